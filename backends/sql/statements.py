@@ -54,6 +54,15 @@ _OUTCOME = ("tx_hash", "block_number", "block_hash", "failure_code", "failure_de
 SAVED = (*_MOVED, *_OUTCOME)
 _RESERVED = (*_MOVED, "sender", "key_id", "gas_limit")
 
+_BEGUN = frozenset({"status", "version", "attempts"})
+ACCEPTED = tuple(
+    column.name
+    for column in refunds.c
+    if not column.nullable and column.name not in _BEGUN
+) + ("reason", "mac")
+"""The columns of a new refund.  The others have their defaults on PostgreSQL, where the
+role that accepts refunds may set none of them."""
+
 
 def _parameter(table: Table, name: str) -> Any:
     return bindparam(f"{table.name}_{name}", type_=table.c[name].type)
@@ -156,7 +165,6 @@ def _has_one_nonce() -> Any:
     return ~exists().where(of_refund, other)
 
 
-_all_columns = _parameters(refunds, tuple(refunds.c.keys()))
 _unchanged = update(refunds).where(
     refunds.c.id == _parameter(refunds, "id"),
     refunds.c.version == bindparam("before_version", type_=refunds.c.version.type),
@@ -181,8 +189,11 @@ AUDITED = frozenset({Step.ACCEPT, Step.RESERVE, Step.SAVE, Step.RECORD})
 def change(step: Step, insert_: InsertOfDialect) -> Change:
     """Return the statement that changes ``refunds`` for *step*."""
     if step is Step.ACCEPT:
-        accept = insert_(refunds).values(_all_columns).on_conflict_do_nothing()
-        return accept.returning(refunds.c.nonce)
+        # SQLite has no roles, and cannot give defaults to the columns of a table.
+        is_granted = insert_ is postgresql.insert
+        names = ACCEPTED if is_granted else tuple(refunds.c.keys())
+        accept = insert_(refunds).values(_parameters(refunds, names))
+        return accept.on_conflict_do_nothing().returning(refunds.c.nonce)
     queued = _unchanged.where(refunds.c.status == Status.QUEUED)
     if step is Step.RESERVE:
         wallet = _parameter(refunds, "chain_id"), _parameter(refunds, "sender")
@@ -206,6 +217,7 @@ _move = {
     "status": _parameter(refunds, "status"),
     "at": _parameter(refunds, "updated_at"),
 }
+_FIRST_MOVE = {name: _move[name] for name in ("refund_id", "at")}
 _record = _parameters(transactions, tuple(transactions.c.keys()))
 _audit_record = _parameters(audit_records, ("id", "body", "mac"))
 
@@ -232,6 +244,8 @@ def _combine(step: Step) -> Executable:
     """
     changed = change(step, postgresql.insert).cte("changed")
     inserts = [] if step is Step.POSTPONE else [(refund_moves, _move)]
+    if step is Step.ACCEPT:
+        inserts = [(refund_moves, _FIRST_MOVE)]
     if step is Step.RECORD:
         inserts.append((transactions, _record))
     if step in AUDITED:

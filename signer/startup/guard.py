@@ -131,7 +131,7 @@ def check_journal(settings: Settings, journal: Journal) -> None:
     if not settings.is_production:
         return
     try:
-        found = journal.excess_privileges()
+        found = journal.excess_privileges("all")
     except StoreError as e:
         raise ConfigurationError(
             Refusal("database-not-ready", str(e), is_transient=e.retryable)

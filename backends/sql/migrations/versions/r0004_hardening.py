@@ -204,6 +204,12 @@ ALTER TABLE spendings DROP CONSTRAINT pk_spendings
 ALTER TABLE spendings ADD CONSTRAINT pk_spendings
 PRIMARY KEY (chain_id, token_address, tenant, recipient, hour)
 
+ALTER TABLE refunds ALTER COLUMN status SET DEFAULT 'queued',
+    ALTER COLUMN version SET DEFAULT 0
+
+ALTER TABLE refund_moves ALTER COLUMN status SET DEFAULT 'queued',
+    ALTER COLUMN version SET DEFAULT 0
+
 CREATE TABLE tenant_blocks (
     tenant TEXT COLLATE "C" NOT NULL,
     at TIMESTAMP WITH TIME ZONE NOT NULL,

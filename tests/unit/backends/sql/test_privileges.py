@@ -1,4 +1,4 @@
-"""Privileges to change the audit log: detected, and absent from the shipped role."""
+"""Privileges that a process must not have: detected, and absent from shipped roles."""
 
 import re
 import subprocess
@@ -10,13 +10,12 @@ import psycopg
 import pytest
 
 from api.auth.dev_tokens import provide_signing_key
-from backends.sql.schema import metadata
-from backends.sql.statements import SAVED
-from tests.fixtures.ledger import accepted
+from backends.sql.grants import GRANTS
+from backends.sql.statements import ACCEPTED
 from tests.fixtures.postgresql import PostgreSQL
-from tests.fixtures.roles import DOCKER, Roles, run_sql_file
+from tests.fixtures.roles import DOCKER, PROCESSES, Roles, run_sql_file
 from tests.fixtures.stores import migrate
-from tests.support.ledgers import open_ledger, write_mac_key
+from tests.support.ledgers import write_mac_key
 from tests.support.waiting import eventually
 
 
@@ -29,24 +28,8 @@ _TRIGGERS = [
     f"owns the trigger function of audit_{name}" for name in ("checkpoints", "records")
 ]
 _TABLES = ["owns audit_checkpoints", "owns audit_records"]
-_CHECKPOINT = [
-    f"may UPDATE audit_checkpoints.{name}" for name in ("at", "note", "size")
-]
-_TO = "TO hotwallet_service"
-_FROM = "FROM hotwallet_service"
-
-_KEPT = ("audit_checkpoints", "audit_records", "refunds", "transactions")
-_CHANGING = {
-    "audit_records": {"sequence", "hash"},
-    "refunds": {*SAVED, "sender", "key_id", "nonce", "gas_limit"},
-}
-_DELETES = [f"may DELETE {name}" for name in (*_KEPT, "keys", "stops", "tenant_blocks")]
-_UPDATES = [
-    f"may UPDATE {name}.{column}"
-    for name in _KEPT
-    for column in metadata.tables[name].columns.keys()  # noqa: SIM118
-    if column not in _CHANGING.get(name, ())
-]
+_TO = "TO hotwallet_worker"
+_FROM = "FROM hotwallet_worker"
 
 
 def test_the_shipped_grants_end_earlier_ones(shipped: Roles) -> None:
@@ -54,32 +37,55 @@ def test_the_shipped_grants_end_earlier_ones(shipped: Roles) -> None:
     shipped.run(f"GRANT DELETE ON stops {_TO}", f"GRANT UPDATE ON refunds {_TO}")
     run_sql_file(DOCKER / "grants.sql", shipped.owner)
 
-    assert shipped.excess_privileges(shipped.service) == []
+    assert shipped.excess_privileges(shipped.worker, "worker") == []
 
 
-def test_the_shipped_roles_suffice(shipped: Roles) -> None:
-    """The owner upgrades; the service pays and cannot change the audit log."""
-    store = open_ledger(shipped.service)
-    store.check()
-    accepted(store)
-    store.close()
+def test_the_owner_is_not_a_role_of_a_process(shipped: Roles) -> None:
+    """The most severe privileges are reported, and include all others."""
+    owned = [*_TABLES, *_SCHEMA, *_TRIGGERS]
 
-    assert shipped.excess_privileges(shipped.service) == []
-    assert shipped.excess_privileges(shipped.owner) == [*_TABLES, *_SCHEMA, *_TRIGGERS]
+    assert shipped.excess_privileges(shipped.owner) == owned
     assert shipped.excess_privileges(shipped.superuser) == _SUPERUSER
+
+
+@pytest.mark.parametrize("process", PROCESSES)
+@pytest.mark.parametrize("role", PROCESSES)
+def test_each_process_has_its_own_role(
+    shipped: Roles, role: str, process: str
+) -> None:
+    """The role of one process is refused to another, and not to one that does all."""
+    found = shipped.excess_privileges(shipped.of(role), process)
+    written = GRANTS[role] - GRANTS[process]
+
+    assert (found == []) == (role == process) == (written == frozenset())
+    assert shipped.excess_privileges(shipped.of(role)) == []
+
+
+def test_one_role_may_be_granted_all_three(shipped: Roles) -> None:
+    """A small deployment has one role; it is too much for each single process."""
+    grants = ", ".join(f"hotwallet_{each}" for each in PROCESSES)
+    shipped.run("CREATE ROLE hotwallet_single LOGIN", f"GRANT {grants} TO hotwallet_single")
+    try:
+        url = shipped.of("single")
+        found = {each: shipped.excess_privileges(url, each) for each in GRANTS}
+    finally:
+        shipped.run("DROP ROLE hotwallet_single")
+
+    assert found.pop("all") == []
+    assert all(found.values())
 
 
 # Statements, those that undo them, and the excess privileges in between.
 EXCESSES = [
     (
-        ["ALTER ROLE hotwallet_service SUPERUSER"],
-        ["ALTER ROLE hotwallet_service NOSUPERUSER"],
+        ["ALTER ROLE hotwallet_worker SUPERUSER"],
+        ["ALTER ROLE hotwallet_worker NOSUPERUSER"],
         _SUPERUSER,
     ),
     ([f"GRANT tests {_TO}"], [f"REVOKE tests {_FROM}"], _SUPERUSER),
     (
-        ["ALTER ROLE hotwallet_service NOINHERIT", f"GRANT hotwallet_owner {_TO}"],
-        [f"REVOKE hotwallet_owner {_FROM}", "ALTER ROLE hotwallet_service INHERIT"],
+        ["ALTER ROLE hotwallet_worker NOINHERIT", f"GRANT hotwallet_owner {_TO}"],
+        [f"REVOKE hotwallet_owner {_FROM}", "ALTER ROLE hotwallet_worker INHERIT"],
         [*_TABLES, *_SCHEMA, *_TRIGGERS],
     ),
     (
@@ -96,6 +102,11 @@ EXCESSES = [
         [f"ALTER FUNCTION audit_for_ever OWNER {_TO}"],
         ["ALTER FUNCTION audit_for_ever OWNER TO hotwallet_owner"],
         _TRIGGERS,
+    ),
+    (
+        ["GRANT CREATE ON SCHEMA public TO PUBLIC"],
+        ["REVOKE CREATE ON SCHEMA public FROM PUBLIC"],
+        ["may CREATE in the schema of audit_records"],
     ),
     (
         [f"GRANT DELETE, TRUNCATE ON audit_records {_TO}"],
@@ -115,12 +126,19 @@ EXCESSES = [
     (
         [f"GRANT UPDATE ON audit_checkpoints {_TO}"],
         [f"REVOKE UPDATE ON audit_checkpoints {_FROM}"],
-        _CHECKPOINT,
+        ["may UPDATE audit_checkpoints"],
     ),
     (
-        [f"GRANT pg_write_all_data {_TO}"],
-        [f"REVOKE pg_write_all_data {_FROM}"],
-        [*_DELETES, *_UPDATES],
+        [f"GRANT hotwallet_refunds {_TO}"],
+        [f"REVOKE hotwallet_refunds {_FROM}"],
+        [
+            "may DELETE attempts",
+            "may INSERT answers",
+            "may INSERT attempts",
+            *(f"may INSERT refunds.{each}" for each in ACCEPTED),
+            "may UPDATE attempts.count",
+            "may UPDATE refunds.cancel_requested_at",
+        ],
     ),
     (
         [f"GRANT DELETE ON stops {_TO}"],
@@ -128,9 +146,14 @@ EXCESSES = [
         ["may DELETE stops"],
     ),
     (
-        [f"GRANT UPDATE ON refunds {_TO}"],
-        [f"REVOKE UPDATE ON refunds {_FROM}"],
-        [each for each in _UPDATES if each.startswith("may UPDATE refunds.")],
+        [f"GRANT INSERT ON tenant_blocks {_TO}"],
+        [f"REVOKE INSERT ON tenant_blocks {_FROM}"],
+        ["may INSERT tenant_blocks"],
+    ),
+    (
+        [f"GRANT UPDATE (amount, mac) ON refunds {_TO}"],
+        [f"REVOKE UPDATE (amount, mac) ON refunds {_FROM}"],
+        ["may UPDATE refunds.amount", "may UPDATE refunds.mac"],
     ),
     (
         [f"GRANT pg_execute_server_program {_TO}"],
@@ -142,19 +165,17 @@ EXCESSES = [
         [f"REVOKE pg_write_server_files {_FROM}"],
         _SUPERUSER,
     ),
-    # These privileges change nothing that must stay.
+    # These privileges change nothing.
     (
         [
             f"GRANT SELECT, REFERENCES ON audit_records, audit_checkpoints {_TO}",
             f"GRANT pg_read_all_data, pg_monitor {_TO}",
-            f"GRANT DELETE, TRUNCATE ON answers {_TO}",
-            "ALTER ROLE hotwallet_service CREATEDB",
+            "ALTER ROLE hotwallet_worker CREATEDB",
         ],
         [
             f"REVOKE REFERENCES ON audit_records, audit_checkpoints {_FROM}",
             f"REVOKE pg_read_all_data, pg_monitor {_FROM}",
-            f"REVOKE DELETE, TRUNCATE ON answers {_FROM}",
-            "ALTER ROLE hotwallet_service NOCREATEDB",
+            "ALTER ROLE hotwallet_worker NOCREATEDB",
         ],
         [],
     ),
@@ -165,41 +186,54 @@ EXCESSES = [
 def test_excess_privileges_are_named(
     shipped: Roles, done: list[str], undone: list[str], reported: list[str]
 ) -> None:
-    """Each privilege that the service must not have is named, and no other."""
+    """Each privilege that the worker must not have is named, and no other."""
     shipped.run(*done)
     try:
-        found = shipped.excess_privileges(shipped.service)
+        found = shipped.excess_privileges(shipped.worker, "worker")
     finally:
         shipped.run(*undone)
         run_sql_file(DOCKER / "grants.sql", shipped.owner)  # A new owner drops grants.
 
     assert sorted(found) == sorted(reported)
-    assert shipped.excess_privileges(shipped.service) == []
+    assert shipped.excess_privileges(shipped.worker, "worker") == []
+
+
+def test_a_role_that_may_write_everything(shipped: Roles) -> None:
+    """A table is named once if no column of it may be written."""
+    shipped.run("GRANT pg_write_all_data TO hotwallet_refunds")
+    try:
+        found = shipped.excess_privileges(shipped.refunds, "refunds")
+    finally:
+        shipped.run("REVOKE pg_write_all_data FROM hotwallet_refunds")
+
+    assert {"may UPDATE refunds.amount", "may INSERT refunds.nonce"} <= set(found)
+    assert {"may DELETE refunds", "may UPDATE keys", "may INSERT stops"} <= set(found)
+    assert not {"may INSERT refunds.amount", "may DELETE attempts"} & set(found)
 
 
 def test_createrole_is_an_excess_privilege(shipped: Roles) -> None:
     """Before PostgreSQL 16, a role with it can grant itself the owner's role."""
-    shipped.run("ALTER ROLE hotwallet_service CREATEROLE")
+    shipped.run("ALTER ROLE hotwallet_worker CREATEROLE")
     try:
-        found = shipped.excess_privileges(shipped.service)
-        with psycopg.connect(shipped.service) as connection:
+        found = shipped.excess_privileges(shipped.worker, "worker")
+        with psycopg.connect(shipped.worker) as connection:
             is_limited = connection.info.server_version >= 160000
             if not is_limited:
-                connection.execute("GRANT hotwallet_owner TO hotwallet_service")
+                connection.execute("GRANT hotwallet_owner TO hotwallet_worker")
                 connection.execute("SET ROLE hotwallet_owner")
                 connection.execute("ALTER TABLE audit_records DISABLE TRIGGER USER")
                 connection.rollback()
     finally:
-        shipped.run("ALTER ROLE hotwallet_service NOCREATEROLE")
+        shipped.run("ALTER ROLE hotwallet_worker NOCREATEROLE")
 
     assert found == ([] if is_limited else ["can grant itself any role (CREATEROLE)"])
-    assert shipped.excess_privileges(shipped.service) == []
+    assert shipped.excess_privileges(shipped.worker, "worker") == []
 
 
-def test_the_guide_moves_a_ledger_to_two_roles(
+def test_the_guide_moves_a_ledger_to_the_owner(
     shipped: Roles, postgresql: PostgreSQL, tmp_path: Path
 ) -> None:
-    """Afterwards the audit log is append-only for the service."""
+    """Afterwards the processes have their grants, and the audit log is append-only."""
     older = Roles(postgresql.url(postgresql.create()))
     migrate(older.superuser)
     (lines,) = [
@@ -214,7 +248,8 @@ def test_the_guide_moves_a_ledger_to_two_roles(
         run_sql_file(DOCKER / "grants.sql", older.owner)
         migrate(older.owner)
 
-        assert older.excess_privileges(older.service) == []
+        for each in PROCESSES:
+            assert older.excess_privileges(older.of(each), each) == []
         assert set(_TABLES + _TRIGGERS) <= set(older.excess_privileges(older.owner))
     finally:
         older.disown()
@@ -253,7 +288,7 @@ def test_the_shipped_grants_equal_the_guide() -> None:
     grants = (DOCKER / "grants.sql").read_text(encoding="utf-8")
 
     assert _grants(grants) == _grants(GUIDE)
-    assert len(_grants(grants)) == 6
+    assert len(_grants(grants)) == 29
 
 
 def _grants(text: str) -> list[str]:
@@ -287,9 +322,9 @@ def test_compose_lets_no_role_in_without_its_password() -> None:
         assert eventually(lambda: not _can_connect(roles.superuser, "any"))
         superuser = roles.superuser.replace("tests@", "postgres@")
 
-        assert _can_connect(roles.service, "service's")
-        assert _can_connect(roles.owner, "owner's")
-        assert not _can_connect(roles.service, "owner's")
+        for each in ("owner", *PROCESSES):
+            assert _can_connect(roles.of(each), f"{each}'s")
+            assert not _can_connect(roles.of(each), "any")
         assert not _can_connect(superuser, "known")
 
 

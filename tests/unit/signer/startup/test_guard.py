@@ -691,13 +691,13 @@ def test_refusal_codes_are_found_in_the_source() -> None:
 @pytest.mark.parametrize(
     ("privileges", "codes"),
     [
-        (list, []),
-        (lambda: ["owns audit_records"], ["audit-not-append-only"]),
+        (lambda _: [], []),
+        (lambda _: ["owns audit_records"], ["audit-not-append-only"]),
         (StoreError("it does not answer"), ["database-not-ready"]),
     ],
 )
 def test_production_role_must_not_change_the_audit(
-    privileges: Callable[[], list[str]] | StoreError, codes: list[str]
+    privileges: Callable[[str], list[str]] | StoreError, codes: list[str]
 ) -> None:
     """A role that could is refused by name; other environments are not checked."""
     journal = altered(cast("Journal", None), excess_privileges=privileges)

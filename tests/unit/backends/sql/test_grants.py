@@ -1,0 +1,268 @@
+"""Each process does its work with the grants of its database role, and needs each."""
+
+import re
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, suppress
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from sqlalchemy import event
+
+from backends.sql import SQLStore
+from backends.sql.grants import GRANTS, Privilege
+from backends.sql.schema import metadata
+from signer.alerts import Alert, Alerts
+from signer.audit.log import AuditLog
+from signer.config.networks import AutomaticStop
+from signer.config.tenants import Tenant, TenantRegistry
+from signer.errors import ConflictError, HotWalletError
+from signer.keys.admin_audit import AdminAudit
+from signer.keys.rotation_options import RotationOptions
+from signer.model.audit_record import Operation
+from signer.model.refund import Status
+from signer.ports import Checkpoint
+from signer.refunds.nonce_admin import NonceAdmin
+from signer.refunds.tenant_admin import TenantAdmin
+from tests.fixtures.ledger import later, now
+from tests.fixtures.roles import PROCESSES, Roles
+from tests.support.audit import record
+from tests.support.ledgers import open_ledger, seal
+from tests.support.refunds import SECOND, World
+from tests.support.ring import ALICE, ELSEWHERE, NEW, OLD, OTHER, POOR, SILENCE, System
+
+
+GUIDE = (
+    Path(__file__).resolve().parents[4] / "docs" / "reference" / "database.md"
+).read_text(encoding="utf-8")
+
+
+def test_the_shipped_grants_are_those_that_are_judged(shipped: Roles) -> None:
+    """What the guard tolerates is what docker/grants.sql grants."""
+    assert {name: _granted(shipped, name) for name in PROCESSES} == {
+        name: GRANTS[name] for name in PROCESSES
+    }
+    assert GRANTS["all"] == frozenset().union(*(GRANTS[name] for name in PROCESSES))
+
+
+def _granted(shipped: Roles, process: str) -> frozenset[Privilege]:
+    """Return what the role of *process* may write."""
+    rows = _privileges(shipped, process)
+    return frozenset(row for row in rows if row[0] != "SELECT")
+
+
+def _privileges(shipped: Roles, process: str) -> list[tuple[str, str, str | None]]:
+    """Return privilege, table, and column for those that columns have."""
+    query = """
+        SELECT privilege_type, table_name, column_name
+        FROM information_schema.role_column_grants WHERE grantee = %(role)s
+        UNION SELECT privilege_type, table_name, NULL
+        FROM information_schema.role_table_grants WHERE grantee = %(role)s
+        AND privilege_type NOT IN ('SELECT', 'INSERT', 'UPDATE', 'REFERENCES')
+    """
+    with psycopg.connect(shipped.superuser) as connection:
+        role = {"role": f"hotwallet_{process}"}
+        return connection.execute(query, role).fetchall()
+
+
+def test_the_guide_has_the_grants(shipped: Roles) -> None:
+    """The table of database.md has a cell for each table and role."""
+    rows = re.findall(r"^\| `(\w+)` \| (.+) \|$", GUIDE, re.MULTILINE)
+    found = {name: cells for name, cells in rows if not set(cells) - set("SIUD*-| ")}
+    held = {each: _privileges(shipped, each) for each in PROCESSES}
+
+    assert found == {
+        table: " | ".join(_cell(held[each], table) for each in PROCESSES)
+        for table in (*metadata.tables, "alembic_version")
+    }
+
+
+def _cell(held: list[tuple[str, str, str | None]], table: str) -> str:
+    """Return the initials of the privileges on *table*; a star: on some columns."""
+    width = len(metadata.tables[table].c) if table in metadata.tables else 1
+    cell = []
+    for privilege in ("SELECT", "INSERT", "UPDATE", "DELETE"):
+        columns = [row[2] for row in held if row[:2] == (privilege, table)]
+        is_whole = len(columns) == width or columns == [None]
+        cell += [privilege[0] + "*" * (not is_whole)] if columns else []
+    return " ".join(cell) or "-"
+
+
+
+class Processes:
+    """A world of each process, on one ledger and one chain; and what they execute."""
+
+    def __init__(self, roles: Roles, opened: ExitStack) -> None:
+        self.statements: dict[str, list[str]] = {name: [] for name in PROCESSES}
+        stores = {
+            name: opened.enter_context(closing(open_ledger(roles.of(name))))
+            for name in PROCESSES
+        }
+        for name, store in stores.items():
+            _listen(store, self.statements[name])
+        self.worker = World(stores["worker"])
+        shared = {"chain": self.worker.chain, "clock": self.worker.clock}
+        self.refunds = World(stores["refunds"], **shared)
+        self.admin = World(stores["admin"], **shared)
+
+    def written(self, name: str) -> set[Privilege]:
+        """Return the privileges on columns that the statements of *name* need."""
+        return set().union(*map(_written, self.statements[name]))
+
+    def read(self, name: str) -> set[str]:
+        """Return the tables that the statements of *name* read."""
+        words = "|".join((*metadata.tables, "alembic_version"))
+        tables = rf"\b(?:FROM|JOIN) ({words})\b"
+        return set().union(*(re.findall(tables, s) for s in self.statements[name]))
+
+
+def _listen(store: SQLStore, statements: list[str]) -> None:
+    def note(_c: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        statements.append(statement)
+
+    engine = store._database._process().engine
+    event.listen(engine, "before_cursor_execute", note)
+
+
+def _written(statement: str) -> Iterator[Privilege]:
+    for table, names in re.findall(r"INSERT INTO (\w+) \(([^)]*)\)", statement):
+        yield from (("INSERT", table, name.strip()) for name in names.split(","))
+    for table in re.findall(r"DELETE FROM (\w+)", statement):
+        yield "DELETE", table, None
+    # No statement sets the columns of two tables.
+    changed = re.search(r"UPDATE (\w+) SET|INSERT INTO (\w+) .* DO UPDATE SET", statement)
+    if changed:
+        assigned = re.findall(r"(?:\bSET|,)\s+(\w+) ?=", statement)
+        yield from (("UPDATE", changed[1] or changed[2], name) for name in assigned)
+
+
+@pytest.fixture
+def processes(shipped: Roles) -> Iterator[Processes]:
+    """The processes, each with the database role that is shipped for it."""
+    shipped.clear()
+    with ExitStack() as opened:
+        yield Processes(shipped, opened)
+
+
+def test_no_process_needs_more_or_less(
+    shipped: Roles, processes: Processes
+) -> None:
+    """What the processes execute is what they are granted, to the column."""
+    _work_on_keys(processes)
+    shipped.clear()
+    _work_on_refunds(processes)
+    _work_on_wallets(processes)
+    _work_on_stops(processes)
+    _work_on_the_audit_log(processes)
+    for name in PROCESSES:
+        assert processes.written(name) == GRANTS[name], name
+
+
+def _work_on_keys(processes: Processes) -> None:
+    """The first start, rotations, a failover, revocations and retirement."""
+    store, workers = processes.admin.store, processes.worker.store
+    system = System(store, is_empty=True)
+    # A rotation in an empty ring that died; then a worker starts with that key.
+    system.store.begin_rotation(system.key(OLD), system.clock())
+    system.old = workers.enrol(system.key(OLD))
+    system.holdings = (POOR,)
+    system.rotation(needs_funds=True).rotate(NEW, ALICE)
+    system.rotation().rotate(NEW, ALICE)
+    system.replicate(NEW, ELSEWHERE)
+    system.failover().fail_over(ELSEWHERE, ALICE)
+    workers.retire([system.address(OLD)], now(), lambda key: record(at=now()))
+    compromised = RotationOptions(
+        compromised=True, active_address=system.address(NEW), without_funds=True
+    )
+    system.rotation().rotate(OLD, ALICE, compromised)
+    system.rotation().rotate(OTHER, ALICE)
+    system.revocation().revoke(system.address(OLD), ALICE)
+
+
+def _work_on_refunds(processes: Processes) -> None:
+    """Accept, pay, confirm, refuse, answer, list and explain."""
+    refunds, worker, admin = processes.refunds, processes.worker, processes.admin
+    assert worker.ring.active()  # Enrolled by the worker.
+    service, store = refunds.service, refunds.store
+    refunds.tenants = TenantRegistry({"gateway": Tenant(subjects=("gateway",), max_open_refunds=9)})
+    sent = refunds.submit(service=refunds.service).refund
+    store.find_earlier(sent, ["gateway", "shop"])
+    service.remember_answer(sent, "{}")
+    assert refunds.submit(service=service).answer == "{}"
+    with pytest.raises(ConflictError):
+        refunds.submit(key="key-2", service=service)
+    others = [refunds.accepted(), refunds.accepted()]
+    (confirmed, *_) = worker.finish(sent, *others)
+    assert confirmed.status is Status.CONFIRMED
+    waiting = refunds.accepted()
+    worker.work()
+    explanation = refunds.explainer.explain(worker.stored(waiting))
+    assert explanation.refund.status is Status.BROADCAST
+    service.list("gateway", status=Status.BROADCAST, limit=1)
+    store.check()
+    store.active_key()
+    admin.explainer.explain(waiting)
+
+
+def _work_on_wallets(processes: Processes) -> None:
+    """A foreign transaction; a repair; a sweep; a revoked key with refunds."""
+    worker, admin = processes.worker, processes.admin
+    worker.use_key_elsewhere(1)
+    assert worker.wallet.is_paused
+    audit = AuditLog(SILENCE, journal=admin.store)
+    admin_audit = AdminAudit(audit, Operation.ADMINISTRATION)
+    nonces = NonceAdmin(admin.store, admin.chains, admin_audit, admin.clock)
+    (repaired,) = nonces.repair(None, ALICE)
+    assert repaired.resumed
+    worker.chain.mine_foreign(worker.signer.address)
+    worker.chain.mine_empty(3)
+    with suppress(HotWalletError):
+        nonces.repair(None, ALICE)
+    reserved = worker.step(processes.refunds.accepted())
+    assert reserved.status is Status.RESERVED
+    admin.rotate(SECOND, block=True)
+    assert worker.stored(reserved).status is Status.QUEUED
+    for _ in range(10):
+        worker.work()
+        worker.mine_deep()
+    nonces.abandon(worker.signer.address, None, ALICE)
+
+
+def _work_on_stops(processes: Processes) -> None:
+    """Automatic stops; an operator's stops and blocks of tenants."""
+    worker, admin = processes.worker, processes.admin
+    rules = AutomaticStop(max_refunds=1)
+    worker.network = worker.network.model_copy(update={"automatic_stop": rules})
+    for _ in range(2):
+        for _ in range(2):
+            worker.step(processes.refunds.accepted(), times=3)
+        worker.automatic_stop.check()
+        assert admin.kill_switch.resume("local", "explained", ALICE).changed
+    admin.kill_switch.stop(None, "a test", ALICE)
+    admin.kill_switch.resume(None, "a test", ALICE)
+    audit = AuditLog(SILENCE, journal=admin.store)
+    admin_audit = AdminAudit(audit, Operation.ADMINISTRATION)
+    tenants = TenantAdmin(admin.store, admin.tenants, admin_audit, admin.clock)
+    for _ in range(2):
+        assert tenants.block("gateway", ALICE)
+        assert tenants.unblock("gateway", ALICE)
+
+
+def _work_on_the_audit_log(processes: Processes) -> None:
+    """Records of starts; alerts; sealing; checkpoints; used tokens and counts."""
+    for name in PROCESSES:
+        store = getattr(processes, name).store
+        store.last_configuration(name)
+        store.append([record(at=now())])
+        Alerts(store).sound(Alert.ROW_CHANGED)
+        assert store.alert_counts()
+        assert store.oldest_unsealed()
+        if name != "refunds":
+            seal(store)
+            store.keep_checkpoint(Checkpoint(store.head()[0], "note", now()))
+            assert store.checkpoints()
+        if name != "worker":
+            assert store.count("bucket", 1)
+    assert processes.admin.store.use_token("jti", later(60), now())
