@@ -17,6 +17,7 @@ GRANT SELECT ON refund_moves, answers, attempts TO hotwallet_refunds;
 GRANT INSERT (id, tenant, idempotency_key, fingerprint, reference, payment_session_id, network, chain_id, token,
     token_address, decimals, recipient, amount, reason, created_at, updated_at, due_at, mac)
     ON refunds TO hotwallet_refunds;
+GRANT UPDATE (cancel_requested_at) ON refunds TO hotwallet_refunds;
 GRANT INSERT (refund_id, at) ON refund_moves TO hotwallet_refunds;
 GRANT INSERT ON answers TO hotwallet_refunds;
 GRANT INSERT, UPDATE (count), DELETE ON attempts TO hotwallet_refunds;
@@ -28,7 +29,8 @@ GRANT INSERT ON transactions, refund_moves TO hotwallet_worker;
 GRANT INSERT, UPDATE (paused_by, paused_at, version) ON wallets TO hotwallet_worker;
 GRANT INSERT, UPDATE (accepted_at) ON sightings TO hotwallet_worker;
 GRANT SELECT, INSERT, UPDATE (amount) ON spendings TO hotwallet_worker;
-GRANT INSERT, UPDATE (state, updated_at, epoch, requested_by, blocked_by, version, mac) ON keys TO hotwallet_worker;
+GRANT INSERT, UPDATE (state, updated_at, epoch, requested_by, blocked_by, version, mac, proved_at)
+    ON keys TO hotwallet_worker;
 GRANT INSERT, UPDATE (at, reason, requested_by, resumed_at, version, mac) ON stops TO hotwallet_worker;
 GRANT UPDATE (sequence, hash) ON audit_records TO hotwallet_worker;
 GRANT SELECT, INSERT ON audit_checkpoints TO hotwallet_worker;

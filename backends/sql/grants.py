@@ -40,6 +40,7 @@ _REFUNDS = (
     _EVERY
     | _ATTEMPTS
     | _NEW_REFUNDS
+    | _on("UPDATE", schema.refunds, "cancel_requested_at")
     | _on("INSERT", schema.refund_moves, "refund_id", "at")
     | _on("INSERT", schema.answers)
 )
@@ -75,7 +76,7 @@ _WORKER = (
     | _on("INSERT", schema.spendings)
     | _on("UPDATE", schema.spendings, "amount")
     | _on("INSERT", schema.keys)
-    | _on("UPDATE", schema.keys, *_KEY_STATE, "version", "mac")
+    | _on("UPDATE", schema.keys, *_KEY_STATE, "version", "mac", "proved_at")
 )
 
 _ADMIN = (
