@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, suppress
-from datetime import timedelta
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +21,18 @@ from signer.config.tenants import Tenant, TenantRegistry
 from signer.errors import ConflictError, HotWalletError
 from signer.keys.admin_audit import AdminAudit
 from signer.keys.rotation_options import RotationOptions
-from signer.model.audit_record import Operation
+from signer.model.audit_record import Actor, Operation
 from signer.model.refund import Status
-from signer.ports import Checkpoint
+from signer.ports import Checkpoint, Topic
 from signer.refunds.nonce_admin import NonceAdmin
 from signer.refunds.tenant_admin import TenantAdmin
 from tests.fixtures.ledger import later, now
 from tests.fixtures.roles import PROCESSES, Roles
 from tests.support.audit import record
 from tests.support.ledgers import open_ledger, seal
-from tests.support.refunds import SECOND, World
+from tests.support.refunds import AMOUNT, REQUEST, SECOND, World, altered
 from tests.support.ring import ALICE, ELSEWHERE, NEW, OLD, OTHER, POOR, SILENCE, System
+from tests.support.sweeps import rolled_back, swept
 
 
 GUIDE = (
@@ -89,6 +90,9 @@ def _cell(held: list[tuple[str, str, str | None]], table: str) -> str:
         cell += [privilege[0] + "*" * (not is_whole)] if columns else []
     return " ".join(cell) or "-"
 
+
+
+BOB = Actor("bob", "req-2", "token-2")
 
 
 class Processes:
@@ -158,6 +162,9 @@ def test_no_process_needs_more_or_less(
     _work_on_the_audit_log(processes)
     for name in PROCESSES:
         assert processes.written(name) == GRANTS[name], name
+        granted = _privileges(shipped, name)
+        readable = {row[1] for row in granted if row[0] == "SELECT"}
+        assert processes.read(name) == readable, name
 
 
 def _work_on_keys(processes: Processes) -> None:
@@ -165,7 +172,9 @@ def _work_on_keys(processes: Processes) -> None:
     store, workers = processes.admin.store, processes.worker.store
     system = System(store, is_empty=True)
     # A rotation in an empty ring that died; then a worker starts with that key.
-    system.store.begin_rotation(system.key(OLD), system.clock())
+    died = replace(system.key(OLD), requested_by="alice")
+    died = store.begin_rotation(died, system.clock())
+    store.wait_for(died, "awaiting-funds", system.clock())
     system.old = workers.enrol(system.key(OLD))
     system.holdings = (POOR,)
     system.rotation(needs_funds=True).rotate(NEW, ALICE)
@@ -187,12 +196,13 @@ def _work_on_refunds(processes: Processes) -> None:
     assert worker.ring.active()  # Enrolled by the worker.
     service, store = refunds.service, refunds.store
     refunds.tenants = TenantRegistry({"gateway": Tenant(subjects=("gateway",), max_open_refunds=9)})
-    sent = refunds.submit(service=refunds.service).refund
+    request = replace(REQUEST, reference="ours")
+    sent = refunds.submit(request, "ours").refund
     store.find_earlier(sent, ["gateway", "shop"])
     service.remember_answer(sent, "{}")
-    assert refunds.submit(service=service).answer == "{}"
+    assert refunds.submit(request, "ours").answer == "{}"
     with pytest.raises(ConflictError):
-        refunds.submit(key="key-2", service=service)
+        refunds.submit(request, "other")
     others = [refunds.accepted(), refunds.accepted()]
     (confirmed, *_) = worker.finish(sent, *others)
     assert confirmed.status is Status.CONFIRMED
@@ -201,15 +211,22 @@ def _work_on_refunds(processes: Processes) -> None:
     explanation = refunds.explainer.explain(worker.stored(waiting))
     assert explanation.refund.status is Status.BROADCAST
     service.list("gateway", status=Status.BROADCAST, limit=1)
-    store.check()
-    store.active_key()
     admin.explainer.explain(waiting)
+    cancelled = refunds.accepted()
+    with store.watch(Topic.MOVED) as watch:
+        assert store.request_cancellation(cancelled, now(), record(at=now()))
+        assert worker.store.cancellation_requests(10) == (worker.stored(cancelled),)
+        watch.wait(0.001)
+    worker.store.prove(worker.signer.address, now())
 
 
 def _work_on_wallets(processes: Processes) -> None:
     """A foreign transaction; a repair; a sweep; a revoked key with refunds."""
     worker, admin = processes.worker, processes.admin
-    worker.use_key_elsewhere(1)
+    worker.chain.mine()
+    worker.chain.mine_foreign(worker.signer.address)
+    worker.mine_deep()
+    worker.work()
     assert worker.wallet.is_paused
     audit = AuditLog(SILENCE, journal=admin.store)
     admin_audit = AdminAudit(audit, Operation.ADMINISTRATION)
@@ -220,6 +237,18 @@ def _work_on_wallets(processes: Processes) -> None:
     worker.chain.mine_empty(3)
     with suppress(HotWalletError):
         nonces.repair(None, ALICE)
+    for _ in range(10):
+        worker.work()
+        worker.mine_deep()
+    admin.rotate(SECOND)
+    admin.client = altered(
+        worker.chain,
+        call=lambda _: AMOUNT.to_bytes(32, "big"),
+        balance=lambda _: 10**18,
+    )
+    assert swept(admin)
+    admin.client = None
+    rolled_back(admin)
     reserved = worker.step(processes.refunds.accepted())
     assert reserved.status is Status.RESERVED
     admin.rotate(SECOND, block=True)
@@ -235,25 +264,31 @@ def _work_on_stops(processes: Processes) -> None:
     worker, admin = processes.worker, processes.admin
     rules = AutomaticStop(max_refunds=1)
     worker.network = worker.network.model_copy(update={"automatic_stop": rules})
-    for _ in range(2):
+    for actor in (ALICE, BOB):
         for _ in range(2):
             worker.step(processes.refunds.accepted(), times=3)
         worker.automatic_stop.check()
         assert admin.kill_switch.resume("local", "explained", ALICE).changed
-    admin.kill_switch.stop(None, "a test", ALICE)
-    admin.kill_switch.resume(None, "a test", ALICE)
+        worker.clock.advance(seconds=1)
+        assert admin.kill_switch.stop("local", f"asked by {actor.name}", actor).changed
+        assert admin.kill_switch.resume("local", "explained", ALICE).changed
+        worker.clock.advance(seconds=1)
+    assert admin.kill_switch.stop(None, "a test", ALICE).changed
+    assert admin.kill_switch.resume(None, "a test", ALICE).changed
     audit = AuditLog(SILENCE, journal=admin.store)
     admin_audit = AdminAudit(audit, Operation.ADMINISTRATION)
     tenants = TenantAdmin(admin.store, admin.tenants, admin_audit, admin.clock)
-    for _ in range(2):
-        assert tenants.block("gateway", ALICE)
-        assert tenants.unblock("gateway", ALICE)
+    for actor in (ALICE, BOB):
+        assert tenants.block("gateway", actor)
+        assert tenants.unblock("gateway", actor)
+        admin.clock.advance(seconds=1)
 
 
 def _work_on_the_audit_log(processes: Processes) -> None:
     """Records of starts; alerts; sealing; checkpoints; used tokens and counts."""
     for name in PROCESSES:
         store = getattr(processes, name).store
+        store.check()
         store.last_configuration(name)
         store.append([record(at=now())])
         Alerts(store).sound(Alert.ROW_CHANGED)
