@@ -395,7 +395,7 @@ def test_a_backup_from_any_moment_pays_once(
         for refund in refunds:
             stored = world.stored(refund)
             if not stored.status.is_final:
-                world.lifecycle.step(stored, ACTOR)
+                world.lifecycle.step(stored)
         if number >= 3:
             world.mine_deep()
             world.confirmation_tracker.track()
