@@ -53,7 +53,6 @@ API = {
         "store.remember_answer:before",
         "store.remember_answer:after",
     ),
-    **SENDING,
 }
 WORKER = {
     **SENDING,
