@@ -51,8 +51,8 @@ _REFUND = (
 
 
 def _all_fields(kind: type[Any]) -> tuple[str, ...]:
-    """Return the stored fields of *kind* but the MAC itself."""
-    not_covered = ("mac", "is_authentic")
+    """Return the stored fields of *kind* whose change needs a new MAC."""
+    not_covered = ("mac", "is_authentic", "proved_at")
     return tuple(each.name for each in fields(kind) if each.name not in not_covered)
 
 

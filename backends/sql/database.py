@@ -15,16 +15,18 @@ from sqlalchemy.exc import OperationalError
 from backends.sql.columns import UTCDateTime
 from backends.sql.errors import is_busy, translate_errors
 from backends.sql.postgresql import postgresql_engine, postgresql_migration_engine
+from backends.sql.postgresql_watch import PostgreSQLWatches
 from backends.sql.sqlite import (
     create_file,
     sqlite_engine,
     sqlite_migration_engine,
     writer_queue,
 )
+from backends.sql.sqlite_watch import SQLiteWatches
 from backends.sql.urls import SQLITE, parse_url
 from signer.errors import ConfigurationError, Refusal
 from signer.model.spending_limits import hour_number
-from signer.ports import Clock, utc_now
+from signer.ports import Clock, Topic, Watch, utc_now
 from signer.row_macs import RowMACs
 
 
@@ -38,10 +40,11 @@ _RETRY_SECONDS = 0.001
 
 @dataclass(frozen=True, slots=True)
 class _ProcessState:
-    """What one process owns: its connections, and the queue of its writers."""
+    """What one process owns: connections, the queue of its writers, its watches."""
 
     engine: Engine
     turn: Callable[[], AbstractContextManager[None]]
+    watches: SQLiteWatches | PostgreSQLWatches
 
 
 class Database:
@@ -159,10 +162,15 @@ class Database:
 
         return translate_errors(attempt)
 
+    def watch(self, topic: Topic) -> AbstractContextManager[Watch]:
+        """Implements ``signer.ports.Watches``."""
+        return self._process().watches.watch(topic)
+
     def close(self) -> None:
         """Close the connections of this process; the next use opens new ones."""
         state = self._processes.pop(os.getpid(), None)
         if state is not None:
+            state.watches.close()
             state.engine.dispose()
 
     def _retry_while_busy(self, attempt: Callable[[], T]) -> T:
@@ -198,11 +206,15 @@ class Database:
             engine = postgresql_engine(
                 self._url, pool_size=self._pool_size, timeout=self._timeout
             )
-            return _ProcessState(engine, nullcontext)
+            watches = PostgreSQLWatches(
+                lambda: postgresql_engine(self._url, pool_size=1, timeout=self._timeout)
+            )
+            return _ProcessState(engine, nullcontext, watches)
         engine = sqlite_engine(
             self.path, pool_size=self._pool_size, timeout=self._timeout
         )
-        return _ProcessState(engine, writer_queue(self._timeout))
+        turn = writer_queue(self._timeout)
+        return _ProcessState(engine, turn, SQLiteWatches(self.path))
 
 
 class Tables:

@@ -106,6 +106,13 @@ _STRANDED = (
 )
 
 
+_PROVE = (
+    update(keys)
+    .where(keys.c.address == bindparam("of_address"), text("state = 'active'"))
+    .values(proved_at=bindparam("at", type_=UTCDateTime))
+)
+
+
 class KeyTables(Tables):
     """Implements ``signer.ports.KeyStore``."""
 
@@ -225,6 +232,10 @@ class KeyTables(Tables):
             return changed
 
         return self._database.transaction(work)
+
+    def prove(self, address: str, at: datetime) -> None:
+        params = {"of_address": address, "at": at}
+        self._database.write(lambda c: c.execute(_PROVE, params))
 
     def stranded(self, address: str, limit: int) -> Sequence[str]:
         rows = self._database.rows(_STRANDED, of_address=address, at_most=limit)

@@ -72,6 +72,7 @@ refunds = Table(
     Column("attempts", Integer, nullable=False),
     Column("blocked_by", Plain),
     Column("mac", Plain),
+    Column("cancel_requested_at", UTCDateTime),
 )
 
 transactions = Table(
@@ -160,6 +161,7 @@ keys = Table(
     Column("blocked_by", Plain),
     Column("version", Integer, nullable=False),
     Column("mac", Plain),
+    Column("proved_at", UTCDateTime),
 )
 
 audit_records = Table(

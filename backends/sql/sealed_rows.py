@@ -17,6 +17,9 @@ from signer.row_macs import RowMACs
 
 Row = TypeVar("Row", Key, Stop, TenantBlock)
 
+# A row that was read earlier has an old value; ``KeyStore.prove`` sets it.
+_NOT_REPLACED = frozenset({"proved_at"})
+
 
 class SealedRows(Generic[Row]):
     """
@@ -79,7 +82,11 @@ class SealedRows(Generic[Row]):
     def replace(self, row: Row, new: Row) -> Row:
         """Replace *row* by *new*, which has the same key; as ``update``."""
         after = self._macs.sealed(replace(new, version=row.version + 1))
-        values = {f"new_{name}": value for name, value in self._values(after).items()}
+        values = {
+            f"new_{name}": value
+            for name, value in self._values(after).items()
+            if name not in _NOT_REPLACED
+        }
         done = self._connection.execute(
             _update(self._table), {**values, "before": row.version}
         )
@@ -95,7 +102,11 @@ class SealedRows(Generic[Row]):
 @cache
 def _update(table: Table) -> Update:
     """Return the update of one version; the primary key stays."""
-    new = {name: bindparam(f"new_{name}", type_=c.type) for name, c in table.c.items()}
+    new = {
+        name: bindparam(f"new_{name}", type_=column.type)
+        for name, column in table.c.items()
+        if name not in _NOT_REPLACED
+    }
     keys = [column.name for column in table.primary_key]
     matches = [table.c[name] == new[name] for name in keys]
     changed = {name: value for name, value in new.items() if name not in keys}

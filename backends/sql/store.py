@@ -1,10 +1,12 @@
 """The ledger on SQLite or PostgreSQL: every port of ``signer.ports.Ledger``."""
 
+from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import TYPE_CHECKING
 
 from backends.sql.audit import AuditTables
 from backends.sql.callers import CallerTables
+from backends.sql.cancellations import CancellationTables
 from backends.sql.database import Database
 from backends.sql.health import require_health
 from backends.sql.keys import KeyTables
@@ -12,7 +14,7 @@ from backends.sql.payment_statistics import PaymentStatisticsTables
 from backends.sql.refunds import RefundTables
 from backends.sql.stops import StopTables
 from backends.sql.wallets import WalletTables
-from signer.ports import Clock
+from signer.ports import Clock, Topic, Watch
 from signer.row_macs import RowMACs
 
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
 class SQLStore(
     RefundTables,
+    CancellationTables,
     WalletTables,
     StopTables,
     PaymentStatisticsTables,
@@ -70,6 +73,9 @@ class SQLStore(
 
     def now(self) -> datetime:
         return self._database.now()
+
+    def watch(self, topic: Topic) -> AbstractContextManager[Watch]:
+        return self._database.watch(topic)
 
     def check(self) -> None:
         require_health(self._database)

@@ -63,7 +63,8 @@ class Key:
     was never active.  ``held_until`` is when a pending key's rotation stops belonging
     to ``requested_by``.  ``blocked_by`` is the code of the reason why the key was
     rejected or still waits.  ``version`` counts changes; every update is a
-    compare-and-set on it.
+    compare-and-set on it.  ``proved_at`` is when a worker last saw this key sign while
+    it was active; only ``KeyStore.prove`` sets it, without a new version.
     """
 
     backend: str
@@ -79,6 +80,8 @@ class Key:
     version: int = 0
     # ``signer.row_macs`` of all fields above; the store makes it.
     mac: str | None = field(default=None, compare=False, repr=False)
+    # It may change between two reads of the same version.
+    proved_at: datetime | None = field(default=None, compare=False)
 
     @property
     def is_former(self) -> bool:

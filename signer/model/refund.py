@@ -107,6 +107,9 @@ class Refund:
     ``version`` counts the changes: each is a compare-and-set on it.  A worker may claim
     the refund from ``due_at`` on; until then another process has it.  ``attempts``
     counts the failures since the last move; ``blocked_by`` is the last error's code.
+
+    ``cancel_requested_at`` is when a caller asked to cancel the refund while it was
+    queued.  Only ``Store.request_cancellation`` sets it, without a new version.
     """
 
     id: str
@@ -141,6 +144,7 @@ class Refund:
     blocked_by: str | None = None
     # ``signer.row_macs`` of what the refund pays; the store makes it.
     mac: str | None = field(default=None, compare=False, repr=False)
+    cancel_requested_at: datetime | None = None
     # Not stored.  Only the process that reserved the nonce knows that it wrote the
     # audit record of the intent to sign.  A process that continues later writes one.
     intent_recorded: bool = field(default=False, compare=False, repr=False)

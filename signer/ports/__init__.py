@@ -8,6 +8,7 @@ It may import ``model`` and the packages below it.  mypy checks the backends whe
 from signer.ports.alerts import AlertCounters, Notifier
 from signer.ports.audit_journal import Checkpoint, DeclareForged, Journal, Sealing
 from signer.ports.caller_counters import Callers
+from signer.ports.cancellations import Cancellations
 from signer.ports.chain import (
     Block,
     Call,
@@ -33,6 +34,7 @@ from signer.ports.payment_statistics import PaymentStatistics
 from signer.ports.refund_store import Store
 from signer.ports.stop_store import StopStore
 from signer.ports.tenant_blocks import TenantBlocks
+from signer.ports.watch import Topic, Watch, Watches
 
 
 __all__ = [
@@ -40,6 +42,7 @@ __all__ = [
     "Block",
     "Call",
     "Callers",
+    "Cancellations",
     "ChainClient",
     "Checkpoint",
     "Clock",
@@ -64,6 +67,9 @@ __all__ = [
     "StopStore",
     "Store",
     "TenantBlocks",
+    "Topic",
     "TransactionState",
+    "Watch",
+    "Watches",
     "utc_now",
 ]

@@ -108,6 +108,14 @@ class KeyStore(Protocol):
             StaleStateError: The state of *key* does not allow it to sign.
         """
 
+    def prove(self, address: str, at: datetime) -> None:
+        """
+        Store that the key of *address* signed at *at*, if it is the active key.
+
+        The version stays, and no MAC covers the time: it says whether a worker lives,
+        and decides nothing about what is signed.
+        """
+
     def stranded(self, address: str, limit: int) -> Sequence[str]:
         """
         Return the ids of up to *limit* open refunds that need *address*, oldest first.

@@ -8,11 +8,13 @@ from signer.model.audit_record import Record
 from signer.model.refund import InFlight, Move, Page, Refund, SignedTransaction, Status
 from signer.model.spending_limits import NO_LIMITS, Limits
 from signer.model.wallet import Pause, UnrecordedTransaction, Wallet
+from signer.ports.cancellations import Cancellations
 from signer.ports.stop_store import StopStore
 from signer.ports.tenant_blocks import TenantBlocks
+from signer.ports.watch import Watches
 
 
-class Store(StopStore, TenantBlocks, Protocol):
+class Store(StopStore, TenantBlocks, Cancellations, Watches, Protocol):
     """
     The refunds, and the wallets that pay them.  Every method is one transaction.
 

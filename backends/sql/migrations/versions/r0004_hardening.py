@@ -11,8 +11,12 @@ revision = "0004"
 down_revision = "0003"
 
 DIALECTS = {
-    "sqlite": {"plain": "TEXT", "is_not": "IS NOT"},
-    "postgresql": {"plain": 'TEXT COLLATE "C"', "is_not": "IS DISTINCT FROM"},
+    "sqlite": {"plain": "TEXT", "time": "VARCHAR(32)", "is_not": "IS NOT"},
+    "postgresql": {
+        "plain": 'TEXT COLLATE "C"',
+        "time": "TIMESTAMP WITH TIME ZONE",
+        "is_not": "IS DISTINCT FROM",
+    },
 }
 
 # A blank line ends a statement.
@@ -21,7 +25,11 @@ ALTER TABLE refunds RENAME COLUMN client TO tenant
 
 ALTER TABLE refunds ADD COLUMN mac {plain}
 
+ALTER TABLE refunds ADD COLUMN cancel_requested_at {time}
+
 ALTER TABLE keys ADD COLUMN mac {plain}
+
+ALTER TABLE keys ADD COLUMN proved_at {time}
 
 ALTER TABLE audit_records ADD COLUMN mac {plain}
 
@@ -32,10 +40,14 @@ CREATE INDEX ix_transactions_signed_at ON transactions (chain_id, signed_at)
 
 CREATE INDEX ix_refunds_result ON refunds (chain_id, updated_at)
 WHERE status IN ('confirmed', 'failed')
+
+CREATE INDEX ix_refunds_cancel_requested ON refunds (id)
+WHERE status = 'queued' AND cancel_requested_at IS NOT NULL
 """
 
 # A refund keeps what it pays, and its nonce.  Only a revocation takes a nonce back,
-# from a refund that was never signed.  A final refund never changes.
+# from a refund that was never signed.  A final refund never changes.  A request to
+# cancel is made once, while the refund is queued.
 REFUND_CHANGED = """
     OLD.status IN ('cancelled', 'confirmed', 'failed', 'refused')
     OR (NEW.id, NEW.tenant, NEW.idempotency_key, NEW.fingerprint, NEW.reference,
@@ -46,13 +58,21 @@ REFUND_CHANGED = """
         OLD.token_address, OLD.decimals, OLD.recipient, OLD.amount, OLD.created_at)
     OR NEW.reason {is_not} OLD.reason
     OR (OLD.mac IS NOT NULL AND NEW.mac {is_not} OLD.mac)
+    OR (NEW.cancel_requested_at {is_not} OLD.cancel_requested_at
+        AND (OLD.cancel_requested_at IS NOT NULL OR OLD.status <> 'queued'))
     OR (OLD.nonce IS NOT NULL
         AND (NEW.nonce {is_not} OLD.nonce OR NEW.sender {is_not} OLD.sender
              OR NEW.key_id {is_not} OLD.key_id)
         AND NOT (OLD.status = 'reserved' AND NEW.status = 'queued'))
 """
 
-# Versions only rise, so that an old row with its valid MAC cannot be put back.
+# Versions only rise, so that an old row with its valid MAC cannot be put back.  What
+# names `proved_at` alone changes nothing that the MAC covers.
+KEY_COLUMNS = (
+    "backend, key_id, address, state, created_at, updated_at, epoch, requested_by,"
+    " held_until, blocked_by, version, mac"
+)
+
 KEY_CHANGED = """
     NEW.version <> OLD.version + 1
     OR NEW.address <> OLD.address OR NEW.backend <> OLD.backend
@@ -62,13 +82,11 @@ STOP_CHANGED = "NEW.version <> OLD.version + 1 OR NEW.chain_id <> OLD.chain_id"
 
 BLOCK_CHANGED = "NEW.version <> OLD.version + 1 OR NEW.tenant <> OLD.tenant"
 
+READABLE = "BETWEEN TIMESTAMPTZ '1970-01-01 UTC' AND TIMESTAMPTZ '9999-12-30 UTC'"
+
 # Python cannot read other times, and no command could then replace the row.
 STOP_TIMES, BLOCK_TIMES = (
-    " OR ".join(
-        f"NEW.{name} NOT BETWEEN"
-        " TIMESTAMPTZ '1970-01-01 UTC' AND TIMESTAMPTZ '9999-12-30 UTC'"
-        for name in ("at", end)
-    )
+    " OR ".join(f"NEW.{name} NOT {READABLE}" for name in ("at", end))
     for end in ("resumed_at", "ended_at")
 )
 
@@ -90,7 +108,8 @@ CREATE INDEX ix_refunds_tenant ON refunds (tenant, id)
 CREATE TRIGGER refunds_keep BEFORE UPDATE ON refunds WHEN {refund_changed}
 BEGIN SELECT RAISE(ABORT, 'a refund keeps what it pays, its nonce and its end'); END
 
-CREATE TRIGGER keys_keep BEFORE UPDATE ON keys WHEN {key_changed}
+CREATE TRIGGER keys_keep BEFORE UPDATE OF {key_columns}
+ON keys WHEN {key_changed}
 BEGIN SELECT RAISE(ABORT, 'versions of keys only rise'); END
 
 DROP TRIGGER audit_records_place
@@ -156,9 +175,26 @@ WHEN NEW.version <> 0
 BEGIN SELECT RAISE(ABORT, 'the first version of a block is 0'); END
 """
 
-# With a fixed search path, a temporary table cannot stand for the real one.
+# With a fixed search path, a temporary table cannot stand for the real one.  A worker
+# reads refunds in batches: one that Python cannot read would stop all of them.
 POSTGRESQL = """
 ALTER INDEX ix_refunds_client RENAME TO ix_refunds_tenant
+
+ALTER TABLE refunds ADD CONSTRAINT ck_refunds_readable CHECK (
+    amount <> 'NaN' AND created_at {readable} AND updated_at {readable}
+    AND due_at {readable} AND cancel_requested_at {readable}
+)
+
+ALTER TABLE keys ADD CONSTRAINT ck_keys_readable CHECK (proved_at {readable})
+
+CREATE FUNCTION refunds_notify() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN PERFORM pg_catalog.pg_notify(TG_ARGV[0], ''); RETURN NULL; END $$
+
+CREATE TRIGGER refunds_accepted AFTER INSERT OR UPDATE OF cancel_requested_at ON refunds
+FOR EACH STATEMENT EXECUTE FUNCTION refunds_notify('hotwallet_accepted')
+
+CREATE TRIGGER refunds_moved AFTER UPDATE OF status, blocked_by ON refunds
+FOR EACH STATEMENT EXECUTE FUNCTION refunds_notify('hotwallet_moved')
 
 CREATE FUNCTION rows_keep() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN RAISE check_violation USING MESSAGE = TG_ARGV[0]; END $$
@@ -167,7 +203,8 @@ CREATE TRIGGER refunds_keep BEFORE UPDATE ON refunds
 FOR EACH ROW WHEN ({refund_changed})
 EXECUTE FUNCTION rows_keep('a refund keeps what it pays, its nonce and its end')
 
-CREATE TRIGGER keys_keep BEFORE UPDATE ON keys FOR EACH ROW WHEN ({key_changed})
+CREATE TRIGGER keys_keep BEFORE UPDATE OF {key_columns}
+ON keys FOR EACH ROW WHEN ({key_changed})
 EXECUTE FUNCTION rows_keep('versions of keys only rise')
 
 DROP TRIGGER audit_records_seal ON audit_records
@@ -245,6 +282,8 @@ def upgrade() -> None:
     rules = {
         "refund_changed": REFUND_CHANGED.format(**words).strip(),
         "key_changed": KEY_CHANGED.strip(),
+        "key_columns": KEY_COLUMNS,
+        "readable": READABLE,
         "stop_changed": STOP_CHANGED,
         "block_changed": BLOCK_CHANGED,
         "stop_times": STOP_TIMES,

@@ -1,0 +1,117 @@
+"""Watches of a SQLite file, which has no notifications: a cheap poll."""
+
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from backends.sql.sqlite import BUSY_SECONDS, connect_sqlite
+from signer.errors import StoreError
+from signer.ports import Topic, Watch
+
+
+UNREADABLE_SECONDS = 0.2
+"""The longest wait while the file cannot be read."""
+
+_FIRST_PAUSE = 0.001
+_LONGEST_PAUSE = 0.005
+_GROWTH = 1.2
+
+Version = tuple[int, int]
+"""A number of the connection, and SQLite's ``data_version`` on that connection."""
+
+
+class SQLiteWatches:
+    """
+    The watches of one process.
+
+    SQLite numbers the changes that other connections make (``PRAGMA data_version``).
+    One connection that never writes therefore sees those of all others.  The threads
+    share it, since a poll takes microseconds.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Remember *path*; open nothing."""
+        self._path = path
+        self._lock = threading.Lock()
+        self._connection: sqlite3.Connection | None = None
+        self._opened = 0
+        self._file = (0, 0)
+        self._version: Version | None = None
+        self._is_closed = False
+
+    @contextmanager
+    def watch(self, _: Topic) -> Iterator[Watch]:
+        """Watch for every change of the file."""
+        yield _SQLiteWatch(self.version)
+
+    def version(self) -> Version | None:
+        """
+        Return what differs from before after a change, or None if it is unreadable.
+
+        While a writer commits, it is still that of before.
+        """
+        with self._lock:
+            try:
+                connection = self._connected()
+                [(number,)] = connection.execute("PRAGMA data_version").fetchall()
+                self._version = (self._opened, number)
+            except (sqlite3.Error, StoreError, OSError) as e:
+                if getattr(e, "sqlite_errorcode", None) != sqlite3.SQLITE_BUSY:
+                    self._disconnect()
+            return self._version
+
+    def close(self) -> None:
+        """Close the connection."""
+        with self._lock:
+            self._is_closed = True
+            self._disconnect()
+
+    def _connected(self) -> sqlite3.Connection:
+        if self._is_closed:
+            raise StoreError("the store was closed")
+        found = self._path.stat()
+        file = (found.st_dev, found.st_ino)
+        if file != self._file:
+            self._disconnect()  # From a file that was replaced: it never changes.
+        if self._connection is None:
+            self._file = file
+            self._connection = connect_sqlite(self._path, timeout=BUSY_SECONDS)
+            self._opened += 1
+            # A poll that waits for a writer would hold up those of other threads.
+            self._connection.execute("PRAGMA busy_timeout = 0")
+        return self._connection
+
+    def _disconnect(self) -> None:
+        self._version = None
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
+class _SQLiteWatch:
+    """Implements ``signer.ports.Watch``."""
+
+    def __init__(self, version: Callable[[], Version | None]) -> None:
+        self._read = version
+        self._seen = version()
+
+    def wait(self, seconds: float) -> bool:
+        deadline = time.monotonic() + seconds
+        pause = _FIRST_PAUSE
+        while True:
+            version = self._read()
+            if version is None:
+                self._seen = None
+                time.sleep(max(0.0, min(seconds, UNREADABLE_SECONDS)))
+                return True
+            if version != self._seen:
+                self._seen = version
+                return True
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return False
+            time.sleep(min(pause, left))
+            pause = min(pause * _GROWTH, _LONGEST_PAUSE)

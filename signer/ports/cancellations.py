@@ -1,0 +1,44 @@
+"""How a process that moves no refund gets one cancelled: it asks the worker."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Protocol
+
+from signer.model.audit_record import Record
+from signer.model.refund import Refund
+
+
+class Cancellations(Protocol):
+    """
+    The requests to cancel queued refunds.
+
+    A request changes neither the version nor the due time, so it disturbs no worker.  A
+    worker that reserves the refund's nonce first has decided against it.
+    """
+
+    def request_cancellation(
+        self, refund: Refund, at: datetime, record: Record
+    ) -> bool:
+        """
+        Store that a caller asked at *at* to cancel *refund*, unless it is too late.
+
+        *record*, the audit record of the request, is written in the same transaction if
+        the request is stored.
+
+        Returns:
+            Whether this call stored it.  If not, the refund is no longer queued, or the
+            first request stays as it is.
+
+        Raises:
+            RowNotAuthenticError: As ``Store.require_authentic``.
+        """
+
+    def cancellation_requests(
+        self, limit: int, after: str | None = None
+    ) -> Sequence[Refund]:
+        """
+        Return up to *limit* queued refunds that a caller asked to cancel, oldest first.
+
+        *after* is the id of the last refund of the previous batch.  A worker that
+        cannot cancel some reads on after them, so that they hold up no others.
+        """
