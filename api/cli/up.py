@@ -1,12 +1,10 @@
 """``hotwallet up``: the API and a worker, as two processes that end together."""
 
-import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
-from types import FrameType
+from threading import Event
 
 import click
 
@@ -23,40 +21,31 @@ def up() -> None:
     Both read the same settings.  For processes with fewer privileges, run `hotwallet
     serve --role` and `hotwallet worker` separately.
     """
-    command = [sys.executable, "-P", "-m", "api.cli", "--no-env-file"]
-    sys.exit(run_together([*command, "serve"], [*command, "worker"]))
-
-
-def run_together(*commands: Sequence[str]) -> int:
-    """
-    Run *commands* until one ends, then end the others; return the first one's status.
-
-    SIGTERM and SIGINT are passed on, and the status is then 0 if all ended well.
-    """
-    processes: list[subprocess.Popen[bytes]] = []
-    stopping = False
-
-    def stop(number: int, _: FrameType | None) -> None:
-        nonlocal stopping
-        stopping = True
-        _end(processes)
-
+    stop = Event()
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, stop)
-    # In a session of their own, or a terminal's Ctrl-C would reach them twice.
-    for command in commands:
-        if not stopping:
-            processes.append(subprocess.Popen(command, start_new_session=True))
-    while not stopping and all(each.poll() is None for each in processes):
-        time.sleep(_POLL_SECONDS)
-    ended = [each.returncode for each in processes if each.returncode is not None]
-    _end(processes)
-    statuses = [each.wait() for each in processes]
-    status = max(map(abs, statuses), default=0) if stopping else ended[0]
-    return _KILLED_BY - status if status < 0 else status
+        signal.signal(number, lambda *_: stop.set())
+    command = [sys.executable, "-P", "-m", "api.cli", "--no-env-file"]
+    sys.exit(run_together(([*command, "serve"], [*command, "worker"]), stop))
 
 
-def _end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+def run_together(commands: Sequence[Sequence[str]], stop: Event) -> int:
+    """
+    Run *commands* until one ends or *stop* is set; then end them all.
+
+    Return the exit status of the first that ended.
+    """
+    # In sessions of their own, or a terminal's Ctrl-C would reach them as well.
+    processes = [
+        subprocess.Popen(command, start_new_session=True)  # noqa: S603  Our interpreter.
+        for command in commands
+    ]
+    while all(process.poll() is None for process in processes):
+        if stop.wait(_POLL_SECONDS):
+            break
+    ended = [each for each in processes if each.poll() is not None]
     for process in processes:
-        if process.poll() is None:
-            process.send_signal(signal.SIGTERM)
+        process.terminate()  # Does nothing if it has ended.
+    for process in processes:
+        process.wait()
+    status = (ended or processes)[0].returncode
+    return _KILLED_BY - status if status < 0 else status

@@ -43,7 +43,7 @@ def _add_refunds(app: App, container: Container) -> None:
     waiting = WaitingRequests(container.settings.threads, container.tenants)
     app.add_route("/v1/refunds", Refunds(refunds, waiting))
     app.add_route("/v1/refunds/{refund_id}", Refund(refunds, waiting))
-    app.add_route("/v1/refunds/{refund_id}/cancel", Cancellation(refunds))
+    app.add_route("/v1/refunds/{refund_id}/cancel", Cancellation(refunds, waiting))
     app.add_route(
         "/v1/refunds/{refund_id}/explain",
         RefundExplanation(refunds, container.explainer),

@@ -183,7 +183,9 @@ class Attempts:
         chain: Chain,
         **changes: Any,
     ) -> Refund:
-        payment = self._transaction_signer.build_and_sign(refund, attempt, chain.network)
+        payment = self._transaction_signer.build_and_sign(
+            refund, attempt, chain.network
+        )
         signed = payment.transaction
         after = refund.with_status(
             Status.SIGNED, self._clock(), tx_hash=signed.tx_hash, **changes

@@ -20,8 +20,6 @@ from signer.refunds.kill_switch import KillSwitch
 from signer.refunds.row_alarm import RowAlarm
 
 
-
-
 INTERVAL_SECONDS = 1.0
 
 # The next check waits this many times as long as the last one took, so that checks use

@@ -175,9 +175,7 @@ class Lifecycle:
             # The key was rotated meanwhile.  If that happens again, the refund waits.
             return self._check_and_assign_nonce(refund, chain)
 
-    def _check_and_assign_nonce(
-        self, refund: Refund, chain: Chain
-    ) -> Refund:
+    def _check_and_assign_nonce(self, refund: Refund, chain: Chain) -> Refund:
         objection = self._transaction_signer.find_sweep_objection(refund)
         if objection is not None:
             # Refuse an outdated sweep even while its wallet or network is paused.

@@ -47,9 +47,7 @@ class PendingTransactions:
         self._clock = clock
         self._transitions = Transitions(store, clock)
 
-    def rebroadcast_or_replace(
-        self, refund: Refund, chain: Chain
-    ) -> Refund:
+    def rebroadcast_or_replace(self, refund: Refund, chain: Chain) -> Refund:
         """Take the next step of a broadcast refund; raises as ``Lifecycle.step``."""
         settled = self.handle_used_nonce(refund, chain)
         if settled is not None:
@@ -62,9 +60,7 @@ class PendingTransactions:
         objection = self._find_objection(refund, chain)
         if objection is not None and latest.kind is Kind.TRANSFER:
             # The no-op competes with the transfer, which is not broadcast again.
-            return self._attempts.replace_with_noop(
-                refund, chain, latest, **objection
-            )
+            return self._attempts.replace_with_noop(refund, chain, latest, **objection)
         stuck_after = timedelta(seconds=chain.network.stuck_after_seconds)
         # The absolute value, since a clock may have been set back.
         if abs(self._clock() - refund.updated_at) >= stuck_after:

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 from signer.audit.log import AuditAction, AuditLog
 from signer.config.networks import Network
@@ -161,9 +162,7 @@ class RefundService:
         seconds = min(seconds, MAX_WAIT_SECONDS)
         return self._wait(refund, seconds, lambda known: known.status.is_final)
 
-    def request_cancellation(
-        self, tenant: str, refund_id: str, actor: Actor
-    ) -> Refund:
+    def request_cancellation(self, tenant: str, refund_id: str, actor: Actor) -> Refund:
         """
         Request that a queued refund of *tenant* is cancelled; repeating it is safe.
 
@@ -242,7 +241,7 @@ class RefundService:
             return refund
 
 
-def _facts(refund: Refund) -> dict[str, str | int]:
+def _facts(refund: Refund) -> dict[str, Any]:
     paid = describe_payment(refund)
     return {"refund_id": refund.id, "network": refund.network, **paid}
 

@@ -6,6 +6,7 @@ higher fees, and a no-op in its place if it can never be paid.
 """
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from signer.amounts import format_units
 from signer.audit.log import AuditLog
@@ -68,11 +69,11 @@ def encode_refund(refund: Refund) -> bytes:
     return encode_transfer(refund.recipient, refund.amount, refund.mark)
 
 
-def describe_payment(refund: Refund) -> dict[str, str | int]:
+def describe_payment(refund: Refund) -> dict[str, Any]:
     """Return what *refund* pays, for audit records; the amount is in whole tokens."""
-    owner = {} if refund.swept_from is not None else {"tenant": refund.tenant}
+    is_sweep = refund.swept_from is not None
     return {
-        **owner,
+        **({} if is_sweep else {"tenant": refund.tenant}),
         "chain_id": refund.chain_id,
         "token_symbol": refund.token,
         "token_address": refund.token_address,

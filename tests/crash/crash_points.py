@@ -5,7 +5,8 @@ Wrappers of the ports (store, chain client, key backend) reach the points
 
     role/port.method:when          role/port.method(detail):when
 
-*role* is ``api`` (which has no key), ``admin`` or ``worker``, *when* ``before`` or ``after``.  *detail* is the status
+*role* is ``api`` (which has no key), ``admin`` or ``worker``; *when* is ``before`` or
+``after``.  *detail* is the status
 that ``save`` is about to write, ``replaced`` for a replacement transaction, or
 ``rotation`` for a call about a key that an administrator named.
 ``chain.broadcast:sent`` is between the last byte of the request and the first of the

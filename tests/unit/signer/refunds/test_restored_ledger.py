@@ -18,7 +18,7 @@ from signer.model.refund import Kind, Refund, Status
 from signer.model.wallet import Pause
 from signer.ports import Fees, Ledger
 from signer.refunds.wallet_repair import repair_wallets
-from tests.support.refunds import ACTOR, AMOUNT, CUSTOMER, World
+from tests.support.refunds import AMOUNT, CUSTOMER, World
 
 
 def _paid(world: World, refund: Refund) -> Refund:
