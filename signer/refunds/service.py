@@ -38,11 +38,8 @@ ANSWER_TIMEOUT = timedelta(seconds=10)
 
 The first request has probably died by then; if not, it returns the same response."""
 
-BROADCAST_SECONDS = 1.0
-"""How long a request waits for a worker to send its refund, in seconds."""
-
-CANCEL_SECONDS = 2.0
-"""How long a request waits for a worker to cancel its refund, in seconds."""
+WORKER_SECONDS = 3.0
+"""How long a request waits for a worker to send or cancel its refund, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,9 +150,9 @@ class RefundService:
         Return *refund* once a worker has tried to send it.
 
         Workers are that fast unless they are behind or down: it waits for up to
-        ``BROADCAST_SECONDS``.
+        ``WORKER_SECONDS``.
         """
-        return self._wait(refund, BROADCAST_SECONDS, _is_tried)
+        return self._wait(refund, WORKER_SECONDS, _is_tried)
 
     def wait(self, refund: Refund, seconds: float) -> Refund:
         """Return *refund* when it is final, or after *seconds*."""
@@ -184,8 +181,8 @@ class RefundService:
         return refund
 
     def await_cancellation(self, refund: Refund) -> Refund:
-        """Return *refund* when it is not queued, or after ``CANCEL_SECONDS``."""
-        return self._wait(refund, CANCEL_SECONDS, _has_left_queue)
+        """Return *refund* when it is not queued, or after ``WORKER_SECONDS``."""
+        return self._wait(refund, WORKER_SECONDS, _has_left_queue)
 
     def get(self, tenant: str, refund_id: str) -> Refund:
         """Return a refund; raises ``NotFoundError`` if *tenant* has no such refund."""
