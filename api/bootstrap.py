@@ -68,6 +68,7 @@ def open_container(
     Return a container whose store, device, key and chains the guard has checked.
 
     With *serving* the process answers requests, so the keys for tokens are opened too.
+    A process that serves refunds only opens no key and asks no node.
 
     Raises:
         ConfigurationError: The guard refuses, with one ``Refusal`` per problem.
@@ -75,6 +76,9 @@ def open_container(
     container = build_container(environ)
     warnings = _check_settings(container, serving=serving)
     guard.check_journal(container.settings, container.store)
+    if serving and not container.settings.serve_role.has_key:
+        container.warnings = warnings
+        return container
     signer, key_warnings = _settle_key(container)
     container.warnings = (*warnings, *key_warnings)
     if container.checkpoint_settings is not None:
@@ -242,12 +246,13 @@ def open_backend(settings: Settings) -> KeyDirectory:
 
 def preload(settings: Settings) -> None:
     """Import the libraries of the backends before the fork; open nothing."""
+    has_key = settings.serve_role.has_key
     used = {
         "backends.sql": True,
         "backends.json_rpc": True,
-        "backends.aws_kms": settings.use_kms,
-        "backends.pkcs11": not settings.use_kms,
-        "softhsm": not settings.use_kms,
+        "backends.aws_kms": has_key and settings.use_kms,
+        "backends.pkcs11": has_key and not settings.use_kms,
+        "softhsm": has_key and not settings.use_kms,
         "backends.webhook": settings.alert_webhook_url is not None,
         "backends.jwks_client": settings.jwt_jwks_url is not None,
     }

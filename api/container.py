@@ -14,8 +14,10 @@ from api.auth.verification_keys import KeySource
 from api.checkpoint_key import open_checkpoint_key
 from api.health.key_check import KeyCheck
 from api.health.readiness import (
+    Check,
     Readiness,
     ReadinessChecker,
+    proof_check,
     sealing_check,
     signing_check,
 )
@@ -29,7 +31,7 @@ from signer.audit.sealing_monitor import SealingAlert, SealingMonitor
 from signer.chain.chain import Chain
 from signer.config.digest import Configuration, read_configuration
 from signer.config.networks import Network, load_networks
-from signer.config.settings import Settings
+from signer.config.settings import Role, Settings
 from signer.config.tenants import TenantRegistry, check_tenants, load_tenants
 from signer.deadline import Deadlines
 from signer.errors import ConfigurationError
@@ -37,6 +39,7 @@ from signer.keys.admin_audit import AdminAudit
 from signer.keys.balances import BalanceReader
 from signer.keys.failover import Failover
 from signer.keys.keyring import KeyRing
+from signer.keys.proof import KeyProof
 from signer.keys.retirement import KeyRetirement
 from signer.keys.revocation import Revocation
 from signer.keys.rotation import Rotation
@@ -204,6 +207,7 @@ class Container:
             TransactionSigner(self.ring, self.ledger_clock),
             NonceManager(self.store, self.ring, self.ledger_clock, self.tenants),
             self.ledger_clock,
+            audit=self.audit,
             alerts=self.alerts,
         )
 
@@ -213,7 +217,6 @@ class Container:
         return RefundService(
             self.store,
             self.networks,
-            self.lifecycle,
             audit=self.audit,
             wallets=lambda: [key.address for key in self.ring.cached_keys()],
             clock=self.ledger_clock,
@@ -295,6 +298,9 @@ class Container:
             confirmation_tracker=tracker,
             ring=self.ring,
             retirement=KeyRetirement(self.store, self.audit, self.clock),
+            key_proof=KeyProof(
+                self.store, self.ring, self.key_check, self.ledger_clock
+            ),
             automatic_stop=AutomaticStop(
                 self.store,
                 self.kill_switch,
@@ -327,9 +333,25 @@ class Container:
         return [ip_network(each) for each in self.settings.trusted_proxies]
 
     @cached_property
+    def key_check(self) -> KeyCheck:
+        """Tests the active key, unless it signed a moment ago."""
+        # Ask the ring each time: the active key changes while the process runs.
+        return KeyCheck(
+            self.ring.self_test,
+            lambda: self.ring.active().signer.last_signature_at,
+            self.alerts,
+        )
+
+    @cached_property
     def readiness(self) -> Callable[[], Readiness]:
-        """Checks the dependencies, for ``/readyz``."""
-        checks: dict[str, Callable[[], object]] = {
+        """
+        Checks the dependencies of the process, for ``/readyz``.
+
+        A process that accepts refunds needs a worker that proves the active key.  One
+        that has the key tests it itself, and asks the nodes.
+        """
+        role = self.settings.serve_role
+        checks: dict[str, Check] = {
             "database": self.store.check,
             "signing": signing_check(self.kill_switch.stops),
             "audit": sealing_check(
@@ -339,16 +361,14 @@ class Container:
                 clock=self.clock,
             ),
         }
-        for name, chain in self.chains.items():
-            check = partial(check_chain, name, chain.network, chain.client)
-            checks[f"network-{name}"] = check
-        # Ask the ring each time: the active key changes while the process runs.
-        key_check = KeyCheck(
-            self.ring.self_test,
-            lambda: self.ring.active().signer.last_signature_at,
-            self.alerts,
-        )
-        return ReadinessChecker(checks, key_check, self.store.active_key)
+        if role is not Role.ADMIN:
+            checks["worker"] = proof_check(self.store.active_key, self.ledger_clock)
+        if role.has_key:
+            for name, chain in self.chains.items():
+                check = partial(check_chain, name, chain.network, chain.client)
+                checks[f"network-{name}"] = check
+        key = self.key_check if role.has_key else None
+        return ReadinessChecker(checks, key, self.store.active_key)
 
     def start_sealer(self) -> None:
         """Seal audit records in a background thread until the process ends."""

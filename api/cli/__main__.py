@@ -41,6 +41,7 @@ _COMMANDS = {
     "stops": ("api.cli.stops:stops", "List what is stopped, and why."),
     "tenants": ("api.cli.tenants:tenants", "List, block and unblock tenants."),
     "token": ("api.cli.token:token", "Mint a token for development."),
+    "up": ("api.cli.up:up", "Run the API and a worker."),
     "worker": ("api.cli.worker:worker", "Process accepted refunds."),
 }
 
@@ -76,8 +77,19 @@ def cli(verbose: bool, no_env_file: bool) -> None:
 
 
 @cli.command()
-def serve() -> None:
-    """Serve the API with gunicorn, unless the guard refuses."""
+@click.option(
+    "--role",
+    type=click.Choice(["all", "refunds", "admin"]),
+    help="What to serve, in place of SERVE_ROLE; `refunds` needs no key.",
+)
+def serve(role: str | None) -> None:
+    """
+    Serve the API with gunicorn, unless the guard refuses.
+
+    It accepts refunds; `hotwallet worker` pays them.  `hotwallet up` runs both.
+    """
+    if role is not None:
+        os.environ["SERVE_ROLE"] = role
     # gunicorn replaces this process, and runs the guard before it forks workers.
     # With -P, nothing is imported from the working directory.
     command = [sys.executable, "-P", "-m", "api.server"]

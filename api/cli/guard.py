@@ -6,6 +6,7 @@ import click
 
 from api.bootstrap import open_container
 from api.cli.output import command_logging, json_option, print_result
+from signer.config.settings import Settings
 from signer.errors import ConfigurationError
 
 
@@ -34,13 +35,20 @@ def guard(as_json: bool) -> None:
     document = {
         "ok": True,
         "environment": environment,
+        "role": container.settings.serve_role,
         "address": address,
         "networks": sorted(container.networks),
         "configuration": container.configuration.hash,
         "warnings": list(container.warnings),
     }
     lines = [
-        f"ok: {environment}, signing for {address}",
+        f"ok: {environment}, {_describe_role(container.settings, address)}",
         f"configuration: {container.configuration.hash}",
     ]
     print_result(document, lines, as_json=as_json)
+
+
+def _describe_role(settings: Settings, address: str | None) -> str:
+    if settings.serve_role.has_key:
+        return f"signing for {address}"
+    return "accepting refunds, without a key"

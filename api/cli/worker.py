@@ -20,6 +20,8 @@ def worker(interval: float, once: bool) -> None:
     """
     Process accepted refunds: send, resend and confirm their transactions.
 
+    Only workers do that: without one, accepted refunds stay queued.
+
     Runs until it receives SIGTERM or SIGINT.
     """
     configure(Settings.from_env(os.environ))
@@ -29,4 +31,4 @@ def worker(interval: float, once: bool) -> None:
     container = open_container(serving=False)
     record_start(container, "worker")
     container.start_sealer()
-    container.worker.run(wait=lambda: once or stop.wait(interval))
+    container.worker.run(lambda: once or stop.is_set(), interval)

@@ -21,6 +21,7 @@ from signer.errors import (
     SigningStoppedError,
     StoreError,
 )
+from signer.keys.proof import PROOF_VALID_SECONDS
 from signer.model.key import Key
 from signer.model.stop import Stop
 from signer.ports import Clock, utc_now
@@ -70,6 +71,12 @@ class AuditUnsealedError(StoreError):
     code = "audit-sealing-late"
 
 
+class KeyNotProvedError(HotWalletError):
+    """No worker has shown lately that the active key signs."""
+
+    code = "key-not-proved"
+
+
 class AuditUnsignedError(StoreError):
     """The sealed audit records have had no checkpoint for longer than allowed."""
 
@@ -87,19 +94,20 @@ class ReadinessChecker:
     def __init__(
         self,
         checks: Mapping[str, Check],
-        key: KeyCheck,
+        key: KeyCheck | None,
         active_key: Callable[[], Key | None],
         *,
         answer_seconds: float = ANSWER_SECONDS,
         timer: Callable[[], float] = time.monotonic,
     ) -> None:
         """
-        Run *checks*, by name, and *key*; a check fails if it raises.
+        Run *checks*, by name, and *key* if there is one; a check fails if it raises.
 
         *active_key* is for information: it adds the address and epoch to the answer.
         """
         self._key = key
-        self._checks: Mapping[str, Check] = {**checks, "key": key, "guard": active_key}
+        of_key = {} if key is None else {"key": key}
+        self._checks: Mapping[str, Check] = {**checks, **of_key, "guard": active_key}
         self._answer_seconds = answer_seconds
         self._timer = timer
         self._deadlines = Deadlines()
@@ -131,8 +139,8 @@ class ReadinessChecker:
             name: self._answer(name, pending, until - self._timer())
             for name, pending in started.items()
         }
-        is_late = checks["key"] == LATE and started["key"].is_started
-        if is_late and checks.get("database", "ok") == "ok":
+        is_late = checks.get("key") == LATE and started["key"].is_started
+        if self._key and is_late and checks.get("database", "ok") == "ok":
             # With the database down, the self-test waits for its audit record, also in
             # the rounds after that, until it ends.
             self._key.report_timeout()
@@ -177,6 +185,21 @@ def sealing_check(
         monitor.observe(oldest)
         if unsealed_seconds(oldest, clock) > max_seconds:
             raise AuditUnsealedError("the audit records are not being sealed")
+
+    return check
+
+
+def proof_check(
+    active_key: Callable[[], Key | None], clock: Clock
+) -> Callable[[], None]:
+    """Return a check that fails unless a worker proved the active key lately."""
+
+    def check() -> None:
+        key = active_key()
+        proved_at = None if key is None else key.proved_at
+        age = None if proved_at is None else (clock() - proved_at).total_seconds()
+        if age is None or age > PROOF_VALID_SECONDS:
+            raise KeyNotProvedError("no worker proves that the active key signs")
 
     return check
 

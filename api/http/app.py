@@ -13,13 +13,14 @@ from api.http.refunds import Cancellation, Refund, RefundExplanation, Refunds
 from api.http.stops import SigningResume, SigningStop, Stops
 from api.http.tenants import TenantBlocking, TenantUnblocking
 from api.http.waiting import WaitingRequests
+from signer.config.settings import Role
 
 
 App = falcon.App[falcon.Request, falcon.Response]
 
 
 def create_app(container: Container) -> App:
-    """Return the application over the parts of *container*."""
+    """Return the application over the parts of *container*, with its role's routes."""
     app = App()
     authorization = AuthorizationMiddleware(
         container.authenticator, container.access, proxies=container.proxies
@@ -27,15 +28,29 @@ def create_app(container: Container) -> App:
     concurrency = ConcurrencyMiddleware(container.tenants)
     app.add_middleware([RequestLog(), authorization, concurrency])
     problems.install(app)
+    role = container.settings.serve_role
+    if role is not Role.ADMIN:
+        _add_refunds(app, container)
+    if role is not Role.REFUNDS:
+        _add_administration(app, container)
+    app.add_route("/healthz", Liveness())
+    app.add_route("/readyz", ReadinessProbe(container.readiness))
+    return app
+
+
+def _add_refunds(app: App, container: Container) -> None:
     refunds = container.refunds
     waiting = WaitingRequests(container.settings.threads, container.tenants)
     app.add_route("/v1/refunds", Refunds(refunds, waiting))
     app.add_route("/v1/refunds/{refund_id}", Refund(refunds, waiting))
-    app.add_route("/v1/refunds/{refund_id}/cancel", Cancellation(refunds))
+    app.add_route("/v1/refunds/{refund_id}/cancel", Cancellation(refunds, waiting))
     app.add_route(
         "/v1/refunds/{refund_id}/explain",
         RefundExplanation(refunds, container.explainer),
     )
+
+
+def _add_administration(app: App, container: Container) -> None:
     app.add_route("/v1/admin/kms/rotate", KeyRotation(container.rotation))
     app.add_route("/v1/admin/kms/failover", KeyFailover(container.failover))
     app.add_route("/v1/admin/keys", Keys(container.store))
@@ -47,6 +62,3 @@ def create_app(container: Container) -> App:
     app.add_route("/v1/admin/stops", Stops(container.kill_switch))
     metrics = OpenMetrics if container.settings.metrics_open else Metrics
     app.add_route("/metrics", metrics(container.store, container.clock))
-    app.add_route("/healthz", Liveness())
-    app.add_route("/readyz", ReadinessProbe(container.readiness))
-    return app

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import dataclass
 from typing import ClassVar
 from urllib.parse import urlencode
 
@@ -15,15 +16,27 @@ from api.http.waiting import WaitingRequests
 from api.request_context import actor, tenant
 from api.views.explanations import explanation_document
 from api.views.refunds import read_refund, refund_document
-from signer.errors import InvalidInputError, NotFoundError
+from signer.errors import InvalidInputError, NotCancellableError, NotFoundError
 from signer.model.refund import Refund as AnyRefund
-from signer.model.refund import is_refund_id
+from signer.model.refund import Status, is_refund_id
 from signer.refunds.explain import Explainer
 from signer.refunds.service import MAX_WAIT_SECONDS, RefundService
 
 
 _WAIT = re.compile(r"wait\s*=\s*\"?([0-9]{1,6})\"?", re.IGNORECASE)
 _IDEMPOTENCY_KEY = re.compile(r"[!-~]{1,255}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Preference:
+    """
+    How long the client wants to wait for its refund (RFC 7240).
+
+    ``wait=N``: for its end, up to N seconds.  ``respond-async``: not at all.
+    """
+
+    seconds: float | None
+    is_async: bool
 
 
 class _MerchantResource(Resource):
@@ -41,17 +54,15 @@ class _WaitingResource(_MerchantResource):
         self._waiting = waiting
 
     def _wait(
-        self, refund: AnyRefund, seconds: float | None, req: Request, resp: Response
+        self, refund: AnyRefund, seconds: float, req: Request, resp: Response
     ) -> AnyRefund:
         """
-        Return *refund* when it is final, or after *seconds*; None: at once.
+        Return *refund* when it is final, or after *seconds*.
 
         Too many waiting requests would leave no thread for others.  This one is then
         answered at once, without ``Preference-Applied``, as RFC 7240 allows.
         """
-        if seconds is None:
-            return refund
-        with self._waiting.admit(tenant(req)) as may_wait:
+        with self._waiting.admit_long(tenant(req)) as may_wait:
             if not may_wait:
                 return refund
             resp.set_header("Preference-Applied", f"wait={seconds:.0f}")
@@ -69,7 +80,7 @@ class Refunds(_WaitingResource):
         """Accept a refund (201), or repeat the answer to the same one (200)."""
         query.parameters(req)
         key = _idempotency_key(req)
-        seconds = _preferred_wait(req)
+        preferred = _preference(req)
         submission = self._refunds.submit(
             tenant=tenant(req),
             idempotency_key=key,
@@ -79,7 +90,7 @@ class Refunds(_WaitingResource):
 
         answer = submission.answer
         if answer is None:
-            refund = self._wait(submission.refund, seconds, req, resp)
+            refund = self._await(submission.refund, preferred, req, resp)
             # Store the answer before sending it, so that a repetition gets the same.
             body = json.dumps(refund_document(refund))
             answer = self._refunds.remember_answer(refund, body)
@@ -89,6 +100,17 @@ class Refunds(_WaitingResource):
         resp.location = f"/v1/refunds/{submission.refund.id}"
         resp.content_type = falcon.MEDIA_JSON
         resp.text = answer
+
+    def _await(
+        self, refund: AnyRefund, preferred: _Preference, req: Request, resp: Response
+    ) -> AnyRefund:
+        if preferred.seconds is not None:
+            return self._wait(refund, preferred.seconds, req, resp)
+        if preferred.is_async:
+            resp.set_header("Preference-Applied", "respond-async")
+            return refund
+        with self._waiting.admit(tenant(req)) as may_wait:
+            return self._refunds.await_broadcast(refund) if may_wait else refund
 
     def on_get(self, req: Request, resp: Response) -> None:
         """List the tenant's refunds, newest first, a page at a time."""
@@ -116,21 +138,37 @@ class Refund(_WaitingResource):
     def on_get(self, req: Request, resp: Response, refund_id: str) -> None:
         """Show the refund; another tenant's refund answers 404."""
         query.parameters(req)
-        seconds = _preferred_wait(req)
+        seconds = _preference(req).seconds
         refund = self._refunds.get(tenant(req), _require_id(refund_id))
-        refund = self._wait(refund, seconds, req, resp)
+        if seconds is not None:
+            refund = self._wait(refund, seconds, req, resp)
 
         resp.media = refund_document(refund)
 
 
-class Cancellation(_MerchantResource):
+class Cancellation(_WaitingResource):
     """``/v1/refunds/{refund_id}/cancel``: cancels a queued refund."""
 
     def on_post(self, req: Request, resp: Response, refund_id: str) -> None:
-        """Cancel the refund, unless it has a nonce; safe to repeat."""
-        query.parameters(req)
-        refund = self._refunds.cancel(tenant(req), _require_id(refund_id), actor(req))
+        """
+        Cancel the refund, unless it has a nonce; safe to repeat.
 
+        202 means that a worker still has to cancel it.
+        """
+        query.parameters(req)
+        refund = self._refunds.request_cancellation(
+            tenant(req), _require_id(refund_id), actor(req)
+        )
+        with self._waiting.admit(tenant(req)) as may_wait:
+            if may_wait:
+                refund = self._refunds.await_cancellation(refund)
+
+        if refund.status not in {Status.QUEUED, Status.CANCELLED}:
+            raise NotCancellableError(
+                f"the refund is {refund.status}: only a queued one can be cancelled"
+            )
+        if refund.status is Status.QUEUED:
+            resp.status = falcon.HTTP_ACCEPTED
         resp.media = refund_document(refund)
 
 
@@ -167,13 +205,13 @@ def _idempotency_key(req: Request) -> str:
     return key
 
 
-def _preferred_wait(req: Request) -> float | None:
-    """Return the N of ``Prefer: wait=N`` (RFC 7240), at most 20 seconds."""
+def _preference(req: Request) -> _Preference:
+    """Return the preferences of *req*; ``wait=N`` counts up to 20 seconds."""
     header = req.get_header("Prefer") or ""
-    preferences = (part.split(";")[0].strip() for part in header.split(","))
+    preferences = [part.split(";")[0].strip() for part in header.split(",")]
     waits = [match for part in preferences if (match := _WAIT.fullmatch(part))]
-    if not waits:
-        return None
     if len(waits) > 1:
         raise InvalidInputError("must have wait=N once", field="Prefer")
-    return min(float(waits[0].group(1)), MAX_WAIT_SECONDS)
+    seconds = min(float(waits[0].group(1)), MAX_WAIT_SECONDS) if waits else None
+    is_async = any(part.lower() == "respond-async" for part in preferences)
+    return _Preference(seconds, is_async)

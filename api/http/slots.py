@@ -1,6 +1,8 @@
 """Counts the requests of this process that are in progress, by tenant."""
 
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from threading import Lock
 
 
@@ -13,13 +15,23 @@ class Slots:
         self._taken: Counter[str] = Counter()
         self._lock = Lock()
 
-    def enter(self, tenant: str, at_most: int) -> bool:
+    @contextmanager
+    def taken(self, tenant: str, at_most: int | None = None) -> Iterator[bool]:
+        """Count a request of *tenant* in the context; the value is whether it may."""
+        may_enter = self.enter(tenant, at_most)
+        try:
+            yield may_enter
+        finally:
+            if may_enter:
+                self.leave(tenant)
+
+    def enter(self, tenant: str, at_most: int | None) -> bool:
         """Count a request of *tenant*, unless it already has *at_most*."""
         with self._lock:
-            is_full = self._in_total is not None and (
-                self._taken.total() >= self._in_total
-            )
-            if is_full or self._taken[tenant] >= at_most:
+            in_total = self._in_total
+            if in_total is not None and self._taken.total() >= in_total:
+                return False
+            if at_most is not None and self._taken[tenant] >= at_most:
                 return False
             self._taken[tenant] += 1
             return True

@@ -9,27 +9,38 @@ from signer.config.tenants import TenantRegistry
 
 class WaitingRequests:
     """
-    The requests of this process that wait for their refund (``Prefer: wait=N``).
+    The requests of this process that wait for their refund.
 
-    At most half of the process's threads wait, so that other requests are answered.
-    One tenant has at most half of those, rounded up, and its ``max_waiting_requests``.
-    With one thread none waits.
+    One thread never waits, so that other requests are answered.  At most half of the
+    threads wait long (``Prefer: wait=N``); one tenant has at most half of those,
+    rounded up, and its ``max_waiting_requests``.
     """
 
     def __init__(self, threads: int, tenants: TenantRegistry) -> None:
         """Bound the requests of a process that has *threads*."""
         in_total = threads // 2
         self._tenants = tenants
-        self._slots = Slots(in_total)
+        self._waiting = Slots(threads - 1)
+        self._waiting_long = Slots(in_total)
         self._of_tenant = (in_total + 1) // 2
 
     @contextmanager
     def admit(self, tenant: str) -> Iterator[bool]:
-        """Count a request of *tenant* while it waits; the value is whether it may."""
-        limit = self._tenants.limits(tenant).max_waiting_requests or self._of_tenant
-        may_wait = self._slots.enter(tenant, min(limit, self._of_tenant))
-        try:
+        """
+        Count a request of *tenant* while it waits for a worker, for a second or two.
+
+        The value is whether it may wait.
+        """
+        with self._waiting.taken(tenant) as may_wait:
             yield may_wait
-        finally:
-            if may_wait:
-                self._slots.leave(tenant)
+
+    @contextmanager
+    def admit_long(self, tenant: str) -> Iterator[bool]:
+        """Count a request of *tenant* while it waits for the end of its refund."""
+        limit = self._tenants.limits(tenant).max_waiting_requests or self._of_tenant
+        limit = min(limit, self._of_tenant)
+        with (
+            self._waiting_long.taken(tenant, limit) as may_wait_long,
+            self._waiting.taken(tenant, None if may_wait_long else 0) as may_wait,
+        ):
+            yield may_wait

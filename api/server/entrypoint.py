@@ -3,6 +3,7 @@
 from api.http.app import App, create_app
 from api.server import gunicorn_conf
 from api.server.config_check import require_our_gunicorn
+from signer.config.settings import Role
 
 
 def get_app() -> App:
@@ -23,6 +24,8 @@ def get_app() -> App:
     )
 
     container = open_container()
-    record_start(container, "api")
-    container.start_sealer()
+    role = container.settings.serve_role
+    record_start(container, "api" if role is Role.ALL else role)
+    if role.has_key:  # The sealer has a key of its own, for checkpoints.
+        container.start_sealer()
     return create_app(container)

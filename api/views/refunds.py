@@ -73,7 +73,7 @@ def refund_document(refund: Refund) -> dict[str, Any]:
         "amount": format_units(refund.amount, refund.decimals),
         **fields(refund, "reason", "sender", "nonce", "tx_hash", "block_number"),
         "failure": failure,
-        **fields(refund, "created_at", "updated_at"),
+        **fields(refund, "created_at", "updated_at", "cancel_requested_at"),
     }
 
 

@@ -38,6 +38,35 @@ class Environment(StrEnum):
     TEST = "test"
 
 
+class Role(StrEnum):
+    """What a process serves; the worker, which serves nothing, has none of them."""
+
+    ALL = "all"
+    REFUNDS = "refunds"
+    ADMIN = "admin"
+
+    @property
+    def has_key(self) -> bool:
+        """Whether the process may sign."""
+        return self is not Role.REFUNDS
+
+
+CREDENTIALS = (
+    RAW_KEY,
+    "AUDIT_SIGNING_KEY_FILE",
+    "AWS_ACCESS_KEY_ID",
+    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+    "AWS_PROFILE",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+    "PKCS11_PIN",
+    "PKCS11_PIN_FILE",
+)
+"""The variables that let a process sign payments or the audit log."""
+
+
 def _environment(value: str) -> str:
     name = value.lower()
     return name if name in set(Environment) else Environment.PRODUCTION
@@ -92,6 +121,7 @@ class Settings(BaseModel):
     app_env: Annotated[Environment, BeforeValidator(_environment)] = Field(
         Environment.PRODUCTION, alias="APP_ENV"
     )
+    serve_role: Role = Field(Role.ALL, alias="SERVE_ROLE")
     debug: Boolean = Field(False, alias="DEBUG")
     home: Path = Field(Path(".hotwallet"), alias="HOTWALLET_HOME")
     node_count: int = Field(1, ge=1, alias="NODE_COUNT")
@@ -163,6 +193,7 @@ class Settings(BaseModel):
     threads: int = Field(4, ge=1, le=64, alias="WEB_THREADS")
 
     raw_key_present: bool = False
+    credentials: tuple[str, ...] = ()  # The names of ``CREDENTIALS`` that are set.
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> Self:
@@ -180,8 +211,10 @@ class Settings(BaseModel):
         raw_key_present = any(
             name.upper() == RAW_KEY and value.strip() for name, value in environ.items()
         )
+        credentials = tuple(n for n in CREDENTIALS if environ.get(n, "").strip())
+        found = {"raw_key_present": raw_key_present, "credentials": credentials}
         try:
-            return cls.model_validate({**values, "raw_key_present": raw_key_present})
+            return cls.model_validate({**values, **found})
         except ValidationError as e:
             refusals = [
                 Refusal("settings-invalid", f"{error['loc'][0]}: {error['msg']}")

@@ -6,13 +6,10 @@ import structlog
 
 from signer.audit.log import AuditAction, AuditLog
 from signer.errors import HotWalletError
-from signer.model.audit_record import Actor, Operation, Record
+from signer.model.audit_record import WORKER, Operation, Record
 from signer.model.key import Key
 from signer.ports import Clock, KeyStore
 from signer.redact import key_prefix
-
-
-_WORKER = Actor("worker")
 
 
 class KeyRetirement:
@@ -44,7 +41,7 @@ class KeyRetirement:
         return self._audit.result(
             AuditAction.KEY_RETIRE,
             Operation.KEY_ROTATION,
-            _WORKER,
+            WORKER,
             key_id=key_prefix(key.key_id),
             address=key.address,
             epoch=key.epoch,

@@ -56,6 +56,10 @@ class Actor:
         return cls(f"token:{subject}", request_id, token_id)
 
 
+WORKER = Actor("worker")
+"""The process that moves refunds."""
+
+
 @dataclass(frozen=True, slots=True)
 class Purpose:
     """Why a signature is requested, and for whom; ``details`` must not be secrets."""

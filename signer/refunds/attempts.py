@@ -19,7 +19,6 @@ from signer.errors import (
     InsufficientFundsError,
     StoreError,
 )
-from signer.model.audit_record import Actor
 from signer.model.refund import Kind, Refund, SignedTransaction, Status
 from signer.ports import Clock, Fees, Store
 from signer.refunds.fee_monitor import FeeMonitor
@@ -49,7 +48,6 @@ class Attempts:
         self,
         refund: Refund,
         chain: Chain,
-        actor: Actor,
         kind: Kind = Kind.TRANSFER,
         **changes: Any,
     ) -> Refund:
@@ -73,10 +71,10 @@ class Attempts:
         if objection is not None:
             attempt = replace(attempt, kind=Kind.NOOP, gas=NOOP_GAS)
             changes = objection
-        return self._sign_and_save(refund, attempt, chain, actor, **changes)
+        return self._sign_and_save(refund, attempt, chain, **changes)
 
     def raise_fees(
-        self, refund: Refund, chain: Chain, actor: Actor, latest: SignedTransaction
+        self, refund: Refund, chain: Chain, latest: SignedTransaction
     ) -> Refund | None:
         """
         Sign *latest* again with both fees raised.
@@ -93,16 +91,16 @@ class Attempts:
                 "refund-stuck-at-fee-cap", refund_id=refund.id, nonce=latest.nonce
             )
             return None
-        return self._sign_and_save(refund, attempt, chain, actor)
+        return self._sign_and_save(refund, attempt, chain)
 
     def reprice(
-        self, refund: Refund, chain: Chain, actor: Actor, latest: SignedTransaction
+        self, refund: Refund, chain: Chain, latest: SignedTransaction
     ) -> Refund | None:
         """Sign what ``find_repricing`` returns; return None if there is nothing."""
         attempt = self.find_repricing(refund, chain, latest)
         if attempt is None:
             return None
-        return self._sign_and_save(refund, attempt, chain, actor)
+        return self._sign_and_save(refund, attempt, chain)
 
     def find_repricing(
         self, refund: Refund, chain: Chain, latest: SignedTransaction
@@ -135,7 +133,6 @@ class Attempts:
         self,
         refund: Refund,
         chain: Chain,
-        actor: Actor,
         latest: SignedTransaction,
         **objection: Any,
     ) -> Refund:
@@ -150,7 +147,7 @@ class Attempts:
         quoted = self._quote(refund, Kind.NOOP, chain, fees)
         raised = _raise_fees(latest, quoted, chain) or unchanged
         attempt = replace(_follow(latest, NOOP_GAS, *raised, fees), kind=Kind.NOOP)
-        return self._sign_and_save(refund, attempt, chain, actor, **objection)
+        return self._sign_and_save(refund, attempt, chain, **objection)
 
     def _quote(
         self, refund: Refund, kind: Kind, chain: Chain, fees: Fees
@@ -184,11 +181,10 @@ class Attempts:
         refund: Refund,
         attempt: Attempt,
         chain: Chain,
-        actor: Actor,
         **changes: Any,
     ) -> Refund:
         payment = self._transaction_signer.build_and_sign(
-            refund, attempt, chain.network, actor
+            refund, attempt, chain.network
         )
         signed = payment.transaction
         after = refund.with_status(

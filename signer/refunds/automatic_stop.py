@@ -12,15 +12,13 @@ from datetime import UTC, datetime, timedelta
 
 from signer.amounts import format_units, parse_units
 from signer.config.networks import Network
-from signer.model.audit_record import Actor
+from signer.model.audit_record import WORKER
 from signer.model.refund import Status
 from signer.model.stop import EVERYTHING, Stop
 from signer.ports import Clock, Ledger
 from signer.refunds.kill_switch import KillSwitch
 from signer.refunds.row_alarm import RowAlarm
 
-
-ACTOR = Actor("worker")
 
 INTERVAL_SECONDS = 1.0
 
@@ -83,7 +81,7 @@ class AutomaticStop:
         )
         broken = next(self._broken_rules(network, resumed_at), None)
         if broken is not None:
-            self._kill_switch.stop(name, f"automatic: {broken}", ACTOR)
+            self._kill_switch.stop(name, f"automatic: {broken}", WORKER)
 
     def _broken_rules(self, network: Network, resumed_at: datetime) -> Iterator[str]:
         """Yield what breaks a rule, the cheapest rule first."""

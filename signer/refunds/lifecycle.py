@@ -13,6 +13,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 from signer.alerts import Alerts
+from signer.audit.log import AuditAction, AuditLog
 from signer.chain.chain import Chain
 from signer.chain.fees import quote_fees
 from signer.errors import (
@@ -25,7 +26,7 @@ from signer.errors import (
     KeyRotatedError,
     Refusal,
 )
-from signer.model.audit_record import Actor, Record
+from signer.model.audit_record import WORKER, Operation
 from signer.model.refund import Kind, Refund, Status
 from signer.ports import Clock, Store
 from signer.refunds.attempts import Attempts
@@ -39,7 +40,11 @@ from signer.refunds.nonces import (
 from signer.refunds.pending_transactions import PendingTransactions, broadcast
 from signer.refunds.policy import find_violation
 from signer.refunds.sweep_policy import Objection, build_objection, find_fee_objection
-from signer.refunds.transaction_signer import TransactionSigner, build_purpose
+from signer.refunds.transaction_signer import (
+    TransactionSigner,
+    build_purpose,
+    describe_payment,
+)
 from signer.refunds.transitions import REBROADCAST_AFTER, Transitions
 
 
@@ -67,6 +72,7 @@ class Lifecycle:
         nonces: NonceManager,
         clock: Clock,
         *,
+        audit: AuditLog,
         alerts: Alerts | None = None,
     ) -> None:
         self._store = store
@@ -74,6 +80,7 @@ class Lifecycle:
         self._transaction_signer = transaction_signer
         self._nonces = nonces
         self._clock = clock
+        self._audit = audit
         self._transitions = Transitions(store, clock)
         self._fee_monitor = FeeMonitor(store, alerts or Alerts(clock=clock), clock)
         self._attempts = Attempts(store, transaction_signer, self._fee_monitor, clock)
@@ -87,7 +94,7 @@ class Lifecycle:
             Status.BROADCAST: self._pending.rebroadcast_or_replace,
         }
 
-    def step(self, refund: Refund, actor: Actor) -> Refund:
+    def step(self, refund: Refund) -> Refund:
         """
         Take the next step of *refund*, and return the refund after it.
 
@@ -105,29 +112,13 @@ class Lifecycle:
             return refund
         self._store.require_authentic(refund)
         chain = self._chain(refund)
+        if refund.status is Status.QUEUED and refund.cancel_requested_at is not None:
+            return self._cancel(refund, chain)
         violation = find_violation(refund, chain.network)
         # A no-op, which has the reason of the failure, pays nothing.
         if violation is not None and refund.failure_code is None:
             raise violation
-        return take(refund, chain, actor)
-
-    def cancel(self, refund: Refund, record: Record) -> Refund:
-        """
-        Cancel a queued *refund*, unless the chain shows that it is paid.
-
-        *record*, the audit record of the cancellation, is committed with it.
-
-        A ledger that was restored from a backup may have lost the payment, so the
-        chain is asked first.  If it is unknown now whether the refund is paid, or if
-        another process changed the refund, this raises a ``HotWalletError``.
-        """
-        active = self._nonces.select_key(refund)
-        chain = self._chain(refund)
-        self._nonces.check_against_chain(chain, active.key.address)
-        adopted = self._nonces.adopt_earlier_payment(refund, chain)
-        if adopted is not None:
-            return adopted
-        return self._transitions.move(refund, Status.CANCELLED, record=record)
+        return take(refund, chain)
 
     def postpone(self, refund: Refund, error: HotWalletError | None = None) -> Refund:
         """
@@ -154,16 +145,37 @@ class Lifecycle:
             raise ConfigurationError(Refusal("networks-misconfigured", detail))
         return chain
 
-    def _assign_nonce(self, refund: Refund, chain: Chain, actor: Actor) -> Refund:
+    def _cancel(self, refund: Refund, chain: Chain) -> Refund:
+        """
+        Cancel a queued *refund*, unless the chain shows that it is paid.
+
+        A ledger that was restored from a backup may have lost the payment.
+        """
+        active = self._nonces.select_key(refund)
+        self._nonces.check_against_chain(chain, active.key.address)
+        adopted = self._nonces.adopt_earlier_payment(refund, chain)
+        if adopted is not None:
+            return adopted
+        record = self._audit.result(
+            AuditAction.REFUND_CANCEL,
+            Operation.REFUND,
+            WORKER,
+            refund_id=refund.id,
+            network=refund.network,
+            **describe_payment(refund),
+        )
+        cancelled = self._transitions.move(refund, Status.CANCELLED, record=record)
+        self._audit.log(record)
+        return cancelled
+
+    def _assign_nonce(self, refund: Refund, chain: Chain) -> Refund:
         try:
-            return self._check_and_assign_nonce(refund, chain, actor)
+            return self._check_and_assign_nonce(refund, chain)
         except KeyRotatedError:
             # The key was rotated meanwhile.  If that happens again, the refund waits.
-            return self._check_and_assign_nonce(refund, chain, actor)
+            return self._check_and_assign_nonce(refund, chain)
 
-    def _check_and_assign_nonce(
-        self, refund: Refund, chain: Chain, actor: Actor
-    ) -> Refund:
+    def _check_and_assign_nonce(self, refund: Refund, chain: Chain) -> Refund:
         objection = self._transaction_signer.find_sweep_objection(refund)
         if objection is not None:
             # Refuse an outdated sweep even while its wallet or network is paused.
@@ -171,9 +183,8 @@ class Lifecycle:
             return adopted or self._transitions.move(
                 refund, Status.REFUSED, **objection
             )
-        if actor.request_id is None:  # A request was checked when it was accepted.
-            # Before anything is asked of a node: the tenant may have a long queue.
-            require_unblocked(self._store, refund.tenant)
+        # Before anything is asked of a node: the tenant may have a long queue.
+        require_unblocked(self._store, refund.tenant)
         active = self._nonces.select_key(refund)
         sender = active.key.address
         counted = self._nonces.check_against_chain(chain, sender)
@@ -192,7 +203,7 @@ class Lifecycle:
         objection = _find_fee_objection(refund, chain, gas)
         if objection is not None:
             return self._transitions.move(refund, Status.REFUSED, **objection)
-        purpose = build_purpose(refund, actor, epoch=active.key.epoch or 0)
+        purpose = build_purpose(refund, epoch=active.key.epoch or 0)
         is_sweep = refund.swept_from is not None
         return self._nonces.assign_nonce(
             refund,
@@ -205,10 +216,10 @@ class Lifecycle:
             intent=None if is_sweep else active.signer.intent(purpose),
         )
 
-    def _sign(self, refund: Refund, chain: Chain, actor: Actor) -> Refund:
+    def _sign(self, refund: Refund, chain: Chain) -> Refund:
         age = self._clock() - refund.updated_at
         if timedelta(0) <= age <= SIMULATION_VALID_FOR:
-            return self._attempts.start(refund, chain, actor)
+            return self._attempts.start(refund, chain)
         # Nonce, token and key may have changed since.  The key may have been revoked
         # after its intent to sign was recorded, so record a new one.
         refund = replace(refund, intent_recorded=False)
@@ -223,15 +234,15 @@ class Lifecycle:
         tx_hash = self._nonces.find_other_payment(refund)
         if tx_hash is not None:
             reason = describe_earlier_payment(tx_hash, chain)
-            return self._attempts.start(refund, chain, actor, Kind.NOOP, **reason)
+            return self._attempts.start(refund, chain, Kind.NOOP, **reason)
         try:
             estimate_gas(refund, chain, str(refund.sender))
         except ExecutionRevertedError as e:
             reason = build_objection(e.code, str(e))
-            return self._attempts.start(refund, chain, actor, Kind.NOOP, **reason)
-        return self._attempts.start(refund, chain, actor)
+            return self._attempts.start(refund, chain, Kind.NOOP, **reason)
+        return self._attempts.start(refund, chain)
 
-    def _broadcast(self, refund: Refund, chain: Chain, actor: Actor) -> Refund:
+    def _broadcast(self, refund: Refund, chain: Chain) -> Refund:
         if self._clock() - refund.updated_at > JUST_SIGNED:
             # These bytes were never sent: a stop keeps them back as well.
             self._nonces.require_running(refund)

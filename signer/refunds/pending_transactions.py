@@ -15,7 +15,6 @@ from signer.errors import (
     FeesAboveRecentError,
     SigningStoppedError,
 )
-from signer.model.audit_record import Actor
 from signer.model.refund import Kind, Refund, SignedTransaction, Status
 from signer.ports import Clock, MinedTransaction, Store
 from signer.refunds.attempts import Attempts
@@ -48,9 +47,7 @@ class PendingTransactions:
         self._clock = clock
         self._transitions = Transitions(store, clock)
 
-    def rebroadcast_or_replace(
-        self, refund: Refund, chain: Chain, actor: Actor
-    ) -> Refund:
+    def rebroadcast_or_replace(self, refund: Refund, chain: Chain) -> Refund:
         """Take the next step of a broadcast refund; raises as ``Lifecycle.step``."""
         settled = self.handle_used_nonce(refund, chain)
         if settled is not None:
@@ -58,25 +55,23 @@ class PendingTransactions:
         signed = self._store.transactions(refund.id)
         if not signed:
             # Adopted after a restore from a backup, and removed by a reorganisation.
-            return self._attempts.start(refund, chain, actor)
+            return self._attempts.start(refund, chain)
         latest = signed[-1]
         objection = self._find_objection(refund, chain)
         if objection is not None and latest.kind is Kind.TRANSFER:
             # The no-op competes with the transfer, which is not broadcast again.
-            return self._attempts.replace_with_noop(
-                refund, chain, actor, latest, **objection
-            )
+            return self._attempts.replace_with_noop(refund, chain, latest, **objection)
         stuck_after = timedelta(seconds=chain.network.stuck_after_seconds)
         # The absolute value, since a clock may have been set back.
         if abs(self._clock() - refund.updated_at) >= stuck_after:
-            replaced = self._replace_stuck(refund, chain, actor, latest)
+            replaced = self._replace_stuck(refund, chain, latest)
             if replaced is not None:
                 return replaced
         # Nodes drop transactions.  Sending the same bytes again cannot pay twice.
         try:
             broadcast(latest, chain)
         except BroadcastRejectedError:
-            replaced = self._attempts.reprice(refund, chain, actor, latest)
+            replaced = self._attempts.reprice(refund, chain, latest)
             if replaced is None:
                 raise
             return replaced
@@ -115,7 +110,7 @@ class PendingTransactions:
         return self._transaction_signer.find_sweep_objection(refund)
 
     def _replace_stuck(
-        self, refund: Refund, chain: Chain, actor: Actor, latest: SignedTransaction
+        self, refund: Refund, chain: Chain, latest: SignedTransaction
     ) -> Refund | None:
         """Sign again with better fees; None if that does not help, or at the cap."""
         base_fee = chain.client.fees().base_fee or 0
@@ -125,8 +120,8 @@ class PendingTransactions:
         # A node that reports success may hide that the others reject it for good.
         try:
             self._nonces.require_running(refund)
-            repriced = self._attempts.reprice(refund, chain, actor, latest)
-            return repriced or self._attempts.raise_fees(refund, chain, actor, latest)
+            repriced = self._attempts.reprice(refund, chain, latest)
+            return repriced or self._attempts.raise_fees(refund, chain, latest)
         except (FeesAboveRecentError, SigningStoppedError):
             return None  # The same bytes are sent again until a signature may follow.
 

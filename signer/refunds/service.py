@@ -6,21 +6,16 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-import structlog
-
 from signer.audit.log import AuditAction, AuditLog
 from signer.config.networks import Network
 from signer.config.tenants import TenantRegistry
 from signer.errors import (
-    HotWalletError,
     InProgressError,
-    NotCancellableError,
     NotFoundError,
     RequestError,
-    StaleStateError,
     StoreError,
 )
-from signer.model.audit_record import Actor, Operation, Record
+from signer.model.audit_record import Actor, Operation
 from signer.model.refund import (
     UNSENT,
     Page,
@@ -29,11 +24,10 @@ from signer.model.refund import (
     Status,
     new_refund_id,
 )
-from signer.ports import Clock, Store
-from signer.refunds.lifecycle import Lifecycle
+from signer.ports import Clock, Store, Topic
 from signer.refunds.nonces import require_unblocked
 from signer.refunds.policy import admit
-from signer.refunds.transaction_signer import build_purpose
+from signer.refunds.transaction_signer import describe_payment
 
 
 MAX_WAIT_SECONDS = 20.0
@@ -44,9 +38,8 @@ ANSWER_TIMEOUT = timedelta(seconds=10)
 
 The first request has probably died by then; if not, it returns the same response."""
 
-_SEND_SECONDS = 5.0
-
-_POLL_SECONDS = 0.2
+WORKER_SECONDS = 3.0
+"""How long a request waits for a worker to send or cancel its refund, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,35 +57,30 @@ class Submission:
 
 class RefundService:
     """
-    Accepts refunds, and tries to broadcast them at once.
+    Accepts refunds; it has no key, and sends nothing.
 
     An accepted refund is a row that the workers bring to its final status.  A failure
     after acceptance delays the refund and is not an error of the request.
     """
 
-    def __init__(  # noqa: PLR0913  The last two are for tests.
+    def __init__(
         self,
         store: Store,
         networks: Mapping[str, Network],
-        lifecycle: Lifecycle,
         *,
         audit: AuditLog,
         wallets: Callable[[], Collection[str]],
         clock: Clock,
         tenants: TenantRegistry,
         timer: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._store = store
         self._networks = networks
-        self._lifecycle = lifecycle
         self._audit = audit
         self._wallets = wallets
         self._clock = clock
         self._tenants = tenants
         self._timer = timer
-        self._sleep = sleep
-        self._log = structlog.get_logger("refunds")
 
     def submit(
         self,
@@ -103,7 +91,7 @@ class RefundService:
         actor: Actor,
     ) -> Submission:
         """
-        Accept *request* of *tenant* once, and try to broadcast it for *actor*.
+        Accept *request* of *tenant* once; *actor* is who asks.
 
         Raises:
             TenantBlockedError: An operator blocked the tenant.
@@ -142,50 +130,59 @@ class RefundService:
             earlier = self._store.find_earlier(admitted, owners)
             if earlier is not None:
                 return self._replay(earlier)
-        record = self._draft(AuditAction.REFUND_ACCEPT, admitted, actor)
+        record = self._audit.result(
+            AuditAction.REFUND_ACCEPT, Operation.REFUND, actor, **_facts(admitted)
+        )
         refund, created = self._store.accept(
             admitted, record, max_open=limits.max_open_refunds
         )
         if not created:
             return self._replay(refund)
         self._audit.log(record)
-        return Submission(self._send(refund, actor), created=True)
+        return Submission(refund, created=True)
 
     def remember_answer(self, refund: Refund, body: str) -> str:
         """Store *body* as the response for *refund*; as ``Store.remember_answer``."""
         return self._store.remember_answer(refund.id, body, self._clock())
 
+    def await_broadcast(self, refund: Refund) -> Refund:
+        """
+        Return *refund* once a worker has tried to send it.
+
+        Workers are that fast unless they are behind or down: it waits for up to
+        ``WORKER_SECONDS``.
+        """
+        return self._wait(refund, WORKER_SECONDS, _is_tried)
+
     def wait(self, refund: Refund, seconds: float) -> Refund:
         """Return *refund* when it is final, or after *seconds*."""
-        deadline = self._timer() + min(seconds, MAX_WAIT_SECONDS)
-        while not refund.status.is_final and self._timer() < deadline:
-            self._sleep(_POLL_SECONDS)
-            refund = self._reread(refund)
-        return refund
+        seconds = min(seconds, MAX_WAIT_SECONDS)
+        return self._wait(refund, seconds, lambda known: known.status.is_final)
 
-    def cancel(self, tenant: str, refund_id: str, actor: Actor) -> Refund:
+    def request_cancellation(self, tenant: str, refund_id: str, actor: Actor) -> Refund:
         """
-        Cancel a refund of *tenant* that has no nonce yet; repeating it is safe.
+        Request that a queued refund of *tenant* is cancelled; repeating it is safe.
+
+        A worker cancels it: it first asks the chain whether the refund is paid already.
+        The request stays in force until then.
 
         Raises:
             TenantBlockedError: An operator blocked the tenant.
             NotFoundError: *tenant* has no such refund.
-            NotCancellableError: The refund has a nonce, or another final status.
-            StaleStateError: Another process changed the refund: try again.
-            ChainError: It cannot be determined now whether the refund is paid.
         """
         require_unblocked(self._store, tenant)
         refund = self.get(tenant, refund_id)
         if refund.status is Status.QUEUED:
-            record = self._draft(AuditAction.REFUND_CANCEL, refund, actor)
-            refund = self._lifecycle.cancel(refund, record)
-            if refund.status is Status.CANCELLED:
-                self._audit.log(record)
-        if refund.status is not Status.CANCELLED:
-            raise NotCancellableError(
-                f"the refund is {refund.status}: only a queued one can be cancelled"
+            record = self._audit.request(
+                AuditAction.REFUND_CANCEL, Operation.REFUND, actor, **_facts(refund)
             )
+            if self._store.request_cancellation(refund, self._clock(), record):
+                self._audit.log(record)
         return refund
+
+    def await_cancellation(self, refund: Refund) -> Refund:
+        """Return *refund* when it is not queued, or after ``WORKER_SECONDS``."""
+        return self._wait(refund, WORKER_SECONDS, _has_left_queue)
 
     def get(self, tenant: str, refund_id: str) -> Refund:
         """Return a refund; raises ``NotFoundError`` if *tenant* has no such refund."""
@@ -212,13 +209,6 @@ class RefundService:
             cursor=cursor,
         )
 
-    def _draft(self, action: AuditAction, refund: Refund, actor: Actor) -> Record:
-        paid = dict[str, Any](build_purpose(refund, actor).details)
-        paid |= {"tenant": refund.tenant, "network": refund.network}
-        return self._audit.result(
-            action, Operation.REFUND, actor, refund_id=refund.id, **paid
-        )
-
     def _replay(self, refund: Refund) -> Submission:
         answer = self._store.answer(refund.id)
         # The absolute value, since hosts' clocks differ and may be set back.
@@ -229,31 +219,16 @@ class RefundService:
             )
         return Submission(refund, created=False, answer=answer)
 
-    def _send(self, refund: Refund, actor: Actor) -> Refund:
-        deadline = self._timer() + _SEND_SECONDS
-        try:
-            while refund.status in UNSENT and self._timer() < deadline:
-                before, refund = refund, self._lifecycle.step(refund, actor)
-                if refund.status is before.status:
-                    return refund  # It waits for the chain.
-        except StaleStateError:
-            return self._reread(refund)
-        except HotWalletError as e:
-            return self._postpone(refund, e)
-        return self._postpone(refund) if refund.status in UNSENT else refund
-
-    def _postpone(self, refund: Refund, error: HotWalletError | None = None) -> Refund:
-        if error is not None:
-            self._log.warning(
-                "refund-delayed",
-                refund_id=refund.id,
-                status=str(refund.status),
-                code=error.code,
-            )
-        try:
-            return self._lifecycle.postpone(refund, error)
-        except StoreError:
-            return self._reread(refund)
+    def _wait(
+        self, refund: Refund, seconds: float, is_done: Callable[[Refund], bool]
+    ) -> Refund:
+        deadline = self._timer() + seconds
+        with self._store.watch(Topic.MOVED) as watch:
+            refund = self._reread(refund)  # It may have changed before the watch.
+            while not is_done(refund) and (left := deadline - self._timer()) > 0:
+                watch.wait(left)
+                refund = self._reread(refund)
+        return refund
 
     def _reread(self, refund: Refund) -> Refund:
         """Return *refund* as stored; unchanged if the store does not answer."""
@@ -261,3 +236,16 @@ class RefundService:
             return self._store.get(refund.id) or refund
         except StoreError:
             return refund
+
+
+def _facts(refund: Refund) -> dict[str, Any]:
+    paid = describe_payment(refund)
+    return {"refund_id": refund.id, "network": refund.network, **paid}
+
+
+def _is_tried(refund: Refund) -> bool:
+    return refund.status not in UNSENT or refund.blocked_by is not None
+
+
+def _has_left_queue(refund: Refund) -> bool:
+    return refund.status is not Status.QUEUED

@@ -6,6 +6,7 @@ higher fees, and a no-op in its place if it can never be paid.
 """
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from signer.amounts import format_units
 from signer.audit.log import AuditLog
@@ -20,7 +21,12 @@ from signer.crypto.transactions import (
 from signer.errors import HotWalletError, RecoveryError
 from signer.keys.keyring import KeyRing
 from signer.keys.signer import Signer
-from signer.model.audit_record import Actor, Operation, Purpose, Record
+from signer.model.audit_record import (
+    WORKER,
+    Operation,
+    Purpose,
+    Record,
+)
 from signer.model.refund import Kind, Refund, SignedTransaction
 from signer.ports import Clock
 from signer.refunds.policy import check_coin, check_noop, check_transfer
@@ -63,25 +69,28 @@ def encode_refund(refund: Refund) -> bytes:
     return encode_transfer(refund.recipient, refund.amount, refund.mark)
 
 
-def build_purpose(refund: Refund, actor: Actor, **details: str | int) -> Purpose:
-    """Return the audit's purpose of a signature; amounts are in whole tokens."""
+def describe_payment(refund: Refund) -> dict[str, Any]:
+    """Return what *refund* pays, for audit records; the amount is in whole tokens."""
+    is_sweep = refund.swept_from is not None
+    return {
+        **({} if is_sweep else {"tenant": refund.tenant}),
+        "chain_id": refund.chain_id,
+        "token_symbol": refund.token,
+        "token_address": refund.token_address,
+        "recipient": refund.recipient,
+        "amount": format_units(refund.amount, refund.decimals),
+    }
+
+
+def build_purpose(refund: Refund, **details: str | int) -> Purpose:
+    """Return the audit's purpose of a signature."""
     is_sweep = refund.swept_from is not None
     return Purpose(
         Operation.KEY_SWEEP if is_sweep else Operation.TRANSACTION_SIGNING,
         network=refund.network,
-        actor=actor.name,
-        request_id=actor.request_id,
-        token_id=actor.token_id,
+        actor=WORKER.name,
         refund_id=refund.id,
-        details={
-            **({} if is_sweep else {"tenant": refund.tenant}),
-            "chain_id": refund.chain_id,
-            "token_symbol": refund.token,
-            "token_address": refund.token_address,
-            "recipient": refund.recipient,
-            "amount": format_units(refund.amount, refund.decimals),
-            **details,
-        },
+        details={**describe_payment(refund), **details},
     )
 
 
@@ -99,7 +108,7 @@ class TransactionSigner:
         return find_ring_objection(refund, self._ring.refresh())
 
     def build_and_sign(
-        self, refund: Refund, attempt: Attempt, network: Network, actor: Actor
+        self, refund: Refund, attempt: Attempt, network: Network
     ) -> SignedPayment:
         """
         Return the signed transaction of *attempt*, with the nonce of *refund*.
@@ -115,7 +124,7 @@ class TransactionSigner:
         _check(transaction, refund, attempt, network)
         digest = transaction.signing_digest()
         purpose = build_purpose(
-            refund, actor, nonce=nonce, attempt=attempt.number, kind=str(attempt.kind)
+            refund, nonce=nonce, attempt=attempt.number, kind=str(attempt.kind)
         )
         is_sweep = refund.swept_from is not None and attempt.kind is Kind.TRANSFER
         pays = refund.recipient if is_sweep else None

@@ -1,6 +1,7 @@
 """The worker process: tracks what is broadcast and advances refunds that are due."""
 
-from collections.abc import Callable, Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import structlog
 
@@ -16,11 +17,11 @@ from signer.errors import (
     StoreError,
 )
 from signer.keys.keyring import KeyRing
+from signer.keys.proof import KeyProof
 from signer.keys.retirement import KeyRetirement
-from signer.model.audit_record import Actor
 from signer.model.key import WATCHED, Key, KeyState, find_active_key
 from signer.model.refund import HOLD, UNSENT, Refund
-from signer.ports import Clock, Store
+from signer.ports import Clock, Store, Topic
 from signer.refunds.automatic_stop import AutomaticStop
 from signer.refunds.confirmations import ConfirmationTracker
 from signer.refunds.former_wallets import FormerWallets
@@ -29,13 +30,13 @@ from signer.refunds.row_alarm import RowAlarm
 from signer.refunds.wallet_reconciliation import WalletReconciler
 
 
-ACTOR = Actor("worker")
-
 # Few at once, so that they are processed before their claim expires.
 _CLAIM_SIZE = 10
 
 # Limits a pass, so that tracking is not delayed by a long queue.
 _MAX_CLAIMS = 10
+
+_CANCELLATIONS = 100
 
 _PASSES_PER_WALLET_CHECK = 5
 
@@ -44,8 +45,9 @@ class Worker:
     """
     Tracks broadcast refunds, checks wallets, and advances each refund that is due.
 
-    Any number of workers may run, on any number of hosts.  Each refund is claimed by
-    one of them at a time; a worker whose claim expired cannot save its change.
+    Only workers do so.  Any number of them may run, on any number of hosts.  Each
+    refund is claimed by one of them at a time; a worker whose claim expired cannot save
+    its change.
     """
 
     def __init__(  # noqa: PLR0913  A worker has many parts.
@@ -57,9 +59,11 @@ class Worker:
         ring: KeyRing,
         retirement: KeyRetirement,
         automatic_stop: AutomaticStop,
+        key_proof: KeyProof,
         chains: Mapping[str, Chain],
         clock: Clock,
         alarm: RowAlarm,
+        timer: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
         self._lifecycle = lifecycle
@@ -69,21 +73,30 @@ class Worker:
         self._ring = ring
         self._retirement = retirement
         self._automatic_stop = automatic_stop
+        self._key_proof = key_proof
         self._chains = chains
         self._clock = clock
         self._alarm = alarm
+        self._timer = timer
         self._passes = 0
+        self._cancelling: set[str] = set()  # In this pass.
         self._log = structlog.get_logger("worker")
 
-    def run(self, wait: Callable[[], bool]) -> None:
-        """Run passes until *wait*, called after each, returns True."""
-        stop = False
-        while not stop:
-            try:
-                self.work()
-            except HotWalletError as e:
-                self._log.warning("pass-failed", code=e.code)
-            stop = wait()
+    def run(self, is_stopping: Callable[[], bool], interval: float) -> None:
+        """
+        Run a pass every *interval* seconds until *is_stopping* returns True.
+
+        Between two passes, refunds are advanced as soon as they are accepted.
+        """
+        with self._store.watch(Topic.ACCEPTED) as watch:
+            while True:
+                self._attempt(self.work)
+                until = self._timer() + interval
+                while not is_stopping() and (left := until - self._timer()) > 0:
+                    if watch.wait(left):
+                        self._attempt(self.advance)
+                if is_stopping():
+                    return
 
     def work(self) -> int:
         """
@@ -94,9 +107,15 @@ class Worker:
         if self._passes % _PASSES_PER_WALLET_CHECK == 0:
             self._check_wallets()
         self._passes += 1
-        steps = self._confirmation_tracker.track()
+        self._cancelling.clear()
+        return self._confirmation_tracker.track() + self.advance()
+
+    def advance(self) -> int:
+        """Advance refunds that are due, and return the steps; raises ``StoreError``."""
         failing: dict[str, HotWalletError] = {}
+        steps = sum(self._advance(each, failing) for each in self._find_cancellations())
         for _ in range(_MAX_CLAIMS):
+            self._key_proof()
             self._automatic_stop.check()
             now = self._clock()
             claimed = self._store.claim(now, now + HOLD, _CLAIM_SIZE)
@@ -104,6 +123,19 @@ class Worker:
             if len(claimed) < _CLAIM_SIZE:
                 break
         return steps
+
+    def _find_cancellations(self) -> Sequence[Refund]:
+        """Return refunds to cancel, each once in a pass: it may have to wait."""
+        asked = self._store.cancellation_requests(_CANCELLATIONS)
+        found = [refund for refund in asked if refund.id not in self._cancelling]
+        self._cancelling.update(refund.id for refund in found)
+        return found
+
+    def _attempt(self, work: Callable[[], int]) -> None:
+        try:
+            work()
+        except HotWalletError as e:
+            self._log.warning("pass-failed", code=e.code)
 
     def _check_wallets(self) -> None:
         try:
@@ -147,7 +179,7 @@ class Worker:
                     self._postpone(refund, failing[needed])
                     return 0
             while True:
-                before, refund = refund, self._lifecycle.step(refund, ACTOR)
+                before, refund = refund, self._lifecycle.step(refund)
                 steps += 1
                 if refund.status is before.status or refund.status not in UNSENT:
                     break

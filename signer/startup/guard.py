@@ -57,13 +57,15 @@ def check_settings(
     Raises:
         ConfigurationError: At least one setting is unsafe; it has every refusal.
     """
-    refusals = list(_kms_refusals(settings))
+    may_sign = settings.serve_role.has_key or not serving
+    refusals = list(_kms_refusals(settings) if may_sign else _role_refusals(settings))
     if settings.is_production:
         refusals += _production_refusals(settings, networks)
+        refusals += _audit_key_refusals(settings) if may_sign else ()
         refusals += exposure_refusals(settings) if serving else ()
     if refusals:
         raise ConfigurationError(*refusals)
-    return list(_warnings(settings))
+    return list(_warnings(settings)) if may_sign else []
 
 
 def self_test_key(
@@ -203,6 +205,24 @@ def _has_decimals(token: Token, client: ChainClient) -> bool:
     return answer == token.decimals.to_bytes(32, "big")
 
 
+def _role_refusals(settings: Settings) -> Iterator[Refusal]:
+    """Yield why a process that must not be able to sign could."""
+    if settings.credentials:
+        yield Refusal(
+            "role-has-credentials",
+            f"a process that serves refunds only must not be able to sign: unset"
+            f" {', '.join(settings.credentials)}",
+        )
+
+
+def _audit_key_refusals(settings: Settings) -> Iterator[Refusal]:
+    if settings.audit_signing_key_file is None:
+        yield Refusal(
+            "audit-key-missing",
+            "AUDIT_SIGNING_KEY_FILE is not set, so a truncated log would look complete",
+        )
+
+
 def _kms_refusals(settings: Settings) -> Iterator[Refusal]:
     if settings.is_production and not settings.use_kms:
         yield Refusal(
@@ -286,11 +306,6 @@ def _production_refusals(
             settings.tenants_file is None,
             "tenants-missing",
             "set TENANTS_FILE; without it, each subject would be a tenant of its own",
-        ),
-        (
-            settings.audit_signing_key_file is None,
-            "audit-key-missing",
-            "AUDIT_SIGNING_KEY_FILE is not set, so a truncated log would look complete",
         ),
         (
             settings.mac_key_file is None,

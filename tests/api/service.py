@@ -1,6 +1,5 @@
 """The real application over a real store, on a network whose nodes are down."""
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
@@ -34,6 +33,7 @@ from signer.refunds.service import RefundService
 from tests.api.support import AUDIENCE, ES256_KEY, ISSUER
 from tests.support.devices import KEY_ID, Device, honest, recording
 from tests.support.keys import ring_over
+from tests.support.refunds import watched
 
 
 RECIPIENT = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8"
@@ -121,16 +121,20 @@ def build_container(
     )
     container.tenants = tenants or TenantRegistry()
     container.ring = ring_over(store, signer)
+    pace = pace or Pace()
+
+    def wait(seconds: float) -> None:
+        if not container.worker.advance():
+            pace.sleep(min(seconds, 0.2))
+
     container.refunds = RefundService(
-        store,
+        watched(store, wait),
         NETWORKS,
-        container.lifecycle,
         audit=audit,
         wallets=lambda: [signer.address],
         clock=clock,
         tenants=container.tenants,
-        timer=pace.timer if pace else time.monotonic,
-        sleep=pace.sleep if pace else time.sleep,
+        timer=pace.timer,
     )
     container.access = AccessPolicy(
         store,

@@ -5,7 +5,8 @@ Wrappers of the ports (store, chain client, key backend) reach the points
 
     role/port.method:when          role/port.method(detail):when
 
-*role* is ``api`` or ``worker``, *when* ``before`` or ``after``.  *detail* is the status
+*role* is ``api`` (which has no key), ``admin`` or ``worker``; *when* is ``before`` or
+``after``.  *detail* is the status
 that ``save`` is about to write, ``replaced`` for a replacement transaction, or
 ``rotation`` for a call about a key that an administrator named.
 ``chain.broadcast:sent`` is between the last byte of the request and the first of the
@@ -53,7 +54,6 @@ API = {
         "store.remember_answer:before",
         "store.remember_answer:after",
     ),
-    **SENDING,
 }
 WORKER = {
     **SENDING,
@@ -231,14 +231,14 @@ def add_crash_points(
         name: Chain(chain.network, cast("ChainClient", CrashingChain(chain, points)))
         for name, chain in container.chains.items()
     }
-    backend = cast("KeyDirectory", CrashingPort(container.backend, "backend", points))
     store = cast("Ledger", CrashingPort(container.store, "store", points))
-    return replace(
-        container,
-        open_store=lambda _: store,
-        open_backend=lambda _: backend,
-        open_chains=lambda _: chains,
+    crashing = replace(
+        container, open_store=lambda _: store, open_chains=lambda _: chains
     )
+    if role != "api":
+        directory = CrashingPort(container.backend, "backend", points)
+        crashing.open_backend = lambda _: cast("KeyDirectory", directory)
+    return crashing
 
 
 def _details(place: str, args: tuple[Any, ...]) -> list[str]:

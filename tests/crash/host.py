@@ -11,6 +11,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from functools import partial
 from threading import Event
 from typing import NoReturn
 
@@ -20,7 +21,7 @@ from api.bootstrap import open_container
 from api.http.app import App, create_app
 from api.logs import configure
 from dev.with_parent import die_with_parent
-from signer.config.settings import Settings
+from signer.config.settings import CREDENTIALS, Role, Settings
 from tests.crash.crash_points import add_crash_points
 
 
@@ -30,10 +31,17 @@ _RESTART_SECONDS = 0.05
 _GUNICORN = ["gunicorn", "-c", "python:tests.crash.gunicorn_conf"]
 
 
-def run_service_host(workers: int, listener: socket.socket) -> NoReturn:
-    """Keep gunicorn on *listener* and as many *workers* alive."""
-    os.environ["BIND"] = f"fd://{listener.fileno()}"
-    keep_alive([_run_gunicorn, *[_run_worker] * workers])
+def run_service_host(
+    workers: int, refunds: socket.socket, administration: socket.socket
+) -> NoReturn:
+    """Keep a gunicorn of each role on its listener, and as many *workers*, alive."""
+    servers = ((Role.REFUNDS, refunds), (Role.ADMIN, administration))
+    keep_alive(
+        [
+            *(partial(_run_gunicorn, role, listener) for role, listener in servers),
+            *[_run_worker] * workers,
+        ]
+    )
 
 
 def keep_alive(works: Sequence[Work]) -> NoReturn:
@@ -48,12 +56,21 @@ def keep_alive(works: Sequence[Work]) -> NoReturn:
 
 def get_app() -> App:
     """Return the real application with crash points; gunicorn loads it."""
-    container = add_crash_points(open_container(), "api", os.environ)
-    container.start_sealer()
+    container = open_container()
+    has_key = container.settings.serve_role.has_key
+    name = "admin" if has_key else "api"
+    container = add_crash_points(container, name, os.environ)
+    if has_key:
+        container.start_sealer()
     return create_app(container)
 
 
-def _run_gunicorn() -> None:
+def _run_gunicorn(role: Role, listener: socket.socket) -> None:
+    os.environ["SERVE_ROLE"] = role
+    os.environ["BIND"] = f"fd://{listener.fileno()}"
+    if not role.has_key:
+        for name in CREDENTIALS:
+            os.environ.pop(name, None)
     sys.argv = [*_GUNICORN, "tests.crash.host:get_app()"]
     run_gunicorn()
 
@@ -64,7 +81,7 @@ def _run_worker() -> None:
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     container = add_crash_points(open_container(serving=False), "worker", os.environ)
     container.start_sealer()
-    container.worker.run(wait=lambda: stop.wait(0.5))
+    container.worker.run(stop.is_set, interval=0.5)
 
 
 def _fork(work: Work) -> int:

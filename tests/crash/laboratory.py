@@ -149,7 +149,10 @@ class Laboratory:
         if self._proxy_database:
             proxy = enter(database_proxy(self.database_url))
             environ["DATABASE_URL"], self.database = proxy
-        self._listener = enter(socket.create_server(("127.0.0.1", 0), backlog=512))
+        self._listeners = tuple(
+            enter(socket.create_server(("127.0.0.1", 0), backlog=512))
+            for _ in ("refunds", "administration")
+        )
         self._start_hosts()
         started = self.wait(self._is_ready, _START_SECONDS)
         assert started, self.explain("the service did not start")
@@ -162,14 +165,19 @@ class Laboratory:
                     f"host-{host}",
                     run_service_host,
                     {**self._environ, **web},
-                    (self._size.workers, self._listener),
+                    (self._size.workers, *self._listeners),
                 )
             )
 
     @property
     def port(self) -> int:
-        """The port of the API, which all its processes share."""
-        return int(self._listener.getsockname()[1])
+        """The port for refunds, which all their processes share."""
+        return int(self._listeners[0].getsockname()[1])
+
+    @property
+    def admin_port(self) -> int:
+        """The port for administration, which all its processes share."""
+        return int(self._listeners[1].getsockname()[1])
 
     @property
     def wallets(self) -> tuple[str, ...]:
@@ -178,7 +186,7 @@ class Laboratory:
 
     def admin_client(self) -> AdminClient:
         """Return a new client for an administrator's requests."""
-        return AdminClient(self.port, self.token_key)
+        return AdminClient(self.admin_port, self.token_key)
 
     def start_gateway(self, load: Load) -> Program:
         """Start a process that requests refunds until ``settle``."""
@@ -282,10 +290,14 @@ class Laboratory:
         return f"seed {self.seed}: {problem}; logs and journals: {self.home}"
 
     def _is_ready(self) -> bool:
-        ready = b"GET /readyz HTTP/1.1\r\nHost: lab\r\nConnection: close\r\n\r\n"
-        try:
-            with socket.create_connection(("127.0.0.1", self.port), 5) as connection:
-                connection.sendall(ready)
-                return connection.recv(64).startswith(b"HTTP/1.1 200")
-        except OSError:
-            return False
+        return all(map(_is_ready, (self.port, self.admin_port)))
+
+
+def _is_ready(port: int) -> bool:
+    ready = b"GET /readyz HTTP/1.1\r\nHost: lab\r\nConnection: close\r\n\r\n"
+    try:
+        with socket.create_connection(("127.0.0.1", port), 5) as connection:
+            connection.sendall(ready)
+            return connection.recv(64).startswith(b"HTTP/1.1 200")
+    except OSError:
+        return False

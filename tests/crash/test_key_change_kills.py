@@ -19,19 +19,19 @@ from tests.crash.rotation_checks import (
 # Either role signs checkpoints, by chance: one of these is enough.
 _SIGNING = [
     f"{role}/store.keep_checkpoint:{when}"
-    for role in ("api", "worker")
+    for role in ("admin", "worker")
     for when in ("before", "after")
 ]
 _ROTATION_POINTS = [
-    *names("api", ROTATING),
-    *names("api", SEALING),
+    *names("admin", ROTATING),
+    *names("admin", SEALING),
     *names("worker", SEALING),
     *names("worker", RETIRING),
 ]
 _CERTAIN = frozenset(_ROTATION_POINTS) - frozenset(_SIGNING)
-_FAILOVER_POINTS = names("api", RELOCATING)
+_FAILOVER_POINTS = names("admin", RELOCATING)
 _COMPROMISE_POINTS = names(
-    "api",
+    "admin",
     {
         14: (
             "store.begin_rotation:after",

@@ -47,9 +47,7 @@ def test_refunds_survive_one_point(
     open_laboratory: Open, empty_url: str, point: str
 ) -> None:
     """A single death at a single point, to isolate a failure."""
-    # The workers get something to send only when the API dies before it.
-    left_behind = ["api/store.accept:after"] if point.startswith("worker") else []
-    lab = open_laboratory(empty_url, crash_at=[point, *left_behind])
+    lab = open_laboratory(empty_url, crash_at=[point])
 
     gateway = lab.start_gateway(Load("point", concurrency=4))
     lab.wait(lambda: point in lab.crash_points(), 60)

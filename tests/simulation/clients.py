@@ -161,11 +161,14 @@ class Clients:
 
     def _cancel(self, answer: Answer, service: RefundService) -> None:
         try:
-            service.cancel(CLIENT, answer.refund_id, Actor(CLIENT))
+            refund = service.request_cancellation(
+                CLIENT, answer.refund_id, Actor(CLIENT)
+            )
+            refund = service.await_cancellation(refund)
         except HotWalletError as e:
             self._scheduler.log(answer.order.key, f"cannot cancel: {e.code}")
         else:
-            self._scheduler.log(answer.order.key, "has cancelled")
+            self._scheduler.log(answer.order.key, f"cancels, gets {refund.status}")
 
 
 def _request(service: RefundService, order: Order) -> Answer:
@@ -178,6 +181,7 @@ def _request(service: RefundService, order: Order) -> Answer:
     )
     refund, body = submission.refund, submission.answer
     if body is None:
+        refund = service.await_broadcast(refund)
         body = f"{refund.id} {refund.status} n{refund.nonce}"
         body = service.remember_answer(refund, body)
     return Answer(order, refund.id, body)

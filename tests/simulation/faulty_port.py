@@ -1,9 +1,11 @@
 """A port whose calls pause, so that other processes run, and sometimes fail."""
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, cast
 
 from signer.errors import HotWalletError
+from signer.ports import Topic, Watch
 from tests.simulation.faults import CallFault, Faults
 from tests.simulation.scheduler import Process
 from tests.simulation.trace import brief
@@ -88,3 +90,17 @@ class FaultyPort:
             scheduler.log(
                 self._process.name, f"{self._port}.{name}({given}) -> {outcome}{suffix}"
             )
+
+
+class StorePort(FaultyPort):
+    """The store, whose watches take a part of the time, and see each change late."""
+
+    @contextmanager
+    def watch(self, topic: Topic) -> Iterator[Watch]:
+        """Begin a watch."""
+        yield cast("Watch", self)
+
+    def wait(self, seconds: float) -> bool:
+        """Pause for up to *seconds*."""
+        self._process.pause(self._process.scheduler.random.uniform(0, seconds))
+        return True

@@ -12,6 +12,7 @@ from signer.config.tenants import TenantRegistry
 from signer.errors import HotWalletError
 from signer.keys.admin_audit import AdminAudit
 from signer.keys.keyring import KeyRing
+from signer.keys.proof import KeyProof
 from signer.keys.retirement import KeyRetirement
 from signer.keys.signer import Signer
 from signer.model.audit_record import Actor, Operation
@@ -31,7 +32,7 @@ from signer.refunds.worker import Worker
 from tests.simulation.chain import CONFIRMATIONS, SimulatedChain
 from tests.simulation.clients import Job
 from tests.simulation.faults import Faults
-from tests.simulation.faulty_port import FaultyPort
+from tests.simulation.faulty_port import FaultyPort, StorePort
 from tests.simulation.ledger import Ledger as Book
 from tests.simulation.ledger import seed_ids
 from tests.simulation.node import Node
@@ -94,7 +95,7 @@ class Components:
         device = FaultyPort(process, "device", ObservedDevice(observer), faults)
         backend = cast("KeyBackend", device)
         store = build.store(environment.ledger.store)
-        port = FaultyPort(process, "store", store, faults, observer.see)
+        port = StorePort(process, "store", store, faults, observer.see)
         self.store = seed_ids(cast("Ledger", port), environment.scheduler.random)
         audit = AuditLog(observer, clock, "simulated", self.store)
         # A process opens the first key's signer when it starts, as the guard does.
@@ -125,7 +126,9 @@ class Components:
         )
         nonces = build.nonces(self.store, self.ring, clock, TenantRegistry())
         signer = build.transaction_signer(self.ring, clock)
-        self.lifecycle = build.lifecycle(self.store, self.chains, signer, nonces, clock)
+        self.lifecycle = build.lifecycle(
+            self.store, self.chains, signer, nonces, clock, audit=audit
+        )
         self.audit = audit
         self.tracker = build.tracker(self.store, self.chains, clock, self.alarm)
 
@@ -135,18 +138,17 @@ class Components:
         return RefundService(
             self.store,
             {"local": self.chains["local"].network},
-            self.lifecycle,
             audit=self.audit,
             wallets=lambda: [key.address for key in self.ring.cached_keys()],
             clock=self._process.clock,
             tenants=TenantRegistry(),
             timer=self._process.timer,
-            sleep=self._process.pause,
         )
 
     @property
     def worker(self) -> Worker:
         """The worker of a worker process."""
+        clock, timer = self._process.clock, self._process.timer
         return Worker(
             self.store,
             self.lifecycle,
@@ -154,9 +156,11 @@ class Components:
             ring=self.ring,
             retirement=self.retirement,
             automatic_stop=self.automatic_stop,
+            key_proof=KeyProof(self.store, self.ring, lambda: None, clock, timer),
             chains=self.chains,
-            clock=self._process.clock,
+            clock=clock,
             alarm=self.alarm,
+            timer=timer,
         )
 
 
@@ -171,12 +175,8 @@ def serve(components: Components, process: Process, queue: list[Job]) -> None:
 
 def work(components: Components, process: Process) -> None:
     """Run a worker process."""
-
-    def rest() -> bool:
-        process.pause(process.scheduler.random.uniform(*_WORKER_RESTS))
-        return False
-
-    components.worker.run(rest)
+    interval = process.scheduler.random.uniform(*_WORKER_RESTS)
+    components.worker.run(lambda: False, interval)
 
 
 def attend(components: Components, process: Process, sweeps_until: float) -> None:

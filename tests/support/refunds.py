@@ -1,6 +1,7 @@
 """Refunds on a scripted chain: the whole service in one process, with a fake clock."""
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -17,13 +18,14 @@ from signer.config.networks import Network
 from signer.config.tenants import TenantRegistry
 from signer.keys.admin_audit import AdminAudit
 from signer.keys.keyring import KeyRing
+from signer.keys.proof import KeyProof
 from signer.keys.retirement import KeyRetirement
 from signer.keys.signer import Signer
 from signer.model.audit_record import Actor, Operation, Record
 from signer.model.key import Key, find_key
 from signer.model.refund import HOLD, Refund, RefundRequest, SignedTransaction
 from signer.model.wallet import Wallet
-from signer.ports import ChainClient, Ledger
+from signer.ports import ChainClient, Ledger, Topic, Watch
 from signer.refunds.automatic_stop import AutomaticStop
 from signer.refunds.confirmations import ConfirmationTracker
 from signer.refunds.explain import Explainer
@@ -100,6 +102,16 @@ def altered(target: T, **methods: Callable[..., Any] | Exception) -> T:
             return partial(fail, found) if isinstance(found, Exception) else found
 
     return cast("T", Altered())
+
+
+def watched(store: Ledger, meanwhile: Callable[[float], object]) -> Ledger:
+    """Return *store*; *meanwhile* is called in place of each wait for a change."""
+
+    @contextmanager
+    def watch(_: Topic) -> Iterator[Watch]:
+        yield cast("Watch", altered(store, wait=meanwhile))
+
+    return altered(store, watch=watch)
 
 
 def signer() -> Signer:
@@ -197,6 +209,7 @@ class World:
             TransactionSigner(ring, self.clock),
             NonceManager(self.store, ring, self.clock, self.tenants),
             self.clock,
+            audit=recording()[0],
         )
 
     @property
@@ -211,18 +224,20 @@ class World:
 
     @property
     def service(self) -> RefundService:
-        """The refund service of a process that starts now."""
+        """The refund service of a process that starts now; a worker runs beside it."""
         return RefundService(
-            self.store,
+            watched(self.store, self._let_worker_work),
             {"local": self.network},
-            self.lifecycle,
             audit=recording()[0],
             wallets=lambda: [key.address for key in self.ring.cached_keys()],
             clock=self.clock,
             tenants=self.tenants,
-            sleep=self._sleep,
             timer=self._timer,
         )
+
+    def _let_worker_work(self, seconds: float) -> None:
+        if not self.worker.advance():
+            self.clock.advance(seconds=seconds)
 
     @property
     def worker(self) -> Worker:
@@ -240,6 +255,7 @@ class World:
             ring=self.ring,
             retirement=KeyRetirement(self.store, recording()[0], self.clock),
             automatic_stop=self.automatic_stop,
+            key_proof=KeyProof(self.store, self.ring, lambda: None, self.clock),
             chains=chains or self.chains,
             clock=self.clock,
             alarm=self.row_alarm,
@@ -278,13 +294,24 @@ class World:
         tenant: str = "gateway",
         service: RefundService | None = None,
     ) -> Submission:
-        """Submit *request* as the gateway does."""
-        return (service or self.service).submit(
+        """Submit *request* as the gateway does, and wait for the worker."""
+        service = service or self.service
+        submission = service.submit(
             tenant=tenant,
             idempotency_key=key,
             request=request,
             actor=Actor.from_token(tenant, "req-1", None),
         )
+        if submission.answer is not None:
+            return submission
+        sent = service.await_broadcast(submission.refund)
+        return replace(submission, refund=sent)
+
+    def cancel(self, refund: Refund, tenant: str = "gateway") -> Refund:
+        """Cancel *refund* as the gateway does, and wait for the worker."""
+        service = self.service
+        refund = service.request_cancellation(tenant, refund.id, ACTOR)
+        return service.await_cancellation(refund)
 
     def accepted(self, **changes: Any) -> Refund:
         """Return a refund that is accepted and queued."""
@@ -373,9 +400,6 @@ class World:
     def _timer(self) -> float:
         return self.clock.now.timestamp()
 
-    def _sleep(self, seconds: float) -> None:
-        self.clock.advance(seconds=seconds)
-
     def stored(self, refund: Refund) -> Refund:
         """Return *refund* as the store has it."""
         found = self.store.get(refund.id)
@@ -390,6 +414,6 @@ class World:
     def step(self, refund: Refund, times: int = 1) -> Refund:
         """Take *times* steps of *refund*, and return it as the store has it."""
         for _ in range(times):
-            refund = self.lifecycle.step(refund, ACTOR)
+            refund = self.lifecycle.step(refund)
             assert refund == self.store.get(refund.id)
         return refund

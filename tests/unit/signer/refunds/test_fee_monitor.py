@@ -128,7 +128,7 @@ def test_one_alert_per_episode(seasoned: World) -> None:
             for refund in reserved[:2]:
                 if fees is HIGH:
                     with pytest.raises(FeesAboveRecentError):
-                        lifecycle.step(refund, ACTOR)
+                        lifecycle.step(refund)
             if fees is NORMAL:
                 lifecycle.step(reserved[2], ACTOR)
 
@@ -146,16 +146,16 @@ def test_no_further_refund_takes_a_nonce(seasoned: World) -> None:
     lifecycle = seasoned.lifecycle
     seasoned.chain.answers = HIGH
     first, second = seasoned.accepted(), seasoned.accepted()
-    first = lifecycle.step(first, ACTOR)
+    first = lifecycle.step(first)
     with pytest.raises(FeesAboveRecentError):
-        lifecycle.step(first, ACTOR)
+        lifecycle.step(first)
 
     with pytest.raises(FeesAboveRecentError):
-        lifecycle.step(second, ACTOR)
+        lifecycle.step(second)
 
     assert seasoned.stored(second).status is Status.QUEUED
     seasoned.chain.answers = NORMAL
-    assert lifecycle.step(second, ACTOR).status is Status.RESERVED
+    assert lifecycle.step(second).status is Status.RESERVED
 
 
 def test_a_stuck_transaction_is_not_raised_to_high_fees(seasoned: World) -> None:

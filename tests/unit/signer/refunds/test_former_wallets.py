@@ -159,7 +159,7 @@ def test_a_process_that_slept_does_not_sign_with_a_revoked_key(world: World) -> 
     world.clock.advance(seconds=60)
 
     with pytest.raises(KeyUnusableError, match="blocked"):
-        lifecycle.step(refund, ACTOR)
+        lifecycle.step(refund)
 
     assert refund.intent_recorded
     assert device.calls == 0

@@ -58,8 +58,8 @@ def test_a_refund_is_paid_once_in_five_steps(world: World) -> None:
     assert confirmed.status is Status.CONFIRMED
     assert confirmed.tx_hash == signed.tx_hash
     assert confirmed.failure_code is None
-    assert world.lifecycle.step(mined, ACTOR) is mined
-    assert world.lifecycle.step(confirmed, ACTOR) is confirmed
+    assert world.lifecycle.step(mined) is mined
+    assert world.lifecycle.step(confirmed) is confirmed
     assert world.chain.payouts() == [(CUSTOMER, AMOUNT)]
     assert [move.status for move in world.store.history(refund.id)] == [
         Status.QUEUED,
@@ -202,7 +202,7 @@ def test_a_network_that_was_removed_stops_its_refunds_only(world: World) -> None
     lifecycle._chains = {}
 
     with pytest.raises(ConfigurationError, match="network"):
-        lifecycle.step(refund, ACTOR)
+        lifecycle.step(refund)
 
     assert world.stored(refund) == refund
 
@@ -248,7 +248,7 @@ def test_concurrent_steps_pay_once(world: World) -> None:
     for _ in range(3):
         after = world.step(refund)
         with pytest.raises(StaleStateError):
-            world.lifecycle.step(refund, ACTOR)
+            world.lifecycle.step(refund)
 
         assert world.stored(refund) == after
         refund = after
@@ -488,7 +488,7 @@ def test_a_signature_during_a_revocation_is_dropped(world: World) -> None:
     world.rotate(block=True)
 
     with pytest.raises(StaleStateError):
-        process.step(reserved, ACTOR)
+        process.step(reserved)
 
     assert world.store.transactions(reserved.id) == ()
     assert not world.chain.pool
@@ -523,7 +523,7 @@ def test_a_signature_that_cannot_be_recorded_is_logged(world: World) -> None:
     process = Lifecycle(broken, world.chains, transaction_signer, nonces, world.clock)
 
     with capture_logs() as logs, pytest.raises(StoreUnavailableError):
-        process.step(reserved, ACTOR)
+        process.step(reserved)
 
     assert [entry["event"] for entry in logs] == ["outcome-not-recorded"]
     assert world.stored(reserved) == reserved

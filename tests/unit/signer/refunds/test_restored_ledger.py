@@ -18,7 +18,7 @@ from signer.model.refund import Kind, Refund, Status
 from signer.model.wallet import Pause
 from signer.ports import Fees, Ledger
 from signer.refunds.wallet_repair import repair_wallets
-from tests.support.refunds import ACTOR, AMOUNT, CUSTOMER, World
+from tests.support.refunds import AMOUNT, CUSTOMER, World
 
 
 def _paid(world: World, refund: Refund) -> Refund:
@@ -395,7 +395,7 @@ def test_a_backup_from_any_moment_pays_once(
         for refund in refunds:
             stored = world.stored(refund)
             if not stored.status.is_final:
-                world.lifecycle.step(stored, ACTOR)
+                world.lifecycle.step(stored)
         if number >= 3:
             world.mine_deep()
             world.confirmation_tracker.track()

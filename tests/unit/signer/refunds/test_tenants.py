@@ -172,7 +172,7 @@ def test_the_queue_of_a_blocked_tenant_costs_no_call_of_a_node(world: World) -> 
         world.chain.fail(method, ChainUnavailableError("asked"))
 
     with pytest.raises(TenantBlockedError):
-        world.lifecycle.step(refund, Actor("worker"))
+        world.lifecycle.step(refund)
 
 
 def test_a_block_during_the_reservation(world: World) -> None:
@@ -182,7 +182,7 @@ def test_a_block_during_the_reservation(world: World) -> None:
     world.store = altered(world.store, tenant_block=lambda tenant: None)
 
     with pytest.raises(TenantBlockedError):
-        world.lifecycle.step(refund, Actor("worker"))
+        world.lifecycle.step(refund)
     assert world.stored(refund).nonce is None
 
 

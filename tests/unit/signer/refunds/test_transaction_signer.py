@@ -197,7 +197,7 @@ def test_signed_bytes_of_another_key_are_dropped(
     world.signer = Swapping(honest(KEY), opened.key_id, opened.public_key, audit)
 
     with pytest.raises(RecoveryError):
-        world.lifecycle.step(reserved, ACTOR)
+        world.lifecycle.step(reserved)
 
     assert world.stored(reserved) == reserved
     assert world.store.transactions(reserved.id) == ()
