@@ -35,7 +35,7 @@ WITH us AS (
 )"""
 
 # A role that may create functions can have other roles call them (CVE-2018-1058).
-_POWERS = text(f"""{_US}, journal AS (
+_POWERS = """, journal AS (
     SELECT pg_class.oid, relname, relowner, relnamespace, nspowner
     FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
     WHERE pg_class.oid
@@ -70,9 +70,9 @@ _POWERS = text(f"""{_US}, journal AS (
 )
 SELECT power FROM powers
 WHERE severity = (SELECT min(severity) FROM powers) ORDER BY power
-""")
+"""
 
-_HELD = text(f"""{_US}, ledger AS (
+_HELD = """, ledger AS (
     SELECT pg_class.oid, relname
     FROM pg_class JOIN unnest(CAST(:tables AS text[])) AS name
     ON pg_class.oid = to_regclass(name)
@@ -90,7 +90,7 @@ JOIN pg_attribute ON attrelid = ledger.oid AND attnum > 0 AND NOT attisdropped,
 WHERE EXISTS (
     SELECT FROM us WHERE has_column_privilege(us.oid, ledger.oid, attnum, privilege)
 )
-""")
+"""
 
 
 def excess_privileges(database: Database, role: str) -> list[str]:
@@ -105,10 +105,10 @@ def excess_privileges(database: Database, role: str) -> list[str]:
     """
     if database.dialect != POSTGRESQL:
         return []
-    powers = [power for (power,) in database.rows(_POWERS)]
+    powers = [power for (power,) in database.rows(text(_US + _POWERS))]
     if powers:
         return powers
-    held = database.rows(_HELD, tables=sorted(metadata.tables))
+    held = database.rows(text(_US + _HELD), tables=sorted(metadata.tables))
     return sorted(_describe({(p, t, c) for p, t, c in held} - GRANTS[role]))
 
 

@@ -55,11 +55,8 @@ SAVED = (*_MOVED, *_OUTCOME)
 _RESERVED = (*_MOVED, "sender", "key_id", "gas_limit")
 
 _BEGUN = frozenset({"status", "version", "attempts"})
-ACCEPTED = tuple(
-    column.name
-    for column in refunds.c
-    if not column.nullable and column.name not in _BEGUN
-) + ("reason", "mac")
+_GIVEN = [name for name, column in refunds.c.items() if not column.nullable]
+ACCEPTED = (*(name for name in _GIVEN if name not in _BEGUN), "reason", "mac")
 """The columns of a new refund.  The others have their defaults on PostgreSQL, where the
 role that accepts refunds may set none of them."""
 

@@ -50,9 +50,7 @@ def test_the_owner_is_not_a_role_of_a_process(shipped: Roles) -> None:
 
 @pytest.mark.parametrize("process", PROCESSES)
 @pytest.mark.parametrize("role", PROCESSES)
-def test_each_process_has_its_own_role(
-    shipped: Roles, role: str, process: str
-) -> None:
+def test_each_process_has_its_own_role(shipped: Roles, role: str, process: str) -> None:
     """The role of one process is refused to another, and not to one that does all."""
     found = shipped.excess_privileges(shipped.of(role), process)
     written = GRANTS[role] - GRANTS[process]
@@ -64,7 +62,8 @@ def test_each_process_has_its_own_role(
 def test_one_role_may_be_granted_all_three(shipped: Roles) -> None:
     """A small deployment has one role; it is too much for each single process."""
     grants = ", ".join(f"hotwallet_{each}" for each in PROCESSES)
-    shipped.run("CREATE ROLE hotwallet_single LOGIN", f"GRANT {grants} TO hotwallet_single")
+    single = "hotwallet_single"
+    shipped.run(f"CREATE ROLE {single} LOGIN", f"GRANT {grants} TO {single}")
     try:
         url = shipped.of("single")
         found = {each: shipped.excess_privileges(url, each) for each in GRANTS}
@@ -282,18 +281,6 @@ def test_production_refuses_the_owners_role(shipped: Roles, tmp_path: Path) -> N
     assert guard.stderr.startswith("refused: audit-not-append-only: ")
     assert "owns audit_records" in guard.stderr
     assert "hotwallet_owner" not in guard.stderr
-
-
-def test_the_shipped_grants_equal_the_guide() -> None:
-    grants = (DOCKER / "grants.sql").read_text(encoding="utf-8")
-
-    assert _grants(grants) == _grants(GUIDE)
-    assert len(_grants(grants)) == 29
-
-
-def _grants(text: str) -> list[str]:
-    found = re.findall(r"^ *(GRANT [^;]+;)", text, re.MULTILINE)
-    return [" ".join(grant.split()) for grant in found]
 
 
 def _can_connect(url: str, password: str) -> bool:
