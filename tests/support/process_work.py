@@ -2,9 +2,9 @@
 
 import re
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, suppress
+from contextlib import suppress
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from sqlalchemy import event
@@ -26,10 +26,11 @@ from signer.refunds.nonce_admin import NonceAdmin
 from signer.refunds.service import Submission
 from signer.refunds.tenant_admin import TenantAdmin
 from tests.fixtures.ledger import later, now
-from tests.fixtures.roles import PROCESSES, Roles
+from tests.fixtures.roles import PROCESSES, Processes
 from tests.support.audit import record
-from tests.support.ledgers import open_ledger, seal
-from tests.support.refunds import AMOUNT, REQUEST, SECOND, World, altered
+from tests.support.keys import key_of
+from tests.support.ledgers import seal
+from tests.support.refunds import AMOUNT, REQUEST, SECOND, altered
 from tests.support.ring import ALICE, ELSEWHERE, NEW, OLD, OTHER, POOR, SILENCE, System
 from tests.support.sweeps import rolled_back, swept
 
@@ -37,30 +38,23 @@ from tests.support.sweeps import rolled_back, swept
 BOB = Actor("bob", "req-2", "token-2")
 
 
-class Processes:
-    """A world of each process, on one ledger and one chain; and what they execute."""
+class Statements:
+    """What the processes execute from now on."""
 
-    def __init__(self, roles: Roles, opened: ExitStack) -> None:
-        self.statements: dict[str, list[str]] = {name: [] for name in PROCESSES}
-        stores = {
-            name: opened.enter_context(closing(open_ledger(roles.of(name))))
-            for name in PROCESSES
-        }
-        for name, store in stores.items():
-            _listen(store, self.statements[name])
-        self.worker = World(stores["worker"])
-        self.refunds = replace(self.worker, store=stores["refunds"])
-        self.admin = replace(self.worker, store=stores["admin"])
+    def __init__(self, processes: Processes) -> None:
+        self._of: dict[str, list[str]] = {name: [] for name in PROCESSES}
+        for name, store in processes.stores.items():
+            _listen(store, self._of[name])
 
-    def written(self, name: str) -> set[Privilege]:
-        """Return the privileges on columns that the statements of *name* need."""
-        return set().union(*map(_written, self.statements[name]))
+    def written(self, process: str) -> set[Privilege]:
+        """Return the privileges on columns that *process* has used."""
+        return set().union(*map(_written, self._of[process]))
 
-    def read(self, name: str) -> set[str]:
-        """Return the tables that the statements of *name* read."""
+    def read(self, process: str) -> set[str]:
+        """Return the tables that *process* has read."""
         words = "|".join((*metadata.tables, "alembic_version"))
         tables = rf"\b(?:FROM|JOIN) ({words})\b"
-        return set().union(*(re.findall(tables, s) for s in self.statements[name]))
+        return set().union(*(re.findall(tables, each) for each in self._of[process]))
 
 
 def _listen(store: SQLStore, statements: list[str]) -> None:
@@ -87,8 +81,8 @@ def _written(statement: str) -> Iterator[Privilege]:
 
 def work_on_keys(processes: Processes) -> None:
     """The first start, rotations, a failover, revocations and retirement."""
-    store, workers = processes.admin.store, processes.worker.store
-    system = System(cast("SQLStore", store), is_empty=True)
+    store, workers = processes.stores["admin"], processes.stores["worker"]
+    system = System(store, is_empty=True)
     # A rotation in an empty ring that died; then a worker starts with that key.
     died = replace(system.key(OLD), requested_by="alice")
     died = store.begin_rotation(died, system.clock())
@@ -111,7 +105,7 @@ def work_on_keys(processes: Processes) -> None:
 def work_on_refunds(processes: Processes) -> None:
     """Accept, pay, confirm, refuse, answer, list and explain."""
     refunds, worker, admin = processes.refunds, processes.worker, processes.admin
-    assert worker.ring.active()  # Enrolled by the worker.
+    worker.store.enrol(key_of(worker.signer))
     tenant = Tenant(subjects=("gateway",), max_open_refunds=9)
     refunds.tenants = TenantRegistry({"gateway": tenant})
     service, store = refunds.service, refunds.store
@@ -210,7 +204,7 @@ def work_on_stops(processes: Processes) -> None:
 def work_on_the_audit_log(processes: Processes) -> None:
     """Records of starts; alerts; sealing; checkpoints; used tokens and counts."""
     for name in PROCESSES:
-        store = getattr(processes, name).store
+        store = processes.stores[name]
         store.check()
         store.last_configuration(name)
         store.append([record(at=now())])

@@ -1,8 +1,7 @@
 """Each process does its work with the grants of its database role, and needs each."""
 
 import re
-from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from contextlib import closing
 from pathlib import Path
 
 import psycopg
@@ -11,10 +10,10 @@ import pytest
 from backends.sql.grants import GRANTS, Privilege
 from backends.sql.schema import metadata
 from signer.errors import StoreError
-from tests.fixtures.roles import PROCESSES, Roles
+from tests.fixtures.roles import PROCESSES, Processes, Roles
 from tests.support.ledgers import open_ledger
 from tests.support.process_work import (
-    Processes,
+    Statements,
     work_on_keys,
     work_on_refunds,
     work_on_stops,
@@ -79,16 +78,10 @@ def _cell(held: list[tuple[str, str, str | None]], table: str) -> str:
     return " ".join(cell) or "-"
 
 
-@pytest.fixture
-def processes(shipped: Roles) -> Iterator[Processes]:
-    """The processes, each with the database role that is shipped for it."""
-    shipped.clear()
-    with ExitStack() as opened:
-        yield Processes(shipped, opened)
-
-
 def test_no_process_needs_more_or_less(shipped: Roles, processes: Processes) -> None:
     """What the processes execute is what they are granted, to the column."""
+    shipped.clear()
+    statements = Statements(processes)
     work_on_keys(processes)
     shipped.clear()
     work_on_refunds(processes)
@@ -96,10 +89,10 @@ def test_no_process_needs_more_or_less(shipped: Roles, processes: Processes) -> 
     work_on_stops(processes)
     work_on_the_audit_log(processes)
     for name in PROCESSES:
-        assert processes.written(name) == GRANTS[name], name
         granted = _privileges(shipped, name)
         readable = {row[1] for row in granted if row[0] == "SELECT"}
-        assert processes.read(name) == readable, name
+        assert statements.written(name) == GRANTS[name], name
+        assert statements.read(name) == readable, name
 
 
 @pytest.mark.parametrize(
