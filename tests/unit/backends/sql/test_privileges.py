@@ -313,26 +313,3 @@ def test_compose_lets_no_role_in_without_its_password() -> None:
             assert _can_connect(roles.of(each), f"{each}'s")
             assert not _can_connect(roles.of(each), "any")
         assert not _can_connect(superuser, "known")
-
-
-def test_compose_keeps_the_owner_from_the_service() -> None:
-    """API and worker wait for the grants, and get no password of the owner."""
-    compose = (DOCKER / "compose.yaml").read_text(encoding="utf-8")
-    _, services = compose.split("\nservices:\n")
-    parts = dict(re.findall(r"^  (\w+):\n((?:(?:    .*)?\n)+)", services, re.MULTILINE))
-    informed = {name for name, part in parts.items() if "owner.env" in part}
-    example = (DOCKER / "owner.env.example").read_text(encoding="utf-8")
-    needed = re.findall(r"getenv \w+ (\w+)", (DOCKER / "roles.sql").read_text())
-
-    assert {"database", "upgrade", "grants", "api", "worker", "proxy"} <= parts.keys()
-    assert informed == {"database", "upgrade", "grants"}
-    assert "hotwallet_owner@/hotwallet?host=/var/run/postgresql" in parts["upgrade"]
-    assert "PGUSER: hotwallet_owner" in parts["grants"]
-    assert "./roles.sql:/docker-entrypoint-initdb.d/roles.sql:ro" in parts["database"]
-    assert "./grants.sql:/grants.sql:ro" in parts["grants"]
-    assert "POSTGRES_USER" not in compose
-    assert {f"{name}=" for name in ("POSTGRES_PASSWORD", *needed)} <= set(
-        example.splitlines()
-    )
-    for name, waits in (("grants", "upgrade"), ("api", "grants"), ("worker", "grants")):
-        assert f"{waits}: {{condition: service_completed_successfully}}" in parts[name]
