@@ -1,9 +1,11 @@
 """A port whose calls pause, so that other processes run, and sometimes fail."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from signer.errors import HotWalletError
+from signer.ports import Topic, Watch
 from tests.simulation.faults import CallFault, Faults
 from tests.simulation.scheduler import Process
 from tests.simulation.trace import brief
@@ -12,6 +14,20 @@ from tests.simulation.trace import brief
 # No schedule blocks a tenant, so these reads answer the same each time.  A fault of one
 # would be that of the store's next call, and would only move the seeds that find bugs.
 _WITHOUT_FAULTS = frozenset({"tenant_block"})
+
+
+_WATCH_SECONDS = 0.2
+
+
+class _SimulatedWatch:
+    """A watch that does not know what changed, and lets its process read again."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+
+    def wait(self, seconds: float) -> bool:
+        self._process.pause(min(seconds, _WATCH_SECONDS))
+        return True
 
 
 class FaultyPort:
@@ -46,6 +62,11 @@ class FaultyPort:
             return self._call(name, attribute, args, kwargs)
 
         return method
+
+    @contextmanager
+    def watch(self, _: Topic) -> Iterator[Watch]:
+        """Watch the ledger in simulated time: threads of a real watch would not."""
+        yield _SimulatedWatch(self._process)
 
     def _call(
         self,
