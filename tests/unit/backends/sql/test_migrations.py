@@ -513,13 +513,40 @@ def test_new_refunds_that_python_cannot_read(
     postgresql_url: str, column: str, value: str
 ) -> None:
     """PostgreSQL refuses them, so no worker gets one with a batch."""
-    given = {"id": "'x'", "idempotency_key": "'x'", "reference": "'x'", column: value}
-    names = [each.name for each in refunds.c]
-    copied = ", ".join(given.get(name, name) for name in names)
-    insert = f"INSERT INTO refunds ({', '.join(names)})"
     with closing(open_ledger(postgresql_url)) as store:
         accepted(store)
         with pytest.raises(StoreError, match="a constraint is violated"):
-            _run(store, f"{insert} SELECT {copied} FROM refunds")
+            _run(store, _copied({column: value}))
 
         assert len(store.claim(later(20), later(40), 10)) == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"status": "'refused'"},
+        {**dict.fromkeys(("sender", "key_id"), "'x'"), "status": "'reserved'"}
+        | {"nonce": "999", "gas_limit": "1"},
+        {"version": "2147483647"},
+        {"attempts": "2147483647"},
+        {"cancel_requested_at": TIME},
+    ],
+    ids=str,
+)
+def test_a_new_refund_is_queued(store: SQLStore, change: dict[str, str]) -> None:
+    """A row that takes a nonce, or a number that no worker can add to, is refused."""
+    refund = accepted(store)
+    with pytest.raises(StoreError, match="a constraint is violated"):
+        _run(store, _copied(change))
+    _run(store, _copied({}))
+
+    assert len(store.list("gateway").refunds) == 2
+    assert reserved(store, refund).nonce == 0
+
+
+def _copied(changes: dict[str, str]) -> str:
+    """Return the statement that copies a refund, with *changes*."""
+    given = dict.fromkeys(("id", "idempotency_key", "reference"), "'x'") | changes
+    names = [each.name for each in refunds.c]
+    copied = ", ".join(given.get(name, name) for name in names)
+    return f"INSERT INTO refunds ({', '.join(names)}) SELECT {copied} FROM refunds"
