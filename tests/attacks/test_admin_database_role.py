@@ -157,7 +157,7 @@ def test_a_record_that_the_thief_sealed(attacks: Attacks) -> None:
     attacks.seal_record()
 
 
-@pytest.mark.parametrize("sequence", [2**63 - 1, 7])
+@pytest.mark.parametrize("sequence", [2**63 - 1, 7, 3])
 def test_a_renumbered_audit_record(attacks: Attacks, sequence: int) -> None:
-    """No statement can end the sealing, or leave a gap in the chain."""
+    """No statement can end the sealing, leave a gap, or seal with a wrong hash."""
     assert attacks.renumber_record(sequence) == REFUSED

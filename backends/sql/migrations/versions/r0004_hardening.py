@@ -228,7 +228,7 @@ FOR EACH ROW WHEN ({record_changed}) EXECUTE FUNCTION audit_for_ever()
 
 CREATE FUNCTION audit_sequence_is_next() RETURNS trigger LANGUAGE plpgsql
 SET search_path = {schema}, pg_temp AS $$
-DECLARE lowest BIGINT; highest BIGINT; sealed BIGINT; before BIGINT;
+DECLARE lowest BIGINT; highest BIGINT; sealed BIGINT; before BIGINT; head BYTEA;
 BEGIN
     SELECT min(sequence), max(sequence), count(*) INTO lowest, highest, sealed
     FROM new_rows;
@@ -238,6 +238,20 @@ BEGIN
        OR EXISTS (SELECT FROM audit_records WHERE sequence > highest)
     THEN RAISE check_violation
         USING MESSAGE = 'the next sequence is one more than the last';
+    END IF;
+    SELECT hash INTO head FROM audit_records WHERE sequence = before;
+    IF EXISTS (
+        SELECT FROM (
+            SELECT hash, sequence, convert_to(id, 'UTF8') AS id, body,
+            lag(hash, 1, coalesce(head, sha256('hotwallet audit chain 1: genesis')))
+            OVER (ORDER BY sequence) AS previous
+            FROM new_rows
+        ) AS placed
+        WHERE hash <> sha256('hotwallet audit chain 1: record' || previous
+            || int8send(sequence) || int8send(length(id)) || id
+            || convert_to(body, 'UTF8'))
+    )
+    THEN RAISE check_violation USING MESSAGE = 'the hash is not that of the record';
     END IF;
     RETURN NULL;
 END $$
