@@ -254,22 +254,19 @@ def test_the_guide_moves_a_ledger_to_the_owner(
         older.disown()
 
 
-def test_production_refuses_the_owners_role(shipped: Roles, tmp_path: Path) -> None:
-    """The guard refuses a role that could change the audit log."""
-    provide_signing_key(tmp_path / "private.pem", tmp_path / "public.pem")
-    guard = subprocess.run(
+def _guard(url: str, folder: Path, **environ: str) -> subprocess.CompletedProcess[str]:
+    """Run the guard in production, with the database role in *url*."""
+    provide_signing_key(folder / "private.pem", folder / "public.pem")
+    return subprocess.run(
         [sys.executable, "-m", "api.cli", "guard"],
         cwd=ROOT,
         env={
-            "USE_KMS": "true",
-            "KMS_KEY_ID": "arn:aws:kms:eu-central-1:111122223333:alias/refunds",
-            "AWS_REGION": "eu-central-1",
             "NETWORKS_FILE": str(DOCKER / "networks.example.toml"),
             "TENANTS_FILE": str(DOCKER / "tenants.example.toml"),
-            "AUDIT_SIGNING_KEY_FILE": "/nowhere/audit.pem",
-            "MAC_KEY_FILE": str(write_mac_key(tmp_path)),
-            "JWT_PUBLIC_KEY_FILE": str(tmp_path / "public.pem"),
-            "DATABASE_URL": shipped.owner,
+            "MAC_KEY_FILE": str(write_mac_key(folder)),
+            "JWT_PUBLIC_KEY_FILE": str(folder / "public.pem"),
+            "DATABASE_URL": url,
+            **environ,
         },
         capture_output=True,
         text=True,
@@ -277,10 +274,35 @@ def test_production_refuses_the_owners_role(shipped: Roles, tmp_path: Path) -> N
         check=False,
     )
 
+
+def test_production_refuses_the_owners_role(shipped: Roles, tmp_path: Path) -> None:
+    """The guard refuses a role that could change the audit log."""
+    guard = _guard(
+        shipped.owner,
+        tmp_path,
+        USE_KMS="true",
+        KMS_KEY_ID="arn:aws:kms:eu-central-1:111122223333:alias/refunds",
+        AWS_REGION="eu-central-1",
+        AUDIT_SIGNING_KEY_FILE="/nowhere/audit.pem",
+    )
+
     assert guard.returncode == 78
     assert guard.stderr.startswith("refused: audit-not-append-only: ")
     assert "owns audit_records" in guard.stderr
     assert "hotwallet_owner" not in guard.stderr
+
+
+def test_production_starts_with_the_role_of_the_process(
+    shipped: Roles, tmp_path: Path
+) -> None:
+    """A process that accepts refunds starts with its own role, and with no other."""
+    own = _guard(shipped.refunds, tmp_path, SERVE_ROLE="refunds")
+    other = _guard(shipped.worker, tmp_path, SERVE_ROLE="refunds")
+
+    assert (own.returncode, own.stderr) == (0, "")
+    assert other.returncode == 78
+    assert other.stderr.startswith("refused: audit-not-append-only: ")
+    assert "may UPDATE refunds.nonce" in other.stderr
 
 
 def _can_connect(url: str, password: str) -> bool:

@@ -709,3 +709,20 @@ def test_production_role_must_not_change_the_audit(
         refusals = e.refusals
 
     assert [refusal.code for refusal in refusals] == codes
+
+
+@pytest.mark.parametrize("role", ["all", "refunds", "admin"])
+def test_the_database_role_is_judged_by_what_the_process_serves(role: str) -> None:
+    """A worker, which serves nothing, may share a role with a process that does all."""
+    asked: list[str] = []
+
+    def excess(judged: str) -> list[str]:
+        asked.append(judged)
+        return []
+
+    journal = altered(cast("Journal", None), excess_privileges=excess)
+    settings = Settings.from_env({**PRODUCTION, "SERVE_ROLE": role})
+    check_journal(settings, journal)
+    check_journal(settings, journal, serving=False)
+
+    assert asked == [role, "all"]
