@@ -56,10 +56,13 @@ def require_new(refund: Refund) -> None:
 
     Raises:
         InvalidInputError: A text field is too long, or cannot be stored.
-        ValueError: The refund is not queued; a programming error.
+        ValueError: The refund is not queued, or has a request to cancel; a programming
+            error.
     """
     if refund.status is not Status.QUEUED or refund.version != 0:
         raise ValueError("only a queued refund of version 0 can be accepted")
+    if refund.cancel_requested_at is not None:
+        raise ValueError("a new queued refund has no request to cancel")
     for name in _TEXTS:
         value = getattr(refund, name)
         if value is not None and not is_storable(value):

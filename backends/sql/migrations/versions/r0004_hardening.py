@@ -45,6 +45,13 @@ CREATE INDEX ix_refunds_cancel_requested ON refunds (id)
 WHERE status = 'queued' AND cancel_requested_at IS NOT NULL
 """
 
+# A nonce that no process reserved would leave a gap before the next one.  A worker adds
+# to version and attempts, so a high number would end each claim with an error.
+REFUND_NEW = """
+    NEW.status <> 'queued' OR NEW.version <> 0 OR NEW.attempts <> 0
+    OR NEW.cancel_requested_at IS NOT NULL
+"""
+
 # A refund keeps what it pays, and its nonce.  Only a revocation takes a nonce back,
 # from a refund that was never signed.  A final refund never changes.  A request to
 # cancel is made once, while the refund is queued.
@@ -104,6 +111,9 @@ SQLITE = """
 DROP INDEX ix_refunds_client
 
 CREATE INDEX ix_refunds_tenant ON refunds (tenant, id)
+
+CREATE TRIGGER refunds_begin BEFORE INSERT ON refunds WHEN {refund_new}
+BEGIN SELECT RAISE(ABORT, 'a new refund is queued, and nothing was done yet'); END
 
 CREATE TRIGGER refunds_keep BEFORE UPDATE ON refunds WHEN {refund_changed}
 BEGIN SELECT RAISE(ABORT, 'a refund keeps what it pays, its nonce and its end'); END
@@ -199,6 +209,10 @@ FOR EACH STATEMENT EXECUTE FUNCTION refunds_notify('hotwallet_moved')
 CREATE FUNCTION rows_keep() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN RAISE check_violation USING MESSAGE = TG_ARGV[0]; END $$
 
+CREATE TRIGGER refunds_begin BEFORE INSERT ON refunds
+FOR EACH ROW WHEN ({refund_new})
+EXECUTE FUNCTION rows_keep('a new refund is queued, and nothing was done yet')
+
 CREATE TRIGGER refunds_keep BEFORE UPDATE ON refunds
 FOR EACH ROW WHEN ({refund_changed})
 EXECUTE FUNCTION rows_keep('a refund keeps what it pays, its nonce and its end')
@@ -280,6 +294,7 @@ def upgrade() -> None:
     connection = op.get_bind()
     words = DIALECTS[connection.dialect.name]
     rules = {
+        "refund_new": REFUND_NEW.strip(),
         "refund_changed": REFUND_CHANGED.format(**words).strip(),
         "key_changed": KEY_CHANGED.strip(),
         "key_columns": KEY_COLUMNS,
