@@ -8,7 +8,7 @@ from signer.audit.checkpoint_notes import parse
 from signer.audit.cloudtrail import SignEvent
 from signer.audit.configurations import ConfigurationReport
 from signer.audit.reconcile import Reconciliation
-from signer.audit.verify import Verdict
+from signer.audit.verdict import Verdict
 from signer.ports import Checkpoint
 
 
@@ -41,7 +41,14 @@ def verdict_document(verdict: Verdict) -> Mapping[str, Any]:
             }
             for each in verdict.late
         ],
-        "forged": list(verdict.forged),
+        "forged": [
+            {
+                "record": each.sequence,
+                "declaredBy": each.declared_by,
+                "canonical": each.is_canonical,
+            }
+            for each in verdict.forged
+        ],
         "finding": found
         and {
             "code": found.code,
@@ -72,10 +79,11 @@ def verdict_lines(verdict: Verdict) -> Iterator[str]:
             f" from record {longest.first}: was the service stopped at that time?"
         )
     if verdict.forged:
+        first = verdict.forged[0]
         yield (
-            f"forged: {len(verdict.forged)} records, the first is {verdict.forged[0]}:"
-            " another program wrote them to the database; follow"
-            " docs/how-to/alarms.md, audit-record-forged"
+            f"forged: {len(verdict.forged)} records, the first is {first.sequence},"
+            f" which record {first.declared_by} declares: another program wrote them to"
+            " the database; follow docs/how-to/alarms.md, audit-record-forged"
         )
     if unsigned := verdict.records - verdict.signed:
         yield (

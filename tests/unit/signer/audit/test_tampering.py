@@ -7,7 +7,8 @@ from itertools import count
 import pytest
 
 from signer.audit.checkpoints import Verifier
-from signer.audit.verify import Verdict, verify
+from signer.audit.verdict import Verdict
+from signer.audit.verify import verify
 from tests.support.audit import KEY, checkpoint, exported
 from tests.support.tampering import (
     EVERY,
