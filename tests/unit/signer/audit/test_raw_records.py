@@ -7,7 +7,11 @@ The export carries its bytes, so that the chain verifies on.
 
 import base64
 import json
+import re
+import subprocess
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 import structlog
@@ -35,6 +39,8 @@ from signer.errors import InvalidInputError
 from signer.model.audit_record import Record, Sealed
 from tests.support.audit import ORIGIN, START, VERIFIER, exported, record
 
+
+ROOT = Path(__file__).resolve().parents[4]
 
 OURS, LATER = record(1), record(2)
 
@@ -260,6 +266,25 @@ def test_a_record_without_an_end_is_bounded(monkeypatch: pytest.MonkeyPatch) -> 
 
     assert finding is not None
     assert (finding.code, finding.line) == ("unreadable", 5)
+
+
+def test_the_documented_program_reads_every_form(tmp_path: Path) -> None:
+    """The program in ``docs/reference/audit.md`` computes the hashes of any record."""
+    page = (ROOT / "docs" / "reference" / "audit.md").read_text(encoding="utf-8")
+    (program,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    forged = [*HOSTILE[1:3], Record("~", "é" * PART), HOSTILE[-1]]
+    lines = exported(_sealed(OURS, *forged, LATER), [3])
+    changed = [line.replace(b'"raw":"AAAA', b'"raw":"AAAB') for line in lines]
+
+    statuses = []
+    for number, each in enumerate((lines, changed)):
+        (export := tmp_path / str(number)).write_bytes(b"".join(each))
+        command = [sys.executable, "-c", program, str(export)]
+        statuses.append(
+            subprocess.run(command, check=False, capture_output=True).returncode
+        )
+
+    assert statuses == [0, 1]
 
 
 _TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
