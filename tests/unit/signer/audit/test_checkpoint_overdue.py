@@ -153,6 +153,7 @@ def test_a_record_of_another_form_is_not_overdue(
 ) -> None:
     """The id of a record that another program inserted proves no time."""
     _run(journal, clock, minutes=1)
+    clock.advance(seconds=600)
     overruled(sqlite_url, "INSERT INTO audit_records (id, body) VALUES ('au_0', '')")
     started = _start(journal, clock)
 
