@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from signer.audit.canonical_json import is_canonical
 from signer.audit.forgeries import genuine, read_fields
 from signer.audit.log import SIGN_FINISHED, SIGN_REQUESTED, AuditLog, ConfigurationEvent
 from signer.config.digest import SHORT_DIGITS, Configuration, describes
@@ -119,7 +120,8 @@ def report_configurations(records: Iterable[Record]) -> ConfigurationReport:
     for record in genuine(records, {ConfigurationEvent.LOADED, *_SIGNING}):
         fields = record.fields
         if fields["event"] == ConfigurationEvent.LOADED:
-            if details := _details(record):
+            # Only a record of ours describes a configuration.
+            if is_canonical(record) and (details := _details(record)):
                 use = _find(uses, details["hash"][:SHORT_DIGITS], record)
                 use.hash, use.is_described = details["hash"], True
                 use.starts[f"{details['process']} {details.get('version')}"] += 1

@@ -96,7 +96,7 @@ def test_hashes_are_not_redacted() -> None:
         '{"details":["audit-records-forged"],"event":"other"}',
     ],
 )
-@pytest.mark.parametrize("id_", [record().id, "au_0"])
+@pytest.mark.parametrize("id_", [record().id, "au_0"], ids=["as ours", "other"])
 def test_a_hostile_body_is_ignored(id_: str, body: str) -> None:
     """A database role can insert a record with any body."""
     hostile = Record(id_, body)
