@@ -1,6 +1,9 @@
 """Loads the key of the ledger's row MACs; outside production, creates it."""
 
-from collections.abc import Sequence
+import fcntl
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -71,9 +74,10 @@ def add_mac_key(out: Path) -> MACKeyChange:
         ConfigurationError: ``mac-key-invalid``: *out* is not a file of MAC keys.
         OSError: The file cannot be written.
     """
-    lines = _read_lines(out)
-    new = RowMACs.generate(max(map(_number, lines)) + 1)
-    write_whole(out, b"".join([*lines, new]))
+    with _locked(out):
+        lines = _read_lines(out)
+        new = RowMACs.generate(max(map(_number, lines)) + 1)
+        write_whole(out, b"".join([*lines, new]))
     return MACKeyChange("added", _key_id(new), _key_id(lines[0]))
 
 
@@ -91,14 +95,27 @@ def activate_mac_key(out: Path) -> MACKeyChange:
         ConfigurationError: ``mac-key-invalid``: *out* is not a file of MAC keys.
         OSError: The file cannot be written.
     """
-    lines = _read_lines(out)
-    newest = _find_newest(out, lines)
     action = "unchanged"
-    if lines[0] != newest:
-        action = "activated"
-        others = [line for line in lines if line != newest]
-        write_whole(out, b"".join([newest, *others]))
+    with _locked(out):
+        lines = _read_lines(out)
+        newest = _find_newest(out, lines)
+        if lines[0] != newest:
+            action = "activated"
+            others = [line for line in lines if line != newest]
+            write_whole(out, b"".join([newest, *others]))
     return MACKeyChange(action, _key_id(newest), _key_id(newest))
+
+
+@contextmanager
+def _locked(out: Path) -> Iterator[None]:
+    """Let one process of this host at a time change *out*: none may lose a key."""
+    # The lock is on the directory, because each change replaces the file.
+    directory = os.open(out.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(directory, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(directory)
 
 
 def _find_newest(out: Path, lines: Sequence[bytes]) -> bytes:

@@ -2,6 +2,7 @@
 
 import stat
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -101,6 +102,17 @@ def test_a_key_stays_active_if_it_is_activated_again(out: Path, added: int) -> N
         assert activate_mac_key(out) == ("unchanged", newest, newest)
         assert out.read_bytes() == before
         assert _mac(out).startswith(f"{newest}:")
+
+
+def test_keys_that_are_added_at_once_are_all_kept(out: Path) -> None:
+    """Each has its own number, and the last one is activated."""
+    ids = [create_mac_key(out).key_id]
+    with ThreadPoolExecutor(8) as pool:
+        ids += [each.key_id for each in pool.map(add_mac_key, [out] * 40)]
+
+    assert sorted(_ids(out)) == sorted(ids)
+    assert sorted(int(each.partition("-")[0]) for each in ids) == [*range(1, 42)]
+    assert activate_mac_key(out).key_id.startswith("41-")
 
 
 def test_the_newest_key_does_not_depend_on_the_order_of_the_lines(out: Path) -> None:
