@@ -120,8 +120,7 @@ def report_configurations(records: Iterable[Record]) -> ConfigurationReport:
     for record in genuine(records, {ConfigurationEvent.LOADED, *_SIGNING}):
         fields = record.fields
         if fields["event"] == ConfigurationEvent.LOADED:
-            # Only a record of ours describes a configuration.
-            if is_canonical(record) and (details := _details(record)):
+            if details := _details(record):
                 use = _find(uses, details["hash"][:SHORT_DIGITS], record)
                 use.hash, use.is_described = details["hash"], True
                 use.starts[f"{details['process']} {details.get('version')}"] += 1
@@ -149,17 +148,15 @@ def _details(record: Record | None) -> Mapping[str, Any] | None:
 
     A database role can insert a record of any form; such a record is ignored.
     """
-    match {} if record is None else read_fields(record):
+    if record is None or not is_canonical(record):
+        return None
+    match read_fields(record):
         case {
             "details": {
                 "process": _,
                 "document": dict(document),
                 "hash": str(hash_),
             } as details
-        }:
-            try:
-                is_whole = describes(document, hash_)
-            except ValueError:  # A number that the canonical form cannot have.
-                return None
-            return details if is_whole else None
+        } if describes(document, hash_):
+            return dict(details)
     return None
