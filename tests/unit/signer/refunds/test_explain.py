@@ -23,7 +23,7 @@ from signer.refunds.explanation import (
     FeeStatus,
 )
 from tests.fixtures.ledger import stopped
-from tests.support.refunds import ACTOR, World, altered
+from tests.support.refunds import World, altered
 
 
 GWEI = 10**9
@@ -208,7 +208,7 @@ def _refused(world: World) -> Refund:
 
 
 def _cancelled(world: World) -> Refund:
-    return world.service.cancel("gateway", world.accepted().id, ACTOR)
+    return world.cancel(world.accepted())
 
 
 def _dropped(world: World) -> Refund:

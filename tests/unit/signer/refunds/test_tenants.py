@@ -136,7 +136,7 @@ def test_a_blocked_tenant_changes_nothing(world: World) -> None:
     with pytest.raises(TenantBlockedError):
         world.submit(replace(REQUEST, amount="malformed"))
     with pytest.raises(TenantBlockedError):
-        world.service.cancel("gateway", refund.id, ACTOR)
+        world.service.request_cancellation("gateway", refund.id, ACTOR)
     assert world.service.get("gateway", refund.id).status is Status.QUEUED
     assert world.service.list("gateway").refunds == (refund,)
     assert world.submit(tenant="other").refund.status is Status.BROADCAST
