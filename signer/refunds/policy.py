@@ -18,7 +18,7 @@ from signer.config.networks import Network, Token
 from signer.config.tenants import NO_LIMITS, Tenant
 from signer.crypto.transactions import AnyTransaction
 from signer.errors import InvalidInputError, PolicyViolationError
-from signer.model.refund import HOLD, Refund, RefundRequest, Status
+from signer.model.refund import Refund, RefundRequest, Status
 
 
 ZERO_ADDRESS = "0x" + "0" * 40
@@ -78,7 +78,7 @@ def admit(
         status=Status.QUEUED,
         created_at=now,
         updated_at=now,
-        due_at=now + HOLD,
+        due_at=now,
     )
 
 

@@ -1,8 +1,9 @@
-"""What gunicorn loads in the tests: the real application, without an HSM."""
+"""What gunicorn loads in the tests: the real application and a worker, without an HSM."""
 
 import os
 from ipaddress import ip_network
 from pathlib import Path
+from threading import Thread
 
 from api.http.app import App, create_app
 from signer.config.settings import Settings
@@ -31,4 +32,9 @@ def get_app() -> App:
     container = build_container(store, utc_now, authenticator)
     container.settings = settings
     container.proxies = [ip_network(each) for each in settings.trusted_proxies]
+    del container.refunds  # The container's own, which waits in real time.
+    worker = Thread(
+        target=container.worker.run, args=(lambda: False, 1.0), daemon=True
+    )
+    worker.start()
     return create_app(container)

@@ -6,9 +6,12 @@ from typing import Any
 import pytest
 from falcon.testing import Result, TestClient
 
+from api.container import Container
 from backends.sql import SQLStore
+from signer.errors import ChainUnavailableError
 from signer.model.refund import Status
-from tests.api.service import BODY
+from signer.refunds.service import WORKER_SECONDS
+from tests.api.service import BODY, Pace
 from tests.api.support import NOW, SettableClock, bearer, get, post
 from tests.fixtures.ledger import stopped
 from tests.fixtures.scripted_chain import ScriptedChain
@@ -70,14 +73,46 @@ def test_a_refused_refund_is_not_cancellable(
     assert (answer.status_code, answer.json["code"]) == (409, "not-cancellable")
 
 
-def test_cancelling_needs_the_chain(client: TestClient) -> None:
-    """R24: only the chain shows whether the ledger lacks a payment."""
-    path = post(client, BODY).headers["location"]
-    answer = _cancel(client, path)
+def test_cancelling_needs_the_chain(
+    paying: TestClient,
+    queued: str,
+    node: ScriptedChain,
+    clock: SettableClock,
+    pace: Pace,
+) -> None:
+    """R24: only the chain shows whether the ledger lacks a payment; until then 202."""
+    errors = [ChainUnavailableError("no node answers")] * 99
+    node.fail("transaction_count", *errors)
+    clock.advance(2)
+    pace.slept = 0
+    answer = _cancel(paying, queued)
+    again = _cancel(paying, queued)
 
-    assert (answer.status_code, answer.json["code"]) == (503, "chain-unavailable")
-    assert answer.headers["retry-after"] == "5"
-    assert get(client, path).json["status"] == "queued"
+    assert [each.status_code for each in (answer, again)] == [202, 202]
+    assert answer.json["status"] == "queued"
+    assert answer.json["cancel_requested_at"] == "2026-11-24T12:00:02.000000Z"
+    assert answer.json == again.json == get(paying, queued).json
+    assert WORKER_SECONDS * 2 <= pace.slept < WORKER_SECONDS * 2 + 1
+    assert len(errors) > len(node._errors["transaction_count"]) > 0
+
+
+def test_the_request_stays_in_force(
+    paying: TestClient,
+    paying_container: Container,
+    queued: str,
+    node: ScriptedChain,
+    clock: SettableClock,
+) -> None:
+    """A worker cancels the refund when the node answers again, unasked."""
+    node.fail("transaction_count", *[ChainUnavailableError("no node answers")] * 99)
+    _cancel(paying, queued)
+    node._errors.clear()
+    clock.advance(60)
+    paying_container.worker.work()
+
+    assert get(paying, queued).json["status"] == "cancelled"
+    assert _cancel(paying, queued).status_code == 200
+    assert node.broadcasts == []
 
 
 def test_a_cancelled_refund_is_never_paid(
