@@ -82,7 +82,7 @@ def test_cancelling_needs_the_chain(
 ) -> None:
     """R24: only the chain shows whether the ledger lacks a payment; until then 202."""
     errors = [ChainUnavailableError("no node answers")] * 99
-    node.fail("transaction_count", *errors)
+    node.fail("pending_count", *errors)
     clock.advance(2)
     pace.slept = 0
     answer = _cancel(paying, queued)
@@ -93,7 +93,7 @@ def test_cancelling_needs_the_chain(
     assert answer.json["cancel_requested_at"] == "2026-11-24T12:00:02.000000Z"
     assert answer.json == again.json == get(paying, queued).json
     assert WORKER_SECONDS * 2 <= pace.slept < WORKER_SECONDS * 2 + 1
-    assert len(errors) > len(node._errors["transaction_count"]) > 0
+    assert len(errors) > len(node._errors["pending_count"]) > 0
 
 
 def test_the_request_stays_in_force(
@@ -104,7 +104,7 @@ def test_the_request_stays_in_force(
     clock: SettableClock,
 ) -> None:
     """A worker cancels the refund when the node answers again, unasked."""
-    node.fail("transaction_count", *[ChainUnavailableError("no node answers")] * 99)
+    node.fail("pending_count", *[ChainUnavailableError("no node answers")] * 99)
     _cancel(paying, queued)
     node._errors.clear()
     clock.advance(60)
