@@ -33,8 +33,6 @@ def get_app() -> App:
     container.settings = settings
     container.proxies = [ip_network(each) for each in settings.trusted_proxies]
     del container.refunds  # The container's own, which waits in real time.
-    worker = Thread(
-        target=container.worker.run, args=(lambda: False, 1.0), daemon=True
-    )
+    worker = Thread(target=container.worker.run, args=(lambda: False, 1.0), daemon=True)
     worker.start()
     return create_app(container)
