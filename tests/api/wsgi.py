@@ -1,4 +1,4 @@
-"""What gunicorn loads in the tests: the real application and a worker, without an HSM."""
+"""What gunicorn loads in the tests: application and worker, without an HSM."""
 
 import os
 from ipaddress import ip_network
