@@ -5,6 +5,7 @@ Secrets do not appear in ``repr``.  ``docs/reference/configuration.md`` and
 ``.env.example`` list every variable.
 """
 
+import os
 import re
 from collections.abc import Mapping
 from enum import StrEnum
@@ -69,7 +70,9 @@ CREDENTIALS = (
     "PKCS11_PIN",
     "PKCS11_PIN_FILE",
 )
-"""The variables that let a process sign payments or the audit log."""
+"""The variables that let a process sign payments or the audit log.
+
+A file that is the null device counts as unset: it keeps botocore from other files."""
 
 
 def _environment(value: str) -> str:
@@ -219,7 +222,8 @@ class Settings(BaseModel):
         credentials = tuple(
             name
             for name in CREDENTIALS
-            if environ.get(name, "").strip() or (name == RAW_KEY and raw_key_present)
+            if environ.get(name, "").strip() not in {"", os.devnull}
+            or (name == RAW_KEY and raw_key_present)
         )
         found = {"raw_key_present": raw_key_present, "credentials": credentials}
         try:

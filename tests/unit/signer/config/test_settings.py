@@ -1,5 +1,6 @@
 """The settings are read strictly from the environment, and hide their secrets."""
 
+import os
 import pickle
 import traceback
 from pathlib import Path
@@ -135,6 +136,8 @@ def test_credentials_are_detected_by_name(name: str) -> None:
     settings = Settings.from_env({name: CANARY})
 
     assert settings.credentials == (name,)
+    if name != RAW_KEY:  # Each of its values is one too many.
+        assert Settings.from_env({name: os.devnull}).credentials == ()
     assert Settings.from_env({name: " \t"}).credentials == ()
     if name.startswith("AWS_"):
         assert CANARY not in repr(settings)
