@@ -15,6 +15,7 @@ from tests.support.ledgers import open_ledger
 
 
 BROKEN = "TEST_BROKEN_FILE"
+WITHOUT_WORKER = "TEST_WITHOUT_WORKER"
 TRANSIENT = "chain-unavailable"
 CANARY = "postgresql://hotwallet:canary-pin-48213@db.internal/refunds"
 
@@ -34,5 +35,6 @@ def get_app() -> App:
     container.proxies = [ip_network(each) for each in settings.trusted_proxies]
     del container.refunds  # The container's own, which waits in real time.
     worker = Thread(target=container.worker.run, args=(lambda: False, 1.0), daemon=True)
-    worker.start()
+    if WITHOUT_WORKER not in os.environ:
+        worker.start()
     return create_app(container)

@@ -95,7 +95,7 @@ def test_the_route_table_is_complete(container: Container) -> None:
     while nodes:
         node = nodes.pop()
         nodes += node.children
-        if node.resource is not None:
+        if node.uri_template is not None:
             routes.append(node.uri_template)
 
     shapes = {
