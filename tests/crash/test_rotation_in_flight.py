@@ -76,6 +76,7 @@ def test_a_former_key_replaces_its_own_stuck_transaction(
     with Journal(lab.home / "stuck.journal") as journal:
         gateway = Gateway(lab.port, lab.token_key, journal)
         refund_id = gateway.pay(order)
+        sent = lab.wait(lambda: len(lab.evidence().signed) > 0, 30)
         rotated = lab.admin_client().rotate(lab.device.spares[0].name)
         replaced = lab.wait(lambda: len(lab.evidence().signed) > 1, 30)
         lab.chain.rpc("evm_setIntervalMining", 1)
@@ -83,6 +84,7 @@ def test_a_former_key_replaces_its_own_stuck_transaction(
         gateway.watch(order, refund_id)
 
     evidence = lab.evidence()
+    assert sent, lab.explain("nothing was sent")
     assert rotated.is_done, lab.explain(rotated)
     assert replaced, lab.explain("nothing was replaced")
     assert {s.sender for s in evidence.signed} == {lab.device.key.address.lower()}
