@@ -236,7 +236,7 @@ REFUNDS = {
 
 
 def test_a_process_for_refunds_needs_no_key() -> None:
-    """No setting of KMS or of the audit key; the warning about tokens does not apply."""
+    """No setting of KMS or of the audit key; there is no warning about tokens."""
     assert _check(REFUNDS) == ([], [])
     assert _check({**REFUNDS, "APP_ENV": "test"}) == ([], [])
 
