@@ -280,6 +280,20 @@ def test_its_start_is_recorded_and_not_sealed(serving: Serving) -> None:
     assert {sequence for _, sequence in rows} == {None}
 
 
+def test_it_is_not_ready_without_a_worker(serving: Serving) -> None:
+    """It cannot test the key itself, and says that no worker has proved it."""
+    status, _, document = request("GET", f"{serving.host.url}/readyz")
+
+    assert status == 503
+    assert document["checks"] == {
+        "database": "ok",
+        "signing": "ok",
+        "audit": "ok",
+        "worker": "key-not-proved",
+        "guard": "ok",
+    }
+
+
 def test_it_refuses_to_start_with_secrets(host: Host) -> None:
     """It names the variables and not their values, and does not listen."""
     values = {name: host.planted["AWS secret"].decode() for name in CREDENTIALS}
