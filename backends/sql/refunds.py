@@ -17,6 +17,7 @@ from backends.sql.urls import SQLITE
 from backends.sql.validation import (
     is_address,
     is_storable,
+    is_transaction_hash,
     require_new,
     require_page,
     require_step,
@@ -235,4 +236,5 @@ class RefundTables(Tables):
 def _in_flight(refund: Refund, tx_hashes: list[str]) -> InFlight:
     # An adopted refund has a hash and no signed bytes.
     known = dict.fromkeys([*tx_hashes, refund.tx_hash or ""])
-    return InFlight(refund, tuple(filter(None, known)))
+    # Nodes reject a request for a text that is no hash, with all others in its batch.
+    return InFlight(refund, tuple(filter(is_transaction_hash, known)))

@@ -1,5 +1,6 @@
 """Checks of arguments, before they reach the database."""
 
+import re
 from functools import lru_cache
 from operator import attrgetter
 
@@ -15,6 +16,8 @@ MAX_PAGE = 1000
 
 MAX_NAME = 255
 """In characters: these texts are index keys, which PostgreSQL limits to 2,700 bytes."""
+
+_TRANSACTION_HASH = re.compile(r"0x[0-9a-f]{64}")
 
 _NAMES = ("tenant", "idempotency_key", "reference", "payment_session_id")
 _TEXTS = (*_NAMES, "network", "token", "token_address", "recipient", "reason")
@@ -34,6 +37,11 @@ def is_storable(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return "\0" not in text
+
+
+def is_transaction_hash(text: str) -> bool:
+    """Return whether *text* is a transaction hash: 32 bytes in lower-case hex."""
+    return _TRANSACTION_HASH.fullmatch(text) is not None
 
 
 @lru_cache(maxsize=64)

@@ -60,8 +60,7 @@ def check_settings(
     may_sign = settings.serve_role.has_key or not serving
     refusals = list(_kms_refusals(settings) if may_sign else _role_refusals(settings))
     if settings.is_production:
-        refusals += _production_refusals(settings, networks)
-        refusals += _audit_key_refusals(settings) if may_sign else ()
+        refusals += _production_refusals(settings, networks, may_sign=may_sign)
         refusals += exposure_refusals(settings) if serving else ()
     if refusals:
         raise ConfigurationError(*refusals)
@@ -219,14 +218,6 @@ def _role_refusals(settings: Settings) -> Iterator[Refusal]:
         )
 
 
-def _audit_key_refusals(settings: Settings) -> Iterator[Refusal]:
-    if settings.audit_signing_key_file is None:
-        yield Refusal(
-            "audit-key-missing",
-            "AUDIT_SIGNING_KEY_FILE is not set, so a truncated log would look complete",
-        )
-
-
 def _kms_refusals(settings: Settings) -> Iterator[Refusal]:
     if settings.is_production and not settings.use_kms:
         yield Refusal(
@@ -256,7 +247,7 @@ def _key_list_refusals(settings: Settings, key_name: str) -> Iterator[Refusal]:
 
 
 def _production_refusals(
-    settings: Settings, networks: Mapping[str, Network]
+    settings: Settings, networks: Mapping[str, Network], *, may_sign: bool
 ) -> Iterator[Refusal]:
     checks = (
         (
@@ -310,6 +301,11 @@ def _production_refusals(
             settings.tenants_file is None,
             "tenants-missing",
             "set TENANTS_FILE; without it, each subject would be a tenant of its own",
+        ),
+        (
+            may_sign and settings.audit_signing_key_file is None,
+            "audit-key-missing",
+            "AUDIT_SIGNING_KEY_FILE is not set, so a truncated log would look complete",
         ),
         (
             settings.mac_key_file is None,

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from signer import ports
+from signer.audit.log import AuditLog
 from signer.chain.chain import Chain
 from signer.errors import BroadcastRejectedError, StaleStateError
 from signer.keys.signer import Signer
-from signer.model.audit_record import Actor
 from signer.model.key import Key
 from signer.model.refund import InFlight, Refund, Status
 from signer.refunds.attempts import Attempts
@@ -65,11 +65,10 @@ class EarlyBroadcasts(Attempts):
         refund: Refund,
         attempt: Attempt,
         chain: Chain,
-        actor: Actor,
         **changes: Any,
     ) -> Refund:
         payment = self._transaction_signer.build_and_sign(
-            refund, attempt, chain.network, actor
+            refund, attempt, chain.network
         )
         signed = payment.transaction
         broadcast(signed, chain)
@@ -82,8 +81,8 @@ class EarlyBroadcasts(Attempts):
 class EarlyBroadcastLifecycle(Lifecycle):
     """Uses ``EarlyBroadcasts``."""
 
-    def __init__(self, *components: Any) -> None:
-        super().__init__(*components)
+    def __init__(self, *components: Any, audit: AuditLog) -> None:
+        super().__init__(*components, audit=audit)
         store, _, transaction_signer, _, clock = components
         self._attempts = EarlyBroadcasts(
             store, transaction_signer, self._fee_monitor, clock
@@ -122,10 +121,10 @@ def _plant_new_nonce(ledger: Ledger) -> Build:
     class NewNonceLifecycle(Lifecycle):
         """Assigns a new nonce after "nonce too low", although one may be mined."""
 
-        def step(self, refund: Refund, actor: Actor) -> Refund:
+        def step(self, refund: Refund) -> Refund:
             if refund.status in {Status.SIGNED, Status.BROADCAST}:
                 self._send(refund, self._chain(refund))
-            return super().step(refund, actor)
+            return super().step(refund)
 
         def _send(self, refund: Refund, chain: Chain) -> None:
             for latest in self._store.transactions(refund.id)[-1:]:

@@ -7,7 +7,7 @@ import pytest
 from signer.errors import StaleStateError
 from signer.model.refund import HOLD, Status
 from signer.refunds.transitions import REBROADCAST_AFTER
-from tests.support.refunds import AMOUNT, CUSTOMER, World
+from tests.support.refunds import ACTOR, AMOUNT, CUSTOMER, World
 
 
 HOUR = timedelta(hours=1)
@@ -52,19 +52,47 @@ def test_a_clock_that_is_set_back_delays_nothing(world: World) -> None:
     assert world.stored(refund).due_at == world.clock() + REBROADCAST_AFTER
 
 
-def test_a_worker_with_a_fast_clock_and_a_request_pay_once(world: World) -> None:
-    """If a worker claims a new refund early, the request's step is stale (R30)."""
+def test_workers_with_different_clocks_pay_once(world: World) -> None:
+    """If a worker claims a refund too early, the step of another is stale (R30)."""
     refund = world.accepted()
+    (claimed,) = world.store.claim(world.clock(), world.clock() + HOLD, 1)
+    assert claimed.id == refund.id
     world.clock.now -= HOUR
     stolen = world.worker.work()
     world.clock.now += HOUR
 
     with pytest.raises(StaleStateError):
-        world.step(refund)
+        world.step(claimed)
 
     assert stolen == 3
     assert world.stored(refund).status is Status.BROADCAST
     assert len(world.chain.broadcasts) == 1
+
+
+@pytest.mark.parametrize("skew", [-HOUR, timedelta(seconds=-1), HOUR])
+def test_an_accepted_refund_is_due_on_every_host(world: World, skew: timedelta) -> None:
+    """A worker whose clock differs from that of the API finds it at once (R30)."""
+    refund = world.accepted()
+    world.clock.now += skew
+
+    assert world.worker.advance() == 3
+    assert world.stored(refund).status is Status.BROADCAST
+
+
+@pytest.mark.parametrize("skew", [HOUR, -HOUR])
+def test_a_request_to_cancel_of_a_host_with_another_clock(
+    world: World, skew: timedelta
+) -> None:
+    """Its time is a fact for an operator, and no condition (R26, R30)."""
+    refund = world.accepted()
+    world.clock.now += skew
+    asked = world.service.request_cancellation("gateway", refund.id, ACTOR)
+    world.clock.now -= skew
+
+    assert world.worker.advance() == 1
+    cancelled = world.stored(asked)
+    assert cancelled.status is Status.CANCELLED
+    assert cancelled.cancel_requested_at == world.clock() + skew
 
 
 @pytest.mark.parametrize("step", [HOUR, -HOUR])

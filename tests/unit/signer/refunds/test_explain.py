@@ -12,7 +12,7 @@ from signer.errors import (
     KeyUnusableError,
     StoreUnavailableError,
 )
-from signer.model.refund import HOLD, Refund, Status
+from signer.model.refund import Refund, Status
 from signer.model.wallet import Pause
 from signer.ports import Fees
 from signer.refunds.explain import Explainer
@@ -23,7 +23,7 @@ from signer.refunds.explanation import (
     FeeStatus,
 )
 from tests.fixtures.ledger import stopped
-from tests.support.refunds import ACTOR, World, altered
+from tests.support.refunds import World, altered
 
 
 GWEI = 10**9
@@ -42,7 +42,7 @@ def test_a_queued_refund(world: World) -> None:
     assert found.refund == refund
     assert found.summary == "It has no nonce yet."
     assert found.next_step == "A worker simulates it and assigns its nonce."
-    assert found.next_at == world.clock() + HOLD
+    assert found.next_at == refund.due_at < world.clock()  # It is due.
     assert found.policy is None
     assert [move.status for move in found.history] == [Status.QUEUED]
     assert (found.transactions, found.nodes, found.ahead) == ((), (), ())
@@ -208,7 +208,7 @@ def _refused(world: World) -> Refund:
 
 
 def _cancelled(world: World) -> Refund:
-    return world.service.cancel("gateway", world.accepted().id, ACTOR)
+    return world.cancel(world.accepted())
 
 
 def _dropped(world: World) -> Refund:

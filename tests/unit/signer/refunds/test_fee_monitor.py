@@ -10,7 +10,7 @@ from signer.errors import FeesAboveRecentError
 from signer.model.refund import Kind, Refund, Status
 from signer.ports import Fees
 from signer.refunds.fee_monitor import FEWEST, RECENT, SAMPLE
-from tests.support.refunds import ACTOR, AMOUNT, CUSTOMER, World
+from tests.support.refunds import AMOUNT, CUSTOMER, World
 
 
 GWEI = 10**9
@@ -130,7 +130,7 @@ def test_one_alert_per_episode(seasoned: World) -> None:
                     with pytest.raises(FeesAboveRecentError):
                         lifecycle.step(refund)
             if fees is NORMAL:
-                lifecycle.step(reserved[2], ACTOR)
+                lifecycle.step(reserved[2])
 
     assert [entry["alert"] for entry in _alerts(logs)] == ["fees-above-recent"] * 2
     first = _alerts(logs)[0]

@@ -16,7 +16,6 @@ from signer.refunds.former_wallets import KNOWN_FOR, FormerWallets
 from tests.support.devices import honest, signer_over
 from tests.support.keys import key_at, made_active
 from tests.support.refunds import (
-    ACTOR,
     AMOUNT,
     CUSTOMER,
     KEY,
@@ -154,7 +153,7 @@ def test_a_process_that_slept_does_not_sign_with_a_revoked_key(world: World) -> 
     device = honest(KEY)
     world.signer = signer_over(device)
     lifecycle = world.lifecycle
-    refund = lifecycle.step(world.accepted(), ACTOR)
+    refund = lifecycle.step(world.accepted())
     _rotated(world, block=True)
     world.clock.advance(seconds=60)
 

@@ -30,7 +30,7 @@ from signer.refunds.transaction_signer import TransactionSigner
 from signer.refunds.transitions import REBROADCAST_AFTER
 from tests.fixtures.scripted_chain import Sent
 from tests.support.devices import honest, planted, point, recording, signer_over
-from tests.support.refunds import ACTOR, AMOUNT, CUSTOMER, KEY, SECOND, World, altered
+from tests.support.refunds import AMOUNT, CUSTOMER, KEY, SECOND, World, altered
 
 
 def test_a_refund_is_paid_once_in_five_steps(world: World) -> None:
@@ -484,7 +484,7 @@ def test_an_unsigned_refund_of_a_revoked_key_is_queued_again(world: World) -> No
 def test_a_signature_during_a_revocation_is_dropped(world: World) -> None:
     """The bytes are neither recorded nor broadcast (O8)."""
     process = world.lifecycle
-    reserved = process.step(world.accepted(), ACTOR)
+    reserved = process.step(world.accepted())
     world.rotate(block=True)
 
     with pytest.raises(StaleStateError):
@@ -520,7 +520,9 @@ def test_a_signature_that_cannot_be_recorded_is_logged(world: World) -> None:
     assert ring.active().signer is world.signer
     nonces = NonceManager(world.store, ring, world.clock, world.tenants)
     transaction_signer = TransactionSigner(ring, world.clock)
-    process = Lifecycle(broken, world.chains, transaction_signer, nonces, world.clock)
+    process = Lifecycle(
+        broken, world.chains, transaction_signer, nonces, world.clock, audit=audit
+    )
 
     with capture_logs() as logs, pytest.raises(StoreUnavailableError):
         process.step(reserved)

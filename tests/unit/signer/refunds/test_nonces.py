@@ -20,7 +20,7 @@ from signer.refunds.nonces import NonceManager
 from signer.refunds.transaction_signer import build_purpose, encode_refund
 from signer.refunds.wallet_reconciliation import HISTORY, WalletReconciler, WalletStatus
 from tests.fixtures.ledger import stopped
-from tests.support.refunds import ACTOR, SECOND, World, altered
+from tests.support.refunds import SECOND, World, altered
 
 
 def _reserve(world: World, refund: Refund | None = None) -> Refund:
@@ -30,7 +30,7 @@ def _reserve(world: World, refund: Refund | None = None) -> Refund:
 def _reserved(nonces: NonceManager, world: World, refund: Refund) -> Refund:
     chain, active = world.chains["local"], nonces.select_key(refund)
     counted = nonces.check_against_chain(chain, active.key.address)
-    intent = active.signer.intent(build_purpose(refund, ACTOR))
+    intent = active.signer.intent(build_purpose(refund))
     return nonces.assign_nonce(
         refund, 60_000, chain, counted=counted, active=active, intent=intent
     )

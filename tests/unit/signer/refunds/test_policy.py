@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -12,7 +12,7 @@ from signer.chain.erc20 import encode_transfer
 from signer.config.networks import Network
 from signer.crypto.transactions import Transaction
 from signer.errors import EncodingError, InvalidInputError, PolicyViolationError
-from signer.model.refund import HOLD, Refund, RefundRequest, Status
+from signer.model.refund import Refund, RefundRequest, Status
 from signer.refunds.policy import (
     NOOP_GAS,
     ZERO_ADDRESS,
@@ -60,7 +60,7 @@ def test_a_valid_request_becomes_a_queued_refund() -> None:
         status=Status.QUEUED,
         created_at=NOW,
         updated_at=NOW,
-        due_at=NOW + HOLD,
+        due_at=NOW - timedelta(seconds=1),
     )
 
 

@@ -1,10 +1,11 @@
 """Submitting, waiting for, cancelling and listing refunds."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
 from threading import Barrier
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
@@ -18,32 +19,44 @@ from signer.errors import (
     IdempotencyMismatchError,
     InProgressError,
     InvalidInputError,
-    NotCancellableError,
     NotFoundError,
     PolicyViolationError,
+    RowNotAuthenticError,
     StaleStateError,
     StoreUnavailableError,
-    WalletPausedError,
 )
-from signer.model.audit_record import Actor
 from signer.model.refund import Refund, RefundRequest, Status
 from signer.ports import Ledger
-from signer.refunds.service import ANSWER_TIMEOUT, RefundService, Submission
+from signer.refunds.service import (
+    ANSWER_TIMEOUT,
+    WORKER_SECONDS,
+    RefundService,
+    Submission,
+)
+from tests.fixtures.ledger import forge
 from tests.support.devices import honest, planted, point, recording, signer_over
-from tests.support.refunds import ACTOR, KEY, REQUEST, World, altered
+from tests.support.ledgers import seal
+from tests.support.refunds import ACTOR, KEY, REQUEST, World, altered, watched
 
 
-def _overtaken(world: World, store: Ledger | None = None) -> RefundService:
-    """Return a service whose every step another worker has just taken."""
-
-    def step(refund: Refund, actor: Actor) -> Refund:
-        world.lifecycle.step(refund, actor)
-        return world.lifecycle.step(refund, actor)
-
+def _beside(world: World, work: Callable[[float], object]) -> RefundService:
+    """Return a service; each wait calls *work* with its seconds, as a worker would."""
     service = world.service
-    service._store = store or world.store
-    service._lifecycle = altered(world.lifecycle, step=step)
+    service._store = watched(world.store, work)
     return service
+
+
+def _requests(events: Sequence[Mapping[str, Any]]) -> list[tuple[Any, ...]]:
+    """Return event, actor, request and refund of audit *events*."""
+    return [
+        (
+            event["event"],
+            event["actor"],
+            event["request_id"],
+            event["details"]["refund_id"],
+        )
+        for event in events
+    ]
 
 
 def test_a_refund_is_accepted_and_broadcast(world: World) -> None:
@@ -59,14 +72,32 @@ def test_a_refund_is_accepted_and_broadcast(world: World) -> None:
 
 
 def test_the_audit_log_names_client_and_request(world: World) -> None:
-    """The signature is made on behalf of the client, for its request."""
+    """The acceptance is the client's, for its request; the worker signs in its own."""
     audit, events = recording()
-    world.signer = signer_over(honest(KEY), audit)
+    signing, signatures = recording()
+    world.signer = signer_over(honest(KEY), signing)
+    service = world.service
+    service._audit = audit
 
-    world.submit()
+    refund = world.submit(service=service).refund
 
-    assert {(event["actor"], event["request_id"]) for event in events} == {
-        ("token:gateway", "req-1")
+    assert _requests(events) == [
+        ("refund-accept-succeeded", "token:gateway", "req-1", refund.id)
+    ]
+    (accepted,) = events
+    assert accepted["details"] == {
+        "refund_id": refund.id,
+        "network": "local",
+        "tenant": "gateway",
+        "chain_id": refund.chain_id,
+        "token_symbol": "TUSD",
+        "token_address": refund.token_address,
+        "recipient": refund.recipient,
+        "amount": "12.500000",
+    }
+    assert {event["refund_id"] for event in signatures} == {refund.id}
+    assert {(event["actor"], event["request_id"]) for event in signatures} == {
+        ("worker", None)
     }
 
 
@@ -224,28 +255,147 @@ def test_a_failure_after_acceptance_is_not_an_error(
 def test_an_unreachable_device_delays_the_refund(world: World) -> None:
     """The nonce is kept, and a worker signs when the device is back (K2)."""
     world.signer = signer_over(planted(point(KEY), BackendUnavailableError("gone")))
+    begun = world.clock()
 
     refund = world.submit().refund
 
-    assert refund.status is Status.RESERVED
+    assert (refund.status, refund.blocked_by) == (
+        Status.RESERVED,
+        "backend-unavailable",
+    )
     assert refund.nonce == 0
+    assert world.clock() == begun  # The caller did not wait any longer.
+
+
+def test_accepting_asks_neither_nodes_nor_the_device(world: World) -> None:
+    """An accepted refund is a row: a worker that starts later sends it (R5)."""
+    device = honest(KEY)
+    world.signer = signer_over(device)
+
+    def submit() -> Submission:
+        return world.service.submit(
+            tenant="gateway", idempotency_key="key-1", request=REQUEST, actor=ACTOR
+        )
+
+    submission = submit()
+
+    assert submission.refund.status is Status.QUEUED
+    assert submission.refund == world.stored(submission.refund)
+    assert (device.calls, dict(world.chain.calls)) == (0, {})
+    with pytest.raises(InProgressError):
+        submit()
+    assert world.worker.work() == 3
+    assert world.stored(submission.refund).status is Status.BROADCAST
+
+
+@pytest.mark.parametrize(
+    ("steps", "calls"), [(1, 3), (2, 2), (3, 1)], ids=["accepted", "reserved", "signed"]
+)
+def test_a_request_waits_until_its_refund_is_sent(
+    world: World, steps: int, calls: int
+) -> None:
+    """A refund that a worker is sending is waited for, in every unsent status."""
+    refund = world.accepted()
+    for _ in range(steps - 1):
+        refund = world.step(refund)
+    waits = []
+
+    def work(seconds: float) -> None:
+        waits.append(seconds)
+        world.clock.advance(milliseconds=500)
+        world.step(world.stored(refund))
+
+    sent = _beside(world, work).await_broadcast(refund)
+
+    assert sent == world.stored(refund)
+    assert sent.status is Status.BROADCAST
+    assert waits == [WORKER_SECONDS - number / 2 for number in range(calls)]
+
+
+@pytest.mark.parametrize("code", ["chain-unavailable", "broadcast-rejected"])
+def test_a_request_does_not_wait_for_a_retry(world: World, code: str) -> None:
+    """``blocked_by`` says that a worker tried and why it failed."""
+    refund = world.step(world.accepted())
+    error = {
+        "chain-unavailable": ChainUnavailableError("gone"),
+        "broadcast-rejected": BroadcastRejectedError("gone", reason="other"),
+    }[code]
+    waits = []
+
+    def work(seconds: float) -> None:
+        waits.append(seconds)
+        world.lifecycle.postpone(world.stored(refund), error)
+
+    tried = _beside(world, work).await_broadcast(refund)
+
+    assert len(waits) == 1
+    assert tried == world.stored(refund)
+    assert (tried.status, tried.blocked_by) == (Status.RESERVED, code)
+
+
+def test_a_refused_refund_is_not_waited_for(world: World) -> None:
+    """It is final, so that the first response has the reason."""
+    world.chain.revert = "Pausable: paused"
+    begun = world.clock()
+
+    refund = world.submit().refund
+
+    assert (refund.status, refund.failure_code) == (
+        Status.REFUSED,
+        "execution-reverted",
+    )
+    assert world.clock() == begun
+
+
+def test_a_refund_that_was_sent_before_the_wait_is_returned_at_once(
+    world: World,
+) -> None:
+    """A worker may be faster than the request that waits (R6)."""
+    accepted = world.accepted()
+    sent = world.step(accepted, times=3)
+
+    def work(_: float) -> None:
+        pytest.fail("it waited")
+
+    assert _beside(world, work).await_broadcast(accepted) == sent
 
 
 def test_a_step_that_waits_for_the_chain_ends_the_request(world: World) -> None:
     """Workers resolve a used nonce; the request does not wait for it."""
-    service = world.service
-    service._lifecycle = altered(world.lifecycle, step=lambda refund, actor: refund)
+    steps = []
 
-    submission = world.submit(service=service)
+    def step(refund: Refund) -> Refund:
+        steps.append(refund.id)
+        return refund
 
+    worker = world.worker_with(altered(world.lifecycle, step=step))
+
+    def work(seconds: float) -> None:
+        worker.advance()
+        world.clock.advance(seconds=seconds)
+
+    submission = world.submit(service=_beside(world, work))
+
+    assert steps == [submission.refund.id]
     assert submission.created
     assert submission.refund.status is Status.QUEUED
     assert submission.refund == world.stored(submission.refund)
 
 
 def test_a_worker_may_be_faster(world: World) -> None:
-    """If a worker took the step, the response is what the store has (R6)."""
-    submission = world.submit(service=_overtaken(world))
+    """If two workers took steps, the response is what the store has (R6)."""
+
+    def step(refund: Refund) -> Refund:
+        world.lifecycle.step(refund)
+        return world.lifecycle.step(refund)  # Is stale.
+
+    worker = world.worker_with(altered(world.lifecycle, step=step))
+
+    def work(seconds: float) -> None:
+        worker.advance()
+        world.clock.advance(seconds=seconds)
+
+    submission = world.submit(service=_beside(world, work))
 
     assert submission.created
     assert submission.refund.status is Status.RESERVED
@@ -254,41 +404,58 @@ def test_a_worker_may_be_faster(world: World) -> None:
 
 def test_a_ledger_that_fails_after_acceptance_is_not_an_error(world: World) -> None:
     """The response has the last known state: accepted."""
-    service = _overtaken(world, altered(world.store, get=StoreUnavailableError("gone")))
+    service = _beside(world, lambda seconds: world.clock.advance(seconds=seconds))
+    service._store = altered(service._store, get=StoreUnavailableError("gone"))
 
     submission = world.submit(service=service)
 
     assert (submission.created, submission.refund.status) == (True, Status.QUEUED)
 
 
+def test_a_refund_that_disappeared_keeps_its_last_state(world: World) -> None:
+    """Also a ledger that is restored meanwhile is not an error."""
+    service = _beside(world, lambda seconds: world.clock.advance(seconds=seconds))
+    service._store = altered(service._store, get=lambda refund_id: None)
+
+    assert world.submit(service=service).refund.status is Status.QUEUED
+
+
 def test_a_refund_that_cannot_be_postponed_is_reread(world: World) -> None:
     """The response is what the store has."""
-    service = world.service
-    service._lifecycle = altered(
-        world.lifecycle, postpone=StoreUnavailableError("gone")
-    )
     world.chain.fail("broadcast", ChainUnavailableError("gone"))
+    worker = world.worker_with(
+        altered(world.lifecycle, postpone=StoreUnavailableError("gone"))
+    )
 
-    submission = world.submit(service=service)
+    def work(seconds: float) -> None:
+        worker.advance()
+        world.clock.advance(seconds=seconds)
+
+    submission = world.submit(service=_beside(world, work))
 
     assert submission.created
     assert submission.refund.status is Status.SIGNED
     assert submission.refund == world.stored(submission.refund)
 
 
-def test_a_request_stops_sending_after_five_seconds(world: World) -> None:
-    """Workers may continue at once."""
-    readings = iter([100.0, 100.0, 104.9, 105.0])
-    service = world.service
-    service._timer = lambda: next(readings)
+def test_a_request_waits_three_seconds_for_the_worker(world: World) -> None:
+    """Without a worker, the response has the accepted refund, which is still due."""
+    begun = world.clock()
+    waits = []
 
-    submission = world.submit(service=service)
+    def work(seconds: float) -> None:
+        waits.append(seconds)
+        world.clock.advance(seconds=1)
+
+    submission = world.submit(service=_beside(world, work))
 
     refund = submission.refund
-    assert refund.status is Status.SIGNED
+    assert waits == [3, 2, 1]
+    assert world.clock() - begun == timedelta(seconds=WORKER_SECONDS)
+    assert refund.status is Status.QUEUED
     assert refund == world.stored(refund)
-    assert (refund.due_at, refund.blocked_by) == (world.clock(), None)
-    assert world.worker.work() == 1
+    assert (refund.blocked_by, refund.version) == (None, 0)
+    assert world.worker.work() == 3
 
 
 def test_an_unreachable_store_is_an_error(world: World) -> None:
@@ -306,16 +473,13 @@ def test_waiting_ends_when_the_refund_is_final(world: World) -> None:
     refund = world.submit().refund
     begun = world.clock()
 
-    def sleep(seconds: float) -> None:
-        world.clock.advance(seconds=seconds)
+    def work(_: float) -> None:
+        world.clock.advance(milliseconds=200)
         if world.clock() - begun >= timedelta(seconds=1):
             world.mine_deep()
             world.confirmation_tracker.track()
 
-    service = world.service
-    service._sleep = sleep
-
-    confirmed = service.wait(refund, 10)
+    confirmed = _beside(world, work).wait(refund, 10)
 
     assert confirmed == world.stored(refund)
     assert confirmed.status is Status.CONFIRMED
@@ -329,37 +493,101 @@ def test_waiting_ends_after_the_requested_time(
     """After 20 s at most, the refund is returned as it is."""
     refund = world.submit().refund
     begun = world.clock()
+    service = _beside(world, lambda seconds: world.clock.advance(seconds=seconds))
 
-    assert world.service.wait(refund, seconds) == refund
-    assert abs(world.clock() - begun - timedelta(seconds=waited)) < timedelta(
-        seconds=0.3
-    )
+    assert service.wait(refund, seconds) == refund
+    assert world.clock() - begun == timedelta(seconds=waited)
 
 
 def test_waiting_survives_an_unreachable_ledger(world: World) -> None:
     """The last known state is kept, and reading is repeated."""
     refund = world.submit().refund
-    service = world.service
-    service._store = altered(world.store, get=StoreUnavailableError("gone"))
+    gone: list[HotWalletError] = [StoreUnavailableError("gone")] * 2
 
+    def get(refund_id: str) -> Refund | None:
+        if gone:
+            raise gone.pop()
+        return world.store.get(refund_id)
+
+    def work(_: float) -> None:
+        world.clock.advance(milliseconds=200)
+        world.settle()
+
+    service = _beside(world, work)
+    service._store = altered(service._store, get=get)
+
+    assert service.wait(refund, 1).status is Status.CONFIRMED
+    assert gone == []
+    gone += [StoreUnavailableError("gone")] * 9
     assert service.wait(refund, 1) == refund
 
 
 def test_a_queued_refund_can_be_cancelled(world: World) -> None:
     """No nonce was used; cancelling again is safe (R26)."""
     refund = world.accepted()
+    begun = world.clock()
 
     with capture_logs() as logs:
-        cancelled = world.service.cancel("gateway", refund.id, ACTOR)
-        again = world.service.cancel("gateway", refund.id, ACTOR)
+        cancelled = world.cancel(refund)
+        again = world.cancel(refund)
 
     assert cancelled == again == world.stored(refund)
     assert cancelled.status is Status.CANCELLED
+    assert cancelled.cancel_requested_at == begun
+    assert world.clock() == begun  # The worker took it at once.
     assert [(entry["event"], entry["status"]) for entry in logs] == [
         ("refund-ended", "cancelled")
     ]
     assert world.work() == 0
     assert world.chain.broadcasts == []
+
+
+def test_a_request_to_cancel_moves_nothing_by_itself(world: World) -> None:
+    """It is a mark that a worker reads; the first one stays (R26)."""
+    refund = world.accepted()
+    audit, events = recording()
+    service = world.service
+    service._audit = audit
+
+    for _ in range(2):
+        assert service.request_cancellation("gateway", refund.id, ACTOR).id == refund.id
+        world.clock.advance(seconds=1)
+
+    requested_at = world.clock() - timedelta(seconds=2)
+    assert world.stored(refund) == replace(refund, cancel_requested_at=requested_at)
+    assert _requests(events) == [
+        ("refund-cancel-requested", ACTOR.name, ACTOR.request_id, refund.id)
+    ]
+    assert dict(world.chain.calls) == {}
+
+
+def test_a_request_to_cancel_is_in_the_ledger(world: World) -> None:
+    """The records of caller and worker are sealed with what they changed (R26)."""
+    refund = world.accepted()
+    world.cancel(refund)
+    seal(world.store)
+
+    records = [each.record.fields for each in world.store.sealed(0, 1000)]
+    of_refund = [each for each in records if each["operation"] == "refund"]
+    assert _requests(of_refund) == [
+        ("refund-cancel-requested", ACTOR.name, ACTOR.request_id, refund.id),
+        ("refund-cancel-succeeded", "worker", None, refund.id),
+    ]
+
+
+def test_waiting_for_a_cancellation_ends_after_three_seconds(world: World) -> None:
+    """Without a worker, the refund stays queued, and the request is kept (R26)."""
+    refund = world.accepted()
+    begun = world.clock()
+    service = _beside(world, lambda _: world.clock.advance(seconds=1))
+
+    asked = service.request_cancellation("gateway", refund.id, ACTOR)
+    waiting = service.await_cancellation(asked)
+
+    assert (waiting.status, waiting.cancel_requested_at) == (Status.QUEUED, begun)
+    assert world.clock() - begun == timedelta(seconds=WORKER_SECONDS)
+    world.worker.work()
+    assert world.stored(refund).status is Status.CANCELLED
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 4])
@@ -369,26 +597,75 @@ def test_a_refund_with_a_nonce_cannot_be_cancelled(world: World, steps: int) -> 
     if steps == 4:
         world.settle()
     before = world.stored(refund)
+    audit, events = recording()
+    service = _beside(world, lambda _: pytest.fail("it waited"))
+    service._audit = audit
 
-    with pytest.raises(NotCancellableError, match=str(before.status)):
-        world.service.cancel("gateway", refund.id, ACTOR)
+    asked = service.request_cancellation("gateway", refund.id, ACTOR)
+
+    assert service.await_cancellation(asked) == asked == before
     assert world.stored(refund) == before
+    assert world.store.cancellation_requests(10) == ()
+    assert events == []
 
 
 def test_a_cancellation_that_comes_late_changes_nothing(world: World) -> None:
     """A reservation between its read and its write wins (R26)."""
     refund = world.accepted()
+    audit, events = recording()
+    service = world.service
+    service._audit = audit
 
     def get(refund_id: str) -> Refund | None:
         world.step(refund)
         return refund
 
-    service = world.service
     service._store = altered(world.store, get=get)
 
-    with pytest.raises(StaleStateError):
-        service.cancel("gateway", refund.id, ACTOR)
-    assert world.stored(refund).status is Status.RESERVED
+    asked = service.request_cancellation("gateway", refund.id, ACTOR)
+
+    assert asked == refund
+    assert events == []
+    reserved = world.stored(refund)
+    assert world.service.await_cancellation(asked) == reserved
+    assert (reserved.status, reserved.cancel_requested_at) == (Status.RESERVED, None)
+
+
+def test_a_refund_that_is_just_being_reserved_is_paid(world: World) -> None:
+    """A request between the worker's read and its reservation comes late (R26)."""
+    refund = world.accepted()
+
+    def pending_count(address: str) -> int:
+        if world.stored(refund).cancel_requested_at is None:
+            world.service.request_cancellation("gateway", refund.id, ACTOR)
+        return world.chain.pending_count(address)
+
+    world.client = altered(world.chain, pending_count=pending_count)
+    process = world.lifecycle
+    for status in (Status.RESERVED, Status.SIGNED, Status.BROADCAST):
+        refund = process.step(refund)
+
+        stored = world.stored(refund)
+        assert (stored.status, stored.nonce) == (status, 0)
+        assert stored.cancel_requested_at == world.clock()
+    assert world.store.cancellation_requests(10) == ()
+    assert world.finish(refund)[0].status is Status.CONFIRMED
+
+
+def test_a_request_stays_in_force_until_the_refund_is_queued_again(
+    world: World,
+) -> None:
+    """A revocation takes its nonce away, and the worker cancels it (O8, R26)."""
+    refund = world.accepted()
+    world.service.request_cancellation("gateway", refund.id, ACTOR)
+    reserved = world.lifecycle.step(refund)  # As read before the request.
+    world.rotate(block=True)
+
+    world.worker.work()
+
+    assert (reserved.status, reserved.nonce) == (Status.RESERVED, 0)
+    assert world.stored(refund).status is Status.CANCELLED
+    assert world.chain.broadcasts == []
 
 
 def test_a_lost_payment_cannot_be_cancelled(
@@ -400,36 +677,59 @@ def test_a_lost_payment_cannot_be_cancelled(
     world.store = empty()
     again = world.accepted(reference=REQUEST.reference)
 
-    with pytest.raises(WalletPausedError):
-        world.service.cancel("gateway", again.id, ACTOR)
-    waiting = world.stored(again)
+    waiting = world.cancel(again)
     world.reconcile()
-    with pytest.raises(NotCancellableError, match="mined"):
-        world.service.cancel("gateway", again.id, ACTOR)
+    world.worker.work()
+    paid = world.cancel(again)
 
-    assert waiting == again
-    assert world.stored(again).status is Status.MINED
+    assert (waiting.status, waiting.blocked_by) == (Status.QUEUED, "wallet-paused")
+    assert paid.status is Status.MINED
+    assert world.stored(again) == paid
+    assert len(world.chain.broadcasts) == 1
 
 
 def test_an_unreachable_chain_cancels_nothing(world: World) -> None:
-    """It is unknown whether the refund is paid (R26)."""
+    """It is unknown whether the refund is paid; the worker tries again (R26)."""
     refund = world.accepted()
     world.chain.fail("pending_count", ChainUnavailableError("gone"))
 
-    with pytest.raises(ChainUnavailableError):
-        world.service.cancel("gateway", refund.id, ACTOR)
-    assert world.stored(refund) == refund
+    waiting = world.cancel(refund)
+
+    assert (waiting.status, waiting.nonce) == (Status.QUEUED, None)
+    assert (waiting.blocked_by, waiting.attempts) == ("chain-unavailable", 1)
+    world.worker.work()
+    assert world.stored(refund).status is Status.CANCELLED
+    assert world.chain.broadcasts == []
 
 
 def test_a_reservation_that_comes_late_sends_nothing(world: World) -> None:
     """A cancellation between the worker's read and its reservation wins (R26)."""
     refund = world.accepted()
-    world.service.cancel("gateway", refund.id, ACTOR)
+    world.cancel(refund)
 
     with pytest.raises(StaleStateError):
         world.step(refund)
     assert world.stored(refund).nonce is None
     assert world.step(world.accepted()).nonce == 0
+
+
+def test_what_the_networks_file_does_not_allow_can_be_cancelled(world: World) -> None:
+    """It would wait for the file without end, and a cancellation pays nothing (R26)."""
+    refund = world.accepted()
+    world.change_token(max_amount="1")
+
+    assert world.cancel(refund).status is Status.CANCELLED
+
+
+def test_a_changed_refund_cannot_be_cancelled(world: World) -> None:
+    """Its record would name what another program wrote (T8)."""
+    refund = world.accepted()
+    forge(world.store, "DROP TRIGGER refunds_keep")
+    forge(world.store, "UPDATE refunds SET amount = 1")
+
+    with pytest.raises(RowNotAuthenticError):
+        world.service.request_cancellation("gateway", refund.id, ACTOR)
+    assert world.store.cancellation_requests(10) == ()
 
 
 def test_a_refund_exists_for_its_client_only(world: World) -> None:
@@ -442,7 +742,7 @@ def test_a_refund_exists_for_its_client_only(world: World) -> None:
         with pytest.raises(NotFoundError):
             world.service.get(tenant, refund_id)
     with pytest.raises(NotFoundError):
-        world.service.cancel("other", queued.id, ACTOR)
+        world.service.request_cancellation("other", queued.id, ACTOR)
     assert world.stored(queued) == queued
 
 

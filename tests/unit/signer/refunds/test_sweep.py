@@ -267,7 +267,7 @@ def test_a_sweep_is_explained_without_the_refund_policy(
     (row,) = swept(world)
 
     assert world.explainer.explain(row).policy is None
-    assert build_purpose(row, ACTOR).operation is Operation.KEY_SWEEP
+    assert build_purpose(row).operation is Operation.KEY_SWEEP
 
 
 @pytest.mark.parametrize(

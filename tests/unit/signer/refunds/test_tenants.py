@@ -27,8 +27,9 @@ from signer.model.refund import SWEEPER, Status
 from signer.refunds.service import ANSWER_TIMEOUT
 from signer.refunds.tenant_admin import TenantAdmin
 from tests.fixtures.ledger import forge, forged_end
+from tests.support.devices import honest, signer_over
 from tests.support.ledgers import seal
-from tests.support.refunds import ACTOR, REQUEST, World, altered
+from tests.support.refunds import ACTOR, KEY, REQUEST, World, altered
 from tests.support.ring import SILENCE
 
 
@@ -136,8 +137,9 @@ def test_a_blocked_tenant_changes_nothing(world: World) -> None:
     with pytest.raises(TenantBlockedError):
         world.submit(replace(REQUEST, amount="malformed"))
     with pytest.raises(TenantBlockedError):
-        world.service.cancel("gateway", refund.id, ACTOR)
-    assert world.service.get("gateway", refund.id).status is Status.QUEUED
+        world.service.request_cancellation("gateway", refund.id, ACTOR)
+    assert world.service.get("gateway", refund.id) == refund
+    assert world.store.cancellation_requests(10) == ()
     assert world.service.list("gateway").refunds == (refund,)
     assert world.submit(tenant="other").refund.status is Status.BROADCAST
 
@@ -162,6 +164,18 @@ def test_queued_refunds_of_a_blocked_tenant_wait(world: World) -> None:
 
     admin.unblock("gateway", ALICE)
     assert world.finish(queued)[0].status is Status.CONFIRMED
+
+
+def test_a_request_to_cancel_outlives_a_block(world: World) -> None:
+    """It pays nothing; an operator who blocks a tenant keeps none of its refunds."""
+    refund = world.accepted()
+    world.service.request_cancellation("gateway", refund.id, ACTOR)
+    _admin(world).block("gateway", ALICE)
+
+    world.worker.work()
+
+    assert world.stored(refund).status is Status.CANCELLED
+    assert world.chain.broadcasts == []
 
 
 def test_the_queue_of_a_blocked_tenant_costs_no_call_of_a_node(world: World) -> None:
@@ -285,19 +299,30 @@ def test_without_the_database_nothing_is_blocked(world: World) -> None:
 
 
 def test_signatures_name_the_tenant_and_the_subject(world: World) -> None:
-    """The actor of the request is the subject, and not the tenant."""
+    """The acceptance names the subject, the signature the worker, both the tenant."""
     actor = Actor.from_token("pod-2", "req-1", None)
-    world.service.submit(
+    audit = AuditLog(SILENCE, journal=world.store)
+    service = world.service
+    service._audit = audit
+    world.signer = signer_over(honest(KEY), audit)
+    submission = service.submit(
         tenant="gateway", idempotency_key="k", request=REQUEST, actor=actor
     )
+    world.worker.work()
     seal(world.store)
     records = [each.record.fields for each in world.store.sealed(0, 1000)]
+    (accepted,) = [each for each in records if each["operation"] == "refund"]
     signatures = [
         each for each in records if each["operation"] == "transaction-signing"
     ]
 
-    assert {each["actor"] for each in signatures} == {"token:pod-2"}
-    assert {each["details"]["tenant"] for each in signatures} == {"gateway"}
+    assert (accepted["actor"], accepted["request_id"]) == ("token:pod-2", "req-1")
+    assert {each["actor"] for each in signatures} == {"worker"}
+    assert {each["refund_id"] for each in signatures} == {submission.refund.id}
+    assert accepted["details"]["refund_id"] == submission.refund.id
+    assert {each["details"]["tenant"] for each in (accepted, *signatures)} == {
+        "gateway"
+    }
 
 
 def test_the_explanation_for_a_tenant_hides_other_refunds(world: World) -> None:

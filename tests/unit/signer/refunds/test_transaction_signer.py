@@ -14,7 +14,7 @@ from signer.model.refund import Kind, Refund, SignedTransaction, Status
 from signer.ports import Fees
 from signer.refunds.transaction_signer import Attempt, TransactionSigner, encode_refund
 from tests.support.devices import honest, recording, signer_over
-from tests.support.refunds import ACTOR, CUSTOMER, KEY, NETWORK, SECOND, World
+from tests.support.refunds import CUSTOMER, KEY, NETWORK, SECOND, World
 
 
 GWEI = 10**9
@@ -29,7 +29,7 @@ def reserved(world: World) -> Refund:
 
 def _signed(world: World, refund: Refund, attempt: Attempt) -> SignedTransaction:
     signer = TransactionSigner(world.ring, world.clock)
-    return signer.build_and_sign(refund, attempt, NETWORK, ACTOR).transaction
+    return signer.build_and_sign(refund, attempt, NETWORK).transaction
 
 
 def test_a_transfer_has_the_refunds_fields(world: World, reserved: Refund) -> None:
@@ -123,7 +123,7 @@ def test_a_chain_without_base_fee_gets_a_legacy_transaction(world: World) -> Non
 
 
 def test_the_audit_log_names_the_refund(world: World) -> None:
-    """Network, actor, request and refund are in the signing event."""
+    """Network, refund and the worker, which signs, are in the signing event."""
     audit, events = recording()
     world.signer = signer_over(honest(KEY), audit)
 
@@ -131,9 +131,9 @@ def test_the_audit_log_names_the_refund(world: World) -> None:
 
     assert {
         (event["operation"], event["network"], event["actor"]) for event in events
-    } == {("transaction-signing", "local", "gateway")}
+    } == {("transaction-signing", "local", "worker")}
     assert {(event["request_id"], event["refund_id"]) for event in events} == {
-        ("req-1", refund.id)
+        (None, refund.id)
     }
 
 

@@ -7,7 +7,7 @@ from signer.model.refund import Status
 from signer.model.wallet import Pause, Wallet
 from signer.refunds.wallet_repair import RepairResult, repair_wallets
 from tests.fixtures.ledger import stopped
-from tests.support.refunds import ACTOR, World, altered
+from tests.support.refunds import World, altered
 
 
 def _repair(world: World, *, apply: bool) -> list[RepairResult]:
@@ -141,7 +141,7 @@ def test_a_refund_on_a_stopped_network_can_be_cancelled(world: World) -> None:
     stopped(world.store, at=world.clock())
     refund = world.accepted()
 
-    cancelled = world.service.cancel("gateway", refund.id, ACTOR)
+    cancelled = world.cancel(refund)
 
     assert cancelled.status is Status.CANCELLED
 
