@@ -5,7 +5,7 @@ from typing import Any
 import falcon
 from falcon import Request
 
-from api import strict_json
+from signer import strict_json
 from signer.errors import InvalidInputError
 
 

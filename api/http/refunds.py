@@ -14,11 +14,12 @@ from api.http.middleware import Resource
 from api.http.waiting import WaitingRequests
 from api.request_context import actor, tenant
 from api.views.explanations import explanation_document
-from api.views.refunds import read_refund, refund_document
+from api.views.refunds import refund_document
 from signer.errors import InvalidInputError, NotFoundError
 from signer.model.refund import Refund as AnyRefund
 from signer.model.refund import is_refund_id
 from signer.refunds.explain import Explainer
+from signer.refunds.request_body import read_refund
 from signer.refunds.service import MAX_WAIT_SECONDS, RefundService
 
 
