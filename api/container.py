@@ -205,6 +205,7 @@ class Container:
             NonceManager(self.store, self.ring, self.ledger_clock, self.tenants),
             self.ledger_clock,
             alerts=self.alerts,
+            tenants=self.tenants,
         )
 
     @cached_property

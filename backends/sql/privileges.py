@@ -38,7 +38,8 @@ WITH us AS (
     WHERE pg_class.oid IN (
         to_regclass('audit_records'), to_regclass('audit_checkpoints'),
         to_regclass('refunds'), to_regclass('transactions'), to_regclass('keys'),
-        to_regclass('stops'), to_regclass('tenant_blocks')
+        to_regclass('stops'), to_regclass('tenant_blocks'),
+        to_regclass('request_signatures')
     )
 ), excess (severity, privilege) AS (
     SELECT 1, 'is a superuser, or can become one'

@@ -15,6 +15,7 @@ from datetime import timedelta
 from signer.alerts import Alerts
 from signer.chain.chain import Chain
 from signer.chain.fees import quote_fees
+from signer.config.tenants import TenantRegistry
 from signer.errors import (
     BackendUnavailableError,
     BroadcastRejectedError,
@@ -26,7 +27,7 @@ from signer.errors import (
     Refusal,
 )
 from signer.model.audit_record import Actor, Record
-from signer.model.refund import Kind, Refund, Status
+from signer.model.refund import UNSIGNED, Kind, Refund, Status
 from signer.ports import Clock, Store
 from signer.refunds.attempts import Attempts
 from signer.refunds.fee_monitor import FeeMonitor
@@ -38,6 +39,7 @@ from signer.refunds.nonces import (
 )
 from signer.refunds.pending_transactions import PendingTransactions, broadcast
 from signer.refunds.policy import find_violation
+from signer.refunds.signed_requests import SignedRequests
 from signer.refunds.sweep_policy import Objection, build_objection, find_fee_objection
 from signer.refunds.transaction_signer import TransactionSigner, build_purpose
 from signer.refunds.transitions import REBROADCAST_AFTER, Transitions
@@ -68,12 +70,14 @@ class Lifecycle:
         clock: Clock,
         *,
         alerts: Alerts | None = None,
+        tenants: TenantRegistry | None = None,
     ) -> None:
         self._store = store
         self._chains = chains
         self._transaction_signer = transaction_signer
         self._nonces = nonces
         self._clock = clock
+        self._signed_requests = SignedRequests(store, tenants or TenantRegistry())
         self._transitions = Transitions(store, clock)
         self._fee_monitor = FeeMonitor(store, alerts or Alerts(clock=clock), clock)
         self._attempts = Attempts(store, transaction_signer, self._fee_monitor, clock)
@@ -96,7 +100,8 @@ class Lifecycle:
         row is right again.
 
         Raises:
-            RowNotAuthenticError: Another program changed what the refund pays.
+            RowNotAuthenticError: Another program changed what the refund pays, or its
+                tenant, which signs, did not request it.
             StaleStateError: Another process changed the refund.
             HotWalletError: The step failed; the refund keeps its status.
         """
@@ -104,10 +109,12 @@ class Lifecycle:
         if take is None:
             return refund
         self._store.require_authentic(refund)
+        self._signed_requests.require(refund)
         chain = self._chain(refund)
         violation = find_violation(refund, chain.network)
         # A no-op, which has the reason of the failure, pays nothing.
-        if violation is not None and refund.failure_code is None:
+        is_noop = refund.failure_code is not None and refund.status not in UNSIGNED
+        if violation is not None and not is_noop:
             raise violation
         return take(refund, chain, actor)
 

@@ -29,10 +29,12 @@ from signer.model.refund import (
     Status,
     new_refund_id,
 )
+from signer.model.signed_request import NO_SIGNATURE, SignedRequest
 from signer.ports import Clock, Store
 from signer.refunds.lifecycle import Lifecycle
 from signer.refunds.nonces import require_unblocked
 from signer.refunds.policy import admit
+from signer.refunds.signed_requests import SignedRequests
 from signer.refunds.transaction_signer import build_purpose
 
 
@@ -90,6 +92,7 @@ class RefundService:
         self._wallets = wallets
         self._clock = clock
         self._tenants = tenants
+        self._signed_requests = SignedRequests(store, tenants)
         self._timer = timer
         self._sleep = sleep
         self._log = structlog.get_logger("refunds")
@@ -101,12 +104,16 @@ class RefundService:
         idempotency_key: str,
         request: RefundRequest,
         actor: Actor,
+        signed: SignedRequest = NO_SIGNATURE,
     ) -> Submission:
         """
         Accept *request* of *tenant* once, and try to broadcast it for *actor*.
 
+        *signed* is the request as it arrived, with its signature.
+
         Raises:
             TenantBlockedError: An operator blocked the tenant.
+            RequestSignatureError: The tenant signs its requests, and not this one.
             InvalidInputError, PolicyViolationError: The request is not allowed; nothing
                 was stored.
             InProgressError: The first request with this key has no response yet.
@@ -118,6 +125,7 @@ class RefundService:
         """
         require_unblocked(self._store, tenant)
         now, limits = self._clock(), self._tenants.limits(tenant)
+        proof = self._signed_requests.verify(tenant, idempotency_key, signed, now)
         try:
             admitted = admit(
                 request,
@@ -144,7 +152,7 @@ class RefundService:
                 return self._replay(earlier)
         record = self._draft(AuditAction.REFUND_ACCEPT, admitted, actor)
         refund, created = self._store.accept(
-            admitted, record, max_open=limits.max_open_refunds
+            admitted, record, max_open=limits.max_open_refunds, signed=proof
         )
         if not created:
             return self._replay(refund)

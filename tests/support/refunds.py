@@ -197,6 +197,7 @@ class World:
             TransactionSigner(ring, self.clock),
             NonceManager(self.store, ring, self.clock, self.tenants),
             self.clock,
+            tenants=self.tenants,
         )
 
     @property

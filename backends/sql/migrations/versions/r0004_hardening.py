@@ -11,8 +11,18 @@ revision = "0004"
 down_revision = "0003"
 
 DIALECTS = {
-    "sqlite": {"plain": "TEXT", "is_not": "IS NOT"},
-    "postgresql": {"plain": 'TEXT COLLATE "C"', "is_not": "IS DISTINCT FROM"},
+    "sqlite": {
+        "plain": "TEXT",
+        "bytes": "BLOB",
+        "time": "VARCHAR(32)",
+        "is_not": "IS NOT",
+    },
+    "postgresql": {
+        "plain": 'TEXT COLLATE "C"',
+        "bytes": "BYTEA",
+        "time": "TIMESTAMP WITH TIME ZONE",
+        "is_not": "IS DISTINCT FROM",
+    },
 }
 
 # A blank line ends a statement.
@@ -32,6 +42,18 @@ CREATE INDEX ix_transactions_signed_at ON transactions (chain_id, signed_at)
 
 CREATE INDEX ix_refunds_result ON refunds (chain_id, updated_at)
 WHERE status IN ('confirmed', 'failed')
+
+CREATE TABLE request_signatures (
+    refund_id {plain} NOT NULL,
+    body {bytes} NOT NULL,
+    content_digest {plain} NOT NULL,
+    signature_input {plain} NOT NULL,
+    signature {plain} NOT NULL,
+    at {time} NOT NULL,
+    CONSTRAINT pk_request_signatures PRIMARY KEY (refund_id),
+    CONSTRAINT fk_request_signatures_refund
+        FOREIGN KEY(refund_id) REFERENCES refunds (id)
+)
 """
 
 # A refund keeps what it pays, and its nonce.  Only a revocation takes a nonce back,
@@ -89,6 +111,9 @@ CREATE INDEX ix_refunds_tenant ON refunds (tenant, id)
 
 CREATE TRIGGER refunds_keep BEFORE UPDATE ON refunds WHEN {refund_changed}
 BEGIN SELECT RAISE(ABORT, 'a refund keeps what it pays, its nonce and its end'); END
+
+CREATE TRIGGER request_signatures_keep BEFORE UPDATE ON request_signatures
+BEGIN SELECT RAISE(ABORT, 'a signed request never changes'); END
 
 CREATE TRIGGER keys_keep BEFORE UPDATE ON keys WHEN {key_changed}
 BEGIN SELECT RAISE(ABORT, 'versions of keys only rise'); END
@@ -166,6 +191,17 @@ BEGIN RAISE check_violation USING MESSAGE = TG_ARGV[0]; END $$
 CREATE TRIGGER refunds_keep BEFORE UPDATE ON refunds
 FOR EACH ROW WHEN ({refund_changed})
 EXECUTE FUNCTION rows_keep('a refund keeps what it pays, its nonce and its end')
+
+CREATE TRIGGER request_signatures_keep BEFORE UPDATE ON request_signatures
+FOR EACH ROW EXECUTE FUNCTION rows_keep('a signed request never changes')
+
+-- The role that inserts a signed request cannot date it back.
+CREATE FUNCTION request_signatures_date() RETURNS trigger LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp AS $$
+BEGIN NEW.at := clock_timestamp(); RETURN NEW; END $$
+
+CREATE TRIGGER request_signatures_at BEFORE INSERT ON request_signatures
+FOR EACH ROW EXECUTE FUNCTION request_signatures_date()
 
 CREATE TRIGGER keys_keep BEFORE UPDATE ON keys FOR EACH ROW WHEN ({key_changed})
 EXECUTE FUNCTION rows_keep('versions of keys only rise')

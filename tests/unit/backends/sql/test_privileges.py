@@ -35,7 +35,13 @@ _CHECKPOINT = [
 _TO = "TO hotwallet_service"
 _FROM = "FROM hotwallet_service"
 
-_KEPT = ("audit_checkpoints", "audit_records", "refunds", "transactions")
+_KEPT = (
+    "audit_checkpoints",
+    "audit_records",
+    "refunds",
+    "request_signatures",
+    "transactions",
+)
 _CHANGING = {
     "audit_records": {"sequence", "hash"},
     "refunds": {*SAVED, "sender", "key_id", "nonce", "gas_limit"},
