@@ -269,17 +269,16 @@ class TenantRegistry:
         """
         Return the keys of which one must sign each request of the tenant *name*.
 
-        They are public keys in PEM, by id; none if the tenant does not sign.  A subject
-        that joined a tenant has that tenant's keys.
+        They are public keys in PEM, by id; none if the tenant does not sign.
 
         Raises:
-            UnknownTenantError: Some tenant signs, and there is none of this name: a
-                name that is not listed must not be a way around signatures.
+            UnknownTenantError: Some tenant signs, and there is none of this name, which
+                must not be a way around signatures.  Also not the name of a subject
+                that joined a tenant: one request would be paid under both names.
         """
         tenants = self.tenants or {}
-        found = tenants.get(name) or tenants.get(self._of.get(("sub", name), ""))
-        if found is not None:
-            return found.request_keys
+        if name in tenants:
+            return tenants[name].request_keys
         if any(tenant.request_keys for tenant in tenants.values()):
             raise UnknownTenantError("TENANTS_FILE has no tenant of this name")
         return {}
