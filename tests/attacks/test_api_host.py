@@ -22,7 +22,7 @@ from signer import strict_json
 from signer.alerts import Alert
 from signer.config.tenants import Tenant, TenantRegistry
 from signer.errors import HotWalletError
-from signer.model.refund import Refund, Status, new_refund_id
+from signer.model.refund import SWEEPER, Refund, Status, new_refund_id
 from signer.model.signed_request import SignedRequest
 from signer.refunds.request_body import read_refund
 from tests.fixtures.ledger import filled
@@ -262,6 +262,44 @@ def test_another_token_or_chain(
     assert host.world.stored(other).status is Status.CONFIRMED
     assert host.world.stored(changed).blocked_by == "policy-violation"
     assert host.world.stored(changed).nonce is None
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"{}", b'{"amount": 1}', b"[]"], ids=lambda body: body.decode() or "-"
+)
+def test_a_request_that_the_api_refuses(
+    host: Host, genuine: Refund, body: bytes
+) -> None:
+    """A malformed request that the gateway did sign: its row waits."""
+    at = host.world.clock()
+    signed = replace(GATEWAY.signed(body, "key-1", at), at=at)
+    host.insert(genuine, signed)
+
+    _require_frozen(host, genuine)
+
+
+@pytest.mark.parametrize("status", [Status.QUEUED, Status.RESERVED, Status.BROADCAST])
+def test_an_invented_sweep(host: Host, genuine: Refund, status: Status) -> None:
+    """A sweep needs no request, and pays only the active key's address."""
+    signer = host.world.signer
+    sweep = replace(
+        genuine, tenant=SWEEPER, payment_session_id=signer.address, recipient=THIEF
+    )
+    if status is not Status.QUEUED:
+        sweep = replace(
+            sweep,
+            status=status,
+            sender=signer.address,
+            key_id=signer.key_id,
+            nonce=0,
+            gas_limit=60_000,
+            tx_hash=f"0x{'00' * 32}",
+        )
+    host.insert(sweep)
+
+    host.work()
+
+    assert host.world.chain.payouts() == []
 
 
 @pytest.mark.parametrize("status", [Status.SIGNED, Status.BROADCAST, Status.MINED])
