@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 
 from signer.config.networks import Network
+from signer.config.tenant_limits import TokenLimits
 from signer.config.tenants import (
     NO_LIMITS,
     Tenant,
     TenantRegistry,
-    TokenLimits,
     check_tenants,
     is_tenant_name,
     load_tenants,

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from hypothesis import given
+from hypothesis import strategies as st
 
 from signer.crypto.http_signatures import normalize_public_key, verify_request
 from signer.errors import RequestSignatureError
@@ -143,6 +145,24 @@ def test_the_form_is_checked_first(value: str, problem: str) -> None:
     """The message names the part that is wrong."""
     with pytest.raises(RequestSignatureError, match=problem):
         verified(ED25519.headers(BODY, "k", NOW) | {INPUT: value})
+
+
+_TEXT = st.text(max_size=60) | st.lists(
+    st.sampled_from(
+        [
+            *("sig1=", "(", ")", '"@method"', '"@path"', '"content-digest"', " ", ";"),
+            *('"idempotency-key"', "created=1", 'keyid="gateway-2026"', ":AAAA:", ","),
+        ]
+    ),
+    max_size=14,
+).map("".join)
+
+
+@given(st.sampled_from(["Signature", INPUT, "Content-Digest"]), _TEXT)
+def test_any_text_is_refused(name: str, value: str) -> None:
+    """Hostile headers are an error of the caller, and of no other kind."""
+    with pytest.raises(RequestSignatureError):
+        verified(ED25519.headers(BODY, "k", NOW) | {name: value})
 
 
 def test_the_algorithm_is_that_of_the_key() -> None:
