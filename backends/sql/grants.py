@@ -43,6 +43,7 @@ _REFUNDS = (
     | _on("UPDATE", schema.refunds, "cancel_requested_at")
     | _on("INSERT", schema.refund_moves, "refund_id", "at")
     | _on("INSERT", schema.answers)
+    | _on("INSERT", schema.request_signatures)
 )
 
 _SEALING = _on("UPDATE", schema.audit_records, "sequence", "hash") | _on(

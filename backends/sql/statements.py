@@ -35,6 +35,7 @@ from backends.sql.schema import (
     keys,
     refund_moves,
     refunds,
+    request_signatures,
     sightings,
     transactions,
     wallets,
@@ -42,6 +43,7 @@ from backends.sql.schema import (
 from backends.sql.stops import is_blocked, is_stopped
 from signer.model.audit_record import Record
 from signer.model.refund import Refund, SignedTransaction, Status
+from signer.model.signed_request import SignedRequest
 
 
 Change = ReturningInsert[int | None] | ReturningUpdate[int | None]
@@ -216,6 +218,7 @@ _move = {
 }
 _FIRST_MOVE = {name: _move[name] for name in ("refund_id", "at")}
 _record = _parameters(transactions, tuple(transactions.c.keys()))
+_signed_request = _parameters(request_signatures, tuple(request_signatures.c.keys()))
 _audit_record = _parameters(audit_records, ("id", "body", "mac"))
 
 INSERT_MOVE = insert(refund_moves).values(_move)
@@ -223,6 +226,9 @@ INSERT_MOVE = insert(refund_moves).values(_move)
 
 INSERT_TRANSACTION = insert(transactions).values(_record)
 """Inserts signed bytes."""
+
+INSERT_SIGNED_REQUEST = insert(request_signatures).values(_signed_request)
+"""Inserts the request as its tenant signed it."""
 
 INSERT_AUDIT_RECORD = insert(audit_records).values(_audit_record)
 """Inserts an audit record."""
@@ -245,6 +251,8 @@ def _combine(step: Step) -> Executable:
         inserts = [(refund_moves, _FIRST_MOVE)]
     if step is Step.RECORD:
         inserts.append((transactions, _record))
+    if step is Step.ACCEPT:
+        inserts.append((request_signatures, _signed_request))
     if step in AUDITED:
         inserts.append((audit_records, _audit_record))
     return select(changed.c.nonce).add_cte(
@@ -258,10 +266,9 @@ def _combine(step: Step) -> Executable:
 
 
 def _row(row: Mapping[str, Any]) -> Select[Any]:
-    # A change without an audit record has no id, and inserts none.
-    id_ = row.get("id")
-    chosen = select(*row.values())
-    return chosen if id_ is None else chosen.where(id_.is_not(None))
+    # An audit record or a signed request that there is not has no id: insert none.
+    id_, *_ = row.values()
+    return select(*row.values()).where(id_.is_not(None))
 
 
 def _claim() -> ReturningUpdate[Any]:
@@ -315,6 +322,14 @@ def values(
     if transaction is not None:
         params.update(_fields(transactions, transaction))
     return params
+
+
+def signed_values(refund: Refund, signed: SignedRequest | None) -> Values:
+    """Return the parameters that insert *signed*, the request for *refund*."""
+    of_refund, *names = request_signatures.c.keys()
+    row: dict[str, Any] = {of_refund: None if signed is None else refund.id}
+    row |= {name: getattr(signed, name, None) for name in names}
+    return {f"request_signatures_{name}": value for name, value in row.items()}
 
 
 def _fields(table: Table, source: object) -> dict[str, Any]:

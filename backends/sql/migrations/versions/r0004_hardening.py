@@ -11,9 +11,15 @@ revision = "0004"
 down_revision = "0003"
 
 DIALECTS = {
-    "sqlite": {"plain": "TEXT", "time": "VARCHAR(32)", "is_not": "IS NOT"},
+    "sqlite": {
+        "plain": "TEXT",
+        "bytes": "BLOB",
+        "time": "VARCHAR(32)",
+        "is_not": "IS NOT",
+    },
     "postgresql": {
         "plain": 'TEXT COLLATE "C"',
+        "bytes": "BYTEA",
         "time": "TIMESTAMP WITH TIME ZONE",
         "is_not": "IS DISTINCT FROM",
     },
@@ -43,6 +49,18 @@ WHERE status IN ('confirmed', 'failed')
 
 CREATE INDEX ix_refunds_cancel_requested ON refunds (id)
 WHERE status = 'queued' AND cancel_requested_at IS NOT NULL
+
+CREATE TABLE request_signatures (
+    refund_id {plain} NOT NULL,
+    body {bytes} NOT NULL,
+    content_digest {plain} NOT NULL,
+    signature_input {plain} NOT NULL,
+    signature {plain} NOT NULL,
+    at {time} NOT NULL,
+    CONSTRAINT pk_request_signatures PRIMARY KEY (refund_id),
+    CONSTRAINT fk_request_signatures_refund
+        FOREIGN KEY(refund_id) REFERENCES refunds (id)
+)
 """
 
 # A nonce that no process reserved would leave a gap before the next one.  A worker adds
@@ -117,6 +135,9 @@ BEGIN SELECT RAISE(ABORT, 'a new refund is queued, and nothing was done yet'); E
 
 CREATE TRIGGER refunds_keep BEFORE UPDATE ON refunds WHEN {refund_changed}
 BEGIN SELECT RAISE(ABORT, 'a refund keeps what it pays, its nonce and its end'); END
+
+CREATE TRIGGER request_signatures_keep BEFORE UPDATE ON request_signatures
+BEGIN SELECT RAISE(ABORT, 'a signed request never changes'); END
 
 CREATE TRIGGER keys_keep BEFORE UPDATE OF {key_columns}
 ON keys WHEN {key_changed}
@@ -216,6 +237,17 @@ EXECUTE FUNCTION rows_keep('a new refund is queued, and nothing was done yet')
 CREATE TRIGGER refunds_keep BEFORE UPDATE ON refunds
 FOR EACH ROW WHEN ({refund_changed})
 EXECUTE FUNCTION rows_keep('a refund keeps what it pays, its nonce and its end')
+
+CREATE TRIGGER request_signatures_keep BEFORE UPDATE ON request_signatures
+FOR EACH ROW EXECUTE FUNCTION rows_keep('a signed request never changes')
+
+-- The role that inserts a signed request cannot date it back.
+CREATE FUNCTION request_signatures_date() RETURNS trigger LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp AS $$
+BEGIN NEW.at := clock_timestamp(); RETURN NEW; END $$
+
+CREATE TRIGGER request_signatures_at BEFORE INSERT ON request_signatures
+FOR EACH ROW EXECUTE FUNCTION request_signatures_date()
 
 CREATE TRIGGER keys_keep BEFORE UPDATE OF {key_columns}
 ON keys FOR EACH ROW WHEN ({key_changed})
