@@ -1,7 +1,7 @@
 """
 Finds sealed audit records that no process of this service wrote.
 
-The hashes of the chain need no key, so a program with the service's role can also seal
+The hashes of the chain need no key, so a program with a worker's role can also seal
 its record.  Only the MAC shows it.
 """
 

@@ -12,7 +12,7 @@ from backends.sql.database import Tables
 from backends.sql.inserts import insert_new
 from backends.sql.key_rows import KeyRows
 from backends.sql.schema import answers
-from backends.sql.statements import CLAIM, Step, Values, values
+from backends.sql.statements import CLAIM, Step, Values, signed_values, values
 from backends.sql.urls import SQLITE
 from backends.sql.validation import (
     is_address,
@@ -33,6 +33,7 @@ from signer.model.refund import (
     SignedTransaction,
     Status,
 )
+from signer.model.signed_request import SignedRequest
 from signer.model.spending_limits import NO_LIMITS, Limits
 
 
@@ -57,13 +58,19 @@ class RefundTables(Tables):
         record: Record | None = None,
         *,
         max_open: int | None = None,
+        signed: SignedRequest | None = None,
     ) -> tuple[Refund, bool]:
         require_new(refund)
         new = self._macs.sealed(refund)
         params = self._values(None, new, record=record)
+        params = {**params, **signed_values(refund, signed)}
         if apply_acceptance(self._database, refund, max_open, params) is not None:
             return new, True
         return self._database.run(lambda c: queries.find_conflict(c, refund)), False
+
+    def signed_request(self, refund_id: str) -> SignedRequest | None:
+        rows = self._rows(queries.SIGNED_REQUEST, refund_id)
+        return SignedRequest(*rows[0]) if rows else None
 
     def require_authentic(self, refund: Refund) -> None:
         self._macs.require(refund)

@@ -24,9 +24,11 @@ from signer.model.refund import (
     Status,
     new_refund_id,
 )
+from signer.model.signed_request import NO_SIGNATURE, SignedRequest
 from signer.ports import Clock, Store, Topic
 from signer.refunds.nonces import require_unblocked
 from signer.refunds.policy import admit
+from signer.refunds.signed_requests import SignedRequests
 from signer.refunds.transaction_signer import describe_payment
 
 
@@ -80,6 +82,7 @@ class RefundService:
         self._wallets = wallets
         self._clock = clock
         self._tenants = tenants
+        self._signed_requests = SignedRequests(store, tenants)
         self._timer = timer
 
     def submit(
@@ -89,12 +92,16 @@ class RefundService:
         idempotency_key: str,
         request: RefundRequest,
         actor: Actor,
+        signed: SignedRequest = NO_SIGNATURE,
     ) -> Submission:
         """
         Accept *request* of *tenant* once; *actor* is who asks.
 
+        *signed* is the request as it arrived, with its signature.
+
         Raises:
             TenantBlockedError: An operator blocked the tenant.
+            RequestSignatureError: The tenant signs its requests, and not this one.
             InvalidInputError, PolicyViolationError: The request is not allowed; nothing
                 was stored.
             InProgressError: The first request with this key has no response yet.
@@ -106,6 +113,7 @@ class RefundService:
         """
         require_unblocked(self._store, tenant)
         now, limits = self._clock(), self._tenants.limits(tenant)
+        proof = self._signed_requests.verify(tenant, idempotency_key, signed, now)
         try:
             admitted = admit(
                 request,
@@ -134,7 +142,7 @@ class RefundService:
             AuditAction.REFUND_ACCEPT, Operation.REFUND, actor, **_facts(admitted)
         )
         refund, created = self._store.accept(
-            admitted, record, max_open=limits.max_open_refunds
+            admitted, record, max_open=limits.max_open_refunds, signed=proof
         )
         if not created:
             return self._replay(refund)

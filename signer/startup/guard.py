@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import (
 from signer.chain.erc20 import DECIMALS
 from signer.config.allowed_keys import names_account
 from signer.config.networks import Network, Token
-from signer.config.settings import RAW_KEY, Settings
+from signer.config.settings import RAW_KEY, Role, Settings
 from signer.errors import (
     ChainError,
     ConfigurationError,
@@ -122,17 +122,21 @@ def check_chain(name: str, network: Network, client: ChainClient) -> None:
         raise ConfigurationError(*refusals)
 
 
-def check_journal(settings: Settings, journal: Journal) -> None:
+def check_journal(
+    settings: Settings, journal: Journal, *, serving: bool = True
+) -> None:
     """
-    Refuse a *journal* whose records a production service may change or delete.
+    Refuse a *journal* in which a production process may write more than it needs.
 
-    The code is ``audit-not-append-only``, or ``database-not-ready`` if the database
+    A worker, which is not *serving*, may share its database role with the API.  The
+    code is ``audit-not-append-only``, or ``database-not-ready`` if the database
     does not answer.
     """
     if not settings.is_production:
         return
     try:
-        found = journal.excess_privileges()
+        role = settings.serve_role if serving else Role.ALL
+        found = journal.excess_privileges(role)
     except StoreError as e:
         raise ConfigurationError(
             Refusal("database-not-ready", str(e), is_transient=e.retryable)
@@ -141,8 +145,8 @@ def check_journal(settings: Settings, journal: Journal) -> None:
         raise ConfigurationError(
             Refusal(
                 "audit-not-append-only",
-                f"the role of DATABASE_URL {', '.join(found)}; give the service a role"
-                " that owns nothing, with the grants of docs/reference/database.md",
+                f"the role of DATABASE_URL {', '.join(found)}; give the process the"
+                " database role with its grants: docker/grants.sql",
             )
         )
 

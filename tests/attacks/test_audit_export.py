@@ -54,7 +54,7 @@ def _inserting_roles(shipped: Roles) -> list[str]:
     with psycopg.connect(shipped.superuser) as connection:
         rows = connection.execute(
             "SELECT rolname FROM pg_roles WHERE rolname LIKE 'hotwallet_%'"
-            " AND has_table_privilege(rolname, 'audit_records', 'INSERT')"
+            " AND has_any_column_privilege(rolname, 'audit_records', 'INSERT')"
         ).fetchall()
     return [name for (name,) in rows]
 

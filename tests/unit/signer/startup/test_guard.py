@@ -770,13 +770,13 @@ def test_refusal_codes_are_found_in_the_source() -> None:
 @pytest.mark.parametrize(
     ("privileges", "codes"),
     [
-        (list, []),
-        (lambda: ["owns audit_records"], ["audit-not-append-only"]),
+        (lambda _: [], []),
+        (lambda _: ["owns audit_records"], ["audit-not-append-only"]),
         (StoreError("it does not answer"), ["database-not-ready"]),
     ],
 )
 def test_production_role_must_not_change_the_audit(
-    privileges: Callable[[], list[str]] | StoreError, codes: list[str]
+    privileges: Callable[[str], list[str]] | StoreError, codes: list[str]
 ) -> None:
     """A role that could is refused by name; other environments are not checked."""
     journal = altered(cast("Journal", None), excess_privileges=privileges)
@@ -788,3 +788,20 @@ def test_production_role_must_not_change_the_audit(
         refusals = e.refusals
 
     assert [refusal.code for refusal in refusals] == codes
+
+
+@pytest.mark.parametrize("role", ["all", "refunds", "admin"])
+def test_the_database_role_is_judged_by_what_the_process_serves(role: str) -> None:
+    """A worker, which serves nothing, may share a role with a process that does all."""
+    asked: list[str] = []
+
+    def excess(judged: str) -> list[str]:
+        asked.append(judged)
+        return []
+
+    journal = altered(cast("Journal", None), excess_privileges=excess)
+    settings = Settings.from_env({**PRODUCTION, "SERVE_ROLE": role})
+    check_journal(settings, journal)
+    check_journal(settings, journal, serving=False)
+
+    assert asked == [role, "all"]
