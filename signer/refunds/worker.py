@@ -40,6 +40,9 @@ _CANCELLATIONS = 100
 
 _PASSES_PER_WALLET_CHECK = 5
 
+_STOP_SECONDS = 1.0
+"""The longest wait: a worker that waits does not notice that it must stop."""
+
 
 class Worker:
     """
@@ -93,7 +96,7 @@ class Worker:
                 self._attempt(self.work)
                 until = self._timer() + interval
                 while not is_stopping() and (left := until - self._timer()) > 0:
-                    if watch.wait(left):
+                    if watch.wait(min(left, _STOP_SECONDS)):
                         self._attempt(self.advance)
                 if is_stopping():
                     return
@@ -127,9 +130,15 @@ class Worker:
     def _find_cancellations(self) -> Sequence[Refund]:
         """Return refunds to cancel, each once in a pass: it may have to wait."""
         asked = self._store.cancellation_requests(_CANCELLATIONS)
-        found = [refund for refund in asked if refund.id not in self._cancelling]
+        found = self._untried(asked)
+        if not found and len(asked) == _CANCELLATIONS:
+            last = max(self._cancelling)
+            found = self._untried(self._store.cancellation_requests(len(asked), last))
         self._cancelling.update(refund.id for refund in found)
         return found
+
+    def _untried(self, asked: Sequence[Refund]) -> Sequence[Refund]:
+        return [refund for refund in asked if refund.id not in self._cancelling]
 
     def _attempt(self, work: Callable[[], int]) -> None:
         try:

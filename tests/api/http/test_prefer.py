@@ -119,6 +119,23 @@ def test_a_wait_for_zero_seconds_does_not_wait(paying: TestClient, pace: Pace) -
     assert pace.slept == 0
 
 
+@pytest.mark.parametrize("method", ["POST", "GET"])
+def test_a_wait_that_is_not_possible_is_not_applied(
+    without_worker: Application, pace: Pace, method: str
+) -> None:
+    """With one thread the response comes at once, as RFC 7240 allows."""
+    client = without_worker(1)
+    posted = post(client, BODY, Prefer="wait=10")
+    if method == "POST":
+        answer = posted
+    else:
+        headers = bearer() | {"Prefer": "wait=10"}
+        answer = client.simulate_get(posted.headers["location"], headers=headers)
+
+    assert _shown(answer) == (201 if method == "POST" else 200, "queued", None)
+    assert pace.slept == 0
+
+
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_one_thread_never_waits(
     without_worker: Application, pace: Pace, threads: int

@@ -1,7 +1,11 @@
 """The worker: passes, claims, failures and wallet checks."""
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime, timedelta
+from pathlib import Path
+from threading import Event
 
 import coincurve
 import pytest
@@ -17,13 +21,23 @@ from signer.errors import (
     HotWalletError,
     StoreUnavailableError,
 )
-from signer.model.audit_record import Actor
 from signer.model.key import KeyState
 from signer.model.refund import HOLD, Refund, Status
 from signer.model.wallet import Pause
+from signer.ports import Ledger
+from signer.refunds.worker import Worker
 from tests.support.devices import honest, planted, point, recording, signer_over
 from tests.support.keys import key_at, made_active
-from tests.support.refunds import AMOUNT, CUSTOMER, KEY, World, altered
+from tests.support.refunds import (
+    ACTOR,
+    AMOUNT,
+    CUSTOMER,
+    KEY,
+    World,
+    altered,
+    watched,
+)
+from tests.support.waiting import eventually
 
 
 def _statuses(world: World, refunds: Sequence[Refund]) -> list[Status]:
@@ -61,9 +75,18 @@ def test_the_worker_signs_in_its_own_name(world: World) -> None:
     assert {event["request_id"] for event in events} == {None}
 
 
-def test_a_refund_of_a_running_request_is_not_claimed(world: World) -> None:
-    """The request has the claim until it expires."""
+def test_an_accepted_refund_is_claimed_at_once(world: World) -> None:
+    """Only workers send: no request has a claim."""
     refund = world.accepted()
+
+    assert world.worker.work() == 3
+    assert _statuses(world, [refund]) == [Status.BROADCAST]
+
+
+def test_a_refund_of_another_worker_is_not_claimed(world: World) -> None:
+    """That worker has the claim until it expires (R6)."""
+    refund = world.accepted()
+    world.store.claim(world.clock(), world.clock() + HOLD, 1)
 
     assert world.work(after=HOLD - timedelta(milliseconds=1)) == 0
     assert world.work(after=timedelta(milliseconds=1)) == 3
@@ -75,9 +98,9 @@ def test_a_refund_is_claimed_by_one_worker(world: World) -> None:
     refunds = [world.accepted() for _ in range(3)]
     other = []
 
-    def step(refund: Refund, actor: Actor) -> Refund:
+    def step(refund: Refund) -> Refund:
         other.append(world.worker.work())
-        return world.lifecycle.step(refund, actor)
+        return world.lifecycle.step(refund)
 
     world.clock.now += HOLD
 
@@ -91,9 +114,9 @@ def test_a_worker_whose_claim_expired_changes_nothing(world: World) -> None:
     """Its step is stale, and moves no money (R6)."""
     refund = world.accepted()
 
-    def step(claimed: Refund, actor: Actor) -> Refund:
+    def step(claimed: Refund) -> Refund:
         world.work()
-        return world.lifecycle.step(claimed, actor)
+        return world.lifecycle.step(claimed)
 
     world.clock.now += HOLD
 
@@ -250,10 +273,10 @@ def test_an_unexpected_exception_does_not_stop_other_refunds(world: World) -> No
     """It is logged by its type."""
     unlucky, *others = [world.accepted() for _ in range(3)]
 
-    def step(refund: Refund, actor: Actor) -> Refund:
+    def step(refund: Refund) -> Refund:
         if refund.id == unlucky.id:
             raise ZeroDivisionError("secret 1234")
-        return world.lifecycle.step(refund, actor)
+        return world.lifecycle.step(refund)
 
     world.clock.now += HOLD
 
@@ -296,7 +319,7 @@ def test_a_flood_does_not_delay_tracking(world: World) -> None:
         return [world.stored(one)] * limit
 
     world.store = altered(world.store, claim=claim)
-    idle = altered(world.lifecycle, step=lambda refund, actor: refund)
+    idle = altered(world.lifecycle, step=lambda refund: refund)
 
     assert world.worker_with(idle).work() == 100
     assert claims == [(HOLD, 10)] * 10
@@ -404,43 +427,164 @@ def test_a_refund_that_cannot_be_postponed_stays_claimed(world: World) -> None:
     assert _statuses(world, [refund]) == [Status.BROADCAST]
 
 
-def test_a_worker_runs_until_wait_returns_true(world: World) -> None:
-    """It works, asks whether to stop, and works again."""
-    world.accepted()
-    world.clock.now += HOLD
-    answers = iter([False, False, True])
-    passes = []
+def _waiting(world: World, wait: Callable[[float], bool]) -> Worker:
+    """Return a worker on the world's clock that calls *wait* between its passes."""
+    world.store = watched(world.store, wait)
+    worker = world.worker
+    worker._timer = lambda: world.clock().timestamp()
+    return worker
 
-    def wait() -> bool:
-        passes.append(len(world.chain.broadcasts))
-        return next(answers)
 
-    world.worker.run(wait)
+def test_a_worker_runs_until_it_is_stopped(world: World) -> None:
+    """It runs a pass every interval, and asks before each wait whether to stop."""
+    waits: list[float] = []
 
-    assert passes == [1, 1, 1]
+    def wait(seconds: float) -> bool:
+        waits.append(seconds)
+        world.clock.advance(seconds=seconds)
+        return False
+
+    worker = _waiting(world, wait)
+    worker.run(lambda: len(waits) == 3, 0.5)
+
+    assert waits == [0.5, 0.5, 0.5]
+    assert worker._passes == 3
+
+
+def test_a_worker_that_is_stopped_ends_after_its_pass(world: World) -> None:
+    """``hotwallet worker --once`` makes one pass."""
+    refund = world.accepted()
+
+    _waiting(world, lambda _: pytest.fail("it waited")).run(lambda: True, 3600)
+
+    assert _statuses(world, [refund]) == [Status.BROADCAST]
+
+
+def test_a_worker_is_stopped_while_it_waits(world: World) -> None:
+    """It checks at least every second, however long its interval is."""
+    waits: list[float] = []
+
+    def wait(seconds: float) -> bool:
+        waits.append(seconds)
+        world.clock.advance(seconds=seconds)
+        return False
+
+    worker = _waiting(world, wait)
+    worker.run(lambda: len(waits) == 2, 3600)
+
+    assert waits == [1, 1]
+    assert worker._passes == 1
+
+
+def test_accepted_refunds_are_sent_between_two_passes(world: World) -> None:
+    """A change that is noticed starts no pass: wallets and tracking wait for it."""
+    waits: list[float] = []
+    refunds: list[Refund] = []
+
+    def wait(seconds: float) -> bool:
+        waits.append(seconds)
+        if refunds:
+            assert _statuses(world, refunds) == [Status.BROADCAST] * len(refunds)
+        if len(refunds) < 3:
+            refunds.append(world.accepted())
+            world.clock.advance(milliseconds=125)
+            return True
+        world.clock.advance(seconds=seconds)
+        return False
+
+    worker = _waiting(world, wait)
+    worker.run(lambda: len(waits) == 4, 0.5)
+
+    assert waits == [0.5, 0.375, 0.25, 0.125]
+    assert worker._passes == 1
+    assert world.chain.calls["broadcast"] == 3
 
 
 def test_a_worker_survives_a_failing_database(world: World) -> None:
-    """A failed pass is logged, and the next one is run."""
-    world.accepted()
-    world.clock.now += HOLD
-    answers = iter([False, True])
-    troubles = iter([StoreUnavailableError("gone")])
+    """A failed pass is logged, and so is a failed start between two passes."""
+    refund = world.accepted()
+    troubles = [StoreUnavailableError("gone")] * 2
+    waits: list[float] = []
 
     def claim(now: datetime, until: datetime, limit: int) -> Sequence[Refund]:
-        for trouble in troubles:
-            raise trouble
+        if troubles:
+            raise troubles.pop()
         return store.claim(now, until, limit)
+
+    def wait(seconds: float) -> bool:
+        waits.append(seconds)
+        return True
 
     store, world.store = world.store, altered(world.store, claim=claim)
 
     with capture_logs() as logs:
-        world.worker.run(lambda: next(answers))
+        _waiting(world, wait).run(lambda: len(waits) == 2, 0.5)
 
     assert [(entry["event"], entry["code"]) for entry in logs] == [
         ("pass-failed", "store-unavailable")
-    ]
-    assert len(world.chain.broadcasts) == 1
+    ] * 2
+    assert _statuses(world, [refund]) == [Status.BROADCAST]
+
+
+@pytest.fixture
+def running(world: World) -> Iterator[Callable[[Worker, float], None]]:
+    """Return a function that runs a worker in a thread until the test ends."""
+    stop = Event()
+    with ThreadPoolExecutor() as threads:
+        started: list[Future[None]] = []
+
+        def run(worker: Worker, interval: float) -> None:
+            started.append(threads.submit(worker.run, stop.is_set, interval))
+
+        try:
+            yield run
+        finally:
+            stop.set()
+            for each in started:
+                each.result(10)
+
+
+def test_a_worker_wakes_up_when_another_process_accepts(
+    world: World,
+    tmp_path: Path,
+    opened: Callable[[Path], Ledger],
+    running: Callable[[Worker, float], None],
+) -> None:
+    """It drains the queue, on a connection of its own, long before its next pass."""
+    worker = world.worker
+    running(worker, 3600)
+    assert eventually(lambda: worker._passes == 1, 10)
+    api = World(opened(tmp_path / "0.db"), clock=world.clock, signer=world.signer)
+
+    refunds = [api.accepted() for _ in range(25)]
+
+    assert eventually(lambda: _statuses(world, refunds) == [Status.BROADCAST] * 25, 30)
+    assert worker._passes == 1
+
+
+def test_a_worker_wakes_up_when_another_process_asks_to_cancel(
+    world: World,
+    tmp_path: Path,
+    opened: Callable[[Path], Ledger],
+    running: Callable[[Worker, float], None],
+) -> None:
+    """A queued refund that waits for a limit is cancelled at once (R26)."""
+    world.change_token(hourly_limit="12.5")
+    sent, queued = world.broadcast(), world.accepted()
+    worker = world.worker
+    running(worker, 3600)
+    assert eventually(lambda: world.stored(queued).blocked_by == "limit-reached", 10)
+    api = World(opened(tmp_path / "0.db"), clock=world.clock, signer=world.signer)
+    service = api.service
+    service._store = api.store  # With its own watch.
+    service._timer = time.monotonic
+
+    asked = service.request_cancellation("gateway", queued.id, ACTOR)
+    cancelled = service.wait(asked, 20)
+
+    assert cancelled.status is Status.CANCELLED
+    assert worker._passes == 1
+    assert _statuses(world, [sent]) == [Status.BROADCAST]
 
 
 def test_an_unreadable_ring_does_not_stop_the_pass(world: World) -> None:
@@ -482,3 +626,148 @@ def test_a_key_that_never_paid_is_retired(world: World) -> None:
 
     active, former = world.store.keys()
     assert (active.state, former.state) == (KeyState.ACTIVE, KeyState.RETIRED)
+
+
+def _asked(world: World, refund: Refund) -> Refund:
+    """Return *refund* after a request to cancel it."""
+    world.service.request_cancellation("gateway", refund.id, ACTOR)
+    return world.stored(refund)
+
+
+def test_a_request_to_cancel_precedes_the_queue(world: World) -> None:
+    """A refund that is due is cancelled and not sent (R26)."""
+    refunds = [world.accepted() for _ in range(3)]
+    _asked(world, refunds[2])
+
+    assert world.worker.work() == 7
+    assert _statuses(world, refunds) == [
+        Status.BROADCAST,
+        Status.BROADCAST,
+        Status.CANCELLED,
+    ]
+
+
+def test_a_refund_that_is_not_due_is_cancelled(world: World) -> None:
+    """It does not wait for its retry, nor for the claim of a dead worker (R26)."""
+    late, held = world.accepted(), world.accepted()
+    world.lifecycle.postpone(late, ChainUnavailableError("gone"))
+    world.store.claim(world.clock(), world.clock() + HOLD, 10)
+    for refund in (late, held):
+        _asked(world, refund)
+
+    assert world.worker.advance() == 2
+    assert _statuses(world, [late, held]) == [Status.CANCELLED] * 2
+
+
+def test_two_workers_cancel_once(world: World) -> None:
+    """The second one's step is stale, and only one record is written (R6, R26)."""
+    refund = _asked(world, world.accepted())
+    lifecycle = world.lifecycle
+    lifecycle._audit, events = recording()
+
+    def step(each: Refund) -> Refund:
+        world.worker.advance()
+        return lifecycle.step(each)
+
+    with capture_logs() as logs:
+        steps = world.worker_with(altered(lifecycle, step=step)).advance()
+
+    assert steps == 0
+    assert [entry["event"] for entry in logs] == ["refund-ended"]
+    assert events == []
+    assert _statuses(world, [refund]) == [Status.CANCELLED]
+
+
+def test_a_failing_cancellation_is_tried_once_a_pass(world: World) -> None:
+    """It is postponed like other steps, and a wake-up does not try it again (R26)."""
+    refund = _asked(world, world.accepted())
+    errors = [ChainUnavailableError("gone")] * 100
+    world.chain.fail("pending_count", *errors)
+    worker = world.worker
+    worker._passes = 1  # No pass checks wallets, which asks the chain as well.
+
+    tried = []
+    for _ in range(3):
+        with capture_logs() as logs:
+            steps = worker.work() + worker.advance() + worker.advance()
+        assert steps == 0
+        tried.append(world.chain.calls["pending_count"])
+        assert [(entry["event"], entry["code"]) for entry in logs] == [
+            ("refund-delayed", "chain-unavailable")
+        ]
+
+    waiting = world.stored(refund)
+    assert tried == [1, 2, 3]
+    assert (waiting.status, waiting.blocked_by) == (Status.QUEUED, "chain-unavailable")
+    assert waiting.attempts == 3
+    assert waiting.due_at == world.clock() + timedelta(seconds=4)
+    assert waiting.cancel_requested_at == world.clock()
+
+
+def test_a_failing_cancellation_does_not_spin(world: World) -> None:
+    """Its own writes wake the worker up, which then has nothing to do (R26)."""
+    refund = _asked(world, world.accepted())
+    world.chain.fail("pending_count", *[ChainUnavailableError("gone")] * 100)
+    wakes: list[int] = []
+
+    def wait(seconds: float) -> bool:
+        wakes.append(world.stored(refund).version)
+        world.clock.advance(milliseconds=10)
+        return True
+
+    worker = _waiting(world, wait)
+    worker._passes = 1
+    with capture_logs():
+        worker.run(lambda: len(wakes) == 90, 0.9)
+
+    assert wakes == [1] * 90
+    assert world.chain.calls["pending_count"] == 1
+
+
+def test_failing_cancellations_do_not_hold_up_others(world: World) -> None:
+    """Those that fail in a pass are skipped until the next one (R26)."""
+    silent = [world.on_network("silent", world.accepted()) for _ in range(3)]
+    good = [world.accepted() for _ in range(2)]
+    unreachable = altered(world.chain, pending_count=ChainUnavailableError("gone"))
+    chains = {**world.chains, "silent": Chain(world.network, unreachable)}
+    lifecycle = world.lifecycle
+    lifecycle._chains = chains
+    for refund in (*silent, *good):
+        _asked(world, refund)
+    worker = world.worker_with(lifecycle, **chains)
+
+    with capture_logs() as logs:
+        assert worker.work() == 2
+
+    delayed = [entry["refund_id"] for entry in logs if "refund_id" in entry]
+    assert delayed[:3] == [refund.id for refund in silent]
+    assert _statuses(world, [*silent, *good]) == [
+        *[Status.QUEUED] * 3,
+        *[Status.CANCELLED] * 2,
+    ]
+
+
+def test_more_failing_cancellations_than_a_batch(world: World) -> None:
+    """The worker reads on after those that it tried in this pass (R26)."""
+    refunds = [_asked(world, world.accepted()) for _ in range(250)]
+    stuck = {refund.id for refund in refunds[:200]}
+    lifecycle = world.lifecycle
+    tried: list[str] = []
+
+    def step(refund: Refund) -> Refund:
+        tried.append(refund.id)
+        if refund.id in stuck:
+            raise ChainUnavailableError("gone")
+        return lifecycle.step(refund)
+
+    world.store = altered(world.store, claim=lambda *_: ())
+    worker = world.worker_with(altered(lifecycle, step=step))
+    # So that the outage of one is not that of all.
+    worker._find_cause = lambda refund, error: ()  # type: ignore[method-assign]
+    with capture_logs():
+        worker.work()
+        worker.advance()
+        worker.advance()
+
+    assert tried == [refund.id for refund in refunds]
+    assert _statuses(world, refunds[200:]) == [Status.CANCELLED] * 50

@@ -1,0 +1,159 @@
+"""Proofs that the active key signs, for the processes that have no key."""
+
+from collections.abc import Callable
+from datetime import datetime
+
+import pytest
+from structlog.testing import capture_logs
+
+from backends.sql import SQLStore
+from signer.errors import (
+    BackendUnavailableError,
+    HotWalletError,
+    KeyUnusableError,
+    StoreUnavailableError,
+)
+from signer.keys.proof import PROOF_VALID_SECONDS, PROVE_EVERY_SECONDS, KeyProof
+from tests.support.keys import key_at, made_active
+from tests.support.refunds import SECOND, World, altered
+
+
+@pytest.fixture
+def world(sqlite_store: SQLStore) -> World:
+    """A worker whose key is active."""
+    return World(sqlite_store)
+
+
+def _proof(world: World, check: Callable[[], object] = lambda: None) -> KeyProof:
+    """Return the proof of a worker that starts now."""
+    return KeyProof(
+        world.store, world.ring, check, world.clock, lambda: world.clock().timestamp()
+    )
+
+
+def _proved_at(world: World) -> datetime | None:
+    return world.key.proved_at
+
+
+def _fail(errors: list[HotWalletError]) -> Callable[[], None]:
+    """Return a check that fails with each of *errors* in turn, and then succeeds."""
+
+    def check() -> None:
+        if errors:
+            raise errors.pop(0)
+
+    return check
+
+
+def test_a_key_that_signs_is_proved(world: World) -> None:
+    """The time is the worker's; the row changes in nothing else."""
+    before = world.ring.active().key
+
+    _proof(world)()
+
+    assert _proved_at(world) == world.clock()
+    assert world.key == before
+    assert world.key.version == before.version
+
+
+def test_a_key_is_proved_every_ten_seconds(world: World) -> None:
+    """A worker calls it before each claim; a check costs the device a signature."""
+    checks: list[float] = []
+    begun = world.clock()
+    proof = _proof(
+        world, lambda: checks.append((world.clock() - begun).total_seconds())
+    )
+
+    for _ in range(60):
+        proof()
+        world.clock.advance(seconds=0.5)
+
+    assert checks == [0, PROVE_EVERY_SECONDS, 2 * PROVE_EVERY_SECONDS]
+    proved_at = _proved_at(world)
+    assert proved_at is not None
+    assert (proved_at - begun).total_seconds() == checks[-1]
+
+
+def test_several_passes_may_fail_before_a_proof_expires() -> None:
+    """One lost signature must not make a process report that it is not ready."""
+    assert PROOF_VALID_SECONDS >= 3 * PROVE_EVERY_SECONDS
+
+
+@pytest.mark.parametrize(
+    "error", [BackendUnavailableError("u:p@host"), KeyUnusableError("u:p@host")]
+)
+def test_a_key_that_does_not_sign_is_not_proved(
+    world: World, error: HotWalletError
+) -> None:
+    """The error is logged by its code, and the next check is ten seconds later."""
+    proof = _proof(world, _fail([error, error]))
+
+    with capture_logs() as logs:
+        for _ in range(2):
+            proof()
+            proof()
+            assert _proved_at(world) is None
+            world.clock.advance(seconds=PROVE_EVERY_SECONDS)
+        proof()
+
+    assert (
+        logs
+        == [{"event": "key-not-proved", "log_level": "warning", "code": error.code}] * 2
+    )
+    assert _proved_at(world) == world.clock()
+
+
+def test_an_earlier_proof_grows_old(world: World) -> None:
+    """A failure changes nothing, so that readers see how old the last proof is."""
+    begun = world.clock()
+    errors: list[HotWalletError] = []
+    proof = _proof(world, _fail(errors))
+    proof()
+    errors.append(BackendUnavailableError("gone"))
+    world.clock.advance(seconds=PROVE_EVERY_SECONDS)
+
+    proof()
+
+    assert _proved_at(world) == begun
+
+
+@pytest.mark.parametrize("method", ["prove", "active"])
+def test_a_failing_ledger_does_not_stop_the_worker(world: World, method: str) -> None:
+    """The proof is tried again ten seconds later."""
+    gone = StoreUnavailableError("gone")
+    proof = _proof(world)
+    if method == "prove":
+        proof._store = altered(world.store, prove=gone)
+    else:
+        proof._ring = altered(world.ring, active=gone)
+
+    with capture_logs() as logs:
+        proof()
+
+    assert [entry["code"] for entry in logs] == ["store-unavailable"]
+    assert _proved_at(world) is None
+
+
+def test_the_key_that_is_active_now_is_proved(world: World) -> None:
+    """A former key keeps its last proof, which nothing reads (O4)."""
+    proof = _proof(world)
+    proof()
+    begun = world.clock()
+    made_active(world.store, key_at(SECOND.address))
+    world.clock.advance(seconds=PROVE_EVERY_SECONDS)
+    proof._ring.refresh()
+
+    proof()
+
+    active, former = world.store.keys()
+    assert (active.address, active.proved_at) == (SECOND.address, world.clock())
+    assert (former.address, former.proved_at) == (world.signer.address, begun)
+
+
+def test_a_worker_proves_its_key_when_it_is_idle(world: World) -> None:
+    """Also a worker without refunds keeps the other processes ready."""
+    worker = world.worker
+
+    assert worker.work() == 0
+
+    assert _proved_at(world) == world.clock()
