@@ -180,7 +180,7 @@ def _fill(store: SQLStore, count: int) -> None:
     filled(store, rows)
     store._database.transaction(lambda c: c.execute(insert(sightings), seen))
     if store._database.dialect == "postgresql":  # As autovacuum does.
-        store._database.run(lambda c: c.execute(text("ANALYZE")))
+        store._database.run(lambda c: c.execute(text("VACUUM ANALYZE")))
 
 
 def _plan(store: SQLStore, statement: Any, given: Mapping[str, Any]) -> str:
