@@ -43,7 +43,7 @@ GRANT INSERT (id, tenant, idempotency_key, fingerprint, reference, payment_sessi
     ON refunds TO hotwallet_admin;
 GRANT UPDATE (status, updated_at, version, sender, key_id, nonce, gas_limit, due_at, attempts, blocked_by)
     ON refunds TO hotwallet_admin;
-GRANT INSERT ON refund_moves TO hotwallet_admin;
+GRANT INSERT ON refund_moves, request_signatures TO hotwallet_admin;
 GRANT UPDATE (paused_by, paused_at, version) ON wallets TO hotwallet_admin;
 GRANT INSERT, UPDATE (accepted_at) ON sightings TO hotwallet_admin;
 GRANT INSERT, UPDATE (key_id, state, updated_at, epoch, requested_by, held_until, blocked_by, version, mac)

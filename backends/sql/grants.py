@@ -34,7 +34,10 @@ _EVERY = (
 
 _ATTEMPTS = _counting(schema.attempts) | _forgetting(schema.attempts)
 
-_NEW_REFUNDS = _on("INSERT", schema.refunds, *ACCEPTED)
+# One statement inserts all of these.
+_NEW_REFUNDS = _on("INSERT", schema.refunds, *ACCEPTED) | _on(
+    "INSERT", schema.request_signatures
+)
 
 _REFUNDS = (
     _EVERY
@@ -43,7 +46,6 @@ _REFUNDS = (
     | _on("UPDATE", schema.refunds, "cancel_requested_at")
     | _on("INSERT", schema.refund_moves, "refund_id", "at")
     | _on("INSERT", schema.answers)
-    | _on("INSERT", schema.request_signatures)
 )
 
 _SEALING = _on("UPDATE", schema.audit_records, "sequence", "hash") | _on(

@@ -12,7 +12,7 @@ import pytest
 from signer.model.audit_record import Record
 from signer.model.refund import Status
 from signer.ports import Sealing
-from tests.fixtures.ledger import queued, stopped
+from tests.fixtures.ledger import later, queued, stopped
 from tests.fixtures.roles import Processes, Roles
 from tests.support.database_attacks import Attacks
 from tests.support.ledgers import DRAFTS
@@ -164,6 +164,24 @@ def test_a_request_to_cancel(processes: Processes, thief: Thief) -> None:
     assert processes.worker.stored(waiting).status is Status.CANCELLED
     assert processes.worker.chain.payouts() == [(CUSTOMER, AMOUNT)]
     assert thief.steal("UPDATE refunds SET cancel_requested_at = NULL") == REFUSED
+
+
+def test_a_signed_request_that_is_stored_later(
+    processes: Processes, thief: Thief
+) -> None:
+    """A refund keeps the request with which it came, and the time of another is now."""
+    refund = processes.refunds.accepted()
+    insert = (
+        "INSERT INTO request_signatures (refund_id, body, content_digest,"
+        " signature_input, signature, at)"
+        f" VALUES ('{refund.id}', '', '', '', '', '{{}}')"
+    )
+
+    assert thief.steal(insert.format("2026-01-01")) is None
+    stored = processes.worker.store.signed_request(refund.id)
+    assert stored is not None
+    assert stored.at > later(-60)
+    assert thief.steal(insert.format("2026-01-01")) == "23505"
 
 
 def test_an_earlier_history(processes: Processes, thief: Thief) -> None:

@@ -124,6 +124,7 @@ def work_on_refunds(processes: Processes) -> None:
         submit("other")
     confirmed, _ = worker.finish(sent, refunds.accepted())
     assert confirmed.status is Status.CONFIRMED
+    assert worker.store.signed_request(sent.id) is None
     cancelled = refunds.accepted()
     service.request_cancellation("gateway", cancelled.id, ALICE)
     waiting = refunds.accepted()

@@ -41,6 +41,8 @@ DENIED_TO_ALL = (
     "DELETE FROM transactions",
     "DELETE FROM refund_moves",
     "UPDATE answers SET body = ''",
+    "UPDATE request_signatures SET body = ''",
+    "DELETE FROM request_signatures",
     "DELETE FROM sightings",
     "DELETE FROM spendings",
     # Choose a key, or lift a stop, by removing the row.
