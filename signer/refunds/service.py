@@ -43,6 +43,9 @@ The first request has probably died by then; if not, it returns the same respons
 WORKER_SECONDS = 3.0
 """How long a request waits for a worker to send or cancel its refund, in seconds."""
 
+SILENCE_SECONDS = 10.0
+"""How long requests do not wait after no worker took a refund in time, in seconds."""
+
 
 @dataclass(frozen=True, slots=True)
 class Submission:
@@ -84,6 +87,7 @@ class RefundService:
         self._tenants = tenants
         self._signed_requests = SignedRequests(store, tenants)
         self._timer = timer
+        self._silent_until = float("-inf")  # No worker seems to run.
 
     def submit(
         self,
@@ -155,12 +159,17 @@ class RefundService:
 
     def await_broadcast(self, refund: Refund) -> Refund:
         """
-        Return *refund* once a worker has tried to send it.
+        Return *refund* once a worker has tried to send it, or after ``WORKER_SECONDS``.
 
-        Workers are that fast unless they are behind or down: it waits for up to
-        ``WORKER_SECONDS``.
+        It returns at once if lately no worker took a refund in time: waiting requests
+        would only take threads from others.
         """
-        return self._wait(refund, WORKER_SECONDS, _is_tried)
+        if self._timer() < self._silent_until:
+            return refund
+        found = self._wait(refund, WORKER_SECONDS, _is_tried)
+        if found.version == refund.version:
+            self._silent_until = self._timer() + SILENCE_SECONDS
+        return found
 
     def wait(self, refund: Refund, seconds: float) -> Refund:
         """Return *refund* when it is final, or after *seconds*."""
