@@ -75,7 +75,7 @@ def open_container(
     """
     container = build_container(environ)
     warnings = _check_settings(container, serving=serving)
-    guard.check_journal(container.settings, container.store)
+    guard.check_journal(container.settings, container.store, serving=serving)
     if serving and not container.settings.serve_role.has_key:
         container.warnings = warnings
         return container

@@ -209,6 +209,7 @@ class Container:
             self.ledger_clock,
             audit=self.audit,
             alerts=self.alerts,
+            tenants=self.tenants,
         )
 
     @cached_property

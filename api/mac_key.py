@@ -1,11 +1,16 @@
 """Loads the key of the ledger's row MACs; outside production, creates it."""
 
+import fcntl
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from signer.config.settings import Settings
 from signer.errors import ConfigurationError, InvalidInputError, Refusal
 from signer.private_files import create_once, write_whole
-from signer.row_macs import RowMACs
+from signer.row_macs import RowMACs, key_number
 
 
 def open_row_macs(settings: Settings) -> RowMACs | None:
@@ -36,9 +41,17 @@ def open_row_macs(settings: Settings) -> RowMACs | None:
     return RowMACs.load(path)
 
 
-def create_mac_key(out: Path) -> str:
+class MACKeyChange(NamedTuple):
+    """What was done to a file: with which key, and which key makes new MACs since."""
+
+    action: str
+    key_id: str
+    active_id: str
+
+
+def create_mac_key(out: Path) -> MACKeyChange:
     """
-    Create a file with one MAC key at *out*; return the id of the key.
+    Create a file with one MAC key at *out*.
 
     Raises:
         InvalidInputError: *out* exists.
@@ -47,12 +60,12 @@ def create_mac_key(out: Path) -> str:
     new = RowMACs.generate()
     if not create_once(out, lambda: new):
         raise InvalidInputError(f"{out} exists: --add adds a new key to it")
-    return _key_id(new)
+    return MACKeyChange("created", _key_id(new), _key_id(new))
 
 
-def add_mac_key(out: Path) -> str:
+def add_mac_key(out: Path) -> MACKeyChange:
     """
-    Append a new key to *out*; return its id.
+    Append a new key to *out*, with a higher number than the others.
 
     The key only verifies MACs until ``activate_mac_key``.
 
@@ -61,30 +74,60 @@ def add_mac_key(out: Path) -> str:
         ConfigurationError: ``mac-key-invalid``: *out* is not a file of MAC keys.
         OSError: The file cannot be written.
     """
-    new = RowMACs.generate()
-    write_whole(out, b"".join([*_read_lines(out), new]))
-    return _key_id(new)
+    with _locked(out):
+        lines = _read_lines(out)
+        new = RowMACs.generate(max(map(_number, lines)) + 1)
+        write_whole(out, b"".join([*lines, new]))
+    return MACKeyChange("added", _key_id(new), _key_id(lines[0]))
 
 
-def activate_mac_key(out: Path) -> str:
+def activate_mac_key(out: Path) -> MACKeyChange:
     """
-    Move the last key of *out* to the first line, so it makes new MACs; return its id.
+    Move the newest key of *out* to the first line, so it makes new MACs.
 
-    Every host must have loaded the file with the added key before.  A host that has not
+    If the key is there already, nothing is changed, so this can be repeated.  Every
+    host must have loaded the file with the added key before.  A host that has not
     declares genuine audit records of the others forged.
 
     Raises:
-        InvalidInputError: *out* does not exist, or has one key only.
+        InvalidInputError: *out* does not exist, or its ids do not show which key is
+            the newest.
         ConfigurationError: ``mac-key-invalid``: *out* is not a file of MAC keys.
         OSError: The file cannot be written.
     """
-    *others, last = _read_lines(out)
-    if not others:
+    action = "unchanged"
+    with _locked(out):
+        lines = _read_lines(out)
+        newest = _find_newest(out, lines)
+        if lines[0] != newest:
+            action = "activated"
+            others = [line for line in lines if line != newest]
+            write_whole(out, b"".join([newest, *others]))
+    return MACKeyChange(action, _key_id(newest), _key_id(newest))
+
+
+@contextmanager
+def _locked(out: Path) -> Iterator[None]:
+    """Let one process of this host at a time change *out*: none may lose a key."""
+    # The lock is on the directory, because each change replaces the file.
+    directory = os.open(out.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(directory, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(directory)
+
+
+def _find_newest(out: Path, lines: Sequence[bytes]) -> bytes:
+    """Return the line with the highest number, which is the key that was added last."""
+    highest = max(map(_number, lines))
+    newest = [line for line in lines if _number(line) == highest]
+    if len(newest) > 1:
         raise InvalidInputError(
-            f"{out} has one key, which is active: first add another one with --add"
+            f"the ids in {out} do not show which of {len(newest)} keys is the newest:"
+            " add another one with --add"
         )
-    write_whole(out, b"".join([last, *others]))
-    return _key_id(last)
+    return newest[0]
 
 
 def _read_lines(out: Path) -> list[bytes]:
@@ -100,3 +143,7 @@ def _read_lines(out: Path) -> list[bytes]:
 
 def _key_id(line: bytes) -> str:
     return line.decode().partition(" ")[0]
+
+
+def _number(line: bytes) -> int:
+    return key_number(_key_id(line))

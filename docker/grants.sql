@@ -1,15 +1,57 @@
--- Grants the service's role what it needs, and no more: docs/reference/database.md, "PostgreSQL".
--- The owner runs this file after each `hotwallet db upgrade`.
+-- Grants each role what its process needs, and no more: docs/reference/database.md,
+-- "PostgreSQL".  The owner runs this file after each `hotwallet db upgrade`.
 \set ON_ERROR_STOP on
 BEGIN;
 -- An earlier release granted more.
-REVOKE ALL ON ALL TABLES IN SCHEMA public FROM hotwallet_service;
-GRANT SELECT, INSERT ON refunds, transactions, refund_moves, answers, wallets, sightings, spendings, stops, tenant_blocks,
-    keys, audit_records, audit_checkpoints, used_tokens, attempts, alerts TO hotwallet_service;
+REVOKE ALL ON ALL TABLES IN SCHEMA public FROM hotwallet_refunds, hotwallet_worker, hotwallet_admin;
+
+-- Every process reads what is paid, by which key, and what forbids it; and writes audit
+-- records and alerts.
+GRANT SELECT ON alembic_version, refunds, transactions, wallets, sightings, stops, tenant_blocks, keys,
+    audit_records, alerts TO hotwallet_refunds, hotwallet_worker, hotwallet_admin;
+GRANT INSERT (id, body, mac) ON audit_records TO hotwallet_refunds, hotwallet_worker, hotwallet_admin;
+GRANT INSERT, UPDATE (count, last_at) ON alerts TO hotwallet_refunds, hotwallet_worker, hotwallet_admin;
+
+-- serve --role refunds: accepts refunds, and requests that they are cancelled.
+GRANT SELECT ON refund_moves, answers, attempts TO hotwallet_refunds;
+GRANT INSERT (id, tenant, idempotency_key, fingerprint, reference, payment_session_id, network, chain_id, token,
+    token_address, decimals, recipient, amount, reason, created_at, updated_at, due_at, mac)
+    ON refunds TO hotwallet_refunds;
+GRANT UPDATE (cancel_requested_at) ON refunds TO hotwallet_refunds;
+GRANT INSERT (refund_id, at) ON refund_moves TO hotwallet_refunds;
+GRANT INSERT ON answers, request_signatures TO hotwallet_refunds;
+GRANT INSERT, UPDATE (count), DELETE ON attempts TO hotwallet_refunds;
+
+-- worker: moves refunds, reconciles wallets, enrols and retires keys, stops, and seals.
 GRANT UPDATE (status, updated_at, version, sender, key_id, nonce, gas_limit, tx_hash, block_number, block_hash,
-    failure_code, failure_detail, due_at, attempts, blocked_by) ON refunds TO hotwallet_service;
-GRANT UPDATE ON wallets, sightings, spendings, stops, tenant_blocks, keys, used_tokens, attempts, alerts TO hotwallet_service;
-GRANT UPDATE (sequence, hash) ON audit_records TO hotwallet_service;
-GRANT DELETE ON used_tokens, attempts TO hotwallet_service;
-GRANT SELECT ON alembic_version TO hotwallet_service;
+    failure_code, failure_detail, due_at, attempts, blocked_by) ON refunds TO hotwallet_worker;
+GRANT SELECT ON request_signatures TO hotwallet_worker;
+GRANT INSERT ON transactions, refund_moves TO hotwallet_worker;
+GRANT INSERT, UPDATE (paused_by, paused_at, version) ON wallets TO hotwallet_worker;
+GRANT INSERT, UPDATE (accepted_at) ON sightings TO hotwallet_worker;
+GRANT SELECT, INSERT, UPDATE (amount) ON spendings TO hotwallet_worker;
+GRANT INSERT, UPDATE (state, updated_at, epoch, requested_by, blocked_by, version, mac, proved_at)
+    ON keys TO hotwallet_worker;
+GRANT INSERT, UPDATE (at, reason, requested_by, resumed_at, version, mac) ON stops TO hotwallet_worker;
+GRANT UPDATE (sequence, hash) ON audit_records TO hotwallet_worker;
+GRANT SELECT, INSERT ON audit_checkpoints TO hotwallet_worker;
+
+-- serve --role admin, and the commands of operators.
+GRANT SELECT ON refund_moves, used_tokens, attempts TO hotwallet_admin;
+GRANT INSERT (id, tenant, idempotency_key, fingerprint, reference, payment_session_id, network, chain_id, token,
+    token_address, decimals, recipient, amount, reason, created_at, updated_at, due_at, mac)
+    ON refunds TO hotwallet_admin;
+GRANT UPDATE (status, updated_at, version, sender, key_id, nonce, gas_limit, due_at, attempts, blocked_by)
+    ON refunds TO hotwallet_admin;
+GRANT INSERT ON refund_moves, request_signatures TO hotwallet_admin;
+GRANT UPDATE (paused_by, paused_at, version) ON wallets TO hotwallet_admin;
+GRANT INSERT, UPDATE (accepted_at) ON sightings TO hotwallet_admin;
+GRANT INSERT, UPDATE (key_id, state, updated_at, epoch, requested_by, held_until, blocked_by, version, mac)
+    ON keys TO hotwallet_admin;
+GRANT INSERT, UPDATE (at, reason, requested_by, resumed_at, version, mac) ON stops TO hotwallet_admin;
+GRANT INSERT, UPDATE (at, by, ended_at, version, mac) ON tenant_blocks TO hotwallet_admin;
+GRANT UPDATE (sequence, hash) ON audit_records TO hotwallet_admin;
+GRANT SELECT, INSERT ON audit_checkpoints TO hotwallet_admin;
+GRANT INSERT, UPDATE (expires_at), DELETE ON used_tokens TO hotwallet_admin;
+GRANT INSERT, UPDATE (count), DELETE ON attempts TO hotwallet_admin;
 COMMIT;

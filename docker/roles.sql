@@ -1,14 +1,20 @@
--- Creates two roles: the owner upgrades the schema; the service reads and writes rows,
--- and cannot change the audit log.
+-- Creates four roles: the owner upgrades the schema; the others read and write rows, each
+-- only those that its process needs (grants.sql), and cannot change the audit log.
 --
 -- The PostgreSQL image runs this file once, as superuser, when its volume is new.  The
 -- superuser is not used after that.  The passwords come from owner.env.
 \set ON_ERROR_STOP on
 SET log_min_error_statement = panic; -- A failed statement would be logged with its password.
 \getenv owner PGPASSWORD
-\getenv service SERVICE_PASSWORD
+\getenv refunds REFUNDS_PASSWORD
+\getenv worker WORKER_PASSWORD
+\getenv admin ADMIN_PASSWORD
 CREATE ROLE hotwallet_owner LOGIN PASSWORD :'owner';
-CREATE ROLE hotwallet_service LOGIN PASSWORD :'service';
+CREATE ROLE hotwallet_refunds LOGIN PASSWORD :'refunds';
+CREATE ROLE hotwallet_worker LOGIN PASSWORD :'worker';
+CREATE ROLE hotwallet_admin LOGIN PASSWORD :'admin';
 ALTER DATABASE :"DBNAME" OWNER TO hotwallet_owner;
 REVOKE ALL ON DATABASE :"DBNAME" FROM PUBLIC;
-GRANT CONNECT ON DATABASE :"DBNAME" TO hotwallet_service;
+-- Before PostgreSQL 15, any role may create functions that another role then calls.
+REVOKE CREATE ON SCHEMA public FROM PUBLIC;
+GRANT CONNECT ON DATABASE :"DBNAME" TO hotwallet_refunds, hotwallet_worker, hotwallet_admin;

@@ -80,6 +80,12 @@ class AuthenticationError(RequestError):
     code = "unauthenticated"
 
 
+class RequestSignatureError(RequestError):
+    """The tenant signs its requests, and this one has no valid signature of it."""
+
+    code = "request-signature-invalid"
+
+
 class PermissionDeniedError(RequestError):
     """The token is valid but lacks the role that the route requires."""
 

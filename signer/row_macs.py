@@ -30,6 +30,8 @@ Row = TypeVar("Row", Refund, Key, Stop, TenantBlock)
 
 _LINE = re.compile(r"([A-Za-z0-9_-]{1,32}) ([0-9a-f]{64})")
 
+_GENERATED_ID = re.compile(r"([0-9]{1,9})-[0-9a-f]{16}")
+
 # What a refund pays, to whom, for whom, and since when.  All of it is permanent.
 _REFUND = (
     "id",
@@ -83,7 +85,7 @@ class RowMACs:
         Read keys from a file that is its owner's alone.
 
         Each line has an id, a space, and 32 bytes in hex.  The first key makes new
-        MACs; the others only verify.
+        MACs; the others only verify.  An id of ``generate`` must be that of its key.
 
         Raises:
             ConfigurationError: ``mac-key-invalid``.
@@ -102,12 +104,22 @@ class RowMACs:
         keys = {each[1]: bytes.fromhex(each[2]) for each in found if each is not None}
         if not found or len(keys) != len(found):
             raise _invalid(f"{problem}, and ids must differ")
+        for key_id, key in keys.items():
+            # Another host would not accept the MACs of a key that was copied wrongly.
+            if (number := key_number(key_id)) and _generate_id(number, key) != key_id:
+                raise _invalid("an id is of another key: copy the file again")
         return cls(keys)
 
     @staticmethod
-    def generate() -> bytes:
-        """Return the content of a new file for ``load``."""
-        return f"{secrets.token_hex(4)} {secrets.token_hex(32)}\n".encode()
+    def generate(number: int = 1) -> bytes:
+        """
+        Return the line of a new key for ``load``.
+
+        The id begins with *number*, which counts the keys of a file, and ends with a
+        fingerprint of the key: so no other key ever has the same id.
+        """
+        key = secrets.token_bytes(32)
+        return f"{_generate_id(number, key)} {key.hex()}\n".encode()
 
     def sealed(self, row: Row) -> Row:
         """Return *row* with its MAC."""
@@ -146,6 +158,18 @@ class RowMACs:
         content = [f"hotwallet {kind} 1", *values]
         message = json.dumps(content, separators=(",", ":")).encode()
         return f"{key_id}:{hmac.digest(self._keys[key_id], message, 'sha256').hex()}"
+
+
+def key_number(key_id: str) -> int:
+    """Return the number that ``RowMACs.generate`` gave to a key; 0 for another id."""
+    match = _GENERATED_ID.fullmatch(key_id)
+    return 0 if match is None else int(match[1])
+
+
+def _generate_id(number: int, key: bytes) -> str:
+    # No row has this message: that of a row is a JSON list.
+    fingerprint = hmac.digest(key, b"hotwallet MAC key id 1", "sha256")
+    return f"{number}-{fingerprint[:8].hex()}"
 
 
 def _plain(value: Any) -> Any:

@@ -1,5 +1,5 @@
 """
 Who is calling and what the caller may do: JWTs, roles, scopes and rate limits.
 
-It imports ``signer`` and ``api.strict_json``, and nothing of ``api.http``.
+It imports ``signer``, and nothing of ``api.http``.
 """

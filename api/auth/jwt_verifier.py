@@ -15,9 +15,9 @@ from typing import Annotated, Any, Literal
 import jwt
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from api import strict_json
 from api.auth.verification_keys import KEY_ID, KeySource, VerificationKey
 from api.request_context import Principal
+from signer import strict_json
 from signer.errors import AuthenticationError, InvalidInputError
 from signer.ports import Clock, utc_now
 

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_public_key,
 )
 
-from api import strict_json
+from signer import strict_json
 from signer.config.settings import Settings
 from signer.errors import ConfigurationError, InvalidInputError, Refusal
 from signer.ports import KeySetError

@@ -135,7 +135,7 @@ def db_upgrade(create: bool, as_json: bool) -> None:
 @click.option("--out", type=click.Path(path_type=Path), required=True)
 @click.option("--add", is_flag=True, help="Add a new key, which only verifies MACs.")
 @click.option(
-    "--activate", is_flag=True, help="Make new MACs with the key that was added last."
+    "--activate", is_flag=True, help="Make new MACs with the newest key of the file."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def mac_key(out: Path, add: bool, activate: bool, as_json: bool) -> None:
@@ -143,7 +143,8 @@ def mac_key(out: Path, add: bool, activate: bool, as_json: bool) -> None:
     Create a key for MAC_KEY_FILE, or replace it in two steps.
 
     To replace it, --add a key, copy the file to every host and restart them all.  Then
-    --activate the key, copy the file and restart again.
+    --activate the key, copy the file and restart again.  To repeat --activate changes
+    nothing.
     """
     # Help needs no settings.
     from api.cli.output import print_result  # noqa: PLC0415
@@ -157,21 +158,27 @@ def mac_key(out: Path, add: bool, activate: bool, as_json: bool) -> None:
         raise click.UsageError(
             "--add and --activate are two steps: every host needs the added key before"
         )
-    copy = "copy the file to every host"
+    change = add_mac_key if add else activate_mac_key if activate else create_mac_key
     try:
-        if add:
-            action, key_id = "added", add_mac_key(out)
-            next_step = f"{copy}, restart them all, then use --activate"
-        elif activate:
-            action, key_id = "activated", activate_mac_key(out)
-            next_step = f"{copy} and restart them all; the other keys only verify"
-        else:
-            action, key_id = "created", create_mac_key(out)
-            next_step = copy
+        done = change(out)
     except OSError as e:
         raise click.FileError(str(out), e.strerror) from None
-    document = {"action": action, "path": str(out), "keyId": key_id}
-    line = f"{action} the MAC key {key_id} in {out}; {next_step}"
+    key = f"the MAC key {done.key_id} in {out}"
+    copy = "copy the file to every host"
+    line = {
+        "created": f"created {key}, which is active; {copy}",
+        "added": f"added {key}; {done.active_id} is active; {copy}, restart them all,"
+        " then use --activate",
+        "activated": f"activated {key}; {copy} and restart them all; the other keys"
+        " only verify",
+        "unchanged": f"{key} is the newest and already active; nothing was changed",
+    }[done.action]
+    document = {
+        "action": done.action,
+        "path": str(out),
+        "keyId": done.key_id,
+        "activeKeyId": done.active_id,
+    }
     print_result(document, [line], as_json=as_json)
 
 

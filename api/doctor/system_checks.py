@@ -101,7 +101,7 @@ def _check_database(context: DoctorContext) -> Finding:
 def _check_role(context: DoctorContext) -> Finding:
     store = context.container.store
     check_journal(context.settings, store)
-    excess = store.excess_privileges()
+    excess = store.excess_privileges(context.settings.serve_role)
     if excess:
         return Finding(
             f"the database's role {', '.join(excess)}",

@@ -5,7 +5,7 @@ from typing import Any
 import falcon
 from falcon import Request
 
-from api import strict_json
+from signer import strict_json
 from signer.errors import InvalidInputError
 
 
@@ -21,10 +21,21 @@ def read_object(req: Request) -> dict[str, Any]:
     Return the JSON object that *req* carries.
 
     Raises:
+        falcon.HTTPError, InvalidInputError: As ``read_bytes``.
+        InvalidInputError: ``strict_json`` refuses the body.
+    """
+    return strict_json.loads(read_bytes(req))
+
+
+def read_bytes(req: Request) -> bytes:
+    """
+    Return the body of *req*, which must be of type JSON.
+
+    Raises:
         falcon.HTTPUnsupportedMediaType: The body is not JSON, or it is compressed.
         falcon.HTTPContentTooLarge: The body has more than ``MAX_BODY`` bytes.
         falcon.HTTPError: 408: the body did not arrive in time.
-        InvalidInputError: The body is incomplete, or ``strict_json`` refuses it.
+        InvalidInputError: The body is incomplete.
     """
     _check_type(req)
     length = req.content_length
@@ -35,7 +46,7 @@ def read_object(req: Request) -> dict[str, Any]:
         raise falcon.HTTPContentTooLarge
     if length is not None and len(body) < length:
         raise InvalidInputError("the body ended early")
-    return strict_json.loads(body)
+    return body
 
 
 def _check_type(req: Request) -> None:

@@ -18,6 +18,7 @@ from falcon import Request, Response
 from api.auth.jwt_verifier import NO_TOKEN
 from api.request_context import request_id
 from signer import errors
+from signer.crypto.http_signatures import ACCEPT_SIGNATURE
 from signer.errors import HotWalletError
 from signer.redact import sanitize
 
@@ -55,6 +56,7 @@ _TABLE: dict[type[Exception], _Row] = {
     errors.RequestError: _Row(400),
     errors.InvalidInputError: _Row(400),
     errors.AuthenticationError: _Row(_UNAUTHORIZED, _BEARER),
+    errors.RequestSignatureError: _Row(400),
     errors.PermissionDeniedError: _Row(_FORBIDDEN),
     errors.NotFoundError: _Row(404),
     errors.NotThroughProxyError: _Row(421),
@@ -191,6 +193,8 @@ def _headers(error: HotWalletError, row: _Row) -> dict[str, str]:
     retry_after = getattr(error, "retry_after", row.retry_after)
     if retry_after is not None:
         headers["Retry-After"] = str(retry_after)
+    if isinstance(error, errors.RequestSignatureError):
+        headers["Accept-Signature"] = ACCEPT_SIGNATURE  # RFC 9421, section 5.1.
     # RFC 6750, section 3.1: no error code where no token was sent.
     if row.status == _UNAUTHORIZED and str(error) == NO_TOKEN:
         headers["WWW-Authenticate"] = _CHALLENGE

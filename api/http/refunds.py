@@ -10,16 +10,19 @@ import falcon
 from falcon import Request, Response
 
 from api.http import query
-from api.http.body import read_object
+from api.http.body import read_bytes
 from api.http.middleware import Resource
 from api.http.waiting import WaitingRequests
 from api.request_context import actor, tenant
 from api.views.explanations import explanation_document
-from api.views.refunds import read_refund, refund_document
+from api.views.refunds import refund_document
+from signer import strict_json
 from signer.errors import InvalidInputError, NotCancellableError, NotFoundError
 from signer.model.refund import Refund as AnyRefund
 from signer.model.refund import Status, is_refund_id
+from signer.model.signed_request import SignedRequest
 from signer.refunds.explain import Explainer
+from signer.refunds.request_body import read_refund
 from signer.refunds.service import MAX_WAIT_SECONDS, RefundService
 
 
@@ -81,19 +84,21 @@ class Refunds(_WaitingResource):
         query.parameters(req)
         key = _idempotency_key(req)
         preferred = _preference(req)
+        body = read_bytes(req)
         submission = self._refunds.submit(
             tenant=tenant(req),
             idempotency_key=key,
-            request=read_refund(read_object(req)),
+            request=read_refund(strict_json.loads(body)),
             actor=actor(req),
+            signed=_signed_request(req, body),
         )
 
         answer = submission.answer
         if answer is None:
             refund = self._await(submission.refund, preferred, req, resp)
             # Store the answer before sending it, so that a repetition gets the same.
-            body = json.dumps(refund_document(refund))
-            answer = self._refunds.remember_answer(refund, body)
+            document = json.dumps(refund_document(refund))
+            answer = self._refunds.remember_answer(refund, document)
         resp.status = falcon.HTTP_CREATED if submission.created else falcon.HTTP_OK
         if not submission.created:
             resp.set_header("Idempotent-Replayed", "true")
@@ -203,6 +208,16 @@ def _idempotency_key(req: Request) -> str:
             field="Idempotency-Key",
         )
     return key
+
+
+def _signed_request(req: Request, body: bytes) -> SignedRequest:
+    """Return *body* with the headers of its signature; those that are missing empty."""
+    return SignedRequest(
+        body=body,
+        content_digest=req.get_header("Content-Digest") or "",
+        signature_input=req.get_header("Signature-Input") or "",
+        signature=req.get_header("Signature") or "",
+    )
 
 
 def _preference(req: Request) -> _Preference:

@@ -8,8 +8,12 @@ from signer.audit.checkpoint_notes import parse
 from signer.audit.cloudtrail import SignEvent
 from signer.audit.configurations import ConfigurationReport
 from signer.audit.reconcile import Reconciliation
-from signer.audit.verify import Verdict
+from signer.audit.verdict import Verdict
 from signer.ports import Checkpoint
+
+
+_MAX_ID = 100
+"""How many characters are printed of an id that another program may have chosen."""
 
 
 def checkpoint_document(checkpoint: Checkpoint) -> Mapping[str, Any]:
@@ -41,7 +45,14 @@ def verdict_document(verdict: Verdict) -> Mapping[str, Any]:
             }
             for each in verdict.late
         ],
-        "forged": list(verdict.forged),
+        "forged": [
+            {
+                "record": each.sequence,
+                "declaredBy": each.declared_by,
+                "canonical": each.is_canonical,
+            }
+            for each in verdict.forged
+        ],
         "finding": found
         and {
             "code": found.code,
@@ -72,10 +83,11 @@ def verdict_lines(verdict: Verdict) -> Iterator[str]:
             f" from record {longest.first}: was the service stopped at that time?"
         )
     if verdict.forged:
+        first = verdict.forged[0]
         yield (
-            f"forged: {len(verdict.forged)} records, the first is {verdict.forged[0]}:"
-            " another program wrote them to the database; follow"
-            " docs/how-to/alarms.md, audit-record-forged"
+            f"forged: {len(verdict.forged)} records, the first is {first.sequence},"
+            f" which record {first.declared_by} declares: another program wrote them to"
+            " the database; follow docs/how-to/alarms.md, audit-record-forged"
         )
     if unsigned := verdict.records - verdict.signed:
         yield (
@@ -110,6 +122,10 @@ def reconciliation_document(found: Reconciliation) -> Mapping[str, Any]:
         **fields(found, "outside", "failed", "records"),
         "passedOver": found.skipped,
         "otherKeys": found.other_keys,
+        "malformed": [
+            {"record": each.record_id, "problem": each.problem}
+            for each in found.malformed
+        ],
     }
 
 
@@ -120,6 +136,12 @@ def reconciliation_lines(found: Reconciliation) -> Iterator[str]:
             f"INTRUDER: {event.prefix} signed at {timestamp(event.at)} without an audit"
             f" record: request {event.request_id}, event {event.event_id}; follow"
             " docs/how-to/key-compromise.md"
+        )
+    for record in found.malformed:
+        name = _printable(record.record_id[:_MAX_ID])
+        yield (
+            f"MALFORMED: {name}: {record.problem}: another program wrote this record to"
+            " the database; follow docs/how-to/alarms.md, audit-record-forged"
         )
     for signature in found.missing:
         yield (
@@ -161,6 +183,11 @@ def configurations_document(found: ConfigurationReport) -> Mapping[str, Any]:
 
 def configurations_lines(found: ConfigurationReport) -> Iterator[str]:
     """Return the configurations as lines of text, undescribed ones first."""
+    # Another program may have written the records.
+    return map(_printable, _configurations_lines(found))
+
+
+def _configurations_lines(found: ConfigurationReport) -> Iterator[str]:
     for use in sorted(found.uses, key=lambda use: use.is_described):
         if not use.is_described:
             yield (
@@ -204,3 +231,8 @@ def _event_document(event: SignEvent) -> dict[str, Any]:
         "keyId": event.prefix,
         "at": timestamp(event.at),
     }
+
+
+def _printable(text: str) -> str:
+    """Return *text* without characters that move the cursor of a terminal."""
+    return text if text.isprintable() else text.encode("unicode_escape").decode()

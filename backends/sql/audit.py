@@ -206,8 +206,8 @@ class AuditTables(Tables):
             before = rows[-1].id
         return None
 
-    def excess_privileges(self) -> list[str]:
-        return excess_privileges(self._database)
+    def excess_privileges(self, role: str) -> list[str]:
+        return excess_privileges(self._database, role)
 
     def keep_checkpoint(self, checkpoint: Checkpoint) -> None:
         insert_ = INSERT[self._database.dialect](audit_checkpoints)

@@ -1,13 +1,14 @@
 """
 Finds sealed audit records that no process of this service wrote.
 
-The hashes of the chain need no key, so a program with the service's role can also seal
+The hashes of the chain need no key, so a program with a worker's role can also seal
 its record.  Only the MAC shows it.
 """
 
 from sqlalchemy import Connection, bindparam, select
 
 from backends.sql.schema import audit_records
+from signer.audit.canonical_json import is_canonical
 from signer.audit.chain_reader import BATCH
 from signer.audit.forgeries import declared_by, hash_id
 from signer.model.audit_record import Record
@@ -42,14 +43,15 @@ def find_forged(
     found = list[str]()
     declared = set[str]()
     # The oldest records may be from before revision 0004, without a MAC, or from before
-    # a rotation of the MAC key.  They prove nothing, and are not forged.
+    # a rotation of the MAC key.  They prove nothing, and are not forged, unless they
+    # have a form that no record of ours has.
     is_after_ours = verified is not None
     for sequence, id_, body, mac in rows:
         record = Record(id_, body)
         if macs.is_valid(mac, record):
             declared |= declared_by(record)
             is_after_ours = True
-        elif is_after_ours and sequence > first:
+        elif sequence > first and (is_after_ours or not is_canonical(record)):
             found.append(id_)
     forged = [id_ for id_ in found if hash_id(id_) not in declared]
     return forged, rows[-1].sequence if rows else size

@@ -33,7 +33,7 @@ _INSUFFICIENT_PRIVILEGE = "42501"
 
 _GRANTS = (
     "run `hotwallet db upgrade` as the owner of the tables, and docker/grants.sql to"
-    " grant the service's role what it needs"
+    " grant each role what it needs"
 )
 
 # A damaged file, until an operator restores it.

@@ -1,15 +1,19 @@
 """
-Finds privileges that the service's PostgreSQL role must not have.
+Finds privileges that a process's PostgreSQL role must not have.
 
 Triggers keep the audit log append-only (``migrations/versions``), except for roles that
-can drop or disable them.  No role of the service deletes refunds, keys or stops, or
-changes what a refund pays.  The queries look for those privileges, also through every
-role that the service's role can become.
+can drop or disable them.  Everything else is judged by the grants that the process
+needs.  The queries also look through every role that the process's role can become.
 """
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 
 from sqlalchemy import text
 
 from backends.sql.database import Database
+from backends.sql.grants import GRANTS, Privilege
+from backends.sql.schema import metadata
 from backends.sql.urls import POSTGRESQL
 
 
@@ -17,7 +21,7 @@ from backends.sql.urls import POSTGRESQL
 # could use it, and CREATEROLE could grant any role except a superuser's.  A role that
 # writes the server's files or executes programs there can become a superuser
 # (PostgreSQL's manual, "Predefined Roles").
-_EXCESS_PRIVILEGES = text("""
+_US = """
 WITH us AS (
     SELECT oid, rolcreaterole, rolsuper OR rolname
     IN ('pg_execute_server_program', 'pg_write_server_files') AS is_super
@@ -28,19 +32,15 @@ WITH us AS (
         WHEN CAST(current_setting('server_version_num') AS int) >= 160000 THEN 'SET'
         ELSE 'MEMBER'
     END)
-), journal AS (
-    SELECT pg_class.oid, relname, relowner, nspowner
+)"""
+
+# A role that may create functions can have other roles call them (CVE-2018-1058).
+_POWERS = """, journal AS (
+    SELECT pg_class.oid, relname, relowner, relnamespace, nspowner
     FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
     WHERE pg_class.oid
     IN (to_regclass('audit_records'), to_regclass('audit_checkpoints'))
-), kept AS (
-    SELECT pg_class.oid, relname FROM pg_class
-    WHERE pg_class.oid IN (
-        to_regclass('audit_records'), to_regclass('audit_checkpoints'),
-        to_regclass('refunds'), to_regclass('transactions'), to_regclass('keys'),
-        to_regclass('stops'), to_regclass('tenant_blocks')
-    )
-), excess (severity, privilege) AS (
+), powers (severity, power) AS (
     SELECT 1, 'is a superuser, or can become one'
     WHERE EXISTS (SELECT FROM us WHERE is_super)
     UNION ALL
@@ -62,42 +62,64 @@ WITH us AS (
         AND proowner IN (SELECT oid FROM us)
     )
     UNION ALL
-    SELECT 3, 'may ' || privilege || ' ' || relname
-    FROM kept, (VALUES ('DELETE'), ('TRUNCATE'), ('TRIGGER')) AS p (privilege)
-    WHERE EXISTS (
-        SELECT FROM us WHERE has_table_privilege(us.oid, kept.oid, privilege)
-    )
-    UNION ALL
-    SELECT 3, 'may UPDATE ' || relname || '.' || attname
-    FROM kept JOIN pg_attribute
-    ON attrelid = kept.oid AND attnum > 0 AND NOT attisdropped
-    WHERE relname NOT IN ('keys', 'stops', 'tenant_blocks')
-    AND NOT (relname = 'audit_records' AND attname IN ('sequence', 'hash'))
-    AND NOT (relname = 'refunds' AND attname IN (
-        'status', 'updated_at', 'version', 'sender', 'key_id', 'nonce', 'gas_limit',
-        'tx_hash', 'block_number', 'block_hash', 'failure_code', 'failure_detail',
-        'due_at', 'attempts', 'blocked_by'
-    ))
-    AND EXISTS (
-        SELECT FROM us
-        WHERE has_column_privilege(us.oid, kept.oid, attnum, 'UPDATE')
+    SELECT 3, 'may CREATE in the schema of audit_records'
+    FROM journal
+    WHERE relname = 'audit_records' AND EXISTS (
+        SELECT FROM us WHERE has_schema_privilege(us.oid, relnamespace, 'CREATE')
     )
 )
-SELECT privilege FROM excess
-WHERE severity = (SELECT min(severity) FROM excess) ORDER BY privilege
-""")
+SELECT power FROM powers
+WHERE severity = (SELECT min(severity) FROM powers) ORDER BY power
+"""
+
+_HELD = """, ledger AS (
+    SELECT pg_class.oid, relname
+    FROM pg_class JOIN unnest(CAST(:tables AS text[])) AS name
+    ON pg_class.oid = to_regclass(name)
+)
+SELECT privilege, relname, NULL
+FROM ledger, (VALUES ('DELETE'), ('TRUNCATE'), ('TRIGGER')) AS p (privilege)
+WHERE EXISTS (
+    SELECT FROM us WHERE has_table_privilege(us.oid, ledger.oid, privilege)
+)
+UNION ALL
+SELECT privilege, relname, attname
+FROM ledger
+JOIN pg_attribute ON attrelid = ledger.oid AND attnum > 0 AND NOT attisdropped,
+(VALUES ('INSERT'), ('UPDATE')) AS p (privilege)
+WHERE EXISTS (
+    SELECT FROM us WHERE has_column_privilege(us.oid, ledger.oid, attnum, privilege)
+)
+"""
 
 
-def excess_privileges(database: Database) -> list[str]:
+def excess_privileges(database: Database, role: str) -> list[str]:
     """
-    Return the privileges that our role must not have, as verb phrases.
+    Return the privileges that a process must not have, as verb phrases.
 
-    Only the most severe kind is returned, since an owner has all the others.  SQLite
-    has no roles, so the list is empty.
+    *role* is a key of ``GRANTS``.  Only the most severe kind is returned, since an
+    owner has all the others.  SQLite has no roles, so the list is empty.
 
     Raises:
         StoreError: The database does not answer.
     """
     if database.dialect != POSTGRESQL:
         return []
-    return [privilege for (privilege,) in database.rows(_EXCESS_PRIVILEGES)]
+    powers = [power for (power,) in database.rows(text(_US + _POWERS))]
+    if powers:
+        return powers
+    held = database.rows(text(_US + _HELD), tables=sorted(metadata.tables))
+    return sorted(_describe({(p, t, c) for p, t, c in held} - GRANTS[role]))
+
+
+def _describe(excess: Iterable[Privilege]) -> Iterator[str]:
+    """Yield a phrase for each privilege, or one for all columns of a table."""
+    columns: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for privilege, table, column in excess:
+        names = columns[privilege, table]
+        names += [] if column is None else [column]
+    for (privilege, table), names in columns.items():
+        if len(names) in {0, len(metadata.tables[table].c)}:
+            yield f"may {privilege} {table}"
+        else:
+            yield from (f"may {privilege} {table}.{name}" for name in names)

@@ -22,6 +22,7 @@ from backends.sql.schema import (
     answers,
     refund_moves,
     refunds,
+    request_signatures,
     status_in,
     transactions,
 )
@@ -72,6 +73,10 @@ DUE = (
         | (refunds.c.due_at > bindparam("far", type_=UTCDateTime)),
     )
     .limit(1)
+)
+
+SIGNED_REQUEST = select(*request_signatures.columns[1:]).where(
+    request_signatures.c.refund_id == bindparam("refund_id")
 )
 
 ANSWER = select(answers.c.body).where(answers.c.refund_id == bindparam("refund_id"))

@@ -12,11 +12,12 @@ from backends.sql.database import Tables
 from backends.sql.inserts import insert_new
 from backends.sql.key_rows import KeyRows
 from backends.sql.schema import answers
-from backends.sql.statements import CLAIM, Step, Values, values
+from backends.sql.statements import CLAIM, Step, Values, signed_values, values
 from backends.sql.urls import SQLITE
 from backends.sql.validation import (
     is_address,
     is_storable,
+    is_transaction_hash,
     require_new,
     require_page,
     require_step,
@@ -32,6 +33,7 @@ from signer.model.refund import (
     SignedTransaction,
     Status,
 )
+from signer.model.signed_request import SignedRequest
 from signer.model.spending_limits import NO_LIMITS, Limits
 
 
@@ -56,13 +58,19 @@ class RefundTables(Tables):
         record: Record | None = None,
         *,
         max_open: int | None = None,
+        signed: SignedRequest | None = None,
     ) -> tuple[Refund, bool]:
         require_new(refund)
         new = self._macs.sealed(refund)
         params = self._values(None, new, record=record)
+        params = {**params, **signed_values(refund, signed)}
         if apply_acceptance(self._database, refund, max_open, params) is not None:
             return new, True
         return self._database.run(lambda c: queries.find_conflict(c, refund)), False
+
+    def signed_request(self, refund_id: str) -> SignedRequest | None:
+        rows = self._rows(queries.SIGNED_REQUEST, refund_id)
+        return SignedRequest(*rows[0]) if rows else None
 
     def require_authentic(self, refund: Refund) -> None:
         self._macs.require(refund)
@@ -235,4 +243,5 @@ class RefundTables(Tables):
 def _in_flight(refund: Refund, tx_hashes: list[str]) -> InFlight:
     # An adopted refund has a hash and no signed bytes.
     known = dict.fromkeys([*tx_hashes, refund.tx_hash or ""])
-    return InFlight(refund, tuple(filter(None, known)))
+    # Nodes reject a request for a text that is no hash, with all others in its batch.
+    return InFlight(refund, tuple(filter(is_transaction_hash, known)))

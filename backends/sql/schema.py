@@ -101,6 +101,17 @@ refund_moves = Table(
     Column("at", UTCDateTime, nullable=False),
 )
 
+request_signatures = Table(
+    "request_signatures",
+    metadata,
+    Column("refund_id", Plain, primary_key=True),
+    Column("body", LargeBinary, nullable=False),
+    Column("content_digest", Plain, nullable=False),
+    Column("signature_input", Plain, nullable=False),
+    Column("signature", Plain, nullable=False),
+    Column("at", UTCDateTime, nullable=False),
+)
+
 answers = Table(
     "answers",
     metadata,

@@ -17,9 +17,6 @@ from signer.row_macs import RowMACs
 
 Row = TypeVar("Row", Key, Stop, TenantBlock)
 
-# A row that was read earlier has an old value; ``KeyStore.prove`` sets it.
-_NOT_REPLACED = frozenset({"proved_at"})
-
 
 class SealedRows(Generic[Row]):
     """
@@ -82,13 +79,12 @@ class SealedRows(Generic[Row]):
     def replace(self, row: Row, new: Row) -> Row:
         """Replace *row* by *new*, which has the same key; as ``update``."""
         after = self._macs.sealed(replace(new, version=row.version + 1))
-        values = {
-            f"new_{name}": value
-            for name, value in self._values(after).items()
-            if name not in _NOT_REPLACED
-        }
+        old, values = self._values(row), self._values(after)
+        # Not every process may set every column.
+        names = tuple(name for name in values if values[name] != old[name])
+        new_values = {f"new_{name}": value for name, value in values.items()}
         done = self._connection.execute(
-            _update(self._table), {**values, "before": row.version}
+            _update(self._table, names), {**new_values, "before": row.version}
         )
         if done.rowcount != 1:
             raise StaleStateError(f"a row of {self._table.name} was changed meanwhile")
@@ -100,18 +96,12 @@ class SealedRows(Generic[Row]):
 
 
 @cache
-def _update(table: Table) -> Update:
-    """Return the update of one version; the primary key stays."""
-    new = {
-        name: bindparam(f"new_{name}", type_=column.type)
-        for name, column in table.c.items()
-        if name not in _NOT_REPLACED
-    }
-    keys = [column.name for column in table.primary_key]
-    matches = [table.c[name] == new[name] for name in keys]
-    changed = {name: value for name, value in new.items() if name not in keys}
+def _update(table: Table, changed: tuple[str, ...]) -> Update:
+    """Return the update of the columns *changed* of one version."""
+    new = {name: bindparam(f"new_{name}", type_=c.type) for name, c in table.c.items()}
+    matches = [column == new[column.name] for column in table.primary_key]
     return (
         update(table)
         .where(*matches, table.c.version == bindparam("before"))
-        .values(changed)
+        .values({name: new[name] for name in changed})
     )

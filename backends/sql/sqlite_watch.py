@@ -17,7 +17,7 @@ UNREADABLE_SECONDS = 0.2
 
 _FIRST_PAUSE = 0.001
 _LONGEST_PAUSE = 0.005
-_GROWTH = 1.2
+_GROWTH = 1.02  # So a pause adds about 2 % to the time that has passed.
 
 Version = tuple[int, int]
 """A number of the connection, and SQLite's ``data_version`` on that connection."""

@@ -35,6 +35,7 @@ from backends.sql.schema import (
     keys,
     refund_moves,
     refunds,
+    request_signatures,
     sightings,
     transactions,
     wallets,
@@ -42,6 +43,7 @@ from backends.sql.schema import (
 from backends.sql.stops import is_blocked, is_stopped
 from signer.model.audit_record import Record
 from signer.model.refund import Refund, SignedTransaction, Status
+from signer.model.signed_request import SignedRequest
 
 
 Change = ReturningInsert[int | None] | ReturningUpdate[int | None]
@@ -53,6 +55,12 @@ _MOVED = ("status", "updated_at", "version", "due_at", "attempts", "blocked_by")
 _OUTCOME = ("tx_hash", "block_number", "block_hash", "failure_code", "failure_detail")
 SAVED = (*_MOVED, *_OUTCOME)
 _RESERVED = (*_MOVED, "sender", "key_id", "gas_limit")
+
+_BEGUN = frozenset({"status", "version", "attempts"})
+_GIVEN = [name for name, column in refunds.c.items() if not column.nullable]
+ACCEPTED = (*(name for name in _GIVEN if name not in _BEGUN), "reason", "mac")
+"""The columns of a new refund.  The others have their defaults on PostgreSQL, where the
+role that accepts refunds may set none of them."""
 
 
 def _parameter(table: Table, name: str) -> Any:
@@ -156,7 +164,6 @@ def _has_one_nonce() -> Any:
     return ~exists().where(of_refund, other)
 
 
-_all_columns = _parameters(refunds, tuple(refunds.c.keys()))
 _unchanged = update(refunds).where(
     refunds.c.id == _parameter(refunds, "id"),
     refunds.c.version == bindparam("before_version", type_=refunds.c.version.type),
@@ -181,8 +188,11 @@ AUDITED = frozenset({Step.ACCEPT, Step.RESERVE, Step.SAVE, Step.RECORD})
 def change(step: Step, insert_: InsertOfDialect) -> Change:
     """Return the statement that changes ``refunds`` for *step*."""
     if step is Step.ACCEPT:
-        accept = insert_(refunds).values(_all_columns).on_conflict_do_nothing()
-        return accept.returning(refunds.c.nonce)
+        # SQLite has no roles, and cannot give defaults to the columns of a table.
+        is_granted = insert_ is postgresql.insert
+        names = ACCEPTED if is_granted else tuple(refunds.c.keys())
+        accept = insert_(refunds).values(_parameters(refunds, names))
+        return accept.on_conflict_do_nothing().returning(refunds.c.nonce)
     queued = _unchanged.where(refunds.c.status == Status.QUEUED)
     if step is Step.RESERVE:
         wallet = _parameter(refunds, "chain_id"), _parameter(refunds, "sender")
@@ -206,7 +216,9 @@ _move = {
     "status": _parameter(refunds, "status"),
     "at": _parameter(refunds, "updated_at"),
 }
+_FIRST_MOVE = {name: _move[name] for name in ("refund_id", "at")}
 _record = _parameters(transactions, tuple(transactions.c.keys()))
+_signed_request = _parameters(request_signatures, tuple(request_signatures.c.keys()))
 _audit_record = _parameters(audit_records, ("id", "body", "mac"))
 
 INSERT_MOVE = insert(refund_moves).values(_move)
@@ -214,6 +226,9 @@ INSERT_MOVE = insert(refund_moves).values(_move)
 
 INSERT_TRANSACTION = insert(transactions).values(_record)
 """Inserts signed bytes."""
+
+INSERT_SIGNED_REQUEST = insert(request_signatures).values(_signed_request)
+"""Inserts the request as its tenant signed it."""
 
 INSERT_AUDIT_RECORD = insert(audit_records).values(_audit_record)
 """Inserts an audit record."""
@@ -232,8 +247,12 @@ def _combine(step: Step) -> Executable:
     """
     changed = change(step, postgresql.insert).cte("changed")
     inserts = [] if step is Step.POSTPONE else [(refund_moves, _move)]
+    if step is Step.ACCEPT:
+        inserts = [(refund_moves, _FIRST_MOVE)]
     if step is Step.RECORD:
         inserts.append((transactions, _record))
+    if step is Step.ACCEPT:
+        inserts.append((request_signatures, _signed_request))
     if step in AUDITED:
         inserts.append((audit_records, _audit_record))
     return select(changed.c.nonce).add_cte(
@@ -247,10 +266,9 @@ def _combine(step: Step) -> Executable:
 
 
 def _row(row: Mapping[str, Any]) -> Select[Any]:
-    # A change without an audit record has no id, and inserts none.
-    id_ = row.get("id")
-    chosen = select(*row.values())
-    return chosen if id_ is None else chosen.where(id_.is_not(None))
+    # An audit record or a signed request that there is not has no id: insert none.
+    id_, *_ = row.values()
+    return select(*row.values()).where(id_.is_not(None))
 
 
 def _claim() -> ReturningUpdate[Any]:
@@ -304,6 +322,14 @@ def values(
     if transaction is not None:
         params.update(_fields(transactions, transaction))
     return params
+
+
+def signed_values(refund: Refund, signed: SignedRequest | None) -> Values:
+    """Return the parameters that insert *signed*, the request for *refund*."""
+    of_refund, *names = request_signatures.c.keys()
+    row: dict[str, Any] = {of_refund: None if signed is None else refund.id}
+    row |= {name: getattr(signed, name, None) for name in names}
+    return {f"request_signatures_{name}": value for name, value in row.items()}
 
 
 def _fields(table: Table, source: object) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Checks of arguments, before they reach the database."""
 
+import re
 from functools import lru_cache
 from operator import attrgetter
 
@@ -15,6 +16,8 @@ MAX_PAGE = 1000
 
 MAX_NAME = 255
 """In characters: these texts are index keys, which PostgreSQL limits to 2,700 bytes."""
+
+_TRANSACTION_HASH = re.compile(r"0x[0-9a-f]{64}")
 
 _NAMES = ("tenant", "idempotency_key", "reference", "payment_session_id")
 _TEXTS = (*_NAMES, "network", "token", "token_address", "recipient", "reason")
@@ -36,6 +39,11 @@ def is_storable(text: str) -> bool:
     return "\0" not in text
 
 
+def is_transaction_hash(text: str) -> bool:
+    """Return whether *text* is a transaction hash: 32 bytes in lower-case hex."""
+    return _TRANSACTION_HASH.fullmatch(text) is not None
+
+
 @lru_cache(maxsize=64)
 def is_address(text: str) -> bool:
     """Return whether *text* is an address with an EIP-55 checksum."""
@@ -48,10 +56,13 @@ def require_new(refund: Refund) -> None:
 
     Raises:
         InvalidInputError: A text field is too long, or cannot be stored.
-        ValueError: The refund is not queued; a programming error.
+        ValueError: The refund is not queued, or has a request to cancel; a programming
+            error.
     """
     if refund.status is not Status.QUEUED or refund.version != 0:
         raise ValueError("only a queued refund of version 0 can be accepted")
+    if refund.cancel_requested_at is not None:
+        raise ValueError("a new queued refund has no request to cancel")
     for name in _TEXTS:
         value = getattr(refund, name)
         if value is not None and not is_storable(value):

@@ -17,6 +17,7 @@ from backends.sql.statements import (
     AUDITED,
     INSERT_AUDIT_RECORD,
     INSERT_MOVE,
+    INSERT_SIGNED_REQUEST,
     INSERT_TRANSACTION,
     ON_POSTGRESQL,
     ON_SQLITE,
@@ -110,6 +111,8 @@ def _one_by_one(connection: Connection, step: Step, params: Values) -> Changed:
         connection.execute(INSERT_MOVE, params)
         if step is Step.RECORD:
             connection.execute(INSERT_TRANSACTION, params)
+        if step is Step.ACCEPT and params["request_signatures_refund_id"] is not None:
+            connection.execute(INSERT_SIGNED_REQUEST, params)
         if step in AUDITED and params["audit_records_id"] is not None:
             connection.execute(INSERT_AUDIT_RECORD, params)
     return changed

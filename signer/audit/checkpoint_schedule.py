@@ -8,6 +8,7 @@ later checkpoints of a chain leaves a long run of records without one.
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+from signer.audit.canonical_json import is_canonical
 from signer.audit.sealing_monitor import made_at
 from signer.model.audit_record import Record
 from signer.ports import Journal
@@ -60,10 +61,12 @@ class UnsignedTail:
         self._records = 0
         self._oldest, self._newest = _MAX_TIME, _MIN_TIME
 
-    def add(self, record: Record) -> None:
-        """Add the next record."""
-        made = made_at(record.id)
+    def add(self, record: Record, *, is_ours: bool = True) -> None:
+        """Add the next record; the id of one that is not ours proves no time."""
         self._records += 1
+        if not is_ours:
+            return
+        made = made_at(record.id)
         # An id without a time was not made by us: count it as overdue.
         self._oldest = min(self._oldest, made or _MIN_TIME)
         self._newest = max(self._newest, made or _MAX_TIME)
@@ -78,7 +81,7 @@ class UnsignedTail:
         if self._records == 0:
             return Unsigned(self._size + 1, 0, timedelta(0))
         # Only subtract: a forged time may be the largest one, and adding overflows.
-        waited = now - self._oldest
+        waited = now - self._oldest if self._oldest < _MAX_TIME else timedelta(0)
         if self._signed_at is not None:
             waited = min(waited, now - self._signed_at - INTERVAL)
         return Unsigned(self._size + 1, records or self._records, waited)
@@ -90,5 +93,5 @@ def find_unsigned(
     """Return the stored records after the checkpoint of *size* records (0: none)."""
     tail = UnsignedTail(size, signed_at)
     for each in journal.sealed(size, RECORDS):
-        tail.add(each.record)
+        tail.add(each.record, is_ours=is_canonical(each.record))
     return tail.at(now, journal.head()[0] - size)

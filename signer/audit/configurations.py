@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from signer.audit.canonical_json import is_canonical
 from signer.audit.forgeries import genuine, read_fields
 from signer.audit.log import SIGN_FINISHED, SIGN_REQUESTED, AuditLog, ConfigurationEvent
 from signer.config.digest import SHORT_DIGITS, Configuration, describes
@@ -147,17 +148,15 @@ def _details(record: Record | None) -> Mapping[str, Any] | None:
 
     A database role can insert a record of any form; such a record is ignored.
     """
-    match {} if record is None else read_fields(record):
+    if record is None or not is_canonical(record):
+        return None
+    match read_fields(record):
         case {
             "details": {
                 "process": _,
                 "document": dict(document),
                 "hash": str(hash_),
             } as details
-        }:
-            try:
-                is_whole = describes(document, hash_)
-            except ValueError:  # A number that the canonical form cannot have.
-                return None
-            return details if is_whole else None
+        } if describes(document, hash_):
+            return dict(details)
     return None

@@ -5,14 +5,15 @@ from collections.abc import Iterable, Iterator
 from signer.audit.chain_reader import batches
 from signer.audit.export_format import (
     End,
+    Entry,
     Header,
-    Line,
+    LineReader,
     Note,
+    RawRecord,
     checkpoint_line,
     end_line,
     header_line,
-    parse,
-    record_line,
+    record_lines,
 )
 from signer.audit.hash_chain import GENESIS
 from signer.errors import InvalidInputError
@@ -33,7 +34,7 @@ def export(journal: Journal, origin: str) -> Iterator[bytes]:
     yield header_line(origin)
     written = 0
     for each in _until(journal, size):
-        yield record_line(each)
+        yield from record_lines(each)
         while written < len(checkpoints) and checkpoints[written].size <= each.sequence:
             yield checkpoint_line(checkpoints[written].note)
             written += 1
@@ -44,20 +45,26 @@ def export(journal: Journal, origin: str) -> Iterator[bytes]:
 
 def records(lines: Iterable[bytes]) -> Iterator[Record]:
     """Yield the records of a verified export, or raise ``InvalidInputError``."""
-    parsed: Line | None = None
+    reader = LineReader()
+    parsed: Entry | None = None
+    before: Entry | None = None
     expected = End(0, GENESIS, 0)
     for number, line in enumerate(lines, 1):
-        before, parsed = parsed, parse(line)
+        parsed = reader.read(line)
+        if parsed is None:
+            continue
         if isinstance(parsed, Header) != (before is None) or isinstance(before, End):
             raise InvalidInputError(
                 f"line {number} of the export is in the wrong place"
             )
-        if isinstance(parsed, Sealed):
-            if parsed.sequence != expected.records + 1:
+        before = parsed
+        each = parsed.sealed if isinstance(parsed, RawRecord) else parsed
+        if isinstance(each, Sealed):
+            if each.sequence != expected.records + 1:
                 raise InvalidInputError(f"a record is missing before line {number}")
-            expected = End(parsed.sequence, parsed.hash, expected.checkpoints)
-            yield parsed.record
-        elif isinstance(parsed, Note):
+            expected = End(each.sequence, each.hash, expected.checkpoints)
+            yield each.record
+        elif isinstance(each, Note):
             expected = End(expected.records, expected.hash, expected.checkpoints + 1)
     if parsed != expected:
         raise InvalidInputError("the export is empty or incomplete: export it again")

@@ -8,18 +8,20 @@ The lines of an export: writing, and strict parsing.
     {"checkpoint":"hotwallet/hotwallet\\n1\\n…"}     after its last record
     {"end":{"checkpoints":1,"hash":"9f…","records":1}}
 
+A record that is not canonical, or too long for a line, has lines of ``raw_records``.
 Each line is canonical JSON (RFC 8785) and ends with a line feed, so there is exactly
 one encoding of each export: no byte can be changed without changing the meaning.
 """
 
-import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, NoReturn
+from typing import Any
 
 import rfc8785
 
+from signer.audit.canonical_json import is_canonical, is_record_id, parse_canonical
+from signer.audit.raw_records import Part, Raw, RawReader, parse_raw, raw_lines
 from signer.errors import InvalidInputError
 from signer.model.audit_record import Record, Sealed
 
@@ -31,14 +33,7 @@ TORN = "the line is incomplete"
 MAX_LINE = 1_000_000
 """A limit in bytes far above the length of any exported line."""
 
-_MAX_INTEGER = 2**53 - 1  # RFC 8785, appendix D.
-
-_MAX_BRACKETS = 500
-
-# Matches an unterminated string as well: retrying after it would take n² steps.
-_TEXT = re.compile(rb'"(?:[^"\\]++|\\.)*+"?')
 _HASH = re.compile(r"[0-9a-f]{64}")
-_ID = re.compile(r"au_[0-9a-f]{32}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +59,28 @@ class End:
     checkpoints: int
 
 
-Line = Header | Sealed | Note | End
+@dataclass(frozen=True, slots=True)
+class RawRecord:
+    """A record in another form than that of its line; it may be canonical but long."""
+
+    sealed: Sealed
+    is_canonical: bool
+
+
+Line = Header | Sealed | Note | End | Part | Raw
+
+Entry = Header | Sealed | RawRecord | Note | End
 
 
 def header_line(origin: str) -> bytes:
     """Return the first line."""
     return _line({"format": FORMAT, "origin": origin})
+
+
+def record_lines(sealed: Sealed) -> Sequence[bytes]:
+    """Return the line of a record, or several if one cannot hold it."""
+    line = _plain_line(sealed)
+    return list(raw_lines(sealed)) if line is None else [line]
 
 
 def record_line(sealed: Sealed) -> bytes:
@@ -95,13 +106,39 @@ def end_line(end: End) -> bytes:
     return _line({"end": {**asdict(end), "hash": end.hash.hex()}})
 
 
+class LineReader:
+    """Parses the lines of an export, and joins those of a long record."""
+
+    def __init__(self) -> None:
+        self._raw = RawReader()
+
+    def read(self, line: bytes) -> Entry | None:
+        """Parse *line* strictly; None within a record.  Raises as ``parse``."""
+        parsed = parse(line)
+        if isinstance(parsed, Part):
+            self._raw.add(parsed)
+            return None
+        if isinstance(parsed, Raw):
+            return self._join(parsed)
+        if self._raw.is_within:
+            raise InvalidInputError("the record before this line is incomplete")
+        return parsed
+
+    def _join(self, raw: Raw) -> RawRecord:
+        sealed = self._raw.join(raw)
+        # Each record has exactly one encoding.
+        if _plain_line(sealed) is not None:
+            raise InvalidInputError("the record needs a line without base64")
+        return RawRecord(sealed, is_canonical(sealed.record))
+
+
 def parse(line: bytes) -> Line:
     """Parse *line* strictly; raises ``InvalidInputError``."""
     if not line.endswith(b"\n"):
         raise InvalidInputError(
             "the line is too long" if len(line) >= MAX_LINE else TORN
         )
-    fields = _canonical(line[:-1])
+    fields = parse_canonical(line[:-1])
     match fields:
         case {"hash": str(seal), "id": str(name), "record": dict(), "sequence": int()}:
             return _parse_record(line, fields, seal, name)
@@ -116,7 +153,17 @@ def parse(line: bytes) -> Line:
             return Header(origin)
         case {"end": dict(end)} if len(fields) == 1:
             return _parse_end(end)
+    if (raw := parse_raw(fields)) is not None:
+        return raw
     raise InvalidInputError("not a line of an export")
+
+
+def _plain_line(sealed: Sealed) -> bytes | None:
+    """Return the line of a record as JSON; None if it is too long or not canonical."""
+    if not is_canonical(sealed.record):
+        return None
+    line = record_line(sealed)
+    return line if len(line) <= MAX_LINE else None
 
 
 def _parse_record(
@@ -127,7 +174,7 @@ def _parse_record(
         len(fields) != 4  # noqa: PLR2004 - hash, id, record, sequence.
         or type(sequence) is not int
         or not _HASH.fullmatch(seal)
-        or not _ID.fullmatch(name)
+        or not is_record_id(name)
     ):
         raise InvalidInputError("not a line of a record")
     # The line is canonical, so the body is between these two.
@@ -151,61 +198,6 @@ def _parse_end(fields: Mapping[str, Any]) -> End:
         ):
             return End(records, bytes.fromhex(seal), checkpoints)
     raise InvalidInputError("not the last line of an export")
-
-
-def _canonical(text: bytes) -> Mapping[str, Any]:
-    """Parse *text* as a JSON object in the form of RFC 8785."""
-    try:
-        _require_shallow(text)
-        fields = _parse_ascii(text)
-        if fields is None:
-            fields = json.loads(text)
-            if rfc8785.dumps(fields) != text:
-                fields = None
-    except (ValueError, RecursionError):
-        fields = None
-    if not isinstance(fields, dict):
-        raise InvalidInputError("the line is not canonical JSON")
-    return fields
-
-
-def _require_shallow(text: bytes) -> None:
-    """Require that *text* cannot exhaust the C stack of the JSON parser."""
-    # Strings may contain any number of brackets.
-    for content in (text, _TEXT.sub(b"", text)):
-        if content.count(b"[") + content.count(b"{") <= _MAX_BRACKETS:
-            return
-    raise ValueError("too many brackets")
-
-
-def _parse_ascii(text: bytes) -> Any:
-    """Parse *text* if the standard library writes it the same way, else None."""
-    # For ASCII without fractions the standard library writes the form of RFC 8785, and
-    # several times as fast.  Otherwise it sorts keys differently (not by UTF-16 units).
-    if not text.isascii():
-        return None
-    try:
-        fields = _READER.decode(text.decode())
-    except ValueError:
-        return None
-    return fields if _WRITER.encode(fields).encode() == text else None
-
-
-def _integer(text: str) -> int:
-    number = int(text)
-    if abs(number) > _MAX_INTEGER:
-        raise ValueError("an integer beyond 2**53 - 1")
-    return number
-
-
-def _no_float(text: str) -> NoReturn:
-    raise ValueError("a fraction")
-
-
-_READER = json.JSONDecoder(
-    parse_int=_integer, parse_float=_no_float, parse_constant=_no_float
-)
-_WRITER = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":"))
 
 
 def _line(fields: Mapping[str, Any]) -> bytes:

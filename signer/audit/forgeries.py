@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
+from signer.audit.canonical_json import is_canonical
 from signer.model.audit_record import Record
 from signer.nesting import is_deeper
 
@@ -49,8 +50,12 @@ def read_fields(record: Record) -> Mapping[str, Any]:
 
 
 def declared_by(record: Record) -> frozenset[str]:
-    """Return the hashes of the ids that *record* declares forged."""
-    if _QUOTED not in record.body:
+    """
+    Return the hashes of the ids that *record* declares forged.
+
+    One that is not canonical is not the sealer's, and declares nothing.
+    """
+    if _QUOTED not in record.body or not is_canonical(record):
         return frozenset()
     match read_fields(record):
         case {"event": event, "details": {"id_sha256": list(hashes)}} if event == EVENT:
@@ -67,7 +72,7 @@ class Forgeries:
     def add(self, record: Record) -> None:
         """Read the next record of the chain."""
         if hashes := declared_by(record):
-            self._declarations.append((hash_id(record.id), hashes))
+            self._declarations.append((record.id, hashes))
 
     def watch(self, records: Iterable[Record]) -> Iterator[Record]:
         """Yield *records* and add each."""
@@ -75,22 +80,23 @@ class Forgeries:
             self.add(record)
             yield record
 
-    def hashes(self) -> frozenset[str]:
+    def declarers(self) -> Mapping[str, str]:
         """
-        Return the hashes of the ids of the forged records.
+        Return, by the hash of each forged record's id, the id of its declaration.
 
         The sealer's declarations come after what they declare.  So the last one is
         genuine, and from the end to the start each one shows which earlier ones are.
+        Of several declarations of a record, the first one is returned.
         """
-        forged = set[str]()
+        forged = dict[str, str]()
         for declaration, hashes in reversed(self._declarations):
-            if declaration not in forged:
-                forged |= hashes
-        return frozenset(forged)
+            if hash_id(declaration) not in forged:
+                forged.update(dict.fromkeys(hashes, declaration))
+        return forged
 
     def without_forged(self, records: Iterable[Record]) -> list[Record]:
         """Return the *records* that no effective declaration names."""
-        forged = self.hashes()
+        forged = self.declarers()
         if not forged:
             return list(records)
         return [each for each in records if hash_id(each.id) not in forged]

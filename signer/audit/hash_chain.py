@@ -25,15 +25,22 @@ from signer.model.audit_record import Record, Sealed
 GENESIS = hashlib.sha256(b"hotwallet audit chain 1: genesis").digest()
 """The hash before the first record."""
 
+LENGTH_BYTES = 8
+"""How many bytes the length of an id has."""
+
 _RECORD = b"hotwallet audit chain 1: record"
+
+
+def content(record: Record) -> bytes:
+    """Return the bytes of *record* that its hash covers: id with length, and body."""
+    name = record.id.encode()
+    return len(name).to_bytes(LENGTH_BYTES, "big") + name + record.body.encode()
 
 
 def link(previous: bytes, sequence: int, record: Record) -> bytes:
     """Return the 32-byte hash of *record* number *sequence* after *previous*."""
-    name = record.id.encode()
     place = previous + sequence.to_bytes(8, "big")
-    content = len(name).to_bytes(8, "big") + name + record.body.encode()
-    return hashlib.sha256(_RECORD + place + content).digest()
+    return hashlib.sha256(_RECORD + place + content(record)).digest()
 
 
 def sealed(size: int, head: bytes, records: Iterable[Record]) -> list[Sealed]:

@@ -11,12 +11,12 @@ from datetime import datetime, timedelta
 
 from signer.audit.cloudtrail import SignEvent, Trail
 from signer.audit.log import SUCCESS
-from signer.audit.signing_traces import (
-    ExplainedEvent,
+from signer.audit.signing_records import (
+    MalformedRecord,
     SigningRecord,
-    explain,
     read_signing_records,
 )
+from signer.audit.signing_traces import ExplainedEvent, explain
 from signer.model.audit_record import Record
 from signer.redact import key_prefix
 
@@ -46,6 +46,7 @@ class Reconciliation:
     their time; ``outside`` counts those that it lacks at other times.  ``failed``
     counts the events of refused calls, which signed nothing.  ``records`` counts our
     signing records of the compared keys, ``skipped`` the events of ``other_keys``.
+    ``malformed`` are records that another program wrote, and that were not compared.
     """
 
     matched: int
@@ -57,6 +58,7 @@ class Reconciliation:
     records: int
     skipped: int
     other_keys: int
+    malformed: tuple[MalformedRecord, ...] = ()
 
     @property
     def events(self) -> int:
@@ -72,7 +74,7 @@ class Reconciliation:
     @property
     def is_good(self) -> bool:
         """Whether both sides agree; also true if nothing was compared."""
-        return not self.intruders and not self.missing
+        return not self.intruders and not self.missing and not self.malformed
 
 
 def reconcile(
@@ -90,7 +92,7 @@ def reconcile(
     first eight characters are in our records or in *ring*, our key ids.  *margin* is
     the time at both ends of the files that they may not cover completely.
     """
-    known = read_signing_records(records, BACKEND)
+    known, malformed = read_signing_records(records, BACKEND)
     prefixes = set(map(key_prefix, keys)) or {
         *map(key_prefix, ring),
         *(record.prefix for record in known),
@@ -122,6 +124,7 @@ def reconcile(
         records=sum(record.prefix in prefixes for record in known),
         skipped=len(others),
         other_keys=len({event.key_id for event in others}),
+        malformed=tuple(malformed),
     )
 
 

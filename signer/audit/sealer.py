@@ -27,6 +27,8 @@ LOOK_SECONDS = 0.25
 REST_SECONDS = 0.05
 """The shortest pause between two rounds, even if a round took longer."""
 
+_MAX_ID = 64  # A forged id may be too long for a log or a webhook.
+
 
 class Sealer:
     """Seals the records of a journal, and signs checkpoints if it has a key."""
@@ -98,7 +100,7 @@ class Sealer:
                 if done is None:
                     break  # Another process is sealing.
                 if done.forged:
-                    count, first = len(done.forged), done.forged[0]
+                    count, first = len(done.forged), done.forged[0][:_MAX_ID]
                     self._alerts.sound(Alert.RECORD_FORGED, records=count, first=first)
                 sealed += done.count
                 if done.count < BATCH:

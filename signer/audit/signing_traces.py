@@ -7,15 +7,12 @@ between request and result.  A trace explains only as many events as it can have
 near its own time.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
 
 from signer.audit.cloudtrail import SignEvent
-from signer.audit.forgeries import genuine
-from signer.audit.log import SIGN_FINISHED, SIGN_REQUESTED
-from signer.model.audit_record import Record
+from signer.audit.signing_records import SigningRecord
 
 
 SKEW = timedelta(seconds=30)
@@ -23,30 +20,6 @@ SKEW = timedelta(seconds=30)
 
 CRASH = timedelta(minutes=2)
 """How long after its request a process that died may have had a digest signed."""
-
-
-@dataclass(frozen=True, slots=True)
-class SigningRecord:
-    """A parsed audit record of a signature: its request or its result."""
-
-    id: str
-    at: datetime
-    fields: Mapping[str, Any]
-
-    @property
-    def prefix(self) -> str:
-        """The start of the key id, as audit records show it."""
-        return str(self.fields["key_id"])
-
-    @property
-    def is_request(self) -> bool:
-        """Whether the record was written before the signature."""
-        return self.fields["event"] in SIGN_REQUESTED
-
-    @property
-    def request_ids(self) -> Sequence[str]:
-        """The ids of the requests that the device answered."""
-        return tuple(self.fields.get("device_request_ids", ()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,20 +50,6 @@ class _Trace:
         )
 
 
-def read_signing_records(
-    records: Iterable[Record], backend: str
-) -> list[SigningRecord]:
-    """Return the signing records of *backend* by time, requests first."""
-    events = SIGN_REQUESTED | SIGN_FINISHED
-    found: list[SigningRecord] = []
-    for record in genuine(records, events):
-        fields = record.fields
-        if fields.get("backend") == backend:
-            at = datetime.fromisoformat(fields["timestamp"])
-            found.append(SigningRecord(record.id, at, fields))
-    return sorted(found, key=lambda record: (record.at, not record.is_request))
-
-
 def explain(
     events: Sequence[SignEvent], records: Sequence[SigningRecord]
 ) -> list[ExplainedEvent]:
@@ -116,10 +75,9 @@ def _lost_replies(records: Iterable[SigningRecord]) -> Iterator[_Trace]:
     for record in records:
         if record.is_request:
             continue
-        unknown = int(record.fields.get("attempts", 1)) - len(record.request_ids)
+        unknown = record.attempts - len(record.request_ids)
         if unknown > 0:
-            took = timedelta(microseconds=int(record.fields.get("duration_us", 0)))
-            span = record.at - took, record.at
+            span = record.at - record.duration, record.at
             yield _Trace(record.id, "lost-reply", record.prefix, *span, unknown)
 
 

@@ -7,67 +7,27 @@ elsewhere detects it even if the whole file was replaced.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Iterable, Iterator
 
 from signer.audit.checkpoint_notes import Statement
 from signer.audit.checkpoint_schedule import Unsigned, UnsignedTail
 from signer.audit.checkpoints import Verifier
-from signer.audit.export_format import MAX_LINE, TORN, End, Header, Line, Note, parse
-from signer.audit.forgeries import Forgeries, hash_id
+from signer.audit.export_format import (
+    MAX_LINE,
+    TORN,
+    End,
+    Entry,
+    Header,
+    LineReader,
+    Note,
+    RawRecord,
+)
 from signer.audit.hash_chain import GENESIS, link
+from signer.audit.record_index import RecordIndex
 from signer.audit.sealing_monitor import made_at
-from signer.errors import HotWalletError, InvalidInputError
+from signer.audit.verdict import Finding, FoundError, Verdict
+from signer.errors import InvalidInputError
 from signer.model.audit_record import Sealed
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """The first problem of an export: the first bad record, and its line (from 1)."""
-
-    code: str
-    sequence: int
-    line: int
-    message: str
-
-    def __str__(self) -> str:
-        return f"record {self.sequence} (line {self.line}): {self.message}"
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """
-    What an export proves.
-
-    The first ``records`` records form a valid chain with the last hash ``head``.  The
-    first ``signed`` of them are covered by a checkpoint, made at ``signed_at`` by the
-    clock of the signer, and were not changed since.  A manipulation affects a record
-    after those, and none after the one in ``finding``.
-
-    ``forged`` has the sequence numbers of records that no process of the service wrote,
-    as the sealer declared: another program wrote to the database.
-
-    ``newest_at`` is the time of the last record; it reveals an older copy of the file.
-    ``late`` lists records that were without a checkpoint for too long, as after a
-    stop: until it was made, they were unprotected.
-    """
-
-    origin: str | None
-    records: int
-    head: bytes
-    checkpoints: int
-    signed: int
-    signed_at: datetime | None
-    newest_at: datetime | None
-    late: tuple[Unsigned, ...]
-    forged: tuple[int, ...]
-    finding: Finding | None
-
-    @property
-    def is_good(self) -> bool:
-        """Whether there is no finding."""
-        return self.finding is None
 
 
 _EXPORT_AGAIN = "copy or export it again, then verify the new file"
@@ -76,15 +36,6 @@ _COMPARE = (
     "verify again with a checkpoint kept elsewhere (--checkpoint) before another one is"
     " signed"
 )
-
-
-class _FoundError(HotWalletError):
-    """Ends the verification with a finding."""
-
-    def __init__(self, code: str, sequence: int, message: str) -> None:
-        super().__init__(message)
-        self.finding_code = code
-        self.sequence = sequence
 
 
 def verify(
@@ -104,8 +55,8 @@ def verify(
             verification.read(line)
         number += 1
         verification.close()
-    except _FoundError as e:
-        finding = Finding(e.finding_code, e.sequence, number, str(e))
+    except FoundError as e:
+        finding = Finding(e.finding_code, e.sequence, e.line or number, str(e))
     return verification.verdict(finding)
 
 
@@ -123,12 +74,13 @@ class _Verification:
         self._origin: str | None = None
         self._size = 0
         self._head = GENESIS
-        self._sequences: dict[str, int] = {}
+        self._reader = LineReader()
+        self._line = 0
+        self._index = RecordIndex()
         self._checkpoints = 0
         self._last: Statement | None = None
         self._tail = UnsignedTail()
         self._late = list[Unsigned]()
-        self._forgeries = Forgeries()
         self._newest = ""
         self._ended = False
 
@@ -142,12 +94,13 @@ class _Verification:
             self._last.at if self._last else None,
             made_at(self._newest),
             tuple(self._late),
-            self._forged(),
+            tuple(self._index.forged()),
             finding,
         )
 
     def read(self, line: bytes) -> None:
         """Verify the next line; raise a finding if it is bad."""
+        self._line += 1
         if self._ended:
             raise self._found(
                 "trailing",
@@ -156,8 +109,12 @@ class _Verification:
         match parsed := self._parse(line):
             case Header() if self._origin is None:
                 self._begin(parsed)
+            case None if self._origin is not None:
+                pass  # A part of a long record.
             case Sealed() if self._origin is not None:
                 self._add(parsed)
+            case RawRecord(each, is_canonical) if self._origin is not None:
+                self._add(each, is_canonical=is_canonical)
             case Note() if self._origin is not None:
                 self._check(parsed)
             case End() if self._origin is not None:
@@ -181,28 +138,33 @@ class _Verification:
                 " records",
             )
         if self._last is None:
-            raise _FoundError(
+            raise FoundError(
                 "unsigned",
                 1,
                 "the file has no checkpoint, so it proves nothing: pass one kept"
                 " elsewhere with --checkpoint, or sign one and export again",
             )
+        found = [*self._index.find_undeclared(), *self._find_overdue()]
+        if found:
+            raise min(found, key=lambda each: each.sequence)
+
+    def _find_overdue(self) -> Iterator[FoundError]:
         tail = self._tail.at_newest()
         if tail.is_overdue:
-            raise _FoundError(
+            yield FoundError(
                 "overdue",
                 tail.first,
                 f"the last {tail.records} records have no checkpoint, though one was"
                 f" overdue: {_COMPARE}",
             )
 
-    def _parse(self, line: bytes) -> Line:
+    def _parse(self, line: bytes) -> Entry | None:
         if not line.endswith(b"\n") and len(line) < MAX_LINE:
             raise self._found(
                 "torn", f"{TORN}, the file is cut off in it: {_EXPORT_AGAIN}"
             )
         try:
-            return parse(line)
+            return self._reader.read(line)
         except InvalidInputError as e:
             raise self._found("unreadable", str(e)) from None
 
@@ -214,7 +176,7 @@ class _Verification:
                 "a checkpoint kept elsewhere has another origin: is it of this ledger?",
             )
 
-    def _add(self, each: Sealed) -> None:
+    def _add(self, each: Sealed, *, is_canonical: bool = True) -> None:
         expected = self._size + 1
         if each.sequence != expected:
             raise self._found(
@@ -223,9 +185,9 @@ class _Verification:
         head = link(self._head, expected, each.record)
         if head != each.hash:
             raise self._found("changed", "it was changed: its hash does not match")
-        if each.record.id in self._sequences:
+        if each.record in self._index:
             raise self._found("repeated", "an earlier record has the same id")
-        self._tail.add(each.record)
+        self._tail.add(each.record, is_ours=is_canonical)
         for statement in self._trusted.get(expected, ()):
             if statement.hash != head:
                 raise self._found(
@@ -233,14 +195,10 @@ class _Verification:
                     "it was replaced: a checkpoint kept elsewhere has another hash",
                 )
             self._trust(statement)
-        self._forgeries.add(each.record)
-        self._sequences[each.record.id] = expected
-        self._size, self._head, self._newest = expected, head, each.record.id
-
-    def _forged(self) -> tuple[int, ...]:
-        hashes = self._forgeries.hashes()
-        places = self._sequences.items() if hashes else ()
-        return tuple(place for id_, place in places if hash_id(id_) in hashes)
+        self._index.add(each, self._line, is_canonical=is_canonical)
+        self._size, self._head = expected, head
+        if is_canonical:
+            self._newest = each.record.id
 
     def _check(self, line: Note) -> None:
         statement = self._verify_note(line)
@@ -252,7 +210,7 @@ class _Verification:
         if statement.size < self._size:
             raise self._found("order", "the checkpoint does not follow its record")
         if statement.hash != self._head:
-            raise _FoundError(
+            raise FoundError(
                 "replaced",
                 self._size,
                 "it was replaced: the checkpoint has another hash",
@@ -275,7 +233,7 @@ class _Verification:
             if statement.origin == self._origin:
                 return statement
             problem = "the checkpoint has another origin"
-        raise _FoundError("checkpoint", max(self._size, 1), problem)
+        raise FoundError("checkpoint", max(self._size, 1), problem)
 
     def _end(self, end: End) -> None:
         if end != End(self._size, self._head, self._checkpoints):
@@ -284,6 +242,6 @@ class _Verification:
             )
         self._ended = True
 
-    def _found(self, code: str, message: str) -> _FoundError:
+    def _found(self, code: str, message: str) -> FoundError:
         """Return a finding about the next record."""
-        return _FoundError(code, self._size + 1, message)
+        return FoundError(code, self._size + 1, message)

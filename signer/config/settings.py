@@ -5,6 +5,7 @@ Secrets do not appear in ``repr``.  ``docs/reference/configuration.md`` and
 ``.env.example`` list every variable.
 """
 
+import os
 import re
 from collections.abc import Mapping
 from enum import StrEnum
@@ -55,16 +56,23 @@ CREDENTIALS = (
     RAW_KEY,
     "AUDIT_SIGNING_KEY_FILE",
     "AWS_ACCESS_KEY_ID",
+    "AWS_CONFIG_FILE",
+    "AWS_CONTAINER_AUTHORIZATION_TOKEN",
+    "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
     "AWS_CONTAINER_CREDENTIALS_FULL_URI",
     "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
     "AWS_PROFILE",
     "AWS_SECRET_ACCESS_KEY",
+    "AWS_SECURITY_TOKEN",
     "AWS_SESSION_TOKEN",
+    "AWS_SHARED_CREDENTIALS_FILE",
     "AWS_WEB_IDENTITY_TOKEN_FILE",
     "PKCS11_PIN",
     "PKCS11_PIN_FILE",
 )
-"""The variables that let a process sign payments or the audit log."""
+"""The variables that let a process sign payments or the audit log.
+
+A file that is the null device counts as unset: it keeps botocore from other files."""
 
 
 def _environment(value: str) -> str:
@@ -211,7 +219,12 @@ class Settings(BaseModel):
         raw_key_present = any(
             name.upper() == RAW_KEY and value.strip() for name, value in environ.items()
         )
-        credentials = tuple(n for n in CREDENTIALS if environ.get(n, "").strip())
+        credentials = tuple(
+            name
+            for name in CREDENTIALS
+            if environ.get(name, "").strip() not in {"", os.devnull}
+            or (name == RAW_KEY and raw_key_present)
+        )
         found = {"raw_key_present": raw_key_present, "credentials": credentials}
         try:
             return cls.model_validate({**values, **found})

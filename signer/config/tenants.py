@@ -1,4 +1,4 @@
-"""
+'''
 The tenants that may request refunds, and their limits, from one TOML file.
 
 ::
@@ -9,6 +9,12 @@ The tenants that may request refunds, and their limits, from one TOML file.
     max_open_refunds = 1000
     requests_per_minute = 600
 
+    [tenants.shop.request_keys]
+    gateway-2026 = """
+    -----BEGIN PUBLIC KEY-----
+    MCowBQYDK2VwAyEAJrQLj5P/89iXES9+vFgrIy29clF9CC/oPPsw3c5D0bs=
+    -----END PUBLIC KEY-----"""
+
     [tenants.shop.networks.local]
     gas_per_hour = 20_000_000
 
@@ -17,21 +23,27 @@ The tenants that may request refunds, and their limits, from one TOML file.
     max_amount = "200"
 
 A token belongs to the tenant that lists its ``sub`` or its ``client_id`` (RFC 9068).
-"""
+'''
 
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import BeforeValidator, Field, StringConstraints, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    StringConstraints,
+    model_validator,
+)
 
-from signer.amounts import parse_units
-from signer.config.networks import Network, Token
+from signer.config.networks import Network
+from signer.config.tenant_limits import NetworkLimits, TokenLimits
 from signer.config.toml_file import StrictModel, as_tuple, read_toml
+from signer.crypto.http_signatures import normalize_public_key
 from signer.errors import (
     ConfigurationError,
-    InvalidInputError,
     Refusal,
     UnknownTenantError,
 )
@@ -43,58 +55,13 @@ Name = Annotated[str, StringConstraints(pattern=f"^{_NAME}$")]
 ClientId = Annotated[str, StringConstraints(pattern="^[ -~]{1,256}$")]
 """A ``client_id``: RFC 6749, appendix A.1."""
 
-_LIMITS = ("hourly_limit", "daily_limit", "daily_limit_per_recipient")
+PublicKey = Annotated[str, AfterValidator(normalize_public_key)]
+"""The PEM of an Ed25519 or a P-256 public key."""
 
 
 def is_tenant_name(name: str) -> bool:
     """Return whether *name* has the form of a tenant's name."""
     return re.fullmatch(_NAME, name) is not None
-
-
-class TokenLimits(StrictModel):
-    """
-    A tenant's limits for one token, in whole tokens; None means no limit.
-
-    ``min_amount`` and ``max_amount`` bound one refund, and the others all refunds of
-    the tenant in an hour or a day.  The token's own limits apply as well.
-    """
-
-    min_amount: str | None = None
-    max_amount: str | None = None
-    hourly_limit: str | None = None
-    daily_limit: str | None = None
-    daily_limit_per_recipient: str | None = None
-
-    def units(self, name: str, token: Token) -> int | None:
-        """Return the limit *name* in base units of *token*; None if there is none."""
-        amount = getattr(self, name)
-        return None if amount is None else parse_units(amount, token.decimals)
-
-    def problems(self, token: Token) -> Iterator[str]:
-        """Yield why these cannot be the limits of *token*."""
-        values: dict[str, int] = {}
-        for name in type(self).model_fields:
-            try:
-                units = self.units(name, token)
-            except InvalidInputError as e:
-                yield f"{name} {e}"
-            else:
-                values |= {} if units is None else {name: units}
-        largest = parse_units(token.max_amount, token.decimals)
-        largest = min(largest, values.get("max_amount", largest))
-        if values.get("min_amount", 0) > largest:
-            yield "min_amount must not be more than max_amount"
-        for name in _LIMITS:
-            # An accepted refund must not wait without end.
-            if values.get(name, largest) < largest:
-                yield f"{name} must not be less than max_amount, the token's included"
-
-
-class NetworkLimits(StrictModel):
-    """A tenant's limits on one network; ``gas_per_hour`` bounds its gas limits."""
-
-    gas_per_hour: int | None = Field(default=None, ge=21_000)
-    tokens: dict[str, TokenLimits] = Field(default_factory=dict)
 
 
 class Tenant(StrictModel):
@@ -104,6 +71,9 @@ class Tenant(StrictModel):
     ``max_open_refunds`` counts refunds that are not final.  ``requests_per_minute``
     counts all requests, ``max_concurrent_requests`` those being answered, and
     ``max_waiting_requests`` those that wait for their refund.
+
+    If there are ``request_keys``, public keys by their id, one of them must sign each
+    request for a refund.
     """
 
     subjects: Annotated[tuple[Name, ...], BeforeValidator(as_tuple)] = ()
@@ -112,6 +82,7 @@ class Tenant(StrictModel):
     requests_per_minute: int | None = Field(default=None, ge=1)
     max_concurrent_requests: int | None = Field(default=None, ge=1)
     max_waiting_requests: int | None = Field(default=None, ge=1)
+    request_keys: dict[Name, PublicKey] = Field(default_factory=dict)
     networks: dict[str, NetworkLimits] = Field(default_factory=dict)
 
     @model_validator(mode="after")
@@ -182,6 +153,19 @@ class Tenants(StrictModel):
                     )
         return self
 
+    @model_validator(mode="after")
+    def _has_one_tenant_per_request_key(self) -> Self:
+        owners: dict[str, str] = {}
+        for name, tenant in self.tenants.items():
+            for key_id, key in tenant.request_keys.items():
+                # A request that one tenant signed must not count for another one.
+                if owners.setdefault(key, name) != name:
+                    raise ValueError(
+                        f"request_keys: {key_id} of tenants.{name} is also a key of"
+                        f" tenants.{owners[key]}"
+                    )
+        return self
+
 
 class TenantRegistry:
     """
@@ -231,6 +215,24 @@ class TenantRegistry:
             for name, tenant in (self.tenants or {}).items()
             if tenant.requests_per_minute is not None
         }
+
+    def request_keys(self, name: str) -> Mapping[str, str]:
+        """
+        Return the keys of which one must sign each request of the tenant *name*.
+
+        They are public keys in PEM, by id; none if the tenant does not sign.
+
+        Raises:
+            UnknownTenantError: Some tenant signs, and there is none of this name, which
+                must not be a way around signatures.  Also not the name of a subject
+                that joined a tenant: one request would be paid under both names.
+        """
+        tenants = self.tenants or {}
+        if name in tenants:
+            return tenants[name].request_keys
+        if any(tenant.request_keys for tenant in tenants.values()):
+            raise UnknownTenantError("TENANTS_FILE has no tenant of this name")
+        return {}
 
     def limits(self, name: str) -> Tenant:
         """Return the limits of the tenant *name*; no limits if it is not listed."""

@@ -1,9 +1,8 @@
 """
 Raises an alert when signing fails, and repeats it at most every five minutes.
 
-It covers every caller that needs a signature: the worker, the API when it pays a refund
-at once, and an administrator who sweeps an address.  The readiness check raises the
-alerts for its own self-tests (``api/health/key_check.py``).
+It covers every signature of a refund, a sweep or a message.  Self-tests raise alerts of
+their own (``api/health/key_check.py``).
 """
 
 import time

@@ -65,6 +65,9 @@ MOVES: dict[Status, frozenset[Status]] = {
 
 OPEN = frozenset(status for status in Status if not status.is_final)
 
+UNSIGNED = frozenset({Status.QUEUED, Status.RESERVED})
+"""Statuses in which no transaction was signed."""
+
 UNSENT = frozenset({Status.QUEUED, Status.RESERVED, Status.SIGNED})
 """Statuses in which the service must act before the chain can."""
 

@@ -78,10 +78,11 @@ class Journal(Protocol):
     def checkpoints(self, after: int = 0) -> Sequence[Checkpoint]:
         """Return the checkpoints of more than *after* records, in order of size."""
 
-    def excess_privileges(self) -> Sequence[str]:
+    def excess_privileges(self, role: str) -> Sequence[str]:
         """
-        Return the privileges on the journal that this process has and must not have.
+        Return the privileges that this process has and one of *role* must not have.
 
-        Each is a short phrase for a message.  SQLite has no privileges: any process
-        that can write the file can change every row, and the result is empty.
+        *role* is ``all``, ``refunds``, ``worker`` or ``admin``.  Each privilege is a
+        short phrase for a message.  SQLite has no privileges: any process that can
+        write the file can change every row, and the result is empty.
         """

@@ -6,6 +6,7 @@ from typing import Protocol
 
 from signer.model.audit_record import Record
 from signer.model.refund import InFlight, Move, Page, Refund, SignedTransaction, Status
+from signer.model.signed_request import SignedRequest
 from signer.model.spending_limits import NO_LIMITS, Limits
 from signer.model.wallet import Pause, UnrecordedTransaction, Wallet
 from signer.ports.cancellations import Cancellations
@@ -36,13 +37,15 @@ class Store(StopStore, TenantBlocks, Cancellations, Watches, Protocol):
         record: Record | None = None,
         *,
         max_open: int | None = None,
+        signed: SignedRequest | None = None,
     ) -> tuple[Refund, bool]:
         """
         Insert a queued refund, or return the one that the same key created.
 
         The stored refund has a MAC of what it pays.  *record*, the audit record of the
-        acceptance, is written in the same transaction if the refund is inserted.
-        *max_open* is how many open refunds the tenant may have, this one included.
+        acceptance, and *signed*, the tenant's request, are written in the same
+        transaction if the refund is inserted.  *max_open* is how many open refunds the
+        tenant may have, this one included.
 
         Returns:
             The stored refund, and whether this call created it.
@@ -55,6 +58,9 @@ class Store(StopStore, TenantBlocks, Cancellations, Watches, Protocol):
             OpenRefundsLimitError: The tenant would have more than *max_open*.
             ValueError: The refund is not queued; a programming error.
         """
+
+    def signed_request(self, refund_id: str) -> SignedRequest | None:
+        """Return the request that was stored with the refund, or None."""
 
     def require_authentic(self, refund: Refund) -> None:
         """

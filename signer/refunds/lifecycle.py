@@ -16,6 +16,7 @@ from signer.alerts import Alerts
 from signer.audit.log import AuditAction, AuditLog
 from signer.chain.chain import Chain
 from signer.chain.fees import quote_fees
+from signer.config.tenants import TenantRegistry
 from signer.errors import (
     BackendUnavailableError,
     BroadcastRejectedError,
@@ -27,7 +28,7 @@ from signer.errors import (
     Refusal,
 )
 from signer.model.audit_record import WORKER, Operation
-from signer.model.refund import Kind, Refund, Status
+from signer.model.refund import UNSIGNED, Kind, Refund, Status
 from signer.ports import Clock, Store
 from signer.refunds.attempts import Attempts
 from signer.refunds.fee_monitor import FeeMonitor
@@ -39,6 +40,7 @@ from signer.refunds.nonces import (
 )
 from signer.refunds.pending_transactions import PendingTransactions, broadcast
 from signer.refunds.policy import find_violation
+from signer.refunds.signed_requests import SignedRequests
 from signer.refunds.sweep_policy import Objection, build_objection, find_fee_objection
 from signer.refunds.transaction_signer import (
     TransactionSigner,
@@ -74,6 +76,7 @@ class Lifecycle:
         *,
         audit: AuditLog,
         alerts: Alerts | None = None,
+        tenants: TenantRegistry | None = None,
     ) -> None:
         self._store = store
         self._chains = chains
@@ -81,6 +84,7 @@ class Lifecycle:
         self._nonces = nonces
         self._clock = clock
         self._audit = audit
+        self._signed_requests = SignedRequests(store, tenants or TenantRegistry())
         self._transitions = Transitions(store, clock)
         self._fee_monitor = FeeMonitor(store, alerts or Alerts(clock=clock), clock)
         self._attempts = Attempts(store, transaction_signer, self._fee_monitor, clock)
@@ -103,7 +107,8 @@ class Lifecycle:
         row is right again.
 
         Raises:
-            RowNotAuthenticError: Another program changed what the refund pays.
+            RowNotAuthenticError: Another program changed what the refund pays, or its
+                tenant, which signs, did not request it.
             StaleStateError: Another process changed the refund.
             HotWalletError: The step failed; the refund keeps its status.
         """
@@ -114,9 +119,11 @@ class Lifecycle:
         chain = self._chain(refund)
         if refund.status is Status.QUEUED and refund.cancel_requested_at is not None:
             return self._cancel(refund, chain)
+        self._signed_requests.require(refund)
         violation = find_violation(refund, chain.network)
         # A no-op, which has the reason of the failure, pays nothing.
-        if violation is not None and refund.failure_code is None:
+        is_noop = refund.failure_code is not None and refund.status not in UNSIGNED
+        if violation is not None and not is_noop:
             raise violation
         return take(refund, chain)
 

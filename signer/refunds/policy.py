@@ -91,12 +91,16 @@ def find_violation(refund: Refund, network: Network) -> PolicyViolationError | N
     Return why today's configuration does not allow *refund*; None if it does.
 
     The row may be older than the configuration, or another party may have changed it.
-    ``rule`` is ``token`` if the row names another contract than the configuration,
-    ``max-amount``, or ``gas`` if the gas limit is above the token's ``max_gas``.  A
-    sweep moves the whole balance, and has no largest amount.  ``min_amount`` is checked
-    by ``admit`` only: a small refund that was accepted costs gas, which has its own
-    limit, and to withhold it would break a promise to a customer.
+    ``rule`` is ``chain-id`` or ``token`` if the row has another chain or contract than
+    the configuration, ``max-amount``, or ``gas`` if the gas limit is above the token's
+    ``max_gas``.  A sweep moves the whole balance, and has no largest amount.
+    ``min_amount`` is checked by ``admit`` only: a small refund that was accepted costs
+    gas, which has its own limit, and to withhold it would break a promise to a
+    customer.
     """
+    if refund.chain_id != network.chain_id:
+        message = f"the refund's chain-id is not that of the network {refund.network}"
+        return PolicyViolationError(message, rule="chain-id")
     if refund.is_coin:
         return None
     token = network.tokens.get(refund.token)

@@ -24,9 +24,11 @@ from signer.model.refund import (
     Status,
     new_refund_id,
 )
+from signer.model.signed_request import NO_SIGNATURE, SignedRequest
 from signer.ports import Clock, Store, Topic
 from signer.refunds.nonces import require_unblocked
 from signer.refunds.policy import admit
+from signer.refunds.signed_requests import SignedRequests
 from signer.refunds.transaction_signer import describe_payment
 
 
@@ -40,6 +42,9 @@ The first request has probably died by then; if not, it returns the same respons
 
 WORKER_SECONDS = 3.0
 """How long a request waits for a worker to send or cancel its refund, in seconds."""
+
+SILENCE_SECONDS = 10.0
+"""How long requests do not wait after no worker took a refund in time, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +85,9 @@ class RefundService:
         self._wallets = wallets
         self._clock = clock
         self._tenants = tenants
+        self._signed_requests = SignedRequests(store, tenants)
         self._timer = timer
+        self._silent_until = float("-inf")  # No worker seems to run.
 
     def submit(
         self,
@@ -89,12 +96,16 @@ class RefundService:
         idempotency_key: str,
         request: RefundRequest,
         actor: Actor,
+        signed: SignedRequest = NO_SIGNATURE,
     ) -> Submission:
         """
         Accept *request* of *tenant* once; *actor* is who asks.
 
+        *signed* is the request as it arrived, with its signature.
+
         Raises:
             TenantBlockedError: An operator blocked the tenant.
+            RequestSignatureError: The tenant signs its requests, and not this one.
             InvalidInputError, PolicyViolationError: The request is not allowed; nothing
                 was stored.
             InProgressError: The first request with this key has no response yet.
@@ -106,6 +117,7 @@ class RefundService:
         """
         require_unblocked(self._store, tenant)
         now, limits = self._clock(), self._tenants.limits(tenant)
+        proof = self._signed_requests.verify(tenant, idempotency_key, signed, now)
         try:
             admitted = admit(
                 request,
@@ -134,7 +146,7 @@ class RefundService:
             AuditAction.REFUND_ACCEPT, Operation.REFUND, actor, **_facts(admitted)
         )
         refund, created = self._store.accept(
-            admitted, record, max_open=limits.max_open_refunds
+            admitted, record, max_open=limits.max_open_refunds, signed=proof
         )
         if not created:
             return self._replay(refund)
@@ -147,12 +159,17 @@ class RefundService:
 
     def await_broadcast(self, refund: Refund) -> Refund:
         """
-        Return *refund* once a worker has tried to send it.
+        Return *refund* once a worker has tried to send it, or after ``WORKER_SECONDS``.
 
-        Workers are that fast unless they are behind or down: it waits for up to
-        ``WORKER_SECONDS``.
+        It returns at once if lately no worker took a refund in time: waiting requests
+        would only take threads from others.
         """
-        return self._wait(refund, WORKER_SECONDS, _is_tried)
+        if self._timer() < self._silent_until:
+            return refund
+        found = self._wait(refund, WORKER_SECONDS, _is_tried)
+        if found.version == refund.version:
+            self._silent_until = self._timer() + SILENCE_SECONDS
+        return found
 
     def wait(self, refund: Refund, seconds: float) -> Refund:
         """Return *refund* when it is final, or after *seconds*."""

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import (
 from signer.chain.erc20 import DECIMALS
 from signer.config.allowed_keys import names_account
 from signer.config.networks import Network, Token
-from signer.config.settings import RAW_KEY, Settings
+from signer.config.settings import RAW_KEY, Role, Settings
 from signer.errors import (
     ChainError,
     ConfigurationError,
@@ -60,8 +60,7 @@ def check_settings(
     may_sign = settings.serve_role.has_key or not serving
     refusals = list(_kms_refusals(settings) if may_sign else _role_refusals(settings))
     if settings.is_production:
-        refusals += _production_refusals(settings, networks)
-        refusals += _audit_key_refusals(settings) if may_sign else ()
+        refusals += _production_refusals(settings, networks, may_sign=may_sign)
         refusals += exposure_refusals(settings) if serving else ()
     if refusals:
         raise ConfigurationError(*refusals)
@@ -123,17 +122,21 @@ def check_chain(name: str, network: Network, client: ChainClient) -> None:
         raise ConfigurationError(*refusals)
 
 
-def check_journal(settings: Settings, journal: Journal) -> None:
+def check_journal(
+    settings: Settings, journal: Journal, *, serving: bool = True
+) -> None:
     """
-    Refuse a *journal* whose records a production service may change or delete.
+    Refuse a *journal* in which a production process may write more than it needs.
 
-    The code is ``audit-not-append-only``, or ``database-not-ready`` if the database
+    A worker, which is not *serving*, may share its database role with the API.  The
+    code is ``audit-not-append-only``, or ``database-not-ready`` if the database
     does not answer.
     """
     if not settings.is_production:
         return
     try:
-        found = journal.excess_privileges()
+        role = settings.serve_role if serving else Role.ALL
+        found = journal.excess_privileges(role)
     except StoreError as e:
         raise ConfigurationError(
             Refusal("database-not-ready", str(e), is_transient=e.retryable)
@@ -142,8 +145,8 @@ def check_journal(settings: Settings, journal: Journal) -> None:
         raise ConfigurationError(
             Refusal(
                 "audit-not-append-only",
-                f"the role of DATABASE_URL {', '.join(found)}; give the service a role"
-                " that owns nothing, with the grants of docs/reference/database.md",
+                f"the role of DATABASE_URL {', '.join(found)}; give the process the"
+                " database role with its grants: docker/grants.sql",
             )
         )
 
@@ -215,14 +218,6 @@ def _role_refusals(settings: Settings) -> Iterator[Refusal]:
         )
 
 
-def _audit_key_refusals(settings: Settings) -> Iterator[Refusal]:
-    if settings.audit_signing_key_file is None:
-        yield Refusal(
-            "audit-key-missing",
-            "AUDIT_SIGNING_KEY_FILE is not set, so a truncated log would look complete",
-        )
-
-
 def _kms_refusals(settings: Settings) -> Iterator[Refusal]:
     if settings.is_production and not settings.use_kms:
         yield Refusal(
@@ -252,7 +247,7 @@ def _key_list_refusals(settings: Settings, key_name: str) -> Iterator[Refusal]:
 
 
 def _production_refusals(
-    settings: Settings, networks: Mapping[str, Network]
+    settings: Settings, networks: Mapping[str, Network], *, may_sign: bool
 ) -> Iterator[Refusal]:
     checks = (
         (
@@ -306,6 +301,11 @@ def _production_refusals(
             settings.tenants_file is None,
             "tenants-missing",
             "set TENANTS_FILE; without it, each subject would be a tenant of its own",
+        ),
+        (
+            may_sign and settings.audit_signing_key_file is None,
+            "audit-key-missing",
+            "AUDIT_SIGNING_KEY_FILE is not set, so a truncated log would look complete",
         ),
         (
             settings.mac_key_file is None,

@@ -77,12 +77,17 @@ def node() -> ScriptedChain:
 
 
 @pytest.fixture
-def paying(
+def paying_container(
     sqlite_store: SQLStore, clock: SettableClock, pace: Pace, node: ScriptedChain
-) -> falcon.testing.TestClient:
+) -> Container:
+    """The container over an empty ledger and a network whose node works."""
+    return build_container(sqlite_store, clock, client=node, pace=pace)
+
+
+@pytest.fixture
+def paying(paying_container: Container) -> falcon.testing.TestClient:
     """A client of the application on a network whose node works."""
-    container = build_container(sqlite_store, clock, client=node, pace=pace)
-    return falcon.testing.TestClient(create_app(container))
+    return falcon.testing.TestClient(create_app(paying_container))
 
 
 @pytest.fixture

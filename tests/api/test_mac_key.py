@@ -2,6 +2,7 @@
 
 import stat
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -41,7 +42,7 @@ def _mac(path: Path) -> str:
 
 def test_creates_a_private_file(out: Path) -> None:
     """The file has one key, and only its owner may read it."""
-    key_id = create_mac_key(out)
+    key_id = create_mac_key(out).key_id
 
     assert _ids(out) == [key_id]
     assert _mac(out).startswith(f"{key_id}:")
@@ -59,12 +60,12 @@ def test_keeps_an_existing_file(out: Path) -> None:
 
 def test_hosts_verify_each_other_during_a_rotation(out: Path, tmp_path: Path) -> None:
     """A host one step ahead or late knows the key of every MAC, at each step."""
-    old = create_mac_key(out)
+    old = create_mac_key(out).key_id
     steps = [RowMACs.load(out)]
-    new = add_mac_key(out)
+    new = add_mac_key(out).key_id
     steps.append(RowMACs.load(out))
     added = _ids(out)
-    activated = activate_mac_key(out)
+    activated = activate_mac_key(out).key_id
     steps.append(RowMACs.load(out))
 
     assert added == [old, new]
@@ -78,32 +79,117 @@ def test_hosts_verify_each_other_during_a_rotation(out: Path, tmp_path: Path) ->
     assert [*tmp_path.iterdir()] == [out]
 
 
-def test_the_key_that_was_added_last_is_activated(out: Path) -> None:
+def test_the_newest_key_is_activated(out: Path) -> None:
     """Keys from earlier rotations stay, in their order."""
-    ids = [create_mac_key(out), add_mac_key(out), add_mac_key(out)]
+    created, added, last = create_mac_key(out), add_mac_key(out), add_mac_key(out)
+    ids = [each.key_id for each in (created, added, last)]
 
-    assert activate_mac_key(out) == ids[2]
+    assert [each.active_id for each in (created, added, last)] == [ids[0]] * 3
+    assert activate_mac_key(out) == ("activated", ids[2], ids[2])
     assert _ids(out) == [ids[2], ids[0], ids[1]]
+
+
+@pytest.mark.parametrize("added", range(4))
+def test_a_key_stays_active_if_it_is_activated_again(out: Path, added: int) -> None:
+    """Only the first call changes the file; also after several rotations."""
+    newest = create_mac_key(out).key_id
+    for _ in range(added):
+        newest = add_mac_key(out).key_id
+        activate_mac_key(out)
+    before = out.read_bytes()
+
+    for _ in range(3):
+        assert activate_mac_key(out) == ("unchanged", newest, newest)
+        assert out.read_bytes() == before
+        assert _mac(out).startswith(f"{newest}:")
+
+
+def test_keys_that_are_added_at_once_are_all_kept(out: Path) -> None:
+    """Each has its own number, and the last one is activated."""
+    ids = [create_mac_key(out).key_id]
+    with ThreadPoolExecutor(8) as pool:
+        ids += [each.key_id for each in pool.map(add_mac_key, [out] * 40)]
+
+    assert sorted(_ids(out)) == sorted(ids)
+    assert sorted(int(each.partition("-")[0]) for each in ids) == [*range(1, 42)]
+    assert activate_mac_key(out).key_id.startswith("41-")
+
+
+def test_the_newest_key_does_not_depend_on_the_order_of_the_lines(out: Path) -> None:
+    """An operator who removes old keys may also sort the file."""
+    create_mac_key(out)
+    newest = [add_mac_key(out).key_id, add_mac_key(out).key_id][1]
+    first, second, third = out.read_bytes().splitlines(keepends=True)
+    out.write_bytes(second + third + first)
+
+    assert activate_mac_key(out) == ("activated", newest, newest)
+    assert activate_mac_key(out).action == "unchanged"
+
+
+def test_the_number_of_a_key_is_not_used_again(out: Path) -> None:
+    """The newest key has the highest number, also when old ones were removed."""
+    create_mac_key(out)
+    second = add_mac_key(out).key_id
+    activate_mac_key(out)
+    out.write_bytes(out.read_bytes().splitlines(keepends=True)[0])
+    third = add_mac_key(out).key_id
+
+    assert second.startswith("2-")
+    assert third.startswith("3-")
+    assert activate_mac_key(out).key_id == third
+
+
+def test_no_two_keys_have_the_same_id(tmp_path: Path) -> None:
+    """A key's id has a fingerprint of the key, so files that begin alike differ."""
+    files = [tmp_path / str(number) for number in range(20)]
+    ids = [
+        made.key_id for out in files for made in (create_mac_key(out), add_mac_key(out))
+    ]
+
+    assert len(set(ids)) == 40
+
+
+@pytest.mark.parametrize("use", [RowMACs.load, add_mac_key, activate_mac_key])
+def test_an_id_of_another_key_is_refused(
+    out: Path, use: Callable[[Path], object]
+) -> None:
+    """With a digit copied wrongly, a host would make MACs that others refuse."""
+    create_mac_key(out)
+    line = out.read_bytes()
+    last = b"0" if line[-2:-1] != b"0" else b"1"
+    out.write_bytes(wrong := line[:-2] + last + b"\n")
+
+    with pytest.raises(ConfigurationError, match="an id is of another key"):
+        use(out)
+    assert out.read_bytes() == wrong
+
+
+def test_ids_without_a_number(out: Path) -> None:
+    """Such keys were not generated; a generated one is newer."""
+    out.touch(0o600)
+    lines = "".join(
+        f"{name} {digit * 64}\n" for name, digit in (("b", "0"), ("a", "1"))
+    )
+    out.write_text(lines, encoding="ascii")
+    with pytest.raises(InvalidInputError, match="which of 2 keys is the newest"):
+        activate_mac_key(out)
+    assert out.read_text(encoding="ascii") == lines
+    added = add_mac_key(out)
+
+    assert added.active_id == "b"
+    assert activate_mac_key(out).key_id == added.key_id
+    assert _ids(out) == [added.key_id, "b", "a"]
 
 
 def test_a_file_without_a_final_line_feed(out: Path) -> None:
     """An editor may have removed it: the new key gets a line of its own."""
-    first = create_mac_key(out)
+    first = create_mac_key(out).key_id
     out.write_bytes(out.read_bytes().rstrip())
 
     assert _ids(out) == [first]
-    second = add_mac_key(out)
+    second = add_mac_key(out).key_id
     assert _ids(out) == [first, second]
-    assert activate_mac_key(out) == second
-
-
-def test_one_key_is_active_already(out: Path) -> None:
-    create_mac_key(out)
-    before = out.read_bytes()
-
-    with pytest.raises(InvalidInputError, match="first add another one with --add"):
-        activate_mac_key(out)
-    assert out.read_bytes() == before
+    assert activate_mac_key(out).key_id == second
 
 
 @pytest.mark.parametrize("change", [add_mac_key, activate_mac_key])

@@ -1,8 +1,9 @@
-"""What gunicorn loads in the tests: the real application, without an HSM."""
+"""What gunicorn loads in the tests: application and worker, without an HSM."""
 
 import os
 from ipaddress import ip_network
 from pathlib import Path
+from threading import Thread
 
 from api.http.app import App, create_app
 from signer.config.settings import Settings
@@ -14,6 +15,7 @@ from tests.support.ledgers import open_ledger
 
 
 BROKEN = "TEST_BROKEN_FILE"
+WITHOUT_WORKER = "TEST_WITHOUT_WORKER"
 TRANSIENT = "chain-unavailable"
 CANARY = "postgresql://hotwallet:canary-pin-48213@db.internal/refunds"
 
@@ -31,4 +33,8 @@ def get_app() -> App:
     container = build_container(store, utc_now, authenticator)
     container.settings = settings
     container.proxies = [ip_network(each) for each in settings.trusted_proxies]
+    del container.refunds  # The container's own, which waits in real time.
+    worker = Thread(target=container.worker.run, args=(lambda: False, 1.0), daemon=True)
+    if WITHOUT_WORKER not in os.environ:
+        worker.start()
     return create_app(container)

@@ -12,8 +12,10 @@ import pytest
 
 from api.auth.dev_tokens import mint
 from signer.config.settings import Settings
-from tests.api.live_server import Answer, Server, exchange, service_environ
+from signer.refunds.service import WORKER_SECONDS
+from tests.api.live_server import PING, Answer, Server, exchange, service_environ
 from tests.api.service import BODY
+from tests.api.wsgi import WITHOUT_WORKER
 from tests.support.waiting import eventually
 
 
@@ -93,6 +95,37 @@ def test_waiting_requests_leave_threads_for_others(
     assert max(paid_after, shown_after) < 2
     assert {answer.status for answer in others} == {201 if method == "POST" else 200}
     assert all("preference-applied" not in answer.headers for answer in others)
+
+
+def test_a_missing_worker_leaves_a_thread(environ: dict[str, str]) -> None:
+    """
+    Twelve refunds of one client wait for a worker that is down.
+
+    Three of the four threads wait for three seconds.  The last answers the other nine
+    at once, and another client within 2 s.
+    """
+    environ[WITHOUT_WORKER] = "1"
+    with Server(environ) as server, ExitStack() as stack:
+        assert server.ask(PING).status == 200
+        sockets = [stack.enter_context(server.connect()) for _ in range(12)]
+        began = time.monotonic()
+        for number, each in enumerate(sockets):
+            each.sendall(_post(environ, "mallory", f"key-{number}"))
+        assert eventually(lambda: len(_silent(sockets)) == 3, patience=10)
+        paid, paid_after = _timed(server, _post(environ, "alice", "1"))
+        shown, shown_after = _timed(
+            server, _get(environ, "alice", paid.headers["location"])
+        )
+        waiting = len(_silent(sockets))
+        seconds = time.monotonic() - began
+        answers = [exchange(each, []) for each in sockets]
+
+    assert waiting == 3 or seconds > WORKER_SECONDS  # A loaded machine is slow.
+    assert (paid.status, shown.status) == (201, 200)
+    assert max(paid_after, shown_after) < 2
+    assert [(each.status, each.json["status"]) for each in answers] == [
+        (201, "queued")
+    ] * 12
 
 
 def test_two_clients_may_wait_at_the_same_time(

@@ -16,6 +16,7 @@ from signer.errors import (
     StoreError,
 )
 from signer.model.refund import Status
+from signer.model.signed_request import SignedRequest
 from tests.fixtures.ledger import (
     TEXTS,
     accepted,
@@ -192,3 +193,42 @@ def test_a_used_id_is_an_error(store: SQLStore) -> None:
     with pytest.raises(StoreError):
         store.accept(queued(id=first.id))
     assert first == store.get(first.id)
+
+
+SIGNED = SignedRequest(
+    body=b'{"amount": "12.50"}\n\xff\0',
+    content_digest="sha-256=:AAAA:",
+    signature_input='sig1=("@method");created=1',
+    signature="sig1=:AAAA:",
+    at=datetime(2026, 11, 26, 3, 0, tzinfo=UTC),
+)
+
+
+@pytest.mark.parametrize("max_open", [None, 100])
+def test_a_signed_request_is_stored_with_its_refund(
+    store: SQLStore, max_open: int | None
+) -> None:
+    """Byte for byte, and once; a repetition with another signature changes nothing."""
+    refund = queued()
+    other = replace(SIGNED, signature="sig1=:BBBB:")
+    before = now() - timedelta(seconds=1)
+    first = store.accept(refund, max_open=max_open, signed=SIGNED)
+    again = store.accept(
+        replace(refund, id=queued().id), max_open=max_open, signed=other
+    )
+    found = store.signed_request(refund.id)
+
+    assert (first, again) == ((refund, True), (refund, False))
+    assert found is not None
+    assert replace(found, at=SIGNED.at) == SIGNED
+    if store._database.dialect == "sqlite":
+        assert found.at == SIGNED.at
+    else:  # The server's clock: a role of the database cannot date it back.
+        assert before <= found.at <= now() + timedelta(seconds=1)
+
+
+def test_a_refund_without_a_signed_request(store: SQLStore) -> None:
+    """None was stored, or there is no such refund."""
+    assert store.signed_request(accepted(store).id) is None
+    assert store.signed_request("rf_unknown") is None
+    assert store.signed_request("\0") is None

@@ -1,7 +1,7 @@
 """Contract of ``KeyStore``: one active key, and atomic changes."""
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 
@@ -382,3 +382,46 @@ def test_only_former_keys_are_blocked(store: SQLStore) -> None:
         with pytest.raises(StaleStateError):
             store.block(key, AT, record())
     assert _states(store) == {WALLET: "active", OTHER_WALLET: "pending"}
+
+
+def _proofs(store: SQLStore) -> dict[str, datetime | None]:
+    ring = store.keys()
+    return {key.address: key.proved_at for key in ring}
+
+
+def test_the_active_key_is_proved(store: SQLStore) -> None:
+    """The time is stored without a new version, and the row keeps its MAC."""
+    (before,) = store.keys()
+    store.prove(FIRST.address, AT)
+    store.prove(FIRST.address, AT + AN_HOUR)
+    (after,) = store.keys()
+
+    assert before.proved_at is None
+    assert after == before
+    assert after.mac == before.mac
+    assert after.proved_at == AT + AN_HOUR
+
+
+def test_other_keys_are_not_proved(store: SQLStore) -> None:
+    """A key that is not active, or not in the ring, gets no time."""
+    pending = store.begin_rotation(SECOND, AT)
+    for key in (SECOND, OTHER):
+        store.prove(key.address, AT)
+    assert _proofs(store) == dict.fromkeys(ALL)
+    activate(store, pending, AT, record())
+    store.prove(FIRST.address, AT)
+
+    assert _proofs(store) == dict.fromkeys(ALL)
+
+
+def test_a_change_of_the_key_keeps_the_proof(store: SQLStore) -> None:
+    """A process that read the row before the proof does not overwrite its time."""
+    (before,) = store.keys()
+    store.prove(FIRST.address, AT)
+    moved_ = store.relocate(before, "other id", AT, record())
+
+    assert _proofs(store) == {WALLET: AT}
+    store.prove(FIRST.address, AT + AN_HOUR)
+    pending = store.begin_rotation(SECOND, AT)
+    store.activate(pending, AT, record(number=2), replacing=moved_)
+    assert _proofs(store) == {WALLET: AT + AN_HOUR, OTHER_WALLET: None}

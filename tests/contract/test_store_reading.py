@@ -183,6 +183,18 @@ def test_the_hash_of_an_adopted_refund_is_watched(store: SQLStore) -> None:
     assert flying.tx_hashes == (adopted(refund, 0).tx_hash,)
 
 
+@pytest.mark.parametrize("text", ["", "0x", "0x" + "A" * 64, "0x" + "0" * 63, "x" * 66])
+def test_a_text_that_is_no_hash_is_not_watched(store: SQLStore, text: str) -> None:
+    """Another program wrote it: nodes would reject the whole batch of receipts."""
+    sent = broadcast(store)
+    change = f"UPDATE refunds SET tx_hash = '{text}' WHERE id = '{sent.id}'"
+    store._database.run(lambda c: c.exec_driver_sql(change))
+
+    (flying,) = store.in_flight(10)
+
+    assert flying.tx_hashes == (sent.tx_hash,)
+
+
 def _below(store: SQLStore, refund: Refund, limit: int) -> Sequence[Refund]:
     sender, nonce, _ = refund.reservation()
     return store.open_below(refund.chain_id, sender, nonce, limit)

@@ -21,8 +21,9 @@ def gateway(stack: Stack) -> Gateway:
     return Gateway(stack)
 
 
-def _events(home: Path, event: str) -> list[dict[str, Any]]:
-    lines = (home / "serve.log").read_text(encoding="utf-8").splitlines()
+def _events(home: Path, event: str, process: str = "*") -> list[dict[str, Any]]:
+    logs = [log.read_text(encoding="utf-8") for log in home.glob(f"{process}.log")]
+    lines = [line for log in logs for line in log.splitlines()]
     events = [json.loads(line) for line in lines if line.startswith("{")]
     return [found for found in events if found["event"] == event]
 
@@ -62,28 +63,33 @@ def test_pays_a_repeated_request_once(stack: Stack, gateway: Gateway) -> None:
     assert after - before == 1_250_000
 
 
-def test_every_worker_signs(stack: Stack, gateway: Gateway) -> None:
+def test_only_the_worker_signs_refunds(stack: Stack, gateway: Gateway) -> None:
+    """Sixteen clients request 80 refunds; each is paid with a nonce of its own."""
     with ThreadPoolExecutor(16) as pool:
         answers = list(pool.map(lambda _: gateway.post(), range(80)))
-    nonces = [body["nonce"] for _, _, body in answers]
+        ids = [body["id"] for _, _, body in answers]
+        paid = list(pool.map(lambda each: gateway.wait(each, "confirmed"), ids))
     signed = [e for e in _events(stack.home, "digest-sign-succeeded") if e["refund_id"]]
 
     assert {201} == {status for status, _, _ in answers}
-    assert len(set(nonces)) == 80
-    assert len({event["pid"] for event in signed}) == 4
-    assert {"success"} == {event["outcome"] for event in signed}
+    assert len({refund["nonce"] for refund in paid}) == 80
+    assert {event["pid"] for event in signed} == {
+        each["pid"] for each in _events(stack.home, "configuration-loaded", "worker")
+    }
+    assert {("success", "worker")} == {(e["outcome"], e["actor"]) for e in signed}
 
 
 def test_signatures_name_a_recorded_configuration(
     stack: Stack, gateway: Gateway
 ) -> None:
     """Each process records its start, with the hash that its signatures have (A18)."""
-    gateway.post()
+    refund = gateway.post()[2]
+    gateway.wait(refund["id"], "confirmed")
     started = _events(stack.home, "configuration-loaded")
     signed = [e for e in _events(stack.home, "digest-sign-succeeded") if e["refund_id"]]
 
     (short,) = {each["details"]["hash"][:16] for each in started}
-    assert {each["actor"] for each in started} >= {"api"}
+    assert {each["actor"] for each in started} >= {"api", "worker"}
     assert {each["configuration"] for each in signed} == {short}
 
 

@@ -14,7 +14,7 @@ from signer.audit.export_format import (
     checkpoint_line,
     end_line,
     header_line,
-    record_line,
+    record_lines,
 )
 from signer.audit.hash_chain import GENESIS, sealed
 from signer.audit.sealing_monitor import made_at
@@ -66,10 +66,15 @@ def exported(
     cuts = [0, *sizes]
     lines = [header_line(ORIGIN)]
     for before, size in pairwise(cuts):
-        lines += map(record_line, links[before:size])
+        lines += chain_lines(links[before:size])
         lines.append(checkpoint_line(checkpoint(links, size, key=key).note))
-    lines += map(record_line, links[cuts[-1] :])
+    lines += chain_lines(links[cuts[-1] :])
     return [*lines, end_line(End(len(links), links[-1].hash, len(cuts) - 1))]
+
+
+def chain_lines(links: Iterable[Sealed]) -> list[bytes]:
+    """Return the lines of some records."""
+    return [line for each in links for line in record_lines(each)]
 
 
 def wiped(url: str) -> str:

@@ -210,6 +210,7 @@ class World:
             NonceManager(self.store, ring, self.clock, self.tenants),
             self.clock,
             audit=recording()[0],
+            tenants=self.tenants,
         )
 
     @property

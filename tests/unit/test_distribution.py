@@ -21,10 +21,15 @@ PRIVATE = [
     "docker/networks.toml",
     "docker/tenants.toml",
     "docker/owner.env",
+    "docker/refunds.env",
     "keys/audit.pem",
     "keys/jwt",
     "networks.toml",
     "owner.env",
+    "refunds.env",
+    "worker.env",
+    "admin.env",
+    "signing/audit",
     "signer/audit.jsonl",
     "tenants.toml",
     "tls/server.key",
@@ -34,6 +39,7 @@ PUBLIC = [
     ".env.example",
     "docker/networks.example.toml",
     "docker/tenants.example.toml",
+    "docker/refunds.env.example",
     "signer/keys/__init__.py",
 ]
 

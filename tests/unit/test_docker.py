@@ -1,4 +1,4 @@
-"""The container image is built from what has a hash."""
+"""The image is built from what has a hash; compose separates the processes."""
 
 import os
 import re
@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+
+from signer.config.settings import CREDENTIALS
 
 
 ROOT = Path(__file__).parents[2]
@@ -145,3 +147,106 @@ def test_an_image_without_a_digest_changes_nothing(checkout: Path) -> None:
     assert failed.returncode == 1
     assert "no digest of" in failed.stderr
     assert _images(checkout) == before
+
+
+def _services() -> dict[str, str]:
+    """Return the lines of each service of compose.yaml, with those that it merges."""
+    compose = (DOCKER / "compose.yaml").read_text(encoding="utf-8")
+    common, services = compose.split("\nservices:\n")
+    services, _ = services.split("\nnetworks:\n")
+    block = r"((?:(?:  .*)?\n)+)"
+    shared = dict(re.findall(rf"^x-[\w-]+: &([\w-]+)\n{block}", common, re.MULTILINE))
+    parts = dict(
+        re.findall(r"^  ([\w-]+):\n((?:(?:    .*)?\n)+)", services, re.MULTILINE)
+    )
+
+    def merge(text: str) -> str:
+        return re.sub(r"<<: \*([\w-]+)", lambda m: merge(shared[m[1]]), text)
+
+    return {name: merge(part) for name, part in parts.items()}
+
+
+def _variables(name: str) -> dict[str, str]:
+    """Return the variables of an example of an env file."""
+    text = (DOCKER / name).read_text(encoding="utf-8")
+    return dict(re.findall(r"^([A-Z_]+)=(.*)$", text, re.MULTILINE))
+
+
+PROCESSES = {"api-refunds": "refunds", "worker": "worker", "admin": "admin"}
+"""The services that run a process, and the name of its database role."""
+
+
+@pytest.mark.parametrize("service", PROCESSES)
+def test_each_process_has_one_database_role(service: str) -> None:
+    """It waits for the grants, and knows the password of its own role only."""
+    part, name = _services()[service], PROCESSES[service]
+    files = set(re.findall(r"\.\./([\w]*\.env)", part))
+
+    assert f"//hotwallet_{name}@/hotwallet?host=/var/run/postgresql" in part
+    assert "grants: {condition: service_completed_successfully}" in part
+    assert files == ({"refunds.env"} if name == "refunds" else {".env", f"{name}.env"})
+    assert _variables(f"{name}.env.example")["PGPASSWORD"] == ""
+    assert f"SERVE_ROLE: {name}" in part or name == "worker"
+
+
+def test_only_the_upgrade_has_the_owner() -> None:
+    """The superuser makes the roles; the owner upgrades and grants."""
+    services = _services()
+    informed = {name for name, part in services.items() if "owner.env" in part}
+    needed = re.findall(r"getenv \w+ (\w+)", (DOCKER / "roles.sql").read_text())
+
+    assert informed == {"database", "upgrade", "grants"}
+    assert set(_variables("owner.env.example")) == {"POSTGRES_PASSWORD", *needed}
+    assert "hotwallet_owner@/hotwallet?host=/var/run/postgresql" in services["upgrade"]
+    assert "PGUSER: hotwallet_owner" in services["grants"]
+    assert "upgrade: {condition: service_completed_successfully}" in services["grants"]
+    assert "./grants.sql:/grants.sql:ro" in services["grants"]
+    roles = "./roles.sql:/docker-entrypoint-initdb.d/roles.sql:ro"
+    assert roles in services["database"]
+    assert not any("POSTGRES_USER" in part for part in services.values())
+
+
+def test_the_process_that_accepts_refunds_can_sign_nothing() -> None:
+    """It has no file or variable of a key, and its own variables are documented."""
+    services = _services()
+    given = _variables("refunds.env.example")
+    documented = dict(
+        re.findall(
+            r"^([A-Z0-9_]+)=(.*)$", (ROOT / ".env.example").read_text(), re.MULTILINE
+        )
+    )
+    given.pop("PGPASSWORD")
+
+    assert given.items() <= documented.items()
+    for name in (*CREDENTIALS, "KMS_KEY_ID", "AWS_REGION"):
+        assert name not in given
+        assert name not in services["api-refunds"]
+    assert "/signing" not in services["api-refunds"]
+    for name in ("worker", "admin"):
+        assert "../signing:/etc/hotwallet/signing:ro" in services[name]
+        assert "AUDIT_SIGNING_KEY_FILE: /etc/hotwallet/signing/" in services[name]
+
+
+def test_the_proxy_reaches_only_the_process_that_accepts_refunds() -> None:
+    """Containers reach each other where they share a network."""
+    reach = {}
+    for name, part in _services().items():
+        listed = re.findall(r"networks: \[(.*)\]", part)
+        (block,) = re.findall(r"networks:\n((?: {6}.*\n)+)", part) or [""]
+        reach[name] = {*listed, *re.findall(r"^ {6}(\w+):", block, re.MULTILINE)}
+
+    assert reach == {
+        "database": set(),
+        "upgrade": set(),
+        "grants": set(),
+        "api-refunds": {"refunds", "front"},
+        "worker": {"signing"},
+        "admin": {"signing", "administration"},
+        "proxy": {"outside", "front"},
+    }
+
+
+def test_the_image_runs_all_that_a_small_deployment_needs() -> None:
+    text = (DOCKER / "Dockerfile").read_text(encoding="utf-8")
+
+    assert text.endswith('\nCMD ["hotwallet", "up"]\n')

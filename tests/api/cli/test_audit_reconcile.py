@@ -10,6 +10,7 @@ from click.testing import Result
 
 from backends.sql.audit import AuditTables
 from signer.audit.hash_chain import GENESIS, sealed
+from signer.model.audit_record import Record
 from tests.api.cli.audit_commands import run
 from tests.support.audit import (
     exported,
@@ -159,3 +160,23 @@ def test_reports_missing_and_explained_signatures() -> None:
     ]
     assert document["missing"][0]["record"] == ours[1].id
     assert document["explained"][0]["reason"] == "crash"
+
+
+def test_a_malformed_record() -> None:
+    """A record that another program wrote is a finding, and no text of it is raw."""
+    body = json.dumps(outcome(1, "a").fields)
+    ours = sealed(0, GENESIS, [outcome(1, "a"), Record("au\x1b[2J\nok", body)])
+    Path("export").write_bytes(b"".join(exported(ours, [2])))
+    text, document = (
+        _reconciled("--export", "export"),
+        _reconciled("--export", "export", "--json"),
+    )
+
+    assert (text.exit_code, document.exit_code) == (1, 1)
+    assert text.stdout.startswith("MALFORMED: au\\x1b[2J\\nok: its id or body is not")
+    assert json.loads(document.stdout)["malformed"] == [
+        {
+            "record": "au\x1b[2J\nok",
+            "problem": "its id or body is not in canonical form",
+        }
+    ]

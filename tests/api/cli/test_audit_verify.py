@@ -13,6 +13,7 @@ from backends.sql.audit import AuditTables
 from signer.audit.checkpoints import Verifier
 from signer.audit.export_format import header_line, record_line
 from signer.audit.hash_chain import GENESIS, sealed
+from signer.model.audit_record import Record
 from tests.api.cli.audit_commands import LINKS, run, verified
 from tests.support.audit import (
     KEY,
@@ -22,7 +23,7 @@ from tests.support.audit import (
     record,
     records,
 )
-from tests.support.ledgers import seal
+from tests.support.ledgers import DRAFTS, seal
 
 
 pytestmark = pytest.mark.usefixtures("files")
@@ -48,6 +49,25 @@ def test_names_the_bad_record() -> None:
     assert (text.exit_code, document.exit_code) == (1, 1)
     assert text.stdout.startswith("BAD: record 3 (line 5): it is missing")
     assert json.loads(document.stdout)["finding"]["record"] == 3
+
+
+def test_a_forged_record() -> None:
+    """Once it is declared the export is good; the output names the declaration."""
+    forged = Record("au_0\x1b[2J", "{}")
+    chain = [record(1), forged, DRAFTS.forged([forged.id])]
+    whole, cut = sealed(0, GENESIS, chain), sealed(0, GENESIS, chain[:2])
+    Path("export").write_bytes(b"".join(exported(whole, [3])))
+    text, document = verified(), verified("--json")
+    Path("export").write_bytes(b"".join(exported(cut, [2])))
+    undeclared = verified()
+
+    assert (text.exit_code, document.exit_code) == (0, 0)
+    assert "forged: 1 records, the first is 2, which record 3 declares" in text.stdout
+    assert json.loads(document.stdout)["forged"] == [
+        {"record": 2, "declaredBy": 3, "canonical": False}
+    ]
+    assert undeclared.exit_code == 1
+    assert undeclared.stdout.startswith("BAD: record 2 (line 3): it has not the form")
 
 
 def test_rejects_invalid_keys_and_missing_exports() -> None:

@@ -1,10 +1,81 @@
-"""``hotwallet guard --json``."""
+"""``hotwallet guard``: its refusals, and what it says about a process of a role."""
 
 from pathlib import Path
 
 import pytest
 
+from api.auth.dev_tokens import provide_signing_key
+from signer.config.settings import CREDENTIALS
 from tests.api.commands import Run
+
+
+NETWORKS = Path(__file__).parents[3] / "docker" / "networks.example.toml"
+
+
+@pytest.fixture
+def process_for_refunds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sqlite_url: str
+) -> pytest.MonkeyPatch:
+    """The environment of a process that serves refunds only, with a ledger."""
+    for name in CREDENTIALS:
+        monkeypatch.delenv(name, raising=False)
+    provide_signing_key(tmp_path / "private.pem", tmp_path / "public.pem")
+    for name, value in {
+        "APP_ENV": "test",
+        "SERVE_ROLE": "refunds",
+        "HOTWALLET_HOME": str(tmp_path),
+        "DATABASE_URL": sqlite_url,
+        "NETWORKS_FILE": str(NETWORKS),
+        "JWT_PUBLIC_KEY_FILE": str(tmp_path / "public.pem"),
+    }.items():
+        monkeypatch.setenv(name, value)
+    return monkeypatch
+
+
+@pytest.mark.usefixtures("process_for_refunds")
+def test_a_process_for_refunds_passes_without_a_key(
+    hotwallet: Run, tmp_path: Path
+) -> None:
+    """It opens no device, asks no node, and makes no token."""
+    shown, document = hotwallet("guard"), hotwallet("guard", "--json")
+
+    assert (shown.status, document.status) == (0, 0), shown.err
+    assert shown.out.splitlines()[0] == "ok: test, accepting refunds, without a key"
+    assert "warning" not in shown.err
+    assert {"ok": True, "role": "refunds", "address": None, "warnings": []}.items() <= (
+        document.json.items()
+    )
+    assert not (tmp_path / "softhsm").exists()
+
+
+def test_a_process_for_refunds_must_not_be_able_to_sign(
+    hotwallet: Run, process_for_refunds: pytest.MonkeyPatch
+) -> None:
+    for name in ("AWS_SECRET_ACCESS_KEY", "PKCS11_PIN"):
+        process_for_refunds.setenv(name, "canary")
+    finished = hotwallet("guard", "--json")
+    (refusal,) = finished.json["refusals"]
+
+    assert (finished.status, refusal["code"]) == (78, "role-has-credentials")
+    assert refusal["message"].endswith("unset AWS_SECRET_ACCESS_KEY, PKCS11_PIN")
+    assert "canary" not in finished.out + finished.err
+
+
+def test_other_roles_open_the_key(
+    hotwallet: Run, process_for_refunds: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """In the same environment they are refused, since KMS cannot be configured."""
+    process_for_refunds.setenv("USE_KMS", "true")
+    accepted = hotwallet("guard").status
+    statuses = []
+    for role in ("admin", "all"):
+        process_for_refunds.setenv("SERVE_ROLE", role)
+        finished = hotwallet("guard", "--json")
+        codes = {refusal["code"] for refusal in finished.json["refusals"]}
+        statuses.append((finished.status, codes))
+
+    assert accepted == 0
+    assert statuses == [(78, {"kms-not-configured"})] * 2
 
 
 def test_refusals_for_programs(

@@ -23,19 +23,26 @@ def test_a_key_is_created_and_replaced(hotwallet: Run, out: Path) -> None:
     added = hotwallet(*command, "--add")
     old, new = _ids(out)
     activated = hotwallet(*command, "--activate")
+    repeated = hotwallet(*command, "--activate")
 
     assert created.out == (
-        f"created the MAC key {old} in {out}; copy the file to every host\n"
+        f"created the MAC key {old} in {out}, which is active; copy the file to every"
+        " host\n"
     )
     assert added.out == (
-        f"added the MAC key {new} in {out}; copy the file to every host, restart them"
-        " all, then use --activate\n"
+        f"added the MAC key {new} in {out}; {old} is active; copy the file to every"
+        " host, restart them all, then use --activate\n"
     )
     assert activated.out == (
         f"activated the MAC key {new} in {out}; copy the file to every host and"
         " restart them all; the other keys only verify\n"
     )
-    assert [each.status for each in (created, added, activated)] == [0, 0, 0]
+    assert repeated.out == (
+        f"the MAC key {new} in {out} is the newest and already active; nothing was"
+        " changed\n"
+    )
+    statuses = [each.status for each in (created, added, activated, repeated)]
+    assert statuses == [0] * 4
     assert _ids(out) == [new, old]
 
 
@@ -45,12 +52,18 @@ def test_json(hotwallet: Run, out: Path) -> None:
         hotwallet(*command).json,
         hotwallet(*command, "--add").json,
         hotwallet(*command, "--activate").json,
+        hotwallet(*command, "--activate").json,
     ]
     new, old = _ids(out)
 
     assert documents == [
-        {"action": action, "path": str(out), "keyId": key_id}
-        for action, key_id in (("created", old), ("added", new), ("activated", new))
+        {"action": action, "path": str(out), "keyId": key_id, "activeKeyId": active}
+        for action, key_id, active in (
+            ("created", old, old),
+            ("added", new, old),
+            ("activated", new, new),
+            ("unchanged", new, new),
+        )
     ]
 
 
@@ -62,14 +75,12 @@ def test_refusals(hotwallet: Run, out: Path) -> None:
     hotwallet(*command)
     before = out.read_bytes()
     exists = hotwallet(*command)
-    single = hotwallet(*command, "--activate")
     both = hotwallet(*command, "--add", "--activate")
 
-    assert {each.status for each in (*missing, exists, single)} == {1}
+    assert {each.status for each in (*missing, exists)} == {1}
     for each in missing:
         assert "does not exist: create it without --add and --activate" in each.err
     assert "exists: --add adds a new key to it" in exists.err
-    assert "first add another one with --add" in single.err
     assert both.status == 2
     assert "are two steps" in both.err
     assert out.read_bytes() == before

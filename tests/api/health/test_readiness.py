@@ -7,10 +7,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import structlog
@@ -21,8 +22,10 @@ from api.health.readiness import (
     ANSWER_SECONDS,
     LATE,
     SHARED_SECONDS,
+    KeyNotProvedError,
     Readiness,
     ReadinessChecker,
+    proof_check,
     sealing_check,
     unsealed_seconds,
 )
@@ -35,6 +38,7 @@ from signer.alerts import Alert, Alerts
 from signer.audit.log import AuditLog
 from signer.audit.sealing_monitor import SealingAlert, SealingMonitor
 from signer.chain.chain import Chain
+from signer.config.settings import Role
 from signer.errors import (
     BackendUnavailableError,
     EncodingError,
@@ -45,7 +49,7 @@ from signer.errors import (
 )
 from signer.keys.signer import Signer
 from signer.model.stop import EVERYTHING
-from signer.ports import KeyId, utc_now
+from signer.ports import KeyDirectory, KeyId, utc_now
 from signer.startup.guard import check_chain
 from tests.api.service import NETWORKS, container_over
 from tests.api.support import NOW, SettableClock, Timer, lines
@@ -54,8 +58,10 @@ from tests.fixtures.ledger import forged_end, stopped
 from tests.fixtures.postgresql import PostgreSQL
 from tests.fixtures.scripted_chain import CHAIN_ID, DECIMALS, TOKEN, ScriptedChain
 from tests.support.audit import record
+from tests.support.devices import Device, honest, signer_over
 from tests.support.keys import key_at, key_of, made_active
 from tests.support.ledgers import open_ledger, seal
+from tests.support.refunds import KEY
 from tests.support.waiting import eventually
 
 
@@ -69,6 +75,7 @@ NETWORK = NETWORKS["local"].model_copy(
         },
     }
 )
+KEY_ADDRESS = signer_over(honest(KEY)).address
 CHAINS = {"local": Chain(NETWORK, ScriptedChain())}
 IN_TIME = 8.0
 """
@@ -107,6 +114,7 @@ class System:
         self.store = store
         self.signer = signer
         store.enrol(key_of(signer))
+        store.prove(signer.address, utc_now())
         checker = container_over(store, backend, chains).readiness
         assert isinstance(checker, ReadinessChecker)
         self.checker = checker
@@ -136,7 +144,8 @@ def test_everything_is_checked_and_healthy(system: System) -> None:
 
     assert answer == Readiness(
         dict.fromkeys(
-            ["database", "signing", "audit", "network-local", "key", "guard"], "ok"
+            ["database", "signing", "audit", "worker", "network-local", "key", "guard"],
+            "ok",
         ),
         system.signer.address,
         1,
@@ -565,6 +574,119 @@ def test_a_writer_whose_clock_is_ahead_is_not_late() -> None:
     waiting = record(at=utc_now() + timedelta(hours=1)).id
 
     assert unsealed_seconds(waiting) == 0
+
+
+@dataclass(frozen=True)
+class Process:
+    """A process of a role, with a clock and with a node and a device that count."""
+
+    checker: ReadinessChecker
+    clock: SettableClock
+    node: ScriptedChain
+    device: Device
+
+
+@pytest.fixture
+def start(sqlite_store: SQLStore) -> Callable[[Role], Process]:
+    """A function that returns a process of a role, whose key is active."""
+
+    def start(role: Role) -> Process:
+        device, node, clock = honest(KEY), ScriptedChain(), SettableClock()
+        sqlite_store.enrol(key_of(signer_over(device)))
+        container = container_over(
+            sqlite_store,
+            cast("KeyDirectory", device),
+            {"local": Chain(NETWORK, node)},
+            clock=clock,
+        )
+        settings = container.settings
+        container.settings = settings.model_copy(update={"serve_role": role})
+        checker = container.readiness
+        assert isinstance(checker, ReadinessChecker)
+        device.calls = 0
+        return Process(checker, clock, node, device)
+
+    return start
+
+
+Start = Callable[[Role], Process]
+EVERY = {"database", "signing", "audit", "guard"}
+
+
+@pytest.mark.parametrize(
+    ("role", "names"),
+    [
+        (Role.REFUNDS, EVERY | {"worker"}),
+        (Role.ADMIN, EVERY | {"key", "network-local"}),
+        (Role.ALL, EVERY | {"worker", "key", "network-local"}),
+    ],
+)
+def test_a_role_checks_what_it_needs(
+    start: Start, sqlite_store: SQLStore, role: Role, names: set[str]
+) -> None:
+    """A process that accepts refunds needs a worker; one that has the key tests it."""
+    process = start(role)
+    sqlite_store.prove(KEY_ADDRESS, process.clock())
+    answer = process.checker()
+
+    assert answer.checks == dict.fromkeys(names, "ok")
+    assert answer.ready
+    assert (answer.address, answer.epoch) == (KEY_ADDRESS, 1)
+    assert (process.device.calls > 0) == ("key" in names)
+    assert (process.node.calls.total() > 0) == ("network-local" in names)
+
+
+@pytest.mark.parametrize("role", [Role.REFUNDS, Role.ALL])
+@pytest.mark.parametrize(
+    ("seconds", "check"),
+    [
+        (None, "key-not-proved"),
+        (60.001, "key-not-proved"),
+        (86_400, "key-not-proved"),
+        (60, "ok"),
+        (0, "ok"),
+    ],
+)
+def test_refunds_need_a_worker_that_proves_the_key(
+    start: Start,
+    sqlite_store: SQLStore,
+    role: Role,
+    seconds: float | None,
+    check: str,
+) -> None:
+    """A proof is good for a minute; without one the process is not ready."""
+    process = start(role)
+    if seconds is not None:
+        sqlite_store.prove(KEY_ADDRESS, process.clock() - timedelta(seconds=seconds))
+    answer = process.checker()
+
+    assert answer.checks["worker"] == check
+    assert answer.ready == (check == "ok")
+
+
+def test_refunds_need_an_active_key(sqlite_store: SQLStore) -> None:
+    """Before the first worker has started there is none."""
+    with pytest.raises(KeyNotProvedError, match="no worker"):
+        proof_check(sqlite_store.active_key, SettableClock())()
+
+
+def test_a_new_active_key_needs_a_proof_of_its_own(
+    start: Start, sqlite_store: SQLStore
+) -> None:
+    """After a rotation, until a worker has signed with the new key."""
+    process = start(Role.REFUNDS)
+    other = key_at("0x70997970C51812dc3A010C7d01b50e0d17dc79C8")
+    sqlite_store.prove(KEY_ADDRESS, process.clock())
+    made_active(sqlite_store, other)
+    check = proof_check(sqlite_store.active_key, process.clock)
+    with pytest.raises(KeyNotProvedError):
+        check()
+    sqlite_store.prove(KEY_ADDRESS, process.clock())  # It is not the active key.
+    with pytest.raises(KeyNotProvedError):
+        check()
+    sqlite_store.prove(other.address, process.clock())
+
+    check()
 
 
 def test_the_active_key_is_reported_after_a_rotation(system: System) -> None:

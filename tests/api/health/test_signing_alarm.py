@@ -1,4 +1,4 @@
-"""S7: a process that signs raises an alert if the device signs with another key."""
+"""S7: a worker raises an alert if the device signs with another key, or not at all."""
 
 from collections.abc import Mapping
 
@@ -15,9 +15,11 @@ from signer.audit.log import AuditLog
 from signer.keys.signer import Signer
 from signer.model.refund import HOLD
 from signer.ports import KeyId, utc_now
+from signer.refunds.worker import Worker
 from tests.api.service import BODY, container_over
 from tests.api.support import bearer, post
 from tests.support.refunds import World
+from tests.support.waiting import eventually
 
 
 class System:
@@ -42,6 +44,12 @@ class System:
             self.store, self._backend, self.world.chains, notifier=self
         )
 
+    def worker(self) -> Worker:
+        """Return the worker of a new process, whose next self-test is not due."""
+        worker = self.process().worker
+        worker.work()
+        return worker
+
     def facts(self, code: str) -> dict[str, str]:
         """Return the facts of an alert about the key."""
         return {"code": code, "address": self.world.signer.address}
@@ -57,25 +65,38 @@ def system(sqlite_store: SQLStore, hasty_kms: KMSBackend, kms_key: KeyId) -> Sys
     return System(sqlite_store, hasty_kms, kms_key)
 
 
-def test_the_api_raises_key_mismatch(system: System, kms_faults: Faults) -> None:
-    """Three refunds raise one alert, and none is sent."""
+def test_the_api_raises_no_alert(system: System, kms_faults: Faults) -> None:
+    """It accepts three refunds without the device; the worker raises one alert."""
+    worker = system.worker()
     kms_faults.always("Sign", other_key())
     client = TestClient(create_app(system.process()))
     answers = [
-        post(client, {**BODY, "payment_session_id": f"ps_{n}"}, **bearer(utc_now()))
+        post(
+            client,
+            {**BODY, "payment_session_id": f"ps_{n}"},
+            Prefer="respond-async",
+            **bearer(utc_now()),
+        )
         for n in range(3)
     ]
+    alerts_of_api = list(system.alerts)
+    worker.work()
+    paths = [answer.headers["location"] for answer in answers]
+    shown = [client.simulate_get(each, headers=bearer(utc_now())) for each in paths]
 
-    assert [answer.json["status"] for answer in answers] == ["reserved"] * 3
+    assert [answer.status_code for answer in answers] == [201] * 3
+    assert alerts_of_api == []
+    assert [each.json["status"] for each in shown] == ["reserved"] * 3
     assert system.alerts == [("key-mismatch", system.facts("signature-recovery"))]
     assert system.store.alert_counts() == {"key-mismatch": 1}
     assert system.world.chain.pool == {}
 
 
 def test_a_worker_raises_key_mismatch(system: System, kms_faults: Faults) -> None:
+    worker = system.worker()
     system.world.accepted()
     kms_faults.always("Sign", other_key())
-    system.process().worker.work()
+    worker.work()
 
     assert system.alerts == [("key-mismatch", system.facts("signature-recovery"))]
     assert system.store.alert_counts() == {"key-mismatch": 1}
@@ -84,10 +105,11 @@ def test_a_worker_raises_key_mismatch(system: System, kms_faults: Faults) -> Non
 
 def test_a_worker_raises_key_unhealthy(system: System, kms_faults: Faults) -> None:
     """Three refunds raise one alert."""
+    worker = system.worker()
     for _ in range(3):
         system.world.accepted()
     kms_faults.always("Sign", disabled())
-    system.process().worker.work()
+    worker.work()
 
     assert system.alerts == [("key-unhealthy", system.facts("key-unusable"))]
     assert system.store.alert_counts() == {"key-unhealthy": 1}
@@ -96,9 +118,27 @@ def test_a_worker_raises_key_unhealthy(system: System, kms_faults: Faults) -> No
 def test_a_worker_raises_an_alert_for_a_key_it_may_not_use(
     system: System, kms_faults: Faults
 ) -> None:
-    """Another host rotated to the key."""
+    """Another host rotated to the key; the self-test raises an alert of its own."""
     system.world.accepted()
     kms_faults.always("GetPublicKey", disabled())
     system.process().worker.work()
 
-    assert system.alerts == [("key-unhealthy", system.facts("key-unusable"))]
+    assert eventually(lambda: len(system.alerts) == 2)
+    assert ("key-unhealthy", system.facts("key-unusable")) in system.alerts
+    assert ("key-unhealthy", {"code": "key-unusable"}) in system.alerts
+
+
+def test_an_idle_worker_tests_the_key(system: System, kms_faults: Faults) -> None:
+    """The key is not proved then, and the next worker that can sign proves it."""
+    kms_faults.always("Sign", disabled())
+    worker = system.process().worker
+    for _ in range(3):
+        worker.work()
+    unproved = system.world.key.proved_at
+    alerts = eventually(lambda: list(system.alerts))
+    kms_faults.clear()
+    system.worker()
+
+    assert alerts == [("key-unhealthy", {"code": "key-unusable"})]
+    assert unproved is None
+    assert system.world.key.proved_at is not None

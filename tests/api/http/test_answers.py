@@ -7,10 +7,10 @@ import pytest
 from falcon.testing import Result, TestClient
 
 from api.container import Container
-from api.views.refunds import read_refund
 from backends.sql import SQLStore
 from signer.model.audit_record import Actor
 from signer.model.refund import Refund
+from signer.refunds.request_body import read_refund
 from signer.refunds.service import ANSWER_TIMEOUT
 from tests.api.service import BODY, Pace
 from tests.api.support import SettableClock, bearer, get, post

@@ -1,18 +1,171 @@
-"""``Prefer: wait=N`` waits for a final status."""
+"""How long a response waits: for a worker, for the refund's end, or not at all."""
+
+from collections.abc import Callable
 
 import pytest
-from falcon.testing import TestClient
+from falcon.testing import Result, TestClient
 
+from api.container import Container
+from api.http.app import create_app
 from backends.sql import SQLStore
 from signer.model.refund import Status
+from signer.refunds.service import WORKER_SECONDS
 from tests.api.service import BODY, Pace
-from tests.api.support import bearer, post
+from tests.api.support import bearer, get, post
+from tests.fixtures.scripted_chain import ScriptedChain
+from tests.support.refunds import altered
+
+
+Application = Callable[[int], TestClient]
 
 
 @pytest.fixture
-def refund_path(client: TestClient) -> str:
+def refund_path(client: TestClient, pace: Pace) -> str:
     """The path of a refund that waits for a node."""
-    return str(post(client, BODY).headers["location"])
+    path = str(post(client, BODY).headers["location"])
+    pace.slept = 0
+    return path
+
+
+@pytest.fixture
+def without_worker(paying_container: Container) -> Application:
+    """A function that returns an application with so many threads, and no worker."""
+
+    def build(threads: int) -> TestClient:
+        worker, settings = paying_container.worker, paying_container.settings
+        paying_container.worker = altered(worker, advance=lambda: 0)
+        paying_container.settings = settings.model_copy(update={"threads": threads})
+        return TestClient(create_app(paying_container))
+
+    return build
+
+
+def _shown(response: Result) -> tuple[int, str, str | None]:
+    """Return the status, that of the refund, and the preference that was applied."""
+    applied = response.headers.get("preference-applied")
+    return response.status_code, response.json["status"], applied
+
+
+def test_a_post_waits_for_the_worker(
+    paying: TestClient, pace: Pace, node: ScriptedChain
+) -> None:
+    """Without a preference the response usually has the transaction's hash."""
+    answer = post(paying, BODY)
+
+    assert _shown(answer) == (201, "broadcast", None)
+    assert [answer.json["tx_hash"]] == list(node.pool)
+    assert pace.slept == 0
+
+
+def test_a_post_waits_until_the_worker_has_failed(
+    client: TestClient, pace: Pace
+) -> None:
+    """A refund that waits for a node does not keep its client."""
+    assert _shown(post(client, BODY)) == (201, "queued", None)
+    assert pace.slept < WORKER_SECONDS / 2
+
+
+def test_a_post_waits_three_seconds_for_a_worker(
+    without_worker: Application, pace: Pace, sqlite_store: SQLStore
+) -> None:
+    """Without a worker the refund is accepted, and stays queued."""
+    client = without_worker(4)
+    answer = post(client, BODY, Idempotency_Key="k")
+    waited = pace.slept
+    replayed = post(client, BODY, Idempotency_Key="k")
+    (refund,) = sqlite_store.list("gateway-1").refunds
+
+    assert _shown(answer) == (201, "queued", None)
+    assert WORKER_SECONDS == 3
+    assert WORKER_SECONDS <= waited < WORKER_SECONDS + 0.3
+    assert refund.blocked_by is None
+    assert (replayed.status_code, replayed.content) == (200, answer.content)
+    assert pace.slept == waited
+
+
+@pytest.mark.parametrize(
+    "preference",
+    ["respond-async", "Respond-Async", "foo, respond-async; bar", "respond-async,wait"],
+)
+def test_a_post_may_not_wait_at_all(
+    paying: TestClient,
+    pace: Pace,
+    node: ScriptedChain,
+    paying_container: Container,
+    preference: str,
+) -> None:
+    """The refund is stored and queued; a worker sends it all the same."""
+    answer = post(paying, BODY, Prefer=preference)
+    asked = node.calls.total()
+    paying_container.worker.work()
+
+    assert _shown(answer) == (201, "queued", "respond-async")
+    assert (asked, pace.slept) == (0, 0)
+    assert get(paying, answer.headers["location"]).json["status"] == "broadcast"
+
+
+def test_a_wait_is_stronger_than_respond_async(
+    client: TestClient, pace: Pace, sqlite_store: SQLStore
+) -> None:
+    """RFC 7240 leaves it to the server; ``wait`` says for how long it may take."""
+    pace.meanwhile = lambda: _refuse_all(sqlite_store, when=pace.slept >= 2)
+    answer = post(client, BODY, Prefer="respond-async, wait=10")
+
+    assert _shown(answer) == (201, "refused", "wait=10")
+
+
+def test_a_wait_for_zero_seconds_does_not_wait(paying: TestClient, pace: Pace) -> None:
+    assert _shown(post(paying, BODY, Prefer="wait=0")) == (201, "queued", "wait=0")
+    assert pace.slept == 0
+
+
+@pytest.mark.parametrize("method", ["POST", "GET"])
+def test_a_wait_that_is_not_possible_is_not_applied(
+    without_worker: Application, pace: Pace, method: str
+) -> None:
+    """With one thread the response comes at once, as RFC 7240 allows."""
+    client = without_worker(1)
+    posted = post(client, BODY, Prefer="wait=10")
+    if method == "POST":
+        answer = posted
+    else:
+        headers = bearer() | {"Prefer": "wait=10"}
+        answer = client.simulate_get(posted.headers["location"], headers=headers)
+
+    assert _shown(answer) == (201 if method == "POST" else 200, "queued", None)
+    assert pace.slept == 0
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_one_thread_never_waits(
+    without_worker: Application, pace: Pace, threads: int
+) -> None:
+    """The others wait for a worker; it answers at once, also cancellations."""
+    client = without_worker(threads)
+    seconds: list[float] = []
+    answers: list[Result] = []
+
+    def ask(waiting: int) -> None:
+        """Send two requests while *waiting* others wait."""
+        if waiting:
+            pace.meanwhile = lambda: ask(waiting - 1)
+            post(client, BODY | {"reference": f"waits-{waiting}"})
+            return
+        pace.meanwhile = lambda: None
+        began = pace.slept
+        posted = post(client, BODY | {"reference": "last"})
+        path = f"{posted.headers['location']}/cancel"
+        cancelled = client.simulate_post(path, headers=bearer())
+        seconds.append(pace.slept - began)
+        answers.extend((posted, cancelled))
+
+    ask(threads - 1)
+
+    assert seconds == [0]
+    assert [_shown(each) for each in answers] == [
+        (201, "queued", None),
+        (202, "queued", None),
+    ]
 
 
 def _refuse_all(store: SQLStore, *, when: bool = True) -> None:

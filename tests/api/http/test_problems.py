@@ -40,7 +40,7 @@ OURS = [kind for kind in _tree(HotWalletError) if kind.__module__ == errors.__na
 
 
 STATUSES = {
-    400: "RequestError InvalidInputError",
+    400: "RequestError InvalidInputError RequestSignatureError",
     401: "AuthenticationError",
     403: "PermissionDeniedError UnknownTenantError TenantBlockedError",
     404: "NotFoundError",

@@ -49,6 +49,7 @@ def test_creates_a_refund(client: TestClient) -> None:
         "failure": None,
         "created_at": "2026-11-24T12:00:00.000000Z",
         "updated_at": "2026-11-24T12:00:00.000000Z",
+        "cancel_requested_at": None,
     }
 
 

@@ -9,9 +9,9 @@ from signer.config.tenants import Tenant, TenantRegistry
 
 
 def _admitted(waiting: WaitingRequests, tenants: list[str]) -> list[str]:
-    """Return the tenants whose requests may wait, of requests at the same time."""
+    """Return the tenants whose requests may wait long, of those at the same time."""
     with ExitStack() as stack:
-        answers = [stack.enter_context(waiting.admit(each)) for each in tenants]
+        answers = [stack.enter_context(waiting.admit_long(each)) for each in tenants]
     return [each for each, may in zip(tenants, answers, strict=True) if may]
 
 
@@ -51,11 +51,51 @@ def test_a_tenant_may_have_a_lower_limit() -> None:
     assert _admitted(waiting, ["high"] * 9) == ["high"] * 3
 
 
-def test_a_request_that_fails_stops_waiting() -> None:
+@pytest.mark.parametrize("threads", [1, 2, 3, 4, 64])
+def test_one_thread_never_waits(threads: int) -> None:
+    """Requests that wait for a worker take all other threads, but not the last."""
+    waiting = WaitingRequests(threads, TenantRegistry())
+
+    for _ in range(2):
+        with ExitStack() as stack:
+            answers = [stack.enter_context(waiting.admit("alice")) for _ in range(70)]
+        assert answers == [True] * (threads - 1) + [False] * (71 - threads)
+
+
+@pytest.mark.parametrize("threads", [2, 4, 8, 64])
+def test_both_ways_of_waiting_share_the_threads(threads: int) -> None:
+    """A request that waits long leaves fewer threads to wait for a worker."""
+    waiting = WaitingRequests(threads, TenantRegistry())
+    with ExitStack() as stack:
+        names = [str(number) for number in range(70)]
+        long = [stack.enter_context(waiting.admit_long(each)) for each in names]
+        short = [stack.enter_context(waiting.admit(each)) for each in names]
+
+    assert (sum(long), sum(short)) == (threads // 2, threads - 1 - threads // 2)
+    with ExitStack() as stack:
+        short = [stack.enter_context(waiting.admit(each)) for each in names]
+        long = [stack.enter_context(waiting.admit_long(each)) for each in names]
+
+    assert (sum(short), sum(long)) == (threads - 1, 0)
+
+
+def test_a_request_that_may_not_wait_takes_no_place() -> None:
+    """Also one that would be within its own limit while the threads are taken."""
+    waiting = WaitingRequests(2, TenantRegistry())
+    with waiting.admit("alice"):
+        for _ in range(3):
+            with waiting.admit_long("bob") as may_wait:
+                assert not may_wait
+    with waiting.admit_long("bob") as may_wait:
+        assert may_wait
+
+
+@pytest.mark.parametrize("way", ["admit", "admit_long"])
+def test_a_request_that_fails_stops_waiting(way: str) -> None:
     waiting = WaitingRequests(2, TenantRegistry())
 
     def fail() -> None:
-        with waiting.admit("alice") as may_wait:
+        with getattr(waiting, way)("alice") as may_wait:
             raise ValueError(f"may wait: {may_wait}")
 
     for _ in range(2):

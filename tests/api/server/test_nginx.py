@@ -42,6 +42,12 @@ WRONG = {
         "headers-too-large",
     ),
     "metrics": (b"GET /%6detrics?a" + _HOST + b"\r\n", 404, "not-found"),
+    "administration": (b"GET /v1/admin/keys" + _HOST + b"\r\n", 404, "not-found"),
+    "administration, in disguise": (
+        b"POST //v1/x/../%61dmin/stop" + _HOST + b"Content-Length: 0\r\n\r\n",
+        404,
+        "not-found",
+    ),
     "its own page": (b"GET /problem" + _HOST + b"\r\n", 404, "not-found"),
     "no such method": (b"TRACE /" + _HOST + b"\r\n", 405, "method-not-allowed"),
     "no such coding": (

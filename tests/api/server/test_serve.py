@@ -15,10 +15,10 @@ PLANTED = "import sys; sys.stderr.write('planted module imported'); sys.exit(99)
 
 
 def _serve(
-    environ: Mapping[str, str], folder: Path
+    environ: Mapping[str, str], folder: Path, *options: str
 ) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        SERVE,
+        [*SERVE, *options],
         cwd=folder,
         env={"APP_ENV": "test", **environ},
         capture_output=True,
@@ -52,3 +52,44 @@ def test_an_unusable_listen_address_is_refused(tmp_path: Path, bind: str) -> Non
     assert "HOST:PORT" in served.stderr
     assert len(served.stderr.splitlines()) == 1
     assert served.returncode == 78
+
+
+@pytest.mark.parametrize(
+    ("options", "environ"),
+    [
+        (["--role", "refunds"], {}),
+        (["--role", "refunds"], {"SERVE_ROLE": "all"}),
+        ([], {"SERVE_ROLE": "refunds"}),
+    ],
+)
+def test_the_option_is_the_setting(
+    tmp_path: Path, options: list[str], environ: dict[str, str]
+) -> None:
+    """``--role`` sets ``SERVE_ROLE`` for the guard too, and replaces it."""
+    given = {**environ, "AWS_PROFILE": "canary", "NETWORKS_FILE": "missing.toml"}
+    served = _serve(given, tmp_path, *options)
+
+    assert served.returncode == 78
+    assert "refused: role-has-credentials: " in served.stderr
+    assert "AWS_PROFILE" in served.stderr
+    assert "canary" not in served.stderr
+
+
+def test_another_role_may_have_credentials(tmp_path: Path) -> None:
+    environ = {
+        "AWS_PROFILE": "canary",
+        "NETWORKS_FILE": "missing.toml",
+        "SERVE_ROLE": "refunds",
+    }
+    served = _serve(environ, tmp_path, "--role", "admin")
+
+    assert served.returncode == 78
+    assert "networks-misconfigured" in served.stderr
+    assert "role-has-credentials" not in served.stderr
+
+
+def test_an_unknown_role_is_a_usage_error(tmp_path: Path) -> None:
+    served = _serve({}, tmp_path, "--role", "worker")
+
+    assert served.returncode == 2
+    assert "'all', 'refunds', 'admin'" in served.stderr

@@ -12,7 +12,7 @@ from api.http.problems import Problem, problem_of
 from backends.sql.schema import metadata
 from signer import errors
 from signer.config.networks import load_networks
-from signer.config.settings import Settings
+from signer.config.settings import CREDENTIALS, Settings
 from signer.config.tenants import check_tenants, load_tenants
 from signer.errors import (
     BroadcastRejectedError,
@@ -39,6 +39,14 @@ def test_every_variable_is_documented(variable: str, document: str) -> None:
     text = (ROOT / document).read_text(encoding="utf-8")
 
     assert re.search(rf"\b{variable}\b", text)
+
+
+def test_every_credential_is_documented() -> None:
+    """The guard's row names each variable that a process for refunds refuses."""
+    guide = (ROOT / "docs" / "reference" / "guard.md").read_text(encoding="utf-8")
+    (row,) = re.findall(r"^\| `role-has-credentials` \|.*$", guide, re.MULTILINE)
+
+    assert {*re.findall(r"`([A-Z0-9_]+)`", row)} == {*CREDENTIALS}
 
 
 def _errors(kind: type[HotWalletError]) -> Iterator[type[HotWalletError]]:

@@ -11,9 +11,15 @@ revision = "0004"
 down_revision = "0003"
 
 DIALECTS = {
-    "sqlite": {"plain": "TEXT", "time": "VARCHAR(32)", "is_not": "IS NOT"},
+    "sqlite": {
+        "plain": "TEXT",
+        "bytes": "BLOB",
+        "time": "VARCHAR(32)",
+        "is_not": "IS NOT",
+    },
     "postgresql": {
         "plain": 'TEXT COLLATE "C"',
+        "bytes": "BYTEA",
         "time": "TIMESTAMP WITH TIME ZONE",
         "is_not": "IS DISTINCT FROM",
     },
@@ -43,6 +49,25 @@ WHERE status IN ('confirmed', 'failed')
 
 CREATE INDEX ix_refunds_cancel_requested ON refunds (id)
 WHERE status = 'queued' AND cancel_requested_at IS NOT NULL
+
+CREATE TABLE request_signatures (
+    refund_id {plain} NOT NULL,
+    body {bytes} NOT NULL,
+    content_digest {plain} NOT NULL,
+    signature_input {plain} NOT NULL,
+    signature {plain} NOT NULL,
+    at {time} NOT NULL,
+    CONSTRAINT pk_request_signatures PRIMARY KEY (refund_id),
+    CONSTRAINT fk_request_signatures_refund
+        FOREIGN KEY(refund_id) REFERENCES refunds (id)
+)
+"""
+
+# A nonce that no process reserved would leave a gap before the next one.  A worker adds
+# to version and attempts, so a high number would end each claim with an error.
+REFUND_NEW = """
+    NEW.status <> 'queued' OR NEW.version <> 0 OR NEW.attempts <> 0
+    OR NEW.cancel_requested_at IS NOT NULL
 """
 
 # A refund keeps what it pays, and its nonce.  Only a revocation takes a nonce back,
@@ -105,8 +130,14 @@ DROP INDEX ix_refunds_client
 
 CREATE INDEX ix_refunds_tenant ON refunds (tenant, id)
 
+CREATE TRIGGER refunds_begin BEFORE INSERT ON refunds WHEN {refund_new}
+BEGIN SELECT RAISE(ABORT, 'a new refund is queued, and nothing was done yet'); END
+
 CREATE TRIGGER refunds_keep BEFORE UPDATE ON refunds WHEN {refund_changed}
 BEGIN SELECT RAISE(ABORT, 'a refund keeps what it pays, its nonce and its end'); END
+
+CREATE TRIGGER request_signatures_keep BEFORE UPDATE ON request_signatures
+BEGIN SELECT RAISE(ABORT, 'a signed request never changes'); END
 
 CREATE TRIGGER keys_keep BEFORE UPDATE OF {key_columns}
 ON keys WHEN {key_changed}
@@ -199,9 +230,24 @@ FOR EACH STATEMENT EXECUTE FUNCTION refunds_notify('hotwallet_moved')
 CREATE FUNCTION rows_keep() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN RAISE check_violation USING MESSAGE = TG_ARGV[0]; END $$
 
+CREATE TRIGGER refunds_begin BEFORE INSERT ON refunds
+FOR EACH ROW WHEN ({refund_new})
+EXECUTE FUNCTION rows_keep('a new refund is queued, and nothing was done yet')
+
 CREATE TRIGGER refunds_keep BEFORE UPDATE ON refunds
 FOR EACH ROW WHEN ({refund_changed})
 EXECUTE FUNCTION rows_keep('a refund keeps what it pays, its nonce and its end')
+
+CREATE TRIGGER request_signatures_keep BEFORE UPDATE ON request_signatures
+FOR EACH ROW EXECUTE FUNCTION rows_keep('a signed request never changes')
+
+-- The role that inserts a signed request cannot date it back.
+CREATE FUNCTION request_signatures_date() RETURNS trigger LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp AS $$
+BEGIN NEW.at := clock_timestamp(); RETURN NEW; END $$
+
+CREATE TRIGGER request_signatures_at BEFORE INSERT ON request_signatures
+FOR EACH ROW EXECUTE FUNCTION request_signatures_date()
 
 CREATE TRIGGER keys_keep BEFORE UPDATE OF {key_columns}
 ON keys FOR EACH ROW WHEN ({key_changed})
@@ -214,7 +260,7 @@ FOR EACH ROW WHEN ({record_changed}) EXECUTE FUNCTION audit_for_ever()
 
 CREATE FUNCTION audit_sequence_is_next() RETURNS trigger LANGUAGE plpgsql
 SET search_path = {schema}, pg_temp AS $$
-DECLARE lowest BIGINT; highest BIGINT; sealed BIGINT; before BIGINT;
+DECLARE lowest BIGINT; highest BIGINT; sealed BIGINT; before BIGINT; head BYTEA;
 BEGIN
     SELECT min(sequence), max(sequence), count(*) INTO lowest, highest, sealed
     FROM new_rows;
@@ -224,6 +270,20 @@ BEGIN
        OR EXISTS (SELECT FROM audit_records WHERE sequence > highest)
     THEN RAISE check_violation
         USING MESSAGE = 'the next sequence is one more than the last';
+    END IF;
+    SELECT hash INTO head FROM audit_records WHERE sequence = before;
+    IF EXISTS (
+        SELECT FROM (
+            SELECT hash, sequence, convert_to(id, 'UTF8') AS id, body,
+            lag(hash, 1, coalesce(head, sha256('hotwallet audit chain 1: genesis')))
+            OVER (ORDER BY sequence) AS previous
+            FROM new_rows
+        ) AS placed
+        WHERE hash <> sha256('hotwallet audit chain 1: record' || previous
+            || int8send(sequence) || int8send(length(id)) || id
+            || convert_to(body, 'UTF8'))
+    )
+    THEN RAISE check_violation USING MESSAGE = 'the hash is not that of the record';
     END IF;
     RETURN NULL;
 END $$
@@ -240,6 +300,12 @@ ALTER TABLE spendings DROP CONSTRAINT pk_spendings
 
 ALTER TABLE spendings ADD CONSTRAINT pk_spendings
 PRIMARY KEY (chain_id, token_address, tenant, recipient, hour)
+
+ALTER TABLE refunds ALTER COLUMN status SET DEFAULT 'queued',
+    ALTER COLUMN version SET DEFAULT 0
+
+ALTER TABLE refund_moves ALTER COLUMN status SET DEFAULT 'queued',
+    ALTER COLUMN version SET DEFAULT 0
 
 CREATE TABLE tenant_blocks (
     tenant TEXT COLLATE "C" NOT NULL,
@@ -280,6 +346,7 @@ def upgrade() -> None:
     connection = op.get_bind()
     words = DIALECTS[connection.dialect.name]
     rules = {
+        "refund_new": REFUND_NEW.strip(),
         "refund_changed": REFUND_CHANGED.format(**words).strip(),
         "key_changed": KEY_CHANGED.strip(),
         "key_columns": KEY_COLUMNS,

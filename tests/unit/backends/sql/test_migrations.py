@@ -16,7 +16,7 @@ from sqlalchemy import Connection, inspect, select, text
 
 from backends.sql import SQLStore
 from backends.sql.migrate import SchemaUpgrade
-from backends.sql.schema import FIRST, HEAD, metadata, spendings
+from backends.sql.schema import FIRST, HEAD, keys, metadata, refunds, spendings
 from signer.errors import (
     ConfigurationError,
     ConflictError,
@@ -34,6 +34,7 @@ from tests.fixtures.ledger import (
     WALLET,
     accepted,
     filled,
+    later,
     now,
     opened,
     queued,
@@ -440,3 +441,112 @@ def _upgrade_to(store: SQLStore, revision: str) -> None:
         command.upgrade(config, revision)
 
     store._database.migration(upgrade, timeout=5)
+
+
+REQUEST = "UPDATE refunds SET cancel_requested_at = {at}"
+TIME = "'2026-11-26T00:00:00.000000+00:00'"
+LATER = "'2026-11-27T00:00:00.000000+00:00'"
+
+
+def _run(store: SQLStore, statement: str) -> None:
+    store._database.write(lambda c: c.execute(text(statement)))
+
+
+def test_a_request_to_cancel_is_made_once(store: SQLStore) -> None:
+    """No statement changes or withdraws it, or makes it once the refund has moved."""
+    asked = accepted(store)
+    _run(store, REQUEST.format(at=TIME))
+    moved_on = reserved(store, accepted(store))
+    for at in (LATER, "NULL"):
+        with pytest.raises(StoreError, match="a constraint is violated"):
+            _run(store, f"{REQUEST.format(at=at)} WHERE id = '{asked.id}'")
+    with pytest.raises(StoreError, match="a constraint is violated"):
+        _run(store, f"{REQUEST.format(at=TIME)} WHERE id = '{moved_on.id}'")
+
+    assert store.cancellation_requests(10) == (store.get(asked.id),)
+    assert store.get(moved_on.id) == moved_on
+
+
+@pytest.mark.parametrize("name", [c.name for c in keys.c if c.name != "proved_at"])
+def test_only_the_proof_needs_no_new_version(store: SQLStore, name: str) -> None:
+    """A change of any other column of a key, even to the same value, needs one."""
+    store.enrol(key_at(WALLET))
+    before = store.keys()
+    _run(store, f"UPDATE keys SET proved_at = {TIME}")
+    change = f"UPDATE keys SET proved_at = {LATER}, {name} = {name}"
+    with pytest.raises(StoreError, match="a constraint is violated"):
+        _run(store, change)
+
+    assert store.keys() == before
+    if name != "version":
+        _run(store, f"{change}, version = version + 1")
+
+
+@pytest.mark.parametrize(
+    ("table", "change"),
+    [
+        *(("refunds", f"{each} = 'infinity'") for each in ("due_at", "updated_at")),
+        ("refunds", "due_at = '-infinity'"),
+        ("refunds", "cancel_requested_at = '4000-01-01 BC'"),
+        ("refunds", "cancel_requested_at = 'infinity'"),
+        ("keys", "proved_at = '20000-01-01'"),
+    ],
+)
+def test_rows_that_python_cannot_read(
+    postgresql_url: str, table: str, change: str
+) -> None:
+    """PostgreSQL refuses them: one of them would end the reading of all others."""
+    with closing(open_ledger(postgresql_url)) as store:
+        refund = accepted(store)
+        store.enrol(key_at(WALLET))
+        with pytest.raises(StoreError, match="a constraint is violated"):
+            _run(store, f"UPDATE {table} SET {change}")
+
+        assert store.get(refund.id) == refund
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [("amount", "'NaN'"), ("created_at", "'infinity'"), ("due_at", "'infinity'")],
+)
+def test_new_refunds_that_python_cannot_read(
+    postgresql_url: str, column: str, value: str
+) -> None:
+    """PostgreSQL refuses them, so no worker gets one with a batch."""
+    with closing(open_ledger(postgresql_url)) as store:
+        accepted(store)
+        with pytest.raises(StoreError, match="a constraint is violated"):
+            _run(store, _copied({column: value}))
+
+        assert len(store.claim(later(20), later(40), 10)) == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"status": "'refused'"},
+        {**dict.fromkeys(("sender", "key_id"), "'x'"), "status": "'reserved'"}
+        | {"nonce": "999", "gas_limit": "1"},
+        {"version": "2147483647"},
+        {"attempts": "2147483647"},
+        {"cancel_requested_at": TIME},
+    ],
+    ids=str,
+)
+def test_a_new_refund_is_queued(store: SQLStore, change: dict[str, str]) -> None:
+    """A row that takes a nonce, or a number that no worker can add to, is refused."""
+    refund = accepted(store)
+    with pytest.raises(StoreError, match="a constraint is violated"):
+        _run(store, _copied(change))
+    _run(store, _copied({}))
+
+    assert len(store.list("gateway").refunds) == 2
+    assert reserved(store, refund).nonce == 0
+
+
+def _copied(changes: dict[str, str]) -> str:
+    """Return the statement that copies a refund, with *changes*."""
+    given = dict.fromkeys(("id", "idempotency_key", "reference"), "'x'") | changes
+    names = [each.name for each in refunds.c]
+    copied = ", ".join(given.get(name, name) for name in names)
+    return f"INSERT INTO refunds ({', '.join(names)}) SELECT {copied} FROM refunds"

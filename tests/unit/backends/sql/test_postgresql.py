@@ -1,13 +1,11 @@
 """PostgreSQL as a shared ledger: reconnects, timeouts and privileges."""
 
 import contextlib
-import re
 import socket
 import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import psycopg
 import pytest
@@ -17,28 +15,19 @@ from backends.sql import SQLStore
 from backends.sql import postgresql as postgresql_engines
 from backends.sql.advisory_locks import lock_chain
 from signer.errors import ConfigurationError, StoreError, StoreUnavailableError
-from signer.model.audit_record import Record
 from signer.model.refund import Status
 from signer.model.wallet import Pause
-from signer.ports import Checkpoint
 from tests.fixtures.ledger import (
-    OTHER_WALLET,
-    WALLET,
     accepted,
-    broadcast,
     later,
     moved,
     now,
     opened,
     queued,
     reserved,
-    sighting,
-    stopped,
 )
 from tests.fixtures.postgresql import PostgreSQL
-from tests.fixtures.stores import migrate
-from tests.support.keys import key_at, made_active, standing
-from tests.support.ledgers import open_ledger, seal
+from tests.support.ledgers import open_ledger
 from tests.support.waiting import eventually
 
 
@@ -273,89 +262,6 @@ def test_the_time_zone_of_the_server_has_no_effect(postgresql_url: str) -> None:
     assert stored == refund
     assert stored.created_at.tzinfo is refund.created_at.tzinfo
     store.close()
-
-
-_GUIDE = Path(__file__).resolve().parents[4] / "docs" / "reference" / "database.md"
-
-# The statements of the guide, word for word.
-GRANTS = [
-    " ".join(grant.split()).replace("hotwallet_service", "service")
-    for grant in re.findall(
-        r"^ *GRANT ([^;]+);", _GUIDE.read_text(encoding="utf-8"), re.MULTILINE
-    )
-]
-
-
-@pytest.fixture(scope="module")
-def service(postgresql: PostgreSQL) -> Iterator[SQLStore]:
-    """Return a store whose role has the documented grants and no others."""
-    url = postgresql.url(postgresql.create())
-    migrate(url)
-    with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute("CREATE ROLE service LOGIN")
-        for grant in GRANTS:
-            connection.execute(f"GRANT {grant}".encode())
-    store = open_ledger(url.replace("tests@", "service@"))
-    yield store
-    store.close()
-    with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute("DROP OWNED BY service")
-        connection.execute("DROP ROLE service")
-
-
-def test_the_documented_grants_suffice(service: SQLStore) -> None:
-    """The role can do all the work of the service."""
-    service.check()
-    refund = broadcast(service)
-    service.remember_answer(refund.id, "{}", now())
-    (claimed,) = service.claim(later(60), later(80), 10)
-    service.add_unrecorded(opened(service), [sighting(nonce=1)])
-    service.pause(opened(service), Pause.FOREIGN_TRANSACTION, now())
-    service.resume(opened(service), now())
-
-    record = Record.of({"event": "test"}, now())
-    service.append([record], standing=standing(key_at(WALLET)))
-    seal(service)
-    service.keep_checkpoint(Checkpoint(1, "note", now()))
-    active = made_active(service, key_at(OTHER_WALLET))
-    service.relocate(active, "elsewhere", now(), Record.of({"event": "moved"}, now()))
-    service.retire([WALLET], now(), lambda key: Record.of({"event": "retired"}, now()))
-    service.count_alert("key-unhealthy", now())
-
-    assert service.use_token("jti", later(60), now())
-    assert service.count("bucket", 1) == 1
-    stopped(service, 1)
-    assert service.resume_signing(1, now())
-    assert claimed == service.get(refund.id)
-    assert len(service.history(refund.id)) == 4
-
-
-@pytest.mark.parametrize(
-    "statement",
-    [
-        "DELETE FROM refund_moves",
-        "DELETE FROM sightings",
-        "UPDATE transactions SET kind = 'noop'",
-        "UPDATE answers SET body = ''",
-        "UPDATE audit_records SET body = ''",
-        "UPDATE audit_records SET id = 'au_' || sequence WHERE sequence = 1",
-        "DELETE FROM audit_records",
-        "TRUNCATE audit_records",
-        "UPDATE audit_checkpoints SET note = ''",
-        "DELETE FROM audit_checkpoints",
-        "TRUNCATE audit_checkpoints",
-        "ALTER TABLE audit_records DISABLE TRIGGER ALL",
-        "DROP TRIGGER audit_records_keep ON audit_records",
-        "DROP TABLE audit_records",
-        "DELETE FROM keys",
-        "SET session_replication_role = replica",
-        "DROP FUNCTION audit_for_ever CASCADE",
-    ],
-)
-def test_the_service_cannot_rewrite_history(service: SQLStore, statement: str) -> None:
-    """History, bytes, answers and audit are append-only; the error names the file."""
-    with pytest.raises(StoreError, match=r"docker/grants\.sql.*42501"):
-        service._database.run(lambda c: c.exec_driver_sql(statement))
 
 
 def test_a_missing_driver_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Privileges to change the audit log: detected, and absent from the shipped role."""
+"""Privileges that a process must not have: detected, and absent from shipped roles."""
 
 import re
 import subprocess
@@ -10,13 +10,12 @@ import psycopg
 import pytest
 
 from api.auth.dev_tokens import provide_signing_key
-from backends.sql.schema import metadata
-from backends.sql.statements import SAVED
-from tests.fixtures.ledger import accepted
+from backends.sql.grants import GRANTS
+from backends.sql.statements import ACCEPTED
 from tests.fixtures.postgresql import PostgreSQL
-from tests.fixtures.roles import DOCKER, Roles, run_sql_file
+from tests.fixtures.roles import DOCKER, PROCESSES, Roles, run_sql_file
 from tests.fixtures.stores import migrate
-from tests.support.ledgers import open_ledger, write_mac_key
+from tests.support.ledgers import write_mac_key
 from tests.support.waiting import eventually
 
 
@@ -29,24 +28,8 @@ _TRIGGERS = [
     f"owns the trigger function of audit_{name}" for name in ("checkpoints", "records")
 ]
 _TABLES = ["owns audit_checkpoints", "owns audit_records"]
-_CHECKPOINT = [
-    f"may UPDATE audit_checkpoints.{name}" for name in ("at", "note", "size")
-]
-_TO = "TO hotwallet_service"
-_FROM = "FROM hotwallet_service"
-
-_KEPT = ("audit_checkpoints", "audit_records", "refunds", "transactions")
-_CHANGING = {
-    "audit_records": {"sequence", "hash"},
-    "refunds": {*SAVED, "sender", "key_id", "nonce", "gas_limit"},
-}
-_DELETES = [f"may DELETE {name}" for name in (*_KEPT, "keys", "stops", "tenant_blocks")]
-_UPDATES = [
-    f"may UPDATE {name}.{column}"
-    for name in _KEPT
-    for column in metadata.tables[name].columns.keys()  # noqa: SIM118
-    if column not in _CHANGING.get(name, ())
-]
+_TO = "TO hotwallet_worker"
+_FROM = "FROM hotwallet_worker"
 
 
 def test_the_shipped_grants_end_earlier_ones(shipped: Roles) -> None:
@@ -54,32 +37,54 @@ def test_the_shipped_grants_end_earlier_ones(shipped: Roles) -> None:
     shipped.run(f"GRANT DELETE ON stops {_TO}", f"GRANT UPDATE ON refunds {_TO}")
     run_sql_file(DOCKER / "grants.sql", shipped.owner)
 
-    assert shipped.excess_privileges(shipped.service) == []
+    assert shipped.excess_privileges(shipped.worker, "worker") == []
 
 
-def test_the_shipped_roles_suffice(shipped: Roles) -> None:
-    """The owner upgrades; the service pays and cannot change the audit log."""
-    store = open_ledger(shipped.service)
-    store.check()
-    accepted(store)
-    store.close()
+def test_the_owner_is_not_a_role_of_a_process(shipped: Roles) -> None:
+    """The most severe privileges are reported, and include all others."""
+    owned = [*_TABLES, *_SCHEMA, *_TRIGGERS]
 
-    assert shipped.excess_privileges(shipped.service) == []
-    assert shipped.excess_privileges(shipped.owner) == [*_TABLES, *_SCHEMA, *_TRIGGERS]
+    assert shipped.excess_privileges(shipped.owner) == owned
     assert shipped.excess_privileges(shipped.superuser) == _SUPERUSER
+
+
+@pytest.mark.parametrize("process", PROCESSES)
+@pytest.mark.parametrize("role", PROCESSES)
+def test_each_process_has_its_own_role(shipped: Roles, role: str, process: str) -> None:
+    """The role of one process is refused to another, and not to one that does all."""
+    found = shipped.excess_privileges(shipped.of(role), process)
+    written = GRANTS[role] - GRANTS[process]
+
+    assert (found == []) == (role == process) == (written == frozenset())
+    assert shipped.excess_privileges(shipped.of(role)) == []
+
+
+def test_one_role_may_be_granted_all_three(shipped: Roles) -> None:
+    """A small deployment has one role; it is too much for each single process."""
+    grants = ", ".join(f"hotwallet_{each}" for each in PROCESSES)
+    single = "hotwallet_single"
+    shipped.run(f"CREATE ROLE {single} LOGIN", f"GRANT {grants} TO {single}")
+    try:
+        url = shipped.of("single")
+        found = {each: shipped.excess_privileges(url, each) for each in GRANTS}
+    finally:
+        shipped.run("DROP ROLE hotwallet_single")
+
+    assert found.pop("all") == []
+    assert all(found.values())
 
 
 # Statements, those that undo them, and the excess privileges in between.
 EXCESSES = [
     (
-        ["ALTER ROLE hotwallet_service SUPERUSER"],
-        ["ALTER ROLE hotwallet_service NOSUPERUSER"],
+        ["ALTER ROLE hotwallet_worker SUPERUSER"],
+        ["ALTER ROLE hotwallet_worker NOSUPERUSER"],
         _SUPERUSER,
     ),
     ([f"GRANT tests {_TO}"], [f"REVOKE tests {_FROM}"], _SUPERUSER),
     (
-        ["ALTER ROLE hotwallet_service NOINHERIT", f"GRANT hotwallet_owner {_TO}"],
-        [f"REVOKE hotwallet_owner {_FROM}", "ALTER ROLE hotwallet_service INHERIT"],
+        ["ALTER ROLE hotwallet_worker NOINHERIT", f"GRANT hotwallet_owner {_TO}"],
+        [f"REVOKE hotwallet_owner {_FROM}", "ALTER ROLE hotwallet_worker INHERIT"],
         [*_TABLES, *_SCHEMA, *_TRIGGERS],
     ),
     (
@@ -96,6 +101,11 @@ EXCESSES = [
         [f"ALTER FUNCTION audit_for_ever OWNER {_TO}"],
         ["ALTER FUNCTION audit_for_ever OWNER TO hotwallet_owner"],
         _TRIGGERS,
+    ),
+    (
+        ["GRANT CREATE ON SCHEMA public TO PUBLIC"],
+        ["REVOKE CREATE ON SCHEMA public FROM PUBLIC"],
+        ["may CREATE in the schema of audit_records"],
     ),
     (
         [f"GRANT DELETE, TRUNCATE ON audit_records {_TO}"],
@@ -115,12 +125,20 @@ EXCESSES = [
     (
         [f"GRANT UPDATE ON audit_checkpoints {_TO}"],
         [f"REVOKE UPDATE ON audit_checkpoints {_FROM}"],
-        _CHECKPOINT,
+        ["may UPDATE audit_checkpoints"],
     ),
     (
-        [f"GRANT pg_write_all_data {_TO}"],
-        [f"REVOKE pg_write_all_data {_FROM}"],
-        [*_DELETES, *_UPDATES],
+        [f"GRANT hotwallet_refunds {_TO}"],
+        [f"REVOKE hotwallet_refunds {_FROM}"],
+        [
+            "may DELETE attempts",
+            "may INSERT answers",
+            "may INSERT attempts",
+            "may INSERT request_signatures",
+            *(f"may INSERT refunds.{each}" for each in ACCEPTED),
+            "may UPDATE attempts.count",
+            "may UPDATE refunds.cancel_requested_at",
+        ],
     ),
     (
         [f"GRANT DELETE ON stops {_TO}"],
@@ -128,9 +146,14 @@ EXCESSES = [
         ["may DELETE stops"],
     ),
     (
-        [f"GRANT UPDATE ON refunds {_TO}"],
-        [f"REVOKE UPDATE ON refunds {_FROM}"],
-        [each for each in _UPDATES if each.startswith("may UPDATE refunds.")],
+        [f"GRANT INSERT ON tenant_blocks {_TO}"],
+        [f"REVOKE INSERT ON tenant_blocks {_FROM}"],
+        ["may INSERT tenant_blocks"],
+    ),
+    (
+        [f"GRANT UPDATE (amount, mac) ON refunds {_TO}"],
+        [f"REVOKE UPDATE (amount, mac) ON refunds {_FROM}"],
+        ["may UPDATE refunds.amount", "may UPDATE refunds.mac"],
     ),
     (
         [f"GRANT pg_execute_server_program {_TO}"],
@@ -142,19 +165,17 @@ EXCESSES = [
         [f"REVOKE pg_write_server_files {_FROM}"],
         _SUPERUSER,
     ),
-    # These privileges change nothing that must stay.
+    # These privileges change nothing.
     (
         [
             f"GRANT SELECT, REFERENCES ON audit_records, audit_checkpoints {_TO}",
             f"GRANT pg_read_all_data, pg_monitor {_TO}",
-            f"GRANT DELETE, TRUNCATE ON answers {_TO}",
-            "ALTER ROLE hotwallet_service CREATEDB",
+            "ALTER ROLE hotwallet_worker CREATEDB",
         ],
         [
             f"REVOKE REFERENCES ON audit_records, audit_checkpoints {_FROM}",
             f"REVOKE pg_read_all_data, pg_monitor {_FROM}",
-            f"REVOKE DELETE, TRUNCATE ON answers {_FROM}",
-            "ALTER ROLE hotwallet_service NOCREATEDB",
+            "ALTER ROLE hotwallet_worker NOCREATEDB",
         ],
         [],
     ),
@@ -165,42 +186,56 @@ EXCESSES = [
 def test_excess_privileges_are_named(
     shipped: Roles, done: list[str], undone: list[str], reported: list[str]
 ) -> None:
-    """Each privilege that the service must not have is named, and no other."""
+    """Each privilege that the worker must not have is named, and no other."""
     shipped.run(*done)
     try:
-        found = shipped.excess_privileges(shipped.service)
+        found = shipped.excess_privileges(shipped.worker, "worker")
     finally:
         shipped.run(*undone)
         run_sql_file(DOCKER / "grants.sql", shipped.owner)  # A new owner drops grants.
 
     assert sorted(found) == sorted(reported)
-    assert shipped.excess_privileges(shipped.service) == []
+    assert shipped.excess_privileges(shipped.worker, "worker") == []
+
+
+def test_a_role_that_may_write_everything(shipped: Roles) -> None:
+    """A table is named once if no column of it may be written."""
+    shipped.run("GRANT pg_write_all_data TO hotwallet_refunds")
+    try:
+        found = shipped.excess_privileges(shipped.refunds, "refunds")
+    finally:
+        shipped.run("REVOKE pg_write_all_data FROM hotwallet_refunds")
+
+    assert {"may UPDATE refunds.amount", "may INSERT refunds.nonce"} <= set(found)
+    assert {"may DELETE refunds", "may UPDATE keys", "may INSERT stops"} <= set(found)
+    assert not {"may INSERT refunds.amount", "may DELETE attempts"} & set(found)
 
 
 def test_createrole_is_an_excess_privilege(shipped: Roles) -> None:
     """Before PostgreSQL 16, a role with it can grant itself the owner's role."""
-    shipped.run("ALTER ROLE hotwallet_service CREATEROLE")
+    shipped.run("ALTER ROLE hotwallet_worker CREATEROLE")
     try:
-        found = shipped.excess_privileges(shipped.service)
-        with psycopg.connect(shipped.service) as connection:
+        found = shipped.excess_privileges(shipped.worker, "worker")
+        with psycopg.connect(shipped.worker) as connection:
             is_limited = connection.info.server_version >= 160000
             if not is_limited:
-                connection.execute("GRANT hotwallet_owner TO hotwallet_service")
+                connection.execute("GRANT hotwallet_owner TO hotwallet_worker")
                 connection.execute("SET ROLE hotwallet_owner")
                 connection.execute("ALTER TABLE audit_records DISABLE TRIGGER USER")
                 connection.rollback()
     finally:
-        shipped.run("ALTER ROLE hotwallet_service NOCREATEROLE")
+        shipped.run("ALTER ROLE hotwallet_worker NOCREATEROLE")
 
     assert found == ([] if is_limited else ["can grant itself any role (CREATEROLE)"])
-    assert shipped.excess_privileges(shipped.service) == []
+    assert shipped.excess_privileges(shipped.worker, "worker") == []
 
 
-def test_the_guide_moves_a_ledger_to_two_roles(
+def test_the_guide_moves_a_ledger_to_the_owner(
     shipped: Roles, postgresql: PostgreSQL, tmp_path: Path
 ) -> None:
-    """Afterwards the audit log is append-only for the service."""
-    older = Roles(postgresql.url(postgresql.create()))
+    """Afterwards the processes have their grants, and the audit log is append-only."""
+    database = postgresql.create()
+    older = Roles(postgresql.url(database))
     migrate(older.superuser)
     (lines,) = [
         block
@@ -214,33 +249,43 @@ def test_the_guide_moves_a_ledger_to_two_roles(
         run_sql_file(DOCKER / "grants.sql", older.owner)
         migrate(older.owner)
 
-        assert older.excess_privileges(older.service) == []
+        for each in PROCESSES:
+            assert older.excess_privileges(older.of(each), each) == []
         assert set(_TABLES + _TRIGGERS) <= set(older.excess_privileges(older.owner))
     finally:
-        older.disown()
+        shipped.run(f"DROP DATABASE {database}")
 
 
-def test_production_refuses_the_owners_role(shipped: Roles, tmp_path: Path) -> None:
-    """The guard refuses a role that could change the audit log."""
-    provide_signing_key(tmp_path / "private.pem", tmp_path / "public.pem")
-    guard = subprocess.run(
+def _guard(url: str, folder: Path, **environ: str) -> subprocess.CompletedProcess[str]:
+    """Run the guard in production, with the database role in *url*."""
+    provide_signing_key(folder / "private.pem", folder / "public.pem")
+    return subprocess.run(
         [sys.executable, "-m", "api.cli", "guard"],
         cwd=ROOT,
         env={
-            "USE_KMS": "true",
-            "KMS_KEY_ID": "arn:aws:kms:eu-central-1:111122223333:alias/refunds",
-            "AWS_REGION": "eu-central-1",
             "NETWORKS_FILE": str(DOCKER / "networks.example.toml"),
             "TENANTS_FILE": str(DOCKER / "tenants.example.toml"),
-            "AUDIT_SIGNING_KEY_FILE": "/nowhere/audit.pem",
-            "MAC_KEY_FILE": str(write_mac_key(tmp_path)),
-            "JWT_PUBLIC_KEY_FILE": str(tmp_path / "public.pem"),
-            "DATABASE_URL": shipped.owner,
+            "MAC_KEY_FILE": str(write_mac_key(folder)),
+            "JWT_PUBLIC_KEY_FILE": str(folder / "public.pem"),
+            "DATABASE_URL": url,
+            **environ,
         },
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
+    )
+
+
+def test_production_refuses_the_owners_role(shipped: Roles, tmp_path: Path) -> None:
+    """The guard refuses a role that could change the audit log."""
+    guard = _guard(
+        shipped.owner,
+        tmp_path,
+        USE_KMS="true",
+        KMS_KEY_ID="arn:aws:kms:eu-central-1:111122223333:alias/refunds",
+        AWS_REGION="eu-central-1",
+        AUDIT_SIGNING_KEY_FILE="/nowhere/audit.pem",
     )
 
     assert guard.returncode == 78
@@ -249,16 +294,17 @@ def test_production_refuses_the_owners_role(shipped: Roles, tmp_path: Path) -> N
     assert "hotwallet_owner" not in guard.stderr
 
 
-def test_the_shipped_grants_equal_the_guide() -> None:
-    grants = (DOCKER / "grants.sql").read_text(encoding="utf-8")
+def test_production_starts_with_the_role_of_the_process(
+    shipped: Roles, tmp_path: Path
+) -> None:
+    """A process that accepts refunds starts with its own role, and with no other."""
+    own = _guard(shipped.refunds, tmp_path, SERVE_ROLE="refunds")
+    other = _guard(shipped.worker, tmp_path, SERVE_ROLE="refunds")
 
-    assert _grants(grants) == _grants(GUIDE)
-    assert len(_grants(grants)) == 6
-
-
-def _grants(text: str) -> list[str]:
-    found = re.findall(r"^ *(GRANT [^;]+;)", text, re.MULTILINE)
-    return [" ".join(grant.split()) for grant in found]
+    assert (own.returncode, own.stderr) == (0, "")
+    assert other.returncode == 78
+    assert other.stderr.startswith("refused: audit-not-append-only: ")
+    assert "may UPDATE refunds.nonce" in other.stderr
 
 
 def _can_connect(url: str, password: str) -> bool:
@@ -287,30 +333,7 @@ def test_compose_lets_no_role_in_without_its_password() -> None:
         assert eventually(lambda: not _can_connect(roles.superuser, "any"))
         superuser = roles.superuser.replace("tests@", "postgres@")
 
-        assert _can_connect(roles.service, "service's")
-        assert _can_connect(roles.owner, "owner's")
-        assert not _can_connect(roles.service, "owner's")
+        for each in ("owner", *PROCESSES):
+            assert _can_connect(roles.of(each), f"{each}'s")
+            assert not _can_connect(roles.of(each), "any")
         assert not _can_connect(superuser, "known")
-
-
-def test_compose_keeps_the_owner_from_the_service() -> None:
-    """API and worker wait for the grants, and get no password of the owner."""
-    compose = (DOCKER / "compose.yaml").read_text(encoding="utf-8")
-    _, services = compose.split("\nservices:\n")
-    parts = dict(re.findall(r"^  (\w+):\n((?:(?:    .*)?\n)+)", services, re.MULTILINE))
-    informed = {name for name, part in parts.items() if "owner.env" in part}
-    example = (DOCKER / "owner.env.example").read_text(encoding="utf-8")
-    needed = re.findall(r"getenv \w+ (\w+)", (DOCKER / "roles.sql").read_text())
-
-    assert {"database", "upgrade", "grants", "api", "worker", "proxy"} <= parts.keys()
-    assert informed == {"database", "upgrade", "grants"}
-    assert "hotwallet_owner@/hotwallet?host=/var/run/postgresql" in parts["upgrade"]
-    assert "PGUSER: hotwallet_owner" in parts["grants"]
-    assert "./roles.sql:/docker-entrypoint-initdb.d/roles.sql:ro" in parts["database"]
-    assert "./grants.sql:/grants.sql:ro" in parts["grants"]
-    assert "POSTGRES_USER" not in compose
-    assert {f"{name}=" for name in ("POSTGRES_PASSWORD", *needed)} <= set(
-        example.splitlines()
-    )
-    for name, waits in (("grants", "upgrade"), ("api", "grants"), ("worker", "grants")):
-        assert f"{waits}: {{condition: service_completed_successfully}}" in parts[name]

@@ -8,13 +8,21 @@ from typing import Any
 import pytest
 from sqlalchemy import bindparam, event, insert, select, text
 
-from backends.sql import SQLStore, audit, payment_statistics, queries, spending
+from backends.sql import (
+    SQLStore,
+    audit,
+    cancellations,
+    payment_statistics,
+    queries,
+    spending,
+)
 from backends.sql.schema import refunds, sightings, spendings, transactions
 from backends.sql.statements import CLAIM, next_nonce
 from signer.model.audit_record import Record
 from signer.model.refund import Refund, Status
 from tests.fixtures.ledger import (
     WALLET,
+    accepted,
     adopted,
     filled,
     later,
@@ -67,6 +75,8 @@ EXPECTED = {
     "wallet": ("SELECT", "SELECT"),
     "find_unrecorded": ("SELECT", "SELECT"),
     "get": ("SELECT", "SELECT"),
+    "ask to cancel": ("BEGIN IMMEDIATE, UPDATE, INSERT", "BEGIN, UPDATE, INSERT"),
+    "prove": ("BEGIN IMMEDIATE, UPDATE", "UPDATE"),
 }
 
 
@@ -78,6 +88,7 @@ def _postponed(store: SQLStore, refund: Refund) -> Refund:
 
 def _steps(store: SQLStore) -> dict[str, Callable[[Refund], object]]:
     """Return a call of each frequent method, in a possible order."""
+    accepted_before = accepted(store)
     return {
         "accept": lambda it: store.accept(it)[0],
         "replay": lambda it: store.accept(it)[0],
@@ -95,6 +106,10 @@ def _steps(store: SQLStore) -> dict[str, Callable[[Refund], object]]:
         "wallet": lambda it: store.wallet(it.chain_id, WALLET),
         "find_unrecorded": lambda it: store.find_unrecorded(it.chain_id, it.mark),
         "get": lambda it: store.get(it.id),
+        "ask to cancel": lambda _: store.request_cancellation(
+            accepted_before, now(), Record.of({"event": "test"}, now())
+        ),
+        "prove": lambda _: store.prove(WALLET, now()),
     }
 
 
@@ -234,8 +249,9 @@ def test_open_refunds_of_a_tenant_are_counted_in_an_index(store: SQLStore) -> No
         (queries.BELOW, "ix_refunds_open"),
         (queries.DUE, "ix_refunds_due"),
         (CLAIM, "ix_refunds_due"),
+        (cancellations.REQUESTED, "ix_refunds_cancel_requested"),
     ],
-    ids=["in-flight", "below", "due", "claim"],
+    ids=["in-flight", "below", "due", "claim", "cancellation requests"],
 )
 def test_the_worker_reads_open_refunds_only(
     store: SQLStore, statement: Any, index: str

@@ -146,3 +146,18 @@ def test_the_alert_of_a_broken_chain_is_repeated(
 
     assert alerts(logs) == [(str(Alert.CHAIN_BROKEN), 60)] * 3
     assert sizes(journal) == [60]
+
+
+def test_a_record_of_another_form_is_not_overdue(
+    journal: AuditTables, sqlite_url: str, clock: FakeClock
+) -> None:
+    """The id of a record that another program inserted proves no time."""
+    _run(journal, clock, minutes=1)
+    clock.advance(seconds=600)
+    overruled(sqlite_url, "INSERT INTO audit_records (id, body) VALUES ('au_0', '')")
+    started = _start(journal, clock)
+
+    assert [name for name, _ in started] == [str(Alert.RECORD_FORGED)]
+    verdict = verify(export(journal, "hotwallet/tests"), VERIFIER)
+    assert verdict.finding is None
+    assert verdict.late == ()

@@ -233,6 +233,18 @@ def test_the_report_leaves_out_forged_records(host: _Host) -> None:
     assert not report_configurations(chain).is_good
 
 
+def test_a_start_in_another_form_describes_nothing(host: _Host) -> None:
+    """Also before the sealer declares it forged."""
+    host.sign(NEW)
+    forged = _invented(
+        {"process": "worker", "hash": NEW.hash, "document": NEW.document}
+    )
+    respelled = Record(forged.id, forged.body.replace(":", ": ", 1))
+
+    assert report_configurations([*host.records(), forged]).is_good
+    assert not report_configurations([*host.records(), respelled]).is_good
+
+
 def test_signatures_name_the_configuration(host: _Host) -> None:
     """Intent and outcome have the first 16 digits of the hash; others none (A18)."""
     audit = host.audit(OLD)

@@ -96,13 +96,24 @@ def test_hashes_are_not_redacted() -> None:
         '{"details":["audit-records-forged"],"event":"other"}',
     ],
 )
-def test_a_hostile_body_is_ignored(body: str) -> None:
+@pytest.mark.parametrize("id_", [record().id, "au_0"], ids=["as ours", "other"])
+def test_a_hostile_body_is_ignored(id_: str, body: str) -> None:
     """A database role can insert a record with any body."""
-    hostile = Record("au_0", body)
+    hostile = Record(id_, body)
     start = record(event="wanted")
 
     assert _accepted(OURS, hostile) == [OURS, hostile]
     assert genuine([OURS, hostile, start], {"wanted"}) == [start]
+
+
+def test_another_form_declares_nothing() -> None:
+    """The sealer writes canonical records only."""
+    declaration = _declares(OURS)
+    spaced = declaration.body.replace(":", ": ", 1)
+    renamed, respelled = Record("au_0", declaration.body), Record(LATER.id, spaced)
+
+    assert _accepted(OURS, renamed, respelled) == [OURS, renamed, respelled]
+    assert _accepted(OURS, declaration) == [declaration]
 
 
 def test_fields_may_have_many_brackets() -> None:

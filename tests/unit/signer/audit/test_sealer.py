@@ -95,6 +95,21 @@ def test_finds_a_sealed_record_without_a_mac(
     ]
 
 
+def test_the_alert_has_the_start_of_a_long_id(
+    journal: AuditTables, sqlite_url: str, clock: FakeClock
+) -> None:
+    """An attacker must not be able to make the alert too large to deliver."""
+    overruled(
+        sqlite_url,
+        f"INSERT INTO audit_records (id, body) VALUES ('{'x' * 100_000}', '{{}}')",
+    )
+    with capture_logs() as logs:
+        sealer(journal, clock).work()
+
+    (found,) = [each for each in logs if each.get("alert") == str(Alert.RECORD_FORGED)]
+    assert found["first"] == "x" * 64
+
+
 @pytest.mark.parametrize("mac", ["NULL", "'removed:00'"])
 def test_records_from_before_the_macs_are_trusted(
     journal: AuditTables, sqlite_url: str, mac: str

@@ -7,18 +7,18 @@ from itertools import count
 import pytest
 
 from signer.audit.checkpoints import Verifier
-from signer.audit.verify import Verdict, verify
+from signer.audit.verdict import Verdict
+from signer.audit.verify import verify
 from tests.support.audit import KEY, checkpoint, exported
-from tests.support.tampering import (
+from tests.support.tamper_chain import (
     EVERY,
     LINKS,
     SIZE,
     SIZES,
-    TAMPERINGS,
-    Tampered,
     exported_as,
     rehashed,
 )
+from tests.support.tampering import TAMPERINGS, Tampered
 
 
 EACH = -(-1000 // len(TAMPERINGS))

@@ -20,7 +20,8 @@ from signer.audit.export_format import (
 )
 from signer.audit.hash_chain import GENESIS, sealed
 from signer.audit.sealing_monitor import made_at
-from signer.audit.verify import Verdict, verify
+from signer.audit.verdict import Forgery, Verdict
+from signer.audit.verify import verify
 from signer.errors import InvalidInputError
 from signer.model.audit_record import Record, Sealed
 from tests.support.audit import (
@@ -90,7 +91,10 @@ def test_forged_records_are_listed() -> None:
     truth = DRAFTS.forged([forged.id, lie.id])
     verdict = _verify(exported(sealed(0, GENESIS, [ours, forged, lie, truth]), [4]))
 
-    assert verdict.forged == (2, 3)
+    assert verdict.forged == (
+        Forgery(2, declared_by=4, is_canonical=True),
+        Forgery(3, declared_by=4, is_canonical=True),
+    )
 
 
 def test_only_a_kept_checkpoint_reveals_an_older_copy() -> None:

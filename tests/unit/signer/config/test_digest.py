@@ -16,6 +16,7 @@ from signer.config.digest import (
 from signer.config.networks import Network
 from signer.config.settings import Settings
 from signer.config.tenants import Tenant
+from tests.support.signed_requests import RequestKey
 
 
 TOKEN = {
@@ -82,6 +83,20 @@ def test_a_change_has_its_field_and_another_hash(
 
     assert before.hash != after.hash
     assert list(after.changes_from(before.document)) == [field]
+
+
+def test_the_request_keys_of_tenants_are_evidence() -> None:
+    """An added key, which could request refunds, is a change with its value."""
+    key = RequestKey()
+    signing = SHOP.model_copy(update={"request_keys": {"mine": key.public}})
+    before = _configuration()
+    after = read_configuration(
+        Settings.from_env({}), {"local": _network()}, {"shop": signing}
+    )
+
+    assert after.changes_from(before.document) == {
+        "tenants.shop.request_keys.mine": {"after": key.public}
+    }
 
 
 def test_a_change_has_both_values() -> None:

@@ -1,5 +1,6 @@
 """The settings are read strictly from the environment, and hide their secrets."""
 
+import os
 import pickle
 import traceback
 from pathlib import Path
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr, ValidationError
 
-from signer.config.settings import RAW_KEY, Environment, Settings
+from signer.config.settings import CREDENTIALS, RAW_KEY, Environment, Role, Settings
 from signer.errors import ConfigurationError
 
 
@@ -129,7 +130,47 @@ def test_raw_key_flag_cannot_be_set() -> None:
     assert settings.raw_key_present
 
 
+@pytest.mark.parametrize("name", CREDENTIALS)
+def test_credentials_are_detected_by_name(name: str) -> None:
+    """Their names are kept, and not the values of those that are not settings."""
+    settings = Settings.from_env({name: CANARY})
+
+    assert settings.credentials == (name,)
+    if name != RAW_KEY:  # Each of its values is one too many.
+        assert Settings.from_env({name: os.devnull}).credentials == ()
+    assert Settings.from_env({name: " \t"}).credentials == ()
+    if name.startswith("AWS_"):
+        assert CANARY not in repr(settings)
+        assert CANARY not in str(settings.model_dump())
+
+
+def test_credentials_cannot_be_set() -> None:
+    """A variable cannot claim that there are none."""
+    settings = Settings.from_env({"AWS_PROFILE": "x", "credentials": ""})
+
+    assert settings.credentials == ("AWS_PROFILE",)
+
+
+@pytest.mark.parametrize(
+    ("value", "role", "has_key"),
+    [
+        (None, Role.ALL, True),
+        (" ", Role.ALL, True),
+        ("all", Role.ALL, True),
+        (" admin ", Role.ADMIN, True),
+        ("refunds", Role.REFUNDS, False),
+    ],
+)
+def test_only_the_role_for_refunds_has_no_key(
+    value: str | None, role: Role, has_key: bool
+) -> None:
+    settings = Settings.from_env({} if value is None else {"SERVE_ROLE": value})
+
+    assert (settings.serve_role, settings.serve_role.has_key) == (role, has_key)
+
+
 OUT_OF_RANGE = {
+    "SERVE_ROLE": ("worker", "Refunds", "refunds,admin", "none"),
     "NODE_COUNT": ("0", "two"),
     "KMS_MAX_RETRIES": ("-1", "11"),
     "KMS_TIMEOUT_MS": ("499", "120001", "1e4"),

@@ -5,17 +5,18 @@ from pathlib import Path
 import pytest
 
 from signer.config.networks import Network
+from signer.config.tenant_limits import TokenLimits
 from signer.config.tenants import (
     NO_LIMITS,
     Tenant,
     TenantRegistry,
-    TokenLimits,
     check_tenants,
     is_tenant_name,
     load_tenants,
 )
 from signer.errors import ConfigurationError, UnknownTenantError
 from signer.model.refund import SWEEPER
+from tests.support.signed_requests import RequestKey
 
 
 NETWORKS = {
@@ -74,6 +75,18 @@ def _refused(path: Path, text: str) -> list[str]:
     assert all(refusal.message.startswith("TENANTS_FILE: ") for refusal in refusals)
     assert str(path) not in str(caught.value)
     return [refusal.message for refusal in refusals]
+
+
+SIGNING = """\
+[tenants.shop]
+subjects = ["shop-1"]
+
+[tenants.shop.request_keys]
+gateway = '''{key}'''
+
+[tenants.other]
+client_ids = ["other"]
+"""
 
 
 @pytest.fixture
@@ -236,3 +249,42 @@ def test_a_file_that_is_missing(file: Path) -> None:
 )
 def test_names(name: str, valid: bool) -> None:
     assert valid == is_tenant_name(name)
+
+
+def test_a_tenant_may_have_request_keys(file: Path) -> None:
+    """Public keys in PEM, in one form, by their ids."""
+    key = RequestKey().public
+    registry = _load(file, SIGNING.format(key=f"\n{key}\n"))
+
+    assert registry.request_keys("shop") == {"gateway": key}
+    assert registry.request_keys("other") == {}
+
+
+@pytest.mark.parametrize("name", ["shop-1", "nameless"])
+def test_an_unlisted_name_is_no_way_around_signatures(file: Path, name: str) -> None:
+    """It has no keys, but it may not do without, if some tenant signs."""
+    registry = _load(file, SIGNING.format(key=RequestKey().public))
+
+    with pytest.raises(UnknownTenantError):
+        registry.request_keys(name)
+    assert _load(file, GOOD).request_keys(name) == {}
+    assert TenantRegistry().request_keys(name) == {}
+
+
+def test_a_private_key_is_refused_and_not_quoted(file: Path) -> None:
+    """The file must have public keys; the message names the field."""
+    pem = RequestKey().pem.decode()
+    (problem,) = _refused(file, SIGNING.format(key=pem))
+
+    assert "tenants.shop.request_keys.gateway" in problem
+    assert "must be the PEM of an Ed25519 or a P-256 public key" in problem
+    assert not any(line in problem for line in pem.splitlines())
+
+
+def test_two_tenants_do_not_share_a_request_key(file: Path) -> None:
+    """What one tenant signed would be a request of the other as well."""
+    key = RequestKey().public
+    more = f"[tenants.other.request_keys]\nmine = '''{key}'''\n"
+    (problem,) = _refused(file, SIGNING.format(key=key) + more)
+
+    assert "mine of tenants.other is also a key of tenants.shop" in problem

@@ -29,6 +29,7 @@ from signer.model.refund import Refund, RefundRequest, Status
 from signer.ports import Ledger
 from signer.refunds.service import (
     ANSWER_TIMEOUT,
+    SILENCE_SECONDS,
     WORKER_SECONDS,
     RefundService,
     Submission,
@@ -456,6 +457,25 @@ def test_a_request_waits_three_seconds_for_the_worker(world: World) -> None:
     assert refund == world.stored(refund)
     assert (refund.blocked_by, refund.version) == (None, 0)
     assert world.worker.work() == 3
+
+
+def test_requests_do_not_wait_for_workers_that_are_silent(world: World) -> None:
+    """After one request waited in vain, the next ones are answered at once for 10 s."""
+    waits = []
+
+    def work(seconds: float) -> None:
+        waits.append(seconds)
+        world.clock.advance(seconds=seconds)
+
+    service = _beside(world, work)
+    refunds = [world.accepted() for _ in range(4)]
+    for refund in refunds[:3]:
+        service.await_broadcast(refund)
+    waited = len(waits)
+    world.clock.advance(seconds=SILENCE_SECONDS)
+    service.await_broadcast(refunds[3])
+
+    assert (waited, len(waits)) == (1, 2)
 
 
 def test_an_unreachable_store_is_an_error(world: World) -> None:

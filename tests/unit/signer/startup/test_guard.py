@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from signer.config.networks import Network
-from signer.config.settings import RAW_KEY, Settings
+from signer.config.settings import CREDENTIALS, RAW_KEY, Settings
 from signer.errors import (
     AccessDeniedError,
     BackendUnavailableError,
@@ -223,6 +223,85 @@ def test_the_configured_key_must_be_allowed(app_env: str) -> None:
     assert _check({**environ, "KMS_ALLOWED_KEYS": other})[0] == ["kms-key-not-allowed"]
     assert _check({**environ, "KMS_ALLOWED_KEYS": f"{other},{KEY_ID}"})[0] == []
     assert _check({**environ, **alias})[0] == []
+
+
+# A process that serves refunds only, in production: it has no setting of a key.
+REFUNDS = {
+    "SERVE_ROLE": "refunds",
+    **{
+        name: PRODUCTION[name]
+        for name in ("APP_ENV", "DATABASE_URL", "TENANTS_FILE", "MAC_KEY_FILE")
+    },
+}
+
+
+def test_a_process_for_refunds_needs_no_key() -> None:
+    """No setting of KMS or of the audit key; there is no warning about tokens."""
+    assert _check(REFUNDS) == ([], [])
+    assert _check({**REFUNDS, "APP_ENV": "test"}) == ([], [])
+
+
+@pytest.mark.parametrize("app_env", ["production", "development", "test"])
+@pytest.mark.parametrize("name", CREDENTIALS)
+def test_a_process_for_refunds_refuses_credentials(name: str, app_env: str) -> None:
+    """In every environment, by name and not by value; an empty variable is unset."""
+    environ = {**REFUNDS, "APP_ENV": app_env}
+    with pytest.raises(ConfigurationError) as caught:
+        check_settings(Settings.from_env({**environ, name: " canary "}), NETWORKS)
+    found = [refusal for refusal in caught.value.refusals if "role" in refusal.code]
+
+    assert [refusal.code for refusal in found] == ["role-has-credentials"]
+    assert str(found[0]).endswith(f": unset {name}")
+    assert "canary" not in str(caught.value)
+    for empty in ("", "  ", "\t\n"):
+        assert _check({**environ, name: empty})[0] == []
+
+
+def test_all_credentials_are_named_together() -> None:
+    """The raw key counts in every spelling of its name."""
+    others = [name for name in CREDENTIALS if name != RAW_KEY]
+    environ = dict.fromkeys([RAW_KEY.lower(), *others], "canary")
+    with pytest.raises(ConfigurationError) as caught:
+        check_settings(
+            Settings.from_env({**REFUNDS, **environ, "APP_ENV": "test"}), NETWORKS
+        )
+    (refusal,) = caught.value.refusals
+
+    assert refusal.code == "role-has-credentials"
+    assert str(refusal).endswith(f"unset {', '.join(CREDENTIALS)}")
+
+
+@pytest.mark.parametrize("role", ["all", "admin"])
+def test_other_roles_need_their_credentials(role: str) -> None:
+    """The settings of the key are required, and credentials are accepted."""
+    environ = {**PRODUCTION, "SERVE_ROLE": role}
+    credentials = {
+        name: "canary"
+        for name in CREDENTIALS
+        if name not in {RAW_KEY, "AUDIT_SIGNING_KEY_FILE"}
+    }
+
+    assert _check({**environ, **credentials}) == ([], [])
+    assert _check({**REFUNDS, "SERVE_ROLE": role})[0] == [
+        "kms-not-configured",
+        "audit-key-missing",
+    ]
+
+
+@pytest.mark.parametrize("role", ["all", "refunds", "admin"])
+def test_the_worker_has_the_key_in_every_role(role: str) -> None:
+    """``SERVE_ROLE`` says what ``serve`` serves; the worker serves nothing."""
+
+    def check(environ: Mapping[str, str]) -> list[str]:
+        given = Settings.from_env({**environ, "SERVE_ROLE": role})
+        try:
+            check_settings(given, NETWORKS, serving=False)
+        except ConfigurationError as e:
+            return [refusal.code for refusal in e.refusals]
+        return []
+
+    assert check({**PRODUCTION, "AWS_ACCESS_KEY_ID": "canary"}) == []
+    assert check(REFUNDS) == ["kms-not-configured", "audit-key-missing"]
 
 
 @pytest.mark.parametrize("scheme", ["postgresql", "postgres", "postgresql+psycopg"])
@@ -691,13 +770,13 @@ def test_refusal_codes_are_found_in_the_source() -> None:
 @pytest.mark.parametrize(
     ("privileges", "codes"),
     [
-        (list, []),
-        (lambda: ["owns audit_records"], ["audit-not-append-only"]),
+        (lambda _: [], []),
+        (lambda _: ["owns audit_records"], ["audit-not-append-only"]),
         (StoreError("it does not answer"), ["database-not-ready"]),
     ],
 )
 def test_production_role_must_not_change_the_audit(
-    privileges: Callable[[], list[str]] | StoreError, codes: list[str]
+    privileges: Callable[[str], list[str]] | StoreError, codes: list[str]
 ) -> None:
     """A role that could is refused by name; other environments are not checked."""
     journal = altered(cast("Journal", None), excess_privileges=privileges)
@@ -709,3 +788,20 @@ def test_production_role_must_not_change_the_audit(
         refusals = e.refusals
 
     assert [refusal.code for refusal in refusals] == codes
+
+
+@pytest.mark.parametrize("role", ["all", "refunds", "admin"])
+def test_the_database_role_is_judged_by_what_the_process_serves(role: str) -> None:
+    """A worker, which serves nothing, may share a role with a process that does all."""
+    asked: list[str] = []
+
+    def excess(judged: str) -> list[str]:
+        asked.append(judged)
+        return []
+
+    journal = altered(cast("Journal", None), excess_privileges=excess)
+    settings = Settings.from_env({**PRODUCTION, "SERVE_ROLE": role})
+    check_journal(settings, journal)
+    check_journal(settings, journal, serving=False)
+
+    assert asked == [role, "all"]

@@ -96,26 +96,28 @@ def test_shipped_containers_are_accepted() -> None:
     nginx = (docker / "nginx.conf").read_text(encoding="utf-8")
     (bind,) = re.findall(r"BIND=(\S+)", image)
     example = (docker.parent / ".env.example").read_text(encoding="utf-8")
-    places = dict(re.findall(r"^    ([A-Z_]+): (/?[\w./:]+)$", compose, re.MULTILINE))
-    (named,) = re.findall(r"TRUSTED_PROXIES: (\S+)", compose)
+    places = dict(re.findall(r"^  ([A-Z_]+): (/?[\w./:]+)$", compose, re.MULTILINE))
+    named = re.findall(r"TRUSTED_PROXIES: (\S+)", compose)
     _, proxy = compose.split("\n  proxy:\n")
     shipped = PRODUCTION | {"BIND": bind}
 
     assert places["BIND"] == bind
-    files = ("NETWORKS_FILE", "TENANTS_FILE", "AUDIT_SIGNING_KEY_FILE")
+    files = ("NETWORKS_FILE", "TENANTS_FILE", "MAC_KEY_FILE", "AUDIT_SIGNING_KEY_FILE")
     for place in ("BIND", "HOTWALLET_HOME", *files):
         # Compose overrides the value that the example has for a laptop.
         assert f"\n{place}=" in example
         assert place in places
     assert f"networks.toml:{places['NETWORKS_FILE']}:ro" in compose
     assert f"tenants.toml:{places['TENANTS_FILE']}:ro" in compose
-    assert places["AUDIT_SIGNING_KEY_FILE"].startswith("/etc/hotwallet/keys/")
-    assert ":/etc/hotwallet/keys:ro" in compose
-    assert compose.count("<<: *places") == compose.count("    environment:\n      <<")
+    assert f"keys:{places['MAC_KEY_FILE'].removesuffix('/mac.key')}:ro" in compose
+    signing = places["AUDIT_SIGNING_KEY_FILE"].removesuffix("/audit.pem")
+    assert f"signing:{signing}:ro" in compose
     assert _refused(shipped) == ["proxy-missing"]
-    assert _refused({**shipped, "TRUSTED_PROXIES": named}) == []
-    assert f"front: {{ipv4_address: {named}}}" in proxy
-    assert f"server api:{bind.rpartition(':')[2]};" in nginx
+    for address in named:
+        assert _refused({**shipped, "TRUSTED_PROXIES": address}) == []
+    assert f"front: {{ipv4_address: {named[0]}}}" in proxy
+    assert named[1] not in proxy
+    assert f"server api-refunds:{bind.rpartition(':')[2]};" in nginx
     assert re.findall(r"listen (\d+) ", nginx) == re.findall(r'"\d+:(\d+)"', compose)
 
 

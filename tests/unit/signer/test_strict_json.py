@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api import strict_json
+from signer import strict_json
 from signer.errors import InvalidInputError
 
 

@@ -1,0 +1,110 @@
+"""What each process may write on PostgreSQL: the grants of ``docker/grants.sql``."""
+
+from collections.abc import Iterable, Mapping
+
+from sqlalchemy import Table
+
+from backends.sql import schema
+from backends.sql.statements import ACCEPTED
+
+
+Privilege = tuple[str, str, str | None]
+"""INSERT, UPDATE or DELETE; a table; and a column, or None for DELETE."""
+
+
+def _on(privilege: str, table: Table, *columns: str) -> set[Privilege]:
+    """Return *privilege* on *columns*, by default on all."""
+    names: Iterable[str] = columns or table.c.keys()
+    return {(privilege, table.name, name) for name in names}
+
+
+def _counting(table: Table) -> set[Privilege]:
+    return _on("INSERT", table) | _on("UPDATE", table, "count")
+
+
+def _forgetting(table: Table) -> set[Privilege]:
+    return {("DELETE", table.name, None)}
+
+
+_EVERY = (
+    _on("INSERT", schema.audit_records, "id", "body", "mac")
+    | _counting(schema.alerts)
+    | _on("UPDATE", schema.alerts, "last_at")
+)
+
+_ATTEMPTS = _counting(schema.attempts) | _forgetting(schema.attempts)
+
+# One statement inserts all of these.
+_NEW_REFUNDS = _on("INSERT", schema.refunds, *ACCEPTED) | _on(
+    "INSERT", schema.request_signatures
+)
+
+_REFUNDS = (
+    _EVERY
+    | _ATTEMPTS
+    | _NEW_REFUNDS
+    | _on("UPDATE", schema.refunds, "cancel_requested_at")
+    | _on("INSERT", schema.refund_moves, "refund_id", "at")
+    | _on("INSERT", schema.answers)
+)
+
+_SEALING = _on("UPDATE", schema.audit_records, "sequence", "hash") | _on(
+    "INSERT", schema.audit_checkpoints
+)
+
+_WALLETS = (
+    _on("UPDATE", schema.wallets, "paused_by", "paused_at", "version")
+    | _on("INSERT", schema.sightings)
+    | _on("UPDATE", schema.sightings, "accepted_at")
+)
+
+_STOPS = _on("INSERT", schema.stops) | _on(
+    "UPDATE", schema.stops, *set(schema.stops.c.keys()) - {"chain_id"}
+)
+
+_RESERVATION = ("sender", "key_id", "nonce", "gas_limit")
+_MOVE = ("status", "updated_at", "version", "due_at", "attempts", "blocked_by")
+_RESULT = ("tx_hash", "block_number", "block_hash", "failure_code", "failure_detail")
+_KEY_STATE = ("state", "updated_at", "epoch", "requested_by", "blocked_by")
+
+_WORKER = (
+    _EVERY
+    | _SEALING
+    | _WALLETS
+    | _STOPS
+    | _on("UPDATE", schema.refunds, *_MOVE, *_RESERVATION, *_RESULT)
+    | _on("INSERT", schema.refund_moves)
+    | _on("INSERT", schema.transactions)
+    | _on("INSERT", schema.wallets)
+    | _on("INSERT", schema.spendings)
+    | _on("UPDATE", schema.spendings, "amount")
+    | _on("INSERT", schema.keys)
+    | _on("UPDATE", schema.keys, *_KEY_STATE, "version", "mac", "proved_at")
+)
+
+_ADMIN = (
+    _EVERY
+    | _SEALING
+    | _WALLETS
+    | _STOPS
+    | _ATTEMPTS
+    | _NEW_REFUNDS
+    | _on("UPDATE", schema.refunds, *_MOVE, *_RESERVATION)
+    | _on("INSERT", schema.refund_moves)
+    | _on("INSERT", schema.keys)
+    | _on("UPDATE", schema.keys, *_KEY_STATE, "version", "mac")
+    | _on("UPDATE", schema.keys, "key_id", "held_until")
+    | _on("INSERT", schema.tenant_blocks)
+    | _on("UPDATE", schema.tenant_blocks, "at", "by", "ended_at", "version", "mac")
+    | _on("INSERT", schema.used_tokens)
+    | _on("UPDATE", schema.used_tokens, "expires_at")
+    | _forgetting(schema.used_tokens)
+)
+
+GRANTS: Mapping[str, frozenset[Privilege]] = {
+    "refunds": frozenset(_REFUNDS),
+    "worker": frozenset(_WORKER),
+    "admin": frozenset(_ADMIN),
+    "all": frozenset(_REFUNDS | _WORKER | _ADMIN),
+}
+"""By process role: what it may write.  The role "all" is that of `hotwallet up`."""

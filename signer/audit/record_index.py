@@ -1,0 +1,50 @@
+"""The records of an export by id: which are forged, and which should be declared so."""
+
+from collections.abc import Iterator
+
+from signer.audit.forgeries import Forgeries, hash_id
+from signer.audit.verdict import Forgery, FoundError
+from signer.model.audit_record import Record, Sealed
+
+
+_UNDECLARED = (
+    "it has not the form of a record of the service, and no record declares it forged:"
+    " another program wrote it to the database; export again when the service has run"
+    " for a minute, and follow docs/how-to/alarms.md, audit-record-forged"
+)
+
+
+class RecordIndex:
+    """Collects the records of an export, in the order of the chain."""
+
+    def __init__(self) -> None:
+        self._sequences: dict[str, int] = {}
+        self._lines: dict[str, int] = {}  # Of records that are not canonical.
+        self._forgeries = Forgeries()
+
+    def __contains__(self, record: Record) -> bool:
+        """Whether an earlier record has the id of *record*."""
+        return record.id in self._sequences
+
+    def add(self, sealed: Sealed, line: int, *, is_canonical: bool) -> None:
+        """Add the next record, which ends on *line* of the export."""
+        self._forgeries.add(sealed.record)
+        self._sequences[sealed.record.id] = sealed.sequence
+        if not is_canonical:
+            self._lines[sealed.record.id] = line
+
+    def forged(self) -> Iterator[Forgery]:
+        """Yield the records that a later one declares forged."""
+        declared = self._forgeries.declarers()
+        for id_, sequence in self._sequences.items() if declared else ():
+            if declaration := declared.get(hash_id(id_)):
+                by = self._sequences[declaration]
+                yield Forgery(sequence, by, is_canonical=id_ not in self._lines)
+
+    def find_undeclared(self) -> Iterator[FoundError]:
+        """Yield the first record that is not canonical and not declared forged."""
+        declared = self._forgeries.declarers()
+        for id_, line in self._lines.items():
+            if hash_id(id_) not in declared:
+                yield FoundError("undeclared", self._sequences[id_], _UNDECLARED, line)
+                return

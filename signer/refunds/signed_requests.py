@@ -1,0 +1,138 @@
+"""
+Verifies that a tenant signed the request for a refund.
+
+The API verifies the request that it accepts.  A worker verifies the stored request
+again before it reserves the nonce and before it asks for the signature, so that a host
+of the API alone, which has the key of the MACs, cannot pay a refund of such a tenant.
+"""
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from signer import strict_json
+from signer.amounts import parse_units
+from signer.config.tenants import TenantRegistry
+from signer.crypto.http_signatures import ACCEPT_SIGNATURE, verify_request
+from signer.errors import RequestError, RequestSignatureError, RowNotAuthenticError
+from signer.model.refund import Refund, RefundRequest
+from signer.model.signed_request import METHOD, NO_SIGNATURE, PATH, SignedRequest
+from signer.ports import Store
+from signer.refunds.request_body import read_refund
+
+
+MAX_AGE = timedelta(minutes=5)
+"""How far the time of a signature may be from the service's time."""
+
+MAX_STORED_AGE = 2 * MAX_AGE
+"""The same between the signature and its row, which is stored later than verified."""
+
+# What the request says about a refund, besides the amount.
+_REQUESTED = (
+    "payment_session_id",
+    "reference",
+    "network",
+    "token",
+    "recipient",
+    "reason",
+)
+
+
+class SignedRequests:
+    """Verifies the requests of tenants that have ``request_keys``."""
+
+    def __init__(self, store: Store, tenants: TenantRegistry) -> None:
+        self._store = store
+        self._tenants = tenants
+
+    def verify(
+        self,
+        tenant: str,
+        idempotency_key: str,
+        signed: SignedRequest,
+        now: datetime,
+    ) -> SignedRequest | None:
+        """
+        Return *signed*, dated *now*, if *tenant* signs its requests; None if not.
+
+        Raises:
+            RequestSignatureError: The tenant signs, and this is not signed by one of
+                its keys within ``MAX_AGE``; the message says what to sign.
+        """
+        if not self._tenants.request_keys(tenant):
+            return None
+        try:
+            signed = replace(signed, at=now)
+            self._verify(tenant, idempotency_key, signed, MAX_AGE)
+        except RequestSignatureError as e:
+            raise RequestSignatureError(
+                f"{e}. Sign {METHOD} {PATH} as RFC 9421 says: {ACCEPT_SIGNATURE}"
+            ) from e
+        return signed
+
+    def require(self, refund: Refund) -> None:
+        """
+        Require that the tenant of *refund* requested it, if the tenant signs.
+
+        A sweep has no tenant.  A refund with signed bytes passes: a worker verified
+        its request before it signed them.  They may be public, so to keep the refund
+        back would only jam the wallet.
+
+        Raises:
+            RowNotAuthenticError: There is no signed request of exactly this refund.
+        """
+        if refund.swept_from is not None:
+            return
+        try:
+            if self._tenants.request_keys(refund.tenant):
+                self._require(refund)
+        except RequestError as e:
+            raise RowNotAuthenticError(
+                f"the tenant {refund.tenant} did not request the refund {refund.id}:"
+                f" {e}"
+            ) from e
+
+    def _require(self, refund: Refund) -> None:
+        # Not the row's status, which may be invented: only workers insert these.
+        if self._store.transactions(refund.id):
+            return
+        signed = self._store.signed_request(refund.id) or NO_SIGNATURE
+        self._verify(refund.tenant, refund.idempotency_key, signed, MAX_STORED_AGE)
+        requested = read_refund(strict_json.loads(signed.body))
+        for name in _find_differences(requested, refund):
+            raise RequestSignatureError(f"the signed request has another {name}")
+
+    def _verify(
+        self, tenant: str, idempotency_key: str, signed: SignedRequest, age: timedelta
+    ) -> None:
+        created = verify_request(
+            method=METHOD,
+            path=PATH,
+            headers={
+                "Idempotency-Key": idempotency_key,
+                "Content-Digest": signed.content_digest,
+                "Signature-Input": signed.signature_input,
+                "Signature": signed.signature,
+            },
+            body=signed.body,
+            keys=self._tenants.request_keys(tenant),
+        )
+        _require_near(created, signed.at, age)
+
+
+def _find_differences(requested: RefundRequest, refund: Refund) -> list[str]:
+    """Return the names of the fields of *refund* that are not as *requested*."""
+    found = [
+        name for name in _REQUESTED if getattr(requested, name) != getattr(refund, name)
+    ]
+    if parse_units(requested.amount, refund.decimals) != refund.amount:
+        found.append("amount")
+    return found
+
+
+def _require_near(created: datetime, at: datetime, age: timedelta) -> None:
+    if abs(at - created) > age:
+        minutes = age // timedelta(minutes=1)
+        raise RequestSignatureError(
+            f"the parameter created is more than {minutes} minutes from the time of"
+            " the service"
+        )

@@ -1,0 +1,242 @@
+"""``hotwallet up``: API and worker as two processes that end together."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Event
+
+import pytest
+
+from api.auth.dev_tokens import mint
+from api.cli.up import run_together
+from dev.kms_emulator import KMSEmulator
+from dev.stack import request
+from signer.config.settings import Settings
+from tests.api.service import BODY
+from tests.e2e.dependencies import kms_settings, prepared_networks, service_environ
+from tests.fixtures.chain import DevChain
+from tests.support.programs import ROOT
+from tests.support.servers import free_port
+from tests.support.waiting import eventually
+
+
+_WAITING = """\
+import os, pathlib, signal, sys
+path, status = pathlib.Path(sys.argv[1]), int(sys.argv[2])
+ended = []
+signal.signal(signal.SIGTERM, lambda *_: ended.append(True))
+path.with_suffix(".new").write_text(str(os.getpid()))
+path.with_suffix(".new").rename(path)
+while not ended:
+    signal.pause()
+sys.exit(status)
+"""
+"""Writes its id to a file, and ends with a status when it gets SIGTERM."""
+
+
+@dataclass
+class Pair:
+    """Two programs that run together, in a thread of their own."""
+
+    folder: Path
+    stop: Event = field(default_factory=Event)
+    executor: ThreadPoolExecutor = field(default_factory=ThreadPoolExecutor)
+
+    def start(self, *commands: Sequence[str]) -> "Future[int]":
+        """Run the programs; the result is the exit status."""
+        return self.executor.submit(run_together, commands, self.stop)
+
+    def waiting(self, name: str, status: int = 0) -> Sequence[str]:
+        """Return a program that waits for SIGTERM, and then ends with *status*."""
+        path = str(self.folder / name)
+        return [sys.executable, "-c", _WAITING, path, str(status)]
+
+    def pid(self, name: str) -> int:
+        """Return the id of a program, when it runs."""
+        path = self.folder / name
+        assert eventually(path.exists, 30)
+        return int(path.read_text())
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> Iterator[Pair]:
+    """Programs that are stopped after the test."""
+    pair = Pair(tmp_path)
+    yield pair
+    pair.stop.set()
+    pair.executor.shutdown()
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_both_run_until_they_are_stopped(pair: Pair) -> None:
+    """Each gets SIGTERM once, and both have ended before the command ends."""
+    status = pair.start(pair.waiting("one"), pair.waiting("other"))
+    pids = [pair.pid("one"), pair.pid("other")]
+    was_running = not status.done()
+    pair.stop.set()
+
+    assert status.result(30) == 0
+    assert was_running
+    assert [pid for pid in pids if _is_running(pid)] == []
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_one_that_ends_ends_the_other(pair: Pair, first: int) -> None:
+    """The status is that of the first that ended."""
+    ready = pair.waiting("waiting", status=5)
+    script = f"while [ ! -e {pair.folder}/waiting ]; do sleep 0.01; done; exit 3"
+    commands = [["sh", "-c", script], ready]
+    status = pair.start(*(commands if first == 0 else reversed(commands)))
+
+    assert status.result(30) == 3
+    assert not _is_running(pair.pid("waiting"))
+
+
+def test_one_that_is_killed_ends_the_other(pair: Pair) -> None:
+    """A signal is shown as shells show it."""
+    status = pair.start(pair.waiting("one"), pair.waiting("other"))
+    other = pair.pid("other")
+    os.kill(pair.pid("one"), signal.SIGKILL)
+
+    assert status.result(30) == 128 + signal.SIGKILL
+    assert not _is_running(other)
+
+
+def test_a_stop_returns_the_status_of_a_process_that_fails(pair: Pair) -> None:
+    status = pair.start(pair.waiting("one", status=4), pair.waiting("other"))
+    pair.pid("one"), pair.pid("other")
+    pair.stop.set()
+
+    assert status.result(30) == 4
+
+
+def _up(environ: Mapping[str, str], **streams: object) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen(  # type: ignore[call-overload, no-any-return]
+        [sys.executable, "-m", "api.cli", "up"], cwd=ROOT, env=environ, **streams
+    )
+
+
+def _children(pid: int) -> list[int]:
+    with contextlib.suppress(OSError):
+        children = Path(f"/proc/{pid}/task/{pid}/children")
+        return [int(child) for child in children.read_text().split()]
+    return []
+
+
+def _descendants(pid: int) -> list[int]:
+    found = [pid]
+    for each in found:
+        found += _children(each)
+    return found[1:]
+
+
+@dataclass(frozen=True)
+class System:
+    """A running ``hotwallet up``, with an emulated KMS and a chain."""
+
+    process: "subprocess.Popen[bytes]"
+    url: str
+    environ: Mapping[str, str]
+    members: list[int] = field(default_factory=list)
+
+    def member(self, command: str) -> int:
+        """Return the id of the child that runs *command*."""
+        (pid,) = [
+            child
+            for child in _children(self.process.pid)
+            if command.encode() in Path(f"/proc/{child}/cmdline").read_bytes()
+        ]
+        return pid
+
+    def is_ready(self) -> bool:
+        """Return whether the service is ready, which needs a worker."""
+        with contextlib.suppress(OSError):
+            return request("GET", f"{self.url}/readyz")[0] == 200
+        return False
+
+
+@pytest.fixture
+def system(tmp_path: Path, anvil: DevChain, aws_environment: None) -> Iterator[System]:
+    port = free_port()
+    with KMSEmulator() as kms:
+        key = kms.create_key()
+        networks, _ = prepared_networks(
+            tmp_path, anvil.url, kms.address(key), node_url=anvil.url
+        )
+        environ = service_environ(
+            tmp_path,
+            networks,
+            **kms_settings(key, kms.region, kms.endpoint),
+            BIND=f"127.0.0.1:{port}",
+            WEB_CONCURRENCY="1",
+        )
+        with (
+            (tmp_path / "output").open("wb") as output,
+            _up(environ, stdout=output, stderr=output) as process,
+        ):
+            system = System(process, f"http://127.0.0.1:{port}", environ)
+            try:
+                assert eventually(system.is_ready, 60)
+                system.members.extend(_descendants(process.pid))
+                yield system
+            finally:
+                left = {*system.members, *_descendants(process.pid), process.pid}
+                for pid in left:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
+
+
+def test_a_refund_is_paid_and_sigterm_ends_both(system: System) -> None:
+    """The API accepts the refund, the worker sends it, and the status is 0."""
+    token = mint(Settings.from_env(system.environ), subject="m", roles=["merchant"])
+    status, _, answer = request(
+        "POST",
+        f"{system.url}/v1/refunds",
+        headers={"Authorization": f"Bearer {token}", "Idempotency-Key": "k"},
+        body={**BODY, "amount": "1"},
+    )
+    system.process.send_signal(signal.SIGTERM)
+    ended = system.process.wait(60)
+
+    assert (status, answer["status"]) == (201, "broadcast")
+    assert ended == 0
+    assert len(system.members) == 3  # A worker, gunicorn, and a worker of gunicorn.
+    assert [pid for pid in system.members if _is_running(pid)] == []
+
+
+@pytest.mark.parametrize(
+    ("killed", "command"), [("worker", "worker"), ("API", "api.server")]
+)
+def test_a_killed_process_ends_the_other(
+    system: System, killed: str, command: str
+) -> None:
+    members = [system.member("worker"), system.member("api.server")]
+    os.kill(system.member(command), signal.SIGKILL)
+    ended = system.process.wait(60)
+
+    assert ended == 128 + signal.SIGKILL, killed
+    assert [pid for pid in members if _is_running(pid)] == []
+
+
+def test_a_refusal_ends_both(tmp_path: Path) -> None:
+    """Status 78, so that a supervisor does not try again."""
+    environ = service_environ(tmp_path, tmp_path / "missing.toml")
+    with _up(environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        _, errors = process.communicate(timeout=60)
+
+    assert process.returncode == 78
+    assert b"refused: networks-misconfigured" in errors
+    assert b"Traceback" not in errors

@@ -1,0 +1,148 @@
+"""Which routes a process serves, by its role, and what each application opens."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import NoReturn
+
+import pytest
+from falcon.testing import TestClient
+
+from api.container import Container
+from api.http.app import create_app
+from backends.sql import SQLStore
+from signer.config.settings import Role
+from tests.api.administrators import authorized
+from tests.api.service import BODY, Pace, build_container
+from tests.api.support import SettableClock, get, post
+
+
+REFUND = "/v1/refunds/rf_" + "0" * 32
+
+OF_REFUNDS = [
+    ("POST", "/v1/refunds"),
+    ("GET", "/v1/refunds"),
+    ("GET", REFUND),
+    ("POST", f"{REFUND}/cancel"),
+    ("GET", f"{REFUND}/explain"),
+]
+OF_ADMINISTRATORS = [
+    ("POST", "/v1/admin/kms/rotate"),
+    ("POST", "/v1/admin/kms/failover"),
+    ("GET", "/v1/admin/keys"),
+    ("POST", "/v1/admin/tenants/shop/block"),
+    ("POST", "/v1/admin/tenants/shop/unblock"),
+    ("POST", "/v1/admin/stop"),
+    ("POST", "/v1/admin/resume"),
+    ("GET", "/v1/admin/stops"),
+    ("GET", "/metrics"),
+]
+PROBES = [("GET", "/healthz"), ("GET", "/readyz")]
+
+SERVED = {
+    Role.ALL: OF_REFUNDS + OF_ADMINISTRATORS,
+    Role.REFUNDS: OF_REFUNDS,
+    Role.ADMIN: OF_ADMINISTRATORS,
+}
+
+Application = Callable[[Role], TestClient]
+
+
+def _with_role(container: Container, role: Role) -> Container:
+    container.settings = container.settings.model_copy(update={"serve_role": role})
+    return container
+
+
+@pytest.fixture
+def application(container: Container) -> Application:
+    """A function that returns the application of a role."""
+    return lambda role: TestClient(create_app(_with_role(container, role)))
+
+
+@pytest.mark.parametrize("role", Role)
+def test_a_process_serves_the_routes_of_its_role(
+    application: Application, role: Role
+) -> None:
+    """Its own routes need a token; the others do not exist, also for a token."""
+    client = application(role)
+    everything = OF_REFUNDS + OF_ADMINISTRATORS
+    tokens = (None, authorized(), authorized(roles=["merchant"], scope=None))
+    found = {
+        (method, path): [
+            client.simulate_request(method, path, headers=token).status_code
+            for token in tokens
+        ]
+        for method, path in everything
+    }
+
+    assert [each for each in everything if found[each] != [404] * 3] == SERVED[role]
+    assert {found[each][0] for each in SERVED[role]} == {401}
+
+
+@pytest.mark.parametrize("role", Role)
+def test_every_role_answers_probes(application: Application, role: Role) -> None:
+    client = application(role)
+
+    for method, path in PROBES:
+        assert client.simulate_request(method, path).status_code == 200
+
+
+def test_the_route_table_is_complete(container: Container) -> None:
+    """Each route of the application is in one of the lists above."""
+    app = create_app(_with_role(container, Role.ALL))
+    listed = {path for _, path in OF_REFUNDS + OF_ADMINISTRATORS + PROBES}
+    routes = []
+    nodes = [*app._router._roots]
+    while nodes:
+        node = nodes.pop()
+        nodes += node.children
+        if node.uri_template is not None:
+            routes.append(node.uri_template)
+
+    shapes = {
+        route.replace("{refund_id}", REFUND.rsplit("/", 1)[1]).replace(
+            "{tenant}", "shop"
+        )
+        for route in routes
+    }
+    assert shapes == listed
+
+
+def test_an_administrator_accepts_no_refunds(
+    application: Application, sqlite_store: SQLStore
+) -> None:
+    assert post(application(Role.ADMIN), BODY).status_code == 404
+    assert sqlite_store.list("gateway-1").refunds == ()
+
+
+@pytest.mark.parametrize("is_open", [True, False])
+def test_no_metrics_are_open_beside_refunds(
+    container: Container, *, is_open: bool
+) -> None:
+    """``METRICS_OPEN`` does not bring the route back."""
+    settings = container.settings
+    container.settings = settings.model_copy(update={"metrics_open": is_open})
+    client = TestClient(create_app(_with_role(container, Role.REFUNDS)))
+
+    assert client.simulate_get("/metrics").status_code == 404
+
+
+def _refuse_to_open(*_: object) -> NoReturn:
+    raise AssertionError("the device was opened")
+
+
+def test_refunds_are_accepted_without_a_device(
+    sqlite_store: SQLStore, clock: SettableClock, pace: Pace
+) -> None:
+    """Every route of refunds works in a process that cannot open a key."""
+    prepared = build_container(sqlite_store, clock, pace=pace)
+    container = replace(prepared, open_backend=_refuse_to_open)
+    for part in ("networks", "ledger_clock", "tenants", "access"):
+        setattr(container, part, getattr(prepared, part))
+    client = TestClient(create_app(_with_role(container, Role.REFUNDS)))
+    accepted = post(client, BODY, Prefer="respond-async")
+    path = accepted.headers["location"]
+    shown = [get(client, each) for each in (path, f"{path}/explain", "/v1/refunds")]
+
+    assert accepted.status_code == 201
+    assert {each.status_code for each in shown} == {200}
+    assert "backend" not in vars(container)

@@ -1,0 +1,163 @@
+"""
+A thief of the database role of administrators: of the admin process or an operator.
+
+The role writes the ring, stops and blocks, inserts sweeps, and takes nonces back when a
+key is revoked.  It can stop payments; it cannot make one that no process accepted.
+"""
+
+import pytest
+
+from signer.errors import RowNotAuthenticError
+from signer.model.refund import Status
+from signer.model.tenant_block import TenantBlock
+from tests.fixtures.roles import Processes, Roles
+from tests.support.database_attacks import Attacks
+from tests.support.theft import (
+    DENIED,
+    DENIED_TO_ALL,
+    REFUSED,
+    THIEF,
+    Thief,
+    let_work,
+)
+
+
+# Sign, record or finish a refund; hide what was spent.
+PAYMENT = (
+    "INSERT INTO transactions DEFAULT VALUES",
+    "UPDATE refunds SET tx_hash = 'thief'",
+    "UPDATE refunds SET block_number = 1, block_hash = 'thief'",
+    "UPDATE refunds SET failure_code = 'thief', failure_detail = 'thief'",
+    "INSERT INTO spendings DEFAULT VALUES",
+    "UPDATE spendings SET amount = 0",
+    "INSERT INTO wallets DEFAULT VALUES",
+    "UPDATE wallets SET first_nonce = 1000000",
+)
+# Cancel or answer as a tenant; vouch for a key.
+OTHERS = (
+    "UPDATE refunds SET cancel_requested_at = now()",
+    "INSERT INTO answers DEFAULT VALUES",
+    "UPDATE keys SET proved_at = now()",
+    "UPDATE keys SET created_at = now()",
+)
+
+NO_NONCE = "nonce = NULL, sender = NULL, key_id = NULL, gas_limit = NULL"
+
+
+@pytest.fixture
+def thief(shipped: Roles) -> Thief:
+    """Return who stole the role."""
+    return Thief(shipped.admin)
+
+
+@pytest.fixture
+def attacks(processes: Processes, thief: Thief) -> Attacks:
+    """Return what the thief tries."""
+    return Attacks(processes, thief)
+
+
+@pytest.mark.parametrize("statement", [*DENIED_TO_ALL, *PAYMENT, *OTHERS])
+def test_a_change(processes: Processes, thief: Thief, statement: str) -> None:
+    """The role changes no refund's payment, and finishes none."""
+    processes.refunds.accepted()
+
+    assert thief.steal(statement) == DENIED
+
+
+@pytest.mark.parametrize("kind", ["refund", "sweep"])
+def test_an_inserted_refund(processes: Processes, attacks: Attacks, kind: str) -> None:
+    """A refund or sweep that no process accepted is not paid."""
+    attacks.insert_refund(is_sweep=kind == "sweep")
+
+
+@pytest.mark.parametrize("status", ["queued", "reserved"])
+def test_a_confirmed_refund_is_not_repeated(
+    processes: Processes, attacks: Attacks, status: str
+) -> None:
+    """A final refund never changes."""
+    refund = processes.worker.finish(processes.refunds.accepted())[0]
+    nonce = f", {NO_NONCE}" if status == "queued" else ""
+
+    assert attacks.repeat(refund, f"status = '{status}'{nonce}") == REFUSED
+
+
+def test_a_sent_refund_is_not_repeated(processes: Processes, attacks: Attacks) -> None:
+    """After a detour, the refund finds its payment on the chain by its mark."""
+    refund = processes.worker.step(processes.refunds.accepted(), times=3)
+    processes.worker.chain.mine()
+
+    detour = "status = 'reserved'"
+    refusal = attacks.repeat(refund, detour, f"status = 'queued', {NO_NONCE}")
+
+    assert refusal is None
+    assert processes.worker.stored(refund).nonce == 0
+
+
+CHANGE = "UPDATE keys SET version = version + 1, "
+INSERT_KEY = (
+    "INSERT INTO keys (backend, key_id, address, state, created_at, updated_at,"
+    f" version) VALUES ('device', 'x', '{THIEF}', 'pending', now(), now(), 0)"
+)
+
+
+@pytest.mark.parametrize(
+    "statements",
+    [
+        (f"{CHANGE} key_id = 'thief' WHERE state = 'active'",),
+        (f"{CHANGE} state = 'draining' WHERE state = 'blocked'",),
+        (
+            f"{CHANGE} state = 'retired' WHERE state = 'active'",
+            f"{CHANGE} state = 'active', epoch = 9 WHERE state = 'blocked'",
+        ),
+        (INSERT_KEY,),
+    ],
+    ids=["moved", "draining", "revoked", "pending"],
+)
+def test_a_chosen_key(attacks: Attacks, statements: tuple[str, ...]) -> None:
+    """A changed row of the ring stops every signature, with an alert."""
+    attacks.choose_key(*statements)
+
+
+def test_an_old_row_of_the_ring(attacks: Attacks) -> None:
+    """A copy of a row with its valid MAC cannot replace a newer version of it."""
+    assert attacks.put_back_key() == REFUSED
+
+
+def test_a_lifted_stop(attacks: Attacks) -> None:
+    """Only an operator ends a stop."""
+    attacks.lift_stop()
+
+
+def test_a_lifted_block(processes: Processes, thief: Thief) -> None:
+    """The tenant stays blocked until an operator blocks and unblocks it."""
+    refund, worker = processes.refunds.accepted(), processes.worker.worker
+    store, at = processes.stores["admin"], processes.admin.clock()
+    store.block_tenant(TenantBlock("gateway", at, "cli:tests"))
+
+    end = "UPDATE tenant_blocks SET ended_at = at, version = version + 1"
+    assert thief.steal(end) is None
+    let_work(processes.worker, worker)
+
+    assert processes.worker.chain.payouts() == []
+    with pytest.raises(RowNotAuthenticError):
+        store.unblock_tenant("gateway", at)
+    store.block_tenant(TenantBlock("gateway", at, "cli:tests"))
+    store.unblock_tenant("gateway", at)
+    let_work(processes.worker, worker)
+    assert processes.worker.stored(refund).status is Status.CONFIRMED
+
+
+def test_an_inserted_audit_record(attacks: Attacks) -> None:
+    """Readers leave out the record that no process wrote, and no other."""
+    attacks.insert_record()
+
+
+def test_a_record_that_the_thief_sealed(attacks: Attacks) -> None:
+    """A right hash needs no key; the MAC is verified before the chain goes on."""
+    attacks.seal_record()
+
+
+@pytest.mark.parametrize("sequence", [2**63 - 1, 7, 3])
+def test_a_renumbered_audit_record(attacks: Attacks, sequence: int) -> None:
+    """No statement can end the sealing, leave a gap, or seal with a wrong hash."""
+    assert attacks.renumber_record(sequence) == REFUSED

@@ -1,0 +1,234 @@
+"""
+A thief of the database role of the processes that accept refunds.
+
+These processes listen to the network.  The role can insert queued refunds, and request
+that queued refunds are cancelled.
+"""
+
+from dataclasses import replace
+
+import pytest
+
+from signer.model.audit_record import Record
+from signer.model.refund import Status
+from signer.ports import Sealing
+from tests.fixtures.ledger import later, queued, stopped
+from tests.fixtures.roles import Processes, Roles
+from tests.support.database_attacks import Attacks
+from tests.support.ledgers import DRAFTS
+from tests.support.refunds import AMOUNT, CUSTOMER
+from tests.support.theft import (
+    DENIED,
+    DENIED_TO_ALL,
+    REFUSED,
+    Thief,
+    inserted_record,
+    inserted_refund,
+    left_out,
+    let_work,
+)
+
+
+# Move a refund, sign, or pause.
+MOVES = (
+    "UPDATE refunds SET status = 'confirmed'",
+    "UPDATE refunds SET status = 'queued', nonce = NULL, version = version + 1",
+    "UPDATE refunds SET due_at = now()",
+    "UPDATE refunds SET blocked_by = NULL, attempts = 0",
+    "UPDATE refunds SET failure_code = 'thief'",
+    "INSERT INTO transactions DEFAULT VALUES",
+    "INSERT INTO wallets DEFAULT VALUES",
+    "UPDATE wallets SET paused_by = NULL, paused_at = NULL",
+    "INSERT INTO sightings DEFAULT VALUES",
+    "UPDATE sightings SET accepted_at = now()",
+    "INSERT INTO spendings DEFAULT VALUES",
+    "UPDATE spendings SET amount = 0",
+    # The version that a worker would write next.
+    "INSERT INTO refund_moves (refund_id, version) SELECT id, 1 FROM refunds",
+)
+# Choose a key, lift a stop or a block, or say that the key signs.
+ADMINISTRATION = (
+    "INSERT INTO keys DEFAULT VALUES",
+    "UPDATE keys SET state = 'active', version = version + 1",
+    "UPDATE keys SET key_id = 'thief', version = version + 1",
+    "UPDATE keys SET proved_at = now()",
+    "INSERT INTO stops DEFAULT VALUES",
+    "UPDATE stops SET resumed_at = at, version = version + 1",
+    "INSERT INTO tenant_blocks DEFAULT VALUES",
+    "UPDATE tenant_blocks SET ended_at = at, version = version + 1",
+    "INSERT INTO used_tokens DEFAULT VALUES",
+    "DELETE FROM used_tokens",
+    "UPDATE audit_records SET sequence = 1, hash = ''",
+    "INSERT INTO audit_checkpoints DEFAULT VALUES",
+)
+
+
+@pytest.fixture
+def thief(shipped: Roles) -> Thief:
+    """Return who stole the role."""
+    return Thief(shipped.refunds)
+
+
+@pytest.mark.parametrize("statement", [*DENIED_TO_ALL, *MOVES, *ADMINISTRATION])
+def test_a_change(processes: Processes, thief: Thief, statement: str) -> None:
+    """The role may change nothing that exists."""
+    processes.refunds.accepted()
+
+    assert thief.steal(statement) == DENIED
+
+
+@pytest.mark.parametrize("kind", ["refund", "sweep"])
+def test_an_inserted_refund(processes: Processes, thief: Thief, kind: str) -> None:
+    """A refund that no process accepted is not paid, and stops no other."""
+    Attacks(processes, thief).insert_refund(is_sweep=kind == "sweep")
+
+
+def test_a_repeated_refund(processes: Processes, thief: Thief) -> None:
+    """A copy of a confirmed refund needs another id, which its MAC does not have."""
+    refund, worker = processes.refunds.accepted(), processes.worker.worker
+    let_work(processes.worker, worker)
+    again = replace(refund, id="rf_again", idempotency_key="again", reference="again")
+
+    assert thief.steal(inserted_refund(refund)) == "23505"  # A unique constraint.
+    assert thief.steal(inserted_refund(again)) is None
+    let_work(processes.worker, worker)
+
+    assert processes.worker.chain.payouts() == [(CUSTOMER, AMOUNT)]
+    assert processes.worker.stored(again).blocked_by == "row-not-authentic"
+
+
+@pytest.mark.parametrize(
+    "unreadable",
+    [
+        {"amount": "'NaN'"},
+        {"amount": "0"},
+        {"created_at": "'infinity'"},
+        {"updated_at": "'-infinity'"},
+        {"due_at": "'20000-01-01'"},
+        {"due_at": "'0044-03-15 BC'"},
+    ],
+)
+def test_an_unreadable_refund(
+    processes: Processes, thief: Thief, unreadable: dict[str, str]
+) -> None:
+    """A row that Python cannot read would stop every worker: it is refused."""
+    refund = processes.refunds.accepted()
+
+    assert thief.steal(inserted_refund(queued(), **unreadable)) == REFUSED
+    let_work(processes.worker, processes.worker.worker)
+    assert processes.worker.stored(refund).status is Status.CONFIRMED
+
+
+def test_an_odd_refund(processes: Processes, thief: Thief) -> None:
+    """Values at the limits of their columns stop no other refund."""
+    refund = processes.refunds.accepted()
+    odd = {
+        "id": "repeat('z', 9000)",
+        "tenant": "E'\\t {}'",
+        "network": "''",
+        "chain_id": "9223372036854775807",
+        "decimals": "2147483647",
+        "amount": str(2**256),
+        "due_at": "'9999-12-29'",
+        "mac": "'tests:' || repeat('0', 64)",
+    }
+
+    first = {**odd, "id": "''", "due_at": "now()", "chain_id": "1"}
+    assert thief.steal(inserted_refund(queued(), **odd)) is None
+    assert thief.steal(inserted_refund(queued(), **first)) is None
+    let_work(processes.worker, processes.worker.worker)
+    assert processes.worker.stored(refund).status is Status.CONFIRMED
+
+
+@pytest.mark.parametrize("at", ["'infinity'", "'-infinity'", "'20000-01-01'"])
+def test_an_unreadable_request(processes: Processes, thief: Thief, at: str) -> None:
+    """A time that Python cannot read would stop every worker: it is refused."""
+    refund = processes.refunds.accepted()
+
+    assert thief.steal(f"UPDATE refunds SET cancel_requested_at = {at}") == REFUSED
+    let_work(processes.worker, processes.worker.worker)
+    assert processes.worker.stored(refund).status is Status.CONFIRMED
+
+
+def test_a_request_to_cancel(processes: Processes, thief: Thief) -> None:
+    """The thief can cancel what is queued, and neither repeat nor stop the rest."""
+    paid, worker = processes.refunds.accepted(), processes.worker.worker
+    paid = processes.worker.step(paid)
+    waiting = processes.refunds.accepted()
+
+    each = "UPDATE refunds SET cancel_requested_at = now() WHERE id = '{}'"
+    assert thief.steal(each.format(waiting.id)) is None
+    assert thief.steal(each.format(paid.id)) == REFUSED
+    let_work(processes.worker, worker)
+
+    assert processes.worker.stored(waiting).status is Status.CANCELLED
+    assert processes.worker.chain.payouts() == [(CUSTOMER, AMOUNT)]
+    assert thief.steal("UPDATE refunds SET cancel_requested_at = NULL") == REFUSED
+
+
+def test_a_signed_request_that_is_stored_later(
+    processes: Processes, thief: Thief
+) -> None:
+    """A refund keeps the request with which it came, and the time of another is now."""
+    refund = processes.refunds.accepted()
+    insert = (
+        "INSERT INTO request_signatures (refund_id, body, content_digest,"
+        " signature_input, signature, at)"
+        f" VALUES ('{refund.id}', '', '', '', '', '{{}}')"
+    )
+
+    assert thief.steal(insert.format("2026-01-01")) is None
+    stored = processes.worker.store.signed_request(refund.id)
+    assert stored is not None
+    assert stored.at > later(-60)
+    assert thief.steal(insert.format("2026-01-01")) == "23505"
+
+
+def test_an_earlier_history(processes: Processes, thief: Thief) -> None:
+    """A row of history that a worker would write next cannot be written before."""
+    refund, worker = processes.refunds.accepted(), processes.worker.worker
+
+    insert = f"INSERT INTO refund_moves (refund_id, at) VALUES ('{refund.id}', now())"
+    assert thief.steal(insert) == "23505"
+    let_work(processes.worker, worker)
+
+    assert processes.worker.stored(refund).status is Status.CONFIRMED
+
+
+def test_a_lifted_stop(processes: Processes, thief: Thief) -> None:
+    """A copy of a stop cannot be inserted, and the stop stays."""
+    refund, worker = processes.refunds.accepted(), processes.worker.worker
+    stopped(processes.stores["admin"], at=processes.admin.clock())
+
+    insert = "INSERT INTO stops SELECT * FROM stops"
+    assert thief.steal(insert) == DENIED
+    let_work(processes.worker, worker)
+
+    assert processes.worker.stored(refund).status is Status.QUEUED
+    assert processes.worker.chain.payouts() == []
+
+
+def test_an_inserted_audit_record(processes: Processes, thief: Thief) -> None:
+    """Readers leave out the record that no process wrote, and no other."""
+    store, ours = processes.stores["worker"], DRAFTS.forged(["other"])
+    store.append([ours])
+    lie = DRAFTS.forged([ours.id])
+
+    assert thief.steal(inserted_record("au_0", lie.body)) is None
+
+    assert store.seal(10, DRAFTS.forged) == Sealing(2, ("au_0",))
+    assert left_out(store) == ["au_0"]
+
+
+def test_an_invented_start_up_record(processes: Processes, thief: Thief) -> None:
+    """The last configuration is one that a process recorded."""
+    facts = {"event": "configuration-loaded", "details": {"process": "refunds"}}
+    start = Record.of(facts, processes.refunds.clock())
+    processes.refunds.store.append([start])
+
+    assert (
+        thief.steal(*(inserted_record(f"au_z{n}", start.body) for n in range(25)))
+        is None
+    )
+
+    assert processes.refunds.store.last_configuration("refunds") == start

@@ -1,0 +1,195 @@
+"""
+A thief of the database role of the workers.
+
+The role moves refunds, and writes the ring, stops and seals.  It can stop payments and
+show false statuses; it cannot make a payment that no process accepted, or a second one.
+"""
+
+import pytest
+
+from signer.model.refund import Status
+from tests.fixtures.roles import Processes, Roles
+from tests.support.database_attacks import Attacks
+from tests.support.refunds import AMOUNT, CUSTOMER
+from tests.support.theft import (
+    DENIED,
+    DENIED_TO_ALL,
+    REFUSED,
+    THIEF,
+    Thief,
+    let_work,
+)
+
+
+# Insert a refund, or answer for one.
+ACCEPTANCE = (
+    "INSERT INTO refunds DEFAULT VALUES",
+    "INSERT INTO refunds SELECT * FROM refunds",
+    "UPDATE refunds SET cancel_requested_at = now()",
+    "INSERT INTO answers DEFAULT VALUES",
+)
+# Block or unblock a tenant, choose a key's place, use tokens again, reset limits.
+ADMINISTRATION = (
+    "INSERT INTO tenant_blocks DEFAULT VALUES",
+    "UPDATE tenant_blocks SET ended_at = at, version = version + 1",
+    "UPDATE keys SET key_id = 'thief', version = version + 1",
+    "UPDATE keys SET held_until = NULL, version = version + 1",
+    "UPDATE keys SET created_at = now()",
+    "UPDATE wallets SET first_nonce = 1000000",
+    "INSERT INTO used_tokens DEFAULT VALUES",
+    "DELETE FROM used_tokens",
+    "INSERT INTO attempts DEFAULT VALUES",
+    "UPDATE attempts SET count = 0",
+    "DELETE FROM attempts",
+)
+
+UNSENT = "tx_hash = NULL, block_number = NULL, block_hash = NULL"
+NO_NONCE = "nonce = NULL, sender = NULL, key_id = NULL, gas_limit = NULL"
+
+
+@pytest.fixture
+def thief(shipped: Roles) -> Thief:
+    """Return who stole the role."""
+    return Thief(shipped.worker)
+
+
+@pytest.fixture
+def attacks(processes: Processes, thief: Thief) -> Attacks:
+    """Return what the thief tries."""
+    return Attacks(processes, thief)
+
+
+@pytest.mark.parametrize("statement", [*DENIED_TO_ALL, *ACCEPTANCE, *ADMINISTRATION])
+def test_a_change(processes: Processes, thief: Thief, statement: str) -> None:
+    """The role changes no refund's payment, accepts none, and administers nothing."""
+    processes.refunds.accepted()
+
+    assert thief.steal(statement) == DENIED
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        f"status = 'queued', {NO_NONCE}, {UNSENT}",
+        f"status = 'reserved', nonce = 9, {UNSENT}",
+        f"status = 'reserved', {UNSENT}",
+    ],
+    ids=["queued", "another nonce", "the same nonce"],
+)
+def test_a_confirmed_refund_is_not_repeated(
+    processes: Processes, attacks: Attacks, change: str
+) -> None:
+    """A final refund never changes."""
+    refund = processes.worker.finish(processes.refunds.accepted())[0]
+
+    assert attacks.repeat(refund, change) == REFUSED
+
+
+def test_a_sent_refund_is_not_repeated(processes: Processes, attacks: Attacks) -> None:
+    """After a detour, the refund finds its payment on the chain by its mark."""
+    refund = processes.worker.step(processes.refunds.accepted(), times=3)
+    processes.worker.chain.mine()
+
+    detour = f"status = 'reserved', {UNSENT}"
+    refusal = attacks.repeat(refund, detour, f"status = 'queued', {NO_NONCE}")
+
+    assert refusal is None
+    assert processes.worker.stored(refund).nonce == 0
+
+
+def test_a_nonce_that_the_thief_chose(processes: Processes, thief: Thief) -> None:
+    """A queued refund with an invented reservation is not paid from another wallet."""
+    refund, worker = processes.refunds.accepted(), processes.worker.worker
+
+    thief.steal(
+        f"UPDATE refunds SET status = 'reserved', nonce = 7, sender = '{THIEF}',"
+        " key_id = 'thief', gas_limit = 21000"
+    )
+    let_work(processes.worker, worker)
+
+    assert processes.worker.chain.broadcasts == []
+    assert processes.worker.stored(refund).status is Status.RESERVED
+
+
+INSERT_KEY = (
+    "INSERT INTO keys (backend, key_id, address, state, created_at, updated_at, epoch,"
+    f" version) SELECT backend, 'thief', '{THIEF}', 'active', now(), now(), 9, 0"
+    " FROM keys LIMIT 1"
+)
+RETIRE = (
+    "UPDATE keys SET state = 'retired', version = version + 1 WHERE state = 'active'"
+)
+
+
+CHANGE = "UPDATE keys SET version = version + 1, "
+
+
+@pytest.mark.parametrize(
+    "statements",
+    [
+        (RETIRE, INSERT_KEY),
+        (RETIRE, f"{CHANGE} state = 'active', epoch = 9 WHERE state = 'blocked'"),
+        (f"{CHANGE} state = 'draining' WHERE state = 'blocked'",),
+        (f"{CHANGE} mac = NULL WHERE state = 'active'",),
+    ],
+    ids=["inserted", "revoked", "draining", "without a MAC"],
+)
+def test_a_chosen_key(attacks: Attacks, statements: tuple[str, ...]) -> None:
+    """A changed row of the ring stops every signature, with an alert."""
+    attacks.choose_key(*statements)
+
+
+def test_an_old_row_of_the_ring(attacks: Attacks) -> None:
+    """A copy of a row with its valid MAC cannot replace a newer version of it."""
+    assert attacks.put_back_key() == REFUSED
+
+
+def test_a_lifted_stop(attacks: Attacks) -> None:
+    """Only an operator ends a stop."""
+    attacks.lift_stop()
+
+
+def test_a_stop_that_no_command_could_replace(thief: Thief) -> None:
+    """The version of its replacement would be too large for the column."""
+    insert = (
+        "INSERT INTO stops (chain_id, at, reason, requested_by, version)"
+        " VALUES (9, {}, 'forged', 'thief', {})"
+    )
+
+    assert thief.steal(insert.format("now()", 2**31 - 1)) == REFUSED
+    assert thief.steal(insert.format("'infinity'", 0)) == REFUSED
+
+
+def test_a_wallet_that_is_not_paused(processes: Processes, thief: Thief) -> None:
+    """A pause that the thief ends begins again before the next nonce."""
+    worker = processes.worker
+    worker.step(processes.refunds.accepted(), times=3)
+    worker.chain.mine()
+    worker.chain.mine_foreign(worker.signer.address)
+    worker.work()
+    assert worker.wallet.is_paused
+    refund = processes.refunds.accepted()
+
+    end = "UPDATE wallets SET paused_by = NULL, paused_at = NULL"
+    assert thief.steal(end) is None
+    let_work(worker, worker.worker)
+
+    assert worker.wallet.is_paused
+    assert worker.stored(refund).nonce is None
+    assert worker.chain.payouts() == [(CUSTOMER, AMOUNT)]
+
+
+def test_an_inserted_audit_record(attacks: Attacks) -> None:
+    """Readers leave out the record that no process wrote, and no other."""
+    attacks.insert_record()
+
+
+def test_a_record_that_the_thief_sealed(attacks: Attacks) -> None:
+    """A right hash needs no key; the MAC is verified before the chain goes on."""
+    attacks.seal_record()
+
+
+@pytest.mark.parametrize("sequence", [2**63 - 1, 7, 3])
+def test_a_renumbered_audit_record(attacks: Attacks, sequence: int) -> None:
+    """No statement can end the sealing, leave a gap, or seal with a wrong hash."""
+    assert attacks.renumber_record(sequence) == REFUSED

@@ -1,0 +1,136 @@
+"""What a thief of a database role tries, beyond what the role is denied."""
+
+from dataclasses import replace
+
+from signer.alerts import Alert
+from signer.model.audit_record import Record
+from signer.model.refund import SWEEPER, Refund, Status
+from signer.ports import Sealing
+from signer.row_macs import RowMACs
+from tests.fixtures.ledger import queued, stopped
+from tests.fixtures.roles import Processes
+from tests.fixtures.scripted_chain import CHAIN_ID
+from tests.support.keys import key_at, made_active
+from tests.support.ledgers import DRAFTS, seal
+from tests.support.refunds import AMOUNT, CUSTOMER, SECOND
+from tests.support.theft import (
+    THIEF,
+    Thief,
+    inserted_record,
+    inserted_refund,
+    left_out,
+    let_work,
+    sealing,
+)
+
+
+class Attacks:
+    """What the roles of worker and administrators can write, and gain nothing by."""
+
+    def __init__(self, processes: Processes, thief: Thief) -> None:
+        self._worker = processes.worker
+        self._refunds = processes.refunds
+        self._store = processes.stores["worker"]
+        self._admin = processes.stores["admin"]
+        self._thief = thief
+
+    def insert_refund(self, *, is_sweep: bool) -> None:
+        """Insert refunds with any MAC that a thief has: they wait, unpaid."""
+        accepted, worker = self._refunds.accepted(), self._worker.worker
+        other = RowMACs({"tests": b"thief" * 8})
+        for mac in ("tests:00", accepted.mac, None):
+            invented = queued(recipient=THIEF, token_address=accepted.token_address)
+            if is_sweep:
+                sender = self._worker.signer.address
+                invented = replace(invented, tenant=SWEEPER, payment_session_id=sender)
+            invented = replace(invented, mac=mac or other.compute(invented))
+            assert self._thief.steal(inserted_refund(invented)) is None
+            let_work(self._worker, worker)
+            assert self._worker.stored(invented).blocked_by == "row-not-authentic"
+        assert self._worker.chain.payouts() == [(CUSTOMER, AMOUNT)]
+        assert self._store.alert_counts()[str(Alert.ROW_CHANGED)] >= 1
+
+    def repeat(self, refund: Refund, *changes: str) -> str | None:
+        """
+        Change *refund*, which is sent or confirmed, step by step; let a worker work.
+
+        Return the refusal of the last change.  The chain pays the refund once.
+        """
+        worker = self._worker.worker
+        refusal = None
+        for change in changes:
+            statement = f"UPDATE refunds SET {change} WHERE id = '{refund.id}'"
+            refusal = self._thief.steal(statement)
+        let_work(self._worker, worker)
+        assert self._worker.chain.payouts() == [(CUSTOMER, AMOUNT)]
+        return refusal
+
+    def choose_key(self, *statements: str) -> None:
+        """Change the ring after a revocation: a worker then signs nothing."""
+        made_active(self._admin, key_at(SECOND.address), block=True)
+        refund, worker = self._refunds.accepted(), self._worker.worker
+        assert self._thief.steal(*statements) is None
+        let_work(self._worker, worker)
+        assert self._worker.chain.broadcasts == []
+        assert self._worker.stored(refund).status is Status.QUEUED
+        alerts = self._store.alert_counts()
+        assert alerts[str(Alert.ROW_CHANGED)] >= 1
+
+    def put_back_key(self) -> str | None:
+        """Put back a row of the ring with its valid MAC; return the refusal."""
+        (old,) = self._store.keys()
+        made_active(self._admin, key_at(SECOND.address), block=True)
+        return self._thief.steal(
+            "UPDATE keys SET state = 'draining', version = version + 1"
+            " WHERE state = 'active'",
+            f"UPDATE keys SET state = 'active', epoch = 9, version = {old.version},"
+            f" mac = '{old.mac}' WHERE address = '{old.address}'",
+        )
+
+    def lift_stop(self) -> None:
+        """End a stop: it stays in force until an operator ends it."""
+        refund, worker = self._refunds.accepted(), self._worker.worker
+        stopped(self._admin, at=self._worker.clock())
+        end = "UPDATE stops SET resumed_at = at, version = version + 1"
+        assert self._thief.steal(end) is None
+        let_work(self._worker, worker)
+        assert self._worker.chain.payouts() == []
+        stopped(self._admin, at=self._worker.clock())
+        self._admin.resume_signing(CHAIN_ID, self._worker.clock())
+        let_work(self._worker, worker)
+        assert self._worker.stored(refund).status is Status.CONFIRMED
+
+    def insert_record(self) -> None:
+        """Insert a record that looks like a declaration: readers leave it out."""
+        ours = DRAFTS.forged(["other"])
+        self._store.append([ours])
+        lie = DRAFTS.forged([ours.id])
+        assert self._thief.steal(inserted_record("au_0", lie.body)) is None
+        assert self._store.seal(10, DRAFTS.forged) == Sealing(2, ("au_0",))
+        assert left_out(self._store) == ["au_0"]
+
+    def seal_record(self) -> None:
+        """Insert a record and seal it with its right hash: it is declared forged."""
+        ours = DRAFTS.forged(["ours"])
+        self._store.append([ours])
+        seal(self._store)
+        forged = Record("au_0", DRAFTS.forged([ours.id]).body)
+        insert = inserted_record(forged.id, forged.body, "'tests:00'")
+        assert self._thief.steal(insert, sealing(self._store, forged)) is None
+        self._store.append([DRAFTS.forged(["later"])])
+        assert self._store.seal(10, DRAFTS.forged) == Sealing(1, ("au_0",))
+        assert left_out(self._store) == ["au_0"]
+
+    def renumber_record(self, sequence: int) -> str | None:
+        """Give a record a sequence that is not the next; return the refusal."""
+        for number in range(3):
+            self._store.append([DRAFTS.forged([str(number)])])
+        seal(self._store, 2)
+        refusal = self._thief.steal(
+            f"UPDATE audit_records SET sequence = {sequence}, hash = '\\x00'"
+            " WHERE sequence IS NULL"
+        )
+        self._store.append([DRAFTS.forged(["later"])])
+        assert seal(self._store) == 2
+        assert [each.sequence for each in self._store.sealed(0, 10)] == [1, 2, 3, 4]
+        return refusal

@@ -1,0 +1,221 @@
+"""What each process does with the ledger, with the database role that it has."""
+
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from sqlalchemy import event
+
+from backends.sql import SQLStore
+from backends.sql.grants import Privilege
+from backends.sql.schema import metadata
+from signer.alerts import Alert, Alerts
+from signer.audit.log import AuditLog
+from signer.config.networks import AutomaticStop
+from signer.config.tenants import Tenant, TenantRegistry
+from signer.errors import ConflictError, HotWalletError
+from signer.keys.admin_audit import AdminAudit
+from signer.keys.rotation_options import RotationOptions
+from signer.model.audit_record import Actor, Operation
+from signer.model.refund import Status
+from signer.ports import Checkpoint, Topic
+from signer.refunds.nonce_admin import NonceAdmin
+from signer.refunds.service import Submission
+from signer.refunds.tenant_admin import TenantAdmin
+from tests.fixtures.ledger import later, now
+from tests.fixtures.roles import PROCESSES, Processes
+from tests.support.audit import record
+from tests.support.keys import key_of
+from tests.support.ledgers import seal
+from tests.support.refunds import AMOUNT, REQUEST, SECOND, altered
+from tests.support.ring import ALICE, ELSEWHERE, NEW, OLD, OTHER, POOR, SILENCE, System
+from tests.support.sweeps import rolled_back, swept
+
+
+BOB = Actor("bob", "req-2", "token-2")
+
+
+class Statements:
+    """What the processes execute from now on."""
+
+    def __init__(self, processes: Processes) -> None:
+        self._of: dict[str, list[str]] = {name: [] for name in PROCESSES}
+        for name, store in processes.stores.items():
+            _listen(store, self._of[name])
+
+    def written(self, process: str) -> set[Privilege]:
+        """Return the privileges on columns that *process* has used."""
+        return set().union(*map(_written, self._of[process]))
+
+    def read(self, process: str) -> set[str]:
+        """Return the tables that *process* has read."""
+        words = "|".join((*metadata.tables, "alembic_version"))
+        tables = rf"\b(?:FROM|JOIN) ({words})\b"
+        return set().union(*(re.findall(tables, each) for each in self._of[process]))
+
+
+def _listen(store: SQLStore, statements: list[str]) -> None:
+    def note(_c: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        statements.append(statement)
+
+    engine = store._database._process().engine
+    event.listen(engine, "before_cursor_execute", note)
+
+
+def _written(statement: str) -> Iterator[Privilege]:
+    for table, names in re.findall(r"INSERT INTO (\w+) \(([^)]*)\)", statement):
+        yield from (("INSERT", table, name.strip()) for name in names.split(","))
+    for table in re.findall(r"DELETE FROM (\w+)", statement):
+        yield "DELETE", table, None
+    # No statement sets the columns of two tables.
+    changed = re.search(
+        r"UPDATE (\w+) SET|INSERT INTO (\w+) .* DO UPDATE SET", statement
+    )
+    if changed:
+        assigned = re.findall(r"(?:\bSET|,)\s+(\w+) ?=", statement)
+        yield from (("UPDATE", changed[1] or changed[2], name) for name in assigned)
+
+
+def work_on_keys(processes: Processes) -> None:
+    """The first start, rotations, a failover, revocations and retirement."""
+    store, workers = processes.stores["admin"], processes.stores["worker"]
+    system = System(store, is_empty=True)
+    # A rotation in an empty ring that died; then a worker starts with that key.
+    died = replace(system.key(OLD), requested_by="alice")
+    died = store.begin_rotation(died, system.clock())
+    store.wait_for(died, "awaiting-funds", system.clock())
+    system.old = workers.enrol(system.key(OLD))
+    system.holdings = (POOR,)
+    system.rotation(needs_funds=True).rotate(NEW, ALICE)
+    system.rotation().rotate(NEW, ALICE)
+    system.replicate(NEW, ELSEWHERE)
+    system.failover().fail_over(ELSEWHERE, ALICE)
+    workers.retire([system.address(OLD)], now(), lambda key: record(at=now()))
+    compromised = RotationOptions(
+        compromised=True, active_address=system.address(NEW), without_funds=True
+    )
+    system.rotation().rotate(OLD, ALICE, compromised)
+    system.rotation().rotate(OTHER, ALICE)
+    system.revocation().revoke(system.address(OLD), ALICE)
+
+
+def work_on_refunds(processes: Processes) -> None:
+    """Accept, pay, confirm, refuse, answer, list and explain."""
+    refunds, worker, admin = processes.refunds, processes.worker, processes.admin
+    worker.store.enrol(key_of(worker.signer))
+    tenant = Tenant(subjects=("gateway",), max_open_refunds=9)
+    refunds.tenants = TenantRegistry({"gateway": tenant})
+    service, store = refunds.service, refunds.store
+
+    def submit(key: str) -> Submission:
+        request = replace(REQUEST, reference="ours")
+        return service.submit(
+            tenant="gateway", idempotency_key=key, request=request, actor=ALICE
+        )
+
+    sent = submit("ours").refund
+    store.find_earlier(sent, ["gateway", "shop"])
+    service.remember_answer(sent, "{}")
+    assert submit("ours").answer == "{}"
+    with pytest.raises(ConflictError):
+        submit("other")
+    confirmed, _ = worker.finish(sent, refunds.accepted())
+    assert confirmed.status is Status.CONFIRMED
+    assert worker.store.signed_request(sent.id) is None
+    cancelled = refunds.accepted()
+    service.request_cancellation("gateway", cancelled.id, ALICE)
+    waiting = refunds.accepted()
+    worker.work()
+    assert worker.stored(cancelled).status is Status.CANCELLED
+    with store.watch(Topic.MOVED) as watch:
+        watch.wait(0.001)
+    for world in (refunds, admin):
+        explanation = world.explainer.explain(worker.stored(waiting))
+        assert explanation.refund.status is Status.BROADCAST
+    service.list("gateway", status=Status.BROADCAST, limit=1)
+
+
+def work_on_wallets(processes: Processes) -> None:
+    """A foreign transaction; a repair; a sweep; a revoked key with refunds."""
+    worker, admin = processes.worker, processes.admin
+    worker.chain.mine()
+    worker.chain.mine_foreign(worker.signer.address)
+    worker.mine_deep()
+    worker.work()
+    assert worker.wallet.is_paused
+    audit = AuditLog(SILENCE, journal=admin.store)
+    admin_audit = AdminAudit(audit, Operation.ADMINISTRATION)
+    nonces = NonceAdmin(admin.store, admin.chains, admin_audit, admin.clock)
+    (repaired,) = nonces.repair(None, ALICE)
+    assert repaired.resumed
+    worker.chain.mine_foreign(worker.signer.address)
+    worker.chain.mine_empty(3)
+    with suppress(HotWalletError):
+        nonces.repair(None, ALICE)
+    for _ in range(10):
+        worker.work()
+        worker.mine_deep()
+    admin.rotate(SECOND)
+    admin.client = altered(
+        worker.chain,
+        call=lambda _: AMOUNT.to_bytes(32, "big"),
+        balance=lambda _: 10**18,
+    )
+    assert swept(admin)
+    admin.client = None
+    rolled_back(admin)
+    reserved = worker.step(processes.refunds.accepted())
+    assert reserved.status is Status.RESERVED
+    admin.rotate(SECOND, block=True)
+    assert worker.stored(reserved).status is Status.QUEUED
+    for _ in range(10):
+        worker.work()
+        worker.mine_deep()
+    nonces.abandon(worker.signer.address, None, ALICE)
+
+
+def work_on_stops(processes: Processes) -> None:
+    """Automatic stops; an operator's stops and blocks of tenants."""
+    worker, admin = processes.worker, processes.admin
+    rules = AutomaticStop(max_refunds=1)
+    worker.network = worker.network.model_copy(update={"automatic_stop": rules})
+    for actor in (ALICE, BOB):
+        for _ in range(2):
+            worker.step(processes.refunds.accepted(), times=3)
+        worker.automatic_stop.check()
+        assert admin.kill_switch.resume("local", "explained", ALICE).changed
+        worker.clock.advance(seconds=1)
+        assert admin.kill_switch.stop("local", f"asked by {actor.name}", actor).changed
+        assert admin.kill_switch.resume("local", "explained", ALICE).changed
+        worker.clock.advance(seconds=1)
+    assert admin.kill_switch.stop(None, "a test", ALICE).changed
+    assert admin.kill_switch.resume(None, "a test", ALICE).changed
+    audit = AuditLog(SILENCE, journal=admin.store)
+    admin_audit = AdminAudit(audit, Operation.ADMINISTRATION)
+    tenants = TenantAdmin(admin.store, admin.tenants, admin_audit, admin.clock)
+    for actor in (ALICE, BOB):
+        assert tenants.block("gateway", actor)
+        assert tenants.unblock("gateway", actor)
+        admin.clock.advance(seconds=1)
+
+
+def work_on_the_audit_log(processes: Processes) -> None:
+    """Records of starts; alerts; sealing; checkpoints; used tokens and counts."""
+    for name in PROCESSES:
+        store = processes.stores[name]
+        store.check()
+        store.last_configuration(name)
+        store.append([record(at=now())])
+        Alerts(store).sound(Alert.ROW_CHANGED)
+        assert store.alert_counts()
+        assert store.oldest_unsealed()
+        if name != "refunds":
+            seal(store)
+            store.keep_checkpoint(Checkpoint(store.head()[0], "note", now()))
+            assert store.checkpoints()
+        if name != "worker":
+            assert store.count("bucket", 1)
+    assert processes.admin.store.use_token("jti", later(60), now())

@@ -1,0 +1,149 @@
+"""A thief of one process's database role, who has neither MAC key nor signing key."""
+
+from collections.abc import Sequence
+
+import psycopg
+
+from signer.audit.forgeries import Forgeries
+from signer.audit.hash_chain import link
+from signer.model.audit_record import Record
+from signer.model.refund import Refund
+from signer.ports import Journal, Ledger
+from signer.refunds.worker import Worker
+from tests.support.refunds import World
+
+
+DENIED = "42501"
+"""SQLSTATE: the role has no such privilege."""
+
+REFUSED = "23514"
+"""SQLSTATE: a constraint or trigger forbids it."""
+
+THIEF = "0x90F79bf6EB2c4f870365E785982E1f101E93b906"
+"""The thief's address."""
+
+DENIED_TO_ALL = (
+    # Redirect or enlarge a refund, or hide one.
+    f"UPDATE refunds SET recipient = '{THIEF}'",
+    "UPDATE refunds SET amount = amount + 1",
+    f"UPDATE refunds SET token_address = '{THIEF}'",
+    "UPDATE refunds SET network = 'other', chain_id = 1",
+    "UPDATE refunds SET tenant = 'thief', reference = 'thief'",
+    "UPDATE refunds SET created_at = now()",
+    "UPDATE refunds SET mac = NULL",
+    "DELETE FROM refunds",
+    # Choose a nonce, or a status, before anything was signed.
+    "INSERT INTO refunds (id, nonce, sender, key_id) VALUES ('rf', 7, 'a', 'b')",
+    "INSERT INTO refunds (id, status) VALUES ('rf', 'confirmed')",
+    "INSERT INTO refunds (id, version, due_at) VALUES ('rf', 9, now())",
+    # Forget what was signed.
+    "UPDATE transactions SET raw = ''",
+    "DELETE FROM transactions",
+    "DELETE FROM refund_moves",
+    "UPDATE answers SET body = ''",
+    "UPDATE request_signatures SET body = ''",
+    "DELETE FROM request_signatures",
+    "DELETE FROM sightings",
+    "DELETE FROM spendings",
+    # Choose a key, or lift a stop, by removing the row.
+    f"UPDATE keys SET address = '{THIEF}', backend = 'thief'",
+    "DELETE FROM keys",
+    "DELETE FROM stops",
+    "DELETE FROM tenant_blocks",
+    # Change, insert or renumber an audit record.
+    "INSERT INTO audit_records (id, body, sequence, hash) VALUES ('au', '', 1, '')",
+    "UPDATE audit_records SET body = '{}'",
+    "UPDATE audit_records SET mac = NULL",
+    "DELETE FROM audit_records",
+    "TRUNCATE audit_records",
+    "UPDATE audit_checkpoints SET note = ''",
+    "DELETE FROM audit_checkpoints",
+    # Become more.
+    "ALTER TABLE refunds DISABLE TRIGGER ALL",
+    "DROP TRIGGER audit_records_keep ON audit_records",
+    "DROP FUNCTION audit_for_ever CASCADE",
+    "SET session_replication_role = replica",
+    "SET ROLE hotwallet_owner",
+    "CREATE FUNCTION max(bigint) RETURNS bigint LANGUAGE sql AS 'SELECT 0::bigint'",
+    "CREATE TEMPORARY TABLE stops (chain_id bigint)",
+)
+"""What no process's role may do; each line fails before any row is looked at."""
+
+
+class Thief:
+    """Executes statements with the role in *url*."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+
+    def steal(self, *statements: str) -> str | None:
+        """Execute *statements*; return the SQLSTATE of the refusal, None if done."""
+        try:
+            with psycopg.connect(self._url) as connection:
+                for statement in statements:
+                    connection.execute(statement.encode())
+        except psycopg.Error as e:
+            return e.sqlstate
+        return None
+
+
+def let_work(world: World, worker: Worker) -> None:
+    """Run *worker* and mine blocks for some minutes."""
+    for _ in range(6):
+        world.clock.advance(seconds=31)
+        worker.work()
+        world.mine_deep()
+
+
+def inserted_refund(refund: Refund, **changes: str) -> str:
+    """Return the statement that inserts *refund*, with SQL texts as *changes*."""
+    values = {
+        "id": refund.id,
+        "tenant": refund.tenant,
+        "idempotency_key": refund.idempotency_key,
+        "fingerprint": refund.fingerprint,
+        "reference": refund.reference,
+        "payment_session_id": refund.payment_session_id,
+        "network": refund.network,
+        "chain_id": refund.chain_id,
+        "token": refund.token,
+        "token_address": refund.token_address,
+        "decimals": refund.decimals,
+        "recipient": refund.recipient,
+        "amount": refund.amount,
+        "created_at": refund.created_at.isoformat(),
+        "updated_at": refund.updated_at.isoformat(),
+        "due_at": refund.due_at.isoformat(),
+        "mac": refund.mac,
+    }
+    given = {name: f"'{value}'" for name, value in values.items()} | changes
+    names, texts = ", ".join(given), ", ".join(given.values())
+    return f"INSERT INTO refunds ({names}) VALUES ({texts})"
+
+
+def inserted_record(id_: str, body: str, mac: str = "NULL") -> str:
+    """Return the statement that inserts an audit record with any id."""
+    return (
+        f"INSERT INTO audit_records (id, body, mac) VALUES ('{id_}', '{body}', {mac})"
+    )
+
+
+def sealing(store: Ledger, record: Record) -> str:
+    """Return the statement that seals *record* next, with its right hash."""
+    size, head = store.head()
+    seal = link(head, size + 1, record).hex()
+    is_sqlite = store._database.dialect == "sqlite"  # type: ignore[attr-defined]
+    blob = f"x'{seal}'" if is_sqlite else f"'\\x{seal}'"
+    return (
+        f"UPDATE audit_records SET sequence = {size + 1}, hash = {blob}"
+        f" WHERE id = '{record.id}'"
+    )
+
+
+def left_out(store: Journal) -> Sequence[str]:
+    """Return the ids of the sealed records that readers do not accept."""
+    sealed = [each.record for each in store.sealed(0, 100)]
+    forgeries = Forgeries()
+    accepted = forgeries.without_forged(list(forgeries.watch(sealed)))
+    ids = {each.id for each in accepted}
+    return [each.id for each in sealed if each.id not in ids]

@@ -1,0 +1,129 @@
+"""Each process does its work with the grants of its database role, and needs each."""
+
+import re
+from contextlib import closing
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from backends.sql.grants import GRANTS, Privilege
+from backends.sql.schema import metadata
+from signer.errors import StoreError
+from tests.fixtures.roles import PROCESSES, Processes, Roles
+from tests.support.ledgers import open_ledger
+from tests.support.process_work import (
+    Statements,
+    work_on_keys,
+    work_on_refunds,
+    work_on_stops,
+    work_on_the_audit_log,
+    work_on_wallets,
+)
+
+
+GUIDE = (
+    Path(__file__).resolve().parents[4] / "docs" / "reference" / "database.md"
+).read_text(encoding="utf-8")
+
+
+def test_the_shipped_grants_are_those_that_are_judged(shipped: Roles) -> None:
+    """What the guard tolerates is what docker/grants.sql grants."""
+    assert {name: _granted(shipped, name) for name in PROCESSES} == {
+        name: GRANTS[name] for name in PROCESSES
+    }
+    assert GRANTS["all"] == frozenset().union(*(GRANTS[name] for name in PROCESSES))
+
+
+def _granted(shipped: Roles, process: str) -> frozenset[Privilege]:
+    """Return what the role of *process* may write."""
+    rows = _privileges(shipped, process)
+    return frozenset(row for row in rows if row[0] != "SELECT")
+
+
+def _privileges(shipped: Roles, process: str) -> list[tuple[str, str, str | None]]:
+    """Return privilege, table, and column for those that columns have."""
+    query = """
+        SELECT privilege_type, table_name, column_name
+        FROM information_schema.role_column_grants WHERE grantee = %(role)s
+        UNION SELECT privilege_type, table_name, NULL
+        FROM information_schema.role_table_grants WHERE grantee = %(role)s
+        AND privilege_type NOT IN ('SELECT', 'INSERT', 'UPDATE', 'REFERENCES')
+    """
+    with psycopg.connect(shipped.superuser) as connection:
+        role = {"role": f"hotwallet_{process}"}
+        return connection.execute(query, role).fetchall()
+
+
+def test_the_guide_has_the_grants(shipped: Roles) -> None:
+    """The table of database.md has a cell for each table and role."""
+    rows = re.findall(r"^\| `(\w+)` \| (.+) \|$", GUIDE, re.MULTILINE)
+    found = {name: cells for name, cells in rows if not set(cells) - set("SIUD*-| ")}
+    held = {each: _privileges(shipped, each) for each in PROCESSES}
+
+    assert found == {
+        table: " | ".join(_cell(held[each], table) for each in PROCESSES)
+        for table in (*metadata.tables, "alembic_version")
+    }
+
+
+def _cell(held: list[tuple[str, str, str | None]], table: str) -> str:
+    """Return the initials of the privileges on *table*; a star: on some columns."""
+    width = len(metadata.tables[table].c) if table in metadata.tables else 1
+    cell = []
+    for privilege in ("SELECT", "INSERT", "UPDATE", "DELETE"):
+        columns = [row[2] for row in held if row[:2] == (privilege, table)]
+        is_whole = len(columns) == width or columns == [None]
+        cell += [privilege[0] + "*" * (not is_whole)] if columns else []
+    return " ".join(cell) or "-"
+
+
+def test_no_process_needs_more_or_less(shipped: Roles, processes: Processes) -> None:
+    """What the processes execute is what they are granted, to the column."""
+    shipped.clear()
+    statements = Statements(processes)
+    work_on_keys(processes)
+    shipped.clear()
+    work_on_refunds(processes)
+    work_on_wallets(processes)
+    work_on_stops(processes)
+    work_on_the_audit_log(processes)
+    for name in PROCESSES:
+        granted = _privileges(shipped, name)
+        readable = {row[1] for row in granted if row[0] == "SELECT"}
+        assert statements.written(name) == GRANTS[name], name
+        assert statements.read(name) == readable, name
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "DELETE FROM refund_moves",
+        "DELETE FROM sightings",
+        "UPDATE transactions SET kind = 'noop'",
+        "UPDATE answers SET body = ''",
+        "UPDATE audit_records SET body = ''",
+        "UPDATE audit_records SET id = 'au_' || sequence WHERE sequence = 1",
+        "DELETE FROM audit_records",
+        "TRUNCATE audit_records",
+        "UPDATE audit_checkpoints SET note = ''",
+        "DELETE FROM audit_checkpoints",
+        "TRUNCATE audit_checkpoints",
+        "ALTER TABLE audit_records DISABLE TRIGGER ALL",
+        "DROP TRIGGER audit_records_keep ON audit_records",
+        "DROP TABLE audit_records",
+        "DELETE FROM keys",
+        "SET session_replication_role = replica",
+        "DROP FUNCTION audit_for_ever CASCADE",
+    ],
+)
+@pytest.mark.parametrize("process", PROCESSES)
+def test_no_process_can_rewrite_history(
+    shipped: Roles, process: str, statement: str
+) -> None:
+    """History, bytes, answers and audit are append-only; the error names the file."""
+    with (
+        closing(open_ledger(shipped.of(process))) as store,
+        pytest.raises(StoreError, match=r"docker/grants\.sql.*42501"),
+    ):
+        store._database.run(lambda c: c.exec_driver_sql(statement))
