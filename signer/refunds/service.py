@@ -167,7 +167,7 @@ class RefundService:
         if self._timer() < self._silent_until:
             return refund
         found = self._wait(refund, WORKER_SECONDS, _is_tried)
-        if found.version == refund.version:
+        if found.version == refund.version and not _is_tried(found):
             self._silent_until = self._timer() + SILENCE_SECONDS
         return found
 

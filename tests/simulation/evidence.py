@@ -88,8 +88,9 @@ def is_settled(ledger: Ledger, chain: SimulatedChain, plan: Plan) -> bool:
         for status, sender, nonce in ledger.select(
             f"SELECT status, sender, nonce FROM refunds WHERE status NOT IN {_FINAL}"
         )
-        # The transaction of a revoked key waits forever if no pool has it.
-        if sender not in revoked or chain.pending(sender) > nonce
+        # The transaction of a revoked key waits forever if no pool has it, once a
+        # worker has seen that it is not mined any more.
+        if sender not in revoked or status == "mined" or chain.pending(sender) > nonce
     ]
     if _foreign(ledger, chain) - _sighted(ledger):
         return False

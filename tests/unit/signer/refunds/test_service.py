@@ -478,6 +478,23 @@ def test_requests_do_not_wait_for_workers_that_are_silent(world: World) -> None:
     assert (waited, len(waits)) == (1, 2)
 
 
+def test_a_refund_that_was_tried_before_shows_no_silence(world: World) -> None:
+    """A repeated request for a sent refund must not end the waiting of others."""
+    waits = []
+
+    def work(seconds: float) -> None:
+        waits.append(seconds)
+        world.clock.advance(seconds=seconds)
+
+    service = _beside(world, work)
+    sent = world.broadcast()
+
+    assert service.await_broadcast(sent) == sent
+    service.await_broadcast(world.accepted())
+
+    assert waits == [WORKER_SECONDS]
+
+
 def test_an_unreachable_store_is_an_error(world: World) -> None:
     """It is unknown whether the refund was accepted; the same key finds out."""
     service = world.service
