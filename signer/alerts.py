@@ -32,6 +32,7 @@ class Alert(StrEnum):
     SIGNING_STOPPED = "signing-stopped"
     SIGNING_LATE = "audit-signing-late"
     RECORD_FORGED = "audit-record-forged"
+    CHECKPOINT_FORGED = "audit-checkpoint-forged"
     ROW_CHANGED = "row-not-authentic"
     FEES_ABOVE_RECENT = "fees-above-recent"
 

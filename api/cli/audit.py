@@ -23,11 +23,12 @@ from signer.alerts import Alerts
 from signer.audit import export as exports
 from signer.audit import reconcile as reconciliation
 from signer.audit import verify as verification
-from signer.audit.chain_reader import batches, newest_checkpoint
+from signer.audit.chain_reader import batches
 from signer.audit.checkpoints import Verifier
 from signer.audit.cloudtrail import is_key_arn, read_trail
 from signer.audit.configurations import report_configurations
 from signer.audit.sealer import Sealer
+from signer.audit.stored_checkpoints import find_newest
 from signer.config.settings import Settings
 from signer.errors import ConfigurationError, HotWalletError
 from signer.ports import Ledger
@@ -132,7 +133,9 @@ def checkpoint(new: bool) -> Result:
         sealer.work()
         made = sealer.checkpoint()
     else:
-        made = newest_checkpoint(ledger)
+        signing = open_checkpoint_key(settings)
+        found = find_newest(ledger, None if signing is None else signing.verify)
+        made = found.checkpoint or next(iter(found.of_others), None)
     if made is None:
         remedy = "`hotwallet audit checkpoint --new` signs one"
         # Outside production a missing key is created.

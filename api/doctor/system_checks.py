@@ -10,20 +10,21 @@ from api.health.readiness import (
     AuditUnsignedError,
     unsealed_seconds,
 )
-from signer.audit.chain_reader import newest_checkpoint, require_agreement
-from signer.audit.checkpoint_notes import parse
+from signer.audit.chain_reader import require_agreement
 from signer.audit.checkpoint_schedule import find_unsigned
-from signer.audit.checkpoints import CheckpointKey, Verifier
+from signer.audit.checkpointer import CheckpointSettings
+from signer.audit.checkpoints import CheckpointKey
 from signer.audit.log import AuditAction
 from signer.audit.sealing_monitor import LATE
+from signer.audit.stored_checkpoints import find_newest, statement_of
 from signer.checks import Check, Finding
-from signer.errors import InvalidInputError
 from signer.model.audit_record import Actor, Operation
 from signer.ports import Checkpoint
 from signer.startup.guard import check_journal, check_settings
 
 
 _SEAL_SECONDS = 5.0
+_SHOWN = 5  # Forged checkpoints that a finding names.
 _POLL_SECONDS = 0.25
 
 
@@ -140,11 +141,20 @@ def _check_checkpoints(context: DoctorContext) -> Finding:
             "no key signs checkpoints of the audit log",
             "set AUDIT_SIGNING_KEY_FILE; run: hotwallet audit key --out FILE",
         )
-    key = CheckpointKey.load(path)
-    last = newest_checkpoint(context.container.store)
+    origin = context.settings.audit_origin
+    signing = CheckpointSettings(CheckpointKey.load(path), f"hotwallet/{origin}")
+    found = find_newest(context.container.store, signing.verify)
+    last = found.checkpoint or next(iter(found.of_others), None)
     signed = _check_signed(context, last)
-    detail = f"signed as {context.settings.audit_origin}: {signed}"
-    if last is not None and not _is_signed_by(key, last):
+    detail = f"signed as {origin}: {signed}"
+    if found.forged:
+        sizes = ", ".join(str(each.size) for each in found.forged[:_SHOWN])
+        return Finding(
+            f"{detail}; {len(found.forged)} forged checkpoints, of {sizes} records",
+            "another program wrote them: docs/how-to/alarms.md,"
+            " audit-checkpoint-forged",
+        )
+    if last is not None and found.checkpoint is None:
         return Finding(
             f"{detail}; the last checkpoint is not by this host's key",
             "compare AUDIT_SIGNING_KEY_FILE of all hosts, unless the key was changed",
@@ -152,21 +162,13 @@ def _check_checkpoints(context: DoctorContext) -> Finding:
     return Finding(detail)
 
 
-def _is_signed_by(key: CheckpointKey, checkpoint: Checkpoint) -> bool:
-    try:
-        Verifier(key.public_pem()).verify(checkpoint.note)
-    except InvalidInputError:
-        return False
-    return True
-
-
 def _check_signed(context: DoctorContext, last: Checkpoint | None) -> str:
     """Require that *last* is recent, and that the chain agrees with it."""
     store = context.container.store
     size, at = 0, None
-    if last is not None:
-        size, at = last.size, last.at
-        require_agreement(store, parse(last.note).statement)
+    if last is not None and (statement := statement_of(last)) is not None:
+        size, at = statement.size, statement.at
+        require_agreement(store, statement)
     overdue = find_unsigned(store, size, at, context.container.clock())
     if overdue.is_overdue:
         raise AuditUnsignedError(

@@ -61,4 +61,6 @@ def _add_administration(app: App, container: Container) -> None:
     app.add_route("/v1/admin/resume", SigningResume(container.kill_switch))
     app.add_route("/v1/admin/stops", Stops(container.kill_switch))
     metrics = OpenMetrics if container.settings.metrics_open else Metrics
-    app.add_route("/metrics", metrics(container.store, container.clock))
+    signing = container.checkpoint_settings
+    verify = None if signing is None else signing.verify
+    app.add_route("/metrics", metrics(container.store, container.clock, verify))

@@ -18,7 +18,7 @@ from api.health.readiness import unsealed_seconds
 from api.http import query
 from api.http.middleware import Resource
 from signer.alerts import Alert
-from signer.audit.chain_reader import newest_checkpoint
+from signer.audit.stored_checkpoints import Verify, find_newest
 from signer.deadline import Deadlines
 from signer.errors import StoreUnavailableError
 from signer.model.key import KeyState, find_active_key
@@ -30,10 +30,17 @@ _SCRAPES_AT_ONCE = 4  # Prometheus servers often come in pairs; operators look a
 
 
 class LedgerCollector:
-    """A ``prometheus_client`` collector that reads *ledger* at each scrape."""
+    """
+    A ``prometheus_client`` collector that reads *ledger* at each scrape.
 
-    def __init__(self, ledger: Ledger, clock: Clock = utc_now) -> None:
+    A stored checkpoint counts if *verify* returns what it states.
+    """
+
+    def __init__(
+        self, ledger: Ledger, clock: Clock = utc_now, verify: Verify | None = None
+    ) -> None:
         self._ledger = ledger
+        self._verify = verify
         self._clock = clock
 
     def collect(self) -> Iterator[Metric]:
@@ -69,7 +76,7 @@ class LedgerCollector:
         return family
 
     def _checkpoints(self) -> Iterable[Metric]:
-        last = newest_checkpoint(self._ledger)
+        last = find_newest(self._ledger, self._verify).statement
         yield GaugeMetricFamily(
             "hotwallet_audit_checkpoint_records",
             "Audit records that the last checkpoint covers.",
@@ -105,9 +112,11 @@ class Metrics(Resource):
     required_scope = "metrics:read"
     allows_direct = True  # Prometheus scrapes each process, not the proxy.
 
-    def __init__(self, ledger: Ledger, clock: Clock = utc_now) -> None:
+    def __init__(
+        self, ledger: Ledger, clock: Clock = utc_now, verify: Verify | None = None
+    ) -> None:
         self._registry = CollectorRegistry(auto_describe=False)
-        self._registry.register(LedgerCollector(ledger, clock))
+        self._registry.register(LedgerCollector(ledger, clock, verify))
         self._deadlines = Deadlines(_SCRAPES_AT_ONCE)
 
     def on_get(self, req: Request, resp: Response) -> None:

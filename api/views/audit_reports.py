@@ -30,7 +30,7 @@ def checkpoint_document(checkpoint: Checkpoint) -> Mapping[str, Any]:
 
 def verdict_document(verdict: Verdict) -> Mapping[str, Any]:
     """Return the verdict as a JSON object."""
-    found = verdict.finding
+    found, false_ones = verdict.finding, verdict.forged_checkpoints
     return {
         "ok": verdict.is_good,
         "head": verdict.head.hex(),
@@ -53,6 +53,12 @@ def verdict_document(verdict: Verdict) -> Mapping[str, Any]:
             }
             for each in verdict.forged
         ],
+        "forgedCheckpoints": false_ones
+        and {
+            **fields(false_ones, "count", "line"),
+            "record": false_ones.sequence,
+            "message": false_ones.problem,
+        },
         "finding": found
         and {
             "code": found.code,
@@ -88,6 +94,13 @@ def verdict_lines(verdict: Verdict) -> Iterator[str]:
             f"forged: {len(verdict.forged)} records, the first is {first.sequence},"
             f" which record {first.declared_by} declares: another program wrote them to"
             " the database; follow docs/how-to/alarms.md, audit-record-forged"
+        )
+    if (found := verdict.forged_checkpoints) is not None:
+        yield (
+            f"ignored: {found.count} checkpoints, the first is on line {found.line},"
+            f" after record {found.sequence}: {found.problem}; another program wrote"
+            " them to the database, or an earlier key is missing (--public-key); follow"
+            " docs/how-to/alarms.md, audit-checkpoint-forged"
         )
     if unsigned := verdict.records - verdict.signed:
         yield (

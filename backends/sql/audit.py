@@ -11,6 +11,7 @@ from sqlalchemy import (
     insert,
     select,
     text,
+    tuple_,
     update,
 )
 from sqlalchemy.types import BigInteger
@@ -18,12 +19,12 @@ from sqlalchemy.types import BigInteger
 from backends.sql.advisory_locks import lock_keys
 from backends.sql.audit_forgeries import find_forged
 from backends.sql.database import Tables
-from backends.sql.inserts import INSERT
 from backends.sql.key_rows import KeyRows
 from backends.sql.privileges import excess_privileges
 from backends.sql.schema import audit_checkpoints, audit_records
 from backends.sql.stops import require_running
 from backends.sql.urls import POSTGRESQL
+from signer.audit.chain_reader import BATCH
 from signer.audit.hash_chain import GENESIS, sealed
 from signer.errors import KeyRotatedError, StaleStateError
 from signer.model.audit_record import Record, Sealed
@@ -102,22 +103,23 @@ _SEALED = (
     .limit(bindparam("at_most"))
 )
 
-_new_size = bindparam("new_size", type_=BigInteger)
-
-_NEW_CHECKPOINT = select(
-    _new_size,
-    bindparam("new_note", type_=audit_checkpoints.c.note.type),
-    bindparam("new_at", type_=audit_checkpoints.c.at.type),
-).where(
-    ~select(audit_checkpoints.c.size)
-    .where(audit_checkpoints.c.size == _new_size)
-    .exists()
-)
+_checkpoint = audit_checkpoints.c
 
 _CHECKPOINTS = (
     select(audit_checkpoints)
-    .where(audit_checkpoints.c.size > bindparam("after"))
-    .order_by(audit_checkpoints.c.size)
+    .where(
+        tuple_(_checkpoint.size, _checkpoint.note)
+        > tuple_(bindparam("size"), bindparam("note"))
+    )
+    .order_by(_checkpoint.size, _checkpoint.note)
+    .limit(bindparam("at_most"))
+)
+
+_NEWEST_CHECKPOINTS = (
+    select(audit_checkpoints)
+    .where(_checkpoint.size > bindparam("after"), _checkpoint.size <= bindparam("upto"))
+    .order_by(_checkpoint.size.desc(), _checkpoint.note.desc())
+    .limit(bindparam("at_most"))
 )
 
 
@@ -210,15 +212,22 @@ class AuditTables(Tables):
         return excess_privileges(self._database, role)
 
     def keep_checkpoint(self, checkpoint: Checkpoint) -> None:
-        insert_ = INSERT[self._database.dialect](audit_checkpoints)
-        # On SQLite, a trigger rejects an insert of an existing size, even one with ON
-        # CONFLICT DO NOTHING; so the statement selects no row if the size exists.
-        new = insert_.from_select(audit_checkpoints.c.keys(), _NEW_CHECKPOINT)
-        row = {f"new_{name}": value for name, value in asdict(checkpoint).items()}
-        self._database.write(lambda c: c.execute(new.on_conflict_do_nothing(), row))
+        row = asdict(checkpoint)
+        self._database.write(lambda c: c.execute(insert(audit_checkpoints), row))
 
-    def checkpoints(self, after: int = 0) -> Sequence[Checkpoint]:
-        rows = self._database.rows(_CHECKPOINTS, after=after)
+    def checkpoints(
+        self, after: Checkpoint | None = None, limit: int = BATCH
+    ) -> Sequence[Checkpoint]:
+        start = asdict(after or Checkpoint(0, ""))
+        rows = self._database.rows(_CHECKPOINTS, at_most=limit, **start)
+        return tuple(Checkpoint(*row) for row in rows)
+
+    def newest_checkpoints(
+        self, after: int, upto: int, limit: int
+    ) -> Sequence[Checkpoint]:
+        rows = self._database.rows(
+            _NEWEST_CHECKPOINTS, after=after, upto=upto, at_most=limit
+        )
         return tuple(Checkpoint(*row) for row in rows)
 
     def _seal(

@@ -189,8 +189,7 @@ audit_checkpoints = Table(
     "audit_checkpoints",
     metadata,
     Column("size", BigInteger, primary_key=True, autoincrement=False),
-    Column("note", Plain, nullable=False),
-    Column("at", UTCDateTime, nullable=False),
+    Column("note", Plain, primary_key=True),
 )
 
 used_tokens = Table(

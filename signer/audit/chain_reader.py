@@ -6,13 +6,11 @@ from signer.audit.checkpoint_notes import Statement
 from signer.audit.hash_chain import GENESIS, link
 from signer.errors import HotWalletError
 from signer.model.audit_record import Sealed
-from signer.ports import Checkpoint, Journal
+from signer.ports import Journal
 
 
 BATCH = 1000
 """How many records are read at once."""
-
-_FIRST_LOOKBACK = 1000
 
 
 class BrokenChainError(HotWalletError):
@@ -30,20 +28,6 @@ def batches(journal: Journal, after: int = 0) -> Iterator[Sequence[Sealed]]:
     while batch := journal.sealed(after, BATCH):
         yield batch
         after = batch[-1].sequence
-
-
-def newest_checkpoint(journal: Journal) -> Checkpoint | None:
-    """Return the checkpoint with the most records; None if there is none."""
-    # There may be years of checkpoints: start near the end, and look back further.
-    size, _ = journal.head()
-    lookback = _FIRST_LOOKBACK
-    while True:
-        after = max(0, size - lookback)
-        if found := journal.checkpoints(after):
-            return found[-1]
-        if after == 0:
-            return None
-        lookback *= 8
 
 
 def require_agreement(journal: Journal, statement: Statement) -> None:

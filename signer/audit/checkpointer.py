@@ -15,12 +15,12 @@ from signer.alerts import Alert, Alerts, AlertThrottle
 from signer.audit.chain_reader import (
     BrokenChainError,
     ChainReader,
-    newest_checkpoint,
     require_agreement,
 )
 from signer.audit.checkpoint_notes import Statement, parse
 from signer.audit.checkpoint_schedule import INTERVAL, RECORDS, find_unsigned
 from signer.audit.checkpoints import CheckpointKey, Verifier
+from signer.audit.stored_checkpoints import Newest, find_newest, statement_of
 from signer.errors import InvalidInputError
 from signer.ports import Checkpoint, Clock, Journal
 
@@ -43,6 +43,14 @@ class CheckpointSettings:
     interval: timedelta = INTERVAL
     records: int = RECORDS
 
+    def verify(self, stored: Checkpoint) -> Statement | None:
+        """Return what *stored* states; None if it is not by this key and origin."""
+        try:
+            Verifier(self.key.public_pem()).verify(stored.note)
+        except InvalidInputError:
+            return None
+        return statement_of(stored, self.origin)
+
 
 class Checkpointer:
     """Compares a journal with its checkpoints; signs new ones if it has settings."""
@@ -62,8 +70,10 @@ class Checkpointer:
         self._clock = clock
         self._timer = timer
         self._log = structlog.get_logger("audit")
-        self._last: Statement | None = None
-        self._is_last_ours = False  # Used once, before the first verification.
+        self._verify = None if settings is None else settings.verify
+        self._newest: Checkpoint | None = None
+        self._last: Statement | None = None  # What the newest one states.
+        self._reported = frozenset[Checkpoint]()
         self._reader: ChainReader | None = None
         self._has_started = False
         self._broken_at: int | None = None
@@ -106,7 +116,7 @@ class Checkpointer:
         """
         self._load_newest()
         if self._last is not None and self._last.size == self._journal.head()[0]:
-            return newest_checkpoint(self._journal)
+            return self._newest
         if self._settings is None:
             return None
         if self._journal.head()[0] == 0:
@@ -121,36 +131,28 @@ class Checkpointer:
         """Load the newest checkpoint, and require that the chain agrees with it."""
         if self._last is not None:
             require_agreement(self._journal, self._last)
-        stored = newest_checkpoint(self._journal)
-        if stored is None:
+        after = self._last.size if self._last is not None else 0
+        found = find_newest(self._journal, self._verify, after)
+        self._report(found)
+        if (statement := found.statement) is None:
             return
-        try:
-            statement = parse(stored.note).statement
-        except InvalidInputError:
-            statement = None
-        if statement is None or statement.size != stored.size:
-            raise BrokenChainError(
-                "has a stored checkpoint that is malformed", sequence=stored.size
-            )
         require_agreement(self._journal, statement)
-        if statement != self._last:
-            self._check_signer(stored)
-            self._reader = None  # Another process has signed: start from there.
-        self._last = statement
+        self._reader = None  # Another process has signed: start from there.
+        self._newest, self._last = found.checkpoint, statement
 
-    def _check_signer(self, stored: Checkpoint) -> None:
-        """Log if the newest checkpoint was not signed with our key."""
-        # This is expected once after the key was changed.  Otherwise a process that can
+    def _report(self, found: Newest) -> None:
+        """Report once what is stored as a checkpoint, and is not by our key."""
+        new = [each for each in found.forged if each not in self._reported]
+        if new:
+            count, size = len(new), new[0].size
+            self._alerts.sound(Alert.CHECKPOINT_FORGED, checkpoints=count, size=size)
+        # This is expected after the key was changed.  Otherwise a process that can
         # write to the database has made it; only checkpoints kept elsewhere show what
         # that process changed.
-        if self._settings is None:
-            return
-        try:
-            Verifier(self._settings.key.public_pem()).verify(stored.note)
-            self._is_last_ours = True
-        except InvalidInputError:
-            self._is_last_ours = False
-            self._log.warning("audit-checkpoint-of-another-key", size=stored.size)
+        for each in found.of_others[:1]:
+            if each not in self._reported:
+                self._log.warning("audit-checkpoint-of-another-key", size=each.size)
+        self._reported = frozenset((*found.forged, *found.of_others))
 
     def _is_due(self, now: datetime) -> bool:
         if self._settings is None:
@@ -189,9 +191,8 @@ class Checkpointer:
         # The owner of the tables may have removed checkpoints and rewritten the records
         # that they covered.  This process cannot detect that, so an operator must
         # compare with checkpoints kept elsewhere.  After an ordinary stop nothing is
-        # wrong, so the chain is signed all the same.  A last checkpoint by another key
-        # does not count: an attacker may have added it.
-        last = self._last if self._is_last_ours else None
+        # wrong, so the chain is signed all the same.
+        last = self._last
         size, at = (last.size, last.at) if last is not None else (0, None)
         found = find_unsigned(self._journal, size, at, self._clock())
         if found.is_overdue:
@@ -212,7 +213,8 @@ class Checkpointer:
             settings.origin, reader.size, reader.head, self._clock()
         )
         self._journal.keep_checkpoint(made)
-        self._last, self._reader = parse(made.note).statement, None
+        self._newest, self._reader = made, None
+        self._last = parse(made.note).statement
         # Logs are shipped to another host, which then has the checkpoint as well.
         self._log.info("audit-checkpoint", size=made.size, note=made.note)
         return made

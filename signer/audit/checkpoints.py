@@ -88,7 +88,7 @@ class CheckpointKey:
         encoded = base64.b64encode(signature).decode()
         note = f"{text}\n\u2014 {origin} {encoded}\n"
         parse(note)
-        return Checkpoint(size, note, at)
+        return Checkpoint(size, note)
 
 
 class Verifier:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 
-from signer.audit.chain_reader import batches
+from signer.audit.chain_reader import BATCH, batches
 from signer.audit.export_format import (
     End,
     Entry,
@@ -16,9 +16,13 @@ from signer.audit.export_format import (
     record_lines,
 )
 from signer.audit.hash_chain import GENESIS
+from signer.audit.stored_checkpoints import statement_of
 from signer.errors import InvalidInputError
 from signer.model.audit_record import Record, Sealed
-from signer.ports import Journal
+from signer.ports import Checkpoint, Journal
+
+
+_LARGEST = 2**63 - 1  # Of a BIGINT.
 
 
 def export(journal: Journal, origin: str) -> Iterator[bytes]:
@@ -26,21 +30,28 @@ def export(journal: Journal, origin: str) -> Iterator[bytes]:
     Yield the lines of the whole chain, as it is when the first line is read.
 
     The export starts at the first record: only a whole chain can be verified.  A
-    checkpoint of more records than there are is included, since it is evidence.
+    checkpoint of more records than there are is included, since it is evidence.  What
+    is stored as a checkpoint and is none of *origin* is left out; a forged signature is
+    not detected here, since the keys may have changed.
     """
     # Read before the head, so that no checkpoint covers records after it.
-    checkpoints = journal.checkpoints()
+    beyond = journal.newest_checkpoints(journal.head()[0], _LARGEST, BATCH)
     size, head = journal.head()
     yield header_line(origin)
     written = 0
+    stored = _checkpoints(journal, origin, size)
+    checkpoint = next(stored, None)
     for each in _until(journal, size):
         yield from record_lines(each)
-        while written < len(checkpoints) and checkpoints[written].size <= each.sequence:
-            yield checkpoint_line(checkpoints[written].note)
+        while checkpoint is not None and checkpoint.size <= each.sequence:
+            yield checkpoint_line(checkpoint.note)
             written += 1
-    for checkpoint in checkpoints[written:]:
-        yield checkpoint_line(checkpoint.note)
-    yield end_line(End(size, head, len(checkpoints)))
+            checkpoint = next(stored, None)
+    for checkpoint in reversed(beyond):
+        if checkpoint.size > size and statement_of(checkpoint, origin) is not None:
+            yield checkpoint_line(checkpoint.note)
+            written += 1
+    yield end_line(End(size, head, written))
 
 
 def records(lines: Iterable[bytes]) -> Iterator[Record]:
@@ -68,6 +79,17 @@ def records(lines: Iterable[bytes]) -> Iterator[Record]:
             expected = End(expected.records, expected.hash, expected.checkpoints + 1)
     if parsed != expected:
         raise InvalidInputError("the export is empty or incomplete: export it again")
+
+
+def _checkpoints(journal: Journal, origin: str, size: int) -> Iterator[Checkpoint]:
+    """Yield what has the form of a checkpoint of *origin*, up to *size* records."""
+    after = None
+    while batch := journal.checkpoints(after):
+        for after in batch:
+            if after.size > size:
+                return
+            if statement_of(after, origin) is not None:
+                yield after
 
 
 def _until(journal: Journal, size: int) -> Iterator[Sealed]:

@@ -21,6 +21,21 @@ class Forgery:
 
 
 @dataclass(frozen=True, slots=True)
+class ForgedCheckpoints:
+    """
+    How many lines are no checkpoint of this chain by a trusted key.
+
+    The first one is on ``line`` (from 1), after ``sequence`` records; ``problem`` is
+    what is wrong with it.
+    """
+
+    count: int
+    line: int
+    sequence: int
+    problem: str
+
+
+@dataclass(frozen=True, slots=True)
 class Finding:
     """The first problem of an export: the first bad record, and its line (from 1)."""
 
@@ -44,7 +59,8 @@ class Verdict:
     after those, and none after the one in ``finding``.
 
     ``forged`` has the records that no process of the service wrote, as the sealer
-    declared: another program wrote to the database.
+    declared: another program wrote to the database.  ``forged_checkpoints`` prove
+    nothing and were ignored: another program wrote them, or their key is not trusted.
 
     ``newest_at`` is the time of the last record; it reveals an older copy of the file.
     ``late`` lists records that were without a checkpoint for too long, as after a
@@ -60,6 +76,7 @@ class Verdict:
     newest_at: datetime | None
     late: tuple[Unsigned, ...]
     forged: tuple[Forgery, ...]
+    forged_checkpoints: ForgedCheckpoints | None
     finding: Finding | None
 
     @property

@@ -8,6 +8,7 @@ elsewhere detects it even if the whole file was replaced.
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 from signer.audit.checkpoint_notes import Statement
 from signer.audit.checkpoint_schedule import Unsigned, UnsignedTail
@@ -25,7 +26,7 @@ from signer.audit.export_format import (
 from signer.audit.hash_chain import GENESIS, link
 from signer.audit.record_index import RecordIndex
 from signer.audit.sealing_monitor import made_at
-from signer.audit.verdict import Finding, FoundError, Verdict
+from signer.audit.verdict import Finding, ForgedCheckpoints, FoundError, Verdict
 from signer.errors import InvalidInputError
 from signer.model.audit_record import Sealed
 
@@ -78,6 +79,7 @@ class _Verification:
         self._line = 0
         self._index = RecordIndex()
         self._checkpoints = 0
+        self._forged: ForgedCheckpoints | None = None
         self._last: Statement | None = None
         self._tail = UnsignedTail()
         self._late = list[Unsigned]()
@@ -95,6 +97,7 @@ class _Verification:
             made_at(self._newest),
             tuple(self._late),
             tuple(self._index.forged()),
+            self._forged,
             finding,
         )
 
@@ -136,6 +139,13 @@ class _Verification:
                 "missing",
                 f"it is missing: a checkpoint kept elsewhere covers {max(beyond)}"
                 " records",
+            )
+        if self._last is None and self._forged is not None:
+            raise FoundError(
+                "checkpoint",
+                max(self._forged.sequence, 1),
+                f"no checkpoint counts, and {self._forged.problem}: check --public-key",
+                self._forged.line,
             )
         if self._last is None:
             raise FoundError(
@@ -202,6 +212,8 @@ class _Verification:
 
     def _check(self, line: Note) -> None:
         statement = self._verify_note(line)
+        if statement is None:
+            return  # No role can delete it from the database: it must not end this.
         if statement.size > self._size:
             raise self._found(
                 "missing",
@@ -224,7 +236,8 @@ class _Verification:
             self._late.append(before)
         self._last, self._tail = statement, UnsignedTail(statement.size, statement.at)
 
-    def _verify_note(self, line: Note) -> Statement:
+    def _verify_note(self, line: Note) -> Statement | None:
+        """Return what the note states; None if it is forged."""
         try:
             statement = self._verifier.verify(line.note)
         except InvalidInputError as e:
@@ -233,10 +246,13 @@ class _Verification:
             if statement.origin == self._origin:
                 return statement
             problem = "the checkpoint has another origin"
-        raise FoundError("checkpoint", max(self._size, 1), problem)
+        first = self._forged or ForgedCheckpoints(0, self._line, self._size, problem)
+        self._forged = replace(first, count=first.count + 1)
+        return None
 
     def _end(self, end: End) -> None:
-        if end != End(self._size, self._head, self._checkpoints):
+        notes = self._checkpoints + (self._forged.count if self._forged else 0)
+        if end != End(self._size, self._head, notes):
             raise self._found(
                 "missing", f"the last line has other counts: {_EXPORT_AGAIN}"
             )

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Protocol
 
 from signer.model.audit_record import Record, Sealed
@@ -11,11 +10,14 @@ from signer.model.key import SigningCondition
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A C2SP signed note (``note``) about the first ``size`` records of the chain."""
+    """
+    A C2SP signed note (``note``) about the first ``size`` records of the chain.
+
+    A stored one may be forged: only its signature shows that it is a checkpoint.
+    """
 
     size: int
     note: str
-    at: datetime
 
 
 DeclareForged = Callable[[Sequence[str]], Record]
@@ -73,10 +75,21 @@ class Journal(Protocol):
         """
 
     def keep_checkpoint(self, checkpoint: Checkpoint) -> None:
-        """Store *checkpoint*, unless there is one of the same size."""
+        """Store *checkpoint* beside those of the same size, which may be forged."""
 
-    def checkpoints(self, after: int = 0) -> Sequence[Checkpoint]:
-        """Return the checkpoints of more than *after* records, in order of size."""
+    def checkpoints(
+        self, after: Checkpoint | None = None, limit: int = 1000
+    ) -> Sequence[Checkpoint]:
+        """Return up to *limit* stored checkpoints after *after*, in order of size."""
+
+    def newest_checkpoints(
+        self, after: int, upto: int, limit: int
+    ) -> Sequence[Checkpoint]:
+        """
+        Return up to *limit* stored checkpoints, the largest size first.
+
+        Their sizes are above *after*, and *upto* at most.
+        """
 
     def excess_privileges(self, role: str) -> Sequence[str]:
         """

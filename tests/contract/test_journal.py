@@ -45,7 +45,7 @@ REWRITINGS = (
 REPLACEMENTS = (
     "REPLACE INTO audit_records (id, body) SELECT id, '{}' FROM audit_records",
     "UPDATE OR REPLACE audit_records SET sequence = 1, hash = '' WHERE hash IS NULL",
-    "REPLACE INTO audit_checkpoints SELECT size, '', at FROM audit_checkpoints",
+    "REPLACE INTO audit_checkpoints SELECT * FROM audit_checkpoints",
 )
 
 TRUNCATIONS = ("TRUNCATE audit_records", "TRUNCATE audit_checkpoints")
@@ -200,17 +200,21 @@ def test_an_intent_needs_the_active_key(journal: AuditTables) -> None:
     assert seal(journal) == 1
 
 
-def test_the_first_checkpoint_of_a_size_stays(journal: AuditTables) -> None:
-    """Checkpoints are returned by size, and none replaces another."""
+def test_checkpoints_of_one_size_stay(journal: AuditTables) -> None:
+    """Checkpoints are returned by size, and none replaces another or keeps it out."""
     links = chain(3)
-    kept = [checkpoint(links, size) for size in (1, 3)]
+    later = checkpoint(links, 3, at=START + timedelta(days=1))
+    kept = [checkpoint(links, 1), checkpoint(links, 3), later]
     for each in reversed(kept):
         journal.keep_checkpoint(each)
-    journal.keep_checkpoint(checkpoint(links, 3, at=START + timedelta(days=1)))
 
     assert list(journal.checkpoints()) == kept
-    assert list(journal.checkpoints(after=1)) == kept[1:]
-    assert list(journal.checkpoints(after=3)) == []
+    assert list(journal.checkpoints(limit=2)) == kept[:2]
+    assert list(journal.checkpoints(kept[1])) == kept[2:]
+    assert list(journal.checkpoints(later)) == []
+    assert list(journal.newest_checkpoints(0, 3, 2)) == [later, kept[1]]
+    assert list(journal.newest_checkpoints(0, 2, 2)) == kept[:1]
+    assert list(journal.newest_checkpoints(1, 3, 9)) == [later, kept[1]]
 
 
 def _filled(journal: AuditTables) -> list[object]:

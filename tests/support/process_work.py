@@ -214,7 +214,7 @@ def work_on_the_audit_log(processes: Processes) -> None:
         assert store.oldest_unsealed()
         if name != "refunds":
             seal(store)
-            store.keep_checkpoint(Checkpoint(store.head()[0], "note", now()))
+            store.keep_checkpoint(Checkpoint(store.head()[0], "note"))
             assert store.checkpoints()
         if name != "worker":
             assert store.count("bucket", 1)

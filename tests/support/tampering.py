@@ -196,7 +196,7 @@ def rehash_and_sign(chance: random.Random) -> Tampered:
         else checkpoint_line(checkpoint(tampered, size, key=INTRUDER).note)
         for size in SIZES
     ]
-    return with_checkpoints(tampered, notes), place, first_covering(place)
+    return with_checkpoints(tampered, notes), place, SIZE
 
 
 def rehash_and_hide(chance: random.Random) -> Tampered:

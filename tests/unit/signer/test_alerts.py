@@ -109,6 +109,7 @@ def test_alert_names_are_stable() -> None:
         "signing-stopped",
         "audit-signing-late",
         "audit-record-forged",
+        "audit-checkpoint-forged",
         "row-not-authentic",
         "fees-above-recent",
     ]

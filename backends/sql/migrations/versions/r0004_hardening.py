@@ -16,12 +16,14 @@ DIALECTS = {
         "bytes": "BLOB",
         "time": "VARCHAR(32)",
         "is_not": "IS NOT",
+        "octets": "length(CAST(note AS BLOB))",
     },
     "postgresql": {
         "plain": 'TEXT COLLATE "C"',
         "bytes": "BYTEA",
         "time": "TIMESTAMP WITH TIME ZONE",
         "is_not": "IS DISTINCT FROM",
+        "octets": "octet_length(note)",
     },
 }
 
@@ -124,8 +126,50 @@ RECORD_CHANGED = """
     )
 """
 
+# In bytes: both are read into memory.  The largest record of ours has the networks and
+# hundreds of tenants.  Only new records are limited: an old one must be sealed.
+MAX_ID = 64
+
+MAX_BODY = 8 * 2**20
+
+# A role that may insert checkpoints can insert any text.  One of a length that is taken
+# must not keep ours out, so the note is a part of the key, and each has a limit.
+CHECKPOINT_FITS = "size > 0 AND {octets} <= 2000"
+
 # A primary key of SQLite cannot be altered.
 SQLITE = """
+CREATE TRIGGER audit_records_fit BEFORE INSERT ON audit_records
+WHEN length(CAST(NEW.id AS BLOB)) > {max_id}
+     OR length(CAST(NEW.body AS BLOB)) > {max_body}
+BEGIN SELECT RAISE(ABORT, 'the audit record is too long'); END
+
+CREATE TABLE new_audit_checkpoints (
+    size BIGINT NOT NULL,
+    note TEXT NOT NULL,
+    CONSTRAINT pk_audit_checkpoints PRIMARY KEY (size, note),
+    CONSTRAINT ck_audit_checkpoints_fits CHECK (
+        typeof(size) = 'integer' AND typeof(note) = 'text' AND {checkpoint_fits}
+    )
+) WITHOUT ROWID
+
+INSERT OR IGNORE INTO new_audit_checkpoints SELECT size, note FROM audit_checkpoints
+
+DROP TABLE audit_checkpoints
+
+ALTER TABLE new_audit_checkpoints RENAME TO audit_checkpoints
+
+CREATE TRIGGER audit_checkpoints_new BEFORE INSERT ON audit_checkpoints
+WHEN EXISTS (
+    SELECT 1 FROM audit_checkpoints WHERE size = NEW.size AND note = NEW.note
+)
+BEGIN SELECT RAISE(ABORT, 'audit checkpoints are for ever'); END
+
+CREATE TRIGGER audit_checkpoints_keep BEFORE DELETE ON audit_checkpoints
+BEGIN SELECT RAISE(ABORT, 'audit checkpoints are for ever'); END
+
+CREATE TRIGGER audit_checkpoints_stay BEFORE UPDATE ON audit_checkpoints
+BEGIN SELECT RAISE(ABORT, 'audit checkpoints are for ever'); END
+
 DROP INDEX ix_refunds_client
 
 CREATE INDEX ix_refunds_tenant ON refunds (tenant, id)
@@ -229,6 +273,23 @@ FOR EACH STATEMENT EXECUTE FUNCTION refunds_notify('hotwallet_moved')
 
 CREATE FUNCTION rows_keep() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN RAISE check_violation USING MESSAGE = TG_ARGV[0]; END $$
+
+CREATE TRIGGER audit_records_fit BEFORE INSERT ON audit_records
+FOR EACH ROW
+WHEN (octet_length(NEW.id) > {max_id} OR octet_length(NEW.body) > {max_body})
+EXECUTE FUNCTION rows_keep('the audit record is too long')
+
+DROP TRIGGER audit_checkpoints_keep ON audit_checkpoints
+
+DELETE FROM audit_checkpoints WHERE NOT ({checkpoint_fits})
+
+CREATE TRIGGER audit_checkpoints_keep BEFORE DELETE OR UPDATE ON audit_checkpoints
+FOR EACH ROW EXECUTE FUNCTION audit_for_ever()
+
+ALTER TABLE audit_checkpoints DROP COLUMN at,
+    DROP CONSTRAINT pk_audit_checkpoints,
+    ADD CONSTRAINT pk_audit_checkpoints PRIMARY KEY (size, note),
+    ADD CONSTRAINT ck_audit_checkpoints_fits CHECK ({checkpoint_fits})
 
 CREATE TRIGGER refunds_begin BEFORE INSERT ON refunds
 FOR EACH ROW WHEN ({refund_new})
@@ -357,6 +418,9 @@ def upgrade() -> None:
         "block_times": BLOCK_TIMES,
         "record_changed": RECORD_CHANGED.format(**words).strip(),
         "schema": "",
+        "max_id": MAX_ID,
+        "max_body": MAX_BODY,
+        "checkpoint_fits": CHECKPOINT_FITS.format(**words),
     }
     of_dialect = SQLITE
     if connection.dialect.name == "postgresql":

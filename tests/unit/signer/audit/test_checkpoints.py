@@ -37,7 +37,7 @@ def test_verify_returns_what_was_signed() -> None:
     made = KEY.sign(ORIGIN, 7, HEAD, START)
 
     assert VERIFIER.verify(made.note) == Statement(ORIGIN, 7, HEAD, START)
-    assert (made.size, made.at) == (7, START)
+    assert made.size == 7
 
 
 def test_is_a_signed_note() -> None:

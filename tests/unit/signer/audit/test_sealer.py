@@ -16,7 +16,6 @@ from signer.audit.chain_reader import (
     BATCH,
     BrokenChainError,
     ChainReader,
-    newest_checkpoint,
 )
 from signer.audit.checkpoint_notes import Statement, parse
 from signer.audit.checkpointer import VERIFY_SECONDS, CheckpointSettings
@@ -24,6 +23,7 @@ from signer.audit.checkpoints import CheckpointKey
 from signer.audit.export import export
 from signer.audit.forgeries import declared_by, hash_id
 from signer.audit.sealer import LOOK_SECONDS, REST_SECONDS, Sealer
+from signer.audit.stored_checkpoints import Newest, find_newest
 from signer.audit.verify import verify
 from signer.errors import InvalidInputError, StoreError
 from signer.model.audit_record import Record
@@ -42,6 +42,13 @@ from tests.support.audit import (
 from tests.support.ledgers import DRAFTS, ROW_MACS, seal
 from tests.support.refunds import FakeClock, altered
 from tests.unit.signer.audit.sealers import alerts, sealer, sizes
+
+
+def _ours(journal: AuditTables) -> list[Statement]:
+    """Return what the checkpoints of our key state."""
+    settings = CheckpointSettings(KEY, ORIGIN)
+    found = map(settings.verify, journal.checkpoints())
+    return [statement for statement in found if statement is not None]
 
 
 def _signed(journal: AuditTables) -> list[Statement]:
@@ -266,8 +273,6 @@ def test_an_export_verifies(journal: AuditTables, clock: FakeClock) -> None:
         ("UPDATE audit_records SET hash = x'00' WHERE sequence = 3", 3),
         ("DELETE FROM audit_records WHERE sequence = 3", 3),
         ("DELETE FROM audit_records WHERE sequence > 1", 3),
-        ("UPDATE audit_checkpoints SET note = 'x'", 3),
-        ("UPDATE audit_checkpoints SET size = 2", 2),
     ],
 )
 def test_does_not_sign_a_chain_that_differs_from_a_checkpoint(
@@ -596,12 +601,47 @@ def test_finds_the_newest_checkpoint_of_a_long_chain(
     journal.append(records(1200))
     seal(journal, 2000)
     links = list(journal.sealed(0, 10))
-    assert newest_checkpoint(journal) is None
+    assert find_newest(journal, None) == Newest(None, [], [])
     stored = [checkpoint(links, size) for size in (1, 2)]
     for each in stored:
         journal.keep_checkpoint(each)
 
-    assert newest_checkpoint(journal) == stored[1]
+    assert find_newest(journal, None).checkpoint == stored[1]
+
+
+@pytest.mark.parametrize(
+    "damage", ["SET note = 'x'", "SET size = 2", "SET size = 9 WHERE size = 3"]
+)
+def test_a_changed_checkpoint_does_not_count(
+    journal: AuditTables, sqlite_url: str, clock: FakeClock, damage: str
+) -> None:
+    """It is reported, and the chain is verified and signed from its start."""
+    journal.append(records(3))
+    sealer(journal, clock).work()
+    overruled(sqlite_url, f"UPDATE audit_checkpoints {damage}")
+    again = sealer(journal, clock)
+    with capture_logs() as logs:
+        again.work()
+        clock.advance(seconds=120)
+        again.work()
+
+    assert alerts(logs) == [(str(Alert.CHECKPOINT_FORGED), None)]
+    assert again.checkpoint() in journal.checkpoints()
+    assert 3 in [statement.size for statement in _ours(journal)]
+
+
+def test_without_a_key_a_true_checkpoint_counts(journal: AuditTables) -> None:
+    """A process without a key cannot verify: one that agrees with the chain counts."""
+    journal.append(records(2))
+    seal(journal)
+    links = list(journal.sealed(0, 10))
+    other = CheckpointKey.generate()
+    true = checkpoint(links, 1, key=other)
+    false = other.sign(ORIGIN, 2, b"x" * 32, START)
+    for each in (true, false):
+        journal.keep_checkpoint(each)
+
+    assert find_newest(journal, None) == Newest(true, [], [false])
 
 
 def test_exports_a_checkpoint_beyond_the_last_record(

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from signer.audit.checkpoint_schedule import Unsigned
-from signer.audit.checkpoints import CheckpointKey
+from signer.audit.checkpoints import CheckpointKey, Verifier
 from signer.audit.export_format import (
     MAX_LINE,
     End,
@@ -20,7 +20,7 @@ from signer.audit.export_format import (
 )
 from signer.audit.hash_chain import GENESIS, sealed
 from signer.audit.sealing_monitor import made_at
-from signer.audit.verdict import Forgery, Verdict
+from signer.audit.verdict import ForgedCheckpoints, Forgery, Verdict
 from signer.audit.verify import verify
 from signer.errors import InvalidInputError
 from signer.model.audit_record import Record, Sealed
@@ -66,6 +66,7 @@ def test_a_good_export() -> None:
         newest_at=made_at(LINKS[5].record.id),
         late=(),
         forged=(),
+        forged_checkpoints=None,
         finding=None,
     )
 
@@ -95,6 +96,31 @@ def test_forged_records_are_listed() -> None:
         Forgery(2, declared_by=4, is_canonical=True),
         Forgery(3, declared_by=4, is_canonical=True),
     )
+
+
+def test_forged_checkpoints_prove_nothing() -> None:
+    """They are counted and ignored; the trusted checkpoints around them count."""
+    invalid = NOTE.replace(b"2026-", b"2027-", 1)
+    malformed = checkpoint_line("x")
+    end = end_line(End(6, LINKS[-1].hash, 5))
+    lines = [*LINES[:3], FOREIGN, NOTE, invalid, malformed, *LINES[4:-1], end]
+    verdict = _verify(lines)
+
+    assert verdict.is_good
+    assert (verdict.checkpoints, verdict.signed) == (2, 4)
+    assert verdict.forged_checkpoints == ForgedCheckpoints(
+        3, 4, 2, "the checkpoint has another origin"
+    )
+    assert _finding([*lines[:-1], END]) == ("missing", 7, len(lines))
+
+
+def test_no_checkpoint_is_by_a_trusted_key() -> None:
+    """The finding names the first checkpoint, and the option for its key."""
+    found = verify(LINES, Verifier(CheckpointKey.generate().public_pem())).finding
+
+    assert found is not None
+    assert (found.code, found.sequence, found.line) == ("checkpoint", 2, 4)
+    assert "not signed by a trusted key: check --public-key" in found.message
 
 
 def test_only_a_kept_checkpoint_reveals_an_older_copy() -> None:
@@ -150,7 +176,7 @@ FOREIGN = checkpoint_line(checkpoint(LINKS, 2, origin="hotwallet/other").note)
         ([*LINES[:2], LINES[2][:-9]], ("torn", 2, 3)),
         ([b"x" * MAX_LINE], ("unreadable", 1, 1)),
         ([*LINES[:3], END], ("missing", 3, 4)),
-        ([*LINES[:3], FOREIGN], ("checkpoint", 2, 4)),
+        ([*LINES[:3], FOREIGN, END], ("missing", 3, 5)),
         ([*LINES[:4], LINES[4], NOTE], ("order", 4, 6)),
         ([*LINES[:3], *LINES[4:]], ("missing", 7, 9)),
         ([header_line(ORIGIN).replace(b"/1", b"/2", 1)], ("unreadable", 1, 1)),
