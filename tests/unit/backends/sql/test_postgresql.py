@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 
 import psycopg
 import pytest
@@ -132,13 +133,16 @@ def _reads(store: SQLStore, refund_id: str) -> bool:
 
 def _sessions(store: SQLStore) -> set[int]:
     """Return the server's process ids of three connections, used at the same time."""
+    together = Barrier(3, timeout=30)
 
-    def session(_: int) -> int:
-        query = "SELECT pg_backend_pid(), pg_sleep(0.3)"
-        return int(store._database.run(lambda c: c.exec_driver_sql(query).all())[0][0])
+    def session(connection: Connection) -> int:
+        query = "SELECT pg_backend_pid()"
+        number = int(connection.exec_driver_sql(query).scalar_one())
+        together.wait()
+        return number
 
     with ThreadPoolExecutor(3) as threads:
-        return set(threads.map(session, range(3)))
+        return set(threads.map(lambda _: store._database.run(session), range(3)))
 
 
 def test_one_timeout_replaces_all_connections(
