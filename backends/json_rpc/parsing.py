@@ -5,6 +5,7 @@ web3 passes on what it cannot parse.  A malformed result raises the error that P
 raises for it; ``requests.send`` turns that into ``ChainUnavailableError``.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +16,8 @@ from signer.ports import Block, Log, MinedTransaction, Receipt, TransactionState
 
 
 Result = Mapping[str, Any]
+
+_QUANTITY = re.compile("0x[0-9a-fA-F]+")
 
 _HASH_LENGTH = 32
 _ADDRESS_LENGTH = 20
@@ -70,6 +73,13 @@ def integer(value: object) -> int:
     if type(value) is not int or value < 0:
         raise ValueError("not a quantity")
     return value
+
+
+def quantity(value: object) -> int:
+    """Return *value*, a quantity as JSON-RPC encodes it: ``0x`` and hex digits."""
+    if not isinstance(value, str) or _QUANTITY.fullmatch(value) is None:
+        raise ValueError("not a quantity")
+    return int(value, 16)
 
 
 def digest(value: Any) -> str:

@@ -1,13 +1,16 @@
 """
 The requests to one node, through web3.py.
 
+What each refund needs is encoded and parsed here: web3's formatters take as long as the
+whole exchange with a near node.
+
 ``ChainClient`` (``signer/ports/chain.py``) documents them.  Results are parsed strictly
 (``parsing``); ``send`` raises ``ChainUnavailableError`` for a malformed one, as if the
 node had not responded.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from eth_typing import BlockNumber, ChecksumAddress, HexAddress, HexStr
 from eth_utils.crypto import keccak
@@ -20,7 +23,7 @@ from backends.json_rpc import parsing
 from backends.json_rpc.connection import ServerError
 from backends.json_rpc.error_mapping import AlreadyKnownError
 from backends.json_rpc.node import MethodCall, Node
-from backends.json_rpc.parsing import Result, digest, integer
+from backends.json_rpc.parsing import Result, digest, integer, quantity
 from signer.errors import ChainError, ChainUnavailableError
 from signer.ports import Block, Call, Fees, MinedTransaction, Receipt
 
@@ -82,7 +85,13 @@ def call(node: Web3, call: Call) -> bytes:
 
 
 def estimate_gas(node: Web3, call: Call) -> int:
-    return integer(node.eth.estimate_gas(_build_transaction(call)))
+    transaction = {
+        **({} if call.sender is None else {"from": call.sender}),
+        "to": call.to,
+        "data": f"0x{call.data.hex()}",
+        "value": "0x0",
+    }
+    return quantity(_ask(node, "eth_estimateGas", transaction))
 
 
 def transaction_count(node: Web3, address: str) -> int:
@@ -90,7 +99,7 @@ def transaction_count(node: Web3, address: str) -> int:
 
 
 def pending_count(node: Web3, address: str) -> int:
-    return integer(node.eth.get_transaction_count(_account(address), "pending"))
+    return quantity(_ask(node, "eth_getTransactionCount", address, "pending"))
 
 
 def transaction_count_at(node: Web3, address: str, block: int) -> int:
@@ -101,10 +110,10 @@ def transaction_count_at(node: Web3, address: str, block: int) -> int:
 def broadcast(node: Web3, raw: bytes) -> None:
     """Broadcast *raw*, and check the hash in the response."""
     try:
-        tx_hash = node.eth.send_raw_transaction(HexBytes(raw))
+        tx_hash = _ask(node, "eth_sendRawTransaction", f"0x{raw.hex()}")
     except AlreadyKnownError:
         return
-    if bytes(tx_hash) != keccak(raw):
+    if bytes.fromhex(tx_hash.removeprefix("0x")) != keccak(raw):
         raise ImpossibleResponseError("the node responded for another transaction")
 
 
@@ -118,13 +127,13 @@ def fees(node: Web3) -> Fees:
 
 
 def _request_fees(node: Web3) -> Fees:
-    latest: Result = node.eth.get_block("latest")
-    parsing.block(latest)
-    if latest.get("baseFeePerGas") is None:
+    latest: Result = _ask(node, "eth_getBlockByNumber", "latest", False)
+    quantity(latest["number"]), digest(HexBytes(latest["hash"]))  # Raise if malformed.
+    base_fee = latest.get("baseFeePerGas")
+    if base_fee is None:
         return Fees(base_fee=None, priority_fee=integer(node.eth.gas_price))
     return Fees(
-        base_fee=integer(latest["baseFeePerGas"]),
-        priority_fee=integer(node.eth.max_priority_fee),
+        base_fee=quantity(base_fee), priority_fee=integer(node.eth.max_priority_fee)
     )
 
 
@@ -160,10 +169,8 @@ def hash_in_block(node: Web3, number: int, sender: str, nonce: int) -> str | Non
     web3 does not parse the block here: it would have to parse all transactions in it,
     and each rollup has its own transaction types.
     """
-    response = cast("Node", node.provider).make_request(
-        RPCEndpoint("eth_getBlockByNumber"), [hex(number), True]
-    )
-    result: Result = response["result"] or {"transactions": ()}
+    found = _ask(node, "eth_getBlockByNumber", hex(number), True)
+    result: Result = found or {"transactions": ()}
     for entry in result["transactions"]:
         if entry["from"].lower() == sender.lower() and int(entry["nonce"], 16) == nonce:
             return digest(bytes.fromhex(entry["hash"].removeprefix("0x")))
@@ -183,6 +190,12 @@ def block(node: Web3, number: int) -> Block | None:
     if result.number != number:
         raise ValueError("another block")
     return result
+
+
+def _ask(node: Web3, method: str, *params: Any) -> Any:
+    """Return the result of *method*, as JSON."""
+    provider = cast("Node", node.provider)
+    return provider.make_request(RPCEndpoint(method), list(params))["result"]
 
 
 def _build_transaction(call: Call) -> TxParams:

@@ -65,15 +65,15 @@ BELOW = (
     .limit(bindparam("at_most"))
 )
 
-DUE = (
-    select(refunds.c.id)
-    .where(
-        text(IS_CLAIMABLE),
-        (refunds.c.due_at <= bindparam("now", type_=UTCDateTime))
-        | (refunds.c.due_at > bindparam("far", type_=UTCDateTime)),
-    )
-    .limit(1)
+_is_due = (
+    text(IS_CLAIMABLE),
+    (refunds.c.due_at <= bindparam("now", type_=UTCDateTime))
+    | (refunds.c.due_at > bindparam("far", type_=UTCDateTime)),
 )
+
+DUE = select(refunds.c.id).where(*_is_due).limit(1)
+
+TWO_DUE = select(refunds).where(*_is_due).limit(2)
 
 SIGNED_REQUEST = select(*request_signatures.columns[1:]).where(
     request_signatures.c.refund_id == bindparam("refund_id")

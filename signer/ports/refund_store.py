@@ -99,6 +99,13 @@ class Store(StopStore, TenantBlocks, Cancellations, Watches, Protocol):
             InvalidInputError: *limit* or *cursor* is out of range.
         """
 
+    def find_untouched(self, now: datetime) -> Refund | None:
+        """
+        Return the refund that is due, if it is the only one and was only accepted yet.
+
+        A worker need not claim it: to reserve its nonce is one compare-and-set too.
+        """
+
     def claim(self, now: datetime, until: datetime, limit: int) -> Sequence[Refund]:
         """
         Claim up to *limit* refunds that are due, and return them by id.

@@ -117,6 +117,8 @@ class Worker:
         """Advance refunds that are due, and return the steps; raises ``StoreError``."""
         failing: dict[str, HotWalletError] = {}
         steps = sum(self._advance(each, failing) for each in self._find_cancellations())
+        alone = self._store.find_untouched(self._clock())
+        steps += 0 if alone is None else self._advance(alone, failing)
         for _ in range(_MAX_CLAIMS):
             self._key_proof()
             self._automatic_stop.check()
