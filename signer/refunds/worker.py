@@ -1,7 +1,7 @@
 """The worker process: tracks what is broadcast and advances refunds that are due."""
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import structlog
 
@@ -82,6 +82,8 @@ class Worker:
         self._alarm = alarm
         self._timer = timer
         self._passes = 0
+        self._alone: str | None = None
+        self._has_more = False  # Refunds are due that were not claimed yet.
         self._cancelling: set[str] = set()  # In this pass.
         self._log = structlog.get_logger("worker")
 
@@ -96,7 +98,7 @@ class Worker:
                 self._attempt(self.work)
                 until = self._timer() + interval
                 while not is_stopping() and (left := until - self._timer()) > 0:
-                    if watch.wait(min(left, _STOP_SECONDS)):
+                    if self._has_more or watch.wait(min(left, _STOP_SECONDS)):
                         self._attempt(self.advance)
                 if is_stopping():
                     return
@@ -117,17 +119,26 @@ class Worker:
         """Advance refunds that are due, and return the steps; raises ``StoreError``."""
         failing: dict[str, HotWalletError] = {}
         steps = sum(self._advance(each, failing) for each in self._find_cancellations())
-        alone = self._store.find_untouched(self._clock())
-        steps += 0 if alone is None else self._advance(alone, failing)
+        for taken in self._take():
+            steps += sum(self._advance(refund, failing) for refund in taken)
+        return steps
+
+    def _take(self) -> Iterator[Sequence[Refund]]:
+        """Yield refunds that are due, a few at once, until there are no more."""
         for _ in range(_MAX_CLAIMS):
             self._key_proof()
             self._automatic_stop.check()
             now = self._clock()
+            alone = self._store.find_untouched(now)
+            if alone is not None and alone.id != self._alone:
+                self._alone = alone.id  # If it is still due after this, claim it.
+                yield [alone]
+                return
             claimed = self._store.claim(now, now + HOLD, _CLAIM_SIZE)
-            steps += sum(self._advance(refund, failing) for refund in claimed)
-            if len(claimed) < _CLAIM_SIZE:
-                break
-        return steps
+            self._has_more = len(claimed) == _CLAIM_SIZE
+            yield claimed
+            if not self._has_more:
+                return
 
     def _find_cancellations(self) -> Sequence[Refund]:
         """Return refunds to cancel, each once in a pass: it may have to wait."""

@@ -248,10 +248,11 @@ def test_open_refunds_of_a_tenant_are_counted_in_an_index(store: SQLStore) -> No
         (queries.FLYING, "ix_refunds_open"),
         (queries.BELOW, "ix_refunds_open"),
         (queries.DUE, "ix_refunds_due"),
+        (queries.TWO_DUE, "ix_refunds_due"),
         (CLAIM, "ix_refunds_due"),
         (cancellations.REQUESTED, "ix_refunds_cancel_requested"),
     ],
-    ids=["in-flight", "below", "due", "claim", "cancellation requests"],
+    ids=["in-flight", "below", "due", "two due", "claim", "cancellation requests"],
 )
 def test_the_worker_reads_open_refunds_only(
     store: SQLStore, statement: Any, index: str

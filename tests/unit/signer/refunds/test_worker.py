@@ -318,7 +318,7 @@ def test_a_flood_does_not_delay_tracking(world: World) -> None:
         claims.append((until - now, limit))
         return [world.stored(one)] * limit
 
-    world.store = altered(world.store, claim=claim)
+    world.store = altered(world.store, claim=claim, find_untouched=lambda now: None)
     idle = altered(world.lifecycle, step=lambda refund: refund)
 
     assert world.worker_with(idle).work() == 100
@@ -410,6 +410,7 @@ def test_a_failed_wallet_check_does_not_stop_the_pass(
 def test_a_refund_that_cannot_be_postponed_stays_claimed(world: World) -> None:
     """The claim expires by itself."""
     refund = world.accepted()
+    world.store.claim(world.clock(), world.clock(), 1)  # Another worker had it before.
     world.chain.fail("estimate_gas", ChainUnavailableError("gone"))
     world.clock.now += HOLD
 
