@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from api.bootstrap import build_container
+from api.checkpoint_key import load_or_create_key
 from api.doctor import all_checks
 from api.doctor.context import DoctorContext
 from api.doctor.system_checks import system_checks
@@ -27,7 +28,7 @@ from signer.errors import (
     StoreUnavailableError,
 )
 from signer.model.wallet import Pause
-from signer.ports import KeyId
+from signer.ports import Checkpoint, KeyId
 from tests.api.doctor.doctor import make_environ, run_doctor, sealing, states
 from tests.fixtures import ledger
 from tests.fixtures.chain import DevChain
@@ -419,7 +420,9 @@ def test_missing_checkpoints_and_rewritten_chains_are_reported(
     store.append([record(at=ledger.now() - age)])
     seal(store)
     if note:
-        store.keep_checkpoint(checkpoint(chain(1), 1))
+        key = load_or_create_key(Path(home["HOTWALLET_HOME"]) / "audit.pem")
+        origin = "hotwallet/hotwallet"
+        store.keep_checkpoint(checkpoint(chain(1), 1, key=key, origin=origin))
 
     result = run_doctor(home)["checkpoints"]
 
@@ -438,6 +441,18 @@ def test_a_checkpoint_by_another_key_is_a_warning(home: dict[str, str]) -> None:
 
     assert result.state is State.WARNING
     assert "not by this host's key" in result.detail
+
+
+def test_forged_checkpoints_are_a_warning(home: dict[str, str]) -> None:
+    """It names their sizes."""
+    store = _store(home)
+    store.migrate()
+    store.keep_checkpoint(Checkpoint(2**62, "x"))
+
+    result = run_doctor(home)["checkpoints"]
+
+    assert result.state is State.WARNING
+    assert f"1 forged checkpoints, of {2**62} records" in result.detail
 
 
 def test_reports_the_last_mined_transaction(
