@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 
 from api.bootstrap import build_container
-from api.checkpoint_key import load_or_create_key
 from api.doctor import all_checks
 from api.doctor.context import DoctorContext
 from api.doctor.system_checks import system_checks
 from backends.pkcs11 import PKCS11Backend
 from backends.sql import SQLStore
 from dev import stablecoin as coin
+from signer.audit.checkpoints import CheckpointKey
 from signer.checks import Check, CheckResult, Finding, State, run_checks
 from signer.crypto.der import parse_public_key
 from signer.errors import (
@@ -420,7 +420,7 @@ def test_missing_checkpoints_and_rewritten_chains_are_reported(
     store.append([record(at=ledger.now() - age)])
     seal(store)
     if note:
-        key = load_or_create_key(Path(home["HOTWALLET_HOME"]) / "audit.pem")
+        key = CheckpointKey.load(Path(home["AUDIT_SIGNING_KEY_FILE"]))
         origin = "hotwallet/hotwallet"
         store.keep_checkpoint(checkpoint(chain(1), 1, key=key, origin=origin))
 
