@@ -16,7 +16,8 @@ from signer.ports import Checkpoint, Journal
 MOST = 200
 """How many stored checkpoints are read at once, above and below the chain's head."""
 
-_LARGEST = 2**63 - 1  # Of a BIGINT.
+LARGEST = 2**63 - 1
+"""The largest size that the database can store."""
 
 Verify = Callable[[Checkpoint], Statement | None]
 """A function that returns what a stored checkpoint states; None if it is not ours."""
@@ -50,7 +51,7 @@ def find_newest(journal: Journal, verify: Verify | None, after: int = 0) -> Newe
     verified and signed again, which is safe.
     """
     size, _ = journal.head()
-    above = journal.newest_checkpoints(max(size, after), _LARGEST, MOST)
+    above = journal.newest_checkpoints(max(size, after), LARGEST, MOST)
     of_others, forged = list[Checkpoint](), list[Checkpoint]()
     for stored in (*above, *journal.newest_checkpoints(after, size, MOST)):
         is_ours = verify is not None and verify(stored) is not None

@@ -74,6 +74,23 @@ def _insert(shipped: Roles) -> list[str]:
     return ids
 
 
+@pytest.mark.parametrize(
+    ("id_", "size"), [("x" * 65, 1), ("é" * 33, 1), ("x" * 64, 8 * 2**20 + 1)]
+)
+def test_a_record_has_a_limited_length(shipped: Roles, id_: str, size: int) -> None:
+    """Each process reads the records into memory."""
+    for role in _inserting_roles(shipped):
+        url = shipped.superuser.replace("tests@", f"{role}@")
+        with (
+            pytest.raises(psycopg.errors.CheckViolation, match="too long"),
+            psycopg.connect(url) as connection,
+        ):
+            connection.execute(
+                "INSERT INTO audit_records (id, body) VALUES (%s, %s)",
+                (id_, "x" * size),
+            )
+
+
 def test_inserted_records_do_not_end_the_evidence(
     shipped: Roles, ledger: SQLStore, tmp_path: Path
 ) -> None:

@@ -17,6 +17,7 @@ from backends.sql.key_rows import KeyRows
 from backends.sql.schema import keys
 from signer.audit.hash_chain import GENESIS, sealed
 from signer.errors import KeyRotatedError, StoreError
+from signer.model.audit_record import Record
 from signer.model.key import SERVING, Key, KeyState, SigningCondition
 from signer.ports import Journal
 from tests.fixtures.races import race
@@ -198,6 +199,19 @@ def test_an_intent_needs_the_active_key(journal: AuditTables) -> None:
         journal.append(given[1:], standing=standing(ADDRESS))
 
     assert seal(journal) == 1
+
+
+def test_a_record_has_a_limited_length(journal: AuditTables) -> None:
+    """An id of 64 bytes, and a body of 8 MiB."""
+    longest = Record("x" * 64, "x" * 8 * 2**20)
+    journal.append([longest])
+    for refused in (Record("y" * 65, "x"), Record("y", "é" * 4 * 2**20 + "x")):
+        with pytest.raises(StoreError):
+            journal.append([refused])
+    seal(journal)
+
+    assert next(each.record for each in journal.sealed(0, 2)) == longest
+    assert journal.oldest_unsealed() is None
 
 
 def test_checkpoints_of_one_size_stay(journal: AuditTables) -> None:

@@ -146,7 +146,7 @@ class AuditLaboratory:
         logged = [
             each["note"] for each in events if each["event"] == "audit-checkpoint"
         ]
-        return [*logged, *self.observer.checkpoints.values()]
+        return [*logged, *self.observer.checkpoints]
 
     def violations(self) -> Iterator[str]:
         """Yield a sentence for each record or checkpoint that is wrong or missing."""
@@ -199,7 +199,7 @@ class AuditLaboratory:
 
     def _is_settled(self) -> bool:
         self.observer.look()
-        is_signed = len(self.observer.records) in self.observer.checkpoints
+        is_signed = len(self.observer.records) in self.observer.checkpoints.values()
         return is_signed and not self.observer.has_unsealed()
 
     def _log(self) -> str:

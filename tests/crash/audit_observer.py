@@ -36,7 +36,7 @@ Row = tuple[str, str, str]
 @dataclass
 class AuditObserver:
     """
-    What ``look`` has found: records by sequence number, and checkpoints by size.
+    What ``look`` has found: records by sequence number, and sizes by checkpoint.
 
     ``seen`` has the time at which each record was first found sealed, and ``grew`` the
     times at which the chain was found longer, by ``time.time``.
@@ -44,7 +44,7 @@ class AuditObserver:
 
     store: Connection
     records: dict[int, Row] = field(default_factory=dict)
-    checkpoints: dict[int, str] = field(default_factory=dict)
+    checkpoints: dict[str, int] = field(default_factory=dict)
     seen: dict[str, float] = field(default_factory=dict)
     grew: list[float] = field(default_factory=list)
 
@@ -59,8 +59,8 @@ class AuditObserver:
                 self.seen |= {id_: now for _, id_, _ in new.values()}
                 self.grew.append(now)
             # Of two sealers, the one with the smaller size may be later.
-            for size, note in _read_checkpoints(self.store).items():
-                self.checkpoints.setdefault(size, note)
+            for note, size in _read_checkpoints(self.store).items():
+                self.checkpoints.setdefault(note, size)
 
     def has_unsealed(self) -> bool:
         """Whether a record may still wait for its sequence number."""
@@ -77,8 +77,8 @@ class AuditObserver:
         for sequence, row in self.records.items():
             if records.get(sequence) != row:
                 yield f"record {sequence} was {row}, and is {records.get(sequence)}"
-        for size, note in self.checkpoints.items():
-            if checkpoints.get(size) != note:
+        for note, size in self.checkpoints.items():
+            if checkpoints.get(note) != size:
                 yield f"the checkpoint of {size} has changed"
 
 
@@ -112,6 +112,6 @@ def _read_sealed(store: Connection, after: int) -> dict[int, Row]:
     }
 
 
-def _read_checkpoints(store: Connection) -> dict[int, str]:
+def _read_checkpoints(store: Connection) -> dict[str, int]:
     rows = store.execute("SELECT size, note FROM audit_checkpoints")
-    return {row["size"]: row["note"] for row in rows}
+    return {row["note"]: row["size"] for row in rows}

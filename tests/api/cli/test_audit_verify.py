@@ -11,7 +11,13 @@ import pytest
 
 from backends.sql.audit import AuditTables
 from signer.audit.checkpoints import Verifier
-from signer.audit.export_format import header_line, record_line
+from signer.audit.export_format import (
+    End,
+    checkpoint_line,
+    end_line,
+    header_line,
+    record_line,
+)
 from signer.audit.hash_chain import GENESIS, sealed
 from signer.model.audit_record import Record
 from tests.api.cli.audit_commands import LINKS, run, verified
@@ -68,6 +74,23 @@ def test_a_forged_record() -> None:
     ]
     assert undeclared.exit_code == 1
     assert undeclared.stdout.startswith("BAD: record 2 (line 3): it has not the form")
+
+
+def test_a_forged_checkpoint() -> None:
+    """It is counted, the first one with its line, and the export is good."""
+    *lines, _ = exported(LINKS, [2])
+    end = end_line(End(4, LINKS[-1].hash, 2))
+    Path("export").write_bytes(b"".join([*lines, checkpoint_line("x"), end]))
+    text, document = verified(), verified("--json")
+
+    assert (text.exit_code, document.exit_code) == (0, 0)
+    assert "ignored: 1 checkpoints, the first is on line 7" in text.stdout
+    assert json.loads(document.stdout)["forgedCheckpoints"] == {
+        "count": 1,
+        "line": 7,
+        "record": 4,
+        "message": "not a checkpoint of an audit chain",
+    }
 
 
 def test_rejects_invalid_keys_and_missing_exports() -> None:

@@ -18,6 +18,7 @@ from api.doctor.system_checks import system_checks
 from backends.pkcs11 import PKCS11Backend
 from backends.sql import SQLStore
 from dev import stablecoin as coin
+from signer.audit.checkpoints import CheckpointKey
 from signer.checks import Check, CheckResult, Finding, State, run_checks
 from signer.crypto.der import parse_public_key
 from signer.errors import (
@@ -27,7 +28,7 @@ from signer.errors import (
     StoreUnavailableError,
 )
 from signer.model.wallet import Pause
-from signer.ports import KeyId
+from signer.ports import Checkpoint, KeyId
 from tests.api.doctor.doctor import make_environ, run_doctor, sealing, states
 from tests.fixtures import ledger
 from tests.fixtures.chain import DevChain
@@ -419,7 +420,9 @@ def test_missing_checkpoints_and_rewritten_chains_are_reported(
     store.append([record(at=ledger.now() - age)])
     seal(store)
     if note:
-        store.keep_checkpoint(checkpoint(chain(1), 1))
+        key = CheckpointKey.load(Path(home["AUDIT_SIGNING_KEY_FILE"]))
+        origin = "hotwallet/hotwallet"
+        store.keep_checkpoint(checkpoint(chain(1), 1, key=key, origin=origin))
 
     result = run_doctor(home)["checkpoints"]
 
@@ -438,6 +441,18 @@ def test_a_checkpoint_by_another_key_is_a_warning(home: dict[str, str]) -> None:
 
     assert result.state is State.WARNING
     assert "not by this host's key" in result.detail
+
+
+def test_forged_checkpoints_are_a_warning(home: dict[str, str]) -> None:
+    """It names their sizes."""
+    store = _store(home)
+    store.migrate()
+    store.keep_checkpoint(Checkpoint(2**62, "x"))
+
+    result = run_doctor(home)["checkpoints"]
+
+    assert result.state is State.WARNING
+    assert f"1 forged checkpoints, of {2**62} records" in result.detail
 
 
 def test_reports_the_last_mined_transaction(

@@ -17,12 +17,14 @@ from api.http.metrics import Metrics, OpenMetrics
 from api.http.middleware import AuthorizationMiddleware, RequestLog
 from backends.sql import SQLStore
 from signer.alerts import Alert, Alerts
+from signer.audit.checkpointer import CheckpointSettings
+from signer.audit.checkpoints import CheckpointKey
 from signer.errors import StoreUnavailableError
 from signer.model.stop import EVERYTHING
-from signer.ports import Ledger
+from signer.ports import Checkpoint, Ledger
 from tests.api.support import NOW, SettableClock, bearer
 from tests.fixtures.ledger import stopped
-from tests.support.audit import chain, checkpoint, record
+from tests.support.audit import KEY, ORIGIN, chain, checkpoint, record
 from tests.support.keys import key_at, made_active
 from tests.support.ledgers import open_ledger, seal
 from tests.support.refunds import altered
@@ -142,6 +144,25 @@ def test_shows_size_and_age_of_the_last_checkpoint(
     assert samples["hotwallet_audit_records"] == 3
     assert samples["hotwallet_audit_checkpoint_records"] == 2
     assert samples["hotwallet_audit_checkpoint_age_seconds"] == 90
+
+
+def test_a_forged_checkpoint_is_not_the_last(
+    container: Container, empty: SQLStore, clock: SettableClock
+) -> None:
+    """The gauges show the newest one that is signed with the key of the process."""
+    links = chain(3)
+    empty.append([each.record for each in links])
+    seal(empty)
+    clock.now = NOW
+    verify = CheckpointSettings(KEY, ORIGIN).verify
+    for key, size in ((KEY, 1), (CheckpointKey.generate(), 2)):
+        empty.keep_checkpoint(checkpoint(links, size, key=key, at=NOW))
+    empty.keep_checkpoint(Checkpoint(2**62, "x"))
+    client = _app(container, OpenMetrics(empty, clock, verify))
+
+    samples = _samples(client.simulate_get("/metrics").text)
+
+    assert samples["hotwallet_audit_checkpoint_records"] == 1
 
 
 def test_metrics_have_neither_key_ids_nor_addresses(

@@ -219,6 +219,30 @@ def test_an_upgrade_keeps_what_was_spent(empty: SQLStore) -> None:
     ]
 
 
+def test_an_upgrade_keeps_checkpoints(empty: SQLStore) -> None:
+    """Rows that no process wrote, and that the new table cannot hold, are removed."""
+    config = Config()
+    config.set_main_option("script_location", "backends.sql:migrations")
+
+    def from_0003(connection: Connection) -> None:
+        config.attributes["connection"] = connection
+        command.upgrade(config, FIRST)
+        at = "2026-01-01T00:00:00.000000+00:00"
+        for size, note in ((0, "x"), (1, "x" * 2000), (2, "x" * 2001), (3, "y")):
+            connection.execute(
+                text("INSERT INTO audit_checkpoints VALUES (:size, :note, :at)"),
+                {"size": size, "note": note, "at": at},
+            )
+
+    empty._database.migration(from_0003, timeout=5)
+    empty.migrate()
+
+    assert list(empty.checkpoints()) == [
+        Checkpoint(1, "x" * 2000),
+        Checkpoint(3, "y"),
+    ]
+
+
 def test_an_upgrade_is_reported() -> None:
     """A ledger that had an older revision was upgraded."""
     assert SchemaUpgrade(None, "0003", "0004").action == "upgraded"
