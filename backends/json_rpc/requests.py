@@ -132,9 +132,11 @@ def _request_fees(node: Web3) -> Fees:
     base_fee = latest.get("baseFeePerGas")
     if base_fee is None:
         return Fees(base_fee=None, priority_fee=integer(node.eth.gas_price))
-    return Fees(
-        base_fee=quantity(base_fee), priority_fee=integer(node.eth.max_priority_fee)
-    )
+    try:
+        priority_fee = quantity(_ask(node, "eth_maxPriorityFeePerGas"))
+    except ChainError:
+        priority_fee = integer(node.eth.max_priority_fee)  # From eth_feeHistory.
+    return Fees(base_fee=quantity(base_fee), priority_fee=priority_fee)
 
 
 def receipt(node: Web3, tx_hash: str) -> Receipt | None:

@@ -42,6 +42,7 @@ class Attempts:
         self._transaction_signer = transaction_signer
         self._fee_monitor = fee_monitor
         self._clock = clock
+        self._recorded: SignedTransaction | None = None
         self._log = structlog.get_logger("refunds")
 
     def start(
@@ -149,6 +150,14 @@ class Attempts:
         attempt = replace(_follow(latest, NOOP_GAS, *raised, fees), kind=Kind.NOOP)
         return self._sign_and_save(refund, attempt, chain, **objection)
 
+    def latest(self, refund: Refund) -> SignedTransaction:
+        """Return the transaction that was signed last for *refund*."""
+        recorded = self._recorded
+        if recorded is not None and recorded.tx_hash == refund.tx_hash:
+            return recorded  # A moment ago, by this process.
+        *_, latest = self._store.transactions(refund.id)
+        return latest
+
     def _quote(
         self, refund: Refund, kind: Kind, chain: Chain, fees: Fees
     ) -> tuple[int, int]:
@@ -195,6 +204,7 @@ class Attempts:
         except StoreError:
             self._record_unused(refund, payment)
             raise
+        self._recorded = signed
         payment.audit.log(payment.outcome)
         return after
 

@@ -253,7 +253,7 @@ class Lifecycle:
         if self._clock() - refund.updated_at > JUST_SIGNED:
             # These bytes were never sent: a stop keeps them back as well.
             self._nonces.require_running(refund)
-        *_, latest = self._store.transactions(refund.id)
+        latest = self._attempts.latest(refund)
         is_transfer = latest.kind is Kind.TRANSFER
         if is_transfer and self._transaction_signer.find_sweep_objection(refund):
             # Do not broadcast it; the next step replaces it with a no-op.

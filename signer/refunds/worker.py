@@ -118,10 +118,13 @@ class Worker:
     def advance(self) -> int:
         """Advance refunds that are due, and return the steps; raises ``StoreError``."""
         failing: dict[str, HotWalletError] = {}
-        steps = sum(self._advance(each, failing) for each in self._find_cancellations())
+        steps = 0
         for taken in self._take():
             steps += sum(self._advance(refund, failing) for refund in taken)
-        return steps
+            self._cancelling.update(r.id for r in taken if r.cancel_requested_at)
+        # Last, so that they delay no payment; the steps above cancel as well.
+        asked = self._find_cancellations()
+        return steps + sum(self._advance(refund, failing) for refund in asked)
 
     def _take(self) -> Iterator[Sequence[Refund]]:
         """Yield refunds that are due, a few at once, until there are no more."""
