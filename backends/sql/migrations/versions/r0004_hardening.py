@@ -251,12 +251,14 @@ BEGIN SELECT RAISE(ABORT, 'the first version of a block is 0'); END
 """
 
 # With a fixed search path, a temporary table cannot stand for the real one.  A worker
-# reads refunds in batches: one that Python cannot read would stop all of them.
+# reads refunds in batches: one that Python cannot read would stop all of them.  So
+# would an amount with millions of decimals, which takes minutes to write out.
 POSTGRESQL = """
 ALTER INDEX ix_refunds_client RENAME TO ix_refunds_tenant
 
 ALTER TABLE refunds ADD CONSTRAINT ck_refunds_readable CHECK (
-    amount <> 'NaN' AND created_at {readable} AND updated_at {readable}
+    amount <> 'NaN' AND decimals <= 36
+    AND created_at {readable} AND updated_at {readable}
     AND due_at {readable} AND cancel_requested_at {readable}
 )
 
