@@ -103,6 +103,9 @@ def test_a_repeated_refund(processes: Processes, thief: Thief) -> None:
         {"amount": "'NaN'"},
         {"amount": "0"},
         {"decimals": "37"},
+        {"reason": "repeat('x', 20000)"},
+        {"network": "repeat('x', 20000)"},
+        {"mac": "repeat('x', 20000)"},
         {"decimals": "2147483647"},
         {"created_at": "'infinity'"},
         {"updated_at": "'-infinity'"},
@@ -189,6 +192,25 @@ def test_a_signed_request_that_is_stored_later(
     assert stored is not None
     assert stored.at > later(-60)
     assert thief.steal(insert.format("2026-01-01")) == "23505"
+
+
+@pytest.mark.parametrize("name", ["body", "signature"])
+def test_a_signed_request_that_fills_the_memory(
+    processes: Processes, thief: Thief, name: str
+) -> None:
+    """A worker reads it whole, so the database refuses one of 33 KiB."""
+    refund = processes.refunds.accepted()
+    values = dict.fromkeys(
+        ("body", "content_digest", "signature_input", "signature"), "''"
+    )
+    values[name] = "repeat('x', 33 * 1024)" + ("::bytea" if name == "body" else "")
+    insert = (
+        f"INSERT INTO request_signatures (refund_id, at, {', '.join(values)})"
+        f" VALUES ('{refund.id}', now(), {', '.join(values.values())})"
+    )
+
+    assert thief.steal(insert) == REFUSED
+    assert processes.worker.store.signed_request(refund.id) is None
 
 
 def test_an_earlier_history(processes: Processes, thief: Thief) -> None:

@@ -132,6 +132,10 @@ MAX_ID = 64
 
 MAX_BODY = 8 * 2**20
 
+# Bytes of a signed request's body, and of its headers.  The API accepts 16 KiB, and
+# headers of 9 KiB each.
+MAX_REQUEST = 32 * 2**10
+
 # A role that may insert checkpoints can insert any text.  One of a length that is taken
 # must not keep ours out, so the note is a part of the key, and each has a limit.
 CHECKPOINT_FITS = "size > 0 AND {octets} <= 2000"
@@ -252,7 +256,8 @@ BEGIN SELECT RAISE(ABORT, 'the first version of a block is 0'); END
 
 # With a fixed search path, a temporary table cannot stand for the real one.  A worker
 # reads refunds in batches: one that Python cannot read would stop all of them.  So
-# would an amount with millions of decimals, which takes minutes to write out.
+# would an amount with millions of decimals, which takes minutes to write out, and texts
+# that do not fit into its memory.
 POSTGRESQL = """
 ALTER INDEX ix_refunds_client RENAME TO ix_refunds_tenant
 
@@ -260,6 +265,14 @@ ALTER TABLE refunds ADD CONSTRAINT ck_refunds_readable CHECK (
     amount <> 'NaN' AND decimals <= 36
     AND created_at {readable} AND updated_at {readable}
     AND due_at {readable} AND cancel_requested_at {readable}
+    AND octet_length(id || tenant || idempotency_key || fingerprint || reference
+        || payment_session_id || network || token || token_address || recipient
+        || coalesce(reason, '') || coalesce(mac, '')) <= 16000
+)
+
+ALTER TABLE request_signatures ADD CONSTRAINT ck_request_signatures_readable CHECK (
+    octet_length(body) <= {max_request}
+    AND octet_length(content_digest || signature_input || signature) <= {max_request}
 )
 
 ALTER TABLE keys ADD CONSTRAINT ck_keys_readable CHECK (proved_at {readable})
@@ -422,6 +435,7 @@ def upgrade() -> None:
         "schema": "",
         "max_id": MAX_ID,
         "max_body": MAX_BODY,
+        "max_request": MAX_REQUEST,
         "checkpoint_fits": CHECKPOINT_FITS.format(**words),
     }
     of_dialect = SQLITE
