@@ -1,6 +1,7 @@
 """The worker: passes, claims, failures and wallet checks."""
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime, timedelta
@@ -772,3 +773,33 @@ def test_more_failing_cancellations_than_a_batch(world: World) -> None:
 
     assert tried == [refund.id for refund in refunds]
     assert _statuses(world, refunds[200:]) == [Status.CANCELLED] * 50
+
+
+def test_a_ledger_that_fails_between_claims_is_not_asked_again_at_once(
+    world: World,
+) -> None:
+    """A full claim means that more refunds are due, unless the next one fails."""
+    refunds = [world.accepted() for _ in range(12)]
+    world.clock.now += HOLD
+    store, claims = world.store, []
+
+    def claim(now: datetime, until: datetime, limit: int) -> Sequence[Refund]:
+        claims.append(limit)
+        if len(claims) > 1:
+            raise StoreUnavailableError("gone")
+        return store.claim(now, until, limit)
+
+    waits: list[float] = []
+
+    def wait(seconds: float) -> bool:
+        waits.append(seconds)
+        world.clock.advance(seconds=seconds)
+        return True
+
+    world.store = altered(store, claim=claim)
+    worker = _waiting(world, wait)
+    worker.run(lambda: len(waits) > 1, interval=5)
+
+    assert len(waits) == 2
+    assert len(claims) <= 4
+    assert Counter(_statuses(world, refunds))[Status.BROADCAST] == 10
