@@ -26,10 +26,10 @@ Verify = Callable[[Checkpoint], Statement | None]
 @dataclass(frozen=True, slots=True)
 class Newest:
     """
-    The newest checkpoint that is ours, and the others that were read before it.
+    The newest genuine checkpoint, and the others that were read before it.
 
-    ``of_others`` state the truth about the chain, but are not signed with our key: it
-    may have been changed.  ``forged`` are no checkpoints of this chain.
+    ``of_others`` agree with the chain, but another key signed them, perhaps an earlier
+    key of this service.  ``forged`` are no checkpoints of this chain.
     """
 
     checkpoint: Checkpoint | None
@@ -46,9 +46,9 @@ def find_newest(journal: Journal, verify: Verify | None, after: int = 0) -> Newe
     """
     Find the newest checkpoint of more than *after* records.
 
-    Without *verify* (there is no key), each one that states the truth about the chain
-    counts.  When ``MAX_READ`` others are newer, it is not found.  Then the whole chain
-    is verified and signed again, which is safe.
+    Without *verify* (there is no key), each one that agrees with the chain counts.
+    When ``MAX_READ`` others are newer, it is not found.  Then the whole chain is
+    verified and signed again, which is safe.
     """
     size, _ = journal.head()
     above = journal.newest_checkpoints(max(size, after), MAX_SIZE, MAX_READ)

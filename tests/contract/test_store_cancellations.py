@@ -49,7 +49,7 @@ def test_a_request_is_stored_once(store: SQLStore) -> None:
 
 
 @pytest.mark.parametrize("status", [Status.REFUSED, Status.CANCELLED, Status.RESERVED])
-def test_too_late(store: SQLStore, status: Status) -> None:
+def test_a_refund_that_is_not_queued(store: SQLStore, status: Status) -> None:
     """A refund that left the queue gets no request and no record."""
     refund = accepted(store)
     if status is Status.RESERVED:
@@ -68,7 +68,7 @@ def test_an_unknown_refund(store: SQLStore) -> None:
     assert seal_events(store) == []
 
 
-def test_a_changed_row(store: SQLStore) -> None:
+def test_a_row_that_another_program_changed(store: SQLStore) -> None:
     """No request is made for a row that another program wrote."""
     refund = accepted(store)
 

@@ -106,7 +106,7 @@ PARTS = list(raw_lines(chained(Record("au_0", "x" * PART_BYTES))[0]))
         ([PARTS[0], b'{"hash":"%s","raw":"","sequence":1}\n' % (b"0" * 64)], 3),
     ],
 )
-def test_another_encoding(lines: list[bytes], line: int) -> None:
+def test_a_second_encoding_is_refused(lines: list[bytes], line: int) -> None:
     """Each record has one encoding: others are not lines of an export."""
     finding = verify([HEADER, *lines], VERIFIER).finding
 
