@@ -58,7 +58,7 @@ class _Verifier(HTTPMessageVerifier):
     """Verifies signatures of any age: the caller has the clock."""
 
     def validate_created_and_expires(self, sig_input: Any, max_age: Any = None) -> None:
-        """Accept every time; ``_require_form`` has checked that there is one."""
+        """Accept every time: ``_require_form`` requires one, the caller compares it."""
 
 
 def normalize_public_key(pem: str) -> str:
