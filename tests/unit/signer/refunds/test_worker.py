@@ -437,16 +437,21 @@ def _waiting(world: World, wait: Callable[[float], bool]) -> Worker:
     return worker
 
 
-def test_a_worker_runs_until_it_is_stopped(world: World) -> None:
-    """It runs a pass every interval, and asks before each wait whether to stop."""
-    waits: list[float] = []
+def _recording(world: World, waits: list[float]) -> Callable[[float], bool]:
+    """Return a wait that adds its seconds to *waits* and ends without a change."""
 
     def wait(seconds: float) -> bool:
         waits.append(seconds)
         world.clock.advance(seconds=seconds)
         return False
 
-    worker = _waiting(world, wait)
+    return wait
+
+
+def test_a_worker_runs_until_it_is_stopped(world: World) -> None:
+    """It runs a pass every interval, and asks before each wait whether to stop."""
+    waits: list[float] = []
+    worker = _waiting(world, _recording(world, waits))
     worker.run(lambda: len(waits) == 3, 0.5)
 
     assert waits == [0.5, 0.5, 0.5]
@@ -465,13 +470,7 @@ def test_a_worker_that_is_stopped_ends_after_its_pass(world: World) -> None:
 def test_a_worker_is_stopped_while_it_waits(world: World) -> None:
     """It checks at least every second, however long its interval is."""
     waits: list[float] = []
-
-    def wait(seconds: float) -> bool:
-        waits.append(seconds)
-        world.clock.advance(seconds=seconds)
-        return False
-
-    worker = _waiting(world, wait)
+    worker = _waiting(world, _recording(world, waits))
     worker.run(lambda: len(waits) == 2, 3600)
 
     assert waits == [1, 1]
