@@ -22,8 +22,10 @@ def up() -> None:
     serve --role` and `hotwallet worker` separately.
     """
     stop = Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        # `nohup` ignores SIGHUP, which a terminal sends when it is closed.
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, lambda *_: stop.set())
     command = [sys.executable, "-P", "-m", "api.cli", "--no-env-file"]
     sys.exit(run_together(([*command, "serve"], [*command, "worker"]), stop))
 

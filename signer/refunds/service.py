@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
@@ -164,12 +164,7 @@ class RefundService:
         It returns at once if no worker took a refund during the last
         ``SILENCE_SECONDS``: waiting requests would only take threads from others.
         """
-        if self._timer() < self._silent_until:
-            return refund
-        found = self._wait(refund, WORKER_SECONDS, _is_tried)
-        if found.version == refund.version and not _is_tried(found):
-            self._silent_until = self._timer() + SILENCE_SECONDS
-        return found
+        return self._await_worker(refund, _is_tried)
 
     def wait(self, refund: Refund, seconds: float) -> Refund:
         """Return *refund* when it is final, or after *seconds*."""
@@ -193,13 +188,15 @@ class RefundService:
             record = self._audit.request(
                 AuditAction.REFUND_CANCEL, Operation.REFUND, actor, **_facts(refund)
             )
-            if self._store.request_cancellation(refund, self._clock(), record):
+            at = self._clock()
+            if self._store.request_cancellation(refund, at, record):
                 self._audit.log(record)
+                return replace(refund, cancel_requested_at=at)
         return refund
 
     def await_cancellation(self, refund: Refund) -> Refund:
-        """Return *refund* when it is not queued, or after ``WORKER_SECONDS``."""
-        return self._wait(refund, WORKER_SECONDS, _has_left_queue)
+        """Return *refund* when it is not queued; waits as ``await_broadcast``."""
+        return self._await_worker(refund, _has_left_queue)
 
     def get(self, tenant: str, refund_id: str) -> Refund:
         """Return a refund; raises ``NotFoundError`` if *tenant* has no such refund."""
@@ -235,6 +232,16 @@ class RefundService:
                 "the first request with this key has no response yet: try again"
             )
         return Submission(refund, created=False, answer=answer)
+
+    def _await_worker(
+        self, refund: Refund, is_done: Callable[[Refund], bool]
+    ) -> Refund:
+        if self._timer() < self._silent_until:
+            return refund
+        found = self._wait(refund, WORKER_SECONDS, is_done)
+        if found.version == refund.version and not is_done(found):
+            self._silent_until = self._timer() + SILENCE_SECONDS
+        return found
 
     def _wait(
         self, refund: Refund, seconds: float, is_done: Callable[[Refund], bool]

@@ -129,6 +129,7 @@ class Worker:
     def _take(self) -> Iterator[Sequence[Refund]]:
         """Yield refunds that are due, a few at once, until there are no more."""
         for _ in range(_MAX_CLAIMS):
+            self._has_more = False  # Also if this fails: the next try must wait.
             self._key_proof()
             self._automatic_stop.check()
             now = self._clock()

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from botocore.session import Session  # type: ignore[import-untyped]
 
 from api.auth.dev_tokens import mint, provide_signing_key
 from dev.stack import request
@@ -320,3 +321,31 @@ def test_it_refuses_to_start_with_a_planted_env_file(host: Host) -> None:
     assert "refused: role-has-credentials: " in host.output()
     assert f"unset {RAW_KEY}\n" in host.output()
     assert host.planted["raw key"].decode() not in host.output()
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("AWS_CREDENTIAL_FILE", "AWSAccessKeyId=AKIA\nAWSSecretKey=secret\n"),
+        (
+            "BOTO_CONFIG",
+            "[Credentials]\naws_access_key_id = AKIA\naws_secret_access_key = secret\n",
+        ),
+    ],
+)
+def test_an_old_file_of_credentials_is_seen(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    aws_environment: None,
+    name: str,
+    content: str,
+) -> None:
+    """botocore still reads what earlier SDKs wrote; the guard names the variable."""
+    path = tmp_path / "credentials"
+    path.write_text(content)
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID", raising=False)
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY", raising=False)
+    monkeypatch.setenv(name, str(path))
+
+    assert Session().get_credentials().access_key == "AKIA"
+    assert Settings.from_env({name: str(path)}).credentials == (name,)

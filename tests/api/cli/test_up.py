@@ -217,6 +217,14 @@ def test_a_refund_is_paid_and_sigterm_ends_both(system: System) -> None:
     assert [pid for pid in system.members if _is_running(pid)] == []
 
 
+def test_a_closed_terminal_ends_both(system: System) -> None:
+    """It sends SIGHUP, and the two are in sessions that it does not reach."""
+    system.process.send_signal(signal.SIGHUP)
+
+    assert system.process.wait(60) == 0
+    assert [pid for pid in system.members if _is_running(pid)] == []
+
+
 @pytest.mark.parametrize(
     ("killed", "command"), [("worker", "worker"), ("API", "api.server")]
 )

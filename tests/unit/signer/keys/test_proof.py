@@ -1,7 +1,7 @@
 """Proofs that the active key signs, for the processes that have no key."""
 
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import pytest
 from structlog.testing import capture_logs
@@ -148,6 +148,42 @@ def test_the_key_that_is_active_now_is_proved(world: World) -> None:
     active, former = world.store.keys()
     assert (active.address, active.proved_at) == (SECOND.address, world.clock())
     assert (former.address, former.proved_at) == (world.signer.address, begun)
+
+
+@pytest.mark.parametrize("errors", [[], [BackendUnavailableError("gone")]])
+def test_a_new_active_key_is_proved_at_once(
+    world: World, errors: list[HotWalletError]
+) -> None:
+    """Until then, the processes that accept refunds are not ready (O4)."""
+    failing: list[HotWalletError] = []
+    proof = _proof(world, _fail(failing))
+    proof()
+    made_active(world.store, key_at(SECOND.address))
+    failing.extend(errors)
+
+    for _ in range(5):
+        world.clock.advance(seconds=1)
+        proof()
+
+    expected = None if errors else world.clock() - timedelta(seconds=4)
+    active = world.store.active_key()
+    assert active is not None
+    assert (active.address, active.proved_at) == (SECOND.address, expected)
+
+
+def test_an_unreadable_ring_is_no_new_key(world: World) -> None:
+    """The proof itself, when it is due, reports the error."""
+    proof = _proof(world)
+    proof()
+    begun = world.clock()
+    proof._store = altered(world.store, active_key=StoreUnavailableError("gone"))
+    world.clock.advance(seconds=1)
+
+    with capture_logs() as logs:
+        proof()
+
+    assert logs == []
+    assert _proved_at(world) == begun
 
 
 def test_a_worker_proves_its_key_when_it_is_idle(world: World) -> None:

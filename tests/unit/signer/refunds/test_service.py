@@ -480,6 +480,26 @@ def test_requests_do_not_wait_for_workers_that_are_silent(world: World) -> None:
     assert (waited, len(waits)) == (1, 2)
 
 
+def test_cancellations_do_not_wait_for_workers_that_are_silent(world: World) -> None:
+    """They would hold the threads as well, each for three seconds."""
+    waits = []
+
+    def work(seconds: float) -> None:
+        waits.append(seconds)
+        world.clock.advance(seconds=seconds)
+
+    service = _beside(world, work)
+    refunds = [world.accepted() for _ in range(3)]
+    for refund in refunds:
+        asked = service.request_cancellation("gateway", refund.id, ACTOR)
+        assert asked.cancel_requested_at is not None
+        assert service.await_cancellation(asked) == world.stored(refund)
+    service.await_broadcast(refunds[0])
+
+    assert waits == [WORKER_SECONDS]
+    assert len(world.store.cancellation_requests(10)) == 3
+
+
 def test_a_refund_that_was_tried_before_shows_no_silence(world: World) -> None:
     """A repeated request for a sent refund must not end the waiting of others."""
     waits: list[float] = []

@@ -527,6 +527,37 @@ def test_a_worker_survives_a_failing_database(world: World) -> None:
     assert _statuses(world, [refund]) == [Status.BROADCAST]
 
 
+def test_a_failing_database_does_not_spin(world: World) -> None:
+    """A worker that had more to claim waits all the same when claims fail."""
+    one = world.accepted()
+    claims: list[bool] = []
+    waits: list[float] = []
+
+    def claim(now: datetime, until: datetime, limit: int) -> Sequence[Refund]:
+        claims.append(len(claims) % 2 == 0)
+        if claims[-1]:
+            return [world.stored(one)] * limit
+        world.clock.advance(milliseconds=10)  # So that the test ends.
+        raise StoreUnavailableError("gone")
+
+    def wait(seconds: float) -> bool:
+        waits.append(seconds)
+        world.clock.advance(seconds=seconds)
+        return False
+
+    world.store = altered(
+        watched(world.store, wait), claim=claim, find_untouched=lambda now: None
+    )
+    idle = altered(world.lifecycle, step=lambda refund: refund)
+    worker = world.worker_with(idle)
+    worker._timer = lambda: world.clock().timestamp()
+
+    worker.run(lambda: len(claims) > 20 or bool(waits), 1)
+
+    assert waits == [1.0]
+    assert claims == [True, False]
+
+
 @pytest.fixture
 def running(world: World) -> Iterator[Callable[[Worker, float], None]]:
     """Return a function that runs a worker in a thread until the test ends."""
