@@ -42,7 +42,12 @@ def open_row_macs(settings: Settings) -> RowMACs | None:
 
 
 class MACKeyChange(NamedTuple):
-    """What was done to a file: with which key, and which key makes new MACs since."""
+    """
+    What was done to a key file.
+
+    ``action`` is created, added, activated or unchanged, ``key_id`` the key it is
+    about, and ``active_id`` the key that makes new MACs.
+    """
 
     action: str
     key_id: str
@@ -108,7 +113,7 @@ def activate_mac_key(out: Path) -> MACKeyChange:
 
 @contextmanager
 def _locked(out: Path) -> Iterator[None]:
-    """Let one process of this host at a time change *out*: none may lose a key."""
+    """Let one process of this host at a time change *out*, so that no key is lost."""
     # The lock is on the directory, because each change replaces the file.
     directory = os.open(out.parent, os.O_RDONLY)
     try:

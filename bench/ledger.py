@@ -3,7 +3,7 @@ What a long history costs: ``python -m bench.ledger``.
 
 Two whole stacks run side by side, one with an empty ledger and one with a million
 confirmed refunds of the same wallet.  Requests alternate between them, and so do the
-worker's idle passes, so that whatever else the machine does hits both alike.
+worker's idle passes, so that other load on the machine affects both alike.
 """
 
 import argparse

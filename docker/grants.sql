@@ -1,5 +1,5 @@
 -- Grants each role what its process needs, and no more: docs/reference/database.md,
--- "PostgreSQL".  The owner runs this file after each `hotwallet db upgrade`.
+-- "Roles".  The owner runs this file after each `hotwallet db upgrade`.
 \set ON_ERROR_STOP on
 BEGIN;
 -- An earlier release granted more.

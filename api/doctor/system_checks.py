@@ -24,7 +24,7 @@ from signer.startup.guard import check_journal, check_settings
 
 
 _SEAL_SECONDS = 5.0
-_SHOWN = 5  # Forged checkpoints that a finding names.
+_MAX_NAMED = 5  # How many forged checkpoints a finding names.
 _POLL_SECONDS = 0.25
 
 
@@ -148,7 +148,7 @@ def _check_checkpoints(context: DoctorContext) -> Finding:
     signed = _check_signed(context, last)
     detail = f"signed as {origin}: {signed}"
     if found.forged:
-        sizes = ", ".join(str(each.size) for each in found.forged[:_SHOWN])
+        sizes = ", ".join(str(each.size) for each in found.forged[:_MAX_NAMED])
         return Finding(
             f"{detail}; {len(found.forged)} forged checkpoints, of {sizes} records",
             "another program wrote them: docs/how-to/alarms.md,"

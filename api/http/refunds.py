@@ -35,7 +35,8 @@ class _Preference:
     """
     How long the client wants to wait for its refund (RFC 7240).
 
-    ``wait=N``: for its end, up to N seconds.  ``respond-async``: not at all.
+    ``seconds`` is N of ``wait=N``: wait that long until the refund is final.
+    ``is_async`` is ``respond-async``: do not wait.
     """
 
     seconds: float | None
@@ -211,7 +212,7 @@ def _idempotency_key(req: Request) -> str:
 
 
 def _signed_request(req: Request, body: bytes) -> SignedRequest:
-    """Return *body* with the headers of its signature; those that are missing empty."""
+    """Return *body* with the headers of its signature; a missing header is empty."""
     return SignedRequest(
         body=body,
         content_digest=req.get_header("Content-Digest") or "",

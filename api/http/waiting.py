@@ -27,7 +27,7 @@ class WaitingRequests:
     @contextmanager
     def admit(self, tenant: str) -> Iterator[bool]:
         """
-        Count a request of *tenant* while it waits for a worker, for a second or two.
+        Count a request of *tenant* while it waits for a worker, for up to 3 seconds.
 
         The value is whether it may wait.
         """

@@ -30,7 +30,7 @@ def checkpoint_document(checkpoint: Checkpoint) -> Mapping[str, Any]:
 
 def verdict_document(verdict: Verdict) -> Mapping[str, Any]:
     """Return the verdict as a JSON object."""
-    found, false_ones = verdict.finding, verdict.forged_checkpoints
+    found, checkpoints = verdict.finding, verdict.forged_checkpoints
     return {
         "ok": verdict.is_good,
         "head": verdict.head.hex(),
@@ -53,11 +53,11 @@ def verdict_document(verdict: Verdict) -> Mapping[str, Any]:
             }
             for each in verdict.forged
         ],
-        "forgedCheckpoints": false_ones
+        "forgedCheckpoints": checkpoints
         and {
-            **fields(false_ones, "count", "line"),
-            "record": false_ones.sequence,
-            "message": false_ones.problem,
+            **fields(checkpoints, "count", "line"),
+            "record": checkpoints.sequence,
+            "message": checkpoints.problem,
         },
         "finding": found
         and {

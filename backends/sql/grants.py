@@ -19,14 +19,16 @@ def _on(privilege: str, table: Table, *columns: str) -> set[Privilege]:
 
 
 def _counting(table: Table) -> set[Privilege]:
+    """Return what inserts rows of *table* and adds to their count."""
     return _on("INSERT", table) | _on("UPDATE", table, "count")
 
 
 def _forgetting(table: Table) -> set[Privilege]:
+    """Return what deletes old rows of *table*."""
     return {("DELETE", table.name, None)}
 
 
-_EVERY = (
+_EVERY_PROCESS = (
     _on("INSERT", schema.audit_records, "id", "body", "mac")
     | _counting(schema.alerts)
     | _on("UPDATE", schema.alerts, "last_at")
@@ -40,7 +42,7 @@ _NEW_REFUNDS = _on("INSERT", schema.refunds, *ACCEPTED) | _on(
 )
 
 _REFUNDS = (
-    _EVERY
+    _EVERY_PROCESS
     | _ATTEMPTS
     | _NEW_REFUNDS
     | _on("UPDATE", schema.refunds, "cancel_requested_at")
@@ -68,7 +70,7 @@ _RESULT = ("tx_hash", "block_number", "block_hash", "failure_code", "failure_det
 _KEY_STATE = ("state", "updated_at", "epoch", "requested_by", "blocked_by")
 
 _WORKER = (
-    _EVERY
+    _EVERY_PROCESS
     | _SEALING
     | _WALLETS
     | _STOPS
@@ -83,7 +85,7 @@ _WORKER = (
 )
 
 _ADMIN = (
-    _EVERY
+    _EVERY_PROCESS
     | _SEALING
     | _WALLETS
     | _STOPS

@@ -1,4 +1,4 @@
-"""Watches of a SQLite file, which has no notifications: a cheap poll."""
+"""Watches of a SQLite file: SQLite has no notifications, so they poll cheaply."""
 
 import sqlite3
 import threading
@@ -15,6 +15,7 @@ from signer.ports import Topic, Watch
 UNREADABLE_SECONDS = 0.2
 """The longest wait while the file cannot be read."""
 
+# In seconds.
 _FIRST_PAUSE = 0.0002
 _LONGEST_PAUSE = 0.005
 _GROWTH = 1.02  # So a pause adds about 2 % to the time that has passed.
@@ -49,9 +50,9 @@ class SQLiteWatches:
 
     def version(self) -> Version | None:
         """
-        Return what differs from before after a change, or None if it is unreadable.
+        Return a value that is another one after each change; None if unreadable.
 
-        While a writer commits, it is still that of before.
+        While a writer commits, the previous value is returned.
         """
         with self._lock:
             try:
@@ -75,12 +76,12 @@ class SQLiteWatches:
         found = self._path.stat()
         file = (found.st_dev, found.st_ino)
         if file != self._file:
-            self._disconnect()  # From a file that was replaced: it never changes.
+            self._disconnect()  # A file that was replaced never changes again.
         if self._connection is None:
             self._file = file
             self._connection = connect_sqlite(self._path, timeout=BUSY_SECONDS)
             self._opened += 1
-            # A poll that waits for a writer would hold up those of other threads.
+            # A poll that waits for a writer would delay the polls of other threads.
             self._connection.execute("PRAGMA busy_timeout = 0")
         return self._connection
 

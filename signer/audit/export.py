@@ -16,7 +16,7 @@ from signer.audit.export_format import (
     record_lines,
 )
 from signer.audit.hash_chain import GENESIS
-from signer.audit.stored_checkpoints import LARGEST, statement_of
+from signer.audit.stored_checkpoints import MAX_SIZE, statement_of
 from signer.errors import InvalidInputError
 from signer.model.audit_record import Record, Sealed
 from signer.ports import Checkpoint, Journal
@@ -32,7 +32,7 @@ def export(journal: Journal, origin: str) -> Iterator[bytes]:
     not detected here, since the keys may have changed.
     """
     # Read before the head, so that no checkpoint covers records after it.
-    beyond = journal.newest_checkpoints(journal.head()[0], LARGEST, BATCH)
+    beyond = journal.newest_checkpoints(journal.head()[0], MAX_SIZE, BATCH)
     size, head = journal.head()
     yield header_line(origin)
     written = 0

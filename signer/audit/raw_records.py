@@ -1,5 +1,5 @@
 """
-The lines of a record that no line of an export can hold as it is.
+The lines of an export for a record that does not fit into one line of JSON.
 
 Another program that can write to the database may insert a record with any id and any
 body.  It cannot be deleted, and the hashes of later records cover it.  So an export has
@@ -23,18 +23,18 @@ from signer.errors import InvalidInputError
 from signer.model.audit_record import Record, Sealed
 
 
-PART = 600_000
+PART_BYTES = 600_000
 """How many bytes a line ``part`` holds."""
 
-_MAX_PARTS = 2**30 // PART + 2
-"""No database of this service stores a longer text."""
+# PostgreSQL stores no text above a gibibyte, and SQLite none above 10**9 bytes.
+_MAX_PARTS = 2**30 // PART_BYTES + 2
 
 _HASH = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """The next ``PART`` bytes of a long record, which a later line ends."""
+    """The next ``PART_BYTES`` bytes of a long record, which a later line ends."""
 
     content: bytes
 
@@ -51,9 +51,9 @@ class Raw:
 def raw_lines(sealed: Sealed) -> Iterator[bytes]:
     """Yield the lines of a record with any id and body."""
     whole = content(sealed.record)
-    last = (len(whole) - 1) // PART * PART
-    for begin in range(0, last, PART):
-        part = base64.b64encode(whole[begin : begin + PART])
+    last = (len(whole) - 1) // PART_BYTES * PART_BYTES
+    for begin in range(0, last, PART_BYTES):
+        part = base64.b64encode(whole[begin : begin + PART_BYTES])
         yield b'{"part":"%s"}\n' % part
     seal, raw = sealed.hash.hex().encode(), base64.b64encode(whole[last:])
     yield b'{"hash":"%s","raw":"%s","sequence":%d}\n' % (seal, raw, sealed.sequence)
@@ -68,7 +68,7 @@ def parse_raw(fields: Mapping[str, Any]) -> Part | Raw | None:
     """
     match fields:
         case {"part": str(part)} if len(fields) == 1:
-            if len(whole := _decode(part)) == PART:
+            if len(whole := _decode(part)) == PART_BYTES:
                 return Part(whole)
             raise InvalidInputError("the part of a record has the wrong length")
         case {"hash": str(seal), "raw": str(raw), "sequence": sequence} if (
@@ -105,7 +105,7 @@ class RawReader:
             InvalidInputError: The bytes are not those of a record.
         """
         whole = b"".join([*self._parts, raw.content])
-        has_right_size = 0 < len(raw.content) <= PART
+        has_right_size = 0 < len(raw.content) <= PART_BYTES
         self._parts.clear()
         size = int.from_bytes(whole[:LENGTH_BYTES], "big")
         end = LENGTH_BYTES + size

@@ -8,9 +8,9 @@ from signer.model.audit_record import Record, Sealed
 
 
 _UNDECLARED = (
-    "it has not the form of a record of the service, and no record declares it forged:"
-    " another program wrote it to the database; export again when the service has run"
-    " for a minute, and follow docs/how-to/alarms.md, audit-record-forged"
+    "it does not have the form of a record of the service, and no record declares it"
+    " forged: another program wrote it to the database; export again when the service"
+    " has run for a minute, and follow docs/how-to/alarms.md, audit-record-forged"
 )
 
 

@@ -1,5 +1,5 @@
 """
-Finds the newest checkpoint among the stored ones, of which any may be forged.
+Finds the newest checkpoint among the stored ones.  Any of them may be forged.
 
 A program with a role of the service can store any text as a checkpoint, and no row can
 be deleted.  So only the signature shows what a checkpoint is, and the rest is ignored.
@@ -13,11 +13,11 @@ from signer.errors import InvalidInputError
 from signer.ports import Checkpoint, Journal
 
 
-MOST = 200
+MAX_READ = 200
 """How many stored checkpoints are read at once, above and below the chain's head."""
 
-LARGEST = 2**63 - 1
-"""The largest size that the database can store."""
+MAX_SIZE = 2**63 - 1
+"""The largest size of a checkpoint that the database can store."""
 
 Verify = Callable[[Checkpoint], Statement | None]
 """A function that returns what a stored checkpoint states; None if it is not ours."""
@@ -26,10 +26,10 @@ Verify = Callable[[Checkpoint], Statement | None]
 @dataclass(frozen=True, slots=True)
 class Newest:
     """
-    The newest checkpoint that is ours, and the others that were read before it.
+    The newest genuine checkpoint, and the others that were read before it.
 
-    ``of_others`` state the truth about the chain, but are not signed with our key: it
-    may have been changed.  ``forged`` are no checkpoints of this chain.
+    ``of_others`` agree with the chain, but another key signed them, perhaps an earlier
+    key of this service.  ``forged`` are no checkpoints of this chain.
     """
 
     checkpoint: Checkpoint | None
@@ -46,14 +46,14 @@ def find_newest(journal: Journal, verify: Verify | None, after: int = 0) -> Newe
     """
     Find the newest checkpoint of more than *after* records.
 
-    Without *verify* (there is no key), each one that states the truth about the chain
-    counts.  When ``MOST`` others are newer, it is not found: then the whole chain is
+    Without *verify* (there is no key), each one that agrees with the chain counts.
+    When ``MAX_READ`` others are newer, it is not found.  Then the whole chain is
     verified and signed again, which is safe.
     """
     size, _ = journal.head()
-    above = journal.newest_checkpoints(max(size, after), LARGEST, MOST)
+    above = journal.newest_checkpoints(max(size, after), MAX_SIZE, MAX_READ)
     of_others, forged = list[Checkpoint](), list[Checkpoint]()
-    for stored in (*above, *journal.newest_checkpoints(after, size, MOST)):
+    for stored in (*above, *journal.newest_checkpoints(after, size, MAX_READ)):
         is_ours = verify is not None and verify(stored) is not None
         is_true = is_ours or _agrees(journal, stored)
         if is_ours or (is_true and verify is None):
@@ -79,7 +79,7 @@ def statement_of(stored: Checkpoint, origin: str | None = None) -> Statement | N
 
 
 def _agrees(journal: Journal, stored: Checkpoint) -> bool:
-    """Whether *stored* states the hash of the record that it is stored with."""
+    """Return whether *stored* states the hash of the last record that it covers."""
     statement = statement_of(stored)
     if statement is None:
         return False

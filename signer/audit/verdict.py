@@ -86,7 +86,7 @@ class Verdict:
 
 
 class FoundError(HotWalletError):
-    """Ends the verification with a finding; about the current line if it has none."""
+    """Ends the verification with a finding; *line* is the current one if None."""
 
     def __init__(
         self, code: str, sequence: int, message: str, line: int | None = None

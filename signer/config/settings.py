@@ -40,7 +40,7 @@ class Environment(StrEnum):
 
 
 class Role(StrEnum):
-    """What a process serves; the worker, which serves nothing, has none of them."""
+    """What ``hotwallet serve`` serves; a worker serves nothing and ignores it."""
 
     ALL = "all"
     REFUNDS = "refunds"

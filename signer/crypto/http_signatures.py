@@ -2,7 +2,7 @@
 HTTP message signatures (RFC 9421) of requests with a Content-Digest (RFC 9530).
 
 The library ``http_message_signatures`` verifies.  This module decides what a signature
-must cover, so that every value that it signs is known when it is verified again later.
+must cover: only values that are stored, so that it can be verified again later.
 """
 
 from collections.abc import Mapping
@@ -58,7 +58,7 @@ class _Verifier(HTTPMessageVerifier):
     """Verifies signatures of any age: the caller has the clock."""
 
     def validate_created_and_expires(self, sig_input: Any, max_age: Any = None) -> None:
-        """Accept every time; ``_require_form`` has checked that there is one."""
+        """Accept every time: ``_require_form`` requires one, the caller compares it."""
 
 
 def normalize_public_key(pem: str) -> str:
@@ -82,7 +82,7 @@ def verify_request(
     keys: Mapping[str, str],
 ) -> datetime:
     """
-    Require that one of *keys* signed a request, and return when.
+    Require that one of *keys* signed a request, and return when, to the second.
 
     *headers* are Idempotency-Key, Content-Digest, Signature-Input and Signature.
     *keys* are public keys in PEM, by ``keyid``.

@@ -11,16 +11,18 @@ from signer.ports import Clock, KeyStore
 
 
 PROVE_EVERY_SECONDS = 10.0
+"""How often a worker records that the active key signs."""
 
 LOOK_EVERY_SECONDS = 1.0
 """How often a worker asks whether another key is active, which is proved at once."""
 
 PROOF_VALID_SECONDS = 60.0
-"""How old the last proof of the active key may be: a pass of a worker may be slow."""
+"""How old the last proof of the active key may be.  Several periods, since a pass of a
+worker may be slow."""
 
 
 class KeyProof:
-    """Proves the active key again and again; call it often."""
+    """Proves the active key every ``PROVE_EVERY_SECONDS``, if it is called as often."""
 
     def __init__(
         self,

@@ -66,7 +66,7 @@ MOVES: dict[Status, frozenset[Status]] = {
 OPEN = frozenset(status for status in Status if not status.is_final)
 
 UNSIGNED = frozenset({Status.QUEUED, Status.RESERVED})
-"""Statuses in which no transaction was signed."""
+"""Statuses in which no transaction was signed yet."""
 
 UNSENT = frozenset({Status.QUEUED, Status.RESERVED, Status.SIGNED})
 """Statuses in which the service must act before the chain can."""

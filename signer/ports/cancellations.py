@@ -1,4 +1,4 @@
-"""How a process that moves no refund gets one cancelled: it asks the worker."""
+"""Requests to cancel refunds: the API stores them, and a worker carries them out."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -12,8 +12,8 @@ class Cancellations(Protocol):
     """
     The requests to cancel queued refunds.
 
-    A request changes neither the version nor the due time, so it disturbs no worker.  A
-    worker that reserves the refund's nonce first has decided against it.
+    A request changes neither the version nor the due time, so it disturbs no worker.
+    If a worker reserves the refund's nonce first, the request has no effect.
     """
 
     def request_cancellation(

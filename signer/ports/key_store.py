@@ -112,8 +112,8 @@ class KeyStore(Protocol):
         """
         Store that the key of *address* signed at *at*, if it is the active key.
 
-        The version stays, and no MAC covers the time: it says whether a worker lives,
-        and decides nothing about what is signed.
+        The version stays, and no MAC covers the time: it shows that a worker runs, and
+        decides nothing about what is signed.
         """
 
     def stranded(self, address: str, limit: int) -> Sequence[str]:

@@ -56,7 +56,8 @@ class Store(StopStore, TenantBlocks, Cancellations, Watches, Protocol):
             IdempotencyMismatchError: The tenant used the key with another fingerprint.
             ConflictError: The tenant used the reference with another key.
             OpenRefundsLimitError: The tenant would have more than *max_open*.
-            ValueError: The refund is not queued; a programming error.
+            ValueError: The refund is not queued, or has a request to cancel; a
+                programming error.
         """
 
     def signed_request(self, refund_id: str) -> SignedRequest | None:
@@ -101,9 +102,10 @@ class Store(StopStore, TenantBlocks, Cancellations, Watches, Protocol):
 
     def find_untouched(self, now: datetime) -> Refund | None:
         """
-        Return the refund that is due, if it is the only one and was only accepted yet.
+        Return the only refund that is due at *now*, if no process has changed it yet.
 
-        A worker need not claim it: to reserve its nonce is one compare-and-set too.
+        None if two or more are due.  A worker need not claim the refund: reserving its
+        nonce is a compare-and-set too.
         """
 
     def claim(self, now: datetime, until: datetime, limit: int) -> Sequence[Refund]:

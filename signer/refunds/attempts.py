@@ -154,7 +154,7 @@ class Attempts:
         """Return the transaction that was signed last for *refund*."""
         recorded = self._recorded
         if recorded is not None and recorded.tx_hash == refund.tx_hash:
-            return recorded  # A moment ago, by this process.
+            return recorded  # This process has just stored it: save one read.
         *_, latest = self._store.transactions(refund.id)
         return latest
 

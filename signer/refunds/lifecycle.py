@@ -54,7 +54,9 @@ SIMULATION_VALID_FOR = timedelta(seconds=10)
 """How long a successful simulation of a transfer is trusted."""
 
 JUST_SIGNED = timedelta(seconds=0.5)
-"""How long after the commit of signed bytes, which checks stops, they may be sent."""
+"""How long after their commit signed bytes may be sent without a new check for stops.
+
+The commit itself checks."""
 
 MAX_RETRY_DELAY = timedelta(seconds=30)
 """The longest delay after a failed step, however often it failed."""

@@ -44,7 +44,7 @@ WORKER_SECONDS = 3.0
 """How long a request waits for a worker to send or cancel its refund, in seconds."""
 
 SILENCE_SECONDS = 10.0
-"""How long requests do not wait after no worker took a refund in time, in seconds."""
+"""How long requests do not wait for workers once none took a refund, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ class RefundService:
         self._tenants = tenants
         self._signed_requests = SignedRequests(store, tenants)
         self._timer = timer
-        self._silent_until = float("-inf")  # No worker seems to run.
+        self._silent_until = float("-inf")  # Until then, no worker seems to run.
 
     def submit(
         self,
@@ -161,8 +161,8 @@ class RefundService:
         """
         Return *refund* once a worker has tried to send it, or after ``WORKER_SECONDS``.
 
-        It returns at once if lately no worker took a refund in time: waiting requests
-        would only take threads from others.
+        It returns at once if no worker took a refund during the last
+        ``SILENCE_SECONDS``: waiting requests would only take threads from others.
         """
         return self._await_worker(refund, _is_tried)
 

@@ -21,12 +21,12 @@ from signer.refunds.request_body import read_refund
 
 
 MAX_AGE = timedelta(minutes=5)
-"""How far the time of a signature may be from the service's time."""
+"""How far the time of a signature may be from the service's time, before or after."""
 
 MAX_STORED_AGE = 2 * MAX_AGE
-"""The same between the signature and its row, which is stored later than verified."""
+"""How far the time of a signature may be from that of its row, stored a bit later."""
 
-# What the request says about a refund, besides the amount.
+# What a request says about a refund, besides the amount: it has no decimals there.
 _REQUESTED = (
     "payment_session_id",
     "reference",
@@ -74,8 +74,8 @@ class SignedRequests:
         Require that the tenant of *refund* requested it, if the tenant signs.
 
         A sweep has no tenant.  A refund with signed bytes passes: a worker verified
-        its request before it signed them.  They may be public, so to keep the refund
-        back would only jam the wallet.
+        its request before it signed them.  They may be public already, so a refund that
+        waits would only block the wallet's later nonces.
 
         Raises:
             RowNotAuthenticError: There is no signed request of exactly this refund.
@@ -92,7 +92,7 @@ class SignedRequests:
             ) from e
 
     def _require(self, refund: Refund) -> None:
-        # Not the row's status, which may be invented: only workers insert these.
+        # Only workers insert transactions, but an intruder can choose the row's status.
         if self._store.transactions(refund.id):
             return
         signed = self._store.signed_request(refund.id) or NO_SIGNATURE

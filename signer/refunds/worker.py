@@ -40,17 +40,17 @@ _CANCELLATIONS = 100
 
 _PASSES_PER_WALLET_CHECK = 5
 
-_STOP_SECONDS = 1.0
-"""The longest wait: a worker that waits does not notice that it must stop."""
+_MAX_WAIT_SECONDS = 1.0
+"""The longest wait for changes: a worker sees only between waits that it must stop."""
 
 
 class Worker:
     """
     Tracks broadcast refunds, checks wallets, and advances each refund that is due.
 
-    Only workers do so.  Any number of them may run, on any number of hosts.  Each
-    refund is claimed by one of them at a time; a worker whose claim expired cannot save
-    its change.
+    Only workers do so.  Any number of them may run, on any number of hosts.  One worker
+    at a time claims a refund, and a worker whose claim expired cannot save its change.
+    The only refund that is due needs no claim: its first change is a compare-and-set.
     """
 
     def __init__(  # noqa: PLR0913  A worker has many parts.
@@ -82,14 +82,14 @@ class Worker:
         self._alarm = alarm
         self._timer = timer
         self._passes = 0
-        self._alone: str | None = None
+        self._unclaimed_id: str | None = None  # The last refund taken without a claim.
         self._has_more = False  # Refunds are due that were not claimed yet.
-        self._cancelling: set[str] = set()  # In this pass.
+        self._cancelling: set[str] = set()  # The ids tried in this pass.
         self._log = structlog.get_logger("worker")
 
     def run(self, is_stopping: Callable[[], bool], interval: float) -> None:
         """
-        Run a pass every *interval* seconds until *is_stopping* returns True.
+        Run a pass, and then one every *interval* seconds until *is_stopping* is true.
 
         Between two passes, refunds are advanced as soon as they are accepted.
         """
@@ -98,7 +98,7 @@ class Worker:
                 self._attempt(self.work)
                 until = self._timer() + interval
                 while not is_stopping() and (left := until - self._timer()) > 0:
-                    if self._has_more or watch.wait(min(left, _STOP_SECONDS)):
+                    if self._has_more or watch.wait(min(left, _MAX_WAIT_SECONDS)):
                         self._attempt(self.advance)
                 if is_stopping():
                     return
@@ -118,7 +118,7 @@ class Worker:
     def advance(self) -> int:
         """Advance refunds that are due, and return the steps; raises ``StoreError``."""
         failing: dict[str, HotWalletError] = {}
-        steps = 0
+        steps, self._has_more = 0, False
         for taken in self._take():
             steps += sum(self._advance(refund, failing) for refund in taken)
             self._cancelling.update(r.id for r in taken if r.cancel_requested_at)
@@ -133,10 +133,10 @@ class Worker:
             self._key_proof()
             self._automatic_stop.check()
             now = self._clock()
-            alone = self._store.find_untouched(now)
-            if alone is not None and alone.id != self._alone:
-                self._alone = alone.id  # If it is still due after this, claim it.
-                yield [alone]
+            only = self._store.find_untouched(now)
+            if only is not None and only.id != self._unclaimed_id:
+                self._unclaimed_id = only.id  # If it is still due after this, claim it.
+                yield [only]
                 return
             claimed = self._store.claim(now, now + HOLD, _CLAIM_SIZE)
             self._has_more = len(claimed) == _CLAIM_SIZE
@@ -149,7 +149,7 @@ class Worker:
         asked = self._store.cancellation_requests(_CANCELLATIONS)
         found = self._untried(asked)
         if not found and len(asked) == _CANCELLATIONS:
-            last = max(self._cancelling)
+            last = max(self._cancelling)  # Ids rise with time: read on after it.
             found = self._untried(self._store.cancellation_requests(len(asked), last))
         self._cancelling.update(refund.id for refund in found)
         return found

@@ -29,6 +29,7 @@ from tests.fixtures.ledger import filled
 from tests.support.ledgers import ROW_MACS, open_ledger
 from tests.support.refunds import ACTOR, AMOUNT, CUSTOMER, FakeClock, World
 from tests.support.signed_requests import RequestKey
+from tests.support.theft import let_work
 
 
 THIEF = "0x90F79bf6EB2c4f870365E785982E1f101E93b906"
@@ -98,11 +99,7 @@ class Host:
 
     def work(self) -> None:
         """Run a worker and mine blocks for some minutes."""
-        worker = self.world.worker
-        for _ in range(6):
-            self.world.clock.advance(seconds=31)
-            worker.work()
-            self.world.mine_deep()
+        let_work(self.world, self.world.worker)
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from signer.audit.checkpointer import CheckpointSettings
 from signer.audit.checkpoints import CheckpointKey
 from signer.audit.export import export
 from signer.audit.sealer import Sealer
-from signer.audit.stored_checkpoints import MOST, find_newest
+from signer.audit.stored_checkpoints import MAX_READ, find_newest
 from signer.audit.verify import verify
 from signer.errors import InvalidInputError
 from tests.fixtures.roles import Roles
@@ -139,7 +139,7 @@ def _taking_the_next_sizes(victim: Victim) -> None:
 
 def _many(victim: Victim) -> None:
     """More than are read at once, above the chain and at sizes that follow."""
-    for number in range(MOST + 20):
+    for number in range(MAX_READ + 20):
         victim.insert(HUGE - number, "x")
         victim.insert(5, f"{number}")
 

@@ -65,12 +65,12 @@ ADMINISTRATION = (
 
 @pytest.fixture
 def thief(shipped: Roles) -> Thief:
-    """Return who stole the role."""
+    """Return a thief of the role hotwallet_refunds."""
     return Thief(shipped.refunds)
 
 
 @pytest.mark.parametrize("statement", [*DENIED_TO_ALL, *MOVES, *ADMINISTRATION])
-def test_a_change(processes: Processes, thief: Thief, statement: str) -> None:
+def test_a_denied_statement(processes: Processes, thief: Thief, statement: str) -> None:
     """The role may change nothing that exists."""
     processes.refunds.accepted()
 
@@ -129,7 +129,7 @@ def test_an_unreadable_refund(
     assert processes.worker.stored(refund).status is Status.CONFIRMED
 
 
-def test_an_odd_refund(processes: Processes, thief: Thief) -> None:
+def test_a_refund_with_extreme_values(processes: Processes, thief: Thief) -> None:
     """Values at the limits of their columns stop no other refund."""
     refund = processes.refunds.accepted()
     odd = {

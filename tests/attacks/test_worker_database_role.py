@@ -49,18 +49,18 @@ NO_NONCE = "nonce = NULL, sender = NULL, key_id = NULL, gas_limit = NULL"
 
 @pytest.fixture
 def thief(shipped: Roles) -> Thief:
-    """Return who stole the role."""
+    """Return a thief of the role hotwallet_worker."""
     return Thief(shipped.worker)
 
 
 @pytest.fixture
 def attacks(processes: Processes, thief: Thief) -> Attacks:
-    """Return what the thief tries."""
+    """Return the attacks that the thief tries with this role."""
     return Attacks(processes, thief)
 
 
 @pytest.mark.parametrize("statement", [*DENIED_TO_ALL, *ACCEPTANCE, *ADMINISTRATION])
-def test_a_change(processes: Processes, thief: Thief, statement: str) -> None:
+def test_a_denied_statement(processes: Processes, thief: Thief, statement: str) -> None:
     """The role changes no refund's payment, accepts none, and administers nothing."""
     processes.refunds.accepted()
 

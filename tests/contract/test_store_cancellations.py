@@ -21,7 +21,7 @@ from tests.fixtures.ledger import (
 from tests.fixtures.races import race
 from tests.support.audit import record
 from tests.support.keys import key_at, made_active
-from tests.support.ledgers import seal
+from tests.support.ledgers import seal_events
 
 
 AT = now()
@@ -29,11 +29,6 @@ AT = now()
 
 def _request(store: SQLStore, refund: Refund, name: str = "x") -> bool:
     return store.request_cancellation(refund, AT, record(event=name))
-
-
-def _events(store: SQLStore) -> list[str]:
-    seal(store)
-    return [each.record.fields["event"] for each in store.sealed(0, 1000)]
 
 
 def test_fits_the_port(store: SQLStore) -> None:
@@ -50,11 +45,11 @@ def test_a_request_is_stored_once(store: SQLStore) -> None:
     assert _request(store, refund, "first")
     assert not store.request_cancellation(refund, later(9), record(event="second"))
     assert stored(store, refund) == replace(refund, cancel_requested_at=AT)
-    assert _events(store) == ["first"]
+    assert seal_events(store) == ["first"]
 
 
 @pytest.mark.parametrize("status", [Status.REFUSED, Status.CANCELLED, Status.RESERVED])
-def test_too_late(store: SQLStore, status: Status) -> None:
+def test_a_refund_that_is_not_queued(store: SQLStore, status: Status) -> None:
     """A refund that left the queue gets no request and no record."""
     refund = accepted(store)
     if status is Status.RESERVED:
@@ -64,23 +59,23 @@ def test_too_late(store: SQLStore, status: Status) -> None:
 
     assert not _request(store, refund)
     assert stored(store, refund) == after
-    assert _events(store) == []
+    assert seal_events(store) == []
 
 
 def test_an_unknown_refund(store: SQLStore) -> None:
     """A refund that is not in the database gets no record."""
     assert not _request(store, queued())
-    assert _events(store) == []
+    assert seal_events(store) == []
 
 
-def test_a_changed_row(store: SQLStore) -> None:
+def test_a_row_that_another_program_changed(store: SQLStore) -> None:
     """No request is made for a row that another program wrote."""
     refund = accepted(store)
 
     with pytest.raises(RowNotAuthenticError):
         _request(store, replace(refund, amount=1))
     assert stored(store, refund) == refund
-    assert _events(store) == []
+    assert seal_events(store) == []
 
 
 def test_a_worker_is_not_disturbed(store: SQLStore) -> None:
@@ -158,7 +153,7 @@ def test_processes_ask_once(database_url: str, store: SQLStore) -> None:
     assert len(asked) == len(set(asked))
     assert sorted(ended) == sorted(each.id for each in rows)
     assert set(asked) == {each.id for each in rows if each.cancel_requested_at}
-    assert sorted(_events(store)) == sorted(asked)
+    assert sorted(seal_events(store)) == sorted(asked)
     assert store.cancellation_requests(REFUNDS) == ()
 
 

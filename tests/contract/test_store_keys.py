@@ -31,7 +31,7 @@ from tests.fixtures.ledger import (
 )
 from tests.support.audit import record
 from tests.support.keys import activate, key_at, made_active, standing
-from tests.support.ledgers import seal
+from tests.support.ledgers import seal, seal_events
 
 
 THIRD = "0x9fE46736679d2D9a65F0992F2272dE9f3c7fa6e0"
@@ -50,11 +50,6 @@ def _states(store: KeyStore) -> dict[str, str]:
 
 def _draft(key: Key) -> Record:
     return record(event="key-retire-succeeded", address=key.address)
-
-
-def _events(store: SQLStore) -> list[str]:
-    seal(store)
-    return [each.record.fields["event"] for each in store.sealed(0, 1000)]
 
 
 @pytest.fixture(autouse=True)
@@ -94,7 +89,7 @@ def test_a_rotation_has_two_steps(store: SQLStore) -> None:
     assert list(_states(store)) == [OTHER_WALLET, WALLET]
     assert store.active_key() == activated
     assert _states(store) == {WALLET: "draining", OTHER_WALLET: "active"}
-    assert _events(store) == ["key-rotate-succeeded"]
+    assert seal_events(store) == ["key-rotate-succeeded"]
 
 
 def test_one_rotation_at_a_time(store: SQLStore) -> None:
@@ -122,7 +117,7 @@ def test_an_abandoned_rotation_can_be_resumed(store: SQLStore) -> None:
         store.wait_for(slow, "awaiting-funds", AT)
     assert taken.requested_by == "bob"
     assert activate(store, taken, AT, record()).state is KeyState.ACTIVE
-    assert _events(store) == ["test"]
+    assert seal_events(store) == ["test"]
 
 
 def test_another_key_ends_an_abandoned_rotation(store: SQLStore) -> None:
@@ -213,7 +208,7 @@ def test_activation_and_record_are_atomic(store: SQLStore) -> None:
     with pytest.raises(StoreError):
         activate(store, pending, AT, written)  # Its id is taken.
     assert _states(store) == {WALLET: "active", OTHER_WALLET: "pending"}
-    assert _events(store) == ["test"]
+    assert seal_events(store) == ["test"]
     assert activate(store, pending, AT, record()).epoch == 2
 
 
@@ -278,7 +273,7 @@ def test_only_the_active_key_writes_intents(store: SQLStore) -> None:
         with pytest.raises(KeyRotatedError):
             store.append([record(event="two")], standing=standing(key))
     store.append([record(event="three")], standing=standing(SECOND))
-    assert sorted(_events(store)) == ["key-rotate-succeeded", "one", "three"]
+    assert sorted(seal_events(store)) == ["key-rotate-succeeded", "one", "three"]
 
 
 def test_a_key_with_open_refunds_is_not_retired(store: SQLStore) -> None:
@@ -294,7 +289,10 @@ def test_a_key_with_open_refunds_is_not_retired(store: SQLStore) -> None:
     assert (key.address, key.state, key.updated_at) == (WALLET, KeyState.RETIRED, AT)
     assert written.fields["address"] == WALLET
     assert _states(store) == {WALLET: "retired", OTHER_WALLET: "active"}
-    assert sorted(_events(store)) == ["key-retire-succeeded", "key-rotate-succeeded"]
+    assert sorted(seal_events(store)) == [
+        "key-retire-succeeded",
+        "key-rotate-succeeded",
+    ]
     assert store.retire(ALL, AT, _draft) == ()
 
 

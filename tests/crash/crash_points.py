@@ -6,9 +6,9 @@ Wrappers of the ports (store, chain client, key backend) reach the points
     role/port.method:when          role/port.method(detail):when
 
 *role* is ``api`` (which has no key), ``admin`` or ``worker``; *when* is ``before`` or
-``after``.  *detail* is the status
-that ``save`` is about to write, ``replaced`` for a replacement transaction, or
-``rotation`` for a call about a key that an administrator named.
+``after``.  *detail* is the status that ``save`` is about to write, ``replaced``
+for a replacement transaction, or ``rotation`` for a call about a key that an
+administrator named.
 ``chain.broadcast:sent`` is between the last byte of the request and the first of the
 response.  ``CRASH_AT`` names the armed points, separated by blanks, and
 ``CRASH_MARKERS`` a folder: each point kills one process in all.
@@ -74,7 +74,7 @@ REPLACING = {
     12: ("chain.broadcast(replaced):before", "chain.broadcast(replaced):after"),
 }
 
-# A process of either role seals.
+# Workers and administrators' processes seal.
 SEALING = {
     13: (
         "store.seal:before",

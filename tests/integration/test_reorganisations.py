@@ -64,6 +64,7 @@ def test_random_reorganisations_pay_once(world: World, fresh_anvil: DevChain) ->
     once.
     """
     dice = random.Random(19)
+    before = coin.balance_of(fresh_anvil.url, fresh_anvil.token, CUSTOMER)
     done, refunds = 0, []
     while done < REORGANISATIONS:
         refund = world.accepted(amount="0.01")
@@ -82,7 +83,7 @@ def test_random_reorganisations_pay_once(world: World, fresh_anvil: DevChain) ->
         fresh_anvil.rpc("anvil_mine", hex(CONFIRMATIONS))
         refunds = [_run_pass(world, fresh_anvil, refund) for refund in refunds]
 
-    paid = coin.balance_of(fresh_anvil.url, fresh_anvil.token, CUSTOMER)
+    paid = coin.balance_of(fresh_anvil.url, fresh_anvil.token, CUSTOMER) - before
     assert {refund.status for refund in refunds} == {Status.CONFIRMED}
     assert sorted(str(refund.nonce) for refund in refunds) == sorted(
         str(nonce) for nonce in range(len(refunds))

@@ -1,4 +1,4 @@
-"""What a thief of a database role tries, beyond what the role is denied."""
+"""Attacks by a thief of a database role with what the role may execute."""
 
 from dataclasses import replace
 
@@ -25,7 +25,7 @@ from tests.support.theft import (
 
 
 class Attacks:
-    """What the roles of worker and administrators can write, and gain nothing by."""
+    """Attacks that a thief of the worker's or the administrator's role can try."""
 
     def __init__(self, processes: Processes, thief: Thief) -> None:
         self._worker = processes.worker

@@ -37,3 +37,9 @@ def seal(journal: Journal, limit: int = 1000) -> int | None:
     """Seal up to *limit* records of *journal*; return how many were sealed."""
     done = journal.seal(limit, DRAFTS.forged)
     return None if done is None else done.count
+
+
+def seal_events(journal: Journal) -> list[str]:
+    """Seal the records of *journal*; return the event of each sealed one, in order."""
+    seal(journal)
+    return [each.record.fields["event"] for each in journal.sealed(0, 1000)]

@@ -58,7 +58,7 @@ DENIED_TO_ALL = (
     "TRUNCATE audit_records",
     "UPDATE audit_checkpoints SET note = ''",
     "DELETE FROM audit_checkpoints",
-    # Become more.
+    # Get more privileges.
     "ALTER TABLE refunds DISABLE TRIGGER ALL",
     "DROP TRIGGER audit_records_keep ON audit_records",
     "DROP FUNCTION audit_for_ever CASCADE",
@@ -67,7 +67,7 @@ DENIED_TO_ALL = (
     "CREATE FUNCTION max(bigint) RETURNS bigint LANGUAGE sql AS 'SELECT 0::bigint'",
     "CREATE TEMPORARY TABLE stops (chain_id bigint)",
 )
-"""What no process's role may do; each line fails before any row is looked at."""
+"""Statements that no process's role may execute; each fails before it reads a row."""
 
 
 class Thief:
@@ -88,7 +88,7 @@ class Thief:
 
 
 def let_work(world: World, worker: Worker) -> None:
-    """Run *worker* and mine blocks for some minutes."""
+    """Run *worker* and mine blocks during three minutes."""
     for _ in range(6):
         world.clock.advance(seconds=31)
         worker.work()

@@ -73,7 +73,7 @@ def test_a_forged_record() -> None:
         {"record": 2, "declaredBy": 3, "canonical": False}
     ]
     assert undeclared.exit_code == 1
-    assert undeclared.stdout.startswith("BAD: record 2 (line 3): it has not the form")
+    assert undeclared.stdout.startswith("BAD: record 2 (line 3): it does not have")
 
 
 def test_a_forged_checkpoint() -> None:

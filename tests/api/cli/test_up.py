@@ -169,12 +169,14 @@ class System:
 
 
 @pytest.fixture
-def system(tmp_path: Path, anvil: DevChain, aws_environment: None) -> Iterator[System]:
+def system(
+    tmp_path: Path, fresh_anvil: DevChain, aws_environment: None
+) -> Iterator[System]:
     port = free_port()
     with KMSEmulator() as kms:
         key = kms.create_key()
         networks, _ = prepared_networks(
-            tmp_path, anvil.url, kms.address(key), node_url=anvil.url
+            tmp_path, fresh_anvil.url, kms.address(key), node_url=fresh_anvil.url
         )
         environ = service_environ(
             tmp_path,

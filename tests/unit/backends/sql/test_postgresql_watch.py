@@ -85,7 +85,9 @@ def test_a_store_without_watches_does_not_listen(postgresql_url: str) -> None:
         assert _count(postgresql_url) == 0
 
 
-def test_the_topics_are_apart(postgresql_url: str, watching: SQLStore) -> None:
+def test_a_change_of_another_topic_ends_no_wait(
+    postgresql_url: str, watching: SQLStore
+) -> None:
     """A worker is not woken by its own steps, nor a caller by new refunds."""
     with (
         closing(open_ledger(postgresql_url)) as other,
@@ -140,7 +142,7 @@ def test_a_lost_connection_is_a_change(postgresql_url: str, watching: SQLStore) 
         assert _sees(watch, postgresql_url)
 
 
-def test_without_a_server(
+def test_a_server_that_is_down(
     postgresql: PostgreSQL, postgresql_url: str, watching: SQLStore
 ) -> None:
     """R29: waits are short, so that callers get the error; then it works again."""

@@ -95,7 +95,7 @@ def test_the_first_declaration_is_named() -> None:
 
 
 @pytest.mark.parametrize("sizes", [[1], [1, 3]])
-def test_its_id_proves_no_time(sizes: list[int]) -> None:
+def test_the_id_of_a_forged_record_proves_no_time(sizes: list[int]) -> None:
     """It makes no checkpoint overdue or late, and is not the newest record."""
     forged = Record("~", "")
     verdict = verified(OURS, declares(forged), forged, sizes=sizes)

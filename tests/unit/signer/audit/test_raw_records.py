@@ -24,7 +24,7 @@ from signer.audit.export_format import (
     record_line,
     record_lines,
 )
-from signer.audit.raw_records import PART, raw_lines
+from signer.audit.raw_records import PART_BYTES, raw_lines
 from signer.audit.verdict import Forgery
 from signer.audit.verify import verify
 from signer.errors import InvalidInputError
@@ -44,7 +44,9 @@ from tests.support.hostile_records import (
 ROOT = Path(__file__).resolve().parents[4]
 
 
-@pytest.mark.parametrize("size", [PART - 8 - 4, PART, 2 * PART - 12, 2 * PART + 1])
+@pytest.mark.parametrize(
+    "size", [PART_BYTES - 8 - 4, PART_BYTES, 2 * PART_BYTES - 12, 2 * PART_BYTES + 1]
+)
 @pytest.mark.parametrize("is_long_id", [False, True])
 def test_a_long_record(size: int, *, is_long_id: bool) -> None:
     """It has several lines, none of which is too long."""
@@ -85,7 +87,7 @@ def test_a_record_with_many_brackets() -> None:
 (RAW,) = chained(Record("au_0", "{}"))
 HEADER = header_line(ORIGIN)
 (RAW_LINE,) = raw_lines(RAW)
-PARTS = list(raw_lines(chained(Record("au_0", "x" * PART))[0]))
+PARTS = list(raw_lines(chained(Record("au_0", "x" * PART_BYTES))[0]))
 
 
 @pytest.mark.parametrize(
@@ -99,12 +101,12 @@ PARTS = list(raw_lines(chained(Record("au_0", "x" * PART))[0]))
         ([b'{"hash":"%s","raw":"AB==","sequence":1}\n' % (b"0" * 64)], 2),
         ([b'{"hash":"%s","raw":"\xc3\xa9","sequence":1}\n' % (b"0" * 64)], 2),
         ([b'{"part":""}\n'], 2),
-        ([b'{"part":"%s"}\n' % base64.b64encode(bytes(PART - 1))], 2),
+        ([b'{"part":"%s"}\n' % base64.b64encode(bytes(PART_BYTES - 1))], 2),
         ([PARTS[0], record_line(PLAIN)], 3),
         ([PARTS[0], b'{"hash":"%s","raw":"","sequence":1}\n' % (b"0" * 64)], 3),
     ],
 )
-def test_another_encoding(lines: list[bytes], line: int) -> None:
+def test_a_second_encoding_is_refused(lines: list[bytes], line: int) -> None:
     """Each record has one encoding: others are not lines of an export."""
     finding = verify([HEADER, *lines], VERIFIER).finding
 
@@ -149,7 +151,7 @@ def test_the_documented_program_reads_every_form(tmp_path: Path) -> None:
     """The program in ``docs/reference/audit.md`` computes the hashes of any record."""
     page = (ROOT / "docs" / "reference" / "audit.md").read_text(encoding="utf-8")
     (program,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    forged = [*HOSTILE[1:3], Record("~", "é" * PART), HOSTILE[-1]]
+    forged = [*HOSTILE[1:3], Record("~", "é" * PART_BYTES), HOSTILE[-1]]
     lines = exported(chained(OURS, *forged, LATER), [3])
     changed = [line.replace(b'"raw":"AAAA', b'"raw":"AAAB') for line in lines]
 

@@ -102,7 +102,7 @@ def _compared(found: Reconciliation) -> list[object]:
     ],
     ids=["id", "id with control characters", "space", "order"],
 )
-def test_another_form(tmp_path: Path, malformed: Record) -> None:
+def test_a_record_that_is_not_canonical(tmp_path: Path, malformed: Record) -> None:
     """A record whose id or body no process of the service writes is a finding."""
     found = _reconcile(tmp_path, *OURS[:1], malformed)
 

@@ -159,7 +159,7 @@ _TEXT = st.text(max_size=60) | st.lists(
 
 
 @given(st.sampled_from(["Signature", INPUT, "Content-Digest"]), _TEXT)
-def test_any_text_is_refused(name: str, value: str) -> None:
+def test_random_headers_are_refused(name: str, value: str) -> None:
     """Hostile headers are an error of the caller, and of no other kind."""
     with pytest.raises(RequestSignatureError):
         verified(ED25519.headers(BODY, "k", NOW) | {name: value})

@@ -34,6 +34,7 @@ from signer.refunds.service import (
     RefundService,
     Submission,
 )
+from signer.refunds.worker import Worker
 from tests.fixtures.ledger import forge
 from tests.support.devices import honest, planted, point, recording, signer_over
 from tests.support.ledgers import seal
@@ -58,6 +59,26 @@ def _requests(events: Sequence[Mapping[str, Any]]) -> list[tuple[Any, ...]]:
         )
         for event in events
     ]
+
+
+def _advancing(world: World, worker: Worker) -> Callable[[float], None]:
+    """Return a function that advances *worker* once, and then the clock."""
+
+    def work(seconds: float) -> None:
+        worker.advance()
+        world.clock.advance(seconds=seconds)
+
+    return work
+
+
+def _recording(world: World, waits: list[float]) -> Callable[[float], None]:
+    """Return a function that adds its argument to *waits* and advances the clock."""
+
+    def work(seconds: float) -> None:
+        waits.append(seconds)
+        world.clock.advance(seconds=seconds)
+
+    return work
 
 
 def test_a_refund_is_accepted_and_broadcast(world: World) -> None:
@@ -370,12 +391,7 @@ def test_a_step_that_waits_for_the_chain_ends_the_request(world: World) -> None:
         return refund
 
     worker = world.worker_with(altered(world.lifecycle, step=step))
-
-    def work(seconds: float) -> None:
-        worker.advance()
-        world.clock.advance(seconds=seconds)
-
-    submission = world.submit(service=_beside(world, work))
+    submission = world.submit(service=_beside(world, _advancing(world, worker)))
 
     assert steps == [submission.refund.id]
     assert submission.created
@@ -391,12 +407,7 @@ def test_a_worker_may_be_faster(world: World) -> None:
         return world.lifecycle.step(refund)  # Is stale.
 
     worker = world.worker_with(altered(world.lifecycle, step=step))
-
-    def work(seconds: float) -> None:
-        worker.advance()
-        world.clock.advance(seconds=seconds)
-
-    submission = world.submit(service=_beside(world, work))
+    submission = world.submit(service=_beside(world, _advancing(world, worker)))
 
     assert submission.created
     assert submission.refund.status is Status.RESERVED
@@ -428,11 +439,7 @@ def test_a_refund_that_cannot_be_postponed_is_reread(world: World) -> None:
         altered(world.lifecycle, postpone=StoreUnavailableError("gone"))
     )
 
-    def work(seconds: float) -> None:
-        worker.advance()
-        world.clock.advance(seconds=seconds)
-
-    submission = world.submit(service=_beside(world, work))
+    submission = world.submit(service=_beside(world, _advancing(world, worker)))
 
     assert submission.created
     assert submission.refund.status is Status.SIGNED
@@ -461,13 +468,8 @@ def test_a_request_waits_three_seconds_for_the_worker(world: World) -> None:
 
 def test_requests_do_not_wait_for_workers_that_are_silent(world: World) -> None:
     """After one request waited in vain, the next ones are answered at once for 10 s."""
-    waits = []
-
-    def work(seconds: float) -> None:
-        waits.append(seconds)
-        world.clock.advance(seconds=seconds)
-
-    service = _beside(world, work)
+    waits: list[float] = []
+    service = _beside(world, _recording(world, waits))
     refunds = [world.accepted() for _ in range(4)]
     for refund in refunds[:3]:
         service.await_broadcast(refund)
@@ -500,13 +502,8 @@ def test_cancellations_do_not_wait_for_workers_that_are_silent(world: World) -> 
 
 def test_a_refund_that_was_tried_before_shows_no_silence(world: World) -> None:
     """A repeated request for a sent refund must not end the waiting of others."""
-    waits = []
-
-    def work(seconds: float) -> None:
-        waits.append(seconds)
-        world.clock.advance(seconds=seconds)
-
-    service = _beside(world, work)
+    waits: list[float] = []
+    service = _beside(world, _recording(world, waits))
     sent = world.broadcast()
 
     assert service.await_broadcast(sent) == sent

@@ -1,6 +1,7 @@
 """The worker: passes, claims, failures and wallet checks."""
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime, timedelta
@@ -436,16 +437,21 @@ def _waiting(world: World, wait: Callable[[float], bool]) -> Worker:
     return worker
 
 
-def test_a_worker_runs_until_it_is_stopped(world: World) -> None:
-    """It runs a pass every interval, and asks before each wait whether to stop."""
-    waits: list[float] = []
+def _recording(world: World, waits: list[float]) -> Callable[[float], bool]:
+    """Return a wait that adds its seconds to *waits* and ends without a change."""
 
     def wait(seconds: float) -> bool:
         waits.append(seconds)
         world.clock.advance(seconds=seconds)
         return False
 
-    worker = _waiting(world, wait)
+    return wait
+
+
+def test_a_worker_runs_until_it_is_stopped(world: World) -> None:
+    """It runs a pass every interval, and asks before each wait whether to stop."""
+    waits: list[float] = []
+    worker = _waiting(world, _recording(world, waits))
     worker.run(lambda: len(waits) == 3, 0.5)
 
     assert waits == [0.5, 0.5, 0.5]
@@ -464,13 +470,7 @@ def test_a_worker_that_is_stopped_ends_after_its_pass(world: World) -> None:
 def test_a_worker_is_stopped_while_it_waits(world: World) -> None:
     """It checks at least every second, however long its interval is."""
     waits: list[float] = []
-
-    def wait(seconds: float) -> bool:
-        waits.append(seconds)
-        world.clock.advance(seconds=seconds)
-        return False
-
-    worker = _waiting(world, wait)
+    worker = _waiting(world, _recording(world, waits))
     worker.run(lambda: len(waits) == 2, 3600)
 
     assert waits == [1, 1]
@@ -803,3 +803,33 @@ def test_more_failing_cancellations_than_a_batch(world: World) -> None:
 
     assert tried == [refund.id for refund in refunds]
     assert _statuses(world, refunds[200:]) == [Status.CANCELLED] * 50
+
+
+def test_a_ledger_that_fails_between_claims_is_not_asked_again_at_once(
+    world: World,
+) -> None:
+    """A full claim means that more refunds are due, unless the next one fails."""
+    refunds = [world.accepted() for _ in range(12)]
+    world.clock.now += HOLD
+    store, claims = world.store, []
+
+    def claim(now: datetime, until: datetime, limit: int) -> Sequence[Refund]:
+        claims.append(limit)
+        if len(claims) > 1:
+            raise StoreUnavailableError("gone")
+        return store.claim(now, until, limit)
+
+    waits: list[float] = []
+
+    def wait(seconds: float) -> bool:
+        waits.append(seconds)
+        world.clock.advance(seconds=seconds)
+        return True
+
+    world.store = altered(store, claim=claim)
+    worker = _waiting(world, wait)
+    worker.run(lambda: len(waits) > 1, interval=5)
+
+    assert len(waits) == 2
+    assert len(claims) < 10
+    assert Counter(_statuses(world, refunds))[Status.BROADCAST] == 10
