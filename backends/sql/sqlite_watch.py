@@ -16,7 +16,7 @@ UNREADABLE_SECONDS = 0.2
 """The longest wait while the file cannot be read."""
 
 # In seconds.
-_FIRST_PAUSE = 0.0002
+_FIRST_PAUSE = 0.0001
 _LONGEST_PAUSE = 0.005
 _GROWTH = 1.02  # So a pause adds about 2 % to the time that has passed.
 

@@ -33,11 +33,7 @@ from signer.ports import Clock, Store
 from signer.refunds.attempts import Attempts
 from signer.refunds.fee_monitor import FeeMonitor
 from signer.refunds.gas import bound_gas, estimate_gas
-from signer.refunds.nonces import (
-    NonceManager,
-    describe_earlier_payment,
-    require_unblocked,
-)
+from signer.refunds.nonces import NonceManager, describe_earlier_payment
 from signer.refunds.pending_transactions import PendingTransactions, broadcast
 from signer.refunds.policy import find_violation
 from signer.refunds.signed_requests import SignedRequests
@@ -192,8 +188,6 @@ class Lifecycle:
             return adopted or self._transitions.move(
                 refund, Status.REFUSED, **objection
             )
-        # Before anything is asked of a node: the tenant may have a long queue.
-        require_unblocked(self._store, refund.tenant)
         active = self._nonces.select_key(refund)
         sender = active.key.address
         counted = self._nonces.check_against_chain(chain, sender)

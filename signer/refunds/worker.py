@@ -15,6 +15,7 @@ from signer.errors import (
     NotFoundError,
     StaleStateError,
     StoreError,
+    TenantBlockedError,
 )
 from signer.keys.keyring import KeyRing
 from signer.keys.proof import KeyProof
@@ -196,11 +197,11 @@ class Worker:
         """
         Take steps of a claimed *refund* until it waits; return how many.
 
-        Refunds that need a network or key address in *failing* are postponed untried.
+        Refunds of a network, key address or tenant in *failing* are postponed untried.
         """
         steps = 0
         try:
-            for needed in (refund.network, self._sender(refund)):
+            for needed in (refund.network, self._sender(refund), _owner(refund)):
                 if needed in failing:
                     self._postpone(refund, failing[needed])
                     return 0
@@ -220,9 +221,11 @@ class Worker:
         return steps
 
     def _find_cause(self, refund: Refund, error: HotWalletError) -> Iterable[str]:
-        """Return the network or key address that would fail for other refunds too."""
+        """Return the network, address or tenant that fails for other refunds too."""
         if isinstance(error, ChainUnavailableError):
             return (refund.network,)
+        if isinstance(error, TenantBlockedError):
+            return (_owner(refund),)  # It may have a long queue.
         # A missing or unusable key does not mean that the device fails.  Nor does a
         # failing device of one key mean that of another: they may be in two regions.
         is_key_error = isinstance(error, KeyNotFoundError | KeyUnusableError)
@@ -250,3 +253,8 @@ class Worker:
         except StoreError as e:
             # Other workers can claim it when the claim expires.
             self._log.warning("refund-held", refund_id=refund.id, code=e.code)
+
+
+def _owner(refund: Refund) -> str:
+    """Return a text that is no name of a network and no address: they have no space."""
+    return f"tenant {refund.tenant}"

@@ -10,7 +10,6 @@ import pytest
 from signer.audit.log import AuditLog
 from signer.config.tenants import Tenant, TenantRegistry
 from signer.errors import (
-    ChainUnavailableError,
     ConflictError,
     IdempotencyMismatchError,
     InvalidInputError,
@@ -178,15 +177,20 @@ def test_a_request_to_cancel_outlives_a_block(world: World) -> None:
     assert world.chain.broadcasts == []
 
 
-def test_the_queue_of_a_blocked_tenant_costs_no_call_of_a_node(world: World) -> None:
+def test_the_queue_of_a_blocked_tenant_costs_the_calls_of_one_refund(
+    world: World,
+) -> None:
     """It must not keep the worker from the refunds of others."""
-    refund = world.accepted()
+    queue = [world.accepted() for _ in range(5)]
     _admin(world).block("gateway", ALICE)
-    for method in ("pending_count", "estimate_gas", "fees"):
-        world.chain.fail(method, ChainUnavailableError("asked"))
+    before = world.chain.calls["estimate_gas"]
 
-    with pytest.raises(TenantBlockedError):
-        world.lifecycle.step(refund)
+    world.work()
+
+    assert world.chain.calls["estimate_gas"] == before + 1
+    waiting = [world.stored(refund) for refund in queue]
+    assert {refund.blocked_by for refund in waiting} == {"tenant-blocked"}
+    assert {refund.status for refund in waiting} == {Status.QUEUED}
 
 
 def test_a_block_during_the_reservation(world: World) -> None:
