@@ -150,6 +150,7 @@ def _may_reserve() -> tuple[Any, ...]:
         ~is_stopped(chain_id),
         ~is_blocked(tenant),
         ~paid,
+        refunds.c.cancel_requested_at.is_(None),
         not_behind,
         ~signed,
     )

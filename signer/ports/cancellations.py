@@ -12,8 +12,8 @@ class Cancellations(Protocol):
     """
     The requests to cancel queued refunds.
 
-    A request changes neither the version nor the due time, so it disturbs no worker.
-    If a worker reserves the refund's nonce first, the request has no effect.
+    A request changes neither the version nor the due time.  Once it is stored, the
+    refund gets no nonce: ``Store.reserve`` fails, also if the worker read it before.
     """
 
     def request_cancellation(

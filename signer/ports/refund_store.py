@@ -165,9 +165,9 @@ class Store(StopStore, TenantBlocks, Cancellations, Watches, Protocol):
             LimitReachedError: The refund would exceed one of the limits.
             SigningStoppedError, TenantBlockedError: An operator forbids it.
             RowNotAuthenticError: Another program changed a stop or a block.
-            StaleStateError: A recorded transaction already paid the refund; the wallet
-                is paused or was never opened; *counted* is ahead of the ledger; or
-                signing was stopped meanwhile.
+            StaleStateError: A recorded transaction already paid the refund; the tenant
+                asked to cancel it; the wallet is paused or was never opened; *counted*
+                is ahead of the ledger; or signing was stopped meanwhile.
             ValueError: The refund is not queued, or *sender* is not an EIP-55 address,
                 which would give one wallet two names; a programming error.
         """

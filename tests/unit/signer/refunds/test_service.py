@@ -685,8 +685,8 @@ def test_a_cancellation_that_comes_late_changes_nothing(world: World) -> None:
     assert (reserved.status, reserved.cancel_requested_at) == (Status.RESERVED, None)
 
 
-def test_a_refund_that_is_just_being_reserved_is_paid(world: World) -> None:
-    """A request between the worker's read and its reservation comes late (R26)."""
+def test_a_request_during_the_reservation_comes_first(world: World) -> None:
+    """A worker that read the refund before gives it no nonce, and cancels it (R26)."""
     refund = world.accepted()
 
     def pending_count(address: str) -> int:
@@ -695,29 +695,12 @@ def test_a_refund_that_is_just_being_reserved_is_paid(world: World) -> None:
         return world.chain.pending_count(address)
 
     world.client = altered(world.chain, pending_count=pending_count)
-    process = world.lifecycle
-    for status in (Status.RESERVED, Status.SIGNED, Status.BROADCAST):
-        refund = process.step(refund)
-
-        stored = world.stored(refund)
-        assert (stored.status, stored.nonce) == (status, 0)
-        assert stored.cancel_requested_at == world.clock()
-    assert world.store.cancellation_requests(10) == ()
-    assert world.finish(refund)[0].status is Status.CONFIRMED
-
-
-def test_a_request_stays_in_force_until_the_refund_is_queued_again(
-    world: World,
-) -> None:
-    """A revocation takes its nonce away, and the worker cancels it (O8, R26)."""
-    refund = world.accepted()
-    world.service.request_cancellation("gateway", refund.id, ACTOR)
-    reserved = world.lifecycle.step(refund)  # As read before the request.
-    world.rotate(block=True)
-
+    with pytest.raises(StaleStateError):
+        world.lifecycle.step(refund)
+    waiting = world.stored(refund)
     world.worker.work()
 
-    assert (reserved.status, reserved.nonce) == (Status.RESERVED, 0)
+    assert (waiting.status, waiting.nonce) == (Status.QUEUED, None)
     assert world.stored(refund).status is Status.CANCELLED
     assert world.chain.broadcasts == []
 
