@@ -123,9 +123,17 @@ def test_a_stop_returns_the_status_of_a_process_that_fails(pair: Pair) -> None:
     assert status.result(30) == 4
 
 
+# The tests themselves may run under `nohup`, which ignores SIGHUP in all its children.
+_UP = """
+import os, signal, sys
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+os.execv(sys.executable, [sys.executable, "-m", "api.cli", "up"])
+"""
+
+
 def _up(environ: Mapping[str, str], **streams: object) -> "subprocess.Popen[bytes]":
     return subprocess.Popen(  # type: ignore[call-overload, no-any-return]
-        [sys.executable, "-m", "api.cli", "up"], cwd=ROOT, env=environ, **streams
+        [sys.executable, "-c", _UP], cwd=ROOT, env=environ, **streams
     )
 
 
