@@ -73,8 +73,8 @@ class Lifecycle:
         clock: Clock,
         *,
         audit: AuditLog,
+        tenants: TenantRegistry,
         alerts: Alerts | None = None,
-        tenants: TenantRegistry | None = None,
     ) -> None:
         self._store = store
         self._chains = chains
@@ -82,7 +82,7 @@ class Lifecycle:
         self._nonces = nonces
         self._clock = clock
         self._audit = audit
-        self._signed_requests = SignedRequests(store, tenants or TenantRegistry())
+        self._signed_requests = SignedRequests(store, tenants)
         self._transitions = Transitions(store, clock)
         self._fee_monitor = FeeMonitor(store, alerts or Alerts(clock=clock), clock)
         self._attempts = Attempts(store, transaction_signer, self._fee_monitor, clock)

@@ -119,7 +119,7 @@ class Worker:
     def advance(self) -> int:
         """Advance refunds that are due, and return the steps; raises ``StoreError``."""
         failing: dict[str, HotWalletError] = {}
-        steps, self._has_more = 0, False
+        steps = 0
         for taken in self._take():
             steps += sum(self._advance(refund, failing) for refund in taken)
             self._cancelling.update(r.id for r in taken if r.cancel_requested_at)

@@ -127,7 +127,13 @@ class Components:
         nonces = build.nonces(self.store, self.ring, clock, TenantRegistry())
         signer = build.transaction_signer(self.ring, clock)
         self.lifecycle = build.lifecycle(
-            self.store, self.chains, signer, nonces, clock, audit=audit
+            self.store,
+            self.chains,
+            signer,
+            nonces,
+            clock,
+            audit=audit,
+            tenants=TenantRegistry(),
         )
         self.audit = audit
         self.tracker = build.tracker(self.store, self.chains, clock, self.alarm)

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from signer import ports
-from signer.audit.log import AuditLog
 from signer.chain.chain import Chain
 from signer.errors import BroadcastRejectedError, StaleStateError
 from signer.keys.signer import Signer
@@ -81,8 +80,8 @@ class EarlyBroadcasts(Attempts):
 class EarlyBroadcastLifecycle(Lifecycle):
     """Uses ``EarlyBroadcasts``."""
 
-    def __init__(self, *components: Any, audit: AuditLog) -> None:
-        super().__init__(*components, audit=audit)
+    def __init__(self, *components: Any, **named: Any) -> None:
+        super().__init__(*components, **named)
         store, _, transaction_signer, _, clock = components
         self._attempts = EarlyBroadcasts(
             store, transaction_signer, self._fee_monitor, clock

@@ -1,7 +1,7 @@
 """Records, chains and exports for tests."""
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Any
@@ -106,3 +106,16 @@ def overruled(url: str, *statements: str) -> None:
         file.execute(statement)
     file.commit()
     file.close()
+
+
+def of_refunds(events: Sequence[Mapping[str, Any]]) -> list[tuple[Any, ...]]:
+    """Return event, actor, request and refund of audit *events*."""
+    return [
+        (
+            event["event"],
+            event["actor"],
+            event["request_id"],
+            event["details"]["refund_id"],
+        )
+        for event in events
+    ]

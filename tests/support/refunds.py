@@ -1,6 +1,6 @@
 """Refunds on a scripted chain: the whole service in one process, with a fake clock."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -23,7 +23,7 @@ from signer.keys.retirement import KeyRetirement
 from signer.keys.signer import Signer
 from signer.model.audit_record import Actor, Operation, Record
 from signer.model.key import Key, find_key
-from signer.model.refund import HOLD, Refund, RefundRequest, SignedTransaction
+from signer.model.refund import HOLD, Refund, RefundRequest, SignedTransaction, Status
 from signer.model.wallet import Wallet
 from signer.ports import ChainClient, Ledger, Topic, Watch
 from signer.refunds.automatic_stop import AutomaticStop
@@ -287,6 +287,23 @@ class World:
             alarm=self.row_alarm,
             timer=self._timer,
         )
+
+    def statuses(self, refunds: Sequence[Refund]) -> list[Status]:
+        """Return the status of each of *refunds* as the store has it."""
+        return [self.stored(refund).status for refund in refunds]
+
+    def waiting_worker(self, wait: Callable[[float], object]) -> Worker:
+        """Return a worker on this clock that calls *wait* between its passes."""
+        self.store = watched(self.store, wait)
+        worker = self.worker
+        worker._timer = self._timer
+        return worker
+
+    def service_beside(self, work: Callable[[float], object]) -> RefundService:
+        """Return a service; each wait calls *work* with its seconds."""
+        service = self.service
+        service._store = watched(self.store, work)
+        return service
 
     def submit(
         self,

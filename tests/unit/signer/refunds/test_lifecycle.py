@@ -521,7 +521,13 @@ def test_a_signature_that_cannot_be_recorded_is_logged(world: World) -> None:
     nonces = NonceManager(world.store, ring, world.clock, world.tenants)
     transaction_signer = TransactionSigner(ring, world.clock)
     process = Lifecycle(
-        broken, world.chains, transaction_signer, nonces, world.clock, audit=audit
+        broken,
+        world.chains,
+        transaction_signer,
+        nonces,
+        world.clock,
+        audit=audit,
+        tenants=world.tenants,
     )
 
     with capture_logs() as logs, pytest.raises(StoreUnavailableError):

@@ -1,11 +1,10 @@
 """Submitting, waiting for, cancelling and listing refunds."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
 from threading import Barrier
-from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
@@ -21,44 +20,19 @@ from signer.errors import (
     InvalidInputError,
     NotFoundError,
     PolicyViolationError,
-    RowNotAuthenticError,
-    StaleStateError,
     StoreUnavailableError,
 )
 from signer.model.refund import Refund, RefundRequest, Status
-from signer.ports import Ledger
 from signer.refunds.service import (
     ANSWER_TIMEOUT,
     SILENCE_SECONDS,
     WORKER_SECONDS,
-    RefundService,
     Submission,
 )
 from signer.refunds.worker import Worker
-from tests.fixtures.ledger import forge
+from tests.support.audit import of_refunds
 from tests.support.devices import honest, planted, point, recording, signer_over
-from tests.support.ledgers import seal
-from tests.support.refunds import ACTOR, KEY, REQUEST, World, altered, watched
-
-
-def _beside(world: World, work: Callable[[float], object]) -> RefundService:
-    """Return a service; each wait calls *work* with its seconds, as a worker would."""
-    service = world.service
-    service._store = watched(world.store, work)
-    return service
-
-
-def _requests(events: Sequence[Mapping[str, Any]]) -> list[tuple[Any, ...]]:
-    """Return event, actor, request and refund of audit *events*."""
-    return [
-        (
-            event["event"],
-            event["actor"],
-            event["request_id"],
-            event["details"]["refund_id"],
-        )
-        for event in events
-    ]
+from tests.support.refunds import ACTOR, KEY, REQUEST, World, altered
 
 
 def _advancing(world: World, worker: Worker) -> Callable[[float], None]:
@@ -103,7 +77,7 @@ def test_the_audit_log_names_client_and_request(world: World) -> None:
 
     refund = world.submit(service=service).refund
 
-    assert _requests(events) == [
+    assert of_refunds(events) == [
         ("refund-accept-succeeded", "token:gateway", "req-1", refund.id)
     ]
     (accepted,) = events
@@ -327,7 +301,7 @@ def test_a_request_waits_until_its_refund_is_sent(
         world.clock.advance(milliseconds=500)
         world.step(world.stored(refund))
 
-    sent = _beside(world, work).await_broadcast(refund)
+    sent = world.service_beside(work).await_broadcast(refund)
 
     assert sent == world.stored(refund)
     assert sent.status is Status.BROADCAST
@@ -348,7 +322,7 @@ def test_a_request_does_not_wait_for_a_retry(world: World, code: str) -> None:
         waits.append(seconds)
         world.lifecycle.postpone(world.stored(refund), error)
 
-    tried = _beside(world, work).await_broadcast(refund)
+    tried = world.service_beside(work).await_broadcast(refund)
 
     assert len(waits) == 1
     assert tried == world.stored(refund)
@@ -379,7 +353,7 @@ def test_a_refund_that_was_sent_before_the_wait_is_returned_at_once(
     def work(_: float) -> None:
         pytest.fail("it waited")
 
-    assert _beside(world, work).await_broadcast(accepted) == sent
+    assert world.service_beside(work).await_broadcast(accepted) == sent
 
 
 def test_a_step_that_waits_for_the_chain_ends_the_request(world: World) -> None:
@@ -391,7 +365,7 @@ def test_a_step_that_waits_for_the_chain_ends_the_request(world: World) -> None:
         return refund
 
     worker = world.worker_with(altered(world.lifecycle, step=step))
-    submission = world.submit(service=_beside(world, _advancing(world, worker)))
+    submission = world.submit(service=world.service_beside(_advancing(world, worker)))
 
     assert steps == [submission.refund.id]
     assert submission.created
@@ -407,7 +381,7 @@ def test_a_worker_may_be_faster(world: World) -> None:
         return world.lifecycle.step(refund)  # Is stale.
 
     worker = world.worker_with(altered(world.lifecycle, step=step))
-    submission = world.submit(service=_beside(world, _advancing(world, worker)))
+    submission = world.submit(service=world.service_beside(_advancing(world, worker)))
 
     assert submission.created
     assert submission.refund.status is Status.RESERVED
@@ -416,7 +390,7 @@ def test_a_worker_may_be_faster(world: World) -> None:
 
 def test_a_ledger_that_fails_after_acceptance_is_not_an_error(world: World) -> None:
     """The response has the last known state: accepted."""
-    service = _beside(world, lambda seconds: world.clock.advance(seconds=seconds))
+    service = world.service_beside(lambda seconds: world.clock.advance(seconds=seconds))
     service._store = altered(service._store, get=StoreUnavailableError("gone"))
 
     submission = world.submit(service=service)
@@ -426,7 +400,7 @@ def test_a_ledger_that_fails_after_acceptance_is_not_an_error(world: World) -> N
 
 def test_a_refund_that_disappeared_keeps_its_last_state(world: World) -> None:
     """Also a ledger that is restored meanwhile is not an error."""
-    service = _beside(world, lambda seconds: world.clock.advance(seconds=seconds))
+    service = world.service_beside(lambda seconds: world.clock.advance(seconds=seconds))
     service._store = altered(service._store, get=lambda refund_id: None)
 
     assert world.submit(service=service).refund.status is Status.QUEUED
@@ -439,7 +413,7 @@ def test_a_refund_that_cannot_be_postponed_is_reread(world: World) -> None:
         altered(world.lifecycle, postpone=StoreUnavailableError("gone"))
     )
 
-    submission = world.submit(service=_beside(world, _advancing(world, worker)))
+    submission = world.submit(service=world.service_beside(_advancing(world, worker)))
 
     assert submission.created
     assert submission.refund.status is Status.SIGNED
@@ -455,7 +429,7 @@ def test_a_request_waits_three_seconds_for_the_worker(world: World) -> None:
         waits.append(seconds)
         world.clock.advance(seconds=1)
 
-    submission = world.submit(service=_beside(world, work))
+    submission = world.submit(service=world.service_beside(work))
 
     refund = submission.refund
     assert waits == [3, 2, 1]
@@ -469,7 +443,7 @@ def test_a_request_waits_three_seconds_for_the_worker(world: World) -> None:
 def test_requests_do_not_wait_for_workers_that_are_silent(world: World) -> None:
     """After one request waited in vain, the next ones are answered at once for 10 s."""
     waits: list[float] = []
-    service = _beside(world, _recording(world, waits))
+    service = world.service_beside(_recording(world, waits))
     refunds = [world.accepted() for _ in range(4)]
     for refund in refunds[:3]:
         service.await_broadcast(refund)
@@ -488,7 +462,7 @@ def test_cancellations_do_not_wait_for_workers_that_are_silent(world: World) -> 
         waits.append(seconds)
         world.clock.advance(seconds=seconds)
 
-    service = _beside(world, work)
+    service = world.service_beside(work)
     refunds = [world.accepted() for _ in range(3)]
     for refund in refunds:
         asked = service.request_cancellation("gateway", refund.id, ACTOR)
@@ -503,7 +477,7 @@ def test_cancellations_do_not_wait_for_workers_that_are_silent(world: World) -> 
 def test_a_refund_that_was_tried_before_shows_no_silence(world: World) -> None:
     """A repeated request for a sent refund must not end the waiting of others."""
     waits: list[float] = []
-    service = _beside(world, _recording(world, waits))
+    service = world.service_beside(_recording(world, waits))
     sent = world.broadcast()
 
     assert service.await_broadcast(sent) == sent
@@ -533,7 +507,7 @@ def test_waiting_ends_when_the_refund_is_final(world: World) -> None:
             world.mine_deep()
             world.confirmation_tracker.track()
 
-    confirmed = _beside(world, work).wait(refund, 10)
+    confirmed = world.service_beside(work).wait(refund, 10)
 
     assert confirmed == world.stored(refund)
     assert confirmed.status is Status.CONFIRMED
@@ -547,7 +521,7 @@ def test_waiting_ends_after_the_requested_time(
     """After 20 s at most, the refund is returned as it is."""
     refund = world.submit().refund
     begun = world.clock()
-    service = _beside(world, lambda seconds: world.clock.advance(seconds=seconds))
+    service = world.service_beside(lambda seconds: world.clock.advance(seconds=seconds))
 
     assert service.wait(refund, seconds) == refund
     assert world.clock() - begun == timedelta(seconds=waited)
@@ -567,206 +541,13 @@ def test_waiting_survives_an_unreachable_ledger(world: World) -> None:
         world.clock.advance(milliseconds=200)
         world.settle()
 
-    service = _beside(world, work)
+    service = world.service_beside(work)
     service._store = altered(service._store, get=get)
 
     assert service.wait(refund, 1).status is Status.CONFIRMED
     assert gone == []
     gone += [StoreUnavailableError("gone")] * 9
     assert service.wait(refund, 1) == refund
-
-
-def test_a_queued_refund_can_be_cancelled(world: World) -> None:
-    """No nonce was used; cancelling again is safe (R26)."""
-    refund = world.accepted()
-    begun = world.clock()
-
-    with capture_logs() as logs:
-        cancelled = world.cancel(refund)
-        again = world.cancel(refund)
-
-    assert cancelled == again == world.stored(refund)
-    assert cancelled.status is Status.CANCELLED
-    assert cancelled.cancel_requested_at == begun
-    assert world.clock() == begun  # The worker took it at once.
-    assert [(entry["event"], entry["status"]) for entry in logs] == [
-        ("refund-ended", "cancelled")
-    ]
-    assert world.work() == 0
-    assert world.chain.broadcasts == []
-
-
-def test_a_request_to_cancel_moves_nothing_by_itself(world: World) -> None:
-    """It is a mark that a worker reads; the first one stays (R26)."""
-    refund = world.accepted()
-    audit, events = recording()
-    service = world.service
-    service._audit = audit
-
-    for _ in range(2):
-        assert service.request_cancellation("gateway", refund.id, ACTOR).id == refund.id
-        world.clock.advance(seconds=1)
-
-    requested_at = world.clock() - timedelta(seconds=2)
-    assert world.stored(refund) == replace(refund, cancel_requested_at=requested_at)
-    assert _requests(events) == [
-        ("refund-cancel-requested", ACTOR.name, ACTOR.request_id, refund.id)
-    ]
-    assert dict(world.chain.calls) == {}
-
-
-def test_a_request_to_cancel_is_in_the_ledger(world: World) -> None:
-    """The records of caller and worker are sealed with what they changed (R26)."""
-    refund = world.accepted()
-    world.cancel(refund)
-    seal(world.store)
-
-    records = [each.record.fields for each in world.store.sealed(0, 1000)]
-    of_refund = [each for each in records if each["operation"] == "refund"]
-    assert _requests(of_refund) == [
-        ("refund-cancel-requested", ACTOR.name, ACTOR.request_id, refund.id),
-        ("refund-cancel-succeeded", "worker", None, refund.id),
-    ]
-
-
-def test_waiting_for_a_cancellation_ends_after_three_seconds(world: World) -> None:
-    """Without a worker, the refund stays queued, and the request is kept (R26)."""
-    refund = world.accepted()
-    begun = world.clock()
-    service = _beside(world, lambda _: world.clock.advance(seconds=1))
-
-    asked = service.request_cancellation("gateway", refund.id, ACTOR)
-    waiting = service.await_cancellation(asked)
-
-    assert (waiting.status, waiting.cancel_requested_at) == (Status.QUEUED, begun)
-    assert world.clock() - begun == timedelta(seconds=WORKER_SECONDS)
-    world.worker.work()
-    assert world.stored(refund).status is Status.CANCELLED
-
-
-@pytest.mark.parametrize("steps", [1, 2, 3, 4])
-def test_a_refund_with_a_nonce_cannot_be_cancelled(world: World, steps: int) -> None:
-    """It stays as it is, whether it is reserved, signed, sent or paid (R26)."""
-    refund = world.step(world.accepted(), times=min(steps, 3))
-    if steps == 4:
-        world.settle()
-    before = world.stored(refund)
-    audit, events = recording()
-    service = _beside(world, lambda _: pytest.fail("it waited"))
-    service._audit = audit
-
-    asked = service.request_cancellation("gateway", refund.id, ACTOR)
-
-    assert service.await_cancellation(asked) == asked == before
-    assert world.stored(refund) == before
-    assert world.store.cancellation_requests(10) == ()
-    assert events == []
-
-
-def test_a_cancellation_that_comes_late_changes_nothing(world: World) -> None:
-    """A reservation between its read and its write wins (R26)."""
-    refund = world.accepted()
-    audit, events = recording()
-    service = world.service
-    service._audit = audit
-
-    def get(refund_id: str) -> Refund | None:
-        world.step(refund)
-        return refund
-
-    service._store = altered(world.store, get=get)
-
-    asked = service.request_cancellation("gateway", refund.id, ACTOR)
-
-    assert asked == refund
-    assert events == []
-    reserved = world.stored(refund)
-    assert world.service.await_cancellation(asked) == reserved
-    assert (reserved.status, reserved.cancel_requested_at) == (Status.RESERVED, None)
-
-
-def test_a_request_during_the_reservation_comes_first(world: World) -> None:
-    """A worker that read the refund before gives it no nonce, and cancels it (R26)."""
-    refund = world.accepted()
-
-    def pending_count(address: str) -> int:
-        if world.stored(refund).cancel_requested_at is None:
-            world.service.request_cancellation("gateway", refund.id, ACTOR)
-        return world.chain.pending_count(address)
-
-    world.client = altered(world.chain, pending_count=pending_count)
-    with pytest.raises(StaleStateError):
-        world.lifecycle.step(refund)
-    waiting = world.stored(refund)
-    world.worker.work()
-
-    assert (waiting.status, waiting.nonce) == (Status.QUEUED, None)
-    assert world.stored(refund).status is Status.CANCELLED
-    assert world.chain.broadcasts == []
-
-
-def test_a_lost_payment_cannot_be_cancelled(
-    world: World, empty: Callable[[], Ledger]
-) -> None:
-    """The client gets that it is paid, and does not pay it elsewhere (R24, R26)."""
-    world.submit()
-    world.mine_deep()
-    world.store = empty()
-    again = world.accepted(reference=REQUEST.reference)
-
-    waiting = world.cancel(again)
-    world.reconcile()
-    world.worker.work()
-    paid = world.cancel(again)
-
-    assert (waiting.status, waiting.blocked_by) == (Status.QUEUED, "wallet-paused")
-    assert paid.status is Status.MINED
-    assert world.stored(again) == paid
-    assert len(world.chain.broadcasts) == 1
-
-
-def test_an_unreachable_chain_cancels_nothing(world: World) -> None:
-    """It is unknown whether the refund is paid; the worker tries again (R26)."""
-    refund = world.accepted()
-    world.chain.fail("pending_count", ChainUnavailableError("gone"))
-
-    waiting = world.cancel(refund)
-
-    assert (waiting.status, waiting.nonce) == (Status.QUEUED, None)
-    assert (waiting.blocked_by, waiting.attempts) == ("chain-unavailable", 1)
-    world.worker.work()
-    assert world.stored(refund).status is Status.CANCELLED
-    assert world.chain.broadcasts == []
-
-
-def test_a_reservation_that_comes_late_sends_nothing(world: World) -> None:
-    """A cancellation between the worker's read and its reservation wins (R26)."""
-    refund = world.accepted()
-    world.cancel(refund)
-
-    with pytest.raises(StaleStateError):
-        world.step(refund)
-    assert world.stored(refund).nonce is None
-    assert world.step(world.accepted()).nonce == 0
-
-
-def test_what_the_networks_file_does_not_allow_can_be_cancelled(world: World) -> None:
-    """It would wait for the file without end, and a cancellation pays nothing (R26)."""
-    refund = world.accepted()
-    world.change_token(max_amount="1")
-
-    assert world.cancel(refund).status is Status.CANCELLED
-
-
-def test_a_changed_refund_cannot_be_cancelled(world: World) -> None:
-    """Its record would name what another program wrote (T8)."""
-    refund = world.accepted()
-    forge(world.store, "DROP TRIGGER refunds_keep")
-    forge(world.store, "UPDATE refunds SET amount = 1")
-
-    with pytest.raises(RowNotAuthenticError):
-        world.service.request_cancellation("gateway", refund.id, ACTOR)
-    assert world.store.cancellation_requests(10) == ()
 
 
 def test_a_refund_exists_for_its_client_only(world: World) -> None:

@@ -1,0 +1,162 @@
+"""The worker cancels refunds that their tenant asked to cancel."""
+
+from datetime import timedelta
+
+from structlog.testing import capture_logs
+
+from signer.chain.chain import Chain
+from signer.errors import (
+    ChainUnavailableError,
+)
+from signer.model.refund import HOLD, Refund, Status
+from tests.support.devices import recording
+from tests.support.refunds import (
+    ACTOR,
+    World,
+    altered,
+)
+
+
+def _asked(world: World, refund: Refund) -> Refund:
+    """Return *refund* after a request to cancel it."""
+    world.service.request_cancellation("gateway", refund.id, ACTOR)
+    return world.stored(refund)
+
+
+def test_a_request_to_cancel_precedes_the_queue(world: World) -> None:
+    """A refund that is due is cancelled and not sent (R26)."""
+    refunds = [world.accepted() for _ in range(3)]
+    _asked(world, refunds[2])
+
+    assert world.worker.work() == 7
+    assert world.statuses(refunds) == [
+        Status.BROADCAST,
+        Status.BROADCAST,
+        Status.CANCELLED,
+    ]
+
+
+def test_a_refund_that_is_not_due_is_cancelled(world: World) -> None:
+    """It does not wait for its retry, nor for the claim of a dead worker (R26)."""
+    late, held = world.accepted(), world.accepted()
+    world.lifecycle.postpone(late, ChainUnavailableError("gone"))
+    world.store.claim(world.clock(), world.clock() + HOLD, 10)
+    for refund in (late, held):
+        _asked(world, refund)
+
+    assert world.worker.advance() == 2
+    assert world.statuses([late, held]) == [Status.CANCELLED] * 2
+
+
+def test_two_workers_cancel_once(world: World) -> None:
+    """The second one's step is stale, and only one record is written (R6, R26)."""
+    refund = _asked(world, world.accepted())
+    lifecycle = world.lifecycle
+    lifecycle._audit, events = recording()
+
+    def step(each: Refund) -> Refund:
+        world.worker.advance()
+        return lifecycle.step(each)
+
+    with capture_logs() as logs:
+        steps = world.worker_with(altered(lifecycle, step=step)).advance()
+
+    assert steps == 0
+    assert [entry["event"] for entry in logs] == ["refund-ended"]
+    assert events == []
+    assert world.statuses([refund]) == [Status.CANCELLED]
+
+
+def test_a_failing_cancellation_is_tried_once_a_pass(world: World) -> None:
+    """It is postponed like other steps, and a wake-up does not try it again (R26)."""
+    refund = _asked(world, world.accepted())
+    errors = [ChainUnavailableError("gone")] * 100
+    world.chain.fail("pending_count", *errors)
+    worker = world.worker
+    worker._passes = 1  # No pass checks wallets, which asks the chain as well.
+
+    tried = []
+    for _ in range(3):
+        with capture_logs() as logs:
+            steps = worker.work() + worker.advance() + worker.advance()
+        assert steps == 0
+        tried.append(world.chain.calls["pending_count"])
+        assert [(entry["event"], entry["code"]) for entry in logs] == [
+            ("refund-delayed", "chain-unavailable")
+        ]
+
+    waiting = world.stored(refund)
+    assert tried == [1, 2, 3]
+    assert (waiting.status, waiting.blocked_by) == (Status.QUEUED, "chain-unavailable")
+    assert waiting.attempts == 3
+    assert waiting.due_at == world.clock() + timedelta(seconds=4)
+    assert waiting.cancel_requested_at == world.clock()
+
+
+def test_a_failing_cancellation_does_not_spin(world: World) -> None:
+    """Its own writes wake the worker up, which then has nothing to do (R26)."""
+    refund = _asked(world, world.accepted())
+    world.chain.fail("pending_count", *[ChainUnavailableError("gone")] * 100)
+    wakes: list[int] = []
+
+    def wait(seconds: float) -> bool:
+        wakes.append(world.stored(refund).version)
+        world.clock.advance(milliseconds=10)
+        return True
+
+    worker = world.waiting_worker(wait)
+    worker._passes = 1
+    with capture_logs():
+        worker.run(lambda: len(wakes) == 90, 0.9)
+
+    assert wakes == [1] * 90
+    assert world.chain.calls["pending_count"] == 1
+
+
+def test_failing_cancellations_do_not_hold_up_others(world: World) -> None:
+    """Those that fail in a pass are skipped until the next one (R26)."""
+    silent = [world.on_network("silent", world.accepted()) for _ in range(3)]
+    good = [world.accepted() for _ in range(2)]
+    unreachable = altered(world.chain, pending_count=ChainUnavailableError("gone"))
+    chains = {**world.chains, "silent": Chain(world.network, unreachable)}
+    lifecycle = world.lifecycle
+    lifecycle._chains = chains
+    for refund in (*silent, *good):
+        _asked(world, refund)
+    worker = world.worker_with(lifecycle, **chains)
+
+    with capture_logs() as logs:
+        assert worker.work() == 2
+
+    delayed = [entry["refund_id"] for entry in logs if "refund_id" in entry]
+    assert delayed[:3] == [refund.id for refund in silent]
+    assert world.statuses([*silent, *good]) == [
+        *[Status.QUEUED] * 3,
+        *[Status.CANCELLED] * 2,
+    ]
+
+
+def test_more_failing_cancellations_than_a_batch(world: World) -> None:
+    """The worker reads on after those that it tried in this pass (R26)."""
+    refunds = [_asked(world, world.accepted()) for _ in range(250)]
+    stuck = {refund.id for refund in refunds[:200]}
+    lifecycle = world.lifecycle
+    tried: list[str] = []
+
+    def step(refund: Refund) -> Refund:
+        tried.append(refund.id)
+        if refund.id in stuck:
+            raise ChainUnavailableError("gone")
+        return lifecycle.step(refund)
+
+    world.store = altered(world.store, claim=lambda *_: ())
+    worker = world.worker_with(altered(lifecycle, step=step))
+    # So that the outage of one is not that of all.
+    worker._find_cause = lambda refund, error: ()  # type: ignore[method-assign]
+    with capture_logs():
+        worker.work()
+        worker.advance()
+        worker.advance()
+
+    assert tried == [refund.id for refund in refunds]
+    assert world.statuses(refunds[200:]) == [Status.CANCELLED] * 50
