@@ -1,7 +1,7 @@
 """Bounds how many requests wait at the same time, because each one holds a thread."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 from api.http.slots import Slots
 from signer.config.tenants import TenantRegistry
@@ -24,15 +24,13 @@ class WaitingRequests:
         self._waiting_long = Slots(in_total)
         self._of_tenant = (in_total + 1) // 2
 
-    @contextmanager
-    def admit(self, tenant: str) -> Iterator[bool]:
+    def admit(self, tenant: str) -> AbstractContextManager[bool]:
         """
         Count a request of *tenant* while it waits for a worker, for up to 3 seconds.
 
         The value is whether it may wait.
         """
-        with self._waiting.taken(tenant) as may_wait:
-            yield may_wait
+        return self._waiting.taken(tenant)
 
     @contextmanager
     def admit_long(self, tenant: str) -> Iterator[bool]:
