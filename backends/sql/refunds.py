@@ -1,7 +1,6 @@
-"""The refunds of the ledger: accept, claim, reserve a nonce, save, read."""
+"""The refunds of the ledger: accept, claim, save, read."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -10,20 +9,23 @@ from sqlalchemy import Connection, Select
 from backends.sql import queries
 from backends.sql.database import Tables
 from backends.sql.inserts import insert_new
-from backends.sql.key_rows import KeyRows
 from backends.sql.schema import answers
 from backends.sql.statements import CLAIM, Step, Values, signed_values, values
 from backends.sql.urls import SQLITE
 from backends.sql.validation import (
-    is_address,
     is_storable,
     is_transaction_hash,
     require_new,
     require_page,
     require_step,
 )
-from backends.sql.write_path import apply_acceptance, apply_reservation, apply_step
-from signer.errors import KeyRotatedError, StaleStateError
+from backends.sql.write_path import (
+    all_or_each,
+    apply_acceptance,
+    apply_step,
+    apply_together,
+)
+from signer.errors import HotWalletError, StaleStateError
 from signer.model.audit_record import Record
 from signer.model.refund import (
     InFlight,
@@ -34,7 +36,7 @@ from signer.model.refund import (
     Status,
 )
 from signer.model.signed_request import SignedRequest
-from signer.model.spending_limits import NO_LIMITS, Limits
+from signer.ports import Change
 
 
 # Longer than any claim or delay lasts.
@@ -146,55 +148,33 @@ class RefundTables(Tables):
         )
         return tuple(Refund(*row) for row in rows)
 
-    def reserve(
-        self,
-        refund: Refund,
-        *,
-        sender: str,
-        key_id: str,
-        gas_limit: int,
-        counted: int,
-        at: datetime,
-        limits: Limits = NO_LIMITS,
-        intent: Record | None = None,
-    ) -> Refund:
-        if not is_address(sender):
-            raise ValueError("sender is not an address with an EIP-55 checksum")
-        self.require_authentic(refund)
-        after = refund.with_status(
-            Status.RESERVED, at, sender=sender, key_id=key_id, gas_limit=gas_limit
-        )
-        sweeps = refund.swept_from is not None
-        seen = {"counted": counted, "mark": refund.mark, "sweeps": sweeps}
-        params = {**self._values(refund, after, record=intent), **seen}
-        changed = apply_reservation(self._database, self._macs, refund, limits, params)
-        if changed is None:
-            self._require_active(refund, sender, key_id)
-            raise StaleStateError(f"refund {refund.id} or its wallet has changed")
-        return replace(after, nonce=changed.nonce, intent_recorded=intent is not None)
-
     def adopt(self, before: Refund, after: Refund) -> None:
         self.require_authentic(before)
         params = values(before, after)
         if apply_step(self._database, Step.ADOPT, params) is None:
-            raise StaleStateError(f"refund {before.id} was changed meanwhile")
+            raise _stale(before)
 
     def save(
         self,
         before: Refund,
         after: Refund,
         transaction: SignedTransaction | None = None,
-        outcome: Record | None = None,
+        record: Record | None = None,
     ) -> None:
-        require_step(before, after, transaction)
-        step = Step.SAVE if transaction is None else Step.RECORD
-        if transaction is None and after.status is before.status:
-            step = Step.POSTPONE
-        else:
-            self.require_authentic(before)
-        params = self._values(before, after, transaction, outcome)
-        if apply_step(self._database, step, params) is None:
-            raise StaleStateError(f"refund {before.id} was changed meanwhile")
+        self._save(Change(before, after, transaction, record))
+
+    def save_all(
+        self, changes: Sequence[Change]
+    ) -> Sequence[HotWalletError | None]:
+        def save(some: Sequence[Change]) -> Sequence[None]:
+            if len(some) == 1 and some[0].answer is None:
+                self._save(some[0])
+            else:
+                steps = [self._step(each) for each in some]
+                apply_together(self._database, steps)
+            return [None] * len(some)
+
+        return all_or_each(changes, save) if changes else ()
 
     def transactions(self, refund_id: str) -> Sequence[SignedTransaction]:
         rows = self._rows(queries.TRANSACTIONS, refund_id)
@@ -220,14 +200,22 @@ class RefundTables(Tables):
         rows = self._database.write(lambda c: c.execute(insert, params).all())
         return body if rows else self.answer(refund_id) or body
 
-    def _require_active(self, refund: Refund, sender: str, key_id: str) -> None:
-        active = self._database.run(lambda c: KeyRows(c, self._macs).active())
-        is_swept = refund.swept_from is not None
-        address = refund.recipient if is_swept else sender
-        if active is None or active.address != address:
-            raise KeyRotatedError("another key is active now")
-        if not is_swept and active.key_id != key_id:
-            raise KeyRotatedError("the active key was moved to its replica meanwhile")
+    def _save(self, change: Change) -> None:
+        step, params = self._step(change)
+        if apply_step(self._database, step, params) is None:
+            raise _stale(change.before)
+
+    def _step(self, change: Change) -> tuple[Step, Values]:
+        """Return the step that *change* is, and its parameters; raises as ``save``."""
+        before, after, transaction = change.before, change.after, change.transaction
+        require_step(before, after, transaction)
+        step = Step.SAVE if transaction is None else Step.RECORD
+        if transaction is None and after.status is before.status:
+            step = Step.POSTPONE
+        else:
+            self.require_authentic(before)
+        record, answer = change.record, change.answer
+        return step, self._values(before, after, transaction, record, answer)
 
     def _values(
         self,
@@ -235,14 +223,19 @@ class RefundTables(Tables):
         after: Refund,
         transaction: SignedTransaction | None = None,
         record: Record | None = None,
+        answer: str | None = None,
     ) -> Values:
         mac = None if record is None else self._macs.compute(record)
-        return values(before, after, transaction, record, mac)
+        return values(before, after, transaction, record, mac, answer)
 
     def _rows(self, statement: Select[Any], refund_id: str) -> Sequence[Any]:
         if not is_storable(refund_id):
             return ()
         return self._database.rows(statement, refund_id=refund_id)
+
+
+def _stale(refund: Refund) -> StaleStateError:
+    return StaleStateError(f"refund {refund.id} was changed meanwhile")
 
 
 def _in_flight(refund: Refund, tx_hashes: list[str]) -> InFlight:

@@ -6,6 +6,7 @@ PostgreSQL that is the server's clock.  On SQLite it is the clock of the one hos
 """
 
 from collections import defaultdict
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
@@ -58,9 +59,9 @@ def _recent(dialect: str) -> Select[Any]:
     clock = select(hour.label("current_hour")).subquery("clock")
     counts = and_(
         spendings.c.chain_id == bindparam("chain_id"),
-        spendings.c.token_address.in_([bindparam("token_address"), _GAS]),
-        spendings.c.tenant.in_([bindparam("tenant"), _ALL]),
-        spendings.c.recipient.in_([bindparam("recipient"), _ALL]),
+        spendings.c.token_address.in_(bindparam("tokens", expanding=True)),
+        spendings.c.tenant.in_(bindparam("tenants", expanding=True)),
+        spendings.c.recipient.in_(bindparam("recipients", expanding=True)),
         spendings.c.hour > clock.c.current_hour - _HOURS,
     )
     # The outer join returns the current hour even if nothing was counted.
@@ -86,65 +87,89 @@ _RECENT = {dialect: _recent(dialect) for dialect in INSERT}
 _UPSERT = {dialect: _upsert(dialect) for dialect in INSERT}
 
 
-def spend(
-    connection: Connection,
-    refund: Refund,
-    gas_limit: int,
-    limits: Limits,
-    hour: int | None,
-) -> None:
+class Spendings:
     """
-    Add the amount and the gas of *refund* to this hour, unless a limit is exceeded.
+    What the refunds of one chain have spent, while a transaction reserves more.
 
-    *hour* replaces the database's clock, in tests.
-
-    The caller holds the lock of the chain.  Amount and gas stay counted even if the
+    The caller holds the lock of the chain.  Amount and gas stay counted even if a
     refund is never mined, which errs on the safe side.  A replacement is not counted,
     since at most one transaction of a nonce is mined.  Later hours, in which the
     database's clock was wrong, count as well.
-
-    Raises:
-        LimitReachedError: The refund would exceed a limit.  The transaction must be
-            rolled back.
     """
-    dialect = connection.dialect.name
-    tenant, recipient, token = refund.tenant, refund.recipient, refund.token_address
-    parameters = {
-        "hour": hour,
-        "chain_id": refund.chain_id,
-        "token_address": token,
-        "tenant": tenant,
-        "recipient": recipient,
-    }
-    rows = connection.execute(_RECENT[dialect], parameters).all()
-    current = rows[0].current_hour
-    counts: dict[_Counter, dict[int, int]] = defaultdict(dict)
-    for _, *counter, counted_hour, amount in rows:
-        counts[_Counter(*counter)][counted_hour] = amount
-    added: dict[_Counter, int] = {}
-    for scope, bounds in ((_ALL, limits), (tenant, limits.tenant or NO_LIMITS)):
-        total, paid = _Counter(token, scope, _ALL), _Counter(token, scope, recipient)
-        gas = _Counter(_GAS, scope, _ALL)
-        spent = Spent(
-            hour=_since(current, counts[total]),
-            day=sum(counts[total].values()),
-            recipient=sum(counts[paid].values()),
-            gas=_since(current, counts[gas]),
-        )
-        reached = bounds.first_exceeded(refund.amount, gas_limit, spent)
-        if reached is not None:
-            owner = "" if scope == _ALL else "tenant's "
-            raise LimitReachedError(
-                f"the {owner}{reached} of {refund.token} is reached"
+
+    def __init__(
+        self, connection: Connection, refunds: Sequence[Refund], hour: int | None
+    ) -> None:
+        """
+        Read what counts for *refunds*, which are of one chain.
+
+        *hour* replaces the database's clock, in tests.
+        """
+        self._connection = connection
+        self._chain_id = refunds[0].chain_id
+        parameters = {
+            "hour": hour,
+            "chain_id": self._chain_id,
+            "tokens": [_GAS, *{refund.token_address for refund in refunds}],
+            "tenants": [_ALL, *{refund.tenant for refund in refunds}],
+            "recipients": [_ALL, *{refund.recipient for refund in refunds}],
+        }
+        recent = _RECENT[connection.dialect.name]
+        rows = connection.execute(recent, parameters).all()
+        self._hour: int = rows[0].current_hour
+        self._counts: dict[_Counter, dict[int, int]] = defaultdict(dict)
+        for _, *counter, counted_hour, amount in rows:
+            self._counts[_Counter(*counter)][counted_hour] = amount
+        self._added: dict[str, dict[_Counter, int]] = {}
+
+    def add(self, refund: Refund, gas_limit: int, limits: Limits) -> None:
+        """
+        Count the amount and the gas of *refund* in this hour.
+
+        Raises:
+            LimitReachedError: The refund would exceed a limit; it is not counted.
+        """
+        tenant, recipient, token = refund.tenant, refund.recipient, refund.token_address
+        added: dict[_Counter, int] = {}
+        for scope, bounds in ((_ALL, limits), (tenant, limits.tenant or NO_LIMITS)):
+            total, paid = _Counter(token, scope, _ALL), _Counter(token, scope, recipient)
+            gas = _Counter(_GAS, scope, _ALL)
+            spent = Spent(
+                hour=self._since(self._hour, total),
+                day=self._since(0, total),
+                recipient=self._since(0, paid),
+                gas=self._since(self._hour, gas),
             )
-        added |= {total: refund.amount, paid: refund.amount, gas: gas_limit}
-    upserts = [
-        {**counter._asdict(), "chain_id": refund.chain_id, "hour": current}
-        | {"amount": counts[counter].get(current, 0) + amount}
-        for counter, amount in added.items()
-    ]
-    connection.execute(_UPSERT[dialect], upserts)
+            reached = bounds.first_exceeded(refund.amount, gas_limit, spent)
+            if reached is not None:
+                owner = "" if scope == _ALL else "tenant's "
+                raise LimitReachedError(
+                    f"the {owner}{reached} of {refund.token} is reached"
+                )
+            added |= {total: refund.amount, paid: refund.amount, gas: gas_limit}
+        self._added[refund.id] = added
+        for counter, amount in added.items():
+            self._counts[counter][self._hour] = self._this_hour(counter) + amount
 
+    def remove(self, refund: Refund) -> None:
+        """Do not count *refund*, which was not reserved."""
+        for counter, amount in self._added.pop(refund.id).items():
+            self._counts[counter][self._hour] -= amount
 
-def _since(hour: int, amounts: dict[int, int]) -> int:
-    return sum(amount for each, amount in amounts.items() if each >= hour)
+    def save(self) -> None:
+        """Store what was added."""
+        changed = {counter for added in self._added.values() for counter in added}
+        upserts = [
+            {**counter._asdict(), "chain_id": self._chain_id, "hour": self._hour}
+            | {"amount": self._this_hour(counter)}
+            for counter in sorted(changed)
+        ]
+        if upserts:
+            self._connection.execute(_UPSERT[self._connection.dialect.name], upserts)
+
+    def _this_hour(self, counter: _Counter) -> int:
+        return self._counts[counter].get(self._hour, 0)
+
+    def _since(self, hour: int, counter: _Counter) -> int:
+        amounts = self._counts[counter]
+        return sum(amount for each, amount in amounts.items() if each >= hour)

@@ -5,42 +5,38 @@ Their parameters are named after table and column, such as ``refunds_status``.  
 returns the nonce of the changed row, or no row if its condition did not hold.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import Enum
 from operator import attrgetter
 from typing import Any
 
 from sqlalchemy import (
-    Boolean,
     Executable,
     Select,
     Table,
+    Update,
     bindparam,
     exists,
-    func,
     insert,
     select,
     text,
-    union_all,
     update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.sql.dml import ReturningInsert, ReturningUpdate
 
 from backends.sql.columns import UTCDateTime
-from backends.sql.inserts import InsertOfDialect
+from backends.sql.inserts import INSERT, InsertOfDialect
 from backends.sql.schema import (
     IS_CLAIMABLE,
+    answers,
     audit_records,
-    keys,
     refund_moves,
     refunds,
     request_signatures,
-    sightings,
     transactions,
-    wallets,
 )
-from backends.sql.stops import is_blocked, is_stopped
+from backends.sql.stops import is_stopped
 from signer.model.audit_record import Record
 from signer.model.refund import Refund, SignedTransaction, Status
 from signer.model.signed_request import SignedRequest
@@ -54,7 +50,7 @@ Values = Mapping[str, Any]
 _MOVED = ("status", "updated_at", "version", "due_at", "attempts", "blocked_by")
 _OUTCOME = ("tx_hash", "block_number", "block_hash", "failure_code", "failure_detail")
 SAVED = (*_MOVED, *_OUTCOME)
-_RESERVED = (*_MOVED, "sender", "key_id", "gas_limit")
+RESERVED = (*_MOVED, "sender", "key_id", "gas_limit")
 
 _BEGUN = frozenset({"status", "version", "attempts"})
 _GIVEN = [name for name, column in refunds.c.items() if not column.nullable]
@@ -63,110 +59,25 @@ ACCEPTED = (*(name for name in _GIVEN if name not in _BEGUN), "reason", "mac")
 role that accepts refunds may set none of them."""
 
 
-def _parameter(table: Table, name: str) -> Any:
+def parameter(table: Table, name: str) -> Any:
     return bindparam(f"{table.name}_{name}", type_=table.c[name].type)
 
 
-def _parameters(table: Table, names: tuple[str, ...]) -> dict[str, Any]:
-    return {name: _parameter(table, name) for name in names}
-
-
-def next_nonce(chain_id: Any, sender: Any) -> Any:
-    """
-    Return one past the highest nonce that a row of the wallet has.
-
-    A row is a refund or an unrecorded transaction.  Both lookups use a unique index, so
-    the cost does not grow with the ledger.  The result is never less than the wallet's
-    first nonce.
-    """
-
-    def one_past(table: Table) -> Any:
-        used = table.alias()
-        return (
-            select(used.c.nonce + 1)
-            .where(
-                used.c.chain_id == chain_id,
-                used.c.sender == sender,
-                used.c.nonce.is_not(None),
-            )
-            .order_by(used.c.nonce.desc())
-            .limit(1)
-            .scalar_subquery()
-        )
-
-    first = (
-        select(wallets.c.first_nonce)
-        .where(wallets.c.chain_id == chain_id, wallets.c.sender == sender)
-        .scalar_subquery()
-    )
-    each = union_all(
-        *(
-            select(nonce.label("nonce"))
-            for nonce in (one_past(refunds), one_past(sightings), first)
-        )
-    ).subquery()
-    return select(func.max(each.c.nonce)).scalar_subquery()
-
-
-def _may_reserve() -> tuple[Any, ...]:
-    """
-    Return the conditions under which a nonce may be reserved.
-
-    The process checked them before; the statement checks them again, since they may
-    have changed.
-    """
-    chain_id, sender = _parameter(refunds, "chain_id"), _parameter(refunds, "sender")
-    counted = bindparam("counted", type_=refunds.c.nonce.type)
-    mark = bindparam("mark", type_=sightings.c.mark.type)
-    not_paused = exists().where(
-        wallets.c.chain_id == chain_id,
-        wallets.c.sender == sender,
-        wallets.c.paused_by.is_(None),
-    )
-    paid = exists().where(sightings.c.chain_id == chain_id, sightings.c.mark == mark)
-    tenant = _parameter(refunds, "tenant")
-    # A refund is paid by the active key, a sweep by a former one.
-    current = "keys.state = 'active' AND NOT :sweeps"
-    former = "keys.state IN ('draining', 'retired') AND :sweeps"
-    sweeps = bindparam("sweeps", type_=Boolean)
-    may_pay = text(f"({current} OR {former})").bindparams(sweeps)
-    # A failover may have pinned the same address to another key id.
-    pinned = keys.c.key_id == _parameter(refunds, "key_id")
-    active = exists().where(keys.c.address == sender, pinned, may_pay)
-    # A sweep is reserved only while its recipient is still the active key.
-    recipients = keys.alias("recipients")
-    is_active = (
-        recipients.c.address == _parameter(refunds, "recipient"),
-        text("recipients.state = 'active'"),
-    )
-    pays_active = exists().where(*is_active) | ~sweeps
-    not_behind = next_nonce(chain_id, sender) >= counted
-    # A changed row could ask for a second nonce; signed bytes are never deleted.
-    signed = exists().where(transactions.c.refund_id == _parameter(refunds, "id"))
-    return (
-        active,
-        pays_active,
-        not_paused,
-        ~is_stopped(chain_id),
-        ~is_blocked(tenant),
-        ~paid,
-        refunds.c.cancel_requested_at.is_(None),
-        not_behind,
-        ~signed,
-    )
+def parameters(table: Table, names: tuple[str, ...]) -> dict[str, Any]:
+    return {name: parameter(table, name) for name in names}
 
 
 def _has_one_nonce() -> Any:
     """Return the condition that all signed bytes of the refund have its nonce."""
-    other = (transactions.c.sender != _parameter(refunds, "sender")) | (
-        transactions.c.nonce != _parameter(refunds, "nonce")
+    other = (transactions.c.sender != parameter(refunds, "sender")) | (
+        transactions.c.nonce != parameter(refunds, "nonce")
     )
-    of_refund = transactions.c.refund_id == _parameter(refunds, "id")
+    of_refund = transactions.c.refund_id == parameter(refunds, "id")
     return ~exists().where(of_refund, other)
 
 
-_unchanged = update(refunds).where(
-    refunds.c.id == _parameter(refunds, "id"),
+UNCHANGED = update(refunds).where(
+    refunds.c.id == parameter(refunds, "id"),
     refunds.c.version == bindparam("before_version", type_=refunds.c.version.type),
 )
 
@@ -175,15 +86,10 @@ class Step(Enum):
     """The possible changes of a refund."""
 
     ACCEPT = "insert a refund, unless it violates a unique constraint"
-    RESERVE = "assign the next nonce of the wallet to a queued refund"
     ADOPT = "assign a queued refund the transaction that already paid it"
     SAVE = "change the state of a refund"
     POSTPONE = "change when a refund is due"
     RECORD = "change the state of a refund, and insert its signed bytes"
-
-
-AUDITED = frozenset({Step.ACCEPT, Step.RESERVE, Step.SAVE, Step.RECORD})
-"""The changes that may have an audit record."""
 
 
 def change(step: Step, insert_: InsertOfDialect) -> Change:
@@ -192,35 +98,36 @@ def change(step: Step, insert_: InsertOfDialect) -> Change:
         # SQLite has no roles, and cannot give defaults to the columns of a table.
         is_granted = insert_ is postgresql.insert
         names = ACCEPTED if is_granted else tuple(refunds.c.keys())
-        accept = insert_(refunds).values(_parameters(refunds, names))
+        accept = insert_(refunds).values(parameters(refunds, names))
         return accept.on_conflict_do_nothing().returning(refunds.c.nonce)
-    queued = _unchanged.where(refunds.c.status == Status.QUEUED)
-    if step is Step.RESERVE:
-        wallet = _parameter(refunds, "chain_id"), _parameter(refunds, "sender")
-        assigned = {**_parameters(refunds, _RESERVED), "nonce": next_nonce(*wallet)}
-        return queued.where(*_may_reserve()).values(assigned).returning(refunds.c.nonce)
-    saved = _parameters(refunds, SAVED)
     if step is Step.ADOPT:
-        assigned = {**saved, **_parameters(refunds, (*_RESERVED, "nonce"))}
+        queued = UNCHANGED.where(refunds.c.status == Status.QUEUED)
+        assigned = parameters(refunds, (*SAVED, *RESERVED, "nonce"))
         return queued.values(assigned).returning(refunds.c.nonce)
-    changed = _unchanged.values(saved)
+    return _saving(step).returning(refunds.c.nonce)
+
+
+def _saving(step: Step) -> Update:
+    changed = UNCHANGED.values(parameters(refunds, SAVED))
     if step is Step.RECORD:
         # Signed bytes that are not recorded are not broadcast.
-        stopped = is_stopped(_parameter(refunds, "chain_id"))
+        stopped = is_stopped(parameter(refunds, "chain_id"))
         changed = changed.where(_has_one_nonce(), ~stopped)
-    return changed.returning(refunds.c.nonce)
+    return changed
 
 
 _move = {
-    "refund_id": _parameter(refunds, "id"),
-    "version": _parameter(refunds, "version"),
-    "status": _parameter(refunds, "status"),
-    "at": _parameter(refunds, "updated_at"),
+    "refund_id": parameter(refunds, "id"),
+    "version": parameter(refunds, "version"),
+    "status": parameter(refunds, "status"),
+    "at": parameter(refunds, "updated_at"),
 }
 _FIRST_MOVE = {name: _move[name] for name in ("refund_id", "at")}
-_record = _parameters(transactions, tuple(transactions.c.keys()))
-_signed_request = _parameters(request_signatures, tuple(request_signatures.c.keys()))
-_audit_record = _parameters(audit_records, ("id", "body", "mac"))
+_record = parameters(transactions, tuple(transactions.c.keys()))
+_signed_request = parameters(request_signatures, tuple(request_signatures.c.keys()))
+_audit_record = parameters(audit_records, ("id", "body", "mac"))
+
+_answer = parameters(answers, tuple(answers.c.keys()))
 
 INSERT_MOVE = insert(refund_moves).values(_move)
 """Inserts the row of history of a change."""
@@ -228,12 +135,31 @@ INSERT_MOVE = insert(refund_moves).values(_move)
 INSERT_TRANSACTION = insert(transactions).values(_record)
 """Inserts signed bytes."""
 
-INSERT_SIGNED_REQUEST = insert(request_signatures).values(_signed_request)
-"""Inserts the request as its tenant signed it."""
-
 INSERT_AUDIT_RECORD = insert(audit_records).values(_audit_record)
 """Inserts an audit record."""
 
+# The inserts of the rows that a change may have, each with the parameter that is None
+# if there is no such row.
+_audit = "audit_records_id", INSERT_AUDIT_RECORD
+_request = (
+    "request_signatures_refund_id",
+    insert(request_signatures).values(_signed_request),
+)
+OPTIONAL: Mapping[Step, Sequence[tuple[str, Executable]]] = {
+    Step.ACCEPT: (_request, _audit),
+    Step.ADOPT: (),
+    Step.SAVE: (_audit,),
+    Step.RECORD: (_audit,),
+}
+
+INSERT_ANSWER = {
+    dialect: insert_(answers).values(_answer).on_conflict_do_nothing()
+    for dialect, insert_ in INSERT.items()
+}
+"""By dialect: inserts the response to the refund's request, unless there is one."""
+
+SAVE_MANY = {step: _saving(step) for step in (Step.SAVE, Step.POSTPONE, Step.RECORD)}
+"""The changes of ``refunds`` alone; the number of changed rows shows if all were."""
 
 ON_SQLITE = {step: change(step, sqlite.insert) for step in Step}
 """The changes of ``refunds`` alone; if one returns a row, the inserts must follow."""
@@ -254,7 +180,7 @@ def _combine(step: Step) -> Executable:
         inserts.append((transactions, _record))
     if step is Step.ACCEPT:
         inserts.append((request_signatures, _signed_request))
-    if step in AUDITED:
+    if step in {Step.ACCEPT, Step.SAVE, Step.RECORD}:
         inserts.append((audit_records, _audit_record))
     return select(changed.c.nonce).add_cte(
         *(
@@ -312,12 +238,16 @@ def values(
     transaction: SignedTransaction | None = None,
     record: Record | None = None,
     record_mac: str | None = None,
+    answer: str | None = None,
 ) -> Values:
     """Return the parameters of all statements that change *before* to *after*."""
     params = _fields(refunds, after)
     params["audit_records_id"] = None if record is None else record.id
     params["audit_records_body"] = None if record is None else record.body
     params["audit_records_mac"] = record_mac
+    params["answers_refund_id"] = None if answer is None else after.id
+    params["answers_body"] = answer
+    params["answers_at"] = after.updated_at
     if before is not None:
         params["before_version"] = before.version
     if transaction is not None:

@@ -1,6 +1,6 @@
 """The kill switch and the blocked tenants: their rows, and what depends on them."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
@@ -26,7 +26,9 @@ _OF_CHAINS = _STOPS.where(stops.c.chain_id.in_(bindparam("chains", expanding=Tru
 
 _BLOCKS = select(tenant_blocks).order_by(tenant_blocks.c.tenant)
 
-_OF_TENANT = _BLOCKS.where(tenant_blocks.c.tenant == bindparam("of_tenant"))
+_OF_TENANTS = _BLOCKS.where(
+    tenant_blocks.c.tenant.in_(bindparam("of_tenants", expanding=True))
+)
 
 
 def is_stopped(chain_id: Any) -> Exists:
@@ -56,24 +58,14 @@ def require_running(connection: Connection, macs: RowMACs, chain_id: int) -> Non
         raise stop.error()
 
 
-def require_unblocked(connection: Connection, macs: RowMACs, tenant: str) -> None:
-    """
-    Require that *tenant* is not blocked.
-
-    Raises:
-        TenantBlockedError: It is.
-        RowNotAuthenticError: Another program changed the block, perhaps to end it.
-    """
-    block = _find_block(connection, macs, tenant)
-    if block is not None:
-        raise block.error()
-
-
-def _find_block(
-    connection: Connection, macs: RowMACs, tenant: str
-) -> TenantBlock | None:
-    rows = _block_rows(connection, macs)
-    return _first_in_force(_select(rows, _OF_TENANT, of_tenant=tenant))
+def find_blocks(
+    connection: Connection, macs: RowMACs, tenants: Collection[str]
+) -> Mapping[str, TenantBlock]:
+    """Return the blocks in force of *tenants*, by tenant."""
+    rows = _select(
+        _block_rows(connection, macs), _OF_TENANTS, of_tenants=sorted(tenants)
+    )
+    return {block.tenant: block for block in rows if block.in_force}
 
 
 def _find_stop(connection: Connection, macs: RowMACs, chain_id: int) -> Stop | None:
@@ -150,19 +142,20 @@ class StopTables(Tables):
             # the block.
             lock_keys(connection, shared=False)
             rows = _block_rows(connection, self._macs)
-            return _begin(rows, block, _OF_TENANT, of_tenant=block.tenant)
+            return _begin(rows, block, _OF_TENANTS, of_tenants=[block.tenant])
 
         return self._database.transaction(work)
 
     def unblock_tenant(self, tenant: str, at: datetime) -> bool:
         def work(connection: Connection) -> bool:
             rows = _block_rows(connection, self._macs)
-            return _end(rows, _OF_TENANT, {"of_tenant": tenant}, ended_at=at)
+            return _end(rows, _OF_TENANTS, {"of_tenants": [tenant]}, ended_at=at)
 
         return self._database.transaction(work)
 
     def tenant_block(self, tenant: str) -> TenantBlock | None:
-        return self._database.run(lambda c: _find_block(c, self._macs, tenant))
+        blocks = self._database.run(lambda c: find_blocks(c, self._macs, {tenant}))
+        return blocks.get(tenant)
 
     def tenant_blocks(self) -> Sequence[TenantBlock]:
         found = self._database.run(

@@ -12,6 +12,7 @@ from backends.sql.health import require_health
 from backends.sql.keys import KeyTables
 from backends.sql.payment_statistics import PaymentStatisticsTables
 from backends.sql.refunds import RefundTables
+from backends.sql.reservations import ReservationTables
 from backends.sql.stops import StopTables
 from backends.sql.wallets import WalletTables
 from signer.ports import Clock, Topic, Watch
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 class SQLStore(
     RefundTables,
+    ReservationTables,
     CancellationTables,
     WalletTables,
     StopTables,

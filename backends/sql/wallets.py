@@ -1,6 +1,6 @@
 """Wallets, and the transactions that their chains had and the ledger did not."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from itertools import chain, islice
 from operator import attrgetter
@@ -25,8 +25,8 @@ from backends.sql.advisory_locks import lock_chain
 from backends.sql.columns import UTCDateTime
 from backends.sql.database import Tables
 from backends.sql.inserts import insert_new
+from backends.sql.reservations import next_nonce
 from backends.sql.schema import refunds, sightings, wallets
-from backends.sql.statements import next_nonce
 from signer.errors import StaleStateError
 from signer.model.wallet import Pause, UnrecordedTransaction, Wallet
 
@@ -106,13 +106,14 @@ _FOREIGN = _UNRECORDED.where(_of_wallet(sightings), *_UNACCEPTED).order_by(
     sightings.c.nonce
 )
 
-_BY_MARK = (
+_WITH_MARKS = (
     _UNRECORDED.where(
         sightings.c.chain_id == _chain,
-        sightings.c.mark == bindparam("mark", type_=sightings.c.mark.type),
+        sightings.c.mark.in_(
+            bindparam("marks", type_=sightings.c.mark.type, expanding=True)
+        ),
     )
-    .order_by(sightings.c.nonce)
-    .limit(1)
+    .order_by(sightings.c.nonce.desc())
 )
 
 _ACCEPT = (
@@ -176,10 +177,11 @@ class WalletTables(Tables):
         self._database.transaction(work)
 
     def find_unrecorded(
-        self, chain_id: int, mark: bytes
-    ) -> UnrecordedTransaction | None:
-        rows = self._database.rows(_BY_MARK, of_chain=chain_id, mark=mark)
-        return UnrecordedTransaction(*rows[0]) if rows else None
+        self, chain_id: int, marks: Collection[bytes]
+    ) -> Mapping[bytes, UnrecordedTransaction]:
+        rows = self._database.rows(_WITH_MARKS, of_chain=chain_id, marks=list(marks))
+        # The highest nonces come first, so that the lowest one of a mark is kept.
+        return {bytes(row.mark): UnrecordedTransaction(*row) for row in rows}
 
 
 def _change(

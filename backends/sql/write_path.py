@@ -1,35 +1,42 @@
 """
-Applies a change of a refund, its history and its signed bytes in one transaction.
+Applies changes of refunds, their history and their signed bytes in one transaction.
 
 SQLite executes one statement after the other, which is cheap inside the process.
-PostgreSQL executes everything as one statement in one round trip, except reservations.
+PostgreSQL executes a change as one statement in one round trip.  Several changes at
+once are one statement for each table, on both.
 """
 
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Row
 
-from backends.sql.advisory_locks import lock_chain_and_keys, lock_tenant
+from backends.sql.advisory_locks import lock_tenant
 from backends.sql.database import Database
 from backends.sql.queries import require_open_at_most
-from backends.sql.spending import spend
 from backends.sql.statements import (
-    AUDITED,
-    INSERT_AUDIT_RECORD,
+    INSERT_ANSWER,
     INSERT_MOVE,
-    INSERT_SIGNED_REQUEST,
     INSERT_TRANSACTION,
     ON_POSTGRESQL,
     ON_SQLITE,
+    OPTIONAL,
+    SAVE_MANY,
     Step,
     Values,
 )
-from backends.sql.stops import require_running, require_unblocked
 from backends.sql.urls import SQLITE
+from signer.errors import (
+    HotWalletError,
+    StaleStateError,
+    StoreError,
+    StoreUnavailableError,
+)
 from signer.model.refund import Refund
-from signer.model.spending_limits import Limits
-from signer.row_macs import RowMACs
 
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 Changed = Row[Any] | None
 """A row with the nonce of the changed refund; None if no refund was changed."""
@@ -72,33 +79,56 @@ def apply_acceptance(
     return database.transaction(work)
 
 
-def apply_reservation(
-    database: Database, macs: RowMACs, refund: Refund, limits: Limits, params: Values
-) -> Changed:
+def apply_together(database: Database, changes: Sequence[tuple[Step, Values]]) -> None:
     """
-    Assign *refund* its nonce and count its amount and gas, alone on the chain.
-
-    If the lock were missing, the unique constraint on nonces would still hold.
+    Apply *changes* of different refunds in one transaction, or change nothing.
 
     Raises:
-        SigningStoppedError, TenantBlockedError: An operator forbids it.
-        RowNotAuthenticError: Another program changed a stop or a block.
-        LimitReachedError: The refund would exceed a spending limit.
+        StaleStateError: One is not possible, or was made by another process.
+        StoreError: Or another one of its children, as ``apply_step``.
     """
-    change = _one_by_one if database.dialect == SQLITE else _at_once
 
-    def work(connection: Connection) -> Changed:
-        lock_chain_and_keys(connection, refund.chain_id)
-        # The statement has the same conditions, and cannot verify MACs.
-        require_running(connection, macs, refund.chain_id)
-        require_unblocked(connection, macs, refund.tenant)
-        changed = change(connection, Step.RESERVE, params)
-        if changed is not None and refund.swept_from is None:
-            gas_limit = params["refunds_gas_limit"]
-            spend(connection, refund, gas_limit, limits, database.hour())
-        return changed
+    def work(connection: Connection) -> None:
+        for step, statement in SAVE_MANY.items():
+            rows = [row for each, row in changes if each is step]
+            if not rows:
+                continue
+            if connection.execute(statement, rows).rowcount != len(rows):
+                raise StaleStateError("a refund was changed meanwhile")
+            _insert(connection, step, rows)
+            answered = [row for row in rows if row["answers_refund_id"] is not None]
+            if answered:
+                connection.execute(INSERT_ANSWER[connection.dialect.name], answered)
 
-    return database.transaction(work)
+    database.transaction(work)
+
+
+def all_or_each(
+    items: Sequence[Item],
+    together: Callable[[Sequence[Item]], Sequence[Result | HotWalletError]],
+) -> Sequence[Result | HotWalletError]:
+    """
+    Return what *together* returns for *items*, or for one after the other.
+
+    That is so if the database refuses them together: one row that no statement can
+    change must not keep the others from their changes.  An error of *together* is the
+    result of each item that it concerns.
+    """
+    try:
+        return together(items)
+    except HotWalletError as e:
+        concerns_all = isinstance(e, StoreUnavailableError) or not isinstance(
+            e, StoreError
+        )
+        if concerns_all or len(items) == 1:
+            return [e] * len(items)
+    results: list[Result | HotWalletError] = []
+    for item in items:
+        last = results[-1] if results else None
+        # Do not wait for the database as often as there are items.
+        is_gone = isinstance(last, StoreUnavailableError)
+        results += [last] if is_gone else all_or_each([item], together)
+    return results
 
 
 def _at_once(connection: Connection, step: Step, params: Values) -> Changed:
@@ -107,12 +137,19 @@ def _at_once(connection: Connection, step: Step, params: Values) -> Changed:
 
 def _one_by_one(connection: Connection, step: Step, params: Values) -> Changed:
     changed = connection.execute(ON_SQLITE[step], params).one_or_none()
-    if changed is not None and step is not Step.POSTPONE:
-        connection.execute(INSERT_MOVE, params)
-        if step is Step.RECORD:
-            connection.execute(INSERT_TRANSACTION, params)
-        if step is Step.ACCEPT and params["request_signatures_refund_id"] is not None:
-            connection.execute(INSERT_SIGNED_REQUEST, params)
-        if step in AUDITED and params["audit_records_id"] is not None:
-            connection.execute(INSERT_AUDIT_RECORD, params)
+    if changed is not None:
+        _insert(connection, step, [params])
     return changed
+
+
+def _insert(connection: Connection, step: Step, rows: Sequence[Values]) -> None:
+    """Insert what belongs to the changed refunds of *rows*."""
+    if step is Step.POSTPONE:
+        return
+    connection.execute(INSERT_MOVE, rows)
+    if step is Step.RECORD:
+        connection.execute(INSERT_TRANSACTION, rows)
+    for name, insert in OPTIONAL[step]:
+        given = [row for row in rows if row[name] is not None]
+        if given:
+            connection.execute(insert, given)

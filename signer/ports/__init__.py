@@ -31,7 +31,7 @@ from signer.ports.key_set import FetchKeySet, KeySetError
 from signer.ports.key_store import KeyStore
 from signer.ports.ledger import Ledger
 from signer.ports.payment_statistics import PaymentStatistics
-from signer.ports.refund_store import Store
+from signer.ports.refund_store import Change, Reservation, Store
 from signer.ports.stop_store import StopStore
 from signer.ports.tenant_blocks import TenantBlocks
 from signer.ports.watch import Topic, Watch, Watches
@@ -44,6 +44,7 @@ __all__ = [
     "Callers",
     "Cancellations",
     "ChainClient",
+    "Change",
     "Checkpoint",
     "Clock",
     "DeclareForged",
@@ -63,6 +64,7 @@ __all__ = [
     "Notifier",
     "PaymentStatistics",
     "Receipt",
+    "Reservation",
     "Sealing",
     "StopStore",
     "Store",

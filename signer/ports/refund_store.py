@@ -1,9 +1,11 @@
 """What the core asks of the ledger about refunds and their wallets."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+from signer.errors import HotWalletError
 from signer.model.audit_record import Record
 from signer.model.refund import InFlight, Move, Page, Refund, SignedTransaction, Status
 from signer.model.signed_request import SignedRequest
@@ -13,6 +15,38 @@ from signer.ports.cancellations import Cancellations
 from signer.ports.stop_store import StopStore
 from signer.ports.tenant_blocks import TenantBlocks
 from signer.ports.watch import Watches
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """
+    A queued refund that is to get a nonce.
+
+    *limits* bound what all refunds together may spend.  *intent* is the audit record of
+    the intent to sign.
+    """
+
+    refund: Refund
+    gas_limit: int
+    limits: Limits = NO_LIMITS
+    intent: Record | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """
+    A refund before and after a change.
+
+    *transaction* are new signed bytes.  *record* is the audit record of their
+    signature, or of the change.  *answer* becomes the response to the refund's request,
+    unless there is one.
+    """
+
+    before: Refund
+    after: Refund
+    transaction: SignedTransaction | None = None
+    record: Record | None = None
+    answer: str | None = None
 
 
 class Store(StopStore, TenantBlocks, Cancellations, Watches, Protocol):
@@ -134,42 +168,47 @@ class Store(StopStore, TenantBlocks, Cancellations, Watches, Protocol):
     ) -> Sequence[Refund]:
         """Return up to *limit* open refunds of a wallet below *nonce*, lowest first."""
 
-    def reserve(
+    def reserve_all(
         self,
-        refund: Refund,
+        reservations: Sequence[Reservation],
         *,
         sender: str,
         key_id: str,
-        gas_limit: int,
         counted: int,
         at: datetime,
-        limits: Limits = NO_LIMITS,
-        intent: Record | None = None,
-    ) -> Refund:
+    ) -> Sequence[Refund | HotWalletError]:
         """
-        Assign the next nonce of the wallet to a queued refund, permanently.
+        Assign the next nonces of one wallet to queued refunds, permanently.
 
-        The nonce is one past the highest that any row has for this chain and
-        sender.  A transaction that is rolled back leaves no gap.
+        Each nonce is one past the highest that any row has for this chain and sender,
+        in the order of *reservations*.  All are assigned in one transaction.  A refund
+        that gets no nonce leaves no gap, and does not keep the others from theirs.
 
-        *counted* is the transaction count of *sender* on the chain.  *limits* bound
-        what all refunds together may spend, including those that other processes
-        reserve at the same time, in the hours of the database's clock, not of *at*.
-        *intent* is an audit record that is written in the same transaction; the
-        returned refund is then ``intent_recorded``.
+        *counted* is the transaction count of *sender* on the chain.  The limits count
+        refunds that other processes reserve at the same time, in the hours of the
+        database's clock, not of *at*.  A refund whose intent was written with its nonce
+        is returned as ``intent_recorded``.
+
+        Returns:
+            The reserved refund for each reservation, or why it has no nonce:
+
+            * ``KeyRotatedError``: *sender* is not the address of the active key, or
+              that key is no longer pinned to *key_id*.  For a sweep, whose sender is a
+              former key: the recipient is not the address of the active key.
+            * ``LimitReachedError``: The refund would exceed one of its limits.
+            * ``SigningStoppedError``, ``TenantBlockedError``: An operator forbids it.
+            * ``RowNotAuthenticError``: Another program changed the refund, a stop or a
+              block.
+            * ``StaleStateError``: Another process changed the refund; a recorded
+              transaction already paid it; the tenant asked to cancel it; the wallet is
+              paused or was never opened; *counted* is ahead of the ledger; or signing
+              was stopped meanwhile.
+            * ``StoreUnavailableError``: It is unknown whether it has one.
 
         Raises:
-            KeyRotatedError: *sender* is not the address of the active key, or that key
-                is no longer pinned to *key_id*.  For a sweep, whose sender is a former
-                key: the recipient is not the address of the active key.
-            LimitReachedError: The refund would exceed one of the limits.
-            SigningStoppedError, TenantBlockedError: An operator forbids it.
-            RowNotAuthenticError: Another program changed a stop or a block.
-            StaleStateError: A recorded transaction already paid the refund; the tenant
-                asked to cancel it; the wallet is paused or was never opened; *counted*
-                is ahead of the ledger; or signing was stopped meanwhile.
-            ValueError: The refund is not queued, or *sender* is not an EIP-55 address,
-                which would give one wallet two names; a programming error.
+            ValueError: A refund is not queued or of another chain, or *sender* is not
+                an EIP-55 address, which would give one wallet two names; a programming
+                error.
         """
 
     def save(
@@ -177,18 +216,30 @@ class Store(StopStore, TenantBlocks, Cancellations, Watches, Protocol):
         before: Refund,
         after: Refund,
         transaction: SignedTransaction | None = None,
-        outcome: Record | None = None,
+        record: Record | None = None,
     ) -> None:
         """
-        Replace *before* by *after* and insert *transaction*, or change nothing.
-
-        *outcome* is the audit record of the transaction's signature, or of the change.
+        Make one change, of which the arguments are the fields; or change nothing.
 
         Raises:
             StaleStateError: This attempt of the refund is already recorded; or signing
                 is stopped, and *transaction* is not to be sent.
             ValueError: *after* is not the next version of *before*, changes a permanent
                 field, or *transaction* belongs to another refund; a programming error.
+        """
+
+    def save_all(
+        self, changes: Sequence[Change]
+    ) -> Sequence[HotWalletError | None]:
+        """
+        Make *changes* of different refunds, in one transaction if all are possible.
+
+        Returns:
+            None for each change that is stored; or the error that ``save`` raises for
+            it alone, which does not keep the others from being stored.
+
+        Raises:
+            ValueError: As ``save``.
         """
 
     def transactions(self, refund_id: str) -> Sequence[SignedTransaction]:
@@ -252,9 +303,13 @@ class Store(StopStore, TenantBlocks, Cancellations, Watches, Protocol):
         """Assign nonces of *wallet* again, and accept its foreign transactions."""
 
     def find_unrecorded(
-        self, chain_id: int, mark: bytes
-    ) -> UnrecordedTransaction | None:
-        """Return the transaction of any wallet that paid ``Refund.mark``, or None."""
+        self, chain_id: int, marks: Collection[bytes]
+    ) -> Mapping[bytes, UnrecordedTransaction]:
+        """
+        Return the transactions that paid refunds with *marks*, by ``Refund.mark``.
+
+        Any wallet may have sent them; the one with the lowest nonce counts.
+        """
 
     def adopt(self, before: Refund, after: Refund) -> None:
         """

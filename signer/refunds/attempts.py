@@ -6,7 +6,11 @@ fees or with another gas limit, and a no-op in place of a transfer that must not
 made.
 """
 
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from types import MappingProxyType
 from typing import Any
 
 import structlog
@@ -20,12 +24,27 @@ from signer.errors import (
     StoreError,
 )
 from signer.model.refund import Kind, Refund, SignedTransaction, Status
-from signer.ports import Clock, Fees, Store
+from signer.ports import Change, Clock, Fees, Store
 from signer.refunds.fee_monitor import FeeMonitor
 from signer.refunds.gas import bound_gas, estimate_gas
+from signer.refunds.outcomes import Outcome, Outcomes, require_refund
 from signer.refunds.policy import NOOP_GAS
 from signer.refunds.sweep_policy import Objection, find_fee_objection
 from signer.refunds.transaction_signer import Attempt, SignedPayment, TransactionSigner
+
+
+_NO_CHANGES: Mapping[str, Any] = MappingProxyType({})
+
+_FEES_VALID_FOR = timedelta(seconds=1)
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """A transaction that is to be signed, and further changes of its refund."""
+
+    refund: Refund
+    attempt: Attempt
+    changes: Mapping[str, Any] = _NO_CHANGES
 
 
 class Attempts:
@@ -37,12 +56,15 @@ class Attempts:
         transaction_signer: TransactionSigner,
         fee_monitor: FeeMonitor,
         clock: Clock,
+        signing_threads: Callable[[], int] = lambda: 1,
     ) -> None:
         self._store = store
         self._transaction_signer = transaction_signer
         self._fee_monitor = fee_monitor
         self._clock = clock
-        self._recorded: SignedTransaction | None = None
+        self._signing_threads = signing_threads
+        self._recorded: dict[str, SignedTransaction] = {}  # By transaction hash.
+        self._known_fees: dict[str, tuple[datetime, Fees]] = {}  # By network.
         self._log = structlog.get_logger("refunds")
 
     def start(
@@ -53,7 +75,7 @@ class Attempts:
         **changes: Any,
     ) -> Refund:
         """
-        Sign the first transaction of *refund*, at the current fees.
+        Sign the first transaction of *refund*, at the current fees, and record it.
 
         A sweep that must not be made any more becomes a no-op.
 
@@ -63,16 +85,26 @@ class Attempts:
             FeesAboveRecentError: A transfer waits for lower fees.
             SigningError, ChainError: Nothing was signed.
         """
-        fees = chain.client.fees()
-        _, _, reserved = refund.reservation()
-        gas = reserved if kind is Kind.TRANSFER else NOOP_GAS
-        quoted = self._quote(refund, kind, chain, fees)
-        attempt = Attempt(kind, 0, gas, *quoted, _is_legacy(fees))
-        objection = self._find_objection(refund, attempt, chain)
-        if objection is not None:
-            attempt = replace(attempt, kind=Kind.NOOP, gas=NOOP_GAS)
-            changes = objection
-        return self._sign_and_save(refund, attempt, chain, **changes)
+        plan = self._plan(refund, chain, self._fees(chain), kind, changes)
+        return self._sign_and_save(plan, chain)
+
+    def start_all(
+        self, refunds: Sequence[Refund], chain: Chain, outcomes: Outcomes
+    ) -> None:
+        """``start`` the transfers of *refunds*; raises an error that concerns all."""
+        if not refunds:
+            return
+        fees = self._fees(chain)
+        plans = []
+        for refund in refunds:
+            with outcomes.of(refund):
+                plans.append(self._plan(refund, chain, fees))
+        for plan, outcome in zip(plans, self._sign_and_save_all(plans, chain), strict=True):
+            outcomes[plan.refund.id] = outcome
+
+    def remember_fees(self, chain: Chain, fees: Fees) -> None:
+        """Use the current *fees* for transactions that are signed in the next second."""
+        self._known_fees[chain.network.name] = self._clock(), fees
 
     def raise_fees(
         self, refund: Refund, chain: Chain, latest: SignedTransaction
@@ -92,7 +124,7 @@ class Attempts:
                 "refund-stuck-at-fee-cap", refund_id=refund.id, nonce=latest.nonce
             )
             return None
-        return self._sign_and_save(refund, attempt, chain)
+        return self._sign_and_save(_Plan(refund, attempt), chain)
 
     def reprice(
         self, refund: Refund, chain: Chain, latest: SignedTransaction
@@ -101,7 +133,7 @@ class Attempts:
         attempt = self.find_repricing(refund, chain, latest)
         if attempt is None:
             return None
-        return self._sign_and_save(refund, attempt, chain)
+        return self._sign_and_save(_Plan(refund, attempt), chain)
 
     def find_repricing(
         self, refund: Refund, chain: Chain, latest: SignedTransaction
@@ -148,15 +180,41 @@ class Attempts:
         quoted = self._quote(refund, Kind.NOOP, chain, fees)
         raised = _raise_fees(latest, quoted, chain) or unchanged
         attempt = replace(_follow(latest, NOOP_GAS, *raised, fees), kind=Kind.NOOP)
-        return self._sign_and_save(refund, attempt, chain, **objection)
+        return self._sign_and_save(_Plan(refund, attempt, objection), chain)
 
-    def latest(self, refund: Refund) -> SignedTransaction:
-        """Return the transaction that was signed last for *refund*."""
-        recorded = self._recorded
-        if recorded is not None and recorded.tx_hash == refund.tx_hash:
-            return recorded  # This process has just stored it: save one read.
-        *_, latest = self._store.transactions(refund.id)
-        return latest
+    def latest(self, refunds: Sequence[Refund]) -> Sequence[SignedTransaction]:
+        """Return the transaction that was signed last for each of *refunds*."""
+        # This process has just stored most of them: save the reads.
+        known, self._recorded = self._recorded, {}
+        return [
+            known.get(str(refund.tx_hash)) or self._store.transactions(refund.id)[-1]
+            for refund in refunds
+        ]
+
+    def _plan(
+        self,
+        refund: Refund,
+        chain: Chain,
+        fees: Fees,
+        kind: Kind = Kind.TRANSFER,
+        changes: Mapping[str, Any] = _NO_CHANGES,
+    ) -> "_Plan":
+        _, _, reserved = refund.reservation()
+        gas = reserved if kind is Kind.TRANSFER else NOOP_GAS
+        quoted = self._quote(refund, kind, chain, fees)
+        attempt = Attempt(kind, 0, gas, *quoted, _is_legacy(fees))
+        objection = self._find_objection(refund, attempt, chain)
+        if objection is not None:
+            attempt = replace(attempt, kind=Kind.NOOP, gas=NOOP_GAS)
+            changes = objection
+        return _Plan(refund, attempt, changes)
+
+    def _fees(self, chain: Chain) -> Fees:
+        now = self._clock()
+        at, fees = self._known_fees.get(chain.network.name, (None, None))
+        if at is None or fees is None or abs(now - at) > _FEES_VALID_FOR:
+            return chain.client.fees()
+        return fees
 
     def _quote(
         self, refund: Refund, kind: Kind, chain: Chain, fees: Fees
@@ -185,28 +243,53 @@ class Attempts:
             )
         return objection
 
-    def _sign_and_save(
-        self,
-        refund: Refund,
-        attempt: Attempt,
-        chain: Chain,
-        **changes: Any,
-    ) -> Refund:
-        payment = self._transaction_signer.build_and_sign(
-            refund, attempt, chain.network
-        )
-        signed = payment.transaction
-        after = refund.with_status(
-            Status.SIGNED, self._clock(), tx_hash=signed.tx_hash, **changes
-        )
-        try:
-            self._store.save(refund, after, signed, payment.outcome)
-        except StoreError:
-            self._record_unused(refund, payment)
-            raise
-        self._recorded = signed
-        payment.audit.log(payment.outcome)
-        return after
+    def _sign_and_save(self, plan: "_Plan", chain: Chain) -> Refund:
+        (outcome,) = self._sign_and_save_all([plan], chain)
+        return require_refund(outcome)
+
+    def _sign_and_save_all(
+        self, plans: Sequence["_Plan"], chain: Chain
+    ) -> Sequence[Outcome]:
+        """Return the refunds with their new transactions, which are then durable."""
+        made = self._sign_all(plans, chain)
+        outcomes: dict[str, Outcome] = {}
+        changes, payments = [], []
+        for plan, payment in zip(plans, made, strict=True):
+            if isinstance(payment, Exception):
+                outcomes[plan.refund.id] = payment
+                continue
+            signed = payment.transaction
+            after = plan.refund.with_status(
+                Status.SIGNED, self._clock(), tx_hash=signed.tx_hash, **plan.changes
+            )
+            changes.append(Change(plan.refund, after, signed, payment.outcome))
+            payments.append(payment)
+        errors = self._store.save_all(changes)
+        for change, payment, error in zip(changes, payments, errors, strict=True):
+            if error is None:
+                self._recorded[payment.transaction.tx_hash] = payment.transaction
+                payment.audit.log(payment.outcome)
+            else:
+                self._record_unused(change.before, payment)
+            outcomes[change.before.id] = error or change.after
+        return [outcomes[plan.refund.id] for plan in plans]
+
+    def _sign_all(
+        self, plans: Sequence["_Plan"], chain: Chain
+    ) -> Sequence[SignedPayment | Exception]:
+        def sign(plan: _Plan) -> SignedPayment | Exception:
+            try:
+                return self._transaction_signer.build_and_sign(
+                    plan.refund, plan.attempt, chain.network
+                )
+            except Exception as e:  # noqa: BLE001 - it is the outcome of this refund.
+                return e
+
+        threads = min(self._signing_threads(), len(plans))
+        if threads <= 1:
+            return [sign(plan) for plan in plans]
+        with ThreadPoolExecutor(threads, "sign") as pool:
+            return list(pool.map(sign, plans))
 
     def _record_unused(self, refund: Refund, payment: SignedPayment) -> None:
         try:

@@ -9,6 +9,11 @@ from signer.refunds.policy import NOOP_GAS
 from signer.refunds.transaction_signer import encode_refund
 
 
+def build_call(refund: Refund, sender: str) -> Call:
+    """Return the call of the refund's transfer, as *sender* would make it."""
+    return Call(sender, refund.token_address, encode_refund(refund))
+
+
 def estimate_gas(refund: Refund, chain: Chain, sender: str) -> int:
     """
     Return the gas that the transfer would use now; a coin transfer's is constant.
@@ -20,18 +25,27 @@ def estimate_gas(refund: Refund, chain: Chain, sender: str) -> int:
     if refund.is_coin:
         return NOOP_GAS
     try:
-        return chain.client.estimate_gas(
-            Call(sender, refund.token_address, encode_refund(refund))
+        return chain.client.estimate_gas(build_call(refund, sender))
+    except ExecutionRevertedError as e:
+        require_funds(refund, chain, sender)
+        raise e from None
+
+
+def require_funds(refund: Refund, chain: Chain, sender: str) -> None:
+    """
+    Require that *sender* holds enough of the token, after its transfer was reverted.
+
+    An empty wallet can be topped up; any other refusal of the token is final.
+
+    Raises:
+        InsufficientFundsError: It holds less than the refund.
+    """
+    if refund.swept_from is not None:
+        return  # A sweep does not wait for more of the token.
+    if chain.token_balance(refund.token_address, sender) < refund.amount:
+        raise InsufficientFundsError(
+            f"{sender} holds less {refund.token} than the refund: top it up"
         )
-    except ExecutionRevertedError:
-        if refund.swept_from is not None:
-            raise  # A sweep does not wait for more of the token.
-        # An empty wallet can be topped up; a refusal of the token is final.
-        if chain.token_balance(refund.token_address, sender) < refund.amount:
-            raise InsufficientFundsError(
-                f"{sender} holds less {refund.token} than the refund: top it up"
-            ) from None
-        raise
 
 
 def bound_gas(estimate: int, refund: Refund, chain: Chain) -> int:

@@ -5,19 +5,19 @@ It also recognises refunds that were paid already, by transactions that a restor
 ledger has lost.  ``wallet_reconciliation`` finds those transactions.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import structlog
 
 from signer.chain.chain import Chain
 from signer.config.tenants import TenantRegistry
-from signer.errors import StaleStateError, WalletPausedError
+from signer.errors import HotWalletError, StaleStateError, WalletPausedError
 from signer.keys.keyring import ActiveKey, KeyRing
-from signer.model.audit_record import Record
 from signer.model.refund import Refund, Status
 from signer.model.spending_limits import NO_LIMITS, Limits
-from signer.model.wallet import Pause
-from signer.ports import Clock, Store, TenantBlocks
+from signer.model.wallet import Pause, UnrecordedTransaction
+from signer.ports import Clock, Reservation, Store, TenantBlocks
 from signer.refunds.former_wallets import FormerWallets
 from signer.refunds.sweep_policy import Objection, build_objection
 from signer.refunds.wallet_reconciliation import WalletReconciler
@@ -43,17 +43,19 @@ class NonceManager:
             return self._ring.former(refund.swept_from)
         return self._ring.active()
 
-    def check_against_chain(self, chain: Chain, address: str) -> int:
+    def check_against_chain(self, chain: Chain, address: str, counted: int) -> None:
         """
-        Return the next nonce of *address* on *chain*, pending transactions included.
+        Require that the ledger knows all that the keys of the ring have sent.
 
-        The ledger then knows every nonce up to it, and all that other keys of the ring
-        have sent; if not, this raises ``WalletPausedError``.  Nothing may be decided
-        about a queued refund before: a restored ledger may have lost that it is paid.
+        *counted* is the next nonce of *address* on *chain*, pending transactions
+        included.  Nothing may be decided about a queued refund before this check: a
+        restored ledger may have lost that the refund is paid.
+
+        Raises:
+            WalletPausedError: It does not, or an operator paused the wallet.
         """
         # In a sweep from a former key's address, the active key is one of the others.
         self.require_other_wallets_known(chain, address)
-        counted = chain.client.pending_count(address)
         wallet = self.wallets.get_or_open(chain, address, counted)
         if not wallet.is_paused and counted > wallet.next_nonce:
             wallet = self.wallets.pause(wallet, Pause.CHAIN_AHEAD)
@@ -62,7 +64,6 @@ class NonceManager:
                 f"the wallet is paused ({wallet.paused_by}): run `hotwallet nonce"
                 " repair` if it does not resume by itself"
             )
-        return counted
 
     def require_other_wallets_known(self, chain: Chain, address: str) -> None:
         """Call ``FormerWallets.require_known`` for all keys other than *address*."""
@@ -70,37 +71,29 @@ class NonceManager:
             if key.epoch and key.address != address:
                 self._former.require_known(chain, key)
 
-    def assign_nonce(
+    def assign_nonces(
         self,
-        refund: Refund,
-        gas_limit: int,
-        chain: Chain,
+        reservations: Sequence[Reservation],
         *,
         counted: int,
         active: ActiveKey,
-        intent: Record | None,
-    ) -> Refund:
+    ) -> Sequence[Refund | HotWalletError]:
         """
-        Give a queued refund its nonce for life, and record the *intent* to sign.
+        Give queued refunds their nonces for life, and record the intents to sign.
 
-        *counted* is what ``check_against_chain`` returned for the *active* key.
-
-        Raises:
-            SigningStoppedError, TenantBlockedError, KeyRotatedError, LimitReachedError,
-                StaleStateError: As ``Store.reserve``.
+        *counted* is what ``check_against_chain`` checked for the *active* key.  Returns
+        as ``Store.reserve_all``.
         """
-        reserved = self._store.reserve(
-            refund,
+        reserved = self._store.reserve_all(
+            reservations,
             sender=active.key.address,
             key_id=active.key.key_id,
-            gas_limit=gas_limit,
             counted=counted,
             at=self._clock(),
-            limits=self._limits(refund, chain),
-            intent=intent,
         )
-        if intent is not None:
-            active.signer.tell(intent)
+        for reservation, outcome in zip(reservations, reserved, strict=True):
+            if reservation.intent is not None and isinstance(outcome, Refund):
+                active.signer.tell(reservation.intent)
         return reserved
 
     def require_running(self, refund: Refund) -> None:
@@ -126,9 +119,13 @@ class NonceManager:
             StaleStateError: Another process changed the refund, or the key that paid
                 is not in the ring.
         """
-        payment = self._store.find_unrecorded(refund.chain_id, refund.mark)
-        if payment is None:
-            return None
+        payment = self._find_payment(refund)
+        return None if payment is None else self.adopt(refund, payment, chain)
+
+    def adopt(
+        self, refund: Refund, payment: UnrecordedTransaction, chain: Chain
+    ) -> Refund:
+        """Save that *payment* paid a queued *refund*; as ``adopt_earlier_payment``."""
         self._log.warning("refund-adopted", refund_id=refund.id, nonce=payment.nonce)
         if payment.held_by is not None:
             after = refund.with_status(
@@ -158,13 +155,14 @@ class NonceManager:
 
         A restored ledger may have assigned a second nonce before it knew that one.
         """
-        payment = self._store.find_unrecorded(refund.chain_id, refund.mark)
+        payment = self._find_payment(refund)
         own_nonce = refund.sender, refund.nonce
         if payment is None or (payment.sender, payment.nonce) == own_nonce:
             return None
         return payment.tx_hash
 
-    def _limits(self, refund: Refund, chain: Chain) -> Limits:
+    def limits(self, refund: Refund, chain: Chain) -> Limits:
+        """Return the limits that bound *refund*; a sweep has none."""
         if refund.swept_from is not None:
             return NO_LIMITS
         network, name = chain.network, refund.token
@@ -173,6 +171,10 @@ class NonceManager:
             Limits.from_network(network, name),
             tenant=Limits.from_tenant(tenant, refund.network, name, token),
         )
+
+    def _find_payment(self, refund: Refund) -> UnrecordedTransaction | None:
+        found = self._store.find_unrecorded(refund.chain_id, [refund.mark])
+        return found.get(refund.mark)
 
     def _key_id(self, address: str) -> str:
         key = self._ring.cached_key(address)

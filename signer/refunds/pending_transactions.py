@@ -18,15 +18,11 @@ from signer.errors import (
 from signer.model.refund import Kind, Refund, SignedTransaction, Status
 from signer.ports import Clock, MinedTransaction, Store
 from signer.refunds.attempts import Attempts
+from signer.refunds.broadcasts import broadcast
 from signer.refunds.nonces import NonceManager, describe_earlier_payment
 from signer.refunds.sweep_policy import Objection
 from signer.refunds.transaction_signer import TransactionSigner, encode_refund
 from signer.refunds.transitions import Transitions
-
-
-# A node that answers so may have another transaction of this nonce in its pool or in a
-# block.  Only the chain decides which; the refund never gets another nonce.
-_INCONCLUSIVE = frozenset({"nonce-too-low", "underpriced"})
 
 
 class PendingTransactions:
@@ -68,13 +64,13 @@ class PendingTransactions:
             if replaced is not None:
                 return replaced
         # Nodes drop transactions.  Sending the same bytes again cannot pay twice.
-        try:
-            broadcast(latest, chain)
-        except BroadcastRejectedError:
+        (error,) = broadcast([latest], chain)
+        if isinstance(error, BroadcastRejectedError):
             replaced = self._attempts.reprice(refund, chain, latest)
-            if replaced is None:
-                raise
-            return replaced
+            if replaced is not None:
+                return replaced
+        if error is not None:
+            raise error
         return self._transitions.recheck_later(refund)
 
     def handle_used_nonce(self, refund: Refund, chain: Chain) -> Refund | None:
@@ -136,12 +132,3 @@ class PendingTransactions:
             failure_code=None,  # Clears the reason of a no-op that was not mined.
             failure_detail=None,
         )
-
-
-def broadcast(transaction: SignedTransaction, chain: Chain) -> None:
-    """Send *transaction*; a rejection because of its nonce is no error."""
-    try:
-        chain.client.broadcast(transaction.raw)
-    except BroadcastRejectedError as e:
-        if e.reason not in _INCONCLUSIVE:
-            raise

@@ -14,6 +14,10 @@ REBROADCAST_AFTER = timedelta(seconds=30)
 """How long a transaction waits before it is broadcast again."""
 
 
+MAX_RETRY_DELAY = timedelta(seconds=30)
+"""The longest delay after a failed step, however often it failed."""
+
+
 class Transitions:
     """
     Saves refunds; each change is one compare-and-set on the version.
@@ -46,6 +50,11 @@ class Transitions:
         after = refund.with_due_at(self._clock() + REBROADCAST_AFTER)
         self._store.save(refund, after)
         return after
+
+
+def delay_after(failures: int, longest: timedelta = MAX_RETRY_DELAY) -> timedelta:
+    """Return how long to wait after *failures* failures: it doubles each time."""
+    return min(timedelta(seconds=2 ** min(failures, 10)), longest)
 
 
 def log_final_status(log: structlog.stdlib.BoundLogger, refund: Refund) -> None:

@@ -1,0 +1,293 @@
+"""
+Reservations: how queued refunds get the next nonces of their wallet.
+
+All refunds of a batch get theirs in one transaction.  The conditions are part of each
+statement, so a refund that no longer fulfils them gets no nonce and leaves no gap.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    Boolean,
+    Connection,
+    Table,
+    bindparam,
+    exists,
+    func,
+    select,
+    text,
+    union_all,
+)
+
+from backends.sql.advisory_locks import lock_chain_and_keys
+from backends.sql.database import Tables
+from backends.sql.key_rows import KeyRows
+from backends.sql.schema import keys, refunds, sightings, transactions, wallets
+from backends.sql.spending import Spendings
+from backends.sql.statements import (
+    INSERT_AUDIT_RECORD,
+    INSERT_MOVE,
+    RESERVED,
+    UNCHANGED,
+    Values,
+    parameter,
+    parameters,
+    values,
+)
+from backends.sql.stops import find_blocks, is_blocked, is_stopped, require_running
+from backends.sql.validation import is_address
+from backends.sql.write_path import all_or_each
+from signer.errors import HotWalletError, KeyRotatedError, StaleStateError
+from signer.model.refund import Refund, Status
+from signer.ports import Reservation
+from signer.row_macs import RowMACs
+
+
+def next_nonce(chain_id: Any, sender: Any) -> Any:
+    """
+    Return one past the highest nonce that a row of the wallet has.
+
+    A row is a refund or an unrecorded transaction.  Both lookups use a unique index, so
+    the cost does not grow with the ledger.  The result is never less than the wallet's
+    first nonce.
+    """
+
+    def one_past(table: Table) -> Any:
+        used = table.alias()
+        return (
+            select(used.c.nonce + 1)
+            .where(
+                used.c.chain_id == chain_id,
+                used.c.sender == sender,
+                used.c.nonce.is_not(None),
+            )
+            .order_by(used.c.nonce.desc())
+            .limit(1)
+            .scalar_subquery()
+        )
+
+    first = (
+        select(wallets.c.first_nonce)
+        .where(wallets.c.chain_id == chain_id, wallets.c.sender == sender)
+        .scalar_subquery()
+    )
+    each = union_all(
+        *(
+            select(nonce.label("nonce"))
+            for nonce in (one_past(refunds), one_past(sightings), first)
+        )
+    ).subquery()
+    return select(func.max(each.c.nonce)).scalar_subquery()
+
+
+def _may_reserve() -> tuple[Any, ...]:
+    """
+    Return the conditions under which a nonce may be reserved.
+
+    The process checked them before; the statement checks them again, since they may
+    have changed.
+    """
+    chain_id, sender = parameter(refunds, "chain_id"), parameter(refunds, "sender")
+    counted = bindparam("counted", type_=refunds.c.nonce.type)
+    mark = bindparam("mark", type_=sightings.c.mark.type)
+    not_paused = exists().where(
+        wallets.c.chain_id == chain_id,
+        wallets.c.sender == sender,
+        wallets.c.paused_by.is_(None),
+    )
+    paid = exists().where(sightings.c.chain_id == chain_id, sightings.c.mark == mark)
+    tenant = parameter(refunds, "tenant")
+    # A refund is paid by the active key, a sweep by a former one.
+    current = "keys.state = 'active' AND NOT :sweeps"
+    former = "keys.state IN ('draining', 'retired') AND :sweeps"
+    sweeps = bindparam("sweeps", type_=Boolean)
+    may_pay = text(f"({current} OR {former})").bindparams(sweeps)
+    # A failover may have pinned the same address to another key id.
+    pinned = keys.c.key_id == parameter(refunds, "key_id")
+    active = exists().where(keys.c.address == sender, pinned, may_pay)
+    # A sweep is reserved only while its recipient is still the active key.
+    recipients = keys.alias("recipients")
+    is_active = (
+        recipients.c.address == parameter(refunds, "recipient"),
+        text("recipients.state = 'active'"),
+    )
+    pays_active = exists().where(*is_active) | ~sweeps
+    not_behind = next_nonce(chain_id, sender) >= counted
+    # A changed row could ask for a second nonce; signed bytes are never deleted.
+    signed = exists().where(transactions.c.refund_id == parameter(refunds, "id"))
+    return (
+        active,
+        pays_active,
+        not_paused,
+        ~is_stopped(chain_id),
+        ~is_blocked(tenant),
+        ~paid,
+        refunds.c.cancel_requested_at.is_(None),
+        not_behind,
+        ~signed,
+    )
+
+
+_RESERVE = UNCHANGED.where(
+    refunds.c.status == Status.QUEUED, *_may_reserve()
+).values(
+    {
+        **parameters(refunds, RESERVED),
+        "nonce": next_nonce(
+            parameter(refunds, "chain_id"), parameter(refunds, "sender")
+        ),
+    }
+)
+
+_RESERVE_ONE = _RESERVE.returning(refunds.c.id, refunds.c.nonce)
+
+_FIRST = select(
+    next_nonce(parameter(refunds, "chain_id"), parameter(refunds, "sender"))
+)
+
+_NONCES = select(refunds.c.id, refunds.c.nonce).where(
+    refunds.c.chain_id == parameter(refunds, "chain_id"),
+    refunds.c.sender == parameter(refunds, "sender"),
+    refunds.c.nonce >= bindparam("first", type_=refunds.c.nonce.type),
+)
+
+
+def reserve_together(
+    connection: Connection,
+    macs: RowMACs,
+    reservations: Sequence[Reservation],
+    rows: Sequence[Values],
+    hour: int | None,
+) -> Mapping[str, int | HotWalletError]:
+    """
+    Assign nonces in the transaction of *connection*, alone on the chain.
+
+    *reservations* have one chain and one sender, and *rows* are their parameters.  If
+    the lock were missing, the unique constraint on nonces would still hold.
+
+    Returns:
+        By refund id, the nonce or what forbids it; nothing for a refund whose
+        conditions do not hold.
+
+    Raises:
+        SigningStoppedError: An operator stopped the chain.
+        RowNotAuthenticError: Another program changed a stop.
+    """
+    chain_id = reservations[0].refund.chain_id
+    lock_chain_and_keys(connection, chain_id)
+    # The statement has the same conditions, and cannot verify MACs.
+    require_running(connection, macs, chain_id)
+    blocks = find_blocks(connection, macs, {r.refund.tenant for r in reservations})
+    spendings = Spendings(connection, [r.refund for r in reservations], hour)
+    results: dict[str, int | HotWalletError] = {}
+    allowed: dict[str, tuple[Refund, Values]] = {}
+    for each, row in zip(reservations, rows, strict=True):
+        refund = each.refund
+        try:
+            if refund.tenant in blocks:
+                raise blocks[refund.tenant].error()
+            if refund.swept_from is None:
+                spendings.add(refund, each.gas_limit, each.limits)
+            allowed[refund.id] = refund, row
+        except HotWalletError as e:
+            results[refund.id] = e
+    nonces = _assign(connection, [row for _, row in allowed.values()])
+    for refund, _ in allowed.values():
+        if refund.id not in nonces and refund.swept_from is None:
+            spendings.remove(refund)
+    spendings.save()
+    reserved = [row for id_, (_, row) in allowed.items() if id_ in nonces]
+    if reserved:
+        connection.execute(INSERT_MOVE, reserved)
+    intents = [row for row in reserved if row["audit_records_id"] is not None]
+    if intents:
+        connection.execute(INSERT_AUDIT_RECORD, intents)
+    return results | nonces
+
+
+def _assign(connection: Connection, rows: Sequence[Values]) -> dict[str, int]:
+    """Return the nonces that were assigned, by refund id."""
+    if not rows:
+        return {}
+    if len(rows) == 1:
+        return dict(connection.execute(_RESERVE_ONE, rows[0]).tuples().all())
+    # One statement after the other: each sees the nonces of those before it.
+    wallet = rows[0]
+    first = connection.execute(_FIRST, wallet).scalar()
+    connection.execute(_RESERVE, rows)
+    found = connection.execute(_NONCES, {**wallet, "first": first})
+    return dict(found.tuples().all())
+
+
+class ReservationTables(Tables):
+    """The reservations of ``signer.ports.Store``."""
+
+    def reserve_all(
+        self,
+        reservations: Sequence[Reservation],
+        *,
+        sender: str,
+        key_id: str,
+        counted: int,
+        at: datetime,
+    ) -> Sequence[Refund | HotWalletError]:
+        if not is_address(sender):
+            raise ValueError("sender is not an address with an EIP-55 checksum")
+        if len({each.refund.chain_id for each in reservations}) > 1:
+            raise ValueError("the refunds are of several chains")
+        wallet = {"sender": sender, "key_id": key_id}
+        after = {
+            each.refund.id: each.refund.with_status(
+                Status.RESERVED, at, **wallet, gas_limit=each.gas_limit
+            )
+            for each in reservations
+        }
+
+        def reserve(some: Sequence[Reservation]) -> Sequence[Refund | HotWalletError]:
+            rows = [self._row(each, after[each.refund.id], counted) for each in some]
+            found = self._database.transaction(
+                lambda c: reserve_together(
+                    c, self._macs, some, rows, self._database.hour()
+                )
+            )
+            return [self._result(each, after, found) for each in some]
+
+        return all_or_each(reservations, reserve)
+
+    def _row(self, reservation: Reservation, after: Refund, counted: int) -> Values:
+        before, intent = reservation.refund, reservation.intent
+        self._macs.require(before)
+        mac = None if intent is None else self._macs.compute(intent)
+        return {
+            **values(before, after, record=intent, record_mac=mac),
+            "counted": counted,
+            "mark": before.mark,
+            "sweeps": before.swept_from is not None,
+        }
+
+    def _result(
+        self,
+        reservation: Reservation,
+        after: Mapping[str, Refund],
+        found: Mapping[str, int | HotWalletError],
+    ) -> Refund | HotWalletError:
+        reserved = after[reservation.refund.id]
+        result = found.get(reserved.id)
+        if isinstance(result, int):
+            recorded = reservation.intent is not None
+            return replace(reserved, nonce=result, intent_recorded=recorded)
+        return result or self._find_reason(reserved)
+
+    def _find_reason(self, reserved: Refund) -> StaleStateError:
+        """Return why the conditions of a reservation do not hold."""
+        active = self._database.run(lambda c: KeyRows(c, self._macs).active())
+        is_swept = reserved.swept_from is not None
+        address = reserved.recipient if is_swept else reserved.sender
+        if active is None or active.address != address:
+            return KeyRotatedError("another key is active now")
+        if not is_swept and active.key_id != reserved.key_id:
+            return KeyRotatedError("the active key was moved to its replica meanwhile")
+        return StaleStateError(f"refund {reserved.id} or its wallet has changed")

@@ -1,0 +1,116 @@
+"""Sends the signed transactions of a batch, and records that they were sent."""
+
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+
+from signer.chain.chain import Chain
+from signer.errors import BroadcastRejectedError, ChainError
+from signer.model.refund import Kind, Refund, SignedTransaction, Status
+from signer.ports import Change, Clock, Store
+from signer.refunds.attempts import Attempts
+from signer.refunds.nonces import NonceManager
+from signer.refunds.outcomes import Outcomes
+from signer.refunds.transaction_signer import TransactionSigner
+from signer.refunds.transitions import REBROADCAST_AFTER, delay_after
+
+
+JUST_SIGNED = timedelta(seconds=0.5)
+"""How long after their commit signed bytes may be sent without a new check for stops.
+
+The commit itself checks."""
+
+# A node that answers so may have another transaction of this nonce in its pool or in a
+# block.  Only the chain decides which; the refund never gets another nonce.
+_INCONCLUSIVE = frozenset({"nonce-too-low", "underpriced"})
+
+
+class Broadcasts:
+    """Takes signed refunds to the network."""
+
+    def __init__(
+        self,
+        store: Store,
+        nonces: NonceManager,
+        transaction_signer: TransactionSigner,
+        *,
+        attempts: Attempts,
+        clock: Clock,
+        answer: Callable[[Refund], str] | None,
+    ) -> None:
+        self._store = store
+        self._nonces = nonces
+        self._transaction_signer = transaction_signer
+        self._attempts = attempts
+        self._clock = clock
+        self._answer = answer
+
+    def send(self, refunds: Sequence[Refund], chain: Chain, outcomes: Outcomes) -> None:
+        """Broadcast the latest transaction of each; raises an error that concerns all."""
+        if any(self._clock() - each.updated_at > JUST_SIGNED for each in refunds):
+            # Some bytes were never sent: a stop keeps them back as well.
+            self._nonces.require_running(refunds[0])
+        latest = self._attempts.latest(refunds)
+        changes = []
+        sending = []
+        for refund, transaction in zip(refunds, latest, strict=True):
+            with outcomes.of(refund):
+                is_transfer = transaction.kind is Kind.TRANSFER
+                if is_transfer and self._transaction_signer.find_sweep_objection(
+                    refund
+                ):
+                    # Do not send it; the next step replaces it with a no-op.
+                    changes.append(self._sent(refund, timedelta(0)))
+                else:
+                    sending.append((refund, transaction))
+        errors = broadcast([transaction for _, transaction in sending], chain)
+        for (refund, transaction), error in zip(sending, errors, strict=True):
+            with outcomes.of(refund):
+                delay = self._delay(refund, transaction, chain, error)
+                changes.append(self._sent(refund, delay))
+        saved = self._store.save_all(changes)
+        for change, problem in zip(changes, saved, strict=True):
+            outcomes[change.before.id] = problem or change.after
+
+    def _sent(self, refund: Refund, delay: timedelta) -> Change:
+        now = self._clock()
+        after = refund.with_status(Status.BROADCAST, now, due_at=now + delay)
+        answer = None if self._answer is None else self._answer(after)
+        return Change(refund, after, answer=answer)
+
+    def _delay(
+        self,
+        refund: Refund,
+        transaction: SignedTransaction,
+        chain: Chain,
+        error: ChainError | None,
+    ) -> timedelta:
+        """Return when the next step is due; raise *error* if it was not sent."""
+        if error is None:
+            stuck_after = timedelta(seconds=chain.network.stuck_after_seconds)
+            return min(REBROADCAST_AFTER, stuck_after)
+        is_rejected = isinstance(error, BroadcastRejectedError)
+        if not is_rejected or (
+            self._attempts.find_repricing(refund, chain, transaction) is None
+        ):
+            raise error
+        # The next step signs it again.  A node that rejects everything must not cause
+        # one signature after another.
+        return delay_after(transaction.attempt)
+
+
+def broadcast(
+    transactions: Sequence[SignedTransaction], chain: Chain
+) -> Sequence[ChainError | None]:
+    """
+    Send *transactions*; return the error for each that no node accepted.
+
+    A rejection because of its nonce is no error.
+    """
+    if not transactions:
+        return ()
+    errors = chain.client.broadcast_all([each.raw for each in transactions])
+    return [None if _is_inconclusive(error) else error for error in errors]
+
+
+def _is_inconclusive(error: ChainError | None) -> bool:
+    return isinstance(error, BroadcastRejectedError) and error.reason in _INCONCLUSIVE

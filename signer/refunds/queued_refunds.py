@@ -1,0 +1,183 @@
+"""Takes queued refunds to their nonce, or ends them before they use one."""
+
+from collections.abc import Sequence
+
+from signer.audit.log import AuditAction, AuditLog
+from signer.chain.chain import Chain
+from signer.chain.fees import quote_fees
+from signer.errors import ChainError, ExecutionRevertedError, KeyRotatedError
+from signer.keys.keyring import ActiveKey
+from signer.model.audit_record import WORKER, Operation
+from signer.model.refund import Refund, Status
+from signer.model.wallet import UnrecordedTransaction
+from signer.ports import Clock, Reservation, Store
+from signer.refunds.attempts import Attempts
+from signer.refunds.fee_monitor import FeeMonitor
+from signer.refunds.gas import bound_gas, build_call, require_funds
+from signer.refunds.nonces import NonceManager
+from signer.refunds.outcomes import Outcomes
+from signer.refunds.policy import NOOP_GAS
+from signer.refunds.sweep_policy import Objection, build_objection, find_fee_objection
+from signer.refunds.transaction_signer import (
+    TransactionSigner,
+    build_purpose,
+    describe_payment,
+)
+from signer.refunds.transitions import Transitions
+
+
+class QueuedRefunds:
+    """Assigns nonces to queued refunds."""
+
+    def __init__(
+        self,
+        store: Store,
+        nonces: NonceManager,
+        transaction_signer: TransactionSigner,
+        *,
+        attempts: Attempts,
+        fee_monitor: FeeMonitor,
+        audit: AuditLog,
+        clock: Clock,
+    ) -> None:
+        self._store = store
+        self._nonces = nonces
+        self._transaction_signer = transaction_signer
+        self._attempts = attempts
+        self._fee_monitor = fee_monitor
+        self._audit = audit
+        self._transitions = Transitions(store, clock)
+
+    def assign_nonces(
+        self, refunds: Sequence[Refund], chain: Chain, outcomes: Outcomes
+    ) -> None:
+        """
+        Give each of *refunds* a nonce, or end it; raises an error that concerns all.
+
+        They are of one chain, and all are refunds of tenants or sweeps of one address.
+        """
+        waiting = []
+        for refund in refunds:
+            with outcomes.of(refund):
+                ended = self._end_early(refund, chain)
+                if ended is None:
+                    waiting.append(refund)
+                else:
+                    outcomes[refund.id] = ended
+        if waiting:
+            self._assign(waiting, chain, outcomes)
+        rotated = [
+            refund
+            for refund in waiting
+            if isinstance(outcomes.get(refund.id), KeyRotatedError)
+        ]
+        if rotated:
+            # The key was rotated meanwhile.  If that happens again, the refunds wait.
+            self._assign(rotated, chain, outcomes)
+
+    def _end_early(self, refund: Refund, chain: Chain) -> Refund | None:
+        """Return a refund that is to be cancelled, or an outdated sweep, after that."""
+        if refund.cancel_requested_at is not None:
+            return self._cancel(refund, chain)
+        objection = self._transaction_signer.find_sweep_objection(refund)
+        if objection is None:
+            return None
+        # Refuse an outdated sweep even while its wallet or network is paused.
+        adopted = self._nonces.adopt_earlier_payment(refund, chain)
+        return adopted or self._transitions.move(refund, Status.REFUSED, **objection)
+
+    def _cancel(self, refund: Refund, chain: Chain) -> Refund:
+        """
+        Cancel a queued *refund*, unless the chain shows that it is paid.
+
+        A ledger that was restored from a backup may have lost the payment.
+        """
+        active = self._nonces.select_key(refund)
+        counted = chain.client.pending_count(active.key.address)
+        self._nonces.check_against_chain(chain, active.key.address, counted)
+        adopted = self._nonces.adopt_earlier_payment(refund, chain)
+        if adopted is not None:
+            return adopted
+        record = self._audit.result(
+            AuditAction.REFUND_CANCEL,
+            Operation.REFUND,
+            WORKER,
+            refund_id=refund.id,
+            network=refund.network,
+            **describe_payment(refund),
+        )
+        cancelled = self._transitions.move(refund, Status.CANCELLED, record=record)
+        self._audit.log(record)
+        return cancelled
+
+    def _assign(
+        self, refunds: Sequence[Refund], chain: Chain, outcomes: Outcomes
+    ) -> None:
+        active = self._nonces.select_key(refunds[0])
+        sender = active.key.address
+        calls = [build_call(each, sender) for each in refunds if not each.is_coin]
+        outlook = chain.client.outlook(sender, calls)
+        counted = outlook.pending_count
+        self._nonces.check_against_chain(chain, sender, counted)
+        self._attempts.remember_fees(chain, outlook.fees)
+        marks = [refund.mark for refund in refunds]
+        payments = self._store.find_unrecorded(chain.network.chain_id, marks)
+        estimates = iter(outlook.estimates)
+        reservations = []
+        for refund, mark in zip(refunds, marks, strict=True):
+            estimate = NOOP_GAS if refund.is_coin else next(estimates)
+            with outcomes.of(refund):
+                prepared = self._prepare(
+                    refund, chain, active, estimate, payments.get(mark)
+                )
+                if isinstance(prepared, Refund):
+                    outcomes[refund.id] = prepared
+                else:
+                    reservations.append(prepared)
+        reserved = self._nonces.assign_nonces(
+            reservations, counted=counted, active=active
+        )
+        for reservation, outcome in zip(reservations, reserved, strict=True):
+            outcomes[reservation.refund.id] = outcome
+
+    def _prepare(
+        self,
+        refund: Refund,
+        chain: Chain,
+        active: ActiveKey,
+        estimate: int | ChainError,
+        payment: UnrecordedTransaction | None,
+    ) -> Reservation | Refund:
+        """Return the reservation for *refund*, or the refund if it has ended."""
+        if payment is not None:
+            return self._nonces.adopt(refund, payment, chain)
+        if isinstance(estimate, ExecutionRevertedError):
+            require_funds(refund, chain, active.key.address)
+            # Do not use a nonce for a transfer that the token would refuse.
+            reason = build_objection(estimate.code, str(estimate))
+            return self._transitions.move(refund, Status.REFUSED, **reason)
+        if isinstance(estimate, ChainError):
+            raise estimate
+        gas = bound_gas(estimate, refund, chain)
+        self._fee_monitor.recheck(refund, chain, active.key.address)
+        objection = _find_fee_objection(refund, chain, gas)
+        if objection is not None:
+            return self._transitions.move(refund, Status.REFUSED, **objection)
+        is_sweep = refund.swept_from is not None
+        # A sweep records its intent when it is signed: until then, the ring may not
+        # change, which is checked with that record.
+        intent = None
+        if not is_sweep:
+            purpose = build_purpose(refund, epoch=active.key.epoch or 0)
+            intent = active.signer.intent(purpose)
+        limits = self._nonces.limits(refund, chain)
+        return Reservation(refund, gas, limits, intent)
+
+
+def _find_fee_objection(refund: Refund, chain: Chain, gas: int) -> Objection | None:
+    """Return why a queued sweep cannot be paid at the current fees."""
+    if refund.swept_from is None:
+        return None
+    max_fee, _ = quote_fees(chain.client.fees(), chain.network)
+    balance = chain.client.balance(refund.swept_from)
+    return find_fee_objection(refund, balance, gas=gas, max_fee=max_fee)
