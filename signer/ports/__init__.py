@@ -17,6 +17,7 @@ from signer.ports.chain import (
     Log,
     MinedTransaction,
     NodeStatus,
+    Outlook,
     Receipt,
     TransactionState,
 )
@@ -61,6 +62,7 @@ __all__ = [
     "MinedTransaction",
     "NodeStatus",
     "Notifier",
+    "Outlook",
     "PaymentStatistics",
     "Receipt",
     "Sealing",
