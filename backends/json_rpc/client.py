@@ -1,28 +1,45 @@
 """The chain client: one network, reached through one or more nodes."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 from web3 import Web3
 
 from backends.json_rpc import quorum_rules, requests
-from backends.json_rpc.node import connect
+from backends.json_rpc.node import LARGEST_BATCH, connect
 from backends.json_rpc.node_pool import NodePool
 from backends.json_rpc.node_status import request_status
+from backends.json_rpc.quorum_rules import QuorumRule
 from backends.json_rpc.search import find_hash
 from backends.json_rpc.tracked_node import TrackedNode
-from signer.errors import ChainUnavailableError, ConfigurationError, Refusal
-from signer.ports import Block, Call, Fees, MinedTransaction, NodeStatus, Receipt
+from signer.errors import (
+    ChainError,
+    ChainUnavailableError,
+    ConfigurationError,
+    Refusal,
+)
+from signer.ports import (
+    Block,
+    Call,
+    Fees,
+    MinedTransaction,
+    NodeStatus,
+    Outlook,
+    Receipt,
+)
 
 
 T = TypeVar("T")
 
 # A search sends many requests, one after another.
 _SEARCH_TIMEOUTS = 4
+
+# The first batch of an outlook also has the pending count, the block and the tip.
+_FIRST_ESTIMATES = LARGEST_BATCH - 3
 
 
 class JSONRPCChain:
@@ -100,10 +117,37 @@ class JSONRPCChain:
         )
 
     def fees(self) -> Fees:
-        fees = self._get_pool().decide(requests.fees, quorum_rules.FEES)
-        if fees is None:
-            raise ChainUnavailableError("the nodes do not agree on a base fee")
-        return fees
+        return _require_fees(self._get_pool().decide(requests.fees, quorum_rules.FEES))
+
+    def outlook(self, sender: str, calls: Sequence[Call]) -> Outlook:
+        first, rest = calls[:_FIRST_ESTIMATES], calls[_FIRST_ESTIMATES:]
+        rules: list[QuorumRule[Any]] = [
+            quorum_rules.PENDING_COUNT,
+            quorum_rules.FEES,
+            *_estimate_rules(first),
+        ]
+        count, fees, *estimates = self._get_pool().decide_all(
+            partial(requests.outlook, sender=sender, calls=first), rules
+        )
+        if isinstance(count, ChainError):
+            raise count
+        if isinstance(fees, ChainError):
+            raise fees
+        for chunk in _chunks(rest):
+            estimates += self._get_pool().decide_all(
+                partial(requests.estimates, calls=chunk), _estimate_rules(chunk)
+            )
+        return Outlook(count, _require_fees(fees), tuple(estimates))
+
+    def broadcast_all(self, raws: Sequence[bytes]) -> Sequence[ChainError | None]:
+        errors: list[ChainError | None] = []
+        for chunk in _chunks(raws):
+            request = partial(requests.broadcast_all, raws=chunk)
+            try:
+                errors += self._get_pool().send_to_all(request, len(chunk))
+            except ChainError as e:
+                errors += [e] * len(chunk)
+        return errors
 
     def broadcast(self, raw: bytes) -> None:
         """
@@ -112,7 +156,9 @@ class JSONRPCChain:
         A rejection does not end a refund, not even ``nonce-too-low``: these very bytes
         may be mined already.  After ``ChainUnavailableError`` each node may have them.
         """
-        self._get_pool().send_to_all(lambda node: requests.broadcast(node, raw))
+        (error,) = self.broadcast_all([raw])
+        if error is not None:
+            raise error
 
     def receipts(self, tx_hashes: Sequence[str]) -> Mapping[str, Receipt]:
         if not tx_hashes:
@@ -169,6 +215,21 @@ class JSONRPCChain:
             pool = NodePool(nodes, self._timeout)
             self._connected = (os.getpid(), pool)
         return pool
+
+
+def _estimate_rules(calls: Sequence[Call]) -> list[QuorumRule[Any]]:
+    return [quorum_rules.UPPER_MEDIAN] * len(calls)
+
+
+def _chunks(items: Sequence[T]) -> Iterator[Sequence[T]]:
+    for start in range(0, len(items), LARGEST_BATCH):
+        yield items[start : start + LARGEST_BATCH]
+
+
+def _require_fees(fees: Fees | None) -> Fees:
+    if fees is None:
+        raise ChainUnavailableError("the nodes do not agree on a base fee")
+    return fees
 
 
 def _check_url(url: SecretStr | str, position: int) -> SecretStr:

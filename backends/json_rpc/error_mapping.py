@@ -105,6 +105,18 @@ def map_error(method: str, error: object) -> ChainError:
     return CannotAnswerError(f"the node could not answer {method}{_format_code(code)}")
 
 
+def is_conclusive(error: ChainError) -> bool:
+    """
+    Return whether *error*, of a member of a batch, is about this member alone.
+
+    Any other one may be about the batch, for example a limit, or about the order in
+    which the node took its members.
+    """
+    if isinstance(error, BroadcastRejectedError):
+        return error.reason not in {"other", "nonce-too-high"}
+    return isinstance(error, ExecutionRevertedError | AlreadyKnownError)
+
+
 def is_not_found(error: object) -> bool:
     """Return whether *error* means that the node does not have the block."""
     message = error.get("message") if isinstance(error, Mapping) else None

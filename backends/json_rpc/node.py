@@ -3,8 +3,9 @@
 import itertools
 import json
 import threading
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import NoneType
 from typing import Any
 
@@ -15,18 +16,24 @@ from web3.middleware import ExtraDataToPOAMiddleware
 from web3.providers import JSONBaseProvider
 from web3.types import RPCEndpoint, RPCResponse
 
-from backends.json_rpc.connection import Connection
-from backends.json_rpc.error_mapping import is_not_found, map_error
-from signer.errors import ChainUnavailableError
+from backends.json_rpc.connection import Connection, ServerError
+from backends.json_rpc.error_mapping import (
+    CannotAnswerError,
+    is_conclusive,
+    is_not_found,
+    map_error,
+)
+from signer.errors import ChainError, ChainUnavailableError
 
 
 MethodCall = tuple[str, list[Any]]
 """A JSON-RPC method and its parameters as web3 encodes them."""
 
 _OK = 200
+_MISSING = object()
 
-# The largest batch that public endpoints with a limit accept.
-_LARGEST_BATCH = 50
+LARGEST_BATCH = 50
+"""The largest batch that public endpoints with a limit accept."""
 
 # Results are hex strings, except for these methods.
 _RESULT_TYPES: dict[str, tuple[type, ...]] = {
@@ -61,6 +68,7 @@ class Node(JSONBaseProvider):
     def __init__(self, url: SecretStr, timeout: float) -> None:
         super().__init__()
         self._connection = Connection(url, timeout)
+        self._timeout = timeout
         self._ids = itertools.count(1)
         self._thread = threading.local()
 
@@ -73,19 +81,45 @@ class Node(JSONBaseProvider):
             ChainUnavailableError: There is no response, or it is malformed.
         """
         fetched = self._get_fetched()
-        response = fetched.pop(_cache_key(method, params), None) if fetched else None
-        if response is None:
-            response = self._send(self._build_request(method, params))
-        error = response.get("error")
-        if error is not None:
-            if method == "eth_getBlockByNumber" and is_not_found(error):
-                return _wrap(None)
-            raise map_error(method, error)
-        result = response["result"]
-        if not isinstance(result, _RESULT_TYPES.get(method, (str,))):
-            # web3 would convert anything to bytes, even true.
-            raise ChainUnavailableError("the node's response is malformed")
-        return _wrap(result)
+        key = _cache_key(method, params) if fetched else ""
+        if key in fetched:
+            outcome = fetched.pop(key)
+        else:
+            outcome = _read(method, self._send(self._build_request(method, params)))
+        if isinstance(outcome, ChainError):
+            raise outcome
+        # web3 requires an id and does not check it.
+        return RPCResponse(jsonrpc="2.0", id=0, result=outcome)
+
+    def request_all(self, calls: Sequence[MethodCall]) -> list[Any]:
+        """
+        Return the result of each call, or its ``ChainError``, in one exchange.
+
+        A call without a conclusive response is requested alone: the node may refuse
+        batches, or large ones, or fail for one member.  This ends after half of the
+        timeout, or with a request that gets no response; the other calls then fail.
+
+        Raises:
+            ChainUnavailableError: The node did not respond.
+        """
+        outcomes: dict[int, Any] = {}
+        # Some gateways fail only batches.
+        with suppress(ServerError):
+            outcomes = self._send_batch(calls)
+        deadline = time.monotonic() + self._timeout / 2
+        failure: ChainError | None = None
+        for position, (method, params) in enumerate(calls):
+            if position in outcomes:
+                continue
+            if time.monotonic() > deadline:
+                failure = CannotAnswerError("the node serves no batch in time")
+            if failure is None:
+                try:
+                    response = self._send(self._build_request(method, params))
+                except ChainUnavailableError as e:
+                    failure = e
+            outcomes[position] = failure or _read(method, response)
+        return [outcomes[position] for position in range(len(calls))]
 
     @contextmanager
     def batch(self, calls: Sequence[MethodCall]) -> Iterator[None]:
@@ -101,9 +135,10 @@ class Node(JSONBaseProvider):
         """
         fetched = self._get_fetched()
         try:
-            for start in range(0, len(calls), _LARGEST_BATCH):
-                chunk = calls[start : start + _LARGEST_BATCH]
-                fetched.update(self._send_batch(chunk))
+            for start in range(0, len(calls), LARGEST_BATCH):
+                chunk = calls[start : start + LARGEST_BATCH]
+                for position, outcome in self._send_batch(chunk).items():
+                    fetched[_cache_key(*chunk[position])] = outcome
             yield
         finally:
             fetched.clear()
@@ -116,24 +151,22 @@ class Node(JSONBaseProvider):
             raise ChainUnavailableError(f"the node responded with HTTP status {status}")
         raise ChainUnavailableError("the node's response does not match the request")
 
-    def _send_batch(self, calls: Sequence[MethodCall]) -> dict[str, dict[str, Any]]:
+    def _send_batch(self, calls: Sequence[MethodCall]) -> dict[int, Any]:
+        """Return the conclusive results and errors by the positions of their calls."""
         if len(calls) == 1:
             return {}  # It will be requested alone.
         requests = [self._build_request(*call) for call in calls]
-        keys = {
-            each["id"]: _cache_key(each["method"], each["params"]) for each in requests
-        }
         status, responses = self._exchange(requests)
-        if status != _OK or not isinstance(responses, list):
-            return {}
+        by_id = _index(responses) if status == _OK else {}
+        outcomes = {
+            position: _read(request["method"], by_id[request["id"]])
+            for position, request in enumerate(requests)
+            if request["id"] in by_id
+        }
         return {
-            keys[response["id"]]: response
-            for response in responses
-            if isinstance(response, dict)
-            and type(response.get("id")) is int
-            and response["id"] in keys
-            and response.get("error") is None
-            and "result" in response
+            position: outcome
+            for position, outcome in outcomes.items()
+            if not isinstance(outcome, ChainError) or is_conclusive(outcome)
         }
 
     def _build_request(self, method: str, params: Any) -> dict[str, Any]:
@@ -149,18 +182,40 @@ class Node(JSONBaseProvider):
         except ValueError:
             return status, None
 
-    def _get_fetched(self) -> dict[str, dict[str, Any]]:
-        """Return the responses that this thread fetched in a batch, by request."""
-        fetched: dict[str, dict[str, Any]] | None
+    def _get_fetched(self) -> dict[str, Any]:
+        """Return the outcomes that this thread fetched in a batch, by request."""
+        fetched: dict[str, Any] | None
         fetched = getattr(self._thread, "fetched", None)
         if fetched is None:
             fetched = self._thread.fetched = {}
         return fetched
 
 
-def _wrap(result: Any) -> RPCResponse:
-    # web3 requires an id and does not check it.
-    return RPCResponse(jsonrpc="2.0", id=0, result=result)
+def _read(method: str, response: dict[str, Any]) -> Any:
+    """Return the result in *response*, or the error as a value."""
+    error = response.get("error")
+    if error is not None:
+        if method == "eth_getBlockByNumber" and is_not_found(error):
+            return None
+        return map_error(method, error)
+    result = response.get("result", _MISSING)
+    if not isinstance(result, _RESULT_TYPES.get(method, (str,))):
+        # web3 would convert anything to bytes, even true.
+        return ChainUnavailableError("the node's response is malformed")
+    return result
+
+
+def _index(responses: object) -> dict[int, dict[str, Any]]:
+    """Return the members of a batch by id; none if an id occurs twice."""
+    if not isinstance(responses, list):
+        return {}
+    members = [
+        response
+        for response in responses
+        if isinstance(response, dict) and type(response.get("id")) is int
+    ]
+    by_id = {member["id"]: member for member in members}
+    return by_id if len(by_id) == len(members) else {}
 
 
 def _matches(response: dict[str, Any], identifier: int, status: int) -> bool:

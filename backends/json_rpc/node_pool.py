@@ -9,8 +9,9 @@ from typing import Protocol, TypeVar
 from web3 import Web3
 
 from backends.json_rpc.node_status import build_error_status
-from backends.json_rpc.quorum_call import QuorumCall, most_informative
+from backends.json_rpc.quorum_call import QuorumCall
 from backends.json_rpc.quorum_rules import QuorumRule, agreed, quorum_size
+from backends.json_rpc.responses import most_informative
 from backends.json_rpc.tracked_node import TrackedNode
 from signer.errors import ChainError, ChainUnavailableError
 from signer.ports import NodeStatus
@@ -19,6 +20,9 @@ from signer.ports import NodeStatus
 _T = TypeVar("_T")
 
 Request = Callable[[Web3], _T]
+
+BatchRequest = Callable[[Web3], Sequence[_T | ChainError]]
+"""Several requests to a node; returns the outcome of each, errors as values."""
 
 
 class StatusRequest(Protocol):
@@ -65,25 +69,40 @@ class NodePool:
         Raises:
             ChainError: Too few nodes responded for a quorum.
         """
-        if len(self._nodes) == 1:
-            return rule.decide([self._nodes[0].send(request)], 1)
-        call = self._start_call(self._select_nodes(), request)
-        call.wait(self._timeout, _never if rule.waits_for_all else call.is_settled)
-        return call.decide(rule)
+        (result,) = self.decide_all(lambda node: [request(node)], [rule])
+        if isinstance(result, ChainError):
+            raise result
+        return result
 
-    def send_to_all(self, request: Request[_T]) -> _T:
+    def decide_all(
+        self, request: BatchRequest[_T], rules: Sequence[QuorumRule[_T]]
+    ) -> list[_T | ChainError]:
         """
-        Ask all nodes at once; return the first response, and leave the others.
+        Ask all nodes at once; return the result that each rule derives, or its error.
 
         Raises:
-            BroadcastRejectedError: A quorum of nodes rejects the transaction.
-            ChainError: No node accepted it.
+            ChainUnavailableError: No node is trusted.
         """
-        if len(self._nodes) == 1:
-            return self._nodes[0].send(request)
-        call = self._start_call(self._order_nodes(), request)
-        call.wait(self._timeout, call.has_response)
-        return call.acceptance()
+        call = QuorumCall[_T](len(self._nodes), len(rules))
+        nodes = self._select_nodes()
+        self._ask(nodes, request, call, lambda: call.is_settled(rules))
+        return call.decide(rules)
+
+    def send_to_all(
+        self, request: BatchRequest[_T], count: int
+    ) -> list[_T | ChainError]:
+        """
+        Send *count* transactions to all nodes at once; return the first responses.
+
+        The other responses are left.  A transaction that no node accepted has the
+        ``BroadcastRejectedError`` of a quorum in its place, or another ``ChainError``.
+
+        Raises:
+            ChainUnavailableError: No node is trusted.
+        """
+        call = QuorumCall[_T](len(self._nodes), count)
+        self._ask(self._order_nodes(), request, call, call.is_accepted)
+        return call.accepted()
 
     def chain_id(self) -> int:
         """
@@ -94,16 +113,17 @@ class NodePool:
         """
         if len(self._nodes) == 1:
             return self._nodes[0].chain_id()
+        call = QuorumCall[int](len(self._nodes), 1)
         pending = {node.submit_chain_id(): node for node in self._nodes}
-        call = QuorumCall(pending, len(pending))
-        call.wait(self._timeout, _never)
-        call.first_response()
-        ids = list(call.responses.values())
+        call.wait(pending, self._timeout, lambda: False)
+        (responses,) = call.responses
+        responses.first()
+        ids = list(responses.values.values())
         quorum = min(quorum_size(len(pending), len(ids)), len(ids))
         result = agreed(ids, quorum)
         if result is None:
             raise ChainError(f"the nodes are on different chains: {sorted(set(ids))}")
-        for node, chain_id in call.responses.items():
+        for node, chain_id in responses.values.items():
             if chain_id != result:
                 node.distrust("chain-id")
         return result
@@ -134,11 +154,19 @@ class NodePool:
             return replace(status, trusted=trusted)
         return build_error_status(node.name, error, trusted=node.is_trusted)
 
-    def _start_call(
-        self, nodes: Sequence[TrackedNode], request: Request[_T]
-    ) -> QuorumCall[_T]:
-        pending = {node.submit(request): node for node in nodes}
-        return QuorumCall(pending, len(self._nodes))
+    def _ask(
+        self,
+        nodes: Sequence[TrackedNode],
+        request: BatchRequest[_T],
+        call: QuorumCall[_T],
+        is_enough: Callable[[], bool],
+    ) -> None:
+        if len(self._nodes) == 1:
+            (node,) = nodes
+            call.collect(node, partial(node.send_all, request))
+        else:
+            pending = {node.submit_all(request): node for node in nodes}
+            call.wait(pending, self._timeout, is_enough)
 
     def _order_nodes(self) -> Sequence[TrackedNode]:
         if len(self._nodes) == 1:
@@ -155,7 +183,3 @@ class NodePool:
         if len(responsive) >= quorum_size(len(self._nodes), 1):
             return responsive
         return ordered
-
-
-def _never() -> bool:
-    return False

@@ -10,6 +10,7 @@ node had not responded.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeVar, cast
 
 from eth_typing import BlockNumber, ChecksumAddress, HexAddress, HexStr
@@ -20,7 +21,6 @@ from web3.exceptions import BlockNotFound, TransactionNotFound, Web3Exception
 from web3.types import RPCEndpoint, TxParams, Wei
 
 from backends.json_rpc import parsing
-from backends.json_rpc.connection import ServerError
 from backends.json_rpc.error_mapping import AlreadyKnownError
 from backends.json_rpc.node import MethodCall, Node
 from backends.json_rpc.parsing import Result, digest, integer, quantity
@@ -29,6 +29,7 @@ from signer.ports import Block, Call, Fees, MinedTransaction, Receipt
 
 
 _T = TypeVar("_T")
+_A = TypeVar("_A")
 
 # One batch, since a refund waits for it.  A chain without EIP-1559 serves only the
 # first method.
@@ -42,7 +43,7 @@ class ImpossibleResponseError(ChainUnavailableError):
     """The response of the node cannot be true."""
 
 
-def send(request: Callable[[Web3], _T], node: Web3) -> _T:
+def send(request: Callable[[_A], _T], node: _A) -> _T:
     """
     Return the response of *node* to *request*.
 
@@ -85,13 +86,7 @@ def call(node: Web3, call: Call) -> bytes:
 
 
 def estimate_gas(node: Web3, call: Call) -> int:
-    transaction = {
-        **({} if call.sender is None else {"from": call.sender}),
-        "to": call.to,
-        "data": f"0x{call.data.hex()}",
-        "value": "0x0",
-    }
-    return quantity(_ask(node, "eth_estimateGas", transaction))
+    return quantity(_ask(node, *_estimate(call)))
 
 
 def transaction_count(node: Web3, address: str) -> int:
@@ -99,7 +94,7 @@ def transaction_count(node: Web3, address: str) -> int:
 
 
 def pending_count(node: Web3, address: str) -> int:
-    return quantity(_ask(node, "eth_getTransactionCount", address, "pending"))
+    return quantity(_ask(node, *_pending(address)))
 
 
 def transaction_count_at(node: Web3, address: str, block: int) -> int:
@@ -107,36 +102,59 @@ def transaction_count_at(node: Web3, address: str, block: int) -> int:
     return integer(node.eth.get_transaction_count(_account(address), height))
 
 
-def broadcast(node: Web3, raw: bytes) -> None:
-    """Broadcast *raw*, and check the hash in the response."""
-    try:
-        tx_hash = _ask(node, "eth_sendRawTransaction", f"0x{raw.hex()}")
-    except AlreadyKnownError:
-        return
+def outlook(node: Web3, sender: str, calls: Sequence[Call]) -> Sequence[Any]:
+    """Return the pending count, the fees and an estimate per call, or their errors."""
+    count, block, tip, *estimates = _ask_all(
+        node, [_pending(sender), *_FEES, *(_estimate(call) for call in calls)]
+    )
+    return [
+        _parse(quantity, count),
+        _parse(lambda block: _parse_fees(node, block, tip), block),
+        *(_parse(quantity, estimate) for estimate in estimates),
+    ]
+
+
+def estimates(node: Web3, calls: Sequence[Call]) -> Sequence[int | ChainError]:
+    """Return an estimate per call, or its error."""
+    results = _ask_all(node, [_estimate(call) for call in calls])
+    return [_parse(quantity, result) for result in results]
+
+
+def broadcast_all(node: Web3, raws: Sequence[bytes]) -> Sequence[ChainError | None]:
+    """Broadcast *raws*, and check the hashes in the responses; return the errors."""
+    results = _ask_all(
+        node, [("eth_sendRawTransaction", [f"0x{raw.hex()}"]) for raw in raws]
+    )
+    return [
+        None
+        if isinstance(result, AlreadyKnownError)
+        else _parse(partial(_check_hash, raw), result)
+        for raw, result in zip(raws, results, strict=True)
+    ]
+
+
+def _check_hash(raw: bytes, tx_hash: str) -> None:
     if bytes.fromhex(tx_hash.removeprefix("0x")) != keccak(raw):
         raise ImpossibleResponseError("the node responded for another transaction")
 
 
 def fees(node: Web3) -> Fees:
-    try:
-        with cast("Node", node.provider).batch(_FEES):
-            return _request_fees(node)
-    except ServerError:
-        # Some gateways fail only batches, and no refund is paid without fees.
-        return _request_fees(node)
+    block, tip = _ask_all(node, _FEES)
+    if isinstance(block, ChainError):
+        raise block
+    return _parse_fees(node, block, tip)
 
 
-def _request_fees(node: Web3) -> Fees:
-    latest: Result = _ask(node, "eth_getBlockByNumber", "latest", False)
-    quantity(latest["number"]), digest(HexBytes(latest["hash"]))  # Raise if malformed.
-    base_fee = latest.get("baseFeePerGas")
+def _parse_fees(node: Web3, block: Result, tip: object) -> Fees:
+    quantity(block["number"]), digest(HexBytes(block["hash"]))  # Raise if malformed.
+    base_fee = block.get("baseFeePerGas")
     if base_fee is None:
-        return Fees(base_fee=None, priority_fee=integer(node.eth.gas_price))
-    try:
-        priority_fee = quantity(_ask(node, "eth_maxPriorityFeePerGas"))
-    except ChainError:
-        priority_fee = integer(node.eth.max_priority_fee)  # From eth_feeHistory.
-    return Fees(base_fee=quantity(base_fee), priority_fee=priority_fee)
+        return Fees(
+            base_fee=None, priority_fee=quantity(_ask(node, "eth_gasPrice", []))
+        )
+    if isinstance(tip, ChainError):
+        raise tip
+    return Fees(base_fee=quantity(base_fee), priority_fee=quantity(tip))
 
 
 def receipt(node: Web3, tx_hash: str) -> Receipt | None:
@@ -171,7 +189,7 @@ def hash_in_block(node: Web3, number: int, sender: str, nonce: int) -> str | Non
     web3 does not parse the block here: it would have to parse all transactions in it,
     and each rollup has its own transaction types.
     """
-    found = _ask(node, "eth_getBlockByNumber", hex(number), True)
+    found = _ask(node, "eth_getBlockByNumber", [hex(number), True])
     result: Result = found or {"transactions": ()}
     for entry in result["transactions"]:
         if entry["from"].lower() == sender.lower() and int(entry["nonce"], 16) == nonce:
@@ -194,10 +212,40 @@ def block(node: Web3, number: int) -> Block | None:
     return result
 
 
-def _ask(node: Web3, method: str, *params: Any) -> Any:
+def _pending(address: str) -> MethodCall:
+    return "eth_getTransactionCount", [address, "pending"]
+
+
+def _estimate(call: Call) -> MethodCall:
+    transaction = {
+        **({} if call.sender is None else {"from": call.sender}),
+        "to": call.to,
+        "data": f"0x{call.data.hex()}",
+        "value": "0x0",
+    }
+    return "eth_estimateGas", [transaction]
+
+
+def _ask(node: Web3, method: str, params: list[Any]) -> Any:
     """Return the result of *method*, as JSON."""
-    provider = cast("Node", node.provider)
-    return provider.make_request(RPCEndpoint(method), list(params))["result"]
+    return cast("Node", node.provider).make_request(RPCEndpoint(method), params)[
+        "result"
+    ]
+
+
+def _ask_all(node: Web3, calls: Sequence[MethodCall]) -> list[Any]:
+    """Return the result of each call, as JSON, or its ``ChainError``."""
+    return cast("Node", node.provider).request_all(calls)
+
+
+def _parse(parse: Callable[[Any], _T], result: Any) -> _T | ChainError:
+    """Return *result*, parsed, or its error as a value."""
+    if isinstance(result, ChainError):
+        return result
+    try:
+        return send(parse, result)
+    except ChainError as e:
+        return e
 
 
 def _build_transaction(call: Call) -> TxParams:

@@ -1,7 +1,7 @@
 """One node with its reputation: right chain, responsive, trusted."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -78,26 +78,37 @@ class TrackedNode:
             if not self._is_checked:
                 self._check_chain_id()
             return requests.send(request, self._web3)
-        except CannotAnswerError:
+        except ChainError as e:
+            self._judge(e)
             raise
-        except requests.ImpossibleResponseError:
-            self.distrust("impossible-answer")
-            raise
-        except ChainUnavailableError:
-            self.mark_unresponsive()
-            raise
+
+    def send_all(
+        self, request: Callable[[Web3], Sequence[_T | ChainError]]
+    ) -> Sequence[_T | ChainError]:
+        """Return the node's outcomes of *request*, as values; raises as ``send``."""
+        outcomes = self.send(request)
+        for outcome in outcomes:
+            if isinstance(outcome, ChainError):
+                self._judge(outcome)
+        return outcomes
 
     def submit(self, request: Callable[[Web3], _T]) -> "Future[_T]":
         """Send *request* in a thread of this node, so that it delays no other node."""
         return self._executor.submit(self.send, request)
 
+    def submit_all(
+        self, request: Callable[[Web3], Sequence[_T | ChainError]]
+    ) -> "Future[Sequence[_T | ChainError]]":
+        """As ``submit``, for ``send_all``."""
+        return self._executor.submit(self.send_all, request)
+
     def chain_id(self) -> int:
         """Return the chain id of the node, also if it is not the configured one."""
         return requests.send(requests.chain_id, self._web3)
 
-    def submit_chain_id(self) -> "Future[int]":
-        """Request the chain id in a thread of this node."""
-        return self._executor.submit(self.chain_id)
+    def submit_chain_id(self) -> "Future[Sequence[int | ChainError]]":
+        """Request the chain id, as the only outcome, in a thread of this node."""
+        return self._executor.submit(lambda: [self.chain_id()])
 
     def mark_unresponsive(self) -> None:
         """Ask this node last for a while, and check its chain id again after that."""
@@ -116,6 +127,15 @@ class TrackedNode:
                 chain_id=self._chain_id,
                 reason=reason,
             )
+
+    def _judge(self, error: ChainError) -> None:
+        """Remember what *error* says about this node."""
+        if isinstance(error, requests.ImpossibleResponseError):
+            self.distrust("impossible-answer")
+        elif isinstance(error, ChainUnavailableError) and not isinstance(
+            error, CannotAnswerError
+        ):
+            self.mark_unresponsive()
 
     def _check_chain_id(self) -> None:
         if self.chain_id() != self._chain_id:

@@ -17,6 +17,7 @@ from signer.ports.chain import (
     Log,
     MinedTransaction,
     NodeStatus,
+    Outlook,
     Receipt,
     TransactionState,
 )
@@ -62,6 +63,7 @@ __all__ = [
     "MinedTransaction",
     "NodeStatus",
     "Notifier",
+    "Outlook",
     "PaymentStatistics",
     "Receipt",
     "Reservation",

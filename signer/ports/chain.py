@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+from signer.errors import ChainError
+
 
 @dataclass(frozen=True, slots=True)
 class Call:
@@ -25,6 +27,20 @@ class Fees:
 
     base_fee: int | None
     priority_fee: int
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """
+    What the next transactions of a sender need to be built.
+
+    ``estimates`` has an entry for each call: the gas that it would use, or the error
+    that ``ChainClient.estimate_gas`` would raise for it.
+    """
+
+    pending_count: int
+    fees: Fees
+    estimates: tuple[int | ChainError, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +155,22 @@ class ChainClient(Protocol):
 
     def fees(self) -> Fees:
         """Return the current fees."""
+
+    def outlook(self, sender: str, calls: Sequence[Call]) -> Outlook:
+        """
+        Return ``pending_count``, ``fees`` and an estimate for each of *calls* at once.
+
+        A call that reverts, or whose estimates have no quorum, has its error in its
+        place and does not affect the others.  Raises as ``pending_count`` and ``fees``.
+        """
+
+    def broadcast_all(self, raws: Sequence[bytes]) -> Sequence[ChainError | None]:
+        """
+        Send several signed transactions to the nodes, in this order.
+
+        Return, for each, None if a node accepted or knows it, or else the error that
+        ``broadcast`` would raise.  Never raises a ``ChainError``.
+        """
 
     def broadcast(self, raw: bytes) -> None:
         """
