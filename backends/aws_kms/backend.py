@@ -83,6 +83,11 @@ class KMSBackend:
         self._opening = Lock()
         self._pid = os.getpid()
 
+    @property
+    def concurrency(self) -> int:
+        """The number of connections that are kept open."""
+        return int(self._kms.meta.config.max_pool_connections)
+
     def resolve(self, key_id: str) -> KeyId:
         if not _KEY_NAME.fullmatch(key_id):
             allowed = "must be a KMS key id, a key or alias ARN, or alias/NAME"

@@ -65,6 +65,7 @@ class PKCS11Backend:
     """
 
     name = "pkcs11"
+    concurrency = 2  # A software token signs on our cores, in the time of a few calls.
 
     def __init__(self, module: Path, token_label: str, pin: Callable[[], str]) -> None:
         """Store the options; *pin* is called when the token is opened."""

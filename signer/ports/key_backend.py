@@ -21,6 +21,16 @@ class KeyBackend(Protocol):
     def name(self) -> str:
         """The name of this backend in audit records: ``aws-kms``, ``pkcs11``."""
 
+    @property
+    def concurrency(self) -> int:
+        """
+        How many threads should call ``sign_digest`` at once, at least 1.
+
+        More threads than that gain nothing: the backend makes them wait for a turn, or
+        the device does.  The value may change at any time, so read it before each batch
+        of signatures.
+        """
+
     def public_key(self, key_id: KeyId) -> bytes:
         """Return the DER ``SubjectPublicKeyInfo`` (RFC 5480) of *key_id*."""
 

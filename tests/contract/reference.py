@@ -29,6 +29,7 @@ class ReferenceBackend:
     """Keys in memory, which sign with pyca/cryptography."""
 
     name = "reference"
+    concurrency = 1
 
     def __init__(self) -> None:
         self._keys: dict[KeyId, EllipticCurvePrivateKey] = {}

@@ -36,6 +36,10 @@ def test_the_backend_has_a_name(device: Device) -> None:
     assert device.signs.name == name
 
 
+def test_the_backend_admits_at_least_one_thread(device: Device) -> None:
+    assert device.signs.concurrency >= 1
+
+
 def test_the_public_key_is_strict_and_stable(device: Device) -> None:
     """The same SubjectPublicKeyInfo each time, encoded as pyca/cryptography does."""
     spki = device.signs.public_key(device.key)

@@ -84,6 +84,7 @@ class ObservedDevice:
     """A device with three keys, whose signatures the observer notes."""
 
     name = "device"
+    concurrency = 1
 
     def __init__(self, observer: Observer) -> None:
         self._observer = observer

@@ -30,6 +30,7 @@ class Device:
     """
 
     name = "device"
+    concurrency = 1
 
     def __init__(self, point: bytes, answer: Answer) -> None:
         self._point = point

@@ -39,6 +39,7 @@ class Directory:
     """A backend with named keys, each with a scripted device."""
 
     name = "device"
+    concurrency = 1
 
     def __init__(self, **devices: Device) -> None:
         self.devices = {name.replace("_", "-"): each for name, each in devices.items()}
