@@ -204,12 +204,15 @@ class Container:
         return Lifecycle(
             self.store,
             self.chains,
-            TransactionSigner(self.ring, self.ledger_clock),
+            TransactionSigner(
+                self.ring, self.ledger_clock, lambda: self.backend.concurrency
+            ),
             NonceManager(self.store, self.ring, self.ledger_clock, self.tenants),
             self.ledger_clock,
             audit=self.audit,
             alerts=self.alerts,
             tenants=self.tenants,
+            answer=refund_answer,
         )
 
     @cached_property

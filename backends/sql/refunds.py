@@ -163,9 +163,7 @@ class RefundTables(Tables):
     ) -> None:
         self._save(Change(before, after, transaction, record))
 
-    def save_all(
-        self, changes: Sequence[Change]
-    ) -> Sequence[HotWalletError | None]:
+    def save_all(self, changes: Sequence[Change]) -> Sequence[HotWalletError | None]:
         def save(some: Sequence[Change]) -> Sequence[None]:
             if len(some) == 1 and some[0].answer is None:
                 self._save(some[0])
@@ -215,7 +213,7 @@ class RefundTables(Tables):
         else:
             self.require_authentic(before)
         record, answer = change.record, change.answer
-        return step, self._values(before, after, transaction, record, answer)
+        return step, self._values(before, after, transaction, record, answer=answer)
 
     def _values(
         self,
@@ -223,10 +221,11 @@ class RefundTables(Tables):
         after: Refund,
         transaction: SignedTransaction | None = None,
         record: Record | None = None,
+        *,
         answer: str | None = None,
     ) -> Values:
         mac = None if record is None else self._macs.compute(record)
-        return values(before, after, transaction, record, mac, answer)
+        return values(before, after, transaction, record, record_mac=mac, answer=answer)
 
     def _rows(self, statement: Select[Any], refund_id: str) -> Sequence[Any]:
         if not is_storable(refund_id):

@@ -40,7 +40,12 @@ from backends.sql.statements import (
 from backends.sql.stops import find_blocks, is_blocked, is_stopped, require_running
 from backends.sql.validation import is_address
 from backends.sql.write_path import all_or_each
-from signer.errors import HotWalletError, KeyRotatedError, StaleStateError
+from signer.errors import (
+    HotWalletError,
+    KeyRotatedError,
+    LimitReachedError,
+    StaleStateError,
+)
 from signer.model.refund import Refund, Status
 from signer.ports import Reservation
 from signer.row_macs import RowMACs
@@ -131,9 +136,7 @@ def _may_reserve() -> tuple[Any, ...]:
     )
 
 
-_RESERVE = UNCHANGED.where(
-    refunds.c.status == Status.QUEUED, *_may_reserve()
-).values(
+_RESERVE = UNCHANGED.where(refunds.c.status == Status.QUEUED, *_may_reserve()).values(
     {
         **parameters(refunds, RESERVED),
         "nonce": next_nonce(
@@ -182,30 +185,26 @@ def reserve_together(
     require_running(connection, macs, chain_id)
     blocks = find_blocks(connection, macs, {r.refund.tenant for r in reservations})
     spendings = Spendings(connection, [r.refund for r in reservations], hour)
-    results: dict[str, int | HotWalletError] = {}
-    allowed: dict[str, tuple[Refund, Values]] = {}
-    for each, row in zip(reservations, rows, strict=True):
+    forbidden: dict[str, HotWalletError] = {}
+    for each in reservations:
         refund = each.refund
-        try:
-            if refund.tenant in blocks:
-                raise blocks[refund.tenant].error()
-            if refund.swept_from is None:
+        if refund.tenant in blocks:
+            forbidden[refund.id] = blocks[refund.tenant].error()
+        elif refund.swept_from is None:
+            try:
                 spendings.add(refund, each.gas_limit, each.limits)
-            allowed[refund.id] = refund, row
-        except HotWalletError as e:
-            results[refund.id] = e
-    nonces = _assign(connection, [row for _, row in allowed.values()])
-    for refund, _ in allowed.values():
-        if refund.id not in nonces and refund.swept_from is None:
-            spendings.remove(refund)
-    spendings.save()
-    reserved = [row for id_, (_, row) in allowed.items() if id_ in nonces]
+            except LimitReachedError as e:
+                forbidden[refund.id] = e
+    allowed = [row for row in rows if row["refunds_id"] not in forbidden]
+    nonces = _assign(connection, allowed)
+    spendings.save(nonces)
+    reserved = [row for row in allowed if row["refunds_id"] in nonces]
     if reserved:
         connection.execute(INSERT_MOVE, reserved)
     intents = [row for row in reserved if row["audit_records_id"] is not None]
     if intents:
         connection.execute(INSERT_AUDIT_RECORD, intents)
-    return results | nonces
+    return forbidden | nonces
 
 
 def _assign(connection: Connection, rows: Sequence[Values]) -> dict[str, int]:
@@ -213,13 +212,14 @@ def _assign(connection: Connection, rows: Sequence[Values]) -> dict[str, int]:
     if not rows:
         return {}
     if len(rows) == 1:
-        return dict(connection.execute(_RESERVE_ONE, rows[0]).tuples().all())
+        found = connection.execute(_RESERVE_ONE, rows[0])
+        return {row.id: row.nonce for row in found}
     # One statement after the other: each sees the nonces of those before it.
     wallet = rows[0]
     first = connection.execute(_FIRST, wallet).scalar()
     connection.execute(_RESERVE, rows)
     found = connection.execute(_NONCES, {**wallet, "first": first})
-    return dict(found.tuples().all())
+    return {row.id: row.nonce for row in found}
 
 
 class ReservationTables(Tables):
@@ -238,10 +238,13 @@ class ReservationTables(Tables):
             raise ValueError("sender is not an address with an EIP-55 checksum")
         if len({each.refund.chain_id for each in reservations}) > 1:
             raise ValueError("the refunds are of several chains")
-        wallet = {"sender": sender, "key_id": key_id}
         after = {
             each.refund.id: each.refund.with_status(
-                Status.RESERVED, at, **wallet, gas_limit=each.gas_limit
+                Status.RESERVED,
+                at,
+                sender=sender,
+                key_id=key_id,
+                gas_limit=each.gas_limit,
             )
             for each in reservations
         }

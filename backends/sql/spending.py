@@ -6,7 +6,7 @@ PostgreSQL that is the server's clock.  On SQLite it is the clock of the one hos
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
@@ -132,7 +132,10 @@ class Spendings:
         tenant, recipient, token = refund.tenant, refund.recipient, refund.token_address
         added: dict[_Counter, int] = {}
         for scope, bounds in ((_ALL, limits), (tenant, limits.tenant or NO_LIMITS)):
-            total, paid = _Counter(token, scope, _ALL), _Counter(token, scope, recipient)
+            total, paid = (
+                _Counter(token, scope, _ALL),
+                _Counter(token, scope, recipient),
+            )
             gas = _Counter(_GAS, scope, _ALL)
             spent = Spent(
                 hour=self._since(self._hour, total),
@@ -151,14 +154,15 @@ class Spendings:
         for counter, amount in added.items():
             self._counts[counter][self._hour] = self._this_hour(counter) + amount
 
-    def remove(self, refund: Refund) -> None:
-        """Do not count *refund*, which was not reserved."""
-        for counter, amount in self._added.pop(refund.id).items():
-            self._counts[counter][self._hour] -= amount
-
-    def save(self) -> None:
-        """Store what was added."""
-        changed = {counter for added in self._added.values() for counter in added}
+    def save(self, refund_ids: Collection[str]) -> None:
+        """Store what was added for *refund_ids*; the others were not reserved."""
+        changed: set[_Counter] = set()
+        for refund_id, added in self._added.items():
+            if refund_id in refund_ids:
+                changed |= added.keys()
+                continue
+            for counter, amount in added.items():
+                self._counts[counter][self._hour] -= amount
         upserts = [
             {**counter._asdict(), "chain_id": self._chain_id, "hour": self._hour}
             | {"amount": self._this_hour(counter)}

@@ -237,6 +237,7 @@ def values(
     after: Refund,
     transaction: SignedTransaction | None = None,
     record: Record | None = None,
+    *,
     record_mac: str | None = None,
     answer: str | None = None,
 ) -> Values:

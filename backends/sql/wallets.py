@@ -106,15 +106,12 @@ _FOREIGN = _UNRECORDED.where(_of_wallet(sightings), *_UNACCEPTED).order_by(
     sightings.c.nonce
 )
 
-_WITH_MARKS = (
-    _UNRECORDED.where(
-        sightings.c.chain_id == _chain,
-        sightings.c.mark.in_(
-            bindparam("marks", type_=sightings.c.mark.type, expanding=True)
-        ),
-    )
-    .order_by(sightings.c.nonce.desc())
-)
+_WITH_MARKS = _UNRECORDED.where(
+    sightings.c.chain_id == _chain,
+    sightings.c.mark.in_(
+        bindparam("marks", type_=sightings.c.mark.type, expanding=True)
+    ),
+).order_by(sightings.c.nonce.desc())
 
 _ACCEPT = (
     update(sightings)

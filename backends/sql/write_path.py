@@ -124,10 +124,11 @@ def all_or_each(
             return [e] * len(items)
     results: list[Result | HotWalletError] = []
     for item in items:
-        last = results[-1] if results else None
-        # Do not wait for the database as often as there are items.
-        is_gone = isinstance(last, StoreUnavailableError)
-        results += [last] if is_gone else all_or_each([item], together)
+        results += all_or_each([item], together)
+        last = results[-1]
+        if isinstance(last, StoreUnavailableError):
+            # Do not wait for the database as often as there are items.
+            return results + [last] * (len(items) - len(results))
     return results
 
 

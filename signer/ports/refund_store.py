@@ -228,9 +228,7 @@ class Store(StopStore, TenantBlocks, Cancellations, Watches, Protocol):
                 field, or *transaction* belongs to another refund; a programming error.
         """
 
-    def save_all(
-        self, changes: Sequence[Change]
-    ) -> Sequence[HotWalletError | None]:
+    def save_all(self, changes: Sequence[Change]) -> Sequence[HotWalletError | None]:
         """
         Make *changes* of different refunds, in one transaction if all are possible.
 

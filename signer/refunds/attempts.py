@@ -6,11 +6,10 @@ fees or with another gas limit, and a no-op in place of a transfer that must not
 made.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from types import MappingProxyType
 from typing import Any
 
 import structlog
@@ -33,8 +32,6 @@ from signer.refunds.sweep_policy import Objection, find_fee_objection
 from signer.refunds.transaction_signer import Attempt, SignedPayment, TransactionSigner
 
 
-_NO_CHANGES: Mapping[str, Any] = MappingProxyType({})
-
 _FEES_VALID_FOR = timedelta(seconds=1)
 
 
@@ -44,7 +41,7 @@ class _Plan:
 
     refund: Refund
     attempt: Attempt
-    changes: Mapping[str, Any] = _NO_CHANGES
+    changes: Objection = field(default_factory=dict)
 
 
 class Attempts:
@@ -56,15 +53,13 @@ class Attempts:
         transaction_signer: TransactionSigner,
         fee_monitor: FeeMonitor,
         clock: Clock,
-        signing_threads: Callable[[], int] = lambda: 1,
     ) -> None:
         self._store = store
         self._transaction_signer = transaction_signer
         self._fee_monitor = fee_monitor
         self._clock = clock
-        self._signing_threads = signing_threads
         self._recorded: dict[str, SignedTransaction] = {}  # By transaction hash.
-        self._known_fees: dict[str, tuple[datetime, Fees]] = {}  # By network.
+        self._known_fees: dict[int, tuple[datetime, Fees]] = {}  # By chain id.
         self._log = structlog.get_logger("refunds")
 
     def start(
@@ -99,12 +94,14 @@ class Attempts:
         for refund in refunds:
             with outcomes.of(refund):
                 plans.append(self._plan(refund, chain, fees))
-        for plan, outcome in zip(plans, self._sign_and_save_all(plans, chain), strict=True):
+        for plan, outcome in zip(
+            plans, self._sign_and_save_all(plans, chain), strict=True
+        ):
             outcomes[plan.refund.id] = outcome
 
     def remember_fees(self, chain: Chain, fees: Fees) -> None:
-        """Use the current *fees* for transactions that are signed in the next second."""
-        self._known_fees[chain.network.name] = self._clock(), fees
+        """Use *fees*, which are current, for what is signed in the next second."""
+        self._known_fees[chain.network.chain_id] = self._clock(), fees
 
     def raise_fees(
         self, refund: Refund, chain: Chain, latest: SignedTransaction
@@ -197,7 +194,7 @@ class Attempts:
         chain: Chain,
         fees: Fees,
         kind: Kind = Kind.TRANSFER,
-        changes: Mapping[str, Any] = _NO_CHANGES,
+        changes: Objection | None = None,
     ) -> "_Plan":
         _, _, reserved = refund.reservation()
         gas = reserved if kind is Kind.TRANSFER else NOOP_GAS
@@ -207,14 +204,14 @@ class Attempts:
         if objection is not None:
             attempt = replace(attempt, kind=Kind.NOOP, gas=NOOP_GAS)
             changes = objection
-        return _Plan(refund, attempt, changes)
+        return _Plan(refund, attempt, changes or {})
 
     def _fees(self, chain: Chain) -> Fees:
         now = self._clock()
-        at, fees = self._known_fees.get(chain.network.name, (None, None))
-        if at is None or fees is None or abs(now - at) > _FEES_VALID_FOR:
+        known = self._known_fees.get(chain.network.chain_id)
+        if known is None or abs(now - known[0]) > _FEES_VALID_FOR:
             return chain.client.fees()
-        return fees
+        return known[1]
 
     def _quote(
         self, refund: Refund, kind: Kind, chain: Chain, fees: Fees
@@ -285,7 +282,7 @@ class Attempts:
             except Exception as e:  # noqa: BLE001 - it is the outcome of this refund.
                 return e
 
-        threads = min(self._signing_threads(), len(plans))
+        threads = min(self._transaction_signer.concurrency(), len(plans))
         if threads <= 1:
             return [sign(plan) for plan in plans]
         with ThreadPoolExecutor(threads, "sign") as pool:

@@ -21,7 +21,7 @@ from signer.errors import (
     StoreError,
 )
 from signer.model.refund import InFlight, Kind, Refund, Status
-from signer.ports import Block, Clock, Receipt, Store
+from signer.ports import Block, Change, Clock, Receipt, Store
 from signer.refunds.row_alarm import RowAlarm
 from signer.refunds.sweep_policy import build_objection
 from signer.refunds.transitions import log_final_status
@@ -68,22 +68,24 @@ class ConfirmationTracker:
                 [tx_hash for each in in_flight for tx_hash in each.tx_hashes]
             )
             view = _ChainView(chain, head, cache(chain.client.block))
-            return sum(self._update(each, receipts, view) for each in in_flight)
+            seen = [self._look(each, receipts, view) for each in in_flight]
         except StoreError:
             raise
         except HotWalletError as e:
             self._log.warning("tracking-failed", network=name, code=e.code)
             return 0
+        return self._save([change for change in seen if change is not None])
 
-    def _update(
+    def _look(
         self, in_flight: InFlight, receipts: Mapping[str, Receipt], view: "_ChainView"
-    ) -> int:
+    ) -> Change | None:
+        """Return the change that the chain shows; None if there is none."""
         mined = [receipts[each] for each in in_flight.tx_hashes if each in receipts]
         receipt = mined[0] if mined else None
         refund, now = in_flight.refund, self._clock()
         if refund.status is Status.BROADCAST:
             if receipt is None:
-                return 0  # A missing receipt is not evidence of anything.
+                return None  # A missing receipt is not evidence of anything.
             after = refund.with_status(
                 Status.MINED,
                 now,
@@ -98,17 +100,23 @@ class ConfirmationTracker:
         elif receipt is not None and view.is_final(receipt):
             after = self._as_final(refund, receipt)
         else:
-            return 0
-        try:
-            self._store.save(refund, after)
-        except StaleStateError:
-            return 0  # Another process saved it first.
-        except RowNotAuthenticError as e:
-            self._alarm.report(e, refund.id)
-            return 0  # What the chain shows cannot be compared with a changed row.
-        if after.status.is_final:
-            log_final_status(self._log, after)
-        return 1
+            return None
+        return Change(refund, after)
+
+    def _save(self, changes: Sequence[Change]) -> int:
+        """Save *changes*, and return how many were possible."""
+        saved = 0
+        for change, error in zip(changes, self._store.save_all(changes), strict=True):
+            if error is None:
+                saved += 1
+                if change.after.status.is_final:
+                    log_final_status(self._log, change.after)
+            elif isinstance(error, RowNotAuthenticError):
+                # What the chain shows cannot be compared with a changed row.
+                self._alarm.report(error, change.before.id)
+            elif not isinstance(error, StaleStateError):
+                raise error  # A stale refund was saved by another process first.
+        return saved
 
     def _as_final(self, refund: Refund, receipt: Receipt) -> Refund:
         signed = self._store.transactions(refund.id)

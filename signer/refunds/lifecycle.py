@@ -56,7 +56,7 @@ MAX_OUTAGE_DELAY = timedelta(seconds=5)
 class Lifecycle:
     """Takes refunds from one status to the next."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  A lifecycle has many parts.
         self,
         store: Store,
         chains: Mapping[str, Chain],
@@ -68,14 +68,12 @@ class Lifecycle:
         tenants: TenantRegistry,
         alerts: Alerts | None = None,
         answer: Callable[[Refund], str] | None = None,
-        signing_threads: Callable[[], int] = lambda: 1,
     ) -> None:
         """
         Take steps of refunds in *store*.
 
         *answer* makes the response to the request for a refund, which is stored when
-        the refund is first broadcast.  *signing_threads* returns how many signatures
-        the device should make at the same time.
+        the refund is first broadcast.
         """
         self._store = store
         self._chains = chains
@@ -83,9 +81,7 @@ class Lifecycle:
         self._clock = clock
         self._signed_requests = SignedRequests(store, tenants)
         self._fee_monitor = FeeMonitor(store, alerts or Alerts(clock=clock), clock)
-        self._attempts = Attempts(
-            store, transaction_signer, self._fee_monitor, clock, signing_threads
-        )
+        self._attempts = Attempts(store, transaction_signer, self._fee_monitor, clock)
         self._queued = QueuedRefunds(
             store,
             nonces,
@@ -175,7 +171,7 @@ class Lifecycle:
         return self._store.save_all(changes)
 
     def _require_payable(self, refund: Refund) -> None:
-        """Require that the row is authentic and that today's configuration allows it."""
+        """Require that the row is authentic, and that the configuration allows it."""
         self._store.require_authentic(refund)
         chain = self._chains.get(refund.network)
         if chain is None:

@@ -63,15 +63,7 @@ class PendingTransactions:
             replaced = self._replace_stuck(refund, chain, latest)
             if replaced is not None:
                 return replaced
-        # Nodes drop transactions.  Sending the same bytes again cannot pay twice.
-        (error,) = broadcast([latest], chain)
-        if isinstance(error, BroadcastRejectedError):
-            replaced = self._attempts.reprice(refund, chain, latest)
-            if replaced is not None:
-                return replaced
-        if error is not None:
-            raise error
-        return self._transitions.recheck_later(refund)
+        return self._rebroadcast(refund, chain, latest)
 
     def handle_used_nonce(self, refund: Refund, chain: Chain) -> Refund | None:
         """
@@ -98,6 +90,19 @@ class PendingTransactions:
             failure_code="nonce-taken",
             failure_detail=f"transaction {mined.tx_hash} has the refund's nonce",
         )
+
+    def _rebroadcast(
+        self, refund: Refund, chain: Chain, latest: SignedTransaction
+    ) -> Refund:
+        # Nodes drop transactions.  Sending the same bytes again cannot pay twice.
+        (error,) = broadcast([latest], chain)
+        if isinstance(error, BroadcastRejectedError):
+            replaced = self._attempts.reprice(refund, chain, latest)
+            if replaced is not None:
+                return replaced
+        if error is not None:
+            raise error
+        return self._transitions.recheck_later(refund)
 
     def _find_objection(self, refund: Refund, chain: Chain) -> Objection | None:
         tx_hash = self._nonces.find_other_payment(refund)

@@ -5,6 +5,7 @@ A refund may have several, all with its one nonce: the transfer, replacements of
 higher fees, and a no-op in its place if it can never be paid.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -97,9 +98,13 @@ def build_purpose(refund: Refund, **details: str | int) -> Purpose:
 class TransactionSigner:
     """Signs transactions with the key that the refund's nonce belongs to."""
 
-    def __init__(self, ring: KeyRing, clock: Clock) -> None:
+    def __init__(
+        self, ring: KeyRing, clock: Clock, concurrency: Callable[[], int] = lambda: 1
+    ) -> None:
+        """*concurrency* returns how many threads should sign at once."""
         self._ring = ring
         self._clock = clock
+        self.concurrency = concurrency
 
     def find_sweep_objection(self, refund: Refund) -> Objection | None:
         """Return why the current key ring forbids a sweep; None for other refunds."""

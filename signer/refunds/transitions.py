@@ -40,7 +40,7 @@ class Transitions:
     ) -> Refund:
         """Save *refund* with *status* and *changes*, and an audit record; return it."""
         after = refund.with_status(status, self._clock(), **changes)
-        self._store.save(refund, after, outcome=record)
+        self._store.save(refund, after, record=record)
         if status.is_final:
             log_final_status(self._log, after)
         return after

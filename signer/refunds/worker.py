@@ -14,7 +14,6 @@ from signer.errors import (
     KeyUnusableError,
     NotFoundError,
     StaleStateError,
-    StoreError,
     TenantBlockedError,
 )
 from signer.keys.keyring import KeyRing
@@ -31,11 +30,19 @@ from signer.refunds.row_alarm import RowAlarm
 from signer.refunds.wallet_reconciliation import WalletReconciler
 
 
-# Few at once, so that they are processed before their claim expires.
-_CLAIM_SIZE = 10
+# How many refunds are claimed at once.  They share transactions and requests, and they
+# must be processed before their claim expires (``HOLD``).
+_SMALLEST_CLAIM = 8
+_LARGEST_CLAIM = 128
 
-# Limits a pass, so that tracking is not delayed by a long queue.
-_MAX_CLAIMS = 10
+_FAST_SECONDS = 0.5
+"""If a batch takes less, the next one is larger."""
+
+_SLOW_SECONDS = 2.0
+"""If a batch takes more, the next one is smaller."""
+
+_ADVANCE_SECONDS = 1.0
+"""How long refunds are claimed before those that were sent are tracked again."""
 
 _CANCELLATIONS = 100
 
@@ -84,6 +91,7 @@ class Worker:
         self._timer = timer
         self._passes = 0
         self._unclaimed_id: str | None = None  # The last refund taken without a claim.
+        self._claim_size = _SMALLEST_CLAIM
         self._has_more = False  # Refunds are due that were not claimed yet.
         self._cancelling: set[str] = set()  # The ids tried in this pass.
         self._log = structlog.get_logger("worker")
@@ -121,29 +129,37 @@ class Worker:
         failing: dict[str, HotWalletError] = {}
         steps = 0
         for taken in self._take():
-            steps += sum(self._advance(refund, failing) for refund in taken)
+            steps += self._advance(taken, failing)
             self._cancelling.update(r.id for r in taken if r.cancel_requested_at)
         # Last, so that they delay no payment; the steps above cancel as well.
-        asked = self._find_cancellations()
-        return steps + sum(self._advance(refund, failing) for refund in asked)
+        return steps + self._advance(self._find_cancellations(), failing)
 
     def _take(self) -> Iterator[Sequence[Refund]]:
-        """Yield refunds that are due, a few at once, until there are no more."""
-        for _ in range(_MAX_CLAIMS):
+        """Yield refunds that are due, many at once, until there are no more."""
+        until = self._timer() + _ADVANCE_SECONDS
+        while True:
             self._has_more = False  # Also if this fails: the next try must wait.
             self._key_proof()
             self._automatic_stop.check()
-            now = self._clock()
+            now, started = self._clock(), self._timer()
             only = self._store.find_untouched(now)
             if only is not None and only.id != self._unclaimed_id:
                 self._unclaimed_id = only.id  # If it is still due after this, claim it.
                 yield [only]
                 return
-            claimed = self._store.claim(now, now + HOLD, _CLAIM_SIZE)
-            self._has_more = len(claimed) == _CLAIM_SIZE
+            claimed = self._store.claim(now, now + HOLD, self._claim_size)
+            self._has_more = len(claimed) == self._claim_size
             yield claimed
-            if not self._has_more:
+            if not self._has_more or self._timer() >= until:
                 return
+            self._adapt_claims(self._timer() - started)
+
+    def _adapt_claims(self, seconds: float) -> None:
+        """Claim more at once, or fewer if the last batch took *seconds*, too long."""
+        size = self._claim_size * (2 if seconds < _FAST_SECONDS else 1)
+        if seconds > _SLOW_SECONDS:
+            size //= 2
+        self._claim_size = max(_SMALLEST_CLAIM, min(size, _LARGEST_CLAIM))
 
     def _find_cancellations(self) -> Sequence[Refund]:
         """Return refunds to cancel, each once in a pass: it may have to wait."""
@@ -193,32 +209,49 @@ class Worker:
                 self._log.warning("wallet-check-failed", network=name, code=e.code)
         return settled
 
-    def _advance(self, refund: Refund, failing: dict[str, HotWalletError]) -> int:
+    def _advance(
+        self, refunds: Sequence[Refund], failing: dict[str, HotWalletError]
+    ) -> int:
         """
-        Take steps of a claimed *refund* until it waits; return how many.
+        Take steps of claimed *refunds* until each waits; return how many.
 
         Refunds of a network, key address or tenant in *failing* are postponed untried.
         """
         steps = 0
-        try:
-            for needed in (refund.network, self._sender(refund), _owner(refund)):
-                if needed in failing:
-                    self._postpone(refund, failing[needed])
-                    return 0
-            while True:
-                before, refund = refund, self._lifecycle.step(refund)
-                steps += 1
-                if refund.status is before.status or refund.status not in UNSENT:
-                    break
-        except StaleStateError:
-            pass  # Another process has it.
-        except HotWalletError as e:
-            self._alarm.report(e, refund.id)
-            failing |= dict.fromkeys(self._find_cause(refund, e), e)
-            self._postpone(refund, e)
-        except Exception as e:  # noqa: BLE001 - one refund's bug must not stop the others.
-            self._log.error("refund-stuck", refund_id=refund.id, error=type(e).__name__)
+        while refunds:
+            failed = [
+                (refund, error)
+                for refund in refunds
+                if (error := self._find_failing(refund, failing)) is not None
+            ]
+            untried = {refund.id for refund, _ in failed}
+            tried = [refund for refund in refunds if refund.id not in untried]
+            moved = []
+            for refund, outcome in zip(
+                tried, self._lifecycle.step_all(tried), strict=True
+            ):
+                if isinstance(outcome, Refund):
+                    steps += 1
+                    if outcome.status is not refund.status:
+                        moved.append(outcome)
+                elif isinstance(outcome, StaleStateError):
+                    pass  # Another process has it.
+                elif isinstance(outcome, HotWalletError):
+                    self._alarm.report(outcome, refund.id)
+                    failing |= dict.fromkeys(self._find_cause(refund, outcome), outcome)
+                    failed.append((refund, outcome))
+                else:
+                    bug = type(outcome).__name__
+                    self._log.error("refund-stuck", refund_id=refund.id, error=bug)
+            self._postpone(failed)
+            refunds = [refund for refund in moved if refund.status in UNSENT]
         return steps
+
+    def _find_failing(
+        self, refund: Refund, failing: Mapping[str, HotWalletError]
+    ) -> HotWalletError | None:
+        needed = (refund.network, self._sender(refund), _owner(refund))
+        return next((failing[each] for each in needed if each in failing), None)
 
     def _find_cause(self, refund: Refund, error: HotWalletError) -> Iterable[str]:
         """Return the network, address or tenant that fails for other refunds too."""
@@ -240,19 +273,20 @@ class Worker:
         active = find_active_key(self._ring.cached_keys())
         return "" if active is None else active.address
 
-    def _postpone(self, refund: Refund, error: HotWalletError) -> None:
-        self._log.warning(
-            "refund-delayed",
-            refund_id=refund.id,
-            status=str(refund.status),
-            code=error.code,
-            attempts=refund.attempts + 1,
-        )
-        try:
-            self._lifecycle.postpone(refund, error)
-        except StoreError as e:
-            # Other workers can claim it when the claim expires.
-            self._log.warning("refund-held", refund_id=refund.id, code=e.code)
+    def _postpone(self, failed: Sequence[tuple[Refund, HotWalletError]]) -> None:
+        for refund, error in failed:
+            self._log.warning(
+                "refund-delayed",
+                refund_id=refund.id,
+                status=str(refund.status),
+                code=error.code,
+                attempts=refund.attempts + 1,
+            )
+        problems = self._lifecycle.postpone(failed)
+        for (refund, _), problem in zip(failed, problems, strict=True):
+            if problem is not None:
+                # Other workers can claim it when the claim expires.
+                self._log.warning("refund-held", refund_id=refund.id, code=problem.code)
 
 
 def _owner(refund: Refund) -> str:

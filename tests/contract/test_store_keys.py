@@ -26,6 +26,7 @@ from tests.fixtures.ledger import (
     moved,
     now,
     opened,
+    reserve,
     reserved,
     signed,
 )
@@ -242,8 +243,9 @@ def test_only_the_active_key_reserves(store: SQLStore) -> None:
         opened(store, sender=sender)
     refund = accepted(store)
 
-    def reserve(sender: str) -> None:
-        store.reserve(
+    def reserve_from(sender: str) -> None:
+        reserve(
+            store,
             refund,
             sender=sender,
             key_id=key_at(sender).key_id,
@@ -254,14 +256,14 @@ def test_only_the_active_key_reserves(store: SQLStore) -> None:
 
     pending = store.begin_rotation(SECOND, AT)
     with pytest.raises(KeyRotatedError):
-        reserve(OTHER_WALLET)
+        reserve_from(OTHER_WALLET)
     activate(store, pending, AT, record())
     for sender in (WALLET, THIRD):
         with pytest.raises(KeyRotatedError):
-            reserve(sender)
+            reserve_from(sender)
     assert store.get(refund.id) == refund
     assert len(store.history(refund.id)) == 1
-    reserve(OTHER_WALLET)
+    reserve_from(OTHER_WALLET)
     assert store.list("gateway").refunds[0].sender == OTHER_WALLET
 
 

@@ -29,7 +29,14 @@ from signer.model.key import SIGNING, Key, KeyState
 from signer.model.refund import SWEEPER
 from signer.ports import KeyId
 from tests.contract.locks import share_the_key, until_waiting
-from tests.fixtures.ledger import OTHER_WALLET, WALLET, accepted, now, opened
+from tests.fixtures.ledger import (
+    OTHER_WALLET,
+    WALLET,
+    accepted,
+    now,
+    opened,
+    reserve,
+)
 from tests.fixtures.races import race, reports_until_killed
 from tests.support.audit import record
 from tests.support.devices import honest, signer_over
@@ -233,7 +240,8 @@ def _reserve(store: SQLStore, key: Key, **of_sweep: str) -> str:
     payer = key_at(WALLET) if of_sweep else key
     refund = accepted(store, **of_sweep)
     try:
-        store.reserve(
+        reserve(
+            store,
             refund,
             sender=payer.address,
             key_id=payer.key_id,

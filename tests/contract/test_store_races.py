@@ -20,6 +20,7 @@ from tests.fixtures.ledger import (
     now,
     opened,
     queued,
+    reserve,
     reserved,
     sighting,
     signed,
@@ -71,7 +72,7 @@ def _reserve_own(store: SQLStore, index: int) -> list[int]:
     refunds = store.list(f"gateway {index}", limit=1000).refunds
     given = {"sender": WALLET, "key_id": key_at(WALLET).key_id, "at": now()}
     return [
-        _nonce(store.reserve(refund, gas_limit=7, counted=0, **given))  # type: ignore[arg-type]
+        _nonce(reserve(store, refund, gas_limit=7, counted=0, **given))
         for refund in refunds
     ]
 

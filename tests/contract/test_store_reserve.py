@@ -14,6 +14,7 @@ from tests.fixtures.ledger import (
     now,
     opened,
     queued,
+    reserve,
     reserved,
     sighting,
 )
@@ -28,8 +29,8 @@ def test_a_reservation_is_stored(store: SQLStore) -> None:
     opened(store, first=3)
     refund = accepted(store)
     at = now()
-    after = store.reserve(
-        refund, sender=WALLET, key_id=KEY_ID, gas_limit=7, counted=3, at=at
+    after = reserve(
+        store, refund, sender=WALLET, key_id=KEY_ID, gas_limit=7, counted=3, at=at
     )
 
     assert after == refund.with_status(
@@ -72,8 +73,14 @@ def test_a_wallet_must_be_opened(store: SQLStore) -> None:
     refund = accepted(store)
 
     with pytest.raises(StaleStateError):
-        store.reserve(
-            refund, sender=WALLET, key_id=KEY_ID, gas_limit=7, counted=0, at=now()
+        reserve(
+            store,
+            refund,
+            sender=WALLET,
+            key_id=KEY_ID,
+            gas_limit=7,
+            counted=0,
+            at=now(),
         )
     assert refund == store.get(refund.id)
 

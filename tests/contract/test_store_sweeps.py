@@ -16,6 +16,7 @@ from tests.fixtures.ledger import (
     moved,
     now,
     opened,
+    reserve,
     reserved,
     signed,
 )
@@ -44,7 +45,7 @@ def _accepted(store: SQLStore, recipient: str = OTHER_WALLET) -> Refund:
 
 def _reserved(store: SQLStore, sweep: Refund, **changes: Any) -> Refund:
     given = {"sender": WALLET, "key_id": KEY_ID, "gas_limit": 7, "counted": 0}
-    return store.reserve(sweep, **{**given, "at": now(), **changes})
+    return reserve(store, sweep, **{**given, "at": now(), **changes})
 
 
 def test_a_sweep_may_pay_the_active_key(store: SQLStore) -> None:

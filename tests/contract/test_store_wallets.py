@@ -5,7 +5,7 @@ import pytest
 from backends.sql import SQLStore
 from signer.errors import StaleStateError, StoreError
 from signer.model.refund import Status
-from signer.model.wallet import Pause, Wallet
+from signer.model.wallet import Pause, UnrecordedTransaction, Wallet
 from tests.fixtures.ledger import (
     OTHER_WALLET,
     WALLET,
@@ -115,13 +115,19 @@ def test_only_the_current_version_is_changed(store: SQLStore, *, is_open: bool) 
     assert store.foreign_transactions(CHAIN, WALLET) == ()
 
 
+def _found(store: SQLStore, mark: bytes | None) -> UnrecordedTransaction | None:
+    assert mark is not None
+    return store.find_unrecorded(CHAIN, [b"another", mark]).get(mark)
+
+
 def test_an_unrecorded_transaction_is_found_by_its_mark(store: SQLStore) -> None:
     ours = sighting(nonce=4, mark=b"\0" + b"m" * 15, gas_limit=65_000)
     store.add_unrecorded(opened(store), [ours, sighting(nonce=5, mark=b"n" * 16)])
 
-    assert ours == store.find_unrecorded(CHAIN, b"\0" + b"m" * 15)
-    assert store.find_unrecorded(CHAIN, b"o" * 16) is None
-    assert store.find_unrecorded(1, b"n" * 16) is None
+    assert _found(store, ours.mark) == ours
+    assert _found(store, b"o" * 16) is None
+    assert store.find_unrecorded(1, [b"n" * 16]) == {}
+    assert store.find_unrecorded(CHAIN, []) == {}
 
 
 def test_the_first_transaction_of_a_nonce_stays(store: SQLStore) -> None:
@@ -173,7 +179,7 @@ def test_an_unrecorded_transaction_names_the_refund_with_its_nonce(
     opened(store)
     holder, paid = reserved(store, accepted(store)), accepted(store)
     store.add_unrecorded(_wallet(store), [sighting(mark=paid.mark), sighting(nonce=1)])
-    found = store.find_unrecorded(CHAIN, paid.mark)
+    found = _found(store, paid.mark)
 
     assert found is not None
     assert holder.id == found.held_by
@@ -188,7 +194,7 @@ def test_a_queued_refund_is_adopted(store: SQLStore) -> None:
     store.add_unrecorded(opened(store), [sighting(mark=refund.mark)])
     after = adopted(refund, 0)
     store.adopt(refund, after)
-    found = store.find_unrecorded(CHAIN, refund.mark)
+    found = _found(store, refund.mark)
 
     assert after == store.get(refund.id)
     assert [move.status for move in store.history(refund.id)] == [

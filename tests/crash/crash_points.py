@@ -6,10 +6,10 @@ Wrappers of the ports (store, chain client, key backend) reach the points
     role/port.method:when          role/port.method(detail):when
 
 *role* is ``api`` (which has no key), ``admin`` or ``worker``; *when* is ``before`` or
-``after``.  *detail* is the status that ``save`` is about to write, ``replaced``
+``after``.  *detail* is a status that ``save_all`` is about to write, ``replaced``
 for a replacement transaction, or ``rotation`` for a call about a key that an
 administrator named.
-``chain.broadcast:sent`` is between the last byte of the request and the first of the
+``chain.broadcast_all:sent`` is between the last byte of the request and the first of the
 response.  ``CRASH_AT`` names the armed points, separated by blanks, and
 ``CRASH_MARKERS`` a folder: each point kills one process in all.
 """
@@ -19,7 +19,7 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn, cast
@@ -27,7 +27,7 @@ from urllib.parse import urlsplit
 
 from api.container import Container
 from signer.chain.chain import Chain
-from signer.ports import ChainClient, KeyDirectory, Ledger
+from signer.ports import ChainClient, Change, KeyDirectory, Ledger
 
 
 CRASH_AT = "CRASH_AT"
@@ -35,16 +35,16 @@ CRASH_MARKERS = "CRASH_MARKERS"
 
 # The keys number the steps of a payment and of an administrator's request.
 SENDING = {
-    3: ("store.reserve:before",),
-    4: ("store.reserve:after",),
+    3: ("store.reserve_all:before",),
+    4: ("store.reserve_all:after",),
     5: ("backend.sign_digest:before",),
-    6: ("backend.sign_digest:after", "store.save(signed):before"),
-    7: ("store.save(signed):after", "chain.broadcast:before"),
-    8: ("chain.broadcast:sent",),
+    6: ("backend.sign_digest:after", "store.save_all(signed):before"),
+    7: ("store.save_all(signed):after", "chain.broadcast_all:before"),
+    8: ("chain.broadcast_all:sent",),
     9: (
-        "chain.broadcast:after",
-        "store.save(broadcast):before",
-        "store.save(broadcast):after",
+        "chain.broadcast_all:after",
+        "store.save_all(broadcast):before",
+        "store.save_all(broadcast):after",
     ),
 }
 API = {
@@ -60,18 +60,18 @@ WORKER = {
     10: (
         "store.claim:after",
         "chain.receipts:after",
-        "store.save(mined):before",
-        "store.save(mined):after",
-        "store.save(confirmed):before",
-        "store.save(confirmed):after",
+        "store.save_all(mined):before",
+        "store.save_all(mined):after",
+        "store.save_all(confirmed):before",
+        "store.save_all(confirmed):after",
     ),
 }
 
 
 # Only stuck transactions reach these: see ``test_replacements.py``.
 REPLACING = {
-    11: ("store.save(replaced):before", "store.save(replaced):after"),
-    12: ("chain.broadcast(replaced):before", "chain.broadcast(replaced):after"),
+    11: ("store.save_all(replaced):before", "store.save_all(replaced):after"),
+    12: ("chain.broadcast_all(replaced):before", "chain.broadcast_all(replaced):after"),
 }
 
 # Workers and administrators' processes seal.
@@ -136,14 +136,18 @@ class CrashPoints:
             _die()
 
     def remember(self, args: tuple[Any, ...]) -> None:
-        """Note whether the transaction in *args* replaces an earlier one."""
-        attempts = [arg.attempt for arg in args if hasattr(arg, "attempt")]
+        """Note whether the transactions in *args* replace earlier ones."""
+        attempts = [
+            change.transaction.attempt
+            for change in _changes(args)
+            if change.transaction is not None
+        ]
         if attempts:
-            self._replacing = attempts[0] > 0
+            self._replacing = any(attempts)
 
     def details(self, place: str) -> list[str]:
         """Return names of *place* that depend on earlier calls or on the thread."""
-        if place == "chain.broadcast" and self._replacing:
+        if place == "chain.broadcast_all" and self._replacing:
             return [f"{place}(replaced)"]
         if threading.current_thread().name == _ROTATION_THREAD:
             return [f"{place}(rotation)"]
@@ -214,12 +218,12 @@ class CrashingChain(CrashingPort):
         self._client: Any = chain.client
         self._url = chain.network.rpc_urls[0].get_secret_value()
 
-    def broadcast(self, raw: bytes) -> object:
-        """Broadcast *raw*, or die while the response is on its way."""
-        if self._points.is_armed("chain.broadcast:sent"):
-            _send_without_reading(self._url, raw)
-            self._points.reach("chain.broadcast:sent")
-        return self._around("broadcast", self._client.broadcast)(raw)
+    def broadcast_all(self, raws: Sequence[bytes]) -> object:
+        """Broadcast *raws*, or die while the response is on its way."""
+        if self._points.is_armed("chain.broadcast_all:sent"):
+            _send_without_reading(self._url, raws)
+            self._points.reach("chain.broadcast_all:sent")
+        return self._around("broadcast_all", self._client.broadcast_all)(raws)
 
 
 def add_crash_points(
@@ -242,23 +246,35 @@ def add_crash_points(
 
 
 def _details(place: str, args: tuple[Any, ...]) -> list[str]:
-    # The last argument with a status is the refund as it will be saved.
-    statuses = [arg.status for arg in args if hasattr(arg, "status")]
-    details = [f"{place}({statuses[-1]})"] if statuses else []
-    if any(getattr(arg, "attempt", 0) for arg in args):
+    changes = _changes(args)
+    details = [
+        f"{place}({status})" for status in {each.after.status for each in changes}
+    ]
+    if any(each.transaction and each.transaction.attempt for each in changes):
         details.append(f"{place}(replaced)")
     return details
 
 
-def _send_without_reading(url: str, raw: bytes) -> None:
-    """Broadcast *raw*; the kernel delivers it even if the process dies at once."""
-    call = {
-        "jsonrpc": "2.0",
-        "id": 1,
-        "method": "eth_sendRawTransaction",
-        "params": [f"0x{raw.hex()}"],
-    }
-    body = json.dumps(call).encode()
+def _changes(args: tuple[Any, ...]) -> list[Change]:
+    """Return the changes in the first of *args*, if it is a list of them."""
+    first = args[0] if args else None
+    if not isinstance(first, list | tuple):
+        return []
+    return [each for each in first if isinstance(each, Change)]
+
+
+def _send_without_reading(url: str, raws: Sequence[bytes]) -> None:
+    """Broadcast *raws*; the kernel delivers them even if the process dies at once."""
+    calls = [
+        {
+            "jsonrpc": "2.0",
+            "id": number,
+            "method": "eth_sendRawTransaction",
+            "params": [f"0x{raw.hex()}"],
+        }
+        for number, raw in enumerate(raws)
+    ]
+    body = json.dumps(calls).encode()
     parts = urlsplit(url)
     head = (
         f"POST / HTTP/1.1\r\nHost: {parts.netloc}\r\n"

@@ -1,10 +1,10 @@
 """A port whose calls pause, so that other processes run, and sometimes fail."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
 
-from signer.errors import HotWalletError
+from signer.errors import ChainError, HotWalletError
 from signer.ports import Topic, Watch
 from tests.simulation.faults import CallFault, Faults
 from tests.simulation.scheduler import Process
@@ -90,6 +90,21 @@ class FaultyPort:
             scheduler.log(
                 self._process.name, f"{self._port}.{name}({given}) -> {outcome}{suffix}"
             )
+
+
+class ChainPort(FaultyPort):
+    """The chain, whose nodes may die or fail between two transactions of a batch."""
+
+    def broadcast_all(self, raws: Sequence[bytes]) -> Sequence[ChainError | None]:
+        """Broadcast one after the other, each with its own faults."""
+        return [self._broadcast(raw) for raw in raws]
+
+    def _broadcast(self, raw: bytes) -> ChainError | None:
+        try:
+            self.broadcast(raw)
+        except ChainError as e:
+            return e
+        return None
 
 
 class StorePort(FaultyPort):

@@ -60,7 +60,8 @@ class Observer:
                 self.nonces[seen.id].add(f"{seen.sender} n{seen.nonce}")
         elif isinstance(seen, Sequence) and not isinstance(seen, (str, bytes)):
             for each in seen:
-                self.see(getattr(each, "refund", each))
+                of_change = getattr(each, "after", each)
+                self.see(getattr(each, "refund", of_change))
 
     def info(self, event: str, **fields: Any) -> None:
         """Note an event of the audit log."""

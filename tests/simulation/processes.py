@@ -32,7 +32,7 @@ from signer.refunds.worker import Worker
 from tests.simulation.chain import CONFIRMATIONS, SimulatedChain
 from tests.simulation.clients import Job
 from tests.simulation.faults import Faults
-from tests.simulation.faulty_port import FaultyPort, StorePort
+from tests.simulation.faulty_port import ChainPort, FaultyPort, StorePort
 from tests.simulation.ledger import Ledger as Book
 from tests.simulation.ledger import seed_ids
 from tests.simulation.node import Node
@@ -101,7 +101,7 @@ class Components:
         # A process opens the first key's signer when it starts, as the guard does.
         first = Signer.open(backend, KEY_ID, audit)
         node = Node(environment.chain, faults.lag)
-        client = cast("ChainClient", FaultyPort(process, "chain", node, faults))
+        client = cast("ChainClient", ChainPort(process, "chain", node, faults))
         self.chains = {"local": Chain(build.network, client)}
 
         def open_signer(key: Key) -> Signer:

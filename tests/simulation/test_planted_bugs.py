@@ -13,17 +13,19 @@ import pytest
 
 from signer import ports
 from signer.chain.chain import Chain
-from signer.errors import BroadcastRejectedError, StaleStateError
+from signer.errors import BroadcastRejectedError, HotWalletError, StaleStateError
 from signer.keys.signer import Signer
 from signer.model.key import Key
 from signer.model.refund import InFlight, Refund, Status
+from signer.ports import Change
 from signer.refunds.attempts import Attempts
+from signer.refunds.broadcasts import broadcast
 from signer.refunds.former_wallets import FormerWallets
 from signer.refunds.lifecycle import Lifecycle
 from signer.refunds.nonces import NonceManager
-from signer.refunds.pending_transactions import broadcast
+from signer.refunds.outcomes import Outcome, Outcomes
 from signer.refunds.sweep_policy import Objection
-from signer.refunds.transaction_signer import Attempt, TransactionSigner
+from signer.refunds.transaction_signer import SignedPayment, TransactionSigner
 from tests.simulation.ledger import Ledger
 from tests.simulation.processes import NETWORK, Build
 from tests.simulation.schedule import play
@@ -38,12 +40,20 @@ _ONE_CONFIRMATION = NETWORK.model_copy(update={"confirmations": 1})
 def _overwriting(store: ports.Ledger) -> ports.Ledger:
     """Return a store that saves without comparing versions."""
 
-    def save(before: Refund, after: Refund, *rest: Any) -> None:
-        stored = store.get(before.id) or before
-        before = replace(before, version=stored.version)
-        store.save(before, replace(after, version=stored.version + 1), *rest)
+    def renewed(change: Change) -> Change:
+        stored = store.get(change.before.id) or change.before
+        before = replace(change.before, version=stored.version)
+        after = replace(change.after, version=stored.version + 1)
+        return replace(change, before=before, after=after)
 
-    return altered(store, save=save)
+    def save_all(changes: Sequence[Change]) -> Sequence[HotWalletError | None]:
+        return store.save_all([renewed(change) for change in changes])
+
+    def save(before: Refund, after: Refund, *rest: Any) -> None:
+        change = renewed(Change(before, after, *rest))
+        store.save(change.before, change.after, change.transaction, change.record)
+
+    return altered(store, save=save, save_all=save_all)
 
 
 def _forgetting(store: ports.Ledger) -> ports.Ledger:
@@ -59,22 +69,13 @@ def _forgetting(store: ports.Ledger) -> ports.Ledger:
 class EarlyBroadcasts(Attempts):
     """Broadcasts a transaction before it records it."""
 
-    def _sign_and_save(
-        self,
-        refund: Refund,
-        attempt: Attempt,
-        chain: Chain,
-        **changes: Any,
-    ) -> Refund:
-        payment = self._transaction_signer.build_and_sign(
-            refund, attempt, chain.network
-        )
-        signed = payment.transaction
-        broadcast(signed, chain)
-        changes |= {"tx_hash": signed.tx_hash}
-        after = refund.with_status(Status.SIGNED, self._clock(), **changes)
-        self._store.save(refund, after, signed, payment.outcome)
-        return after
+    def _sign_all(
+        self, plans: Sequence[Any], chain: Chain
+    ) -> Sequence[SignedPayment | Exception]:
+        payments = super()._sign_all(plans, chain)
+        signed = [each for each in payments if isinstance(each, SignedPayment)]
+        broadcast([each.transaction for each in signed], chain)
+        return payments
 
 
 class EarlyBroadcastLifecycle(Lifecycle):
@@ -120,19 +121,22 @@ def _plant_new_nonce(ledger: Ledger) -> Build:
     class NewNonceLifecycle(Lifecycle):
         """Assigns a new nonce after "nonce too low", although one may be mined."""
 
-        def step(self, refund: Refund) -> Refund:
-            if refund.status in {Status.SIGNED, Status.BROADCAST}:
-                self._send(refund, self._chain(refund))
-            return super().step(refund)
+        def step_all(self, refunds: Sequence[Refund]) -> Sequence[Outcome]:
+            outcomes = Outcomes()
+            for refund in refunds:
+                with outcomes.of(refund):
+                    if refund.status in {Status.SIGNED, Status.BROADCAST}:
+                        self._send(refund, self._chains[refund.network])
+                    (outcomes[refund.id],) = super().step_all([refund])
+            return [outcomes[refund.id] for refund in refunds]
 
         def _send(self, refund: Refund, chain: Chain) -> None:
             for latest in self._store.transactions(refund.id)[-1:]:
-                try:
-                    chain.client.broadcast(latest.raw)
-                except BroadcastRejectedError as e:
-                    if e.reason == "nonce-too-low":
+                (error,) = chain.client.broadcast_all([latest.raw])
+                if isinstance(error, BroadcastRejectedError):
+                    if error.reason == "nonce-too-low":
                         ledger.requeue(refund.id)
-                    raise StaleStateError("starts again") from None
+                    raise StaleStateError("starts again")
 
     return Build(lifecycle=NewNonceLifecycle)
 

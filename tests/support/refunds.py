@@ -16,6 +16,7 @@ from signer.audit.log import AuditLog
 from signer.chain.chain import Chain
 from signer.config.networks import Network
 from signer.config.tenants import TenantRegistry
+from signer.errors import HotWalletError, StoreUnavailableError
 from signer.keys.admin_audit import AdminAudit
 from signer.keys.keyring import KeyRing
 from signer.keys.proof import KeyProof
@@ -32,6 +33,7 @@ from signer.refunds.explain import Explainer
 from signer.refunds.kill_switch import KillSwitch
 from signer.refunds.lifecycle import Lifecycle
 from signer.refunds.nonces import NonceManager
+from signer.refunds.outcomes import Outcome, Outcomes
 from signer.refunds.policy import admit
 from signer.refunds.row_alarm import RowAlarm
 from signer.refunds.service import RefundService, Submission
@@ -102,6 +104,24 @@ def altered(target: T, **methods: Callable[..., Any] | Exception) -> T:
             return partial(fail, found) if isinstance(found, Exception) else found
 
     return cast("T", Altered())
+
+
+def stepping(lifecycle: Lifecycle, step: Callable[[Refund], Refund]) -> Lifecycle:
+    """Return *lifecycle*, which takes each step with *step*."""
+
+    def step_all(refunds: Sequence[Refund]) -> Sequence[Outcome]:
+        outcomes = Outcomes()
+        for refund in refunds:
+            with outcomes.of(refund):
+                outcomes[refund.id] = step(refund)
+        return [outcomes[refund.id] for refund in refunds]
+
+    return altered(lifecycle, step_all=step_all)
+
+
+def unsaved(failed: Sequence[tuple[Refund, HotWalletError]]) -> Sequence[Exception]:
+    """Fail to postpone, because the store does not answer."""
+    return [StoreUnavailableError("gone")] * len(failed)
 
 
 def watched(store: Ledger, meanwhile: Callable[[float], object]) -> Ledger:

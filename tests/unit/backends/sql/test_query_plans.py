@@ -16,8 +16,9 @@ from backends.sql import (
     queries,
     spending,
 )
+from backends.sql.reservations import next_nonce
 from backends.sql.schema import refunds, sightings, spendings, transactions
-from backends.sql.statements import CLAIM, next_nonce
+from backends.sql.statements import CLAIM
 from signer.model.audit_record import Record
 from signer.model.refund import Refund, Status
 from tests.fixtures.ledger import (
@@ -30,6 +31,7 @@ from tests.fixtures.ledger import (
     now,
     opened,
     queued,
+    reserve,
     sighting,
     signed,
     transaction,
@@ -92,8 +94,8 @@ def _steps(store: SQLStore) -> dict[str, Callable[[Refund], object]]:
     return {
         "accept": lambda it: store.accept(it)[0],
         "replay": lambda it: store.accept(it)[0],
-        "reserve": lambda it: store.reserve(
-            it, sender=WALLET, key_id=KEY_ID, gas_limit=1, counted=0, at=now()
+        "reserve": lambda it: reserve(
+            store, it, sender=WALLET, key_id=KEY_ID, gas_limit=1, counted=0, at=now()
         ),
         "sign": lambda it: signed(store, it),
         "move": lambda it: moved(store, it, Status.BROADCAST),
@@ -104,7 +106,7 @@ def _steps(store: SQLStore) -> dict[str, Callable[[Refund], object]]:
         "in flight": lambda it: store.in_flight(10),
         "below": lambda it: store.open_below(it.chain_id, WALLET, 9, 10),
         "wallet": lambda it: store.wallet(it.chain_id, WALLET),
-        "find_unrecorded": lambda it: store.find_unrecorded(it.chain_id, it.mark),
+        "find_unrecorded": lambda it: store.find_unrecorded(it.chain_id, [it.mark]),
         "get": lambda it: store.get(it.id),
         "ask to cancel": lambda _: store.request_cancellation(
             accepted_before, now(), Record.of({"event": "test"}, now())
@@ -139,7 +141,8 @@ def test_the_audit_of_a_refund_needs_no_commit(store: SQLStore) -> None:
     outcome = Record.of({"event": "outcome"}, later(0.001))
 
     with _counted(store) as statements:
-        refund = store.reserve(
+        refund = reserve(
+            store,
             refund,
             sender=WALLET,
             key_id=KEY_ID,

@@ -24,10 +24,10 @@ from signer.errors import (
 )
 from signer.model.refund import HOLD, Kind, Status
 from signer.ports import Fees
-from signer.refunds.lifecycle import MAX_RETRY_DELAY, SIMULATION_VALID_FOR, Lifecycle
+from signer.refunds.lifecycle import SIMULATION_VALID_FOR, Lifecycle
 from signer.refunds.nonces import NonceManager
 from signer.refunds.transaction_signer import TransactionSigner
-from signer.refunds.transitions import REBROADCAST_AFTER
+from signer.refunds.transitions import MAX_RETRY_DELAY, REBROADCAST_AFTER
 from tests.fixtures.scripted_chain import Sent
 from tests.support.devices import honest, planted, point, recording, signer_over
 from tests.support.refunds import AMOUNT, CUSTOMER, KEY, SECOND, World, altered
@@ -410,21 +410,11 @@ def _assert_delay(
     failing = replace(refund, version=1, attempts=attempts)
     world.store.save(refund, failing)
 
-    after = world.lifecycle.postpone(failing, error)
+    assert world.lifecycle.postpone([(failing, error)]) == [None]
+    after = world.stored(refund)
 
-    assert after == world.stored(refund)
     assert after.due_at == world.clock() + timedelta(seconds=seconds)
     assert (after.attempts, after.blocked_by) == (attempts + 1, error.code)
-
-
-def test_a_refund_postponed_without_error_is_due_at_once(world: World) -> None:
-    """Another worker may claim it."""
-    refund = world.accepted()
-
-    after = world.lifecycle.postpone(refund)
-
-    assert after == world.stored(refund)
-    assert (after.due_at, after.attempts, after.blocked_by) == (world.clock(), 0, None)
 
 
 def test_fees_are_quoted_when_signing(world: World) -> None:

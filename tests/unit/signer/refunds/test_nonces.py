@@ -15,8 +15,9 @@ from signer.errors import (
 )
 from signer.model.refund import Refund, Status
 from signer.model.wallet import Pause, UnrecordedTransaction, Wallet
-from signer.ports import MinedTransaction
+from signer.ports import MinedTransaction, Reservation
 from signer.refunds.nonces import NonceManager
+from signer.refunds.outcomes import require_refund
 from signer.refunds.transaction_signer import build_purpose, encode_refund
 from signer.refunds.wallet_reconciliation import HISTORY, WalletReconciler, WalletStatus
 from tests.fixtures.ledger import stopped
@@ -29,11 +30,13 @@ def _reserve(world: World, refund: Refund | None = None) -> Refund:
 
 def _reserved(nonces: NonceManager, world: World, refund: Refund) -> Refund:
     chain, active = world.chains["local"], nonces.select_key(refund)
-    counted = nonces.check_against_chain(chain, active.key.address)
+    counted = chain.client.pending_count(active.key.address)
+    nonces.check_against_chain(chain, active.key.address, counted)
     intent = active.signer.intent(build_purpose(refund))
-    return nonces.assign_nonce(
-        refund, 60_000, chain, counted=counted, active=active, intent=intent
-    )
+    limits = nonces.limits(refund, chain)
+    reservation = Reservation(refund, 60_000, limits, intent)
+    (outcome,) = nonces.assign_nonces([reservation], counted=counted, active=active)
+    return require_refund(outcome)
 
 
 def _resume(world: World, status: WalletStatus) -> None:
@@ -326,7 +329,9 @@ def test_our_own_lost_transactions_resume_the_wallet(world: World) -> None:
 
     assert status.wallet.paused_by is None
     assert status.wallet.next_nonce == 2
-    transaction = world.store.find_unrecorded(world.network.chain_id, marked.mark)
+    transaction = world.store.find_unrecorded(
+        world.network.chain_id, [marked.mark]
+    ).get(marked.mark)
     assert transaction is not None
     assert (transaction.nonce, transaction.mark) == (1, marked.mark)
 
@@ -563,13 +568,12 @@ def test_a_stop_is_checked_last(world: World) -> None:
     refund = world.accepted()
     nonces = world.nonces
 
-    def counted(chain: Chain, address: str) -> int:
-        found = nonces.check_against_chain(chain, address)
+    def check(chain: Chain, address: str, counted: int) -> None:
+        nonces.check_against_chain(chain, address, counted)
         stopped(world.store, at=world.clock())
-        return found
 
     with pytest.raises(SigningStoppedError, match="`hotwallet resume`"):
-        _reserved(altered(nonces, check_against_chain=counted), world, refund)
+        _reserved(altered(nonces, check_against_chain=check), world, refund)
     assert world.stored(refund) == refund
 
 

@@ -32,7 +32,7 @@ from signer.refunds.service import (
 from signer.refunds.worker import Worker
 from tests.support.audit import of_refunds
 from tests.support.devices import honest, planted, point, recording, signer_over
-from tests.support.refunds import ACTOR, KEY, REQUEST, World, altered
+from tests.support.refunds import ACTOR, KEY, REQUEST, World, altered, stepping, unsaved
 
 
 def _advancing(world: World, worker: Worker) -> Callable[[float], None]:
@@ -320,7 +320,7 @@ def test_a_request_does_not_wait_for_a_retry(world: World, code: str) -> None:
 
     def work(seconds: float) -> None:
         waits.append(seconds)
-        world.lifecycle.postpone(world.stored(refund), error)
+        world.lifecycle.postpone([(world.stored(refund), error)])
 
     tried = world.service_beside(work).await_broadcast(refund)
 
@@ -364,7 +364,7 @@ def test_a_step_that_waits_for_the_chain_ends_the_request(world: World) -> None:
         steps.append(refund.id)
         return refund
 
-    worker = world.worker_with(altered(world.lifecycle, step=step))
+    worker = world.worker_with(stepping(world.lifecycle, step))
     submission = world.submit(service=world.service_beside(_advancing(world, worker)))
 
     assert steps == [submission.refund.id]
@@ -380,7 +380,7 @@ def test_a_worker_may_be_faster(world: World) -> None:
         world.lifecycle.step(refund)
         return world.lifecycle.step(refund)  # Is stale.
 
-    worker = world.worker_with(altered(world.lifecycle, step=step))
+    worker = world.worker_with(stepping(world.lifecycle, step))
     submission = world.submit(service=world.service_beside(_advancing(world, worker)))
 
     assert submission.created
@@ -409,9 +409,7 @@ def test_a_refund_that_disappeared_keeps_its_last_state(world: World) -> None:
 def test_a_refund_that_cannot_be_postponed_is_reread(world: World) -> None:
     """The response is what the store has."""
     world.chain.fail("broadcast", ChainUnavailableError("gone"))
-    worker = world.worker_with(
-        altered(world.lifecycle, postpone=StoreUnavailableError("gone"))
-    )
+    worker = world.worker_with(altered(world.lifecycle, postpone=unsaved))
 
     submission = world.submit(service=world.service_beside(_advancing(world, worker)))
 

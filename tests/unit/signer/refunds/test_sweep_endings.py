@@ -1,6 +1,6 @@
 """Sweeps end with a code when their recipient is no longer the active key."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -8,7 +8,12 @@ import structlog
 
 from signer.audit.log import AuditLog
 from signer.crypto.transactions import SignedBytes
-from signer.errors import KeyRotatedError, KeyUnusableError, SigningStoppedError
+from signer.errors import (
+    HotWalletError,
+    KeyRotatedError,
+    KeyUnusableError,
+    SigningStoppedError,
+)
 from signer.model.refund import Kind, Refund, Status
 from signer.ports import Ledger
 from tests.fixtures.ledger import stopped
@@ -115,11 +120,11 @@ def test_a_rotation_during_the_reservation_is_noticed(world: World, left: Left) 
     (row,) = swept(world)
     store = world.store
 
-    def reserve(*given: Any, **how: Any) -> Refund:
+    def reserve(*given: Any, **how: Any) -> Sequence[Refund | HotWalletError]:
         world.rotate(THIRD, block=True)
-        return store.reserve(*given, **how)
+        return store.reserve_all(*given, **how)
 
-    world.store = altered(store, reserve=reserve)
+    world.store = altered(store, reserve_all=reserve)
     ended = world.step(row)
 
     assert (ended.status, ended.failure_code) == (Status.REFUSED, "sweep-outdated")

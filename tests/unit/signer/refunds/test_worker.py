@@ -28,6 +28,8 @@ from tests.support.refunds import (
     KEY,
     World,
     altered,
+    stepping,
+    unsaved,
 )
 
 
@@ -91,7 +93,7 @@ def test_a_refund_is_claimed_by_one_worker(world: World) -> None:
 
     world.clock.now += HOLD
 
-    assert world.worker_with(altered(world.lifecycle, step=step)).work() == 9
+    assert world.worker_with(stepping(world.lifecycle, step)).work() == 9
     assert set(other) == {0}
     assert world.statuses(refunds) == [Status.BROADCAST] * 3
     assert len(world.chain.broadcasts) == 3
@@ -108,7 +110,7 @@ def test_a_worker_whose_claim_expired_changes_nothing(world: World) -> None:
     world.clock.now += HOLD
 
     with capture_logs() as logs:
-        steps = world.worker_with(altered(world.lifecycle, step=step)).work()
+        steps = world.worker_with(stepping(world.lifecycle, step)).work()
 
     assert steps == 0
     assert logs == []
@@ -268,7 +270,7 @@ def test_an_unexpected_exception_does_not_stop_other_refunds(world: World) -> No
     world.clock.now += HOLD
 
     with capture_logs() as logs:
-        steps = world.worker_with(altered(world.lifecycle, step=step)).work()
+        steps = world.worker_with(stepping(world.lifecycle, step)).work()
 
     assert steps == 6
     assert world.statuses([unlucky]) == [Status.QUEUED]
@@ -306,7 +308,7 @@ def test_a_flood_does_not_delay_tracking(world: World) -> None:
         return [world.stored(one)] * limit
 
     world.store = altered(world.store, claim=claim, find_untouched=lambda now: None)
-    idle = altered(world.lifecycle, step=lambda refund: refund)
+    idle = stepping(world.lifecycle, lambda refund: refund)
 
     assert world.worker_with(idle).work() == 100
     assert claims == [(HOLD, 10)] * 10
@@ -402,9 +404,7 @@ def test_a_refund_that_cannot_be_postponed_stays_claimed(world: World) -> None:
     world.clock.now += HOLD
 
     with capture_logs() as logs:
-        world.worker_with(
-            altered(world.lifecycle, postpone=StoreUnavailableError("gone"))
-        ).work()
+        world.worker_with(altered(world.lifecycle, postpone=unsaved)).work()
 
     assert [(entry["event"], entry["code"]) for entry in logs] == [
         ("refund-delayed", "chain-unavailable"),

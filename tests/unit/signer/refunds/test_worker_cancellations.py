@@ -14,6 +14,7 @@ from tests.support.refunds import (
     ACTOR,
     World,
     altered,
+    stepping,
 )
 
 
@@ -39,7 +40,7 @@ def test_a_request_to_cancel_precedes_the_queue(world: World) -> None:
 def test_a_refund_that_is_not_due_is_cancelled(world: World) -> None:
     """It does not wait for its retry, nor for the claim of a dead worker (R26)."""
     late, held = world.accepted(), world.accepted()
-    world.lifecycle.postpone(late, ChainUnavailableError("gone"))
+    world.lifecycle.postpone([(late, ChainUnavailableError("gone"))])
     world.store.claim(world.clock(), world.clock() + HOLD, 10)
     for refund in (late, held):
         _asked(world, refund)
@@ -59,7 +60,7 @@ def test_two_workers_cancel_once(world: World) -> None:
         return lifecycle.step(each)
 
     with capture_logs() as logs:
-        steps = world.worker_with(altered(lifecycle, step=step)).advance()
+        steps = world.worker_with(stepping(lifecycle, step)).advance()
 
     assert steps == 0
     assert [entry["event"] for entry in logs] == ["refund-ended"]
@@ -150,7 +151,7 @@ def test_more_failing_cancellations_than_a_batch(world: World) -> None:
         return lifecycle.step(refund)
 
     world.store = altered(world.store, claim=lambda *_: ())
-    worker = world.worker_with(altered(lifecycle, step=step))
+    worker = world.worker_with(stepping(lifecycle, step))
     # So that the outage of one is not that of all.
     worker._find_cause = lambda refund, error: ()  # type: ignore[method-assign]
     with capture_logs():

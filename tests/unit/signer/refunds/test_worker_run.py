@@ -20,6 +20,7 @@ from tests.support.refunds import (
     ACTOR,
     World,
     altered,
+    stepping,
     watched,
 )
 from tests.support.waiting import eventually
@@ -136,7 +137,7 @@ def test_a_failing_database_does_not_spin(world: World) -> None:
     world.store = altered(
         watched(world.store, wait), claim=claim, find_untouched=lambda now: None
     )
-    idle = altered(world.lifecycle, step=lambda refund: refund)
+    idle = stepping(world.lifecycle, lambda refund: refund)
     worker = world.worker_with(idle)
     worker._timer = lambda: world.clock().timestamp()
 
