@@ -17,9 +17,12 @@ import structlog
 from signer.chain.chain import Chain
 from signer.chain.fees import bump_fees, quote_fees
 from signer.errors import (
+    BackendError,
     ExecutionRevertedError,
     GasLimitError,
     InsufficientFundsError,
+    KeyNotFoundError,
+    KeyUnusableError,
     StoreError,
 )
 from signer.model.refund import Kind, Refund, SignedTransaction, Status
@@ -274,12 +277,21 @@ class Attempts:
     def _sign_all(
         self, plans: Sequence["_Plan"], chain: Chain
     ) -> Sequence[SignedPayment | Exception]:
+        failures: dict[str | None, Exception] = {}  # Of devices, by address.
+
         def sign(plan: _Plan) -> SignedPayment | Exception:
+            sender = plan.refund.sender
+            if sender in failures:
+                return failures[
+                    sender
+                ]  # Do not wait for it as often as there are plans.
             try:
                 return self._transaction_signer.build_and_sign(
                     plan.refund, plan.attempt, chain.network
                 )
             except Exception as e:  # noqa: BLE001 - it is the outcome of this refund.
+                if is_device_failure(e):
+                    failures[sender] = e
                 return e
 
         threads = min(self._transaction_signer.concurrency(), len(plans))
@@ -293,6 +305,17 @@ class Attempts:
             payment.audit.write(payment.outcome)
         except StoreError as e:
             self._log.warning("outcome-not-recorded", refund_id=refund.id, code=e.code)
+
+
+def is_device_failure(error: Exception) -> bool:
+    """
+    Return whether *error* means that the device of a key fails.
+
+    A missing or unusable key does not mean that.  Nor does a failing device of one key
+    mean that of another: they may be in two regions.
+    """
+    is_key_error = isinstance(error, KeyNotFoundError | KeyUnusableError)
+    return isinstance(error, BackendError) and not is_key_error
 
 
 def _is_legacy(fees: Fees) -> bool:

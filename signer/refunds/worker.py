@@ -2,16 +2,14 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 
 import structlog
 
 from signer.chain.chain import Chain
 from signer.errors import (
-    BackendError,
     ChainUnavailableError,
     HotWalletError,
-    KeyNotFoundError,
-    KeyUnusableError,
     NotFoundError,
     StaleStateError,
     TenantBlockedError,
@@ -22,6 +20,7 @@ from signer.keys.retirement import KeyRetirement
 from signer.model.key import WATCHED, Key, KeyState, find_active_key
 from signer.model.refund import HOLD, UNSENT, Refund
 from signer.ports import Clock, Store, Topic
+from signer.refunds.attempts import is_device_failure
 from signer.refunds.automatic_stop import AutomaticStop
 from signer.refunds.confirmations import ConfirmationTracker
 from signer.refunds.former_wallets import FormerWallets
@@ -259,19 +258,17 @@ class Worker:
             return (refund.network,)
         if isinstance(error, TenantBlockedError):
             return (_owner(refund),)  # It may have a long queue.
-        # A missing or unusable key does not mean that the device fails.  Nor does a
-        # failing device of one key mean that of another: they may be in two regions.
-        is_key_error = isinstance(error, KeyNotFoundError | KeyUnusableError)
-        is_device_error = isinstance(error, BackendError) and not is_key_error
-        return (self._sender(refund),) if is_device_error else ()
+        return (self._sender(refund),) if is_device_failure(error) else ()
 
     def _sender(self, refund: Refund) -> str:
-        """Return the address that pays *refund*, from the cached key ring."""
+        """Return the address that pays *refund*; an empty text if it is unknown."""
         address = refund.sender or refund.swept_from
         if address is not None:
             return address
-        active = find_active_key(self._ring.cached_keys())
-        return "" if active is None else active.address
+        with suppress(HotWalletError):
+            active = find_active_key(self._ring.cached_keys())
+            return "" if active is None else active.address
+        return ""
 
     def _postpone(self, failed: Sequence[tuple[Refund, HotWalletError]]) -> None:
         for refund, error in failed:

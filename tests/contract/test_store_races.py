@@ -4,6 +4,7 @@ import os
 import random
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from typing import Any
 
 import psycopg
 
@@ -70,7 +71,11 @@ def test_one_reference_makes_one_refund(database_url: str, store: SQLStore) -> N
 def _reserve_own(store: SQLStore, index: int) -> list[int]:
     """Reserve the refunds that were accepted for this process."""
     refunds = store.list(f"gateway {index}", limit=1000).refunds
-    given = {"sender": WALLET, "key_id": key_at(WALLET).key_id, "at": now()}
+    given: dict[str, Any] = {
+        "sender": WALLET,
+        "key_id": key_at(WALLET).key_id,
+        "at": now(),
+    }
     return [
         _nonce(reserve(store, refund, gas_limit=7, counted=0, **given))
         for refund in refunds

@@ -9,8 +9,8 @@ Wrappers of the ports (store, chain client, key backend) reach the points
 ``after``.  *detail* is a status that ``save_all`` is about to write, ``replaced``
 for a replacement transaction, or ``rotation`` for a call about a key that an
 administrator named.
-``chain.broadcast_all:sent`` is between the last byte of the request and the first of the
-response.  ``CRASH_AT`` names the armed points, separated by blanks, and
+``chain.broadcast_all:sent`` is between the last byte of the request and the first of
+the response.  ``CRASH_AT`` names the armed points, separated by blanks, and
 ``CRASH_MARKERS`` a folder: each point kills one process in all.
 """
 
@@ -247,9 +247,8 @@ def add_crash_points(
 
 def _details(place: str, args: tuple[Any, ...]) -> list[str]:
     changes = _changes(args)
-    details = [
-        f"{place}({status})" for status in {each.after.status for each in changes}
-    ]
+    statuses = {each.after.status for each in changes}
+    details = [f"{place}({status})" for status in statuses]
     if any(each.transaction and each.transaction.attempt for each in changes):
         details.append(f"{place}(replaced)")
     return details

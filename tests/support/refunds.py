@@ -106,6 +106,18 @@ def altered(target: T, **methods: Callable[..., Any] | Exception) -> T:
     return cast("T", Altered())
 
 
+def altered_chain(
+    chain: ScriptedChain, **methods: Callable[..., Any] | Exception
+) -> ChainClient:
+    """Return *chain* with some methods replaced, also where its batches use them."""
+    made = altered(chain, **methods)
+    batches: dict[str, Callable[..., Any]] = {
+        "outlook": partial(Unbatched.outlook, made),
+        "broadcast_all": partial(Unbatched.broadcast_all, made),
+    }
+    return cast("ChainClient", altered(made, **{**batches, **methods}))
+
+
 def stepping(lifecycle: Lifecycle, step: Callable[[Refund], Refund]) -> Lifecycle:
     """Return *lifecycle*, which takes each step with *step*."""
 

@@ -21,7 +21,7 @@ from tests.fixtures.ledger import forge
 from tests.support.audit import of_refunds
 from tests.support.devices import recording
 from tests.support.ledgers import seal
-from tests.support.refunds import ACTOR, REQUEST, World, altered
+from tests.support.refunds import ACTOR, REQUEST, World, altered, altered_chain
 
 
 def test_a_queued_refund_can_be_cancelled(world: World) -> None:
@@ -142,7 +142,7 @@ def test_a_request_during_the_reservation_comes_first(world: World) -> None:
             world.service.request_cancellation("gateway", refund.id, ACTOR)
         return world.chain.pending_count(address)
 
-    world.client = altered(world.chain, pending_count=pending_count)
+    world.client = altered_chain(world.chain, pending_count=pending_count)
     with pytest.raises(StaleStateError):
         world.lifecycle.step(refund)
     waiting = world.stored(refund)

@@ -14,7 +14,7 @@ from signer.errors import ChainUnavailableError, StoreUnavailableError
 from signer.model.refund import Refund, SignedTransaction, Status
 from signer.ports import Block, Log, Receipt
 from signer.refunds.confirmations import ConfirmationTracker
-from tests.support.refunds import AMOUNT, CUSTOMER, World, altered
+from tests.support.refunds import AMOUNT, CUSTOMER, World, altered, altered_chain
 
 
 def _mined(world: World) -> Refund:
@@ -83,7 +83,7 @@ def test_a_node_that_lags_moves_no_refund(
     """A mined refund waits until the node knows its block again (R10, R19, R25)."""
     mined = _mined(world)
     world.chain.mine_empty(5)
-    world.client = altered(world.chain, **answers)
+    world.client = altered_chain(world.chain, **answers)
 
     assert world.tracked(mined) == mined
 
@@ -124,7 +124,7 @@ def test_a_block_that_arrives_meanwhile_does_not_count(world: World) -> None:
         world.chain.mine_empty(1)
         return world.chain.receipts(tx_hashes)
 
-    world.client = altered(world.chain, receipts=receipts)
+    world.client = altered_chain(world.chain, receipts=receipts)
 
     assert world.tracked(mined) == mined
 
@@ -259,7 +259,7 @@ def test_an_unreachable_network_does_not_delay_others(world: World) -> None:
     silent, gone = (
         world.on_network(name, world.broadcast()) for name in ("a-silent", "gone")
     )
-    unreachable = altered(world.chain, latest_block=ChainUnavailableError("gone"))
+    unreachable = altered_chain(world.chain, latest_block=ChainUnavailableError("gone"))
     world.chain.mine_empty(2)
     chains = {"a-silent": Chain(world.network, unreachable), **world.chains}
 
@@ -298,12 +298,12 @@ def test_two_trackers_move_a_refund_once(world: World) -> None:
     refund = world.broadcast()
     world.chain.mine()
 
-    def late(before: Refund, after: Refund) -> None:
+    def late(changes: Sequence[Change]) -> Sequence[HotWalletError | None]:
         assert world.confirmation_tracker.track() == 1
-        world.store.save(before, after)
+        return world.store.save_all(changes)
 
     tracker = ConfirmationTracker(
-        altered(world.store, save=late), world.chains, world.clock, world.row_alarm
+        altered(world.store, save_all=late), world.chains, world.clock, world.row_alarm
     )
 
     assert tracker.track() == 0

@@ -30,7 +30,15 @@ from signer.refunds.transaction_signer import TransactionSigner
 from signer.refunds.transitions import MAX_RETRY_DELAY, REBROADCAST_AFTER
 from tests.fixtures.scripted_chain import Sent
 from tests.support.devices import honest, planted, point, recording, signer_over
-from tests.support.refunds import AMOUNT, CUSTOMER, KEY, SECOND, World, altered
+from tests.support.refunds import (
+    AMOUNT,
+    CUSTOMER,
+    KEY,
+    SECOND,
+    World,
+    altered,
+    altered_chain,
+)
 
 
 def test_a_refund_is_paid_once_in_five_steps(world: World) -> None:
@@ -449,7 +457,7 @@ def test_a_rotation_during_reservation_uses_the_new_key(world: World) -> None:
         world.rotate()
         return world.chain.pending_count(address)
 
-    world.client = altered(world.chain, pending_count=rotated)
+    world.client = altered_chain(world.chain, pending_count=rotated)
 
     refund = world.step(world.accepted())
 
@@ -503,7 +511,7 @@ def test_a_signature_that_cannot_be_recorded_is_logged(world: World) -> None:
     reserved = world.step(world.accepted())
 
     gone = StoreUnavailableError("gone")
-    broken = altered(world.store, save=gone, append=gone)
+    broken = altered(world.store, save_all=unsaved, append=gone)
     audit = AuditLog(recording()[0]._logger, journal=broken)
     world.signer = signer_over(honest(KEY), audit)
     ring, reserved = world.ring, replace(reserved, intent_recorded=True)

@@ -21,7 +21,7 @@ from signer.refunds.outcomes import require_refund
 from signer.refunds.transaction_signer import build_purpose, encode_refund
 from signer.refunds.wallet_reconciliation import HISTORY, WalletReconciler, WalletStatus
 from tests.fixtures.ledger import stopped
-from tests.support.refunds import SECOND, World, altered
+from tests.support.refunds import SECOND, World, altered, altered_chain
 
 
 def _reserve(world: World, refund: Refund | None = None) -> Refund:
@@ -104,7 +104,7 @@ def test_a_wallet_in_use_waits_for_its_history(world: World) -> None:
 @pytest.mark.parametrize(("count", "first"), [(1, 0), (HISTORY + 5, 5)])
 def test_pending_transactions_are_history(world: World, count: int, first: int) -> None:
     """Of the used nonces, mined or pending, the last thousand are checked (R24)."""
-    world.client = altered(world.chain, pending_count=lambda address: count)
+    world.client = altered_chain(world.chain, pending_count=lambda address: count)
 
     with pytest.raises(WalletPausedError):
         _reserve(world)
@@ -193,7 +193,7 @@ def test_the_chain_is_counted_before_the_ledger_is_read(world: World) -> None:
         other.broadcast()
         return world.chain.pending_count(address)
 
-    world.client = altered(world.chain, pending_count=counted)
+    world.client = altered_chain(world.chain, pending_count=counted)
 
     status = world.reconcile()
 
@@ -306,7 +306,7 @@ def test_resume_needs_the_current_status(world: World) -> None:
 def test_a_dropped_pending_transaction_lets_the_wallet_resume(world: World) -> None:
     """A transaction that was never mined has used no nonce (R23)."""
     _reserve(world)
-    world.client = altered(world.chain, pending_count=lambda address: 5)
+    world.client = altered_chain(world.chain, pending_count=lambda address: 5)
     paused = world.reconcile()
     world.client = None
 

@@ -15,7 +15,7 @@ from signer.ports import Fees
 from signer.refunds.transaction_signer import encode_refund
 from signer.refunds.transitions import REBROADCAST_AFTER
 from tests.fixtures.scripted_chain import Sent
-from tests.support.refunds import AMOUNT, CUSTOMER, World, altered
+from tests.support.refunds import AMOUNT, CUSTOMER, World, altered, altered_chain
 
 
 GWEI = 10**9
@@ -172,7 +172,7 @@ def test_a_legacy_queue_raises_its_first_transaction_only(world: World) -> None:
     """The next nonce gets a higher gas price; higher nonces wait (R15)."""
     world.chain.answers = Fees(None, 5 * GWEI)
     # The scripted node reads no legacy transactions.
-    world.client = altered(world.chain, broadcast=lambda raw: None)
+    world.client = altered_chain(world.chain, broadcast=lambda raw: None)
     first, second = world.broadcast(), world.broadcast()
     world.clock.advance(seconds=world.network.stuck_after_seconds)
 

@@ -9,7 +9,7 @@ from structlog.testing import capture_logs
 from signer.errors import BroadcastRejectedError
 from signer.model.refund import HOLD, Kind, Refund, Status
 from signer.ports import Fees
-from tests.support.refunds import AMOUNT, CUSTOMER, World, altered
+from tests.support.refunds import AMOUNT, CUSTOMER, World, altered_chain
 
 
 GWEI = 10**9
@@ -128,7 +128,7 @@ def test_a_hidden_rejection_is_found_when_it_is_stuck(world: World) -> None:
     """A node that reports success for what it dropped jams no nonce."""
     world.chain.coin = 2 * NORMAL_COST
     world.chain.gas = 1_500_000
-    world.client = altered(world.chain, broadcast=lambda raw: None)
+    world.client = altered_chain(world.chain, broadcast=lambda raw: None)
     head = world.broadcast()
     world.chain.gas = 50_000
     world.client = None
@@ -202,7 +202,9 @@ def test_a_node_that_rejects_everything_causes_few_signatures(world: World) -> N
         return 62_500 * (2 * int(world.chain.answers.base_fee or 0) + 1)
 
     error = BroadcastRejectedError("no", reason="insufficient-funds")
-    world.client = altered(world.chain, fees=fees, balance=balance, broadcast=error)
+    world.client = altered_chain(
+        world.chain, fees=fees, balance=balance, broadcast=error
+    )
     refund = world.accepted()
     world.clock.now += HOLD
 

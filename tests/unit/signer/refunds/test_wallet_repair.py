@@ -7,7 +7,7 @@ from signer.model.refund import Status
 from signer.model.wallet import Pause, Wallet
 from signer.refunds.wallet_repair import RepairResult, repair_wallets
 from tests.fixtures.ledger import stopped
-from tests.support.refunds import World, altered
+from tests.support.refunds import World, altered_chain
 
 
 def _repair(world: World, *, apply: bool) -> list[RepairResult]:
@@ -81,7 +81,9 @@ def test_our_own_transactions_resume_without_acceptance(world: World) -> None:
     refund = world.broadcast()
     world.store.pause(world.wallet, Pause.CHAIN_AHEAD, world.clock())
     counts = iter([3, 3])
-    world.client = altered(world.chain, pending_count=lambda address: next(counts, 1))
+    world.client = altered_chain(
+        world.chain, pending_count=lambda address: next(counts, 1)
+    )
 
     (found,) = _repair(world, apply=True)
 

@@ -28,6 +28,7 @@ from tests.support.refunds import (
     KEY,
     World,
     altered,
+    altered_chain,
     stepping,
     unsaved,
 )
@@ -151,13 +152,13 @@ def test_a_failing_refund_does_not_stop_others(world: World) -> None:
 def test_an_unreachable_network_is_asked_once_per_pass(world: World) -> None:
     """Its other refunds are postponed without a time-out each (R13)."""
     refunds = [world.accepted() for _ in range(3)]
-    world.chain.fail("estimate_gas", ChainUnavailableError("gone"))
+    world.chain.fail("pending_count", ChainUnavailableError("gone"))
 
     with capture_logs() as logs:
         steps = world.work()
 
     assert steps == 0
-    assert world.chain.calls["estimate_gas"] == 1
+    assert world.chain.calls["pending_count"] == 1
     assert {entry["code"] for entry in logs} == {"chain-unavailable"}
     assert [world.stored(refund).blocked_by for refund in refunds] == [
         "chain-unavailable"
@@ -168,7 +169,7 @@ def test_an_unreachable_network_is_asked_once_per_pass(world: World) -> None:
 def test_an_unreachable_network_does_not_stop_others(world: World) -> None:
     """Refunds of networks that answer go on."""
     silent, good = world.on_network("silent", world.accepted()), world.accepted()
-    unreachable = altered(world.chain, estimate_gas=ChainUnavailableError("gone"))
+    unreachable = altered_chain(world.chain, estimate_gas=ChainUnavailableError("gone"))
     chains = {**world.chains, "silent": Chain(world.network, unreachable)}
     lifecycle = world.lifecycle
     lifecycle._chains = chains
@@ -294,24 +295,27 @@ def test_every_refund_has_its_turn(world: World) -> None:
     store, world.store = world.store, altered(world.store, claim=claim)
 
     assert world.work() == 75
-    assert claims == [10, 10, 5]
+    assert claims == [8, 16, 1]
     assert world.statuses(refunds) == [Status.BROADCAST] * 25
 
 
 def test_a_flood_does_not_delay_tracking(world: World) -> None:
-    """A pass ends after a hundred refunds, and the next one tracks first."""
+    """A pass claims for a second, faster and faster, and the next one tracks first."""
     one = world.accepted()
     claims: list[tuple[timedelta, int]] = []
 
     def claim(now: datetime, until: datetime, limit: int) -> Sequence[Refund]:
         claims.append((until - now, limit))
+        world.clock.advance(seconds=0.2)
         return [world.stored(one)] * limit
 
     world.store = altered(world.store, claim=claim, find_untouched=lambda now: None)
     idle = stepping(world.lifecycle, lambda refund: refund)
+    worker = world.worker_with(idle)
+    worker._timer = world._timer
 
-    assert world.worker_with(idle).work() == 100
-    assert claims == [(HOLD, 10)] * 10
+    assert worker.work() == 8 + 16 + 32 + 64 + 128
+    assert claims == [(HOLD, limit) for limit in (8, 16, 32, 64, 128)]
 
 
 def test_an_idle_pass_makes_no_requests(world: World) -> None:

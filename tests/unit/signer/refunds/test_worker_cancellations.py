@@ -14,6 +14,7 @@ from tests.support.refunds import (
     ACTOR,
     World,
     altered,
+    altered_chain,
     stepping,
 )
 
@@ -53,7 +54,7 @@ def test_two_workers_cancel_once(world: World) -> None:
     """The second one's step is stale, and only one record is written (R6, R26)."""
     refund = _asked(world, world.accepted())
     lifecycle = world.lifecycle
-    lifecycle._audit, events = recording()
+    lifecycle._queued._audit, events = recording()
 
     def step(each: Refund) -> Refund:
         world.worker.advance()
@@ -118,7 +119,9 @@ def test_failing_cancellations_do_not_hold_up_others(world: World) -> None:
     """Those that fail in a pass are skipped until the next one (R26)."""
     silent = [world.on_network("silent", world.accepted()) for _ in range(3)]
     good = [world.accepted() for _ in range(2)]
-    unreachable = altered(world.chain, pending_count=ChainUnavailableError("gone"))
+    unreachable = altered_chain(
+        world.chain, pending_count=ChainUnavailableError("gone")
+    )
     chains = {**world.chains, "silent": Chain(world.network, unreachable)}
     lifecycle = world.lifecycle
     lifecycle._chains = chains
