@@ -282,9 +282,7 @@ class Attempts:
         def sign(plan: _Plan) -> SignedPayment | Exception:
             sender = plan.refund.sender
             if sender in failures:
-                return failures[
-                    sender
-                ]  # Do not wait for it as often as there are plans.
+                return failures[sender]  # Do not wait for the device again.
             try:
                 return self._transaction_signer.build_and_sign(
                     plan.refund, plan.attempt, chain.network

@@ -41,6 +41,7 @@ from signer.refunds.transaction_signer import TransactionSigner
 from signer.refunds.wallet_reconciliation import WalletReconciler, WalletStatus
 from signer.refunds.worker import Worker
 from tests.fixtures.scripted_chain import CHAIN_ID, DECIMALS, TOKEN, ScriptedChain
+from tests.fixtures.unbatched import Unbatched
 from tests.support.devices import honest, recording, signer_over
 from tests.support.keys import key_at, key_of, made_active, ring_over
 from tests.support.ledgers import ROW_MACS

@@ -10,9 +10,18 @@ from sqlalchemy import Connection
 from structlog.testing import capture_logs
 
 from signer.chain.chain import Chain
-from signer.errors import ChainUnavailableError, StoreUnavailableError
+from signer.errors import (
+    ChainUnavailableError,
+    HotWalletError,
+    StoreUnavailableError,
+)
 from signer.model.refund import Refund, SignedTransaction, Status
-from signer.ports import Block, Log, Receipt
+from signer.ports import (
+    Block,
+    Change,
+    Log,
+    Receipt,
+)
 from signer.refunds.confirmations import ConfirmationTracker
 from tests.support.refunds import AMOUNT, CUSTOMER, World, altered, altered_chain
 

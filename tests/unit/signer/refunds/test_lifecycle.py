@@ -38,6 +38,7 @@ from tests.support.refunds import (
     World,
     altered,
     altered_chain,
+    unsaved,
 )
 
 
