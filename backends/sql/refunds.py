@@ -172,7 +172,7 @@ class RefundTables(Tables):
                 apply_together(self._database, steps)
             return [None] * len(some)
 
-        return all_or_each(changes, save) if changes else ()
+        return all_or_each(changes, save)
 
     def transactions(self, refund_id: str) -> Sequence[SignedTransaction]:
         rows = self._rows(queries.TRANSACTIONS, refund_id)

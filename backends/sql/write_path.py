@@ -114,6 +114,8 @@ def all_or_each(
     change must not keep the others from their changes.  An error of *together* is the
     result of each item that it concerns.
     """
+    if not items:
+        return ()
     try:
         return together(items)
     except HotWalletError as e:

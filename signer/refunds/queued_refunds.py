@@ -56,6 +56,17 @@ class QueuedRefunds:
 
         They are of one chain, and all are refunds of tenants or sweeps of one address.
         """
+        self._try(refunds, chain, outcomes)
+        rotated = [
+            refund
+            for refund in refunds
+            if isinstance(outcomes.get(refund.id), KeyRotatedError)
+        ]
+        if rotated:
+            # The key was rotated meanwhile.  If that happens again, the refunds wait.
+            self._try(rotated, chain, outcomes)
+
+    def _try(self, refunds: Sequence[Refund], chain: Chain, outcomes: Outcomes) -> None:
         waiting = []
         for refund in refunds:
             with outcomes.of(refund):
@@ -66,14 +77,6 @@ class QueuedRefunds:
                     outcomes[refund.id] = ended
         if waiting:
             self._assign(waiting, chain, outcomes)
-        rotated = [
-            refund
-            for refund in waiting
-            if isinstance(outcomes.get(refund.id), KeyRotatedError)
-        ]
-        if rotated:
-            # The key was rotated meanwhile.  If that happens again, the refunds wait.
-            self._assign(rotated, chain, outcomes)
 
     def _end_early(self, refund: Refund, chain: Chain) -> Refund | None:
         """Return a refund that is to be cancelled, or an outdated sweep, after that."""

@@ -25,6 +25,7 @@ from signer.refunds.automatic_stop import AutomaticStop
 from signer.refunds.confirmations import ConfirmationTracker
 from signer.refunds.former_wallets import FormerWallets
 from signer.refunds.lifecycle import Lifecycle
+from signer.refunds.outcomes import Outcome
 from signer.refunds.row_alarm import RowAlarm
 from signer.refunds.wallet_reconciliation import WalletReconciler
 
@@ -46,6 +47,9 @@ _ADVANCE_SECONDS = 1.0
 _CANCELLATIONS = 100
 
 _PASSES_PER_WALLET_CHECK = 5
+
+Failed = Sequence[tuple[Refund, HotWalletError]]
+"""Refunds whose step failed, each with its error."""
 
 _MAX_WAIT_SECONDS = 1.0
 """The longest wait for changes: a worker sees only between waits that it must stop."""
@@ -215,42 +219,62 @@ class Worker:
         Take steps of claimed *refunds* until each waits; return how many.
 
         Refunds of a network, key address or tenant in *failing* are postponed untried.
+        One is added if it fails for a refund, and works for no other in the same step.
         """
         steps = 0
         while refunds:
-            failed = [
-                (refund, error)
-                for refund in refunds
-                if (error := self._find_failing(refund, failing)) is not None
-            ]
+            failed = self._find_untried(refunds, failing)
             untried = {refund.id for refund, _ in failed}
             tried = [refund for refund in refunds if refund.id not in untried]
-            moved = []
-            for refund, outcome in zip(
-                tried, self._lifecycle.step_all(tried), strict=True
-            ):
-                if isinstance(outcome, Refund):
-                    steps += 1
-                    if outcome.status is not refund.status:
-                        moved.append(outcome)
-                elif isinstance(outcome, StaleStateError):
-                    pass  # Another process has it.
-                elif isinstance(outcome, HotWalletError):
-                    self._alarm.report(outcome, refund.id)
-                    failing |= dict.fromkeys(self._find_cause(refund, outcome), outcome)
-                    failed.append((refund, outcome))
-                else:
-                    bug = type(outcome).__name__
-                    self._log.error("refund-stuck", refund_id=refund.id, error=bug)
-            self._postpone(failed)
-            refunds = [refund for refund in moved if refund.status in UNSENT]
+            outcomes = self._lifecycle.step_all(tried)
+            moved = [each for each in outcomes if isinstance(each, Refund)]
+            steps += len(moved)
+            errors = self._report(tried, outcomes)
+            works = {each for refund in moved for each in self._needs(refund)}
+            for refund, error in errors:
+                causes = set(self._find_cause(refund, error)) - works
+                failing |= dict.fromkeys(causes, error)
+            self._postpone([*failed, *errors])
+            before = {refund.id: refund.status for refund in tried}
+            refunds = [
+                refund
+                for refund in moved
+                if refund.status in UNSENT and refund.status is not before[refund.id]
+            ]
         return steps
+
+    def _report(self, refunds: Sequence[Refund], outcomes: Sequence[Outcome]) -> Failed:
+        """Report the errors of a step, and return those after which refunds wait."""
+        waiting = []
+        for refund, outcome in zip(refunds, outcomes, strict=True):
+            if isinstance(outcome, Refund | StaleStateError):
+                continue  # Another process has a refund whose state is stale.
+            if isinstance(outcome, HotWalletError):
+                self._alarm.report(outcome, refund.id)
+                waiting.append((refund, outcome))
+            else:
+                bug = type(outcome).__name__
+                self._log.error("refund-stuck", refund_id=refund.id, error=bug)
+        return waiting
+
+    def _find_untried(
+        self, refunds: Sequence[Refund], failing: Mapping[str, HotWalletError]
+    ) -> Failed:
+        return [
+            (refund, error)
+            for refund in refunds
+            if (error := self._find_failing(refund, failing)) is not None
+        ]
 
     def _find_failing(
         self, refund: Refund, failing: Mapping[str, HotWalletError]
     ) -> HotWalletError | None:
-        needed = (refund.network, self._sender(refund), _owner(refund))
+        needed = self._needs(refund) if failing else ()
         return next((failing[each] for each in needed if each in failing), None)
+
+    def _needs(self, refund: Refund) -> Sequence[str]:
+        """Return the network, address and tenant that *refund* needs."""
+        return refund.network, self._sender(refund), _owner(refund)
 
     def _find_cause(self, refund: Refund, error: HotWalletError) -> Iterable[str]:
         """Return the network, address or tenant that fails for other refunds too."""
@@ -270,7 +294,7 @@ class Worker:
             return "" if active is None else active.address
         return ""
 
-    def _postpone(self, failed: Sequence[tuple[Refund, HotWalletError]]) -> None:
+    def _postpone(self, failed: Failed) -> None:
         for refund, error in failed:
             self._log.warning(
                 "refund-delayed",

@@ -63,8 +63,8 @@ EXPECTED = {
     "accept": ("BEGIN IMMEDIATE, INSERT, INSERT", "WITH"),
     "replay": ("BEGIN IMMEDIATE, INSERT, SELECT", "WITH, SELECT"),
     "reserve": (
-        "BEGIN IMMEDIATE, SELECT, SELECT, UPDATE, INSERT, SELECT, INSERT",
-        "BEGIN, SELECT, SELECT, SELECT, WITH, SELECT, INSERT",
+        "BEGIN IMMEDIATE, SELECT, SELECT, SELECT, UPDATE, INSERT, INSERT",
+        "BEGIN, SELECT, SELECT, SELECT, SELECT, UPDATE, INSERT, INSERT",
     ),
     "sign": ("BEGIN IMMEDIATE, UPDATE, INSERT, INSERT", "WITH"),
     "move": ("BEGIN IMMEDIATE, UPDATE, INSERT", "WITH"),
@@ -159,9 +159,7 @@ def test_the_audit_of_a_refund_needs_no_commit(store: SQLStore) -> None:
 
     assert written == [intent, outcome]
     assert [each.split()[0] for each in begun] == (
-        ["BEGIN", "BEGIN"]
-        if store._database.dialect == "sqlite"
-        else ["BEGIN", "WITH", "WITH"]  # The first WITH is in the transaction begun.
+        ["BEGIN", "BEGIN"] if store._database.dialect == "sqlite" else ["BEGIN", "WITH"]
     )
 
 
@@ -292,9 +290,9 @@ def test_spendings_come_from_an_index(store: SQLStore) -> None:
     given = {
         "hour": None,
         "chain_id": 31337,
-        "token_address": WALLET,
-        "tenant": "gateway",
-        "recipient": WALLET,
+        "tokens": [WALLET],
+        "tenants": ["gateway"],
+        "recipients": [WALLET],
     }
     plan = _plan(store, spending._RECENT[store._database.dialect], given)
 

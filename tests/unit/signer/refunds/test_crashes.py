@@ -29,14 +29,15 @@ from tests.support.refunds import AMOUNT, CUSTOMER, KEY, World
 
 
 CHANGES = {
-    *("accept", "remember_answer", "reserve", "save", "adopt", "claim"),
-    *("open_wallet", "pause", "add_unrecorded", "resume", "broadcast", "sign_digest"),
+    *("accept", "remember_answer", "reserve_all", "save_all", "adopt", "claim"),
+    *("open_wallet", "pause", "add_unrecorded", "resume", "broadcast_all"),
+    "sign_digest",
 }
 """Calls that change something."""
 
 QUESTIONS = {
     *("transactions", "in_flight", "wallet", "foreign_transactions", "find_unrecorded"),
-    *("estimate_gas", "pending_count", "transaction_count", "fees"),
+    *("outlook", "pending_count", "transaction_count"),
     *("receipts", "latest_block", "block"),
 }
 

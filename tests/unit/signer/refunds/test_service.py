@@ -217,7 +217,7 @@ def test_an_accepted_request_stays_accepted(world: World) -> None:
     [
         ("estimate_gas", ChainUnavailableError("gone"), Status.QUEUED),
         ("pending_count", ChainUnavailableError("gone"), Status.QUEUED),
-        ("fees", ChainUnavailableError("gone"), Status.RESERVED),
+        ("fees", ChainUnavailableError("gone"), Status.QUEUED),
         ("broadcast", ChainUnavailableError("gone"), Status.SIGNED),
         ("broadcast", BroadcastRejectedError("gone", reason="other"), Status.SIGNED),
     ],

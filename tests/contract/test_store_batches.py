@@ -1,0 +1,308 @@
+"""Contract of ``Store.reserve_all`` and ``save_all``: no refund stops the others."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+from sqlalchemy import func, select
+
+from backends.sql import SQLStore
+from backends.sql.schema import spendings
+from signer.errors import (
+    HotWalletError,
+    KeyRotatedError,
+    LimitReachedError,
+    RowNotAuthenticError,
+    SigningStoppedError,
+    StaleStateError,
+    StoreError,
+    TenantBlockedError,
+)
+from signer.model.refund import Refund, Status
+from signer.model.spending_limits import NO_LIMITS, Limits
+from signer.model.tenant_block import TenantBlock
+from signer.ports import Change, Reservation
+from tests.fixtures.ledger import (
+    OTHER_WALLET,
+    WALLET,
+    accepted,
+    later,
+    moved,
+    now,
+    opened,
+    reserved,
+    sighting,
+    signed,
+    stopped,
+    stored,
+    transaction,
+)
+from tests.support.audit import record
+from tests.support.keys import key_at, made_active
+from tests.support.ledgers import seal
+
+
+GAS = 65_000
+
+FAILED = -1
+"""In place of the nonce of a refund that has none."""
+
+
+def _reserve(
+    store: SQLStore,
+    *refunds: Refund,
+    limits: Limits = NO_LIMITS,
+    sender: str = WALLET,
+) -> Sequence[Refund | HotWalletError]:
+    return store.reserve_all(
+        [Reservation(refund, GAS, limits) for refund in refunds],
+        sender=sender,
+        key_id=key_at(sender).key_id,
+        counted=0,
+        at=now(),
+    )
+
+
+def _nonces(outcomes: Sequence[Refund | HotWalletError]) -> list[int | None]:
+    return [each.nonce if isinstance(each, Refund) else FAILED for each in outcomes]
+
+
+def _error(outcome: object) -> type[object]:
+    assert isinstance(outcome, HotWalletError)
+    return type(outcome)
+
+
+@pytest.fixture
+def store(store: SQLStore) -> SQLStore:
+    """Return a store whose wallet is open, and whose key is active."""
+    opened(store)
+    made_active(store, key_at(WALLET))
+    return store
+
+
+def test_nonces_follow_the_order_of_the_batch(store: SQLStore) -> None:
+    """Each refund has its own, with its history and its audit record."""
+    first = reserved(store, accepted(store))
+    refunds = [accepted(store) for _ in range(5)]
+    intents = [record(number) for number in range(5)]
+    seal(store)
+
+    outcomes = store.reserve_all(
+        [
+            Reservation(refund, GAS, intent=intent)
+            for refund, intent in zip(refunds, intents, strict=True)
+        ],
+        sender=WALLET,
+        key_id=key_at(WALLET).key_id,
+        counted=1,
+        at=now(),
+    )
+
+    assert first.nonce == 0
+    assert _nonces(outcomes) == [1, 2, 3, 4, 5]
+    for refund, outcome in zip(refunds, outcomes, strict=True):
+        assert isinstance(outcome, Refund)
+        assert outcome == stored(store, refund)
+        assert outcome.intent_recorded
+        statuses = [move.status for move in store.history(refund.id)]
+        assert statuses == [Status.QUEUED, Status.RESERVED]
+    seal(store)
+    written = [each.record for each in store.sealed(0, 10)]
+    assert sorted(written, key=lambda r: r.id) == sorted(intents, key=lambda r: r.id)
+
+
+def test_a_refund_that_was_changed_leaves_no_gap(store: SQLStore) -> None:
+    """The others get the nonces without it, and no limit counts it."""
+    refunds = [accepted(store) for _ in range(4)]
+    moved(store, refunds[1], Status.CANCELLED)
+    store.request_cancellation(refunds[2], now(), record())
+
+    outcomes = _reserve(store, *refunds)
+
+    assert _nonces(outcomes) == [0, FAILED, FAILED, 1]
+    assert _error(outcomes[1]) is _error(outcomes[2]) is StaleStateError
+    amounts = select(spendings.c.amount).where(
+        spendings.c.tenant == "", spendings.c.recipient == ""
+    )
+    (amount,) = store._database.rows(amounts.where(spendings.c.token_address != "gas"))
+    assert amount.amount == 2 * refunds[0].amount
+    assert reserved(store, accepted(store)).nonce == 2
+
+
+def test_a_paid_refund_gets_no_nonce(store: SQLStore) -> None:
+    paid, other = accepted(store), accepted(store)
+    store.add_unrecorded(opened(store), [sighting(mark=paid.mark)])
+
+    outcomes = _reserve(store, paid, other)
+
+    assert _error(outcomes[0]) is StaleStateError
+    assert _nonces(outcomes) == [FAILED, 1]
+
+
+def test_a_limit_is_shared_by_the_batch(store: SQLStore) -> None:
+    """The refunds that fit in get their nonces, in order."""
+    large = accepted(store, amount=30)
+    refunds = [accepted(store, amount=10) for _ in range(4)]
+
+    batch = (*refunds[:2], large, *refunds[2:])
+    outcomes = _reserve(store, *batch, limits=Limits(hourly=30))
+
+    assert _nonces(outcomes) == [0, 1, FAILED, 2, FAILED]
+    assert _error(outcomes[2]) is _error(outcomes[4]) is LimitReachedError
+    assert stored(store, large) == large
+    (again,) = _reserve(store, refunds[3], limits=Limits(hourly=40))
+    assert isinstance(again, Refund)
+
+
+def test_the_limits_of_recipients_and_tenants_are_separate(store: SQLStore) -> None:
+    """A batch counts each tenant and each recipient by itself."""
+    of_tenant = Limits(tenant=Limits(hourly=10, daily_per_recipient=10))
+    refunds = [
+        accepted(store, tenant=tenant, recipient=recipient, amount=10)
+        for tenant, recipient in (
+            ("a", WALLET),
+            ("a", OTHER_WALLET),
+            ("b", WALLET),
+            ("b", WALLET),
+        )
+    ]
+
+    outcomes = _reserve(store, *refunds, limits=of_tenant)
+
+    assert _nonces(outcomes) == [0, FAILED, 1, FAILED]
+    counts = select(func.count()).select_from(spendings)
+    assert store._database.rows(counts)[0][0] == 9  # Of all, of a and of b, 3 each.
+
+
+def test_a_blocked_tenant_does_not_stop_others(store: SQLStore) -> None:
+    blocked, other = accepted(store, tenant="blocked"), accepted(store)
+    store.block_tenant(TenantBlock("blocked", now(), "cli:tests"))
+
+    outcomes = _reserve(store, blocked, other)
+
+    assert _error(outcomes[0]) is TenantBlockedError
+    assert _nonces(outcomes) == [FAILED, 0]
+
+
+def test_a_forged_row_does_not_stop_others(store: SQLStore) -> None:
+    """Its MAC is not valid; it gets no nonce and no audit record."""
+    forged, other = accepted(store), accepted(store)
+    forged = replace(forged, amount=forged.amount + 1)
+
+    outcomes = _reserve(store, forged, other)
+
+    assert _error(outcomes[0]) is RowNotAuthenticError
+    assert _nonces(outcomes) == [FAILED, 0]
+
+
+def test_a_row_that_no_statement_can_change_does_not_stop_others(
+    store: SQLStore,
+) -> None:
+    """An intruder can insert a version whose successor is out of range."""
+    poisoned, other = accepted(store), accepted(store)
+    poisoned = replace(poisoned, version=2**63 - 1)
+
+    outcomes = _reserve(store, poisoned, other)
+
+    assert isinstance(outcomes[0], StoreError)
+    assert _nonces(outcomes) == [FAILED, 0]
+
+
+def test_a_stop_and_another_key_concern_all(store: SQLStore) -> None:
+    refunds = [accepted(store) for _ in range(2)]
+
+    outcomes = _reserve(store, *refunds, sender=OTHER_WALLET)
+    assert [_error(each) for each in outcomes] == [KeyRotatedError] * 2
+    stopped(store)
+    outcomes = _reserve(store, *refunds)
+    assert [_error(each) for each in outcomes] == [SigningStoppedError] * 2
+    assert [stored(store, refund) for refund in refunds] == refunds
+
+
+def test_a_batch_is_of_one_chain(store: SQLStore) -> None:
+    with pytest.raises(ValueError, match="several chains"):
+        _reserve(store, accepted(store), accepted(store, chain_id=1))
+    assert _reserve(store) == ()
+
+
+def _recorded(refund: Refund) -> Change:
+    first = transaction(refund)
+    after = refund.with_status(Status.SIGNED, now(), tx_hash=first.tx_hash)
+    return Change(refund, after, first, record(int(refund.nonce or 0)))
+
+
+def test_changes_of_different_kinds_are_saved_together(store: SQLStore) -> None:
+    """A postponement, a new status, and signed bytes with their audit record."""
+    late, sent = accepted(store), signed(store, reserved(store, accepted(store)))
+    recorded = _recorded(reserved(store, accepted(store)))
+    postponed = Change(late, late.with_due_at(later(9), attempts=1, blocked_by="x"))
+    after = sent.with_status(Status.BROADCAST, now())
+
+    errors = store.save_all([postponed, Change(sent, after, answer="{}"), recorded])
+
+    assert list(errors) == [None] * 3
+    assert stored(store, late) == postponed.after
+    assert stored(store, sent) == after
+    assert store.answer(sent.id) == "{}"
+    assert stored(store, recorded.after) == recorded.after
+    assert store.transactions(recorded.after.id) == (recorded.transaction,)
+    assert store.save_all([]) == ()
+
+
+def test_a_stale_change_does_not_stop_others(store: SQLStore) -> None:
+    """Nothing of it is stored, neither its bytes nor its audit record."""
+    changes = [_recorded(reserved(store, accepted(store))) for _ in range(3)]
+    taken = changes[1].before
+    store.save(taken, taken.with_due_at(later(1)))
+    seal(store)
+
+    errors = store.save_all(changes)
+
+    assert [error and type(error) for error in errors] == [None, StaleStateError, None]
+    seal(store)
+    written = {each.record for each in store.sealed(0, 10)}
+    assert written == {changes[0].record, changes[2].record}
+    assert store.transactions(taken.id) == ()
+
+
+def test_an_answer_is_stored_once(store: SQLStore) -> None:
+    """One that the API stored first stays; the change is saved."""
+    refunds = [signed(store, reserved(store, accepted(store))) for _ in range(2)]
+    store.remember_answer(refunds[0].id, "first", now())
+    changes = [
+        Change(refund, refund.with_status(Status.BROADCAST, now()), answer="second")
+        for refund in refunds
+    ]
+
+    assert list(store.save_all(changes)) == [None, None]
+    assert [store.answer(refund.id) for refund in refunds] == ["first", "second"]
+    assert [stored(store, each).status for each in refunds] == [Status.BROADCAST] * 2
+
+
+def test_one_change_with_an_answer(store: SQLStore) -> None:
+    refund = signed(store, reserved(store, accepted(store)))
+    after = refund.with_status(Status.BROADCAST, now())
+
+    assert list(store.save_all([Change(refund, after, answer="{}")])) == [None]
+    (stale,) = store.save_all([Change(refund, after, answer="other")])
+    assert isinstance(stale, StaleStateError)
+    assert store.answer(refund.id) == "{}"
+
+
+def test_a_stop_keeps_signed_bytes_of_a_batch_back(store: SQLStore) -> None:
+    changes = [_recorded(reserved(store, accepted(store))) for _ in range(2)]
+    stopped(store)
+
+    errors = store.save_all(changes)
+
+    assert [type(error) for error in errors] == [StaleStateError] * 2
+    assert [store.transactions(each.before.id) for each in changes] == [(), ()]
+
+
+def test_a_programming_error_changes_nothing(store: SQLStore) -> None:
+    refund, other = accepted(store), accepted(store)
+    bad = Change(refund, replace(refund, amount=1, version=1))
+
+    with pytest.raises(ValueError, match="permanent"):
+        store.save_all([Change(other, other.with_due_at(later(1))), bad])
+    assert stored(store, other) == other

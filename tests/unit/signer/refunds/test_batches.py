@@ -1,0 +1,202 @@
+"""A worker takes the steps of many refunds together; none stops the others."""
+
+import threading
+from dataclasses import replace
+
+import pytest
+from structlog.testing import capture_logs
+
+from signer.crypto.transactions import SignedBytes
+from signer.errors import (
+    BackendUnavailableError,
+    BroadcastRejectedError,
+    ChainUnavailableError,
+    ExecutionRevertedError,
+    InsufficientFundsError,
+    StoreUnavailableError,
+)
+from signer.keys.signer import Signer
+from signer.model.refund import HOLD, Refund, Status
+from signer.ports import Call
+from signer.refunds.transaction_signer import TransactionSigner
+from tests.support.devices import planted, point, signer_over
+from tests.support.refunds import KEY, World, altered, altered_chain, unsaved
+
+
+def _due(world: World, count: int) -> list[Refund]:
+    refunds = [world.accepted() for _ in range(count)]
+    world.clock.now += HOLD
+    return refunds
+
+
+def test_a_batch_shares_its_requests(world: World) -> None:
+    """Count, fees and wallet are read once, and each refund is estimated."""
+    refunds = _due(world, 6)
+    world.worker.work()  # Opens the wallet.
+    world.chain.calls.clear()
+    more = _due(world, 6)
+
+    assert world.worker.advance() == 18
+
+    assert world.chain.calls["outlook"] == world.chain.calls["broadcast_all"] == 1
+    assert world.chain.calls["fees"] == world.chain.calls["pending_count"] == 1
+    assert world.statuses([*refunds, *more]) == [Status.BROADCAST] * 12
+    nonces = [world.stored(refund).nonce for refund in (*refunds, *more)]
+    assert nonces == list(range(12))
+
+
+def test_each_refund_is_paid_by_its_own_transaction(world: World) -> None:
+    refunds = _due(world, 5)
+    world.worker.work()
+    world.mine_deep()
+    world.worker.work()
+    world.worker.work()
+
+    assert world.statuses(refunds) == [Status.CONFIRMED] * 5
+    assert len(world.chain.payouts()) == 5
+    for refund in refunds:
+        (sent,) = world.store.transactions(refund.id)
+        assert SignedBytes.decode(sent.raw).transaction.nonce == sent.nonce
+
+
+def test_a_transfer_that_the_token_refuses_leaves_the_batch(world: World) -> None:
+    """It ends without a nonce; the nonces of the others have no gap."""
+    refunds = _due(world, 3)
+    unlucky = refunds[1]
+
+    def estimate_gas(call: Call) -> int:
+        if call.data.endswith(unlucky.mark):
+            raise ExecutionRevertedError("blocklisted")
+        return 50_000
+
+    world.client = altered_chain(world.chain, estimate_gas=estimate_gas)
+    world.worker.work()
+
+    stored = [world.stored(refund) for refund in refunds]
+    assert [each.status for each in stored] == [
+        Status.BROADCAST,
+        Status.REFUSED,
+        Status.BROADCAST,
+    ]
+    assert [each.nonce for each in stored] == [0, None, 1]
+
+
+@pytest.mark.parametrize(
+    "error", [ChainUnavailableError("gone"), InsufficientFundsError("top it up")]
+)
+def test_an_estimate_that_fails_concerns_one_refund(
+    world: World, error: Exception
+) -> None:
+    """It waits; the network is not taken for unreachable when others go on."""
+    refunds = _due(world, 3)
+
+    def estimate_gas(call: Call) -> int:
+        if call.data.endswith(refunds[0].mark):
+            raise error
+        return 50_000
+
+    world.client = altered_chain(world.chain, estimate_gas=estimate_gas)
+    with capture_logs() as logs:
+        world.worker.work()
+
+    assert world.statuses(refunds) == [Status.QUEUED, *[Status.BROADCAST] * 2]
+    assert [entry["refund_id"] for entry in logs] == [refunds[0].id]
+
+
+def test_a_rejected_broadcast_concerns_one_refund(world: World) -> None:
+    """Its bytes are sent again later; the others are recorded as sent."""
+    refunds = _due(world, 3)
+    world.chain.fail("broadcast", BroadcastRejectedError("no", reason="other"))
+
+    with capture_logs():
+        world.worker.work()
+
+    assert world.statuses(refunds) == [Status.SIGNED, *[Status.BROADCAST] * 2]
+    world.work(after=HOLD)
+    assert world.statuses(refunds) == [Status.BROADCAST] * 3
+    assert len(set(world.chain.broadcasts)) == 3
+
+
+def test_a_changed_row_leaves_the_batch(world: World) -> None:
+    """Another program changed what it pays; the others are paid."""
+    refunds = _due(world, 3)
+    lifecycle = world.lifecycle
+    forged = replace(refunds[1], amount=1)
+
+    outcomes = lifecycle.step_all([refunds[0], forged, refunds[2]])
+
+    assert [getattr(each, "code", None) for each in outcomes] == [
+        None,
+        "row-not-authentic",
+        None,
+    ]
+    assert world.statuses(refunds) == [Status.RESERVED, Status.QUEUED, Status.RESERVED]
+
+
+def test_steps_of_different_kinds_in_one_batch(world: World) -> None:
+    """Queued, reserved, signed and final refunds each take their own step."""
+    queued, reserved, signed = world.accepted(), world.accepted(), world.accepted()
+    reserved = world.step(reserved)
+    signed = world.step(signed, times=2)
+    final = replace(queued, id="final", status=Status.CONFIRMED)
+
+    outcomes = world.lifecycle.step_all([final, signed, queued, reserved])
+
+    assert [each.status for each in outcomes if isinstance(each, Refund)] == [
+        Status.CONFIRMED,
+        Status.BROADCAST,
+        Status.RESERVED,
+        Status.SIGNED,
+    ]
+
+
+def test_a_failing_device_is_asked_once_for_a_batch(world: World) -> None:
+    """The others keep their nonces, and wait without a time-out each."""
+    refunds = _due(world, 5)
+    device = planted(point(KEY), BackendUnavailableError("gone"))
+    world.signer = signer_over(device)
+
+    with capture_logs():
+        world.worker.work()
+
+    assert device.calls == 1
+    assert world.statuses(refunds) == [Status.RESERVED] * 5
+
+
+def test_signatures_of_a_batch_that_cannot_be_stored_are_accounted_for(
+    world: World,
+) -> None:
+    """Nothing is sent; each refund is signed again later."""
+    refunds = [world.step(world.accepted()) for _ in range(3)]
+    lost = world.store
+    world.store = altered(lost, save_all=unsaved)
+    outcomes = world.lifecycle.step_all(refunds)
+    world.store = lost
+
+    assert [type(each) for each in outcomes] == [StoreUnavailableError] * 3
+    assert world.chain.broadcasts == []
+    world.work(after=HOLD)
+    assert world.statuses(refunds) == [Status.BROADCAST] * 3
+
+
+def test_threads_sign_a_batch_at_the_same_time(world: World) -> None:
+    """As many as the device can use; the order of the refunds is kept."""
+    refunds = [world.step(world.accepted()) for _ in range(4)]
+    together = threading.Barrier(2, timeout=10)
+    names = set()
+
+    class Waiting(TransactionSigner):
+        def _open_signer(self, *given: object) -> Signer:
+            names.add(threading.current_thread().name)
+            together.wait()
+            return super()._open_signer(*given)  # type: ignore[arg-type]
+
+    lifecycle = world.lifecycle
+    lifecycle._attempts._transaction_signer = Waiting(
+        world.ring, world.clock, lambda: 2
+    )
+    outcomes = lifecycle.step_all(refunds)
+
+    assert len(names) == 2
+    assert [each.nonce for each in outcomes if isinstance(each, Refund)] == [0, 1, 2, 3]
+    assert world.statuses(refunds) == [Status.SIGNED] * 4
