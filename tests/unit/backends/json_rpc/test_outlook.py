@@ -233,6 +233,18 @@ def test_a_hanging_node_costs_one_timeout(three_nodes: Three) -> None:
     assert time.monotonic() - started < 20
 
 
+def test_an_outlook_hears_every_node_about_the_nonce(three_nodes: Three) -> None:
+    """A transaction in the pools of two nodes counts, even if one of them is slow."""
+    for each in three_nodes:
+        script(each)
+    late, known = three_nodes[1:]
+    late.script("batch", Body(status=413))
+    late.script("eth_getTransactionCount", Delay(0.2, Result("0x9")))
+    known.script("eth_getTransactionCount", Result("0x9"))
+
+    assert client(*three_nodes).outlook(ADDRESS, calls(1)).pending_count == 9
+
+
 def test_each_estimate_needs_a_quorum(three_nodes: Three) -> None:
     """Nodes that fail for different calls leave a quorum for the others."""
     failed = [(0,), (0, 1), ()]
