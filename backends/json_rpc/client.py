@@ -13,6 +13,7 @@ from backends.json_rpc import quorum_rules, requests
 from backends.json_rpc.node import LARGEST_BATCH, connect
 from backends.json_rpc.node_pool import NodePool
 from backends.json_rpc.node_status import request_status
+from backends.json_rpc.outcomes import require
 from backends.json_rpc.quorum_rules import QuorumRule
 from backends.json_rpc.search import find_hash
 from backends.json_rpc.tracked_node import TrackedNode
@@ -129,15 +130,12 @@ class JSONRPCChain:
         count, fees, *estimates = self._get_pool().decide_all(
             partial(requests.outlook, sender=sender, calls=first), rules
         )
-        if isinstance(count, ChainError):
-            raise count
-        if isinstance(fees, ChainError):
-            raise fees
+        count, fees = require(count), _require_fees(require(fees))
         for chunk in _chunks(rest):
             estimates += self._get_pool().decide_all(
                 partial(requests.estimates, calls=chunk), _estimate_rules(chunk)
             )
-        return Outlook(count, _require_fees(fees), tuple(estimates))
+        return Outlook(count, fees, tuple(estimates))
 
     def broadcast_all(self, raws: Sequence[bytes]) -> Sequence[ChainError | None]:
         errors: list[ChainError | None] = []
@@ -156,16 +154,19 @@ class JSONRPCChain:
         A rejection does not end a refund, not even ``nonce-too-low``: these very bytes
         may be mined already.  After ``ChainUnavailableError`` each node may have them.
         """
-        (error,) = self.broadcast_all([raw])
-        if error is not None:
-            raise error
+        (outcome,) = self.broadcast_all([raw])
+        require(outcome)
 
     def receipts(self, tx_hashes: Sequence[str]) -> Mapping[str, Receipt]:
-        if not tx_hashes:
-            return {}
-        return self._get_pool().decide(
-            lambda node: requests.receipts(node, tx_hashes), quorum_rules.RECEIPTS
-        )
+        hashes = list(dict.fromkeys(tx_hash.lower() for tx_hash in tx_hashes))
+        results = list[Any]()
+        for chunk in _chunks(hashes):
+            request = partial(requests.receipts, tx_hashes=chunk)
+            rules = [quorum_rules.RECEIPT] * len(chunk)
+            results += self._get_pool().decide_all(request, rules)
+        if results and all(isinstance(result, ChainError) for result in results):
+            require(results[0])
+        return {each.tx_hash: each for each in results if isinstance(each, Receipt)}
 
     def find_transaction(self, sender: str, nonce: int) -> MinedTransaction | None:
         # The nodes' past states are searched; what is found needs a quorum.

@@ -2,10 +2,10 @@
 
 import itertools
 import json
-import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
+from functools import partial
 from types import NoneType
 from typing import Any
 
@@ -23,6 +23,7 @@ from backends.json_rpc.error_mapping import (
     is_not_found,
     map_error,
 )
+from backends.json_rpc.outcomes import attempt, require
 from signer.errors import ChainError, ChainUnavailableError
 
 
@@ -70,7 +71,6 @@ class Node(JSONBaseProvider):
         self._connection = Connection(url, timeout)
         self._timeout = timeout
         self._ids = itertools.count(1)
-        self._thread = threading.local()
 
     def make_request(self, method: RPCEndpoint, params: Any) -> RPCResponse:
         """
@@ -80,68 +80,51 @@ class Node(JSONBaseProvider):
             ChainError: The node returned an error (``error_mapping.map_error``).
             ChainUnavailableError: There is no response, or it is malformed.
         """
-        fetched = self._get_fetched()
-        key = _cache_key(method, params) if fetched else ""
-        if key in fetched:
-            outcome = fetched.pop(key)
-        else:
-            outcome = _read(method, self._send(self._build_request(method, params)))
-        if isinstance(outcome, ChainError):
-            raise outcome
+        response = self._send(self._build_request(method, params))
         # web3 requires an id and does not check it.
-        return RPCResponse(jsonrpc="2.0", id=0, result=outcome)
+        return RPCResponse(jsonrpc="2.0", id=0, result=require(_read(method, response)))
 
     def request_all(self, calls: Sequence[MethodCall]) -> list[Any]:
         """
         Return the result of each call, or its ``ChainError``, in one exchange.
 
         A call without a conclusive response is requested alone: the node may refuse
-        batches, or large ones, or fail for one member.  This ends after half of the
-        timeout, or with a request that gets no response; the other calls then fail.
+        batches, or large ones, or fail for one member.  Once the node does not respond,
+        or after half of the timeout, the remaining calls fail.
 
         Raises:
             ChainUnavailableError: The node did not respond.
         """
         outcomes: dict[int, Any] = {}
-        # Some gateways fail only batches.
-        with suppress(ServerError):
-            outcomes = self._send_batch(calls)
-        deadline = time.monotonic() + self._timeout / 2
-        failure: ChainError | None = None
-        for position, (method, params) in enumerate(calls):
-            if position in outcomes:
-                continue
-            if time.monotonic() > deadline:
-                failure = CannotAnswerError("the node serves no batch in time")
-            if failure is None:
-                try:
-                    response = self._send(self._build_request(method, params))
-                except ChainUnavailableError as e:
-                    failure = e
-            outcomes[position] = failure or _read(method, response)
-        return [outcomes[position] for position in range(len(calls))]
-
-    @contextmanager
-    def batch(self, calls: Sequence[MethodCall]) -> Iterator[None]:
-        """
-        Fetch the results of several *calls* in one exchange, before they are used.
-
-        Inside the context, requests of this thread take their results from the batch.
-        A result that is missing is requested alone when it is needed: the node may
-        refuse batches, or large ones, or fail for one member.
-
-        Raises:
-            ChainUnavailableError: The node did not respond.
-        """
-        fetched = self._get_fetched()
-        try:
-            for start in range(0, len(calls), LARGEST_BATCH):
+        for start in range(0, len(calls), LARGEST_BATCH):
+            # Some gateways fail only batches.
+            with suppress(ServerError):
                 chunk = calls[start : start + LARGEST_BATCH]
                 for position, outcome in self._send_batch(chunk).items():
-                    fetched[_cache_key(*chunk[position])] = outcome
-            yield
-        finally:
-            fetched.clear()
+                    outcomes[start + position] = outcome
+        missing = [each for each in range(len(calls)) if each not in outcomes]
+        alone = self._request_each([calls[position] for position in missing])
+        outcomes.update(zip(missing, alone, strict=True))
+        return [outcomes[position] for position in range(len(calls))]
+
+    def _request_each(self, calls: Sequence[MethodCall]) -> Iterator[Any]:
+        """Yield the outcome of each call, requested alone."""
+        # The caller waits for one timeout, and needs the outcomes there are by then.
+        deadline = time.monotonic() + self._timeout / 2
+        failure: ChainError | None = None
+        for method, params in calls:
+            if failure is None and time.monotonic() > deadline:
+                failure = CannotAnswerError(
+                    "the node answers too slowly without batches"
+                )
+            if failure is None:
+                request = self._build_request(method, params)
+                response = attempt(partial(self._send, request))
+                if not isinstance(response, ChainError):
+                    yield _read(method, response)
+                    continue
+                failure = response
+            yield failure
 
     def _send(self, request: dict[str, Any]) -> dict[str, Any]:
         status, response = self._exchange(request)
@@ -158,16 +141,13 @@ class Node(JSONBaseProvider):
         requests = [self._build_request(*call) for call in calls]
         status, responses = self._exchange(requests)
         by_id = _index(responses) if status == _OK else {}
-        outcomes = {
-            position: _read(request["method"], by_id[request["id"]])
-            for position, request in enumerate(requests)
-            if request["id"] in by_id
-        }
-        return {
-            position: outcome
-            for position, outcome in outcomes.items()
-            if not isinstance(outcome, ChainError) or is_conclusive(outcome)
-        }
+        outcomes = {}
+        for position, request in enumerate(requests):
+            if request["id"] in by_id:
+                outcome = _read(request["method"], by_id[request["id"]])
+                if not isinstance(outcome, ChainError) or is_conclusive(outcome):
+                    outcomes[position] = outcome
+        return outcomes
 
     def _build_request(self, method: str, params: Any) -> dict[str, Any]:
         identifier = next(self._ids)
@@ -181,14 +161,6 @@ class Node(JSONBaseProvider):
             return status, from_json(body)
         except ValueError:
             return status, None
-
-    def _get_fetched(self) -> dict[str, Any]:
-        """Return the outcomes that this thread fetched in a batch, by request."""
-        fetched: dict[str, Any] | None
-        fetched = getattr(self._thread, "fetched", None)
-        if fetched is None:
-            fetched = self._thread.fetched = {}
-        return fetched
 
 
 def _read(method: str, response: dict[str, Any]) -> Any:
@@ -223,7 +195,3 @@ def _matches(response: dict[str, Any], identifier: int, status: int) -> bool:
         # Gateways send errors with 4xx, and null as the id if they did not parse it.
         return response.get("id") in (identifier, None)
     return status == _OK and response.get("id") == identifier and "result" in response
-
-
-def _cache_key(method: str, params: Any) -> str:
-    return f"{method}{json.dumps(params)}"

@@ -9,6 +9,7 @@ from typing import Protocol, TypeVar
 from web3 import Web3
 
 from backends.json_rpc.node_status import build_error_status
+from backends.json_rpc.outcomes import require
 from backends.json_rpc.quorum_call import QuorumCall
 from backends.json_rpc.quorum_rules import QuorumRule, agreed, quorum_size
 from backends.json_rpc.responses import most_informative
@@ -70,9 +71,7 @@ class NodePool:
             ChainError: Too few nodes responded for a quorum.
         """
         (result,) = self.decide_all(lambda node: [request(node)], [rule])
-        if isinstance(result, ChainError):
-            raise result
-        return result
+        return require(result)
 
     def decide_all(
         self, request: BatchRequest[_T], rules: Sequence[QuorumRule[_T]]

@@ -1,16 +1,15 @@
 """The status of one node: its head, the sender's nonces and transactions."""
 
 from collections.abc import Sequence
-from typing import cast
+from typing import Any
 
-from eth_typing import HexStr
 from web3 import Web3
-from web3.exceptions import TransactionNotFound
 
 from backends.json_rpc import parsing, requests
 from backends.json_rpc.error_mapping import CannotAnswerError
-from backends.json_rpc.node import MethodCall, Node
-from backends.json_rpc.parsing import Result, integer
+from backends.json_rpc.node import MethodCall
+from backends.json_rpc.outcomes import require
+from backends.json_rpc.parsing import quantity
 from backends.json_rpc.tracked_node import OtherChainError
 from signer.errors import ChainError, ChainUnavailableError
 from signer.ports import NodeStatus, TransactionState
@@ -25,15 +24,18 @@ def request_status(
     ``pending`` is None if the node does not serve it: some have no pool.
     """
     hashes = list(dict.fromkeys(tx_hash.lower() for tx_hash in tx_hashes))
-    with cast("Node", node.provider).batch(_list_calls(sender, hashes)):
-        return NodeStatus(
-            name,
-            trusted=True,
-            head=integer(node.eth.block_number),
-            counted=requests.transaction_count(node, sender),
-            pending=_request_pending(node, sender),
-            transactions={tx_hash: _request_state(node, tx_hash) for tx_hash in hashes},
-        )
+    head, counted, pending, *found = requests.ask_all(node, _list_calls(sender, hashes))
+    return NodeStatus(
+        name,
+        trusted=True,
+        head=quantity(require(head)),
+        counted=quantity(require(counted)),
+        pending=_parse_pending(pending),
+        transactions={
+            tx_hash: _parse_state(result, tx_hash)
+            for tx_hash, result in zip(hashes, found, strict=True)
+        },
+    )
 
 
 def build_error_status(name: str, error: ChainError, *, trusted: bool) -> NodeStatus:
@@ -52,21 +54,16 @@ def _list_calls(sender: str, tx_hashes: Sequence[str]) -> Sequence[MethodCall]:
     ]
 
 
-def _request_pending(node: Web3, sender: str) -> int | None:
-    try:
-        return requests.pending_count(node, sender)
-    except CannotAnswerError:
-        return None
-    except ChainUnavailableError:
-        raise
-    except ChainError:
-        return None
+def _parse_pending(result: Any) -> int | None:
+    if isinstance(result, ChainUnavailableError):
+        if isinstance(result, CannotAnswerError):
+            return None
+        raise result
+    return None if isinstance(result, ChainError) else quantity(result)
 
 
-def _request_state(node: Web3, tx_hash: str) -> TransactionState:
-    try:
-        result: Result = node.eth.get_transaction(HexStr(tx_hash))
-    except (TransactionNotFound, CannotAnswerError):
+def _parse_state(result: Any, tx_hash: str) -> TransactionState:
+    if isinstance(result, CannotAnswerError):
         # geth reports an error while it builds its index of transactions.
         return "unknown"
-    return parsing.transaction_state(result, tx_hash)
+    return parsing.transaction_state(require(result), tx_hash)

@@ -1,12 +1,14 @@
 """
-Parses web3's results strictly into values of the port.
+Parses results strictly into values of the port.
 
-web3 passes on what it cannot parse.  A malformed result raises the error that Python
-raises for it; ``requests.send`` turns that into ``ChainUnavailableError``.
+A result is JSON, or what web3 made of it; web3 passes on what it cannot parse.  A
+malformed result raises the error that Python raises for it; ``requests.send`` turns
+that into ``ChainUnavailableError``.
 """
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from eth_utils.address import to_checksum_address
@@ -18,21 +20,26 @@ from signer.ports import Block, Log, MinedTransaction, Receipt, TransactionState
 Result = Mapping[str, Any]
 
 _QUANTITY = re.compile("0x[0-9a-fA-F]+")
+_DATA = re.compile("0x(?:[0-9a-fA-F]{2})*")
 
 _HASH_LENGTH = 32
 _ADDRESS_LENGTH = 20
 
 
-def receipt(result: Result, tx_hash: str) -> Receipt | None:
-    """Parse the receipt of *tx_hash*; None while pending: some nodes return one."""
-    if result["blockHash"] is None:
+def receipt(result: Result | None, tx_hash: str) -> Receipt | None:
+    """
+    Parse the receipt of *tx_hash*, as JSON; None if the node does not have it.
+
+    While a transaction is pending, some nodes return a receipt without a block.
+    """
+    if result is None or result["blockHash"] is None:
         return None
-    status = integer(result["status"])
-    if status > 1 or digest(result["transactionHash"]) != tx_hash.lower():
+    status = quantity(result["status"])
+    if status > 1 or digest(data(result["transactionHash"])) != tx_hash.lower():
         raise ValueError("not a receipt (EIP-658), or of another transaction")
     return Receipt(
         tx_hash=tx_hash.lower(),
-        block=_parse_containing_block(result),
+        block=Block(quantity(result["blockNumber"]), digest(data(result["blockHash"]))),
         succeeded=status == 1,
         logs=tuple(_parse_log(log) for log in result["logs"]),
     )
@@ -56,9 +63,11 @@ def transaction(result: Result, tx_hash: str) -> MinedTransaction | None:
     )
 
 
-def transaction_state(result: Result, tx_hash: str) -> TransactionState:
-    """Parse whether the transaction *tx_hash* is in a block or in the node's pool."""
-    if digest(result["hash"]) != tx_hash.lower():
+def transaction_state(result: Result | None, tx_hash: str) -> TransactionState:
+    """Parse, from JSON, whether *tx_hash* is in a block or in the node's pool."""
+    if result is None:
+        return "unknown"
+    if digest(data(result["hash"])) != tx_hash.lower():
         raise ValueError("another transaction")
     return "pending" if result["blockHash"] is None else "mined"
 
@@ -82,6 +91,13 @@ def quantity(value: object) -> int:
     return int(value, 16)
 
 
+def data(value: object) -> bytes:
+    """Return *value*, bytes as JSON-RPC encodes them: ``0x`` and pairs of digits."""
+    if not isinstance(value, str) or _DATA.fullmatch(value) is None:
+        raise ValueError("not bytes")
+    return bytes.fromhex(value[2:])
+
+
 def digest(value: Any) -> str:
     """Return a 32-byte hash as 0x-prefixed lower-case hex."""
     content = bytes(value)
@@ -96,12 +112,13 @@ def _parse_containing_block(result: Result) -> Block:
 
 def _parse_log(log: Result) -> Log:
     return Log(
-        address=str(log["address"]),
-        topics=tuple(bytes(topic) for topic in log["topics"]),
-        data=bytes(log["data"]),
+        address=_parse_address(log["address"]),
+        topics=tuple(data(topic) for topic in log["topics"]),
+        data=data(log["data"]),
     )
 
 
+@lru_cache(1024)  # A checksum takes longer than the rest of a receipt.
 def _parse_address(value: Any) -> str:
     if len(HexBytes(value)) != _ADDRESS_LENGTH:
         raise ValueError("not an address")

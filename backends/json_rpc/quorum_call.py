@@ -6,6 +6,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from functools import partial
 from typing import Generic, TypeVar
 
+from backends.json_rpc.outcomes import attempt
 from backends.json_rpc.quorum_rules import QuorumRule
 from backends.json_rpc.responses import Responses
 from backends.json_rpc.tracked_node import TrackedNode
@@ -31,10 +32,9 @@ class QuorumCall(Generic[_T]):
         self, node: TrackedNode, outcomes: Callable[[], Sequence[_T | ChainError]]
     ) -> None:
         """Add the *outcomes* of *node*; an error that they raise is that of each."""
-        try:
-            received = outcomes()
-        except ChainError as e:
-            received = [e] * len(self.responses)
+        received = attempt(outcomes)
+        if isinstance(received, ChainError):
+            received = [received] * len(self.responses)
         for responses, outcome in zip(self.responses, received, strict=True):
             responses.add(node, outcome)
 
@@ -77,7 +77,7 @@ class QuorumCall(Generic[_T]):
     def decide(self, rules: Sequence[QuorumRule[_T]]) -> list[_T | ChainError]:
         """Return each result, or its error, and distrust nodes that contradict one."""
         results = [
-            _outcome(partial(responses.decide, rule))
+            attempt(partial(responses.decide, rule))
             for responses, rule in zip(self.responses, rules, strict=True)
         ]
         for future, node in self._pending.items():
@@ -91,14 +91,7 @@ class QuorumCall(Generic[_T]):
 
     def accepted(self) -> list[_T | ChainError]:
         """Return the first response to each broadcast, or its error."""
-        return [_outcome(responses.accepted) for responses in self.responses]
-
-
-def _outcome(derive: Callable[[], _T]) -> _T | ChainError:
-    try:
-        return derive()
-    except ChainError as e:
-        return e
+        return [attempt(responses.accepted) for responses in self.responses]
 
 
 def _check_late(

@@ -6,7 +6,7 @@ node that is down, lagging or lying decides nothing.  With one or two nodes ther
 majority against one: all that respond must agree.
 """
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from statistics import median_high, median_low
 from typing import Any, Generic, TypeVar
@@ -63,18 +63,6 @@ def agreed(responses: Sequence[_H | None], quorum: int) -> _H | None:
         ),
         None,
     )
-
-
-def agreed_entries(
-    responses: Sequence[Mapping[str, _H]], quorum: int
-) -> Mapping[str, _H]:
-    """Return the entries that *quorum* nodes agree on."""
-    decided = {
-        key: agreed([response.get(key) for response in responses], quorum)
-        for response in responses
-        for key in response
-    }
-    return {key: value for key, value in decided.items() if value is not None}
 
 
 def reached(counts: Sequence[int], quorum: int) -> int:
@@ -163,10 +151,6 @@ def _differs(response: _H | None, result: _H | None) -> bool:
     return response is not None and result is not None and response != result
 
 
-def _differs_somewhere(response: Mapping[str, _H], result: Mapping[str, _H]) -> bool:
-    return any(_differs(response.get(key), value) for key, value in result.items())
-
-
 def _never(response: object, result: object) -> bool:
     return False
 
@@ -174,12 +158,8 @@ def _never(response: object, result: object) -> bool:
 TRANSACTION: QuorumRule[MinedTransaction | None] = QuorumRule(agreed, _differs)
 BLOCK: QuorumRule[Block | None] = QuorumRule(agreed, _differs)
 PAST_COUNT: QuorumRule[int | None] = QuorumRule(agreed, _differs)
+RECEIPT: QuorumRule[Receipt | None] = QuorumRule(agreed, _differs)
 """A quorum must agree on the value."""
-
-RECEIPTS: QuorumRule[Mapping[str, Receipt]] = QuorumRule(
-    agreed_entries, _differs_somewhere
-)
-"""A quorum must agree on each entry."""
 
 COUNT: QuorumRule[int] = QuorumRule(reached, _never)
 HEAD: QuorumRule[Block] = QuorumRule(reached_block, _never)

@@ -9,7 +9,7 @@ whole exchange with a near node.
 node had not responded.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, TypeVar, cast
 
@@ -23,6 +23,7 @@ from web3.types import RPCEndpoint, TxParams, Wei
 from backends.json_rpc import parsing
 from backends.json_rpc.error_mapping import AlreadyKnownError
 from backends.json_rpc.node import MethodCall, Node
+from backends.json_rpc.outcomes import attempt, require
 from backends.json_rpc.parsing import Result, digest, integer, quantity
 from signer.errors import ChainError, ChainUnavailableError
 from signer.ports import Block, Call, Fees, MinedTransaction, Receipt
@@ -104,7 +105,7 @@ def transaction_count_at(node: Web3, address: str, block: int) -> int:
 
 def outlook(node: Web3, sender: str, calls: Sequence[Call]) -> Sequence[Any]:
     """Return the pending count, the fees and an estimate per call, or their errors."""
-    count, block, tip, *estimates = _ask_all(
+    count, block, tip, *estimates = ask_all(
         node, [_pending(sender), *_FEES, *(_estimate(call) for call in calls)]
     )
     return [
@@ -116,13 +117,13 @@ def outlook(node: Web3, sender: str, calls: Sequence[Call]) -> Sequence[Any]:
 
 def estimates(node: Web3, calls: Sequence[Call]) -> Sequence[int | ChainError]:
     """Return an estimate per call, or its error."""
-    results = _ask_all(node, [_estimate(call) for call in calls])
+    results = ask_all(node, [_estimate(call) for call in calls])
     return [_parse(quantity, result) for result in results]
 
 
 def broadcast_all(node: Web3, raws: Sequence[bytes]) -> Sequence[ChainError | None]:
     """Broadcast *raws*, and check the hashes in the responses; return the errors."""
-    results = _ask_all(
+    results = ask_all(
         node, [("eth_sendRawTransaction", [f"0x{raw.hex()}"]) for raw in raws]
     )
     return [
@@ -139,38 +140,31 @@ def _check_hash(raw: bytes, tx_hash: str) -> None:
 
 
 def fees(node: Web3) -> Fees:
-    block, tip = _ask_all(node, _FEES)
-    if isinstance(block, ChainError):
-        raise block
-    return _parse_fees(node, block, tip)
+    block, tip = ask_all(node, _FEES)
+    return _parse_fees(node, require(block), tip)
 
 
-def _parse_fees(node: Web3, block: Result, tip: object) -> Fees:
+def _parse_fees(node: Web3, block: Result, tip: Any) -> Fees:
     quantity(block["number"]), digest(HexBytes(block["hash"]))  # Raise if malformed.
     base_fee = block.get("baseFeePerGas")
     if base_fee is None:
         return Fees(
             base_fee=None, priority_fee=quantity(_ask(node, "eth_gasPrice", []))
         )
-    if isinstance(tip, ChainError):
-        raise tip
-    return Fees(base_fee=quantity(base_fee), priority_fee=quantity(tip))
+    return Fees(quantity(base_fee), priority_fee=quantity(require(tip)))
 
 
-def receipt(node: Web3, tx_hash: str) -> Receipt | None:
-    """Return the receipt of *tx_hash*, or None if the node does not have it."""
-    try:
-        result: Result = node.eth.get_transaction_receipt(HexStr(tx_hash))
-    except TransactionNotFound:
-        return None
-    return parsing.receipt(result, tx_hash)
-
-
-def receipts(node: Web3, tx_hashes: Sequence[str]) -> Mapping[str, Receipt]:
-    calls = [("eth_getTransactionReceipt", [tx_hash]) for tx_hash in tx_hashes]
-    with cast("Node", node.provider).batch(calls):
-        result = {tx_hash.lower(): receipt(node, tx_hash) for tx_hash in tx_hashes}
-    return {tx_hash: known for tx_hash, known in result.items() if known is not None}
+def receipts(
+    node: Web3, tx_hashes: Sequence[str]
+) -> Sequence[Receipt | ChainError | None]:
+    """Return each receipt, None if the node does not have it, or its error."""
+    results = ask_all(
+        node, [("eth_getTransactionReceipt", [tx_hash]) for tx_hash in tx_hashes]
+    )
+    return [
+        _parse(partial(parsing.receipt, tx_hash=tx_hash), result)
+        for tx_hash, result in zip(tx_hashes, results, strict=True)
+    ]
 
 
 def transaction(node: Web3, tx_hash: str) -> MinedTransaction | None:
@@ -233,19 +227,14 @@ def _ask(node: Web3, method: str, params: list[Any]) -> Any:
     ]
 
 
-def _ask_all(node: Web3, calls: Sequence[MethodCall]) -> list[Any]:
+def ask_all(node: Web3, calls: Sequence[MethodCall]) -> list[Any]:
     """Return the result of each call, as JSON, or its ``ChainError``."""
     return cast("Node", node.provider).request_all(calls)
 
 
-def _parse(parse: Callable[[Any], _T], result: Any) -> _T | ChainError:
-    """Return *result*, parsed, or its error as a value."""
-    if isinstance(result, ChainError):
-        return result
-    try:
-        return send(parse, result)
-    except ChainError as e:
-        return e
+def _parse(parse: Callable[[Any], _T], outcome: Any) -> _T | ChainError:
+    """Return the result of a request, parsed, or its error."""
+    return attempt(lambda: send(parse, require(outcome)))
 
 
 def _build_transaction(call: Call) -> TxParams:

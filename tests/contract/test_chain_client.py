@@ -17,9 +17,9 @@ from dev import stablecoin as coin
 from dev.chain import CHAIN_ID
 from signer.chain.erc20 import encode_transfer
 from signer.crypto.transactions import LegacyTransaction
-from signer.errors import BroadcastRejectedError
+from signer.errors import BroadcastRejectedError, ExecutionRevertedError
 from signer.model.audit_record import Operation, Purpose
-from signer.ports import ChainClient, Fees
+from signer.ports import Call, ChainClient, Fees
 from tests.fixtures.chain import DevChain
 from tests.support.devices import honest, signer_over
 from tests.support.payments import RECIPIENT, hash_of, mined, signed
@@ -72,6 +72,24 @@ def test_fees_are_base_fee_and_tip(client: ChainClient, dev_chain: DevChain) -> 
     assert fees.base_fee is not None
     assert fees.base_fee == int(latest["baseFeePerGas"], 16) > 0
     assert fees.priority_fee == 10**9
+
+
+def test_an_outlook_estimates_each_call(
+    client: ChainClient, dev_chain: DevChain, payer: LocalAccount
+) -> None:
+    """A call that reverts does not affect the other estimates."""
+    coin.fund(dev_chain.url, payer.address, token=dev_chain.token, amount=10)
+    calls = [
+        Call(payer.address, dev_chain.token, encode_transfer(RECIPIENT, amount))
+        for amount in (1, 10**9, 2)
+    ]
+
+    outlook = client.outlook(payer.address, calls)
+
+    assert outlook.pending_count == 0
+    assert outlook.fees == client.fees()
+    assert outlook.estimates[::2] == tuple(map(client.estimate_gas, calls[::2]))
+    assert isinstance(outlook.estimates[1], ExecutionRevertedError)
 
 
 @pytest.mark.parametrize(

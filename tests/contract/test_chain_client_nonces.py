@@ -302,6 +302,61 @@ def test_a_node_status_shows_pending_transactions(pool: Stage) -> None:
     assert list(after.transactions.values()) == ["mined", "mined", "pending"]
 
 
+def test_an_outlook_has_what_single_requests_have(stage: Stage) -> None:
+    """Pending count, fees, and an estimate or an error for each call."""
+    stage.pay(0)
+    address = stage.payer.address
+    data = coin.calldata("transfer(address,uint256)", RECIPIENT, 10**12)
+    reverting = Call(address, stage.token, data)
+
+    outlook = stage.client.outlook(address, [reverting, reverting])
+
+    assert outlook.pending_count == stage.client.pending_count(address) == 1
+    assert outlook.fees == stage.client.fees()
+    assert [str(error) for error in outlook.estimates] == [
+        "TestUSD: balance too low",
+        "TestUSD: balance too low",
+    ]
+    assert {type(error) for error in outlook.estimates} == {ExecutionRevertedError}
+
+
+def test_an_outlook_may_have_no_calls(stage: Stage) -> None:
+    outlook = stage.client.outlook(stage.payer.address, [])
+
+    assert (outlook.pending_count, outlook.estimates) == (0, ())
+
+
+def test_an_outlook_includes_the_pool(pool: Stage) -> None:
+    """Its pending count is the first nonce that is not taken (R24)."""
+    pool.client.broadcast_all([pool.transfer(nonce) for nonce in (0, 1, 3)])
+
+    assert pool.client.outlook(pool.payer.address, []).pending_count == 2
+
+
+def test_each_transaction_of_a_batch_has_an_outcome(stage: Stage) -> None:
+    """A transaction that is refused does not affect the others."""
+    stage.pay(0)
+    raws = [stage.transfer(nonce) for nonce in range(3)]
+
+    mined_already, *others = stage.client.broadcast_all(raws)
+    stage.mine()
+
+    assert isinstance(mined_already, BroadcastRejectedError)
+    assert mined_already.reason == "nonce-too-low"
+    assert others == [None, None]
+    assert all(mined(stage.client, raw).succeeded for raw in raws)
+
+
+def test_a_batch_of_pending_bytes_may_be_sent_again(pool: Stage) -> None:
+    raws = [pool.transfer(nonce) for nonce in range(3)]
+
+    outcomes = [pool.client.broadcast_all(raws) for _ in range(2)]
+    pool.mine()
+
+    assert [list(each) for each in outcomes] == [[None] * 3] * 2
+    assert all(mined(pool.client, raw).succeeded for raw in raws)
+
+
 def test_a_reverting_call_has_no_estimate(stage: Stage) -> None:
     """The error of an estimate that reverts has the reason of the contract."""
     data = coin.calldata("transfer(address,uint256)", RECIPIENT, 10**12)

@@ -6,9 +6,9 @@ import pytest
 from eth_utils.crypto import keccak
 
 from backends.json_rpc import JSONRPCChain
-from signer.ports import Block, Call, ChainClient, Fees, Receipt
+from signer.ports import Block, Call, ChainClient, Fees, Outlook, Receipt
 from tests.fixtures.fake_node import FakeNode
-from tests.fixtures.replies import Error, Reply, Result
+from tests.fixtures.replies import Computed, Error, Reply, Result
 
 
 RAW = b"\x02signed bytes"
@@ -46,6 +46,10 @@ METHODS: dict[str, tuple[str, Callable[[JSONRPCChain], object]]] = {
         lambda chain: chain.transaction_count(ADDRESS, 15),
     ),
     "fees": ("eth_getBlockByNumber", lambda chain: chain.fees()),
+    "outlook": (
+        "eth_getTransactionCount",
+        lambda chain: chain.outlook(ADDRESS, [CALL]),
+    ),
     "broadcast": ("eth_sendRawTransaction", lambda chain: chain.broadcast(RAW)),
     "receipt": ("eth_getTransactionReceipt", lambda chain: receipt_of(chain, HASH)),
     "receipts": ("eth_getTransactionReceipt", lambda chain: chain.receipts([HASH])),
@@ -82,6 +86,7 @@ ANSWERS: dict[str, object] = {
     "pending_count": 5,
     "past_count": 5,
     "fees": Fees(base_fee=100, priority_fee=7),
+    "outlook": Outlook(5, Fees(base_fee=100, priority_fee=7), (4,)),
     "broadcast": None,
     "receipt": None,
     "receipts": {},
@@ -91,18 +96,31 @@ ANSWERS: dict[str, object] = {
 }
 """The values that the methods of the port return for those results."""
 
+BATCHES = {
+    "fees": ("eth_maxPriorityFeePerGas",),
+    "outlook": (
+        "eth_getBlockByNumber",
+        "eth_maxPriorityFeePerGas",
+        "eth_estimateGas",
+    ),
+}
+"""The other JSON-RPC methods of methods of the port that send a batch."""
+
 every_method = pytest.mark.parametrize("name", METHODS)
 
 
 def script_first(node: FakeNode, name: str, reply: Reply) -> None:
     """Let *node* answer the first request of the method *name* with *reply*."""
     endpoint, _ = METHODS[name]
-    node.script(endpoint, reply)
-    if name == "fees":  # Sends a batch of two.
-        node.script("eth_maxPriorityFeePerGas", Error(-32601, "Method not found"))
+    for other in BATCHES.get(name, ()):
+        node.script(other, Result(RESULTS[other]))
         if not isinstance(reply, Result | Error):
             node.script("batch", reply)  # Not possible for a member.
+    node.script(endpoint, reply)
 
+
+HASH_OF_SENT = Computed(lambda params: "0x" + keccak(hexstr=params[0]).hex())
+"""An honest response to ``eth_sendRawTransaction``."""
 
 Three = tuple[FakeNode, FakeNode, FakeNode]
 

@@ -8,7 +8,7 @@ from signer.errors import ChainUnavailableError
 from tests.fixtures.chain import DevChain
 from tests.fixtures.fake_node import FakeNode
 from tests.fixtures.replies import Body, Drop, Error, Reply, Result
-from tests.support.rpc import RECEIPT, client
+from tests.support.rpc import RECEIPT, Three, client
 
 
 HASHES = tuple("0x" + f"{number:02x}" * 32 for number in range(120))
@@ -107,32 +107,48 @@ def test_refuses_a_malformed_member_of_a_batch(fake_node: FakeNode) -> None:
         client(fake_node).receipts(HASHES[:2])
 
 
-@pytest.mark.parametrize("fault", [Drop(), Body(status=503), Body(status=429)])
-def test_sends_no_single_requests_to_a_node_that_is_down(
-    fake_node: FakeNode, fault: Reply
+@pytest.mark.parametrize(
+    ("fault", "requests"),
+    [(Drop(), 3 + 3), (Body(status=503), 3 + 1), (Body(status=429), 3 + 1)],
+    ids=["hung-up", "http-503", "http-429"],
+)
+def test_sends_few_requests_to_a_node_that_is_down(
+    fake_node: FakeNode, fault: Reply, requests: int
 ) -> None:
-    """A missing response is not a refusal of batches."""
+    """A missing response is not a refusal of batches; a server error may be one."""
     fake_node.script("batch", fault)
+    fake_node.script("eth_getTransactionReceipt", fault)
 
     with pytest.raises(ChainUnavailableError):
         client(fake_node).receipts(HASHES[:3])
 
-    assert len(fake_node.requests) % 3 == 0
+    assert len(fake_node.requests) == requests
 
 
-def test_forgets_the_results_of_a_batch_at_its_end(fake_node: FakeNode) -> None:
-    """The next request is sent again, even if the batch ended in an error."""
+def test_a_malformed_receipt_hides_no_other(fake_node: FakeNode) -> None:
+    """It is missing, which is not evidence of anything."""
     fake_node.script(
         "eth_getTransactionReceipt",
-        Result(receipt_of(HASHES[0])),
+        Result(receipt_of(HASHES[1])),
         Result({"surprise": True}),
-        Result(None),
     )
-    chain = client(fake_node)
-    with pytest.raises(ChainUnavailableError):
-        chain.receipts(HASHES[:2])
 
-    assert chain.receipts([HASHES[1]]) == {}
+    assert set(client(fake_node).receipts(HASHES[:2])) == {HASHES[1]}
+
+
+def test_each_receipt_needs_a_quorum(three_nodes: Three) -> None:
+    """A node may have one receipt and not the next."""
+    first, second, third = map(receipt_of, HASHES[:3])
+    forked = first | {"blockHash": "0x" + "cd" * 32}
+    known = [(first, second, None), (first, None, None), (forked, second, third)]
+    for node, (one, two, three) in zip(three_nodes, known, strict=True):
+        replies = (Result(three), Result(two), Result(one))
+        node.script("eth_getTransactionReceipt", *replies)
+
+    receipts = client(*three_nodes).receipts(HASHES[:3])
+
+    assert list(receipts) == list(HASHES[:2])
+    assert receipts[HASHES[0]].block.hash == first["blockHash"]
 
 
 def test_real_nodes_accept_batches(dev_chain: DevChain) -> None:

@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from backends.json_rpc.quorum_rules import (
     agreed,
-    agreed_entries,
     quorum_size,
     reached,
     reached_block,
@@ -83,13 +82,6 @@ def test_a_quorum_agrees_on_a_value(
 ) -> None:
     """Without a quorum the result is None."""
     assert agreed(answers, quorum) == fact
-
-
-def test_each_entry_is_voted_on_by_itself() -> None:
-    """A node may have one receipt and not the next."""
-    answers = [{"x": 1, "y": 2}, {"x": 1}, {"x": 3, "y": 2, "z": 4}]
-
-    assert agreed_entries(answers, 2) == {"x": 1, "y": 2}
 
 
 def test_the_head_has_the_most_frequent_hash() -> None:

@@ -1,0 +1,276 @@
+"""The pending count, fees and gas estimates of a batch of transactions."""
+
+import time
+from collections.abc import Sequence
+
+import pytest
+
+from backends.json_rpc.error_mapping import CannotAnswerError
+from signer.errors import ChainError, ChainUnavailableError, ExecutionRevertedError
+from signer.ports import Call, Fees, Outlook
+from tests.fixtures.fake_node import FakeNode
+from tests.fixtures.replies import Body, Computed, Delay, Drop, Error, Reply, Result
+from tests.support.rpc import ADDRESS, BLOCK, Three, client
+
+
+FEES = Fees(base_fee=100, priority_fee=7)
+REVERT = Error(3, "execution reverted", "0x75e91ce7")
+
+BATCH_REFUSALS: dict[str, Reply] = {
+    "one-error": Error(-32600, "batching is not allowed"),
+    "http-400": Body(b"batch?", status=400),
+    "http-413": Body(b"", status=413),
+    "http-429": Body(b"", status=429),
+    "http-500": Body(b"", status=500),
+    "http-203": Body(b"[]", status=203),
+    "nothing": Body(b"[]"),
+    "text": Body(b"what?"),
+    "an-id-twice": Body(
+        b'[{"id": 1, "result": "0x9"}, {"id": 1, "result": "0x8"},'
+        b' {"id": 2, "result": null}, {"id": 3, "result": "0x1"}]'
+    ),
+    "strange-ids": Body(
+        b'[7, null, {"id": [1], "result": "0x9"}, {"id": "1", "result": "0x9"},'
+        b' {"id": true, "result": "0x9"}, {"id": 1.0, "result": "0x9"}]'
+    ),
+    "huge": Body(b"[" + b",".join(b'{"id": %d}' % i for i in range(9, 50_000)) + b"]"),
+    "errors": Body(
+        b'[{"id": 1, "error": {"code": -32005}}, {"id": 2, "error": true},'
+        b' {"id": 4, "error": {"code": -32600, "message": "batch too large"}}]'
+    ),
+    "without-result": Body(b'[{"id": 1}, {"id": 2}, {"id": 3}, {"id": 4}]'),
+    "one-missing": Body(
+        b'[{"id": 4, "result": "0x100"}, {"id": 1, "result": "0x5"},'
+        b' {"id": 3, "result": "0x7"}]'
+    ),
+}
+
+
+def call_of(number: int) -> Call:
+    """Return a call that needs 256 + *number* gas, by ``script``."""
+    return Call(ADDRESS, ADDRESS, number.to_bytes(4))
+
+
+def script(node: FakeNode) -> FakeNode:
+    """Let *node* answer each request."""
+    gas = Computed(lambda params: hex(256 + int(params[0]["data"], 16)))
+    node.script("eth_getTransactionCount", Result("0x5"))
+    node.script("eth_getBlockByNumber", Result(BLOCK))
+    node.script("eth_maxPriorityFeePerGas", Result("0x7"))
+    node.script("eth_estimateGas", gas)
+    return node
+
+
+def calls(*numbers: int) -> Sequence[Call]:
+    """Return the calls with these numbers."""
+    return [call_of(number) for number in numbers]
+
+
+def kinds(outlook: Outlook) -> list[object]:
+    """Return the estimates, with the classes of errors."""
+    return [
+        type(estimate) if isinstance(estimate, ChainError) else estimate
+        for estimate in outlook.estimates
+    ]
+
+
+@pytest.fixture
+def node(fake_node: FakeNode) -> FakeNode:
+    """A node that answers each request."""
+    return script(fake_node)
+
+
+def test_an_outlook_takes_one_exchange(node: FakeNode) -> None:
+    """The requests are those of the single methods."""
+    assert client(node).outlook(ADDRESS, calls(1)) == Outlook(5, FEES, (257,))
+    assert node.batches == [4]
+    assert [(request.method, request.params) for request in node.requests] == [
+        ("eth_getTransactionCount", [ADDRESS, "pending"]),
+        ("eth_getBlockByNumber", ["latest", False]),
+        ("eth_maxPriorityFeePerGas", []),
+        (
+            "eth_estimateGas",
+            [{"from": ADDRESS, "to": ADDRESS, "data": "0x00000001", "value": "0x0"}],
+        ),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("count", "batches"),
+    [(0, [3]), (1, [4]), (47, [50]), (48, [50]), (120, [50, 50, 23])],
+)
+def test_an_estimate_is_in_the_place_of_its_call(
+    node: FakeNode, count: int, batches: list[int]
+) -> None:
+    """In batches of at most 50; equal calls have an estimate each."""
+    numbers = [number // 2 for number in range(count)]
+
+    outlook = client(node).outlook(ADDRESS, calls(*numbers))
+
+    assert outlook.estimates == tuple(256 + number for number in numbers)
+    assert node.batches == batches
+    assert len(node.requests) == 3 + count
+
+
+def test_a_revert_concerns_one_call(node: FakeNode) -> None:
+    """It is believed at once: many reverts must not delay the other calls."""
+    # The members of a batch are answered from the last to the first.
+    node.script("eth_estimateGas", Result("0x3"), REVERT, Result("0x1"))
+
+    outlook = client(node).outlook(ADDRESS, calls(1, 2, 3))
+
+    assert kinds(outlook) == [1, ExecutionRevertedError, 3]
+    assert str(outlook.estimates[1]) == "custom error 0x75e91ce7"
+    assert len(node.requests) == 6
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [Result({"surprise": []}), Result("0xzz"), Result(None), Error(-32603, "no")],
+    ids=["object", "no-hex", "null", "error"],
+)
+def test_a_malformed_estimate_concerns_one_call(node: FakeNode, fault: Reply) -> None:
+    node.script("eth_estimateGas", Result("0x3"), fault, Result("0x1"), fault)
+
+    outlook = client(node).outlook(ADDRESS, calls(1, 2, 3))
+
+    assert kinds(outlook)[::2] == [1, 3]
+    assert isinstance(outlook.estimates[1], ChainUnavailableError)
+
+
+@pytest.mark.parametrize(
+    ("method", "fault"),
+    [
+        ("eth_getTransactionCount", Result("0xzz")),
+        ("eth_getTransactionCount", Error(-32602, "invalid block tag")),
+        ("eth_getBlockByNumber", Result(None)),
+        ("eth_getBlockByNumber", Result({"number": "0x1"})),
+        ("eth_getBlockByNumber", Result(BLOCK | {"baseFeePerGas": 7})),
+        ("eth_maxPriorityFeePerGas", Result("-0x1")),
+        ("eth_maxPriorityFeePerGas", Error(-32601, "Method not found")),
+    ],
+)
+def test_without_count_or_fees_there_is_no_outlook(
+    node: FakeNode, method: str, fault: Reply
+) -> None:
+    node.script(method, fault)
+
+    with pytest.raises(ChainError):
+        client(node).outlook(ADDRESS, calls(1, 2))
+
+
+def test_an_outlook_of_a_chain_without_base_fee(node: FakeNode) -> None:
+    """The tip is the gas price, which takes another request."""
+    node.script("eth_getBlockByNumber", Result(BLOCK | {"baseFeePerGas": None}))
+    node.script("eth_maxPriorityFeePerGas", Error(-32601, "Method not found"))
+    node.script("eth_gasPrice", Result("0x9"))
+
+    assert client(node).outlook(ADDRESS, calls(1)) == Outlook(5, Fees(None, 9), (257,))
+
+
+@pytest.mark.parametrize("refusal", BATCH_REFUSALS.values(), ids=BATCH_REFUSALS)
+def test_a_node_without_batches_gets_single_requests(
+    node: FakeNode, refusal: Reply
+) -> None:
+    """The outlook is the same, whatever the node answers to the batch."""
+    node.script("batch", refusal)
+
+    assert client(node).outlook(ADDRESS, calls(0)) == Outlook(5, FEES, (256,))
+
+
+def test_only_missing_members_are_requested_alone(node: FakeNode) -> None:
+    node.script("batch", BATCH_REFUSALS["one-missing"])
+
+    assert client(node).outlook(ADDRESS, calls(0)) == Outlook(5, FEES, (256,))
+    assert [request.method for request in node.requests[4:]] == ["eth_getBlockByNumber"]
+
+
+def test_single_requests_end_with_one_that_fails(node: FakeNode) -> None:
+    """A node that is down gets no request for each of the other calls."""
+    node.script("batch", Body(status=413))
+    node.script("eth_estimateGas", Result("0x1"), Drop())
+
+    outlook = client(node).outlook(ADDRESS, calls(*range(20)))
+
+    assert kinds(outlook) == [1, *[ChainUnavailableError] * 19]
+    assert len(node.calls("eth_estimateGas")) == 20 + 1 + 2  # With one retry.
+
+
+def test_single_requests_end_in_time(three_nodes: Three) -> None:
+    """Slow nodes without batches answer some of the calls, and not too late."""
+    for each in three_nodes:
+        script(each).script("batch", Body(status=413))
+        each.script("eth_estimateGas", Delay(1.1, Result("0x1")))
+
+    outlook = client(*three_nodes, timeout=2).outlook(ADDRESS, calls(*range(20)))
+
+    assert (outlook.pending_count, outlook.fees) == (5, FEES)
+    assert kinds(outlook) == [1, *[CannotAnswerError] * 19]
+
+
+@pytest.mark.parametrize("fault", [Drop(), Drop(reset=True)])
+def test_no_answer_to_a_batch_is_unavailability(node: FakeNode, fault: Reply) -> None:
+    node.script("batch", fault)
+
+    with pytest.raises(ChainUnavailableError):
+        client(node).outlook(ADDRESS, calls(1))
+
+    assert len(node.requests) % 4 == 0
+
+
+def test_a_hanging_node_costs_one_timeout(three_nodes: Three) -> None:
+    """The next outlook skips the node, since two others answer."""
+    for each in three_nodes:
+        script(each)
+    three_nodes[1].script("batch", Delay(60, Drop()))
+    chain = client(*three_nodes, timeout=0.5)
+    started = time.monotonic()
+
+    outlooks = [chain.outlook(ADDRESS, calls(1, 2)) for _ in range(3)]
+
+    assert outlooks == [Outlook(5, FEES, (257, 258))] * 3
+    assert len(three_nodes[1].batches) == 1
+    assert time.monotonic() - started < 20
+
+
+def test_an_outlook_hears_every_node_about_the_nonce(three_nodes: Three) -> None:
+    """A transaction in the pools of two nodes counts, even if one of them is slow."""
+    for each in three_nodes:
+        script(each)
+    late, known = three_nodes[1:]
+    late.script("batch", Body(status=413))
+    late.script("eth_getTransactionCount", Delay(0.2, Result("0x9")))
+    known.script("eth_getTransactionCount", Result("0x9"))
+
+    assert client(*three_nodes).outlook(ADDRESS, calls(1)).pending_count == 9
+
+
+def test_each_estimate_needs_a_quorum(three_nodes: Three) -> None:
+    """Nodes that fail for different calls leave a quorum for the others."""
+    failed = [(0,), (0, 1), ()]
+    for node, missing in zip(three_nodes, failed, strict=True):
+        _script_gaps(script(node), missing)
+
+    outlook = client(*three_nodes).outlook(ADDRESS, calls(0, 1, 2))
+
+    assert kinds(outlook) == [ChainUnavailableError, 257, 258]
+    assert "too few" in str(outlook.estimates[0])
+
+
+def _script_gaps(node: FakeNode, missing: Sequence[int]) -> None:
+    gas: list[Reply] = [Result(hex(256 + number)) for number in range(3)]
+    for number in missing:
+        gas[number] = Result("malformed")
+    node.script("eth_estimateGas", *gas[::-1])
+
+
+def test_one_refund_is_read_from_one_node_at_once(fake_node: FakeNode) -> None:
+    """With a chain id to check, the first outlook takes one exchange more."""
+    script(fake_node).script("eth_chainId", Result("0x7"))
+    chain = client(fake_node, chain_id=7)
+
+    for _ in range(3):
+        chain.outlook(ADDRESS, calls(1))
+
+    assert len(fake_node.calls("eth_chainId")) == 1
+    assert fake_node.batches == [4, 4, 4]
