@@ -6,6 +6,7 @@ adaptive limit.  Retries end with the deadline, the number of attempts or the bu
 retries.  While KMS answers no call, calls fail at once.
 """
 
+import math
 import random
 import time
 from collections.abc import Callable
@@ -68,7 +69,7 @@ class SigningClient:
         self._slots = Slots(client.meta.config.max_pool_connections)
         self._retries = RetryQuota()
         self._breaker = CircuitBreaker(self._deadline.attempt, timer)
-        self._answered = timer()
+        self._answered = -math.inf
 
     @property
     def concurrency(self) -> int:
