@@ -100,9 +100,11 @@ class SigningClient:
                 failure = e
             else:
                 self._retries.release(_SUCCESS_GAIN)
+                self._turns.record(is_throttled=False)
                 return DeviceSignature(answer.der, answer.request_id, attempts)
             error = map_error("Sign", failure, attempts)
             error.attempts = attempts
+            self._turns.record(is_throttled=isinstance(error, BackendThrottledError))
             if not self._may_retry(failure, error, latest):
                 break
         raise error

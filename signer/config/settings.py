@@ -154,7 +154,7 @@ class Settings(BaseModel):
     kms_max_concurrency: int = Field(64, ge=1, le=256, alias="KMS_MAX_CONCURRENCY")
     # AWS's quota is 1,000 a second for all ECC keys of an account in a region.
     kms_signatures_per_second: int = Field(
-        900, ge=0, le=100_000, alias="KMS_SIGNATURES_PER_SECOND"
+        950, ge=0, le=100_000, alias="KMS_SIGNATURES_PER_SECOND"
     )
 
     pkcs11_module: Path | None = Field(None, alias="PKCS11_MODULE")

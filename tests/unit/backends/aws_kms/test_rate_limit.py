@@ -1,16 +1,17 @@
 """The token bucket, on a timer of the test."""
 
+from collections import deque
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backends.aws_kms.rate_limit import RateLimit
 
 
 FOR_EVER = 1e9
-BURST = 0.1
+BURST = 0.05
 
 
 class _Timer:
@@ -74,7 +75,67 @@ def test_unused_turns_expire(timer: _Timer) -> None:
 
     waits = [limit.reserve(FOR_EVER) for _ in range(13)]
 
-    assert waits == pytest.approx([0.0] * 11 + [0.01, 0.02], abs=1e-9)
+    assert waits == pytest.approx([0.0] * 6 + [0.01 * n for n in range(1, 8)], abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("throttled", "rate"), [(0, 100), (2, 80), (4, 60), (7, 50), (10, 50)]
+)
+def test_the_throttled_share_lowers_the_rate(
+    timer: _Timer, throttled: int, rate: int
+) -> None:
+    """Of the answers of a tenth of a second, and by a half at most."""
+    limit = RateLimit(100, timer)
+    for answer in range(10):
+        timer.now += 0.0101
+        limit.record(is_throttled=answer < throttled)
+
+    waits = [limit.reserve(FOR_EVER) for _ in range(101)]
+
+    assert waits[-1] == pytest.approx(100 / rate - 0.05, abs=1e-3)
+
+
+@given(st.lists(st.floats(0, 0.5), max_size=200))
+def test_a_tenth_remains_and_recovers(gaps: list[float]) -> None:
+    """After 18 s at most."""
+    timer = _Timer()
+    limit = RateLimit(100, timer)
+    for gap in gaps:
+        timer.now += gap
+        limit.record(is_throttled=True)
+        assert 10 <= limit._rate <= 100
+    timer.now += 18.1
+
+    waits = [limit.reserve(FOR_EVER) for _ in range(100)]
+
+    assert waits[-1] == pytest.approx(0.94, abs=1e-6)
+
+
+@settings(max_examples=20)
+@given(quota=st.integers(150, 950), latency=st.floats(0, 0.3))
+def test_an_unknown_quota_is_found(quota: int, latency: float) -> None:
+    """As if others used the rest: nearly all is used, and little throttled."""
+    timer = _Timer()
+    limit = RateLimit(950, timer)
+    tokens, filled, signed, throttled = 0.0, timer.now, 0, 0
+    answers: deque[tuple[float, bool]] = deque()
+    while timer.now < 130.0:
+        wait = limit.reserve(FOR_EVER)
+        assert wait is not None
+        timer.now += wait
+        while answers and answers[0][0] <= timer.now:
+            limit.record(is_throttled=answers.popleft()[1])
+        tokens = min(quota / 4, tokens + (timer.now - filled) * quota)
+        filled = timer.now
+        is_throttled = tokens < 1
+        answers.append((timer.now + latency, is_throttled))
+        tokens -= not is_throttled
+        if timer.now > 110.0:
+            signed += not is_throttled
+            throttled += is_throttled
+
+    assert signed >= 0.85 * quota * 20
+    assert throttled <= 0.1 * signed
 
 
 def test_zero_is_no_limit(timer: _Timer) -> None:

@@ -28,7 +28,7 @@ def test_empty_environment_is_production() -> None:
     assert not settings.raw_key_present
     assert settings.node_count == 1
     assert settings.kms_max_retries == 10
-    assert settings.kms_signatures_per_second == 900
+    assert settings.kms_signatures_per_second == 950
     assert settings.jwt_algorithm == "ES256"
 
 
