@@ -17,7 +17,7 @@ _WINDOW_SECONDS = 0.1
 """How long answers are counted: longer than one usually takes."""
 
 _STRONGEST_DECREASE = 0.5
-_LOWEST_SHARE = 0.1
+_LOWEST_SHARE = 0.2
 _RECOVERY = 0.05
 """The share of the highest rate by which the rate grows in a second."""
 
@@ -28,7 +28,7 @@ class RateLimit:
 
     Turns are given in the order in which they were asked for.  After a quiet time, the
     unused turns of 50 ms are available at once.  Every 0.1 s, the share of throttled
-    requests lowers the rate, by a half at most, and to a tenth of *highest* at least.
+    requests lowers the rate, by a half at most, and to a fifth of *highest* at least.
     The rate recovers by 5 % of *highest* in a second.  Threads share an instance.
     """
 
