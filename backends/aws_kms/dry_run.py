@@ -33,11 +33,17 @@ class DryRun:
 
     url: str
     headers: Mapping[str, str]
-    deadline: Deadline
     connections: URLLib3Session
     output: Shape
+    _context: Mapping[str, Any]
     _signer: RequestSigner
     _scope: Mapping[str, str]
+
+    @property
+    def deadline(self) -> Deadline:
+        """The deadline that ``Deadline.guard`` gave to the client."""
+        deadline: Deadline = self._context[KEY]
+        return deadline
 
     def signer(self) -> BaseSigner:
         """
@@ -50,11 +56,7 @@ class DryRun:
 
 
 def dry_run(client: "KMSClient") -> DryRun:
-    """
-    Return the parts of *client*, which no other thread uses yet.
-
-    ``Deadline.guard`` was called for it.
-    """
+    """Return the parts of *client*, which no other thread uses yet."""
     seen: dict[str, dict[str, Any]] = {}
     handlers = {f"{event}.kms": _recorder(event, seen) for event in _EVENTS}
     for event, handler in handlers.items():
@@ -74,9 +76,9 @@ def dry_run(client: "KMSClient") -> DryRun:
     return DryRun(
         url=request.url,
         headers={name: request.headers[name].decode() for name in _SENT},
-        deadline=request.context[KEY],
         connections=seen["needs-retry"]["endpoint"].http_session,
         output=seen["needs-retry"]["operation"].output_shape,
+        _context=request.context,
         _signer=seen["before-sign"]["request_signer"],
         _scope={
             name: chosen[name]
