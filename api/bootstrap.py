@@ -231,10 +231,13 @@ def open_backend(settings: Settings) -> KeyDirectory:
             endpoint_url=settings.kms_endpoint,
             max_retries=settings.kms_max_retries,
             timeout_ms=settings.kms_timeout_ms,
-            max_pool_connections=settings.threads,
+            max_pool_connections=settings.kms_max_concurrency,
         )
         return KMSBackend(
-            open_client(settings.aws_region), open_client, settings.allowed_keys
+            open_client(settings.aws_region),
+            open_client,
+            settings.allowed_keys,
+            per_second=settings.kms_signatures_per_second,
         )
 
     from backends.pkcs11 import PKCS11Backend  # noqa: PLC0415

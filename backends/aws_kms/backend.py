@@ -10,10 +10,11 @@ import os
 import re
 from collections.abc import Callable
 from threading import Lock
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from backends.aws_kms.client import known_regions
-from backends.aws_kms.errors import count_attempts, map_error, request_id
+from backends.aws_kms.errors import map_error
+from backends.aws_kms.signing_client import SigningClient
 from signer.config.allowed_keys import AllowedKeys
 from signer.errors import (
     BackendError,
@@ -53,6 +54,13 @@ OpenClient = Callable[[str], "KMSClient"]
 """Returns a client for a region; all clients have the same deadline."""
 
 
+class _Region(NamedTuple):
+    """How one region is called: ``Sign`` in one way, and all else in another."""
+
+    client: "KMSClient"
+    signing: SigningClient
+
+
 class KMSBackend:
     """
     Signs with the keys that *client* may use, and with keys in other regions.
@@ -65,7 +73,8 @@ class KMSBackend:
     builds a client, once per region.  Key ids and aliases belong to *client*'s region.
 
     Keys that are not in *allowed* are refused before a client is built for them; None
-    allows every key.
+    allows every key.  At most *per_second* requests of ``Sign`` are sent to a region,
+    which also count KMS's retries; 0 sends any number.
     """
 
     name = "aws-kms"
@@ -75,18 +84,22 @@ class KMSBackend:
         client: "KMSClient",
         open_client: OpenClient | None = None,
         allowed: AllowedKeys | None = None,
+        per_second: float = 0,
     ) -> None:
         self._kms = client
         self._open_client = open_client
         self._allowed = allowed
-        self._clients = {client.meta.region_name: client}
+        self._per_second = per_second
+        self._home = self._region_of(client)
+        self._regions = {client.meta.region_name: self._home}
         self._opening = Lock()
         self._pid = os.getpid()
 
     @property
     def concurrency(self) -> int:
-        """The number of connections that are kept open."""
-        return int(self._kms.meta.config.max_pool_connections)
+        """The adaptive limit, of the region that has the highest."""
+        regions = tuple(self._regions.values())
+        return max(region.signing.concurrency for region in regions)
 
     def resolve(self, key_id: str) -> KeyId:
         if not _KEY_NAME.fullmatch(key_id):
@@ -109,13 +122,15 @@ class KMSBackend:
         if not _KEY_ARN.fullmatch(key_id):
             raise KeyNotFoundError("the key id is not a key ARN")
         self._require_allowed(key_id)
-        return self._call("Sign", lambda: self._signature(key_id, digest))
+        return self._call(
+            "Sign", lambda: self._region(key_id).signing.sign(key_id, digest)
+        )
 
     def close(self) -> None:
         """Close the idle connections."""
         with self._opening:
-            for client in self._clients.values():
-                client.close()
+            for region in self._regions.values():
+                region.client.close()
 
     def _is_allowed(self, arn: str) -> bool:
         return self._allowed is None or arn in self._allowed
@@ -127,13 +142,16 @@ class KMSBackend:
                 "KMS_ALLOWED_KEYS does not allow the key; add its ARN there"
             )
 
-    def _client(self, key_id: str) -> "KMSClient":
+    def _region_of(self, client: "KMSClient") -> _Region:
+        return _Region(client, SigningClient(client, self._per_second))
+
+    def _region(self, key_id: str) -> _Region:
         match = _REGION.match(key_id)
         if match is None or self._open_client is None:
-            return self._kms
+            return self._home
         region = match[1]
         # One look-up: another thread may drop the client.
-        if (known := self._clients.get(region)) is not None:
+        if (known := self._regions.get(region)) is not None:
             return known
         # Clients cost memory, so callers must not invent regions.
         if region not in known_regions():
@@ -143,11 +161,11 @@ class KMSBackend:
             )
         # Building a client takes 0.1 s, during which other regions are not blocked.
         with self._opening:
-            if region not in self._clients:
-                client = self._open_client(region)
+            if region not in self._regions:
+                opened = self._region_of(self._open_client(region))
                 self._drop_oldest()
-                self._clients[region] = client
-            return self._clients[region]
+                self._regions[region] = opened
+            return self._regions[region]
 
     def _drop_oldest(self) -> None:
         """
@@ -156,26 +174,14 @@ class KMSBackend:
         A thread may still use the dropped client, which is therefore not closed: its
         connections end with the last reference.
         """
-        _, *others = self._clients
+        _, *others = self._regions
         if len(others) >= _MAX_CLIENTS - 1:
-            del self._clients[others[0]]
-
-    def _signature(self, key_id: KeyId, digest: bytes) -> DeviceSignature:
-        response = self._client(key_id).sign(
-            KeyId=key_id,
-            Message=digest,
-            MessageType="DIGEST",  # Signed as given; RAW would hash it again.
-            SigningAlgorithm="ECDSA_SHA_256",
-        )
-        metadata = response["ResponseMetadata"]
-        return DeviceSignature(
-            response["Signature"], request_id(metadata), count_attempts(metadata)
-        )
+            del self._regions[others[0]]
 
     def _inspect(self, key_id: str) -> "GetPublicKeyResponseTypeDef":
         """Return GetPublicKey's response, which includes the key's spec and usage."""
         response = self._call(
-            "GetPublicKey", lambda: _get_public_key(self._client(key_id), key_id)
+            "GetPublicKey", lambda: _get_public_key(self._region(key_id).client, key_id)
         )
         if not _KEY_ARN.fullmatch(response["KeyId"]):
             raise BackendError("KMS returned a key id that is not a key ARN")

@@ -1,16 +1,16 @@
 """Builds boto3 clients of KMS, which are led by nothing but our settings."""
 
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import boto3  # type: ignore[import-untyped]
 import botocore.session  # type: ignore[import-untyped]
-from botocore.awsrequest import AWSResponse  # type: ignore[import-untyped]
 from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]
 from botocore.loaders import Loader  # type: ignore[import-untyped]
 
 from backends.aws_kms.deadline import Deadline
+from backends.aws_kms.dry_run import dry_run
 from signer.errors import ConfigurationError, Refusal
 from signer.redact import quiet_vendor_loggers
 
@@ -56,12 +56,12 @@ def build_client(
         client: KMSClient = session.client(
             "kms", endpoint_url=endpoint_url, config=config
         )
+        deadline.guard(client)
         if endpoint_url is None:
             require_aws_host(client)
     except (BotoCoreError, ValueError) as e:
         problem = type(e).__name__
     else:
-        deadline.guard(client)
         return client
     raise ConfigurationError(
         Refusal(
@@ -89,7 +89,7 @@ def require_aws_host(client: "KMSClient") -> None:
     The host is the one that botocore derives for a request, since its rules and not
     ``client.meta.endpoint_url`` decide.  AWS's FIPS and dual-stack hosts are accepted.
     """
-    host = urlsplit(_resolve_url(client)).hostname
+    host = urlsplit(dry_run(client).url).hostname
     region = client.meta.region_name
     hosts = {
         f"{name}.{region}.{suffix}"
@@ -115,22 +115,6 @@ def _session_with_bundled_models() -> botocore.session.Session:
     session = botocore.session.Session()
     session.register_component("data_loader", _bundled_loader())
     return session
-
-
-def _resolve_url(client: "KMSClient") -> str:
-    """Return the URL of a request of *client*, which is not sent."""
-    urls: list[str] = []
-
-    def keep(params: dict[str, Any], **_: Any) -> tuple[AWSResponse, dict[str, Any]]:
-        urls.append(params["url"])
-        return AWSResponse(params["url"], 200, {}, None), {}
-
-    client.meta.events.register("before-call.kms", keep)
-    try:
-        client.get_public_key(KeyId="alias/unused")
-    finally:
-        client.meta.events.unregister("before-call.kms", keep)
-    return urls[0]
 
 
 @cache

@@ -25,13 +25,18 @@ if TYPE_CHECKING:
     from types_boto3_kms import KMSClient
 
 
-_KEY = "hotwallet.deadline"
+KEY = "hotwallet.deadline"
+"""Where the context of a request has the ``Deadline`` of its client."""
+
+_END = "hotwallet.end"
 # botocore tries each address of a host: a VPC endpoint in three zones has three, and
 # an outage of all costs three timeouts.
 _ADDRESSES = 3
 _LONGEST_CONNECT = 1.0
 # The longest pause after a first attempt, see ``_longest_pause``.
 _FIRST_PAUSE = 1.0
+# If there is time for one attempt only, this share of it may be spent before.
+_SHORTEST_PATIENCE = 0.25
 # The shortest attempt, in seconds, that is worth a retry.
 _SHORTEST_RETRY = 0.5
 
@@ -71,6 +76,11 @@ class Deadline:
         """The timeout for a whole response, in seconds."""
         return self.attempt - _ADDRESSES * self.connect
 
+    @property
+    def patience(self) -> float:
+        """For how many seconds attempts may be started, the first one included."""
+        return max(self.total - self.attempt, self.total * _SHORTEST_PATIENCE)
+
     def config(self, **others: Any) -> Config:
         """Return botocore's configuration with these timeouts and *others*."""
         return Config(
@@ -87,7 +97,8 @@ class Deadline:
         _bound_responses(client)
 
     def _start(self, context: dict[str, Any], **_: Any) -> None:
-        context[_KEY] = time.monotonic() + self.total
+        context[KEY] = self
+        context[_END] = time.monotonic() + self.total
 
     def _may_retry(
         self,
@@ -97,7 +108,7 @@ class Deadline:
         **_: Any,
     ) -> Literal[False] | None:
         """Return False, which ends the call, if another attempt would end too late."""
-        left = request_dict["context"][_KEY] - time.monotonic()
+        left = request_dict["context"][_END] - time.monotonic()
         if left < _longest_pause(attempts, response) + self.attempt:
             return False
         return None

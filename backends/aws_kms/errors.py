@@ -126,6 +126,15 @@ def count_attempts(metadata: Mapping[str, Any]) -> int:
     return 1 + retries if isinstance(retries, int) else 1
 
 
+def retry_after(error: Exception) -> float:
+    """Return the pause in seconds that KMS asks for with *error*, or 0."""
+    if not isinstance(error, ClientError):
+        return 0.0
+    headers = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+    milliseconds = str(headers.get("x-amz-retry-after", ""))
+    return int(milliseconds) / 1000 if milliseconds.isdecimal() else 0.0
+
+
 def _map_response(operation: str, response: Mapping[str, Any]) -> BackendError:
     # A broken service may send a number or a list as the code.
     code = str(response.get("Error", {}).get("Code"))

@@ -149,8 +149,13 @@ class Settings(BaseModel):
     aws_region: str | None = Field(None, alias="AWS_REGION", repr=False)
     kms_endpoint: str | None = Field(None, alias="AWS_ENDPOINT_URL_KMS", repr=False)
     aws_endpoint: str | None = Field(None, alias="AWS_ENDPOINT_URL", repr=False)
-    kms_max_retries: int = Field(3, ge=0, le=10, alias="KMS_MAX_RETRIES")
+    kms_max_retries: int = Field(10, ge=0, le=10, alias="KMS_MAX_RETRIES")
     kms_timeout_ms: int = Field(9_000, ge=500, le=120_000, alias="KMS_TIMEOUT_MS")
+    kms_max_concurrency: int = Field(64, ge=1, le=256, alias="KMS_MAX_CONCURRENCY")
+    # AWS's quota is 1,000 a second for all ECC keys of an account in a region.
+    kms_signatures_per_second: int = Field(
+        950, ge=0, le=100_000, alias="KMS_SIGNATURES_PER_SECOND"
+    )
 
     pkcs11_module: Path | None = Field(None, alias="PKCS11_MODULE")
     pkcs11_token_label: str = Field("hotwallet", alias="PKCS11_TOKEN_LABEL")

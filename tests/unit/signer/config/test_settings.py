@@ -27,7 +27,8 @@ def test_empty_environment_is_production() -> None:
     assert not settings.use_kms
     assert not settings.raw_key_present
     assert settings.node_count == 1
-    assert settings.kms_max_retries == 3
+    assert settings.kms_max_retries == 10
+    assert settings.kms_signatures_per_second == 950
     assert settings.jwt_algorithm == "ES256"
 
 
@@ -174,6 +175,8 @@ OUT_OF_RANGE = {
     "NODE_COUNT": ("0", "two"),
     "KMS_MAX_RETRIES": ("-1", "11"),
     "KMS_TIMEOUT_MS": ("499", "120001", "1e4"),
+    "KMS_SIGNATURES_PER_SECOND": ("-1", "100001", "0.5"),
+    "KMS_MAX_CONCURRENCY": ("0", "257"),
     "WEB_CONCURRENCY": ("0",),
     "WEB_THREADS": ("65",),
     "JWT_ALGORITHM": ("none", "es256"),
@@ -220,6 +223,10 @@ def test_value_out_of_range_is_refused(name: str, value: str) -> None:
         ("KMS_MAX_RETRIES", "10"),
         ("KMS_TIMEOUT_MS", "500"),
         ("KMS_TIMEOUT_MS", "120000"),
+        ("KMS_SIGNATURES_PER_SECOND", "0"),
+        ("KMS_SIGNATURES_PER_SECOND", "100000"),
+        ("KMS_MAX_CONCURRENCY", "1"),
+        ("KMS_MAX_CONCURRENCY", "256"),
         ("WEB_CONCURRENCY", "64"),
         ("WEB_THREADS", "1"),
     ],

@@ -1,0 +1,162 @@
+"""
+Signs with KMS in one region, within a deadline, and without overloading it.
+
+Each attempt needs a turn of the rate limit, below KMS's quota, and a slot of the
+adaptive limit.  Retries end with the deadline, the number of attempts or the budget of
+retries.  While KMS answers no call, calls fail at once.
+"""
+
+import math
+import random
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from botocore.exceptions import (  # type: ignore[import-untyped]
+    ClientError,
+    ConnectionError,  # noqa: A004 - botocore's own, the base of its connection errors.
+    ConnectTimeoutError,
+    HTTPClientError,
+    ReadTimeoutError,
+)
+from botocore.retries.quota import RetryQuota  # type: ignore[import-untyped]
+
+from backends.aws_kms.concurrency import Slots
+from backends.aws_kms.errors import map_error, retry_after
+from backends.aws_kms.rate_limit import RateLimit
+from backends.aws_kms.sign_call import Answer, SignCall
+from backends.circuit_breaker import CircuitBreaker
+from signer.errors import (
+    BackendError,
+    BackendThrottledError,
+    BackendUnavailableError,
+)
+from signer.ports import DeviceSignature, KeyId
+
+
+if TYPE_CHECKING:
+    from types_boto3_kms import KMSClient
+
+
+_RETRY_COST, _SUCCESS_GAIN = 5, 3
+"""Of a budget of 500: at most 100 retries, and 0.6 more for each signature."""
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
+_SENT_FAILURES = (ClientError, ConnectionError, HTTPClientError)
+_TIMEOUTS = (ConnectTimeoutError, ReadTimeoutError)
+
+
+class SigningClient:
+    """
+    Calls ``Sign`` as *client* would, but sends at most *per_second* requests.
+
+    0 sends any number.  Threads share an instance.
+    """
+
+    def __init__(
+        self,
+        client: "KMSClient",
+        per_second: float = 0,
+        *,
+        timer: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._call = SignCall(client)
+        self._deadline = self._call.deadline
+        self._timer = timer
+        self._sleep = sleep
+        self._turns = RateLimit(per_second, timer)
+        self._slots = Slots(client.meta.config.max_pool_connections)
+        self._retries = RetryQuota()
+        self._breaker = CircuitBreaker(self._deadline.attempt, timer)
+        self._answered = -math.inf
+
+    @property
+    def concurrency(self) -> int:
+        """How many calls are sent at once, at the moment."""
+        return self._slots.limit
+
+    def sign(self, key_id: KeyId, digest: bytes) -> DeviceSignature:
+        """
+        Return KMS's signature over *digest*.
+
+        Raises:
+            BackendThrottledError: KMS's or this process's rate is exceeded.
+            BackendUnavailableError: KMS does not answer.
+            BackendError: KMS refuses.
+        """
+        if not self._breaker.admits():
+            raise _unsent(BackendUnavailableError("KMS does not answer at present"))
+        latest = self._timer() + self._deadline.patience
+        attempts = 0
+        error: BackendError = _unsent(
+            BackendThrottledError("too many signatures wait for KMS already")
+        )
+        while self._wait_for_turn(latest):
+            attempts += 1
+            try:
+                answer = self._attempt(key_id, digest)
+            except Exception as e:  # noqa: BLE001  No vendor's error leaves this class.
+                failure = e
+            else:
+                self._retries.release(_SUCCESS_GAIN)
+                self._turns.record(is_throttled=False)
+                return DeviceSignature(answer.der, answer.request_id, attempts)
+            error = map_error("Sign", failure, attempts)
+            error.attempts = attempts
+            self._turns.record(is_throttled=isinstance(error, BackendThrottledError))
+            if not self._may_retry(failure, error, latest):
+                break
+        raise error
+
+    def _wait_for_turn(self, latest: float) -> bool:
+        """Wait for a turn and a slot, and return whether both came before *latest*."""
+        wait = self._turns.reserve(latest - self._timer())
+        if wait is None:
+            return False
+        if wait:
+            self._sleep(wait)
+        return self._slots.acquire(latest - self._timer())
+
+    def _attempt(self, key_id: KeyId, digest: bytes) -> Answer:
+        started = self._timer()
+        seconds = None
+        try:
+            answer = self._call.send(key_id, digest)
+            seconds = self._timer() - started
+        except _TIMEOUTS:
+            # If KMS answered other calls meanwhile, only this connection hangs.
+            if self._answered < started:
+                self._breaker.record_timeout()
+            raise
+        except Exception:
+            self._record_answer()
+            raise
+        finally:
+            self._slots.release(seconds)
+        self._record_answer()
+        return answer
+
+    def _record_answer(self) -> None:
+        self._answered = self._timer()
+        self._breaker.record_answer()
+
+    def _may_retry(
+        self, failure: Exception, error: BackendError, latest: float
+    ) -> bool:
+        """Pause and return True, if another attempt is allowed and fits."""
+        may_help = error.retryable and isinstance(failure, _SENT_FAILURES)
+        if not may_help or error.attempts >= self._deadline.attempts:
+            return False
+        longest = min(_FIRST_PAUSE * 2**error.attempts, _LONGEST_PAUSE)
+        drawn = random.uniform(0, longest)  # noqa: S311  Not a secret.
+        pause = max(drawn, retry_after(failure))
+        if self._timer() + pause > latest or not self._retries.acquire(_RETRY_COST):
+            return False
+        self._sleep(pause)
+        return True
+
+
+def _unsent(error: BackendError) -> BackendError:
+    error.attempts = 0
+    return error
