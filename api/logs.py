@@ -14,6 +14,7 @@ import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from api.uncaught import outline
+from signer.audit.log_lines import LogLines
 from signer.config.settings import Environment, Settings
 from signer.redact import quiet_vendor_loggers, redact_event
 
@@ -71,19 +72,14 @@ def configure(settings: Settings) -> None:
     install(debug=settings.debug, pretty=development and sys.stdout.isatty())
 
 
-def audit_logger(stream: TextIO | None = None) -> structlog.typing.FilteringBoundLogger:
+def audit_logger(stream: TextIO | None = None) -> LogLines:
     """
-    Return the logger of audit events: always JSON, without the standard library.
+    Return the logger of audit records: always JSON, without the standard library.
 
     The standard library drops a line that it cannot write.  This logger raises, so that
-    nothing is signed without its record; it is also three times as fast.
+    nothing is signed without its record.
     """
-    logger: structlog.typing.FilteringBoundLogger = structlog.wrap_logger(
-        structlog.WriteLogger(stream or sys.stdout),
-        processors=[structlog.processors.add_log_level, redact_event, _RENDER_JSON],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-    ).bind(logger="audit")
-    return logger
+    return LogLines(structlog.WriteLogger(stream or sys.stdout).info)
 
 
 def _describe_exception(

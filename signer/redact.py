@@ -7,6 +7,7 @@ This is the last line of defence; the first is not to pass secrets on at all.
 import logging
 import re
 from collections.abc import Mapping, MutableMapping
+from functools import lru_cache
 from typing import Any
 
 
@@ -22,7 +23,7 @@ _SECRET_NAMES = re.compile(
 )
 
 # Patterns of vendors' messages, URLs and credentials.  They are one expression for
-# speed: every text of every log event is searched, twice for each signature.
+# speed: every text of every log event is searched.
 _SECRETS = re.compile(
     r"""
       arn:aws[\w-]*:[^\s"',)]+
@@ -36,6 +37,10 @@ _SECRETS = re.compile(
     """,
     re.VERBOSE,
 )
+
+# One word, such as a hash, an address or a refund id, can only be an access key or an
+# account: it is not searched for the other patterns, which takes ten times as long.
+_HARMLESS_WORD = re.compile(r"(?!AKIA|ASIA|AROA|AIDA|\d{12}\Z)\w*\Z")
 
 
 # The lowest level at which each library may log.  At DEBUG they log requests,
@@ -88,7 +93,7 @@ def sanitize(text: str) -> str:
     >>> sanitize("User: arn:aws:iam::111122223333:role/Pay is not authorized")
     'User: [redacted] is not authorized'
     """
-    return _SECRETS.sub(REDACTED, text)
+    return text if _HARMLESS_WORD.match(text) else _SECRETS.sub(REDACTED, text)
 
 
 def cut_key_ids(text: str) -> str:
@@ -123,8 +128,13 @@ def redact_event(
     return event
 
 
+@lru_cache(maxsize=1024)
+def _is_secret(name: str) -> bool:
+    return _SECRET_NAMES.match(name) is not None
+
+
 def _redact(name: str, value: object) -> object:
-    if _SECRET_NAMES.match(name):
+    if _is_secret(name):
         return REDACTED
     if isinstance(value, str):
         return sanitize(value)
