@@ -7,19 +7,16 @@ long.
 """
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Self
 
 import rlp
-from eth_utils.address import (
-    is_checksum_address,
-    to_canonical_address,
-    to_checksum_address,
-)
+from eth_utils.address import is_checksum_address, to_checksum_address
 from eth_utils.crypto import keccak
 from rlp.exceptions import RLPException
 from rlp.sedes import Binary, List, big_endian_int, binary
 
-from signer.crypto.secp256k1 import PublicKey, Signature
+from signer.crypto.secp256k1 import Signature
 from signer.errors import EncodingError, InvalidInputError
 
 
@@ -27,6 +24,10 @@ TYPE = b"\x02"
 
 MAX_GAS = 2**24
 """The highest gas limit of a transaction (EIP-7825)."""
+
+# Tokens repeat, and a checksum costs a hash.
+_checksum = lru_cache(maxsize=1024)(to_checksum_address)
+_is_checksum = lru_cache(maxsize=1024)(is_checksum_address)
 
 _UINT64 = 2**64
 _UINT256 = 2**256
@@ -80,7 +81,7 @@ class Transaction:
             _minimal(self.max_priority_fee_per_gas),
             _minimal(self.max_fee_per_gas),
             _minimal(self.gas),
-            to_canonical_address(self.to),
+            bytes.fromhex(self.to[2:]),
             _minimal(self.value),
             self.data,
             [],
@@ -128,7 +129,7 @@ class LegacyTransaction:
             _minimal(self.nonce),
             _minimal(self.gas_price),
             _minimal(self.gas),
-            to_canonical_address(self.to),
+            bytes.fromhex(self.to[2:]),
             _minimal(self.value),
             self.data,
         ]
@@ -139,11 +140,26 @@ AnyTransaction = Transaction | LegacyTransaction
 
 @dataclass(frozen=True, slots=True)
 class SignedBytes:
-    """A signed transaction, decoded from its bytes."""
+    """A signed transaction: its bytes, and what they contain."""
 
     raw: bytes = field(repr=False)
     transaction: AnyTransaction
     signature: Signature
+
+    @classmethod
+    def of(cls, transaction: AnyTransaction, signature: Signature) -> Self:
+        """
+        Serialise *transaction* with *signature*, and decode the bytes again.
+
+        So whatever holds for the two holds for the bytes.
+
+        Raises:
+            EncodingError: The bytes contain anything else, because of a bug.
+        """
+        raw = transaction.serialise(signature)
+        if _read(raw) != (transaction, signature):
+            raise EncodingError("the signed bytes contain another transaction")
+        return cls(raw, transaction, signature)
 
     @classmethod
     def decode(cls, raw: bytes) -> Self:
@@ -155,12 +171,7 @@ class SignedBytes:
                 is not bound to a chain, or its signature is out of range.
             InvalidInputError: A field is out of range.
         """
-        if raw[:1] == TYPE:
-            transaction, signature = _read(raw)
-        elif raw[:1] >= _FIRST_LIST:
-            transaction, signature = _read_legacy(raw)
-        else:
-            raise EncodingError("neither an EIP-1559 nor a legacy transaction")
+        transaction, signature = _read(raw)
         if transaction.serialise(signature) != raw:
             raise EncodingError("not the canonical RLP of a transaction")
         return cls(raw, transaction, signature)
@@ -170,12 +181,16 @@ class SignedBytes:
         """The transaction hash, as 0x-prefixed hex."""
         return "0x" + keccak(self.raw).hex()
 
-    def sender(self) -> PublicKey:
-        """Return the public key that signed, or raise ``RecoveryError``."""
-        return self.signature.recover(self.transaction.signing_digest())
-
 
 def _read(raw: bytes) -> tuple[AnyTransaction, Signature]:
+    if raw[:1] == TYPE:
+        return _read_fee_market(raw)
+    if raw[:1] >= _FIRST_LIST:
+        return _read_legacy(raw)
+    raise EncodingError("neither an EIP-1559 nor a legacy transaction")
+
+
+def _read_fee_market(raw: bytes) -> tuple[AnyTransaction, Signature]:
     *numbers, to, value, data, _, y_parity, r, s = _decode(raw[1:], _SIGNED)
     chain_id, nonce, priority_fee, max_fee, gas = numbers
     transaction = Transaction(
@@ -184,7 +199,7 @@ def _read(raw: bytes) -> tuple[AnyTransaction, Signature]:
         max_priority_fee_per_gas=priority_fee,
         max_fee_per_gas=max_fee,
         gas=gas,
-        to=to_checksum_address(to),
+        to=_checksum(to),
         value=value,
         data=data,
     )
@@ -202,7 +217,7 @@ def _read_legacy(raw: bytes) -> tuple[AnyTransaction, Signature]:
         nonce=nonce,
         gas_price=gas_price,
         gas=gas,
-        to=to_checksum_address(to),
+        to=_checksum(to),
         value=value,
         data=data,
     )
@@ -233,7 +248,7 @@ def _check(transaction: AnyTransaction) -> None:
     _require(0 <= t.nonce < _UINT64 - 1, "nonce")  # EIP-2681
     _require(0 < t.gas <= MAX_GAS, "gas")
     _require(0 <= t.gas * t.max_fee_per_gas < _UINT256, "max_fee_per_gas")
-    _require(is_checksum_address(t.to), "to")
+    _require(_is_checksum(t.to), "to")
     _require(0 <= t.value < _UINT256, "value")
 
 
