@@ -138,11 +138,11 @@ def _redact(name: str, value: object) -> object:
         return REDACTED
     if isinstance(value, str):
         return sanitize(value)
+    if value is None or isinstance(value, int | float):
+        return value
     if isinstance(value, Mapping):
         return {str(key): _redact(str(key), item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_redact(name, item) for item in value]
-    if value is None or isinstance(value, bool | int | float):
-        return value
     # The repr of another type, such as bytes, may contain a secret.
     return f"[{type(value).__name__}]"

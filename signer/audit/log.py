@@ -127,7 +127,7 @@ class AuditLog:
         sign; the record of the result has it.
         """
         event = AuditAction.DIGEST_SIGN.requested
-        return self._signing(purpose, subject, digest, {"event": event})
+        return self._signing({"event": event}, purpose, subject, digest)
 
     def outcome(
         self,
@@ -153,14 +153,11 @@ class AuditLog:
             "duration_us": round(seconds * 1_000_000),
             "attempts": attempts,
         }
-        return self._signing(
-            purpose,
-            subject,
-            digest,
-            facts,
-            details=details,
-            device_request_ids=list(device_request_ids),
-        )
+        given = {
+            "details": {**purpose.details, **details},
+            "device_request_ids": device_request_ids,
+        }
+        return self._signing(facts, purpose, subject, digest, given)
 
     def request(
         self,
@@ -237,24 +234,22 @@ class AuditLog:
         *,
         evidence: Mapping[str, Any] = NOTHING,
     ) -> Record:
-        return self._record(
-            {"event": str(event), "operation": str(operation), "outcome": outcome},
-            actor=actor.name,
-            request_id=actor.request_id,
-            token_id=actor.token_id,
-            details=details,
-            evidence=evidence,
-        )
+        facts = {"event": str(event), "operation": str(operation), "outcome": outcome}
+        given = {
+            "actor": actor.name,
+            "request_id": actor.request_id,
+            "token_id": actor.token_id,
+            "details": details,
+        }
+        return self._record(facts, given, evidence)
 
     def _signing(
         self,
+        facts: dict[str, Any],
         purpose: Purpose,
         subject: Subject,
         digest: bytes | None,
-        facts: dict[str, Any],
-        *,
-        details: Mapping[str, str | int] = NOTHING,
-        **given: Any,
+        given: Mapping[str, Any] = NOTHING,
     ) -> Record:
         facts |= {
             "operation": str(purpose.operation),
@@ -265,24 +260,22 @@ class AuditLog:
         }
         if self._configuration is not None:
             facts["configuration"] = self._configuration
-        return self._record(
-            facts,
-            actor=purpose.actor,
-            network=purpose.network,
-            request_id=purpose.request_id,
-            token_id=purpose.token_id,
-            refund_id=purpose.refund_id,
-            details={**purpose.details, **details},
+        given = {
+            "actor": purpose.actor,
+            "network": purpose.network,
+            "request_id": purpose.request_id,
+            "token_id": purpose.token_id,
+            "refund_id": purpose.refund_id,
+            "details": purpose.details,
             **given,
-        )
+        }
+        return self._record(facts, given)
 
     def _record(
         self,
         facts: Mapping[str, Any],
-        *,
-        actor: str | None,
+        given: dict[str, Any],
         evidence: Mapping[str, Any] = NOTHING,
-        **given: Any,
     ) -> Record:
         """
         Draft a record of *facts* as they are, and of what is *given*, redacted.
@@ -290,10 +283,10 @@ class AuditLog:
         Facts are made by this process; the rest may be a caller's or a vendor's text.
         *evidence* is added to the record's details as it is.
         """
-        at = self._clock()
-        redacted = redact_event(None, "", {"actor": actor, **given})
+        at, actor = self._clock(), given["actor"]
+        redacted = redact_event(None, "", given)
         if redacted["actor"] != actor:
-            redacted["actor"] += _fingerprint(str(actor))
+            redacted["actor"] += _fingerprint(actor)
         if evidence:
             redacted["details"] |= evidence
         context = {

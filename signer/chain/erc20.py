@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from eth_abi.abi import decode, encode
 from eth_abi.exceptions import DecodingError
-from eth_utils.address import is_same_address, to_checksum_address
+from eth_utils.address import is_same_address
 from eth_utils.crypto import keccak
 
 from signer.errors import EncodingError
@@ -49,7 +49,9 @@ def encode_balance_of(owner: str) -> bytes:
 
 def decode_transfer(calldata: bytes) -> tuple[str, int, bytes]:
     """
-    Return recipient (EIP-55), amount and mark (16 bytes, or none) of a ``transfer``.
+    Return recipient, amount and mark (16 bytes, or none) of a ``transfer``.
+
+    The recipient is in lower case: its checksum would cost a hash.
 
     Raises:
         EncodingError: *calldata* is not exactly what ``encode_transfer`` returns.
@@ -62,7 +64,7 @@ def decode_transfer(calldata: bytes) -> tuple[str, int, bytes]:
         recipient, amount = decode(_ARGUMENTS, calldata[4:])  # Refuses other padding.
     except DecodingError:
         raise EncodingError("the calldata is not a transfer") from None
-    return to_checksum_address(recipient), amount, mark
+    return recipient, amount, mark
 
 
 def has_exact_transfer(

@@ -141,7 +141,7 @@ def check_transfer(
         refund,
         network,
         token=transaction.to == refund.token_address,
-        recipient=recipient == refund.recipient,
+        recipient=recipient == refund.recipient.lower(),
         amount=amount == refund.amount,
         mark=mark == refund.mark,
         gas=transaction.gas == gas <= network.tokens[refund.token].max_gas,
