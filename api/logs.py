@@ -6,6 +6,7 @@ warnings) use the same handler.  Exceptions are logged as classes and code locat
 only: the message of an unknown exception may contain a DSN, a token or vendor text.
 """
 
+import json
 import logging
 import sys
 from typing import TextIO
@@ -20,7 +21,11 @@ from signer.redact import quiet_vendor_loggers, redact_event
 
 
 # ASCII only: no Unicode line breaks, no escape sequences.
-_RENDER_JSON = structlog.processors.JSONRenderer(ensure_ascii=True, sort_keys=True)
+_JSON = json.JSONEncoder(ensure_ascii=True, sort_keys=True)
+
+
+def _render_json(_: WrappedLogger, __: str, event: EventDict) -> str:
+    return _JSON.encode(event)
 
 
 def install(
@@ -52,11 +57,13 @@ def install(
         processors=[
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
             redact_event,
-            structlog.dev.ConsoleRenderer() if pretty else _RENDER_JSON,
+            structlog.dev.ConsoleRenderer() if pretty else _render_json,
         ],
     )
     handler = logging.StreamHandler(stream or sys.stdout)
     handler.setFormatter(formatter)
+    # Do not collect what no line shows ("Optimization" in Python's logging HOWTO).
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(logging.DEBUG if debug else logging.INFO)
