@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable
 
-from eth_abi.abi import decode, encode
+from eth_abi.decoding import AddressDecoder, ContextFramesBytesIO, decode_uint_256
+from eth_abi.encoding import AddressEncoder, encode_uint_256
 from eth_abi.exceptions import DecodingError
 from eth_utils.address import is_same_address
 from eth_utils.crypto import keccak
@@ -19,7 +20,9 @@ BALANCE_OF = keccak(text="balanceOf(address)")[:4]
 MARK_SIZE = 16
 """Bytes of the mark that follows a transfer's arguments (``Refund.mark``)."""
 
-_ARGUMENTS = ("address", "uint256")
+# Of a tuple of types without a dynamic one, the encoding is that of each in order.
+_encode_address = AddressEncoder()
+_decode_address = AddressDecoder()
 
 _TRANSFER_SIZE = len(TRANSFER) + 2 * 32
 
@@ -30,7 +33,7 @@ def encode_transfer(recipient: str, amount: int, mark: bytes = b"") -> bytes:
 
     Contracts ignore bytes after the arguments (Solidity ABI specification).
     """
-    return TRANSFER + encode(_ARGUMENTS, (recipient, amount)) + mark
+    return TRANSFER + _encode_address(recipient) + encode_uint_256(amount) + mark
 
 
 def read_mark(calldata: bytes) -> bytes | None:
@@ -44,7 +47,7 @@ def read_mark(calldata: bytes) -> bytes | None:
 
 def encode_balance_of(owner: str) -> bytes:
     """Return the calldata of ``balanceOf(owner)``."""
-    return BALANCE_OF + encode(("address",), (owner,))
+    return BALANCE_OF + _encode_address(owner)
 
 
 def decode_transfer(calldata: bytes) -> tuple[str, int, bytes]:
@@ -61,7 +64,9 @@ def decode_transfer(calldata: bytes) -> tuple[str, int, bytes]:
     if not is_transfer or len(calldata) != _TRANSFER_SIZE + len(mark):
         raise EncodingError("the calldata is not a transfer")
     try:
-        recipient, amount = decode(_ARGUMENTS, calldata[4:])  # Refuses other padding.
+        arguments = ContextFramesBytesIO(calldata[len(TRANSFER) :])
+        recipient = _decode_address(arguments)  # Refuses other padding.
+        amount = decode_uint_256(arguments)
     except DecodingError:
         raise EncodingError("the calldata is not a transfer") from None
     return recipient, amount, mark
@@ -83,8 +88,8 @@ def has_exact_transfer(
         for log in logs
         if is_same_address(log.address, token) and log.topics == topics
     ]
-    return amounts == [encode(("uint256",), (amount,))]
+    return amounts == [encode_uint_256(amount)]
 
 
 def _topic(address: str) -> bytes:
-    return encode(("address",), (address,))
+    return _encode_address(address)
