@@ -1,6 +1,7 @@
 """Building, checking and signing the transactions of a refund."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -19,7 +20,12 @@ from signer.keys.signer import Signed, Signer
 from signer.model.audit_record import Purpose
 from signer.model.refund import Kind, Refund, SignedTransaction, Status
 from signer.ports import Fees
-from signer.refunds.transaction_signer import Attempt, TransactionSigner, encode_refund
+from signer.refunds.transaction_signer import (
+    Attempt,
+    SignedPayment,
+    TransactionSigner,
+    encode_refund,
+)
 from tests.support.devices import honest, recorded_outcomes, recording, signer_over
 from tests.support.refunds import CUSTOMER, KEY, NETWORK, SECOND, World
 
@@ -240,6 +246,30 @@ def test_a_bug_in_the_serialiser_is_noticed(
     assert world.stored(reserved) == reserved
     assert world.store.transactions(reserved.id) == ()
     assert recorded_outcomes(events) == ["success"]
+
+
+def test_threads_share_a_transaction_signer(world: World, reserved: Refund) -> None:
+    """Each gets the bytes, the signature and the record of its own refund."""
+    shared = TransactionSigner(world.ring, world.clock)
+    refunds = [
+        replace(reserved, id=f"rf_{n}", nonce=n, intent_recorded=True)
+        for n in range(64)
+    ]
+
+    def sign(refund: Refund) -> SignedPayment:
+        return shared.build_and_sign(refund, ATTEMPT, NETWORK)
+
+    with ThreadPoolExecutor(8) as pool:
+        payments = list(pool.map(sign, refunds))
+
+    for refund, payment in zip(refunds, payments, strict=True):
+        signed = SignedBytes.decode(payment.transaction.raw)
+        digest = signed.transaction.signing_digest()
+        assert signed.transaction.nonce == refund.nonce
+        assert signed.signature.recover(digest) == world.signer.public_key
+        assert payment.outcome.fields["refund_id"] == refund.id
+        assert payment.outcome.fields["digest"] == digest.hex()
+        assert payment.outcome.fields["details"]["tx_hash"] == signed.tx_hash
 
 
 def test_a_signature_over_another_digest_is_dropped(
