@@ -14,7 +14,6 @@ import rlp
 from eth_utils.address import is_checksum_address, to_checksum_address
 from eth_utils.crypto import keccak
 from rlp.exceptions import RLPException
-from rlp.sedes import Binary, List, big_endian_int, binary
 
 from signer.crypto.secp256k1 import Signature
 from signer.errors import EncodingError, InvalidInputError
@@ -29,19 +28,12 @@ MAX_GAS = 2**24
 _checksum = lru_cache(maxsize=1024)(to_checksum_address)
 _is_checksum = lru_cache(maxsize=1024)(is_checksum_address)
 
+_ADDRESS_SIZE = 20
 _UINT64 = 2**64
 _UINT256 = 2**256
 
 _FIRST_LIST = b"\xc0"  # EIP-2718: from this byte on, a legacy transaction (RLP).
 _FIRST_V = 35  # EIP-155: v = chain id * 2 + 35 + parity.
-
-_TAIL = [Binary.fixed_length(20), big_endian_int, binary]  # Recipient, value, data.
-_NUMBERS = [big_endian_int] * 5
-_SIGNATURE = [big_endian_int] * 3
-
-# The access list must be empty: a transfer needs none.
-_SIGNED = List([*_NUMBERS, *_TAIL, List([]), *_SIGNATURE])
-_SIGNED_LEGACY = List([*_NUMBERS[:3], *_TAIL, *_SIGNATURE])
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,45 +183,69 @@ def _read(raw: bytes) -> tuple[AnyTransaction, Signature]:
 
 
 def _read_fee_market(raw: bytes) -> tuple[AnyTransaction, Signature]:
-    *numbers, to, value, data, _, y_parity, r, s = _decode(raw[1:], _SIGNED)
-    chain_id, nonce, priority_fee, max_fee, gas = numbers
+    *numbers, to, value, data, access_list, y_parity, r, s = _decode(raw[1:], 12)
+    if access_list != []:
+        raise EncodingError("a transfer needs no access list")
+    chain_id, nonce, priority_fee, max_fee, gas = map(_number, numbers)
     transaction = Transaction(
         chain_id=chain_id,
         nonce=nonce,
         max_priority_fee_per_gas=priority_fee,
         max_fee_per_gas=max_fee,
         gas=gas,
-        to=_checksum(to),
-        value=value,
-        data=data,
+        to=_address(to),
+        value=_number(value),
+        data=_bytes(data),
     )
-    return transaction, Signature(r, s, y_parity)
+    return transaction, Signature(_number(r), _number(s), _number(y_parity))
 
 
 def _read_legacy(raw: bytes) -> tuple[AnyTransaction, Signature]:
-    nonce, gas_price, gas, to, value, data, v, r, s = _decode(raw, _SIGNED_LEGACY)
-    chain_id, y_parity = divmod(v - _FIRST_V, 2)
+    *numbers, to, value, data, v, r, s = _decode(raw, 9)
+    chain_id, y_parity = divmod(_number(v) - _FIRST_V, 2)
     if chain_id <= 0:
         # Without EIP-155, it could be replayed on any chain.
         raise EncodingError("the transaction is not bound to a chain")
+    nonce, gas_price, gas = map(_number, numbers)
     transaction = LegacyTransaction(
         chain_id=chain_id,
         nonce=nonce,
         gas_price=gas_price,
         gas=gas,
-        to=_checksum(to),
-        value=value,
-        data=data,
+        to=_address(to),
+        value=_number(value),
+        data=_bytes(data),
     )
-    return transaction, Signature(r, s, y_parity)
+    return transaction, Signature(_number(r), _number(s), y_parity)
 
 
-def _decode(encoded: bytes, fields: List) -> Any:
+def _decode(encoded: bytes, count: int) -> list[Any]:
+    """Return the *count* items of an RLP list; each may be bytes or a list."""
     try:
-        return rlp.decode(encoded, fields)
-    except (RLPException, RecursionError, TypeError):
-        # Lists may nest without limit, or replace a number.
-        raise EncodingError("not the RLP of a transaction") from None
+        items = rlp.decode(encoded)
+    except (RLPException, RecursionError):  # Lists may nest without limit.
+        items = None
+    if not isinstance(items, list) or len(items) != count:
+        raise EncodingError("not the RLP of a transaction")
+    return items
+
+
+def _bytes(item: object) -> bytes:
+    if not isinstance(item, bytes):
+        raise EncodingError("a field of the transaction is a list")
+    return item
+
+
+def _number(item: object) -> int:
+    if _bytes(item).startswith(b"\0"):
+        raise EncodingError("a number has leading zeros")
+    return int.from_bytes(_bytes(item), "big")
+
+
+def _address(item: object) -> str:
+    if len(_bytes(item)) != _ADDRESS_SIZE:
+        raise EncodingError("the recipient is not an address")
+    return _checksum(_bytes(item))
 
 
 def _encode(fields: list[object]) -> bytes:
