@@ -12,9 +12,9 @@ from typing import Any, Self
 
 import rlp
 from eth_utils.address import is_checksum_address, to_checksum_address
-from eth_utils.crypto import keccak
 from rlp.exceptions import RLPException
 
+from signer.crypto.keccak import keccak
 from signer.crypto.secp256k1 import Signature
 from signer.errors import EncodingError, InvalidInputError
 

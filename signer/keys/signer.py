@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from typing import Self
 
 from eth_utils.address import is_same_address
-from eth_utils.crypto import keccak
 
 from signer.audit.log import SUCCESS, AuditLog
 from signer.crypto.der import parse_public_key, parse_signature
+from signer.crypto.keccak import keccak
 from signer.crypto.secp256k1 import (
     PublicKey,
     Signature,
