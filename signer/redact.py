@@ -141,7 +141,7 @@ def _redact(name: str, value: object) -> object:
     if value is None or isinstance(value, int | float):
         return value
     if isinstance(value, Mapping):
-        return {str(key): _redact(str(key), item) for key, item in value.items()}
+        return {(key := str(name)): _redact(key, item) for name, item in value.items()}
     if isinstance(value, list | tuple):
         return [_redact(name, item) for item in value]
     # The repr of another type, such as bytes, may contain a secret.

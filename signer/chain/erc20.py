@@ -2,7 +2,11 @@
 
 from collections.abc import Iterable
 
-from eth_abi.decoding import AddressDecoder, ContextFramesBytesIO, decode_uint_256
+from eth_abi.decoding import (
+    ContextFramesBytesIO,
+    UnsignedIntegerDecoder,
+    decode_uint_256,
+)
 from eth_abi.encoding import AddressEncoder, encode_uint_256
 from eth_abi.exceptions import DecodingError
 from eth_utils.address import is_same_address
@@ -22,7 +26,7 @@ MARK_SIZE = 16
 
 # Of a tuple of types without a dynamic one, the encoding is that of each in order.
 _encode_address = AddressEncoder()
-_decode_address = AddressDecoder()
+_decode_uint_160 = UnsignedIntegerDecoder(value_bit_size=160)  # An address.
 
 _TRANSFER_SIZE = len(TRANSFER) + 2 * 32
 
@@ -65,11 +69,11 @@ def decode_transfer(calldata: bytes) -> tuple[str, int, bytes]:
         raise EncodingError("the calldata is not a transfer")
     try:
         arguments = ContextFramesBytesIO(calldata[len(TRANSFER) :])
-        recipient = _decode_address(arguments)  # Refuses other padding.
+        recipient = _decode_uint_160(arguments)  # Refuses other padding.
         amount = decode_uint_256(arguments)
     except DecodingError:
         raise EncodingError("the calldata is not a transfer") from None
-    return recipient, amount, mark
+    return f"0x{recipient:040x}", amount, mark
 
 
 def has_exact_transfer(

@@ -6,7 +6,7 @@ its content.
 """
 
 import json
-import secrets
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -146,7 +146,7 @@ def new_record_id(at: datetime) -> str:
     """
     milliseconds = int(at.timestamp()) * 1000 + at.microsecond // 1000
     time = f"{milliseconds:012x}{at.microsecond % 1000:03x}"
-    return f"au_{time}{secrets.token_hex(9)[:17]}"
+    return f"au_{time}{os.urandom(9).hex()[:17]}"
 
 
 def _write(fields: dict[str, Any]) -> str:
