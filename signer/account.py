@@ -43,12 +43,12 @@ from eth_utils.address import (
     to_canonical_address,
 )
 from eth_utils.conversions import to_bytes, to_int
-from eth_utils.crypto import keccak
 from eth_utils.hexadecimal import is_0x_prefixed
 from hexbytes import HexBytes
 from rlp.sedes import big_endian_int
 
 from signer.audit.log import AuditLog
+from signer.crypto.keccak import keccak
 from signer.crypto.messages import message_digest
 from signer.crypto.secp256k1 import Signature
 from signer.errors import (

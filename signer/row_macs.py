@@ -14,6 +14,7 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from datetime import datetime
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -66,6 +67,18 @@ _COVERED: Mapping[type[Any], tuple[str, tuple[str, ...]]] = {
     TenantBlock: ("tenant block", _all_fields(TenantBlock)),
     Record: ("audit record", _all_fields(Record)),
 }
+
+_VALUES = {kind: attrgetter(*names) for kind, (_, names) in _COVERED.items()}
+
+
+def _format_time(value: Any) -> str:
+    """Return *value* as JSON holds it: only a time is no type of JSON."""
+    if not isinstance(value, datetime):
+        raise TypeError(f"a row with a {type(value).__name__} has no MAC")
+    return value.isoformat(timespec="microseconds")
+
+
+_JSON = json.JSONEncoder(separators=(",", ":"), default=_format_time)
 
 
 class RowMACs:
@@ -153,10 +166,9 @@ class RowMACs:
 
     def _compute(self, key_id: str, row: object) -> str:
         # The kind comes first, so that the MAC of one kind of row fits no other.
-        kind, names = _COVERED[type(row)]
-        values = [_plain(getattr(row, name)) for name in names]
-        content = [f"hotwallet {kind} 1", *values]
-        message = json.dumps(content, separators=(",", ":")).encode()
+        kind, _ = _COVERED[type(row)]
+        values = _VALUES[type(row)](row)
+        message = _JSON.encode([f"hotwallet {kind} 1", *values]).encode()
         return f"{key_id}:{hmac.digest(self._keys[key_id], message, 'sha256').hex()}"
 
 
@@ -170,12 +182,6 @@ def _generate_id(number: int, key: bytes) -> str:
     # No row has this message: that of a row is a JSON list.
     fingerprint = hmac.digest(key, b"hotwallet MAC key id 1", "sha256")
     return f"{number}-{fingerprint[:8].hex()}"
-
-
-def _plain(value: Any) -> Any:
-    """Return *value* as JSON holds it: times as text, and the rest as it is."""
-    is_time = isinstance(value, datetime)
-    return value.isoformat(timespec="microseconds") if is_time else value
 
 
 def _invalid(problem: str) -> ConfigurationError:

@@ -8,11 +8,9 @@ from typing import Any, NoReturn
 import rfc8785
 
 from signer.errors import InvalidInputError
-from signer.model.audit_record import Record
+from signer.model.audit_record import MAX_INTEGER, STANDARD_JSON, Record
 from signer.nesting import is_deeper
 
-
-_MAX_INTEGER = 2**53 - 1  # RFC 8785, appendix D.
 
 MAX_DEPTH = 500
 """How many levels may be nested: far more than any record has."""
@@ -74,20 +72,18 @@ def _require_shallow(text: bytes, max_depth: int) -> None:
 
 def _parse_ascii(text: bytes) -> Any:
     """Parse *text* if the standard library writes it the same way, else None."""
-    # For ASCII without fractions the standard library writes the form of RFC 8785, and
-    # several times as fast.  Otherwise it sorts keys differently (not by UTF-16 units).
     if not text.isascii():
         return None
     try:
         fields = _READER.decode(text.decode())
     except ValueError:
         return None
-    return fields if _WRITER.encode(fields).encode() == text else None
+    return fields if STANDARD_JSON.encode(fields).encode() == text else None
 
 
 def _integer(text: str) -> int:
     number = int(text)
-    if abs(number) > _MAX_INTEGER:
+    if abs(number) > MAX_INTEGER:
         raise ValueError("an integer beyond 2**53 - 1")
     return number
 
@@ -99,4 +95,3 @@ def _no_float(text: str) -> NoReturn:
 _READER = json.JSONDecoder(
     parse_int=_integer, parse_float=_no_float, parse_constant=_no_float
 )
-_WRITER = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":"))

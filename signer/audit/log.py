@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from signer.audit.forgeries import EVENT as FORGED
 from signer.audit.forgeries import FIELD, hash_id
+from signer.audit.log_lines import LogLines
 from signer.model.audit_record import (
     NOTHING,
     Actor,
@@ -25,7 +26,7 @@ from signer.model.audit_record import (
 )
 from signer.model.key import SigningCondition
 from signer.ports import Clock, Journal, utc_now
-from signer.redact import key_prefix, redact_event
+from signer.redact import key_prefix, redact_event, sanitize
 
 
 SUCCESS = "success"
@@ -98,7 +99,7 @@ class AuditLog:
 
     def __init__(
         self,
-        logger: Logger,
+        logger: Logger | LogLines,
         clock: Clock = utc_now,
         node: str = os.uname().nodename,
         journal: Journal | None = None,
@@ -112,7 +113,7 @@ class AuditLog:
         """
         self._logger = logger
         self._clock = clock
-        self._node = node
+        self._node = sanitize(node)
         self._journal = journal
         self._configuration = configuration
 
@@ -126,7 +127,7 @@ class AuditLog:
         sign; the record of the result has it.
         """
         event = AuditAction.DIGEST_SIGN.requested
-        return self._signing(event, purpose, subject, digest)
+        return self._signing({"event": event}, purpose, subject, digest)
 
     def outcome(
         self,
@@ -146,17 +147,17 @@ class AuditLog:
         *seconds* is the time of the device and the checks together, *attempts* the
         number of requests to the device; *details* are added to those of *purpose*.
         """
-        return self._signing(
-            AuditAction.DIGEST_SIGN.event_for(outcome),
-            purpose,
-            subject,
-            digest,
-            details,
-            outcome=outcome,
-            duration_us=round(seconds * 1_000_000),
-            attempts=attempts,
-            device_request_ids=list(device_request_ids),
-        )
+        facts = {
+            "event": AuditAction.DIGEST_SIGN.event_for(outcome),
+            "outcome": outcome,
+            "duration_us": round(seconds * 1_000_000),
+            "attempts": attempts,
+        }
+        given = {
+            "details": {**purpose.details, **details},
+            "device_request_ids": device_request_ids,
+        }
+        return self._signing(facts, purpose, subject, digest, given)
 
     def request(
         self,
@@ -215,8 +216,10 @@ class AuditLog:
         """Log records that are durable; raises ``OSError`` only without a journal."""
         try:
             for record in records:
-                fields = record.fields
-                self._logger.info(fields.pop("event"), record_id=record.id, **fields)
+                if isinstance(self._logger, LogLines):
+                    self._logger.write(record)
+                else:
+                    _log_event(self._logger, record)
         except OSError:
             if self._journal is None:
                 raise
@@ -231,48 +234,61 @@ class AuditLog:
         *,
         evidence: Mapping[str, Any] = NOTHING,
     ) -> Record:
-        return self._record(
-            evidence,
-            event=str(event),
-            operation=str(operation),
-            outcome=outcome,
-            actor=actor.name,
-            request_id=actor.request_id,
-            token_id=actor.token_id,
-            details=dict(details),
-        )
+        facts = {"event": str(event), "operation": str(operation), "outcome": outcome}
+        given = {
+            "actor": actor.name,
+            "request_id": actor.request_id,
+            "token_id": actor.token_id,
+            "details": details,
+        }
+        return self._record(facts, given, evidence)
 
     def _signing(
         self,
-        event: str,
+        facts: dict[str, Any],
         purpose: Purpose,
         subject: Subject,
         digest: bytes | None,
-        details: Mapping[str, str | int] = NOTHING,
-        **more: Any,
+        given: Mapping[str, Any] = NOTHING,
     ) -> Record:
+        facts |= {
+            "operation": str(purpose.operation),
+            "backend": subject.backend,
+            "key_id": key_prefix(subject.key_id),
+            "address": subject.address,
+            "digest": None if digest is None else digest.hex(),
+        }
         if self._configuration is not None:
-            more["configuration"] = self._configuration
-        return self._record(
-            NOTHING,
-            event=event,
-            operation=str(purpose.operation),
-            network=purpose.network,
-            backend=subject.backend,
-            key_id=key_prefix(subject.key_id),
-            address=subject.address,
-            actor=purpose.actor,
-            request_id=purpose.request_id,
-            token_id=purpose.token_id,
-            refund_id=purpose.refund_id,
-            digest=None if digest is None else digest.hex(),
-            details={**purpose.details, **details},
-            **more,
-        )
+            facts["configuration"] = self._configuration
+        given = {
+            "actor": purpose.actor,
+            "network": purpose.network,
+            "request_id": purpose.request_id,
+            "token_id": purpose.token_id,
+            "refund_id": purpose.refund_id,
+            "details": purpose.details,
+            **given,
+        }
+        return self._record(facts, given)
 
-    def _record(self, evidence: Mapping[str, Any], /, **fields: Any) -> Record:
-        """Draft a record of *fields*, redacted; *evidence* is added to its details."""
-        at = self._clock()
+    def _record(
+        self,
+        facts: Mapping[str, Any],
+        given: dict[str, Any],
+        evidence: Mapping[str, Any] = NOTHING,
+    ) -> Record:
+        """
+        Draft a record of *facts* as they are, and of what is *given*, redacted.
+
+        Facts are made by this process; the rest may be a caller's or a vendor's text.
+        *evidence* is added to the record's details as it is.
+        """
+        at, actor = self._clock(), given["actor"]
+        redacted = redact_event(None, "", given)
+        if redacted["actor"] != actor:
+            redacted["actor"] += _fingerprint(actor)
+        if evidence:
+            redacted["details"] |= evidence
         context = {
             "timestamp": at.isoformat(timespec="microseconds"),
             # Orders the events of one process even if its clock is set.
@@ -280,12 +296,12 @@ class AuditLog:
             "node": self._node,
             "pid": os.getpid(),
         }
-        redacted = redact_event(None, "", {**context, **fields})
-        actor = fields["actor"]
-        if redacted["actor"] != actor:
-            redacted["actor"] += _fingerprint(actor)
-        redacted["details"] = {**redacted["details"], **evidence}
-        return Record.of(redacted, at)
+        return Record.of({**redacted, **facts, **context}, at)
+
+
+def _log_event(logger: Logger, record: Record) -> None:
+    fields = record.fields
+    logger.info(fields.pop("event"), record_id=record.id, **fields)
 
 
 def _fingerprint(actor: str) -> str:

@@ -2,9 +2,14 @@
 
 from collections.abc import Iterable
 
-from eth_abi.abi import decode, encode
+from eth_abi.decoding import (
+    ContextFramesBytesIO,
+    UnsignedIntegerDecoder,
+    decode_uint_256,
+)
+from eth_abi.encoding import AddressEncoder, encode_uint_256
 from eth_abi.exceptions import DecodingError
-from eth_utils.address import is_same_address, to_checksum_address
+from eth_utils.address import is_same_address
 from eth_utils.crypto import keccak
 
 from signer.errors import EncodingError
@@ -19,7 +24,9 @@ BALANCE_OF = keccak(text="balanceOf(address)")[:4]
 MARK_SIZE = 16
 """Bytes of the mark that follows a transfer's arguments (``Refund.mark``)."""
 
-_ARGUMENTS = ("address", "uint256")
+# Of a tuple of types without a dynamic one, the encoding is that of each in order.
+_encode_address = AddressEncoder()
+_decode_uint_160 = UnsignedIntegerDecoder(value_bit_size=160)  # An address.
 
 _TRANSFER_SIZE = len(TRANSFER) + 2 * 32
 
@@ -30,7 +37,7 @@ def encode_transfer(recipient: str, amount: int, mark: bytes = b"") -> bytes:
 
     Contracts ignore bytes after the arguments (Solidity ABI specification).
     """
-    return TRANSFER + encode(_ARGUMENTS, (recipient, amount)) + mark
+    return TRANSFER + _encode_address(recipient) + encode_uint_256(amount) + mark
 
 
 def read_mark(calldata: bytes) -> bytes | None:
@@ -44,25 +51,29 @@ def read_mark(calldata: bytes) -> bytes | None:
 
 def encode_balance_of(owner: str) -> bytes:
     """Return the calldata of ``balanceOf(owner)``."""
-    return BALANCE_OF + encode(("address",), (owner,))
+    return BALANCE_OF + _encode_address(owner)
 
 
 def decode_transfer(calldata: bytes) -> tuple[str, int, bytes]:
     """
-    Return recipient (EIP-55), amount and mark (16 bytes, or none) of a ``transfer``.
+    Return recipient, amount and mark (16 bytes, or none) of a ``transfer``.
+
+    The recipient is in lower case: its checksum would cost a hash.
 
     Raises:
         EncodingError: *calldata* is not exactly what ``encode_transfer`` returns.
     """
     mark = read_mark(calldata) or b""
+    is_transfer = calldata.startswith(TRANSFER)
+    if not is_transfer or len(calldata) != _TRANSFER_SIZE + len(mark):
+        raise EncodingError("the calldata is not a transfer")
     try:
-        recipient, amount = decode(_ARGUMENTS, calldata[4:])
+        arguments = ContextFramesBytesIO(calldata[len(TRANSFER) :])
+        recipient = _decode_uint_160(arguments)  # Refuses other padding.
+        amount = decode_uint_256(arguments)
     except DecodingError:
         raise EncodingError("the calldata is not a transfer") from None
-    recipient = to_checksum_address(recipient)
-    if encode_transfer(recipient, amount, mark) != calldata:
-        raise EncodingError("the calldata is not a transfer")
-    return recipient, amount, mark
+    return f"0x{recipient:040x}", amount, mark
 
 
 def has_exact_transfer(
@@ -81,8 +92,8 @@ def has_exact_transfer(
         for log in logs
         if is_same_address(log.address, token) and log.topics == topics
     ]
-    return amounts == [encode(("uint256",), (amount,))]
+    return amounts == [encode_uint_256(amount)]
 
 
 def _topic(address: str) -> bytes:
-    return encode(("address",), (address,))
+    return _encode_address(address)

@@ -1,7 +1,8 @@
 """The digests of signed messages and typed data (EIP-191, EIP-712)."""
 
 from eth_account.messages import SignableMessage
-from eth_utils.crypto import keccak
+
+from signer.crypto.keccak import keccak
 
 
 def message_digest(message: SignableMessage) -> bytes:

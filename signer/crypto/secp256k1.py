@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 import coincurve
 from eth_utils.address import to_checksum_address
-from eth_utils.crypto import keccak
 
+from signer.crypto.keccak import keccak
 from signer.errors import EncodingError, InvalidInputError, RecoveryError
 
 

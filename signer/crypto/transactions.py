@@ -7,19 +7,15 @@ long.
 """
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Self
 
 import rlp
-from eth_utils.address import (
-    is_checksum_address,
-    to_canonical_address,
-    to_checksum_address,
-)
-from eth_utils.crypto import keccak
+from eth_utils.address import is_checksum_address, to_checksum_address
 from rlp.exceptions import RLPException
-from rlp.sedes import Binary, List, big_endian_int, binary
 
-from signer.crypto.secp256k1 import PublicKey, Signature
+from signer.crypto.keccak import keccak
+from signer.crypto.secp256k1 import Signature
 from signer.errors import EncodingError, InvalidInputError
 
 
@@ -28,19 +24,16 @@ TYPE = b"\x02"
 MAX_GAS = 2**24
 """The highest gas limit of a transaction (EIP-7825)."""
 
+# Tokens repeat, and a checksum costs a hash.
+_checksum = lru_cache(maxsize=1024)(to_checksum_address)
+_is_checksum = lru_cache(maxsize=1024)(is_checksum_address)
+
+_ADDRESS_SIZE = 20
 _UINT64 = 2**64
 _UINT256 = 2**256
 
 _FIRST_LIST = b"\xc0"  # EIP-2718: from this byte on, a legacy transaction (RLP).
 _FIRST_V = 35  # EIP-155: v = chain id * 2 + 35 + parity.
-
-_TAIL = [Binary.fixed_length(20), big_endian_int, binary]  # Recipient, value, data.
-_NUMBERS = [big_endian_int] * 5
-_SIGNATURE = [big_endian_int] * 3
-
-# The access list must be empty: a transfer needs none.
-_SIGNED = List([*_NUMBERS, *_TAIL, List([]), *_SIGNATURE])
-_SIGNED_LEGACY = List([*_NUMBERS[:3], *_TAIL, *_SIGNATURE])
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +73,7 @@ class Transaction:
             _minimal(self.max_priority_fee_per_gas),
             _minimal(self.max_fee_per_gas),
             _minimal(self.gas),
-            to_canonical_address(self.to),
+            bytes.fromhex(self.to[2:]),
             _minimal(self.value),
             self.data,
             [],
@@ -128,7 +121,7 @@ class LegacyTransaction:
             _minimal(self.nonce),
             _minimal(self.gas_price),
             _minimal(self.gas),
-            to_canonical_address(self.to),
+            bytes.fromhex(self.to[2:]),
             _minimal(self.value),
             self.data,
         ]
@@ -139,11 +132,26 @@ AnyTransaction = Transaction | LegacyTransaction
 
 @dataclass(frozen=True, slots=True)
 class SignedBytes:
-    """A signed transaction, decoded from its bytes."""
+    """A signed transaction: its bytes, and what they contain."""
 
     raw: bytes = field(repr=False)
     transaction: AnyTransaction
     signature: Signature
+
+    @classmethod
+    def of(cls, transaction: AnyTransaction, signature: Signature) -> Self:
+        """
+        Serialise *transaction* with *signature*, and decode the bytes again.
+
+        So whatever holds for the two holds for the bytes.
+
+        Raises:
+            EncodingError: The bytes contain anything else, because of a bug.
+        """
+        raw = transaction.serialise(signature)
+        if _read(raw) != (transaction, signature):
+            raise EncodingError("the signed bytes contain another transaction")
+        return cls(raw, transaction, signature)
 
     @classmethod
     def decode(cls, raw: bytes) -> Self:
@@ -155,12 +163,7 @@ class SignedBytes:
                 is not bound to a chain, or its signature is out of range.
             InvalidInputError: A field is out of range.
         """
-        if raw[:1] == TYPE:
-            transaction, signature = _read(raw)
-        elif raw[:1] >= _FIRST_LIST:
-            transaction, signature = _read_legacy(raw)
-        else:
-            raise EncodingError("neither an EIP-1559 nor a legacy transaction")
+        transaction, signature = _read(raw)
         if transaction.serialise(signature) != raw:
             raise EncodingError("not the canonical RLP of a transaction")
         return cls(raw, transaction, signature)
@@ -170,51 +173,79 @@ class SignedBytes:
         """The transaction hash, as 0x-prefixed hex."""
         return "0x" + keccak(self.raw).hex()
 
-    def sender(self) -> PublicKey:
-        """Return the public key that signed, or raise ``RecoveryError``."""
-        return self.signature.recover(self.transaction.signing_digest())
-
 
 def _read(raw: bytes) -> tuple[AnyTransaction, Signature]:
-    *numbers, to, value, data, _, y_parity, r, s = _decode(raw[1:], _SIGNED)
-    chain_id, nonce, priority_fee, max_fee, gas = numbers
+    if raw[:1] == TYPE:
+        return _read_fee_market(raw)
+    if raw[:1] >= _FIRST_LIST:
+        return _read_legacy(raw)
+    raise EncodingError("neither an EIP-1559 nor a legacy transaction")
+
+
+def _read_fee_market(raw: bytes) -> tuple[AnyTransaction, Signature]:
+    *numbers, to, value, data, access_list, y_parity, r, s = _decode(raw[1:], 12)
+    if access_list != []:
+        raise EncodingError("a transfer needs no access list")
+    chain_id, nonce, priority_fee, max_fee, gas = map(_number, numbers)
     transaction = Transaction(
         chain_id=chain_id,
         nonce=nonce,
         max_priority_fee_per_gas=priority_fee,
         max_fee_per_gas=max_fee,
         gas=gas,
-        to=to_checksum_address(to),
-        value=value,
-        data=data,
+        to=_address(to),
+        value=_number(value),
+        data=_bytes(data),
     )
-    return transaction, Signature(r, s, y_parity)
+    return transaction, Signature(_number(r), _number(s), _number(y_parity))
 
 
 def _read_legacy(raw: bytes) -> tuple[AnyTransaction, Signature]:
-    nonce, gas_price, gas, to, value, data, v, r, s = _decode(raw, _SIGNED_LEGACY)
-    chain_id, y_parity = divmod(v - _FIRST_V, 2)
+    *numbers, to, value, data, v, r, s = _decode(raw, 9)
+    chain_id, y_parity = divmod(_number(v) - _FIRST_V, 2)
     if chain_id <= 0:
         # Without EIP-155, it could be replayed on any chain.
         raise EncodingError("the transaction is not bound to a chain")
+    nonce, gas_price, gas = map(_number, numbers)
     transaction = LegacyTransaction(
         chain_id=chain_id,
         nonce=nonce,
         gas_price=gas_price,
         gas=gas,
-        to=to_checksum_address(to),
-        value=value,
-        data=data,
+        to=_address(to),
+        value=_number(value),
+        data=_bytes(data),
     )
-    return transaction, Signature(r, s, y_parity)
+    return transaction, Signature(_number(r), _number(s), y_parity)
 
 
-def _decode(encoded: bytes, fields: List) -> Any:
+def _decode(encoded: bytes, count: int) -> list[Any]:
+    """Return the *count* items of an RLP list; each may be bytes or a list."""
     try:
-        return rlp.decode(encoded, fields)
-    except (RLPException, RecursionError, TypeError):
-        # Lists may nest without limit, or replace a number.
-        raise EncodingError("not the RLP of a transaction") from None
+        items = rlp.decode(encoded)
+    except (RLPException, RecursionError):  # Lists may nest without limit.
+        items = None
+    if not isinstance(items, list) or len(items) != count:
+        raise EncodingError("not the RLP of a transaction")
+    return items
+
+
+def _bytes(item: object) -> bytes:
+    if not isinstance(item, bytes):
+        raise EncodingError("a field of the transaction is a list")
+    return item
+
+
+def _number(item: object) -> int:
+    if _bytes(item).startswith(b"\0"):
+        raise EncodingError("a number has leading zeros")
+    return int.from_bytes(_bytes(item), "big")
+
+
+def _address(item: object) -> str:
+    if len(_bytes(item)) != _ADDRESS_SIZE:
+        raise EncodingError("the recipient is not an address")
+    return _checksum(_bytes(item))
 
 
 def _encode(fields: list[object]) -> bytes:
@@ -233,7 +264,7 @@ def _check(transaction: AnyTransaction) -> None:
     _require(0 <= t.nonce < _UINT64 - 1, "nonce")  # EIP-2681
     _require(0 < t.gas <= MAX_GAS, "gas")
     _require(0 <= t.gas * t.max_fee_per_gas < _UINT256, "max_fee_per_gas")
-    _require(is_checksum_address(t.to), "to")
+    _require(_is_checksum(t.to), "to")
     _require(0 <= t.value < _UINT256, "value")
 
 

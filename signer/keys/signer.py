@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from typing import Self
 
 from eth_utils.address import is_same_address
-from eth_utils.crypto import keccak
 
 from signer.audit.log import SUCCESS, AuditLog
 from signer.crypto.der import parse_public_key, parse_signature
+from signer.crypto.keccak import keccak
 from signer.crypto.secp256k1 import (
     PublicKey,
     Signature,
@@ -186,7 +186,7 @@ class Signer:
         def succeeded(**details: str | int) -> Record:
             return self._outcome(purpose, digest, attempt, SUCCESS, details)
 
-        return Signed(signature, succeeded, self._audit)
+        return Signed(digest, signature, succeeded, self._audit)
 
     def self_test(
         self, purpose: Purpose = SELF_TEST, *, while_active: bool = False
@@ -275,10 +275,12 @@ class Signed:
     """
     A verified signature that must not leave the process before its outcome is durable.
 
-    ``outcome`` drafts the audit record, with further details as keyword arguments, and
-    ``audit`` is the log to write it to.
+    ``signature`` was verified over ``digest``, with the signer's key.  ``outcome``
+    drafts the audit record, with further details as keyword arguments, and ``audit`` is
+    the log to write it to.
     """
 
+    digest: bytes = field(repr=False)
     signature: Signature = field(repr=False)
     outcome: Callable[..., Record] = field(repr=False)
     audit: AuditLog = field(repr=False)

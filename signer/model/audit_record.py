@@ -6,8 +6,8 @@ its content.
 """
 
 import json
-import secrets
-from collections.abc import Mapping
+import os
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -18,6 +18,18 @@ import rfc8785
 
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+MAX_INTEGER = 2**53 - 1
+"""The largest integer of canonical JSON (RFC 8785, appendix D)."""
+
+STANDARD_JSON = json.JSONEncoder(
+    ensure_ascii=False, sort_keys=True, separators=(",", ":")
+)
+"""
+Writes ASCII text without fractions in the form of RFC 8785, and several times as fast.
+
+Otherwise it writes other digits, and sorts names by code points, not by UTF-16 units.
+"""
 
 
 class Operation(StrEnum):
@@ -103,11 +115,11 @@ class Record:
         """
         plain = dict(fields)
         try:
-            body = rfc8785.dumps(plain)
+            body = _write(plain)
         except ValueError:
             text = json.dumps(plain, ensure_ascii=False).encode(errors="replace")
-            body = rfc8785.dumps(json.loads(text))
-        return cls(new_record_id(at), body.decode())
+            body = _write(json.loads(text))
+        return cls(new_record_id(at), body)
 
     @property
     def fields(self) -> dict[str, Any]:
@@ -134,4 +146,30 @@ def new_record_id(at: datetime) -> str:
     """
     milliseconds = int(at.timestamp()) * 1000 + at.microsecond // 1000
     time = f"{milliseconds:012x}{at.microsecond % 1000:03x}"
-    return f"au_{time}{secrets.token_hex(9)[:17]}"
+    return f"au_{time}{os.urandom(9).hex()[:17]}"
+
+
+def _write(fields: dict[str, Any]) -> str:
+    """Return *fields* in canonical JSON (RFC 8785)."""
+    if _are_standard(fields.values()):
+        text = STANDARD_JSON.encode(fields)
+        if text.isascii():
+            return text
+    return rfc8785.dumps(fields).decode()
+
+
+def _are_standard(values: Iterable[object]) -> bool:
+    """Return whether ``STANDARD_JSON`` may write *values* if the text is ASCII."""
+    for value in values:
+        kind = type(value)
+        if kind is str or kind is bool or value is None:
+            continue
+        if isinstance(value, int):
+            is_standard = abs(value) <= MAX_INTEGER
+        elif isinstance(value, dict):
+            is_standard = _are_standard(value.values())
+        else:
+            is_standard = isinstance(value, list) and _are_standard(value)
+        if not is_standard:
+            return False
+    return True

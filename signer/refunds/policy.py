@@ -2,8 +2,8 @@
 Decides which requests are accepted, and which transactions may be signed.
 
 ``admit`` checks the gateway's request.  The ``check_*`` functions compare a transaction
-with its refund, before it is signed and again in the signed bytes, and trust no earlier
-decision.  All are pure functions.
+with its refund before it is signed, and trust no earlier decision.  All are pure
+functions.
 """
 
 from collections.abc import Collection, Mapping
@@ -141,7 +141,7 @@ def check_transfer(
         refund,
         network,
         token=transaction.to == refund.token_address,
-        recipient=recipient == refund.recipient,
+        recipient=recipient == refund.recipient.lower(),
         amount=amount == refund.amount,
         mark=mark == refund.mark,
         gas=transaction.gas == gas <= network.tokens[refund.token].max_gas,

@@ -19,9 +19,9 @@ from signer.crypto.transactions import (
     SignedBytes,
     Transaction,
 )
-from signer.errors import HotWalletError, RecoveryError
+from signer.errors import RecoveryError
 from signer.keys.keyring import KeyRing
-from signer.keys.signer import Signer
+from signer.keys.signer import Signed, Signer
 from signer.model.audit_record import (
     WORKER,
     Operation,
@@ -122,7 +122,8 @@ class TransactionSigner:
             KeyUnusableError, KeyRotatedError, SigningStoppedError: As
                 ``KeyRing.announce``.
             PolicyViolationError: The transaction is not what the refund requests.
-            SigningError: The device did not sign, or signed something else.
+            SigningError: The device did not sign, or signed something else; or the
+                signed bytes are not the transaction that was checked.
         """
         sender, nonce, _ = refund.reservation()
         transaction = _build_transaction(refund, attempt)
@@ -135,21 +136,13 @@ class TransactionSigner:
         pays = refund.recipient if is_sweep else None
         signer = self._open_signer(refund, sender, digest, purpose, pays)
         made = signer.sign(digest, purpose)
-        signed = SignedBytes.decode(transaction.serialise(made.signature))
-        payment = SignedPayment(
-            self._build_row(refund, attempt, signed),
-            made.outcome(tx_hash=signed.tx_hash),
-            made.audit,
-        )
         try:
-            # Check the signed bytes themselves: they are what leaves the process.
-            _check(signed.transaction, refund, attempt, network)
-            if signed.sender() != signer.public_key:
-                raise RecoveryError("the signed bytes are not from the wallet's key")
-        except HotWalletError:
-            payment.audit.write(payment.outcome)
+            signed = _combine(transaction, digest, made)
+        except Exception:
+            made.audit.write(made.outcome())
             raise
-        return payment
+        row = self._build_row(refund, attempt, signed)
+        return SignedPayment(row, made.outcome(tx_hash=row.tx_hash), made.audit)
 
     def _open_signer(
         self,
@@ -216,6 +209,18 @@ def _build_transaction(refund: Refund, attempt: Attempt) -> AnyTransaction:
         value=value,
         data=data,
     )
+
+
+def _combine(transaction: AnyTransaction, digest: bytes, made: Signed) -> SignedBytes:
+    """
+    Return the signed bytes of *transaction*, whose digest is *digest*.
+
+    They contain the transaction that was checked and the signature that was verified
+    over its digest.  So neither is checked a second time.
+    """
+    if made.digest != digest:
+        raise RecoveryError("the signature is not over the transaction")
+    return SignedBytes.of(transaction, made.signature)
 
 
 def _check(

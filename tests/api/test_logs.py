@@ -4,6 +4,7 @@ import io
 import logging
 import warnings
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 
 import coincurve
@@ -15,6 +16,7 @@ from signer.audit.log import AuditLog
 from signer.config.settings import Settings
 from signer.errors import BackendUnavailableError
 from signer.keys.signer import Signer
+from signer.model.audit_record import Record
 from signer.ports import KeyId
 from tests.api.support import lines
 from tests.support.devices import honest
@@ -167,13 +169,21 @@ def test_nothing_is_signed_if_the_audit_event_cannot_be_written() -> None:
 
 
 def test_an_audit_event_is_one_line_of_json() -> None:
+    """It has the record's body, and in ASCII what an event of the log has."""
     stream = io.StringIO()
+    fields = {"actor": "a\nb", "digest": "00", "event": "digest-sign-succeeded"}
+    records = [
+        Record.of({**fields, **more}, datetime.now(UTC))
+        for more in ({}, {"actor": "a\nb\u2028c", "details": {"pin": "1234"}})
+    ]
 
-    logs.audit_logger(stream).info(
-        "digest-sign-succeeded", pin="1234", actor="a\nb\u2028c", digest="00"
-    )
+    AuditLog(logs.audit_logger(stream)).write(*records)
 
+    start = '{"actor":"a\\nb%s"%s,"digest":"00","event":"digest-sign-succeeded",'
+    end = '"level":"info","logger":"audit","record_id":"%s"}\n'
     assert stream.getvalue() == (
-        '{"actor": "a\\nb\\u2028c", "digest": "00", "event": "digest-sign-succeeded", '
-        '"level": "info", "logger": "audit", "pin": "[redacted]"}\n'
+        start % ("", "")
+        + end % records[0].id
+        + start % ("\\u2028c", ',"details":{"pin":"[redacted]"}')
+        + end % records[1].id
     )

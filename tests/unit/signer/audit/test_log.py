@@ -10,7 +10,10 @@ from typing import Any
 
 import coincurve
 import pytest
+import rfc8785
 import structlog
+from hypothesis import given
+from hypothesis import strategies as st
 
 from backends.sql import SQLStore
 from signer.audit.log import AuditAction, AuditLog
@@ -261,7 +264,28 @@ def test_surrogates_are_replaced() -> None:
     assert record.fields == {"actor": "cli:?b\u00e9", "details": {"key": "?..."}}
 
 
-@pytest.mark.parametrize("number", [2**53, float("nan"), float("inf")])
+_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=5,
+)
+
+
+@given(st.dictionaries(st.text("az\x7f\xe9\ue000\U00010000", max_size=3), _values))
+def test_every_record_has_the_form_of_rfc_8785(fields: dict[str, Any]) -> None:
+    """The library rfc8785 writes the same bytes, or refuses the same fields."""
+    at = datetime.now(UTC)
+    try:
+        expected = rfc8785.dumps(fields)
+    except ValueError:
+        with pytest.raises(ValueError, match=r"."):
+            Record.of(fields, at)
+        return
+
+    assert Record.of(fields, at).body.encode() == expected
+
+
+@pytest.mark.parametrize("number", [2**53, -(2**53), float("nan"), float("inf")])
 def test_numbers_outside_json_are_rejected(number: float) -> None:
     """A number that JSON parsers read differently is never written."""
     with pytest.raises(ValueError, match=r"."):

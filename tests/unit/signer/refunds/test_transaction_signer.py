@@ -1,19 +1,32 @@
 """Building, checking and signing the transactions of a refund."""
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from signer.chain.erc20 import decode_transfer
+from signer.crypto.secp256k1 import HALF_N, Signature
 from signer.crypto.transactions import LegacyTransaction, SignedBytes, Transaction
-from signer.errors import KeyUnusableError, PolicyViolationError, RecoveryError
+from signer.errors import (
+    EncodingError,
+    KeyUnusableError,
+    PolicyViolationError,
+    RecoveryError,
+)
 from signer.keys.signer import Signed, Signer
 from signer.model.audit_record import Purpose
 from signer.model.refund import Kind, Refund, SignedTransaction, Status
 from signer.ports import Fees
-from signer.refunds.transaction_signer import Attempt, TransactionSigner, encode_refund
-from tests.support.devices import honest, recording, signer_over
+from signer.refunds.transaction_signer import (
+    Attempt,
+    SignedPayment,
+    TransactionSigner,
+    encode_refund,
+)
+from tests.support.devices import honest, recorded_outcomes, recording, signer_over
 from tests.support.refunds import CUSTOMER, KEY, NETWORK, SECOND, World
 
 
@@ -69,7 +82,7 @@ def test_a_transfer_has_the_refunds_fields(world: World, reserved: Refund) -> No
 def test_a_transfer_carries_the_refunds_mark(reserved: Refund) -> None:
     """Recipient, amount, and 16 bytes that identify the refund."""
     assert decode_transfer(encode_refund(reserved)) == (
-        CUSTOMER,
+        CUSTOMER.lower(),
         12_500_000,
         reserved.mark,
     )
@@ -188,10 +201,81 @@ class Swapping(Signer):
         return super().sign(bytes(reversed(digest)), purpose)
 
 
-def test_signed_bytes_of_another_key_are_dropped(
+BUGS: dict[str, tuple[dict[str, Any], Callable[[Signature], Signature]]] = {
+    **{
+        name: ({name: value}, lambda signature: signature)
+        for name, value in {
+            "chain_id": 1,
+            "nonce": 1,
+            "max_priority_fee_per_gas": 1,
+            "max_fee_per_gas": 4 * GWEI,
+            "gas": 62_501,
+            "to": SECOND.address,
+            "value": 1,
+            "data": b"",
+        }.items()
+    },
+    "r": ({}, lambda made: replace(made, r=made.r ^ 1)),
+    "s": ({}, lambda made: replace(made, s=HALF_N - made.s)),
+    "parity": ({}, lambda made: replace(made, y_parity=1 - made.y_parity)),
+}
+
+
+@pytest.mark.parametrize(("change", "other"), BUGS.values(), ids=BUGS)
+def test_a_bug_in_the_serialiser_is_noticed(
+    *,
+    world: World,
+    reserved: Refund,
+    monkeypatch: pytest.MonkeyPatch,
+    change: dict[str, Any],
+    other: Callable[[Signature], Signature],
+) -> None:
+    """The bytes must contain the checked transaction and its signature (T11)."""
+    audit, events = recording()
+    world.signer = signer_over(honest(KEY), audit)
+    serialise = Transaction.serialise
+
+    def with_bug(transaction: Transaction, signature: Signature) -> bytes:
+        return serialise(replace(transaction, **change), other(signature))
+
+    monkeypatch.setattr(Transaction, "serialise", with_bug)
+
+    with pytest.raises(EncodingError, match="another transaction"):
+        world.lifecycle.step(reserved)
+
+    assert world.stored(reserved) == reserved
+    assert world.store.transactions(reserved.id) == ()
+    assert recorded_outcomes(events) == ["success"]
+
+
+def test_threads_share_a_transaction_signer(world: World, reserved: Refund) -> None:
+    """Each gets the bytes, the signature and the record of its own refund."""
+    shared = TransactionSigner(world.ring, world.clock)
+    refunds = [
+        replace(reserved, id=f"rf_{n}", nonce=n, intent_recorded=True)
+        for n in range(64)
+    ]
+
+    def sign(refund: Refund) -> SignedPayment:
+        return shared.build_and_sign(refund, ATTEMPT, NETWORK)
+
+    with ThreadPoolExecutor(8) as pool:
+        payments = list(pool.map(sign, refunds))
+
+    for refund, payment in zip(refunds, payments, strict=True):
+        signed = SignedBytes.decode(payment.transaction.raw)
+        digest = signed.transaction.signing_digest()
+        assert signed.transaction.nonce == refund.nonce
+        assert signed.signature.recover(digest) == world.signer.public_key
+        assert payment.outcome.fields["refund_id"] == refund.id
+        assert payment.outcome.fields["digest"] == digest.hex()
+        assert payment.outcome.fields["details"]["tx_hash"] == signed.tx_hash
+
+
+def test_a_signature_over_another_digest_is_dropped(
     world: World, reserved: Refund
 ) -> None:
-    """Serialised bytes must recover to the wallet's key (T11)."""
+    """The signature must have been verified over the transaction's digest (T11)."""
     opened = world.signer
     audit, _ = recording()
     world.signer = Swapping(honest(KEY), opened.key_id, opened.public_key, audit)
