@@ -19,7 +19,12 @@ from backends.sql.group_commit import RETRY_SECONDS, GroupCommit
 from backends.sql.postgresql import postgresql_engine, postgresql_migration_engine
 from backends.sql.postgresql_watch import PostgreSQLWatches
 from backends.sql.savepoints import Outcome, Work, run_each
-from backends.sql.sqlite import create_file, sqlite_engine, sqlite_migration_engine
+from backends.sql.sqlite import (
+    SQLiteFile,
+    create_file,
+    sqlite_engine,
+    sqlite_migration_engine,
+)
 from backends.sql.sqlite_watch import SQLiteWatches
 from backends.sql.urls import SQLITE, parse_url
 from signer.errors import ConfigurationError, HotWalletError, Refusal
@@ -220,11 +225,10 @@ class Database:
                 lambda: postgresql_engine(self._url, pool_size=1, timeout=self._timeout)
             )
             return _ProcessState(engine, lambda works: _run_all(engine, works), watches)
-        engine = sqlite_engine(
-            self.path, pool_size=self._pool_size, timeout=self._timeout
-        )
+        file = SQLiteFile(self.path)
+        engine = sqlite_engine(file, pool_size=self._pool_size, timeout=self._timeout)
         group = GroupCommit(engine, self._timeout)
-        return _ProcessState(engine, group.execute, SQLiteWatches(self.path))
+        return _ProcessState(engine, group.execute, SQLiteWatches(file))
 
 
 def _result(get: Callable[[], T]) -> T | HotWalletError:
