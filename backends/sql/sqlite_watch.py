@@ -52,7 +52,7 @@ class SQLiteWatches:
         """
         Return a value that is another one after each change; None if unreadable.
 
-        While a writer commits, the previous value is returned.
+        While another connection locks the file, the previous value is returned.
         """
         with self._lock:
             try:

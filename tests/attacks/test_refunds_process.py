@@ -237,7 +237,7 @@ def test_no_library_for_signing_is_loaded(serving: Serving) -> None:
     for pid in serving.processes:
         mapped = _mapped_files(pid)
 
-        assert any("sqlite" in path for path in mapped)
+        assert any("apsw" in path for path in mapped)
         assert [
             path
             for path in mapped
