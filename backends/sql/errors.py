@@ -1,9 +1,9 @@
 """Translates database errors into ours, which say whether to retry and leak nothing."""
 
-import sqlite3
 from collections.abc import Callable
 from typing import TypeVar
 
+import apsw
 from sqlalchemy.exc import (
     DBAPIError,
     IntegrityError,
@@ -38,11 +38,11 @@ _GRANTS = (
 
 # A damaged file, until an operator restores it.
 _TRANSIENT_SQLITE = DAMAGED | {
-    sqlite3.SQLITE_BUSY,
-    sqlite3.SQLITE_FULL,
-    sqlite3.SQLITE_INTERRUPT,
-    sqlite3.SQLITE_LOCKED,
-    sqlite3.SQLITE_PROTOCOL,
+    apsw.SQLITE_BUSY,
+    apsw.SQLITE_FULL,
+    apsw.SQLITE_INTERRUPT,
+    apsw.SQLITE_LOCKED,
+    apsw.SQLITE_PROTOCOL,
 }
 
 
@@ -62,9 +62,10 @@ def translate_errors(work: Callable[[], T]) -> T:
     raise error
 
 
-def is_busy(error: DBAPIError) -> bool:
+def is_busy(error: Exception) -> bool:
     """Return whether SQLite gave up because another connection holds a lock."""
-    return _primary_code(error.orig) == sqlite3.SQLITE_BUSY
+    orig = error.orig if isinstance(error, DBAPIError) else None
+    return _primary_code(orig) == apsw.SQLITE_BUSY
 
 
 def _translate(error: SQLAlchemyError) -> StoreError:

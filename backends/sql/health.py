@@ -11,12 +11,29 @@ from signer.errors import StoreError, StoreUnavailableError
 
 # Revision; whether the server is read-only (a standby); whether commits may be lost.
 _QUERIES = {
-    SQLITE: text("SELECT version_num, 0, 0 FROM alembic_version"),
+    SQLITE: text(
+        "SELECT version_num, 0,"
+        " (SELECT journal_mode <> 'wal' FROM pragma_journal_mode)"
+        " OR (SELECT synchronous < 2 FROM pragma_synchronous)"
+        " FROM alembic_version"
+    ),
     POSTGRESQL: text(
         "SELECT version_num,"
         " current_setting('transaction_read_only') = 'on',"
         " current_setting('synchronous_commit') = 'off'"
         " FROM alembic_version"
+    ),
+}
+
+
+_MAY_LOSE = {
+    SQLITE: (
+        "another program switched the SQLite file from its write-ahead log, so it may"
+        " lose acknowledged commits: stop that program, and restart this one"
+    ),
+    POSTGRESQL: (
+        "synchronous_commit is off, so PostgreSQL may lose acknowledged commits: turn"
+        " it on"
     ),
 }
 
@@ -42,10 +59,7 @@ def require_health(database: Database) -> None:
     if any(is_read_only for _, is_read_only, _ in rows):
         raise StoreUnavailableError("the database is read-only at the moment")
     if any(may_lose for _, _, may_lose in rows):
-        raise StoreError(
-            "synchronous_commit is off, so PostgreSQL may lose acknowledged commits:"
-            " turn it on"
-        )
+        raise StoreError(_MAY_LOSE[database.dialect])
 
 
 def schema_error(revision: str | None) -> StoreError:

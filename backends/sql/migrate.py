@@ -66,7 +66,7 @@ def migrate(database: Database, macs: RowMACs | None, *, create: bool) -> Schema
         StoreError: There is no ledger and *create* is false, the database is newer than
             this program, or it cannot be changed.
     """
-    if database.path is not None and not create and not database.path.exists():
+    if database.path is not None and not create and _is_missing(database.path):
         raise _no_ledger(database.path)
 
     def upgrade(connection: Connection) -> SchemaUpgrade:
@@ -82,6 +82,11 @@ def migrate(database: Database, macs: RowMACs | None, *, create: bool) -> Schema
         return SchemaUpgrade(database.path, before, HEAD)
 
     return database.migration(upgrade, timeout=LOCK_TIMEOUT_SECONDS)
+
+
+def _is_missing(path: Path) -> bool:
+    # SQLite would write its header into an empty file.
+    return not path.exists() or path.stat().st_size == 0
 
 
 def _no_ledger(path: Path) -> StoreError:

@@ -8,8 +8,7 @@ from sqlalchemy import Connection, Select
 
 from backends.sql import queries
 from backends.sql.database import Tables
-from backends.sql.inserts import insert_new
-from backends.sql.schema import answers
+from backends.sql.savepoints import Work
 from backends.sql.statements import CLAIM, Step, Values, signed_values, values
 from backends.sql.urls import SQLITE
 from backends.sql.validation import (
@@ -21,11 +20,12 @@ from backends.sql.validation import (
 )
 from backends.sql.write_path import (
     all_or_each,
-    apply_acceptance,
     apply_step,
     apply_together,
+    insert_refund,
 )
-from signer.errors import HotWalletError, StaleStateError
+from signer.errors import HotWalletError, InvalidInputError, StaleStateError
+from signer.model.acceptance import Acceptance
 from signer.model.audit_record import Record
 from signer.model.refund import (
     InFlight,
@@ -61,14 +61,31 @@ class RefundTables(Tables):
         *,
         max_open: int | None = None,
         signed: SignedRequest | None = None,
+        answer: str | None = None,
     ) -> tuple[Refund, bool]:
-        require_new(refund)
-        new = self._macs.sealed(refund)
-        params = self._values(None, new, record=record)
-        params = {**params, **signed_values(refund, signed)}
-        if apply_acceptance(self._database, refund, max_open, params) is not None:
-            return new, True
-        return self._database.run(lambda c: queries.find_conflict(c, refund)), False
+        given = Acceptance(refund, record, max_open, signed, answer)
+        # The lock needs a transaction, which costs PostgreSQL two round trips.
+        lock = max_open is not None
+        work = self._acceptance(given, lock=lock)
+        if lock or self._database.dialect == SQLITE:
+            return self._database.transaction(work)
+        return self._database.run(work)
+
+    def accept_all(
+        self, acceptances: Sequence[Acceptance]
+    ) -> Sequence[tuple[Refund, bool] | HotWalletError]:
+        results: dict[int, tuple[Refund, bool] | HotWalletError] = {}
+        works: dict[int, Work[tuple[Refund, bool]]] = {}
+        for index, given in enumerate(acceptances):
+            try:
+                works[index] = self._acceptance(given, lock=True)
+            except InvalidInputError as e:
+                results[index] = e
+        # Two lists that lock several tenants must do so in the same order.
+        order = sorted(works, key=lambda index: acceptances[index].refund.tenant)
+        done = self._database.transactions([works[index] for index in order])
+        results.update(zip(order, done, strict=True))
+        return [results[index] for index in range(len(acceptances))]
 
     def signed_request(self, refund_id: str) -> SignedRequest | None:
         rows = self._rows(queries.SIGNED_REQUEST, refund_id)
@@ -84,6 +101,13 @@ class RefundTables(Tables):
     def get(self, refund_id: str) -> Refund | None:
         rows = self._rows(queries.BY_ID, refund_id)
         return Refund(*rows[0]) if rows else None
+
+    def find_advanced(
+        self, refund_ids: Collection[str], statuses: Collection[Status]
+    ) -> Sequence[tuple[Refund, str | None]]:
+        params = {"refund_ids": sorted(refund_ids), "statuses": sorted(statuses)}
+        rows = self._database.rows(queries.ADVANCED, **params)
+        return tuple((Refund(*row[:-1]), row.body or None) for row in rows)
 
     def list(
         self,
@@ -160,16 +184,16 @@ class RefundTables(Tables):
         after: Refund,
         transaction: SignedTransaction | None = None,
         record: Record | None = None,
+        answer: str | None = None,
     ) -> None:
-        self._save(Change(before, after, transaction, record))
+        self._save(Change(before, after, transaction, record, answer))
 
     def save_all(self, changes: Sequence[Change]) -> Sequence[HotWalletError | None]:
         def save(some: Sequence[Change]) -> Sequence[None]:
-            if len(some) == 1 and some[0].answer is None:
+            if len(some) == 1:
                 self._save(some[0])
             else:
-                steps = [self._step(each) for each in some]
-                apply_together(self._database, steps)
+                apply_together(self._database, [self._step(each) for each in some])
             return [None] * len(some)
 
         return all_or_each(changes, save)
@@ -190,17 +214,38 @@ class RefundTables(Tables):
 
     def answer(self, refund_id: str) -> str | None:
         rows = self._rows(queries.ANSWER, refund_id)
-        return rows[0].body if rows else None
+        return (rows[0].body or None) if rows else None
 
     def remember_answer(self, refund_id: str, body: str, at: datetime) -> str:
         params = {"refund_id": refund_id, "body": body, "at": at}
-        insert = insert_new(self._database.dialect, answers)
+        insert = queries.REMEMBER_ANSWER[self._database.dialect]
         rows = self._database.write(lambda c: c.execute(insert, params).all())
         return body if rows else self.answer(refund_id) or body
 
+    def _acceptance(
+        self, given: Acceptance, *, lock: bool
+    ) -> Work[tuple[Refund, bool]]:
+        """Return what accepts a refund; raises ``InvalidInputError``."""
+        refund = given.refund
+        require_new(refund)
+        new = self._macs.sealed(refund)
+        params = {
+            **self._values(None, new, record=given.record, answer=given.answer),
+            **signed_values(refund, given.signed),
+        }
+
+        def work(connection: Connection) -> tuple[Refund, bool]:
+            if insert_refund(connection, given, params, lock=lock) is not None:
+                return new, True
+            return queries.find_conflict(connection, refund), False
+
+        return work
+
     def _save(self, change: Change) -> None:
         step, params = self._step(change)
-        if apply_step(self._database, step, params) is None:
+        if change.answer is not None:
+            apply_together(self._database, [(step, params)])
+        elif apply_step(self._database, step, params) is None:
             raise _stale(change.before)
 
     def _step(self, change: Change) -> tuple[Step, Values]:

@@ -1,49 +1,128 @@
 """SQLite as a ledger: durable, readable by its owner only, shared by processes."""
 
-import sqlite3
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
-from urllib.parse import quote
+from typing import Any
 
+import apsw
 from sqlalchemy import Engine, NullPool, QueuePool, create_engine, event
 from sqlalchemy.engine import ExceptionContext
 
+from backends.sql import sqlite_dbapi
+from backends.sql.file_systems import network_file_system
 from signer.errors import StoreError, StoreUnavailableError
 
 
 BUSY_SECONDS = 0.02
 """How long SQLite itself waits for a lock, before ``Database`` tries again."""
 
+WAL_BYTES = 64 * 2**20
+"""The size to which SQLite cuts the write-ahead log that grew during a long read."""
+
 DAMAGED = frozenset(
     {
-        sqlite3.SQLITE_CANTOPEN,
-        sqlite3.SQLITE_CORRUPT,
-        sqlite3.SQLITE_IOERR,
-        sqlite3.SQLITE_NOTADB,
-        sqlite3.SQLITE_READONLY,
+        apsw.SQLITE_CANTOPEN,
+        apsw.SQLITE_CORRUPT,
+        apsw.SQLITE_IOERR,
+        apsw.SQLITE_NOTADB,
+        apsw.SQLITE_READONLY,
     }
 )
 """Errors after which the open file may be one that was replaced or deleted."""
 
 
-def sqlite_engine(path: Path, *, pool_size: int, timeout: float) -> Engine:
-    """
-    Return an engine for the existing file at *path*.
+_BACKPORTS: dict[tuple[int, ...], tuple[int, ...]] = {
+    (3, 44): (3, 44, 6),
+    (3, 50): (3, 50, 7),
+}
 
-    ``mode=rw`` does not create a file: one that ``create_file`` did not create could be
-    read by other users.  *timeout* limits the wait for a connection, in seconds.
+_RESTORE = "restore the backup again (docs/how-to/restore.md)"
+
+
+class SQLiteFile:
+    """
+    The file that all connections of one process have open.
+
+    It must stay the same file: SQLite would apply the write-ahead log of the old one to
+    the new one (sqlite.org/howtocorrupt.html, section 1.4).
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Remember *path*; open nothing."""
+        self.path = path
+        self._identity: tuple[int, int] | None = None
+
+    def connect(
+        self, *, timeout: float, foreign_keys: bool = True
+    ) -> sqlite_dbapi.Connection:
+        """
+        Open the file, with durable commits; wait up to *timeout* seconds for locks.
+
+        Raises:
+            StoreError: Its commits would not be durable.
+            StoreUnavailableError: It is not the file that was opened first.
+            sqlite_dbapi.Error: It cannot be opened.
+        """
+        self.require_unmoved()
+        connection = sqlite_dbapi.connect(self.path, timeout=timeout)
+        try:
+            _require_durability(connection, self.path)
+            connection.execute(f"PRAGMA foreign_keys = {foreign_keys:d}")
+        except (sqlite_dbapi.Error, StoreError):
+            connection.close()
+            raise
+        return connection
+
+    def require_unmoved(self) -> None:
+        """
+        Require that the path still leads to the file that was opened first.
+
+        Raises:
+            StoreUnavailableError: It leads to another file, or to none.
+        """
+        try:
+            found = self.path.stat()
+        except OSError:
+            identity = None
+        else:
+            identity = (found.st_dev, found.st_ino)
+        if self._identity is None:
+            self._identity = identity  # SQLite reports a file that never was there.
+        elif identity is None:
+            raise StoreUnavailableError(
+                "the SQLite file was deleted or moved while it was open: stop all"
+                f" processes of hotwallet, then {_RESTORE}"
+            )
+        elif identity != self._identity:
+            raise StoreUnavailableError(
+                "the SQLite file was replaced while it was open, which can damage it:"
+                " stop all processes of hotwallet, delete the new file and the -wal"
+                f" and -shm files beside it, then {_RESTORE}"
+            )
+
+
+def sqlite_engine(file: SQLiteFile, *, pool_size: int, timeout: float) -> Engine:
+    """
+    Return an engine for *file*, which must exist.
+
+    SQLite does not create it: a file that ``create_file`` did not create could be read
+    by other users.  *timeout* limits the wait for a connection, in seconds.
     """
     engine = create_engine(
         "sqlite://",
-        creator=lambda: connect_sqlite(path, timeout=BUSY_SECONDS),
+        module=sqlite_dbapi,
+        creator=lambda: file.connect(timeout=BUSY_SECONDS),
         poolclass=QueuePool,
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=timeout,
         hide_parameters=True,
     )
+
+    def require_unmoved(*_: Any) -> None:
+        file.require_unmoved()
+
+    event.listen(engine, "checkout", require_unmoved)
     event.listen(engine, "handle_error", _discard_untrusted)
     return engine
 
@@ -55,9 +134,11 @@ def sqlite_migration_engine(path: Path, *, timeout: float) -> Engine:
     Foreign keys must be off while a table is replaced, and cannot be switched inside a
     transaction.
     """
+    file = SQLiteFile(path)
     return create_engine(
         "sqlite://",
-        creator=lambda: connect_sqlite(path, timeout=timeout, foreign_keys=False),
+        module=sqlite_dbapi,
+        creator=lambda: file.connect(timeout=timeout, foreign_keys=False),
         poolclass=NullPool,
         hide_parameters=True,
     )
@@ -67,8 +148,8 @@ def create_file(path: Path) -> None:
     """
     Create an empty file that only its owner can read, unless the file exists.
 
-    SQLite gives its journal the same permissions.  An existing file is not even opened:
-    closing it would release the locks that this process holds on it (fcntl(2),
+    SQLite gives its write-ahead log the same permissions.  An existing file is not even
+    opened: closing it would release the locks that this process holds on it (fcntl(2),
     "advisory record locking").
 
     Raises:
@@ -88,63 +169,43 @@ def create_file(path: Path) -> None:
     raise problem
 
 
-def connect_sqlite(
-    path: Path, *, timeout: float, foreign_keys: bool = True
-) -> sqlite3.Connection:
+def has_wal_reset_bug(version: tuple[int, ...]) -> bool:
     """
-    Open *path* in autocommit mode, with durable commits.
+    Return whether this version of SQLite can corrupt a write-ahead log.
 
-    It uses a rollback journal, since SQLite up to 3.51.2 can corrupt write-ahead logs
-    (sqlite.org/wal.html, "WAL-reset bug").  In mode ``PERSIST``, a commit ends by
-    zeroing the journal's header, which ``synchronous = FULL`` syncs.  The default mode
-    ``DELETE`` is slower, and only ``EXTRA`` syncs the deletion: after a power cut the
-    journal could reappear, and SQLite would roll back an acknowledged commit.
+    It is fixed in 3.51.3, and in later releases of 3.44 and 3.50 (sqlite.org/wal.html,
+    "WAL-reset bug").
     """
-    connection = sqlite3.connect(
-        f"file:{quote(str(path))}?mode=rw",
-        uri=True,
-        timeout=timeout,
-        isolation_level=None,
-        check_same_thread=False,  # The pool gives it to one thread at a time.
-    )
-    try:
-        _require_durability(connection)
-        connection.execute(f"PRAGMA foreign_keys = {foreign_keys:d}")
-    except (sqlite3.Error, StoreError):
-        connection.close()
-        raise
-    return connection
+    fixed = _BACKPORTS.get(version[:2], (3, 51, 3))
+    return version < fixed
 
 
-def _require_durability(connection: sqlite3.Connection) -> None:
-    (mode,) = connection.execute("PRAGMA journal_mode = PERSIST").fetchone()
-    if mode != "persist":
+def _require_durability(connection: sqlite_dbapi.Connection, path: Path) -> None:
+    """
+    Switch the connection to durable commits in a write-ahead log.
+
+    ``FULL`` syncs the log at each commit; SQLite's ``NORMAL`` would only at a
+    checkpoint.
+    """
+    if has_wal_reset_bug(sqlite_dbapi.sqlite_version_info):
         raise StoreError(
-            "the SQLite file is not in rollback journal mode: close the other program"
+            f"SQLite {apsw.sqlite_lib_version()} can corrupt its write-ahead log:"
+            " install a wheel of apsw from 3.51.3, instead of building it with the"
+            " system's SQLite"
+        )
+    if (kind := network_file_system(path)) is not None:
+        raise StoreError(
+            f"the SQLite file of DATABASE_URL is on a network file system ({kind}),"
+            " where SQLite can corrupt it: move it to a local disk, or use PostgreSQL"
+        )
+    [(mode,)] = connection.execute("PRAGMA journal_mode = WAL").fetchall()
+    if mode != "wal":
+        raise StoreError(
+            "the SQLite file cannot have a write-ahead log: close the other program"
             " that has it open"
         )
     connection.execute("PRAGMA synchronous = FULL")
-
-
-def writer_queue(timeout: float) -> Callable[[], AbstractContextManager[None]]:
-    """
-    Return a queue for the writing threads of one process.
-
-    SQLite allows one writer at a time, and the others sleep for increasing times.
-    Threads that wait here are woken at once.
-    """
-    lock = threading.Lock()
-
-    @contextmanager
-    def turn() -> Iterator[None]:
-        if not lock.acquire(timeout=timeout):
-            raise StoreUnavailableError("the database is busy with other writes")
-        try:
-            yield
-        finally:
-            lock.release()
-
-    return turn
+    connection.execute(f"PRAGMA journal_size_limit = {WAL_BYTES}")
 
 
 def _discard_untrusted(context: ExceptionContext) -> None:

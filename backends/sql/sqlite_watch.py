@@ -1,13 +1,14 @@
 """Watches of a SQLite file: SQLite has no notifications, so they poll cheaply."""
 
-import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
-from backends.sql.sqlite import BUSY_SECONDS, connect_sqlite
+import apsw
+
+from backends.sql import sqlite_dbapi
+from backends.sql.sqlite import BUSY_SECONDS, SQLiteFile
 from signer.errors import StoreError
 from signer.ports import Topic, Watch
 
@@ -33,13 +34,12 @@ class SQLiteWatches:
     share it, since a poll takes microseconds.
     """
 
-    def __init__(self, path: Path) -> None:
-        """Remember *path*; open nothing."""
-        self._path = path
+    def __init__(self, file: SQLiteFile) -> None:
+        """Remember *file*; open nothing."""
+        self._file = file
         self._lock = threading.Lock()
-        self._connection: sqlite3.Connection | None = None
+        self._connection: sqlite_dbapi.Connection | None = None
         self._opened = 0
-        self._file = (0, 0)
         self._version: Version | None = None
         self._is_closed = False
 
@@ -52,15 +52,15 @@ class SQLiteWatches:
         """
         Return a value that is another one after each change; None if unreadable.
 
-        While a writer commits, the previous value is returned.
+        While another connection locks the file, the previous value is returned.
         """
         with self._lock:
             try:
                 connection = self._connected()
                 [(number,)] = connection.execute("PRAGMA data_version").fetchall()
                 self._version = (self._opened, number)
-            except (sqlite3.Error, StoreError, OSError) as e:
-                if getattr(e, "sqlite_errorcode", None) != sqlite3.SQLITE_BUSY:
+            except (sqlite_dbapi.Error, StoreError) as e:
+                if getattr(e, "sqlite_errorcode", None) != apsw.SQLITE_BUSY:
                     self._disconnect()
             return self._version
 
@@ -70,16 +70,12 @@ class SQLiteWatches:
             self._is_closed = True
             self._disconnect()
 
-    def _connected(self) -> sqlite3.Connection:
+    def _connected(self) -> sqlite_dbapi.Connection:
         if self._is_closed:
             raise StoreError("the store was closed")
-        found = self._path.stat()
-        file = (found.st_dev, found.st_ino)
-        if file != self._file:
-            self._disconnect()  # A file that was replaced never changes again.
+        self._file.require_unmoved()  # A file that was replaced never changes again.
         if self._connection is None:
-            self._file = file
-            self._connection = connect_sqlite(self._path, timeout=BUSY_SECONDS)
+            self._connection = self._file.connect(timeout=BUSY_SECONDS)
             self._opened += 1
             # A poll that waits for a writer would delay the polls of other threads.
             self._connection.execute("PRAGMA busy_timeout = 0")

@@ -165,9 +165,11 @@ ON_SQLITE = {step: change(step, sqlite.insert) for step in Step}
 """The changes of ``refunds`` alone; if one returns a row, the inserts must follow."""
 
 
-def _combine(step: Step) -> Executable:
+def _combine(step: Step, *, answered: bool = False) -> Executable:
     """
     Return one statement for *step*, its history and its signed bytes.
+
+    If the refund is *answered*, it also inserts the response to the request.
 
     All parts use one snapshot and succeed or fail together.  The inserts select from
     the row that the change returned, so they insert nothing if there is none.
@@ -180,6 +182,8 @@ def _combine(step: Step) -> Executable:
         inserts.append((transactions, _record))
     if step is Step.ACCEPT:
         inserts.append((request_signatures, _signed_request))
+    if answered:
+        inserts.append((answers, _answer))
     if step in {Step.ACCEPT, Step.SAVE, Step.RECORD}:
         inserts.append((audit_records, _audit_record))
     return select(changed.c.nonce).add_cte(
@@ -193,7 +197,7 @@ def _combine(step: Step) -> Executable:
 
 
 def _row(row: Mapping[str, Any]) -> Select[Any]:
-    # An audit record or a signed request that there is not has no id: insert none.
+    # A row that there is not has no id: insert none.
     id_, *_ = row.values()
     return select(*row.values()).where(id_.is_not(None))
 
@@ -230,6 +234,9 @@ CLAIM = _claim()
 
 ON_POSTGRESQL = {step: _combine(step) for step in Step}
 """The whole change, in one statement and one round trip."""
+
+ACCEPT_ANSWERED = _combine(Step.ACCEPT, answered=True)
+"""As ``Step.ACCEPT`` on PostgreSQL.  Not every process may insert answers."""
 
 
 def values(

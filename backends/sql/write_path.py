@@ -15,6 +15,7 @@ from backends.sql.advisory_locks import lock_tenant
 from backends.sql.database import Database
 from backends.sql.queries import require_open_at_most
 from backends.sql.statements import (
+    ACCEPT_ANSWERED,
     INSERT_ANSWER,
     INSERT_MOVE,
     INSERT_TRANSACTION,
@@ -32,7 +33,7 @@ from signer.errors import (
     StoreError,
     StoreUnavailableError,
 )
-from signer.model.refund import Refund
+from signer.model.acceptance import Acceptance
 
 
 Item = TypeVar("Item")
@@ -52,31 +53,39 @@ def apply_step(database: Database, step: Step, params: Values) -> Changed:
     """
     if database.dialect == SQLITE:
         return database.transaction(lambda c: _one_by_one(c, step, params))
-    return database.run(lambda c: _at_once(c, step, params))
-
-
-def apply_acceptance(
-    database: Database, refund: Refund, max_open: int | None, params: Values
-) -> Changed:
-    """
-    Insert *refund*, unless its key or reference exists.
-
-    Raises:
-        OpenRefundsLimitError: The tenant would have more than *max_open* open refunds.
-    """
-    if max_open is None:
-        return apply_step(database, Step.ACCEPT, params)
-    change = _one_by_one if database.dialect == SQLITE else _at_once
+    if params["answers_refund_id"] is None:
+        return database.run(lambda c: _at_once(c, step, params))
 
     def work(connection: Connection) -> Changed:
-        lock_tenant(connection, refund.tenant)
-        changed = change(connection, Step.ACCEPT, params)
-        # Count after the insertion: a repeated request is answered over the limit too.
+        changed = _at_once(connection, step, params)
         if changed is not None:
-            require_open_at_most(connection, refund.tenant, max_open)
+            connection.execute(INSERT_ANSWER[connection.dialect.name], params)
         return changed
 
     return database.transaction(work)
+
+
+def insert_refund(
+    connection: Connection, acceptance: Acceptance, params: Values, *, lock: bool
+) -> Changed:
+    """
+    Insert a refund, unless its key or reference exists.
+
+    With *lock*, other acceptances of the tenant wait for the end of the transaction.
+
+    Raises:
+        OpenRefundsLimitError: The tenant would have more than ``max_open``.
+    """
+    tenant, max_open = acceptance.refund.tenant, acceptance.max_open
+    if lock:
+        lock_tenant(connection, tenant)
+    is_sqlite = connection.dialect.name == SQLITE
+    change = _one_by_one if is_sqlite else _at_once
+    changed = change(connection, Step.ACCEPT, params)
+    # Count after the insertion: a repeated request is answered over the limit too.
+    if changed is not None and max_open is not None:
+        require_open_at_most(connection, tenant, max_open)
+    return changed
 
 
 def apply_together(database: Database, changes: Sequence[tuple[Step, Values]]) -> None:
@@ -96,9 +105,6 @@ def apply_together(database: Database, changes: Sequence[tuple[Step, Values]]) -
             if connection.execute(statement, rows).rowcount != len(rows):
                 raise StaleStateError("a refund was changed meanwhile")
             _insert(connection, step, rows)
-            answered = [row for row in rows if row["answers_refund_id"] is not None]
-            if answered:
-                connection.execute(INSERT_ANSWER[connection.dialect.name], answered)
 
     database.transaction(work)
 
@@ -135,7 +141,10 @@ def all_or_each(
 
 
 def _at_once(connection: Connection, step: Step, params: Values) -> Changed:
-    return connection.execute(ON_POSTGRESQL[step], params).one_or_none()
+    statement = ON_POSTGRESQL[step]
+    if step is Step.ACCEPT and params["answers_refund_id"] is not None:
+        statement = ACCEPT_ANSWERED
+    return connection.execute(statement, params).one_or_none()
 
 
 def _one_by_one(connection: Connection, step: Step, params: Values) -> Changed:
@@ -152,7 +161,8 @@ def _insert(connection: Connection, step: Step, rows: Sequence[Values]) -> None:
     connection.execute(INSERT_MOVE, rows)
     if step is Step.RECORD:
         connection.execute(INSERT_TRANSACTION, rows)
-    for name, insert in OPTIONAL[step]:
+    answer = "answers_refund_id", INSERT_ANSWER[connection.dialect.name]
+    for name, insert in (*OPTIONAL[step], answer):
         given = [row for row in rows if row[name] is not None]
         if given:
             connection.execute(insert, given)

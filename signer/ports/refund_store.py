@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Protocol
 
 from signer.errors import HotWalletError
+from signer.model.acceptance import Acceptance
 from signer.model.audit_record import Record
 from signer.model.refund import InFlight, Move, Page, Refund, SignedTransaction, Status
 from signer.model.signed_request import SignedRequest
@@ -72,14 +73,14 @@ class Store(StopStore, TenantBlocks, Cancellations, Watches, Protocol):
         *,
         max_open: int | None = None,
         signed: SignedRequest | None = None,
+        answer: str | None = None,
     ) -> tuple[Refund, bool]:
         """
         Insert a queued refund, or return the one that the same key created.
 
-        The stored refund has a MAC of what it pays.  *record*, the audit record of the
-        acceptance, and *signed*, the tenant's request, are written in the same
-        transaction if the refund is inserted.  *max_open* is how many open refunds the
-        tenant may have, this one included.
+        The stored refund has a MAC of what it pays.  The other arguments are those of
+        ``Acceptance``.  They are written in the same transaction if the refund is
+        inserted.
 
         Returns:
             The stored refund, and whether this call created it.
@@ -92,6 +93,16 @@ class Store(StopStore, TenantBlocks, Cancellations, Watches, Protocol):
             OpenRefundsLimitError: The tenant would have more than *max_open*.
             ValueError: The refund is not queued, or has a request to cancel; a
                 programming error.
+        """
+
+    def accept_all(
+        self, acceptances: Sequence[Acceptance]
+    ) -> Sequence[tuple[Refund, bool] | HotWalletError]:
+        """
+        Accept each refund as ``accept`` does, in one transaction for all.
+
+        The result of each is what ``accept`` returns or raises.  A refused refund does
+        not affect the others; an error of the database is the result of each.
         """
 
     def signed_request(self, refund_id: str) -> SignedRequest | None:
@@ -117,6 +128,15 @@ class Store(StopStore, TenantBlocks, Cancellations, Watches, Protocol):
 
     def get(self, refund_id: str) -> Refund | None:
         """Return the refund with this id, or None."""
+
+    def find_advanced(
+        self, refund_ids: Collection[str], statuses: Collection[Status]
+    ) -> Sequence[tuple[Refund, str | None]]:
+        """
+        Return the refunds that have left *statuses* or are blocked, with their answers.
+
+        *refund_ids* are the refunds in question.  An answer is None as in ``answer``.
+        """
 
     def list(
         self,
@@ -217,6 +237,7 @@ class Store(StopStore, TenantBlocks, Cancellations, Watches, Protocol):
         after: Refund,
         transaction: SignedTransaction | None = None,
         record: Record | None = None,
+        answer: str | None = None,
     ) -> None:
         """
         Make one change, of which the arguments are the fields; or change nothing.
@@ -256,10 +277,18 @@ class Store(StopStore, TenantBlocks, Cancellations, Watches, Protocol):
         """Return the state changes of a refund, oldest first."""
 
     def answer(self, refund_id: str) -> str | None:
-        """Return the stored response to the refund's request, or None."""
+        """
+        Return the stored response to the refund's request, or None.
+
+        A ``PENDING_ANSWER`` counts as None.
+        """
 
     def remember_answer(self, refund_id: str, body: str, at: datetime) -> str:
-        """Store *body* as the response of the first request; return what is stored."""
+        """
+        Store *body* as the response of the first request; return what is stored.
+
+        Only a ``PENDING_ANSWER`` is replaced.
+        """
 
     def wallet(self, chain_id: int, sender: str) -> Wallet | None:
         """Return the wallet, or None if it was never opened."""

@@ -5,7 +5,6 @@ The role may insert checkpoints, and no checkpoint can be deleted.  So one row t
 not a checkpoint would end each verification, and the signing of checkpoints.
 """
 
-import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ import psycopg
 import pytest
 import structlog
 
-from backends.sql import SQLStore
+from backends.sql import SQLStore, sqlite_dbapi
 from signer.alerts import Alert
 from signer.audit.checkpointer import CheckpointSettings
 from signer.audit.checkpoints import CheckpointKey
@@ -59,7 +58,7 @@ def victim(request: pytest.FixtureRequest) -> Iterator[Victim]:
 def _sqlite_insert(url: str) -> Insert:
     def insert(size: int, note: str) -> None:
         path = url.removeprefix("sqlite:///")
-        with closing(sqlite3.connect(path)) as file, file:
+        with closing(sqlite_dbapi.connect(path)) as file:
             file.execute(f"INSERT INTO audit_checkpoints {_values('?')}", (size, note))
 
     return insert
@@ -222,11 +221,11 @@ def test_the_verification_lists_forged_checkpoints(victim: Victim) -> None:
 
 @pytest.mark.parametrize("size", [0, -1])
 def test_the_database_refuses_an_empty_chain(victim: Victim, size: int) -> None:
-    with pytest.raises((sqlite3.IntegrityError, psycopg.IntegrityError)):
+    with pytest.raises((sqlite_dbapi.IntegrityError, psycopg.IntegrityError)):
         victim.insert(size, "x")
 
 
 def test_the_database_refuses_a_long_note(victim: Victim) -> None:
     """A checkpoint of ours has less than a thousand bytes."""
-    with pytest.raises((sqlite3.IntegrityError, psycopg.IntegrityError)):
+    with pytest.raises((sqlite_dbapi.IntegrityError, psycopg.IntegrityError)):
         victim.insert(1, "x" * 2001)

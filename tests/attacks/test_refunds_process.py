@@ -10,7 +10,6 @@ import json
 import os
 import secrets
 import signal
-import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -21,6 +20,7 @@ import pytest
 from botocore.session import Session  # type: ignore[import-untyped]
 
 from api.auth.dev_tokens import mint, provide_signing_key
+from backends.sql import sqlite_dbapi
 from dev.stack import request
 from signer.config.settings import CREDENTIALS, RAW_KEY, Settings
 from tests.api.service import BODY
@@ -237,7 +237,7 @@ def test_no_library_for_signing_is_loaded(serving: Serving) -> None:
     for pid in serving.processes:
         mapped = _mapped_files(pid)
 
-        assert any("sqlite" in path for path in mapped)
+        assert any("apsw" in path for path in mapped)
         assert [
             path
             for path in mapped
@@ -273,7 +273,7 @@ def test_the_search_would_find_them(host: Host) -> None:
 def test_its_start_is_recorded_and_not_sealed(serving: Serving) -> None:
     """It has no audit key, so it leaves sealing to the processes that have one."""
     path = serving.host.folder / "hotwallet" / "hotwallet.db"
-    with contextlib.closing(sqlite3.connect(path)) as ledger:
+    with contextlib.closing(sqlite_dbapi.connect(path)) as ledger:
         rows = ledger.execute("SELECT body, sequence FROM audit_records").fetchall()
     details = [json.loads(body)["details"] for body, _ in rows]
 

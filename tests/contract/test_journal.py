@@ -1,8 +1,8 @@
 """Contract of ``Journal``: records are permanent and have one order."""
 
-import sqlite3
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import asdict
 from datetime import timedelta
 from typing import Any
@@ -11,6 +11,7 @@ import psycopg
 import pytest
 from sqlalchemy import Connection, insert, text
 
+from backends.sql import sqlite_dbapi
 from backends.sql.audit import SEALING_LOCK, AuditTables, write
 from backends.sql.database import Database
 from backends.sql.key_rows import KeyRows
@@ -259,7 +260,7 @@ def test_records_cannot_be_rewritten(
     before = _filled(journal)
     with pytest.raises(StoreError):
         journal._database.transaction(lambda c: c.execute(text(statement)))
-    with pytest.raises((sqlite3.IntegrityError, psycopg.Error)):
+    with pytest.raises((sqlite_dbapi.IntegrityError, psycopg.Error)):
         _raw(database_url, statement)
 
     assert _rows(journal) == before
@@ -270,7 +271,7 @@ def test_records_cannot_be_replaced(sqlite_url: str, statement: str) -> None:
     """SQLite refuses statements that overwrite rows and run no DELETE trigger."""
     database = Database(sqlite_url, pool_size=1, timeout=5.0)
     before = _filled(AuditTables(database, ROW_MACS))
-    with pytest.raises(sqlite3.IntegrityError):
+    with pytest.raises(sqlite_dbapi.IntegrityError):
         _raw(sqlite_url, statement)
 
     assert _rows(AuditTables(database, ROW_MACS)) == before
@@ -282,9 +283,8 @@ def _raw(url: str, statement: str) -> None:
         with psycopg.connect(url, autocommit=True) as connection:
             connection.execute(statement.encode())
         return
-    with sqlite3.connect(url.removeprefix("sqlite:///")) as file:
+    with closing(sqlite_dbapi.connect(url.removeprefix("sqlite:///"))) as file:
         file.execute(statement)
-    file.close()
 
 
 @pytest.mark.parametrize("statement", TRUNCATIONS)

@@ -1,12 +1,13 @@
 """Records that another program inserts are sealed, declared, exported, verified."""
 
 import random
-import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 
 import psycopg
 import pytest
 
+from backends.sql import sqlite_dbapi
 from backends.sql.audit import AuditTables
 from backends.sql.database import Database
 from signer.audit.checkpointer import CheckpointSettings
@@ -53,9 +54,8 @@ def _execute(url: str, statement: str, values: Sequence[object]) -> None:
         with psycopg.connect(url) as connection:
             connection.execute(statement.replace("?", "%s").encode(), values)
         return
-    with sqlite3.connect(url.removeprefix("sqlite:///")) as file:
+    with closing(sqlite_dbapi.connect(url.removeprefix("sqlite:///"))) as file:
         file.execute(statement, values)
-    file.close()
 
 
 def _export(journal: AuditTables) -> list[bytes]:

@@ -7,7 +7,6 @@ code with the service.
 
 import base64
 import hashlib
-import sqlite3
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -21,6 +20,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_public_key,
 )
 
+from backends.sql import sqlite_dbapi
 from tests.crash.read_store import Connection
 
 
@@ -51,7 +51,7 @@ class AuditObserver:
     def look(self) -> None:
         """Read what is new."""
         # A reader cannot roll back what a killed writer left in an SQLite file.
-        with suppress(sqlite3.OperationalError):
+        with suppress(sqlite_dbapi.OperationalError):
             new = _read_sealed(self.store, len(self.records))
             now = time.time()
             if new:
@@ -65,7 +65,7 @@ class AuditObserver:
     def has_unsealed(self) -> bool:
         """Whether a record may still wait for its sequence number."""
         query = "SELECT count(*) AS count FROM audit_records WHERE sequence IS NULL"
-        with suppress(sqlite3.OperationalError):
+        with suppress(sqlite_dbapi.OperationalError):
             (row,) = self.store.execute(query)
             return bool(row["count"])
         return True

@@ -1,6 +1,5 @@
 """Reads the store by SELECT through the bare drivers."""
 
-import sqlite3
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -9,6 +8,7 @@ from typing import Any, Protocol
 import psycopg
 from psycopg.rows import dict_row
 
+from backends.sql import sqlite_dbapi
 from tests.crash.evidence import KeyRow, Recorded, Row, Signed, Step
 from tests.crash.read_chain import Envelope
 
@@ -29,15 +29,26 @@ class Connection(Protocol):
         """Run *query*, and return an iterable of rows."""
 
 
+class _ByName:
+    """A connection to SQLite whose rows are read by column name."""
+
+    def __init__(self, file: sqlite_dbapi.Connection) -> None:
+        self._file = file
+
+    def execute(self, query: str) -> list[dict[str, Any]]:
+        found = self._file.execute(query)
+        names = [column[0] for column in found.description or ()]
+        return [dict(zip(names, row, strict=True)) for row in found.fetchall()]
+
+
 @contextmanager
 def reading(url: str) -> Iterator[Connection]:
     """Open the database at *url* read-only."""
     if url.startswith("sqlite:///"):
         path = url.removeprefix("sqlite:///")
-        file = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=30)
-        file.row_factory = sqlite3.Row
-        with closing(file):
-            yield file
+        with closing(sqlite_dbapi.connect(path, timeout=30)) as file:
+            file.execute("PRAGMA query_only = 1")
+            yield _ByName(file)
     else:
         with psycopg.connect(url, autocommit=True, row_factory=dict_row) as server:
             server.read_only = True

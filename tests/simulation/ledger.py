@@ -1,6 +1,5 @@
 """The ledger: one SQLite file, emptied for each schedule."""
 
-import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -10,7 +9,9 @@ from random import Random
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from backends.sql import SQLStore
+import apsw
+
+from backends.sql import SQLStore, sqlite_dbapi
 from signer.model.refund import Refund
 from signer.ports import Clock, utc_now
 from signer.ports import Ledger as LedgerPort
@@ -30,7 +31,7 @@ class Ledger:
         self.clock: Clock = utc_now  # A schedule replaces it with its own.
         self.store = SQLStore(f"sqlite:///{path}", ROW_MACS, clock=self._now)
         self.store.migrate()
-        self._file = sqlite3.connect(path, isolation_level=None)
+        self._file = sqlite_dbapi.connect(path)
         self._blank = self.copy()
 
     def _now(self) -> datetime:
@@ -40,15 +41,15 @@ class Ledger:
         """Delete everything."""
         self.restore(self._blank)
 
-    def copy(self) -> sqlite3.Connection:
+    def copy(self) -> apsw.Connection:
         """Return a backup."""
-        backup = sqlite3.connect(":memory:")
-        self._file.backup(backup)
+        backup = apsw.Connection(":memory:")
+        _copy(self._file.native, backup)
         return backup
 
-    def restore(self, backup: sqlite3.Connection) -> None:
+    def restore(self, backup: apsw.Connection) -> None:
         """Restore *backup*."""
-        backup.backup(self._file)
+        _copy(backup, self._file.native)
 
     def has_recorded(self, tx_hash: str) -> bool:
         """Whether the transaction with this hash is recorded."""
@@ -78,6 +79,11 @@ class Ledger:
         self.store.close()
         self._file.close()
         self._blank.close()
+
+
+def _copy(source: apsw.Connection, target: apsw.Connection) -> None:
+    with target.backup("main", source, "main") as copying:
+        copying.step()
 
 
 @contextmanager

@@ -1,6 +1,5 @@
 """Records, chains and exports for tests."""
 
-import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -8,6 +7,7 @@ from typing import Any
 
 import psycopg
 
+from backends.sql import sqlite_dbapi
 from signer.audit.checkpoints import CheckpointKey, Verifier
 from signer.audit.export_format import (
     End,
@@ -97,14 +97,13 @@ def overruled(url: str, *statements: str) -> None:
             for statement in statements:
                 connection.execute(statement.encode())
         return
-    file = sqlite3.connect(url.removeprefix("sqlite:///"))
+    file = sqlite_dbapi.connect(url.removeprefix("sqlite:///"))
     for (name,) in file.execute(
         "SELECT name FROM sqlite_master WHERE type = 'trigger'"
     ).fetchall():
         file.execute(f"DROP TRIGGER {name}")
     for statement in statements:
         file.execute(statement)
-    file.commit()
     file.close()
 
 

@@ -1,11 +1,12 @@
 """The ledger as tests open it: with a MAC key of the tests."""
 
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import structlog
 
-from backends.sql import SQLStore
+from backends.sql import SQLStore, sqlite_dbapi
 from signer.audit.log import AuditLog
 from signer.ports import Journal
 from signer.row_macs import RowMACs
@@ -22,6 +23,14 @@ DRAFTS = AuditLog(structlog.get_logger("audit"))
 def open_ledger(url: str, **options: Any) -> SQLStore:
     """Return the ledger at *url*; nothing is opened yet."""
     return SQLStore(url, ROW_MACS, **options)
+
+
+def copy_ledger(source: Path, target: Path) -> Path:
+    """Back a SQLite ledger up while it may be in use; return *target*."""
+    with closing(sqlite_dbapi.connect(source)) as file:
+        file.execute("VACUUM INTO ?", (str(target),))
+    target.chmod(0o600)
+    return target
 
 
 def write_mac_key(folder: Path) -> Path:

@@ -164,6 +164,7 @@ class World:
     network: Network = NETWORK
     tenants: TenantRegistry = field(default_factory=TenantRegistry)
     others: tuple[Signer, ...] = (SECOND, THIRD)  # Their keys may join the ring.
+    make_answer: Callable[[Refund], str] | None = None  # None: workers store none.
     _numbers: Iterator[int] = field(default_factory=count)
     _enrolled: Ledger | None = None
 
@@ -244,6 +245,7 @@ class World:
             self.clock,
             audit=recording()[0],
             tenants=self.tenants,
+            answer=self.make_answer,
         )
 
     @property
@@ -259,8 +261,12 @@ class World:
     @property
     def service(self) -> RefundService:
         """The refund service of a process that starts now; a worker runs beside it."""
+        return self.service_over(watched(self.store, self._let_worker_work))
+
+    def service_over(self, store: Ledger) -> RefundService:
+        """Return the refund service of a process that starts now, over *store*."""
         return RefundService(
-            watched(self.store, self._let_worker_work),
+            store,
             {"local": self.network},
             audit=recording()[0],
             wallets=lambda: [key.address for key in self.ring.cached_keys()],
@@ -334,9 +340,7 @@ class World:
 
     def service_beside(self, work: Callable[[float], object]) -> RefundService:
         """Return a service; each wait calls *work* with its seconds."""
-        service = self.service
-        service._store = watched(self.store, work)
-        return service
+        return self.service_over(watched(self.store, work))
 
     def submit(
         self,
@@ -355,7 +359,7 @@ class World:
         )
         if submission.answer is not None:
             return submission
-        sent = service.await_broadcast(submission.refund)
+        sent = service.await_broadcast(submission.refund).refund
         return replace(submission, refund=sent)
 
     def cancel(self, refund: Refund, tenant: str = "gateway") -> Refund:

@@ -1,9 +1,9 @@
 """SQLite as an embedded ledger: durable, private, shared by processes."""
 
 import os
-import shutil
-import sqlite3
 import stat
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Connection
 
-from backends.sql import SQLStore
+from backends.sql import SQLStore, sqlite_dbapi
+from backends.sql.sqlite import WAL_BYTES, has_wal_reset_bug
 from signer.errors import StoreError, StoreUnavailableError
 from tests.fixtures.ledger import accepted, queued
-from tests.support.ledgers import open_ledger
+from tests.support.ledgers import copy_ledger, open_ledger
 
 
 def _path(url: str) -> Path:
@@ -28,19 +29,21 @@ def _mode(path: Path) -> int:
 
 
 def test_only_the_owner_can_read_the_file(empty_sqlite_url: str) -> None:
-    """Folder, file and journal are private."""
+    """Folder, file, write-ahead log and its index are private."""
     old = os.umask(0)
     try:
         store = open_ledger(empty_sqlite_url)
         store.migrate()
         accepted(store)
-        store.close()
     finally:
         os.umask(old)
     path = _path(empty_sqlite_url)
+    modes = {file.name: _mode(file) for file in path.parent.iterdir()}
+    store.close()
 
+    names = ("hotwallet.db", "hotwallet.db-wal", "hotwallet.db-shm")
+    assert modes == dict.fromkeys(names, 0o600)
     assert _mode(path.parent) == 0o700
-    assert {_mode(file) for file in path.parent.iterdir()} == {0o600}
 
 
 def test_an_existing_folder_keeps_its_permissions(tmp_path: Path) -> None:
@@ -88,7 +91,7 @@ def test_an_impossible_folder_is_an_error(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("pragma", "value"),
-    [("journal_mode", "persist"), ("synchronous", 2), ("foreign_keys", 1)],
+    [("journal_mode", "wal"), ("synchronous", 2), ("foreign_keys", 1)],
 )
 def test_each_connection_is_durable(
     sqlite_store: SQLStore, pragma: str, value: object
@@ -101,32 +104,36 @@ def test_each_connection_is_durable(
     assert answer == value
 
 
-def test_a_write_ahead_log_is_switched_off(sqlite_url: str) -> None:
-    """A file that another program switched to one is switched back."""
-    with closing(sqlite3.connect(_path(sqlite_url))) as other:
-        assert other.execute("PRAGMA journal_mode = WAL").fetchone() == ("wal",)
+def test_a_rollback_journal_is_replaced(sqlite_url: str) -> None:
+    """A ledger of an older release is switched to a write-ahead log, with its rows."""
+    with closing(sqlite_dbapi.connect(_path(sqlite_url))) as other:
+        assert other.execute("PRAGMA journal_mode = PERSIST").fetchone() == ("persist",)
     store = open_ledger(sqlite_url)
-    accepted(store)
+    refund = accepted(store)
+    assert store.get(refund.id) == refund
     store.close()
 
-    with closing(sqlite3.connect(_path(sqlite_url))) as other:
-        assert other.execute("PRAGMA journal_mode").fetchone() == ("delete",)
+    with closing(sqlite_dbapi.connect(_path(sqlite_url))) as other:
+        assert other.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 
-def test_a_write_ahead_log_in_use_is_an_error(sqlite_url: str) -> None:
-    """The ledger is not usable while another program holds one."""
-    store = open_ledger(sqlite_url, timeout=0.2)
-    with closing(sqlite3.connect(_path(sqlite_url))) as other:
-        other.execute("PRAGMA journal_mode = WAL")
+def test_a_rollback_journal_in_use_is_an_error(sqlite_url: str) -> None:
+    """The ledger is not usable while another program reads it without the log."""
+    with closing(sqlite_dbapi.connect(_path(sqlite_url))) as other:
+        other.execute("PRAGMA journal_mode = PERSIST")
+        other.execute("BEGIN")
         other.execute("SELECT * FROM refunds").fetchall()
+        store = open_ledger(sqlite_url, timeout=0.2)
 
-        with pytest.raises(StoreUnavailableError):
+        with pytest.raises(StoreUnavailableError, match="SQLITE_BUSY"):
             store.accept(queued())
+        other.execute("ROLLBACK")
+        accepted(store)
     store.close()
 
 
 def test_a_write_waits_for_a_lock(sqlite_url: str, sqlite_store: SQLStore) -> None:
-    with closing(sqlite3.connect(_path(sqlite_url), check_same_thread=False)) as other:
+    with closing(sqlite_dbapi.connect(_path(sqlite_url))) as other:
         other.execute("BEGIN EXCLUSIVE")
         with ThreadPoolExecutor(1) as thread:
             writing = thread.submit(accepted, sqlite_store)
@@ -139,16 +146,15 @@ def test_a_write_waits_for_a_lock(sqlite_url: str, sqlite_store: SQLStore) -> No
 
 
 def test_a_file_lock_has_a_timeout(sqlite_url: str) -> None:
-    """Writes and reads end in an error if a lock is not released."""
+    """A write ends in an error if a lock is not released; a read does not wait."""
     store = open_ledger(sqlite_url, timeout=0.2)
     store.check()
-    with closing(sqlite3.connect(_path(sqlite_url), isolation_level=None)) as other:
+    with closing(sqlite_dbapi.connect(_path(sqlite_url))) as other:
         other.execute("BEGIN EXCLUSIVE")
         start = time.monotonic()
         with pytest.raises(StoreUnavailableError, match="SQLITE_BUSY"):
             store.accept(queued())
-        with pytest.raises(StoreUnavailableError, match="SQLITE_BUSY"):
-            store.get("rf_0")
+        assert store.get("rf_0") is None
 
         assert time.monotonic() - start < 5
     accepted(store)
@@ -177,21 +183,110 @@ def test_the_writer_queue_has_a_timeout(sqlite_url: str) -> None:
     store.close()
 
 
-def test_a_replaced_file_is_not_written(
+def test_a_replaced_file_is_not_used(sqlite_url: str, sqlite_store: SQLStore) -> None:
+    """SQLite would apply the old file's log to it: the process must be restarted."""
+    path = _path(sqlite_url)
+    backup = copy_ledger(path, path.with_suffix(".backup"))
+    accepted(sqlite_store)
+    expected = backup.read_bytes()
+    backup.replace(path)
+    for _ in range(2):
+        with pytest.raises(StoreUnavailableError, match="replaced while it was open"):
+            sqlite_store.accept(queued())
+        with pytest.raises(StoreUnavailableError, match="replaced while it was open"):
+            sqlite_store.list("gateway")
+    sqlite_store.close()
+
+    assert path.read_bytes() == expected
+
+
+def test_a_file_that_was_moved_away_is_not_written(
     sqlite_url: str, sqlite_store: SQLStore
 ) -> None:
-    """A write to a file that was replaced during the connection fails once."""
+    """The process uses it again when it is back."""
     path = _path(sqlite_url)
-    backup = path.with_suffix(".backup")
-    shutil.copy(path, backup)
-    lost = accepted(sqlite_store)
-    backup.replace(path)
-    with pytest.raises(StoreUnavailableError, match="SQLITE_READONLY_DBMOVED"):
-        sqlite_store.accept(queued())
     kept = accepted(sqlite_store)
+    aside = path.rename(path.with_suffix(".aside"))
+    with pytest.raises(StoreUnavailableError, match="deleted or moved"):
+        sqlite_store.accept(queued())
+    aside.rename(path)
 
     assert sqlite_store.list("gateway").refunds == (kept,)
-    assert sqlite_store.get(lost.id) is None
+
+
+def test_a_long_read_blocks_no_write_and_the_log_is_cut_back(
+    sqlite_url: str, sqlite_store: SQLStore
+) -> None:
+    """The log grows while an old state is read, and is cut to its limit afterwards."""
+    path = _path(sqlite_url)
+    log = path.with_name(f"{path.name}-wal")
+    filler = "UPDATE alembic_version SET version_num = version_num"
+
+    def grow(connection: Connection) -> None:
+        connection.exec_driver_sql("CREATE TABLE filler (x BLOB)")
+        connection.exec_driver_sql(
+            "INSERT INTO filler VALUES (zeroblob(?))", (WAL_BYTES + 2**20,)
+        )
+
+    with closing(sqlite_dbapi.connect(path)) as reader:
+        reader.execute("BEGIN")
+        assert reader.execute("SELECT count(*) FROM refunds").fetchone() == (0,)
+        accepted(sqlite_store)
+        sqlite_store._database.transaction(grow)
+        assert log.stat().st_size > WAL_BYTES
+        assert reader.execute("SELECT count(*) FROM refunds").fetchone() == (0,)
+        reader.execute("COMMIT")
+    for _ in range(2):  # The first commit copies the log; the second starts it anew.
+        sqlite_store._database.write(lambda c: c.exec_driver_sql(filler))
+
+    assert log.stat().st_size <= WAL_BYTES
+
+
+def test_committed_rows_survive_a_kill(sqlite_url: str) -> None:
+    """A process that ends without closing leaves its commits in the log (R28)."""
+    script = (
+        "import os, sys; from tests.fixtures.ledger import accepted;"
+        " from tests.support.ledgers import open_ledger;"
+        " accepted(open_ledger(sys.argv[1])); os.kill(os.getpid(), 9)"
+    )
+    ended = subprocess.run([sys.executable, "-c", script, sqlite_url], check=False)
+    assert ended.returncode == -9
+    assert _path(sqlite_url).with_name("hotwallet.db-wal").stat().st_size > 0
+
+    with closing(open_ledger(sqlite_url)) as store:
+        assert len(store.list("gateway").refunds) == 1
+
+
+@pytest.mark.parametrize(
+    ("version", "expected"),
+    [
+        ((3, 40, 1), True),
+        ((3, 44, 5), True),
+        ((3, 44, 6), False),
+        ((3, 45, 0), True),
+        ((3, 50, 6), True),
+        ((3, 50, 7), False),
+        ((3, 51, 2), True),
+        ((3, 51, 3), False),
+        ((3, 54, 1), False),
+    ],
+)
+def test_the_wal_reset_bug_is_known(version: tuple[int, ...], expected: bool) -> None:
+    """Versions of SQLite that can corrupt a write-ahead log (sqlite.org/wal.html)."""
+    assert has_wal_reset_bug(version) is expected
+
+
+def test_a_library_with_the_wal_reset_bug_is_refused(
+    sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one that was built with the system's SQLite."""
+    monkeypatch.setattr(sqlite_dbapi, "sqlite_version_info", (3, 40, 1))
+
+    with (
+        closing(open_ledger(sqlite_url)) as store,
+        pytest.raises(StoreError, match="install a wheel of apsw"),
+    ):
+        store.check()
 
 
 def test_a_file_of_another_kind_is_refused(sqlite_url: str) -> None:
@@ -203,3 +298,15 @@ def test_a_file_of_another_kind_is_refused(sqlite_url: str) -> None:
     with pytest.raises(StoreUnavailableError, match="SQLITE_NOTADB"):
         store.check()
     assert path.read_bytes() == b"not a database" * 1000
+
+
+@pytest.mark.parametrize("pragma", ["journal_mode = DELETE", "synchronous = NORMAL"])
+def test_a_connection_that_may_lose_commits_is_not_healthy(
+    sqlite_url: str, pragma: str
+) -> None:
+    """The settings are read again by each health check."""
+    with closing(open_ledger(sqlite_url, pool_size=1)) as store:
+        store.check()
+        store._database.run(lambda c: c.exec_driver_sql(f"PRAGMA {pragma}").close())
+        with pytest.raises(StoreError, match="may lose acknowledged commits"):
+            store.check()

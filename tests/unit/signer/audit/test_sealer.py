@@ -1,6 +1,6 @@
 """The sealer seals every record, and signs only a chain that it has verified."""
 
-import sqlite3
+from contextlib import closing
 from datetime import timedelta
 from itertools import count
 
@@ -8,6 +8,7 @@ import psycopg
 import pytest
 from structlog.testing import capture_logs
 
+from backends.sql import sqlite_dbapi
 from backends.sql.audit import SEALING_LOCK, AuditTables
 from backends.sql.database import Database
 from signer.alerts import Alert, Alerts
@@ -381,12 +382,11 @@ def test_a_checkpoint_on_request(journal: AuditTables, clock: FakeClock) -> None
 @pytest.fixture
 def refusing(sqlite_url: str) -> str:
     """Return the URL of a store in which records can be added but not sealed."""
-    with sqlite3.connect(sqlite_url.removeprefix("sqlite:///")) as file:
+    with closing(sqlite_dbapi.connect(sqlite_url.removeprefix("sqlite:///"))) as file:
         file.execute(
             "CREATE TRIGGER refuse BEFORE UPDATE ON audit_records"
             " BEGIN SELECT RAISE(ABORT, 'no'); END"
         )
-    file.close()
     return sqlite_url
 
 

@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 from backends.sql import SQLStore
 from signer.ports import Ledger
 from tests.fixtures.stores import TABLES
-from tests.support.ledgers import open_ledger
+from tests.support.ledgers import copy_ledger, open_ledger
 from tests.support.refunds import FakeClock, World
 from tests.support.sweeps import Left, left_behind
 
@@ -88,7 +88,6 @@ def backup(
 
     def copy() -> Ledger:
         path = tmp_path / f"backup-{next(numbers)}.db"
-        shutil.copy(tmp_path / "0.db", path)
-        return opened(path)
+        return opened(copy_ledger(tmp_path / "0.db", path))
 
     return copy
