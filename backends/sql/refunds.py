@@ -12,6 +12,7 @@ from backends.sql.database import Tables
 from backends.sql.key_rows import KeyRows
 from backends.sql.savepoints import Work
 from backends.sql.statements import CLAIM, Step, Values, signed_values, values
+from backends.sql.stops import require_unblocked
 from backends.sql.urls import SQLITE
 from backends.sql.validation import (
     is_address,
@@ -263,6 +264,8 @@ class RefundTables(Tables):
         }
 
         def work(connection: Connection) -> tuple[Refund, bool]:
+            if refund.swept_from is None:
+                require_unblocked(connection, self._macs, refund.tenant)
             if insert_refund(connection, given, params, lock=lock) is not None:
                 return new, True
             return queries.find_conflict(connection, refund), False
