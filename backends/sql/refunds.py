@@ -109,7 +109,7 @@ class RefundTables(Tables):
     def find_advanced(
         self, refund_ids: Collection[str], statuses: Collection[Status]
     ) -> Sequence[tuple[Refund, str | None]]:
-        params = {"refund_ids": sorted(refund_ids), "statuses": sorted(statuses)}
+        params = {"refund_ids": list(refund_ids), "statuses": list(statuses)}
         rows = self._database.rows(queries.ADVANCED, **params)
         return tuple((Refund(*row[:-1]), row.body or None) for row in rows)
 

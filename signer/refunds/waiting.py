@@ -134,11 +134,10 @@ class RefundWaits:
 
     def _read(self, waits: Sequence[_Wait]) -> bool:
         """Wake the threads whose wait is over; return False if the store is gone."""
+        ids = sorted({each.refund_id for each in waits})
         statuses = frozenset.intersection(*(each.condition.statuses for each in waits))
         try:
-            found = self._store.find_advanced(
-                {each.refund_id for each in waits}, statuses
-            )
+            found = self._store.find_advanced(ids, sorted(statuses))
         except StoreError:
             return False
         by_id = {refund.id: Awaited(refund, answer) for refund, answer in found}
