@@ -26,6 +26,7 @@ from signer.model.key import Key, find_key
 from signer.model.refund import HOLD, Refund, RefundRequest, SignedTransaction, Status
 from signer.model.wallet import Wallet
 from signer.ports import ChainClient, Ledger, Topic, Watch
+from signer.refunds.acceptance import Submission
 from signer.refunds.automatic_stop import AutomaticStop
 from signer.refunds.confirmations import ConfirmationTracker
 from signer.refunds.explain import Explainer
@@ -34,7 +35,7 @@ from signer.refunds.lifecycle import Lifecycle
 from signer.refunds.nonces import NonceManager
 from signer.refunds.policy import admit
 from signer.refunds.row_alarm import RowAlarm
-from signer.refunds.service import RefundService, Submission
+from signer.refunds.service import RefundService
 from signer.refunds.transaction_signer import TransactionSigner
 from signer.refunds.wallet_reconciliation import WalletReconciler, WalletStatus
 from signer.refunds.worker import Worker
@@ -226,10 +227,14 @@ class World:
     @property
     def service(self) -> RefundService:
         """The refund service of a process that starts now; a worker runs beside it."""
+        return self.service_with(recording()[0])
+
+    def service_with(self, audit: AuditLog) -> RefundService:
+        """Return a service that logs to *audit*."""
         return RefundService(
             watched(self.store, self._let_worker_work),
             {"local": self.network},
-            audit=recording()[0],
+            audit=audit,
             wallets=lambda: [key.address for key in self.ring.cached_keys()],
             clock=self.clock,
             tenants=self.tenants,

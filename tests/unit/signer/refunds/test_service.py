@@ -23,12 +23,8 @@ from signer.errors import (
     StoreUnavailableError,
 )
 from signer.model.refund import Refund, RefundRequest, Status
-from signer.refunds.service import (
-    ANSWER_TIMEOUT,
-    SILENCE_SECONDS,
-    WORKER_SECONDS,
-    Submission,
-)
+from signer.refunds.acceptance import ANSWER_TIMEOUT, Submission
+from signer.refunds.service import SILENCE_SECONDS, WORKER_SECONDS
 from signer.refunds.worker import Worker
 from tests.support.audit import of_refunds
 from tests.support.devices import honest, planted, point, recording, signer_over
@@ -72,10 +68,8 @@ def test_the_audit_log_names_client_and_request(world: World) -> None:
     audit, events = recording()
     signing, signatures = recording()
     world.signer = signer_over(honest(KEY), signing)
-    service = world.service
-    service._audit = audit
 
-    refund = world.submit(service=service).refund
+    refund = world.submit(service=world.service_with(audit)).refund
 
     assert of_refunds(events) == [
         ("refund-accept-succeeded", "token:gateway", "req-1", refund.id)

@@ -23,7 +23,7 @@ from signer.errors import (
 from signer.keys.admin_audit import AdminAudit
 from signer.model.audit_record import Actor, Operation
 from signer.model.refund import SWEEPER, Status
-from signer.refunds.service import ANSWER_TIMEOUT
+from signer.refunds.acceptance import ANSWER_TIMEOUT
 from signer.refunds.tenant_admin import TenantAdmin
 from tests.fixtures.ledger import forge, forged_end
 from tests.support.devices import honest, signer_over

@@ -1,0 +1,185 @@
+"""Accepts requests for refunds: checks each one, and stores it at most once."""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from signer.audit.log import AuditAction, AuditLog
+from signer.config.networks import Network
+from signer.config.tenants import Tenant, TenantRegistry
+from signer.errors import HotWalletError, InProgressError, RequestError
+from signer.model.audit_record import Actor, Operation, Record
+from signer.model.refund import Refund, RefundRequest, new_refund_id
+from signer.model.signed_request import NO_SIGNATURE, SignedRequest
+from signer.ports import Clock, Store
+from signer.refunds.nonces import require_unblocked
+from signer.refunds.policy import admit
+from signer.refunds.signed_requests import SignedRequests
+from signer.refunds.transaction_signer import describe_payment
+
+
+ANSWER_TIMEOUT = timedelta(seconds=10)
+"""How old a request without a response must be before a repeated one gets the response.
+
+The first request has probably died by then; if not, it returns the same response."""
+
+
+@dataclass(frozen=True, slots=True)
+class NewRefund:
+    """A request for a refund; *signed* is the request as it arrived."""
+
+    idempotency_key: str
+    request: RefundRequest
+    signed: SignedRequest = NO_SIGNATURE
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """
+    A refund, and whether this request created it.
+
+    ``answer`` is the response body of an earlier request; None: this one makes it.
+    """
+
+    refund: Refund
+    created: bool
+    answer: str | None = None
+
+
+Outcome = Submission | HotWalletError
+"""What became of one request: its refund, or why there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Terms:
+    """What is the same for all requests of a batch."""
+
+    tenant: str
+    owners: Collection[str]
+    limits: Tenant
+    wallets: Collection[str]
+    actor: Actor
+    now: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class _Admitted:
+    """A refund that may be stored, its audit record, and the signed request."""
+
+    refund: Refund
+    record: Record
+    signed: SignedRequest | None
+
+
+class RefundAcceptor:
+    """Stores the refunds that the policy admits, each in its own right."""
+
+    def __init__(
+        self,
+        store: Store,
+        networks: Mapping[str, Network],
+        *,
+        audit: AuditLog,
+        wallets: Callable[[], Collection[str]],
+        clock: Clock,
+        tenants: TenantRegistry,
+    ) -> None:
+        self._store = store
+        self._networks = networks
+        self._audit = audit
+        self._wallets = wallets
+        self._clock = clock
+        self._tenants = tenants
+        self._signed_requests = SignedRequests(store, tenants)
+
+    def accept_all(
+        self, tenant: str, requests: Sequence[NewRefund], actor: Actor
+    ) -> Sequence[Outcome]:
+        """
+        Accept *requests* of *tenant*; return what became of each, in their order.
+
+        An error of one request does not affect the others.
+
+        Raises:
+            TenantBlockedError: An operator blocked the tenant; nothing was stored.
+            StoreUnavailableError: The database does not answer.
+        """
+        require_unblocked(self._store, tenant)
+        terms = _Terms(
+            tenant=tenant,
+            owners=self._tenants.owners(tenant),
+            limits=self._tenants.limits(tenant),
+            wallets=self._wallets(),
+            actor=actor,
+            now=self._clock(),
+        )
+        return [self._accept(each, terms) for each in requests]
+
+    def _accept(self, new: NewRefund, terms: _Terms) -> Outcome:
+        try:
+            admitted = self._admit(new, terms)
+            if isinstance(admitted, Submission):
+                return admitted
+            refund, created = self._store.accept(
+                admitted.refund,
+                admitted.record,
+                max_open=terms.limits.max_open_refunds,
+                signed=admitted.signed,
+            )
+            if not created:
+                return self._replay(refund)
+            self._audit.log(admitted.record)
+            return Submission(refund, created=True)
+        except HotWalletError as e:
+            return e
+
+    def _admit(self, new: NewRefund, terms: _Terms) -> _Admitted | Submission:
+        key, request = new.idempotency_key, new.request
+        proof = self._signed_requests.verify(terms.tenant, key, new.signed, terms.now)
+        try:
+            refund = admit(
+                request,
+                refund_id=new_refund_id(terms.now),
+                tenant=terms.tenant,
+                idempotency_key=key,
+                networks=self._networks,
+                wallets=terms.wallets,
+                now=terms.now,
+                limits=terms.limits,
+            )
+        except RequestError:
+            # An accepted refund stays accepted when the rules change.
+            for owner in terms.owners:
+                earlier = self._store.find(owner, key)
+                if earlier and earlier.fingerprint == request.fingerprint():
+                    return self._replay(earlier)
+            raise
+        # With one owner, acceptance finds an earlier refund by itself.
+        if len(terms.owners) > 1:
+            earlier = self._store.find_earlier(refund, terms.owners)
+            if earlier is not None:
+                return self._replay(earlier)
+        record = self._audit.result(
+            AuditAction.REFUND_ACCEPT,
+            Operation.REFUND,
+            terms.actor,
+            **audit_facts(refund),
+        )
+        return _Admitted(refund, record, proof)
+
+    def _replay(self, refund: Refund) -> Submission:
+        answer = self._store.answer(refund.id)
+        # The absolute value, since hosts' clocks differ and may be set back.
+        age = abs(self._clock() - refund.created_at)
+        if answer is None and age < ANSWER_TIMEOUT:
+            raise InProgressError(
+                "the first request with this key has no response yet: try again"
+            )
+        return Submission(refund, created=False, answer=answer)
+
+
+def audit_facts(refund: Refund) -> dict[str, Any]:
+    """Return what an audit record says about *refund*."""
+    paid = describe_payment(refund)
+    return {"refund_id": refund.id, "network": refund.network, **paid}
