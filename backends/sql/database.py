@@ -3,9 +3,10 @@
 import os
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,17 +15,14 @@ from sqlalchemy.exc import OperationalError
 
 from backends.sql.columns import UTCDateTime
 from backends.sql.errors import is_busy, translate_errors
+from backends.sql.group_commit import RETRY_SECONDS, GroupCommit
 from backends.sql.postgresql import postgresql_engine, postgresql_migration_engine
 from backends.sql.postgresql_watch import PostgreSQLWatches
-from backends.sql.sqlite import (
-    create_file,
-    sqlite_engine,
-    sqlite_migration_engine,
-    writer_queue,
-)
+from backends.sql.savepoints import Outcome, Work, run_each
+from backends.sql.sqlite import create_file, sqlite_engine, sqlite_migration_engine
 from backends.sql.sqlite_watch import SQLiteWatches
 from backends.sql.urls import SQLITE, parse_url
-from signer.errors import ConfigurationError, Refusal
+from signer.errors import ConfigurationError, HotWalletError, Refusal
 from signer.model.spending_limits import hour_number
 from signer.ports import Clock, Topic, Watch, utc_now
 from signer.row_macs import RowMACs
@@ -34,16 +32,13 @@ T = TypeVar("T")
 
 _NOW = select(func.clock_timestamp(type_=UTCDateTime).label("now"))
 
-# SQLite reports some locks at once; without a pause, the retries would use a whole CPU.
-_RETRY_SECONDS = 0.001
-
 
 @dataclass(frozen=True, slots=True)
 class _ProcessState:
     """What one process owns: connections, the queue of its writers, its watches."""
 
     engine: Engine
-    turn: Callable[[], AbstractContextManager[None]]
+    execute: Callable[[Sequence[Work[Any]]], Sequence[Outcome[Any]]]
     watches: SQLiteWatches | PostgreSQLWatches
 
 
@@ -117,24 +112,39 @@ class Database:
         """Return the rows that *query* selects with *params*."""
         return self.run(lambda c: c.execute(query, params).all())
 
-    def transaction(self, work: Callable[[Connection], T]) -> T:
+    def transaction(self, work: Work[T]) -> T:
         """
         Return what *work* returns, in one transaction.
 
-        On SQLite it takes the write lock at the start (``BEGIN IMMEDIATE``).  A
-        transaction that starts by reading can be refused the lock later, however long
-        it waits.
+        On SQLite another thread may execute *work*, in the transaction that commits
+        what several threads write.  It takes the write lock at the start (``BEGIN
+        IMMEDIATE``).  A transaction that starts by reading can be refused the lock
+        later, however long it waits.
         """
-        state = self._process()
-        begin = "BEGIN IMMEDIATE" if self.dialect == SQLITE else "BEGIN"
+        execute = self._process().execute
 
         def attempt() -> T:
-            with state.engine.connect() as connection, connection.begin():
-                connection.exec_driver_sql(begin)
-                return work(connection)
+            [outcome] = execute([work])
+            result: T = outcome.get()
+            return result
 
-        with state.turn():
-            return self._retry_while_busy(attempt)
+        return translate_errors(attempt)
+
+    def transactions(self, works: Sequence[Work[T]]) -> Sequence[T | HotWalletError]:
+        """
+        Return what each of *works* returns, or its error; all share one commit.
+
+        The error of one work undoes what it changed, and nothing of the others.  An
+        error of the whole transaction is the result of each.
+        """
+        if len(works) <= 1:
+            return [_result(partial(self.transaction, work)) for work in works]
+        execute = self._process().execute
+        try:
+            outcomes = translate_errors(lambda: execute(works))
+        except HotWalletError as e:
+            return [e] * len(works)
+        return [_result(partial(translate_errors, each.get)) for each in outcomes]
 
     def write(self, work: Callable[[Connection], T]) -> T:
         """
@@ -191,7 +201,7 @@ class Database:
                 except OperationalError as e:
                     if not is_busy(e) or time.monotonic() > deadline:
                         raise
-                time.sleep(_RETRY_SECONDS)
+                time.sleep(RETRY_SECONDS)
 
         return translate_errors(attempts)
 
@@ -209,12 +219,26 @@ class Database:
             watches = PostgreSQLWatches(
                 lambda: postgresql_engine(self._url, pool_size=1, timeout=self._timeout)
             )
-            return _ProcessState(engine, nullcontext, watches)
+            return _ProcessState(engine, lambda works: _run_all(engine, works), watches)
         engine = sqlite_engine(
             self.path, pool_size=self._pool_size, timeout=self._timeout
         )
-        turn = writer_queue(self._timeout)
-        return _ProcessState(engine, turn, SQLiteWatches(self.path))
+        group = GroupCommit(engine, self._timeout)
+        return _ProcessState(engine, group.execute, SQLiteWatches(self.path))
+
+
+def _result(get: Callable[[], T]) -> T | HotWalletError:
+    try:
+        return get()
+    except HotWalletError as e:
+        return e
+
+
+def _run_all(engine: Engine, works: Sequence[Work[Any]]) -> Sequence[Outcome[Any]]:
+    """Return the outcomes of *works*, in one transaction of PostgreSQL."""
+    with engine.connect() as connection, connection.begin():
+        connection.exec_driver_sql("BEGIN")
+        return run_each(connection, works)
 
 
 class Tables:

@@ -62,9 +62,10 @@ def translate_errors(work: Callable[[], T]) -> T:
     raise error
 
 
-def is_busy(error: DBAPIError) -> bool:
+def is_busy(error: Exception) -> bool:
     """Return whether SQLite gave up because another connection holds a lock."""
-    return _primary_code(error.orig) == sqlite3.SQLITE_BUSY
+    orig = error.orig if isinstance(error, DBAPIError) else None
+    return _primary_code(orig) == sqlite3.SQLITE_BUSY
 
 
 def _translate(error: SQLAlchemyError) -> StoreError:

@@ -11,6 +11,7 @@ from backends.sql import queries
 from backends.sql.database import Tables
 from backends.sql.inserts import insert_new
 from backends.sql.key_rows import KeyRows
+from backends.sql.savepoints import Work
 from backends.sql.schema import answers
 from backends.sql.statements import CLAIM, Step, Values, signed_values, values
 from backends.sql.urls import SQLITE
@@ -22,8 +23,14 @@ from backends.sql.validation import (
     require_page,
     require_step,
 )
-from backends.sql.write_path import apply_acceptance, apply_reservation, apply_step
-from signer.errors import KeyRotatedError, StaleStateError
+from backends.sql.write_path import apply_reservation, apply_step, insert_refund
+from signer.errors import (
+    HotWalletError,
+    InvalidInputError,
+    KeyRotatedError,
+    StaleStateError,
+)
+from signer.model.acceptance import Acceptance
 from signer.model.audit_record import Record
 from signer.model.refund import (
     InFlight,
@@ -60,13 +67,29 @@ class RefundTables(Tables):
         max_open: int | None = None,
         signed: SignedRequest | None = None,
     ) -> tuple[Refund, bool]:
-        require_new(refund)
-        new = self._macs.sealed(refund)
-        params = self._values(None, new, record=record)
-        params = {**params, **signed_values(refund, signed)}
-        if apply_acceptance(self._database, refund, max_open, params) is not None:
-            return new, True
-        return self._database.run(lambda c: queries.find_conflict(c, refund)), False
+        given = Acceptance(refund, record, max_open, signed)
+        # The lock needs a transaction, which costs PostgreSQL two round trips.
+        lock = max_open is not None
+        work = self._acceptance(given, lock=lock)
+        if lock or self._database.dialect == SQLITE:
+            return self._database.transaction(work)
+        return self._database.run(work)
+
+    def accept_all(
+        self, acceptances: Sequence[Acceptance]
+    ) -> Sequence[tuple[Refund, bool] | HotWalletError]:
+        results: dict[int, tuple[Refund, bool] | HotWalletError] = {}
+        works: dict[int, Work[tuple[Refund, bool]]] = {}
+        for index, given in enumerate(acceptances):
+            try:
+                works[index] = self._acceptance(given, lock=True)
+            except InvalidInputError as e:
+                results[index] = e
+        # Two lists that lock several tenants must do so in the same order.
+        order = sorted(works, key=lambda index: acceptances[index].refund.tenant)
+        done = self._database.transactions([works[index] for index in order])
+        results.update(zip(order, done, strict=True))
+        return [results[index] for index in range(len(acceptances))]
 
     def signed_request(self, refund_id: str) -> SignedRequest | None:
         rows = self._rows(queries.SIGNED_REQUEST, refund_id)
@@ -219,6 +242,25 @@ class RefundTables(Tables):
         insert = insert_new(self._database.dialect, answers)
         rows = self._database.write(lambda c: c.execute(insert, params).all())
         return body if rows else self.answer(refund_id) or body
+
+    def _acceptance(
+        self, given: Acceptance, *, lock: bool
+    ) -> Work[tuple[Refund, bool]]:
+        """Return what accepts a refund; raises ``InvalidInputError``."""
+        refund = given.refund
+        require_new(refund)
+        new = self._macs.sealed(refund)
+        params = {
+            **self._values(None, new, record=given.record),
+            **signed_values(refund, given.signed),
+        }
+
+        def work(connection: Connection) -> tuple[Refund, bool]:
+            if insert_refund(connection, given, params, lock=lock) is not None:
+                return new, True
+            return queries.find_conflict(connection, refund), False
+
+        return work
 
     def _require_active(self, refund: Refund, sender: str, key_id: str) -> None:
         active = self._database.run(lambda c: KeyRows(c, self._macs).active())

@@ -1,16 +1,14 @@
 """SQLite as a ledger: durable, readable by its owner only, shared by processes."""
 
 import sqlite3
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote
 
 from sqlalchemy import Engine, NullPool, QueuePool, create_engine, event
 from sqlalchemy.engine import ExceptionContext
 
-from signer.errors import StoreError, StoreUnavailableError
+from signer.errors import StoreError
 
 
 BUSY_SECONDS = 0.02
@@ -124,27 +122,6 @@ def _require_durability(connection: sqlite3.Connection) -> None:
             " that has it open"
         )
     connection.execute("PRAGMA synchronous = FULL")
-
-
-def writer_queue(timeout: float) -> Callable[[], AbstractContextManager[None]]:
-    """
-    Return a queue for the writing threads of one process.
-
-    SQLite allows one writer at a time, and the others sleep for increasing times.
-    Threads that wait here are woken at once.
-    """
-    lock = threading.Lock()
-
-    @contextmanager
-    def turn() -> Iterator[None]:
-        if not lock.acquire(timeout=timeout):
-            raise StoreUnavailableError("the database is busy with other writes")
-        try:
-            yield
-        finally:
-            lock.release()
-
-    return turn
 
 
 def _discard_untrusted(context: ExceptionContext) -> None:

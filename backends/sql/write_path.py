@@ -26,6 +26,7 @@ from backends.sql.statements import (
 )
 from backends.sql.stops import require_running, require_unblocked
 from backends.sql.urls import SQLITE
+from signer.model.acceptance import Acceptance
 from signer.model.refund import Refund
 from signer.model.spending_limits import Limits
 from signer.row_macs import RowMACs
@@ -48,28 +49,27 @@ def apply_step(database: Database, step: Step, params: Values) -> Changed:
     return database.run(lambda c: _at_once(c, step, params))
 
 
-def apply_acceptance(
-    database: Database, refund: Refund, max_open: int | None, params: Values
+def insert_refund(
+    connection: Connection, acceptance: Acceptance, params: Values, *, lock: bool
 ) -> Changed:
     """
-    Insert *refund*, unless its key or reference exists.
+    Insert a refund, unless its key or reference exists.
+
+    With *lock*, other acceptances of the tenant wait for the end of the transaction.
 
     Raises:
-        OpenRefundsLimitError: The tenant would have more than *max_open* open refunds.
+        OpenRefundsLimitError: The tenant would have more than ``max_open``.
     """
-    if max_open is None:
-        return apply_step(database, Step.ACCEPT, params)
-    change = _one_by_one if database.dialect == SQLITE else _at_once
-
-    def work(connection: Connection) -> Changed:
-        lock_tenant(connection, refund.tenant)
-        changed = change(connection, Step.ACCEPT, params)
-        # Count after the insertion: a repeated request is answered over the limit too.
-        if changed is not None:
-            require_open_at_most(connection, refund.tenant, max_open)
-        return changed
-
-    return database.transaction(work)
+    tenant, max_open = acceptance.refund.tenant, acceptance.max_open
+    if lock:
+        lock_tenant(connection, tenant)
+    is_sqlite = connection.dialect.name == SQLITE
+    change = _one_by_one if is_sqlite else _at_once
+    changed = change(connection, Step.ACCEPT, params)
+    # Count after the insertion: a repeated request is answered over the limit too.
+    if changed is not None and max_open is not None:
+        require_open_at_most(connection, tenant, max_open)
+    return changed
 
 
 def apply_reservation(

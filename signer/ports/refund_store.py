@@ -4,6 +4,8 @@ from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Protocol
 
+from signer.errors import HotWalletError
+from signer.model.acceptance import Acceptance
 from signer.model.audit_record import Record
 from signer.model.refund import InFlight, Move, Page, Refund, SignedTransaction, Status
 from signer.model.signed_request import SignedRequest
@@ -58,6 +60,16 @@ class Store(StopStore, TenantBlocks, Cancellations, Watches, Protocol):
             OpenRefundsLimitError: The tenant would have more than *max_open*.
             ValueError: The refund is not queued, or has a request to cancel; a
                 programming error.
+        """
+
+    def accept_all(
+        self, acceptances: Sequence[Acceptance]
+    ) -> Sequence[tuple[Refund, bool] | HotWalletError]:
+        """
+        Accept each refund as ``accept`` does, in one transaction for all.
+
+        The result of each is what ``accept`` returns or raises.  A refused refund does
+        not affect the others; an error of the database is the result of each.
         """
 
     def signed_request(self, refund_id: str) -> SignedRequest | None:

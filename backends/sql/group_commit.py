@@ -1,0 +1,154 @@
+"""
+Group commit on SQLite: one transaction commits what several threads want to write.
+
+SQLite allows one writer at a time, and a durable commit waits for the disk.  The first
+thread that writes becomes the leader.  It executes its own work and that of all threads
+that wait, commits once, and passes the lead to a thread that came meanwhile.
+"""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
+
+from backends.sql.errors import is_busy
+from backends.sql.savepoints import Outcome, Work, run_each
+from signer.errors import StoreUnavailableError
+
+
+# SQLite reports some locks at once; without a pause, the retries would use a whole CPU.
+RETRY_SECONDS = 0.001
+
+
+class _Request:
+    """The works of one thread, and what became of them."""
+
+    def __init__(self, works: Sequence[Work[Any]]) -> None:
+        self.works = works
+        self.outcomes: Sequence[Outcome[Any]] | None = None
+        self.error: SQLAlchemyError | None = None
+        self._is_waiting = threading.Lock()
+        self._is_waiting.acquire()
+
+    def wait(self, seconds: float = -1) -> bool:
+        """Return whether the thread was woken; -1 waits without a limit."""
+        return self._is_waiting.acquire(timeout=seconds)
+
+    def wake(self) -> None:
+        """Wake the thread: it leads, or its works are done."""
+        self._is_waiting.release()
+
+    def result(self) -> Sequence[Outcome[Any]]:
+        """Return the outcomes; raise the error of the whole transaction."""
+        if self.error is not None:
+            raise self.error
+        if self.outcomes is None:
+            raise StoreUnavailableError("the commit was interrupted: try again")
+        return self.outcomes
+
+
+class GroupCommit:
+    """
+    The writes of one process.  Threads share it.
+
+    A work may be executed by another thread, and again if the database was busy.  What
+    one work changed is undone if it raises an error; the other works are not affected.
+    No thread learns of an outcome before the commit.
+    """
+
+    def __init__(self, engine: Engine, timeout: float) -> None:
+        """Wait up to *timeout* seconds for a turn, and for a lock of the database."""
+        self._engine = engine
+        self._timeout = timeout
+        self._lock = threading.Lock()
+        self._queue: deque[_Request] = deque()
+        self._leader: _Request | None = None
+
+    def execute(self, works: Sequence[Work[Any]]) -> Sequence[Outcome[Any]]:
+        """
+        Return the outcome of each of *works*, which were committed together.
+
+        Raises:
+            StoreUnavailableError: Other threads wrote for too long, or the thread that
+                committed for this one was interrupted.
+            Exception: The error of the whole transaction, or of a single work.
+        """
+        request = _Request(works)
+        try:
+            if self._enter(request) or self._await_turn(request):
+                self._lead(request)
+        finally:
+            self._leave(request)
+        return request.result()
+
+    def _enter(self, request: _Request) -> bool:
+        """Append *request* to the queue; return whether its thread leads."""
+        with self._lock:
+            self._queue.append(request)
+            if self._leader is None:
+                self._leader = request
+            return self._leader is request
+
+    def _await_turn(self, request: _Request) -> bool:
+        """Return True when the thread of *request* leads, False when it is done."""
+        if not request.wait(self._timeout):
+            with self._lock:
+                if request in self._queue and request is not self._leader:
+                    self._queue.remove(request)
+                    raise StoreUnavailableError(
+                        "the database is busy with other writes"
+                    )
+            request.wait()  # The leader has it, and does not wait for ever.
+        return request is self._leader
+
+    def _leave(self, request: _Request) -> None:
+        """Withdraw *request* if it was not executed; pass the lead on."""
+        with self._lock:
+            if request in self._queue:
+                self._queue.remove(request)
+            if self._leader is request:
+                self._leader = self._queue[0] if self._queue else None
+                if self._leader is not None:
+                    self._leader.wake()
+
+    def _lead(self, leader: _Request) -> None:
+        """Execute and commit what waits; wake its threads, whatever happens."""
+        taken: list[_Request] = []
+        try:
+            self._commit(taken)
+        except SQLAlchemyError as e:
+            if not taken:
+                raise  # The transaction did not begin: the others try themselves.
+            for each in taken:
+                each.error = e
+        finally:
+            for each in taken:
+                if each is not leader:
+                    each.wake()
+
+    def _commit(self, taken: list[_Request]) -> None:
+        """Append to *taken* what is executed; repeat it while the database is busy."""
+        deadline = time.monotonic() + self._timeout
+        while True:
+            try:
+                with self._engine.connect() as connection, connection.begin():
+                    connection.exec_driver_sql("BEGIN IMMEDIATE")
+                    self._take(taken)  # More came while the database was busy.
+                    works = [work for each in taken for work in each.works]
+                    outcomes = iter(run_each(connection, works))
+                break
+            except SQLAlchemyError as e:
+                if not is_busy(e) or time.monotonic() > deadline:
+                    raise
+            time.sleep(RETRY_SECONDS)
+        for each in taken:
+            each.outcomes = [next(outcomes) for _ in each.works]
+
+    def _take(self, taken: list[_Request]) -> None:
+        with self._lock:
+            taken.extend(self._queue)
+            self._queue.clear()
