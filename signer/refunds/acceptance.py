@@ -9,7 +9,8 @@ from signer.audit.log import AuditAction, AuditLog
 from signer.config.networks import Network
 from signer.config.tenants import Tenant, TenantRegistry
 from signer.errors import HotWalletError, InProgressError, RequestError
-from signer.model.audit_record import Actor, Operation, Record
+from signer.model.acceptance import Acceptance
+from signer.model.audit_record import Actor, Operation
 from signer.model.refund import Refund, RefundRequest, new_refund_id
 from signer.model.signed_request import NO_SIGNATURE, SignedRequest
 from signer.ports import Clock, Store
@@ -51,6 +52,9 @@ Outcome = Submission | HotWalletError
 """What became of one request: its refund, or why there is none."""
 
 
+Stored = tuple[Refund, bool] | HotWalletError
+
+
 @dataclass(frozen=True, slots=True)
 class _Terms:
     """What is the same for all requests of a batch."""
@@ -61,15 +65,6 @@ class _Terms:
     wallets: Collection[str]
     actor: Actor
     now: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class _Admitted:
-    """A refund that may be stored, its audit record, and the signed request."""
-
-    refund: Refund
-    record: Record
-    signed: SignedRequest | None
 
 
 class RefundAcceptor:
@@ -114,27 +109,48 @@ class RefundAcceptor:
             actor=actor,
             now=self._clock(),
         )
-        return [self._accept(each, terms) for each in requests]
+        prepared = [self._prepare(each, terms) for each in requests]
+        new = [each for each in prepared if isinstance(each, Acceptance)]
+        stored = zip(new, self._store_all(new), strict=True)
+        return [
+            self._finish(*next(stored)) if isinstance(each, Acceptance) else each
+            for each in prepared
+        ]
 
-    def _accept(self, new: NewRefund, terms: _Terms) -> Outcome:
+    def _prepare(self, new: NewRefund, terms: _Terms) -> Acceptance | Outcome:
         try:
-            admitted = self._admit(new, terms)
-            if isinstance(admitted, Submission):
-                return admitted
-            refund, created = self._store.accept(
-                admitted.refund,
-                admitted.record,
-                max_open=terms.limits.max_open_refunds,
-                signed=admitted.signed,
-            )
-            if not created:
-                return self._replay(refund)
-            self._audit.log(admitted.record)
-            return Submission(refund, created=True)
+            return self._admit(new, terms)
         except HotWalletError as e:
             return e
 
-    def _admit(self, new: NewRefund, terms: _Terms) -> _Admitted | Submission:
+    def _store_all(self, new: Sequence[Acceptance]) -> Sequence[Stored]:
+        """Store each of *new*, as ``Store.accept_all`` does."""
+        if len(new) != 1:
+            return self._store.accept_all(new) if new else ()
+        # On PostgreSQL one statement is cheaper than a transaction.
+        (one,) = new
+        try:
+            stored = self._store.accept(
+                one.refund, one.record, max_open=one.max_open, signed=one.signed
+            )
+        except HotWalletError as e:
+            return [e]
+        return [stored]
+
+    def _finish(self, new: Acceptance, stored: Stored) -> Outcome:
+        if isinstance(stored, HotWalletError):
+            return stored
+        refund, created = stored
+        try:
+            if not created:
+                return self._replay(refund)
+        except HotWalletError as e:
+            return e
+        if new.record is not None:
+            self._audit.log(new.record)
+        return Submission(refund, created=True)
+
+    def _admit(self, new: NewRefund, terms: _Terms) -> Acceptance | Submission:
         key, request = new.idempotency_key, new.request
         proof = self._signed_requests.verify(terms.tenant, key, new.signed, terms.now)
         try:
@@ -166,7 +182,7 @@ class RefundAcceptor:
             terms.actor,
             **audit_facts(refund),
         )
-        return _Admitted(refund, record, proof)
+        return Acceptance(refund, record, terms.limits.max_open_refunds, proof)
 
     def _replay(self, refund: Refund) -> Submission:
         answer = self._store.answer(refund.id)

@@ -227,14 +227,16 @@ class World:
     @property
     def service(self) -> RefundService:
         """The refund service of a process that starts now; a worker runs beside it."""
-        return self.service_with(recording()[0])
+        return self.service_with()
 
-    def service_with(self, audit: AuditLog) -> RefundService:
-        """Return a service that logs to *audit*."""
+    def service_with(
+        self, audit: AuditLog | None = None, store: Ledger | None = None
+    ) -> RefundService:
+        """Return a service over *store* that logs to *audit*."""
         return RefundService(
-            watched(self.store, self._let_worker_work),
+            store or watched(self.store, self._let_worker_work),
             {"local": self.network},
-            audit=audit,
+            audit=audit or recording()[0],
             wallets=lambda: [key.address for key in self.ring.cached_keys()],
             clock=self.clock,
             tenants=self.tenants,
