@@ -23,6 +23,7 @@ from api.health.readiness import (
 )
 from api.logs import audit_logger
 from api.request_context import Network as IPNetwork
+from api.views.refunds import refund_answer
 from signer.alerts import Alerts
 from signer.audit.checkpointer import CheckpointSettings
 from signer.audit.log import AuditLog
@@ -210,6 +211,7 @@ class Container:
             audit=self.audit,
             alerts=self.alerts,
             tenants=self.tenants,
+            answer=refund_answer,
         )
 
     @cached_property

@@ -20,13 +20,14 @@ GRANT INSERT (id, tenant, idempotency_key, fingerprint, reference, payment_sessi
 GRANT UPDATE (cancel_requested_at) ON refunds TO hotwallet_refunds;
 GRANT INSERT (refund_id, at) ON refund_moves TO hotwallet_refunds;
 GRANT INSERT ON answers, request_signatures TO hotwallet_refunds;
+GRANT UPDATE (body, at) ON answers TO hotwallet_refunds;
 GRANT INSERT, UPDATE (count), DELETE ON attempts TO hotwallet_refunds;
 
 -- worker: moves refunds, reconciles wallets, enrols and retires keys, stops, and seals.
 GRANT UPDATE (status, updated_at, version, sender, key_id, nonce, gas_limit, tx_hash, block_number, block_hash,
     failure_code, failure_detail, due_at, attempts, blocked_by) ON refunds TO hotwallet_worker;
 GRANT SELECT ON request_signatures TO hotwallet_worker;
-GRANT INSERT ON transactions, refund_moves TO hotwallet_worker;
+GRANT INSERT ON transactions, refund_moves, answers TO hotwallet_worker;
 GRANT INSERT, UPDATE (paused_by, paused_at, version) ON wallets TO hotwallet_worker;
 GRANT INSERT, UPDATE (accepted_at) ON sightings TO hotwallet_worker;
 GRANT SELECT, INSERT, UPDATE (amount) ON spendings TO hotwallet_worker;

@@ -16,7 +16,7 @@ from api.http.middleware import Resource
 from api.http.problems import problem_of, report
 from api.http.refunds import is_idempotency_key
 from api.request_context import actor, principal, request_id, tenant
-from api.views.refunds import refund_document
+from api.views.refunds import refund_answer
 from signer import strict_json
 from signer.errors import HotWalletError, InvalidInputError
 from signer.model.signed_request import NO_SIGNATURE, SignedRequest
@@ -65,6 +65,7 @@ class RefundBatch(Resource):
                 tenant=tenant(req),
                 requests=[each for each in read if isinstance(each, NewRefund)],
                 actor=actor(req),
+                answer=refund_answer,
             )
         )
         results = [
@@ -99,8 +100,9 @@ class RefundBatch(Resource):
             return json.dumps(shown | {"problem": problem.document(request_id)})
         answer = outcome.answer
         if answer is None:
-            document = json.dumps(refund_document(outcome.refund))
-            answer = self._refunds.remember_answer(outcome.refund, document)
+            # The first request died before it could answer.
+            refund = outcome.refund
+            answer = self._refunds.remember_answer(refund, refund_answer(refund))
         status = _CREATED if outcome.created else _OK
         head = json.dumps({"idempotency_key": key, "status": status})
         # The bytes of the first answer.

@@ -1,7 +1,7 @@
 """The routes under ``/v1/refunds``.  ``signer.refunds`` decides what they do."""
 
-import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 from urllib.parse import urlencode
@@ -15,9 +15,10 @@ from api.http.middleware import Resource
 from api.http.waiting import WaitingRequests
 from api.request_context import actor, tenant
 from api.views.explanations import explanation_document
-from api.views.refunds import refund_document
+from api.views.refunds import refund_answer, refund_document
 from signer import strict_json
 from signer.errors import InvalidInputError, NotCancellableError, NotFoundError
+from signer.model.acceptance import PENDING_ANSWER
 from signer.model.refund import Refund as AnyRefund
 from signer.model.refund import Status, is_refund_id
 from signer.model.signed_request import SignedRequest
@@ -41,6 +42,13 @@ class _Preference:
 
     seconds: float | None
     is_async: bool
+
+    @property
+    def answer(self) -> Callable[[AnyRefund], str] | None:
+        """What is stored as the answer at once; None: the worker stores it."""
+        if self.seconds is not None:
+            return lambda _: PENDING_ANSWER
+        return refund_answer if self.is_async else None
 
 
 class _MerchantResource(Resource):
@@ -92,14 +100,14 @@ class Refunds(_WaitingResource):
             request=read_refund(strict_json.loads(body)),
             actor=actor(req),
             signed=_signed_request(req, body),
+            answer=preferred.answer,
         )
 
-        answer = submission.answer
-        if answer is None:
-            refund = self._await(submission.refund, preferred, req, resp)
-            # Store the answer before sending it, so that a repetition gets the same.
-            document = json.dumps(refund_document(refund))
-            answer = self._refunds.remember_answer(refund, document)
+        answer = submission.answer or self._answer(
+            submission.refund, preferred, req, resp
+        )
+        if submission.created and preferred.is_async:
+            resp.set_header("Preference-Applied", "respond-async")
         resp.status = falcon.HTTP_CREATED if submission.created else falcon.HTTP_OK
         if not submission.created:
             resp.set_header("Idempotent-Replayed", "true")
@@ -107,16 +115,20 @@ class Refunds(_WaitingResource):
         resp.content_type = falcon.MEDIA_JSON
         resp.text = answer
 
-    def _await(
+    def _answer(
         self, refund: AnyRefund, preferred: _Preference, req: Request, resp: Response
-    ) -> AnyRefund:
+    ) -> str:
+        """Wait as preferred; return the answer, which is stored before it is sent."""
         if preferred.seconds is not None:
-            return self._wait(refund, preferred.seconds, req, resp)
-        if preferred.is_async:
-            resp.set_header("Preference-Applied", "respond-async")
-            return refund
-        with self._waiting.admit(tenant(req)) as may_wait:
-            return self._refunds.await_broadcast(refund) if may_wait else refund
+            refund = self._wait(refund, preferred.seconds, req, resp)
+        elif not preferred.is_async:
+            with self._waiting.admit(tenant(req)) as may_wait:
+                if may_wait:
+                    awaited = self._refunds.await_broadcast(refund)
+                    if awaited.answer is not None:
+                        return awaited.answer
+                    refund = awaited.refund
+        return self._refunds.remember_answer(refund, refund_answer(refund))
 
     def on_get(self, req: Request, resp: Response) -> None:
         """List the tenant's refunds, newest first, a page at a time."""
@@ -234,5 +246,6 @@ def _preference(req: Request) -> _Preference:
     if len(waits) > 1:
         raise InvalidInputError("must have wait=N once", field="Prefer")
     seconds = min(float(waits[0].group(1)), MAX_WAIT_SECONDS) if waits else None
-    is_async = any(part.lower() == "respond-async" for part in preferences)
+    # A time to wait is the more precise preference.
+    is_async = seconds is None and "respond-async" in map(str.lower, preferences)
     return _Preference(seconds, is_async)

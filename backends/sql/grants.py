@@ -48,6 +48,7 @@ _REFUNDS = (
     | _on("UPDATE", schema.refunds, "cancel_requested_at")
     | _on("INSERT", schema.refund_moves, "refund_id", "at")
     | _on("INSERT", schema.answers)
+    | _on("UPDATE", schema.answers, "body", "at")
 )
 
 _SEALING = _on("UPDATE", schema.audit_records, "sequence", "hash") | _on(
@@ -77,6 +78,7 @@ _WORKER = (
     | _on("UPDATE", schema.refunds, *_MOVE, *_RESERVATION, *_RESULT)
     | _on("INSERT", schema.refund_moves)
     | _on("INSERT", schema.transactions)
+    | _on("INSERT", schema.answers)
     | _on("INSERT", schema.wallets)
     | _on("INSERT", schema.spendings)
     | _on("UPDATE", schema.spendings, "amount")

@@ -9,10 +9,8 @@ from sqlalchemy import Connection, Select
 
 from backends.sql import queries
 from backends.sql.database import Tables
-from backends.sql.inserts import insert_new
 from backends.sql.key_rows import KeyRows
 from backends.sql.savepoints import Work
-from backends.sql.schema import answers
 from backends.sql.statements import CLAIM, Step, Values, signed_values, values
 from backends.sql.urls import SQLITE
 from backends.sql.validation import (
@@ -66,8 +64,9 @@ class RefundTables(Tables):
         *,
         max_open: int | None = None,
         signed: SignedRequest | None = None,
+        answer: str | None = None,
     ) -> tuple[Refund, bool]:
-        given = Acceptance(refund, record, max_open, signed)
+        given = Acceptance(refund, record, max_open, signed, answer)
         # The lock needs a transaction, which costs PostgreSQL two round trips.
         lock = max_open is not None
         work = self._acceptance(given, lock=lock)
@@ -105,6 +104,13 @@ class RefundTables(Tables):
     def get(self, refund_id: str) -> Refund | None:
         rows = self._rows(queries.BY_ID, refund_id)
         return Refund(*rows[0]) if rows else None
+
+    def find_advanced(
+        self, refund_ids: Collection[str], statuses: Collection[Status]
+    ) -> Sequence[tuple[Refund, str | None]]:
+        params = {"refund_ids": sorted(refund_ids), "statuses": sorted(statuses)}
+        rows = self._database.rows(queries.ADVANCED, **params)
+        return tuple((Refund(*row[:-1]), row.body or None) for row in rows)
 
     def list(
         self,
@@ -208,6 +214,7 @@ class RefundTables(Tables):
         after: Refund,
         transaction: SignedTransaction | None = None,
         outcome: Record | None = None,
+        answer: str | None = None,
     ) -> None:
         require_step(before, after, transaction)
         step = Step.SAVE if transaction is None else Step.RECORD
@@ -215,7 +222,7 @@ class RefundTables(Tables):
             step = Step.POSTPONE
         else:
             self.require_authentic(before)
-        params = self._values(before, after, transaction, outcome)
+        params = self._values(before, after, transaction, outcome, answer)
         if apply_step(self._database, step, params) is None:
             raise StaleStateError(f"refund {before.id} was changed meanwhile")
 
@@ -235,11 +242,11 @@ class RefundTables(Tables):
 
     def answer(self, refund_id: str) -> str | None:
         rows = self._rows(queries.ANSWER, refund_id)
-        return rows[0].body if rows else None
+        return (rows[0].body or None) if rows else None
 
     def remember_answer(self, refund_id: str, body: str, at: datetime) -> str:
         params = {"refund_id": refund_id, "body": body, "at": at}
-        insert = insert_new(self._database.dialect, answers)
+        insert = queries.REMEMBER_ANSWER[self._database.dialect]
         rows = self._database.write(lambda c: c.execute(insert, params).all())
         return body if rows else self.answer(refund_id) or body
 
@@ -251,7 +258,7 @@ class RefundTables(Tables):
         require_new(refund)
         new = self._macs.sealed(refund)
         params = {
-            **self._values(None, new, record=given.record),
+            **self._values(None, new, record=given.record, answer=given.answer),
             **signed_values(refund, given.signed),
         }
 
@@ -277,9 +284,10 @@ class RefundTables(Tables):
         after: Refund,
         transaction: SignedTransaction | None = None,
         record: Record | None = None,
+        answer: str | None = None,
     ) -> Values:
         mac = None if record is None else self._macs.compute(record)
-        return values(before, after, transaction, record, mac)
+        return values(before, after, transaction, record, mac, answer=answer)
 
     def _rows(self, statement: Select[Any], refund_id: str) -> Sequence[Any]:
         if not is_storable(refund_id):

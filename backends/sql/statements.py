@@ -28,9 +28,10 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.sql.dml import ReturningInsert, ReturningUpdate
 
 from backends.sql.columns import UTCDateTime
-from backends.sql.inserts import InsertOfDialect
+from backends.sql.inserts import INSERT, InsertOfDialect
 from backends.sql.schema import (
     IS_CLAIMABLE,
+    answers,
     audit_records,
     keys,
     refund_moves,
@@ -221,6 +222,7 @@ _FIRST_MOVE = {name: _move[name] for name in ("refund_id", "at")}
 _record = _parameters(transactions, tuple(transactions.c.keys()))
 _signed_request = _parameters(request_signatures, tuple(request_signatures.c.keys()))
 _audit_record = _parameters(audit_records, ("id", "body", "mac"))
+_answer = _parameters(answers, tuple(answers.c.keys()))
 
 INSERT_MOVE = insert(refund_moves).values(_move)
 """Inserts the row of history of a change."""
@@ -234,14 +236,21 @@ INSERT_SIGNED_REQUEST = insert(request_signatures).values(_signed_request)
 INSERT_AUDIT_RECORD = insert(audit_records).values(_audit_record)
 """Inserts an audit record."""
 
+INSERT_ANSWER = {
+    dialect: insert_(answers).values(_answer).on_conflict_do_nothing()
+    for dialect, insert_ in INSERT.items()
+}
+"""By dialect: inserts the response to the refund's request, unless there is one."""
 
 ON_SQLITE = {step: change(step, sqlite.insert) for step in Step}
 """The changes of ``refunds`` alone; if one returns a row, the inserts must follow."""
 
 
-def _combine(step: Step) -> Executable:
+def _combine(step: Step, *, answered: bool = False) -> Executable:
     """
     Return one statement for *step*, its history and its signed bytes.
+
+    If the refund is *answered*, it also inserts the response to the request.
 
     All parts use one snapshot and succeed or fail together.  The inserts select from
     the row that the change returned, so they insert nothing if there is none.
@@ -254,6 +263,8 @@ def _combine(step: Step) -> Executable:
         inserts.append((transactions, _record))
     if step is Step.ACCEPT:
         inserts.append((request_signatures, _signed_request))
+    if answered:
+        inserts.append((answers, _answer))
     if step in AUDITED:
         inserts.append((audit_records, _audit_record))
     return select(changed.c.nonce).add_cte(
@@ -267,7 +278,7 @@ def _combine(step: Step) -> Executable:
 
 
 def _row(row: Mapping[str, Any]) -> Select[Any]:
-    # An audit record or a signed request that there is not has no id: insert none.
+    # A row that there is not has no id: insert none.
     id_, *_ = row.values()
     return select(*row.values()).where(id_.is_not(None))
 
@@ -305,6 +316,9 @@ CLAIM = _claim()
 ON_POSTGRESQL = {step: _combine(step) for step in Step}
 """The whole change, in one statement and one round trip."""
 
+ACCEPT_ANSWERED = _combine(Step.ACCEPT, answered=True)
+"""As ``Step.ACCEPT`` on PostgreSQL.  Not every process may insert answers."""
+
 
 def values(
     before: Refund | None,
@@ -312,12 +326,17 @@ def values(
     transaction: SignedTransaction | None = None,
     record: Record | None = None,
     record_mac: str | None = None,
+    *,
+    answer: str | None = None,
 ) -> Values:
     """Return the parameters of all statements that change *before* to *after*."""
     params = _fields(refunds, after)
     params["audit_records_id"] = None if record is None else record.id
     params["audit_records_body"] = None if record is None else record.body
     params["audit_records_mac"] = record_mac
+    params["answers_refund_id"] = None if answer is None else after.id
+    params["answers_body"] = answer
+    params["answers_at"] = after.updated_at
     if before is not None:
         params["before_version"] = before.version
     if transaction is not None:

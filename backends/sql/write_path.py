@@ -14,7 +14,9 @@ from backends.sql.database import Database
 from backends.sql.queries import require_open_at_most
 from backends.sql.spending import spend
 from backends.sql.statements import (
+    ACCEPT_ANSWERED,
     AUDITED,
+    INSERT_ANSWER,
     INSERT_AUDIT_RECORD,
     INSERT_MOVE,
     INSERT_SIGNED_REQUEST,
@@ -46,7 +48,16 @@ def apply_step(database: Database, step: Step, params: Values) -> Changed:
     """
     if database.dialect == SQLITE:
         return database.transaction(lambda c: _one_by_one(c, step, params))
-    return database.run(lambda c: _at_once(c, step, params))
+    if params["answers_refund_id"] is None:
+        return database.run(lambda c: _at_once(c, step, params))
+
+    def work(connection: Connection) -> Changed:
+        changed = _at_once(connection, step, params)
+        if changed is not None:
+            connection.execute(INSERT_ANSWER[connection.dialect.name], params)
+        return changed
+
+    return database.transaction(work)
 
 
 def insert_refund(
@@ -102,7 +113,10 @@ def apply_reservation(
 
 
 def _at_once(connection: Connection, step: Step, params: Values) -> Changed:
-    return connection.execute(ON_POSTGRESQL[step], params).one_or_none()
+    statement = ON_POSTGRESQL[step]
+    if step is Step.ACCEPT and params["answers_refund_id"] is not None:
+        statement = ACCEPT_ANSWERED
+    return connection.execute(statement, params).one_or_none()
 
 
 def _one_by_one(connection: Connection, step: Step, params: Values) -> Changed:
@@ -115,4 +129,6 @@ def _one_by_one(connection: Connection, step: Step, params: Values) -> Changed:
             connection.execute(INSERT_SIGNED_REQUEST, params)
         if step in AUDITED and params["audit_records_id"] is not None:
             connection.execute(INSERT_AUDIT_RECORD, params)
+        if params["answers_refund_id"] is not None:
+            connection.execute(INSERT_ANSWER[connection.dialect.name], params)
     return changed

@@ -40,14 +40,14 @@ class Store(StopStore, TenantBlocks, Cancellations, Watches, Protocol):
         *,
         max_open: int | None = None,
         signed: SignedRequest | None = None,
+        answer: str | None = None,
     ) -> tuple[Refund, bool]:
         """
         Insert a queued refund, or return the one that the same key created.
 
-        The stored refund has a MAC of what it pays.  *record*, the audit record of the
-        acceptance, and *signed*, the tenant's request, are written in the same
-        transaction if the refund is inserted.  *max_open* is how many open refunds the
-        tenant may have, this one included.
+        The stored refund has a MAC of what it pays.  The other arguments are those of
+        ``Acceptance``.  They are written in the same transaction if the refund is
+        inserted.
 
         Returns:
             The stored refund, and whether this call created it.
@@ -95,6 +95,15 @@ class Store(StopStore, TenantBlocks, Cancellations, Watches, Protocol):
 
     def get(self, refund_id: str) -> Refund | None:
         """Return the refund with this id, or None."""
+
+    def find_advanced(
+        self, refund_ids: Collection[str], statuses: Collection[Status]
+    ) -> Sequence[tuple[Refund, str | None]]:
+        """
+        Return the refunds that have left *statuses* or are blocked, with their answers.
+
+        *refund_ids* are the refunds in question.  An answer is None as in ``answer``.
+        """
 
     def list(
         self,
@@ -190,11 +199,13 @@ class Store(StopStore, TenantBlocks, Cancellations, Watches, Protocol):
         after: Refund,
         transaction: SignedTransaction | None = None,
         outcome: Record | None = None,
+        answer: str | None = None,
     ) -> None:
         """
         Replace *before* by *after* and insert *transaction*, or change nothing.
 
         *outcome* is the audit record of the transaction's signature, or of the change.
+        *answer* becomes the response to the refund's request, unless there is one.
 
         Raises:
             StaleStateError: This attempt of the refund is already recorded; or signing
@@ -219,10 +230,18 @@ class Store(StopStore, TenantBlocks, Cancellations, Watches, Protocol):
         """Return the state changes of a refund, oldest first."""
 
     def answer(self, refund_id: str) -> str | None:
-        """Return the stored response to the refund's request, or None."""
+        """
+        Return the stored response to the refund's request, or None.
+
+        A ``PENDING_ANSWER`` counts as None.
+        """
 
     def remember_answer(self, refund_id: str, body: str, at: datetime) -> str:
-        """Store *body* as the response of the first request; return what is stored."""
+        """
+        Store *body* as the response of the first request; return what is stored.
+
+        Only a ``PENDING_ANSWER`` is replaced.
+        """
 
     def wallet(self, chain_id: int, sender: str) -> Wallet | None:
         """Return the wallet, or None if it was never opened."""

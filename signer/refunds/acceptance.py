@@ -40,7 +40,7 @@ class Submission:
     """
     A refund, and whether this request created it.
 
-    ``answer`` is the response body of an earlier request; None: this one makes it.
+    ``answer`` is the stored response body; None: there is none yet.
     """
 
     refund: Refund
@@ -51,6 +51,8 @@ class Submission:
 Outcome = Submission | HotWalletError
 """What became of one request: its refund, or why there is none."""
 
+
+MakeAnswer = Callable[[Refund], str]
 
 Stored = tuple[Refund, bool] | HotWalletError
 
@@ -65,6 +67,7 @@ class _Terms:
     wallets: Collection[str]
     actor: Actor
     now: datetime
+    answer: MakeAnswer | None
 
 
 class RefundAcceptor:
@@ -89,12 +92,17 @@ class RefundAcceptor:
         self._signed_requests = SignedRequests(store, tenants)
 
     def accept_all(
-        self, tenant: str, requests: Sequence[NewRefund], actor: Actor
+        self,
+        tenant: str,
+        requests: Sequence[NewRefund],
+        actor: Actor,
+        answer: MakeAnswer | None = None,
     ) -> Sequence[Outcome]:
         """
         Accept *requests* of *tenant*; return what became of each, in their order.
 
-        An error of one request does not affect the others.
+        An error of one request does not affect the others.  *answer* makes the response
+        that is stored with a new refund.
 
         Raises:
             TenantBlockedError: An operator blocked the tenant; nothing was stored.
@@ -108,6 +116,7 @@ class RefundAcceptor:
             wallets=self._wallets(),
             actor=actor,
             now=self._clock(),
+            answer=answer,
         )
         prepared = [self._prepare(each, terms) for each in requests]
         new = [each for each in prepared if isinstance(each, Acceptance)]
@@ -131,7 +140,11 @@ class RefundAcceptor:
         (one,) = new
         try:
             stored = self._store.accept(
-                one.refund, one.record, max_open=one.max_open, signed=one.signed
+                one.refund,
+                one.record,
+                max_open=one.max_open,
+                signed=one.signed,
+                answer=one.answer,
             )
         except HotWalletError as e:
             return [e]
@@ -148,7 +161,7 @@ class RefundAcceptor:
             return e
         if new.record is not None:
             self._audit.log(new.record)
-        return Submission(refund, created=True)
+        return Submission(refund, created=True, answer=new.answer or None)
 
     def _admit(self, new: NewRefund, terms: _Terms) -> Acceptance | Submission:
         key, request = new.idempotency_key, new.request
@@ -182,7 +195,8 @@ class RefundAcceptor:
             terms.actor,
             **audit_facts(refund),
         )
-        return Acceptance(refund, record, terms.limits.max_open_refunds, proof)
+        answer = None if terms.answer is None else terms.answer(refund)
+        return Acceptance(refund, record, terms.limits.max_open_refunds, proof, answer)
 
     def _replay(self, refund: Refund) -> Submission:
         answer = self._store.answer(refund.id)

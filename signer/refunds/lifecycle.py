@@ -8,7 +8,7 @@ that is not recorded.  ``pending_transactions`` handles what is not mined in tim
 ``confirmations`` reads the results from the chain.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import timedelta
 
@@ -64,7 +64,7 @@ MAX_OUTAGE_DELAY = timedelta(seconds=5)
 class Lifecycle:
     """Takes refunds from one status to the next."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  Each is a part of its own.
         self,
         store: Store,
         chains: Mapping[str, Chain],
@@ -75,7 +75,13 @@ class Lifecycle:
         audit: AuditLog,
         tenants: TenantRegistry,
         alerts: Alerts | None = None,
+        answer: Callable[[Refund], str] | None = None,
     ) -> None:
+        """
+        *answer* makes the response to the request for a refund, which is stored when
+        the refund is sent.
+        """
+        self._answer = answer
         self._store = store
         self._chains = chains
         self._transaction_signer = transaction_signer
@@ -254,7 +260,7 @@ class Lifecycle:
         if is_transfer and self._transaction_signer.find_sweep_objection(refund):
             # Do not broadcast it; the next step replaces it with a no-op.
             return self._transitions.move(
-                refund, Status.BROADCAST, due_at=self._clock()
+                refund, Status.BROADCAST, due_at=self._clock(), answer=self._answer
             )
         stuck_after = timedelta(seconds=chain.network.stuck_after_seconds)
         due_at = self._clock() + min(REBROADCAST_AFTER, stuck_after)
@@ -266,7 +272,9 @@ class Lifecycle:
             # The next step signs it again.  A node that rejects everything must not
             # cause one signature after another.
             due_at = self._clock() + _delay_after(latest.attempt)
-        return self._transitions.move(refund, Status.BROADCAST, due_at=due_at)
+        return self._transitions.move(
+            refund, Status.BROADCAST, due_at=due_at, answer=self._answer
+        )
 
 
 def _delay_after(failures: int, longest: timedelta = MAX_RETRY_DELAY) -> timedelta:

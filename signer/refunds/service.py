@@ -10,14 +10,13 @@ from signer.config.tenants import TenantRegistry
 from signer.errors import HotWalletError, NotFoundError, StoreError
 from signer.model.audit_record import Actor, Operation
 from signer.model.refund import (
-    UNSENT,
     Page,
     Refund,
     RefundRequest,
     Status,
 )
 from signer.model.signed_request import NO_SIGNATURE, SignedRequest
-from signer.ports import Clock, Store, Topic
+from signer.ports import Clock, Store
 from signer.refunds.acceptance import (
     NewRefund,
     Outcome,
@@ -26,6 +25,14 @@ from signer.refunds.acceptance import (
     audit_facts,
 )
 from signer.refunds.nonces import require_unblocked
+from signer.refunds.waiting import (
+    FINAL,
+    OUT_OF_QUEUE,
+    TRIED,
+    Awaited,
+    Condition,
+    RefundWaits,
+)
 
 
 MAX_WAIT_SECONDS = 20.0
@@ -70,6 +77,7 @@ class RefundService:
             tenants=tenants,
         )
         self._timer = timer
+        self._waits = RefundWaits(store, timer)
         self._silent_until = float("-inf")  # Until then, no worker seems to run.
 
     def submit(
@@ -80,11 +88,14 @@ class RefundService:
         request: RefundRequest,
         actor: Actor,
         signed: SignedRequest = NO_SIGNATURE,
+        answer: Callable[[Refund], str] | None = None,
     ) -> Submission:
         """
         Accept *request* of *tenant* once; *actor* is who asks.
 
-        *signed* is the request as it arrived, with its signature.
+        *signed* is the request as it arrived, with its signature.  *answer* makes the
+        response that is stored with a new refund.  Without it, the worker that sends
+        the refund stores the response.
 
         Raises:
             TenantBlockedError: An operator blocked the tenant.
@@ -102,13 +113,19 @@ class RefundService:
             tenant=tenant,
             requests=[NewRefund(idempotency_key, request, signed)],
             actor=actor,
+            answer=answer,
         )
         if isinstance(outcome, HotWalletError):
             raise outcome
         return outcome
 
     def submit_all(
-        self, *, tenant: str, requests: Sequence[NewRefund], actor: Actor
+        self,
+        *,
+        tenant: str,
+        requests: Sequence[NewRefund],
+        actor: Actor,
+        answer: Callable[[Refund], str] | None = None,
     ) -> Sequence[Outcome]:
         """
         Accept each of *requests* once; as ``submit``, in one commit if possible.
@@ -121,25 +138,26 @@ class RefundService:
             TenantBlockedError: An operator blocked the tenant; nothing was stored.
             StoreUnavailableError: It is unknown whether any refund was accepted.
         """
-        return self._acceptor.accept_all(tenant, requests, actor)
+        return self._acceptor.accept_all(tenant, requests, actor, answer)
 
     def remember_answer(self, refund: Refund, body: str) -> str:
         """Store *body* as the response for *refund*; as ``Store.remember_answer``."""
         return self._store.remember_answer(refund.id, body, self._clock())
 
-    def await_broadcast(self, refund: Refund) -> Refund:
+    def await_broadcast(self, refund: Refund) -> Awaited:
         """
         Return *refund* once a worker has tried to send it, or after ``WORKER_SECONDS``.
 
         It returns at once if no worker took a refund during the last
         ``SILENCE_SECONDS``: waiting requests would only take threads from others.
         """
-        return self._await_worker(refund, _is_tried)
+        return self._await_worker(refund, TRIED)
 
     def wait(self, refund: Refund, seconds: float) -> Refund:
         """Return *refund* when it is final, or after *seconds*."""
         seconds = min(seconds, MAX_WAIT_SECONDS)
-        return self._wait(refund, seconds, lambda known: known.status.is_final)
+        found = self._waits.wait(refund, seconds, FINAL)
+        return self._reread(refund) if found is None else found.refund
 
     def request_cancellation(self, tenant: str, refund_id: str, actor: Actor) -> Refund:
         """
@@ -169,7 +187,7 @@ class RefundService:
 
     def await_cancellation(self, refund: Refund) -> Refund:
         """Return *refund* when it is not queued; waits as ``await_broadcast``."""
-        return self._await_worker(refund, _has_left_queue)
+        return self._await_worker(refund, OUT_OF_QUEUE).refund
 
     def get(self, tenant: str, refund_id: str) -> Refund:
         """Return a refund; raises ``NotFoundError`` if *tenant* has no such refund."""
@@ -196,26 +214,15 @@ class RefundService:
             cursor=cursor,
         )
 
-    def _await_worker(
-        self, refund: Refund, is_done: Callable[[Refund], bool]
-    ) -> Refund:
+    def _await_worker(self, refund: Refund, condition: Condition) -> Awaited:
         if self._timer() < self._silent_until:
-            return refund
-        found = self._wait(refund, WORKER_SECONDS, is_done)
-        if found.version == refund.version and not is_done(found):
-            self._silent_until = self._timer() + SILENCE_SECONDS
+            return Awaited(refund)
+        found = self._waits.wait(refund, WORKER_SECONDS, condition)
+        if found is None:
+            found = Awaited(self._reread(refund))
+            if found.refund.version == refund.version:
+                self._silent_until = self._timer() + SILENCE_SECONDS
         return found
-
-    def _wait(
-        self, refund: Refund, seconds: float, is_done: Callable[[Refund], bool]
-    ) -> Refund:
-        deadline = self._timer() + seconds
-        with self._store.watch(Topic.MOVED) as watch:
-            refund = self._reread(refund)  # It may have changed before the watch.
-            while not is_done(refund) and (left := deadline - self._timer()) > 0:
-                watch.wait(left)
-                refund = self._reread(refund)
-        return refund
 
     def _reread(self, refund: Refund) -> Refund:
         """Return *refund* as stored; unchanged if the store does not answer."""
@@ -223,11 +230,3 @@ class RefundService:
             return self._store.get(refund.id) or refund
         except StoreError:
             return refund
-
-
-def _is_tried(refund: Refund) -> bool:
-    return refund.status not in UNSENT or refund.blocked_by is not None
-
-
-def _has_left_queue(refund: Refund) -> bool:
-    return refund.status is not Status.QUEUED

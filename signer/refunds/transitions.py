@@ -1,5 +1,6 @@
 """Saves changes of a refund: another status, or the same one with a later due date."""
 
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -32,11 +33,17 @@ class Transitions:
         status: Status,
         *,
         record: Record | None = None,
+        answer: Callable[[Refund], str] | None = None,
         **changes: Any,
     ) -> Refund:
-        """Save *refund* with *status* and *changes*, and an audit record; return it."""
+        """
+        Save *refund* with *status* and *changes*, and an audit record; return it.
+
+        *answer* makes the response to its request, which is stored unless there is one.
+        """
         after = refund.with_status(status, self._clock(), **changes)
-        self._store.save(refund, after, outcome=record)
+        body = None if answer is None else answer(after)
+        self._store.save(refund, after, outcome=record, answer=body)
         if status.is_final:
             log_final_status(self._log, after)
         return after

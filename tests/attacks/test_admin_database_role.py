@@ -37,6 +37,7 @@ PAYMENT = (
 OTHERS = (
     "UPDATE refunds SET cancel_requested_at = now()",
     "INSERT INTO answers DEFAULT VALUES",
+    "UPDATE answers SET body = 'thief'",
     "UPDATE keys SET proved_at = now()",
     "UPDATE keys SET created_at = now()",
 )

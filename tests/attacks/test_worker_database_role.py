@@ -21,12 +21,12 @@ from tests.support.theft import (
 )
 
 
-# Insert a refund, or answer for one.
+# Insert a refund, or change what its request was answered.
 ACCEPTANCE = (
     "INSERT INTO refunds DEFAULT VALUES",
     "INSERT INTO refunds SELECT * FROM refunds",
     "UPDATE refunds SET cancel_requested_at = now()",
-    "INSERT INTO answers DEFAULT VALUES",
+    "UPDATE answers SET body = 'thief'",
 )
 # Block or unblock a tenant, choose a key's place, use tokens again, reset limits.
 ADMINISTRATION = (

@@ -181,7 +181,7 @@ def _request(service: RefundService, order: Order) -> Answer:
     )
     refund, body = submission.refund, submission.answer
     if body is None:
-        refund = service.await_broadcast(refund)
+        refund = service.await_broadcast(refund).refund
         body = f"{refund.id} {refund.status} n{refund.nonce}"
         body = service.remember_answer(refund, body)
     return Answer(order, refund.id, body)

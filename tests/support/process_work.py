@@ -105,6 +105,7 @@ def work_on_keys(processes: Processes) -> None:
 def work_on_refunds(processes: Processes) -> None:
     """Accept, pay, confirm, refuse, answer, list and explain."""
     refunds, worker, admin = processes.refunds, processes.worker, processes.admin
+    worker.make_answer = str
     worker.store.enrol(key_of(worker.signer))
     tenant = Tenant(subjects=("gateway",), max_open_refunds=9)
     refunds.tenants = TenantRegistry({"gateway": tenant})
@@ -119,6 +120,7 @@ def work_on_refunds(processes: Processes) -> None:
     sent = submit("ours").refund
     store.find_earlier(sent, ["gateway", "shop"])
     service.remember_answer(sent, "{}")
+    store.find_advanced([sent.id], [Status.QUEUED])
     assert submit("ours").answer == "{}"
     with pytest.raises(ConflictError):
         submit("other")

@@ -132,6 +132,7 @@ class World:
     network: Network = NETWORK
     tenants: TenantRegistry = field(default_factory=TenantRegistry)
     others: tuple[Signer, ...] = (SECOND, THIRD)  # Their keys may join the ring.
+    make_answer: Callable[[Refund], str] | None = None  # None: workers store none.
     _numbers: Iterator[int] = field(default_factory=count)
     _enrolled: Ledger | None = None
 
@@ -212,6 +213,7 @@ class World:
             self.clock,
             audit=recording()[0],
             tenants=self.tenants,
+            answer=self.make_answer,
         )
 
     @property
@@ -227,14 +229,14 @@ class World:
     @property
     def service(self) -> RefundService:
         """The refund service of a process that starts now; a worker runs beside it."""
-        return self.service_with()
+        return self.service_over(watched(self.store, self._let_worker_work))
 
-    def service_with(
-        self, audit: AuditLog | None = None, store: Ledger | None = None
+    def service_over(
+        self, store: Ledger, audit: AuditLog | None = None
     ) -> RefundService:
-        """Return a service over *store* that logs to *audit*."""
+        """Return a service that starts now, over *store*, which logs to *audit*."""
         return RefundService(
-            store or watched(self.store, self._let_worker_work),
+            store,
             {"local": self.network},
             audit=audit or recording()[0],
             wallets=lambda: [key.address for key in self.ring.cached_keys()],
@@ -308,9 +310,7 @@ class World:
 
     def service_beside(self, work: Callable[[float], object]) -> RefundService:
         """Return a service; each wait calls *work* with its seconds."""
-        service = self.service
-        service._store = watched(self.store, work)
-        return service
+        return self.service_over(watched(self.store, work))
 
     def submit(
         self,
@@ -329,7 +329,7 @@ class World:
         )
         if submission.answer is not None:
             return submission
-        sent = service.await_broadcast(submission.refund)
+        sent = service.await_broadcast(submission.refund).refund
         return replace(submission, refund=sent)
 
     def cancel(self, refund: Refund, tenant: str = "gateway") -> Refund:

@@ -93,6 +93,9 @@ REFUND_CHANGED = """
         AND NOT (OLD.status = 'reserved' AND NEW.status = 'queued'))
 """
 
+# An empty answer is still to come.
+ANSWER_CHANGED = "OLD.body <> '' OR NEW.refund_id <> OLD.refund_id"
+
 # Versions only rise, so that an old row with its valid MAC cannot be put back.  What
 # names `proved_at` alone changes nothing that the MAC covers.
 KEY_COLUMNS = (
@@ -186,6 +189,9 @@ BEGIN SELECT RAISE(ABORT, 'a refund keeps what it pays, its nonce and its end');
 
 CREATE TRIGGER request_signatures_keep BEFORE UPDATE ON request_signatures
 BEGIN SELECT RAISE(ABORT, 'a signed request never changes'); END
+
+CREATE TRIGGER answers_keep BEFORE UPDATE ON answers WHEN {answer_changed}
+BEGIN SELECT RAISE(ABORT, 'the first answer is kept'); END
 
 CREATE TRIGGER keys_keep BEFORE UPDATE OF {key_columns}
 ON keys WHEN {key_changed}
@@ -317,6 +323,10 @@ EXECUTE FUNCTION rows_keep('a refund keeps what it pays, its nonce and its end')
 CREATE TRIGGER request_signatures_keep BEFORE UPDATE ON request_signatures
 FOR EACH ROW EXECUTE FUNCTION rows_keep('a signed request never changes')
 
+CREATE TRIGGER answers_keep BEFORE UPDATE ON answers
+FOR EACH ROW WHEN ({answer_changed})
+EXECUTE FUNCTION rows_keep('the first answer is kept')
+
 -- The role that inserts a signed request cannot date it back.
 CREATE FUNCTION request_signatures_date() RETURNS trigger LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp AS $$
@@ -424,6 +434,7 @@ def upgrade() -> None:
     rules = {
         "refund_new": REFUND_NEW.strip(),
         "refund_changed": REFUND_CHANGED.format(**words).strip(),
+        "answer_changed": ANSWER_CHANGED,
         "key_changed": KEY_CHANGED.strip(),
         "key_columns": KEY_COLUMNS,
         "readable": READABLE,

@@ -132,10 +132,11 @@ EXCESSES = [
         [f"REVOKE hotwallet_refunds {_FROM}"],
         [
             "may DELETE attempts",
-            "may INSERT answers",
             "may INSERT attempts",
             "may INSERT request_signatures",
             *(f"may INSERT refunds.{each}" for each in ACCEPTED),
+            "may UPDATE answers.at",
+            "may UPDATE answers.body",
             "may UPDATE attempts.count",
             "may UPDATE refunds.cancel_requested_at",
         ],

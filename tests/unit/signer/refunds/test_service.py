@@ -1,10 +1,11 @@
 """Submitting, waiting for, cancelling and listing refunds."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
 from threading import Barrier
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
@@ -28,7 +29,7 @@ from signer.refunds.service import SILENCE_SECONDS, WORKER_SECONDS
 from signer.refunds.worker import Worker
 from tests.support.audit import of_refunds
 from tests.support.devices import honest, planted, point, recording, signer_over
-from tests.support.refunds import ACTOR, KEY, REQUEST, World, altered
+from tests.support.refunds import ACTOR, KEY, REQUEST, World, altered, watched
 
 
 def _advancing(world: World, worker: Worker) -> Callable[[float], None]:
@@ -69,10 +70,18 @@ def test_the_audit_log_names_client_and_request(world: World) -> None:
     signing, signatures = recording()
     world.signer = signer_over(honest(KEY), signing)
 
-    refund = world.submit(service=world.service_with(audit)).refund
+    service = world.service_over(world.store, audit)
+    submission = service.submit(
+        tenant="gateway",
+        idempotency_key="key-1",
+        request=REQUEST,
+        actor=ACTOR,
+    )
+    refund = submission.refund
+    world.worker.work()
 
     assert of_refunds(events) == [
-        ("refund-accept-succeeded", "token:gateway", "req-1", refund.id)
+        ("refund-accept-succeeded", ACTOR.name, "req-1", refund.id)
     ]
     (accepted,) = events
     assert accepted["details"] == {
@@ -295,7 +304,7 @@ def test_a_request_waits_until_its_refund_is_sent(
         world.clock.advance(milliseconds=500)
         world.step(world.stored(refund))
 
-    sent = world.service_beside(work).await_broadcast(refund)
+    sent = world.service_beside(work).await_broadcast(refund).refund
 
     assert sent == world.stored(refund)
     assert sent.status is Status.BROADCAST
@@ -316,7 +325,7 @@ def test_a_request_does_not_wait_for_a_retry(world: World, code: str) -> None:
         waits.append(seconds)
         world.lifecycle.postpone(world.stored(refund), error)
 
-    tried = world.service_beside(work).await_broadcast(refund)
+    tried = world.service_beside(work).await_broadcast(refund).refund
 
     assert len(waits) == 1
     assert tried == world.stored(refund)
@@ -347,7 +356,7 @@ def test_a_refund_that_was_sent_before_the_wait_is_returned_at_once(
     def work(_: float) -> None:
         pytest.fail("it waited")
 
-    assert world.service_beside(work).await_broadcast(accepted) == sent
+    assert world.service_beside(work).await_broadcast(accepted).refund == sent
 
 
 def test_a_step_that_waits_for_the_chain_ends_the_request(world: World) -> None:
@@ -474,7 +483,7 @@ def test_a_refund_that_was_tried_before_shows_no_silence(world: World) -> None:
     service = world.service_beside(_recording(world, waits))
     sent = world.broadcast()
 
-    assert service.await_broadcast(sent) == sent
+    assert service.await_broadcast(sent).refund == sent
     service.await_broadcast(world.accepted())
 
     assert waits == [WORKER_SECONDS]
@@ -483,7 +492,7 @@ def test_a_refund_that_was_tried_before_shows_no_silence(world: World) -> None:
 def test_an_unreachable_store_is_an_error(world: World) -> None:
     """It is unknown whether the refund was accepted; the same key finds out."""
     store = altered(world.store, accept=StoreUnavailableError("gone"))
-    service = world.service_with(store=store)
+    service = world.service_over(store)
 
     with pytest.raises(StoreUnavailableError):
         world.submit(service=service)
@@ -522,26 +531,29 @@ def test_waiting_ends_after_the_requested_time(
 
 
 def test_waiting_survives_an_unreachable_ledger(world: World) -> None:
-    """The last known state is kept, and reading is repeated."""
+    """Reading is repeated every 0.2 seconds; the last known state is returned."""
     refund = world.submit().refund
     gone: list[HotWalletError] = [StoreUnavailableError("gone")] * 2
+    waits: list[float] = []
 
-    def get(refund_id: str) -> Refund | None:
+    def find_advanced(*given: Any) -> Sequence[tuple[Refund, str | None]]:
         if gone:
             raise gone.pop()
-        return world.store.get(refund_id)
+        return world.store.find_advanced(*given)
 
-    def work(_: float) -> None:
+    def work(seconds: float) -> None:
+        waits.append(seconds)
         world.clock.advance(milliseconds=200)
         world.settle()
 
-    service = world.service_beside(work)
-    service._store = altered(service._store, get=get)
+    store = altered(watched(world.store, work), find_advanced=find_advanced)
+    service = world.service_over(store)
 
     assert service.wait(refund, 1).status is Status.CONFIRMED
-    assert gone == []
+    assert (gone, waits) == ([], [0.2, 0.2])
     gone += [StoreUnavailableError("gone")] * 9
-    assert service.wait(refund, 1) == refund
+    store = altered(store, get=StoreUnavailableError("gone"))
+    assert world.service_over(store).wait(refund, 1) == refund
 
 
 def test_a_refund_exists_for_its_client_only(world: World) -> None:

@@ -306,7 +306,7 @@ def test_signatures_name_the_tenant_and_the_subject(world: World) -> None:
     """The acceptance names the subject, the signature the worker, both the tenant."""
     actor = Actor.from_token("pod-2", "req-1", None)
     audit = AuditLog(SILENCE, journal=world.store)
-    service = world.service_with(audit)
+    service = world.service_over(world.store, audit)
     world.signer = signer_over(honest(KEY), audit)
     submission = service.submit(
         tenant="gateway", idempotency_key="k", request=REQUEST, actor=actor

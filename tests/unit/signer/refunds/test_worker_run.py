@@ -195,9 +195,8 @@ def test_a_worker_wakes_up_when_another_process_asks_to_cancel(
     running(worker, 3600)
     assert eventually(lambda: world.stored(queued).blocked_by == "limit-reached", 10)
     api = World(opened(tmp_path / "0.db"), clock=world.clock, signer=world.signer)
-    service = api.service
-    service._store = api.store  # With its own watch.
-    service._timer = time.monotonic
+    service = api.service_over(api.store)  # With its own watch.
+    service._waits._timer = time.monotonic
 
     asked = service.request_cancellation("gateway", queued.id, ACTOR)
     cancelled = service.wait(asked, 20)

@@ -1,0 +1,142 @@
+"""
+Requests that wait for their refunds: one of their threads watches for all of them.
+
+The first thread that waits becomes the watcher of its process.  After each change of
+the ledger it reads the awaited refunds in one query, and wakes the threads whose wait
+is over.  When its own wait is over, another waiting thread becomes the watcher.
+"""
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from signer.errors import StoreError
+from signer.model.refund import OPEN, UNSENT, Refund, Status
+from signer.ports import Store, Topic
+
+
+RETRY_SECONDS = 0.2
+"""How long the watcher waits before it repeats a read that failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """A wait is over when the refund has left ``statuses``, or perhaps is blocked."""
+
+    statuses: frozenset[Status]
+    or_blocked: bool = False
+
+    def is_met(self, refund: Refund) -> bool:
+        """Return whether the wait for *refund* is over."""
+        is_blocked = self.or_blocked and refund.blocked_by is not None
+        return is_blocked or refund.status not in self.statuses
+
+
+TRIED = Condition(UNSENT, or_blocked=True)
+"""A worker has tried to send the refund."""
+
+FINAL = Condition(OPEN)
+
+OUT_OF_QUEUE = Condition(frozenset({Status.QUEUED}))
+
+
+@dataclass(frozen=True, slots=True)
+class Awaited:
+    """A refund, and the stored response to its request, if there is one."""
+
+    refund: Refund
+    answer: str | None = None
+
+
+class _Wait:
+    """One waiting thread."""
+
+    def __init__(self, refund_id: str, condition: Condition) -> None:
+        self.refund_id = refund_id
+        self.condition = condition
+        self.found: Awaited | None = None
+        self.is_woken = threading.Event()
+
+    def finish(self, found: Awaited) -> None:
+        """Wake the thread if its wait is over with *found*."""
+        if self.condition.is_met(found.refund):
+            self.found = found
+            self.is_woken.set()
+
+
+class RefundWaits:
+    """The waiting requests of one process.  Threads share it."""
+
+    def __init__(self, store: Store, timer: Callable[[], float]) -> None:
+        self._store = store
+        self._timer = timer
+        self._lock = threading.Lock()
+        self._waits: list[_Wait] = []
+        self._watcher: _Wait | None = None
+
+    def wait(
+        self, refund: Refund, seconds: float, condition: Condition
+    ) -> Awaited | None:
+        """
+        Return *refund* as soon as it meets *condition*; None after *seconds*.
+
+        A store that does not answer is asked again.
+        """
+        deadline = self._timer() + seconds
+        wait = _Wait(refund.id, condition)
+        try:
+            if not self._enter(wait):
+                self._read([wait])  # It may have changed before the thread entered.
+                if wait.found is None:
+                    wait.is_woken.wait(deadline - self._timer())
+            if self._watcher is wait:
+                self._watch(wait, deadline)
+        finally:
+            self._leave(wait)
+        return wait.found
+
+    def _enter(self, wait: _Wait) -> bool:
+        """Return whether the thread of *wait* is the watcher."""
+        with self._lock:
+            self._waits.append(wait)
+            if self._watcher is None:
+                self._watcher = wait
+            return self._watcher is wait
+
+    def _leave(self, wait: _Wait) -> None:
+        """Make another thread the watcher if that of *wait* is."""
+        with self._lock:
+            self._waits.remove(wait)
+            if self._watcher is wait:
+                pending = (each for each in self._waits if each.found is None)
+                self._watcher = next(pending, None)
+                if self._watcher is not None:
+                    self._watcher.is_woken.set()
+
+    def _watch(self, wait: _Wait, deadline: float) -> None:
+        """Read the refunds of all threads after each change, until *wait* is over."""
+        with self._store.watch(Topic.MOVED) as watch:
+            is_read = self._read_all()
+            while wait.found is None and (left := deadline - self._timer()) > 0:
+                watch.wait(left if is_read else min(left, RETRY_SECONDS))
+                is_read = self._read_all()
+
+    def _read_all(self) -> bool:
+        with self._lock:
+            pending = [each for each in self._waits if each.found is None]
+        return not pending or self._read(pending)
+
+    def _read(self, waits: Sequence[_Wait]) -> bool:
+        """Wake the threads whose wait is over; return False if the store is gone."""
+        statuses = frozenset.intersection(*(each.condition.statuses for each in waits))
+        try:
+            found = self._store.find_advanced(
+                {each.refund_id for each in waits}, statuses
+            )
+        except StoreError:
+            return False
+        by_id = {refund.id: Awaited(refund, answer) for refund, answer in found}
+        for each in waits:
+            if each.refund_id in by_id:
+                each.finish(by_id[each.refund_id])
+        return True

@@ -1,0 +1,235 @@
+"""Waiting requests: one thread reads for all of them, and wakes those that are done."""
+
+import threading
+import time
+from collections.abc import Collection, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+
+import pytest
+
+from backends.sql import SQLStore
+from signer.errors import StoreUnavailableError
+from signer.model.refund import Refund, Status
+from signer.refunds.waiting import (
+    FINAL,
+    OUT_OF_QUEUE,
+    TRIED,
+    Awaited,
+    Condition,
+    RefundWaits,
+)
+from tests.fixtures.ledger import accepted, now
+from tests.support.ledgers import open_ledger
+from tests.support.refunds import altered, watched
+from tests.support.waiting import eventually
+
+
+class Process:
+    """An API process whose requests wait, beside a worker with its own connection."""
+
+    def __init__(self, url: str) -> None:
+        self.worker = open_ledger(url)
+        self.api = open_ledger(url)
+        self.reads: list[Collection[str]] = []
+        self.gone = threading.Event()
+        self.threads = ThreadPoolExecutor(20)
+        store = altered(self.api, find_advanced=self._find_advanced)
+        self.waits = RefundWaits(store, time.monotonic)
+
+    def _find_advanced(
+        self, ids: Collection[str], statuses: Collection[Status]
+    ) -> Sequence[tuple[Refund, str | None]]:
+        try:
+            if self.gone.is_set():
+                raise StoreUnavailableError("gone")
+            return self.api.find_advanced(ids, statuses)
+        finally:
+            self.reads.append(ids)
+
+    def waiting(
+        self, *refunds: Refund, condition: Condition = TRIED, seconds: float = 20
+    ) -> "list[Future[Awaited | None]]":
+        """Let a request wait for each of *refunds*; return when all do."""
+        futures = []
+        for refund in refunds:
+            entered, read = len(self.waits._waits) + 1, len(self.reads) + 1
+            futures.append(
+                self.threads.submit(self.waits.wait, refund, seconds, condition)
+            )
+            assert eventually(partial(self._have, entered, read))
+        return futures
+
+    def _have(self, waits: int, reads: int) -> bool:
+        return len(self.waits._waits) >= waits and len(self.reads) >= reads
+
+    def end(self, refund: Refund, answer: str | None = None) -> Refund:
+        """Refuse *refund* as a worker."""
+        after = refund.with_status(Status.REFUSED, now(), failure_code="x")
+        self.worker.save(refund, after, answer=answer)
+        return after
+
+
+@pytest.fixture
+def process(database_url: str) -> Iterator[Process]:
+    process = Process(database_url)
+    with process.threads:
+        yield process
+    process.api.close()
+    process.worker.close()
+
+
+def test_each_request_gets_its_refund_and_answer(process: Process) -> None:
+    """In any order, and while others go on waiting; also two for one refund."""
+    refunds = [accepted(process.worker) for _ in range(5)]
+    futures = process.waiting(*refunds, refunds[4])
+    for index in (3, 0, 4):
+        after = process.end(refunds[index], answer=f"answer {index}")
+        assert futures[index].result(10) == Awaited(after, f"answer {index}")
+    assert futures[5].result(10) == futures[4].result(10)
+    assert not any(futures[index].done() for index in (1, 2))
+    for index in (2, 1):
+        after = process.end(refunds[index])
+        assert futures[index].result(10) == Awaited(after, None)
+    assert process.waits._waits == []
+    assert process.waits._watcher is None
+
+
+def test_one_thread_reads_for_all(process: Process) -> None:
+    """After a change there is one query, however many requests wait."""
+    refunds = [accepted(process.worker) for _ in range(8)]
+    futures = process.waiting(*refunds)
+    # The commits before may still wake the watcher of PostgreSQL.
+    settled = eventually(lambda: _is_still(process.reads))
+    process.reads.clear()
+    after = process.end(refunds[7])
+
+    assert settled
+    assert futures[7].result(10) == Awaited(after, None)
+    assert process.reads == [{refund.id for refund in refunds}]
+    for refund in refunds[:7]:
+        process.end(refund)
+    assert all(future.result(10) for future in futures)
+
+
+def _is_still(reads: Sequence[object]) -> bool:
+    before = len(reads)
+    threading.Event().wait(0.1)
+    return len(reads) == before
+
+
+def test_a_change_before_the_wait_is_seen(process: Process) -> None:
+    """Also by a request that does not watch itself."""
+    one, other = accepted(process.worker), accepted(process.worker)
+    [watching] = process.waiting(one)
+    after = process.end(other, answer="body")
+
+    assert process.waits.wait(other, 20, TRIED) == Awaited(after, "body")
+    process.end(one)
+    assert watching.result(10) is not None
+
+
+def test_a_wait_ends_after_its_time(process: Process) -> None:
+    """The watcher's too; another request then watches."""
+    refunds = [accepted(process.worker) for _ in range(3)]
+    [first] = process.waiting(refunds[0], seconds=0.3)
+    [second, third] = [
+        process.waiting(refund, seconds=seconds)[0]
+        for refund, seconds in zip(refunds[1:], (0.3, 20), strict=True)
+    ]
+
+    assert (first.result(10), second.result(10)) == (None, None)
+    assert not third.done()
+    after = process.end(refunds[2])
+    assert third.result(10) == Awaited(after, None)
+
+
+def test_a_wait_for_no_time_does_not_wait(process: Process) -> None:
+    refund = accepted(process.worker)
+
+    assert process.waits.wait(refund, 0, TRIED) is None
+    assert process.waits.wait(process.end(refund), 0, TRIED) is not None
+
+
+@pytest.mark.parametrize(
+    ("condition", "over"),
+    [
+        (TRIED, {"broadcast", "mined", "confirmed", "blocked"}),
+        (FINAL, {"confirmed"}),
+        (OUT_OF_QUEUE, {"reserved", "signed", "broadcast", "mined", "confirmed"}),
+    ],
+)
+def test_the_conditions(process: Process, condition: Condition, over: set[str]) -> None:
+    """What ends the wait for a broadcast, for the end and for a cancellation."""
+    refund = accepted(process.worker)
+    statuses = {status: replace(refund, status=Status(status)) for status in _STATUSES}
+    states = {**statuses, "blocked": replace(refund, blocked_by="limit-reached")}
+
+    assert {name for name in states if condition.is_met(states[name])} == over
+
+
+_STATUSES = ("queued", "reserved", "signed", "broadcast", "mined", "confirmed")
+
+
+def test_requests_with_other_conditions_share_the_reads(process: Process) -> None:
+    blocked, other = accepted(process.worker), accepted(process.worker)
+    [final] = process.waiting(blocked, condition=FINAL)
+    [tried] = process.waiting(blocked)
+    [queued] = process.waiting(other, condition=OUT_OF_QUEUE)
+    held = replace(blocked, blocked_by="limit-reached", version=1, attempts=1)
+    process.worker.save(blocked, held)
+
+    assert tried.result(10) == Awaited(held, None)
+    assert not final.done()
+    after = process.end(other)
+    assert queued.result(10) == Awaited(after, None)
+    after = process.end(held)
+    assert final.result(10) == Awaited(after, None)
+
+
+def test_an_unavailable_store_is_asked_again(process: Process) -> None:
+    """A change that could not be read is not lost."""
+    refunds = [accepted(process.worker) for _ in range(2)]
+    futures = process.waiting(*refunds)
+    process.gone.set()
+    after = [process.end(refund) for refund in refunds]
+    failed = len(process.reads)
+    assert eventually(lambda: len(process.reads) > failed + 1)
+    assert not any(future.done() for future in futures)
+    process.gone.clear()
+
+    assert [future.result(10) for future in futures] == [
+        Awaited(each, None) for each in after
+    ]
+
+
+def test_an_interrupted_watcher_is_replaced(sqlite_store: SQLStore) -> None:
+    """No request is left waiting if the watching thread dies."""
+    refund, other = accepted(sqlite_store), accepted(sqlite_store)
+    interrupted = threading.Event()
+
+    def wait(seconds: float) -> None:
+        if not interrupted.is_set():
+            assert eventually(lambda: len(waits._waits) == 2)
+            interrupted.set()
+            raise KeyboardInterrupt
+        sqlite_store.save(
+            other, other.with_status(Status.REFUSED, now(), failure_code="x")
+        )
+
+    waits = RefundWaits(watched(sqlite_store, wait), time.monotonic)
+    with ThreadPoolExecutor(2) as threads:
+        dying = threads.submit(_expect_interruption, waits, refund)
+        assert eventually(lambda: len(waits._waits) == 1)
+        found = threads.submit(waits.wait, other, 20, TRIED).result(10)
+        dying.result(10)
+
+    assert found is not None
+    assert found.refund.status is Status.REFUSED
+    assert waits._waits == []
+
+
+def _expect_interruption(waits: RefundWaits, refund: Refund) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        waits.wait(refund, 20, TRIED)
