@@ -26,6 +26,8 @@ from api.cli.refund_submission import (
     printable,
     submit,
 )
+from signer.errors import InvalidInputError
+from signer.ports.refund_api import SendBatch
 
 
 SOME_REFUSED = 3
@@ -86,7 +88,7 @@ def submit_file(
     Example: hotwallet refund submit refunds.csv --token-file token --results done.csv
     """
     rows = read_rows(file)
-    send = open_refund_api(url)
+    send = _open_service(url)
     if dry_run:
         document = {"status": "would-submit", "refunds": len(rows)}
         print_result(document, _describe(rows), as_json=as_json)
@@ -134,6 +136,13 @@ def submit_file(
         sys.exit(1)
     if counts["refused"]:
         sys.exit(SOME_REFUSED)
+
+
+def _open_service(url: str) -> SendBatch:
+    try:
+        return open_refund_api(url)
+    except InvalidInputError as e:
+        raise click.BadParameter(str(e), param_hint="--url") from None
 
 
 def _token_reader(path: Path | None) -> Callable[[], str]:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import falcon
-import structlog
 from falcon import Request, Response
 
 from api.auth.authorization import AccessPolicy
@@ -34,8 +33,6 @@ _MAX_HEADER = 4096  # Characters of each part of a signature.
 
 _SIGNED = ("body", "content_digest", "signature_input", "signature")
 
-_log = structlog.get_logger(__name__)
-
 
 class RefundBatch(Resource):
     """
@@ -60,7 +57,7 @@ class RefundBatch(Resource):
         read = [
             self._read(each, req, is_first=i == 0) for i, each in enumerate(members)
         ]
-        outcomes = iter(
+        submitted = iter(
             self._refunds.submit_all(
                 tenant=tenant(req),
                 requests=[each for each in read if isinstance(each, NewRefund)],
@@ -68,13 +65,13 @@ class RefundBatch(Resource):
                 answer=refund_answer,
             )
         )
+        outcomes = [
+            next(submitted) if isinstance(each, NewRefund) else each for each in read
+        ]
+        _report([each for each in outcomes if isinstance(each, HotWalletError)])
         results = [
-            self._result(
-                member["idempotency_key"],
-                next(outcomes) if isinstance(each, NewRefund) else each,
-                request_id(req),
-            )
-            for member, each in zip(members, read, strict=True)
+            self._result(member["idempotency_key"], outcome, request_id(req))
+            for member, outcome in zip(members, outcomes, strict=True)
         ]
         resp.content_type = falcon.MEDIA_JSON
         resp.text = f'{{"results": [{", ".join(results)}]}}'
@@ -93,7 +90,6 @@ class RefundBatch(Resource):
         """Return what became of the member with *key*, as JSON."""
         if isinstance(outcome, HotWalletError):
             problem = problem_of(outcome)
-            report(problem, outcome)
             shown: dict[str, Any] = {"idempotency_key": key, "status": problem.status}
             if "Retry-After" in problem.headers:
                 shown["retry_after"] = int(problem.headers["Retry-After"])
@@ -107,6 +103,12 @@ class RefundBatch(Resource):
         head = json.dumps({"idempotency_key": key, "status": status})
         # The bytes of the first answer.
         return f'{head[:-1]}, "refund": {answer}}}'
+
+
+def _report(errors: Sequence[HotWalletError]) -> None:
+    """Log one error of each code whose answer does not have its details."""
+    for error in {error.code: error for error in errors}.values():
+        report(problem_of(error), error)
 
 
 def _read_members(payload: dict[str, Any]) -> Sequence[dict[str, Any]]:

@@ -3,12 +3,12 @@
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypeGuard
 
 from signer.audit.log import AuditAction, AuditLog
 from signer.config.networks import Network
 from signer.config.tenants import Tenant, TenantRegistry
-from signer.errors import HotWalletError, InProgressError, RequestError
+from signer.errors import HotWalletError, InProgressError, RequestError, StoreError
 from signer.model.acceptance import Acceptance
 from signer.model.audit_record import Actor, Operation
 from signer.model.refund import Refund, RefundRequest, new_refund_id
@@ -24,6 +24,10 @@ ANSWER_TIMEOUT = timedelta(seconds=10)
 """How old a request without a response must be before a repeated one gets the response.
 
 The first request has probably died by then; if not, it returns the same response."""
+
+
+TRANSACTION_SIZE = 100
+"""How many refunds one transaction stores: it keeps other writers waiting."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +110,8 @@ class RefundAcceptor:
 
         Raises:
             TenantBlockedError: An operator blocked the tenant; nothing was stored.
-            StoreUnavailableError: The database does not answer.
+            StoreError: The database accepted none of the refunds that the policy
+                admits, or does not answer.
         """
         require_unblocked(self._store, tenant)
         terms = _Terms(
@@ -120,9 +125,12 @@ class RefundAcceptor:
         )
         prepared = [self._prepare(each, terms) for each in requests]
         new = [each for each in prepared if isinstance(each, Acceptance)]
-        stored = zip(new, self._store_all(new), strict=True)
+        stored = self._store_all(new)
+        if new and _is_failed(stored):
+            raise stored[0]
+        results = zip(new, stored, strict=True)
         return [
-            self._finish(*next(stored)) if isinstance(each, Acceptance) else each
+            self._finish(*next(results)) if isinstance(each, Acceptance) else each
             for each in prepared
         ]
 
@@ -133,11 +141,21 @@ class RefundAcceptor:
             return e
 
     def _store_all(self, new: Sequence[Acceptance]) -> Sequence[Stored]:
-        """Store each of *new*, as ``Store.accept_all`` does."""
-        if len(new) != 1:
-            return self._store.accept_all(new) if new else ()
+        """Store each of *new*, as ``Store.accept_all`` does; a failure ends it."""
+        if len(new) == 1:
+            return self._store_one(*new)
+        stored: list[Stored] = []
+        for start in range(0, len(new), TRANSACTION_SIZE):
+            part = self._store.accept_all(new[start : start + TRANSACTION_SIZE])
+            stored += part
+            if _is_failed(part):
+                # The next part would wait for the database again.
+                stored += [part[0]] * (len(new) - len(stored))
+                break
+        return stored
+
+    def _store_one(self, one: Acceptance) -> Sequence[Stored]:
         # On PostgreSQL one statement is cheaper than a transaction.
-        (one,) = new
         try:
             stored = self._store.accept(
                 one.refund,
@@ -207,6 +225,11 @@ class RefundAcceptor:
                 "the first request with this key has no response yet: try again"
             )
         return Submission(refund, created=False, answer=answer)
+
+
+def _is_failed(stored: Sequence[Stored]) -> TypeGuard[Sequence[StoreError]]:
+    """Return whether the database failed for all refunds of a transaction."""
+    return all(isinstance(each, StoreError) for each in stored)
 
 
 def audit_facts(refund: Refund) -> dict[str, Any]:

@@ -136,7 +136,7 @@ class RefundService:
 
         Raises:
             TenantBlockedError: An operator blocked the tenant; nothing was stored.
-            StoreUnavailableError: It is unknown whether any refund was accepted.
+            StoreError: As ``submit``, for all of the requests that are allowed.
         """
         return self._acceptor.accept_all(tenant, requests, actor, answer)
 

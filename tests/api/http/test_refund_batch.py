@@ -2,6 +2,9 @@
 
 import io
 import json
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 from typing import Any
 
 import pytest
@@ -13,12 +16,16 @@ from api.http.body import MAX_BATCH
 from api.http.refund_batch import MAX_MEMBERS
 from backends.sql import SQLStore
 from signer.config.tenants import Tenant, TenantRegistry
+from signer.errors import StoreUnavailableError
+from signer.model.acceptance import Acceptance
 from signer.model.audit_record import Actor
 from signer.model.tenant_block import TenantBlock
+from signer.refunds.acceptance import TRANSACTION_SIZE
 from signer.refunds.request_body import read_refund
 from tests.api.service import BODY, RECIPIENT, build_container
 from tests.api.support import NOW, SettableClock, bearer, get, lines, post
 from tests.support.ledgers import seal
+from tests.support.refunds import altered
 from tests.support.signed_requests import RequestKey, signing_tenants
 
 
@@ -46,6 +53,11 @@ def member(number: int = 1, **changes: Any) -> dict[str, Any]:
         **changes,
     }
     return {name: value for name, value in whole.items() if value is not ...}
+
+
+def without_key(given: dict[str, Any]) -> dict[str, Any]:
+    """Return the body of the single request for a member."""
+    return {name: each for name, each in given.items() if name != "idempotency_key"}
 
 
 def submit(client: TestClient, *members: Any, **headers: str) -> Result:
@@ -120,7 +132,7 @@ def test_one_bad_member_does_not_affect_the_others(client: TestClient) -> None:
     single = [
         post(
             client,
-            {name: value for name, value in each.items() if name != "idempotency_key"},
+            without_key(each),
             Idempotency_Key=each["idempotency_key"],
             X_Request_Id="mine",
         )
@@ -176,12 +188,10 @@ def test_a_repeated_batch_gets_the_first_answers(
 
 def test_a_batch_and_the_single_route_share_keys(paying: TestClient) -> None:
     """Either repeats the answer of the other, and nothing is accepted twice."""
-    body = {name: v for name, v in member(1).items() if name != "idempotency_key"}
-    single = post(paying, body, Idempotency_Key="key-1")
+    single = post(paying, without_key(member(1)), Idempotency_Key="key-1")
     answer = submit(paying, member(1), member(2))
     one, two = answer.json["results"]
-    body = {name: v for name, v in member(2).items() if name != "idempotency_key"}
-    again = post(paying, body, Idempotency_Key="key-2")
+    again = post(paying, without_key(member(2)), Idempotency_Key="key-2")
 
     assert single.json["status"] == "broadcast"
     assert (one["status"], two["status"], again.status_code) == (200, 201, 200)
@@ -195,11 +205,10 @@ def test_a_request_in_progress_is_a_result(
     container: Container, client: TestClient
 ) -> None:
     """The first request has no answer yet: repeat this member a little later."""
-    body = {name: v for name, v in member(1).items() if name != "idempotency_key"}
     container.refunds.submit(
         tenant="gateway-1",
         idempotency_key="key-1",
-        request=read_refund(body),
+        request=read_refund(without_key(member(1))),
         actor=Actor.from_token("gateway-1", "req-1", None),
     )
     answer = submit(client, member(1), member(2))
@@ -360,6 +369,119 @@ def test_open_refunds_are_limited_across_members(limited: TestClient) -> None:
     assert codes(answers[0])[2] == "too-many-open-refunds"
     assert answers[0].json["results"][2]["retry_after"] > 0
     assert len(stored(limited, sub="small")) == 2
+
+
+def test_equal_batches_at_the_same_time(client: TestClient) -> None:
+    """Each refund is accepted once, and both get the same answer to it."""
+    members = [member(n) for n in range(40)]
+    barrier = Barrier(2)
+
+    def send_at_once(given: list[Any]) -> Result:
+        barrier.wait()
+        return submit(client, *given)
+
+    with ThreadPoolExecutor(2) as pool:
+        answers = list(pool.map(send_at_once, [members, members[::-1]]))
+    results = [
+        {each["idempotency_key"]: each for each in answer.json["results"]}
+        for answer in answers
+    ]
+
+    for number in range(40):
+        one, other = (of_one[f"key-{number}"] for of_one in results)
+        assert {one["status"], other["status"]} == {200, 201}
+        assert one["refund"] == other["refund"]
+    assert len(stored(client)) == 40
+
+
+def test_a_batch_and_single_requests_at_the_same_time(client: TestClient) -> None:
+    members = [member(n) for n in range(20)]
+    barrier = Barrier(2)
+
+    def send_one_by_one() -> list[Result]:
+        barrier.wait()
+        return [
+            post(
+                client,
+                without_key(each),
+                Idempotency_Key=each["idempotency_key"],
+                Prefer="respond-async",
+            )
+            for each in reversed(members)
+        ]
+
+    def send_together() -> Result:
+        barrier.wait()
+        return submit(client, *members)
+
+    with ThreadPoolExecutor(2) as pool:
+        singles, together = pool.submit(send_one_by_one), pool.submit(send_together)
+    found = {
+        each["idempotency_key"]: each for each in together.result().json["results"]
+    }
+    for each, single in zip(reversed(members), singles.result(), strict=True):
+        of_batch = found[each["idempotency_key"]]
+        assert {of_batch["status"], single.status_code} == {200, 201}
+        assert of_batch["refund"] == single.json
+    assert len(stored(client)) == 20
+
+
+def test_a_store_that_fails_accepts_nothing(
+    sqlite_store: SQLStore, clock: SettableClock, log: io.StringIO
+) -> None:
+    """One answer and one event; the same batch is accepted later."""
+    error = StoreUnavailableError("gone")
+    broken = altered(sqlite_store, accept_all=lambda new: [error] * len(new))
+    failing = TestClient(create_app(build_container(broken, clock)))
+    working = TestClient(create_app(build_container(sqlite_store, clock)))
+    members = [member(n) for n in range(3)]
+    failed = submit(failing, *members, member(4, amount="-1"))
+
+    assert (failed.status_code, failed.json["code"]) == (503, "store-unavailable")
+    assert failed.headers["retry-after"] == "5"
+    assert [each["event"] for each in lines(log)].count("request-failed") == 1
+    assert stored(working) == []
+    assert statuses(submit(working, *members)) == [201] * 3
+
+
+def test_a_store_that_fails_later_keeps_what_it_accepted(
+    sqlite_store: SQLStore, clock: SettableClock, log: io.StringIO
+) -> None:
+    """Long batches have several transactions; no other follows one that failed."""
+    sizes: list[int] = []
+
+    def accept_all(new: Sequence[Acceptance]) -> Sequence[Any]:
+        sizes.append(len(new))
+        if len(sizes) == 2:
+            return [StoreUnavailableError("gone")] * len(new)
+        return sqlite_store.accept_all(new)
+
+    broken = altered(sqlite_store, accept_all=accept_all)
+    failing = TestClient(create_app(build_container(broken, clock)))
+    working = TestClient(create_app(build_container(sqlite_store, clock)))
+    members = [member(n) for n in range(3 * TRANSACTION_SIZE)]
+    first, again = submit(failing, *members), submit(working, *members)
+
+    assert sizes == [TRANSACTION_SIZE] * 2
+    assert statuses(first) == [201] * TRANSACTION_SIZE + [503] * 2 * TRANSACTION_SIZE
+    assert {
+        each["retry_after"] for each in first.json["results"][TRANSACTION_SIZE:]
+    } == {5}
+    assert statuses(again) == [200] * TRANSACTION_SIZE + [201] * 2 * TRANSACTION_SIZE
+    assert [each["event"] for each in lines(log)].count("request-failed") == 1
+
+
+def test_an_accepted_member_stays_accepted_when_the_rules_change(
+    client: TestClient, container: Container
+) -> None:
+    first = submit(client, member(1), member(2))
+    del container.refunds
+    container.networks = {}
+    changed = TestClient(create_app(container))
+    answer = submit(changed, member(2), member(3))
+
+    assert statuses(answer) == [200, 422]
+    assert answer.json["results"][0]["refund"] == first.json["results"][1]["refund"]
 
 
 def test_there_is_nothing_to_get(client: TestClient) -> None:
