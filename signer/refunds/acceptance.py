@@ -128,6 +128,7 @@ class RefundAcceptor:
         stored = self._store_all(new)
         if new and _is_failed(stored):
             raise stored[0]
+        self._log_created(new, stored)
         results = zip(new, stored, strict=True)
         return [
             self._finish(*next(results)) if isinstance(each, Acceptance) else each
@@ -177,9 +178,17 @@ class RefundAcceptor:
                 return self._replay(refund)
         except HotWalletError as e:
             return e
-        if new.record is not None:
-            self._audit.log(new.record)
         return Submission(refund, created=True, answer=new.answer or None)
+
+    def _log_created(self, new: Sequence[Acceptance], stored: Sequence[Stored]) -> None:
+        """Log the records that were committed with a new refund."""
+        records = [
+            each.record
+            for each, result in zip(new, stored, strict=True)
+            if isinstance(result, tuple) and result[1]
+        ]
+        for record in filter(None, records):
+            self._audit.log(record)
 
     def _admit(self, new: NewRefund, terms: _Terms) -> Acceptance | Submission:
         key, request = new.idempotency_key, new.request
