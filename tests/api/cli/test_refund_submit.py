@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,10 +15,11 @@ from api.auth.dev_tokens import mint
 from signer.config.settings import Settings
 from tests.api.commands import Finished, Run
 from tests.api.live_server import Server, service_environ
-from tests.api.service import RECIPIENT
+from tests.api.service import BODY, RECIPIENT
 from tests.api.wsgi import WITHOUT_WORKER
 
 
+GUIDE = Path(__file__).resolve().parents[3] / "docs" / "how-to" / "bulk-refunds.md"
 HEADER = "payment_session_id,network,token,recipient,amount,reference"
 
 
@@ -83,7 +85,7 @@ Write = Callable[..., Path]
 
 
 def test_submits_each_refund_once(submit: Submit, write: Write) -> None:
-    """More than one batch; to run it again accepts nothing twice."""
+    """More than one batch; to run it again accepts nothing twice (R32)."""
     file = write(*["1"] * 501)
     first, again = submit(file, "--json"), submit(file, "--json")
     file = write(*["1"] * 502)
@@ -107,6 +109,26 @@ def test_submits_each_refund_once(submit: Submit, write: Write) -> None:
     assert ids[0] == ids[1]
     assert ids[0].items() < ids[2].items()
     assert len(set(ids[2].values())) == 502
+
+
+def test_the_client_of_the_guide(server: Server, token: Path) -> None:
+    """The Python code of the guide, as it is printed there."""
+    (code,) = re.findall(r"```python\n(.*?)```", GUIDE.read_text("utf-8"), re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(compile(code, str(GUIDE), "exec"), names)
+    refunds = [
+        BODY | {"idempotency_key": f"k{n}", "payment_session_id": f"ps_{n}"}
+        for n in range(501)
+    ]
+    bad = BODY | {"idempotency_key": "bad", "amount": "-1"}
+    found = names["submit"](
+        f"http://127.0.0.1:{server.port}",
+        lambda: token.read_text().strip(),
+        [bad, *refunds],
+    )
+
+    assert {found.pop("bad")["status"]} == {400}
+    assert [found[f"k{n}"]["status"] for n in range(501)] == [201] * 501
 
 
 def test_some_refunds_are_refused(submit: Submit, write: Write, tmp_path: Path) -> None:

@@ -1,9 +1,11 @@
-"""Many refunds in one request: each is accepted or refused by itself."""
+"""Many refunds in one request: each is accepted or refused by itself (R31)."""
 
 import io
 import json
+import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from threading import Barrier
 from typing import Any
 
@@ -28,6 +30,8 @@ from tests.support.ledgers import seal
 from tests.support.refunds import altered
 from tests.support.signed_requests import RequestKey, signing_tenants
 
+
+DOCS = Path(__file__).resolve().parents[3] / "docs"
 
 TENANTS = TenantRegistry(
     {
@@ -158,7 +162,7 @@ def test_one_bad_member_does_not_affect_the_others(client: TestClient) -> None:
 def test_a_repeated_batch_gets_the_first_answers(
     client: TestClient, clock: SettableClock
 ) -> None:
-    """R3: in whichever order and grouping, and byte for byte."""
+    """In any order and grouping, and byte for byte (R3, R31)."""
     first = submit(client, *(member(n) for n in range(6)))
     documents = {
         each["idempotency_key"]: each["refund"] for each in first.json["results"]
@@ -555,6 +559,30 @@ def test_a_signed_member_is_stored_as_the_tenant_signed_it(
     assert kept.signature_input == given["signature_input"]
     assert (kept.content_digest, kept.at) == (given["content_digest"], NOW)
     assert kept.signature == given["signature"]
+
+
+def test_the_example_of_the_guide_makes_a_member(signing: TestClient) -> None:
+    """The Python code of the guide, as it is printed there."""
+    guide = DOCS / "how-to" / "sign-requests.md"
+    names: dict[str, Any] = {}
+    for code in re.findall(r"```python\n(.*?)```", guide.read_text("utf-8"), re.DOTALL):
+        exec(compile(code, str(guide), "exec"), names)
+    request = names["signed_request"]("https://x", "token", "key-1", BODY, KEY.pem)
+    given = names["batch_member"](request)
+
+    # The guide signs at the present time, and the service's clock stands still.
+    headers = KEY.headers(given["body"].encode(), "key-1", NOW)
+    answer = submit(
+        signing,
+        given
+        | {
+            "signature_input": headers["Signature-Input"],
+            "signature": headers["Signature"],
+        },
+    )
+
+    assert given.keys() == signed_member().keys()
+    assert statuses(answer) == [201]
 
 
 def test_signed_members_and_single_requests_share_keys(signing: TestClient) -> None:
