@@ -3,6 +3,7 @@ Verifies JWT access tokens (RFC 9068), following the best practices of RFC 8725.
 
 PyJWT checks the signature.  Everything else is checked here, because PyJWT accepts
 tokens without ``exp``, reads the system clock, and keeps the last of two equal claims.
+A token that was verified is remembered, since callers use one for many requests.
 The caller learns only that the token was refused.  The reason code, the message of the
 ``AuthenticationError``, is logged.
 """
@@ -16,6 +17,7 @@ import jwt
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from api.auth.verification_keys import KEY_ID, KeySource, VerificationKey
+from api.auth.verified_tokens import VerifiedToken, VerifiedTokens
 from api.request_context import Principal
 from signer import strict_json
 from signer.errors import AuthenticationError, InvalidInputError
@@ -74,6 +76,7 @@ class JWTVerifier:
         self._issuer = issuer
         self._audience = audience
         self._clock = clock
+        self._verified = VerifiedTokens()
         self._jws = jwt.PyJWS(options={"enforce_minimum_key_length": True})
 
     def authenticate(self, authorization: str | None) -> Principal:
@@ -85,17 +88,38 @@ class JWTVerifier:
                 reason code for the log.
         """
         token = _bearer(authorization)
-        header, payload, _ = token.split(".")
-        self._check_signature(token, self._key(_object(header)))
+        known = self._verified.find(token)
+        # A token ends with its key, also while it is remembered.
+        if known is not None and self._keys.find(known.kid) != known.key:
+            self._verified.forget(token)
+            known = None
+        if known is None:
+            known = self._verify(token)
+            self._verified.remember(token, known)
+        else:
+            self._check_times(known.valid_from, known.expires_at)
+        return known.principal
+
+    def _verify(self, token: str) -> VerifiedToken:
+        head, payload, _ = token.split(".")
+        header = _object(head)
+        key = self._key(header)
+        self._check_signature(token, key)
         claims = _claims(_object(payload))
         self._check_parties(claims)
-        self._check_times(claims)
-        roles = frozenset(claims.roles)
-        expires_at = datetime.fromtimestamp(claims.exp, UTC)
-        scopes = None if claims.scope is None else frozenset(claims.scope.split(" "))
-        return Principal(
-            claims.sub, roles, claims.jti, expires_at, scopes, claims.client_id
+        if not 0 < claims.exp - claims.iat <= MAX_LIFETIME:
+            raise AuthenticationError("token-lifetime")
+        valid_from = max(claims.nbf, claims.iat)
+        self._check_times(valid_from, claims.exp)
+        principal = Principal(
+            claims.sub,
+            frozenset(claims.roles),
+            claims.jti,
+            datetime.fromtimestamp(claims.exp, UTC),
+            None if claims.scope is None else frozenset(claims.scope.split(" ")),
+            claims.client_id,
         )
+        return VerifiedToken(principal, header.get("kid"), key, valid_from, claims.exp)
 
     def _key(self, header: dict[str, Any]) -> VerificationKey:
         if not header.keys() <= _HEADER:
@@ -125,13 +149,11 @@ class JWTVerifier:
         if claims.aud not in (self._audience, [self._audience]):
             raise AuthenticationError("token-audience")
 
-    def _check_times(self, claims: _Claims) -> None:
+    def _check_times(self, valid_from: int, expires_at: int) -> None:
         now = self._clock().timestamp()
-        if not 0 < claims.exp - claims.iat <= MAX_LIFETIME:
-            raise AuthenticationError("token-lifetime")
-        if claims.exp <= now - LEEWAY:
+        if expires_at <= now - LEEWAY:
             raise AuthenticationError(TOKEN_EXPIRED)
-        if max(claims.nbf, claims.iat) > now + LEEWAY:
+        if valid_from > now + LEEWAY:
             raise AuthenticationError("token-not-yet-valid")
 
 

@@ -8,7 +8,13 @@ from typing import Any, TypeGuard
 from signer.audit.log import AuditAction, AuditLog
 from signer.config.networks import Network
 from signer.config.tenants import Tenant, TenantRegistry
-from signer.errors import HotWalletError, InProgressError, RequestError, StoreError
+from signer.errors import (
+    HotWalletError,
+    InProgressError,
+    RequestError,
+    StoreError,
+    TenantBlockedError,
+)
 from signer.model.acceptance import Acceptance
 from signer.model.audit_record import Actor, Operation
 from signer.model.refund import Refund, RefundRequest, new_refund_id
@@ -113,7 +119,6 @@ class RefundAcceptor:
             StoreError: The database accepted none of the refunds that the policy
                 admits, or does not answer.
         """
-        require_unblocked(self._store, tenant)
         terms = _Terms(
             tenant=tenant,
             owners=self._tenants.owners(tenant),
@@ -138,6 +143,8 @@ class RefundAcceptor:
     def _prepare(self, new: NewRefund, terms: _Terms) -> Acceptance | Outcome:
         try:
             return self._admit(new, terms)
+        except TenantBlockedError:
+            raise  # It is so for all requests.
         except HotWalletError as e:
             return e
 
@@ -205,6 +212,7 @@ class RefundAcceptor:
                 limits=terms.limits,
             )
         except RequestError:
+            require_unblocked(self._store, terms.tenant)
             # An accepted refund stays accepted when the rules change.
             for owner in terms.owners:
                 earlier = self._store.find(owner, key)
@@ -213,6 +221,7 @@ class RefundAcceptor:
             raise
         # With one owner, acceptance finds an earlier refund by itself.
         if len(terms.owners) > 1:
+            require_unblocked(self._store, terms.tenant)
             earlier = self._store.find_earlier(refund, terms.owners)
             if earlier is not None:
                 return self._replay(earlier)
@@ -236,9 +245,11 @@ class RefundAcceptor:
         return Submission(refund, created=False, answer=answer)
 
 
-def _is_failed(stored: Sequence[Stored]) -> TypeGuard[Sequence[StoreError]]:
-    """Return whether the database failed for all refunds of a transaction."""
-    return all(isinstance(each, StoreError) for each in stored)
+def _is_failed(
+    stored: Sequence[Stored],
+) -> TypeGuard[Sequence[StoreError | TenantBlockedError]]:
+    """Return whether the database or a block kept all refunds from being stored."""
+    return all(isinstance(each, StoreError | TenantBlockedError) for each in stored)
 
 
 def audit_facts(refund: Refund) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from signer.errors import AuthenticationError, ConfigurationError
 from signer.ports import KeySetError
 from tests.api.issuer import Answer, Issuer, document, jwk, slow
 from tests.api.support import (
+    AUDIENCE,
     ED25519_KEY,
     ES256_KEY,
     ISSUER,
@@ -205,6 +206,47 @@ def test_a_removed_key_is_refused_after_the_next_refresh(
     # If the refresh ended during a lookup, the next lookup fetches again.
     assert keys.find("a") is None
     assert issuer.requests == 3
+
+
+def test_a_removed_key_ends_tokens_that_were_verified(
+    issuer: Issuer, timer: Timer, keys: RemoteKeys
+) -> None:
+    """A remembered token ends with its key; one of a key that stays does not."""
+    issuer.publish(A, B)
+    timer.now += 300
+    verifier = JWTVerifier(
+        keys, issuer=ISSUER, audience=AUDIENCE, clock=SettableClock()
+    )
+    removed = f"Bearer {signed(header(kid='a'), claims())}"
+    kept = f"Bearer {signed(_HEAD_B, claims(), ED25519_KEY, 'EdDSA')}"
+    assert eventually(lambda: keys.find("b") is not None)
+    callers = [verifier.authenticate(each) for each in (kept, removed)]
+    assert callers == [verifier.authenticate(each) for each in (kept, removed)]
+    issuer.publish(B)
+    timer.now += 300
+    assert eventually(lambda: keys.find("a") is None)
+
+    with pytest.raises(AuthenticationError, match="token-key-unknown"):
+        verifier.authenticate(removed)
+    assert verifier.authenticate(kept) == callers[0]
+
+
+def test_stale_keys_end_tokens_that_were_verified(
+    issuer: Issuer, timer: Timer, keys: RemoteKeys
+) -> None:
+    verifier = JWTVerifier(
+        keys, issuer=ISSUER, audience=AUDIENCE, clock=SettableClock()
+    )
+    good = f"Bearer {signed(header(kid='a'), claims())}"
+    verifier.authenticate(good)
+    issuer.fail()
+    timer.now += 3661
+
+    with pytest.raises(AuthenticationError, match="token-keys-stale"):
+        verifier.authenticate(good)
+
+
+_HEAD_B = header(kid="b", alg="EdDSA")
 
 
 def test_refreshes_first_after_an_idle_period(
