@@ -28,6 +28,7 @@ from signer.errors import ConfigurationError, InvalidInputError, Refusal, StoreE
 from signer.keys.signer import Signer
 from signer.keys.startup_key import StartupKey
 from signer.ports import FetchKeySet, KeyDirectory, Ledger, Notifier
+from signer.ports.refund_api import SendBatch
 from signer.startup import guard
 
 
@@ -278,6 +279,18 @@ def open_token_keys(settings: Settings) -> KeySource:
         )
 
     return open_keys(settings, connect)
+
+
+def open_refund_api(url: str) -> SendBatch:
+    """
+    Return a client of the service at *url*; no request is sent yet.
+
+    Raises:
+        InvalidInputError: *url* is not secure.
+    """
+    from backends.refund_api import RefundAPI  # noqa: PLC0415
+
+    return RefundAPI(url)
 
 
 def open_notifier(settings: Settings) -> Notifier | None:

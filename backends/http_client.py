@@ -13,6 +13,7 @@ import ssl
 import time
 from base64 import b64encode
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple, Self
 from urllib.parse import SplitResult, unquote, urlsplit
 
@@ -43,10 +44,11 @@ class ExchangeError(Exception):
 
 
 class Response(NamedTuple):
-    """An HTTP status and the body, empty if it was not read."""
+    """An HTTP status, the body, empty if it was not read, and ``Retry-After``."""
 
     status: int
     body: bytes
+    retry_after: str | None = None
 
 
 class HTTPClient:
@@ -113,12 +115,17 @@ class HTTPClient:
         self._manager.clear()
 
     def exchange(
-        self, method: str, body: bytes | None = None, *, timeout: float | None = None
+        self,
+        method: str,
+        body: bytes | None = None,
+        *,
+        timeout: float | None = None,
+        headers: Mapping[str, str] = MappingProxyType({}),
     ) -> Response:
         """
         Send a request and return the response, also for an error status.
 
-        *timeout* replaces the client's timeout.
+        *timeout* replaces the client's timeout; *headers* are added to its headers.
 
         Raises:
             ExchangeError: There is no response, or it is too slow or too large.
@@ -129,14 +136,15 @@ class HTTPClient:
                 method,
                 self._url.get_secret_value(),
                 body=body,
-                headers=self._headers,
+                headers={**self._headers, **headers},
                 timeout=urllib3.Timeout(connect=total / 2, total=total),
                 retries=False,
                 redirect=False,
                 preload_content=False,
             )
             try:
-                return Response(response.status, self._read_body(response))
+                delay = response.headers.get("Retry-After")
+                return Response(response.status, self._read_body(response), delay)
             finally:
                 response.close()
         except urllib3.exceptions.NewConnectionError:  # A subclass of TimeoutError.

@@ -1,19 +1,15 @@
 """Fetches the JWK Set (RFC 7517) that the token issuer publishes at one URL."""
 
-import re
 import ssl
 from http import HTTPStatus
-from ipaddress import ip_address
-from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
 from backends.http_client import ExchangeError, HTTPClient
+from backends.secure_url import is_secure
 from signer.errors import ConfigurationError, Refusal
 from signer.ports import KeySetError
 
-
-_VISIBLE_ASCII = re.compile(r"[!-~]+")
 
 # The next request comes minutes later, so that keeping the connection is no use.
 _HEADERS = {"Accept": "application/json", "Connection": "close"}
@@ -49,7 +45,14 @@ class JWKSClient:
         Raises:
             ConfigurationError: ``jwt-url-insecure``; the message omits the URL.
         """
-        _require_secure(url, allow_http=allow_http)
+        if not is_secure(url, allow_http=allow_http):
+            raise ConfigurationError(
+                Refusal(
+                    "jwt-url-insecure",
+                    "JWT_JWKS_URL must be an https URL with a host and without a user"
+                    " name",
+                )
+            )
         self._client = HTTPClient(
             SecretStr(url),
             timeout=timeout,
@@ -69,38 +72,9 @@ class JWKSClient:
             KeySetError: ``unreachable``, ``too-slow``, ``too-large`` or ``status-<n>``.
         """
         try:
-            status, body = self._client.exchange("GET")
+            response = self._client.exchange("GET")
         except ExchangeError as e:
             raise KeySetError(e.reason) from None
-        if status != HTTPStatus.OK:
-            raise KeySetError(f"status-{status}")
-        return body
-
-
-def _require_secure(url: str, *, allow_http: bool) -> None:
-    try:
-        parts = urlsplit(url)
-        is_http = parts.scheme == "http" and allow_http and _is_loopback(parts.hostname)
-        if (
-            (parts.scheme == "https" or is_http)
-            and parts.hostname
-            and _VISIBLE_ASCII.fullmatch(url)
-            and parts.port != 0
-            and not (parts.username or parts.password)
-        ):
-            return
-    except ValueError:
-        pass
-    raise ConfigurationError(
-        Refusal(
-            "jwt-url-insecure",
-            "JWT_JWKS_URL must be an https URL with a host and without a user name",
-        )
-    )
-
-
-def _is_loopback(host: str | None) -> bool:
-    try:
-        return host == "localhost" or ip_address(host or "").is_loopback
-    except ValueError:
-        return False
+        if response.status != HTTPStatus.OK:
+            raise KeySetError(f"status-{response.status}")
+        return response.body

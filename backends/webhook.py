@@ -149,7 +149,7 @@ class Webhook:
             with HTTPClient(
                 self._url, timeout=self._timeout, headers=_HEADERS
             ) as client:
-                status, _ = client.exchange("POST", body)
+                status = client.exchange("POST", body).status
         except ExchangeError as e:
             return e.reason, True
         except Exception as e:  # noqa: BLE001  The thread must survive every bug.

@@ -36,6 +36,18 @@ def loads(body: bytes) -> dict[str, Any]:
         InvalidInputError: *body* is not such a document; ``field`` is the path of the
             invalid field, if there is one.
     """
+    value = parse(body)
+    check(value)
+    return value
+
+
+def parse(body: bytes) -> dict[str, Any]:
+    """
+    Parse *body* as ``loads`` does, without ``check`` of the values.
+
+    Raises:
+        InvalidInputError: *body* is not a JSON object, or a key appears twice.
+    """
     try:
         text = body.decode("utf-8")
     except UnicodeDecodeError:
@@ -51,8 +63,30 @@ def loads(body: bytes) -> dict[str, Any]:
         raise InvalidInputError("not a JSON document (RFC 8259)") from None
     if not isinstance(value, dict):
         raise InvalidInputError("the top level must be an object")
-    _check_value(value, None)
     return value
+
+
+def check(value: object, field: str | None = None) -> None:
+    """
+    Require that *value*, a part of what ``parse`` returned, is I-JSON.
+
+    Raises:
+        InvalidInputError: A number is not an integer, or a text has control characters;
+            ``field``, the name of *value*, then has the path of the part.
+    """
+    if value is _NOT_AN_INTEGER:
+        problem = "numbers must be integers; amounts are decimal strings"
+        raise InvalidInputError(problem, field=field)
+    if isinstance(value, str) and _FORBIDDEN.search(value):
+        problem = "holds control characters or half a surrogate pair"
+        raise InvalidInputError(problem, field=field)
+    if isinstance(value, list):
+        for item in value:
+            check(item, field)
+    if isinstance(value, dict):
+        for key, item in value.items():
+            check(key, field)
+            check(item, plain_name(f"{field}.{key}" if field else key))
 
 
 def plain_name(name: str) -> str | None:
@@ -66,22 +100,6 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         return members
     ((repeated, _),) = Counter(name for name, _ in pairs).most_common(1)
     raise InvalidInputError("a key appears twice", field=plain_name(repeated))
-
-
-def _check_value(value: object, field: str | None) -> None:
-    if value is _NOT_AN_INTEGER:
-        problem = "numbers must be integers; amounts are decimal strings"
-        raise InvalidInputError(problem, field=field)
-    if isinstance(value, str) and _FORBIDDEN.search(value):
-        problem = "holds control characters or half a surrogate pair"
-        raise InvalidInputError(problem, field=field)
-    if isinstance(value, list):
-        for item in value:
-            _check_value(item, field)
-    if isinstance(value, dict):
-        for key, item in value.items():
-            _check_value(key, field)
-            _check_value(item, plain_name(f"{field}.{key}" if field else key))
 
 
 # Fractions, exponents, NaN and Infinity become a marker, not an error: the parser does

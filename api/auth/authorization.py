@@ -111,7 +111,7 @@ class AccessPolicy:
             StoreUnavailableError: The database does not answer an administrator.
         """
         if not request.permission.administrative:
-            self._count(caller, tenant)
+            self.count(caller, tenant)
             return
         # Reads have a limit of their own.  A used token can still read, so a stolen one
         # must not exhaust the limit for changes.
@@ -130,7 +130,13 @@ class AccessPolicy:
         if status is not RateLimitStatus.WITHIN:
             raise limit.exceeded()
 
-    def _count(self, caller: Principal, tenant: str | None) -> None:
+    def count(self, caller: Principal, tenant: str | None) -> None:
+        """
+        Count a request of *caller* of *tenant*, which is not administrative.
+
+        Raises:
+            RateLimitedError: This subject or tenant has made too many requests.
+        """
         # No name of a tenant has a space, so the names cannot collide.
         name, limit = f"subject {caller.sub}", self._limits.client
         if tenant is not None:

@@ -31,7 +31,7 @@ _COMMANDS = {
     "guard": ("api.cli.guard:guard", "Check whether the service would start."),
     "keys": ("api.cli.keys:keys", "List, rotate and revoke signing keys."),
     "nonce": ("api.cli.nonces:nonce", "Inspect and repair wallets' nonces."),
-    "refund": ("api.cli.refunds:refund", "Explain a refund."),
+    "refund": ("api.cli.refunds:refund", "Explain a refund, and submit many."),
     "resume": ("api.cli.stops:resume", "Sign again after a stop."),
     "softhsm": (
         "softhsm.cli:softhsm",

@@ -13,6 +13,29 @@ _NOT_A_TERMINAL = (
 )
 
 
+yes_option = click.option(
+    "--yes", "-y", is_flag=True, help="Do not ask for confirmation."
+)
+
+dry_run_option = click.option(
+    "--dry-run", is_flag=True, help="Show what would change; change nothing."
+)
+
+
+def confirm(question: str) -> None:
+    """
+    Ask *question* on the terminal; end the command unless the answer is yes.
+
+    Raises:
+        click.UsageError: Standard input is not a terminal.
+    """
+    if not sys.stdin.isatty():
+        raise click.UsageError(_NOT_A_TERMINAL)
+    if not click.confirm(question, err=True):
+        click.echo("cancelled: nothing was changed", err=True)
+        sys.exit(1)
+
+
 def confirmed(question: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """
     Add ``--yes`` and ``--dry-run`` to a command, and ask *question* before it runs.
@@ -22,18 +45,12 @@ def confirmed(question: str) -> Callable[[Callable[..., None]], Callable[..., No
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        @click.option("--yes", "-y", is_flag=True, help="Do not ask for confirmation.")
-        @click.option(
-            "--dry-run", is_flag=True, help="Show what would change; change nothing."
-        )
+        @yes_option
+        @dry_run_option
         @functools.wraps(command)
         def run(*, yes: bool, dry_run: bool, **parameters: object) -> None:
             if not (yes or dry_run):
-                if not sys.stdin.isatty():
-                    raise click.UsageError(_NOT_A_TERMINAL)
-                if not click.confirm(question.format(**parameters), err=True):
-                    click.echo("cancelled: nothing was changed", err=True)
-                    sys.exit(1)
+                confirm(question.format(**parameters))
             command(dry_run=dry_run, **parameters)
 
         return run

@@ -1,4 +1,4 @@
-"""``hotwallet refund``: explain the state of a refund."""
+"""``hotwallet refund``: explain a refund, submit refunds."""
 
 from collections.abc import Iterator
 
@@ -6,6 +6,7 @@ import click
 
 from api.bootstrap import build_container
 from api.cli.output import Result, reports
+from api.cli.refund_submit import submit_file
 from api.views.explanations import explanation_document
 from api.views.refunds import timestamp
 from signer.errors import NotFoundError
@@ -14,7 +15,10 @@ from signer.refunds.explanation import Explanation
 
 @click.group()
 def refund() -> None:
-    """Explain a refund."""
+    """Explain a refund, and submit many."""
+
+
+refund.add_command(submit_file)
 
 
 @refund.command()

@@ -9,6 +9,7 @@ from api.http.keys import KeyFailover, KeyRotation, Keys
 from api.http.metrics import Metrics, OpenMetrics
 from api.http.middleware import AuthorizationMiddleware, RequestLog
 from api.http.probes import Liveness, ReadinessProbe
+from api.http.refund_batch import RefundBatch
 from api.http.refunds import Cancellation, Refund, RefundExplanation, Refunds
 from api.http.stops import SigningResume, SigningStop, Stops
 from api.http.tenants import TenantBlocking, TenantUnblocking
@@ -42,6 +43,7 @@ def _add_refunds(app: App, container: Container) -> None:
     refunds = container.refunds
     waiting = WaitingRequests(container.settings.threads, container.tenants)
     app.add_route("/v1/refunds", Refunds(refunds, waiting))
+    app.add_route("/v1/refunds/batch", RefundBatch(refunds, container.access))
     app.add_route("/v1/refunds/{refund_id}", Refund(refunds, waiting))
     app.add_route("/v1/refunds/{refund_id}/cancel", Cancellation(refunds, waiting))
     app.add_route(

@@ -89,7 +89,7 @@ _HTTP: dict[int, tuple[str, str]] = {
     404: ("not-found", "There is nothing at this path."),
     405: ("method-not-allowed", "The header Allow lists the methods of this path."),
     408: ("request-timeout", "The request did not arrive in time."),
-    413: ("body-too-large", "A body has at most 16384 bytes."),
+    413: ("body-too-large", "A body has at most 16384 bytes, a batch 1048576."),
     414: ("uri-too-long", "The request line is too long."),
     415: (
         "unsupported-media-type",
@@ -113,6 +113,10 @@ class Problem:
 
     def to_bytes(self, request_id: str) -> bytes:
         """Return the JSON document, one object."""
+        return json.dumps(self.document(request_id)).encode()
+
+    def document(self, request_id: str) -> dict[str, Any]:
+        """Return the document, without the members that have no value."""
         document: dict[str, Any] = {
             "type": f"/problems/{self.code}",
             "title": self.code.replace("-", " ").capitalize(),
@@ -122,8 +126,7 @@ class Problem:
             "request_id": request_id,
             **self.members,
         }
-        shown = {name: value for name, value in document.items() if value is not None}
-        return json.dumps(shown).encode()
+        return {name: value for name, value in document.items() if value is not None}
 
 
 _INTERNAL = Problem(_SERVER_ERROR, "internal-error")
@@ -155,6 +158,12 @@ def problem_of_status(
     return Problem(status, code, detail, headers=dict(headers or {}))
 
 
+def report(problem: Problem, error: Exception) -> None:
+    """Log *error* if *problem*, the answer to it, does not have its details."""
+    if problem.status >= _SERVER_ERROR:
+        _log.error("request-failed", code=problem.code, exc_info=error)
+
+
 def install(app: "falcon.App[Request, Response]") -> None:
     """Make *app* answer every error with a problem document."""
     # Replace Falcon's own handlers, which it has for these two classes.
@@ -165,8 +174,7 @@ def _respond(
     req: Request, resp: Response, error: Exception, params: dict[str, Any]
 ) -> None:
     problem = problem_of(error)
-    if problem.status >= _SERVER_ERROR:
-        _log.error("request-failed", code=problem.code, exc_info=error)
+    report(problem, error)
     if isinstance(error, errors.AuthenticationError):
         # The reason is logged; the caller must not learn which check failed.
         req.context.refusal = str(error)

@@ -207,6 +207,11 @@ class RefundExplanation(_MerchantResource):
         )
 
 
+def is_idempotency_key(key: object) -> bool:
+    """Return whether *key* has 1 to 255 visible ASCII characters."""
+    return isinstance(key, str) and _IDEMPOTENCY_KEY.fullmatch(key) is not None
+
+
 def _require_id(refund_id: str) -> str:
     if not is_refund_id(refund_id):
         raise NotFoundError("there is no such refund")
@@ -215,7 +220,7 @@ def _require_id(refund_id: str) -> str:
 
 def _idempotency_key(req: Request) -> str:
     key = req.get_header("Idempotency-Key") or ""
-    if not _IDEMPOTENCY_KEY.fullmatch(key):
+    if not is_idempotency_key(key):
         raise InvalidInputError(
             "the header Idempotency-Key must hold 1 to 255 visible ASCII characters",
             field="Idempotency-Key",

@@ -78,7 +78,7 @@ class Connection:
             raise ChainUnavailableError("the node did not respond a moment ago")
         reason = None
         try:
-            status, response = self._post(body)
+            status, response, _ = self._post(body)
         except ExchangeError as e:
             reason = e.reason
         if reason == TOO_SLOW:

@@ -68,6 +68,18 @@ def find_blocks(
     return {block.tenant: block for block in rows if block.in_force}
 
 
+def require_unblocked(connection: Connection, macs: RowMACs, tenant: str) -> None:
+    """
+    Require that *tenant* is not blocked.
+
+    Raises:
+        TenantBlockedError: It is.
+        RowNotAuthenticError: Another program changed the block, perhaps to end it.
+    """
+    for block in find_blocks(connection, macs, {tenant}).values():
+        raise block.error()
+
+
 def _find_stop(connection: Connection, macs: RowMACs, chain_id: int) -> Stop | None:
     rows = _stop_rows(connection, macs)
     return _first_in_force(_select(rows, _OF_CHAINS, chains=[EVERYTHING, chain_id]))

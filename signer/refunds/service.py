@@ -1,34 +1,30 @@
 """The gateway's requests: submit a refund, wait for it, cancel it, list refunds."""
 
 import time
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, replace
-from datetime import timedelta
-from typing import Any
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 
 from signer.audit.log import AuditAction, AuditLog
 from signer.config.networks import Network
 from signer.config.tenants import TenantRegistry
-from signer.errors import (
-    InProgressError,
-    NotFoundError,
-    RequestError,
-    StoreError,
-)
+from signer.errors import HotWalletError, NotFoundError, StoreError
 from signer.model.audit_record import Actor, Operation
 from signer.model.refund import (
     Page,
     Refund,
     RefundRequest,
     Status,
-    new_refund_id,
 )
 from signer.model.signed_request import NO_SIGNATURE, SignedRequest
 from signer.ports import Clock, Store
+from signer.refunds.acceptance import (
+    NewRefund,
+    Outcome,
+    RefundAcceptor,
+    Submission,
+    audit_facts,
+)
 from signer.refunds.nonces import require_unblocked
-from signer.refunds.policy import admit
-from signer.refunds.signed_requests import SignedRequests
-from signer.refunds.transaction_signer import describe_payment
 from signer.refunds.waiting import (
     FINAL,
     OUT_OF_QUEUE,
@@ -42,29 +38,11 @@ from signer.refunds.waiting import (
 MAX_WAIT_SECONDS = 20.0
 """The longest time that a request may wait for its refund, in seconds."""
 
-ANSWER_TIMEOUT = timedelta(seconds=10)
-"""How old a request without a response must be before a repeated one gets the response.
-
-The first request has probably died by then; if not, it returns the same response."""
-
 WORKER_SECONDS = 3.0
 """How long a request waits for a worker to send or cancel its refund, in seconds."""
 
 SILENCE_SECONDS = 10.0
 """How long requests do not wait for workers once none took a refund, in seconds."""
-
-
-@dataclass(frozen=True, slots=True)
-class Submission:
-    """
-    A refund, and whether this request created it.
-
-    ``answer`` is the stored response body; None: there is none yet.
-    """
-
-    refund: Refund
-    created: bool
-    answer: str | None = None
 
 
 class RefundService:
@@ -87,12 +65,17 @@ class RefundService:
         timer: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
-        self._networks = networks
         self._audit = audit
-        self._wallets = wallets
         self._clock = clock
         self._tenants = tenants
-        self._signed_requests = SignedRequests(store, tenants)
+        self._acceptor = RefundAcceptor(
+            store,
+            networks,
+            audit=audit,
+            wallets=wallets,
+            clock=clock,
+            tenants=tenants,
+        )
         self._timer = timer
         self._waits = RefundWaits(store, timer)
         self._silent_until = float("-inf")  # Until then, no worker seems to run.
@@ -126,49 +109,36 @@ class RefundService:
             StoreUnavailableError: It is unknown whether the refund was accepted; a
                 request with the same key finds out.
         """
-        now, limits = self._clock(), self._tenants.limits(tenant)
-        proof = self._signed_requests.verify(tenant, idempotency_key, signed, now)
-        try:
-            admitted = admit(
-                request,
-                refund_id=new_refund_id(now),
-                tenant=tenant,
-                idempotency_key=idempotency_key,
-                networks=self._networks,
-                wallets=self._wallets(),
-                now=now,
-                limits=limits,
-            )
-        except RequestError:
-            require_unblocked(self._store, tenant)
-            # An accepted refund stays accepted when the rules change.
-            for owner in self._tenants.owners(tenant):
-                earlier = self._store.find(owner, idempotency_key)
-                if earlier and earlier.fingerprint == request.fingerprint():
-                    return self._replay(earlier)
-            raise
-        owners = self._tenants.owners(tenant)
-        # With one owner, acceptance finds an earlier refund by itself.
-        if len(owners) > 1:
-            require_unblocked(self._store, tenant)
-            earlier = self._store.find_earlier(admitted, owners)
-            if earlier is not None:
-                return self._replay(earlier)
-        record = self._audit.result(
-            AuditAction.REFUND_ACCEPT, Operation.REFUND, actor, **_facts(admitted)
+        (outcome,) = self.submit_all(
+            tenant=tenant,
+            requests=[NewRefund(idempotency_key, request, signed)],
+            actor=actor,
+            answer=answer,
         )
-        body = None if answer is None else answer(admitted)
-        refund, created = self._store.accept(
-            admitted,
-            record,
-            max_open=limits.max_open_refunds,
-            signed=proof,
-            answer=body,
-        )
-        if not created:
-            return self._replay(refund)
-        self._audit.log(record)
-        return Submission(refund, created=True, answer=body or None)
+        if isinstance(outcome, HotWalletError):
+            raise outcome
+        return outcome
+
+    def submit_all(
+        self,
+        *,
+        tenant: str,
+        requests: Sequence[NewRefund],
+        actor: Actor,
+        answer: Callable[[Refund], str] | None = None,
+    ) -> Sequence[Outcome]:
+        """
+        Accept each of *requests* once; as ``submit``, in one commit if possible.
+
+        Returns:
+            What became of each request, in their order: an error is one that
+            ``submit`` raises, and does not affect the other requests.
+
+        Raises:
+            TenantBlockedError: An operator blocked the tenant; nothing was stored.
+            StoreError: As ``submit``, for all of the requests that are allowed.
+        """
+        return self._acceptor.accept_all(tenant, requests, actor, answer)
 
     def remember_answer(self, refund: Refund, body: str) -> str:
         """Store *body* as the response for *refund*; as ``Store.remember_answer``."""
@@ -204,7 +174,10 @@ class RefundService:
         refund = self.get(tenant, refund_id)
         if refund.status is Status.QUEUED:
             record = self._audit.request(
-                AuditAction.REFUND_CANCEL, Operation.REFUND, actor, **_facts(refund)
+                AuditAction.REFUND_CANCEL,
+                Operation.REFUND,
+                actor,
+                **audit_facts(refund),
             )
             at = self._clock()
             if self._store.request_cancellation(refund, at, record):
@@ -241,16 +214,6 @@ class RefundService:
             cursor=cursor,
         )
 
-    def _replay(self, refund: Refund) -> Submission:
-        answer = self._store.answer(refund.id)
-        # The absolute value, since hosts' clocks differ and may be set back.
-        age = abs(self._clock() - refund.created_at)
-        if answer is None and age < ANSWER_TIMEOUT:
-            raise InProgressError(
-                "the first request with this key has no response yet: try again"
-            )
-        return Submission(refund, created=False, answer=answer)
-
     def _await_worker(self, refund: Refund, condition: Condition) -> Awaited:
         if self._timer() < self._silent_until:
             return Awaited(refund)
@@ -267,8 +230,3 @@ class RefundService:
             return self._store.get(refund.id) or refund
         except StoreError:
             return refund
-
-
-def _facts(refund: Refund) -> dict[str, Any]:
-    paid = describe_payment(refund)
-    return {"refund_id": refund.id, "network": refund.network, **paid}

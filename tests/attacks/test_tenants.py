@@ -197,6 +197,50 @@ def test_the_rate_limit_is_the_tenants(hosts: list[TestClient]) -> None:
     assert set(others) == {200}
 
 
+def _pay_all(client: TestClient, numbers: range, **claims: Any) -> list[Any]:
+    members = [
+        {**BODY, "idempotency_key": f"key-{n}", "reference": f"r-{n}"} for n in numbers
+    ]
+    answer = client.simulate_post(
+        "/v1/refunds/batch", json={"refunds": members}, headers=bearer(**claims)
+    )
+    results: list[Any] = answer.json["results"]
+    return results
+
+
+def test_a_batch_passes_no_limit(
+    hosts: list[TestClient], sqlite_store: SQLStore
+) -> None:
+    """Its members are requests and open refunds of the tenant, also on another host."""
+    batches = [
+        _pay_all(host, range(first, first + 40), sub=f"pod-{first // 40 + 1}")
+        for first, host in zip((0, 40), hosts, strict=True)
+    ]
+    refused = [each for batch in batches for each in batch if each["status"] != 201]
+
+    assert [each["status"] for each in batches[0][:10]] == [201] * 10
+    assert {each["status"] for each in refused} == {429}
+    assert {each["problem"]["code"] for each in refused} == {
+        "too-many-open-refunds",
+        "too-many-requests",
+    }
+    assert len(sqlite_store.list("shop", limit=200).refunds) == 10
+
+
+def test_a_batch_with_the_keys_of_another_tenant(client: TestClient) -> None:
+    """It gets refunds of its own, and no answer of the other tenant."""
+    ours = _pay_all(client, range(5), sub="pod-1")
+    theirs = _pay_all(client, range(5), sub="other")
+    again = _pay_all(client, range(5), sub="other")
+
+    assert [each["status"] for each in theirs] == [201] * 5
+    assert [each["status"] for each in again] == [200] * 5
+    assert [each["refund"] for each in again] == [each["refund"] for each in theirs]
+    assert not {each["refund"]["id"] for each in ours} & {
+        each["refund"]["id"] for each in theirs
+    }
+
+
 def test_open_refunds_are_the_tenants(
     hosts: list[TestClient], node: ScriptedChain, sqlite_store: SQLStore
 ) -> None:

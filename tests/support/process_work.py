@@ -22,8 +22,8 @@ from signer.keys.rotation_options import RotationOptions
 from signer.model.audit_record import Actor, Operation
 from signer.model.refund import Status
 from signer.ports import Checkpoint, Topic
+from signer.refunds.acceptance import Submission
 from signer.refunds.nonce_admin import NonceAdmin
-from signer.refunds.service import Submission
 from signer.refunds.tenant_admin import TenantAdmin
 from tests.fixtures.ledger import later, now
 from tests.fixtures.roles import PROCESSES, Processes

@@ -27,6 +27,7 @@ from signer.model.key import Key, find_key
 from signer.model.refund import HOLD, Refund, RefundRequest, SignedTransaction, Status
 from signer.model.wallet import Wallet
 from signer.ports import ChainClient, Ledger, Topic, Watch
+from signer.refunds.acceptance import Submission
 from signer.refunds.automatic_stop import AutomaticStop
 from signer.refunds.confirmations import ConfirmationTracker
 from signer.refunds.explain import Explainer
@@ -36,7 +37,7 @@ from signer.refunds.nonces import NonceManager
 from signer.refunds.outcomes import Outcome, Outcomes
 from signer.refunds.policy import admit
 from signer.refunds.row_alarm import RowAlarm
-from signer.refunds.service import RefundService, Submission
+from signer.refunds.service import RefundService
 from signer.refunds.transaction_signer import TransactionSigner
 from signer.refunds.wallet_reconciliation import WalletReconciler, WalletStatus
 from signer.refunds.worker import Worker
@@ -263,12 +264,14 @@ class World:
         """The refund service of a process that starts now; a worker runs beside it."""
         return self.service_over(watched(self.store, self._let_worker_work))
 
-    def service_over(self, store: Ledger) -> RefundService:
-        """Return the refund service of a process that starts now, over *store*."""
+    def service_over(
+        self, store: Ledger, audit: AuditLog | None = None
+    ) -> RefundService:
+        """Return a service that starts now, over *store*, which logs to *audit*."""
         return RefundService(
             store,
             {"local": self.network},
-            audit=recording()[0],
+            audit=audit or recording()[0],
             wallets=lambda: [key.address for key in self.ring.cached_keys()],
             clock=self.clock,
             tenants=self.tenants,

@@ -10,8 +10,8 @@ from api.container import Container
 from backends.sql import SQLStore
 from signer.model.audit_record import Actor
 from signer.model.refund import Refund
+from signer.refunds.acceptance import ANSWER_TIMEOUT
 from signer.refunds.request_body import read_refund
-from signer.refunds.service import ANSWER_TIMEOUT
 from tests.api.service import BODY, Pace
 from tests.api.support import SettableClock, bearer, get, post
 from tests.fixtures.ledger import stopped

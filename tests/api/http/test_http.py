@@ -36,6 +36,7 @@ _HEADERS = {
         ("GET", "/readyz", 200),
         ("GET", "/v1/refunds", 401),
         ("POST", "/v1/refunds", 401),
+        ("POST", "/v1/refunds/batch", 401),
         ("GET", "/v1/refunds/rf_1", 401),
         ("GET", "/v1/refunds/rf_1/explain", 401),
         ("POST", "/v1/refunds/rf_1/cancel", 401),
@@ -71,6 +72,7 @@ def test_all_answers_have_security_headers_and_an_id(
     ("path", "allow"),
     [
         ("/v1/refunds", "GET, POST"),
+        ("/v1/refunds/batch", "POST"),
         ("/v1/refunds/rf_1", "GET"),
         ("/v1/refunds/rf_1/explain", "GET"),
         ("/v1/refunds/rf_1/cancel", "POST"),

@@ -21,6 +21,7 @@ REFUND = "/v1/refunds/rf_" + "0" * 32
 OF_REFUNDS = [
     ("POST", "/v1/refunds"),
     ("GET", "/v1/refunds"),
+    ("POST", "/v1/refunds/batch"),
     ("GET", REFUND),
     ("POST", f"{REFUND}/cancel"),
     ("GET", f"{REFUND}/explain"),

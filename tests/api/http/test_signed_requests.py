@@ -159,7 +159,7 @@ def test_the_example_of_the_guide_signs(
     client: TestClient, clock: SettableClock
 ) -> None:
     """The Python code of the guide, as it is printed there."""
-    (code,) = re.findall(r"```python\n(.*?)```", GUIDE.read_text("utf-8"), re.DOTALL)
+    code, _ = re.findall(r"```python\n(.*?)```", GUIDE.read_text("utf-8"), re.DOTALL)
     names: dict[str, Any] = {}
     exec(compile(code, str(GUIDE), "exec"), names)
     sent: requests.PreparedRequest = names["signed_request"](

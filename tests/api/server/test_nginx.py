@@ -35,6 +35,11 @@ WRONG = {
         413,
         "body-too-large",
     ),
+    "a huge batch": (
+        b"POST /v1/refunds/batch" + _HOST + b"Content-Length: 1048577\r\n\r\n",
+        413,
+        "body-too-large",
+    ),
     "a huge line": (b"GET /" + b"a" * 13_000 + _HOST + b"\r\n", 414, "uri-too-long"),
     "a huge header": (
         b"GET /healthz" + _HOST + b"X: " + b"a" * 13_000 + b"\r\n\r\n",
@@ -109,6 +114,23 @@ def test_limits_connections_per_address(nginx: Nginx) -> None:
     _assert_problem(refused, 429, "too-many-requests")
     assert refused.headers["retry-after"] == "1"
     assert other.status == 502
+
+
+def test_limits_batches_per_address(nginx: Nginx) -> None:
+    """A ninth at the same time is refused; one of 1 MiB is passed on."""
+    size = 1024 * 1024
+    head = b"POST /v1/refunds/batch" + _HOST + b"Content-Length: %d\r\n\r\n" % size
+    whole = head + b" " * size
+    empty = head.replace(b"%d" % size, b"0")
+    with contextlib.ExitStack() as clients:
+        for _ in range(8):
+            raw = clients.enter_context(nginx.connect("127.0.0.8"))
+            clients.enter_context(nginx.secured(raw)).sendall(head)
+        assert eventually(lambda: nginx.ask(empty, source="127.0.0.8").status == 429)
+        ping = nginx.ask(_PING, source="127.0.0.8")
+        other = nginx.ask(whole, source="127.0.0.9")
+
+    assert (ping.status, other.status) == (502, 502)
 
 
 def test_limits_requests_per_address(nginx: Nginx) -> None:

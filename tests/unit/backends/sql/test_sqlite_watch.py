@@ -6,6 +6,7 @@ from contextlib import closing
 from pathlib import Path
 
 from backends.sql import SQLStore, sqlite_dbapi
+from backends.sql.sqlite import SQLiteFile
 from backends.sql.sqlite_watch import UNREADABLE_SECONDS, SQLiteWatches, Version
 from signer.ports import Topic
 from tests.fixtures.ledger import accepted
@@ -121,7 +122,7 @@ def test_a_watch_for_moves_polls_later(sqlite_url: str) -> None:
     """A refund is not sent in the first moments, and polls delay its worker."""
     polls = {}
     for topic in Topic:
-        watches = CountingWatches(_path(sqlite_url))
+        watches = CountingWatches(SQLiteFile(_path(sqlite_url)))
         with watches.watch(topic) as watch:
             before = watches.polls
             assert not watch.wait(0.0015)

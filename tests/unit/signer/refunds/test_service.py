@@ -24,12 +24,8 @@ from signer.errors import (
     StoreUnavailableError,
 )
 from signer.model.refund import Refund, RefundRequest, Status
-from signer.refunds.service import (
-    ANSWER_TIMEOUT,
-    SILENCE_SECONDS,
-    WORKER_SECONDS,
-    Submission,
-)
+from signer.refunds.acceptance import ANSWER_TIMEOUT, Submission
+from signer.refunds.service import SILENCE_SECONDS, WORKER_SECONDS
 from signer.refunds.worker import Worker
 from tests.support.audit import of_refunds
 from tests.support.devices import honest, planted, point, recording, signer_over
@@ -82,13 +78,19 @@ def test_the_audit_log_names_client_and_request(world: World) -> None:
     audit, events = recording()
     signing, signatures = recording()
     world.signer = signer_over(honest(KEY), signing)
-    service = world.service
-    service._audit = audit
 
-    refund = world.submit(service=service).refund
+    service = world.service_over(world.store, audit)
+    submission = service.submit(
+        tenant="gateway",
+        idempotency_key="key-1",
+        request=REQUEST,
+        actor=ACTOR,
+    )
+    refund = submission.refund
+    world.worker.work()
 
     assert of_refunds(events) == [
-        ("refund-accept-succeeded", "token:gateway", "req-1", refund.id)
+        ("refund-accept-succeeded", ACTOR.name, "req-1", refund.id)
     ]
     (accepted,) = events
     assert accepted["details"] == {
@@ -496,8 +498,8 @@ def test_a_refund_that_was_tried_before_shows_no_silence(world: World) -> None:
 
 def test_an_unreachable_store_is_an_error(world: World) -> None:
     """It is unknown whether the refund was accepted; the same key finds out."""
-    service = world.service
-    service._store = altered(world.store, accept=StoreUnavailableError("gone"))
+    store = altered(world.store, accept=StoreUnavailableError("gone"))
+    service = world.service_over(store)
 
     with pytest.raises(StoreUnavailableError):
         world.submit(service=service)

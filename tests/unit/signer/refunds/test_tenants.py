@@ -23,7 +23,7 @@ from signer.errors import (
 from signer.keys.admin_audit import AdminAudit
 from signer.model.audit_record import Actor, Operation
 from signer.model.refund import SWEEPER, Status
-from signer.refunds.service import ANSWER_TIMEOUT
+from signer.refunds.acceptance import ANSWER_TIMEOUT
 from signer.refunds.tenant_admin import TenantAdmin
 from tests.fixtures.ledger import forge, forged_end
 from tests.support.devices import honest, signer_over
@@ -306,8 +306,7 @@ def test_signatures_name_the_tenant_and_the_subject(world: World) -> None:
     """The acceptance names the subject, the signature the worker, both the tenant."""
     actor = Actor.from_token("pod-2", "req-1", None)
     audit = AuditLog(SILENCE, journal=world.store)
-    service = world.service
-    service._audit = audit
+    service = world.service_over(world.store, audit)
     world.signer = signer_over(honest(KEY), audit)
     submission = service.submit(
         tenant="gateway", idempotency_key="k", request=REQUEST, actor=actor

@@ -1,0 +1,193 @@
+"""Submits refunds in batches, and repeats what the service could not answer."""
+
+import json
+import random
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from api.cli.refund_file import Row
+from signer.ports.refund_api import BatchReply, SendBatch
+
+
+MAX_ROWS = 500
+"""The most refunds of one batch."""
+
+MAX_BYTES = 900_000
+"""The most bytes of one batch; the service accepts 1 MiB."""
+
+MAX_FAILURES = 10
+"""How often in a row nothing is accepted or refused before the submission ends."""
+
+_MAX_DELAY = 120.0  # Seconds.
+_MAX_BACKOFF = 30.0
+
+_OK, _CREATED, _UNAUTHORIZED = 200, 201, 401
+
+# Neither service nor proxy could answer; the same request may succeed later.
+_RETRYABLE = frozenset({None, 408, 429, 500, 502, 503, 504})
+
+_IN_PROGRESS = "request-in-progress"
+
+
+class RowStatus(StrEnum):
+    """What became of a row."""
+
+    ACCEPTED = "accepted"
+    ALREADY_ACCEPTED = "already-accepted"
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True, slots=True)
+class RowResult:
+    """
+    The service's answer to one row.
+
+    ``refund`` is the first answer to its request; ``problem`` is why it was refused.
+    """
+
+    row: Row
+    status: RowStatus
+    refund: Mapping[str, Any] = field(default_factory=dict)
+    problem: Mapping[str, Any] = field(default_factory=dict)
+
+
+class SubmissionStoppedError(Exception):
+    """The rest of the rows cannot be submitted now; the message says what to do."""
+
+
+def submit(
+    rows: Sequence[Row],
+    send: SendBatch,
+    read_token: Callable[[], str],
+    *,
+    report: Callable[[RowResult], object],
+    sleep: Callable[[float], object],
+) -> None:
+    """
+    Submit *rows*, and call *report* with the result of each.
+
+    The token is read for each batch, because it lives for minutes only.
+
+    Raises:
+        SubmissionStoppedError: Some rows have no result; submitting all rows again is
+            safe.
+    """
+    pending = deque(rows)
+    failures = 0
+    while pending:
+        batch = _take_batch(pending)
+        reply = send(_encode(batch), read_token())
+        results = {} if reply.status in _RETRYABLE else _results(batch, reply)
+        retried = [row for row in batch if row.idempotency_key not in results]
+        pending.extendleft(reversed(retried))
+        for result in results.values():
+            report(result)
+        failures = 0 if results else failures + 1
+        if failures >= MAX_FAILURES:
+            raise SubmissionStoppedError(
+                f"{_describe(reply)}, {failures} times. Run the command again later; no"
+                " refund is accepted twice"
+            )
+        if retried:
+            sleep(_delay(reply, failures))
+
+
+def _take_batch(pending: deque[Row]) -> list[Row]:
+    """Take as many rows as fit into one request, at least one."""
+    batch: list[Row] = []
+    size = 0
+    while pending and len(batch) < MAX_ROWS:
+        size += len(_encode([pending[0]]))
+        if batch and size > MAX_BYTES:
+            break
+        batch.append(pending.popleft())
+    return batch
+
+
+def _encode(batch: Sequence[Row]) -> bytes:
+    members = [{"idempotency_key": r.idempotency_key, **r.fields} for r in batch]
+    return json.dumps({"refunds": members}, ensure_ascii=False).encode()
+
+
+def _results(batch: Sequence[Row], reply: BatchReply) -> dict[str, RowResult]:
+    """
+    Return the final results of *batch* by key; rows to be repeated have none.
+
+    Raises:
+        SubmissionStoppedError: The service refused the whole batch.
+    """
+    if reply.status == _UNAUTHORIZED:
+        raise SubmissionStoppedError(
+            "the service does not accept the token, which may have expired: get a new"
+            " one, and run the command again"
+        )
+    answers = _answers(reply)
+    if reply.status != _OK or not _is_about(answers, batch):
+        raise SubmissionStoppedError(
+            f"{_describe(reply)}. Check --url and the token, and run the command again"
+        )
+    found = {}
+    for row, answer in zip(batch, answers, strict=True):
+        result = _result(row, answer)
+        if result is not None:
+            found[row.idempotency_key] = result
+    return found
+
+
+def _answers(reply: BatchReply) -> Sequence[dict[str, Any]]:
+    """Return those results of the reply that are objects."""
+    answers = reply.document.get("results")
+    found = answers if isinstance(answers, list) else ()
+    return [answer for answer in found if isinstance(answer, dict)]
+
+
+def _is_about(answers: Sequence[dict[str, Any]], batch: Sequence[Row]) -> bool:
+    """Return whether *answers* are results for the rows of *batch*, in their order."""
+    keys = [answer.get("idempotency_key") for answer in answers]
+    return keys == [row.idempotency_key for row in batch]
+
+
+def _result(row: Row, answer: Mapping[str, Any]) -> RowResult | None:
+    status = answer.get("status")
+    refund, problem = answer.get("refund"), answer.get("problem")
+    if status in {_OK, _CREATED} and isinstance(refund, dict):
+        known = RowStatus.ACCEPTED if status == _CREATED else RowStatus.ALREADY_ACCEPTED
+        return RowResult(row, known, refund=refund)
+    if not isinstance(problem, dict) or status in _RETRYABLE:
+        return None
+    if problem.get("code") == _IN_PROGRESS:
+        return None
+    return RowResult(row, RowStatus.REFUSED, problem=problem)
+
+
+def _delay(reply: BatchReply, failures: int) -> float:
+    """Return how long to wait before the next batch, in seconds."""
+    asked = [reply.retry_after or 0]
+    for answer in _answers(reply):
+        seconds = answer.get("retry_after")
+        asked += [seconds] if isinstance(seconds, int) else []
+    backoff = min(2.0 ** max(failures - 1, 0), _MAX_BACKOFF)
+    # Clients that failed together must not all return together.
+    spread = random.uniform(0, backoff / 2)  # noqa: S311  No secret.
+    return min(max(backoff, *asked), _MAX_DELAY) + spread
+
+
+def _describe(reply: BatchReply) -> str:
+    if reply.status is None:
+        return "the service does not answer"
+    if reply.status == _OK:
+        problems = [answer.get("problem") for answer in _answers(reply)]
+        codes = {each.get("code") for each in problems if isinstance(each, dict)}
+        names = printable(", ".join(sorted(map(str, codes))))
+        return f"the service answers {names or 'without results'}"
+    code, detail = reply.document.get("code"), reply.document.get("detail")
+    parts = [str(reply.status), *(str(each) for each in (code, detail) if each)]
+    return f"the service answers {printable(': '.join(parts))}"
+
+
+def printable(text: str) -> str:
+    """Return *text* of the service without what could control a terminal."""
+    return text if text.isprintable() else ascii(text)

@@ -1,0 +1,179 @@
+"""The route ``/v1/refunds/batch``: many refunds in one request."""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import falcon
+from falcon import Request, Response
+
+from api.auth.authorization import AccessPolicy
+from api.http import query
+from api.http.body import MAX_BATCH, MAX_BODY, read_bytes
+from api.http.middleware import Resource
+from api.http.problems import problem_of, report
+from api.http.refunds import is_idempotency_key
+from api.request_context import actor, principal, request_id, tenant
+from api.views.refunds import refund_answer
+from signer import strict_json
+from signer.errors import HotWalletError, InvalidInputError
+from signer.model.signed_request import NO_SIGNATURE, SignedRequest
+from signer.refunds.acceptance import NewRefund, Outcome
+from signer.refunds.request_body import read_refund
+from signer.refunds.service import RefundService
+
+
+MAX_MEMBERS = 500
+"""The most refunds of one request."""
+
+_CREATED, _OK = 201, 200
+
+_MAX_HEADER = 4096  # Characters of each part of a signature.
+
+_SIGNED = ("body", "content_digest", "signature_input", "signature")
+
+
+class RefundBatch(Resource):
+    """
+    ``/v1/refunds/batch``: accepts up to ``MAX_MEMBERS`` refunds of the caller's tenant.
+
+    Each member has its own idempotency key, and is accepted or refused by itself.  The
+    answer does not wait for the workers.
+    """
+
+    required_role = "merchant"
+    is_for_tenants = True
+    required_scope: ClassVar = {"POST": "refunds:write"}
+
+    def __init__(self, refunds: RefundService, access: AccessPolicy) -> None:
+        self._refunds = refunds
+        self._access = access
+
+    def on_post(self, req: Request, resp: Response) -> None:
+        """Accept the members; 200 with a result for each, in their order."""
+        query.parameters(req)
+        members = _read_members(strict_json.parse(read_bytes(req, MAX_BATCH)))
+        read = [
+            self._read(each, req, is_first=i == 0) for i, each in enumerate(members)
+        ]
+        submitted = iter(
+            self._refunds.submit_all(
+                tenant=tenant(req),
+                requests=[each for each in read if isinstance(each, NewRefund)],
+                actor=actor(req),
+                answer=refund_answer,
+            )
+        )
+        outcomes = [
+            next(submitted) if isinstance(each, NewRefund) else each for each in read
+        ]
+        _report([each for each in outcomes if isinstance(each, HotWalletError)])
+        results = [
+            self._result(member["idempotency_key"], outcome, request_id(req))
+            for member, outcome in zip(members, outcomes, strict=True)
+        ]
+        resp.content_type = falcon.MEDIA_JSON
+        resp.text = f'{{"results": [{", ".join(results)}]}}'
+
+    def _read(
+        self, member: dict[str, Any], req: Request, *, is_first: bool
+    ) -> NewRefund | HotWalletError:
+        try:
+            if not is_first:  # The request was counted for its first member.
+                self._access.count(principal(req), tenant(req))
+            return _read_member(member)
+        except HotWalletError as e:
+            return e
+
+    def _result(self, key: str, outcome: Outcome, request_id: str) -> str:
+        """Return what became of the member with *key*, as JSON."""
+        if isinstance(outcome, HotWalletError):
+            problem = problem_of(outcome)
+            shown: dict[str, Any] = {"idempotency_key": key, "status": problem.status}
+            if "Retry-After" in problem.headers:
+                shown["retry_after"] = int(problem.headers["Retry-After"])
+            return json.dumps(shown | {"problem": problem.document(request_id)})
+        answer = outcome.answer
+        if answer is None:
+            # The first request died before it could answer.
+            refund = outcome.refund
+            answer = self._refunds.remember_answer(refund, refund_answer(refund))
+        status = _CREATED if outcome.created else _OK
+        head = json.dumps({"idempotency_key": key, "status": status})
+        # The bytes of the first answer.
+        return f'{head[:-1]}, "refund": {answer}}}'
+
+
+def _report(errors: Sequence[HotWalletError]) -> None:
+    """Log one error of each code whose answer does not have its details."""
+    for error in {error.code: error for error in errors}.values():
+        report(problem_of(error), error)
+
+
+def _read_members(payload: dict[str, Any]) -> Sequence[dict[str, Any]]:
+    """
+    Return the members of a batch, each with an idempotency key of its own.
+
+    Raises:
+        InvalidInputError: There are none, or too many; a member has no valid key; or
+            two have the same.
+    """
+    members = payload.get("refunds")
+    if not isinstance(members, list):
+        raise InvalidInputError("must be a list of refunds", field="refunds")
+    if len(payload) > 1:
+        raise InvalidInputError("the body has one member only, refunds")
+    if not 1 <= len(members) <= MAX_MEMBERS:
+        raise InvalidInputError(
+            f"must have 1 to {MAX_MEMBERS} refunds; this has {len(members)}",
+            field="refunds",
+        )
+    for number, member in enumerate(members):
+        if not isinstance(member, dict):
+            raise InvalidInputError("must be an object", field=f"refunds.{number}")
+        if not is_idempotency_key(member.get("idempotency_key")):
+            raise InvalidInputError(
+                "must hold 1 to 255 visible ASCII characters",
+                field=f"refunds.{number}.idempotency_key",
+            )
+    _require_distinct([member["idempotency_key"] for member in members])
+    return members
+
+
+def _require_distinct(keys: Sequence[str]) -> None:
+    ((key, times),) = Counter(keys).most_common(1)
+    if times > 1:
+        number = len(keys) - 1 - keys[::-1].index(key)
+        raise InvalidInputError(
+            f"is that of refunds.{keys.index(key)} too; each needs its own key",
+            field=f"refunds.{number}.idempotency_key",
+        )
+
+
+def _read_member(member: dict[str, Any]) -> NewRefund:
+    """
+    Return the refund that *member* requests, with a signature if it has one.
+
+    Raises:
+        InvalidInputError: A field is missing, unknown or malformed.
+    """
+    fields = {name: each for name, each in member.items() if name != "idempotency_key"}
+    strict_json.check(fields)
+    signed = _read_signed(fields) if "body" in fields else NO_SIGNATURE
+    payload = strict_json.loads(signed.body) if "body" in fields else fields
+    return NewRefund(member["idempotency_key"], read_refund(payload), signed)
+
+
+def _read_signed(fields: dict[str, Any]) -> SignedRequest:
+    for name in (*_SIGNED, *fields):
+        if name not in _SIGNED:
+            raise InvalidInputError(
+                "is not a field of a refund with a body",
+                field=strict_json.plain_name(name),
+            )
+        if not isinstance(fields.get(name), str):
+            raise InvalidInputError("must be a string", field=name)
+        if len(fields[name].encode()) > (MAX_BODY if name == "body" else _MAX_HEADER):
+            raise InvalidInputError("is too long", field=name)
+    return SignedRequest(fields["body"].encode(), *(fields[n] for n in _SIGNED[1:]))

@@ -1,0 +1,258 @@
+"""Accepts requests for refunds: checks each one, and stores it at most once."""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, TypeGuard
+
+from signer.audit.log import AuditAction, AuditLog
+from signer.config.networks import Network
+from signer.config.tenants import Tenant, TenantRegistry
+from signer.errors import (
+    HotWalletError,
+    InProgressError,
+    RequestError,
+    StoreError,
+    TenantBlockedError,
+)
+from signer.model.acceptance import Acceptance
+from signer.model.audit_record import Actor, Operation
+from signer.model.refund import Refund, RefundRequest, new_refund_id
+from signer.model.signed_request import NO_SIGNATURE, SignedRequest
+from signer.ports import Clock, Store
+from signer.refunds.nonces import require_unblocked
+from signer.refunds.policy import admit
+from signer.refunds.signed_requests import SignedRequests
+from signer.refunds.transaction_signer import describe_payment
+
+
+ANSWER_TIMEOUT = timedelta(seconds=10)
+"""How old a request without a response must be before a repeated one gets the response.
+
+The first request has probably died by then; if not, it returns the same response."""
+
+
+TRANSACTION_SIZE = 100
+"""How many refunds one transaction stores: it keeps other writers waiting."""
+
+
+@dataclass(frozen=True, slots=True)
+class NewRefund:
+    """A request for a refund; *signed* is the request as it arrived."""
+
+    idempotency_key: str
+    request: RefundRequest
+    signed: SignedRequest = NO_SIGNATURE
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """
+    A refund, and whether this request created it.
+
+    ``answer`` is the stored response body; None: there is none yet.
+    """
+
+    refund: Refund
+    created: bool
+    answer: str | None = None
+
+
+Outcome = Submission | HotWalletError
+"""What became of one request: its refund, or why there is none."""
+
+
+MakeAnswer = Callable[[Refund], str]
+
+Stored = tuple[Refund, bool] | HotWalletError
+
+
+@dataclass(frozen=True, slots=True)
+class _Terms:
+    """What is the same for all requests of a batch."""
+
+    tenant: str
+    owners: Collection[str]
+    limits: Tenant
+    wallets: Collection[str]
+    actor: Actor
+    now: datetime
+    answer: MakeAnswer | None
+
+
+class RefundAcceptor:
+    """Stores the refunds that the policy admits, each in its own right."""
+
+    def __init__(
+        self,
+        store: Store,
+        networks: Mapping[str, Network],
+        *,
+        audit: AuditLog,
+        wallets: Callable[[], Collection[str]],
+        clock: Clock,
+        tenants: TenantRegistry,
+    ) -> None:
+        self._store = store
+        self._networks = networks
+        self._audit = audit
+        self._wallets = wallets
+        self._clock = clock
+        self._tenants = tenants
+        self._signed_requests = SignedRequests(store, tenants)
+
+    def accept_all(
+        self,
+        tenant: str,
+        requests: Sequence[NewRefund],
+        actor: Actor,
+        answer: MakeAnswer | None = None,
+    ) -> Sequence[Outcome]:
+        """
+        Accept *requests* of *tenant*; return what became of each, in their order.
+
+        An error of one request does not affect the others.  *answer* makes the response
+        that is stored with a new refund.
+
+        Raises:
+            TenantBlockedError: An operator blocked the tenant; nothing was stored.
+            StoreError: The database accepted none of the refunds that the policy
+                admits, or does not answer.
+        """
+        terms = _Terms(
+            tenant=tenant,
+            owners=self._tenants.owners(tenant),
+            limits=self._tenants.limits(tenant),
+            wallets=self._wallets(),
+            actor=actor,
+            now=self._clock(),
+            answer=answer,
+        )
+        prepared = [self._prepare(each, terms) for each in requests]
+        new = [each for each in prepared if isinstance(each, Acceptance)]
+        stored = self._store_all(new)
+        if new and _is_failed(stored):
+            raise stored[0]
+        self._log_created(new, stored)
+        results = zip(new, stored, strict=True)
+        return [
+            self._finish(*next(results)) if isinstance(each, Acceptance) else each
+            for each in prepared
+        ]
+
+    def _prepare(self, new: NewRefund, terms: _Terms) -> Acceptance | Outcome:
+        try:
+            return self._admit(new, terms)
+        except TenantBlockedError:
+            raise  # It is so for all requests.
+        except HotWalletError as e:
+            return e
+
+    def _store_all(self, new: Sequence[Acceptance]) -> Sequence[Stored]:
+        """Store each of *new*, as ``Store.accept_all`` does; a failure ends it."""
+        if len(new) == 1:
+            return self._store_one(*new)
+        stored: list[Stored] = []
+        for start in range(0, len(new), TRANSACTION_SIZE):
+            part = self._store.accept_all(new[start : start + TRANSACTION_SIZE])
+            stored += part
+            if _is_failed(part):
+                # The next part would wait for the database again.
+                stored += [part[0]] * (len(new) - len(stored))
+                break
+        return stored
+
+    def _store_one(self, one: Acceptance) -> Sequence[Stored]:
+        # On PostgreSQL one statement is cheaper than a transaction.
+        try:
+            stored = self._store.accept(
+                one.refund,
+                one.record,
+                max_open=one.max_open,
+                signed=one.signed,
+                answer=one.answer,
+            )
+        except HotWalletError as e:
+            return [e]
+        return [stored]
+
+    def _finish(self, new: Acceptance, stored: Stored) -> Outcome:
+        if isinstance(stored, HotWalletError):
+            return stored
+        refund, created = stored
+        try:
+            if not created:
+                return self._replay(refund)
+        except HotWalletError as e:
+            return e
+        return Submission(refund, created=True, answer=new.answer or None)
+
+    def _log_created(self, new: Sequence[Acceptance], stored: Sequence[Stored]) -> None:
+        """Log the records that were committed with a new refund."""
+        records = [
+            each.record
+            for each, result in zip(new, stored, strict=True)
+            if isinstance(result, tuple) and result[1]
+        ]
+        for record in filter(None, records):
+            self._audit.log(record)
+
+    def _admit(self, new: NewRefund, terms: _Terms) -> Acceptance | Submission:
+        key, request = new.idempotency_key, new.request
+        proof = self._signed_requests.verify(terms.tenant, key, new.signed, terms.now)
+        try:
+            refund = admit(
+                request,
+                refund_id=new_refund_id(terms.now),
+                tenant=terms.tenant,
+                idempotency_key=key,
+                networks=self._networks,
+                wallets=terms.wallets,
+                now=terms.now,
+                limits=terms.limits,
+            )
+        except RequestError:
+            require_unblocked(self._store, terms.tenant)
+            # An accepted refund stays accepted when the rules change.
+            for owner in terms.owners:
+                earlier = self._store.find(owner, key)
+                if earlier and earlier.fingerprint == request.fingerprint():
+                    return self._replay(earlier)
+            raise
+        # With one owner, acceptance finds an earlier refund by itself.
+        if len(terms.owners) > 1:
+            require_unblocked(self._store, terms.tenant)
+            earlier = self._store.find_earlier(refund, terms.owners)
+            if earlier is not None:
+                return self._replay(earlier)
+        record = self._audit.result(
+            AuditAction.REFUND_ACCEPT,
+            Operation.REFUND,
+            terms.actor,
+            **audit_facts(refund),
+        )
+        answer = None if terms.answer is None else terms.answer(refund)
+        return Acceptance(refund, record, terms.limits.max_open_refunds, proof, answer)
+
+    def _replay(self, refund: Refund) -> Submission:
+        answer = self._store.answer(refund.id)
+        # The absolute value, since hosts' clocks differ and may be set back.
+        age = abs(self._clock() - refund.created_at)
+        if answer is None and age < ANSWER_TIMEOUT:
+            raise InProgressError(
+                "the first request with this key has no response yet: try again"
+            )
+        return Submission(refund, created=False, answer=answer)
+
+
+def _is_failed(
+    stored: Sequence[Stored],
+) -> TypeGuard[Sequence[StoreError | TenantBlockedError]]:
+    """Return whether the database or a block kept all refunds from being stored."""
+    return all(isinstance(each, StoreError | TenantBlockedError) for each in stored)
+
+
+def audit_facts(refund: Refund) -> dict[str, Any]:
+    """Return what an audit record says about *refund*."""
+    paid = describe_payment(refund)
+    return {"refund_id": refund.id, "network": refund.network, **paid}
