@@ -84,7 +84,7 @@ class NodePool:
         """
         call = QuorumCall[_T](len(self._nodes), len(rules))
         nodes = self._select_nodes()
-        self._ask(nodes, request, call, lambda: call.is_settled(rules))
+        self._ask(nodes, request, call, call.is_settled)
         return call.decide(rules)
 
     def send_to_all(

@@ -63,12 +63,9 @@ class QuorumCall(Generic[_T]):
                         responses.add(node, error)
                 return
 
-    def is_settled(self, rules: Sequence[QuorumRule[_T]]) -> bool:
+    def is_settled(self) -> bool:
         """Return whether the other nodes cannot change a result."""
-        return all(
-            responses.is_settled(rule)
-            for responses, rule in zip(self.responses, rules, strict=True)
-        )
+        return all(responses.is_settled() for responses in self.responses)
 
     def is_accepted(self) -> bool:
         """Return whether a node has responded to each request."""

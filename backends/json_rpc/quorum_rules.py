@@ -38,14 +38,13 @@ class QuorumRule(Generic[_T]):
     How responses become a result, and which responses contradict it.
 
     ``decide`` takes the responses, of which there are enough, and the quorum.
-    ``contradicts`` takes a response and the result; lagging is not a contradiction.
-    ``waits_for_all``: a missing response could change the result even where all
-    others agree.
+    Once a quorum of the configured nodes agrees, other responses must not change the
+    result: they are not waited for.  ``contradicts`` takes a response and the result;
+    lagging is not a contradiction.
     """
 
     decide: Callable[[Sequence[_T], int], _T]
     contradicts: Callable[[_T, _T], bool]
-    waits_for_all: bool = False
 
 
 def agreed(responses: Sequence[_H | None], quorum: int) -> _H | None:
@@ -170,7 +169,5 @@ UPPER_MEDIAN: QuorumRule[int] = QuorumRule(upper_median, _never)
 FEES: QuorumRule[Fees | None] = QuorumRule(median_fees, _differ_in_kind)
 """Values that differ between honest nodes, because their newest blocks do."""
 
-PENDING_COUNT: QuorumRule[int] = QuorumRule(
-    highest_of_quorum, _never, waits_for_all=True
-)
+PENDING_COUNT: QuorumRule[int] = QuorumRule(highest_of_quorum, _never)
 """The highest count that no quorum contradicts: none may be missed."""

@@ -24,7 +24,7 @@ from backends.json_rpc import parsing
 from backends.json_rpc.error_mapping import AlreadyKnownError
 from backends.json_rpc.node import MethodCall, Node
 from backends.json_rpc.outcomes import attempt, require
-from backends.json_rpc.parsing import Result, digest, integer, quantity
+from backends.json_rpc.parsing import Result, data, digest, integer, quantity
 from signer.errors import ChainError, ChainUnavailableError
 from signer.ports import Block, Call, Fees, MinedTransaction, Receipt
 
@@ -135,7 +135,7 @@ def broadcast_all(node: Web3, raws: Sequence[bytes]) -> Sequence[ChainError | No
 
 
 def _check_hash(raw: bytes, tx_hash: str) -> None:
-    if bytes.fromhex(tx_hash.removeprefix("0x")) != keccak(raw):
+    if data(tx_hash) != keccak(raw):
         raise ImpossibleResponseError("the node responded for another transaction")
 
 
@@ -145,7 +145,7 @@ def fees(node: Web3) -> Fees:
 
 
 def _parse_fees(node: Web3, block: Result, tip: Any) -> Fees:
-    quantity(block["number"]), digest(HexBytes(block["hash"]))  # Raise if malformed.
+    quantity(block["number"]), digest(data(block["hash"]))  # Raise if malformed.
     base_fee = block.get("baseFeePerGas")
     if base_fee is None:
         return Fees(
@@ -187,7 +187,7 @@ def hash_in_block(node: Web3, number: int, sender: str, nonce: int) -> str | Non
     result: Result = found or {"transactions": ()}
     for entry in result["transactions"]:
         if entry["from"].lower() == sender.lower() and int(entry["nonce"], 16) == nonce:
-            return digest(bytes.fromhex(entry["hash"].removeprefix("0x")))
+            return digest(data(entry["hash"]))
     return None
 
 
@@ -222,9 +222,8 @@ def _estimate(call: Call) -> MethodCall:
 
 def _ask(node: Web3, method: str, params: list[Any]) -> Any:
     """Return the result of *method*, as JSON."""
-    return cast("Node", node.provider).make_request(RPCEndpoint(method), params)[
-        "result"
-    ]
+    provider = cast("Node", node.provider)
+    return provider.make_request(RPCEndpoint(method), params)["result"]
 
 
 def ask_all(node: Web3, calls: Sequence[MethodCall]) -> list[Any]:

@@ -44,10 +44,8 @@ class Responses(Generic[_T]):
         else:
             self.values[node] = outcome
 
-    def is_settled(self, rule: QuorumRule[_T]) -> bool:
-        """Return whether other responses cannot change the result of *rule*."""
-        if rule.waits_for_all:
-            return False
+    def is_settled(self) -> bool:
+        """Return whether other responses cannot change the result of a rule."""
         values = list(self.values.values())
         quorum = quorum_size(self._configured, self._configured)
         if len(self._reverts()) >= quorum:

@@ -1,5 +1,6 @@
 """The rules of a quorum of nodes."""
 
+from collections.abc import Callable, Sequence
 from random import Random
 
 import pytest
@@ -8,11 +9,17 @@ from hypothesis import strategies as st
 
 from backends.json_rpc.quorum_rules import (
     agreed,
+    highest_of_quorum,
+    lower_median,
     quorum_size,
     reached,
     reached_block,
+    upper_median,
 )
 from signer.ports import Block
+
+
+MEDIANS = (lower_median, upper_median)
 
 
 @st.composite
@@ -51,6 +58,25 @@ def test_a_minority_of_liars_keeps_the_height_between_honest_ones(
     height = reached(honest + [lie] * liars, quorum_size(nodes, nodes - down))
 
     assert min(honest) <= height <= max(honest)
+
+
+@given(
+    nodes=st.integers(1, 9),
+    value=st.integers(0, 100),
+    others=st.lists(st.integers(0, 100), max_size=9),
+    rule=st.sampled_from([agreed, reached, highest_of_quorum, *MEDIANS]),
+)
+def test_a_quorum_that_agrees_decides(
+    nodes: int,
+    value: int,
+    others: list[int],
+    rule: Callable[[Sequence[int], int], int | None],
+) -> None:
+    """The responses that are not waited for cannot change the result."""
+    quorum = quorum_size(nodes, nodes)
+    responses = [value] * quorum + others[: nodes - quorum]
+
+    assert rule(responses, quorum) == value
 
 
 @pytest.mark.parametrize(
