@@ -148,10 +148,10 @@ class SignedBytes:
         Raises:
             EncodingError: The bytes contain anything else, because of a bug.
         """
-        raw = transaction.serialise(signature)
-        if _read(raw) != (transaction, signature):
+        signed = cls.decode(transaction.serialise(signature))
+        if (signed.transaction, signed.signature) != (transaction, signature):
             raise EncodingError("the signed bytes contain another transaction")
-        return cls(raw, transaction, signature)
+        return signed
 
     @classmethod
     def decode(cls, raw: bytes) -> Self:
@@ -163,9 +163,12 @@ class SignedBytes:
                 is not bound to a chain, or its signature is out of range.
             InvalidInputError: A field is out of range.
         """
-        transaction, signature = _read(raw)
-        if transaction.serialise(signature) != raw:
-            raise EncodingError("not the canonical RLP of a transaction")
+        if raw[:1] == TYPE:
+            transaction, signature = _read(raw)
+        elif raw[:1] >= _FIRST_LIST:
+            transaction, signature = _read_legacy(raw)
+        else:
+            raise EncodingError("neither an EIP-1559 nor a legacy transaction")
         return cls(raw, transaction, signature)
 
     @property
@@ -175,14 +178,6 @@ class SignedBytes:
 
 
 def _read(raw: bytes) -> tuple[AnyTransaction, Signature]:
-    if raw[:1] == TYPE:
-        return _read_fee_market(raw)
-    if raw[:1] >= _FIRST_LIST:
-        return _read_legacy(raw)
-    raise EncodingError("neither an EIP-1559 nor a legacy transaction")
-
-
-def _read_fee_market(raw: bytes) -> tuple[AnyTransaction, Signature]:
     *numbers, to, value, data, access_list, y_parity, r, s = _decode(raw[1:], 12)
     if access_list != []:
         raise EncodingError("a transfer needs no access list")
