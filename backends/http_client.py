@@ -1,25 +1,20 @@
 """
 HTTP requests to one URL, each within one deadline and with a bounded response.
 
-urllib3 applies its read timeout to each read from the socket, so a peer that sends a
-byte now and then keeps its client waiting without end.  ``BoundedResponse`` applies the
-timeout to the whole response: status line, headers and body.
+``backends/http_connections.py`` applies the timeout to the whole response.
 """
 
-import http.client
-import io
-import socket
 import ssl
-import time
 from base64 import b64encode
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 from urllib.parse import SplitResult, unquote, urlsplit
 
 import urllib3
 from pydantic import SecretStr
 
+from backends.http_connections import bound_responses
 from signer.redact import quiet_vendor_loggers
 
 
@@ -165,64 +160,6 @@ class HTTPClient:
                 if len(body) > self._max_bytes:
                     raise ExchangeError(TOO_LARGE)
         return bytes(body)
-
-
-class BoundedResponse(http.client.HTTPResponse):
-    """A response with one read timeout for the status line, headers and body."""
-
-    def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
-        super().__init__(sock, *args, **kwargs)
-        timeout = sock.gettimeout()
-        if timeout is not None:
-            self.fp = io.BufferedReader(_BoundedReader(self.fp.detach(), sock, timeout))
-
-
-class _BoundedReader(io.RawIOBase):
-    """Reads *raw*, the file of *sock*, for at most *timeout* seconds in total."""
-
-    def __init__(self, raw: io.RawIOBase, sock: socket.socket, timeout: float) -> None:
-        self._raw = raw
-        self._sock = sock
-        self._timeout = timeout
-        self._end = 0.0
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int | None:
-        """Read the available bytes; raise ``TimeoutError`` after the deadline."""
-        now = time.monotonic()
-        if self._end:
-            if now >= self._end:
-                raise TimeoutError
-            self._sock.settimeout(self._end - now)
-        else:
-            # The first and usually only read: the socket has the timeout already.
-            self._end = now + self._timeout
-        return self._raw.readinto(buffer)
-
-    def close(self) -> None:
-        self._raw.close()
-        super().close()
-
-
-def bound_responses(pools: Mapping[str, Any]) -> dict[str, Any]:
-    """
-    Return the connection pool classes by scheme, with ``BoundedResponse``.
-
-    *pools* has subclasses of urllib3's ``HTTPConnectionPool``.
-    """
-    bounded = {}
-    for scheme, pool in pools.items():
-        connection = type(
-            f"Bounded{pool.ConnectionCls.__name__}",
-            (pool.ConnectionCls,),
-            {"response_class": BoundedResponse},
-        )
-        bounded[scheme] = type(
-            f"Bounded{pool.__name__}", (pool,), {"ConnectionCls": connection}
-        )
-    return bounded
 
 
 _POOLS = bound_responses(

@@ -41,6 +41,10 @@ if TYPE_CHECKING:
 _RETRY_COST, _SUCCESS_GAIN = 5, 3
 """Of a budget of 500: at most 100 retries, and 0.6 more for each signature."""
 
+_TOO_MANY = (
+    "too many signatures wait for KMS already; KMS_SIGNATURES_PER_SECOND,"
+    " KMS_MAX_CONCURRENCY or the latency of KMS limits them"
+)
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
 _SENT_FAILURES = (ClientError, ConnectionError, HTTPClientError)
 _TIMEOUTS = (ConnectTimeoutError, ReadTimeoutError)
@@ -89,9 +93,7 @@ class SigningClient:
             raise _unsent(BackendUnavailableError("KMS does not answer at present"))
         latest = self._timer() + self._deadline.patience
         attempts = 0
-        error: BackendError = _unsent(
-            BackendThrottledError("too many signatures wait for KMS already")
-        )
+        error: BackendError = _unsent(BackendThrottledError(_TOO_MANY))
         while self._wait_for_turn(latest):
             attempts += 1
             try:

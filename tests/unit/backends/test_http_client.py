@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 import urllib3
 from pydantic import SecretStr
+from urllib3.connection import HTTPConnection
 
 from backends.http_client import ExchangeError, HTTPClient, Response
+from backends.http_connections import bound_responses
 
 
 CANARY = "canary-T0KEN-48213"
@@ -142,3 +144,34 @@ def test_errors_omit_the_url(url: str) -> None:
         _client(url + CANARY).exchange("GET")
 
     assert CANARY not in "".join(traceback.format_exception(caught.value))
+
+
+def test_a_request_is_sent_in_one_piece() -> None:
+    """Head and body together; also the second request of a connection."""
+    sent: list[bytes] = []
+
+    class Recording(HTTPConnection):
+        def send(self, data: Any) -> None:
+            sent.append(data)
+
+        def getresponse(self) -> Any:
+            return urllib3.HTTPResponse(b"", status=200)
+
+    class Pool(urllib3.HTTPConnectionPool):
+        ConnectionCls = Recording
+
+    pool = bound_responses({"http": Pool})["http"]("127.0.0.1", 9)
+    for body in (b"{}", b"[]", None):
+        pool.urlopen("POST", "/", body=body)
+
+    assert [data.partition(b"\r\n\r\n")[2] for data in sent] == [b"{}", b"[]", b""]
+    assert all(data.startswith(b"POST / HTTP/1.1\r\n") for data in sent)
+
+
+def test_a_request_that_cannot_be_built_is_not_sent(start_server: StartServer) -> None:
+    """And the connection serves the next one."""
+    with _client(start_server(OK + b"Content-Length: 0\r\n\r\n")) as client:
+        with pytest.raises(ExchangeError):
+            client.exchange("GET\n")
+
+        assert client.exchange("GET").status == 200
