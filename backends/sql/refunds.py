@@ -12,6 +12,7 @@ from backends.sql.database import Tables
 from backends.sql.key_rows import KeyRows
 from backends.sql.savepoints import Work
 from backends.sql.statements import CLAIM, Step, Values, signed_values, values
+from backends.sql.stops import require_unblocked
 from backends.sql.urls import SQLITE
 from backends.sql.validation import (
     is_address,
@@ -108,7 +109,7 @@ class RefundTables(Tables):
     def find_advanced(
         self, refund_ids: Collection[str], statuses: Collection[Status]
     ) -> Sequence[tuple[Refund, str | None]]:
-        params = {"refund_ids": sorted(refund_ids), "statuses": sorted(statuses)}
+        params = {"refund_ids": list(refund_ids), "statuses": list(statuses)}
         rows = self._database.rows(queries.ADVANCED, **params)
         return tuple((Refund(*row[:-1]), row.body or None) for row in rows)
 
@@ -263,6 +264,8 @@ class RefundTables(Tables):
         }
 
         def work(connection: Connection) -> tuple[Refund, bool]:
+            if refund.swept_from is None:
+                require_unblocked(connection, self._macs, refund.tenant)
             if insert_refund(connection, given, params, lock=lock) is not None:
                 return new, True
             return queries.find_conflict(connection, refund), False

@@ -17,9 +17,15 @@ UNREADABLE_SECONDS = 0.2
 """The longest wait while the file cannot be read."""
 
 # In seconds.
-_FIRST_PAUSE = 0.0001
+_PAUSE = 0.0001
 _LONGEST_PAUSE = 0.005
 _GROWTH = 1.02  # So a pause adds about 2 % to the time that has passed.
+
+_QUIET = {Topic.ACCEPTED: 0.0, Topic.MOVED: 0.002}
+"""How long a new watch does not poll, in seconds.
+
+No worker sends a refund sooner, and each poll takes time from it: SQLite's commits wait
+for readers."""
 
 Version = tuple[int, int]
 """A number of the connection, and SQLite's ``data_version`` on that connection."""
@@ -44,9 +50,9 @@ class SQLiteWatches:
         self._is_closed = False
 
     @contextmanager
-    def watch(self, _: Topic) -> Iterator[Watch]:
+    def watch(self, topic: Topic) -> Iterator[Watch]:
         """Watch for every change of the file."""
-        yield _SQLiteWatch(self.version)
+        yield _SQLiteWatch(self.version, _QUIET[topic])
 
     def version(self) -> Version | None:
         """
@@ -91,13 +97,17 @@ class SQLiteWatches:
 class _SQLiteWatch:
     """Implements ``signer.ports.Watch``."""
 
-    def __init__(self, version: Callable[[], Version | None]) -> None:
+    def __init__(self, version: Callable[[], Version | None], quiet: float) -> None:
         self._read = version
         self._seen = version()
+        self._quiet = quiet
 
     def wait(self, seconds: float) -> bool:
         deadline = time.monotonic() + seconds
-        pause = _FIRST_PAUSE
+        pause = _PAUSE
+        if self._quiet:
+            time.sleep(min(self._quiet, seconds))
+            self._quiet = 0.0
         while True:
             version = self._read()
             if version is None:

@@ -53,6 +53,8 @@ class Store(StopStore, TenantBlocks, Cancellations, Watches, Protocol):
             The stored refund, and whether this call created it.
 
         Raises:
+            TenantBlockedError: An operator blocked the tenant.
+            RowNotAuthenticError: Another program changed its block, perhaps to end it.
             InvalidInputError: A text field is too long, or has characters that a
                 database cannot store.
             IdempotencyMismatchError: The tenant used the key with another fingerprint.

@@ -9,7 +9,7 @@ decision.  All are pure functions.
 from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
 
-from eth_utils.address import is_checksum_address, is_same_address
+from eth_utils.address import is_checksum_address
 
 from signer.amounts import parse_units
 from signer.chain.erc20 import decode_transfer
@@ -217,10 +217,11 @@ def _check_recipient(
             "must be a 20-byte address with its EIP-55 checksum", field="recipient"
         )
     tokens = (token.address for token in network.tokens.values())
+    lowered = recipient.lower()
     for forbidden, whose in (
         (ZERO_ADDRESS, "the zero address"),
         *((wallet, "the hot wallet itself") for wallet in wallets),
         *((address, "a token's own contract") for address in tokens),
     ):
-        if is_same_address(recipient, forbidden):
+        if lowered == forbidden.lower():
             raise InvalidInputError(f"must not be {whose}", field="recipient")

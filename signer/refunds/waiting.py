@@ -7,6 +7,7 @@ is over.  When its own wait is over, another waiting thread becomes the watcher.
 """
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,9 @@ from signer.errors import StoreError
 from signer.model.refund import OPEN, UNSENT, Refund, Status
 from signer.ports import Store, Topic
 
+
+GATHER_SECONDS = 0.001
+"""How long the watcher of several requests gathers changes before it reads again."""
 
 RETRY_SECONDS = 0.2
 """How long the watcher waits before it repeats a read that failed."""
@@ -119,6 +123,8 @@ class RefundWaits:
             is_read = self._read_all()
             while wait.found is None and (left := deadline - self._timer()) > 0:
                 watch.wait(left if is_read else min(left, RETRY_SECONDS))
+                if len(self._waits) > 1:
+                    time.sleep(GATHER_SECONDS)
                 is_read = self._read_all()
 
     def _read_all(self) -> bool:
@@ -128,11 +134,10 @@ class RefundWaits:
 
     def _read(self, waits: Sequence[_Wait]) -> bool:
         """Wake the threads whose wait is over; return False if the store is gone."""
+        ids = sorted({each.refund_id for each in waits})
         statuses = frozenset.intersection(*(each.condition.statuses for each in waits))
         try:
-            found = self._store.find_advanced(
-                {each.refund_id for each in waits}, statuses
-            )
+            found = self._store.find_advanced(ids, sorted(statuses))
         except StoreError:
             return False
         by_id = {refund.id: Awaited(refund, answer) for refund, answer in found}
