@@ -118,13 +118,18 @@ def kms_stand_in(*options: str) -> Iterator[StandIn]:
             process.terminate()
 
 
-def open_kms(stand_in: StandIn, threads: int) -> KeyBackend:
-    """Return the service's own client of *stand_in*, for *threads* threads."""
+def open_kms(stand_in: StandIn, threads: int, *, per_second: int = 0) -> KeyBackend:
+    """
+    Return the service's own client of *stand_in*, for *threads* threads.
+
+    It sends *per_second* requests at most; 0 is no limit.
+    """
     environ = {
         **os.environ,
         **stand_in.environ(),
         "APP_ENV": "development",
         "WEB_THREADS": str(threads),
+        "KMS_SIGNATURES_PER_SECOND": str(per_second),
     }
     os.environ.update(stand_in.environ())  # boto3 reads its credentials there.
     return open_backend(Settings.from_env(environ))

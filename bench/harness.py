@@ -106,8 +106,12 @@ class Scenario:
 def run_rounds(
     works: Sequence[Work], *, rounds: int, seconds: float, report: Report
 ) -> list[Values]:
-    """Warm up, then run all *works* in each round; return each round's values."""
-    for work in works:
+    """
+    Warm up, then run all *works* in each round; return each round's values.
+
+    A single round needs no warm-up: it shows that the work runs, and compares nothing.
+    """
+    for work in works if rounds > 1 else ():
         work(seconds / 4)
     taken: list[Values] = []
     for number in range(rounds):

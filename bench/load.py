@@ -99,7 +99,7 @@ class OpenLoop:
 
     def __init__(self, rate: float, start: float, end: float) -> None:
         self._rate, self._start, self._taken = rate, start, 0
-        self._count = int((end - start) * rate)
+        self._count = round((end - start) * rate)
 
     def take(self, now: float) -> float | None:
         due = self.next_due()

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,6 +30,7 @@ def run_scenarios(
     scenarios = []
     for number, name in enumerate(names, 1):
         report(f"[{number}/{len(names)}] {name}")
+        started = time.monotonic()
         finished = subprocess.run(
             [sys.executable, "-m", "bench.run_scenario", name, *options],
             cwd=ROOT,
@@ -40,6 +42,7 @@ def run_scenarios(
             scenarios.append(json.loads(finished.stdout))
         else:
             scenarios.append({"name": name, "error": "it failed; see standard error"})
+        report(f"  {time.monotonic() - started:.0f} s")
     return {**run, "scenarios": scenarios}
 
 

@@ -22,6 +22,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Sequence
+from typing import cast
 
 import coincurve
 from cryptography.hazmat.primitives import serialization
@@ -33,10 +34,9 @@ KEY_ID = f"arn:aws:kms:{REGION}:111122223333:key/{uuid.UUID(int=7)}"
 
 _LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
 _MESSAGE = re.compile(rb'"Message": *"([^"]+)"')
+_SLOW_SHARE = 0.01
 _THROTTLED = b'{"__type":"ThrottlingException","message":"Rate exceeded"}'
 _FAILED = b'{"__type":"KMSInternalException","message":"try again"}'
-_random = random.Random()  # noqa: S311  It decides about failures, not keys.
-_SLOW_SHARE = 0.01
 _CONTENT = "Content-Type: application/x-amz-json-1.1"
 
 
@@ -47,6 +47,7 @@ class Service:
         self.options = options
         self.counts: Counter[str] = Counter()
         self._key = coincurve.PrivateKey()
+        self._random = random.Random(options.seed)  # noqa: S311  Not a secret.
         self._tokens = float(options.quota)
         self._refilled = time.monotonic()
 
@@ -58,21 +59,23 @@ class Service:
         if b"GetPublicKey" in head:
             return 200, self._public_key(), 0.0
         delay = self._delay()
-        if not self._has_quota() or _random.random() < self.options.throttles:
+        if not self._has_quota() or self._happens(self.options.throttles):
             self.counts["throttled"] += 1
             return 400, _THROTTLED, 0.0
-        if _random.random() < self.options.errors:
+        if self._happens(self.options.errors):
             self.counts["failed"] += 1
             return 500, _FAILED, delay
         self.counts["signed"] += 1
         return 200, self._sign(body), delay
 
     def _delay(self) -> float:
-        """One answer in a hundred takes ``--slowest``, the others about the latency."""
+        """One answer in a hundred takes ``--slowest``, the others ``--latency``."""
         options = self.options
-        if options.slowest and _random.random() < _SLOW_SHARE:
-            return float(options.slowest) / 1000
-        return float(options.latency) / 1000 * _random.uniform(0.9, 1.1)
+        is_slow = options.slowest and self._happens(_SLOW_SHARE)
+        return float(options.slowest if is_slow else options.latency) / 1000
+
+    def _happens(self, share: float) -> bool:
+        return self._random.random() < share
 
     def _has_quota(self) -> bool:
         """Take a token of KMS's bucket, which holds one second's quota."""
@@ -118,10 +121,9 @@ class _Connection(asyncio.Protocol):
     def __init__(self, service: Service) -> None:
         self._service = service
         self._received = b""
-        self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport  # type: ignore[assignment]  # TCP has a Transport.
+        self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
         self._received += data
@@ -141,7 +143,7 @@ class _Connection(asyncio.Protocol):
             self._write(answer)
 
     def _write(self, answer: bytes) -> None:
-        if self._transport is not None and not self._transport.is_closing():
+        if not self._transport.is_closing():
             self._transport.write(answer)
 
 
@@ -171,6 +173,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--quota", type=int, default=0, help="per second; 0: no quota")
     parser.add_argument("--throttles", type=float, default=0.0, help="share, 0 to 1")
     parser.add_argument("--errors", type=float, default=0.0, help="share, 0 to 1")
+    parser.add_argument("--seed", type=int, help="of the failures")
     asyncio.run(serve(parser.parse_args(arguments)))
 
 

@@ -12,6 +12,7 @@ from bench.signing import OpenKey
 
 _THREADS = 64
 _EXCESS = 1.2
+_SHARE = 0.95
 # The second is low enough to be exceeded on a small machine.
 _QUOTAS = (1000, 250)
 
@@ -27,7 +28,9 @@ def _open(folder: Path, is_quick: bool) -> Iterator[Prepared]:
 @contextlib.contextmanager
 def _offer(quota: int) -> Iterator[Work]:
     with kms_stand_in("--latency", "20", "--quota", str(quota)) as stand_in:
-        key = OpenKey(open_kms(stand_in, _THREADS), stand_in.key_id)
+        # As the documentation advises: a little below the quota.
+        backend = open_kms(stand_in, _THREADS, per_second=int(quota * _SHARE))
+        key = OpenKey(backend, stand_in.key_id)
         offered = Offered(key.sign_digest, rate=quota * _EXCESS, threads=_THREADS)
 
         def work(seconds: float) -> Values:
@@ -60,7 +63,7 @@ def _figures(quota: int) -> list[Figure]:
     signed, errors, per_signature, waiting = _names(quota)
     excess = quota * (_EXCESS - 1)
     return [
-        Figure(signed, "/s", (Goal(float(quota), at_least=0.95),)),
+        Figure(signed, "/s", (Goal(float(quota), at_least=0.9),)),
         Figure(errors, "%", (Goal(1.0, at_most=1.0),)),
         Figure(per_signature, "", (Goal(1.0),)),
         Figure(waiting, "/s", (Goal(excess),)),
