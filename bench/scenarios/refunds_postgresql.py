@@ -2,13 +2,20 @@
 
 import contextlib
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
+import psycopg
+
 from bench.devices import open_softhsm
-from bench.harness import Prepared, Scenario
+from bench.harness import Figure, Prepared, Scenario, Values
 from bench.postgresql import postgresql_database
 from bench.refund_rates import refund_figures, refund_works
-from bench.service import constant_server, running_service
+from bench.service import Service, constant_server, running_service
+
+
+_COMMITS = "writing transactions per refund, to its confirmation"
+_WAL = "WAL per refund, to its confirmation"
 
 
 @contextlib.contextmanager
@@ -21,8 +28,39 @@ def _open(folder: Path, is_quick: bool) -> Iterator[Prepared]:
         ) as service,
         constant_server(service) as server,
     ):
-        works = refund_works(service, key, server.url, settles=not is_quick)
-        yield Prepared(refund_figures(at_least=0.35), list(works))
+        works = list(refund_works(service, key, server.url, settles=not is_quick))
+        figures = [
+            *refund_figures(at_least=0.35),
+            Figure(_COMMITS, ""),
+            Figure(_WAL, "KB"),
+        ]
+        works.append(partial(_writes, service, url))
+        yield Prepared(figures, works)
+
+
+def _writes(service: Service, url: str, seconds: float) -> Values:
+    """Return what one refund of a queue writes, from POST to its last confirmation."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        service.settle()
+        commits, position = _written(connection)
+        run = service.load(clients=16, seconds=60.0, count=max(16, int(64 * seconds)))
+        service.settle()
+        later_commits, later_position = _written(connection)
+    count = len(run.samples)
+    return {
+        _COMMITS: (later_commits - commits) / count,
+        _WAL: (later_position - position) / 1024 / count,
+    }
+
+
+def _written(connection: psycopg.Connection[tuple[int, int]]) -> tuple[int, int]:
+    """Return the transactions with a commit record, and the bytes of WAL, so far."""
+    row = connection.execute(
+        "SELECT (pg_current_xact_id()::text)::bigint,"
+        " (pg_current_wal_lsn() - '0/0')::bigint"
+    ).fetchone()
+    assert row is not None
+    return row
 
 
 SCENARIO = Scenario(
