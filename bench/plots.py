@@ -9,7 +9,11 @@ from bench.table import number
 
 
 # The units that a plot shows, with the end of its file's name and its title.
-_AXES = {"/s": ("rates", "per second"), "ms": ("times", "milliseconds")}
+_AXES = {
+    "/s": ("rates", "per second"),
+    "ms": ("times", "milliseconds"),
+    "us": ("times", "microseconds"),
+}
 
 _WIDTH, _HEIGHT_PER_BAR, _HEIGHT_OF_REST = 960, 34, 130
 

@@ -3,11 +3,13 @@
 import statistics
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
 
 from bench.devices import Token
 from bench.harness import Figure, Goal, Values, Work
 from bench.service import Service, require_created
-from bench.timing import throughput
+from bench.timing import durable_page, throughput
 from bench.transfer_loop import TransferLoop
 
 
@@ -16,6 +18,7 @@ BATCH = 100
 
 LOOP = "non-durable loop"
 _LOOP_MS = "non-durable loop, per transaction"
+_FSYNC = "write and fsync of 4 KiB, one after another"
 _CONSTANT = "gunicorn and Falcon, constant answer, 16 clients"
 _BATCH = f"POST /v1/refunds/batch of {BATCH}, 1 client"
 
@@ -43,6 +46,7 @@ def refund_figures(*, at_least: float) -> Sequence[Figure]:
     return [
         Figure(LOOP, "/s"),
         Figure(_LOOP_MS, "ms"),
+        Figure(_FSYNC, "/s", (Goal(LOOP),)),
         Figure(_CONSTANT, "/s", (Goal(LOOP),)),
         *(Figure(_rate(n), "/s", goals.get(n, (Goal(LOOP),))) for n in CLIENTS),
         Figure(_BATCH, "/s", (Goal(LOOP, at_least=0.5),)),
@@ -84,11 +88,18 @@ def _works(service: Service, key: Token, constant_url: str) -> Iterator[Work]:
         return {_CONSTANT: len(run.samples) / run.seconds}
 
     yield run_loop
+    yield partial(_fsyncs, service.stack.home / "fsync")
     for clients in CLIENTS:
         yield _closed_loop(service, clients)
     if service.has_batches():
         yield _batches(service)
     yield constant
+
+
+def _fsyncs(path: Path, seconds: float) -> Values:
+    """Return how often a second the disk of the ledger keeps a page."""
+    with durable_page(path) as write:
+        return {_FSYNC: throughput(write, 1, seconds / 4)}
 
 
 def _closed_loop(service: Service, clients: int) -> Work:

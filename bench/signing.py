@@ -30,8 +30,8 @@ MAX_FEE = 10**11
 PRIORITY_FEE = 10**9
 AMOUNT = 10_000
 
-_PURPOSE = Purpose(Operation.TRANSACTION_SIGNING, network="bench", actor="bench")
-_NETWORK = Network.model_validate(
+PURPOSE = Purpose(Operation.TRANSACTION_SIGNING, network="bench", actor="bench")
+NETWORK = Network.model_validate(
     {
         "chain_id": CHAIN_ID,
         "rpc_urls": ["http://127.0.0.1:9"],
@@ -52,7 +52,7 @@ _QUEUED = admit(
     refund_id="rf_" + "0" * 32,
     tenant="bench",
     idempotency_key="bench",
-    networks={"bench": _NETWORK},
+    networks={"bench": NETWORK},
     wallets=[],
     now=utc_now(),
 )
@@ -68,18 +68,19 @@ class OpenKey:
     """
 
     def __init__(self, backend: KeyBackend, key_id: KeyId) -> None:
-        self.signer = Signer.open(backend, key_id, AuditLog(_logger()))
+        self.backend = backend
+        self.signer = Signer.open(backend, key_id, audit_log())
         ring = cast("KeyRing", _PinnedRing(self.signer))
         self._transactions = TransactionSigner(ring, utc_now)
-        self._refund = _reserved_refund(self.signer)
+        self.refund = _reserved_refund(self.signer)
 
     def sign_digest(self) -> Signature:
         """Sign a random digest."""
-        return self.signer.sign_digest(os.urandom(32), _PURPOSE)
+        return self.signer.sign_digest(os.urandom(32), PURPOSE)
 
     def sign_transaction(self) -> bytes:
         """Build and sign the transfer of a refund; return its bytes."""
-        payment = self._transactions.build_and_sign(self._refund, _ATTEMPT, _NETWORK)
+        payment = self._transactions.build_and_sign(self.refund, _ATTEMPT, NETWORK)
         return payment.transaction.raw
 
 
@@ -130,9 +131,10 @@ def _reserved_refund(signer: Signer) -> Refund:
     )
 
 
-def _logger() -> Any:
-    """Return a logger that does production's work and throws the lines away."""
-    return structlog.wrap_logger(
+def audit_log() -> AuditLog:
+    """Return an audit log that makes and serialises records, and throws them away."""
+    logger: Any = structlog.wrap_logger(
         structlog.PrintLogger(StringIO()),
         processors=[structlog.processors.JSONRenderer()],
     )
+    return AuditLog(logger)

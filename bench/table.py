@@ -1,5 +1,6 @@
 """Results as tables, for a terminal and for the documentation."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -89,11 +90,11 @@ def _ratio(ratio: Any) -> tuple[str, str, str]:
 
 
 def number(value: float) -> str:
-    """Return *value* with three digits, and without an exponent."""
-    if value == 0 or abs(value) >= 100:  # noqa: PLR2004  Three digits before the point.
-        return f"{value:,.0f}"
-    digits = 1 if abs(value) >= 10 else 2  # noqa: PLR2004  As above.
-    return f"{value:.{digits}f}"
+    """Return *value* with three digits, at most three of them after the point."""
+    if value == 0:
+        return "0"
+    digits = 2 - math.floor(math.log10(abs(value)))
+    return f"{value:,.{min(3, max(0, digits))}f}"
 
 
 def _machine(run: Document) -> str:

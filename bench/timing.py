@@ -1,9 +1,12 @@
 """How often a second an action completes, in one thread or several."""
 
+import contextlib
 import itertools
+import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from bench.harness import Values, Work
 
@@ -18,6 +21,19 @@ def rate(name: str, action: Action, threads: int = 1) -> Work:
         return {name: throughput(action, threads, seconds)}
 
     return work
+
+
+@contextlib.contextmanager
+def durable_page(path: Path) -> Iterator[Action]:
+    """Yield what appends 4 KiB to the file *path* and waits until the disk has them."""
+    page = b"x" * 4096
+    with path.open("wb", buffering=0) as file:
+
+        def write() -> None:
+            file.write(page)
+            os.fsync(file.fileno())
+
+        yield write
 
 
 def throughput(action: Action, threads: int, seconds: float) -> float:

@@ -9,6 +9,7 @@ from bench.harness import Scenario
 # In the order in which they run.
 NAMES: Mapping[str, str] = {
     "softhsm": "softhsm",
+    "steps": "steps",
     "kms": "kms",
     "kms-latency": "kms_latency",
     "kms-quota": "kms_quota",

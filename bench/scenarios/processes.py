@@ -29,7 +29,8 @@ _HELP = "hotwallet --help"
 @contextlib.contextmanager
 def _open(folder: Path, is_quick: bool) -> Iterator[Prepared]:
     with running_service(folder) as service:
-        require_created(service.load(clients=4, seconds=60.0, count=_USED))
+        count = 4 if is_quick else _USED
+        require_created(service.load(clients=4, seconds=60.0, count=count))
 
         def memory(seconds: float) -> Values:
             processes = service.stack.processes
