@@ -4,7 +4,7 @@ The load generator: sends prepared requests over kept-alive connections.
 It shares the cores with what it measures, so it is one thread with sockets, without an
 HTTP library.  ``bench/service.py`` runs it in a process of its own::
 
-    $ python bench/load.py < plan.json
+    $ python -m bench.load < plan.json
 
 The plan is a ``Plan`` as JSON; the result is the Unix time of the start, and a list
 with a sample per request.
@@ -20,7 +20,8 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+
+from bench.arrivals import Arrivals, ClosedLoop, OpenLoop
 
 
 # How a refund's answer shows that it was broadcast.
@@ -60,58 +61,6 @@ class Sample:
     answered: float
     status: int
     has_hash: bool
-
-
-class Arrivals(Protocol):
-    """Decides when requests are due."""
-
-    def take(self, now: float) -> float | None:
-        """Take one request that is due; return when it was due, or None."""
-
-    def next_due(self) -> float | None:
-        """Return when the next request is due; None if there is no other."""
-
-
-class ClosedLoop:
-    """A request is due as soon as a client is free, until *end* or after *count*."""
-
-    def __init__(self, end: float, count: int | None = None) -> None:
-        self._end, self._left = end, count
-
-    def take(self, now: float) -> float | None:
-        if now >= self._end or self._left == 0:
-            return None
-        if self._left is not None:
-            self._left -= 1
-        return now
-
-    def next_due(self) -> float | None:
-        return None
-
-
-class OpenLoop:
-    """
-    Requests are due at a fixed rate from *start* to *end*, whether or not one is free.
-
-    A request that waits for a client keeps its due time, so its latency shows the
-    queue ("coordinated omission" hides it).
-    """
-
-    def __init__(self, rate: float, start: float, end: float) -> None:
-        self._rate, self._start, self._taken = rate, start, 0
-        self._count = round((end - start) * rate)
-
-    def take(self, now: float) -> float | None:
-        due = self.next_due()
-        if due is None or now < due:
-            return None
-        self._taken += 1
-        return due
-
-    def next_due(self) -> float | None:
-        if self._taken >= self._count:
-            return None
-        return self._start + self._taken / self._rate
 
 
 class Client:

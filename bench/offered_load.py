@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from bench.load import OpenLoop
+from bench.arrivals import OpenLoop
 from signer.errors import BackendError
 
 

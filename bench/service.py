@@ -1,6 +1,5 @@
 """The whole service under load: the stack of ``make dev``, and what is asked of it."""
 
-import contextlib
 import dataclasses
 import json
 import subprocess
@@ -8,25 +7,18 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from urllib.parse import urlsplit
 
 from api.auth.dev_tokens import mint
 from bench.load import Plan, Sample
 from bench.signing import RECIPIENT
-from dev import stablecoin
 from dev.anvil import ROOT
 from dev.rpc import RPC
 from dev.stack import (
     NETWORK,
     SYMBOL,
     Stack,
-    await_start,
-    free_port,
-    is_ready,
     request,
-    running_module,
-    running_stack,
 )
 from signer.config.settings import Settings
 from signer.model.refund import OPEN
@@ -37,10 +29,6 @@ CREATED, BAD_REQUEST = 201, 400
 MARK_BYTES = 16
 CONFIRMATIONS = 2  # As ``dev.stack`` configures its network.
 
-# More than any run sends, so that the chain is never full.
-_BLOCK_GAS = 1_000_000_000
-_WEI = 10**21
-_TOKENS = 10**12
 _BATCH_PATH = "/v1/refunds/batch"
 
 
@@ -228,7 +216,8 @@ class Service:
             count=count,
         )
         finished = subprocess.run(
-            [sys.executable, "-I", str(ROOT / "bench" / "load.py")],
+            [sys.executable, "-m", "bench.load"],
+            cwd=ROOT,
             input=json.dumps(dataclasses.asdict(plan)),
             capture_output=True,
             text=True,
@@ -250,40 +239,6 @@ def refund_body(name: str) -> Mapping[str, str]:
         "recipient": RECIPIENT,
         "amount": "0.01",
     }
-
-
-@contextlib.contextmanager
-def running_service(
-    home: Path, *, settings: Mapping[str, str] | None = None, workers: int = 1
-) -> Iterator[Service]:
-    """Run the stack in *home*, on a chain whose blocks are never full."""
-    with running_stack(home, settings=settings, workers=workers) as stack:
-        RPC(stack.chain_url)("evm_setBlockGasLimit", hex(_BLOCK_GAS))
-        stablecoin.fund(
-            stack.chain_url, stack.address, token=stack.token, amount=_TOKENS, wei=_WEI
-        )
-        yield Service(stack)
-
-
-@dataclass(frozen=True, slots=True)
-class ConstantServer:
-    """gunicorn with ``bench.constant``; it was ready after ``start_seconds``."""
-
-    url: str
-    pid: int
-    start_seconds: float
-
-
-@contextlib.contextmanager
-def constant_server(service: Service) -> Iterator[ConstantServer]:
-    """Run gunicorn with ``bench.constant``."""
-    home, bind = service.stack.home, f"127.0.0.1:{free_port()}"
-    environ = {**service.stack.environ, "BIND": bind, "PYTHONPATH": str(ROOT)}
-    module = ["api.server", "--config", "python:bench.constant", "bench.constant:app"]
-    started, url = time.perf_counter(), f"http://{bind}"
-    with running_module(home, "constant", environ, module) as process:
-        await_start(process, home / "constant.log", lambda: is_ready(url))
-        yield ConstantServer(url, process.pid, time.perf_counter() - started)
 
 
 def require_created(run: LoadRun) -> None:

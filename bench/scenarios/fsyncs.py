@@ -11,7 +11,8 @@ from pathlib import Path
 
 from bench.harness import Figure, Goal, Prepared, Scenario, Values, Work
 from bench.processes import children
-from bench.service import Service, require_created, running_service
+from bench.servers import running_service
+from bench.service import Service, require_created
 
 
 _CALLS = "fsync,fdatasync,sync_file_range,msync"

@@ -7,15 +7,14 @@ from pathlib import Path
 
 from bench.harness import Figure, Goal, Prepared, Scenario, Values
 from bench.refund_rates import percentile
+from bench.servers import constant_server, running_service
 from bench.service import (
     CONFIRMATIONS,
     SUBJECT,
     LoadRun,
     Service,
-    constant_server,
     refund_body,
     require_created,
-    running_service,
 )
 from bench.signing import mark_of
 

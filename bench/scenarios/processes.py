@@ -9,7 +9,8 @@ from pathlib import Path
 
 from bench.harness import Figure, Goal, Prepared, Scenario, Values
 from bench.processes import children, resident_mb
-from bench.service import Service, constant_server, require_created, running_service
+from bench.servers import constant_server, running_service
+from bench.service import Service, require_created
 from dev.anvil import ROOT
 from dev.stack import free_port, is_ready, running_module
 
@@ -19,9 +20,11 @@ _START_SECONDS = 60.0
 
 _BARE_RSS = "gunicorn and Falcon: RSS of a process"
 _API_RSS = "hotwallet serve: RSS of a process"
+_REFUNDS_RSS = "hotwallet serve --role refunds: RSS of a process"
 _WORKER_RSS = "hotwallet worker: RSS"
 _BARE_READY = "gunicorn and Falcon: start to ready"
 _API_READY = "hotwallet serve: start to ready"
+_REFUNDS_READY = "hotwallet serve --role refunds: start to ready"
 _PYTHON = "python -c pass"
 _HELP = "hotwallet --help"
 
@@ -48,7 +51,11 @@ def _open(folder: Path, is_quick: bool) -> Iterator[Prepared]:
             return {_BARE_READY: server.start_seconds, _BARE_RSS: rss}
 
         def start_service(seconds: float) -> Values:
-            return {_API_READY: _start_to_ready(service)}
+            return {_API_READY: _start(service, "all", count)[0]}
+
+        def start_refunds(seconds: float) -> Values:
+            ready, memory = _start(service, "refunds", count)
+            return {_REFUNDS_READY: ready, _REFUNDS_RSS: memory}
 
         def run_commands(seconds: float) -> Values:
             command = [sys.executable, "-m", "api.cli", "--help"]
@@ -57,22 +64,32 @@ def _open(folder: Path, is_quick: bool) -> Iterator[Prepared]:
                 _HELP: _duration(command),
             }
 
-        yield Prepared(_FIGURES, [memory, start_bare, start_service, run_commands])
+        works = [memory, start_bare, start_service, start_refunds, run_commands]
+        yield Prepared(_FIGURES, works)
 
 
-def _start_to_ready(service: Service) -> float:
-    """Return how long a second server of the same stack takes until it is ready."""
+def _start(service: Service, role: str, count: int) -> tuple[float, float]:
+    """
+    Start a second server of the same stack.
+
+    Return the seconds until it was ready, and the RSS of its largest process after
+    *count* refunds.
+    """
     bind = f"127.0.0.1:{free_port()}"
-    environ = {**service.stack.environ, "BIND": bind}
+    environ = {**service.stack.environ, "BIND": bind, "SERVE_ROLE": role}
     module = ["api.cli", "serve"]
     with running_module(service.stack.home, "second", environ, module) as process:
         started = time.perf_counter()
-        while not is_ready(f"http://{bind}"):
+        url = f"http://{bind}"
+        while not is_ready(url):
             waited = time.perf_counter() - started
             if process.poll() is not None or waited > _START_SECONDS:
                 raise RuntimeError("a second server did not start")
             time.sleep(0.05)  # As for the baseline.
-        return time.perf_counter() - started
+        ready = time.perf_counter() - started
+        run = service.load(clients=4, seconds=60.0, count=count, url=url)
+        require_created(run)
+        return ready, max(map(resident_mb, children(process.pid)))
 
 
 def _duration(command: list[str]) -> float:
@@ -84,9 +101,11 @@ def _duration(command: list[str]) -> float:
 _FIGURES = [
     Figure(_BARE_RSS, "MB"),
     Figure(_API_RSS, "MB", (Goal(80.0, at_most=1.0), Goal(_BARE_RSS))),
+    Figure(_REFUNDS_RSS, "MB", (Goal(80.0, at_most=1.0), Goal(_BARE_RSS))),
     Figure(_WORKER_RSS, "MB", (Goal(100.0, at_most=1.0), Goal(_BARE_RSS))),
     Figure(_BARE_READY, "s"),
     Figure(_API_READY, "s", (Goal(2.5, at_most=1.0), Goal(_BARE_READY))),
+    Figure(_REFUNDS_READY, "s", (Goal(2.5, at_most=1.0), Goal(_BARE_READY))),
     Figure(_PYTHON, "s"),
     Figure(_HELP, "s", (Goal(0.3, at_most=1.0), Goal(_PYTHON))),
 ]

@@ -11,7 +11,8 @@ from bench.devices import open_softhsm
 from bench.harness import Figure, Prepared, Scenario, Values
 from bench.postgresql import postgresql_database
 from bench.refund_rates import refund_figures, refund_works
-from bench.service import Service, constant_server, running_service
+from bench.servers import constant_server, running_service
+from bench.service import Service
 
 
 _COMMITS = "writing transactions per refund, to its confirmation"

@@ -7,7 +7,7 @@ from pathlib import Path
 from bench.devices import open_softhsm
 from bench.harness import Prepared, Scenario
 from bench.refund_rates import refund_figures, refund_works
-from bench.service import constant_server, running_service
+from bench.servers import constant_server, running_service
 
 
 @contextlib.contextmanager

@@ -7,7 +7,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from bench.load import ClosedLoop, Load, OpenLoop, Plan
+from bench.arrivals import ClosedLoop, OpenLoop
+from bench.load import Load, Plan
 
 
 ANSWER = b'{"tx_hash": "0x1"}'
