@@ -29,6 +29,12 @@ def _open(folder: Path, is_quick: bool) -> Iterator[Prepared]:
         yield Prepared([], [], ["Not counted: strace is not installed."])
         return
     with running_service(folder) as service:
+        try:
+            with _strace(service, folder):
+                pass
+        except RuntimeError as e:  # A container without the right to trace.
+            yield Prepared([], [], [f"Not counted: {e}."])
+            return
         sizes = _SIZES[:2] if is_quick else _SIZES
         works = [_singles(service, folder, size) for size in sizes]
         figures = [Figure(_name(1), "")]
