@@ -6,7 +6,9 @@ import shutil
 import sqlite3
 import subprocess
 from collections.abc import Mapping
+from importlib import import_module
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 from dev.anvil import ROOT, find_anvil
@@ -34,7 +36,7 @@ def describe_machine() -> Mapping[str, str]:
         "load before the run": f"{os.getloadavg()[0]:.1f}",
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "Python": platform.python_version(),
-        "SQLite": sqlite3.sqlite_version,
+        "SQLite": _sqlite(),
         "anvil": _output(str(find_anvil(ROOT) or "anvil"), "--version"),
         "node": _output("node", "--version"),
         **{name: version(name) for name in _PACKAGES},
@@ -48,6 +50,13 @@ def _processor() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or "unknown"
+
+
+def _sqlite() -> str:
+    """Return the version of the SQLite that the service uses: that of apsw, if any."""
+    if find_spec("apsw") is None:
+        return sqlite3.sqlite_version
+    return str(import_module("apsw").sqlite_lib_version())
 
 
 def _memory() -> str:
