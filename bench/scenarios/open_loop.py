@@ -22,10 +22,11 @@ from bench.signing import mark_of
 _CLIENTS = 16
 _RATE = 100
 _LATE_SECONDS = 10.0
-_BLOCK_SECONDS = 1.0
+_DEPTH_SECONDS = CONFIRMATIONS - 1.0  # Of a second per block.
 
 _EARLY = "answered without waiting for the broadcast"
 _LOST, _DOUBLED = "lost", "doubled"
+_MINED = "due to the block: p99"
 _LATE = f"confirmed over {_LATE_SECONDS:g} s after the broadcast"
 _CONSTANT = "gunicorn and Falcon, constant answer: p99"
 _ANSWERED = "refunds answered"
@@ -66,13 +67,14 @@ def count_on_chain(service: Service, run: LoadRun, first: int) -> Values:
     """Return how many refunds of *run* the chain lost, doubled or confirmed late."""
     service.settle()
     mined: Counter[bytes] = Counter()
-    confirmed_at: dict[bytes, float] = {}
+    mined_at: dict[bytes, float] = {}
     for block in service.blocks_from(first):
         for mark in block.marks:
             mined[mark] += 1
-            depth = _BLOCK_SECONDS * (CONFIRMATIONS - 1)
-            confirmed_at[mark] = block.timestamp + depth
-    accepted = {_mark(sample.number) for sample in run.samples}
+            mined_at[mark] = block.timestamp
+    accepted = {
+        _mark(sample.number): run.started_at + sample.due for sample in run.samples
+    }
     broadcast_at = {
         _mark(sample.number): run.started_at + sample.answered
         for sample in run.samples
@@ -82,9 +84,17 @@ def count_on_chain(service: Service, run: LoadRun, first: int) -> Values:
         _LOST: sum(mark not in mined for mark in accepted),
         _DOUBLED: sum(mined[mark] > 1 for mark in accepted),
         _LATE: sum(
-            confirmed_at[mark] - at > _LATE_SECONDS
+            mined_at[mark] + _DEPTH_SECONDS - at > _LATE_SECONDS
             for mark, at in broadcast_at.items()
-            if mark in confirmed_at
+            if mark in mined_at
+        ),
+        _MINED: percentile(
+            [
+                mined_at[mark] - due
+                for mark, due in accepted.items()
+                if mark in mined_at
+            ],
+            99,
         ),
     }
 
@@ -106,6 +116,7 @@ _FIGURES = [
     Figure(_percentile(99), "ms", (Goal(100.0, at_most=1.0), Goal(_CONSTANT))),
     Figure("POST /v1/refunds: slowest", "ms"),
     Figure(_ANSWERED, "/s", (Goal(float(_RATE), at_least=0.99),)),
+    Figure(_MINED, "s"),
     Figure(_EARLY, ""),
     Figure(_LOST, "", _NONE),
     Figure(_DOUBLED, "", _NONE),
