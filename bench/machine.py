@@ -6,6 +6,7 @@ import shutil
 import sqlite3
 import subprocess
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from importlib import import_module
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -29,17 +30,24 @@ _PACKAGES = (
 def describe_machine() -> Mapping[str, str]:
     """Return facts about the machine, without its name or its paths."""
     return {
-        "commit": _output("git", "-C", str(ROOT), "rev-parse", "--short=12", "HEAD"),
         "cores": str(os.cpu_count()),
         "processor": _processor(),
         "memory": _memory(),
-        "load before the run": f"{os.getloadavg()[0]:.1f}",
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "Python": platform.python_version(),
         "SQLite": _sqlite(),
-        "anvil": _output(str(find_anvil(ROOT) or "anvil"), "--version"),
+        "anvil": _output(str(find_anvil(ROOT) or "anvil"), "--version").split()[-1],
         "node": _output("node", "--version"),
         **{name: version(name) for name in _PACKAGES},
+    }
+
+
+def describe_moment() -> Mapping[str, str]:
+    """Return the time, the commit, and how busy the machine is."""
+    return {
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": _output("git", "-C", str(ROOT), "rev-parse", "--short=12", "HEAD"),
+        "load": f"{os.getloadavg()[0]:.1f}",
     }
 
 

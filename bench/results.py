@@ -5,11 +5,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bench.machine import describe_machine
+from bench.machine import describe_machine, describe_moment
 from dev.anvil import ROOT
 
 
@@ -26,11 +25,10 @@ def run_scenarios(
 
     A scenario that fails has an ``error`` in the place of its figures.
     """
-    run = {"at": _now(), "machine": describe_machine()}
     scenarios = []
     for number, name in enumerate(names, 1):
         report(f"[{number}/{len(names)}] {name}")
-        started = time.monotonic()
+        moment, started = describe_moment(), time.monotonic()
         finished = subprocess.run(
             [sys.executable, "-m", "bench.run_scenario", name, *options],
             cwd=ROOT,
@@ -39,11 +37,11 @@ def run_scenarios(
             check=False,
         )
         if finished.returncode == 0:
-            scenarios.append(json.loads(finished.stdout))
+            scenarios.append({**json.loads(finished.stdout), **moment})
         else:
             scenarios.append({"name": name, "error": "it failed; see standard error"})
         report(f"  {time.monotonic() - started:.0f} s")
-    return {**run, "scenarios": scenarios}
+    return {"machine": describe_machine(), "scenarios": scenarios}
 
 
 def merge(previous: Document | None, run: Document) -> Document:
@@ -70,7 +68,3 @@ def write(path: Path, document: Document) -> None:
     """Write *document* to *path*."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

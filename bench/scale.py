@@ -27,7 +27,7 @@ _OWN_SLOTS = 256
 LOADS = (100, 10_000, 1_000_000, 10_000_000)
 
 _MEASURED = "POST /v1/refunds, 16 clients"
-_PEAK_MINUTES = 5
+_PEAK_SECONDS = 300
 _PEAK_FACTOR = 4.0
 _NORMAL_ABOVE = 50.0  # From here on a Poisson draw is close to a normal one.
 
@@ -142,11 +142,16 @@ def simulate(deployment: Deployment, per_hour: float, seed: int = 1) -> Outcome:
 
 def _arrivals(per_hour: float, chance: random.Random) -> Iterator[int]:
     """Yield the arrivals of each second; the mean of the hour is *per_hour*."""
-    peak = range(SECONDS // 2, SECONDS // 2 + _PEAK_MINUTES * 60)
-    weight = (SECONDS - len(peak)) + _PEAK_FACTOR * len(peak)
+    peak = range(SECONDS // 2, SECONDS // 2 + _PEAK_SECONDS)
+    highest = peak_rate(per_hour)
     for second in range(SECONDS):
-        factor = _PEAK_FACTOR if second in peak else 1.0
-        yield _poisson(per_hour * factor / weight, chance)
+        yield _poisson(highest if second in peak else highest / _PEAK_FACTOR, chance)
+
+
+def peak_rate(per_hour: float) -> float:
+    """Return the refunds a second in the peak of an hour with *per_hour* refunds."""
+    weight = SECONDS + (_PEAK_FACTOR - 1) * _PEAK_SECONDS
+    return per_hour * _PEAK_FACTOR / weight
 
 
 def _poisson(mean: float, chance: random.Random) -> int:
@@ -183,9 +188,8 @@ def rows(loads: Sequence[int], per_machine: float) -> Iterator[dict[str, Any]]:
     for chain in (ETHEREUM, ROLLUP):
         small = Deployment(chain, per_machine=per_machine)
         for per_hour in loads:
-            # What the peak brings in a second.
-            peak = per_hour * _PEAK_FACTOR / SECONDS
-            for deployment in dict.fromkeys((small, enlarge(small, peak))):
+            large = enlarge(small, peak_rate(per_hour))
+            for deployment in dict.fromkeys((small, large)):
                 stage, limit = deployment.limit()
                 outcome = simulate(deployment, per_hour)
                 yield {

@@ -16,14 +16,18 @@ def markdown(run: Document, plots: Mapping[str, Sequence[str]]) -> str:
 
     *plots* has the paths of each scenario's plots, from the page.
     """
-    parts = [f"Measured {run['at'][:10]}:\n\n{_machine(run)}"]
+    parts = [_machine(run)]
     for scenario in run["scenarios"]:
         title = f"### {scenario.get('title', scenario['name'])}"
         if "error" in scenario:
             parts.append(f"{title}\n\nNot measured: {scenario['error']}.")
             continue
         rounds, seconds = scenario["rounds"], scenario["seconds"]
-        sentence = f"{rounds} round{'s' * (rounds != 1)} of {seconds:g} s per row."
+        sentence = (
+            f"{rounds} round{'s' * (rounds != 1)} of {seconds:g} s per row,"
+            f" {scenario['at'][:10]}, commit {scenario['commit']}, load"
+            f" {scenario['load']}."
+        )
         rows = [_HEADER, len(_HEADER) * ("---",), *_rows(scenario)]
         table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
         images = [

@@ -30,9 +30,11 @@ def _run(name: str = "softhsm", ours: float = 1500.0) -> dict[str, Any]:
         "seconds": 0.5,
         "figures": summarise(FIGURES, rounds),
         "notes": ["A note."],
+        "at": "2026-11-26T08:00:00+00:00",
+        "commit": "0123456789ab",
+        "load": "0.4",
     }
     return {
-        "at": "2026-11-26T08:00:00+00:00",
         "machine": {"cores": "2"},
         "scenarios": [scenario],
     }
@@ -40,10 +42,9 @@ def _run(name: str = "softhsm", ours: float = 1500.0) -> dict[str, Any]:
 
 def test_the_markdown_table() -> None:
     assert markdown(_run(), {"softhsm": ["performance/a.svg"]}) == (
-        "Measured 2026-11-26:\n\n"
         "cores 2.\n\n"
         "### Signatures\n\n"
-        "2 rounds of 0.5 s per row.\n\n"
+        "2 rounds of 0.5 s per row, 2026-11-26, commit 0123456789ab, load 0.4.\n\n"
         "| work | median | from ... to | ratio | to | goal |\n"
         "| --- | --- | --- | --- | --- | --- |\n"
         "| bare | 2,500 /s | 2,000 ... 3,000 |  |  |  |\n"

@@ -13,6 +13,7 @@ from bench.scale import (
     enlarge,
     markdown,
     measured_rate,
+    peak_rate,
     rows,
     simulate,
 )
@@ -56,6 +57,7 @@ def test_the_arrivals_have_the_mean_of_the_hour_and_a_peak() -> None:
     drawn = list(_arrivals(100_000, random.Random(1)))
 
     assert sum(drawn) == pytest.approx(100_000, rel=0.01)
+    assert sum(drawn[1800:2100]) / 300 == pytest.approx(peak_rate(100_000), rel=0.02)
     assert sum(drawn[1800:2100]) == pytest.approx(4 * sum(drawn[:300]), rel=0.05)
 
 
