@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.machine import describe_machine, describe_moment
+from bench.scenarios import NAMES
 from dev.anvil import ROOT
 
 
@@ -46,14 +47,15 @@ def run_scenarios(
 
 def merge(previous: Document | None, run: Document) -> Document:
     """
-    Return *run* with the scenarios of *previous* that it did not repeat.
+    Return *run* with the scenarios of *previous* that it did not repeat, in order.
 
     Every scenario has its own baselines, so its ratios stay valid.
     """
     fresh = {each["name"]: each for each in run["scenarios"] if "error" not in each}
     kept = [] if previous is None else previous["scenarios"]
-    merged = [fresh.pop(each["name"], each) for each in kept]
-    return {**run, "scenarios": [*merged, *fresh.values()]}
+    scenarios = {each["name"]: each for each in kept} | fresh
+    ordered = [scenarios[name] for name in NAMES if name in scenarios]
+    return {**run, "scenarios": ordered}
 
 
 def read(path: Path) -> Document | None:

@@ -115,8 +115,8 @@ def test_a_run_replaces_only_its_own_scenarios() -> None:
 
     merged = merge(merge(earlier, _run("softhsm", ours=1.0)), failed)
 
-    assert [each["name"] for each in merged["scenarios"]] == ["kms", "softhsm"]
-    kms, softhsm = merged["scenarios"]
+    assert [each["name"] for each in merged["scenarios"]] == ["softhsm", "kms"]
+    softhsm, kms = merged["scenarios"]
     assert "error" not in kms
     assert softhsm["figures"][1]["values"]["median"] == 1.0
 
