@@ -1,1 +1,1 @@
-"""Where the time goes, as ratios to the bare calls.  Run by hand: ``make bench``."""
+"""Measures the service against baselines of the same run: ``make bench``."""

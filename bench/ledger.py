@@ -22,8 +22,8 @@ from urllib.parse import urlsplit
 
 from sqlalchemy import create_engine, text
 
-from bench.measure import machine
-from bench.refunds import post
+from bench.machine import describe_machine
+from bench.service import refund_body
 from dev.chain import CHAIN_ID
 from dev.rpc import RPC
 from dev.stack import Stack, running_stack
@@ -122,7 +122,7 @@ def main() -> int:
             fill(urls[1], stacks[1], options.refunds)
             print(f"filled in {time.monotonic() - began:.0f} s", file=sys.stderr)
             results = {
-                "machine": machine(),
+                "machine": describe_machine(),
                 "refunds": options.refunds,
                 "POST /v1/refunds": _compare(
                     [_poster(stack) for stack in stacks], options.seconds
@@ -176,6 +176,25 @@ def _statements(dialect: str) -> Iterator[str]:
     for version, status in enumerate(_STATUSES):
         insert = _MOVES.format(**words, version=version, status=status)
         yield _NUMBERS[dialect].format(insert=insert)
+
+
+def post(connection: http.client.HTTPConnection, token: str, name: str) -> None:
+    """
+    Ask for the refund *name*, and wait for the answer.
+
+    Raises:
+        RuntimeError: It was not created.
+    """
+    headers = {
+        "Authorization": f"Bearer {token}",
+        "Content-Type": "application/json",
+        "Idempotency-Key": name,
+    }
+    connection.request("POST", "/v1/refunds", json.dumps(refund_body(name)), headers)
+    answer = connection.getresponse()
+    content = answer.read()
+    if answer.status != http.client.CREATED:
+        raise RuntimeError(f"POST answered {answer.status}: {content[:300]!r}")
 
 
 def _poster(stack: Stack) -> Callable[[], object]:

@@ -69,6 +69,12 @@ class Stack:
         """Run ``hotwallet ARGUMENTS`` in the stack's environment; return its output."""
         return hotwallet(self.environ, *arguments)
 
+    def service(
+        self, name: str, *, log: str | None = None
+    ) -> contextlib.AbstractContextManager[subprocess.Popen[bytes]]:
+        """Run ``hotwallet NAME`` with the stack's settings; *log* names its log."""
+        return running_module(self.home, log or name, self.environ, ["api.cli", name])
+
 
 @contextlib.contextmanager
 def running_stack(
@@ -77,6 +83,7 @@ def running_stack(
     use_kms: bool = False,
     block_time: int = 1,
     port: int = 0,
+    workers: int = 1,
     settings: Mapping[str, str] | None = None,
     report: Report = lambda _: None,
 ) -> Iterator[Stack]:
@@ -84,8 +91,8 @@ def running_stack(
     Start all processes in the order of their dependencies, and stop them at the end.
 
     A local chain does not persist, so the ledger starts empty too; the development key
-    in the token is kept.  *settings* are added to the environment, and *report* is
-    called with each step.
+    in the token is kept.  *settings* are added to the environment, *workers*
+    processes move refunds, and *report* is called with each step.
 
     Raises:
         RuntimeError: A process did not start (the message has the end of its log),
@@ -130,8 +137,11 @@ def running_stack(
         )
         _provide_token_keys(environ)
         report("Starting the API and the worker")
-        for name in ("serve", "worker"):
-            stack.processes[name] = cleanup.enter_context(_service(stack, name))
+        stack.processes["serve"] = cleanup.enter_context(stack.service("serve"))
+        for number in range(1, workers + 1):
+            name = "worker" if number == 1 else f"worker-{number}"
+            service = stack.service("worker", log=name)
+            stack.processes[name] = cleanup.enter_context(service)
         _await_ready(stack)
         yield stack
 
@@ -224,7 +234,7 @@ def _environment(home: Path, port: int) -> dict[str, str]:
         "APP_ENV": "development",
         "HOTWALLET_HOME": str(home),
         "NETWORKS_FILE": str(home / "networks.toml"),
-        "BIND": f"127.0.0.1:{port or _free_port()}",
+        "BIND": f"127.0.0.1:{port or free_port()}",
         "WEB_CONCURRENCY": "2",
         "JWT_SIGNING_KEY_FILE": str(home / "jwt.pem"),
         "JWT_PUBLIC_KEY_FILE": str(home / "jwt.pub.pem"),
@@ -242,10 +252,10 @@ def _kms_key(home: Path, environ: dict[str, str]) -> Iterator[tuple[str, str]]:
     ready = home / "kms.ready"
     ready.unlink(missing_ok=True)
     command = ["dev.kms_emulator", "--port", "0", "--create-key"]
-    with _process(
+    with running_module(
         home, "kms", environ, [*command, "--ready-file", str(ready)]
     ) as process:
-        _await(process, home / "kms.log", ready.exists)
+        await_start(process, home / "kms.log", ready.exists)
         created = json.loads(ready.read_text(encoding="utf-8"))
         environ.update(
             USE_KMS="true",
@@ -285,13 +295,7 @@ def _provide_token_keys(environ: Mapping[str, str]) -> None:
 
 
 @contextlib.contextmanager
-def _service(stack: Stack, name: str) -> Iterator[subprocess.Popen[bytes]]:
-    with _process(stack.home, name, stack.environ, ["api.cli", name]) as process:
-        yield process
-
-
-@contextlib.contextmanager
-def _process(
+def running_module(
     home: Path, name: str, environ: Mapping[str, str], module: list[str]
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Run a Python module in its own process group while the context is open."""
@@ -325,19 +329,26 @@ def _process(
 
 def _await_ready(stack: Stack) -> None:
     process = stack.processes["serve"]
-    _await(process, stack.home / "serve.log", lambda: _is_ready(stack.url))
+    await_start(process, stack.home / "serve.log", lambda: is_ready(stack.url))
 
 
-def _is_ready(url: str) -> bool:
+def is_ready(url: str) -> bool:
+    """Return whether the service at *url* is ready."""
     try:
         return request("GET", f"{url}/readyz")[0] == 200  # noqa: PLR2004
     except OSError:
         return False
 
 
-def _await(
+def await_start(
     process: subprocess.Popen[bytes], log: Path, ready: Callable[[], bool]
 ) -> None:
+    """
+    Wait until *process* is *ready*.
+
+    Raises:
+        RuntimeError: It ended, or was not ready in time; with the end of its *log*.
+    """
     deadline = time.monotonic() + _START_SECONDS
     while not ready():
         if process.poll() is not None or time.monotonic() > deadline:
@@ -348,7 +359,8 @@ def _await(
         time.sleep(0.05)
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port of 127.0.0.1 that no server uses."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

@@ -1,0 +1,80 @@
+"""The machine and the versions that figures belong to."""
+
+import os
+import platform
+import shutil
+import sqlite3
+import subprocess
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib import import_module
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+
+from dev.anvil import ROOT, find_anvil
+
+
+_PACKAGES = (
+    "python-pkcs11",
+    "boto3",
+    "coincurve",
+    "cryptography",
+    "falcon",
+    "gunicorn",
+    "sqlalchemy",
+    "psycopg",
+)
+
+
+def describe_machine() -> Mapping[str, str]:
+    """Return facts about the machine, without its name or its paths."""
+    return {
+        "cores": str(os.cpu_count()),
+        "processor": _processor(),
+        "memory": _memory(),
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "Python": platform.python_version(),
+        "SQLite": _sqlite(),
+        "anvil": _output(str(find_anvil(ROOT) or "anvil"), "--version").split()[-1],
+        "node": _output("node", "--version"),
+        **{name: version(name) for name in _PACKAGES},
+    }
+
+
+def describe_moment() -> Mapping[str, str]:
+    """Return the time, the commit, and how busy the machine is."""
+    return {
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": _output("git", "-C", str(ROOT), "rev-parse", "--short=12", "HEAD"),
+        "load": f"{os.getloadavg()[0]:.1f}",
+    }
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or "unknown"
+
+
+def _sqlite() -> str:
+    """Return the version of the SQLite that the service uses: that of apsw, if any."""
+    if find_spec("apsw") is None:
+        return sqlite3.sqlite_version
+    return str(import_module("apsw").sqlite_lib_version())
+
+
+def _memory() -> str:
+    size = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return f"{size / 2**30:.0f} GiB"
+
+
+def _output(*command: str) -> str:
+    """Return the first line that *command* prints."""
+    if shutil.which(command[0]) is None:
+        return "absent"
+    finished = subprocess.run(command, capture_output=True, text=True, check=False)
+    return (finished.stdout.splitlines() or ["unknown"])[0]

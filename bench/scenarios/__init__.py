@@ -1,0 +1,28 @@
+"""What is measured: one scenario per file, each with its own baselines."""
+
+from collections.abc import Mapping
+from importlib import import_module
+
+from bench.harness import Scenario
+
+
+# In the order in which they run.
+NAMES: Mapping[str, str] = {
+    "softhsm": "softhsm",
+    "steps": "steps",
+    "kms": "kms",
+    "kms-latency": "kms_latency",
+    "kms-quota": "kms_quota",
+    "kms-brown-out": "kms_brown_out",
+    "refunds-sqlite": "refunds_sqlite",
+    "refunds-postgresql": "refunds_postgresql",
+    "open-loop": "open_loop",
+    "fsyncs": "fsyncs",
+    "processes": "processes",
+}
+
+
+def load_scenario(name: str) -> Scenario:
+    """Return the scenario with *name*; its module imports what it measures."""
+    scenario: Scenario = import_module(f"bench.scenarios.{NAMES[name]}").SCENARIO
+    return scenario

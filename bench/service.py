@@ -1,0 +1,253 @@
+"""The whole service under load: the stack of ``make dev``, and what is asked of it."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from api.auth.dev_tokens import mint
+from bench.load import Plan, Sample
+from bench.signing import RECIPIENT
+from dev.anvil import ROOT
+from dev.rpc import RPC
+from dev.stack import (
+    NETWORK,
+    SYMBOL,
+    Stack,
+    request,
+)
+from signer.config.settings import Settings
+from signer.model.refund import OPEN
+
+
+SUBJECT = "developer"
+CREATED, BAD_REQUEST = 201, 400
+MARK_BYTES = 16
+CONFIRMATIONS = 2  # As ``dev.stack`` configures its network.
+
+_BATCH_PATH = "/v1/refunds/batch"
+
+
+@dataclass(frozen=True, slots=True)
+class LoadRun:
+    """The samples of one run; ``started_at`` is the zero of their times (Unix time)."""
+
+    started_at: float
+    samples: Sequence[Sample]
+
+    @property
+    def seconds(self) -> float:
+        """The time from the start to the last answer."""
+        return max(sample.answered for sample in self.samples)
+
+    def latencies_ms(self) -> list[float]:
+        """Return the time from due to answered of each sample, in milliseconds."""
+        return [1000 * (sample.answered - sample.due) for sample in self.samples]
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A block's time (Unix time), and the marks of the refunds that it paid."""
+
+    timestamp: int
+    marks: Sequence[bytes]
+
+
+class Service:
+    """
+    A running stack, and a load generator for it.
+
+    Each refund has a name of its own: the prefix of its run, and a number.
+    """
+
+    def __init__(self, stack: Stack) -> None:
+        self.stack = stack
+        self._settings = Settings.from_env(stack.environ)
+        self._rpc = RPC(stack.chain_url)
+        self._runs = 0
+        self._next_number = 1
+
+    def load(
+        self,
+        *,
+        clients: int,
+        seconds: float,
+        rate: float | None = None,
+        count: int | None = None,
+        url: str | None = None,
+        prefer: str = "",
+    ) -> "LoadRun":
+        """
+        Post refunds from *clients* and return a sample of each; see ``Plan``.
+
+        Raises:
+            RuntimeError: The load generator failed.
+        """
+        body = json.dumps(refund_body("%08d"))
+        raw = self._request("/v1/refunds", body, "bench-%08d", prefer)
+        run = self._run(raw, clients, seconds, url, rate=rate, count=count)
+        self._next_number += len(run.samples)
+        return run
+
+    def post_batch(self, size: int) -> None:
+        """
+        Post one batch of *size* refunds.
+
+        Raises:
+            RuntimeError: It was not accepted.
+        """
+        first = self._next_number
+        self._next_number += size
+        names = [f"{number:08d}" for number in range(first, first + size)]
+        refunds = [
+            {"idempotency_key": f"bench-{name}", **refund_body(name)} for name in names
+        ]
+        body = json.dumps({"refunds": refunds})
+        raw = self._request(_BATCH_PATH, body, f"batch-{first:08d}", "")
+        (sample,) = self._run(raw, 1, 60.0, None, count=1).samples
+        if sample.status >= BAD_REQUEST:
+            raise RuntimeError(f"POST {_BATCH_PATH} answered {sample.status}")
+
+    def has_batches(self) -> bool:
+        """Return whether the service has the route for batches."""
+        raw = self._request(_BATCH_PATH, "{}", "batch-probe", "")
+        (sample,) = self._run(raw, 1, 30.0, None, count=1).samples
+        return sample.status not in {404, 405}
+
+    def sent_count(self) -> int:
+        """Return how many transactions the wallet has sent, pending ones included."""
+        pending = self._rpc("eth_getTransactionCount", self.stack.address, "pending")
+        return int(pending, 16)
+
+    def await_sent(self, count: int, seconds: float = 120.0) -> None:
+        """
+        Wait until the wallet has sent *count* transactions.
+
+        Raises:
+            TimeoutError: It has not after *seconds*.
+        """
+        deadline = time.monotonic() + seconds
+        while (sent := self.sent_count()) < count:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{sent} of {count} transactions were sent")
+            time.sleep(0.005)
+
+    def settle(self, seconds: float = 120.0) -> None:
+        """
+        Wait until nothing is pending on the chain and every refund is final.
+
+        Raises:
+            TimeoutError: Something still is not after *seconds*.
+        """
+        deadline = time.monotonic() + seconds
+        headers = {"Authorization": f"Bearer {self.token()}"}
+        while int(self._rpc("txpool_status")["pending"], 16) or any(
+            self._has_refund(status, headers) for status in OPEN
+        ):
+            if time.monotonic() > deadline:
+                raise TimeoutError("refunds or transactions are still pending")
+            time.sleep(0.1)
+
+    def _has_refund(self, status: str, headers: Mapping[str, str]) -> bool:
+        url = f"{self.stack.url}/v1/refunds?status={status}&limit=1"
+        return bool(request("GET", url, headers=headers)[2]["refunds"])
+
+    def block(self) -> int:
+        """Return the number of the newest block."""
+        return int(self._rpc("eth_blockNumber"), 16)
+
+    def blocks_from(self, first: int) -> Iterator[Block]:
+        """Yield the blocks from *first* on, with the wallet's successful transfers."""
+        for number in range(first, self.block() + 1):
+            block = self._rpc("eth_getBlockByNumber", hex(number), True)
+            receipts = self._rpc("eth_getBlockReceipts", hex(number))
+            succeeded = {
+                receipt["transactionHash"]
+                for receipt in receipts
+                if receipt["status"] == "0x1"
+            }
+            marks = [
+                bytes.fromhex(transaction["input"][-2 * MARK_BYTES :])
+                for transaction in block["transactions"]
+                if transaction["from"] == self.stack.address.lower()
+                and transaction["hash"] in succeeded
+            ]
+            yield Block(int(block["timestamp"], 16), marks)
+
+    def token(self) -> str:
+        """Return a new token of the gateway, valid for five minutes."""
+        return mint(self._settings, subject=SUBJECT, roles=["merchant"])
+
+    def _request(self, path: str, body: str, key: str, prefer: str) -> str:
+        lines = [
+            f"POST {path} HTTP/1.1",
+            f"Host: {urlsplit(self.stack.url).netloc}",
+            f"Authorization: Bearer {self.token()}",
+            "Content-Type: application/json",
+            f"Idempotency-Key: {key}",
+            f"Content-Length: {len(body.replace('%08d', 8 * '0'))}",
+            *([f"Prefer: {prefer}"] if prefer else []),
+        ]
+        return "\r\n".join([*lines, "", body])
+
+    def _run(
+        self,
+        raw: str,
+        clients: int,
+        seconds: float,
+        url: str | None,
+        *,
+        rate: float | None = None,
+        count: int | None = None,
+    ) -> "LoadRun":
+        target = urlsplit(url or self.stack.url)
+        plan = Plan(
+            host=str(target.hostname),
+            port=int(target.port or 0),
+            clients=clients,
+            request=raw,
+            first=self._next_number,
+            seconds=seconds,
+            rate=rate,
+            count=count,
+        )
+        finished = subprocess.run(
+            [sys.executable, "-m", "bench.load"],
+            cwd=ROOT,
+            input=json.dumps(dataclasses.asdict(plan)),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if finished.returncode != 0:
+            raise RuntimeError(f"the load generator failed:\n{finished.stderr}")
+        printed = json.loads(finished.stdout)
+        samples = [Sample(*fields) for fields in printed["samples"]]
+        return LoadRun(printed["started_at"], samples)
+
+
+def refund_body(name: str) -> Mapping[str, str]:
+    """Return the request for the refund with *name*."""
+    return {
+        "payment_session_id": f"bench-{name}",
+        "network": NETWORK,
+        "token": SYMBOL,
+        "recipient": RECIPIENT,
+        "amount": "0.01",
+    }
+
+
+def require_created(run: LoadRun) -> None:
+    """
+    Check that each request was answered 201.
+
+    Raises:
+        RuntimeError: One was not.
+    """
+    for sample in run.samples:
+        if sample.status != CREATED:
+            raise RuntimeError(f"request {sample.number} was answered {sample.status}")

@@ -1,0 +1,140 @@
+"""What is signed: a digest, and a whole transaction of a refund, with one signer."""
+
+import dataclasses
+import os
+from io import StringIO
+from typing import Any, cast
+
+import structlog
+from eth_account import Account
+
+from bench.timing import Action
+from signer.audit.log import AuditLog
+from signer.chain.erc20 import encode_transfer
+from signer.config.networks import Network
+from signer.crypto.secp256k1 import Signature
+from signer.keys.keyring import KeyRing
+from signer.keys.signer import Signer
+from signer.model.audit_record import Operation, Purpose
+from signer.model.refund import Kind, Refund, RefundRequest, Status
+from signer.ports import KeyBackend, KeyId, utc_now
+from signer.refunds.policy import admit
+from signer.refunds.transaction_signer import Attempt, TransactionSigner
+
+
+CHAIN_ID = 31337
+TOKEN = "0x5FbDB2315678afecb367f032d93F642f64180aa3"
+RECIPIENT = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8"
+GAS = 80_000
+MAX_FEE = 10**11
+PRIORITY_FEE = 10**9
+AMOUNT = 10_000
+
+PURPOSE = Purpose(Operation.TRANSACTION_SIGNING, network="bench", actor="bench")
+NETWORK = Network.model_validate(
+    {
+        "chain_id": CHAIN_ID,
+        "rpc_urls": ["http://127.0.0.1:9"],
+        "confirmations": 2,
+        "tokens": {"TUSD": {"address": TOKEN, "decimals": 6, "max_amount": "1000"}},
+    }
+)
+_REQUEST = RefundRequest(
+    payment_session_id="bench",
+    reference="bench",
+    network="bench",
+    token="TUSD",
+    recipient=RECIPIENT,
+    amount="0.01",
+)
+_QUEUED = admit(
+    _REQUEST,
+    refund_id="rf_" + "0" * 32,
+    tenant="bench",
+    idempotency_key="bench",
+    networks={"bench": NETWORK},
+    wallets=[],
+    now=utc_now(),
+)
+_ATTEMPT = Attempt(Kind.TRANSFER, 0, GAS, MAX_FEE, PRIORITY_FEE, is_legacy=False)
+
+
+class OpenKey:
+    """
+    One key of *backend*, as the worker uses it.
+
+    ``sign_transaction`` builds, judges, signs, verifies, serialises, decodes and judges
+    again.  Audit records are made and serialised, and then dropped: nothing is stored.
+    """
+
+    def __init__(self, backend: KeyBackend, key_id: KeyId) -> None:
+        self.backend = backend
+        self.signer = Signer.open(backend, key_id, audit_log())
+        ring = cast("KeyRing", _PinnedRing(self.signer))
+        self._transactions = TransactionSigner(ring, utc_now)
+        self.refund = _reserved_refund(self.signer)
+
+    def sign_digest(self) -> Signature:
+        """Sign a random digest."""
+        return self.signer.sign_digest(os.urandom(32), PURPOSE)
+
+    def sign_transaction(self) -> bytes:
+        """Build and sign the transfer of a refund; return its bytes."""
+        payment = self._transactions.build_and_sign(self.refund, _ATTEMPT, NETWORK)
+        return payment.transaction.raw
+
+
+def eth_account_signer() -> Action:
+    """Return what signs the same transfer with eth-account and a key in memory."""
+    account = Account.create()
+    transaction: dict[str, Any] = {
+        "type": 2,
+        "chainId": CHAIN_ID,
+        "nonce": 7,
+        "maxPriorityFeePerGas": PRIORITY_FEE,
+        "maxFeePerGas": MAX_FEE,
+        "gas": GAS,
+        "to": TOKEN,
+        "value": 0,
+        "data": encode_transfer(RECIPIENT, AMOUNT),
+    }
+    return lambda: account.sign_transaction(transaction).raw_transaction
+
+
+def mark_of(tenant: str, reference: str) -> bytes:
+    """Return the mark by which the transaction of a refund is known on the chain."""
+    return dataclasses.replace(_QUEUED, tenant=tenant, reference=reference).mark
+
+
+class _PinnedRing:
+    """A key ring that has one key, which is active."""
+
+    def __init__(self, signer: Signer) -> None:
+        self._signer = signer
+
+    def cached_signer(self, address: str, key_id: str) -> Signer:
+        return self._signer
+
+    def signer(self, address: str) -> Signer:
+        return self._signer
+
+
+def _reserved_refund(signer: Signer) -> Refund:
+    return dataclasses.replace(
+        _QUEUED,
+        status=Status.RESERVED,
+        sender=signer.address,
+        key_id=str(signer.key_id),
+        nonce=7,
+        gas_limit=GAS,
+        intent_recorded=True,
+    )
+
+
+def audit_log() -> AuditLog:
+    """Return an audit log that makes and serialises records, and throws them away."""
+    logger: Any = structlog.wrap_logger(
+        structlog.PrintLogger(StringIO()),
+        processors=[structlog.processors.JSONRenderer()],
+    )
+    return AuditLog(logger)

@@ -1,0 +1,105 @@
+"""Results as tables, for a terminal and for the documentation."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from bench.results import Document
+
+
+_HEADER = ("work", "median", "from ... to", "ratio", "to", "goal")
+
+
+def markdown(run: Document, plots: Mapping[str, Sequence[str]]) -> str:
+    """
+    Return the results of *run*: the machine, and a table and *plots* per scenario.
+
+    *plots* has the paths of each scenario's plots, from the page.
+    """
+    parts = [_machine(run)]
+    for scenario in run["scenarios"]:
+        title = f"### {scenario.get('title', scenario['name'])}"
+        if "error" in scenario:
+            parts.append(f"{title}\n\nNot measured: {scenario['error']}.")
+            continue
+        rounds, seconds = scenario["rounds"], scenario["seconds"]
+        sentence = (
+            f"{rounds} round{'s' * (rounds != 1)} of {seconds:g} s per row,"
+            f" {scenario['at'][:10]}, commit {scenario['commit']}, load"
+            f" {scenario['load']}."
+        )
+        rows = [_HEADER, len(_HEADER) * ("---",), *_rows(scenario)]
+        table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+        images = [
+            f"![{scenario['title']}]({path})"
+            for path in plots.get(scenario["name"], ())
+        ]
+        parts += [title, sentence, table, *scenario["notes"], *images]
+    return "\n\n".join(parts) + "\n"
+
+
+def terminal(run: Document) -> str:
+    """Return the same in columns."""
+    lines = [f"{name}: {value}" for name, value in run["machine"].items()]
+    for scenario in run["scenarios"]:
+        lines += ["", scenario.get("title", scenario["name"])]
+        if "error" in scenario:
+            lines.append(f"  not measured: {scenario['error']}")
+            continue
+        rows = [_HEADER, *_rows(scenario)]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines += [
+            "  " + "  ".join(map(str.ljust, row, widths)).rstrip() for row in rows
+        ]
+        lines += [f"  {note}" for note in scenario["notes"]]
+    return "\n".join(lines)
+
+
+def missed_goals(run: Document) -> int:
+    """Return how many goals the medians miss."""
+    return sum(
+        ratio["is_met"] is False
+        for scenario in run["scenarios"]
+        for figure in scenario.get("figures", [])
+        for ratio in figure["ratios"]
+    )
+
+
+def _rows(scenario: Document) -> Iterator[tuple[str, ...]]:
+    for figure in scenario["figures"]:
+        values = figure["values"]
+        middle = f"{number(values['median'])} {figure['unit']}".strip()
+        span = f"{number(values['minimum'])} ... {number(values['maximum'])}"
+        ratios: Sequence[Any] = figure["ratios"] or [None]
+        for place, ratio in enumerate(ratios):
+            first = (figure["name"], middle, span) if place == 0 else ("", "", "")
+            yield (*first, *_ratio(ratio))
+
+
+def _ratio(ratio: Any) -> tuple[str, str, str]:
+    if ratio is None:
+        return ("", "", "")
+    spread, baseline = ratio["spread"], ratio["baseline"]
+    low, high = number(spread["minimum"]), number(spread["maximum"])
+    shown = f"{number(spread['median'])} ({low} ... {high})"
+    goal = ""
+    if ratio["is_met"] is not None:
+        bound = (
+            f"at least {ratio['at_least']:g}"
+            if ratio["at_least"] is not None
+            else f"at most {ratio['at_most']:g}"
+        )
+        goal = f"{bound}: {'met' if ratio['is_met'] else 'missed'}"
+    return shown, baseline if isinstance(baseline, str) else f"{baseline:g}", goal
+
+
+def number(value: float) -> str:
+    """Return *value* with three digits, at most three of them after the point."""
+    if value == 0:
+        return "0"
+    digits = 2 - math.floor(math.log10(abs(value)))
+    return f"{value:,.{min(3, max(0, digits))}f}"
+
+
+def _machine(run: Document) -> str:
+    return ", ".join(f"{name} {value}" for name, value in run["machine"].items()) + "."

@@ -1,0 +1,85 @@
+"""The simulation of large deployments."""
+
+import random
+
+import pytest
+
+from bench.scale import (
+    ETHEREUM,
+    ROLLUP,
+    SECONDS,
+    Deployment,
+    _arrivals,
+    enlarge,
+    markdown,
+    measured_rate,
+    peak_rate,
+    rows,
+    simulate,
+)
+
+
+def test_the_smallest_capacity_limits() -> None:
+    """16 pending transactions and a block in 12 s are 4,800 an hour."""
+    stage, per_second = Deployment(ETHEREUM, per_machine=80.0).limit()
+
+    assert stage == "wallets"
+    assert per_second * SECONDS == 4800
+
+
+def test_a_small_load_is_limited_by_nothing() -> None:
+    outcome = simulate(Deployment(ROLLUP, per_machine=80.0), 100)
+
+    assert outcome.mined >= outcome.arrived - 1  # The last second's is in no block yet.
+    assert outcome.p99_seconds <= ROLLUP.block_seconds
+
+
+def test_an_overloaded_stage_passes_its_capacity_and_queues_the_rest() -> None:
+    outcome = simulate(Deployment(ETHEREUM, per_machine=80.0), 10_000)
+
+    assert outcome.mined == pytest.approx(4800, rel=0.01)
+    assert outcome.longest_queue == pytest.approx(outcome.arrived - 4800, rel=0.05)
+    assert outcome.p99_seconds > 1000
+
+
+def test_an_enlarged_deployment_is_limited_by_the_blocks_alone() -> None:
+    small = Deployment(ROLLUP, per_machine=80.0)
+
+    large = enlarge(small, 1111.0)
+
+    others = {k: v for k, v in large.capacities().items() if k != "block gas"}
+    assert min(others.values()) >= 1111.0
+    assert large.limit()[0] == "block gas"
+    assert enlarge(small, 0.1) == small
+
+
+def test_the_arrivals_have_the_mean_of_the_hour_and_a_peak() -> None:
+    drawn = list(_arrivals(100_000, random.Random(1)))
+
+    assert sum(drawn) == pytest.approx(100_000, rel=0.01)
+    assert sum(drawn[1800:2100]) / 300 == pytest.approx(peak_rate(100_000), rel=0.02)
+    assert sum(drawn[1800:2100]) == pytest.approx(4 * sum(drawn[:300]), rel=0.05)
+
+
+def test_the_same_seed_gives_the_same_hour() -> None:
+    deployment = Deployment(ETHEREUM, per_machine=80.0)
+
+    assert simulate(deployment, 3000, seed=5) == simulate(deployment, 3000, seed=5)
+
+
+def test_the_table_has_a_row_per_deployment() -> None:
+    table = markdown(list(rows([100, 10_000], per_machine=80.0))).splitlines()
+
+    assert table[0].startswith("| chain | refunds per hour |")
+    assert len(table) == 2 + 2 * 3  # 100 an hour need no enlarged deployment.
+    assert "| 10,000 |" in table[3]
+
+
+def test_the_measured_rate_is_that_of_postgresql() -> None:
+    figure = {"name": "POST /v1/refunds, 16 clients", "values": {"median": 87.0}}
+    other = {"name": "refunds-sqlite", "figures": [figure | {"values": {"median": 1}}]}
+    scenario = {"name": "refunds-postgresql", "figures": [figure]}
+
+    assert measured_rate({"scenarios": [other, scenario]}) == 87.0
+    with pytest.raises(ValueError, match="make bench"):
+        measured_rate({"scenarios": [other]})
