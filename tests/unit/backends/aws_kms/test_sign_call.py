@@ -225,7 +225,7 @@ def test_credentials_are_refreshed_between_signatures(
     kms_key: KeyId,
     kms_emulator: KMSEmulator,
 ) -> None:
-    """Each request is signed with the credentials of its moment."""
+    """K19: each request is signed with the credentials of its moment."""
     kms = open_kms()
     for _ in range(3):
         kms.sign_digest(kms_key, DIGEST)
