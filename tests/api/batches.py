@@ -1,16 +1,12 @@
 """Batches of refunds, as a gateway sends them."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 from falcon.testing import Result, TestClient
 
 from tests.api.service import BODY
 from tests.api.support import bearer, get
-
-
-DOCS = Path(__file__).resolve().parents[3] / "docs"
 
 
 def member(number: int = 1, **changes: Any) -> dict[str, Any]:

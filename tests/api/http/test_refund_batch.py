@@ -2,7 +2,6 @@
 
 import io
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,8 +21,6 @@ from tests.api.service import BODY, RECIPIENT, build_container
 from tests.api.support import NOW, SettableClock, bearer, get, lines, post
 from tests.support.ledgers import seal
 
-
-DOCS = Path(__file__).resolve().parents[3] / "docs"
 
 TENANTS = TenantRegistry(
     {

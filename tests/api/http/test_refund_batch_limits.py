@@ -3,7 +3,6 @@
 import io
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from threading import Barrier
 from typing import Any
 
@@ -20,9 +19,6 @@ from tests.api.batches import codes, member, statuses, stored, submit, without_k
 from tests.api.service import build_container
 from tests.api.support import SettableClock, bearer, lines, post
 from tests.support.refunds import altered
-
-
-DOCS = Path(__file__).resolve().parents[3] / "docs"
 
 
 TENANTS = TenantRegistry(

@@ -18,9 +18,6 @@ from tests.support.signed_requests import RequestKey, signing_tenants
 
 DOCS = Path(__file__).resolve().parents[3] / "docs"
 
-
-DOCS = Path(__file__).resolve().parents[3] / "docs"
-
 KEY = RequestKey()
 
 
