@@ -217,11 +217,10 @@ def _check_recipient(
             "must be a 20-byte address with its EIP-55 checksum", field="recipient"
         )
     tokens = (token.address for token in network.tokens.values())
-    lowered = recipient.lower()
     for forbidden, whose in (
         (ZERO_ADDRESS, "the zero address"),
         *((wallet, "the hot wallet itself") for wallet in wallets),
         *((address, "a token's own contract") for address in tokens),
     ):
-        if lowered == forbidden.lower():
+        if recipient.lower() == forbidden.lower():
             raise InvalidInputError(f"must not be {whose}", field="recipient")

@@ -59,13 +59,24 @@ class _Wait:
         self.refund_id = refund_id
         self.condition = condition
         self.found: Awaited | None = None
+        self.error: Exception | None = None
         self.is_woken = threading.Event()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the thread has its result."""
+        return self.found is not None or self.error is not None
 
     def finish(self, found: Awaited) -> None:
         """Wake the thread if its wait is over with *found*."""
         if self.condition.is_met(found.refund):
             self.found = found
             self.is_woken.set()
+
+    def fail(self, error: Exception) -> None:
+        """Wake the thread, which raises *error*."""
+        self.error = error
+        self.is_woken.set()
 
 
 class RefundWaits:
@@ -91,12 +102,14 @@ class RefundWaits:
         try:
             if not self._enter(wait):
                 self._read([wait])  # It may have changed before the thread entered.
-                if wait.found is None:
+                if not wait.is_over:
                     wait.is_woken.wait(deadline - self._timer())
             if self._watcher is wait:
                 self._watch(wait, deadline)
         finally:
             self._leave(wait)
+        if wait.error is not None:
+            raise wait.error
         return wait.found
 
     def _enter(self, wait: _Wait) -> bool:
@@ -112,7 +125,7 @@ class RefundWaits:
         with self._lock:
             self._waits.remove(wait)
             if self._watcher is wait:
-                pending = (each for each in self._waits if each.found is None)
+                pending = (each for each in self._waits if not each.is_over)
                 self._watcher = next(pending, None)
                 if self._watcher is not None:
                     self._watcher.is_woken.set()
@@ -121,7 +134,7 @@ class RefundWaits:
         """Read the refunds of all threads after each change, until *wait* is over."""
         with self._store.watch(Topic.MOVED) as watch:
             is_read = self._read_all()
-            while wait.found is None and (left := deadline - self._timer()) > 0:
+            while not wait.is_over and (left := deadline - self._timer()) > 0:
                 watch.wait(left if is_read else min(left, RETRY_SECONDS))
                 if len(self._waits) > 1:
                     time.sleep(GATHER_SECONDS)
@@ -129,7 +142,7 @@ class RefundWaits:
 
     def _read_all(self) -> bool:
         with self._lock:
-            pending = [each for each in self._waits if each.found is None]
+            pending = [each for each in self._waits if not each.is_over]
         return not pending or self._read(pending)
 
     def _read(self, waits: Sequence[_Wait]) -> bool:
@@ -140,6 +153,12 @@ class RefundWaits:
             found = self._store.find_advanced(ids, sorted(statuses))
         except StoreError:
             return False
+        except Exception as e:  # noqa: BLE001  A row that cannot be read is one request's.
+            if len(waits) == 1:
+                waits[0].fail(e)
+                return True
+            are_read = [self._read([each]) for each in waits]
+            return all(are_read)
         by_id = {refund.id: Awaited(refund, answer) for refund, answer in found}
         for each in waits:
             if each.refund_id in by_id:

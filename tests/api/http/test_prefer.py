@@ -1,6 +1,9 @@
 """How long a response waits: for a worker, for the refund's end, or not at all."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from threading import Event
 
 import pytest
 from falcon.testing import Result, TestClient
@@ -14,6 +17,7 @@ from tests.api.service import BODY, Pace
 from tests.api.support import bearer, get, post
 from tests.fixtures.scripted_chain import ScriptedChain
 from tests.support.refunds import altered
+from tests.support.waiting import eventually
 
 
 Application = Callable[[int], TestClient]
@@ -138,34 +142,36 @@ def test_a_wait_that_is_not_possible_is_not_applied(
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_one_thread_never_waits(
-    without_worker: Application, pace: Pace, threads: int
+    without_worker: Application,
+    pace: Pace,
+    paying_container: Container,
+    threads: int,
 ) -> None:
     """The others wait for a worker; it answers at once, also cancellations."""
     client = without_worker(threads)
-    seconds: list[float] = []
-    answers: list[Result] = []
-
-    def ask(waiting: int) -> None:
-        """Send two requests while *waiting* others wait."""
-        if waiting:
-            pace.meanwhile = lambda: ask(waiting - 1)
-            post(client, BODY | {"reference": f"waits-{waiting}"})
-            return
-        pace.meanwhile = lambda: None
-        began = pace.slept
+    waits = paying_container.refunds._waits
+    last = Event()
+    pace.meanwhile = partial(last.wait, 10)
+    with ThreadPoolExecutor(threads) as pool:
+        waiting = [
+            pool.submit(post, client, BODY | {"reference": f"waits-{number}"})
+            for number in range(threads - 1)
+        ]
+        assert eventually(lambda: len(waits._waits) == threads - 1)
         posted = post(client, BODY | {"reference": "last"})
         path = f"{posted.headers['location']}/cancel"
         cancelled = client.simulate_post(path, headers=bearer())
-        seconds.append(pace.slept - began)
-        answers.extend((posted, cancelled))
+        still_waiting = not any(each.done() for each in waiting)
+        last.set()
 
-    ask(threads - 1)
-
-    assert seconds == [0]
-    assert [_shown(each) for each in answers] == [
+    assert still_waiting
+    assert [_shown(each) for each in (posted, cancelled)] == [
         (201, "queued", None),
         (202, "queued", None),
     ]
+    assert [_shown(each.result()) for each in waiting] == [(201, "queued", None)] * (
+        threads - 1
+    )
 
 
 def _refuse_all(store: SQLStore, *, when: bool = True) -> None:

@@ -8,7 +8,7 @@ from contextlib import closing
 from pathlib import Path
 
 from backends.sql import SQLStore
-from backends.sql.sqlite_watch import UNREADABLE_SECONDS
+from backends.sql.sqlite_watch import UNREADABLE_SECONDS, SQLiteWatches, Version
 from signer.ports import Topic
 from tests.fixtures.ledger import accepted
 from tests.support.ledgers import open_ledger
@@ -110,3 +110,28 @@ def test_watches_share_one_connection(sqlite_store: SQLStore) -> None:
         pass
 
     assert vars(watches)["_opened"] == 1
+
+
+class CountingWatches(SQLiteWatches):
+    """Counts its polls."""
+
+    polls = 0
+
+    def version(self) -> Version | None:
+        self.polls += 1
+        return super().version()
+
+
+def test_a_watch_for_moves_polls_later(sqlite_url: str) -> None:
+    """A refund is not sent in the first moments, and polls delay its worker."""
+    polls = {}
+    for topic in Topic:
+        watches = CountingWatches(_path(sqlite_url))
+        with watches.watch(topic) as watch:
+            before = watches.polls
+            assert not watch.wait(0.0015)
+        polls[topic] = watches.polls - before
+        watches.close()
+
+    assert polls[Topic.MOVED] == 1
+    assert polls[Topic.ACCEPTED] > 1

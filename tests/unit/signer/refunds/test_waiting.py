@@ -204,6 +204,46 @@ def test_an_unavailable_store_is_asked_again(process: Process) -> None:
     ]
 
 
+def test_an_unreadable_row_is_the_error_of_its_request(sqlite_store: SQLStore) -> None:
+    """Another program wrote it; the other requests get their refunds."""
+    refunds = [accepted(sqlite_store) for _ in range(3)]
+    after = [
+        refund.with_status(Status.REFUSED, now(), failure_code="x")
+        for refund in refunds
+    ]
+    begun = threading.Event()
+
+    def wait(seconds: float) -> None:
+        if begun.is_set():
+            return
+        assert eventually(lambda: len(waits._waits) == 3)
+        sqlite_store._database.transaction(
+            lambda c: c.exec_driver_sql(_BROKEN, (refunds[1].id,))
+        )
+        for index in (0, 2):
+            sqlite_store.save(refunds[index], after[index])
+        begun.set()
+
+    waits = RefundWaits(watched(sqlite_store, wait), time.monotonic)
+    with ThreadPoolExecutor(3) as threads:
+        futures = [
+            threads.submit(waits.wait, refund, 20, OUT_OF_QUEUE) for refund in refunds
+        ]
+        with pytest.raises(ValueError, match="broken"):
+            futures[1].result(10)
+
+    assert [futures[index].result() for index in (0, 2)] == [
+        Awaited(after[index]) for index in (0, 2)
+    ]
+    assert waits._waits == []
+
+
+_BROKEN = """
+    UPDATE refunds SET status = 'refused', failure_code = 'x', updated_at = 'broken'
+    WHERE id = ?
+"""
+
+
 def test_an_interrupted_watcher_is_replaced(sqlite_store: SQLStore) -> None:
     """No request is left waiting if the watching thread dies."""
     refund, other = accepted(sqlite_store), accepted(sqlite_store)
