@@ -8,7 +8,9 @@ from pydantic import SecretStr
 from backends.http_client import ExchangeError, HTTPClient
 from backends.secure_url import is_secure
 from signer.errors import InvalidInputError
+from signer.nesting import is_deeper
 from signer.ports.refund_api import BatchReply
+from signer.strict_json import MAX_DEPTH
 
 
 _TIMEOUT = 60.0  # Seconds: longer than gunicorn and the proxy allow a request.
@@ -60,7 +62,9 @@ class RefundAPI:
 
 def _parse(body: bytes) -> dict[str, Any]:
     try:
-        document = json.loads(body)
-    except (ValueError, RecursionError):
+        text = body.decode()
+        # The parser recurses: a deep document would end the process.
+        document = None if is_deeper(text, MAX_DEPTH) else json.loads(text)
+    except ValueError:
         return {}
     return document if isinstance(document, dict) else {}

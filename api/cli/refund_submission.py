@@ -54,6 +54,14 @@ class RowResult:
     problem: Mapping[str, Any] = field(default_factory=dict)
 
 
+MakeMember = Callable[[Row], Mapping[str, str]]
+
+
+def plain_member(row: Row) -> Mapping[str, str]:
+    """Return the member of a batch for *row*, without a signature."""
+    return {"idempotency_key": row.idempotency_key, **row.fields}
+
+
 class SubmissionStoppedError(Exception):
     """The rest of the rows cannot be submitted now; the message says what to do."""
 
@@ -63,13 +71,15 @@ def submit(
     send: SendBatch,
     read_token: Callable[[], str],
     *,
+    make_member: MakeMember = plain_member,
     report: Callable[[RowResult], object],
     sleep: Callable[[float], object],
 ) -> None:
     """
     Submit *rows*, and call *report* with the result of each.
 
-    The token is read for each batch, because it lives for minutes only.
+    *make_member* returns a row's member of the batch.  It is called, and the token is
+    read, for each batch anew: signatures and tokens live for minutes only.
 
     Raises:
         SubmissionStoppedError: Some rows have no result; submitting all rows again is
@@ -78,8 +88,8 @@ def submit(
     pending = deque(rows)
     failures = 0
     while pending:
-        batch = _take_batch(pending)
-        reply = send(_encode(batch), read_token())
+        batch, body = _take_batch(pending, make_member)
+        reply = send(body, read_token())
         results = {} if reply.status in _RETRYABLE else _results(batch, reply)
         retried = [row for row in batch if row.idempotency_key not in results]
         pending.extendleft(reversed(retried))
@@ -95,21 +105,21 @@ def submit(
             sleep(_delay(reply, failures))
 
 
-def _take_batch(pending: deque[Row]) -> list[Row]:
-    """Take as many rows as fit into one request, at least one."""
+def _take_batch(
+    pending: deque[Row], make_member: MakeMember
+) -> tuple[Sequence[Row], bytes]:
+    """Take as many rows as fit into one request, at least one; return its body."""
     batch: list[Row] = []
+    members: list[bytes] = []
     size = 0
     while pending and len(batch) < MAX_ROWS:
-        size += len(_encode([pending[0]]))
+        member = json.dumps(make_member(pending[0]), ensure_ascii=False).encode()
+        size += len(member) + 2
         if batch and size > MAX_BYTES:
             break
+        members.append(member)
         batch.append(pending.popleft())
-    return batch
-
-
-def _encode(batch: Sequence[Row]) -> bytes:
-    members = [{"idempotency_key": r.idempotency_key, **r.fields} for r in batch]
-    return json.dumps({"refunds": members}, ensure_ascii=False).encode()
+    return batch, b'{"refunds": [%s]}' % b", ".join(members)
 
 
 def _results(batch: Sequence[Row], reply: BatchReply) -> dict[str, RowResult]:

@@ -20,9 +20,11 @@ from api.cli.output import json_option, print_result
 from api.cli.refund_file import Row, read_rows
 from api.cli.refund_results import open_results, result_document
 from api.cli.refund_submission import (
+    MakeMember,
     RowResult,
     RowStatus,
     SubmissionStoppedError,
+    plain_member,
     printable,
     submit,
 )
@@ -61,15 +63,22 @@ _MOST_SHOWN = 20  # Refused rows.
     type=click.Path(path_type=Path, dir_okay=False, writable=True),
     help="Write the result of each row to this file, .csv or .jsonl.",
 )
+@click.option(
+    "--request-key",
+    metavar="ID=FILE",
+    help="Sign each refund with the private key in FILE, which has this id in the"
+    " tenants file.",
+)
 @yes_option
 @dry_run_option
 @json_option
 def submit_file(
+    *,
     file: Path,
     url: str,
     token_file: Path | None,
     results: Path | None,
-    *,
+    request_key: str | None,
     yes: bool,
     dry_run: bool,
     as_json: bool,
@@ -95,6 +104,7 @@ def submit_file(
         return
     read_token = _token_reader(token_file)
     read_token()
+    make_member = plain_member if request_key is None else _open_key(request_key)
     writer = nullcontext(_ignore) if results is None else open_results(results, file)
     if not yes:
         confirm("\n".join([*_describe(rows), f"Submit them to {url}?"]))
@@ -118,7 +128,14 @@ def submit_file(
             bar.update(1)
 
         try:
-            submit(rows, send, read_token, report=report, sleep=time.sleep)
+            submit(
+                rows,
+                send,
+                read_token,
+                make_member=make_member,
+                report=report,
+                sleep=time.sleep,
+            )
         except SubmissionStoppedError as e:
             stopped = str(e)
         except KeyboardInterrupt:
@@ -143,6 +160,15 @@ def _open_service(url: str) -> SendBatch:
         return open_refund_api(url)
     except InvalidInputError as e:
         raise click.BadParameter(str(e), param_hint="--url") from None
+
+
+def _open_key(option: str) -> MakeMember:
+    from api.cli.request_signing import RequestSigner  # noqa: PLC0415  Rarely used.
+
+    key_id, _, path = option.partition("=")
+    if not (key_id and path):
+        raise click.UsageError("--request-key must be ID=FILE")
+    return RequestSigner(Path(path), key_id)
 
 
 def _token_reader(path: Path | None) -> Callable[[], str]:

@@ -2,15 +2,10 @@
 
 import io
 import json
-import re
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from threading import Barrier
 from typing import Any
 
 import pytest
-from falcon.testing import Result, TestClient
+from falcon.testing import TestClient
 
 from api.container import Container
 from api.http.app import create_app
@@ -18,20 +13,14 @@ from api.http.body import MAX_BATCH
 from api.http.refund_batch import MAX_MEMBERS
 from backends.sql import SQLStore
 from signer.config.tenants import Tenant, TenantRegistry
-from signer.errors import StoreUnavailableError
-from signer.model.acceptance import Acceptance
 from signer.model.audit_record import Actor
 from signer.model.tenant_block import TenantBlock
-from signer.refunds.acceptance import TRANSACTION_SIZE
 from signer.refunds.request_body import read_refund
+from tests.api.batches import codes, member, send, statuses, stored, submit, without_key
 from tests.api.service import BODY, RECIPIENT, build_container
 from tests.api.support import NOW, SettableClock, bearer, get, lines, post
 from tests.support.ledgers import seal
-from tests.support.refunds import altered
-from tests.support.signed_requests import RequestKey, signing_tenants
 
-
-DOCS = Path(__file__).resolve().parents[3] / "docs"
 
 TENANTS = TenantRegistry(
     {
@@ -46,52 +35,6 @@ TENANTS = TenantRegistry(
 def limited(sqlite_store: SQLStore, clock: SettableClock) -> TestClient:
     """A client of an application with the tenants above."""
     return TestClient(create_app(build_container(sqlite_store, clock, tenants=TENANTS)))
-
-
-def member(number: int = 1, **changes: Any) -> dict[str, Any]:
-    """Return a member of a batch; ``...`` leaves a field out."""
-    whole = {
-        "idempotency_key": f"key-{number}",
-        **BODY,
-        "payment_session_id": f"ps_{number}",
-        **changes,
-    }
-    return {name: value for name, value in whole.items() if value is not ...}
-
-
-def without_key(given: dict[str, Any]) -> dict[str, Any]:
-    """Return the body of the single request for a member."""
-    return {name: each for name, each in given.items() if name != "idempotency_key"}
-
-
-def submit(client: TestClient, *members: Any, **headers: str) -> Result:
-    return send(client, {"refunds": members}, **headers)
-
-
-def send(client: TestClient, body: Any, **headers: str) -> Result:
-    return client.simulate_post(
-        "/v1/refunds/batch",
-        body=body if isinstance(body, bytes | str) else json.dumps(body),
-        headers={
-            "Content-Type": "application/json",
-            **bearer(),
-            **{name.replace("_", "-"): value for name, value in headers.items()},
-        },
-    )
-
-
-def statuses(answer: Result) -> list[int]:
-    return [each["status"] for each in answer.json["results"]]
-
-
-def codes(answer: Result) -> list[str | None]:
-    results = answer.json["results"]
-    return [each.get("problem", {}).get("code") for each in results]
-
-
-def stored(client: TestClient, **claims: Any) -> list[Any]:
-    listed: list[Any] = get(client, "/v1/refunds", **claims).json["refunds"]
-    return listed
 
 
 def test_accepts_each_member(client: TestClient, sqlite_store: SQLStore) -> None:
@@ -347,134 +290,6 @@ def test_needs_role_and_scope(
     assert submit(client, member(), **bearer(**claims)).status_code == status
 
 
-def test_each_member_counts_as_a_request(
-    limited: TestClient, clock: SettableClock
-) -> None:
-    """Those over the limit are refused, and are accepted in the next minute."""
-    members = [member(n) for n in range(12)]
-    first = submit(limited, *members, **bearer(sub="pod-1"))
-    over = submit(limited, *members, **bearer(sub="pod-1"))
-    clock.advance(60)
-    rest = submit(limited, *members[10:], **bearer(clock.now, sub="pod-2"))
-
-    assert statuses(first) == [201] * 10 + [429] * 2
-    assert codes(first)[10:] == ["too-many-requests"] * 2
-    assert [each["retry_after"] for each in first.json["results"][10:]] == [60, 60]
-    assert over.status_code == 429
-    assert statuses(rest) == [201, 201]
-
-
-def test_open_refunds_are_limited_across_members(limited: TestClient) -> None:
-    """Repeated members are answered over the limit, too."""
-    claims = bearer(sub="small")
-    answers = [submit(limited, *map(member, (1, 2, 3)), **claims) for _ in range(2)]
-
-    assert [statuses(each) for each in answers] == [[201, 201, 429], [200, 200, 429]]
-    assert codes(answers[0])[2] == "too-many-open-refunds"
-    assert answers[0].json["results"][2]["retry_after"] > 0
-    assert len(stored(limited, sub="small")) == 2
-
-
-def test_equal_batches_at_the_same_time(client: TestClient) -> None:
-    """Each refund is accepted once, and both get the same answer to it."""
-    members = [member(n) for n in range(40)]
-    barrier = Barrier(2)
-
-    def send_at_once(given: list[Any]) -> Result:
-        barrier.wait()
-        return submit(client, *given)
-
-    with ThreadPoolExecutor(2) as pool:
-        answers = list(pool.map(send_at_once, [members, members[::-1]]))
-    results = [
-        {each["idempotency_key"]: each for each in answer.json["results"]}
-        for answer in answers
-    ]
-
-    for number in range(40):
-        one, other = (of_one[f"key-{number}"] for of_one in results)
-        assert {one["status"], other["status"]} == {200, 201}
-        assert one["refund"] == other["refund"]
-    assert len(stored(client)) == 40
-
-
-def test_a_batch_and_single_requests_at_the_same_time(client: TestClient) -> None:
-    members = [member(n) for n in range(20)]
-    barrier = Barrier(2)
-
-    def send_one_by_one() -> list[Result]:
-        barrier.wait()
-        return [
-            post(
-                client,
-                without_key(each),
-                Idempotency_Key=each["idempotency_key"],
-                Prefer="respond-async",
-            )
-            for each in reversed(members)
-        ]
-
-    def send_together() -> Result:
-        barrier.wait()
-        return submit(client, *members)
-
-    with ThreadPoolExecutor(2) as pool:
-        singles, together = pool.submit(send_one_by_one), pool.submit(send_together)
-    found = {
-        each["idempotency_key"]: each for each in together.result().json["results"]
-    }
-    for each, single in zip(reversed(members), singles.result(), strict=True):
-        of_batch = found[each["idempotency_key"]]
-        assert {of_batch["status"], single.status_code} == {200, 201}
-        assert of_batch["refund"] == single.json
-    assert len(stored(client)) == 20
-
-
-def test_a_store_that_fails_accepts_nothing(
-    sqlite_store: SQLStore, clock: SettableClock, log: io.StringIO
-) -> None:
-    """One answer and one event; the same batch is accepted later."""
-    error = StoreUnavailableError("gone")
-    broken = altered(sqlite_store, accept_all=lambda new: [error] * len(new))
-    failing = TestClient(create_app(build_container(broken, clock)))
-    working = TestClient(create_app(build_container(sqlite_store, clock)))
-    members = [member(n) for n in range(3)]
-    failed = submit(failing, *members, member(4, amount="-1"))
-
-    assert (failed.status_code, failed.json["code"]) == (503, "store-unavailable")
-    assert failed.headers["retry-after"] == "5"
-    assert [each["event"] for each in lines(log)].count("request-failed") == 1
-    assert stored(working) == []
-    assert statuses(submit(working, *members)) == [201] * 3
-
-
-def test_a_store_that_fails_later_keeps_what_it_accepted(
-    sqlite_store: SQLStore, clock: SettableClock, log: io.StringIO
-) -> None:
-    """Long batches have several transactions; no other follows one that failed."""
-    sizes: list[int] = []
-
-    def accept_all(new: Sequence[Acceptance]) -> Sequence[Any]:
-        sizes.append(len(new))
-        if len(sizes) == 2:
-            return [StoreUnavailableError("gone")] * len(new)
-        return sqlite_store.accept_all(new)
-
-    broken = altered(sqlite_store, accept_all=accept_all)
-    failing = TestClient(create_app(build_container(broken, clock)))
-    working = TestClient(create_app(build_container(sqlite_store, clock)))
-    members = [member(n) for n in range(3 * TRANSACTION_SIZE)]
-    first, again = submit(failing, *members), submit(working, *members)
-
-    assert sizes == [TRANSACTION_SIZE] * 2
-    assert statuses(first) == [201] * TRANSACTION_SIZE + [503] * 2 * TRANSACTION_SIZE
-    assert {
-        each["retry_after"] for each in first.json["results"][TRANSACTION_SIZE:]
-    } == {5}
-    assert statuses(again) == [200] * TRANSACTION_SIZE + [201] * 2 * TRANSACTION_SIZE
-    assert [each["event"] for each in lines(log)].count("request-failed") == 1
-
-
 def test_an_accepted_member_stays_accepted_when_the_rules_change(
     client: TestClient, container: Container
 ) -> None:
@@ -512,124 +327,3 @@ def test_the_log_has_no_content(client: TestClient, log: io.StringIO) -> None:
 
     assert request["route"] == "/v1/refunds/batch"
     assert "canary-text" not in log.getvalue()
-
-
-# --- A tenant that signs its requests
-
-
-KEY = RequestKey()
-
-
-@pytest.fixture
-def signing(sqlite_store: SQLStore, clock: SettableClock) -> TestClient:
-    """A client of an application whose tenant ``gateway-1`` signs."""
-    tenants = signing_tenants(KEY)
-    return TestClient(create_app(build_container(sqlite_store, clock, tenants=tenants)))
-
-
-def signed_member(number: int = 1, **changes: Any) -> dict[str, Any]:
-    """Return a member with the body of a single request, and its signature."""
-    key = f"key-{number}"
-    body = json.dumps({**BODY, "payment_session_id": f"ps_{number}"})
-    headers = KEY.headers(body.encode(), key, NOW)
-    whole = {
-        "idempotency_key": key,
-        "body": body,
-        "content_digest": headers["Content-Digest"],
-        "signature_input": headers["Signature-Input"],
-        "signature": headers["Signature"],
-        **changes,
-    }
-    return {name: value for name, value in whole.items() if value is not ...}
-
-
-def test_a_signed_member_is_stored_as_the_tenant_signed_it(
-    signing: TestClient, sqlite_store: SQLStore
-) -> None:
-    """A worker verifies it as it verifies a single request."""
-    given = signed_member(1)
-    answer = submit(signing, given, signed_member(2), member(3))
-    first, _, unsigned = answer.json["results"]
-    kept = sqlite_store.signed_request(first["refund"]["id"])
-
-    assert statuses(answer) == [201, 201, 400]
-    assert unsigned["problem"]["code"] == "request-signature-invalid"
-    assert kept is not None
-    assert kept.body == given["body"].encode()
-    assert kept.signature_input == given["signature_input"]
-    assert (kept.content_digest, kept.at) == (given["content_digest"], NOW)
-    assert kept.signature == given["signature"]
-
-
-def test_the_example_of_the_guide_makes_a_member(signing: TestClient) -> None:
-    """The Python code of the guide, as it is printed there."""
-    guide = DOCS / "how-to" / "sign-requests.md"
-    names: dict[str, Any] = {}
-    for code in re.findall(r"```python\n(.*?)```", guide.read_text("utf-8"), re.DOTALL):
-        exec(compile(code, str(guide), "exec"), names)
-    request = names["signed_request"]("https://x", "token", "key-1", BODY, KEY.pem)
-    given = names["batch_member"](request)
-
-    # The guide signs at the present time, and the service's clock stands still.
-    headers = KEY.headers(given["body"].encode(), "key-1", NOW)
-    answer = submit(
-        signing,
-        given
-        | {
-            "signature_input": headers["Signature-Input"],
-            "signature": headers["Signature"],
-        },
-    )
-
-    assert given.keys() == signed_member().keys()
-    assert statuses(answer) == [201]
-
-
-def test_signed_members_and_single_requests_share_keys(signing: TestClient) -> None:
-    given = signed_member(1)
-    submit(signing, given)
-    headers = KEY.headers(given["body"].encode(), "key-1", NOW)
-    named = {name.replace("-", "_"): value for name, value in headers.items()}
-
-    assert post(signing, given["body"], **named).status_code == 200
-
-
-@pytest.mark.parametrize(
-    ("changes", "code", "field"),
-    [
-        ({"idempotency_key": "other"}, "request-signature-invalid", None),
-        ({"signature": "sig1=:AAAA:"}, "request-signature-invalid", None),
-        ({"signature": ...}, "invalid-input", "signature"),
-        ({"signature": 1}, "invalid-input", "signature"),
-        ({"signature_input": "x" * 5000}, "invalid-input", "signature_input"),
-        ({"body": {}}, "invalid-input", "body"),
-        ({"body": "x" * 17_000}, "invalid-input", "body"),
-        ({"body": "[]"}, "invalid-input", None),
-        (
-            {"body": json.dumps(BODY | {"amount": "1"})},
-            "request-signature-invalid",
-            None,
-        ),
-        ({"amount": "1"}, "invalid-input", "amount"),
-    ],
-)
-def test_a_member_without_a_valid_signature_is_refused(
-    signing: TestClient, changes: dict[str, Any], code: str, field: str | None
-) -> None:
-    answer = submit(signing, signed_member(1, **changes), signed_member(2))
-    refused, accepted = answer.json["results"]
-
-    assert (refused["status"], accepted["status"]) == (400, 201)
-    assert refused["problem"]["code"] == code
-    assert refused["problem"].get("field") == field
-    assert len(stored(signing)) == 1
-
-
-def test_a_signature_of_a_tenant_that_does_not_sign_is_ignored(
-    signing: TestClient, sqlite_store: SQLStore
-) -> None:
-    answer = submit(signing, signed_member(signature="x"), **bearer(sub="unsigned"))
-    (result,) = answer.json["results"]
-
-    assert result["status"] == 201
-    assert sqlite_store.signed_request(result["refund"]["id"]) is None
