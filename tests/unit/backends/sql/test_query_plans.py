@@ -60,8 +60,12 @@ def _counted(store: SQLStore) -> Iterator[list[str]]:
 # On SQLite and PostgreSQL.  A single statement is its own transaction; after BEGIN
 # there is one COMMIT.
 EXPECTED = {
-    "accept": ("BEGIN IMMEDIATE, INSERT, INSERT", "WITH"),
-    "replay": ("BEGIN IMMEDIATE, INSERT, SELECT", "WITH, SELECT"),
+    "accept answered": (
+        "BEGIN IMMEDIATE, SELECT, INSERT, INSERT, INSERT",
+        "SELECT, WITH",
+    ),
+    "accept": ("BEGIN IMMEDIATE, SELECT, INSERT, INSERT", "SELECT, WITH"),
+    "replay": ("BEGIN IMMEDIATE, SELECT, INSERT, SELECT", "SELECT, WITH, SELECT"),
     "reserve": (
         "BEGIN IMMEDIATE, SELECT, SELECT, SELECT, UPDATE, INSERT, INSERT",
         "BEGIN, SELECT, SELECT, SELECT, SELECT, UPDATE, INSERT, INSERT",
@@ -72,6 +76,7 @@ EXPECTED = {
     "claim": ("SELECT, BEGIN IMMEDIATE, WITH", "WITH"),
     "claim nothing": ("SELECT", "WITH"),
     "answer": ("BEGIN IMMEDIATE, INSERT", "INSERT"),
+    "advanced": ("SELECT", "SELECT"),
     "in flight": ("SELECT, SELECT", "SELECT, SELECT"),
     "below": ("SELECT", "SELECT"),
     "wallet": ("SELECT", "SELECT"),
@@ -92,6 +97,7 @@ def _steps(store: SQLStore) -> dict[str, Callable[[Refund], object]]:
     """Return a call of each frequent method, in a possible order."""
     accepted_before = accepted(store)
     return {
+        "accept answered": lambda _: store.accept(queued(), answer="{}"),
         "accept": lambda it: store.accept(it)[0],
         "replay": lambda it: store.accept(it)[0],
         "reserve": lambda it: reserve(
@@ -103,6 +109,7 @@ def _steps(store: SQLStore) -> dict[str, Callable[[Refund], object]]:
         "claim": lambda it: store.claim(later(1), later(21), 10)[0],
         "claim nothing": lambda it: store.claim(later(1), later(21), 10),
         "answer": lambda it: store.remember_answer(it.id, "{}", now()),
+        "advanced": lambda it: store.find_advanced([it.id], [Status.QUEUED]),
         "in flight": lambda it: store.in_flight(10),
         "below": lambda it: store.open_below(it.chain_id, WALLET, 9, 10),
         "wallet": lambda it: store.wallet(it.chain_id, WALLET),
@@ -275,6 +282,20 @@ def test_the_worker_reads_open_refunds_only(
     assert index in plan
     assert "Seq Scan" not in plan
     assert "SCAN refunds\n" not in plan
+
+
+def test_awaited_refunds_are_found_by_their_ids(store: SQLStore) -> None:
+    """The cost does not grow with the other refunds."""
+    _fill(store, 1500)
+    given = {
+        "refund_ids": [queued().id for _ in range(16)],
+        "statuses": [Status.QUEUED, Status.RESERVED, Status.SIGNED],
+    }
+    plan = _plan(store, queries.ADVANCED, given)
+
+    assert "SCAN refunds" not in plan
+    assert "SCAN answers" not in plan
+    assert "Seq Scan on refunds" not in plan
 
 
 def test_spendings_come_from_an_index(store: SQLStore) -> None:
