@@ -60,7 +60,7 @@ FLYING = (
 )
 
 HASHES = (
-    select(transactions.c.refund_id, transactions.c.tx_hash)
+    select(transactions.c.refund_id, transactions.c.tx_hash, transactions.c.kind)
     .where(transactions.c.refund_id.in_(bindparam("refund_ids", expanding=True)))
     .order_by(transactions.c.refund_id, transactions.c.attempt.desc())
 )

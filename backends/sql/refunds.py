@@ -1,6 +1,6 @@
 """The refunds of the ledger: accept, claim, save, read."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -30,6 +30,7 @@ from signer.model.acceptance import Acceptance
 from signer.model.audit_record import Record
 from signer.model.refund import (
     InFlight,
+    Kind,
     Move,
     Page,
     Refund,
@@ -155,13 +156,13 @@ class RefundTables(Tables):
 
         def read(connection: Connection) -> Sequence[InFlight]:
             flying = [Refund(*r) for r in connection.execute(queries.FLYING, params)]
-            hashes: dict[str, list[str]] = {refund.id: [] for refund in flying}
-            ids = {"refund_ids": list(hashes)}
-            for refund_id, tx_hash in (
+            sent: dict[str, dict[str, Kind]] = {refund.id: {} for refund in flying}
+            ids = {"refund_ids": list(sent)}
+            for refund_id, tx_hash, kind in (
                 connection.execute(queries.HASHES, ids) if flying else ()
             ):
-                hashes[refund_id].append(tx_hash)
-            return tuple(_in_flight(refund, hashes[refund.id]) for refund in flying)
+                sent[refund_id][tx_hash] = kind
+            return tuple(_in_flight(refund, sent[refund.id]) for refund in flying)
 
         return self._database.run(read)
 
@@ -285,8 +286,9 @@ def _stale(refund: Refund) -> StaleStateError:
     return StaleStateError(f"refund {refund.id} was changed meanwhile")
 
 
-def _in_flight(refund: Refund, tx_hashes: list[str]) -> InFlight:
+def _in_flight(refund: Refund, sent: Mapping[str, Kind]) -> InFlight:
     # An adopted refund has a hash and no signed bytes.
-    known = dict.fromkeys([*tx_hashes, refund.tx_hash or ""])
+    known = dict.fromkeys([*sent, refund.tx_hash or ""])
+    noops = frozenset(each for each, kind in sent.items() if kind is Kind.NOOP)
     # Nodes reject a request for a text that is no hash, with all others in its batch.
-    return InFlight(refund, tuple(filter(is_transaction_hash, known)))
+    return InFlight(refund, tuple(filter(is_transaction_hash, known)), noops)

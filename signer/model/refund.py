@@ -270,10 +270,15 @@ class SignedTransaction:
 
 @dataclass(frozen=True, slots=True)
 class InFlight:
-    """A refund that was broadcast, and each hash under which it may be mined."""
+    """
+    A refund that was broadcast, and each hash under which it may be mined.
+
+    ``noops`` are those of transactions that pay nothing.
+    """
 
     refund: Refund
     tx_hashes: tuple[str, ...]
+    noops: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

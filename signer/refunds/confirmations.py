@@ -20,7 +20,7 @@ from signer.errors import (
     StaleStateError,
     StoreError,
 )
-from signer.model.refund import InFlight, Kind, Refund, Status
+from signer.model.refund import InFlight, Refund, Status
 from signer.ports import Block, Change, Clock, Receipt, Store
 from signer.refunds.row_alarm import RowAlarm
 from signer.refunds.sweep_policy import build_objection
@@ -98,7 +98,7 @@ class ConfirmationTracker:
                 Status.BROADCAST, now, due_at=now, block_number=None, block_hash=None
             )
         elif receipt is not None and view.is_final(receipt):
-            after = self._as_final(refund, receipt)
+            after = self._as_final(in_flight, receipt)
         else:
             return None
         return Change(refund, after)
@@ -118,10 +118,9 @@ class ConfirmationTracker:
                 raise error  # A stale refund was saved by another process first.
         return saved
 
-    def _as_final(self, refund: Refund, receipt: Receipt) -> Refund:
-        signed = self._store.transactions(refund.id)
-        kinds = {transaction.tx_hash: transaction.kind for transaction in signed}
-        if kinds.get(receipt.tx_hash) is Kind.NOOP:
+    def _as_final(self, in_flight: InFlight, receipt: Receipt) -> Refund:
+        refund = in_flight.refund
+        if receipt.tx_hash in in_flight.noops:
             # The failure code was saved when the no-op was signed.
             return refund.with_status(Status.FAILED, self._clock())
         if not receipt.succeeded:
