@@ -40,14 +40,16 @@ from signer.model.refund import IN_FLIGHT, OPEN, Refund, Status
 
 _RETRY_OPEN_SECONDS = 30  # About the time in which refunds become final.
 
-ADVANCED = (
-    select(refunds, answers.c.body)
-    .outerjoin(answers, answers.c.refund_id == refunds.c.id)
-    .where(
-        refunds.c.id.in_(bindparam("refund_ids", expanding=True)),
-        refunds.c.status.not_in(bindparam("statuses", expanding=True))
-        | refunds.c.blocked_by.is_not(None),
-    )
+_answered = select(refunds, answers.c.body).outerjoin(
+    answers, answers.c.refund_id == refunds.c.id
+)
+
+ANSWERED = _answered.where(refunds.c.id == bindparam("refund_id"))
+
+ADVANCED = _answered.where(
+    refunds.c.id.in_(bindparam("refund_ids", expanding=True)),
+    refunds.c.status.not_in(bindparam("statuses", expanding=True))
+    | refunds.c.blocked_by.is_not(None),
 )
 
 BY_ID = select(refunds).where(refunds.c.id == bindparam("refund_id"))

@@ -119,6 +119,14 @@ def test_advanced_refunds_are_found_with_their_answers(store: SQLStore) -> None:
     ids = [each.id for each in (waiting, answered, other, blocked)]
     found = store.find_advanced([*ids, "rf_unknown"], [Status.QUEUED, Status.SIGNED])
 
+    alone = [store.find_advanced([id_], [Status.QUEUED]) for id_ in ids]
+
+    assert alone == [
+        (),
+        ((after[answered.id], "body"),),
+        ((after[other.id], None),),
+        ((held, None),),
+    ]
     assert sorted(found, key=lambda pair: ids.index(pair[0].id)) == [
         (after[answered.id], "body"),
         (after[other.id], None),
