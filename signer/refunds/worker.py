@@ -39,7 +39,7 @@ _FAST_SECONDS = 0.5
 """If a batch takes less, the next one is larger."""
 
 _SLOW_SECONDS = 2.0
-"""If a batch takes more, the next one is smaller."""
+"""If a batch takes more, the next one has as many as would take this long."""
 
 _ADVANCE_SECONDS = 1.0
 """How long refunds are claimed before those that were sent are tracked again."""
@@ -153,15 +153,18 @@ class Worker:
             claimed = self._store.claim(now, now + HOLD, self._claim_size)
             self._has_more = len(claimed) == self._claim_size
             yield claimed
+            self._adapt_claims(len(claimed), self._timer() - started)
             if not self._has_more or self._timer() >= until:
                 return
-            self._adapt_claims(self._timer() - started)
 
-    def _adapt_claims(self, seconds: float) -> None:
-        """Claim more at once, or fewer if the last batch took *seconds*, too long."""
-        size = self._claim_size * (2 if seconds < _FAST_SECONDS else 1)
+    def _adapt_claims(self, count: int, seconds: float) -> None:
+        """Claim more, or fewer, after a batch of *count* that took *seconds*."""
+        size = self._claim_size
         if seconds > _SLOW_SECONDS:
-            size //= 2
+            # In one step: other workers take what is not done when its claim expires.
+            size = int(count * _SLOW_SECONDS / seconds)
+        elif seconds < _FAST_SECONDS and self._has_more:
+            size *= 2
         self._claim_size = max(_SMALLEST_CLAIM, min(size, _LARGEST_CLAIM))
 
     def _find_cancellations(self) -> Sequence[Refund]:

@@ -1,7 +1,9 @@
 """A worker takes the steps of many refunds together; none stops the others."""
 
 import threading
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
@@ -20,7 +22,7 @@ from signer.model.refund import HOLD, Refund, Status
 from signer.ports import Call
 from signer.refunds.transaction_signer import TransactionSigner
 from tests.support.devices import planted, point, signer_over
-from tests.support.refunds import KEY, World, altered, altered_chain, unsaved
+from tests.support.refunds import KEY, World, altered, altered_chain, stepping, unsaved
 
 
 def _due(world: World, count: int) -> list[Refund]:
@@ -200,3 +202,36 @@ def test_threads_sign_a_batch_at_the_same_time(world: World) -> None:
     assert len(names) == 2
     assert [each.nonce for each in outcomes if isinstance(each, Refund)] == [0, 1, 2, 3]
     assert world.statuses(refunds) == [Status.SIGNED] * 4
+
+
+def test_a_slow_batch_makes_the_next_claims_small(world: World) -> None:
+    """A batch must end before its claim expires, else others take its refunds too."""
+    seconds = 0.0
+    passed = 0.0
+    sizes = []
+    store = world.store
+
+    def claim(*given: Any) -> Sequence[Refund]:
+        claimed = store.claim(*given)
+        sizes.append(len(claimed))
+        return claimed
+
+    def step(refund: Refund) -> Refund:
+        nonlocal passed
+        passed += seconds
+        return replace(refund, status=Status.BROADCAST)
+
+    _due(world, 200)
+    world.store = altered(store, claim=claim)
+    worker = world.worker_with(stepping(world.lifecycle, step))
+    worker._timer = lambda: passed
+    worker.advance()
+    assert sizes == [8, 16, 32, 64, 80]
+
+    sizes.clear()
+    seconds = 0.1
+    for _ in range(3):
+        world.clock.now += HOLD
+        worker.advance()
+
+    assert sizes == [128, 20, 20]
