@@ -46,7 +46,7 @@ class Broadcasts:
 
     def send(self, refunds: Sequence[Refund], chain: Chain, outcomes: Outcomes) -> None:
         """Broadcast the latest transaction of each; raises what concerns all."""
-        if any(self._clock() - each.updated_at > JUST_SIGNED for each in refunds):
+        if not all(self._is_just_signed(refund) for refund in refunds):
             # Some bytes were never sent: a stop keeps them back as well.
             self._nonces.require_running(refunds[0])
         latest = self._attempts.latest(refunds)
@@ -63,13 +63,28 @@ class Broadcasts:
                 else:
                     sending.append((refund, transaction))
         errors = broadcast([transaction for _, transaction in sending], chain)
-        for (refund, transaction), error in zip(sending, errors, strict=True):
+        results = list(zip(sending, errors, strict=True))
+        for (refund, _), error in results:
             with outcomes.of(refund):
-                delay = self._delay(refund, transaction, chain, error)
-                changes.append(self._sent(refund, delay))
-        saved = self._store.save_all(changes)
-        for change, problem in zip(changes, saved, strict=True):
-            outcomes[change.before.id] = problem or change.after
+                if error is None:
+                    changes.append(self._sent(refund, _first_delay(chain)))
+        self._save(changes, outcomes)
+        # Last: a rejection takes several requests, for which the others do not wait.
+        changes = []
+        for (refund, transaction), error in results:
+            with outcomes.of(refund):
+                if error is not None:
+                    delay = self._delay(refund, transaction, chain, error)
+                    changes.append(self._sent(refund, delay))
+        self._save(changes, outcomes)
+
+    def _is_just_signed(self, refund: Refund) -> bool:
+        return timedelta(0) <= self._clock() - refund.updated_at <= JUST_SIGNED
+
+    def _save(self, changes: Sequence[Change], outcomes: Outcomes) -> None:
+        errors = self._store.save_all(changes)
+        for change, error in zip(changes, errors, strict=True):
+            outcomes[change.before.id] = error or change.after
 
     def _sent(self, refund: Refund, delay: timedelta) -> Change:
         now = self._clock()
@@ -82,12 +97,9 @@ class Broadcasts:
         refund: Refund,
         transaction: SignedTransaction,
         chain: Chain,
-        error: ChainError | None,
+        error: ChainError,
     ) -> timedelta:
-        """Return when the next step is due; raise *error* if it was not sent."""
-        if error is None:
-            stuck_after = timedelta(seconds=chain.network.stuck_after_seconds)
-            return min(REBROADCAST_AFTER, stuck_after)
+        """Return when *transaction* is signed again; raise *error* if it is not."""
         is_rejected = isinstance(error, BroadcastRejectedError)
         if not is_rejected or (
             self._attempts.find_repricing(refund, chain, transaction) is None
@@ -96,6 +108,12 @@ class Broadcasts:
         # The next step signs it again.  A node that rejects everything must not cause
         # one signature after another.
         return delay_after(transaction.attempt)
+
+
+def _first_delay(chain: Chain) -> timedelta:
+    """Return when a transaction that was sent is looked at."""
+    stuck_after = timedelta(seconds=chain.network.stuck_after_seconds)
+    return min(REBROADCAST_AFTER, stuck_after)
 
 
 def broadcast(
