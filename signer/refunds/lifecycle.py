@@ -142,12 +142,23 @@ class Lifecycle:
                 key = refund.status, refund.network, refund.swept_from
                 groups[key].append(refund)
         for (status, network, _), group in groups.items():
-            try:
-                self._steps[status](group, self._chains[network], outcomes)
-            except Exception as e:  # noqa: BLE001 - it is the outcome of the others.
-                for refund in group:
-                    outcomes.setdefault(refund.id, e)
+            self._step_group(status, self._chains[network], group, outcomes)
         return [outcomes[refund.id] for refund in refunds]
+
+    def _step_group(
+        self, status: Status, chain: Chain, group: Sequence[Refund], outcomes: Outcomes
+    ) -> None:
+        try:
+            self._steps[status](group, chain, outcomes)
+        except Exception as e:  # noqa: BLE001 - it is the outcome of the others.
+            others = [refund for refund in group if refund.id not in outcomes]
+            is_bug = not isinstance(e, HotWalletError)
+            if is_bug and len(group) > 1 and status is not Status.RESERVED:
+                # One refund's bug must not stop the others, nor sign them twice.
+                for refund in others:
+                    self._step_group(status, chain, [refund], outcomes)
+            else:
+                outcomes.update(dict.fromkeys((each.id for each in others), e))
 
     def postpone(
         self, failed: Sequence[tuple[Refund, HotWalletError]]

@@ -15,12 +15,14 @@ from signer.errors import (
     ChainUnavailableError,
     ExecutionRevertedError,
     InsufficientFundsError,
+    SigningStoppedError,
     StoreUnavailableError,
 )
 from signer.keys.signer import Signer
 from signer.model.refund import HOLD, Refund, Status
 from signer.ports import Call
 from signer.refunds.transaction_signer import TransactionSigner
+from tests.fixtures.ledger import stopped
 from tests.support.devices import planted, point, signer_over
 from tests.support.refunds import KEY, World, altered, altered_chain, stepping, unsaved
 
@@ -235,3 +237,59 @@ def test_a_slow_batch_makes_the_next_claims_small(world: World) -> None:
         worker.advance()
 
     assert sizes == [128, 20, 20]
+
+
+def test_a_signed_refund_without_bytes_does_not_stop_others(world: World) -> None:
+    """Only another program can make such a row; the others are sent (R13)."""
+    refunds = [world.step(world.accepted(), times=2) for _ in range(3)]
+    lost = refunds[1]
+    store = world.store
+    world.store = altered(
+        store,
+        transactions=lambda id_: () if id_ == lost.id else store.transactions(id_),
+    )
+    world.clock.now += HOLD
+
+    with capture_logs() as logs:
+        world.worker.work()
+
+    assert world.statuses(refunds) == [
+        Status.BROADCAST,
+        Status.SIGNED,
+        Status.BROADCAST,
+    ]
+    assert [(each["event"], each["refund_id"]) for each in logs] == [
+        ("refund-stuck", lost.id)
+    ]
+
+
+def test_signed_bytes_that_a_stop_keeps_back_stay_back_after_a_clock_change(
+    world: World,
+) -> None:
+    """Their age is not known, so the stop is asked for again."""
+    refund = world.step(world.accepted(), times=2)
+    stopped(world.store)
+    world.clock.advance(hours=-1)
+
+    (outcome,) = world.lifecycle.step_all([refund])
+
+    assert isinstance(outcome, SigningStoppedError)
+    assert world.chain.broadcasts == []
+
+
+def test_what_was_sent_is_recorded_before_rejections_are_looked_into(
+    world: World,
+) -> None:
+    """That takes several requests for each; answers to clients do not wait for them."""
+    refunds = [world.step(world.accepted(), times=2) for _ in range(3)]
+    recorded = []
+    world.chain.fail("broadcast", BroadcastRejectedError("no", reason="other"))
+
+    def balance(address: str) -> int:
+        recorded.append(world.statuses(refunds))
+        return world.chain.balance(address)
+
+    world.client = altered_chain(world.chain, balance=balance)
+    world.lifecycle.step_all(refunds)
+
+    assert recorded == [[Status.SIGNED, Status.BROADCAST, Status.BROADCAST]]
