@@ -18,7 +18,6 @@ from signer.errors import (
     HotWalletError,
     RowNotAuthenticError,
     StaleStateError,
-    StoreError,
 )
 from signer.model.refund import InFlight, Refund, Status
 from signer.ports import Block, Change, Clock, Receipt, Store
@@ -61,6 +60,7 @@ class ConfirmationTracker:
 
     def _track_network(self, name: str, in_flight: Sequence[InFlight]) -> int:
         chain = self._chains[name]
+        seen: list[Change] = []
         try:
             # Read the head first: a block that arrives later must not count as depth.
             head = chain.client.latest_block().number
@@ -68,13 +68,13 @@ class ConfirmationTracker:
                 [tx_hash for each in in_flight for tx_hash in each.tx_hashes]
             )
             view = _ChainView(chain, head, cache(chain.client.block))
-            seen = [self._look(each, receipts, view) for each in in_flight]
-        except StoreError:
-            raise
+            for each in in_flight:
+                change = self._look(each, receipts, view)
+                if change is not None:
+                    seen.append(change)
         except HotWalletError as e:
             self._log.warning("tracking-failed", network=name, code=e.code)
-            return 0
-        return self._save([change for change in seen if change is not None])
+        return self._save(seen)  # What was seen before an error is known.
 
     def _look(
         self, in_flight: InFlight, receipts: Mapping[str, Receipt], view: "_ChainView"

@@ -291,7 +291,10 @@ def test_an_unreachable_ledger_is_an_error(world: World) -> None:
     mined = _mined(world)
     world.chain.mine_empty(2)
     tracker = ConfirmationTracker(
-        altered(world.store, transactions=StoreUnavailableError("gone")),
+        altered(
+            world.store,
+            save_all=lambda changes: [StoreUnavailableError("gone")] * len(changes),
+        ),
         world.chains,
         world.clock,
         world.row_alarm,
@@ -375,3 +378,22 @@ def test_a_changed_row_is_not_compared_with_the_chain(world: World) -> None:
     assert world.stored(refund).status is Status.BROADCAST
     assert world.stored(other).status is Status.CONFIRMED
     assert world.store.alert_counts() == {"row-not-authentic": 1}
+
+
+def test_a_block_without_a_quorum_does_not_delay_earlier_refunds(world: World) -> None:
+    """What the chain showed before the error is saved."""
+    refunds = [_mined(world), _mined(world)]
+    world.chain.mine_empty(3)
+    disputed = world.stored(refunds[1]).block_number
+
+    def block(number: int) -> Block | None:
+        if number == disputed:
+            raise ChainUnavailableError("too few nodes responded for a quorum")
+        return world.chain.block(number)
+
+    world.client = altered_chain(world.chain, block=block)
+    with capture_logs() as logs:
+        assert world.confirmation_tracker.track() == 1
+
+    assert world.statuses(refunds) == [Status.CONFIRMED, Status.MINED]
+    assert [each["event"] for each in logs] == ["tracking-failed", "refund-ended"]
