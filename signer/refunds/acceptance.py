@@ -13,6 +13,7 @@ from signer.errors import (
     InProgressError,
     RequestError,
     StoreError,
+    StoreUnavailableError,
     TenantBlockedError,
 )
 from signer.model.acceptance import Acceptance
@@ -143,8 +144,8 @@ class RefundAcceptor:
     def _prepare(self, new: NewRefund, terms: _Terms) -> Acceptance | Outcome:
         try:
             return self._admit(new, terms)
-        except TenantBlockedError:
-            raise  # It is so for all requests.
+        except (TenantBlockedError, StoreUnavailableError):
+            raise  # It is so for all requests, and each would wait for the database.
         except HotWalletError as e:
             return e
 

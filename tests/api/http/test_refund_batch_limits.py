@@ -162,3 +162,22 @@ def test_a_store_that_fails_later_keeps_what_it_accepted(
     } == {5}
     assert statuses(again) == [200] * TRANSACTION_SIZE + [201] * 2 * TRANSACTION_SIZE
     assert [each["event"] for each in lines(log)].count("request-failed") == 1
+
+
+def test_members_against_the_policy_do_not_each_wait_for_the_database(
+    sqlite_store: SQLStore, clock: SettableClock
+) -> None:
+    """Each looks for an earlier refund; the first that cannot ends the batch."""
+    asked = 0
+
+    def tenant_block(tenant: str) -> Any:
+        nonlocal asked
+        asked += 1
+        raise StoreUnavailableError("gone")
+
+    broken = altered(sqlite_store, tenant_block=tenant_block)
+    failing = TestClient(create_app(build_container(broken, clock)))
+    answer = submit(failing, *(member(n, network="unknown") for n in range(20)))
+
+    assert (answer.status_code, answer.json["code"]) == (503, "store-unavailable")
+    assert asked == 1
