@@ -291,7 +291,7 @@ def test_an_unreachable_ledger_is_an_error(world: World) -> None:
     mined = _mined(world)
     world.chain.mine_empty(2)
     tracker = ConfirmationTracker(
-        altered(world.store, transactions=StoreUnavailableError("gone")),
+        altered(world.store, in_flight=StoreUnavailableError("gone")),
         world.chains,
         world.clock,
         world.row_alarm,
