@@ -36,6 +36,10 @@ if TYPE_CHECKING:
     from backends.sql.migrate import SchemaUpgrade
 
 
+_MOST_CONNECTIONS = 8
+"""How many database connections one process uses: its waiting requests use none."""
+
+
 def build_container(environ: Mapping[str, str] = os.environ) -> Container:
     """Return a container to look at ledger and chains; nothing is opened or checked."""
     return Container(
@@ -168,7 +172,7 @@ def open_store(settings: Settings) -> Ledger:
     store = SQLStore(
         settings.effective_database_url,
         open_row_macs(settings),
-        pool_size=settings.threads,
+        pool_size=min(settings.threads, _MOST_CONNECTIONS),
     )
     try:
         try:

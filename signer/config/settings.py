@@ -207,7 +207,7 @@ class Settings(BaseModel):
         "127.0.0.1:8080", alias="BIND"
     )
     workers: int = Field(2, ge=1, le=64, alias="WEB_CONCURRENCY")
-    threads: int = Field(4, ge=1, le=64, alias="WEB_THREADS")
+    threads: int = Field(16, ge=1, le=64, alias="WEB_THREADS")
 
     raw_key_present: bool = False
     credentials: tuple[str, ...] = ()  # The names of ``CREDENTIALS`` that are set.

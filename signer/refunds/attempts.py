@@ -6,8 +6,10 @@ fees or with another gas limit, and a no-op in place of a transfer that must not
 made.
 """
 
+from collections import deque
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -35,6 +37,8 @@ from signer.refunds.sweep_policy import Objection, find_fee_objection
 from signer.refunds.transaction_signer import Attempt, SignedPayment, TransactionSigner
 
 
+_MOST_THREADS = 64
+
 _FEES_VALID_FOR = timedelta(seconds=1)
 
 
@@ -61,6 +65,8 @@ class Attempts:
         self._transaction_signer = transaction_signer
         self._fee_monitor = fee_monitor
         self._clock = clock
+        # It starts threads when they are needed, and keeps them with their sessions.
+        self._threads = ThreadPoolExecutor(_MOST_THREADS, "sign")
         self._recorded: dict[str, SignedTransaction] = {}  # By transaction hash.
         self._known_fees: dict[int, tuple[datetime, Fees]] = {}  # By chain id.
         self._log = structlog.get_logger("refunds")
@@ -292,11 +298,20 @@ class Attempts:
                     failures[sender] = e
                 return e
 
+        waiting = deque(plans)
+        made: dict[str, SignedPayment | Exception] = {}
+
+        def sign_waiting() -> None:
+            with suppress(IndexError):
+                while True:
+                    plan = waiting.popleft()
+                    made[plan.refund.id] = sign(plan)
+
         threads = min(self._transaction_signer.concurrency(), len(plans))
-        if threads <= 1:
-            return [sign(plan) for plan in plans]
-        with ThreadPoolExecutor(threads, "sign") as pool:
-            return list(pool.map(sign, plans))
+        helpers = [self._threads.submit(sign_waiting) for _ in range(threads - 1)]
+        sign_waiting()
+        wait(helpers)
+        return [made[plan.refund.id] for plan in plans]
 
     def _record_unused(self, refund: Refund, payment: SignedPayment) -> None:
         try:
