@@ -136,8 +136,8 @@ def submit_file(
                 report=report,
                 sleep=time.sleep,
             )
-        except SubmissionStoppedError as e:
-            stopped = str(e)
+        except (SubmissionStoppedError, click.UsageError) as e:
+            stopped = str(e)  # Also if the token file can no longer be read.
         except KeyboardInterrupt:
             stopped = "interrupted; run the command again"
     counts = _counts(rows, found)

@@ -343,3 +343,21 @@ def test_an_interrupted_submission_says_what_to_do(
     assert finished.status == 1
     assert finished.json["status"] == "stopped"
     assert "run the command again" in finished.err
+
+
+def test_a_token_file_that_ends_meanwhile_stops_the_submission(
+    submit: Submit, write: Write, token: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is read for each batch; what was accepted before has its result."""
+
+    def lose_token(*given: Any, **__: Any) -> None:
+        _, _, read_token = given
+        token.write_text("")
+        read_token()
+
+    monkeypatch.setattr("api.cli.refund_submit.submit", lose_token)
+    finished = submit(write("1"), "--json")
+
+    assert finished.status == 1
+    assert finished.json["status"] == "stopped"
+    assert "there is no bearer token" in finished.err
