@@ -13,7 +13,7 @@ from statistics import median_low
 
 from signer.alerts import Alert, Alerts, AlertThrottle
 from signer.chain.chain import Chain
-from signer.chain.fees import format_gwei, quote_fees
+from signer.chain.fees import format_gwei
 from signer.errors import FeesAboveRecentError
 from signer.model.refund import Refund
 from signer.ports import Clock, Store
@@ -45,7 +45,6 @@ class FeeMonitor:
         self._clock = clock
         self._throttle = AlertThrottle(remind=math.inf)
         self._medians: dict[tuple[int, str], tuple[datetime, int | None]] = {}
-        self._high: set[str] = set()
 
     def require_normal(
         self, refund: Refund, chain: Chain, sender: str, max_fee: int
@@ -63,10 +62,8 @@ class FeeMonitor:
             return
         median = self._median(chain.network.chain_id, sender)
         if median is None or max_fee <= factor * median:
-            self._high.discard(refund.network)
             self._throttle.clear(refund.network)
             return
-        self._high.add(refund.network)
         quoted, recent = format_gwei(max_fee), format_gwei(median)
         if self._throttle.is_due(Alert.FEES_ABOVE_RECENT, refund.network):
             self._alerts.sound(
@@ -80,17 +77,6 @@ class FeeMonitor:
             f"a max fee of {quoted} gwei is over {factor} times the recent {recent}:"
             f" wait, or raise max_fee_factor of {refund.network} in the networks file"
         )
-
-    def recheck(self, refund: Refund, chain: Chain, sender: str) -> None:
-        """
-        Check the current fees if they were too high when they were last checked.
-
-        A queued refund then takes no nonce, and its client may still cancel it.  Raises
-        as ``require_normal``.
-        """
-        if refund.network in self._high:
-            max_fee, _ = quote_fees(chain.client.fees(), chain.network)
-            self.require_normal(refund, chain, sender, max_fee)
 
     def _median(self, chain_id: int, sender: str) -> int | None:
         """Return the median, at most a minute old; None without enough transfers."""

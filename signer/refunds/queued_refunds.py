@@ -126,6 +126,7 @@ class QueuedRefunds:
         marks = [refund.mark for refund in refunds]
         payments = self._store.find_unrecorded(chain.network.chain_id, marks)
         estimates = iter(outlook.estimates)
+        max_fee, _ = quote_fees(outlook.fees, chain.network)
         reservations = []
         for refund, mark in zip(refunds, marks, strict=True):
             estimate = NOOP_GAS if refund.is_coin else next(estimates)
@@ -136,6 +137,8 @@ class QueuedRefunds:
                 if isinstance(prepared, Refund):
                     outcomes[refund.id] = prepared
                 else:
+                    # A refund that has to wait takes no nonce, and may be cancelled.
+                    self._fee_monitor.require_normal(refund, chain, sender, max_fee)
                     reservations.append(prepared)
         reserved = self._nonces.assign_nonces(
             reservations, counted=counted, active=active
@@ -162,7 +165,6 @@ class QueuedRefunds:
         if isinstance(estimate, ChainError):
             raise estimate
         gas = bound_gas(estimate, refund, chain)
-        self._fee_monitor.recheck(refund, chain, active.key.address)
         objection = _find_fee_objection(refund, chain, gas)
         if objection is not None:
             return self._transitions.move(refund, Status.REFUSED, **objection)

@@ -36,18 +36,19 @@ def _wait(world: World, minutes: int) -> None:
         world.work(after=RECENT / 2880)
 
 
-def test_a_refund_waits_for_normal_fees(seasoned: World) -> None:
+@pytest.mark.parametrize("has_nonce", [False, True])
+def test_a_refund_waits_for_normal_fees(seasoned: World, has_nonce: bool) -> None:
     """It has a code, signs nothing, and continues by itself."""
-    seasoned.chain.answers = HIGH
     refund = seasoned.accepted()
+    if has_nonce:
+        seasoned.step(refund)
+    seasoned.chain.answers = HIGH
 
     _wait(seasoned, minutes=5)
 
     waiting = seasoned.stored(refund)
-    assert (waiting.status, waiting.blocked_by) == (
-        Status.RESERVED,
-        "fees-above-recent",
-    )
+    status = Status.RESERVED if has_nonce else Status.QUEUED
+    assert (waiting.status, waiting.blocked_by) == (status, "fees-above-recent")
     assert seasoned.store.transactions(refund.id) == ()
     seasoned.chain.answers = NORMAL
     (confirmed,) = seasoned.finish(refund)
@@ -61,8 +62,8 @@ def test_the_limit_is_a_multiple_of_the_median(
 ) -> None:
     """Ten times the median is still normal."""
     fees = base_fee if isinstance(base_fee, Fees) else Fees(base_fee, GWEI // 10)
-    seasoned.chain.answers = fees
     reserved = seasoned.step(seasoned.accepted())
+    seasoned.chain.answers = fees
 
     if waits:
         with pytest.raises(FeesAboveRecentError, match=r"22\.1 gwei .* recent 2\.1"):
@@ -92,8 +93,8 @@ def test_a_new_wallet_has_no_median(world: World, paid: int) -> None:
 
 def test_a_market_that_stays_higher_is_accepted_after_a_day(seasoned: World) -> None:
     """Old transfers do not count, so that no refund waits without end."""
-    seasoned.chain.answers = HIGH
     waiting = seasoned.step(seasoned.accepted())
+    seasoned.chain.answers = HIGH
     with pytest.raises(FeesAboveRecentError):
         seasoned.step(waiting)
 
@@ -141,21 +142,21 @@ def test_one_alert_per_episode(seasoned: World) -> None:
     assert (first["max_fee_gwei"], first["median_gwei"]) == ("22.1", "2.1")
 
 
-def test_no_further_refund_takes_a_nonce(seasoned: World) -> None:
-    """Once the process knows that fees are high, refunds stay queued."""
+def test_no_refund_of_a_batch_takes_a_nonce(seasoned: World) -> None:
+    """They may still be cancelled; the fees are read once for all of them."""
     lifecycle = seasoned.lifecycle
+    refunds = [seasoned.accepted() for _ in range(3)]
     seasoned.chain.answers = HIGH
-    first, second = seasoned.accepted(), seasoned.accepted()
-    first = lifecycle.step(first)
-    with pytest.raises(FeesAboveRecentError):
-        lifecycle.step(first)
+    seasoned.chain.calls.clear()
 
-    with pytest.raises(FeesAboveRecentError):
-        lifecycle.step(second)
+    outcomes = lifecycle.step_all(refunds)
 
-    assert seasoned.stored(second).status is Status.QUEUED
+    assert [type(each) for each in outcomes] == [FeesAboveRecentError] * 3
+    assert seasoned.statuses(refunds) == [Status.QUEUED] * 3
+    assert seasoned.chain.calls["fees"] == 1
     seasoned.chain.answers = NORMAL
-    assert lifecycle.step(second).status is Status.RESERVED
+    lifecycle.step_all(refunds)
+    assert seasoned.statuses(refunds) == [Status.RESERVED] * 3
 
 
 def test_a_stuck_transaction_is_not_raised_to_high_fees(seasoned: World) -> None:
