@@ -67,21 +67,23 @@ class QueuedRefunds:
             self._try(rotated, chain, outcomes)
 
     def _try(self, refunds: Sequence[Refund], chain: Chain, outcomes: Outcomes) -> None:
+        cancelled = [each for each in refunds if each.cancel_requested_at is not None]
         waiting = []
         for refund in refunds:
-            with outcomes.of(refund):
-                ended = self._end_early(refund, chain)
-                if ended is None:
-                    waiting.append(refund)
-                else:
-                    outcomes[refund.id] = ended
+            if refund.cancel_requested_at is None:
+                with outcomes.of(refund):
+                    ended = self._end_outdated(refund, chain)
+                    if ended is None:
+                        waiting.append(refund)
+                    else:
+                        outcomes[refund.id] = ended
         if waiting:
             self._assign(waiting, chain, outcomes)
+        if cancelled:  # Last, so that they delay no payment.
+            self._cancel_all(cancelled, chain, outcomes)
 
-    def _end_early(self, refund: Refund, chain: Chain) -> Refund | None:
-        """Return a refund that is to be cancelled, or an outdated sweep, after that."""
-        if refund.cancel_requested_at is not None:
-            return self._cancel(refund, chain)
+    def _end_outdated(self, refund: Refund, chain: Chain) -> Refund | None:
+        """Return an outdated sweep, after it was refused; None for others."""
         objection = self._transaction_signer.find_sweep_objection(refund)
         if objection is None:
             return None
@@ -89,15 +91,22 @@ class QueuedRefunds:
         adopted = self._nonces.adopt_earlier_payment(refund, chain)
         return adopted or self._transitions.move(refund, Status.REFUSED, **objection)
 
-    def _cancel(self, refund: Refund, chain: Chain) -> Refund:
+    def _cancel_all(
+        self, refunds: Sequence[Refund], chain: Chain, outcomes: Outcomes
+    ) -> None:
         """
-        Cancel a queued *refund*, unless the chain shows that it is paid.
+        Cancel queued *refunds*, except those that the chain shows to be paid.
 
-        A ledger that was restored from a backup may have lost the payment.
+        A ledger that was restored from a backup may have lost the payments.
         """
-        active = self._nonces.select_key(refund)
+        active = self._nonces.select_key(refunds[0])
         counted = chain.client.pending_count(active.key.address)
         self._nonces.check_against_chain(chain, active.key.address, counted)
+        for refund in refunds:
+            with outcomes.of(refund):
+                outcomes[refund.id] = self._cancel(refund, chain)
+
+    def _cancel(self, refund: Refund, chain: Chain) -> Refund:
         adopted = self._nonces.adopt_earlier_payment(refund, chain)
         if adopted is not None:
             return adopted

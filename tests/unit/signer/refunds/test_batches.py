@@ -24,7 +24,15 @@ from signer.ports import Call
 from signer.refunds.transaction_signer import TransactionSigner
 from tests.fixtures.ledger import stopped
 from tests.support.devices import planted, point, signer_over
-from tests.support.refunds import KEY, World, altered, altered_chain, stepping, unsaved
+from tests.support.refunds import (
+    ACTOR,
+    KEY,
+    World,
+    altered,
+    altered_chain,
+    stepping,
+    unsaved,
+)
 
 
 def _due(world: World, count: int) -> list[Refund]:
@@ -293,3 +301,24 @@ def test_what_was_sent_is_recorded_before_rejections_are_looked_into(
     world.lifecycle.step_all(refunds)
 
     assert recorded == [[Status.SIGNED, Status.BROADCAST, Status.BROADCAST]]
+
+
+def test_cancellations_delay_no_payment_of_their_batch(world: World) -> None:
+    """They share one look at the chain, after the others have their nonces."""
+    refunds = [world.accepted() for _ in range(6)]
+    for refund in refunds[::2]:
+        world.service.request_cancellation("gateway", refund.id, ACTOR)
+    refunds = [world.stored(refund) for refund in refunds]
+    counted = []
+
+    def pending_count(address: str) -> int:
+        counted.append(world.statuses(refunds))
+        return world.chain.pending_count(address)
+
+    world.client = altered_chain(
+        world.chain, pending_count=pending_count, outlook=world.chain.outlook
+    )
+    world.lifecycle.step_all(refunds)
+
+    assert counted == [[Status.QUEUED, Status.RESERVED] * 3]
+    assert world.statuses(refunds) == [Status.CANCELLED, Status.RESERVED] * 3
