@@ -18,7 +18,7 @@ from signer.keys.keyring import KeyRing
 from signer.keys.proof import KeyProof
 from signer.keys.retirement import KeyRetirement
 from signer.model.key import WATCHED, Key, KeyState, find_active_key
-from signer.model.refund import HOLD, UNSENT, Refund
+from signer.model.refund import HOLD, UNSENT, Refund, Status
 from signer.ports import Clock, Store, Topic
 from signer.refunds.attempts import is_device_failure
 from signer.refunds.automatic_stop import AutomaticStop
@@ -43,6 +43,9 @@ _SLOW_SECONDS = 2.0
 
 _ADVANCE_SECONDS = 1.0
 """How long refunds are claimed before those that were sent are tracked again."""
+
+_SHARING = frozenset({Status.QUEUED, Status.SIGNED})
+"""Statuses in which claimed refunds share their requests."""
 
 _CANCELLATIONS = 100
 
@@ -132,7 +135,9 @@ class Worker:
         failing: dict[str, HotWalletError] = {}
         steps = 0
         for taken in self._take():
-            steps += self._advance(taken, failing)
+            # No payment waits for those that take several requests each.
+            for refunds in _partition(taken):
+                steps += self._advance(refunds, failing)
             self._cancelling.update(r.id for r in taken if r.cancel_requested_at)
         # Last, so that they delay no payment; the steps above cancel as well.
         return steps + self._advance(self._find_cancellations(), failing)
@@ -311,6 +316,12 @@ class Worker:
             if problem is not None:
                 # Other workers can claim it when the claim expires.
                 self._log.warning("refund-held", refund_id=refund.id, code=problem.code)
+
+
+def _partition(taken: Sequence[Refund]) -> Iterable[Sequence[Refund]]:
+    """Return the claimed refunds that share their requests, and then the others."""
+    shared = [refund for refund in taken if refund.status in _SHARING]
+    return shared, [refund for refund in taken if refund.status not in _SHARING]
 
 
 def _owner(refund: Refund) -> str:

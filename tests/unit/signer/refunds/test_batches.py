@@ -322,3 +322,22 @@ def test_cancellations_delay_no_payment_of_their_batch(world: World) -> None:
 
     assert counted == [[Status.QUEUED, Status.RESERVED] * 3]
     assert world.statuses(refunds) == [Status.CANCELLED, Status.RESERVED] * 3
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_payments_do_not_wait_for_older_refunds(world: World, steps: int) -> None:
+    """Those with an old nonce, or that were sent, take several requests each."""
+    older = [world.step(world.accepted(), times=steps) for _ in range(2)]
+    world.clock.advance(seconds=30)
+    new = [world.accepted() for _ in range(2)]
+    meanwhile = []
+
+    def transaction_count(address: str) -> int:
+        meanwhile.append(world.statuses(new))
+        return world.chain.transaction_count(address)
+
+    world.client = altered_chain(world.chain, transaction_count=transaction_count)
+    world.worker.advance()
+
+    assert meanwhile == [[Status.BROADCAST] * 2] * 2
+    assert world.statuses([*older, *new]) == [Status.BROADCAST] * 4
