@@ -255,9 +255,7 @@ class RefundTables(Tables):
 
     def _save(self, change: Change) -> None:
         step, params = self._step(change)
-        if change.answer is not None:
-            apply_together(self._database, [(step, params)])
-        elif apply_step(self._database, step, params) is None:
+        if apply_step(self._database, step, params) is None:
             raise _stale(change.before)
 
     def _step(self, change: Change) -> tuple[Step, Values]:

@@ -22,10 +22,7 @@ _LONGEST_PAUSE = 0.005
 _GROWTH = 1.02  # So a pause adds about 2 % to the time that has passed.
 
 _QUIET = {Topic.ACCEPTED: 0.0, Topic.MOVED: 0.002}
-"""How long a new watch does not poll, in seconds.
-
-No worker sends a refund sooner, and each poll takes time from it: SQLite's commits wait
-for readers."""
+"""How long a new watch does not poll, in seconds: no worker sends a refund sooner."""
 
 Version = tuple[int, int]
 """A number of the connection, and SQLite's ``data_version`` on that connection."""
@@ -58,7 +55,8 @@ class SQLiteWatches:
         """
         Return a value that is another one after each change; None if unreadable.
 
-        While another connection locks the file, the previous value is returned.
+        If SQLite is busy, for example while it recovers the log, the previous value is
+        returned.
         """
         with self._lock:
             try:
@@ -83,7 +81,7 @@ class SQLiteWatches:
         if self._connection is None:
             self._connection = self._file.connect(timeout=BUSY_SECONDS)
             self._opened += 1
-            # A poll that waits for a writer would delay the polls of other threads.
+            # A poll that waits would delay the polls of other threads.
             self._connection.execute("PRAGMA busy_timeout = 0")
         return self._connection
 

@@ -4,7 +4,7 @@ import hashlib
 import random
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -22,6 +22,14 @@ _FINAL = frozenset({"confirmed", "refused", "cancelled", "failed"})
 
 # After any other conflict the same request may still succeed.
 _FINAL_CONFLICTS = frozenset({"idempotency-mismatch", "conflict"})
+
+
+# The response is stored by a worker, with the acceptance, and by the request itself.
+_PREFERENCES: Sequence[Mapping[str, str]] = (
+    {},
+    {"Prefer": "respond-async"},
+    {"Prefer": "wait=1"},
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +50,13 @@ class Order:
             recipient=to_checksum_address(seed[:20]),
             amount=f"{units // 1_000_000}.{units % 1_000_000:06d}",
         )
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The key, and one of the ways to wait; always the same for an order."""
+        seed = hashlib.sha256(self.key.encode()).digest()[0]
+        prefer = _PREFERENCES[seed % len(_PREFERENCES)]
+        return {"Idempotency-Key": self.key, **prefer}
 
     @property
     def body(self) -> dict[str, str]:
@@ -106,7 +121,7 @@ class Gateway:
     def _request(
         self, method: str, path: str, order: Order | None = None
     ) -> tuple[int, dict[str, Any], bytes]:
-        headers = {} if order is None else {"Idempotency-Key": order.key}
+        headers = {} if order is None else order.headers
         return request(
             self._port,
             method,

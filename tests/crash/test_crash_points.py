@@ -2,12 +2,15 @@
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
+from signer.model.refund import Refund
+from signer.ports import Change
 from tests.crash.crash_points import (
     CRASH_AT,
     CRASH_MARKERS,
@@ -23,7 +26,7 @@ class Port:
     def __init__(self, done: Path) -> None:
         self._done = done
 
-    def save(self, before: object, after: object) -> str:
+    def save_all(self, changes: Sequence[object]) -> str:
         """Write the file."""
         self._done.write_text("saved")
         return "answer"
@@ -49,13 +52,13 @@ def port(tmp_path: Path) -> Port:
 @pytest.mark.parametrize(
     ("point", "number", "done"),
     [
-        ("api/store.save:before", signal.SIGKILL, False),
-        ("api/store.save:after", signal.SIGKILL, True),
-        ("api/store.save(signed):before", signal.SIGKILL, False),
-        ("api/store.save(signed):after", signal.SIGKILL, True),
-        ("api/store.save(queued):after", 0, True),
-        ("api/chain.save:before", 0, True),
-        ("worker/store.save:before", 0, True),
+        ("api/store.save_all:before", signal.SIGKILL, False),
+        ("api/store.save_all:after", signal.SIGKILL, True),
+        ("api/store.save_all(signed):before", signal.SIGKILL, False),
+        ("api/store.save_all(signed):after", signal.SIGKILL, True),
+        ("api/store.save_all(queued):after", 0, True),
+        ("api/chain.save_all:before", 0, True),
+        ("worker/store.save_all:before", 0, True),
     ],
 )
 def test_a_point_kills_at_its_call(
@@ -67,16 +70,17 @@ def test_a_point_kills_at_its_call(
     environ = {CRASH_AT: f"other {point}", CRASH_MARKERS: str(markers)}
     crashing = CrashingPort(port, "store", CrashPoints("api", environ))
     queued, signed = (SimpleNamespace(status=name) for name in ("queued", "signed"))
+    change = Change(cast("Refund", queued), cast("Refund", signed))
 
-    first = _fork(lambda: crashing.save(queued, signed))
+    first = _fork(lambda: crashing.save_all([change]))
 
     assert (number, done) == (first, (tmp_path / "done").exists())
     assert ({point} if number else set()) == reached(markers)
-    assert _fork(lambda: crashing.save(queued, signed)) == 0
+    assert _fork(lambda: crashing.save_all([change])) == 0
 
 
 def test_without_points_the_port_is_unchanged(port: Port) -> None:
     """It returns what the port returns."""
     crashing = CrashingPort(port, "store", CrashPoints("api", {}))
 
-    assert crashing.save(None, None) == "answer"
+    assert crashing.save_all([]) == "answer"

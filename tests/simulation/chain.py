@@ -258,8 +258,12 @@ class SimulatedChain:
         self.heads.append(Head((*blocks, block)))
         del self.heads[:-KEPT]
         for pool in self.pools:
-            for slot in [(s, n) for s, n in pool if n < block.count(s)]:
-                del pool[slot]
+            for (sender, nonce), tx in list(pool.items()):
+                # Nodes drop what the sender cannot pay any more, for example because
+                # its address was swept.
+                is_unpayable = tx.is_foreign and not can_afford(self.balance_of, tx)
+                if nonce < block.count(sender) or is_unpayable:
+                    del pool[sender, nonce]
 
     def _chosen(
         self, tip: MinedBlock, base_fee: int, changes: Counter[Account]

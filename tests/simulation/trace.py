@@ -13,7 +13,15 @@ from signer.model.audit_record import Record
 from signer.model.key import Key
 from signer.model.refund import InFlight, Refund, SignedTransaction
 from signer.model.wallet import UnrecordedTransaction, Wallet
-from signer.ports import Block, Call, Fees, MinedTransaction, Receipt
+from signer.ports import (
+    Block,
+    Call,
+    Change,
+    Fees,
+    MinedTransaction,
+    Receipt,
+    Reservation,
+)
 
 
 if TYPE_CHECKING:
@@ -54,6 +62,8 @@ def brief(value: object) -> str:
         return shorten(value)
     if isinstance(value, Mapping):
         return brief(tuple(value.values()))
+    if isinstance(value, frozenset | set):
+        return brief(sorted(value, key=str))
     if isinstance(value, Sequence) and not isinstance(value, str):
         return f"({', '.join(map(brief, value))})"
     if callable(value):
@@ -78,6 +88,8 @@ _SHORTEN: Mapping[type, Callable[[Any], str]] = {
     Refund: _refund,
     Receipt: _receipt,
     SignedTransaction: lambda tx: f"{tx.kind} n{tx.nonce} {tx.tx_hash[:8]}",
+    Reservation: lambda one: f"reserve {_refund(one.refund)}",
+    Change: lambda one: f"{_refund(one.before)} to {_refund(one.after)}",
     InFlight: lambda one: f"[{_refund(one.refund)}]",
     Block: lambda block: f"block {block.number} {block.hash[:8]}",
     MinedTransaction: lambda tx: f"n{tx.nonce} {tx.tx_hash[:8]} in {brief(tx.block)}",
