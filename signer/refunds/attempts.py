@@ -101,7 +101,7 @@ class Attempts:
         fees = self._fees(chain)
         plans = []
         for refund in refunds:
-            with outcomes.of(refund):
+            with outcomes.capture(refund):
                 plans.append(self._plan(refund, chain, fees))
         for plan, outcome in zip(
             plans, self._sign_and_save_all(plans, chain), strict=True

@@ -53,7 +53,7 @@ class Broadcasts:
         changes = []
         sending = []
         for refund, transaction in zip(refunds, latest, strict=True):
-            with outcomes.of(refund):
+            with outcomes.capture(refund):
                 is_transfer = transaction.kind is Kind.TRANSFER
                 if is_transfer and self._transaction_signer.find_sweep_objection(
                     refund
@@ -64,7 +64,7 @@ class Broadcasts:
                     sending.append((refund, transaction))
         errors = broadcast([transaction for _, transaction in sending], chain)
         for (refund, transaction), error in zip(sending, errors, strict=True):
-            with outcomes.of(refund):
+            with outcomes.capture(refund):
                 delay = self._delay(refund, transaction, chain, error)
                 changes.append(self._sent(refund, delay))
         saved = self._store.save_all(changes)

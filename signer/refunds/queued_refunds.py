@@ -48,7 +48,7 @@ class QueuedRefunds:
         self._audit = audit
         self._transitions = Transitions(store, clock)
 
-    def assign_nonces(
+    def take_step(
         self, refunds: Sequence[Refund], chain: Chain, outcomes: Outcomes
     ) -> None:
         """
@@ -69,7 +69,7 @@ class QueuedRefunds:
     def _try(self, refunds: Sequence[Refund], chain: Chain, outcomes: Outcomes) -> None:
         waiting = []
         for refund in refunds:
-            with outcomes.of(refund):
+            with outcomes.capture(refund):
                 ended = self._end_early(refund, chain)
                 if ended is None:
                     waiting.append(refund)
@@ -129,7 +129,7 @@ class QueuedRefunds:
         reservations = []
         for refund, mark in zip(refunds, marks, strict=True):
             estimate = NOOP_GAS if refund.is_coin else next(estimates)
-            with outcomes.of(refund):
+            with outcomes.capture(refund):
                 prepared = self._prepare(
                     refund, chain, active, estimate, payments.get(mark)
                 )
