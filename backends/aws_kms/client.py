@@ -1,4 +1,4 @@
-"""Builds boto3 clients of KMS, which are led by nothing but our settings."""
+"""Builds boto3 clients of KMS, whose endpoint comes only from our settings."""
 
 from functools import cache
 from typing import TYPE_CHECKING

@@ -81,7 +81,11 @@ class _Terms:
 
 
 class RefundAcceptor:
-    """Stores the refunds that the policy admits, each in its own right."""
+    """
+    Stores the refunds that the policy admits.
+
+    One refused refund does not affect the others.
+    """
 
     def __init__(
         self,
@@ -146,7 +150,7 @@ class RefundAcceptor:
         try:
             return self._admit(new, terms)
         except TenantBlockedError:
-            raise  # It is so for all requests.
+            raise  # The block applies to every request of the batch.
         except HotWalletError as e:
             return e
 

@@ -45,7 +45,11 @@ class Broadcasts:
         self._answer = answer
 
     def send(self, refunds: Sequence[Refund], chain: Chain, outcomes: Outcomes) -> None:
-        """Broadcast the latest transaction of each; raises what concerns all."""
+        """
+        Broadcast the latest transaction of each of *refunds*.
+
+        Raises an error if the step failed for every refund.
+        """
         if any(self._clock() - each.updated_at > JUST_SIGNED for each in refunds):
             # Some bytes were never sent: a stop keeps them back as well.
             self._nonces.require_running(refunds[0])

@@ -52,9 +52,10 @@ class QueuedRefunds:
         self, refunds: Sequence[Refund], chain: Chain, outcomes: Outcomes
     ) -> None:
         """
-        Give each of *refunds* a nonce, or end it; raises an error that concerns all.
+        Give each of *refunds* a nonce, or end it.
 
         They are of one chain, and all are refunds of tenants or sweeps of one address.
+        Raises an error if the step failed for every refund.
         """
         self._try(refunds, chain, outcomes)
         rotated = [
@@ -79,7 +80,7 @@ class QueuedRefunds:
             self._assign(waiting, chain, outcomes)
 
     def _end_early(self, refund: Refund, chain: Chain) -> Refund | None:
-        """Return a refund that is to be cancelled, or an outdated sweep, after that."""
+        """Cancel or refuse *refund* if it must not get a nonce; return it, or None."""
         if refund.cancel_requested_at is not None:
             return self._cancel(refund, chain)
         objection = self._transaction_signer.find_sweep_objection(refund)

@@ -150,7 +150,7 @@ class RefundWaits:
         return not pending or self._read(pending)
 
     def _read(self, waits: Sequence[_Wait]) -> bool:
-        """Wake the threads whose wait is over; return False if the store is gone."""
+        """Wake the threads whose wait is over; False if the store does not answer."""
         ids = sorted({each.refund_id for each in waits})
         statuses = frozenset.intersection(
             *(each.condition.pending_statuses for each in waits)
@@ -159,7 +159,8 @@ class RefundWaits:
             found = self._store.find_advanced(ids, sorted(statuses))
         except StoreError:
             return False
-        except Exception as e:  # noqa: BLE001  A row that cannot be read is one request's.
+        except Exception as e:  # noqa: BLE001
+            # An unreadable row fails only the request for it.
             if len(waits) == 1:
                 waits[0].fail(e)
                 return True
