@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 
 _MOST_CONNECTIONS = 8
-"""How many database connections one process uses: its waiting requests use none."""
+"""How many database connections one process uses: waiting requests hold none."""
 
 
 def build_container(environ: Mapping[str, str] = os.environ) -> Container:

@@ -3,14 +3,13 @@
 import os
 import platform
 import shutil
-import sqlite3
 import subprocess
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from importlib import import_module
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
+
+import apsw
 
 from dev.anvil import ROOT, find_anvil
 
@@ -35,7 +34,7 @@ def describe_machine() -> Mapping[str, str]:
         "memory": _memory(),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "Python": platform.python_version(),
-        "SQLite": _sqlite(),
+        "SQLite": apsw.sqlite_lib_version(),
         "anvil": _output(str(find_anvil(ROOT) or "anvil"), "--version").split()[-1],
         "node": _output("node", "--version"),
         **{name: version(name) for name in _PACKAGES},
@@ -58,13 +57,6 @@ def _processor() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or "unknown"
-
-
-def _sqlite() -> str:
-    """Return the version of the SQLite that the service uses: that of apsw, if any."""
-    if find_spec("apsw") is None:
-        return sqlite3.sqlite_version
-    return str(import_module("apsw").sqlite_lib_version())
 
 
 def _memory() -> str:

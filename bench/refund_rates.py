@@ -91,8 +91,7 @@ def _works(service: Service, key: Token, constant_url: str) -> Iterator[Work]:
     yield partial(_fsyncs, service.stack.home / "fsync")
     for clients in CLIENTS:
         yield _closed_loop(service, clients)
-    if service.has_batches():
-        yield _batches(service)
+    yield _batches(service)
     yield constant
 
 

@@ -112,12 +112,6 @@ class Service:
         if sample.status >= BAD_REQUEST:
             raise RuntimeError(f"POST {_BATCH_PATH} answered {sample.status}")
 
-    def has_batches(self) -> bool:
-        """Return whether the service has the route for batches."""
-        raw = self._request(_BATCH_PATH, "{}", "batch-probe", "")
-        (sample,) = self._run(raw, 1, 30.0, None, count=1).samples
-        return sample.status not in {404, 405}
-
     def sent_count(self) -> int:
         """Return how many transactions the wallet has sent, pending ones included."""
         pending = self._rpc("eth_getTransactionCount", self.stack.address, "pending")

@@ -5,9 +5,9 @@ import os
 from io import StringIO
 from typing import Any, cast
 
-import structlog
 from eth_account import Account
 
+from api.logs import audit_logger
 from bench.timing import Action
 from signer.audit.log import AuditLog
 from signer.chain.erc20 import encode_transfer
@@ -63,8 +63,8 @@ class OpenKey:
     """
     One key of *backend*, as the worker uses it.
 
-    ``sign_transaction`` builds, judges, signs, verifies, serialises, decodes and judges
-    again.  Audit records are made and serialised, and then dropped: nothing is stored.
+    ``sign_transaction`` runs ``TransactionSigner.build_and_sign``.  Audit records are
+    written as in production, but to memory.
     """
 
     def __init__(self, backend: KeyBackend, key_id: KeyId) -> None:
@@ -132,9 +132,5 @@ def _reserved_refund(signer: Signer) -> Refund:
 
 
 def audit_log() -> AuditLog:
-    """Return an audit log that makes and serialises records, and throws them away."""
-    logger: Any = structlog.wrap_logger(
-        structlog.PrintLogger(StringIO()),
-        processors=[structlog.processors.JSONRenderer()],
-    )
-    return AuditLog(logger)
+    """Return the audit log of production, which writes its lines to memory."""
+    return AuditLog(audit_logger(StringIO()))

@@ -8,7 +8,7 @@ quota and the failures of a real service::
     $ python -m dev.kms_stand_in --latency 20 --quota 1000
     {"endpoint": "http://127.0.0.1:4567", "key_id": "arn:aws:kms:...", ...}
 
-``GET /`` returns what it was asked and answered, as JSON.
+``GET /`` returns the counts of requests, signatures, throttles and failures, as JSON.
 """
 
 import argparse

@@ -89,7 +89,7 @@ class JWTVerifier:
         """
         token = _bearer(authorization)
         known = self._verified.find(token)
-        # A token ends with its key, also while it is remembered.
+        # Removing a key also invalidates cached tokens.
         if known is not None and self._keys.find(known.kid) != known.key:
             self._verified.forget(token)
             known = None

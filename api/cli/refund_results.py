@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from api.cli.refund_submission import RowResult
+from api.cli.batch_submission import RowResult
 
 
 _COLUMNS = (

@@ -15,11 +15,7 @@ from typing import Any
 import click
 
 from api.bootstrap import open_refund_api
-from api.cli.confirmation import confirm, dry_run_option, yes_option
-from api.cli.output import json_option, print_result
-from api.cli.refund_file import Row, read_rows
-from api.cli.refund_results import open_results, result_document
-from api.cli.refund_submission import (
+from api.cli.batch_submission import (
     MakeMember,
     RowResult,
     RowStatus,
@@ -28,6 +24,10 @@ from api.cli.refund_submission import (
     printable,
     submit,
 )
+from api.cli.confirmation import confirm, dry_run_option, yes_option
+from api.cli.output import json_option, print_result
+from api.cli.refund_file import Row, read_rows
+from api.cli.refund_results import open_results, result_document
 from signer.errors import InvalidInputError
 from signer.ports.refund_api import SendBatch
 

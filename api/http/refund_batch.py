@@ -19,7 +19,7 @@ from api.views.refunds import refund_answer
 from signer import strict_json
 from signer.errors import HotWalletError, InvalidInputError
 from signer.model.signed_request import NO_SIGNATURE, SignedRequest
-from signer.refunds.acceptance import NewRefund, Outcome
+from signer.refunds.acceptance import SubmissionResult, SubmittedRequest
 from signer.refunds.request_body import read_refund
 from signer.refunds.service import RefundService
 
@@ -60,13 +60,14 @@ class RefundBatch(Resource):
         submitted = iter(
             self._refunds.submit_all(
                 tenant=tenant(req),
-                requests=[each for each in read if isinstance(each, NewRefund)],
+                requests=[each for each in read if isinstance(each, SubmittedRequest)],
                 actor=actor(req),
                 answer=refund_answer,
             )
         )
         outcomes = [
-            next(submitted) if isinstance(each, NewRefund) else each for each in read
+            next(submitted) if isinstance(each, SubmittedRequest) else each
+            for each in read
         ]
         _report([each for each in outcomes if isinstance(each, HotWalletError)])
         results = [
@@ -78,7 +79,7 @@ class RefundBatch(Resource):
 
     def _read(
         self, member: dict[str, Any], req: Request, *, is_first: bool
-    ) -> NewRefund | HotWalletError:
+    ) -> SubmittedRequest | HotWalletError:
         try:
             if not is_first:  # The request was counted for its first member.
                 self._access.count(principal(req), tenant(req))
@@ -86,7 +87,7 @@ class RefundBatch(Resource):
         except HotWalletError as e:
             return e
 
-    def _result(self, key: str, outcome: Outcome, request_id: str) -> str:
+    def _result(self, key: str, outcome: SubmissionResult, request_id: str) -> str:
         """Return what became of the member with *key*, as JSON."""
         if isinstance(outcome, HotWalletError):
             problem = problem_of(outcome)
@@ -151,7 +152,7 @@ def _require_distinct(keys: Sequence[str]) -> None:
         )
 
 
-def _read_member(member: dict[str, Any]) -> NewRefund:
+def _read_member(member: dict[str, Any]) -> SubmittedRequest:
     """
     Return the refund that *member* requests, with a signature if it has one.
 
@@ -162,7 +163,7 @@ def _read_member(member: dict[str, Any]) -> NewRefund:
     strict_json.check(fields)
     signed = _read_signed(fields) if "body" in fields else NO_SIGNATURE
     payload = strict_json.loads(signed.body) if "body" in fields else fields
-    return NewRefund(member["idempotency_key"], read_refund(payload), signed)
+    return SubmittedRequest(member["idempotency_key"], read_refund(payload), signed)
 
 
 def _read_signed(fields: dict[str, Any]) -> SignedRequest:

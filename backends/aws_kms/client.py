@@ -1,4 +1,4 @@
-"""Builds boto3 clients of KMS, which are led by nothing but our settings."""
+"""Builds boto3 clients of KMS, whose endpoint comes only from our settings."""
 
 from functools import cache
 from typing import TYPE_CHECKING
@@ -9,8 +9,8 @@ import botocore.session  # type: ignore[import-untyped]
 from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]
 from botocore.loaders import Loader  # type: ignore[import-untyped]
 
+from backends.aws_kms.client_parts import read_client_parts
 from backends.aws_kms.deadline import Deadline
-from backends.aws_kms.dry_run import dry_run
 from signer.errors import ConfigurationError, Refusal
 from signer.redact import quiet_vendor_loggers
 
@@ -89,7 +89,7 @@ def require_aws_host(client: "KMSClient") -> None:
     The host is the one that botocore derives for a request, since its rules and not
     ``client.meta.endpoint_url`` decide.  AWS's FIPS and dual-stack hosts are accepted.
     """
-    host = urlsplit(dry_run(client).url).hostname
+    host = urlsplit(read_client_parts(client).url).hostname
     region = client.meta.region_name
     hosts = {
         f"{name}.{region}.{suffix}"

@@ -81,7 +81,7 @@ class AdaptiveLimit:
             self._limit = min(self._highest, self._limit + math.sqrt(self._limit))
 
 
-class Slots:
+class AdaptiveSemaphore:
     """
     Admits as many calls at once as an ``AdaptiveLimit``, in the order of their arrival.
 

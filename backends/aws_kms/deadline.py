@@ -35,8 +35,8 @@ _ADDRESSES = 3
 _LONGEST_CONNECT = 1.0
 # The longest pause after a first attempt, see ``_longest_pause``.
 _FIRST_PAUSE = 1.0
-# If there is time for one attempt only, this share of it may be spent before.
-_SHORTEST_PATIENCE = 0.25
+# If there is time for one attempt only, the rest may be spent before it.
+_SINGLE_ATTEMPT = 0.75
 # The shortest attempt, in seconds, that is worth a retry.
 _SHORTEST_RETRY = 0.5
 
@@ -47,8 +47,9 @@ class Deadline:
     Splits the *total* seconds of a call among at most *attempts* attempts.
 
     An attempt takes at most ``3 * connect + read`` seconds.  There is time for two such
-    attempts and the pause between them, or for one if *total* is below 2 s.  Further
-    attempts are made only if earlier ones failed fast enough.
+    attempts and the pause between them, or for one if *total* is below 2 s.  A single
+    attempt may begin after a quarter of *total*, which ``Sign`` waits for its turn.
+    Further attempts are made only if earlier ones failed fast enough.
 
     >>> budget = Deadline(total=9.0, attempts=3)
     >>> round(budget.connect, 2), round(budget.read, 2), budget.attempt
@@ -63,7 +64,7 @@ class Deadline:
         """The longest duration of one attempt, in seconds."""
         half = (self.total - _FIRST_PAUSE) / 2
         if self.attempts == 1 or half < _SHORTEST_RETRY:
-            return self.total
+            return self.total * _SINGLE_ATTEMPT
         return half
 
     @property
@@ -79,7 +80,7 @@ class Deadline:
     @property
     def patience(self) -> float:
         """For how many seconds attempts may be started, the first one included."""
-        return max(self.total - self.attempt, self.total * _SHORTEST_PATIENCE)
+        return self.total - self.attempt
 
     def config(self, **others: Any) -> Config:
         """Return botocore's configuration with these timeouts and *others*."""

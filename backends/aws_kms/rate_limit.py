@@ -22,7 +22,7 @@ _RECOVERY = 0.05
 """The share of the highest rate by which the rate grows in a second."""
 
 
-class RateLimit:
+class TokenBucket:
     """
     Gives turns, at most *highest* in a second; 0 gives them without limit.
 

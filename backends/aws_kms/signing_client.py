@@ -21,9 +21,9 @@ from botocore.exceptions import (  # type: ignore[import-untyped]
 )
 from botocore.retries.quota import RetryQuota  # type: ignore[import-untyped]
 
-from backends.aws_kms.concurrency import Slots
+from backends.aws_kms.concurrency import AdaptiveSemaphore
 from backends.aws_kms.errors import map_error, retry_after
-from backends.aws_kms.rate_limit import RateLimit
+from backends.aws_kms.rate_limit import TokenBucket
 from backends.aws_kms.sign_call import Answer, SignCall
 from backends.circuit_breaker import CircuitBreaker
 from signer.errors import (
@@ -69,8 +69,8 @@ class SigningClient:
         self._deadline = self._call.deadline
         self._timer = timer
         self._sleep = sleep
-        self._turns = RateLimit(per_second, timer)
-        self._slots = Slots(client.meta.config.max_pool_connections)
+        self._turns = TokenBucket(per_second, timer)
+        self._slots = AdaptiveSemaphore(client.meta.config.max_pool_connections)
         self._retries = RetryQuota()
         self._breaker = CircuitBreaker(self._deadline.attempt, timer)
         self._answered = -math.inf

@@ -138,6 +138,12 @@ class JSONRPCChain:
         return Outlook(count, fees, tuple(estimates))
 
     def broadcast_all(self, raws: Sequence[bytes]) -> Sequence[ChainError | None]:
+        """
+        Send signed transactions to every node, as the port says.
+
+        A rejection does not end a refund, not even ``nonce-too-low``: these very bytes
+        may be mined already.  After ``ChainUnavailableError`` each node may have them.
+        """
         errors: list[ChainError | None] = []
         for chunk in _chunks(raws):
             request = partial(requests.broadcast_all, raws=chunk)
@@ -146,16 +152,6 @@ class JSONRPCChain:
             except ChainError as e:
                 errors += [e] * len(chunk)
         return errors
-
-    def broadcast(self, raw: bytes) -> None:
-        """
-        Send signed bytes to every node, as the port says.
-
-        A rejection does not end a refund, not even ``nonce-too-low``: these very bytes
-        may be mined already.  After ``ChainUnavailableError`` each node may have them.
-        """
-        (outcome,) = self.broadcast_all([raw])
-        require(outcome)
 
     def receipts(self, tx_hashes: Sequence[str]) -> Mapping[str, Receipt]:
         hashes = list(dict.fromkeys(tx_hash.lower() for tx_hash in tx_hashes))

@@ -65,7 +65,8 @@ class PKCS11Backend:
     """
 
     name = "pkcs11"
-    concurrency = 2  # A software token signs on our cores, in the time of a few calls.
+    # SoftHSM signs on this host's CPU; more threads do not help.
+    concurrency = 2
 
     def __init__(self, module: Path, token_label: str, pin: Callable[[], str]) -> None:
         """Store the options; *pin* is called when the token is opened."""

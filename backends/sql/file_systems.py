@@ -1,4 +1,4 @@
-"""Which file system a file is on, as far as Linux says it."""
+"""Detects network file systems (Linux only)."""
 
 import os
 from pathlib import Path

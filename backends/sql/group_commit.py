@@ -116,7 +116,7 @@ class GroupCommit:
                     self._leader.wake()
 
     def _lead(self, leader: _Request) -> None:
-        """Execute and commit what waits; wake its threads, whatever happens."""
+        """Execute and commit what waits; wake its threads, even after an error."""
         taken: list[_Request] = []
         try:
             self._commit(taken)

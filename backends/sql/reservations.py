@@ -166,7 +166,7 @@ def reserve_together(
     hour: int | None,
 ) -> Mapping[str, int | HotWalletError]:
     """
-    Assign nonces in the transaction of *connection*, alone on the chain.
+    Assign nonces in the transaction of *connection*, under the lock of the chain.
 
     *reservations* have one chain and one sender, and *rows* are their parameters.  If
     the lock were missing, the unique constraint on nonces would still hold.

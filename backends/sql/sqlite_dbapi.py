@@ -1,5 +1,5 @@
 """
-APSW as a DB-API module (PEP 249), of which SQLAlchemy's dialect for SQLite needs this.
+Implements the part of PEP 249 that SQLAlchemy's SQLite dialect uses, over APSW.
 
 APSW's wheels contain a current SQLite for each platform, where Python's ``sqlite3`` has
 the library of the system.  A process must use only one of the two for a file: closing a

@@ -197,7 +197,7 @@ def _combine(step: Step, *, answered: bool = False) -> Executable:
 
 
 def _row(row: Mapping[str, Any]) -> Select[Any]:
-    # A row that there is not has no id: insert none.
+    # Insert nothing for a row without an id.
     id_, *_ = row.values()
     return select(*row.values()).where(id_.is_not(None))
 
@@ -236,7 +236,11 @@ ON_POSTGRESQL = {step: _combine(step) for step in Step}
 """The whole change, in one statement and one round trip."""
 
 ACCEPT_ANSWERED = _combine(Step.ACCEPT, answered=True)
-"""As ``Step.ACCEPT`` on PostgreSQL.  Not every process may insert answers."""
+"""
+As ``Step.ACCEPT`` on PostgreSQL, with the answer.
+
+A separate statement, because only some database roles may insert answers.
+"""
 
 
 def values(

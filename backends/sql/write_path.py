@@ -116,9 +116,9 @@ def all_or_each(
     """
     Return what *together* returns for *items*, or for one after the other.
 
-    That is so if the database refuses them together: one row that no statement can
-    change must not keep the others from their changes.  An error of *together* is the
-    result of each item that it concerns.
+    Falls back to one item at a time if the database refuses the batch: one row that no
+    statement can change must not keep the others from their changes.  An error of
+    *together* is the result of each item that it concerns.
     """
     if not items:
         return ()

@@ -39,10 +39,9 @@ def _open(folder: Path, is_quick: bool) -> Iterator[Prepared]:
         works = [_singles(service, folder, size) for size in sizes]
         figures = [Figure(_name(1), "")]
         figures += [Figure(_name(n), "", (Goal(_name(1)),)) for n in sizes[1:]]
-        if service.has_batches():
-            works += [_batch(service, folder, size) for size in sizes]
-            goals = (Goal(_name(1)),)
-            figures += [Figure(_batch_name(n), "", goals) for n in sizes]
+        works += [_batch(service, folder, size) for size in sizes]
+        goals = (Goal(_name(1)),)
+        figures += [Figure(_batch_name(n), "", goals) for n in sizes]
         yield Prepared(figures, works)
 
 

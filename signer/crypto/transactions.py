@@ -143,7 +143,7 @@ class SignedBytes:
         """
         Serialise *transaction* with *signature*, and decode the bytes again.
 
-        So whatever holds for the two holds for the bytes.
+        The bytes therefore contain exactly what was checked.
 
         Raises:
             EncodingError: The bytes contain anything else, because of a bug.

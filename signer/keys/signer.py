@@ -145,7 +145,7 @@ class Signer:
             condition = SigningCondition(self.address, self.key_id, states, pays, stop)
         self._audit.write(intent, standing=condition)
 
-    def tell(self, record: Record) -> None:
+    def log(self, record: Record) -> None:
         """Write a *record* that is already durable to the log."""
         self._audit.log(record)
 

@@ -168,17 +168,12 @@ class ChainClient(Protocol):
         """
         Send several signed transactions to the nodes, in this order.
 
-        Return, for each, None if a node accepted or knows it, or else the error that
-        ``broadcast`` would raise.  Never raises a ``ChainError``.
-        """
+        Return, for each, None if a node accepted or knows it, or else its error.  Never
+        raises a ``ChainError``.
 
-    def broadcast(self, raw: bytes) -> None:
-        """
-        Send signed bytes to the nodes; "already known" counts as success.
-
-        Raises:
-            BroadcastRejectedError: A quorum rejected the bytes, and no node accepted
-                them; ``reason`` has the cause.
+        ``BroadcastRejectedError`` means that a quorum rejected the bytes, and no node
+        accepted them; ``reason`` has the cause.  ``ChainUnavailableError`` means that
+        each node may have them.
         """
 
     def receipts(self, tx_hashes: Sequence[str]) -> Mapping[str, Receipt]:

@@ -12,8 +12,8 @@ class StopStore(Protocol):
     The last stop of each network, and of everything.
 
     Reservations, intents to sign and signed bytes are committed only while none is in
-    force: ``Store.reserve``, ``Store.save`` and ``Journal.append`` check it.  A stop of
-    which another program changed the row is in force, and not authentic.
+    force: ``Store.reserve_all``, ``Store.save`` and ``Journal.append`` check it.  A
+    stop of which another program changed the row is in force, and not authentic.
     """
 
     def stop(self, stop: Stop) -> bool:

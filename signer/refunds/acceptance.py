@@ -38,7 +38,7 @@ TRANSACTION_SIZE = 100
 
 
 @dataclass(frozen=True, slots=True)
-class NewRefund:
+class SubmittedRequest:
     """A request for a refund; *signed* is the request as it arrived."""
 
     idempotency_key: str
@@ -59,13 +59,13 @@ class Submission:
     answer: str | None = None
 
 
-Outcome = Submission | HotWalletError
+SubmissionResult = Submission | HotWalletError
 """What became of one request: its refund, or why there is none."""
 
 
 MakeAnswer = Callable[[Refund], str]
 
-Stored = tuple[Refund, bool] | HotWalletError
+AcceptResult = tuple[Refund, bool] | HotWalletError
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,11 @@ class _Terms:
 
 
 class RefundAcceptor:
-    """Stores the refunds that the policy admits, each in its own right."""
+    """
+    Stores the refunds that the policy admits.
+
+    One refused refund does not affect the others.
+    """
 
     def __init__(
         self,
@@ -105,10 +109,10 @@ class RefundAcceptor:
     def accept_all(
         self,
         tenant: str,
-        requests: Sequence[NewRefund],
+        requests: Sequence[SubmittedRequest],
         actor: Actor,
         answer: MakeAnswer | None = None,
-    ) -> Sequence[Outcome]:
+    ) -> Sequence[SubmissionResult]:
         """
         Accept *requests* of *tenant*; return what became of each, in their order.
 
@@ -132,7 +136,7 @@ class RefundAcceptor:
         prepared = [self._prepare(each, terms) for each in requests]
         new = [each for each in prepared if isinstance(each, Acceptance)]
         stored = self._store_all(new)
-        if new and _is_failed(stored):
+        if new and _all_failed(stored):
             raise stored[0]
         self._log_created(new, stored)
         results = zip(new, stored, strict=True)
@@ -141,29 +145,31 @@ class RefundAcceptor:
             for each in prepared
         ]
 
-    def _prepare(self, new: NewRefund, terms: _Terms) -> Acceptance | Outcome:
+    def _prepare(
+        self, new: SubmittedRequest, terms: _Terms
+    ) -> Acceptance | SubmissionResult:
         try:
             return self._admit(new, terms)
         except (TenantBlockedError, StoreUnavailableError):
-            raise  # It is so for all requests, and each would wait for the database.
+            raise  # The block or failure applies to every request of the batch.
         except HotWalletError as e:
             return e
 
-    def _store_all(self, new: Sequence[Acceptance]) -> Sequence[Stored]:
+    def _store_all(self, new: Sequence[Acceptance]) -> Sequence[AcceptResult]:
         """Store each of *new*, as ``Store.accept_all`` does; a failure ends it."""
         if len(new) == 1:
             return self._store_one(*new)
-        stored: list[Stored] = []
+        stored: list[AcceptResult] = []
         for start in range(0, len(new), TRANSACTION_SIZE):
             part = self._store.accept_all(new[start : start + TRANSACTION_SIZE])
             stored += part
-            if _is_failed(part):
+            if _all_failed(part):
                 # The next part would wait for the database again.
                 stored += [part[0]] * (len(new) - len(stored))
                 break
         return stored
 
-    def _store_one(self, one: Acceptance) -> Sequence[Stored]:
+    def _store_one(self, one: Acceptance) -> Sequence[AcceptResult]:
         # On PostgreSQL one statement is cheaper than a transaction.
         try:
             stored = self._store.accept(
@@ -177,7 +183,7 @@ class RefundAcceptor:
             return [e]
         return [stored]
 
-    def _finish(self, new: Acceptance, stored: Stored) -> Outcome:
+    def _finish(self, new: Acceptance, stored: AcceptResult) -> SubmissionResult:
         if isinstance(stored, HotWalletError):
             return stored
         refund, created = stored
@@ -188,7 +194,9 @@ class RefundAcceptor:
             return e
         return Submission(refund, created=True, answer=new.answer or None)
 
-    def _log_created(self, new: Sequence[Acceptance], stored: Sequence[Stored]) -> None:
+    def _log_created(
+        self, new: Sequence[Acceptance], stored: Sequence[AcceptResult]
+    ) -> None:
         """Log the records that were committed with a new refund."""
         records = [
             each.record
@@ -198,7 +206,7 @@ class RefundAcceptor:
         for record in filter(None, records):
             self._audit.log(record)
 
-    def _admit(self, new: NewRefund, terms: _Terms) -> Acceptance | Submission:
+    def _admit(self, new: SubmittedRequest, terms: _Terms) -> Acceptance | Submission:
         key, request = new.idempotency_key, new.request
         proof = self._signed_requests.verify(terms.tenant, key, new.signed, terms.now)
         try:
@@ -246,8 +254,8 @@ class RefundAcceptor:
         return Submission(refund, created=False, answer=answer)
 
 
-def _is_failed(
-    stored: Sequence[Stored],
+def _all_failed(
+    stored: Sequence[AcceptResult],
 ) -> TypeGuard[Sequence[StoreError | TenantBlockedError]]:
     """Return whether the database or a block kept all refunds from being stored."""
     return all(isinstance(each, StoreError | TenantBlockedError) for each in stored)

@@ -95,13 +95,17 @@ class Attempts:
     def start_all(
         self, refunds: Sequence[Refund], chain: Chain, outcomes: Outcomes
     ) -> None:
-        """``start`` the transfers of *refunds*; raises an error that concerns all."""
+        """
+        ``start`` the transfers of *refunds*.
+
+        Raises an error if the step failed for every refund.
+        """
         if not refunds:
             return
         fees = self._fees(chain)
         plans = []
         for refund in refunds:
-            with outcomes.of(refund):
+            with outcomes.capture(refund):
                 plans.append(self._plan(refund, chain, fees))
         for plan, outcome in zip(
             plans, self._sign_and_save_all(plans, chain), strict=True
@@ -149,8 +153,8 @@ class Attempts:
 
         That is so if it costs more than its address holds, or if its gas limit is less,
         or over twice as much, as its transfer needs.  Its fees may then be lower than
-        those of *latest*.  The values of a quorum decide, never the words of a node
-        that rejects *latest*.
+        those of *latest*.  The values of a quorum decide.  A node's error message does
+        not decide.
 
         Return None if *latest* is acceptable, or if the address cannot pay for the
         replacement either.  Raises as ``start``.

@@ -45,7 +45,11 @@ class Broadcasts:
         self._answer = answer
 
     def send(self, refunds: Sequence[Refund], chain: Chain, outcomes: Outcomes) -> None:
-        """Broadcast the latest transaction of each; raises what concerns all."""
+        """
+        Broadcast the latest transaction of each of *refunds*.
+
+        Raises an error if the step failed for every refund.
+        """
         if not all(self._is_just_signed(refund) for refund in refunds):
             # Some bytes were never sent: a stop keeps them back as well.
             self._nonces.require_running(refunds[0])
@@ -53,7 +57,7 @@ class Broadcasts:
         changes = []
         sending = []
         for refund, transaction in zip(refunds, latest, strict=True):
-            with outcomes.of(refund):
+            with outcomes.capture(refund):
                 is_transfer = transaction.kind is Kind.TRANSFER
                 if is_transfer and self._transaction_signer.find_sweep_objection(
                     refund
@@ -65,14 +69,14 @@ class Broadcasts:
         errors = broadcast([transaction for _, transaction in sending], chain)
         results = list(zip(sending, errors, strict=True))
         for (refund, _), error in results:
-            with outcomes.of(refund):
+            with outcomes.capture(refund):
                 if error is None:
                     changes.append(self._sent(refund, _first_delay(chain)))
         self._save(changes, outcomes)
         # Last: a rejection takes several requests, for which the others do not wait.
         changes = []
         for (refund, transaction), error in results:
-            with outcomes.of(refund):
+            with outcomes.capture(refund):
                 if error is not None:
                     delay = self._delay(refund, transaction, chain, error)
                     changes.append(self._sent(refund, delay))

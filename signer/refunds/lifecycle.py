@@ -103,7 +103,7 @@ class Lifecycle:
             store, transaction_signer, self._attempts, nonces, clock
         )
         self._steps = {
-            Status.QUEUED: self._queued.assign_nonces,
+            Status.QUEUED: self._queued.take_step,
             Status.RESERVED: self._sign,
             Status.SIGNED: self._broadcasts.send,
             Status.BROADCAST: self._follow_up,
@@ -137,7 +137,7 @@ class Lifecycle:
             if refund.status not in self._steps:
                 outcomes[refund.id] = refund
                 continue
-            with outcomes.of(refund):
+            with outcomes.capture(refund):
                 self._require_payable(refund)
                 key = refund.status, refund.network, refund.swept_from
                 groups[key].append(refund)
@@ -206,7 +206,7 @@ class Lifecycle:
             if timedelta(0) <= age <= SIMULATION_VALID_FOR:
                 just_reserved.append(refund)
             else:
-                with outcomes.of(refund):
+                with outcomes.capture(refund):
                     outcomes[refund.id] = self._sign_late(refund, chain)
         self._attempts.start_all(just_reserved, chain, outcomes)
 
@@ -237,7 +237,7 @@ class Lifecycle:
         self, refunds: Sequence[Refund], chain: Chain, outcomes: Outcomes
     ) -> None:
         for refund in refunds:
-            with outcomes.of(refund):
+            with outcomes.capture(refund):
                 outcomes[refund.id] = self._pending.rebroadcast_or_replace(
                     refund, chain
                 )

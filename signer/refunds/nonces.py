@@ -93,7 +93,7 @@ class NonceManager:
         )
         for reservation, outcome in zip(reservations, reserved, strict=True):
             if reservation.intent is not None and isinstance(outcome, Refund):
-                active.signer.tell(reservation.intent)
+                active.signer.log(reservation.intent)
         return reserved
 
     def require_running(self, refund: Refund) -> None:

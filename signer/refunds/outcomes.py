@@ -18,7 +18,7 @@ class Outcomes(dict[str, Outcome]):
     """
 
     @contextmanager
-    def of(self, refund: Refund) -> Iterator[None]:
+    def capture(self, refund: Refund) -> Iterator[None]:
         """Keep an error that leaves the context as the outcome of *refund*."""
         try:
             yield

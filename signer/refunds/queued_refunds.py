@@ -48,13 +48,14 @@ class QueuedRefunds:
         self._audit = audit
         self._transitions = Transitions(store, clock)
 
-    def assign_nonces(
+    def take_step(
         self, refunds: Sequence[Refund], chain: Chain, outcomes: Outcomes
     ) -> None:
         """
-        Give each of *refunds* a nonce, or end it; raises an error that concerns all.
+        Give each of *refunds* a nonce, or end it.
 
         They are of one chain, and all are refunds of tenants or sweeps of one address.
+        Raises an error if the step failed for every refund.
         """
         self._try(refunds, chain, outcomes)
         rotated = [
@@ -71,7 +72,7 @@ class QueuedRefunds:
         waiting = []
         for refund in refunds:
             if refund.cancel_requested_at is None:
-                with outcomes.of(refund):
+                with outcomes.capture(refund):
                     ended = self._end_outdated(refund, chain)
                     if ended is None:
                         waiting.append(refund)
@@ -103,7 +104,7 @@ class QueuedRefunds:
         counted = chain.client.pending_count(active.key.address)
         self._nonces.check_against_chain(chain, active.key.address, counted)
         for refund in refunds:
-            with outcomes.of(refund):
+            with outcomes.capture(refund):
                 outcomes[refund.id] = self._cancel(refund, chain)
 
     def _cancel(self, refund: Refund, chain: Chain) -> Refund:
@@ -139,7 +140,7 @@ class QueuedRefunds:
         reservations = []
         for refund, mark in zip(refunds, marks, strict=True):
             estimate = NOOP_GAS if refund.is_coin else next(estimates)
-            with outcomes.of(refund):
+            with outcomes.capture(refund):
                 prepared = self._prepare(
                     refund, chain, active, estimate, payments.get(mark)
                 )

@@ -18,17 +18,17 @@ from signer.model.refund import (
 from signer.model.signed_request import NO_SIGNATURE, SignedRequest
 from signer.ports import Clock, Store
 from signer.refunds.acceptance import (
-    NewRefund,
-    Outcome,
     RefundAcceptor,
     Submission,
+    SubmissionResult,
+    SubmittedRequest,
     audit_facts,
 )
 from signer.refunds.nonces import require_unblocked
 from signer.refunds.waiting import (
+    BROADCAST_TRIED,
+    DEQUEUED,
     FINAL,
-    OUT_OF_QUEUE,
-    TRIED,
     Awaited,
     Condition,
     RefundWaits,
@@ -111,7 +111,7 @@ class RefundService:
         """
         (outcome,) = self.submit_all(
             tenant=tenant,
-            requests=[NewRefund(idempotency_key, request, signed)],
+            requests=[SubmittedRequest(idempotency_key, request, signed)],
             actor=actor,
             answer=answer,
         )
@@ -123,10 +123,10 @@ class RefundService:
         self,
         *,
         tenant: str,
-        requests: Sequence[NewRefund],
+        requests: Sequence[SubmittedRequest],
         actor: Actor,
         answer: Callable[[Refund], str] | None = None,
-    ) -> Sequence[Outcome]:
+    ) -> Sequence[SubmissionResult]:
         """
         Accept each of *requests* once; as ``submit``, in one commit if possible.
 
@@ -151,7 +151,7 @@ class RefundService:
         It returns at once if no worker took a refund during the last
         ``SILENCE_SECONDS``: waiting requests would only take threads from others.
         """
-        return self._await_worker(refund, TRIED)
+        return self._await_worker(refund, BROADCAST_TRIED)
 
     def wait(self, refund: Refund, seconds: float) -> Refund:
         """Return *refund* when it is final, or after *seconds*."""
@@ -187,7 +187,7 @@ class RefundService:
 
     def await_cancellation(self, refund: Refund) -> Refund:
         """Return *refund* when it is not queued; waits as ``await_broadcast``."""
-        return self._await_worker(refund, OUT_OF_QUEUE).refund
+        return self._await_worker(refund, DEQUEUED).refund
 
     def get(self, tenant: str, refund_id: str) -> Refund:
         """Return a refund; raises ``NotFoundError`` if *tenant* has no such refund."""

@@ -25,23 +25,27 @@ RETRY_SECONDS = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """A wait is over when the refund has left ``statuses``, or perhaps is blocked."""
+    """
+    A wait is over when the refund has left ``pending_statuses``.
 
-    statuses: frozenset[Status]
+    With ``or_blocked`` it is also over when the refund is blocked.
+    """
+
+    pending_statuses: frozenset[Status]
     or_blocked: bool = False
 
     def is_met(self, refund: Refund) -> bool:
         """Return whether the wait for *refund* is over."""
         is_blocked = self.or_blocked and refund.blocked_by is not None
-        return is_blocked or refund.status not in self.statuses
+        return is_blocked or refund.status not in self.pending_statuses
 
 
-TRIED = Condition(UNSENT, or_blocked=True)
+BROADCAST_TRIED = Condition(UNSENT, or_blocked=True)
 """A worker has tried to send the refund."""
 
 FINAL = Condition(OPEN)
 
-OUT_OF_QUEUE = Condition(frozenset({Status.QUEUED}))
+DEQUEUED = Condition(frozenset({Status.QUEUED}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,14 +150,17 @@ class RefundWaits:
         return not pending or self._read(pending)
 
     def _read(self, waits: Sequence[_Wait]) -> bool:
-        """Wake the threads whose wait is over; return False if the store is gone."""
+        """Wake the threads whose wait is over; False if the store does not answer."""
         ids = sorted({each.refund_id for each in waits})
-        statuses = frozenset.intersection(*(each.condition.statuses for each in waits))
+        statuses = frozenset.intersection(
+            *(each.condition.pending_statuses for each in waits)
+        )
         try:
             found = self._store.find_advanced(ids, sorted(statuses))
         except StoreError:
             return False
-        except Exception as e:  # noqa: BLE001  A row that cannot be read is one request's.
+        except Exception as e:  # noqa: BLE001
+            # An unreadable row fails only the request for it.
             if len(waits) == 1:
                 waits[0].fail(e)
                 return True

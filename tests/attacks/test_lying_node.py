@@ -11,7 +11,17 @@ from signer.errors import (
 )
 from signer.ports import Fees
 from tests.fixtures.replies import Body, Error, Reply, Result
-from tests.support.rpc import ADDRESS, BLOCK, CALL, HASH, RAW, Three, client, script_all
+from tests.support.rpc import (
+    ADDRESS,
+    BLOCK,
+    CALL,
+    HASH,
+    RAW,
+    Three,
+    broadcast,
+    client,
+    script_all,
+)
 from tests.support.waiting import eventually
 
 
@@ -155,7 +165,7 @@ def test_invented_rejection(three_nodes: Three, liar: int, lie: str) -> None:
     honest = [Result(HASH)] * 2
     _script(three_nodes, "eth_sendRawTransaction", honest, Error(-32000, lie), liar)
 
-    client(*three_nodes).broadcast(RAW)
+    broadcast(client(*three_nodes), RAW)
 
 
 @positions
@@ -166,7 +176,7 @@ def test_rejection_without_a_quorum(three_nodes: Three, liar: int, lie: str) -> 
     _script(three_nodes, "eth_sendRawTransaction", down, Error(-32000, lie), liar)
 
     with pytest.raises(ChainUnavailableError):
-        client(*three_nodes).broadcast(RAW)
+        broadcast(client(*three_nodes), RAW)
 
 
 @positions
@@ -177,7 +187,7 @@ def test_another_reason(three_nodes: Three, liar: int, lie: str) -> None:
     _script(three_nodes, "eth_sendRawTransaction", honest, Error(-32000, lie), liar)
 
     with pytest.raises(BroadcastRejectedError) as caught:
-        client(*three_nodes).broadcast(RAW)
+        broadcast(client(*three_nodes), RAW)
 
     assert caught.value.reason == "insufficient-funds"
 

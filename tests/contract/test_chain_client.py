@@ -23,6 +23,7 @@ from signer.ports import Call, ChainClient, Fees
 from tests.fixtures.chain import DevChain
 from tests.support.devices import honest, signer_over
 from tests.support.payments import RECIPIENT, hash_of, mined, signed
+from tests.support.rpc import broadcast
 
 
 @pytest.fixture
@@ -106,7 +107,7 @@ def test_a_refused_transaction_has_a_reason(
 ) -> None:
     """The refusal of a node has a reason, and changes nothing."""
     with pytest.raises(BroadcastRejectedError) as caught:
-        client.broadcast(signed(payer, **changes))
+        broadcast(client, signed(payer, **changes))
 
     assert caught.value.reason == reason
     assert client.transaction_count(payer.address) == 0
@@ -114,7 +115,7 @@ def test_a_refused_transaction_has_a_reason(
 
 def test_malformed_bytes_are_refused(client: ChainClient) -> None:
     with pytest.raises(BroadcastRejectedError) as caught:
-        client.broadcast(b"\x02garbage")
+        broadcast(client, b"\x02garbage")
 
     assert caught.value.reason == "other"
 
@@ -155,7 +156,7 @@ def test_a_legacy_transaction_is_mined(legacy_anvil: DevChain) -> None:
         )
     )
 
-    client.broadcast(raw)
+    broadcast(client, raw)
 
     assert mined(client, raw).succeeded
     assert coin.balance_of(legacy_anvil.url, legacy_anvil.token, RECIPIENT) == 5

@@ -17,7 +17,7 @@ from signer.ports import Call, ChainClient, MinedTransaction, NodeStatus, Receip
 from tests.fixtures.chain import DevChain
 from tests.fixtures.scripted_chain import TOKEN, ScriptedChain
 from tests.support.payments import RECIPIENT, hash_of, mined, transfer
-from tests.support.rpc import receipt_of
+from tests.support.rpc import broadcast, receipt_of
 
 
 UNKNOWN = "0x" + "11" * 32
@@ -40,7 +40,7 @@ class Stage:
     def pay(self, nonce: int, amount: int = 0) -> Receipt:
         """Pay RECIPIENT in a block of its own."""
         raw = self.transfer(nonce, amount)
-        self.client.broadcast(raw)
+        broadcast(self.client, raw)
         self.mine()
         return mined(self.client, raw)
 
@@ -137,7 +137,7 @@ def test_the_transaction_with_a_nonce_is_found(stage: Stage) -> None:
     """The transaction that used a nonce is found under many later blocks (R23)."""
     stage.pay(0)
     raw = stage.transfer(1, 7, gas=123_456)
-    stage.client.broadcast(raw)
+    broadcast(stage.client, raw)
     stage.mine()
     for nonce in range(2, 10):
         stage.pay(nonce)
@@ -209,7 +209,7 @@ def test_mined_bytes_are_refused(stage: Stage) -> None:
     stage.pay(0)
 
     with pytest.raises(BroadcastRejectedError) as caught:
-        stage.client.broadcast(raw)
+        broadcast(stage.client, raw)
 
     assert caught.value.reason == "nonce-too-low"
     assert mined(stage.client, raw).succeeded
@@ -219,13 +219,13 @@ def test_pending_bytes_may_be_sent_again(pool: Stage) -> None:
     """Bytes in the pool, which need an earlier nonce, are accepted again."""
     second = pool.transfer(1)
 
-    pool.client.broadcast(second)
-    pool.client.broadcast(second)
+    broadcast(pool.client, second)
+    broadcast(pool.client, second)
     pool.mine()
 
     assert receipt_of(pool.client, hash_of(second)) is None
 
-    pool.client.broadcast(pool.transfer(0))
+    broadcast(pool.client, pool.transfer(0))
     pool.mine()
 
     assert mined(pool.client, second).succeeded
@@ -233,10 +233,10 @@ def test_pending_bytes_may_be_sent_again(pool: Stage) -> None:
 
 def test_a_replacement_must_pay_more(pool: Stage) -> None:
     """Other bytes with the nonce of pending ones are refused as underpriced."""
-    pool.client.broadcast(pool.transfer(1))
+    broadcast(pool.client, pool.transfer(1))
 
     with pytest.raises(BroadcastRejectedError) as caught:
-        pool.client.broadcast(pool.transfer(1, 1))
+        broadcast(pool.client, pool.transfer(1, 1))
 
     assert caught.value.reason == "underpriced"
 
@@ -247,9 +247,9 @@ def test_an_eighth_more_replaces_pending_bytes(pool: Stage) -> None:
     new = pool.transfer(
         0, maxFeePerGas=20 * 10**9 * 9 // 8, maxPriorityFeePerGas=10**9 * 9 // 8
     )
-    pool.client.broadcast(old)
+    broadcast(pool.client, old)
 
-    pool.client.broadcast(new)
+    broadcast(pool.client, new)
     pool.mine()
 
     assert mined(pool.client, new).succeeded
@@ -265,7 +265,7 @@ def test_the_pending_count_includes_the_pool(pool: Stage) -> None:
     address = pool.payer.address
     pool.pay(0)
     for nonce in (1, 2, 4):
-        pool.client.broadcast(pool.transfer(nonce))
+        broadcast(pool.client, pool.transfer(nonce))
 
     assert pool.client.pending_count(address) == 3
     assert pool.client.transaction_count(address) == 1
@@ -290,7 +290,7 @@ def test_a_node_status_shows_pending_transactions(pool: Stage) -> None:
     raws = [pool.transfer(nonce) for nonce in (0, 1, 3)]
     hashes = [hash_of(raw) for raw in raws]
     for raw in raws:
-        pool.client.broadcast(raw)
+        broadcast(pool.client, raw)
 
     before = pool.status(*hashes)
     pool.mine()

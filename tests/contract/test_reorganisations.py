@@ -9,7 +9,7 @@ from dev import stablecoin as coin
 from signer.ports import ChainClient
 from tests.fixtures.chain import DevChain
 from tests.support.payments import RECIPIENT, hash_of, mined, transfer
-from tests.support.rpc import receipt_of
+from tests.support.rpc import broadcast, receipt_of
 
 
 @pytest.mark.parametrize("depth", [1, 2, 8])
@@ -21,7 +21,7 @@ def test_a_reorganisation_removes_a_transaction(
     payer: LocalAccount = Account.create()
     coin.fund(fresh_anvil.url, payer.address, token=fresh_anvil.token, amount=10)
     raw = transfer(payer, fresh_anvil.token, 10)
-    client.broadcast(raw)
+    broadcast(client, raw)
     before = mined(client, raw)
     fresh_anvil.rpc("anvil_mine", hex(depth - 1))
     assert client.transaction_count(payer.address) == 1
@@ -34,7 +34,7 @@ def test_a_reorganisation_removes_a_transaction(
     assert client.find_transaction(payer.address, 0) is None
     assert client.block(before.block.number) != before.block
 
-    client.broadcast(raw)
+    broadcast(client, raw)
     after = mined(client, raw)
 
     assert after.tx_hash == before.tx_hash
@@ -48,10 +48,10 @@ def test_the_transaction_that_took_the_nonce_is_found(fresh_anvil: DevChain) -> 
     payer: LocalAccount = Account.create()
     coin.fund(fresh_anvil.url, payer.address, token=fresh_anvil.token, amount=10)
     first, second = (transfer(payer, fresh_anvil.token, amount) for amount in (1, 2))
-    client.broadcast(first)
+    broadcast(client, first)
     mined(client, first)
     fresh_anvil.rpc("anvil_reorg", 1, [])
-    client.broadcast(second)
+    broadcast(client, second)
     mined(client, second)
 
     found = client.find_transaction(payer.address, 0)

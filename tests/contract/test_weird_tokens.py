@@ -13,6 +13,7 @@ from signer.errors import ExecutionRevertedError
 from signer.ports import Call, ChainClient
 from tests.fixtures.chain import DevChain
 from tests.support.payments import RECIPIENT, mined, transfer
+from tests.support.rpc import broadcast
 
 
 AMOUNT = 1_000_000
@@ -84,7 +85,7 @@ def test_only_the_events_prove_a_transfer(bench: Bench, behaviour: Behaviour) ->
     assert 21_000 < gas < 200_000
 
     raw = transfer(bench.payer, bench.token, AMOUNT, gas=gas)
-    bench.client.broadcast(raw)
+    broadcast(bench.client, raw)
     receipt = mined(bench.client, raw)
 
     assert receipt.succeeded
@@ -120,7 +121,7 @@ def test_a_transfer_that_reverts_on_chain_leaves_a_receipt_without_events(
     bench.behave(behaviour)
     raw = transfer(bench.payer, bench.token, AMOUNT)
 
-    bench.client.broadcast(raw)
+    broadcast(bench.client, raw)
     receipt = mined(bench.client, raw)
 
     assert not receipt.succeeded

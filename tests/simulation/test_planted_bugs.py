@@ -124,7 +124,7 @@ def _plant_new_nonce(ledger: Ledger) -> Build:
         def step_all(self, refunds: Sequence[Refund]) -> Sequence[Outcome]:
             outcomes = Outcomes()
             for refund in refunds:
-                with outcomes.of(refund):
+                with outcomes.capture(refund):
                     if refund.status in {Status.SIGNED, Status.BROADCAST}:
                         self._send(refund, self._chains[refund.network])
                     (outcomes[refund.id],) = super().step_all([refund])

@@ -126,7 +126,7 @@ def stepping(lifecycle: Lifecycle, step: Callable[[Refund], Refund]) -> Lifecycl
     def step_all(refunds: Sequence[Refund]) -> Sequence[Outcome]:
         outcomes = Outcomes()
         for refund in refunds:
-            with outcomes.of(refund):
+            with outcomes.capture(refund):
                 outcomes[refund.id] = step(refund)
         return [outcomes[refund.id] for refund in refunds]
 

@@ -50,7 +50,7 @@ METHODS: dict[str, tuple[str, Callable[[JSONRPCChain], object]]] = {
         "eth_getTransactionCount",
         lambda chain: chain.outlook(ADDRESS, [CALL]),
     ),
-    "broadcast": ("eth_sendRawTransaction", lambda chain: chain.broadcast(RAW)),
+    "broadcast": ("eth_sendRawTransaction", lambda chain: broadcast(chain, RAW)),
     "receipt": ("eth_getTransactionReceipt", lambda chain: receipt_of(chain, HASH)),
     "receipts": ("eth_getTransactionReceipt", lambda chain: chain.receipts([HASH])),
     "find_transaction": (
@@ -146,3 +146,15 @@ def client(
 def receipt_of(chain: ChainClient, tx_hash: str) -> Receipt | None:
     """Return the receipt of one transaction."""
     return chain.receipts([tx_hash]).get(tx_hash.lower())
+
+
+def broadcast(chain: ChainClient, raw: bytes) -> None:
+    """
+    Broadcast one transaction through *chain*.
+
+    Raises:
+        ChainError: The error of ``broadcast_all`` for it.
+    """
+    (error,) = chain.broadcast_all([raw])
+    if error:
+        raise error

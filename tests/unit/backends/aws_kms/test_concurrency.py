@@ -1,4 +1,4 @@
-"""The adaptive limit on simulated services, and the slots on threads."""
+"""The adaptive limit on simulated services, and the semaphore on threads."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backends.aws_kms.concurrency import AdaptiveLimit, Slots
+from backends.aws_kms.concurrency import AdaptiveLimit, AdaptiveSemaphore
 from tests.support.waiting import eventually
 
 
@@ -115,7 +115,7 @@ def test_an_idle_limit_does_not_grow() -> None:
 
 
 def test_slots_admit_as_many_as_the_limit() -> None:
-    slots = Slots(HIGHEST)
+    slots = AdaptiveSemaphore(HIGHEST)
     admitted = [slots.acquire(0) for _ in range(LOWEST + 3)]
     slots.release(BASE)
 
@@ -125,7 +125,7 @@ def test_slots_admit_as_many_as_the_limit() -> None:
 
 
 def test_waiting_calls_are_admitted_in_order() -> None:
-    slots = Slots(1)
+    slots = AdaptiveSemaphore(1)
     order: list[int] = []
     assert slots.acquire(0)
 
@@ -147,7 +147,7 @@ def test_waiting_calls_are_admitted_in_order() -> None:
 
 
 def test_a_call_that_gave_up_keeps_no_slot() -> None:
-    slots = Slots(1)
+    slots = AdaptiveSemaphore(1)
     assert slots.acquire(0)
     assert not slots.acquire(0.01)
     slots.release(None)
@@ -157,7 +157,7 @@ def test_a_call_that_gave_up_keeps_no_slot() -> None:
 
 def test_threads_never_exceed_the_limit() -> None:
     """And no slot is lost, whether calls sign, fail or give up."""
-    slots = Slots(4)
+    slots = AdaptiveSemaphore(4)
     lock = threading.Lock()
     running: set[int] = set()
     most = 0

@@ -119,13 +119,14 @@ def test_a_pause_beyond_the_deadline_is_an_error(
 @pytest.mark.parametrize("seconds", [0.5, 1.9, 2.0, 9.0, 120.0])
 @pytest.mark.parametrize("attempts", [1, 2, 3, 10])
 def test_attempts_fit_into_the_deadline(seconds: float, attempts: int) -> None:
-    """Two attempts and the longest pause fit, or there is one attempt."""
+    """Two attempts and the longest pause fit, or a quarter of it and one attempt."""
     budget = Deadline(seconds, attempts)
     retries = attempts > 1 and seconds >= 2
 
-    spent = 2 * budget.attempt + 1 if retries else budget.attempt
+    before = budget.attempt + 1 if retries else seconds / 4
 
-    assert spent == pytest.approx(seconds)
+    assert before + budget.attempt == pytest.approx(seconds)
+    assert budget.patience == pytest.approx(before)
     assert 3 * budget.connect + budget.read == pytest.approx(budget.attempt)
     assert 0 < budget.connect <= 1
     assert budget.read >= budget.attempt / 2

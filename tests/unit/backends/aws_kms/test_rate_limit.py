@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backends.aws_kms.rate_limit import RateLimit
+from backends.aws_kms.rate_limit import TokenBucket
 
 
 FOR_EVER = 1e9
@@ -34,7 +34,7 @@ def timer() -> _Timer:
 def test_turns_keep_the_rate(rate: int, gaps: list[float]) -> None:
     """In every window there are at most the rate's turns, a burst, and one."""
     timer = _Timer()
-    limit = RateLimit(rate, timer)
+    limit = TokenBucket(rate, timer)
     turns = []
     for gap in gaps:
         timer.now += gap
@@ -52,7 +52,7 @@ def test_turns_keep_the_rate(rate: int, gaps: list[float]) -> None:
 @given(rate=st.integers(1, 2_000), asked=st.integers(1, 200))
 def test_no_turn_is_wasted(rate: int, asked: int) -> None:
     """Callers that come at once get all turns of the time that they take."""
-    limit = RateLimit(rate, _Timer())
+    limit = TokenBucket(rate, _Timer())
     last = [limit.reserve(FOR_EVER) for _ in range(asked)][-1]
 
     assert last == pytest.approx((asked - 1) / rate)
@@ -60,7 +60,7 @@ def test_no_turn_is_wasted(rate: int, asked: int) -> None:
 
 def test_a_turn_that_is_too_late_is_not_reserved(timer: _Timer) -> None:
     """The queue is bounded, and a refused caller delays no other."""
-    limit = RateLimit(10, timer)
+    limit = TokenBucket(10, timer)
     waits = [limit.reserve(0.25) for _ in range(5)]
     timer.now += 0.1
 
@@ -70,7 +70,7 @@ def test_a_turn_that_is_too_late_is_not_reserved(timer: _Timer) -> None:
 
 
 def test_unused_turns_expire(timer: _Timer) -> None:
-    limit = RateLimit(100, timer)
+    limit = TokenBucket(100, timer)
     timer.now += 3600
 
     waits = [limit.reserve(FOR_EVER) for _ in range(13)]
@@ -85,7 +85,7 @@ def test_the_throttled_share_lowers_the_rate(
     timer: _Timer, throttled: int, rate: int
 ) -> None:
     """Of the answers of a tenth of a second, and by a half at most."""
-    limit = RateLimit(100, timer)
+    limit = TokenBucket(100, timer)
     for answer in range(10):
         timer.now += 0.0101
         limit.record(is_throttled=answer < throttled)
@@ -99,7 +99,7 @@ def test_the_throttled_share_lowers_the_rate(
 def test_a_fifth_remains_and_recovers(gaps: list[float]) -> None:
     """After 16 s at most."""
     timer = _Timer()
-    limit = RateLimit(100, timer)
+    limit = TokenBucket(100, timer)
     for gap in gaps:
         timer.now += gap
         limit.record(is_throttled=True)
@@ -116,7 +116,7 @@ def test_a_fifth_remains_and_recovers(gaps: list[float]) -> None:
 def test_an_unknown_quota_is_found(quota: int, latency: float) -> None:
     """As if others used the rest: nearly all is used, and little throttled."""
     timer = _Timer()
-    limit = RateLimit(950, timer)
+    limit = TokenBucket(950, timer)
     tokens, filled, signed, throttled = 0.0, timer.now, 0, 0
     answers: deque[tuple[float, bool]] = deque()
     while timer.now < 130.0:
@@ -139,6 +139,6 @@ def test_an_unknown_quota_is_found(quota: int, latency: float) -> None:
 
 
 def test_zero_is_no_limit(timer: _Timer) -> None:
-    limit = RateLimit(0, timer)
+    limit = TokenBucket(0, timer)
 
     assert {limit.reserve(0.0) for _ in range(1000)} == {0.0}

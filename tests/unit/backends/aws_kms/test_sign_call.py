@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from backends.aws_kms import KMSBackend, build_client
-from backends.aws_kms.dry_run import dry_run
+from backends.aws_kms.client_parts import read_client_parts
 from dev import kms_faults as faults
 from dev.kms_emulator import KMSEmulator
 from dev.kms_wire import Call, Faults
@@ -134,7 +134,7 @@ def test_botocore_chooses_the_endpoint(
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
 
-    assert dry_run(build_client(region, None, 3, 9_000, 1)).url == url
+    assert read_client_parts(build_client(region, None, 3, 9_000, 1)).url == url
 
 
 def test_a_dry_run_leaves_no_trace(
@@ -142,8 +142,8 @@ def test_a_dry_run_leaves_no_trace(
 ) -> None:
     """Nothing is sent, and the client works as before."""
     client = build_client("eu-central-1", kms_emulator.endpoint, 1, 9_000, 1)
-    dry_run(client)
-    dry_run(client)
+    read_client_parts(client)
+    read_client_parts(client)
     assert wire() == []
 
     assert client.get_public_key(KeyId=kms_key)["KeyId"] == kms_key

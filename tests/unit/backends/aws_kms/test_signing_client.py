@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from backends.aws_kms import KMSBackend, build_client
-from backends.aws_kms.rate_limit import RateLimit
+from backends.aws_kms.rate_limit import TokenBucket
 from backends.aws_kms.signing_client import SigningClient
 from backends.circuit_breaker import RETRY_SECONDS
 from dev import kms_faults as faults
@@ -287,7 +287,7 @@ def test_an_exceeded_quota_is_no_error(
     kms_emulator: KMSEmulator, kms_key: KeyId, kms_faults: Faults
 ) -> None:
     """K11: of a quota below the rate that the settings allow."""
-    quota, lock, throttled = RateLimit(100), threading.Lock(), []
+    quota, lock, throttled = TokenBucket(100), threading.Lock(), []
 
     def limited(exchange: Exchange) -> Reply | None:
         with lock:

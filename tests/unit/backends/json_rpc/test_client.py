@@ -26,6 +26,7 @@ from tests.support.rpc import (
     HASH,
     METHODS,
     RAW,
+    broadcast,
     client,
     every_method,
     script_first,
@@ -121,7 +122,7 @@ def test_redirects_are_not_followed(fake_node: FakeNode) -> None:
     )
 
     with pytest.raises(ChainUnavailableError, match="307"):
-        client(fake_node).broadcast(RAW)
+        broadcast(client(fake_node), RAW)
 
     assert len(fake_node.requests) == 1
 

@@ -18,6 +18,7 @@ from tests.support.rpc import (
     RECEIPT,
     REVERTED,
     Three,
+    broadcast,
     client,
     receipt_of,
     script_receipts,
@@ -226,7 +227,7 @@ def test_a_single_node_is_trusted(fake_node: FakeNode) -> None:
     fake_node.script("eth_sendRawTransaction", Result(OTHER), Result(HASH))
     chain = client(fake_node)
     with pytest.raises(ChainUnavailableError):
-        chain.broadcast(RAW)
+        broadcast(chain, RAW)
 
     assert statuses_of(chain) == [healthy("node-1")]
 

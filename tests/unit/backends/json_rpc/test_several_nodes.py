@@ -23,6 +23,7 @@ from tests.support.rpc import (
     METHODS,
     RAW,
     RESULTS,
+    broadcast,
     client,
     every_method,
     script_first,
@@ -76,7 +77,7 @@ def test_a_broadcast_needs_one_acceptance(
     other_node.script("eth_sendRawTransaction", Result(HASH))
     nodes = (other_node, fake_node) if last else (fake_node, other_node)
 
-    client(*nodes).broadcast(RAW)
+    broadcast(client(*nodes), RAW)
 
     for node in nodes:
         # The other node may get its request after the call has returned.
@@ -108,7 +109,7 @@ def test_the_most_informed_refusal_counts(
         other_node.script("eth_sendRawTransaction", replies[1])
 
         with pytest.raises(BroadcastRejectedError) as caught:
-            client(fake_node, other_node).broadcast(RAW)
+            broadcast(client(fake_node, other_node), RAW)
 
         assert caught.value.reason == reason
 
@@ -131,7 +132,7 @@ def test_another_hash_is_unavailability(fake_node: FakeNode) -> None:
     fake_node.script("eth_sendRawTransaction", Result("0x" + "11" * 32))
 
     with pytest.raises(ChainUnavailableError, match="another transaction"):
-        client(fake_node).broadcast(RAW)
+        broadcast(client(fake_node), RAW)
 
 
 def test_a_lost_reply_pays_once(fault_proxy: FakeNode, fresh_anvil: DevChain) -> None:
@@ -142,7 +143,7 @@ def test_a_lost_reply_pays_once(fault_proxy: FakeNode, fresh_anvil: DevChain) ->
 
     refused = None
     try:
-        chain.broadcast(raw)
+        broadcast(chain, raw)
     except BroadcastRejectedError as e:
         refused = e.reason
 
@@ -162,7 +163,7 @@ def test_a_reply_that_stays_lost_is_unavailability(
     chain = client(fault_proxy)
 
     with pytest.raises(ChainUnavailableError):
-        chain.broadcast(raw)
+        broadcast(chain, raw)
 
     assert mined(chain, raw).succeeded
     assert chain.transaction_count(account.address) == 1

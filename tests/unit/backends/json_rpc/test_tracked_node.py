@@ -26,6 +26,7 @@ from tests.support.rpc import (
     RECEIPT,
     REVERTED,
     Three,
+    broadcast,
     client,
     receipt_of,
     script_all,
@@ -104,8 +105,8 @@ def test_another_hash_is_a_lie(
     other_node.script("eth_sendRawTransaction", Delay(0.1, Result(HASH)))
     chain = client(fake_node, other_node)
 
-    chain.broadcast(RAW)
-    chain.broadcast(RAW)
+    broadcast(chain, RAW)
+    broadcast(chain, RAW)
 
     assert len(fake_node.requests) == 1
     assert [event["reason"] for event in events] == ["impossible-answer"]
@@ -121,9 +122,9 @@ def test_a_single_node_is_always_asked(
     chain = client(fake_node)
     for _ in range(2):
         with pytest.raises(ChainUnavailableError):
-            chain.broadcast(RAW)
+            broadcast(chain, RAW)
 
-    chain.broadcast(RAW)
+    broadcast(chain, RAW)
 
     assert len(events) == 1
 
@@ -142,7 +143,7 @@ def test_a_node_on_another_chain_does_not_count(
     chain = client(*nodes, chain_id=7)
 
     assert receipt_of(chain, HASH) is not None
-    chain.broadcast(RAW)
+    broadcast(chain, RAW)
 
     assert [request.method for request in nodes[0].requests] == ["eth_chainId"]
     assert len(nodes[1].calls("eth_chainId")) == 1
@@ -277,7 +278,7 @@ def test_a_broadcast_waits_for_the_first_acceptance_only(
     other_node.script("eth_sendRawTransaction", Error(-32000, "already known"))
     started = time.monotonic()
 
-    client(fake_node, other_node).broadcast(RAW)
+    broadcast(client(fake_node, other_node), RAW)
 
     assert time.monotonic() - started < 20
     assert eventually(partial(fake_node.calls, "eth_sendRawTransaction"))

@@ -15,6 +15,7 @@ from signer.refunds.wallet_repair import repair_wallets
 from tests.fixtures.chain import DevChain
 from tests.support.payments import hash_of, mined, signed
 from tests.support.refunds import AMOUNT, CUSTOMER, KEY, World
+from tests.support.rpc import broadcast
 from tests.support.waiting import eventually
 
 
@@ -126,7 +127,7 @@ def test_a_foreign_transaction_pauses_the_wallet(
 ) -> None:
     """It is found in its block, and an operator resumes the wallet (R23)."""
     raw = signed(Account.from_key(KEY.secret), chainId=chain.chain_id(), value=1)
-    chain.broadcast(raw)
+    broadcast(chain, raw)
     mined(chain, raw)
     waiting = system.answer()
     system.worker.work()

@@ -13,9 +13,9 @@ from backends.sql import SQLStore
 from signer.errors import StoreUnavailableError
 from signer.model.refund import Refund, Status
 from signer.refunds.waiting import (
+    BROADCAST_TRIED,
+    DEQUEUED,
     FINAL,
-    OUT_OF_QUEUE,
-    TRIED,
     Awaited,
     Condition,
     RefundWaits,
@@ -49,7 +49,10 @@ class Process:
             self.reads.append(ids)
 
     def waiting(
-        self, *refunds: Refund, condition: Condition = TRIED, seconds: float = 20
+        self,
+        *refunds: Refund,
+        condition: Condition = BROADCAST_TRIED,
+        seconds: float = 20,
     ) -> "list[Future[Awaited | None]]":
         """Let a request wait for each of *refunds*; return when all do."""
         futures = []
@@ -125,7 +128,7 @@ def test_a_change_before_the_wait_is_seen(process: Process) -> None:
     [watching] = process.waiting(one)
     after = process.end(other, answer="body")
 
-    assert process.waits.wait(other, 20, TRIED) == Awaited(after, "body")
+    assert process.waits.wait(other, 20, BROADCAST_TRIED) == Awaited(after, "body")
     process.end(one)
     assert watching.result(10) is not None
 
@@ -148,16 +151,16 @@ def test_a_wait_ends_after_its_time(process: Process) -> None:
 def test_a_wait_for_no_time_does_not_wait(process: Process) -> None:
     refund = accepted(process.worker)
 
-    assert process.waits.wait(refund, 0, TRIED) is None
-    assert process.waits.wait(process.end(refund), 0, TRIED) is not None
+    assert process.waits.wait(refund, 0, BROADCAST_TRIED) is None
+    assert process.waits.wait(process.end(refund), 0, BROADCAST_TRIED) is not None
 
 
 @pytest.mark.parametrize(
     ("condition", "over"),
     [
-        (TRIED, {"broadcast", "mined", "confirmed", "blocked"}),
+        (BROADCAST_TRIED, {"broadcast", "mined", "confirmed", "blocked"}),
         (FINAL, {"confirmed"}),
-        (OUT_OF_QUEUE, {"reserved", "signed", "broadcast", "mined", "confirmed"}),
+        (DEQUEUED, {"reserved", "signed", "broadcast", "mined", "confirmed"}),
     ],
 )
 def test_the_conditions(process: Process, condition: Condition, over: set[str]) -> None:
@@ -176,7 +179,7 @@ def test_requests_with_other_conditions_share_the_reads(process: Process) -> Non
     blocked, other = accepted(process.worker), accepted(process.worker)
     [final] = process.waiting(blocked, condition=FINAL)
     [tried] = process.waiting(blocked)
-    [queued] = process.waiting(other, condition=OUT_OF_QUEUE)
+    [queued] = process.waiting(other, condition=DEQUEUED)
     held = replace(blocked, blocked_by="limit-reached", version=1, attempts=1)
     process.worker.save(blocked, held)
 
@@ -227,7 +230,7 @@ def test_an_unreadable_row_is_the_error_of_its_request(sqlite_store: SQLStore) -
     waits = RefundWaits(watched(sqlite_store, wait), time.monotonic)
     with ThreadPoolExecutor(3) as threads:
         futures = [
-            threads.submit(waits.wait, refund, 20, OUT_OF_QUEUE) for refund in refunds
+            threads.submit(waits.wait, refund, 20, DEQUEUED) for refund in refunds
         ]
         with pytest.raises(ValueError, match="broken"):
             futures[1].result(10)
@@ -262,7 +265,7 @@ def test_an_interrupted_watcher_is_replaced(sqlite_store: SQLStore) -> None:
     with ThreadPoolExecutor(2) as threads:
         dying = threads.submit(_expect_interruption, waits, refund)
         assert eventually(lambda: len(waits._waits) == 1)
-        found = threads.submit(waits.wait, other, 20, TRIED).result(10)
+        found = threads.submit(waits.wait, other, 20, BROADCAST_TRIED).result(10)
         dying.result(10)
 
     assert found is not None
@@ -272,4 +275,4 @@ def test_an_interrupted_watcher_is_replaced(sqlite_store: SQLStore) -> None:
 
 def _expect_interruption(waits: RefundWaits, refund: Refund) -> None:
     with pytest.raises(KeyboardInterrupt):
-        waits.wait(refund, 20, TRIED)
+        waits.wait(refund, 20, BROADCAST_TRIED)

@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from api.cli.refund_file import Row
-from api.cli.refund_submission import (
+from api.cli.batch_submission import (
     MAX_BYTES,
     MAX_FAILURES,
     MAX_ROWS,
@@ -17,6 +16,7 @@ from api.cli.refund_submission import (
     SubmissionStoppedError,
     submit,
 )
+from api.cli.refund_file import Row
 from api.http.body import MAX_BATCH
 from signer.ports.refund_api import BatchReply
 

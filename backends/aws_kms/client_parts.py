@@ -28,7 +28,7 @@ _SENT = ("X-Amz-Target", "Content-Type", "User-Agent")
 
 
 @dataclass(frozen=True, slots=True)
-class DryRun:
+class ClientParts:
     """The parts of a client that one request needs; nothing in it is a secret."""
 
     url: str
@@ -55,7 +55,7 @@ class DryRun:
         return self._signer.get_auth_instance(**self._scope)
 
 
-def dry_run(client: "KMSClient") -> DryRun:
+def read_client_parts(client: "KMSClient") -> ClientParts:
     """Return the parts of *client*, which no other thread uses yet."""
     seen: dict[str, dict[str, Any]] = {}
     handlers = {f"{event}.kms": _recorder(event, seen) for event in _EVENTS}
@@ -73,7 +73,7 @@ def dry_run(client: "KMSClient") -> DryRun:
             client.meta.events.unregister(event, handler)
     request = seen["before-send"]["request"]
     chosen = seen["choose-signer"]
-    return DryRun(
+    return ClientParts(
         url=request.url,
         headers={name: request.headers[name].decode() for name in _SENT},
         connections=seen["needs-retry"]["endpoint"].http_session,
