@@ -7,6 +7,7 @@ once are one statement for each table, on both.
 """
 
 from collections.abc import Callable, Sequence
+from operator import itemgetter
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Row
@@ -100,6 +101,8 @@ def apply_together(database: Database, changes: Sequence[tuple[Step, Values]]) -
     def work(connection: Connection) -> None:
         for step, statement in SAVE_MANY.items():
             rows = [row for each, row in changes if each is step]
+            # In one order, so that two processes with the same refunds do not deadlock.
+            rows.sort(key=itemgetter("refunds_id"))
             if not rows:
                 continue
             if connection.execute(statement, rows).rowcount != len(rows):

@@ -1,6 +1,8 @@
 """Contract of ``Store.reserve_all`` and ``save_all``: no refund stops the others."""
 
+import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -306,3 +308,22 @@ def test_a_programming_error_changes_nothing(store: SQLStore) -> None:
     with pytest.raises(ValueError, match="permanent"):
         store.save_all([Change(other, other.with_due_at(later(1))), bad])
     assert stored(store, other) == other
+
+
+def test_opposite_batches_do_not_deadlock(store: SQLStore) -> None:
+    """Two workers may have the same refunds, in another order: one of them is stale."""
+    refunds = [accepted(store) for _ in range(100)]
+    together = threading.Barrier(2)
+
+    def save(some: Sequence[Refund]) -> Sequence[HotWalletError | None]:
+        changes = [Change(each, each.with_due_at(later(9))) for each in some]
+        together.wait(10)
+        return store.save_all(changes)
+
+    with ThreadPoolExecutor(2) as threads:
+        first, second = threads.map(save, (refunds, refunds[::-1]))
+
+    errors = list(zip(first, reversed(second), strict=True))
+    for pair in errors:
+        assert [type(each) for each in pair].count(type(None)) == 1
+        assert any(isinstance(each, StaleStateError) for each in pair)
