@@ -21,8 +21,8 @@ from tests.support.waiting import eventually
 
 @pytest.fixture
 def environ(tmp_path: Path, _sqlite_template: Path) -> dict[str, str]:
-    """The environment of a service with the default number of threads, 4."""
-    return service_environ(tmp_path, _sqlite_template)
+    """The environment of a service with four threads."""
+    return service_environ(tmp_path, _sqlite_template) | {"WEB_THREADS": "4"}
 
 
 @pytest.fixture

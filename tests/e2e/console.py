@@ -35,7 +35,7 @@ _VARIABLE = re.compile(
     r"|(?P<number>\d+(?:\.\d+)?)"
     r"|(?P<space>\s+)"
 )
-_LOG_LINE = re.compile(r'^\{.*"logger": ".*\}\n', re.MULTILINE)
+_LOG_LINE = re.compile(r'^\{.*"logger": ?".*\}\n', re.MULTILINE)
 _END = "end-of-command"
 _PATIENCE = 60.0
 

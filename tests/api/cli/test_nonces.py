@@ -201,7 +201,7 @@ def test_audit_records_of_changes(
         ("nonce-repair-requested", "success", "cli:alice"),
         ("nonce-repair-succeeded", "success", "cli:alice"),
     ]
-    assert '"event": "nonce-repair-succeeded"' in finished.err
+    assert '"event":"nonce-repair-succeeded"' in finished.err
     assert finished.out == "no wallet has paid anything yet\n"
 
 

@@ -502,4 +502,4 @@ def test_the_command_on_a_healthy_system(
     lines = finished.stdout.splitlines()
     assert finished.returncode == 0, finished.stdout
     assert {line.split()[0] for line in lines} == {"ok", "warning", "->"}
-    assert '"event": "digest-sign-succeeded"' in finished.stderr
+    assert '"event":"digest-sign-succeeded"' in finished.stderr

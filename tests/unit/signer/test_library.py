@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[3]
 
 MODULES = {
     "alembic": "alembic",
+    "apsw": "apsw",
     "boto3": "boto3",
     "click": "click",
     "falcon": "falcon",
