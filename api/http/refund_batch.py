@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import falcon
@@ -17,7 +18,7 @@ from api.http.refunds import is_idempotency_key
 from api.request_context import actor, principal, request_id, tenant
 from api.views.refunds import refund_answer
 from signer import strict_json
-from signer.errors import HotWalletError, InvalidInputError
+from signer.errors import HotWalletError, InvalidInputError, StoreError
 from signer.model.signed_request import NO_SIGNATURE, SignedRequest
 from signer.refunds.acceptance import SubmissionResult, SubmittedRequest
 from signer.refunds.request_body import read_refund
@@ -66,12 +67,14 @@ class RefundBatch(Resource):
             )
         )
         outcomes = [
-            next(submitted) if isinstance(each, SubmittedRequest) else each
+            self._answered(next(submitted))
+            if isinstance(each, SubmittedRequest)
+            else each
             for each in read
         ]
         _report([each for each in outcomes if isinstance(each, HotWalletError)])
         results = [
-            self._result(member["idempotency_key"], outcome, request_id(req))
+            _result(member["idempotency_key"], outcome, request_id(req))
             for member, outcome in zip(members, outcomes, strict=True)
         ]
         resp.content_type = falcon.MEDIA_JSON
@@ -87,23 +90,36 @@ class RefundBatch(Resource):
         except HotWalletError as e:
             return e
 
-    def _result(self, key: str, outcome: SubmissionResult, request_id: str) -> str:
-        """Return what became of the member with *key*, as JSON."""
-        if isinstance(outcome, HotWalletError):
-            problem = problem_of(outcome)
-            shown: dict[str, Any] = {"idempotency_key": key, "status": problem.status}
-            if "Retry-After" in problem.headers:
-                shown["retry_after"] = int(problem.headers["Retry-After"])
-            return json.dumps(shown | {"problem": problem.document(request_id)})
-        answer = outcome.answer
-        if answer is None:
-            # The first request died before it could answer.
-            refund = outcome.refund
-            answer = self._refunds.remember_answer(refund, refund_answer(refund))
-        status = _CREATED if outcome.created else _OK
-        head = json.dumps({"idempotency_key": key, "status": status})
-        # The bytes of the first answer.
-        return f'{head[:-1]}, "refund": {answer}}}'
+    def _answered(self, outcome: SubmissionResult) -> SubmissionResult:
+        """Return *outcome* with its answer, a JSON object that spoils no other."""
+        if isinstance(outcome, HotWalletError) or outcome.created:
+            return outcome
+        answer, refund = outcome.answer, outcome.refund
+        try:
+            if answer is None:
+                # The first request died before it could answer.
+                answer = self._refunds.remember_answer(refund, refund_answer(refund))
+            strict_json.parse(answer.encode())
+        except InvalidInputError:
+            # Another program wrote it.
+            return StoreError(f"the stored response of refund {refund.id} is not JSON")
+        except HotWalletError as e:
+            return e
+        return replace(outcome, answer=answer)
+
+
+def _result(key: str, outcome: SubmissionResult, request_id: str) -> str:
+    """Return what became of the member with *key*, as JSON."""
+    if isinstance(outcome, HotWalletError):
+        problem = problem_of(outcome)
+        shown: dict[str, Any] = {"idempotency_key": key, "status": problem.status}
+        if "Retry-After" in problem.headers:
+            shown["retry_after"] = int(problem.headers["Retry-After"])
+        return json.dumps(shown | {"problem": problem.document(request_id)})
+    status = _CREATED if outcome.created else _OK
+    head = json.dumps({"idempotency_key": key, "status": status})
+    # The bytes of the first answer.
+    return f'{head[:-1]}, "refund": {outcome.answer}}}'
 
 
 def _report(errors: Sequence[HotWalletError]) -> None:

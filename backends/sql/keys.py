@@ -52,11 +52,20 @@ _IDLE = (
 )
 
 
+_unsigned = (
+    refunds.c.sender == bindparam("of_address"),
+    refunds.c.status == Status.RESERVED,
+)
+
+# In the order in which workers change a batch, so that a revocation cannot deadlock.
+_LOCK_UNSIGNED = (
+    select(refunds.c.id).where(*_unsigned).order_by(refunds.c.id).with_for_update()
+)
+
 _REQUEUE = (
     update(refunds)
     .where(
-        refunds.c.sender == bindparam("of_address"),
-        refunds.c.status == Status.RESERVED,
+        *_unsigned,
         ~select(transactions.c.refund_id)
         .where(transactions.c.refund_id == refunds.c.id)
         .exists(),
@@ -269,6 +278,7 @@ def _revoke(connection: Connection, address: str, at: datetime) -> None:
     # not send the unrecorded bytes.  A ledger restored from a backup may have lost
     # bytes that were sent, so the wallets are paused until they are reconciled.
     values = {"of_address": address, "at": at}
+    connection.execute(_LOCK_UNSIGNED, values)
     requeued = connection.execute(_REQUEUE, values).all()
     connection.execute(_PAUSE_WALLETS, values)
     moves = [

@@ -86,7 +86,7 @@ class Broadcasts:
         return timedelta(0) <= self._clock() - refund.updated_at <= JUST_SIGNED
 
     def _save(self, changes: Sequence[Change], outcomes: Outcomes) -> None:
-        errors = self._store.save_all(changes)
+        errors = self._store.save_all(changes) if changes else ()
         for change, error in zip(changes, errors, strict=True):
             outcomes[change.before.id] = error or change.after
 

@@ -3,8 +3,10 @@
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 
+import psycopg
 import pytest
 from sqlalchemy import func, select
 
@@ -20,6 +22,7 @@ from signer.errors import (
     StoreError,
     TenantBlockedError,
 )
+from signer.model.key import KeyState, find_key
 from signer.model.refund import Refund, Status
 from signer.model.spending_limits import NO_LIMITS, Limits
 from signer.model.tenant_block import TenantBlock
@@ -41,7 +44,8 @@ from tests.fixtures.ledger import (
 )
 from tests.support.audit import record
 from tests.support.keys import key_at, made_active
-from tests.support.ledgers import seal
+from tests.support.ledgers import open_ledger, seal
+from tests.support.waiting import eventually
 
 
 GAS = 65_000
@@ -327,3 +331,37 @@ def test_opposite_batches_do_not_deadlock(store: SQLStore) -> None:
     for pair in errors:
         assert [type(each) for each in pair].count(type(None)) == 1
         assert any(isinstance(each, StaleStateError) for each in pair)
+
+
+def test_a_revocation_does_not_deadlock_with_a_batch(postgresql_url: str) -> None:
+    """Both wait for the row in the middle, and then for those of each other."""
+    with (
+        closing(open_ledger(postgresql_url)) as store,
+        psycopg.connect(postgresql_url) as holder,
+        psycopg.connect(postgresql_url, autocommit=True) as observer,
+        ThreadPoolExecutor(2) as threads,
+    ):
+        opened(store)
+        made_active(store, key_at(WALLET))
+        refunds = [accepted(store) for _ in range(9)]
+        reservations = _reserve(store, *reversed(refunds))
+        made_active(store, key_at(OTHER_WALLET))
+        former = find_key(store.keys(), WALLET)
+        assert former is not None
+        changes = [_recorded(each) for each in reservations if isinstance(each, Refund)]
+        holder.execute("SELECT FROM refunds WHERE id = %s FOR UPDATE", [refunds[4].id])
+
+        def waiting() -> int:
+            query = b"SELECT count(*) FROM pg_locks WHERE NOT granted"
+            return int(observer.execute(query).fetchone()[0])  # type: ignore[index]
+
+        saving = threads.submit(store.save_all, changes)
+        assert eventually(lambda: waiting() == 1)
+        blocking = threads.submit(store.block, former, now(), record())
+        assert eventually(lambda: waiting() == 2)
+        holder.rollback()
+
+        assert blocking.result(20).state is KeyState.BLOCKED
+        errors = saving.result(20)
+    assert len(changes) == 9
+    assert {type(each) for each in errors} in ({type(None)}, {StaleStateError})
