@@ -18,6 +18,7 @@ from tests.crash.journal import Journal
 
 
 _REQUEST_SECONDS = 12.0
+_WATCH_SECONDS = 600.0
 _FINAL = frozenset({"confirmed", "refused", "cancelled", "failed"})
 
 # After any other conflict the same request may still succeed.
@@ -105,8 +106,14 @@ class Gateway:
         raise AssertionError("the pauses never end")
 
     def watch(self, order: Order, refund_id: str) -> None:
-        """Poll a refund until it is final, and journal each change."""
+        """
+        Poll a refund until it is final, and journal each change.
+
+        Raises:
+            TimeoutError: It is not final after ten minutes.
+        """
         last: dict[str, Any] = {}
+        deadline = time.monotonic() + _WATCH_SECONDS
         for pause in _pauses(1.0):
             began = time.monotonic()
             with suppress(*NO_RESPONSE):
@@ -116,6 +123,8 @@ class Gateway:
                     self._journal.write("seen", key=order.key, began=began, **last)
             if last.get("status") in _FINAL:
                 return
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{order.key} is still {last.get('status')}")
             time.sleep(pause)
 
     def _request(
