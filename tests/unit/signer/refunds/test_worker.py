@@ -439,14 +439,22 @@ def test_an_unreadable_ring_does_not_stop_the_pass(world: World) -> None:
 
 
 def test_an_unreadable_ring_does_not_stop_the_worker(world: World) -> None:
-    """The steps of the refunds read the ring themselves."""
+    """The steps of the refunds read the ring themselves, also after a failure."""
+    silent = [world.on_network("silent", world.accepted()) for _ in range(8)]
     refunds = [world.accepted() for _ in range(2)]
+    gone = altered_chain(world.chain, fees=ChainUnavailableError("gone"))
+    chains = {**world.chains, "silent": Chain(world.network, gone)}
+    lifecycle = world.lifecycle
+    lifecycle._chains = chains
     world.clock.now += HOLD
-    worker = world.worker
+    worker = world.worker_with(lifecycle, **chains)
+    worker._timer = world._timer
     worker._ring = altered(world.ring, cached_keys=StoreUnavailableError("gone"))
-    worker.work()
+    with capture_logs():
+        worker.advance()
 
     assert world.statuses(refunds) == [Status.BROADCAST] * 2
+    assert world.statuses(silent) == [Status.QUEUED] * 8
 
 
 def test_a_key_that_never_paid_is_retired(world: World) -> None:
