@@ -44,17 +44,6 @@ class SettableClock:
         self.now += timedelta(seconds=seconds)
 
 
-class Timer:
-    """A monotonic timer that a test advances by setting ``now``."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        """Return ``now``, in seconds."""
-        return self.now
-
-
 def make_verifier(settings: Settings, clock: Clock = utc_now) -> JWTVerifier:
     """Return a verifier with the keys that *settings* name."""
     return JWTVerifier(

@@ -31,12 +31,12 @@ from tests.api.support import (
     OTHER_KEY,
     RSA_KEY,
     SettableClock,
-    Timer,
     claims,
     header,
     lines,
     signed,
 )
+from tests.support.timer import Timer
 from tests.support.tls import self_signed
 from tests.support.waiting import eventually
 

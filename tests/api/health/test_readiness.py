@@ -52,7 +52,7 @@ from signer.model.stop import EVERYTHING
 from signer.ports import KeyDirectory, KeyId, utc_now
 from signer.startup.guard import check_chain
 from tests.api.service import NETWORKS, container_over
-from tests.api.support import NOW, SettableClock, Timer, lines
+from tests.api.support import NOW, SettableClock, lines
 from tests.fixtures.kms import OpenKMS, Wire
 from tests.fixtures.ledger import forged_end, stopped
 from tests.fixtures.postgresql import PostgreSQL
@@ -62,6 +62,7 @@ from tests.support.devices import Device, honest, signer_over
 from tests.support.keys import key_at, key_of, made_active
 from tests.support.ledgers import open_ledger, seal
 from tests.support.refunds import KEY
+from tests.support.timer import Timer
 from tests.support.waiting import eventually
 
 

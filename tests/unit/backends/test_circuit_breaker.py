@@ -6,26 +6,19 @@ from collections.abc import Callable
 import pytest
 
 from backends.circuit_breaker import RETRY_SECONDS, CircuitBreaker
+from tests.support.timer import Timer
 
 
 CALL_SECONDS = 5.0
 
 
-class _Timer:
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
+@pytest.fixture
+def timer() -> Timer:
+    return Timer()
 
 
 @pytest.fixture
-def timer() -> _Timer:
-    return _Timer()
-
-
-@pytest.fixture
-def breaker(timer: _Timer) -> CircuitBreaker:
+def breaker(timer: Timer) -> CircuitBreaker:
     """A breaker that a timeout has opened."""
     breaker = CircuitBreaker(CALL_SECONDS, timer)
     assert breaker.admits()
@@ -42,14 +35,14 @@ def _in_another_thread(question: Callable[[], bool]) -> bool:
 
 
 def test_calls_fail_at_once_after_a_timeout(
-    breaker: CircuitBreaker, timer: _Timer
+    breaker: CircuitBreaker, timer: Timer
 ) -> None:
     timer.now += RETRY_SECONDS - 0.01
 
     assert not breaker.admits()
 
 
-def test_one_thread_tries_at_a_time(breaker: CircuitBreaker, timer: _Timer) -> None:
+def test_one_thread_tries_at_a_time(breaker: CircuitBreaker, timer: Timer) -> None:
     """It may call several times: ping a connection, and open another one."""
     timer.now += RETRY_SECONDS
 
@@ -59,7 +52,7 @@ def test_one_thread_tries_at_a_time(breaker: CircuitBreaker, timer: _Timer) -> N
 
 
 def test_another_thread_tries_if_the_first_never_reports(
-    breaker: CircuitBreaker, timer: _Timer
+    breaker: CircuitBreaker, timer: Timer
 ) -> None:
     timer.now += RETRY_SECONDS
     assert breaker.admits()
@@ -70,7 +63,7 @@ def test_another_thread_tries_if_the_first_never_reports(
 
 
 def test_a_further_timeout_begins_another_pause(
-    breaker: CircuitBreaker, timer: _Timer
+    breaker: CircuitBreaker, timer: Timer
 ) -> None:
     timer.now += RETRY_SECONDS
     assert breaker.admits()

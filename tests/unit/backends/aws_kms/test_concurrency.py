@@ -49,7 +49,7 @@ def test_the_limit_stays_within_its_bounds(
 
 @given(st.floats(0.001, 2))
 def test_a_service_without_queues_gets_all(base: float) -> None:
-    """Whatever its latency is; within a few hundred calls."""
+    """For each latency; within a few hundred calls."""
     limit = AdaptiveLimit(HIGHEST)
 
     assert _serve(limit, 600, base=base)[-1] == HIGHEST

@@ -18,6 +18,7 @@ from dev.kms_wire import Exchange, Faults, Reply
 from signer.errors import BackendThrottledError, BackendUnavailableError
 from signer.ports import DeviceSignature, KeyId
 from tests.fixtures.kms import Wire
+from tests.support.timer import Timer
 from tests.support.waiting import eventually
 
 
@@ -27,21 +28,13 @@ BURST_OF_RETRIES = 100
 OpenSigning = Callable[..., SigningClient]
 
 
-class _Timer:
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
+@pytest.fixture
+def timer() -> Timer:
+    return Timer()
 
 
 @pytest.fixture
-def timer() -> _Timer:
-    return _Timer()
-
-
-@pytest.fixture
-def open_signing(kms_emulator: KMSEmulator, timer: _Timer) -> Iterator[OpenSigning]:
+def open_signing(kms_emulator: KMSEmulator, timer: Timer) -> Iterator[OpenSigning]:
     """Return a function that opens a client whose pauses move its timer."""
     clients = []
 
@@ -110,7 +103,7 @@ def test_an_error_counts_its_requests(
 
 
 def test_pauses_grow(
-    open_signing: OpenSigning, kms_key: KeyId, kms_faults: Faults, timer: _Timer
+    open_signing: OpenSigning, kms_key: KeyId, kms_faults: Faults, timer: Timer
 ) -> None:
     """Nine pauses of at most 0.1 s to 1 s, and together at most the deadline."""
     kms_faults.always("Sign", faults.throttle())
@@ -127,7 +120,7 @@ def test_pauses_grow(
 
 
 def test_the_named_pause_is_kept(
-    open_signing: OpenSigning, kms_key: KeyId, kms_faults: Faults, timer: _Timer
+    open_signing: OpenSigning, kms_key: KeyId, kms_faults: Faults, timer: Timer
 ) -> None:
     kms_faults.on("Sign", faults.retry_after(2_500))
     started = timer.now
@@ -140,7 +133,7 @@ def test_a_frozen_kms_opens_the_breaker(
     open_signing: OpenSigning,
     kms_key: KeyId,
     kms_faults: Faults,
-    timer: _Timer,
+    timer: Timer,
     wire: Wire,
 ) -> None:
     """
@@ -182,7 +175,7 @@ def test_an_error_of_kms_closes_the_breaker(
     open_signing: OpenSigning,
     kms_key: KeyId,
     kms_faults: Faults,
-    timer: _Timer,
+    timer: Timer,
     fault: Callable[[Exchange], Reply | None],
 ) -> None:
     """KMS answers, if with an error."""
@@ -202,7 +195,7 @@ def test_one_lost_connection_opens_nothing(
     open_signing: OpenSigning,
     kms_key: KeyId,
     kms_faults: Faults,
-    timer: _Timer,
+    timer: Timer,
     wire: Wire,
 ) -> None:
     """KMS answered another call while the first one waited."""
@@ -235,7 +228,7 @@ def test_the_queue_for_turns_is_bounded(
 
 
 def test_calls_wait_for_their_turns(
-    open_signing: OpenSigning, kms_key: KeyId, timer: _Timer
+    open_signing: OpenSigning, kms_key: KeyId, timer: Timer
 ) -> None:
     """Retries need turns as well."""
     signing = open_signing(per_second=5)

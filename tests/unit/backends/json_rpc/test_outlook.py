@@ -172,7 +172,7 @@ def test_an_outlook_of_a_chain_without_base_fee(node: FakeNode) -> None:
 def test_a_node_without_batches_gets_single_requests(
     node: FakeNode, refusal: Reply
 ) -> None:
-    """The outlook is the same, whatever the node answers to the batch."""
+    """The outlook does not depend on the response to the batch."""
     node.script("batch", refusal)
 
     assert client(node).outlook(ADDRESS, calls(0)) == Outlook(5, FEES, (256,))
