@@ -275,13 +275,15 @@ class Attempts:
             changes.append(Change(plan.refund, after, signed, payment.outcome))
             payments.append(payment)
         errors = self._store.save_all(changes)
+        unused = []
         for change, payment, error in zip(changes, payments, errors, strict=True):
             if error is None:
                 self._recorded[payment.transaction.tx_hash] = payment.transaction
                 payment.audit.log(payment.outcome)
             else:
-                self._record_unused(change.before, payment)
+                unused.append(payment)
             outcomes[change.before.id] = error or change.after
+        self._record_unused(unused)
         return [outcomes[plan.refund.id] for plan in plans]
 
     def _sign_all(
@@ -317,11 +319,19 @@ class Attempts:
         wait(helpers)
         return [made[plan.refund.id] for plan in plans]
 
-    def _record_unused(self, refund: Refund, payment: SignedPayment) -> None:
+    def _record_unused(self, payments: Sequence[SignedPayment]) -> None:
+        if not payments:
+            return
         try:
-            payment.audit.write(payment.outcome)
+            # All at once, in the log that the signers of a process share: if the
+            # database is down, a process that must end waits for it only once more.
+            payments[0].audit.write(*(payment.outcome for payment in payments))
         except StoreError as e:
-            self._log.warning("outcome-not-recorded", refund_id=refund.id, code=e.code)
+            for payment in payments:
+                refund_id = payment.transaction.refund_id
+                self._log.warning(
+                    "outcome-not-recorded", refund_id=refund_id, code=e.code
+                )
 
 
 def is_device_failure(error: Exception) -> bool:

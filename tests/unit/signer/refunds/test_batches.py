@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from signer.audit.log import AuditLog
 from signer.crypto.transactions import SignedBytes
 from signer.errors import (
     BackendUnavailableError,
@@ -19,11 +20,13 @@ from signer.errors import (
     StoreUnavailableError,
 )
 from signer.keys.signer import Signer
+from signer.model.audit_record import Record
+from signer.model.key import SigningCondition
 from signer.model.refund import HOLD, Refund, Status
 from signer.ports import Call
 from signer.refunds.transaction_signer import TransactionSigner
 from tests.fixtures.ledger import stopped
-from tests.support.devices import planted, point, signer_over
+from tests.support.devices import honest, planted, point, recording, signer_over
 from tests.support.refunds import (
     ACTOR,
     KEY,
@@ -189,6 +192,41 @@ def test_signatures_of_a_batch_that_cannot_be_stored_are_accounted_for(
     assert world.chain.broadcasts == []
     world.work(after=HOLD)
     assert world.statuses(refunds) == [Status.BROADCAST] * 3
+
+
+@pytest.mark.parametrize("is_down", [True, False])
+def test_outcomes_of_a_batch_that_cannot_be_stored_are_written_at_once(
+    world: World, is_down: bool
+) -> None:
+    """A process that must end waits for the database once, not for each signature."""
+    appended: list[Sequence[Record]] = []
+
+    def append(
+        records: Sequence[Record], *, standing: SigningCondition | None = None
+    ) -> None:
+        appended.append(records)
+        if is_down:
+            raise StoreUnavailableError("gone")
+
+    journal = altered(world.store, append=append)
+    audit = AuditLog(recording()[0]._logger, journal=journal)
+    world.signer = signer_over(honest(KEY), audit)
+    refunds = [
+        replace(world.step(world.accepted()), intent_recorded=True) for _ in range(3)
+    ]
+    appended.clear()
+    world.store = altered(world.store, save_all=unsaved)
+
+    with capture_logs() as logs:
+        world.lifecycle.step_all(refunds)
+
+    (records,) = appended
+    ids = [refund.id for refund in refunds]
+    assert [record.fields["refund_id"] for record in records] == ids
+    unrecorded = [
+        each["refund_id"] for each in logs if each["event"] == "outcome-not-recorded"
+    ]
+    assert unrecorded == (ids if is_down else [])
 
 
 def test_threads_sign_a_batch_at_the_same_time(world: World) -> None:
