@@ -93,14 +93,15 @@ class NodePool:
         """
         Send *count* transactions to all nodes at once; return the first responses.
 
-        The other responses are left.  A transaction that no node accepted has the
-        ``BroadcastRejectedError`` of a quorum in its place, or another ``ChainError``.
+        Other nodes get them too, but their responses are not waited for.  A transaction
+        that no node accepted so far has the ``BroadcastRejectedError`` of a quorum in
+        its place, or another ``ChainError``.
 
         Raises:
             ChainUnavailableError: No node is trusted.
         """
         call = QuorumCall[_T](len(self._nodes), count)
-        self._ask(self._order_nodes(), request, call, call.is_accepted)
+        self._ask(self._order_nodes(), request, call, call.is_sent)
         return call.accepted()
 
     def chain_id(self) -> int:

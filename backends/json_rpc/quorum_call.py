@@ -27,6 +27,7 @@ class QuorumCall(Generic[_T]):
     def __init__(self, configured: int, count: int) -> None:
         self.responses = [Responses[_T](configured) for _ in range(count)]
         self._pending: dict[Future[Sequence[_T | ChainError]], TrackedNode] = {}
+        self._asked = 0
 
     def collect(
         self, node: TrackedNode, outcomes: Callable[[], Sequence[_T | ChainError]]
@@ -49,6 +50,7 @@ class QuorumCall(Generic[_T]):
         A node that does not respond within *timeout* seconds is marked unresponsive.
         """
         self._pending = dict(pending)
+        self._asked = len(pending)
         deadline = time.monotonic() + timeout
         while self._pending and not is_enough():
             remaining = max(deadline - time.monotonic(), 0)
@@ -67,9 +69,19 @@ class QuorumCall(Generic[_T]):
         """Return whether the other nodes cannot change a result."""
         return all(responses.is_settled() for responses in self.responses)
 
-    def is_accepted(self) -> bool:
-        """Return whether a node has responded to each request."""
-        return all(responses.values for responses in self.responses)
+    def is_sent(self) -> bool:
+        """
+        Return whether each broadcast was accepted by a node, or rejected by a quorum.
+
+        Also if none of the other nodes responded lately: they get the transactions, but
+        those that were accepted must not wait until one of them rejects another.
+        """
+        if all(responses.is_sent() for responses in self.responses):
+            return True
+        has_response = len(self._pending) < self._asked
+        return has_response and not any(
+            node.is_responsive for node in self._pending.values()
+        )
 
     def decide(self, rules: Sequence[QuorumRule[_T]]) -> list[_T | ChainError]:
         """Return each result, or its error, and distrust nodes that contradict one."""

@@ -52,6 +52,11 @@ class Responses(Generic[_T]):
             return True
         return len(values) >= quorum and all(value == values[0] for value in values)
 
+    def is_sent(self) -> bool:
+        """Return whether a node accepted a broadcast, or a quorum rejected it."""
+        quorum = quorum_size(self._configured, self._configured)
+        return bool(self.values) or len(self._rejections()) >= quorum
+
     def first(self) -> _T:
         """
         Return the first response.
@@ -71,7 +76,7 @@ class Responses(Generic[_T]):
             BroadcastRejectedError: A quorum of nodes rejects it.
             ChainUnavailableError: No node accepted it, and too few responded.
         """
-        rejections = [e for e in self._errors if isinstance(e, BroadcastRejectedError)]
+        rejections = self._rejections()
         if self.values or not rejections:
             return self.first()
         quorum = quorum_size(self._configured, len(rejections))
@@ -108,6 +113,9 @@ class Responses(Generic[_T]):
 
     def _reverts(self) -> list[ExecutionRevertedError]:
         return [e for e in self._errors if isinstance(e, ExecutionRevertedError)]
+
+    def _rejections(self) -> list[BroadcastRejectedError]:
+        return [e for e in self._errors if isinstance(e, BroadcastRejectedError)]
 
 
 def most_informative(errors: list[ChainError]) -> ChainError:

@@ -171,9 +171,9 @@ class ChainClient(Protocol):
         Return, for each, None if a node accepted or knows it, or else its error.  Never
         raises a ``ChainError``.
 
-        ``BroadcastRejectedError`` means that a quorum rejected the bytes, and no node
-        accepted them; ``reason`` has the cause.  ``ChainUnavailableError`` means that
-        each node may have them.
+        ``BroadcastRejectedError`` means that a quorum rejected the bytes before a node
+        accepted them; ``reason`` has the cause.  A slower node may have accepted them.
+        ``ChainUnavailableError`` means that each node may have them.
         """
 
     def receipts(self, tx_hashes: Sequence[str]) -> Mapping[str, Receipt]:

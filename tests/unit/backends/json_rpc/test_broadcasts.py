@@ -157,6 +157,53 @@ def test_a_slow_node_does_not_delay_what_others_accept(three_nodes: Three) -> No
     assert eventually(lambda: all(sent(node) == RAWS[:5] for node in three_nodes))
 
 
+def test_a_rejected_transaction_does_not_make_the_others_wait(
+    three_nodes: Three,
+) -> None:
+    """A majority has rejected it; the slow node gets all transactions as well."""
+    slow, *others = three_nodes
+    slow.script("batch", Delay(60, Drop()))
+    for node in others:
+        _reject(node, RAWS[2])
+    started = time.monotonic()
+
+    errors = client(*three_nodes, timeout=60).broadcast_all(RAWS[:5])
+
+    assert reasons(errors) == [None, None, "insufficient-funds", None, None]
+    assert time.monotonic() - started < 20
+    assert eventually(lambda: all(sent(node) == RAWS[:5] for node in three_nodes))
+
+
+def test_nodes_that_did_not_respond_lately_are_not_waited_for(
+    three_nodes: Three,
+) -> None:
+    """They get all transactions; whether they reject one is unknown."""
+    last, *silent = three_nodes
+    for node in silent:
+        node.script("eth_getBalance", Body(status=502))
+    last.script("eth_getBalance", Result("0x1"))
+    chain = client(*three_nodes, timeout=60)
+    with pytest.raises(ChainUnavailableError):
+        chain.balance(RECIPIENT)
+    for node in silent:
+        node.script("batch", Delay(60, Drop()))
+    _reject(last, RAWS[2])
+    started = time.monotonic()
+
+    errors = chain.broadcast_all(RAWS[:5])
+
+    assert reasons(errors) == [None, None, "chain-unavailable", None, None]
+    assert time.monotonic() - started < 20
+    assert eventually(lambda: all(sent(node) == RAWS[:5] for node in three_nodes))
+
+
+def _reject(node: FakeNode, rejected: bytes) -> None:
+    """Let *node* accept each transaction of a batch but *rejected*."""
+    poor = Error(-32000, "insufficient funds")
+    replies = [poor if raw == rejected else HASH_OF_SENT for raw in RAWS[:5]]
+    node.script("eth_sendRawTransaction", *replies[::-1])
+
+
 def test_without_a_trusted_node_each_outcome_is_unknown(
     fake_node: FakeNode, other_node: FakeNode
 ) -> None:
