@@ -1,21 +1,24 @@
 """The rules that stop a network, and that never resume it."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from backends.sql import SQLStore
 from signer.config.networks import AutomaticStop as Rules
-from signer.errors import StoreUnavailableError
+from signer.errors import ChainError, StoreUnavailableError
 from signer.model.audit_record import Actor
-from signer.model.refund import Status
+from signer.model.refund import HOLD, Status
 from signer.model.stop import EVERYTHING
 from signer.refunds.automatic_stop import AutomaticStop
 from tests.fixtures.ledger import forged_end, stopped
+from tests.fixtures.unbatched import Unbatched
 from tests.support.ledgers import seal
-from tests.support.refunds import NETWORK, World, altered
+from tests.support.refunds import NETWORK, World, altered, altered_chain
 from tests.support.sweeps import left_behind, swept
 
 
@@ -218,9 +221,9 @@ def test_without_rules_nothing_is_read(sqlite_store: SQLStore) -> None:
     world.automatic_stop.check()
 
 
-def test_rules_are_evaluated_at_most_once_per_second(sqlite_store: SQLStore) -> None:
+def test_rules_use_little_of_the_database(sqlite_store: SQLStore) -> None:
     """Seldom enough, also if it takes long, that the database has time for refunds."""
-    times = iter([0, 0, 0.01, 0.9, 1.1, 1.1, 2.1, 20, 22.2, 22.2, 22.3])
+    times = iter([0, 0, 0, 0.01, 0.04, 0.06, 0.06, 1.06, 21.0, 22.2, 22.2, 22.2])
     reads = []
 
     def stops() -> tuple[()]:
@@ -237,9 +240,31 @@ def test_rules_are_evaluated_at_most_once_per_second(sqlite_store: SQLStore) -> 
         timer=lambda: next(times),
     )
     counts = []
-    for _ in range(5):
+    for _ in range(6):
         rules.check()
         counts.append(len(reads))
 
-    # It took 10 ms and then a second, after which it rests for 20 seconds.
-    assert counts == [1, 1, 2, 2, 3]
+    # The second evaluation took a second, after which it rests for 20 seconds.
+    assert counts == [1, 1, 1, 2, 2, 3]
+
+
+def test_a_burst_exceeds_a_rule_by_one_batch(sqlite_store: SQLStore) -> None:
+    """The rules are evaluated again before the next batch is signed (R27)."""
+    world = _world(sqlite_store, max_refunds=4)
+    world.work()  # Opens the wallet.
+    refunds = [world.accepted() for _ in range(30)]
+    world.clock.now += HOLD
+
+    def broadcast_all(raws: Sequence[bytes]) -> Sequence[ChainError | None]:
+        world.clock.advance(seconds=0.1)
+        return Unbatched.broadcast_all(world.chain, raws)
+
+    world.client = altered_chain(world.chain, broadcast_all=broadcast_all)
+    worker = world.worker
+    worker._timer = worker._automatic_stop._timer
+
+    with capture_logs():
+        worker.advance()
+
+    assert world.statuses(refunds).count(Status.BROADCAST) == 8
+    assert world.store.find_stop(CHAIN) is not None
