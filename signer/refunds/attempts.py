@@ -26,6 +26,7 @@ from signer.errors import (
     KeyNotFoundError,
     KeyUnusableError,
     StoreError,
+    StoreUnavailableError,
 )
 from signer.model.refund import Kind, Refund, SignedTransaction, Status
 from signer.ports import Change, Clock, Fees, Store
@@ -289,18 +290,19 @@ class Attempts:
     def _sign_all(
         self, plans: Sequence["_Plan"], chain: Chain
     ) -> Sequence[SignedPayment | Exception]:
-        failures: dict[str | None, Exception] = {}  # Of devices, by address.
+        # Of the device by address, or of the database.  Do not wait for it again.
+        failures: dict[str | None, Exception] = {}
 
         def sign(plan: _Plan) -> SignedPayment | Exception:
             sender = plan.refund.sender
             if sender in failures:
-                return failures[sender]  # Do not wait for the device again.
+                return failures[sender]
             try:
                 return self._transaction_signer.build_and_sign(
                     plan.refund, plan.attempt, chain.network
                 )
             except Exception as e:  # noqa: BLE001 - it is the outcome of this refund.
-                if is_device_failure(e):
+                if is_device_failure(e) or isinstance(e, StoreUnavailableError):
                     failures[sender] = e
                 return e
 

@@ -11,13 +11,12 @@ from signer.refunds.attempts import Attempts
 from signer.refunds.nonces import NonceManager
 from signer.refunds.outcomes import Outcomes
 from signer.refunds.transaction_signer import TransactionSigner
-from signer.refunds.transitions import REBROADCAST_AFTER, delay_after
+from signer.refunds.transitions import (
+    REBROADCAST_AFTER,
+    delay_after,
+    is_just_committed,
+)
 
-
-JUST_SIGNED = timedelta(seconds=0.5)
-"""How long after their commit signed bytes may be sent without a new check for stops.
-
-The commit itself checks."""
 
 # A node that answers so may have another transaction of this nonce in its pool or in a
 # block.  Only the chain decides which; the refund never gets another nonce.
@@ -50,7 +49,8 @@ class Broadcasts:
 
         Raises an error if the step failed for every refund.
         """
-        if not all(self._is_just_signed(refund) for refund in refunds):
+        now = self._clock()
+        if not all(is_just_committed(refund, now) for refund in refunds):
             # Some bytes were never sent: a stop keeps them back as well.
             self._nonces.require_running(refunds[0])
         latest = self._attempts.latest(refunds)
@@ -81,9 +81,6 @@ class Broadcasts:
                     delay = self._delay(refund, transaction, chain, error)
                     changes.append(self._sent(refund, delay))
         self._save(changes, outcomes)
-
-    def _is_just_signed(self, refund: Refund) -> bool:
-        return timedelta(0) <= self._clock() - refund.updated_at <= JUST_SIGNED
 
     def _save(self, changes: Sequence[Change], outcomes: Outcomes) -> None:
         errors = self._store.save_all(changes) if changes else ()

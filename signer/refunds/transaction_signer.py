@@ -32,6 +32,7 @@ from signer.model.refund import Kind, Refund, SignedTransaction
 from signer.ports import Clock
 from signer.refunds.policy import check_coin, check_noop, check_transfer
 from signer.refunds.sweep_policy import Objection, find_ring_objection
+from signer.refunds.transitions import is_just_committed
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +154,8 @@ class TransactionSigner:
         pays: str | None,
     ) -> Signer:
         """Return the signer; its audit record of the intent to sign is durable."""
-        if not refund.intent_recorded:
+        is_valid = is_just_committed(refund, self._clock())
+        if not (refund.intent_recorded and is_valid):
             return self._ring.announce(
                 sender, digest, purpose, chain_id=refund.chain_id, pays=pays
             )

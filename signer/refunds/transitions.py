@@ -1,6 +1,6 @@
 """Saves changes of a refund: another status, or the same one with a later due date."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import structlog
@@ -12,6 +12,14 @@ from signer.ports import Clock, Store
 
 REBROADCAST_AFTER = timedelta(seconds=30)
 """How long a transaction waits before it is broadcast again."""
+
+
+CHECKS_VALID_FOR = timedelta(seconds=0.5)
+"""
+How long after a commit a refund is signed, or sent, without new checks.
+
+The commit itself checks that the key may sign, and that no stop forbids it.
+"""
 
 
 MAX_RETRY_DELAY = timedelta(seconds=30)
@@ -50,6 +58,12 @@ class Transitions:
         after = refund.with_due_at(self._clock() + REBROADCAST_AFTER)
         self._store.save(refund, after)
         return after
+
+
+def is_just_committed(refund: Refund, now: datetime) -> bool:
+    """Return whether the checks of the last commit of *refund* are valid at *now*."""
+    # A clock may have been set back.
+    return timedelta(0) <= now - refund.updated_at <= CHECKS_VALID_FOR
 
 
 def delay_after(failures: int, longest: timedelta = MAX_RETRY_DELAY) -> timedelta:

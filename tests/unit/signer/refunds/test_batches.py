@@ -1,7 +1,7 @@
 """A worker takes the steps of many refunds together; none stops the others."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -23,7 +23,7 @@ from signer.keys.signer import Signer
 from signer.model.audit_record import Record
 from signer.model.key import SigningCondition
 from signer.model.refund import HOLD, Refund, Status
-from signer.ports import Call
+from signer.ports import Call, DeviceSignature, KeyId
 from signer.refunds.transaction_signer import TransactionSigner
 from tests.fixtures.ledger import stopped
 from tests.support.devices import honest, planted, point, recording, signer_over
@@ -227,6 +227,63 @@ def test_outcomes_of_a_batch_that_cannot_be_stored_are_written_at_once(
         each["refund_id"] for each in logs if each["event"] == "outcome-not-recorded"
     ]
     assert unrecorded == (ids if is_down else [])
+
+
+def _block(world: World) -> None:
+    world.rotate(block=True)
+
+
+def _stop(world: World) -> None:
+    stopped(world.store)
+
+
+@pytest.mark.parametrize("forbid", [_block, _stop])
+def test_a_revoked_key_or_a_stop_ends_the_signatures_of_a_slow_batch(
+    world: World, forbid: Callable[[World], None]
+) -> None:
+    """The reservation, which recorded the intents, was long ago (O8)."""
+    device = honest(KEY)
+    signed = []
+
+    def sign_digest(key_id: KeyId, digest: bytes) -> DeviceSignature:
+        signed.append(digest)
+        if len(signed) == 1:
+            forbid(world)
+        world.clock.advance(seconds=0.3)
+        return device.sign_digest(key_id, digest)
+
+    world.signer = signer_over(altered(device, sign_digest=sign_digest))
+    world.signer._audit = AuditLog(recording()[0]._logger, journal=world.store)
+    refunds = [world.accepted() for _ in range(8)]
+    lifecycle = world.lifecycle
+    reserved = [
+        each for each in lifecycle.step_all(refunds) if isinstance(each, Refund)
+    ]
+    assert all(refund.intent_recorded for refund in reserved)
+
+    outcomes = lifecycle.step_all(reserved)
+
+    assert len(signed) == 2
+    assert not any(isinstance(outcome, Refund) for outcome in outcomes)
+    assert world.chain.broadcasts == []
+
+
+def test_a_database_that_is_down_is_asked_once_for_a_batch(world: World) -> None:
+    """No intent can be recorded, so nothing is signed, and each refund waits."""
+    refunds = [world.step(world.accepted()) for _ in range(5)]
+    tries = []
+
+    def append(*given: object, **condition: object) -> None:
+        tries.append(given)
+        raise StoreUnavailableError("gone")
+
+    journal = altered(world.store, append=append)
+    world.signer._audit = AuditLog(recording()[0]._logger, journal=journal)
+
+    outcomes = world.lifecycle.step_all([world.stored(each) for each in refunds])
+
+    assert [type(each) for each in outcomes] == [StoreUnavailableError] * 5
+    assert len(tries) == 1
 
 
 def test_threads_sign_a_batch_at_the_same_time(world: World) -> None:
