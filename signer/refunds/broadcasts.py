@@ -13,6 +13,7 @@ from signer.refunds.outcomes import Outcomes
 from signer.refunds.transaction_signer import TransactionSigner
 from signer.refunds.transitions import (
     REBROADCAST_AFTER,
+    Transitions,
     delay_after,
     is_just_committed,
 )
@@ -36,11 +37,11 @@ class Broadcasts:
         clock: Clock,
         answer: Callable[[Refund], str] | None,
     ) -> None:
-        self._store = store
         self._nonces = nonces
         self._transaction_signer = transaction_signer
         self._attempts = attempts
         self._clock = clock
+        self._transitions = Transitions(store, clock)
         self._answer = answer
 
     def send(self, refunds: Sequence[Refund], chain: Chain, outcomes: Outcomes) -> None:
@@ -72,7 +73,7 @@ class Broadcasts:
             with outcomes.capture(refund):
                 if error is None:
                     changes.append(self._sent(refund, _first_delay(chain)))
-        self._save(changes, outcomes)
+        self._transitions.save_all(changes, outcomes)
         # Last: a rejection takes several requests, for which the others do not wait.
         changes = []
         for (refund, transaction), error in results:
@@ -80,12 +81,7 @@ class Broadcasts:
                 if error is not None:
                     delay = self._delay(refund, transaction, chain, error)
                     changes.append(self._sent(refund, delay))
-        self._save(changes, outcomes)
-
-    def _save(self, changes: Sequence[Change], outcomes: Outcomes) -> None:
-        errors = self._store.save_all(changes) if changes else ()
-        for change, error in zip(changes, errors, strict=True):
-            outcomes[change.before.id] = error or change.after
+        self._transitions.save_all(changes, outcomes)
 
     def _sent(self, refund: Refund, delay: timedelta) -> Change:
         now = self._clock()

@@ -106,7 +106,7 @@ class Lifecycle:
             Status.QUEUED: self._queued.take_step,
             Status.RESERVED: self._sign,
             Status.SIGNED: self._broadcasts.send,
-            Status.BROADCAST: self._follow_up,
+            Status.BROADCAST: self._pending.take_step,
         }
 
     def step(self, refund: Refund) -> Refund:
@@ -232,15 +232,6 @@ class Lifecycle:
             reason = build_objection(e.code, str(e))
             return self._attempts.start(refund, chain, Kind.NOOP, **reason)
         return self._attempts.start(refund, chain)
-
-    def _follow_up(
-        self, refunds: Sequence[Refund], chain: Chain, outcomes: Outcomes
-    ) -> None:
-        for refund in refunds:
-            with outcomes.capture(refund):
-                outcomes[refund.id] = self._pending.rebroadcast_or_replace(
-                    refund, chain
-                )
 
 
 def _longest_delay(error: HotWalletError) -> timedelta:

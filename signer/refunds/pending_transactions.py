@@ -7,6 +7,7 @@ It has lower fees or another gas limit if no node should accept the transaction 
 It also detects that a transaction of another origin used the refund's nonce.
 """
 
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
 from signer.chain.chain import Chain
@@ -20,6 +21,7 @@ from signer.ports import Clock, MinedTransaction, Store
 from signer.refunds.attempts import Attempts
 from signer.refunds.broadcasts import broadcast
 from signer.refunds.nonces import NonceManager, describe_earlier_payment
+from signer.refunds.outcomes import Outcomes
 from signer.refunds.sweep_policy import Objection
 from signer.refunds.transaction_signer import TransactionSigner, encode_refund
 from signer.refunds.transitions import Transitions
@@ -43,37 +45,40 @@ class PendingTransactions:
         self._clock = clock
         self._transitions = Transitions(store, clock)
 
-    def rebroadcast_or_replace(self, refund: Refund, chain: Chain) -> Refund:
-        """Take the next step of a broadcast refund; raises as ``Lifecycle.step``."""
-        settled = self.handle_used_nonce(refund, chain)
-        if settled is not None:
-            return settled
-        signed = self._store.transactions(refund.id)
-        if not signed:
-            # Adopted after a restore from a backup, and removed by a reorganisation.
-            return self._attempts.start(refund, chain)
-        latest = signed[-1]
-        objection = self._find_objection(refund, chain)
-        if objection is not None and latest.kind is Kind.TRANSFER:
-            # The no-op competes with the transfer, which is not broadcast again.
-            return self._attempts.replace_with_noop(refund, chain, latest, **objection)
-        stuck_after = timedelta(seconds=chain.network.stuck_after_seconds)
-        # The absolute value, since a clock may have been set back.
-        if abs(self._clock() - refund.updated_at) >= stuck_after:
-            replaced = self._replace_stuck(refund, chain, latest)
-            if replaced is not None:
-                return replaced
-        return self._rebroadcast(refund, chain, latest)
+    def take_step(
+        self, refunds: Sequence[Refund], chain: Chain, outcomes: Outcomes
+    ) -> None:
+        """
+        Replace or rebroadcast the latest transaction of each of *refunds*.
 
-    def handle_used_nonce(self, refund: Refund, chain: Chain) -> Refund | None:
+        Raises an error if the step failed for every refund.
+        """
+        senders = {refund.sender for refund in refunds if refund.sender is not None}
+        counts = {each: chain.client.transaction_count(each) for each in senders}
+        unmined = []
+        for refund in refunds:
+            with outcomes.capture(refund):
+                step = self._settle_or_replace(refund, chain, counts)
+                if isinstance(step, Refund):
+                    outcomes[refund.id] = step
+                else:
+                    unmined.append((refund, step))
+        self._rebroadcast(unmined, chain, outcomes)
+
+    def handle_used_nonce(
+        self, refund: Refund, chain: Chain, counted: int | None = None
+    ) -> Refund | None:
         """
         Save what the chain shows if the refund's nonce is used, and return the refund.
 
-        Only a *final* transaction of another origin fails the refund: receipts may be
-        late, and nodes may lag, for a long time.  Return None if the nonce is unused.
+        *counted* is the sender's transaction count, which is read if it is None.  Only
+        a *final* transaction of another origin fails the refund: receipts may be late,
+        and nodes may lag, for a long time.  Return None if the nonce is unused.
         """
         sender, nonce, _ = refund.reservation()
-        if chain.client.transaction_count(sender) <= nonce:
+        if counted is None:
+            counted = chain.client.transaction_count(sender)
+        if counted <= nonce:
             return None
         ours = {signed.tx_hash for signed in self._store.transactions(refund.id)}
         mined = chain.client.find_transaction(sender, nonce)
@@ -91,18 +96,51 @@ class PendingTransactions:
             failure_detail=f"transaction {mined.tx_hash} has the refund's nonce",
         )
 
+    def _settle_or_replace(
+        self, refund: Refund, chain: Chain, counts: Mapping[str, int]
+    ) -> Refund | SignedTransaction:
+        """Return *refund* after its step, or its transaction to send again."""
+        sender, _, _ = refund.reservation()
+        settled = self.handle_used_nonce(refund, chain, counts[sender])
+        if settled is not None:
+            return settled
+        signed = self._store.transactions(refund.id)
+        if not signed:
+            # Adopted after a restore from a backup, and removed by a reorganisation.
+            return self._attempts.start(refund, chain)
+        latest = signed[-1]
+        objection = self._find_objection(refund, chain)
+        if objection is not None and latest.kind is Kind.TRANSFER:
+            # The no-op competes with the transfer, which is not broadcast again.
+            return self._attempts.replace_with_noop(refund, chain, latest, **objection)
+        stuck_after = timedelta(seconds=chain.network.stuck_after_seconds)
+        # The absolute value, since a clock may have been set back.
+        if abs(self._clock() - refund.updated_at) < stuck_after:
+            return latest
+        is_next = counts[sender] == latest.nonce
+        return self._replace_stuck(refund, chain, latest, is_next=is_next) or latest
+
     def _rebroadcast(
-        self, refund: Refund, chain: Chain, latest: SignedTransaction
-    ) -> Refund:
+        self,
+        unmined: Sequence[tuple[Refund, SignedTransaction]],
+        chain: Chain,
+        outcomes: Outcomes,
+    ) -> None:
         # Nodes drop transactions.  Sending the same bytes again cannot pay twice.
-        (error,) = broadcast([latest], chain)
-        if isinstance(error, BroadcastRejectedError):
-            replaced = self._attempts.reprice(refund, chain, latest)
-            if replaced is not None:
-                return replaced
-        if error is not None:
-            raise error
-        return self._transitions.recheck_later(refund)
+        errors = broadcast([latest for _, latest in unmined], chain)
+        sent = []
+        for (refund, latest), error in zip(unmined, errors, strict=True):
+            with outcomes.capture(refund):
+                replaced = None
+                if isinstance(error, BroadcastRejectedError):
+                    replaced = self._attempts.reprice(refund, chain, latest)
+                if replaced is not None:
+                    outcomes[refund.id] = replaced
+                elif error is not None:
+                    raise error
+                else:
+                    sent.append(refund)
+        self._transitions.recheck_all_later(sent, outcomes)
 
     def _find_objection(self, refund: Refund, chain: Chain) -> Objection | None:
         tx_hash = self._nonces.find_other_payment(refund)
@@ -111,11 +149,10 @@ class PendingTransactions:
         return self._transaction_signer.find_sweep_objection(refund)
 
     def _replace_stuck(
-        self, refund: Refund, chain: Chain, latest: SignedTransaction
+        self, refund: Refund, chain: Chain, latest: SignedTransaction, *, is_next: bool
     ) -> Refund | None:
         """Sign again with better fees; None if that does not help, or at the cap."""
         base_fee = chain.client.fees().base_fee or 0
-        is_next = chain.client.transaction_count(latest.sender) == latest.nonce
         if not is_next and latest.max_fee_per_gas >= base_fee:
             return None  # It waits for lower nonces, not for higher fees.
         # A node that reports success may hide that the others reject it for good.

@@ -1,5 +1,6 @@
 """Saves changes of a refund: another status, or the same one with a later due date."""
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -7,7 +8,8 @@ import structlog
 
 from signer.model.audit_record import Record
 from signer.model.refund import Refund, Status
-from signer.ports import Clock, Store
+from signer.ports import Change, Clock, Store
+from signer.refunds.outcomes import Outcomes, require_refund
 
 
 REBROADCAST_AFTER = timedelta(seconds=30)
@@ -30,7 +32,8 @@ class Transitions:
     """
     Saves refunds; each change is one compare-and-set on the version.
 
-    Both methods raise ``StaleStateError`` if another process changed the refund.
+    ``move`` and ``recheck_later`` raise ``StaleStateError`` if another process changed
+    the refund.
     """
 
     def __init__(self, store: Store, clock: Clock) -> None:
@@ -55,9 +58,21 @@ class Transitions:
 
     def recheck_later(self, refund: Refund) -> Refund:
         """Save *refund* with the same status, due after ``REBROADCAST_AFTER``."""
-        after = refund.with_due_at(self._clock() + REBROADCAST_AFTER)
-        self._store.save(refund, after)
-        return after
+        outcomes = Outcomes()
+        self.recheck_all_later([refund], outcomes)
+        return require_refund(outcomes[refund.id])
+
+    def recheck_all_later(self, refunds: Sequence[Refund], outcomes: Outcomes) -> None:
+        """``recheck_later`` for each of *refunds*, in one transaction."""
+        due_at = self._clock() + REBROADCAST_AFTER
+        changes = [Change(refund, refund.with_due_at(due_at)) for refund in refunds]
+        self.save_all(changes, outcomes)
+
+    def save_all(self, changes: Sequence[Change], outcomes: Outcomes) -> None:
+        """Save *changes* in one transaction; each has the refund or its error."""
+        errors = self._store.save_all(changes)
+        for change, error in zip(changes, errors, strict=True):
+            outcomes[change.before.id] = error or change.after
 
 
 def is_just_committed(refund: Refund, now: datetime) -> bool:

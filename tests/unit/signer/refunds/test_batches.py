@@ -419,9 +419,11 @@ def test_cancellations_delay_no_payment_of_their_batch(world: World) -> None:
     assert world.statuses(refunds) == [Status.CANCELLED, Status.RESERVED] * 3
 
 
-@pytest.mark.parametrize("steps", [1, 3])
-def test_payments_do_not_wait_for_older_refunds(world: World, steps: int) -> None:
-    """Those with an old nonce, or that were sent, take several requests each."""
+@pytest.mark.parametrize(("steps", "requests"), [(1, 2), (3, 1)])
+def test_payments_do_not_wait_for_older_refunds(
+    world: World, steps: int, requests: int
+) -> None:
+    """An old nonce takes several requests; those that were sent share theirs."""
     older = [world.step(world.accepted(), times=steps) for _ in range(2)]
     world.clock.advance(seconds=30)
     new = [world.accepted() for _ in range(2)]
@@ -434,5 +436,38 @@ def test_payments_do_not_wait_for_older_refunds(world: World, steps: int) -> Non
     world.client = altered_chain(world.chain, transaction_count=transaction_count)
     world.worker.advance()
 
-    assert meanwhile == [[Status.BROADCAST] * 2] * 2
+    assert meanwhile == [[Status.BROADCAST] * 2] * requests
     assert world.statuses([*older, *new]) == [Status.BROADCAST] * 4
+
+
+def test_unmined_refunds_share_their_requests(world: World) -> None:
+    """However many there are, new refunds do not wait for them (R18)."""
+    older = [world.broadcast() for _ in range(20)]
+    world.chain.forget()
+    world.clock.advance(seconds=30)
+    new = world.accepted()
+    world.chain.calls.clear()
+    lifecycle = world.lifecycle
+
+    outcomes = lifecycle.step_all([world.stored(refund) for refund in (*older, new)])
+
+    assert [each.status for each in outcomes if isinstance(each, Refund)] == [
+        *[Status.BROADCAST] * 20,
+        Status.RESERVED,
+    ]
+    assert world.chain.calls["transaction_count"] == 1
+    assert world.chain.calls["broadcast_all"] == 1
+    assert sorted(world.chain.broadcasts[:20]) == sorted(world.chain.broadcasts[20:])
+    assert all(world.stored(each).due_at > world.clock() for each in older)
+
+
+def test_a_rejected_rebroadcast_concerns_one_refund(world: World) -> None:
+    """The others were sent again, and are looked at later."""
+    older = [world.broadcast() for _ in range(3)]
+    world.clock.advance(seconds=30)
+    world.chain.fail("broadcast", BroadcastRejectedError("no", reason="other"))
+
+    outcomes = world.lifecycle.step_all([world.stored(refund) for refund in older])
+
+    assert [isinstance(each, Refund) for each in outcomes] == [False, True, True]
+    assert len(world.chain.broadcasts) == 5
