@@ -128,7 +128,7 @@ def median_fees(responses: Sequence[Fees | None], quorum: int) -> Fees | None:
     few nodes agree on whether it has one.
     """
     for is_legacy in (True, False):
-        alike = [fees for fees in responses if fees and _is_legacy(fees) == is_legacy]
+        alike = [fees for fees in responses if fees and fees.is_legacy == is_legacy]
         if len(alike) >= quorum:
             base_fee = median_low(fees.base_fee or 0 for fees in alike)
             tip = median_low(fees.priority_fee for fees in alike)
@@ -139,11 +139,7 @@ def median_fees(responses: Sequence[Fees | None], quorum: int) -> Fees | None:
 def _differ_in_kind(response: Fees | None, result: Fees | None) -> bool:
     if response is None or result is None:
         return False
-    return _is_legacy(response) != _is_legacy(result)
-
-
-def _is_legacy(fees: Fees) -> bool:
-    return fees.base_fee is None
+    return response.is_legacy != result.is_legacy
 
 
 def _differs(response: _H | None, result: _H | None) -> bool:

@@ -28,6 +28,11 @@ class Fees:
     base_fee: int | None
     priority_fee: int
 
+    @property
+    def is_legacy(self) -> bool:
+        """Whether transactions need a gas price, without EIP-1559."""
+        return self.base_fee is None
+
 
 @dataclass(frozen=True, slots=True)
 class Outlook:

@@ -98,8 +98,9 @@ class Broadcasts:
     ) -> timedelta:
         """Return when *transaction* is signed again; raise *error* if it is not."""
         is_rejected = isinstance(error, BroadcastRejectedError)
+        pricing = self._attempts.pricing
         if not is_rejected or (
-            self._attempts.find_repricing(refund, chain, transaction) is None
+            pricing.plan_repricing(refund, chain, transaction) is None
         ):
             raise error
         # The next step signs it again.  A node that rejects everything must not cause

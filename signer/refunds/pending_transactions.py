@@ -3,7 +3,7 @@ Rebroadcasts transactions that are not mined in time, or replaces them.
 
 A replacement has higher fees, or is a no-op if the transfer must not be made any more.
 It has lower fees or another gas limit if no node should accept the transaction as it is
-(``Attempts.find_repricing``).
+(``Pricing.plan_repricing``).
 It also detects that a transaction of another origin used the refund's nonce.
 """
 
@@ -41,6 +41,7 @@ class PendingTransactions:
         self._store = store
         self._transaction_signer = transaction_signer
         self._attempts = attempts
+        self._pricing = attempts.pricing
         self._nonces = nonces
         self._clock = clock
         self._transitions = Transitions(store, clock)
@@ -112,7 +113,8 @@ class PendingTransactions:
         objection = self._find_objection(refund, chain)
         if objection is not None and latest.kind is Kind.TRANSFER:
             # The no-op competes with the transfer, which is not broadcast again.
-            return self._attempts.replace_with_noop(refund, chain, latest, **objection)
+            plan = self._pricing.plan_noop(refund, chain, latest, objection)
+            return self._attempts.record(plan, chain)
         stuck_after = timedelta(seconds=chain.network.stuck_after_seconds)
         # The absolute value, since a clock may have been set back.
         if abs(self._clock() - refund.updated_at) < stuck_after:
@@ -131,11 +133,11 @@ class PendingTransactions:
         sent = []
         for (refund, latest), error in zip(unmined, errors, strict=True):
             with outcomes.capture(refund):
-                replaced = None
+                plan = None
                 if isinstance(error, BroadcastRejectedError):
-                    replaced = self._attempts.reprice(refund, chain, latest)
-                if replaced is not None:
-                    outcomes[refund.id] = replaced
+                    plan = self._pricing.plan_repricing(refund, chain, latest)
+                if plan is not None:
+                    outcomes[refund.id] = self._attempts.record(plan, chain)
                 elif error is not None:
                     raise error
                 else:
@@ -152,14 +154,16 @@ class PendingTransactions:
         self, refund: Refund, chain: Chain, latest: SignedTransaction, *, is_next: bool
     ) -> Refund | None:
         """Sign again with better fees; None if that does not help, or at the cap."""
-        base_fee = chain.client.fees().base_fee or 0
+        base_fee = self._pricing.current_fees(chain).base_fee or 0
         if not is_next and latest.max_fee_per_gas >= base_fee:
             return None  # It waits for lower nonces, not for higher fees.
         # A node that reports success may hide that the others reject it for good.
         try:
             self._nonces.require_running(refund)
-            repriced = self._attempts.reprice(refund, chain, latest)
-            return repriced or self._attempts.raise_fees(refund, chain, latest)
+            plan = self._pricing.plan_repricing(
+                refund, chain, latest
+            ) or self._pricing.plan_higher_fees(refund, chain, latest)
+            return None if plan is None else self._attempts.record(plan, chain)
         except (FeesAboveRecentError, SigningStoppedError):
             return None  # The same bytes are sent again until a signature may follow.
 

@@ -132,7 +132,7 @@ class QueuedRefunds:
         outlook = chain.client.outlook(sender, calls)
         counted = outlook.pending_count
         self._nonces.check_against_chain(chain, sender, counted)
-        self._attempts.remember_fees(chain, outlook.fees)
+        self._attempts.pricing.remember_fees(chain, outlook.fees)
         marks = [refund.mark for refund in refunds]
         payments = self._store.find_unrecorded(chain.network.chain_id, marks)
         estimates = iter(outlook.estimates)

@@ -126,6 +126,7 @@ def test_one_alert_per_episode(seasoned: World) -> None:
     with capture_logs() as logs:
         for fees in (HIGH, NORMAL, HIGH):
             seasoned.chain.answers = fees
+            seasoned.clock.advance(seconds=2)  # Fees are read again.
             for refund in reserved[:2]:
                 if fees is HIGH:
                     with pytest.raises(FeesAboveRecentError):
