@@ -10,11 +10,11 @@ from api.health.readiness import (
     AuditUnsignedError,
     unsealed_seconds,
 )
+from signer.audit.actions import AuditAction
 from signer.audit.chain_reader import require_agreement
 from signer.audit.checkpoint_schedule import find_unsigned
 from signer.audit.checkpointer import CheckpointSettings
 from signer.audit.checkpoints import CheckpointKey
-from signer.audit.log import AuditAction
 from signer.audit.sealing_monitor import LATE
 from signer.audit.stored_checkpoints import find_newest, statement_of
 from signer.checks import Check, Finding

@@ -11,9 +11,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from signer.audit.actions import SIGN_FINISHED, SIGN_REQUESTED, ConfigurationEvent
 from signer.audit.canonical_json import is_canonical
 from signer.audit.forgeries import genuine, read_fields
-from signer.audit.log import SIGN_FINISHED, SIGN_REQUESTED, AuditLog, ConfigurationEvent
+from signer.audit.log import AuditLog
 from signer.config.digest import SHORT_DIGITS, Configuration, describes
 from signer.model.audit_record import Actor, Operation, Record
 from signer.ports import Journal

@@ -1,5 +1,5 @@
 """
-Names the audit events and their fields, and writes them.
+Drafts audit records, and writes them.
 
 An auditor must be able to ask who had what signed, with which key, why, and with which
 result.  Events contain no secrets: no signature bytes, PINs, tokens, vendor messages or
@@ -10,12 +10,12 @@ import hashlib
 import os
 import time
 from collections.abc import Mapping, Sequence
-from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any
 
+from signer.audit.actions import SUCCESS, AuditAction, ConfigurationEvent
 from signer.audit.forgeries import EVENT as FORGED
 from signer.audit.forgeries import FIELD, hash_id
-from signer.audit.log_lines import LogLines
+from signer.audit.log_lines import LogEvents, Logger, LogLines
 from signer.model.audit_record import (
     NOTHING,
     Actor,
@@ -29,63 +29,9 @@ from signer.ports import Clock, Journal, utc_now
 from signer.redact import key_prefix, redact_event, sanitize
 
 
-SUCCESS = "success"
-
-
-class AuditAction(StrEnum):
-    """What an event is about; its name adds ``-requested`` or how the action ended."""
-
-    DIGEST_SIGN = "digest-sign"
-    KEY_ROTATE = "key-rotate"
-    KEY_FUND = "key-fund"
-    KEY_FAILOVER = "key-failover"
-    KEY_REVOKE = "key-revoke"
-    KEY_RETIRE = "key-retire"
-    KEY_SWEEP = "key-sweep"
-    SIGNING_STOP = "signing-stop"
-    SIGNING_RESUME = "signing-resume"
-    NONCE_REPAIR = "nonce-repair"
-    NONCE_ABANDON = "nonce-abandon"
-    TENANT_BLOCK = "tenant-block"
-    TENANT_UNBLOCK = "tenant-unblock"
-    FOREIGN_TRANSACTION_ACCEPT = "foreign-transaction-accept"
-    REFUND_ACCEPT = "refund-accept"
-    REFUND_CANCEL = "refund-cancel"
-    ADMIN_ACCESS = "admin-access"
-    DOCTOR_RUN = "doctor-run"
-
-    @property
-    def requested(self) -> str:
-        return f"{self}-requested"
-
-    def event_for(self, outcome: str) -> str:
-        """Return the name of the event that records *outcome*."""
-        return f"{self}-succeeded" if outcome == SUCCESS else f"{self}-refused"
-
-
-class ConfigurationEvent(StrEnum):
-    """The events of a process that starts."""
-
-    LOADED = "configuration-loaded"
-    CHANGED = "configuration-changed"
-
-
-SIGN_REQUESTED = frozenset({AuditAction.DIGEST_SIGN.requested, "signing-intent"})
-"""Events of stored records that precede a signature; the last name is the old one."""
-
-SIGN_FINISHED = frozenset({"digest-sign-succeeded", "digest-sign-refused", "signing"})
-"""Events of stored records that follow a signature; the last name is the old one."""
-
 _FINGERPRINT_DIGITS = 16
 
 _SEALER = Actor("sealer")
-
-
-class Logger(Protocol):
-    """The part of a structlog logger that writes events."""
-
-    def info(self, event: str, **fields: Any) -> object:
-        """Write one event."""
 
 
 class AuditLog:
@@ -111,7 +57,7 @@ class AuditLog:
         *configuration* is the short hash of the configuration in force, which is added
         to the records of signatures.
         """
-        self._logger = logger
+        self._lines = logger if isinstance(logger, LogLines) else LogEvents(logger)
         self._clock = clock
         self._node = sanitize(node)
         self._journal = journal
@@ -216,10 +162,7 @@ class AuditLog:
         """Log records that are durable; raises ``OSError`` only without a journal."""
         try:
             for record in records:
-                if isinstance(self._logger, LogLines):
-                    self._logger.write(record)
-                else:
-                    _log_event(self._logger, record)
+                self._lines.write(record)
         except OSError:
             if self._journal is None:
                 raise
@@ -297,11 +240,6 @@ class AuditLog:
             "pid": os.getpid(),
         }
         return Record.of({**redacted, **facts, **context}, at)
-
-
-def _log_event(logger: Logger, record: Record) -> None:
-    fields = record.fields
-    logger.info(fields.pop("event"), record_id=record.id, **fields)
 
 
 def _fingerprint(actor: str) -> str:

@@ -1,7 +1,13 @@
-"""Writes audit records to a log, each as one line of JSON in ASCII."""
+"""
+Writes audit records to a log.
+
+A service writes each as one line of JSON in ASCII.  A library writes events to the
+logger of the program that uses it.
+"""
 
 import json
 from collections.abc import Callable
+from typing import Any, Protocol
 
 from signer.model.audit_record import Record
 from signer.redact import redact_event
@@ -9,6 +15,25 @@ from signer.redact import redact_event
 
 # Only records of a configuration have text that was not redacted when it was recorded.
 _NOT_REDACTED = '"event":"configuration-'
+
+
+class Logger(Protocol):
+    """The part of a structlog logger that writes events."""
+
+    def info(self, event: str, **fields: Any) -> object:
+        """Write one event."""
+
+
+class LogEvents:
+    """Writes the fields of each record as an event of a structlog logger."""
+
+    def __init__(self, logger: Logger) -> None:
+        self._logger = logger
+
+    def write(self, record: Record) -> None:
+        """Write one record; the errors of the logger reach the caller."""
+        fields = record.fields
+        self._logger.info(fields.pop("event"), record_id=record.id, **fields)
 
 
 class LogLines:

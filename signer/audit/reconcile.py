@@ -9,8 +9,8 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from signer.audit.actions import SUCCESS
 from signer.audit.cloudtrail import SignEvent, Trail
-from signer.audit.log import SUCCESS
 from signer.audit.signing_records import (
     MalformedRecord,
     SigningRecord,

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from signer.audit.actions import SIGN_FINISHED, SIGN_REQUESTED
 from signer.audit.canonical_json import is_canonical
 from signer.audit.forgeries import genuine, read_fields
-from signer.audit.log import SIGN_FINISHED, SIGN_REQUESTED
 from signer.model.audit_record import Record
 
 

@@ -7,7 +7,8 @@ from typing import Any
 import structlog
 
 from signer.alerts import Alert, Alerts
-from signer.audit.log import SUCCESS, AuditAction, AuditLog
+from signer.audit.actions import SUCCESS, AuditAction
+from signer.audit.log import AuditLog
 from signer.errors import HotWalletError, NewKeyUnhealthyError, StoreError
 from signer.model.audit_record import Actor, Operation
 from signer.model.key import Key

@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 import structlog
 
 from signer.alerts import Alerts
-from signer.audit.log import AuditAction
+from signer.audit.actions import AuditAction
 from signer.errors import (
     ConflictError,
     NewKeyUnhealthyError,

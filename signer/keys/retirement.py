@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 import structlog
 
-from signer.audit.log import AuditAction, AuditLog
+from signer.audit.actions import AuditAction
+from signer.audit.log import AuditLog
 from signer.errors import HotWalletError
 from signer.model.audit_record import WORKER, Operation, Record
 from signer.model.key import Key

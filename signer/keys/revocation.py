@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from signer.addresses import parse_address, redact_address
-from signer.audit.log import AuditAction, AuditLog
+from signer.audit.actions import AuditAction
+from signer.audit.log import AuditLog
 from signer.errors import (
     ConflictError,
     NotFoundError,

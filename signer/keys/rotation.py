@@ -27,7 +27,7 @@ import structlog
 
 from signer.addresses import parse_address
 from signer.alerts import Alerts
-from signer.audit.log import AuditAction
+from signer.audit.actions import AuditAction
 from signer.errors import (
     ConflictError,
     KeyRotatedError,

@@ -8,7 +8,8 @@ from typing import Self
 
 from eth_utils.address import is_same_address
 
-from signer.audit.log import SUCCESS, AuditLog
+from signer.audit.actions import SUCCESS
+from signer.audit.log import AuditLog
 from signer.crypto.der import parse_public_key, parse_signature
 from signer.crypto.keccak import keccak
 from signer.crypto.secp256k1 import (

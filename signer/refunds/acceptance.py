@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, TypeGuard
 
-from signer.audit.log import AuditAction, AuditLog
+from signer.audit.actions import AuditAction
+from signer.audit.log import AuditLog
 from signer.config.networks import Network
 from signer.config.tenants import Tenant, TenantRegistry
 from signer.errors import (

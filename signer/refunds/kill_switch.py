@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from signer.alerts import Alert, Alerts
-from signer.audit.log import AuditAction
+from signer.audit.actions import AuditAction
 from signer.config.networks import Network
 from signer.errors import ConfigurationError, InvalidInputError, NotFoundError
 from signer.keys.admin_audit import AdminAudit, Facts

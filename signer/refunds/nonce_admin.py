@@ -8,7 +8,7 @@ and the outcome is recorded afterwards, both with the operator's name.
 from collections.abc import Mapping, Sequence
 
 from signer.addresses import parse_address, redact_address
-from signer.audit.log import AuditAction
+from signer.audit.actions import AuditAction
 from signer.chain.chain import Chain
 from signer.errors import ConflictError, NotFoundError, WalletPausedError
 from signer.keys.admin_audit import AdminAudit, Facts

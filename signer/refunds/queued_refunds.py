@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from signer.audit.log import AuditAction, AuditLog
+from signer.audit.actions import AuditAction
+from signer.audit.log import AuditLog
 from signer.chain.chain import Chain
 from signer.chain.fees import quote_fees
 from signer.errors import ChainError, ExecutionRevertedError, KeyRotatedError

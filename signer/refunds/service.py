@@ -4,7 +4,8 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
-from signer.audit.log import AuditAction, AuditLog
+from signer.audit.actions import AuditAction
+from signer.audit.log import AuditLog
 from signer.config.networks import Network
 from signer.config.tenants import TenantRegistry
 from signer.errors import HotWalletError, NotFoundError, StoreError

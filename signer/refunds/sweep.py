@@ -12,7 +12,8 @@ from dataclasses import replace
 
 from signer.addresses import parse_address, redact_address
 from signer.amounts import format_units
-from signer.audit.log import AuditAction, AuditLog
+from signer.audit.actions import AuditAction
+from signer.audit.log import AuditLog
 from signer.chain.chain import Chain
 from signer.keys.admin_audit import AdminAudit, Facts
 from signer.keys.keyring import KeyRing

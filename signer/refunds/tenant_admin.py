@@ -8,7 +8,7 @@ changes, and the outcome is recorded afterwards, both with the operator's name.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from signer.audit.log import AuditAction
+from signer.audit.actions import AuditAction
 from signer.config.tenants import NO_LIMITS, Tenant, TenantRegistry, is_tenant_name
 from signer.errors import NotFoundError
 from signer.keys.admin_audit import AdminAudit

@@ -32,9 +32,10 @@ from backends.pkcs11 import PKCS11Backend
 from backends.sql import SQLStore
 from backends.webhook import Webhook
 from signer.alerts import Alert, Alerts
+from signer.audit.actions import AuditAction
 from signer.audit.checkpointer import CheckpointSettings
 from signer.audit.checkpoints import CheckpointKey
-from signer.audit.log import AuditAction, AuditLog
+from signer.audit.log import AuditLog
 from signer.audit.sealer import Sealer
 from signer.chain.chain import Chain
 from signer.config.networks import Network, load_networks

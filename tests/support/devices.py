@@ -144,11 +144,11 @@ def past_the_order_once() -> tuple[bytes, bytes, bytes, bytes]:
     )
 
 
-def recording() -> tuple[AuditLog, Sequence[MutableMapping[str, Any]]]:
-    """Return an audit log, and the list of its events."""
+def recording(**given: Any) -> tuple[AuditLog, Sequence[MutableMapping[str, Any]]]:
+    """Return an audit log made with what is *given*, and the list of its events."""
     capture = LogCapture()
     logger = structlog.wrap_logger(structlog.PrintLogger(), processors=[capture])
-    return AuditLog(logger), capture.entries
+    return AuditLog(logger, **given), capture.entries
 
 
 class FullDisk:

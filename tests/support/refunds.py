@@ -307,8 +307,7 @@ class World:
     @property
     def kill_switch(self) -> KillSwitch:
         """The kill switch of a process that starts now."""
-        logger = recording()[0]._logger
-        audit = AuditLog(logger, self.clock, journal=self.store)
+        audit, _ = recording(clock=self.clock, journal=self.store)
         return KillSwitch(
             self.store,
             lambda: {"local": self.network},

@@ -10,7 +10,7 @@ import gunicorn  # type: ignore[import-untyped]
 import pytest
 
 from signer.alerts import Alert
-from signer.audit.log import AuditAction
+from signer.audit.actions import AuditAction
 
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -16,7 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backends.sql import SQLStore
-from signer.audit.log import AuditAction, AuditLog
+from signer.audit.actions import AuditAction
+from signer.audit.log import AuditLog
 from signer.errors import (
     AccessDeniedError,
     BackendError,
@@ -215,8 +216,7 @@ def test_the_duration_is_in_microseconds() -> None:
 def test_clock_and_node_name_can_be_set() -> None:
     """Timestamps have microseconds and an offset; a node name may be a container's."""
     at = datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone(timedelta(0)))
-    log, events = recording()
-    audit = AuditLog(log._logger, clock=lambda: at, node="pod-7")
+    audit, events = recording(clock=lambda: at, node="pod-7")
     audit.write(audit.intent(PURPOSE, SUBJECT, DIGEST))
 
     assert events[0]["timestamp"] == "2026-01-02T03:04:05.000000+00:00"

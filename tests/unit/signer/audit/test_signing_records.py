@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from signer.audit.log import SIGN_FINISHED, SIGN_REQUESTED
+from signer.audit.actions import SIGN_FINISHED, SIGN_REQUESTED
 from signer.audit.reconcile import Reconciliation, reconcile
 from signer.audit.signing_records import MalformedRecord
 from signer.model.audit_record import Record

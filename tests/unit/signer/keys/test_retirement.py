@@ -4,7 +4,6 @@ import pytest
 import structlog
 
 from backends.sql import SQLStore
-from signer.audit.log import AuditLog
 from signer.errors import StoreUnavailableError
 from signer.keys.retirement import KeyRetirement
 from signer.model.key import KeyState
@@ -46,8 +45,7 @@ def test_key_retires_after_its_last_refund(world: World) -> None:
 def test_retirement_is_audited_once(world: World) -> None:
     """The record names key, address and epoch, and contains no whole key id."""
     _finish(world)
-    log, events = recording()
-    audit = AuditLog(log._logger, journal=world.store)
+    audit, events = recording(journal=world.store)
     retirement = KeyRetirement(world.store, audit, FakeClock())
     for _ in range(2):
         retirement.retire([key.address for key in world.ring.cached_keys()])

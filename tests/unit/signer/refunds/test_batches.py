@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from signer.audit.log import AuditLog
 from signer.crypto.transactions import SignedBytes
 from signer.errors import (
     BackendUnavailableError,
@@ -209,7 +208,7 @@ def test_outcomes_of_a_batch_that_cannot_be_stored_are_written_at_once(
             raise StoreUnavailableError("gone")
 
     journal = altered(world.store, append=append)
-    audit = AuditLog(recording()[0]._logger, journal=journal)
+    audit, _ = recording(journal=journal)
     world.signer = signer_over(honest(KEY), audit)
     refunds = [
         replace(world.step(world.accepted()), intent_recorded=True) for _ in range(3)
@@ -253,7 +252,7 @@ def test_a_revoked_key_or_a_stop_ends_the_signatures_of_a_slow_batch(
         return device.sign_digest(key_id, digest)
 
     world.signer = signer_over(altered(device, sign_digest=sign_digest))
-    world.signer._audit = AuditLog(recording()[0]._logger, journal=world.store)
+    world.signer._audit, _ = recording(journal=world.store)
     refunds = [world.accepted() for _ in range(8)]
     lifecycle = world.lifecycle
     reserved = [
@@ -278,7 +277,7 @@ def test_a_database_that_is_down_is_asked_once_for_a_batch(world: World) -> None
         raise StoreUnavailableError("gone")
 
     journal = altered(world.store, append=append)
-    world.signer._audit = AuditLog(recording()[0]._logger, journal=journal)
+    world.signer._audit, _ = recording(journal=journal)
 
     outcomes = world.lifecycle.step_all([world.stored(each) for each in refunds])
 

@@ -7,7 +7,6 @@ import pytest
 from eth_utils.crypto import keccak
 from structlog.testing import capture_logs
 
-from signer.audit.log import AuditLog
 from signer.errors import (
     BackendUnavailableError,
     BroadcastRejectedError,
@@ -513,7 +512,7 @@ def test_a_signature_that_cannot_be_recorded_is_logged(world: World) -> None:
 
     gone = StoreUnavailableError("gone")
     broken = altered(world.store, save_all=unsaved, append=gone)
-    audit = AuditLog(recording()[0]._logger, journal=broken)
+    audit, _ = recording(journal=broken)
     world.signer = signer_over(honest(KEY), audit)
     ring, reserved = world.ring, replace(reserved, intent_recorded=True)
     assert ring.active().signer is world.signer

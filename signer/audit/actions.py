@@ -1,0 +1,55 @@
+"""
+What audit events are about, and the names of the events.
+
+Stored records have these names, so a name that was used once is never reused.
+"""
+
+from enum import StrEnum
+
+
+SUCCESS = "success"
+
+
+class AuditAction(StrEnum):
+    """What an event is about; its name adds ``-requested`` or how the action ended."""
+
+    DIGEST_SIGN = "digest-sign"
+    KEY_ROTATE = "key-rotate"
+    KEY_FUND = "key-fund"
+    KEY_FAILOVER = "key-failover"
+    KEY_REVOKE = "key-revoke"
+    KEY_RETIRE = "key-retire"
+    KEY_SWEEP = "key-sweep"
+    SIGNING_STOP = "signing-stop"
+    SIGNING_RESUME = "signing-resume"
+    NONCE_REPAIR = "nonce-repair"
+    NONCE_ABANDON = "nonce-abandon"
+    TENANT_BLOCK = "tenant-block"
+    TENANT_UNBLOCK = "tenant-unblock"
+    FOREIGN_TRANSACTION_ACCEPT = "foreign-transaction-accept"
+    REFUND_ACCEPT = "refund-accept"
+    REFUND_CANCEL = "refund-cancel"
+    ADMIN_ACCESS = "admin-access"
+    DOCTOR_RUN = "doctor-run"
+
+    @property
+    def requested(self) -> str:
+        return f"{self}-requested"
+
+    def event_for(self, outcome: str) -> str:
+        """Return the name of the event that records *outcome*."""
+        return f"{self}-succeeded" if outcome == SUCCESS else f"{self}-refused"
+
+
+class ConfigurationEvent(StrEnum):
+    """The events of a process that starts."""
+
+    LOADED = "configuration-loaded"
+    CHANGED = "configuration-changed"
+
+
+SIGN_REQUESTED = frozenset({AuditAction.DIGEST_SIGN.requested, "signing-intent"})
+"""Events of stored records that precede a signature; the last name is the old one."""
+
+SIGN_FINISHED = frozenset({"digest-sign-succeeded", "digest-sign-refused", "signing"})
+"""Events of stored records that follow a signature; the last name is the old one."""
