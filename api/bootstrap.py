@@ -29,7 +29,7 @@ from signer.keys.signer import Signer
 from signer.keys.startup_key import StartupKey
 from signer.ports import FetchKeySet, KeyDirectory, Ledger, Notifier
 from signer.ports.refund_api import SendBatch
-from signer.startup import guard
+from signer.startup import dependency_checks, guard
 
 
 if TYPE_CHECKING:
@@ -80,7 +80,9 @@ def open_container(
     """
     container = build_container(environ)
     warnings = _check_settings(container, serving=serving)
-    guard.check_journal(container.settings, container.store, serving=serving)
+    dependency_checks.check_journal(
+        container.settings, container.store, serving=serving
+    )
     if serving and not container.settings.serve_role.has_key:
         container.warnings = warnings
         return container
@@ -93,7 +95,7 @@ def open_container(
             signer.public_key,
         )
     for name, chain in container.chains.items():
-        guard.check_chain(name, chain.network, chain.client)
+        dependency_checks.check_chain(name, chain.network, chain.client)
     return container
 
 
@@ -146,7 +148,7 @@ def _collecting(refusals: list[Refusal]) -> Iterator[None]:
 def _settle_key(container: Container) -> tuple[Signer, list[str]]:
     """Make sure that the ring has an active key; return its signer, and warnings."""
     settings = container.settings
-    self_test = partial(guard.self_test_key, settings)
+    self_test = partial(dependency_checks.self_test_key, settings)
     startup_key = StartupKey(
         container.store, container.signers, self_test, container.clock
     )

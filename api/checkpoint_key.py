@@ -16,7 +16,7 @@ from signer.crypto.der import encode_public_key
 from signer.crypto.secp256k1 import PublicKey
 from signer.errors import ConfigurationError, Refusal
 from signer.private_files import create_once
-from signer.startup.guard import check_audit_key
+from signer.startup.dependency_checks import check_audit_key
 
 
 def open_checkpoint_key(settings: Settings) -> CheckpointSettings | None:

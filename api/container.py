@@ -62,7 +62,7 @@ from signer.refunds.sweep import Sweeper
 from signer.refunds.tenant_admin import TenantAdmin
 from signer.refunds.transaction_signer import TransactionSigner
 from signer.refunds.worker import Worker
-from signer.startup.guard import check_chain
+from signer.startup.dependency_checks import check_chain
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

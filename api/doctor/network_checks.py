@@ -18,7 +18,7 @@ from signer.errors import (
 from signer.model.key import KeyState
 from signer.model.refund import UNSENT, Status
 from signer.refunds.wallet_reconciliation import WalletReconciler
-from signer.startup.guard import check_chain
+from signer.startup.dependency_checks import check_chain
 
 
 _NETWORKS_FILE = f"correct the networks file; {EXPLAIN}"

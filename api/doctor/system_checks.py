@@ -20,7 +20,8 @@ from signer.audit.stored_checkpoints import find_newest, statement_of
 from signer.checks import Check, Finding
 from signer.model.audit_record import Actor, Operation
 from signer.ports import Checkpoint
-from signer.startup.guard import check_journal, check_settings
+from signer.startup.dependency_checks import check_journal
+from signer.startup.guard import check_settings
 
 
 _SEAL_SECONDS = 5.0

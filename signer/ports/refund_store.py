@@ -1,6 +1,6 @@
-"""What the core asks of the ledger about refunds and their wallets."""
+"""What the core changes in the ledger about refunds."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -8,13 +8,14 @@ from typing import Protocol
 from signer.errors import HotWalletError
 from signer.model.acceptance import Acceptance
 from signer.model.audit_record import Record
-from signer.model.refund import InFlight, Move, Page, Refund, SignedTransaction, Status
+from signer.model.refund import Refund, SignedTransaction
 from signer.model.signed_request import SignedRequest
 from signer.model.spending_limits import NO_LIMITS, Limits
-from signer.model.wallet import Pause, UnrecordedTransaction, Wallet
 from signer.ports.cancellations import Cancellations
+from signer.ports.refund_reader import RefundReader
 from signer.ports.stop_store import StopStore
 from signer.ports.tenant_blocks import TenantBlocks
+from signer.ports.wallet_store import WalletStore
 from signer.ports.watch import Watches
 
 
@@ -50,7 +51,15 @@ class Change:
     answer: str | None = None
 
 
-class Store(StopStore, TenantBlocks, Cancellations, Watches, Protocol):
+class Store(
+    RefundReader,
+    WalletStore,
+    StopStore,
+    TenantBlocks,
+    Cancellations,
+    Watches,
+    Protocol,
+):
     """
     The refunds, and the wallets that pay them.  Every method is one transaction.
 
@@ -62,9 +71,6 @@ class Store(StopStore, TenantBlocks, Cancellations, Watches, Protocol):
     that of the argument.  A change of a refund, other than when it is due, raises
     ``RowNotAuthenticError`` as ``require_authentic`` does.
     """
-
-    def find(self, tenant: str, idempotency_key: str) -> Refund | None:
-        """Return the refund that the tenant created with this key, or None."""
 
     def accept(
         self,
@@ -107,53 +113,12 @@ class Store(StopStore, TenantBlocks, Cancellations, Watches, Protocol):
         not affect the others; an error of the database is the result of each.
         """
 
-    def signed_request(self, refund_id: str) -> SignedRequest | None:
-        """Return the request that was stored with the refund, or None."""
-
     def require_authentic(self, refund: Refund) -> None:
         """
         Require that what *refund* pays is what ``accept`` stored.
 
         Raises:
             RowNotAuthenticError: The MAC is missing or not valid.
-        """
-
-    def find_earlier(self, refund: Refund, tenants: Collection[str]) -> Refund | None:
-        """
-        Return the refund that one of *tenants* created with the key of *refund*.
-
-        Raises:
-            IdempotencyMismatchError: One of *tenants* used the key with another
-                fingerprint.
-            ConflictError: One of *tenants* used the reference with another key.
-        """
-
-    def get(self, refund_id: str) -> Refund | None:
-        """Return the refund with this id, or None."""
-
-    def find_advanced(
-        self, refund_ids: Collection[str], statuses: Collection[Status]
-    ) -> Sequence[tuple[Refund, str | None]]:
-        """
-        Return the refunds that have left *statuses* or are blocked, with their answers.
-
-        *refund_ids* are the refunds in question.  An answer is None as in ``answer``.
-        """
-
-    def list(
-        self,
-        tenant: str,
-        *,
-        payment_session_id: str | None = None,
-        status: Status | None = None,
-        limit: int = 50,
-        cursor: str | None = None,
-    ) -> Page:
-        """
-        Return the page of a tenant's refunds after *cursor*, newest first.
-
-        Raises:
-            InvalidInputError: *limit* or *cursor* is out of range.
         """
 
     def find_untouched(self, now: datetime) -> Refund | None:
@@ -176,19 +141,6 @@ class Store(StopStore, TenantBlocks, Cancellations, Watches, Protocol):
         future than any claim or delay lasts was dated by a wrong clock, and counts as
         due.
         """
-
-    def in_flight(self, limit: int, after: str | None = None) -> Sequence[InFlight]:
-        """
-        Return up to *limit* refunds that were sent and are not final, oldest first.
-
-        *after* is the id of the last refund of the previous batch.  The cost grows with
-        the number of open refunds, not with the size of the ledger.
-        """
-
-    def open_below(
-        self, chain_id: int, sender: str, nonce: int, limit: int
-    ) -> Sequence[Refund]:
-        """Return up to *limit* open refunds of a wallet below *nonce*, lowest first."""
 
     def reserve_all(
         self,
@@ -263,81 +215,11 @@ class Store(StopStore, TenantBlocks, Cancellations, Watches, Protocol):
             ValueError: As ``save``.
         """
 
-    def transactions(self, refund_id: str) -> Sequence[SignedTransaction]:
-        """Return every transaction signed for a refund, oldest first."""
-
-    def recent_max_fees(
-        self, chain_id: int, sender: str, since: datetime, limit: int
-    ) -> Sequence[int]:
-        """
-        Return the max fees per gas, in wei, of a wallet's last confirmed transactions.
-
-        At most *limit* transactions count, and only those signed from *since* on.
-        """
-
-    def history(self, refund_id: str) -> Sequence[Move]:
-        """Return the state changes of a refund, oldest first."""
-
-    def answer(self, refund_id: str) -> str | None:
-        """
-        Return the stored response to the refund's request, or None.
-
-        A ``PENDING_ANSWER`` counts as None.
-        """
-
     def remember_answer(self, refund_id: str, body: str, at: datetime) -> str:
         """
         Store *body* as the response of the first request; return what is stored.
 
         Only a ``PENDING_ANSWER`` is replaced.
-        """
-
-    def wallet(self, chain_id: int, sender: str) -> Wallet | None:
-        """Return the wallet, or None if it was never opened."""
-
-    def wallets(self) -> Sequence[Wallet]:
-        """Return every opened wallet, ordered by chain and address."""
-
-    def open_wallet(self, wallet: Wallet) -> None:
-        """Insert *wallet*, unless it is already open."""
-
-    def pause(self, wallet: Wallet, reason: Pause, at: datetime) -> None:
-        """Stop assigning nonces of *wallet*; *reason* is stored with it."""
-
-    def add_unrecorded(
-        self, wallet: Wallet, seen: Sequence[UnrecordedTransaction]
-    ) -> None:
-        """
-        Record final transactions that the chain has and the ledger did not.
-
-        A nonce that is already recorded keeps its first record.
-        """
-
-    def unknown_nonces(
-        self, chain_id: int, sender: str, below: int, limit: int
-    ) -> Sequence[int]:
-        """
-        Return up to *limit* nonces of an opened wallet that no row has, lowest first.
-
-        They lie between the wallet's first nonce and *below*, which is excluded.  A row
-        is a refund or an ``UnrecordedTransaction``.
-        """
-
-    def foreign_transactions(
-        self, chain_id: int, sender: str
-    ) -> Sequence[UnrecordedTransaction]:
-        """Return the wallet's unaccepted foreign transactions, lowest nonce first."""
-
-    def resume(self, wallet: Wallet, at: datetime) -> None:
-        """Assign nonces of *wallet* again, and accept its foreign transactions."""
-
-    def find_unrecorded(
-        self, chain_id: int, marks: Collection[bytes]
-    ) -> Mapping[bytes, UnrecordedTransaction]:
-        """
-        Return the transactions that paid refunds with *marks*, by ``Refund.mark``.
-
-        Any wallet may have sent them; the one with the lowest nonce counts.
         """
 
     def adopt(self, before: Refund, after: Refund) -> None:

@@ -50,7 +50,7 @@ from signer.errors import (
 from signer.keys.signer import Signer
 from signer.model.stop import EVERYTHING
 from signer.ports import KeyDirectory, KeyId, utc_now
-from signer.startup.guard import check_chain
+from signer.startup.dependency_checks import check_chain
 from tests.api.service import NETWORKS, container_over
 from tests.api.support import NOW, SettableClock, lines
 from tests.fixtures.kms import OpenKMS, Wire

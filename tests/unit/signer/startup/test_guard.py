@@ -30,15 +30,13 @@ from signer.errors import (
 )
 from signer.keys.signer import Signer
 from signer.ports import Journal
-from signer.startup.guard import (
-    EXIT_STATUS,
-    NOT_SAFE,
+from signer.startup.dependency_checks import (
     check_audit_key,
     check_chain,
     check_journal,
-    check_settings,
     self_test_key,
 )
+from signer.startup.guard import EXIT_STATUS, NOT_SAFE, check_settings
 from tests.fixtures.scripted_chain import CHAIN_ID, DECIMALS, TOKEN, ScriptedChain
 from tests.support.devices import KEY_ID, Device, honest, planted, point, signer_over
 from tests.support.refunds import altered

@@ -1,0 +1,63 @@
+"""What the core asks of the ledger about wallets, and what the chain shows of them."""
+
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
+from typing import Protocol
+
+from signer.model.wallet import Pause, UnrecordedTransaction, Wallet
+
+
+class WalletStore(Protocol):
+    """
+    The wallets that pay refunds, one for each chain and address.
+
+    Methods raise as those of ``Store``.
+    """
+
+    def wallet(self, chain_id: int, sender: str) -> Wallet | None:
+        """Return the wallet, or None if it was never opened."""
+
+    def wallets(self) -> Sequence[Wallet]:
+        """Return every opened wallet, ordered by chain and address."""
+
+    def open_wallet(self, wallet: Wallet) -> None:
+        """Insert *wallet*, unless it is already open."""
+
+    def pause(self, wallet: Wallet, reason: Pause, at: datetime) -> None:
+        """Stop assigning nonces of *wallet*; *reason* is stored with it."""
+
+    def resume(self, wallet: Wallet, at: datetime) -> None:
+        """Assign nonces of *wallet* again, and accept its foreign transactions."""
+
+    def unknown_nonces(
+        self, chain_id: int, sender: str, below: int, limit: int
+    ) -> Sequence[int]:
+        """
+        Return up to *limit* nonces of an opened wallet that no row has, lowest first.
+
+        They lie between the wallet's first nonce and *below*, which is excluded.  A row
+        is a refund or an ``UnrecordedTransaction``.
+        """
+
+    def add_unrecorded(
+        self, wallet: Wallet, seen: Sequence[UnrecordedTransaction]
+    ) -> None:
+        """
+        Record final transactions that the chain has and the ledger did not.
+
+        A nonce that is already recorded keeps its first record.
+        """
+
+    def foreign_transactions(
+        self, chain_id: int, sender: str
+    ) -> Sequence[UnrecordedTransaction]:
+        """Return the wallet's unaccepted foreign transactions, lowest nonce first."""
+
+    def find_unrecorded(
+        self, chain_id: int, marks: Collection[bytes]
+    ) -> Mapping[bytes, UnrecordedTransaction]:
+        """
+        Return the transactions that paid refunds with *marks*, by ``Refund.mark``.
+
+        Any wallet may have sent them; the one with the lowest nonce counts.
+        """

@@ -1,0 +1,172 @@
+"""
+The start-up checks of what the process depends on: key, chains, journal, audit key.
+
+The guard (``guard``) runs them after those of the settings.  Each refusal has a stable
+code and says what to do (``docs/reference/guard.md``).
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    PublicFormat,
+    load_der_public_key,
+)
+
+from signer.chain.erc20 import DECIMALS
+from signer.config.networks import Network, Token
+from signer.config.settings import Role, Settings
+from signer.errors import (
+    ChainError,
+    ConfigurationError,
+    ExecutionRevertedError,
+    KeyNotFoundError,
+    Refusal,
+    SigningError,
+    StoreError,
+)
+from signer.keys.signer import Signer
+from signer.ports import Call, ChainClient, Journal
+
+
+def self_test_key(
+    settings: Settings, open_signer: Callable[[], Signer], *, while_active: bool = False
+) -> Signer:
+    """
+    Return the signer that *open_signer* opens, after a test signature.
+
+    Raises:
+        KeyRotatedError: With *while_active*: the key is no longer the active one.
+        ConfigurationError: ``kms-not-configured`` or ``pkcs11-not-configured`` if there
+            is no such key; ``kms-signing-error`` or ``pkcs11-signing-error`` if the key
+            does not sign.
+    """
+    kind, remedy = "pkcs11", "run: hotwallet softhsm doctor"
+    if settings.use_kms:
+        kind = "kms"
+        remedy = "check KMS_KEY_ID, the key's state and the role's permissions"
+    try:
+        signer = open_signer()
+        signer.self_test(while_active=while_active)
+    except KeyNotFoundError as e:
+        refusal = Refusal(f"{kind}-not-configured", f"{e}; {remedy}")
+    except SigningError as e:
+        refusal = Refusal(
+            f"{kind}-signing-error",
+            f"{e} ({e.code}); {remedy}",
+            is_transient=e.retryable,
+        )
+    else:
+        return signer
+    raise ConfigurationError(refusal)
+
+
+def check_chain(name: str, network: Network, client: ChainClient) -> None:
+    """
+    Refuse a chain id or a token that differs from *network* (``chain-misconfigured``).
+
+    Refuse also if no node answers (``chain-unavailable``): the chain could be wrong.
+    """
+    try:
+        refusals = [
+            Refusal("chain-misconfigured", f"networks.{name}{problem}")
+            for problem in _chain_problems(network, client)
+        ]
+    except ChainError as e:
+        raise ConfigurationError(
+            Refusal(
+                "chain-unavailable",
+                f"networks.{name}: {e}; check rpc_urls",
+                is_transient=e.retryable,
+            )
+        ) from None
+    if refusals:
+        raise ConfigurationError(*refusals)
+
+
+def check_journal(
+    settings: Settings, journal: Journal, *, serving: bool = True
+) -> None:
+    """
+    Refuse a *journal* in which a production process may write more than it needs.
+
+    A worker, which is not *serving*, may share its database role with the API.  The
+    code is ``audit-not-append-only``, or ``database-not-ready`` if the database
+    does not answer.
+    """
+    if not settings.is_production:
+        return
+    try:
+        role = settings.serve_role if serving else Role.ALL
+        found = journal.excess_privileges(role)
+    except StoreError as e:
+        raise ConfigurationError(
+            Refusal("database-not-ready", str(e), is_transient=e.retryable)
+        ) from None
+    if found:
+        raise ConfigurationError(
+            Refusal(
+                "audit-not-append-only",
+                f"the role of DATABASE_URL {', '.join(found)}; give the process the"
+                " database role with its grants: docker/grants.sql",
+            )
+        )
+
+
+def check_audit_key(
+    audit_spki: bytes, jwt_spkis: Iterable[bytes], wallet_spki: bytes
+) -> None:
+    """
+    Refuse (``audit-key-shared``) a key that does not only sign audit checkpoints.
+
+    An issuer of tokens, or the wallet itself, must not be able to sign the audit log of
+    its own actions.  All arguments are DER ``SubjectPublicKeyInfo`` (RFC 5280).
+    """
+    audit_numbers = _numbers(audit_spki)
+    others = (
+        ("the wallet's key", [wallet_spki]),
+        ("a key that verifies tokens", jwt_spkis),
+    )
+    refusals = [
+        Refusal(
+            "audit-key-shared",
+            f"AUDIT_SIGNING_KEY_FILE holds {owner}; create a key for the audit alone",
+        )
+        for owner, spkis in others
+        if any(_numbers(spki) == audit_numbers for spki in spkis)
+    ]
+    if refusals:
+        raise ConfigurationError(*refusals)
+
+
+def _numbers(spki: bytes) -> object:
+    """Return the numbers of a public key, which do not depend on its encoding."""
+    key = load_der_public_key(spki)
+    if isinstance(key, EllipticCurvePublicKey | RSAPublicKey):
+        return key.public_numbers()
+    return key.public_bytes(Encoding.Raw, PublicFormat.Raw)
+
+
+def _chain_problems(network: Network, client: ChainClient) -> Iterator[str]:
+    found = client.chain_id()
+    if found != network.chain_id:
+        yield (
+            f": the node is on chain {found}, not {network.chain_id}; correct chain_id"
+            " or rpc_urls"
+        )
+        return
+    for symbol, token in network.tokens.items():
+        if not client.has_code(token.address):
+            yield f".tokens.{symbol}: there is no contract at this address"
+        elif not _has_decimals(token, client):
+            yield f".tokens.{symbol}: the contract's decimals() is not {token.decimals}"
+
+
+def _has_decimals(token: Token, client: ChainClient) -> bool:
+    try:
+        answer = client.call(Call(None, token.address, DECIMALS))
+    except ExecutionRevertedError:
+        return False
+    return answer == token.decimals.to_bytes(32, "big")
