@@ -1,8 +1,8 @@
 """
-The requests to one node, through web3.py.
+The requests to one node.
 
-What each refund needs is encoded and parsed here: web3's formatters take as long as the
-whole exchange with a near node.
+They are encoded and parsed here: web3's formatters take as long as the whole exchange
+with a near node.
 
 ``ChainClient`` (``signer/ports/chain.py``) documents them.  Results are parsed strictly
 (``parsing``); ``send`` raises ``ChainUnavailableError`` for a malformed one, as if the
@@ -13,18 +13,15 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, TypeVar, cast
 
-from eth_typing import BlockNumber, ChecksumAddress, HexAddress, HexStr
 from eth_utils.crypto import keccak
-from hexbytes import HexBytes
 from web3 import Web3
-from web3.exceptions import BlockNotFound, TransactionNotFound, Web3Exception
-from web3.types import RPCEndpoint, TxParams, Wei
+from web3.types import RPCEndpoint
 
 from backends.json_rpc import parsing
 from backends.json_rpc.error_mapping import AlreadyKnownError
 from backends.json_rpc.node import MethodCall, Node
 from backends.json_rpc.outcomes import attempt, require
-from backends.json_rpc.parsing import Result, data, digest, integer, quantity
+from backends.json_rpc.parsing import Result, data, digest, quantity
 from signer.errors import ChainError, ChainUnavailableError
 from signer.ports import Block, Call, Fees, MinedTransaction, Receipt
 
@@ -57,13 +54,12 @@ def send(request: Callable[[_A], _T], node: _A) -> _T:
     except ChainError:
         raise
     except (
-        # What Python, and so web3, raises for a malformed result.
+        # What Python raises for a malformed result.
         ArithmeticError,
         AttributeError,
         LookupError,
         TypeError,
         ValueError,
-        Web3Exception,
     ):
         pass
     # Outside the handler, because the caught error quotes the node.
@@ -71,42 +67,41 @@ def send(request: Callable[[_A], _T], node: _A) -> _T:
 
 
 def chain_id(node: Web3) -> int:
-    return integer(node.eth.chain_id)
+    return quantity(ask(node, "eth_chainId", []))
 
 
 def has_code(node: Web3, address: str) -> bool:
-    return len(bytes(node.eth.get_code(_account(address)))) > 0
+    return len(data(ask(node, "eth_getCode", [address, "latest"]))) > 0
 
 
 def balance(node: Web3, address: str) -> int:
-    return integer(node.eth.get_balance(_account(address)))
+    return quantity(ask(node, "eth_getBalance", [address, "latest"]))
 
 
 def call(node: Web3, call: Call) -> bytes:
-    return bytes(node.eth.call(_build_transaction(call)))
+    return data(ask(node, "eth_call", [_build_transaction(call), "latest"]))
 
 
 def estimate_gas(node: Web3, call: Call) -> int:
-    return quantity(_ask(node, *_estimate(call)))
+    return quantity(ask(node, *_estimate(call)))
 
 
 def transaction_count(node: Web3, address: str) -> int:
-    return integer(node.eth.get_transaction_count(_account(address), "latest"))
+    return quantity(ask(node, *_count(address, "latest")))
 
 
 def pending_count(node: Web3, address: str) -> int:
-    return quantity(_ask(node, *_pending(address)))
+    return quantity(ask(node, *_count(address, "pending")))
 
 
 def transaction_count_at(node: Web3, address: str, block: int) -> int:
-    height = BlockNumber(block)
-    return integer(node.eth.get_transaction_count(_account(address), height))
+    return quantity(ask(node, *_count(address, hex(block))))
 
 
 def outlook(node: Web3, sender: str, calls: Sequence[Call]) -> Sequence[Any]:
     """Return the pending count, the fees and an estimate per call, or their errors."""
     count, block, tip, *estimates = ask_all(
-        node, [_pending(sender), *_FEES, *(_estimate(call) for call in calls)]
+        node, [_count(sender, "pending"), *_FEES, *(_estimate(call) for call in calls)]
     )
     return [
         _parse(quantity, count),
@@ -145,12 +140,10 @@ def fees(node: Web3) -> Fees:
 
 
 def _parse_fees(node: Web3, block: Result, tip: Any) -> Fees:
-    quantity(block["number"]), digest(data(block["hash"]))  # Raise if malformed.
+    parsing.block(block)  # Raises if it is malformed.
     base_fee = block.get("baseFeePerGas")
     if base_fee is None:
-        return Fees(
-            base_fee=None, priority_fee=quantity(_ask(node, "eth_gasPrice", []))
-        )
+        return Fees(base_fee=None, priority_fee=quantity(ask(node, "eth_gasPrice", [])))
     return Fees(quantity(base_fee), priority_fee=quantity(require(tip)))
 
 
@@ -169,10 +162,7 @@ def receipts(
 
 def transaction(node: Web3, tx_hash: str) -> MinedTransaction | None:
     """Return a mined transaction, or None if the node does not have it mined."""
-    try:
-        result: Result = node.eth.get_transaction(HexStr(tx_hash))
-    except TransactionNotFound:
-        return None
+    result = ask(node, "eth_getTransactionByHash", [tx_hash])
     return parsing.transaction(result, tx_hash)
 
 
@@ -180,47 +170,53 @@ def hash_in_block(node: Web3, number: int, sender: str, nonce: int) -> str | Non
     """
     Return the hash of *sender*'s transaction with *nonce* in the block at *number*.
 
-    web3 does not parse the block here: it would have to parse all transactions in it,
-    and each rollup has its own transaction types.
+    The other transactions are not parsed: each rollup has its own transaction types.
     """
-    found = _ask(node, "eth_getBlockByNumber", [hex(number), True])
+    found = ask(node, "eth_getBlockByNumber", [hex(number), True])
     result: Result = found or {"transactions": ()}
     for entry in result["transactions"]:
         if entry["from"].lower() == sender.lower() and int(entry["nonce"], 16) == nonce:
-            return digest(data(entry["hash"]))
+            return digest(entry["hash"])
     return None
 
 
 def latest_block(node: Web3) -> Block:
-    return parsing.block(node.eth.get_block("latest"))
+    return parsing.block(ask(node, *_block("latest")))
 
 
 def block(node: Web3, number: int) -> Block | None:
     """Return the canonical block at *number*, or None if the node has none."""
-    try:
-        result = parsing.block(node.eth.get_block(number))
-    except BlockNotFound:
+    found = ask(node, *_block(hex(number)))
+    if found is None:
         return None
+    result = parsing.block(found)
     if result.number != number:
         raise ValueError("another block")
     return result
 
 
-def _pending(address: str) -> MethodCall:
-    return "eth_getTransactionCount", [address, "pending"]
+def _count(address: str, block: str) -> MethodCall:
+    return "eth_getTransactionCount", [address, block]
 
 
 def _estimate(call: Call) -> MethodCall:
-    transaction = {
+    return "eth_estimateGas", [_build_transaction(call)]
+
+
+def _block(number: str) -> MethodCall:
+    return "eth_getBlockByNumber", [number, False]
+
+
+def _build_transaction(call: Call) -> dict[str, str]:
+    return {
         **({} if call.sender is None else {"from": call.sender}),
         "to": call.to,
         "data": f"0x{call.data.hex()}",
         "value": "0x0",
     }
-    return "eth_estimateGas", [transaction]
 
 
-def _ask(node: Web3, method: str, params: list[Any]) -> Any:
+def ask(node: Web3, method: str, params: list[Any]) -> Any:
     """Return the result of *method*, as JSON."""
     provider = cast("Node", node.provider)
     return provider.make_request(RPCEndpoint(method), params)["result"]
@@ -234,16 +230,3 @@ def ask_all(node: Web3, calls: Sequence[MethodCall]) -> list[Any]:
 def _parse(parse: Callable[[Any], _T], outcome: Any) -> _T | ChainError:
     """Return the result of a request, parsed, or its error."""
     return attempt(lambda: send(parse, require(outcome)))
-
-
-def _build_transaction(call: Call) -> TxParams:
-    return {
-        **({} if call.sender is None else {"from": _account(call.sender)}),
-        "to": _account(call.to),
-        "data": HexBytes(call.data),
-        "value": Wei(0),
-    }
-
-
-def _account(address: str) -> ChecksumAddress:
-    return ChecksumAddress(HexAddress(HexStr(address)))
