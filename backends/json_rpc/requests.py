@@ -1,9 +1,6 @@
 """
 The requests to one node.
 
-They are encoded and parsed here: web3's formatters take as long as the whole exchange
-with a near node.
-
 ``ChainClient`` (``signer/ports/chain.py``) documents them.  Results are parsed strictly
 (``parsing``); ``send`` raises ``ChainUnavailableError`` for a malformed one, as if the
 node had not responded.
@@ -11,11 +8,9 @@ node had not responded.
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from eth_utils.crypto import keccak
-from web3 import Web3
-from web3.types import RPCEndpoint
 
 from backends.json_rpc import parsing
 from backends.json_rpc.error_mapping import AlreadyKnownError
@@ -66,42 +61,42 @@ def send(request: Callable[[_A], _T], node: _A) -> _T:
     raise ChainUnavailableError("the node's response is malformed")
 
 
-def chain_id(node: Web3) -> int:
-    return quantity(ask(node, "eth_chainId", []))
+def chain_id(node: Node) -> int:
+    return quantity(node.request("eth_chainId", []))
 
 
-def has_code(node: Web3, address: str) -> bool:
-    return len(data(ask(node, "eth_getCode", [address, "latest"]))) > 0
+def has_code(node: Node, address: str) -> bool:
+    return len(data(node.request("eth_getCode", [address, "latest"]))) > 0
 
 
-def balance(node: Web3, address: str) -> int:
-    return quantity(ask(node, "eth_getBalance", [address, "latest"]))
+def balance(node: Node, address: str) -> int:
+    return quantity(node.request("eth_getBalance", [address, "latest"]))
 
 
-def call(node: Web3, call: Call) -> bytes:
-    return data(ask(node, "eth_call", [_build_transaction(call), "latest"]))
+def call(node: Node, call: Call) -> bytes:
+    return data(node.request("eth_call", [_build_transaction(call), "latest"]))
 
 
-def estimate_gas(node: Web3, call: Call) -> int:
-    return quantity(ask(node, *_estimate(call)))
+def estimate_gas(node: Node, call: Call) -> int:
+    return quantity(node.request(*_estimate(call)))
 
 
-def transaction_count(node: Web3, address: str) -> int:
-    return quantity(ask(node, *_count(address, "latest")))
+def transaction_count(node: Node, address: str) -> int:
+    return quantity(node.request(*_count(address, "latest")))
 
 
-def pending_count(node: Web3, address: str) -> int:
-    return quantity(ask(node, *_count(address, "pending")))
+def pending_count(node: Node, address: str) -> int:
+    return quantity(node.request(*_count(address, "pending")))
 
 
-def transaction_count_at(node: Web3, address: str, block: int) -> int:
-    return quantity(ask(node, *_count(address, hex(block))))
+def transaction_count_at(node: Node, address: str, block: int) -> int:
+    return quantity(node.request(*_count(address, hex(block))))
 
 
-def outlook(node: Web3, sender: str, calls: Sequence[Call]) -> Sequence[Any]:
+def outlook(node: Node, sender: str, calls: Sequence[Call]) -> Sequence[Any]:
     """Return the pending count, the fees and an estimate per call, or their errors."""
-    count, block, tip, *estimates = ask_all(
-        node, [_count(sender, "pending"), *_FEES, *(_estimate(call) for call in calls)]
+    count, block, tip, *estimates = node.request_all(
+        [_count(sender, "pending"), *_FEES, *(_estimate(call) for call in calls)]
     )
     return [
         _parse(quantity, count),
@@ -110,16 +105,16 @@ def outlook(node: Web3, sender: str, calls: Sequence[Call]) -> Sequence[Any]:
     ]
 
 
-def estimates(node: Web3, calls: Sequence[Call]) -> Sequence[int | ChainError]:
+def estimates(node: Node, calls: Sequence[Call]) -> Sequence[int | ChainError]:
     """Return an estimate per call, or its error."""
-    results = ask_all(node, [_estimate(call) for call in calls])
+    results = node.request_all([_estimate(call) for call in calls])
     return [_parse(quantity, result) for result in results]
 
 
-def broadcast_all(node: Web3, raws: Sequence[bytes]) -> Sequence[ChainError | None]:
+def broadcast_all(node: Node, raws: Sequence[bytes]) -> Sequence[ChainError | None]:
     """Broadcast *raws*, and check the hashes in the responses; return the errors."""
-    results = ask_all(
-        node, [("eth_sendRawTransaction", [f"0x{raw.hex()}"]) for raw in raws]
+    results = node.request_all(
+        [("eth_sendRawTransaction", [f"0x{raw.hex()}"]) for raw in raws]
     )
     return [
         None
@@ -134,25 +129,27 @@ def _check_hash(raw: bytes, tx_hash: str) -> None:
         raise ImpossibleResponseError("the node responded for another transaction")
 
 
-def fees(node: Web3) -> Fees:
-    block, tip = ask_all(node, _FEES)
+def fees(node: Node) -> Fees:
+    block, tip = node.request_all(_FEES)
     return _parse_fees(node, require(block), tip)
 
 
-def _parse_fees(node: Web3, block: Result, tip: Any) -> Fees:
+def _parse_fees(node: Node, block: Result, tip: Any) -> Fees:
     parsing.block(block)  # Raises if it is malformed.
     base_fee = block.get("baseFeePerGas")
     if base_fee is None:
-        return Fees(base_fee=None, priority_fee=quantity(ask(node, "eth_gasPrice", [])))
+        return Fees(
+            base_fee=None, priority_fee=quantity(node.request("eth_gasPrice", []))
+        )
     return Fees(quantity(base_fee), priority_fee=quantity(require(tip)))
 
 
 def receipts(
-    node: Web3, tx_hashes: Sequence[str]
+    node: Node, tx_hashes: Sequence[str]
 ) -> Sequence[Receipt | ChainError | None]:
     """Return each receipt, None if the node does not have it, or its error."""
-    results = ask_all(
-        node, [("eth_getTransactionReceipt", [tx_hash]) for tx_hash in tx_hashes]
+    results = node.request_all(
+        [("eth_getTransactionReceipt", [tx_hash]) for tx_hash in tx_hashes]
     )
     return [
         _parse(partial(parsing.receipt, tx_hash=tx_hash), result)
@@ -160,19 +157,19 @@ def receipts(
     ]
 
 
-def transaction(node: Web3, tx_hash: str) -> MinedTransaction | None:
+def transaction(node: Node, tx_hash: str) -> MinedTransaction | None:
     """Return a mined transaction, or None if the node does not have it mined."""
-    result = ask(node, "eth_getTransactionByHash", [tx_hash])
+    result = node.request("eth_getTransactionByHash", [tx_hash])
     return parsing.transaction(result, tx_hash)
 
 
-def hash_in_block(node: Web3, number: int, sender: str, nonce: int) -> str | None:
+def hash_in_block(node: Node, number: int, sender: str, nonce: int) -> str | None:
     """
     Return the hash of *sender*'s transaction with *nonce* in the block at *number*.
 
     The other transactions are not parsed: each rollup has its own transaction types.
     """
-    found = ask(node, "eth_getBlockByNumber", [hex(number), True])
+    found = node.request("eth_getBlockByNumber", [hex(number), True])
     result: Result = found or {"transactions": ()}
     for entry in result["transactions"]:
         if entry["from"].lower() == sender.lower() and int(entry["nonce"], 16) == nonce:
@@ -180,13 +177,13 @@ def hash_in_block(node: Web3, number: int, sender: str, nonce: int) -> str | Non
     return None
 
 
-def latest_block(node: Web3) -> Block:
-    return parsing.block(ask(node, *_block("latest")))
+def latest_block(node: Node) -> Block:
+    return parsing.block(node.request(*_block("latest")))
 
 
-def block(node: Web3, number: int) -> Block | None:
+def block(node: Node, number: int) -> Block | None:
     """Return the canonical block at *number*, or None if the node has none."""
-    found = ask(node, *_block(hex(number)))
+    found = node.request(*_block(hex(number)))
     if found is None:
         return None
     result = parsing.block(found)
@@ -214,17 +211,6 @@ def _build_transaction(call: Call) -> dict[str, str]:
         "data": f"0x{call.data.hex()}",
         "value": "0x0",
     }
-
-
-def ask(node: Web3, method: str, params: list[Any]) -> Any:
-    """Return the result of *method*, as JSON."""
-    provider = cast("Node", node.provider)
-    return provider.make_request(RPCEndpoint(method), params)["result"]
-
-
-def ask_all(node: Web3, calls: Sequence[MethodCall]) -> list[Any]:
-    """Return the result of each call, as JSON, or its ``ChainError``."""
-    return cast("Node", node.provider).request_all(calls)
 
 
 def _parse(parse: Callable[[Any], _T], outcome: Any) -> _T | ChainError:
