@@ -28,7 +28,7 @@ from signer.errors import ConfigurationError, InvalidInputError, Refusal, StoreE
 from signer.keys.signer import Signer
 from signer.keys.startup_key import StartupKey
 from signer.ports import FetchKeySet, KeyDirectory, Ledger, Notifier
-from signer.ports.refund_api import SendBatch
+from signer.ports.refund_client import SendBatch
 from signer.startup import dependency_checks, guard
 
 
@@ -287,16 +287,16 @@ def open_token_keys(settings: Settings) -> KeySource:
     return open_keys(settings, connect)
 
 
-def open_refund_api(url: str) -> SendBatch:
+def open_refund_client(url: str) -> SendBatch:
     """
     Return a client of the service at *url*; no request is sent yet.
 
     Raises:
         InvalidInputError: *url* is not secure.
     """
-    from backends.refund_api import RefundAPI  # noqa: PLC0415
+    from backends.refund_client import RefundClient  # noqa: PLC0415
 
-    return RefundAPI(url)
+    return RefundClient(url)
 
 
 def open_notifier(settings: Settings) -> Notifier | None:

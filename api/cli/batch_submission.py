@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Any
 
 from api.cli.refund_file import Row
-from signer.ports.refund_api import BatchReply, SendBatch
+from signer.ports.refund_client import BatchReply, SendBatch
 
 
 MAX_ROWS = 500

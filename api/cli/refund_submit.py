@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from api.bootstrap import open_refund_api
+from api.bootstrap import open_refund_client
 from api.cli.batch_submission import (
     MakeMember,
     RowResult,
@@ -29,7 +29,7 @@ from api.cli.output import json_option, print_result
 from api.cli.refund_file import Row, read_rows
 from api.cli.refund_results import open_results, result_document
 from signer.errors import InvalidInputError
-from signer.ports.refund_api import SendBatch
+from signer.ports.refund_client import SendBatch
 
 
 SOME_REFUSED = 3
@@ -157,7 +157,7 @@ def submit_file(
 
 def _open_service(url: str) -> SendBatch:
     try:
-        return open_refund_api(url)
+        return open_refund_client(url)
     except InvalidInputError as e:
         raise click.BadParameter(str(e), param_hint="--url") from None
 

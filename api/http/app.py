@@ -13,7 +13,7 @@ from api.http.refund_batch import RefundBatch
 from api.http.refunds import Cancellation, Refund, RefundExplanation, Refunds
 from api.http.stops import SigningResume, SigningStop, Stops
 from api.http.tenants import TenantBlocking, TenantUnblocking
-from api.http.waiting import WaitingRequests
+from api.http.waiting_requests import WaitingRequests
 from signer.config.settings import Role
 
 

@@ -12,7 +12,7 @@ from falcon import Request, Response
 from api.http import query
 from api.http.body import read_bytes
 from api.http.middleware import Resource
-from api.http.waiting import WaitingRequests
+from api.http.waiting_requests import WaitingRequests
 from api.request_context import actor, tenant
 from api.views.explanations import explanation_document
 from api.views.refunds import refund_answer, refund_document
@@ -94,7 +94,7 @@ class Refunds(_WaitingResource):
         key = _idempotency_key(req)
         preferred = _preference(req)
         body = read_bytes(req)
-        submission = self._refunds.submit(
+        accepted = self._refunds.submit(
             tenant=tenant(req),
             idempotency_key=key,
             request=read_refund(strict_json.loads(body)),
@@ -103,15 +103,13 @@ class Refunds(_WaitingResource):
             answer=preferred.answer,
         )
 
-        answer = submission.answer or self._answer(
-            submission.refund, preferred, req, resp
-        )
-        if submission.created and preferred.is_async:
+        answer = accepted.answer or self._answer(accepted.refund, preferred, req, resp)
+        if accepted.created and preferred.is_async:
             resp.set_header("Preference-Applied", "respond-async")
-        resp.status = falcon.HTTP_CREATED if submission.created else falcon.HTTP_OK
-        if not submission.created:
+        resp.status = falcon.HTTP_CREATED if accepted.created else falcon.HTTP_OK
+        if not accepted.created:
             resp.set_header("Idempotent-Replayed", "true")
-        resp.location = f"/v1/refunds/{submission.refund.id}"
+        resp.location = f"/v1/refunds/{accepted.refund.id}"
         resp.content_type = falcon.MEDIA_JSON
         resp.text = answer
 

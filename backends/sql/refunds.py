@@ -144,7 +144,7 @@ class RefundTables(Tables):
         page = tuple(Refund(*row) for row in rows[:limit])
         return Page(page, page[-1].id if len(rows) > limit else None)
 
-    def find_untouched(self, now: datetime) -> Refund | None:
+    def find_only_due(self, now: datetime) -> Refund | None:
         window = {"now": now, "far": now + _MAX_DELAY}
         due = [Refund(*row) for row in self._database.rows(queries.TWO_DUE, **window)]
         return due[0] if len(due) == 1 and due[0].version == 0 else None

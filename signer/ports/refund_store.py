@@ -121,7 +121,7 @@ class Store(
             RowNotAuthenticError: The MAC is missing or not valid.
         """
 
-    def find_untouched(self, now: datetime) -> Refund | None:
+    def find_only_due(self, now: datetime) -> Refund | None:
         """
         Return the only refund that is due at *now*, if no process has changed it yet.
 

@@ -48,7 +48,7 @@ class SubmittedRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class Submission:
+class AcceptedRefund:
     """
     A refund, and whether this request created it.
 
@@ -60,7 +60,7 @@ class Submission:
     answer: str | None = None
 
 
-SubmissionResult = Submission | HotWalletError
+SubmissionResult = AcceptedRefund | HotWalletError
 """What became of one request: its refund, or why there is none."""
 
 
@@ -193,7 +193,7 @@ class RefundAcceptor:
                 return self._replay(refund)
         except HotWalletError as e:
             return e
-        return Submission(refund, created=True, answer=new.answer or None)
+        return AcceptedRefund(refund, created=True, answer=new.answer or None)
 
     def _log_created(
         self, new: Sequence[Acceptance], stored: Sequence[AcceptResult]
@@ -207,7 +207,9 @@ class RefundAcceptor:
         for record in filter(None, records):
             self._audit.log(record)
 
-    def _admit(self, new: SubmittedRequest, terms: _Terms) -> Acceptance | Submission:
+    def _admit(
+        self, new: SubmittedRequest, terms: _Terms
+    ) -> Acceptance | AcceptedRefund:
         key, request = new.idempotency_key, new.request
         proof = self._signed_requests.verify(terms.tenant, key, new.signed, terms.now)
         try:
@@ -244,7 +246,7 @@ class RefundAcceptor:
         answer = None if terms.answer is None else terms.answer(refund)
         return Acceptance(refund, record, terms.limits.max_open_refunds, proof, answer)
 
-    def _replay(self, refund: Refund) -> Submission:
+    def _replay(self, refund: Refund) -> AcceptedRefund:
         answer = self._store.answer(refund.id)
         # The absolute value, since hosts' clocks differ and may be set back.
         age = abs(self._clock() - refund.created_at)
@@ -252,7 +254,7 @@ class RefundAcceptor:
             raise InProgressError(
                 "the first request with this key has no response yet: try again"
             )
-        return Submission(refund, created=False, answer=answer)
+        return AcceptedRefund(refund, created=False, answer=answer)
 
 
 def _all_failed(

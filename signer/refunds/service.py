@@ -19,8 +19,8 @@ from signer.model.refund import (
 from signer.model.signed_request import NO_SIGNATURE, SignedRequest
 from signer.ports import Clock, Store
 from signer.refunds.acceptance import (
+    AcceptedRefund,
     RefundAcceptor,
-    Submission,
     SubmissionResult,
     SubmittedRequest,
     audit_facts,
@@ -90,7 +90,7 @@ class RefundService:
         actor: Actor,
         signed: SignedRequest = NO_SIGNATURE,
         answer: Callable[[Refund], str] | None = None,
-    ) -> Submission:
+    ) -> AcceptedRefund:
         """
         Accept *request* of *tenant* once; *actor* is who asks.
 

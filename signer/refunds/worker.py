@@ -150,7 +150,7 @@ class Worker:
             self._key_proof()
             self._automatic_stop.check()
             now, started = self._clock(), self._timer()
-            only = self._store.find_untouched(now)
+            only = self._store.find_only_due(now)
             if only is not None and only.id != self._unclaimed_id:
                 self._unclaimed_id = only.id  # If it is still due after this, claim it.
                 yield [only]

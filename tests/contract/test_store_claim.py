@@ -55,16 +55,16 @@ def test_a_refund_that_is_alone_needs_no_claim(store: SQLStore) -> None:
     """It is due, no worker took it before, and no other refund is due."""
     refund = accepted(store, due_at=now())
 
-    assert store.find_untouched(later(-5)) is None
-    assert store.find_untouched(later(1)) == refund
-    assert store.find_untouched(later(1)) == store.get(refund.id)
+    assert store.find_only_due(later(-5)) is None
+    assert store.find_only_due(later(1)) == refund
+    assert store.find_only_due(later(1)) == store.get(refund.id)
     other = accepted(store, due_at=now())
-    assert store.find_untouched(later(1)) is None
+    assert store.find_only_due(later(1)) is None
     assert len(_claim(store, limit=1, at=later(1))) == 1
-    assert store.find_untouched(later(1)) in {refund, other}
+    assert store.find_only_due(later(1)) in {refund, other}
     assert len(_claim(store, limit=1, at=later(1))) == 1
-    assert store.find_untouched(later(1)) is None
-    assert store.find_untouched(later(40)) is None
+    assert store.find_only_due(later(1)) is None
+    assert store.find_only_due(later(40)) is None
 
 
 def test_a_held_refund_is_not_claimed(store: SQLStore) -> None:

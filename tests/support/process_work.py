@@ -22,7 +22,7 @@ from signer.keys.rotation_options import RotationOptions
 from signer.model.audit_record import Actor, Operation
 from signer.model.refund import Status
 from signer.ports import Checkpoint, Topic
-from signer.refunds.acceptance import Submission
+from signer.refunds.acceptance import AcceptedRefund
 from signer.refunds.nonce_admin import NonceAdmin
 from signer.refunds.tenant_admin import TenantAdmin
 from tests.fixtures.ledger import later, now
@@ -111,7 +111,7 @@ def work_on_refunds(processes: Processes) -> None:
     refunds.tenants = TenantRegistry({"gateway": tenant})
     service, store = refunds.service, refunds.store
 
-    def submit(key: str) -> Submission:
+    def submit(key: str) -> AcceptedRefund:
         request = replace(REQUEST, reference="ours")
         return service.submit(
             tenant="gateway", idempotency_key=key, request=request, actor=ALICE

@@ -27,7 +27,7 @@ from signer.model.key import Key, find_key
 from signer.model.refund import HOLD, Refund, RefundRequest, SignedTransaction, Status
 from signer.model.wallet import Wallet
 from signer.ports import ChainClient, Ledger, Topic, Watch
-from signer.refunds.acceptance import Submission
+from signer.refunds.acceptance import AcceptedRefund
 from signer.refunds.automatic_stop import AutomaticStop
 from signer.refunds.confirmations import ConfirmationTracker
 from signer.refunds.explain import Explainer
@@ -350,7 +350,7 @@ class World:
         key: str = "key-1",
         tenant: str = "gateway",
         service: RefundService | None = None,
-    ) -> Submission:
+    ) -> AcceptedRefund:
         """Submit *request* as the gateway does, and wait for the worker."""
         service = service or self.service
         submission = service.submit(

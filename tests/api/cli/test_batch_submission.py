@@ -18,7 +18,7 @@ from api.cli.batch_submission import (
 )
 from api.cli.refund_file import Row
 from api.http.body import MAX_BATCH
-from signer.ports.refund_api import BatchReply
+from signer.ports.refund_client import BatchReply
 
 
 def rows(number: int, **fields: str) -> list[Row]:

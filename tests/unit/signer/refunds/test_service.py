@@ -24,7 +24,7 @@ from signer.errors import (
     StoreUnavailableError,
 )
 from signer.model.refund import Refund, RefundRequest, Status
-from signer.refunds.acceptance import ANSWER_TIMEOUT, Submission
+from signer.refunds.acceptance import ANSWER_TIMEOUT, AcceptedRefund
 from signer.refunds.service import SILENCE_SECONDS, WORKER_SECONDS
 from signer.refunds.worker import Worker
 from tests.support.audit import of_refunds
@@ -66,7 +66,7 @@ def test_a_refund_is_accepted_and_broadcast(world: World) -> None:
     submission = world.submit()
     refund = submission.refund
 
-    assert submission == Submission(refund, created=True, answer=None)
+    assert submission == AcceptedRefund(refund, created=True, answer=None)
     assert refund == world.stored(refund)
     assert refund.status is Status.BROADCAST
     assert refund.tx_hash in world.chain.pool
@@ -117,7 +117,7 @@ def test_a_repeated_request_gets_the_same_answer(world: World) -> None:
     for _ in range(3):
         again = world.submit()
 
-        assert again == Submission(first, created=False, answer="body")
+        assert again == AcceptedRefund(first, created=False, answer="body")
     assert answers == ["body", "body"]  # Two processes give the same answer.
     assert len(world.chain.broadcasts) == 1
 
@@ -126,7 +126,7 @@ def test_twenty_concurrent_requests_create_one_refund(world: World) -> None:
     """One creates it; the others get a conflict or the same answer (R1)."""
     together = Barrier(20)
 
-    def submit(_: int) -> Submission | InProgressError:
+    def submit(_: int) -> AcceptedRefund | InProgressError:
         together.wait()
         try:
             return world.submit()
@@ -136,7 +136,7 @@ def test_twenty_concurrent_requests_create_one_refund(world: World) -> None:
     with ThreadPoolExecutor(20) as threads:
         found = list(threads.map(submit, range(20)))
 
-    created = [one for one in found if isinstance(one, Submission)]
+    created = [one for one in found if isinstance(one, AcceptedRefund)]
     assert [one.created for one in created] == [True]
     assert len(world.service.list("gateway").refunds) == 1
     assert len(world.chain.broadcasts) == 1
@@ -151,7 +151,7 @@ def test_a_repeated_request_waits_for_the_first(world: World) -> None:
         world.submit()
     world.clock.advance(milliseconds=1)
 
-    assert world.submit() == Submission(first, created=False, answer=None)
+    assert world.submit() == AcceptedRefund(first, created=False, answer=None)
 
 
 @pytest.mark.parametrize("age", [timedelta(hours=25), timedelta(days=31)])
@@ -219,7 +219,7 @@ def test_an_accepted_request_stays_accepted(world: World) -> None:
     world.service.remember_answer(first, "body")
     world.change_token(max_amount="1")
 
-    assert world.submit() == Submission(first, created=False, answer="body")
+    assert world.submit() == AcceptedRefund(first, created=False, answer="body")
     with pytest.raises(PolicyViolationError):
         world.submit(replace(REQUEST, amount="13"))
 
@@ -280,7 +280,7 @@ def test_accepting_asks_neither_nodes_nor_the_device(world: World) -> None:
     device = honest(KEY)
     world.signer = signer_over(device)
 
-    def submit() -> Submission:
+    def submit() -> AcceptedRefund:
         return world.service.submit(
             tenant="gateway", idempotency_key="key-1", request=REQUEST, actor=ACTOR
         )

@@ -313,7 +313,7 @@ def test_a_flood_does_not_delay_tracking(world: World) -> None:
         world.clock.advance(seconds=0.2)
         return [world.stored(one)] * limit
 
-    world.store = altered(world.store, claim=claim, find_untouched=lambda now: None)
+    world.store = altered(world.store, claim=claim, find_only_due=lambda now: None)
     idle = stepping(world.lifecycle, lambda refund: refund)
     worker = world.worker_with(idle)
     worker._timer = world._timer

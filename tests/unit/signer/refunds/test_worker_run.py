@@ -135,7 +135,7 @@ def test_a_failing_database_does_not_spin(world: World) -> None:
         return False
 
     world.store = altered(
-        watched(world.store, wait), claim=claim, find_untouched=lambda now: None
+        watched(world.store, wait), claim=claim, find_only_due=lambda now: None
     )
     idle = stepping(world.lifecycle, lambda refund: refund)
     worker = world.worker_with(idle)

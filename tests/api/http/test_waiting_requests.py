@@ -4,7 +4,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from api.http.waiting import WaitingRequests
+from api.http.waiting_requests import WaitingRequests
 from signer.config.tenants import Tenant, TenantRegistry
 
 

@@ -9,7 +9,7 @@ from backends.http_client import ExchangeError, HTTPClient
 from backends.secure_url import is_secure
 from signer.errors import InvalidInputError
 from signer.nesting import is_deeper
-from signer.ports.refund_api import BatchReply
+from signer.ports.refund_client import BatchReply
 from signer.strict_json import MAX_DEPTH
 
 
@@ -17,7 +17,7 @@ _TIMEOUT = 60.0  # Seconds: longer than gunicorn and the proxy allow a request.
 _MAX_REPLY = 8 * 1024 * 1024  # Bytes; the service needs 1 KiB for each refund.
 
 
-class RefundAPI:
+class RefundClient:
     """
     Sends batches to one service.
 
@@ -46,7 +46,7 @@ class RefundAPI:
         )
 
     def __call__(self, body: bytes, token: str) -> BatchReply:
-        """Send *body*; as ``signer.ports.refund_api.SendBatch``."""
+        """Send *body*; as ``signer.ports.refund_client.SendBatch``."""
         headers = {"Authorization": f"Bearer {token}"}
         try:
             response = self._client.exchange("POST", body, headers=headers)

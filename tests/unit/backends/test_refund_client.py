@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from backends.refund_api import RefundAPI
+from backends.refund_client import RefundClient
 from backends.secure_url import is_secure
 from signer.errors import InvalidInputError
-from signer.ports.refund_api import BatchReply
+from signer.ports.refund_client import BatchReply
 
 
 Serve = Callable[..., str]
@@ -57,7 +57,7 @@ def serve(requests: list[Any]) -> Iterator[Serve]:
 def test_sends_a_batch(serve: Serve, requests: list[Any]) -> None:
     """To the path below the address of the service."""
     url = serve(200, b'{"results": []}')
-    reply = RefundAPI(f"{url}/prefix/")(b'{"refunds": []}', "t.o.k")
+    reply = RefundClient(f"{url}/prefix/")(b'{"refunds": []}', "t.o.k")
 
     assert reply == BatchReply(200, {"results": []})
     assert requests == [
@@ -79,25 +79,27 @@ def test_reads_when_to_try_again(
     url = serve(503, json.dumps({"code": "store-unavailable"}).encode())
     busy = serve(429, b"", Retry_After=header)
 
-    assert RefundAPI(url)(b"{}", "t") == BatchReply(503, {"code": "store-unavailable"})
-    assert RefundAPI(busy)(b"{}", "t") == BatchReply(429, {}, seconds)
+    assert RefundClient(url)(b"{}", "t") == BatchReply(
+        503, {"code": "store-unavailable"}
+    )
+    assert RefundClient(busy)(b"{}", "t") == BatchReply(429, {}, seconds)
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[1]", b"[" * 100_000, b"\xff"])
 def test_another_body_is_empty(serve: Serve, body: bytes) -> None:
-    assert RefundAPI(serve(502, body))(b"{}", "t") == BatchReply(502, {})
+    assert RefundClient(serve(502, body))(b"{}", "t") == BatchReply(502, {})
 
 
 def test_a_redirect_is_not_followed(serve: Serve, requests: list[Any]) -> None:
     """No other host gets the token."""
     other = serve(200, b"{}")
-    reply = RefundAPI(serve(307, b"", Location=other))(b"{}", "t")
+    reply = RefundClient(serve(307, b"", Location=other))(b"{}", "t")
 
     assert (reply.status, len(requests)) == (307, 1)
 
 
 def test_no_answer() -> None:
-    assert RefundAPI("http://127.0.0.1:1")(b"{}", "t") == BatchReply(None, {})
+    assert RefundClient("http://127.0.0.1:1")(b"{}", "t") == BatchReply(None, {})
 
 
 @pytest.mark.parametrize(
@@ -114,7 +116,7 @@ def test_no_answer() -> None:
 )
 def test_an_insecure_address_is_refused(url: str) -> None:
     with pytest.raises(InvalidInputError, match="https URL"):
-        RefundAPI(url)
+        RefundClient(url)
 
 
 def test_plain_http_may_be_forbidden() -> None:
