@@ -12,7 +12,6 @@ from backends.json_rpc import quorum_rules, requests
 from backends.json_rpc.node import LARGEST_BATCH, Node
 from backends.json_rpc.node_pool import NodePool
 from backends.json_rpc.node_status import request_status
-from backends.json_rpc.outcomes import require
 from backends.json_rpc.quorum_rules import QuorumRule
 from backends.json_rpc.search import find_hash
 from backends.json_rpc.tracked_node import TrackedNode
@@ -22,6 +21,7 @@ from signer.errors import (
     ConfigurationError,
     Refusal,
 )
+from signer.outcomes import require
 from signer.ports import (
     Block,
     Call,

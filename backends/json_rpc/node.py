@@ -19,8 +19,9 @@ from backends.json_rpc.error_mapping import (
     is_not_found,
     map_error,
 )
-from backends.json_rpc.outcomes import attempt, require
+from backends.json_rpc.outcomes import attempt
 from signer.errors import ChainError, ChainUnavailableError
+from signer.outcomes import require
 
 
 MethodCall = tuple[str, list[Any]]

@@ -6,10 +6,10 @@ from typing import Any
 from backends.json_rpc import parsing
 from backends.json_rpc.error_mapping import CannotAnswerError
 from backends.json_rpc.node import MethodCall, Node
-from backends.json_rpc.outcomes import require
 from backends.json_rpc.parsing import quantity
 from backends.json_rpc.tracked_node import OtherChainError
 from signer.errors import ChainError, ChainUnavailableError
+from signer.outcomes import require
 from signer.ports import NodeStatus, TransactionState
 
 

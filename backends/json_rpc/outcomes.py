@@ -15,15 +15,3 @@ def attempt(action: Callable[[], _T]) -> _T | ChainError:
         return action()
     except ChainError as e:
         return e
-
-
-def require(outcome: _T | ChainError) -> _T:
-    """
-    Return *outcome*.
-
-    Raises:
-        ChainError: It is an error.
-    """
-    if isinstance(outcome, ChainError):
-        raise outcome
-    return outcome

@@ -15,9 +15,10 @@ from eth_utils.crypto import keccak
 from backends.json_rpc import parsing
 from backends.json_rpc.error_mapping import AlreadyKnownError
 from backends.json_rpc.node import MethodCall, Node
-from backends.json_rpc.outcomes import attempt, require
+from backends.json_rpc.outcomes import attempt
 from backends.json_rpc.parsing import Result, data, digest, quantity
 from signer.errors import ChainError, ChainUnavailableError
+from signer.outcomes import require
 from signer.ports import Block, Call, Fees, MinedTransaction, Receipt
 
 

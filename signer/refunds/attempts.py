@@ -23,9 +23,10 @@ from signer.errors import (
     StoreUnavailableError,
 )
 from signer.model.refund import Kind, Refund, SignedTransaction, Status
+from signer.outcomes import require
 from signer.ports import Change, Clock, Store
 from signer.refunds.fee_monitor import FeeMonitor
-from signer.refunds.outcomes import Outcome, Outcomes, require_refund
+from signer.refunds.outcomes import Outcome, Outcomes
 from signer.refunds.pricing import Plan, Pricing
 from signer.refunds.transaction_signer import SignedPayment, TransactionSigner
 
@@ -89,7 +90,7 @@ class Attempts:
 
     def record(self, plan: Plan, chain: Chain) -> Refund:
         """Sign the transaction of *plan*, and return the refund with it."""
-        return require_refund(self._record_all([plan], chain)[plan.refund.id])
+        return require(self._record_all([plan], chain)[plan.refund.id])
 
     def latest(self, refunds: Sequence[Refund]) -> Sequence[SignedTransaction]:
         """Return the transaction that was signed last for each of *refunds*."""

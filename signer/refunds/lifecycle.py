@@ -30,13 +30,14 @@ from signer.errors import (
     Refusal,
 )
 from signer.model.refund import UNSIGNED, Kind, Refund, Status
+from signer.outcomes import require
 from signer.ports import Change, Clock, Store
 from signer.refunds.attempts import Attempts
 from signer.refunds.broadcasts import Broadcasts
 from signer.refunds.fee_monitor import FeeMonitor
 from signer.refunds.gas import estimate_gas
 from signer.refunds.nonces import NonceManager, describe_earlier_payment
-from signer.refunds.outcomes import Outcome, Outcomes, require_refund
+from signer.refunds.outcomes import Outcome, Outcomes
 from signer.refunds.pending_transactions import PendingTransactions
 from signer.refunds.policy import find_violation
 from signer.refunds.queued_refunds import QueuedRefunds
@@ -112,7 +113,7 @@ class Lifecycle:
     def step(self, refund: Refund) -> Refund:
         """Take the next step of one *refund*; raises its error of ``step_all``."""
         (outcome,) = self.step_all([refund])
-        return require_refund(outcome)
+        return require(outcome)
 
     def step_all(self, refunds: Sequence[Refund]) -> Sequence[Outcome]:
         """

@@ -24,10 +24,3 @@ class Outcomes(dict[str, Outcome]):
             yield
         except Exception as e:  # noqa: BLE001 - one refund's bug must not stop others.
             self[refund.id] = e
-
-
-def require_refund(outcome: Outcome) -> Refund:
-    """Return the refund of *outcome*, or raise its error."""
-    if isinstance(outcome, Exception):
-        raise outcome
-    return outcome

@@ -8,7 +8,7 @@ from signer.audit.actions import AuditAction
 from signer.audit.log import AuditLog
 from signer.config.networks import Network
 from signer.config.tenants import TenantRegistry
-from signer.errors import HotWalletError, NotFoundError, StoreError
+from signer.errors import NotFoundError, StoreError
 from signer.model.audit_record import Actor, Operation
 from signer.model.refund import (
     Page,
@@ -17,6 +17,7 @@ from signer.model.refund import (
     Status,
 )
 from signer.model.signed_request import NO_SIGNATURE, SignedRequest
+from signer.outcomes import require
 from signer.ports import Clock, Store
 from signer.refunds.acceptance import (
     AcceptedRefund,
@@ -116,9 +117,7 @@ class RefundService:
             actor=actor,
             answer=answer,
         )
-        if isinstance(outcome, HotWalletError):
-            raise outcome
-        return outcome
+        return require(outcome)
 
     def submit_all(
         self,

@@ -8,8 +8,9 @@ import structlog
 
 from signer.model.audit_record import Record
 from signer.model.refund import Refund, Status
+from signer.outcomes import require
 from signer.ports import Change, Clock, Store
-from signer.refunds.outcomes import Outcomes, require_refund
+from signer.refunds.outcomes import Outcomes
 
 
 REBROADCAST_AFTER = timedelta(seconds=30)
@@ -60,7 +61,7 @@ class Transitions:
         """Save *refund* with the same status, due after ``REBROADCAST_AFTER``."""
         outcomes = Outcomes()
         self.recheck_all_later([refund], outcomes)
-        return require_refund(outcomes[refund.id])
+        return require(outcomes[refund.id])
 
     def recheck_all_later(self, refunds: Sequence[Refund], outcomes: Outcomes) -> None:
         """``recheck_later`` for each of *refunds*, in one transaction."""

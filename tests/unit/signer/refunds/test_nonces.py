@@ -15,9 +15,9 @@ from signer.errors import (
 )
 from signer.model.refund import Refund, Status
 from signer.model.wallet import Pause, UnrecordedTransaction, Wallet
+from signer.outcomes import require
 from signer.ports import MinedTransaction, Reservation
 from signer.refunds.nonces import NonceManager
-from signer.refunds.outcomes import require_refund
 from signer.refunds.transaction_signer import build_purpose, encode_refund
 from signer.refunds.wallet_reconciliation import HISTORY, WalletReconciler, WalletStatus
 from tests.fixtures.ledger import stopped
@@ -36,7 +36,7 @@ def _reserved(nonces: NonceManager, world: World, refund: Refund) -> Refund:
     limits = nonces.limits(refund, chain)
     reservation = Reservation(refund, 60_000, limits, intent)
     (outcome,) = nonces.assign_nonces([reservation], counted=counted, active=active)
-    return require_refund(outcome)
+    return require(outcome)
 
 
 def _resume(world: World, status: WalletStatus) -> None:
