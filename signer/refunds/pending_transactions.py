@@ -128,7 +128,9 @@ class PendingTransactions:
         chain: Chain,
         outcomes: Outcomes,
     ) -> None:
-        # Nodes drop transactions.  Sending the same bytes again cannot pay twice.
+        # Nodes drop transactions.  Sending the same bytes again cannot pay twice.  Some
+        # nodes accept no nonce before the lower ones.
+        unmined = sorted(unmined, key=lambda each: each[1].nonce)
         errors = broadcast([latest for _, latest in unmined], chain)
         sent = []
         for (refund, latest), error in zip(unmined, errors, strict=True):
