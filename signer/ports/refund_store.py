@@ -9,7 +9,6 @@ from signer.errors import HotWalletError
 from signer.model.acceptance import Acceptance
 from signer.model.audit_record import Record
 from signer.model.refund import Refund, SignedTransaction
-from signer.model.signed_request import SignedRequest
 from signer.model.spending_limits import NO_LIMITS, Limits
 from signer.ports.cancellations import Cancellations
 from signer.ports.refund_reader import RefundReader
@@ -72,50 +71,38 @@ class Store(
     ``RowNotAuthenticError`` as ``require_authentic`` does.
     """
 
-    def accept(
-        self,
-        refund: Refund,
-        record: Record | None = None,
-        *,
-        max_open: int | None = None,
-        signed: SignedRequest | None = None,
-        answer: str | None = None,
-    ) -> tuple[Refund, bool]:
-        """
-        Insert a queued refund, or return the one that the same key created.
-
-        The stored refund has a MAC of what it pays.  The other arguments are those of
-        ``Acceptance``.  They are written in the same transaction if the refund is
-        inserted.
-
-        Returns:
-            The stored refund, and whether this call created it.
-
-        Raises:
-            TenantBlockedError: An operator blocked the tenant.
-            RowNotAuthenticError: Another program changed its block, perhaps to end it.
-            InvalidInputError: A text field is too long, or has characters that a
-                database cannot store.
-            IdempotencyMismatchError: The tenant used the key with another fingerprint.
-            ConflictError: The tenant used the reference with another key.
-            OpenRefundsLimitError: The tenant would have more than *max_open*.
-            ValueError: The refund is not queued, or has a request to cancel; a
-                programming error.
-        """
-
     def accept_all(
         self, acceptances: Sequence[Acceptance]
     ) -> Sequence[tuple[Refund, bool] | HotWalletError]:
         """
-        Accept each refund as ``accept`` does, in one transaction for all.
+        Insert queued refunds, in one transaction for all.
 
-        The result of each is what ``accept`` returns or raises.  A refused refund does
-        not affect the others; an error of the database is the result of each.
+        Each stored refund has a MAC of what it pays.  What else an ``Acceptance`` has
+        is stored with its refund if that is inserted.  A refused refund does not affect
+        the others; an error of the database is the result of each.
+
+        Returns:
+            For each, in their order, either the stored refund and whether this call
+            created it (otherwise the same key did earlier), or one of these errors.
+
+            ``TenantBlockedError``: An operator blocked the tenant.
+            ``RowNotAuthenticError``: Another program changed its block, perhaps to end
+            it.
+            ``InvalidInputError``: A text field is too long, or has characters that a
+            database cannot store.
+            ``IdempotencyMismatchError``: The tenant used the key with another
+            fingerprint.
+            ``ConflictError``: The tenant used the reference with another key.
+            ``OpenRefundsLimitError``: The tenant would have more than ``max_open``.
+
+        Raises:
+            ValueError: A refund is not queued, or has a request to cancel; a
+                programming error.
         """
 
     def require_authentic(self, refund: Refund) -> None:
         """
-        Require that what *refund* pays is what ``accept`` stored.
+        Require that what *refund* pays is what ``accept_all`` stored.
 
         Raises:
             RowNotAuthenticError: The MAC is missing or not valid.
