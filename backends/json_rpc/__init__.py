@@ -1,4 +1,4 @@
-"""The chain client over JSON-RPC: ``JSONRPCChain``, with web3.py."""
+"""The chain client over JSON-RPC: ``JSONRPCChain``."""
 
 from backends.json_rpc.client import JSONRPCChain
 

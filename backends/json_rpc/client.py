@@ -7,10 +7,9 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import SecretStr
-from web3 import Web3
 
 from backends.json_rpc import quorum_rules, requests
-from backends.json_rpc.node import LARGEST_BATCH, connect
+from backends.json_rpc.node import LARGEST_BATCH, Node
 from backends.json_rpc.node_pool import NodePool
 from backends.json_rpc.node_status import request_status
 from backends.json_rpc.outcomes import require
@@ -45,7 +44,7 @@ _FIRST_ESTIMATES = LARGEST_BATCH - 3
 
 class JSONRPCChain:
     """
-    A ``ChainClient`` (``signer/ports/chain.py``) over web3.py.
+    A ``ChainClient`` (``signer/ports/chain.py``) over JSON-RPC.
 
     Every value is requested from all nodes at once and needs a quorum
     (``backends/json_rpc/quorum_rules.py``).  A transaction is sent to every node; one
@@ -191,7 +190,7 @@ class JSONRPCChain:
             partial(request_status, sender=sender, tx_hashes=tx_hashes)
         )
 
-    def _decide_median(self, request: Callable[[Web3], T]) -> T:
+    def _decide_median(self, request: Callable[[Node], T]) -> T:
         result: T = self._get_pool().decide(request, quorum_rules.LOWER_MEDIAN)
         return result
 
@@ -206,7 +205,7 @@ class JSONRPCChain:
             # Without a lock, which a fork could leave locked permanently: if two
             # threads race here, one of the two pools is dropped after its first use.
             nodes = [
-                TrackedNode(connect(url, self._timeout), position, self._chain_id)
+                TrackedNode(Node(url, self._timeout), position, self._chain_id)
                 for position, url in enumerate(self._urls, 1)
             ]
             pool = NodePool(nodes, self._timeout)

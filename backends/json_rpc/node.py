@@ -1,4 +1,4 @@
-"""JSON-RPC to one node: single requests and batches, as a web3.py provider."""
+"""JSON-RPC to one node: single requests and batches."""
 
 import itertools
 import json
@@ -11,10 +11,6 @@ from typing import Any
 
 from pydantic import SecretStr
 from pydantic_core import from_json
-from web3 import Web3
-from web3.middleware import ExtraDataToPOAMiddleware
-from web3.providers import JSONBaseProvider
-from web3.types import RPCEndpoint, RPCResponse
 
 from backends.json_rpc.connection import Connection, ServerError
 from backends.json_rpc.error_mapping import (
@@ -28,7 +24,7 @@ from signer.errors import ChainError, ChainUnavailableError
 
 
 MethodCall = tuple[str, list[Any]]
-"""A JSON-RPC method and its parameters as web3 encodes them."""
+"""A JSON-RPC method and its parameters."""
 
 _OK = 200
 _MISSING = object()
@@ -44,49 +40,35 @@ _RESULT_TYPES: dict[str, tuple[type, ...]] = {
 }
 
 
-def connect(url: SecretStr, timeout: float) -> Web3:
-    """Return web3 over the node at *url*; no connection is opened."""
-    # Proof-of-authority chains have more extra data in a block than web3 accepts
-    # without this middleware.  The default middleware is not needed and costs time.
-    return Web3(Node(url, timeout), middleware=[(ExtraDataToPOAMiddleware, "poa")])
-
-
-class Node(JSONBaseProvider):
+class Node:
     """
-    A web3.py provider that raises the errors of ``signer.errors``.
+    Sends JSON-RPC requests to the node at *url*; no connection is opened yet.
 
-    web3's own HTTP provider logs URLs, which contain the API key, retries requests,
-    and bounds each read from the socket, but not their sum.  This provider has one
-    deadline for the whole exchange, retries only after a broken connection, and checks
-    the id of the response.
+    There is one deadline for the whole exchange, a request is repeated only after a
+    broken connection, and the id of the response is checked.
 
     Threads share it, processes do not.  *timeout* is in seconds, for one exchange.
     """
 
-    # With EIP-3668 a contract could make us fetch arbitrary URLs.
-    global_ccip_read_enabled = False
-
     def __init__(self, url: SecretStr, timeout: float) -> None:
-        super().__init__()
         self._connection = Connection(url, timeout)
         self._timeout = timeout
         self._ids = itertools.count(1)
 
-    def make_request(self, method: RPCEndpoint, params: Any) -> RPCResponse:
+    def request(self, method: str, params: list[Any]) -> Any:
         """
-        Return the node's result.
+        Return the node's result, as JSON.
 
         Raises:
             ChainError: The node returned an error (``error_mapping.map_error``).
             ChainUnavailableError: There is no response, or it is malformed.
         """
         response = self._send(self._build_request(method, params))
-        # web3 requires an id and does not check it.
-        return RPCResponse(jsonrpc="2.0", id=0, result=require(_read(method, response)))
+        return require(_read(method, response))
 
     def request_all(self, calls: Sequence[MethodCall]) -> list[Any]:
         """
-        Return the result of each call, or its ``ChainError``, in one exchange.
+        Return the result of each call, as JSON, or its error, in one exchange.
 
         A call without a conclusive response is requested alone: the node may refuse
         batches, or large ones, or fail for one member.  Once the node does not respond,
@@ -172,7 +154,6 @@ def _read(method: str, response: dict[str, Any]) -> Any:
         return map_error(method, error)
     result = response.get("result", _MISSING)
     if not isinstance(result, _RESULT_TYPES.get(method, (str,))):
-        # web3 would convert anything to bytes, even true.
         return ChainUnavailableError("the node's response is malformed")
     return result
 

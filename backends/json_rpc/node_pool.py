@@ -6,8 +6,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Protocol, TypeVar
 
-from web3 import Web3
-
+from backends.json_rpc.node import Node
 from backends.json_rpc.node_status import build_error_status
 from backends.json_rpc.outcomes import require
 from backends.json_rpc.quorum_call import QuorumCall
@@ -20,16 +19,16 @@ from signer.ports import NodeStatus
 
 _T = TypeVar("_T")
 
-Request = Callable[[Web3], _T]
+Request = Callable[[Node], _T]
 
-BatchRequest = Callable[[Web3], Sequence[_T | ChainError]]
+BatchRequest = Callable[[Node], Sequence[_T | ChainError]]
 """Several requests to a node; returns the outcome of each, errors as values."""
 
 
 class StatusRequest(Protocol):
     """A request for the status of the node called *name*, without a quorum."""
 
-    def __call__(self, node: Web3, /, *, name: str) -> NodeStatus: ...
+    def __call__(self, node: Node, /, *, name: str) -> NodeStatus: ...
 
 
 class NodePool:

@@ -3,11 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
-from web3 import Web3
-
-from backends.json_rpc import parsing, requests
+from backends.json_rpc import parsing
 from backends.json_rpc.error_mapping import CannotAnswerError
-from backends.json_rpc.node import MethodCall
+from backends.json_rpc.node import MethodCall, Node
 from backends.json_rpc.outcomes import require
 from backends.json_rpc.parsing import quantity
 from backends.json_rpc.tracked_node import OtherChainError
@@ -16,7 +14,7 @@ from signer.ports import NodeStatus, TransactionState
 
 
 def request_status(
-    node: Web3, *, name: str, sender: str, tx_hashes: Sequence[str]
+    node: Node, *, name: str, sender: str, tx_hashes: Sequence[str]
 ) -> NodeStatus:
     """
     Request the status of the node called *name*, in one batch where possible.
@@ -24,7 +22,7 @@ def request_status(
     ``pending`` is None if the node does not serve it: some have no pool.
     """
     hashes = list(dict.fromkeys(tx_hash.lower() for tx_hash in tx_hashes))
-    head, counted, pending, *found = requests.ask_all(node, _list_calls(sender, hashes))
+    head, counted, pending, *found = node.request_all(_list_calls(sender, hashes))
     return NodeStatus(
         name,
         trusted=True,

@@ -1,8 +1,7 @@
 """
 Parses results strictly into values of the port.
 
-A result is JSON, or what web3 made of it; web3 passes on what it cannot parse.  A
-malformed result raises the error that Python raises for it; ``requests.send`` turns
+A malformed result raises the error that Python raises for it; ``requests.send`` turns
 that into ``ChainUnavailableError``.
 """
 
@@ -12,7 +11,6 @@ from functools import lru_cache
 from typing import Any
 
 from eth_utils.address import to_checksum_address
-from hexbytes import HexBytes
 
 from signer.ports import Block, Log, MinedTransaction, Receipt, TransactionState
 
@@ -28,26 +26,26 @@ _ADDRESS_LENGTH = 20
 
 def receipt(result: Result | None, tx_hash: str) -> Receipt | None:
     """
-    Parse the receipt of *tx_hash*, as JSON; None if the node does not have it.
+    Parse the receipt of *tx_hash*; None if the node does not have it.
 
     While a transaction is pending, some nodes return a receipt without a block.
     """
     if result is None or result["blockHash"] is None:
         return None
     status = quantity(result["status"])
-    if status > 1 or digest(data(result["transactionHash"])) != tx_hash.lower():
+    if status > 1 or digest(result["transactionHash"]) != tx_hash.lower():
         raise ValueError("not a receipt (EIP-658), or of another transaction")
     return Receipt(
         tx_hash=tx_hash.lower(),
-        block=Block(quantity(result["blockNumber"]), digest(data(result["blockHash"]))),
+        block=_parse_containing_block(result),
         succeeded=status == 1,
         logs=tuple(_parse_log(log) for log in result["logs"]),
     )
 
 
-def transaction(result: Result, tx_hash: str) -> MinedTransaction | None:
-    """Parse the transaction *tx_hash*; None while it is pending."""
-    if result["blockHash"] is None:
+def transaction(result: Result | None, tx_hash: str) -> MinedTransaction | None:
+    """Parse the transaction *tx_hash*; None while it is unknown or pending."""
+    if result is None or result["blockHash"] is None:
         return None
     if digest(result["hash"]) != tx_hash.lower():
         raise ValueError("another transaction")
@@ -55,33 +53,26 @@ def transaction(result: Result, tx_hash: str) -> MinedTransaction | None:
     return MinedTransaction(
         tx_hash=tx_hash.lower(),
         sender=_parse_address(result["from"]),
-        nonce=integer(result["nonce"]),
+        nonce=quantity(result["nonce"]),
         to=None if to is None else _parse_address(to),
-        data=bytes(result["input"]),
-        gas_limit=integer(result["gas"]),
+        data=data(result["input"]),
+        gas_limit=quantity(result["gas"]),
         block=_parse_containing_block(result),
     )
 
 
 def transaction_state(result: Result | None, tx_hash: str) -> TransactionState:
-    """Parse, from JSON, whether *tx_hash* is in a block or in the node's pool."""
+    """Parse whether *tx_hash* is in a block or in the node's pool."""
     if result is None:
         return "unknown"
-    if digest(data(result["hash"])) != tx_hash.lower():
+    if digest(result["hash"]) != tx_hash.lower():
         raise ValueError("another transaction")
     return "pending" if result["blockHash"] is None else "mined"
 
 
 def block(result: Result) -> Block:
     """Parse a block's number and hash."""
-    return Block(integer(result["number"]), digest(result["hash"]))
-
-
-def integer(value: object) -> int:
-    """Return *value*, a quantity of JSON-RPC that web3 has decoded."""
-    if type(value) is not int or value < 0:
-        raise ValueError("not a quantity")
-    return value
+    return Block(quantity(result["number"]), digest(result["hash"]))
 
 
 def quantity(value: object) -> int:
@@ -98,16 +89,16 @@ def data(value: object) -> bytes:
     return bytes.fromhex(value[2:])
 
 
-def digest(value: Any) -> str:
-    """Return a 32-byte hash as 0x-prefixed lower-case hex."""
-    content = bytes(value)
+def digest(value: object) -> str:
+    """Return *value*, a 32-byte hash, as 0x-prefixed lower-case hex."""
+    content = data(value)
     if len(content) != _HASH_LENGTH:
         raise ValueError("not a hash")
     return "0x" + content.hex()
 
 
 def _parse_containing_block(result: Result) -> Block:
-    return Block(integer(result["blockNumber"]), digest(result["blockHash"]))
+    return Block(quantity(result["blockNumber"]), digest(result["blockHash"]))
 
 
 def _parse_log(log: Result) -> Log:
@@ -119,7 +110,8 @@ def _parse_log(log: Result) -> Log:
 
 
 @lru_cache(1024)  # A checksum takes longer than the rest of a receipt.
-def _parse_address(value: Any) -> str:
-    if len(HexBytes(value)) != _ADDRESS_LENGTH:
+def _parse_address(value: object) -> str:
+    content = data(value)
+    if len(content) != _ADDRESS_LENGTH:
         raise ValueError("not an address")
-    return to_checksum_address(value)
+    return to_checksum_address(content)

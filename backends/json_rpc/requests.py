@@ -1,8 +1,5 @@
 """
-The requests to one node, through web3.py.
-
-What each refund needs is encoded and parsed here: web3's formatters take as long as the
-whole exchange with a near node.
+The requests to one node.
 
 ``ChainClient`` (``signer/ports/chain.py``) documents them.  Results are parsed strictly
 (``parsing``); ``send`` raises ``ChainUnavailableError`` for a malformed one, as if the
@@ -11,20 +8,15 @@ node had not responded.
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
-from eth_typing import BlockNumber, ChecksumAddress, HexAddress, HexStr
 from eth_utils.crypto import keccak
-from hexbytes import HexBytes
-from web3 import Web3
-from web3.exceptions import BlockNotFound, TransactionNotFound, Web3Exception
-from web3.types import RPCEndpoint, TxParams, Wei
 
 from backends.json_rpc import parsing
 from backends.json_rpc.error_mapping import AlreadyKnownError
 from backends.json_rpc.node import MethodCall, Node
 from backends.json_rpc.outcomes import attempt, require
-from backends.json_rpc.parsing import Result, data, digest, integer, quantity
+from backends.json_rpc.parsing import Result, data, digest, quantity
 from signer.errors import ChainError, ChainUnavailableError
 from signer.ports import Block, Call, Fees, MinedTransaction, Receipt
 
@@ -56,57 +48,48 @@ def send(request: Callable[[_A], _T], node: _A) -> _T:
         return request(node)
     except ChainError:
         raise
-    except (
-        # What Python, and so web3, raises for a malformed result.
-        ArithmeticError,
-        AttributeError,
-        LookupError,
-        TypeError,
-        ValueError,
-        Web3Exception,
-    ):
+    except (AttributeError, LookupError, TypeError, ValueError):
         pass
     # Outside the handler, because the caught error quotes the node.
     raise ChainUnavailableError("the node's response is malformed")
 
 
-def chain_id(node: Web3) -> int:
-    return integer(node.eth.chain_id)
+def chain_id(node: Node) -> int:
+    return quantity(node.request("eth_chainId", []))
 
 
-def has_code(node: Web3, address: str) -> bool:
-    return len(bytes(node.eth.get_code(_account(address)))) > 0
+def has_code(node: Node, address: str) -> bool:
+    return len(data(node.request("eth_getCode", [address, "latest"]))) > 0
 
 
-def balance(node: Web3, address: str) -> int:
-    return integer(node.eth.get_balance(_account(address)))
+def balance(node: Node, address: str) -> int:
+    return quantity(node.request("eth_getBalance", [address, "latest"]))
 
 
-def call(node: Web3, call: Call) -> bytes:
-    return bytes(node.eth.call(_build_transaction(call)))
+def call(node: Node, call: Call) -> bytes:
+    return data(node.request("eth_call", [_build_transaction(call), "latest"]))
 
 
-def estimate_gas(node: Web3, call: Call) -> int:
-    return quantity(_ask(node, *_estimate(call)))
+def estimate_gas(node: Node, call: Call) -> int:
+    return quantity(node.request(*_estimate(call)))
 
 
-def transaction_count(node: Web3, address: str) -> int:
-    return integer(node.eth.get_transaction_count(_account(address), "latest"))
+def transaction_count(node: Node, address: str) -> int:
+    return quantity(node.request(*_count(address, "latest")))
 
 
-def pending_count(node: Web3, address: str) -> int:
-    return quantity(_ask(node, *_pending(address)))
+def pending_count(node: Node, address: str) -> int:
+    return quantity(node.request(*_count(address, "pending")))
 
 
-def transaction_count_at(node: Web3, address: str, block: int) -> int:
-    height = BlockNumber(block)
-    return integer(node.eth.get_transaction_count(_account(address), height))
+def transaction_count_at(node: Node, address: str, block: int) -> int:
+    return quantity(node.request(*_count(address, hex(block))))
 
 
-def outlook(node: Web3, sender: str, calls: Sequence[Call]) -> Sequence[Any]:
+def outlook(node: Node, sender: str, calls: Sequence[Call]) -> Sequence[Any]:
     """Return the pending count, the fees and an estimate per call, or their errors."""
-    count, block, tip, *estimates = ask_all(
-        node, [_pending(sender), *_FEES, *(_estimate(call) for call in calls)]
+    count, block, tip, *estimates = node.request_all(
+        [_count(sender, "pending"), *_FEES, *(_estimate(call) for call in calls)]
     )
     return [
         _parse(quantity, count),
@@ -115,16 +98,16 @@ def outlook(node: Web3, sender: str, calls: Sequence[Call]) -> Sequence[Any]:
     ]
 
 
-def estimates(node: Web3, calls: Sequence[Call]) -> Sequence[int | ChainError]:
+def estimates(node: Node, calls: Sequence[Call]) -> Sequence[int | ChainError]:
     """Return an estimate per call, or its error."""
-    results = ask_all(node, [_estimate(call) for call in calls])
+    results = node.request_all([_estimate(call) for call in calls])
     return [_parse(quantity, result) for result in results]
 
 
-def broadcast_all(node: Web3, raws: Sequence[bytes]) -> Sequence[ChainError | None]:
+def broadcast_all(node: Node, raws: Sequence[bytes]) -> Sequence[ChainError | None]:
     """Broadcast *raws*, and check the hashes in the responses; return the errors."""
-    results = ask_all(
-        node, [("eth_sendRawTransaction", [f"0x{raw.hex()}"]) for raw in raws]
+    results = node.request_all(
+        [("eth_sendRawTransaction", [f"0x{raw.hex()}"]) for raw in raws]
     )
     return [
         None
@@ -139,27 +122,26 @@ def _check_hash(raw: bytes, tx_hash: str) -> None:
         raise ImpossibleResponseError("the node responded for another transaction")
 
 
-def fees(node: Web3) -> Fees:
-    block, tip = ask_all(node, _FEES)
+def fees(node: Node) -> Fees:
+    block, tip = node.request_all(_FEES)
     return _parse_fees(node, require(block), tip)
 
 
-def _parse_fees(node: Web3, block: Result, tip: Any) -> Fees:
-    quantity(block["number"]), digest(data(block["hash"]))  # Raise if malformed.
+def _parse_fees(node: Node, block: Result, tip: Any) -> Fees:
+    parsing.block(block)  # Raises if it is malformed.
     base_fee = block.get("baseFeePerGas")
     if base_fee is None:
-        return Fees(
-            base_fee=None, priority_fee=quantity(_ask(node, "eth_gasPrice", []))
-        )
+        price = quantity(node.request("eth_gasPrice", []))
+        return Fees(base_fee=None, priority_fee=price)
     return Fees(quantity(base_fee), priority_fee=quantity(require(tip)))
 
 
 def receipts(
-    node: Web3, tx_hashes: Sequence[str]
+    node: Node, tx_hashes: Sequence[str]
 ) -> Sequence[Receipt | ChainError | None]:
     """Return each receipt, None if the node does not have it, or its error."""
-    results = ask_all(
-        node, [("eth_getTransactionReceipt", [tx_hash]) for tx_hash in tx_hashes]
+    results = node.request_all(
+        [("eth_getTransactionReceipt", [tx_hash]) for tx_hash in tx_hashes]
     )
     return [
         _parse(partial(parsing.receipt, tx_hash=tx_hash), result)
@@ -167,83 +149,58 @@ def receipts(
     ]
 
 
-def transaction(node: Web3, tx_hash: str) -> MinedTransaction | None:
+def transaction(node: Node, tx_hash: str) -> MinedTransaction | None:
     """Return a mined transaction, or None if the node does not have it mined."""
-    try:
-        result: Result = node.eth.get_transaction(HexStr(tx_hash))
-    except TransactionNotFound:
-        return None
+    result = node.request("eth_getTransactionByHash", [tx_hash])
     return parsing.transaction(result, tx_hash)
 
 
-def hash_in_block(node: Web3, number: int, sender: str, nonce: int) -> str | None:
+def hash_in_block(node: Node, number: int, sender: str, nonce: int) -> str | None:
     """
     Return the hash of *sender*'s transaction with *nonce* in the block at *number*.
 
-    web3 does not parse the block here: it would have to parse all transactions in it,
-    and each rollup has its own transaction types.
+    Other transactions are not parsed: each rollup has its own types of them.
     """
-    found = _ask(node, "eth_getBlockByNumber", [hex(number), True])
+    found = node.request("eth_getBlockByNumber", [hex(number), True])
     result: Result = found or {"transactions": ()}
     for entry in result["transactions"]:
         if entry["from"].lower() == sender.lower() and int(entry["nonce"], 16) == nonce:
-            return digest(data(entry["hash"]))
+            return digest(entry["hash"])
     return None
 
 
-def latest_block(node: Web3) -> Block:
-    return parsing.block(node.eth.get_block("latest"))
+def latest_block(node: Node) -> Block:
+    return parsing.block(node.request("eth_getBlockByNumber", ["latest", False]))
 
 
-def block(node: Web3, number: int) -> Block | None:
+def block(node: Node, number: int) -> Block | None:
     """Return the canonical block at *number*, or None if the node has none."""
-    try:
-        result = parsing.block(node.eth.get_block(number))
-    except BlockNotFound:
+    found = node.request("eth_getBlockByNumber", [hex(number), False])
+    if found is None:
         return None
+    result = parsing.block(found)
     if result.number != number:
         raise ValueError("another block")
     return result
 
 
-def _pending(address: str) -> MethodCall:
-    return "eth_getTransactionCount", [address, "pending"]
+def _count(address: str, block: str) -> MethodCall:
+    return "eth_getTransactionCount", [address, block]
 
 
 def _estimate(call: Call) -> MethodCall:
-    transaction = {
+    return "eth_estimateGas", [_build_transaction(call)]
+
+
+def _build_transaction(call: Call) -> dict[str, str]:
+    return {
         **({} if call.sender is None else {"from": call.sender}),
         "to": call.to,
         "data": f"0x{call.data.hex()}",
         "value": "0x0",
     }
-    return "eth_estimateGas", [transaction]
-
-
-def _ask(node: Web3, method: str, params: list[Any]) -> Any:
-    """Return the result of *method*, as JSON."""
-    provider = cast("Node", node.provider)
-    return provider.make_request(RPCEndpoint(method), params)["result"]
-
-
-def ask_all(node: Web3, calls: Sequence[MethodCall]) -> list[Any]:
-    """Return the result of each call, as JSON, or its ``ChainError``."""
-    return cast("Node", node.provider).request_all(calls)
 
 
 def _parse(parse: Callable[[Any], _T], outcome: Any) -> _T | ChainError:
     """Return the result of a request, parsed, or its error."""
     return attempt(lambda: send(parse, require(outcome)))
-
-
-def _build_transaction(call: Call) -> TxParams:
-    return {
-        **({} if call.sender is None else {"from": _account(call.sender)}),
-        "to": _account(call.to),
-        "data": HexBytes(call.data),
-        "value": Wei(0),
-    }
-
-
-def _account(address: str) -> ChecksumAddress:
-    return ChecksumAddress(HexAddress(HexStr(address)))

@@ -4,10 +4,9 @@ import time
 from bisect import bisect_left
 from collections.abc import Callable
 
-from web3 import Web3
-
 from backends.json_rpc import requests
 from backends.json_rpc.error_mapping import CannotAnswerError
+from backends.json_rpc.node import Node
 from signer.errors import ChainUnavailableError
 
 
@@ -15,7 +14,7 @@ IsConsumed = Callable[[int], bool]
 """Returns whether the nonce is consumed in the state after the block at this height."""
 
 
-def find_hash(node: Web3, sender: str, nonce: int, timeout: float) -> str | None:
+def find_hash(node: Node, sender: str, nonce: int, timeout: float) -> str | None:
     """
     Return the hash of the canonical transaction of *sender* with *nonce*.
 

@@ -6,10 +6,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 import structlog
-from web3 import Web3
 
 from backends.json_rpc import requests
 from backends.json_rpc.error_mapping import CannotAnswerError
+from backends.json_rpc.node import Node
 from signer.errors import ChainError, ChainUnavailableError
 
 
@@ -38,12 +38,12 @@ class TrackedNode:
 
     def __init__(
         self,
-        web3: Web3,
+        node: Node,
         position: int,
         chain_id: int | None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._web3 = web3
+        self._node = node
         self._clock = clock
         self._position = position
         self._chain_id = chain_id
@@ -67,7 +67,7 @@ class TrackedNode:
         """Whether it recently responded in time."""
         return self._clock() >= self._responsive_from
 
-    def send(self, request: Callable[[Web3], _T]) -> _T:
+    def send(self, request: Callable[[Node], _T]) -> _T:
         """
         Return the node's response to *request*.
 
@@ -77,13 +77,13 @@ class TrackedNode:
         try:
             if not self._is_checked:
                 self._check_chain_id()
-            return requests.send(request, self._web3)
+            return requests.send(request, self._node)
         except ChainError as e:
             self._judge(e)
             raise
 
     def send_all(
-        self, request: Callable[[Web3], Sequence[_T | ChainError]]
+        self, request: Callable[[Node], Sequence[_T | ChainError]]
     ) -> Sequence[_T | ChainError]:
         """Return the node's outcomes of *request*, as values; raises as ``send``."""
         outcomes = self.send(request)
@@ -92,19 +92,19 @@ class TrackedNode:
                 self._judge(outcome)
         return outcomes
 
-    def submit(self, request: Callable[[Web3], _T]) -> "Future[_T]":
+    def submit(self, request: Callable[[Node], _T]) -> "Future[_T]":
         """Send *request* in a thread of this node, so that it delays no other node."""
         return self._executor.submit(self.send, request)
 
     def submit_all(
-        self, request: Callable[[Web3], Sequence[_T | ChainError]]
+        self, request: Callable[[Node], Sequence[_T | ChainError]]
     ) -> "Future[Sequence[_T | ChainError]]":
         """As ``submit``, for ``send_all``."""
         return self._executor.submit(self.send_all, request)
 
     def chain_id(self) -> int:
         """Return the chain id of the node, also if it is not the configured one."""
-        return requests.send(requests.chain_id, self._web3)
+        return requests.send(requests.chain_id, self._node)
 
     def submit_chain_id(self) -> "Future[Sequence[int | ChainError]]":
         """Request the chain id, as the only outcome, in a thread of this node."""

@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
 from backends.json_rpc import quorum_rules, requests
-from backends.json_rpc.node import connect
+from backends.json_rpc.node import Node
 from backends.json_rpc.node_pool import NodePool
 from backends.json_rpc.tracked_node import TrackedNode
 from signer.errors import ChainError, ChainUnavailableError
@@ -299,7 +299,7 @@ def test_distrust_and_unresponsiveness_end(
 ) -> None:
     """Distrust lasts a minute, and unresponsiveness ten seconds."""
     clock = Clock()
-    node = TrackedNode(connect(SecretStr(fake_node.url), 1), 1, None, clock)
+    node = TrackedNode(Node(SecretStr(fake_node.url), 1), 1, None, clock)
     fake_node.script("eth_call", Body(status=503))
 
     with pytest.raises(ChainUnavailableError):
@@ -317,7 +317,7 @@ def test_distrust_and_unresponsiveness_end(
 
 def test_a_node_that_refuses_a_request_stays_responsive(fake_node: FakeNode) -> None:
     """A node that responds with an error is not marked unresponsive."""
-    node = TrackedNode(connect(SecretStr(fake_node.url), 1), 1, None)
+    node = TrackedNode(Node(SecretStr(fake_node.url), 1), 1, None)
     fake_node.script("eth_call", Error(-32000, "no"), Error(3, "reverted"))
     ask: Callable[[], Any] = partial(node.send, partial(requests.call, call=CALL))
 
