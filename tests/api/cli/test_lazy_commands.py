@@ -32,6 +32,25 @@ def test_help_imports_no_heavy_library() -> None:
     assert HEAVY.isdisjoint(finished.stderr.split())
 
 
+WORKER = """
+import os, sys
+import api.cli.worker
+from api.bootstrap import preload
+from signer.config.settings import Settings
+preload(Settings.from_env(os.environ))
+print(*sys.modules, sep="\\n")
+"""
+
+
+def test_the_worker_imports_no_library_of_a_server() -> None:
+    finished = run_python("-c", WORKER, environ={"APP_ENV": "test"})
+
+    assert finished.returncode == 0, finished.stderr
+    modules = set(finished.stdout.split())
+    assert {"backends.json_rpc", "backends.pkcs11", "backends.sql"} <= modules
+    assert modules & {"alembic", "falcon", "gunicorn", "jwt", "requests"} == set()
+
+
 def test_help_lists_every_command(hotwallet: Run) -> None:
     commands = hotwallet("--help").out.partition("Commands:\n")[2]
     names = [line.split()[0] for line in commands.splitlines()]
