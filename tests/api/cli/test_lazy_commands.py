@@ -51,6 +51,24 @@ def test_the_worker_imports_no_library_of_a_server() -> None:
     assert modules & {"alembic", "falcon", "gunicorn", "jwt", "requests"} == set()
 
 
+SETTINGS = """
+import os, sys
+from api.cli.__main__ import main
+sys.argv = ["hotwallet", "--help"]
+try:
+    main()
+finally:
+    print(os.environ["ETH_HASH_BACKEND"], os.environ["MALLOC_ARENA_MAX"])
+"""
+
+
+def test_libraries_are_set_to_use_little_memory() -> None:
+    """The environment's own values count."""
+    finished = run_python("-c", SETTINGS, environ={"MALLOC_ARENA_MAX": "4"})
+
+    assert finished.stdout.splitlines()[-1] == "pysha3 4"
+
+
 def test_help_lists_every_command(hotwallet: Run) -> None:
     commands = hotwallet("--help").out.partition("Commands:\n")[2]
     names = [line.split()[0] for line in commands.splitlines()]
