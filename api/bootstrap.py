@@ -14,8 +14,6 @@ from importlib import import_module
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-from api.auth.jwks import FETCH_TIMEOUT, open_keys
-from api.auth.verification_keys import MAX_BYTES, KeySource
 from api.checkpoint_key import require_separate_key
 from api.container import Container
 from api.mac_key import open_row_macs
@@ -33,6 +31,7 @@ from signer.startup import dependency_checks, guard
 
 
 if TYPE_CHECKING:
+    from api.auth.verification_keys import KeySource
     from backends.sql.migrate import SchemaUpgrade
 
 
@@ -271,8 +270,10 @@ def preload(settings: Settings) -> None:
             import_module(name)
 
 
-def open_token_keys(settings: Settings) -> KeySource:
+def open_token_keys(settings: Settings) -> "KeySource":
     """Return the keys that verify tokens, as ``open_keys``; call it after the fork."""
+    from api.auth.jwks import FETCH_TIMEOUT, open_keys  # noqa: PLC0415
+    from api.auth.verification_keys import MAX_BYTES  # noqa: PLC0415
 
     def connect(url: str) -> FetchKeySet:
         from backends.jwks_client import JWKSClient  # noqa: PLC0415

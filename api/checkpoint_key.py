@@ -1,6 +1,7 @@
 """Loads the key that signs audit checkpoints, and keeps it apart from other keys."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
@@ -8,7 +9,6 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_public_key,
 )
 
-from api.auth.verification_keys import KeySource
 from signer.audit.checkpointer import CheckpointSettings
 from signer.audit.checkpoints import CheckpointKey
 from signer.config.settings import Settings
@@ -17,6 +17,10 @@ from signer.crypto.secp256k1 import PublicKey
 from signer.errors import ConfigurationError, Refusal
 from signer.private_files import create_once
 from signer.startup.dependency_checks import check_audit_key
+
+
+if TYPE_CHECKING:
+    from api.auth.verification_keys import KeySource
 
 
 def open_checkpoint_key(settings: Settings) -> CheckpointSettings | None:
@@ -62,7 +66,7 @@ def load_or_create_key(path: Path) -> CheckpointKey:
 
 
 def require_separate_key(
-    signing: CheckpointSettings, keys: KeySource | None, wallet: PublicKey
+    signing: CheckpointSettings, keys: "KeySource | None", wallet: PublicKey
 ) -> None:
     """
     Require that the checkpoint key neither signs payments nor verifies tokens.

@@ -6,11 +6,8 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from ipaddress import ip_network
 from threading import Event, Thread
+from typing import TYPE_CHECKING
 
-from api.auth.authorization import AccessPolicy
-from api.auth.jwt_verifier import JWTVerifier
-from api.auth.rate_limits import RateLimits
-from api.auth.verification_keys import KeySource
 from api.checkpoint_key import open_checkpoint_key
 from api.health.key_check import KeyCheck
 from api.health.readiness import (
@@ -22,7 +19,6 @@ from api.health.readiness import (
     signing_check,
 )
 from api.logs import audit_logger
-from api.request_context import Network as IPNetwork
 from api.views.refunds import refund_answer
 from signer.alerts import Alerts
 from signer.audit.checkpointer import CheckpointSettings
@@ -65,6 +61,13 @@ from signer.refunds.worker import Worker
 from signer.startup.dependency_checks import check_chain
 
 
+if TYPE_CHECKING:
+    from api.auth.authorization import AccessPolicy
+    from api.auth.jwt_verifier import JWTVerifier
+    from api.auth.verification_keys import KeySource
+    from api.request_context import Network as IPNetwork
+
+
 @dataclass(kw_only=True, eq=False, repr=False)
 class Container:
     """
@@ -72,7 +75,8 @@ class Container:
 
     A part is made when it is first used and then kept, so a command opens only what it
     needs: ``store`` and ``chains`` need no key, ``rotation`` does not need the old key,
-    and only a process that checks tokens reads ``jwt_keys``.
+    and only a process that checks tokens reads ``jwt_keys``, and imports PyJWT and
+    Falcon.
 
     ``api/bootstrap.py`` makes containers and passes the ``open_...`` functions.  A part
     raises ``ConfigurationError`` if it cannot be opened.
@@ -83,7 +87,7 @@ class Container:
     open_backend: Callable[[Settings], KeyDirectory]
     open_chains: Callable[[Mapping[str, Network]], Mapping[str, Chain]]
     open_notifier: Callable[[Settings], Notifier | None]
-    open_jwt_keys: Callable[[Settings], KeySource]
+    open_jwt_keys: "Callable[[Settings], KeySource]"
     clock: Clock = utc_now
     warnings: Sequence[str] = ()  # Of the guard.
 
@@ -137,13 +141,15 @@ class Container:
         return self.open_notifier(self.settings)
 
     @cached_property
-    def jwt_keys(self) -> KeySource:
+    def jwt_keys(self) -> "KeySource":
         """The keys that tokens are verified with."""
         return self.open_jwt_keys(self.settings)
 
     @cached_property
-    def authenticator(self) -> JWTVerifier:
+    def authenticator(self) -> "JWTVerifier":
         """Verifies bearer tokens."""
+        from api.auth.jwt_verifier import JWTVerifier  # noqa: PLC0415
+
         return JWTVerifier(
             self.jwt_keys,
             issuer=self.settings.jwt_issuer,
@@ -319,8 +325,11 @@ class Container:
         )
 
     @cached_property
-    def access(self) -> AccessPolicy:
+    def access(self) -> "AccessPolicy":
         """Limits, audits and refuses requests."""
+        from api.auth.authorization import AccessPolicy  # noqa: PLC0415
+        from api.auth.rate_limits import RateLimits  # noqa: PLC0415
+
         limits = RateLimits.shared(
             self.store,
             refused=self.settings.rate_limit_refused,
@@ -333,7 +342,7 @@ class Container:
         return AccessPolicy(self.store, limits, self.audit, clock, tenants)
 
     @cached_property
-    def proxies(self) -> Sequence[IPNetwork]:
+    def proxies(self) -> "Sequence[IPNetwork]":
         """The networks of ``TRUSTED_PROXIES``."""
         return [ip_network(each) for each in self.settings.trusted_proxies]
 

@@ -46,6 +46,15 @@ _COMMANDS = {
 }
 
 
+# What libraries read from the environment when they are loaded.
+_LIBRARY_SETTINGS = {
+    # The other function that may be installed takes 2 MB.
+    "ETH_HASH_BACKEND": "pysha3",
+    # glibc would keep freed memory for each thread of the processes started from here.
+    "MALLOC_ARENA_MAX": "2",
+}
+
+
 @click.group(
     cls=LazyGroup,
     lazy=_COMMANDS,
@@ -185,6 +194,8 @@ def mac_key(out: Path, add: bool, activate: bool, as_json: bool) -> None:
 def main() -> NoReturn:
     """Run the command line; print an error of ours as one line, and exit."""
     watch_uncaught()
+    for name, value in _LIBRARY_SETTINGS.items():
+        os.environ.setdefault(name, value)
     try:
         cli.main(standalone_mode=False)
     except ConfigurationError as e:

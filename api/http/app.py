@@ -5,14 +5,10 @@ import falcon
 from api.container import Container
 from api.http import problems
 from api.http.concurrency import ConcurrencyMiddleware
-from api.http.keys import KeyFailover, KeyRotation, Keys
-from api.http.metrics import Metrics, OpenMetrics
 from api.http.middleware import AuthorizationMiddleware, RequestLog
 from api.http.probes import Liveness, ReadinessProbe
 from api.http.refund_batch import RefundBatch
 from api.http.refunds import Cancellation, Refund, RefundExplanation, Refunds
-from api.http.stops import SigningResume, SigningStop, Stops
-from api.http.tenants import TenantBlocking, TenantUnblocking
 from api.http.waiting_requests import WaitingRequests
 from signer.config.settings import Role
 
@@ -33,7 +29,9 @@ def create_app(container: Container) -> App:
     if role is not Role.ADMIN:
         _add_refunds(app, container)
     if role is not Role.REFUNDS:
-        _add_administration(app, container)
+        from api.http.administration import add_administration  # noqa: PLC0415
+
+        add_administration(app, container)
     app.add_route("/healthz", Liveness())
     app.add_route("/readyz", ReadinessProbe(container.readiness))
     return app
@@ -50,19 +48,3 @@ def _add_refunds(app: App, container: Container) -> None:
         "/v1/refunds/{refund_id}/explain",
         RefundExplanation(refunds, container.explainer),
     )
-
-
-def _add_administration(app: App, container: Container) -> None:
-    app.add_route("/v1/admin/kms/rotate", KeyRotation(container.rotation))
-    app.add_route("/v1/admin/kms/failover", KeyFailover(container.failover))
-    app.add_route("/v1/admin/keys", Keys(container.store))
-    tenants = container.tenant_admin
-    app.add_route("/v1/admin/tenants/{tenant}/block", TenantBlocking(tenants))
-    app.add_route("/v1/admin/tenants/{tenant}/unblock", TenantUnblocking(tenants))
-    app.add_route("/v1/admin/stop", SigningStop(container.kill_switch))
-    app.add_route("/v1/admin/resume", SigningResume(container.kill_switch))
-    app.add_route("/v1/admin/stops", Stops(container.kill_switch))
-    metrics = OpenMetrics if container.settings.metrics_open else Metrics
-    signing = container.checkpoint_settings
-    verify = None if signing is None else signing.verify
-    app.add_route("/metrics", metrics(container.store, container.clock, verify))

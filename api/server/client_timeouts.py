@@ -47,6 +47,7 @@ class DeadlineSocket(socket.socket):
         super().__init__(fileno=connection.detach())
         self._seconds = seconds
         self._is_closing = False
+        self._pieces: list[bytes] | None = None
         self.is_late = False
         self.reset_deadline()
 
@@ -61,6 +62,10 @@ class DeadlineSocket(socket.socket):
         if self.gettimeout() is not None:
             return super().recv(bufsize, flags)
         try:
+            if self._seconds_left["read"] > 0:
+                # Usually all has arrived, so that there is nothing to wait for.
+                with contextlib.suppress(BlockingIOError):
+                    return super().recv(bufsize, flags | socket.MSG_DONTWAIT)
             with self._deadline("read"):
                 return super().recv(bufsize, flags)
         except TimeoutError:
@@ -75,9 +80,27 @@ class DeadlineSocket(socket.socket):
             return b""  # Nothing has arrived, or the connection is broken.
 
     def sendall(self, data: "ReadableBuffer", flags: int = 0, /) -> None:
-        """Send all of *data*."""
-        with self._write_deadline():
-            super().sendall(data, flags)
+        """Send all of *data*, or keep it in ``joined_sends``."""
+        if self._pieces is not None:
+            self._pieces.append(bytes(data))
+            return
+        left = memoryview(data)
+        if self.gettimeout() is None and self._seconds_left["write"] > 0:
+            with contextlib.suppress(BlockingIOError):
+                left = left[super().send(left, flags | socket.MSG_DONTWAIT) :]
+        if left:
+            with self._write_deadline():
+                super().sendall(left, flags)
+
+    @contextlib.contextmanager
+    def joined_sends(self) -> Iterator[None]:
+        """Send in one piece what the context sends."""
+        pieces = self._pieces = []
+        try:
+            yield
+        finally:
+            self._pieces = None
+        self.sendall(b"".join(pieces))
 
     def send(self, data: "ReadableBuffer", flags: int = 0, /) -> int:
         """Send some of *data*; return how much.  gunicorn sends ``100 Continue`` so."""

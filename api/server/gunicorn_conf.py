@@ -18,7 +18,7 @@ import structlog
 from gunicorn.arbiter import Arbiter  # type: ignore[import-untyped]
 
 from api.server.config_check import refuse_overrides
-from signer.config.settings import Settings
+from signer.config.settings import Role, Settings
 from signer.errors import ConfigurationError
 from signer.startup.guard import EXIT_STATUS
 
@@ -103,9 +103,11 @@ def warm() -> None:
     opens device, chains and database itself, after the fork.
     """
     # Imported here: reading the settings alone must stay fast.
-    import api.http.app  # noqa: F401, PLC0415  The entry point imports it.
+    import api.http.app  # noqa: PLC0415  The entry point imports it.
     from api.bootstrap import preload  # noqa: PLC0415
 
+    if _values.serve_role is not Role.REFUNDS:
+        import api.http.administration  # noqa: F401, PLC0415
     preload(_values)
     # Garbage collection would write to the shared pages, and so copy them.
     gc.freeze()

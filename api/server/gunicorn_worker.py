@@ -73,7 +73,7 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has no typ
     def init_process(self) -> None:
         """Start serving."""
         # gunicorn has no setting for its ``Server`` header.
-        wsgi.Response = _ResponseWithoutServer
+        wsgi.Response = _Response
         self._probes = ThreadPoolExecutor(_PROBES_AT_ONCE, "probe")
         super().init_process()
 
@@ -176,10 +176,15 @@ class Logger(glogging.Logger):  # type: ignore[misc]  # gunicorn has no types.
         self.error_log.propagate = True
 
 
-class _ResponseWithoutServer(wsgi.Response):  # type: ignore[misc]
+class _Response(wsgi.Response):  # type: ignore[misc]
     def should_close(self) -> bool:
         # The rest of a late body would be parsed as the next request.
         return self.sock.is_late or super().should_close()  # type: ignore[no-any-return]
+
+    def write(self, arg: bytes) -> None:
+        # gunicorn sends head and body apart: two packets, and a client woken twice.
+        with self.sock.joined_sends():
+            super().write(arg)
 
     def default_headers(self) -> list[str]:
         return [

@@ -8,15 +8,10 @@ from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from urllib.parse import urlsplit
+from urllib.request import getproxies
 
-import requests
+import certifi
 from pydantic import SecretStr
-from requests.utils import (
-    DEFAULT_CA_BUNDLE_PATH,
-    get_environ_proxies,
-    prepend_scheme_if_needed,
-    select_proxy,
-)
 
 from backends.circuit_breaker import CircuitBreaker
 from backends.http_client import (
@@ -136,7 +131,7 @@ class Connection:
 
 def _check_proxy(url: str) -> None:
     """Refuse a proxy of another scheme once, at the start: no retry changes it."""
-    proxies = get_environ_proxies(url)
+    proxies = _environ_proxies(url)
     try:
         proxy = _select_proxy(url, proxies)
         is_supported = proxy is None or urlsplit(proxy).scheme in {"http", "https"}
@@ -150,16 +145,30 @@ def _check_proxy(url: str) -> None:
 
 def _read_environment(url: str) -> tuple[ssl.SSLContext | None, str | None]:
     """Read ``HTTPS_PROXY``, ``NO_PROXY`` and the like; ``~/.netrc`` is ignored."""
-    with requests.Session() as session:
-        environment = session.merge_environment_settings(url, {}, None, None, None)
-    proxy = _select_proxy(url, environment["proxies"])
+    proxy = _select_proxy(url, _environ_proxies(url))
     tls = None
     if any(each and each.lower().startswith("https:") for each in (url, proxy)):
-        tls = _load_authorities(environment["verify"])
+        tls = _load_authorities()
     return tls, proxy
 
 
+def _environ_proxies(url: str) -> dict[str, str]:
+    """Return the environment's proxies by scheme, unless ``NO_PROXY`` exempts *url*."""
+    if not getproxies():
+        return {}  # requests takes 4 MB.
+    from requests.utils import get_environ_proxies  # noqa: PLC0415
+
+    return get_environ_proxies(url)
+
+
 def _select_proxy(url: str, proxies: dict[str, str]) -> str | None:
+    if not proxies:
+        return None
+    from requests.utils import (  # noqa: PLC0415
+        prepend_scheme_if_needed,
+        select_proxy,
+    )
+
     proxy = select_proxy(url, proxies)
     return prepend_scheme_if_needed(proxy, "http") if proxy else None
 
@@ -170,9 +179,10 @@ def _proxy_variable(url: str, proxies: Mapping[str, str]) -> str:
     return name if name in os.environ else name.upper()
 
 
-def _load_authorities(verify: str | bool) -> ssl.SSLContext:
-    """Return a context with the bundle or folder *verify*, or Mozilla's if True."""
-    path = verify if isinstance(verify, str) else DEFAULT_CA_BUNDLE_PATH
+def _load_authorities() -> ssl.SSLContext:
+    """Return a context with the environment's bundle or folder, or with Mozilla's."""
+    bundles = map(os.environ.get, ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"))
+    path = next(filter(None, bundles), certifi.where())
     if Path(path).is_dir():
         return ssl.create_default_context(capath=path)
     return ssl.create_default_context(cafile=path)

@@ -32,6 +32,43 @@ def test_help_imports_no_heavy_library() -> None:
     assert HEAVY.isdisjoint(finished.stderr.split())
 
 
+WORKER = """
+import os, sys
+import api.cli.worker
+from api.bootstrap import preload
+from signer.config.settings import Settings
+preload(Settings.from_env(os.environ))
+print(*sys.modules, sep="\\n")
+"""
+
+
+def test_the_worker_imports_no_library_of_a_server() -> None:
+    finished = run_python("-c", WORKER, environ={"APP_ENV": "test"})
+
+    assert finished.returncode == 0, finished.stderr
+    modules = set(finished.stdout.split())
+    assert {"backends.json_rpc", "backends.pkcs11", "backends.sql"} <= modules
+    assert modules & {"alembic", "falcon", "gunicorn", "jwt", "requests"} == set()
+
+
+SETTINGS = """
+import os, sys
+from api.cli.__main__ import main
+sys.argv = ["hotwallet", "--help"]
+try:
+    main()
+finally:
+    print(os.environ["ETH_HASH_BACKEND"], os.environ["MALLOC_ARENA_MAX"])
+"""
+
+
+def test_libraries_are_set_to_use_little_memory() -> None:
+    """The environment's own values count."""
+    finished = run_python("-c", SETTINGS, environ={"MALLOC_ARENA_MAX": "4"})
+
+    assert finished.stdout.splitlines()[-1] == "pysha3 4"
+
+
 def test_help_lists_every_command(hotwallet: Run) -> None:
     commands = hotwallet("--help").out.partition("Commands:\n")[2]
     names = [line.split()[0] for line in commands.splitlines()]

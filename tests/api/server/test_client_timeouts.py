@@ -68,6 +68,35 @@ def test_only_waiting_for_the_client_counts(
     assert client.recv(1) == b"c"
 
 
+def test_head_and_body_are_sent_in_one_piece() -> None:
+    """Each piece is a system call, a packet, and wakes the client."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with DeadlineSocket(ours, 0.2) as server, theirs:
+        server.setblocking(True)
+        with server.joined_sends():
+            server.sendall(b"head")
+            server.sendall(b"body")
+
+        assert theirs.recv(100) == b"headbody"
+        server.sendall(b"more")
+        assert theirs.recv(100) == b"more"
+
+
+def test_a_failed_answer_is_not_sent(ends: Ends) -> None:
+    server, client = ends
+
+    def fail() -> None:
+        with server.joined_sends():
+            server.sendall(b"head")
+            raise TypeError
+
+    with pytest.raises(TypeError):
+        fail()
+
+    server.sendall(b"x")
+    assert client.recv(100) == b"x"
+
+
 def test_each_request_has_its_own_deadline(
     ends: Ends, monkeypatch: pytest.MonkeyPatch
 ) -> None:

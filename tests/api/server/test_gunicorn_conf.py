@@ -16,6 +16,11 @@ from tests.support.waiting import eventually
 CONFIG = "python:api.server.gunicorn_conf"
 CONFIGS = [CONFIG, "docker/gunicorn.conf.py"]
 APP = "api.server.entrypoint:get_app()"
+OF_SOME_ROLES = {"backends.aws_kms", "backends.pkcs11", "api.http.administration"}
+NEVER_LOADED = {
+    *("Crypto", "aiohttp", "alembic", "click", "eth_account"),
+    *("requests", "web3"),
+}
 DIFFERENT = "these settings differ from api/server/gunicorn_conf.py"
 
 
@@ -227,25 +232,44 @@ def test_meanwhile_runs_beside_the_guard() -> None:
     assert done == ["warm"]
 
 
-@pytest.mark.parametrize("use_kms", ["true", "false"])
-def test_warming_opens_nothing(use_kms: str) -> None:
-    """K16, P2: before the fork there are libraries, but no thread, file or device."""
+@pytest.mark.parametrize(
+    ("role", "use_kms", "loaded"),
+    [
+        ("all", "true", {"backends.aws_kms", "api.http.administration"}),
+        ("all", "false", {"backends.pkcs11", "api.http.administration"}),
+        ("refunds", "false", set[str]()),
+    ],
+)
+def test_warming_opens_nothing(role: str, use_kms: str, loaded: set[str]) -> None:
+    """
+    K16, P2: before the fork there are libraries, but no thread, file or device.
+
+    Only the libraries that the role uses: each takes memory and time.
+    """
     program = """
 import os, threading
 before = set(os.listdir("/proc/self/fd"))
 from api.server.gunicorn_conf import warm
 warm()
 import sys
-device = "backends.aws_kms" if os.environ["USE_KMS"] == "true" else "backends.pkcs11"
-assert {"backends.json_rpc", "sqlalchemy", "api.http.app", device} <= set(sys.modules)
 assert threading.active_count() == 1
 assert set(os.listdir("/proc/self/fd")) == before
-print("warm")
+print(*sys.modules, sep="\\n")
 """
-    environ = {"APP_ENV": "test", "USE_KMS": use_kms, "KMS_KEY_ID": "x" * 8}
+    environ = {
+        "APP_ENV": "test",
+        "SERVE_ROLE": role,
+        "USE_KMS": use_kms,
+        "KMS_KEY_ID": "x" * 8,
+        "ETH_HASH_BACKEND": "pysha3",  # As ``hotwallet serve`` sets it.
+    }
     finished = run_python("-c", program, environ=environ)
 
-    assert finished.stdout == "warm\n", finished.stderr
+    assert finished.returncode == 0, finished.stderr
+    modules = set(finished.stdout.split())
+    assert {"api.http.refunds", "backends.json_rpc", "backends.sql"} <= modules
+    assert modules & OF_SOME_ROLES == loaded
+    assert modules & NEVER_LOADED == set()
 
 
 def test_sigterm_ends_the_guard_too(tmp_path: Path) -> None:

@@ -89,7 +89,11 @@ def _problem(kind: type[HotWalletError]) -> Problem:
 def test_every_route_is_documented() -> None:
     """Each route of the application is in the first table of the API page."""
     guide = (ROOT / "docs" / "reference" / "api.md").read_text(encoding="utf-8")
-    source = (ROOT / "api" / "http" / "app.py").read_text(encoding="utf-8")
+    http = ROOT / "api" / "http"
+    source = "".join(
+        (http / name).read_text(encoding="utf-8")
+        for name in ("app.py", "administration.py")
+    )
     documented = re.findall(r"^\| `(?:GET|POST) (\S+)` \|", guide, re.MULTILINE)
     routes = {
         path.replace("{refund_id}", "{id}")

@@ -18,6 +18,7 @@ MODULES = {
     "alembic": "alembic",
     "apsw": "apsw",
     "boto3": "boto3",
+    "certifi": "certifi",
     "click": "click",
     "falcon": "falcon",
     "gunicorn": "gunicorn",
@@ -29,7 +30,6 @@ MODULES = {
     "requests": "requests",
     "sqlalchemy": "sqlalchemy",
     "urllib3": "urllib3",
-    "web3": "web3",
 }
 """The module that each requirement of an extra installs."""
 

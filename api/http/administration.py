@@ -1,0 +1,30 @@
+"""The routes of administrators; a process that serves refunds only does not load it."""
+
+from typing import TYPE_CHECKING
+
+from api.container import Container
+from api.http.keys import KeyFailover, KeyRotation, Keys
+from api.http.metrics import Metrics, OpenMetrics
+from api.http.stops import SigningResume, SigningStop, Stops
+from api.http.tenants import TenantBlocking, TenantUnblocking
+
+
+if TYPE_CHECKING:
+    from api.http.app import App
+
+
+def add_administration(app: "App", container: Container) -> None:
+    """Add the routes under ``/v1/admin``, and ``/metrics``."""
+    app.add_route("/v1/admin/kms/rotate", KeyRotation(container.rotation))
+    app.add_route("/v1/admin/kms/failover", KeyFailover(container.failover))
+    app.add_route("/v1/admin/keys", Keys(container.store))
+    tenants = container.tenant_admin
+    app.add_route("/v1/admin/tenants/{tenant}/block", TenantBlocking(tenants))
+    app.add_route("/v1/admin/tenants/{tenant}/unblock", TenantUnblocking(tenants))
+    app.add_route("/v1/admin/stop", SigningStop(container.kill_switch))
+    app.add_route("/v1/admin/resume", SigningResume(container.kill_switch))
+    app.add_route("/v1/admin/stops", Stops(container.kill_switch))
+    metrics = OpenMetrics if container.settings.metrics_open else Metrics
+    signing = container.checkpoint_settings
+    verify = None if signing is None else signing.verify
+    app.add_route("/metrics", metrics(container.store, container.clock, verify))
