@@ -18,7 +18,6 @@ MODULES = {
     "alembic": "alembic",
     "apsw": "apsw",
     "boto3": "boto3",
-    "certifi": "certifi",
     "click": "click",
     "falcon": "falcon",
     "gunicorn": "gunicorn",
@@ -30,6 +29,7 @@ MODULES = {
     "requests": "requests",
     "sqlalchemy": "sqlalchemy",
     "urllib3": "urllib3",
+    "web3": "web3",
 }
 """The module that each requirement of an extra installs."""
 
