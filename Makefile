@@ -23,7 +23,7 @@ PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 export UV_SYSTEM_CERTS := true
 UV := $(BIN)/uv
 
-.PHONY: help demo demo-kms dev check test test-lowest soak lint format bench bench-quick lock clean
+.PHONY: help demo demo-kms dev check test test-lowest soak lint format bench bench-quick flame-graph lock clean
 
 help: ## Show this list.
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 13
@@ -69,6 +69,9 @@ bench: .venv/.ready node_modules/.ready .venv-servers/.ready ## Measure, and upd
 
 bench-quick: .venv/.ready node_modules/.ready .venv-servers/.ready ## Whether every benchmark runs: under 90 seconds.
 	@$(BIN)/python -m bench --quick $(ARGS)
+
+flame-graph: .venv/.ready ## Sample the processes under load, and update docs/explanation/performance.md.
+	@$(BIN)/python -m bench.flame_graph $(ARGS)
 
 lock: .venv/.ready ## Resolve the dependencies again, a week behind the newest.
 	@UV=$(UV) requirements/lock

@@ -10,7 +10,7 @@ from dev.anvil import ROOT
 
 
 _FOLDER = ROOT / "docs" / "explanation"
-_BEGIN = "<!-- results: written by `make bench` -->"
+PERFORMANCE, SCALE = _FOLDER / "performance.md", _FOLDER / "scale.md"
 _END = "<!-- end of the results -->"
 
 
@@ -23,28 +23,30 @@ def update_documents(run: results.Document) -> None:
         scenario: [f"{folder.name}/{name}" for name in names]
         for scenario, names in draw(merged, folder).items()
     }
-    _update(_FOLDER / "performance.md", markdown(merged, plots))
+    update_page(PERFORMANCE, markdown(merged, plots))
     with contextlib.suppress(ValueError):  # A part of the scenarios was measured.
         per_machine = scale.measured_rate(merged)
         table = list(scale.rows(scale.LOADS, per_machine))
         text = f"One machine: {number(per_machine)} refunds a second.\n\n"
-        _update(_FOLDER / "scale.md", text + scale.markdown(table))
+        update_page(SCALE, text + scale.markdown(table))
 
 
-def _update(page: Path, text: str) -> None:
+def update_page(page: Path, text: str, command: str = "make bench") -> None:
+    """``insert`` *text* into the file *page*."""
     before = page.read_text(encoding="utf-8")
-    page.write_text(insert(before, text), encoding="utf-8")
+    page.write_text(insert(before, text, command), encoding="utf-8")
 
 
-def insert(page: str, text: str) -> str:
+def insert(page: str, text: str, command: str = "make bench") -> str:
     """
-    Return *page* with *text* between its two markers.
+    Return *page* with *text* in the place of what *command* wrote there before.
 
     Raises:
-        ValueError: The page does not have both markers, in order.
+        ValueError: The page does not have the two markers of it, in order.
     """
-    before, begin, rest = page.partition(_BEGIN)
+    opening = f"<!-- results: written by `{command}` -->"
+    before, begin, rest = page.partition(opening)
     _, end, after = rest.partition(_END)
     if not begin or not end:
-        raise ValueError(f"the page needs the lines {_BEGIN} and {_END}")
+        raise ValueError(f"the page needs the lines {opening} and {_END}")
     return f"{before}{begin}\n\n{text}\n{end}{after}"

@@ -15,7 +15,8 @@ from dev.anvil import ROOT
 
 Document = dict[str, Any]
 
-FILE = ROOT / "docs" / "explanation" / "performance" / "results.json"
+FOLDER = ROOT / "docs" / "explanation" / "performance"
+FILE = FOLDER / "results.json"
 
 
 def run_scenarios(
