@@ -112,6 +112,13 @@ class Service:
         if sample.status >= BAD_REQUEST:
             raise RuntimeError(f"POST {_BATCH_PATH} answered {sample.status}")
 
+    def stop_workers(self) -> None:
+        """End the workers that the stack started, which the API needed to be ready."""
+        for name, process in self.stack.processes.items():
+            if name.startswith("worker"):
+                process.terminate()
+                process.wait()
+
     def sent_count(self) -> int:
         """Return how many transactions the wallet has sent, pending ones included."""
         pending = self._rpc("eth_getTransactionCount", self.stack.address, "pending")
