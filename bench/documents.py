@@ -3,14 +3,17 @@
 import contextlib
 from pathlib import Path
 
-from bench import results, scale
+from bench import results, scale, sizing
 from bench.plots import draw
-from bench.table import markdown, number
+from bench.table import markdown
 from dev.anvil import ROOT
 
 
 _FOLDER = ROOT / "docs" / "explanation"
 PERFORMANCE, SCALE = _FOLDER / "performance.md", _FOLDER / "scale.md"
+RESULTS = "<!-- results: written by `make bench` -->"
+SIZES = "<!-- sizes: written by `make bench` -->"
+FLAMES = "<!-- flames: written by `make flame-graph` -->"
 _END = "<!-- end of the results -->"
 
 
@@ -23,28 +26,27 @@ def update_documents(run: results.Document) -> None:
         scenario: [f"{folder.name}/{name}" for name in names]
         for scenario, names in draw(merged, folder).items()
     }
-    update_page(PERFORMANCE, markdown(merged, plots))
-    with contextlib.suppress(ValueError):  # A part of the scenarios was measured.
-        per_machine = scale.measured_rate(merged)
-        table = list(scale.rows(scale.LOADS, per_machine))
-        text = f"One machine: {number(per_machine)} refunds a second.\n\n"
-        update_page(SCALE, text + scale.markdown(table))
+    update_page(PERFORMANCE, RESULTS, markdown(merged, plots))
+    # A part of the scenarios may not have been measured yet.
+    with contextlib.suppress(ValueError):
+        update_page(SCALE, RESULTS, scale.describe(merged))
+    with contextlib.suppress(ValueError):
+        update_page(SCALE, SIZES, sizing.describe(merged))
 
 
-def update_page(page: Path, text: str, command: str = "make bench") -> None:
+def update_page(page: Path, opening: str, text: str) -> None:
     """``insert`` *text* into the file *page*."""
     before = page.read_text(encoding="utf-8")
-    page.write_text(insert(before, text, command), encoding="utf-8")
+    page.write_text(insert(before, opening, text), encoding="utf-8")
 
 
-def insert(page: str, text: str, command: str = "make bench") -> str:
+def insert(page: str, opening: str, text: str) -> str:
     """
-    Return *page* with *text* in the place of what *command* wrote there before.
+    Return *page* with *text* between the line *opening* and the end of the results.
 
     Raises:
-        ValueError: The page does not have the two markers of it, in order.
+        ValueError: The page does not have both lines, in order.
     """
-    opening = f"<!-- results: written by `{command}` -->"
     before, begin, rest = page.partition(opening)
     _, end, after = rest.partition(_END)
     if not begin or not end:

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.documents import PERFORMANCE, update_page
+from bench.documents import FLAMES, PERFORMANCE, update_page
 from bench.flame_svg import draw_flames
 from bench.machine import describe_moment
 from bench.processes import children
@@ -104,7 +104,7 @@ def main() -> int:
             _table(process, stacks),
             f"![{process.title}]({FOLDER.name}/{file})",
         ]
-    update_page(PERFORMANCE, "\n\n".join(parts) + "\n", "make flame-graph")
+    update_page(PERFORMANCE, FLAMES, "\n\n".join(parts) + "\n")
     return 0
 
 

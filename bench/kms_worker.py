@@ -106,5 +106,5 @@ def worker_on_kms(
         with running_service(
             folder, settings=settings, address=key.signer.address
         ) as service:
-            service.stop_workers()
+            service.stop("worker")  # Without it the API would not have been ready.
             yield WorkerOnKMS(service, stand_in)

@@ -59,6 +59,20 @@ def merge(previous: Document | None, run: Document) -> Document:
     return {**run, "scenarios": ordered}
 
 
+def median_of(run: Document, scenario: str, figure: str) -> float:
+    """
+    Return the median of a figure.
+
+    Raises:
+        ValueError: *run* does not have it.
+    """
+    for each in run["scenarios"]:
+        for measured in each.get("figures", []):
+            if (each["name"], measured["name"]) == (scenario, figure):
+                return float(measured["values"]["median"])
+    raise ValueError(f"{scenario} was not measured: run `make bench`")
+
+
 def read(path: Path) -> Document | None:
     """Return the results in *path*; None if there is no such file."""
     if not path.exists():

@@ -112,10 +112,10 @@ class Service:
         if sample.status >= BAD_REQUEST:
             raise RuntimeError(f"POST {_BATCH_PATH} answered {sample.status}")
 
-    def stop_workers(self) -> None:
-        """End the workers that the stack started, which the API needed to be ready."""
+    def stop(self, *kinds: str) -> None:
+        """End what the stack started of these: ``serve``, ``worker``."""
         for name, process in self.stack.processes.items():
-            if name.startswith("worker"):
+            if name.startswith(kinds):
                 process.terminate()
                 process.wait()
 

@@ -17,6 +17,8 @@ NAMES: Mapping[str, str] = {
     "refunds-sqlite": "refunds_sqlite",
     "refunds-postgresql": "refunds_postgresql",
     "open-loop": "open_loop",
+    "sweep-sqlite": "sweep_sqlite",
+    "sweep-postgresql": "sweep_postgresql",
     "fsyncs": "fsyncs",
     "processes": "processes",
 }
