@@ -15,6 +15,7 @@ _CLIENTS = (16, 64)
 _FIRST = 32
 
 API, WORKER, CHAIN, DATABASE = "API", "worker", "chain", "PostgreSQL"
+_COMMANDS = {CHAIN: "anvil", DATABASE: "postgres"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +77,11 @@ def sweep_works(
 def _work(service: Service, size: Size, parts: Sequence[str]) -> Work:
     def work(seconds: float) -> Values:
         with _running(service, size) as pids:
+            for part in _COMMANDS.keys() & set(parts):
+                pids[part] = [find_descendant(_COMMANDS[part])]
             start = _cpu(pids, parts)
             # A new process opens its database and its connections.
-            require_created(service.load(clients=16, seconds=30.0, count=_FIRST))
+            _load(service, _CLIENTS[0], 30.0, count=_FIRST)
             rates = {n: _load(service, n, seconds) for n in _CLIENTS}
             service.settle()
             end = _cpu(pids, parts)
@@ -97,10 +100,12 @@ def _work(service: Service, size: Size, parts: Sequence[str]) -> Work:
     return work
 
 
-def _load(service: Service, clients: int, seconds: float) -> tuple[LoadRun, float]:
+def _load(
+    service: Service, clients: int, seconds: float, count: int | None = None
+) -> tuple[LoadRun, float]:
     """Return the run, and its refunds a second to the broadcast."""
     before = service.sent_count()
-    run = service.load(clients=clients, seconds=seconds)
+    run = service.load(clients=clients, seconds=seconds, count=count)
     answered_at = time.perf_counter()
     require_created(run)
     service.await_sent(before + len(run.samples))
@@ -108,8 +113,8 @@ def _load(service: Service, clients: int, seconds: float) -> tuple[LoadRun, floa
 
 
 @contextlib.contextmanager
-def _running(service: Service, size: Size) -> Iterator[Mapping[str, Sequence[int]]]:
-    """Run processes of *size* on the stack; yield the process ids of each part."""
+def _running(service: Service, size: Size) -> Iterator[dict[str, list[int]]]:
+    """Run processes of *size* on the stack; yield the process ids by part."""
     stack, bind = service.stack, f"127.0.0.1:{free_port()}"
     environ = {
         **stack.environ,
@@ -133,15 +138,7 @@ def _running(service: Service, size: Size) -> Iterator[Mapping[str, Sequence[int
 def _cpu(
     pids: Mapping[str, Sequence[int]], parts: Sequence[str]
 ) -> Mapping[str, float]:
-    return {
-        part: sum(
-            map(cpu_seconds, pids.get(part) or [find_descendant(_COMMANDS[part])])
-        )
-        for part in parts
-    }
-
-
-_COMMANDS = {CHAIN: "anvil", DATABASE: "postgres"}
+    return {part: sum(map(cpu_seconds, pids[part])) for part in parts}
 
 
 def rate_name(size: Size, clients: int) -> str:
