@@ -64,7 +64,7 @@ format: .venv/.ready ## Rewrite the code in the project's format.
 	@$(BIN)/ruff format $(PACKAGES)
 	@$(BIN)/ruff check --fix $(PACKAGES)
 
-bench: .venv/.ready node_modules/.ready .venv-servers/.ready ## Measure, and update docs/explanation/performance.md: 20 minutes.
+bench: .venv/.ready node_modules/.ready .venv-servers/.ready ## Measure, and update docs/explanation/performance.md: 35 minutes.
 	@$(BIN)/python -m bench --docs $(ARGS)
 
 bench-quick: .venv/.ready node_modules/.ready .venv-servers/.ready ## Whether every benchmark runs: under 90 seconds.

@@ -42,7 +42,6 @@ SIZES = (
     *(Size(threads=threads) for threads in (4, 8, 32)),
     *(Size(processes=processes) for processes in (1, 4)),
     Size(workers=2),
-    Size(processes=4, workers=2),
 )
 
 

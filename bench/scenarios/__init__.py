@@ -23,6 +23,9 @@ NAMES: Mapping[str, str] = {
     "processes": "processes",
 }
 
+# Their code is that of others, so a quick run leaves them out.
+NOT_QUICK = frozenset({"sweep-sqlite"})
+
 
 def load_scenario(name: str) -> Scenario:
     """Return the scenario with *name*; its module imports what it measures."""
