@@ -28,6 +28,9 @@ _OWN_SLOTS = 256
 LOADS = (100, 10_000, 1_000_000, 10_000_000)
 
 _MEASURED = "POST /v1/refunds, 16 clients"
+_COMMITS = "writing transactions per refund, to its confirmation"
+_WAL = "WAL per refund, to its confirmation"
+_MANY = 1_000_000
 _PEAK_SECONDS = 300
 _PEAK_FACTOR = 4.0
 _NORMAL_ABOVE = 50.0  # From here on a Poisson draw is close to a normal one.
@@ -221,12 +224,18 @@ def describe(results: Document) -> str:
     """Return what ``make bench`` writes into the page; raises as ``measured_rate``."""
     per_machine = measured_rate(results)
     sqlite = measured_rate(results, "sqlite")
-    text = (
+    commits = median_of(results, "refunds-postgresql", _COMMITS)
+    wal = median_of(results, "refunds-postgresql", _WAL)
+    second = _MANY / SECONDS
+    return (
         f"One machine: {number(per_machine)} refunds a second on PostgreSQL, as in the"
         f" table. On SQLite {number(sqlite)}, so {int(sqlite * SECONDS):,} an hour are"
-        " the most that its only machine serves."
+        f" the most that its only machine serves.\n\n"
+        f"On PostgreSQL a refund has {number(commits)} writing transactions and"
+        f" {number(wal)} KB of WAL. {_MANY:,} refunds an hour are therefore"
+        f" {number(commits * second)} commits and {number(wal * second / 1024)} MB of"
+        f" WAL a second.\n\n{plain_table(list(rows(LOADS, per_machine)))}"
     )
-    return f"{text}\n\n{plain_table(list(rows(LOADS, per_machine)))}"
 
 
 def main() -> int:

@@ -79,10 +79,15 @@ def test_the_table_has_a_row_per_deployment() -> None:
 def test_the_measured_rate_is_that_of_one_database() -> None:
     figure = {"name": "POST /v1/refunds, 16 clients", "values": {"median": 87.0}}
     other = {"name": "refunds-sqlite", "figures": [figure | {"values": {"median": 1}}]}
-    scenario = {"name": "refunds-postgresql", "figures": [figure]}
+    written = [
+        {"name": f"{what} per refund, to its confirmation", "values": {"median": 9.0}}
+        for what in ("writing transactions", "WAL")
+    ]
+    scenario = {"name": "refunds-postgresql", "figures": [figure, *written]}
 
     both = {"scenarios": [other, scenario]}
     assert (measured_rate(both), measured_rate(both, "sqlite")) == (87.0, 1.0)
     assert "3,600 an hour are the most that its only machine serves" in describe(both)
+    assert "2,500 commits and 2.44 MB of WAL a second" in describe(both)
     with pytest.raises(ValueError, match="make bench"):
         measured_rate({"scenarios": [other]})
