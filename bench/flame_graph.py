@@ -1,8 +1,9 @@
 """
-Where the processor's time goes: ``make flame-graph``.
+Where the time goes: ``make flame-graph``.
 
-py-spy samples the worker and the API processes while 16 clients post refunds on SQLite.
-The flame graphs and the tables of ``docs/explanation/performance.md`` are made of it.
+py-spy samples the worker and the API processes while 16 clients post refunds on SQLite,
+and a worker that signs through a distant KMS.  The flame graphs and the tables of
+``docs/explanation/performance.md`` are made of the samples.
 """
 
 import argparse
@@ -11,73 +12,38 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from bench.documents import FLAMES, PERFORMANCE, update_page
+from bench.flame_stages import (
+    API,
+    KMS_WORKER,
+    WORKER,
+    Process,
+    Stack,
+    find_stage,
+    read_samples,
+)
 from bench.flame_svg import draw_flames
+from bench.kms_worker import worker_on_kms
 from bench.machine import describe_moment
 from bench.processes import children
 from bench.results import FOLDER
 from bench.servers import running_service
-from bench.service import Service, require_created
+from bench.service import require_created
+from bench.table import plain_table
 
-
-Stack = tuple[str, ...]
-"""Functions with their files, the outermost first."""
 
 _CLIENTS = 16
 _PER_SECOND = 100
 _WARM_UP_SECONDS = 2.0
 _SLACK_SECONDS = 5.0  # py-spy starts after the load, and ends before it.
 
-# A thread that has just been woken is still in one of these.
-_WAITS = ("wait", "select", "poll", "_worker", "accept")
-
-REST = "the rest"
-
-
-@dataclass(frozen=True, slots=True)
-class Process:
-    """
-    A kind of process, and its *stages*: names, and texts of frames.
-
-    A sample belongs to the first stage that has a text in one of its frames.
-    """
-
-    name: str
-    title: str
-    stages: tuple[tuple[str, str], ...]
-
-
-WORKER = Process(
-    "worker",
-    "The worker",
-    (
-        ("audit log: sequence numbers and hash chain", "Sealer.run"),
-        ("device, checks and audit records of signatures", "build_and_sign"),
-        ("transaction: nonces and intents", ".reserve_all"),
-        ("transactions: bytes, outcomes, broadcasts, receipts", ".save_all"),
-        ("JSON-RPC: estimates, fees, broadcasts, receipts", "backends/json_rpc/"),
-        ("other statements: claims, counters, wallets", "backends/sql/"),
-    ),
-)
-API = Process(
-    "api",
-    "An API process",
-    (
-        ("audit log: sequence numbers and hash chain", "Sealer.run"),
-        ("token, signature and tenant of the request", "api/auth/"),
-        ("transaction: refunds, answers and audit records", "RefundTables.accept"),
-        ("waiting for the worker's broadcast", "RefundWaits."),
-        ("other statements", "backends/sql/"),
-        ("checks of the refund, MAC", "RefundAcceptor."),
-        ("log lines", "structlog/"),
-        ("HTTP: Falcon and our handlers", "falcon/app.py"),
-        ("HTTP: gunicorn", "gunicorn/"),
-    ),
-)
+# More than a worker signs: its queue must not become empty.
+_QUEUE_PER_SECOND = 600
+_KMS_SECONDS = 10
+_KMS_WARM_UP = 200  # Refunds, in which batches and concurrency grow.
 
 
 def main() -> int:
@@ -89,29 +55,26 @@ def main() -> int:
     options = parser.parse_args()
     FOLDER.mkdir(parents=True, exist_ok=True)
     moment = describe_moment()
-    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-        samples, rate = _record(Path(folder), options.seconds)
-    sentence = (
-        f"{options.seconds} s, {rate:.0f} refunds a second, {moment['at'][:10]},"
-        f" commit {moment['commit']}, load {moment['load']}."
-    )
-    parts = [sentence]
-    for process, stacks in samples.items():
-        file = f"flames-{process.name}.svg"
-        (FOLDER / file).write_text(draw_flames(stacks, process.title), encoding="utf-8")
-        parts += [
-            f"#### {process.title}",
-            _table(process, stacks),
-            f"![{process.title}]({FOLDER.name}/{file})",
-        ]
+    parts = [
+        f"{moment['at'][:10]}, commit {moment['commit']}, load {moment['load']}.",
+    ]
+    with tempfile.TemporaryDirectory(prefix="bench-") as name:
+        folder = Path(name)
+        for samples, sentence in (
+            _record_service(folder, options.seconds),
+            _record_kms(folder, min(options.seconds, _KMS_SECONDS)),
+        ):
+            for process, stacks in samples.items():
+                parts += _describe(process, stacks, sentence)
     update_page(PERFORMANCE, FLAMES, "\n\n".join(parts) + "\n")
     return 0
 
 
-def _record(
-    folder: Path, seconds: int
-) -> tuple[Mapping[Process, Counter[Stack]], float]:
-    """Return the samples of each kind of process, and the refunds a second."""
+Samples = Mapping[Process, Counter[Stack]]
+
+
+def _record_service(folder: Path, seconds: int) -> tuple[Samples, str]:
+    """Return the samples of the service under load, and what the load was."""
     with running_service(folder / "stack") as service:
         service.load(clients=_CLIENTS, seconds=_WARM_UP_SECONDS)
         processes = service.stack.processes
@@ -119,90 +82,80 @@ def _record(
             WORKER: [processes["worker"].pid],
             API: children(processes["serve"].pid),
         }
-        recordings = [
-            (process, folder / f"{pid}.raw", pid)
+        samplers = [
+            (process, _Sampler(pid, folder, seconds))
             for process, found in pids.items()
             for pid in found
         ]
-        running = [_sampler(pid, path, seconds) for _, path, pid in recordings]
-        rate = _load(service, seconds)
-        for sampler in running:
-            output, _ = sampler.communicate()
-            if sampler.returncode != 0:
-                raise RuntimeError(f"py-spy failed:\n{output}")
+        run = service.load(clients=_CLIENTS, seconds=seconds + _SLACK_SECONDS)
+        require_created(run)
         samples: dict[Process, Counter[Stack]] = {WORKER: Counter(), API: Counter()}
-        for process, path, _ in recordings:
-            samples[process].update(read_samples(path.read_text(encoding="utf-8")))
-        return samples, rate
+        for process, sampler in samplers:
+            samples[process].update(read_samples(sampler.finish()))
+    rate = len(run.samples) / run.seconds
+    return samples, f"{seconds} s at {rate:.0f} refunds a second."
 
 
-def _sampler(pid: int, path: Path, seconds: int) -> subprocess.Popen[str]:
-    tool = shutil.which("py-spy", path=str(Path(sys.executable).parent)) or "py-spy"
-    command = [tool, "record", "--pid", str(pid), "--output", str(path)]
-    command += ["--format", "raw", "--function", "--rate", str(_PER_SECOND)]
-    return subprocess.Popen(
-        [*command, "--duration", str(seconds)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+def _record_kms(folder: Path, seconds: int) -> tuple[Samples, str]:
+    """Return the samples of a worker's main thread beside a queue."""
+    with worker_on_kms(folder / "kms", "--latency", "20") as worker:
+        worker.post(_KMS_WARM_UP + _QUEUE_PER_SECOND * seconds)
+        with worker.running() as pid:
+            started = worker.look(pid)
+            warm = worker.await_signed(pid, started, _KMS_WARM_UP)
+            raw = _Sampler(pid, folder, seconds, "--idle").finish()
+            rate = worker.look(pid).rate_since(warm)
+    samples = read_samples(raw, thread="Worker.run ")
+    return {KMS_WORKER: samples}, f"{seconds} s at {rate:.0f} signatures a second."
 
 
-def _load(service: Service, seconds: int) -> float:
-    run = service.load(clients=_CLIENTS, seconds=seconds + _SLACK_SECONDS)
-    require_created(run)
-    return len(run.samples) / run.seconds
+class _Sampler:
+    """A running py-spy."""
+
+    def __init__(self, pid: int, folder: Path, seconds: int, *options: str) -> None:
+        tool = shutil.which("py-spy", path=str(Path(sys.executable).parent))
+        self._path = folder / f"{pid}.raw"
+        command = [tool or "py-spy", "record", "--pid", str(pid), *options]
+        command += ["--format", "raw", "--function", "--rate", str(_PER_SECOND)]
+        self._process = subprocess.Popen(
+            [*command, "--duration", str(seconds), "--output", str(self._path)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def finish(self) -> str:
+        """
+        Wait for the end, and return what was recorded.
+
+        Raises:
+            RuntimeError: py-spy failed, for example without the right to trace.
+        """
+        output, _ = self._process.communicate()
+        if self._process.returncode != 0:
+            raise RuntimeError(f"py-spy failed:\n{output}")
+        return self._path.read_text(encoding="utf-8")
 
 
-def read_samples(raw: str) -> Counter[Stack]:
-    """
-    Return the samples of py-spy's "raw" format, without those that only wait.
-
-    Frames of interpreter, command line and threads, which begin every stack, are left
-    out, as are line numbers.
-    """
-    samples: Counter[Stack] = Counter()
-    for line in raw.splitlines():
-        text, _, count = line.rpartition(" ")
-        stack = tuple(frame.rpartition(":")[0] or frame for frame in text.split(";"))
-        stack = tuple(f"{frame})" if "(" in frame else frame for frame in stack)
-        if _function(stack[-1]) not in _WAITS:
-            samples[tuple(_without_start(stack))] += int(count)
-    return samples
-
-
-def _function(frame: str) -> str:
-    return frame.partition(" (")[0].rpartition(".")[2]
-
-
-_START = ("<frozen", "threading.py", "concurrent/futures/", "click/", "api/cli/")
-
-
-def _without_start(stack: Stack) -> Iterator[str]:
-    has_begun = False
-    for frame in stack:
-        has_begun = has_begun or not any(text in frame for text in _START)
-        if has_begun:
-            yield frame
-
-
-def find_stage(process: Process, stack: Stack) -> str:
-    """Return the stage of *process* that a sample belongs to."""
-    for name, text in process.stages:
-        if any(text in frame for frame in stack):
-            return name
-    return REST
-
-
-def _table(process: Process, stacks: Mapping[Stack, int]) -> str:
+def _describe(
+    process: Process, stacks: Mapping[Stack, int], sentence: str
+) -> Iterator[str]:
+    """Draw the graph of *process*; yield the parts of its section."""
+    file = f"flames-{process.name}.svg"
+    (FOLDER / file).write_text(draw_flames(stacks, process.title), encoding="utf-8")
     shares: Counter[str] = Counter()
     for stack, count in stacks.items():
         shares[find_stage(process, stack)] += count
     total = max(1, shares.total())
-    rows: Iterable[tuple[str, int]] = shares.most_common()
-    lines = ["| stage | share of the samples |", "| --- | --- |"]
-    lines += [f"| {name} | {100 * count / total:.0f} % |" for name, count in rows]
-    return "\n".join(lines)
+    yield f"#### {process.title}"
+    yield sentence
+    yield plain_table(
+        [
+            {"stage": name, "share": f"{100 * count / total:.0f} %"}
+            for name, count in shares.most_common()
+        ]
+    ).strip()
+    yield f"![{process.title}]({FOLDER.name}/{file})"
 
 
 if __name__ == "__main__":

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.cpu_time import cpu_seconds, find_descendant
 from bench.devices import StandIn, kms_stand_in, open_kms
 from bench.offered_load import calls_between
-from bench.processes import cpu_seconds, find_descendant
 from bench.servers import running_service
 from bench.service import Service
 from bench.signing import OpenKey

@@ -5,8 +5,8 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from bench.cpu_time import cpu_seconds, find_descendant
 from bench.harness import Figure, Goal, Values, Work
-from bench.processes import cpu_seconds, find_descendant
 from bench.service import LoadRun, Service, require_created
 from dev.stack import await_start, free_port, is_ready, running_module
 

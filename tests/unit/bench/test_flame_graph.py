@@ -3,7 +3,7 @@
 from collections import Counter
 from xml.etree import ElementTree as ET
 
-from bench.flame_graph import API, REST, WORKER, find_stage, read_samples
+from bench.flame_stages import API, REST, WORKER, find_stage, read_samples
 from bench.flame_svg import draw_flames
 
 
@@ -20,6 +20,14 @@ OTHER = ("<module> (x.py)", "a<b (x.py)")
 
 def test_samples_begin_with_our_code_and_leave_out_waits() -> None:
     assert read_samples(RAW) == Counter({SIGN: 30, SAVE: 10, OTHER: 1})
+
+
+def test_the_samples_of_one_thread_have_its_waits() -> None:
+    raw = f"{RAW}main (api/cli/__main__.py:1);run (signer/worker.py:1);wait (a.py:1) 5"
+
+    assert read_samples(raw, thread="run (signer/") == Counter(
+        {SIGN: 30, SAVE: 10, ("run (signer/worker.py)", "wait (a.py)"): 5}
+    )
 
 
 def test_a_sample_belongs_to_the_first_stage_that_it_names() -> None:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from bench.processes import cpu_seconds, find_descendant
+from bench.cpu_time import cpu_seconds, find_descendant
 
 
 BUSY = """
