@@ -97,8 +97,9 @@ def describe(results: Document) -> str:
         )
     )
     return (
-        f"Measured CPU time per refund: {measured}. Computed from it, for one host with"
-        " API, worker and PostgreSQL:\n\n"
+        f"Measured CPU time per refund: {measured}. A request waited"
+        f" {number(1000 * costs.answer_seconds)} ms for its transaction hash. Computed"
+        " from these, for one host with API, worker and PostgreSQL:\n\n"
         f"{plain_table([one_host(costs, cores) for cores in CORES])}\n"
         "Computed, for a host or more per role:\n\n"
         f"{plain_table([separate_hosts(costs, rate) for rate in RATES])}"
