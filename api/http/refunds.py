@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import ClassVar
 from urllib.parse import urlencode
@@ -45,10 +46,8 @@ class _Preference:
 
     @property
     def answer(self) -> Callable[[AnyRefund], str] | None:
-        """What is stored as the answer at once; None: the worker stores it."""
-        if self.seconds is not None:
-            return lambda _: PENDING_ANSWER
-        return refund_answer if self.is_async else None
+        """What is stored at once for a request that waits; None: the worker stores."""
+        return None if self.seconds is None else lambda _: PENDING_ANSWER
 
 
 class _MerchantResource(Resource):
@@ -65,20 +64,25 @@ class _WaitingResource(_MerchantResource):
         super().__init__(refunds)
         self._waiting = waiting
 
-    def _wait(
-        self, refund: AnyRefund, seconds: float, req: Request, resp: Response
-    ) -> AnyRefund:
+    def _admit(
+        self, preferred: _Preference, req: Request
+    ) -> AbstractContextManager[bool]:
         """
-        Return *refund* when it is final, or after *seconds*.
+        Count the request while it waits as *preferred*; the value is whether it may.
 
         Too many waiting requests would leave no thread for others.  This one is then
         answered at once, without ``Preference-Applied``, as RFC 7240 allows.
         """
-        with self._waiting.admit_long(tenant(req)) as may_wait:
-            if not may_wait:
-                return refund
-            resp.set_header("Preference-Applied", f"wait={seconds:.0f}")
-            return self._refunds.wait(refund, seconds)
+        if preferred.is_async:
+            return nullcontext(False)
+        if preferred.seconds is None:
+            return self._waiting.admit(tenant(req))
+        return self._waiting.admit_long(tenant(req))
+
+    def _wait(self, refund: AnyRefund, seconds: float, resp: Response) -> AnyRefund:
+        """Return *refund* when it is final, or after *seconds*."""
+        resp.set_header("Preference-Applied", f"wait={seconds:.0f}")
+        return self._refunds.wait(refund, seconds)
 
 
 class Refunds(_WaitingResource):
@@ -94,18 +98,23 @@ class Refunds(_WaitingResource):
         key = _idempotency_key(req)
         preferred = _preference(req)
         body = read_bytes(req)
-        submission = self._refunds.submit(
-            tenant=tenant(req),
-            idempotency_key=key,
-            request=read_refund(strict_json.loads(body)),
-            actor=actor(req),
-            signed=_signed_request(req, body),
-            answer=preferred.answer,
-        )
+        request = read_refund(strict_json.loads(body))
+        with self._admit(preferred, req) as may_wait:
+            submission = self._refunds.submit(
+                tenant=tenant(req),
+                idempotency_key=key,
+                request=request,
+                actor=actor(req),
+                signed=_signed_request(req, body),
+                answer=preferred.answer if may_wait else refund_answer,
+            )
+            seconds = preferred.seconds
+            answer = submission.answer or (
+                self._wait_for_answer(submission.refund, seconds, resp)
+                if may_wait
+                else self._remember(submission.refund)
+            )
 
-        answer = submission.answer or self._answer(
-            submission.refund, preferred, req, resp
-        )
         if submission.created and preferred.is_async:
             resp.set_header("Preference-Applied", "respond-async")
         resp.status = falcon.HTTP_CREATED if submission.created else falcon.HTTP_OK
@@ -115,19 +124,17 @@ class Refunds(_WaitingResource):
         resp.content_type = falcon.MEDIA_JSON
         resp.text = answer
 
-    def _answer(
-        self, refund: AnyRefund, preferred: _Preference, req: Request, resp: Response
+    def _wait_for_answer(
+        self, refund: AnyRefund, seconds: float | None, resp: Response
     ) -> str:
-        """Wait as preferred; return the answer, which is stored before it is sent."""
-        if preferred.seconds is not None:
-            refund = self._wait(refund, preferred.seconds, req, resp)
-        elif not preferred.is_async:
-            with self._waiting.admit(tenant(req)) as may_wait:
-                if may_wait:
-                    awaited = self._refunds.await_broadcast(refund)
-                    if awaited.answer is not None:
-                        return awaited.answer
-                    refund = awaited.refund
+        """Wait for the end of *refund*, or for its broadcast; return the answer."""
+        if seconds is not None:
+            return self._remember(self._wait(refund, seconds, resp))
+        awaited = self._refunds.await_broadcast(refund)
+        return awaited.answer or self._remember(awaited.refund)
+
+    def _remember(self, refund: AnyRefund) -> str:
+        """Return the answer, which is stored before it is sent."""
         return self._refunds.remember_answer(refund, refund_answer(refund))
 
     def on_get(self, req: Request, resp: Response) -> None:
@@ -156,10 +163,12 @@ class Refund(_WaitingResource):
     def on_get(self, req: Request, resp: Response, refund_id: str) -> None:
         """Show the refund; another tenant's refund answers 404."""
         query.parameters(req)
-        seconds = _preference(req).seconds
+        preferred = _preference(req)
         refund = self._refunds.get(tenant(req), _require_id(refund_id))
-        if seconds is not None:
-            refund = self._wait(refund, seconds, req, resp)
+        if preferred.seconds is not None:
+            with self._admit(preferred, req) as may_wait:
+                if may_wait:
+                    refund = self._wait(refund, preferred.seconds, resp)
 
         resp.media = refund_document(refund)
 

@@ -56,26 +56,11 @@ class RefundTables(Tables):
         )
         return Refund(*rows[0]) if rows else None
 
-    def accept(
-        self,
-        refund: Refund,
-        record: Record | None = None,
-        *,
-        max_open: int | None = None,
-        signed: SignedRequest | None = None,
-        answer: str | None = None,
-    ) -> tuple[Refund, bool]:
-        given = Acceptance(refund, record, max_open, signed, answer)
-        # The lock needs a transaction, which costs PostgreSQL two round trips.
-        lock = max_open is not None
-        work = self._acceptance(given, lock=lock)
-        if lock or self._database.dialect == SQLITE:
-            return self._database.transaction(work)
-        return self._database.run(work)
-
     def accept_all(
         self, acceptances: Sequence[Acceptance]
     ) -> Sequence[tuple[Refund, bool] | HotWalletError]:
+        if len(acceptances) == 1:
+            return [self._accept(*acceptances)]
         results: dict[int, tuple[Refund, bool] | HotWalletError] = {}
         works: dict[int, Work[tuple[Refund, bool]]] = {}
         for index, given in enumerate(acceptances):
@@ -231,6 +216,15 @@ class RefundTables(Tables):
         insert = queries.REMEMBER_ANSWER[self._database.dialect]
         rows = self._database.write(lambda c: c.execute(insert, params).all())
         return body if rows else self.answer(refund_id) or body
+
+    def _accept(self, given: Acceptance) -> tuple[Refund, bool] | HotWalletError:
+        # Without a limit no lock is needed, and PostgreSQL saves two round trips.
+        lock = given.max_open is not None
+        execute = self._database.transaction if lock else self._database.write
+        try:
+            return execute(self._acceptance(given, lock=lock))
+        except HotWalletError as e:
+            return e
 
     def _acceptance(
         self, given: Acceptance, *, lock: bool

@@ -10,6 +10,7 @@ Connections are in autocommit mode: a transaction begins with an explicit ``BEGI
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -282,5 +283,6 @@ def connect(path: Path | str, *, timeout: float = 5.0) -> Connection:
     raise error
 
 
+@lru_cache(maxsize=512)
 def _first_word(sql: str) -> str:
     return "".join(sql.lstrip()[:8].split(maxsplit=1)[:1]).upper()

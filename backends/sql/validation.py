@@ -52,7 +52,7 @@ def is_address(text: str) -> bool:
 
 def require_new(refund: Refund) -> None:
     """
-    Check the argument of ``Store.accept``.
+    Check the argument of ``Store.accept_all``.
 
     Raises:
         InvalidInputError: A text field is too long, or cannot be stored.

@@ -66,45 +66,33 @@ class Store(StopStore, TenantBlocks, Cancellations, Watches, Protocol):
     def find(self, tenant: str, idempotency_key: str) -> Refund | None:
         """Return the refund that the tenant created with this key, or None."""
 
-    def accept(
-        self,
-        refund: Refund,
-        record: Record | None = None,
-        *,
-        max_open: int | None = None,
-        signed: SignedRequest | None = None,
-        answer: str | None = None,
-    ) -> tuple[Refund, bool]:
-        """
-        Insert a queued refund, or return the one that the same key created.
-
-        The stored refund has a MAC of what it pays.  The other arguments are those of
-        ``Acceptance``.  They are written in the same transaction if the refund is
-        inserted.
-
-        Returns:
-            The stored refund, and whether this call created it.
-
-        Raises:
-            TenantBlockedError: An operator blocked the tenant.
-            RowNotAuthenticError: Another program changed its block, perhaps to end it.
-            InvalidInputError: A text field is too long, or has characters that a
-                database cannot store.
-            IdempotencyMismatchError: The tenant used the key with another fingerprint.
-            ConflictError: The tenant used the reference with another key.
-            OpenRefundsLimitError: The tenant would have more than *max_open*.
-            ValueError: The refund is not queued, or has a request to cancel; a
-                programming error.
-        """
-
     def accept_all(
         self, acceptances: Sequence[Acceptance]
     ) -> Sequence[tuple[Refund, bool] | HotWalletError]:
         """
-        Accept each refund as ``accept`` does, in one transaction for all.
+        Insert queued refunds, in one transaction for all.
 
-        The result of each is what ``accept`` returns or raises.  A refused refund does
-        not affect the others; an error of the database is the result of each.
+        Each stored refund has a MAC of what it pays.  What else an ``Acceptance`` has
+        is stored with its refund if that is inserted.  A refused refund does not affect
+        the others; an error of the database is the result of each.
+
+        Returns:
+            For each, in their order, either the stored refund and whether this call
+            created it (otherwise the same key did earlier), or one of these errors.
+
+            ``TenantBlockedError``: An operator blocked the tenant.
+            ``RowNotAuthenticError``: Another program changed its block, perhaps to end
+            it.
+            ``InvalidInputError``: A text field is too long, or has characters that a
+            database cannot store.
+            ``IdempotencyMismatchError``: The tenant used the key with another
+            fingerprint.
+            ``ConflictError``: The tenant used the reference with another key.
+            ``OpenRefundsLimitError``: The tenant would have more than ``max_open``.
+
+        Raises:
+            ValueError: A refund is not queued, or has a request to cancel; a
+                programming error.
         """
 
     def signed_request(self, refund_id: str) -> SignedRequest | None:
@@ -112,7 +100,7 @@ class Store(StopStore, TenantBlocks, Cancellations, Watches, Protocol):
 
     def require_authentic(self, refund: Refund) -> None:
         """
-        Require that what *refund* pays is what ``accept`` stored.
+        Require that what *refund* pays is what ``accept_all`` stored.
 
         Raises:
             RowNotAuthenticError: The MAC is missing or not valid.

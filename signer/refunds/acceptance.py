@@ -157,8 +157,6 @@ class RefundAcceptor:
 
     def _store_all(self, new: Sequence[Acceptance]) -> Sequence[AcceptResult]:
         """Store each of *new*, as ``Store.accept_all`` does; a failure ends it."""
-        if len(new) == 1:
-            return self._store_one(*new)
         stored: list[AcceptResult] = []
         for start in range(0, len(new), TRANSACTION_SIZE):
             part = self._store.accept_all(new[start : start + TRANSACTION_SIZE])
@@ -168,20 +166,6 @@ class RefundAcceptor:
                 stored += [part[0]] * (len(new) - len(stored))
                 break
         return stored
-
-    def _store_one(self, one: Acceptance) -> Sequence[AcceptResult]:
-        # On PostgreSQL one statement is cheaper than a transaction.
-        try:
-            stored = self._store.accept(
-                one.refund,
-                one.record,
-                max_open=one.max_open,
-                signed=one.signed,
-                answer=one.answer,
-            )
-        except HotWalletError as e:
-            return [e]
-        return [stored]
 
     def _finish(self, new: Acceptance, stored: AcceptResult) -> SubmissionResult:
         if isinstance(stored, HotWalletError):

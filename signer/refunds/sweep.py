@@ -14,8 +14,10 @@ from signer.addresses import parse_address, redact_address
 from signer.amounts import format_units
 from signer.audit.log import AuditAction, AuditLog
 from signer.chain.chain import Chain
+from signer.errors import HotWalletError
 from signer.keys.admin_audit import AdminAudit, Facts
 from signer.keys.keyring import KeyRing
+from signer.model.acceptance import Acceptance
 from signer.model.audit_record import Actor, Operation
 from signer.model.refund import SWEEPER, Refund, RefundRequest, Status, new_refund_id
 from signer.ports import Clock, KeyStore, Store
@@ -85,7 +87,10 @@ class Sweeper:
         row = item.refund
         if row is None:
             new = self._build_row(item, address, recipient, past_sweeps)
-            row, _ = self._store.accept(new)
+            (accepted,) = self._store.accept_all([Acceptance(new)])
+            if isinstance(accepted, HotWalletError):
+                raise accepted
+            row, _ = accepted
         self._admin_audit.write(
             AuditAction.KEY_SWEEP,
             actor,

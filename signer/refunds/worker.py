@@ -33,6 +33,7 @@ from signer.refunds.wallet_reconciliation import WalletReconciler
 # How many refunds are claimed at once.  They share transactions and requests, and they
 # must be processed before their claim expires (``HOLD``).
 _SMALLEST_CLAIM = 8
+_FIRST_CLAIM = 32
 _LARGEST_CLAIM = 128
 
 _FAST_SECONDS = 0.5
@@ -97,7 +98,7 @@ class Worker:
         self._timer = timer
         self._passes = 0
         self._unclaimed_id: str | None = None  # The last refund taken without a claim.
-        self._claim_size = _SMALLEST_CLAIM
+        self._claim_size = _FIRST_CLAIM
         self._has_more = False  # Refunds are due that were not claimed yet.
         self._cancelling: set[str] = set()  # The ids tried in this pass.
         self._log = structlog.get_logger("worker")
@@ -146,11 +147,12 @@ class Worker:
         """Yield refunds that are due, many at once, until there are no more."""
         until = self._timer() + _ADVANCE_SECONDS
         while True:
+            has_more = self._has_more
             self._has_more = False  # Also if this fails: the next try must wait.
             self._key_proof()
             self._automatic_stop.check()
             now, started = self._clock(), self._timer()
-            only = self._store.find_untouched(now)
+            only = None if has_more else self._store.find_untouched(now)
             if only is not None and only.id != self._unclaimed_id:
                 self._unclaimed_id = only.id  # If it is still due after this, claim it.
                 yield [only]

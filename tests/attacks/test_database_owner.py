@@ -22,7 +22,12 @@ from signer.model.tenant_block import TenantBlock
 from signer.ports import Sealing
 from signer.refunds.tenant_admin import TenantAdmin
 from signer.row_macs import RowMACs
-from tests.fixtures.ledger import filled, queued, stopped
+from tests.fixtures.ledger import (
+    accept,
+    filled,
+    queued,
+    stopped,
+)
 from tests.fixtures.roles import Roles
 from tests.fixtures.scripted_chain import CHAIN_ID
 from tests.support.audit import overruled
@@ -237,7 +242,7 @@ def test_an_invented_start_up_record(world: World, steal: Attack) -> None:
 def test_a_row_needs_the_mac_key(url: str) -> None:
     """A process without MAC_KEY_FILE accepts nothing."""
     with closing(SQLStore(url)) as store, pytest.raises(ConfigurationError) as caught:
-        store.accept(queued())
+        accept(store, queued())
 
     assert caught.value.refusals[0].code == "mac-key-missing"
 

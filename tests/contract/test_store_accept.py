@@ -1,4 +1,4 @@
-"""Contract of ``Store.accept``: it inserts a refund once, and exactly as given."""
+"""Contract of ``Store.accept_all``: it inserts a refund once, and exactly as given."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
@@ -19,6 +19,7 @@ from signer.model.refund import Status
 from signer.model.signed_request import SignedRequest
 from tests.fixtures.ledger import (
     TEXTS,
+    accept,
     accepted,
     examples,
     now,
@@ -45,7 +46,7 @@ def test_a_new_refund_is_stored(store: SQLStore) -> None:
     """Each field of a new refund reads back as given."""
     refund = queued(reason="broken on arrival")
 
-    assert store.accept(refund) == (refund, True)
+    assert accept(store, refund) == (refund, True)
     assert store.get(refund.id) == refund
 
 
@@ -93,7 +94,7 @@ def test_invalid_values_are_refused(store: SQLStore, changes: dict[str, Any]) ->
     refund = queued(**changes)
 
     with pytest.raises(StoreError):
-        store.accept(refund)
+        accept(store, refund)
     assert store.get(refund.id) is None
 
 
@@ -103,7 +104,7 @@ def test_a_repeated_request_finds_its_refund(store: SQLStore) -> None:
     now_reserved = reserved(store, first)
     again = replace(first, id=queued().id, created_at=now(), updated_at=now())
 
-    assert (now_reserved, False) == store.accept(again)
+    assert (now_reserved, False) == accept(store, again)
     assert store.get(again.id) is None
 
 
@@ -122,7 +123,7 @@ def test_a_used_key_with_another_request_is_a_mismatch(store: SQLStore) -> None:
     other = queued(idempotency_key=first.idempotency_key, fingerprint="ff" * 32)
 
     with pytest.raises(IdempotencyMismatchError, match=first.id):
-        store.accept(other)
+        accept(store, other)
     assert store.get(other.id) is None
 
 
@@ -132,7 +133,7 @@ def test_a_used_reference_with_a_new_key_is_a_conflict(store: SQLStore) -> None:
     other = queued(reference=first.reference)
 
     with pytest.raises(ConflictError, match=first.id) as caught:
-        store.accept(other)
+        accept(store, other)
     assert ConflictError is type(caught.value)
     assert store.get(other.id) is None
 
@@ -147,7 +148,7 @@ def test_a_mismatch_precedes_a_conflict(store: SQLStore) -> None:
     )
 
     with pytest.raises(IdempotencyMismatchError, match=by_key.id):
-        store.accept(other)
+        accept(store, other)
 
 
 def test_clients_have_separate_keys_and_references(store: SQLStore) -> None:
@@ -158,7 +159,7 @@ def test_clients_have_separate_keys_and_references(store: SQLStore) -> None:
         reference=first.reference,
     )
 
-    assert (other, True) == store.accept(other)
+    assert (other, True) == accept(store, other)
 
 
 def test_names_are_compared_byte_by_byte(store: SQLStore) -> None:
@@ -174,16 +175,16 @@ def test_names_are_compared_byte_by_byte(store: SQLStore) -> None:
 def test_invalid_names_are_refused(store: SQLStore, field: str, text: str) -> None:
     """The error for a name that no index can hold names the field."""
     with pytest.raises(InvalidInputError) as caught:
-        store.accept(queued(**{field: text}))
+        accept(store, queued(**{field: text}))
 
     assert field == caught.value.field
 
 
 def test_a_new_refund_is_queued(store: SQLStore) -> None:
     with pytest.raises(ValueError, match="queued"):
-        store.accept(queued(status=Status.CONFIRMED))
+        accept(store, queued(status=Status.CONFIRMED))
     with pytest.raises(ValueError, match="queued"):
-        store.accept(queued(version=1))
+        accept(store, queued(version=1))
 
 
 def test_a_used_id_is_an_error(store: SQLStore) -> None:
@@ -191,7 +192,7 @@ def test_a_used_id_is_an_error(store: SQLStore) -> None:
     first = accepted(store)
 
     with pytest.raises(StoreError):
-        store.accept(queued(id=first.id))
+        accept(store, queued(id=first.id))
     assert first == store.get(first.id)
 
 
@@ -212,9 +213,9 @@ def test_a_signed_request_is_stored_with_its_refund(
     refund = queued()
     other = replace(SIGNED, signature="sig1=:BBBB:")
     before = now() - timedelta(seconds=1)
-    first = store.accept(refund, max_open=max_open, signed=SIGNED)
-    again = store.accept(
-        replace(refund, id=queued().id), max_open=max_open, signed=other
+    first = accept(store, refund, max_open=max_open, signed=SIGNED)
+    again = accept(
+        store, replace(refund, id=queued().id), max_open=max_open, signed=other
     )
     found = store.signed_request(refund.id)
 

@@ -10,7 +10,14 @@ from backends.sql import SQLStore
 from signer.errors import StaleStateError, StoreError
 from signer.model.acceptance import PENDING_ANSWER
 from signer.model.refund import Status
-from tests.fixtures.ledger import TEXTS, accepted, examples, now, queued
+from tests.fixtures.ledger import (
+    TEXTS,
+    accept,
+    accepted,
+    examples,
+    now,
+    queued,
+)
 from tests.fixtures.races import race
 from tests.support.ledgers import open_ledger
 
@@ -47,8 +54,8 @@ def test_an_answer_is_stored_with_its_refund(store: SQLStore) -> None:
     refund = queued()
     again = replace(refund, id=queued().id)
 
-    assert store.accept(refund, answer="first") == (refund, True)
-    assert store.accept(again, answer="second") == (refund, False)
+    assert accept(store, refund, answer="first") == (refund, True)
+    assert accept(store, again, answer="second") == (refund, False)
     assert store.answer(refund.id) == "first"
     assert store.answer(again.id) is None
 
@@ -79,7 +86,7 @@ def test_a_lost_change_does_not_answer(store: SQLStore) -> None:
 def test_a_pending_answer_is_replaced_once(store: SQLStore) -> None:
     """Workers leave it to the request that waits for the end."""
     refund = queued()
-    store.accept(refund, answer=PENDING_ANSWER)
+    accept(store, refund, answer=PENDING_ANSWER)
     refused = refund.with_status(Status.REFUSED, now(), failure_code="x")
     store.save(refund, refused, answer="of the worker")
 
@@ -94,7 +101,7 @@ def test_one_of_many_answers_stays(database_url: str, answer: str | None) -> Non
     """Every process returns the same one."""
     store = open_ledger(database_url)
     refund = queued()
-    store.accept(refund, answer=answer)
+    accept(store, refund, answer=answer)
     found = race(partial(_remember, refund_id=refund.id), database_url, 4)
 
     assert set(found) == {store.answer(refund.id)}

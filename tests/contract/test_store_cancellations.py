@@ -10,6 +10,7 @@ from signer.model.audit_record import Record
 from signer.model.refund import Refund, Status
 from signer.ports import Cancellations
 from tests.fixtures.ledger import (
+    accept,
     accepted,
     later,
     moved,
@@ -90,7 +91,7 @@ def test_a_worker_is_not_disturbed(store: SQLStore) -> None:
 
 
 def test_no_step_changes_a_request(store: SQLStore) -> None:
-    """A caller of ``save`` or ``accept`` cannot make or withdraw one."""
+    """A caller of ``save`` or ``accept_all`` cannot make or withdraw one."""
     refund = accepted(store)
     assert _request(store, refund)
     asked = stored(store, refund)
@@ -100,7 +101,7 @@ def test_no_step_changes_a_request(store: SQLStore) -> None:
         with pytest.raises(ValueError, match="permanent"):
             store.save(before, after)
     with pytest.raises(ValueError, match="queued"):
-        store.accept(queued(cancel_requested_at=AT))
+        accept(store, queued(cancel_requested_at=AT))
     assert stored(store, refund) == asked
 
 

@@ -14,6 +14,7 @@ from signer.model.refund import Refund, Status
 from signer.model.wallet import Pause
 from tests.fixtures.ledger import (
     WALLET,
+    accept,
     accepted,
     filled,
     later,
@@ -35,7 +36,7 @@ from tests.support.ledgers import open_ledger
 def _accept_each(store: SQLStore, index: int) -> list[tuple[str, bool]]:
     """Accept 25 refunds whose keys are the same in every process."""
     answers = [
-        store.accept(queued(idempotency_key=f"key {n}", reference=f"reference {n}"))
+        accept(store, queued(idempotency_key=f"key {n}", reference=f"reference {n}"))
         for n in range(25)
     ]
     return [(refund.id, created) for refund, created in answers]
@@ -55,7 +56,7 @@ def _accept_same_references(store: SQLStore, index: int) -> int:
     granted = 0
     for n in range(25):
         try:
-            _, created = store.accept(queued(reference=f"reference {n}"))
+            _, created = accept(store, queued(reference=f"reference {n}"))
         except ConflictError:
             continue
         granted += created

@@ -19,6 +19,7 @@ from signer.errors import (
 from signer.model.refund import SWEEPER, Status
 from signer.model.tenant_block import TenantBlock
 from tests.fixtures.ledger import (
+    accept,
     accepted,
     filled,
     forge,
@@ -110,14 +111,14 @@ def test_open_refunds_are_limited(store: SQLStore) -> None:
     accepted(store, tenant=SWEEPER)
     second, third = queued(tenant="shop"), queued(tenant="shop")
 
-    assert store.accept(second, max_open=2) == (second, True)
+    assert accept(store, second, max_open=2) == (second, True)
     with pytest.raises(OpenRefundsLimitError) as refused:
-        store.accept(third, max_open=2)
+        accept(store, third, max_open=2)
     assert (refused.value.retry_after, store.get(third.id)) == (30, None)
     assert store.history(third.id) == ()
 
     store.save(first, first.with_status(Status.CANCELLED, now()))
-    assert store.accept(third, max_open=2) == (third, True)
+    assert accept(store, third, max_open=2) == (third, True)
 
 
 def test_the_limit_hides_no_earlier_answer(store: SQLStore) -> None:
@@ -126,16 +127,16 @@ def test_the_limit_hides_no_earlier_answer(store: SQLStore) -> None:
     repeated = queued(tenant="shop", idempotency_key=refund.idempotency_key)
     conflicting = queued(tenant="shop", reference=refund.reference)
 
-    assert store.accept(repeated, max_open=1) == (stored(store, refund), False)
+    assert accept(store, repeated, max_open=1) == (stored(store, refund), False)
     with pytest.raises(ConflictError):
-        store.accept(conflicting, max_open=1)
+        accept(store, conflicting, max_open=1)
 
 
 def _accept_ten(store: SQLStore, index: int) -> int:
     granted = 0
     for _ in range(10):
         try:
-            granted += store.accept(queued(tenant="shop"), max_open=13)[1]
+            granted += accept(store, queued(tenant="shop"), max_open=13)[1]
         except OpenRefundsLimitError:
             continue
     return granted

@@ -1,6 +1,9 @@
 """The ledger: one SQLite file, emptied for each schedule."""
 
-from collections.abc import Iterator
+from collections.abc import (
+    Iterator,
+    Sequence,
+)
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import datetime
@@ -12,6 +15,7 @@ from typing import Any
 import apsw
 
 from backends.sql import SQLStore, sqlite_dbapi
+from signer.model.acceptance import Acceptance
 from signer.model.refund import Refund
 from signer.ports import Clock, utc_now
 from signer.ports import Ledger as LedgerPort
@@ -102,9 +106,13 @@ def open_ledger() -> Iterator[Ledger]:
 def seed_ids(store: LedgerPort, random: Random) -> LedgerPort:
     """Return *store* with the ids of refunds drawn from *random*."""
 
-    def accept(refund: Refund, *given: Any, **options: Any) -> tuple[Refund, bool]:
+    def renamed(refund: Refund) -> Refund:
         kept = refund.id[: -len("00" * 10)]
-        name = f"{kept}{random.getrandbits(80):020x}"
-        return store.accept(replace(refund, id=name), *given, **options)
+        return replace(refund, id=f"{kept}{random.getrandbits(80):020x}")
 
-    return altered(store, accept=accept)
+    def accept_all(new: Sequence[Acceptance]) -> Sequence[Any]:
+        return store.accept_all(
+            [replace(each, refund=renamed(each.refund)) for each in new]
+        )
+
+    return altered(store, accept_all=accept_all)

@@ -41,6 +41,7 @@ from signer.refunds.service import RefundService
 from signer.refunds.transaction_signer import TransactionSigner
 from signer.refunds.wallet_reconciliation import WalletReconciler, WalletStatus
 from signer.refunds.worker import Worker
+from tests.fixtures.ledger import accept
 from tests.fixtures.scripted_chain import CHAIN_ID, DECIMALS, TOKEN, ScriptedChain
 from tests.fixtures.unbatched import Unbatched
 from tests.support.devices import honest, recording, signer_over
@@ -384,7 +385,7 @@ class World:
             wallets=[self.signer.address],
             now=self.clock(),
         )
-        refund, created = self.store.accept(admitted)
+        refund, created = accept(self.store, admitted)
         assert created
         return refund
 

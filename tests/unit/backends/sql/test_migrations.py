@@ -32,6 +32,7 @@ from signer.row_macs import RowMACs
 from tests.fixtures.ledger import (
     OTHER_WALLET,
     WALLET,
+    accept,
     accepted,
     filled,
     later,
@@ -159,7 +160,7 @@ def test_before_the_first_migration(empty: SQLStore, empty_url: str) -> None:
         empty.check()
     assert not caught.value.retryable
     with pytest.raises(StoreError, match="hotwallet db upgrade"):
-        empty.accept(queued())
+        accept(empty, queued())
 
 
 @pytest.mark.parametrize(
@@ -419,7 +420,7 @@ def test_the_upgrade_of_a_ledger_with_rows(empty: SQLStore, empty_url: str) -> N
     assert (final.status, final.amount, still_open.amount) == (Status.CANCELLED, 7, 7)
     empty.require_authentic(still_open)
     with pytest.raises(ConflictError):
-        empty.accept(queued(tenant="gateway", reference="rf_1"))
+        accept(empty, queued(tenant="gateway", reference="rf_1"))
     with pytest.raises(RowNotAuthenticError):
         empty.require_authentic(final)
     active = empty.active_key()

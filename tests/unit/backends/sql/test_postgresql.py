@@ -19,6 +19,7 @@ from signer.errors import ConfigurationError, StoreError, StoreUnavailableError
 from signer.model.refund import Status
 from signer.model.wallet import Pause
 from tests.fixtures.ledger import (
+    accept,
     accepted,
     later,
     moved,
@@ -228,7 +229,7 @@ def test_a_standby_is_not_ready(postgresql_url: str) -> None:
     with pytest.raises(StoreUnavailableError, match="read-only"):
         store.check()
     with pytest.raises(StoreUnavailableError, match="25006"):
-        store.accept(queued())
+        accept(store, queued())
     store.close()
 
 

@@ -23,6 +23,7 @@ from signer.model.audit_record import Record
 from signer.model.refund import Refund, Status
 from tests.fixtures.ledger import (
     WALLET,
+    accept,
     accepted,
     adopted,
     filled,
@@ -97,9 +98,9 @@ def _steps(store: SQLStore) -> dict[str, Callable[[Refund], object]]:
     """Return a call of each frequent method, in a possible order."""
     accepted_before = accepted(store)
     return {
-        "accept answered": lambda _: store.accept(queued(), answer="{}"),
-        "accept": lambda it: store.accept(it)[0],
-        "replay": lambda it: store.accept(it)[0],
+        "accept answered": lambda _: accept(store, queued(), answer="{}"),
+        "accept": lambda it: accept(store, it)[0],
+        "replay": lambda it: accept(store, it)[0],
         "reserve": lambda it: reserve(
             store, it, sender=WALLET, key_id=KEY_ID, gas_limit=1, counted=0, at=now()
         ),
@@ -143,7 +144,7 @@ def test_the_audit_of_a_refund_needs_no_commit(store: SQLStore) -> None:
     """Intent and outcome belong to the transactions of reservation and signature."""
     opened(store)
     store.check()
-    refund = store.accept(queued())[0]
+    refund = accept(store, queued())[0]
     intent = Record.of({"event": "intent"}, now())
     outcome = Record.of({"event": "outcome"}, later(0.001))
 

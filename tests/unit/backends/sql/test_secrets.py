@@ -8,7 +8,11 @@ import pytest
 
 from backends.sql import SQLStore
 from signer.errors import ConfigurationError, HotWalletError, StoreError
-from tests.fixtures.ledger import accepted, queued
+from tests.fixtures.ledger import (
+    accept,
+    accepted,
+    queued,
+)
 from tests.support.ledgers import open_ledger
 
 
@@ -76,7 +80,7 @@ def test_a_failed_statement_shows_no_values(
     caplog.set_level(logging.DEBUG, "sqlalchemy.engine")
     invalid = queued(reason=CANARY, amount=0, reference=CANARY)
 
-    assert CANARY not in _shown(lambda: store.accept(invalid))
+    assert CANARY not in _shown(lambda: accept(store, invalid))
     assert "INSERT INTO refunds" in caplog.text
     assert CANARY not in caplog.text
 
@@ -85,9 +89,9 @@ def test_a_number_that_no_column_holds_is_a_store_error(store: SQLStore) -> None
     invalid = queued(chain_id=2**63 + 4242, reason=CANARY)
 
     with pytest.raises(StoreError) as caught:
-        store.accept(invalid)
+        accept(store, invalid)
     assert str(invalid.chain_id) not in str(caught.value)
-    assert CANARY not in _shown(lambda: store.accept(invalid))
+    assert CANARY not in _shown(lambda: accept(store, invalid))
 
 
 def test_the_password_is_not_in_the_repr(postgresql_url: str) -> None:

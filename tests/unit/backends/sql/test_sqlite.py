@@ -16,7 +16,11 @@ from sqlalchemy import Connection
 from backends.sql import SQLStore, sqlite_dbapi
 from backends.sql.sqlite import WAL_BYTES, has_wal_reset_bug
 from signer.errors import StoreError, StoreUnavailableError
-from tests.fixtures.ledger import accepted, queued
+from tests.fixtures.ledger import (
+    accept,
+    accepted,
+    queued,
+)
 from tests.support.ledgers import copy_ledger, open_ledger
 
 
@@ -126,7 +130,7 @@ def test_a_rollback_journal_in_use_is_an_error(sqlite_url: str) -> None:
         store = open_ledger(sqlite_url, timeout=0.2)
 
         with pytest.raises(StoreUnavailableError, match="SQLITE_BUSY"):
-            store.accept(queued())
+            accept(store, queued())
         other.execute("ROLLBACK")
         accepted(store)
     store.close()
@@ -153,7 +157,7 @@ def test_a_file_lock_has_a_timeout(sqlite_url: str) -> None:
         other.execute("BEGIN EXCLUSIVE")
         start = time.monotonic()
         with pytest.raises(StoreUnavailableError, match="SQLITE_BUSY"):
-            store.accept(queued())
+            accept(store, queued())
         assert store.get("rf_0") is None
 
         assert time.monotonic() - start < 5
@@ -174,7 +178,7 @@ def test_the_writer_queue_has_a_timeout(sqlite_url: str) -> None:
     writer.start()
     assert writing.wait(10)
     with pytest.raises(StoreUnavailableError, match="busy"):
-        store.accept(queued())
+        accept(store, queued())
     done.set()
     writer.join()
     refund = accepted(store)
@@ -192,7 +196,7 @@ def test_a_replaced_file_is_not_used(sqlite_url: str, sqlite_store: SQLStore) ->
     backup.replace(path)
     for _ in range(2):
         with pytest.raises(StoreUnavailableError, match="replaced while it was open"):
-            sqlite_store.accept(queued())
+            accept(sqlite_store, queued())
         with pytest.raises(StoreUnavailableError, match="replaced while it was open"):
             sqlite_store.list("gateway")
     sqlite_store.close()
@@ -208,7 +212,7 @@ def test_a_file_that_was_moved_away_is_not_written(
     kept = accepted(sqlite_store)
     aside = path.rename(path.with_suffix(".aside"))
     with pytest.raises(StoreUnavailableError, match="deleted or moved"):
-        sqlite_store.accept(queued())
+        accept(sqlite_store, queued())
     aside.rename(path)
 
     assert sqlite_store.list("gateway").refunds == (kept,)

@@ -236,7 +236,7 @@ def test_a_slow_batch_makes_the_next_claims_small(world: World) -> None:
     worker = world.worker_with(stepping(world.lifecycle, step))
     worker._timer = lambda: passed
     worker.advance()
-    assert sizes == [8, 16, 32, 64, 80]
+    assert sizes == [32, 64, 104]
 
     sizes.clear()
     seconds = 0.1

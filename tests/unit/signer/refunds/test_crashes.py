@@ -29,7 +29,7 @@ from tests.support.refunds import AMOUNT, CUSTOMER, KEY, World
 
 
 CHANGES = {
-    *("accept", "remember_answer", "reserve_all", "save_all", "adopt", "claim"),
+    *("accept_all", "remember_answer", "reserve_all", "save_all", "adopt", "claim"),
     *("open_wallet", "pause", "add_unrecorded", "resume", "broadcast_all"),
     "sign_digest",
 }

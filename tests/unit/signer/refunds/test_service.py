@@ -498,7 +498,7 @@ def test_a_refund_that_was_tried_before_shows_no_silence(world: World) -> None:
 
 def test_an_unreachable_store_is_an_error(world: World) -> None:
     """It is unknown whether the refund was accepted; the same key finds out."""
-    store = altered(world.store, accept=StoreUnavailableError("gone"))
+    store = altered(world.store, accept_all=StoreUnavailableError("gone"))
     service = world.service_over(store)
 
     with pytest.raises(StoreUnavailableError):

@@ -1,5 +1,8 @@
 """Sweeps of former keys' addresses: plan, order, audit and numbering."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import pytest
 import structlog
 
@@ -13,6 +16,7 @@ from signer.errors import (
     PolicyViolationError,
     StoreUnavailableError,
 )
+from signer.model.acceptance import Acceptance
 from signer.model.audit_record import Operation
 from signer.model.key import KeyState
 from signer.model.refund import COIN, SWEEPER, Refund, Status
@@ -95,15 +99,15 @@ def test_concurrent_sweeps_move_assets_once(world: World, left: Left) -> None:
     left.tokens = 0
     rows: list[Refund] = []
 
-    def accept(refund: Refund) -> tuple[Refund, bool]:
+    def accept_all(new: Sequence[Acceptance]) -> Sequence[Any]:
         world.store = store
         left.coins += 1
         world.rotate(THIRD)
         rows.extend(swept(world))
-        return store.accept(refund)
+        return store.accept_all(new)
 
     store = world.store
-    world.store = altered(store, accept=accept)
+    world.store = altered(store, accept_all=accept_all)
     rows.extend(swept(world))
 
     assert rows[0] == rows[1]

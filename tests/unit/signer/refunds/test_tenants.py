@@ -181,13 +181,13 @@ def test_the_queue_of_a_blocked_tenant_costs_the_calls_of_one_batch(
     world: World,
 ) -> None:
     """It must not keep the worker from the refunds of others."""
-    queue = [world.accepted() for _ in range(12)]
+    queue = [world.accepted() for _ in range(40)]
     _admin(world).block("gateway", ALICE)
     before = world.chain.calls["estimate_gas"]
 
     world.work()
 
-    assert world.chain.calls["estimate_gas"] == before + 8
+    assert world.chain.calls["estimate_gas"] == before + 32
     waiting = [world.stored(refund) for refund in queue]
     assert {refund.blocked_by for refund in waiting} == {"tenant-blocked"}
     assert {refund.status for refund in waiting} == {Status.QUEUED}
