@@ -23,7 +23,7 @@ PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 export UV_SYSTEM_CERTS := true
 UV := $(BIN)/uv
 
-.PHONY: help demo demo-kms dev check test test-lowest soak lint format bench bench-quick lock clean
+.PHONY: help demo demo-kms dev check test test-lowest soak lint format bench bench-quick flame-graph lock clean
 
 help: ## Show this list.
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 13
@@ -64,11 +64,14 @@ format: .venv/.ready ## Rewrite the code in the project's format.
 	@$(BIN)/ruff format $(PACKAGES)
 	@$(BIN)/ruff check --fix $(PACKAGES)
 
-bench: .venv/.ready node_modules/.ready .venv-servers/.ready ## Measure, and update docs/explanation/performance.md: 20 minutes.
+bench: .venv/.ready node_modules/.ready .venv-servers/.ready ## Measure, and update docs/explanation/performance.md: 35 minutes.
 	@$(BIN)/python -m bench --docs $(ARGS)
 
 bench-quick: .venv/.ready node_modules/.ready .venv-servers/.ready ## Whether every benchmark runs: under 90 seconds.
 	@$(BIN)/python -m bench --quick $(ARGS)
+
+flame-graph: .venv/.ready ## Sample the processes under load, and update docs/explanation/performance.md.
+	@$(BIN)/python -m bench.flame_graph $(ARGS)
 
 lock: .venv/.ready ## Resolve the dependencies again, a week behind the newest.
 	@UV=$(UV) requirements/lock

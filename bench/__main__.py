@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from bench import results
-from bench.scenarios import NAMES
+from bench.scenarios import NAMES, NOT_QUICK
 from bench.table import missed_goals, terminal
 
 
@@ -22,7 +22,9 @@ def main() -> int:
         passed += ["--rounds", str(options.rounds)]
     if options.seconds:
         passed += ["--seconds", str(options.seconds)]
-    run = results.run_scenarios(options.only or list(NAMES), passed, _report)
+    left_out = NOT_QUICK if options.quick else frozenset()
+    names = options.only or [name for name in NAMES if name not in left_out]
+    run = results.run_scenarios(names, passed, _report)
     if options.output:
         results.write(options.output, run)
     if options.docs:

@@ -3,14 +3,17 @@
 import contextlib
 from pathlib import Path
 
-from bench import results, scale
+from bench import results, scale, sizing
 from bench.plots import draw
-from bench.table import markdown, number
+from bench.table import markdown
 from dev.anvil import ROOT
 
 
 _FOLDER = ROOT / "docs" / "explanation"
-_BEGIN = "<!-- results: written by `make bench` -->"
+PERFORMANCE, SCALE = _FOLDER / "performance.md", _FOLDER / "scale.md"
+RESULTS = "<!-- results: written by `make bench` -->"
+SIZES = "<!-- sizes: written by `make bench` -->"
+FLAMES = "<!-- flames: written by `make flame-graph` -->"
 _END = "<!-- end of the results -->"
 
 
@@ -23,28 +26,29 @@ def update_documents(run: results.Document) -> None:
         scenario: [f"{folder.name}/{name}" for name in names]
         for scenario, names in draw(merged, folder).items()
     }
-    _update(_FOLDER / "performance.md", markdown(merged, plots))
-    with contextlib.suppress(ValueError):  # A part of the scenarios was measured.
-        per_machine = scale.measured_rate(merged)
-        table = list(scale.rows(scale.LOADS, per_machine))
-        text = f"One machine: {number(per_machine)} refunds a second.\n\n"
-        _update(_FOLDER / "scale.md", text + scale.markdown(table))
+    update_page(PERFORMANCE, RESULTS, markdown(merged, plots))
+    # A part of the scenarios may not have been measured yet.
+    with contextlib.suppress(ValueError):
+        update_page(SCALE, RESULTS, scale.describe(merged))
+    with contextlib.suppress(ValueError):
+        update_page(SCALE, SIZES, sizing.describe(merged))
 
 
-def _update(page: Path, text: str) -> None:
+def update_page(page: Path, opening: str, text: str) -> None:
+    """``insert`` *text* into the file *page*."""
     before = page.read_text(encoding="utf-8")
-    page.write_text(insert(before, text), encoding="utf-8")
+    page.write_text(insert(before, opening, text), encoding="utf-8")
 
 
-def insert(page: str, text: str) -> str:
+def insert(page: str, opening: str, text: str) -> str:
     """
-    Return *page* with *text* between its two markers.
+    Return *page* with *text* between the line *opening* and the end of the results.
 
     Raises:
-        ValueError: The page does not have both markers, in order.
+        ValueError: The page does not have both lines, in order.
     """
-    before, begin, rest = page.partition(_BEGIN)
+    before, begin, rest = page.partition(opening)
     _, end, after = rest.partition(_END)
     if not begin or not end:
-        raise ValueError(f"the page needs the lines {_BEGIN} and {_END}")
+        raise ValueError(f"the page needs the lines {opening} and {_END}")
     return f"{before}{begin}\n\n{text}\n{end}{after}"

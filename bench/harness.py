@@ -100,7 +100,6 @@ class Scenario:
     rounds: int = 5
     seconds: float = 1.0
     quick_seconds: float = 0.05
-    in_default: bool = True
 
 
 def run_rounds(

@@ -15,7 +15,8 @@ from dev.anvil import ROOT
 
 Document = dict[str, Any]
 
-FILE = ROOT / "docs" / "explanation" / "performance" / "results.json"
+FOLDER = ROOT / "docs" / "explanation" / "performance"
+FILE = FOLDER / "results.json"
 
 
 def run_scenarios(
@@ -56,6 +57,20 @@ def merge(previous: Document | None, run: Document) -> Document:
     scenarios = {each["name"]: each for each in kept} | fresh
     ordered = [scenarios[name] for name in NAMES if name in scenarios]
     return {**run, "scenarios": ordered}
+
+
+def median_of(run: Document, scenario: str, figure: str) -> float:
+    """
+    Return the median of a figure.
+
+    Raises:
+        ValueError: *run* does not have it.
+    """
+    for each in run["scenarios"]:
+        for measured in each.get("figures", []):
+            if (each["name"], measured["name"]) == (scenario, figure):
+                return float(measured["values"]["median"])
+    raise ValueError(f"{scenario} was not measured: run `make bench`")
 
 
 def read(path: Path) -> Document | None:

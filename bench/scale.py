@@ -16,7 +16,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from bench.results import FILE, read
+from bench.results import FILE, Document, median_of, read
+from bench.table import number, plain_table
 
 
 SECONDS = 3600
@@ -27,6 +28,9 @@ _OWN_SLOTS = 256
 LOADS = (100, 10_000, 1_000_000, 10_000_000)
 
 _MEASURED = "POST /v1/refunds, 16 clients"
+_COMMITS = "writing transactions per refund, to its confirmation"
+_WAL = "WAL per refund, to its confirmation"
+_MANY = 1_000_000
 _PEAK_SECONDS = 300
 _PEAK_FACTOR = 4.0
 _NORMAL_ABOVE = 50.0  # From here on a Poisson draw is close to a normal one.
@@ -206,31 +210,32 @@ def rows(loads: Sequence[int], per_machine: float) -> Iterator[dict[str, Any]]:
                 }
 
 
-def measured_rate(results: Mapping[str, Any]) -> float:
+def measured_rate(results: Document, database: str = "postgresql") -> float:
     """
     Return the refunds a second of one machine, as stored by ``make bench``.
 
     Raises:
-        ValueError: PostgreSQL was not measured.
+        ValueError: That *database* was not measured.
     """
-    for scenario in results["scenarios"]:
-        for figure in scenario["figures"]:
-            if (scenario["name"], figure["name"]) == ("refunds-postgresql", _MEASURED):
-                return float(figure["values"]["median"])
-    raise ValueError("the results have no refunds on PostgreSQL: run `make bench`")
+    return median_of(results, f"refunds-{database}", _MEASURED)
 
 
-def markdown(table: Sequence[Mapping[str, Any]]) -> str:
-    """Return *table* in Markdown."""
-    lines = [list(table[0]), ["---"] * len(table[0])]
-    lines += [
-        [
-            f"{value:,}" if isinstance(value, int) else str(value)
-            for value in row.values()
-        ]
-        for row in table
-    ]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+def describe(results: Document) -> str:
+    """Return what ``make bench`` writes into the page; raises as ``measured_rate``."""
+    per_machine = measured_rate(results)
+    sqlite = measured_rate(results, "sqlite")
+    commits = median_of(results, "refunds-postgresql", _COMMITS)
+    wal = median_of(results, "refunds-postgresql", _WAL)
+    second = _MANY / SECONDS
+    return (
+        f"One machine: {number(per_machine)} refunds a second on PostgreSQL, as in the"
+        f" table. On SQLite {number(sqlite)}, so {int(sqlite * SECONDS):,} an hour are"
+        f" the most that its only machine serves.\n\n"
+        f"On PostgreSQL a refund has {number(commits)} writing transactions and"
+        f" {number(wal)} KB of WAL. {_MANY:,} refunds an hour are therefore"
+        f" {number(commits * second)} commits and {number(wal * second / 1024)} MB of"
+        f" WAL a second.\n\n{plain_table(list(rows(LOADS, per_machine)))}"
+    )
 
 
 def main() -> int:
@@ -248,7 +253,8 @@ def main() -> int:
     options = parser.parse_args()
     per_machine = options.per_machine or measured_rate(read(FILE) or {"scenarios": []})
     table = list(rows(options.per_hour, per_machine))
-    print(json.dumps(table, indent=1) if options.json else markdown(table), end="")
+    text = json.dumps(table, indent=1) if options.json else plain_table(table)
+    print(text, end="")
     return 0
 
 

@@ -27,10 +27,19 @@ _TOKENS = 10**12
 
 @contextlib.contextmanager
 def running_service(
-    home: Path, *, settings: Mapping[str, str] | None = None, workers: int = 1
+    home: Path,
+    *,
+    settings: Mapping[str, str] | None = None,
+    workers: int = 1,
+    address: str | None = None,
 ) -> Iterator[Service]:
-    """Run the stack in *home*, on a chain whose blocks are never full."""
+    """
+    Run the stack in *home*, on a chain whose blocks are never full.
+
+    *address* is that of the key in *settings*, unless it is in the stack's own token.
+    """
     with running_stack(home, settings=settings, workers=workers) as stack:
+        stack.address = address or stack.address
         RPC(stack.chain_url)("evm_setBlockGasLimit", hex(_BLOCK_GAS))
         stablecoin.fund(
             stack.chain_url, stack.address, token=stack.token, amount=_TOKENS, wei=_WEI

@@ -112,6 +112,13 @@ class Service:
         if sample.status >= BAD_REQUEST:
             raise RuntimeError(f"POST {_BATCH_PATH} answered {sample.status}")
 
+    def stop(self, *kinds: str) -> None:
+        """End what the stack started of these: ``serve``, ``worker``."""
+        for name, process in self.stack.processes.items():
+            if name.startswith(kinds):
+                process.terminate()
+                process.wait()
+
     def sent_count(self) -> int:
         """Return how many transactions the wallet has sent, pending ones included."""
         pending = self._rpc("eth_getTransactionCount", self.stack.address, "pending")

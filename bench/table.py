@@ -38,6 +38,19 @@ def markdown(run: Document, plots: Mapping[str, Sequence[str]]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def plain_table(rows: Sequence[Mapping[str, object]]) -> str:
+    """Return *rows*, which have the same columns, in Markdown."""
+    lines = [list(rows[0]), ["---"] * len(rows[0])]
+    lines += [
+        [
+            f"{value:,}" if isinstance(value, int) else str(value)
+            for value in row.values()
+        ]
+        for row in rows
+    ]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
 def terminal(run: Document) -> str:
     """Return the same in columns."""
     lines = [f"{name}: {value}" for name, value in run["machine"].items()]

@@ -17,9 +17,14 @@ NAMES: Mapping[str, str] = {
     "refunds-sqlite": "refunds_sqlite",
     "refunds-postgresql": "refunds_postgresql",
     "open-loop": "open_loop",
+    "sweep-sqlite": "sweep_sqlite",
+    "sweep-postgresql": "sweep_postgresql",
     "fsyncs": "fsyncs",
     "processes": "processes",
 }
+
+# Their code is that of others, so a quick run leaves them out.
+NOT_QUICK = frozenset({"sweep-sqlite"})
 
 
 def load_scenario(name: str) -> Scenario:

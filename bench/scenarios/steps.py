@@ -6,20 +6,42 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import psycopg
+
+from backends.json_rpc.client import JSONRPCChain
 from backends.sql import sqlite_dbapi
 from bench.devices import open_softhsm
 from bench.harness import Figure, Goal, Prepared, Scenario, Values, Work
-from bench.signing import GAS, NETWORK, PURPOSE, OpenKey, audit_log
+from bench.postgresql import postgresql_database
+from bench.signing import (
+    AMOUNT,
+    GAS,
+    NETWORK,
+    PURPOSE,
+    RECIPIENT,
+    OpenKey,
+    audit_log,
+)
 from bench.timing import Action, durable_page, throughput
+from dev import stablecoin
+from dev.anvil import ROOT, obtain_anvil
+from dev.chain import LocalChain
+from signer.chain.erc20 import encode_transfer
 from signer.crypto.der import parse_signature
 from signer.crypto.secp256k1 import recoverable
 from signer.crypto.transactions import SignedBytes
 from signer.model.audit_record import Subject
+from signer.ports import Call
 from signer.refunds.policy import check_transfer
 from signer.row_macs import RowMACs
 
 
 _BARE = "C_Sign"
+_BATCH = 16
+_NODE_SECONDS = 10.0
+_ESTIMATE = "gas estimate, which simulates the transfer: one node, one refund"
+_NODE = f"pending count, fees, {_BATCH} gas estimates: one node, per refund"
+_QUORUM = f"pending count, fees, {_BATCH} gas estimates: quorum of three, per refund"
 
 
 @contextlib.contextmanager
@@ -36,11 +58,16 @@ def _open(folder: Path, is_quick: bool) -> Iterator[Prepared]:
         }
         name = "commit of one row: SQLite, WAL, synchronous=FULL"
         steps[name] = cleanup.enter_context(_commits(folder / "rows.db"))
+        name = "commit of one row: PostgreSQL, synchronous_commit=on"
+        steps[name] = cleanup.enter_context(_postgresql_commits())
+        steps |= cleanup.enter_context(_questions(token.address))
         figures = [Figure(_BARE, "us")]
         figures += [
             Figure(name, "us", (Goal(_BARE),)) for name in steps if name != _BARE
         ]
-        yield Prepared(figures, [_duration(*step) for step in steps.items()])
+        note = "The three nodes are one anvil, which does the work of all three."
+        works = [_duration(*step) for step in steps.items()]
+        yield Prepared(figures, works, [note])
 
 
 def _checks(key: OpenKey) -> Mapping[str, Action]:
@@ -57,6 +84,7 @@ def _checks(key: OpenKey) -> Mapping[str, Action]:
     sealed = macs.sealed(key.refund)
     subject = Subject(backend.name, key_id, public_key.address)
     return {
+        "MAC of the refund, made": lambda: macs.sealed(key.refund),
         "MAC of the refund, verified": lambda: macs.require(sealed),
         "policy: the transaction is what the refund pays": lambda: check_transfer(
             transaction, key.refund, NETWORK, gas=GAS
@@ -89,9 +117,40 @@ def _commits(path: Path) -> Iterator[Action]:
     connection.close()
 
 
+@contextlib.contextmanager
+def _postgresql_commits() -> Iterator[Action]:
+    """Yield an action that commits one row of 600 bytes to a new table."""
+    with (
+        postgresql_database() as url,
+        psycopg.connect(url, autocommit=True) as connection,
+    ):
+        connection.execute("CREATE TABLE steps (id serial PRIMARY KEY, body bytea)")
+        row = (os.urandom(600),)
+        yield lambda: connection.execute("INSERT INTO steps (body) VALUES (%s)", row)
+
+
+@contextlib.contextmanager
+def _questions(sender: str) -> Iterator[Mapping[str, Action]]:
+    """Yield what the nodes are asked before a payment."""
+    with LocalChain(obtain_anvil(ROOT)) as chain:
+        token = stablecoin.deploy(chain.url)
+        stablecoin.fund(chain.url, sender, token=token)
+        one = JSONRPCChain([chain.url], _NODE_SECONDS)
+        three = JSONRPCChain(3 * [chain.url], _NODE_SECONDS)
+        call = Call(sender, token, encode_transfer(RECIPIENT, AMOUNT))
+        calls = [call] * _BATCH
+        yield {
+            _ESTIMATE: lambda: one.estimate_gas(call),
+            _NODE: lambda: one.outlook(sender, calls),
+            _QUORUM: lambda: three.outlook(sender, calls),
+        }
+
+
 def _duration(name: str, action: Action) -> Work:
+    refunds = _BATCH if name in {_NODE, _QUORUM} else 1
+
     def work(seconds: float) -> Values:
-        return {name: 1e6 / throughput(action, 1, seconds)}
+        return {name: 1e6 / throughput(action, 1, seconds) / refunds}
 
     return work
 

@@ -6,7 +6,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from bench.documents import insert
+from bench.documents import RESULTS, insert
 from bench.harness import Figure, Goal, summarise
 from bench.plots import draw
 from bench.refund_rates import percentile
@@ -99,13 +99,14 @@ def test_the_page_keeps_what_is_around_the_results() -> None:
         "<!-- end of the results -->\nafter\n"
     )
 
-    assert insert(page, "new\n") == page.replace("old\n", "\nnew\n\n")
-    assert insert(insert(page, "new\n"), "newer\n") == insert(page, "newer\n")
+    assert insert(page, RESULTS, "new\n") == page.replace("old\n", "\nnew\n\n")
+    once = insert(page, RESULTS, "old\n")
+    assert insert(once, RESULTS, "new\n") == insert(page, RESULTS, "new\n")
 
 
 def test_a_page_without_the_markers_is_refused() -> None:
     with pytest.raises(ValueError, match="the page needs the lines"):
-        insert("a page", "new")
+        insert("a page", RESULTS, "new")
 
 
 def test_a_run_replaces_only_its_own_scenarios() -> None:

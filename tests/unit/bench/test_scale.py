@@ -10,13 +10,14 @@ from bench.scale import (
     SECONDS,
     Deployment,
     _arrivals,
+    describe,
     enlarge,
-    markdown,
     measured_rate,
     peak_rate,
     rows,
     simulate,
 )
+from bench.table import plain_table
 
 
 def test_the_smallest_capacity_limits() -> None:
@@ -68,18 +69,25 @@ def test_the_same_seed_gives_the_same_hour() -> None:
 
 
 def test_the_table_has_a_row_per_deployment() -> None:
-    table = markdown(list(rows([100, 10_000], per_machine=80.0))).splitlines()
+    table = plain_table(list(rows([100, 10_000], per_machine=80.0))).splitlines()
 
     assert table[0].startswith("| chain | refunds per hour |")
     assert len(table) == 2 + 2 * 3  # 100 an hour need no enlarged deployment.
     assert "| 10,000 |" in table[3]
 
 
-def test_the_measured_rate_is_that_of_postgresql() -> None:
+def test_the_measured_rate_is_that_of_one_database() -> None:
     figure = {"name": "POST /v1/refunds, 16 clients", "values": {"median": 87.0}}
     other = {"name": "refunds-sqlite", "figures": [figure | {"values": {"median": 1}}]}
-    scenario = {"name": "refunds-postgresql", "figures": [figure]}
+    written = [
+        {"name": f"{what} per refund, to its confirmation", "values": {"median": 9.0}}
+        for what in ("writing transactions", "WAL")
+    ]
+    scenario = {"name": "refunds-postgresql", "figures": [figure, *written]}
 
-    assert measured_rate({"scenarios": [other, scenario]}) == 87.0
+    both = {"scenarios": [other, scenario]}
+    assert (measured_rate(both), measured_rate(both, "sqlite")) == (87.0, 1.0)
+    assert "3,600 an hour are the most that its only machine serves" in describe(both)
+    assert "2,500 commits and 2.44 MB of WAL a second" in describe(both)
     with pytest.raises(ValueError, match="make bench"):
         measured_rate({"scenarios": [other]})
