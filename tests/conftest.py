@@ -16,6 +16,7 @@ pytest_plugins = [
     "tests.fixtures.chain",
     "tests.contract.report",
     "tests.crash.report",
+    "tests.support.distribution",
 ]
 
 
