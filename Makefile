@@ -9,14 +9,10 @@ PYTHON ?= $(firstword $(foreach p,python3.13 python3.12 python3.11 python3,\
 BIN := .venv/bin
 # One more than there are cores, since many tests wait for other processes.
 WORKERS ?= $(shell $(PYTHON) -c 'import os; print(min(os.cpu_count() + 1, 6))')
-# These run for minutes and mostly wait, so they start first, the longest before the
-# others, and a free worker takes tests from a busy one.  Coverage learns nothing from them.  `make test` plays 2,000
-# schedules, makes up to 10,000 signatures per backend and kills at every crash point;
-# `make soak` repeats all of it many times (docs/explanation/crash-lab.md).
-UNCOVERED := tests/crash tests/signatures tests/simulation
 # These start programs or a chain, so `make check` leaves them to `make test`.
 SLOW := refunds/test_crashes refunds/test_on_chain startup/test_guard_everywhere
 PACKAGES := signer backends api softhsm dev bench tests
+# tests/support/distribution.py refines this.
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 # Trust the certificates that the system trusts, a company's proxy included.
@@ -41,12 +37,7 @@ check: lint ## Lint, and the tests of the core that start no program: under a mi
 	@$(PYTEST) -q signer tests/unit/signer $(SLOW:%=--ignore=tests/unit/signer/%.py)
 
 test: .venv/.ready node_modules/.ready .venv-servers/.ready ## All tests, and the coverage of the core.
-ifdef ARGS
-	@$(PYTEST) --cov --cov-report=term $(ARGS)
-else
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --durations=25 $(UNCOVERED)
-	@$(PYTEST) --durations=25 --cov --cov-report=term $(UNCOVERED:%=--ignore=%)
-endif
+	@$(PYTEST) --durations=25 --cov --cov-report=term $(ARGS)
 
 test-lowest: .venv-lowest/.ready ## The tests without servers, on the oldest supported dependencies.
 	@.venv-lowest/bin/python -m pytest -n $(WORKERS) --dist loadfile -q signer tests/unit/signer

@@ -2,6 +2,7 @@
 
 import gc
 import os
+from collections.abc import Iterator
 
 import pytest
 
@@ -16,6 +17,7 @@ pytest_plugins = [
     "tests.fixtures.chain",
     "tests.contract.report",
     "tests.crash.report",
+    "tests.support.distribution",
 ]
 
 
@@ -26,9 +28,15 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(folder))
 
 
-def pytest_collection_finish() -> None:
-    """Exclude the collected tests from garbage collection."""
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """Collect without garbage collection, and exclude the tests from it afterwards."""
     # Each full collection with them takes half a second of CPU, while the deadlines in
     # tests continue.
-    gc.collect()
-    gc.freeze()
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.collect()
+        gc.freeze()
+        gc.enable()

@@ -20,7 +20,7 @@ from signer.config.settings import Settings
 from tests.crash.fault_plan import Fault, Plan
 from tests.crash.http_messages import Message
 from tests.crash.proxy import Proxy
-from tests.crash.supervisor import FORK_SERVER
+from tests.support.forkserver import FORK_SERVER
 
 
 DECIMALS = 6

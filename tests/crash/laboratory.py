@@ -50,7 +50,8 @@ from tests.crash.read_store import (
     reading,
 )
 from tests.crash.signing_process import run_signing
-from tests.crash.supervisor import FORK_SERVER, Program, Supervisor
+from tests.crash.supervisor import Program, Supervisor
+from tests.support.forkserver import FORK_SERVER
 
 
 SETTLE_SECONDS = 60.0

@@ -1,11 +1,10 @@
 """
 Starts processes, restarts those that die, and ends all of them.
 
-A process is a fork of multiprocessing's fork server, which imported the service once:
-it starts in milliseconds instead of seconds, and nothing was opened before the fork.
+A process is a fork of the fork server, which imported the service once: it starts in
+milliseconds instead of seconds.
 """
 
-import multiprocessing
 import os
 import signal
 import time
@@ -17,10 +16,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from dev.with_parent import die_with_parent
+from tests.support.forkserver import FORK_SERVER
 
-
-FORK_SERVER = multiprocessing.get_context("forkserver")
-FORK_SERVER.set_forkserver_preload(["tests.crash.preloaded"])
 
 _RESTART_SECONDS = 0.1
 _STOP_SECONDS = 10.0

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any
 
 from signer.errors import ChainError, HotWalletError
 from signer.ports import Topic, Watch
@@ -108,14 +108,32 @@ class ChainPort(FaultyPort):
 
 
 class StorePort(FaultyPort):
-    """The store, whose watches take a part of the time, and see each change late."""
+    """
+    The store, whose watches see each change late.
+
+    *version* returns another number after each change of the database.
+    """
+
+    def __init__(self, *given: Any, version: Callable[[], int]) -> None:
+        super().__init__(*given)
+        self._version = version
 
     @contextmanager
     def watch(self, topic: Topic) -> Iterator[Watch]:
-        """Begin a watch."""
-        yield cast("Watch", self)
+        """Begin a watch of all changes."""
+        yield StoreWatch(self._process, self._version)
+
+
+class StoreWatch:
+    """Waits for a part of the time, and then returns whether anything has changed."""
+
+    def __init__(self, process: Process, version: Callable[[], int]) -> None:
+        self._process = process
+        self._version = version
+        self._seen = version()
 
     def wait(self, seconds: float) -> bool:
         """Pause for up to *seconds*."""
         self._process.pause(self._process.scheduler.random.uniform(0, seconds))
-        return True
+        before, self._seen = self._seen, self._version()
+        return self._seen != before

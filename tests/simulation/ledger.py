@@ -64,6 +64,11 @@ class Ledger:
         """Return rows, without the store's code."""
         return self._file.execute(query, given).fetchall()
 
+    def version(self) -> int:
+        """Return a number that differs after each change by the store."""
+        ((version,),) = self.select("PRAGMA data_version")
+        return int(version)
+
     def requeue(self, refund_id: str) -> None:
         """
         Take a refund's nonce and its signed bytes away.

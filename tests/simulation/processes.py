@@ -95,7 +95,14 @@ class Components:
         device = FaultyPort(process, "device", ObservedDevice(observer), faults)
         backend = cast("KeyBackend", device)
         store = build.store(environment.ledger.store)
-        port = StorePort(process, "store", store, faults, observer.see)
+        port = StorePort(
+            process,
+            "store",
+            store,
+            faults,
+            observer.see,
+            version=environment.ledger.version,
+        )
         self.store = seed_ids(cast("Ledger", port), environment.scheduler.random)
         audit = AuditLog(observer, clock, "simulated", self.store)
         # A process opens the first key's signer when it starts, as the guard does.

@@ -74,14 +74,15 @@ def _address(signature: Signature, digest: bytes) -> str:
     ],
 )
 def test_signatures_are_normalised(
-    open_signer: OpenSigner,
+    kms: KMSBackend,
     kms_emulator: KMSEmulator,
     kms_key: KeyId,
     kms_faults: Faults,
     fault: Fault,
+    audit: CapturingLogger,
 ) -> None:
     """S5, S6: for every r and s, s becomes low and the address is the key's."""
-    signer = open_signer()
+    signer = Signer.open(kms, kms_key, AuditLog(audit))
     kms_faults.on("Sign", fault)
 
     signature = signer.sign_digest(DIGEST, PURPOSE)

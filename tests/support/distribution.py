@@ -1,0 +1,78 @@
+"""
+A pytest plugin that distributes the tests so that all cores compute until the end.
+
+With ``--dist loadfile`` a worker runs whole files, except for the longest tests, which
+are distributed one by one, the longest first.  The first worker prefers crash tests:
+they mostly wait for other processes, while the other workers compute.
+"""
+
+from typing import Any
+
+import pytest
+from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
+
+
+_CRASH = "tests/crash/"
+
+LONG = (_CRASH, "tests/simulation/", "tests/signatures/")
+"""Their tests run for seconds to minutes, and share no fixture that is slow to make."""
+
+# What begins late and runs for long would leave the other workers without work.
+LONGEST_FIRST = (
+    "tests/crash/test_key_change_kills.py",
+    "tests/crash/test_replacements.py",
+    "tests/crash/test_kills.py",
+    "tests/crash/test_random_faults.py",
+    "tests/crash/test_lost_replies.py",
+    "tests/crash/",
+    "tests/simulation/test_planted_bugs.py",
+    "tests/e2e/",
+    "tests/signatures/",
+    "tests/simulation/",
+    "tests/integration/",
+    "tests/unit/signer/refunds/test_crashes.py",
+    "tests/attacks/",
+    "tests/contract/",
+    "tests/api/",
+)
+
+
+class Distribution(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types.
+    """See the module."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return nodeid if nodeid.startswith(LONG) else nodeid.partition("::")[0]
+
+    def _assign_work_unit(self, node: Any) -> None:
+        crashes_first = node is self.nodes[0]
+
+        def rank(unit: str) -> tuple[bool, int]:
+            is_preferred = unit.startswith(_CRASH) is crashes_first
+            return not is_preferred, place(unit)
+
+        self.workqueue.move_to_end(min(self.workqueue, key=rank), last=False)
+        super()._assign_work_unit(node)
+
+
+def place(unit: str) -> int:
+    """Return the place of a test or file in ``LONGEST_FIRST``, or the last one."""
+    places = (n for n, each in enumerate(LONGEST_FIRST) if unit.startswith(each))
+    return next(places, len(LONGEST_FIRST))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Distribution | None:
+    """Refine ``--dist loadfile``."""
+    if config.getoption("dist") != "loadfile":
+        return None
+    return Distribution(config, log)
+
+
+def pytest_collection_modifyitems(
+    config: pytest.Config, items: list[pytest.Item]
+) -> None:
+    """Measure no coverage in the longest tests: it learns nothing from them."""
+    if config.pluginmanager.has_plugin("_cov"):
+        for item in items:
+            if item.nodeid.startswith(LONG):
+                item.add_marker("no_cover")
