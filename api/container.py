@@ -21,6 +21,7 @@ from api.health.readiness import (
 from api.logs import audit_logger
 from api.views.refunds import refund_answer
 from signer.alerts import Alerts
+from signer.approvals import Approvals
 from signer.audit.checkpointer import CheckpointSettings
 from signer.audit.log import AuditLog
 from signer.audit.sealer import Sealer
@@ -241,6 +242,17 @@ class Container:
         return Explainer(store, store, self.chains, clock, self.tenants)
 
     @cached_property
+    def approvals(self) -> Approvals:
+        """Changes that another administrator must approve."""
+        return Approvals(
+            self.store,
+            self.audit,
+            self.alerts,
+            self.ledger_clock,
+            required=self.settings.needs_approvals,
+        )
+
+    @cached_property
     def rotation(self) -> Rotation:
         """Rotates the wallet to another key."""
         return Rotation(
@@ -250,6 +262,7 @@ class Container:
             alerts=self.alerts,
             clock=self.clock,
             needs_funds=self.settings.rotation_needs_funds,
+            approvals=self.approvals,
         )
 
     @cached_property
@@ -275,25 +288,28 @@ class Container:
         )
 
     @cached_property
+    def _administration(self) -> AdminAudit:
+        return AdminAudit(
+            self.audit, Operation.ADMINISTRATION, approvals=self.approvals
+        )
+
+    @cached_property
     def nonce_admin(self) -> NonceAdmin:
         """Changes wallets, and records which operator did."""
-        admin_audit = AdminAudit(self.audit, Operation.ADMINISTRATION)
-        return NonceAdmin(self.store, self.chains, admin_audit, self.clock)
+        return NonceAdmin(self.store, self.chains, self._administration, self.clock)
 
     @cached_property
     def tenant_admin(self) -> TenantAdmin:
         """Blocks tenants, and records which operator did."""
-        admin_audit = AdminAudit(self.audit, Operation.ADMINISTRATION)
-        return TenantAdmin(self.store, self.tenants, admin_audit, self.clock)
+        return TenantAdmin(self.store, self.tenants, self._administration, self.clock)
 
     @cached_property
     def kill_switch(self) -> KillSwitch:
         """Stops and resumes signatures; needs no device, node or networks file."""
-        admin_audit = AdminAudit(self.audit, Operation.ADMINISTRATION)
         return KillSwitch(
             self.store,
             lambda: self.networks,
-            admin_audit,
+            self._administration,
             self.alerts,
             self.ledger_clock,
         )

@@ -7,7 +7,7 @@ REVOKE ALL ON ALL TABLES IN SCHEMA public FROM hotwallet_refunds, hotwallet_work
 
 -- Every process reads what is paid, by which key, and what forbids it; and writes audit
 -- records and alerts.
-GRANT SELECT ON alembic_version, refunds, transactions, wallets, sightings, stops, tenant_blocks, keys,
+GRANT SELECT ON alembic_version, refunds, transactions, wallets, sightings, stops, tenant_blocks, approvals, keys,
     audit_records, alerts TO hotwallet_refunds, hotwallet_worker, hotwallet_admin;
 GRANT INSERT (id, body, mac) ON audit_records TO hotwallet_refunds, hotwallet_worker, hotwallet_admin;
 GRANT INSERT, UPDATE (count, last_at) ON alerts TO hotwallet_refunds, hotwallet_worker, hotwallet_admin;
@@ -51,6 +51,8 @@ GRANT INSERT, UPDATE (key_id, state, updated_at, epoch, requested_by, held_until
     ON keys TO hotwallet_admin;
 GRANT INSERT, UPDATE (at, reason, requested_by, resumed_at, version, mac) ON stops TO hotwallet_admin;
 GRANT INSERT, UPDATE (at, by, ended_at, version, mac) ON tenant_blocks TO hotwallet_admin;
+GRANT INSERT, UPDATE (action, proposal, reason, requested_by, requested_at, expires_at, state, decided_by,
+    decided_at, version, mac) ON approvals TO hotwallet_admin;
 GRANT UPDATE (sequence, hash) ON audit_records TO hotwallet_admin;
 GRANT SELECT, INSERT ON audit_checkpoints TO hotwallet_admin;
 GRANT INSERT, UPDATE (expires_at), DELETE ON used_tokens TO hotwallet_admin;

@@ -35,6 +35,8 @@ class Alert(StrEnum):
     CHECKPOINT_FORGED = "audit-checkpoint-forged"
     ROW_CHANGED = "row-not-authentic"
     FEES_ABOVE_RECENT = "fees-above-recent"
+    APPROVAL_REQUESTED = "approval-requested"
+    BREAK_GLASS = "break-glass"
 
 
 class Alerts:

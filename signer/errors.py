@@ -7,6 +7,7 @@ never shown, because it may name accounts, roles and endpoints.
 """
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import ClassVar
 
 
@@ -157,6 +158,33 @@ class InProgressError(ConflictError):
 
     code = "request-in-progress"
     retryable = True
+
+
+class ApprovalRequiredError(ConflictError):
+    """
+    Another administrator must approve the change first.
+
+    ``digest`` identifies the proposal, and the approval expires at ``expires_at``.
+    """
+
+    code = "approval-required"
+
+    def __init__(self, message: str, *, digest: str, expires_at: datetime) -> None:
+        super().__init__(message)
+        self.digest = digest
+        self.expires_at = expires_at
+
+
+class SamePersonError(PermissionDeniedError):
+    """The administrator who asked for a change cannot approve it."""
+
+    code = "same-person"
+
+
+class UnidentifiedOperatorError(PermissionDeniedError):
+    """A change that needs two people was requested without a token."""
+
+    code = "operator-not-identified"
 
 
 class NotCancellableError(ConflictError):

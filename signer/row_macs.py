@@ -3,8 +3,8 @@ Message authentication codes (MACs) of the ledger's rows.
 
 A MAC is an HMAC-SHA-256 (RFC 2104) under a key that is not in the database.  So a party
 that can only write rows cannot create a refund, change what one pays, change which key
-pays, lift a stop, or invent an audit record.  Each MAC names its key, so the key can be
-rotated.
+pays, lift a stop, approve a change, or invent an audit record.  Each MAC names its key,
+so the key can be rotated.
 """
 
 import hmac
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from signer.errors import ConfigurationError, Refusal, RowNotAuthenticError
+from signer.model.approval import Approval
 from signer.model.audit_record import Record
 from signer.model.key import Key
 from signer.model.refund import Refund
@@ -27,7 +28,7 @@ from signer.model.tenant_block import TenantBlock
 from signer.private_files import is_private
 
 
-Row = TypeVar("Row", Refund, Key, Stop, TenantBlock)
+Row = TypeVar("Row", Approval, Refund, Key, Stop, TenantBlock)
 
 _LINE = re.compile(r"([A-Za-z0-9_-]{1,32}) ([0-9a-f]{64})")
 
@@ -65,6 +66,7 @@ _COVERED: Mapping[type[Any], tuple[str, tuple[str, ...]]] = {
     Key: ("key", _all_fields(Key)),
     Stop: ("stop", _all_fields(Stop)),
     TenantBlock: ("tenant block", _all_fields(TenantBlock)),
+    Approval: ("approval", _all_fields(Approval)),
     Record: ("audit record", _all_fields(Record)),
 }
 

@@ -22,6 +22,10 @@ from signer.redact import cut_key_ids, sanitize
 
 # The module and attribute of each command, and its line in the help.
 _COMMANDS = {
+    "approvals": (
+        "api.cli.approvals:approvals",
+        "List, approve and reject what needs two administrators.",
+    ),
     "audit": ("api.cli.audit:audit", "Export and verify the audit log of key use."),
     "doctor": ("api.cli.doctor:doctor", "Check everything that a refund needs."),
     "explain-code": (

@@ -9,7 +9,7 @@ import click
 
 from api.bootstrap import build_admin_container, build_container
 from api.cli.confirmation import confirmed
-from api.cli.operator import current_operator
+from api.cli.operator import current_operator, identified_operator
 from api.cli.output import Result, reports
 from api.http.keys import failover_document, key_document, rotation_document
 from signer.errors import NewKeyUnhealthyError
@@ -21,6 +21,7 @@ from signer.keys.rotation_options import (
     RotationOptions,
     RotationResult,
 )
+from signer.model.audit_record import Actor
 from signer.model.key import Key
 from signer.refunds.sweep_plan import SweepItem
 
@@ -92,8 +93,12 @@ def rotate(
     Example: hotwallet keys rotate alias/refunds-2 --dry-run --wait 600
     """
     options = RotationOptions(dry_run, compromised, active_address, without_funds)
-    rotation = build_admin_container().rotation
-    result = _rotate_with_retries(rotation, wait, new_key_id, options)
+    container = build_admin_container()
+    # With a token, another administrator can approve that the key is compromised.
+    operator = identified_operator(container, "keys:rotate")
+    result = _rotate_with_retries(
+        container.rotation, wait, new_key_id, options, operator
+    )
     is_active = result.status not in {AWAITING_FUNDS, WOULD_AWAIT_FUNDS}
     return Result(rotation_document(result), _format_rotation(result), is_active)
 
@@ -167,10 +172,13 @@ def sweep(address: str, *, dry_run: bool) -> Result:
 
 
 def _rotate_with_retries(
-    rotation: Rotation, wait: float, name: str, options: RotationOptions
+    rotation: Rotation,
+    wait: float,
+    name: str,
+    options: RotationOptions,
+    operator: Actor,
 ) -> RotationResult:
     deadline = time.monotonic() + wait
-    operator = current_operator()
     while (left := deadline - time.monotonic()) > 0:
         try:
             return rotation.rotate(name, operator, replace(options, will_retry=True))

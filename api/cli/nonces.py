@@ -6,13 +6,16 @@ import click
 
 from api.bootstrap import build_container
 from api.cli.confirmation import confirmed
-from api.cli.operator import current_operator
+from api.cli.operator import identified_operator
 from api.cli.output import Result, reports
 from api.views.explanations import repair_document
 from api.views.refunds import timestamp
 from signer.chain.chain import Chain
 from signer.errors import NotFoundError
 from signer.refunds.wallet_repair import RepairResult, repair_wallets
+
+
+_SCOPE = "nonces:repair"
 
 
 @click.group()
@@ -42,7 +45,9 @@ def repair_nonces(network: str | None, *, dry_run: bool) -> Result:
         compared = repair_wallets(opened.store, chains, opened.clock, apply=False)
         repairs: Sequence[RepairResult] = list(compared)
     else:
-        repairs = opened.nonce_admin.repair(network, current_operator())
+        repairs = opened.nonce_admin.repair(
+            network, identified_operator(opened, _SCOPE)
+        )
     documents = [repair_document(each) for each in repairs]
     all_resumed = not any(each.is_open for each in repairs)
     lines = [line for each in repairs for line in _format_repair(each)]
@@ -67,11 +72,13 @@ def abandon_nonces(address: str, network: str | None, *, dry_run: bool) -> Resul
     pending without end.  Abandon only transactions that are not ours: a payment that
     the ledger has forgotten would be paid twice.
     """
-    admin = build_container().nonce_admin
+    container = build_container()
+    admin = container.nonce_admin
     if dry_run:
         changed = admin.waiting(address, network)
         return _statuses(changed, "would-abandon", "not-waiting")
-    changed = admin.abandon(address, network, current_operator())
+    operator = identified_operator(container, _SCOPE)
+    changed = admin.abandon(address, network, operator)
     return _statuses(changed, "abandoned", "not-waiting")
 
 

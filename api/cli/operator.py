@@ -2,8 +2,20 @@
 
 import getpass
 import os
+import secrets
+from pathlib import Path
 
+from api.auth.authorization import AccessRequest, Permission, require_permission
+from api.container import Container
+from signer.errors import AuthenticationError, InvalidInputError, PermissionDeniedError
 from signer.model.audit_record import Actor
+
+
+TOKEN_FILE = "OPERATOR_TOKEN_FILE"  # noqa: S105  The name of a variable.
+
+_ROLES = frozenset({"admin", "devops"})
+
+_LARGEST_FILE = 16 * 1024
 
 
 def current_operator() -> Actor:
@@ -18,3 +30,41 @@ def current_operator() -> Actor:
         name = f"uid-{os.getuid()}"
     # An environment variable need not be UTF-8; the database accepts nothing else.
     return Actor(f"cli:{name.encode(errors='replace').decode()}")
+
+
+def identified_operator(container: Container, scope: str) -> Actor:
+    """
+    Return the subject of the token in ``OPERATOR_TOKEN_FILE``; the user without one.
+
+    The token needs *scope* and the role of an administrator, and is used up, exactly as
+    for a request to the API.
+
+    Raises:
+        InvalidInputError: The file cannot be read.
+        PermissionDeniedError: The token is not valid, or lacks the role or the scope.
+        RateLimitedError: The subject has made too many requests.
+        StoreUnavailableError: The database does not answer.
+    """
+    path = os.environ.get(TOKEN_FILE)
+    if not path:
+        return current_operator()
+    permission = Permission(_ROLES, scope, administrative=True)
+    request_id = f"cli-{secrets.token_hex(8)}"
+    request = AccessRequest(permission, "POST", "cli", "cli", request_id)
+    try:
+        with Path(path).open(encoding="ascii") as file:
+            token = file.read(_LARGEST_FILE).strip()
+    except (OSError, UnicodeDecodeError) as e:
+        raise InvalidInputError(
+            f"{TOKEN_FILE} cannot be read ({type(e).__name__})"
+        ) from None
+    try:
+        caller = container.authenticator.authenticate(f"Bearer {token}")
+        require_permission(caller, permission)
+        container.access.admit(caller, request)
+    except AuthenticationError as e:
+        # The reason helps: who runs this command owns the token.
+        raise PermissionDeniedError(
+            f"the token in {TOKEN_FILE} is not accepted ({e}): get a new one"
+        ) from None
+    return Actor.from_token(caller.sub, request_id, caller.jti)

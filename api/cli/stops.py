@@ -5,7 +5,7 @@ from collections.abc import Callable
 import click
 
 from api.bootstrap import build_container
-from api.cli.operator import current_operator
+from api.cli.operator import current_operator, identified_operator
 from api.cli.output import Result, reports
 from api.views.stops import stop_documents, stop_lines
 from signer.refunds.kill_switch import KillSwitch, SwitchResult
@@ -77,8 +77,15 @@ def _switch(
     """Apply *change*; *statuses* are the words for a change, and for none."""
     if network is not None and chain_id is not None:
         raise click.UsageError("give --network or --chain-id, not both")
-    switch = build_container().kill_switch
-    result = change(switch, network, reason, current_operator(), chain_id=chain_id)
+    container = build_container()
+    switch = container.kill_switch
+    # A stop must not fail because a token has expired.
+    operator = (
+        current_operator()
+        if change is KillSwitch.stop
+        else identified_operator(container, "signing:stop")
+    )
+    result = change(switch, network, reason, operator, chain_id=chain_id)
     names = switch.names()
     done, unchanged = statuses
     status = done if result.changed else unchanged

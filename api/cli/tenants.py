@@ -6,7 +6,7 @@ import click
 
 from api.bootstrap import build_container
 from api.cli.confirmation import confirmed
-from api.cli.operator import current_operator
+from api.cli.operator import current_operator, identified_operator
 from api.cli.output import Result, reports
 from api.http.tenants import block_tenant, tenant_document, unblock_tenant
 from api.views.refunds import timestamp
@@ -53,14 +53,16 @@ def block(tenant: str, *, dry_run: bool) -> Result:
 @reports
 def unblock(tenant: str, *, dry_run: bool) -> Result:
     """End the block of TENANT: its queued refunds are paid."""
-    admin = build_container().tenant_admin
+    container = build_container()
+    admin = container.tenant_admin
     if dry_run:
         found = admin.find(tenant).block
         if found is not None and not found.is_authentic:
             raise found.error()
         status = "not-blocked" if found is None else "would-unblock"
         return _status({"tenant": tenant, "status": status})
-    return _status(unblock_tenant(admin, tenant, current_operator()))
+    operator = identified_operator(container, "tenants:block")
+    return _status(unblock_tenant(admin, tenant, operator))
 
 
 def _status(document: dict[str, str]) -> Result:

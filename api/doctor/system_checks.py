@@ -10,6 +10,7 @@ from api.health.readiness import (
     AuditUnsignedError,
     unsealed_seconds,
 )
+from signer.approvals import LISTED
 from signer.audit.actions import AuditAction
 from signer.audit.chain_reader import require_agreement
 from signer.audit.checkpoint_schedule import find_unsigned
@@ -46,6 +47,7 @@ def system_checks(context: DoctorContext) -> Iterator[Check]:
     yield from key_checks(context)
     yield context.check("audit", _check_audit, sealer_cure, "database")
     yield context.check("checkpoints", _check_checkpoints, EXPLAIN, "database")
+    yield context.check("approvals", _check_approvals, EXPLAIN, "database")
 
 
 def _check_settings(context: DoctorContext) -> Finding:
@@ -161,6 +163,26 @@ def _check_checkpoints(context: DoctorContext) -> Finding:
             "compare AUDIT_SIGNING_KEY_FILE of all hosts, unless the key was changed",
         )
     return Finding(detail)
+
+
+def _check_approvals(context: DoctorContext) -> Finding:
+    clock = context.container.ledger_clock
+    found = context.container.store.open_approvals(LISTED)
+    forged = [each for each in found if not each.is_authentic]
+    if forged:
+        return Finding(
+            f"another program changed {len(forged)} approvals, which have no effect",
+            "find out who wrote to the database: docs/how-to/alarms.md",
+        )
+    waiting = [each for each in found if not each.is_expired(clock())]
+    if waiting:
+        actions = ", ".join(sorted({each.action for each in waiting}))
+        return Finding(
+            f"{len(waiting)} changes wait for an administrator: {actions}",
+            "run: hotwallet approvals list",
+        )
+    required = "required" if context.container.approvals.required else "not required"
+    return Finding(f"nothing waits; a second administrator is {required}")
 
 
 def _check_signed(context: DoctorContext, last: Checkpoint | None) -> str:

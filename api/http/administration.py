@@ -3,6 +3,12 @@
 from typing import TYPE_CHECKING
 
 from api.container import Container
+from api.http.approvals import (
+    ApprovalList,
+    Approving,
+    BreakingGlass,
+    Rejecting,
+)
 from api.http.keys import KeyFailover, KeyRotation, Keys
 from api.http.metrics import Metrics, OpenMetrics
 from api.http.stops import SigningResume, SigningStop, Stops
@@ -24,6 +30,14 @@ def add_administration(app: "App", container: Container) -> None:
     app.add_route("/v1/admin/stop", SigningStop(container.kill_switch))
     app.add_route("/v1/admin/resume", SigningResume(container.kill_switch))
     app.add_route("/v1/admin/stops", Stops(container.kill_switch))
+    approvals = container.approvals
+    app.add_route("/v1/admin/approvals", ApprovalList(approvals))
+    app.add_route("/v1/admin/approvals/{digest}/approve", Approving(approvals.approve))
+    app.add_route("/v1/admin/approvals/{digest}/reject", Rejecting(approvals.reject))
+    app.add_route(
+        "/v1/admin/approvals/{digest}/break-glass",
+        BreakingGlass(approvals.break_glass),
+    )
     metrics = OpenMetrics if container.settings.metrics_open else Metrics
     signing = container.checkpoint_settings
     verify = None if signing is None else signing.verify

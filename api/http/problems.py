@@ -17,6 +17,7 @@ from falcon import Request, Response
 
 from api.auth.jwt_verifier import NO_TOKEN
 from api.request_context import request_id
+from api.views.refunds import timestamp
 from signer import errors
 from signer.crypto.http_signatures import ACCEPT_SIGNATURE
 from signer.errors import HotWalletError
@@ -193,6 +194,8 @@ def _members(error: HotWalletError) -> dict[str, str]:
             return {"field": field}
         case errors.PolicyViolationError(rule=rule):
             return {"rule": rule}
+        case errors.ApprovalRequiredError(digest=digest, expires_at=expires_at):
+            return {"digest": digest, "expires_at": timestamp(expires_at)}
     return {}
 
 

@@ -98,6 +98,8 @@ _ADMIN = (
     | _on("INSERT", schema.keys)
     | _on("UPDATE", schema.keys, *_KEY_STATE, "version", "mac")
     | _on("UPDATE", schema.keys, "key_id", "held_until")
+    | _on("INSERT", schema.approvals)
+    | _on("UPDATE", schema.approvals, *set(schema.approvals.c.keys()) - {"digest"})
     | _on("INSERT", schema.tenant_blocks)
     | _on("UPDATE", schema.tenant_blocks, "at", "by", "ended_at", "version", "mac")
     | _on("INSERT", schema.used_tokens)

@@ -7,6 +7,7 @@ from sqlalchemy import Connection, Table, Update, bindparam, select, text, updat
 from backends.sql.key_rows import KeyRows
 from backends.sql.schema import (
     IS_OPEN,
+    approvals,
     audit_records,
     keys,
     refunds,
@@ -15,6 +16,7 @@ from backends.sql.schema import (
 )
 from backends.sql.sealed_rows import SealedRows
 from signer.errors import ConfigurationError, Refusal
+from signer.model.approval import Approval
 from signer.model.audit_record import Record
 from signer.model.refund import Refund
 from signer.model.stop import Stop
@@ -59,6 +61,8 @@ def update_macs(connection: Connection, macs: RowMACs | None, *, trusted: bool) 
     _renew(SealedRows(connection, macs, stops, Stop), stops, macs, trusted=trusted)
     blocks = SealedRows(connection, macs, tenant_blocks, TenantBlock)
     _renew(blocks, tenant_blocks, macs, trusted=trusted)
+    approval_rows = SealedRows(connection, macs, approvals, Approval)
+    _renew(approval_rows, approvals, macs, trusted=trusted)
     if trusted:
         _trust(connection, macs)
 

@@ -10,12 +10,13 @@ compares the two.  Constraints and indexes are in the migrations only, and
 from sqlalchemy import BigInteger, Column, Integer, LargeBinary, MetaData, Table
 
 from backends.sql.columns import FreeText, Named, Plain, Uint256, UTCDateTime
+from signer.model.approval import ApprovalState
 from signer.model.key import KeyState
 from signer.model.refund import OPEN, UNSENT, Kind, Status
 from signer.model.wallet import Pause
 
 
-HEAD = "0004"
+HEAD = "0005"
 """The newest migration, which this program needs; a test checks that it is."""
 
 FIRST = "0003"
@@ -222,6 +223,23 @@ tenant_blocks = Table(
     Column("at", UTCDateTime, nullable=False),
     Column("by", Plain, nullable=False),
     Column("ended_at", UTCDateTime),
+    Column("version", Integer, nullable=False),
+    Column("mac", Plain),
+)
+
+approvals = Table(
+    "approvals",
+    metadata,
+    Column("digest", Plain, primary_key=True),
+    Column("action", Plain, nullable=False),
+    Column("proposal", Plain, nullable=False),
+    Column("reason", FreeText, nullable=False),
+    Column("requested_by", Plain, nullable=False),
+    Column("requested_at", UTCDateTime, nullable=False),
+    Column("expires_at", UTCDateTime, nullable=False),
+    Column("state", Named(ApprovalState), nullable=False),
+    Column("decided_by", Plain),
+    Column("decided_at", UTCDateTime),
     Column("version", Integer, nullable=False),
     Column("mac", Plain),
 )

@@ -9,13 +9,14 @@ from sqlalchemy import Connection, Select, Table, Update, bindparam, update
 
 from backends.sql.inserts import insert_new
 from signer.errors import StaleStateError
+from signer.model.approval import Approval
 from signer.model.key import Key
 from signer.model.stop import Stop
 from signer.model.tenant_block import TenantBlock
 from signer.row_macs import RowMACs
 
 
-Row = TypeVar("Row", Key, Stop, TenantBlock)
+Row = TypeVar("Row", Approval, Key, Stop, TenantBlock)
 
 
 class SealedRows(Generic[Row]):

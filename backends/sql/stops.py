@@ -96,7 +96,11 @@ def _first_in_force(found: Sequence[Row]) -> Row | None:
 
 
 def _end(
-    rows: SealedRows[Row], query: Select[Any], key: dict[str, Any], **end: datetime
+    rows: SealedRows[Row],
+    query: Select[Any],
+    key: dict[str, Any],
+    version: int | None,
+    **end: datetime,
 ) -> bool:
     """Change the row with *key* by *end* if it is in force; return whether it was."""
     stored = _first_in_force(_select(rows, query, **key))
@@ -104,6 +108,8 @@ def _end(
         return False
     if not stored.is_authentic:
         raise stored.error()
+    if version is not None and stored.version != version:
+        raise StaleStateError("the row was changed meanwhile: try again")
     rows.update(stored, **end)
     return True
 
@@ -135,10 +141,13 @@ class StopTables(Tables):
             self._database.transaction(lambda c: lock_keys(c, shared=False))
         return changed
 
-    def resume_signing(self, chain_id: int, at: datetime) -> bool:
+    def resume_signing(
+        self, chain_id: int, at: datetime, version: int | None = None
+    ) -> bool:
         def work(connection: Connection) -> bool:
             rows = _stop_rows(connection, self._macs)
-            return _end(rows, _OF_CHAINS, {"chains": [chain_id]}, resumed_at=at)
+            key = {"chains": [chain_id]}
+            return _end(rows, _OF_CHAINS, key, version, resumed_at=at)
 
         return self._database.transaction(work)
 
@@ -158,10 +167,13 @@ class StopTables(Tables):
 
         return self._database.transaction(work)
 
-    def unblock_tenant(self, tenant: str, at: datetime) -> bool:
+    def unblock_tenant(
+        self, tenant: str, at: datetime, version: int | None = None
+    ) -> bool:
         def work(connection: Connection) -> bool:
             rows = _block_rows(connection, self._macs)
-            return _end(rows, _OF_TENANTS, {"of_tenants": [tenant]}, ended_at=at)
+            key = {"of_tenants": [tenant]}
+            return _end(rows, _OF_TENANTS, key, version, ended_at=at)
 
         return self._database.transaction(work)
 

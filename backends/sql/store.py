@@ -4,6 +4,7 @@ from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from backends.sql.approvals import ApprovalTables
 from backends.sql.audit import AuditTables
 from backends.sql.callers import CallerTables
 from backends.sql.cancellations import CancellationTables
@@ -29,6 +30,7 @@ class SQLStore(
     CancellationTables,
     WalletTables,
     StopTables,
+    ApprovalTables,
     PaymentStatisticsTables,
     KeyTables,
     AuditTables,

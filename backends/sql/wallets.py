@@ -165,11 +165,16 @@ class WalletTables(Tables):
         rows = self._database.rows(_FOREIGN, **_key(chain_id, sender))
         return tuple(UnrecordedTransaction(*row) for row in rows)
 
-    def resume(self, wallet: Wallet, at: datetime) -> None:
+    def resume(
+        self, wallet: Wallet, at: datetime, foreign: Sequence[UnrecordedTransaction]
+    ) -> None:
         def work(connection: Connection) -> None:
             _change(connection, wallet, _RESUMED)
-            accepted = {**_key(wallet.chain_id, wallet.sender), "at": at}
-            connection.execute(_ACCEPT, accepted)
+            of_wallet = _key(wallet.chain_id, wallet.sender)
+            stored = connection.execute(_FOREIGN, of_wallet).all()
+            if {row.tx_hash for row in stored} != {each.tx_hash for each in foreign}:
+                raise StaleStateError("a foreign transaction was recorded meanwhile")
+            connection.execute(_ACCEPT, {**of_wallet, "at": at})
 
         self._database.transaction(work)
 

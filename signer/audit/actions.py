@@ -29,6 +29,12 @@ class AuditAction(StrEnum):
     FOREIGN_TRANSACTION_ACCEPT = "foreign-transaction-accept"
     REFUND_ACCEPT = "refund-accept"
     REFUND_CANCEL = "refund-cancel"
+    APPROVAL_REQUEST = "approval-request"
+    APPROVAL_GRANT = "approval-grant"
+    APPROVAL_BREAK_GLASS = "approval-break-glass"
+    APPROVAL_REJECT = "approval-reject"
+    APPROVAL_EXPIRE = "approval-expire"
+    APPROVAL_USE = "approval-use"
     ADMIN_ACCESS = "admin-access"
     DOCTOR_RUN = "doctor-run"
 

@@ -195,6 +195,7 @@ class Settings(BaseModel):
     alert_webhook_url: SecretStr | None = Field(None, alias="ALERT_WEBHOOK_URL")
     metrics_open: Boolean = Field(False, alias="METRICS_OPEN")
     rotation_needs_funds: Boolean = Field(False, alias="ROTATION_NEEDS_FUNDS")
+    require_approvals: Boolean | None = Field(None, alias="REQUIRE_APPROVALS")
 
     trusted_proxies: Annotated[tuple[str, ...], BeforeValidator(_networks)] = Field(
         (), alias="TRUSTED_PROXIES"
@@ -247,6 +248,13 @@ class Settings(BaseModel):
     @property
     def is_production(self) -> bool:
         return self.app_env is Environment.PRODUCTION
+
+    @property
+    def needs_approvals(self) -> bool:
+        """Whether two administrators must agree on what cannot be undone."""
+        if self.require_approvals is None:
+            return self.is_production
+        return self.require_approvals
 
     @property
     def allowed_keys(self) -> AllowedKeys:

@@ -7,9 +7,11 @@ from typing import Any
 import structlog
 
 from signer.alerts import Alert, Alerts
+from signer.approvals import Approvals, Execution
 from signer.audit.actions import SUCCESS, AuditAction
 from signer.audit.log import AuditLog
 from signer.errors import HotWalletError, NewKeyUnhealthyError, StoreError
+from signer.model.approval import Proposal
 from signer.model.audit_record import Actor, Operation
 from signer.model.key import Key
 from signer.redact import key_prefix
@@ -23,16 +25,22 @@ class AdminAudit:
     """
     Writes audit records for one administrative *operation*.
 
-    *alerts* is needed only by callers that pass ``should_alert`` to ``attempt``.  Every
+    *alerts* is needed only by callers that pass ``should_alert`` to ``attempt``.
+    Without *approvals*, one administrator may do everything.  Every
     method raises ``StoreError`` if the journal cannot be written.
     """
 
     def __init__(
-        self, audit: AuditLog, operation: Operation, alerts: Alerts | None = None
+        self,
+        audit: AuditLog,
+        operation: Operation,
+        alerts: Alerts | None = None,
+        approvals: Approvals | None = None,
     ) -> None:
         self._audit = audit
         self._operation = operation
         self._alerts = alerts
+        self._approvals = approvals
         self._log = structlog.get_logger("keys")
 
     @contextmanager
@@ -64,6 +72,22 @@ class AdminAudit:
             except StoreError as unrecorded:
                 self._log.warning("refusal-not-recorded", code=unrecorded.code)
             raise
+
+    @contextmanager
+    def authorize(
+        self, action: AuditAction, actor: Actor, reason: str = "", **facts: Any
+    ) -> Iterator[Execution]:
+        """
+        Run the block if another administrator approved it, as ``Approvals.authorize``.
+
+        *facts* say exactly what the block changes, and which state it ends.
+        """
+        if self._approvals is None:
+            yield Execution()
+            return
+        proposal = Proposal(action, facts)
+        with self._approvals.authorize(proposal, actor, reason) as execution:
+            yield execution
 
     def request(self, action: AuditAction, actor: Actor, **facts: Any) -> None:
         """Record durably that *actor* requests *action*."""

@@ -19,14 +19,15 @@ administrator who marks the old key as compromised therefore cannot block a key 
 another administrator has activated in the meantime.
 """
 
-from collections.abc import Callable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 
 import structlog
 
 from signer.addresses import parse_address
 from signer.alerts import Alerts
+from signer.approvals import Approvals, Execution
 from signer.audit.actions import AuditAction
 from signer.errors import (
     ConflictError,
@@ -36,10 +37,11 @@ from signer.errors import (
     StaleStateError,
     StoreError,
 )
-from signer.keys.admin_audit import AdminAudit, failure_code, key_facts
+from signer.keys.admin_audit import AdminAudit, Facts, failure_code, key_facts
 from signer.keys.balances import AddressBalance
 from signer.keys.candidate import CandidateTester
 from signer.keys.revocation import Revocation
+from signer.keys.ring_view import RingView
 from signer.keys.rotation_options import (
     ALREADY,
     AWAITING_FUNDS,
@@ -50,7 +52,7 @@ from signer.keys.rotation_options import (
 )
 from signer.keys.signer import SignerFactory
 from signer.model.audit_record import Actor, Operation
-from signer.model.key import Key, KeyState, find_active_key, find_key
+from signer.model.key import Key, KeyState, find_key
 from signer.ports import Clock, KeyStore
 from signer.redact import key_prefix
 
@@ -84,64 +86,8 @@ _OVERTAKEN = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class RingView:
-    """One snapshot of the *ring*, and the *candidate* that is to become active."""
-
-    candidate: Key
-    ring: Sequence[Key]
-
-    @property
-    def active(self) -> Key | None:
-        """The active key; None before the first key is enrolled."""
-        return find_active_key(self.ring)
-
-    @property
-    def is_done(self) -> bool:
-        """Whether the candidate is the active key."""
-        active = self.active
-        return active is not None and active.address == self.candidate.address
-
-    @property
-    def replaced(self) -> Key | None:
-        """The key that the candidate replaces, or has replaced."""
-        if not self.is_done:
-            return self.active
-        served = [key for key in self.ring if key.epoch and key != self.active]
-        return served[0] if served else None
-
-    def require_possible(self, address: str | None) -> None:
-        """
-        Check that the candidate may replace, or has replaced, the key with *address*.
-
-        None stands for the active key.
-
-        Raises:
-            ConflictError: The candidate is blocked, or the ring has it under another
-                id; or another key than that with *address* would be replaced.
-        """
-        known = find_key(self.ring, self.candidate.address)
-        if known is not None and known.state is KeyState.BLOCKED:
-            raise ConflictError("the key was revoked as compromised")
-        if known is not None and known.key_id != self.candidate.key_id:
-            raise ConflictError(
-                "the ring has this key under another id: use `hotwallet keys failover`"
-            )
-        if address is not None:
-            self._require_replaced(address)
-
-    def _require_replaced(self, address: str) -> None:
-        if self.replaced is not None and self.replaced.address == address:
-            return
-        if self.candidate.address == address:
-            raise ConflictError("the new key is the key that it would replace")
-        active = "no key" if self.active is None else self.active.address
-        raise ConflictError(
-            f"nothing was changed: {active} is active, and the new key would not"
-            f" replace {address}. Run `hotwallet keys list` to see who rotated and"
-            " when; then repeat the request with the right address, or revoke a former"
-            " key with `hotwallet keys revoke`"
-        )
+class _ActivatedError(Exception):
+    """Another process activated the new key after the ring was read."""
 
 
 class Rotation:
@@ -156,13 +102,18 @@ class Rotation:
         alerts: Alerts,
         clock: Clock,
         needs_funds: bool = False,
+        approvals: Approvals | None = None,
     ) -> None:
-        """With *needs_funds*, a new key is not activated before it has funds."""
+        """
+        With *needs_funds*, a new key is not activated before it has funds.
+
+        With *approvals*, another administrator must approve that a key is compromised.
+        """
         self._store = store
         self._tester = CandidateTester(signers, alerts, clock)
         self._read_balances = read_balances
         self._audit = signers.audit
-        self._admin_audit = AdminAudit(signers.audit, _OPERATION, alerts)
+        self._admin_audit = AdminAudit(signers.audit, _OPERATION, alerts, approvals)
         self._revocation = Revocation(store, audit=signers.audit, clock=clock)
         self._clock = clock
         self._needs_funds = needs_funds
@@ -211,23 +162,52 @@ class Rotation:
             view.require_possible(replaces)
             if options.dry_run:
                 return self._dry_run(view, actor, options)
-            if view.is_done:
-                return self._finish(view, actor, options)
             try:
-                pending = self._store.begin_rotation(candidate, self._clock())
-            except StaleStateError:
+                with self._authorize(view, actor, options) as execution:
+                    result = self._execute(view, actor, options)
+                    execution.is_complete = result.status != AWAITING_FUNDS
+                    return result
+            except _ActivatedError:
                 # Another process activated this key first.  Accept that only if it
                 # replaced the key that is active in this view.
                 replaces = None if view.replaced is None else view.replaced.address
-                continue
-            # Read again: a failover may have changed the row since the view was read.
-            # None can while the pending row is held.
-            seen = view.replaced
-            active = seen and find_key(self._store.keys(), seen.address)
-            return self._take_over(pending, active, actor, options)
         raise RotationInProgressError(
             "other processes keep changing the ring; try again"
         )
+
+    @contextmanager
+    def _authorize(
+        self, view: RingView, actor: Actor, options: RotationOptions
+    ) -> Iterator[Execution]:
+        """Require an approval if the rotation revokes a key that is not revoked yet."""
+        revoked = view.replaced if options.compromised else None
+        if revoked is None or revoked.state is KeyState.BLOCKED:
+            yield Execution()
+            return
+        facts: Facts = {
+            **key_facts("key", view.candidate),
+            **key_facts("compromised_key", revoked),
+            "epoch": revoked.epoch,
+            "without_funds": options.without_funds,
+        }
+        action = AuditAction.KEY_ROTATE
+        with self._admin_audit.authorize(action, actor, **facts) as execution:
+            yield execution
+
+    def _execute(
+        self, view: RingView, actor: Actor, options: RotationOptions
+    ) -> RotationResult:
+        if view.is_done:
+            return self._finish(view, actor, options)
+        try:
+            pending = self._store.begin_rotation(view.candidate, self._clock())
+        except StaleStateError:
+            raise _ActivatedError from None
+        # Read again: a failover may have changed the row since the view was read.
+        # None can while the pending row is held.
+        seen = view.replaced
+        active = seen and find_key(self._store.keys(), seen.address)
+        return self._take_over(pending, active, actor, options)
 
     def _dry_run(
         self, view: RingView, actor: Actor, options: RotationOptions

@@ -32,6 +32,9 @@ Otherwise it writes other digits, and sorts names by code points, not by UTF-16 
 """
 
 
+_IDENTIFIED = "token:"
+
+
 class Operation(StrEnum):
     """The operation that a record belongs to; a stored value."""
 
@@ -65,7 +68,12 @@ class Actor:
     @classmethod
     def from_token(cls, subject: str, request_id: str, token_id: str | None) -> Self:
         """Return the actor of a request with a verified token."""
-        return cls(f"token:{subject}", request_id, token_id)
+        return cls(f"{_IDENTIFIED}{subject}", request_id, token_id)
+
+
+def is_identified(name: str) -> bool:
+    """Return whether the actor *name* is the subject of a verified token."""
+    return name.startswith(_IDENTIFIED)
 
 
 WORKER = Actor("worker")

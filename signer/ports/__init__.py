@@ -6,6 +6,7 @@ It may import ``model`` and the packages below it.  mypy checks the backends whe
 """
 
 from signer.ports.alerts import AlertCounters, Notifier
+from signer.ports.approvals import ApprovalStore
 from signer.ports.audit_journal import Checkpoint, DeclareForged, Journal, Sealing
 from signer.ports.caller_counters import Callers
 from signer.ports.cancellations import Cancellations
@@ -40,6 +41,7 @@ from signer.ports.watch import Topic, Watch, Watches
 
 __all__ = [
     "AlertCounters",
+    "ApprovalStore",
     "Block",
     "Call",
     "Callers",

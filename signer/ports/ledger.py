@@ -3,6 +3,7 @@
 from typing import Protocol
 
 from signer.ports.alerts import AlertCounters
+from signer.ports.approvals import ApprovalStore
 from signer.ports.audit_journal import Journal
 from signer.ports.caller_counters import Callers
 from signer.ports.key_store import KeyStore
@@ -12,6 +13,7 @@ from signer.ports.refund_store import Store
 
 class Ledger(
     Store,
+    ApprovalStore,
     PaymentStatistics,
     KeyStore,
     Journal,

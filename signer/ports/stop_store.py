@@ -25,11 +25,14 @@ class StopStore(Protocol):
         one that hangs for longer than a lock is waited for.
         """
 
-    def resume_signing(self, chain_id: int, at: datetime) -> bool:
+    def resume_signing(
+        self, chain_id: int, at: datetime, version: int | None = None
+    ) -> bool:
         """
         End the stop of *chain_id*, at *at*; return whether it was in force.
 
         Raises:
+            StaleStateError: The stop in force does not have the given *version*.
             RowNotAuthenticError: The stop is not authentic: ``stop`` first.
         """
 

@@ -22,11 +22,14 @@ class TenantBlocks(Protocol):
         When this returns, no reservation of the tenant's refunds is in progress.
         """
 
-    def unblock_tenant(self, tenant: str, at: datetime) -> bool:
+    def unblock_tenant(
+        self, tenant: str, at: datetime, version: int | None = None
+    ) -> bool:
         """
         End the block of *tenant*, at *at*; return whether it was blocked.
 
         Raises:
+            StaleStateError: The block in force does not have the given *version*.
             RowNotAuthenticError: The block is not authentic: block the tenant first.
         """
 

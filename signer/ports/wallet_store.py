@@ -26,8 +26,15 @@ class WalletStore(Protocol):
     def pause(self, wallet: Wallet, reason: Pause, at: datetime) -> None:
         """Stop assigning nonces of *wallet*; *reason* is stored with it."""
 
-    def resume(self, wallet: Wallet, at: datetime) -> None:
-        """Assign nonces of *wallet* again, and accept its foreign transactions."""
+    def resume(
+        self, wallet: Wallet, at: datetime, foreign: Sequence[UnrecordedTransaction]
+    ) -> None:
+        """
+        Assign nonces of *wallet* again, and accept its *foreign* transactions.
+
+        Raises:
+            StaleStateError: Its foreign transactions are not exactly these.
+        """
 
     def unknown_nonces(
         self, chain_id: int, sender: str, below: int, limit: int

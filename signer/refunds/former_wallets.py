@@ -96,8 +96,9 @@ class FormerWallets:
         if wallet is not None and not wallet.is_paused:
             return True
         wallet, below = self._open_revoked(chain, address)
+        foreign = self._store.foreign_transactions(wallet.chain_id, address)
         return not wallet.is_paused or self._wallets.resume_if_known(
-            chain, wallet, below
+            chain, wallet, below, foreign
         )
 
     def _open_revoked(self, chain: Chain, address: str) -> tuple[Wallet, int]:

@@ -9,17 +9,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from signer.alerts import Alert, Alerts
+from signer.approvals import require_reason
 from signer.audit.actions import AuditAction
 from signer.config.networks import Network
-from signer.errors import ConfigurationError, InvalidInputError, NotFoundError
+from signer.errors import ConfigurationError, NotFoundError
 from signer.keys.admin_audit import AdminAudit, Facts
 from signer.model.audit_record import Actor
 from signer.model.stop import EVERYTHING, Stop
 from signer.ports import Clock, StopStore
-
-
-MAX_REASON = 200
-"""In characters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +72,7 @@ class KillSwitch:
             NotFoundError: The networks file has no such network, and *chain_id* is of
                 no network and no stop.
         """
-        _require_reason(reason)
+        require_reason(reason)
         facts = _facts(network, chain_id, reason)
         action = AuditAction.SIGNING_STOP
         with self._admin_audit.attempt(action, actor, **facts):
@@ -103,15 +100,31 @@ class KillSwitch:
         Raises:
             InvalidInputError, NotFoundError: As ``stop``.
             RowNotAuthenticError: Another program changed the stop: ``stop`` first.
+            ApprovalRequiredError: Another administrator must approve it first.
         """
-        _require_reason(reason)
+        require_reason(reason)
         facts = _facts(network, chain_id, reason)
         action = AuditAction.SIGNING_RESUME
         with self._admin_audit.attempt(action, actor, **facts):
-            stopped = self._chain_id(network, chain_id)
-            changed = self._store.resume_signing(stopped, self._clock())
+            changed = self._resume(self._chain_id(network, chain_id), reason, actor)
             self._admin_audit.write(action, actor, changed=changed, **facts)
         return SwitchResult(changed, self.stops())
+
+    def _resume(self, chain_id: int, reason: str, actor: Actor) -> bool:
+        stop = next((s for s in self.stops() if s.chain_id == chain_id), None)
+        if stop is None:
+            return False
+        if not stop.is_authentic:
+            raise stop.error()
+        stopped: Facts = {
+            "chain_id": str(chain_id),
+            "stopped_at": stop.at.isoformat(),
+            "stopped_by": stop.requested_by,
+            "version": stop.version,
+        }
+        action = AuditAction.SIGNING_RESUME
+        with self._admin_audit.authorize(action, actor, reason, **stopped):
+            return self._store.resume_signing(chain_id, self._clock(), stop.version)
 
     def stops(self) -> Sequence[Stop]:
         """Return the stops in force, a stop of everything first."""
@@ -143,12 +156,3 @@ def _facts(network: str | None, chain_id: int | None, reason: str) -> Facts:
     # As text: JSON has no integers of 64 bits.
     of_chain = {} if chain_id is None else {"chain_id": str(chain_id)}
     return {"network": network, "reason": reason, **of_chain}
-
-
-def _require_reason(reason: str) -> None:
-    if not (0 < len(reason.strip()) <= len(reason) <= MAX_REASON):
-        raise InvalidInputError(
-            f"must explain the change, in 1 to {MAX_REASON} characters", field="reason"
-        )
-    if not reason.isprintable():
-        raise InvalidInputError("must be one line of printable text", field="reason")

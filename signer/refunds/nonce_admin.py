@@ -6,6 +6,8 @@ and the outcome is recorded afterwards, both with the operator's name.
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from functools import partial
 
 from signer.addresses import parse_address, redact_address
 from signer.audit.actions import AuditAction
@@ -16,7 +18,7 @@ from signer.model.audit_record import Actor
 from signer.model.key import is_blocked
 from signer.model.wallet import UnrecordedTransaction, Wallet
 from signer.ports import Clock, Ledger
-from signer.refunds.wallet_reconciliation import WalletReconciler
+from signer.refunds.wallet_reconciliation import WalletReconciler, WalletStatus
 from signer.refunds.wallet_repair import RepairResult, repair_wallets
 
 
@@ -47,7 +49,13 @@ class NonceAdmin:
         for name in self._names(network):
             with self._admin_audit.attempt(action, actor, network=name):
                 chains = {name: self._chain(name)}
-                repairs = repair_wallets(self._store, chains, self._clock, apply=True)
+                repairs = repair_wallets(
+                    self._store,
+                    chains,
+                    self._clock,
+                    apply=True,
+                    authorize=partial(self._authorize, actor),
+                )
                 results = []
                 for each in repairs:
                     self._audit_accepted(name, each.accepted, actor)
@@ -78,7 +86,7 @@ class NonceAdmin:
             facts: Facts = {"network": name, "address": redact_address(address)}
             with self._admin_audit.attempt(action, actor, **facts):
                 chain, revoked = self._chain(name), self._parse_revoked(address)
-                accepted = self._resume_revoked(chain, revoked)
+                accepted = self._resume_revoked(name, chain, revoked, actor)
                 self._audit_accepted(name, accepted or (), actor)
                 facts["changed"] = changed[name] = accepted is not None
                 self._admin_audit.write(action, actor, **facts)
@@ -102,7 +110,7 @@ class NonceAdmin:
         return parsed
 
     def _resume_revoked(
-        self, chain: Chain, address: str
+        self, network: str, chain: Chain, address: str, actor: Actor
     ) -> Sequence[UnrecordedTransaction] | None:
         """Return the accepted transactions; None if the wallet is not paused."""
         wallet = self._paused_wallet(chain, address)
@@ -111,12 +119,22 @@ class NonceAdmin:
         mined = chain.client.transaction_count(address)
         foreign = self._store.foreign_transactions(wallet.chain_id, address)
         reconciler = WalletReconciler(self._store, self._clock)
-        if not reconciler.resume_if_known(chain, wallet, mined):
-            raise WalletPausedError(
-                "a block has a transaction that the ledger does not know: try again"
-                " when it is final and a worker has recorded it"
-            )
+        facts = _paused_facts(network, wallet, foreign)
+        with self._admin_audit.authorize(AuditAction.NONCE_ABANDON, actor, **facts):
+            if not reconciler.resume_if_known(chain, wallet, mined, foreign):
+                raise WalletPausedError(
+                    "a block has a transaction that the ledger does not know: try again"
+                    " when it is final and a worker has recorded it"
+                )
         return foreign
+
+    def _authorize(
+        self, actor: Actor, network: str, status: WalletStatus
+    ) -> AbstractContextManager[object]:
+        """Require an approval of the foreign transactions in *status*."""
+        facts = _paused_facts(network, status.wallet, status.foreign)
+        action = AuditAction.FOREIGN_TRANSACTION_ACCEPT
+        return self._admin_audit.authorize(action, actor, **facts)
 
     def _paused_wallet(self, chain: Chain, address: str) -> Wallet | None:
         wallet = self._store.wallet(chain.network.chain_id, address)
@@ -142,6 +160,21 @@ class NonceAdmin:
         if name not in self._chains:
             raise NotFoundError("the networks file has no such network")
         return self._chains[name]
+
+
+def _paused_facts(
+    network: str, wallet: Wallet, foreign: Sequence[UnrecordedTransaction]
+) -> Facts:
+    """Return which pause ends, and which transactions are accepted with it."""
+    return {
+        "network": network,
+        "chain_id": str(wallet.chain_id),
+        "address": wallet.sender,
+        "wallet_version": wallet.version,
+        "accepted": [
+            {"nonce": each.nonce, "tx_hash": each.tx_hash} for each in foreign
+        ],
+    }
 
 
 def _summarize(results: Sequence[RepairResult]) -> Facts:

@@ -11,7 +11,10 @@ from dataclasses import dataclass
 from signer.audit.actions import AuditAction
 from signer.config.tenants import NO_LIMITS, Tenant, TenantRegistry, is_tenant_name
 from signer.errors import NotFoundError
-from signer.keys.admin_audit import AdminAudit
+from signer.keys.admin_audit import (
+    AdminAudit,
+    Facts,
+)
 from signer.model.audit_record import Actor
 from signer.model.tenant_block import TenantBlock
 from signer.ports import Clock, Store
@@ -90,13 +93,27 @@ class TenantAdmin:
         Raises:
             NotFoundError: As ``find``.
             RowNotAuthenticError: Another program changed the block: ``block`` first.
+            ApprovalRequiredError: Another administrator must approve it first.
         """
         action = AuditAction.TENANT_UNBLOCK
         with self._admin_audit.attempt(action, actor, tenant=name):
-            self.find(name)
-            changed = self._store.unblock_tenant(name, self._clock())
+            block = self.find(name).block
+            changed = block is not None and self._unblock(block, actor)
             self._admin_audit.write(action, actor, tenant=name, changed=changed)
         return changed
+
+    def _unblock(self, block: TenantBlock, actor: Actor) -> bool:
+        if not block.is_authentic:
+            raise block.error()
+        blocked: Facts = {
+            "tenant": block.tenant,
+            "blocked_at": block.at.isoformat(),
+            "blocked_by": block.by,
+            "version": block.version,
+        }
+        with self._admin_audit.authorize(AuditAction.TENANT_UNBLOCK, actor, **blocked):
+            at = self._clock()
+            return self._store.unblock_tenant(block.tenant, at, block.version)
 
     def _exists(self, name: str) -> bool:
         if not is_tenant_name(name):

@@ -113,22 +113,28 @@ class WalletReconciler:
         self.get_or_open(chain, address, chain_nonce)
         return self.reconcile(chain, address).is_reconciled
 
-    def resume_if_known(self, chain: Chain, wallet: Wallet, below: int) -> bool:
+    def resume_if_known(
+        self,
+        chain: Chain,
+        wallet: Wallet,
+        below: int,
+        foreign: Sequence[UnrecordedTransaction],
+    ) -> bool:
         """
         Resume the wallet of a revoked key if the ledger knows all nonces under *below*.
 
-        All its foreign transactions are accepted, since the key was revoked.  Return
+        Its *foreign* transactions are accepted, since the key was revoked.  Return
         whether the wallet was resumed.
         """
         unknown = self._store.unknown_nonces(wallet.chain_id, wallet.sender, below, 1)
         if unknown or self._contested(chain, wallet.sender):
             return False
-        self._accept_and_resume(wallet)
+        self._accept_and_resume(wallet, foreign)
         return True
 
     def resume(self, status: WalletStatus, chain: Chain) -> None:
         """
-        Resume the wallet, and accept all its foreign transactions.
+        Resume the wallet, and accept the foreign transactions of *status*.
 
         Raises:
             WalletPausedError: The ledger does not know all of the chain's transactions
@@ -145,7 +151,7 @@ class WalletReconciler:
                 " transaction that the ledger does not know: wait for a worker to find"
                 " it"
             )
-        self._accept_and_resume(status.wallet)
+        self._accept_and_resume(status.wallet, status.foreign)
 
     def pause(self, wallet: Wallet, reason: Pause) -> Wallet:
         """Stop assigning nonces of *wallet*, and log that."""
@@ -204,9 +210,10 @@ class WalletReconciler:
             wallet = self._get(refund.chain_id, mined.sender)
             self.pause(wallet, Pause.FOREIGN_TRANSACTION)
 
-    def _accept_and_resume(self, wallet: Wallet) -> None:
-        foreign = self._store.foreign_transactions(wallet.chain_id, wallet.sender)
-        self._store.resume(wallet, self._clock())
+    def _accept_and_resume(
+        self, wallet: Wallet, foreign: Sequence[UnrecordedTransaction]
+    ) -> None:
+        self._store.resume(wallet, self._clock(), foreign)
         self._log.warning(
             "wallet-resumed",
             chain_id=wallet.chain_id,

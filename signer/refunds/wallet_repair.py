@@ -1,6 +1,7 @@
 """Reports paused wallets, and resumes them when an operator accepts what is foreign."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -35,24 +36,50 @@ class RepairResult:
         return not self.wallet_status.is_reconciled
 
 
+Authorize = Callable[[str, WalletStatus], AbstractContextManager[object]]
+"""Wraps the acceptance of the foreign transactions of a wallet on a network."""
+
+
+def _need_nothing(network: str, status: WalletStatus) -> AbstractContextManager[object]:
+    return nullcontext()
+
+
 def repair_wallets(
-    store: Store, chains: Mapping[str, Chain], clock: Clock, *, apply: bool
+    store: Store,
+    chains: Mapping[str, Chain],
+    clock: Clock,
+    *,
+    apply: bool,
+    authorize: Authorize = _need_nothing,
 ) -> Iterator[RepairResult]:
-    """Yield the status of each wallet on *chains*; with *apply*, resume if possible."""
+    """
+    Yield the status of each wallet on *chains*; with *apply*, resume if possible.
+
+    *authorize* may refuse to accept foreign transactions.
+    """
     reconciler = WalletReconciler(store, clock)
     by_id = {chain.network.chain_id: name for name, chain in chains.items()}
     for wallet in store.wallets():
         if name := by_id.get(wallet.chain_id):
-            result = _repair(name, reconciler, chains[name], wallet.sender, apply=apply)
+            chain, address = chains[name], wallet.sender
+            result = (
+                _repair(name, reconciler, chain, address, authorize)
+                if apply
+                else RepairResult(name, reconciler.status(chain, address))
+            )
             stop = store.find_stop(wallet.chain_id)
             yield replace(result, stopped_at=stop.at if stop else None)
 
 
 def _repair(
-    name: str, reconciler: WalletReconciler, chain: Chain, address: str, *, apply: bool
+    name: str,
+    reconciler: WalletReconciler,
+    chain: Chain,
+    address: str,
+    authorize: Authorize,
 ) -> RepairResult:
     status = reconciler.status(chain, address)
-    if not apply or status.is_reconciled:
+    if status.is_reconciled:
         return RepairResult(name, status)
     before = None
     while status.unknown_count and status.unknown_count != before:
@@ -60,7 +87,10 @@ def _repair(
         before = status.unknown_count
         status = reconciler.reconcile(chain, address)
     try:
-        if status.wallet.is_paused:
+        if status.wallet.is_paused and status.foreign:
+            with authorize(name, status):
+                reconciler.resume(status, chain)
+        elif status.wallet.is_paused:
             reconciler.resume(status, chain)
     except HotWalletError as e:
         return RepairResult(name, status, problem=str(e), code=e.code)

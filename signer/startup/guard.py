@@ -112,6 +112,11 @@ def _production_refusals(
         ),
         (settings.debug, "debug-forbidden", "DEBUG is on; unset it"),
         (
+            not settings.needs_approvals,
+            "approvals-required",
+            "one administrator could do what cannot be undone; unset REQUIRE_APPROVALS",
+        ),
+        (
             settings.node_count > 1
             and not settings.effective_database_url.startswith(_POSTGRESQL_URLS),
             "sqlite-multi-node",

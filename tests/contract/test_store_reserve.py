@@ -93,7 +93,7 @@ def test_a_paused_wallet_gives_no_nonce(store: SQLStore) -> None:
         reserved(store, refund)
     assert refund == store.get(refund.id)
     assert reserved(store, other, sender=OTHER_WALLET).nonce == 0
-    store.resume(opened(store), now())
+    store.resume(opened(store), now(), ())
     assert reserved(store, refund).nonce == 0
 
 

@@ -90,7 +90,7 @@ def test_a_paused_wallet_is_resumed(store: SQLStore) -> None:
     at = now()
     store.pause(opened(store), Pause.FOREIGN_TRANSACTION, at)
     paused = _wallet(store)
-    store.resume(paused, now())
+    store.resume(paused, now(), ())
 
     assert paused == Wallet(CHAIN, WALLET, 0, 0, Pause.FOREIGN_TRANSACTION, at, 1)
     assert _wallet(store) == Wallet(CHAIN, WALLET, 0, 0, version=2)
@@ -110,7 +110,7 @@ def test_only_the_current_version_is_changed(store: SQLStore, *, is_open: bool) 
     with pytest.raises(StaleStateError):
         store.add_unrecorded(old, [sighting()])
     with pytest.raises(StaleStateError):
-        store.resume(old, now())
+        store.resume(old, now(), ())
     assert store.wallets() == before
     assert store.foreign_transactions(CHAIN, WALLET) == ()
 
@@ -158,7 +158,7 @@ def test_a_resume_accepts_foreign_transactions(store: SQLStore) -> None:
     store.pause(_wallet(store), Pause.FOREIGN_TRANSACTION, now())
 
     assert store.foreign_transactions(CHAIN, WALLET) == (first, second)
-    store.resume(_wallet(store), now())
+    store.resume(_wallet(store), now(), (first, second))
     assert store.foreign_transactions(CHAIN, WALLET) == ()
 
 
@@ -169,7 +169,7 @@ def test_a_resume_accepts_only_transactions_that_were_read(store: SQLStore) -> N
     store.add_unrecorded(read, [later])
 
     with pytest.raises(StaleStateError):
-        store.resume(read, now())
+        store.resume(read, now(), ())
     assert later in store.foreign_transactions(CHAIN, WALLET)
 
 

@@ -13,19 +13,33 @@ from backends.sql import SQLStore
 from backends.sql.grants import Privilege
 from backends.sql.schema import metadata
 from signer.alerts import Alert, Alerts
+from signer.approvals import Approvals
 from signer.audit.log import AuditLog
 from signer.config.networks import AutomaticStop
 from signer.config.tenants import Tenant, TenantRegistry
-from signer.errors import ConflictError, HotWalletError
+from signer.errors import (
+    ApprovalRequiredError,
+    ConflictError,
+    HotWalletError,
+)
 from signer.keys.admin_audit import AdminAudit
 from signer.keys.rotation_options import RotationOptions
-from signer.model.audit_record import Actor, Operation
+from signer.model.approval import Proposal
+from signer.model.audit_record import (
+    Actor,
+    Operation,
+)
 from signer.model.refund import Status
-from signer.ports import Checkpoint, Topic
+from signer.ports import Checkpoint, Clock, Ledger, Topic
 from signer.refunds.acceptance import AcceptedRefund
 from signer.refunds.nonce_admin import NonceAdmin
 from signer.refunds.tenant_admin import TenantAdmin
-from tests.fixtures.ledger import later, now
+from tests.fixtures.ledger import (
+    FORGED_APPROVAL,
+    forge,
+    later,
+    now,
+)
 from tests.fixtures.roles import PROCESSES, Processes
 from tests.support.audit import record
 from tests.support.keys import key_of
@@ -202,6 +216,24 @@ def work_on_stops(processes: Processes) -> None:
         assert tenants.block("gateway", actor)
         assert tenants.unblock("gateway", actor)
         admin.clock.advance(seconds=1)
+    _decide(admin.store, admin.clock)
+
+
+def _decide(store: Ledger, clock: Clock) -> None:
+    """Ask for a change, reject it, ask again, approve and make it."""
+    audit = AuditLog(SILENCE, journal=store)
+    approvals = Approvals(store, audit, Alerts(store), clock, required=True)
+    carol, dave = Actor("token:carol"), Actor("token:dave")
+    forged = Proposal("other", {})
+    # Another program inserted a row for it, which the first request replaces.
+    forge(store, FORGED_APPROVAL.format(digest=forged.digest))
+    for proposal in (Proposal("test", {}), forged):
+        for decide in (approvals.reject, approvals.approve):
+            with suppress(ApprovalRequiredError), approvals.authorize(proposal, dave):
+                raise AssertionError("made without an approval")
+            decide(proposal.digest, carol, "a test")
+        with approvals.authorize(proposal, dave):
+            assert not approvals.list()[0].is_unused(clock())
 
 
 def work_on_the_audit_log(processes: Processes) -> None:
@@ -210,6 +242,7 @@ def work_on_the_audit_log(processes: Processes) -> None:
         store = processes.stores[name]
         store.check()
         store.last_configuration(name)
+        store.open_approvals(1)  # The doctor shows what waits.
         store.append([record(at=now())])
         Alerts(store).sound(Alert.ROW_CHANGED)
         assert store.alert_counts()

@@ -9,6 +9,7 @@ from structlog.testing import LogCapture
 
 from backends.sql import SQLStore
 from signer.alerts import Alerts
+from signer.approvals import Approvals
 from signer.audit.log import AuditLog
 from signer.crypto.der import parse_public_key
 from signer.errors import InvalidInputError, KeyNotFoundError
@@ -107,7 +108,13 @@ class System:
         """The factory of signers for keys in the directory."""
         return SignerFactory(self.directory, self.audit)
 
-    def rotation(self, store: Any = None, *, needs_funds: bool = False) -> Rotation:
+    def rotation(
+        self,
+        store: Any = None,
+        *,
+        needs_funds: bool = False,
+        approvals: Approvals | None = None,
+    ) -> Rotation:
         """Return a new ``Rotation``, as in a new process."""
         return Rotation(
             store or self.store,
@@ -116,7 +123,13 @@ class System:
             alerts=Alerts(self.store, self),
             clock=self.clock,
             needs_funds=needs_funds,
+            approvals=approvals,
         )
+
+    def approvals(self) -> Approvals:
+        """Return new ``Approvals``, which are required."""
+        alerts = Alerts(self.store, self)
+        return Approvals(self.store, self.audit, alerts, self.clock, required=True)
 
     def revocation(self, store: Any = None) -> Revocation:
         """Return a new ``Revocation``, as in a new process."""

@@ -5,7 +5,10 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing
+from contextlib import (
+    closing,
+    suppress,
+)
 from datetime import timedelta
 from pathlib import Path
 
@@ -18,23 +21,34 @@ from api.doctor.system_checks import system_checks
 from backends.pkcs11 import PKCS11Backend
 from backends.sql import SQLStore
 from dev import stablecoin as coin
+from signer.alerts import Alerts
+from signer.approvals import Approvals
 from signer.audit.checkpoints import CheckpointKey
+from signer.audit.log import AuditLog
 from signer.checks import Check, CheckResult, Finding, State, run_checks
 from signer.crypto.der import parse_public_key
 from signer.errors import (
+    ApprovalRequiredError,
     ConfigurationError,
     KeyNotFoundError,
     Refusal,
     StoreUnavailableError,
 )
+from signer.model.approval import Proposal
+from signer.model.audit_record import Actor
 from signer.model.wallet import Pause
-from signer.ports import Checkpoint, KeyId
+from signer.ports import (
+    Checkpoint,
+    KeyId,
+    utc_now,
+)
 from tests.api.doctor.doctor import make_environ, run_doctor, sealing, states
 from tests.fixtures import ledger
 from tests.fixtures.chain import DevChain
 from tests.support.audit import chain, checkpoint, record
 from tests.support.ledgers import open_ledger, seal
 from tests.support.programs import run_python
+from tests.support.ring import SILENCE
 
 
 CANARY = "canary-48213"
@@ -177,6 +191,7 @@ IN_ORDER = {
     "signature": "ok",
     "audit": "ok",
     "checkpoints": "ok",
+    "approvals": "ok",
     "local nodes": "ok",
     "local chain": "ok",
     "local gas": "ok",
@@ -241,6 +256,7 @@ BROKEN = [
             "role",
             "audit",
             "checkpoints",
+            "approvals",
             "local nonces",
             "local worker",
             *OF_THE_ADDRESS,
@@ -264,6 +280,7 @@ BROKEN = [
             "signature",
             "audit",
             "checkpoints",
+            "approvals",
             "local nonces",
             "local worker",
             *OF_THE_ADDRESS,
@@ -453,6 +470,36 @@ def test_forged_checkpoints_are_a_warning(home: dict[str, str]) -> None:
 
     assert result.state is State.WARNING
     assert f"1 forged checkpoints, of {2**62} records" in result.detail
+
+
+@pytest.mark.parametrize(
+    ("is_forged", "detail", "cure"),
+    [
+        (False, "1 changes wait for an administrator: test", "hotwallet approvals"),
+        (True, "another program changed 1 approvals", "alarms.md"),
+    ],
+)
+def test_shows_what_waits_for_an_administrator(
+    home: dict[str, str], *, is_forged: bool, detail: str, cure: str
+) -> None:
+    store = _store(home)
+    store.migrate()
+    approvals = Approvals(
+        store, AuditLog(SILENCE, journal=store), Alerts(), utc_now, required=True
+    )
+    with (
+        suppress(ApprovalRequiredError),
+        approvals.authorize(Proposal("test", {}), Actor("token:alice")),
+    ):
+        pytest.fail("made without an approval")
+    if is_forged:
+        ledger.forge(store, "UPDATE approvals SET state = 'approved', version = 1")
+
+    result = run_doctor(home)["approvals"]
+
+    assert result.state is State.WARNING
+    assert detail in result.detail
+    assert cure in str(result.cure)
 
 
 def test_reports_the_last_mined_transaction(

@@ -282,7 +282,7 @@ def test_transactions_of_a_blocked_key(service: Service) -> None:
     unknown = run_doctor(service.environ)["local nonces"]
     wallet = service.store.wallet(CHAIN, service.first.address)
     assert wallet is not None
-    service.store.resume(wallet, ledger.now())
+    service.store.resume(wallet, ledger.now(), ())
     recorded = run_doctor(service.environ)["local nonces"]
 
     blocked = f"{service.first.address} (blocked)"

@@ -35,6 +35,10 @@ OF_ADMINISTRATORS = [
     ("POST", "/v1/admin/stop"),
     ("POST", "/v1/admin/resume"),
     ("GET", "/v1/admin/stops"),
+    ("GET", "/v1/admin/approvals"),
+    ("POST", f"/v1/admin/approvals/{'0' * 64}/approve"),
+    ("POST", f"/v1/admin/approvals/{'0' * 64}/reject"),
+    ("POST", f"/v1/admin/approvals/{'0' * 64}/break-glass"),
     ("GET", "/metrics"),
 ]
 PROBES = [("GET", "/healthz"), ("GET", "/readyz")]
@@ -100,9 +104,9 @@ def test_the_route_table_is_complete(container: Container) -> None:
             routes.append(node.uri_template)
 
     shapes = {
-        route.replace("{refund_id}", REFUND.rsplit("/", 1)[1]).replace(
-            "{tenant}", "shop"
-        )
+        route.replace("{refund_id}", REFUND.rsplit("/", 1)[1])
+        .replace("{tenant}", "shop")
+        .replace("{digest}", "0" * 64)
         for route in routes
     }
     assert shapes == listed

@@ -15,6 +15,7 @@ from signer.config.networks import load_networks
 from signer.config.settings import CREDENTIALS, Settings
 from signer.config.tenants import check_tenants, load_tenants
 from signer.errors import (
+    ApprovalRequiredError,
     BroadcastRejectedError,
     ConfigurationError,
     HotWalletError,
@@ -22,6 +23,7 @@ from signer.errors import (
     PolicyViolationError,
     RateLimitedError,
 )
+from signer.ports import utc_now
 
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -82,6 +84,8 @@ _WITH_REASON = (BroadcastRejectedError, NewKeyUnhealthyError)
 def _problem(kind: type[HotWalletError]) -> Problem:
     extra: dict[str, Any] = {"rule": "x"} if kind is PolicyViolationError else {}
     extra |= {"reason": "x"} if kind in _WITH_REASON else {}
+    if kind is ApprovalRequiredError:
+        extra |= {"digest": "x", "expires_at": utc_now()}
     extra |= {"retry_after": 1} if issubclass(kind, RateLimitedError) else {}
     return problem_of(kind("x", **extra) if kind is not ConfigurationError else kind())
 

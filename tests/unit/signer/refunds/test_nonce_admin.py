@@ -1,5 +1,6 @@
 """Operator commands on nonces, and their audit records."""
 
+import json
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
@@ -7,9 +8,12 @@ from typing import Any
 import pytest
 
 from backends.sql import SQLStore
+from signer.alerts import Alerts
+from signer.approvals import Approvals
 from signer.audit.log import AuditLog
 from signer.chain.chain import Chain
 from signer.errors import (
+    ApprovalRequiredError,
     ChainUnavailableError,
     ConflictError,
     InvalidInputError,
@@ -19,6 +23,7 @@ from signer.errors import (
 from signer.keys.admin_audit import AdminAudit
 from signer.model.audit_record import Actor, Operation
 from signer.model.refund import Status
+from signer.model.wallet import Pause
 from signer.refunds.nonce_admin import NonceAdmin
 from tests.support.ledgers import seal
 from tests.support.refunds import NETWORK, SECOND, World
@@ -26,6 +31,7 @@ from tests.support.ring import SILENCE
 
 
 ALICE = Actor("cli:alice")
+ADMIN, BOB = Actor("token:alice"), Actor("token:bob")
 
 
 class System:
@@ -37,13 +43,21 @@ class System:
         other = NETWORK.model_copy(update={"chain_id": 999})
         self.chains = {**self.world.chains, "other": Chain(other, self.world.chain)}
 
-    def admin(self, store: Any = None) -> NonceAdmin:
+    def admin(
+        self, store: Any = None, approvals: Approvals | None = None
+    ) -> NonceAdmin:
         """Return the ``NonceAdmin`` of a command that starts now."""
         audit = AuditLog(SILENCE, journal=self.store)
-        admin_audit = AdminAudit(audit, Operation.ADMINISTRATION)
+        admin_audit = AdminAudit(audit, Operation.ADMINISTRATION, approvals=approvals)
         return NonceAdmin(
             store or self.store, self.chains, admin_audit, self.world.clock
         )
+
+    def approvals(self) -> Approvals:
+        """Return new ``Approvals``, which are required."""
+        audit = AuditLog(SILENCE, journal=self.store)
+        clock = self.world.clock
+        return Approvals(self.store, audit, Alerts(), clock, required=True)
 
     def revoke(self) -> str:
         """Revoke the first key, which has paid once; return its address."""
@@ -237,3 +251,51 @@ def test_only_revoked_keys_are_abandoned(
         "nonce-abandon-requested",
         "nonce-abandon-refused",
     ]
+
+
+def test_foreign_transactions_are_accepted_by_two(system: System) -> None:
+    """The approval names each of them: one more needs another approval."""
+    system.world.use_key_elsewhere(2)
+    (asked,) = system.admin(approvals=system.approvals()).repair("local", ADMIN)
+    (proposal,) = system.approvals().list()
+    system.approvals().approve(proposal.digest, BOB, "ours, by hand")
+    system.world.chain.mine_foreign(system.world.signer.address)
+    system.world.chain.mine_empty(2)
+    system.world.work()
+    (again,) = system.admin(approvals=system.approvals()).repair("local", ADMIN)
+    _, second = system.approvals().list()
+    system.approvals().approve(second.digest, BOB, "ours, by hand")
+    (done,) = system.admin(approvals=system.approvals()).repair("local", ADMIN)
+
+    assert (asked.code, again.code) == ("approval-required", "approval-required")
+    assert [
+        [each["nonce"] for each in json.loads(found.proposal)["accepted"]]
+        for found in (proposal, second)
+    ] == [[1, 2], [1, 2, 3]]
+    assert (done.resumed, len(done.accepted)) == (True, 3)
+
+
+def test_a_wallet_that_has_nothing_foreign_needs_no_approval(system: System) -> None:
+    system.world.broadcast()
+    wallet = system.world.wallet
+    system.store.pause(wallet, Pause.CHAIN_AHEAD, system.world.clock())
+    system.world.mine_deep()
+    (done,) = system.admin(approvals=system.approvals()).repair("local", ADMIN)
+
+    assert (done.is_open, system.approvals().list()) == (False, [])
+
+
+def test_abandoning_nonces_takes_two(system: System) -> None:
+    address, world = system.revoke(), system.world
+    world.chain.mine_foreign(address)
+    world.chain.mine_empty(2)
+    world.chain.send_foreign(address)
+    world.accepted()
+    for _ in range(5):
+        world.work(after=timedelta(seconds=31))
+    with pytest.raises(ApprovalRequiredError) as refused:
+        system.admin(approvals=system.approvals()).abandon(address, "local", ADMIN)
+    system.approvals().approve(refused.value.digest, BOB, "not ours")
+    done = system.admin(approvals=system.approvals()).abandon(address, "local", ADMIN)
+
+    assert done == {"local": True}

@@ -152,6 +152,7 @@ UNSAFE = [
     ("kms-key-not-allowed", {"KMS_KEY_ID": "alias/refunds"}),
     ("kms-key-not-allowed", {"KMS_KEY_ID": "1234abcd-12ab-34cd-56ef-1234567890ab"}),
     ("debug-forbidden", {"DEBUG": "true"}),
+    ("approvals-required", {"REQUIRE_APPROVALS": "false"}),
     ("debug-forbidden", {"DEBUG": " TRUE"}),
     ("sqlite-multi-node", {"NODE_COUNT": "2", "DATABASE_URL": ""}),
     ("sqlite-multi-node", {"NODE_COUNT": "2", "DATABASE_URL": "sqlite:////a.db"}),

@@ -1,0 +1,96 @@
+"""``hotwallet approvals``: changes that need two administrators."""
+
+from collections.abc import Callable
+
+import click
+
+from api.bootstrap import build_container
+from api.cli.confirmation import confirm, yes_option
+from api.cli.operator import identified_operator
+from api.cli.output import Result, reports
+from api.views.approvals import approval_document, approval_lines
+from signer.approvals import Approvals
+from signer.model.approval import Approval
+from signer.model.audit_record import Actor
+
+
+_REASON = click.option("--reason", required=True, help="Why, for the audit log.")
+
+
+@click.group()
+def approvals() -> None:
+    """
+    List, approve and reject changes that need two administrators.
+
+    Both show who they are by a token: OPERATOR_TOKEN_FILE names the file of a bearer
+    token, which a command uses up.
+    """
+
+
+@approvals.command("list")
+@reports
+def list_approvals() -> Result:
+    """List what waits for a decision; exits with 1 if there is something."""
+    found = build_container().approvals.list()
+    documents = [approval_document(each) for each in found]
+    lines = list(approval_lines(found)) or ["nothing waits for an approval"]
+    return Result({"approvals": documents}, lines, not found)
+
+
+@approvals.command()
+@click.argument("digest")
+@_REASON
+@yes_option
+@reports
+def approve(digest: str, *, reason: str, yes: bool) -> Result:
+    """Approve the proposal DIGEST; then the request can be repeated."""
+    return _decide(Approvals.approve, digest, reason, "approvals:decide", yes=yes)
+
+
+@approvals.command()
+@click.argument("digest")
+@_REASON
+@yes_option
+@reports
+def reject(digest: str, *, reason: str, yes: bool) -> Result:
+    """Refuse the proposal DIGEST, or withdraw your own."""
+    return _decide(Approvals.reject, digest, reason, "approvals:decide", yes=yes)
+
+
+@approvals.command("break-glass")
+@click.argument("digest")
+@_REASON
+@yes_option
+@reports
+def break_glass(digest: str, *, reason: str, yes: bool) -> Result:
+    """
+    Approve the proposal DIGEST alone, in an emergency.
+
+    It sounds the alert `break-glass`, and the audit log has it for ever.
+    """
+    scope = "approvals:break-glass"
+    return _decide(Approvals.break_glass, digest, reason, scope, yes=yes)
+
+
+def _decide(
+    decide: Callable[[Approvals, str, Actor, str], Approval],
+    digest: str,
+    reason: str,
+    scope: str,
+    *,
+    yes: bool,
+) -> Result:
+    container = build_container()
+    if not yes:
+        shown = [
+            each
+            for each in container.approvals.list()
+            if each.digest.startswith(digest)
+        ]
+        for line in approval_lines(shown):
+            click.echo(line, err=True)
+        confirm("Is this what you want to decide about?")
+    decided = decide(
+        container.approvals, digest, identified_operator(container, scope), reason
+    )
+    return Result(approval_document(decided), approval_lines([decided]))

@@ -1,0 +1,182 @@
+"""``hotwallet approvals``, and commands of operators who show a token."""
+
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives import serialization
+
+from backends.sql import SQLStore
+from signer.model.stop import EVERYTHING
+from signer.ports import utc_now
+from tests.api.administrators import ADMIN
+from tests.api.commands import Finished, Run
+from tests.api.support import AUDIENCE, ES256_KEY, ISSUER, token
+
+
+_ids = itertools.count(1)
+
+AsAdministrator = Callable[..., Finished]
+
+
+@pytest.fixture
+def run(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Return ``hotwallet`` where two administrators must agree."""
+    path = tmp_path / "jwt.pub.pem"
+    path.write_bytes(
+        ES256_KEY.public_key().public_bytes(
+            serialization.Encoding.PEM,
+            serialization.PublicFormat.SubjectPublicKeyInfo,
+        )
+    )
+    monkeypatch.setenv("JWT_PUBLIC_KEY_FILE", str(path))
+    monkeypatch.setenv("JWT_ISSUER", ISSUER)
+    monkeypatch.setenv("JWT_AUDIENCE", AUDIENCE)
+    monkeypatch.setenv("REQUIRE_APPROVALS", "true")
+    return run
+
+
+@pytest.fixture
+def as_administrator(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsAdministrator:
+    """Return a function that runs ``hotwallet`` with a new token."""
+
+    def run_as(sub: str, scope: str, *command: str) -> Finished:
+        path = tmp_path / "token"
+        claims = {**ADMIN, "sub": sub, "scope": scope, "jti": f"cli-{next(_ids)}"}
+        path.write_text(token(utc_now(), **claims), encoding="ascii")
+        monkeypatch.setenv("OPERATOR_TOKEN_FILE", str(path))
+        finished = run(*command)
+        monkeypatch.delenv("OPERATOR_TOKEN_FILE")
+        return finished
+
+    return run_as
+
+
+@pytest.fixture
+def stopped(run: Run) -> Run:
+    """Return ``hotwallet`` after a stop of everything."""
+    assert run("stop", "--reason", "odd refunds").status == 0
+    return run
+
+
+RESUME = ("resume", "--reason", "explained")
+APPROVE = ("--reason", "checked", "--yes")
+
+
+def test_two_operators_with_tokens_end_a_stop(
+    stopped: Run, as_administrator: AsAdministrator, sqlite_store: SQLStore
+) -> None:
+    refused = as_administrator("alice", "signing:stop", *RESUME)
+    listed = stopped("approvals", "list", "--json")
+    text = stopped("approvals", "list")
+    (waiting,) = listed.json["approvals"]
+    digest = waiting["digest"][:16]
+    decide = ("approvals", "approve", digest, *APPROVE)
+    own = as_administrator("alice", "approvals:decide", *decide)
+    approved = as_administrator("bob", "approvals:decide", *decide)
+    resumed = as_administrator("alice", "signing:stop", *RESUME)
+
+    assert refused.status != 0
+    assert f"hotwallet approvals approve {digest}" in refused.err
+    assert (listed.status, text.status) == (1, 1)
+    assert f"{digest} waiting: signing-resume" in text.out
+    assert "requested by token:alice" in text.out
+    assert own.status != 0
+    assert "you asked for the change" in own.err
+    assert approved.status == 0
+    assert "approved by token:bob" in approved.out
+    assert "everything: resumed" in resumed.out
+    assert stopped("approvals", "list").out == "nothing waits for an approval\n"
+    assert sqlite_store.find_stop(EVERYTHING) is None
+
+
+def test_a_user_name_is_not_enough(
+    stopped: Run, as_administrator: AsAdministrator, sqlite_store: SQLStore
+) -> None:
+    """Also if it asks, and a token approves: both could be one person."""
+    stopped(*RESUME)
+    (waiting,) = stopped("approvals", "list", "--json").json["approvals"]
+    decide = ("approvals", "approve", waiting["digest"], *APPROVE)
+    answers = [
+        stopped(*decide),
+        as_administrator("bob", "approvals:decide", *decide),
+    ]
+
+    assert [each.status != 0 for each in answers] == [True, True]
+    assert all("OPERATOR_TOKEN_FILE" in each.err for each in answers)
+    assert sqlite_store.find_stop(EVERYTHING) is not None
+
+
+def test_the_glass_breaks_without_a_token(stopped: Run) -> None:
+    """The identity provider may be down in an emergency."""
+    stopped(*RESUME)
+    (waiting,) = stopped("approvals", "list", "--json").json["approvals"]
+    broken = stopped("approvals", "break-glass", waiting["digest"], *APPROVE)
+
+    assert broken.status == 0
+    assert "everything: resumed" in stopped(*RESUME).out
+
+
+def test_a_proposal_is_rejected(
+    stopped: Run, as_administrator: AsAdministrator
+) -> None:
+    as_administrator("alice", "signing:stop", *RESUME)
+    (waiting,) = stopped("approvals", "list", "--json").json["approvals"]
+    reject = ("approvals", "reject", waiting["digest"], *APPROVE, "--json")
+    rejected = as_administrator("bob", "approvals:decide", *reject)
+
+    assert rejected.json["state"] == "rejected"
+    assert as_administrator("alice", "signing:stop", *RESUME).status != 0
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("no token", "token-malformed"), (None, "cannot be read"), ("\u00e9", "read")],
+)
+def test_a_bad_token_file_is_an_error(
+    stopped: Run,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    content: str | None,
+    message: str,
+) -> None:
+    """The stop itself needs no token, however bad the file is."""
+    path = tmp_path / "token"
+    if content is not None:
+        path.write_text(content, encoding="utf-8")
+    monkeypatch.setenv("OPERATOR_TOKEN_FILE", str(path))
+    refused = stopped(*RESUME)
+
+    assert refused.status != 0
+    assert message in refused.err
+    assert stopped("stop", "--reason", "again").status == 0
+    assert stopped("approvals", "list").out == "nothing waits for an approval\n"
+
+
+def test_a_token_of_another_scope_or_a_used_one_is_refused(
+    stopped: Run,
+    as_administrator: AsAdministrator,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    refused = as_administrator("alice", "keys:rotate", *RESUME)
+    as_administrator("alice", "signing:stop", *RESUME)
+    monkeypatch.setenv("OPERATOR_TOKEN_FILE", str(tmp_path / "token"))
+    again = stopped(*RESUME)
+
+    assert "needs the scope signing:stop" in refused.err
+    assert "token-replayed" in again.err
+
+
+def test_asks_before_a_decision(stopped: Run) -> None:
+    """Without a terminal, it asks for --yes."""
+    stopped(*RESUME)
+    (waiting,) = stopped("approvals", "list", "--json").json["approvals"]
+    refused = stopped("approvals", "break-glass", waiting["digest"], "--reason", "why")
+
+    assert refused.status != 0
+    assert "--yes" in refused.err
+    assert "signing-resume" in refused.err

@@ -1,0 +1,424 @@
+"""Changes that need two administrators: asking, deciding, using, and races."""
+
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from backends.sql import SQLStore
+from signer.alerts import Alerts
+from signer.approvals import LISTED, SHOWN_DIGITS, VALID_FOR, Approvals
+from signer.audit.actions import AuditAction
+from signer.audit.log import AuditLog
+from signer.errors import (
+    ApprovalRequiredError,
+    ConflictError,
+    HotWalletError,
+    InvalidInputError,
+    NotFoundError,
+    SamePersonError,
+    StaleStateError,
+    StoreUnavailableError,
+    UnidentifiedOperatorError,
+)
+from signer.model.approval import Approval, ApprovalState, Proposal
+from signer.model.audit_record import Actor
+from tests.api.support import SettableClock
+from tests.fixtures.ledger import (
+    FORGED_APPROVAL,
+    forge,
+)
+from tests.support.ledgers import seal
+from tests.support.refunds import altered
+from tests.support.ring import SILENCE
+
+
+ALICE, BOB = Actor("token:alice", "req_1", "jti_1"), Actor("token:bob")
+OPERATOR = Actor("cli:alice")
+RESUME = Proposal(AuditAction.SIGNING_RESUME, {"chain_id": "31337", "version": 0})
+LATER = Proposal(AuditAction.SIGNING_RESUME, {"chain_id": "31337", "version": 2})
+WHY = "checked with the gateway"
+
+
+class System:
+    """The approvals of a ledger, and its audit records."""
+
+    def __init__(self, store: SQLStore) -> None:
+        self.store = store
+        self.clock = SettableClock()
+        self.clock.now = datetime(2026, 11, 24, 12, tzinfo=UTC)
+        self.done: list[str] = []
+
+    def approvals(self, store: Any = None, *, required: bool = True) -> Approvals:
+        """Return the approvals of a process that starts now."""
+        store = store or self.store
+        return Approvals(
+            store,
+            AuditLog(SILENCE, journal=store),
+            Alerts(self.store),
+            self.clock,
+            required=required,
+        )
+
+    def make(
+        self, proposal: Proposal = RESUME, actor: Actor = ALICE, store: Any = None
+    ) -> None:
+        """Request the change of *proposal*."""
+        with self.approvals(store).authorize(proposal, actor, "odd refunds"):
+            self.done.append(actor.name)
+
+    def ask(self, proposal: Proposal = RESUME, actor: Actor = ALICE) -> str:
+        """Request the change, which is not approved; return the digest."""
+        with pytest.raises(ApprovalRequiredError) as refused:
+            self.make(proposal, actor)
+        return refused.value.digest
+
+    @property
+    def state(self) -> ApprovalState:
+        """The state of the first proposal."""
+        found = self.store.find_approval(RESUME.digest)
+        assert found is not None
+        return found.state
+
+    @property
+    def events(self) -> list[tuple[str, str]]:
+        """Event and actor of each record, in order."""
+        while seal(self.store):
+            pass
+        fields = [each.record.fields for each in self.store.sealed(0, 1000)]
+        return [(each["event"], each["actor"]) for each in fields]
+
+
+@pytest.fixture
+def system(sqlite_store: SQLStore) -> System:
+    """A ledger without approvals."""
+    return System(sqlite_store)
+
+
+def test_a_change_is_made_after_another_administrator_approved(system: System) -> None:
+    with capture_logs() as logs:
+        digest = system.ask()
+    (listed,) = system.approvals().list()
+    system.approvals().approve(digest, BOB, WHY)
+    assert system.done == []
+    system.make()
+
+    assert system.done == ["token:alice"]
+    assert (listed.digest, listed.reason) == (RESUME.digest, "odd refunds")
+    assert listed.expires_at == system.clock.now + VALID_FOR
+    assert system.approvals().list() == []
+    assert system.state is ApprovalState.DONE
+    assert [each["alert"] for each in logs if each["event"] == "alert"] == [
+        "approval-requested"
+    ]
+    assert system.events == [
+        ("approval-request-succeeded", "token:alice"),
+        ("approval-grant-succeeded", "token:bob"),
+        ("approval-use-succeeded", "token:alice"),
+        ("approval-use-succeeded", "token:alice"),
+    ]
+
+
+def test_the_audit_says_what_was_approved_and_why(system: System) -> None:
+    digest = system.ask()
+    system.approvals().approve(digest, BOB, WHY)
+    seal(system.store)
+    details = [each.record.fields["details"] for each in system.store.sealed(0, 9)]
+
+    assert details == [
+        {
+            "proposal": RESUME.text,
+            "digest": digest,
+            "state": state,
+            "requested_by": "token:alice",
+            "reason": reason,
+        }
+        for state, reason in (("waiting", "odd refunds"), ("approved", WHY))
+    ]
+
+
+def test_an_approval_fits_one_change(system: System) -> None:
+    """A later stop is another change, although all commands are the same."""
+    system.approvals().approve(system.ask(), BOB, WHY)
+    system.ask(LATER)
+    system.make()
+    system.ask(LATER)
+
+    assert system.done == ["token:alice"]
+    assert RESUME.digest != LATER.digest
+
+
+def test_a_used_approval_is_not_used_again(system: System) -> None:
+    system.approvals().approve(system.ask(), BOB, WHY)
+    system.make()
+    system.ask()
+
+    assert system.done == ["token:alice"]
+    assert system.state is ApprovalState.WAITING
+
+
+def test_asking_again_changes_nothing(system: System) -> None:
+    """The time runs from the first request, and the first reason stays."""
+    system.ask()
+    system.clock.advance(3600)
+    system.ask(actor=BOB)
+    (listed,) = system.approvals().list()
+
+    assert (listed.requested_by, listed.version) == ("token:alice", 0)
+    assert len(system.events) == 1
+
+
+def test_who_asked_cannot_approve(system: System) -> None:
+    """Neither with another token, nor from another host."""
+    digest = system.ask()
+    again = Actor(ALICE.name, "req_2", "jti_2")
+
+    with pytest.raises(SamePersonError):
+        system.approvals().approve(digest, again, WHY)
+    with pytest.raises(ApprovalRequiredError):
+        system.make(actor=again)
+    assert system.state is ApprovalState.WAITING
+
+
+@pytest.mark.parametrize(("asks", "approves"), [(OPERATOR, BOB), (ALICE, OPERATOR)])
+def test_a_user_of_a_host_is_nobody(
+    system: System, asks: Actor, approves: Actor
+) -> None:
+    """One person may have a token and several user names."""
+    digest = system.ask(actor=asks)
+
+    with pytest.raises(UnidentifiedOperatorError):
+        system.approvals().approve(digest, approves, WHY)
+    assert system.state is ApprovalState.WAITING
+
+
+@pytest.mark.parametrize("actor", [ALICE, OPERATOR])
+def test_an_emergency_needs_one_person_and_is_loud(
+    system: System, actor: Actor
+) -> None:
+    digest = system.ask(actor=actor)
+    with capture_logs() as logs:
+        system.approvals().break_glass(digest, actor, WHY)
+    system.make(actor=actor)
+
+    assert system.done == [actor.name]
+    assert [each["alert"] for each in logs if each["event"] == "alert"] == [
+        "break-glass"
+    ]
+    assert ("approval-break-glass-succeeded", actor.name) in system.events
+
+
+def test_a_rejected_change_is_not_made(system: System) -> None:
+    digest = system.ask()
+    rejected = system.approvals().reject(digest, BOB, WHY)
+
+    assert rejected.state is ApprovalState.REJECTED
+    with pytest.raises(ConflictError):
+        system.approvals().approve(digest, BOB, WHY)
+    system.ask()
+    assert system.state is ApprovalState.WAITING
+    assert system.done == []
+
+
+@pytest.mark.parametrize("is_approved", [True, False])
+def test_an_approval_ends_with_its_time(system: System, *, is_approved: bool) -> None:
+    """Its end is in the audit, once."""
+    digest = system.ask()
+    if is_approved:
+        system.approvals().approve(digest, BOB, WHY)
+    system.clock.now += VALID_FOR
+    listed = [system.approvals().list() for _ in range(2)]
+
+    assert listed == [[], []]
+    assert system.state is ApprovalState.EXPIRED
+    assert [event for event, actor in system.events if actor == "clock"] == [
+        "approval-expire-succeeded"
+    ]
+    with pytest.raises(ConflictError):
+        system.approvals().approve(digest, BOB, WHY)
+    system.ask()
+    assert system.done == []
+
+
+def test_a_decision_after_the_time_is_refused(system: System) -> None:
+    digest = system.ask()
+    system.clock.now += VALID_FOR
+
+    with pytest.raises(ConflictError, match="time"):
+        system.approvals().approve(digest, BOB, WHY)
+    assert system.state is ApprovalState.EXPIRED
+
+
+def test_a_change_that_began_can_be_completed(system: System) -> None:
+    """Its process died; a rejection, or the end of the time, comes too late."""
+    digest = system.ask()
+    system.approvals().approve(digest, BOB, WHY)
+    with suppress(RuntimeError), system.approvals().authorize(RESUME, ALICE):
+        raise RuntimeError("killed")
+    with pytest.raises(ConflictError):
+        system.approvals().reject(digest, BOB, WHY)
+    system.clock.now += VALID_FOR
+    (listed,) = system.approvals().list()
+    system.make(actor=BOB)
+
+    assert listed.state is ApprovalState.EXECUTING
+    assert system.done == ["token:bob"]
+    assert system.state is ApprovalState.DONE
+
+
+def test_an_incomplete_change_keeps_its_approval(system: System) -> None:
+    """A rotation may have to wait for funds on the new address."""
+    system.approvals().approve(system.ask(), BOB, WHY)
+    with system.approvals().authorize(RESUME, ALICE) as execution:
+        execution.is_complete = False
+    system.make()
+
+    assert system.done == ["token:alice"]
+
+
+def test_nothing_needs_an_approval_where_none_is_required(system: System) -> None:
+    with system.approvals(required=False).authorize(RESUME, OPERATOR):
+        system.done.append("made")
+
+    assert system.done == ["made"]
+    assert system.store.find_approval(RESUME.digest) is None
+
+
+@pytest.mark.parametrize("reason", ["", "  ", "x" * 201, "two\nlines"])
+@pytest.mark.parametrize("decide", ["approve", "reject", "break_glass"])
+def test_a_decision_needs_a_reason(system: System, decide: str, reason: str) -> None:
+    digest = system.ask()
+
+    with pytest.raises(InvalidInputError):
+        getattr(system.approvals(), decide)(digest, BOB, reason)
+    assert system.state is ApprovalState.WAITING
+
+
+def test_a_digest_may_be_cut(system: System) -> None:
+    digest = system.ask()
+    system.ask(LATER)
+    approved = system.approvals().approve(digest[:SHOWN_DIGITS], BOB, WHY)
+
+    assert approved.digest == digest
+    with pytest.raises(InvalidInputError):
+        system.approvals().approve(digest[: SHOWN_DIGITS - 1], BOB, WHY)
+    with pytest.raises(NotFoundError):
+        system.approvals().approve("f" * SHOWN_DIGITS, BOB, WHY)
+    with pytest.raises(ConflictError):
+        system.approvals().approve(digest, BOB, WHY)
+
+
+FORGERIES = {
+    "approved": "UPDATE approvals SET state = 'approved', version = version + 1",
+    "done, then asked again": (
+        "UPDATE approvals SET state = 'approved', decided_by = 'token:bob',"
+        " version = version + 1"
+    ),
+    "another asked": (
+        "UPDATE approvals SET requested_by = 'token:mallory', version = version + 1"
+    ),
+    "never ends": (
+        "UPDATE approvals SET expires_at = '9999-01-01T00:00:00.000000+00:00',"
+        " version = version + 1"
+    ),
+}
+
+
+@pytest.mark.parametrize("statement", FORGERIES.values(), ids=FORGERIES)
+def test_a_changed_row_approves_nothing(system: System, statement: str) -> None:
+    """The MAC covers every column; the administrator asks again."""
+    digest = system.ask()
+    forge(system.store, statement)
+
+    assert [each.is_authentic for each in system.approvals().list()] == [False]
+    with pytest.raises(NotFoundError):
+        system.approvals().approve(digest, ALICE, WHY)
+    system.ask()
+    system.approvals().approve(digest, BOB, WHY)
+    system.make()
+    assert system.done == ["token:alice"]
+
+
+def test_an_inserted_row_approves_nothing(system: System) -> None:
+    """The request replaces it, whatever it contains."""
+    forge(system.store, FORGED_APPROVAL.format(digest=RESUME.digest))
+    digest = system.ask()
+    (listed,) = system.approvals().list()
+    system.approvals().approve(digest, BOB, WHY)
+    system.make()
+
+    assert (listed.requested_by, listed.proposal) == ("token:alice", RESUME.text)
+    assert system.done == ["token:alice"]
+
+
+def test_an_old_approval_cannot_be_put_back(system: System) -> None:
+    """A used row had a valid MAC: the version in it is too low."""
+    system.approvals().approve(system.ask(), BOB, WHY)
+    approved = system.store.find_approval(RESUME.digest)
+    assert approved is not None
+    system.make()
+
+    for statement in (
+        f"UPDATE approvals SET state = 'approved', version = 1, mac = '{approved.mac}'",
+        "DELETE FROM approvals",
+    ):
+        with pytest.raises(HotWalletError):
+            forge(system.store, statement)
+    system.ask()
+    assert system.done == ["token:alice"]
+
+
+@pytest.mark.parametrize("move", ["ask", "approve", "use", "settle"])
+def test_a_failed_commit_changes_nothing(system: System, move: str) -> None:
+    """As if the process had died there: what was approved stays approved."""
+    commits = 0
+
+    def put(*given: Any) -> None:
+        nonlocal commits
+        commits += 1
+        if commits == {"ask": 1, "approve": 1, "use": 1, "settle": 2}[move]:
+            raise StoreUnavailableError("killed")
+        system.store.put_approval(*given)
+
+    broken = altered(system.store, put_approval=put)
+    if move == "ask":
+        with pytest.raises(StoreUnavailableError):
+            system.make(store=broken)
+        assert system.approvals().list() == []
+        return
+    digest = system.ask()
+    if move == "approve":
+        with pytest.raises(StoreUnavailableError):
+            system.approvals(broken).approve(digest, BOB, WHY)
+        assert system.state is ApprovalState.WAITING
+        return
+    system.approvals().approve(digest, BOB, WHY)
+    with pytest.raises(StoreUnavailableError):
+        system.make(store=broken)
+    assert len(system.done) == (move == "settle")
+    system.make()
+    assert system.state is ApprovalState.DONE
+
+
+def test_constant_changes_are_an_error(system: System) -> None:
+    """A caller that always loses the race is asked to try again."""
+    stale = altered(system.store, put_approval=StaleStateError("again"))
+
+    with pytest.raises(StaleStateError):
+        system.make(store=stale)
+
+
+def test_the_list_is_bounded(system: System) -> None:
+    for number in range(3):
+        system.ask(Proposal("test", {"number": number}))
+        system.clock.advance(1)
+    found = system.store.open_approvals(2)
+
+    assert [each.proposal for each in found] == [
+        Proposal("test", {"number": number}).text for number in range(2)
+    ]
+    assert LISTED >= 100
+    assert isinstance(found[0], Approval)
+    assert timedelta(hours=1) < VALID_FOR
