@@ -25,7 +25,7 @@ from signer.outcomes import require
 
 
 MethodCall = tuple[str, list[Any]]
-"""A JSON-RPC method and its parameters, as JSON."""
+"""A JSON-RPC method and its parameters."""
 
 _OK = 200
 _MISSING = object()
@@ -43,14 +43,12 @@ _RESULT_TYPES: dict[str, tuple[type, ...]] = {
 
 class Node:
     """
-    One node, whose errors are those of ``signer.errors``.
+    Sends JSON-RPC requests to the node at *url*; no connection is opened yet.
 
-    It has one deadline for the whole exchange, retries only after a broken connection,
-    and checks the id of the response.  web3's own providers log URLs, which contain the
-    API key, retry requests, and bound each read from the socket, but not their sum.
+    There is one deadline for the whole exchange, a request is repeated only after a
+    broken connection, and the id of the response is checked.
 
-    Threads share it, processes do not.  *timeout* is in seconds, for one exchange.  No
-    connection is opened before the first one.
+    Threads share it, processes do not.  *timeout* is in seconds, for one exchange.
     """
 
     def __init__(self, url: SecretStr, timeout: float) -> None:
@@ -60,7 +58,7 @@ class Node:
 
     def request(self, method: str, params: list[Any]) -> Any:
         """
-        Return the result of *method*.
+        Return the node's result, as JSON.
 
         Raises:
             ChainError: The node returned an error (``error_mapping.map_error``).
@@ -71,7 +69,7 @@ class Node:
 
     def request_all(self, calls: Sequence[MethodCall]) -> list[Any]:
         """
-        Return the result of each call, or its ``ChainError``, in one exchange.
+        Return the result of each call, as JSON, or its error, in one exchange.
 
         A call without a conclusive response is requested alone: the node may refuse
         batches, or large ones, or fail for one member.  Once the node does not respond,

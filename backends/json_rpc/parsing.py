@@ -1,8 +1,8 @@
 """
 Parses results strictly into values of the port.
 
-A result is JSON.  A malformed one raises the error that Python raises for it;
-``requests.send`` turns that into ``ChainUnavailableError``.
+A malformed result raises the error that Python raises for it; ``requests.send`` turns
+that into ``ChainUnavailableError``.
 """
 
 import re
@@ -26,7 +26,7 @@ _ADDRESS_LENGTH = 20
 
 def receipt(result: Result | None, tx_hash: str) -> Receipt | None:
     """
-    Parse the receipt of *tx_hash*, as JSON; None if the node does not have it.
+    Parse the receipt of *tx_hash*; None if the node does not have it.
 
     While a transaction is pending, some nodes return a receipt without a block.
     """
@@ -44,7 +44,7 @@ def receipt(result: Result | None, tx_hash: str) -> Receipt | None:
 
 
 def transaction(result: Result | None, tx_hash: str) -> MinedTransaction | None:
-    """Parse the transaction *tx_hash*; None if it is unknown or pending."""
+    """Parse the transaction *tx_hash*; None while it is unknown or pending."""
     if result is None or result["blockHash"] is None:
         return None
     if digest(result["hash"]) != tx_hash.lower():
@@ -62,7 +62,7 @@ def transaction(result: Result | None, tx_hash: str) -> MinedTransaction | None:
 
 
 def transaction_state(result: Result | None, tx_hash: str) -> TransactionState:
-    """Parse, from JSON, whether *tx_hash* is in a block or in the node's pool."""
+    """Parse whether *tx_hash* is in a block or in the node's pool."""
     if result is None:
         return "unknown"
     if digest(result["hash"]) != tx_hash.lower():
@@ -110,7 +110,8 @@ def _parse_log(log: Result) -> Log:
 
 
 @lru_cache(1024)  # A checksum takes longer than the rest of a receipt.
-def _parse_address(value: str) -> str:
-    if len(data(value)) != _ADDRESS_LENGTH:
+def _parse_address(value: object) -> str:
+    content = data(value)
+    if len(content) != _ADDRESS_LENGTH:
         raise ValueError("not an address")
-    return to_checksum_address(value)
+    return to_checksum_address(content)

@@ -49,14 +49,7 @@ def send(request: Callable[[_A], _T], node: _A) -> _T:
         return request(node)
     except ChainError:
         raise
-    except (
-        # What Python raises for a malformed result.
-        ArithmeticError,
-        AttributeError,
-        LookupError,
-        TypeError,
-        ValueError,
-    ):
+    except (AttributeError, LookupError, TypeError, ValueError):
         pass
     # Outside the handler, because the caught error quotes the node.
     raise ChainUnavailableError("the node's response is malformed")
@@ -139,9 +132,8 @@ def _parse_fees(node: Node, block: Result, tip: Any) -> Fees:
     parsing.block(block)  # Raises if it is malformed.
     base_fee = block.get("baseFeePerGas")
     if base_fee is None:
-        return Fees(
-            base_fee=None, priority_fee=quantity(node.request("eth_gasPrice", []))
-        )
+        price = quantity(node.request("eth_gasPrice", []))
+        return Fees(base_fee=None, priority_fee=price)
     return Fees(quantity(base_fee), priority_fee=quantity(require(tip)))
 
 
@@ -168,7 +160,7 @@ def hash_in_block(node: Node, number: int, sender: str, nonce: int) -> str | Non
     """
     Return the hash of *sender*'s transaction with *nonce* in the block at *number*.
 
-    The other transactions are not parsed: each rollup has its own transaction types.
+    Other transactions are not parsed: each rollup has its own types of them.
     """
     found = node.request("eth_getBlockByNumber", [hex(number), True])
     result: Result = found or {"transactions": ()}
@@ -179,12 +171,12 @@ def hash_in_block(node: Node, number: int, sender: str, nonce: int) -> str | Non
 
 
 def latest_block(node: Node) -> Block:
-    return parsing.block(node.request(*_block("latest")))
+    return parsing.block(node.request("eth_getBlockByNumber", ["latest", False]))
 
 
 def block(node: Node, number: int) -> Block | None:
     """Return the canonical block at *number*, or None if the node has none."""
-    found = node.request(*_block(hex(number)))
+    found = node.request("eth_getBlockByNumber", [hex(number), False])
     if found is None:
         return None
     result = parsing.block(found)
@@ -199,10 +191,6 @@ def _count(address: str, block: str) -> MethodCall:
 
 def _estimate(call: Call) -> MethodCall:
     return "eth_estimateGas", [_build_transaction(call)]
-
-
-def _block(number: str) -> MethodCall:
-    return "eth_getBlockByNumber", [number, False]
 
 
 def _build_transaction(call: Call) -> dict[str, str]:
