@@ -14,7 +14,12 @@ from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
 _CRASH = "tests/crash/"
 
-LONG = (_CRASH, "tests/simulation/", "tests/signatures/")
+LONG = (
+    _CRASH,
+    "tests/simulation/",
+    "tests/signatures/",
+    "tests/unit/signer/refunds/test_crashes.py",
+)
 """Their tests run for seconds to minutes, and share no fixture that is slow to make."""
 
 # What begins late and runs for long would leave the other workers without work.
