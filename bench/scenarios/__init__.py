@@ -19,6 +19,7 @@ NAMES: Mapping[str, str] = {
     "open-loop": "open_loop",
     "fsyncs": "fsyncs",
     "processes": "processes",
+    "growth": "growth",
 }
 
 

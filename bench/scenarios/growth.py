@@ -1,0 +1,29 @@
+"""What work costs with little and with much beside it, in one run."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from bench.growth.audit import audit
+from bench.growth.refund_steps import refund_steps
+from bench.harness import Prepared, Scenario
+
+
+_PARTS = (refund_steps, audit)
+
+
+@contextlib.contextmanager
+def _open(folder: Path, is_quick: bool) -> Iterator[Prepared]:
+    with contextlib.ExitStack() as cleanup:
+        comparisons = [
+            comparison
+            for part in _PARTS
+            for comparison in cleanup.enter_context(part(folder, is_quick=is_quick))
+        ]
+        figures = [figure for each in comparisons for figure in each.figures]
+        yield Prepared(figures, [each.work for each in comparisons])
+
+
+SCENARIO = Scenario(
+    "growth", "Cost as work grows", _open, rounds=5, seconds=2.0, quick_seconds=0.05
+)
