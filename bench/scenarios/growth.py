@@ -4,17 +4,23 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from api import logs
 from bench.growth.audit import audit
+from bench.growth.backlog import backlog
 from bench.growth.refund_steps import refund_steps
+from bench.growth.tenants import tenants
+from bench.growth.wallets import wallets
 from bench.harness import Prepared, Scenario
 
 
-_PARTS = (refund_steps, audit)
+_PARTS = (refund_steps, wallets, backlog, tenants, audit)
 
 
 @contextlib.contextmanager
 def _open(folder: Path, is_quick: bool) -> Iterator[Prepared]:
     with contextlib.ExitStack() as cleanup:
+        # The processes of the service write their logs as in production.
+        logs.install(stream=cleanup.enter_context((folder / "log").open("w")))
         comparisons = [
             comparison
             for part in _PARTS

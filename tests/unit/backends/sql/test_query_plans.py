@@ -14,6 +14,7 @@ from backends.sql import (
     cancellations,
     payment_statistics,
     queries,
+    queues,
     spending,
 )
 from backends.sql.reservations import next_nonce
@@ -259,8 +260,19 @@ def test_open_refunds_of_a_tenant_are_counted_in_an_index(store: SQLStore) -> No
         (queries.TWO_DUE, "ix_refunds_due"),
         (CLAIM, "ix_refunds_due"),
         (cancellations.REQUESTED, "ix_refunds_cancel_requested"),
+        (queues.POSTPONE["network"], "ix_refunds_due"),
+        (queues.POSTPONE["tenant"], "ix_refunds_due"),
     ],
-    ids=["in-flight", "below", "due", "two due", "claim", "cancellation requests"],
+    ids=[
+        "in-flight",
+        "below",
+        "due",
+        "two due",
+        "claim",
+        "cancellation requests",
+        "postpone network",
+        "postpone tenant",
+    ],
 )
 def test_the_worker_reads_open_refunds_only(
     store: SQLStore, statement: Any, index: str
@@ -276,6 +288,8 @@ def test_the_worker_reads_open_refunds_only(
         "chain_id": 31337,
         "sender": WALLET,
         "nonce": 1500,
+        "name": "local" if statement is queues.POSTPONE["network"] else "tenant 3",
+        "code": "wallet-paused",
     }
     plan = _plan(store, statement, given)
 
