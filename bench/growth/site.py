@@ -10,6 +10,7 @@ from pathlib import Path
 from bench.growth.chain import InstantChain
 from signer.chain.chain import Chain
 from signer.config.tenants import TenantRegistry
+from signer.keys.keyring import KeyRing
 from signer.keys.signer import Signer
 from signer.model.acceptance import Acceptance
 from signer.model.audit_record import Actor
@@ -37,6 +38,7 @@ class Site(World):
         key: Signer = signer()
         self.instant_chain = InstantChain(key.address)
         paused = InstantChain(key.address, unknown=1)
+        self._own_ring: KeyRing | None = None
         self._other = Chain(OTHER_NETWORK, paused.client)
         super().__init__(
             store,
@@ -47,6 +49,13 @@ class Site(World):
         self.mover = self.worker
         self.acceptor = self.service_over(watched(store, self._wait))
         self._posts = count(1)
+
+    @property
+    def ring(self) -> KeyRing:
+        """The key ring of the process, which keeps what it has read."""
+        if self._own_ring is None:
+            self._own_ring = super().ring
+        return self._own_ring
 
     @property
     def chains(self) -> dict[str, Chain]:

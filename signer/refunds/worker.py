@@ -195,7 +195,8 @@ class Worker:
 
     def _check_wallets(self) -> None:
         try:
-            ring = self._ring.refresh()
+            ring = self._ring.current_keys()
+            self._former.forget_paused()
         except HotWalletError as e:
             self._log.warning("wallet-check-failed", network=None, code=e.code)
             self._alarm.report(e, "keys")

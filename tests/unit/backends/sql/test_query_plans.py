@@ -1,7 +1,6 @@
 """The cost of the store: round trips per method, and an index for every query."""
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -39,23 +38,10 @@ from tests.fixtures.ledger import (
 )
 from tests.support.keys import key_at
 from tests.support.ledgers import seal
+from tests.support.statements import collected_statements
 
 
 KEY_ID = key_at(WALLET).key_id
-
-
-@contextmanager
-def _counted(store: SQLStore) -> Iterator[list[str]]:
-    """Collect the statements sent to the database."""
-    engine = store._database._process().engine
-    statements: list[str] = []
-
-    def note(*arguments: Any) -> None:
-        statements.append(arguments[2])
-
-    event.listen(engine, "before_cursor_execute", note)
-    yield statements
-    event.remove(engine, "before_cursor_execute", note)
 
 
 # On SQLite and PostgreSQL.  A single statement is its own transaction; after BEGIN
@@ -129,7 +115,7 @@ def test_each_method_has_few_round_trips(store: SQLStore) -> None:
     opened(store)
     store.check()
     for name, step in _steps(store).items():
-        with _counted(store) as statements:
+        with collected_statements(store) as statements:
             answer = step(refund)
         refund = answer if isinstance(answer, Refund) else refund
         seen[name] = ", ".join(
@@ -148,7 +134,7 @@ def test_the_audit_of_a_refund_needs_no_commit(store: SQLStore) -> None:
     intent = Record.of({"event": "intent"}, now())
     outcome = Record.of({"event": "outcome"}, later(0.001))
 
-    with _counted(store) as statements:
+    with collected_statements(store) as statements:
         refund = reserve(
             store,
             refund,
