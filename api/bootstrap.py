@@ -19,6 +19,7 @@ from api.container import Container
 from api.mac_key import open_row_macs
 from signer.audit import configurations
 from signer.audit.configurations import Start
+from signer.audit.record_index import Sequences
 from signer.chain.chain import Chain
 from signer.config.networks import Network
 from signer.config.settings import Settings
@@ -188,6 +189,13 @@ def open_store(settings: Settings) -> Ledger:
         problem = Refusal("database-not-ready", str(e), is_transient=e.retryable)
         raise ConfigurationError(problem) from None
     return store
+
+
+def open_record_sequences() -> Sequences:
+    """Open a temporary file for the ids of an export's records."""
+    from backends.sql.record_sequences import RecordSequences  # noqa: PLC0415
+
+    return RecordSequences()
 
 
 def upgrade_database(settings: Settings, *, create: bool) -> "SchemaUpgrade":

@@ -13,11 +13,18 @@ _SETTINGS = {"listen_addresses": "", "shared_buffers": "128MB"}
 
 
 @contextlib.contextmanager
-def postgresql_database() -> Iterator[str]:
-    """Run a server and yield the URL of an empty database."""
+def postgresql_server() -> Iterator[PostgreSQL]:
+    """Run a server and yield it."""
     # The path of its socket must be short (man 7 unix).
     with (
         tempfile.TemporaryDirectory(prefix="bench-pg-") as folder,
         PostgreSQL(Path(folder), _SETTINGS) as server,
     ):
+        yield server
+
+
+@contextlib.contextmanager
+def postgresql_database() -> Iterator[str]:
+    """Run a server and yield the URL of an empty database."""
+    with postgresql_server() as server:
         yield server.url(server.create())

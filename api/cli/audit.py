@@ -92,13 +92,18 @@ def audit() -> None:
 @prints
 def verify(export: Path, keys: Sequence[Path], checkpoints: Sequence[Path]) -> Result:
     """Verify EXPORT with public keys only, and report the first bad record."""
+    from api.bootstrap import open_record_sequences  # noqa: PLC0415
+
     with export.open("rb") as file:
         verifier = Verifier(*(path.read_bytes() for path in keys))
         notes = [
             note for path in checkpoints for note in read_checkpoints(path, verifier)
         ]
         verdict = verification.verify(
-            _report_progress(read_lines(file)), verifier, notes
+            _report_progress(read_lines(file)),
+            verifier,
+            notes,
+            open_record_sequences(),
         )
     return Result(verdict_document(verdict), verdict_lines(verdict), verdict.is_good)
 

@@ -24,6 +24,8 @@ _ALL = select(keys).order_by(keys.c.epoch.desc().nulls_last(), keys.c.created_at
 
 _NEXT_EPOCH = select(func.coalesce(func.max(keys.c.epoch), 0) + 1)
 
+_VERSION = select(func.count(), func.coalesce(func.sum(keys.c.version), 0))
+
 _BY_ID = select(keys).where(
     keys.c.backend == bindparam("of_backend"), keys.c.key_id == bindparam("of_key")
 )
@@ -38,6 +40,11 @@ class KeyRows(SealedRows[Key]):
     def all(self) -> Sequence[Key]:
         """Return every key: the latest epoch first, then those never activated."""
         return self.select(_ALL)
+
+    def version(self) -> tuple[int, int]:
+        """Return the number of keys and the sum of their versions, which only rise."""
+        count, total = self._connection.execute(_VERSION).one()
+        return count, int(total)
 
     def active(self) -> Key | None:
         """Return the active key, or None before the first key is enrolled."""

@@ -128,6 +128,9 @@ class KeyTables(Tables):
     def keys(self) -> Sequence[Key]:
         return self._database.run(lambda c: self._ring(c).all())
 
+    def ring_version(self) -> tuple[int, int]:
+        return self._database.run(lambda c: self._ring(c).version())
+
     def active_key(self) -> Key | None:
         return self._database.run(lambda c: self._ring(c).active())
 

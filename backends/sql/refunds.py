@@ -130,15 +130,15 @@ class RefundTables(Tables):
         return Page(page, page[-1].id if len(rows) > limit else None)
 
     def find_only_due(self, now: datetime) -> Refund | None:
-        window = {"now": now, "far": now + _MAX_DELAY}
-        due = [Refund(*row) for row in self._database.rows(queries.TWO_DUE, **window)]
+        window = {"now": now, "far": now + _MAX_DELAY, "at_most": 2}
+        due = [Refund(*row) for row in self._database.rows(queries.ALL_DUE, **window)]
         return due[0] if len(due) == 1 and due[0].version == 0 else None
 
     def claim(self, now: datetime, until: datetime, limit: int) -> Sequence[Refund]:
         window = {"now": now, "far": now + _MAX_DELAY}
         params = {**window, "until": until, "at_most": limit}
         if self._database.dialect == SQLITE and not (
-            self._database.rows(queries.DUE, **window)
+            self._database.rows(queries.DUE, **window, at_most=1)
         ):
             return ()  # Do not take the write lock for nothing.
         rows = self._database.write(lambda c: c.execute(CLAIM, params).all())

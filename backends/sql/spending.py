@@ -6,11 +6,12 @@ PostgreSQL that is the server's clock.  On SQLite it is the clock of the one hos
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
     BigInteger,
+    ColumnElement,
     Connection,
     Select,
     and_,
@@ -18,6 +19,7 @@ from sqlalchemy import (
     func,
     literal_column,
     select,
+    tuple_,
 )
 from sqlalchemy.dialects import postgresql, sqlite
 
@@ -52,6 +54,19 @@ _DATABASE_HOUR = {
 }
 
 
+# SQLite looks up each pair of a tenant and a recipient, so it is given those that the
+# refunds have.  PostgreSQL plans a list of pairs slowly, and does not look up all.
+_OF_PAYMENTS: Mapping[str, ColumnElement[bool]] = {
+    "sqlite": tuple_(spendings.c.tenant, spendings.c.recipient).in_(
+        bindparam("payments", expanding=True)
+    ),
+    "postgresql": and_(
+        spendings.c.tenant.in_(bindparam("tenants", expanding=True)),
+        spendings.c.recipient.in_(bindparam("recipients", expanding=True)),
+    ),
+}
+
+
 def _recent(dialect: str) -> Select[Any]:
     """Return the query for the current hour, and for the counts since 23 before it."""
     given = bindparam("hour", type_=BigInteger)
@@ -60,8 +75,7 @@ def _recent(dialect: str) -> Select[Any]:
     counts = and_(
         spendings.c.chain_id == bindparam("chain_id"),
         spendings.c.token_address.in_(bindparam("tokens", expanding=True)),
-        spendings.c.tenant.in_(bindparam("tenants", expanding=True)),
-        spendings.c.recipient.in_(bindparam("recipients", expanding=True)),
+        _OF_PAYMENTS[dialect],
         spendings.c.hour > clock.c.current_hour - _HOURS,
     )
     # The outer join returns the current hour even if nothing was counted.
@@ -107,12 +121,19 @@ class Spendings:
         """
         self._connection = connection
         self._chain_id = refunds[0].chain_id
+        payments = {
+            (tenant, recipient)
+            for refund in refunds
+            for tenant in (_ALL, refund.tenant)
+            for recipient in (_ALL, refund.recipient)
+        }
         parameters = {
             "hour": hour,
             "chain_id": self._chain_id,
             "tokens": [_GAS, *{refund.token_address for refund in refunds}],
-            "tenants": [_ALL, *{refund.tenant for refund in refunds}],
-            "recipients": [_ALL, *{refund.recipient for refund in refunds}],
+            "payments": list(payments),
+            "tenants": list({tenant for tenant, _ in payments}),
+            "recipients": list({recipient for _, recipient in payments}),
         }
         recent = _RECENT[connection.dialect.name]
         rows = connection.execute(recent, parameters).all()

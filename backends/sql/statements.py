@@ -19,7 +19,6 @@ from sqlalchemy import (
     exists,
     insert,
     select,
-    text,
     update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
@@ -27,8 +26,8 @@ from sqlalchemy.sql.dml import ReturningInsert, ReturningUpdate
 
 from backends.sql.columns import UTCDateTime
 from backends.sql.inserts import INSERT, InsertOfDialect
+from backends.sql.queries import find_due
 from backends.sql.schema import (
-    IS_CLAIMABLE,
     answers,
     audit_records,
     refund_moves,
@@ -209,16 +208,7 @@ def _claim() -> ReturningUpdate[Any]:
     PostgreSQL skips the rows that another process is claiming.  SQLite has one writer
     at a time, so there are no such rows.
     """
-    due_at = refunds.c.due_at
-    now, far = (bindparam(name, type_=UTCDateTime) for name in ("now", "far"))
-    due = (
-        select(refunds.c.id)
-        .where(text(IS_CLAIMABLE), (due_at <= now) | (due_at > far))
-        .order_by(due_at)
-        .limit(bindparam("at_most"))
-        .with_for_update(skip_locked=True)
-        .cte("due")
-    )
+    due = find_due(lock=True).cte("due")
     return (
         update(refunds)
         .where(refunds.c.id.in_(select(due.c.id)))

@@ -12,6 +12,7 @@ from backends.sql.database import Database
 from backends.sql.health import require_health
 from backends.sql.keys import KeyTables
 from backends.sql.payment_statistics import PaymentStatisticsTables
+from backends.sql.queues import QueueTables
 from backends.sql.refunds import RefundTables
 from backends.sql.reservations import ReservationTables
 from backends.sql.stops import StopTables
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 class SQLStore(
     RefundTables,
+    QueueTables,
     ReservationTables,
     CancellationTables,
     WalletTables,

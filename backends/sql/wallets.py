@@ -53,6 +53,10 @@ _KEYS = select(wallets.c.chain_id, wallets.c.sender).order_by(
     wallets.c.chain_id, wallets.c.sender
 )
 
+_PAUSED_KEYS = select(wallets.c.chain_id, wallets.c.sender).where(
+    wallets.c.paused_by.is_not(None)
+)
+
 _UNCHANGED = (
     update(wallets)
     .where(_of_wallet(wallets), wallets.c.version == bindparam("before"))
@@ -130,6 +134,9 @@ class WalletTables(Tables):
     def wallets(self) -> Sequence[Wallet]:
         each = (self.wallet(*key) for key in self._database.rows(_KEYS))
         return tuple(wallet for wallet in each if wallet is not None)
+
+    def paused_wallets(self) -> Collection[tuple[int, str]]:
+        return {(row.chain_id, row.sender) for row in self._database.rows(_PAUSED_KEYS)}
 
     def open_wallet(self, wallet: Wallet) -> None:
         insert = insert_new(self._database.dialect, wallets)

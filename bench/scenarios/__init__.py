@@ -21,6 +21,7 @@ NAMES: Mapping[str, str] = {
     "sweep-postgresql": "sweep_postgresql",
     "fsyncs": "fsyncs",
     "processes": "processes",
+    "growth": "growth",
 }
 
 # Their code is that of others, so a quick run leaves them out.

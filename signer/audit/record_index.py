@@ -1,6 +1,7 @@
 """The records of an export by id: which are forged, and which should be declared so."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import Protocol
 
 from signer.audit.forgeries import Forgeries, hash_id
 from signer.audit.verdict import Forgery, FoundError
@@ -14,24 +15,41 @@ _UNDECLARED = (
 )
 
 
+class Sequences(Protocol):
+    """The sequence numbers of records by id; a ``dict`` has them in memory."""
+
+    def setdefault(self, id_: str, sequence: int, /) -> int:
+        """Store *sequence* for *id_* unless it has one; return what it has."""
+        ...
+
+    def __getitem__(self, id_: str, /) -> int:
+        """Return the sequence number of *id_*; raises ``KeyError``."""
+        ...
+
+    def items(self) -> Iterable[tuple[str, int]]:
+        """Yield each id and its sequence number, in the order of the chain."""
+        ...
+
+
 class RecordIndex:
     """Collects the records of an export, in the order of the chain."""
 
-    def __init__(self) -> None:
-        self._sequences: dict[str, int] = {}
+    def __init__(self, sequences: Sequences) -> None:
+        """Remember every id in *sequences*, which is empty."""
+        self._sequences = sequences
         self._lines: dict[str, int] = {}  # Of records that are not canonical.
         self._forgeries = Forgeries()
 
-    def __contains__(self, record: Record) -> bool:
-        """Whether an earlier record has the id of *record*."""
-        return record.id in self._sequences
+    def is_new(self, sealed: Sealed) -> bool:
+        """Remember the id of *sealed*; return whether no earlier record has it."""
+        sequence = sealed.sequence
+        return self._sequences.setdefault(sealed.record.id, sequence) == sequence
 
-    def add(self, sealed: Sealed, line: int, *, is_canonical: bool) -> None:
+    def add(self, record: Record, line: int, *, is_canonical: bool) -> None:
         """Add the next record, which ends on *line* of the export."""
-        self._forgeries.add(sealed.record)
-        self._sequences[sealed.record.id] = sealed.sequence
+        self._forgeries.add(record)
         if not is_canonical:
-            self._lines[sealed.record.id] = line
+            self._lines[record.id] = line
 
     def forged(self) -> Iterator[Forgery]:
         """Yield the records that a later one declares forged."""

@@ -24,7 +24,7 @@ from signer.audit.export_format import (
     RawRecord,
 )
 from signer.audit.hash_chain import GENESIS, link
-from signer.audit.record_index import RecordIndex
+from signer.audit.record_index import RecordIndex, Sequences
 from signer.audit.sealing_monitor import made_at
 from signer.audit.verdict import Finding, ForgedCheckpoints, FoundError, Verdict
 from signer.errors import InvalidInputError
@@ -40,15 +40,19 @@ _COMPARE = (
 
 
 def verify(
-    lines: Iterable[bytes], verifier: Verifier, notes: Iterable[str] = ()
+    lines: Iterable[bytes],
+    verifier: Verifier,
+    notes: Iterable[str] = (),
+    sequences: Sequences | None = None,
 ) -> Verdict:
     """
     Verify the *lines* of an export, each with its line feed.
 
     *notes* are checkpoints that were kept elsewhere.  One that is not signed by a
-    trusted key raises ``InvalidInputError``.
+    trusted key raises ``InvalidInputError``.  *sequences* remembers the id of each
+    record, by default in memory, where a record needs about 200 bytes.
     """
-    verification = _Verification(verifier, [verifier.verify(note) for note in notes])
+    verification = Verification(verifier, notes, sequences)
     finding: Finding | None = None
     number = 0
     try:
@@ -61,13 +65,18 @@ def verify(
     return verification.verdict(finding)
 
 
-class _Verification:
-    """The state of the verification after the lines read so far."""
+class Verification:
+    """The state of the verification after the lines read so far; see ``verify``."""
 
-    def __init__(self, verifier: Verifier, trusted: Iterable[Statement]) -> None:
+    def __init__(
+        self,
+        verifier: Verifier,
+        notes: Iterable[str] = (),
+        sequences: Sequences | None = None,
+    ) -> None:
         self._verifier = verifier
         self._trusted = defaultdict[int, list[Statement]](list)
-        for statement in trusted:
+        for statement in map(verifier.verify, notes):
             self._trusted[statement.size].append(statement)
         self._trusted_origins = {
             statement.origin for each in self._trusted.values() for statement in each
@@ -77,7 +86,7 @@ class _Verification:
         self._head = GENESIS
         self._reader = LineReader()
         self._line = 0
-        self._index = RecordIndex()
+        self._index = RecordIndex({} if sequences is None else sequences)
         self._checkpoints = 0
         self._forged: ForgedCheckpoints | None = None
         self._last: Statement | None = None
@@ -195,7 +204,7 @@ class _Verification:
         head = link(self._head, expected, each.record)
         if head != each.hash:
             raise self._found("changed", "it was changed: its hash does not match")
-        if each.record in self._index:
+        if not self._index.is_new(each):
             raise self._found("repeated", "an earlier record has the same id")
         self._tail.add(each.record, is_ours=is_canonical)
         for statement in self._trusted.get(expected, ()):
@@ -205,7 +214,7 @@ class _Verification:
                     "it was replaced: a checkpoint kept elsewhere has another hash",
                 )
             self._trust(statement)
-        self._index.add(each, self._line, is_canonical=is_canonical)
+        self._index.add(each.record, self._line, is_canonical=is_canonical)
         self._size, self._head = expected, head
         if is_canonical:
             self._newest = each.record.id

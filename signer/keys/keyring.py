@@ -41,6 +41,7 @@ class _Cache(NamedTuple):
     epoch: int | None
     at: float
     keys: tuple[Key, ...]
+    version: tuple[int, int] | None = None
 
 
 class KeyRing:
@@ -121,6 +122,21 @@ class KeyRing:
     def refresh(self) -> Sequence[Key]:
         """Read and return every key, the latest epoch first."""
         return self._refresh(self._cache.epoch)
+
+    def current_keys(self) -> Sequence[Key]:
+        """
+        Return every key, the latest epoch first, as ``refresh``.
+
+        A ring that has not changed is read once a minute: reading and verifying it
+        takes time for each key that was ever active.
+        """
+        # Read it first: a change after that is found by the next call.
+        version = self._store.ring_version()
+        age = self._timer() - self._cache.at
+        if version != self._cache.version or age >= _CACHE_SECONDS:
+            self.refresh()
+            self._cache = self._cache._replace(version=version)
+        return self._cache.keys
 
     def cached_key(self, address: str) -> Key | None:
         """Return the key with *address* among ``cached_keys``."""

@@ -19,6 +19,9 @@ class KeyStore(Protocol):
     def keys(self) -> Sequence[Key]:
         """Return every key: the latest epoch first, then those never activated."""
 
+    def ring_version(self) -> tuple[int, int]:
+        """Return what every change of a key changes: how many there are, and a sum."""
+
     def active_key(self) -> Key | None:
         """Return the active key; None before the first key is enrolled."""
 

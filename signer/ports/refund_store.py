@@ -9,6 +9,7 @@ from signer.errors import HotWalletError
 from signer.model.acceptance import Acceptance
 from signer.model.audit_record import Record
 from signer.model.refund import Refund, SignedTransaction
+from signer.model.refund_queue import Queue
 from signer.model.spending_limits import NO_LIMITS, Limits
 from signer.ports.cancellations import Cancellations
 from signer.ports.refund_reader import RefundReader
@@ -127,6 +128,17 @@ class Store(
         late gets a ``StaleStateError``.  A refund whose due time is further in the
         future than any claim or delay lasts was dated by a wrong clock, and counts as
         due.
+        """
+
+    def postpone_queue(
+        self, queue: Queue, *, now: datetime, until: datetime, code: str
+    ) -> int:
+        """
+        Postpone the refunds of *queue* that are due at *now*, and return how many.
+
+        Those that a process has claimed are not.  The error *code* blocks them until
+        *until*.  Sweeps have other wallets and are not changed.  A long queue takes
+        several transactions.
         """
 
     def reserve_all(

@@ -20,6 +20,9 @@ class WalletStore(Protocol):
     def wallets(self) -> Sequence[Wallet]:
         """Return every opened wallet, ordered by chain and address."""
 
+    def paused_wallets(self) -> Collection[tuple[int, str]]:
+        """Return the chain id and the address of each paused wallet."""
+
     def open_wallet(self, wallet: Wallet) -> None:
         """Insert *wallet*, unless it is already open."""
 

@@ -60,11 +60,15 @@ class FormerWallets:
             " sent: run `hotwallet nonce repair` if it does not resume by itself"
         )
 
+    def forget_paused(self) -> None:
+        """Forget that paused wallets were known, however recently; for ``refresh``."""
+        paused = self._store.paused_wallets()
+        for wallet_id in [each for each in self._known_since if each[:2] in paused]:
+            del self._known_since[wallet_id]
+
     def refresh(self, chain: Chain, key: Key) -> None:
         """Record what a retired or revoked *key* has sent and the ledger misses."""
-        # A wallet that was paused meanwhile needs this check, however recent the last.
-        is_known = self._is_recently_known(chain, key)
-        if is_known and not self._is_paused(chain, key.address):
+        if self._is_recently_known(chain, key):
             return
         if key.state is not KeyState.BLOCKED:
             is_known = self._wallets.reconcile_former(chain, key.address)
@@ -85,10 +89,6 @@ class FormerWallets:
         if not wallet.is_paused:
             return chain_nonce <= wallet.next_nonce
         return not self._store.unknown_nonces(wallet.chain_id, address, chain_nonce, 1)
-
-    def _is_paused(self, chain: Chain, address: str) -> bool:
-        wallet = self._store.wallet(chain.network.chain_id, address)
-        return wallet is not None and wallet.is_paused
 
     def _resume_revoked(self, chain: Chain, address: str) -> bool:
         """Resume a revoked key's wallet if it is known; return whether it goes on."""

@@ -22,6 +22,7 @@ from signer.model.refund import HOLD, UNSENT, Refund, Status
 from signer.ports import Clock, Store, Topic
 from signer.refunds.attempts import is_device_failure
 from signer.refunds.automatic_stop import AutomaticStop
+from signer.refunds.blocked_queues import BlockedQueues
 from signer.refunds.confirmations import ConfirmationTracker
 from signer.refunds.former_wallets import FormerWallets
 from signer.refunds.lifecycle import Lifecycle
@@ -88,6 +89,7 @@ class Worker:
         self._confirmation_tracker = confirmation_tracker
         self._wallets = WalletReconciler(store, clock)
         self._former = FormerWallets(store, self._wallets, clock)
+        self._queues = BlockedQueues(store, clock)
         self._ring = ring
         self._retirement = retirement
         self._automatic_stop = automatic_stop
@@ -195,7 +197,8 @@ class Worker:
 
     def _check_wallets(self) -> None:
         try:
-            ring = self._ring.refresh()
+            ring = self._ring.current_keys()
+            self._former.forget_paused()
         except HotWalletError as e:
             self._log.warning("wallet-check-failed", network=None, code=e.code)
             self._alarm.report(e, "keys")
@@ -245,6 +248,7 @@ class Worker:
                 causes = set(self._find_cause(refund, error)) - works
                 failing |= dict.fromkeys(causes, error)
             self._postpone([*failed, *errors])
+            self._queues.postpone(errors, failing)
             before = {refund.id: refund.status for refund in tried}
             refunds = [
                 refund

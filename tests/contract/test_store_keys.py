@@ -93,6 +93,19 @@ def test_a_rotation_has_two_steps(store: SQLStore) -> None:
     assert seal_events(store) == ["key-rotate-succeeded"]
 
 
+def test_each_change_changes_the_version_of_the_ring(store: SQLStore) -> None:
+    """A process that has read the ring finds out whether it must read it again."""
+    versions = [store.ring_version()]
+    pending = store.begin_rotation(SECOND, AT)
+    versions.append(store.ring_version())
+    activate(store, pending, AT, record())
+    versions.append(store.ring_version())
+    store.prove(OTHER_WALLET, AT)  # Nothing that matters to others.
+
+    assert versions == sorted(set(versions))
+    assert store.ring_version() == versions[-1]
+
+
 def test_one_rotation_at_a_time(store: SQLStore) -> None:
     """O2: during the hold no other rotation begins, with the same key or another."""
     store.begin_rotation(SECOND, AT)

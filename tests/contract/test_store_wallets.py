@@ -96,6 +96,15 @@ def test_a_paused_wallet_is_resumed(store: SQLStore) -> None:
     assert _wallet(store) == Wallet(CHAIN, WALLET, 0, 0, version=2)
 
 
+def test_paused_wallets_are_found(store: SQLStore) -> None:
+    store.open_wallet(Wallet(CHAIN, OTHER_WALLET, 0, 0))
+    wallet = opened(store)
+    assert store.paused_wallets() == set()
+
+    store.pause(wallet, Pause.CHAIN_AHEAD, now())
+    assert store.paused_wallets() == {(CHAIN, WALLET)}
+
+
 @pytest.mark.parametrize("is_open", [True, False])
 def test_only_the_current_version_is_changed(store: SQLStore, *, is_open: bool) -> None:
     """Neither a version that was changed since nor a wallet that was never opened."""

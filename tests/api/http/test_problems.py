@@ -10,6 +10,7 @@ import pytest
 from api.http.problems import problem_of, problem_of_status
 from signer import errors
 from signer.errors import HotWalletError
+from signer.ports import utc_now
 
 
 CANARY = "arn:aws:kms:eu-central-1:111122223333:key/canary"
@@ -28,6 +29,7 @@ def _make(kind: type[HotWalletError]) -> HotWalletError:
         errors.NewKeyUnhealthyError: {"reason": "backend-failed"},
         errors.PolicyViolationError: {"rule": "max-amount"},
         errors.BroadcastRejectedError: {"reason": "other"},
+        errors.ApprovalRequiredError: {"digest": "0" * 64, "expires_at": utc_now()},
     }
     if kind is errors.ConfigurationError:
         return errors.ConfigurationError(errors.Refusal("x", CANARY))
@@ -42,11 +44,14 @@ OURS = [kind for kind in _tree(HotWalletError) if kind.__module__ == errors.__na
 STATUSES = {
     400: "RequestError InvalidInputError RequestSignatureError",
     401: "AuthenticationError",
-    403: "PermissionDeniedError UnknownTenantError TenantBlockedError",
+    403: (
+        "PermissionDeniedError UnknownTenantError TenantBlockedError SamePersonError "
+        "UnidentifiedOperatorError"
+    ),
     404: "NotFoundError",
     409: (
         "ConflictError IdempotencyMismatchError InProgressError "
-        "RotationInProgressError NotCancellableError"
+        "RotationInProgressError NotCancellableError ApprovalRequiredError"
     ),
     421: "NotThroughProxyError",
     422: "PolicyViolationError",

@@ -109,6 +109,30 @@ def test_cached_keys_are_at_most_a_minute_old(sqlite_store: SQLStore) -> None:
     assert found == sqlite_store.active_key()
 
 
+def test_current_keys_are_read_again_after_a_change(sqlite_store: SQLStore) -> None:
+    """And once a minute: another program may have changed a row alone."""
+    clock, reads = FakeClock(), []
+
+    def keys() -> Sequence[Key]:
+        reads.append(clock())
+        return sqlite_store.keys()
+
+    store = altered(sqlite_store, keys=keys)
+    ring = ring_over(store, FIRST, SECOND, timer=lambda: clock().timestamp())
+    before = ring.current_keys()
+    clock.advance(seconds=59.9)
+    assert ring.current_keys() == before
+    made_active(sqlite_store, key_of(SECOND))
+    after = ring.current_keys()
+    assert ring.current_keys() == after == tuple(sqlite_store.keys())
+    clock.advance(seconds=60)
+    ring.current_keys()
+
+    assert [key.epoch for key in before] == [1]
+    assert [key.epoch for key in after] == [2, 1]
+    assert len(reads) == 3
+
+
 def test_signing_retries_after_a_rotation(sqlite_store: SQLStore) -> None:
     """O5: an operation that began with the old key is signed by the new key."""
     signers = _ring_with_rotations(sqlite_store, times=2)

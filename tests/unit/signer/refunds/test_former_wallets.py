@@ -6,13 +6,16 @@ from datetime import timedelta
 
 import pytest
 
+from backends.sql import SQLStore
 from signer.chain.chain import Chain
 from signer.errors import KeyUnusableError, StaleStateError, WalletPausedError
 from signer.model.key import Key, KeyState, find_key
 from signer.model.refund import Kind, Status
-from signer.model.wallet import Pause
+from signer.model.wallet import Pause, Wallet
 from signer.ports import Ledger
 from signer.refunds.former_wallets import KNOWN_FOR, FormerWallets
+from signer.refunds.worker import _PASSES_PER_WALLET_CHECK
+from tests.fixtures.scripted_chain import CHAIN_ID
 from tests.support.devices import honest, signer_over
 from tests.support.keys import key_at, made_active
 from tests.support.refunds import (
@@ -24,6 +27,7 @@ from tests.support.refunds import (
     World,
     altered,
 )
+from tests.support.statements import collected_statements
 
 
 def _rotated(world: World, *, block: bool = False) -> Key:
@@ -311,6 +315,45 @@ def test_a_retired_wallet_is_checked_every_ten_minutes(
     assert after == before
     if not block:
         assert world.wallet.paused_by is Pause.CHAIN_AHEAD
+
+
+def test_a_paused_wallet_is_checked_at_once(world: World) -> None:
+    """However recently it was known: the chain may have changed since."""
+    world.finish(world.accepted())
+    _rotated(world)
+    world.finish(world.accepted())
+    key, former, chain = world.key, _former(world), _chain(world)
+    former.refresh(chain, key)
+    world.store.pause(world.wallet, Pause.CHAIN_AHEAD, world.clock())
+    former.forget_paused()
+    former.refresh(chain, key)
+
+    assert not world.wallet.is_paused
+
+
+def test_known_wallets_cost_no_statements(world: World) -> None:
+    """The cost of a pass does not grow with the keys that were ever active."""
+    world.finish(world.accepted())
+    few = _statements_of_a_pass(world)
+    for number in range(1, 6):
+        former = key_at(f"0x{number:040d}")
+        world.store.open_wallet(Wallet(CHAIN_ID, former.address, 0, 0))
+        made_active(world.store, former)
+    made_active(world.store, world.key)
+
+    assert _statements_of_a_pass(world) == few
+
+
+def _statements_of_a_pass(world: World) -> int:
+    """Return how many statements a pass sends that checks the wallets once more."""
+    worker = world.worker
+    # The first check retires draining keys, and after the second they are known.
+    for _ in range(2 * _PASSES_PER_WALLET_CHECK):
+        worker.work()
+    assert isinstance(world.store, SQLStore)
+    with collected_statements(world.store) as statements:
+        worker.work()
+    return len(statements)
 
 
 def test_a_draining_wallet_is_checked_each_time(world: World) -> None:

@@ -428,7 +428,7 @@ def test_an_unreadable_ring_does_not_stop_the_pass(world: World) -> None:
     refund = world.broadcast()
     world.chain.mine()
     worker = world.worker
-    worker._ring = altered(world.ring, refresh=StoreUnavailableError("gone"))
+    worker._ring = altered(world.ring, current_keys=StoreUnavailableError("gone"))
     with capture_logs() as logs:
         worker.work()
 

@@ -1,0 +1,101 @@
+"""Fills a ledger with many confirmed refunds, and with the rows of each."""
+
+from collections.abc import Iterator
+
+from sqlalchemy import create_engine, text
+
+from tests.fixtures.scripted_chain import CHAIN_ID, TOKEN
+
+
+TENANT = "gateway"
+
+_DAY = "2026-01-01T00:00:00.000000+00:00"
+
+_NUMBERS = {
+    "sqlite": "WITH RECURSIVE s(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM s"
+    " WHERE n + 1 < :count) {insert} FROM s",
+    "postgresql": "{insert} FROM generate_series(0, :count - 1) AS s(n)",
+}
+
+_HEX = {
+    "sqlite": "printf('%0{width}x', n)",
+    "postgresql": "lpad(to_hex(n), {width}, '0')",
+}
+_UINT = {"sqlite": "printf('%078d', {value})", "postgresql": "{value}"}
+_BYTES = {"sqlite": "randomblob(180)", "postgresql": "decode(repeat('ab', 180), 'hex')"}
+_TIME = {"sqlite": f"'{_DAY}'", "postgresql": f"timestamptz '{_DAY}'"}
+
+# A new refund is queued otherwise.
+_ANY_REFUND = {
+    "sqlite": "DROP TRIGGER refunds_begin",
+    "postgresql": "ALTER TABLE refunds DISABLE TRIGGER refunds_begin",
+}
+
+_REFUNDS = """
+INSERT INTO refunds (
+  id, tenant, idempotency_key, fingerprint, reference, payment_session_id, network,
+  chain_id, token, token_address, decimals, recipient, amount, status, created_at,
+  updated_at, version, sender, key_id, nonce, gas_limit, tx_hash, block_number,
+  block_hash, due_at, attempts
+)
+SELECT {id}, :tenant, 'past-' || n, {hash}, 'past-' || n, 'past-' || n, 'local',
+  :chain, 'TUSD', :token, 6, :token, {amount}, 'confirmed', {at},
+  {at}, 5, :sender, '01', n, 65000, {hash}, n,
+  {hash}, {at}, 0
+"""
+
+_TRANSACTIONS = """
+INSERT INTO transactions (
+  tx_hash, refund_id, attempt, kind, chain_id, sender, nonce, max_fee_per_gas,
+  max_priority_fee_per_gas, gas_limit, raw, signed_at
+)
+SELECT {hash}, {id}, 0, 'transfer', :chain, :sender, n, {fee},
+  {amount}, 65000, {bytes}, {at}
+"""
+
+_ANSWERS = "INSERT INTO answers (refund_id, body, at) SELECT {id}, {body}, {at}"
+
+_MOVES = """
+INSERT INTO refund_moves (refund_id, version, status, at)
+SELECT {id}, {version}, '{status}', {at}
+"""
+
+_STATUSES = ("queued", "reserved", "signed", "broadcast", "mined", "confirmed")
+
+
+def fill(url: str, sender: str, count: int) -> None:
+    """
+    Give the ledger at *url* a past of *count* confirmed refunds of one wallet.
+
+    The wallet of *sender* exists.  The refunds have no MAC: a final one needs none.
+    """
+    engine = create_engine(url.replace("postgresql://", "postgresql+psycopg://"))
+    dialect = engine.dialect.name
+    given = {"count": count, "chain": CHAIN_ID, "sender": sender, "token": TOKEN}
+    with engine.begin() as connection:
+        connection.exec_driver_sql(_ANY_REFUND[dialect])
+        for statement in _statements(dialect):
+            connection.execute(text(statement), {**given, "tenant": TENANT})
+    if dialect == "postgresql":  # As autovacuum does.
+        with engine.connect().execution_options(
+            isolation_level="AUTOCOMMIT"
+        ) as connection:
+            connection.exec_driver_sql("VACUUM ANALYZE")
+    engine.dispose()
+
+
+def _statements(dialect: str) -> Iterator[str]:
+    words = {
+        "id": f"'rf_' || {_HEX[dialect].format(width=32)}",
+        "hash": f"'0x' || {_HEX[dialect].format(width=64)}",
+        "at": _TIME[dialect],
+        "amount": _UINT[dialect].format(value=10_000),
+        "fee": _UINT[dialect].format(value=3 * 10**9),
+        "bytes": _BYTES[dialect],
+        "body": f"'{'x' * 600}'",
+    }
+    for insert in (_REFUNDS, _TRANSACTIONS, _ANSWERS):
+        yield _NUMBERS[dialect].format(insert=insert.format(**words))
+    for version, status in enumerate(_STATUSES):
+        insert = _MOVES.format(**words, version=version, status=status)
+        yield _NUMBERS[dialect].format(insert=insert)
