@@ -268,7 +268,9 @@ class Container:
     @cached_property
     def revocation(self) -> Revocation:
         """Revokes former keys as compromised; opens no device."""
-        return Revocation(self.store, audit=self.audit, clock=self.clock)
+        return Revocation(
+            self.store, audit=self.audit, clock=self.clock, approvals=self.approvals
+        )
 
     @cached_property
     def failover(self) -> Failover:

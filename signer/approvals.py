@@ -12,6 +12,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
+import structlog
+
 from signer.alerts import Alert, Alerts
 from signer.audit.actions import AuditAction
 from signer.audit.log import AuditLog
@@ -22,9 +24,15 @@ from signer.errors import (
     NotFoundError,
     SamePersonError,
     StaleStateError,
+    StoreError,
     UnidentifiedOperatorError,
 )
-from signer.model.approval import Approval, ApprovalState, Proposal
+from signer.model.approval import (
+    Approval,
+    ApprovalState,
+    Proposal,
+    is_other_person,
+)
 from signer.model.audit_record import (
     Actor,
     Operation,
@@ -35,7 +43,9 @@ from signer.ports import ApprovalStore, Clock
 
 
 VALID_FOR = timedelta(hours=24)
-"""How long after the first request the change can be approved and made."""
+"""How long after the first request the change can be approved and begun.
+
+A change that has begun can be completed for as long again."""
 
 MAX_REASON = 200
 """In characters."""
@@ -88,6 +98,7 @@ class Approvals:
         self._alerts = alerts
         self._clock = clock
         self.required = required
+        self._log = structlog.get_logger("approvals")
 
     @contextmanager
     def authorize(
@@ -98,7 +109,7 @@ class Approvals:
 
         Otherwise store the proposal, with the *reason* of *actor*.  An approval cannot
         be rejected once the block has begun.  If the block fails or its process dies,
-        the same request may be repeated.
+        the same request completes it, for ``VALID_FOR`` after it began.
 
         Raises:
             ApprovalRequiredError: It is not approved.
@@ -110,13 +121,42 @@ class Approvals:
         approval = self._begin(proposal, actor, reason)
         yield execution
         if execution.is_complete:
-            with suppress(StaleStateError):  # Another process completed the change.
-                self._put(approval, ApprovalState.DONE, AuditAction.APPROVAL_USE, actor)
+            self._complete(approval, actor)
 
     def list(self) -> Sequence[Approval]:
         """Return what waits for a decision or for its execution, the oldest first."""
         found = self._store.open_approvals(LISTED)
         return [each for each in found if not self._expire(each)]
+
+    def find(self, digest: str) -> Approval:
+        """
+        Return the proposal whose digest begins with the digits of *digest*.
+
+        Raises:
+            InvalidInputError: *digest* is too short, or fits several proposals.
+            NotFoundError: There is no such proposal, or another program changed it.
+        """
+        if len(digest) < SHOWN_DIGITS:
+            raise InvalidInputError(
+                f"must have at least {SHOWN_DIGITS} digits", field="digest"
+            )
+        stored = self._store.find_approval(digest)
+        listed = [stored] if stored else self._store.open_approvals(LISTED)
+        found = [
+            each
+            for each in listed
+            if each.is_authentic and each.digest.startswith(digest)
+        ]
+        if not found:
+            raise NotFoundError(
+                "there is no such proposal: see `hotwallet approvals list`"
+            )
+        if len(found) > 1:
+            raise InvalidInputError(
+                "begins the digests of several proposals: give all 64 digits",
+                field="digest",
+            )
+        return found[0]
 
     def approve(self, digest: str, actor: Actor, reason: str) -> Approval:
         """
@@ -133,7 +173,7 @@ class Approvals:
         for name in (actor.name, found.requested_by):
             if not is_identified(name):
                 raise UnidentifiedOperatorError(_UNIDENTIFIED)
-        if actor.name == found.requested_by:
+        if not is_other_person(actor.name, found.requested_by):
             raise SamePersonError(
                 "another administrator must approve it: you asked for the change"
             )
@@ -146,11 +186,11 @@ class Approvals:
         Raises as ``approve``, except for who *actor* is.
         """
         found = self._find(digest, reason)
-        approved = self._approve(found, AuditAction.APPROVAL_BREAK_GLASS, actor, reason)
+        # First, so that a process that dies in between was not silent.
         self._alerts.sound(
             Alert.BREAK_GLASS, action=found.action, actor=actor.name, reason=reason
         )
-        return approved
+        return self._approve(found, AuditAction.APPROVAL_BREAK_GLASS, actor, reason)
 
     def reject(self, digest: str, actor: Actor, reason: str) -> Approval:
         """
@@ -176,9 +216,8 @@ class Approvals:
     ) -> Approval:
         now = self._clock()
         if found is not None and found.is_usable(now):
-            action = AuditAction.APPROVAL_USE
-            return self._put(found, ApprovalState.EXECUTING, action, actor)
-        if found is None or not found.is_unused(now):
+            return self._execute(found, actor, now)
+        if found is None or not found.is_unused(now) or _is_better_asked(found, actor):
             found = self._ask(found, proposal, actor, reason, now)
         raise ApprovalRequiredError(
             "another administrator must approve this first: `hotwallet approvals"
@@ -186,6 +225,34 @@ class Approvals:
             digest=found.digest,
             expires_at=found.expires_at,
         )
+
+    def _execute(self, found: Approval, actor: Actor, now: datetime) -> Approval:
+        """Return *found*, whose change has begun and cannot be rejected any more."""
+        has_begun = found.state is ApprovalState.EXECUTING
+        until = found.expires_at if has_begun else now + VALID_FOR
+        executing, action = ApprovalState.EXECUTING, AuditAction.APPROVAL_USE
+        return self._put(found, executing, action, actor, until=until)
+
+    def _complete(self, approval: Approval, actor: Actor) -> None:
+        """
+        Record that the change of *approval* is made.
+
+        The change itself is committed: a failure here must not look like its failure.
+        The row then expires.
+        """
+        found: Approval | None = approval
+        try:
+            for _ in range(_TRIES):
+                if found is None or found.state is not ApprovalState.EXECUTING:
+                    return  # Another process completed the same change.
+                with suppress(StaleStateError):
+                    self._put(
+                        found, ApprovalState.DONE, AuditAction.APPROVAL_USE, actor
+                    )
+                    return
+                found = self._store.find_approval(approval.digest)
+        except StoreError as e:
+            self._log.warning("approval-not-completed", code=e.code)
 
     def _ask(
         self,
@@ -216,25 +283,12 @@ class Approvals:
     def _find(self, digest: str, reason: str) -> Approval:
         """Return the proposal with *digest*, which can be decided."""
         require_reason(reason)
-        found = self._resolve(digest)
+        found = self.find(digest)
         if self._expire(found):
             raise ConflictError("nothing was changed: the time for a decision is over")
         if not found.is_unused(self._clock()):
             raise ConflictError(f"nothing was changed: the proposal is {found.state}")
         return found
-
-    def _resolve(self, digest: str) -> Approval:
-        """Return the proposal whose digest begins with the digits of *digest*."""
-        if len(digest) < SHOWN_DIGITS:
-            raise InvalidInputError(
-                f"must have at least {SHOWN_DIGITS} digits", field="digest"
-            )
-        stored = self._store.find_approval(digest)
-        found = [stored] if stored else self._store.open_approvals(LISTED)
-        for each in found:
-            if each.is_authentic and each.digest.startswith(digest):
-                return each
-        raise NotFoundError("there is no such proposal: see `hotwallet approvals list`")
 
     def _approve(
         self, found: Approval, action: AuditAction, actor: Actor, reason: str
@@ -258,9 +312,10 @@ class Approvals:
         action: AuditAction,
         actor: Actor,
         reason: str = "",
+        until: datetime | None = None,
     ) -> Approval:
         """Move *before* to *state*, with an audit record in the same transaction."""
-        after = replace(before, state=state)
+        after = replace(before, state=state, expires_at=until or before.expires_at)
         if state in _DECIDED:
             after = replace(after, decided_by=actor.name, decided_at=self._clock())
         record = self._draft(action, after, actor, reason)
@@ -271,16 +326,27 @@ class Approvals:
     def _draft(
         self, action: AuditAction, approval: Approval, actor: Actor, reason: str
     ) -> Record:
+        is_new = action is AuditAction.APPROVAL_REQUEST
         return self._audit.result(
             action,
             Operation.ADMINISTRATION,
             actor,
-            proposal=approval.proposal,
+            **({"proposal": approval.proposal} if is_new else {}),
             digest=approval.digest,
             state=str(approval.state),
             requested_by=approval.requested_by,
             reason=reason,
         )
+
+
+def _is_better_asked(found: Approval, actor: Actor) -> bool:
+    """Return whether *actor* has a token, and the one who asked before had none."""
+    is_waiting = found.state is ApprovalState.WAITING
+    return (
+        is_waiting
+        and is_identified(actor.name)
+        and not is_identified(found.requested_by)
+    )
 
 
 def require_reason(reason: str) -> None:

@@ -82,12 +82,7 @@ def _decide(
 ) -> Result:
     container = build_container()
     if not yes:
-        shown = [
-            each
-            for each in container.approvals.list()
-            if each.digest.startswith(digest)
-        ]
-        for line in approval_lines(shown):
+        for line in approval_lines([container.approvals.find(digest)]):
             click.echo(line, err=True)
         confirm("Is this what you want to decide about?")
     decided = decide(

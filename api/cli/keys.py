@@ -29,6 +29,9 @@ from signer.refunds.sweep_plan import SweepItem
 _RETRY_SECONDS = 5.0
 
 
+_SCOPE = "keys:rotate"
+
+
 @click.group()
 def keys() -> None:
     """
@@ -94,8 +97,11 @@ def rotate(
     """
     options = RotationOptions(dry_run, compromised, active_address, without_funds)
     container = build_admin_container()
-    # With a token, another administrator can approve that the key is compromised.
-    operator = identified_operator(container, "keys:rotate")
+    # A planned rotation needs no approval, so it must not fail because of a token.
+    needs_approval = compromised and not dry_run
+    operator = (
+        identified_operator(container, _SCOPE) if needs_approval else current_operator()
+    )
     result = _rotate_with_retries(
         container.rotation, wait, new_key_id, options, operator
     )
@@ -134,11 +140,13 @@ def revoke(address: str, *, dry_run: bool) -> Result:
     Refunds that it has not signed are paid by the active key.  To revoke the active
     key, use `hotwallet keys rotate --compromised --from ADDRESS`.
     """
-    revocation = build_admin_container().revocation
+    container = build_admin_container()
+    revocation = container.revocation
     if dry_run:
         key, stranded = revocation.preview(address)
     else:
-        key, stranded = revocation.revoke(address, current_operator())
+        operator = identified_operator(container, _SCOPE)
+        key, stranded = revocation.revoke(address, operator)
     status = "would be revoked" if dry_run else key.state
     return Result(
         {**key_document(key), "strandedRefunds": list(stranded)},

@@ -9,6 +9,7 @@ from api.auth.authorization import AccessRequest, Permission, require_permission
 from api.container import Container
 from signer.errors import AuthenticationError, InvalidInputError, PermissionDeniedError
 from signer.model.audit_record import Actor
+from signer.private_files import is_private
 
 
 TOKEN_FILE = "OPERATOR_TOKEN_FILE"  # noqa: S105  The name of a variable.
@@ -16,6 +17,8 @@ TOKEN_FILE = "OPERATOR_TOKEN_FILE"  # noqa: S105  The name of a variable.
 _ROLES = frozenset({"admin", "devops"})
 
 _LARGEST_FILE = 16 * 1024
+
+_LONGEST_NAME = 64
 
 
 def current_operator() -> Actor:
@@ -28,8 +31,10 @@ def current_operator() -> Actor:
         name = getpass.getuser()
     except (KeyError, OSError):  # Python 3.13 raises OSError, older versions KeyError.
         name = f"uid-{os.getuid()}"
-    # An environment variable need not be UTF-8; the database accepts nothing else.
-    return Actor(f"cli:{name.encode(errors='replace').decode()}")
+    # An environment variable may hold anything, also what a terminal would execute.
+    plain = name.encode(errors="replace").decode()
+    shown = "".join(each if each.isprintable() else "?" for each in plain)
+    return Actor(f"cli:{shown[:_LONGEST_NAME]}")
 
 
 def identified_operator(container: Container, scope: str) -> Actor:
@@ -51,20 +56,31 @@ def identified_operator(container: Container, scope: str) -> Actor:
     permission = Permission(_ROLES, scope, administrative=True)
     request_id = f"cli-{secrets.token_hex(8)}"
     request = AccessRequest(permission, "POST", "cli", "cli", request_id)
+    token, caller = _read_token(path), None
+    try:
+        container.access.check_peer(request)
+        caller = container.authenticator.authenticate(f"Bearer {token}")
+        require_permission(caller, permission)
+        container.access.admit(caller, request)
+    except (AuthenticationError, PermissionDeniedError) as e:
+        # The reason helps: the user of this command owns the token.
+        reason = f"the token in {TOKEN_FILE} is not accepted ({e}): get another one"
+        try:
+            container.access.refuse(e, request, caller)
+        except type(e):
+            raise PermissionDeniedError(reason) from None
+    return Actor.from_token(caller.sub, request_id, caller.jti)
+
+
+def _read_token(path: str) -> str:
     try:
         with Path(path).open(encoding="ascii") as file:
-            token = file.read(_LARGEST_FILE).strip()
+            if not is_private(file.fileno()):
+                raise InvalidInputError(
+                    f"other users can read the file of {TOKEN_FILE}: chmod 600"
+                )
+            return file.read(_LARGEST_FILE).strip()
     except (OSError, UnicodeDecodeError) as e:
         raise InvalidInputError(
             f"{TOKEN_FILE} cannot be read ({type(e).__name__})"
         ) from None
-    try:
-        caller = container.authenticator.authenticate(f"Bearer {token}")
-        require_permission(caller, permission)
-        container.access.admit(caller, request)
-    except AuthenticationError as e:
-        # The reason helps: who runs this command owns the token.
-        raise PermissionDeniedError(
-            f"the token in {TOKEN_FILE} is not accepted ({e}): get a new one"
-        ) from None
-    return Actor.from_token(caller.sub, request_id, caller.jti)

@@ -176,10 +176,9 @@ def _check_approvals(context: DoctorContext) -> Finding:
         )
     waiting = [each for each in found if not each.is_expired(clock())]
     if waiting:
-        actions = ", ".join(sorted({each.action for each in waiting}))
+        states = ", ".join(sorted(f"{each.action} {each.state}" for each in waiting))
         return Finding(
-            f"{len(waiting)} changes wait for an administrator: {actions}",
-            "run: hotwallet approvals list",
+            f"not decided or not complete: {states}", "run: hotwallet approvals list"
         )
     required = "required" if context.container.approvals.required else "not required"
     return Finding(f"nothing waits; a second administrator is {required}")

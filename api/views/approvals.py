@@ -6,7 +6,7 @@ from typing import Any
 
 from api.views.refunds import timestamp
 from signer.approvals import SHOWN_DIGITS
-from signer.model.approval import Approval
+from signer.model.approval import Approval, ApprovalState
 
 
 def approval_document(approval: Approval) -> dict[str, Any]:
@@ -21,6 +21,7 @@ def approval_document(approval: Approval) -> dict[str, Any]:
         "requestedAt": timestamp(approval.requested_at),
         "expiresAt": timestamp(approval.expires_at),
         "decidedBy": approval.decided_by,
+        "alone": approval.is_alone and approval.state is not ApprovalState.REJECTED,
         "decidedAt": None if decided_at is None else timestamp(decided_at),
         "authentic": approval.is_authentic,
     }
@@ -41,9 +42,11 @@ def approval_lines(approvals: Sequence[Approval]) -> Iterator[str]:
             if name != "action":
                 yield f"  {name}: {json.dumps(value)}"
         reason = f": {each.reason}" if each.reason else ""
-        yield (
-            f"  requested by {each.requested_by} at {timestamp(each.requested_at)},"
-            f" until {timestamp(each.expires_at)}{reason}"
-        )
+        name = json.dumps(each.requested_by)
+        since, until = timestamp(each.requested_at), timestamp(each.expires_at)
+        yield f"  requested by {name} at {since}, until {until}{reason}"
         if each.decided_by is not None:
-            yield f"  approved by {each.decided_by}"
+            is_rejected = each.state is ApprovalState.REJECTED
+            verb = "rejected" if is_rejected else "approved"
+            alone = "" if is_rejected or not each.is_alone else " ALONE"
+            yield f"  {verb}{alone} by {json.dumps(each.decided_by)}"

@@ -252,9 +252,7 @@ class Settings(BaseModel):
     @property
     def needs_approvals(self) -> bool:
         """Whether two administrators must agree on what cannot be undone."""
-        if self.require_approvals is None:
-            return self.is_production
-        return self.require_approvals
+        return self.is_production or bool(self.require_approvals)
 
     @property
     def allowed_keys(self) -> AllowedKeys:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from signer.addresses import parse_address, redact_address
+from signer.approvals import Approvals
 from signer.audit.actions import AuditAction
 from signer.audit.log import AuditLog
 from signer.errors import (
@@ -34,11 +35,19 @@ _MAX_STRANDED = 1000
 class Revocation:
     """Revokes keys, for administrators."""
 
-    def __init__(self, store: KeyStore, *, audit: AuditLog, clock: Clock) -> None:
+    def __init__(
+        self,
+        store: KeyStore,
+        *,
+        audit: AuditLog,
+        clock: Clock,
+        approvals: Approvals | None = None,
+    ) -> None:
+        """With *approvals*, another administrator must approve ``revoke``."""
         self._store = store
         self._audit = audit
         self._clock = clock
-        self._admin_audit = AdminAudit(audit, _OPERATION)
+        self._admin_audit = AdminAudit(audit, _OPERATION, approvals=approvals)
 
     def revoke(self, address: str, actor: Actor) -> tuple[Key, Sequence[str]]:
         """
@@ -51,13 +60,18 @@ class Revocation:
             NotFoundError: The ring has no key with this address.
             ConflictError: The key is active, or it was never active.
             RotationInProgressError: A rotation back to the key is in progress.
+            ApprovalRequiredError: Another administrator must approve it first.
             StoreError: The ledger does not answer; a repeated call continues.
         """
         with self._admin_audit.attempt(
             AuditAction.KEY_REVOKE, actor, key_address=redact_address(address)
         ):
-            parsed = parse_address(address, field="address")
-            return self.revoke_during_rotation(parsed, actor)
+            key = self._find_former(parse_address(address, field="address"))
+            if key.state is KeyState.BLOCKED:
+                return key, self.stranded(key.address)
+            facts = {**key_facts("key", key), "epoch": key.epoch}
+            with self._admin_audit.authorize(AuditAction.KEY_REVOKE, actor, **facts):
+                return self.revoke_during_rotation(key.address, actor)
 
     def preview(self, address: str) -> tuple[Key, Sequence[str]]:
         """Return what ``revoke`` would, except for the key's state; change nothing."""

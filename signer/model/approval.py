@@ -9,9 +9,24 @@ from typing import Any, Self
 
 import rfc8785
 
+from signer.model.audit_record import is_identified
+
 
 class ApprovalState(StrEnum):
-    """A stored value."""
+    """
+    A stored value.
+
+    ::
+
+        waiting --> approved --> executing --> done
+           |           |             |
+           +-----------+-------------+--> expired
+           |           |
+           +-----------+--> rejected
+
+    ``executing`` means that a process began the change.  The same request completes it
+    if that process died.
+    """
 
     WAITING = "waiting"
     APPROVED = "approved"
@@ -21,8 +36,9 @@ class ApprovalState(StrEnum):
     EXPIRED = "expired"
 
 
-UNUSED = frozenset({ApprovalState.WAITING, ApprovalState.APPROVED})
-"""The states that a rejection or the end of the time can still end."""
+_UNUSED = frozenset({ApprovalState.WAITING, ApprovalState.APPROVED})
+
+_USABLE = frozenset({ApprovalState.APPROVED, ApprovalState.EXECUTING})
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,20 +112,32 @@ class Approval:
             expires_at,
         )
 
-    def is_unused(self, now: datetime) -> bool:
-        """Return whether it may be decided at *now*: nothing was changed yet."""
-        return self.is_authentic and self.state in UNUSED and now < self.expires_at
+    @property
+    def is_alone(self) -> bool:
+        """Whether one person approved it, in an emergency."""
+        deciding = self.decided_by
+        return deciding is not None and not is_other_person(self.requested_by, deciding)
 
-    def is_expired(self, now: datetime) -> bool:
-        """Return whether its time was over at *now* before it was used."""
-        return self.is_authentic and self.state in UNUSED and now >= self.expires_at
+    def is_unused(self, now: datetime) -> bool:
+        """Return whether it can be decided at *now*: nothing was changed yet."""
+        return self.is_authentic and self.state in _UNUSED and now < self.expires_at
 
     def is_usable(self, now: datetime) -> bool:
-        """
-        Return whether the change may be made at *now*.
+        """Return whether the change may be made, or completed, at *now*."""
+        return self.is_authentic and self.state in _USABLE and now < self.expires_at
 
-        A change that has begun may be completed at any time: its process may have died.
-        """
-        has_begun = self.is_authentic and self.state is ApprovalState.EXECUTING
-        is_approved = self.state is ApprovalState.APPROVED and self.is_unused(now)
-        return has_begun or is_approved
+    def is_expired(self, now: datetime) -> bool:
+        """Return whether its time was over at *now*, and this is not recorded yet."""
+        is_open = self.state in _UNUSED | _USABLE
+        return self.is_authentic and is_open and now >= self.expires_at
+
+
+def is_other_person(one: str, other: str) -> bool:
+    """
+    Return whether the actors *one* and *other* are certainly two people.
+
+    Each must be the subject of a token: one person can have several user names.
+    Subjects that differ only in upper and lower case count as one person.
+    """
+    are_identified = is_identified(one) and is_identified(other)
+    return are_identified and one.casefold() != other.casefold()

@@ -96,10 +96,13 @@ class FormerWallets:
         if wallet is not None and not wallet.is_paused:
             return True
         wallet, below = self._open_revoked(chain, address)
+        if not wallet.is_paused:
+            return True
+        if not self._wallets.is_known(chain, wallet, below):
+            return False
         foreign = self._store.foreign_transactions(wallet.chain_id, address)
-        return not wallet.is_paused or self._wallets.resume_if_known(
-            chain, wallet, below, foreign
-        )
+        self._wallets.accept_and_resume(wallet, foreign)
+        return True
 
     def _open_revoked(self, chain: Chain, address: str) -> tuple[Wallet, int]:
         """Return the wallet, and the nonce below which all must be known."""

@@ -120,6 +120,7 @@ class KillSwitch:
             "chain_id": str(chain_id),
             "stopped_at": stop.at.isoformat(),
             "stopped_by": stop.requested_by,
+            "stop_reason": stop.reason,
             "version": stop.version,
         }
         action = AuditAction.SIGNING_RESUME

@@ -119,13 +119,14 @@ class NonceAdmin:
         mined = chain.client.transaction_count(address)
         foreign = self._store.foreign_transactions(wallet.chain_id, address)
         reconciler = WalletReconciler(self._store, self._clock)
+        if not reconciler.is_known(chain, wallet, mined):
+            raise WalletPausedError(
+                "a block has a transaction that the ledger does not know: try again"
+                " when it is final and a worker has recorded it"
+            )
         facts = _paused_facts(network, wallet, foreign)
         with self._admin_audit.authorize(AuditAction.NONCE_ABANDON, actor, **facts):
-            if not reconciler.resume_if_known(chain, wallet, mined, foreign):
-                raise WalletPausedError(
-                    "a block has a transaction that the ledger does not know: try again"
-                    " when it is final and a worker has recorded it"
-                )
+            reconciler.accept_and_resume(wallet, foreign)
         return foreign
 
     def _authorize(

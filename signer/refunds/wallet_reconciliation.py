@@ -113,28 +113,34 @@ class WalletReconciler:
         self.get_or_open(chain, address, chain_nonce)
         return self.reconcile(chain, address).is_reconciled
 
-    def resume_if_known(
-        self,
-        chain: Chain,
-        wallet: Wallet,
-        below: int,
-        foreign: Sequence[UnrecordedTransaction],
-    ) -> bool:
-        """
-        Resume the wallet of a revoked key if the ledger knows all nonces under *below*.
-
-        Its *foreign* transactions are accepted, since the key was revoked.  Return
-        whether the wallet was resumed.
-        """
+    def is_known(self, chain: Chain, wallet: Wallet, below: int) -> bool:
+        """Return whether the ledger knows all nonces of *wallet* under *below*."""
         unknown = self._store.unknown_nonces(wallet.chain_id, wallet.sender, below, 1)
-        if unknown or self._contested(chain, wallet.sender):
-            return False
-        self._accept_and_resume(wallet, foreign)
-        return True
+        return not (unknown or self._contested(chain, wallet.sender))
+
+    def accept_and_resume(
+        self, wallet: Wallet, foreign: Sequence[UnrecordedTransaction]
+    ) -> None:
+        """Accept *foreign*, all foreign transactions of *wallet*, and resume it."""
+        self._store.resume(wallet, self._clock(), foreign)
+        self._log.warning(
+            "wallet-resumed",
+            chain_id=wallet.chain_id,
+            accepted=[transaction.tx_hash for transaction in foreign],
+        )
 
     def resume(self, status: WalletStatus, chain: Chain) -> None:
         """
         Resume the wallet, and accept the foreign transactions of *status*.
+
+        Raises as ``require_resumable``.
+        """
+        self.require_resumable(status, chain)
+        self.accept_and_resume(status.wallet, status.foreign)
+
+    def require_resumable(self, status: WalletStatus, chain: Chain) -> None:
+        """
+        Require that the ledger knows everything that the wallet has sent.
 
         Raises:
             WalletPausedError: The ledger does not know all of the chain's transactions
@@ -151,7 +157,6 @@ class WalletReconciler:
                 " transaction that the ledger does not know: wait for a worker to find"
                 " it"
             )
-        self._accept_and_resume(status.wallet, status.foreign)
 
     def pause(self, wallet: Wallet, reason: Pause) -> Wallet:
         """Stop assigning nonces of *wallet*, and log that."""
@@ -209,16 +214,6 @@ class WalletReconciler:
         if unrecorded.mark is None and not wallet.is_paused:
             wallet = self._get(refund.chain_id, mined.sender)
             self.pause(wallet, Pause.FOREIGN_TRANSACTION)
-
-    def _accept_and_resume(
-        self, wallet: Wallet, foreign: Sequence[UnrecordedTransaction]
-    ) -> None:
-        self._store.resume(wallet, self._clock(), foreign)
-        self._log.warning(
-            "wallet-resumed",
-            chain_id=wallet.chain_id,
-            accepted=[transaction.tx_hash for transaction in foreign],
-        )
 
     def _contested(self, chain: Chain, address: str) -> Sequence[Refund]:
         """Return open refunds whose nonce an unknown transaction uses."""

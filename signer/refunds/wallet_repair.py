@@ -88,6 +88,7 @@ def _repair(
         status = reconciler.reconcile(chain, address)
     try:
         if status.wallet.is_paused and status.foreign:
+            reconciler.require_resumable(status, chain)
             with authorize(name, status):
                 reconciler.resume(status, chain)
         elif status.wallet.is_paused:

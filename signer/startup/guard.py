@@ -112,7 +112,7 @@ def _production_refusals(
         ),
         (settings.debug, "debug-forbidden", "DEBUG is on; unset it"),
         (
-            not settings.needs_approvals,
+            settings.require_approvals is False,
             "approvals-required",
             "one administrator could do what cannot be undone; unset REQUIRE_APPROVALS",
         ),

@@ -131,9 +131,16 @@ class System:
         alerts = Alerts(self.store, self)
         return Approvals(self.store, self.audit, alerts, self.clock, required=True)
 
-    def revocation(self, store: Any = None) -> Revocation:
+    def revocation(
+        self, store: Any = None, approvals: Approvals | None = None
+    ) -> Revocation:
         """Return a new ``Revocation``, as in a new process."""
-        return Revocation(store or self.store, audit=self.audit, clock=self.clock)
+        return Revocation(
+            store or self.store,
+            audit=self.audit,
+            clock=self.clock,
+            approvals=approvals,
+        )
 
     def failover(self, store: Any = None) -> Failover:
         """Return a new ``Failover``, as in a new process."""

@@ -47,6 +47,7 @@ def as_administrator(
         path = tmp_path / "token"
         claims = {**ADMIN, "sub": sub, "scope": scope, "jti": f"cli-{next(_ids)}"}
         path.write_text(token(utc_now(), **claims), encoding="ascii")
+        path.chmod(0o600)
         monkeypatch.setenv("OPERATOR_TOKEN_FILE", str(path))
         finished = run(*command)
         monkeypatch.delenv("OPERATOR_TOKEN_FILE")
@@ -83,11 +84,11 @@ def test_two_operators_with_tokens_end_a_stop(
     assert f"hotwallet approvals approve {digest}" in refused.err
     assert (listed.status, text.status) == (1, 1)
     assert f"{digest} waiting: signing-resume" in text.out
-    assert "requested by token:alice" in text.out
+    assert 'requested by "token:alice"' in text.out
     assert own.status != 0
     assert "you asked for the change" in own.err
     assert approved.status == 0
-    assert "approved by token:bob" in approved.out
+    assert 'approved by "token:bob"' in approved.out
     assert "everything: resumed" in resumed.out
     assert stopped("approvals", "list").out == "nothing waits for an approval\n"
     assert sqlite_store.find_stop(EVERYTHING) is None
@@ -147,6 +148,7 @@ def test_a_bad_token_file_is_an_error(
     path = tmp_path / "token"
     if content is not None:
         path.write_text(content, encoding="utf-8")
+        path.chmod(0o600)
     monkeypatch.setenv("OPERATOR_TOKEN_FILE", str(path))
     refused = stopped(*RESUME)
 
@@ -169,6 +171,40 @@ def test_a_token_of_another_scope_or_a_used_one_is_refused(
 
     assert "needs the scope signing:stop" in refused.err
     assert "token-replayed" in again.err
+
+
+def test_production_needs_two_whatever_is_set(
+    stopped: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No setting of the one who runs a command ends it."""
+    monkeypatch.setenv("REQUIRE_APPROVALS", "false")
+    monkeypatch.setenv("APP_ENV", "production")
+
+    assert "approval" in stopped(*RESUME).err
+    assert stopped("stops").status == 1
+
+
+def test_others_may_not_read_the_token(
+    stopped: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "token"
+    path.write_text("x", encoding="ascii")
+    path.chmod(0o644)
+    monkeypatch.setenv("OPERATOR_TOKEN_FILE", str(path))
+
+    assert "chmod 600" in stopped(*RESUME).err
+
+
+def test_a_rejection_is_shown_as_one(
+    stopped: Run, as_administrator: AsAdministrator
+) -> None:
+    as_administrator("alice", "signing:stop", *RESUME)
+    (waiting,) = stopped("approvals", "list", "--json").json["approvals"]
+    reject = ("approvals", "reject", waiting["digest"], *APPROVE)
+
+    text = as_administrator("bob", "approvals:decide", *reject).out
+    assert 'rejected by "token:bob"' in text
+    assert "approved" not in text
 
 
 def test_asks_before_a_decision(stopped: Run) -> None:

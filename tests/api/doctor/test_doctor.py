@@ -475,7 +475,7 @@ def test_forged_checkpoints_are_a_warning(home: dict[str, str]) -> None:
 @pytest.mark.parametrize(
     ("is_forged", "detail", "cure"),
     [
-        (False, "1 changes wait for an administrator: test", "hotwallet approvals"),
+        (False, "not decided or not complete: test waiting", "hotwallet approvals"),
         (True, "another program changed 1 approvals", "alarms.md"),
     ],
 )

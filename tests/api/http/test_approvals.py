@@ -88,6 +88,7 @@ def test_a_proposal_says_exactly_what_would_be_done(
             "chain_id": "0",
             "stopped_at": clock.now.isoformat(),
             "stopped_by": "token:alice",
+            "stop_reason": WHY["reason"],
             "version": 0,
         },
         "reason": WHY["reason"],
@@ -96,6 +97,7 @@ def test_a_proposal_says_exactly_what_would_be_done(
         "expiresAt": "2026-11-25T12:00:00.000000Z",
         "decidedBy": None,
         "decidedAt": None,
+        "alone": False,
         "authentic": True,
     }
 
@@ -127,7 +129,7 @@ def test_an_emergency_is_loud(stopped: TestClient, sqlite_store: SQLStore) -> No
     digest = _resume(stopped).json["digest"]
     broken = _decide(stopped, digest, "break-glass", sub="alice")
 
-    assert broken.json["state"] == "approved"
+    assert (broken.json["state"], broken.json["alone"]) == ("approved", True)
     assert _resume(stopped).json["status"] == "resumed"
     assert sqlite_store.alert_counts()["break-glass"]
 

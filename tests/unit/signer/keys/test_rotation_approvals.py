@@ -109,3 +109,18 @@ def test_the_key_that_a_rotation_replaced_is_revoked_after_an_approval(
 
     assert _rotate(system, options) == "rotated"
     assert _state(system, OLD) is KeyState.BLOCKED
+
+
+def test_a_former_key_is_revoked_after_an_approval(system: System) -> None:
+    """Otherwise a planned rotation and a revocation would need one person."""
+    system.rotation().rotate(NEW, ALICE)
+    revocation = system.revocation(approvals=system.approvals())
+    with pytest.raises(ApprovalRequiredError) as refused:
+        revocation.revoke(system.address(OLD), ADMIN)
+    assert _state(system, OLD) is KeyState.DRAINING
+    system.approvals().approve(refused.value.digest, BOB, WHY)
+    revocation.revoke(system.address(OLD), ADMIN)
+    revocation.revoke(system.address(OLD), ADMIN)  # Nothing is left to approve.
+
+    assert _state(system, OLD) is KeyState.BLOCKED
+    assert system.approvals().list() == []
