@@ -9,7 +9,7 @@
 
 #define REFUNDS 3
 #define KEYS 3
-#define NONCES 4
+#define NONCES 5
 #define NONE 15
 #define FOREIGN 14       /* A mined transaction of another program with our key. */
 #define FILLER 13        /* A mined no-op that consumes a nonce after a restore. */
@@ -44,6 +44,7 @@
 #define ONE_NODE 8
 #define SIGN_AFTER_CANCEL 9
 #define SIGN_AFTER_REVOKE 10
+#define FORGOTTEN_ROTATION 11
 
 /* The bounds of a configuration, used up as they happen. */
 byte refunds, workers, crashes, losses, reorgs, drops, replacements, reverts;
@@ -71,8 +72,7 @@ byte high[KEYS];         /* After a restore: nonces below are consumed first. */
 /* A backup of it. */
 bit copied;
 byte b_st[REFUNDS], b_rn[REFUNDS], b_rk[REFUNDS], b_att[REFUNDS], b_last[REFUNDS];
-byte b_nxt[KEYS], b_active;
-bit b_revoked[KEYS];
+byte b_nxt[KEYS], b_serving;
 short b_recorded;
 
 /* The log: nonce and key of each refund's signatures. */
@@ -89,7 +89,7 @@ short noops;
 
 /* The chain.  A nonce below `final` is deep enough. */
 short pool;
-byte fillers;            /* Bit set of nonces of key 0. */
+short fillers;           /* Bit set of AT(key, nonce). */
 byte mined[KEYS * NONCES];
 byte count[KEYS], final[KEYS];
 
@@ -109,7 +109,7 @@ bit old[2], dead[2];
 #define IN_POOL(i, k, n) (((pool >> (2 * i)) & 3) && wn[i] == (n) && wk[i] == (k))
 #define PENDING(k, n) (IN_POOL(0, k, n) || IN_POOL(1, k, n) || IN_POOL(2, k, n) || \
     IN_POOL(3, k, n) || IN_POOL(4, k, n) || IN_POOL(5, k, n) || \
-    ((k) == 0 && ((fillers >> (n)) & 1)))
+    ((fillers >> AT(k, n)) & 1))
 #define HAS_ROW(i, k, n) (rn[i] == (n) && rk[i] == (k))
 #define KNOWN(k, n) (HAS_ROW(0, k, n) || HAS_ROW(1, k, n) || HAS_ROW(2, k, n) || \
     seen[AT(k, n)] != NONE)
@@ -162,28 +162,29 @@ inline ask(truth, answer) {
     :: else ->
         votes = 0;
         if
-        :: truth -> votes = 2
-        :: truth && losses > 0 -> losses--; votes = 1
-        :: !truth -> votes = 0
+        :: (truth) -> votes = 2
+        :: (truth) && losses > 0 -> losses--; votes = 1
+        :: !(truth) -> votes = 0
         fi;
         if :: votes++ :: skip fi;
         answer = (votes >= 2 || (bug == ONE_NODE && votes >= 1))
     fi
 }
 
-/* The checks of FormerWallets: the database knows what every other key has sent. */
+/*
+ * The checks of FormerWallets: the database knows what every other key of its ring has
+ * sent.  Keys are activated in their order, so the ring has those up to `serving`.
+ */
 inline others_known(k, result) {
     result = 1;
     i = 0;
     do
     :: i < KEYS ->
         if
-        :: i != k ->
+        :: i != k && i <= serving && bug != UNCHECKED_FORMER ->
             pending_count(i, j);
-            if
-            :: bug != UNCHECKED_FORMER && (paused[i] || j > nxt[i]) -> result = 0
-            :: else
-            fi
+            if :: j > nxt[i] -> paused[i] = 1 :: else fi;
+            if :: paused[i] -> result = 0 :: else fi
         :: else
         fi;
         i++
@@ -337,7 +338,7 @@ reserved:
         if
         :: paid[r] || OUTDATED(r) && bug != UNCHECKED_SWEEP -> kind = 1
         :: !paid[r] && reverts > 0 -> reverts--; kind = 1
-        :: !paid[r] -> skip
+        :: !paid[r] && !(OUTDATED(r) && bug != UNCHECKED_SWEEP) -> skip
         fi
     }
 
@@ -535,6 +536,8 @@ commit:
 /* A block takes the next nonce of some wallet; it may be removed until it is final. */
 #define MINABLE(t) (((pool >> (t)) & 1) && wn[(t) / 2] == count[wk[(t) / 2]] && \
     count[wk[(t) / 2]] < NONCES)
+#define MINES_FILLER(of) :: count[of] < NONCES && \
+    ((fillers >> AT(of, count[of])) & 1) -> t_mined = FILLER; k = of
 #define MINES(t) :: MINABLE(t) -> t_mined = t; k = wk[t / 2]
 
 proctype chain() {
@@ -545,7 +548,7 @@ proctype chain() {
         if
         MINES(0) MINES(1) MINES(2) MINES(3) MINES(4) MINES(5)
         MINES(6) MINES(7) MINES(8) MINES(9) MINES(10) MINES(11)
-        :: count[0] < NONCES && ((fillers >> count[0]) & 1) -> t_mined = FILLER; k = 0
+        MINES_FILLER(0) MINES_FILLER(1) MINES_FILLER(2)
         fi;
         if
         :: t_mined != FILLER && !IS_NOOP(t_mined) ->
@@ -588,7 +591,7 @@ proctype chain() {
         :: else -> break
         od;
         i = 0;
-        if :: k == 0 -> fillers = fillers & ~(1 << final[k]) :: else fi;
+        fillers = fillers & ~BIT(AT(k, final[k]));
         final[k] = final[k] + 1;
         k = 0
       }
@@ -628,7 +631,7 @@ proctype nature() {
 /* A worker's pass over the wallets, and the operator's acceptance of foreign ones. */
 proctype reconciler() {
     byte k, n, j;
-    bit unknown;
+    bit unknown, waits;
     do
     :: atomic {
         paused[0] || paused[1] || paused[2] || hold;
@@ -664,34 +667,39 @@ proctype reconciler() {
             od;
             /* Resume what is known. */
             if
-            :: !unknown && !(hold && k == 0) -> paused[k] = 0
-            :: !unknown && hold && k == 0 && final[0] >= high[0] ->
-                paused[0] = 0; hold = 0
+            :: !unknown && !hold -> paused[k] = 0
+            :: unknown || final[k] < high[k] -> waits = 1
             :: else
             fi;
             k++
         :: else -> break
         od;
-        n = 0; j = 0; unknown = 0; k = 0
+        if
+        :: hold && !waits -> hold = 0; paused[0] = 0; paused[1] = 0; paused[2] = 0
+        :: else
+        fi;
+        n = 0; j = 0; unknown = 0; k = 0; waits = 0
       }
     od
 }
 
 /* After a restore: a no-op for each nonce below the mark that no row has. */
 proctype filler() {
-    byte n;
+    byte k, n;
     do
     :: atomic {
-        hold && high[0] > 0;
+        hold;
         do
-        :: n < high[0] && (KNOWN(0, n) || n < count[0] || ((fillers >> n) & 1)) -> n++
+        :: k < KEYS && n < high[k] ->
+            if
+            :: KNOWN(k, n) || n < count[k] -> skip
+            :: else -> fillers = fillers | BIT(AT(k, n))
+            fi;
+            n++
+        :: k < KEYS && n >= high[k] -> k++; n = 0
         :: else -> break
         od;
-        if
-        :: n < high[0] -> fillers = fillers | (1 << n)
-        :: else
-        fi;
-        n = 0
+        k = 0; n = 0
       }
     od
 }
@@ -719,7 +727,7 @@ proctype client() {
 }
 
 proctype admin() {
-    byte k, i, hw;
+    byte k, i, n;
     do
     :: atomic {
         rotations > 0 && serving < KEYS - 1;
@@ -758,28 +766,33 @@ proctype admin() {
         od;
         i = 0;
         do
-        :: i < KEYS -> b_nxt[i] = nxt[i]; b_revoked[i] = revoked[i]; i++
+        :: i < KEYS -> b_nxt[i] = nxt[i]; i++
         :: else -> break
         od;
         i = 0;
-        b_recorded = recorded; b_active = serving
+        b_recorded = recorded; b_serving = serving
       }
     :: atomic {
         restores > 0 && copied;
         restores--;
         dead[0] = 1; dead[1] = 1;
         old[0] = 1; old[1] = 1;
-        i = 0; hw = 0;
+        i = 0;
         do
         :: i < REFUNDS ->
             if
             :: (recorded & ~b_recorded) & (15 << (i * 4)) -> gen[i] = 1
             :: else
             fi;
+            /* The highest nonce that the log has, or that was signed in truth. */
+            n = NONE;
             if
-            :: ((recorded >> (i * 4)) & 3) && wk[i * 2] == 0 && wn[i * 2] >= hw -> hw = wn[i * 2] + 1
+            :: mode == WITH_LOG || mode == WITH_LATE_LOG -> n = log_n[i]; k = log_k[i]
+            :: (mode == HIGH_WATER || mode == LOW_WATER) && ((recorded >> (i * 4)) & 3) ->
+                n = wn[i * 2]; k = wk[i * 2]
             :: else
             fi;
+            if :: n != NONE && high[k] <= n -> high[k] = n + 1 :: else fi;
             st[i] = b_st[i]; rn[i] = b_rn[i]; rk[i] = b_rk[i]; att[i] = b_att[i];
             last[i] = b_last[i]; asked[i] = 0; paid[i] = 0;
             if
@@ -797,7 +810,7 @@ proctype admin() {
         od;
         i = 0;
         do
-        :: i < KEYS -> nxt[i] = b_nxt[i]; paused[i] = 0; revoked[i] = b_revoked[i]; i++
+        :: i < KEYS -> nxt[i] = b_nxt[i]; paused[i] = 0; i++
         :: else -> break
         od;
         i = 0;
@@ -806,29 +819,23 @@ proctype admin() {
         :: else -> break
         od;
         i = 0;
-        recorded = b_recorded; serving = b_active;
+        recorded = b_recorded;
+        /* Forgotten rotations and revocations are repeated before anything is paid. */
+        if :: bug == FORGOTTEN_ROTATION -> serving = b_serving :: else fi;
         if
-        :: mode == WITH_LOG || mode == WITH_LATE_LOG ->
-            hw = 0;
-            do
-            :: i < REFUNDS ->
-                if :: log_n[i] != NONE && log_k[i] == 0 && log_n[i] >= hw -> hw = log_n[i] + 1 :: else fi;
-                i++
-            :: else -> break
-            od;
-            i = 0
-        :: mode == LOW_WATER -> hw = (hw > 1 -> hw - 2 : 0)
-        :: mode == HIGH_WATER
-        :: mode == HIGH_WATER && hw < NONCES -> hw++
-        :: mode == WITHOUT_LOG -> hw = 0
+        :: mode == LOW_WATER -> high[0] = (high[0] > 1 -> high[0] - 2 : 0)
+        :: mode == HIGH_WATER && !fair && high[0] < NONCES -> high[0] = high[0] + 1
+        :: mode != LOW_WATER
         fi;
-        if
-        :: mode != WITHOUT_LOG ->
-            high[0] = hw; hold = 1;
-            if :: nxt[0] < hw -> nxt[0] = hw :: else fi
-        :: else
-        fi;
-        hw = 0; mode = (mode == WITH_LATE_LOG -> WITH_LOG : mode)
+        hold = (mode != WITHOUT_LOG);
+        do
+        :: i < KEYS ->
+            if :: nxt[i] < high[i] -> nxt[i] = high[i] :: else fi;
+            i++
+        :: else -> break
+        od;
+        i = 0; k = 0; n = 0;
+        mode = (mode == WITH_LATE_LOG -> WITH_LOG : mode)
       }
     od
 }
