@@ -125,7 +125,9 @@ class _Trace:
 
     def add(self, event: Event) -> Iterator[Violation]:
         """Yield the rules that *event* breaks after the earlier ones, and add it."""
-        rules = self._rules.get(event.name, _no_rules)
+        rules = self._rules.get(event.name)
+        if rules is None:
+            return  # ``History`` has read it.
         for rule, message in rules(event):
             yield Violation(event.sequence, event.record_id, rule, message)
 
@@ -263,11 +265,6 @@ class _Trace:
         is_intent = event.name == INTENT
         if is_intent and not self._history.is_active(recipient, event):
             yield Rule.SWEEP_PAYS_ACTIVE_KEY, f"{recipient} is not the active key's"
-
-
-def _no_rules(event: Event) -> Iterator[tuple[Rule, str]]:
-    """Yield nothing: ``History`` has read the event."""
-    yield from ()
 
 
 def _work(event: Event, digest: object) -> Hashable:

@@ -48,9 +48,9 @@ SENDING = {
     ),
 }
 API = {
-    1: ("store.accept:before",),
+    1: ("store.accept_all:before",),
     2: (
-        "store.accept:after",
+        "store.accept_all:after",
         "store.remember_answer:before",
         "store.remember_answer:after",
     ),

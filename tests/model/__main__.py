@@ -19,7 +19,7 @@ def main() -> int:
     bad = 0
     with TemporaryDirectory() as folder, ThreadPoolExecutor(os.cpu_count()) as pool:
         spin = Spin(Path(folder))
-        list(pool.map(lambda is_live: spin.compile(is_live=is_live), (False, True)))
+        spin.compile()
         searches = [
             (each, pool.submit(spin.search, each.bounds, is_live=each.is_live))
             for each in (*CONFIGURATIONS, *PLANTED_BUGS)

@@ -116,14 +116,22 @@ bit old[2], dead[2];
 /* The chain has transfer t of refund r. */
 #define PAYS(m, r) (m < FILLER && OF(m) == (r) && !IS_NOOP(m))
 
+/* The audit records of a run. */
 #ifdef SIMULATED
-#define EVENT(name, r) printf("EVENT %s refund=%d key=%d nonce=%d attempt=%d noop=%d worker=%d\n", name, r, rk[r], rn[r], att[r], kind, w)
-#define CHANGE(name, k) printf("EVENT %s key=%d\n", name, k)
-#define ACCEPT(name, r) printf("EVENT %s refund=%d\n", name, r)
+#define SIGNING(name) printf("EVENT "); printf(name); printf( \
+    " refund=%d key=%d nonce=%d attempt=%d noop=%d worker=%d\n", \
+    r, k, n, number, kind, w)
+#define OF_REFUND(name, r) printf("EVENT "); printf(name); printf( \
+    " refund=%d key=%d worker=%d\n", r, k, w)
+#define OF_KEY(name, k) printf("EVENT "); printf(name); printf(" key=%d\n", k)
+#define ACCEPT(r) printf("EVENT accept refund=%d\n", r)
+#define NUMBER number = att[r]
 #else
-#define EVENT(name, r)
-#define CHANGE(name, k)
-#define ACCEPT(name, r)
+#define SIGNING(name)
+#define OF_REFUND(name, r)
+#define OF_KEY(name, k)
+#define ACCEPT(r)
+#define NUMBER
 #endif
 
 /* Every change of a status: a compare-and-set, after which others hold an old row. */
@@ -216,6 +224,9 @@ proctype worker(byte w) {
     byte r, k, n, m, seen_count, want, i, j;
     byte cursor = 0;
     bit kind, ok;
+#ifdef SIMULATED
+    byte number;
+#endif
     byte votes;
     bit late;
 again:
@@ -288,7 +299,7 @@ queued:
                 rn[r] = n; rk[r] = k; MOVE(r, QUEUED, MINED)
             fi
         :: UNCHANGED(r) && want == CANCELLED ->
-            MOVE(r, QUEUED, CANCELLED); log_cancelled[r] = 1; EVENT("cancel", r)
+            MOVE(r, QUEUED, CANCELLED); log_cancelled[r] = 1; OF_REFUND("cancel", r)
         :: UNCHANGED(r) && want == REFUSED -> MOVE(r, QUEUED, REFUSED)
         :: UNCHANGED(r) && want == RESERVED ->
             /* One transaction reserves the batch, under the lock of the chain. */
@@ -305,14 +316,14 @@ queued:
             fi;
             reserve(r, k);
             old[w] = 0;
-            EVENT("reserve", r);
+            OF_REFUND("reserve", r);
             i = 0;
             do
             :: i < REFUNDS ->
                 if
                 :: i != r && st[i] == QUEUED && !asked[i] && !paid[i] && !IS_SWEEP(r) &&
                    !IS_SWEEP(i) && nxt[k] < NONCES ->
-                    reserve(i, k); EVENT("reserve", i)
+                    reserve(i, k); OF_REFUND("reserve", i)
                 :: true
                 fi;
                 i++
@@ -351,7 +362,8 @@ sign:
         :: late && kind == 0 && OUTDATED(r) && bug != UNCHECKED_SWEEP -> AGAIN
         :: else
         fi;
-        if :: late -> EVENT("intend", r) :: else fi;
+        NUMBER;
+        if :: late -> SIGNING("intend") :: else fi;
         /* O5: a revoked key begins no signature. */
         assert(!late || !revoked[k]);
         /* O8: a sweep pays the active key only. */
@@ -370,14 +382,14 @@ record:
     /* The device has signed: one commit records bytes, outcome and status. */
     atomic {
         ALIVE;
-        if :: !UNCHANGED(r) -> EVENT("unused", r); AGAIN :: else fi;
+        if :: !UNCHANGED(r) -> SIGNING("unused"); AGAIN :: else fi;
         if :: att[r] > 1 -> AGAIN :: else fi;
         m = r * 4 + gen[r] * 2 + att[r];
         wn[r * 2 + gen[r]] = rn[r]; wk[r * 2 + gen[r]] = rk[r];
         recorded = recorded | BIT(m);
         if :: kind -> noops = noops | BIT(m) :: else -> noops = noops & ~BIT(m) fi;
         last[r] = m;
-        EVENT("sign", r);
+        SIGNING("sign");
         att[r]++;
         if
         :: st[r] == RESERVED -> MOVE(r, RESERVED, SIGNED)
@@ -433,8 +445,7 @@ send:
     atomic {
         ALIVE;
         if
-        :: UNCHANGED(r) && st[r] == SIGNED -> MOVE(r, SIGNED, BROADCAST)
-        :: UNCHANGED(r) && st[r] != SIGNED -> MOVE(r, SIGNED, BROADCAST)
+        :: UNCHANGED(r) -> MOVE(r, SIGNED, BROADCAST)
         :: else
         fi;
         AGAIN
@@ -713,7 +724,7 @@ proctype client() {
         :: refunds > 1 && st[1] == ABSENT && st[0] != ABSENT -> r = 1
         :: refunds > 2 && st[2] == ABSENT && st[1] != ABSENT -> r = 2
         fi;
-        st[r] = QUEUED; ACCEPT("accept", r);
+        st[r] = QUEUED; ACCEPT(r);
         r = 0
       }
     :: atomic {
@@ -731,7 +742,7 @@ proctype admin() {
     do
     :: atomic {
         rotations > 0 && serving < KEYS - 1;
-        rotations--; k = serving; serving = serving + 1; CHANGE("rotate", serving);
+        rotations--; k = serving; serving = serving + 1; OF_KEY("rotate", serving);
         k = 0
       }
     :: atomic {
@@ -739,7 +750,7 @@ proctype admin() {
         :: revocations > 0 && serving > 0 && !revoked[0] -> k = 0
         :: revocations > 0 && serving > 1 && !revoked[1] -> k = 1
         fi;
-        revocations--; revoked[k] = 1; paused[k] = 1; CHANGE("revoke", k);
+        revocations--; revoked[k] = 1; paused[k] = 1; OF_KEY("revoke", k);
         i = 0;
         do
         :: i < REFUNDS ->

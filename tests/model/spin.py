@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,8 +62,12 @@ class Spin:
                 )
         self._folder = folder
 
-    def compile(self, *, is_live: bool) -> None:
-        """Compile the search for violated assertions, or for refunds without an end."""
+    def compile(self) -> None:
+        """Compile both searches, at the same time."""
+        with ThreadPoolExecutor(len(_KINDS)) as pool:
+            list(pool.map(self._compile, _KINDS))
+
+    def _compile(self, is_live: bool) -> None:
         folder = self._folder / _KINDS[is_live]
         folder.mkdir()
         shutil.copy(MODEL, folder)
