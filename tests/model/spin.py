@@ -27,14 +27,13 @@ _STATES = re.compile(r"(\d+(?:\.\d+e\+\d+)?) states, stored")
 _VIOLATION = re.compile(
     r"pan:\d+: (?:assertion violated )?(.*?) \(at depth \d+\)", re.DOTALL
 )
-_ELAPSED = re.compile(r"elapsed time ([\d.]+) seconds")
 _UNREACHED = re.compile(r"nonces\.pml:(\d+), state \d+, \"")
 
 
 @dataclass(frozen=True, slots=True)
 class Search:
     """
-    The result of an exhaustive search.
+    The result of an exhaustive search; ``seconds`` are processor time.
 
     ``violation`` is the violated property, and None if every state was searched and
     none violates one.  ``unreached`` are lines of the model that no state reached.
@@ -82,24 +81,29 @@ class Spin:
         program = self._folder / _KINDS[is_live] / "pan"
         # A trail for each search, since several may run at the same time.
         name = "-".join(f"{key}{value}" for key, value in bounds.items())
-        done = subprocess.run(
-            [program, *_SEARCH[is_live], f"-m{_DEPTH}", "-w22", f"-t{name}"],
-            cwd=program.parent,
-            env={name: str(value) for name, value in bounds.items()},
-            timeout=_SECONDS,
-            check=False,
-            capture_output=True,
-            text=True,
-        )
-        states, elapsed = _STATES.search(done.stdout), _ELAPSED.search(done.stdout)
-        if states is None or elapsed is None or "truncated" in done.stdout:
-            raise RuntimeError(f"the search did not end: {done.stdout}{done.stderr}")
-        found = _VIOLATION.search(done.stdout)
+        search = (program, *_SEARCH[is_live], f"-m{_DEPTH}", "-w22", f"-t{name}")
+        environ = {key: str(value) for key, value in bounds.items()}
+        output = program.with_name(f"{name}.txt")
+        with output.open("w") as file:
+            process = subprocess.Popen(
+                ("timeout", str(_SECONDS), *search),
+                cwd=program.parent,
+                env={**environ, "PATH": os.environ["PATH"]},
+                stdout=file,
+                stderr=subprocess.STDOUT,
+            )
+            _, status, usage = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
+        text = output.read_text()
+        states = _STATES.search(text)
+        if states is None or process.returncode or "truncated" in text:
+            raise RuntimeError(f"the search did not end: {text}")
+        found = _VIOLATION.search(text)
         return Search(
             int(float(states[1])),
-            float(elapsed[1]),
+            usage.ru_utime + usage.ru_stime,
             found[1].strip() if found else None,
-            frozenset(int(line) for line in _UNREACHED.findall(done.stdout)),
+            frozenset(int(line) for line in _UNREACHED.findall(text)),
         )
 
     def simulate(self, bounds: Bounds, seed: int) -> list[dict[str, str]]:

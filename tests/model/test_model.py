@@ -7,6 +7,7 @@ The model, the code and the audit log agree, and the model finds planted bugs.
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,10 +24,22 @@ from tests.model.spin import MODEL, Spin
 from tests.support.traces import Recorder
 
 
+ROOT = Path(__file__).resolve().parents[2]
+
 _MOVE = re.compile(r"MOVE\(\w+, ([A-Z]+), ([A-Z]+)\)")
 
 # A revocation takes the nonce of an unsigned refund away, in SQL.
 _REVOCATION = (Status.RESERVED, Status.QUEUED)
+
+# By the tests of the simulation; the first one has several bugs, with their names.
+_TWINS = {
+    "test_a_planted_bug_is_found": None,
+    "test_unchecked_former_wallets_are_found": "unchecked former wallets",
+    "test_a_sweep_to_a_former_key_is_found": "a sweep to a former key",
+    "test_a_restored_ledger_cannot_see_after_a_gap": (
+        "a gap after a restore without the log"
+    ),
+}
 
 _SEEDS = range(20)
 
@@ -85,9 +98,22 @@ def test_a_planted_bug_is_found(spin: Spin, bug: PlantedBug) -> None:
     assert bug.violates in (found.violation or "nothing")
 
 
+def test_every_bug_of_the_simulation_has_its_twin() -> None:
+    """A new planted bug there needs one here."""
+    text = (ROOT / "tests/simulation/test_planted_bugs.py").read_text()
+    ids = re.search(r"ids=\[(.*?)\]", text, re.DOTALL)
+    assert ids is not None
+    planted = set(re.findall(r'"([a-z ]+)"', ids[1]))
+
+    assert set(re.findall(r"def (test_\w+)", text)) == set(_TWINS)
+    assert planted | set(filter(None, _TWINS.values())) <= {
+        each.name for each in PLANTED_BUGS
+    }
+
+
 def test_the_table_of_the_documentation_is_complete() -> None:
     """Each configuration and each planted bug is on the page."""
-    page = Path("docs/explanation/model.md").read_text()
+    page = (ROOT / "docs/explanation/model.md").read_text()
     named = [each.name for each in (*CONFIGURATIONS, *PLANTED_BUGS)]
 
     assert [name for name in named if f"| {name} |" not in page] == []
@@ -122,7 +148,7 @@ def _record(events: list[dict[str, str]]) -> Recorder:
         refund, key, worker = (
             numbers.get(each, 0) for each in ("refund", "key", "worker")
         )
-        details = {
+        details: dict[str, Any] = {
             "nonce": numbers.get("nonce", 0),
             "attempt": numbers.get("attempt", 0),
             "kind": "noop" if numbers.get("noop") else "transfer",

@@ -5,12 +5,15 @@ from pathlib import Path
 
 import pytest
 
+from signer.audit.conformance import Rule
 from signer.audit.export_format import End, end_line, header_line, record_lines
 from signer.audit.hash_chain import GENESIS, sealed
 from signer.model.audit_record import Record
 from tests.api.cli.audit_commands import run
 from tests.support.traces import Recorder
 
+
+REFERENCE = Path(__file__).resolve().parents[3] / "docs" / "reference" / "audit.md"
 
 pytestmark = pytest.mark.usefixtures("files")
 
@@ -77,3 +80,10 @@ def test_an_incomplete_file_is_not_checked() -> None:
 
     assert found.exit_code == 2
     assert "incomplete" in found.stderr
+
+
+def test_every_rule_is_documented() -> None:
+    """The reference has a row for each."""
+    page = REFERENCE.read_text(encoding="utf-8")
+
+    assert [rule for rule in Rule if f"| `{rule}` |" not in page] == []
