@@ -7,8 +7,8 @@ from api.views.refunds import fields, timestamp
 from signer.audit.checkpoint_notes import parse
 from signer.audit.cloudtrail import SignEvent
 from signer.audit.configurations import ConfigurationReport
-from signer.audit.conformance import Conformance
 from signer.audit.reconcile import Reconciliation
+from signer.audit.trace_verdict import Conformance
 from signer.audit.verdict import Verdict
 from signer.ports import Checkpoint
 

@@ -7,9 +7,8 @@ bug: either may have paid twice.  ``docs/reference/audit.md`` lists the rules.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass, field
-from enum import StrEnum
 
 from signer.audit.trace_events import (
     ACCEPTED,
@@ -22,64 +21,13 @@ from signer.audit.trace_events import (
     read_events,
 )
 from signer.audit.trace_history import History
+from signer.audit.trace_verdict import Conformance, Rule, Violation
 from signer.model.audit_record import Operation, Record
 
 
 _PAID = ("chain_id", "token_address", "token_symbol", "recipient", "amount", "tenant")
 
 _TRANSFER, _NOOP = "transfer", "noop"
-
-
-class Rule(StrEnum):
-    """A rule of the nonce lifecycle; the names are part of the output."""
-
-    ACCEPTED_FIRST = "accepted-first"
-    ACCEPTED_ONCE = "accepted-once"
-    SAME_PAYMENT = "same-payment"
-    CANCELLED_IS_FINAL = "cancelled-is-final"
-    CANCELLED_UNSIGNED = "cancelled-unsigned"
-    INTENT_FIRST = "intent-first"
-    ONE_NONCE = "one-nonce"
-    ONE_OWNER = "one-owner"
-    ATTEMPT_ORDER = "attempt-order"
-    ACTIVE_KEY_RESERVES = "active-key-reserves"
-    REVOKED_KEY_IS_SILENT = "revoked-key-is-silent"
-    SWEEP_PAYS_ACTIVE_KEY = "sweep-pays-active-key"
-    STOP_IS_SILENT = "stop-is-silent"
-    WELL_FORMED = "well-formed"
-
-
-@dataclass(frozen=True, slots=True)
-class Violation:
-    """The record, by its sequence number, that breaks *rule*, and how."""
-
-    sequence: int
-    record_id: str
-    rule: Rule
-    message: str
-
-    def __str__(self) -> str:
-        return f"record {self.sequence}: {self.rule}: {self.message}"
-
-
-@dataclass(frozen=True, slots=True)
-class Conformance:
-    """
-    The result of a check.
-
-    ``refunds`` and ``signatures`` were examined.  ``unfinished`` counts intents without
-    an outcome, as a process that dies leaves them; they break no rule.
-    """
-
-    refunds: int
-    signatures: int
-    unfinished: int
-    violations: Sequence[Violation]
-
-    @property
-    def is_good(self) -> bool:
-        """Whether no rule is broken."""
-        return not self.violations
 
 
 @dataclass(slots=True)

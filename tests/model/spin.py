@@ -81,7 +81,7 @@ class Spin:
         program = self._folder / _KINDS[is_live] / "pan"
         # A trail for each search, since several may run at the same time.
         name = "-".join(f"{key}{value}" for key, value in bounds.items())
-        search = (program, *_SEARCH[is_live], f"-m{_DEPTH}", "-w22", f"-t{name}")
+        search = (str(program), *_SEARCH[is_live], f"-m{_DEPTH}", "-w22", f"-t{name}")
         environ = {key: str(value) for key, value in bounds.items()}
         output = program.with_name(f"{name}.txt")
         with output.open("w") as file:

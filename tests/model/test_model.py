@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from signer.audit.conformance import Rule, check_conformance
+from signer.audit.conformance import check_conformance
+from signer.audit.trace_verdict import Rule
 from signer.model.refund import MOVES, Status
 from tests.model.configurations import (
     CONFIGURATIONS,

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from signer.audit.conformance import Rule
 from signer.audit.log import AuditAction, AuditLog
 from signer.audit.sealing_monitor import made_at
 from signer.audit.trace_events import ACCEPTED, INTENT, SIGNED
+from signer.audit.trace_verdict import Rule
 from signer.model.audit_record import WORKER, Actor, Operation, Purpose, Record, Subject
 from signer.model.refund import new_refund_id
 from tests.support.audit import START

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from signer.audit.conformance import Rule
 from signer.audit.export_format import End, end_line, header_line, record_lines
 from signer.audit.hash_chain import GENESIS, sealed
+from signer.audit.trace_verdict import Rule
 from signer.model.audit_record import Record
 from tests.api.cli.audit_commands import run
 from tests.support.traces import Recorder

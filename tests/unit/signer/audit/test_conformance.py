@@ -5,8 +5,9 @@ from datetime import timedelta
 
 import pytest
 
-from signer.audit.conformance import Rule, check_conformance
+from signer.audit.conformance import check_conformance
 from signer.audit.trace_history import SKEW
+from signer.audit.trace_verdict import Rule
 from signer.model.audit_record import Operation, Purpose, Record
 from tests.support.audit import START
 from tests.support.ledgers import DRAFTS
