@@ -84,6 +84,22 @@ CONFIGURATIONS = (
         _one(restores=1, mode=WITH_LOG, rotations=1),
     ),
     Configuration(
+        "a restore with the log, a reorganisation, a lost message",
+        _one(restores=1, mode=WITH_LOG, reorgs=1, losses=1),
+    ),
+    Configuration(
+        "a restore with the log, a replacement, a dropped transaction",
+        _one(restores=1, mode=WITH_LOG, replacements=1, drops=1),
+    ),
+    Configuration(
+        "a restore with the log, a rotation, a crash",
+        {**_two(restores=1, mode=WITH_LOG, rotations=1, crashes=1), "refunds": 1},
+    ),
+    Configuration(
+        "a restore with the high-water mark, a rotation, a crash",
+        {**_two(restores=1, mode=HIGH_WATER, rotations=1, crashes=1), "refunds": 1},
+    ),
+    Configuration(
         "a restore with the high-water mark, a crash",
         _one(restores=1, mode=HIGH_WATER, crashes=1),
     ),
@@ -99,6 +115,11 @@ CONFIGURATIONS = (
     Configuration(
         "ends: two workers, a replacement, a dropped transaction",
         {**_fair(replacements=1, drops=1), "refunds": 1, "workers": 2},
+        is_live=True,
+    ),
+    Configuration(
+        "ends: two workers, a lost message",
+        {**_fair(losses=1), "workers": 2},
         is_live=True,
     ),
     Configuration(
