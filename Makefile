@@ -19,7 +19,7 @@ PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 export UV_SYSTEM_CERTS := true
 UV := $(BIN)/uv
 
-.PHONY: help demo demo-kms dev check test test-lowest soak lint format bench bench-quick flame-graph lock clean
+.PHONY: help demo demo-kms dev check test test-lowest model soak lint format bench bench-quick flame-graph lock clean
 
 help: ## Show this list.
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 13
@@ -41,6 +41,9 @@ test: .venv/.ready node_modules/.ready .venv-servers/.ready ## All tests, and th
 
 test-lowest: .venv-lowest/.ready ## The tests without servers, on the oldest supported dependencies.
 	@.venv-lowest/bin/python -m pytest -n $(WORKERS) --dist loadfile -q signer tests/unit/signer
+
+model: .venv/.ready ## Search the model of the nonce lifecycle exhaustively: a minute.  Needs spin and gcc.
+	@$(BIN)/python -m tests.model
 
 soak: .venv/.ready node_modules/.ready .venv-servers/.ready ## The long tests: minutes to hours.
 	@$(BIN)/python -m pytest -m soak $(ARGS)

@@ -201,7 +201,7 @@ class Approvals:
         """
         found = self._find(digest, reason)
         action = AuditAction.APPROVAL_REJECT
-        return self._put(found, ApprovalState.REJECTED, action, actor, reason)
+        return self._put(found, ApprovalState.REJECTED, action, actor, reason=reason)
 
     def _begin(self, proposal: Proposal, actor: Actor, reason: str) -> Approval:
         """Return the approval of *proposal*, which cannot be rejected any more."""
@@ -295,7 +295,7 @@ class Approvals:
     ) -> Approval:
         if found.state is ApprovalState.APPROVED:
             raise ConflictError("nothing was changed: the proposal is approved")
-        return self._put(found, ApprovalState.APPROVED, action, actor, reason)
+        return self._put(found, ApprovalState.APPROVED, action, actor, reason=reason)
 
     def _expire(self, found: Approval) -> bool:
         """Return whether the time of *found* is over, after this was recorded."""
@@ -311,6 +311,7 @@ class Approvals:
         state: ApprovalState,
         action: AuditAction,
         actor: Actor,
+        *,
         reason: str = "",
         until: datetime | None = None,
     ) -> Approval:

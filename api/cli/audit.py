@@ -1,4 +1,4 @@
-"""``hotwallet audit``: export, verify and reconcile the audit log."""
+"""``hotwallet audit``: export, verify, check and reconcile the audit log."""
 
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,6 +13,8 @@ from api.views.audit_reports import (
     checkpoint_document,
     configurations_document,
     configurations_lines,
+    conformance_document,
+    conformance_lines,
     describe_empty,
     reconciliation_document,
     reconciliation_lines,
@@ -27,6 +29,7 @@ from signer.audit.chain_reader import batches
 from signer.audit.checkpoints import Verifier
 from signer.audit.cloudtrail import is_key_arn, read_trail
 from signer.audit.configurations import report_configurations
+from signer.audit.conformance import check_conformance
 from signer.audit.sealer import Sealer
 from signer.audit.stored_checkpoints import find_newest
 from signer.config.settings import Settings
@@ -65,7 +68,7 @@ class _AuditGroup(click.Group):
 @click.group(cls=_AuditGroup)
 def audit() -> None:
     """
-    Export, verify and reconcile the audit log.
+    Export, verify, check and reconcile the audit log.
 
     Exits with 0 if all is well, 1 if a problem was found, 2 if the command could not
     check or do what was asked.
@@ -225,6 +228,21 @@ def configurations(source: Path | None) -> Result:
     return Result(
         configurations_document(found), configurations_lines(found), found.is_good
     )
+
+
+@audit.command()
+@click.argument("export", type=_FILE)
+@prints
+def conform(export: Path) -> Result:
+    """
+    Check EXPORT against the rules of the nonce lifecycle, and list what breaks one.
+
+    Verify it first: this command does not check hashes and checkpoints.
+    """
+    with export.open("rb") as file:
+        lines = _report_progress(read_lines(file))
+        found = check_conformance(exports.records(lines))
+    return Result(conformance_document(found), conformance_lines(found), found.is_good)
 
 
 @audit.command()

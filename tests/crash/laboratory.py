@@ -21,6 +21,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from api.auth.dev_tokens import provide_signing_key
+from signer.audit.conformance import check_conformance
+from signer.model.audit_record import Record
 from tests.crash.admin_client import AdminClient
 from tests.crash.crash_points import CRASH_AT, CRASH_MARKERS, reached
 from tests.crash.dependencies import (
@@ -277,9 +279,15 @@ class Laboratory:
         return violations(self.evidence())
 
     def assert_no_violations(self) -> None:
-        """Fail if an invariant is violated."""
-        found = self.violations()
+        """Fail if an invariant is violated, or the audit log is no trace of ours."""
+        evidence = self.evidence()
+        found = violations(evidence)
         assert found == [], self.explain(found)
+        conformance = check_conformance(
+            Record(each.id, each.body) for each in evidence.audit
+        )
+        assert conformance.is_good, self.explain(conformance.violations)
+        assert conformance.signatures > 0, self.explain("nothing was signed")
 
     def assert_reached(self, points: Iterable[str]) -> None:
         """Fail unless each of *points* has killed a process."""

@@ -8,7 +8,8 @@ from contextlib import closing
 from dataclasses import dataclass
 
 from signer.audit.checkpoints import CheckpointKey, Verifier
-from signer.audit.export import export
+from signer.audit.conformance import check_conformance
+from signer.audit.export import export, records
 from signer.audit.verify import verify
 from tests.crash.admin_client import AdminClient, Response
 from tests.crash.evidence import Evidence, Recorded
@@ -125,15 +126,17 @@ def unmatched_requests(lab: Laboratory, evidence: Evidence) -> Iterator[str]:
 
 
 def assert_verified(lab: Laboratory) -> None:
-    """Fail unless the product's verifier accepts an export of the audit chain."""
-
+    """Fail unless an export of the audit chain verifies and conforms."""
     key = CheckpointKey.load(lab.home / "hotwallet" / "audit.pem")
     with reading(lab.database_url) as rows:
         (row,) = rows.execute("SELECT note FROM audit_checkpoints LIMIT 1")
     origin, *_ = str(row["note"]).splitlines()
     with closing(open_ledger(lab.database_url)) as store:
-        verdict = verify(export(store, origin), Verifier(key.public_pem()))
+        lines = list(export(store, origin))
+    verdict = verify(lines, Verifier(key.public_pem()))
     assert verdict.is_good, lab.explain(verdict)
+    found = check_conformance(records(lines))
+    assert found.is_good, lab.explain(found.violations)
 
 
 def count_events(evidence: Evidence, event: str) -> int:

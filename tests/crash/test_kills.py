@@ -2,11 +2,14 @@
 
 import pytest
 
+from signer.audit.conformance import check_conformance
+from signer.model.audit_record import Record
 from tests.crash.conftest import SEED, Open
 from tests.crash.crash_points import API, WORKER, names
 from tests.crash.gateway_process import Load
 from tests.crash.killer import Killer
 from tests.crash.laboratory import Laboratory
+from tests.support.traces import MUTATIONS
 
 
 POINTS = [*names("api", API), *names("worker", WORKER)]
@@ -39,6 +42,16 @@ def test_refunds_survive_every_named_point_and_random_kills(
 
     lab.assert_reached(POINTS)
     lab.assert_no_violations()
+    _assert_changed_traces_are_refused(lab)
+
+
+def _assert_changed_traces_are_refused(lab: Laboratory) -> None:
+    """Fail unless the check of the trace, changed in each way, names the rule."""
+    records = [Record(each.id, each.body) for each in lab.evidence().audit]
+    for mutation in MUTATIONS:
+        found = check_conformance(mutation.apply(records)).violations
+        rules = {each.rule for each in found}
+        assert mutation.rule in rules, lab.explain(f"{mutation.name}: {rules}")
 
 
 @pytest.mark.soak

@@ -164,7 +164,7 @@ def _swept_to_active_key(evidence: Evidence) -> Iterator[str]:
     active = next(iter(ADDRESSES))
     for record in evidence.audit:
         if record["event"] == "key-rotate-succeeded":
-            active = record["key_address"]
+            active = record["details"]["key_address"]
         is_intent = record["event"] == "digest-sign-requested"
         if not (is_intent and record["operation"] == "key-sweep"):
             continue

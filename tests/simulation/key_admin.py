@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from signer.model.audit_record import Record
 from signer.model.key import FORMER, Key
@@ -84,21 +84,28 @@ class KeyAdmin:
         at = EPOCH + timedelta(seconds=self._scheduler.now)
         name = action.address[:6]
         if not action.activates:
-            record = Record.of({"event": "key-revoke-succeeded"}, at)
+            record = _record("key-revoke-succeeded", at, key_address=action.address)
             self._scheduler.log("admin", f"revokes {name}")
             store.block(_find(store.keys(), action.address), at, record)
             return
         suffix = ", and revokes the last key" if action.revokes else ""
         self._scheduler.log("admin", f"rotates to {name}{suffix}")
-        record = Record.of(
-            {"event": "key-rotate-succeeded", "key_address": action.address}, at
+        active = store.active_key()
+        record = _record(
+            "key-rotate-succeeded",
+            at,
+            key_address=action.address,
+            previous_key_address=None if active is None else active.address,
+            compromised=action.revokes,
         )
         wanted = key_at(action.address, key_id=ADDRESSES[action.address])
         pending = store.begin_rotation(wanted, at)
-        store.activate(
-            pending, at, record, replacing=store.active_key(), block=action.revokes
-        )
+        store.activate(pending, at, record, replacing=active, block=action.revokes)
         self.fund()
+
+
+def _record(event: str, at: datetime, **details: str | bool | None) -> Record:
+    return Record.of({"event": event, "details": details}, at)
 
 
 def _find(ring: Sequence[Key], address: str) -> Key:

@@ -16,7 +16,6 @@ import apsw
 
 from backends.sql import SQLStore, sqlite_dbapi
 from signer.model.acceptance import Acceptance
-from signer.model.refund import Refund
 from signer.ports import Clock, utc_now
 from signer.ports import Ledger as LedgerPort
 from tests.support.ledgers import ROW_MACS
@@ -111,13 +110,15 @@ def open_ledger() -> Iterator[Ledger]:
 def seed_ids(store: LedgerPort, random: Random) -> LedgerPort:
     """Return *store* with the ids of refunds drawn from *random*."""
 
-    def renamed(refund: Refund) -> Refund:
-        kept = refund.id[: -len("00" * 10)]
-        return replace(refund, id=f"{kept}{random.getrandbits(80):020x}")
+    def renamed(each: Acceptance) -> Acceptance:
+        before = each.refund.id
+        after = f"{before[: -len('00' * 10)]}{random.getrandbits(80):020x}"
+        record = each.record and replace(
+            each.record, body=each.record.body.replace(before, after)
+        )
+        return replace(each, refund=replace(each.refund, id=after), record=record)
 
     def accept_all(new: Sequence[Acceptance]) -> Sequence[Any]:
-        return store.accept_all(
-            [replace(each, refund=renamed(each.refund)) for each in new]
-        )
+        return store.accept_all([renamed(each) for each in new])
 
     return altered(store, accept_all=accept_all)

@@ -6,6 +6,8 @@ from functools import partial
 from random import Random
 from typing import Any
 
+from signer.audit.conformance import check_conformance
+from signer.model.audit_record import Record
 from tests.simulation.chain import CONFIRMATIONS, DEEPEST, GWEI, SimulatedChain
 from tests.simulation.clients import Clients, Job, customer, draw_orders
 from tests.simulation.evidence import Evidence, gather, is_settled, read_chain
@@ -237,7 +239,13 @@ def play(
     schedule = Schedule(seed, ledger, build or Build(), trace, **changes)
     with trace.logs(schedule.scheduler):
         evidence = schedule.run()
-    errors = (*schedule.scheduler.errors, *violations(evidence))
+    audit = ledger.select("SELECT id, body FROM audit_records ORDER BY rowid")
+    conformance = check_conformance(Record(*each) for each in audit)
+    errors = (
+        *schedule.scheduler.errors,
+        *violations(evidence),
+        *(f"trace: {each}" for each in conformance.violations),
+    )
     return Outcome(
         seed,
         schedule.plan,

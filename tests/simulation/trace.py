@@ -9,6 +9,7 @@ from structlog import DropEvent
 from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
+from signer.model.acceptance import Acceptance
 from signer.model.audit_record import Record
 from signer.model.key import Key
 from signer.model.refund import InFlight, Refund, SignedTransaction
@@ -88,6 +89,7 @@ _SHORTEN: Mapping[type, Callable[[Any], str]] = {
     Refund: _refund,
     Receipt: _receipt,
     SignedTransaction: lambda tx: f"{tx.kind} n{tx.nonce} {tx.tx_hash[:8]}",
+    Acceptance: lambda one: f"accept {_refund(one.refund)}",
     Reservation: lambda one: f"reserve {_refund(one.refund)}",
     Change: lambda one: f"{_refund(one.before)} to {_refund(one.after)}",
     InFlight: lambda one: f"[{_refund(one.refund)}]",

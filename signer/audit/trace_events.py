@@ -1,0 +1,182 @@
+"""
+Reads the events of refunds, signatures and keys in an audit log, as one trace.
+
+Another program that can write to the database may insert records of any form.  Those
+that no process of the service can have written end no reading: they are malformed.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from signer.audit.actions import AuditAction
+from signer.audit.canonical_json import is_canonical
+from signer.audit.forgeries import Forgeries, hash_id, read_fields
+from signer.audit.sealing_monitor import made_at
+from signer.model.audit_record import Record
+
+
+INTENT = AuditAction.DIGEST_SIGN.requested
+SIGNED = "digest-sign-succeeded"
+UNSIGNED = "digest-sign-refused"
+ACCEPTED = "refund-accept-succeeded"
+CANCELLED = "refund-cancel-succeeded"
+ROTATED = "key-rotate-succeeded"
+REVOKED = "key-revoke-succeeded"
+STOPPED = "signing-stop-succeeded"
+RESUMING = AuditAction.SIGNING_RESUME.requested
+
+# Stored records keep the names of the version that wrote them.
+_OLD = {
+    "signing-intent": INTENT,
+    "rotation": ROTATED,
+    "key-blocked": REVOKED,
+    "nonce-pause": STOPPED,
+    "nonce-resume-intent": RESUMING,
+}
+_EVENTS = frozenset(
+    {
+        *_OLD,
+        *_OLD.values(),
+        SIGNED,
+        UNSIGNED,
+        ACCEPTED,
+        CANCELLED,
+        "signing",
+    }
+)
+
+_TEXTS = ("operation", "address", "refund_id", "digest", "network", "node", "outcome")
+_DETAIL_TEXTS = (
+    "kind",
+    "recipient",
+    "key_address",
+    "previous_key_address",
+    "network",
+    "refund_id",
+)
+_MAX_TEXT = 256
+_DETAIL_NUMBERS = ("nonce", "attempt")
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """
+    One record of the trace.
+
+    ``sequence`` counts the records of the chain from 1, ``at`` is when the record was
+    drafted, and ``name`` is the name of the newest version.  The types of the fields
+    that the rules read are verified.
+    """
+
+    sequence: int
+    record_id: str
+    at: datetime
+    name: str
+    fields: Mapping[str, Any]
+    details: Mapping[str, Any]
+
+    @property
+    def refund_id(self) -> str | None:
+        """The refund that the record is about, or None."""
+        # A signature has it beside the details, an acceptance in them.
+        return self.fields.get("refund_id") or self.details.get("refund_id")
+
+    @property
+    def address(self) -> str:
+        """The address of the key that signs."""
+        return str(self.fields.get("address"))
+
+    @property
+    def wallet(self) -> tuple[int | str, str]:
+        """Chain id and sender of a transaction."""
+        return self.details["chain_id"], self.address
+
+    @property
+    def is_reservation(self) -> bool:
+        """Whether it is the intent that is stored with the nonce of a refund."""
+        is_intent = self.name == INTENT and self.refund_id is not None
+        return is_intent and self.fields.get("digest") is None
+
+    @property
+    def attempt(self) -> tuple[int, int, str] | None:
+        """Nonce, number and kind of a transaction that is signed; None of others."""
+        match self.details:
+            case {"nonce": nonce, "attempt": number, "kind": kind, "chain_id": _}:
+                return nonce, number, kind
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class MalformedEvent:
+    """A record that no process of the service can have written, and why."""
+
+    sequence: int
+    record_id: str
+    problem: str
+
+
+def read_events(
+    records: Iterable[Record],
+) -> tuple[Sequence[Event], Sequence[MalformedEvent]]:
+    """Return the events in the chain *records* that no later record declares forged."""
+    forgeries = Forgeries()
+    found = [
+        (sequence, record)
+        for sequence, record in enumerate(forgeries.watch(records), 1)
+        if str(read_fields(record).get("event")) in _EVENTS
+    ]
+    forged = forgeries.declarers()
+    events, malformed = list[Event](), list[MalformedEvent]()
+    for sequence, record in found:
+        if hash_id(record.id) in forged:
+            continue
+        fields = read_fields(record)
+        details = fields.get("details", {})
+        at = made_at(record.id)
+        problem = _find_problem(record, fields, details)
+        if problem is None and at is not None:
+            name = _name(fields)
+            events.append(Event(sequence, record.id, at, name, fields, details))
+        else:
+            malformed.append(
+                MalformedEvent(sequence, record.id, problem or "its id has no time")
+            )
+    return events, malformed
+
+
+def _name(fields: Mapping[str, Any]) -> str:
+    event = str(fields["event"])
+    is_refused = fields.get("outcome", "success") != "success"
+    if event == "signing":
+        return UNSIGNED if is_refused else SIGNED
+    # An old event had one name for success and refusal.
+    return (
+        f"{event}-refused" if is_refused and event in _OLD else _OLD.get(event, event)
+    )
+
+
+def _find_problem(
+    record: Record, fields: Mapping[str, Any], details: object
+) -> str | None:
+    if not is_canonical(record):
+        return "its id or body is not in canonical form"
+    if not isinstance(details, dict):
+        return "it has no valid details"
+    checks = {
+        **{name: _is_text(fields.get(name)) for name in _TEXTS},
+        **{name: _is_text(details.get(name)) for name in _DETAIL_TEXTS},
+        **{name: type(details.get(name, 0)) is int for name in _DETAIL_NUMBERS},
+        # Of a stop it is a text.
+        "chain_id": type(details.get("chain_id", 0)) in {int, str},
+        "pid": type(fields.get("pid", 0)) is int,
+    }
+    invalid = [name for name, is_valid in checks.items() if not is_valid]
+    return f"it has no valid {', '.join(invalid)}" if invalid else None
+
+
+def _is_text(value: object) -> bool:
+    # Messages repeat it: it must not move the cursor of a terminal.
+    is_text = isinstance(value, str) and len(value) <= _MAX_TEXT and value.isprintable()
+    return value is None or is_text

@@ -1,0 +1,199 @@
+"""The configurations that are searched exhaustively, and the planted bugs."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+Bounds = Mapping[str, int]
+
+WITH_LOG, HIGH_WATER, WITH_LATE_LOG, LOW_WATER = 1, 2, 3, 4
+"""How a database is restored: ``mode`` of the model."""
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """
+    Bounds of one search; what is not named happens never.
+
+    ``is_live`` searches for refunds that never end, with weak fairness; otherwise the
+    search is for a violated assertion.
+    """
+
+    name: str
+    bounds: Bounds
+    is_live: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PlantedBug:
+    """A bug, the bounds under which it shows, and the property that it violates."""
+
+    name: str
+    bounds: Bounds
+    violates: str
+    is_live: bool = False
+
+
+def _two(**bounds: int) -> Bounds:
+    return {"refunds": 2, "workers": 2, **bounds}
+
+
+def _one(**bounds: int) -> Bounds:
+    return {"refunds": 2, "workers": 1, **bounds}
+
+
+def _fair(**bounds: int) -> Bounds:
+    return {"refunds": 2, "workers": 1, "fair": 1, **bounds}
+
+
+CONFIGURATIONS = (
+    Configuration(
+        "a crash, a reorganisation, a lost message",
+        _two(crashes=1, reorgs=1, losses=1),
+    ),
+    Configuration("two crashes, two reorganisations", _two(crashes=2, reorgs=2)),
+    Configuration(
+        "a replacement, a dropped transaction, a reorganisation",
+        _two(replacements=1, drops=1, reorgs=1),
+    ),
+    Configuration("three refunds in batches", {"refunds": 3, "workers": 2}),
+    Configuration("two rotations, a crash", _two(rotations=2, crashes=1)),
+    Configuration(
+        "a rotation, a revocation, a crash",
+        _two(rotations=1, revocations=1, crashes=1),
+    ),
+    Configuration(
+        "a cancellation, a revert, a foreign transaction",
+        _two(cancels=1, reverts=1, foreigners=1),
+    ),
+    Configuration(
+        "one liar of three nodes, a lag, a reorganisation",
+        _two(liar=1, losses=1, reorgs=1),
+    ),
+    Configuration("a sweep, a rotation", _two(rotations=1, sweep=1)),
+    Configuration(
+        "a restore without the log, two rotations, a crash",
+        {"refunds": 1, "workers": 2, "restores": 1, "rotations": 2, "crashes": 1},
+    ),
+    Configuration(
+        "a restore with the log, a crash, a cancellation",
+        _one(restores=1, mode=WITH_LOG, crashes=1, cancels=1),
+    ),
+    Configuration(
+        "a restore with the log, a rotation",
+        _one(restores=1, mode=WITH_LOG, rotations=1),
+    ),
+    Configuration(
+        "a restore with the log, a reorganisation, a lost message",
+        _one(restores=1, mode=WITH_LOG, reorgs=1, losses=1),
+    ),
+    Configuration(
+        "a restore with the log, a replacement, a dropped transaction",
+        _one(restores=1, mode=WITH_LOG, replacements=1, drops=1),
+    ),
+    Configuration(
+        "a restore with the log, a rotation, a crash",
+        {**_two(restores=1, mode=WITH_LOG, rotations=1, crashes=1), "refunds": 1},
+    ),
+    Configuration(
+        "a restore with the high-water mark, a rotation, a crash",
+        {**_two(restores=1, mode=HIGH_WATER, rotations=1, crashes=1), "refunds": 1},
+    ),
+    Configuration(
+        "a restore with the high-water mark, a crash",
+        _one(restores=1, mode=HIGH_WATER, crashes=1),
+    ),
+    Configuration(
+        "a restore with the high-water mark, a rotation",
+        _one(restores=1, mode=HIGH_WATER, rotations=1),
+    ),
+    Configuration(
+        "ends: a crash, a lost message, a reorganisation",
+        _fair(crashes=1, losses=1, reorgs=1),
+        is_live=True,
+    ),
+    Configuration(
+        "ends: two workers, a replacement, a dropped transaction",
+        {**_fair(replacements=1, drops=1), "refunds": 1, "workers": 2},
+        is_live=True,
+    ),
+    Configuration(
+        "ends: two workers, a lost message",
+        {**_fair(losses=1), "workers": 2},
+        is_live=True,
+    ),
+    Configuration(
+        "ends: a rotation, a cancellation, a revert, a crash",
+        _fair(rotations=1, cancels=1, reverts=1, crashes=1),
+        is_live=True,
+    ),
+    Configuration("ends: a foreign transaction", _fair(foreigners=1), is_live=True),
+    Configuration(
+        "ends: one liar of three nodes, a lag, a crash",
+        _fair(liar=1, losses=1, crashes=1),
+        is_live=True,
+    ),
+    Configuration(
+        "ends: a sweep, a rotation", _fair(sweep=1, rotations=1), is_live=True
+    ),
+    Configuration(
+        "ends: a restore without the log, a rotation",
+        {**_fair(restores=1, rotations=1), "refunds": 1},
+        is_live=True,
+    ),
+    Configuration(
+        "ends: a restore with the log", _fair(restores=1, mode=WITH_LOG), is_live=True
+    ),
+    Configuration(
+        "ends: a restore with the high-water mark",
+        _fair(restores=1, mode=HIGH_WATER),
+        is_live=True,
+    ),
+)
+
+_TWICE = "!(twice)"
+_FINAL_PAYMENT = "(final[rk[r]]>rn[r])&&"
+
+PLANTED_BUGS = (
+    PlantedBug("no comparison of versions", _two(bug=1), "(st[r]=="),
+    PlantedBug("a new nonce", _two(bug=2, losses=1), _TWICE),
+    PlantedBug("early broadcast", _two(bug=3), "(recorded&(1<<m))"),
+    PlantedBug("one confirmation", _two(bug=4), _FINAL_PAYMENT),
+    PlantedBug(
+        "only the last hash",
+        {**_fair(bug=5, replacements=1), "refunds": 1},
+        "acceptance cycle",
+        is_live=True,
+    ),
+    PlantedBug(
+        "unchecked former wallets",
+        {"refunds": 1, "workers": 1, "restores": 1, "rotations": 1, "bug": 6},
+        _TWICE,
+    ),
+    PlantedBug(
+        "a sweep to a former key",
+        {"refunds": 1, "workers": 1, "rotations": 1, "sweep": 1, "bug": 7},
+        "(target!=serving)",
+    ),
+    PlantedBug("a gap after a restore without the log", _one(restores=1), _TWICE),
+    PlantedBug(
+        "a log that is written after the commit",
+        _one(restores=1, crashes=2, mode=WITH_LATE_LOG),
+        _TWICE,
+    ),
+    PlantedBug(
+        "a high-water mark that is too low",
+        _one(restores=1, mode=LOW_WATER),
+        _TWICE,
+    ),
+    PlantedBug(
+        "a forgotten rotation",
+        {"refunds": 1, "workers": 1, "restores": 1, "rotations": 1, "bug": 11},
+        _TWICE,
+    ),
+    PlantedBug("one node is trusted", _one(liar=1, bug=8), _FINAL_PAYMENT),
+    PlantedBug("a cancelled refund is signed", _two(cancels=1, bug=9), "!(asked[r])"),
+    PlantedBug(
+        "a revoked key signs", _two(rotations=1, revocations=1, bug=10), "!(revoked[k])"
+    ),
+)
