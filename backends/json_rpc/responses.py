@@ -1,5 +1,6 @@
 """The responses of several nodes to one request, and the result that they give."""
 
+from collections import Counter
 from typing import Generic, TypeVar
 
 from backends.json_rpc.quorum_rules import QuorumRule, quorum_size
@@ -53,9 +54,14 @@ class Responses(Generic[_T]):
         return len(values) >= quorum and all(value == values[0] for value in values)
 
     def is_sent(self) -> bool:
-        """Return whether a node accepted a broadcast, or a quorum rejected it."""
+        """
+        Return whether a node accepted a broadcast, or a quorum rejected it alike.
+
+        One node cannot change the reason for which the others reject.
+        """
         quorum = quorum_size(self._configured, self._configured)
-        return bool(self.values) or len(self._rejections()) >= quorum
+        reasons = Counter(error.reason for error in self._rejections())
+        return bool(self.values) or any(n >= quorum for n in reasons.values())
 
     def first(self) -> _T:
         """

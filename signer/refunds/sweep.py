@@ -15,12 +15,12 @@ from signer.amounts import format_units
 from signer.audit.actions import AuditAction
 from signer.audit.log import AuditLog
 from signer.chain.chain import Chain
-from signer.errors import HotWalletError
 from signer.keys.admin_audit import AdminAudit, Facts
 from signer.keys.keyring import KeyRing
 from signer.model.acceptance import Acceptance
 from signer.model.audit_record import Actor, Operation
 from signer.model.refund import SWEEPER, Refund, RefundRequest, Status, new_refund_id
+from signer.outcomes import require
 from signer.ports import Clock, KeyStore, Store
 from signer.refunds.sweep_plan import SweepItem, SweepPlanner
 
@@ -89,9 +89,7 @@ class Sweeper:
         if row is None:
             new = self._build_row(item, address, recipient, past_sweeps)
             (accepted,) = self._store.accept_all([Acceptance(new)])
-            if isinstance(accepted, HotWalletError):
-                raise accepted
-            row, _ = accepted
+            row, _ = require(accepted)
         self._admin_audit.write(
             AuditAction.KEY_SWEEP,
             actor,

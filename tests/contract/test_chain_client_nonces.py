@@ -1,6 +1,6 @@
 """Contract of chain clients, real and in memory: nonces, receipts and the pool."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
 
@@ -51,12 +51,11 @@ class Stage:
 
 
 @pytest.fixture
-def anvil_stage(fresh_anvil: DevChain) -> Iterator[Stage]:
+def anvil_stage(fresh_anvil: DevChain) -> Stage:
     """Anvil that mines on request."""
     stage = _real(fresh_anvil, lambda: fresh_anvil.rpc("evm_mine"))
     fresh_anvil.rpc("evm_setAutomine", False)
-    yield stage
-    fresh_anvil.rpc("evm_setAutomine", True)
+    return stage
 
 
 @pytest.fixture

@@ -36,7 +36,7 @@ def _running() -> Iterator[subprocess.Popen[str]]:
 
 def test_the_time_of_ended_children_counts() -> None:
     with _running() as process:
-        assert cpu_seconds(process.pid) >= 0.3
+        assert cpu_seconds(process.pid) > 0.25  # The kernel counts in ticks.
 
 
 def test_a_descendant_is_found_by_its_command() -> None:

@@ -112,6 +112,8 @@ def test_alert_names_are_stable() -> None:
         "audit-checkpoint-forged",
         "row-not-authentic",
         "fees-above-recent",
+        "approval-requested",
+        "break-glass",
     ]
 
 

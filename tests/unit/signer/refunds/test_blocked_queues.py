@@ -17,12 +17,12 @@ from signer.model.stop import Stop
 from signer.model.tenant_block import TenantBlock
 from signer.model.wallet import Pause
 from signer.refunds.blocked_queues import BlockedQueues
-from signer.refunds.worker import _SMALLEST_CLAIM
+from signer.refunds.worker import _FIRST_CLAIM
 from tests.support.refunds import World, altered
 from tests.support.sweeps import Left, swept
 
 
-_COUNT = 5 * _SMALLEST_CLAIM
+_COUNT = 5 * _FIRST_CLAIM
 
 
 def _pause(world: World) -> None:
@@ -69,9 +69,9 @@ def test_a_blocked_queue_is_tried_once(
 
     after = [world.stored(refund) for refund in waiting]
     assert [(each.blocked_by, each.attempts) for each in after] == [(code, 1)] * _COUNT
-    assert sum(claims) == _SMALLEST_CLAIM
+    assert sum(claims) == _FIRST_CLAIM
     assert [each["refunds"] for each in logs if each["event"] == "queue-delayed"] == [
-        _COUNT - _SMALLEST_CLAIM
+        _COUNT - _FIRST_CLAIM
     ]
 
 

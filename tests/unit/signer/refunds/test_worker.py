@@ -440,7 +440,7 @@ def test_an_unreadable_ring_does_not_stop_the_pass(world: World) -> None:
 
 def test_an_unreadable_ring_does_not_stop_the_worker(world: World) -> None:
     """The steps of the refunds read the ring themselves, also after a failure."""
-    silent = [world.on_network("silent", world.accepted()) for _ in range(8)]
+    silent = [world.on_network("silent", world.accepted()) for _ in range(32)]
     refunds = [world.accepted() for _ in range(2)]
     gone = altered_chain(world.chain, fees=ChainUnavailableError("gone"))
     chains = {**world.chains, "silent": Chain(world.network, gone)}
@@ -454,7 +454,7 @@ def test_an_unreadable_ring_does_not_stop_the_worker(world: World) -> None:
         worker.advance()
 
     assert world.statuses(refunds) == [Status.BROADCAST] * 2
-    assert world.statuses(silent) == [Status.QUEUED] * 8
+    assert world.statuses(silent) == [Status.QUEUED] * 32
 
 
 def test_a_key_that_never_paid_is_retired(world: World) -> None:
