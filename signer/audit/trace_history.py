@@ -29,7 +29,7 @@ _OF_TRANSACTIONS = frozenset({Operation.TRANSACTION_SIGNING, Operation.KEY_SWEEP
 
 
 def surely_before(first: Event, second: Event) -> bool:
-    """Return whether *first* was committed before *second*, whatever the clocks."""
+    """Return whether *first* was committed before *second*, on all clocks."""
     # Records that were sealed together have ascending times.
     may_be_sealed_together = timedelta(0) <= second.at - first.at <= SKEW
     return first.sequence < second.sequence and not may_be_sealed_together

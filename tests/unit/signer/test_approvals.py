@@ -289,7 +289,7 @@ def test_a_change_that_began_can_be_completed(system: System) -> None:
 
 
 def test_an_approval_that_was_not_completed_ends(system: System) -> None:
-    """Nobody can use it months later; trying does not prolong it."""
+    """It cannot be used months later, and a failed try does not extend its time."""
     system.approvals().approve(system.ask(), BOB, WHY)
     for _ in range(2):
         with suppress(RuntimeError), system.approvals().authorize(RESUME, ALICE):
@@ -420,7 +420,7 @@ def test_a_changed_row_approves_nothing(system: System, statement: str) -> None:
 
 
 def test_an_inserted_row_approves_nothing(system: System) -> None:
-    """The request replaces it, whatever it contains."""
+    """The request replaces it."""
     forge(system.store, FORGED_APPROVAL.format(digest=RESUME.digest))
     digest = system.ask()
     (listed,) = system.approvals().list()
