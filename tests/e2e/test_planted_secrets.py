@@ -74,9 +74,9 @@ def _key_set() -> bytes:
 
 
 @pytest.fixture
-def server(anvil: DevChain) -> Iterator[LeakingServer]:
+def server(fresh_anvil: DevChain) -> Iterator[LeakingServer]:
     """Node, issuer and webhook."""
-    with LeakingServer(anvil.url, _key_set()) as server:
+    with LeakingServer(fresh_anvil.url, _key_set()) as server:
         yield server
 
 
@@ -209,16 +209,18 @@ def _assert_no_leaks(
 
 
 def test_a_service_with_softhsm_and_sqlite(
-    tmp_path: Path, anvil: DevChain, server: LeakingServer
+    tmp_path: Path, fresh_anvil: DevChain, server: LeakingServer
 ) -> None:
     """With a token and a file, during more than twenty outages."""
     home = tmp_path / "home"
     pin = home / "softhsm" / "pin"
-    environ = {**secret_environ(home, server, anvil.token), **SETTINGS}
+    environ = {**secret_environ(home, server, fresh_anvil.token), **SETTINGS}
     environ["PKCS11_PIN_FILE"] = str(pin)
     (made,) = run(tmp_path / "runs", [(["softhsm", "init", "--json"], environ)])
     assert made.status == 0, made.stderr
-    stablecoin.fund(anvil.url, json.loads(made.stdout)["address"], token=anvil.token)
+    stablecoin.fund(
+        fresh_anvil.url, json.loads(made.stdout)["address"], token=fresh_anvil.token
+    )
     names = itertools.cycle([value("cka-id-missing"), value("cka-id-rotated-to")])
     with RunningService(environ) as service:
         client = RecordingClient(service.port, Settings.from_env(environ), names)
@@ -241,7 +243,7 @@ def _canaries(*names: str) -> list[Canary]:
 
 def test_a_service_with_kms_and_postgresql(
     tmp_path: Path,
-    anvil: DevChain,
+    fresh_anvil: DevChain,
     server: LeakingServer,
     kms: KMSEmulator,
     tenant: Tenant,
@@ -249,10 +251,12 @@ def test_a_service_with_kms_and_postgresql(
     """With KMS, a server and an issuer, during more than twenty outages."""
     first, other = kms.create_key(), kms.create_key()
     for arn in (first, other):
-        stablecoin.fund(anvil.url, kms.address(arn), token=anvil.token)
+        stablecoin.fund(fresh_anvil.url, kms.address(arn), token=fresh_anvil.token)
     names = itertools.cycle([value("kms-alias-arn"), value("kms-key-mrk"), other])
     environ = {
-        **with_key_set(secret_environ(tmp_path / "home", server, anvil.token), server),
+        **with_key_set(
+            secret_environ(tmp_path / "home", server, fresh_anvil.token), server
+        ),
         **SETTINGS,
         "USE_KMS": "true",
         "KMS_KEY_ID": first,

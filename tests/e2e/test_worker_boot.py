@@ -42,11 +42,13 @@ class System:
 
 
 @pytest.fixture
-def system(tmp_path: Path, anvil: DevChain, aws_environment: None) -> Iterator[System]:
-    with KMSEmulator() as kms, FakeNode(anvil.url) as node:
+def system(
+    tmp_path: Path, fresh_anvil: DevChain, aws_environment: None
+) -> Iterator[System]:
+    with KMSEmulator() as kms, FakeNode(fresh_anvil.url) as node:
         key = kms.create_key()
         networks, _ = prepared_networks(
-            tmp_path, anvil.url, kms.address(key), node_url=node.url
+            tmp_path, fresh_anvil.url, kms.address(key), node_url=node.url
         )
         environ = service_environ(
             tmp_path,
