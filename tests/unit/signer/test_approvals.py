@@ -322,6 +322,31 @@ def _fail(*_: Any) -> None:
     raise StoreUnavailableError("gone")
 
 
+def test_two_processes_complete_a_change_once(system: System) -> None:
+    """Each of them made it, which is safe; the second one finds it complete."""
+    system.approvals().approve(system.ask(), BOB, WHY)
+    with system.approvals().authorize(RESUME, ALICE):
+        system.make(actor=BOB)
+
+    assert system.state is ApprovalState.DONE
+    assert system.events.count(("approval-use-succeeded", "token:bob")) == 2
+
+
+def test_constant_changes_leave_the_completion_open(system: System) -> None:
+    """The change is made; the row expires."""
+
+    def put(before: Any, after: Approval, record: Any) -> None:
+        if after.state is ApprovalState.DONE:
+            raise StaleStateError("again")
+        system.store.put_approval(before, after, record)
+
+    system.approvals().approve(system.ask(), BOB, WHY)
+    system.make(store=altered(system.store, put_approval=put))
+
+    assert system.done == ["token:alice"]
+    assert system.state is ApprovalState.EXECUTING
+
+
 def test_a_change_that_another_process_began_as_well_is_completed(
     system: System,
 ) -> None:
