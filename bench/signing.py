@@ -71,7 +71,8 @@ class OpenKey:
         self.backend = backend
         self.signer = Signer.open(backend, key_id, audit_log())
         ring = cast("KeyRing", _PinnedRing(self.signer))
-        self._transactions = TransactionSigner(ring, utc_now)
+        # The refund was reserved just now, so its intent to sign still counts.
+        self._transactions = TransactionSigner(ring, lambda: _QUEUED.updated_at)
         self.refund = _reserved_refund(self.signer)
 
     def sign_digest(self) -> Signature:
