@@ -215,11 +215,21 @@ def test_an_unreadable_row_is_the_error_of_its_request(sqlite_store: SQLStore) -
         for refund in refunds
     ]
     begun = threading.Event()
+    reads: list[Collection[str]] = []
+
+    def find_advanced(
+        ids: Collection[str], statuses: Collection[Status]
+    ) -> Sequence[tuple[Refund, str | None]]:
+        try:
+            return sqlite_store.find_advanced(ids, statuses)
+        finally:
+            reads.append(ids)
 
     def wait(seconds: float) -> None:
         if begun.is_set():
             return
-        assert eventually(lambda: len(waits._waits) == 3)
+        # All three have read their refunds, and only the watcher reads from now on.
+        assert eventually(lambda: len(waits._waits) == 3 and len(reads) >= 3)
         sqlite_store._database.transaction(
             lambda c: c.exec_driver_sql(_BROKEN, (refunds[1].id,))
         )
@@ -227,7 +237,8 @@ def test_an_unreadable_row_is_the_error_of_its_request(sqlite_store: SQLStore) -
             sqlite_store.save(refunds[index], after[index])
         begun.set()
 
-    waits = RefundWaits(watched(sqlite_store, wait), time.monotonic)
+    store = altered(sqlite_store, find_advanced=find_advanced)
+    waits = RefundWaits(watched(store, wait), time.monotonic)
     with ThreadPoolExecutor(3) as threads:
         futures = [
             threads.submit(waits.wait, refund, 20, DEQUEUED) for refund in refunds
