@@ -61,7 +61,7 @@ format: .venv/.ready ## Rewrite the code in the project's format.
 bench: .venv/.ready node_modules/.ready .venv-servers/.ready ## Measure, and update docs/explanation/performance.md: 35 minutes.
 	@$(BIN)/python -m bench --docs $(ARGS)
 
-bench-quick: .venv/.ready node_modules/.ready .venv-servers/.ready ## Whether every benchmark runs: under 90 seconds.
+bench-quick: .venv/.ready node_modules/.ready .venv-servers/.ready ## Whether every benchmark runs: about two minutes.
 	@$(BIN)/python -m bench --quick $(ARGS)
 
 flame-graph: .venv/.ready ## Sample the processes under load, and update docs/explanation/performance.md.
