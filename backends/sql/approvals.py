@@ -1,15 +1,13 @@
 """What administrators asked for, and what others decided."""
 
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import Any
 
-from sqlalchemy import Connection, Select, bindparam, select, text
+from sqlalchemy import Connection, bindparam, select, text
 
 from backends.sql import audit
 from backends.sql.database import Tables
 from backends.sql.schema import approvals
-from backends.sql.sealed_rows import SealedRows
+from backends.sql.sealed_rows import SealedRows, select_flagged
 from signer.model.approval import Approval
 from signer.model.audit_record import Record
 
@@ -43,20 +41,16 @@ class ApprovalTables(Tables):
 
     def find_approval(self, digest: str) -> Approval | None:
         found = self._database.run(
-            lambda c: self._select(c, _OF_PROPOSAL, of_digest=digest)
+            lambda c: select_flagged(
+                self._approval_rows(c), _OF_PROPOSAL, of_digest=digest
+            )
         )
         return found[0] if found else None
 
     def open_approvals(self, limit: int) -> Sequence[Approval]:
-        return self._database.run(lambda c: self._select(c, _OPEN, at_most=limit))
-
-    def _select(
-        self, connection: Connection, query: Select[Any], **values: Any
-    ) -> Sequence[Approval]:
-        """Return the rows that *query* selects, each with whether it is authentic."""
-        rows = self._approval_rows(connection)
-        found = rows.select_unverified(query, **values)
-        return tuple(replace(row, is_authentic=rows.is_authentic(row)) for row in found)
+        return self._database.run(
+            lambda c: select_flagged(self._approval_rows(c), _OPEN, at_most=limit)
+        )
 
     def _approval_rows(self, connection: Connection) -> SealedRows[Approval]:
         return SealedRows(connection, self._macs, approvals, Approval)

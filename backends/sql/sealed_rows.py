@@ -18,6 +18,9 @@ from signer.row_macs import RowMACs
 
 Row = TypeVar("Row", Approval, Key, Stop, TenantBlock)
 
+Flagged = TypeVar("Flagged", Approval, Stop, TenantBlock)
+"""Rows that say whether they are authentic, so that they can be listed all the same."""
+
 
 class SealedRows(Generic[Row]):
     """
@@ -94,6 +97,14 @@ class SealedRows(Generic[Row]):
     def _values(self, row: Row) -> dict[str, Any]:
         """Return the columns of *row*: not all of its fields are stored."""
         return {each.name: getattr(row, each.name) for each in self._table.c}
+
+
+def select_flagged(
+    rows: SealedRows[Flagged], query: Select[Any], **values: Any
+) -> Sequence[Flagged]:
+    """Return the rows that *query* selects, each with whether it is authentic."""
+    found = rows.select_unverified(query, **values)
+    return tuple(replace(row, is_authentic=rows.is_authentic(row)) for row in found)
 
 
 @cache

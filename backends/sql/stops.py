@@ -2,7 +2,6 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -11,7 +10,7 @@ from sqlalchemy import Connection, Exists, Select, bindparam, exists, select
 from backends.sql.advisory_locks import lock_keys
 from backends.sql.database import Tables
 from backends.sql.schema import stops, tenant_blocks
-from backends.sql.sealed_rows import SealedRows
+from backends.sql.sealed_rows import SealedRows, select_flagged
 from signer.errors import StaleStateError, StoreUnavailableError
 from signer.model.stop import EVERYTHING, Stop
 from signer.model.tenant_block import TenantBlock
@@ -62,7 +61,7 @@ def find_blocks(
     connection: Connection, macs: RowMACs, tenants: Collection[str]
 ) -> Mapping[str, TenantBlock]:
     """Return the blocks in force of *tenants*, by tenant."""
-    rows = _select(
+    rows = select_flagged(
         _block_rows(connection, macs), _OF_TENANTS, of_tenants=sorted(tenants)
     )
     return {block.tenant: block for block in rows if block.in_force}
@@ -82,13 +81,9 @@ def require_unblocked(connection: Connection, macs: RowMACs, tenant: str) -> Non
 
 def _find_stop(connection: Connection, macs: RowMACs, chain_id: int) -> Stop | None:
     rows = _stop_rows(connection, macs)
-    return _first_in_force(_select(rows, _OF_CHAINS, chains=[EVERYTHING, chain_id]))
-
-
-def _select(rows: SealedRows[Row], query: Select[Any], **values: Any) -> Sequence[Row]:
-    """Return the rows that *query* selects, each with whether it is authentic."""
-    found = rows.select_unverified(query, **values)
-    return tuple(replace(row, is_authentic=rows.is_authentic(row)) for row in found)
+    return _first_in_force(
+        select_flagged(rows, _OF_CHAINS, chains=[EVERYTHING, chain_id])
+    )
 
 
 def _first_in_force(found: Sequence[Row]) -> Row | None:
@@ -103,7 +98,7 @@ def _end(
     **end: datetime,
 ) -> bool:
     """Change the row with *key* by *end* if it is in force; return whether it was."""
-    stored = _first_in_force(_select(rows, query, **key))
+    stored = _first_in_force(select_flagged(rows, query, **key))
     if stored is None:
         return False
     if not stored.is_authentic:
@@ -152,7 +147,9 @@ class StopTables(Tables):
         return self._database.transaction(work)
 
     def stops(self) -> Sequence[Stop]:
-        return self._database.run(lambda c: _select(_stop_rows(c, self._macs), _STOPS))
+        return self._database.run(
+            lambda c: select_flagged(_stop_rows(c, self._macs), _STOPS)
+        )
 
     def find_stop(self, chain_id: int) -> Stop | None:
         return self._database.run(lambda c: _find_stop(c, self._macs, chain_id))
@@ -183,7 +180,7 @@ class StopTables(Tables):
 
     def tenant_blocks(self) -> Sequence[TenantBlock]:
         found = self._database.run(
-            lambda c: _select(_block_rows(c, self._macs), _BLOCKS)
+            lambda c: select_flagged(_block_rows(c, self._macs), _BLOCKS)
         )
         return tuple(block for block in found if block.in_force)
 
@@ -194,7 +191,7 @@ def _begin(rows: SealedRows[Row], new: Row, query: Select[Any], **key: Any) -> b
 
     A stored row that another program changed is replaced: it must not prevent a stop.
     """
-    stored = _select(rows, query, **key)
+    stored = select_flagged(rows, query, **key)
     if not stored:
         rows.insert(new)
         return True

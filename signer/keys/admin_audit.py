@@ -26,8 +26,8 @@ class AdminAudit:
     Writes audit records for one administrative *operation*.
 
     *alerts* is needed only by callers that pass ``should_alert`` to ``attempt``.
-    Without *approvals*, one administrator may do everything.  Every
-    method raises ``StoreError`` if the journal cannot be written.
+    Without *approvals*, one administrator may do everything.  Every method raises
+    ``StoreError`` if the journal cannot be written.
     """
 
     def __init__(
