@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import pytest
+from structlog.testing import capture_logs
 
 from signer.errors import (
     BroadcastRejectedError,
@@ -230,19 +231,23 @@ def test_a_rejection_needs_a_quorum(three_nodes: Three, member: int) -> None:
 
 
 def test_a_liar_about_a_hash_is_distrusted(three_nodes: Three) -> None:
-    """One wrong hash among right ones is enough."""
+    """One wrong hash among right ones is enough, also in a late response."""
     _script(three_nodes)
     for node in three_nodes[1:]:
-        node.script("eth_sendRawTransaction", Error(-32000, "insufficient funds"))
+        _lie_about(node, 2, Error(-32000, "insufficient funds"))
     _lie_about(three_nodes[0], 2, Result("0x" + "00" * 32))
     chain = client(*three_nodes)
 
-    errors = chain.broadcast_all(RAWS)
+    with capture_logs() as events:
+        errors = chain.broadcast_all(RAWS)
+        assert eventually(lambda: events)
     chain.broadcast_all(RAWS)
 
     assert [error is None for error in errors] == [True, True, False, True]
     assert isinstance(errors[2], BroadcastRejectedError)
-    assert [len(node.batches) for node in three_nodes] == [1, 2, 2]
+    assert [event["reason"] for event in events] == ["impossible-answer"]
+    assert eventually(lambda: all(len(node.batches) == 2 for node in three_nodes[1:]))
+    assert len(three_nodes[0].batches) == 1
 
 
 def test_only_a_liar_is_left(three_nodes: Three) -> None:
