@@ -26,6 +26,7 @@ from signer.config.settings import Settings
 from signer.errors import ConfigurationError, InvalidInputError, Refusal, StoreError
 from signer.keys.signer import Signer
 from signer.keys.startup_key import StartupKey
+from signer.model.audit_record import WORKER
 from signer.ports import FetchKeySet, KeyDirectory, Ledger, Notifier
 from signer.ports.refund_client import SendBatch
 from signer.startup import dependency_checks, guard
@@ -83,6 +84,8 @@ def open_container(
     dependency_checks.check_journal(
         container.settings, container.store, serving=serving
     )
+    with _refusing_store_errors():
+        container.limits_guard.require_approved()
     if serving and not container.settings.serve_role.has_key:
         container.warnings = warnings
         return container
@@ -103,17 +106,19 @@ def record_start(container: Container, process: str) -> None:
     """
     Record in the audit log under which configuration *process* starts.
 
+    Only a worker moves refunds: its limits become the accepted ones.
+
     Raises:
-        ConfigurationError: ``database-not-ready``: the record cannot be written.
+        ConfigurationError: ``database-not-ready``: the record cannot be written; or
+            ``limits-raised``: a limit was lowered since ``open_container``.
     """
     start = Start(process, version("hotwallet"), str(container.settings.app_env))
-    try:
+    with _refusing_store_errors():
+        if process == WORKER.name:
+            container.limits_guard.accept(WORKER)
         configurations.record_start(
             container.audit, container.store, start, container.configuration
         )
-    except StoreError as e:
-        problem = Refusal("database-not-ready", str(e), is_transient=e.retryable)
-        raise ConfigurationError(problem) from None
 
 
 def _check_settings(container: Container, *, serving: bool) -> list[str]:
@@ -138,6 +143,16 @@ def _check_settings(container: Container, *, serving: bool) -> list[str]:
 
 
 @contextmanager
+def _refusing_store_errors() -> Iterator[None]:
+    """Raise ``database-not-ready`` for a ``StoreError`` of the block."""
+    try:
+        yield
+    except StoreError as e:
+        problem = Refusal("database-not-ready", str(e), is_transient=e.retryable)
+        raise ConfigurationError(problem) from None
+
+
+@contextmanager
 def _collecting(refusals: list[Refusal]) -> Iterator[None]:
     try:
         yield
@@ -153,11 +168,10 @@ def _settle_key(container: Container) -> tuple[Signer, list[str]]:
         container.store, container.signers, self_test, container.clock
     )
     try:
-        return startup_key.open(container.key_name, settings.wallet_address)
+        with _refusing_store_errors():
+            return startup_key.open(container.key_name, settings.wallet_address)
     except InvalidInputError as e:
         problem = Refusal("kms-not-configured", f"KMS_KEY_ID {e}")
-    except StoreError as e:
-        problem = Refusal("database-not-ready", str(e), is_transient=e.retryable)
     raise ConfigurationError(problem)
 
 
@@ -176,7 +190,7 @@ def open_store(settings: Settings) -> Ledger:
         open_row_macs(settings),
         pool_size=min(settings.threads, _MOST_CONNECTIONS),
     )
-    try:
+    with _refusing_store_errors():
         try:
             store.check()
         except StoreError:
@@ -185,9 +199,6 @@ def open_store(settings: Settings) -> Ledger:
                 raise
             store.migrate()
             store.check()
-    except StoreError as e:
-        problem = Refusal("database-not-ready", str(e), is_transient=e.retryable)
-        raise ConfigurationError(problem) from None
     return store
 
 

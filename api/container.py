@@ -38,6 +38,7 @@ from signer.keys.balances import BalanceReader
 from signer.keys.failover import Failover
 from signer.keys.keyring import KeyRing
 from signer.keys.proof import KeyProof
+from signer.keys.reinstatement import Reinstatement
 from signer.keys.retirement import KeyRetirement
 from signer.keys.revocation import Revocation
 from signer.keys.rotation import Rotation
@@ -59,7 +60,10 @@ from signer.refunds.sweep import Sweeper
 from signer.refunds.tenant_admin import TenantAdmin
 from signer.refunds.transaction_signer import TransactionSigner
 from signer.refunds.worker import Worker
+from signer.restore.plan import RestorePlanner
+from signer.restore.restorer import Restorer
 from signer.startup.dependency_checks import check_chain
+from signer.startup.limits_guard import LimitsGuard
 
 
 if TYPE_CHECKING:
@@ -233,6 +237,7 @@ class Container:
             wallets=lambda: [key.address for key in self.ring.cached_keys()],
             clock=self.ledger_clock,
             tenants=self.tenants,
+            alerts=self.alerts,
         )
 
     @cached_property
@@ -253,6 +258,18 @@ class Container:
         )
 
     @cached_property
+    def limits_guard(self) -> LimitsGuard:
+        """Compares the limits of the configuration files with the accepted ones."""
+        return LimitsGuard(
+            self.store,
+            self.store,
+            self.approvals,
+            self.audit,
+            self.configuration,
+            clock=self.ledger_clock,
+        )
+
+    @cached_property
     def rotation(self) -> Rotation:
         """Rotates the wallet to another key."""
         return Rotation(
@@ -270,6 +287,16 @@ class Container:
         """Revokes former keys as compromised; opens no device."""
         return Revocation(
             self.store, audit=self.audit, clock=self.clock, approvals=self.approvals
+        )
+
+    @cached_property
+    def reinstatement(self) -> Reinstatement:
+        """Reinstates keys that were revoked by mistake; opens no device."""
+        return Reinstatement(
+            self.store,
+            audit=self.audit,
+            clock=self.ledger_clock,
+            approvals=self.approvals,
         )
 
     @cached_property
@@ -299,6 +326,33 @@ class Container:
     def nonce_admin(self) -> NonceAdmin:
         """Changes wallets, and records which operator did."""
         return NonceAdmin(self.store, self.chains, self._administration, self.clock)
+
+    @cached_property
+    def restore_planner(self) -> RestorePlanner:
+        """Finds what a restored ledger has lost."""
+        return RestorePlanner(self.store, self.chains, self.tenants, self.ledger_clock)
+
+    @cached_property
+    def restorer(self) -> Restorer:
+        """Repeats what a restored ledger has lost; one approval is for all of it."""
+        store, audit, clock = self.store, self.audit, self.clock
+        return Restorer(
+            store,
+            self.networks,
+            rotation=Rotation(
+                store,
+                self.signers,
+                read_balances=BalanceReader(self.chains, Deadlines()),
+                alerts=self.alerts,
+                clock=clock,
+            ),
+            revocation=Revocation(store, audit=audit, clock=clock),
+            failover=self.failover,
+            kill_switch=self.kill_switch,
+            tenant_admin=self.tenant_admin,
+            admin_audit=self._administration,
+            clock=self.ledger_clock,
+        )
 
     @cached_property
     def tenant_admin(self) -> TenantAdmin:
@@ -409,6 +463,7 @@ class Container:
             self.checkpoint_settings,
             self.alerts,
             self.clock,
+            audit=self.audit,
             sealing_alert=self.sealing_alert,
         )
         run = partial(sealer.run, Event().wait)

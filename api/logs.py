@@ -83,10 +83,18 @@ def audit_logger(stream: TextIO | None = None) -> LogLines:
     """
     Return the logger of audit records: always JSON, without the standard library.
 
-    The standard library drops a line that it cannot write.  This logger raises, so that
-    nothing is signed without its record.
+    The standard library drops a line that it cannot write.  This logger raises an
+    error unless the operating system has the whole line, so that nothing is signed
+    without it.
     """
-    return LogLines(structlog.WriteLogger(stream or sys.stdout).info)
+    file = stream or sys.stdout
+    buffer = getattr(file, "buffer", None)
+    if buffer is None:  # It is in memory.
+        return LogLines(structlog.WriteLogger(file).info)
+    # Not the text stream: another thread that fails to flush that drops our line, and
+    # our own flush then succeeds.  A buffer keeps what it cannot write.
+    write = structlog.BytesLogger(buffer).info
+    return LogLines(lambda line: write(line.encode("ascii")))
 
 
 def _describe_exception(

@@ -15,7 +15,7 @@ from signer.config.networks import Network
 from signer.crypto.secp256k1 import Signature
 from signer.keys.keyring import KeyRing
 from signer.keys.signer import Signer
-from signer.model.audit_record import Operation, Purpose
+from signer.model.audit_record import Operation, Purpose, Record
 from signer.model.refund import Kind, Refund, RefundRequest, Status
 from signer.ports import KeyBackend, KeyId, utc_now
 from signer.refunds.policy import admit
@@ -128,7 +128,7 @@ def _reserved_refund(signer: Signer) -> Refund:
         key_id=str(signer.key_id),
         nonce=7,
         gas_limit=GAS,
-        intent_recorded=True,
+        intent=Record("", ""),
     )
 
 

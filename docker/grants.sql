@@ -8,45 +8,50 @@ REVOKE ALL ON ALL TABLES IN SCHEMA public FROM hotwallet_refunds, hotwallet_work
 -- Every process reads what is paid, by which key, and what forbids it; and writes audit
 -- records and alerts.
 GRANT SELECT ON alembic_version, refunds, transactions, wallets, sightings, stops, tenant_blocks, approvals, keys,
-    audit_records, alerts TO hotwallet_refunds, hotwallet_worker, hotwallet_admin;
+    accepted_limits, audit_records, alerts TO hotwallet_refunds, hotwallet_worker, hotwallet_admin;
 GRANT INSERT (id, body, mac) ON audit_records TO hotwallet_refunds, hotwallet_worker, hotwallet_admin;
 GRANT INSERT, UPDATE (count, last_at) ON alerts TO hotwallet_refunds, hotwallet_worker, hotwallet_admin;
 
 -- serve --role refunds: accepts refunds, and requests that they are cancelled.
 GRANT SELECT ON refund_moves, answers, attempts TO hotwallet_refunds;
 GRANT INSERT (id, tenant, idempotency_key, fingerprint, reference, payment_session_id, network, chain_id, token,
-    token_address, decimals, recipient, amount, reason, created_at, updated_at, due_at, mac)
+    token_address, decimals, recipient, amount, reason, status, created_at, updated_at, due_at, mac)
     ON refunds TO hotwallet_refunds;
 GRANT UPDATE (cancel_requested_at) ON refunds TO hotwallet_refunds;
-GRANT INSERT (refund_id, at) ON refund_moves TO hotwallet_refunds;
+GRANT INSERT (refund_id, status, at) ON refund_moves TO hotwallet_refunds;
+GRANT INSERT (digest, action, proposal, reason, requested_by, requested_at, expires_at, refund_id, mac)
+    ON approvals TO hotwallet_refunds;
 GRANT INSERT ON answers, request_signatures TO hotwallet_refunds;
 GRANT UPDATE (body, at) ON answers TO hotwallet_refunds;
 GRANT INSERT, UPDATE (count), DELETE ON attempts TO hotwallet_refunds;
 
--- worker: moves refunds, reconciles wallets, enrols and retires keys, stops, and seals.
+-- worker: moves refunds, follows and ends their approvals, reconciles wallets, enrols and retires keys, stops, accepts
+-- limits, and seals.
 GRANT UPDATE (status, updated_at, version, sender, key_id, nonce, gas_limit, tx_hash, block_number, block_hash,
     failure_code, failure_detail, due_at, attempts, blocked_by) ON refunds TO hotwallet_worker;
 GRANT SELECT ON request_signatures TO hotwallet_worker;
-GRANT INSERT ON transactions, refund_moves, answers TO hotwallet_worker;
-GRANT INSERT, UPDATE (paused_by, paused_at, version) ON wallets TO hotwallet_worker;
-GRANT INSERT, UPDATE (accepted_at) ON sightings TO hotwallet_worker;
+GRANT INSERT ON transactions, refund_moves, answers, approvals TO hotwallet_worker;
+GRANT UPDATE (state, decided_by, decided_at, version, mac) ON approvals TO hotwallet_worker;
+GRANT INSERT, UPDATE (paused_by, paused_at, version, high_water, mac) ON wallets TO hotwallet_worker;
+GRANT INSERT, UPDATE (accepted_at, mac) ON sightings TO hotwallet_worker;
 GRANT SELECT, INSERT, UPDATE (amount) ON spendings TO hotwallet_worker;
 GRANT INSERT, UPDATE (state, updated_at, epoch, requested_by, blocked_by, version, mac, proved_at)
     ON keys TO hotwallet_worker;
 GRANT INSERT, UPDATE (at, reason, requested_by, resumed_at, version, mac) ON stops TO hotwallet_worker;
+GRANT INSERT, UPDATE (document, accepted_at, version, mac) ON accepted_limits TO hotwallet_worker;
 GRANT UPDATE (sequence, hash) ON audit_records TO hotwallet_worker;
 GRANT SELECT, INSERT ON audit_checkpoints TO hotwallet_worker;
 
 -- serve --role admin, and the commands of operators.
 GRANT SELECT ON refund_moves, used_tokens, attempts TO hotwallet_admin;
 GRANT INSERT (id, tenant, idempotency_key, fingerprint, reference, payment_session_id, network, chain_id, token,
-    token_address, decimals, recipient, amount, reason, created_at, updated_at, due_at, mac)
+    token_address, decimals, recipient, amount, reason, status, created_at, updated_at, due_at, mac)
     ON refunds TO hotwallet_admin;
-GRANT UPDATE (status, updated_at, version, sender, key_id, nonce, gas_limit, due_at, attempts, blocked_by)
-    ON refunds TO hotwallet_admin;
+GRANT UPDATE (status, updated_at, version, sender, key_id, nonce, gas_limit, due_at, attempts, blocked_by,
+    cancel_requested_at) ON refunds TO hotwallet_admin;
 GRANT INSERT ON refund_moves, request_signatures TO hotwallet_admin;
-GRANT UPDATE (paused_by, paused_at, version) ON wallets TO hotwallet_admin;
-GRANT INSERT, UPDATE (accepted_at) ON sightings TO hotwallet_admin;
+GRANT INSERT, UPDATE (paused_by, paused_at, version, high_water, mac) ON wallets TO hotwallet_admin;
+GRANT INSERT, UPDATE (accepted_at, mac) ON sightings TO hotwallet_admin;
 GRANT INSERT, UPDATE (key_id, state, updated_at, epoch, requested_by, held_until, blocked_by, version, mac)
     ON keys TO hotwallet_admin;
 GRANT INSERT, UPDATE (at, reason, requested_by, resumed_at, version, mac) ON stops TO hotwallet_admin;

@@ -7,21 +7,19 @@ request is executed.  A proposal names exactly what will be done and the state t
 ends, so an approval fits one change.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 
-import structlog
-
-from signer.alerts import Alert, Alerts
+from signer.alerts import Alert, Alerts, AlertThrottle
+from signer.approval_changes import ApprovalChanges
 from signer.audit.actions import AuditAction
 from signer.audit.log import AuditLog
 from signer.errors import (
     ApprovalRequiredError,
     ConflictError,
     InvalidInputError,
-    NotFoundError,
     SamePersonError,
     StaleStateError,
     StoreError,
@@ -30,31 +28,25 @@ from signer.errors import (
 from signer.model.approval import (
     Approval,
     ApprovalState,
+    ApprovalUse,
     Proposal,
     is_other_person,
 )
-from signer.model.audit_record import (
-    Actor,
-    Operation,
-    Record,
-    is_identified,
+from signer.model.audit_record import WORKER, Actor, is_identified
+from signer.open_approvals import (
+    SHOWN_DIGITS,
+    OpenApprovals,
+    find_approval,
+    read_open_approvals,
 )
 from signer.ports import ApprovalStore, Clock
 
 
 VALID_FOR = timedelta(hours=24)
-"""How long after the first request the change can be approved and begun.
-
-A change that has begun can be completed for as long again."""
+"""How long after the first request the change can be approved and made."""
 
 MAX_REASON = 200
 """In characters."""
-
-LISTED = 200
-"""How many proposals are listed at most."""
-
-SHOWN_DIGITS = 16
-"""How many digits of a digest are shown to people; commands accept them."""
 
 _TRIES = 3
 
@@ -63,17 +55,6 @@ _UNIDENTIFIED = (
     " both must show a token (the API, or OPERATOR_TOKEN_FILE for commands). In an"
     " emergency: `hotwallet approvals break-glass`"
 )
-
-_CLOCK = Actor("clock")
-
-_DECIDED = frozenset({ApprovalState.APPROVED, ApprovalState.REJECTED})
-
-
-@dataclass
-class Execution:
-    """An approved change that is being made; set whether it is complete."""
-
-    is_complete: bool = True
 
 
 class Approvals:
@@ -97,70 +78,65 @@ class Approvals:
         self._audit = audit
         self._alerts = alerts
         self._clock = clock
+        self._changes = ApprovalChanges(store, audit, clock)
+        self._throttle = AlertThrottle()
         self.required = required
-        self._log = structlog.get_logger("approvals")
 
     @contextmanager
     def authorize(
-        self, proposal: Proposal, actor: Actor, reason: str = ""
-    ) -> Iterator[Execution]:
+        self, proposal: Proposal, actor: Actor, reason: str = "", *, asks: bool = True
+    ) -> Iterator[ApprovalUse | None]:
         """
         Run the block, which makes the change, if *proposal* is approved.
 
-        Otherwise store the proposal, with the *reason* of *actor*.  An approval cannot
-        be rejected once the block has begun.  If the block fails or its process dies,
-        the same request completes it, for ``VALID_FOR`` after it began.
+        The block passes what this yields to the store, which ends the approval in the
+        transaction of the change.  If the block fails or its process dies before that,
+        the same request can be repeated.  Without an approval, store the proposal with
+        the *reason* of *actor*, unless *asks* is false.
 
         Raises:
             ApprovalRequiredError: It is not approved.
+            ConflictError: The same, without *asks*.
         """
-        execution = Execution()
         if not self.required:
-            yield execution
+            yield None
             return
-        approval = self._begin(proposal, actor, reason)
-        yield execution
-        if execution.is_complete:
-            self._complete(approval, actor)
+        use = self._require(proposal, actor, reason if asks else None)
+        yield use
+        with suppress(StoreError):  # The change is made.
+            found = self._store.find_approval(proposal.digest)
+            if found == replace(use.done, version=use.approval.version + 1):
+                self._audit.log(use.record)
 
-    def list(self) -> Sequence[Approval]:
+    def is_approved(self, proposal: Proposal) -> bool:
+        """Return whether ``authorize`` would run its block now."""
+        found = self._store.find_approval(proposal.digest)
+        is_usable = found is not None and found.is_usable(self._clock())
+        return is_usable or not self.required
+
+    def list(self) -> OpenApprovals:
         """Return what waits for a decision or for its execution, the oldest first."""
-        found = self._store.open_approvals(LISTED)
-        return [each for each in found if not self._expire(each)]
+        found = read_open_approvals(self._store)
+        if found.changed and self._throttle.is_due(Alert.ROW_CHANGED):
+            self._alerts.sound(
+                Alert.ROW_CHANGED,
+                subject="approvals",
+                problem=f"{found.changed} rows of `approvals` have no valid MAC",
+            )
+        expire = self._changes.expire
+        waiting = [each for each in found.approvals if not expire(each)]
+        return replace(found, approvals=waiting)
 
     def find(self, digest: str) -> Approval:
-        """
-        Return the proposal whose digest begins with the digits of *digest*.
-
-        Raises:
-            InvalidInputError: *digest* is too short, or fits several proposals.
-            NotFoundError: There is no such proposal, or another program changed it.
-        """
-        if len(digest) < SHOWN_DIGITS:
-            raise InvalidInputError(
-                f"must have at least {SHOWN_DIGITS} digits", field="digest"
-            )
-        stored = self._store.find_approval(digest)
-        listed = [stored] if stored else self._store.open_approvals(LISTED)
-        found = [
-            each
-            for each in listed
-            if each.is_authentic and each.digest.startswith(digest)
-        ]
-        if not found:
-            raise NotFoundError(
-                "there is no such proposal: see `hotwallet approvals list`"
-            )
-        if len(found) > 1:
-            raise InvalidInputError(
-                "begins the digests of several proposals: give all 64 digits",
-                field="digest",
-            )
-        return found[0]
+        """Return the proposal with *digest*; as ``find_approval``."""
+        return find_approval(self._store, digest)
 
     def approve(self, digest: str, actor: Actor, reason: str) -> Approval:
         """
         Let the proposal with *digest* be executed.
+
+        If a worker asked for it, the first administrator who approves it asks for it as
+        well, and it still waits.
 
         Raises:
             NotFoundError: There is no such proposal, or another program changed it.
@@ -170,6 +146,11 @@ class Approvals:
             InvalidInputError: *reason* is empty, too long, or not printable.
         """
         found = self._find(digest, reason)
+        if found.requested_by == WORKER.name and is_identified(actor.name):
+            # A worker asks for a refund that was accepted before it needed an approval.
+            # No person is known to have asked, so two must agree: this is the first.
+            new = replace(found, requested_by=actor.name, reason=reason)
+            return self._changes.ask(found, new, actor, reason)
         for name in (actor.name, found.requested_by):
             if not is_identified(name):
                 raise UnidentifiedOperatorError(_UNIDENTIFIED)
@@ -201,10 +182,13 @@ class Approvals:
         """
         found = self._find(digest, reason)
         action = AuditAction.APPROVAL_REJECT
-        return self._put(found, ApprovalState.REJECTED, action, actor, reason=reason)
+        rejected = ApprovalState.REJECTED
+        return self._changes.move(found, rejected, action, actor, reason)
 
-    def _begin(self, proposal: Proposal, actor: Actor, reason: str) -> Approval:
-        """Return the approval of *proposal*, which cannot be rejected any more."""
+    def _require(
+        self, proposal: Proposal, actor: Actor, reason: str | None
+    ) -> ApprovalUse:
+        """Return the use of the approval of *proposal*, or ask for one."""
         for _ in range(_TRIES):
             found = self._store.find_approval(proposal.digest)
             with suppress(StaleStateError):
@@ -212,11 +196,17 @@ class Approvals:
         raise StaleStateError("other processes keep changing the approval: try again")
 
     def _use_or_ask(
-        self, found: Approval | None, proposal: Proposal, actor: Actor, reason: str
-    ) -> Approval:
+        self,
+        found: Approval | None,
+        proposal: Proposal,
+        actor: Actor,
+        reason: str | None,
+    ) -> ApprovalUse:
         now = self._clock()
         if found is not None and found.is_usable(now):
-            return self._execute(found, actor, now)
+            return self._use(found, actor)
+        if reason is None:
+            raise ConflictError("nothing was changed: the change is not approved")
         if found is None or not found.is_unused(now) or _is_better_asked(found, actor):
             found = self._ask(found, proposal, actor, reason, now)
         raise ApprovalRequiredError(
@@ -226,33 +216,10 @@ class Approvals:
             expires_at=found.expires_at,
         )
 
-    def _execute(self, found: Approval, actor: Actor, now: datetime) -> Approval:
-        """Return *found*, whose change has begun and cannot be rejected any more."""
-        has_begun = found.state is ApprovalState.EXECUTING
-        until = found.expires_at if has_begun else now + VALID_FOR
-        executing, action = ApprovalState.EXECUTING, AuditAction.APPROVAL_USE
-        return self._put(found, executing, action, actor, until=until)
-
-    def _complete(self, approval: Approval, actor: Actor) -> None:
-        """
-        Record that the change of *approval* is made.
-
-        The change itself is committed: a failure here must not look like its failure.
-        The row then expires.
-        """
-        found: Approval | None = approval
-        try:
-            for _ in range(_TRIES):
-                if found is None or found.state is not ApprovalState.EXECUTING:
-                    return  # Another process completed the same change.
-                with suppress(StaleStateError):
-                    self._put(
-                        found, ApprovalState.DONE, AuditAction.APPROVAL_USE, actor
-                    )
-                    return
-                found = self._store.find_approval(approval.digest)
-        except StoreError as e:
-            self._log.warning("approval-not-completed", code=e.code)
+    def _use(self, approval: Approval, actor: Actor) -> ApprovalUse:
+        done = replace(approval, state=ApprovalState.DONE)
+        record = self._changes.draft(AuditAction.APPROVAL_USE, done, actor)
+        return ApprovalUse(approval, done, record)
 
     def _ask(
         self,
@@ -269,9 +236,7 @@ class Approvals:
             at=now,
             expires_at=now + VALID_FOR,
         )
-        record = self._draft(AuditAction.APPROVAL_REQUEST, new, actor, reason)
-        self._store.put_approval(before, new, record)
-        self._audit.log(record)
+        new = self._changes.ask(before, new, actor, reason)
         self._alerts.sound(
             Alert.APPROVAL_REQUESTED,
             action=new.action,
@@ -284,7 +249,7 @@ class Approvals:
         """Return the proposal with *digest*, which can be decided."""
         require_reason(reason)
         found = self.find(digest)
-        if self._expire(found):
+        if self._changes.expire(found):
             raise ConflictError("nothing was changed: the time for a decision is over")
         if not found.is_unused(self._clock()):
             raise ConflictError(f"nothing was changed: the proposal is {found.state}")
@@ -295,49 +260,8 @@ class Approvals:
     ) -> Approval:
         if found.state is ApprovalState.APPROVED:
             raise ConflictError("nothing was changed: the proposal is approved")
-        return self._put(found, ApprovalState.APPROVED, action, actor, reason=reason)
-
-    def _expire(self, found: Approval) -> bool:
-        """Return whether the time of *found* is over, after this was recorded."""
-        if not found.is_expired(self._clock()):
-            return False
-        with suppress(StaleStateError):  # Another process recorded it.
-            self._put(found, ApprovalState.EXPIRED, AuditAction.APPROVAL_EXPIRE, _CLOCK)
-        return True
-
-    def _put(
-        self,
-        before: Approval,
-        state: ApprovalState,
-        action: AuditAction,
-        actor: Actor,
-        *,
-        reason: str = "",
-        until: datetime | None = None,
-    ) -> Approval:
-        """Move *before* to *state*, with an audit record in the same transaction."""
-        after = replace(before, state=state, expires_at=until or before.expires_at)
-        if state in _DECIDED:
-            after = replace(after, decided_by=actor.name, decided_at=self._clock())
-        record = self._draft(action, after, actor, reason)
-        self._store.put_approval(before, after, record)
-        self._audit.log(record)
-        return replace(after, version=before.version + 1)
-
-    def _draft(
-        self, action: AuditAction, approval: Approval, actor: Actor, reason: str
-    ) -> Record:
-        is_new = action is AuditAction.APPROVAL_REQUEST
-        return self._audit.result(
-            action,
-            Operation.ADMINISTRATION,
-            actor,
-            **({"proposal": approval.proposal} if is_new else {}),
-            digest=approval.digest,
-            state=str(approval.state),
-            requested_by=approval.requested_by,
-            reason=reason,
-        )
+        approved = ApprovalState.APPROVED
+        return self._changes.move(found, approved, action, actor, reason)
 
 
 def _is_better_asked(found: Approval, actor: Actor) -> bool:

@@ -241,6 +241,13 @@ class SelfTestPendingError(SigningError):
     retryable = True
 
 
+class AuditLogUnwritableError(SigningError):
+    """The line of a signature's intent cannot be written; the device was not asked."""
+
+    code = "audit-log-unwritable"
+    retryable = True
+
+
 class BackendError(SigningError):
     """
     The device failed in a way that no subclass describes.

@@ -3,8 +3,8 @@ Message authentication codes (MACs) of the ledger's rows.
 
 A MAC is an HMAC-SHA-256 (RFC 2104) under a key that is not in the database.  So a party
 that can only write rows cannot create a refund, change what one pays, change which key
-pays, lift a stop, approve a change, or invent an audit record.  Each MAC names its key,
-so the key can be rotated.
+pays, lift a stop, end the pause of a wallet, approve a change, raise a limit, or invent
+a transaction or an audit record.  Each MAC names its key, so the key can be rotated.
 """
 
 import hmac
@@ -19,16 +19,28 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from signer.errors import ConfigurationError, Refusal, RowNotAuthenticError
+from signer.model.accepted_limits import AcceptedLimits
 from signer.model.approval import Approval
 from signer.model.audit_record import Record
 from signer.model.key import Key
 from signer.model.refund import Refund
 from signer.model.stop import Stop
 from signer.model.tenant_block import TenantBlock
+from signer.model.wallet import UnrecordedTransaction, Wallet
 from signer.private_files import is_private
 
 
-Row = TypeVar("Row", Approval, Refund, Key, Stop, TenantBlock)
+Row = TypeVar(
+    "Row",
+    AcceptedLimits,
+    Approval,
+    Refund,
+    Key,
+    Stop,
+    TenantBlock,
+    UnrecordedTransaction,
+    Wallet,
+)
 
 _LINE = re.compile(r"([A-Za-z0-9_-]{1,32}) ([0-9a-f]{64})")
 
@@ -54,10 +66,14 @@ _REFUND = (
 )
 
 
+# The MAC itself, and what is looked up or computed when a row is read.
+_NOT_STORED = frozenset({"mac", "is_authentic", "held_by", "next_nonce"})
+
+
 def _all_fields(kind: type[Any]) -> tuple[str, ...]:
     """Return the stored fields of *kind* whose change needs a new MAC."""
-    not_covered = ("mac", "is_authentic", "proved_at")
-    return tuple(each.name for each in fields(kind) if each.name not in not_covered)
+    names = [each.name for each in fields(kind)]
+    return tuple(name for name in names if name not in {*_NOT_STORED, "proved_at"})
 
 
 # By class: the name of the kind, and the fields that the MAC covers, in this order.
@@ -67,18 +83,26 @@ _COVERED: Mapping[type[Any], tuple[str, tuple[str, ...]]] = {
     Stop: ("stop", _all_fields(Stop)),
     TenantBlock: ("tenant block", _all_fields(TenantBlock)),
     Approval: ("approval", _all_fields(Approval)),
+    Wallet: ("wallet", _all_fields(Wallet)),
+    UnrecordedTransaction: (
+        "unrecorded transaction",
+        _all_fields(UnrecordedTransaction),
+    ),
+    AcceptedLimits: ("accepted limits", _all_fields(AcceptedLimits)),
     Record: ("audit record", _all_fields(Record)),
 }
 
 _VALUES = {kind: attrgetter(*names) for kind, (_, names) in _COVERED.items()}
 
 
-def _format_time(time: datetime) -> str:
-    return time.isoformat(timespec="microseconds")
+def _format(value: datetime | bytes) -> str:
+    if isinstance(value, bytes):
+        return value.hex()
+    return value.isoformat(timespec="microseconds")
 
 
-# Times are the only values that are no type of JSON.
-_JSON = json.JSONEncoder(separators=(",", ":"), default=_format_time)
+# Times and marks are the only values that are no type of JSON.
+_JSON = json.JSONEncoder(separators=(",", ":"), default=_format)
 
 
 class RowMACs:
@@ -142,6 +166,10 @@ class RowMACs:
         """Return the MAC of *row*: the id of the key, a colon, and 64 hex digits."""
         return self._compute(self._current, row)
 
+    def mac_of(self, record: Record) -> str:
+        """Return the MAC of a new *record*, which may have it already."""
+        return record.mac or self.compute(record)
+
     def require(self, row: Row) -> None:
         """Raise ``RowNotAuthenticError`` unless *row* has its MAC."""
         if not self.is_valid(row.mac, row):
@@ -159,6 +187,10 @@ class RowMACs:
             return False
         expected = self._compute(key_id, row).encode()
         return hmac.compare_digest(mac.encode(errors="replace"), expected)
+
+    def has_key(self, mac: str) -> bool:
+        """Return whether there is the key that *mac*, which is not verified, names."""
+        return mac.partition(":")[0] in self._keys
 
     def is_current(self, mac: str | None) -> bool:
         """Return whether the first key made *mac*, which is not verified."""

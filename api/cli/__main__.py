@@ -33,9 +33,17 @@ _COMMANDS = {
         "Explain a refusal, error or alert code.",
     ),
     "guard": ("api.cli.guard:guard", "Check whether the service would start."),
-    "keys": ("api.cli.keys:keys", "List, rotate and revoke signing keys."),
+    "keys": ("api.cli.keys:keys", "List, rotate, revoke and reinstate signing keys."),
+    "limits": (
+        "api.cli.limits:limits",
+        "Compare the limits of the files with the accepted ones.",
+    ),
     "nonce": ("api.cli.nonces:nonce", "Inspect and repair wallets' nonces."),
     "refund": ("api.cli.refunds:refund", "Explain a refund, and submit many."),
+    "restore": (
+        "api.cli.restore:restore",
+        "Complete a ledger that was restored from a backup.",
+    ),
     "resume": ("api.cli.stops:resume", "Sign again after a stop."),
     "softhsm": (
         "softhsm.cli:softhsm",
@@ -225,6 +233,7 @@ _ARGUMENTS = {
     "key_id": "NEW_KEY_ID",
     "active_address": "--from",
     "without_funds": "--without-funds",
+    "high_water": "--high-water",
 }
 
 

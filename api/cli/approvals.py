@@ -8,7 +8,12 @@ from api.bootstrap import build_container
 from api.cli.confirmation import confirm, yes_option
 from api.cli.operator import identified_operator
 from api.cli.output import Result, reports
-from api.views.approvals import approval_document, approval_lines
+from api.views.approvals import (
+    approval_document,
+    approval_lines,
+    list_document,
+    list_lines,
+)
 from signer.approvals import Approvals
 from signer.model.approval import Approval
 from signer.model.audit_record import Actor
@@ -32,9 +37,8 @@ def approvals() -> None:
 def list_approvals() -> Result:
     """List what waits for a decision; exits with 1 if there is something."""
     found = build_container().approvals.list()
-    documents = [approval_document(each) for each in found]
-    lines = list(approval_lines(found)) or ["nothing waits for an approval"]
-    return Result({"approvals": documents}, lines, not found)
+    is_empty = found.is_complete and not (found.approvals or found.changed)
+    return Result(list_document(found), list_lines(found), is_empty)
 
 
 @approvals.command()

@@ -1,4 +1,4 @@
-"""``hotwallet keys``: list, rotate, fail over, revoke and sweep signing keys."""
+"""``hotwallet keys``: list, rotate, fail over, revoke, reinstate and sweep keys."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -11,7 +11,13 @@ from api.bootstrap import build_admin_container, build_container
 from api.cli.confirmation import confirmed
 from api.cli.operator import current_operator, identified_operator
 from api.cli.output import Result, reports
-from api.http.keys import failover_document, key_document, rotation_document
+from api.http.keys import (
+    failover_document,
+    key_document,
+    reinstatement_document,
+    rotation_document,
+)
+from api.views.refunds import timestamp
 from signer.errors import NewKeyUnhealthyError
 from signer.keys.failover import FailoverResult
 from signer.keys.rotation import Rotation
@@ -35,7 +41,7 @@ _SCOPE = "keys:rotate"
 @click.group()
 def keys() -> None:
     """
-    List, rotate, fail over, revoke and sweep signing keys.
+    List, rotate, fail over, revoke, reinstate and sweep signing keys.
 
     Commands that change keys ask for confirmation on a terminal, and refuse to run
     elsewhere without --yes.
@@ -156,6 +162,35 @@ def revoke(address: str, *, dry_run: bool) -> Result:
 
 @keys.command()
 @click.argument("address")
+@click.option("--reason", required=True, help="Why, for the audit log.")
+@confirmed("It may sign again. Reinstate the key of {address}?")
+@reports
+def reinstate(address: str, *, reason: str, dry_run: bool) -> Result:
+    """
+    Undo the revocation of ADDRESS, which was a mistake, within 24 hours.
+
+    The key finishes the refunds that it had signed, as after a planned rotation; they
+    are listed.  It does not become the active key.
+    """
+    container = build_admin_container()
+    reinstatement = container.reinstatement
+    if dry_run:
+        key, refunds = reinstatement.preview(address)
+    else:
+        operator = identified_operator(container, _SCOPE)
+        key, refunds = reinstatement.reinstate(address, reason, operator)
+    status = "would be reinstated" if dry_run else key.state
+    return Result(
+        reinstatement_document(key, refunds),
+        [
+            f"{status}: {key.address}",
+            *(f"  signed by it, and still open: {each}" for each in refunds),
+        ],
+    )
+
+
+@keys.command()
+@click.argument("address")
 @confirmed("Move all funds of {address} to the active key's address?")
 @reports
 def sweep(address: str, *, dry_run: bool) -> Result:
@@ -207,6 +242,8 @@ def _format_ring(ring: Sequence[Key]) -> Iterator[str]:
         )
     for key in ring:
         cause = f", {key.blocked_by}" if key.blocked_by else ""
+        if key.reinstatable_until is not None:
+            cause = f", can be reinstated until {timestamp(key.reinstatable_until)}"
         yield (
             f"{key_document(key)['keyId']:12} {key.backend:8} {key.address} "
             f" {key.state}{cause}, epoch {key.epoch or '-'}"

@@ -112,10 +112,10 @@ def _format_repair(each: RepairResult) -> Iterator[str]:
     if not each.is_open:
         yield "  resumed" if each.resumed else "  in order"
         return
-    if wallet.paused_by is None:
+    if not wallet.is_paused:
         yield "  not paused yet: a worker will pause it"
     else:
-        yield f"  paused by {wallet.paused_by}"
+        yield f"  paused by {wallet.pause_reason}"
     if status.unknown_count:
         yield f"  not looked at yet: {status.unknown_count} of the chain's transactions"
     for foreign in status.foreign:

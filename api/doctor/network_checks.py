@@ -121,7 +121,9 @@ def _check_wallet(context: NetworkContext, address: str, state: KeyState) -> Fin
     # Revoking a key pauses its wallet until every earlier transaction is known.  What
     # an attacker sends with the key afterwards does not pause the network.
     blocked = state is KeyState.BLOCKED
-    if status.wallet.paused_by is not None and (status.unknown_count or not blocked):
+    if not status.wallet.is_authentic:
+        raise status.wallet.error()
+    if status.wallet.is_paused and (status.unknown_count or not blocked):
         raise WalletPausedError(f"{name} is paused: {status.wallet.paused_by}")
     if status.unknown_count and not blocked:
         raise WalletPausedError(

@@ -10,7 +10,6 @@ from api.health.readiness import (
     AuditUnsignedError,
     unsealed_seconds,
 )
-from signer.approvals import LISTED
 from signer.audit.actions import AuditAction
 from signer.audit.chain_reader import require_agreement
 from signer.audit.checkpoint_schedule import find_unsigned
@@ -20,14 +19,17 @@ from signer.audit.sealing_monitor import LATE
 from signer.audit.stored_checkpoints import find_newest, statement_of
 from signer.checks import Check, Finding
 from signer.model.audit_record import Actor, Operation
+from signer.open_approvals import read_open_approvals
 from signer.ports import Checkpoint
 from signer.startup.dependency_checks import check_journal
 from signer.startup.guard import check_settings
+from signer.startup.limits_guard import describe
 
 
 _SEAL_SECONDS = 5.0
 _MAX_NAMED = 5  # How many forged checkpoints a finding names.
 _POLL_SECONDS = 0.25
+_LIMITS_CURE = "run: hotwallet limits show"
 
 
 def system_checks(context: DoctorContext) -> Iterator[Check]:
@@ -48,6 +50,8 @@ def system_checks(context: DoctorContext) -> Iterator[Check]:
     yield context.check("audit", _check_audit, sealer_cure, "database")
     yield context.check("checkpoints", _check_checkpoints, EXPLAIN, "database")
     yield context.check("approvals", _check_approvals, EXPLAIN, "database")
+    needs = ("networks", "database")
+    yield context.check("limits", _check_limits, _LIMITS_CURE, *needs)
 
 
 def _check_settings(context: DoctorContext) -> Finding:
@@ -167,14 +171,13 @@ def _check_checkpoints(context: DoctorContext) -> Finding:
 
 def _check_approvals(context: DoctorContext) -> Finding:
     clock = context.container.ledger_clock
-    found = context.container.store.open_approvals(LISTED)
-    forged = [each for each in found if not each.is_authentic]
-    if forged:
+    found = read_open_approvals(context.container.store)
+    if found.changed:
         return Finding(
-            f"another program changed {len(forged)} approvals, which have no effect",
+            f"another program changed {found.changed} approvals, which have no effect",
             "find out who wrote to the database: docs/how-to/alarms.md",
         )
-    waiting = [each for each in found if not each.is_expired(clock())]
+    waiting = [each for each in found.approvals if not each.is_expired(clock())]
     if waiting:
         states = ", ".join(sorted(f"{each.action} {each.state}" for each in waiting))
         return Finding(
@@ -182,6 +185,18 @@ def _check_approvals(context: DoctorContext) -> Finding:
         )
     required = "required" if context.container.approvals.required else "not required"
     return Finding(f"nothing waits; a second administrator is {required}")
+
+
+def _check_limits(context: DoctorContext) -> Finding:
+    guard = context.container.limits_guard
+    guard.require_approved()
+    difference = guard.compare()
+    if difference.raised:
+        changes = "; ".join(describe(difference.raised))
+        return Finding(f"raised when a worker starts: {changes}")
+    if not difference.is_accepted:
+        return Finding("no worker has started with these limits yet")
+    return Finding(f"those of the last worker, version {difference.version}")
 
 
 def _check_signed(context: DoctorContext, last: Checkpoint | None) -> str:

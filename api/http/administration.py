@@ -9,7 +9,7 @@ from api.http.approvals import (
     BreakingGlass,
     Rejecting,
 )
-from api.http.keys import KeyFailover, KeyRotation, Keys
+from api.http.keys import KeyFailover, KeyReinstatement, KeyRotation, Keys
 from api.http.metrics import Metrics, OpenMetrics
 from api.http.stops import SigningResume, SigningStop, Stops
 from api.http.tenants import TenantBlocking, TenantUnblocking
@@ -24,6 +24,8 @@ def add_administration(app: "App", container: Container) -> None:
     app.add_route("/v1/admin/kms/rotate", KeyRotation(container.rotation))
     app.add_route("/v1/admin/kms/failover", KeyFailover(container.failover))
     app.add_route("/v1/admin/keys", Keys(container.store))
+    reinstating = KeyReinstatement(container.reinstatement)
+    app.add_route("/v1/admin/keys/{address}/reinstate", reinstating)
     tenants = container.tenant_admin
     app.add_route("/v1/admin/tenants/{tenant}/block", TenantBlocking(tenants))
     app.add_route("/v1/admin/tenants/{tenant}/unblock", TenantUnblocking(tenants))

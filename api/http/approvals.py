@@ -8,7 +8,7 @@ from api.http import query
 from api.http.body import read_object
 from api.http.keys import AdministrativeResource
 from api.request_context import actor
-from api.views.approvals import approval_document
+from api.views.approvals import approval_document, list_document
 from signer.approvals import Approvals
 from signer.errors import InvalidInputError
 from signer.model.approval import Approval
@@ -27,9 +27,7 @@ class ApprovalList(AdministrativeResource):
         """List the proposals that wait or are approved, the oldest first."""
         query.parameters(req)
 
-        resp.media = {
-            "approvals": [approval_document(each) for each in self._approvals.list()]
-        }
+        resp.media = list_document(self._approvals.list())
 
 
 class _Decision(AdministrativeResource):

@@ -1,6 +1,6 @@
 """The administrative routes: rotate a key, fail a key over, and list the keys."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,6 +14,7 @@ from api.request_context import actor
 from api.views.refunds import fields, timestamp
 from signer.errors import InvalidInputError
 from signer.keys.failover import Failover, FailoverResult
+from signer.keys.reinstatement import Reinstatement
 from signer.keys.rotation import Rotation
 from signer.keys.rotation_options import AWAITING_FUNDS, RotationOptions, RotationResult
 from signer.model.key import Key
@@ -89,6 +90,25 @@ class KeyFailover(AdministrativeResource):
         resp.media = failover_document(result)
 
 
+class KeyReinstatement(AdministrativeResource):
+    """``/v1/admin/keys/{address}/reinstate``: undoes a revocation by mistake."""
+
+    def __init__(self, reinstatement: Reinstatement) -> None:
+        self._reinstatement = reinstatement
+
+    def on_post(self, req: Request, resp: Response, address: str) -> None:
+        """Reinstate the key, for the reason in the body; repeating it is safe."""
+        query.parameters(req)
+        body = read_object(req)
+        if set(body) != {"reason"} or not isinstance(body["reason"], str):
+            raise InvalidInputError("must have reason, a string", field="body")
+        key, refunds = self._reinstatement.reinstate(
+            address, body["reason"], actor(req)
+        )
+
+        resp.media = reinstatement_document(key, refunds)
+
+
 class Keys(AdministrativeResource):
     """``/v1/admin/keys``: lists the keys that sign or have signed."""
 
@@ -136,8 +156,14 @@ def failover_document(result: FailoverResult) -> dict[str, Any]:
     }
 
 
+def reinstatement_document(key: Key, refunds: Sequence[str]) -> dict[str, Any]:
+    """Return *key* as JSON, with the ids of the open *refunds* that it signed."""
+    return {**key_document(key), "openRefunds": list(refunds)}
+
+
 def key_document(key: Key) -> dict[str, Any]:
     """Return *key* as JSON; its id is cut to a prefix."""
+    until = key.reinstatable_until
     return {
         "keyId": key_prefix(key.key_id),
         **fields(key, "backend", "address", "state", "epoch"),
@@ -145,6 +171,7 @@ def key_document(key: Key) -> dict[str, Any]:
         "blockedBy": key.blocked_by,
         "createdAt": timestamp(key.created_at),
         "updatedAt": timestamp(key.updated_at),
+        "reinstatableUntil": None if until is None else timestamp(until),
     }
 
 

@@ -46,6 +46,7 @@ class _Row:
 _BEARER = "A valid bearer token is required."
 _OLD_KEY = "The old key goes on serving."
 _DEVICE = "The signing device cannot be used at the moment."
+_LOG = "The audit log cannot be written, so nothing is signed."
 _HANGING = "Earlier self-tests of this key have not ended: its device hangs. Try again."
 _CHAIN = "The network's nodes do not answer at the moment."
 _STORE = "The database does not answer at the moment."
@@ -68,6 +69,7 @@ _TABLE: dict[type[Exception], _Row] = {
     errors.PolicyViolationError: _Row(422),
     errors.NewKeyUnhealthyError: _Row(503, _OLD_KEY, retry_after=5),
     errors.SelfTestPendingError: _Row(503, _HANGING, retry_after=5),
+    errors.AuditLogUnwritableError: _Row(503, _LOG, retry_after=5),
     errors.BackendError: _Row(503, _DEVICE, retry_after=30),
     errors.BackendUnavailableError: _Row(503, _DEVICE, retry_after=5),
     errors.BackendThrottledError: _Row(503, _DEVICE, retry_after=5),

@@ -20,8 +20,8 @@ from api.views.refunds import refund_answer, refund_document
 from signer import strict_json
 from signer.errors import InvalidInputError, NotCancellableError, NotFoundError
 from signer.model.acceptance import PENDING_ANSWER
+from signer.model.refund import UNRESERVED, Status, is_refund_id
 from signer.model.refund import Refund as AnyRefund
-from signer.model.refund import Status, is_refund_id
 from signer.model.signed_request import SignedRequest
 from signer.refunds.explain import Explainer
 from signer.refunds.request_body import read_refund
@@ -174,7 +174,7 @@ class Refund(_WaitingResource):
 
 
 class Cancellation(_WaitingResource):
-    """``/v1/refunds/{refund_id}/cancel``: cancels a queued refund."""
+    """``/v1/refunds/{refund_id}/cancel``: cancels a refund without a nonce."""
 
     def on_post(self, req: Request, resp: Response, refund_id: str) -> None:
         """
@@ -190,11 +190,12 @@ class Cancellation(_WaitingResource):
             if may_wait:
                 refund = self._refunds.await_cancellation(refund)
 
-        if refund.status not in {Status.QUEUED, Status.CANCELLED}:
+        if refund.status not in UNRESERVED | {Status.CANCELLED}:
             raise NotCancellableError(
-                f"the refund is {refund.status}: only a queued one can be cancelled"
+                f"the refund is {refund.status}: only one that has no nonce yet can be"
+                " cancelled"
             )
-        if refund.status is Status.QUEUED:
+        if refund.status in UNRESERVED:
             resp.status = falcon.HTTP_ACCEPTED
         resp.media = refund_document(refund)
 

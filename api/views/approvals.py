@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from api.views.refunds import timestamp
-from signer.approvals import SHOWN_DIGITS
 from signer.model.approval import Approval, ApprovalState
+from signer.open_approvals import SHOWN_DIGITS, OpenApprovals
 
 
 def approval_document(approval: Approval) -> dict[str, Any]:
@@ -15,7 +15,7 @@ def approval_document(approval: Approval) -> dict[str, Any]:
     return {
         "digest": approval.digest,
         "state": str(approval.state),
-        "proposal": json.loads(approval.proposal) if approval.is_authentic else None,
+        "proposal": json.loads(approval.proposal),
         "reason": approval.reason,
         "requestedBy": approval.requested_by,
         "requestedAt": timestamp(approval.requested_at),
@@ -23,19 +23,38 @@ def approval_document(approval: Approval) -> dict[str, Any]:
         "decidedBy": approval.decided_by,
         "alone": approval.is_alone and approval.state is not ApprovalState.REJECTED,
         "decidedAt": None if decided_at is None else timestamp(decided_at),
-        "authentic": approval.is_authentic,
     }
+
+
+def list_document(found: OpenApprovals) -> dict[str, Any]:
+    """Return what waits as JSON."""
+    return {
+        "approvals": [approval_document(each) for each in found.approvals],
+        "complete": found.is_complete,
+        "changedRows": found.changed,
+    }
+
+
+def list_lines(found: OpenApprovals) -> Iterator[str]:
+    """Return what waits for people."""
+    yield from approval_lines(found.approvals)
+    if found.changed:
+        yield (
+            f"left out: {found.changed} rows that another program changed or inserted;"
+            " they approve nothing (docs/how-to/alarms.md, row-not-authentic)"
+        )
+    if not found.is_complete:
+        yield (
+            "there may be more: decide about these first, or about another one with all"
+            " 64 digits of its digest"
+        )
+    elif not (found.approvals or found.changed):
+        yield "nothing waits for an approval"
 
 
 def approval_lines(approvals: Sequence[Approval]) -> Iterator[str]:
     """Return *approvals* for people: what would be done, and who asks for it."""
     for each in approvals:
-        if not each.is_authentic:
-            yield (
-                f"{each.digest[:SHOWN_DIGITS]!a}: not authentic, so it approves"
-                " nothing: another program changed this row"
-            )
-            continue
         yield f"{each.digest[:SHOWN_DIGITS]} {each.state}: {each.action}"
         facts = json.loads(each.proposal)
         for name, value in facts.items():

@@ -42,7 +42,9 @@ def wallet_document(status: WalletStatus) -> dict[str, Any]:
     """Return the state of a wallet, in the ledger and on the chain."""
     return {
         "address": status.wallet.sender,
-        **fields(status.wallet, "chain_id", "next_nonce", "paused_by", "paused_at"),
+        **fields(status.wallet, "chain_id", "next_nonce"),
+        "paused_by": status.wallet.pause_reason,
+        **fields(status.wallet, "paused_at"),
         "chain_next_nonce": status.chain_nonce,
         "unseen": status.unknown_count,
         "foreign": [

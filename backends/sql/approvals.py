@@ -1,15 +1,18 @@
 """What administrators asked for, and what others decided."""
 
 from collections.abc import Sequence
+from typing import Any
 
-from sqlalchemy import Connection, bindparam, select, text
+from sqlalchemy import Connection, Select, bindparam, select, text, tuple_
 
-from backends.sql import audit
+from backends.sql.audit_rows import write
+from backends.sql.columns import UTCDateTime
 from backends.sql.database import Tables
 from backends.sql.schema import approvals
 from backends.sql.sealed_rows import SealedRows, select_flagged
-from signer.model.approval import Approval
+from signer.model.approval import Approval, ApprovalUse
 from signer.model.audit_record import Record
+from signer.row_macs import RowMACs
 
 
 _OF_PROPOSAL = select(approvals).where(approvals.c.digest == bindparam("of_digest"))
@@ -17,10 +20,41 @@ _OF_PROPOSAL = select(approvals).where(approvals.c.digest == bindparam("of_diges
 # Literal text, so that both databases use the partial index.
 _OPEN = (
     select(approvals)
-    .where(text("state IN ('approved', 'executing', 'waiting')"))
-    .order_by(approvals.c.requested_at)
+    .where(text("state IN ('approved', 'waiting')"))
+    .order_by(approvals.c.requested_at, approvals.c.digest)
     .limit(bindparam("at_most"))
 )
+
+_NEXT = _OPEN.where(
+    tuple_(approvals.c.requested_at, approvals.c.digest)
+    > tuple_(bindparam("last_at", type_=UTCDateTime), bindparam("last_digest"))
+)
+
+# No digit is higher than "f".
+_LIKE = (
+    select(approvals)
+    .where(
+        approvals.c.digest >= bindparam("prefix"),
+        approvals.c.digest < bindparam("prefix") + "g",
+    )
+    .order_by(approvals.c.digest)
+    .limit(bindparam("at_most"))
+)
+
+
+def use_approval(
+    connection: Connection, macs: RowMACs, use: ApprovalUse | None
+) -> None:
+    """
+    End the approval of *use*, in the transaction of the change that it allows.
+
+    Raises:
+        StaleStateError: It was rejected, used or replaced meanwhile.
+    """
+    if use is not None:
+        rows = SealedRows(connection, macs, approvals, Approval)
+        rows.replace(use.approval, use.done)
+        write(connection, macs, use.record)
 
 
 class ApprovalTables(Tables):
@@ -35,21 +69,26 @@ class ApprovalTables(Tables):
                 rows.insert(after)
             else:
                 rows.replace(before, after)
-            audit.write(connection, self._macs, record)
+            write(connection, self._macs, record)
 
         self._database.transaction(work)
 
     def find_approval(self, digest: str) -> Approval | None:
-        found = self._database.run(
-            lambda c: select_flagged(
-                self._approval_rows(c), _OF_PROPOSAL, of_digest=digest
-            )
-        )
+        found = self._select(_OF_PROPOSAL, of_digest=digest)
         return found[0] if found else None
 
-    def open_approvals(self, limit: int) -> Sequence[Approval]:
+    def open_approvals(self, after: Approval | None, limit: int) -> Sequence[Approval]:
+        if after is None:
+            return self._select(_OPEN, at_most=limit)
+        last = {"last_at": after.requested_at, "last_digest": after.digest}
+        return self._select(_NEXT, **last, at_most=limit)
+
+    def approvals_like(self, prefix: str, limit: int) -> Sequence[Approval]:
+        return self._select(_LIKE, prefix=prefix, at_most=limit)
+
+    def _select(self, query: Select[Any], **values: Any) -> Sequence[Approval]:
         return self._database.run(
-            lambda c: select_flagged(self._approval_rows(c), _OPEN, at_most=limit)
+            lambda c: select_flagged(self._approval_rows(c), query, **values)
         )
 
     def _approval_rows(self, connection: Connection) -> SealedRows[Approval]:

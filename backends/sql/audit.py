@@ -18,6 +18,7 @@ from sqlalchemy.types import BigInteger
 
 from backends.sql.advisory_locks import lock_keys
 from backends.sql.audit_forgeries import find_forged
+from backends.sql.audit_rows import write
 from backends.sql.database import Tables
 from backends.sql.key_rows import KeyRows
 from backends.sql.privileges import excess_privileges
@@ -30,14 +31,11 @@ from signer.errors import KeyRotatedError, StaleStateError
 from signer.model.audit_record import Record, Sealed
 from signer.model.key import SigningCondition
 from signer.ports import Checkpoint, DeclareForged, Sealing
-from signer.row_macs import RowMACs
 
 
 SEALING_LOCK = 0x6175646974736561  # "auditsea"; the sealing process holds it.
 
 _record = audit_records.c
-
-_INSERT_RECORD = insert(audit_records)
 
 _TRY_TO_SEAL = select(
     func.pg_try_advisory_xact_lock(bindparam("lock", type_=BigInteger))
@@ -69,6 +67,12 @@ _SEAL_ALL = text(
     " WHERE audit_records.id = seal.id AND audit_records.sequence IS NULL"
 )
 
+_IDS = 500
+
+_STORED = select(_record.id).where(
+    _record.id.in_(bindparam("ids", type_=_record.id.type, expanding=True))
+)
+
 _PAGE = 10
 
 _PAGES = 100
@@ -97,7 +101,7 @@ _HEAD = (
 )
 
 _SEALED = (
-    select(_record.sequence, _record.hash, _record.id, _record.body)
+    select(_record.sequence, _record.hash, _record.id, _record.body, _record.mac)
     .where(_record.sequence > bindparam("after"))
     .order_by(_record.sequence)
     .limit(bindparam("at_most"))
@@ -123,24 +127,14 @@ _NEWEST_CHECKPOINTS = (
 )
 
 
-def write(connection: Connection, macs: RowMACs, *records: Record) -> None:
-    """Insert *records* in the transaction of *connection*."""
-    rows = [
-        {"id": record.id, "body": record.body, "mac": macs.compute(record)}
-        for record in records
-    ]
-    if len(rows) == 1:
-        connection.execute(_INSERT_RECORD, rows[0])  # Compiled once, then cached.
-    elif rows:
-        # A single statement inserts all or none.
-        connection.execute(_INSERT_RECORD.values(rows))
-
-
 class AuditTables(Tables):
     """Implements ``signer.ports.Journal``."""
 
     # The last sequence whose MAC was verified; None in a new process.
     _verified: int | None = None
+
+    def authenticate(self, record: Record) -> Record:
+        return Record(record.id, record.body, self._macs.compute(record))
 
     def append(
         self, records: Sequence[Record], *, standing: SigningCondition | None = None
@@ -186,11 +180,20 @@ class AuditTables(Tables):
 
     def sealed(self, after: int, limit: int) -> Sequence[Sealed]:
         return tuple(
-            Sealed(sequence, bytes(seal), Record(id_, body))
-            for sequence, seal, id_, body in self._database.rows(
+            Sealed(sequence, bytes(seal), Record(id_, body, mac))
+            for sequence, seal, id_, body, mac in self._database.rows(
                 _SEALED, after=after, at_most=limit
             )
         )
+
+    def missing_records(self, records: Sequence[Record]) -> Sequence[Record]:
+        missing: list[Record] = []
+        for start in range(0, len(records), _IDS):
+            some = records[start : start + _IDS]
+            ids = [record.id for record in some]
+            stored = {row.id for row in self._database.rows(_STORED, ids=ids)}
+            missing += [record for record in some if record.id not in stored]
+        return missing
 
     def oldest_unsealed(self) -> str | None:
         return self._database.run(lambda c: c.execute(_OLDEST_UNSEALED).scalar())
@@ -247,14 +250,13 @@ class AuditTables(Tables):
         ):
             return None
         rows = connection.execute(_UNSEALED, {"at_most": limit}).all()
-        records = [Record(id_, body) for id_, body, _ in rows]
+        records = [Record(id_, body, mac) for id_, body, mac in rows]
         size, head = _head(connection)
         forged, verified = find_forged(connection, self._macs, self._verified, size)
-        forged += [
-            record.id
-            for record, (_, _, mac) in zip(records, rows, strict=True)
-            if not self._macs.is_valid(mac, record)
-        ]
+        genuine = [r for r in records if self._macs.is_valid(r.mac, r)]
+        if len(genuine) < len(records):
+            known = {record.id for record in genuine}
+            forged += [record.id for record in records if record.id not in known]
         if forged:
             # It comes last: a forged record that looks like a declaration has no
             # effect, because a later one names it.
@@ -265,7 +267,7 @@ class AuditTables(Tables):
             _write_seals(connection, new)
         if verified == size:
             verified += len(new)
-        return Sealing(len(rows), tuple(forged)), verified
+        return Sealing(len(rows), tuple(forged), genuine), verified
 
 
 def _head(connection: Connection) -> tuple[int, bytes]:

@@ -1,23 +1,25 @@
-"""Requests to cancel queued refunds, which a worker carries out."""
+"""Requests to cancel refunds without a nonce, which a worker carries out."""
 
 from collections.abc import Sequence
 from datetime import datetime
 
 from sqlalchemy import Connection, bindparam, select, text, update
 
-from backends.sql.audit import write
+from backends.sql.audit_rows import write
 from backends.sql.columns import UTCDateTime
 from backends.sql.database import Tables
-from backends.sql.schema import refunds
+from backends.sql.schema import refunds, status_in
 from signer.model.audit_record import Record
-from signer.model.refund import Refund
+from signer.model.refund import UNRESERVED, Refund
 
 
 # Literal text, so that both databases use the partial index.
+_IS_CANCELLABLE = status_in(UNRESERVED)
+
 REQUESTED = (
     select(refunds)
     .where(
-        text("status = 'queued' AND cancel_requested_at IS NOT NULL"),
+        text(f"{_IS_CANCELLABLE} AND cancel_requested_at IS NOT NULL"),
         refunds.c.id > bindparam("after"),
     )
     .order_by(refunds.c.id)
@@ -28,7 +30,7 @@ _REQUEST = (
     update(refunds)
     .where(
         refunds.c.id == bindparam("refund_id"),
-        text("status = 'queued' AND cancel_requested_at IS NULL"),
+        text(f"{_IS_CANCELLABLE} AND cancel_requested_at IS NULL"),
     )
     .values(cancel_requested_at=bindparam("at", type_=UTCDateTime))
 )

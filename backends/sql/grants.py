@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from sqlalchemy import Table
 
 from backends.sql import schema
+from backends.sql.refund_approvals import PROPOSED
 from backends.sql.statements import ACCEPTED
 
 
@@ -36,9 +37,11 @@ _EVERY_PROCESS = (
 
 _ATTEMPTS = _counting(schema.attempts) | _forgetting(schema.attempts)
 
-# One statement inserts all of these.
-_NEW_REFUNDS = _on("INSERT", schema.refunds, *ACCEPTED) | _on(
-    "INSERT", schema.request_signatures
+# One statement inserts refund and request, and another one the proposal to pay it.
+_NEW_REFUNDS = (
+    _on("INSERT", schema.refunds, *ACCEPTED)
+    | _on("INSERT", schema.request_signatures)
+    | _on("INSERT", schema.approvals, *PROPOSED)
 )
 
 _REFUNDS = (
@@ -46,7 +49,7 @@ _REFUNDS = (
     | _ATTEMPTS
     | _NEW_REFUNDS
     | _on("UPDATE", schema.refunds, "cancel_requested_at")
-    | _on("INSERT", schema.refund_moves, "refund_id", "at")
+    | _on("INSERT", schema.refund_moves, "refund_id", "status", "at")
     | _on("INSERT", schema.answers)
     | _on("UPDATE", schema.answers, "body", "at")
 )
@@ -56,9 +59,13 @@ _SEALING = _on("UPDATE", schema.audit_records, "sequence", "hash") | _on(
 )
 
 _WALLETS = (
-    _on("UPDATE", schema.wallets, "paused_by", "paused_at", "version")
+    _on(
+        "UPDATE",
+        schema.wallets,
+        *("paused_by", "paused_at", "version", "high_water", "mac"),
+    )
     | _on("INSERT", schema.sightings)
-    | _on("UPDATE", schema.sightings, "accepted_at")
+    | _on("UPDATE", schema.sightings, "accepted_at", "mac")
 )
 
 _STOPS = _on("INSERT", schema.stops) | _on(
@@ -68,7 +75,18 @@ _STOPS = _on("INSERT", schema.stops) | _on(
 _RESERVATION = ("sender", "key_id", "nonce", "gas_limit")
 _MOVE = ("status", "updated_at", "version", "due_at", "attempts", "blocked_by")
 _RESULT = ("tx_hash", "block_number", "block_hash", "failure_code", "failure_detail")
+_LIMITS = ("document", "accepted_at", "version", "mac")
 _KEY_STATE = ("state", "updated_at", "epoch", "requested_by", "blocked_by")
+
+_PROPOSAL = (
+    "action",
+    "proposal",
+    "reason",
+    "requested_by",
+    "requested_at",
+    "expires_at",
+)
+_DECISION = ("state", "decided_by", "decided_at")
 
 _WORKER = (
     _EVERY_PROCESS
@@ -79,11 +97,15 @@ _WORKER = (
     | _on("INSERT", schema.refund_moves)
     | _on("INSERT", schema.transactions)
     | _on("INSERT", schema.answers)
+    | _on("INSERT", schema.approvals)
+    | _on("UPDATE", schema.approvals, *_DECISION, "version", "mac")
     | _on("INSERT", schema.wallets)
     | _on("INSERT", schema.spendings)
     | _on("UPDATE", schema.spendings, "amount")
     | _on("INSERT", schema.keys)
     | _on("UPDATE", schema.keys, *_KEY_STATE, "version", "mac", "proved_at")
+    | _on("INSERT", schema.accepted_limits)
+    | _on("UPDATE", schema.accepted_limits, *_LIMITS)
 )
 
 _ADMIN = (
@@ -93,13 +115,14 @@ _ADMIN = (
     | _STOPS
     | _ATTEMPTS
     | _NEW_REFUNDS
-    | _on("UPDATE", schema.refunds, *_MOVE, *_RESERVATION)
+    | _on("UPDATE", schema.refunds, *_MOVE, *_RESERVATION, "cancel_requested_at")
     | _on("INSERT", schema.refund_moves)
+    | _on("INSERT", schema.wallets)
     | _on("INSERT", schema.keys)
     | _on("UPDATE", schema.keys, *_KEY_STATE, "version", "mac")
     | _on("UPDATE", schema.keys, "key_id", "held_until")
     | _on("INSERT", schema.approvals)
-    | _on("UPDATE", schema.approvals, *set(schema.approvals.c.keys()) - {"digest"})
+    | _on("UPDATE", schema.approvals, *_PROPOSAL, *_DECISION, "version", "mac")
     | _on("INSERT", schema.tenant_blocks)
     | _on("UPDATE", schema.tenant_blocks, "at", "by", "ended_at", "version", "mac")
     | _on("INSERT", schema.used_tokens)

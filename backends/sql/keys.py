@@ -15,7 +15,8 @@ from sqlalchemy import (
 )
 
 from backends.sql.advisory_locks import lock_keys
-from backends.sql.audit import write
+from backends.sql.approvals import use_approval
+from backends.sql.audit_rows import write
 from backends.sql.columns import UTCDateTime
 from backends.sql.database import Tables
 from backends.sql.key_rows import KeyRows
@@ -27,11 +28,13 @@ from backends.sql.schema import (
     transactions,
     wallets,
 )
+from backends.sql.wallet_rows import pause_wallets
 from signer.errors import ConflictError, KeyRotatedError, StaleStateError
+from signer.model.approval import ApprovalUse
 from signer.model.audit_record import Record
 from signer.model.key import ROTATION_HOLD, SIGNING, Key, KeyState
 from signer.model.refund import SWEEPER, Status
-from signer.model.wallet import Pause
+from signer.row_macs import RowMACs
 
 
 _FIXED = frozenset({KeyState.ACTIVE, KeyState.BLOCKED})
@@ -83,18 +86,6 @@ _REQUEUE = (
         gas_limit=None,
     )
     .returning(refunds.c.id, refunds.c.version)
-)
-
-# The next reconciliation with the chain, which may have transactions that the ledger
-# lost, must precede the next nonce.
-_PAUSE_WALLETS = (
-    update(wallets)
-    .where(wallets.c.sender == bindparam("of_address"))
-    .values(
-        paused_by=Pause.CHAIN_AHEAD,
-        paused_at=bindparam("at", type_=UTCDateTime),
-        version=wallets.c.version + 1,
-    )
 )
 
 # A signed sweep may still be mined; no other refund pays a key of the ring.
@@ -185,6 +176,7 @@ class KeyTables(Tables):
         *,
         replacing: Key | None,
         block: bool = False,
+        use: ApprovalUse | None = None,
     ) -> Key:
         old_state = KeyState.BLOCKED if block else KeyState.DRAINING
 
@@ -197,7 +189,7 @@ class KeyTables(Tables):
             if active is not None:
                 rows.change(active, at, state=old_state)
             if active is not None and block:
-                _revoke(connection, active.address, at)
+                _revoke(connection, self._macs, active.address, at)
             epoch = rows.next_epoch()
             changed = rows.change(
                 key,
@@ -207,12 +199,15 @@ class KeyTables(Tables):
                 held_until=None,
                 blocked_by=None,
             )
+            use_approval(connection, self._macs, use)
             write(connection, self._macs, record)
             return changed
 
         return self._database.transaction(work)
 
-    def block(self, key: Key, at: datetime, record: Record) -> Key:
+    def block(
+        self, key: Key, at: datetime, record: Record, use: ApprovalUse | None = None
+    ) -> Key:
         if not key.is_former:
             raise StaleStateError(f"the key is {key.state}")
         ended = {"state": KeyState.BLOCKED, "held_until": None, "blocked_by": None}
@@ -223,7 +218,25 @@ class KeyTables(Tables):
             if key.state is KeyState.PENDING:
                 rows.find_released_pending(at)
             changed = rows.change(key, at, **ended)
-            _revoke(connection, key.address, at)
+            _revoke(connection, self._macs, key.address, at)
+            use_approval(connection, self._macs, use)
+            write(connection, self._macs, record)
+            return changed
+
+        return self._database.transaction(work)
+
+    def reinstate(
+        self, key: Key, at: datetime, record: Record, use: ApprovalUse | None = None
+    ) -> Key:
+        if key.state is not KeyState.BLOCKED:
+            raise StaleStateError(f"the key is {key.state}")
+
+        def work(connection: Connection) -> Key:
+            lock_keys(connection, shared=False)
+            changed = self._ring(connection).change(key, at, state=KeyState.DRAINING)
+            # The wallets of a revoked key are compared only up to that time.
+            pause_wallets(connection, self._macs, key.address, at)
+            use_approval(connection, self._macs, use)
             write(connection, self._macs, record)
             return changed
 
@@ -276,14 +289,16 @@ class KeyTables(Tables):
         return KeyRows(connection, self._macs)
 
 
-def _revoke(connection: Connection, address: str, at: datetime) -> None:
+def _revoke(connection: Connection, macs: RowMACs, address: str, at: datetime) -> None:
     # A process that is signing one of these refunds now fails on its version, and does
     # not send the unrecorded bytes.  A ledger restored from a backup may have lost
     # bytes that were sent, so the wallets are paused until they are reconciled.
     values = {"of_address": address, "at": at}
     connection.execute(_LOCK_UNSIGNED, values)
     requeued = connection.execute(_REQUEUE, values).all()
-    connection.execute(_PAUSE_WALLETS, values)
+    # The next reconciliation with the chain, which may have transactions that the
+    # ledger lost, must precede the next nonce.
+    pause_wallets(connection, macs, address, at)
     moves = [
         {"refund_id": id_, "version": version, "status": Status.QUEUED, "at": at}
         for id_, version in requeued

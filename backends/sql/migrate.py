@@ -22,8 +22,6 @@ from signer.row_macs import RowMACs
 LOCK_TIMEOUT_SECONDS = 60.0
 """How long a migration waits for another one, or for statements in progress."""
 
-_BEFORE_MACS = "0003"
-
 _LOCK = 0x686F7477616C6C65  # "hotwalle"; every hotwallet program uses this number.
 
 
@@ -58,8 +56,8 @@ def migrate(database: Database, macs: RowMACs | None, *, create: bool) -> Schema
     Without *create*, an SQLite file that has no ledger yet is refused and left as it
     is: a wrong path must not look like a successful upgrade.
 
-    Rows of the key ring get a MAC under the current key of *macs*.  Rows of a ledger
-    from before MACs are trusted as they are, once.
+    Rows get a MAC under the current key of *macs*, as in ``update_macs``.  Rows of a
+    ledger from before MACs are trusted as they are, once.
 
     Raises:
         ConfigurationError: ``mac-key-missing``: rows need a MAC, and *macs* is None.
@@ -78,7 +76,7 @@ def migrate(database: Database, macs: RowMACs | None, *, create: bool) -> Schema
         if not _run_migrations(connection):
             raise schema_error(before)
         _require_references(connection)
-        update_macs(connection, macs, trusted=before == _BEFORE_MACS)
+        update_macs(connection, macs, before)
         return SchemaUpgrade(database.path, before, HEAD)
 
     return database.migration(upgrade, timeout=LOCK_TIMEOUT_SECONDS)

@@ -10,7 +10,7 @@ from sqlalchemy import Integer, Select, bindparam, func, literal_column, select,
 from backends.sql.columns import UTCDateTime
 from backends.sql.database import Tables
 from backends.sql.schema import refunds, status_in, transactions
-from signer.model.refund import SWEEPER, Status
+from signer.model.refund import FILLER, SWEEPER, Status
 
 
 _RESULTS = text(status_in(frozenset({Status.CONFIRMED, Status.FAILED})))
@@ -27,7 +27,11 @@ def _first_transactions(*columns: Any) -> Select[Any]:
         select(*columns)
         .select_from(transactions)
         .join(refunds, refunds.c.id == transactions.c.refund_id)
-        .where(*_signed, transactions.c.attempt == 0, refunds.c.tenant != SWEEPER)
+        .where(
+            *_signed,
+            transactions.c.attempt == 0,
+            refunds.c.tenant.not_in((SWEEPER, FILLER)),
+        )
     )
 
 

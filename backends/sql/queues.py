@@ -7,7 +7,7 @@ from sqlalchemy import Update, bindparam, literal_column, select, text, update
 from backends.sql.columns import UTCDateTime
 from backends.sql.database import Tables
 from backends.sql.schema import IS_CLAIMABLE, refunds
-from signer.model.refund import SWEEPER
+from signer.model.refund import FILLER, SWEEPER
 from signer.model.refund_queue import Queue
 
 
@@ -25,7 +25,7 @@ def _postpone(column: str) -> Update:
             text(IS_CLAIMABLE),
             text("status = 'queued'"),
             refunds.c.due_at <= bindparam("now", type_=UTCDateTime),
-            refunds.c.tenant != SWEEPER,
+            refunds.c.tenant.not_in((SWEEPER, FILLER)),
             refunds.c[column] + literal_column("''") == bindparam("name"),
         )
         .limit(bindparam("at_most"))

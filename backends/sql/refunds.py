@@ -8,8 +8,16 @@ from sqlalchemy import Connection, Select
 
 from backends.sql import queries
 from backends.sql.database import Tables
+from backends.sql.refund_approvals import propose
 from backends.sql.savepoints import Work
-from backends.sql.statements import CLAIM, Step, Values, signed_values, values
+from backends.sql.statements import (
+    CLAIM,
+    Step,
+    Values,
+    record_values,
+    signed_values,
+    values,
+)
 from backends.sql.stops import require_unblocked
 from backends.sql.urls import SQLITE
 from backends.sql.validation import (
@@ -18,6 +26,7 @@ from backends.sql.validation import (
     require_new,
     require_page,
     require_step,
+    require_texts,
 )
 from backends.sql.write_path import (
     all_or_each,
@@ -82,7 +91,7 @@ class RefundTables(Tables):
         self._macs.require(refund)
 
     def find_earlier(self, refund: Refund, tenants: Collection[str]) -> Refund | None:
-        require_new(refund)
+        require_texts(refund)
         return self._database.run(lambda c: queries.find_earlier(c, refund, tenants))
 
     def get(self, refund_id: str) -> Refund | None:
@@ -169,8 +178,8 @@ class RefundTables(Tables):
 
     def adopt(self, before: Refund, after: Refund) -> None:
         self.require_authentic(before)
-        params = values(before, after)
-        if apply_step(self._database, Step.ADOPT, params) is None:
+        step = Step.HOLD if after.status is Status.RESERVED else Step.ADOPT
+        if apply_step(self._database, step, values(before, after)) is None:
             raise _stale(before)
 
     def save(
@@ -220,7 +229,9 @@ class RefundTables(Tables):
     def _accept(self, given: Acceptance) -> tuple[Refund, bool] | HotWalletError:
         # Without a limit no lock is needed, and PostgreSQL saves two round trips.
         lock = given.max_open is not None
-        execute = self._database.transaction if lock else self._database.write
+        is_one_statement = not lock and given.proposed is None
+        database = self._database
+        execute = database.write if is_one_statement else database.transaction
         try:
             return execute(self._acceptance(given, lock=lock))
         except HotWalletError as e:
@@ -231,7 +242,7 @@ class RefundTables(Tables):
     ) -> Work[tuple[Refund, bool]]:
         """Return what accepts a refund; raises ``InvalidInputError``."""
         refund = given.refund
-        require_new(refund)
+        require_new(refund, is_proposed=given.proposed is not None)
         new = self._macs.sealed(refund)
         params = {
             **self._values(None, new, record=given.record, answer=given.answer),
@@ -239,9 +250,11 @@ class RefundTables(Tables):
         }
 
         def work(connection: Connection) -> tuple[Refund, bool]:
-            if refund.swept_from is None:
+            if refund.bound_to is None and not given.is_restored:
                 require_unblocked(connection, self._macs, refund.tenant)
             if insert_refund(connection, given, params, lock=lock) is not None:
+                if given.proposed is not None:
+                    propose(connection, self._macs, given.proposed)
                 return new, True
             return queries.find_conflict(connection, refund), False
 
@@ -273,8 +286,10 @@ class RefundTables(Tables):
         *,
         answer: str | None = None,
     ) -> Values:
-        mac = None if record is None else self._macs.compute(record)
-        return values(before, after, transaction, record, record_mac=mac, answer=answer)
+        params = values(before, after, transaction, answer=answer)
+        if record is None:
+            return params
+        return {**params, **record_values(self._macs, record)}
 
     def _rows(self, statement: Select[Any], refund_id: str) -> Sequence[Any]:
         if not is_storable(refund_id):

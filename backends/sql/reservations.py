@@ -10,21 +10,12 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import (
-    Boolean,
-    Connection,
-    Table,
-    bindparam,
-    exists,
-    func,
-    select,
-    text,
-    union_all,
-)
+from sqlalchemy import Boolean, Connection, bindparam, exists, select, text
 
 from backends.sql.advisory_locks import lock_chain_and_keys
 from backends.sql.database import Tables
 from backends.sql.key_rows import KeyRows
+from backends.sql.refund_approvals import find_approved
 from backends.sql.schema import keys, refunds, sightings, transactions, wallets
 from backends.sql.spending import Spendings
 from backends.sql.statements import (
@@ -35,10 +26,12 @@ from backends.sql.statements import (
     Values,
     parameter,
     parameters,
+    record_values,
     values,
 )
 from backends.sql.stops import find_blocks, is_blocked, is_stopped, require_running
 from backends.sql.validation import is_address
+from backends.sql.wallet_rows import find_wallet, next_nonce
 from backends.sql.write_path import all_or_each
 from signer.errors import (
     HotWalletError,
@@ -46,46 +39,15 @@ from signer.errors import (
     LimitReachedError,
     StaleStateError,
 )
+from signer.model.audit_record import Record
 from signer.model.refund import Refund, Status
+from signer.model.wallet import Wallet
 from signer.ports import Reservation
 from signer.row_macs import RowMACs
 
 
-def next_nonce(chain_id: Any, sender: Any) -> Any:
-    """
-    Return one past the highest nonce that a row of the wallet has.
-
-    A row is a refund or an unrecorded transaction.  Both lookups use a unique index, so
-    the cost does not grow with the ledger.  The result is never less than the wallet's
-    first nonce.
-    """
-
-    def one_past(table: Table) -> Any:
-        used = table.alias()
-        return (
-            select(used.c.nonce + 1)
-            .where(
-                used.c.chain_id == chain_id,
-                used.c.sender == sender,
-                used.c.nonce.is_not(None),
-            )
-            .order_by(used.c.nonce.desc())
-            .limit(1)
-            .scalar_subquery()
-        )
-
-    first = (
-        select(wallets.c.first_nonce)
-        .where(wallets.c.chain_id == chain_id, wallets.c.sender == sender)
-        .scalar_subquery()
-    )
-    each = union_all(
-        *(
-            select(nonce.label("nonce"))
-            for nonce in (one_past(refunds), one_past(sightings), first)
-        )
-    ).subquery()
-    return select(func.max(each.c.nonce)).scalar_subquery()
+_Reserved = tuple[int, Record | None]
+"""A nonce, and the audit record of the intent to sign."""
 
 
 def _may_reserve() -> tuple[Any, ...]:
@@ -147,10 +109,6 @@ _RESERVE = UNCHANGED.where(refunds.c.status == Status.QUEUED, *_may_reserve()).v
 
 _RESERVE_ONE = _RESERVE.returning(refunds.c.id, refunds.c.nonce)
 
-_FIRST = select(
-    next_nonce(parameter(refunds, "chain_id"), parameter(refunds, "sender"))
-)
-
 _NONCES = select(refunds.c.id, refunds.c.nonce).where(
     refunds.c.chain_id == parameter(refunds, "chain_id"),
     refunds.c.sender == parameter(refunds, "sender"),
@@ -164,7 +122,7 @@ def reserve_together(
     reservations: Sequence[Reservation],
     rows: Sequence[Values],
     hour: int | None,
-) -> Mapping[str, int | HotWalletError]:
+) -> Mapping[str, _Reserved | HotWalletError]:
     """
     Assign nonces in the transaction of *connection*, under the lock of the chain.
 
@@ -172,42 +130,52 @@ def reserve_together(
     the lock were missing, the unique constraint on nonces would still hold.
 
     Returns:
-        By refund id, the nonce or what forbids it; nothing for a refund whose
-        conditions do not hold.
+        By refund id, the nonce and the intent, or what forbids it; nothing for a refund
+        whose conditions do not hold.
 
     Raises:
         SigningStoppedError: An operator stopped the chain.
-        RowNotAuthenticError: Another program changed a stop.
+        RowNotAuthenticError: Another program changed a stop or the wallet.
     """
     chain_id = reservations[0].refund.chain_id
     lock_chain_and_keys(connection, chain_id)
     # The statement has the same conditions, and cannot verify MACs.
     require_running(connection, macs, chain_id)
+    wallet = find_wallet(connection, macs, chain_id, rows[0]["refunds_sender"])
+    if wallet is not None and not wallet.is_authentic:
+        raise wallet.error()
     blocks = find_blocks(connection, macs, {r.refund.tenant for r in reservations})
+    required = {r.approval for r in reservations if r.approval is not None}
+    approved = find_approved(connection, macs, required)
     spendings = Spendings(connection, [r.refund for r in reservations], hour)
     forbidden: dict[str, HotWalletError] = {}
     for each in reservations:
         refund = each.refund
         if refund.tenant in blocks:
             forbidden[refund.id] = blocks[refund.tenant].error()
+        elif each.approval is not None and each.approval not in approved:
+            forbidden[refund.id] = StaleStateError(
+                f"the approval of the refund {refund.id} has changed"
+            )
         elif refund.swept_from is None:
             try:
                 spendings.add(refund, each.gas_limit, each.limits)
             except LimitReachedError as e:
                 forbidden[refund.id] = e
     allowed = [row for row in rows if row["refunds_id"] not in forbidden]
-    nonces = _assign(connection, allowed)
+    nonces = {} if wallet is None else _assign(connection, allowed, wallet)
     spendings.save(nonces)
     reserved = [row for row in allowed if row["refunds_id"] in nonces]
     if reserved:
         connection.execute(INSERT_MOVE, reserved)
-    intents = [row for row in reserved if row["audit_records_id"] is not None]
-    if intents:
-        connection.execute(INSERT_AUDIT_RECORD, intents)
-    return forbidden | nonces
+    intents = _record_intents(connection, macs, reservations, nonces)
+    assigned = {id_: (nonce, intents.get(id_)) for id_, nonce in nonces.items()}
+    return forbidden | assigned
 
 
-def _assign(connection: Connection, rows: Sequence[Values]) -> dict[str, int]:
+def _assign(
+    connection: Connection, rows: Sequence[Values], wallet: Wallet
+) -> dict[str, int]:
     """Return the nonces that were assigned, by refund id."""
     if not rows:
         return {}
@@ -215,11 +183,27 @@ def _assign(connection: Connection, rows: Sequence[Values]) -> dict[str, int]:
         found = connection.execute(_RESERVE_ONE, rows[0])
         return {row.id: row.nonce for row in found}
     # One statement after the other: each sees the nonces of those before it.
-    wallet = rows[0]
-    first = connection.execute(_FIRST, wallet).scalar()
     connection.execute(_RESERVE, rows)
-    found = connection.execute(_NONCES, {**wallet, "first": first})
+    found = connection.execute(_NONCES, {**rows[0], "first": wallet.next_nonce})
     return {row.id: row.nonce for row in found}
+
+
+def _record_intents(
+    connection: Connection,
+    macs: RowMACs,
+    reservations: Sequence[Reservation],
+    nonces: Mapping[str, int],
+) -> Mapping[str, Record]:
+    """Write the intents to sign, and return them by refund id."""
+    intents = {
+        each.refund.id: each.draft_intent(nonces[each.refund.id])
+        for each in reservations
+        if each.draft_intent is not None and each.refund.id in nonces
+    }
+    if intents:
+        rows = [record_values(macs, intent) for intent in intents.values()]
+        connection.execute(INSERT_AUDIT_RECORD, rows)
+    return intents
 
 
 class ReservationTables(Tables):
@@ -261,11 +245,10 @@ class ReservationTables(Tables):
         return all_or_each(reservations, reserve)
 
     def _row(self, reservation: Reservation, after: Refund, counted: int) -> Values:
-        before, intent = reservation.refund, reservation.intent
+        before = reservation.refund
         self._macs.require(before)
-        mac = None if intent is None else self._macs.compute(intent)
         return {
-            **values(before, after, record=intent, record_mac=mac),
+            **values(before, after),
             "counted": counted,
             "mark": before.mark,
             "sweeps": before.swept_from is not None,
@@ -275,13 +258,13 @@ class ReservationTables(Tables):
         self,
         reservation: Reservation,
         after: Mapping[str, Refund],
-        found: Mapping[str, int | HotWalletError],
+        found: Mapping[str, _Reserved | HotWalletError],
     ) -> Refund | HotWalletError:
         reserved = after[reservation.refund.id]
         result = found.get(reserved.id)
-        if isinstance(result, int):
-            recorded = reservation.intent is not None
-            return replace(reserved, nonce=result, intent_recorded=recorded)
+        if isinstance(result, tuple):
+            nonce, intent = result
+            return replace(reserved, nonce=nonce, intent=intent)
         return result or self._find_reason(reserved)
 
     def _find_reason(self, reserved: Refund) -> StaleStateError:

@@ -130,6 +130,8 @@ wallets = Table(
     Column("paused_by", Named(Pause)),
     Column("paused_at", UTCDateTime),
     Column("version", Integer, nullable=False),
+    Column("high_water", BigInteger),
+    Column("mac", Plain),
 )
 
 sightings = Table(
@@ -145,6 +147,7 @@ sightings = Table(
     Column("block_hash", Plain, nullable=False),
     Column("seen_at", UTCDateTime, nullable=False),
     Column("accepted_at", UTCDateTime),
+    Column("mac", Plain),
 )
 
 spendings = Table(
@@ -240,6 +243,17 @@ approvals = Table(
     Column("state", Named(ApprovalState), nullable=False),
     Column("decided_by", Plain),
     Column("decided_at", UTCDateTime),
+    Column("refund_id", Plain),
+    Column("version", Integer, nullable=False),
+    Column("mac", Plain),
+)
+
+accepted_limits = Table(
+    "accepted_limits",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("document", Plain, nullable=False),
+    Column("accepted_at", UTCDateTime, nullable=False),
     Column("version", Integer, nullable=False),
     Column("mac", Plain),
 )

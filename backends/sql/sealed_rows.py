@@ -9,16 +9,18 @@ from sqlalchemy import Connection, Select, Table, Update, bindparam, update
 
 from backends.sql.inserts import insert_new
 from signer.errors import StaleStateError
+from signer.model.accepted_limits import AcceptedLimits
 from signer.model.approval import Approval
 from signer.model.key import Key
 from signer.model.stop import Stop
 from signer.model.tenant_block import TenantBlock
+from signer.model.wallet import Wallet
 from signer.row_macs import RowMACs
 
 
-Row = TypeVar("Row", Approval, Key, Stop, TenantBlock)
+Row = TypeVar("Row", AcceptedLimits, Approval, Key, Stop, TenantBlock, Wallet)
 
-Flagged = TypeVar("Flagged", Approval, Stop, TenantBlock)
+Flagged = TypeVar("Flagged", AcceptedLimits, Approval, Stop, TenantBlock)
 """Rows that say whether they are authentic, so that they can be listed all the same."""
 
 

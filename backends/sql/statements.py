@@ -37,8 +37,9 @@ from backends.sql.schema import (
 )
 from backends.sql.stops import is_stopped
 from signer.model.audit_record import Record
-from signer.model.refund import Refund, SignedTransaction, Status
+from signer.model.refund import UNRESERVED, Refund, SignedTransaction
 from signer.model.signed_request import SignedRequest
+from signer.row_macs import RowMACs
 
 
 Change = ReturningInsert[int | None] | ReturningUpdate[int | None]
@@ -51,7 +52,7 @@ _OUTCOME = ("tx_hash", "block_number", "block_hash", "failure_code", "failure_de
 SAVED = (*_MOVED, *_OUTCOME)
 RESERVED = (*_MOVED, "sender", "key_id", "gas_limit")
 
-_BEGUN = frozenset({"status", "version", "attempts"})
+_BEGUN = frozenset({"version", "attempts"})
 _GIVEN = [name for name, column in refunds.c.items() if not column.nullable]
 ACCEPTED = (*(name for name in _GIVEN if name not in _BEGUN), "reason", "mac")
 """The columns of a new refund.  The others have their defaults on PostgreSQL, where the
@@ -85,7 +86,8 @@ class Step(Enum):
     """The possible changes of a refund."""
 
     ACCEPT = "insert a refund, unless it violates a unique constraint"
-    ADOPT = "assign a queued refund the transaction that already paid it"
+    ADOPT = "assign a refund without a nonce the transaction that already paid it"
+    HOLD = "give a refund without a nonce the one that it had before a restore"
     SAVE = "change the state of a refund"
     POSTPONE = "change when a refund is due"
     RECORD = "change the state of a refund, and insert its signed bytes"
@@ -99,9 +101,11 @@ def change(step: Step, insert_: InsertOfDialect) -> Change:
         names = ACCEPTED if is_granted else tuple(refunds.c.keys())
         accept = insert_(refunds).values(parameters(refunds, names))
         return accept.on_conflict_do_nothing().returning(refunds.c.nonce)
-    if step is Step.ADOPT:
-        queued = UNCHANGED.where(refunds.c.status == Status.QUEUED)
-        assigned = parameters(refunds, (*SAVED, *RESERVED, "nonce"))
+    if step in {Step.ADOPT, Step.HOLD}:
+        queued = UNCHANGED.where(refunds.c.status.in_(sorted(UNRESERVED)))
+        # The role of administrators may hold a nonce, and set no outcome.
+        outcome = _OUTCOME if step is Step.ADOPT else ()
+        assigned = parameters(refunds, (*RESERVED, *outcome, "nonce"))
         return queued.values(assigned).returning(refunds.c.nonce)
     return _saving(step).returning(refunds.c.nonce)
 
@@ -121,7 +125,7 @@ _move = {
     "status": parameter(refunds, "status"),
     "at": parameter(refunds, "updated_at"),
 }
-_FIRST_MOVE = {name: _move[name] for name in ("refund_id", "at")}
+_FIRST_MOVE = {name: _move[name] for name in ("refund_id", "status", "at")}
 _record = parameters(transactions, tuple(transactions.c.keys()))
 _signed_request = parameters(request_signatures, tuple(request_signatures.c.keys()))
 _audit_record = parameters(audit_records, ("id", "body", "mac"))
@@ -137,6 +141,10 @@ INSERT_TRANSACTION = insert(transactions).values(_record)
 INSERT_AUDIT_RECORD = insert(audit_records).values(_audit_record)
 """Inserts an audit record."""
 
+_NO_RECORD = dict.fromkeys(
+    ("audit_records_id", "audit_records_body", "audit_records_mac")
+)
+
 # The inserts of the rows that a change may have, each with the parameter that is None
 # if there is no such row.
 _audit = "audit_records_id", INSERT_AUDIT_RECORD
@@ -147,6 +155,7 @@ _request = (
 OPTIONAL: Mapping[Step, Sequence[tuple[str, Executable]]] = {
     Step.ACCEPT: (_request, _audit),
     Step.ADOPT: (),
+    Step.HOLD: (),
     Step.SAVE: (_audit,),
     Step.RECORD: (_audit,),
 }
@@ -237,16 +246,15 @@ def values(
     before: Refund | None,
     after: Refund,
     transaction: SignedTransaction | None = None,
-    record: Record | None = None,
     *,
-    record_mac: str | None = None,
     answer: str | None = None,
 ) -> Values:
-    """Return the parameters of all statements that change *before* to *after*."""
-    params = _fields(refunds, after)
-    params["audit_records_id"] = None if record is None else record.id
-    params["audit_records_body"] = None if record is None else record.body
-    params["audit_records_mac"] = record_mac
+    """
+    Return the parameters of all statements that change *before* to *after*.
+
+    Those of an audit record are None; ``record_values`` returns them.
+    """
+    params = {**_fields(refunds, after), **_NO_RECORD}
     params["answers_refund_id"] = None if answer is None else after.id
     params["answers_body"] = answer
     params["answers_at"] = after.updated_at
@@ -255,6 +263,12 @@ def values(
     if transaction is not None:
         params.update(_fields(transactions, transaction))
     return params
+
+
+def record_values(macs: RowMACs, record: Record) -> Values:
+    """Return the parameters that insert *record*."""
+    row = record.id, record.body, macs.mac_of(record)
+    return dict(zip(_NO_RECORD, row, strict=True))
 
 
 def signed_values(refund: Refund, signed: SignedRequest | None) -> Values:

@@ -8,10 +8,12 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection, Exists, Select, bindparam, exists, select
 
 from backends.sql.advisory_locks import lock_keys
+from backends.sql.approvals import use_approval
 from backends.sql.database import Tables
 from backends.sql.schema import stops, tenant_blocks
 from backends.sql.sealed_rows import SealedRows, select_flagged
 from signer.errors import StaleStateError, StoreUnavailableError
+from signer.model.approval import ApprovalUse
 from signer.model.stop import EVERYTHING, Stop
 from signer.model.tenant_block import TenantBlock
 from signer.row_macs import RowMACs
@@ -137,12 +139,18 @@ class StopTables(Tables):
         return changed
 
     def resume_signing(
-        self, chain_id: int, at: datetime, version: int | None = None
+        self,
+        chain_id: int,
+        at: datetime,
+        version: int | None = None,
+        use: ApprovalUse | None = None,
     ) -> bool:
         def work(connection: Connection) -> bool:
             rows = _stop_rows(connection, self._macs)
             key = {"chains": [chain_id]}
-            return _end(rows, _OF_CHAINS, key, version, resumed_at=at)
+            is_changed = _end(rows, _OF_CHAINS, key, version, resumed_at=at)
+            use_approval(connection, self._macs, use if is_changed else None)
+            return is_changed
 
         return self._database.transaction(work)
 
@@ -165,12 +173,18 @@ class StopTables(Tables):
         return self._database.transaction(work)
 
     def unblock_tenant(
-        self, tenant: str, at: datetime, version: int | None = None
+        self,
+        tenant: str,
+        at: datetime,
+        version: int | None = None,
+        use: ApprovalUse | None = None,
     ) -> bool:
         def work(connection: Connection) -> bool:
             rows = _block_rows(connection, self._macs)
             key = {"of_tenants": [tenant]}
-            return _end(rows, _OF_TENANTS, key, version, ended_at=at)
+            is_changed = _end(rows, _OF_TENANTS, key, version, ended_at=at)
+            use_approval(connection, self._macs, use if is_changed else None)
+            return is_changed
 
         return self._database.transaction(work)
 

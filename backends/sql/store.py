@@ -4,6 +4,7 @@ from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from backends.sql.accepted_limits import LimitsTables
 from backends.sql.approvals import ApprovalTables
 from backends.sql.audit import AuditTables
 from backends.sql.callers import CallerTables
@@ -13,6 +14,7 @@ from backends.sql.health import require_health
 from backends.sql.keys import KeyTables
 from backends.sql.payment_statistics import PaymentStatisticsTables
 from backends.sql.queues import QueueTables
+from backends.sql.refund_approvals import RefundApprovalTables
 from backends.sql.refunds import RefundTables
 from backends.sql.reservations import ReservationTables
 from backends.sql.stops import StopTables
@@ -29,10 +31,12 @@ class SQLStore(
     RefundTables,
     QueueTables,
     ReservationTables,
+    RefundApprovalTables,
     CancellationTables,
     WalletTables,
     StopTables,
     ApprovalTables,
+    LimitsTables,
     PaymentStatisticsTables,
     KeyTables,
     AuditTables,

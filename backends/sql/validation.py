@@ -50,19 +50,25 @@ def is_address(text: str) -> bool:
     return is_checksum_address(text)
 
 
-def require_new(refund: Refund) -> None:
+def require_new(refund: Refund, *, is_proposed: bool) -> None:
     """
-    Check the argument of ``Store.accept_all``.
+    Check the argument of ``Store.accept_all``; *is_proposed*: it awaits an approval.
 
     Raises:
         InvalidInputError: A text field is too long, or cannot be stored.
-        ValueError: The refund is not queued, or has a request to cancel; a programming
+        ValueError: The refund is not new, or has a request to cancel; a programming
             error.
     """
-    if refund.status is not Status.QUEUED or refund.version != 0:
-        raise ValueError("only a queued refund of version 0 can be accepted")
+    expected = Status.AWAITING_APPROVAL if is_proposed else Status.QUEUED
+    if refund.status is not expected or refund.version != 0:
+        raise ValueError(f"only a refund that is {expected}, version 0, is accepted")
     if refund.cancel_requested_at is not None:
-        raise ValueError("a new queued refund has no request to cancel")
+        raise ValueError(f"a new refund that is {expected} has no request to cancel")
+    require_texts(refund)
+
+
+def require_texts(refund: Refund) -> None:
+    """Raise ``InvalidInputError`` if a text is too long, or cannot be stored."""
     for name in _TEXTS:
         value = getattr(refund, name)
         if value is not None and not is_storable(value):

@@ -1,53 +1,44 @@
 """Wallets, and the transactions that their chains had and the ledger did not."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from itertools import chain, islice
-from operator import attrgetter
-from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import (
-    ColumnElement,
     Connection,
     Integer,
     Select,
     Table,
-    Update,
     bindparam,
     func,
+    insert,
     select,
     union_all,
     update,
 )
 
 from backends.sql.advisory_locks import lock_chain
+from backends.sql.approvals import use_approval
 from backends.sql.columns import UTCDateTime
 from backends.sql.database import Tables
-from backends.sql.inserts import insert_new
-from backends.sql.reservations import next_nonce
 from backends.sql.schema import refunds, sightings, wallets
+from backends.sql.wallet_rows import (
+    find_wallet,
+    of_wallet,
+    select_sightings,
+    wallet_key,
+    wallet_rows,
+)
 from signer.errors import StaleStateError
+from signer.model.approval import ApprovalUse
 from signer.model.wallet import Pause, UnrecordedTransaction, Wallet
 
 
-_chain = bindparam("of_chain", type_=wallets.c.chain_id.type)
-_sender = bindparam("of_sender", type_=wallets.c.sender.type)
+T = TypeVar("T")
 
-
-def _of_wallet(table: Table) -> ColumnElement[bool]:
-    return (table.c.chain_id == _chain) & (table.c.sender == _sender)
-
-
-_WALLET = select(
-    wallets.c.chain_id,
-    wallets.c.sender,
-    wallets.c.first_nonce,
-    next_nonce(_chain, _sender),
-    wallets.c.paused_by,
-    wallets.c.paused_at,
-    wallets.c.version,
-).where(_of_wallet(wallets))
+_COLUMNS = tuple(sightings.c.keys())
 
 _KEYS = select(wallets.c.chain_id, wallets.c.sender).order_by(
     wallets.c.chain_id, wallets.c.sender
@@ -57,31 +48,44 @@ _PAUSED_KEYS = select(wallets.c.chain_id, wallets.c.sender).where(
     wallets.c.paused_by.is_not(None)
 )
 
-_UNCHANGED = (
-    update(wallets)
-    .where(_of_wallet(wallets), wallets.c.version == bindparam("before"))
-    .values(version=bindparam("before") + 1)
-)
-
-_PAUSED = _UNCHANGED.values(
-    paused_by=bindparam("reason", type_=wallets.c.paused_by.type),
-    paused_at=bindparam("at", type_=UTCDateTime),
-)
-
-_RESUMED = _UNCHANGED.values(paused_by=None, paused_at=None)
-
-_UNRECORDED = select(sightings, refunds.c.id).outerjoin(
+_SIGHTINGS = select(sightings, refunds.c.id).outerjoin(
     refunds,
     (refunds.c.chain_id == sightings.c.chain_id)
     & (refunds.c.sender == sightings.c.sender)
     & (refunds.c.nonce == sightings.c.nonce),
 )
 
+_OF_WALLET = _SIGHTINGS.where(of_wallet(sightings)).order_by(sightings.c.nonce)
+
+_UNACCEPTED = _OF_WALLET.where(
+    sightings.c.mark.is_(None), sightings.c.accepted_at.is_(None)
+)
+
+_WITH_MARKS = _SIGHTINGS.where(
+    sightings.c.chain_id == bindparam("of_chain"),
+    sightings.c.mark.in_(
+        bindparam("marks", type_=sightings.c.mark.type, expanding=True)
+    ),
+).order_by(sightings.c.nonce.desc())
+
+_KNOWN = select(sightings.c.nonce).where(
+    of_wallet(sightings), sightings.c.nonce.in_(bindparam("nonces", expanding=True))
+)
+
+_ACCEPT = (
+    update(sightings)
+    .where(of_wallet(sightings), sightings.c.nonce == bindparam("of_nonce"))
+    .values(
+        accepted_at=bindparam("new_accepted_at", type_=UTCDateTime),
+        mac=bindparam("new_mac"),
+    )
+)
+
 _below = bindparam("below", type_=refunds.c.nonce.type)
 
 
 def _used_nonces(table: Table) -> Select[int]:
-    return select(table.c.nonce).where(_of_wallet(table), table.c.nonce < _below)
+    return select(table.c.nonce).where(of_wallet(table), table.c.nonce < _below)
 
 
 # Pairs each used nonce with the next used one; the nonces between them are gaps.
@@ -89,7 +93,7 @@ _ENDS = union_all(
     _used_nonces(refunds),
     _used_nonces(sightings),
     select(wallets.c.first_nonce - 1).where(
-        _of_wallet(wallets), wallets.c.first_nonce < _below
+        of_wallet(wallets), wallets.c.first_nonce < _below
     ),
     select(_below),
 ).subquery()
@@ -104,32 +108,14 @@ _GAPS = (
     .limit(bindparam("limit", type_=Integer))
 )
 
-_UNACCEPTED = (sightings.c.mark.is_(None), sightings.c.accepted_at.is_(None))
-
-_FOREIGN = _UNRECORDED.where(_of_wallet(sightings), *_UNACCEPTED).order_by(
-    sightings.c.nonce
-)
-
-_WITH_MARKS = _UNRECORDED.where(
-    sightings.c.chain_id == _chain,
-    sightings.c.mark.in_(
-        bindparam("marks", type_=sightings.c.mark.type, expanding=True)
-    ),
-).order_by(sightings.c.nonce.desc())
-
-_ACCEPT = (
-    update(sightings)
-    .where(_of_wallet(sightings), *_UNACCEPTED)
-    .values(accepted_at=bindparam("at", type_=UTCDateTime))
-)
-
 
 class WalletTables(Tables):
     """The wallets of ``signer.ports.Store``."""
 
     def wallet(self, chain_id: int, sender: str) -> Wallet | None:
-        rows = self._database.rows(_WALLET, **_key(chain_id, sender))
-        return Wallet(*rows[0]) if rows else None
+        return self._database.run(
+            lambda c: find_wallet(c, self._macs, chain_id, sender)
+        )
 
     def wallets(self) -> Sequence[Wallet]:
         each = (self.wallet(*key) for key in self._database.rows(_KEYS))
@@ -139,29 +125,48 @@ class WalletTables(Tables):
         return {(row.chain_id, row.sender) for row in self._database.rows(_PAUSED_KEYS)}
 
     def open_wallet(self, wallet: Wallet) -> None:
-        insert = insert_new(self._database.dialect, wallets)
-        self._database.write(lambda c: c.execute(insert, _row(wallets, wallet)).all())
+        def work(connection: Connection) -> None:
+            rows = wallet_rows(connection, self._macs)
+            key = wallet.chain_id, wallet.sender
+            stored = find_wallet(connection, self._macs, *key)
+            if stored is None:
+                rows.insert(wallet)
+            elif not rows.is_authentic(stored):
+                # A stored first nonce that is lower only makes the worker look at more.
+                first = min(stored.first_nonce, wallet.first_nonce)
+                rows.replace(stored, replace(wallet, first_nonce=first))
 
-    def pause(self, wallet: Wallet, reason: Pause, at: datetime) -> None:
-        params = {"reason": reason, "at": at}
-        self._database.transaction(lambda c: _change(c, wallet, _PAUSED, params))
+        self._with_chain(wallet.chain_id, work)
+
+    def pause(
+        self,
+        wallet: Wallet,
+        reason: Pause,
+        at: datetime,
+        high_water: int | None = None,
+    ) -> None:
+        changes = {"paused_by": reason, "paused_at": at, "high_water": high_water}
+        self._with_chain(wallet.chain_id, lambda c: self._change(c, wallet, **changes))
 
     def add_unrecorded(
         self, wallet: Wallet, seen: Sequence[UnrecordedTransaction]
     ) -> None:
-        insert = insert_new(self._database.dialect, sightings)
+        key = wallet_key(wallet.chain_id, wallet.sender)
 
         def work(connection: Connection) -> None:
-            _change(connection, wallet, _UNCHANGED)
-            for each in seen:
-                connection.execute(insert, _row(sightings, each)).all()
+            self._change(connection, wallet)
+            nonces = [each.nonce for each in seen]
+            known = set(connection.execute(_KNOWN, {**key, "nonces": nonces}).scalars())
+            new = [self._macs.sealed(each) for each in seen if each.nonce not in known]
+            if new:
+                connection.execute(insert(sightings), [_row(each) for each in new])
 
-        self._database.transaction(work)
+        self._with_chain(wallet.chain_id, work)
 
     def unknown_nonces(
         self, chain_id: int, sender: str, below: int, limit: int
     ) -> Sequence[int]:
-        wallet = _key(chain_id, sender)
+        wallet = wallet_key(chain_id, sender)
         gaps = self._database.rows(_GAPS, **wallet, below=below, limit=limit)
         nonces = chain.from_iterable(range(first, end) for first, end in gaps)
         return tuple(islice(nonces, limit))
@@ -169,50 +174,67 @@ class WalletTables(Tables):
     def foreign_transactions(
         self, chain_id: int, sender: str
     ) -> Sequence[UnrecordedTransaction]:
-        rows = self._database.rows(_FOREIGN, **_key(chain_id, sender))
-        return tuple(UnrecordedTransaction(*row) for row in rows)
+        return self._sightings(_UNACCEPTED, **wallet_key(chain_id, sender))
 
     def resume(
-        self, wallet: Wallet, at: datetime, foreign: Sequence[UnrecordedTransaction]
+        self,
+        wallet: Wallet,
+        at: datetime,
+        foreign: Sequence[UnrecordedTransaction],
+        use: ApprovalUse | None = None,
     ) -> None:
-        def work(connection: Connection) -> None:
-            _change(connection, wallet, _RESUMED)
-            of_wallet = _key(wallet.chain_id, wallet.sender)
-            stored = connection.execute(_FOREIGN, of_wallet).all()
-            if {row.tx_hash for row in stored} != {each.tx_hash for each in foreign}:
-                raise StaleStateError("a foreign transaction was recorded meanwhile")
-            connection.execute(_ACCEPT, {**of_wallet, "at": at})
+        key = wallet_key(wallet.chain_id, wallet.sender)
 
-        self._database.transaction(work)
+        def work(connection: Connection) -> None:
+            self._change(
+                connection, wallet, paused_by=None, paused_at=None, high_water=None
+            )
+            stored = select_sightings(connection, self._macs, _OF_WALLET, **key)
+            for each in stored:
+                # Another program may have accepted it.
+                each.require_authentic()
+            unaccepted = [each for each in stored if each.is_unaccepted]
+            hashes = {each.tx_hash for each in unaccepted}
+            if hashes != {each.tx_hash for each in foreign}:
+                raise StaleStateError("a foreign transaction was recorded meanwhile")
+            for each in unaccepted:
+                after = self._macs.sealed(replace(each, accepted_at=at))
+                new = {"new_accepted_at": at, "new_mac": after.mac}
+                connection.execute(_ACCEPT, {**key, "of_nonce": each.nonce, **new})
+            use_approval(connection, self._macs, use)
+
+        self._with_chain(wallet.chain_id, work)
 
     def find_unrecorded(
         self, chain_id: int, marks: Collection[bytes]
     ) -> Mapping[bytes, UnrecordedTransaction]:
-        rows = self._database.rows(_WITH_MARKS, of_chain=chain_id, marks=list(marks))
+        found = self._sightings(_WITH_MARKS, of_chain=chain_id, marks=list(marks))
         # The highest nonces come first, so that the lowest one of a mark is kept.
-        return {bytes(row.mark): UnrecordedTransaction(*row) for row in rows}
+        return {each.mark: each for each in found if each.mark is not None}
+
+    def _sightings(
+        self, query: Select[Any], **values: Any
+    ) -> Sequence[UnrecordedTransaction]:
+        return self._database.run(
+            lambda c: select_sightings(c, self._macs, query, **values)
+        )
+
+    def _with_chain(self, chain_id: int, work: Callable[[Connection], T]) -> T:
+        """Return what *work* returns, in a transaction that has the chain's lock."""
+
+        def locked(connection: Connection) -> T:
+            # A reservation in progress has its nonce by now, or sees this change.
+            lock_chain(connection, chain_id)
+            return work(connection)
+
+        return self._database.transaction(locked)
+
+    def _change(self, connection: Connection, wallet: Wallet, **changes: Any) -> None:
+        """Apply *changes* to *wallet*, which must be authentic; another version."""
+        if not wallet.is_authentic:
+            raise wallet.error()
+        wallet_rows(connection, self._macs).update(wallet, **changes)
 
 
-def _change(
-    connection: Connection,
-    wallet: Wallet,
-    change: Update,
-    params: Mapping[str, Any] = MappingProxyType({}),
-) -> None:
-    # A reservation in progress either has its nonce by now, or sees this change.
-    lock_chain(connection, wallet.chain_id)
-    of_wallet = _key(wallet.chain_id, wallet.sender)
-    result = connection.execute(
-        change, {**of_wallet, "before": wallet.version, **params}
-    )
-    if result.rowcount != 1:
-        raise StaleStateError("the wallet was changed meanwhile")
-
-
-def _key(chain_id: int, sender: str) -> dict[str, Any]:
-    return {"of_chain": chain_id, "of_sender": sender}
-
-
-def _row(table: Table, source: Wallet | UnrecordedTransaction) -> dict[str, Any]:
-    names = table.c.keys()
-    return dict(zip(names, attrgetter(*names)(source), strict=True))
+def _row(source: UnrecordedTransaction) -> dict[str, Any]:
+    return {name: getattr(source, name) for name in _COLUMNS}

@@ -32,6 +32,9 @@ _PAYING = frozenset(
 _SIGNING = SIGN_REQUESTED | SIGN_FINISHED
 
 
+_PROCESSES = ("worker", "api", "admin", "refunds")
+
+
 @dataclass(frozen=True, slots=True)
 class Start:
     """A process that starts: its kind, the program's version and the environment."""
@@ -75,6 +78,21 @@ def record_start(
         **facts,
     )
     audit.write(*records, loaded)
+
+
+def last_document(journal: Journal) -> Mapping[str, Any] | None:
+    """
+    Return the document with which the last process started, workers first, if any.
+
+    Raises:
+        StoreError: The journal cannot be read.
+    """
+    for process in _PROCESSES:
+        details = _details(journal.last_configuration(process))
+        if details is not None:
+            document: Mapping[str, Any] = details["document"]
+            return document
+    return None
 
 
 @dataclass(slots=True)

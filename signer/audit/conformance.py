@@ -117,6 +117,7 @@ class _Trace:
                 f"record {refund.cancelled} cancelled refund {event.refund_id}",
             )
         yield from self._require_accepted(event)
+        yield from self._require_approved(event, refund)
         yield from self._compare(event, refund)
         if event.is_reservation:
             refund.reserved_by.add(event.address)
@@ -152,6 +153,16 @@ class _Trace:
         if not self._history.is_accepted(event):
             yield Rule.ACCEPTED_FIRST, f"refund {event.refund_id} is not accepted"
 
+    def _require_approved(
+        self, event: Event, refund: _Refund
+    ) -> Iterator[tuple[Rule, str]]:
+        # A no-op pays nothing, and a replacement nothing more than the transfer.
+        is_noop = event.attempt is not None and event.attempt[2] == _NOOP
+        if is_noop or refund.signed:
+            return
+        if self._history.is_unapproved(event):
+            yield Rule.APPROVED_FIRST, f"refund {event.refund_id} was not approved"
+
     def _compare(self, event: Event, refund: _Refund) -> Iterator[tuple[Rule, str]]:
         paid = tuple(event.details.get(name) for name in _PAID)
         refund.paid = refund.paid or paid
@@ -174,7 +185,11 @@ class _Trace:
             return
         nonce, number, kind = event.attempt
         owner = self._owners.setdefault((event.wallet, nonce), str(event.refund_id))
-        if owner != event.refund_id:
+        if owner != event.refund_id and self._may_have_lost(owner, event):
+            self._owners[event.wallet, nonce] = str(event.refund_id)
+        elif owner != event.refund_id and not (
+            self._may_have_lost(str(event.refund_id), event)
+        ):
             yield (
                 Rule.ONE_OWNER,
                 f"nonce {nonce} of {event.address} belongs to refund {owner}",
@@ -196,11 +211,23 @@ class _Trace:
         if event.fields.get("operation") == Operation.KEY_SWEEP and kind == _TRANSFER:
             yield from self._require_active_recipient(event)
 
+    def _may_have_lost(self, refund_id: str, event: Event) -> bool:
+        """
+        Return whether a revocation may have taken the nonce of *event* from a refund.
+
+        The key was reinstated since and is active again, and the refund got a nonce of
+        another key, or was cancelled.
+        """
+        refund = self.refunds[refund_id]
+        others = refund.reserved_by - {event.address}
+        is_elsewhere = bool(others) or refund.cancelled is not None
+        return is_elsewhere and self._history.may_be_reinstated(event.address, event)
+
     def _other_nonces(
         self, event: Event, refund: _Refund, nonce: int
     ) -> Iterator[tuple[str, int]]:
         # A revocation takes the nonce of an unsigned refund away.  Signatures that were
-        # not used may be recorded later.
+        # not used may be recorded later, also after a reinstatement.
         if self._history.may_be_revoked(event.address, event):
             return
         for (chain_id, address), other in refund.nonces.items():

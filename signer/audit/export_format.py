@@ -4,13 +4,16 @@ The lines of an export: writing, and strict parsing.
 ::
 
     {"format":"hotwallet-audit-export/1","origin":"hotwallet/hotwallet"}
-    {"hash":"9f…","id":"au_…","record":{…},"sequence":1}       one line per record
+    {"hash":"9f…","id":"au_…","mac":"…","record":{…},"sequence":1}   one per record
     {"checkpoint":"hotwallet/hotwallet\\n1\\n…"}     after its last record
     {"end":{"checkpoints":1,"hash":"9f…","records":1}}
 
 A record that is not canonical, or too long for a line, has lines of ``raw_records``.
 Each line is canonical JSON (RFC 8785) and ends with a line feed, so there is exactly
 one encoding of each export: no byte can be changed without changing the meaning.
+
+``mac`` is the MAC of the record, for a reader that has the MAC key.  The hash does not
+cover it, and it is missing in exports of earlier versions, and for records without one.
 """
 
 import re
@@ -34,6 +37,8 @@ MAX_LINE = 1_000_000
 """A limit in bytes far above the length of any exported line."""
 
 _HASH = re.compile(r"[0-9a-f]{64}")
+
+_MAC = re.compile(r"[A-Za-z0-9_-]{1,32}:[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +94,12 @@ def record_line(sealed: Sealed) -> bytes:
 
     If the stored body is not canonical, neither is the line, and ``parse`` rejects it.
     """
-    name = rfc8785.dumps(sealed.record.id).decode()
+    record = sealed.record
+    name = rfc8785.dumps(record.id).decode()
+    # Another program may have stored any text as a MAC.
+    mac = f'"mac":"{record.mac}",' if _is_mac(record.mac) else ""
     return (
-        f'{{"hash":"{sealed.hash.hex()}","id":{name},"record":{sealed.record.body},'
+        f'{{"hash":"{sealed.hash.hex()}","id":{name},{mac}"record":{record.body},'
         f'"sequence":{sealed.sequence}}}\n'
     ).encode()
 
@@ -169,19 +177,25 @@ def _plain_line(sealed: Sealed) -> bytes | None:
 def _parse_record(
     line: bytes, fields: Mapping[str, Any], seal: str, name: str
 ) -> Sealed:
-    sequence = fields["sequence"]
+    sequence, mac = fields["sequence"], fields.get("mac")
     if (
-        len(fields) != 4  # noqa: PLR2004 - hash, id, record, sequence.
+        len(fields) != 4 + ("mac" in fields)  # Hash, id, record, sequence.
         or type(sequence) is not int
         or not _HASH.fullmatch(seal)
         or not is_record_id(name)
+        or ("mac" in fields and not _is_mac(mac))
     ):
         raise InvalidInputError("not a line of a record")
     # The line is canonical, so the body is between these two.
-    prefix = len(f'{{"hash":"{seal}","id":"{name}","record":')
+    before = "" if mac is None else f'"mac":"{mac}",'
+    prefix = len(f'{{"hash":"{seal}","id":"{name}",{before}"record":')
     suffix = len(f',"sequence":{sequence}}}\n')
     body = line[prefix : len(line) - suffix].decode()
-    return Sealed(sequence, bytes.fromhex(seal), Record(name, body))
+    return Sealed(sequence, bytes.fromhex(seal), Record(name, body, mac))
+
+
+def _is_mac(value: object) -> bool:
+    return isinstance(value, str) and _MAC.fullmatch(value) is not None
 
 
 def _parse_end(fields: Mapping[str, Any]) -> End:

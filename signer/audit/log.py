@@ -12,10 +12,11 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from signer.audit.actions import SUCCESS, AuditAction, ConfigurationEvent
+from signer.audit.actions import SUCCESS, AuditAction
 from signer.audit.forgeries import EVENT as FORGED
 from signer.audit.forgeries import FIELD, hash_id
 from signer.audit.log_lines import LogEvents, Logger, LogLines
+from signer.errors import AuditLogUnwritableError
 from signer.model.audit_record import (
     NOTHING,
     Actor,
@@ -39,8 +40,11 @@ class AuditLog:
     Drafts audit records, and writes them to the journal and then to the log.
 
     Drafting has no side effects.  ``write`` commits records by itself; a draft that is
-    committed with another change is only logged afterwards, with ``log``.  Errors of
-    journal and *logger* reach the caller: no signature is made without its record.
+    committed with another change is only logged afterwards, with ``log``.
+
+    No signature is made without its record and, as the journal may be lost, without the
+    line of its intent in the log: ``write_intent`` and ``log_intent`` raise an error if
+    the line cannot be written.  Other lines are not required if there is a journal.
     """
 
     def __init__(
@@ -135,14 +139,14 @@ class AuditLog:
 
     def configuration(
         self,
-        event: ConfigurationEvent,
+        event: str,
         actor: Actor,
         *,
         evidence: Mapping[str, Any],
         **details: str,
     ) -> Record:
         """
-        Draft the record of an *event* about the configuration in force.
+        Draft the record of an *event* about the configuration: a start, or its limits.
 
         The record has *evidence* among its details as it is, because an auditor
         compares it with its hash: it must be a part of ``Configuration.document``,
@@ -154,18 +158,51 @@ class AuditLog:
 
     def write(self, *records: Record, standing: SigningCondition | None = None) -> None:
         """Make *records* durable, then log them; raises as ``Journal.append``."""
-        if self._journal is not None:
-            self._journal.append(records, standing=standing)
+        self._append(records, standing)
         self.log(*records)
 
+    def write_intent(
+        self, intent: Record, standing: SigningCondition | None = None
+    ) -> None:
+        """Make *intent* durable and log it; raises as ``write`` and ``log_intent``."""
+        self._append([intent], standing)
+        self.log_intent(intent)
+
     def log(self, *records: Record) -> None:
-        """Log records that are durable; raises ``OSError`` only without a journal."""
+        """
+        Log records that are durable.
+
+        Raises:
+            AuditLogUnwritableError: A line cannot be written, and there is no journal.
+        """
         try:
             for record in records:
-                self._lines.write(record)
-        except OSError:
+                self.log_intent(record)
+        except AuditLogUnwritableError:
             if self._journal is None:
                 raise
+
+    def log_intent(self, intent: Record) -> None:
+        """
+        Log a durable *intent* to sign; call this before the device is asked.
+
+        Raises:
+            AuditLogUnwritableError: The line cannot be written.
+        """
+        try:
+            self._lines.write(intent)
+        except OSError as e:
+            raise AuditLogUnwritableError(
+                f"the audit log on standard output cannot be written"
+                f" ({type(e).__name__}): free the disk, or restart the process with"
+                " the program that reads its output"
+            ) from e
+
+    def _append(
+        self, records: Sequence[Record], standing: SigningCondition | None
+    ) -> None:
+        if self._journal is not None:
+            self._journal.append(records, standing=standing)
 
     def _action(
         self,
@@ -239,7 +276,9 @@ class AuditLog:
             "node": self._node,
             "pid": os.getpid(),
         }
-        return Record.of({**redacted, **facts, **context}, at)
+        record = Record.of({**redacted, **facts, **context}, at)
+        # Here, so that the row and the line share one computation of the MAC.
+        return record if self._journal is None else self._journal.authenticate(record)
 
 
 def _fingerprint(actor: str) -> str:

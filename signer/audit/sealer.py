@@ -7,7 +7,7 @@ half done and the next one continues.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 
 import structlog
@@ -18,6 +18,7 @@ from signer.audit.checkpointer import Checkpointer, CheckpointSettings
 from signer.audit.log import AuditLog
 from signer.audit.sealing_monitor import LATE, SealingAlert, made_at
 from signer.errors import HotWalletError
+from signer.model.audit_record import Operation, Record
 from signer.ports import Checkpoint, Clock, Journal, utc_now
 
 
@@ -26,6 +27,17 @@ LOOK_SECONDS = 0.25
 
 REST_SECONDS = 0.05
 """The shortest pause between two rounds, even if a round took longer."""
+
+# How the body of a record of an administrator's change says what it belongs to.
+_ADMINISTRATIVE = tuple(
+    f'"operation":"{operation}"'
+    for operation in (
+        Operation.ADMINISTRATION,
+        Operation.KEY_RELOCATION,
+        Operation.KEY_ROTATION,
+        Operation.KEY_SWEEP,
+    )
+)
 
 _MAX_ID = 64  # A forged id may be too long for a log or a webhook.
 
@@ -40,14 +52,22 @@ class Sealer:
         alerts: Alerts | None = None,
         clock: Clock = utc_now,
         *,
+        audit: AuditLog | None = None,
         sealing_alert: SealingAlert | None = None,
         timer: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Share *sealing_alert* with the ``SealingMonitor`` of this process, if any."""
+        """
+        Share *sealing_alert* with the ``SealingMonitor`` of this process, if any.
+
+        The records of administrators' changes are logged to *audit* once they are
+        sealed: a command's own log goes to a terminal, and the lines of this process to
+        the log store.
+        """
         alerts = alerts or Alerts(clock=clock)
         self._journal = journal
         self._alerts = alerts
-        self._audit = AuditLog(structlog.get_logger("audit"), clock)
+        self._audit = audit or AuditLog(structlog.get_logger("audit"), clock)
+        self._logs_changes = audit is not None
         self._checkpointer = Checkpointer(journal, settings, alerts, clock, timer=timer)
         self._sealing_alert = sealing_alert or SealingAlert(alerts, timer)
         self._clock = clock
@@ -103,6 +123,7 @@ class Sealer:
                     count, first = len(done.forged), done.forged[0][:_MAX_ID]
                     self._alerts.sound(Alert.RECORD_FORGED, records=count, first=first)
                 sealed += done.count
+                self._log_changes(done.records)
                 if done.count < BATCH:
                     waiting, is_due = None, False
         finally:
@@ -110,6 +131,12 @@ class Sealer:
             made = None if waiting is None else made_at(waiting)
             self._sealing_alert.report(now - (made or now), "sealer")
         return sealed
+
+    def _log_changes(self, records: Sequence[Record]) -> None:
+        if self._logs_changes:
+            self._audit.log(
+                *(r for r in records if any(each in r.body for each in _ADMINISTRATIVE))
+            )
 
     def _is_check_due(self, now: datetime) -> bool:
         # The absolute value, since clocks may be set back.

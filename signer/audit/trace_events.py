@@ -5,7 +5,9 @@ Another program that can write to the database may insert records of any form.  
 that no process of the service can have written end no reading: they are malformed.
 """
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -24,8 +26,11 @@ ACCEPTED = "refund-accept-succeeded"
 CANCELLED = "refund-cancel-succeeded"
 ROTATED = "key-rotate-succeeded"
 REVOKED = "key-revoke-succeeded"
+REINSTATED = "key-reinstate-succeeded"
 STOPPED = "signing-stop-succeeded"
 RESUMING = AuditAction.SIGNING_RESUME.requested
+PROPOSED = "approval-request-succeeded"
+APPROVED = "approval-use-succeeded"
 
 # Stored records keep the names of the version that wrote them.
 _OLD = {
@@ -43,9 +48,14 @@ _EVENTS = frozenset(
         UNSIGNED,
         ACCEPTED,
         CANCELLED,
+        PROPOSED,
+        APPROVED,
+        REINSTATED,
         "signing",
     }
 )
+
+_PAY = "refund-pay"
 
 _TEXTS = ("operation", "address", "refund_id", "digest", "network", "node", "outcome")
 _DETAIL_TEXTS = (
@@ -55,6 +65,8 @@ _DETAIL_TEXTS = (
     "previous_key_address",
     "network",
     "refund_id",
+    "digest",
+    "state",
 )
 _MAX_TEXT = 256
 _DETAIL_NUMBERS = ("nonce", "attempt")
@@ -98,6 +110,16 @@ class Event:
         """Whether it is the intent that is stored with the nonce of a refund."""
         is_intent = self.name == INTENT and self.refund_id is not None
         return is_intent and self.fields.get("digest") is None
+
+    @property
+    def proposed_refund_id(self) -> str | None:
+        """The refund that a proposal is to pay; None for other events."""
+        proposal = self.details.get("proposal")
+        with suppress(ValueError, RecursionError):
+            match json.loads(proposal) if isinstance(proposal, str) else None:
+                case {"action": str(action), "refund_id": str(id_)} if action == _PAY:
+                    return id_
+        return None
 
     @property
     def attempt(self) -> tuple[int, int, str] | None:

@@ -1,5 +1,5 @@
 """
-What a whole trace says about acceptances, keys and stops.
+What a whole trace says about acceptances, approvals, keys and stops.
 
 The order of a chain is not exactly that of the commits.  The sealer takes the records
 that it finds, ordered by the time at which they were drafted.  A record is drafted
@@ -12,12 +12,16 @@ from datetime import UTC, datetime, timedelta
 
 from signer.audit.trace_events import (
     ACCEPTED,
+    APPROVED,
+    PROPOSED,
+    REINSTATED,
     RESUMING,
     REVOKED,
     ROTATED,
     STOPPED,
     Event,
 )
+from signer.model.approval import ApprovalState
 from signer.model.audit_record import Operation
 from signer.model.refund import is_refund_id
 
@@ -25,7 +29,9 @@ from signer.model.refund import is_refund_id
 SKEW = timedelta(seconds=5)
 """How far the times of records that were sealed together may differ."""
 
-_OF_TRANSACTIONS = frozenset({Operation.TRANSACTION_SIGNING, Operation.KEY_SWEEP})
+_OF_THE_SERVICE = frozenset({Operation.KEY_SWEEP, Operation.NONCE_FILL})
+
+_OF_TRANSACTIONS = _OF_THE_SERVICE | {Operation.TRANSACTION_SIGNING}
 
 
 def surely_before(first: Event, second: Event) -> bool:
@@ -40,9 +46,13 @@ class History:
 
     def __init__(self, events: Iterable[Event]) -> None:
         self._accepted = dict[str, Event]()
+        # By refund: the first proposal and its digest.  By digest: the approval.
+        self._proposed = dict[str, tuple[Event, str]]()
+        self._approved = dict[str, Event]()
         self._first_active: str | None = None
         self._rotations = list[tuple[Event, str]]()
-        self._revoked = dict[str, Event]()
+        # By address: revocations and reinstatements.
+        self._revocations = defaultdict[str, list[tuple[Event, bool]]](list)
         # By network, or None for all: stops, and the requests that may end them.
         self._stops = defaultdict[str | None, list[Event]](list)
         for event in events:
@@ -52,10 +62,16 @@ class History:
         details = event.details
         if event.name == ACCEPTED:
             self._accepted.setdefault(str(event.refund_id), event)
+        elif event.name == PROPOSED and event.proposed_refund_id is not None:
+            proposed = event, str(details.get("digest"))
+            self._proposed.setdefault(event.proposed_refund_id, proposed)
+        elif event.name == APPROVED and details.get("state") == ApprovalState.DONE:
+            self._approved.setdefault(str(details.get("digest")), event)
         elif event.name == ROTATED:
             self._rotate(event)
-        elif event.name == REVOKED:
-            self._revoked.setdefault(str(details.get("key_address")), event)
+        elif event.name in {REVOKED, REINSTATED}:
+            revocations = self._revocations[str(details.get("key_address"))]
+            revocations.append((event, event.name == REVOKED))
         elif event.name in {STOPPED, RESUMING} and "chain_id" not in details:
             self._stops[details.get("network")].append(event)
         elif event.is_reservation and self._first_active is None:
@@ -66,23 +82,33 @@ class History:
         if not self._rotations:
             self._first_active = previous
         if previous is not None and event.details.get("compromised") is True:
-            self._revoked.setdefault(previous, event)
+            self._revocations[previous].append((event, True))
         self._rotations.append((event, str(event.details.get("key_address"))))
 
     def is_accepted(self, event: Event) -> bool:
         """
         Return whether the refund of *event* may have been accepted before it.
 
-        Sweeps have no acceptance, nor have refunds from before the first audited one.
+        Sweeps and fillers have no acceptance, nor have refunds from before the first
+        audited one.
         """
         id_ = str(event.refund_id)
-        if event.fields.get("operation") == Operation.KEY_SWEEP or not self._accepted:
+        operation = event.fields.get("operation")
+        if operation in _OF_THE_SERVICE or not self._accepted:
             return True
         acceptance = self._accepted.get(id_)
         if acceptance is not None:
             return not surely_before(event, acceptance)
         first = next(iter(self._accepted.values()))
         return is_refund_id(id_) and _made_at(id_) < first.at - SKEW
+
+    def is_unapproved(self, event: Event) -> bool:
+        """Return whether the refund of *event* surely waited for an approval then."""
+        proposed, digest = self._proposed.get(str(event.refund_id), (None, ""))
+        if proposed is None or not surely_before(proposed, event):
+            return False
+        approval = self._approved.get(digest)
+        return approval is None or surely_before(event, approval)
 
     def is_active(self, address: str, event: Event) -> bool:
         """Return whether the key with *address* may have been active at *event*."""
@@ -95,14 +121,28 @@ class History:
         return address in possible
 
     def is_surely_revoked(self, address: str, event: Event) -> bool:
-        """Return whether the key with *address* was revoked before *event*."""
-        revocation = self._revoked.get(address)
-        return revocation is not None and surely_before(revocation, event)
+        """Return whether the key with *address* was surely revoked at *event*."""
+        is_revoked = False
+        for each, revokes in self._revocations.get(address, ()):
+            if revokes:
+                is_revoked = is_revoked or surely_before(each, event)
+            elif not surely_before(event, each):
+                is_revoked = False
+        return is_revoked
+
+    def may_be_reinstated(self, address: str, event: Event) -> bool:
+        """Return whether it may have been reinstated before *event*, at any time."""
+        return any(
+            not revokes and not surely_before(event, each)
+            for each, revokes in self._revocations.get(address, ())
+        )
 
     def may_be_revoked(self, address: str, event: Event) -> bool:
-        """Return whether it may have been revoked before *event*."""
-        revocation = self._revoked.get(address)
-        return revocation is not None and not surely_before(event, revocation)
+        """Return whether it may have been revoked before *event*, at any time."""
+        return any(
+            revokes and not surely_before(event, each)
+            for each, revokes in self._revocations.get(address, ())
+        )
 
     def is_stopped(self, event: Event) -> bool:
         """Return whether a stop surely forbade the intent *event*."""

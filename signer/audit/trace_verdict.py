@@ -10,6 +10,7 @@ class Rule(StrEnum):
 
     ACCEPTED_FIRST = "accepted-first"
     ACCEPTED_ONCE = "accepted-once"
+    APPROVED_FIRST = "approved-first"
     SAME_PAYMENT = "same-payment"
     CANCELLED_IS_FINAL = "cancelled-is-final"
     CANCELLED_UNSIGNED = "cancelled-unsigned"

@@ -47,14 +47,16 @@ class Token(StrictModel):
     One ERC-20 contract.
 
     ``min_amount`` and ``max_amount`` limit one refund, in whole tokens, and ``max_gas``
-    the gas of its transaction.  The other limits bound all refunds of an hour or a day
-    together; None means no limit.
+    the gas of its transaction.  A refund of more than ``approve_above`` needs an
+    approval.  The other limits bound all refunds of an hour or a day together; None
+    means no limit.
     """
 
     address: Address
     decimals: int = Field(ge=0, le=36)
     max_amount: str
     min_amount: str | None = None
+    approve_above: str | None = None
     max_gas: int = Field(default=2_000_000, ge=21_000, le=2**24)  # EIP-7825.
     hourly_limit: str | None = None
     daily_limit: str | None = None
@@ -68,6 +70,8 @@ class Token(StrictModel):
                 raise ValueError(f"{name} must not be less than max_amount")
         if self.min_amount is not None and self._units("min_amount") > largest:
             raise ValueError("min_amount must not be more than max_amount")
+        if self.approve_above is not None and self._units("approve_above") >= largest:
+            raise ValueError("approve_above must be less than max_amount")
         return self
 
     def _units(self, name: str) -> int:

@@ -17,12 +17,14 @@ class TokenLimits(StrictModel):
     """
     A tenant's limits for one token, in whole tokens; None means no limit.
 
-    ``min_amount`` and ``max_amount`` bound one refund, and the others all refunds of
-    the tenant in an hour or a day.  The token's own limits apply as well.
+    ``min_amount`` and ``max_amount`` bound one refund.  A refund of more than
+    ``approve_above`` needs an approval.  The others bound all refunds of the tenant in
+    an hour or a day.  The token's own limits apply as well.
     """
 
     min_amount: str | None = None
     max_amount: str | None = None
+    approve_above: str | None = None
     hourly_limit: str | None = None
     daily_limit: str | None = None
     daily_limit_per_recipient: str | None = None
@@ -46,6 +48,8 @@ class TokenLimits(StrictModel):
         largest = min(largest, values.get("max_amount", largest))
         if values.get("min_amount", 0) > largest:
             yield "min_amount must not be more than max_amount"
+        if values.get("approve_above", 0) >= largest:
+            yield "approve_above must be less than max_amount, the token's included"
         for name in _LIMITS:
             # An accepted refund must not wait without end.
             if values.get(name, largest) < largest:

@@ -7,11 +7,11 @@ from typing import Any
 import structlog
 
 from signer.alerts import Alert, Alerts
-from signer.approvals import Approvals, Execution
+from signer.approvals import Approvals
 from signer.audit.actions import SUCCESS, AuditAction
 from signer.audit.log import AuditLog
 from signer.errors import HotWalletError, NewKeyUnhealthyError, StoreError
-from signer.model.approval import Proposal
+from signer.model.approval import ApprovalUse, Proposal
 from signer.model.audit_record import Actor, Operation
 from signer.model.key import Key
 from signer.redact import key_prefix
@@ -76,18 +76,18 @@ class AdminAudit:
     @contextmanager
     def authorize(
         self, action: AuditAction, actor: Actor, reason: str = "", **facts: Any
-    ) -> Iterator[Execution]:
+    ) -> Iterator[ApprovalUse | None]:
         """
         Run the block if another administrator approved it, as ``Approvals.authorize``.
 
         *facts* say exactly what the block changes, and which state it ends.
         """
         if self._approvals is None:
-            yield Execution()
+            yield None
             return
         proposal = Proposal(action, facts)
-        with self._approvals.authorize(proposal, actor, reason) as execution:
-            yield execution
+        with self._approvals.authorize(proposal, actor, reason) as use:
+            yield use
 
     def request(self, action: AuditAction, actor: Actor, **facts: Any) -> None:
         """Record durably that *actor* requests *action*."""

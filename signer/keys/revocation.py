@@ -19,6 +19,7 @@ from signer.errors import (
     StaleStateError,
 )
 from signer.keys.admin_audit import AdminAudit, key_facts
+from signer.model.approval import ApprovalUse
 from signer.model.audit_record import Actor, Operation
 from signer.model.key import Key, KeyState, find_key
 from signer.ports import Clock, KeyStore
@@ -70,8 +71,9 @@ class Revocation:
             if key.state is KeyState.BLOCKED:
                 return key, self.stranded(key.address)
             facts = {**key_facts("key", key), "epoch": key.epoch}
-            with self._admin_audit.authorize(AuditAction.KEY_REVOKE, actor, **facts):
-                return self.revoke_during_rotation(key.address, actor)
+            action = AuditAction.KEY_REVOKE
+            with self._admin_audit.authorize(action, actor, **facts) as use:
+                return self.revoke_during_rotation(key.address, actor, use)
 
     def preview(self, address: str) -> tuple[Key, Sequence[str]]:
         """Return what ``revoke`` would, except for the key's state; change nothing."""
@@ -79,13 +81,13 @@ class Revocation:
         return key, self.stranded(key.address)
 
     def revoke_during_rotation(
-        self, address: str, actor: Actor
+        self, address: str, actor: Actor, use: ApprovalUse | None
     ) -> tuple[Key, Sequence[str]]:
         """Revoke as ``revoke`` does, in a rotation that has recorded its own intent."""
         for _ in range(_MAX_TRIES):
             key = self._find_former(address)
             with suppress(StaleStateError):
-                return self._block(key, actor), self.stranded(address)
+                return self._block(key, actor, use), self.stranded(address)
         raise RotationInProgressError(
             "other processes keep changing the key; try again"
         )
@@ -109,12 +111,12 @@ class Revocation:
             )
         return key
 
-    def _block(self, key: Key, actor: Actor) -> Key:
+    def _block(self, key: Key, actor: Actor, use: ApprovalUse | None) -> Key:
         if key.state is KeyState.BLOCKED:
             return key
         record = self._audit.result(
             AuditAction.KEY_REVOKE, _OPERATION, actor, **key_facts("key", key)
         )
-        blocked = self._store.block(key, self._clock(), record)
+        blocked = self._store.block(key, self._clock(), record, use)
         self._audit.log(record)
         return blocked

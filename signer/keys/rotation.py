@@ -19,15 +19,15 @@ administrator who marks the old key as compromised therefore cannot block a key 
 another administrator has activated in the meantime.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
 
 import structlog
 
 from signer.addresses import parse_address
 from signer.alerts import Alerts
-from signer.approvals import Approvals, Execution
+from signer.approvals import Approvals
 from signer.audit.actions import AuditAction
 from signer.errors import (
     ConflictError,
@@ -51,6 +51,7 @@ from signer.keys.rotation_options import (
     build_result,
 )
 from signer.keys.signer import SignerFactory
+from signer.model.approval import ApprovalUse
 from signer.model.audit_record import Actor, Operation
 from signer.model.key import Key, KeyState, find_key
 from signer.ports import Clock, KeyStore
@@ -163,10 +164,8 @@ class Rotation:
             if options.dry_run:
                 return self._dry_run(view, actor, options)
             try:
-                with self._authorize(view, actor, options) as execution:
-                    result = self._execute(view, actor, options)
-                    execution.is_complete = result.status != AWAITING_FUNDS
-                    return result
+                with self._authorize(view, actor, options) as use:
+                    return self._execute(view, actor, options, use)
             except _ActivatedError:
                 # Another process activated this key first.  Accept that only if it
                 # replaced the key that is active in this view.
@@ -175,30 +174,30 @@ class Rotation:
             "other processes keep changing the ring; try again"
         )
 
-    @contextmanager
     def _authorize(
         self, view: RingView, actor: Actor, options: RotationOptions
-    ) -> Iterator[Execution]:
+    ) -> AbstractContextManager[ApprovalUse | None]:
         """Require an approval if the rotation revokes a key that is not revoked yet."""
         revoked = view.replaced if options.compromised else None
         if revoked is None or revoked.state is KeyState.BLOCKED:
-            yield Execution()
-            return
+            return nullcontext()
         facts: Facts = {
             **key_facts("key", view.candidate),
             **key_facts("compromised_key", revoked),
             "epoch": revoked.epoch,
             "without_funds": options.without_funds,
         }
-        action = AuditAction.KEY_ROTATE
-        with self._admin_audit.authorize(action, actor, **facts) as execution:
-            yield execution
+        return self._admin_audit.authorize(AuditAction.KEY_ROTATE, actor, **facts)
 
     def _execute(
-        self, view: RingView, actor: Actor, options: RotationOptions
+        self,
+        view: RingView,
+        actor: Actor,
+        options: RotationOptions,
+        use: ApprovalUse | None,
     ) -> RotationResult:
         if view.is_done:
-            return self._finish(view, actor, options)
+            return self._finish(view, actor, options, use)
         try:
             pending = self._store.begin_rotation(view.candidate, self._clock())
         except StaleStateError:
@@ -207,7 +206,7 @@ class Rotation:
         # None can while the pending row is held.
         seen = view.replaced
         active = seen and find_key(self._store.keys(), seen.address)
-        return self._take_over(pending, active, actor, options)
+        return self._take_over(pending, active, actor, options, use)
 
     def _dry_run(
         self, view: RingView, actor: Actor, options: RotationOptions
@@ -222,7 +221,11 @@ class Rotation:
         return build_result(status, view.candidate, view.replaced, holdings)
 
     def _finish(
-        self, view: RingView, actor: Actor, options: RotationOptions
+        self,
+        view: RingView,
+        actor: Actor,
+        options: RotationOptions,
+        use: ApprovalUse | None,
     ) -> RotationResult:
         """Return the result of a rotation that was done before this call."""
         key, previous = view.active or view.candidate, view.replaced
@@ -234,7 +237,7 @@ class Rotation:
         ):
             raise ConflictError(_NOT_REVOKED)
         previous, stranded = self._revocation.revoke_during_rotation(
-            previous.address, actor
+            previous.address, actor, use
         )
         revoked = f"the key that was active before was revoked: {previous.address}"
         return RotationResult(
@@ -242,7 +245,12 @@ class Rotation:
         )
 
     def _take_over(
-        self, pending: Key, active: Key | None, actor: Actor, options: RotationOptions
+        self,
+        pending: Key,
+        active: Key | None,
+        actor: Actor,
+        options: RotationOptions,
+        use: ApprovalUse | None,
     ) -> RotationResult:
         try:
             self._tester.self_test(pending, actor, _OPERATION)
@@ -258,7 +266,7 @@ class Rotation:
                 result = build_result(AWAITING_FUNDS, waiting, active, holdings)
                 still = (_STILL_ACTIVE,) if options.compromised else ()
                 return replace(result, warnings=(*result.warnings, *still))
-            activated = self._activate(pending, active, actor, options)
+            activated = self._activate(pending, active, actor, options, use)
         except KeyRotatedError as e:
             self._reject(pending, e.code)
             # Not retryable: a retry would replace another key than the one seen.
@@ -277,7 +285,12 @@ class Rotation:
         )
 
     def _activate(
-        self, pending: Key, active: Key | None, actor: Actor, options: RotationOptions
+        self,
+        pending: Key,
+        active: Key | None,
+        actor: Actor,
+        options: RotationOptions,
+        use: ApprovalUse | None,
     ) -> Key:
         record = self._audit.result(
             AuditAction.KEY_ROTATE,
@@ -288,7 +301,12 @@ class Rotation:
             compromised=options.compromised,
         )
         activated = self._store.activate(
-            pending, self._clock(), record, replacing=active, block=options.compromised
+            pending,
+            self._clock(),
+            record,
+            replacing=active,
+            block=options.compromised,
+            use=use,
         )
         self._audit.log(record)
         return activated

@@ -112,7 +112,8 @@ class Signer:
             EncodingError: The device's answer is not a strict DER signature.
             RecoveryError: The device signed something else, or with another key.
             BackendError: The device did not sign.
-            StoreError: The journal cannot be written.
+            StoreError, AuditLogUnwritableError: The journal or the log cannot be
+                written.
         """
         self.announce(digest, purpose, states=SERVING if while_active else None)
         signed = self.sign(digest, purpose)
@@ -137,6 +138,7 @@ class Signer:
                 or under another key id; or *pays* is not the active key's address.
             SigningStoppedError: *states* is given, and signing is stopped.
             StoreError: The journal cannot be written.
+            AuditLogUnwritableError: The line of the intent cannot be written.
         """
         checked_digest(digest)
         intent = self._audit.intent(purpose, self._subject, digest)
@@ -144,23 +146,23 @@ class Signer:
         if states is not None:
             stop = stopped_by(purpose.operation, chain_id)
             condition = SigningCondition(self.address, self.key_id, states, pays, stop)
-        self._audit.write(intent, standing=condition)
+        self._audit.write_intent(intent, condition)
 
-    def log(self, record: Record) -> None:
-        """Write a *record* that is already durable to the log."""
-        self._audit.log(record)
+    def log_intent(self, intent: Record) -> None:
+        """Log an *intent* that is durable; raises ``AuditLogUnwritableError``."""
+        self._audit.log_intent(intent)
 
     def intent(self, purpose: Purpose) -> Record:
         """
         Draft an intent for a commit that also decides what will be signed.
 
-        Call ``sign`` only after that commit.
+        Call ``sign`` only after that commit and ``log_intent``.
         """
         return self._audit.intent(purpose, self._subject)
 
     def sign(self, digest: bytes, purpose: Purpose) -> "Signed":
         """
-        Return the signature for an intent that is already durable.
+        Return the signature for an intent that is already durable and logged.
 
         The caller must make the outcome durable before the signature leaves the
         process.  If the device does not sign, this method records the outcome.  It

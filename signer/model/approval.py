@@ -9,7 +9,7 @@ from typing import Any, Self
 
 import rfc8785
 
-from signer.model.audit_record import is_identified
+from signer.model.audit_record import Record, is_identified
 
 
 class ApprovalState(StrEnum):
@@ -18,27 +18,23 @@ class ApprovalState(StrEnum):
 
     ::
 
-        waiting --> approved --> executing --> done
-           |           |             |
-           +-----------+-------------+--> expired
+        waiting --> approved --> done
            |           |
            +-----------+--> rejected
+           |           |
+           +-----------+--> expired
 
-    ``executing`` means that a process began the change.  The same request completes it
-    if that process died.
+    ``done`` is stored in the transaction that makes the change.
     """
 
     WAITING = "waiting"
     APPROVED = "approved"
-    EXECUTING = "executing"
     DONE = "done"
     REJECTED = "rejected"
     EXPIRED = "expired"
 
 
 _UNUSED = frozenset({ApprovalState.WAITING, ApprovalState.APPROVED})
-
-_USABLE = frozenset({ApprovalState.APPROVED, ApprovalState.EXECUTING})
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +66,9 @@ class Approval:
     The request to approve one proposal, identified by the digest of the proposal.
 
     ``requested_by`` and ``decided_by`` are actors, as audit records name them.  After a
-    rejection or the end of its time, a repeated request replaces the row.  ``version``
-    counts the changes: each is a compare-and-set on it.  ``is_authentic`` is not
+    rejection or the end of its time, a repeated request replaces the row.
+    ``refund_id`` is the refund that the proposal is to pay.  ``version`` counts the
+    changes: each is a compare-and-set on it.  ``is_authentic`` is not
     stored: it is False if the MAC of the stored row is not valid.  No other field of
     such a row can be trusted.
     """
@@ -86,6 +83,7 @@ class Approval:
     state: ApprovalState = ApprovalState.WAITING
     decided_by: str | None = None
     decided_at: datetime | None = None
+    refund_id: str | None = None
     version: int = 0
     # ``signer.row_macs`` of all fields above; the store makes it.
     mac: str | None = field(default=None, compare=False, repr=False)
@@ -100,6 +98,7 @@ class Approval:
         requested_by: str,
         at: datetime,
         expires_at: datetime,
+        refund_id: str | None = None,
     ) -> Self:
         """Return the request to approve *proposal*."""
         return cls(
@@ -110,6 +109,7 @@ class Approval:
             requested_by,
             at,
             expires_at,
+            refund_id=refund_id,
         )
 
     @property
@@ -123,13 +123,26 @@ class Approval:
         return self.is_authentic and self.state in _UNUSED and now < self.expires_at
 
     def is_usable(self, now: datetime) -> bool:
-        """Return whether the change may be made, or completed, at *now*."""
-        return self.is_authentic and self.state in _USABLE and now < self.expires_at
+        """Return whether the change may be made at *now*."""
+        return self.state is ApprovalState.APPROVED and self.is_unused(now)
 
     def is_expired(self, now: datetime) -> bool:
         """Return whether its time was over at *now*, and this is not recorded yet."""
-        is_open = self.state in _UNUSED | _USABLE
-        return self.is_authentic and is_open and now >= self.expires_at
+        return self.is_authentic and self.state in _UNUSED and now >= self.expires_at
+
+
+@dataclass(frozen=True, slots=True)
+class ApprovalUse:
+    """
+    The use of an *approval* by the change that it allows.
+
+    The store replaces the approval by *done*, and writes *record*, in the transaction
+    of the change.  So the change is made once, and only while it is approved.
+    """
+
+    approval: Approval
+    done: Approval
+    record: Record
 
 
 def is_other_person(one: str, other: str) -> bool:

@@ -44,6 +44,7 @@ class Operation(StrEnum):
     KEY_ROTATION = "key-rotation"
     KEY_RELOCATION = "key-relocation"
     KEY_SWEEP = "key-sweep"
+    NONCE_FILL = "nonce-fill"
     REFUND = "refund"
     SEALING = "sealing"
     ADMINISTRATION = "administration"
@@ -104,10 +105,15 @@ class Subject:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A record: its id, which sorts by time, and its body in canonical JSON."""
+    """
+    A record: its id, which sorts by time, and its body in canonical JSON.
+
+    ``mac`` is the MAC of both by ``signer.row_macs``, which the journal makes.
+    """
 
     id: str
     body: str
+    mac: str | None = field(default=None, compare=False, repr=False)
 
     @classmethod
     def of(cls, fields: Mapping[str, Any], at: datetime) -> Self:
@@ -123,10 +129,10 @@ class Record:
         """
         plain = dict(fields)
         try:
-            body = _write(plain)
+            body = write_canonical(plain)
         except ValueError:
             text = json.dumps(plain, ensure_ascii=False).encode(errors="replace")
-            body = _write(json.loads(text))
+            body = write_canonical(json.loads(text))
         return cls(new_record_id(at), body)
 
     @property
@@ -157,8 +163,14 @@ def new_record_id(at: datetime) -> str:
     return f"au_{time}{os.urandom(9).hex()[:17]}"
 
 
-def _write(fields: dict[str, Any]) -> str:
-    """Return *fields* in canonical JSON (RFC 8785)."""
+def write_canonical(fields: dict[str, Any]) -> str:
+    """
+    Return *fields* in canonical JSON (RFC 8785).
+
+    Raises:
+        ValueError: *fields* contain NaN, an infinity, an integer beyond 2**53 - 1, or
+            half a surrogate pair.
+    """
     if _are_standard(fields.values()):
         text = STANDARD_JSON.encode(fields)
         if text.isascii():

@@ -9,7 +9,8 @@ The rows of the key ring: one key is active, and the others were active or may b
     rejected
 
 A draining key still signs transactions for nonces that were reserved before.  A
-*blocked* key was revoked as compromised and signs nothing.
+*blocked* key was revoked as compromised and signs nothing.  One that was revoked by
+mistake may be reinstated for a day: it is draining again.
 """
 
 import re
@@ -21,6 +22,10 @@ from enum import StrEnum
 
 ROTATION_HOLD = timedelta(seconds=20)
 """How long a rotation belongs to the request that last began or resumed it."""
+
+
+REINSTATABLE_FOR = timedelta(hours=24)
+"""How long after its revocation a key can be reinstated."""
 
 
 class KeyState(StrEnum):
@@ -92,6 +97,16 @@ class Key:
         """
         is_rollback = self.state is KeyState.PENDING and self.epoch is not None
         return is_rollback or self.state in FORMER
+
+    @property
+    def revoked_at(self) -> datetime | None:
+        """When the key was revoked, which was its last change; None if it is not."""
+        return self.updated_at if self.state is KeyState.BLOCKED else None
+
+    @property
+    def reinstatable_until(self) -> datetime | None:
+        """Until when the revoked key may be reinstated; None if it is not revoked."""
+        return None if self.revoked_at is None else self.revoked_at + REINSTATABLE_FOR
 
 
 @dataclass(frozen=True, slots=True)

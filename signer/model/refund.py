@@ -9,6 +9,8 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any, Self
 
+from signer.model.audit_record import Record
+
 
 _REFUND_ID = re.compile(r"rf_[0-9a-f]{32}")
 
@@ -16,6 +18,9 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 SWEEPER = "hotwallet sweep"
 """The tenant of sweeps.  No JWT subject or tenant contains a space."""
+
+FILLER = "hotwallet filler"
+"""The tenant of fillers, which consume nonces that a restored ledger does not know."""
 
 COIN = "coin"
 """Used in place of a token symbol for the chain's native coin."""
@@ -30,6 +35,7 @@ HOLD = timedelta(seconds=10)
 class Status(StrEnum):
     """The status of a refund; ``docs/explanation/refunds.md`` draws the states."""
 
+    AWAITING_APPROVAL = "awaiting-approval"
     QUEUED = "queued"
     RESERVED = "reserved"
     SIGNED = "signed"
@@ -48,10 +54,20 @@ class Status(StrEnum):
 
 # A refund only moves along these.  It goes back from mined when a reorganisation
 # removes its block, and from broadcast when it is signed again with higher fees.  After
-# a restore from a backup, a transaction that the ledger has lost is found mined.
+# a restore from a backup, a transaction that the ledger has lost is found mined.  A
+# queued refund waits for an approval when the amount that needs none was lowered.
 MOVES: dict[Status, frozenset[Status]] = {
+    Status.AWAITING_APPROVAL: frozenset(
+        {Status.QUEUED, Status.MINED, Status.REFUSED, Status.CANCELLED}
+    ),
     Status.QUEUED: frozenset(
-        {Status.RESERVED, Status.MINED, Status.REFUSED, Status.CANCELLED}
+        {
+            Status.AWAITING_APPROVAL,
+            Status.RESERVED,
+            Status.MINED,
+            Status.REFUSED,
+            Status.CANCELLED,
+        }
     ),
     Status.RESERVED: frozenset({Status.SIGNED, Status.MINED, Status.FAILED}),
     Status.SIGNED: frozenset({Status.BROADCAST}),
@@ -65,7 +81,10 @@ MOVES: dict[Status, frozenset[Status]] = {
 
 OPEN = frozenset(status for status in Status if not status.is_final)
 
-UNSIGNED = frozenset({Status.QUEUED, Status.RESERVED})
+UNRESERVED = frozenset({Status.AWAITING_APPROVAL, Status.QUEUED})
+"""Statuses without a nonce, in which the tenant may cancel the refund."""
+
+UNSIGNED = UNRESERVED | {Status.RESERVED}
 """Statuses in which no transaction was signed yet."""
 
 UNSENT = frozenset({Status.QUEUED, Status.RESERVED, Status.SIGNED})
@@ -112,7 +131,7 @@ class Refund:
     counts the failures since the last move; ``blocked_by`` is the last error's code.
 
     ``cancel_requested_at`` is when a caller asked to cancel the refund while it was
-    queued.  Only ``Store.request_cancellation`` sets it, without a new version.
+    ``UNRESERVED``.  Only ``Store.request_cancellation`` sets it, without a new version.
     """
 
     id: str
@@ -148,9 +167,9 @@ class Refund:
     # ``signer.row_macs`` of what the refund pays; the store makes it.
     mac: str | None = field(default=None, compare=False, repr=False)
     cancel_requested_at: datetime | None = None
-    # Not stored.  Only the process that reserved the nonce knows that it wrote the
-    # audit record of the intent to sign.  A process that continues later writes one.
-    intent_recorded: bool = field(default=False, compare=False, repr=False)
+    # Not stored.  Only the process that reserved the nonce has the audit record of the
+    # intent to sign, which it wrote.  A process that continues later writes a new one.
+    intent: Record | None = field(default=None, compare=False, repr=False)
 
     @property
     def swept_from(self) -> str | None:
@@ -161,6 +180,20 @@ class Refund:
         key's, and counts against no limit.
         """
         return self.payment_session_id if self.tenant == SWEEPER else None
+
+    @property
+    def is_filler(self) -> bool:
+        """
+        Whether it pays nothing, and consumes a nonce that the ledger does not know.
+
+        A filler is processed like a refund whose transfer must not be made.
+        """
+        return self.tenant == FILLER
+
+    @property
+    def bound_to(self) -> str | None:
+        """The address that must pay it, for a sweep or a filler; None for a refund."""
+        return self.payment_session_id if self.tenant in {SWEEPER, FILLER} else None
 
     @property
     def is_coin(self) -> bool:
@@ -216,7 +249,7 @@ class Refund:
             due_at=due_at or at + HOLD,
             attempts=0,
             blocked_by=None,
-            **{"intent_recorded": False, **changes},
+            **{"intent": None, **changes},
         )
 
     def with_due_at(
@@ -229,7 +262,7 @@ class Refund:
             due_at=due_at,
             attempts=attempts,
             blocked_by=blocked_by,
-            intent_recorded=False,
+            intent=None,
         )
 
 

@@ -6,9 +6,15 @@ transaction*: a final transaction that the chain had and the ledger did not.  Ei
 backup of the ledger was restored, or someone else has the key.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+
+from signer.errors import RowNotAuthenticError, WalletPausedError
+
+
+NOOP_MARK = bytes(16)
+"""The mark of a no-op that a restored ledger has forgotten; no refund has it."""
 
 
 class Pause(StrEnum):
@@ -17,6 +23,7 @@ class Pause(StrEnum):
     UNKNOWN_HISTORY = "unknown-history"
     CHAIN_AHEAD = "chain-ahead"
     FOREIGN_TRANSACTION = "foreign-transaction"
+    RESTORED = "restored"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +34,14 @@ class Wallet:
     ``next_nonce`` is one more than the highest nonce in the ledger, and at least
     ``first_nonce``, where the ledger starts.  ``version`` counts the changes: each is a
     compare-and-set on it.
+
+    ``high_water`` is one more than the highest nonce that the wallet may have signed
+    before its ledger was restored.  The wallet resumes when every nonce below is final.
+    A wallet that is paused as ``RESTORED`` without it waits for ``hotwallet restore``.
+
+    ``is_authentic`` is not stored: it is False if the MAC of the stored row is not
+    valid, or that of the unrecorded transaction with the highest nonce.  No other field
+    can be trusted then.
     """
 
     chain_id: int
@@ -36,11 +51,35 @@ class Wallet:
     paused_by: Pause | None = None
     paused_at: datetime | None = None
     version: int = 0
+    high_water: int | None = None
+    # ``signer.row_macs`` of all stored fields; the store makes it.
+    mac: str | None = field(default=None, compare=False, repr=False)
+    is_authentic: bool = True
 
     @property
     def is_paused(self) -> bool:
-        """Whether the wallet assigns no new nonces."""
-        return self.paused_by is not None
+        """Whether it assigns no new nonces: another program cannot end a pause."""
+        return self.paused_by is not None or not self.is_authentic
+
+    @property
+    def pause_reason(self) -> str | None:
+        """Why it is paused; None if it is not."""
+        return self.paused_by if self.is_authentic else RowNotAuthenticError.code
+
+    def error(self) -> WalletPausedError | RowNotAuthenticError:
+        """Return the error of refunds that get no nonce while it is paused."""
+        if not self.is_authentic:
+            return RowNotAuthenticError(
+                f"another program changed the row of wallet {self.sender} of chain"
+                f" {self.chain_id} (`wallets`), or of its last transaction"
+                " (`sightings`), or MAC_KEY_FILE has other keys: `hotwallet restore`"
+                " opens a changed wallet again; the owner of the tables must delete a"
+                " changed transaction"
+            )
+        return WalletPausedError(
+            f"the wallet is paused ({self.paused_by}): run `hotwallet nonce repair` if"
+            " it does not resume by itself"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +90,8 @@ class UnrecordedTransaction:
     ``mark`` names the refund that it paid (``Refund.mark``); None means that it is
     *foreign*: this service did not make it.  A foreign transaction keeps the wallet
     paused until an operator accepts it.  ``held_by`` is the refund that has the same
-    nonce, and so cannot be paid any more.
+    nonce, and so cannot be paid any more.  ``is_authentic`` is not stored: it is False
+    if the MAC of the stored row is not valid.
     """
 
     chain_id: int
@@ -64,4 +104,22 @@ class UnrecordedTransaction:
     block_hash: str
     seen_at: datetime
     accepted_at: datetime | None = None
+    # ``signer.row_macs`` of all fields above; the store makes it.
+    mac: str | None = field(default=None, compare=False, repr=False)
     held_by: str | None = None
+    is_authentic: bool = True
+
+    @property
+    def is_unaccepted(self) -> bool:
+        """Whether it is foreign, and no operator has accepted it."""
+        return self.mark is None and self.accepted_at is None
+
+    def require_authentic(self) -> None:
+        """Raise ``RowNotAuthenticError`` if another program changed the row."""
+        if not self.is_authentic:
+            raise RowNotAuthenticError(
+                f"another program changed the row of nonce {self.nonce} of wallet"
+                f" {self.sender} of chain {self.chain_id} (`sightings`), or"
+                " MAC_KEY_FILE has other keys: the owner of the tables must delete the"
+                " row; a worker then records what the chain has"
+            )

@@ -32,6 +32,7 @@ from signer.ports.key_backend import (
 from signer.ports.key_set import FetchKeySet, KeySetError
 from signer.ports.key_store import KeyStore
 from signer.ports.ledger import Ledger
+from signer.ports.limits_store import LimitsStore
 from signer.ports.payment_statistics import PaymentStatistics
 from signer.ports.refund_store import Change, Reservation, Store
 from signer.ports.stop_store import StopStore
@@ -61,6 +62,7 @@ __all__ = [
     "KeySetError",
     "KeyStore",
     "Ledger",
+    "LimitsStore",
     "Log",
     "MinedTransaction",
     "NodeStatus",

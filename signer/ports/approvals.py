@@ -29,5 +29,12 @@ class ApprovalStore(Protocol):
     def find_approval(self, digest: str) -> Approval | None:
         """Return the row of the proposal with *digest*, or None."""
 
-    def open_approvals(self, limit: int) -> Sequence[Approval]:
-        """Return rows that are not done, rejected or expired; the oldest first."""
+    def open_approvals(self, after: Approval | None, limit: int) -> Sequence[Approval]:
+        """
+        Return rows that are not done, rejected or expired; the oldest first.
+
+        *after* is the last row of the previous page.
+        """
+
+    def approvals_like(self, prefix: str, limit: int) -> Sequence[Approval]:
+        """Return rows whose digests begin with *prefix*, in any state."""

@@ -1,7 +1,7 @@
 """The audit tables of the ledger."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from signer.model.audit_record import Record, Sealed
@@ -26,14 +26,22 @@ DeclareForged = Callable[[Sequence[str]], Record]
 
 @dataclass(frozen=True, slots=True)
 class Sealing:
-    """How many waiting records were sealed, and the ids of the forged ones found."""
+    """
+    How many waiting records were sealed, and the ids of the forged ones found.
+
+    ``records`` are those with a valid MAC that were sealed.
+    """
 
     count: int
     forged: Sequence[str] = ()
+    records: Sequence[Record] = field(default=(), compare=False, repr=False)
 
 
 class Journal(Protocol):
     """The audit records, in the order in which they were sealed."""
+
+    def authenticate(self, record: Record) -> Record:
+        """Return *record*, which need not be stored, with its MAC."""
 
     def append(
         self, records: Sequence[Record], *, standing: SigningCondition | None = None
@@ -62,7 +70,14 @@ class Journal(Protocol):
         """Return the number of sealed records, and the hash of the last one."""
 
     def sealed(self, after: int, limit: int) -> Sequence[Sealed]:
-        """Return up to *limit* sealed records after sequence *after*, in order."""
+        """
+        Return up to *limit* sealed records after sequence *after*, in order.
+
+        They have the MACs that are stored, which are not verified.
+        """
+
+    def missing_records(self, records: Sequence[Record]) -> Sequence[Record]:
+        """Return those of *records* that are not stored, in their order."""
 
     def oldest_unsealed(self) -> str | None:
         """Return the id of the oldest unsealed record; None if all are sealed."""

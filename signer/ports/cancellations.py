@@ -10,7 +10,7 @@ from signer.model.refund import Refund
 
 class Cancellations(Protocol):
     """
-    The requests to cancel queued refunds.
+    The requests to cancel refunds that have no nonce.
 
     A request changes neither the version nor the due time.  Once it is stored, the
     refund gets no nonce: ``Store.reserve`` fails, also if the worker read it before.
@@ -26,8 +26,8 @@ class Cancellations(Protocol):
         the request is stored.
 
         Returns:
-            Whether this call stored it.  If not, the refund is no longer queued, or the
-            first request stays as it is.
+            Whether this call stored it.  If not, the refund has a nonce or has ended,
+            or the first request stays as it is.
 
         Raises:
             RowNotAuthenticError: As ``Store.require_authentic``.
@@ -37,7 +37,7 @@ class Cancellations(Protocol):
         self, limit: int, after: str | None = None
     ) -> Sequence[Refund]:
         """
-        Return up to *limit* queued refunds that a caller asked to cancel, oldest first.
+        Return up to *limit* refunds that a caller asked to cancel, oldest first.
 
         *after* is the id of the last refund of the previous batch.  A worker that
         cannot cancel some reads on after them, so that they hold up no others.

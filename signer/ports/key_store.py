@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Protocol
 
+from signer.model.approval import ApprovalUse
 from signer.model.audit_record import Record
 from signer.model.key import Key
 
@@ -67,6 +68,7 @@ class KeyStore(Protocol):
         *,
         replacing: Key | None,
         block: bool = False,
+        use: ApprovalUse | None = None,
     ) -> Key:
         """
         Make a pending *key* active, and *replacing* draining, or blocked with *block*.
@@ -81,21 +83,40 @@ class KeyStore(Protocol):
         in which a refund loses its nonce: no signature for it can exist.  The key's
         wallets are paused until they have been compared with their chains.
 
+        *use* ends an approval in the same transaction.
+
         Raises:
             KeyRotatedError: The active key is not *replacing*, or has another epoch.
+            StaleStateError: The approval has changed.
         """
 
-    def block(self, key: Key, at: datetime, record: Record) -> Key:
+    def block(
+        self, key: Key, at: datetime, record: Record, use: ApprovalUse | None = None
+    ) -> Key:
         """
         Mark a former *key* as compromised: it signs nothing from now on.
 
         This ends a rotation back to the key.  Its unsigned refunds are queued again and
-        its wallets paused, as in ``activate``.  *record* is written in the same
-        transaction.
+        its wallets paused, as in ``activate``.  In the same transaction, *record* is
+        written, and *use* ends an approval.
 
         Raises:
             RotationInProgressError: The key is pending, and its hold has not expired.
-            StaleStateError: *key* is not a former key.
+            StaleStateError: *key* is not a former key, or the approval has changed.
+        """
+
+    def reinstate(
+        self, key: Key, at: datetime, record: Record, use: ApprovalUse | None = None
+    ) -> Key:
+        """
+        Make a revoked *key* draining again: it signs for the nonces that it still has.
+
+        The nonces that its revocation took from refunds stay unused: gaps below refunds
+        that it signed.  Its wallets are paused until they have been compared with their
+        chains, as in ``block``.  *record* is written in the same transaction.
+
+        Raises:
+            StaleStateError: *key* is not revoked.
         """
 
     def relocate(self, key: Key, key_id: str, at: datetime, record: Record) -> Key:

@@ -3,17 +3,17 @@
 from typing import Protocol
 
 from signer.ports.alerts import AlertCounters
-from signer.ports.approvals import ApprovalStore
 from signer.ports.audit_journal import Journal
 from signer.ports.caller_counters import Callers
 from signer.ports.key_store import KeyStore
+from signer.ports.limits_store import LimitsStore
 from signer.ports.payment_statistics import PaymentStatistics
 from signer.ports.refund_store import Store
 
 
 class Ledger(
     Store,
-    ApprovalStore,
+    LimitsStore,
     PaymentStatistics,
     KeyStore,
     Journal,

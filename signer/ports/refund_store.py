@@ -1,6 +1,6 @@
 """What the core changes in the ledger about refunds."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -11,6 +11,7 @@ from signer.model.audit_record import Record
 from signer.model.refund import Refund, SignedTransaction
 from signer.model.refund_queue import Queue
 from signer.model.spending_limits import NO_LIMITS, Limits
+from signer.ports.approvals import ApprovalStore
 from signer.ports.cancellations import Cancellations
 from signer.ports.refund_reader import RefundReader
 from signer.ports.stop_store import StopStore
@@ -24,14 +25,16 @@ class Reservation:
     """
     A queued refund that is to get a nonce.
 
-    *limits* bound what all refunds together may spend.  *intent* is the audit record of
-    the intent to sign.
+    *limits* bound what all refunds together may spend.  *draft_intent* drafts the audit
+    record of the intent to sign with the nonce, which is written in the same commit.
+    *approval* is the digest of the proposal that must be approved.
     """
 
     refund: Refund
     gas_limit: int
     limits: Limits = NO_LIMITS
-    intent: Record | None = None
+    draft_intent: Callable[[int], Record] | None = None
+    approval: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,7 @@ class Store(
     StopStore,
     TenantBlocks,
     Cancellations,
+    ApprovalStore,
     Watches,
     Protocol,
 ):
@@ -76,7 +80,7 @@ class Store(
         self, acceptances: Sequence[Acceptance]
     ) -> Sequence[tuple[Refund, bool] | HotWalletError]:
         """
-        Insert queued refunds, in one transaction for all.
+        Insert new refunds, in one transaction for all.
 
         Each stored refund has a MAC of what it pays.  What else an ``Acceptance`` has
         is stored with its refund if that is inserted.  A refused refund does not affect
@@ -97,8 +101,8 @@ class Store(
             ``OpenRefundsLimitError``: The tenant would have more than ``max_open``.
 
         Raises:
-            ValueError: A refund is not queued, or has a request to cancel; a
-                programming error.
+            ValueError: A refund is neither queued nor proposed for an approval, or has
+                a request to cancel; a programming error.
         """
 
     def require_authentic(self, refund: Refund) -> None:
@@ -115,6 +119,16 @@ class Store(
 
         None if two or more are due.  A worker need not claim the refund: reserving its
         nonce is a compare-and-set too.
+        """
+
+    def decided_refunds(
+        self, now: datetime, since: datetime, limit: int
+    ) -> Sequence[Refund]:
+        """
+        Return up to *limit* refunds that have waited for an approval, the oldest first.
+
+        They have the status ``awaiting-approval`` and are due at *now*.  Their proposal
+        is decided, expired at *now* or missing, or they have waited from *since* on.
         """
 
     def claim(self, now: datetime, until: datetime, limit: int) -> Sequence[Refund]:
@@ -160,7 +174,7 @@ class Store(
         *counted* is the transaction count of *sender* on the chain.  The limits count
         refunds that other processes reserve at the same time, in the hours of the
         database's clock, not of *at*.  A refund whose intent was written with its nonce
-        is returned as ``intent_recorded``.
+        has it as ``intent``.
 
         Returns:
             The reserved refund for each reservation, or why it has no nonce:
@@ -170,10 +184,11 @@ class Store(
               former key: the recipient is not the address of the active key.
             * ``LimitReachedError``: The refund would exceed one of its limits.
             * ``SigningStoppedError``, ``TenantBlockedError``: An operator forbids it.
-            * ``RowNotAuthenticError``: Another program changed the refund, a stop or a
-              block.
+            * ``RowNotAuthenticError``: Another program changed the refund, a stop, a
+              block or the approval.
             * ``StaleStateError``: Another process changed the refund; a recorded
-              transaction already paid it; the tenant asked to cancel it; the wallet is
+              transaction already paid it; the tenant asked to cancel it; it is not
+              approved; the wallet is
               paused or was never opened; *counted* is ahead of the ledger; or signing
               was stopped meanwhile.
             * ``StoreUnavailableError``: It is unknown whether it has one.
@@ -223,7 +238,9 @@ class Store(
 
     def adopt(self, before: Refund, after: Refund) -> None:
         """
-        Replace a queued refund by a mined one that a recorded transaction has paid.
+        Give a refund without a nonce the one that it had before the restore.
+
+        *after* is mined if a recorded transaction has paid it, and reserved otherwise.
 
         Raises:
             StaleStateError: Another refund has the nonce.

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Protocol
 
+from signer.model.approval import ApprovalUse
 from signer.model.stop import Stop
 
 
@@ -26,13 +27,20 @@ class StopStore(Protocol):
         """
 
     def resume_signing(
-        self, chain_id: int, at: datetime, version: int | None = None
+        self,
+        chain_id: int,
+        at: datetime,
+        version: int | None = None,
+        use: ApprovalUse | None = None,
     ) -> bool:
         """
         End the stop of *chain_id*, at *at*; return whether it was in force.
 
+        *use* ends an approval in the same transaction.
+
         Raises:
-            StaleStateError: The stop in force does not have the given *version*.
+            StaleStateError: The stop in force does not have the given *version*, or the
+                approval has changed.
             RowNotAuthenticError: The stop is not authentic: ``stop`` first.
         """
 

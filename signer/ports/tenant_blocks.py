@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Protocol
 
+from signer.model.approval import ApprovalUse
 from signer.model.tenant_block import TenantBlock
 
 
@@ -23,13 +24,20 @@ class TenantBlocks(Protocol):
         """
 
     def unblock_tenant(
-        self, tenant: str, at: datetime, version: int | None = None
+        self,
+        tenant: str,
+        at: datetime,
+        version: int | None = None,
+        use: ApprovalUse | None = None,
     ) -> bool:
         """
         End the block of *tenant*, at *at*; return whether it was blocked.
 
+        *use* ends an approval in the same transaction.
+
         Raises:
-            StaleStateError: The block in force does not have the given *version*.
+            StaleStateError: The block in force does not have the given *version*, or
+                the approval has changed.
             RowNotAuthenticError: The block is not authentic: block the tenant first.
         """
 

@@ -4,6 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
+from signer.model.approval import ApprovalUse
 from signer.model.wallet import Pause, UnrecordedTransaction, Wallet
 
 
@@ -11,7 +12,8 @@ class WalletStore(Protocol):
     """
     The wallets that pay refunds, one for each chain and address.
 
-    Methods raise as those of ``Store``.
+    Methods raise as those of ``Store``.  Rows that another program changed are returned
+    as not authentic; methods that change such a wallet raise ``RowNotAuthenticError``.
     """
 
     def wallet(self, chain_id: int, sender: str) -> Wallet | None:
@@ -24,19 +26,39 @@ class WalletStore(Protocol):
         """Return the chain id and the address of each paused wallet."""
 
     def open_wallet(self, wallet: Wallet) -> None:
-        """Insert *wallet*, unless it is already open."""
+        """
+        Insert *wallet*, unless it is already open.
 
-    def pause(self, wallet: Wallet, reason: Pause, at: datetime) -> None:
-        """Stop assigning nonces of *wallet*; *reason* is stored with it."""
+        It replaces a row that another program changed, whose first nonce is kept if it
+        is lower.
+        """
+
+    def pause(
+        self,
+        wallet: Wallet,
+        reason: Pause,
+        at: datetime,
+        high_water: int | None = None,
+    ) -> None:
+        """Stop assigning nonces of *wallet*; the other arguments are stored with it."""
 
     def resume(
-        self, wallet: Wallet, at: datetime, foreign: Sequence[UnrecordedTransaction]
+        self,
+        wallet: Wallet,
+        at: datetime,
+        foreign: Sequence[UnrecordedTransaction],
+        use: ApprovalUse | None = None,
     ) -> None:
         """
         Assign nonces of *wallet* again, and accept its *foreign* transactions.
 
+        *use* ends an approval in the same transaction.
+
         Raises:
-            StaleStateError: Its foreign transactions are not exactly these.
+            StaleStateError: Its foreign transactions are not exactly these, or the
+                approval has changed.
+            RowNotAuthenticError: Another program changed the wallet or one of its
+                unrecorded transactions, perhaps to accept it.
         """
 
     def unknown_nonces(

@@ -3,8 +3,9 @@
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, TypeGuard
+from typing import TypeGuard
 
+from signer.alerts import Alerts
 from signer.audit.actions import AuditAction
 from signer.audit.log import AuditLog
 from signer.config.networks import Network
@@ -19,13 +20,14 @@ from signer.errors import (
 )
 from signer.model.acceptance import Acceptance
 from signer.model.audit_record import Actor, Operation
-from signer.model.refund import Refund, RefundRequest, new_refund_id
+from signer.model.refund import Refund, RefundRequest, Status, new_refund_id
 from signer.model.signed_request import NO_SIGNATURE, SignedRequest
 from signer.ports import Clock, Store
 from signer.refunds.nonces import require_unblocked
+from signer.refunds.payment_approvals import PaymentApprovals
 from signer.refunds.policy import admit
 from signer.refunds.signed_requests import SignedRequests
-from signer.refunds.transaction_signer import describe_payment
+from signer.refunds.transaction_signer import describe_acceptance
 
 
 ANSWER_TIMEOUT = timedelta(seconds=10)
@@ -98,8 +100,10 @@ class RefundAcceptor:
         wallets: Callable[[], Collection[str]],
         clock: Clock,
         tenants: TenantRegistry,
+        alerts: Alerts,
     ) -> None:
         self._store = store
+        self._approvals = PaymentApprovals(store, audit, alerts, clock, tenants)
         self._networks = networks
         self._audit = audit
         self._wallets = wallets
@@ -183,13 +187,15 @@ class RefundAcceptor:
         self, new: Sequence[Acceptance], stored: Sequence[AcceptResult]
     ) -> None:
         """Log the records that were committed with a new refund."""
-        records = [
-            each.record
+        created = [
+            each
             for each, result in zip(new, stored, strict=True)
             if isinstance(result, tuple) and result[1]
         ]
-        for record in filter(None, records):
-            self._audit.log(record)
+        for each in created:
+            self._audit.log(*filter(None, [each.record]))
+            if each.proposed is not None:
+                self._approvals.announce(each.proposed, each.refund.tenant)
 
     def _admit(
         self, new: SubmittedRequest, terms: _Terms
@@ -225,10 +231,14 @@ class RefundAcceptor:
             AuditAction.REFUND_ACCEPT,
             Operation.REFUND,
             terms.actor,
-            **audit_facts(refund),
+            **describe_acceptance(refund),
         )
         answer = None if terms.answer is None else terms.answer(refund)
-        return Acceptance(refund, record, terms.limits.max_open_refunds, proof, answer)
+        proposed = None
+        if refund.status is Status.AWAITING_APPROVAL:
+            proposed = self._approvals.propose(refund, terms.actor, terms.now)
+        max_open = terms.limits.max_open_refunds
+        return Acceptance(refund, record, max_open, proof, answer, proposed)
 
     def _replay(self, refund: Refund) -> AcceptedRefund:
         answer = self._store.answer(refund.id)
@@ -246,9 +256,3 @@ def _all_failed(
 ) -> TypeGuard[Sequence[StoreError | TenantBlockedError]]:
     """Return whether the database or a block kept all refunds from being stored."""
     return all(isinstance(each, StoreError | TenantBlockedError) for each in stored)
-
-
-def audit_facts(refund: Refund) -> dict[str, Any]:
-    """Return what an audit record says about *refund*."""
-    paid = describe_payment(refund)
-    return {"refund_id": refund.id, "network": refund.network, **paid}

@@ -16,6 +16,7 @@ import structlog
 
 from signer.chain.chain import Chain
 from signer.errors import (
+    AuditLogUnwritableError,
     BackendError,
     KeyNotFoundError,
     KeyUnusableError,
@@ -27,6 +28,7 @@ from signer.outcomes import require
 from signer.ports import Change, Clock, Store
 from signer.refunds.fee_monitor import FeeMonitor
 from signer.refunds.outcomes import Outcome, Outcomes
+from signer.refunds.payment_approvals import PaymentApprovals
 from signer.refunds.pricing import Plan, Pricing
 from signer.refunds.transaction_signer import SignedPayment, TransactionSigner
 
@@ -41,6 +43,8 @@ class Attempts:
     Methods raise the errors of ``Pricing``, and:
 
     * ``StaleStateError``: Another process changed the refund; nothing was recorded.
+    * ``ApprovalRequiredError``, ``RowNotAuthenticError``: As
+      ``PaymentApprovals.require``.
     * ``SigningError``: Nothing was signed.
     """
 
@@ -50,8 +54,10 @@ class Attempts:
         transaction_signer: TransactionSigner,
         fee_monitor: FeeMonitor,
         clock: Clock,
+        approvals: PaymentApprovals,
     ) -> None:
         self._store = store
+        self._approvals = approvals
         self._transaction_signer = transaction_signer
         self._clock = clock
         self.pricing = Pricing(transaction_signer, fee_monitor, clock)
@@ -139,6 +145,8 @@ class Attempts:
             if sender in failures:
                 return failures[sender]
             try:
+                if plan.attempt.kind is Kind.TRANSFER:
+                    self._approvals.require(plan.refund, chain.network)
                 return self._transaction_signer.build_and_sign(
                     plan.refund, plan.attempt, chain.network
                 )
@@ -179,10 +187,11 @@ class Attempts:
 
 def is_device_failure(error: Exception) -> bool:
     """
-    Return whether *error* means that the device of a key fails.
+    Return whether *error* means that the device of a key fails or must not be asked.
 
     A missing or unusable key does not mean that.  Nor does a failing device of one key
     mean that of another: they may be in two regions.
     """
     is_key_error = isinstance(error, KeyNotFoundError | KeyUnusableError)
-    return isinstance(error, BackendError) and not is_key_error
+    is_failure = isinstance(error, BackendError | AuditLogUnwritableError)
+    return is_failure and not is_key_error

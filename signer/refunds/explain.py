@@ -93,9 +93,7 @@ class Explainer:
 
         active = self._keys.active_key()
         # The address that pays, or will pay, the refund.
-        sender = (
-            refund.sender or refund.swept_from or (active.address if active else "")
-        )
+        sender = refund.sender or refund.bound_to or (active.address if active else "")
         wallet_status: WalletStatus | None = None
         if sender:
             hashes = [transaction.tx_hash for transaction in transactions]
@@ -118,7 +116,7 @@ class Explainer:
 
     def _objection(self, refund: Refund) -> str | None:
         """Return why today's rules would refuse *refund*; None if they would not."""
-        if refund.swept_from is not None:
+        if refund.bound_to is not None:
             return None
         request = RefundRequest(
             payment_session_id=refund.payment_session_id,

@@ -29,8 +29,12 @@ ADVICE = {
     "key-unusable": "enable the key, or restore the one that the nonce belongs to",
     "key-not-found": "restore the key",
     "key-ambiguous": "remove the other keys with this id from the device",
+    "audit-log-unwritable": "free the disk of the worker's log, or restart the worker"
+    " with the program that reads its output (docs/how-to/hsm-down.md)",
     "policy-violation": "compare the networks file with the one in force at acceptance",
     "tenant-blocked": "run `hotwallet tenants unblock` if it may be paid again",
+    "approval-required": "an administrator approves or rejects it (`hotwallet approvals"
+    " list`): its nonce holds up later ones",
     "configuration": "put the refund's network back into the networks file",
 }
 """What an operator can do, by the error code that delays a refund."""
@@ -98,6 +102,8 @@ class Explanation:
         """One sentence: why the refund has its status."""
         refund = self.refund
         sentence = {
+            Status.AWAITING_APPROVAL: "Its amount needs the approval of an"
+            " administrator, who has not decided yet",
             Status.QUEUED: _describe_queued(self),
             Status.RESERVED: f"It has nonce {refund.nonce} and is not signed yet",
             Status.SIGNED: "It is signed and no node has accepted it yet",
@@ -130,6 +136,8 @@ class Explanation:
         if refund.status is Status.BROADCAST:
             return _describe_rebroadcast(self.fees)
         return {
+            Status.AWAITING_APPROVAL: "To do: an administrator approves or rejects it"
+            " (`hotwallet approvals list`). After 24 hours it is refused.",
             Status.QUEUED: "A worker simulates it and assigns its nonce.",
             Status.RESERVED: "A worker signs it.",
             Status.SIGNED: "A worker broadcasts it.",
@@ -143,9 +151,10 @@ class Explanation:
 
     @property
     def next_at(self) -> datetime | None:
-        """When the next step is due; None if there is none, or the chain decides."""
+        """When the next step is due; None if another party decides, or it has ended."""
         status = self.refund.status
-        return None if status is Status.MINED or status.is_final else self.refund.due_at
+        has_no_time = status in {Status.AWAITING_APPROVAL, Status.MINED}
+        return None if has_no_time or status.is_final else self.refund.due_at
 
 
 def _describe_queued(found: Explanation) -> str:
@@ -157,7 +166,8 @@ def _describe_queued(found: Explanation) -> str:
         return f"It gets no nonce: an operator blocked the tenant at {since}"
     status = found.wallet_status
     if status is not None and status.wallet.is_paused:
-        return f"It gets no nonce: the wallet is paused ({status.wallet.paused_by})"
+        reason = status.wallet.pause_reason
+        return f"It gets no nonce: the wallet is paused ({reason})"
     return "It has no nonce yet"
 
 

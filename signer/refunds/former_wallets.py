@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from signer.chain.chain import Chain
 from signer.errors import StaleStateError, WalletPausedError
 from signer.model.key import Key, KeyState
-from signer.model.wallet import Wallet
+from signer.model.wallet import Pause, Wallet
 from signer.ports import Clock, Store
 from signer.refunds.wallet_reconciliation import WalletReconciler
 
@@ -37,21 +37,34 @@ class FormerWallets:
         self._known_since: dict[tuple[int, str, int], datetime] = {}
         self._first_counts: dict[tuple[int, str, datetime | None], int] = {}
 
-    def require_known(self, chain: Chain, key: Key) -> None:
+    def require_known(
+        self, chain: Chain, key: Key, *, if_restored: bool = False
+    ) -> None:
         """
         Check that the ledger knows all that *key* has sent.
+
+        A restored wallet may have sent what its ledger has forgotten, so it is known
+        when it resumes.  With *if_restored*, it is also known once each nonce below its
+        high-water mark belongs to a row.  That is enough for a refund that cannot have
+        got another nonce there, and two restored wallets do not wait for each other.
 
         Raises:
             WalletPausedError: The ledger misses a transaction.  A worker records it, or
                 an operator accepts it.
+            RowNotAuthenticError: Another program changed the wallet.
         """
         if self._is_recently_known(chain, key):
             return
         is_revoked = key.state is KeyState.BLOCKED
-        is_known = self._resume_revoked if is_revoked else self._is_known
         try:
-            if is_known(chain, key.address):
-                self._remember_known(chain, key)
+            is_known = (
+                self._resume_revoked(chain, key.address)
+                if is_revoked
+                else self._is_known(chain, key.address, if_restored=if_restored)
+            )
+            if is_known:
+                if not if_restored:
+                    self._remember_known(chain, key)
                 return
         except StaleStateError:
             pass  # Another process reconciles the wallet now.
@@ -80,15 +93,23 @@ class FormerWallets:
         if is_known:
             self._remember_known(chain, key)
 
-    def _is_known(self, chain: Chain, address: str) -> bool:
+    def _is_known(self, chain: Chain, address: str, *, if_restored: bool) -> bool:
         chain_nonce = chain.client.pending_count(address)
-        if chain_nonce == 0:
+        wallet = self._store.wallet(chain.network.chain_id, address)
+        if chain_nonce == 0 and wallet is None:
             return True
         # A ledger from before the wallet's first payment does not have the wallet.
-        wallet = self._wallets.get_or_open(chain, address, chain_nonce)
+        wallet = wallet or self._wallets.get_or_open(chain, address, chain_nonce)
+        if not wallet.is_authentic:
+            raise wallet.error()
         if not wallet.is_paused:
             return chain_nonce <= wallet.next_nonce
-        return not self._store.unknown_nonces(wallet.chain_id, address, chain_nonce, 1)
+        below = chain_nonce
+        if wallet.paused_by is Pause.RESTORED:
+            if not if_restored or wallet.high_water is None:
+                return False
+            below = max(below, wallet.high_water)
+        return not self._store.unknown_nonces(wallet.chain_id, address, below, 1)
 
     def _resume_revoked(self, chain: Chain, address: str) -> bool:
         """Resume a revoked key's wallet if it is known; return whether it goes on."""
@@ -98,6 +119,9 @@ class FormerWallets:
         wallet, below = self._open_revoked(chain, address)
         if not wallet.is_paused:
             return True
+        if wallet.paused_by is Pause.RESTORED and wallet.high_water is None:
+            return False
+        below = max(below, wallet.high_water or 0)
         if not self._wallets.is_known(chain, wallet, below):
             return False
         foreign = self._store.foreign_transactions(wallet.chain_id, address)
@@ -110,6 +134,8 @@ class FormerWallets:
         wallet = self._wallets.get_or_open(chain, address, chain_nonce)
         pause = (wallet.chain_id, address, wallet.paused_at)
         first_count = self._first_counts.setdefault(pause, chain_nonce)
+        # A restored ledger may have forgotten transactions that were not counted then.
+        first_count = max(first_count, wallet.high_water or 0)
         return wallet, min(chain_nonce, first_count)
 
     def _is_recently_known(self, chain: Chain, key: Key) -> bool:

@@ -124,8 +124,9 @@ class KillSwitch:
             "version": stop.version,
         }
         action = AuditAction.SIGNING_RESUME
-        with self._admin_audit.authorize(action, actor, reason, **stopped):
-            return self._store.resume_signing(chain_id, self._clock(), stop.version)
+        with self._admin_audit.authorize(action, actor, reason, **stopped) as use:
+            at = self._clock()
+            return self._store.resume_signing(chain_id, at, stop.version, use)
 
     def stops(self) -> Sequence[Stop]:
         """Return the stops in force, a stop of everything first."""

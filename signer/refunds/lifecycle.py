@@ -22,6 +22,7 @@ from signer.audit.log import AuditLog
 from signer.chain.chain import Chain
 from signer.config.tenants import TenantRegistry
 from signer.errors import (
+    AuditLogUnwritableError,
     BackendUnavailableError,
     ChainUnavailableError,
     ConfigurationError,
@@ -29,15 +30,19 @@ from signer.errors import (
     HotWalletError,
     Refusal,
 )
-from signer.model.refund import UNSIGNED, Kind, Refund, Status
+from signer.model.refund import FILLER, UNSIGNED, Kind, Refund, Status
 from signer.outcomes import require
 from signer.ports import Change, Clock, Store
 from signer.refunds.attempts import Attempts
+from signer.refunds.awaiting_refunds import AwaitingRefunds
 from signer.refunds.broadcasts import Broadcasts
+from signer.refunds.endings import Endings
 from signer.refunds.fee_monitor import FeeMonitor
+from signer.refunds.fillers import Fillers
 from signer.refunds.gas import estimate_gas
 from signer.refunds.nonces import NonceManager, describe_earlier_payment
 from signer.refunds.outcomes import Outcome, Outcomes
+from signer.refunds.payment_approvals import PaymentApprovals, find_objection
 from signer.refunds.pending_transactions import PendingTransactions
 from signer.refunds.policy import find_violation
 from signer.refunds.queued_refunds import QueuedRefunds
@@ -51,7 +56,10 @@ SIMULATION_VALID_FOR = timedelta(seconds=10)
 """How long a successful simulation of a transfer is trusted."""
 
 MAX_OUTAGE_DELAY = timedelta(seconds=5)
-"""The longest delay if nodes or device did not answer, so that an outage ends soon."""
+"""The longest delay if nodes, device or log are down, so that an outage ends soon."""
+
+
+_Step = Callable[[Sequence[Refund], Chain, Outcomes], None]
 
 
 class Lifecycle:
@@ -81,15 +89,23 @@ class Lifecycle:
         self._nonces = nonces
         self._clock = clock
         self._signed_requests = SignedRequests(store, tenants)
-        self._fee_monitor = FeeMonitor(store, alerts or Alerts(clock=clock), clock)
-        self._attempts = Attempts(store, transaction_signer, self._fee_monitor, clock)
+        alerts = alerts or Alerts(clock=clock)
+        self._fee_monitor = FeeMonitor(store, alerts, clock)
+        approvals = PaymentApprovals(store, audit, alerts, clock, tenants)
+        self._approvals = approvals
+        self._attempts = Attempts(
+            store, transaction_signer, self._fee_monitor, clock, approvals
+        )
+        endings = Endings(store, nonces, audit, clock)
+        self._awaiting = AwaitingRefunds(store, approvals, endings, clock)
         self._queued = QueuedRefunds(
             store,
             nonces,
             transaction_signer,
             attempts=self._attempts,
             fee_monitor=self._fee_monitor,
-            audit=audit,
+            approvals=approvals,
+            endings=endings,
             clock=clock,
         )
         self._broadcasts = Broadcasts(
@@ -103,7 +119,19 @@ class Lifecycle:
         self._pending = PendingTransactions(
             store, transaction_signer, self._attempts, nonces, clock
         )
-        self._steps = {
+        self._fillers = Fillers(
+            store,
+            nonces,
+            attempts=self._attempts,
+            pending=self._pending,
+            clock=clock,
+        )
+        self._filler_steps: dict[Status, _Step] = {
+            Status.QUEUED: self._fillers.hold,
+            Status.RESERVED: self._fillers.sign,
+        }
+        self._steps: dict[Status, _Step] = {
+            Status.AWAITING_APPROVAL: self._awaiting.take_step,
             Status.QUEUED: self._queued.take_step,
             Status.RESERVED: self._sign,
             Status.SIGNED: self._broadcasts.send,
@@ -140,8 +168,8 @@ class Lifecycle:
                 continue
             with outcomes.capture(refund):
                 self._require_payable(refund)
-                key = refund.status, refund.network, refund.swept_from
-                groups[key].append(refund)
+                owner = FILLER if refund.is_filler else refund.swept_from
+                groups[refund.status, refund.network, owner].append(refund)
         for (status, network, _), group in groups.items():
             self._step_group(status, self._chains[network], group, outcomes)
         return [outcomes[refund.id] for refund in refunds]
@@ -150,7 +178,7 @@ class Lifecycle:
         self, status: Status, chain: Chain, group: Sequence[Refund], outcomes: Outcomes
     ) -> None:
         try:
-            self._steps[status](group, chain, outcomes)
+            self._find_step(status, group)(group, chain, outcomes)
         except Exception as e:  # noqa: BLE001 - it is the outcome of the others.
             others = [refund for refund in group if refund.id not in outcomes]
             is_bug = not isinstance(e, HotWalletError)
@@ -160,6 +188,10 @@ class Lifecycle:
                     self._step_group(status, chain, [refund], outcomes)
             else:
                 outcomes.update(dict.fromkeys((each.id for each in others), e))
+
+    def _find_step(self, status: Status, group: Sequence[Refund]) -> _Step:
+        is_special = group[0].is_filler and status in self._filler_steps
+        return (self._filler_steps if is_special else self._steps)[status]
 
     def postpone(
         self, failed: Sequence[tuple[Refund, HotWalletError]]
@@ -189,6 +221,10 @@ class Lifecycle:
         if chain is None:
             detail = f"a refund needs the network {refund.network}: put it back"
             raise ConfigurationError(Refusal("networks-misconfigured", detail))
+        if refund.is_filler:
+            return  # It pays nothing.
+        if refund.status is Status.AWAITING_APPROVAL:
+            return  # Only a queued refund is paid, which is checked then.
         if refund.status is Status.QUEUED and refund.cancel_requested_at is not None:
             return  # It will be cancelled.
         self._signed_requests.require(refund)
@@ -204,7 +240,11 @@ class Lifecycle:
         just_reserved = []
         for refund in refunds:
             age = self._clock() - refund.updated_at
-            if timedelta(0) <= age <= SIMULATION_VALID_FOR:
+            is_fresh = timedelta(0) <= age <= SIMULATION_VALID_FOR
+            is_checked = refund.intent is not None or (
+                not self._approvals.is_needed(refund, chain.network)
+            )
+            if is_fresh and is_checked:
                 just_reserved.append(refund)
             else:
                 with outcomes.capture(refund):
@@ -214,19 +254,26 @@ class Lifecycle:
     def _sign_late(self, refund: Refund, chain: Chain) -> Refund:
         # Nonce, token and key may have changed since.  The key may have been revoked
         # after its intent to sign was recorded, so record a new one.
-        refund = replace(refund, intent_recorded=False)
+        refund = replace(refund, intent=None)
         settled = self._pending.handle_used_nonce(refund, chain)
         if settled is not None:
             return settled
         # A ledger that was restored from before the key was revoked has lost that the
         # refund got another nonce.
-        self._nonces.require_other_wallets_known(chain, str(refund.sender))
+        self._nonces.require_other_wallets_known(
+            chain, str(refund.sender), if_restored=True
+        )
         # If the transfer must not be made, a no-op uses the nonce: otherwise all
         # higher nonces would wait without end.
         tx_hash = self._nonces.find_other_payment(refund)
         if tx_hash is not None:
             reason = describe_earlier_payment(tx_hash, chain)
             return self._attempts.start(refund, chain, Kind.NOOP, **reason)
+        if self._approvals.is_needed(refund, chain.network):
+            # Its approval became necessary, or was decided, after the reservation.
+            objection = find_objection(self._approvals.settle(refund))
+            if objection is not None:
+                return self._attempts.start(refund, chain, Kind.NOOP, **objection)
         try:
             estimate_gas(refund, chain, str(refund.sender))
         except ExecutionRevertedError as e:
@@ -236,5 +283,8 @@ class Lifecycle:
 
 
 def _longest_delay(error: HotWalletError) -> timedelta:
-    is_outage = isinstance(error, ChainUnavailableError | BackendUnavailableError)
+    is_outage = isinstance(
+        error,
+        ChainUnavailableError | BackendUnavailableError | AuditLogUnwritableError,
+    )
     return MAX_OUTAGE_DELAY if is_outage else MAX_RETRY_DELAY

@@ -14,6 +14,7 @@ from signer.audit.actions import AuditAction
 from signer.chain.chain import Chain
 from signer.errors import ConflictError, NotFoundError, WalletPausedError
 from signer.keys.admin_audit import AdminAudit, Facts
+from signer.model.approval import ApprovalUse
 from signer.model.audit_record import Actor
 from signer.model.key import is_blocked
 from signer.model.wallet import UnrecordedTransaction, Wallet
@@ -125,13 +126,14 @@ class NonceAdmin:
                 " when it is final and a worker has recorded it"
             )
         facts = _paused_facts(network, wallet, foreign)
-        with self._admin_audit.authorize(AuditAction.NONCE_ABANDON, actor, **facts):
-            reconciler.accept_and_resume(wallet, foreign)
+        action = AuditAction.NONCE_ABANDON
+        with self._admin_audit.authorize(action, actor, **facts) as use:
+            reconciler.accept_and_resume(wallet, foreign, use)
         return foreign
 
     def _authorize(
         self, actor: Actor, network: str, status: WalletStatus
-    ) -> AbstractContextManager[object]:
+    ) -> AbstractContextManager[ApprovalUse | None]:
         """Require an approval of the foreign transactions in *status*."""
         facts = _paused_facts(network, status.wallet, status.foreign)
         action = AuditAction.FOREIGN_TRANSACTION_ACCEPT
@@ -139,6 +141,8 @@ class NonceAdmin:
 
     def _paused_wallet(self, chain: Chain, address: str) -> Wallet | None:
         wallet = self._store.wallet(chain.network.chain_id, address)
+        if wallet is not None and not wallet.is_authentic:
+            raise wallet.error()
         return wallet if wallet is not None and wallet.is_paused else None
 
     def _audit_accepted(

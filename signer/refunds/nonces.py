@@ -12,8 +12,14 @@ import structlog
 
 from signer.chain.chain import Chain
 from signer.config.tenants import TenantRegistry
-from signer.errors import HotWalletError, StaleStateError, WalletPausedError
+from signer.errors import (
+    AuditLogUnwritableError,
+    HotWalletError,
+    StaleStateError,
+)
 from signer.keys.keyring import ActiveKey, KeyRing
+from signer.keys.signer import Signer
+from signer.model.key import find_key
 from signer.model.refund import Refund, Status
 from signer.model.spending_limits import NO_LIMITS, Limits
 from signer.model.wallet import Pause, UnrecordedTransaction
@@ -43,6 +49,10 @@ class NonceManager:
             return self._ring.former(refund.swept_from)
         return self._ring.active()
 
+    def signing_key_id(self, address: str) -> str:
+        """Return the id of the key of *address*; raises as ``KeyRing.signer``."""
+        return self._ring.signer(address).key_id
+
     def check_against_chain(self, chain: Chain, address: str, counted: int) -> None:
         """
         Require that the ledger knows all that the keys of the ring have sent.
@@ -53,6 +63,7 @@ class NonceManager:
 
         Raises:
             WalletPausedError: It does not, or an operator paused the wallet.
+            RowNotAuthenticError: Another program changed a wallet.
         """
         # In a sweep from a former key's address, the active key is one of the others.
         self.require_other_wallets_known(chain, address)
@@ -60,16 +71,26 @@ class NonceManager:
         if not wallet.is_paused and counted > wallet.next_nonce:
             wallet = self.wallets.pause(wallet, Pause.CHAIN_AHEAD)
         if wallet.is_paused:
-            raise WalletPausedError(
-                f"the wallet is paused ({wallet.paused_by}): run `hotwallet nonce"
-                " repair` if it does not resume by itself"
-            )
+            raise wallet.error()
 
-    def require_other_wallets_known(self, chain: Chain, address: str) -> None:
-        """Call ``FormerWallets.require_known`` for all keys other than *address*."""
-        for key in self._ring.cached_keys():
+    def require_other_wallets_known(
+        self, chain: Chain, address: str, *, if_restored: bool = False
+    ) -> None:
+        """
+        Call ``FormerWallets.require_known`` for all keys other than *address*.
+
+        With *if_restored*, restored wallets of earlier keys may be paused.  A refund
+        that has a nonce of *address* gets another one only when that key is revoked,
+        and then of a later key: so the earlier wallets do not wait for the later ones
+        and these for them.
+        """
+        keys = self._ring.cached_keys()
+        own = find_key(keys, address)
+        own_epoch = 0 if own is None else own.epoch or 0
+        for key in keys:
             if key.epoch and key.address != address:
-                self._former.require_known(chain, key)
+                may_pause = if_restored and key.epoch < own_epoch
+                self._former.require_known(chain, key, if_restored=may_pause)
 
     def assign_nonces(
         self,
@@ -91,10 +112,7 @@ class NonceManager:
             counted=counted,
             at=self._clock(),
         )
-        for reservation, outcome in zip(reservations, reserved, strict=True):
-            if reservation.intent is not None and isinstance(outcome, Refund):
-                active.signer.log(reservation.intent)
-        return reserved
+        return [_log_intent(outcome, active.signer) for outcome in reserved]
 
     def require_running(self, refund: Refund) -> None:
         """
@@ -118,6 +136,7 @@ class NonceManager:
         Raises:
             StaleStateError: Another process changed the refund, or the key that paid
                 is not in the ring.
+            RowNotAuthenticError: Another program changed the record of the transaction.
         """
         payment = self._find_payment(refund)
         return None if payment is None else self.adopt(refund, payment, chain)
@@ -126,6 +145,7 @@ class NonceManager:
         self, refund: Refund, payment: UnrecordedTransaction, chain: Chain
     ) -> Refund:
         """Save that *payment* paid a queued *refund*; as ``adopt_earlier_payment``."""
+        payment.require_authentic()
         self._log.warning("refund-adopted", refund_id=refund.id, nonce=payment.nonce)
         if payment.held_by is not None:
             after = refund.with_status(
@@ -154,11 +174,15 @@ class NonceManager:
         Return the hash of a final transaction that paid *refund* with another nonce.
 
         A restored ledger may have assigned a second nonce before it knew that one.
+
+        Raises:
+            RowNotAuthenticError: Another program changed the record of the transaction.
         """
         payment = self._find_payment(refund)
         own_nonce = refund.sender, refund.nonce
         if payment is None or (payment.sender, payment.nonce) == own_nonce:
             return None
+        payment.require_authentic()
         return payment.tx_hash
 
     def limits(self, refund: Refund, chain: Chain) -> Limits:
@@ -181,6 +205,19 @@ class NonceManager:
         if key is None:
             raise StaleStateError(f"the key of {address}, which paid, left the ring")
         return key.key_id
+
+
+def _log_intent(
+    outcome: Refund | HotWalletError, signer: Signer
+) -> Refund | HotWalletError:
+    """Return *outcome*, without its intent if the line of that cannot be written."""
+    if isinstance(outcome, Refund) and outcome.intent is not None:
+        try:
+            signer.log_intent(outcome.intent)
+        except AuditLogUnwritableError:
+            # The nonce stays.  The refund is signed once a new intent has its line.
+            return replace(outcome, intent=None)
+    return outcome
 
 
 def require_unblocked(store: TenantBlocks, tenant: str) -> None:

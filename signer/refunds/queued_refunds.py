@@ -2,28 +2,25 @@
 
 from collections.abc import Sequence
 
-from signer.audit.actions import AuditAction
-from signer.audit.log import AuditLog
 from signer.chain.chain import Chain
 from signer.chain.fees import quote_fees
 from signer.errors import ChainError, ExecutionRevertedError, KeyRotatedError
 from signer.keys.keyring import ActiveKey
-from signer.model.audit_record import WORKER, Operation
+from signer.model.approval import ApprovalState
+from signer.model.audit_record import Record
 from signer.model.refund import Refund, Status
 from signer.model.wallet import UnrecordedTransaction
 from signer.ports import Clock, Reservation, Store
 from signer.refunds.attempts import Attempts
+from signer.refunds.endings import Endings
 from signer.refunds.fee_monitor import FeeMonitor
 from signer.refunds.gas import bound_gas, build_call, require_funds
 from signer.refunds.nonces import NonceManager
 from signer.refunds.outcomes import Outcomes
+from signer.refunds.payment_approvals import PaymentApprovals, build_proposal
 from signer.refunds.policy import NOOP_GAS
 from signer.refunds.sweep_policy import Objection, build_objection, find_fee_objection
-from signer.refunds.transaction_signer import (
-    TransactionSigner,
-    build_purpose,
-    describe_payment,
-)
+from signer.refunds.transaction_signer import TransactionSigner, build_purpose
 from signer.refunds.transitions import Transitions
 
 
@@ -38,7 +35,8 @@ class QueuedRefunds:
         *,
         attempts: Attempts,
         fee_monitor: FeeMonitor,
-        audit: AuditLog,
+        approvals: PaymentApprovals,
+        endings: Endings,
         clock: Clock,
     ) -> None:
         self._store = store
@@ -46,7 +44,8 @@ class QueuedRefunds:
         self._transaction_signer = transaction_signer
         self._attempts = attempts
         self._fee_monitor = fee_monitor
-        self._audit = audit
+        self._approvals = approvals
+        self._endings = endings
         self._transitions = Transitions(store, clock)
 
     def take_step(
@@ -74,15 +73,29 @@ class QueuedRefunds:
         for refund in refunds:
             if refund.cancel_requested_at is None:
                 with outcomes.capture(refund):
-                    ended = self._end_outdated(refund, chain)
-                    if ended is None:
+                    moved = self._end_outdated(refund, chain) or (
+                        self._hold_back(refund, chain)
+                    )
+                    if moved is None:
                         waiting.append(refund)
                     else:
-                        outcomes[refund.id] = ended
+                        outcomes[refund.id] = moved
         if waiting:
             self._assign(waiting, chain, outcomes)
-        if cancelled:  # Last, so that they delay no payment.
-            self._cancel_all(cancelled, chain, outcomes)
+        # Last, so that they delay no payment.
+        self._endings.end_all([(each, None) for each in cancelled], chain, outcomes)
+
+    def _hold_back(self, refund: Refund, chain: Chain) -> Refund | None:
+        """
+        Return a refund that needs an approval and has none, after it was moved.
+
+        The configuration was changed since it was accepted, or its row was.
+        """
+        if not self._approvals.is_needed(refund, chain.network):
+            return None
+        if self._approvals.settle(refund).state is ApprovalState.DONE:
+            return None
+        return self._transitions.move(refund, Status.AWAITING_APPROVAL)
 
     def _end_outdated(self, refund: Refund, chain: Chain) -> Refund | None:
         """Return an outdated sweep, after it was refused; None for others."""
@@ -91,38 +104,7 @@ class QueuedRefunds:
             return None
         # Refuse an outdated sweep even while its wallet or network is paused.
         adopted = self._nonces.adopt_earlier_payment(refund, chain)
-        return adopted or self._transitions.move(refund, Status.REFUSED, **objection)
-
-    def _cancel_all(
-        self, refunds: Sequence[Refund], chain: Chain, outcomes: Outcomes
-    ) -> None:
-        """
-        Cancel queued *refunds*, except those that the chain shows to be paid.
-
-        A ledger that was restored from a backup may have lost the payments.
-        """
-        active = self._nonces.select_key(refunds[0])
-        counted = chain.client.pending_count(active.key.address)
-        self._nonces.check_against_chain(chain, active.key.address, counted)
-        for refund in refunds:
-            with outcomes.capture(refund):
-                outcomes[refund.id] = self._cancel(refund, chain)
-
-    def _cancel(self, refund: Refund, chain: Chain) -> Refund:
-        adopted = self._nonces.adopt_earlier_payment(refund, chain)
-        if adopted is not None:
-            return adopted
-        record = self._audit.result(
-            AuditAction.REFUND_CANCEL,
-            Operation.REFUND,
-            WORKER,
-            refund_id=refund.id,
-            network=refund.network,
-            **describe_payment(refund),
-        )
-        cancelled = self._transitions.move(refund, Status.CANCELLED, record=record)
-        self._audit.log(record)
-        return cancelled
+        return adopted or self._endings.refuse(refund, objection)
 
     def _assign(
         self, refunds: Sequence[Refund], chain: Chain, outcomes: Outcomes
@@ -172,22 +154,27 @@ class QueuedRefunds:
             require_funds(refund, chain, active.key.address)
             # Do not use a nonce for a transfer that the token would refuse.
             reason = build_objection(estimate.code, str(estimate))
-            return self._transitions.move(refund, Status.REFUSED, **reason)
+            return self._endings.refuse(refund, reason)
         if isinstance(estimate, ChainError):
             raise estimate
         gas = bound_gas(estimate, refund, chain)
         objection = _find_fee_objection(refund, chain, gas)
         if objection is not None:
-            return self._transitions.move(refund, Status.REFUSED, **objection)
-        is_sweep = refund.swept_from is not None
+            return self._endings.refuse(refund, objection)
+
+        def draft_intent(nonce: int) -> Record:
+            epoch = active.key.epoch or 0
+            return active.signer.intent(build_purpose(refund, epoch=epoch, nonce=nonce))
+
         # A sweep records its intent when it is signed: until then, the ring may not
         # change, which is checked with that record.
-        intent = None
-        if not is_sweep:
-            purpose = build_purpose(refund, epoch=active.key.epoch or 0)
-            intent = active.signer.intent(purpose)
+        is_sweep = refund.swept_from is not None
         limits = self._nonces.limits(refund, chain)
-        return Reservation(refund, gas, limits, intent)
+        approval = None
+        if self._approvals.is_needed(refund, chain.network):
+            approval = build_proposal(refund).digest
+        draft = None if is_sweep else draft_intent
+        return Reservation(refund, gas, limits, draft, approval)
 
 
 def _find_fee_objection(refund: Refund, chain: Chain, gas: int) -> Objection | None:

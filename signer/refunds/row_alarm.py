@@ -15,7 +15,7 @@ class RowAlarm:
         """
         Alert if *error* is about a row's MAC.
 
-        *subject* is a refund's id, "keys" or "stops".
+        *subject* is a refund's id, "keys", "stops" or "wallets".
         """
         is_changed = isinstance(error, RowNotAuthenticError)
         if is_changed and self._throttle.is_due(Alert.ROW_CHANGED, subject):

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
+from signer.alerts import Alerts
 from signer.audit.actions import AuditAction
 from signer.audit.log import AuditLog
 from signer.config.networks import Network
@@ -11,6 +12,7 @@ from signer.config.tenants import TenantRegistry
 from signer.errors import NotFoundError, StoreError
 from signer.model.audit_record import Actor, Operation
 from signer.model.refund import (
+    UNRESERVED,
     Page,
     Refund,
     RefundRequest,
@@ -24,9 +26,9 @@ from signer.refunds.acceptance import (
     RefundAcceptor,
     SubmissionResult,
     SubmittedRequest,
-    audit_facts,
 )
 from signer.refunds.nonces import require_unblocked
+from signer.refunds.transaction_signer import describe_refund
 from signer.refunds.waiting import (
     BROADCAST_TRIED,
     DEQUEUED,
@@ -64,6 +66,7 @@ class RefundService:
         wallets: Callable[[], Collection[str]],
         clock: Clock,
         tenants: TenantRegistry,
+        alerts: Alerts | None = None,
         timer: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
@@ -77,6 +80,7 @@ class RefundService:
             wallets=wallets,
             clock=clock,
             tenants=tenants,
+            alerts=alerts or Alerts(clock=clock),
         )
         self._timer = timer
         self._waits = RefundWaits(store, timer)
@@ -161,7 +165,9 @@ class RefundService:
 
     def request_cancellation(self, tenant: str, refund_id: str, actor: Actor) -> Refund:
         """
-        Request that a queued refund of *tenant* is cancelled; repeating it is safe.
+        Request that a refund of *tenant* without a nonce is cancelled.
+
+        Repeating it is safe.
 
         A worker cancels it: it first asks the chain whether the refund is paid already.
         The request stays in force until then.
@@ -172,12 +178,12 @@ class RefundService:
         """
         require_unblocked(self._store, tenant)
         refund = self.get(tenant, refund_id)
-        if refund.status is Status.QUEUED:
+        if refund.status in UNRESERVED:
             record = self._audit.request(
                 AuditAction.REFUND_CANCEL,
                 Operation.REFUND,
                 actor,
-                **audit_facts(refund),
+                **describe_refund(refund),
             )
             at = self._clock()
             if self._store.request_cancellation(refund, at, record):
@@ -186,7 +192,7 @@ class RefundService:
         return refund
 
     def await_cancellation(self, refund: Refund) -> Refund:
-        """Return *refund* when it is not queued; waits as ``await_broadcast``."""
+        """Return *refund* when it is cancelled; waits as ``await_broadcast``."""
         return self._await_worker(refund, DEQUEUED).refund
 
     def get(self, tenant: str, refund_id: str) -> Refund:
@@ -215,7 +221,7 @@ class RefundService:
         )
 
     def _await_worker(self, refund: Refund, condition: Condition) -> Awaited:
-        if self._timer() < self._silent_until:
+        if condition.is_met(refund) or self._timer() < self._silent_until:
             return Awaited(refund)
         found = self._waits.wait(refund, WORKER_SECONDS, condition)
         if found is None:

@@ -11,7 +11,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from signer.addresses import parse_address, redact_address
-from signer.amounts import format_units
 from signer.audit.actions import AuditAction
 from signer.audit.log import AuditLog
 from signer.chain.chain import Chain
@@ -23,6 +22,7 @@ from signer.model.refund import SWEEPER, Refund, RefundRequest, Status, new_refu
 from signer.outcomes import require
 from signer.ports import Clock, KeyStore, Store
 from signer.refunds.sweep_plan import SweepItem, SweepPlanner
+from signer.refunds.transaction_signer import describe_acceptance
 
 
 class Sweeper:
@@ -93,12 +93,8 @@ class Sweeper:
         self._admin_audit.write(
             AuditAction.KEY_SWEEP,
             actor,
-            network=row.network,
             address=address,
-            recipient=row.recipient,
-            token_symbol=row.token,
-            amount=format_units(row.amount, row.decimals),
-            refund_id=row.id,
+            **describe_acceptance(row),
         )
         return replace(item, refund=row)
 

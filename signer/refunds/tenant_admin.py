@@ -111,9 +111,10 @@ class TenantAdmin:
             "blocked_by": block.by,
             "version": block.version,
         }
-        with self._admin_audit.authorize(AuditAction.TENANT_UNBLOCK, actor, **blocked):
+        action = AuditAction.TENANT_UNBLOCK
+        with self._admin_audit.authorize(action, actor, **blocked) as use:
             at = self._clock()
-            return self._store.unblock_tenant(block.tenant, at, block.version)
+            return self._store.unblock_tenant(block.tenant, at, block.version, use)
 
     def _exists(self, name: str) -> bool:
         if not is_tenant_name(name):

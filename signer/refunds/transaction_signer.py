@@ -73,9 +73,8 @@ def encode_refund(refund: Refund) -> bytes:
 
 def describe_payment(refund: Refund) -> dict[str, Any]:
     """Return what *refund* pays, for audit records; the amount is in whole tokens."""
-    is_sweep = refund.swept_from is not None
     return {
-        **({} if is_sweep else {"tenant": refund.tenant}),
+        **({} if refund.bound_to else {"tenant": refund.tenant}),
         "chain_id": refund.chain_id,
         "token_symbol": refund.token,
         "token_address": refund.token_address,
@@ -84,11 +83,37 @@ def describe_payment(refund: Refund) -> dict[str, Any]:
     }
 
 
+def describe_refund(refund: Refund) -> dict[str, Any]:
+    """Return what an audit record of *refund* itself has."""
+    paid = describe_payment(refund)
+    return {"refund_id": refund.id, "network": refund.network, **paid}
+
+
+def describe_acceptance(refund: Refund) -> dict[str, Any]:
+    """
+    Return what the audit record of a new *refund* has.
+
+    It is enough to create the row again, except for the ``reason``: free text does not
+    belong in a log.
+    """
+    return {
+        **describe_refund(refund),
+        "decimals": refund.decimals,
+        "idempotency_key": refund.idempotency_key,
+        "fingerprint": refund.fingerprint,
+        "reference": refund.reference,
+        "payment_session_id": refund.payment_session_id,
+        "created_at": refund.created_at.isoformat(timespec="microseconds"),
+    }
+
+
 def build_purpose(refund: Refund, **details: str | int) -> Purpose:
     """Return the audit's purpose of a signature."""
-    is_sweep = refund.swept_from is not None
+    operation = Operation.TRANSACTION_SIGNING
+    if refund.bound_to is not None:
+        operation = Operation.NONCE_FILL if refund.is_filler else Operation.KEY_SWEEP
     return Purpose(
-        Operation.KEY_SWEEP if is_sweep else Operation.TRANSACTION_SIGNING,
+        operation,
         network=refund.network,
         actor=WORKER.name,
         refund_id=refund.id,
@@ -155,7 +180,7 @@ class TransactionSigner:
     ) -> Signer:
         """Return the signer; its audit record of the intent to sign is durable."""
         is_valid = is_just_committed(refund, self._clock())
-        if not (refund.intent_recorded and is_valid):
+        if refund.intent is None or not is_valid:
             return self._ring.announce(
                 sender, digest, purpose, chain_id=refund.chain_id, pays=pays
             )

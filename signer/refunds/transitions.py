@@ -89,7 +89,9 @@ def delay_after(failures: int, longest: timedelta = MAX_RETRY_DELAY) -> timedelt
 
 def log_final_status(log: structlog.stdlib.BoundLogger, refund: Refund) -> None:
     """Log that *refund* is final; a failed one is an error, for an operator."""
-    write = log.error if refund.status is Status.FAILED else log.info
+    # A filler always fails, which is its purpose.
+    is_error = refund.status is Status.FAILED and not refund.is_filler
+    write = log.error if is_error else log.info
     write(
         "refund-ended",
         refund_id=refund.id,

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from signer.errors import StoreError
-from signer.model.refund import OPEN, UNSENT, Refund, Status
+from signer.model.refund import OPEN, UNRESERVED, UNSENT, Refund, Status
 from signer.ports import Store, Topic
 
 
@@ -45,7 +45,7 @@ BROADCAST_TRIED = Condition(UNSENT, or_blocked=True)
 
 FINAL = Condition(OPEN)
 
-DEQUEUED = Condition(frozenset({Status.QUEUED}))
+DEQUEUED = Condition(UNRESERVED)
 
 
 @dataclass(frozen=True, slots=True)

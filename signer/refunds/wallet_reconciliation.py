@@ -3,9 +3,14 @@ Compares a wallet's nonces with the chain; pauses and resumes the wallet.
 
 A wallet is *paused* while the chain has nonces that the ledger does not know: no refund
 gets a new nonce, and refunds that have one continue.  The unknown transactions are
-recorded one by one, once they are final.  Those with a refund's mark are our own, lost
-by a restore from a backup; the wallet resumes by itself if nothing else is missing.
+recorded one by one, once they are final.  The wallet resumes by itself if all of them
+are known then.
 A foreign transaction waits for an operator: ``hotwallet nonce repair``.
+
+A transaction with a mark also shows that the ledger was *restored*: it may have
+forgotten others, which wait in a node's pool above a gap that no count shows.  So the
+wallet stays paused until ``hotwallet restore`` has set its high-water mark, and then
+until every nonce below the mark is final.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,8 +21,9 @@ import structlog
 from signer.chain.chain import Chain
 from signer.chain.erc20 import read_mark
 from signer.errors import NotFoundError, StaleStateError, WalletPausedError
+from signer.model.approval import ApprovalUse
 from signer.model.refund import Refund, Status
-from signer.model.wallet import Pause, UnrecordedTransaction, Wallet
+from signer.model.wallet import NOOP_MARK, Pause, UnrecordedTransaction, Wallet
 from signer.ports import Clock, MinedTransaction, Store
 
 
@@ -27,6 +33,8 @@ HISTORY = 1000
 _RECORDED_PER_PASS = 20
 
 _MAX_CONTESTED = 100
+
+_RESTORED = "the ledger was restored from a backup: run `hotwallet restore`"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +89,7 @@ class WalletReconciler:
         gaps = 0
         if wallet.is_paused:
             below = min(chain_nonce, wallet.next_nonce)
+            below = max(below, wallet.high_water or 0)
             gaps = len(self._store.unknown_nonces(chain_id, address, below, HISTORY))
         return WalletStatus(wallet, chain_nonce, foreign, gaps)
 
@@ -89,12 +98,14 @@ class WalletReconciler:
         status = self.status(chain, address)
         if status.is_reconciled:
             return status
-        wallet = status.wallet
+        wallet = self.get_or_open(chain, address, status.chain_nonce)
         if not wallet.is_paused:
             wallet = self.pause(wallet, Pause.CHAIN_AHEAD)
         self.record_unknown(wallet, status.chain_nonce, chain)
         status = self.status(chain, address)
         if status.unknown_count or status.foreign or self._contested(chain, address):
+            return status
+        if not self._is_restored(status.wallet):
             return status
         self.resume(status, chain)
         return self.status(chain, address)
@@ -119,24 +130,33 @@ class WalletReconciler:
         return not (unknown or self._contested(chain, wallet.sender))
 
     def accept_and_resume(
-        self, wallet: Wallet, foreign: Sequence[UnrecordedTransaction]
+        self,
+        wallet: Wallet,
+        foreign: Sequence[UnrecordedTransaction],
+        use: ApprovalUse | None = None,
     ) -> None:
-        """Accept *foreign*, all foreign transactions of *wallet*, and resume it."""
-        self._store.resume(wallet, self._clock(), foreign)
+        """
+        Accept *foreign*, all foreign transactions of *wallet*, and resume it.
+
+        *use* is that of an administrator's approval.
+        """
+        self._store.resume(wallet, self._clock(), foreign, use)
         self._log.warning(
             "wallet-resumed",
             chain_id=wallet.chain_id,
             accepted=[transaction.tx_hash for transaction in foreign],
         )
 
-    def resume(self, status: WalletStatus, chain: Chain) -> None:
+    def resume(
+        self, status: WalletStatus, chain: Chain, use: ApprovalUse | None = None
+    ) -> None:
         """
         Resume the wallet, and accept the foreign transactions of *status*.
 
         Raises as ``require_resumable``.
         """
         self.require_resumable(status, chain)
-        self.accept_and_resume(status.wallet, status.foreign)
+        self.accept_and_resume(status.wallet, status.foreign, use)
 
     def require_resumable(self, status: WalletStatus, chain: Chain) -> None:
         """
@@ -144,8 +164,12 @@ class WalletReconciler:
 
         Raises:
             WalletPausedError: The ledger does not know all of the chain's transactions
-                yet, or a refund's nonce is used by an unknown one.
+                yet, or a refund's nonce is used by an unknown one; or the ledger was
+                restored, and a nonce below its high-water mark is not final.
+            RowNotAuthenticError: Another program changed the wallet.
         """
+        if not status.wallet.is_authentic:
+            raise status.wallet.error()
         if status.unknown_count:
             raise WalletPausedError(
                 f"{status.unknown_count} of the chain's transactions are not final yet,"
@@ -157,10 +181,20 @@ class WalletReconciler:
                 " transaction that the ledger does not know: wait for a worker to find"
                 " it"
             )
+        if not self._is_restored(status.wallet):
+            mark = status.wallet.high_water
+            raise WalletPausedError(
+                _RESTORED
+                if mark is None
+                else f"not every nonce below its high-water mark {mark} is final yet:"
+                " wait for a worker"
+            )
 
-    def pause(self, wallet: Wallet, reason: Pause) -> Wallet:
+    def pause(
+        self, wallet: Wallet, reason: Pause, high_water: int | None = None
+    ) -> Wallet:
         """Stop assigning nonces of *wallet*, and log that."""
-        self._store.pause(wallet, reason, self._clock())
+        self._store.pause(wallet, reason, self._clock(), high_water)
         paused = self._get(wallet.chain_id, wallet.sender)
         self._log_pause(paused)
         return paused
@@ -170,9 +204,14 @@ class WalletReconciler:
         Return the wallet of *address*; open it if the ledger does not have it.
 
         *chain_nonce* is the chain's next nonce, pending transactions included.
+
+        Raises:
+            RowNotAuthenticError: Another program changed the wallet.
         """
         chain_id = chain.network.chain_id
         wallet = self._store.wallet(chain_id, address)
+        if wallet is not None and not wallet.is_authentic:
+            raise wallet.error()
         if wallet is not None:
             return wallet
         # A ledger that was lost looks like a new one.  Record what the wallet paid
@@ -203,13 +242,19 @@ class WalletReconciler:
                 tx_hash=transaction.tx_hash,
                 foreign=transaction.mark is None,
             )
-        if unrecorded:
-            self._store.add_unrecorded(wallet, unrecorded)
+        if not unrecorded:
+            return
+        self._store.add_unrecorded(wallet, unrecorded)
+        if wallet.paused_by is not Pause.RESTORED and any(
+            transaction.mark is not None for transaction in unrecorded
+        ):
+            wallet = self._get(wallet.chain_id, wallet.sender)
+            self.pause(wallet, Pause.RESTORED, wallet.high_water)
 
     def record_nonce_taken(self, refund: Refund, mined: MinedTransaction) -> None:
         """Record that *mined* has the nonce of *refund*; pause if it is foreign."""
-        unrecorded = self._build_unrecorded(refund.chain_id, mined)
         wallet = self._get(refund.chain_id, mined.sender)
+        unrecorded = self._build_unrecorded(wallet, mined)
         self._store.add_unrecorded(wallet, [unrecorded])
         if unrecorded.mark is None and not wallet.is_paused:
             wallet = self._get(refund.chain_id, mined.sender)
@@ -229,6 +274,15 @@ class WalletReconciler:
         }
         receipts = chain.client.receipts(sorted(set().union(*hashes.values())))
         return [each for each in unmined if not hashes[each.id] & receipts.keys()]
+
+    def _is_restored(self, wallet: Wallet) -> bool:
+        """Return whether no transaction that a restored ledger lost can be mined."""
+        if wallet.paused_by is not Pause.RESTORED:
+            return True
+        mark = wallet.high_water
+        return mark is not None and not self._store.open_below(
+            wallet.chain_id, wallet.sender, mark, 1
+        )
 
     def _get(self, chain_id: int, address: str) -> Wallet:
         wallet = self._store.wallet(chain_id, address)
@@ -254,19 +308,26 @@ class WalletReconciler:
             mined = chain.client.find_transaction(wallet.sender, nonce)
             if mined is None or not chain.is_final(mined):
                 return
-            yield self._build_unrecorded(wallet.chain_id, mined)
+            yield self._build_unrecorded(wallet, mined)
 
     def _build_unrecorded(
-        self, chain_id: int, mined: MinedTransaction
+        self, wallet: Wallet, mined: MinedTransaction
     ) -> UnrecordedTransaction:
+        mark = read_mark(mined.data)
+        if mined.nonce < (wallet.high_water or 0) and _is_noop(mined):
+            mark = NOOP_MARK
         return UnrecordedTransaction(
-            chain_id=chain_id,
+            chain_id=wallet.chain_id,
             sender=mined.sender,
             nonce=mined.nonce,
             tx_hash=mined.tx_hash,
-            mark=read_mark(mined.data),
+            mark=mark,
             gas_limit=mined.gas_limit,
             block_number=mined.block.number,
             block_hash=mined.block.hash,
             seen_at=self._clock(),
         )
+
+
+def _is_noop(mined: MinedTransaction) -> bool:
+    return mined.to == mined.sender and not mined.data

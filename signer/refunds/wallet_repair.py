@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from signer.chain.chain import Chain
-from signer.errors import HotWalletError
+from signer.errors import HotWalletError, WalletPausedError
+from signer.model.approval import ApprovalUse
 from signer.model.wallet import UnrecordedTransaction
 from signer.ports import Clock, Store
 from signer.refunds.wallet_reconciliation import WalletReconciler, WalletStatus
@@ -36,11 +37,13 @@ class RepairResult:
         return not self.wallet_status.is_reconciled
 
 
-Authorize = Callable[[str, WalletStatus], AbstractContextManager[object]]
+Authorize = Callable[[str, WalletStatus], AbstractContextManager[ApprovalUse | None]]
 """Wraps the acceptance of the foreign transactions of a wallet on a network."""
 
 
-def _need_nothing(network: str, status: WalletStatus) -> AbstractContextManager[object]:
+def _need_nothing(
+    network: str, status: WalletStatus
+) -> AbstractContextManager[ApprovalUse | None]:
     return nullcontext()
 
 
@@ -55,6 +58,8 @@ def repair_wallets(
     """
     Yield the status of each wallet on *chains*; with *apply*, resume if possible.
 
+    Without it, ``problem`` says why that is not possible now.
+
     *authorize* may refuse to accept foreign transactions.
     """
     reconciler = WalletReconciler(store, clock)
@@ -65,10 +70,22 @@ def repair_wallets(
             result = (
                 _repair(name, reconciler, chain, address, authorize)
                 if apply
-                else RepairResult(name, reconciler.status(chain, address))
+                else _preview(name, reconciler, chain, address)
             )
             stop = store.find_stop(wallet.chain_id)
             yield replace(result, stopped_at=stop.at if stop else None)
+
+
+def _preview(
+    name: str, reconciler: WalletReconciler, chain: Chain, address: str
+) -> RepairResult:
+    status = reconciler.status(chain, address)
+    try:
+        if status.wallet.is_paused:
+            reconciler.require_resumable(status, chain)
+    except WalletPausedError as e:
+        return RepairResult(name, status, problem=str(e), code=e.code)
+    return RepairResult(name, status)
 
 
 def _repair(
@@ -82,15 +99,15 @@ def _repair(
     if status.is_reconciled:
         return RepairResult(name, status)
     before = None
-    while status.unknown_count and status.unknown_count != before:
-        # Each pass records a few transactions, until no further one is final.
-        before = status.unknown_count
-        status = reconciler.reconcile(chain, address)
     try:
+        while status.unknown_count and status.unknown_count != before:
+            # Each pass records a few transactions, until no further one is final.
+            before = status.unknown_count
+            status = reconciler.reconcile(chain, address)
         if status.wallet.is_paused and status.foreign:
             reconciler.require_resumable(status, chain)
-            with authorize(name, status):
-                reconciler.resume(status, chain)
+            with authorize(name, status) as use:
+                reconciler.resume(status, chain, use)
         elif status.wallet.is_paused:
             reconciler.resume(status, chain)
     except HotWalletError as e:

@@ -6,6 +6,7 @@ from contextlib import suppress
 
 import structlog
 
+from signer.approvals import VALID_FOR
 from signer.chain.chain import Chain
 from signer.errors import (
     ChainUnavailableError,
@@ -50,6 +51,9 @@ _SHARING = frozenset({Status.QUEUED, Status.SIGNED})
 """Statuses in which claimed refunds share their requests."""
 
 _CANCELLATIONS = 100
+
+_DECIDED = 100
+"""How many refunds whose approval was decided are taken in one pass."""
 
 _PASSES_PER_WALLET_CHECK = 5
 
@@ -131,7 +135,10 @@ class Worker:
             self._check_wallets()
         self._passes += 1
         self._cancelling.clear()
-        return self._confirmation_tracker.track() + self.advance()
+        steps = self._confirmation_tracker.track() + self.advance()
+        now = self._clock()
+        decided = self._store.decided_refunds(now, now - VALID_FOR, _DECIDED)
+        return steps + self._advance(decided, {})
 
     def advance(self) -> int:
         """Advance refunds that are due, and return the steps; raises ``StoreError``."""
@@ -223,6 +230,7 @@ class Worker:
             except HotWalletError as e:
                 settled = False
                 self._log.warning("wallet-check-failed", network=name, code=e.code)
+                self._alarm.report(e, "wallets")
         return settled
 
     def _advance(
@@ -300,7 +308,7 @@ class Worker:
 
     def _sender(self, refund: Refund) -> str:
         """Return the address that pays *refund*; an empty text if it is unknown."""
-        address = refund.sender or refund.swept_from
+        address = refund.sender or refund.bound_to
         if address is not None:
             return address
         with suppress(HotWalletError):

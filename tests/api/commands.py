@@ -21,3 +21,6 @@ class Finished:
 
 
 Run = Callable[..., Finished]
+
+AsAdministrator = Callable[..., Finished]
+"""Runs ``hotwallet`` with a new token: its subject, its scope, and the command."""

@@ -2,19 +2,23 @@
 
 import io
 import logging
+import os
 import warnings
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TextIO
 
 import coincurve
 import pytest
 import structlog
 
 from api import logs
+from backends.sql import SQLStore
 from signer.audit.log import AuditLog
 from signer.config.settings import Settings
-from signer.errors import BackendUnavailableError
+from signer.errors import AuditLogUnwritableError, BackendUnavailableError
 from signer.keys.signer import Signer
 from signer.model.audit_record import Record
 from signer.ports import KeyId
@@ -154,27 +158,64 @@ def test_settings_choose_the_level(
     assert logging.getLogger().level == level
 
 
-def test_nothing_is_signed_if_the_audit_event_cannot_be_written() -> None:
-    device = honest(coincurve.PrivateKey())
-    with Path("/dev/full").open("w", encoding="ascii") as full:
-        signer = Signer.open(device, KeyId("01"), AuditLog(logs.audit_logger(full)))
+def _full_disk() -> TextIO:
+    return Path("/dev/full").open("w", encoding="ascii")
 
-        with pytest.raises(OSError, match="No space left"):
-            signer.self_test()
+
+def _closed_pipe() -> TextIO:
+    reader, writer = os.pipe()
+    os.close(reader)
+    return os.fdopen(writer, "w", encoding="ascii")
+
+
+def _full_pipe() -> TextIO:
+    """Return a pipe that another program has made non-blocking, and nobody reads."""
+    _, writer = os.pipe()
+    os.set_blocking(writer, False)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(writer, bytes(4096))
+    return os.fdopen(writer, "w", encoding="ascii")
+
+
+@pytest.mark.parametrize("open_sink", [_full_disk, _closed_pipe, _full_pipe])
+@pytest.mark.parametrize("has_journal", [True, False])
+def test_nothing_is_signed_if_the_line_cannot_be_written(
+    sqlite_store: SQLStore, open_sink: Callable[[], TextIO], has_journal: bool
+) -> None:
+    device = honest(coincurve.PrivateKey())
+    journal = sqlite_store if has_journal else None
+    with suppress(OSError), open_sink() as sink:
+        audit = AuditLog(logs.audit_logger(sink), journal=journal)
+        signer = Signer.open(device, KeyId("01"), audit)
+
+        # Also when the buffer has no space left for a line.
+        for _ in range(20):
+            with pytest.raises(AuditLogUnwritableError):
+                signer.self_test()
         # What is left in the buffer would be written, and fail, once more at the end.
-        with suppress(OSError):
-            full.close()
 
     assert device.calls == 0
 
 
+def test_each_line_is_written_at_once(tmp_path: Path) -> None:
+    """A process that is killed leaves no line in a buffer."""
+    path = tmp_path / "log"
+    with path.open("w", encoding="ascii") as sink:
+        audit = AuditLog(logs.audit_logger(sink))
+        for number in range(1, 4):
+            audit.log(Record.of({"event": "test"}, datetime.now(UTC)))
+
+            assert path.read_bytes().count(b"\n") == number
+
+
 def test_an_audit_event_is_one_line_of_json() -> None:
-    """It has the record's body, and in ASCII what an event of the log has."""
+    """It has the record's body in ASCII, and what an event of the log has."""
     stream = io.StringIO()
     fields = {"actor": "a\nb", "digest": "00", "event": "digest-sign-succeeded"}
     records = [
         Record.of({**fields, **more}, datetime.now(UTC))
-        for more in ({}, {"actor": "a\nb\u2028c", "details": {"pin": "1234"}})
+        for more in ({}, {"actor": "a\nb\u2028c", "details": {"nonce": 7}})
     ]
 
     AuditLog(logs.audit_logger(stream)).write(*records)
@@ -184,6 +225,6 @@ def test_an_audit_event_is_one_line_of_json() -> None:
     assert stream.getvalue() == (
         start % ("", "")
         + end % records[0].id
-        + start % ("\\u2028c", ',"details":{"pin":"[redacted]"}')
+        + start % ("\\u2028c", ',"details":{"nonce":7}')
         + end % records[1].id
     )

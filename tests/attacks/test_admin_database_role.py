@@ -7,11 +7,20 @@ key is revoked.  It can stop payments; it cannot make one that no process accept
 
 import pytest
 
-from signer.errors import RowNotAuthenticError
+from signer.alerts import Alert, Alerts
+from signer.approvals import Approvals
+from signer.audit.log import AuditLog
+from signer.errors import ApprovalRequiredError, RowNotAuthenticError
+from signer.model.approval import Proposal
+from signer.model.audit_record import Actor
 from signer.model.refund import Status
 from signer.model.tenant_block import TenantBlock
+from signer.model.wallet import Pause
+from signer.open_approvals import SHOWN_DIGITS
+from tests.fixtures.ledger import FORGED_APPROVAL
 from tests.fixtures.roles import Processes, Roles
 from tests.support.database_attacks import Attacks
+from tests.support.ring import SILENCE
 from tests.support.theft import (
     DENIED,
     DENIED_TO_ALL,
@@ -20,6 +29,7 @@ from tests.support.theft import (
     Thief,
     let_work,
 )
+from tests.support.wallet_attacks import WalletAttacks
 
 
 # Sign, record or finish a refund; hide what was spent.
@@ -30,12 +40,10 @@ PAYMENT = (
     "UPDATE refunds SET failure_code = 'thief', failure_detail = 'thief'",
     "INSERT INTO spendings DEFAULT VALUES",
     "UPDATE spendings SET amount = 0",
-    "INSERT INTO wallets DEFAULT VALUES",
     "UPDATE wallets SET first_nonce = 1000000",
 )
-# Cancel or answer as a tenant; vouch for a key.
+# Answer as a tenant; vouch for a key.
 OTHERS = (
-    "UPDATE refunds SET cancel_requested_at = now()",
     "INSERT INTO answers DEFAULT VALUES",
     "UPDATE answers SET body = 'thief'",
     "UPDATE keys SET proved_at = now()",
@@ -83,7 +91,7 @@ def test_a_confirmed_refund_is_not_repeated(
 
 
 def test_a_sent_refund_is_not_repeated(processes: Processes, attacks: Attacks) -> None:
-    """After a detour, the refund finds its payment on the chain by its mark."""
+    """The chain has a payment that the ledger lacks: the wallet waits for a restore."""
     refund = processes.worker.step(processes.refunds.accepted(), times=3)
     processes.worker.chain.mine()
 
@@ -91,8 +99,11 @@ def test_a_sent_refund_is_not_repeated(processes: Processes, attacks: Attacks) -
     refusal = attacks.repeat(refund, detour, f"status = 'queued', {NO_NONCE}")
 
     assert refusal is None
-    assert processes.worker.stored(refund).nonce == 0
+    assert processes.worker.stored(refund).nonce is None
+    assert processes.worker.wallet.paused_by is Pause.RESTORED
 
+
+CHANGE_OF = Proposal("signing-resume", {"chain_id": "31337", "version": 0})
 
 CHANGE = "UPDATE keys SET version = version + 1, "
 INSERT_KEY = (
@@ -146,6 +157,60 @@ def test_a_lifted_block(processes: Processes, thief: Thief) -> None:
     store.unblock_tenant("gateway", at)
     let_work(processes.worker, worker)
     assert processes.worker.stored(refund).status is Status.CONFIRMED
+
+
+@pytest.fixture
+def on_wallets(processes: Processes, thief: Thief) -> WalletAttacks:
+    """Return the attacks on wallets that the thief tries with this role."""
+    worlds = processes.worker, processes.refunds, processes.admin
+    return WalletAttacks(*worlds, thief.steal)
+
+
+def test_a_pause_that_the_thief_ends(on_wallets: WalletAttacks) -> None:
+    """The wallet stays paused, until it is restored and an operator accepts."""
+    on_wallets.end_pause()
+
+
+def test_a_foreign_transaction_that_the_thief_accepts(
+    on_wallets: WalletAttacks,
+) -> None:
+    """The wallet stays paused."""
+    on_wallets.accept_transaction()
+
+
+def test_a_foreign_transaction_that_the_thief_hides(on_wallets: WalletAttacks) -> None:
+    """A thief who can sign as well cannot do so unnoticed."""
+    on_wallets.hide_transaction()
+
+
+def test_an_invented_payment(on_wallets: WalletAttacks) -> None:
+    """A refund does not count as paid by a transaction that no process recorded."""
+    on_wallets.invent_payment()
+
+
+def test_an_old_row_of_a_wallet(on_wallets: WalletAttacks) -> None:
+    """A copy of a row with its valid MAC cannot end a later pause."""
+    assert on_wallets.put_back_wallet() == REFUSED
+
+
+def test_approvals_that_the_thief_inserts(processes: Processes, thief: Thief) -> None:
+    """Thousands of rows with an early time hide no proposal, and approve nothing."""
+    store, clock = processes.stores["admin"], processes.admin.clock
+    audit = AuditLog(SILENCE, journal=store)
+    approvals = Approvals(store, audit, Alerts(store), clock, required=True)
+    insert = FORGED_APPROVAL.format(digest="DIGEST").replace("VALUES (", "SELECT ")
+    insert = insert.replace("'DIGEST'", "lpad(to_hex(n), 64, '0')")[:-1]
+    assert thief.steal(f"{insert} FROM generate_series(1, 3000) AS n") is None
+    alice, bob = Actor("token:alice"), Actor("token:bob")
+    with pytest.raises(ApprovalRequiredError), approvals.authorize(CHANGE_OF, alice):
+        pass
+    listed = approvals.list()
+
+    assert [each.digest for each in listed.approvals] == [CHANGE_OF.digest]
+    assert (listed.changed, listed.is_complete) == (3000, True)
+    approvals.approve(CHANGE_OF.digest[:SHOWN_DIGITS], bob, "checked")
+    with approvals.authorize(CHANGE_OF, alice):
+        assert store.alert_counts()[str(Alert.ROW_CHANGED)] == 1
 
 
 def test_an_inserted_audit_record(attacks: Attacks) -> None:

@@ -35,11 +35,12 @@ from tests.support.devices import recording
 from tests.support.ledgers import DRAFTS, open_ledger, seal
 from tests.support.refunds import AMOUNT, CUSTOMER, SECOND, World
 from tests.support.theft import THIEF, inserted_record, left_out, let_work, sealing
+from tests.support.wallet_attacks import WalletAttacks
 
 
 OPERATOR = Actor("cli:alice")
 
-Attack = Callable[..., None]
+Attack = Callable[..., str | None]
 
 RESERVATION = ("nonce", "sender", "key_id", "gas_limit")
 
@@ -70,10 +71,17 @@ def world(url: str) -> Iterator[World]:
 def steal(thief: str, url: str, shipped: Roles) -> Attack:
     """Return what executes statements as the thief."""
 
-    def execute(*statements: str) -> None:
+    def execute(*statements: str) -> str | None:
         overruled(url if thief == "sqlite file" else shipped.superuser, *statements)
+        return None
 
     return execute
+
+
+@pytest.fixture
+def on_wallets(world: World, steal: Attack) -> WalletAttacks:
+    """Return the attacks on wallets."""
+    return WalletAttacks(world, world, world, steal)
 
 
 @pytest.mark.parametrize(
@@ -335,3 +343,45 @@ def test_a_forged_end_of_a_block(world: World, steal: Attack) -> None:
     assert admin.unblock("gateway", OPERATOR)
     let_work(world, worker)
     assert world.stored(refund).status is Status.CONFIRMED
+
+
+def test_a_pause_that_the_thief_ends(on_wallets: WalletAttacks) -> None:
+    """The wallet stays paused, until it is restored and an operator accepts."""
+    on_wallets.end_pause()
+
+
+def test_a_foreign_transaction_that_the_thief_accepts(
+    on_wallets: WalletAttacks,
+) -> None:
+    """The wallet stays paused."""
+    on_wallets.accept_transaction()
+
+
+def test_a_foreign_transaction_that_the_thief_hides(on_wallets: WalletAttacks) -> None:
+    """A thief who can sign as well cannot do so unnoticed."""
+    on_wallets.hide_transaction()
+
+
+def test_an_invented_payment(on_wallets: WalletAttacks) -> None:
+    """A refund does not count as paid by a transaction that no process recorded."""
+    on_wallets.invent_payment()
+
+
+def test_a_first_nonce_that_the_thief_moves(on_wallets: WalletAttacks) -> None:
+    """No nonces are skipped."""
+    on_wallets.move_first_nonce()
+
+
+@pytest.mark.parametrize(
+    "statements",
+    [
+        ("DELETE FROM sightings",),
+        ("DELETE FROM sightings", "DELETE FROM wallets"),
+    ],
+    ids=["transaction", "wallet"],
+)
+def test_deleted_rows_of_a_wallet(
+    on_wallets: WalletAttacks, statements: tuple[str, ...]
+) -> None:
+    """The chain has them still: the wallet is paused until an operator accepts."""
+    on_wallets.delete(*statements)

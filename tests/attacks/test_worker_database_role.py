@@ -8,9 +8,9 @@ show false statuses; it cannot make a payment that no process accepted, or a sec
 import pytest
 
 from signer.model.refund import Status
+from signer.model.wallet import Pause
 from tests.fixtures.roles import Processes, Roles
 from tests.support.database_attacks import Attacks
-from tests.support.refunds import AMOUNT, CUSTOMER
 from tests.support.theft import (
     DENIED,
     DENIED_TO_ALL,
@@ -19,6 +19,7 @@ from tests.support.theft import (
     Thief,
     let_work,
 )
+from tests.support.wallet_attacks import WalletAttacks
 
 
 # Insert a refund, or change what its request was answered.
@@ -86,7 +87,7 @@ def test_a_confirmed_refund_is_not_repeated(
 
 
 def test_a_sent_refund_is_not_repeated(processes: Processes, attacks: Attacks) -> None:
-    """After a detour, the refund finds its payment on the chain by its mark."""
+    """The chain has a payment that the ledger lacks: the wallet waits for a restore."""
     refund = processes.worker.step(processes.refunds.accepted(), times=3)
     processes.worker.chain.mine()
 
@@ -94,7 +95,8 @@ def test_a_sent_refund_is_not_repeated(processes: Processes, attacks: Attacks) -
     refusal = attacks.repeat(refund, detour, f"status = 'queued', {NO_NONCE}")
 
     assert refusal is None
-    assert processes.worker.stored(refund).nonce == 0
+    assert processes.worker.stored(refund).nonce is None
+    assert processes.worker.wallet.paused_by is Pause.RESTORED
 
 
 def test_a_nonce_that_the_thief_chose(processes: Processes, thief: Thief) -> None:
@@ -160,23 +162,38 @@ def test_a_stop_that_no_command_could_replace(thief: Thief) -> None:
     assert thief.steal(insert.format("'infinity'", 0)) == REFUSED
 
 
-def test_a_wallet_that_is_not_paused(processes: Processes, thief: Thief) -> None:
-    """A pause that the thief ends begins again before the next nonce."""
-    worker = processes.worker
-    worker.step(processes.refunds.accepted(), times=3)
-    worker.chain.mine()
-    worker.chain.mine_foreign(worker.signer.address)
-    worker.work()
-    assert worker.wallet.is_paused
-    refund = processes.refunds.accepted()
+@pytest.fixture
+def on_wallets(processes: Processes, thief: Thief) -> WalletAttacks:
+    """Return the attacks on wallets that the thief tries with this role."""
+    worlds = processes.worker, processes.refunds, processes.admin
+    return WalletAttacks(*worlds, thief.steal)
 
-    end = "UPDATE wallets SET paused_by = NULL, paused_at = NULL"
-    assert thief.steal(end) is None
-    let_work(worker, worker.worker)
 
-    assert worker.wallet.is_paused
-    assert worker.stored(refund).nonce is None
-    assert worker.chain.payouts() == [(CUSTOMER, AMOUNT)]
+def test_a_pause_that_the_thief_ends(on_wallets: WalletAttacks) -> None:
+    """The wallet stays paused, until it is restored and an operator accepts."""
+    on_wallets.end_pause()
+
+
+def test_a_foreign_transaction_that_the_thief_accepts(
+    on_wallets: WalletAttacks,
+) -> None:
+    """The wallet stays paused."""
+    on_wallets.accept_transaction()
+
+
+def test_a_foreign_transaction_that_the_thief_hides(on_wallets: WalletAttacks) -> None:
+    """A thief who can sign as well cannot do so unnoticed."""
+    on_wallets.hide_transaction()
+
+
+def test_an_invented_payment(on_wallets: WalletAttacks) -> None:
+    """A refund does not count as paid by a transaction that no process recorded."""
+    on_wallets.invent_payment()
+
+
+def test_an_old_row_of_a_wallet(on_wallets: WalletAttacks) -> None:
+    """A copy of a row with its valid MAC cannot end a later pause."""
+    assert on_wallets.put_back_wallet() == REFUSED
 
 
 def test_an_inserted_audit_record(attacks: Attacks) -> None:

@@ -12,7 +12,8 @@ import pytest
 from sqlalchemy import Connection, insert, text
 
 from backends.sql import sqlite_dbapi
-from backends.sql.audit import SEALING_LOCK, AuditTables, write
+from backends.sql.audit import SEALING_LOCK, AuditTables
+from backends.sql.audit_rows import write
 from backends.sql.database import Database
 from backends.sql.key_rows import KeyRows
 from backends.sql.schema import keys
@@ -128,6 +129,19 @@ def test_sealing_continues_from_the_head(journal: AuditTables) -> None:
     assert counts == [2, 2, 2, 1, 0]
     assert list(journal.sealed(0, 10)) == sealed(0, GENESIS, [*given[1:], given[0]])
     assert [each.sequence for each in journal.sealed(3, 2)] == [4, 5]
+
+
+def test_missing_records_are_found(journal: AuditTables) -> None:
+    """However many: each of those that are not stored, in the given order."""
+    given = records(1203)
+    stored = [*given[:3], *given[498:503], given[1202]]
+    journal.append(stored)
+    seal(journal, 4)
+
+    expected = [each for each in reversed(given) if each not in stored]
+    assert list(journal.missing_records([*reversed(given)])) == expected
+    assert list(journal.missing_records(stored)) == []
+    assert list(journal.missing_records([])) == []
 
 
 def test_any_text_is_stored_exactly(journal: AuditTables) -> None:

@@ -95,8 +95,9 @@ def test_nonces_follow_the_order_of_the_batch(store: SQLStore) -> None:
 
     outcomes = store.reserve_all(
         [
-            Reservation(refund, GAS, intent=intent)
-            for refund, intent in zip(refunds, intents, strict=True)
+            # The first of them gets nonce 1.
+            Reservation(refund, GAS, draft_intent=lambda nonce: intents[nonce - 1])
+            for refund in refunds
         ],
         sender=WALLET,
         key_id=key_at(WALLET).key_id,
@@ -106,10 +107,10 @@ def test_nonces_follow_the_order_of_the_batch(store: SQLStore) -> None:
 
     assert first.nonce == 0
     assert _nonces(outcomes) == [1, 2, 3, 4, 5]
-    for refund, outcome in zip(refunds, outcomes, strict=True):
+    for refund, outcome, intent in zip(refunds, outcomes, intents, strict=True):
         assert isinstance(outcome, Refund)
         assert outcome == stored(store, refund)
-        assert outcome.intent_recorded
+        assert outcome.intent == intent
         statuses = [move.status for move in store.history(refund.id)]
         assert statuses == [Status.QUEUED, Status.RESERVED]
     seal(store)

@@ -14,7 +14,7 @@ from signer.errors import (
     StoreError,
 )
 from signer.model.audit_record import Record
-from signer.model.key import ROTATION_HOLD, Key, KeyState
+from signer.model.key import ROTATION_HOLD, SIGNING, Key, KeyState
 from signer.model.refund import Status
 from signer.model.wallet import Pause
 from signer.ports import KeyStore
@@ -47,6 +47,11 @@ AN_HOUR = timedelta(hours=1)
 def _states(store: KeyStore) -> dict[str, str]:
     ring = store.keys()
     return {key.address: str(key.state) for key in ring}
+
+
+def _blocked(store: KeyStore) -> Key:
+    ring = store.keys()
+    return next(key for key in ring if key.state is KeyState.BLOCKED)
 
 
 def _draft(key: Key) -> Record:
@@ -248,6 +253,58 @@ def test_a_blocked_key_is_never_active_again(store: SQLStore) -> None:
         store.begin_rotation(FIRST, AT)
     assert store.retire(ALL, AT, _draft) == ()
     assert _states(store) == {WALLET: "blocked", OTHER_WALLET: "active"}
+
+
+def test_a_reinstated_key_drains(store: SQLStore) -> None:
+    """It signs again, and its wallets are compared with their chains first."""
+    opened(store)
+    made_active(store, SECOND, block=True)
+    wallet = store.wallet(31337, WALLET)
+    assert wallet is not None
+    store.resume(wallet, AT, ())
+    blocked = _blocked(store)
+    reinstated = store.reinstate(blocked, AT + AN_HOUR, record(event="reinstated"))
+    store.append([record()], standing=standing(reinstated, SIGNING))
+    wallet = store.wallet(31337, WALLET)
+
+    assert wallet is not None
+    assert wallet.paused_by is Pause.CHAIN_AHEAD
+    assert (reinstated.state, reinstated.epoch) == (KeyState.DRAINING, 1)
+    assert _states(store) == {WALLET: "draining", OTHER_WALLET: "active"}
+    assert "reinstated" in seal_events(store)
+    assert made_active(store, FIRST).epoch == 3
+
+
+def test_refunds_that_lost_their_nonces_do_not_get_them_back(store: SQLStore) -> None:
+    lost, kept = (reserved(store, accepted(store)) for _ in range(2))
+    kept = signed(store, kept)
+    made_active(store, SECOND, block=True)
+    blocked = _blocked(store)
+    store.reinstate(blocked, AT, record())
+
+    queued_again, stays = store.get(lost.id), store.get(kept.id)
+    assert queued_again is not None
+    assert stays is not None
+    assert (queued_again.status, queued_again.nonce) == (Status.QUEUED, None)
+    assert (stays.status, stays.nonce) == (Status.SIGNED, kept.nonce)
+
+
+def test_only_revoked_keys_are_reinstated(store: SQLStore) -> None:
+    """And each version of the row once; without a record nothing changes."""
+    made_active(store, SECOND)
+    active, former = store.keys()
+    for key in (active, former):
+        with pytest.raises(StaleStateError):
+            store.reinstate(key, AT, record())
+    blocked = store.block(former, AT, record())
+    written = record()
+    store.append([written])
+    with pytest.raises(StoreError):
+        store.reinstate(blocked, AT, written)  # Its id is taken.
+    assert _states(store)[WALLET] == "blocked"
+    store.reinstate(blocked, AT, record())
+    with pytest.raises(StaleStateError):
+        store.reinstate(blocked, AT, record())
 
 
 def test_only_the_active_key_reserves(store: SQLStore) -> None:

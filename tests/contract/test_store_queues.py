@@ -3,7 +3,7 @@
 import pytest
 
 from backends.sql import SQLStore, queues
-from signer.model.refund import SWEEPER, Status
+from signer.model.refund import FILLER, SWEEPER, Status
 from signer.model.refund_queue import Queue
 from tests.fixtures.ledger import (
     accepted,
@@ -32,6 +32,7 @@ def test_due_refunds_of_the_queue_are_postponed(store: SQLStore, queue: Queue) -
         accepted(store, due_at=later(20)),
         accepted(store, due_at=now(), network="other", tenant="shop"),
         accepted(store, due_at=now(), tenant=SWEEPER),
+        accepted(store, due_at=now(), tenant=FILLER),
     ]
     until = later(30)
     count = store.postpone_queue(queue, now=later(1), until=until, code="some-code")

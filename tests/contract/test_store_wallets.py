@@ -1,21 +1,25 @@
 """Contract of wallets and of unrecorded transactions."""
 
+from dataclasses import replace
+
 import pytest
 
 from backends.sql import SQLStore
-from signer.errors import StaleStateError, StoreError
-from signer.model.refund import Status
+from signer.errors import RowNotAuthenticError, StaleStateError, StoreError
+from signer.model.refund import Refund, Status
 from signer.model.wallet import Pause, UnrecordedTransaction, Wallet
 from tests.fixtures.ledger import (
     OTHER_WALLET,
     WALLET,
     accepted,
     adopted,
+    forge,
     moved,
     now,
     opened,
     reserved,
     sighting,
+    signed,
 )
 
 
@@ -94,6 +98,31 @@ def test_a_paused_wallet_is_resumed(store: SQLStore) -> None:
 
     assert paused == Wallet(CHAIN, WALLET, 0, 0, Pause.FOREIGN_TRANSACTION, at, 1)
     assert _wallet(store) == Wallet(CHAIN, WALLET, 0, 0, version=2)
+
+
+def test_a_pause_has_a_high_water_mark(store: SQLStore) -> None:
+    """Another pause replaces it, and a resume ends it."""
+    store.pause(opened(store), Pause.RESTORED, now(), 7)
+    marked = _wallet(store)
+    store.pause(marked, Pause.RESTORED, now(), 8)
+    raised = _wallet(store)
+    store.pause(raised, Pause.CHAIN_AHEAD, now())
+    replaced = _wallet(store)
+    store.pause(replaced, Pause.RESTORED, now(), 9)
+    store.resume(_wallet(store), now(), [])
+    resumed = _wallet(store)
+
+    wallets = (marked, raised, replaced, resumed)
+    assert [each.high_water for each in wallets] == [7, 8, None, None]
+    assert all(each.is_authentic for each in wallets)
+
+
+def test_a_wallet_is_opened_with_a_high_water_mark(store: SQLStore) -> None:
+    """A restore opens it paused, if the ledger has lost it."""
+    wallet = Wallet(CHAIN, WALLET, 0, 0, Pause.RESTORED, now(), high_water=7)
+    store.open_wallet(wallet)
+
+    assert _wallet(store) == wallet
 
 
 def test_paused_wallets_are_found(store: SQLStore) -> None:
@@ -229,6 +258,57 @@ def test_a_refund_is_adopted_once(store: SQLStore) -> None:
     assert (other, cancelled) == (store.get(other.id), store.get(cancelled.id))
 
 
+def _held(refund: Refund, nonce: int) -> Refund:
+    return refund.with_status(
+        Status.RESERVED,
+        now(),
+        sender=WALLET,
+        key_id="01",
+        nonce=nonce,
+        gas_limit=65_000,
+    )
+
+
+def test_a_queued_refund_gets_its_nonce_back(store: SQLStore) -> None:
+    """It is reserved as before the restore, and the next nonce follows it."""
+    opened(store)
+    refund = accepted(store)
+    after = _held(refund, 7)
+    store.adopt(refund, after)
+
+    assert store.get(refund.id) == after
+    assert [move.status for move in store.history(refund.id)] == [
+        Status.QUEUED,
+        Status.RESERVED,
+    ]
+    assert _wallet(store).next_nonce == 8
+    assert signed(store, after).status is Status.SIGNED
+
+
+def test_a_nonce_that_comes_back_belongs_to_one_refund(store: SQLStore) -> None:
+    """Neither another refund nor the same one again gets it."""
+    opened(store)
+    refund, other = accepted(store), accepted(store)
+    store.adopt(refund, _held(refund, 7))
+
+    with pytest.raises(StaleStateError):
+        store.adopt(refund, _held(refund, 8))
+    with pytest.raises(StaleStateError):
+        store.adopt(other, _held(other, 7))
+    assert store.get(other.id) == other
+
+
+def test_only_an_authentic_refund_gets_its_nonce_back(store: SQLStore) -> None:
+    """A row that another program changed is not signed."""
+    opened(store)
+    refund = accepted(store)
+    changed = replace(refund, amount=1)
+
+    with pytest.raises(RowNotAuthenticError):
+        store.adopt(changed, _held(changed, 7))
+    assert store.get(refund.id) == refund
+
+
 def test_only_queued_refunds_are_adopted(store: SQLStore) -> None:
     """A refund that has a nonce keeps it."""
     queued = accepted(store)
@@ -237,3 +317,126 @@ def test_only_queued_refunds_are_adopted(store: SQLStore) -> None:
     with pytest.raises(StaleStateError):
         store.adopt(refund, adopted(queued, 5))
     assert refund == store.get(refund.id)
+
+
+FORGED = (
+    "INSERT INTO sightings (chain_id, sender, nonce, tx_hash, mark, gas_limit,"
+    " block_number, block_hash, seen_at) VALUES"
+    f" ({CHAIN}, '{WALLET}', {{}}, '0xf0', {{}}, 1, 1, '0x1',"
+    " '2026-11-26T00:00:00.000000+00:00')"
+)
+"""A transaction that another program inserts, with a nonce and a mark."""
+
+
+def test_a_changed_wallet_is_paused(store: SQLStore) -> None:
+    """It assigns no nonce and cannot be changed, until it is opened again."""
+    refund, other = accepted(store), accepted(store)
+    reserved(store, refund)
+    forge(store, "UPDATE wallets SET first_nonce = 7, version = version + 1")
+    wallet = _wallet(store)
+
+    assert (wallet.is_authentic, wallet.is_paused) == (False, True)
+    for change in (
+        lambda: store.pause(wallet, Pause.CHAIN_AHEAD, now()),
+        lambda: store.add_unrecorded(wallet, []),
+        lambda: store.resume(wallet, now(), ()),
+        lambda: reserved(store, other),
+    ):
+        with pytest.raises(RowNotAuthenticError, match=WALLET):
+            change()
+
+    again = Wallet(CHAIN, WALLET, 3, 3, Pause.UNKNOWN_HISTORY, now())
+    store.open_wallet(again)
+    found = _wallet(store)
+    assert (found.first_nonce, found.next_nonce, found.version) == (3, 3, 2)
+    assert (found.is_authentic, found.paused_by) == (True, Pause.UNKNOWN_HISTORY)
+
+
+def test_a_wallet_that_is_opened_again_looks_back(store: SQLStore) -> None:
+    """A lower first nonce is kept, whether another program wrote it or not."""
+    opened(store, first=2)
+    forge(store, "UPDATE wallets SET paused_by = NULL, version = version + 1")
+    store.open_wallet(Wallet(CHAIN, WALLET, 9, 9, Pause.UNKNOWN_HISTORY, now()))
+
+    assert _wallet(store).first_nonce == 2
+
+
+def test_an_invented_transaction_raises_no_nonce(store: SQLStore) -> None:
+    """The wallet is paused, and opening it again does not help."""
+    refund = accepted(store)
+    opened(store)
+    forge(store, FORGED.format(9, "NULL"))
+    store.open_wallet(Wallet(CHAIN, WALLET, 0, 0, Pause.UNKNOWN_HISTORY, now()))
+
+    assert not _wallet(store).is_authentic
+    with pytest.raises(RowNotAuthenticError):
+        reserved(store, refund)
+
+
+def test_an_invented_transaction_is_not_authentic(store: SQLStore) -> None:
+    """Readers return it so: it neither pays a refund nor may it be accepted."""
+    ours = sighting(nonce=4, mark=b"m" * 16)
+    store.add_unrecorded(opened(store), [ours])
+    blob = "x'6d'" if store._database.path else "'\\x6d'"
+    forge(store, FORGED.format(1, blob))
+    forge(store, FORGED.format(2, "NULL"))
+    wallet = _wallet(store)
+    (foreign,) = store.foreign_transactions(CHAIN, WALLET)
+    found = store.find_unrecorded(CHAIN, [b"m", b"m" * 16])
+
+    assert wallet.is_authentic  # The last transaction is ours.
+    assert not foreign.is_authentic
+    assert [each.is_authentic for each in found.values()] == [True, False]
+    with pytest.raises(RowNotAuthenticError, match="row of nonce 1"):
+        store.resume(wallet, now(), [foreign])
+
+
+def test_a_transaction_that_another_program_accepted(store: SQLStore) -> None:
+    """It resumes no wallet."""
+    store.add_unrecorded(opened(store), [sighting(), sighting(nonce=1, mark=b"m")])
+    forge(store, "UPDATE sightings SET accepted_at = seen_at WHERE nonce = 0")
+    wallet = _wallet(store)
+
+    assert store.foreign_transactions(CHAIN, WALLET) == ()
+    with pytest.raises(RowNotAuthenticError, match="row of nonce 0"):
+        store.resume(wallet, now(), ())
+    assert _wallet(store) == wallet
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "DELETE FROM wallets",
+        "UPDATE wallets SET paused_by = NULL, paused_at = NULL",
+        "UPDATE wallets SET version = version + 2",
+        "UPDATE wallets SET sender = 'thief', version = version + 1",
+        "UPDATE wallets SET paused_by = 'thief', version = version + 1",
+        """INSERT INTO wallets
+        SELECT 7, sender, 0, NULL, NULL, 1, NULL, mac FROM wallets""",
+        "DELETE FROM sightings",
+        "UPDATE sightings SET mark = NULL",
+        "UPDATE sightings SET nonce = 8",
+        "UPDATE sightings SET accepted_at = NULL WHERE nonce = 0",
+        "UPDATE sightings SET accepted_at = '2026-01-01 00:00+00:00' WHERE nonce = 0",
+    ],
+)
+def test_old_rows_cannot_be_put_back(store: SQLStore, statement: str) -> None:
+    """Versions rise, a transaction is accepted once, and no row is deleted."""
+    store.add_unrecorded(opened(store), [sighting()])
+    store.resume(_wallet(store), now(), store.foreign_transactions(CHAIN, WALLET))
+    store.add_unrecorded(_wallet(store), [sighting(nonce=1, mark=b"m" * 16)])
+    store.pause(_wallet(store), Pause.CHAIN_AHEAD, now())
+
+    with pytest.raises(StoreError, match="a constraint is violated"):
+        forge(store, statement)
+
+
+@pytest.mark.parametrize("table", ["wallets", "sightings"])
+def test_a_row_is_not_replaced(sqlite_store: SQLStore, table: str) -> None:
+    """REPLACE would delete it without a trigger."""
+    sqlite_store.add_unrecorded(opened(sqlite_store), [sighting()])
+    before = sqlite_store.wallets()
+
+    with pytest.raises(StoreError, match="a constraint is violated"):
+        forge(sqlite_store, f"REPLACE INTO {table} SELECT * FROM {table}")
+    assert before == sqlite_store.wallets()

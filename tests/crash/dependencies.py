@@ -44,13 +44,19 @@ class Chain:
 
 
 @contextmanager
-def running_chain(networks_file: Path) -> Iterator[Chain]:
-    """Start anvil and its proxy, whose URL the service finds in *networks_file*."""
+def running_chain(networks_file: Path, stuck_after: int = 5) -> Iterator[Chain]:
+    """
+    Start anvil and its proxy, whose URL the service finds in *networks_file*.
+
+    The service raises the fees of a transaction that waits *stuck_after* seconds.
+    """
     anvil = find_anvil(ROOT)
     assert anvil, "no anvil: run `python -m dev.anvil`, or set ANVIL"
     with LocalChain(anvil) as chain, Proxy(chain.url) as proxy:
         token = stablecoin.deploy(chain.url)
-        document = _NETWORKS.format(chain=CHAIN_ID, url=proxy.url, token=token)
+        document = _NETWORKS.format(
+            chain=CHAIN_ID, url=proxy.url, token=token, stuck_after=stuck_after
+        )
         networks_file.write_text(document, encoding="utf-8")
         yield Chain(RPC(chain.url), token, proxy.plan)
 
@@ -207,7 +213,7 @@ chain_id = {chain}
 rpc_urls = ["{url}"]
 confirmations = 2
 rpc_timeout_ms = 3000
-stuck_after_seconds = 5
+stuck_after_seconds = {stuck_after}
 
 [networks.local.tokens.TUSD]
 address = "{token}"

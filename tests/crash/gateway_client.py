@@ -72,18 +72,26 @@ class Order:
 
 
 class Gateway:
-    """Requests refunds from the service on *port*; threads may share it."""
+    """
+    Requests refunds from the service on *port*; threads may share it.
 
-    def __init__(self, port: int, token_key: Path, journal: Journal) -> None:
+    It is the tenant *subject*.  After ``stop`` every call raises ``InterruptedError``.
+    """
+
+    def __init__(
+        self, port: int, token_key: Path, journal: Journal, subject: str = "gateway"
+    ) -> None:
+        self.stop = threading.Event()
         self._port = port
         self._token_key = token_key
         self._journal = journal
+        self._subject = subject
         self._lock = threading.Lock()
         self._token, self._token_until = "", 0.0
 
     def pay(self, order: Order) -> str | None:
         """Repeat the request until it is answered; return the refund's id, if any."""
-        for pause in _pauses(1.0):
+        for pause in self._pauses():
             began = self._journal.write(
                 "asked", key=order.key, recipient=order.recipient, amount=order.amount
             )
@@ -105,16 +113,30 @@ class Gateway:
             time.sleep(pause)
         raise AssertionError("the pauses never end")
 
-    def watch(self, order: Order, refund_id: str) -> None:
+    def cancel(self, order: Order, refund_id: str) -> bool:
+        """Repeat a cancellation until it is answered; return whether it is accepted."""
+        for pause in self._pauses():
+            with suppress(*NO_RESPONSE):
+                path = f"/v1/refunds/{refund_id}/cancel"
+                status, document, _ = self._request("POST", path)
+                self._journal.write(
+                    "cancelled", key=order.key, http=status, **_facts(document)
+                )
+                if status < HTTPStatus.INTERNAL_SERVER_ERROR:
+                    return status in {HTTPStatus.OK, HTTPStatus.ACCEPTED}
+            time.sleep(pause)
+        raise AssertionError("the pauses never end")
+
+    def watch(self, order: Order, refund_id: str) -> dict[str, Any]:
         """
-        Poll a refund until it is final, and journal each change.
+        Poll a refund until it is final, journal each change, and return its end.
 
         Raises:
             TimeoutError: It is not final after ten minutes.
         """
         last: dict[str, Any] = {}
         deadline = time.monotonic() + _WATCH_SECONDS
-        for pause in _pauses(1.0):
+        for pause in self._pauses():
             began = time.monotonic()
             with suppress(*NO_RESPONSE):
                 status, document, _ = self._request("GET", f"/v1/refunds/{refund_id}")
@@ -122,10 +144,19 @@ class Gateway:
                     last = _facts(document)
                     self._journal.write("seen", key=order.key, began=began, **last)
             if last.get("status") in _FINAL:
-                return
+                return document
             if time.monotonic() > deadline:
                 raise TimeoutError(f"{order.key} is still {last.get('status')}")
             time.sleep(pause)
+        raise AssertionError("the pauses never end")
+
+    def _pauses(self) -> Iterator[float]:
+        """Yield the seconds between tries, growing to one, with jitter."""
+        pause = 0.05
+        while not self.stop.is_set():
+            yield pause * random.uniform(0.5, 1.5)
+            pause = min(pause * 2, 1.0)
+        raise InterruptedError("the gateway was stopped")
 
     def _request(
         self, method: str, path: str, order: Order | None = None
@@ -145,7 +176,9 @@ class Gateway:
         """Return a token that is good for another minute at least."""
         with self._lock:
             if time.monotonic() > self._token_until:
-                self._token = mint_token(self._token_key, "gateway", roles=["merchant"])
+                self._token = mint_token(
+                    self._token_key, self._subject, roles=["merchant"]
+                )
                 self._token_until = time.monotonic() + TOKEN_SECONDS - 60
             return self._token
 
@@ -163,11 +196,3 @@ def _facts(document: dict[str, Any]) -> dict[str, Any]:
     refund = ("id", "status", "nonce", "tx_hash", "recipient", "amount")
     names = refund if "id" in document else ("code",)
     return {name: document[name] for name in names if name in document}
-
-
-def _pauses(longest: float) -> Iterator[float]:
-    """Yield the seconds between tries, growing to *longest*, with jitter."""
-    pause = 0.05
-    while True:
-        yield pause * random.uniform(0.5, 1.5)
-        pause = min(pause * 2, longest)

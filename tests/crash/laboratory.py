@@ -84,6 +84,7 @@ class Laboratory:
         use_kms: Sign with a KMS instead of a SoftHSM token.
         proxy_database: Put a fault proxy before PostgreSQL too.
         spares: The number of further keys to rotate to; all are funded.
+        stuck_after: The seconds after which the fees of a transaction are raised.
         settings: Additional environment variables of the service.
     """
 
@@ -102,6 +103,7 @@ class Laboratory:
         use_kms: bool = False,
         proxy_database: bool = False,
         spares: int = 0,
+        stuck_after: int = 5,
         settings: Mapping[str, str] | None = None,
     ) -> None:
         self.seed = seed
@@ -112,17 +114,18 @@ class Laboratory:
         self._use_kms = use_kms
         self._proxy_database = proxy_database
         self._spares = spares
+        self._stuck_after = stuck_after
         self._cleanup = ExitStack()
         self.stop_event = FORK_SERVER.Event()
         self._markers = home / "markers"
-        self._environ = {
+        self.environ = {
             **environment(home),
             "DATABASE_URL": database_url,
             CRASH_AT: " ".join(crash_at),
             CRASH_MARKERS: str(self._markers),
             **(settings or {}),
         }
-        self.token_key = Path(self._environ["JWT_SIGNING_KEY_FILE"])
+        self.token_key = Path(self.environ["JWT_SIGNING_KEY_FILE"])
 
     def __enter__(self) -> Self:
         """Start everything, and wait until it is ready."""
@@ -139,10 +142,11 @@ class Laboratory:
 
     def _start(self) -> None:
         self._markers.mkdir(parents=True)
-        enter, environ = self._cleanup.enter_context, self._environ
+        enter, environ = self._cleanup.enter_context, self.environ
         enter(self.supervisor)
         provide_signing_key(self.token_key, Path(environ["JWT_PUBLIC_KEY_FILE"]))
-        self.chain = enter(running_chain(Path(environ["NETWORKS_FILE"])))
+        networks_file = Path(environ["NETWORKS_FILE"])
+        self.chain = enter(running_chain(networks_file, self._stuck_after))
         if self._use_kms:
             self.device = enter(kms_device(self._spares))
         else:
@@ -156,21 +160,36 @@ class Laboratory:
             enter(socket.create_server(("127.0.0.1", 0), backlog=512))
             for _ in ("refunds", "administration")
         )
-        self._start_hosts()
-        started = self.wait(self._is_ready, _START_SECONDS)
-        assert started, self.explain("the service did not start")
+        self.start_hosts()
 
-    def _start_hosts(self) -> None:
+    def start_hosts(self) -> None:
+        """Start the hosts, and wait until they are ready."""
         web = {"WEB_CONCURRENCY": str(self._size.web_workers)}
-        for host in range(self._size.hosts):
+        for host in self._hosts:
             self.supervisor.start(
                 Program(
-                    f"host-{host}",
+                    host,
                     run_service_host,
-                    {**self._environ, **web},
+                    {**self.environ, **web},
                     (self._size.workers, *self._listeners),
                 )
             )
+        started = self.wait(self._is_ready, _START_SECONDS)
+        assert started, self.explain("the service did not start")
+
+    def kill_hosts(self) -> None:
+        """Kill all processes of the service; requests wait until it starts again."""
+        for host in self._hosts:
+            self.supervisor.stop(self.supervisor.programs[host])
+
+    @property
+    def logs(self) -> tuple[Path, ...]:
+        """The logs of the hosts."""
+        return tuple(map(self.supervisor.log, self._hosts))
+
+    @property
+    def _hosts(self) -> tuple[str, ...]:
+        return tuple(f"host-{number}" for number in range(self._size.hosts))
 
     @property
     def port(self) -> int:
@@ -206,7 +225,7 @@ class Laboratory:
         self, name: str, work: Callable[..., None], arguments: tuple[Any, ...]
     ) -> Program:
         return self.supervisor.start(
-            Program(name, work, self._environ, arguments, restarts=False)
+            Program(name, work, self.environ, arguments, restarts=False)
         )
 
     def sleep(self, seconds: float) -> None:

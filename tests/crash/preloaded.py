@@ -11,11 +11,18 @@ import backends.json_rpc
 import backends.pkcs11
 import backends.sql.migrate
 import softhsm.provision
-from tests.crash import audit_workers, gateway_process, host, signing_process
+from tests.crash import (
+    approval_laboratory,
+    audit_workers,
+    gateway_process,
+    host,
+    signing_process,
+)
 
 
 PRELOADED = (
     api.bootstrap,
+    approval_laboratory,
     audit_workers,
     backends.aws_kms,
     backends.json_rpc,

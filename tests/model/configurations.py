@@ -63,6 +63,14 @@ CONFIGURATIONS = (
         _two(rotations=1, revocations=1, crashes=1),
     ),
     Configuration(
+        "a rotation, a revocation, a reinstatement",
+        _two(rotations=1, revocations=1, reinstatements=1),
+    ),
+    Configuration(
+        "a rotation, a revocation, a reinstatement, a replacement, a crash",
+        _one(rotations=1, revocations=1, reinstatements=1, replacements=1, crashes=1),
+    ),
+    Configuration(
         "a cancellation, a revert, a foreign transaction",
         _two(cancels=1, reverts=1, foreigners=1),
     ),
@@ -71,6 +79,17 @@ CONFIGURATIONS = (
         _two(liar=1, losses=1, reorgs=1),
     ),
     Configuration("a sweep, a rotation", _two(rotations=1, sweep=1)),
+    Configuration(
+        "an approval, a cancellation, a crash", _two(larges=1, cancels=1, crashes=1)
+    ),
+    Configuration(
+        "an amount that is lowered, two crashes",
+        _two(lowered=1, crashes=2),
+    ),
+    Configuration(
+        "an approval, a restore without the log, a rotation",
+        {"refunds": 1, "workers": 2, "restores": 1, "rotations": 1, "larges": 1},
+    ),
     Configuration(
         "a restore without the log, two rotations, a crash",
         {"refunds": 1, "workers": 2, "restores": 1, "rotations": 2, "crashes": 1},
@@ -137,6 +156,11 @@ CONFIGURATIONS = (
         "ends: a sweep, a rotation", _fair(sweep=1, rotations=1), is_live=True
     ),
     Configuration(
+        "ends: an approval, an amount that is lowered, a crash",
+        _fair(larges=1, lowered=1, crashes=1),
+        is_live=True,
+    ),
+    Configuration(
         "ends: a restore without the log, a rotation",
         {**_fair(restores=1, rotations=1), "refunds": 1},
         is_live=True,
@@ -193,6 +217,11 @@ PLANTED_BUGS = (
     ),
     PlantedBug("one node is trusted", _one(liar=1, bug=8), _FINAL_PAYMENT),
     PlantedBug("a cancelled refund is signed", _two(cancels=1, bug=9), "!(asked[r])"),
+    PlantedBug(
+        "an unapproved refund is paid",
+        {"refunds": 1, "workers": 1, "lowered": 1, "bug": 12},
+        "decision[r]==1",
+    ),
     PlantedBug(
         "a revoked key signs", _two(rotations=1, revocations=1, bug=10), "!(revoked[k])"
     ),

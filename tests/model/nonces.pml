@@ -16,15 +16,21 @@
 
 /* Statuses: `Status` of signer/model/refund.py, and ABSENT before the acceptance. */
 #define ABSENT 0
-#define QUEUED 1
-#define RESERVED 2
-#define SIGNED 3
-#define BROADCAST 4
-#define MINED 5
-#define CONFIRMED 6
-#define REFUSED 7
-#define CANCELLED 8
-#define FAILED 9
+#define AWAITING_APPROVAL 1
+#define QUEUED 2
+#define RESERVED 3
+#define SIGNED 4
+#define BROADCAST 5
+#define MINED 6
+#define CONFIRMED 7
+#define REFUSED 8
+#define CANCELLED 9
+#define FAILED 10
+
+/* What was decided about a refund: rejected is also that its time is over. */
+#define UNDECIDED 0
+#define APPROVED 1
+#define REJECTED 2
 
 /* How a lost database is restored. */
 #define WITHOUT_LOG 0    /* As documented before the log was used. */
@@ -45,10 +51,13 @@
 #define SIGN_AFTER_CANCEL 9
 #define SIGN_AFTER_REVOKE 10
 #define FORGOTTEN_ROTATION 11
+#define PAY_UNAPPROVED 12
 
 /* The bounds of a configuration, used up as they happen. */
 byte refunds, workers, crashes, losses, reorgs, drops, replacements, reverts;
-byte cancels, rotations, revocations, foreigners, restores, mode, sweep, liar, fair;
+byte cancels, rotations, revocations, reinstatements, foreigners, restores;
+byte mode, sweep, liar, fair;
+byte larges, lowered;
 byte bug;
 
 /* The database. */
@@ -58,6 +67,8 @@ byte rk[REFUNDS];        /* Key, thus sender. */
 byte att[REFUNDS];       /* Number of recorded transactions. */
 byte last[REFUNDS];      /* The latest of them. */
 bit asked[REFUNDS];      /* A request to cancel it is stored. */
+bit large[REFUNDS];      /* It needs an approval. */
+byte decision[REFUNDS];
 byte paid[REFUNDS];      /* 1 + KEYS * nonce + key of a recorded earlier payment; or 0. */
 byte nxt[KEYS];          /* The wallet's next nonce. */
 bit paused[KEYS];
@@ -72,6 +83,7 @@ byte high[KEYS];         /* After a restore: nonces below are consumed first. */
 /* A backup of it. */
 bit copied;
 byte b_st[REFUNDS], b_rn[REFUNDS], b_rk[REFUNDS], b_att[REFUNDS], b_last[REFUNDS];
+byte b_decision[REFUNDS];
 byte b_nxt[KEYS], b_serving;
 short b_recorded;
 
@@ -105,6 +117,8 @@ bit old[2], dead[2];
 #define OPEN(r) (st[r] != ABSENT && !FINAL(r))
 #define ENDED(r) (r >= refunds || FINAL(r))
 #define IS_SWEEP(r) (sweep && r == 0)
+#define IS_NEW(r) (st[r] == QUEUED || st[r] == AWAITING_APPROVAL)
+#define UNAPPROVED(r) (large[r] && decision[r] != APPROVED && bug != PAY_UNAPPROVED)
 #define OUTDATED(r) (IS_SWEEP(r) && target != serving)
 #define IN_POOL(i, k, n) (((pool >> (2 * i)) & 3) && wn[i] == (n) && wk[i] == (k))
 #define PENDING(k, n) (IN_POOL(0, k, n) || IN_POOL(1, k, n) || IN_POOL(2, k, n) || \
@@ -216,6 +230,8 @@ inline reserve(r, k) {
     assert(att[r] == 0 && rn[r] == NONE);
     assert(!revoked[k]);
     assert(!asked[r]);
+    /* What needs an approval has one. */
+    assert(!large[r] || decision[r] == APPROVED);
     rn[r] = nxt[k]; rk[r] = k; nxt[k] = nxt[k] + 1;
     MOVE(r, QUEUED, RESERVED)
 }
@@ -248,6 +264,7 @@ again:
         fi;
         held[w] = r; old[w] = 0; k = rk[r]; n = rn[r];
         if
+        :: st[r] == AWAITING_APPROVAL -> goto awaiting
         :: st[r] == QUEUED -> goto queued
         :: st[r] == RESERVED -> goto reserved
         :: st[r] == SIGNED -> goto send
@@ -256,10 +273,29 @@ again:
         fi
     }
 
+awaiting:
+    atomic {
+        ALIVE;
+        if
+        :: asked[r] || decision[r] == REJECTED -> goto queued
+        :: !asked[r] && decision[r] == APPROVED ->
+            if :: UNCHANGED(r) -> MOVE(r, AWAITING_APPROVAL, QUEUED) :: else fi;
+            AGAIN
+        :: !asked[r] && decision[r] == UNDECIDED -> AGAIN
+        fi
+    }
+
 queued:
     /* Compare every wallet with the chain, then choose the key. */
     atomic {
         ALIVE;
+        if
+        :: st[r] == QUEUED && !asked[r] && UNAPPROVED(r) ->
+            /* The amount was lowered, or another program changed the status. */
+            if :: UNCHANGED(r) -> MOVE(r, QUEUED, AWAITING_APPROVAL) :: else fi;
+            AGAIN
+        :: else
+        fi;
         k = serving;
         if :: IS_SWEEP(r) -> k = 0 :: else fi;
         others_known(k, ok);
@@ -280,9 +316,12 @@ queued:
         if
         :: paid[r] -> want = MINED
         :: !paid[r] && asked[r] -> want = CANCELLED
+        :: !paid[r] && !asked[r] && st[r] == AWAITING_APPROVAL -> want = REFUSED
         :: !paid[r] && OUTDATED(r) && bug != UNCHECKED_SWEEP -> want = REFUSED
-        :: !paid[r] && !asked[r] && reverts > 0 -> reverts--; want = REFUSED
-        :: !paid[r] && !asked[r] && !(OUTDATED(r) && bug != UNCHECKED_SWEEP) -> skip
+        :: !paid[r] && !asked[r] && st[r] != AWAITING_APPROVAL && reverts > 0 ->
+            reverts--; want = REFUSED
+        :: !paid[r] && !asked[r] && st[r] != AWAITING_APPROVAL &&
+           !(OUTDATED(r) && bug != UNCHECKED_SWEEP) -> skip
         fi
     }
     atomic {
@@ -294,13 +333,27 @@ queued:
             k = (paid[r] - 1) % KEYS; n = (paid[r] - 1) / KEYS;
             if
             :: HAS_ROW(0, k, n) || HAS_ROW(1, k, n) || HAS_ROW(2, k, n) ->
-                MOVE(r, QUEUED, REFUSED)
+                if
+                :: st[r] == QUEUED -> MOVE(r, QUEUED, REFUSED)
+                :: else -> MOVE(r, AWAITING_APPROVAL, REFUSED)
+                fi
             :: else ->
-                rn[r] = n; rk[r] = k; MOVE(r, QUEUED, MINED)
+                rn[r] = n; rk[r] = k;
+                if
+                :: st[r] == QUEUED -> MOVE(r, QUEUED, MINED)
+                :: else -> MOVE(r, AWAITING_APPROVAL, MINED)
+                fi
             fi
         :: UNCHANGED(r) && want == CANCELLED ->
-            MOVE(r, QUEUED, CANCELLED); log_cancelled[r] = 1; OF_REFUND("cancel", r)
-        :: UNCHANGED(r) && want == REFUSED -> MOVE(r, QUEUED, REFUSED)
+            if
+            :: st[r] == QUEUED -> MOVE(r, QUEUED, CANCELLED)
+            :: else -> MOVE(r, AWAITING_APPROVAL, CANCELLED)
+            fi;
+            log_cancelled[r] = 1; OF_REFUND("cancel", r)
+        :: UNCHANGED(r) && want == REFUSED && st[r] == QUEUED ->
+            MOVE(r, QUEUED, REFUSED)
+        :: UNCHANGED(r) && want == REFUSED && st[r] == AWAITING_APPROVAL ->
+            MOVE(r, AWAITING_APPROVAL, REFUSED)
         :: UNCHANGED(r) && want == RESERVED ->
             /* One transaction reserves the batch, under the lock of the chain. */
             if
@@ -312,6 +365,7 @@ queued:
             :: !IS_SWEEP(r) && k != serving && bug != NO_COMPARISON -> AGAIN
             :: OUTDATED(r) && bug != UNCHECKED_SWEEP -> AGAIN
             :: asked[r] && bug != SIGN_AFTER_CANCEL -> AGAIN
+            :: UNAPPROVED(r) -> AGAIN
             :: else
             fi;
             reserve(r, k);
@@ -322,6 +376,7 @@ queued:
             :: i < REFUNDS ->
                 if
                 :: i != r && st[i] == QUEUED && !asked[i] && !paid[i] && !IS_SWEEP(r) &&
+                   !UNAPPROVED(i) &&
                    !IS_SWEEP(i) && nxt[k] < NONCES ->
                     reserve(i, k); OF_REFUND("reserve", i)
                 :: true
@@ -346,10 +401,11 @@ reserved:
         if :: count[k] > n -> goto taken :: else fi;
         others_known(k, ok);
         if :: !ok || revoked[k] -> AGAIN :: else fi;
+        if :: UNAPPROVED(r) && decision[r] == UNDECIDED -> AGAIN :: else fi;
         if
-        :: paid[r] || OUTDATED(r) && bug != UNCHECKED_SWEEP -> kind = 1
-        :: !paid[r] && reverts > 0 -> reverts--; kind = 1
-        :: !paid[r] && !(OUTDATED(r) && bug != UNCHECKED_SWEEP) -> skip
+        :: UNAPPROVED(r) || paid[r] || OUTDATED(r) && bug != UNCHECKED_SWEEP -> kind = 1
+        :: !UNAPPROVED(r) && !paid[r] && reverts > 0 -> reverts--; kind = 1
+        :: !UNAPPROVED(r) && !paid[r] && !(OUTDATED(r) && bug != UNCHECKED_SWEEP) -> skip
         fi
     }
 
@@ -360,12 +416,15 @@ sign:
         if
         :: late && revoked[k] && bug != SIGN_AFTER_REVOKE -> AGAIN
         :: late && kind == 0 && OUTDATED(r) && bug != UNCHECKED_SWEEP -> AGAIN
+        :: late && kind == 0 && att[r] == 0 && UNAPPROVED(r) -> AGAIN
         :: else
         fi;
         NUMBER;
         if :: late -> SIGNING("intend") :: else fi;
         /* O5: a revoked key begins no signature. */
         assert(!late || !revoked[k]);
+        /* No transfer is signed without an approval, except a replacement. */
+        assert(kind || !late || att[r] || !large[r] || decision[r] == APPROVED);
         /* O8: a sweep pays the active key only. */
         assert(kind || !late || !OUTDATED(r));
         if
@@ -479,7 +538,9 @@ follow:
         :: else -> AGAIN
         fi;
         if
-        :: att[r] == 0 -> goto sign     /* Adopted, and removed by a reorganisation. */
+        :: att[r] == 0 && !UNAPPROVED(r) ->
+            goto sign                   /* Adopted, and removed by a reorganisation. */
+        :: att[r] == 0 && UNAPPROVED(r) -> AGAIN
         :: att[r] > 0 && (paid[r] && paid[r] != 1 + KEYS * n + k ||
            OUTDATED(r) && bug != UNCHECKED_SWEEP) && !IS_NOOP(last[r]) && att[r] < 2 &&
            !revoked[k] ->
@@ -667,7 +728,7 @@ proctype reconciler() {
             do
             :: n < REFUNDS ->
                 if
-                :: OPEN(n) && st[n] != QUEUED && st[n] != MINED && rk[n] == k &&
+                :: OPEN(n) && !IS_NEW(n) && st[n] != MINED && rk[n] == k &&
                    rn[n] < count[k] && (mined[AT(k, rn[n])] >= FILLER ||
                    !(recorded & BIT(mined[AT(k, rn[n])]))) ->
                     unknown = 1
@@ -724,15 +785,38 @@ proctype client() {
         :: refunds > 1 && st[1] == ABSENT && st[0] != ABSENT -> r = 1
         :: refunds > 2 && st[2] == ABSENT && st[1] != ABSENT -> r = 2
         fi;
-        st[r] = QUEUED; ACCEPT(r);
+        if
+        :: larges > 0 -> larges--; large[r] = 1; st[r] = AWAITING_APPROVAL
+        :: st[r] = QUEUED
+        fi;
+        ACCEPT(r);
         r = 0
       }
     :: atomic {
         if
-        :: cancels > 0 && st[0] == QUEUED && !asked[0] -> r = 0
-        :: cancels > 0 && st[1] == QUEUED && !asked[1] -> r = 1
+        :: cancels > 0 && IS_NEW(0) && !asked[0] -> r = 0
+        :: cancels > 0 && IS_NEW(1) && !asked[1] -> r = 1
         fi;
         cancels--; asked[r] = 1; r = 0
+      }
+    od
+}
+
+/* Two people, or the end of the time; and who lowers the amount that needs them. */
+proctype approver() {
+    byte r;
+    do
+    :: atomic {
+        if
+        :: large[0] && OPEN(0) && decision[0] == UNDECIDED -> r = 0
+        :: large[1] && OPEN(1) && decision[1] == UNDECIDED -> r = 1
+        fi;
+        if :: decision[r] = APPROVED :: decision[r] = REJECTED fi;
+        r = 0
+      }
+    :: atomic {
+        lowered > 0 && OPEN(0) && !large[0] && !IS_SWEEP(0);
+        lowered--; large[0] = 1
       }
     od
 }
@@ -766,13 +850,22 @@ proctype admin() {
         i = 0; k = 0
       }
     :: atomic {
+        /* The gaps that a revocation left stay: refunds above them may never end. */
+        if
+        :: reinstatements > 0 && revoked[0] -> k = 0
+        :: reinstatements > 0 && revoked[1] -> k = 1
+        fi;
+        reinstatements--; revoked[k] = 0; paused[k] = 1; OF_KEY("reinstate", k);
+        k = 0
+      }
+    :: atomic {
         restores > 0 && !copied;
         copied = 1;
         i = 0;
         do
         :: i < REFUNDS ->
             b_st[i] = st[i]; b_rn[i] = rn[i]; b_rk[i] = rk[i]; b_att[i] = att[i];
-            b_last[i] = last[i]; i++
+            b_last[i] = last[i]; b_decision[i] = decision[i]; i++
         :: else -> break
         od;
         i = 0;
@@ -805,7 +898,7 @@ proctype admin() {
             fi;
             if :: n != NONE && high[k] <= n -> high[k] = n + 1 :: else fi;
             st[i] = b_st[i]; rn[i] = b_rn[i]; rk[i] = b_rk[i]; att[i] = b_att[i];
-            last[i] = b_last[i]; asked[i] = 0; paid[i] = 0;
+            last[i] = b_last[i]; asked[i] = 0; paid[i] = 0; decision[i] = b_decision[i];
             if
             :: (mode == WITH_LOG || mode == WITH_LATE_LOG) && st[i] <= QUEUED ->
                 /* The log knows the refund's nonce, or that it was cancelled. */
@@ -890,12 +983,15 @@ init {
             now.cancels = bound("cancels");
             now.rotations = bound("rotations");
             now.revocations = bound("revocations");
+            now.reinstatements = bound("reinstatements");
             now.foreigners = bound("foreigners");
             now.restores = bound("restores");
             now.mode = bound("mode");
             now.sweep = bound("sweep");
             now.liar = bound("liar");
             now.fair = bound("fair");
+            now.larges = bound("larges");
+            now.lowered = bound("lowered");
             now.bug = bound("bug");
         };
 #endif
@@ -909,6 +1005,7 @@ init {
         if :: workers > 1 -> run worker(1) :: else fi;
         run nature();
         run reconciler();
+        if :: larges > 0 || lowered > 0 -> run approver() :: else fi;
         if :: restores > 0 && mode != WITHOUT_LOG -> run filler() :: else fi;
         run admin()
     }

@@ -27,7 +27,7 @@ from tests.support.traces import Recorder
 
 ROOT = Path(__file__).resolve().parents[2]
 
-_MOVE = re.compile(r"MOVE\(\w+, ([A-Z]+), ([A-Z]+)\)")
+_MOVE = re.compile(r"MOVE\(\w+, ([A-Z_]+), ([A-Z_]+)\)")
 
 # A revocation takes the nonce of an unsigned refund away, in SQL.
 _REVOCATION = (Status.RESERVED, Status.QUEUED)
@@ -47,6 +47,7 @@ _SEEDS = range(20)
 _RUN = {"refunds": 3, "workers": 2, "crashes": 2, "losses": 2, "reorgs": 2}
 _RUN |= {"replacements": 2, "reverts": 1, "cancels": 1}
 _ROTATING = {"refunds": 3, "workers": 2, "rotations": 2, "revocations": 1}
+_ROTATING |= {"reinstatements": 1}
 
 # Together they reach every move in a few seconds.
 _SMALL: tuple[Bounds, ...] = (
@@ -55,6 +56,8 @@ _SMALL: tuple[Bounds, ...] = (
     {"refunds": 2, "workers": 1, "rotations": 1, "revocations": 1, "crashes": 1},
     {"refunds": 2, "workers": 1, "restores": 1, "mode": WITH_LOG},
     {"refunds": 1, "workers": 1, "restores": 1, "rotations": 1},
+    {"refunds": 1, "workers": 1, "restores": 1, "larges": 1, "cancels": 1},
+    {"refunds": 1, "workers": 1, "lowered": 1},
 )
 
 
@@ -70,7 +73,7 @@ def _moves() -> Iterator[tuple[int, tuple[Status, Status]]]:
     for number, line in enumerate(MODEL.read_text().splitlines(), 1):
         if not line.startswith("#"):
             for before, after in _MOVE.findall(line):
-                yield number, (Status(before.lower()), Status(after.lower()))
+                yield number, (Status[before], Status[after])
 
 
 def test_the_model_has_the_moves_of_the_code() -> None:
@@ -160,8 +163,8 @@ def _record(events: list[dict[str, str]]) -> Recorder:
             trace.reserve(refund, key, worker)
         elif name == "rotate":
             trace.rotate(key - 1, key)
-        elif name == "revoke":
-            trace.revoke(key)
+        elif name in {"revoke", "reinstate"}:
+            getattr(trace, name)(key)
         elif name == "intend":
             trace.intend(refund, key, worker, **details)
         else:

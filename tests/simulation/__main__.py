@@ -2,9 +2,9 @@
 
 import argparse
 import sys
-from typing import Any
 
 from tests.simulation.ledger import open_ledger
+from tests.simulation.plan import RESTORED, SHORT
 from tests.simulation.schedule import play
 
 
@@ -12,17 +12,16 @@ def main() -> int:
     """Run one seed; exit with 1 if an invariant is violated."""
     parser = argparse.ArgumentParser(prog="python -m tests.simulation")
     parser.add_argument("seed", type=int)
-    parser.add_argument(
-        "--hides-sent",
-        action="store_true",
-        help="restore a ledger while nodes hide what it forgot (see plan.py)",
-    )
+    for name, changes, meaning in (
+        ("--restore", RESTORED, "restore a ledger in it"),
+        ("--short-restore", SHORT, "the same in a schedule that takes less time"),
+    ):
+        parser.add_argument(
+            name, dest="changes", action="store_const", const=changes, help=meaning
+        )
     given = parser.parse_args()
-    changes: dict[str, Any] = {}
-    if given.hides_sent:
-        changes = {"hides_sent": True, "is_restored": True}
     with open_ledger() as opened:
-        outcome = play(given.seed, opened, traced=True, **changes)
+        outcome = play(given.seed, opened, traced=True, **given.changes or {})
     for line in (*outcome.lines, *outcome.violations):
         sys.stdout.write(f"{line}\n")
     return len(outcome.violations) > 0

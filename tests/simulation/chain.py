@@ -44,6 +44,11 @@ _SKIPPED = 0.2
 _GOSSIPED = 0.3
 _RETURNS = 0.7
 
+# Chances of a transaction when a ledger was restored: that no node has it, and that a
+# node has it again later.
+_HIDDEN = 0.5
+_REVEALED = 0.5
+
 
 @dataclass(frozen=True, slots=True)
 class Mined:
@@ -104,8 +109,8 @@ class SimulatedChain:
     The blocks and the pools of two nodes.
 
     ``sent`` has all that a node ever accepted, by hash, and ``unrecorded`` the hashes
-    for which *is_recorded* was false when a node got them.  With ``drops`` nodes lose
-    transactions; with ``calm`` the base fee only falls.
+    for which *is_recorded* was false when a node got them.  With ``calm`` the base fee
+    only falls.
     """
 
     def __init__(self, random: Random, is_recorded: Callable[[str], bool]) -> None:
@@ -120,7 +125,6 @@ class SimulatedChain:
         self.blocklist: set[str] = set()
         self._funding: Counter[Account] = Counter()
         self.calm = False
-        self.drops = True
 
     def __str__(self) -> str:
         """Return the newest block and the pools, for the trace."""
@@ -164,6 +168,13 @@ class SimulatedChain:
         for asset in ("coin", "token"):
             lacks = INITIAL[asset] - self.balance_of(asset, address)
             self._funding[asset, address] += max(0, lacks)
+
+    def may_mine(self, sender: str) -> bool:
+        """Whether a transaction of *sender* that was ever sent may still be mined."""
+        count = self.count(sender)
+        return any(
+            tx.sender == sender and tx.nonce >= count for tx in self.sent.values()
+        )
 
     @property
     def foreign(self) -> tuple[Transaction, ...]:
@@ -213,7 +224,7 @@ class SimulatedChain:
         for block in gone:
             for mined in block.mined:
                 for pool in self.pools:
-                    if not self.drops or self._random.random() < _RETURNS:
+                    if self._random.random() < _RETURNS:
                         pool.setdefault(mined.transaction.slot, mined.transaction)
         self._forks += 1
         self._append(kept)
@@ -222,23 +233,23 @@ class SimulatedChain:
 
     def drop(self) -> None:
         """Empty a node's pool."""
-        if self.drops:
-            self._random.choice(self.pools).clear()
+        self._random.choice(self.pools).clear()
 
-    def keep_sent(self) -> None:
-        """
-        Put all transactions without a gap before them into both pools, to stay.
+    def hide(self, is_known: Callable[[Slot], bool], random: Random) -> None:
+        """Let all nodes lose some of the transactions that no ledger knows."""
+        slots = sorted({slot for pool in self.pools for slot in pool})
+        for slot in slots:
+            if not is_known(slot) and random.random() < _HIDDEN:
+                for pool in self.pools:
+                    pool.pop(slot, None)
 
-        The nodes' counts then include all that was sent.
-        """
-        self.drops = False
-        for slot, tx in self.pools[1].items():
-            self.pools[0].setdefault(slot, tx)
-        self.pools[1].clear()
-        pool = self.pools[0]
-        for slot in [(s, n) for s, n in pool if n > self.pending(s)]:
-            del pool[slot]
-        self.pools[1].update(pool)
+    def reveal(self, random: Random) -> None:
+        """Let a node have some of the transactions again that were ever sent."""
+        for tx in tuple(self.sent.values()):
+            # Nodes reject coin that the sender does not have any more.
+            is_open = tx.nonce >= self.count(tx.sender) and not tx.value
+            if is_open and random.random() < _REVEALED:
+                self._offer(tx, random.choice(self.pools))
 
     def spike_fee(self) -> None:
         """Multiply the base fee by more than a first offer allows for."""

@@ -1,6 +1,6 @@
 """Clients that request refunds, repeat requests, and keep the answers."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 
@@ -9,7 +9,7 @@ from eth_utils.crypto import keccak
 
 from signer.errors import ConflictError, HotWalletError, InProgressError
 from signer.model.audit_record import Actor
-from signer.model.refund import RefundRequest
+from signer.model.refund import RefundRequest, Status
 from signer.refunds.service import RefundService
 from tests.simulation.scheduler import Scheduler
 from tests.simulation.transaction import DECIMALS
@@ -59,10 +59,17 @@ class Answer:
 
 @dataclass
 class Journal:
-    """The answers that clients got, and the orders that were rejected."""
+    """
+    The answers that clients got, and the orders that were rejected.
+
+    ``earlier`` are the answers from before a restore, and ``cancelled`` the ids of the
+    refunds that clients know to be cancelled.
+    """
 
     answers: list[Answer] = field(default_factory=list)
     rejected: set[Order] = field(default_factory=set)
+    earlier: tuple[Answer, ...] = ()
+    cancelled: set[str] = field(default_factory=set)
 
     def is_settled(self, order: Order) -> bool:
         """Whether the client of *order* has its answer."""
@@ -120,11 +127,23 @@ class Clients:
             if self._scheduler.random.random() < 0.5:
                 self._later(order, self._scheduler.random.uniform(0, _ARRIVE_WITHIN))
 
-    def forget(self) -> None:
-        """Request everything again, since a restored ledger may have lost it."""
-        self.journal = Journal()
+    def hear_of_restore(self, kept: Container[str], *, asks_again: bool) -> None:
+        """
+        Request again what a restored ledger has lost, or everything.
+
+        *kept* are the ids of the refunds that it has.
+        """
+        before = self.journal
+        self.journal = Journal(
+            rejected=set() if asks_again else before.rejected,
+            earlier=tuple(before.answers),
+            cancelled=before.cancelled,
+        )
+        if not asks_again:
+            self.journal.answers = [a for a in before.answers if a.refund_id in kept]
         for order in self.orders:
-            self._later(order, self._scheduler.random.uniform(0, _ARRIVE_WITHIN))
+            if not self.journal.is_settled(order):
+                self._later(order, self._scheduler.random.uniform(0, _ARRIVE_WITHIN))
 
     def is_done(self) -> bool:
         """Whether every order has an answer."""
@@ -165,6 +184,8 @@ class Clients:
                 CLIENT, answer.refund_id, Actor(CLIENT)
             )
             refund = service.await_cancellation(refund)
+            if refund.status is Status.CANCELLED:
+                self.journal.cancelled.add(refund.id)
         except HotWalletError as e:
             self._scheduler.log(answer.order.key, f"cannot cancel: {e.code}")
         else:

@@ -15,7 +15,7 @@ from tests.simulation.transaction import Transaction
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """The row of a refund or a sweep; ``amount`` in base units."""
+    """The row of a refund, a sweep or a filler; ``amount`` in base units."""
 
     id: str
     key: str
@@ -28,6 +28,7 @@ class Row:
     nonce: int | None
     failure: str | None
     is_sweep: bool
+    is_filler: bool
 
 
 ChainAtEnd = tuple[Mapping[str, int], frozenset[str]]
@@ -44,7 +45,8 @@ class Evidence:
     got before the ledger had them.  ``history`` has (version, status) of each refund,
     ``audit`` the records in the order of their commits, and ``sighted`` the hashes that
     the ledger found on the chain; ``unaccepted`` is whether some of them wait for an
-    operator.  ``revoked`` has the addresses of revoked keys.  ``nonces_at_end`` and
+    operator.  ``revoked`` has the addresses of revoked keys, and ``stuck`` those whose
+    wallets no operator may abandon.  ``nonces_at_end`` and
     ``foreign_at_end`` are of the moment when the processes ended.
     """
 
@@ -61,12 +63,19 @@ class Evidence:
     sent: tuple[Transaction, ...]
     unrecorded: tuple[str, ...]
     revoked: frozenset[str]
+    stuck: frozenset[str]
     key_states: tuple[str, ...]
     nonces_at_end: Mapping[str, int]
     foreign_at_end: frozenset[str]
     orders: tuple[Order, ...]
     journal: Journal
     observer: Observer
+
+    @property
+    def has_forgotten(self) -> bool:
+        """Whether the ledger was restored without a log that has everything."""
+        has_all = self.plan.has_log and not self.observer.unlogged
+        return self.plan.is_restored and not has_all
 
 
 _AUDIT = "SELECT body FROM audit_records ORDER BY rowid"
@@ -76,7 +85,8 @@ _FINAL = "('confirmed', 'refused', 'cancelled', 'failed')"
 _COLUMNS = (
     # Amounts are text of 78 digits.
     "id, idempotency_key, reference, recipient, CAST(amount AS INTEGER), status,"
-    " version, sender, nonce, failure_code, tenant = 'hotwallet sweep'"
+    " version, sender, nonce, failure_code, tenant = 'hotwallet sweep',"
+    " tenant = 'hotwallet filler'"
 )
 
 
@@ -97,6 +107,22 @@ def is_settled(ledger: Ledger, chain: SimulatedChain, plan: Plan) -> bool:
     if not plan.attended and _unaccepted(ledger):
         return all(status == "queued" for status in left)
     return not left and not _is_paused(ledger)
+
+
+def find_stuck(ledger: Ledger, chain: SimulatedChain, plan: Plan) -> frozenset[str]:
+    """
+    Return revoked keys whose wallets stay paused.
+
+    A restored ledger may have forgotten a transaction, and no key can fill its nonce.
+    """
+    paused = ledger.select("SELECT sender FROM wallets WHERE paused_by IS NOT NULL")
+    return frozenset(
+        sender
+        for (sender,) in paused
+        if plan.is_restored
+        and sender in _revoked(ledger)
+        and (not plan.attended or chain.may_mine(sender))
+    )
 
 
 def read_chain(ledger: Ledger, chain: SimulatedChain) -> ChainAtEnd:
@@ -143,6 +169,7 @@ def gather(
         sent=tuple(chain.sent.values()),
         unrecorded=tuple(chain.unrecorded),
         revoked=_revoked(ledger),
+        stuck=find_stuck(ledger, chain, plan),
         key_states=tuple(s for (s,) in ledger.select("SELECT state FROM keys")),
         nonces_at_end=at_end[0],
         foreign_at_end=at_end[1],

@@ -18,7 +18,7 @@ from tests.support.invariants import AFTER_REVOCATION, FINAL
 # A restored ledger finds transactions on the chain that it does not know.
 _AFTER_RESTORE = frozenset({("queued", "mined"), ("reserved", "mined")})
 
-# The failures of a refund whose nonce paid another one before the restore.
+# The failures of a refund that was paid before a restore, perhaps another amount.
 _FORGOTTEN = frozenset({"already-paid", "transfer-mismatch"})
 
 
@@ -65,12 +65,12 @@ def _one_nonce(evidence: Evidence) -> Iterator[str]:
 
 def _one_payment_per_nonce(evidence: Evidence) -> Iterator[str]:
     """I2 and I3, from the network: one payment per nonce, one nonce per payment."""
-    if evidence.plan.is_restored:
-        return  # The ledger may assign a nonce again that it forgot.
     sent = {(tx.slot, tx.payment) for tx in evidence.sent if tx.payment is not None}
     for slot, times in Counter(slot for slot, _ in sent).items():
         if times > 1:
             yield f"nonce {slot} was sent for {times} refunds"
+    if evidence.has_forgotten:
+        return  # A refund gets another nonce once a filler has used its own.
     paid = Counter(payment for _, payment in sent if payment[0] not in ADDRESSES)
     for payment, times in paid.items():
         if times > 1:
@@ -113,8 +113,47 @@ def _kept_promises(evidence: Evidence) -> Iterator[str]:
         {row.id: (row.key, row.amount) for row in evidence.rows},
     )
     for answer in answers:
+        if answer in evidence.journal.earlier:
+            continue  # A restored ledger has lost the responses.
         if evidence.answers.get(answer.refund_id) != answer.body:
             yield f"{answer.order.key} got an answer that is not stored: {answer.body}"
+
+
+def _kept_in_log(evidence: Evidence) -> Iterator[str]:
+    """I7: with the log, a restored ledger keeps what clients were promised."""
+    if not (evidence.plan.is_restored and evidence.plan.has_log):
+        return
+    unlogged = evidence.observer.unlogged
+    rows = {row.id: row for row in evidence.rows}
+    for answer in evidence.journal.earlier:
+        if answer.refund_id not in {*rows, *unlogged}:
+            yield f"{answer.refund_id} was promised to {answer.order.key}, and is lost"
+    for refund_id in evidence.journal.cancelled - unlogged:
+        status = rows[refund_id].status if refund_id in rows else "lost"
+        if status != "cancelled":
+            yield f"{refund_id} was cancelled, and is {status}"
+
+
+def _found_paid(evidence: Evidence) -> Iterator[str]:
+    """I1: a refund that is said to be paid already was paid."""
+    recipients = {recipient for recipient, _ in _paid(evidence)}
+    for row in evidence.rows:
+        if row.failure in _FORGOTTEN and row.recipient not in recipients:
+            yield f"{row.id} is {row.status} ({row.failure}), and was not paid"
+        if row.failure in _FORGOTTEN and not evidence.has_forgotten:
+            yield f"{row.id} is {row.status} ({row.failure}), and nothing was forgotten"
+
+
+def _fillers_pay_nothing(evidence: Evidence) -> Iterator[str]:
+    """I1: fillers end without a payment."""
+    fillers = {row.id: row for row in evidence.rows if row.is_filler}
+    for row in fillers.values():
+        if row.status not in {"failed", "refused"} and not evidence.stuck:
+            yield f"filler {row.id} is {row.status}"
+    for tx in evidence.sent:
+        refund_id, _ = evidence.recorded.get(tx.hash, ("", ""))
+        if refund_id in fillers and (tx.value or tx.data):
+            yield f"filler {refund_id} sent {tx.hash}, which is not a no-op"
 
 
 def _rightly_rejected(evidence: Evidence) -> Iterator[str]:
@@ -129,11 +168,13 @@ def _finished(evidence: Evidence) -> Iterator[str]:
     """G2: every refund is final, unless it waits for an operator."""
     for row in evidence.rows:
         waits = _waits_for_operator(row, evidence) or _is_stranded(row, evidence)
+        waits |= bool(evidence.stuck)
         if row.status not in FINAL and not waits:
             yield f"{row.id} is still {row.status}"
     if evidence.unaccepted and not evidence.is_paused and not evidence.plan.attended:
         yield "the wallet has a foreign transaction, and is not paused"
-    if evidence.is_paused and not evidence.unaccepted and not evidence.plan.has_foreign:
+    may_pause = evidence.unaccepted or evidence.plan.has_foreign or evidence.stuck
+    if evidence.is_paused and not may_pause:
         yield "the wallet is paused without a foreign transaction"
 
 
@@ -151,7 +192,7 @@ def _swept_iff_confirmed(evidence: Evidence) -> Iterator[str]:
     for row in evidence.rows:
         if not row.is_sweep or _is_stranded(row, evidence):
             continue
-        if evidence.plan.is_restored and row.failure in _FORGOTTEN:
+        if evidence.has_forgotten and row.failure in _FORGOTTEN:
             continue  # Its nonce moved another amount before the restore.
         found = moved.get((str(row.sender), -1 if row.nonce is None else row.nonce))
         expected = _terms(row) if row.status == "confirmed" else None
@@ -182,6 +223,8 @@ def _foreign_is_noticed(evidence: Evidence) -> Iterator[str]:
 CHECKS: tuple[tuple[str, Callable[[Evidence], Iterator[str]]], ...] = (
     ("I1", _paid_as_requested),
     ("I1", _paid_iff_confirmed),
+    ("I1", _found_paid),
+    ("I1", _fillers_pay_nothing),
     ("I2", _one_owner),
     ("I2", _one_payment_per_nonce),
     ("I2", _recorded_first),
@@ -190,6 +233,7 @@ CHECKS: tuple[tuple[str, Callable[[Evidence], Iterator[str]]], ...] = (
     ("I5", _equal_sums),
     ("I6", _signed_with_intent),
     ("I7", _kept_promises),
+    ("I7", _kept_in_log),
     ("I7", _rightly_rejected),
     ("G2", _finished),
     ("O1", _one_active_key),
@@ -221,15 +265,11 @@ def _paid(evidence: Evidence) -> list[tuple[str, int]]:
 
 
 def _confirmed(evidence: Evidence) -> list[Row]:
-    """Return the refunds that are confirmed, or that a restored ledger found paid."""
+    """Return the refunds that are confirmed."""
     return [
         row
         for row in evidence.rows
-        if not row.is_sweep
-        and (
-            row.status == "confirmed"
-            or (evidence.plan.is_restored and row.failure == "already-paid")
-        )
+        if not row.is_sweep and not row.is_filler and row.status == "confirmed"
     ]
 
 
@@ -240,8 +280,15 @@ def _waits_for_operator(row: Row, evidence: Evidence) -> bool:
 
 
 def _is_stranded(row: Row, evidence: Evidence) -> bool:
-    """Whether a revoked key has signed the refund, and it is not mined."""
-    if row.status not in {"signed", "broadcast"} or row.nonce is None:
+    """
+    Whether a revoked key has signed the refund, and it is not mined.
+
+    A restored ledger does not know whether the refund of a logged nonce was signed.
+    """
+    signed = {"signed", "broadcast"}
+    if evidence.plan.is_restored:
+        signed.add("reserved")
+    if row.status not in signed or row.nonce is None:
         return False
     mined = evidence.nonces_at_end.get(str(row.sender), 0)
     return row.sender in evidence.revoked and mined <= row.nonce
@@ -249,26 +296,27 @@ def _is_stranded(row: Row, evidence: Evidence) -> bool:
 
 def _may_be_paid(row: Row, evidence: Evidence) -> bool:
     """Whether no process can know yet if the chain has paid the refund."""
+    waits = _waits_for_operator(row, evidence) or bool(evidence.stuck)
+    is_open = row.status not in FINAL
     return _is_stranded(row, evidence) or (
-        evidence.plan.is_restored and _waits_for_operator(row, evidence)
+        evidence.plan.is_restored and is_open and waits
     )
 
 
 def _paid_before_restore(evidence: Evidence) -> set[tuple[str, int]]:
     """
-    Return payments that the ledger forgot, and that a client now requests otherwise.
+    Return payments of orders whose refunds the chain may have paid before a restore.
 
-    The refund with the other amount fails with ``transfer-mismatch``.
+    The ledger forgot which order of a reference it had accepted, so that a refund finds
+    a payment that is not its own amount.
     """
-    if not evidence.plan.is_restored:
-        return set()
-    failed = {
+    unclear = {
         row.reference: row.recipient
         for row in evidence.rows
-        if row.failure == "transfer-mismatch" or _may_be_paid(row, evidence)
+        if row.failure in _FORGOTTEN or _may_be_paid(row, evidence)
     }
     return {
-        (failed[order.reference], order.amount)
+        (unclear[order.reference], order.amount)
         for order in evidence.orders
-        if order.reference in failed
+        if evidence.has_forgotten and order.reference in unclear
     }

@@ -1,11 +1,12 @@
 """Rotates and revokes keys in a schedule, and repeats it after a restore."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from signer.model.audit_record import Record
 from signer.model.key import FORMER, Key
+from signer.redact import key_prefix
 from tests.simulation.chain import SimulatedChain
 from tests.simulation.ledger import Ledger
 from tests.simulation.observer import ADDRESSES
@@ -33,8 +34,14 @@ class KeyAdmin:
     """Changes keys in the store's own transactions, and funds the active address."""
 
     def __init__(
-        self, scheduler: Scheduler, ledger: Ledger, chain: SimulatedChain
+        self,
+        scheduler: Scheduler,
+        ledger: Ledger,
+        chain: SimulatedChain,
+        write: Callable[[Record], object],
     ) -> None:
+        """*write* writes a record to the log."""
+        self._write = write
         self._scheduler = scheduler
         self._ledger = ledger
         self._chain = chain
@@ -60,15 +67,16 @@ class KeyAdmin:
         self._actions.append(action)
         self._do(action)
 
-    def repeat(self, since: int) -> None:
+    def repeat(self, since: int, *, has_log: bool) -> None:
         """
         Repeat the actions that a restored ledger lacks: all but the first *since*.
 
-        No process starts before: its key may be missing in the ring.  The administrator
-        forgets half of the revocations.
+        No process starts before: its key may be missing in the ring.  Without the log,
+        the administrator forgets half of the revocations.
         """
         for action in self._actions[since:]:
             forgets = self._scheduler.random.random() < _FORGETS_REVOCATION
+            forgets &= not has_log
             again = replace(action, revokes=action.revokes and not forgets)
             if again.activates or again.revokes:
                 self._do(again)
@@ -84,9 +92,10 @@ class KeyAdmin:
         at = EPOCH + timedelta(seconds=self._scheduler.now)
         name = action.address[:6]
         if not action.activates:
-            record = _record("key-revoke-succeeded", at, key_address=action.address)
+            record = _record("key-revoke-succeeded", at, action.address)
             self._scheduler.log("admin", f"revokes {name}")
             store.block(_find(store.keys(), action.address), at, record)
+            self._write(record)
             return
         suffix = ", and revokes the last key" if action.revokes else ""
         self._scheduler.log("admin", f"rotates to {name}{suffix}")
@@ -94,18 +103,24 @@ class KeyAdmin:
         record = _record(
             "key-rotate-succeeded",
             at,
-            key_address=action.address,
+            action.address,
             previous_key_address=None if active is None else active.address,
             compromised=action.revokes,
         )
         wanted = key_at(action.address, key_id=ADDRESSES[action.address])
         pending = store.begin_rotation(wanted, at)
         store.activate(pending, at, record, replacing=active, block=action.revokes)
+        self._write(record)
         self.fund()
 
 
-def _record(event: str, at: datetime, **details: str | bool | None) -> Record:
-    return Record.of({"event": event, "details": details}, at)
+def _record(
+    event: str, at: datetime, address: str, **details: str | bool | None
+) -> Record:
+    key = {"key": key_prefix(ADDRESSES[address]), "key_address": address}
+    timestamp = at.isoformat(timespec="microseconds")
+    fields = {"event": event, "timestamp": timestamp, "details": {**key, **details}}
+    return Record.of(fields, at)
 
 
 def _find(ring: Sequence[Key], address: str) -> Key:

@@ -1,12 +1,13 @@
 """Observes calls to store, audit log and device during a schedule."""
 
 from collections import defaultdict
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import coincurve
 
+from signer.audit.log_lines import LogLines
 from signer.crypto.der import parse_public_key
+from signer.model.audit_record import Record
 from signer.model.refund import Refund
 from signer.ports import DeviceSignature, KeyId
 from tests.support.devices import KEY_ID, honest
@@ -34,6 +35,11 @@ ADDRESSES = {
 ADDRESS = next(iter(ADDRESSES))
 
 
+_INTENT = "digest-sign-requested"
+
+_TIME_OF_ID = len("au_") + 15
+
+
 class Observer:
     """
     Notes every version of a refund that a process saw, and intents and signatures.
@@ -41,9 +47,18 @@ class Observer:
     ``nonces`` has all nonces that each refund ever had, and ``without_intent`` the
     digests that were signed without an intent in the audit log.  The intent of a
     reservation has no digest yet, and is good for one signature of any digest.
+
+    ``lines`` are the records that processes have written to the log, by id, unless
+    *loses* returns true for them.  ``renamed`` has those that were stored with another
+    id of their refund.  ``unlogged`` has the refunds of which a record was committed
+    before a restore, and not written to the log.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, loses: Callable[[Record], bool]) -> None:
+        self.lines: dict[str, Record] = {}
+        self.renamed: dict[str, Record] = {}
+        self.unlogged: set[str | None] = set()
+        self._loses = loses
         self.nonces: defaultdict[str, set[str]] = defaultdict(set)
         self.without_intent: list[str] = []
         self._intents: set[str] = set()
@@ -63,9 +78,20 @@ class Observer:
                 of_change = getattr(each, "after", each)
                 self.see(getattr(each, "refund", of_change))
 
-    def info(self, event: str, **fields: Any) -> None:
-        """Note an event of the audit log."""
-        if event != "digest-sign-requested":
+    def log(self) -> Sequence[Record]:
+        """Return the records of the log in the order of their ids' times."""
+        # The rest of an id is random, and would not replay.
+        lines = self.lines.values()
+        return sorted(lines, key=lambda record: record.id[:_TIME_OF_ID])
+
+    def write(self, record: Record) -> None:
+        """Note a line of the log."""
+        if not self._loses(record):
+            self.lines[record.id] = self.renamed.get(record.id, record)
+        if _INTENT not in record.body:
+            return
+        fields = record.fields
+        if fields["event"] != _INTENT:
             return
         if fields["digest"] is None:
             self._reservations += 1
@@ -81,6 +107,17 @@ class Observer:
         self._reservations -= 1
 
 
+class ObservedLines(LogLines):
+    """Writes records to the observer, as the log of all hosts."""
+
+    def __init__(self, observer: Observer) -> None:
+        self._observer = observer
+
+    def write(self, record: Record) -> None:
+        """Write one record."""
+        self._observer.write(record)
+
+
 class ObservedDevice:
     """A device with three keys, whose signatures the observer notes."""
 
@@ -89,6 +126,10 @@ class ObservedDevice:
 
     def __init__(self, observer: Observer) -> None:
         self._observer = observer
+
+    def resolve(self, name: str) -> KeyId:
+        """Return the id of the key *name*, which is an id."""
+        return KeyId(name)
 
     def public_key(self, key_id: KeyId) -> bytes:
         """Return the SubjectPublicKeyInfo."""

@@ -7,6 +7,7 @@ hide problems that need a quiet period.
 
 from dataclasses import asdict, dataclass
 from random import Random
+from typing import Any
 
 
 TURNS = ("rotate", "return", "revoke", "revoke and return", "block")
@@ -15,7 +16,17 @@ The administrator's actions: rotate to an unused key, or back to the former one;
 same with a revocation of the active key; or revoke the former key.
 """
 
+RESTORED: dict[str, Any] = {"is_restored": True}
+"""Changes of a plan so that a ledger is restored."""
+
+SHORT: dict[str, Any] = {**RESTORED, "requests": 3, "calm_at": 50.0}
+"""The same, in a schedule that takes less time."""
+
 _MOST_TURNS = 3
+_LOGGED = 0.65
+_ASKED_AGAIN = 0.5
+_HIDDEN = 0.6
+_REPEATED = 0.6
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +42,14 @@ class Plan:
     generator draws them, so that they change nothing else of a seed.  With ``sweeps``
     the operator empties the addresses of former keys.
 
-    ``hides_sent`` is never drawn.  With it, nodes may lose a transaction that a
-    restored ledger forgot, and keep those after it, which no node's count shows.
+    The fields from ``has_log`` on are of a restore, and a third generator draws them.
+    With ``has_log`` the operator has the log, and otherwise states how many
+    transactions each wallet has signed, and ``mark_error`` more.  With ``asks_again``
+    clients request every refund again; otherwise only those that are missing then.
+    With ``hides`` nodes lose some of what the restored ledger has forgotten, and may
+    have it again later.  With ``repeats_keys`` the command repeats the changes of keys,
+    and otherwise an administrator has done so.  Without ``runs_restore`` the operator
+    forgets the command.
     """
 
     requests: int
@@ -51,9 +68,14 @@ class Plan:
     has_foreign: bool
     is_restored: bool
     attended: bool
-    hides_sent: bool = False
     turns: tuple[str, ...] = ()
     sweeps: bool = False
+    has_log: bool = False
+    mark_error: int = 0
+    asks_again: bool = False
+    hides: bool = False
+    repeats_keys: bool = False
+    runs_restore: bool = False
 
     @classmethod
     def draw(cls, random: Random) -> "Plan":
@@ -88,6 +110,19 @@ class Plan:
             return ()
         later = [random.choice(TURNS) for _ in range(random.randrange(_MOST_TURNS))]
         return (random.choice(("rotate", "revoke")), *later)
+
+    @staticmethod
+    def draw_restore(random: Random) -> dict[str, Any]:
+        """Draw how a ledger is restored: fields of a plan."""
+        has_log = random.random() < _LOGGED
+        return {
+            "has_log": has_log,
+            "mark_error": random.choice((0, 0, 1, 3)),
+            "asks_again": not has_log or random.random() < _ASKED_AGAIN,
+            "hides": random.random() < _HIDDEN,
+            "repeats_keys": has_log and random.random() < _REPEATED,
+            "runs_restore": True,
+        }
 
     def __str__(self) -> str:
         """Return the faults that are not zero."""

@@ -1,6 +1,7 @@
 """The simulated processes: the real service with faulty ports."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import cast
 
@@ -9,19 +10,20 @@ from signer.audit.log import AuditLog
 from signer.chain.chain import Chain
 from signer.config.networks import Network
 from signer.config.tenants import TenantRegistry
-from signer.errors import HotWalletError
+from signer.errors import HotWalletError, WalletPausedError
 from signer.keys.admin_audit import AdminAudit
 from signer.keys.keyring import KeyRing
 from signer.keys.proof import KeyProof
 from signer.keys.retirement import KeyRetirement
 from signer.keys.signer import Signer
-from signer.model.audit_record import Actor, Operation
-from signer.model.key import FORMER, Key
+from signer.model.audit_record import Actor, Operation, Record
+from signer.model.key import FORMER, Key, KeyState
 from signer.ports import ChainClient, KeyBackend, KeyId, Ledger
 from signer.refunds.automatic_stop import AutomaticStop
 from signer.refunds.confirmations import ConfirmationTracker
 from signer.refunds.kill_switch import KillSwitch
 from signer.refunds.lifecycle import Lifecycle
+from signer.refunds.nonce_admin import NonceAdmin
 from signer.refunds.nonces import NonceManager
 from signer.refunds.row_alarm import RowAlarm
 from signer.refunds.service import RefundService
@@ -29,6 +31,7 @@ from signer.refunds.sweep import Sweeper
 from signer.refunds.transaction_signer import TransactionSigner
 from signer.refunds.wallet_reconciliation import WalletReconciler
 from signer.refunds.worker import Worker
+from signer.restore.plan import RestorePlanner
 from tests.simulation.chain import CONFIRMATIONS, SimulatedChain
 from tests.simulation.clients import Job
 from tests.simulation.faults import Faults
@@ -36,7 +39,7 @@ from tests.simulation.faulty_port import ChainPort, FaultyPort, StorePort
 from tests.simulation.ledger import Ledger as Book
 from tests.simulation.ledger import seed_ids
 from tests.simulation.node import Node
-from tests.simulation.observer import ObservedDevice, Observer
+from tests.simulation.observer import ObservedDevice, ObservedLines, Observer
 from tests.simulation.scheduler import Process, Scheduler
 from tests.simulation.transaction import CHAIN_ID, DECIMALS, TOKEN
 from tests.support.devices import KEY_ID
@@ -71,6 +74,8 @@ class Build:
     transaction_signer: type[TransactionSigner] = TransactionSigner
     lifecycle: type[Lifecycle] = Lifecycle
     tracker: type[ConfirmationTracker] = ConfirmationTracker
+    planner: type[RestorePlanner] = RestorePlanner
+    loses: Callable[[Record], bool] = lambda record: False
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +108,11 @@ class Components:
             observer.see,
             version=environment.ledger.version,
         )
-        self.store = seed_ids(cast("Ledger", port), environment.scheduler.random)
-        audit = AuditLog(observer, clock, "simulated", self.store)
+        self.store = seed_ids(
+            cast("Ledger", port), environment.scheduler.random, observer.renamed
+        )
+        self.clock = clock
+        audit = AuditLog(ObservedLines(observer), clock, "simulated", self.store)
         # A process opens the first key's signer when it starts, as the guard does.
         first = Signer.open(backend, KEY_ID, audit)
         node = Node(environment.chain, faults.lag)
@@ -125,8 +133,11 @@ class Components:
         )
         self.retirement = KeyRetirement(self.store, audit, clock)
         networks = {"local": build.network}  # Without rules that stop it.
-        admin_audit = AdminAudit(audit, Operation.ADMINISTRATION)
-        switch = KillSwitch(self.store, lambda: networks, admin_audit, Alerts(), clock)
+        self.networks = networks
+        self.admin_audit = admin_audit = AdminAudit(audit, Operation.ADMINISTRATION)
+        self.switch = switch = KillSwitch(
+            self.store, lambda: networks, admin_audit, Alerts(), clock
+        )
         self.alarm = RowAlarm(Alerts(clock=clock))
         self.automatic_stop = AutomaticStop(
             self.store, switch, networks, clock, alarm=self.alarm
@@ -143,6 +154,8 @@ class Components:
             tenants=TenantRegistry(),
         )
         self.audit = audit
+        self.may_mine = environment.chain.may_mine
+        self.nonce_admin = NonceAdmin(self.store, self.chains, admin_audit, clock)
         self.tracker = build.tracker(self.store, self.chains, clock, self.alarm)
 
     @property
@@ -198,6 +211,7 @@ def attend(components: Components, process: Process, sweeps_until: float) -> Non
         process.pause(process.scheduler.random.uniform(*_OPERATOR_LOOKS))
         try:
             _accept(components)
+            _abandon(components, components.may_mine)
             if process.scheduler.now < sweeps_until:
                 _sweep(components)
         except HotWalletError as e:
@@ -205,11 +219,27 @@ def attend(components: Components, process: Process, sweeps_until: float) -> Non
 
 
 def _accept(components: Components) -> None:
-    chain = components.chains["local"]
     for wallet in components.store.wallets():
-        status = components.wallets.status(chain, wallet.sender)
-        if status.wallet.paused_by and not status.unknown_count:
-            components.wallets.resume(status, chain)
+        if wallet.is_paused:
+            with suppress(WalletPausedError):
+                _resume(components, wallet.sender)
+
+
+def _resume(components: Components, address: str) -> None:
+    chain = components.chains["local"]
+    status = components.wallets.status(chain, address)
+    if status.wallet.paused_by and not status.unknown_count:
+        components.wallets.resume(status, chain)
+
+
+def _abandon(components: Components, may_mine: Callable[[str], bool]) -> None:
+    """Abandon the wallets of revoked keys, if all that they signed is final."""
+    wallets = components.store.wallets()
+    paused = {wallet.sender for wallet in wallets if wallet.is_paused}
+    for key in components.ring.refresh() if paused else ():
+        is_stuck = key.state is KeyState.BLOCKED and key.address in paused
+        if is_stuck and not may_mine(key.address):
+            components.nonce_admin.abandon(key.address, None, _OPERATOR)
 
 
 def _sweep(components: Components) -> None:

@@ -10,7 +10,13 @@ from signer.audit.conformance import check_conformance
 from signer.model.audit_record import Record
 from tests.simulation.chain import CONFIRMATIONS, DEEPEST, GWEI, SimulatedChain
 from tests.simulation.clients import Clients, Job, customer, draw_orders
-from tests.simulation.evidence import Evidence, gather, is_settled, read_chain
+from tests.simulation.evidence import (
+    Evidence,
+    find_stuck,
+    gather,
+    is_settled,
+    read_chain,
+)
 from tests.simulation.faults import Faults
 from tests.simulation.invariants import violations
 from tests.simulation.key_admin import KeyAdmin
@@ -25,6 +31,7 @@ from tests.simulation.processes import (
     serve,
     work,
 )
+from tests.simulation.restore import Facts, Restore, find_marks
 from tests.simulation.scheduler import Process, Scheduler
 from tests.simulation.trace import Trace
 from tests.simulation.transaction import foreign
@@ -42,6 +49,8 @@ _FOREIGN_FEE = 200 * GWEI
 _ROTATED = 0.25
 _SWEPT = 0.6
 _SWEEPS_ON = 90.0
+_STUCK_SECONDS = 300.0
+_REVEALED_AFTER = (5.0, 120.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,14 +78,22 @@ class Schedule:
         turns = Plan.draw_turns(keys, _ROTATED)
         sweeps = keys.random() < _SWEPT
         plan = replace(plan, turns=turns, sweeps=bool(turns) and sweeps)
-        self.plan = replace(plan, **changes)
+        plan = replace(plan, **changes)
+        self._restores = restores = Random(f"{seed} restores")
+        if plan.is_restored:
+            plan = replace(plan, **{**Plan.draw_restore(restores), **changes})
+        self.plan = plan
+        self._restore: Restore | None = None
+        self._restorer: Process | None = None
         self.scheduler = Scheduler(random, trace)
         self._ledger = ledger
         ledger.clock = self.scheduler.clock
         self._chain = SimulatedChain(random, ledger.has_recorded)
         self._faults = Faults(self.plan, random)
-        self._observer = Observer()
-        self._key_admin = KeyAdmin(self.scheduler, ledger, self._chain)
+        self._observer = Observer(build.loses)
+        self._key_admin = KeyAdmin(
+            self.scheduler, ledger, self._chain, self._observer.write
+        )
         self._environment = Environment(
             self.scheduler, self._chain, ledger, self._faults, self._observer, build
         )
@@ -112,6 +129,8 @@ class Schedule:
             self.scheduler.run(self.scheduler.now + _LOOK_SECONDS)
         for process in self._processes:
             process.kill()
+        if self._restorer is not None:
+            self._restorer.shut_down()
         at_end = read_chain(self._ledger, self._chain)
         # Transactions that still wait in a pool may be mined after the end.
         for _ in range(2 * CONFIRMATIONS):
@@ -138,7 +157,13 @@ class Schedule:
         left = self.plan.calm_at - self.scheduler.now
         moments = sorted(self._random.uniform(0, left) for _ in self.plan.turns)
         for moment, turn in zip(moments, self.plan.turns, strict=True):
-            self.scheduler.after(moment, partial(self._key_admin.act, turn))
+            self.scheduler.after(moment, partial(self._turn, turn))
+
+    def _turn(self, turn: str) -> None:
+        if self._restore is None or self._restore.is_done:
+            self._key_admin.act(turn)
+        else:  # Nobody changes keys during a restore.
+            self.scheduler.after(_LOOK_SECONDS, partial(self._turn, turn))
 
     def _schedule(self, event: Callable[[], None]) -> None:
         left = self.plan.calm_at - self.scheduler.now
@@ -152,8 +177,13 @@ class Schedule:
                 process.skew = 0.0
 
     def _is_settled(self) -> bool:
-        return self._clients.is_done() and is_settled(
-            self._ledger, self._chain, self.plan
+        is_restoring = self._restore is not None and not self._restore.is_done
+        if find_stuck(self._ledger, self._chain, self.plan):
+            return self.scheduler.now > self.plan.calm_at + _STUCK_SECONDS
+        return (
+            not is_restoring
+            and self._clients.is_done()
+            and is_settled(self._ledger, self._chain, self.plan)
         )
 
     def _mine(self) -> None:
@@ -199,17 +229,58 @@ class Schedule:
 
         def restore() -> None:
             for process in self._processes:
-                process.kill()
-            if not self.plan.hides_sent:
-                self._chain.keep_sent()
+                process.shut_down()
+            self._note_loss()
+            marks = find_marks(self._ledger, self._chain)
             self._ledger.restore(backup)
             backup.close()
-            self._key_admin.repeat(actions)
-            self._observer.forget()
-            self._clients.forget()
             self.scheduler.log("backup", "is put back")
+            if self.plan.hides:
+                self._chain.hide(self._ledger.has_nonce, self._restores)
+                for _ in range(2):
+                    self.scheduler.after(
+                        self._restores.uniform(*_REVEALED_AFTER), self._reveal
+                    )
+            has_log = self.plan.has_log
+            log = self._observer.log() if has_log else None
+            if not self.plan.repeats_keys:
+                self._key_admin.repeat(actions, has_log=has_log)
+            if log is None or self._observer.unlogged:
+                self._observer.forget()
+            self._restore = Restore(
+                Facts(log, marks, self.plan.mark_error), self._end_restore
+            )
+            if self.plan.runs_restore:
+                work = partial(self._restore.run, self._environment)
+                self._restorer = self._process("restorer", work)
+                self._restorer.boot()
+            else:
+                self._end_restore()
 
         self._schedule(restore)
+
+    def _end_restore(self) -> None:
+        self.scheduler.log("restorer", "is done")
+        self._key_admin.fund()
+        kept = {id_ for (id_,) in self._ledger.select("SELECT id FROM refunds")}
+        self._clients.hear_of_restore(kept, asks_again=self.plan.asks_again)
+        for process in self._processes:
+            process.boot()
+
+    def _note_loss(self) -> None:
+        """Note the refunds of which the log misses a record that was committed."""
+        audit = self._ledger.select("SELECT id, body FROM audit_records")
+        for id_, body in audit:
+            if id_ not in self._observer.lines:
+                fields = Record(id_, body).fields
+                of_refund = fields.get("refund_id") or fields["details"].get(
+                    "refund_id"
+                )
+                self._observer.unlogged.add(of_refund)
+
+    def _reveal(self) -> None:
+        self._chain.reveal(self._restores)
+        self.scheduler.log("chain", f"has transactions again: {self._chain}")
 
     def _process(
         self, name: str, main: Callable[[Components, Process], None]

@@ -85,11 +85,12 @@ class Process:
         self._main = main
         self._generation = 0
         self._is_dying = False
+        self._is_down = False
         self._greenlet: greenlet | None = None
 
     def start(self) -> None:
-        """Start the process unless it runs."""
-        if self._greenlet is None:
+        """Start the process unless it runs, or is down."""
+        if self._greenlet is None and not self._is_down:
             self.scheduler.log(self.name, "starts")
             self._greenlet = greenlet(self._run)
             self._greenlet.switch()
@@ -121,6 +122,16 @@ class Process:
             self._is_dying = True
             self._greenlet.throw(Killed)
 
+    def shut_down(self) -> None:
+        """Kill this process, and do not start it again before ``boot``."""
+        self._is_down = True
+        self.kill()
+
+    def boot(self) -> None:
+        """Start this process a few seconds from now."""
+        self._is_down = False
+        self._restart()
+
     def _resume(self, generation: int) -> None:
         if generation == self._generation and self._greenlet is not None:
             self._greenlet.switch()
@@ -137,6 +148,9 @@ class Process:
         self._generation += 1
         self._is_dying = False
         self._greenlet = None
-        self.scheduler.after(
-            self.scheduler.random.uniform(0.1, RESTARTS_WITHIN), self.start
-        )
+        if not self._is_down:
+            self._restart()
+
+    def _restart(self) -> None:
+        seconds = self.scheduler.random.uniform(0.1, RESTARTS_WITHIN)
+        self.scheduler.after(seconds, self.start)

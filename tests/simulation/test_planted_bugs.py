@@ -15,6 +15,7 @@ from signer import ports
 from signer.chain.chain import Chain
 from signer.errors import BroadcastRejectedError, HotWalletError, StaleStateError
 from signer.keys.signer import Signer
+from signer.model.audit_record import Record
 from signer.model.key import Key
 from signer.model.refund import InFlight, Refund, Status
 from signer.ports import Change
@@ -26,6 +27,7 @@ from signer.refunds.nonces import NonceManager
 from signer.refunds.outcomes import Outcome, Outcomes
 from signer.refunds.sweep_policy import Objection
 from signer.refunds.transaction_signer import SignedPayment, TransactionSigner
+from signer.restore.plan import RestorePlan, RestorePlanner
 from tests.simulation.ledger import Ledger
 from tests.simulation.processes import NETWORK, Build
 from tests.simulation.schedule import play
@@ -33,6 +35,17 @@ from tests.support.refunds import altered
 
 
 SEEDS = range(600)
+
+# A client requests everything again, and nodes lose what the ledger has forgotten.
+_WITHOUT_LOG: dict[str, Any] = {
+    "is_restored": True,
+    "has_log": False,
+    "mark_error": 0,
+    "asks_again": True,
+    "hides": True,
+}
+
+_DOUBLE_PAYMENTS = 1
 
 _ONE_CONFIRMATION = NETWORK.model_copy(update={"confirmations": 1})
 
@@ -85,14 +98,16 @@ class EarlyBroadcastLifecycle(Lifecycle):
         super().__init__(*components, **named)
         store, _, transaction_signer, _, clock = components
         self._attempts = EarlyBroadcasts(
-            store, transaction_signer, self._fee_monitor, clock
+            store, transaction_signer, self._fee_monitor, clock, self._approvals
         )
 
 
 class UncheckedFormerWallets(FormerWallets):
     """Assumes that the ledger knows all transactions of former keys."""
 
-    def require_known(self, chain: Chain, key: Key) -> None:
+    def require_known(
+        self, chain: Chain, key: Key, *, if_restored: bool = False
+    ) -> None:
         """Check nothing."""
 
 
@@ -141,12 +156,26 @@ def _plant_new_nonce(ledger: Ledger) -> Build:
     return Build(lifecycle=NewNonceLifecycle)
 
 
+class PlannerWithoutFillers(RestorePlanner):
+    """Fills no nonce."""
+
+    def plan(self, *given: Any, **named: Any) -> RestorePlan:
+        """Return the plan without its fillers."""
+        plan = super().plan(*given, **named)
+        wallets = [replace(wallet, fillers=()) for wallet in plan.wallets]
+        return replace(plan, wallets=wallets)
+
+
 def _finds(
     pattern: str, ledger: Ledger, build: Build | None = None, **options: Any
 ) -> bool:
     """Return whether a schedule has a violation that begins with *pattern*."""
     found = (play(seed, ledger, build, **options).violations for seed in SEEDS)
-    return any(re.match(pattern, each) for violations in found for each in violations)
+    return any(_matches(pattern, violations) for violations in found)
+
+
+def _matches(pattern: str, violations: Sequence[str]) -> bool:
+    return any(re.match(pattern, each) for each in violations)
 
 
 @pytest.mark.parametrize(
@@ -198,11 +227,47 @@ def test_a_sweep_to_a_former_key_is_found(ledger: Ledger) -> None:
     assert _finds("O8", ledger, build, turns=turns, sweeps=True, **slow)
 
 
-def test_a_restored_ledger_cannot_see_after_a_gap(ledger: Ledger) -> None:
+def test_a_restore_sees_after_a_gap(ledger: Ledger) -> None:
     """
-    The only known double payment: a node keeps a transaction that a backup lacks.
+    A node keeps a transaction that a backup lacks, after a gap that no count shows.
 
-    It waits after a gap, which no count shows.  The client requests the refund again,
-    it gets the nonce of the gap, and both are mined.  A fix must invert this test.
+    If the operator does not run ``hotwallet restore``, the client requests the refund
+    again, it gets the nonce of the gap, and both are mined.  If he does, nothing is
+    wrong in the same schedules.
     """
-    assert _finds(".*paid 2 times", ledger, hides_sent=True, is_restored=True)
+    found = 0
+    for seed in SEEDS:
+        forgets = play(seed, ledger, runs_restore=False, **_WITHOUT_LOG)
+        if not _matches(".*paid 2 times", forgets.violations):
+            continue
+        found += 1
+        for has_log in (False, True):
+            options = {**_WITHOUT_LOG, "has_log": has_log}
+            assert play(seed, ledger, **options).violations == ()
+        if found == _DOUBLE_PAYMENTS:
+            break
+
+    assert found == _DOUBLE_PAYMENTS
+
+
+def test_a_mark_that_is_two_too_low_is_found(ledger: Ledger) -> None:
+    """No filler has the nonce of the gap, and the refund gets it."""
+    assert _finds(".*paid 2 times", ledger, **{**_WITHOUT_LOG, "mark_error": -2})
+
+
+def test_a_log_without_intents_is_found(ledger: Ledger) -> None:
+    """A line that is written after the signature does not exist if a process dies."""
+
+    def is_intent(record: Record) -> bool:
+        return '"event":"digest-sign-requested"' in record.body
+
+    options = {**_WITHOUT_LOG, "has_log": True, "kill": 0.05}
+
+    assert _finds(".*paid 2 times", ledger, Build(loses=is_intent), **options)
+
+
+def test_a_restore_without_fillers_is_found(ledger: Ledger) -> None:
+    """A wallet whose gaps are not filled pays nothing any more."""
+    build = Build(planner=PlannerWithoutFillers)
+
+    assert _finds("G2", ledger, build, **_WITHOUT_LOG)

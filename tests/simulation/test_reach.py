@@ -4,6 +4,7 @@ from collections import Counter
 from itertools import pairwise
 
 from tests.simulation.ledger import Ledger
+from tests.simulation.plan import SHORT
 from tests.simulation.schedule import play
 
 
@@ -44,6 +45,46 @@ def _count_events(ledger: Ledger, seed: int) -> Counter[str]:
     events["paused forever"] += evidence.unaccepted
     events["rejected"] += len(evidence.journal.rejected)
     return events
+
+
+_AFTER_RESTORES = {
+    "a restore with the log",
+    "a restore without it",
+    "a filler: nonce-filled",
+    "a filler: nonce-taken",
+    "already-paid",
+    "a promise is kept",
+    "a cancellation is kept",
+    "a record is missing in the log",
+    "a revoked key's wallet waits",
+}
+
+
+def _count_after_restore(ledger: Ledger, seed: int) -> Counter[str]:
+    outcome = play(seed, ledger, **SHORT)
+    evidence, has_log = outcome.evidence, outcome.plan.has_log
+    events = Counter(
+        f"a filler: {row.failure}" if row.is_filler else str(row.failure)
+        for row in evidence.rows
+    )
+    events["a restore with the log"] += has_log
+    events["a restore without it"] += not has_log
+    events["a promise is kept"] += has_log * len(evidence.journal.earlier)
+    events["a cancellation is kept"] += has_log * len(evidence.journal.cancelled)
+    events["a record is missing in the log"] += len(evidence.observer.unlogged)
+    events["a revoked key's wallet waits"] += len(evidence.stuck)
+    return events
+
+
+def test_the_restores_reach_every_situation(ledger: Ledger) -> None:
+    """Fillers that are mined or not, logs with and without holes, and so on."""
+    missing = set(_AFTER_RESTORES)
+    for seed in range(400):
+        missing -= set(+_count_after_restore(ledger, seed))
+        if not missing:
+            break
+
+    assert missing == set()
 
 
 def test_the_schedules_reach_every_situation(ledger: Ledger) -> None:

@@ -1,25 +1,33 @@
 """Thousands of schedules (G25)."""
 
 import multiprocessing
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from itertools import chain
+from typing import Any
 
 import pytest
 
 from tests.simulation.ledger import Ledger, open_ledger
+from tests.simulation.plan import RESTORED, SHORT
 from tests.simulation.schedule import play
 
 
 _BATCH = 50
 
 
-def _complaints(seeds: Iterable[int], ledger: Ledger) -> list[str]:
-    """Return the violations of each seed, with the command that replays it."""
+def _complaints(
+    seeds: Iterable[int], ledger: Ledger, option: str = "", **changes: Any
+) -> list[str]:
+    """
+    Return the violations of each seed, with the command that replays it.
+
+    *option* is the option of that command for *changes* of the plan.
+    """
     return [
-        f"seed {seed}: {violation}  (replay: python -m tests.simulation {seed})"
+        f"seed {seed}: {violation}  (replay: python -m tests.simulation {seed}{option})"
         for seed in seeds
-        for violation in play(seed, ledger).violations
+        for violation in play(seed, ledger, **changes).violations
     ]
 
 
@@ -28,18 +36,39 @@ def _complaints_of_batch(first: int) -> list[str]:
         return _complaints(range(first, first + _BATCH), ledger)
 
 
+def _complaints_of_restores(first: int) -> list[str]:
+    with open_ledger() as ledger:
+        seeds = range(first, first + _BATCH)
+        return _complaints(seeds, ledger, " --restore", **RESTORED)
+
+
+def _search(complain: Callable[[int], list[str]], seeds: range) -> list[str]:
+    spawned = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(mp_context=spawned) as pool:
+        return list(chain.from_iterable(pool.map(complain, seeds)))
+
+
 @pytest.mark.parametrize("first", range(0, 2_000, _BATCH))
 def test_no_schedule_breaks_an_invariant(ledger: Ledger, first: int) -> None:
     """I1 to I7 hold and every refund ends, for any order of deaths and delays."""
     assert _complaints(range(first, first + _BATCH), ledger) == []
 
 
+@pytest.mark.parametrize("first", range(0, 400, _BATCH))
+def test_no_restore_breaks_an_invariant(ledger: Ledger, first: int) -> None:
+    """No refund is paid twice after a restore, with the log or a mark (R24)."""
+    seeds = range(first, first + _BATCH)
+
+    assert _complaints(seeds, ledger, " --short-restore", **SHORT) == []
+
+
 @pytest.mark.soak
 def test_no_schedule_of_many_breaks_an_invariant() -> None:
     """I1 to I7 hold in 50,000 schedules that no other test plays."""
-    firsts = range(1_000_000, 1_050_000, _BATCH)
-    spawned = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(mp_context=spawned) as pool:
-        found = list(chain.from_iterable(pool.map(_complaints_of_batch, firsts)))
+    assert _search(_complaints_of_batch, range(1_000_000, 1_050_000, _BATCH)) == []
 
-    assert found == []
+
+@pytest.mark.soak
+def test_no_restore_of_many_breaks_an_invariant() -> None:
+    """I1 to I7 hold after 10,000 restores that no other test plays (R24)."""
+    assert _search(_complaints_of_restores, range(2_000_000, 2_010_000, _BATCH)) == []

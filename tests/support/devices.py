@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from structlog.testing import LogCapture
 
 from signer.audit.log import AuditLog
+from signer.errors import InvalidInputError, KeyNotFoundError
 from signer.keys.signer import Signer
 from signer.ports import DeviceSignature, KeyId
 from tests.support.arithmetic import N, P
@@ -50,6 +51,37 @@ class Device:
         """Become the key of *other*, as if an alias changed its key."""
         self._point = other._point
         self._answer = other._answer
+
+
+class Directory:
+    """A backend with named keys, each with a scripted device."""
+
+    name = "device"
+    concurrency = 1
+
+    def __init__(self) -> None:
+        self.devices: dict[str, Device] = {}
+        self.aliases: dict[str, str] = {}
+        self.failure: Exception | None = None
+
+    def resolve(self, name: str) -> KeyId:
+        """Return the permanent id of the key *name*."""
+        if not name.strip():
+            raise InvalidInputError("must name a key", field="key_id")
+        key_id = self.aliases.get(name, name)
+        if key_id not in self.devices:
+            raise KeyNotFoundError("there is no such key")
+        return KeyId(key_id)
+
+    def public_key(self, key_id: KeyId) -> bytes:
+        """Return the device's public key."""
+        return self.devices[key_id].public_key(key_id)
+
+    def sign_digest(self, key_id: KeyId, digest: bytes) -> DeviceSignature:
+        """Sign, or raise ``failure`` if it is set."""
+        if self.failure is not None:
+            raise self.failure
+        return self.devices[key_id].sign_digest(key_id, digest)
 
 
 def honest(key: coincurve.PrivateKey) -> Device:

@@ -27,7 +27,8 @@ E = TypeVar("E")
 # Every legal move.  Broadcast returns to signed when the fee is raised, and mined to
 # broadcast when a reorganisation removes the block.
 LEGAL: dict[str, frozenset[str]] = {
-    "queued": frozenset({"reserved", "refused", "cancelled"}),
+    "awaiting-approval": frozenset({"queued", "refused", "cancelled"}),
+    "queued": frozenset({"awaiting-approval", "reserved", "refused", "cancelled"}),
     "reserved": frozenset({"signed", "failed"}),
     "signed": frozenset({"broadcast"}),
     "broadcast": frozenset({"signed", "mined", "failed"}),
@@ -113,7 +114,7 @@ def legal_history(
     history: Sequence[tuple[int, str]],
     exceptions: Container[tuple[str, str]] = (),
 ) -> Iterator[str]:
-    """I4: *history*, (version, status) in order, leads from queued to *row* legally."""
+    """I4: *history*, (version, status) in order, leads legally to *row*."""
     versions = [version for version, _ in history]
     statuses = [status for _, status in history]
     # Claims and delays raise the row's version, and write no history.
@@ -121,7 +122,8 @@ def legal_history(
         yield f"{row.id} has version {row.version}, and {versions} in its history"
     if any(later <= earlier for earlier, later in pairwise(versions)):
         yield f"{row.id} has a step twice, or out of order"
-    if statuses[:1] != ["queued"] or statuses[-1:] != [row.status]:
+    is_begun = statuses[:1] in (["queued"], ["awaiting-approval"])
+    if not is_begun or statuses[-1:] != [row.status]:
         yield f"{row.id} is {row.status}, and its history is {statuses}"
     for before, after in pairwise(statuses):
         if after not in LEGAL[before] and (before, after) not in exceptions:

@@ -29,7 +29,9 @@ from signer.model.audit_record import (
     Actor,
     Operation,
 )
-from signer.model.refund import Status
+from signer.model.refund import Refund, Status
+from signer.model.stop import EVERYTHING, Stop
+from signer.model.wallet import Pause, Wallet
 from signer.ports import Checkpoint, Clock, Ledger, Topic
 from signer.refunds.acceptance import AcceptedRefund
 from signer.refunds.nonce_admin import NonceAdmin
@@ -44,7 +46,9 @@ from tests.fixtures.roles import PROCESSES, Processes
 from tests.support.audit import record
 from tests.support.keys import key_of
 from tests.support.ledgers import seal
-from tests.support.refunds import AMOUNT, REQUEST, SECOND, altered
+from tests.support.limits import Hosts
+from tests.support.payment_approvals import approve, limited, requested
+from tests.support.refunds import AMOUNT, REQUEST, SECOND, World, altered
 from tests.support.ring import ALICE, ELSEWHERE, NEW, OLD, OTHER, POOR, SILENCE, System
 from tests.support.sweeps import rolled_back, swept
 
@@ -152,10 +156,29 @@ def work_on_refunds(processes: Processes) -> None:
         explanation = world.explainer.explain(worker.stored(waiting))
         assert explanation.refund.status is Status.BROADCAST
     service.list("gateway", status=Status.BROADCAST, limit=1)
+    _work_on_large_refunds(processes)
+
+
+def _work_on_large_refunds(processes: Processes) -> None:
+    """Refunds that wait for an approval: requested, found later, and cancelled."""
+    refunds, worker, admin = processes.refunds, processes.worker, processes.admin
+    found = refunds.accepted()
+    large, cancelled = (requested(limited(refunds)) for _ in range(2))
+    limited(worker).work()
+    assert worker.stored(found).status is Status.AWAITING_APPROVAL
+    for refund, actor in ((large, ALICE), (found, ALICE), (found, BOB)):
+        approve(admin, refund, Actor(f"token:{actor.name}"))
+    refunds.service.request_cancellation("gateway", cancelled.id, ALICE)
+    worker.work()
+    assert worker.stored(cancelled).status is Status.CANCELLED
+    (paid,) = worker.finish(large)
+    assert paid.status is Status.CONFIRMED
+    for world in (refunds, worker):
+        world.change_token(approve_above=None)
 
 
 def work_on_wallets(processes: Processes) -> None:
-    """A foreign transaction; a repair; a sweep; a revoked key with refunds."""
+    """Foreign transactions; a repair; a restore; a sweep; a revoked key."""
     worker, admin = processes.worker, processes.admin
     worker.chain.mine()
     worker.chain.mine_foreign(worker.signer.address)
@@ -167,6 +190,13 @@ def work_on_wallets(processes: Processes) -> None:
     nonces = NonceAdmin(admin.store, admin.chains, admin_audit, admin.clock)
     (repaired,) = nonces.repair(None, ALICE)
     assert repaired.resumed
+    _restore(admin, processes.refunds.accepted())
+    mark = worker.wallet.next_nonce
+    admin.store.pause(worker.wallet, Pause.RESTORED, admin.clock(), mark)
+    for _ in range(10):
+        worker.work()
+        worker.mine_deep()
+    assert worker.wallet.paused_by is None
     worker.chain.mine_foreign(worker.signer.address)
     worker.chain.mine_empty(3)
     with suppress(HotWalletError):
@@ -187,10 +217,18 @@ def work_on_wallets(processes: Processes) -> None:
     assert reserved.status is Status.RESERVED
     admin.rotate(SECOND, block=True)
     assert worker.stored(reserved).status is Status.QUEUED
+    worker.chain.mine_foreign(worker.signer.address)  # A worker accepts it itself.
     for _ in range(10):
         worker.work()
         worker.mine_deep()
     nonces.abandon(worker.signer.address, None, ALICE)
+
+
+def _restore(admin: World, queued: Refund) -> None:
+    """Open a wallet that a restored ledger has lost, and repeat a cancellation."""
+    other = Wallet(7, SECOND.address, 0, 0, Pause.RESTORED, admin.clock(), high_water=1)
+    admin.store.open_wallet(other)
+    assert admin.store.request_cancellation(queued, admin.clock(), record())
 
 
 def work_on_stops(processes: Processes) -> None:
@@ -232,8 +270,9 @@ def _decide(store: Ledger, clock: Clock) -> None:
             with suppress(ApprovalRequiredError), approvals.authorize(proposal, dave):
                 raise AssertionError("made without an approval")
             decide(proposal.digest, carol, "a test")
-        with approvals.authorize(proposal, dave):
-            assert not approvals.list()[0].is_unused(clock())
+        assert store.stop(Stop(EVERYTHING, clock(), "a test", dave.name))
+        with approvals.authorize(proposal, dave) as use:
+            assert store.resume_signing(EVERYTHING, clock(), use=use)
 
 
 def work_on_the_audit_log(processes: Processes) -> None:
@@ -242,7 +281,7 @@ def work_on_the_audit_log(processes: Processes) -> None:
         store = processes.stores[name]
         store.check()
         store.last_configuration(name)
-        store.open_approvals(1)  # The doctor shows what waits.
+        store.open_approvals(None, 1)  # The doctor shows what waits.
         store.append([record(at=now())])
         Alerts(store).sound(Alert.ROW_CHANGED)
         assert store.alert_counts()
@@ -254,3 +293,12 @@ def work_on_the_audit_log(processes: Processes) -> None:
         if name != "worker":
             assert store.count("bucket", 1)
     assert processes.admin.store.use_token("jti", later(60), now())
+
+
+def work_on_limits(processes: Processes) -> None:
+    """Each process starts with the first limits, and with raised ones."""
+    for amount in ("1000", "5000"):
+        if amount == "5000":
+            Hosts(processes.stores["admin"]).approve(amount)
+        for name in PROCESSES:
+            Hosts(processes.stores[name]).start(amount, name)

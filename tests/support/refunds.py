@@ -18,15 +18,18 @@ from signer.config.networks import Network
 from signer.config.tenants import TenantRegistry
 from signer.errors import HotWalletError, StoreUnavailableError
 from signer.keys.admin_audit import AdminAudit
+from signer.keys.failover import Failover
 from signer.keys.keyring import KeyRing
 from signer.keys.proof import KeyProof
 from signer.keys.retirement import KeyRetirement
-from signer.keys.signer import Signer
+from signer.keys.revocation import Revocation
+from signer.keys.rotation import Rotation
+from signer.keys.signer import Signer, SignerFactory
 from signer.model.audit_record import Actor, Operation, Record
 from signer.model.key import Key, find_key
 from signer.model.refund import HOLD, Refund, RefundRequest, SignedTransaction, Status
 from signer.model.wallet import Wallet
-from signer.ports import ChainClient, Ledger, Topic, Watch
+from signer.ports import ChainClient, KeyDirectory, Ledger, Topic, Watch
 from signer.refunds.acceptance import AcceptedRefund
 from signer.refunds.automatic_stop import AutomaticStop
 from signer.refunds.confirmations import ConfirmationTracker
@@ -38,13 +41,22 @@ from signer.refunds.outcomes import Outcome, Outcomes
 from signer.refunds.policy import admit
 from signer.refunds.row_alarm import RowAlarm
 from signer.refunds.service import RefundService
+from signer.refunds.tenant_admin import TenantAdmin
 from signer.refunds.transaction_signer import TransactionSigner
 from signer.refunds.wallet_reconciliation import WalletReconciler, WalletStatus
 from signer.refunds.worker import Worker
+from signer.restore.plan import HighWaters, RestorePlan, RestorePlanner
+from signer.restore.restorer import Restorer
 from tests.fixtures.ledger import accept
-from tests.fixtures.scripted_chain import CHAIN_ID, DECIMALS, TOKEN, ScriptedChain
+from tests.fixtures.scripted_chain import (
+    CHAIN_ID,
+    DECIMALS,
+    TOKEN,
+    ScriptedChain,
+    Sent,
+)
 from tests.fixtures.unbatched import Unbatched
-from tests.support.devices import honest, recording, signer_over
+from tests.support.devices import Device, Directory, honest, recording, signer_over
 from tests.support.keys import key_at, key_of, made_active, ring_over
 from tests.support.ledgers import ROW_MACS
 
@@ -58,6 +70,7 @@ SECOND, THIRD = (
 AMOUNT = 12_500_000
 CUSTOMER = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8"
 ACTOR = Actor("gateway", "req-1")
+OPERATOR = Actor("cli:operator")
 
 NETWORK = Network.model_validate(
     {
@@ -167,6 +180,9 @@ class World:
     tenants: TenantRegistry = field(default_factory=TenantRegistry)
     others: tuple[Signer, ...] = (SECOND, THIRD)  # Their keys may join the ring.
     make_answer: Callable[[Refund], str] | None = None  # None: workers store none.
+    audit: AuditLog | None = None  # None: its lines are not kept.
+    replicas: dict[str, Signer] = field(default_factory=dict)  # By key id.
+    directory: KeyDirectory | None = None  # Real keys, in place of the signers.
     _numbers: Iterator[int] = field(default_factory=count)
     _enrolled: Ledger | None = None
 
@@ -183,12 +199,15 @@ class World:
     @property
     def ring(self) -> KeyRing:
         """The key ring of a process that starts now; its first key is registered."""
+        if self.directory is not None:
+            signers = SignerFactory(self.directory, self._audit())
+            return KeyRing(self.store, signers.open, self._timer)
         if self._enrolled is not self.store:
             ring = ring_over(self.store, self.signer, *self.others, timer=self._timer)
             self._enrolled = self.store  # Last, since other threads read it.
             return ring
-        signers = {each.address: each for each in (self.signer, *self.others)}
-        return KeyRing(self.store, lambda key: signers[key.address], self._timer)
+        known = {each.address: each for each in (self.signer, *self.others)}
+        return KeyRing(self.store, lambda key: known[key.address], self._timer)
 
     def change_token(self, **changes: Any) -> None:
         """Change the configuration of the token."""
@@ -213,6 +232,12 @@ class World:
         at = self.clock()
         record = Record.of({"event": "key-revoke-succeeded"}, at)
         self.store.block(self.key, at, record)
+
+    def reinstate(self) -> None:
+        """Make the signer's key, which is revoked, a former key again."""
+        at = self.clock()
+        record = Record.of({"event": "key-reinstate-succeeded"}, at)
+        self.store.reinstate(self.key, at, record)
 
     @property
     def wallet(self) -> Wallet:
@@ -245,7 +270,7 @@ class World:
             TransactionSigner(ring, self.clock),
             NonceManager(self.store, ring, self.clock, self.tenants),
             self.clock,
-            audit=recording()[0],
+            audit=self._audit(),
             tenants=self.tenants,
             answer=self.make_answer,
         )
@@ -272,12 +297,30 @@ class World:
         return RefundService(
             store,
             {"local": self.network},
-            audit=audit or recording()[0],
+            audit=audit or self._audit(),
             wallets=lambda: [key.address for key in self.ring.cached_keys()],
             clock=self.clock,
             tenants=self.tenants,
             timer=self._timer,
         )
+
+    def _audit(self) -> AuditLog:
+        return self.audit or recording()[0]
+
+    def _admin_log(self) -> AuditLog:
+        return self.audit or recording(clock=self.clock, journal=self.store)[0]
+
+    def _admin_audit(self) -> AdminAudit:
+        return AdminAudit(self._admin_log(), Operation.ADMINISTRATION)
+
+    def _directory(self) -> Directory:
+        directory = Directory()
+        for signer in (self.signer, *self.others):
+            key = find_key(self.store.keys(), signer.address) or key_at(signer.address)
+            directory.devices[key.key_id] = cast("Device", signer._backend)
+        for key_id, signer in self.replicas.items():
+            directory.devices[key_id] = cast("Device", signer._backend)
+        return directory
 
     def _let_worker_work(self, seconds: float) -> None:
         if not self.worker.advance():
@@ -297,7 +340,7 @@ class World:
             lifecycle or self.lifecycle,
             confirmation_tracker=self.confirmation_tracker,
             ring=self.ring,
-            retirement=KeyRetirement(self.store, recording()[0], self.clock),
+            retirement=KeyRetirement(self.store, self._audit(), self.clock),
             automatic_stop=self.automatic_stop,
             key_proof=KeyProof(self.store, self.ring, lambda: None, self.clock),
             chains=chains or self.chains,
@@ -308,14 +351,83 @@ class World:
     @property
     def kill_switch(self) -> KillSwitch:
         """The kill switch of a process that starts now."""
-        audit, _ = recording(clock=self.clock, journal=self.store)
         return KillSwitch(
             self.store,
             lambda: {"local": self.network},
-            AdminAudit(audit, Operation.ADMINISTRATION),
+            self._admin_audit(),
             Alerts(self.store),
             self.clock,
         )
+
+    @property
+    def tenant_admin(self) -> TenantAdmin:
+        """The commands on tenants of a process that starts now."""
+        return TenantAdmin(self.store, self.tenants, self._admin_audit(), self.clock)
+
+    @property
+    def planner(self) -> RestorePlanner:
+        """The planner of a restore."""
+        return RestorePlanner(self.store, self.chains, self.tenants, self.clock)
+
+    @property
+    def restorer(self) -> Restorer:
+        """The restorer; it needs no approval."""
+        store, audit, clock = self.store, self._admin_log(), self.clock
+        directory = self.directory or self._directory()
+        signers, alerts = SignerFactory(directory, audit), Alerts(store)
+        return Restorer(
+            store,
+            {"local": self.network},
+            rotation=Rotation(
+                store,
+                signers,
+                read_balances=lambda address: (),
+                alerts=alerts,
+                clock=clock,
+            ),
+            revocation=Revocation(store, audit=audit, clock=clock),
+            failover=Failover(store, signers, alerts=alerts, clock=clock),
+            kill_switch=self.kill_switch,
+            tenant_admin=self.tenant_admin,
+            admin_audit=self._admin_audit(),
+            clock=clock,
+        )
+
+    def restore(
+        self,
+        records: Sequence[Record] = (),
+        stated: HighWaters | None = None,
+        *,
+        has_log: bool = True,
+        key_ids: Sequence[str] = (),
+    ) -> RestorePlan:
+        """
+        Restore with *records* as an operator does, and return the first plan.
+
+        *key_ids* are of real keys; those of the signers are known.
+        """
+        key_ids = [*key_ids, *self._directory().devices]
+
+        def plan() -> RestorePlan:
+            return self.planner.plan(records, stated or {}, key_ids, has_log=has_log)
+
+        first = plan()
+        self.restorer.restore(first, key_ids, OPERATOR, plan)
+        return first
+
+    def state_marks(self) -> RestorePlan:
+        """Restore without a log, as an operator who knows all that was ever sent."""
+        self.ring.active()  # As `hotwallet guard`, for a ledger without a key.
+        sent = [Sent.read(raw) for raw in self.chain.broadcasts]
+        chain, stated, keys = self.chains["local"], {}, self.store.keys()
+        for key in keys:
+            nonces = [each.nonce + 1 for each in sent if each.sender == key.address]
+            counted = chain.client.pending_count(key.address)
+            wallet = self.store.wallet(self.network.chain_id, key.address)
+            is_known = wallet is not None and wallet.is_authentic
+            known = wallet.next_nonce if wallet and is_known else 0
+            stated["local", key.address] = max(counted, known, *nonces, 0)
+        return self.restore(stated=stated, has_log=False)
 
     @property
     def automatic_stop(self) -> AutomaticStop:

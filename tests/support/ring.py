@@ -12,16 +12,16 @@ from signer.alerts import Alerts
 from signer.approvals import Approvals
 from signer.audit.log import AuditLog
 from signer.crypto.der import parse_public_key
-from signer.errors import InvalidInputError, KeyNotFoundError
 from signer.keys.balances import AddressBalance
 from signer.keys.failover import Failover
+from signer.keys.reinstatement import Reinstatement
 from signer.keys.revocation import Revocation
 from signer.keys.rotation import Rotation
 from signer.keys.signer import SignerFactory
 from signer.model.audit_record import Actor
 from signer.model.key import Key
-from signer.ports import DeviceSignature, KeyId
-from tests.support.devices import Device, honest
+from signer.ports import KeyId
+from tests.support.devices import Device, Directory, honest
 from tests.support.keys import key_at
 from tests.support.ledgers import seal
 from tests.support.refunds import FakeClock
@@ -34,37 +34,6 @@ POOR = AddressBalance("local", "0", {"TUSD": "0"}, 0)
 OLD, NEW, OTHER = (f"{n}" * 8 + "-0000-4000-8000-whole" for n in (1, 2, 3))
 ELSEWHERE = "4" * 8 + "-0000-4000-8000-whole"
 SILENCE = structlog.wrap_logger(structlog.PrintLogger(), processors=[LogCapture()])
-
-
-class Directory:
-    """A backend with named keys, each with a scripted device."""
-
-    name = "device"
-    concurrency = 1
-
-    def __init__(self, **devices: Device) -> None:
-        self.devices = {name.replace("_", "-"): each for name, each in devices.items()}
-        self.aliases: dict[str, str] = {}
-        self.failure: Exception | None = None
-
-    def resolve(self, name: str) -> KeyId:
-        """Return the permanent id of the key *name*."""
-        if not name.strip():
-            raise InvalidInputError("must name a key", field="key_id")
-        key_id = self.aliases.get(name, name)
-        if key_id not in self.devices:
-            raise KeyNotFoundError("there is no such key")
-        return KeyId(key_id)
-
-    def public_key(self, key_id: KeyId) -> bytes:
-        """Return the device's public key."""
-        return self.devices[key_id].public_key(key_id)
-
-    def sign_digest(self, key_id: KeyId, digest: bytes) -> DeviceSignature:
-        """Sign, or raise ``failure`` if it is set."""
-        if self.failure is not None:
-            raise self.failure
-        return self.devices[key_id].sign_digest(key_id, digest)
 
 
 class System:
@@ -136,6 +105,17 @@ class System:
     ) -> Revocation:
         """Return a new ``Revocation``, as in a new process."""
         return Revocation(
+            store or self.store,
+            audit=self.audit,
+            clock=self.clock,
+            approvals=approvals,
+        )
+
+    def reinstatement(
+        self, store: Any = None, approvals: Approvals | None = None
+    ) -> Reinstatement:
+        """Return a new ``Reinstatement``, as in a new process."""
+        return Reinstatement(
             store or self.store,
             audit=self.audit,
             clock=self.clock,

@@ -34,7 +34,6 @@ DENIED_TO_ALL = (
     "DELETE FROM refunds",
     # Choose a nonce, or a status, before anything was signed.
     "INSERT INTO refunds (id, nonce, sender, key_id) VALUES ('rf', 7, 'a', 'b')",
-    "INSERT INTO refunds (id, status) VALUES ('rf', 'confirmed')",
     "INSERT INTO refunds (id, version, due_at) VALUES ('rf', 9, now())",
     # Forget what was signed.
     "UPDATE transactions SET raw = ''",
@@ -44,6 +43,9 @@ DENIED_TO_ALL = (
     "UPDATE request_signatures SET body = ''",
     "DELETE FROM request_signatures",
     "DELETE FROM sightings",
+    "UPDATE sightings SET mark = NULL",
+    "UPDATE sightings SET nonce = 7, tx_hash = 'thief'",
+    "DELETE FROM wallets",
     "DELETE FROM spendings",
     # Choose a key, or lift a stop, by removing the row.
     f"UPDATE keys SET address = '{THIEF}', backend = 'thief'",

@@ -10,6 +10,7 @@ from signer.audit.log import AuditLog
 from signer.audit.sealing_monitor import made_at
 from signer.audit.trace_events import ACCEPTED, INTENT, SIGNED
 from signer.audit.trace_verdict import Rule
+from signer.model.approval import Proposal
 from signer.model.audit_record import WORKER, Actor, Operation, Purpose, Record, Subject
 from signer.model.refund import new_refund_id
 from tests.support.audit import START
@@ -41,6 +42,23 @@ class Recorder:
     def accept(self, refund: int) -> None:
         """Record the acceptance of a refund."""
         self._result(AuditAction.REFUND_ACCEPT, Operation.REFUND, **self._pays(refund))
+
+    def propose(self, refund: int) -> None:
+        """Record that a refund needs an approval."""
+        proposal = self._proposal(refund)
+        action = AuditAction.APPROVAL_REQUEST
+        self._approval(action, proposal, state="waiting", proposal=proposal.text)
+
+    def use_approval(self, refund: int, state: str = "done") -> None:
+        """Record that the approval of a refund is used."""
+        self._approval(AuditAction.APPROVAL_USE, self._proposal(refund), state=state)
+
+    def _proposal(self, refund: int) -> Proposal:
+        return Proposal("refund-pay", {"refund_id": self.refund_id(refund)})
+
+    def _approval(self, action: AuditAction, of: Proposal, **details: str) -> None:
+        operation = Operation.ADMINISTRATION
+        self._result(action, operation, digest=of.digest, **details)
 
     def cancel(self, refund: int) -> None:
         """Record that a refund is cancelled."""
@@ -90,6 +108,11 @@ class Recorder:
         """Record that a key is revoked."""
         facts = {"key_address": address_of(key)}
         self._result(AuditAction.KEY_REVOKE, Operation.KEY_ROTATION, **facts)
+
+    def reinstate(self, key: int) -> None:
+        """Record that a revoked key is reinstated."""
+        facts = {"key_address": address_of(key)}
+        self._result(AuditAction.KEY_REINSTATE, Operation.KEY_ROTATION, **facts)
 
     def stop(self, network: str | None, **details: str) -> None:
         """Record a stop of signing."""

@@ -1,9 +1,11 @@
 """Fixtures for the tests of the command line."""
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives import serialization
 
 from backends.json_rpc import JSONRPCChain
 from backends.sql import SQLStore
@@ -13,13 +15,18 @@ from dev import stablecoin as coin
 from signer.config.networks import load_networks
 from signer.model.refund import Refund
 from signer.ports import utc_now
+from tests.api.administrators import ADMIN
 from tests.api.cli.audit_commands import LINKS
-from tests.api.commands import Run
+from tests.api.commands import AsAdministrator, Finished, Run
+from tests.api.support import AUDIENCE, ES256_KEY, ISSUER, token
 from tests.fixtures.chain import DevChain
 from tests.support.audit import KEY, exported
 from tests.support.ledgers import ROW_MACS, write_mac_key
 from tests.support.networks import write_networks
 from tests.support.refunds import World
+
+
+_ids = itertools.count(1)
 
 
 @pytest.fixture
@@ -92,3 +99,39 @@ def world(
 def paid(world: World) -> Refund:
     """A refund whose transaction anvil has."""
     return world.broadcast()
+
+
+@pytest.fixture
+def approving(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Return ``hotwallet`` where two administrators must agree."""
+    path = tmp_path / "jwt.pub.pem"
+    path.write_bytes(
+        ES256_KEY.public_key().public_bytes(
+            serialization.Encoding.PEM,
+            serialization.PublicFormat.SubjectPublicKeyInfo,
+        )
+    )
+    monkeypatch.setenv("JWT_PUBLIC_KEY_FILE", str(path))
+    monkeypatch.setenv("JWT_ISSUER", ISSUER)
+    monkeypatch.setenv("JWT_AUDIENCE", AUDIENCE)
+    monkeypatch.setenv("REQUIRE_APPROVALS", "true")
+    return run
+
+
+@pytest.fixture
+def as_administrator(
+    approving: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsAdministrator:
+    """Return a function that runs ``hotwallet`` with a new token."""
+
+    def run_as(sub: str, scope: str, *command: str) -> Finished:
+        path = tmp_path / "token"
+        claims = {**ADMIN, "sub": sub, "scope": scope, "jti": f"cli-{next(_ids)}"}
+        path.write_text(token(utc_now(), **claims), encoding="ascii")
+        path.chmod(0o600)
+        monkeypatch.setenv("OPERATOR_TOKEN_FILE", str(path))
+        finished = approving(*command)
+        monkeypatch.delenv("OPERATOR_TOKEN_FILE")
+        return finished
+
+    return run_as

@@ -1,59 +1,26 @@
 """``hotwallet approvals``, and commands of operators who show a token."""
 
-import itertools
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from cryptography.hazmat.primitives import serialization
 
+from api.views.approvals import list_lines
 from backends.sql import SQLStore
+from signer.model.approval import ApprovalState
+from signer.model.refund import Status
 from signer.model.stop import EVERYTHING
+from signer.open_approvals import OpenApprovals
 from signer.ports import utc_now
-from tests.api.administrators import ADMIN
-from tests.api.commands import Finished, Run
-from tests.api.support import AUDIENCE, ES256_KEY, ISSUER, token
-
-
-_ids = itertools.count(1)
-
-AsAdministrator = Callable[..., Finished]
+from tests.api.commands import AsAdministrator, Run
+from tests.fixtures.ledger import FORGED_APPROVAL, forge
+from tests.support.payment_approvals import approval_of, limited, requested
+from tests.support.refunds import World
 
 
 @pytest.fixture
-def run(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+def run(approving: Run) -> Run:
     """Return ``hotwallet`` where two administrators must agree."""
-    path = tmp_path / "jwt.pub.pem"
-    path.write_bytes(
-        ES256_KEY.public_key().public_bytes(
-            serialization.Encoding.PEM,
-            serialization.PublicFormat.SubjectPublicKeyInfo,
-        )
-    )
-    monkeypatch.setenv("JWT_PUBLIC_KEY_FILE", str(path))
-    monkeypatch.setenv("JWT_ISSUER", ISSUER)
-    monkeypatch.setenv("JWT_AUDIENCE", AUDIENCE)
-    monkeypatch.setenv("REQUIRE_APPROVALS", "true")
-    return run
-
-
-@pytest.fixture
-def as_administrator(
-    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> AsAdministrator:
-    """Return a function that runs ``hotwallet`` with a new token."""
-
-    def run_as(sub: str, scope: str, *command: str) -> Finished:
-        path = tmp_path / "token"
-        claims = {**ADMIN, "sub": sub, "scope": scope, "jti": f"cli-{next(_ids)}"}
-        path.write_text(token(utc_now(), **claims), encoding="ascii")
-        path.chmod(0o600)
-        monkeypatch.setenv("OPERATOR_TOKEN_FILE", str(path))
-        finished = run(*command)
-        monkeypatch.delenv("OPERATOR_TOKEN_FILE")
-        return finished
-
-    return run_as
+    return approving
 
 
 @pytest.fixture
@@ -207,6 +174,28 @@ def test_a_rejection_is_shown_as_one(
     assert "approved" not in text
 
 
+def test_the_list_counts_what_another_program_inserted(
+    run: Run, sqlite_store: SQLStore
+) -> None:
+    assert run("approvals", "list").status == 0
+    forge(sqlite_store, FORGED_APPROVAL.format(digest="f" * 64))
+    text = run("approvals", "list")
+
+    assert text.status == 1
+    assert text.out.startswith("left out: 1 rows that another program changed")
+    assert run("approvals", "list", "--json").json == {
+        "approvals": [],
+        "complete": True,
+        "changedRows": 1,
+    }
+
+
+def test_the_list_says_that_it_is_not_complete() -> None:
+    lines = list(list_lines(OpenApprovals([], 0, is_complete=False)))
+
+    assert [line.split(":")[0] for line in lines] == ["there may be more"]
+
+
 def test_asks_before_a_decision(stopped: Run) -> None:
     """Without a terminal, it asks for --yes."""
     stopped(*RESUME)
@@ -216,3 +205,27 @@ def test_asks_before_a_decision(stopped: Run) -> None:
     assert refused.status != 0
     assert "--yes" in refused.err
     assert "signing-resume" in refused.err
+
+
+def test_a_large_refund_needs_a_second_person(
+    run: Run, as_administrator: AsAdministrator, sqlite_store: SQLStore
+) -> None:
+    """Neither a user of the host nor the subject that requested it approves it."""
+    world = World(sqlite_store)
+    world.clock.now = utc_now()
+    refund = requested(limited(world))
+    text = run("approvals", "list")
+    decide = ("approvals", "approve", approval_of(world, refund).digest, *APPROVE)
+    user = run(*decide)
+    own = as_administrator("gateway", "approvals:decide", *decide)
+    before = approval_of(world, refund).state
+    other = as_administrator("bob", "approvals:decide", *decide)
+
+    assert "waiting: refund-pay" in text.out
+    assert f'refund_id: "{refund.id}"' in text.out
+    assert "OPERATOR_TOKEN_FILE" in user.err
+    assert "you asked for the change" in own.err
+    assert before is ApprovalState.WAITING
+    assert 'approved by "token:bob"' in other.out
+    (paid,) = world.finish(refund)
+    assert paid.status is Status.CONFIRMED

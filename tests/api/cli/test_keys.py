@@ -1,4 +1,4 @@
-"""``hotwallet keys list``, ``rotate`` and ``revoke``, with a token and a chain."""
+"""``hotwallet keys``, with a token and a chain."""
 
 import secrets
 
@@ -210,6 +210,34 @@ def test_revokes_a_former_key(
     assert again.json["keyId"] == f"{old.key_id[:8]}..."
     assert again.json["strandedRefunds"] == []
     assert [key.state for key in ring] == ["active", "blocked"]
+
+
+def test_reinstates_a_revoked_key(
+    run: Run, old: Key, new: str, sqlite_store: SQLStore
+) -> None:
+    """O8: status 0 and the key's new state; the list shows until when it may be."""
+    run("keys", "rotate", new, "--yes")
+    run("keys", "revoke", old.address, "--yes")
+    listed = run("keys", "list").out
+    reinstate = ("keys", "reinstate", old.address, "--reason", "the wrong address")
+    planned, done = run(*reinstate, "--dry-run"), run(*reinstate, "--yes")
+    again = run(*reinstate, "--yes", "--json")
+    ring = sqlite_store.keys()
+
+    assert f"{old.address}  blocked, can be reinstated until 20" in listed
+    assert planned.out == f"would be reinstated: {old.address}\n"
+    assert (done.status, done.out) == (0, f"draining: {old.address}\n")
+    assert (again.json["state"], again.json["openRefunds"]) == ("draining", [])
+    assert [key.state for key in ring] == ["active", "draining"]
+
+
+def test_reinstates_no_other_key(run: Run, old: Key, sqlite_store: SQLStore) -> None:
+    reinstate = ("keys", "reinstate", old.address, "--reason", "the wrong address")
+    planned, refused = run(*reinstate, "--dry-run"), run(*reinstate, "--yes")
+
+    assert "error: conflict: the key is active, and not revoked" in planned.err
+    assert planned.err.splitlines()[-1] == refused.err.splitlines()[-1]
+    assert sqlite_store.active_key() == old
 
 
 NOT_REVOKED = {

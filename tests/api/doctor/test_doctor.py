@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from api.bootstrap import build_container
+from api.bootstrap import build_container, record_start
 from api.doctor import all_checks
 from api.doctor.context import DoctorContext
 from api.doctor.system_checks import system_checks
@@ -192,6 +192,7 @@ IN_ORDER = {
     "audit": "ok",
     "checkpoints": "ok",
     "approvals": "ok",
+    "limits": "ok",
     "local nodes": "ok",
     "local chain": "ok",
     "local gas": "ok",
@@ -257,6 +258,7 @@ BROKEN = [
             "audit",
             "checkpoints",
             "approvals",
+            "limits",
             "local nonces",
             "local worker",
             *OF_THE_ADDRESS,
@@ -281,6 +283,7 @@ BROKEN = [
             "audit",
             "checkpoints",
             "approvals",
+            "limits",
             "local nonces",
             "local worker",
             *OF_THE_ADDRESS,
@@ -500,6 +503,24 @@ def test_shows_what_waits_for_an_administrator(
     assert result.state is State.WARNING
     assert detail in result.detail
     assert cure in str(result.cure)
+
+
+def test_compares_the_limits(home: dict[str, str]) -> None:
+    """With those of the last worker; a raise without an approval is a failure."""
+    container = build_container(home)
+    before = run_doctor(home)["limits"]
+    record_start(container, "worker")
+    equal = run_doctor(home)["limits"]
+    raised = _with_network(home, 'max_amount = "1000"', 'max_amount = "5000"')
+    free = run_doctor(raised)["limits"]
+    refused = run_doctor(raised, REQUIRE_APPROVALS="true")["limits"]
+
+    found = [each.state for each in (before, equal, free, refused)]
+    assert found == [State.OK, State.OK, State.OK, State.FAILED]
+    assert equal.detail == "those of the last worker, version 0"
+    assert free.detail.endswith(".max_amount: 1000 -> 5000")
+    assert refused.detail.startswith("limits-raised: ")
+    assert refused.cure == "run: hotwallet limits show"
 
 
 def test_reports_the_last_mined_transaction(

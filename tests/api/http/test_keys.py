@@ -170,8 +170,63 @@ def test_lists_the_active_key_first(admin_client: TestClient, system: System) ->
         "blockedBy",
         "createdAt",
         "updatedAt",
+        "reinstatableUntil",
     }
     assert (shown[0]["backend"], shown[0]["address"]) == ("device", system.address(NEW))
     assert (shown[0]["requestedBy"], shown[0]["blockedBy"]) == ("token:alice", None)
     assert shown[1]["createdAt"] == "2026-01-01T00:00:00.000000Z"
     assert OLD not in answer.text
+
+
+WHY = {"reason": "the wrong address"}
+
+
+def _reinstate(client: TestClient, address: str, body: Any = None) -> Result:
+    path = f"/v1/admin/keys/{address}/reinstate"
+    return post_as_admin(client, path, WHY if body is None else body)
+
+
+def test_reinstates_a_revoked_key(admin_client: TestClient, system: System) -> None:
+    """O8: 200 with the key; a repeated request changes nothing."""
+    old = system.address(OLD)
+    _rotate(admin_client, {"newKeyId": NEW, "compromised": True, "activeAddress": old})
+    listed = _keys(admin_client).json["keys"]
+    answers = [_reinstate(admin_client, each) for each in (old, old.lower())]
+
+    assert [each["reinstatableUntil"] is None for each in listed] == [True, False]
+    assert [answer.status_code for answer in answers] == [200, 200]
+    assert answers[0].json == answers[1].json
+    assert answers[0].json["state"] == "draining"
+    assert answers[0].json["openRefunds"] == []
+    assert answers[0].json["reinstatableUntil"] is None
+    assert system.states == {NEW: "active", OLD: "draining"}
+
+
+@pytest.mark.parametrize(
+    ("address", "status", "code"),
+    [
+        ("0x" + "1" * 40, 404, "not-found"),
+        ("0x12", 400, "invalid-input"),
+        (None, 409, "conflict"),
+    ],
+)
+def test_reinstates_no_other_key(
+    admin_client: TestClient,
+    system: System,
+    address: str | None,
+    status: int,
+    code: str,
+) -> None:
+    answer = _reinstate(admin_client, address or system.address(OLD))
+
+    assert (answer.status_code, answer.json["code"]) == (status, code)
+    assert system.states == {OLD: "active"}
+
+
+@pytest.mark.parametrize("body", [{}, {"reason": 1}, {**WHY, "force": True}, []])
+def test_a_reinstatement_needs_a_reason(
+    admin_client: TestClient, system: System, body: Any
+) -> None:
+    answer = _reinstate(admin_client, system.address(OLD), body)
+
+    assert (answer.status_code, answer.json["code"]) == (400, "invalid-input")

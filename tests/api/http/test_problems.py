@@ -66,6 +66,7 @@ STATUSES = {
         "SelfTestPendingError BackendError BackendUnavailableError "
         "BackendThrottledError AccessDeniedError KeyNotFoundError "
         "AmbiguousKeyError KeyUnusableError LimitReachedError "
+        "AuditLogUnwritableError "
         "ChainUnavailableError InsufficientFundsError GasLimitError WalletPausedError "
         "SigningStoppedError FeesAboveRecentError "
         "StoreError StoreUnavailableError StaleStateError "

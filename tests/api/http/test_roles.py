@@ -30,6 +30,7 @@ OF_ADMINISTRATORS = [
     ("POST", "/v1/admin/kms/rotate"),
     ("POST", "/v1/admin/kms/failover"),
     ("GET", "/v1/admin/keys"),
+    ("POST", "/v1/admin/keys/0x00/reinstate"),
     ("POST", "/v1/admin/tenants/shop/block"),
     ("POST", "/v1/admin/tenants/shop/unblock"),
     ("POST", "/v1/admin/stop"),
@@ -107,6 +108,7 @@ def test_the_route_table_is_complete(container: Container) -> None:
         route.replace("{refund_id}", REFUND.rsplit("/", 1)[1])
         .replace("{tenant}", "shop")
         .replace("{digest}", "0" * 64)
+        .replace("{address}", "0x00")
         for route in routes
     }
     assert shapes == listed

@@ -1,5 +1,6 @@
 """Changes that need two administrators: asking, deciding, using, and races."""
 
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -10,7 +11,7 @@ from structlog.testing import capture_logs
 
 from backends.sql import SQLStore
 from signer.alerts import Alerts
-from signer.approvals import LISTED, SHOWN_DIGITS, VALID_FOR, Approvals
+from signer.approvals import VALID_FOR, Approvals
 from signer.audit.actions import AuditAction
 from signer.audit.log import AuditLog
 from signer.errors import (
@@ -26,11 +27,14 @@ from signer.errors import (
 )
 from signer.model.approval import Approval, ApprovalState, Proposal
 from signer.model.audit_record import Actor
+from signer.model.stop import Stop
+from signer.open_approvals import MAX_LISTED, MAX_READ, SHOWN_DIGITS, OpenApprovals
 from tests.api.support import SettableClock
 from tests.fixtures.ledger import (
     FORGED_APPROVAL,
     forge,
 )
+from tests.support.devices import recording
 from tests.support.ledgers import seal
 from tests.support.refunds import altered
 from tests.support.ring import SILENCE
@@ -38,6 +42,7 @@ from tests.support.ring import SILENCE
 
 ALICE, BOB = Actor("token:alice", "req_1", "jti_1"), Actor("token:bob")
 OPERATOR = Actor("cli:alice")
+CHAIN = 31337
 RESUME = Proposal(AuditAction.SIGNING_RESUME, {"chain_id": "31337", "version": 0})
 LATER = Proposal(AuditAction.SIGNING_RESUME, {"chain_id": "31337", "version": 2})
 WHY = "checked with the gateway"
@@ -66,15 +71,26 @@ class System:
     def make(
         self, proposal: Proposal = RESUME, actor: Actor = ALICE, store: Any = None
     ) -> None:
-        """Request the change of *proposal*."""
-        with self.approvals(store).authorize(proposal, actor, "odd refunds"):
-            self.done.append(actor.name)
+        """Request the change of *proposal*: to end a stop, which is in force."""
+        at = self.clock()
+        self.store.stop(Stop(CHAIN, at, "a test", "cli:tests"))
+        approvals = self.approvals(store)
+        with approvals.authorize(proposal, actor, "odd refunds") as use:
+            assert self.store.resume_signing(CHAIN, at, use=use)
+        self.done.append(actor.name)
 
     def ask(self, proposal: Proposal = RESUME, actor: Actor = ALICE) -> str:
         """Request the change, which is not approved; return the digest."""
         with pytest.raises(ApprovalRequiredError) as refused:
             self.make(proposal, actor)
         return refused.value.digest
+
+    @property
+    def listed(self) -> Sequence[Approval]:
+        """What waits, of a complete list without changed rows."""
+        found = self.approvals().list()
+        assert found == OpenApprovals(found.approvals, 0, is_complete=True)
+        return found.approvals
 
     @property
     def state(self) -> ApprovalState:
@@ -101,7 +117,7 @@ def system(sqlite_store: SQLStore) -> System:
 def test_a_change_is_made_after_another_administrator_approved(system: System) -> None:
     with capture_logs() as logs:
         digest = system.ask()
-    (listed,) = system.approvals().list()
+    (listed,) = system.listed
     system.approvals().approve(digest, BOB, WHY)
     assert system.done == []
     system.make()
@@ -109,7 +125,7 @@ def test_a_change_is_made_after_another_administrator_approved(system: System) -
     assert system.done == ["token:alice"]
     assert (listed.digest, listed.reason) == (RESUME.digest, "odd refunds")
     assert listed.expires_at == system.clock.now + VALID_FOR
-    assert system.approvals().list() == []
+    assert system.listed == []
     assert system.state is ApprovalState.DONE
     assert [each["alert"] for each in logs if each["event"] == "alert"] == [
         "approval-requested"
@@ -117,7 +133,6 @@ def test_a_change_is_made_after_another_administrator_approved(system: System) -
     assert system.events == [
         ("approval-request-succeeded", "token:alice"),
         ("approval-grant-succeeded", "token:bob"),
-        ("approval-use-succeeded", "token:alice"),
         ("approval-use-succeeded", "token:alice"),
     ]
 
@@ -165,7 +180,7 @@ def test_asking_again_changes_nothing(system: System) -> None:
     system.ask()
     system.clock.advance(3600)
     system.ask(actor=BOB)
-    (listed,) = system.approvals().list()
+    (listed,) = system.listed
 
     assert (listed.requested_by, listed.version) == ("token:alice", 0)
     assert len(system.events) == 1
@@ -248,7 +263,7 @@ def test_an_approval_ends_with_its_time(system: System, *, is_approved: bool) ->
     if is_approved:
         system.approvals().approve(digest, BOB, WHY)
     system.clock.now += VALID_FOR
-    listed = [system.approvals().list() for _ in range(2)]
+    listed = [system.listed for _ in range(2)]
 
     assert listed == [[], []]
     assert system.state is ApprovalState.EXPIRED
@@ -270,111 +285,96 @@ def test_a_decision_after_the_time_is_refused(system: System) -> None:
     assert system.state is ApprovalState.EXPIRED
 
 
-def test_a_change_that_began_can_be_completed(system: System) -> None:
-    """Its process died; a rejection comes too late."""
+def test_a_change_whose_process_died_can_be_repeated(system: System) -> None:
+    """Nothing was changed, so it can be rejected as well."""
     digest = system.ask()
     system.approvals().approve(digest, BOB, WHY)
-    system.clock.now += VALID_FOR - timedelta(seconds=1)
-    with suppress(RuntimeError), system.approvals().authorize(RESUME, ALICE):
-        raise RuntimeError("killed")
-    with pytest.raises(ConflictError):
-        system.approvals().reject(digest, BOB, WHY)
-    system.clock.now += VALID_FOR - timedelta(seconds=1)
-    (listed,) = system.approvals().list()
+    for _ in range(2):
+        with suppress(RuntimeError), system.approvals().authorize(RESUME, ALICE):
+            raise RuntimeError("killed")
+        assert system.state is ApprovalState.APPROVED
     system.make(actor=BOB)
+    with pytest.raises(ConflictError, match="done"):
+        system.approvals().reject(digest, BOB, WHY)
 
-    assert listed.state is ApprovalState.EXECUTING
     assert system.done == ["token:bob"]
     assert system.state is ApprovalState.DONE
 
 
-def test_an_approval_that_was_not_completed_ends(system: System) -> None:
+def test_an_approval_of_a_failed_change_ends(system: System) -> None:
     """It cannot be used months later, and a failed try does not extend its time."""
     system.approvals().approve(system.ask(), BOB, WHY)
-    for _ in range(2):
-        with suppress(RuntimeError), system.approvals().authorize(RESUME, ALICE):
-            raise RuntimeError("failed")
-        system.clock.advance(3600)
-    system.clock.now += VALID_FOR
+    system.clock.now += VALID_FOR - timedelta(seconds=1)
+    with suppress(RuntimeError), system.approvals().authorize(RESUME, ALICE):
+        raise RuntimeError("failed")
+    system.clock.advance(1)
     system.ask()
 
     assert system.done == []
     assert system.state is ApprovalState.WAITING
 
 
+@pytest.mark.parametrize("decide", ["reject", "use"])
+def test_what_comes_first_excludes_the_other(system: System, decide: str) -> None:
+    """The change is rolled back if its approval was rejected or used meanwhile."""
+    digest = system.ask()
+    system.approvals().approve(digest, BOB, WHY)
+
+    def change() -> None:
+        with system.approvals().authorize(RESUME, ALICE) as use:
+            if decide == "reject":
+                system.approvals().reject(digest, BOB, WHY)
+            else:
+                system.make(actor=BOB)
+            system.store.stop(Stop(CHAIN, system.clock(), "a test", "cli:tests"))
+            system.store.resume_signing(CHAIN, system.clock(), use=use)
+
+    with pytest.raises(StaleStateError):
+        change()
+    assert system.store.find_stop(CHAIN) is not None
+    assert system.done == ([] if decide == "reject" else ["token:bob"])
+    uses = [each for each in system.events if each[0] == "approval-use-succeeded"]
+    assert len(uses) == len(system.done)
+
+
 def test_a_change_that_is_made_does_not_fail_afterwards(system: System) -> None:
-    """The record of its completion may fail; the caller must not repeat it."""
+    """The line for the log cannot be looked up; the caller must not repeat it."""
     system.approvals().approve(system.ask(), BOB, WHY)
-    puts = iter([system.store.put_approval])
+    finds = iter([system.store.find_approval])
 
-    def put(*given: Any) -> None:
-        next(puts, _fail)(*given)
+    def find(digest: str) -> Any:
+        return next(finds, _fail)(digest)
 
-    with capture_logs() as logs:
-        system.make(store=altered(system.store, put_approval=put))
+    system.make(store=altered(system.store, find_approval=find))
 
     assert system.done == ["token:alice"]
-    assert system.state is ApprovalState.EXECUTING
-    assert [each["event"] for each in logs] == ["approval-not-completed"]
+    assert system.state is ApprovalState.DONE
 
 
 def _fail(*_: Any) -> None:
     raise StoreUnavailableError("gone")
 
 
-def test_two_processes_complete_a_change_once(system: System) -> None:
-    """Each of them made it, which is safe; the second one finds it complete."""
+@pytest.mark.parametrize("is_used", [True, False])
+def test_a_use_is_logged_once_it_is_stored(system: System, *, is_used: bool) -> None:
+    """A rotation may have to wait for funds, and keeps its approval."""
     system.approvals().approve(system.ask(), BOB, WHY)
-    with system.approvals().authorize(RESUME, ALICE):
-        system.make(actor=BOB)
+    audit, events = recording(clock=system.clock, journal=system.store)
+    alerts = Alerts(system.store)
+    approvals = Approvals(system.store, audit, alerts, system.clock, required=True)
+    with approvals.authorize(RESUME, ALICE) as use:
+        if is_used:
+            system.store.resume_signing(CHAIN, system.clock(), use=use)
 
-    assert system.state is ApprovalState.DONE
-    assert system.events.count(("approval-use-succeeded", "token:bob")) == 2
-
-
-def test_constant_changes_leave_the_completion_open(system: System) -> None:
-    """The change is made; the row expires."""
-
-    def put(before: Any, after: Approval, record: Any) -> None:
-        if after.state is ApprovalState.DONE:
-            raise StaleStateError("again")
-        system.store.put_approval(before, after, record)
-
-    system.approvals().approve(system.ask(), BOB, WHY)
-    system.make(store=altered(system.store, put_approval=put))
-
-    assert system.done == ["token:alice"]
-    assert system.state is ApprovalState.EXECUTING
-
-
-def test_a_change_that_another_process_began_as_well_is_completed(
-    system: System,
-) -> None:
-    """The second one failed, and must not leave the row open."""
-    system.approvals().approve(system.ask(), BOB, WHY)
-    with system.approvals().authorize(RESUME, ALICE):
-        with suppress(RuntimeError), system.approvals().authorize(RESUME, BOB):
-            raise RuntimeError("failed")
-        system.done.append("made")
-
-    assert system.state is ApprovalState.DONE
-
-
-def test_an_incomplete_change_keeps_its_approval(system: System) -> None:
-    """A rotation may have to wait for funds on the new address."""
-    system.approvals().approve(system.ask(), BOB, WHY)
-    with system.approvals().authorize(RESUME, ALICE) as execution:
-        execution.is_complete = False
-    system.make()
-
-    assert system.done == ["token:alice"]
+    assert [each["event"] for each in events] == ["approval-use-succeeded"] * is_used
+    assert (system.state is ApprovalState.DONE) == is_used
 
 
 def test_nothing_needs_an_approval_where_none_is_required(system: System) -> None:
-    with system.approvals(required=False).authorize(RESUME, OPERATOR):
+    with system.approvals(required=False).authorize(RESUME, OPERATOR) as use:
         system.done.append("made")
 
-    assert system.done == ["made"]
+    assert (use, system.done) == (None, ["made"])
     assert system.store.find_approval(RESUME.digest) is None
 
 
@@ -389,14 +389,29 @@ def test_a_decision_needs_a_reason(system: System, decide: str, reason: str) -> 
 
 
 def test_a_cut_digest_must_fit_one_proposal(system: System) -> None:
-    system.ask()
-    (first,) = system.store.open_approvals(9)
-    twin = replace(first, digest=first.digest[:-1] + "g")
-    store = altered(system.store, open_approvals=lambda _: [first, twin])
+    digest = system.ask()
+    first = system.store.find_approval(digest)
+    assert first is not None
+    twin = replace(first, digest=digest[:-1] + "g")
+    store = altered(system.store, approvals_like=lambda *_: [first, twin])
 
-    with pytest.raises(InvalidInputError):
-        system.approvals(store).approve(first.digest[:SHOWN_DIGITS], BOB, WHY)
-    system.approvals(store).approve(first.digest, BOB, WHY)
+    with pytest.raises(InvalidInputError, match="all 64 digits"):
+        system.approvals(store).approve(digest[:SHOWN_DIGITS], BOB, WHY)
+    system.approvals(store).approve(digest, BOB, WHY)
+
+
+def test_inserted_rows_with_its_first_digits_hide_no_proposal(system: System) -> None:
+    """All 64 digits still find it."""
+    digest = system.ask()
+    for number in range(100):
+        inserted = f"{digest[:SHOWN_DIGITS]}{number:048}"
+        forge(system.store, FORGED_APPROVAL.format(digest=inserted))
+
+    with pytest.raises(InvalidInputError, match="all 64 digits"):
+        system.approvals().approve(digest[:SHOWN_DIGITS], BOB, WHY)
+    system.approvals().approve(digest, BOB, WHY)
+    system.make()
+    assert system.done == ["token:alice"]
 
 
 def test_a_digest_may_be_cut(system: System) -> None:
@@ -435,7 +450,10 @@ def test_a_changed_row_approves_nothing(system: System, statement: str) -> None:
     digest = system.ask()
     forge(system.store, statement)
 
-    assert [each.is_authentic for each in system.approvals().list()] == [False]
+    with capture_logs() as logs:
+        listed = system.approvals().list()
+    assert listed == OpenApprovals([], 1, is_complete=True)
+    assert [each["alert"] for each in logs] == ["row-not-authentic"]
     with pytest.raises(NotFoundError):
         system.approvals().approve(digest, ALICE, WHY)
     system.ask()
@@ -448,7 +466,7 @@ def test_an_inserted_row_approves_nothing(system: System) -> None:
     """The request replaces it."""
     forge(system.store, FORGED_APPROVAL.format(digest=RESUME.digest))
     digest = system.ask()
-    (listed,) = system.approvals().list()
+    (listed,) = system.listed
     system.approvals().approve(digest, BOB, WHY)
     system.make()
 
@@ -473,36 +491,19 @@ def test_an_old_approval_cannot_be_put_back(system: System) -> None:
     assert system.done == ["token:alice"]
 
 
-@pytest.mark.parametrize("move", ["ask", "approve", "use"])
+@pytest.mark.parametrize("move", ["ask", "approve"])
 def test_a_failed_commit_changes_nothing(system: System, move: str) -> None:
     """As if the process had died there: what was approved stays approved."""
-    commits = 0
-
-    def put(*given: Any) -> None:
-        nonlocal commits
-        commits += 1
-        if commits == 1:
-            raise StoreUnavailableError("killed")
-        system.store.put_approval(*given)
-
-    broken = altered(system.store, put_approval=put)
+    broken = altered(system.store, put_approval=StoreUnavailableError("killed"))
     if move == "ask":
         with pytest.raises(StoreUnavailableError):
             system.make(store=broken)
-        assert system.approvals().list() == []
+        assert system.listed == []
         return
     digest = system.ask()
-    if move == "approve":
-        with pytest.raises(StoreUnavailableError):
-            system.approvals(broken).approve(digest, BOB, WHY)
-        assert system.state is ApprovalState.WAITING
-        return
-    system.approvals().approve(digest, BOB, WHY)
     with pytest.raises(StoreUnavailableError):
-        system.make(store=broken)
-    assert system.done == []
-    system.make()
-    assert system.state is ApprovalState.DONE
+        system.approvals(broken).approve(digest, BOB, WHY)
+    assert system.state is ApprovalState.WAITING
 
 
 def test_constant_changes_are_an_error(system: System) -> None:
@@ -513,15 +514,43 @@ def test_constant_changes_are_an_error(system: System) -> None:
         system.make(store=stale)
 
 
-def test_the_list_is_bounded(system: System) -> None:
-    for number in range(3):
-        system.ask(Proposal("test", {"number": number}))
-        system.clock.advance(1)
-    found = system.store.open_approvals(2)
+def test_old_inserted_rows_hide_no_proposal(system: System) -> None:
+    """They are read past, and one alert says that there are any."""
+    digest = system.ask()
+    for number in range(MAX_LISTED + 1):
+        forge(system.store, FORGED_APPROVAL.format(digest=f"{number:064}"))
+    approvals = system.approvals()
+    with capture_logs() as logs:
+        listed, _ = approvals.list(), approvals.list()
 
-    assert [each.proposal for each in found] == [
-        Proposal("test", {"number": number}).text for number in range(2)
+    assert [each.digest for each in listed.approvals] == [digest]
+    assert (listed.changed, listed.is_complete) == (MAX_LISTED + 1, True)
+    assert [(each["alert"], each["subject"]) for each in logs] == [
+        ("row-not-authentic", "approvals")
     ]
-    assert LISTED >= 100
-    assert isinstance(found[0], Approval)
-    assert timedelta(hours=1) < VALID_FOR
+
+
+def test_a_list_reads_so_many_rows(system: System) -> None:
+    """It says that it is not complete, and does not fail."""
+    system.ask()
+    (row,) = system.store.open_approvals(None, 9)
+    forged = replace(row, is_authentic=False)
+    flood = altered(system.store, open_approvals=lambda _, limit: [forged] * limit)
+
+    assert system.approvals(flood).list() == OpenApprovals(
+        [], MAX_READ, is_complete=False
+    )
+
+
+def test_so_many_proposals_are_listed(system: System) -> None:
+    """The oldest first; the list says that there are more."""
+    (proposals) = [Proposal("test", {"n": n}) for n in range(MAX_LISTED + 1)]
+    for proposal in proposals:
+        system.ask(proposal)
+        system.clock.advance(1)
+    listed = system.approvals().list()
+
+    assert [each.digest for each in listed.approvals] == [
+        each.digest for each in proposals[:MAX_LISTED]
+    ]
+    assert (listed.changed, listed.is_complete) == (0, False)

@@ -15,6 +15,7 @@ from tests.support.ledgers import open_ledger
 from tests.support.process_work import (
     Statements,
     work_on_keys,
+    work_on_limits,
     work_on_refunds,
     work_on_stops,
     work_on_the_audit_log,
@@ -87,6 +88,7 @@ def test_no_process_needs_more_or_less(shipped: Roles, processes: Processes) -> 
     work_on_refunds(processes)
     work_on_wallets(processes)
     work_on_stops(processes)
+    work_on_limits(processes)
     work_on_the_audit_log(processes)
     for name in PROCESSES:
         granted = _privileges(shipped, name)

@@ -24,6 +24,7 @@ from signer.errors import (
     StaleStateError,
     StoreError,
 )
+from signer.model.approval import ApprovalState
 from signer.model.key import Key, KeyState
 from signer.model.refund import Kind, Move, Refund, SignedTransaction, Status
 from signer.model.wallet import UnrecordedTransaction, Wallet
@@ -118,6 +119,7 @@ def test_the_tables_are_the_migrations(store: SQLStore) -> None:
         ("refund_moves", "ck_refund_moves_status", Status),
         ("transactions", "ck_transactions_kind", Kind),
         ("keys", "ck_keys_state", KeyState),
+        ("approvals", "ck_approvals_state", ApprovalState),
     ],
 )
 def test_the_constraints_allow_every_member(
@@ -127,7 +129,7 @@ def test_the_constraints_allow_every_member(
     found = store._database.run(lambda c: inspect(c).get_check_constraints(table))
     (condition,) = (each["sqltext"] for each in found if each["name"] == constraint)
 
-    assert set(re.findall(r"'(\w+)'", condition)) == {*members}
+    assert set(re.findall(r"'([\w-]+)'", condition)) == {*members}
 
 
 def test_columns_are_the_values() -> None:
@@ -140,14 +142,15 @@ def test_columns_are_the_values() -> None:
         ("audit_checkpoints", Checkpoint),
     ):
         assert metadata.tables[table].c.keys() == [
-            f.name for f in fields(value) if f.name != "intent_recorded"
+            f.name for f in fields(value) if f.name != "intent"
         ]
     # Who holds a nonce, and which is next, is looked up.
+    not_stored = {"held_by", "next_nonce", "is_authentic"}
     assert metadata.tables["sightings"].c.keys() == [
-        f.name for f in fields(UnrecordedTransaction) if f.name != "held_by"
+        f.name for f in fields(UnrecordedTransaction) if f.name not in not_stored
     ]
     assert metadata.tables["wallets"].c.keys() == [
-        f.name for f in fields(Wallet) if f.name != "next_nonce"
+        f.name for f in fields(Wallet) if f.name not in not_stored
     ]
 
 
@@ -392,6 +395,13 @@ OLD_REFUND = (
     " 6 AS decimals, '0x2' AS recipient) AS given"
 )
 
+TIME = "'2026-11-26T00:00:00.000000+00:00'"
+
+OLD_WALLET = (
+    "INSERT INTO wallets VALUES (7, '0x3', 0, NULL, NULL, 4)",
+    f"INSERT INTO sightings VALUES (7, '0x3', 0, 'h', NULL, 1, 1, 'b', {TIME}, NULL)",
+)
+
 OLD_KEY = (
     "INSERT INTO keys (backend, key_id, address, state, created_at, updated_at, epoch,"
     " version) VALUES ('b', 'k', '0x3', 'active', '{at}', '{at}', 1, 0)"
@@ -401,7 +411,7 @@ OLD_KEY = (
 def test_the_upgrade_of_a_ledger_with_rows(empty: SQLStore, empty_url: str) -> None:
     """Rows from before MACs are kept, and trusted once: by the upgrade."""
     _upgrade_to(empty, FIRST)
-    at = "2026-11-26T00:00:00.000000+00:00"
+    at = TIME.strip("'")
     amount = f"'{7:078d}'" if empty_url.startswith("sqlite") else "7"
     row = {"at": at, "amount": amount}
     for statement in (
@@ -409,8 +419,9 @@ def test_the_upgrade_of_a_ledger_with_rows(empty: SQLStore, empty_url: str) -> N
         OLD_REFUND.format(id="rf_2", status="cancelled", **row),
         OLD_KEY.format(at=at),
         "INSERT INTO audit_records (id, body) VALUES ('au_1', '{}')",
+        *OLD_WALLET,
     ):
-        empty._database.run(lambda c, s=statement: c.execute(text(s)))  # type: ignore[misc]
+        _run(empty, statement)
     with closing(SQLStore(empty_url)) as keyless, pytest.raises(ConfigurationError):
         keyless.migrate()
 
@@ -426,7 +437,43 @@ def test_the_upgrade_of_a_ledger_with_rows(empty: SQLStore, empty_url: str) -> N
     active = empty.active_key()
     assert active is not None
     assert (active.address, active.version) == ("0x3", 1)
+    _require_authentic_wallet(empty)
     assert empty.seal(2, DRAFTS.forged) == Sealing(1)
+
+
+def _require_authentic_wallet(store: SQLStore) -> None:
+    """Require the rows of ``OLD_WALLET``, with MACs."""
+    wallet = store.wallet(7, "0x3")
+    assert wallet is not None
+    assert (wallet.version, wallet.is_authentic, wallet.is_paused) == (5, True, False)
+    assert wallet.high_water is None
+    (foreign,) = store.foreign_transactions(7, "0x3")
+    assert foreign.is_authentic
+    store.resume(wallet, now(), [foreign])
+
+
+def test_the_upgrade_of_wallets_without_macs(empty: SQLStore) -> None:
+    """Revision 0004 had MACs of other rows only; the upgrade needs the MAC key."""
+    _upgrade_to(empty, "0004")
+    for statement in OLD_WALLET:
+        _run(empty, statement)
+
+    assert empty.migrate().action == "upgraded"
+    _require_authentic_wallet(empty)
+
+
+def test_a_changed_wallet_is_not_trusted_later(store: SQLStore) -> None:
+    """An upgrade of the current revision gives it no MAC."""
+    store.add_unrecorded(opened(store), [sighting()])
+    _run(store, "UPDATE wallets SET first_nonce = 0, version = version + 1")
+    _run(store, f"UPDATE sightings SET accepted_at = {TIME}")
+    store.migrate()
+
+    (wallet,) = store.wallets()
+    assert not wallet.is_authentic
+    store.open_wallet(wallet)
+    (wallet,) = store.wallets()
+    assert not wallet.is_authentic  # For the transaction.
 
 
 def test_the_upgrade_trusts_old_rows_once(store: SQLStore) -> None:
@@ -439,21 +486,24 @@ def test_the_upgrade_trusts_old_rows_once(store: SQLStore) -> None:
         store.migrate()
 
 
-def test_the_upgrade_renews_the_macs_of_the_ring(empty_url: str) -> None:
-    """After a rotation of the MAC key, the old key is no longer needed for the ring."""
+def test_the_upgrade_renews_macs(empty_url: str) -> None:
+    """After a rotation of the MAC key, ring and wallets do not need the old one."""
     old, new = {"old": b"\x01" * 32}, {"new": b"\x02" * 32}
     with closing(SQLStore(empty_url, RowMACs(old))) as before:
         before.migrate()
         active = made_active(before, key_at(WALLET))
+        before.add_unrecorded(opened(before), [sighting()])
     with closing(SQLStore(empty_url, RowMACs(new | old))) as both:
         both.migrate()
         both.migrate()
 
     with closing(SQLStore(empty_url, RowMACs(new))) as after:
         found = after.active_key()
+        (wallet,) = after.wallets()
     with closing(SQLStore(empty_url)) as keyless:
         assert keyless.migrate().action == "unchanged"
     assert found == replace(active, version=active.version + 1)
+    assert (wallet.is_authentic, wallet.version) == (True, 2)
 
 
 def _upgrade_to(store: SQLStore, revision: str) -> None:
@@ -469,7 +519,6 @@ def _upgrade_to(store: SQLStore, revision: str) -> None:
 
 
 REQUEST = "UPDATE refunds SET cancel_requested_at = {at}"
-TIME = "'2026-11-26T00:00:00.000000+00:00'"
 LATER = "'2026-11-27T00:00:00.000000+00:00'"
 
 

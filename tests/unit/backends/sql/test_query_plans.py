@@ -14,11 +14,12 @@ from backends.sql import (
     payment_statistics,
     queries,
     queues,
+    refund_approvals,
     spending,
 )
-from backends.sql.reservations import next_nonce
 from backends.sql.schema import refunds, sightings, spendings, transactions
 from backends.sql.statements import CLAIM
+from backends.sql.wallet_rows import next_nonce
 from signer.model.audit_record import Record
 from signer.model.refund import Refund, Status
 from tests.fixtures.ledger import (
@@ -55,8 +56,8 @@ EXPECTED = {
     "accept": ("BEGIN IMMEDIATE, SELECT, INSERT, INSERT", "SELECT, WITH"),
     "replay": ("BEGIN IMMEDIATE, SELECT, INSERT, SELECT", "SELECT, WITH, SELECT"),
     "reserve": (
-        "BEGIN IMMEDIATE, SELECT, SELECT, SELECT, UPDATE, INSERT, INSERT",
-        "BEGIN, SELECT, SELECT, SELECT, SELECT, UPDATE, INSERT, INSERT",
+        "BEGIN IMMEDIATE, SELECT, SELECT, SELECT, SELECT, UPDATE, INSERT, INSERT",
+        "BEGIN, SELECT, SELECT, SELECT, SELECT, SELECT, UPDATE, INSERT, INSERT",
     ),
     "sign": ("BEGIN IMMEDIATE, UPDATE, INSERT, INSERT", "WITH"),
     "move": ("BEGIN IMMEDIATE, UPDATE, INSERT", "WITH"),
@@ -172,7 +173,7 @@ def _fill(store: SQLStore, count: int) -> None:
         for n in range(count // 2)
     ]
     for each in seen:
-        del each["held_by"]
+        del each["held_by"], each["is_authentic"]
     filled(store, rows)
     store._database.transaction(lambda c: c.execute(insert(sightings), seen))
     if store._database.dialect == "postgresql":  # As autovacuum does.
@@ -280,9 +281,22 @@ def test_the_worker_reads_open_refunds_only(
     }
     plan = _plan(store, statement, given)
 
-    assert index in plan
+    # PostgreSQL sometimes takes the other index of open refunds, which are few.
+    others = set() if store._database.path else {"ix_refunds_open"}
+    assert any(each in plan for each in {index} | others)
     assert "Seq Scan" not in plan
     assert "SCAN refunds\n" not in plan
+
+
+def test_refunds_that_await_an_approval_are_read_alone(store: SQLStore) -> None:
+    """Once in each pass, with their proposals."""
+    _fill(store, 1500)
+    given = {"at_most": 9, "now": now(), "since": later(-3600)}
+    plan = _plan(store, refund_approvals.DECIDED, given)
+
+    assert "ix_refunds_awaiting" in plan
+    assert "Seq Scan on refunds" not in plan
+    assert "ix_approvals_refund" in plan or store._database.dialect == "postgresql"
 
 
 @pytest.mark.parametrize(

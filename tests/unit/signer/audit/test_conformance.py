@@ -5,10 +5,11 @@ from datetime import timedelta
 
 import pytest
 
+from signer.audit.actions import AuditAction
 from signer.audit.conformance import check_conformance
 from signer.audit.trace_history import SKEW
 from signer.audit.trace_verdict import Rule
-from signer.model.audit_record import Operation, Purpose, Record
+from signer.model.audit_record import Actor, Operation, Purpose, Record
 from tests.support.audit import START
 from tests.support.ledgers import DRAFTS
 from tests.support.traces import MUTATIONS, Mutation, Recorder, address_of
@@ -56,6 +57,59 @@ def test_a_trace_of_the_service_is_accepted() -> None:
     assert (found.refunds, found.signatures, found.unfinished) == (4, 5, 1)
 
 
+def test_an_approved_refund_is_accepted() -> None:
+    """A replacement and a no-op need no further approval."""
+    trace = Recorder()
+    trace.accept(0)
+    trace.propose(0)
+    trace.use_approval(0)
+    trace.reserve(0)
+    trace.sign(0)
+    trace.accept(1)
+    trace.reserve(1)
+    trace.propose(1)  # The amount was lowered.
+    trace.intend(1, nonce=1, kind="noop")
+    trace.sign(1, nonce=1, kind="noop")
+    _paid(trace, 2)
+    trace.propose(2)
+    trace.intend(2, nonce=2, attempt=1)
+
+    assert _rules(trace) == []
+
+
+@pytest.mark.parametrize("state", ["executing", "done", None])
+def test_an_unapproved_refund_is_refused(state: str | None) -> None:
+    """Its approval is missing, is not complete, or comes later."""
+    trace = Recorder()
+    trace.accept(0)
+    trace.propose(0)
+    if state == "executing":
+        trace.use_approval(0, state)
+    trace.reserve(0)
+    if state == "done":
+        trace.use_approval(0)
+
+    assert _rules(trace) == [Rule.APPROVED_FIRST]
+
+
+@pytest.mark.parametrize("proposal", [None, 7, "{", "[]", "[" * 9999, "{}"])
+def test_an_odd_proposal_breaks_no_rule(proposal: object) -> None:
+    """It is of another action, or not one of the service."""
+    trace = Recorder()
+    trace.accept(0)
+    record = DRAFTS.result(
+        AuditAction.APPROVAL_REQUEST,
+        Operation.ADMINISTRATION,
+        Actor("token:alice"),
+        proposal=proposal,  # type: ignore[arg-type]
+        digest="00",
+    )
+    trace.records.append(record)
+    trace.reserve(0)
+
+    assert _rules(trace) == []
+
+
 def test_a_late_outcome_of_a_revoked_key_is_accepted() -> None:
     """The refund got the nonce of another key; the old signature was not used."""
     trace = Recorder()
@@ -80,6 +134,102 @@ def test_a_requeued_refund_may_be_cancelled() -> None:
     trace.cancel(0)
 
     assert _rules(trace) == []
+
+
+def _revoked_and_reinstated() -> Recorder:
+    """Return a trace: refund 0 lost its nonce, and refund 1 was signed before."""
+    trace = Recorder()
+    for refund in (0, 1):
+        trace.accept(refund)
+        trace.reserve(refund)
+    trace.sign(1, nonce=1)
+    trace.rotate(0, 1, compromised=True)
+    trace.reserve(0, key=1)
+    trace.sign(0, key=1, nonce=0)
+    trace.reinstate(0)
+    return trace
+
+
+def test_a_reinstated_key_finishes_its_refunds() -> None:
+    """
+    It replaces what it had signed.
+
+    A process that slept since the reservation signs once more, and commits nothing.
+    """
+    trace = _revoked_and_reinstated()
+    trace.intend(1, nonce=1, attempt=1)
+    trace.sign(1, nonce=1, attempt=1)
+    trace.intend(0, nonce=0)
+    trace.sign(0, nonce=0)
+
+    assert _rules(trace) == []
+
+
+def test_a_reinstated_key_may_be_active_again() -> None:
+    """The nonce that refund 0 lost then belongs to another refund."""
+    trace = _revoked_and_reinstated()
+    trace.sign(0, nonce=0)  # Recorded late, and not used.
+    trace.rotate(1, 0)
+    trace.accept(2)
+    trace.reserve(2)
+    trace.sign(2, nonce=0)
+    trace.intend(0, nonce=0, worker=1)
+    trace.sign(0, nonce=0, worker=1)  # Of a process that slept.
+    trace.intend(2, nonce=0, attempt=1)
+
+    assert _rules(trace) == []
+
+
+def _revoke_again(trace: Recorder) -> None:
+    trace.revoke(0)
+    trace.intend(1, nonce=1, attempt=1)
+
+
+def _take_a_nonce(trace: Recorder) -> None:
+    trace.rotate(1, 0)
+    trace.accept(2)
+    trace.reserve(2)
+    trace.sign(2, nonce=1)
+
+
+def _reserve(trace: Recorder) -> None:
+    trace.accept(2)
+    trace.reserve(2)
+
+
+@pytest.mark.parametrize(
+    ("play", "rule"),
+    [
+        (_revoke_again, Rule.REVOKED_KEY_IS_SILENT),
+        (_take_a_nonce, Rule.ONE_OWNER),
+        (_reserve, Rule.ACTIVE_KEY_RESERVES),
+    ],
+    ids=lambda value: getattr(value, "__name__", str(value)),
+)
+def test_a_reinstated_key_breaks_a_rule(
+    play: Callable[[Recorder], None], rule: Rule
+) -> None:
+    trace = _revoked_and_reinstated()
+    play(trace)
+
+    assert _rules(trace) == [rule]
+
+
+def test_a_key_is_revoked_until_it_is_reinstated() -> None:
+    trace = Recorder()
+    trace.accept(0)
+    trace.reserve(0)
+    trace.sign(0)
+    trace.rotate(0, 1)
+    trace.revoke(0)
+    trace.intend(0, attempt=1)
+    trace.reinstate(0)
+    trace.intend(0, attempt=1)
+    trace.revoke(0)
+    trace.reinstate(0)
+    trace.intend(0, attempt=1)
+
+    assert _rules(trace) == [Rule.REVOKED_KEY_IS_SILENT]
 
 
 def test_other_signatures_need_an_intent_too() -> None:

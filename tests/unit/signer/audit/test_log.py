@@ -20,6 +20,7 @@ from signer.audit.actions import AuditAction
 from signer.audit.log import AuditLog
 from signer.errors import (
     AccessDeniedError,
+    AuditLogUnwritableError,
     BackendError,
     BackendThrottledError,
     BackendUnavailableError,
@@ -195,7 +196,7 @@ def test_without_a_record_there_is_no_signature(written: int) -> None:
     device = honest(KEY)
     signer = signer_over(device, AuditLog(FullDisk(good=written)))
 
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(AuditLogUnwritableError, match="OSError"):
         signer.sign_digest(DIGEST, PURPOSE)
 
     assert device.calls == written
@@ -244,14 +245,21 @@ def test_operation_names_are_stable() -> None:
     }
 
 
-def test_with_a_journal_a_failing_log_is_no_error(sqlite_store: SQLStore) -> None:
-    """A log that cannot be written prevents no signature if there is a journal (A1)."""
+@pytest.mark.parametrize("written", [0, 1])
+def test_with_a_journal_only_the_lines_of_intents_are_required(
+    sqlite_store: SQLStore, written: int
+) -> None:
+    """The journal may be lost: no signature is made without a line in the log (A1)."""
     device = honest(KEY)
     journal = altered(sqlite_store, append=lambda *records, standing=None: None)
-    audit = AuditLog(FullDisk(good=0), journal=journal)
+    signer = signer_over(device, AuditLog(FullDisk(good=written), journal=journal))
 
-    assert signer_over(device, audit).sign_digest(DIGEST, PURPOSE).r
-    assert device.calls == 1
+    if written:
+        assert signer.sign_digest(DIGEST, PURPOSE).r
+    else:
+        with pytest.raises(AuditLogUnwritableError, match="free the disk"):
+            signer.sign_digest(DIGEST, PURPOSE)
+    assert device.calls == written
 
 
 def test_surrogates_are_replaced() -> None:

@@ -1,5 +1,6 @@
 """The sealer seals every record, and signs only a chain that it has verified."""
 
+import io
 from contextlib import closing
 from datetime import timedelta
 from itertools import count
@@ -8,11 +9,13 @@ import psycopg
 import pytest
 from structlog.testing import capture_logs
 
+from api.logs import audit_logger
 from backends.sql import sqlite_dbapi
 from backends.sql.audit import SEALING_LOCK, AuditTables
 from backends.sql.database import Database
 from signer.alerts import Alert, Alerts
 from signer.audit import hash_chain
+from signer.audit.actions import AuditAction
 from signer.audit.chain_reader import (
     BATCH,
     BrokenChainError,
@@ -23,11 +26,13 @@ from signer.audit.checkpointer import VERIFY_SECONDS, CheckpointSettings
 from signer.audit.checkpoints import CheckpointKey
 from signer.audit.export import export
 from signer.audit.forgeries import declared_by, hash_id
+from signer.audit.log import AuditLog
+from signer.audit.log_lines import parse_line
 from signer.audit.sealer import LOOK_SECONDS, REST_SECONDS, Sealer
 from signer.audit.stored_checkpoints import Newest, find_newest
 from signer.audit.verify import verify
 from signer.errors import InvalidInputError, StoreError
-from signer.model.audit_record import Record
+from signer.model.audit_record import Actor, Operation, Record
 from signer.ports import Sealing
 from tests.support.audit import (
     KEY,
@@ -42,6 +47,7 @@ from tests.support.audit import (
 )
 from tests.support.ledgers import DRAFTS, ROW_MACS, seal
 from tests.support.refunds import FakeClock, altered
+from tests.support.ring import SILENCE
 from tests.unit.signer.audit.sealers import alerts, sealer, sizes
 
 
@@ -172,6 +178,36 @@ def test_a_rolled_back_round_verified_nothing(
         journal.seal(10, fail)
 
     assert journal.seal(10, DRAFTS.forged) == Sealing(0, (forged.id,))
+
+
+def test_the_changes_of_administrators_are_logged_when_they_are_sealed(
+    journal: AuditTables, sqlite_url: str
+) -> None:
+    """The log of a command goes to a terminal; that of the sealer to the log store."""
+    operator, audit = Actor("cli:alice"), AuditLog(SILENCE, journal=journal)
+    revoked, stopped, paid = (
+        audit.result(action, operation, operator)
+        for action, operation in (
+            (AuditAction.KEY_REVOKE, Operation.KEY_ROTATION),
+            (AuditAction.SIGNING_STOP, Operation.ADMINISTRATION),
+            (AuditAction.REFUND_CANCEL, Operation.REFUND),
+        )
+    )
+    audit.write(revoked, stopped, paid)
+    forged = DRAFTS.result(AuditAction.KEY_REVOKE, Operation.KEY_ROTATION, operator)
+    overruled(
+        sqlite_url,
+        f"INSERT INTO audit_records (id, body) VALUES ('{forged.id}', '{forged.body}')",
+    )
+    stream = io.StringIO()
+    ours = Sealer(journal, audit=AuditLog(audit_logger(stream), journal=journal))
+
+    for _ in range(2):
+        ours.work()
+
+    lines = stream.getvalue().encode().splitlines()
+    assert [parse_line(line) for line in lines] == [revoked, stopped]
+    assert [parse_line(line).mac for line in lines] == [revoked.mac, stopped.mac]
 
 
 def test_signs_when_a_checkpoint_is_due(journal: AuditTables, clock: FakeClock) -> None:

@@ -304,6 +304,39 @@ def test_an_unterminated_string_is_rejected_quickly() -> None:
     assert time.perf_counter() - began < 15
 
 
+MAC = f"1-abc:{'0f' * 32}"
+
+
+def test_a_line_has_the_mac_of_its_record() -> None:
+    """The hash does not cover it, so an export without it has the same hashes."""
+    plain = chain(1)[0]
+    record_with_mac = Record(plain.record.id, plain.record.body, MAC)
+    line = record_line(Sealed(plain.sequence, plain.hash, record_with_mac))
+    parsed = parse(line)
+
+    assert isinstance(parsed, Sealed)
+    assert (parsed, parsed.record.mac) == (plain, MAC)
+    assert line.replace(b'"mac":"%s",' % MAC.encode(), b"") == record_line(plain)
+    for each in (line, record_line(plain)):
+        assert _verify([HEADER, each, *exported([plain], [1])[2:]]).is_good
+
+
+@pytest.mark.parametrize("mac", ["", "x", 'x"', f"{MAC}0", MAC.upper(), f" {MAC}"])
+def test_what_is_no_mac_is_not_exported(mac: str) -> None:
+    """Another program may have stored any text in its place."""
+    plain = chain(1)[0]
+    record_with_mac = Record(plain.record.id, plain.record.body, mac)
+
+    assert record_line(Sealed(1, plain.hash, record_with_mac)) == record_line(plain)
+
+
+@pytest.mark.parametrize("mac", [b"null", b"5", b'""', b'"x:y"'])
+def test_a_malformed_mac_is_rejected(mac: bytes) -> None:
+    line = exported(chain(1), [1])[1].replace(b'"record"', b'"mac":%s,"record"' % mac)
+
+    assert _finding([HEADER, line]) == ("unreadable", 1, 2)
+
+
 def test_fractions_are_canonical() -> None:
     each = Sealed(1, bytes(32), record(0, share=0.5, other=1e21))
 

@@ -107,6 +107,8 @@ def test_rpc_urls_are_secrets(file: Path) -> None:
         ('"1000"', '"1000"\nmin_amount = "0"', "min_amount"),
         ('"1000"', '"1000"\nmin_amount = "1000.000001"', "min_amount"),
         ('"1000"', '"1000"\nmin_amount = 1', "min_amount"),
+        ('"1000"', '"1000"\napprove_above = "0"', "approve_above"),
+        ('"1000"', '"1000"\napprove_above = "1000"', "less than max_amount"),
         ("chain_id = 31337", "chain_id = 1\ngas_per_hour = 0", "gas_per_hour"),
         ("chain_id = 31337", "chain_id = 1\ngas_per_hour = 1999999", "gas_per_hour"),
         ("chain_id = 31337", 'chain_id = 1\ngas_per_hour = "1"', "gas_per_hour"),

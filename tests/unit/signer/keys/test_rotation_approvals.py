@@ -62,7 +62,7 @@ def test_a_dry_run_needs_no_approval(system: System) -> None:
     )
 
     assert _rotate(system, options).startswith("would-")
-    assert system.approvals().list() == []
+    assert system.approvals().list().approvals == []
 
 
 def test_an_approval_is_for_one_new_key(system: System) -> None:
@@ -123,4 +123,4 @@ def test_a_former_key_is_revoked_after_an_approval(system: System) -> None:
     revocation.revoke(system.address(OLD), ADMIN)  # Nothing is left to approve.
 
     assert _state(system, OLD) is KeyState.BLOCKED
-    assert system.approvals().list() == []
+    assert system.approvals().list().approvals == []

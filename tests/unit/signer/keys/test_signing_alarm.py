@@ -9,6 +9,7 @@ from signer.alerts import Alerts
 from signer.audit.log import AuditLog
 from signer.errors import (
     AccessDeniedError,
+    AuditLogUnwritableError,
     BackendThrottledError,
     BackendUnavailableError,
     EncodingError,
@@ -197,7 +198,7 @@ def test_alert_precedes_the_audit_record(monitor: MonitoredAlarm) -> None:
     """If the outcome cannot be recorded, the mismatch still raises its alert."""
     device, audit = planted(point(KEY), BY_ANOTHER), AuditLog(FullDisk(good=1))
     signer = Signer.open(device, KEY_ID, audit, alarm=monitor.alarm)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(AuditLogUnwritableError):
         signer.sign_digest(DIGEST, PURPOSE)
 
     assert monitor.alerts == [("key-mismatch", "signature-recovery")]

@@ -31,6 +31,11 @@ def _refund(status: Status) -> Refund:
 def test_the_legal_moves() -> None:
     """They are those of the diagram in docs/explanation/refunds.md."""
     assert {(str(a), str(b)) for a in MOVES for b in MOVES[a]} == {
+        ("awaiting-approval", "queued"),
+        ("awaiting-approval", "mined"),
+        ("awaiting-approval", "refused"),
+        ("awaiting-approval", "cancelled"),
+        ("queued", "awaiting-approval"),
         ("queued", "reserved"),
         ("queued", "mined"),
         ("queued", "refused"),
@@ -83,7 +88,7 @@ def test_final_statuses_have_no_moves() -> None:
 
     assert final == {Status.CONFIRMED, Status.REFUSED, Status.CANCELLED, Status.FAILED}
     assert set(Status) - final == OPEN
-    assert UNSENT | IN_FLIGHT == OPEN
+    assert UNSENT | IN_FLIGHT | {Status.AWAITING_APPROVAL} == OPEN
     assert not UNSENT & IN_FLIGHT
 
 

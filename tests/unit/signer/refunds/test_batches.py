@@ -25,6 +25,7 @@ from signer.model.refund import HOLD, Refund, Status
 from signer.ports import Call, DeviceSignature, KeyId
 from signer.refunds.transaction_signer import TransactionSigner
 from tests.fixtures.ledger import stopped
+from tests.support.audit import record
 from tests.support.devices import honest, planted, point, recording, signer_over
 from tests.support.refunds import (
     ACTOR,
@@ -210,9 +211,7 @@ def test_outcomes_of_a_batch_that_cannot_be_stored_are_written_at_once(
     journal = altered(world.store, append=append)
     audit, _ = recording(journal=journal)
     world.signer = signer_over(honest(KEY), audit)
-    refunds = [
-        replace(world.step(world.accepted()), intent_recorded=True) for _ in range(3)
-    ]
+    refunds = [replace(world.step(world.accepted()), intent=record()) for _ in range(3)]
     appended.clear()
     world.store = altered(world.store, save_all=unsaved)
 
@@ -258,7 +257,9 @@ def test_a_revoked_key_or_a_stop_ends_the_signatures_of_a_slow_batch(
     reserved = [
         each for each in lifecycle.step_all(refunds) if isinstance(each, Refund)
     ]
-    assert all(refund.intent_recorded for refund in reserved)
+    assert [
+        refund.intent.fields["details"]["nonce"] for refund in reserved if refund.intent
+    ] == [refund.nonce for refund in reserved]
 
     outcomes = lifecycle.step_all(reserved)
 

@@ -77,6 +77,21 @@ def test_a_request_to_cancel_is_in_the_ledger(world: World) -> None:
     ]
 
 
+def test_a_refusal_is_in_the_ledger(world: World) -> None:
+    """Otherwise a restored ledger would pay a refund that was reported as refused."""
+    refund = world.accepted()
+    world.chain.revert = "blocked address"
+    world.step(refund)
+    seal(world.store)
+
+    (refused,) = [each.record.fields for each in world.store.sealed(0, 1000)]
+    assert of_refunds([refused]) == [
+        ("refund-refuse-succeeded", "worker", None, refund.id)
+    ]
+    assert refused["details"]["code"] == "execution-reverted"
+    assert refused["details"]["network"] == "local"
+
+
 def test_waiting_for_a_cancellation_ends_after_three_seconds(world: World) -> None:
     """Without a worker, the refund stays queued, and the request is kept (R26)."""
     refund = world.accepted()
@@ -163,6 +178,7 @@ def test_a_lost_payment_cannot_be_cancelled(
     again = world.accepted(reference=REQUEST.reference)
 
     waiting = world.cancel(again)
+    world.state_marks()
     world.reconcile()
     world.worker.work()
     paid = world.cancel(again)

@@ -10,9 +10,7 @@ processes.
 from collections.abc import Callable
 from contextlib import suppress
 from copy import deepcopy
-from typing import Any, cast
-
-import pytest
+from typing import cast
 
 from signer.errors import (
     BackendUnavailableError,
@@ -25,13 +23,14 @@ from signer.ports import ChainClient, Ledger
 from signer.refunds.wallet_repair import repair_wallets
 from tests.fixtures.scripted_chain import ScriptedChain, Sent
 from tests.support.devices import Device, honest, recording, signer_over
+from tests.support.faults import Fault, Faulty, Killed, everywhere, fault_places
 from tests.support.refunds import AMOUNT, CUSTOMER, KEY, World
 
 
 CHANGES = {
     *("accept_all", "remember_answer", "reserve_all", "save_all", "adopt", "claim"),
     *("open_wallet", "pause", "add_unrecorded", "resume", "broadcast_all"),
-    "sign_digest",
+    *("append", "sign_digest"),
 }
 """Calls that change something."""
 
@@ -40,58 +39,6 @@ QUESTIONS = {
     *("outlook", "pending_count", "transaction_count"),
     *("receipts", "latest_block", "block"),
 }
-
-
-class Killed(BaseException):
-    """The process is killed: no code of the service catches this."""
-
-
-class Fault:
-    """
-    A fault at one call, the number *at*, or *after* that change.
-
-    With *kills*, only changes count: a process that is killed at a question leaves the
-    same state as one that is killed before its next change.
-    """
-
-    def __init__(self, at: int, *, after: bool, kills: bool) -> None:
-        self._at = at
-        self._after = after
-        self._kills = kills
-        self.count = 0
-        self.place = ""
-
-    def call(self, work: Callable[[], Any], name: str, error: Exception) -> Any:
-        """Run *work*, unless the fault is due."""
-        self.count += name in CHANGES or not (self._after or self._kills)
-        if self.place or self.count != self._at:
-            return work()
-        self.place = name
-        if self._after:
-            work()
-        raise Killed if self._kills else error
-
-
-class Faulty:
-    """A dependency with a *fault* in each of its methods."""
-
-    def __init__(self, target: object, fault: Fault, error: Exception) -> None:
-        self._target = target
-        self._fault = fault
-        self._error = error
-
-    def __getattr__(self, name: str) -> Any:
-        """Return the target's attribute, or its method with the fault."""
-        attribute = getattr(self._target, name)
-        if not callable(attribute):
-            return attribute
-
-        def method(*args: Any, **kwargs: Any) -> Any:
-            return self._fault.call(
-                lambda: attribute(*args, **kwargs), name, self._error
-            )
-
-        return method
 
 
 def _submit(world: World) -> Refund:
@@ -120,8 +67,9 @@ def _pay(world: World) -> None:
 
 
 def _find_again(world: World) -> None:
-    """Request what a lost ledger had paid; then use the key elsewhere."""
+    """Restore a lost ledger, and request what it paid; use the key elsewhere."""
     chain = world.chain
+    world.state_marks()
     _submit(world)
     world.work()
     world.worker.work()
@@ -151,10 +99,24 @@ def _continue(world: World) -> Refund:
     return refund
 
 
+def _restore_again(world: World) -> None:
+    """Repeat the command when everything is final, as an operator does."""
+    world.chain.mine_empty(3)
+    world.state_marks()
+
+
 def _run(
-    fault: Fault, store: Ledger, chain: ScriptedChain, scenario: Callable[[World], None]
+    fault: Fault,
+    store: Ledger,
+    chain: ScriptedChain,
+    scenario: Callable[[World], None],
+    prepare: Callable[[World], None] = lambda world: None,
 ) -> Refund:
-    """Run *scenario* with *fault*, continue without, and return the final refund."""
+    """
+    Run *scenario* with *fault*, continue without, and return the final refund.
+
+    *prepare* is what an operator does before the service continues.
+    """
     device = honest(KEY)
     audit, events = recording()
     signer = signer_over(device, audit)
@@ -171,6 +133,7 @@ def _run(
         scenario(faulty)
 
     healthy = World(store, chain, faulty.clock, signer_over(device, audit))
+    prepare(healthy)
     refund = _continue(healthy)
 
     assert refund.status is Status.CONFIRMED, fault.place
@@ -186,25 +149,6 @@ def _run(
     expected = chain.transaction_count(healthy.signer.address)
     assert following.nonce == expected, fault.place
     return refund
-
-
-def _fault_places(
-    *, after: bool, kills: bool, run: Callable[[Fault], None]
-) -> set[str]:
-    """Run with a fault at each call in turn, and return the names of the calls."""
-    places: list[str] = []
-    while not places or places[-1]:
-        fault = Fault(len(places) + 1, after=after, kills=kills)
-        run(fault)
-        places.append(fault.place)
-    return {*places}
-
-
-everywhere = pytest.mark.parametrize(
-    ("after", "kills"),
-    [(False, True), (True, True), (False, False), (True, False)],
-    ids=["killed-before", "killed-after", "error-before", "error-after"],
-)
 
 
 @everywhere
@@ -223,8 +167,8 @@ def test_a_refund_survives_a_fault_at_every_call(
         assert (nonces, following.nonce) == ({0}, 1), fault.place
 
     questions = set() if after or kills else QUESTIONS
-    changes = CHANGES - {"adopt", "pause", "add_unrecorded", "resume"}
-    assert _fault_places(after=after, kills=kills, run=run) >= questions | changes
+    changes = CHANGES - {"adopt", "pause", "add_unrecorded", "resume", "append"}
+    assert fault_places(run, CHANGES, after=after, kills=kills) >= questions | changes
 
 
 @everywhere
@@ -238,13 +182,13 @@ def test_a_lost_ledger_survives_a_fault_at_every_call(
 
     def run(fault: Fault) -> None:
         chain = deepcopy(before.chain)
-        refund = _run(fault, wiped(), chain, _find_again)
+        refund = _run(fault, wiped(), chain, _find_again, _restore_again)
         assert refund.tx_hash == Sent.read(chain.broadcasts[0]).hash, fault.place
         assert len(chain.broadcasts) == 2, fault.place
 
     questions = {
         *("find_transaction", "foreign_transactions", "find_unrecorded", "wallets")
     }
-    changes = {"open_wallet", "pause", "add_unrecorded", "resume", "adopt"}
+    changes = {"open_wallet", "pause", "add_unrecorded", "resume", "adopt", "append"}
     expected = changes if after or kills else changes | questions
-    assert _fault_places(after=after, kills=kills, run=run) >= expected
+    assert fault_places(run, CHANGES, after=after, kills=kills) >= expected

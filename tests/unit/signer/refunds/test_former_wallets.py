@@ -15,7 +15,7 @@ from signer.model.wallet import Pause, Wallet
 from signer.ports import Ledger
 from signer.refunds.former_wallets import KNOWN_FOR, FormerWallets
 from signer.refunds.worker import _PASSES_PER_WALLET_CHECK
-from tests.fixtures.scripted_chain import CHAIN_ID
+from tests.fixtures.scripted_chain import CHAIN_ID, Sent
 from tests.support.devices import honest, signer_over
 from tests.support.keys import key_at, made_active
 from tests.support.refunds import (
@@ -58,6 +58,7 @@ def test_a_restore_from_before_a_rotation_pays_once(
     world.finish(refund)
     world.store = restored
     _rotated(world, block=block)
+    world.state_marks()
 
     (found,) = world.finish(refund)
 
@@ -76,6 +77,7 @@ def test_a_lost_payment_between_known_nonces_is_found(
     world.finish(forgotten, sent)
     world.store = restored
     _rotated(world, block=True)
+    world.state_marks()
 
     found = world.finish(forgotten, sent)
 
@@ -97,6 +99,7 @@ def test_a_restore_from_before_a_rollback_pays_once(
     made_active(world.store, world.key)
     world.finish(refund)
     world.store = restored
+    world.state_marks()
 
     (found,) = world.finish(refund)
 
@@ -112,6 +115,7 @@ def test_a_ledger_that_is_lost_after_a_rotation_pays_once(
     world.store = empty()
     made_active(world.store, key_at(world.signer.address))
     _rotated(world)
+    world.state_marks()
 
     (found,) = world.finish(world.accepted(reference="forgotten"))
 
@@ -138,9 +142,14 @@ def test_a_restore_from_before_a_revocation_pays_once(
         world.chain.mine(lambda it: replace(it, succeeded=outcome == "paid"))
         world.chain.mine_empty(2)
     world.store = restored
+    if outcome != "pending":
+        world.state_marks()
     for _ in range(3):
         world.work(after=timedelta(seconds=31))
     kinds = [sent.kind for sent in world.store.transactions(refund.id)]
+    if outcome == "pending":
+        world.mine_deep()
+        world.state_marks()
 
     (found,) = world.finish(refund)
 
@@ -150,6 +159,34 @@ def test_a_restore_from_before_a_revocation_pays_once(
     assert str(sent.tx_hash) in str(found.failure_detail)
     paid = 0 if outcome == "reverted" else 1
     assert world.chain.payouts() == [(CUSTOMER, AMOUNT)] * paid
+
+
+def test_a_filler_that_replaces_a_payment_after_a_revocation(
+    world: World, backup: Callable[[], Ledger]
+) -> None:
+    """Until it is final, the payment may still be mined: the refund waits (R24, O8)."""
+    refund = world.step(world.accepted())
+    _rotated(world)
+    restored = backup()
+    world.revoke()
+    for _ in range(2):
+        world.work(after=timedelta(seconds=31))
+    lost = world.sent(refund)
+    world.store = restored
+    world.state_marks()
+    for _ in range(5):
+        world.work(after=timedelta(seconds=31))
+    world.chain.mine()
+    world.work(after=timedelta(seconds=31))
+    waiting = world.stored(refund)
+
+    (paid,) = world.finish(refund)
+
+    filler = Sent.read(world.chain.broadcasts[-2])
+    assert (lost.sender, lost.nonce) == (filler.sender, filler.nonce)
+    assert (waiting.status, waiting.blocked_by) == (Status.RESERVED, "wallet-paused")
+    assert (paid.status, paid.sender) == (Status.CONFIRMED, world.signer.address)
+    assert world.chain.payouts() == [(CUSTOMER, AMOUNT)]
 
 
 def test_a_process_that_slept_does_not_sign_with_a_revoked_key(world: World) -> None:
@@ -164,7 +201,7 @@ def test_a_process_that_slept_does_not_sign_with_a_revoked_key(world: World) -> 
     with pytest.raises(KeyUnusableError, match="blocked"):
         lifecycle.step(refund)
 
-    assert refund.intent_recorded
+    assert refund.intent
     assert device.calls == 0
 
 
@@ -389,3 +426,29 @@ def test_a_concurrent_change_of_the_wallet_is_an_error(world: World) -> None:
 
     with pytest.raises(WalletPausedError):
         former.require_known(_chain(world), key)
+
+
+def test_a_revocation_keeps_the_mark_of_a_restored_wallet(world: World) -> None:
+    """The wallet still waits for every nonce below its mark (R24)."""
+    world.finish(world.accepted())
+    world.rotate()
+    world.store.pause(world.wallet, Pause.RESTORED, world.clock(), 3)
+    world.revoke()
+
+    assert (world.wallet.paused_by, world.wallet.high_water) == (Pause.RESTORED, 3)
+
+
+def test_a_revoked_wallet_records_what_is_mined_below_its_mark(world: World) -> None:
+    """Even if no node counted it when the wallet was paused (R24, O8)."""
+    world.finish(world.accepted())
+    _rotated(world, block=True)
+    world.store.pause(world.wallet, Pause.RESTORED, world.clock(), 2)
+    former, key = _former(world), world.key
+    former.refresh(_chain(world), key)
+    world.chain.mine_foreign(world.signer.address)
+    world.mine_deep()
+    former.refresh(_chain(world), key)
+    former.refresh(_chain(world), key)
+
+    assert world.wallet.paused_by is None
+    assert world.wallet.next_nonce == 1

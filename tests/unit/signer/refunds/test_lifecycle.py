@@ -28,6 +28,7 @@ from signer.refunds.nonces import NonceManager
 from signer.refunds.transaction_signer import TransactionSigner
 from signer.refunds.transitions import MAX_RETRY_DELAY, REBROADCAST_AFTER
 from tests.fixtures.scripted_chain import Sent
+from tests.support.audit import record
 from tests.support.devices import honest, planted, point, recording, signer_over
 from tests.support.refunds import (
     AMOUNT,
@@ -514,7 +515,7 @@ def test_a_signature_that_cannot_be_recorded_is_logged(world: World) -> None:
     broken = altered(world.store, save_all=unsaved, append=gone)
     audit, _ = recording(journal=broken)
     world.signer = signer_over(honest(KEY), audit)
-    ring, reserved = world.ring, replace(reserved, intent_recorded=True)
+    ring, reserved = world.ring, replace(reserved, intent=record())
     assert ring.active().signer is world.signer
     nonces = NonceManager(world.store, ring, world.clock, world.tenants)
     transaction_signer = TransactionSigner(ring, world.clock)

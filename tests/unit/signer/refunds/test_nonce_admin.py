@@ -257,13 +257,13 @@ def test_foreign_transactions_are_accepted_by_two(system: System) -> None:
     """The approval names each of them: one more needs another approval."""
     system.world.use_key_elsewhere(2)
     (asked,) = system.admin(approvals=system.approvals()).repair("local", ADMIN)
-    (proposal,) = system.approvals().list()
+    (proposal,) = system.approvals().list().approvals
     system.approvals().approve(proposal.digest, BOB, "ours, by hand")
     system.world.chain.mine_foreign(system.world.signer.address)
     system.world.chain.mine_empty(2)
     system.world.work()
     (again,) = system.admin(approvals=system.approvals()).repair("local", ADMIN)
-    _, second = system.approvals().list()
+    _, second = system.approvals().list().approvals
     system.approvals().approve(second.digest, BOB, "ours, by hand")
     (done,) = system.admin(approvals=system.approvals()).repair("local", ADMIN)
 
@@ -282,7 +282,7 @@ def test_a_wallet_that_has_nothing_foreign_needs_no_approval(system: System) -> 
     system.world.mine_deep()
     (done,) = system.admin(approvals=system.approvals()).repair("local", ADMIN)
 
-    assert (done.is_open, system.approvals().list()) == (False, [])
+    assert (done.is_open, system.approvals().list().approvals) == (False, [])
 
 
 def test_abandoning_nonces_takes_two(system: System) -> None:

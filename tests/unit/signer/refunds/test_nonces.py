@@ -13,6 +13,7 @@ from signer.errors import (
     StaleStateError,
     WalletPausedError,
 )
+from signer.model.audit_record import Record
 from signer.model.refund import Refund, Status
 from signer.model.wallet import Pause, UnrecordedTransaction, Wallet
 from signer.outcomes import require
@@ -32,9 +33,12 @@ def _reserved(nonces: NonceManager, world: World, refund: Refund) -> Refund:
     chain, active = world.chains["local"], nonces.select_key(refund)
     counted = chain.client.pending_count(active.key.address)
     nonces.check_against_chain(chain, active.key.address, counted)
-    intent = active.signer.intent(build_purpose(refund))
+
+    def draft_intent(nonce: int) -> Record:
+        return active.signer.intent(build_purpose(refund, nonce=nonce))
+
     limits = nonces.limits(refund, chain)
-    reservation = Reservation(refund, 60_000, limits, intent)
+    reservation = Reservation(refund, 60_000, limits, draft_intent)
     (outcome,) = nonces.assign_nonces([reservation], counted=counted, active=active)
     return require(outcome)
 
@@ -172,7 +176,7 @@ def test_concurrent_pauses_pause_once(world: World) -> None:
     _reserve(world)
     _foreign(world, 2)
 
-    def late(wallet: Wallet, reason: Pause, at: object) -> None:
+    def late(wallet: Wallet, reason: Pause, *_: object) -> None:
         world.store.pause(wallet, reason, world.clock())
         world.store.pause(wallet, reason, world.clock())
 
@@ -317,16 +321,23 @@ def test_a_dropped_pending_transaction_lets_the_wallet_resume(world: World) -> N
     assert _reserve(world).nonce == 1
 
 
-def test_our_own_lost_transactions_resume_the_wallet(world: World) -> None:
-    """A wallet that misses only marked transactions resumes by itself (R24)."""
+def test_our_own_lost_transactions_wait_for_a_restore(world: World) -> None:
+    """A marked one shows that others may be lost; the wallet resumes after it (R24)."""
     world.paid()
     refund = world.accepted()
     marked = replace(refund, reference="forgotten")
     world.chain.mine_foreign(world.signer.address, encode_refund(marked))
     world.chain.mine_empty(2)
 
+    waiting = [world.reconcile() for _ in range(2)]
+    with pytest.raises(WalletPausedError, match="`hotwallet restore`"):
+        _resume(world, waiting[-1])
+    world.state_marks()
     status = world.reconcile()
 
+    assert [(each.wallet.paused_by, each.unknown_count) for each in waiting] == [
+        (Pause.RESTORED, 0)
+    ] * 2
     assert status.wallet.paused_by is None
     assert status.wallet.next_nonce == 2
     transaction = world.store.find_unrecorded(
@@ -492,7 +503,8 @@ def test_a_refund_that_is_paid_meanwhile_gets_no_nonce(world: World) -> None:
     world.paid()
     refund = world.accepted()
     _foreign(world, 1, encode_refund(refund), final=True)
-    world.reconcile()
+    world.state_marks()
+    assert not world.reconcile().wallet.is_paused
 
     with pytest.raises(StaleStateError):
         _reserve(world, refund)
@@ -548,6 +560,7 @@ def test_an_adopted_refund_is_not_contested(world: World) -> None:
     world.paid()
     refund = world.accepted()
     _foreign(world, 1, encode_refund(refund), final=True)
+    world.state_marks()
     world.reconcile()
     assert world.step(refund).status is Status.MINED
     world.store.pause(world.wallet, Pause.CHAIN_AHEAD, world.clock())

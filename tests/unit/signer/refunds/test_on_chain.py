@@ -110,6 +110,7 @@ def test_a_lost_ledger_does_not_pay_twice(
     restored = System(empty(), dev_chain, chain)
 
     waiting = restored.answer()
+    restored.state_marks()
     adopted = restored.finished(waiting)
 
     assert (waiting.status, waiting.blocked_by) == (Status.QUEUED, "wallet-paused")

@@ -41,6 +41,7 @@ def test_a_refund_that_was_paid_after_the_backup(
     restored = backup()
     paid = _paid(world, refund)
     world.store = restored
+    world.state_marks()
 
     (confirmed,) = world.finish(refund)
 
@@ -120,6 +121,7 @@ def test_a_lost_refund_that_is_requested_again(
 
     again = world.accepted(reference="forgotten")
     new = world.accepted()
+    world.state_marks()
     first, second = world.finish(again, new)
 
     assert again.id != paid.id
@@ -142,6 +144,8 @@ def test_a_lost_transaction_that_is_still_pending(
     for _ in range(5):
         world.work(after=timedelta(seconds=31))
     waiting = world.stored(again)
+    world.mine_deep()
+    world.state_marks()
     (confirmed,) = world.finish(again)
 
     assert (waiting.status, waiting.blocked_by) == (Status.QUEUED, "wallet-paused")
@@ -291,6 +295,7 @@ def test_an_adopted_refund_that_a_reorganisation_removes(
     paid = _paid(world, world.accepted(reference="forgotten"))
     world.store = restored
     again = world.accepted(reference="forgotten")
+    world.state_marks()
     world.work()
     assert world.stored(again).status is Status.MINED
     world.chain.reorganise(keep=True)
@@ -325,6 +330,7 @@ def test_a_ledger_that_is_lost_altogether(
     new = world.accepted()
     world.work()
     pause = world.wallet.paused_by
+    world.state_marks()
     *confirmed, last = world.finish(*again, new)
 
     assert pause is Pause.UNKNOWN_HISTORY
@@ -343,6 +349,7 @@ def test_a_lost_payment_that_reverted_is_not_repeated(
     world.chain.mine(lambda receipt: replace(receipt, succeeded=False))
     world.chain.mine_empty(2)
     world.store = empty()
+    world.state_marks()
 
     (failed,) = world.finish(world.accepted(reference="forgotten"))
 
@@ -401,6 +408,7 @@ def test_a_backup_from_any_moment_pays_once(
             world.confirmation_tracker.track()
     assert all(world.stored(refund).status.is_final for refund in refunds)
     world.store = copies[steps]
+    world.state_marks()
 
     ended = world.finish(*refunds)
 
@@ -422,6 +430,7 @@ def test_a_restored_ledger_retires_no_key_too_early(
     with pytest.raises(WalletPausedError):
         restored.step(restored.stored(refund))
     world.mine_deep()
+    restored.state_marks()
     for _ in range(12):
         restored.work()
 
@@ -443,6 +452,7 @@ def test_a_wallet_that_the_backup_lacks_is_checked(
     with pytest.raises(WalletPausedError, match="former key"):
         restored.step(repeated)
     world.mine_deep()
+    restored.state_marks()
     for _ in range(12):
         restored.work()
 

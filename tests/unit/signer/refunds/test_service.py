@@ -3,13 +3,14 @@
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from threading import Barrier
 from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 
+from signer.amounts import parse_units
 from signer.errors import (
     BackendUnavailableError,
     BroadcastRejectedError,
@@ -102,11 +103,44 @@ def test_the_audit_log_names_client_and_request(world: World) -> None:
         "token_address": refund.token_address,
         "recipient": refund.recipient,
         "amount": "12.500000",
+        "decimals": 6,
+        "idempotency_key": "key-1",
+        "fingerprint": REQUEST.fingerprint(),
+        "reference": REQUEST.reference,
+        "payment_session_id": REQUEST.payment_session_id,
+        "created_at": refund.created_at.isoformat(timespec="microseconds"),
     }
     assert {event["refund_id"] for event in signatures} == {refund.id}
     assert {(event["actor"], event["request_id"]) for event in signatures} == {
         ("worker", None)
     }
+
+
+def test_the_record_of_an_acceptance_has_the_whole_row(world: World) -> None:
+    """A restored ledger creates the refund again from the log, without its reason."""
+    audit, events = recording()
+    service = world.service_over(world.store, audit)
+    refund = service.submit(
+        tenant="gateway",
+        idempotency_key="key-1",
+        request=replace(REQUEST, reason="free text"),
+        actor=ACTOR,
+    ).refund
+    details = dict(events[0]["details"])
+
+    created_at = datetime.fromisoformat(details.pop("created_at"))
+    again = Refund(
+        id=details.pop("refund_id"),
+        token=details.pop("token_symbol"),
+        amount=parse_units(details.pop("amount"), details["decimals"]),
+        created_at=created_at,
+        updated_at=created_at,
+        status=Status.QUEUED,
+        reason=None,
+        **details,
+    )
+
+    assert again == replace(refund, reason=None, due_at=again.due_at)
 
 
 def test_a_repeated_request_gets_the_same_answer(world: World) -> None:

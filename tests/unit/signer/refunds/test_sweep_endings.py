@@ -148,7 +148,7 @@ def test_a_rotation_before_signing_is_noticed(world: World, left: Left) -> None:
     with pytest.raises(KeyRotatedError):
         world.step(row)
 
-    assert (device.calls, row.intent_recorded) == (0, False)
+    assert (device.calls, row.intent) == (0, None)
     assert world.step(row).failure_code == "sweep-outdated"
     assert world.sent(row).kind is Kind.NOOP
 

@@ -26,6 +26,7 @@ from signer.refunds.transaction_signer import (
     TransactionSigner,
     encode_refund,
 )
+from tests.support.audit import record
 from tests.support.devices import honest, recorded_outcomes, recording, signer_over
 from tests.support.refunds import CUSTOMER, KEY, NETWORK, SECOND, World
 
@@ -252,8 +253,7 @@ def test_threads_share_a_transaction_signer(world: World, reserved: Refund) -> N
     """Each gets the bytes, the signature and the record of its own refund."""
     shared = TransactionSigner(world.ring, world.clock)
     refunds = [
-        replace(reserved, id=f"rf_{n}", nonce=n, intent_recorded=True)
-        for n in range(64)
+        replace(reserved, id=f"rf_{n}", nonce=n, intent=record()) for n in range(64)
     ]
 
     def sign(refund: Refund) -> SignedPayment:

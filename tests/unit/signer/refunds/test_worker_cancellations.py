@@ -54,7 +54,7 @@ def test_two_workers_cancel_once(world: World) -> None:
     """The second one's step is stale, and only one record is written (R6, R26)."""
     refund = _asked(world, world.accepted())
     lifecycle = world.lifecycle
-    lifecycle._queued._audit, events = recording()
+    lifecycle._queued._endings._audit, events = recording()
 
     def step(each: Refund) -> Refund:
         world.worker.advance()

@@ -57,6 +57,8 @@ def wiped(empty: Callable[[], Ledger]) -> Callable[[], Ledger]:
     database = store._database  # type: ignore[attr-defined]  # No port deletes rows.
 
     def delete(connection: Connection) -> None:
+        for table in ("sightings", "wallets"):
+            connection.exec_driver_sql(f"DROP TRIGGER IF EXISTS {table}_stay")
         for table in TABLES:
             connection.exec_driver_sql(f"DELETE FROM {table}")
 

@@ -1,0 +1,85 @@
+"""``hotwallet limits``: raised limits, which need another administrator."""
+
+from collections.abc import Iterator
+
+import click
+
+from api.bootstrap import build_container
+from api.cli.operator import identified_operator
+from api.cli.output import Result, reports
+from api.container import Container
+from api.views.refunds import timestamp
+from signer.open_approvals import SHOWN_DIGITS
+from signer.startup.limits_guard import LimitsDifference, describe
+
+
+@click.group()
+def limits() -> None:
+    """
+    Compare NETWORKS_FILE and TENANTS_FILE with the accepted limits.
+
+    Processes do not start with a raised limit until another administrator has approved
+    it.  Set both variables to the new files before you deploy them.
+    """
+
+
+@limits.command()
+@reports
+def show() -> Result:
+    """Show what differs; exits with 1 if processes would not start."""
+    container = build_container()
+    return _report(container, container.limits_guard.compare())
+
+
+@limits.command("raise")
+@click.option("--reason", default="", help="Why, for the administrator who approves.")
+@reports
+def raise_limits(reason: str) -> Result:
+    """Ask another administrator to approve what is raised."""
+    container = build_container()
+    guard = container.limits_guard
+    if guard.is_approved(guard.compare()):
+        return _report(container, guard.compare())
+    operator = identified_operator(container, "limits:raise")
+    return _report(container, guard.request(operator, reason))
+
+
+def _report(container: Container, difference: LimitsDifference) -> Result:
+    is_approved = container.limits_guard.is_approved(difference)
+    row, proposal = difference.row, difference.proposal
+    document = {
+        "acceptedAt": None if row is None else timestamp(row.accepted_at),
+        "authentic": row is None or row.is_authentic,
+        "version": difference.version,
+        "changed": difference.changed,
+        "raised": difference.raised,
+        "digest": proposal.digest if difference.raised else None,
+        "mayStart": is_approved,
+    }
+    return Result(document, _lines(difference, is_approved=is_approved), is_approved)
+
+
+def _lines(difference: LimitsDifference, *, is_approved: bool) -> Iterator[str]:
+    yield _accepted(difference)
+    shown = tuple(difference.raised)
+    yield from (f"  raised: {line}" for line in describe(difference.raised))
+    for path, change in difference.changed.items():
+        # A new network is shown once, and not with each of its values.
+        if not any(path == each or path.startswith(f"{each}.") for each in shown):
+            yield from (f"  changed: {line}" for line in describe({path: change}))
+    if is_approved:
+        yield "processes may start"
+    else:
+        digest = difference.proposal.digest[:SHOWN_DIGITS]
+        yield f"needs an approval ({digest}): hotwallet limits raise"
+
+
+def _accepted(difference: LimitsDifference) -> str:
+    row = difference.row
+    if row is None:
+        is_new = difference.before is None
+        started = "no process has" if is_new else "no worker of this release has"
+        return f"{started} started with this database"
+    if not row.is_authentic:
+        return "not authentic: another program changed the row of the accepted limits"
+    return f"accepted at {timestamp(row.accepted_at)}, version {row.version}"

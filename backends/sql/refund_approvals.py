@@ -1,0 +1,83 @@
+"""The approvals that refunds wait for: stored with them, and required for a nonce."""
+
+from collections.abc import Collection, Sequence
+from datetime import datetime
+
+from sqlalchemy import Connection, bindparam, exists, insert, select, text
+
+from backends.sql import audit_rows
+from backends.sql.columns import UTCDateTime
+from backends.sql.database import Tables
+from backends.sql.schema import approvals, refunds
+from backends.sql.sealed_rows import SealedRows, select_flagged
+from signer.model.acceptance import Proposed
+from signer.model.approval import Approval, ApprovalState
+from signer.model.refund import Refund
+from signer.row_macs import RowMACs
+
+
+_DECIDED = frozenset({"state", "decided_by", "decided_at", "version"})
+
+PROPOSED = tuple(name for name in approvals.c.keys() if name not in _DECIDED)  # noqa: SIM118
+"""The columns of a new proposal.  The others have their defaults: on PostgreSQL the
+role that accepts refunds may set none of them, so it can approve nothing."""
+
+_PROPOSE = insert(approvals).values(
+    {name: bindparam(name, type_=approvals.c[name].type) for name in PROPOSED}
+)
+
+_OF_PROPOSALS = select(approvals).where(
+    approvals.c.digest.in_(bindparam("digests", expanding=True))
+)
+
+_of_refund = exists().where(approvals.c.refund_id == refunds.c.id)
+_waits = _of_refund.where(
+    text("approvals.state = 'waiting'"),
+    approvals.c.expires_at > bindparam("now", type_=UTCDateTime),
+    # Another program may have changed the end.
+    refunds.c.updated_at > bindparam("since", type_=UTCDateTime),
+)
+
+# Literal text, so that both databases use the partial index.
+DECIDED = (
+    select(refunds)
+    .where(
+        text("status = 'awaiting-approval'"),
+        refunds.c.due_at <= bindparam("now", type_=UTCDateTime),
+        ~_waits | _of_refund.where(text("approvals.state <> 'waiting'")),
+    )
+    .order_by(refunds.c.id)
+    .limit(bindparam("at_most"))
+)
+
+
+def propose(connection: Connection, macs: RowMACs, proposed: Proposed) -> None:
+    """Store *proposed* in the transaction of *connection*, which inserts its refund."""
+    row = macs.sealed(proposed.approval)
+    connection.execute(_PROPOSE, {name: getattr(row, name) for name in PROPOSED})
+    audit_rows.write(connection, macs, proposed.record)
+
+
+def find_approved(
+    connection: Connection, macs: RowMACs, digests: Collection[str]
+) -> Collection[str]:
+    """Return those of *digests* whose proposals are approved and were not changed."""
+    if not digests:
+        return ()
+    rows = SealedRows(connection, macs, approvals, Approval)
+    found = select_flagged(rows, _OF_PROPOSALS, digests=sorted(digests))
+    return {
+        each.digest
+        for each in found
+        if each.is_authentic and each.state is ApprovalState.DONE
+    }
+
+
+class RefundApprovalTables(Tables):
+    """The refunds of ``signer.ports.Store`` that wait for an approval."""
+
+    def decided_refunds(
+        self, now: datetime, since: datetime, limit: int
+    ) -> Sequence[Refund]:
+        rows = self._database.rows(DECIDED, now=now, since=since, at_most=limit)
+        return tuple(Refund(*row) for row in rows)

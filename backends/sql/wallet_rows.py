@@ -1,0 +1,160 @@
+"""Reads the rows of wallets and of unrecorded transactions, and verifies their MACs."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import fields, replace
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Select,
+    Table,
+    bindparam,
+    func,
+    select,
+    union_all,
+)
+
+from backends.sql.schema import refunds, sightings, wallets
+from backends.sql.sealed_rows import SealedRows
+from signer.model.wallet import Pause, UnrecordedTransaction, Wallet
+from signer.row_macs import RowMACs
+
+
+_chain = bindparam("of_chain", type_=wallets.c.chain_id.type)
+_sender = bindparam("of_sender", type_=wallets.c.sender.type)
+
+
+def of_wallet(table: Any) -> ColumnElement[bool]:
+    """Return the condition that a row of *table* is of the wallet in ``wallet_key``."""
+    condition: ColumnElement[bool] = (table.c.chain_id == _chain) & (
+        table.c.sender == _sender
+    )
+    return condition
+
+
+def wallet_key(chain_id: int, sender: str) -> dict[str, Any]:
+    """Return the parameters of ``of_wallet``."""
+    return {"of_chain": chain_id, "of_sender": sender}
+
+
+def next_nonce(chain_id: Any, sender: Any) -> Any:
+    """
+    Return one past the highest nonce that a row of the wallet has.
+
+    A row is a refund or an unrecorded transaction.  Both lookups use a unique index, so
+    the cost does not grow with the ledger.  The result is never less than the wallet's
+    first nonce.
+    """
+
+    def one_past(table: Table) -> Any:
+        used = table.alias()
+        return (
+            select(used.c.nonce + 1)
+            .where(
+                used.c.chain_id == chain_id,
+                used.c.sender == sender,
+                used.c.nonce.is_not(None),
+            )
+            .order_by(used.c.nonce.desc())
+            .limit(1)
+            .scalar_subquery()
+        )
+
+    first = (
+        select(wallets.c.first_nonce)
+        .where(wallets.c.chain_id == chain_id, wallets.c.sender == sender)
+        .scalar_subquery()
+    )
+    each = union_all(
+        *(
+            select(nonce.label("nonce"))
+            for nonce in (one_past(refunds), one_past(sightings), first)
+        )
+    ).subquery()
+    return select(func.max(each.c.nonce)).scalar_subquery()
+
+
+def _columns(next_nonce: Any) -> Sequence[Any]:
+    """Return the columns of ``Wallet`` in the order of its fields."""
+    names = [each.name for each in fields(Wallet) if each.name != "is_authentic"]
+    computed = {"next_nonce": next_nonce}
+    return [computed[name] if name in computed else wallets.c[name] for name in names]
+
+
+ALL_WALLETS = select(*_columns(wallets.c.first_nonce)).order_by(
+    wallets.c.chain_id, wallets.c.sender
+)
+"""Selects every wallet without its next nonce, which takes a query for each."""
+
+_OF_ADDRESS = ALL_WALLETS.where(
+    wallets.c.sender == bindparam("of_address")
+).with_for_update()
+
+_WIDTH = len(ALL_WALLETS.selected_columns)
+
+_last = sightings.alias("last_sighting")
+
+_LAST_NONCE = (
+    select(func.max(sightings.c.nonce)).where(of_wallet(sightings)).scalar_subquery()
+)
+
+_WALLET = (
+    select(*_columns(next_nonce(_chain, _sender)), *_last.c)
+    .select_from(
+        wallets.outerjoin(_last, of_wallet(_last) & (_last.c.nonce == _LAST_NONCE))
+    )
+    .where(of_wallet(wallets))
+)
+
+
+def wallet_rows(connection: Connection, macs: RowMACs) -> SealedRows[Wallet]:
+    return SealedRows(connection, macs, wallets, Wallet)
+
+
+def find_wallet(
+    connection: Connection, macs: RowMACs, chain_id: int, sender: str
+) -> Wallet | None:
+    """
+    Return the wallet with whether it is authentic, or None if it was never opened.
+
+    Its unrecorded transaction with the highest nonce is verified as well: an invented
+    one would raise the next nonce, and so hide a transaction of the chain.
+    """
+    row = connection.execute(_WALLET, wallet_key(chain_id, sender)).one_or_none()
+    if row is None:
+        return None
+    wallet, last = Wallet(*row[:_WIDTH]), UnrecordedTransaction(*row[_WIDTH:])
+    is_authentic = macs.is_valid(wallet.mac, wallet) and (
+        last.tx_hash is None or macs.is_valid(last.mac, last)
+    )
+    return replace(wallet, is_authentic=is_authentic)
+
+
+def select_sightings(
+    connection: Connection, macs: RowMACs, query: Select[Any], **values: Any
+) -> Sequence[UnrecordedTransaction]:
+    """Return what *query* selects, each with whether it is authentic."""
+    found = (UnrecordedTransaction(*row) for row in connection.execute(query, values))
+    return tuple(
+        replace(each, is_authentic=macs.is_valid(each.mac, each)) for each in found
+    )
+
+
+def pause_wallets(
+    connection: Connection, macs: RowMACs, address: str, at: datetime
+) -> None:
+    """
+    Pause the wallets of *address*: the ledger may lack what they have sent.
+
+    One that another program changed counts as paused, and stays as it is.  One that is
+    paused as restored waits for more than the others, and stays so.
+    """
+    rows = wallet_rows(connection, macs)
+    found: Iterable[Wallet] = rows.select_unverified(_OF_ADDRESS, of_address=address)
+    for wallet in found:
+        if rows.is_authentic(wallet):
+            is_restored = wallet.paused_by is Pause.RESTORED
+            reason = Pause.RESTORED if is_restored else Pause.CHAIN_AHEAD
+            rows.update(wallet, paused_by=reason, paused_at=at)

@@ -1,0 +1,273 @@
+"""
+The limits of the networks file and the tenants file, and which of them are raised.
+
+Only what bounds payments counts: amounts, gas, fees, which networks and tokens there
+are, and who may request refunds.  URLs and timeouts do not.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from decimal import Decimal
+from enum import Enum, auto
+from typing import Any
+
+import rfc8785
+
+from signer.config.digest import Change
+
+
+Path = tuple[str, ...]
+"""Where a value is in the files, such as ``("networks", "local", "chain_id")``."""
+
+FileLimits = Mapping[Path, Any]
+"""Values by path.  One that is absent is no limit."""
+
+
+class Rule(Enum):
+    """When a changed value allows more than before."""
+
+    MOST = auto()
+    """A maximum: if it is higher, or absent."""
+    LEAST = auto()
+    """A minimum: if it is lower, or absent."""
+    GRANT = auto()
+    """A caller: if it is added."""
+    FIXED = auto()
+    """Neither more nor less: if it is another value."""
+    SIGNER = auto()
+    """A key of a tenant that signs: if it is added or changed, or was the last one."""
+    NOT_LIMITING = auto()
+    """It bounds no payment."""
+
+
+# A "*" is the name of a network, token, tenant, caller or key.
+RULES: Mapping[str, Rule] = {
+    "networks.*.chain_id": Rule.FIXED,
+    "networks.*.rpc_urls.*": Rule.NOT_LIMITING,
+    "networks.*.rpc_timeout_ms": Rule.NOT_LIMITING,
+    "networks.*.stuck_after_seconds": Rule.NOT_LIMITING,
+    "networks.*.confirmations": Rule.LEAST,
+    "networks.*.max_fee_per_gas_gwei": Rule.MOST,
+    "networks.*.max_priority_fee_per_gas_gwei": Rule.MOST,
+    "networks.*.base_fee_multiple": Rule.MOST,
+    "networks.*.max_fee_factor": Rule.MOST,
+    "networks.*.gas_per_hour": Rule.MOST,
+    "networks.*.automatic_stop.window_minutes": Rule.LEAST,
+    "networks.*.automatic_stop.max_refunds": Rule.MOST,
+    "networks.*.automatic_stop.max_amounts.*": Rule.MOST,
+    "networks.*.automatic_stop.max_failed_percent": Rule.MOST,
+    "networks.*.automatic_stop.failed_of_last": Rule.MOST,
+    "networks.*.automatic_stop.max_gas_per_hour": Rule.MOST,
+    "networks.*.tokens.*.address": Rule.FIXED,
+    "networks.*.tokens.*.decimals": Rule.FIXED,
+    "networks.*.tokens.*.max_amount": Rule.MOST,
+    "networks.*.tokens.*.min_amount": Rule.LEAST,
+    "networks.*.tokens.*.approve_above": Rule.MOST,
+    "networks.*.tokens.*.max_gas": Rule.MOST,
+    "networks.*.tokens.*.hourly_limit": Rule.MOST,
+    "networks.*.tokens.*.daily_limit": Rule.MOST,
+    "networks.*.tokens.*.daily_limit_per_recipient": Rule.MOST,
+    "tenants.*.subjects.*": Rule.GRANT,
+    "tenants.*.client_ids.*": Rule.GRANT,
+    "tenants.*.request_keys.*": Rule.SIGNER,
+    "tenants.*.max_open_refunds": Rule.MOST,
+    "tenants.*.requests_per_minute": Rule.MOST,
+    "tenants.*.max_concurrent_requests": Rule.MOST,
+    "tenants.*.max_waiting_requests": Rule.MOST,
+    "tenants.*.networks.*.gas_per_hour": Rule.MOST,
+    "tenants.*.networks.*.tokens.*.max_amount": Rule.MOST,
+    "tenants.*.networks.*.tokens.*.min_amount": Rule.LEAST,
+    "tenants.*.networks.*.tokens.*.approve_above": Rule.MOST,
+    "tenants.*.networks.*.tokens.*.hourly_limit": Rule.MOST,
+    "tenants.*.networks.*.tokens.*.daily_limit": Rule.MOST,
+    "tenants.*.networks.*.tokens.*.daily_limit_per_recipient": Rule.MOST,
+}
+
+_NAMED = frozenset(
+    {
+        "networks",
+        "tokens",
+        "tenants",
+        "max_amounts",
+        "subjects",
+        "client_ids",
+        "request_keys",
+        "rpc_urls",
+    }
+)
+"""Tables and lists whose members have names that the file chooses."""
+
+_BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
+
+
+def read_limits(document: Mapping[str, Any]) -> FileLimits:
+    """Return the limits of a ``Configuration.document``."""
+    files = {name: document.get(name, {}) for name in ("networks", "tenants")}
+    limits = {
+        path: value
+        for path, value in _leaves(files)
+        if find_rule(path) is not Rule.NOT_LIMITING
+    }
+    return {
+        path: value for path, value in limits.items() if _is_on(path, value, limits)
+    }
+
+
+def find_rule(path: Path) -> Rule:
+    """Return when a change of *path* allows more; of an unknown one, every change."""
+    pattern, is_name = list[str](), False
+    for each in path:
+        pattern.append("*" if is_name else each)
+        is_name = not is_name and each in _NAMED
+    return RULES.get(".".join(pattern), Rule.FIXED)
+
+
+def dump_limits(limits: FileLimits) -> str:
+    """Return *limits* as canonical JSON, for ``parse_limits``."""
+    return rfc8785.dumps(
+        [[list(path), limits[path]] for path in sorted(limits)]
+    ).decode()
+
+
+def parse_limits(text: str) -> FileLimits:
+    """Return the limits that ``dump_limits`` wrote."""
+    return {tuple(path): value for path, value in json.loads(text)}
+
+
+def changed_limits(before: FileLimits, after: FileLimits) -> Mapping[str, Change]:
+    """Return by path what differs."""
+    return {
+        dotted(path): _change(before.get(path), after.get(path))
+        for path in sorted(before.keys() | after.keys())
+        if before.get(path) != after.get(path)
+    }
+
+
+def raised_limits(before: FileLimits, after: FileLimits) -> Mapping[str, Change]:
+    """
+    Return by path what *after* allows and *before* did not.
+
+    A network, token or tenant that is new is one change, which has all of its values.
+    What belongs to a removed one is no change.
+    """
+    old, new = _things(before), _things(after)
+    kept, found = old & new, dict[str, Change]()
+    for thing, values in _added(new - old, after).items():
+        found[dotted(thing)] = {"after": values}
+    for path in sorted(before.keys() | after.keys()):
+        is_comparable = _owner(path) in kept and _exists(path, new)
+        if is_comparable and _allows_more(path, before, after):
+            found[dotted(path)] = _change(before.get(path), after.get(path))
+    if _has_tenants(old) and not _has_tenants(new):
+        found["tenants"] = {"after": "each subject is a tenant without limits"}
+    return found
+
+
+def dotted(path: Path) -> str:
+    """
+    Return *path* as a dotted key of TOML: a name with other characters is quoted.
+
+    >>> dotted(("tenants", "shop.eu", "max_open_refunds"))
+    'tenants."shop.eu".max_open_refunds'
+    """
+    return ".".join(
+        each if _BARE_KEY.fullmatch(each) else json.dumps(each) for each in path
+    )
+
+
+def _change(before: Any, after: Any) -> Change:
+    sides = {"before": before, "after": after}
+    return {side: value for side, value in sides.items() if value is not None}
+
+
+def _leaves(value: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
+    """Yield each value and its path; the members of a list are names."""
+    if isinstance(value, Mapping):
+        for name, each in value.items():
+            yield from _leaves(each, (*path, name))
+    elif isinstance(value, list):
+        yield from (((*path, each), True) for each in value)
+    elif value is not None:
+        yield path, value
+
+
+def _is_on(path: Path, value: Any, limits: FileLimits) -> bool:
+    """Return whether a limit is in force: 0 turns one off, and two belong to others."""
+    match path:
+        case ("networks", _, "max_fee_factor"):
+            return bool(value != 0)
+        case ("networks", _, "automatic_stop", "failed_of_last"):
+            return (*path[:3], "max_failed_percent") in limits
+        case ("networks", _, "automatic_stop", "window_minutes"):
+            amounts = (*path[:3], "max_amounts")
+            return (*path[:3], "max_refunds") in limits or any(
+                each[:4] == amounts for each in limits
+            )
+    return True
+
+
+def _things(limits: FileLimits) -> frozenset[Path]:
+    """Return the paths of the networks, tokens and tenants."""
+    return frozenset(_owner(path) for path in limits)
+
+
+def _owner(path: Path) -> Path:
+    """Return the path of the network, token or tenant that *path* belongs to."""
+    is_of_token = path[0] == "networks" and path[2] == "tokens"
+    return path[:4] if is_of_token else path[:2]
+
+
+def _added(new: frozenset[Path], after: FileLimits) -> Mapping[Path, Mapping[str, Any]]:
+    """Return the values of each thing that is *new*; a network has its tokens'."""
+    found = dict[Path, dict[str, Any]]()
+    for path in sorted(after):
+        owner = _owner(path)
+        if owner in new:
+            thing = owner[:2] if owner[:2] in new else owner
+            found.setdefault(thing, {})[dotted(path[len(thing) :])] = after[path]
+    return found
+
+
+def _exists(path: Path, things: frozenset[Path]) -> bool:
+    """Return whether *things* has the network and the token that a limit is about."""
+    match path:
+        case ("networks", network, "automatic_stop", "max_amounts", token):
+            return ("networks", network, "tokens", token) in things
+        case ("tenants", _, "networks", network, "tokens", token, _):
+            return ("networks", network, "tokens", token) in things
+        case ("tenants", _, "networks", network, _):
+            return ("networks", network) in things
+    return True
+
+
+def _allows_more(path: Path, before: FileLimits, after: FileLimits) -> bool:
+    old, new = before.get(path), after.get(path)
+    rule = find_rule(path)
+    if old == new:
+        return False
+    if rule is Rule.GRANT:
+        return old is None
+    if rule is Rule.SIGNER:
+        is_removed = new is None
+        return _has_signer(path, after if is_removed else before) is not is_removed
+    if rule is Rule.FIXED:
+        return True
+    if old is None or new is None:
+        return new is None
+    is_higher = _number(new) > _number(old)
+    return is_higher if rule is not Rule.LEAST else _number(new) < _number(old)
+
+
+def _has_signer(path: Path, limits: FileLimits) -> bool:
+    """Return whether the tenant of *path* has a key that must sign its requests."""
+    return any(each[:3] == path[:3] for each in limits)
+
+
+def _number(value: Any) -> Decimal:
+    # Amounts are decimal strings, and so are integers that JSON readers would round.
+    return Decimal(str(value))
+
+
+def _has_tenants(things: frozenset[Path]) -> bool:
+    return any(each[0] == "tenants" for each in things)

@@ -1,0 +1,80 @@
+"""Lists the proposals that wait for administrators, and finds one by its digest."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from signer.errors import InvalidInputError, NotFoundError
+from signer.model.approval import Approval
+from signer.ports import ApprovalStore
+
+
+MAX_LISTED = 200
+"""How many proposals are listed at most."""
+
+SHOWN_DIGITS = 16
+"""How many digits of a digest are shown to people; commands accept them."""
+
+MAX_READ = 20_000
+"""How many rows a list reads at most, to find what another program did not insert."""
+
+_PAGE = 500
+
+_MAX_ALIKE = 100
+
+
+@dataclass(frozen=True, slots=True)
+class OpenApprovals:
+    """
+    What waits for a decision or for its execution, the oldest first.
+
+    ``changed`` counts the rows that another program changed or inserted: they approve
+    nothing, and are left out.  ``is_complete`` is False if more rows may be open.
+    """
+
+    approvals: Sequence[Approval]
+    changed: int
+    is_complete: bool
+
+
+def read_open_approvals(store: ApprovalStore) -> OpenApprovals:
+    """
+    Return what waits, at most ``MAX_LISTED``.
+
+    A program that can write rows can insert thousands with an early time: they are read
+    past, so that they hide no proposal.
+    """
+    found: list[Approval] = []
+    read, last, is_complete = 0, None, False
+    while not is_complete and len(found) <= MAX_LISTED and read < MAX_READ:
+        page = store.open_approvals(last, _PAGE)
+        found += [each for each in page if each.is_authentic]
+        read += len(page)
+        is_complete = len(page) < _PAGE
+        last = page[-1] if page else None
+    is_complete = is_complete and len(found) <= MAX_LISTED
+    return OpenApprovals(found[:MAX_LISTED], read - len(found), is_complete)
+
+
+def find_approval(store: ApprovalStore, digest: str) -> Approval:
+    """
+    Return the proposal whose digest begins with the digits of *digest*.
+
+    Raises:
+        InvalidInputError: *digest* is too short, or fits several proposals.
+        NotFoundError: There is no such proposal, or another program changed it.
+    """
+    if len(digest) < SHOWN_DIGITS:
+        raise InvalidInputError(
+            f"must have at least {SHOWN_DIGITS} digits", field="digest"
+        )
+    stored = store.find_approval(digest)
+    alike = [stored] if stored else store.approvals_like(digest, _MAX_ALIKE)
+    found = [each for each in alike if each.is_authentic]
+    if len(found) > 1 or (not found and len(alike) == _MAX_ALIKE):
+        raise InvalidInputError(
+            "begins the digests of several proposals: give all 64 digits",
+            field="digest",
+        )
+    if not found:
+        raise NotFoundError("there is no such proposal: see `hotwallet approvals list`")
+    return found[0]

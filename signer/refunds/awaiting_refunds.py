@@ -1,0 +1,52 @@
+"""Takes refunds that await an approval into the queue, or ends them."""
+
+from collections.abc import Sequence
+
+from signer.chain.chain import Chain
+from signer.model.approval import ApprovalState
+from signer.model.refund import Refund, Status
+from signer.ports import Clock, Store
+from signer.refunds.endings import Ending, Endings
+from signer.refunds.outcomes import Outcomes
+from signer.refunds.payment_approvals import PaymentApprovals, find_objection
+from signer.refunds.transitions import Transitions
+
+
+class AwaitingRefunds:
+    """Follows what administrators decided about refunds."""
+
+    def __init__(
+        self,
+        store: Store,
+        approvals: PaymentApprovals,
+        endings: Endings,
+        clock: Clock,
+    ) -> None:
+        self._approvals = approvals
+        self._endings = endings
+        self._transitions = Transitions(store, clock)
+
+    def take_step(
+        self, refunds: Sequence[Refund], chain: Chain, outcomes: Outcomes
+    ) -> None:
+        """
+        Queue or end each of *refunds*, which are of one chain, or leave it waiting.
+
+        Raises an error if the step failed for every refund.
+        """
+        endings: list[Ending] = []
+        for refund in refunds:
+            with outcomes.capture(refund):
+                if refund.cancel_requested_at is not None:
+                    self._approvals.withdraw(refund)
+                    endings.append((refund, None))
+                    continue
+                approval = self._approvals.settle(refund)
+                objection = find_objection(approval)
+                if objection is not None:
+                    endings.append((refund, objection))
+                elif approval.state is ApprovalState.DONE:
+                    outcomes[refund.id] = self._transitions.move(refund, Status.QUEUED)
+                else:
+                    outcomes[refund.id] = refund
+        self._endings.end_all(endings, chain, outcomes)

@@ -1,0 +1,242 @@
+"""
+Reads audit records from log files and exports, as evidence of what a ledger has lost.
+
+The log of each host is the second journal: no signature is made unless the line of its
+intent was written.  A person who can write log files can add lines, change and remove
+them.  So a record counts only with its MAC, and the reader must know all files.
+"""
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from signer.audit.export_format import parse
+from signer.audit.log_lines import parse_line
+from signer.audit.sealing_monitor import made_at
+from signer.errors import InvalidInputError
+from signer.model.audit_record import Record, Sealed
+from signer.restore.log_files import DamagedFileError, read_lines
+from signer.row_macs import RowMACs
+
+
+# A line of the log has this name.  In a string, its quotes would be escaped.
+_LOGGED = b'"record_id"'
+
+_EXPORTED = b'{"hash":'
+
+# The first field of each record.
+_RECORD = b'{"actor":'
+
+_CONFIGURATION = '"event":"configuration-'
+
+
+class Entry(NamedTuple):
+    """An authentic record, its fields, and when it was drafted, to the millisecond."""
+
+    record: Record
+    fields: Mapping[str, Any]
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class HostEvidence:
+    """The authentic records of one host: how many lines, and the times they span."""
+
+    lines: int
+    first: datetime
+    last: datetime
+
+    def including(self, at: datetime) -> "HostEvidence":
+        """Return the same with one more line, of a record drafted *at* that time."""
+        return HostEvidence(self.lines + 1, min(self.first, at), max(self.last, at))
+
+
+@dataclass(frozen=True, slots=True)
+class EvidenceSummary:
+    """
+    What the files contain, in lines; one record may be in several.
+
+    ``records`` is the number of different records that are returned.
+
+    * ``authentic`` lines have a record with a valid MAC.  ``hosts`` has them by node.
+    * ``older`` ones have a record from before the time that was asked for; its MAC was
+      not verified.
+    * ``redacted`` ones are of a configuration: they cannot be verified.
+    * ``without_mac`` are from before the lines had MACs, or of a library.
+    * ``unknown_key`` have a MAC by a key that ``MAC_KEY_FILE`` does not have.
+    * ``forged`` have a MAC that does not fit: the line was changed or invented.
+    * ``malformed`` look like audit records and are none; a disk that was full may have
+      torn them.
+
+    ``damaged`` names the files whose end could not be read.
+    """
+
+    lines: int = 0
+    records: int = 0
+    authentic: int = 0
+    older: int = 0
+    redacted: int = 0
+    without_mac: int = 0
+    unknown_key: int = 0
+    forged: int = 0
+    malformed: int = 0
+    hosts: Mapping[str, HostEvidence] = field(default_factory=dict)
+    damaged: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """
+    Authentic records, in the order of their times, and what the files contain.
+
+    ``unverified`` has the other records that lines are about, without their bodies: if
+    a ledger does not have one of them, the files are no complete evidence for it.
+    """
+
+    records: Sequence[Record]
+    summary: EvidenceSummary
+    unverified: Sequence[Record] = ()
+
+    def __iter__(self) -> Iterator[Entry]:
+        """Yield each record with its fields, which take more memory than its text."""
+        for record in self.records:
+            yield Entry(record, record.fields, _read_time(record))
+
+
+def read_evidence(
+    paths: Iterable[Path],
+    macs: RowMACs,
+    *,
+    since: datetime | None = None,
+    events: Collection[str] | None = None,
+) -> Evidence:
+    """
+    Read the files *paths* of any hosts, in any order, also with the same records.
+
+    A file has log lines or is an export, plain or compressed with gzip.  Other lines
+    are skipped.  A log line may follow a prefix of the log store.  Records from before
+    *since* are left out, and those of other *events* if these are given.  Each record
+    that is returned needs about 1.5 KB of memory.
+
+    Raises:
+        InvalidInputError: A file cannot be opened.
+    """
+    reader = _Reader(macs, since, events)
+    damaged = []
+    for path in paths:
+        try:
+            for line in read_lines(path):
+                reader.read(line)
+        except DamagedFileError:
+            damaged.append(str(path))
+    return reader.evidence(damaged)
+
+
+class _Reader:
+    """Collects the records of lines, which come in any order."""
+
+    def __init__(
+        self,
+        macs: RowMACs,
+        since: datetime | None,
+        events: Collection[str] | None,
+    ) -> None:
+        self._macs = macs
+        self._since = since
+        self._events = events
+        self._records = dict[str, Record]()
+        self._counts = Counter[str]()
+        self._hosts = dict[str, HostEvidence]()
+        # The ids of all records with a valid MAC, and of those without one.
+        self._verified = set[str]()
+        self._unverified = set[str]()
+
+    def read(self, line: bytes) -> None:
+        """Add the record of *line*, if it has one."""
+        self._counts["lines"] += 1
+        try:
+            record = _parse(line)
+            if record is not None:
+                self._counts[self._add(record)] += 1
+        except InvalidInputError:
+            self._counts["malformed"] += 1
+
+    def evidence(self, damaged: Sequence[str]) -> Evidence:
+        """Return what was read; *damaged* are the files that ended early."""
+        counts = self._counts
+        summary = EvidenceSummary(
+            lines=counts["lines"],
+            records=len(self._records),
+            authentic=counts["authentic"],
+            older=counts["older"],
+            redacted=counts["redacted"],
+            without_mac=counts["without_mac"],
+            unknown_key=counts["unknown_key"],
+            forged=counts["forged"],
+            malformed=counts["malformed"],
+            hosts=dict(sorted(self._hosts.items())),
+            damaged=tuple(damaged),
+        )
+        ordered = sorted(self._records.values(), key=lambda record: record.id)
+        missing = sorted(self._unverified - self._verified)
+        return Evidence(ordered, summary, [Record(id_, "") for id_ in missing])
+
+    def _add(self, record: Record) -> str:
+        """Add *record* if it is authentic; return what its line counts as."""
+        at = _read_time(record)
+        if self._since is not None and at < self._since:
+            return "older"
+        if not self._macs.is_valid(record.mac, record):
+            problem = self._find_problem(record)
+            if problem != "redacted":
+                self._unverified.add(record.id)
+            return problem
+        self._verified.add(record.id)
+        fields = record.fields
+        node = str(fields.get("node"))
+        host = self._hosts.get(node) or HostEvidence(0, at, at)
+        self._hosts[node] = host.including(at)
+        if self._events is None or fields.get("event") in self._events:
+            self._records.setdefault(record.id, record)
+        return "authentic"
+
+    def _find_problem(self, record: Record) -> str:
+        if _CONFIGURATION in record.body:
+            return "redacted"
+        if record.mac is None:
+            return "without_mac"
+        return "forged" if self._macs.has_key(record.mac) else "unknown_key"
+
+
+def _read_time(record: Record) -> datetime:
+    """Return when *record* was drafted; raises ``InvalidInputError``."""
+    at = made_at(record.id)
+    if at is None:
+        raise InvalidInputError("the id of the record has no time")
+    return at
+
+
+def _parse(line: bytes) -> Record | None:
+    """
+    Return the record of *line*; None if the line is of another kind.
+
+    Raises:
+        InvalidInputError: The line looks like that of a record, and is none.
+    """
+    if line.startswith(_EXPORTED):
+        parsed = parse(line.rstrip(b"\r\n") + b"\n")
+        return parsed.record if isinstance(parsed, Sealed) else None
+    if _LOGGED not in line:
+        return None
+    begin = max(line.find(b"{"), 0)
+    try:
+        return parse_line(line[begin:])
+    except InvalidInputError:
+        # A write that failed may have left the beginning of its line before this one.
+        last = line.rfind(_RECORD)
+        if last <= begin:
+            raise
+        return parse_line(line[last:])

@@ -1,0 +1,236 @@
+"""
+What the log has and a restored ledger has lost.
+
+The service commits each change together with its audit record.  So a record that the
+ledger does not have is that of a change which it does not have either.
+"""
+
+from collections import defaultdict
+from collections.abc import Container, Iterable, Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from signer.amounts import parse_units
+from signer.audit.actions import SUCCESS, AuditAction
+from signer.model.audit_record import Operation, Record
+from signer.model.refund import SWEEPER, Refund, Status
+from signer.redact import REDACTED
+
+
+WalletId = tuple[int, str]
+"""Chain id and address of a wallet."""
+
+_SWEPT = AuditAction.KEY_SWEEP.event_for(SUCCESS)
+_OF_REFUNDS = {
+    AuditAction.REFUND_ACCEPT.event_for(SUCCESS): "accepted",
+    _SWEPT: "accepted",
+    AuditAction.REFUND_CANCEL.requested: "cancelled",
+    AuditAction.REFUND_CANCEL.event_for(SUCCESS): "cancelled",
+    AuditAction.REFUND_REFUSE.event_for(SUCCESS): "refused",
+}
+# What the gateway chose; the log may have redacted it.
+_TEXTS = (
+    "tenant",
+    "idempotency_key",
+    "fingerprint",
+    "reference",
+    "payment_session_id",
+    "recipient",
+)
+_INTENT = AuditAction.DIGEST_SIGN.requested
+_SIGNATURES = frozenset(
+    {
+        _INTENT,
+        AuditAction.DIGEST_SIGN.event_for(SUCCESS),
+        AuditAction.DIGEST_SIGN.event_for("refused"),
+    }
+)
+_KEY_CHANGES = {
+    action.event_for(SUCCESS): action
+    for action in (
+        AuditAction.KEY_ROTATE,
+        AuditAction.KEY_REVOKE,
+        AuditAction.KEY_FAILOVER,
+    )
+}
+_STOPPED = AuditAction.SIGNING_STOP.event_for(SUCCESS)
+_RESUMED = AuditAction.SIGNING_RESUME.event_for(SUCCESS)
+_BLOCKED = AuditAction.TENANT_BLOCK.event_for(SUCCESS)
+_UNBLOCKED = AuditAction.TENANT_UNBLOCK.event_for(SUCCESS)
+_ADMINISTRATIVE = frozenset({*_KEY_CHANGES, _STOPPED, _RESUMED, _BLOCKED, _UNBLOCKED})
+
+
+@dataclass(slots=True)
+class LostRefund:
+    """
+    What the log has of one refund, or of a sweep or filler.
+
+    ``accepted``, ``cancelled`` and ``refused`` are the records of its acceptance, of
+    the first request to cancel it, and of its refusal by a worker.  ``nonces`` has the
+    last one that it had in each wallet.
+    """
+
+    accepted: Record | None = None
+    cancelled: Record | None = None
+    refused: Record | None = None
+    nonces: dict[WalletId, int] = field(default_factory=dict)
+    is_filler: bool = False
+
+    @property
+    def ended(self) -> Record | None:
+        """
+        The record that it is not paid, if there is one.
+
+        Only a queued refund is cancelled or refused: a revocation has taken the nonces
+        away that it had before.
+        """
+        return self.cancelled or self.refused
+
+    def find_wallet(self, revoked: Container[str]) -> WalletId | None:
+        """
+        Return the wallet that it is bound to; None if it had no nonce.
+
+        A refund gets a nonce of another wallet only when its key is in *revoked*.  The
+        order of the records is no evidence of that: a slow signature may be recorded
+        after the next reservation, and the clocks of hosts differ.
+        """
+        bound = [wallet for wallet in self.nonces if wallet[1] not in revoked]
+        return next(reversed(bound or [*self.nonces]), None)
+
+
+@dataclass(frozen=True, slots=True)
+class KeyChange:
+    """
+    A change of the key ring: a rotation, a revocation or a failover to a replica.
+
+    ``key`` is the start of the key's id.  ``previous`` is the address of the key that a
+    rotation replaced, and revoked if ``compromised``.
+    """
+
+    action: AuditAction
+    address: str
+    key: str
+    previous: str | None = None
+    compromised: bool = False
+
+
+class LostChanges:
+    """
+    The changes in *records*, which the ledger does not have, sorted by their ids.
+
+    All of them were written by processes of the service: their MACs are verified.
+    ``administrative`` are the records of changes of keys, stops and blocks.
+    """
+
+    def __init__(self, records: Iterable[Record]) -> None:
+        self.refunds: dict[str, LostRefund] = defaultdict(LostRefund)
+        self.key_changes: list[KeyChange] = []
+        self.stops: dict[str | None, str] = {}
+        self.blocked_tenants: set[str] = set()
+        self.administrative: list[Record] = []
+        self._high_waters: dict[WalletId, int] = {}
+        for record in records:
+            self._add(record)
+
+    def high_water(self, wallet: WalletId) -> int:
+        """Return one more than the highest nonce that *wallet* was to sign, or 0."""
+        return self._high_waters.get(wallet, 0)
+
+    def kept_high_water(self, wallet: WalletId, revoked: Container[str]) -> int:
+        """
+        Return ``high_water`` without the nonces that a revocation took away.
+
+        It takes them from refunds that were never sent, which then get other ones.
+        """
+        kept = (
+            refund.nonces[wallet] + 1
+            for refund in self.refunds.values()
+            if refund.ended is None and refund.find_wallet(revoked) == wallet
+        )
+        return max(kept, default=0)
+
+    def addresses(self) -> AbstractSet[str]:
+        """Return the addresses that were to sign a transaction."""
+        return {address for _, address in self._high_waters}
+
+    def _add(self, record: Record) -> None:
+        fields = record.fields
+        event, details = str(fields.get("event")), fields.get("details") or {}
+        if event in _SIGNATURES:
+            self._sign(fields, details)
+        elif event in _OF_REFUNDS:
+            name = _OF_REFUNDS[event]
+            refund = self.refunds[details["refund_id"]]
+            setattr(refund, name, getattr(refund, name) or record)
+        elif event in _ADMINISTRATIVE:
+            self.administrative.append(record)
+            self._administrate(event, details)
+
+    def _administrate(self, event: str, details: Mapping[str, Any]) -> None:
+        if event in _KEY_CHANGES:
+            self._change_keys(_KEY_CHANGES[event], details)
+        elif event in {_STOPPED, _RESUMED} and "chain_id" not in details:
+            # With a chain id, no network has the chain.
+            network = details.get("network")
+            self.stops.pop(network, None)
+            if event == _STOPPED:
+                self.stops[network] = str(details.get("reason"))
+        elif event == _BLOCKED:
+            self.blocked_tenants.add(details["tenant"])
+        elif event == _UNBLOCKED:
+            self.blocked_tenants.discard(details["tenant"])
+
+    def _sign(self, fields: Mapping[str, Any], details: Mapping[str, Any]) -> None:
+        refund_id, chain_id = fields.get("refund_id"), details.get("chain_id")
+        if refund_id is None or chain_id is None:
+            return  # A message, or a test of the key.
+        wallet, nonce = (chain_id, fields["address"]), details.get("nonce")
+        if nonce is None:
+            return  # Of a release before this one; its outcome has the nonce.
+        refund = self.refunds[refund_id]
+        refund.nonces[wallet] = nonce
+        refund.is_filler = fields.get("operation") == Operation.NONCE_FILL
+        self._high_waters[wallet] = max(nonce + 1, self.high_water(wallet))
+
+    def _change_keys(self, action: AuditAction, details: Mapping[str, Any]) -> None:
+        self.key_changes.append(
+            KeyChange(
+                action,
+                address=details["key_address"],
+                key=details["key"],
+                previous=details.get("previous_key_address"),
+                compromised=details.get("compromised") is True,
+            )
+        )
+
+
+def rebuild(record: Record, now: datetime) -> Refund | None:
+    """
+    Return the queued refund whose acceptance *record* has; None if it is incomplete.
+
+    A record of an earlier release is incomplete, and so is one whose texts were
+    redacted.
+    """
+    fields = record.fields
+    details = fields["details"]
+    if fields["event"] == _SWEPT:
+        details = {**details, "tenant": SWEEPER}
+    if "created_at" not in details or any(REDACTED in details[each] for each in _TEXTS):
+        return None
+    return Refund(
+        id=details["refund_id"],
+        **{name: details[name] for name in _TEXTS},
+        network=details["network"],
+        chain_id=details["chain_id"],
+        token=details["token_symbol"],
+        token_address=details["token_address"],
+        decimals=details["decimals"],
+        amount=parse_units(details["amount"], details["decimals"]),
+        reason=None,
+        status=Status.QUEUED,
+        created_at=datetime.fromisoformat(details["created_at"]),
+        updated_at=now,
+        due_at=now,
+    )

@@ -1,0 +1,211 @@
+"""Executes the plan of a restore."""
+
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
+from dataclasses import replace
+
+import structlog
+
+from signer.audit.actions import AuditAction
+from signer.config.networks import Network
+from signer.errors import ConflictError, NotFoundError, StaleStateError
+from signer.keys.admin_audit import AdminAudit
+from signer.keys.failover import Failover
+from signer.keys.revocation import Revocation
+from signer.keys.rotation import Rotation
+from signer.keys.rotation_options import RotationOptions
+from signer.model.acceptance import Acceptance
+from signer.model.audit_record import Actor
+from signer.model.key import find_key
+from signer.model.refund import Refund, Status
+from signer.model.wallet import Pause
+from signer.outcomes import require
+from signer.ports import Clock, Ledger
+from signer.redact import key_prefix
+from signer.refunds.fillers import build_filler
+from signer.refunds.kill_switch import KillSwitch
+from signer.refunds.policy import NOOP_GAS
+from signer.refunds.tenant_admin import TenantAdmin
+from signer.restore.lost_changes import KeyChange
+from signer.restore.plan import PlannedRefund, RestorePlan, WalletPlan
+
+
+class Restorer:
+    """
+    Gives a restored ledger back what it has lost.
+
+    Wallets are paused before anything else changes.  So a process that dies between any
+    two steps leaves wallets that pay nothing new, and the same command completes the
+    restore.  No other process should run meanwhile.
+    """
+
+    def __init__(  # noqa: PLR0913  It repeats what several administrators did.
+        self,
+        store: Ledger,
+        networks: Mapping[str, Network],
+        *,
+        rotation: Rotation,
+        revocation: Revocation,
+        failover: Failover,
+        kill_switch: KillSwitch,
+        tenant_admin: TenantAdmin,
+        admin_audit: AdminAudit,
+        clock: Clock,
+    ) -> None:
+        """*rotation*, *revocation* and *failover* must not ask for approvals."""
+        self._store = store
+        self._networks = networks
+        self._rotation = rotation
+        self._revocation = revocation
+        self._failover = failover
+        self._kill_switch = kill_switch
+        self._tenant_admin = tenant_admin
+        self._admin_audit = admin_audit
+        self._clock = clock
+        self._log = structlog.get_logger("restore")
+
+    def restore(
+        self,
+        plan: RestorePlan,
+        key_ids: Collection[str],
+        actor: Actor,
+        plan_again: Callable[[], RestorePlan],
+    ) -> None:
+        """
+        Execute *plan*, which has no problems and was made with *key_ids*.
+
+        A change of the keys changes what is left to do: *plan_again* is called after
+        it.
+
+        Raises:
+            ConflictError: *plan* has problems, or the gateway requested one of its
+                refunds meanwhile: make a new plan.
+            ApprovalRequiredError: Another administrator must approve it first.
+            StaleStateError: Another process changed a wallet: make a new plan.
+            SigningError, StoreError: A repeated call continues.
+        """
+        _require_possible(plan)
+        action, facts = AuditAction.LEDGER_RESTORE, plan.facts()
+        with self._admin_audit.attempt(action, actor, **facts):
+            with self._admin_audit.authorize(action, actor, **plan.basis) as use:
+                self._pause(plan)
+                for change in plan.key_changes:
+                    self._repeat(change, key_ids, actor)
+                if plan.key_changes:
+                    # A revocation takes the nonces of unsigned refunds away.
+                    plan = _require_possible(plan_again())
+                    self._pause(plan)
+                self._complete(plan, actor)
+                if use is not None:
+                    self._store.put_approval(use.approval, use.done, use.record)
+            self._admin_audit.write(action, actor, **facts)
+
+    def _pause(self, plan: RestorePlan) -> None:
+        for wallet in plan.wallets:
+            self._pause_wallet(wallet)
+
+    def _complete(self, plan: RestorePlan, actor: Actor) -> None:
+        """Do what needs the keys as they are now."""
+        for network, reason in plan.stops.items():
+            self._kill_switch.stop(network, reason, actor)
+        for refund in plan.refunds:
+            self._restore_refund(refund)
+        # After the refunds: without a tenants file, a tenant exists by its refunds.
+        for tenant in plan.blocked_tenants:
+            with suppress(NotFoundError):  # It left the file since.
+                self._tenant_admin.block(tenant, actor)
+        for wallet in plan.wallets:
+            self._fill(wallet)
+        self._store.append(plan.records)
+
+    def _pause_wallet(self, plan: WalletPlan) -> None:
+        """Pause the wallet until every nonce below its mark is final."""
+        wallet, now = plan.wallet, self._clock()
+        stored = self._store.wallet(wallet.chain_id, wallet.sender)
+        if stored is None or not stored.is_authentic:
+            self._store.open_wallet(
+                replace(
+                    wallet,
+                    paused_by=Pause.RESTORED,
+                    paused_at=now,
+                    high_water=plan.high_water,
+                    is_authentic=True,
+                )
+            )
+        else:
+            self._store.pause(wallet, Pause.RESTORED, now, plan.high_water)
+        self._log.warning(
+            "wallet-paused",
+            chain_id=wallet.chain_id,
+            reason=str(Pause.RESTORED),
+            next_nonce=wallet.next_nonce,
+            high_water=plan.high_water,
+        )
+
+    def _repeat(
+        self, change: KeyChange, key_ids: Collection[str], actor: Actor
+    ) -> None:
+        if change.action is AuditAction.KEY_REVOKE:
+            self._revocation.revoke(change.address, actor)
+            return
+        # The plan has a problem if none of them fits.
+        name = next(each for each in key_ids if key_prefix(each) == change.key)
+        if change.action is AuditAction.KEY_FAILOVER:
+            self._failover.fail_over(name, actor)
+            return
+        options = RotationOptions(
+            compromised=change.compromised,
+            active_address=change.previous,
+            without_funds=change.compromised,
+        )
+        self._rotation.rotate(name, actor, options)
+
+    def _restore_refund(self, planned: PlannedRefund) -> None:
+        refund = planned.refund
+        if planned.record is not None:
+            new = Acceptance(refund, planned.record, is_restored=True)
+            (accepted,) = self._store.accept_all([new])
+            refund, _ = require(accepted)
+        if refund.status is not Status.QUEUED:
+            return
+        if planned.nonce is not None:
+            self._hold(refund, str(planned.sender), planned.nonce)
+        elif planned.cancellation is not None:
+            self._store.request_cancellation(
+                refund, self._clock(), planned.cancellation
+            )
+
+    def _hold(self, refund: Refund, sender: str, nonce: int) -> None:
+        """Give *refund* the nonce that it had."""
+        key = find_key(self._store.keys(), sender)
+        if key is None:
+            raise StaleStateError(f"the key of {sender} left the ring")
+        token = self._networks[refund.network].tokens.get(refund.token)
+        held = refund.with_status(
+            Status.RESERVED,
+            self._clock(),
+            sender=sender,
+            key_id=key.key_id,
+            nonce=nonce,
+            gas_limit=NOOP_GAS if token is None else token.max_gas,
+        )
+        try:
+            self._store.adopt(refund, held)
+        except StaleStateError:
+            # Another row has the nonce, for example a filler of an earlier restore.  A
+            # payment of the refund is found by its mark.
+            self._log.warning("nonce-not-restored", refund_id=refund.id, nonce=nonce)
+
+    def _fill(self, plan: WalletPlan) -> None:
+        for nonce in plan.fillers:
+            now = self._clock()
+            filler = build_filler(plan.network, plan.wallet, nonce, now)
+            (accepted,) = self._store.accept_all([Acceptance(filler)])
+            require(accepted)
+
+
+def _require_possible(plan: RestorePlan) -> RestorePlan:
+    """Return *plan*; raises ``ConflictError`` if it has problems."""
+    if plan.problems:
+        raise ConflictError(f"the restore is not possible yet: {plan.problems[0]}")
+    return plan

@@ -1,0 +1,258 @@
+"""
+Refuses to start with a raised limit that another administrator has not approved.
+
+The limits of the configuration files are compared with those that the last worker
+started with.  Only workers move refunds, so only they make new limits the accepted
+ones: lower ones at once, higher ones with an approval of exactly that difference.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from signer.approvals import Approvals
+from signer.audit import configurations
+from signer.audit.actions import SUCCESS, AuditAction
+from signer.audit.log import AuditLog
+from signer.config.digest import Change, Configuration
+from signer.config.file_limits import (
+    FileLimits,
+    changed_limits,
+    dump_limits,
+    parse_limits,
+    raised_limits,
+    read_limits,
+)
+from signer.errors import (
+    ConfigurationError,
+    ConflictError,
+    Refusal,
+    StaleStateError,
+)
+from signer.model.accepted_limits import THE_ROW, AcceptedLimits
+from signer.model.approval import ApprovalUse, Proposal
+from signer.model.audit_record import Actor, Record
+from signer.ports import Clock, Journal, LimitsStore
+
+
+_TRIES = 5
+
+_NAMED = 3
+"""How many differences a refusal names."""
+
+_SHOWN = 40
+"""How many characters of a value are shown."""
+
+_NO_VERSION = -1
+"""In place of the version of a row that does not exist."""
+
+
+@dataclass(frozen=True)
+class LimitsDifference:
+    """
+    How the limits of the files differ from the accepted ones.
+
+    ``before`` has no values if another program changed ``row``: then every limit is a
+    raised one.  It is None in a new ledger, where nothing needs an approval.
+    """
+
+    row: AcceptedLimits | None
+    before: FileLimits | None
+    after: FileLimits = field(repr=False)
+
+    @cached_property
+    def changed(self) -> Mapping[str, Change]:
+        """What differs, by its path."""
+        before = self.after if self.before is None else self.before
+        return changed_limits(before, self.after)
+
+    @cached_property
+    def raised(self) -> Mapping[str, Change]:
+        """What the files allow and the accepted limits do not, by its path."""
+        return {} if self.before is None else raised_limits(self.before, self.after)
+
+    @property
+    def version(self) -> int:
+        """The version of the accepted limits."""
+        return _NO_VERSION if self.row is None else self.row.version
+
+    @property
+    def proposal(self) -> Proposal:
+        """
+        What another administrator must approve.
+
+        It names the version, so that an approval cannot be used again after a limit was
+        lowered.
+        """
+        facts = {**self.raised, "version": self.version}
+        return Proposal(AuditAction.LIMITS_RAISE, facts)
+
+    @property
+    def is_accepted(self) -> bool:
+        """Whether the accepted limits are those of the files."""
+        return (
+            self.row is not None and self.row.is_authentic and self.before == self.after
+        )
+
+    def refusal(self) -> Refusal:
+        """Return the refusal to start with the raised limits."""
+        shown = list(describe(self.raised))
+        more = f"; and {len(shown) - _NAMED} more" if len(shown) > _NAMED else ""
+        reason = "more is allowed than the last worker started with"
+        if self.row is not None and not self.row.is_authentic:
+            reason = (
+                "another program changed the row of the accepted limits, or"
+                " MAC_KEY_FILE has other keys"
+            )
+        return Refusal(
+            "limits-raised",
+            f"{reason}: {'; '.join(shown[:_NAMED])}{more}; another administrator must"
+            " approve it: `hotwallet limits raise`",
+        )
+
+
+class LimitsGuard:
+    """
+    Compares the limits of *configuration* with the accepted ones.
+
+    Every method raises ``StoreError`` if the ledger does not answer.
+    """
+
+    def __init__(
+        self,
+        store: LimitsStore,
+        journal: Journal,
+        approvals: Approvals,
+        audit: AuditLog,
+        configuration: Configuration,
+        *,
+        clock: Clock,
+    ) -> None:
+        self._store = store
+        self._journal = journal
+        self._approvals = approvals
+        self._audit = audit
+        self._limits = read_limits(configuration.document)
+        self._clock = clock
+
+    def compare(self) -> LimitsDifference:
+        """Return how the limits differ now."""
+        row = self._store.accepted_limits()
+        if row is not None:
+            before = parse_limits(row.document) if row.is_authentic else {}
+            return LimitsDifference(row, before, self._limits)
+        return LimitsDifference(None, self._recorded(), self._limits)
+
+    def is_approved(self, difference: LimitsDifference) -> bool:
+        """Return whether processes may start."""
+        return not difference.raised or self._approvals.is_approved(difference.proposal)
+
+    def require_approved(self) -> None:
+        """
+        Refuse limits that are raised and not approved; change nothing.
+
+        Raises:
+            ConfigurationError: ``limits-raised``.
+        """
+        difference = self.compare()
+        while not self.is_approved(difference):
+            # A worker may have used the approval since, and accepted the limits.
+            again = self.compare()
+            if again.version == difference.version:
+                raise ConfigurationError(difference.refusal())
+            difference = again
+
+    def accept(self, actor: Actor) -> None:
+        """
+        Make the limits the accepted ones, with an audit record, as a worker starts.
+
+        Raises:
+            ConfigurationError: ``limits-raised``.
+            StaleStateError: Other processes keep changing them.
+        """
+        for _ in range(_TRIES):
+            difference = self.compare()
+            if difference.is_accepted:
+                return
+            self.require_approved()
+            # If another worker has started or used the approval, compare again.
+            with suppress(StaleStateError, ConflictError):
+                self._accept(difference, actor)
+                return
+        raise StaleStateError("other processes keep changing the limits: try again")
+
+    def request(self, actor: Actor, reason: str) -> LimitsDifference:
+        """
+        Ask for an approval of what is raised, unless it is approved.
+
+        Raises:
+            ApprovalRequiredError: Another administrator must approve it.
+        """
+        difference = self.compare()
+        if not self.is_approved(difference):
+            proposal = difference.proposal
+            with self._approvals.authorize(proposal, actor, reason):
+                pass  # Approved a moment ago: a worker that starts uses it.
+        return difference
+
+    def _recorded(self) -> FileLimits | None:
+        """Return the limits of the last start, as an audit record has them."""
+        document = configurations.last_document(self._journal)
+        if document is not None:
+            return read_limits(document)
+        # Every process records its start before the first record is sealed.
+        size, _ = self._journal.head()
+        return {} if size else None
+
+    def _accept(self, difference: LimitsDifference, actor: Actor) -> None:
+        if not difference.raised:
+            self._put(difference, self._draft(difference, actor))
+            return
+        proposal = difference.proposal
+        digest = proposal.digest if self._approvals.required else None
+        with self._approvals.authorize(proposal, actor, asks=False) as use:
+            self._put(difference, self._draft(difference, actor, digest), use)
+
+    def _put(
+        self,
+        difference: LimitsDifference,
+        record: Record,
+        use: ApprovalUse | None = None,
+    ) -> None:
+        document = dump_limits(self._limits)
+        new = AcceptedLimits(THE_ROW, document, self._clock())
+        self._store.accept_limits(difference.row, new, record, use)
+        self._audit.log(record)
+
+    def _draft(
+        self, difference: LimitsDifference, actor: Actor, approval: str | None = None
+    ) -> Record:
+        facts = {} if approval is None else {"approval": approval}
+        is_raise = bool(difference.raised)
+        action = AuditAction.LIMITS_RAISE if is_raise else AuditAction.LIMITS_ACCEPT
+        return self._audit.configuration(
+            action.event_for(SUCCESS),
+            actor,
+            evidence={"changes": difference.changed},
+            version=str(difference.version + 1),
+            **facts,
+        )
+
+
+def describe(changes: Mapping[str, Change]) -> Iterator[str]:
+    """Return *changes* for people, one line each."""
+    for path, change in changes.items():
+        before, after = change.get("before"), change.get("after")
+        if isinstance(after, Mapping):
+            yield f"{path} is new"
+        elif after is True:
+            yield f"{path} is added"
+        else:
+            yield f"{path}: {_shown(before)} -> {_shown(after)}"
+
+
+def _shown(value: Any) -> str:
+    text = "none" if value is None else " ".join(str(value).split())
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."

@@ -1,0 +1,150 @@
+"""Refunds above an amount: tenants see that they wait, and administrators decide."""
+
+from typing import Any
+
+import pytest
+from falcon.testing import Result, TestClient
+
+from api.http.app import create_app
+from backends.sql import SQLStore
+from signer.approvals import VALID_FOR
+from signer.config.tenant_limits import NetworkLimits, TokenLimits
+from signer.config.tenants import Tenant, TenantRegistry
+from tests.api.administrators import authorized
+from tests.api.service import BODY, Pace, build_container
+from tests.api.support import SettableClock, bearer, get, post
+from tests.fixtures.scripted_chain import ScriptedChain
+
+
+WHY = {"reason": "checked with the gateway"}
+SMALL = {**BODY, "payment_session_id": "small", "amount": "10"}
+
+
+@pytest.fixture
+def client(
+    sqlite_store: SQLStore, clock: SettableClock, pace: Pace, node: ScriptedChain
+) -> TestClient:
+    """A client of a service whose tenant may pay 10 tokens without an approval."""
+    limits = NetworkLimits(tokens={"TUSD": TokenLimits(approve_above="10")})
+    tenant = Tenant(subjects=("gateway-1",), networks={"local": limits})
+    container = build_container(
+        sqlite_store,
+        clock,
+        client=node,
+        pace=pace,
+        tenants=TenantRegistry({"gateway-1": tenant}),
+    )
+    application = TestClient(create_app(container))
+    application.work = container.worker.work  # type: ignore[attr-defined]
+    return application
+
+
+def _decide(client: TestClient, how: str, sub: str = "bob") -> Result:
+    listing = authorized(scope="approvals:read")
+    (listed,) = client.simulate_get("/v1/admin/approvals", headers=listing).json[
+        "approvals"
+    ]
+    return client.simulate_post(
+        f"/v1/admin/approvals/{listed['digest']}/{how}",
+        json=WHY,
+        headers=authorized(scope="approvals:decide", sub=sub),
+    )
+
+
+def _work(client: TestClient) -> None:
+    client.work()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("prefer", [None, "respond-async", "wait=1"])
+def test_the_answer_says_that_it_waits(client: TestClient, prefer: str | None) -> None:
+    """With each preference, and again when the request is repeated."""
+    headers = {"Idempotency_Key": "one"}
+    headers |= {} if prefer is None else {"Prefer": prefer}
+    created = post(client, BODY, **headers)
+    _decide(client, "approve")
+    _work(client)
+    again = post(client, BODY, **headers)
+    path = created.headers["location"]
+
+    assert (created.status_code, created.json["status"]) == (201, "awaiting-approval")
+    assert (again.status_code, again.json) == (200, created.json)
+    assert get(client, path).json["status"] == "broadcast"
+
+
+def test_lists_have_it(client: TestClient) -> None:
+    created, small = post(client, BODY).json, post(client, SMALL).json
+    listed = get(client, "/v1/refunds?status=awaiting-approval").json
+
+    assert [each["id"] for each in listed["refunds"]] == [created["id"]]
+    assert small["status"] == "broadcast"
+
+
+@pytest.mark.parametrize(
+    ("how", "status", "failure"),
+    [("approve", "broadcast", None), ("reject", "refused", "approval-rejected")],
+)
+def test_an_administrator_decides(
+    client: TestClient, how: str, status: str, failure: str | None
+) -> None:
+    path = post(client, BODY).headers["location"]
+    decided = _decide(client, how)
+    _work(client)
+    refund = get(client, path).json
+
+    assert decided.status_code == 200
+    assert decided.json["proposal"]["refund_id"] == refund["id"]
+    assert refund["status"] == status
+    assert (refund["failure"] or {}).get("code") == failure
+
+
+def test_the_subject_that_requested_it_decides_nothing(client: TestClient) -> None:
+    """Its administrator's token is another one, and the same person."""
+    path = post(client, BODY).headers["location"]
+    answers = [_decide(client, "approve", sub) for sub in ("gateway-1", "GATEWAY-1")]
+    _work(client)
+
+    assert [each.json["code"] for each in answers] == ["same-person"] * 2
+    assert get(client, path).json["status"] == "awaiting-approval"
+
+
+def test_its_time_ends(client: TestClient, clock: SettableClock) -> None:
+    path = post(client, BODY).headers["location"]
+    clock.advance(VALID_FOR.total_seconds())
+    _work(client)
+    refund = get(client, path, now=clock()).json
+
+    assert (refund["status"], refund["failure"]["code"]) == (
+        "refused",
+        "approval-expired",
+    )
+
+
+def test_its_tenant_cancels_it(client: TestClient) -> None:
+    path = post(client, BODY).headers["location"]
+    answer = client.simulate_post(f"{path}/cancel", headers=bearer())
+
+    assert (answer.status_code, answer.json["status"]) == (200, "cancelled")
+
+
+def test_a_batch_has_refunds_that_wait(client: TestClient) -> None:
+    """Each refund of a batch is compared with the amount by itself."""
+    rows: list[dict[str, Any]] = [
+        {"idempotency_key": name, **body, "reference": name}
+        for name, body in (("large", BODY), ("small", SMALL))
+    ]
+    answer = client.simulate_post(
+        "/v1/refunds/batch", json={"refunds": rows}, headers=bearer()
+    )
+
+    assert [each["refund"]["status"] for each in answer.json["results"]] == [
+        "awaiting-approval",
+        "queued",
+    ]
+
+
+def test_it_is_explained_to_its_tenant(client: TestClient) -> None:
+    path = post(client, BODY).headers["location"]
+    explained = get(client, f"{path}/explain").json
+
+    assert "administrator" in explained["summary"]
+    assert explained["next"]["at"] is None

@@ -1,0 +1,157 @@
+"""A worker whose output nobody reads any more, or whose disk is full, signs nothing."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import pytest
+
+from api.auth.dev_tokens import mint
+from dev.anvil import ROOT
+from dev.kms_emulator import KMSEmulator
+from dev.stack import request
+from signer.config.settings import Settings
+from signer.restore.evidence import read_evidence
+from signer.row_macs import RowMACs
+from tests.e2e.dependencies import kms_settings, prepared_networks, service_environ
+from tests.e2e.gateway import RECIPIENT
+from tests.e2e.running_service import RunningService
+from tests.fixtures.chain import DevChain
+from tests.support.waiting import eventually
+
+
+CODE = "audit-log-unwritable"
+
+
+@dataclass
+class System:
+    """A service without its worker, and the emulated KMS that it signs with."""
+
+    service: RunningService
+    kms: KMSEmulator
+    environ: dict[str, str]
+
+    def post(self, number: int) -> str:
+        """Request a refund; return its id."""
+        status, _, refund = request(
+            "POST",
+            f"http://127.0.0.1:{self.service.port}/v1/refunds",
+            headers={**self._bearer(), "Idempotency-Key": f"key-{number}"},
+            body={
+                "payment_session_id": f"ps_{number}",
+                "network": "local",
+                "token": "TUSD",
+                "recipient": RECIPIENT,
+                "amount": "1.25",
+            },
+        )
+        assert status == 201, refund
+        return str(refund["id"])
+
+    def explain(self, refund_id: str) -> Mapping[str, Any]:
+        """Return the explanation of a refund."""
+        url = f"http://127.0.0.1:{self.service.port}/v1/refunds/{refund_id}/explain"
+        document: Mapping[str, Any] = request("GET", url, headers=self._bearer())[2]
+        return document
+
+    def status(self, refund_id: str) -> str:
+        """Return the status of a refund."""
+        return str(self.explain(refund_id)["refund"]["status"])
+
+    @contextmanager
+    def worker(self, stdout: int | IO[bytes]) -> Iterator[subprocess.Popen[bytes]]:
+        """Run a worker that writes its log to *stdout*."""
+        process = subprocess.Popen(
+            [
+                sys.executable,
+                ROOT / "dev" / "with_parent.py",
+                str(os.getpid()),
+                *(sys.executable, "-m", "api.cli", "worker"),
+            ],
+            cwd=ROOT,
+            env=self.environ,
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=subprocess.PIPE,
+            process_group=0,
+        )
+        try:
+            yield process
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.communicate(timeout=20)
+
+    def _bearer(self) -> dict[str, str]:
+        settings = Settings.from_env(self.environ)
+        token = mint(settings, subject="gateway", roles=["merchant"])
+        return {"Authorization": f"Bearer {token}"}
+
+
+@pytest.fixture
+def system(
+    tmp_path: Path, fresh_anvil: DevChain, aws_environment: None
+) -> Iterator[System]:
+    with KMSEmulator() as kms:
+        key = kms.create_key()
+        networks, _ = prepared_networks(
+            tmp_path, fresh_anvil.url, kms.address(key), node_url=fresh_anvil.url
+        )
+        environ = service_environ(
+            tmp_path,
+            networks,
+            **kms_settings(key, kms.region, kms.endpoint),
+            WEB_CONCURRENCY="1",
+        )
+        with RunningService(environ) as service:
+            service.processes["worker"].send_signal(signal.SIGTERM)
+            service.processes["worker"].wait(20)
+            yield System(service, kms, environ)
+
+
+def test_a_worker_without_a_reader_of_its_log_signs_nothing(
+    system: System, tmp_path: Path
+) -> None:
+    """Another one pays the refund, once, and its log has the evidence."""
+    log = tmp_path / "worker.log"
+    with system.worker(subprocess.PIPE) as mute:
+        assert mute.stdout is not None
+        for line in mute.stdout:
+            if b'"configuration-loaded"' in line:
+                break  # It has started, which needs a signature.
+        mute.stdout.close()
+        signatures = len(system.kms.trail)
+        refund_id = system.post(1)
+        assert eventually(lambda: system.explain(refund_id)["blocked_by"] == CODE, 30)
+        explained = system.explain(refund_id)
+        assert explained["refund"]["status"] == "reserved"
+        assert "free the disk" in str(explained["next"])
+        assert len(system.kms.trail) == signatures
+
+    with log.open("wb") as file, system.worker(file):
+        sent = {"broadcast", "mined", "confirmed"}
+        assert eventually(lambda: system.status(refund_id) in sent, 30)
+
+    macs = RowMACs.load(Path(system.environ["HOTWALLET_HOME"]) / "mac.key")
+    signed = [
+        (entry.fields["event"], entry.fields["details"]["nonce"])
+        for entry in read_evidence([log], macs)
+        if entry.fields.get("refund_id") == refund_id
+    ]
+    assert signed == [("digest-sign-requested", 0), ("digest-sign-succeeded", 0)]
+
+
+def test_a_worker_does_not_start_while_its_log_is_full(system: System) -> None:
+    """Its first signature is a self-test, whose intent has no line either."""
+    before = len(system.kms.trail)
+    with Path("/dev/full").open("wb") as full, system.worker(full) as worker:
+        _, errors = worker.communicate(timeout=60)
+
+    assert worker.returncode != 0
+    assert len(system.kms.trail) == before
+    assert CODE.encode() in errors

@@ -1,0 +1,113 @@
+"""Real processes start with a raised limit only after another person approved it."""
+
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from dev.anvil import ROOT
+from dev.kms_emulator import KMSEmulator
+from tests.e2e.dependencies import kms_settings, prepared_networks, service_environ
+from tests.fixtures.chain import DevChain
+
+
+_SECONDS = 120
+
+REFUSED = (
+    "refused: limits-raised: more is allowed than the last worker started with:"
+    " networks.local.tokens.TUSD.max_amount: 10000000 -> 90000000; another"
+    " administrator must approve it: `hotwallet limits raise`"
+)
+
+
+@dataclass(frozen=True)
+class Host:
+    """A host with a networks file, on which commands run as processes."""
+
+    folder: Path
+    environ: Mapping[str, str]
+
+    def run(self, *command: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        """Run ``hotwallet``, and return its output."""
+        return subprocess.run(
+            [sys.executable, "-P", "-m", "api.cli", *command],
+            cwd=ROOT,
+            env={**self.environ, **variables},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=_SECONDS,
+            check=False,
+        )
+
+    def run_as(
+        self, subject: str, scope: str, *command: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run ``hotwallet`` with a new token of an administrator."""
+        token = self.folder / "token"
+        options = ("--role", "admin", "--subject", subject, "--scope", scope)
+        token.write_text(self.run("token", *options).stdout, encoding="ascii")
+        token.chmod(0o600)
+        return self.run(*command, OPERATOR_TOKEN_FILE=str(token))
+
+    def raised(self) -> "Host":
+        """Return the host with a file that allows more."""
+        old = Path(self.environ["NETWORKS_FILE"]).read_text(encoding="utf-8")
+        path = self.folder / "raised.toml"
+        path.write_text(old.replace('"10000000"', '"90000000"'), encoding="utf-8")
+        return replace(self, environ={**self.environ, "NETWORKS_FILE": str(path)})
+
+
+@pytest.fixture
+def host(
+    tmp_path: Path, fresh_anvil: DevChain, database_url: str, aws_environment: None
+) -> Iterator[Host]:
+    """A host on which a worker has run, where two people must agree."""
+    with KMSEmulator() as kms:
+        key = kms.create_key()
+        networks, _ = prepared_networks(
+            tmp_path, fresh_anvil.url, kms.address(key), node_url=fresh_anvil.url
+        )
+        environ = service_environ(
+            tmp_path,
+            networks,
+            **kms_settings(key, kms.region, kms.endpoint),
+            DATABASE_URL=database_url,
+            REQUIRE_APPROVALS="true",
+            BIND="127.0.0.1:0",
+        )
+        host = Host(tmp_path, environ)
+        assert host.run("worker", "--once").returncode == 0
+        yield host
+
+
+def test_two_people_raise_a_limit(host: Host) -> None:
+    """Worker, API and guard refuse it; after the approval all of them start."""
+    raised = host.raised()
+    refused = [
+        raised.run("worker", "--once"),
+        raised.run("serve"),
+        raised.run("guard"),
+    ]
+    asked = raised.run_as("alice", "limits:raise", "limits", "raise", "--reason", "why")
+    waiting = raised.run("worker", "--once")
+    digest = asked.stderr.partition("approvals approve ")[2][:16]
+    decide = ("approvals", "approve", digest, "--reason", "why", "--yes")
+    approved = raised.run_as("bob", "approvals:decide", *decide)
+    started = [raised.run("guard"), raised.run("worker", "--once"), raised.run("guard")]
+
+    assert [each.returncode for each in refused] == [78] * 3
+    assert all(REFUSED in each.stderr for each in refused)
+    assert "approval-required" in asked.stderr
+    assert waiting.returncode == 78
+    assert approved.returncode == 0, approved.stderr
+    assert [each.returncode for each in started] == [0, 0, 0]
+
+    lowered = host.run("worker", "--once")
+    again = raised.run("worker", "--once")
+    assert lowered.returncode == 0
+    assert again.returncode == 78
+    assert REFUSED in again.stderr

@@ -1,0 +1,116 @@
+"""Processes that start with different networks files, where two people must agree."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from api.container import Container
+from signer.alerts import Alerts
+from signer.approvals import Approvals
+from signer.audit.configurations import Start, record_start
+from signer.audit.log import AuditLog
+from signer.config.digest import Configuration
+from signer.config.networks import Network
+from signer.errors import ApprovalRequiredError
+from signer.model.audit_record import WORKER, Actor
+from signer.ports import Clock, Ledger, utc_now
+from signer.startup.limits_guard import LimitsGuard
+from tests.support.ledgers import seal
+from tests.support.ring import SILENCE
+
+
+ALICE, BOB = Actor("token:alice"), Actor("token:bob")
+
+WHY = "the season begins"
+
+
+def configuration(amount: str, **changes: Any) -> Configuration:
+    """Return a configuration in which one refund may have *amount*."""
+    network = {
+        "chain_id": 31337,
+        "rpc_urls": ["http://127.0.0.1:9"],
+        "tokens": {
+            "TUSD": {
+                "address": "0x5FbDB2315678afecb367f032d93F642f64180aa3",
+                "decimals": 6,
+                "max_amount": amount,
+            }
+        },
+        **changes,
+    }
+    return Configuration.of(
+        limits={}, networks={"local": Network.model_validate(network)}, tenants={}
+    )
+
+
+@dataclass
+class Hosts:
+    """Hosts of one *store*: each has a file of its own, and processes that start."""
+
+    store: Ledger
+    clock: Clock = utc_now
+    required: bool = True
+
+    @property
+    def audit(self) -> AuditLog:
+        """The audit log of a process that starts now."""
+        return AuditLog(SILENCE, self.clock, journal=self.store)
+
+    def approvals(self) -> Approvals:
+        """Return the approvals of a process that starts now."""
+        alerts = Alerts(self.store)
+        return Approvals(
+            self.store, self.audit, alerts, self.clock, required=self.required
+        )
+
+    def guard(self, amount: str = "1000", store: Any = None) -> LimitsGuard:
+        """Return the guard of a process with a file that allows *amount*."""
+        store = store or self.store
+        return LimitsGuard(
+            store,
+            store,
+            self.approvals(),
+            self.audit,
+            configuration(amount),
+            clock=self.clock,
+        )
+
+    def start(self, amount: str, process: str = "worker") -> None:
+        """Start a process with a file that allows *amount*."""
+        guard = self.guard(amount)
+        guard.require_approved()
+        if process == "worker":
+            guard.accept(WORKER)
+        start = Start(process, "1", "test")
+        record_start(self.audit, self.store, start, configuration(amount))
+
+    def ask(self, amount: str) -> str:
+        """Ask for a raise to *amount*; return the digest of the proposal."""
+        with pytest.raises(ApprovalRequiredError) as refused:
+            self.guard(amount).request(ALICE, WHY)
+        return refused.value.digest
+
+    def approve(self, amount: str) -> str:
+        """Have a raise to *amount* approved; return the digest."""
+        digest = self.ask(amount)
+        self.approvals().approve(digest, BOB, WHY)
+        return digest
+
+    def details(self, event: str) -> Sequence[dict[str, Any]]:
+        """Return the details of all audit records of *event*."""
+        while seal(self.store):
+            pass
+        records = [each.record.fields for each in self.store.sealed(0, 1000)]
+        return [each["details"] for each in records if each["event"] == event]
+
+
+def with_amount(container: Container, amount: str) -> Container:
+    """Let *container* read a file in which one refund may have *amount*."""
+    networks = configuration(amount).document["networks"]
+    container.networks = {
+        name: Network.model_validate({**each, "rpc_urls": ["http://127.0.0.1:9"]})
+        for name, each in networks.items()
+    }
+    return container

@@ -1,0 +1,66 @@
+"""Refunds above the amount that needs an approval, and who decides about them."""
+
+from dataclasses import replace
+from itertools import count
+from typing import Any
+
+from signer.alerts import Alerts
+from signer.approvals import Approvals
+from signer.audit.log import AuditLog
+from signer.model.approval import Approval
+from signer.model.audit_record import Actor
+from signer.model.refund import Refund
+from signer.refunds.payment_approvals import build_proposal
+from tests.support.refunds import REQUEST, World
+from tests.support.ring import SILENCE
+
+
+ASKING = Actor.from_token("gateway", "req-1", "jti-1")
+BOB, CAROL = Actor.from_token("bob", "req-2", "jti-2"), Actor("token:carol")
+WHY = "the customer has called"
+
+_numbers = count()
+
+
+def limited(world: World, above: str = "10") -> World:
+    """Return *world*, in which refunds of more than *above* need an approval."""
+    world.change_token(approve_above=above)
+    return world
+
+
+def administrators(world: World) -> Approvals:
+    """Return what administrators decide with, in a process that starts now."""
+    audit = AuditLog(SILENCE, world.clock, journal=world.store)
+    return Approvals(
+        world.store, audit, Alerts(world.store), world.clock, required=True
+    )
+
+
+def requested(world: World, **changes: Any) -> Refund:
+    """Return a new refund that a subject of the tenant ``gateway`` requested."""
+    name = f"large-{next(_numbers)}"
+    accepted = world.service.submit(
+        tenant="gateway",
+        idempotency_key=name,
+        request=replace(REQUEST, reference=name, **changes),
+        actor=ASKING,
+    )
+    assert accepted.created
+    return world.stored(accepted.refund)
+
+
+def approval_of(world: World, refund: Refund) -> Approval:
+    """Return the stored approval of *refund*."""
+    found = world.store.find_approval(build_proposal(refund).digest)
+    assert found is not None
+    return found
+
+
+def approve(world: World, refund: Refund, actor: Actor = BOB) -> Approval:
+    """Approve *refund*."""
+    return administrators(world).approve(build_proposal(refund).digest, actor, WHY)
+
+
+def reject(world: World, refund: Refund, actor: Actor = BOB) -> Approval:
+    """Reject *refund*."""
+    return administrators(world).reject(build_proposal(refund).digest, actor, WHY)

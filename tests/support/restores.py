@@ -1,0 +1,76 @@
+"""Worlds whose audit log is kept, as the log of a host is."""
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+from signer.audit.log import AuditLog
+from signer.audit.log_lines import LogLines
+from signer.keys.signer import Signer
+from signer.model.audit_record import Actor, Record
+from signer.model.refund import Refund, RefundRequest
+from signer.ports import Journal, KeyId
+from signer.restore.plan import RestorePlan
+from tests.support.devices import honest, signer_over
+from tests.support.refunds import KEY, REQUEST, World
+
+
+class KeptLog(LogLines):
+    """Keeps each record that is written, in the order of the lines."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda line: None)
+        self.records: list[Record] = []
+
+    def write(self, record: Record) -> None:
+        """Keep *record*."""
+        self.records.append(record)
+
+
+class _CurrentJournal:
+    """The journal of the ledger that *world* has at the time of each call."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._world.store, name)
+
+
+def keep_log(world: World) -> Sequence[Record]:
+    """Let all processes of *world* write one log; return its records, which grow."""
+    log = KeptLog()
+    journal = cast("Journal", _CurrentJournal(world))
+    audit = AuditLog(log, clock=world.clock, journal=journal)
+    world.audit = audit
+    world.signer = signer_over(honest(KEY), audit)
+    world.others = tuple(
+        # As ``World.rotate`` names the key in the ring.
+        Signer.open(other._backend, KeyId(other.address.lower()), audit)
+        for other in world.others
+    )
+    return log.records
+
+
+def requested(world: World, reference: str, tenant: str = "gateway") -> Refund:
+    """Return a refund that the gateway requested, which no worker has taken yet."""
+    request = RefundRequest(
+        REQUEST.payment_session_id,
+        reference,
+        REQUEST.network,
+        REQUEST.token,
+        REQUEST.recipient,
+        REQUEST.amount,
+    )
+    submission = world.service.submit(
+        tenant=tenant,
+        idempotency_key=f"key of {reference}",
+        request=request,
+        actor=Actor.from_token(tenant, "req-1", None),
+    )
+    return submission.refund
+
+
+def plan_of(world: World, records: Sequence[Record], **given: Any) -> RestorePlan:
+    """Return the plan of a restore with *records*, which is not executed."""
+    defaults: dict[str, Any] = {"stated": {}, "key_ids": (), "has_log": True}
+    return world.planner.plan(records, **{**defaults, **given})

@@ -1,0 +1,342 @@
+"""Which changes of the networks file and the tenants file allow more."""
+
+from collections.abc import Iterator
+from copy import deepcopy
+from typing import Any, get_args
+
+import pytest
+from pydantic import BaseModel
+
+from signer.config.digest import Configuration
+from signer.config.file_limits import (
+    RULES,
+    FileLimits,
+    Rule,
+    changed_limits,
+    dump_limits,
+    find_rule,
+    parse_limits,
+    raised_limits,
+    read_limits,
+)
+from signer.config.networks import Networks
+from signer.config.tenants import Tenants
+
+
+KEYS = [
+    f"-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEA{key}\n-----END PUBLIC KEY-----\n"
+    for key in (
+        "JrQLj5P/89iXES9+vFgrIy29clF9CC/oPPsw3c5D0bs=",
+        "11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=",
+    )
+]
+
+FILES: dict[str, Any] = {
+    "networks": {
+        "polygon": {
+            "chain_id": 137,
+            "rpc_urls": ["https://one.example", "https://two.example"],
+            "confirmations": 64,
+            "gas_per_hour": 30_000_000,
+            "automatic_stop": {
+                "max_refunds": 200,
+                "max_amounts": {"USDC": "20000"},
+                "max_failed_percent": 20,
+                "max_gas_per_hour": 30_000_000,
+            },
+            "tokens": {
+                "USDC": {
+                    "address": "0x3c499c542cEF5E3811e1192ce70d8cC03d5c3359",
+                    "decimals": 6,
+                    "max_amount": "500",
+                    "min_amount": "0.10",
+                    "hourly_limit": "1000",
+                    "daily_limit": "9000.0",
+                    "daily_limit_per_recipient": "600",
+                },
+                "USDT": {
+                    "address": "0xc2132D05D31c914a87C6611C10748AEb04B58e8F",
+                    "decimals": 6,
+                    "max_amount": "100",
+                },
+            },
+        },
+        "base": {
+            "chain_id": 8453,
+            "rpc_urls": ["https://three.example"],
+            "tokens": {
+                "USDC": {
+                    "address": "0x833589fCD6eDb6E08f4c7C32D4f71b54bdA02913",
+                    "decimals": 6,
+                    "max_amount": "100",
+                }
+            },
+        },
+    },
+    "tenants": {
+        "shop": {
+            "subjects": ["shop-1", "shop-2"],
+            "client_ids": ["shop-gateway"],
+            "max_open_refunds": 1000,
+            "requests_per_minute": 600,
+            "max_concurrent_requests": 8,
+            "max_waiting_requests": 4,
+            "request_keys": {"first": KEYS[0]},
+            "networks": {
+                "polygon": {
+                    "gas_per_hour": 20_000_000,
+                    "tokens": {
+                        "USDC": {
+                            "min_amount": "1",
+                            "max_amount": "250",
+                            "hourly_limit": "400",
+                            "daily_limit": "400",
+                            "daily_limit_per_recipient": "300",
+                        }
+                    },
+                },
+                "base": {"tokens": {"USDC": {"max_amount": "10"}}},
+            },
+        },
+        "other.shop": {"subjects": ["other"]},
+    },
+}
+
+NEW_TOKEN = {
+    "address": "0x2791Bca1f2de4661ED88A30C99A7a9449Aa84174",
+    "decimals": 6,
+    "max_amount": "1",
+}
+
+NOTHING = object()
+
+
+def _limits(files: dict[str, Any]) -> FileLimits:
+    networks = Networks.model_validate({"networks": files["networks"]}).networks
+    tenants = {}
+    if files["tenants"]:
+        tenants = Tenants.model_validate({"tenants": files["tenants"]}).tenants
+    return read_limits(Configuration.of(networks=networks, tenants=tenants).document)
+
+
+def _with(path: str, value: object, files: dict[str, Any] = FILES) -> dict[str, Any]:
+    """Return *files* with another *value* at *path*; ``NOTHING`` removes it."""
+    changed = deepcopy(files)
+    place: Any = changed
+    *folders, name = path.split("/")
+    for each in folders:
+        place = place.setdefault(each, {})
+    if value is NOTHING:
+        del place[name]
+    else:
+        place[name] = value
+    return changed
+
+
+POLYGON, USDC = "networks/polygon", "networks/polygon/tokens/USDC"
+STOP, SHOP = "networks/polygon/automatic_stop", "tenants/shop"
+OF_SHOP = "tenants/shop/networks/polygon/tokens/USDC"
+
+HIGHER_AND_LOWER: list[tuple[str, object, object]] = [
+    (f"{USDC}/max_amount", "500.01", "499.99"),
+    (f"{USDC}/min_amount", "0.09", "0.11"),
+    (f"{USDC}/max_gas", 2_000_001, 1_999_999),
+    (f"{USDC}/hourly_limit", "1000.5", "999"),
+    (f"{USDC}/daily_limit", "10000", "8999"),
+    (f"{USDC}/daily_limit_per_recipient", "601", "599.9"),
+    (f"{POLYGON}/confirmations", 63, 65),
+    (f"{POLYGON}/max_fee_per_gas_gwei", 501, 499),
+    (f"{POLYGON}/max_priority_fee_per_gas_gwei", 51, 49),
+    (f"{POLYGON}/base_fee_multiple", 3, 1),
+    (f"{POLYGON}/max_fee_factor", 11, 9),
+    (f"{POLYGON}/max_fee_factor", 0, 1),
+    (f"{POLYGON}/gas_per_hour", 30_000_001, 29_999_999),
+    (f"{STOP}/window_minutes", 9, 11),
+    (f"{STOP}/max_refunds", 201, 199),
+    (f"{STOP}/max_amounts", {"USDC": "20001"}, {"USDC": "19999", "USDT": "1"}),
+    (f"{STOP}/max_amounts", {}, {"USDC": "1"}),
+    (f"{STOP}/max_failed_percent", 21, 19),
+    (f"{STOP}/failed_of_last", 21, 19),
+    (f"{STOP}/max_gas_per_hour", 30_000_001, 29_999_999),
+    (f"{SHOP}/subjects", ["shop-1", "shop-2", "shop-3"], ["shop-1"]),
+    (f"{SHOP}/client_ids", ["shop-gateway", "another"], []),
+    (f"{SHOP}/max_open_refunds", 1001, 999),
+    (f"{SHOP}/requests_per_minute", 601, 599),
+    (f"{SHOP}/max_concurrent_requests", 9, 7),
+    (f"{SHOP}/max_waiting_requests", 5, 3),
+    ("tenants/shop/networks/polygon/gas_per_hour", 20_000_001, 19_999_999),
+    (f"{OF_SHOP}/min_amount", "0.99", "1.01"),
+    (f"{OF_SHOP}/max_amount", "250.01", "249.99"),
+    (f"{OF_SHOP}/hourly_limit", "401", "399"),
+    (f"{OF_SHOP}/daily_limit", "401", "399"),
+    (f"{OF_SHOP}/daily_limit_per_recipient", "301", "299"),
+]
+
+
+@pytest.mark.parametrize(("path", "higher", "lower"), HIGHER_AND_LOWER)
+def test_what_allows_more(path: str, higher: object, lower: object) -> None:
+    before = _limits(FILES)
+    raised, lowered = _limits(_with(path, higher)), _limits(_with(path, lower))
+
+    (name,) = raised_limits(before, raised)
+    assert name.startswith(path.replace("/", "."))
+    assert raised_limits(before, lowered) == {}
+    assert changed_limits(before, lowered) != {}
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        f"{USDC}/min_amount",
+        f"{USDC}/hourly_limit",
+        f"{USDC}/daily_limit",
+        f"{USDC}/daily_limit_per_recipient",
+        f"{POLYGON}/gas_per_hour",
+        f"{STOP}/max_refunds",
+        f"{STOP}/max_failed_percent",
+        f"{STOP}/max_gas_per_hour",
+        f"{STOP}/max_amounts",
+        f"{SHOP}/max_open_refunds",
+        f"{SHOP}/requests_per_minute",
+        f"{SHOP}/max_concurrent_requests",
+        f"{SHOP}/max_waiting_requests",
+        f"{SHOP}/request_keys",
+        f"{SHOP}/networks/polygon/gas_per_hour",
+        f"{OF_SHOP}/max_amount",
+        f"{SHOP}/networks/base",
+    ],
+)
+def test_a_limit_that_is_removed(path: str) -> None:
+    """To remove it allows more, and to add it back allows less."""
+    before, without = _limits(FILES), _limits(_with(path, NOTHING))
+    raised, restored = raised_limits(before, without), raised_limits(without, before)
+
+    assert any(name.startswith(path.replace("/", ".")) for name in raised)
+    assert all("after" not in change for change in raised.values())
+    assert restored == {}
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "name"),
+    [
+        (f"{POLYGON}/chain_id", 1, "networks.polygon.chain_id"),
+        (
+            f"{USDC}/address",
+            NEW_TOKEN["address"],
+            "networks.polygon.tokens.USDC.address",
+        ),
+        (f"{USDC}/decimals", 2, "networks.polygon.tokens.USDC.decimals"),
+        (f"{POLYGON}/tokens/NEW", NEW_TOKEN, "networks.polygon.tokens.NEW"),
+        ("networks/new", FILES["networks"]["base"], "networks.new"),
+        ("tenants/a.b", {"subjects": ["new"]}, 'tenants."a.b"'),
+        (f"{SHOP}/request_keys/second", KEYS[1], "tenants.shop.request_keys.second"),
+        (f"{SHOP}/request_keys/first", KEYS[1], "tenants.shop.request_keys.first"),
+        ("tenants/other.shop/subjects", ["x"], 'tenants."other.shop".subjects.x'),
+        ("tenants", {}, "tenants"),
+    ],
+)
+def test_something_else_is_allowed(path: str, value: object, name: str) -> None:
+    before, after = _limits(FILES), _limits(_with(path, value))
+
+    assert list(raised_limits(before, after)) == [name]
+
+
+def test_a_new_network_shows_all_of_its_values() -> None:
+    after = _limits(_with("networks/new", FILES["networks"]["base"]))
+    change = raised_limits(_limits(FILES), after)["networks.new"]["after"]
+
+    assert change["tokens.USDC.max_amount"] == "100"
+    assert change["chain_id"] == 8453
+    assert not [name for name in change if "rpc" in name]
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (f"{POLYGON}/rpc_urls", ["https://four.example"]),
+        (f"{POLYGON}/rpc_timeout_ms", 9999),
+        (f"{POLYGON}/stuck_after_seconds", 1),
+        (f"{USDC}/daily_limit", "9000"),
+    ],
+)
+def test_what_is_no_limit_changes_nothing(path: str, value: object) -> None:
+    """Nor does another spelling of an amount raise it."""
+    assert raised_limits(_limits(FILES), _limits(_with(path, value))) == {}
+
+
+@pytest.mark.parametrize("path", ["networks/base", f"{POLYGON}/tokens/USDC"])
+def test_a_broken_token_is_removed_without_an_approval(path: str) -> None:
+    """The limits that other sections have for it go with it; to add it needs one."""
+    less = _with(path, NOTHING)
+    of_shop = less["tenants"]["shop"]["networks"]
+    if path == "networks/base":
+        del of_shop["base"]
+    else:
+        del of_shop["polygon"]
+        del less["networks"]["polygon"]["automatic_stop"]["max_amounts"]
+        less = _with(f"{SHOP}/networks/polygon/gas_per_hour", 20_000_000, less)
+    before, after = _limits(FILES), _limits(less)
+
+    assert raised_limits(before, after) == {}
+    assert path.replace("/", ".") in raised_limits(after, before)
+
+
+def test_a_tenant_begins_to_sign() -> None:
+    """The first key is a restriction; a second one is another party."""
+    before = _limits(_with(f"{SHOP}/request_keys", {}))
+
+    assert raised_limits(before, _limits(FILES)) == {}
+
+
+def test_a_rule_that_is_off_has_no_window() -> None:
+    """Its window and its number of results may be any before it is turned on."""
+    off = _with(STOP, {"window_minutes": 60, "failed_of_last": 5})
+
+    assert raised_limits(_limits(off), _limits(FILES)) == {}
+
+
+@pytest.mark.parametrize(
+    "name", ["window_minutes", "failed_of_last", "max_fee_factor", "subjects", "a.b"]
+)
+def test_names_like_fields_are_names(name: str) -> None:
+    """A caller, tenant or token may be named like a field that is not compared."""
+    found = [
+        raised_limits(_limits(FILES), _limits(_with(path, value)))
+        for path, value in (
+            (f"{SHOP}/subjects", ["shop-1", "shop-2", name]),
+            (f"tenants/{name}", {"subjects": ["new"]}),
+            (f"{POLYGON}/tokens/{name}", NEW_TOKEN),
+            (f"networks/{name}", FILES["networks"]["base"]),
+        )
+    ]
+
+    assert [len(each) for each in found] == [1, 1, 1, 1]
+
+
+def test_limits_are_stored_as_they_are() -> None:
+    limits = _limits(FILES)
+
+    assert parse_limits(dump_limits(limits)) == limits
+
+
+def _patterns(kind: Any, path: str = "") -> Iterator[str]:
+    """Yield the path of each field of the model *kind*, as ``RULES`` names it."""
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        for name, field in kind.model_fields.items():
+            yield from _patterns(field.annotation, f"{path}.{name}" if path else name)
+        return
+    arguments = [each for each in get_args(kind) if each not in (type(None), ...)]
+    if str(kind).startswith(("dict[", "tuple[")):
+        yield from _patterns(arguments[-1], f"{path}.*")
+    elif arguments and isinstance(arguments[0], type):
+        yield from _patterns(arguments[0], path)
+    else:
+        yield path
+
+
+def test_every_field_has_a_rule() -> None:
+    """A new limit needs its place in ``RULES``; until then every change is refused."""
+    fields = {*_patterns(Networks), *_patterns(Tenants)}
+
+    assert fields == set(RULES)
+    assert find_rule(("networks", "local", "new_limit")) is Rule.FIXED

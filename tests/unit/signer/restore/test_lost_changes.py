@@ -1,0 +1,224 @@
+"""What the records of a log say that a restored ledger has lost."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from signer.audit.actions import AuditAction
+from signer.model.audit_record import Record
+from signer.model.refund import SWEEPER, Refund, Status
+from signer.redact import REDACTED
+from signer.refunds.fillers import build_filler
+from signer.refunds.transaction_signer import build_purpose, describe_acceptance
+from signer.restore.lost_changes import KeyChange, LostChanges, rebuild
+from tests.support.refunds import CUSTOMER, SECOND, World
+from tests.support.restores import requested
+
+
+AT = datetime(2026, 1, 2, tzinfo=UTC)
+
+
+def _record(event: str, details: dict[str, Any] | None = None, **fields: Any) -> Record:
+    return Record.of({"event": event, "details": details, **fields}, AT)
+
+
+def _signing(refund_id: str | None, **details: Any) -> Record:
+    return _record(
+        "digest-sign-requested", details, refund_id=refund_id, address=CUSTOMER
+    )
+
+
+def _changed(record: Record, **details: Any) -> Record:
+    fields = record.fields
+    fields["details"] |= details
+    return Record.of(fields, AT)
+
+
+def test_a_refund_that_was_accepted_and_signed(
+    world: World, log: Sequence[Record]
+) -> None:
+    """The log has the whole refund, its wallet and its nonce."""
+    refund = requested(world, "lost")
+    world.step(refund, times=3)
+
+    lost = LostChanges(log)
+
+    wallet = refund.chain_id, world.signer.address
+    (known,) = lost.refunds.values()
+    assert known.accepted is not None
+    due = replace(refund, updated_at=AT, due_at=AT)
+    assert rebuild(known.accepted, AT) == due
+    assert (known.nonces, known.is_filler, known.ended) == ({wallet: 0}, False, None)
+    assert known.find_wallet(()) == wallet
+    assert lost.high_water(wallet) == 1
+    assert lost.high_water((refund.chain_id, CUSTOMER)) == 0
+    assert lost.addresses() == {world.signer.address}
+
+
+def test_the_line_of_a_reservation_has_the_nonce(
+    world: World, log: Sequence[Record]
+) -> None:
+    """So a process that dies after it leaves no nonce that is not known."""
+    world.step(requested(world, "lost"))
+
+    assert LostChanges(log).high_water((31337, world.signer.address)) == 1
+
+
+@pytest.mark.parametrize("order", [1, -1], ids=["in order", "reversed"])
+def test_the_nonce_of_the_key_that_may_sign_counts(
+    world: World, log: Sequence[Record], order: int
+) -> None:
+    """A revocation moved the refund, whatever the clocks of the hosts showed."""
+    refund = world.step(requested(world, "lost"))
+    world.rotate(block=True)
+    world.step(world.stored(refund))
+
+    lost = LostChanges(log[::order])
+
+    (known,) = lost.refunds.values()
+    first, second = ((refund.chain_id, s.address) for s in (world.signer, SECOND))
+    assert known.find_wallet({world.signer.address}) == second
+    last = second if order > 0 else first
+    assert known.find_wallet({world.signer.address, SECOND.address}) == last
+    assert lost.addresses() == {world.signer.address, SECOND.address}
+
+
+def test_the_highest_nonce_makes_the_mark() -> None:
+    """The records of several workers may come in another order."""
+    lost = LostChanges(
+        [_signing("rf_1", chain_id=1, nonce=7), _signing("rf_2", chain_id=1, nonce=6)]
+    )
+
+    assert lost.high_water((1, CUSTOMER)) == 8
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        _signing(None, chain_id=1, nonce=1),
+        _signing("rf_1", nonce=1),
+        _signing("rf_1", chain_id=1),
+        _record("digest-sign-succeeded"),
+        _record("configuration-loaded", {}),
+        _record("key-rotate-requested", {"key": "1"}),
+        _record("signing-stop-succeeded", {"chain_id": "7", "reason": "theft"}),
+    ],
+    ids=["message", "no chain", "old", "self-test", "other", "attempt", "no network"],
+)
+def test_records_without_a_lost_change(record: Record) -> None:
+    """A message has no nonce, and an earlier release logged it later."""
+    lost = LostChanges([record])
+
+    found = lost.refunds, lost.stops, lost.key_changes, lost.blocked_tenants
+    assert not any((*found, lost.addresses()))
+
+
+def test_a_cancellation(world: World, log: Sequence[Record]) -> None:
+    """The first request counts, also if the refund had a nonce before it."""
+    refund = world.step(requested(world, "lost"))
+    world.rotate(block=True)
+    world.cancel(world.stored(refund))
+
+    lost = LostChanges(log)
+
+    (known,) = lost.refunds.values()
+    cancelled = [each for each in log if "refund-cancel-" in each.body]
+    assert world.stored(refund).status is Status.CANCELLED
+    assert len(cancelled) == 2
+    assert known.cancelled == known.ended == cancelled[0]
+    assert lost.high_water((refund.chain_id, world.signer.address)) == 1
+
+
+def test_a_refusal(world: World, log: Sequence[Record]) -> None:
+    """A worker told the gateway that nothing was paid."""
+    refund = requested(world, "lost")
+    world.chain.revert = "blocked"
+    world.step(refund)
+
+    (known,) = LostChanges(log).refunds.values()
+
+    assert known.refused is not None
+    assert known.refused.fields["details"]["code"] == "execution-reverted"
+
+
+def test_a_filler_is_known_as_one(world: World, log: Sequence[Record]) -> None:
+    """An earlier restore made it; a new one replaces it."""
+    assert world.audit is not None
+    world.step(requested(world, "first"))
+    filler = build_filler("local", world.wallet, 1, world.clock())
+    purpose = build_purpose(filler, nonce=1)
+    record = world.signer.intent(purpose)
+
+    lost = LostChanges([record])
+
+    assert lost.refunds[filler.id].is_filler
+    assert lost.high_water((31337, world.signer.address)) == 2
+
+
+def test_key_changes_in_their_order() -> None:
+    """Each with what is needed to repeat it."""
+    rotation = {"key": "2", "key_address": "b", "previous_key_address": "a"}
+    records = [
+        _record("key-rotate-succeeded", {**rotation, "compromised": True}),
+        _record("key-revoke-succeeded", {"key": "1", "key_address": "a"}),
+        _record("key-failover-succeeded", {"key": "3", "key_address": "b"}),
+    ]
+
+    lost = LostChanges(records)
+
+    assert lost.key_changes == [
+        KeyChange(AuditAction.KEY_ROTATE, "b", "2", "a", compromised=True),
+        KeyChange(AuditAction.KEY_REVOKE, "a", "1"),
+        KeyChange(AuditAction.KEY_FAILOVER, "b", "3"),
+    ]
+    assert lost.administrative == records
+
+
+def test_stops_and_blocks_at_the_end_of_the_log() -> None:
+    """What was ended is not repeated."""
+    lost = LostChanges(
+        [
+            _record("signing-stop-succeeded", {"network": None, "reason": "one"}),
+            _record("signing-stop-succeeded", {"network": "local", "reason": "two"}),
+            _record("signing-resume-succeeded", {"network": None, "reason": "ok"}),
+            _record("tenant-block-succeeded", {"tenant": "shop"}),
+            _record("tenant-block-succeeded", {"tenant": "gateway"}),
+            _record("tenant-unblock-succeeded", {"tenant": "shop"}),
+        ]
+    )
+
+    assert lost.stops == {"local": "two"}
+    assert lost.blocked_tenants == {"gateway"}
+
+
+def _acceptance(world: World, log: Sequence[Record]) -> tuple[Refund, Record]:
+    refund = requested(world, "lost")
+    return refund, log[-1]
+
+
+def test_an_incomplete_acceptance_is_not_rebuilt(
+    world: World, log: Sequence[Record]
+) -> None:
+    """An earlier release wrote less, and a text may be redacted."""
+    _, record = _acceptance(world, log)
+    fields = record.fields
+    del fields["details"]["created_at"]
+    redacted = _changed(record, reference=f"order {REDACTED}")
+
+    assert rebuild(Record.of(fields, AT), AT) is None
+    assert rebuild(redacted, AT) is None
+
+
+def test_a_sweep_is_rebuilt(world: World, log: Sequence[Record]) -> None:
+    """Its record is that of the administrator's command."""
+    refund, record = _acceptance(world, log)
+    sweep = replace(refund, tenant=SWEEPER)
+    fields = record.fields
+    fields["event"] = "key-sweep-succeeded"
+    fields["details"] = describe_acceptance(sweep)
+
+    due = replace(sweep, updated_at=AT, due_at=AT)
+    assert rebuild(Record.of(fields, AT), AT) == due

@@ -1,0 +1,550 @@
+"""Restores with a log: nothing is paid twice, and nothing is left to do."""
+
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+
+import pytest
+from structlog.testing import capture_logs
+
+from signer.alerts import Alerts
+from signer.approvals import Approvals
+from signer.audit.log import AuditLog
+from signer.audit.log_lines import LogLines
+from signer.errors import (
+    ApprovalRequiredError,
+    ConflictError,
+    NotFoundError,
+    StaleStateError,
+)
+from signer.keys.admin_audit import AdminAudit
+from signer.keys.rotation_options import RotationOptions
+from signer.model.approval import ApprovalState
+from signer.model.audit_record import Actor, Operation, Record
+from signer.model.key import KeyState
+from signer.model.refund import Kind, Refund, Status
+from signer.model.stop import EVERYTHING
+from signer.model.wallet import Pause
+from signer.ports import Ledger
+from signer.redact import key_prefix
+from signer.restore.plan import RestorePlan
+from tests.fixtures.scripted_chain import Sent
+from tests.support.keys import key_at
+from tests.support.ledgers import seal
+from tests.support.refunds import (
+    ACTOR,
+    AMOUNT,
+    CUSTOMER,
+    OPERATOR,
+    SECOND,
+    World,
+    altered,
+)
+from tests.support.restores import plan_of, requested
+
+
+Backup = Callable[[], Ledger]
+
+REPLICA = "12345678-of-another-region"
+
+
+def _restore(world: World, store: Ledger, log: Sequence[Record]) -> RestorePlan:
+    """Replace the ledger by *store*, and restore it with all of *log*."""
+    records = list(log)
+    world.store = store
+    world.ring.active()
+    return world.restore(records)
+
+
+def _paid_once(world: World, count: int) -> bool:
+    return world.chain.payouts() == [(CUSTOMER, AMOUNT)] * count
+
+
+def test_refunds_get_their_nonces_back(
+    world: World, log: Sequence[Record], backup: Backup
+) -> None:
+    """Those in a pool, those that were never sent, and those that were mined (R24)."""
+    world.step(requested(world, "before"), times=3)
+    world.settle()
+    copy = backup()
+    refunds = [requested(world, name) for name in ("mined", "pooled", "signed", "held")]
+    for steps, refund in zip((3, 3, 2, 1), refunds, strict=True):
+        world.step(refund, times=steps)
+        if refund is refunds[0]:
+            world.mine_deep()
+    new = requested(world, "new")
+
+    plan = _restore(world, copy, log)
+    held = [world.stored(refund) for refund in refunds]
+    ended = world.finish(*refunds, new)
+
+    assert [each.nonce for each in plan.refunds] == [1, 2, 3, 4, None]
+    assert [refund.nonce for refund in held] == [1, 2, 3, 4]
+    assert [each.nonce for each in ended] == [1, 2, 3, 4, 5]
+    assert {each.status for each in ended} == {Status.CONFIRMED}
+    assert _paid_once(world, 6)
+    assert not world.wallet.is_paused
+
+
+def test_nothing_new_is_paid_before_all_nonces_are_final(
+    world: World, log: Sequence[Record], backup: Backup
+) -> None:
+    """A forgotten transaction above a gap is not seen by any count (R24)."""
+    world.step(requested(world, "before"), times=3)
+    world.settle()
+    copy = backup()
+    gap = requested(world, "gap")
+    world.step(gap, times=3)
+    lost = world.sent(world.step(requested(world, "above"), times=3))
+    world.chain.pool.pop(world.sent(gap).tx_hash)
+    # The lines of both acceptances are lost as well.
+    kept = [each for each in log if "refund-accept" not in each.body]
+    plan = _restore(world, copy, kept)
+    repeated, new = requested(world, "above"), requested(world, "new")
+
+    for _ in range(4):
+        world.work(after=timedelta(seconds=31))
+    waiting = world.stored(new)
+    first, second = world.finish(repeated, new)
+
+    (wallet,) = plan.wallets
+    assert (wallet.counted, wallet.fillers) == (1, [1, 2])
+    assert (waiting.status, waiting.blocked_by) == (Status.QUEUED, "wallet-paused")
+    assert first.failure_code in {None, "already-paid"}
+    assert second.status is Status.CONFIRMED
+    assert second.nonce is not None
+    assert second.nonce > lost.nonce
+    assert _paid_once(world, 3)
+
+
+def test_a_restored_refund_whose_transaction_is_mined_is_not_signed_again(
+    world: World, log: Sequence[Record], backup: Backup
+) -> None:
+    """A worker that starts at once finds it by its calldata (R24)."""
+    world.step(requested(world, "before"), times=3)
+    world.settle()
+    copy = backup()
+    refund = requested(world, "lost")
+    world.step(refund, times=3)
+    world.mine_deep()
+    _restore(world, copy, log)
+
+    world.work(after=timedelta(0))
+    (confirmed,) = world.finish(refund)
+
+    assert confirmed.status is Status.CONFIRMED
+    assert _paid_once(world, 2)
+
+
+def test_cancellations_and_refusals_are_repeated(
+    world: World, log: Sequence[Record], backup: Backup
+) -> None:
+    """The gateway was told that they are not paid, and they are not (R26)."""
+    old = requested(world, "old")
+    copy = backup()
+    new, refused = requested(world, "new"), requested(world, "refused")
+    for refund in (old, new):
+        world.service.request_cancellation("gateway", refund.id, ACTOR)
+    world.chain.revert = "blocked"
+    world.step(refused)
+    world.chain.revert = None
+
+    _restore(world, copy, log)
+    ended = world.finish(old, new, refused)
+
+    assert [refund.status for refund in ended] == [Status.CANCELLED] * 3
+    assert world.chain.broadcasts == []
+    assert plan_of(world, log).is_empty
+
+
+def test_stops_and_blocks_are_repeated(
+    world: World, log: Sequence[Record], backup: Backup
+) -> None:
+    """After its refunds were created, since a blocked tenant gets none."""
+    requested(world, "before")
+    copy = backup()
+    lost = requested(world, "lost")
+    world.tenant_admin.block("gateway", OPERATOR)
+    world.kill_switch.stop(None, "drill", OPERATOR)
+
+    _restore(world, copy, log)
+    seal(world.store)
+    again = plan_of(world, log)
+    stop = world.store.find_stop(EVERYTHING)
+
+    assert world.stored(lost).status is Status.QUEUED
+    assert stop is not None
+    assert stop.reason == "drill"
+    assert [each.tenant for each in world.store.tenant_blocks()] == ["gateway"]
+    assert again.is_empty
+
+
+def test_a_refund_of_a_tenant_that_the_backup_has_blocked(
+    world: World, log: Sequence[Record], backup: Backup
+) -> None:
+    """It was accepted when the block had ended; the nonce is its own (R24)."""
+    requested(world, "before")
+    world.tenant_admin.block("gateway", OPERATOR)
+    copy = backup()
+    world.tenant_admin.unblock("gateway", OPERATOR)
+    lost = world.step(requested(world, "lost"), times=3)
+
+    _restore(world, copy, log)
+    (confirmed,) = world.finish(lost)
+
+    assert [each.tenant for each in world.store.tenant_blocks()] == ["gateway"]
+    assert (confirmed.status, confirmed.nonce) == (Status.CONFIRMED, 0)
+
+
+def test_a_stop_that_was_ended_later_is_not_repeated(
+    world: World, log: Sequence[Record], backup: Backup
+) -> None:
+    """A second restore with the same log knows that the first one repeated it."""
+    requested(world, "before")
+    copy = backup()
+    world.kill_switch.stop(None, "drill", OPERATOR)
+    records = list(log)
+    _restore(world, copy, records)
+    world.kill_switch.resume(None, "done", OPERATOR)
+
+    world.restore(records)
+
+    assert world.store.find_stop(EVERYTHING) is None
+
+
+def test_a_tenant_that_left_the_file(
+    world: World, log: Sequence[Record], backup: Backup
+) -> None:
+    """It has no refund, so nothing needs a block."""
+    requested(world, "before")
+    copy = backup()
+    gone = Record.of(
+        {"event": "tenant-block-succeeded", "details": {"tenant": "a b"}}, world.clock()
+    )
+
+    _restore(world, copy, [*log, gone])
+
+    with pytest.raises(NotFoundError):
+        world.tenant_admin.find("a b")
+    assert world.store.tenant_blocks() == ()
+
+
+def test_a_plan_with_problems_is_not_executed(world: World) -> None:
+    """Nothing is changed, and the error has the first problem."""
+    world.paid()
+    world.chain.mine_foreign(world.signer.address)
+    before = world.wallet
+
+    with pytest.raises(ConflictError, match="1 of its transactions are not final yet"):
+        world.restore()
+
+    assert world.wallet == before
+
+
+def test_two_restores_change_nothing_more(
+    world: World, log: Sequence[Record], backup: Backup
+) -> None:
+    """Also when the wallet has resumed."""
+    world.step(requested(world, "before"), times=3)
+    world.settle()
+    copy = backup()
+    refund = requested(world, "lost")
+    world.step(refund, times=2)
+    records = list(log)
+    _restore(world, copy, records)
+    paused = world.wallet
+
+    second = world.restore(records)
+    world.finish(refund)
+    world.work()
+    third = world.restore(records)
+
+    assert (paused.paused_by, paused.high_water) == (Pause.RESTORED, 2)
+    assert second.is_empty
+    assert third.is_empty
+    assert not world.wallet.is_paused
+
+
+def test_a_nonce_that_another_row_has(
+    world: World, log: Sequence[Record], backup: Backup
+) -> None:
+    """A filler of a restore with an incomplete log has it; the refund waits (R24)."""
+    world.step(requested(world, "before"), times=3)
+    world.settle()
+    copy = backup()
+    refund = requested(world, "lost")
+    world.step(refund, times=3)
+    lost = world.sent(refund)
+    records = list(log)
+    _restore(
+        world, copy, [each for each in records if "refund-accept" not in each.body]
+    )
+    world.work()
+
+    with capture_logs() as logs:
+        world.restore(records)
+    (ended,) = world.finish(refund)
+
+    assert [
+        each["nonce"] for each in logs if each["event"] == "nonce-not-restored"
+    ] == [lost.nonce]
+    assert ended.status in {Status.REFUSED, Status.CONFIRMED}
+    assert _paid_once(world, 2)
+
+
+def test_a_refund_that_the_gateway_has_requested_again(
+    world: World, log: Sequence[Record], backup: Backup
+) -> None:
+    """It has another id, and gets the nonce of the lost one (R24)."""
+    copy = backup()
+    refund = requested(world, "lost")
+    world.step(refund, times=3)
+    world.store = copy
+    again = requested(world, "lost")
+
+    _restore(world, copy, log)
+    (confirmed,) = world.finish(again)
+
+    assert again.id != refund.id
+    assert (confirmed.status, confirmed.nonce) == (Status.CONFIRMED, 0)
+    assert _paid_once(world, 1)
+
+
+def test_a_refund_that_the_gateway_has_requested_with_another_key(
+    world: World, log: Sequence[Record], backup: Backup
+) -> None:
+    """A filler gets its nonce; the payment is found by its mark (R24)."""
+    copy = backup()
+    world.step(requested(world, "lost"), times=3)
+    world.store = copy
+    again = world.accepted(reference="lost")
+    world.mine_deep()
+
+    _restore(world, copy, log)
+    (ended,) = world.finish(again)
+
+    assert (ended.status, ended.nonce) == (Status.CONFIRMED, 0)
+    assert _paid_once(world, 1)
+    assert not world.wallet.is_paused
+
+
+def test_a_refund_that_is_requested_during_the_restore(
+    world: World, log: Sequence[Record], backup: Backup
+) -> None:
+    """No other process should run: the command is repeated with a new plan."""
+    copy = backup()
+    requested(world, "lost")
+    records = list(log)
+    world.store = copy
+    world.ring.active()
+    plan = plan_of(world, records)
+    again = world.accepted(reference="lost")
+
+    with pytest.raises(ConflictError, match=again.id):
+        world.restorer.restore(plan, (), OPERATOR, lambda: plan)
+    world.restore(records)
+
+    assert world.finish(again)[0].status is Status.CONFIRMED
+
+
+def test_a_refund_that_is_processed_during_the_restore(
+    world: World, log: Sequence[Record], backup: Backup
+) -> None:
+    """The row is as it is now, and nothing is repeated."""
+    copy = backup()
+    requested(world, "lost")
+    records = list(log)
+    world.store = copy
+    world.ring.active()
+    plan = plan_of(world, records)
+    again = requested(world, "lost")
+    world.step(again)
+
+    world.restorer.restore(plan, (), OPERATOR, lambda: plan)
+
+    assert world.stored(again).status is Status.RESERVED
+
+
+def test_rotations_and_revocations_are_repeated(
+    world: World, log: Sequence[Record], backup: Backup
+) -> None:
+    """A refund that a revocation moved gets its second nonce back (R24, O8)."""
+    refund = world.step(requested(world, "moved"))
+    copy = backup()
+    _rotate(world)
+    world.restorer._revocation.revoke(world.signer.address, OPERATOR)
+    world.step(world.stored(refund), times=3)
+    moved = world.stored(refund)
+    records = list(log)
+
+    plan = _restore(world, copy, records)
+    again = plan_of(world, records, key_ids=[SECOND.address.lower()])
+    restored = world.stored(refund)
+    (confirmed,) = world.finish(refund)
+
+    assert len(plan.key_changes) == 2
+    assert [each.wallet.sender for each in plan.wallets]
+    assert (moved.sender, moved.nonce) == (SECOND.address, 0)
+    assert (restored.status, restored.sender, restored.nonce) == (
+        Status.RESERVED,
+        SECOND.address,
+        0,
+    )
+    assert again.is_empty
+    assert (confirmed.status, confirmed.tx_hash) == (Status.CONFIRMED, moved.tx_hash)
+    assert _paid_once(world, 1)
+    assert _states(world) == [KeyState.ACTIVE, KeyState.BLOCKED]
+
+
+def _states(world: World) -> list[KeyState]:
+    keys = world.store.keys()
+    return [key.state for key in keys]
+
+
+def _rotate(world: World, *, compromised: bool = False) -> None:
+    """Rotate to the second key, as an administrator does."""
+    options = RotationOptions(
+        compromised=compromised,
+        active_address=world.signer.address,
+        without_funds=compromised,
+    )
+    world.restorer._rotation.rotate(SECOND.address.lower(), OPERATOR, options)
+
+
+def test_a_compromised_rotation_is_repeated(
+    world: World, log: Sequence[Record], backup: Backup
+) -> None:
+    """The forgotten payment of the revoked key is found (R24, O8)."""
+    refund = requested(world, "lost")
+    copy = backup()
+    world.step(refund, times=3)
+    world.mine_deep()
+    _rotate(world, compromised=True)
+
+    _restore(world, copy, log)
+    (confirmed,) = world.finish(refund)
+
+    assert (confirmed.status, confirmed.sender) == (
+        Status.CONFIRMED,
+        world.signer.address,
+    )
+    assert _states(world) == [KeyState.ACTIVE, KeyState.BLOCKED]
+    assert _paid_once(world, 1)
+
+
+def test_a_failover_is_repeated(
+    world: World, log: Sequence[Record], backup: Backup
+) -> None:
+    """The key has its new id, and its refunds are signed with it (R24, O5)."""
+    requested(world, "before")
+    world.ring.active()
+    copy = backup()
+    world.replicas = {REPLICA: world.signer}
+    world.restorer._failover.fail_over(REPLICA, OPERATOR)
+    records = list(log)
+    world.store = copy
+
+    plan = plan_of(world, records)
+    world.restore(records)
+
+    assert [each.endswith(key_prefix(REPLICA)) for each in plan.problems] == [True]
+    assert world.key.key_id == REPLICA
+    assert plan_of(world, records).is_empty
+
+
+def test_a_key_that_left_the_ring_during_the_restore(
+    world: World, log: Sequence[Record], backup: Backup
+) -> None:
+    """Another process changed the ring: a repeated command makes a new plan."""
+    copy = backup()
+    world.step(requested(world, "lost"))
+    records = list(log)
+    world.store = copy
+    world.ring.active()
+    plan = plan_of(world, records)
+    world.store = altered(copy, keys=lambda: [key_at(SECOND.address)])
+
+    with pytest.raises(StaleStateError, match="left the ring"):
+        world.restorer.restore(plan, (), OPERATOR, lambda: plan)
+
+
+def test_two_restored_wallets_do_not_wait_for_each_other(
+    world: World, log: Sequence[Record], backup: Backup
+) -> None:
+    """Each has a refund without a signature, and a filler above it (R24)."""
+    old = world.step(requested(world, "old"))
+    _rotate(world)
+    young = world.step(requested(world, "young"))
+    copy = backup()
+
+    world.store = copy
+    world.restore(
+        stated={("local", each): 2 for each in (world.signer.address, SECOND.address)},
+        has_log=False,
+    )
+    new = requested(world, "new")
+    ended = world.finish(old, young, new)
+
+    wallets = world.store.wallets()
+    assert [each.status for each in ended] == [Status.CONFIRMED] * 3
+    assert [each.sender for each in ended] == [
+        world.signer.address,
+        SECOND.address,
+        SECOND.address,
+    ]
+    assert [each.is_paused for each in wallets] == [False, False]
+    kinds = [_kind(Sent.read(raw)) for raw in {*world.chain.broadcasts}]
+    assert kinds.count(Kind.NOOP) == 2
+
+
+def _kind(sent: Sent) -> Kind:
+    return Kind.TRANSFER if sent.payment else Kind.NOOP
+
+
+def test_a_restored_former_wallet_keeps_the_active_one_from_paying(
+    world: World, log: Sequence[Record]
+) -> None:
+    """Its forgotten transactions may be payments of the same refunds (R24)."""
+    world.step(requested(world, "before"), times=3)
+    world.settle()
+    _rotate(world)
+    world.restore(
+        stated={("local", world.signer.address): 3, ("local", SECOND.address): 0},
+        has_log=False,
+    )
+    refund: Refund = requested(world, "new")
+    for _ in range(3):
+        world.work(after=timedelta(seconds=31))
+    waiting = world.stored(refund)
+
+    (confirmed,) = world.finish(refund)
+
+    assert (waiting.status, waiting.blocked_by) == (Status.QUEUED, "wallet-paused")
+    assert (confirmed.status, confirmed.sender) == (Status.CONFIRMED, SECOND.address)
+
+
+def test_another_administrator_approves_a_restore(world: World) -> None:
+    """One approval is for all of it, and is used up by it."""
+    world.step(world.accepted(), times=3)
+    world.settle()
+    audit = AuditLog(LogLines(lambda line: None), world.clock, journal=world.store)
+    approvals = Approvals(
+        world.store, audit, Alerts(world.store), world.clock, required=True
+    )
+    restorer = world.restorer
+    restorer._admin_audit = AdminAudit(
+        audit, Operation.ADMINISTRATION, approvals=approvals
+    )
+    stated = {("local", world.signer.address): 3}
+    plan = world.planner.plan([], stated, (), has_log=False)
+
+    with pytest.raises(ApprovalRequiredError) as required:
+        restorer.restore(plan, (), Actor("token:alice"), lambda: plan)
+    before = world.wallet
+    approvals.approve(required.value.digest, Actor("token:bob"), "the disk failed")
+    restorer.restore(plan, (), Actor("token:alice"), lambda: plan)
+
+    used = world.store.find_approval(required.value.digest)
+    assert not before.is_paused
+    assert (world.wallet.paused_by, world.wallet.high_water) == (Pause.RESTORED, 3)
+    assert used is not None
+    assert used.state is ApprovalState.DONE
