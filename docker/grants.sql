@@ -2,6 +2,10 @@
 -- "Roles".  The owner runs this file after each `hotwallet db upgrade`.
 \set ON_ERROR_STOP on
 BEGIN;
+-- A restored database has no privileges on itself: no dump has them.
+REVOKE ALL ON DATABASE :"DBNAME" FROM PUBLIC;
+GRANT CONNECT ON DATABASE :"DBNAME" TO hotwallet_refunds, hotwallet_worker, hotwallet_admin;
+
 -- An earlier release granted more.
 REVOKE ALL ON ALL TABLES IN SCHEMA public FROM hotwallet_refunds, hotwallet_worker, hotwallet_admin;
 

@@ -87,9 +87,10 @@ class ApprovalTables(Tables):
         return self._select(_LIKE, prefix=prefix, at_most=limit)
 
     def _select(self, query: Select[Any], **values: Any) -> Sequence[Approval]:
-        return self._database.run(
+        found = self._database.run(
             lambda c: select_flagged(self._approval_rows(c), query, **values)
         )
+        return tuple(each.verified() for each in found)
 
     def _approval_rows(self, connection: Connection) -> SealedRows[Approval]:
         return SealedRows(connection, self._macs, approvals, Approval)

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Self
@@ -111,6 +111,16 @@ class Approval:
             expires_at,
             refund_id=refund_id,
         )
+
+    def verified(self) -> Self:
+        """
+        Return it as not authentic unless the digest is that of its proposal.
+
+        A process that has the MAC key and may ask for refunds could otherwise show one
+        proposal and have another one approved.
+        """
+        digest = hashlib.sha256(self.proposal.encode(errors="replace")).hexdigest()
+        return self if digest == self.digest else replace(self, is_authentic=False)
 
     @property
     def is_alone(self) -> bool:

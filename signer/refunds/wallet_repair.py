@@ -6,7 +6,11 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from signer.chain.chain import Chain
-from signer.errors import HotWalletError, WalletPausedError
+from signer.errors import (
+    HotWalletError,
+    RowNotAuthenticError,
+    WalletPausedError,
+)
 from signer.model.approval import ApprovalUse
 from signer.model.wallet import UnrecordedTransaction
 from signer.ports import Clock, Store
@@ -83,7 +87,7 @@ def _preview(
     try:
         if status.wallet.is_paused:
             reconciler.require_resumable(status, chain)
-    except WalletPausedError as e:
+    except (WalletPausedError, RowNotAuthenticError) as e:
         return RepairResult(name, status, problem=str(e), code=e.code)
     return RepairResult(name, status)
 

@@ -8,7 +8,7 @@ ledger does not have is that of a change which it does not have either.
 from collections import defaultdict
 from collections.abc import Container, Iterable, Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -59,7 +59,10 @@ _STOPPED = AuditAction.SIGNING_STOP.event_for(SUCCESS)
 _RESUMED = AuditAction.SIGNING_RESUME.event_for(SUCCESS)
 _BLOCKED = AuditAction.TENANT_BLOCK.event_for(SUCCESS)
 _UNBLOCKED = AuditAction.TENANT_UNBLOCK.event_for(SUCCESS)
-_ADMINISTRATIVE = frozenset({*_KEY_CHANGES, _STOPPED, _RESUMED, _BLOCKED, _UNBLOCKED})
+_REINSTATED = AuditAction.KEY_REINSTATE.event_for(SUCCESS)
+_ADMINISTRATIVE = frozenset(
+    {*_KEY_CHANGES, _REINSTATED, _STOPPED, _RESUMED, _BLOCKED, _UNBLOCKED}
+)
 
 
 @dataclass(slots=True)
@@ -171,6 +174,8 @@ class LostChanges:
     def _administrate(self, event: str, details: Mapping[str, Any]) -> None:
         if event in _KEY_CHANGES:
             self._change_keys(_KEY_CHANGES[event], details)
+        elif event == _REINSTATED:
+            self._forget_revocation(details["key_address"])
         elif event in {_STOPPED, _RESUMED} and "chain_id" not in details:
             # With a chain id, no network has the chain.
             network = details.get("network")
@@ -193,6 +198,16 @@ class LostChanges:
         refund.nonces[wallet] = nonce
         refund.is_filler = fields.get("operation") == Operation.NONCE_FILL
         self._high_waters[wallet] = max(nonce + 1, self.high_water(wallet))
+
+    def _forget_revocation(self, address: str) -> None:
+        """Leave out that the key with *address* was revoked: that was undone."""
+        self.key_changes = [
+            replace(change, compromised=False)
+            if change.compromised and change.previous == address
+            else change
+            for change in self.key_changes
+            if (change.action, change.address) != (AuditAction.KEY_REVOKE, address)
+        ]
 
     def _change_keys(self, action: AuditAction, details: Mapping[str, Any]) -> None:
         self.key_changes.append(

@@ -162,7 +162,7 @@ class Schedule:
     def _turn(self, turn: str) -> None:
         if self._restore is None or self._restore.is_done:
             self._key_admin.act(turn)
-        else:  # Nobody changes keys during a restore.
+        else:  # No keys are changed during a restore.
             self.scheduler.after(_LOOK_SECONDS, partial(self._turn, turn))
 
     def _schedule(self, event: Callable[[], None]) -> None:

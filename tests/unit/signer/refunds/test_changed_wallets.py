@@ -21,8 +21,8 @@ CHANGE = "UPDATE wallets SET first_nonce = 9, version = version + 1"
 FORGED = "UPDATE sightings SET mac = 'tests:00'"
 
 
-def _repair(world: World) -> RepairResult:
-    (found,) = repair_wallets(world.store, world.chains, world.clock, apply=True)
+def _repair(world: World, *, apply: bool = True) -> RepairResult:
+    (found,) = repair_wallets(world.store, world.chains, world.clock, apply=apply)
     return found
 
 
@@ -99,12 +99,13 @@ def test_a_repair_does_not_resume_a_changed_wallet(world: World) -> None:
     world.paid()
     world.store.pause(world.wallet, Pause.CHAIN_AHEAD, world.clock())
     forge(world.store, CHANGE.replace("first_nonce = 9", "first_nonce = 0"))
-    found = _repair(world)
+    found, previewed = _repair(world), _repair(world, apply=False)
     world.chain.mine_foreign(world.signer.address)
     world.chain.mine_empty(3)
     ahead = _repair(world)
 
     assert (found.is_open, found.code) == (True, "row-not-authentic")
+    assert previewed == found
     assert ahead.code == "row-not-authentic"
     assert found.wallet_status.wallet.pause_reason == "row-not-authentic"
     world.state_marks()

@@ -222,3 +222,22 @@ def test_a_sweep_is_rebuilt(world: World, log: Sequence[Record]) -> None:
 
     due = replace(sweep, updated_at=AT, due_at=AT)
     assert rebuild(Record.of(fields, AT), AT) == due
+
+
+def test_a_revocation_that_was_undone_is_not_repeated() -> None:
+    rotation = {"key": "2", "key_address": "b", "previous_key_address": "a"}
+    records = [
+        _record("key-rotate-succeeded", {**rotation, "compromised": True}),
+        _record("key-revoke-succeeded", {"key": "3", "key_address": "c"}),
+        _record("key-revoke-succeeded", {"key": "4", "key_address": "d"}),
+        _record("key-reinstate-succeeded", {"key": "1", "key_address": "a"}),
+        _record("key-reinstate-succeeded", {"key": "3", "key_address": "c"}),
+    ]
+
+    lost = LostChanges(records)
+
+    assert lost.key_changes == [
+        KeyChange(AuditAction.KEY_ROTATE, "b", "2", "a"),
+        KeyChange(AuditAction.KEY_REVOKE, "d", "4"),
+    ]
+    assert lost.administrative == records
