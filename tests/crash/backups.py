@@ -13,7 +13,7 @@ from typing import Protocol
 import apsw
 import psycopg
 
-from tests.fixtures.roles import DOCKER, Roles, run_sql_file
+from tests.fixtures.roles import Roles
 
 
 class Backup(Protocol):
@@ -27,12 +27,6 @@ class Backup(Protocol):
 
     def restore(self) -> None:
         """Put the backup in the database's place."""
-
-    def grant(self) -> None:
-        """Give the database roles their privileges, after the schema was upgraded."""
-
-    def lost(self, url: str) -> str:
-        """Return *url* for the database that was lost."""
 
     def close(self) -> None:
         """Delete what was lost."""
@@ -68,13 +62,6 @@ class SQLiteBackup:
         command = ("install", "-m", "600", self._copy, self._file)
         subprocess.run(command, check=True, timeout=30)
 
-    def grant(self) -> None:
-        """SQLite has no roles."""
-
-    def lost(self, url: str) -> str:
-        """Return the URL of the file that was moved."""
-        return f"sqlite:///{self._lost / self._file.name}"
-
     def close(self) -> None:
         """Delete the files that were moved."""
         shutil.rmtree(self._lost, ignore_errors=True)
@@ -84,14 +71,14 @@ class PostgreSQLBackup:
     """A backup of the database of *roles* in *folder*, by PostgreSQL's *programs*."""
 
     def __init__(self, roles: Roles, programs: Path, folder: Path) -> None:
-        self._superuser, self._owner = roles.superuser, roles.owner
+        self._url = roles.superuser
         self._programs = programs
         self._dump = folder / "ledger.dump"
-        self._name = str(psycopg.conninfo.conninfo_to_dict(roles.owner)["dbname"])
+        self._name = str(psycopg.conninfo.conninfo_to_dict(self._url)["dbname"])
 
     def take(self) -> None:
         """Dump the database."""
-        self._run("pg_dump", "--format", "custom", "--file", self._dump, self._owner)
+        self._run("pg_dump", "--format", "custom", "--file", self._dump, self._url)
 
     def lose(self) -> None:
         """Rename the database, and end the connections to it."""
@@ -107,7 +94,7 @@ class PostgreSQLBackup:
         self._run(
             "createdb",
             "--maintenance-db",
-            self._superuser_of("postgres"),
+            self._url_of("postgres"),
             "--owner",
             "hotwallet_owner",
             self._name,
@@ -115,33 +102,25 @@ class PostgreSQLBackup:
         self._run(
             "pg_restore",
             "--dbname",
-            self._owner,
+            self._url,
             "--single-transaction",
             "--exit-on-error",
             self._dump,
         )
 
-    def grant(self) -> None:
-        """Give each role what its process needs."""
-        run_sql_file(DOCKER / "grants.sql", self._owner)
-
-    def lost(self, url: str) -> str:
-        """Return *url* for the database that was renamed."""
-        return url.replace(f"/{self._name}?", f"/{self._name}_broken?")
-
     def close(self) -> None:
         """Drop the database that was renamed."""
         self._administrate(f"DROP DATABASE IF EXISTS {self._name}_broken WITH (FORCE)")
 
-    def _superuser_of(self, database: str) -> str:
-        return self._superuser.replace(f"/{self._name}?", f"/{database}?")
+    def _url_of(self, database: str) -> str:
+        return self._url.replace(f"/{self._name}?", f"/{database}?")
 
     def _run(self, program: str, *arguments: str | Path) -> None:
         command = (self._programs / program, *arguments)
         subprocess.run(command, check=True, timeout=60)
 
     def _administrate(self, *statements: str) -> None:
-        url = self._superuser_of("postgres")
+        url = self._url_of("postgres")
         with psycopg.connect(url, autocommit=True) as connection:
             for statement in statements:
                 connection.execute(statement.encode())

@@ -44,7 +44,7 @@ class Restores:
     Args:
         lab: A laboratory that runs.
         backup: The backup of its database.
-        command_url: The database's URL for the commands of operators.
+        environ: Additional environment variables of commands.
         owner_url: The database's URL for the command that upgrades the schema.
     """
 
@@ -199,21 +199,12 @@ class Restores:
         self._backup.lose()
         self._backup.restore()
         self.run("db", "upgrade", DATABASE_URL=self._owner_url)
-        self._backup.grant()
 
     @property
     def logs(self) -> Sequence[str]:
         """The arguments for all logs."""
         files = [*self.lab.logs, self.lab.supervisor.log(_COMMANDS)]
         return [each for file in files for each in ("--log", str(file))]
-
-    def export(self) -> Sequence[str]:
-        """Return the argument for an export of the database that was lost."""
-        url = self._backup.lost(self._command_url)
-        out = self.lab.home / "audit.jsonl"
-        self.run("audit", "checkpoint", "--new", DATABASE_URL=url)
-        self.run("audit", "export", "--out", str(out), DATABASE_URL=url)
-        return "--log", str(out)
 
     def restore(self, *arguments: str, **environ: str) -> dict[str, Any]:
         """

@@ -94,7 +94,7 @@ def stop(restores: Restores) -> Iterator[Sequence[str]]:
     restores.run("stop", *_NETWORK, *_WHY)
     restores.customers.request(2)
     restores.customers.wait()
-    yield restores.export()
+    yield restores.logs
     listed = restores.hotwallet("stops")
     assert (listed.status, "a drill" in listed.out) == (1, True)
     restores.run("resume", *_NETWORK, *_WHY)
