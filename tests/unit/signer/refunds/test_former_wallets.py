@@ -451,4 +451,13 @@ def test_a_revoked_wallet_records_what_is_mined_below_its_mark(world: World) -> 
     former.refresh(_chain(world), key)
 
     assert world.wallet.paused_by is None
-    assert world.wallet.next_nonce == 1
+    assert world.wallet.next_nonce == 2
+
+
+def test_a_revoked_wallet_without_a_mark_waits_for_a_restore(world: World) -> None:
+    world.finish(world.accepted())
+    _rotated(world, block=True)
+    world.store.pause(world.wallet, Pause.RESTORED, world.clock())
+    _former(world).refresh(_chain(world), world.key)
+
+    assert world.wallet.paused_by is Pause.RESTORED
