@@ -23,7 +23,7 @@ GRANT INSERT (id, tenant, idempotency_key, fingerprint, reference, payment_sessi
     ON refunds TO hotwallet_refunds;
 GRANT UPDATE (cancel_requested_at) ON refunds TO hotwallet_refunds;
 GRANT INSERT (refund_id, status, at) ON refund_moves TO hotwallet_refunds;
-GRANT INSERT (digest, action, proposal, reason, requested_by, requested_at, expires_at, refund_id, mac)
+GRANT INSERT (digest, proposal, requested_by, requested_at, expires_at, refund_id, mac)
     ON approvals TO hotwallet_refunds;
 GRANT INSERT ON answers, request_signatures TO hotwallet_refunds;
 GRANT UPDATE (body, at) ON answers TO hotwallet_refunds;
@@ -60,8 +60,8 @@ GRANT INSERT, UPDATE (key_id, state, updated_at, epoch, requested_by, held_until
     ON keys TO hotwallet_admin;
 GRANT INSERT, UPDATE (at, reason, requested_by, resumed_at, version, mac) ON stops TO hotwallet_admin;
 GRANT INSERT, UPDATE (at, by, ended_at, version, mac) ON tenant_blocks TO hotwallet_admin;
-GRANT INSERT, UPDATE (action, proposal, reason, requested_by, requested_at, expires_at, state, decided_by,
-    decided_at, version, mac) ON approvals TO hotwallet_admin;
+GRANT INSERT, UPDATE (action, proposal, reason, requested_by, requested_at, expires_at, refund_id,
+    state, decided_by, decided_at, version, mac) ON approvals TO hotwallet_admin;
 GRANT UPDATE (sequence, hash) ON audit_records TO hotwallet_admin;
 GRANT SELECT, INSERT ON audit_checkpoints TO hotwallet_admin;
 GRANT INSERT, UPDATE (expires_at), DELETE ON used_tokens TO hotwallet_admin;

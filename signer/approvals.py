@@ -146,7 +146,7 @@ class Approvals:
             InvalidInputError: *reason* is empty, too long, or not printable.
         """
         found = self._find(digest, reason)
-        if found.requested_by == WORKER.name and is_identified(actor.name):
+        if found.requested_by == WORKER.name and _is_better_asked(found, actor):
             # A worker asks for a refund that was accepted before it needed an approval.
             # No person is known to have asked, so two must agree: this is the first.
             new = replace(found, requested_by=actor.name, reason=reason)

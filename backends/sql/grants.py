@@ -85,6 +85,7 @@ _PROPOSAL = (
     "requested_by",
     "requested_at",
     "expires_at",
+    "refund_id",
 )
 _DECISION = ("state", "decided_by", "decided_at")
 

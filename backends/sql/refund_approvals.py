@@ -16,11 +16,18 @@ from signer.model.refund import Refund
 from signer.row_macs import RowMACs
 
 
-_DECIDED = frozenset({"state", "decided_by", "decided_at", "version"})
-
-PROPOSED = tuple(name for name in approvals.c.keys() if name not in _DECIDED)  # noqa: SIM118
+PROPOSED = (
+    "digest",
+    "proposal",
+    "requested_by",
+    "requested_at",
+    "expires_at",
+    "refund_id",
+    "mac",
+)
 """The columns of a new proposal.  The others have their defaults: on PostgreSQL the
-role that accepts refunds may set none of them, so it can approve nothing."""
+role that accepts refunds may set none of them, so it can approve nothing, and propose
+nothing but refunds."""
 
 _PROPOSE = insert(approvals).values(
     {name: bindparam(name, type_=approvals.c[name].type) for name in PROPOSED}

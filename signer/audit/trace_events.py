@@ -5,17 +5,18 @@ Another program that can write to the database may insert records of any form.  
 that no process of the service can have written end no reading: they are malformed.
 """
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from signer import strict_json
 from signer.audit.actions import AuditAction
 from signer.audit.canonical_json import is_canonical
 from signer.audit.forgeries import Forgeries, hash_id, read_fields
 from signer.audit.sealing_monitor import made_at
+from signer.errors import InvalidInputError
 from signer.model.audit_record import Record
 
 
@@ -115,8 +116,10 @@ class Event:
     def proposed_refund_id(self) -> str | None:
         """The refund that a proposal is to pay; None for other events."""
         proposal = self.details.get("proposal")
-        with suppress(ValueError, RecursionError):
-            match json.loads(proposal) if isinstance(proposal, str) else None:
+        if not isinstance(proposal, str):
+            return None
+        with suppress(InvalidInputError):
+            match strict_json.parse(proposal.encode(errors="replace")):
                 case {"action": str(action), "refund_id": str(id_)} if action == _PAY:
                     return id_
         return None

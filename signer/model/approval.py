@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
@@ -9,6 +10,8 @@ from typing import Any, Self
 
 import rfc8785
 
+from signer import strict_json
+from signer.errors import InvalidInputError
 from signer.model.audit_record import Record, is_identified
 
 
@@ -114,13 +117,18 @@ class Approval:
 
     def verified(self) -> Self:
         """
-        Return it as not authentic unless the digest is that of its proposal.
+        Return it as not authentic unless action and digest are those of its proposal.
 
         A process that has the MAC key and may ask for refunds could otherwise show one
         proposal and have another one approved.
         """
-        digest = hashlib.sha256(self.proposal.encode(errors="replace")).hexdigest()
-        return self if digest == self.digest else replace(self, is_authentic=False)
+        text = self.proposal.encode(errors="replace")
+        if hashlib.sha256(text).hexdigest() == self.digest:
+            with suppress(InvalidInputError):
+                # Programs that show it parse it again, and must not crash.
+                if strict_json.parse(text).get("action") == self.action:
+                    return self
+        return replace(self, is_authentic=False)
 
     @property
     def is_alone(self) -> bool:

@@ -12,8 +12,8 @@ from dataclasses import replace
 import pytest
 
 from signer.approvals import VALID_FOR
-from signer.errors import NotFoundError, SamePersonError
-from signer.model.approval import ApprovalState
+from signer.errors import ApprovalRequiredError, NotFoundError, SamePersonError
+from signer.model.approval import ApprovalState, Proposal
 from signer.model.audit_record import Actor
 from signer.model.refund import Refund, Status
 from signer.refunds.payment_approvals import PaymentApprovals, build_proposal
@@ -226,8 +226,8 @@ def test_a_host_of_the_api_cannot_approve(
     host.accept(refund, BOB)
     approval = approval_of(host.world, refund)
     insert = (
-        "INSERT INTO approvals (digest, action, proposal, reason, requested_by,"
-        " requested_at, expires_at, {}) VALUES ('00', '', '', '', '', now(), now(), {})"
+        "INSERT INTO approvals (digest, proposal, requested_by, requested_at,"
+        " expires_at, {}) VALUES ('00', '', '', now(), now(), {})"
     )
     thief = Thief(shipped.refunds)
 
@@ -236,6 +236,8 @@ def test_a_host_of_the_api_cannot_approve(
     assert thief.steal("UPDATE approvals SET requested_by = 'token:eve'") == DENIED
     assert thief.steal("DELETE FROM approvals") == DENIED
     for column, value in (
+        ("action", "'signing-resume'"),
+        ("reason", "'forged'"),
         ("state", "'done'"),
         ("version", "1"),
         ("decided_by", "'token:bob'"),
@@ -243,6 +245,51 @@ def test_a_host_of_the_api_cannot_approve(
         assert thief.steal(insert.format(column, value)) == DENIED
     let_work(host.world, host.world.worker)
     assert host.world.chain.payouts() == []
+
+
+def test_a_host_of_the_api_cannot_show_another_payment(
+    processes: Processes, host: Host
+) -> None:
+    """What administrators see is what its digest, and so the worker, stands for."""
+    refund = _invented(processes.refunds, Status.AWAITING_APPROVAL)
+    seen = build_proposal(replace(refund, amount=1)).text
+    approvals = host.world.lifecycle._approvals
+    proposed = approvals.propose(refund, Actor("token:eve"), host.world.clock())
+    lie = replace(proposed, approval=replace(proposed.approval, proposal=seen))
+    accept(host.store, refund, record=record(), proposed=lie)
+    listed = administrators(processes.admin).list()
+
+    assert (listed.approvals, listed.changed) == ([], 1)
+    with pytest.raises(NotFoundError):
+        approve(processes.admin, refund)
+    let_work(host.world, host.world.worker)
+    assert host.world.chain.payouts() == []
+
+
+def test_a_host_of_the_api_cannot_ask_for_another_change(
+    processes: Processes, host: Host
+) -> None:
+    """It inserts the proposal of a change, so that one administrator is enough."""
+    change = Proposal("signing-resume", {"chain_id": "0"})
+    refund = _invented(processes.refunds, Status.AWAITING_APPROVAL)
+    approvals = host.world.lifecycle._approvals
+    proposed = approvals.propose(refund, Actor("token:eve"), host.world.clock())
+    forged = replace(
+        proposed.approval,
+        digest=change.digest,
+        proposal=change.text,
+        action="refund-pay",
+    )
+    lie = replace(proposed, approval=forged)
+    accept(host.store, refund, record=record(), proposed=lie)
+    admins = administrators(processes.admin)
+
+    with pytest.raises(NotFoundError):
+        admins.approve(change.digest, BOB, "looks right")
+    with pytest.raises(ApprovalRequiredError), admins.authorize(change, BOB):
+        pass
+    with pytest.raises(SamePersonError):
+        admins.approve(change.digest, BOB, "looks right")
 
 
 @pytest.mark.parametrize("role", ["worker", "admin"])

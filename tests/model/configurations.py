@@ -211,6 +211,12 @@ PLANTED_BUGS = (
         _TWICE,
     ),
     PlantedBug(
+        "gaps that are not filled",
+        {**_fair(restores=1, mode=HIGH_WATER, drops=1, bug=13), "refunds": 1},
+        "acceptance cycle",
+        is_live=True,
+    ),
+    PlantedBug(
         "a forgotten rotation",
         {"refunds": 1, "workers": 1, "restores": 1, "rotations": 1, "bug": 11},
         _TWICE,

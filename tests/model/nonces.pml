@@ -52,6 +52,7 @@
 #define SIGN_AFTER_REVOKE 10
 #define FORGOTTEN_ROTATION 11
 #define PAY_UNAPPROVED 12
+#define NO_FILLERS 13
 
 /* The bounds of a configuration, used up as they happen. */
 byte refunds, workers, crashes, losses, reorgs, drops, replacements, reverts;
@@ -1006,7 +1007,10 @@ init {
         run nature();
         run reconciler();
         if :: larges > 0 || lowered > 0 -> run approver() :: else fi;
-        if :: restores > 0 && mode != WITHOUT_LOG -> run filler() :: else fi;
+        if
+        :: restores > 0 && mode != WITHOUT_LOG && bug != NO_FILLERS -> run filler()
+        :: else
+        fi;
         run admin()
     }
 }

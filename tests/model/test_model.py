@@ -37,9 +37,10 @@ _TWINS = {
     "test_a_planted_bug_is_found": None,
     "test_unchecked_former_wallets_are_found": "unchecked former wallets",
     "test_a_sweep_to_a_former_key_is_found": "a sweep to a former key",
-    "test_a_restored_ledger_cannot_see_after_a_gap": (
-        "a gap after a restore without the log"
-    ),
+    "test_a_restore_sees_after_a_gap": "a gap after a restore without the log",
+    "test_a_mark_that_is_two_too_low_is_found": "a high-water mark that is too low",
+    "test_a_log_without_signatures_is_found": "a log that is written after the commit",
+    "test_a_restore_without_fillers_is_found": "gaps that are not filled",
 }
 
 _SEEDS = range(20)

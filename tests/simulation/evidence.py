@@ -15,7 +15,11 @@ from tests.simulation.transaction import Transaction
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """The row of a refund, a sweep or a filler; ``amount`` in base units."""
+    """
+    The row of a refund, a sweep or a filler; ``amount`` in base units.
+
+    ``asks_cancel`` is whether a request to cancel it is stored.
+    """
 
     id: str
     key: str
@@ -29,6 +33,7 @@ class Row:
     failure: str | None
     is_sweep: bool
     is_filler: bool
+    asks_cancel: bool
 
 
 ChainAtEnd = tuple[Mapping[str, int], frozenset[str]]
@@ -86,7 +91,7 @@ _COLUMNS = (
     # Amounts are text of 78 digits.
     "id, idempotency_key, reference, recipient, CAST(amount AS INTEGER), status,"
     " version, sender, nonce, failure_code, tenant = 'hotwallet sweep',"
-    " tenant = 'hotwallet filler'"
+    " tenant = 'hotwallet filler', cancel_requested_at IS NOT NULL"
 )
 
 

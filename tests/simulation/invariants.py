@@ -120,7 +120,11 @@ def _kept_promises(evidence: Evidence) -> Iterator[str]:
 
 
 def _kept_in_log(evidence: Evidence) -> Iterator[str]:
-    """I7: with the log, a restored ledger keeps what clients were promised."""
+    """
+    I7: with the log, a restored ledger keeps what clients were promised.
+
+    A cancellation may have to wait for a revoked key's wallet, as its refund does.
+    """
     if not (evidence.plan.is_restored and evidence.plan.has_log):
         return
     unlogged = evidence.observer.unlogged
@@ -129,9 +133,13 @@ def _kept_in_log(evidence: Evidence) -> Iterator[str]:
         if answer.refund_id not in {*rows, *unlogged}:
             yield f"{answer.refund_id} was promised to {answer.order.key}, and is lost"
     for refund_id in evidence.journal.cancelled - unlogged:
-        status = rows[refund_id].status if refund_id in rows else "lost"
-        if status != "cancelled":
-            yield f"{refund_id} was cancelled, and is {status}"
+        if refund_id not in rows:
+            yield f"{refund_id} was cancelled, and is lost"
+            continue
+        row = rows[refund_id]
+        waits = row.status == "queued" and row.asks_cancel and evidence.stuck
+        if row.status != "cancelled" and not waits:
+            yield f"{refund_id} was cancelled, and is {row.status}"
 
 
 def _found_paid(evidence: Evidence) -> Iterator[str]:

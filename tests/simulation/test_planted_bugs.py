@@ -44,9 +44,6 @@ _WITHOUT_LOG: dict[str, Any] = {
     "asks_again": True,
     "hides": True,
 }
-
-_DOUBLE_PAYMENTS = 1
-
 _ONE_CONFIRMATION = NETWORK.model_copy(update={"confirmations": 1})
 
 
@@ -166,12 +163,29 @@ class PlannerWithoutFillers(RestorePlanner):
         return replace(plan, wallets=wallets)
 
 
-def _finds(
-    pattern: str, ledger: Ledger, build: Build | None = None, **options: Any
-) -> bool:
-    """Return whether a schedule has a violation that begins with *pattern*."""
-    found = (play(seed, ledger, build, **options).violations for seed in SEEDS)
-    return any(_matches(pattern, violations) for violations in found)
+def _find(
+    pattern: str,
+    ledger: Ledger,
+    build: Build | None = None,
+    *,
+    likely: int = 0,
+    **options: Any,
+) -> int | None:
+    """
+    Return the seed of a schedule with a violation that begins with *pattern*.
+
+    None is the result if no seed has one.  The seed *likely* had one when the test was
+    written, so it is played first: a search may take minutes.
+    """
+    for seed in (likely, *SEEDS):
+        if _matches(pattern, play(seed, ledger, build, **options).violations):
+            return seed
+    return None
+
+
+def _finds(*given: Any, **options: Any) -> bool:
+    """Return whether ``_find`` finds a seed."""
+    return _find(*given, **options) is not None
 
 
 def _matches(pattern: str, violations: Sequence[str]) -> bool:
@@ -202,14 +216,18 @@ def test_a_planted_bug_is_found(
     assert _finds(errors, ledger, plant(ledger))
 
 
-@pytest.mark.parametrize("turns", [("revoke",), ("rotate", "return")])
+@pytest.mark.parametrize(
+    ("turns", "likely"), [(("revoke",), 6), (("rotate", "return"), 421)]
+)
 def test_unchecked_former_wallets_are_found(
-    ledger: Ledger, turns: tuple[str, ...]
+    ledger: Ledger, turns: tuple[str, ...], likely: int
 ) -> None:
     """Without a check of former wallets a restored ledger pays twice."""
     build = Build(nonces=UncheckedNonces)
 
-    assert _finds(".*paid 2 times", ledger, build, is_restored=True, turns=turns)
+    options: dict[str, Any] = {"is_restored": True, "turns": turns}
+
+    assert _finds(".*paid 2 times", ledger, build, likely=likely, **options)
 
 
 def test_a_sweep_to_a_former_key_is_found(ledger: Ledger) -> None:
@@ -221,10 +239,12 @@ def test_a_sweep_to_a_former_key_is_found(ledger: Ledger) -> None:
         "calm_at": 200.0,
         "requests": 2,
         "attended": True,
+        "turns": turns,
+        "sweeps": True,
     }
     build = Build(transaction_signer=UncheckedSweeps)
 
-    assert _finds("O8", ledger, build, turns=turns, sweeps=True, **slow)
+    assert _finds("O8", ledger, build, likely=156, **slow)
 
 
 def test_a_restore_sees_after_a_gap(ledger: Ledger) -> None:
@@ -235,19 +255,13 @@ def test_a_restore_sees_after_a_gap(ledger: Ledger) -> None:
     again, it gets the nonce of the gap, and both are mined.  If he does, nothing is
     wrong in the same schedules.
     """
-    found = 0
-    for seed in SEEDS:
-        forgets = play(seed, ledger, runs_restore=False, **_WITHOUT_LOG)
-        if not _matches(".*paid 2 times", forgets.violations):
-            continue
-        found += 1
-        for has_log in (False, True):
-            options = {**_WITHOUT_LOG, "has_log": has_log}
-            assert play(seed, ledger, **options).violations == ()
-        if found == _DOUBLE_PAYMENTS:
-            break
+    forgetful = {**_WITHOUT_LOG, "runs_restore": False}
+    seed = _find(".*paid 2 times", ledger, likely=157, **forgetful)
 
-    assert found == _DOUBLE_PAYMENTS
+    assert seed is not None
+    for has_log in (False, True):
+        restored = {**_WITHOUT_LOG, "has_log": has_log}
+        assert play(seed, ledger, **restored).violations == ()
 
 
 def test_a_mark_that_is_two_too_low_is_found(ledger: Ledger) -> None:
@@ -255,15 +269,17 @@ def test_a_mark_that_is_two_too_low_is_found(ledger: Ledger) -> None:
     assert _finds(".*paid 2 times", ledger, **{**_WITHOUT_LOG, "mark_error": -2})
 
 
-def test_a_log_without_intents_is_found(ledger: Ledger) -> None:
-    """A line that is written after the signature does not exist if a process dies."""
+def test_a_log_without_signatures_is_found(ledger: Ledger) -> None:
+    """A log without intents and signatures shows no nonce that was used."""
 
-    def is_intent(record: Record) -> bool:
-        return '"event":"digest-sign-requested"' in record.body
+    def is_of_signature(record: Record) -> bool:
+        return '"event":"digest-sign-' in record.body
 
-    options = {**_WITHOUT_LOG, "has_log": True, "kill": 0.05}
+    options = {**_WITHOUT_LOG, "has_log": True}
 
-    assert _finds(".*paid 2 times", ledger, Build(loses=is_intent), **options)
+    build = Build(loses=is_of_signature)
+
+    assert _finds(".*paid 2 times", ledger, build, likely=11, **options)
 
 
 def test_a_restore_without_fillers_is_found(ledger: Ledger) -> None:

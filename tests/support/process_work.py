@@ -265,6 +265,7 @@ def _decide(store: Ledger, clock: Clock) -> None:
     forged = Proposal("other", {})
     # Another program inserted a row for it, which the first request replaces.
     forge(store, FORGED_APPROVAL.format(digest=forged.digest))
+    forge(store, "UPDATE approvals SET refund_id = 'rf', version = 1 WHERE mac IS NULL")
     for proposal in (Proposal("test", {}), forged):
         for decide in (approvals.reject, approvals.approve):
             with suppress(ApprovalRequiredError), approvals.authorize(proposal, dave):

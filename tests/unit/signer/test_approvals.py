@@ -1,5 +1,6 @@
 """Changes that need two administrators: asking, deciding, using, and races."""
 
+import hashlib
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -34,6 +35,7 @@ from tests.fixtures.ledger import (
     FORGED_APPROVAL,
     forge,
 )
+from tests.support.audit import record
 from tests.support.devices import recording
 from tests.support.ledgers import seal
 from tests.support.refunds import altered
@@ -412,6 +414,39 @@ def test_inserted_rows_with_its_first_digits_hide_no_proposal(system: System) ->
     system.approvals().approve(digest, BOB, WHY)
     system.make()
     assert system.done == ["token:alice"]
+
+
+def _with_text(proposal: str) -> dict[str, str]:
+    """Return the columns of a proposal with that text."""
+    digest = hashlib.sha256(proposal.encode()).hexdigest()
+    return {"proposal": proposal, "digest": digest}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"proposal": LATER.text},
+        _with_text("no JSON"),
+        _with_text("[" * 100_000),
+        _with_text("[]"),
+        {"action": "refund-pay"},
+        {"digest": "0" * 64},
+    ],
+    ids=["another", "no JSON", "deep", "a list", "action", "digest"],
+)
+def test_a_row_shows_its_own_proposal(system: System, changes: dict[str, str]) -> None:
+    """Also with a valid MAC: what is approved is what is shown."""
+    now = system.clock()
+    asked = Approval.of(
+        RESUME, reason=WHY, requested_by=ALICE.name, at=now, expires_at=now + VALID_FOR
+    )
+    shown = replace(asked, **changes)  # type: ignore[arg-type]
+    system.store.put_approval(None, shown, record())
+    listed = system.approvals().list()
+
+    assert (listed.approvals, listed.changed) == ([], 1)
+    with pytest.raises(NotFoundError):
+        system.approvals().approve(shown.digest, BOB, WHY)
 
 
 def test_a_digest_may_be_cut(system: System) -> None:

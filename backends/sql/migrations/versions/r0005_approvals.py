@@ -23,9 +23,9 @@ DIALECTS = {
 TABLES = """
 CREATE TABLE approvals (
     digest {plain} NOT NULL,
-    action {plain} NOT NULL,
+    action {plain} DEFAULT 'refund-pay' NOT NULL,
     proposal {plain} NOT NULL,
-    reason {plain} NOT NULL,
+    reason {plain} DEFAULT '' NOT NULL,
     requested_by {plain} NOT NULL,
     requested_at {time} NOT NULL,
     expires_at {time} NOT NULL,
@@ -64,10 +64,7 @@ CREATE TABLE accepted_limits (
 """
 
 # Versions only rise, so that an old row with its valid MAC cannot be put back.
-CHANGED = (
-    "NEW.version <> OLD.version + 1 OR NEW.digest <> OLD.digest"
-    " OR NEW.refund_id {is_not} OLD.refund_id"
-)
+CHANGED = "NEW.version <> OLD.version + 1 OR NEW.digest <> OLD.digest"
 
 READABLE = "BETWEEN TIMESTAMPTZ '1970-01-01 UTC' AND TIMESTAMPTZ '9999-12-30 UTC'"
 
@@ -391,7 +388,7 @@ def upgrade() -> None:
     statements = TABLES + (POSTGRESQL if is_postgresql else SQLITE)
     statements += POSTGRESQL_REFUNDS if is_postgresql else SQLITE_REFUNDS
     rules = {
-        "changed": CHANGED.format(**words),
+        "changed": CHANGED,
         "times": TIMES,
         "readable": READABLE,
         "wallet_changed": WALLET_CHANGED.strip(),

@@ -92,7 +92,7 @@ def test_an_unapproved_refund_is_refused(state: str | None) -> None:
     assert _rules(trace) == [Rule.APPROVED_FIRST]
 
 
-@pytest.mark.parametrize("proposal", [None, 7, "{", "[]", "[" * 9999, "{}"])
+@pytest.mark.parametrize("proposal", [None, 7, "{", "[]", "[" * 99_999, "{}"])
 def test_an_odd_proposal_breaks_no_rule(proposal: object) -> None:
     """It is of another action, or not one of the service."""
     trace = Recorder()

@@ -269,11 +269,24 @@ def test_the_first_of_two_needs_a_token(world: World) -> None:
 def test_one_person_may_approve_in_an_emergency(world: World) -> None:
     refund = requested(limited(world))
     digest = build_proposal(refund).digest
-    administrators(world).break_glass(digest, Actor("cli:root"), "nobody else is here")
+    administrators(world).break_glass(digest, Actor("cli:root"), "no time")
     (paid,) = world.finish(refund)
 
     assert paid.status is Status.CONFIRMED
     assert approval_of(world, refund).is_alone
+
+
+def test_an_emergency_needs_no_first_administrator(world: World) -> None:
+    """A worker asked for the refund, and the decision is made."""
+    refund = world.accepted()
+    limited(world).work()
+    digest = build_proposal(refund).digest
+    administrators(world).break_glass(digest, BOB, "no time")
+
+    with pytest.raises(UnidentifiedOperatorError):
+        approve(world, refund, CAROL)
+    (paid,) = world.finish(refund)
+    assert paid.status is Status.CONFIRMED
 
 
 def test_a_raised_amount_approves_nothing(world: World) -> None:
