@@ -54,7 +54,7 @@ def _write_sbom(path: Path, venv: Path, uv: Path, environ: dict[str, str]) -> No
     """Describe an environment that has exactly what ``runtime.txt`` locks."""
     python = venv / "bin" / "python"
     lock = ROOT / "requirements" / "runtime.txt"
-    for command in (
+    commands: list[list[str | Path]] = [
         [sys.executable, "-m", "venv", "--without-pip", venv],
         [uv, "pip", "sync", "--quiet", "--python", python, "--require-hashes", lock],
         [
@@ -62,7 +62,8 @@ def _write_sbom(path: Path, venv: Path, uv: Path, environ: dict[str, str]) -> No
             *("--pyproject", ROOT / "pyproject.toml", "--output-reproducible"),
             *("--short-PURLs", "--output-file", path),
         ],
-    ):
+    ]
+    for command in commands:
         subprocess.run(command, check=True, env=environ)
 
 

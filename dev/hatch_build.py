@@ -16,4 +16,4 @@ class SBOMHook(BuildHookInterface[Any]):
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Name the file to hatchling, which calls this before it builds a wheel."""
         if (Path(self.root) / SBOM).is_file():
-            build_data["sbom_files"].append(SBOM)
+            build_data.setdefault("sbom_files", []).append(SBOM)
