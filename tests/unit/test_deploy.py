@@ -190,3 +190,16 @@ def test_a_unit_runs_a_command_with_known_settings(unit: Path) -> None:
     assert {file for _, file in given if "/" not in file} - {unit.stem} == {*loaded}
     if unit.stem == "hotwallet-refunds":
         assert not {name for name, _ in given} & {*CREDENTIALS}
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *(ROOT / ".github").rglob("*.yml"),
+        ROOT / ".pre-commit-config.yaml",
+        ROOT / "docker" / "compose.yaml",
+    ],
+    ids=lambda path: path.name,
+)
+def test_other_files_can_be_read(path: Path) -> None:
+    assert yaml.safe_load(path.read_text(encoding="utf-8"))
