@@ -3,7 +3,8 @@ Builds the wheel for a release: ``python -m dev.dist``.
 
 The wheel has an SBOM (CycloneDX) of the locked dependencies.  It is built twice, from
 two copies in two folders, and both must be the same bytes.  So another person can build
-the same wheel from the same commit.
+the same wheel from the same commit.  It is then installed, and tried outside the
+checkout.
 """
 
 import hashlib
@@ -33,8 +34,8 @@ def build_release(uv: Path = _UV) -> Path:
     """
     environ = {**os.environ, "SOURCE_DATE_EPOCH": _git("log", "-1", "--format=%ct")}
     with tempfile.TemporaryDirectory(prefix="hotwallet-dist-") as folder:
-        sbom = Path(folder) / "sbom.json"
-        _write_sbom(sbom, Path(folder) / "venv", uv, environ)
+        sbom, venv = Path(folder) / "sbom.json", Path(folder) / "venv"
+        _write_sbom(sbom, venv, uv, environ)
         wheels = [
             _build(Path(folder) / name, sbom, environ)
             for name in ("one", "another/folder")
@@ -42,6 +43,7 @@ def build_release(uv: Path = _UV) -> Path:
         digests = [hashlib.sha256(each.read_bytes()).hexdigest() for each in wheels]
         if len({*digests}) > 1:
             raise RuntimeError(f"two builds of one commit differ: {digests}")
+        _try(wheels[0], venv, uv)
         DIST.mkdir(exist_ok=True)
         wheel = DIST / wheels[0].name
         shutil.copyfile(wheels[0], wheel)
@@ -85,6 +87,26 @@ def _build(folder: Path, sbom: Path, environ: dict[str, str]) -> Path:
     )
     (wheel,) = (folder / "dist").glob("*.whl")
     return wheel
+
+
+def _try(wheel: Path, venv: Path, uv: Path) -> None:
+    """Install *wheel* into *venv*, and run what reads files of the package."""
+    install: list[str | Path] = [uv, "pip", "install", "--quiet", "--offline"]
+    install += ["--no-deps", "--python", venv / "bin" / "python", wheel]
+    subprocess.run(install, check=True)
+    environ = {
+        "APP_ENV": "test",
+        "HOTWALLET_HOME": str(venv.parent / "home"),
+        "PATH": os.environ["PATH"],
+    }
+    for command in ("--version", "explain-code kms-not-configured", "db upgrade"):
+        subprocess.run(
+            [venv / "bin" / "hotwallet", *command.split()],
+            cwd=venv,
+            check=True,
+            env=environ,
+            stdout=sys.stderr,
+        )
 
 
 def _git(*arguments: str) -> str:
