@@ -98,7 +98,7 @@ def test_an_unknown_command_is_a_usage_error(hotwallet: Run) -> None:
     [("hotwallet reco", "plain,reconcile"), ("hotwallet config ch", "plain,check")],
 )
 def test_shells_complete_commands(words: str, expected: str) -> None:
-    """As docs/reference/configuration.md sets it up."""
+    """As docs/reference/cli.md sets it up."""
     environ = {
         "_HOTWALLET_COMPLETE": "bash_complete",
         "COMP_WORDS": words,
