@@ -37,6 +37,7 @@ class Alert(StrEnum):
     FEES_ABOVE_RECENT = "fees-above-recent"
     APPROVAL_REQUESTED = "approval-requested"
     BREAK_GLASS = "break-glass"
+    WEBHOOK_FAILING = "webhook-failing"
 
 
 class Alerts:

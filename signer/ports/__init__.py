@@ -23,6 +23,13 @@ from signer.ports.chain import (
     TransactionState,
 )
 from signer.ports.clock import Clock, utc_now
+from signer.ports.event_store import (
+    Attempt,
+    Backlog,
+    DueDelivery,
+    EventStore,
+    Sequenced,
+)
 from signer.ports.key_backend import (
     DeviceSignature,
     KeyBackend,
@@ -38,11 +45,14 @@ from signer.ports.refund_store import Change, Reservation, Store
 from signer.ports.stop_store import StopStore
 from signer.ports.tenant_blocks import TenantBlocks
 from signer.ports.watch import Topic, Watch, Watches
+from signer.ports.webhook_sender import WebhookSender
 
 
 __all__ = [
     "AlertCounters",
     "ApprovalStore",
+    "Attempt",
+    "Backlog",
     "Block",
     "Call",
     "Callers",
@@ -53,6 +63,8 @@ __all__ = [
     "Clock",
     "DeclareForged",
     "DeviceSignature",
+    "DueDelivery",
+    "EventStore",
     "Fees",
     "FetchKeySet",
     "Journal",
@@ -72,6 +84,7 @@ __all__ = [
     "Receipt",
     "Reservation",
     "Sealing",
+    "Sequenced",
     "StopStore",
     "Store",
     "TenantBlocks",
@@ -79,5 +92,6 @@ __all__ = [
     "TransactionState",
     "Watch",
     "Watches",
+    "WebhookSender",
     "utc_now",
 ]
