@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
+from urllib.parse import urlsplit
 
 import click
 
 from api.webhook_keys import open_public_keys
 from signer.config.settings import Settings
+from signer.config.tenants import load_tenants
 from signer.ports import utc_now
 from signer.webhooks.signatures import (
     VerifyingKey,
@@ -19,11 +21,19 @@ from signer.webhooks.signatures import (
 )
 
 
+_PORT = 4242
+
+_THIS_HOST = frozenset({"127.0.0.1", "localhost"})
+
 _file = click.Path(path_type=Path, exists=True, dir_okay=False)
 
 
 @click.command()
-@click.option("--port", default=4242, show_default=True, help="On 127.0.0.1.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    help="On 127.0.0.1; by default that of a webhook in TENANTS_FILE, or else 4242.",
+)
 @click.option("--secret-file", type=_file, help="The tenant's secret_file.")
 @click.option(
     "--public-keys-file", type=_file, help="By default WEBHOOK_PUBLIC_KEYS_FILE."
@@ -31,7 +41,7 @@ _file = click.Path(path_type=Path, exists=True, dir_okay=False)
 @click.option("--count", type=click.IntRange(min=1), help="Exit after so many events.")
 @click.option("--json", "as_json", is_flag=True, help="Print each event as JSON.")
 def listen(
-    port: int,
+    port: int | None,
     secret_file: Path | None,
     public_keys_file: Path | None,
     count: int | None,
@@ -41,7 +51,7 @@ def listen(
     Print the events that the webhook http://127.0.0.1:PORT/ receives.
 
     Each event is verified first.  Outside production, `url = "http://127.0.0.1:4242/"`
-    in a tenant's `webhook` in TENANTS_FILE sends them here.
+    as a tenant's `webhook` in TENANTS_FILE sends them here.
     """
     from api.server.webhook_listener import WebhookListener  # noqa: PLC0415
 
@@ -59,10 +69,16 @@ def listen(
 
     keys = _read_keys(secret_file, public_keys_file)
     try:
-        listener = WebhookListener(port, keys, utc_now, receive=receive, refuse=refuse)
+        listener = WebhookListener(
+            _find_port() if port is None else port,
+            keys,
+            utc_now,
+            receive=receive,
+            refuse=refuse,
+        )
     except OSError as e:
         raise click.ClickException(
-            f"port {port} cannot be used ({e.strerror}): choose another with --port"
+            f"the port cannot be used ({e.strerror}): choose another with --port"
         ) from None
     click.echo(f"listening on http://127.0.0.1:{listener.port}/", err=True)
     Thread(target=listener.serve_forever, daemon=True).start()
@@ -71,6 +87,14 @@ def listen(
     finally:
         listener.shutdown()
         listener.server_close()  # After the last response.
+
+
+def _find_port() -> int:
+    """Return the port of the first webhook on this host, or the default."""
+    tenants = load_tenants(Settings.from_env(os.environ).tenants_file)
+    urls = [urlsplit(each.url) for each in tenants.webhooks().values()]
+    local = [each.port for each in urls if each.hostname in _THIS_HOST and each.port]
+    return local[0] if local else _PORT
 
 
 def _read_keys(
