@@ -153,6 +153,7 @@ _NO_RECORD = dict.fromkeys(
     ("audit_records_id", "audit_records_body", "audit_records_mac")
 )
 _NO_EVENT = dict.fromkeys(f"events_{name}" for name in _EVENT)
+_event_values = attrgetter(*_EVENT)
 
 # The inserts of the rows that a change may have, each with the parameter that is None
 # if there is no such row.
@@ -290,8 +291,8 @@ def event_values(macs: RowMACs, before: Refund | None, after: Refund) -> Values:
     event = Event.of(before, after)
     if event is None:
         return {}
-    fields = _fields(events, macs.sealed(event))
-    return {name: fields[name] for name in _NO_EVENT}
+    row = dict(zip(_NO_EVENT, _event_values(event), strict=True))
+    return row | {"events_mac": macs.compute(event)}
 
 
 def signed_values(refund: Refund, signed: SignedRequest | None) -> Values:

@@ -346,7 +346,7 @@ def test_awaited_refunds_are_found_by_their_ids(store: SQLStore) -> None:
         (events.PAGE, "ix_events_tenant"),
         (deliveries.DUE_TENANTS, "ix_webhook_deliveries_due"),
         (deliveries.CLAIM, "ix_webhook_deliveries_due"),
-        (deliveries.BY_STATE["dead"], "ix_webhook_deliveries_dead"),
+        (deliveries.BY_STATE[DeliveryState.DEAD], "ix_webhook_deliveries_dead"),
     ],
     ids=["new", "last", "page", "due", "claim", "dead"],
 )
