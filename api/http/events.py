@@ -14,17 +14,13 @@ from api.http.waiting_requests import WaitingRequests
 from api.request_context import tenant
 from api.views.events import event_document
 from signer.errors import InvalidInputError
-from signer.model.event import Event
-from signer.model.refund import Refund
-from signer.ports import Clock, EventStore
+from signer.ports import Clock, EventPage, EventStore
 from signer.webhooks.signatures import PublicKey
 
 
 _POLL_SECONDS = 0.25
 
 _CURSOR = re.compile(r"[0-9]{1,16}")
-
-Found = Sequence[tuple[Event, Refund]]
 
 
 class Events(Resource):
@@ -39,45 +35,40 @@ class Events(Resource):
         store: EventStore,
         waiting: WaitingRequests,
         clock: Clock,
-        *,
-        timer: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._store = store
         self._waiting = waiting
         self._clock = clock
-        self._timer = timer
-        self._sleep = sleep
 
     def on_get(self, req: Request, resp: Response) -> None:
         """List the events after a cursor; with ``Prefer: wait=N`` wait for one."""
         given = query.parameters(req, "after", "limit")
         after, limit = _after(given), query.limit(given)
         seconds = preferred_wait(req)
-        found = self._read(tenant(req), after, limit)
-        if not found and seconds is not None:
+        page = self._read(tenant(req), after, limit)
+        if not page.events and seconds is not None:
             with self._waiting.admit_long(tenant(req)) as may_wait:
                 if may_wait:
                     resp.set_header("Preference-Applied", f"wait={seconds:.0f}")
-                    found = self._await(tenant(req), after, limit, seconds)
+                    page = self._await(tenant(req), page, limit, seconds)
 
-        last = str(found[-1][0].sequence) if found else str(after)
         resp.media = {
-            "events": [event_document(*each) for each in found],
-            "next_cursor": last,
+            "events": [event_document(*each) for each in page.events],
+            "next_cursor": str(page.cursor),
         }
 
-    def _read(self, owner: str, after: int, limit: int) -> Found:
+    def _read(self, owner: str, after: int, limit: int) -> EventPage:
         return self._store.events(owner, after, limit, self._clock())
 
-    def _await(self, owner: str, after: int, limit: int, seconds: float) -> Found:
-        until = self._timer() + seconds
-        while True:
-            found = self._read(owner, after, limit)
-            left = until - self._timer()
-            if found or left <= 0:
-                return found
-            self._sleep(min(left, _POLL_SECONDS))
+    def _await(
+        self, owner: str, page: EventPage, limit: int, seconds: float
+    ) -> EventPage:
+        """Return the first page with an event, or the last one after *seconds*."""
+        until = time.monotonic() + seconds
+        while not page.events and (left := until - time.monotonic()) > 0:
+            time.sleep(min(left, _POLL_SECONDS))
+            page = self._read(owner, page.cursor, limit)
+        return page
 
 
 class WebhookKeys(Resource):

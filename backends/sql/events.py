@@ -1,6 +1,6 @@
 """The events of refunds: one order that readers can trust, and pages of it."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -14,8 +14,8 @@ from backends.sql.schema import events
 from backends.sql.urls import POSTGRESQL
 from backends.sql.validation import is_storable
 from signer.model.event import Event
-from signer.model.refund import EPOCH, Refund
-from signer.ports.event_store import Sequenced
+from signer.model.refund import EPOCH
+from signer.ports.event_store import EventPage, Sequenced
 from signer.row_macs import RowMACs
 
 
@@ -26,6 +26,9 @@ _FORGED = 0
 
 _FUTURE = timedelta(hours=1)
 """A sequence number further ahead is none of ours, and must not use up the numbers."""
+
+_SETTLED = timedelta(minutes=1)
+"""After this time no transaction still commits an event with an earlier number."""
 
 _event = events.c
 
@@ -93,11 +96,9 @@ class EventTables(Tables):
             lambda c: _sequence(c, self._macs, limit, now, has_webhook)
         )
 
-    def events(
-        self, tenant: str, after: int, limit: int, now: datetime
-    ) -> Sequence[tuple[Event, Refund]]:
+    def events(self, tenant: str, after: int, limit: int, now: datetime) -> EventPage:
         if not is_storable(tenant):
-            return ()
+            return EventPage((), after)
         params = {
             "of_tenant": tenant,
             "after": after,
@@ -105,11 +106,20 @@ class EventTables(Tables):
             "at_most": limit,
         }
 
-        def read(connection: Connection) -> Sequence[tuple[Event, Refund]]:
+        def read(connection: Connection) -> EventPage:
             page = [Event(*row) for row in connection.execute(PAGE, params)]
             found = with_refunds(connection, self._macs, page)
-            return [found[event.id] for event in page if event.id in found]
+            # A false event must neither stop the reader nor lead it past events that
+            # are being sequenced now.
+            read = (
+                event.sequence or 0
+                for event in page
+                if event.id in found or (event.sequence or 0) < settled
+            )
+            events_ = [found[event.id] for event in page if event.id in found]
+            return EventPage(events_, max(read, default=after))
 
+        settled = _microseconds(now - _SETTLED)
         return self._database.run(read)
 
 

@@ -27,6 +27,7 @@ from signer.ports.event_store import (
     Attempt,
     Backlog,
     DueDelivery,
+    EventPage,
     EventStore,
     Sequenced,
 )
@@ -64,6 +65,7 @@ __all__ = [
     "DeclareForged",
     "DeviceSignature",
     "DueDelivery",
+    "EventPage",
     "EventStore",
     "Fees",
     "FetchKeySet",

@@ -24,6 +24,14 @@ class Sequenced:
 
 
 @dataclass(frozen=True, slots=True)
+class EventPage:
+    """Events with their refunds, and the sequence number to continue after."""
+
+    events: Sequence[tuple[Event, Refund]]
+    cursor: int
+
+
+@dataclass(frozen=True, slots=True)
 class DueDelivery:
     """A claimed delivery, and its event and refund; None if they are not authentic."""
 
@@ -82,13 +90,12 @@ class EventStore(Protocol):
         *has_webhook* gets a delivery in the same transaction, due at *now*.
         """
 
-    def events(
-        self, tenant: str, after: int, limit: int, now: datetime
-    ) -> Sequence[tuple[Event, Refund]]:
+    def events(self, tenant: str, after: int, limit: int, now: datetime) -> EventPage:
         """
         Return up to *limit* events of *tenant* after the sequence number *after*.
 
-        Events that another program wrote are left out.
+        Events that another program wrote are left out, so a page may be shorter, or
+        empty with another cursor.
         """
 
     def claim_deliveries(

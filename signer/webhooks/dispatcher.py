@@ -38,7 +38,7 @@ CLAIM = timedelta(seconds=60)
 
 _BATCH = 500
 _PER_TENANT = 4
-_IN_TOTAL = 32
+_IN_TOTAL = 64
 
 _PAUSE_AFTER = 5
 """After so many failures in a row, a receiver gets one request, and then a pause."""

@@ -254,7 +254,7 @@ def test_an_announced_payment(processes: Processes, thief: Thief) -> None:
     store, at = processes.stores["worker"], later(0)
     store.sequence_events(9, at, lambda _: False)
 
-    ((event, _),) = store.events(refund.tenant, 0, 9, at)
+    ((event, _),) = store.events(refund.tenant, 0, 9, at).events
     assert event.status is Status.QUEUED
 
 

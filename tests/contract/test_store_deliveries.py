@@ -136,7 +136,7 @@ def test_a_replay(store: SQLStore) -> None:
     _finish(store, first)
     accepted(store)
     store.sequence_events(9, now(), lambda _: False)
-    new = store.events("gateway", 0, 9, now())[-1][0].id
+    new = store.events("gateway", 0, 9, now()).events[-1][0].id
     given = [first.delivery.event_id, "evt_none", new, new, "\0"]
 
     assert store.replay_deliveries(given, now(), lambda _: True) == [given[0], new]

@@ -30,7 +30,7 @@ def _run(database: str, refunds: int, changes: int, kills: int, most: float) -> 
         stored: dict[str, Event] = {}
         for tenant in TENANTS:
             after = 0
-            while page := store.events(tenant, after, 1000, utc_now()):
+            while page := store.events(tenant, after, 1000, utc_now()).events:
                 stored |= {event.id: event for event, _ in page}
                 after = page[-1][0].sequence or 0
         assert store.deliveries(1, DeliveryState.PENDING) == []

@@ -182,14 +182,14 @@ def work_on_events(processes: Processes) -> None:
     """Sequence, list and deliver events; an operator lists and repeats deliveries."""
     worker, admin = processes.stores["worker"], processes.stores["admin"]
     worker.sequence_events(100, later(0), lambda _: True)
-    assert processes.stores["refunds"].events("gateway", 0, 100, later(0))
+    assert processes.stores["refunds"].events("gateway", 0, 100, later(0)).events
     free = {"gateway": 1}
     for state in (DeliveryState.PENDING, DeliveryState.DELIVERED):
         (due,) = worker.claim_deliveries(free, 1, later(9), later(60))
         worker.record_attempts([Attempt(due.delivery, state, later(0))], later(0))
     new = processes.refunds.accepted()
     worker.sequence_events(100, later(0), lambda _: False)
-    events = worker.events("gateway", 0, 100, later(0))
+    events = worker.events("gateway", 0, 100, later(0)).events
     (unsent,) = (event.id for event, _ in events if event.refund_id == new.id)
     (sent, _), *_ = admin.deliveries(100, DeliveryState.DELIVERED)
     ids = [unsent, sent.event_id]

@@ -156,8 +156,8 @@ def test_events_are_repeated(run: Run, sqlite_store: SQLStore) -> None:
     accepted(sqlite_store, tenant="shop")
     accepted(sqlite_store, tenant="other")
     sqlite_store.sequence_events(9, utc_now(), lambda _: False)
-    (ours, _), *_ = sqlite_store.events("shop", 0, 9, utc_now())
-    (others, _), *_ = sqlite_store.events("other", 0, 9, utc_now())
+    (ours, _), *_ = sqlite_store.events("shop", 0, 9, utc_now()).events
+    (others, _), *_ = sqlite_store.events("other", 0, 9, utc_now()).events
     done = run("webhooks", "replay", ours.id)
     refused = run("webhooks", "replay", others.id, "evt_none", "--json")
 

@@ -60,7 +60,7 @@ def test_tenants_without_a_webhook(sqlite_store: SQLStore) -> None:
     receiver = Receiver()
     dispatcher(sqlite_store, receiver, {}).work()
 
-    assert len(sqlite_store.events("shop", 0, 9, utc_now())) == 2
+    assert len(sqlite_store.events("shop", 0, 9, utc_now()).events) == 2
     assert sqlite_store.deliveries(9) == []
     assert receiver.messages == []
 
@@ -321,7 +321,7 @@ def test_many_events_are_sequenced_at_once(sqlite_store: SQLStore) -> None:
         accepted(sqlite_store)
     working.work()
 
-    assert len(sqlite_store.events("gateway", 0, 9, utc_now())) == 5
+    assert len(sqlite_store.events("gateway", 0, 9, utc_now()).events) == 5
 
 
 def test_another_process_sequences(postgresql_url: str) -> None:
@@ -334,10 +334,10 @@ def test_another_process_sequences(postgresql_url: str) -> None:
 
     def meanwhile(_: object) -> bool:
         working.work()
-        assert store.events("gateway", 0, 9, utc_now()) == []
+        assert store.events("gateway", 0, 9, utc_now()).events == []
         return False
 
     other.sequence_events(9, utc_now(), meanwhile)
-    assert eventually(lambda: store.events("gateway", 0, 9, utc_now()))
+    assert eventually(lambda: store.events("gateway", 0, 9, utc_now()).events)
     store.close()
     other.close()
