@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from api.bootstrap import open_webhook_sender
 from api.webhook_keys import create_webhook_key, open_endpoints, open_public_keys
 from signer.config.settings import Settings
 from signer.config.tenants import Tenant, TenantRegistry
@@ -136,6 +137,22 @@ def test_files_that_are_not_usable(tmp_path: Path) -> None:
     missing = _tenants({"url": URL, "secret_file": str(tmp_path / "missing")})
     with pytest.raises(ConfigurationError, match=r"secret_file of shop.*FileNotFound"):
         open_endpoints(_settings(tmp_path), missing)
+
+
+def test_where_events_may_be_sent(tmp_path: Path) -> None:
+    """In production over https, to public addresses and those that are allowed."""
+    production = {"APP_ENV": "production"}
+    networks = {"WEBHOOK_ALLOWED_NETWORKS": "127.0.0.0/8"}
+
+    def send(url: str, **environ: str) -> str | None:
+        sender = open_webhook_sender(_settings(tmp_path, **environ))
+        return sender.send(url, {}, b"{}")
+
+    assert send("https://127.0.0.1:9/", **production) == "address-refused"
+    assert send("https://127.0.0.1:9/", **production, **networks) == "unreachable"
+    assert send("http://127.0.0.1:9/", **production, **networks) == "url-refused"
+    assert send("http://127.0.0.1:9/") == "unreachable"
+    assert send("http://10.0.0.1:9/") == "address-refused"
 
 
 def test_a_home_that_is_not_writable(tmp_path: Path) -> None:

@@ -182,6 +182,21 @@ def test_a_key(run: Run, tmp_path: Path) -> None:
     assert run("webhooks", "key", "--out", "/no/such/folder/key").status == 1
 
 
+def test_only_a_worker_needs_the_keys(run: Run, tmp_path: Path) -> None:
+    """It does not start without them; the commands of operators run anywhere."""
+    path = tmp_path / "tenants.toml"
+    secret = f'secret_file = "{tmp_path / "missing"}"\n\n[tenants.other]'
+    text = path.read_text(encoding="utf-8").replace("\n[tenants.other]", secret)
+    path.write_text(text, encoding="utf-8")
+    refused = run("worker", "--once")
+
+    assert refused.status == 78
+    assert "webhooks-misconfigured" in refused.err
+    assert "secret_file of shop" in refused.err
+    assert run("tenants", "list").status == 0
+    assert run("webhooks", "list").status == 0
+
+
 def _listen(*options: str, environ: dict[str, str]) -> "subprocess.Popen[str]":
     return subprocess.Popen(
         [sys.executable, "-m", "api.cli", "listen", "--port", "0", *options],

@@ -338,19 +338,7 @@ def test_awaited_refunds_are_found_by_their_ids(store: SQLStore) -> None:
     assert "Seq Scan on refunds" not in plan
 
 
-@pytest.mark.parametrize(
-    ("statement", "index"),
-    [
-        (events.NEW, "ix_events_new"),
-        (events.LAST, "uq_events_sequence"),
-        (events.PAGE, "ix_events_tenant"),
-        (deliveries.DUE_TENANTS, "ix_webhook_deliveries_due"),
-        (deliveries.CLAIM, "ix_webhook_deliveries_due"),
-        (deliveries.BY_STATE[DeliveryState.DEAD], "ix_webhook_deliveries_dead"),
-    ],
-    ids=["new", "last", "page", "due", "claim", "dead"],
-)
-def test_events_come_from_an_index(store: SQLStore, statement: Any, index: str) -> None:
+def test_events_come_from_an_index(store: SQLStore) -> None:
     """What is new or due is found alone, however many events were delivered."""
     _fill_events(store, 1500)
     given = {
@@ -361,13 +349,20 @@ def test_events_come_from_an_index(store: SQLStore, statement: Any, index: str) 
         "now": now(),
         "until": later(60),
     }
-    plan = _plan(store, statement, given)
+    for statement, index in (
+        (events.NEW, "ix_events_new"),
+        (events.LAST, "uq_events_sequence"),
+        (events.PAGE, "ix_events_tenant"),
+        (deliveries.DUE_TENANTS, "ix_webhook_deliveries_due"),
+        (deliveries.CLAIM, "ix_webhook_deliveries_due"),
+        (deliveries.BY_STATE[DeliveryState.DEAD], "ix_webhook_deliveries_dead"),
+    ):
+        plan = _plan(store, statement, given)
 
-    assert index in plan
-    for table in ("events", "webhook_deliveries"):
-        assert f"Seq Scan on {table}" not in plan
-        assert f"SCAN {table}\n" not in plan
-    assert "TEMP B-TREE FOR ORDER BY" not in plan or statement is deliveries.CLAIM
+        assert index in plan
+        assert "Seq Scan" not in plan
+        assert "SCAN events\n" not in plan
+        assert "SCAN webhook_deliveries\n" not in plan
 
 
 def _fill_events(store: SQLStore, count: int) -> None:
