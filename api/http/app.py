@@ -5,6 +5,7 @@ import falcon
 from api.container import Container
 from api.http import problems
 from api.http.concurrency import ConcurrencyMiddleware
+from api.http.events import Events, WebhookKeys
 from api.http.middleware import AuthorizationMiddleware, RequestLog
 from api.http.probes import Liveness, ReadinessProbe
 from api.http.refund_batch import RefundBatch
@@ -48,3 +49,7 @@ def _add_refunds(app: App, container: Container) -> None:
         "/v1/refunds/{refund_id}/explain",
         RefundExplanation(refunds, container.explainer),
     )
+    events = Events(container.store, waiting, container.ledger_clock)
+    app.add_route("/v1/events", events)
+    keys = WebhookKeys(lambda: container.webhook_public_keys)
+    app.add_route("/v1/webhooks/keys", keys)
