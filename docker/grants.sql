@@ -12,7 +12,7 @@ REVOKE ALL ON ALL TABLES IN SCHEMA public FROM hotwallet_refunds, hotwallet_work
 -- Every process reads what is paid, by which key, and what forbids it; and writes audit
 -- records and alerts.
 GRANT SELECT ON alembic_version, refunds, transactions, wallets, sightings, stops, tenant_blocks, approvals, keys,
-    accepted_limits, audit_records, alerts TO hotwallet_refunds, hotwallet_worker, hotwallet_admin;
+    accepted_limits, audit_records, alerts, workers TO hotwallet_refunds, hotwallet_worker, hotwallet_admin;
 GRANT INSERT (id, body, mac) ON audit_records TO hotwallet_refunds, hotwallet_worker, hotwallet_admin;
 GRANT INSERT, UPDATE (count, last_at) ON alerts TO hotwallet_refunds, hotwallet_worker, hotwallet_admin;
 
@@ -43,11 +43,12 @@ GRANT INSERT, UPDATE (state, updated_at, epoch, requested_by, blocked_by, versio
     ON keys TO hotwallet_worker;
 GRANT INSERT, UPDATE (at, reason, requested_by, resumed_at, version, mac) ON stops TO hotwallet_worker;
 GRANT INSERT, UPDATE (document, accepted_at, version, mac) ON accepted_limits TO hotwallet_worker;
+GRANT INSERT, UPDATE (passed_at, metrics), DELETE ON workers TO hotwallet_worker;
 GRANT UPDATE (sequence, hash) ON audit_records TO hotwallet_worker;
 GRANT SELECT, INSERT ON audit_checkpoints TO hotwallet_worker;
 
 -- serve --role admin, and the commands of operators.
-GRANT SELECT ON refund_moves, used_tokens, attempts TO hotwallet_admin;
+GRANT SELECT ON refund_moves, spendings, used_tokens, attempts TO hotwallet_admin;
 GRANT INSERT (id, tenant, idempotency_key, fingerprint, reference, payment_session_id, network, chain_id, token,
     token_address, decimals, recipient, amount, reason, status, created_at, updated_at, due_at, mac)
     ON refunds TO hotwallet_admin;

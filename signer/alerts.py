@@ -37,6 +37,8 @@ class Alert(StrEnum):
     FEES_ABOVE_RECENT = "fees-above-recent"
     APPROVAL_REQUESTED = "approval-requested"
     BREAK_GLASS = "break-glass"
+    WORKER_STOPPED = "worker-stopped"
+    LOW_BALANCE = "low-balance"
 
 
 class Alerts:

@@ -16,7 +16,7 @@ from signer.model.refund import OPEN, UNSENT, Kind, Status
 from signer.model.wallet import Pause
 
 
-HEAD = "0005"
+HEAD = "0007"
 """The newest migration, which this program needs; a test checks that it is."""
 
 FIRST = "0003"
@@ -268,4 +268,13 @@ stops = Table(
     Column("resumed_at", UTCDateTime),
     Column("version", Integer, nullable=False),
     Column("mac", Plain),
+)
+
+workers = Table(
+    "workers",
+    metadata,
+    Column("name", Plain, primary_key=True),
+    Column("started_at", UTCDateTime, nullable=False),
+    Column("passed_at", UTCDateTime, nullable=False),
+    Column("metrics", Plain, nullable=False),
 )

@@ -33,14 +33,18 @@ from signer.ports.key_set import FetchKeySet, KeySetError
 from signer.ports.key_store import KeyStore
 from signer.ports.ledger import Ledger
 from signer.ports.limits_store import LimitsStore
+from signer.ports.meter import NO_METER, Meter
 from signer.ports.payment_statistics import PaymentStatistics
+from signer.ports.refund_statistics import RefundStatistics
 from signer.ports.refund_store import Change, Reservation, Store
 from signer.ports.stop_store import StopStore
 from signer.ports.tenant_blocks import TenantBlocks
 from signer.ports.watch import Topic, Watch, Watches
+from signer.ports.worker_store import WorkerStore
 
 
 __all__ = [
+    "NO_METER",
     "AlertCounters",
     "ApprovalStore",
     "Block",
@@ -64,12 +68,14 @@ __all__ = [
     "Ledger",
     "LimitsStore",
     "Log",
+    "Meter",
     "MinedTransaction",
     "NodeStatus",
     "Notifier",
     "Outlook",
     "PaymentStatistics",
     "Receipt",
+    "RefundStatistics",
     "Reservation",
     "Sealing",
     "StopStore",
@@ -79,5 +85,6 @@ __all__ = [
     "TransactionState",
     "Watch",
     "Watches",
+    "WorkerStore",
     "utc_now",
 ]

@@ -8,17 +8,21 @@ from signer.ports.caller_counters import Callers
 from signer.ports.key_store import KeyStore
 from signer.ports.limits_store import LimitsStore
 from signer.ports.payment_statistics import PaymentStatistics
+from signer.ports.refund_statistics import RefundStatistics
 from signer.ports.refund_store import Store
+from signer.ports.worker_store import WorkerStore
 
 
 class Ledger(
     Store,
     LimitsStore,
     PaymentStatistics,
+    RefundStatistics,
     KeyStore,
     Journal,
     Callers,
     AlertCounters,
+    WorkerStore,
     Protocol,
 ):
     """Every store that one database implements."""

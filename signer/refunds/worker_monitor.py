@@ -1,0 +1,107 @@
+"""
+Alerts when a worker stops: it hangs, was stopped or killed, or none runs at all.
+
+A stopped process cannot report itself, so every process watches all workers.
+"""
+
+import time
+from collections.abc import Callable, Collection, Sequence
+from datetime import datetime, timedelta
+from typing import Protocol
+
+import structlog
+
+from signer.alerts import REMIND_SECONDS, Alert, Alerts, AlertThrottle
+from signer.errors import HotWalletError
+from signer.model.worker_row import STOPPED_AFTER, WorkerRow, find_stopped
+from signer.ports import AlertCounters, Clock, WorkerStore
+
+
+LOOK_SECONDS = 3.0
+"""How often the rows of the workers are read.  The alert is raised at the second look,
+so a stopped worker is reported after ``STOPPED_AFTER`` and two looks: 26 seconds."""
+
+
+class _Ledger(WorkerStore, AlertCounters, Protocol):
+    """What is read of the ledger."""
+
+
+class WorkerMonitor:
+    """Raises ``worker-stopped``, and repeats it every five minutes while it lasts."""
+
+    def __init__(
+        self,
+        ledger: _Ledger,
+        alerts: Alerts,
+        clock: Clock,
+        timer: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Watch the workers of *ledger*, whose clock *clock* is."""
+        self._ledger = ledger
+        self._alerts = alerts
+        self._clock = clock
+        self._timer = timer
+        self._throttle = AlertThrottle(timer)
+        self._log = structlog.get_logger("workers")
+        self._seen: frozenset[WorkerRow] = frozenset()
+        self._missing_since: float | None = None
+        self._is_reported = False
+
+    def run(self, wait: Callable[[float], bool]) -> None:
+        """Look until *wait* returns true; it gets the seconds until the next look."""
+        while not wait(LOOK_SECONDS):
+            try:
+                self.look()
+            except HotWalletError:
+                # Nothing is known of the time in which the ledger did not answer.
+                self._seen, self._missing_since = frozenset(), None
+            except Exception as e:  # noqa: BLE001  A bug in one look must not end them.
+                self._log.error("worker-watch-failed", exc_info=e)
+
+    def look(self) -> None:
+        """Read the rows once, and raise the alert if it is due."""
+        workers = self._ledger.workers()
+        stopped = find_stopped(workers, self._clock())
+        if self._is_missing(workers):
+            self._report((), None)
+        elif stopped and self._seen == frozenset(stopped):
+            self._report(stopped, stopped[-1].passed_at + STOPPED_AFTER)
+        elif not stopped and workers:
+            self._recover()
+        self._seen = frozenset(stopped)
+
+    def _is_missing(self, workers: Collection[WorkerRow]) -> bool:
+        """Return whether there has been no worker at all for ``STOPPED_AFTER``."""
+        if workers:
+            self._missing_since = None
+            return False
+        if self._missing_since is None:
+            self._missing_since = self._timer()
+        return self._timer() - self._missing_since >= STOPPED_AFTER.total_seconds()
+
+    def _report(self, stopped: Sequence[WorkerRow], since: datetime | None) -> None:
+        self._is_reported = True
+        names = [worker.name for worker in stopped]
+        if not self._throttle.is_due(Alert.WORKER_STOPPED, frozenset(names)):
+            return
+        if self._was_raised(since):
+            return
+        self._alerts.sound(
+            Alert.WORKER_STOPPED,
+            workers=", ".join(names) or None,
+            last_pass=str(stopped[-1].passed_at) if stopped else None,
+        )
+
+    def _was_raised(self, since: datetime | None) -> bool:
+        """Return whether another process has raised the alert, since that time."""
+        last = self._ledger.last_alert_at(Alert.WORKER_STOPPED)
+        remind = timedelta(seconds=REMIND_SECONDS)
+        if last is None or self._clock() - last >= remind:
+            return False
+        return since is None or last >= since
+
+    def _recover(self) -> None:
+        self._throttle = AlertThrottle(self._timer)
+        if self._is_reported:
+            self._is_reported = False
+            self._log.info("workers-recovered")
