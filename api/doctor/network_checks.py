@@ -57,8 +57,8 @@ def network_checks(context: DoctorContext) -> Iterator[Check]:
         for symbol in section.tokens:
             run = partial(_check_token, symbol=symbol)
             yield network.check(symbol, run, _WALLET_EMPTY, chain, *key)
-        yield network.check("runway", _check_runway, _WALLET_LOW, chain, "database")
         needs = ("database", *device)
+        yield network.check("runway", _check_runway, _WALLET_LOW, chain, *needs)
         yield network.check("nonces", _check_nonces, _WALLET_PAUSED, chain, *needs)
         yield network.check("worker", _check_worker, _NO_WORKER, *needs)
         yield network.check("mined", _check_mined, _RPC_DOWN, chain, *key)
