@@ -55,6 +55,11 @@ class Alerts:
         self._clock = clock
         self._log = structlog.get_logger("alerts")
 
+    @property
+    def are_sent(self) -> bool:
+        """Whether this process also sends them, and does not only log and count."""
+        return self._notifier is not None
+
     def sound(self, alert: Alert, **facts: str | int | None) -> None:
         """Sound *alert*; *facts* are log fields and must not contain secrets."""
         at = self._clock()

@@ -18,8 +18,12 @@ from signer.ports import AlertCounters, Clock, WorkerStore
 
 
 LOOK_SECONDS = 3.0
-"""How often the rows of the workers are read.  The alert is raised at the second look,
-so a stopped worker is reported after ``STOPPED_AFTER`` and two looks: 26 seconds."""
+"""How often the rows of the workers are read.  The alert is raised at the second look
+that finds the same, so a stopped worker is reported 20 to 26 seconds after its pass."""
+
+_LOOKS_TO_SEND = 2
+_LOOKS_TO_LOG = 3
+"""A process that has no webhook leaves it to others that have one: up to 29 seconds."""
 
 
 class _Ledger(WorkerStore, AlertCounters, Protocol):
@@ -43,7 +47,9 @@ class WorkerMonitor:
         self._timer = timer
         self._throttle = AlertThrottle(timer)
         self._log = structlog.get_logger("workers")
+        self._looks = _LOOKS_TO_SEND if alerts.are_sent else _LOOKS_TO_LOG
         self._seen: frozenset[WorkerRow] = frozenset()
+        self._times_seen = 0
         self._missing_since: float | None = None
         self._is_reported = False
 
@@ -54,7 +60,7 @@ class WorkerMonitor:
                 self.look()
             except HotWalletError:
                 # Nothing is known of the time in which the ledger did not answer.
-                self._seen, self._missing_since = frozenset(), None
+                self._times_seen, self._missing_since = 0, None
             except Exception as e:  # noqa: BLE001  A bug in one look must not end them.
                 self._log.error("worker-watch-failed", exc_info=e)
 
@@ -64,11 +70,17 @@ class WorkerMonitor:
         stopped = find_stopped(workers, self._clock())
         if self._is_missing(workers):
             self._report((), None)
-        elif stopped and self._seen == frozenset(stopped):
+        elif self._is_lasting(stopped):
             self._report(stopped, stopped[-1].passed_at + STOPPED_AFTER)
-        elif not stopped and workers:
+        elif workers and not stopped:
             self._recover()
-        self._seen = frozenset(stopped)
+
+    def _is_lasting(self, stopped: Collection[WorkerRow]) -> bool:
+        """Return whether enough looks in a row have found the same workers stopped."""
+        found = frozenset(stopped)
+        self._times_seen = self._times_seen + 1 if found == self._seen else 1
+        self._seen = found
+        return bool(found) and self._times_seen >= self._looks
 
     def _is_missing(self, workers: Collection[WorkerRow]) -> bool:
         """Return whether there has been no worker at all for ``STOPPED_AFTER``."""
@@ -77,7 +89,9 @@ class WorkerMonitor:
             return False
         if self._missing_since is None:
             self._missing_since = self._timer()
-        return self._timer() - self._missing_since >= STOPPED_AFTER.total_seconds()
+        extra = (self._looks - _LOOKS_TO_SEND) * LOOK_SECONDS
+        waited = self._timer() - self._missing_since
+        return waited >= STOPPED_AFTER.total_seconds() + extra
 
     def _report(self, stopped: Sequence[WorkerRow], since: datetime | None) -> None:
         self._is_reported = True

@@ -1,5 +1,6 @@
 """Every process notices when a worker stops, and one of them raises the alert."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -10,9 +11,20 @@ from backends.sql import SQLStore
 from signer.alerts import Alert, Alerts
 from signer.errors import StoreUnavailableError
 from signer.model.worker_row import WorkerRow
-from signer.ports import Ledger
+from signer.ports import Ledger, Notifier
 from signer.refunds.worker_monitor import LOOK_SECONDS, WorkerMonitor
 from tests.support.refunds import FakeClock, altered
+
+
+class Sent:
+    """A webhook that keeps what is sent."""
+
+    def __init__(self) -> None:
+        self.documents: list[Mapping[str, object]] = []
+
+    def notify(self, document: Mapping[str, object]) -> None:
+        """Keep *document*."""
+        self.documents.append(document)
 
 
 @dataclass
@@ -29,9 +41,11 @@ class System:
             self.store.record_pass(WorkerRow(name, self.clock(), self.clock()))
         self.running |= set(names)
 
-    def monitor(self, store: Ledger | None = None) -> WorkerMonitor:
-        """Return the monitor of a process that starts now."""
-        alerts = Alerts(self.store, clock=self.clock)
+    def monitor(
+        self, store: Ledger | None = None, notifier: Notifier | None = None
+    ) -> WorkerMonitor:
+        """Return the monitor of a process that starts now, with its webhook."""
+        alerts = Alerts(self.store, notifier, self.clock)
         return WorkerMonitor(
             store or self.store, alerts, self.clock, lambda: self.clock().timestamp()
         )
@@ -59,7 +73,7 @@ def system(sqlite_store: SQLStore) -> System:
 
 def test_a_stopped_worker_is_reported_within_thirty_seconds(system: System) -> None:
     system.start("a", "b")
-    monitor = system.monitor()
+    monitor = system.monitor(notifier=Sent())
     system.look(30, monitor)
     assert system.raised == 0
     system.running.remove("a")
@@ -74,7 +88,7 @@ def test_a_stopped_worker_is_reported_within_thirty_seconds(system: System) -> N
 
 
 def test_no_worker_at_all_is_reported(system: System) -> None:
-    monitor = system.monitor()
+    monitor = system.monitor(notifier=Sent())
     with capture_logs() as logs:
         system.look(21, monitor)
         assert system.raised == 0
@@ -89,6 +103,27 @@ def test_one_process_speaks_for_all(system: System) -> None:
     system.running.clear()
     monitors = [system.monitor() for _ in range(5)]
     system.look(60, *monitors)
+
+    assert system.raised == 1
+
+
+def test_a_process_that_has_a_webhook_speaks(system: System) -> None:
+    """One without a webhook would only log, and keep the others from sending."""
+    system.start("a")
+    system.running.clear()
+    sent = Sent()
+    silent = [system.monitor() for _ in range(3)]
+    system.look(60, *silent, system.monitor(notifier=sent))
+
+    assert (len(sent.documents), system.raised) == (1, 1)
+
+
+def test_without_any_webhook_it_is_logged_within_thirty_seconds(
+    system: System,
+) -> None:
+    system.start("a")
+    system.running.clear()
+    system.look(30, system.monitor())
 
     assert system.raised == 1
 
