@@ -35,6 +35,7 @@ class WorkerMeter(Meter):
         self._registry = CollectorRegistry(auto_describe=False)
         self._lock = Lock()
         self._replaced: set[str] = set()  # Refunds that were signed again.
+        self._views: dict[str, NetworkView] = {}
         self._signatures = self._histogram(catalogue.SIGNATURE, _SIGNATURE_BUCKETS)
         self._attempts = self._counter(catalogue.SIGNATURE_ATTEMPTS)
         self._throttled = self._counter(catalogue.SIGNATURE_THROTTLED)
@@ -91,12 +92,15 @@ class WorkerMeter(Meter):
 
     def looked(self, network: str, view: NetworkView | None) -> None:
         with self._lock:  # A scrape sees all of a view, or none of it.
-            for gauge in self._gauges():
-                gauge.remove_by_labels({"network": network})
+            self._views.pop(network, None)
             if view is not None:
-                self._keep(network, view)
+                self._views[network] = view
+            for gauge in self._gauges():
+                gauge.clear()
+            for name, each in self._views.items():
+                self._show(name, each)
 
-    def _keep(self, network: str, view: NetworkView) -> None:
+    def _show(self, network: str, view: NetworkView) -> None:
         for funds in view.funds:
             labels = network, funds.asset
             self._balance.labels(*labels).set(funds.balance / 10**funds.decimals)

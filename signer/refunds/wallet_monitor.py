@@ -25,6 +25,9 @@ from signer.refunds.runway import read_funds, read_max_fee
 LOOK_SECONDS = 15.0
 """How often the nodes are asked: a few requests for each network."""
 
+WAIT_SECONDS = 3.0
+"""How often a worker asks whether it is its turn to look."""
+
 REMIND_SECONDS = 6 * 3600.0
 """How often ``low-balance`` is repeated: a top-up takes hours."""
 
@@ -59,10 +62,10 @@ class WalletMonitor:
 
     def run(self, wait: Callable[[float], bool]) -> None:
         """Look until *wait* returns true; it gets the seconds until the next look."""
-        pause = 1.0  # The first look comes soon: this worker must have its row before.
+        pause = WAIT_SECONDS
         while not wait(pause):
             try:
-                pause = LOOK_SECONDS if self.look() else 1.0
+                pause = LOOK_SECONDS if self.look() else WAIT_SECONDS
             except HotWalletError as e:
                 pause = LOOK_SECONDS
                 self._log.warning("wallet-look-failed", network=None, code=e.code)
@@ -73,11 +76,11 @@ class WalletMonitor:
     def look(self) -> bool:
         """Look at every network once; return whether it is this worker's turn."""
         running = find_running(self._ledger.workers(), self._clock())
-        active = self._ledger.active_key()
         is_ours = bool(running) and running[0].name == self._name
+        active = self._ledger.active_key() if is_ours else None
         for name, chain in self._chains.items():
             view = None
-            if is_ours and active is not None:
+            if active is not None:
                 view = self._view(name, chain, active.address)
                 self._warn(name, chain, view.funds)
             self._meter.looked(name, view)

@@ -21,6 +21,11 @@ LOOK_SECONDS = 3.0
 """How often the rows of the workers are read.  The alert is raised at the second look
 that finds the same, so a stopped worker is reported 20 to 26 seconds after its pass."""
 
+_LOOK = timedelta(seconds=LOOK_SECONDS)
+
+_LATELY = timedelta(seconds=REMIND_SECONDS) - STOPPED_AFTER
+"""Less than the time after which each process repeats the alert."""
+
 _LOOKS_TO_SEND = 2
 _LOOKS_TO_LOG = 3
 """A process that has no webhook leaves it to others that have one: up to 29 seconds."""
@@ -66,10 +71,11 @@ class WorkerMonitor:
 
     def look(self) -> None:
         """Read the rows once, and raise the alert if it is due."""
-        workers = self._ledger.workers()
-        stopped = find_stopped(workers, self._clock())
-        if self._is_missing(workers):
-            self._report((), None)
+        workers, now = self._ledger.workers(), self._clock()
+        stopped = find_stopped(workers, now)
+        missing_for = self._missing_for(workers)
+        if missing_for >= STOPPED_AFTER + (self._looks - _LOOKS_TO_SEND) * _LOOK:
+            self._report((), now - missing_for)
         elif self._is_lasting(stopped):
             self._report(stopped, stopped[-1].passed_at + STOPPED_AFTER)
         elif workers and not stopped:
@@ -82,18 +88,17 @@ class WorkerMonitor:
         self._seen = found
         return bool(found) and self._times_seen >= self._looks
 
-    def _is_missing(self, workers: Collection[WorkerRow]) -> bool:
-        """Return whether there has been no worker at all for ``STOPPED_AFTER``."""
+    def _missing_for(self, workers: Collection[WorkerRow]) -> timedelta:
+        """Return for how long there has been no worker at all."""
         if workers:
             self._missing_since = None
-            return False
+            return timedelta(0)
         if self._missing_since is None:
             self._missing_since = self._timer()
-        extra = (self._looks - _LOOKS_TO_SEND) * LOOK_SECONDS
-        waited = self._timer() - self._missing_since
-        return waited >= STOPPED_AFTER.total_seconds() + extra
+        return timedelta(seconds=self._timer() - self._missing_since)
 
-    def _report(self, stopped: Sequence[WorkerRow], since: datetime | None) -> None:
+    def _report(self, stopped: Sequence[WorkerRow], since: datetime) -> None:
+        """Raise the alert about *stopped*, unless it was raised after *since*."""
         self._is_reported = True
         names = [worker.name for worker in stopped]
         if not self._throttle.is_due(Alert.WORKER_STOPPED, frozenset(names)):
@@ -106,13 +111,12 @@ class WorkerMonitor:
             last_pass=str(stopped[-1].passed_at) if stopped else None,
         )
 
-    def _was_raised(self, since: datetime | None) -> bool:
-        """Return whether another process has raised the alert, since that time."""
+    def _was_raised(self, since: datetime) -> bool:
+        """Return whether another process has raised the alert lately."""
         last = self._ledger.last_alert_at(Alert.WORKER_STOPPED)
-        remind = timedelta(seconds=REMIND_SECONDS)
-        if last is None or self._clock() - last >= remind:
+        if last is None or self._clock() - last >= _LATELY:
             return False
-        return since is None or last >= since
+        return last >= since
 
     def _recover(self) -> None:
         self._throttle = AlertThrottle(self._timer)

@@ -13,7 +13,7 @@ from signer.model.network_view import Funds, NetworkView, NodeView
 from signer.model.worker_row import WorkerRow
 from signer.ports import Meter, NodeStatus
 from signer.refunds.runway import read_funds, read_max_fee
-from signer.refunds.wallet_monitor import LOOK_SECONDS, WalletMonitor
+from signer.refunds.wallet_monitor import LOOK_SECONDS, WAIT_SECONDS, WalletMonitor
 from tests.support.refunds import AMOUNT, World, altered, altered_chain
 
 
@@ -233,6 +233,6 @@ def test_it_looks_until_it_is_stopped(system: System) -> None:
     with capture_logs() as logs:
         monitor.run(wait)
 
-    assert waits == [1, 1, LOOK_SECONDS, LOOK_SECONDS, LOOK_SECONDS, LOOK_SECONDS]
+    assert waits == [WAIT_SECONDS] * 2 + [LOOK_SECONDS] * 4
     events = [each["event"] for each in logs]
     assert events == ["wallet-look-failed", "wallet-watch-failed"]

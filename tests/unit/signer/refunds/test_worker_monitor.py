@@ -148,6 +148,20 @@ def test_another_worker_that_stops_is_reported_at_once(system: System) -> None:
     assert system.raised == 2
 
 
+def test_workers_that_end_after_another_alert_are_reported(system: System) -> None:
+    system.start("a")
+    monitors = [system.monitor(), system.monitor()]
+    system.running.clear()
+    system.look(40, *monitors)
+    system.running.add("a")
+    system.look(9, *monitors)
+    system.running.clear()
+    system.store.remove_worker("a")
+    system.look(40, *monitors)
+
+    assert system.raised == 2
+
+
 def test_a_recovery_is_logged_and_the_next_stop_is_reported(system: System) -> None:
     system.start("a")
     monitor = system.monitor()
