@@ -10,6 +10,7 @@ import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pytest
@@ -27,6 +28,8 @@ from tests.support.waiting import eventually
 
 WITHIN_SECONDS = 30.0
 """How soon a problem must be visible everywhere."""
+
+_eventually = partial(eventually, pause=0.5)
 
 _MAY_BE_ABSENT = frozenset(
     {
@@ -113,9 +116,9 @@ def test_the_metrics_of_rules_and_dashboard_exist(
     _, _, refund = gateway.post()
     gateway.wait(refund["id"], "confirmed")
     confirmed = "hotwallet_refund_confirmed_seconds_count"
-    assert eventually(lambda: operator.value(confirmed) >= 1, WITHIN_SECONDS)
+    assert _eventually(lambda: operator.value(confirmed) >= 1, WITHIN_SECONDS)
     hours = "hotwallet_wallet_hours_left"
-    assert eventually(lambda: operator.value(hours, asset=SYMBOL), WITHIN_SECONDS)
+    assert _eventually(lambda: operator.value(hours, asset=SYMBOL), WITHIN_SECONDS)
     families = operator.metrics()
     used = {each for _, expression in expressions() for each in metrics_of(expression)}
 
@@ -146,7 +149,7 @@ def test_the_labels_of_rules_and_dashboard_exist(operator: Operator) -> None:
 
 def test_a_worker_that_is_stopped_is_visible(stack: Stack, operator: Operator) -> None:
     """In metrics, alerts, ``/readyz`` and the doctor, and it ends after SIGCONT."""
-    assert eventually(lambda: operator.readiness()[1]["status"] == "ready", 10)
+    assert _eventually(lambda: operator.readiness()[1]["status"] == "ready", 10)
     before = operator.stopped_alerts()
 
     def is_visible() -> bool:
@@ -160,19 +163,19 @@ def test_a_worker_that_is_stopped_is_visible(stack: Stack, operator: Operator) -
         )
 
     with _stopped_worker(stack) as until:
-        assert eventually(is_visible, until - time.monotonic())
+        assert _eventually(is_visible, until - time.monotonic())
         found = operator.doctor()["workers"]
         assert (found["state"], found["said"].split(":")[0]) == (
             "failed",
             "worker-stopped",
         )
-        assert eventually(
+        assert _eventually(
             lambda: operator.stopped_alerts() > before, until - time.monotonic()
         )
         # A client is served all the same.
         status, _, refund = Gateway(stack).post()
         assert (status, refund["status"]) == (201, "queued")
-    assert eventually(lambda: operator.readiness()[1]["status"] == "ready", 10)
+    assert _eventually(lambda: operator.readiness()[1]["status"] == "ready", 10)
     Gateway(stack).wait(refund["id"], "confirmed")
 
     assert operator.value("hotwallet_workers", state="stopped") == 0
