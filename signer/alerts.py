@@ -39,6 +39,7 @@ class Alert(StrEnum):
     BREAK_GLASS = "break-glass"
     WORKER_STOPPED = "worker-stopped"
     LOW_BALANCE = "low-balance"
+    BOOKS_DIFFER = "books-differ"
 
 
 class Alerts:

@@ -10,7 +10,12 @@ from api.cli.output import Result, prints
 from signer.errors import NotFoundError
 
 
-_KINDS = {"refusal": "guard refusal", "error": "error", "alert": "alert"}
+_KINDS = {
+    "refusal": "guard refusal",
+    "error": "error",
+    "alert": "alert",
+    "difference": "difference between ledger and chain",
+}
 
 
 def load_codes() -> list[dict[str, str]]:
@@ -28,7 +33,8 @@ def load_codes() -> list[dict[str, str]]:
 @prints
 def explain_code(code: str | None) -> Result:
     """
-    Explain CODE: a refusal of the guard, an error or an alert; without CODE, list all.
+    Explain CODE: a refusal of the guard, an error, an alert, or a difference between
+    ledger and chain; without CODE, list all.
 
     Example: hotwallet explain-code kms-not-configured
     """

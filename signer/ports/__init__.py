@@ -8,6 +8,7 @@ It may import ``model`` and the packages below it.  mypy checks the backends whe
 from signer.ports.alerts import AlertCounters, Notifier
 from signer.ports.approvals import ApprovalStore
 from signer.ports.audit_journal import Checkpoint, DeclareForged, Journal, Sealing
+from signer.ports.book_reader import Attempt, BookReader, BookToken, NonceEntry
 from signer.ports.caller_counters import Callers
 from signer.ports.cancellations import Cancellations
 from signer.ports.chain import (
@@ -21,6 +22,12 @@ from signer.ports.chain import (
     Outlook,
     Receipt,
     TransactionState,
+)
+from signer.ports.chain_history import (
+    ChainHistory,
+    Header,
+    Settled,
+    TokenTransfer,
 )
 from signer.ports.clock import Clock, utc_now
 from signer.ports.key_backend import (
@@ -47,11 +54,15 @@ __all__ = [
     "NO_METER",
     "AlertCounters",
     "ApprovalStore",
+    "Attempt",
     "Block",
+    "BookReader",
+    "BookToken",
     "Call",
     "Callers",
     "Cancellations",
     "ChainClient",
+    "ChainHistory",
     "Change",
     "Checkpoint",
     "Clock",
@@ -59,6 +70,7 @@ __all__ = [
     "DeviceSignature",
     "Fees",
     "FetchKeySet",
+    "Header",
     "Journal",
     "KeyBackend",
     "KeyDirectory",
@@ -71,6 +83,7 @@ __all__ = [
     "Meter",
     "MinedTransaction",
     "NodeStatus",
+    "NonceEntry",
     "Notifier",
     "Outlook",
     "PaymentStatistics",
@@ -78,9 +91,11 @@ __all__ = [
     "RefundStatistics",
     "Reservation",
     "Sealing",
+    "Settled",
     "StopStore",
     "Store",
     "TenantBlocks",
+    "TokenTransfer",
     "Topic",
     "TransactionState",
     "Watch",

@@ -116,6 +116,7 @@ def test_alert_names_are_stable() -> None:
         "break-glass",
         "worker-stopped",
         "low-balance",
+        "books-differ",
     ]
 
 
