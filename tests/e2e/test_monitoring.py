@@ -117,8 +117,9 @@ def test_the_metrics_of_rules_and_dashboard_exist(
     gateway.wait(refund["id"], "confirmed")
     confirmed = "hotwallet_refund_confirmed_seconds_count"
     assert _eventually(lambda: operator.value(confirmed) >= 1, WITHIN_SECONDS)
-    hours = "hotwallet_wallet_hours_left"
-    assert _eventually(lambda: operator.value(hours, asset=SYMBOL), WITHIN_SECONDS)
+    # Known once a refund is confirmed, and a worker has looked after that.
+    left = "hotwallet_wallet_refunds_left"
+    assert _eventually(lambda: operator.value(left, asset=SYMBOL), WITHIN_SECONDS)
     families = operator.metrics()
     used = {each for _, expression in expressions() for each in metrics_of(expression)}
 
