@@ -14,11 +14,12 @@ from api.health.readiness import (
     Check,
     Readiness,
     ReadinessChecker,
-    proof_check,
     sealing_check,
     signing_check,
+    worker_check,
 )
 from api.logs import audit_logger
+from api.metrics.names import Names
 from api.views.events import event_document
 from api.views.refunds import refund_answer
 from api.webhook_keys import open_endpoints, open_public_keys
@@ -58,6 +59,7 @@ from signer.ports import (
 from signer.refunds.automatic_stop import AutomaticStop
 from signer.refunds.confirmations import ConfirmationTracker
 from signer.refunds.explain import Explainer
+from signer.refunds.heartbeat import Heartbeat
 from signer.refunds.kill_switch import KillSwitch
 from signer.refunds.ledger_clock import LedgerClock
 from signer.refunds.lifecycle import Lifecycle
@@ -68,7 +70,9 @@ from signer.refunds.service import RefundService
 from signer.refunds.sweep import Sweeper
 from signer.refunds.tenant_admin import TenantAdmin
 from signer.refunds.transaction_signer import TransactionSigner
+from signer.refunds.wallet_monitor import WalletMonitor
 from signer.refunds.worker import Worker
+from signer.refunds.worker_monitor import WorkerMonitor
 from signer.restore.plan import RestorePlanner
 from signer.restore.restorer import Restorer
 from signer.startup.dependency_checks import check_chain
@@ -79,9 +83,12 @@ from signer.webhooks.signatures import PublicKey
 
 
 if TYPE_CHECKING:
+    from prometheus_client.registry import Collector
+
     from api.auth.authorization import AccessPolicy
     from api.auth.jwt_verifier import JWTVerifier
     from api.auth.verification_keys import KeySource
+    from api.metrics.worker_meter import WorkerMeter
     from api.request_context import Network as IPNetwork
 
 
@@ -215,7 +222,9 @@ class Container:
         alarm = SigningAlarm(self.alerts)
         return KeyRing(
             self.store,
-            lambda key: SignerFactory(self.backend, self.audit, alarm).open(key),
+            lambda key: SignerFactory(self.backend, self.audit, alarm, self.meter).open(
+                key
+            ),
         )
 
     @cached_property
@@ -387,7 +396,9 @@ class Container:
     def worker(self) -> Worker:
         """Sends, resends and confirms refunds."""
         alarm = RowAlarm(self.alerts)
-        tracker = ConfirmationTracker(self.store, self.chains, self.ledger_clock, alarm)
+        tracker = ConfirmationTracker(
+            self.store, self.chains, self.ledger_clock, alarm, meter=self.meter
+        )
         return Worker(
             self.store,
             self.lifecycle,
@@ -407,6 +418,8 @@ class Container:
             chains=self.chains,
             clock=self.ledger_clock,
             alarm=alarm,
+            heartbeat=self.heartbeat,
+            meter=self.meter,
         )
 
     @cached_property
@@ -435,6 +448,38 @@ class Container:
             alerts=self.alerts,
             clock=self.ledger_clock,
         )
+
+    @cached_property
+    def heartbeat(self) -> Heartbeat:
+        """Records the passes of this worker, with what it measures."""
+        return Heartbeat(self.store, self.ledger_clock, self.meter.text)
+
+    @cached_property
+    def meter(self) -> "WorkerMeter":
+        """Measures what this process does; only a worker stores it."""
+        from api.metrics.worker_meter import WorkerMeter  # noqa: PLC0415
+
+        networks, tenants = frozenset[str](), frozenset[str]()
+        with suppress(ConfigurationError):  # Operators act without the files too.
+            networks = frozenset(self.networks)
+            tenants = frozenset(self.tenants.tenants or ())
+        return WorkerMeter(Names(networks, tenants))
+
+    @cached_property
+    def collectors(self) -> "Sequence[Collector]":
+        """Read what ``/metrics`` reports."""
+        from api.metrics.ledger import LedgerCollector  # noqa: PLC0415
+        from api.metrics.workers import WorkersCollector  # noqa: PLC0415
+
+        signing = self.checkpoint_settings
+        ledger = LedgerCollector(
+            self.store,
+            self.ledger_clock,
+            None if signing is None else signing.verify,
+            networks=self.networks,
+            tenants=self.tenants.tenants or (),
+        )
+        return ledger, WorkersCollector(self.store, self.ledger_clock)
 
     @cached_property
     def access(self) -> "AccessPolicy":
@@ -473,7 +518,7 @@ class Container:
         """
         Checks the dependencies of the process, for ``/readyz``.
 
-        A process that accepts refunds needs a worker that proves the active key.  One
+        A process that accepts refunds needs workers that prove the active key.  One
         that has the key tests it itself, and asks the nodes.
         """
         role = self.settings.serve_role
@@ -487,8 +532,9 @@ class Container:
                 clock=self.clock,
             ),
         }
-        if role is not Role.ADMIN:
-            checks["worker"] = proof_check(self.store.active_key, self.ledger_clock)
+        # The administrators' process tests the key itself.
+        proof = None if role is Role.ADMIN else self.store.active_key
+        checks["worker"] = worker_check(self.store.workers, proof, self.ledger_clock)
         if role.has_key:
             for name, chain in self.chains.items():
                 check = partial(check_chain, name, chain.network, chain.client)
@@ -506,11 +552,30 @@ class Container:
             audit=self.audit,
             sealing_alert=self.sealing_alert,
         )
-        run = partial(sealer.run, Event().wait)
-        # A daemon may end at any line: the store stays consistent.
-        Thread(target=run, name="sealer", daemon=True).start()
+        _start_thread(partial(sealer.run, Event().wait), "sealer")
 
     def start_webhooks(self) -> None:
         """Sequence and send events in a background thread until the process ends."""
-        run = partial(self.webhook_dispatcher.run, lambda: False)
-        Thread(target=run, name="webhooks", daemon=True).start()
+        _start_thread(partial(self.webhook_dispatcher.run, lambda: False), "webhooks")
+
+    def start_worker_monitor(self) -> None:
+        """Watch the workers in a background thread until the process ends."""
+        monitor = WorkerMonitor(self.store, self.alerts, self.ledger_clock)
+        _start_thread(partial(monitor.run, Event().wait), "worker-monitor")
+
+    def start_wallet_monitor(self) -> None:
+        """Watch funds and nodes in a background thread until this worker ends."""
+        monitor = WalletMonitor(
+            self.store,
+            self.chains,
+            self.alerts,
+            name=self.heartbeat.name,
+            clock=self.ledger_clock,
+            meter=self.meter,
+        )
+        _start_thread(partial(monitor.run, Event().wait), "wallet-monitor")
+
+
+def _start_thread(run: Callable[[], None], name: str) -> None:
+    """Start *run* in a daemon: it may end at any line, the store stays consistent."""
+    Thread(target=run, name=name, daemon=True).start()

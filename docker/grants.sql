@@ -12,7 +12,7 @@ REVOKE ALL ON ALL TABLES IN SCHEMA public FROM hotwallet_refunds, hotwallet_work
 -- Every process reads what is paid, by which key, and what forbids it; and writes audit
 -- records and alerts.
 GRANT SELECT ON alembic_version, refunds, transactions, wallets, sightings, stops, tenant_blocks, approvals, keys,
-    accepted_limits, events, audit_records, alerts TO hotwallet_refunds, hotwallet_worker, hotwallet_admin;
+    accepted_limits, events, audit_records, alerts, workers TO hotwallet_refunds, hotwallet_worker, hotwallet_admin;
 GRANT INSERT (id, body, mac) ON audit_records TO hotwallet_refunds, hotwallet_worker, hotwallet_admin;
 GRANT INSERT, UPDATE (count, last_at) ON alerts TO hotwallet_refunds, hotwallet_worker, hotwallet_admin;
 
@@ -48,11 +48,12 @@ GRANT INSERT (id, tenant, refund_id, version, status, at, sender, nonce, tx_hash
     failure_detail, mac), UPDATE (sequence) ON events TO hotwallet_worker;
 GRANT SELECT, INSERT, UPDATE (state, attempts, due_at, problem, updated_at, version)
     ON webhook_deliveries TO hotwallet_worker;
+GRANT INSERT, UPDATE (passed_at, metrics), DELETE ON workers TO hotwallet_worker;
 GRANT UPDATE (sequence, hash) ON audit_records TO hotwallet_worker;
 GRANT SELECT, INSERT ON audit_checkpoints TO hotwallet_worker;
 
 -- serve --role admin, and the commands of operators.
-GRANT SELECT ON refund_moves, used_tokens, attempts TO hotwallet_admin;
+GRANT SELECT ON refund_moves, spendings, used_tokens, attempts TO hotwallet_admin;
 GRANT INSERT (id, tenant, idempotency_key, fingerprint, reference, payment_session_id, network, chain_id, token,
     token_address, decimals, recipient, amount, reason, status, created_at, updated_at, due_at, mac)
     ON refunds TO hotwallet_admin;

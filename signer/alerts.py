@@ -37,6 +37,8 @@ class Alert(StrEnum):
     FEES_ABOVE_RECENT = "fees-above-recent"
     APPROVAL_REQUESTED = "approval-requested"
     BREAK_GLASS = "break-glass"
+    WORKER_STOPPED = "worker-stopped"
+    LOW_BALANCE = "low-balance"
     BOOKS_DIFFER = "books-differ"
     WEBHOOK_FAILING = "webhook-failing"
 
@@ -54,6 +56,11 @@ class Alerts:
         self._notifier = notifier
         self._clock = clock
         self._log = structlog.get_logger("alerts")
+
+    @property
+    def are_sent(self) -> bool:
+        """Whether this process also sends them, and does not only log and count."""
+        return self._notifier is not None
 
     def sound(self, alert: Alert, **facts: str | int | None) -> None:
         """Sound *alert*; *facts* are log fields and must not contain secrets."""

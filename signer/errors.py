@@ -254,12 +254,14 @@ class BackendError(SigningError):
 
     ``request_id`` is the device's id of the last call, if it returned one, and
     ``attempts`` is the number of calls; both help to find them in the device's log.
+    ``throttled`` of the calls were rejected because of the rate.
     """
 
     code = "backend-failed"
 
     request_id: str | None = None
     attempts: int = 1
+    throttled: int = 0
 
 
 class BackendUnavailableError(BackendError):

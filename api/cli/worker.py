@@ -13,7 +13,11 @@ from signer.config.settings import Settings
 
 @click.command()
 @click.option(
-    "--interval", default=1.0, show_default=True, help="Seconds between two passes."
+    "--interval",
+    type=click.FloatRange(0, 10, min_open=True),
+    default=1.0,
+    show_default=True,
+    help="Seconds between two passes.",
 )
 @click.option("--once", is_flag=True, help="Make one pass, then exit.")
 def worker(interval: float, once: bool) -> None:
@@ -32,4 +36,7 @@ def worker(interval: float, once: bool) -> None:
     record_start(container, "worker")
     container.start_sealer()
     container.start_webhooks()
+    container.start_worker_monitor()
+    container.start_wallet_monitor()
     container.worker.run(lambda: once or stop.is_set(), interval)
+    container.heartbeat.end()  # Not after a failure, which must be noticed.

@@ -1,5 +1,6 @@
 """The doctor's checks of each network: nodes, funds, nonces, worker and payments."""
 
+import math
 from collections.abc import Iterator
 from datetime import timedelta
 from functools import partial
@@ -16,7 +17,9 @@ from signer.errors import (
     WalletPausedError,
 )
 from signer.model.key import KeyState
+from signer.model.network_view import Funds
 from signer.model.refund import UNSENT, Status
+from signer.refunds.runway import read_funds, read_max_fee
 from signer.refunds.wallet_reconciliation import WalletReconciler
 from signer.startup.dependency_checks import check_chain
 
@@ -25,6 +28,7 @@ _NETWORKS_FILE = f"correct the networks file; {EXPLAIN}"
 _NO_WORKER = "start `hotwallet worker`"
 _WALLET_PAUSED = "run: hotwallet nonce repair --dry-run"
 _WALLET_EMPTY = "send funds to the address"
+_WALLET_LOW = "top up: docs/how-to/wallet-empty.md"
 _RPC_DOWN = "check rpc_urls and the nodes"
 
 _OVERDUE = timedelta(minutes=1)
@@ -54,6 +58,7 @@ def network_checks(context: DoctorContext) -> Iterator[Check]:
             run = partial(_check_token, symbol=symbol)
             yield network.check(symbol, run, _WALLET_EMPTY, chain, *key)
         needs = ("database", *device)
+        yield network.check("runway", _check_runway, _WALLET_LOW, chain, *needs)
         yield network.check("nonces", _check_nonces, _WALLET_PAUSED, chain, *needs)
         yield network.check("worker", _check_worker, _NO_WORKER, *needs)
         yield network.check("mined", _check_mined, _RPC_DOWN, chain, *key)
@@ -89,6 +94,26 @@ def _check_token(context: NetworkContext, symbol: str) -> Finding:
     if balance == 0:
         return Finding(f"{context.address} holds no {symbol}", _WALLET_EMPTY)
     return Finding(f"{format_units(balance, token.decimals)} on {context.address}")
+
+
+def _check_runway(context: NetworkContext) -> Finding:
+    """Say how long the balances last; a warning where the alert is raised."""
+    chain = context.chain
+    store = context.doctor.container.store
+    found = read_funds(chain, context.address, store, read_max_fee(chain))
+    bounds = chain.network.low_balance_refunds, chain.network.low_balance_hours
+    detail = "; ".join(_describe_runway(each) for each in found)
+    is_low = any(each.is_below(*bounds) for each in found)
+    return Finding(detail, _WALLET_LOW if is_low else None)
+
+
+def _describe_runway(funds: Funds) -> str:
+    if funds.refunds_left is None:
+        return f"{funds.asset}: unknown before the first refund"
+    hours = (
+        "" if funds.hours_left is None else f", {math.floor(funds.hours_left)} hours"
+    )
+    return f"{funds.asset}: about {funds.refunds_left} refunds{hours}"
 
 
 def _check_nonces(context: NetworkContext) -> Finding:

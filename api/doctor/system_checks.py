@@ -2,12 +2,14 @@
 
 import time
 from collections.abc import Iterator
+from datetime import datetime
 
 from api.doctor.context import EXPLAIN, DoctorContext
 from api.doctor.key_checks import key_checks
 from api.health.readiness import (
     AuditUnsealedError,
     AuditUnsignedError,
+    WorkerStoppedError,
     unsealed_seconds,
 )
 from signer.audit.actions import AuditAction
@@ -19,6 +21,7 @@ from signer.audit.sealing_monitor import LATE
 from signer.audit.stored_checkpoints import find_newest, statement_of
 from signer.checks import Check, Finding
 from signer.model.audit_record import Actor, Operation
+from signer.model.worker_row import WorkerRow, find_running, find_stopped
 from signer.open_approvals import read_open_approvals
 from signer.ports import Checkpoint
 from signer.startup.dependency_checks import check_journal
@@ -31,6 +34,7 @@ _MAX_NAMED = 5  # How many forged checkpoints a finding names.
 _LONGEST_NAME = 128
 _POLL_SECONDS = 0.25
 _LIMITS_CURE = "run: hotwallet limits show"
+_WORKER_CURE = "docs/how-to/alarms.md, worker-stopped; start `hotwallet worker`"
 
 
 def system_checks(context: DoctorContext) -> Iterator[Check]:
@@ -51,6 +55,7 @@ def system_checks(context: DoctorContext) -> Iterator[Check]:
     yield context.check("audit", _check_audit, sealer_cure, "database")
     yield context.check("checkpoints", _check_checkpoints, EXPLAIN, "database")
     yield context.check("approvals", _check_approvals, EXPLAIN, "database")
+    yield context.check("workers", _check_workers, _WORKER_CURE, "database")
     needs = ("networks", "database")
     yield context.check("limits", _check_limits, _LIMITS_CURE, *needs)
     yield context.check("webhooks", _check_webhooks, EXPLAIN, "database")
@@ -187,6 +192,24 @@ def _check_approvals(context: DoctorContext) -> Finding:
         )
     required = "required" if context.container.approvals.required else "not required"
     return Finding(f"nothing waits; a second administrator is {required}")
+
+
+def _check_workers(context: DoctorContext) -> Finding:
+    found, now = context.container.store.workers(), context.container.ledger_clock()
+    stopped = [_describe_worker(each, now) for each in find_stopped(found, now)]
+    if stopped:
+        raise WorkerStoppedError("; ".join(stopped))
+    running = [_describe_worker(each, now) for each in find_running(found, now)]
+    if not running and context.settings.is_production:
+        raise WorkerStoppedError("no worker runs: refunds wait")
+    if not running:
+        return Finding("no worker runs: refunds wait", _WORKER_CURE)
+    return Finding("; ".join(running))
+
+
+def _describe_worker(worker: WorkerRow, now: datetime) -> str:
+    seconds = max(0, int((now - worker.passed_at).total_seconds()))
+    return f"worker {worker.name} completed a pass {seconds} s ago"
 
 
 def _check_limits(context: DoctorContext) -> Finding:

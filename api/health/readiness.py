@@ -6,7 +6,7 @@ get an answer even if a device hangs.
 """
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from threading import Lock
 
@@ -24,6 +24,7 @@ from signer.errors import (
 from signer.keys.proof import PROOF_VALID_SECONDS
 from signer.model.key import Key
 from signer.model.stop import Stop
+from signer.model.worker_row import WorkerRow, find_running, find_stopped
 from signer.ports import Clock, utc_now
 
 
@@ -32,8 +33,6 @@ ANSWER_SECONDS = 3.5  # How long a round of checks waits for the dependencies.
 SHARED_SECONDS = 4.0  # How long a caller waits for a round that another caller began.
 
 LATE = "timeout"
-
-_STOPPED = SigningStoppedError.code
 
 Check = Callable[[], object]
 
@@ -44,7 +43,7 @@ class Readiness:
     Whether requests may be sent here.
 
     ``checks`` maps the name of each dependency to ``ok`` or an error's code.  While
-    signing is stopped a process is ready: it accepts refunds, which wait.
+    signing or a worker is stopped a process is ready: it accepts refunds, which wait.
     ``address`` is the active key's, None if unknown.  ``epoch`` counts the rotations:
     if two processes differ in it for more than a few seconds, they do not share a
     ledger.
@@ -56,13 +55,13 @@ class Readiness:
 
     @property
     def ready(self) -> bool:
-        """Whether every check passed, except for stops."""
-        return set(self.checks.values()) <= {"ok", _STOPPED}
+        """Whether every check passed, except for those that only delay refunds."""
+        return set(self.checks.values()) <= {"ok", *_DELAYS}
 
     @property
     def degraded(self) -> bool:
-        """Whether signing is stopped."""
-        return _STOPPED in self.checks.values()
+        """Whether signing or a worker is stopped."""
+        return not _DELAYS.isdisjoint(self.checks.values())
 
 
 class AuditUnsealedError(StoreError):
@@ -77,10 +76,20 @@ class KeyNotProvedError(HotWalletError):
     code = "key-not-proved"
 
 
+class WorkerStoppedError(HotWalletError):
+    """A worker has completed no pass for a while, or none runs."""
+
+    code = "worker-stopped"
+
+
 class AuditUnsignedError(StoreError):
     """The sealed audit records have had no checkpoint for longer than allowed."""
 
     code = "audit-signing-late"
+
+
+_DELAYS = frozenset({SigningStoppedError.code, WorkerStoppedError.code})
+"""What delays refunds, and is no reason to accept none (ADR 46)."""
 
 
 class ReadinessChecker:
@@ -189,17 +198,32 @@ def sealing_check(
     return check
 
 
-def proof_check(
-    active_key: Callable[[], Key | None], clock: Clock
+def worker_check(
+    workers: Callable[[], Sequence[WorkerRow]],
+    active_key: Callable[[], Key | None] | None,
+    clock: Clock,
 ) -> Callable[[], None]:
-    """Return a check that fails unless a worker proved the active key lately."""
+    """
+    Return a check of the *workers*, and of their proof of *active_key*, if it is given.
+
+    It fails with ``worker-stopped`` if a worker stopped or none runs, and with
+    ``key-not-proved`` if no worker ever proved the key, or running ones no longer do.
+    """
 
     def check() -> None:
-        key = active_key()
+        key = None if active_key is None else active_key()
         proved_at = None if key is None else key.proved_at
-        age = None if proved_at is None else (clock() - proved_at).total_seconds()
-        if age is None or age > PROOF_VALID_SECONDS:
+        if active_key is not None and proved_at is None:
             raise KeyNotProvedError("no worker proves that the active key signs")
+        found, now = workers(), clock()
+        if not find_running(found, now):
+            raise WorkerStoppedError("no worker runs")
+        if proved_at is not None and (
+            (now - proved_at).total_seconds() > PROOF_VALID_SECONDS
+        ):
+            raise KeyNotProvedError("no worker proves that the active key signs")
+        if find_stopped(found, now):
+            raise WorkerStoppedError("a worker has stopped")
 
     return check
 

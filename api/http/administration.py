@@ -41,6 +41,4 @@ def add_administration(app: "App", container: Container) -> None:
         BreakingGlass(approvals.break_glass),
     )
     metrics = OpenMetrics if container.settings.metrics_open else Metrics
-    signing = container.checkpoint_settings
-    verify = None if signing is None else signing.verify
-    app.add_route("/metrics", metrics(container.store, container.clock, verify))
+    app.add_route("/metrics", metrics(container.collectors))

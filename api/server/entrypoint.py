@@ -28,4 +28,5 @@ def get_app() -> App:
     record_start(container, "api" if role is Role.ALL else role)
     if role.has_key:  # The sealer has a key of its own, for checkpoints.
         container.start_sealer()
+    container.start_worker_monitor()
     return create_app(container)

@@ -92,7 +92,7 @@ class SigningClient:
         if not self._breaker.admits():
             raise _unsent(BackendUnavailableError("KMS does not answer at present"))
         latest = self._timer() + self._deadline.patience
-        attempts = 0
+        attempts = throttled = 0
         error: BackendError = _unsent(BackendThrottledError(_TOO_MANY))
         while self._wait_for_turn(latest):
             attempts += 1
@@ -103,10 +103,14 @@ class SigningClient:
             else:
                 self._retries.release(_SUCCESS_GAIN)
                 self._turns.record(is_throttled=False)
-                return DeviceSignature(answer.der, answer.request_id, attempts)
+                return DeviceSignature(
+                    answer.der, answer.request_id, attempts, throttled
+                )
             error = map_error("Sign", failure, attempts)
-            error.attempts = attempts
-            self._turns.record(is_throttled=isinstance(error, BackendThrottledError))
+            is_throttled = isinstance(error, BackendThrottledError)
+            throttled += is_throttled
+            error.attempts, error.throttled = attempts, throttled
+            self._turns.record(is_throttled=is_throttled)
             if not self._may_retry(failure, error, latest):
                 break
         raise error

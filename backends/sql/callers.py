@@ -38,6 +38,8 @@ _OLD = {
 
 _ALERTS = select(alerts.c.name, alerts.c["count"])
 
+_LAST_ALERT = select(alerts.c.last_at).where(alerts.c.name == bindparam("of_name"))
+
 
 class CallerTables(Tables):
     """Implements ``Callers`` and ``AlertCounters``; each method is one statement."""
@@ -67,6 +69,10 @@ class CallerTables(Tables):
 
     def alert_counts(self) -> Mapping[str, int]:
         return {str(name): int(count) for name, count in self._database.rows(_ALERTS)}
+
+    def last_alert_at(self, name: str) -> datetime | None:
+        rows = self._database.rows(_LAST_ALERT, of_name=name)
+        return rows[0].last_at if rows else None
 
     def _delete_old(self, table: Table, now: Any, keep: Any) -> None:
         last = self._deleted.get(table)

@@ -117,6 +117,9 @@ _WORKER = (
     | _on("UPDATE", schema.keys, *_KEY_STATE, "version", "mac", "proved_at")
     | _on("INSERT", schema.accepted_limits)
     | _on("UPDATE", schema.accepted_limits, *_LIMITS)
+    | _on("INSERT", schema.workers)
+    | _on("UPDATE", schema.workers, "passed_at", "metrics")
+    | _forgetting(schema.workers)
 )
 
 _ADMIN = (

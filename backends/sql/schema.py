@@ -17,7 +17,7 @@ from signer.model.refund import OPEN, UNSENT, Kind, Status
 from signer.model.wallet import Pause
 
 
-HEAD = "0006"
+HEAD = "0007"
 """The newest migration, which this program needs; a test checks that it is."""
 
 FIRST = "0003"
@@ -303,4 +303,13 @@ webhook_deliveries = Table(
     Column("problem", Plain),
     Column("updated_at", UTCDateTime, nullable=False),
     Column("version", Integer, nullable=False),
+)
+
+workers = Table(
+    "workers",
+    metadata,
+    Column("name", Plain, primary_key=True),
+    Column("started_at", UTCDateTime, nullable=False),
+    Column("passed_at", UTCDateTime, nullable=False),
+    Column("metrics", Plain, nullable=False),
 )

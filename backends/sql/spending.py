@@ -28,15 +28,14 @@ from backends.sql.schema import spendings
 from signer.errors import LimitReachedError
 from signer.model.refund import Refund
 from signer.model.spending_limits import NO_LIMITS, Limits, Spent
+from signer.ports.refund_statistics import GAS
 
 
-_HOURS = 24
+HOURS = 24
+"""How many clock hours a daily limit counts."""
 
 _ALL = ""
 """The tenant or recipient of the rows that sum over all of them."""
-
-_GAS = "gas"
-"""The token address of the rows that count gas."""
 
 
 class _Counter(NamedTuple):
@@ -48,10 +47,11 @@ class _Counter(NamedTuple):
 
 
 # Numbered as by ``hour_number``.  ``now()`` is when the transaction began.
-_DATABASE_HOUR = {
+DATABASE_HOUR = {
     "sqlite": "CAST(strftime('%s', 'now') AS INTEGER) / 3600",
     "postgresql": "CAST(floor(extract(epoch FROM now()) / 3600) AS BIGINT)",
 }
+"""By dialect: the number of the current hour, by the database's clock."""
 
 
 # SQLite looks up each pair of a tenant and a recipient, so it is given those that the
@@ -70,13 +70,13 @@ _OF_PAYMENTS: Mapping[str, ColumnElement[bool]] = {
 def _recent(dialect: str) -> Select[Any]:
     """Return the query for the current hour, and for the counts since 23 before it."""
     given = bindparam("hour", type_=BigInteger)
-    hour = func.coalesce(given, literal_column(_DATABASE_HOUR[dialect]))
+    hour = func.coalesce(given, literal_column(DATABASE_HOUR[dialect]))
     clock = select(hour.label("current_hour")).subquery("clock")
     counts = and_(
         spendings.c.chain_id == bindparam("chain_id"),
         spendings.c.token_address.in_(bindparam("tokens", expanding=True)),
         _OF_PAYMENTS[dialect],
-        spendings.c.hour > clock.c.current_hour - _HOURS,
+        spendings.c.hour > clock.c.current_hour - HOURS,
     )
     # The outer join returns the current hour even if nothing was counted.
     return select(
@@ -130,7 +130,7 @@ class Spendings:
         parameters = {
             "hour": hour,
             "chain_id": self._chain_id,
-            "tokens": [_GAS, *{refund.token_address for refund in refunds}],
+            "tokens": [GAS, *{refund.token_address for refund in refunds}],
             "payments": list(payments),
             "tenants": list({tenant for tenant, _ in payments}),
             "recipients": list({recipient for _, recipient in payments}),
@@ -157,7 +157,7 @@ class Spendings:
                 _Counter(token, scope, _ALL),
                 _Counter(token, scope, recipient),
             )
-            gas = _Counter(_GAS, scope, _ALL)
+            gas = _Counter(GAS, scope, _ALL)
             spent = Spent(
                 hour=self._since(self._hour, total),
                 day=self._since(0, total),

@@ -18,10 +18,12 @@ from backends.sql.keys import KeyTables
 from backends.sql.payment_statistics import PaymentStatisticsTables
 from backends.sql.queues import QueueTables
 from backends.sql.refund_approvals import RefundApprovalTables
+from backends.sql.refund_statistics import StatisticsTables
 from backends.sql.refunds import RefundTables
 from backends.sql.reservations import ReservationTables
 from backends.sql.stops import StopTables
 from backends.sql.wallets import WalletTables
+from backends.sql.workers import WorkerTables
 from signer.ports import Clock, Topic, Watch
 from signer.row_macs import RowMACs
 
@@ -43,9 +45,11 @@ class SQLStore(
     ApprovalTables,
     LimitsTables,
     PaymentStatisticsTables,
+    StatisticsTables,
     KeyTables,
     AuditTables,
     CallerTables,
+    WorkerTables,
     BookTables,
 ):
     """

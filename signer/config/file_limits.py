@@ -53,6 +53,8 @@ RULES: Mapping[str, Rule] = {
     "networks.*.base_fee_multiple": Rule.MOST,
     "networks.*.max_fee_factor": Rule.MOST,
     "networks.*.gas_per_hour": Rule.MOST,
+    "networks.*.low_balance_refunds": Rule.NOT_LIMITING,
+    "networks.*.low_balance_hours": Rule.NOT_LIMITING,
     "networks.*.automatic_stop.window_minutes": Rule.LEAST,
     "networks.*.automatic_stop.max_refunds": Rule.MOST,
     "networks.*.automatic_stop.max_amounts.*": Rule.MOST,

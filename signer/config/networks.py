@@ -118,7 +118,9 @@ class Network(StrictModel):
     turns that off.
     ``stuck_after_seconds`` is how long an attempt may wait before its fee is raised.
     ``gas_per_hour`` bounds the gas limits of all refunds that get a nonce in one hour;
-    None means no limit.
+    None means no limit.  The alert ``low-balance`` is raised when the wallet can pay
+    fewer than ``low_balance_refunds`` more refunds, or for less than
+    ``low_balance_hours``; 0 turns a bound off.
     """
 
     # The audit's JSON records contain it; JavaScript reads integers up to 2**53.
@@ -135,6 +137,8 @@ class Network(StrictModel):
     rpc_timeout_ms: int = Field(5000, ge=100)
     stuck_after_seconds: int = Field(90, ge=1)
     gas_per_hour: int | None = Field(None, gt=0)
+    low_balance_refunds: int = Field(50, ge=0)
+    low_balance_hours: int = Field(12, ge=0)
     automatic_stop: AutomaticStop = AutomaticStop()
 
     @model_validator(mode="after")

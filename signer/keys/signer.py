@@ -24,7 +24,14 @@ from signer.keys.signing_alarm import SigningAlarm
 from signer.model.audit_record import NOTHING, Operation, Purpose, Record, Subject
 from signer.model.key import SERVING, Key, KeyState, SigningCondition
 from signer.model.stop import stopped_by
-from signer.ports import DeviceSignature, KeyBackend, KeyDirectory, KeyId
+from signer.ports import (
+    NO_METER,
+    DeviceSignature,
+    KeyBackend,
+    KeyDirectory,
+    KeyId,
+    Meter,
+)
 
 
 SELF_TEST = Purpose(Operation.SELF_TEST, actor="self-test")
@@ -57,9 +64,11 @@ class Signer:
         timer: Callable[[], float] = time.perf_counter,
         *,
         alarm: SigningAlarm | None = None,
+        meter: Meter = NO_METER,
     ) -> None:
         self._backend = backend
         self._alarm = alarm
+        self._meter = meter
         self._audit = audit
         self._timer = timer
         self.key_id = key_id
@@ -77,11 +86,13 @@ class Signer:
         *,
         expected_address: str | None = None,
         alarm: SigningAlarm | None = None,
+        meter: Meter = NO_METER,
     ) -> Self:
         """
         Fetch and pin the public key of *key_id*.
 
-        *alarm* records whether this, and each later signature, succeeds.
+        *alarm* records whether this, and each later signature, succeeds; *meter*
+        measures the signatures.
 
         Raises:
             KeyUnusableError: The key's address is not *expected_address*.
@@ -95,7 +106,7 @@ class Signer:
             if alarm is not None:
                 alarm.failed(expected_address, e)
             raise
-        return cls(backend, key_id, public_key, audit, alarm=alarm)
+        return cls(backend, key_id, public_key, audit, alarm=alarm, meter=meter)
 
     def sign_digest(
         self, digest: bytes, purpose: Purpose, *, while_active: bool = False
@@ -176,14 +187,14 @@ class Signer:
             signature = self._sign_with_retry(digest, attempt)
         except HotWalletError as e:
             outcome = e.code
-            self._report(purpose, e)
+            self._report(purpose, attempt, e)
             raise
         finally:
             if signature is None:
                 self._audit.write(
                     self._outcome(purpose, digest, attempt, outcome, NOTHING)
                 )
-        self._report(purpose, None)
+        self._report(purpose, attempt, None)
         self.last_signature_at = time.monotonic()
 
         def succeeded(**details: str | int) -> Record:
@@ -197,8 +208,21 @@ class Signer:
         """Test the key: ``sign_digest`` of a random digest."""
         self.sign_digest(self_test_digest(), purpose, while_active=while_active)
 
-    def _report(self, purpose: Purpose, error: HotWalletError | None) -> None:
-        """Report the outcome to the alarm; callers report their own self-tests."""
+    def _report(
+        self, purpose: Purpose, attempt: "_Attempt", error: HotWalletError | None
+    ) -> None:
+        """
+        Report the outcome to the meter, and to the alarm.
+
+        Callers report their own self-tests to the alarm.
+        """
+        self._meter.signed(
+            self._backend.name,
+            SUCCESS if error is None else error.code,
+            attempt.seconds,
+            attempts=attempt.calls,
+            throttled=attempt.throttled,
+        )
         if self._alarm is None:
             return
         if error is None:
@@ -220,9 +244,9 @@ class Signer:
         try:
             answer: DeviceSignature = self._backend.sign_digest(self.key_id, digest)
         except BackendError as e:
-            attempt.count(e.attempts, e.request_id)
+            attempt.count(e.attempts, e.throttled, e.request_id)
             raise
-        attempt.count(answer.attempts, answer.request_id)
+        attempt.count(answer.attempts, answer.throttled, answer.request_id)
         r, s = parse_signature(answer.der)
         return recoverable(r, s, digest, self.public_key)
 
@@ -248,11 +272,12 @@ class Signer:
 
 @dataclass(frozen=True, slots=True)
 class SignerFactory:
-    """Opens signers of one device's keys, which share *audit* and *alarm*."""
+    """Opens signers of one device's keys, which share the other fields."""
 
     directory: KeyDirectory
     audit: AuditLog
     alarm: SigningAlarm | None = None
+    meter: Meter = NO_METER
 
     def open(self, key: Key) -> Signer:
         """Return the signer of *key*; raises as ``Signer.open``."""
@@ -262,6 +287,7 @@ class SignerFactory:
             self.audit,
             expected_address=key.address,
             alarm=self.alarm,
+            meter=self.meter,
         )
 
 
@@ -292,15 +318,21 @@ class Signed:
 class _Attempt:
     """The calls to the device for one signature."""
 
-    __slots__ = ("calls", "request_ids", "seconds")
+    __slots__ = ("calls", "request_ids", "seconds", "throttled")
 
     def __init__(self) -> None:
         self.calls = 0
+        self.throttled = 0
         self.request_ids: list[str] = []
         self.seconds = 0.0
 
-    def count(self, attempts: int, request_id: str | None) -> None:
-        """Add *attempts* calls, the last of which the device calls *request_id*."""
+    def count(self, attempts: int, throttled: int, request_id: str | None) -> None:
+        """
+        Add *attempts* calls, *throttled* of which the device rejected.
+
+        The device calls the last of them *request_id*.
+        """
         self.calls += attempts
+        self.throttled += throttled
         if request_id is not None:
             self.request_ids.append(request_id)

@@ -48,15 +48,19 @@ from signer.ports.key_set import FetchKeySet, KeySetError
 from signer.ports.key_store import KeyStore
 from signer.ports.ledger import Ledger
 from signer.ports.limits_store import LimitsStore
+from signer.ports.meter import NO_METER, Meter
 from signer.ports.payment_statistics import PaymentStatistics
+from signer.ports.refund_statistics import RefundStatistics
 from signer.ports.refund_store import Change, Reservation, Store
 from signer.ports.stop_store import StopStore
 from signer.ports.tenant_blocks import TenantBlocks
 from signer.ports.watch import Topic, Watch, Watches
 from signer.ports.webhook_sender import WebhookSender
+from signer.ports.worker_store import WorkerStore
 
 
 __all__ = [
+    "NO_METER",
     "AlertCounters",
     "ApprovalStore",
     "Attempt",
@@ -90,6 +94,7 @@ __all__ = [
     "Ledger",
     "LimitsStore",
     "Log",
+    "Meter",
     "MinedTransaction",
     "NodeStatus",
     "NonceEntry",
@@ -97,6 +102,7 @@ __all__ = [
     "Outlook",
     "PaymentStatistics",
     "Receipt",
+    "RefundStatistics",
     "Reservation",
     "Sealing",
     "Sequenced",
@@ -110,5 +116,6 @@ __all__ = [
     "Watch",
     "Watches",
     "WebhookSender",
+    "WorkerStore",
     "utc_now",
 ]

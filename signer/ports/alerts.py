@@ -14,6 +14,9 @@ class AlertCounters(Protocol):
     def alert_counts(self) -> Mapping[str, int]:
         """Return the counts by alert name."""
 
+    def last_alert_at(self, name: str) -> datetime | None:
+        """Return when alert *name* was last raised, by any process; None if never."""
+
 
 class Notifier(Protocol):
     """Sends alerts to an external system."""

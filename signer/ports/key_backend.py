@@ -45,12 +45,14 @@ class DeviceSignature:
 
     ``request_id`` is the device's id of the last call, such as the KMS request id in
     CloudTrail, so that the two logs can be matched.  ``attempts`` counts all calls,
-    including those whose answer was lost.
+    including those whose answer was lost, and ``throttled`` those that the device
+    rejected because of the rate.
     """
 
     der: bytes
     request_id: str | None = None
     attempts: int = 1
+    throttled: int = 0
 
     def __repr__(self) -> str:
         """Leave out the signature, so that it never reaches a log."""

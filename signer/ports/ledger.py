@@ -10,7 +10,9 @@ from signer.ports.event_store import EventStore
 from signer.ports.key_store import KeyStore
 from signer.ports.limits_store import LimitsStore
 from signer.ports.payment_statistics import PaymentStatistics
+from signer.ports.refund_statistics import RefundStatistics
 from signer.ports.refund_store import Store
+from signer.ports.worker_store import WorkerStore
 
 
 class Ledger(
@@ -18,10 +20,12 @@ class Ledger(
     EventStore,
     LimitsStore,
     PaymentStatistics,
+    RefundStatistics,
     KeyStore,
     Journal,
     Callers,
     AlertCounters,
+    WorkerStore,
     BookReader,
     Protocol,
 ):

@@ -20,7 +20,7 @@ from signer.errors import (
     StaleStateError,
 )
 from signer.model.refund import InFlight, Refund, Status
-from signer.ports import Block, Change, Clock, Receipt, Store
+from signer.ports import NO_METER, Block, Change, Clock, Meter, Receipt, Store
 from signer.refunds.row_alarm import RowAlarm
 from signer.refunds.sweep_policy import build_objection
 from signer.refunds.transitions import log_final_status
@@ -39,12 +39,15 @@ class ConfirmationTracker:
         clock: Clock,
         alarm: RowAlarm,
         batch: int = _BATCH,
+        *,
+        meter: Meter = NO_METER,
     ) -> None:
         self._store = store
         self._chains = chains
         self._clock = clock
         self._alarm = alarm
         self._batch = batch
+        self._meter = meter
         self._log = structlog.get_logger("refunds")
 
     def track(self) -> int:
@@ -109,6 +112,7 @@ class ConfirmationTracker:
         for change, error in zip(changes, self._store.save_all(changes), strict=True):
             if error is None:
                 saved += 1
+                self._meter.moved(change.before, change.after)
                 if change.after.status.is_final:
                     log_final_status(self._log, change.after)
             elif isinstance(error, RowNotAuthenticError):

@@ -20,7 +20,7 @@ from signer.keys.proof import KeyProof
 from signer.keys.retirement import KeyRetirement
 from signer.model.key import WATCHED, Key, KeyState, find_active_key
 from signer.model.refund import HOLD, UNSENT, Refund, Status
-from signer.ports import Clock, Store, Topic
+from signer.ports import NO_METER, Clock, Meter, Store, Topic
 from signer.refunds.attempts import is_device_failure
 from signer.refunds.automatic_stop import AutomaticStop
 from signer.refunds.blocked_queues import BlockedQueues
@@ -86,8 +86,11 @@ class Worker:
         chains: Mapping[str, Chain],
         clock: Clock,
         alarm: RowAlarm,
+        heartbeat: Callable[[], object] = lambda: None,
+        meter: Meter = NO_METER,
         timer: Callable[[], float] = time.monotonic,
     ) -> None:
+        """Call *heartbeat* after each pass that was completed."""
         self._store = store
         self._lifecycle = lifecycle
         self._confirmation_tracker = confirmation_tracker
@@ -101,6 +104,8 @@ class Worker:
         self._chains = chains
         self._clock = clock
         self._alarm = alarm
+        self._heartbeat = heartbeat
+        self._meter = meter
         self._timer = timer
         self._passes = 0
         self._unclaimed_id: str | None = None  # The last refund taken without a claim.
@@ -201,6 +206,8 @@ class Worker:
             work()
         except HotWalletError as e:
             self._log.warning("pass-failed", code=e.code)
+        else:
+            self._heartbeat()
 
     def _check_wallets(self) -> None:
         try:
@@ -257,12 +264,11 @@ class Worker:
                 failing |= dict.fromkeys(causes, error)
             self._postpone([*failed, *errors])
             self._queues.postpone(errors, failing)
-            before = {refund.id: refund.status for refund in tried}
-            refunds = [
-                refund
-                for refund in moved
-                if refund.status in UNSENT and refund.status is not before[refund.id]
-            ]
+            before = {refund.id: refund for refund in tried}
+            changed = [each for each in moved if each.status != before[each.id].status]
+            for refund in changed:
+                self._meter.moved(before[refund.id], refund)
+            refunds = [refund for refund in changed if refund.status in UNSENT]
         return steps
 
     def _report(self, refunds: Sequence[Refund], outcomes: Sequence[Outcome]) -> Failed:
@@ -318,6 +324,7 @@ class Worker:
 
     def _postpone(self, failed: Failed) -> None:
         for refund, error in failed:
+            self._meter.delayed(refund, error.code)
             self._log.warning(
                 "refund-delayed",
                 refund_id=refund.id,

@@ -47,6 +47,9 @@ OTHERS = (
     "INSERT INTO answers DEFAULT VALUES",
     "UPDATE answers SET body = 'thief'",
     "UPDATE keys SET proved_at = now()",
+    "INSERT INTO workers SELECT 'thief', now(), now(), ''",
+    "UPDATE workers SET passed_at = now()",
+    "DELETE FROM workers",
     "UPDATE keys SET created_at = now()",
 )
 

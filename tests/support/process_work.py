@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import event
 
+from api.metrics.ledger import LedgerCollector
 from backends.sql import SQLStore
 from backends.sql.grants import Privilege
 from backends.sql.schema import metadata
@@ -34,9 +35,12 @@ from signer.model.refund import Refund, Status
 from signer.model.stop import EVERYTHING, Stop
 from signer.model.wallet import Pause, Wallet
 from signer.ports import Checkpoint, Clock, DeliveryAttempt, Ledger, Topic
+from signer.ports.refund_statistics import GAS
 from signer.refunds.acceptance import AcceptedRefund
+from signer.refunds.heartbeat import Heartbeat
 from signer.refunds.nonce_admin import NonceAdmin
 from signer.refunds.tenant_admin import TenantAdmin
+from signer.refunds.worker_monitor import WorkerMonitor
 from tests.fixtures.ledger import (
     FORGED_APPROVAL,
     forge,
@@ -325,3 +329,20 @@ def work_on_limits(processes: Processes) -> None:
             Hosts(processes.stores["admin"]).approve(amount)
         for name in PROCESSES:
             Hosts(processes.stores[name]).start(amount, name)
+
+
+def work_on_workers(processes: Processes) -> None:
+    """A worker starts, passes and ends; every process watches, and reports."""
+    heartbeat = Heartbeat(processes.stores["worker"], now)
+    heartbeat()
+    for name in PROCESSES:
+        store = processes.stores[name]
+        alerts = Alerts(store)
+        ahead = WorkerMonitor(store, alerts, lambda: later(60))
+        ahead.look()
+        ahead.look()
+    for name in ("worker", "admin"):  # The monitor of wallets, and the doctor.
+        processes.stores[name].spent(1, [GAS])
+    collector = LedgerCollector(processes.stores["admin"], now, networks={})
+    assert list(collector.collect())
+    heartbeat.end()

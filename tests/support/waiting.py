@@ -8,9 +8,15 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def eventually(condition: Callable[[], T], patience: float = 10.0) -> T:
-    """Return the first true value of *condition*, or its value after *patience* s."""
+def eventually(
+    condition: Callable[[], T], patience: float = 10.0, *, pause: float = 0.01
+) -> T:
+    """
+    Return the first true value of *condition*, or its value after *patience* s.
+
+    It is asked every *pause* seconds; ask rarely what costs requests.
+    """
     deadline = time.monotonic() + patience
     while not (value := condition()) and time.monotonic() < deadline:
-        time.sleep(0.01)
+        time.sleep(pause)
     return value

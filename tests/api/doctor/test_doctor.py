@@ -1,6 +1,7 @@
 """``hotwallet doctor`` reports what is broken, and checks everything else."""
 
 import json
+import re
 import subprocess
 import threading
 import time
@@ -9,6 +10,7 @@ from contextlib import (
     closing,
     suppress,
 )
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -37,7 +39,9 @@ from signer.errors import (
 from signer.model.approval import Proposal
 from signer.model.audit_record import Actor
 from signer.model.delivery import DeliveryState
+from signer.model.refund import Status
 from signer.model.wallet import Pause
+from signer.model.worker_row import WorkerRow
 from signer.ports import (
     Checkpoint,
     DeliveryAttempt,
@@ -194,12 +198,14 @@ IN_ORDER = {
     "audit": "ok",
     "checkpoints": "ok",
     "approvals": "ok",
+    "workers": "warning",  # None was started.
     "limits": "ok",
     "webhooks": "ok",
     "local nodes": "ok",
     "local chain": "ok",
     "local gas": "ok",
     "local TUSD": "ok",
+    "local runway": "ok",
     "local nonces": "ok",
     "local worker": "ok",
     "local mined": "warning",  # No transaction was sent.
@@ -250,7 +256,7 @@ BROKEN = [
     (
         {"PKCS11_KEY_ID": "77"},
         {"device": "failed", "key": "skipped", "signature": "skipped"},
-        {"local nonces", "local worker", *OF_THE_ADDRESS},
+        {"local runway", "local nonces", "local worker", *OF_THE_ADDRESS},
     ),
     (
         {"DATABASE_URL": "postgresql://nobody@127.0.0.1:9/refunds"},
@@ -261,8 +267,10 @@ BROKEN = [
             "audit",
             "checkpoints",
             "approvals",
+            "workers",
             "limits",
             "webhooks",
+            "local runway",
             "local nonces",
             "local worker",
             *OF_THE_ADDRESS,
@@ -287,8 +295,10 @@ BROKEN = [
             "audit",
             "checkpoints",
             "approvals",
+            "workers",
             "limits",
             "webhooks",
+            "local runway",
             "local nonces",
             "local worker",
             *OF_THE_ADDRESS,
@@ -414,6 +424,59 @@ def test_an_overdue_refund_shows_that_no_worker_runs(
 
     assert result.state is state
     assert (refund.id in result.detail) == (state is State.FAILED)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "state", "detail"),
+    [
+        (3, State.OK, r"worker a completed a pass \d+ s ago"),
+        (60, State.FAILED, r"worker-stopped: worker a completed a pass \d+ s ago"),
+    ],
+)
+def test_workers_are_shown(
+    home: dict[str, str], seconds: int, state: State, detail: str
+) -> None:
+    store = _store(home)
+    store.migrate()
+    at = utc_now() - timedelta(seconds=seconds)
+    store.record_pass(WorkerRow("a", at, at))
+    result = run_doctor(home)["workers"]
+
+    assert result.state is state
+    assert re.fullmatch(detail, result.detail)
+
+
+def test_no_worker_is_a_failure_in_production(postgresql_url: str) -> None:
+    environ = {"APP_ENV": "production", "DATABASE_URL": postgresql_url}
+    context = DoctorContext(build_container(environ))
+    context.settings = context.container.settings
+    with closing(open_ledger(postgresql_url)) as context.container.store:
+        (result,) = run_checks(
+            Check("workers", check.run, check.cure)
+            for check in system_checks(context)
+            if check.name == "workers"
+        )
+
+    assert result.state is State.FAILED
+    assert result.detail == "worker-stopped: no worker runs: refunds wait"
+
+
+def test_a_low_balance_is_a_warning(
+    home: dict[str, str], fresh_anvil: DevChain
+) -> None:
+    """Before the first refund nothing is known of what one costs."""
+    address, store = _address(home), _store(home)
+    unknown = run_doctor(home)["local runway"]
+    refund = ledger.queued(amount=10**12, token_address=fresh_anvil.token)
+    paid = ledger.adopted(refund, 0)
+    ledger.opened(store, sender=address)
+    ledger.filled(store, [replace(paid, status=Status.CONFIRMED)])
+    low = run_doctor(home)["local runway"]
+
+    assert (unknown.state, low.state) == (State.OK, State.WARNING)
+    assert "TUSD: unknown before the first refund" in unknown.detail
+    assert "coin: about " in low.detail
+    assert low.cure == "top up: docs/how-to/wallet-empty.md"
 
 
 def test_a_missing_sealer_is_reported(home: dict[str, str]) -> None:

@@ -5,7 +5,7 @@ import socket
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
@@ -25,9 +25,9 @@ from api.health.readiness import (
     KeyNotProvedError,
     Readiness,
     ReadinessChecker,
-    proof_check,
     sealing_check,
     unsealed_seconds,
+    worker_check,
 )
 from backends.aws_kms import KMSBackend
 from backends.json_rpc import JSONRPCChain
@@ -49,6 +49,7 @@ from signer.errors import (
 )
 from signer.keys.signer import Signer
 from signer.model.stop import EVERYTHING
+from signer.model.worker_row import WorkerRow
 from signer.ports import KeyDirectory, KeyId, utc_now
 from signer.startup.dependency_checks import check_chain
 from tests.api.service import NETWORKS, container_over
@@ -116,6 +117,7 @@ class System:
         self.signer = signer
         store.enrol(key_of(signer))
         store.prove(signer.address, utc_now())
+        store.record_pass(WorkerRow("a", utc_now(), utc_now()))
         checker = container_over(store, backend, chains).readiness
         assert isinstance(checker, ReadinessChecker)
         self.checker = checker
@@ -611,15 +613,15 @@ def start(sqlite_store: SQLStore) -> Callable[[Role], Process]:
 
 
 Start = Callable[[Role], Process]
-EVERY = {"database", "signing", "audit", "guard"}
+EVERY = {"database", "signing", "audit", "guard", "worker"}
 
 
 @pytest.mark.parametrize(
     ("role", "names"),
     [
-        (Role.REFUNDS, EVERY | {"worker"}),
+        (Role.REFUNDS, EVERY),
         (Role.ADMIN, EVERY | {"key", "network-local"}),
-        (Role.ALL, EVERY | {"worker", "key", "network-local"}),
+        (Role.ALL, EVERY | {"key", "network-local"}),
     ],
 )
 def test_a_role_checks_what_it_needs(
@@ -628,6 +630,7 @@ def test_a_role_checks_what_it_needs(
     """A process that accepts refunds needs a worker; one that has the key tests it."""
     process = start(role)
     sqlite_store.prove(KEY_ADDRESS, process.clock())
+    _pass(sqlite_store, process)
     answer = process.checker()
 
     assert answer.checks == dict.fromkeys(names, "ok")
@@ -635,6 +638,52 @@ def test_a_role_checks_what_it_needs(
     assert (answer.address, answer.epoch) == (KEY_ADDRESS, 1)
     assert (process.device.calls > 0) == ("key" in names)
     assert (process.node.calls.total() > 0) == ("network-local" in names)
+
+
+def _pass(store: SQLStore, process: Process, seconds: float = 0) -> None:
+    """Record that a worker completed a pass *seconds* ago."""
+    at = process.clock() - timedelta(seconds=seconds)
+    store.record_pass(WorkerRow(f"{seconds} ago", at, at))
+
+
+@pytest.mark.parametrize("role", [Role.REFUNDS, Role.ALL, Role.ADMIN])
+@pytest.mark.parametrize(
+    ("passes", "check"),
+    [([], "worker-stopped"), ([20.001], "worker-stopped"), ([20], "ok")],
+)
+def test_without_a_worker_a_host_stays_ready(
+    start: Start,
+    sqlite_store: SQLStore,
+    role: Role,
+    passes: Sequence[float],
+    check: str,
+) -> None:
+    """What it accepts waits: no load balancer must take all hosts out (ADR 46)."""
+    process = start(role)
+    sqlite_store.prove(KEY_ADDRESS, process.clock() - timedelta(days=1))
+    if check == "ok":
+        sqlite_store.prove(KEY_ADDRESS, process.clock())
+    for seconds in passes:
+        _pass(sqlite_store, process, seconds)
+    answer = process.checker()
+
+    assert answer.checks["worker"] == check
+    assert (answer.ready, answer.degraded) == (True, check != "ok")
+
+
+def test_one_worker_that_stops_is_shown_beside_others(
+    start: Start, sqlite_store: SQLStore
+) -> None:
+    process = start(Role.REFUNDS)
+    sqlite_store.prove(KEY_ADDRESS, process.clock())
+    began = process.clock() - timedelta(days=1)
+    for name, seconds in (("a", 21), ("b", 1)):
+        passed = process.clock() - timedelta(seconds=seconds)
+        sqlite_store.record_pass(WorkerRow(name, began, passed))
+    answer = process.checker()
+
+    assert answer.checks["worker"] == "worker-stopped"
+    assert answer.ready
 
 
 @pytest.mark.parametrize("role", [Role.REFUNDS, Role.ALL])
@@ -657,6 +706,7 @@ def test_refunds_need_a_worker_that_proves_the_key(
 ) -> None:
     """A proof is good for a minute; without one the process is not ready."""
     process = start(role)
+    _pass(sqlite_store, process)
     if seconds is not None:
         sqlite_store.prove(KEY_ADDRESS, process.clock() - timedelta(seconds=seconds))
     answer = process.checker()
@@ -668,7 +718,7 @@ def test_refunds_need_a_worker_that_proves_the_key(
 def test_refunds_need_an_active_key(sqlite_store: SQLStore) -> None:
     """Before the first worker has started there is none."""
     with pytest.raises(KeyNotProvedError, match="no worker"):
-        proof_check(sqlite_store.active_key, SettableClock())()
+        worker_check(sqlite_store.workers, sqlite_store.active_key, SettableClock())()
 
 
 def test_a_new_active_key_needs_a_proof_of_its_own(
@@ -678,8 +728,9 @@ def test_a_new_active_key_needs_a_proof_of_its_own(
     process = start(Role.REFUNDS)
     other = key_at("0x70997970C51812dc3A010C7d01b50e0d17dc79C8")
     sqlite_store.prove(KEY_ADDRESS, process.clock())
+    _pass(sqlite_store, process)
     made_active(sqlite_store, other)
-    check = proof_check(sqlite_store.active_key, process.clock)
+    check = worker_check(sqlite_store.workers, sqlite_store.active_key, process.clock)
     with pytest.raises(KeyNotProvedError):
         check()
     sqlite_store.prove(KEY_ADDRESS, process.clock())  # It is not the active key.

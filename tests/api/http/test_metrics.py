@@ -9,25 +9,40 @@ import falcon
 import falcon.testing
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.registry import Collector
 
 from api.container import Container
 from api.http import problems as errors
 from api.http.app import App
 from api.http.metrics import Metrics, OpenMetrics
 from api.http.middleware import AuthorizationMiddleware, RequestLog
+from api.metrics.ledger import LedgerCollector
+from api.metrics.workers import WorkersCollector
 from backends.sql import SQLStore
 from signer.alerts import Alert, Alerts
 from signer.audit.checkpointer import CheckpointSettings
 from signer.audit.checkpoints import CheckpointKey
+from signer.audit.stored_checkpoints import Verify
 from signer.errors import StoreUnavailableError
+from signer.model.approval import Approval, Proposal
+from signer.model.refund import OPEN, Status
 from signer.model.stop import EVERYTHING
+from signer.model.wallet import Pause
 from signer.ports import Checkpoint, Ledger
 from tests.api.support import NOW, SettableClock, bearer
-from tests.fixtures.ledger import stopped
+from tests.fixtures.ledger import (
+    accepted,
+    filled,
+    moved,
+    now,
+    opened,
+    queued,
+    stopped,
+)
 from tests.support.audit import KEY, ORIGIN, chain, checkpoint, record
 from tests.support.keys import key_at, made_active
 from tests.support.ledgers import open_ledger, seal
-from tests.support.refunds import altered
+from tests.support.refunds import NETWORK, altered
 
 
 ADDRESSES = (
@@ -55,18 +70,32 @@ def empty(sqlite_url: str) -> Iterator[SQLStore]:
 
 
 def _samples(text: str) -> dict[str, float]:
-    """Return every sample by its name and labels."""
+    """Return every sample by its name, and its labels in alphabetical order."""
     return {
-        " ".join([sample.name, *sample.labels.values()]): sample.value
+        " ".join(
+            [
+                sample.name,
+                *(sample.labels[each] or "none" for each in sorted(sample.labels)),
+            ]
+        ): sample.value
         for family in text_string_to_metric_families(text)
         for sample in family.samples
     }
 
 
+def _collectors(
+    ledger: Ledger, clock: SettableClock, verify: Verify | None = None
+) -> list[Collector]:
+    of_ledger = LedgerCollector(
+        ledger, clock, verify, networks={"local": NETWORK}, tenants=["shop"]
+    )
+    return [of_ledger, WorkersCollector(ledger, clock)]
+
+
 def _scraped(
     container: Container, ledger: Ledger, clock: SettableClock
 ) -> dict[str, float]:
-    client = _app(container, OpenMetrics(ledger, clock))
+    client = _app(container, OpenMetrics(_collectors(ledger, clock)))
     return _samples(client.simulate_get("/metrics").text)
 
 
@@ -93,6 +122,13 @@ def test_all_metrics_exist_from_the_start(
         "hotwallet_audit_records": 0,
         "hotwallet_audit_unsealed_seconds": 0,
         "hotwallet_audit_checkpoint_records": 0,
+        **{
+            f"hotwallet_refund_oldest_seconds local {status}": 0
+            for status in sorted(OPEN)
+        },
+        "hotwallet_wallets_paused local": 0,
+        "hotwallet_workers running": 0,
+        "hotwallet_workers stopped": 0,
     }
 
 
@@ -158,18 +194,82 @@ def test_a_forged_checkpoint_is_not_the_last(
     for key, size in ((KEY, 1), (CheckpointKey.generate(), 2)):
         empty.keep_checkpoint(checkpoint(links, size, key=key, at=NOW))
     empty.keep_checkpoint(Checkpoint(2**62, "x"))
-    client = _app(container, OpenMetrics(empty, clock, verify))
+    client = _app(container, OpenMetrics(_collectors(empty, clock, verify)))
 
     samples = _samples(client.simulate_get("/metrics").text)
 
     assert samples["hotwallet_audit_checkpoint_records"] == 1
 
 
+def test_counts_open_refunds_and_their_age(
+    container: Container, empty: SQLStore, clock: SettableClock
+) -> None:
+    """Tenants and networks that are not configured are counted together."""
+    clock.now = now()
+    old = clock.now - timedelta(seconds=90)
+    filled(
+        empty,
+        [
+            queued(tenant="shop", updated_at=old),
+            queued(tenant="shop"),
+            queued(tenant="subject-1"),
+            queued(tenant="subject-2", network="unknown", updated_at=old),
+        ],
+    )
+    waiting = accepted(empty, tenant="shop")
+    empty.save(waiting, waiting.with_due_at(now(), attempts=1, blocked_by="no-gas"))
+    moved(empty, accepted(empty, tenant="shop"), Status.CANCELLED)
+    samples = _scraped(container, empty, clock)
+
+    assert samples["hotwallet_refunds_open none local queued shop"] == 2
+    assert samples["hotwallet_refunds_open no-gas local queued shop"] == 1
+    assert samples["hotwallet_refunds_open none local queued other"] == 1
+    assert samples["hotwallet_refunds_open none other queued other"] == 1
+    assert samples["hotwallet_refund_oldest_seconds local queued"] == 90
+    assert samples["hotwallet_refund_oldest_seconds local signed"] == 0
+    assert samples["hotwallet_refunds_accepted_5m local shop"] == 4
+    assert samples["hotwallet_refunds_accepted_5m local other"] == 1
+
+
+def test_shows_wallets(
+    container: Container, empty: SQLStore, clock: SettableClock
+) -> None:
+    wallet = opened(empty, first=7)
+    opened(empty, chain_id=99)  # Of a network that the file no longer has.
+    running = _scraped(container, empty, clock)
+    empty.pause(wallet, Pause.CHAIN_AHEAD, NOW)
+
+    assert running["hotwallet_wallet_next_nonce local"] == 7
+    assert running["hotwallet_wallets_paused local"] == 0
+    assert _scraped(container, empty, clock)["hotwallet_wallets_paused local"] == 1
+
+
+def test_counts_approvals_that_wait(
+    container: Container, empty: SQLStore, clock: SettableClock
+) -> None:
+    for number, hours in enumerate((1, 1, -1)):
+        waiting = Approval.of(
+            Proposal("signing-resume", {"version": number}),
+            reason="a test",
+            requested_by="token:alice",
+            at=NOW,
+            expires_at=clock() + timedelta(hours=hours),
+        )
+        empty.put_approval(None, waiting, record(at=NOW))
+    samples = _scraped(container, empty, clock)
+
+    assert samples["hotwallet_approvals_waiting signing-resume"] == 2
+
+
 def test_metrics_have_neither_key_ids_nor_addresses(
     container: Container, empty: SQLStore, clock: SettableClock
 ) -> None:
     made_active(empty, key_at(ADDRESSES[0], key_id=SECRET_ID))
-    text = _app(container, OpenMetrics(empty, clock)).simulate_get("/metrics").text
+    text = (
+        _app(container, OpenMetrics(_collectors(empty, clock)))
+        .simulate_get("/metrics")
+        .text
+    )
 
     assert "canary" not in text
     assert ADDRESSES[0].lower() not in text.lower()
@@ -194,7 +294,7 @@ def test_metrics_need_the_role_devops(
     status: int,
 ) -> None:
     """A scope is required only if the token has scopes."""
-    client = _app(container, Metrics(empty, clock))
+    client = _app(container, Metrics(_collectors(empty, clock)))
 
     assert client.simulate_get("/metrics", headers=headers).status_code == status
 
@@ -202,7 +302,9 @@ def test_metrics_need_the_role_devops(
 def test_the_media_type_is_prometheus_text(
     container: Container, empty: SQLStore, clock: SettableClock
 ) -> None:
-    answer = _app(container, OpenMetrics(empty, clock)).simulate_get("/metrics")
+    answer = _app(container, OpenMetrics(_collectors(empty, clock))).simulate_get(
+        "/metrics"
+    )
 
     assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
     assert answer.headers["cache-control"] == "no-store"
@@ -217,7 +319,9 @@ def test_concurrent_scrapes_are_answered(
         together.wait()
         return {}
 
-    client = _app(container, OpenMetrics(altered(empty, alert_counts=slowly), clock))
+    client = _app(
+        container, OpenMetrics(_collectors(altered(empty, alert_counts=slowly), clock))
+    )
     with ThreadPoolExecutor(2) as pool:
         answers = pool.map(client.simulate_get, ["/metrics", "/metrics"])
 
@@ -231,7 +335,7 @@ def test_a_scrape_fails_while_the_database_is_down(
     def down() -> None:
         raise StoreUnavailableError("no")
 
-    client = _app(container, OpenMetrics(altered(empty, head=down), clock))
+    client = _app(container, OpenMetrics(_collectors(altered(empty, head=down), clock)))
     answer = client.simulate_get("/metrics")
 
     assert answer.status_code == 503

@@ -114,6 +114,8 @@ def test_alert_names_are_stable() -> None:
         "fees-above-recent",
         "approval-requested",
         "break-glass",
+        "worker-stopped",
+        "low-balance",
         "books-differ",
         "webhook-failing",
     ]

@@ -81,9 +81,10 @@ def test_two_throttles_cost_two_attempts(
     kms_faults.on("Sign", faults.throttle(), times=2)
     signed = len(kms_emulator.trail)
 
-    open_kms().sign_digest(kms_key, DIGEST)
+    signature = open_kms().sign_digest(kms_key, DIGEST)
 
     assert wire() == ["Sign"] * 3
+    assert (signature.attempts, signature.throttled) == (3, 2)
     assert len(kms_emulator.trail) == signed + 1
 
 

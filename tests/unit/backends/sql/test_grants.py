@@ -21,6 +21,7 @@ from tests.support.process_work import (
     work_on_stops,
     work_on_the_audit_log,
     work_on_wallets,
+    work_on_workers,
 )
 
 
@@ -92,6 +93,7 @@ def test_no_process_needs_more_or_less(shipped: Roles, processes: Processes) -> 
     work_on_stops(processes)
     work_on_limits(processes)
     work_on_the_audit_log(processes)
+    work_on_workers(processes)
     for name in PROCESSES:
         granted = _privileges(shipped, name)
         readable = {row[1] for row in granted if row[0] == "SELECT"}

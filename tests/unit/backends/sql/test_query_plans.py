@@ -19,6 +19,7 @@ from backends.sql import (
     queues,
     refund_approvals,
     schema,
+    refund_statistics,
     spending,
 )
 from backends.sql.schema import refunds, sightings, spendings, transactions
@@ -27,6 +28,7 @@ from backends.sql.wallet_rows import next_nonce
 from signer.model.audit_record import Record
 from signer.model.delivery import Delivery, DeliveryState
 from signer.model.refund import Refund, Status
+from signer.model.worker_row import WorkerRow
 from tests.fixtures.ledger import (
     WALLET,
     accept,
@@ -78,6 +80,8 @@ EXPECTED = {
     "get": ("SELECT", "SELECT"),
     "ask to cancel": ("BEGIN IMMEDIATE, UPDATE, INSERT", "BEGIN, UPDATE, INSERT"),
     "prove": ("BEGIN IMMEDIATE, UPDATE", "UPDATE"),
+    "record pass": ("BEGIN IMMEDIATE, INSERT", "INSERT"),
+    "workers": ("SELECT", "SELECT"),
 }
 
 
@@ -113,6 +117,8 @@ def _steps(store: SQLStore) -> dict[str, Callable[[Refund], object]]:
             accepted_before, now(), Record.of({"event": "test"}, now())
         ),
         "prove": lambda _: store.prove(WALLET, now()),
+        "record pass": lambda _: store.record_pass(WorkerRow("a", now(), now())),
+        "workers": lambda _: store.workers(),
     }
 
 
@@ -506,6 +512,49 @@ def test_automatic_stops_read_recent_rows_only(
     assert index in plan
     assert "Seq Scan on transactions" not in plan
     assert "SCAN transactions" not in plan
+
+
+@pytest.mark.parametrize(
+    ("statement", "index"),
+    [
+        (refund_statistics.OPEN_REFUNDS, "ix_refunds_open"),
+        (refund_statistics.ACCEPTED, "pk_refunds"),
+        (refund_statistics.LAST_PAYMENTS, "ix_refunds_result"),
+    ],
+    ids=["open", "accepted", "last payments"],
+)
+def test_metrics_read_few_rows(store: SQLStore, statement: Any, index: str) -> None:
+    """A scrape costs the same in a ledger of any size."""
+    _fill(store, 1500)
+    # PostgreSQL would read a table of 1,500 rows to find 200 of them.
+    given = {"first": queued().id, "of_chain": 31337, "at_most": 20}
+    plan = _plan(store, statement, given)
+
+    # SQLite names the index of a primary key after the table.
+    names = {index, "sqlite_autoindex_refunds_1" if index == "pk_refunds" else index}
+    assert any(name in plan for name in names), plan
+    assert "Seq Scan" not in plan
+    assert "SCAN refunds\n" not in plan
+
+
+def test_the_spendings_of_a_day_come_from_an_index(store: SQLStore) -> None:
+    rows = [
+        {"chain_id": 31337, "token_address": WALLET, "tenant": f"tenant {n}"}
+        | {"recipient": str(n), "hour": n, "amount": 1}
+        for n in range(1500)
+    ]
+    store._database.transaction(lambda c: c.execute(insert(spendings), rows))
+    if store._database.dialect == "postgresql":  # As autovacuum does.
+        store._database.run(lambda c: c.execute(text("ANALYZE")))
+    statement = refund_statistics.SPENT[store._database.dialect]
+    given = {"hour": None, "of_chain": 31337, "tokens": [WALLET, "gas"]}
+    plan = _plan(store, statement, given)
+
+    assert {
+        "sqlite": "(chain_id=? AND token_address=? AND tenant=? AND recipient=? AND"
+        " hour>?)",
+        "postgresql": "pk_spendings",
+    }[store._database.dialect] in plan
 
 
 def test_hashes_come_from_an_index(sqlite_store: SQLStore) -> None:

@@ -21,6 +21,7 @@ from signer.errors import (
 )
 from signer.keys.signer import Signer
 from signer.model.audit_record import Operation, Purpose
+from signer.ports import Meter
 from tests.support.arithmetic import Verifier
 from tests.support.devices import (
     KEY_ID,
@@ -235,3 +236,48 @@ def test_self_test_fails_with_the_device() -> None:
     """A device that cannot sign fails the self-test."""
     with pytest.raises(SigningError):
         signer_over(Device(point(KEY), OTHER.sign)).self_test()
+
+
+class _Measured(Meter):
+    """Keeps what a signer measured."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[str, str, int, int]] = []
+
+    def signed(
+        self,
+        backend: str,
+        outcome: str,
+        seconds: float,
+        *,
+        attempts: int,
+        throttled: int,
+    ) -> None:
+        assert seconds >= 0
+        self.seen.append((backend, outcome, attempts, throttled))
+
+
+def test_signatures_and_failures_are_measured() -> None:
+    """With the outcome of the audit log, self-tests included."""
+    error = BackendThrottledError("slower")
+    error.attempts = error.throttled = 4
+    failures: list[Exception] = [error]
+
+    def answer(digest: bytes) -> bytes:
+        if failures:
+            raise failures.pop()
+        return device._answer(digest)
+
+    device = honest(KEY)
+    measured = _Measured()
+    audit = recording()[0]
+    failing = Device(point(KEY), answer)
+    signer = Signer.open(failing, KEY_ID, audit, meter=measured)
+    with pytest.raises(BackendThrottledError):
+        signer.self_test()
+    signer.self_test()
+
+    assert measured.seen == [
+        ("device", "backend-throttled", 4, 4),
+        ("device", "success", 1, 0),
+    ]

@@ -1,0 +1,257 @@
+"""Every metric: its name, type, labels and meaning; ``docs/reference/metrics.md``."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+
+
+Kind = Literal["counter", "gauge", "histogram"]
+
+_FAMILIES: Mapping[Kind, type[Metric]] = {
+    "counter": CounterMetricFamily,
+    "gauge": GaugeMetricFamily,
+    "histogram": HistogramMetricFamily,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """One metric; a counter's ``name`` ends with ``_total``."""
+
+    name: str
+    kind: Kind
+    labels: tuple[str, ...]
+    meaning: str
+
+    @property
+    def family_name(self) -> str:
+        """The name without the suffix that the client library adds to counters."""
+        return self.name.removesuffix("_total")
+
+    @property
+    def sample_names(self) -> frozenset[str]:
+        """The names of its samples."""
+        if self.kind != "histogram":
+            return frozenset({self.name})
+        return frozenset(f"{self.name}_{part}" for part in ("bucket", "count", "sum"))
+
+
+ALERTS = Spec("hotwallet_alerts_total", "counter", ("alert",), "Alerts, by name.")
+KEYS = Spec("hotwallet_keys", "gauge", ("state",), "Keys of the ring, by state.")
+KEY_EPOCH = Spec(
+    "hotwallet_key_epoch", "gauge", (), "Epoch of the active key; 0 without one."
+)
+STOPPED = Spec(
+    "hotwallet_stopped",
+    "gauge",
+    (),
+    "Stops of signing in force, of networks or of everything.",
+)
+AUDIT_RECORDS = Spec(
+    "hotwallet_audit_records",
+    "gauge",
+    (),
+    "Audit records that are sealed into the hash chain.",
+)
+AUDIT_UNSEALED = Spec(
+    "hotwallet_audit_unsealed_seconds",
+    "gauge",
+    (),
+    "Age of the oldest audit record that is not sealed yet.",
+)
+CHECKPOINT_RECORDS = Spec(
+    "hotwallet_audit_checkpoint_records",
+    "gauge",
+    (),
+    "Audit records that the newest checkpoint covers.",
+)
+CHECKPOINT_AGE = Spec(
+    "hotwallet_audit_checkpoint_age_seconds",
+    "gauge",
+    (),
+    "Age of the newest checkpoint; absent without one.",
+)
+REFUNDS_OPEN = Spec(
+    "hotwallet_refunds_open",
+    "gauge",
+    ("network", "tenant", "status", "blocker"),
+    "Refunds that are not final; the blocker is the code of the last error.",
+)
+REFUND_OLDEST = Spec(
+    "hotwallet_refund_oldest_seconds",
+    "gauge",
+    ("network", "status"),
+    "How long the oldest refund has had its status; 0 if there is none.",
+)
+REFUNDS_ACCEPTED = Spec(
+    "hotwallet_refunds_accepted_5m",
+    "gauge",
+    ("network", "tenant"),
+    "Refunds that were accepted in the last five minutes.",
+)
+WALLETS_PAUSED = Spec(
+    "hotwallet_wallets_paused",
+    "gauge",
+    ("network",),
+    "Wallets that assign no nonces.",
+)
+WALLET_NONCE = Spec(
+    "hotwallet_wallet_next_nonce",
+    "gauge",
+    ("network",),
+    "Next nonce of the active key's wallet, by the database.",
+)
+APPROVALS = Spec(
+    "hotwallet_approvals_waiting",
+    "gauge",
+    ("action",),
+    "Changes that wait for another administrator, at most 200.",
+)
+WORKERS = Spec(
+    "hotwallet_workers",
+    "gauge",
+    ("state",),
+    "Workers, by whether they completed a pass in the last 20 seconds.",
+)
+WORKER_AGE = Spec(
+    "hotwallet_worker_last_pass_age_seconds",
+    "gauge",
+    ("worker",),
+    "Time since the worker last completed a pass; recorded every five seconds.",
+)
+
+OF_LEDGER = (
+    ALERTS,
+    KEYS,
+    KEY_EPOCH,
+    STOPPED,
+    AUDIT_RECORDS,
+    AUDIT_UNSEALED,
+    CHECKPOINT_RECORDS,
+    CHECKPOINT_AGE,
+    REFUNDS_OPEN,
+    REFUND_OLDEST,
+    REFUNDS_ACCEPTED,
+    WALLETS_PAUSED,
+    WALLET_NONCE,
+    APPROVALS,
+    WORKERS,
+    WORKER_AGE,
+)
+"""Facts that each scrape reads from the database."""
+
+SIGNATURE = Spec(
+    "hotwallet_signature_seconds",
+    "histogram",
+    ("backend", "outcome"),
+    "Time of a signature, its retries included; the outcome is as in the audit log.",
+)
+SIGNATURE_ATTEMPTS = Spec(
+    "hotwallet_signature_attempts_total",
+    "counter",
+    ("backend",),
+    "Calls of the device to sign, retries included.",
+)
+SIGNATURE_THROTTLED = Spec(
+    "hotwallet_signature_throttled_total",
+    "counter",
+    ("backend",),
+    "Calls that the device rejected because of the rate.",
+)
+REFUNDS_ENDED = Spec(
+    "hotwallet_refunds_ended_total",
+    "counter",
+    ("network", "tenant", "status", "code"),
+    "Refunds that became final; the code says why one was not paid.",
+)
+REFUND_BROADCAST = Spec(
+    "hotwallet_refund_broadcast_seconds",
+    "histogram",
+    ("network",),
+    "Time from the acceptance of a refund to its first broadcast.",
+)
+REFUND_CONFIRMED = Spec(
+    "hotwallet_refund_confirmed_seconds",
+    "histogram",
+    ("network",),
+    "Time from the acceptance of a refund to its confirmation.",
+)
+REFUND_DELAYS = Spec(
+    "hotwallet_refund_delays_total",
+    "counter",
+    ("network", "code"),
+    "Steps of refunds that failed and are repeated, by code.",
+)
+WALLET_BALANCE = Spec(
+    "hotwallet_wallet_balance",
+    "gauge",
+    ("network", "asset"),
+    "Balance of the active key's address, in whole units.",
+)
+WALLET_REFUNDS = Spec(
+    "hotwallet_wallet_refunds_left",
+    "gauge",
+    ("network", "asset"),
+    "Refunds like the average of the last 200 that the balance pays.",
+)
+WALLET_HOURS = Spec(
+    "hotwallet_wallet_hours_left",
+    "gauge",
+    ("network", "asset"),
+    "Hours like the average of the last 24 that the balance lasts.",
+)
+CHAIN_NONCE = Spec(
+    "hotwallet_wallet_chain_nonce",
+    "gauge",
+    ("network",),
+    "Next nonce of the active key's address in the newest block.",
+)
+MAX_FEE = Spec(
+    "hotwallet_network_max_fee_gwei",
+    "gauge",
+    ("network",),
+    "Max fee per gas of a first transaction now.",
+)
+NODE_UP = Spec(
+    "hotwallet_node_up",
+    "gauge",
+    ("network", "node"),
+    "1 if the node answers and counts towards the quorum, else 0.",
+)
+NODE_LAG = Spec(
+    "hotwallet_node_lag_blocks",
+    "gauge",
+    ("network", "node"),
+    "Blocks behind the highest head; absent while the node does not answer.",
+)
+
+OF_WORKERS = (
+    SIGNATURE,
+    SIGNATURE_ATTEMPTS,
+    SIGNATURE_THROTTLED,
+    REFUNDS_ENDED,
+    REFUND_BROADCAST,
+    REFUND_CONFIRMED,
+    REFUND_DELAYS,
+    WALLET_BALANCE,
+    WALLET_REFUNDS,
+    WALLET_HOURS,
+    CHAIN_NONCE,
+    MAX_FEE,
+    NODE_UP,
+    NODE_LAG,
+)
+"""What a worker measures.  ``/metrics`` adds the label ``worker`` to each."""
+
+
+def family(spec: Spec, *more_labels: str) -> Metric:
+    """Return the empty family of *spec*, with *more_labels* after its own."""
+    labels = [*spec.labels, *more_labels]
+    return _FAMILIES[spec.kind](spec.family_name, spec.meaning, labels=labels)  # type: ignore[call-arg]

@@ -1,0 +1,37 @@
+"""Bounds what labels can be: only configured networks and tenants have their names."""
+
+from collections.abc import Collection
+
+from signer.model.refund import FILLER, SWEEPER
+
+
+OTHER = "other"
+"""Stands for every name that is not configured."""
+
+_MOST_CODES = 100
+
+
+class Names:
+    """The networks and tenants that may be labels, and the codes seen so far."""
+
+    def __init__(self, networks: Collection[str], tenants: Collection[str]) -> None:
+        self._networks = frozenset(networks)
+        self._tenants = frozenset({*tenants, SWEEPER, FILLER})
+        self._codes: set[str] = set()
+
+    def network(self, name: str) -> str:
+        """Return *name*, or ``OTHER`` if the networks file does not have it."""
+        return name if name in self._networks else OTHER
+
+    def tenant(self, name: str) -> str:
+        """Return *name*, or ``OTHER`` if the tenants file does not have it."""
+        return name if name in self._tenants else OTHER
+
+    def code(self, name: str | None) -> str:
+        """Return *name*, "" for None, or ``OTHER`` after a hundred codes."""
+        if name is None or name in self._codes:
+            return name or ""
+        if len(self._codes) >= _MOST_CODES:
+            return OTHER
+        self._codes.add(name)
+        return name

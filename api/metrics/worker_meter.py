@@ -1,0 +1,144 @@
+"""What one worker measures, as the text that it writes into its row."""
+
+from threading import Lock
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+)
+
+from api.metrics import catalogue
+from api.metrics.catalogue import Spec
+from api.metrics.names import Names
+from signer.model.network_view import NetworkView
+from signer.model.refund import Refund, Status
+from signer.ports import Meter
+
+
+_SIGNATURE_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+_REFUND_BUCKETS = (0.5, 1, 2, 5, 10, 30, 60, 120, 300, 900, 3600, 14400)
+_MOST_REPLACED = 10_000
+_GWEI = 10**9
+
+disable_created_metrics()  # type: ignore[no-untyped-call]  # Half of the samples.
+
+
+class WorkerMeter(Meter):
+    """Counts in memory; ``text`` has everything in Prometheus's text format."""
+
+    def __init__(self, names: Names) -> None:
+        self._names = names
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._lock = Lock()
+        self._replaced: set[str] = set()  # Refunds that were signed again.
+        self._views: dict[str, NetworkView] = {}
+        self._signatures = self._histogram(catalogue.SIGNATURE, _SIGNATURE_BUCKETS)
+        self._attempts = self._counter(catalogue.SIGNATURE_ATTEMPTS)
+        self._throttled = self._counter(catalogue.SIGNATURE_THROTTLED)
+        self._ended = self._counter(catalogue.REFUNDS_ENDED)
+        self._broadcast = self._histogram(catalogue.REFUND_BROADCAST, _REFUND_BUCKETS)
+        self._confirmed = self._histogram(catalogue.REFUND_CONFIRMED, _REFUND_BUCKETS)
+        self._delays = self._counter(catalogue.REFUND_DELAYS)
+        self._balance = self._gauge(catalogue.WALLET_BALANCE)
+        self._refunds_left = self._gauge(catalogue.WALLET_REFUNDS)
+        self._hours_left = self._gauge(catalogue.WALLET_HOURS)
+        self._chain_nonce = self._gauge(catalogue.CHAIN_NONCE)
+        self._max_fee = self._gauge(catalogue.MAX_FEE)
+        self._node_up = self._gauge(catalogue.NODE_UP)
+        self._node_lag = self._gauge(catalogue.NODE_LAG)
+
+    def text(self) -> str:
+        """Return all measurements."""
+        with self._lock:
+            return generate_latest(self._registry).decode()
+
+    def signed(
+        self,
+        backend: str,
+        outcome: str,
+        seconds: float,
+        *,
+        attempts: int,
+        throttled: int,
+    ) -> None:
+        self._signatures.labels(backend, self._names.code(outcome)).observe(seconds)
+        self._attempts.labels(backend).inc(attempts)
+        self._throttled.labels(backend).inc(throttled)
+
+    def moved(self, before: Refund, after: Refund) -> None:
+        network = self._names.network(after.network)
+        seconds = max(0.0, (after.updated_at - after.created_at).total_seconds())
+        if after.status is Status.SIGNED and before.status is Status.BROADCAST:
+            if len(self._replaced) < _MOST_REPLACED:
+                self._replaced.add(after.id)
+        elif after.status is Status.BROADCAST and before.status is not Status.MINED:
+            if after.id not in self._replaced:
+                self._broadcast.labels(network).observe(seconds)
+        elif after.status.is_final:
+            self._replaced.discard(after.id)
+            tenant = self._names.tenant(after.tenant)
+            code = self._names.code(after.failure_code)
+            self._ended.labels(network, tenant, after.status.value, code).inc()
+            if after.status is Status.CONFIRMED:
+                self._confirmed.labels(network).observe(seconds)
+
+    def delayed(self, refund: Refund, code: str) -> None:
+        network = self._names.network(refund.network)
+        self._delays.labels(network, self._names.code(code)).inc()
+
+    def looked(self, network: str, view: NetworkView | None) -> None:
+        with self._lock:  # A scrape sees all of a view, or none of it.
+            self._views.pop(network, None)
+            if view is not None:
+                self._views[network] = view
+            for gauge in self._gauges():
+                gauge.clear()
+            for name, each in self._views.items():
+                self._show(name, each)
+
+    def _show(self, network: str, view: NetworkView) -> None:
+        for funds in view.funds:
+            labels = network, funds.asset
+            self._balance.labels(*labels).set(funds.balance / 10**funds.decimals)
+            if funds.refunds_left is not None:
+                self._refunds_left.labels(*labels).set(funds.refunds_left)
+            if funds.hours_left is not None:
+                self._hours_left.labels(*labels).set(funds.hours_left)
+        if view.max_fee is not None:
+            self._max_fee.labels(network).set(view.max_fee / _GWEI)
+        if view.chain_nonce is not None:
+            self._chain_nonce.labels(network).set(view.chain_nonce)
+        for node in view.nodes:
+            self._node_up.labels(network, node.name).set(node.is_trusted)
+            if node.lag is not None:
+                self._node_lag.labels(network, node.name).set(node.lag)
+
+    def _gauges(self) -> tuple[Gauge, ...]:
+        return (
+            self._balance,
+            self._refunds_left,
+            self._hours_left,
+            self._chain_nonce,
+            self._max_fee,
+            self._node_up,
+            self._node_lag,
+        )
+
+    def _counter(self, spec: Spec) -> Counter:
+        return Counter(spec.name, spec.meaning, spec.labels, registry=self._registry)
+
+    def _gauge(self, spec: Spec) -> Gauge:
+        return Gauge(spec.name, spec.meaning, spec.labels, registry=self._registry)
+
+    def _histogram(self, spec: Spec, buckets: tuple[float, ...]) -> Histogram:
+        return Histogram(
+            spec.name,
+            spec.meaning,
+            spec.labels,
+            buckets=buckets,
+            registry=self._registry,
+        )

@@ -1,0 +1,88 @@
+"""
+Reports the rows of the workers: their last passes, and what they measure.
+
+A row is text that another process wrote.  Only what the catalogue has is reported, and
+only a bounded number of samples, so that a changed row cannot flood a monitoring.
+"""
+
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from prometheus_client.core import Metric
+from prometheus_client.parser import text_string_to_metric_families
+
+from api.metrics import catalogue
+from api.metrics.catalogue import Spec
+from signer.model.worker_row import WorkerRow, find_running, find_stopped
+from signer.ports import Clock, WorkerStore
+
+
+_MOST_SAMPLES = 2000  # Of one worker.
+_LABEL = re.compile(r"[A-Za-z0-9 ._+-]{0,64}")
+
+_SPECS: Mapping[str, Spec] = {
+    name: spec for spec in catalogue.OF_WORKERS for name in spec.sample_names
+}
+
+Sample = tuple[str, Mapping[str, str], float]
+
+
+class WorkersCollector:
+    """A ``prometheus_client`` collector that reads the workers' rows at each scrape."""
+
+    def __init__(self, store: WorkerStore, clock: Clock) -> None:
+        """Report the workers of *store*, whose clock *clock* is."""
+        self._store = store
+        self._clock = clock
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield each metric with its samples; StoreError if there is no answer."""
+        workers, now = self._store.workers(), self._clock()
+        running, stopped = find_running(workers, now), find_stopped(workers, now)
+        states = catalogue.family(catalogue.WORKERS)
+        ages = catalogue.family(catalogue.WORKER_AGE)
+        counts = {"running": len(running), "stopped": len(stopped)}
+        for state, count in counts.items():
+            states.add_sample(catalogue.WORKERS.name, {"state": state}, count)
+        for worker in (*running, *stopped):
+            age = max(0.0, (now - worker.passed_at).total_seconds())
+            ages.add_sample(catalogue.WORKER_AGE.name, {"worker": worker.name}, age)
+        yield states
+        yield ages
+        yield from _measurements(running)
+
+
+def _measurements(workers: Sequence[WorkerRow]) -> Iterable[Metric]:
+    families = {spec: catalogue.family(spec, "worker") for spec in catalogue.OF_WORKERS}
+    for worker in workers:
+        for name, labels, value in _read(worker.metrics):
+            families[_SPECS[name]].add_sample(
+                name, {**labels, "worker": worker.name}, value
+            )
+    return families.values()
+
+
+def _read(text: str) -> Sequence[Sample]:
+    """Return the samples of *text* that the catalogue has; none if it is malformed."""
+    found: list[Sample] = []
+    try:
+        for each in text_string_to_metric_families(text):
+            for name, labels, value, *_ in each.samples:
+                if _is_ours(name, labels) and math.isfinite(value):
+                    found.append((name, labels, value))
+                if len(found) > _MOST_SAMPLES:
+                    return ()
+    except (ValueError, KeyError, IndexError):  # The parser's, for malformed text.
+        return ()
+    return found
+
+
+def _is_ours(name: str, labels: Mapping[str, str]) -> bool:
+    spec = _SPECS.get(name)
+    if spec is None or not all(_LABEL.fullmatch(each) for each in labels.values()):
+        return False
+    expected = {*spec.labels}
+    if name.endswith("_bucket"):
+        expected.add("le")
+    return set(labels) == expected

@@ -1,0 +1,58 @@
+"""What a worker sees of one network: the wallet's funds, its nonce, and the nodes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Funds:
+    """
+    What the active key's address holds of one asset.
+
+    ``asset`` is a token's symbol or ``COIN``; ``balance`` is in base units.
+    ``refunds_left`` is how many refunds of the recent average it pays, and
+    ``hours_left`` how long it lasts if the next hours are like the last 24.  They are
+    None while no refund was paid.
+    """
+
+    asset: str
+    balance: int
+    decimals: int
+    refunds_left: int | None = None
+    hours_left: float | None = None
+
+    def is_below(self, refunds: int, hours: int) -> bool:
+        """Return whether fewer *refunds* or *hours* are left; 0 turns a bound off."""
+        few = self.refunds_left is not None and self.refunds_left < refunds
+        soon = self.hours_left is not None and self.hours_left < hours
+        return few or soon
+
+
+@dataclass(frozen=True, slots=True)
+class NodeView:
+    """
+    One node: ``name`` is its position in the configuration, such as ``node-1``.
+
+    ``lag`` is how many blocks it is behind the highest head; None if it did not answer.
+    ``is_trusted`` is whether it counts towards the quorum.
+    """
+
+    name: str
+    lag: int | None
+    is_trusted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkView:
+    """
+    One network, as seen at one moment.
+
+    ``max_fee`` is the max fee of a first transaction, in wei per gas.  ``chain_nonce``
+    is the address's next nonce in a block.  Both are None, and ``funds`` is empty, if
+    the nodes did not answer.
+    """
+
+    nodes: Sequence[NodeView]
+    funds: Sequence[Funds] = ()
+    max_fee: int | None = None
+    chain_nonce: int | None = None

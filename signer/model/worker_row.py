@@ -1,0 +1,48 @@
+"""What a worker records about itself, so that other processes notice when it stops."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+
+STOPPED_AFTER = timedelta(seconds=20)
+"""How old the last pass of a worker may be.  A pass waits for nodes, and takes seconds
+if they hang."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerRow:
+    """
+    One worker process.
+
+    ``name`` is random, and new at each start.  ``passed_at`` is when it last completed
+    a pass, by the ledger's clock.  ``metrics`` is what it measures, in Prometheus's
+    text format.  No MAC covers the row: it decides nothing about what is signed.
+    """
+
+    name: str
+    started_at: datetime
+    passed_at: datetime
+    metrics: str = ""
+
+
+def find_stopped(workers: Collection[WorkerRow], now: datetime) -> Sequence[WorkerRow]:
+    """
+    Return the workers that have completed no pass for ``STOPPED_AFTER``, oldest first.
+
+    One that was killed does not count once another worker has started: its supervisor
+    has replaced it.
+    """
+    last_start = max((each.started_at for each in workers), default=now)
+    stopped = (
+        each
+        for each in workers
+        if now - each.passed_at > STOPPED_AFTER and each.passed_at >= last_start
+    )
+    return sorted(stopped, key=lambda each: each.passed_at)
+
+
+def find_running(workers: Collection[WorkerRow], now: datetime) -> Sequence[WorkerRow]:
+    """Return the workers that completed a pass lately, the first started first."""
+    running = (each for each in workers if now - each.passed_at <= STOPPED_AFTER)
+    return sorted(running, key=lambda each: (each.started_at, each.name))

@@ -1,0 +1,128 @@
+"""
+Looks at the wallet's funds and at the nodes, and alerts before the wallet is empty.
+
+A scrape of the metrics must not wait for nodes, so a worker looks in a thread of its
+own.  One worker looks: the one that has run for the longest time.
+"""
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+import structlog
+
+from signer.alerts import Alert, Alerts, AlertThrottle
+from signer.chain.chain import Chain
+from signer.errors import HotWalletError
+from signer.model.network_view import Funds, NetworkView, NodeView
+from signer.model.worker_row import find_running
+from signer.ports import Clock, KeyStore, Meter, NodeStatus, RefundStatistics
+from signer.ports.worker_store import WorkerStore
+from signer.refunds.runway import read_funds, read_max_fee
+
+
+LOOK_SECONDS = 15.0
+"""How often the nodes are asked: a few requests for each network."""
+
+WAIT_SECONDS = 3.0
+"""How often a worker asks whether it is its turn to look."""
+
+REMIND_SECONDS = 6 * 3600.0
+"""How often ``low-balance`` is repeated: a top-up takes hours."""
+
+
+class _Ledger(WorkerStore, KeyStore, RefundStatistics, Protocol):
+    """What is read of the ledger."""
+
+
+class WalletMonitor:
+    """Measures each network, and raises ``low-balance``."""
+
+    def __init__(
+        self,
+        ledger: _Ledger,
+        chains: Mapping[str, Chain],
+        alerts: Alerts,
+        *,
+        name: str,
+        clock: Clock,
+        meter: Meter,
+        timer: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Look while the worker *name* is the one that has run for the longest time."""
+        self._ledger = ledger
+        self._chains = chains
+        self._alerts = alerts
+        self._name = name
+        self._clock = clock
+        self._meter = meter
+        self._throttle = AlertThrottle(timer, remind=REMIND_SECONDS)
+        self._log = structlog.get_logger("wallets")
+
+    def run(self, wait: Callable[[float], bool]) -> None:
+        """Look until *wait* returns true; it gets the seconds until the next look."""
+        pause = WAIT_SECONDS
+        while not wait(pause):
+            try:
+                pause = LOOK_SECONDS if self.look() else WAIT_SECONDS
+            except HotWalletError as e:
+                pause = LOOK_SECONDS
+                self._log.warning("wallet-look-failed", network=None, code=e.code)
+            except Exception as e:  # noqa: BLE001  A bug in one look must not end them.
+                pause = LOOK_SECONDS
+                self._log.error("wallet-watch-failed", exc_info=e)
+
+    def look(self) -> bool:
+        """Look at every network once; return whether it is this worker's turn."""
+        running = find_running(self._ledger.workers(), self._clock())
+        is_ours = bool(running) and running[0].name == self._name
+        active = self._ledger.active_key() if is_ours else None
+        for name, chain in self._chains.items():
+            view = None
+            if active is not None:
+                view = self._view(name, chain, active.address)
+                self._warn(name, chain, view.funds)
+            self._meter.looked(name, view)
+        return is_ours
+
+    def _view(self, name: str, chain: Chain, address: str) -> NetworkView:
+        nodes = _compare(chain.client.node_statuses(address, ()))
+        try:
+            fee = read_max_fee(chain)
+            funds = read_funds(chain, address, self._ledger, fee)
+            nonce = chain.client.transaction_count(address)
+        except HotWalletError as e:
+            self._log.warning("wallet-look-failed", network=name, code=e.code)
+            return NetworkView(nodes)
+        return NetworkView(nodes, funds, fee, nonce)
+
+    def _warn(self, name: str, chain: Chain, funds: Sequence[Funds]) -> None:
+        network = chain.network
+        for each in funds:
+            subject = name, each.asset
+            bounds = network.low_balance_refunds, network.low_balance_hours
+            if not each.is_below(*bounds):
+                self._throttle.clear(subject)
+            elif self._throttle.is_due(Alert.LOW_BALANCE, subject):
+                hours = each.hours_left
+                self._alerts.sound(
+                    Alert.LOW_BALANCE,
+                    network=name,
+                    asset=each.asset,
+                    refunds_left=each.refunds_left,
+                    hours_left=None if hours is None else math.floor(hours),
+                )
+
+
+def _compare(statuses: Sequence[NodeStatus]) -> Sequence[NodeView]:
+    """Return the nodes, each with how far it is behind the highest head."""
+    highest = max((each.head for each in statuses if each.head is not None), default=0)
+    return [
+        NodeView(
+            each.node,
+            None if each.head is None else highest - each.head,
+            each.trusted and each.error is None,
+        )
+        for each in statuses
+    ]

@@ -1,0 +1,125 @@
+"""
+Alerts when a worker stops: it hangs, was stopped or killed, or none runs at all.
+
+A stopped process cannot report itself, so every process watches all workers.
+"""
+
+import time
+from collections.abc import Callable, Collection, Sequence
+from datetime import datetime, timedelta
+from typing import Protocol
+
+import structlog
+
+from signer.alerts import REMIND_SECONDS, Alert, Alerts, AlertThrottle
+from signer.errors import HotWalletError
+from signer.model.worker_row import STOPPED_AFTER, WorkerRow, find_stopped
+from signer.ports import AlertCounters, Clock, WorkerStore
+
+
+LOOK_SECONDS = 3.0
+"""How often the rows of the workers are read.  The alert is raised at the second look
+that finds the same, so a stopped worker is reported 20 to 26 seconds after its pass."""
+
+_LOOK = timedelta(seconds=LOOK_SECONDS)
+
+_LATELY = timedelta(seconds=REMIND_SECONDS) - STOPPED_AFTER
+"""Less than the time after which each process repeats the alert."""
+
+_LOOKS_TO_SEND = 2
+_LOOKS_TO_LOG = 3
+"""A process that has no webhook leaves it to others that have one: up to 29 seconds."""
+
+
+class _Ledger(WorkerStore, AlertCounters, Protocol):
+    """What is read of the ledger."""
+
+
+class WorkerMonitor:
+    """Raises ``worker-stopped``, and repeats it every five minutes while it lasts."""
+
+    def __init__(
+        self,
+        ledger: _Ledger,
+        alerts: Alerts,
+        clock: Clock,
+        timer: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Watch the workers of *ledger*, whose clock *clock* is."""
+        self._ledger = ledger
+        self._alerts = alerts
+        self._clock = clock
+        self._timer = timer
+        self._throttle = AlertThrottle(timer)
+        self._log = structlog.get_logger("workers")
+        self._looks = _LOOKS_TO_SEND if alerts.are_sent else _LOOKS_TO_LOG
+        self._seen: frozenset[WorkerRow] = frozenset()
+        self._times_seen = 0
+        self._missing_since: float | None = None
+        self._is_reported = False
+
+    def run(self, wait: Callable[[float], bool]) -> None:
+        """Look until *wait* returns true; it gets the seconds until the next look."""
+        while not wait(LOOK_SECONDS):
+            try:
+                self.look()
+            except HotWalletError:
+                # Nothing is known of the time in which the ledger did not answer.
+                self._times_seen, self._missing_since = 0, None
+            except Exception as e:  # noqa: BLE001  A bug in one look must not end them.
+                self._log.error("worker-watch-failed", exc_info=e)
+
+    def look(self) -> None:
+        """Read the rows once, and raise the alert if it is due."""
+        workers, now = self._ledger.workers(), self._clock()
+        stopped = find_stopped(workers, now)
+        missing_for = self._missing_for(workers)
+        if missing_for >= STOPPED_AFTER + (self._looks - _LOOKS_TO_SEND) * _LOOK:
+            self._report((), now - missing_for)
+        elif self._is_lasting(stopped):
+            self._report(stopped, stopped[-1].passed_at + STOPPED_AFTER)
+        elif workers and not stopped:
+            self._recover()
+
+    def _is_lasting(self, stopped: Collection[WorkerRow]) -> bool:
+        """Return whether enough looks in a row have found the same workers stopped."""
+        found = frozenset(stopped)
+        self._times_seen = self._times_seen + 1 if found == self._seen else 1
+        self._seen = found
+        return bool(found) and self._times_seen >= self._looks
+
+    def _missing_for(self, workers: Collection[WorkerRow]) -> timedelta:
+        """Return for how long there has been no worker at all."""
+        if workers:
+            self._missing_since = None
+            return timedelta(0)
+        if self._missing_since is None:
+            self._missing_since = self._timer()
+        return timedelta(seconds=self._timer() - self._missing_since)
+
+    def _report(self, stopped: Sequence[WorkerRow], since: datetime) -> None:
+        """Raise the alert about *stopped*, unless it was raised after *since*."""
+        self._is_reported = True
+        names = [worker.name for worker in stopped]
+        if not self._throttle.is_due(Alert.WORKER_STOPPED, frozenset(names)):
+            return
+        if self._was_raised(since):
+            return
+        self._alerts.sound(
+            Alert.WORKER_STOPPED,
+            workers=", ".join(names) or None,
+            last_pass=str(stopped[-1].passed_at) if stopped else None,
+        )
+
+    def _was_raised(self, since: datetime) -> bool:
+        """Return whether another process has raised the alert lately."""
+        last = self._ledger.last_alert_at(Alert.WORKER_STOPPED)
+        if last is None or self._clock() - last >= _LATELY:
+            return False
+        return last >= since
+
+    def _recover(self) -> None:
+        self._throttle = AlertThrottle(self._timer)
+        if self._is_reported:
+            self._is_reported = False
+            self._log.info("workers-recovered")

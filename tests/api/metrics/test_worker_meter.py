@@ -1,0 +1,246 @@
+"""What a worker measures, and what the rows of workers add to ``/metrics``."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+
+from api.metrics import catalogue
+from api.metrics.names import OTHER, Names
+from api.metrics.worker_meter import WorkerMeter
+from api.metrics.workers import WorkersCollector
+from backends.sql import SQLStore
+from signer.model.network_view import Funds, NetworkView, NodeView
+from signer.model.refund import SWEEPER, Refund, Status
+from signer.model.worker_row import WorkerRow
+from tests.api.support import NOW, SettableClock
+from tests.fixtures.ledger import queued
+
+
+VIEW = NetworkView(
+    [
+        NodeView("node-1", 0, is_trusted=True),
+        NodeView("node-2", None, is_trusted=False),
+    ],
+    [Funds("coin", 5 * 10**17, 18, 40, 6.5), Funds("TUSD", 1_500_000, 6)],
+    max_fee=3 * 10**9,
+    chain_nonce=17,
+)
+
+
+def _samples(text: str) -> dict[str, float]:
+    """Return every sample by its name, and its labels in alphabetical order."""
+    return {
+        " ".join([sample.name, *_ordered(sample.labels)]): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def _ordered(labels: Mapping[str, str]) -> list[str]:
+    return [labels[name] or "none" for name in sorted(labels)]
+
+
+@pytest.fixture
+def meter() -> WorkerMeter:
+    return WorkerMeter(Names(["local"], ["shop"]))
+
+
+def _refund(status: Status, seconds: float = 0, **changes: object) -> Refund:
+    given = {"tenant": "shop", "created_at": NOW, "id": "rf_1"}
+    at = NOW + timedelta(seconds=seconds)
+    return replace(queued(**{**given, **changes}), status=status, updated_at=at)
+
+
+def test_signatures_are_measured(meter: WorkerMeter) -> None:
+    meter.signed("aws-kms", "success", 0.03, attempts=3, throttled=2)
+    meter.signed("aws-kms", "success", 0.2, attempts=1, throttled=0)
+    meter.signed("aws-kms", "backend-throttled", 9, attempts=4, throttled=4)
+    samples = _samples(meter.text())
+
+    name = "hotwallet_signature_seconds"
+    assert samples[f"{name}_count aws-kms success"] == 2
+    assert samples[f"{name}_bucket aws-kms 0.05 success"] == 1
+    assert samples[f"{name}_count aws-kms backend-throttled"] == 1
+    assert samples["hotwallet_signature_attempts_total aws-kms"] == 8
+    assert samples["hotwallet_signature_throttled_total aws-kms"] == 6
+
+
+def test_refunds_are_measured_from_their_acceptance(meter: WorkerMeter) -> None:
+    steps = (
+        (Status.QUEUED, Status.SIGNED, 1),
+        (Status.SIGNED, Status.BROADCAST, 2),
+        (Status.BROADCAST, Status.MINED, 4),
+        (Status.MINED, Status.CONFIRMED, 9),
+    )
+    for before, after, seconds in steps:
+        meter.moved(_refund(before), _refund(after, seconds))
+    samples = _samples(meter.text())
+
+    assert samples["hotwallet_refund_broadcast_seconds_sum local"] == 2
+    assert samples["hotwallet_refund_confirmed_seconds_sum local"] == 9
+    assert samples["hotwallet_refunds_ended_total none local confirmed shop"] == 1
+
+
+def test_only_the_first_broadcast_is_measured(meter: WorkerMeter) -> None:
+    """Not one with higher fees, and not one after a reorganisation."""
+    steps = (
+        (Status.SIGNED, Status.BROADCAST),
+        (Status.BROADCAST, Status.SIGNED),
+        (Status.SIGNED, Status.BROADCAST),
+        (Status.BROADCAST, Status.MINED),
+        (Status.MINED, Status.BROADCAST),
+        (Status.BROADCAST, Status.FAILED),
+    )
+    for before, after in steps:
+        meter.moved(_refund(before), _refund(after, 1, failure_code="reverted"))
+    samples = _samples(meter.text())
+
+    assert samples["hotwallet_refund_broadcast_seconds_count local"] == 1
+    assert samples["hotwallet_refunds_ended_total reverted local failed shop"] == 1
+    assert meter._replaced == set()
+
+
+def test_what_is_remembered_is_bounded(
+    meter: WorkerMeter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("api.metrics.worker_meter._MOST_REPLACED", 2)
+    for number in range(5):
+        sent = _refund(Status.BROADCAST, id=f"rf_{number}")
+        meter.moved(sent, replace(sent, status=Status.SIGNED))
+
+    assert meter._replaced == {"rf_0", "rf_1"}
+
+
+def test_labels_are_bounded(meter: WorkerMeter) -> None:
+    """Unknown networks and tenants are one each, and so are codes after the 100th."""
+    for number in range(200):
+        refund = _refund(Status.QUEUED, tenant=f"subject-{number}", network=str(number))
+        meter.delayed(refund, f"code-{number}")
+        meter.moved(refund, replace(refund, status=Status.REFUSED))
+    sweep = _refund(Status.MINED, tenant=SWEEPER)
+    meter.moved(sweep, replace(sweep, status=Status.CONFIRMED))
+    samples = _samples(meter.text())
+
+    assert samples["hotwallet_refund_delays_total code-99 other"] == 1
+    assert samples[f"hotwallet_refund_delays_total {OTHER} other"] == 100
+    assert samples["hotwallet_refunds_ended_total none other refused other"] == 200
+    assert (
+        samples["hotwallet_refunds_ended_total none local confirmed hotwallet sweep"]
+        == 1
+    )
+
+
+def test_the_newest_view_counts(meter: WorkerMeter) -> None:
+    meter.looked("local", VIEW)
+    samples = _samples(meter.text())
+
+    assert samples == {
+        "hotwallet_wallet_balance coin local": 0.5,
+        "hotwallet_wallet_balance TUSD local": 1.5,
+        "hotwallet_wallet_refunds_left coin local": 40,
+        "hotwallet_wallet_hours_left coin local": 6.5,
+        "hotwallet_wallet_chain_nonce local": 17,
+        "hotwallet_network_max_fee_gwei local": 3,
+        "hotwallet_node_up local node-1": 1,
+        "hotwallet_node_up local node-2": 0,
+        "hotwallet_node_lag_blocks local node-1": 0,
+    }
+    meter.looked("local", NetworkView([]))
+    meter.looked("other", VIEW)
+    meter.looked("other", None)
+
+    assert _samples(meter.text()) == {}
+
+
+def _collected(store: SQLStore, clock: SettableClock) -> dict[str, float]:
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(WorkersCollector(store, clock))
+    return _samples(generate_latest(registry).decode())
+
+
+def _row(name: str, metrics: str, seconds: float = 0) -> WorkerRow:
+    return WorkerRow(name, NOW, NOW + timedelta(seconds=seconds), metrics)
+
+
+def test_running_workers_are_reported_with_their_names(
+    sqlite_store: SQLStore, meter: WorkerMeter
+) -> None:
+    meter.signed("pkcs11", "success", 0.03, attempts=1, throttled=0)
+    for name, seconds in (("a", 30), ("b", 28), ("c", 1)):
+        sqlite_store.record_pass(_row(name, meter.text(), seconds))
+    samples = _collected(sqlite_store, SettableClock(NOW + timedelta(seconds=30)))
+
+    assert samples["hotwallet_workers running"] == 2
+    assert samples["hotwallet_workers stopped"] == 1
+    assert samples["hotwallet_worker_last_pass_age_seconds b"] == 2
+    assert samples["hotwallet_worker_last_pass_age_seconds c"] == 29
+    found = {
+        name.rpartition(" ")[2]
+        for name in samples
+        if name.startswith("hotwallet_signature_attempts_total pkcs11")
+    }
+    assert found == {"a", "b"}
+    assert samples["hotwallet_signature_seconds_bucket pkcs11 0.05 success a"] == 1
+
+
+def test_no_worker_is_reported_too(sqlite_store: SQLStore) -> None:
+    assert _collected(sqlite_store, SettableClock()) == {
+        "hotwallet_workers running": 0,
+        "hotwallet_workers stopped": 0,
+    }
+
+
+@pytest.mark.parametrize(
+    "metrics",
+    [
+        'hotwallet_alerts_total{alert="x"} 7\n',
+        'hotwallet_wallet_balance{network="local"} 7\n',
+        'hotwallet_wallet_balance{network="local",asset="x",more="x"} 7\n',
+        f'hotwallet_wallet_balance{{network="{"x" * 65}",asset="x"}} 7\n',
+        'hotwallet_wallet_balance{network="<script>",asset="x"} 7\n',
+        'hotwallet_wallet_balance{network="local",asset="x"} NaN\n',
+        'hotwallet_wallet_balance{network="local",asset="x"} 1e999\n',
+        "hotwallet_wallet_balance{network= 7\n",
+        "{ } \\ \n\n#",
+        'hotwallet_wallet_balance{network="local",asset="x"} seven\n',
+        "".join(
+            f'hotwallet_wallet_balance{{network="local",asset="{n}"}} 7\n'
+            for n in range(1100)
+        ),
+    ],
+)
+def test_a_changed_row_adds_nothing(
+    sqlite_store: SQLStore, metrics: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only metrics of the catalogue, with their labels, and not too many."""
+    monkeypatch.setattr("api.metrics.workers._MOST_SAMPLES", 1000)
+    sqlite_store.record_pass(_row("a", metrics))
+    samples = _collected(sqlite_store, SettableClock(NOW))
+
+    assert set(samples) == {
+        "hotwallet_workers running",
+        "hotwallet_workers stopped",
+        "hotwallet_worker_last_pass_age_seconds a",
+    }
+
+
+def test_a_worker_measures_what_the_catalogue_has(meter: WorkerMeter) -> None:
+    refund = _refund(Status.SIGNED)
+    meter.signed("pkcs11", "success", 0.03, attempts=1, throttled=0)
+    meter.delayed(refund, "x")
+    for before, after in (
+        (Status.SIGNED, Status.BROADCAST),
+        (Status.MINED, Status.CONFIRMED),
+    ):
+        meter.moved(replace(refund, status=before), replace(refund, status=after))
+    meter.looked("local", VIEW)
+    kinds = {
+        family.name: family.type
+        for family in text_string_to_metric_families(meter.text())
+    }
+
+    assert kinds == {spec.family_name: spec.kind for spec in catalogue.OF_WORKERS}

@@ -1,0 +1,186 @@
+"""What the running service shows: its metrics, and a worker that stops."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import pytest
+from prometheus_client.core import Metric
+from prometheus_client.parser import text_string_to_metric_families
+
+from api.metrics import catalogue
+from dev.anvil import ROOT
+from dev.stack import SYMBOL, Stack, request
+from signer.alerts import Alert
+from tests.e2e.gateway import Gateway
+from tests.support.monitoring import expressions, labels_of, metrics_of
+from tests.support.waiting import eventually
+
+
+WITHIN_SECONDS = 30.0
+"""How soon a problem must be visible everywhere."""
+
+_eventually = partial(eventually, pause=0.5)
+
+_MAY_BE_ABSENT = frozenset(
+    {
+        "hotwallet_approvals_waiting",
+        "hotwallet_audit_checkpoint_age_seconds",
+        "hotwallet_refund_delays",
+        "hotwallet_refunds_open",
+    }
+)
+"""What has no sample while nothing waits."""
+
+_ALL = (*catalogue.OF_LEDGER, *catalogue.OF_WORKERS)
+_SPECS = {name: spec for spec in _ALL for name in spec.sample_names}
+
+
+@dataclass(frozen=True)
+class Operator:
+    """Sees what an operator sees."""
+
+    stack: Stack
+    token: str
+
+    def metrics(self) -> Mapping[str, Metric]:
+        """Return the families of ``/metrics``, by name."""
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        headers = {"Authorization": f"Bearer {self.token}"}
+        asked = urllib.request.Request(f"{self.stack.url}/metrics", headers=headers)
+        with opener.open(asked, timeout=10) as response:
+            text = response.read().decode()
+        return {each.name: each for each in text_string_to_metric_families(text)}
+
+    def value(self, name: str, **labels: str) -> float:
+        """Return the sum of the samples that have *labels*."""
+        found = self.metrics()[_SPECS[name].family_name].samples
+        return sum(
+            sample.value
+            for sample in found
+            if sample.name == name and labels.items() <= sample.labels.items()
+        )
+
+    def readiness(self) -> Any:
+        """Return status and body of ``/readyz``."""
+        status, _, body = request("GET", f"{self.stack.url}/readyz")
+        return status, body
+
+    def doctor(self) -> dict[str, Any]:
+        """Return the results of ``hotwallet doctor`` by name."""
+        done = subprocess.run(
+            [sys.executable, "-m", "api.cli", "doctor", "--json"],
+            env=self.stack.environ,
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return {each["name"]: each for each in json.loads(done.stdout)["rungs"]}
+
+    def stopped_alerts(self) -> float:
+        """Return how often ``worker-stopped`` was raised."""
+        return self.value("hotwallet_alerts_total", alert=Alert.WORKER_STOPPED)
+
+
+@pytest.fixture(scope="module")
+def operator(stack: Stack) -> Operator:
+    return Operator(stack, stack.command("token", "--role", "devops"))
+
+
+@contextmanager
+def _stopped_worker(stack: Stack) -> Iterator[float]:
+    """Stop the only worker; yield until when that must be visible."""
+    pid = stack.processes["worker"].pid
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield time.monotonic() + WITHIN_SECONDS
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+def test_the_metrics_of_rules_and_dashboard_exist(
+    stack: Stack, operator: Operator
+) -> None:
+    """After a refund, each has the type and the labels of the catalogue."""
+    gateway = Gateway(stack)
+    _, _, refund = gateway.post()
+    gateway.wait(refund["id"], "confirmed")
+    confirmed = "hotwallet_refund_confirmed_seconds_count"
+    assert _eventually(lambda: operator.value(confirmed) >= 1, WITHIN_SECONDS)
+    # Known once a refund is confirmed, and a worker has looked after that.
+    left = "hotwallet_wallet_refunds_left"
+    assert _eventually(lambda: operator.value(left, asset=SYMBOL), WITHIN_SECONDS)
+    families = operator.metrics()
+    used = {each for _, expression in expressions() for each in metrics_of(expression)}
+
+    assert {_SPECS[name].family_name for name in used} <= set(families)
+    assert set(families) == {spec.family_name for spec in _ALL}
+    for spec in _ALL:
+        family = families[spec.family_name]
+        of_workers = {"worker"} if spec in catalogue.OF_WORKERS else set()
+        assert family.type == spec.kind
+        for sample in family.samples:
+            assert set(sample.labels) - {"le"} == {*spec.labels} | of_workers
+    without = {name for name, each in families.items() if not each.samples}
+    assert without <= _MAY_BE_ABSENT
+
+
+def test_the_labels_of_rules_and_dashboard_exist(operator: Operator) -> None:
+    """Each label that an expression uses is a label of a sample of its metrics."""
+    families = operator.metrics()
+    for name, expression in expressions():
+        samples = [
+            sample
+            for metric in metrics_of(expression)
+            for sample in families[_SPECS[metric].family_name].samples
+        ]
+        labels = {label for sample in samples for label in sample.labels}
+        assert not samples or labels_of(expression) <= labels, name
+
+
+def test_a_worker_that_is_stopped_is_visible(stack: Stack, operator: Operator) -> None:
+    """In metrics, alerts, ``/readyz`` and the doctor, and it ends after SIGCONT."""
+    assert _eventually(lambda: operator.readiness()[1]["status"] == "ready", 10)
+    before = operator.stopped_alerts()
+
+    def is_visible() -> bool:
+        status, body = operator.readiness()
+        return (
+            status == 200
+            and body["status"] == "degraded"
+            and body["checks"]["worker"] == "worker-stopped"
+            and operator.value("hotwallet_workers", state="stopped") == 1
+            and operator.value("hotwallet_worker_last_pass_age_seconds") > 20
+        )
+
+    with _stopped_worker(stack) as until:
+        assert _eventually(is_visible, until - time.monotonic())
+        found = operator.doctor()["workers"]
+        assert (found["state"], found["said"].split(":")[0]) == (
+            "failed",
+            "worker-stopped",
+        )
+        assert _eventually(
+            lambda: operator.stopped_alerts() > before, until - time.monotonic()
+        )
+        # A client is served all the same.
+        status, _, refund = Gateway(stack).post()
+        assert (status, refund["status"]) == (201, "queued")
+    assert _eventually(lambda: operator.readiness()[1]["status"] == "ready", 10)
+    Gateway(stack).wait(refund["id"], "confirmed")
+
+    assert operator.value("hotwallet_workers", state="stopped") == 0
+    assert operator.value("hotwallet_workers", state="running") == 1
+    assert operator.doctor()["workers"]["state"] == "ok"
+    # Four processes watch; one speaks, unless two look at once.
+    assert operator.stopped_alerts() < before + 4

@@ -1,0 +1,86 @@
+"""Metrics that dashboard and rules use, and ``promtool``, which checks the rules."""
+
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from dev.anvil import ROOT
+
+
+RULES = ROOT / "deploy" / "prometheus" / "rules.yaml"
+RULES_TEST = RULES.with_name("rules.test.yaml")
+DASHBOARD = ROOT / "deploy" / "grafana" / "hotwallet.json"
+
+# A metric, and its label matchers if it has some.
+_METRIC = re.compile(r"\b(hotwallet_[a-z0-9_]+)(?:\{([^}]*)\})?")
+_MATCHER = re.compile(r"([a-z_]+)\s*(?:=~|!~|!=|=)")
+_GROUPING = re.compile(r"\bby \(([^)]*)\)")
+
+# Prometheus adds it to each sample, and the parts of a histogram have "le".
+ADDED_LABELS = frozenset({"instance", "le"})
+
+
+def rules() -> list[dict[str, Any]]:
+    """Return the alerting rules."""
+    document = yaml.safe_load(RULES.read_text(encoding="utf-8"))
+    return [rule for group in document["groups"] for rule in group["rules"]]
+
+
+def panels() -> list[dict[str, Any]]:
+    """Return the panels of the dashboard."""
+    document = json.loads(DASHBOARD.read_text(encoding="utf-8"))
+    return [panel for panel in document["panels"] if panel["type"] != "row"]
+
+
+def expressions() -> Iterator[tuple[str, str]]:
+    """Yield a name and an expression, of each rule and panel, and of the variables."""
+    for rule in rules():
+        yield f"rule {rule['alert']}", rule["expr"]
+    for panel in panels():
+        for target in panel["targets"]:
+            yield f"panel {panel['title']}", target["expr"]
+    document = json.loads(DASHBOARD.read_text(encoding="utf-8"))
+    for variable in document["templating"]["list"]:
+        if variable["type"] == "query":
+            yield f"variable {variable['name']}", variable["query"]["query"]
+
+
+def metrics_of(expression: str) -> set[str]:
+    """Return the names of the metrics in *expression*."""
+    return {name for name, _ in _METRIC.findall(expression)}
+
+
+def labels_of(expression: str) -> set[str]:
+    """Return the labels that *expression* selects or groups by."""
+    labels = {
+        label
+        for _, matchers in _METRIC.findall(expression)
+        for label in _MATCHER.findall(matchers)
+    }
+    for group in _GROUPING.findall(expression):
+        labels |= {label.strip() for label in group.split(",")}
+    return labels - ADDED_LABELS
+
+
+def promtool(*arguments: str | Path) -> str:
+    """Run ``promtool``, and return its output; fail if it does."""
+    program = shutil.which("promtool")
+    if program is None:
+        raise FileNotFoundError(
+            "promtool is needed to check the rules: apt-get install prometheus"
+        )
+    done = subprocess.run(
+        [program, *map(str, arguments)],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout

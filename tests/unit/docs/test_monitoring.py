@@ -1,0 +1,134 @@
+"""Metrics, rules, dashboard and runbooks agree with each other."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from api.metrics import catalogue
+from api.metrics.catalogue import Spec
+from signer.alerts import Alert
+from tests.support.monitoring import (
+    RULES,
+    RULES_TEST,
+    expressions,
+    labels_of,
+    metrics_of,
+    panels,
+    promtool,
+    rules,
+)
+
+
+ROOT = Path(__file__).resolve().parents[3]
+ALARMS = (ROOT / "docs" / "how-to" / "alarms.md").read_text(encoding="utf-8")
+METRICS = (ROOT / "docs" / "reference" / "metrics.md").read_text(encoding="utf-8")
+
+ALL = (*catalogue.OF_LEDGER, *catalogue.OF_WORKERS)
+BY_SAMPLE = {name: spec for spec in ALL for name in spec.sample_names}
+
+_LINK = re.compile(r"docs/how-to/alarms\.md#([a-z-]+)")
+
+
+def _row(spec: Spec) -> str:
+    labels = ", ".join(f"`{label}`" for label in spec.labels) or "-"
+    return f"| `{spec.name}` | {spec.kind} | {labels} | {spec.meaning} |"
+
+
+@pytest.mark.parametrize(
+    ("specs", "heading"),
+    [
+        (catalogue.OF_LEDGER, "## From the database"),
+        (catalogue.OF_WORKERS, "## From workers"),
+    ],
+)
+def test_the_reference_lists_every_metric(
+    specs: tuple[Spec, ...], heading: str
+) -> None:
+    """Type, labels and meaning are those of the code, in its order."""
+    section = METRICS.partition(heading)[2].partition("\n## ")[0]
+    rows = [line for line in section.splitlines() if line.startswith("| `")]
+
+    assert rows == [_row(spec) for spec in specs]
+
+
+@pytest.mark.parametrize(("name", "expression"), [*expressions()])
+def test_expressions_use_metrics_of_the_catalogue(name: str, expression: str) -> None:
+    """And only labels that one of these metrics has."""
+    specs = [BY_SAMPLE.get(metric) for metric in metrics_of(expression)]
+    known = {label for spec in specs if spec is not None for label in spec.labels}
+    if any(spec in catalogue.OF_WORKERS for spec in specs):
+        known.add("worker")
+
+    assert specs, name
+    assert None not in specs
+    assert labels_of(expression) <= known
+
+
+def test_every_metric_is_shown() -> None:
+    """Each has a panel: nothing is measured in vain."""
+    shown = {
+        metric
+        for panel in panels()
+        for target in panel["targets"]
+        for metric in metrics_of(target["expr"])
+    }
+
+    assert {spec.name for spec in ALL if not shown & spec.sample_names} == set()
+
+
+@pytest.mark.parametrize("rule", rules(), ids=[rule["alert"] for rule in rules()])
+def test_every_rule_has_its_runbook(rule: dict[str, dict[str, str]]) -> None:
+    (anchor,) = _LINK.findall(rule["annotations"]["runbook"])
+
+    assert re.search(rf"^#+ {anchor}$", ALARMS, re.MULTILINE | re.IGNORECASE)
+    assert rule["labels"]["severity"] in {"page", "ticket"}
+
+
+def test_every_link_of_the_dashboard_has_its_runbook() -> None:
+    anchors = {
+        anchor for panel in panels() for anchor in _LINK.findall(panel["description"])
+    }
+
+    assert {"worker-stopped", "low-balance"} <= anchors
+    for anchor in anchors:
+        assert re.search(rf"^#+ {anchor}$", ALARMS, re.MULTILINE | re.IGNORECASE)
+
+
+def test_every_runbook_belongs_to_a_rule() -> None:
+    section = ALARMS.partition("## Prometheus rules")[2].partition("\n## ")[0]
+    names = {rule["alert"] for rule in rules()} - {"alert-raised"}
+
+    assert set(re.findall(r"^### (.+)$", section, re.MULTILINE)) == names
+
+
+def test_problems_have_the_same_name_everywhere() -> None:
+    names = {rule["alert"] for rule in rules()}
+
+    assert {Alert.WORKER_STOPPED, Alert.LOW_BALANCE, Alert.SEALING_LATE} <= names
+
+
+def test_promtool_accepts_the_rules() -> None:
+    assert "SUCCESS" in promtool("check", "rules", RULES)
+
+
+def test_the_rules_fire_when_they_should() -> None:
+    assert "SUCCESS" in promtool("test", "rules", RULES_TEST)
+
+
+@pytest.mark.parametrize(
+    ("expression", "metrics", "labels"),
+    [
+        ('max(hotwallet_a{x="1"}) > 0', {"hotwallet_a"}, {"x"}),
+        (
+            'sum by (le, y) (rate(hotwallet_a_sum{x!="1", z=~"a"}[5m])) / hotwallet_b',
+            {"hotwallet_a_sum", "hotwallet_b"},
+            {"x", "y", "z"},
+        ),
+    ],
+)
+def test_expressions_are_read(
+    expression: str, metrics: set[str], labels: set[str]
+) -> None:
+    assert metrics_of(expression) == metrics
+    assert labels_of(expression) == labels

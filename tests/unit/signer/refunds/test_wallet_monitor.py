@@ -1,0 +1,238 @@
+"""A worker looks at funds and nodes, and alerts before the wallet is empty."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from signer.alerts import Alert, Alerts
+from signer.chain.chain import Chain
+from signer.errors import ChainUnavailableError, StoreUnavailableError
+from signer.model.network_view import Funds, NetworkView, NodeView
+from signer.model.worker_row import WorkerRow
+from signer.ports import Meter, NodeStatus
+from signer.refunds.runway import read_funds, read_max_fee
+from signer.refunds.wallet_monitor import LOOK_SECONDS, WAIT_SECONDS, WalletMonitor
+from tests.support.refunds import AMOUNT, World, altered, altered_chain
+
+
+class _Views(Meter):
+    """Keeps the views of the only network."""
+
+    def __init__(self) -> None:
+        self.seen: list[NetworkView | None] = []
+
+    def looked(self, network: str, view: NetworkView | None) -> None:
+        assert network == "local"
+        self.seen.append(view)
+
+
+@dataclass
+class System:
+    """A worker whose row is in the ledger."""
+
+    world: World
+    views: _Views = field(default_factory=_Views)
+
+    def pay(self, count: int) -> None:
+        """Pay refunds to their end."""
+        self.world.chain.balance_left = 10**12
+        for _ in range(count):
+            self.world.accepted()
+        worker = self.world.worker
+        worker.work()
+        self.world.chain.mine()
+        self.world.chain.mine_empty(5)
+        for _ in range(3):
+            worker.work()
+
+    def record(self, *names: str) -> None:
+        """Record a pass of each worker, in the order of their starts."""
+        for name in names:
+            now = self.world.clock()
+            self.world.store.record_pass(WorkerRow(name, now, now))
+            self.world.clock.advance(seconds=1)
+
+    def monitor(self, name: str = "a", **changes: Any) -> WalletMonitor:
+        """Return the monitor of the worker *name*; *changes* are of the chain."""
+        chain = Chain(self.world.network, altered_chain(self.world.chain, **changes))
+        return WalletMonitor(
+            self.world.store,
+            {"local": chain},
+            Alerts(self.world.store, clock=self.world.clock),
+            name=name,
+            clock=self.world.clock,
+            meter=self.views,
+            timer=lambda: self.world.clock().timestamp(),
+        )
+
+    @property
+    def raised(self) -> int:
+        """How many alerts were raised."""
+        return self.world.store.alert_counts().get(Alert.LOW_BALANCE, 0)
+
+
+@pytest.fixture
+def system(world: World) -> System:
+    assert world.ring
+    return System(world)
+
+
+def _funds(system: System) -> dict[str, Funds]:
+    chain = system.world.chains["local"]
+    address = system.world.signer.address
+    fee = read_max_fee(chain)
+    found = read_funds(chain, address, system.world.store, fee)
+    return {each.asset: each for each in found}
+
+
+def test_the_runway_of_a_new_wallet_is_unknown(system: System) -> None:
+    funds = _funds(system)
+
+    assert (funds["TUSD"].refunds_left, funds["TUSD"].hours_left) == (None, None)
+    assert (funds["coin"].refunds_left, funds["coin"].hours_left) == (None, None)
+    assert not any(each.is_below(50, 12) for each in funds.values())
+
+
+def test_a_wallet_without_coin_pays_nothing(system: System) -> None:
+    system.world.chain.coin = 0
+
+    assert _funds(system)["coin"] == Funds("coin", 0, 18, 0, None)
+
+
+def test_the_runway_is_that_of_recent_refunds(system: System) -> None:
+    """Of 12.50 each; four were paid in the last day."""
+    system.pay(4)
+    system.world.chain.balance_left = 10 * AMOUNT + 1
+    funds = _funds(system)
+
+    assert funds["TUSD"] == Funds("TUSD", 10 * AMOUNT + 1, 6, 10, 60 + 24 / 4 / AMOUNT)
+    coin = funds["coin"]
+    assert coin.refunds_left is not None
+    assert coin.hours_left == pytest.approx(coin.refunds_left * 6, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("refunds", "hours", "is_low"),
+    [(50, 12, False), (51, 12, True), (50, 13, True), (0, 0, False)],
+)
+def test_either_bound_is_enough(refunds: int, hours: int, is_low: bool) -> None:
+    assert Funds("TUSD", 1, 6, 50, 12.5).is_below(refunds, hours) is is_low
+
+
+def test_a_low_balance_is_reported_once_in_six_hours(system: System) -> None:
+    system.pay(2)
+    system.world.chain.balance_left = 49 * AMOUNT
+    monitor = system.monitor()
+    with capture_logs() as logs:
+        for _ in range(3 * 60):
+            system.record("a")
+            monitor.look()
+            system.world.clock.advance(minutes=4)
+
+    (first, second, *_) = [each for each in logs if each["event"] == "alert"]
+    expected = {"alert": "low-balance", "network": "local", "asset": "TUSD"}
+    assert first.items() >= (expected | {"refunds_left": 49, "hours_left": 588}).items()
+    assert second["refunds_left"] == 49
+    assert system.raised == 2
+
+
+def test_a_top_up_ends_it(system: System) -> None:
+    system.pay(2)
+    monitor = system.monitor()
+    for balance in (49, 50, 49):
+        system.world.chain.balance_left = balance * AMOUNT
+        system.record("a")
+        monitor.look()
+
+    assert system.raised == 2
+
+
+def test_the_view_has_nodes_fees_and_the_nonce(system: System) -> None:
+    system.pay(1)
+    system.record("a")
+    statuses = [
+        NodeStatus("node-1", trusted=True, head=12),
+        NodeStatus("node-2", trusted=False, head=9),
+        NodeStatus("node-3", trusted=True, error="chain-unavailable"),
+    ]
+    monitor = system.monitor(node_statuses=lambda *_: statuses)
+
+    assert monitor.look()
+    (view,) = system.views.seen
+    assert view is not None
+    assert view.nodes == [
+        NodeView("node-1", 0, is_trusted=True),
+        NodeView("node-2", 3, is_trusted=False),
+        NodeView("node-3", None, is_trusted=False),
+    ]
+    assert view.chain_nonce == 1
+    assert view.max_fee == read_max_fee(system.world.chains["local"])
+    assert [each.asset for each in view.funds] == ["coin", "TUSD"]
+
+
+def test_nodes_are_reported_while_they_do_not_answer(system: System) -> None:
+    system.record("a")
+    monitor = system.monitor(fees=ChainUnavailableError("gone"))
+    with capture_logs() as logs:
+        monitor.look()
+
+    (view,) = system.views.seen
+    assert view is not None
+    assert (view.max_fee, view.chain_nonce, view.funds) == (None, None, ())
+    assert [node.name for node in view.nodes] == ["node-1"]
+    assert [(each["event"], each["network"]) for each in logs] == [
+        ("wallet-look-failed", "local")
+    ]
+
+
+def test_the_worker_that_has_run_for_longest_looks(system: System) -> None:
+    """The next one takes over when it stops."""
+    system.record("a", "b")
+    first, second = system.monitor("a"), system.monitor("b")
+    assert (first.look(), second.look()) == (True, False)
+    assert [view is None for view in system.views.seen] == [False, True]
+    system.world.clock.advance(seconds=25)
+    row = [each for each in system.world.store.workers() if each.name == "b"]
+    system.world.store.record_pass(
+        WorkerRow("b", row[0].started_at, system.world.clock())
+    )
+
+    assert (first.look(), second.look()) == (False, True)
+
+
+def test_without_a_key_nothing_is_read(system: System) -> None:
+    system.record("a")
+    monitor = system.monitor()
+    monitor._ledger = altered(system.world.store, active_key=lambda: None)
+
+    assert monitor.look()
+    assert system.views.seen == [None]
+
+
+def test_it_looks_until_it_is_stopped(system: System) -> None:
+    """Soon, while it is not its turn; a failure is logged."""
+    errors: list[Exception] = [StoreUnavailableError("gone"), ValueError("bug")]
+
+    def workers() -> object:
+        if errors and len(waits) > 2:
+            raise errors.pop(0)
+        return system.world.store.workers()
+
+    waits: list[float] = []
+
+    def wait(seconds: float) -> bool:
+        waits.append(seconds)
+        if len(waits) == 2:
+            system.record("a")
+        return len(waits) == 6
+
+    monitor = system.monitor()
+    monitor._ledger = altered(system.world.store, workers=workers)
+    with capture_logs() as logs:
+        monitor.run(wait)
+
+    assert waits == [WAIT_SECONDS] * 2 + [LOOK_SECONDS] * 4
+    events = [each["event"] for each in logs]
+    assert events == ["wallet-look-failed", "wallet-watch-failed"]
