@@ -18,8 +18,8 @@ from backends.sql import (
     queries,
     queues,
     refund_approvals,
-    schema,
     refund_statistics,
+    schema,
     spending,
 )
 from backends.sql.schema import refunds, sightings, spendings, transactions
