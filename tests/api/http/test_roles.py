@@ -22,9 +22,12 @@ OF_REFUNDS = [
     ("POST", "/v1/refunds"),
     ("GET", "/v1/refunds"),
     ("POST", "/v1/refunds/batch"),
+    ("POST", "/v1/refunds/preview"),
     ("GET", REFUND),
     ("POST", f"{REFUND}/cancel"),
     ("GET", f"{REFUND}/explain"),
+    ("GET", "/v1/tokens"),
+    ("GET", "/v1/networks"),
 ]
 OF_ADMINISTRATORS = [
     ("POST", "/v1/admin/kms/rotate"),
@@ -42,7 +45,13 @@ OF_ADMINISTRATORS = [
     ("POST", f"/v1/admin/approvals/{'0' * 64}/break-glass"),
     ("GET", "/metrics"),
 ]
-PROBES = [("GET", "/healthz"), ("GET", "/readyz")]
+PUBLIC = [
+    ("GET", "/healthz"),
+    ("GET", "/readyz"),
+    ("GET", "/openapi.json"),
+    ("GET", "/docs"),
+    ("GET", "/problems/forbidden"),
+]
 
 SERVED = {
     Role.ALL: OF_REFUNDS + OF_ADMINISTRATORS,
@@ -85,17 +94,20 @@ def test_a_process_serves_the_routes_of_its_role(
 
 
 @pytest.mark.parametrize("role", Role)
-def test_every_role_answers_probes(application: Application, role: Role) -> None:
+def test_every_role_has_the_public_routes(
+    application: Application, role: Role
+) -> None:
+    """Probes and documentation."""
     client = application(role)
 
-    for method, path in PROBES:
+    for method, path in PUBLIC:
         assert client.simulate_request(method, path).status_code == 200
 
 
 def test_the_route_table_is_complete(container: Container) -> None:
     """Each route of the application is in one of the lists above."""
     app = create_app(_with_role(container, Role.ALL))
-    listed = {path for _, path in OF_REFUNDS + OF_ADMINISTRATORS + PROBES}
+    listed = {path for _, path in OF_REFUNDS + OF_ADMINISTRATORS + PUBLIC}
     routes = []
     nodes = [*app._router._roots]
     while nodes:
@@ -109,6 +121,7 @@ def test_the_route_table_is_complete(container: Container) -> None:
         .replace("{tenant}", "shop")
         .replace("{digest}", "0" * 64)
         .replace("{address}", "0x00")
+        .replace("{code}", "forbidden")
         for route in routes
     }
     assert shapes == listed
