@@ -1,4 +1,4 @@
-"""What may be refunded, ``/v1/tokens`` and ``/v1/networks``, and previews of refunds."""
+"""The routes of what may be refunded: tokens, networks and previews."""
 
 from collections.abc import Mapping
 
@@ -71,7 +71,7 @@ class RefundPreview(_ReadingResource):
         self._previewer = previewer
 
     def on_post(self, req: Request, resp: Response) -> None:
-        """Answer 200 with the outcome, also if the refund would be refused."""
+        """Answer 200 with the outcome, also if the policy would refuse the refund."""
         query.parameters(req)
         request = read_refund(read_object(req))
         preview = self._previewer.preview(tenant(req), request)

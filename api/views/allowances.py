@@ -84,7 +84,10 @@ def _limited(bound: Bound, value: int, decimals: int) -> str:
 
 
 def _simulation_document(simulation: Simulation) -> dict[str, Any]:
-    return {"succeeds": simulation.reason is None, **fields(simulation, "reason", "gas")}
+    return {
+        "succeeds": simulation.reason is None,
+        **fields(simulation, "reason", "gas"),
+    }
 
 
 def _fee_document(quote: FeeQuote) -> dict[str, Any]:

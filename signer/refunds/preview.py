@@ -26,6 +26,7 @@ from signer.errors import (
     GasLimitError,
     HotWalletError,
     InsufficientFundsError,
+    InvalidInputError,
     KeyNotFoundError,
     LimitReachedError,
     RequestError,
@@ -195,11 +196,15 @@ class Previewer:
         request.
 
         Raises:
+            InvalidInputError: Amount or recipient is malformed, or the recipient may
+                not be paid.
             StoreError: The database does not answer; or another program changed the
                 tenant's block.
         """
         try:
             refund = self._admit(tenant, request)
+        except InvalidInputError:
+            raise  # It is no request for a refund.
         except RequestError as e:
             return Preview(refusal=e)
         chain, facts = self._chains[refund.network], _Facts()

@@ -1,8 +1,10 @@
-"""The application that schemathesis calls: it pays on a chain in memory, in production's server."""
+"""The application that schemathesis calls: it pays on a chain in memory."""
 
 import os
 from threading import RLock, Thread
 from typing import Any, cast
+
+import coincurve
 
 from api.auth.authorization import AccessPolicy
 from api.auth.rate_limits import RateLimits
@@ -10,13 +12,17 @@ from api.http.app import App, create_app
 from signer.audit.log import AuditLog
 from signer.config.settings import Settings
 from signer.config.tenants import TenantRegistry
-from signer.ports import ChainClient, utc_now
+from signer.ports import ChainClient, KeyDirectory, utc_now
 from tests.api.service import build_container
 from tests.api.support import make_verifier
 from tests.fixtures.scripted_chain import ScriptedChain
+from tests.support.devices import KEY_ID, Directory, honest
 from tests.support.ledgers import open_ledger
 from tests.support.ring import SILENCE
 
+
+KEY_IDS = (KEY_ID, KEY_ID[:-1] + "0")
+"""The keys that can be the active one."""
 
 _MANY = 1_000_000
 
@@ -52,9 +58,17 @@ def get_app() -> App:
     settings = Settings.from_env(os.environ)
     store = open_ledger(settings.effective_database_url, pool_size=settings.threads)
     chain = _LockedChain(ScriptedChain())
+    directory = Directory()
+    for key_id in KEY_IDS:
+        directory.devices[key_id] = honest(coincurve.PrivateKey())
     container = build_container(
-        store, utc_now, make_verifier(settings), client=cast("ChainClient", chain)
+        store,
+        utc_now,
+        make_verifier(settings),
+        client=cast("ChainClient", chain),
+        device=directory.devices[KEY_ID],
     )
+    container.backend = cast("KeyDirectory", directory)
     container.settings = settings
     del container.refunds  # The container's own, which waits in real time.
     del container.readiness  # The container's own, which asks the dependencies.
@@ -62,6 +76,7 @@ def get_app() -> App:
     audit = AuditLog(SILENCE, journal=store)
     container.access = AccessPolicy(store, limits, audit, utc_now, TenantRegistry())
     container.ring.active()  # Registers the key, as the guard does.
+    del container.ring  # The container's own, which opens every key.
 
     def has_ended() -> bool:
         chain.mine_deep()

@@ -8,30 +8,36 @@ from api.http.openapi.elements import (
     Element,
     answer,
     body,
+    one_of,
     operation,
     parameter,
     schema,
     text,
 )
+from api.http.openapi.refund_schemas import ADDRESS_PATTERN
+from api.views.codes import problem_codes
 
+
+_SEGMENT = "^[A-Za-z0-9][A-Za-z0-9._~:-]{0,127}$"
+"""A segment of a path that no proxy reads differently."""
 
 _DIGEST = parameter(
     "digest",
     "path",
-    text("The proposal's digest, or its first 16 digits.", examples=["0" * 16]),
+    text("The proposal's digest, or its first digits.", pattern="^[0-9a-f]{16,64}$"),
     required=True,
 )
 _ADDRESS = parameter(
     "address",
     "path",
-    text("The key's address.", examples=["0x2B104909c54b3AC05A81FF0d97f29D0d66b93228"]),
+    text("The key's address.", pattern=ADDRESS_PATTERN),
     required=True,
 )
 _TENANT = parameter(
-    "tenant", "path", text("The tenant's name.", examples=["shop"]), required=True
+    "tenant", "path", text("The tenant's name.", pattern=_SEGMENT), required=True
 )
 _CODE = parameter(
-    "code", "path", text("A code.", examples=["policy-violation"]), required=True
+    "code", "path", one_of(sorted(problem_codes()), "A code."), required=True
 )
 
 _HTML = text("A page.")
@@ -74,7 +80,12 @@ def _decision(operation_id: str, summary: str, description: str, scope: str) -> 
             parameters=[_DIGEST],
             requestBody=body("Reason", examples.REASON),
             answers={200: answer("The proposal.", schema("Approval"))},
-            problems={"same-person", "operator-not-identified", "not-found", "conflict"},
+            problems={
+                "same-person",
+                "operator-not-identified",
+                "not-found",
+                "conflict",
+            },
         )
     }
 

@@ -14,18 +14,22 @@ from api.http.openapi.elements import (
     text,
     timestamp,
 )
-from api.http.openapi.refund_schemas import REFUND_ID_PATTERN, address, amount
+from api.http.openapi.refund_schemas import (
+    ADDRESS_PATTERN,
+    REFUND_ID_PATTERN,
+    address,
+    amount,
+)
 from api.http.problems import code_statuses
 from signer.model.approval import ApprovalState
 from signer.model.key import KeyState
 
 
 _REASON = text(
-    "Why, for the audit log and other administrators: one line.",
+    "Why, for the audit log and other administrators: one line of printable text.",
     minLength=1,
     maxLength=200,
-    pattern="^[^\\u0000-\\u001f\\u007f-\\u009f\\u2028\\u2029]*[^\\s\\u0000-\\u001f"
-    "\\u007f-\\u009f][^\\u0000-\\u001f\\u007f-\\u009f\\u2028\\u2029]*$",
+    format="printable-line",
 )
 
 _KEY_ID = text("The first eight characters of the key's id.")
@@ -36,7 +40,6 @@ _NEW_KEY_ID = text(
     """,
     minLength=1,
     maxLength=512,
-    format="key-id",
 )
 
 _DRY_RUN = flag("Self-test the key, and change nothing. The default is false.")
@@ -80,11 +83,27 @@ _STOP = record(
 _SWITCH = closed(
     record(
         "What to stop or resume.",
-        optional=("network",),
+        ("network",),
         network=text("The network's name; absent for everything.", format="network"),
         reason=_REASON,
     )
 )
+
+
+_ROTATION_RULES: Element = {
+    "allOf": [
+        {
+            "if": {"required": [name], "properties": {name: {"const": True}}},
+            "then": {"required": ["compromised", *others]}
+            | {"properties": {"compromised": {"const": True}}},
+        }
+        for name, others in (
+            ("compromised", ["activeAddress"]),
+            ("withoutFunds", ["activeAddress"]),
+        )
+    ]
+}
+"""``withoutFunds`` is for compromised keys, whose address must be named."""
 
 
 def _switched(statuses: tuple[str, str]) -> Element:
@@ -109,7 +128,7 @@ PROBLEM: Element = {
         """
         An error (RFC 9457). Decide by `code`; `/problems/{code}` explains it.
         """,
-        optional=(
+        (
             "detail",
             "field",
             "rule",
@@ -119,7 +138,9 @@ PROBLEM: Element = {
             "digest",
             "expires_at",
         ),
-        type=text("The path of the page that explains the code.", format="uri-reference"),
+        type=text(
+            "The path of the page that explains the code.", format="uri-reference"
+        ),
         title=text("The code in words."),
         status=integer("The HTTP status.", minimum=400, maximum=599),
         code=one_of(sorted(code_statuses()), "A stable code."),
@@ -130,17 +151,20 @@ PROBLEM: Element = {
         reason=text("With `new-key-unhealthy`: the code of the failure."),
         error=text("With `new-key-unhealthy`: the same in words."),
         message=text("With `new-key-unhealthy`: the failure in words."),
-        digest=text("With `approval-required`: the proposal.", pattern="^[0-9a-f]{64}$"),
+        digest=text(
+            "With `approval-required`: the proposal.", pattern="^[0-9a-f]{64}$"
+        ),
         expires_at=timestamp("With `approval-required`: when the proposal expires."),
     )
 }
 
 SCHEMAS: dict[str, Element] = {
     "Problem": PROBLEM,
-    "RotationRequest": closed(
+    "RotationRequest": _ROTATION_RULES
+    | closed(
         record(
             "The key that becomes active.",
-            optional=("dryRun", "compromised", "activeAddress", "withoutFunds"),
+            ("dryRun", "compromised", "activeAddress", "withoutFunds"),
             newKeyId=_NEW_KEY_ID,
             dryRun=_DRY_RUN,
             compromised=flag(
@@ -149,11 +173,12 @@ SCHEMAS: dict[str, Element] = {
                 `activeAddress`, and funds on the new address.
                 """
             ),
-            activeAddress=address(
+            activeAddress=text(
                 """
                 The key to replace. If another key is active, nothing changes. Required
                 with `compromised`.
-                """
+                """,
+                pattern=ADDRESS_PATTERN,
             ),
             withoutFunds=flag("With `compromised`: do not wait for funds."),
         )
@@ -179,7 +204,7 @@ SCHEMAS: dict[str, Element] = {
     "FailoverRequest": closed(
         record(
             "The replica to use.",
-            optional=("dryRun",),
+            ("dryRun",),
             newKeyId=_NEW_KEY_ID,
             dryRun=_DRY_RUN,
         )

@@ -26,10 +26,10 @@ _ABOUT = """
 The HTTP API of hotwallet, which signs and sends stablecoin refunds for a payment
 gateway.
 
-* Send a JWT as `Authorization: Bearer`. It needs a role, and the scope that an operation
-  names, if the token has scopes.
-* Bodies are JSON in UTF-8, with known members only. Amounts are decimal strings in whole
-  tokens, and times are UTC.
+* Send a JWT as `Authorization: Bearer`. It needs a role, and the scope that an
+  operation names, if the token has scopes.
+* Bodies are JSON in UTF-8, with known members only. Amounts are decimal strings in
+  whole tokens, and times are UTC.
 * Errors are problem documents (RFC 9457). Decide by `code`.
 * Unknown, repeated and malformed query parameters are errors.
 """
@@ -90,9 +90,7 @@ def complete_document() -> Mapping[str, Any]:
             "license": {"name": "Apache 2.0", "identifier": "Apache-2.0"},
         },
         "servers": [{"url": "/"}],
-        "tags": [
-            {"name": name, "description": about} for name, about in _TAGS.items()
-        ],
+        "tags": [{"name": name, "description": about} for name, about in _TAGS.items()],
         "paths": paths,
         "components": {
             "securitySchemes": {
@@ -181,9 +179,7 @@ def _problem(status: int) -> Element:
         media["example"] = examples.PROBLEM
     return {
         "description": "\n".join(described),
-        "headers": {
-            name: {"$ref": f"#/components/headers/{name}"} for name in headers
-        },
+        "headers": {name: {"$ref": f"#/components/headers/{name}"} for name in headers},
         "content": {MEDIA_TYPE: media},
     }
 
@@ -205,6 +201,4 @@ def _find_schemas(
             if name in components["schemas"] and name not in found:
                 found.add(name)
                 waiting.append(components["schemas"][name])
-    return {
-        name: each for name, each in components["schemas"].items() if name in found
-    }
+    return {name: each for name, each in components["schemas"].items() if name in found}

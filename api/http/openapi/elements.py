@@ -8,7 +8,9 @@ from typing import Any
 Element = dict[str, Any]
 """A part of the document: a JSON object."""
 
-TIMESTAMP_PATTERN = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{6}Z$"
+TIMESTAMP_PATTERN = (
+    r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{6}Z$"
+)
 
 
 def text(description: str, **keywords: Any) -> Element:
@@ -59,7 +61,7 @@ def mapping_of(values: Element, description: str) -> Element:
 
 
 def record(
-    description: str, /, *, optional: Sequence[str] = (), **members: Element
+    description: str, optional: Sequence[str] = (), /, **members: Element
 ) -> Element:
     """Return the schema of an object whose members are required, except *optional*."""
     return {

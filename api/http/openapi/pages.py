@@ -125,9 +125,7 @@ def _navigation(by_tag: Mapping[str, Any]) -> str:
     return "".join(parts)
 
 
-def _operation(
-    path: str, method: str, operation: Mapping[str, Any]
-) -> Iterator[str]:
+def _operation(path: str, method: str, operation: Mapping[str, Any]) -> Iterator[str]:
     yield f"<h3>{escape(operation['summary'])}</h3>"
     yield f'<p class="route"><span class="method {method}">{method.upper()}</span>'
     yield f"{escape(path)}</p>"

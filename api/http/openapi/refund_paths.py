@@ -33,15 +33,16 @@ _READ: dict[str, Any] = {
 _REFUND_ID = parameter(
     "refund_id",
     "path",
-    # Any text is a path; one that is no id is a 404.
-    text("The refund's id.", examples=["rf_01a20d6d5a00f8577b3cd4745c4d49ee"]),
+    text("The refund's id.", pattern=REFUND_ID_PATTERN),
     required=True,
 )
 
 _IDEMPOTENCY_KEY = parameter(
     "Idempotency-Key",
     "header",
-    text("Names the request, for ever: repeat it with the same key.", pattern=KEY_PATTERN),
+    text(
+        "Names the request, for ever: repeat it with the same key.", pattern=KEY_PATTERN
+    ),
     required=True,
 )
 
@@ -62,7 +63,7 @@ _SIGNATURE = [
     parameter(
         name,
         "header",
-        text("Only of a tenant that signs its requests (RFC 9421).", maxLength=4096),
+        text("Only of a tenant that signs its requests (RFC 9421)."),
         required=False,
     )
     for name in ("Content-Digest", "Signature-Input", "Signature")
@@ -83,7 +84,9 @@ _LIST_PARAMETERS = [
     parameter(
         "limit",
         "query",
-        integer("Refunds per page.", minimum=1, maximum=MAX_LIMIT, default=DEFAULT_LIMIT),
+        integer(
+            "Refunds per page.", minimum=1, maximum=MAX_LIMIT, default=DEFAULT_LIMIT
+        ),
         required=False,
     ),
     parameter(
@@ -99,9 +102,9 @@ _COLLECTION: Element = {
         "createRefund",
         "Create a refund",
         """
-        The refund is stored before the answer, and a worker brings it to a final status.
-        The answer waits up to three seconds for the worker to send it. Read `status`,
-        not only 201.
+        The refund is stored before the answer, and a worker brings it to a final
+        status. The answer waits up to three seconds for the worker to send it. Read
+        `status`, not only 201.
 
         After a timeout, a lost connection or a 5xx, repeat the request with the same
         `Idempotency-Key`: it is paid once, and the first answer is given again.
@@ -129,8 +132,8 @@ _COLLECTION: Element = {
         "listRefunds",
         "List refunds",
         """
-        The refunds of the caller's tenant, newest first. Refunds that are created in the
-        meantime neither repeat nor hide others.
+        The refunds of the caller's tenant, newest first. Refunds that are created in
+        the meantime neither repeat nor hide others.
         """,
         tag=_TAG,
         parameters=_LIST_PARAMETERS,
@@ -184,7 +187,7 @@ _PREVIEW: Element = {
         requestBody=body("RefundRequest", examples.REFUND_REQUEST),
         answers={
             200: answer(
-                "The outcome, also of a refund that would be refused.",
+                "The outcome, also of a refund that the policy would refuse.",
                 schema("Preview"),
                 examples.PREVIEW,
             )
@@ -268,7 +271,9 @@ _NETWORKS: Element = {
         "List networks",
         "Where refunds are paid.",
         tag="Tokens",
-        answers={200: answer("The networks.", schema("NetworkList"), examples.NETWORKS)},
+        answers={
+            200: answer("The networks.", schema("NetworkList"), examples.NETWORKS)
+        },
         problems=problem_sets.MERCHANT,
         **_READ,
     )

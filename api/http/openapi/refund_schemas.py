@@ -51,8 +51,8 @@ def _name(description: str) -> Element:
 _STATUS = one_of(
     Status,
     """
-    `confirmed`, `cancelled`, `refused` and `failed` are final. Only `confirmed` is paid,
-    except where `failure.code` is `already-paid`.
+    `confirmed`, `cancelled`, `refused` and `failed` are final. Only `confirmed` is
+    paid, except where `failure.code` is `already-paid`.
     """,
 )
 
@@ -232,7 +232,7 @@ _EXPLANATION = record(
 
 _BATCH_RESULT = record(
     "What became of one member.",
-    optional=("refund", "problem", "retry_after"),
+    ("refund", "problem", "retry_after"),
     idempotency_key=_IDEMPOTENCY_KEY,
     status=integer("What the single request would have answered."),
     refund=schema("Refund"),
@@ -241,9 +241,7 @@ _BATCH_RESULT = record(
 )
 
 SCHEMAS: dict[str, Element] = {
-    "RefundRequest": closed(
-        record("A request for a refund.", optional=_OPTIONAL, **_REQUESTED)
-    ),
+    "RefundRequest": closed(record("A request for a refund.", _OPTIONAL, **_REQUESTED)),
     "Refund": record(
         "A refund of the caller's tenant.",
         id=text("The refund's id.", pattern=REFUND_ID_PATTERN),
@@ -276,7 +274,7 @@ SCHEMAS: dict[str, Element] = {
     "BatchMember": closed(
         record(
             "A member of a batch: a key, and the fields of a refund.",
-            optional=_OPTIONAL,
+            _OPTIONAL,
             idempotency_key=_IDEMPOTENCY_KEY,
             **_REQUESTED,
         )

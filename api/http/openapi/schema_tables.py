@@ -16,8 +16,10 @@ _OPTIONAL = ' <span class="soft">optional</span>'
 def schema_link(schema: Mapping[str, Any]) -> str:
     """Return a link to the schema that *schema* refers to, or its type."""
     name = str(schema.get("$ref", "")).rpartition("/")[2]
-    return f'<a href="#schema-{escape(name)}">{escape(name)}</a>' if name else (
-        render_type(schema)
+    return (
+        f'<a href="#schema-{escape(name)}">{escape(name)}</a>'
+        if name
+        else (render_type(schema))
     )
 
 

@@ -32,7 +32,7 @@ class _Page(HTMLParser):
         self.attributes |= {name for name, _ in attrs}
         self.links += [value or "" for name, value in attrs if name == "href"]
         self.anchors += [value or "" for name, value in attrs if name == "id"]
-        if tag not in {"meta"}:
+        if tag != "meta":
             self._open.append(tag)
 
     def handle_endtag(self, tag: str) -> None:

@@ -28,6 +28,7 @@ from tests.api.described_answers import validate
 
 Json = dict[str, Any]
 
+
 def _app(container: Container, role: Role) -> App:
     container.settings = container.settings.model_copy(update={"serve_role": role})
     return create_app(container)
@@ -83,7 +84,9 @@ def test_roles_and_scopes_are_those_of_the_routes(container: Container) -> None:
     found: dict[tuple[str, str], tuple[set[str], list[str]]] = {}
     expected: dict[tuple[str, str], tuple[set[str], list[str]]] = {}
     for path, method, operation in _operations(_document(app)):
-        resource = app._router.find(re.sub(r"\{.*?\}", "x", path))[0]
+        route = app._router.find(re.sub(r"\{.*?\}", "x", path))
+        assert route is not None
+        resource = route[0]
         assert isinstance(resource, Resource)
         permission = resource.permission(method.upper())
         (scheme,) = operation["security"]
@@ -107,7 +110,11 @@ def test_operations_have_names_of_their_own() -> None:
 def test_every_code_is_described() -> None:
     """The schema of problems has each code, and each code has a page."""
     schemas = complete_document()["components"]["schemas"]
-    used = {code for _, _, each in _operations(complete_document()) for code in each["x-problems"]}
+    used = {
+        code
+        for _, _, each in _operations(complete_document())
+        for code in each["x-problems"]
+    }
 
     assert set(schemas["Problem"]["properties"]["code"]["enum"]) == {*code_statuses()}
     assert code_statuses().keys() <= problem_codes().keys()

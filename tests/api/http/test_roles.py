@@ -94,9 +94,7 @@ def test_a_process_serves_the_routes_of_its_role(
 
 
 @pytest.mark.parametrize("role", Role)
-def test_every_role_has_the_public_routes(
-    application: Application, role: Role
-) -> None:
+def test_every_role_has_the_public_routes(application: Application, role: Role) -> None:
     """Probes and documentation."""
     client = application(role)
 

@@ -34,7 +34,9 @@ def environ(
 
 def _block(language: str) -> str:
     text = PAGE.read_text(encoding="utf-8")
-    (block,) = re.findall(rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    (block,) = re.findall(
+        rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE
+    )
     return str(block)
 
 

@@ -1,6 +1,7 @@
 """A preview says what the acceptance and the worker then do, and changes nothing."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -33,6 +34,8 @@ from tests.support.refunds import (
 
 GWEI = 10**9
 
+PREVIEWED = replace(REQUEST, reference="previewed")
+
 
 def _previewer(world: World) -> Previewer:
     alerts = Alerts(world.store, clock=world.clock)
@@ -48,7 +51,7 @@ def _previewer(world: World) -> Previewer:
 
 
 def _preview(world: World) -> Preview:
-    return _previewer(world).preview("gateway", REQUEST)
+    return _previewer(world).preview("gateway", PREVIEWED)
 
 
 def _enrol(world: World) -> None:
@@ -145,7 +148,7 @@ def test_what_the_worker_then_does(
     _enrol(world)
     prepare(world)
     found = _preview(world)
-    refund = world.submit(REQUEST).refund
+    refund = world.submit(PREVIEWED, key="previewed").refund
     world.work()
     stored = world.stored(refund)
 
@@ -255,7 +258,7 @@ def test_gas_has_a_limit_too(world: World, gas: int) -> None:
 def test_requests_that_would_be_refused(world: World) -> None:
     """The refusal is the error of the acceptance; no node is asked."""
     _enrol(world)
-    world.accepted(reference=REQUEST.reference)
+    world.accepted(reference=PREVIEWED.reference)
     taken = _preview(world)
     world.store.block_tenant(TenantBlock("gateway", world.clock(), ACTOR.name))
     blocked = _preview(world)
@@ -284,4 +287,4 @@ def test_a_database_that_does_not_answer(world: World) -> None:
     previewer._store = altered(world.store, find_stop=gone)
 
     with pytest.raises(StoreUnavailableError):
-        previewer.preview("gateway", REQUEST)
+        previewer.preview("gateway", PREVIEWED)
