@@ -18,8 +18,8 @@ from api.http.openapi.refund_schemas import ADDRESS_PATTERN
 from api.views.codes import problem_codes
 
 
-_SEGMENT = "^[A-Za-z0-9][A-Za-z0-9._~:-]{0,127}$"
-"""A segment of a path that no proxy reads differently."""
+_SEGMENT = r"^(?!\.{1,2}$)[A-Za-z0-9._~-]{1,128}$"
+"""A segment of a path that no client encodes, and no proxy reads differently."""
 
 _DIGEST = parameter(
     "digest",
@@ -30,7 +30,11 @@ _DIGEST = parameter(
 _ADDRESS = parameter(
     "address",
     "path",
-    text("The key's address.", pattern=ADDRESS_PATTERN),
+    text(
+        "The key's address, in lower case or with its EIP-55 checksum.",
+        pattern=ADDRESS_PATTERN,
+        format="address",
+    ),
     required=True,
 )
 _TENANT = parameter(

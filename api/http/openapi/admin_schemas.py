@@ -29,7 +29,6 @@ _REASON = text(
     "Why, for the audit log and other administrators: one line of printable text.",
     minLength=1,
     maxLength=200,
-    format="printable-line",
 )
 
 _KEY_ID = text("The first eight characters of the key's id.")
@@ -84,7 +83,9 @@ _SWITCH = closed(
     record(
         "What to stop or resume.",
         ("network",),
-        network=text("The network's name; absent for everything.", format="network"),
+        network=text(
+            "The network's name; absent for everything.", pattern="^[!-~]{1,128}$"
+        ),
         reason=_REASON,
     )
 )
@@ -179,6 +180,7 @@ SCHEMAS: dict[str, Element] = {
                 with `compromised`.
                 """,
                 pattern=ADDRESS_PATTERN,
+                format="address",
             ),
             withoutFunds=flag("With `compromised`: do not wait for funds."),
         )
