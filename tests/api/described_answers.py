@@ -1,4 +1,4 @@
-"""Compares answers, and what was accepted, with the OpenAPI document."""
+"""Compares answers, and what was accepted, with the OpenAPI document (H21)."""
 
 import json
 import re

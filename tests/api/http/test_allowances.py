@@ -171,7 +171,7 @@ def test_a_refund_that_would_be_paid(paying: TestClient) -> None:
 def test_a_preview_stores_nothing(
     limited: TestClient, sqlite_store: SQLStore, node: ScriptedChain
 ) -> None:
-    """No refund, answer, approval, limit, wallet, audit record, alert; no broadcast."""
+    """H22: no row of any kind, and no broadcast."""
     before = _rows(sqlite_store)
     for amount in ("1", "150", "0.01", "999"):
         preview(limited, BODY | {"amount": amount})
@@ -290,7 +290,7 @@ def shared_limits(paying_container: Container, node: ScriptedChain) -> Network:
 def test_room_of_shared_limits_is_not_shown_to_tenants(
     paying_container: Container, shared_limits: Network, tenants: int, room: str | None
 ) -> None:
-    """It would show what other tenants pay; a single tenant may see it."""
+    """H22: it would show what other tenants pay; a single tenant may see it."""
     listed = {"gateway-1": Tenant(subjects=("gateway-1",)), "gateway-2": OTHER}
     paying_container.tenants = TenantRegistry(dict(list(listed.items())[:tenants]))
     client = TestClient(create_app(paying_container))

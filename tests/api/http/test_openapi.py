@@ -56,7 +56,7 @@ def test_the_document_is_valid(container: Container, role: Role) -> None:
 
 @pytest.mark.parametrize("role", Role)
 def test_each_process_describes_its_routes(container: Container, role: Role) -> None:
-    """Each route and method that it serves, and no other one."""
+    """H21: each route and method that it serves, and no other one."""
     app = _app(container, role)
     served = {
         (route.path, method.method.lower())

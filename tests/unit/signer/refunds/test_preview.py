@@ -11,6 +11,7 @@ from signer.errors import (
     ChainError,
     ChainUnavailableError,
     ConflictError,
+    InvalidInputError,
     PolicyViolationError,
     RowNotAuthenticError,
     StoreUnavailableError,
@@ -144,7 +145,7 @@ def test_what_the_worker_then_does(
     status: Status,
     code: str | None,
 ) -> None:
-    """Outcome and codes are those of the refund that is requested next."""
+    """H22: outcome and codes are those of the refund that is requested next."""
     _enrol(world)
     prepare(world)
     found = _preview(world)
@@ -277,6 +278,12 @@ def test_requests_that_would_be_refused(world: World) -> None:
         assert not found.needs_approval
         assert (found.refund, found.simulation, found.quote) == (None, None, None)
     assert "outlook" not in calls
+
+
+def test_a_malformed_request_is_an_error(world: World) -> None:
+    """It is no request for a refund, so there is nothing to show."""
+    with pytest.raises(InvalidInputError):
+        _previewer(world).preview("gateway", replace(PREVIEWED, amount="1,5"))
 
 
 def test_a_database_that_does_not_answer(world: World) -> None:
