@@ -19,7 +19,7 @@ PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 export UV_SYSTEM_CERTS := true
 UV := $(BIN)/uv
 
-.PHONY: help demo demo-kms dev check test test-lowest model soak lint format bench bench-quick flame-graph lock clean
+.PHONY: help demo demo-kms dev check test test-lowest model docs dist soak lint format bench bench-quick flame-graph lock clean
 
 help: ## Show this list.
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 13
@@ -44,6 +44,12 @@ test-lowest: .venv-lowest/.ready ## The tests without servers, on the oldest sup
 
 model: .venv/.ready ## Search the model of the nonce lifecycle exhaustively: a minute.  Needs spin and gcc.
 	@$(BIN)/python -m tests.model
+
+dist: .venv/.ready ## Build the wheel of the last commit twice, with an SBOM; both must be the same.
+	@$(BIN)/python -m dev.dist
+
+docs: .venv-docs/.ready node_modules/.ready ## Build the documentation site into site/; ARGS=serve shows it while you write.
+	@NO_MKDOCS_2_WARNING=1 .venv-docs/bin/python -m mkdocs $(or $(ARGS),build)
 
 soak: .venv/.ready node_modules/.ready .venv-servers/.ready ## The long tests: minutes to hours.
 	@$(BIN)/python -m pytest -m soak $(ARGS)
@@ -71,7 +77,7 @@ lock: .venv/.ready ## Resolve the dependencies again, a week behind the newest.
 	@UV=$(UV) requirements/lock
 
 clean: ## Remove everything that was made here, the development key included.
-	@rm -rf .venv .venv-servers .venv-lowest node_modules .hotwallet .coverage .hypothesis \
+	@rm -rf .venv .venv-servers .venv-lowest .venv-docs site node_modules .hotwallet .coverage .hypothesis \
 	  .mypy_cache .pytest_cache .ruff_cache .import_linter_cache dist
 	@find $(PACKAGES) -name __pycache__ -type d -exec rm -rf {} +
 
@@ -99,8 +105,14 @@ clean: ## Remove everything that was made here, the development key included.
 	@$(UV) pip install --quiet --python .venv-lowest/bin/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
+.venv-docs/.ready: .venv/.ready requirements/docs.txt
+	@echo "Making the environment of the documentation site ..." >&2
+	@rm -rf .venv-docs && $(PYTHON) -m venv --without-pip .venv-docs
+	@$(UV) pip sync --quiet --python .venv-docs/bin/python --require-hashes requirements/docs.txt
+	@touch $@
+
 node_modules/.ready: package-lock.json
 	@command -v npm >/dev/null || { echo "npm is needed: it brings the local chain (anvil)" >&2; exit 1; }
-	@echo "Installing anvil and solc with npm ..." >&2
+	@echo "Installing anvil, solc and mermaid with npm ..." >&2
 	@npm ci --ignore-scripts --no-audit --no-fund --silent
 	@touch $@

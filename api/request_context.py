@@ -3,7 +3,7 @@
 import re
 import secrets
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from ipaddress import (
     IPv4Address,
@@ -77,10 +77,11 @@ def tenant(req: Request) -> str:
     return known
 
 
-def actor(req: Request) -> Actor:
-    """Return the caller as the actor of audit records."""
+def actor(req: Request, reason: str = "") -> Actor:
+    """Return the caller, who acts for *reason*, as the actor of audit records."""
     caller = principal(req)
-    return Actor.from_token(caller.sub, request_id(req), caller.jti)
+    known = Actor.from_token(caller.sub, request_id(req), caller.jti)
+    return replace(known, reason=reason)
 
 
 def peer_address(

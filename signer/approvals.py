@@ -97,7 +97,10 @@ class Approvals:
         Raises:
             ApprovalRequiredError: It is not approved.
             ConflictError: The same, without *asks*.
+            InvalidInputError: *reason* is too long or not printable.
         """
+        if reason:
+            require_reason(reason)
         if not self.required:
             yield None
             return

@@ -9,7 +9,7 @@ import click
 
 from api.bootstrap import build_admin_container, build_container
 from api.cli.confirmation import confirmed
-from api.cli.operator import current_operator, identified_operator
+from api.cli.operator import REASON, current_operator, identified_operator
 from api.cli.output import Result, reports
 from api.http.keys import (
     failover_document,
@@ -80,6 +80,7 @@ def list_keys() -> Result:
     show_default=True,
     help="Seconds to retry while KMS does not know the key or its permissions yet.",
 )
+@REASON
 @confirmed("Refunds are then paid from the new key's address. Make it the active key?")
 @reports
 def rotate(
@@ -90,6 +91,7 @@ def rotate(
     active_address: str | None,
     without_funds: bool,
     wait: float,
+    reason: str,
 ) -> Result:
     """
     Make NEW_KEY_ID the active key: a KMS key id, ARN or alias, or a CKA_ID in hex.
@@ -106,7 +108,9 @@ def rotate(
     # A planned rotation needs no approval, so it must not fail because of a token.
     needs_approval = compromised and not dry_run
     operator = (
-        identified_operator(container, _SCOPE) if needs_approval else current_operator()
+        identified_operator(container, _SCOPE, reason)
+        if needs_approval
+        else current_operator()
     )
     result = _rotate_with_retries(
         container.rotation, wait, new_key_id, options, operator
@@ -136,9 +140,10 @@ def failover(new_key_id: str, *, dry_run: bool) -> Result:
 
 @keys.command()
 @click.argument("address")
+@REASON
 @confirmed("A revoked key never signs again. Revoke the key of {address}?")
 @reports
-def revoke(address: str, *, dry_run: bool) -> Result:
+def revoke(address: str, reason: str, *, dry_run: bool) -> Result:
     """
     Block the former key of ADDRESS as compromised: it never signs again.
 
@@ -151,7 +156,7 @@ def revoke(address: str, *, dry_run: bool) -> Result:
     if dry_run:
         key, stranded = revocation.preview(address)
     else:
-        operator = identified_operator(container, _SCOPE)
+        operator = identified_operator(container, _SCOPE, reason)
         key, stranded = revocation.revoke(address, operator)
     status = "would be revoked" if dry_run else key.state
     return Result(

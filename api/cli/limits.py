@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import click
 
 from api.bootstrap import build_container
-from api.cli.operator import identified_operator
+from api.cli.operator import REASON, identified_operator
 from api.cli.output import Result, reports
 from api.container import Container
 from api.views.refunds import timestamp
@@ -32,7 +32,7 @@ def show() -> Result:
 
 
 @limits.command("raise")
-@click.option("--reason", default="", help="Why, for the administrator who approves.")
+@REASON
 @reports
 def raise_limits(reason: str) -> Result:
     """Ask another administrator to approve what is raised."""

@@ -6,7 +6,7 @@ import click
 
 from api.bootstrap import build_container
 from api.cli.confirmation import confirmed
-from api.cli.operator import identified_operator
+from api.cli.operator import REASON, identified_operator
 from api.cli.output import Result, reports
 from api.views.explanations import repair_document
 from api.views.refunds import timestamp
@@ -25,9 +25,10 @@ def nonce() -> None:
 
 @nonce.command("repair")
 @click.option("--network", help="Compare wallets of this network only.")
+@REASON
 @confirmed("Accept every foreign transaction, and resume the paused wallets?")
 @reports
-def repair_nonces(network: str | None, *, dry_run: bool) -> Result:
+def repair_nonces(network: str | None, reason: str, *, dry_run: bool) -> Result:
     """
     Compare each wallet with its chain, and resume paused wallets.
 
@@ -45,9 +46,8 @@ def repair_nonces(network: str | None, *, dry_run: bool) -> Result:
         compared = repair_wallets(opened.store, chains, opened.clock, apply=False)
         repairs: Sequence[RepairResult] = list(compared)
     else:
-        repairs = opened.nonce_admin.repair(
-            network, identified_operator(opened, _SCOPE)
-        )
+        operator = identified_operator(opened, _SCOPE, reason)
+        repairs = opened.nonce_admin.repair(network, operator)
     documents = [repair_document(each) for each in repairs]
     all_resumed = not any(each.is_open for each in repairs)
     lines = [line for each in repairs for line in _format_repair(each)]
@@ -58,12 +58,15 @@ def repair_nonces(network: str | None, *, dry_run: bool) -> Result:
 @nonce.command("abandon")
 @click.argument("address")
 @click.option("--network", help="On this network only.")
+@REASON
 @confirmed(
     "A payment that the ledger has forgotten would be paid twice. Stop waiting for"
     " pending transactions of {address}?"
 )
 @reports
-def abandon_nonces(address: str, network: str | None, *, dry_run: bool) -> Result:
+def abandon_nonces(
+    address: str, network: str | None, reason: str, *, dry_run: bool
+) -> Result:
     """
     Stop waiting for pending transactions of ADDRESS, the address of a blocked key.
 
@@ -77,7 +80,7 @@ def abandon_nonces(address: str, network: str | None, *, dry_run: bool) -> Resul
     if dry_run:
         changed = admin.waiting(address, network)
         return _statuses(changed, "would-abandon", "not-waiting")
-    operator = identified_operator(container, _SCOPE)
+    operator = identified_operator(container, _SCOPE, reason)
     changed = admin.abandon(address, network, operator)
     return _statuses(changed, "abandoned", "not-waiting")
 

@@ -3,7 +3,10 @@
 import getpass
 import os
 import secrets
+from dataclasses import replace
 from pathlib import Path
+
+import click
 
 from api.auth.authorization import AccessRequest, Permission, require_permission
 from api.container import Container
@@ -13,6 +16,11 @@ from signer.private_files import is_private
 
 
 TOKEN_FILE = "OPERATOR_TOKEN_FILE"  # noqa: S105  The name of a variable.
+
+REASON = click.option(
+    "--reason", default="", help="Why, for the administrator who approves it."
+)
+"""The option of commands that pass its value to ``identified_operator``."""
 
 _ROLES = frozenset({"admin", "devops"})
 
@@ -37,12 +45,12 @@ def current_operator() -> Actor:
     return Actor(f"cli:{shown[:_LONGEST_NAME]}")
 
 
-def identified_operator(container: Container, scope: str) -> Actor:
+def identified_operator(container: Container, scope: str, reason: str = "") -> Actor:
     """
     Return the subject of the token in ``OPERATOR_TOKEN_FILE``; the user without one.
 
     The token needs *scope* and the role of an administrator, and is used up, exactly as
-    for a request to the API.
+    for a request to the API.  *reason* becomes that of the actor.
 
     Raises:
         InvalidInputError: The file cannot be read.
@@ -52,7 +60,7 @@ def identified_operator(container: Container, scope: str) -> Actor:
     """
     path = os.environ.get(TOKEN_FILE)
     if not path:
-        return current_operator()
+        return replace(current_operator(), reason=reason)
     permission = Permission(_ROLES, scope, administrative=True)
     request_id = f"cli-{secrets.token_hex(8)}"
     request = AccessRequest(permission, "POST", "cli", "cli", request_id)
@@ -69,7 +77,8 @@ def identified_operator(container: Container, scope: str) -> Actor:
             container.access.refuse(e, request, caller)
         except type(e):
             raise PermissionDeniedError(reason) from None
-    return Actor.from_token(caller.sub, request_id, caller.jti)
+    known = Actor.from_token(caller.sub, request_id, caller.jti)
+    return replace(known, reason=reason)
 
 
 def _read_token(path: str) -> str:

@@ -8,7 +8,7 @@ import click
 
 from api.bootstrap import build_container
 from api.cli.confirmation import confirmed
-from api.cli.operator import identified_operator
+from api.cli.operator import REASON, identified_operator
 from api.cli.output import Result, reports
 from api.mac_key import open_row_macs
 from api.views.restores import restore_document, restore_lines
@@ -48,10 +48,16 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
     metavar="KEY_ID",
     help="A key that was rotated to since the backup; the configured one is known.",
 )
+@REASON
 @confirmed("Change the ledger as --dry-run shows, and pause its wallets until then?")
 @reports
 def restore(
-    logs: Sequence[Path], marks: Sequence[str], keys: Sequence[str], *, dry_run: bool
+    logs: Sequence[Path],
+    marks: Sequence[str],
+    keys: Sequence[str],
+    reason: str,
+    *,
+    dry_run: bool,
 ) -> Result:
     """
     Complete a ledger that was restored from a backup, before anything new is paid.
@@ -96,7 +102,7 @@ def restore(
         plan = replace(plan, problems=[*gaps, *plan.problems])
     done = not (dry_run or plan.problems or plan.is_empty)
     if done:
-        operator = identified_operator(container, _SCOPE)
+        operator = identified_operator(container, _SCOPE, reason)
         container.restorer.restore(plan, key_ids, operator, make_plan)
     return Result(
         restore_document(plan, evidence.summary, done=done),

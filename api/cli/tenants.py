@@ -6,7 +6,7 @@ import click
 
 from api.bootstrap import build_container
 from api.cli.confirmation import confirmed
-from api.cli.operator import current_operator, identified_operator
+from api.cli.operator import REASON, current_operator, identified_operator
 from api.cli.output import Result, reports
 from api.http.tenants import block_tenant, tenant_document, unblock_tenant
 from api.views.refunds import timestamp
@@ -49,9 +49,10 @@ def block(tenant: str, *, dry_run: bool) -> Result:
 
 @tenants.command()
 @click.argument("tenant")
+@REASON
 @confirmed("Its waiting refunds are then paid. Unblock the tenant {tenant}?")
 @reports
-def unblock(tenant: str, *, dry_run: bool) -> Result:
+def unblock(tenant: str, reason: str, *, dry_run: bool) -> Result:
     """End the block of TENANT: its queued refunds are paid."""
     container = build_container()
     admin = container.tenant_admin
@@ -61,7 +62,7 @@ def unblock(tenant: str, *, dry_run: bool) -> Result:
             raise found.error()
         status = "not-blocked" if found is None else "would-unblock"
         return _status({"tenant": tenant, "status": status})
-    operator = identified_operator(container, "tenants:block")
+    operator = identified_operator(container, "tenants:block", reason)
     return _status(unblock_tenant(admin, tenant, operator))
 
 

@@ -28,6 +28,7 @@ _ROTATION_FIELDS = {
     "compromised": bool,
     "activeAddress": str,
     "withoutFunds": bool,
+    "reason": str,
 }
 
 # What this API calls the fields of the core's ``InvalidInputError``.
@@ -66,7 +67,8 @@ class KeyRotation(AdministrativeResource):
             without_funds=body.get("withoutFunds", False),
         )
         with _translate_fields():
-            result = self._rotation.rotate(body["newKeyId"], actor(req), options)
+            by = actor(req, body.get("reason", ""))
+            result = self._rotation.rotate(body["newKeyId"], by, options)
 
         if result.status == AWAITING_FUNDS:
             resp.status = falcon.HTTP_ACCEPTED

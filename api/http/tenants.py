@@ -5,9 +5,11 @@ from typing import Any
 from falcon import Request, Response
 
 from api.http import query
+from api.http.body import read_object
 from api.http.keys import AdministrativeResource
 from api.request_context import actor
 from api.views.refunds import timestamp
+from signer.errors import InvalidInputError
 from signer.model.audit_record import Actor
 from signer.refunds.tenant_admin import TenantAdmin, TenantStatus
 
@@ -33,10 +35,14 @@ class TenantUnblocking(_TenantResource):
     """``/v1/admin/tenants/{tenant}/unblock``: ends the block of a tenant."""
 
     def on_post(self, req: Request, resp: Response, tenant: str) -> None:
-        """End the block; safe to repeat."""
+        """End the block; safe to repeat.  The body, with a reason, is optional."""
         query.parameters(req)
+        body = read_object(req) if req.content_length else {}
+        reason = body.pop("reason", "")
+        if body or not isinstance(reason, str):
+            raise InvalidInputError("may have only reason, a string", field="body")
 
-        resp.media = unblock_tenant(self._admin, tenant, actor(req))
+        resp.media = unblock_tenant(self._admin, tenant, actor(req, reason))
 
 
 def block_tenant(admin: TenantAdmin, tenant: str, by: Actor) -> dict[str, str]:

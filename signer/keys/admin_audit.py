@@ -80,13 +80,15 @@ class AdminAudit:
         """
         Run the block if another administrator approved it, as ``Approvals.authorize``.
 
-        *facts* say exactly what the block changes, and which state it ends.
+        *facts* say exactly what the block changes, and which state it ends.  The other
+        administrator sees *reason*, or else that of *actor*.
         """
         if self._approvals is None:
             yield None
             return
         proposal = Proposal(action, facts)
-        with self._approvals.authorize(proposal, actor, reason) as use:
+        why = reason or actor.reason
+        with self._approvals.authorize(proposal, actor, why) as use:
             yield use
 
     def request(self, action: AuditAction, actor: Actor, **facts: Any) -> None:

@@ -59,12 +59,14 @@ class Actor:
     The prefix of ``name`` says how it was authenticated: ``token:`` and the subject of
     a verified token, or ``cli:`` and the user of the host.  A process that acts by
     itself has a name without a prefix, such as ``worker``.  ``token_id`` is the ``jti``
-    of the token.
+    of the token.  ``reason`` is why a person asks for a change that another person must
+    approve, in that person's words.
     """
 
     name: str
     request_id: str | None = None
     token_id: str | None = None
+    reason: str = ""
 
     @classmethod
     def from_token(cls, subject: str, request_id: str, token_id: str | None) -> Self:

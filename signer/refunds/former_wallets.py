@@ -58,7 +58,7 @@ class FormerWallets:
         is_revoked = key.state is KeyState.BLOCKED
         try:
             is_known = (
-                self._resume_revoked(chain, key.address)
+                self._resume_revoked(chain, key.address, if_restored=if_restored)
                 if is_revoked
                 else self._is_known(chain, key.address, if_restored=if_restored)
             )
@@ -111,8 +111,10 @@ class FormerWallets:
             below = max(below, wallet.high_water)
         return not self._store.unknown_nonces(wallet.chain_id, address, below, 1)
 
-    def _resume_revoked(self, chain: Chain, address: str) -> bool:
-        """Resume a revoked key's wallet if it is known; return whether it goes on."""
+    def _resume_revoked(
+        self, chain: Chain, address: str, *, if_restored: bool = False
+    ) -> bool:
+        """Resume a revoked key's wallet if it is known; return whether it is."""
         wallet = self._store.wallet(chain.network.chain_id, address)
         if wallet is not None and not wallet.is_paused:
             return True
@@ -124,6 +126,9 @@ class FormerWallets:
         below = max(below, wallet.high_water or 0)
         if not self._wallets.is_known(chain, wallet, below):
             return False
+        if not self._wallets.is_restored(wallet):
+            # A forgotten transaction may still be mined instead of a filler.
+            return if_restored
         foreign = self._store.foreign_transactions(wallet.chain_id, address)
         self._wallets.accept_and_resume(wallet, foreign)
         return True

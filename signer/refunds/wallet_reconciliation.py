@@ -105,7 +105,7 @@ class WalletReconciler:
         status = self.status(chain, address)
         if status.unknown_count or status.foreign or self._contested(chain, address):
             return status
-        if not self._is_restored(status.wallet):
+        if not self.is_restored(status.wallet):
             return status
         self.resume(status, chain)
         return self.status(chain, address)
@@ -128,6 +128,15 @@ class WalletReconciler:
         """Return whether the ledger knows all nonces of *wallet* under *below*."""
         unknown = self._store.unknown_nonces(wallet.chain_id, wallet.sender, below, 1)
         return not (unknown or self._contested(chain, wallet.sender))
+
+    def is_restored(self, wallet: Wallet) -> bool:
+        """Return whether no transaction that a restored ledger lost can be mined."""
+        if wallet.paused_by is not Pause.RESTORED:
+            return True
+        mark = wallet.high_water
+        return mark is not None and not self._store.open_below(
+            wallet.chain_id, wallet.sender, mark, 1
+        )
 
     def accept_and_resume(
         self,
@@ -181,7 +190,7 @@ class WalletReconciler:
                 " transaction that the ledger does not know: wait for a worker to find"
                 " it"
             )
-        if not self._is_restored(status.wallet):
+        if not self.is_restored(status.wallet):
             mark = status.wallet.high_water
             raise WalletPausedError(
                 _RESTORED
@@ -274,15 +283,6 @@ class WalletReconciler:
         }
         receipts = chain.client.receipts(sorted(set().union(*hashes.values())))
         return [each for each in unmined if not hashes[each.id] & receipts.keys()]
-
-    def _is_restored(self, wallet: Wallet) -> bool:
-        """Return whether no transaction that a restored ledger lost can be mined."""
-        if wallet.paused_by is not Pause.RESTORED:
-            return True
-        mark = wallet.high_water
-        return mark is not None and not self._store.open_below(
-            wallet.chain_id, wallet.sender, mark, 1
-        )
 
     def _get(self, chain_id: int, address: str) -> Wallet:
         wallet = self._store.wallet(chain_id, address)

@@ -7,6 +7,7 @@ Each is a mistake that a published relayer made, or that this one nearly made.
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 import pytest
@@ -177,7 +178,7 @@ def _find(
     None is the result if no seed has one.  The seed *likely* had one when the test was
     written, so it is played first: a search may take minutes.
     """
-    for seed in (likely, *SEEDS):
+    for seed in chain([likely], SEEDS):
         if _matches(pattern, play(seed, ledger, build, **options).violations):
             return seed
     return None

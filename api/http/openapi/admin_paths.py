@@ -94,20 +94,6 @@ def _decision(operation_id: str, summary: str, description: str, scope: str) -> 
     }
 
 
-def _block(operation_id: str, summary: str, content: str, *codes: str) -> Element:
-    return {
-        "post": _administration(
-            operation_id,
-            summary,
-            "It has no body, and can be repeated.",
-            scope="tenants:block",
-            parameters=[_TENANT],
-            answers={200: answer("What changed.", schema(content))},
-            problems={"not-found", *codes},
-        )
-    }
-
-
 def _switch(operation_id: str, summary: str, content: str, *codes: str) -> Element:
     return {
         "post": _administration(
@@ -180,12 +166,29 @@ _KEYS: dict[str, Element] = {
 }
 
 _DECISIONS: dict[str, Element] = {
-    "/v1/admin/tenants/{tenant}/block": _block(
-        "blockTenant", "Block a tenant", "BlockedTenant"
-    ),
-    "/v1/admin/tenants/{tenant}/unblock": _block(
-        "unblockTenant", "Unblock a tenant", "UnblockedTenant", *problem_sets.APPROVAL
-    ),
+    "/v1/admin/tenants/{tenant}/block": {
+        "post": _administration(
+            "blockTenant",
+            "Block a tenant",
+            "At once, on all hosts. It has no body, and can be repeated.",
+            scope="tenants:block",
+            parameters=[_TENANT],
+            answers={200: answer("What changed.", schema("BlockedTenant"))},
+            problems={"not-found"},
+        )
+    },
+    "/v1/admin/tenants/{tenant}/unblock": {
+        "post": _administration(
+            "unblockTenant",
+            "Unblock a tenant",
+            "It can be repeated.",
+            scope="tenants:block",
+            parameters=[_TENANT],
+            requestBody=body("OptionalReason", examples.REASON, required=False),
+            answers={200: answer("What changed.", schema("UnblockedTenant"))},
+            problems={"not-found"} | problem_sets.APPROVAL,
+        )
+    },
     "/v1/admin/stop": _switch("stopSigning", "Stop signing", "Stopped"),
     "/v1/admin/resume": _switch(
         "resumeSigning", "Resume signing", "Resumed", *problem_sets.APPROVAL

@@ -31,6 +31,11 @@ _REASON = text(
     maxLength=200,
 )
 
+_OPTIONAL_REASON = text(
+    "Why, for the administrator who must approve it: one line of printable text.",
+    maxLength=200,
+)
+
 _KEY_ID = text("The first eight characters of the key's id.")
 
 _NEW_KEY_ID = text(
@@ -165,7 +170,7 @@ SCHEMAS: dict[str, Element] = {
     | closed(
         record(
             "The key that becomes active.",
-            ("dryRun", "compromised", "activeAddress", "withoutFunds"),
+            ("dryRun", "compromised", "activeAddress", "withoutFunds", "reason"),
             newKeyId=_NEW_KEY_ID,
             dryRun=_DRY_RUN,
             compromised=flag(
@@ -183,6 +188,7 @@ SCHEMAS: dict[str, Element] = {
                 format="address",
             ),
             withoutFunds=flag("With `compromised`: do not wait for funds."),
+            reason=_OPTIONAL_REASON,
         )
     ),
     "Rotation": record(
@@ -225,6 +231,9 @@ SCHEMAS: dict[str, Element] = {
         keys=list_of(record("A key.", **_KEY), "The latest epoch first."),
     ),
     "Reason": closed(record("The reason of a decision.", reason=_REASON)),
+    "OptionalReason": closed(
+        record("The reason of a request.", ("reason",), reason=_OPTIONAL_REASON)
+    ),
     "ReinstatedKey": record(
         "A key that is draining again.",
         **_KEY,

@@ -89,10 +89,10 @@ def parameter(name: str, place: str, content: Element, *, required: bool) -> Ele
     return {"name": name, "in": place, "required": required, **about, "schema": rest}
 
 
-def body(name: str, example: Mapping[str, Any]) -> Element:
-    """Return a required body of JSON with the schema *name*."""
+def body(name: str, example: Mapping[str, Any], *, required: bool = True) -> Element:
+    """Return a body of JSON with the schema *name*."""
     media = {"schema": schema(name), "example": example}
-    return {"required": True, "content": {"application/json": media}}
+    return {"required": required, "content": {"application/json": media}}
 
 
 def answer(

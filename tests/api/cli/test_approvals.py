@@ -162,6 +162,16 @@ def test_others_may_not_read_the_token(
     assert "chmod 600" in stopped(*RESUME).err
 
 
+def test_the_approver_sees_the_reason(
+    run: Run, as_administrator: AsAdministrator
+) -> None:
+    assert run("tenants", "block", "gateway-1", "--yes").status == 0
+    unblock = ("tenants", "unblock", "gateway-1", "--yes", "--reason")
+    as_administrator("alice", "tenants:block", *unblock, "the shop answered")
+
+    assert "Z: the shop answered\n" in run("approvals", "list").out
+
+
 def test_a_rejection_is_shown_as_one(
     stopped: Run, as_administrator: AsAdministrator
 ) -> None:

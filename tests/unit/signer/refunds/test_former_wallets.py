@@ -10,7 +10,7 @@ from backends.sql import SQLStore
 from signer.chain.chain import Chain
 from signer.errors import KeyUnusableError, StaleStateError, WalletPausedError
 from signer.model.key import Key, KeyState, find_key
-from signer.model.refund import Kind, Status
+from signer.model.refund import FILLER, Kind, Status
 from signer.model.wallet import Pause, Wallet
 from signer.ports import Ledger
 from signer.refunds.former_wallets import KNOWN_FOR, FormerWallets
@@ -452,6 +452,26 @@ def test_a_revoked_wallet_records_what_is_mined_below_its_mark(world: World) -> 
 
     assert world.wallet.paused_by is None
     assert world.wallet.next_nonce == 2
+
+
+def test_a_revoked_wallet_waits_for_its_fillers(world: World) -> None:
+    """A payment that the ledger has forgotten may be mined instead (R24, O8)."""
+    world.paid()
+    world.restore(stated={("local", world.signer.address): 3}, has_log=False)
+    for _ in range(2):
+        world.work(after=timedelta(seconds=31))
+    fillers = world.store.list(FILLER, limit=9).refunds
+    key, former = _rotated(world, block=True), _former(world)
+    with pytest.raises(WalletPausedError):
+        former.require_known(_chain(world), key)
+    former.require_known(_chain(world), key, if_restored=True)
+    waiting = world.wallet
+    world.settle()
+    former.require_known(_chain(world), key)
+
+    assert [each.status for each in fillers] == [Status.BROADCAST] * 2
+    assert waiting.paused_by is Pause.RESTORED
+    assert not world.wallet.is_paused
 
 
 def test_a_revoked_wallet_without_a_mark_waits_for_a_restore(world: World) -> None:

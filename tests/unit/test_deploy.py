@@ -1,0 +1,205 @@
+"""The manifests of Kubernetes and the units of systemd keep the processes apart."""
+
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import kubernetes_validate  # type: ignore[import-untyped]  # It has no types.
+import pytest
+import yaml
+
+from api.cli.__main__ import cli
+from signer.config.settings import CREDENTIALS, Settings
+
+
+ROOT = Path(__file__).parents[2]
+KUBERNETES = ROOT / "deploy" / "kubernetes"
+UNITS = sorted((ROOT / "deploy" / "systemd").glob("*.service"))
+
+_VERSIONS = ("1.31", "1.37")
+_LARGEST_EXPOSURE = 15  # Tenths: `systemd-analyze security` calls 1.5 "OK".
+_VARIABLES = {str(field.alias) for field in Settings.model_fields.values()}
+_OF_LIBPQ = {"PGPASSFILE"}
+
+
+def _documents() -> Iterator[tuple[str, dict[str, Any]]]:
+    for path in sorted(KUBERNETES.glob("*.yaml")):
+        for document in yaml.safe_load_all(path.read_text(encoding="utf-8")):
+            yield path.name, document
+
+
+MANIFESTS = {
+    f"{document['kind']} {document['metadata']['name']}": document
+    for _, document in _documents()
+    if document["kind"] != "Kustomization"
+}
+PODS = {
+    name.split("-", 1)[1]: document["spec"]["template"]["spec"]
+    for name, document in MANIFESTS.items()
+    if document["kind"] in {"Deployment", "Job"}
+}
+SETTINGS = {
+    name.split(" ")[1]: document["data"]
+    for name, document in MANIFESTS.items()
+    if document["kind"] == "ConfigMap" and "proxies" not in name
+}
+
+
+def _require_command(command: list[str]) -> None:
+    """Require that *command*, from ``hotwallet`` on, is one with these options."""
+    found: click.Command = cli
+    context = click.Context(cli)
+    words = iter(command[1:])
+    for word in words:
+        if not isinstance(found, click.Group):
+            found.make_context(word, [word, *words])
+            return
+        child = found.get_command(context, word)
+        assert child is not None, command
+        found = child
+
+
+@pytest.mark.parametrize("version", _VERSIONS)
+@pytest.mark.parametrize("name", MANIFESTS)
+def test_the_manifest_is_valid(name: str, version: str) -> None:
+    """Also strictly: a misspelt field would be ignored."""
+    kubernetes_validate.validate(MANIFESTS[name], version, strict=True)
+
+
+def test_every_manifest_is_applied() -> None:
+    """All but the job that upgrades the schema, which is applied before."""
+    listed = yaml.safe_load((KUBERNETES / "kustomization.yaml").read_text())
+
+    assert {*listed["resources"], "kustomization.yaml", "upgrade.yaml"} == {
+        path.name for path in KUBERNETES.glob("*.yaml")
+    }
+
+
+@pytest.mark.parametrize("role", PODS)
+def test_a_pod_has_no_privileges(role: str) -> None:
+    """It could be admitted by the Pod Security Standard "restricted"."""
+    pod = PODS[role]
+
+    assert pod["securityContext"]["runAsNonRoot"]
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert not pod["automountServiceAccountToken"]
+    assert not pod["enableServiceLinks"]
+    for container in [*pod.get("initContainers", []), *pod["containers"]]:
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
+        assert container["resources"]["limits"]["memory"]
+
+
+@pytest.mark.parametrize("role", PODS)
+def test_a_pod_runs_a_command_with_known_settings(role: str) -> None:
+    (container,) = PODS[role]["containers"]
+    named = {each["name"] for each in container["env"]}
+    for source in container.get("envFrom", []):
+        named |= SETTINGS[source["configMapRef"]["name"]].keys()
+
+    _require_command(container["command"])
+    assert named <= _VARIABLES
+
+
+def test_the_pod_that_accepts_refunds_has_nothing_that_signs() -> None:
+    """Neither a setting, nor a key, nor a role of AWS; the others have all three."""
+    pod = PODS["refunds"]
+    (container,) = pod["containers"]
+    sources = [each["configMapRef"]["name"] for each in container["envFrom"]]
+    (keys,) = (
+        volume["secret"]["items"]
+        for volume in pod["volumes"]
+        if volume["name"] == "secret"
+    )
+    account = MANIFESTS[f"ServiceAccount {pod['serviceAccountName']}"]
+
+    assert sources == ["hotwallet-settings"]
+    assert not {*SETTINGS["hotwallet-settings"]} & {*CREDENTIALS, "KMS_KEY_ID"}
+    assert {each["key"] for each in keys} == {"mac.key", "token.pem"}
+    assert "annotations" not in account["metadata"]
+    for role in ("worker", "admin"):
+        signing = MANIFESTS[f"ServiceAccount hotwallet-{role}"]
+        assert "role-arn" in str(signing["metadata"]["annotations"])
+
+
+def test_no_pod_reaches_the_credentials_of_its_machine() -> None:
+    """The address of the metadata is excluded, and everything is denied at first."""
+    rules = MANIFESTS["NetworkPolicy hotwallet-egress"]["spec"]["egress"]
+    blocks = [to["ipBlock"] for rule in rules for to in rule["to"] if "ipBlock" in to]
+
+    assert blocks == [{"cidr": "0.0.0.0/0", "except": ["169.254.0.0/16"]}]
+    assert MANIFESTS["NetworkPolicy hotwallet-default"]["spec"] == {
+        "podSelector": {},
+        "policyTypes": ["Ingress", "Egress"],
+    }
+
+
+def test_only_proxies_and_prometheus_reach_a_pod() -> None:
+    """A worker is reached by no other pod."""
+    allowed = {
+        document["spec"]["podSelector"]["matchLabels"]["app.kubernetes.io/component"]
+        for name, document in MANIFESTS.items()
+        if name.startswith("NetworkPolicy") and "ingress" in document["spec"]
+    }
+
+    assert allowed == {"refunds", "admin"}
+
+
+@pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.stem)
+def test_a_unit_is_valid_and_hardened(unit: Path) -> None:
+    """``systemd-analyze`` finds only that the program is not installed here."""
+    verified = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", unit],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    rated = subprocess.run(
+        [
+            *("systemd-analyze", "security", "--offline=yes"),
+            *(f"--threshold={_LARGEST_EXPOSURE}", unit),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+    complaints = verified.stderr.splitlines()
+    assert all("is not executable" in each for each in complaints), complaints
+    assert rated.returncode == 0, rated.stdout
+
+
+@pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.stem)
+def test_a_unit_runs_a_command_with_known_settings(unit: Path) -> None:
+    """Each secret is a credential, and the one that accepts refunds has no key."""
+    text = unit.read_text(encoding="utf-8")
+    (command,) = re.findall(r"^ExecStart=(.*)$", text, re.MULTILINE)
+    given = re.findall(r"([A-Z0-9_]+)=(?:%d/|%S/)(\S+)", text)
+    loaded = re.findall(r"^LoadCredential=([^:]+):/etc/hotwallet/", text, re.MULTILINE)
+
+    _require_command(["hotwallet", *command.split()[1:]])
+    assert {name for name, _ in given} <= _VARIABLES | _OF_LIBPQ
+    assert {file for _, file in given if "/" not in file} - {unit.stem} == {*loaded}
+    if unit.stem == "hotwallet-refunds":
+        assert not {name for name, _ in given} & {*CREDENTIALS}
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *(ROOT / ".github").rglob("*.yml"),
+        ROOT / ".pre-commit-config.yaml",
+        ROOT / "docker" / "compose.yaml",
+    ],
+    ids=lambda path: path.name,
+)
+def test_other_files_can_be_read(path: Path) -> None:
+    assert yaml.safe_load(path.read_text(encoding="utf-8"))
