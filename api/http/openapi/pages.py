@@ -137,7 +137,6 @@ def _operation(path: str, method: str, operation: Mapping[str, Any]) -> Iterator
         (media,) = operation["requestBody"]["content"].values()
         yield f"<h4>Body</h4><p>{schema_link(media['schema'])}</p>"
         yield _example(media)
-    yield "<h4>Answers</h4>"
     yield from _answers(operation["responses"])
 
 
@@ -164,21 +163,25 @@ def _parameters(parameters: list[Mapping[str, Any]]) -> str:
 
 
 def _answers(responses: Mapping[str, Any]) -> Iterator[str]:
-    yield "<table><tr><th>Status</th><th>Content</th><th></th></tr>"
-    for status, each in responses.items():
-        # A reference to the problems of a status has their codes as its description.
-        content = each.get("content") or ({"": {}} if "$ref" not in each else {})
-        schemas = [media["schema"] for media in content.values() if "schema" in media]
-        shown = ", ".join(map(schema_link, schemas))
-        if "$ref" in each:
-            shown = '<a href="#schema-Problem">Problem</a>'
-        about = _code_links(each["description"]) if "$ref" in each else None
-        about = about or paragraphs(each["description"])
+    """Yield a table of what the operation answers, and its errors folded away."""
+    problems = {status: each for status, each in responses.items() if "$ref" in each}
+    answers = {status: each for status, each in responses.items() if "$ref" not in each}
+    yield "<h4>Answers</h4><table><tr><th>Status</th><th>Content</th><th></th></tr>"
+    for status, each in answers.items():
+        shown = ", ".join(
+            schema_link(media["schema"]) for media in each.get("content", {}).values()
+        )
+        about = paragraphs(each["description"])
         yield f"<tr><td>{status}</td><td>{shown}</td><td>{about}</td></tr>"
     yield "</table>"
-    for each in responses.values():
+    for each in answers.values():
         for media in each.get("content", {}).values():
             yield _example(media)
+    yield '<details><summary>Errors: a <a href="#schema-Problem">Problem</a></summary>'
+    yield "<table><tr><th>Status</th><th>Codes</th></tr>"
+    for status, each in problems.items():
+        yield f"<tr><td>{status}</td><td>{_code_links(each['description'])}</td></tr>"
+    yield "</table></details>"
 
 
 def _code_links(described: str) -> str:
