@@ -27,7 +27,13 @@ from signer.errors import ConfigurationError, InvalidInputError, Refusal, StoreE
 from signer.keys.signer import Signer
 from signer.keys.startup_key import StartupKey
 from signer.model.audit_record import WORKER
-from signer.ports import FetchKeySet, KeyDirectory, Ledger, Notifier
+from signer.ports import (
+    ChainHistory,
+    FetchKeySet,
+    KeyDirectory,
+    Ledger,
+    Notifier,
+)
 from signer.ports.refund_client import SendBatch
 from signer.startup import dependency_checks, guard
 
@@ -100,6 +106,18 @@ def open_container(
     for name, chain in container.chains.items():
         dependency_checks.check_chain(name, chain.network, chain.client)
     return container
+
+
+def check_configuration(environ: Mapping[str, str]) -> list[str]:
+    """
+    Check the settings and files of *environ*; return warnings.
+
+    No node, device or database is asked.
+
+    Raises:
+        ConfigurationError: The guard refuses, with one ``Refusal`` per problem.
+    """
+    return _check_settings(build_container(environ), serving=True)
 
 
 def record_start(container: Container, process: str) -> None:
@@ -238,6 +256,20 @@ def open_chains(networks: Mapping[str, Network]) -> Mapping[str, Chain]:
 
     return {
         name: Chain(network, connect(network)) for name, network in networks.items()
+    }
+
+
+def open_histories(networks: Mapping[str, Network]) -> Mapping[str, ChainHistory]:
+    """Return a client of each network's past; no request is sent yet."""
+    from backends.json_rpc.history import JSONRPCHistory  # noqa: PLC0415
+
+    return {
+        name: JSONRPCHistory(
+            network.rpc_urls,
+            timeout=network.rpc_timeout_ms / 1000,
+            chain_id=network.chain_id,
+        )
+        for name, network in networks.items()
     }
 
 

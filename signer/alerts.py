@@ -37,6 +37,7 @@ class Alert(StrEnum):
     FEES_ABOVE_RECENT = "fees-above-recent"
     APPROVAL_REQUESTED = "approval-requested"
     BREAK_GLASS = "break-glass"
+    BOOKS_DIFFER = "books-differ"
 
 
 class Alerts:

@@ -27,19 +27,28 @@ _COMMANDS = {
         "List, approve and reject what needs two administrators.",
     ),
     "audit": ("api.cli.audit:audit", "Export and verify the audit log of key use."),
+    "config": ("api.cli.config:config", "Check configuration files."),
     "doctor": ("api.cli.doctor:doctor", "Check everything that a refund needs."),
     "explain-code": (
         "api.cli.explain_code:explain_code",
         "Explain a refusal, error or alert code.",
     ),
     "guard": ("api.cli.guard:guard", "Check whether the service would start."),
+    "init": ("api.cli.init:init", "Write a configuration to start from."),
     "keys": ("api.cli.keys:keys", "List, rotate, revoke and reinstate signing keys."),
     "limits": (
         "api.cli.limits:limits",
         "Compare the limits of the files with the accepted ones.",
     ),
     "nonce": ("api.cli.nonces:nonce", "Inspect and repair wallets' nonces."),
-    "refund": ("api.cli.refunds:refund", "Explain a refund, and submit many."),
+    "reconcile": (
+        "api.cli.reconcile:reconcile",
+        "Compare refunds, fees and balances with the chain.",
+    ),
+    "refund": (
+        "api.cli.refunds:refund",
+        "Explain a refund, submit many, and export settled ones.",
+    ),
     "restore": (
         "api.cli.restore:restore",
         "Complete a ledger that was restored from a backup.",

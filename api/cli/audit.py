@@ -9,6 +9,7 @@ import click
 from api.checkpoint_key import open_checkpoint_key
 from api.cli.audit_files import create_key, read_checkpoints, read_lines
 from api.cli.output import Result, command_logging, json_option, print_result, prints
+from api.cli.problems import CommandError, errors_exit_with_2
 from api.views.audit_reports import (
     checkpoint_document,
     configurations_document,
@@ -33,7 +34,6 @@ from signer.audit.conformance import check_conformance
 from signer.audit.sealer import Sealer
 from signer.audit.stored_checkpoints import find_newest
 from signer.config.settings import Settings
-from signer.errors import ConfigurationError, HotWalletError
 from signer.ports import Ledger
 from signer.private_files import open_atomic
 
@@ -43,26 +43,12 @@ _PROGRESS_LINES = 100_000
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
-class _CommandError(click.ClickException):
-    exit_code = 2
-
-
 class _AuditGroup(click.Group):
     """Commands that exit with 2 on errors, since 1 means that a problem was found."""
 
     def invoke(self, ctx: click.Context) -> None:
-        try:
+        with errors_exit_with_2():
             super().invoke(ctx)
-        except ConfigurationError:
-            raise
-        except HotWalletError as e:
-            problem = f"{e.code}: {e}"
-        except OSError as e:
-            prefix = "" if e.filename is None else f"{e.filename}: "
-            problem = f"{prefix}{e.strerror or type(e).__name__}"
-        else:
-            return
-        raise _CommandError(problem)
 
 
 @click.group(cls=_AuditGroup)
@@ -149,7 +135,7 @@ def checkpoint(new: bool) -> Result:
         # Outside production a missing key is created.
         if settings.is_production and settings.audit_signing_key_file is None:
             remedy = "set AUDIT_SIGNING_KEY_FILE; `hotwallet audit key` creates a key"
-        raise _CommandError(f"there is no checkpoint yet: {remedy}")
+        raise CommandError(f"there is no checkpoint yet: {remedy}")
     return Result(checkpoint_document(made), made.note.splitlines())
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from dotenv import dotenv_values
 
 from signer.config.settings import Settings
+from signer.errors import InvalidInputError
 
 
 _WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
@@ -41,6 +42,23 @@ def load_env_file(environ: MutableMapping[str, str], path: Path) -> str | None:
     missing = {name for name in variables if not environ.get(name, "").strip()}
     environ.update({name: variables[name] for name in missing})
     return f"loaded {path}" if missing else None
+
+
+def read_env_file(path: Path) -> dict[str, str]:
+    """
+    Return the variables of the file at *path*, as systemd and Docker Compose read it.
+
+    Raises:
+        InvalidInputError: The file cannot be read, or is not text.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeError) as e:
+        raise InvalidInputError(
+            f"{path.name} cannot be read ({type(e).__name__})"
+        ) from None
+    values = dotenv_values(stream=io.StringIO(text), interpolate=False)
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _not_loaded(path: Path, reason: str) -> str:

@@ -14,6 +14,7 @@ _KINDS = {
     "error": "error",
     "http": "HTTP error",
     "alert": "alert",
+    "difference": "difference between ledger and chain",
 }
 
 
@@ -22,7 +23,8 @@ _KINDS = {
 @prints
 def explain_code(code: str | None) -> Result:
     """
-    Explain CODE: a refusal of the guard, an error or an alert; without CODE, list all.
+    Explain CODE: a refusal of the guard, an error, an alert, or a difference between
+    ledger and chain; without CODE, list all.
 
     Example: hotwallet explain-code kms-not-configured
     """

@@ -6,6 +6,7 @@ import click
 
 from api.bootstrap import build_container
 from api.cli.output import Result, reports
+from api.cli.refund_export import export_file
 from api.cli.refund_submit import submit_file
 from api.views.explanations import explanation_document
 from api.views.refunds import timestamp
@@ -15,10 +16,11 @@ from signer.refunds.explanation import Explanation
 
 @click.group()
 def refund() -> None:
-    """Explain a refund, and submit many."""
+    """Explain a refund, submit many, and export settled ones."""
 
 
 refund.add_command(submit_file)
+refund.add_command(export_file)
 
 
 @refund.command()

@@ -36,6 +36,7 @@ LARGEST_BATCH = 50
 # Results are hex strings, except for these methods.
 _RESULT_TYPES: dict[str, tuple[type, ...]] = {
     "eth_getBlockByNumber": (dict, NoneType),
+    "eth_getLogs": (list,),
     "eth_getTransactionByHash": (dict, NoneType),
     "eth_getTransactionReceipt": (dict, NoneType),
 }

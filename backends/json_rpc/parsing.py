@@ -37,7 +37,7 @@ def receipt(result: Result | None, tx_hash: str) -> Receipt | None:
         raise ValueError("not a receipt (EIP-658), or of another transaction")
     return Receipt(
         tx_hash=tx_hash.lower(),
-        block=_parse_containing_block(result),
+        block=containing_block(result),
         succeeded=status == 1,
         logs=tuple(_parse_log(log) for log in result["logs"]),
     )
@@ -52,12 +52,12 @@ def transaction(result: Result | None, tx_hash: str) -> MinedTransaction | None:
     to = result.get("to")
     return MinedTransaction(
         tx_hash=tx_hash.lower(),
-        sender=_parse_address(result["from"]),
+        sender=address(result["from"]),
         nonce=quantity(result["nonce"]),
-        to=None if to is None else _parse_address(to),
+        to=None if to is None else address(to),
         data=data(result["input"]),
         gas_limit=quantity(result["gas"]),
-        block=_parse_containing_block(result),
+        block=containing_block(result),
     )
 
 
@@ -97,21 +97,23 @@ def digest(value: object) -> str:
     return "0x" + content.hex()
 
 
-def _parse_containing_block(result: Result) -> Block:
+def containing_block(result: Result) -> Block:
+    """Parse the block that a receipt, a transaction or an event is in."""
     return Block(quantity(result["blockNumber"]), digest(result["blockHash"]))
 
 
-def _parse_log(log: Result) -> Log:
-    return Log(
-        address=_parse_address(log["address"]),
-        topics=tuple(data(topic) for topic in log["topics"]),
-        data=data(log["data"]),
-    )
-
-
 @lru_cache(1024)  # A checksum takes longer than the rest of a receipt.
-def _parse_address(value: object) -> str:
+def address(value: object) -> str:
+    """Return *value*, 20 bytes, as an EIP-55 address."""
     content = data(value)
     if len(content) != _ADDRESS_LENGTH:
         raise ValueError("not an address")
     return to_checksum_address(content)
+
+
+def _parse_log(log: Result) -> Log:
+    return Log(
+        address=address(log["address"]),
+        topics=tuple(data(topic) for topic in log["topics"]),
+        data=data(log["data"]),
+    )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from backends.sql.accepted_limits import LimitsTables
 from backends.sql.approvals import ApprovalTables
 from backends.sql.audit import AuditTables
+from backends.sql.books import BookTables
 from backends.sql.callers import CallerTables
 from backends.sql.cancellations import CancellationTables
 from backends.sql.database import Database
@@ -41,6 +42,7 @@ class SQLStore(
     KeyTables,
     AuditTables,
     CallerTables,
+    BookTables,
 ):
     """
     The tables of one database, as one flat ``Ledger``.

@@ -8,6 +8,7 @@ It may import ``model`` and the packages below it.  mypy checks the backends whe
 from signer.ports.alerts import AlertCounters, Notifier
 from signer.ports.approvals import ApprovalStore
 from signer.ports.audit_journal import Checkpoint, DeclareForged, Journal, Sealing
+from signer.ports.book_reader import Attempt, BookReader, BookToken, NonceEntry
 from signer.ports.caller_counters import Callers
 from signer.ports.cancellations import Cancellations
 from signer.ports.chain import (
@@ -21,6 +22,12 @@ from signer.ports.chain import (
     Outlook,
     Receipt,
     TransactionState,
+)
+from signer.ports.chain_history import (
+    ChainHistory,
+    Header,
+    Settled,
+    TokenTransfer,
 )
 from signer.ports.clock import Clock, utc_now
 from signer.ports.key_backend import (
@@ -43,11 +50,15 @@ from signer.ports.watch import Topic, Watch, Watches
 __all__ = [
     "AlertCounters",
     "ApprovalStore",
+    "Attempt",
     "Block",
+    "BookReader",
+    "BookToken",
     "Call",
     "Callers",
     "Cancellations",
     "ChainClient",
+    "ChainHistory",
     "Change",
     "Checkpoint",
     "Clock",
@@ -55,6 +66,7 @@ __all__ = [
     "DeviceSignature",
     "Fees",
     "FetchKeySet",
+    "Header",
     "Journal",
     "KeyBackend",
     "KeyDirectory",
@@ -66,15 +78,18 @@ __all__ = [
     "Log",
     "MinedTransaction",
     "NodeStatus",
+    "NonceEntry",
     "Notifier",
     "Outlook",
     "PaymentStatistics",
     "Receipt",
     "Reservation",
     "Sealing",
+    "Settled",
     "StopStore",
     "Store",
     "TenantBlocks",
+    "TokenTransfer",
     "Topic",
     "TransactionState",
     "Watch",

@@ -4,6 +4,7 @@ from typing import Protocol
 
 from signer.ports.alerts import AlertCounters
 from signer.ports.audit_journal import Journal
+from signer.ports.book_reader import BookReader
 from signer.ports.caller_counters import Callers
 from signer.ports.key_store import KeyStore
 from signer.ports.limits_store import LimitsStore
@@ -19,6 +20,7 @@ class Ledger(
     Journal,
     Callers,
     AlertCounters,
+    BookReader,
     Protocol,
 ):
     """Every store that one database implements."""

@@ -46,6 +46,10 @@ def node_failures() -> Iterator[FailingCommand]:
     yield FailingCommand(
         "no such refund", ("refund", "explain", value("raw-key-bare")), {}, 1
     )
+    since = ("--from", "2026-01-01")
+    yield FailingCommand("reconcile", ("reconcile", *since), {}, 2, "NOT COMPARED")
+    refunds = ("refund", "export", *since, "--csv", "refunds.csv")
+    yield FailingCommand("export refunds", refunds, {}, 2, "chain-unavailable")
     yield FailingCommand("export", ("audit", "export"), {}, 0)
     yield FailingCommand("checkpoint", ("audit", "checkpoint", "--new"), {}, 0)
     yield FailingCommand("softhsm doctor", ("softhsm", "doctor"), {}, 0)
@@ -97,6 +101,8 @@ def setting_failures(
         "AUDIT_ORIGIN": value("kms-alias-arn") + "+",
     }
     yield FailingCommand("mixed up", GUARD, mixed_up, 78, "settings-invalid")
+    check = ("config", "check")
+    yield FailingCommand("mixed up, check", check, mixed_up, 78, "settings-invalid")
 
 
 def database_failures(tenant: Tenant, plain: PlainServer) -> Iterator[FailingCommand]:

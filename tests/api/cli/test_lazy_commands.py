@@ -91,3 +91,20 @@ def test_an_unknown_command_is_a_usage_error(hotwallet: Run) -> None:
 
     assert finished.status == 2
     assert "No such command 'nonsense'" in finished.err
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [("hotwallet reco", "plain,reconcile"), ("hotwallet config ch", "plain,check")],
+)
+def test_shells_complete_commands(words: str, expected: str) -> None:
+    """As docs/reference/cli.md sets it up."""
+    environ = {
+        "_HOTWALLET_COMPLETE": "bash_complete",
+        "COMP_WORDS": words,
+        "COMP_CWORD": str(len(words.split()) - 1),
+    }
+    code = "import sys; sys.argv[0] = 'hotwallet'; from api.cli.__main__ import main;"
+    finished = run_python("-c", f"{code} main()", environ=environ)
+
+    assert finished.stdout.strip() == expected

@@ -10,6 +10,7 @@ from sqlalchemy import bindparam, event, insert, select, text
 from backends.sql import (
     SQLStore,
     audit,
+    books,
     cancellations,
     payment_statistics,
     queries,
@@ -286,6 +287,42 @@ def test_the_worker_reads_open_refunds_only(
     assert any(each in plan for each in {index} | others)
     assert "Seq Scan" not in plan
     assert "SCAN refunds\n" not in plan
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [books.NONCES, books.REFUNDS, books.ATTEMPTS, books.SIGHTINGS, books.IN_BLOCKS],
+    ids=["nonces", "refunds", "attempts", "sightings", "in blocks"],
+)
+def test_books_are_pages_of_an_index(store: SQLStore, statement: Any) -> None:
+    """The nonces of one wallet, however many rows others have."""
+    _fill(store, 1500)
+    given = {
+        "of_chain": 31337,
+        "of_sender": WALLET,
+        "first": 200,
+        "last": 210,
+        "after": 200,
+        "first_block": 7,
+        "last_block": 7,
+        "at_most": 9,
+    }
+    plan = _plan(store, statement, given)
+
+    assert "Seq Scan on refunds" not in plan
+    assert "Seq Scan on sightings" not in plan
+    assert "SCAN refunds" not in plan
+    assert "SCAN sightings" not in plan
+
+
+def test_refunds_of_a_chain_are_pages_of_the_primary_key(store: SQLStore) -> None:
+    """Nothing is sorted: each page begins after the last id of the one before."""
+    _fill(store, 1500)
+    given = {"of_chain": 31337, "after": queued().id, "at_most": 9}
+    plan = _plan(store, books.OF_CHAIN, given)
+
+    assert "TEMP B-TREE" not in plan
+    assert "Seq Scan" not in plan
 
 
 def test_refunds_that_await_an_approval_are_read_alone(store: SQLStore) -> None:

@@ -1,0 +1,107 @@
+"""``hotwallet config``: check configuration files before they are deployed."""
+
+import os
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import click
+
+from api.bootstrap import check_configuration
+from api.cli.env_file import read_env_file
+from api.cli.output import Result, prints, redirect_log
+from signer.config.networks import Network, load_networks
+from signer.config.tenants import check_tenants, load_tenants
+from signer.errors import ConfigurationError, InvalidInputError, Refusal
+
+
+@click.group()
+def config() -> None:
+    """Check configuration files."""
+
+
+@config.command()
+@click.argument(
+    "paths",
+    metavar="[FILES]",
+    nargs=-1,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+)
+@prints
+def check(paths: Sequence[Path]) -> Result:
+    """
+    Check settings, networks and tenants; ask no node, device or database.
+
+    FILES are environment files, networks files and tenants files.  Without FILES, the
+    environment is checked.  With TOML files only, nothing else is.
+
+    Exits with 78 if a process would refuse to start, and with 1 if a node's URL is
+    still an example.  `hotwallet guard` also checks the key, the nodes and the
+    database.
+
+    Example: hotwallet config check hotwallet.env
+    """
+    environ = dict(os.environ)
+    tables = {path: _read_kind(path) for path in paths if path.suffix == ".toml"}
+    env_files = [path for path in paths if path not in tables]
+    for path in env_files:
+        environ.update(read_env_file(path))
+    environ.update({variable: str(path) for path, variable in tables.items()})
+    warnings = list[str]()
+    with redirect_log():
+        if env_files or not tables:
+            warnings += check_configuration(environ)
+        else:
+            _check_tables({variable: path for path, variable in tables.items()})
+    networks_file = environ.get("NETWORKS_FILE", "").strip() or "networks.toml"
+    has_networks = env_files or not tables or "NETWORKS_FILE" in tables.values()
+    problems = (
+        find_placeholders(load_networks(Path(networks_file))) if has_networks else []
+    )
+    document = {"ok": not problems, "problems": problems, "warnings": warnings}
+    lines = [
+        *(f"problem: {each}" for each in problems),
+        *(f"warning: {each}" for each in warnings),
+    ]
+    return Result(document, lines or ["ok"], not problems)
+
+
+def find_placeholders(networks: Mapping[str, Network]) -> list[str]:
+    """Return a sentence for each network whose nodes are those of an example."""
+    return [
+        f"networks.{name}.rpc_urls has an example: set the URLs of your nodes"
+        for name, network in networks.items()
+        if any(_is_example(url.get_secret_value()) for url in network.rpc_urls)
+    ]
+
+
+def _is_example(url: str) -> bool:
+    # RFC 2606, section 3.
+    host = urlsplit(url).hostname or ""
+    return host == "example.com" or host.endswith(".example.com")
+
+
+def _read_kind(path: Path) -> str:
+    """Return the variable that names such a TOML file."""
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError):
+        problem = f"{path.name} is not TOML, or cannot be read"
+        raise ConfigurationError(Refusal("settings-invalid", problem)) from None
+    for table, variable in _TABLES.items():
+        if table in document:
+            return variable
+    raise InvalidInputError(f"{path.name} has neither [networks] nor [tenants]")
+
+
+_TABLES = {"networks": "NETWORKS_FILE", "tenants": "TENANTS_FILE"}
+
+
+def _check_tables(files: Mapping[str, Path]) -> None:
+    """Check the networks, the tenants, or both together."""
+    tenants = load_tenants(files.get("TENANTS_FILE"))
+    if "NETWORKS_FILE" in files:
+        networks = load_networks(files["NETWORKS_FILE"])
+        if "TENANTS_FILE" in files:
+            check_tenants(tenants, networks)

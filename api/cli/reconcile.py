@@ -1,0 +1,104 @@
+"""``hotwallet reconcile``: compare the ledger with the chain."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+
+import click
+
+from api.bootstrap import build_container
+from api.cli.book_periods import (
+    open_keeper,
+    period_options,
+    select_networks,
+    with_progress,
+)
+from api.cli.output import command_logging, json_option, print_result
+from api.cli.problems import errors_exit_with_2
+from api.container import Container
+from api.views.book_files import books_csv, books_html
+from api.views.books import BookReport, books_document, books_lines, read_openings
+from signer.alerts import Alert
+from signer.books.balances import Openings
+from signer.books.period import Period
+from signer.errors import HotWalletError
+from signer.ports import utc_now
+from signer.private_files import write_whole
+
+
+_FILE = click.Path(dir_okay=False, path_type=Path)
+
+
+@click.command()
+@period_options
+@click.option("--csv", "csv_file", type=_FILE, help="Write the report to this file.")
+@click.option("--html", "html_file", type=_FILE, help="Write a page to this file.")
+@click.option(
+    "--previous",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="The --json report of the period before: its closing balances are the opening"
+    " ones if no node has the old state.",
+)
+@json_option
+def reconcile(
+    *,
+    start: datetime,
+    end: datetime,
+    names: Sequence[str],
+    csv_file: Path | None,
+    html_file: Path | None,
+    previous: Path | None,
+    as_json: bool,
+) -> None:
+    """
+    Compare every refund with its transfer, and every transfer with a refund.
+
+    It also adds up fees and balances of each wallet.  Only final blocks count.  It
+    changes nothing, and needs no key.
+
+    Exits with 0 if there is no difference, 1 if there is one, and 2 if a network could
+    not be compared.
+
+    Example: hotwallet reconcile --from yesterday --to today
+    """
+    with errors_exit_with_2(), command_logging():
+        container = build_container()
+        report = _compare(
+            container,
+            Period(start, end),
+            select_networks(container, names),
+            {} if previous is None else read_openings(previous.read_bytes()),
+        )
+        if csv_file is not None:
+            write_whole(csv_file, books_csv(report).encode())
+        if html_file is not None:
+            write_whole(html_file, books_html(report).encode())
+        if report.count:
+            container.alerts.sound(
+                Alert.BOOKS_DIFFER,
+                differences=report.count,
+                codes=", ".join(sorted(report.codes)),
+            )
+    print_result(books_document(report), books_lines(report), as_json=as_json)
+    if report.count:
+        sys.exit(1)
+    if report.failed:
+        sys.exit(2)
+
+
+def _compare(
+    container: Container,
+    period: Period,
+    names: Sequence[str],
+    openings: Mapping[str, Openings],
+) -> BookReport:
+    report = BookReport(period, utc_now())
+    for name in names:
+        try:
+            keeper, _ = open_keeper(container, name, openings.get(name))
+            for event in with_progress(keeper.compare(period), name):
+                report.add(event)
+        except HotWalletError as e:
+            report.fail(name, e)
+    return report

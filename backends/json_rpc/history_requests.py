@@ -1,0 +1,175 @@
+"""
+The requests of ``JSONRPCHistory`` to one node, parsed strictly.
+
+``requests.send`` maps the errors of parsing, as for all requests.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
+
+from eth_abi.encoding import AddressEncoder
+
+from backends.json_rpc import parsing
+from backends.json_rpc.node import MethodCall, Node
+from backends.json_rpc.outcomes import attempt
+from backends.json_rpc.parsing import Result, address, digest, quantity
+from backends.json_rpc.requests import ImpossibleResponseError, send
+from signer.chain.erc20 import TRANSFER_EVENT, encode_balance_of
+from signer.errors import ChainError
+from signer.outcomes import require
+from signer.ports import Header, Settled, TokenTransfer
+
+
+T = TypeVar("T")
+
+_encode_address = AddressEncoder()
+_EVENT = f"0x{TRANSFER_EVENT.hex()}"
+_WORD = 32
+
+# OP Stack, "Operator fee": the scalar is in millionths.
+_OPERATOR_SCALE = 10**6
+
+
+@dataclass(frozen=True, slots=True)
+class TransferQuery:
+    """The tokens, the wallets, and the first and the last block of a request."""
+
+    tokens: tuple[str, ...]
+    wallets: tuple[str, ...]
+    first: int
+    last: int
+
+
+def headers(node: Node, items: Sequence[int]) -> Sequence[Header | ChainError | None]:
+    """Return the block at each height, None if the node does not have it."""
+    calls: list[MethodCall] = [
+        ("eth_getBlockByNumber", [hex(number), False]) for number in items
+    ]
+    return [
+        _read(partial(_parse_header, number), result)
+        for number, result in zip(items, node.request_all(calls), strict=True)
+    ]
+
+
+def settled(node: Node, items: Sequence[str]) -> Sequence[Settled | ChainError | None]:
+    """Return each transaction, None if the node does not have it mined."""
+    calls: list[MethodCall] = [
+        (method, [tx_hash])
+        for tx_hash in items
+        for method in ("eth_getTransactionByHash", "eth_getTransactionReceipt")
+    ]
+    results = node.request_all(calls)
+    return [
+        _read(partial(_parse_settled, tx_hash), *results[2 * place : 2 * place + 2])
+        for place, tx_hash in enumerate(items)
+    ]
+
+
+def transfers(query: TransferQuery, node: Node) -> tuple[TokenTransfer, ...]:
+    """Return the transfers from or to the wallets, in the chain's order."""
+    wallets = [f"0x{_encode_address(each).hex()}" for each in query.wallets]
+    found: dict[tuple[int, int], TokenTransfer] = {}
+    for topics in ([_EVENT, wallets], [_EVENT, None, wallets]):
+        limits = {"fromBlock": hex(query.first), "toBlock": hex(query.last)}
+        wanted = {**limits, "address": list(query.tokens), "topics": topics}
+        for log in node.request("eth_getLogs", [wanted]):
+            transfer = _parse_transfer(log)
+            if not _is_wanted(transfer, query):
+                raise ImpossibleResponseError("the node returned an unwanted event")
+            found[transfer.block.number, transfer.index] = transfer
+    return tuple(found[place] for place in sorted(found))
+
+
+def coin_balance(node: Node, owner: str, block: int) -> int:
+    return quantity(node.request("eth_getBalance", [owner, hex(block)]))
+
+
+def token_balance(node: Node, token: str, owner: str, block: int) -> int:
+    call = {"to": token, "data": f"0x{encode_balance_of(owner).hex()}"}
+    result = parsing.data(node.request("eth_call", [call, hex(block)]))
+    if not result:
+        return 0  # The contract did not exist yet.
+    if len(result) != _WORD:
+        raise ValueError("not a balance")
+    return int.from_bytes(result, "big")
+
+
+def _read(parse: Callable[..., T | None], *results: Any) -> T | ChainError | None:
+    """Return what *parse* makes of *results*, or an error; None if one is None."""
+
+    def read(_: None) -> T | None:
+        found = [require(result) for result in results]
+        return None if None in found else parse(*found)
+
+    return attempt(partial(send, read, None))
+
+
+def _parse_header(number: int, result: Result) -> Header:
+    block = parsing.block(result)
+    if block.number != number:
+        raise ValueError("another block")
+    return Header(block, quantity(result["timestamp"]))
+
+
+def _parse_settled(tx_hash: str, content: Result, paid: Result) -> Settled | None:
+    mined = parsing.transaction(content, tx_hash)
+    receipt = parsing.receipt(paid, tx_hash)
+    if mined is None or receipt is None:
+        return None
+    if mined.block != receipt.block:
+        raise ValueError("the transaction and its receipt are in two blocks")
+    gas = quantity(paid["gasUsed"])
+    execution_fee = gas * quantity(paid["effectiveGasPrice"])
+    return Settled(
+        tx_hash=mined.tx_hash,
+        sender=mined.sender,
+        nonce=mined.nonce,
+        to=mined.to,
+        value=quantity(content["value"]),
+        data=mined.data,
+        block=mined.block,
+        succeeded=receipt.succeeded,
+        execution_fee=execution_fee,
+        fee=execution_fee + _parse_rollup_fee(paid, gas),
+    )
+
+
+def _parse_rollup_fee(result: Result, gas: int) -> int:
+    """Return what an OP Stack chain charges besides gas; others charge nothing else."""
+
+    def optional(name: str) -> int:
+        value = result.get(name)
+        return 0 if value is None else quantity(value)
+
+    operator = gas * optional("operatorFeeScalar") // _OPERATOR_SCALE
+    return optional("l1Fee") + operator + optional("operatorFeeConstant")
+
+
+def _parse_transfer(log: Result) -> TokenTransfer:
+    event, sender, recipient = (parsing.data(topic) for topic in log["topics"])
+    amount = parsing.data(log["data"])
+    if event != TRANSFER_EVENT or len(amount) != _WORD or log.get("removed", False):
+        raise ValueError("not a transfer of a canonical block")
+    return TokenTransfer(
+        token=address(log["address"]),
+        sender=_parse_topic(sender),
+        recipient=_parse_topic(recipient),
+        amount=int.from_bytes(amount, "big"),
+        tx_hash=digest(log["transactionHash"]),
+        block=parsing.containing_block(log),
+        index=quantity(log["logIndex"]),
+    )
+
+
+def _parse_topic(topic: bytes) -> str:
+    return address(f"0x{topic[-20:].hex()}")
+
+
+def _is_wanted(transfer: TokenTransfer, query: TransferQuery) -> bool:
+    return (
+        transfer.token in query.tokens
+        and bool({transfer.sender, transfer.recipient} & {*query.wallets})
+        and query.first <= transfer.block.number <= query.last
+    )

@@ -1,0 +1,174 @@
+"""The pages of the ledger that the books read."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from eth_utils.address import is_checksum_address
+from sqlalchemy import Connection, Integer, bindparam, func, or_, select, union
+
+from backends.sql.database import Tables
+from backends.sql.schema import audit_records, refunds, sightings, transactions
+from backends.sql.wallet_rows import of_wallet, select_sightings, wallet_key
+from signer.audit.actions import SUCCESS, AuditAction
+from signer.model.audit_record import Record
+from signer.model.refund import Kind, Refund
+from signer.ports import Attempt, BookToken, NonceEntry
+
+
+_first = bindparam("first", type_=refunds.c.nonce.type)
+_last = bindparam("last", type_=refunds.c.nonce.type)
+_at_most = bindparam("at_most", type_=Integer)
+
+
+def _nonces(table: Any) -> Any:
+    return (
+        select(table.c.nonce)
+        .where(of_wallet(table), table.c.nonce >= _first)
+        .order_by(table.c.nonce)
+        .limit(_at_most)
+        .subquery()
+    )
+
+
+_page = union(*(select(_nonces(table).c.nonce) for table in (refunds, sightings)))
+NONCES = select(_page.subquery().c.nonce).order_by("nonce").limit(_at_most)
+
+REFUNDS = select(refunds).where(
+    of_wallet(refunds), refunds.c.nonce >= _first, refunds.c.nonce <= _last
+)
+
+ATTEMPTS = (
+    select(
+        refunds.c.nonce,
+        transactions.c.tx_hash,
+        transactions.c.kind,
+        transactions.c.max_fee_per_gas,
+        transactions.c.gas_limit,
+    )
+    .join(transactions, transactions.c.refund_id == refunds.c.id)
+    .where(of_wallet(refunds), refunds.c.nonce >= _first, refunds.c.nonce <= _last)
+    .order_by(refunds.c.nonce, transactions.c.attempt.desc())
+)
+
+SIGHTINGS = select(sightings).where(
+    of_wallet(sightings), sightings.c.nonce >= _first, sightings.c.nonce <= _last
+)
+
+IN_BLOCKS = (
+    select(refunds)
+    .where(
+        of_wallet(refunds),
+        refunds.c.nonce > bindparam("after"),
+        refunds.c.block_number >= bindparam("first_block"),
+        refunds.c.block_number <= bindparam("last_block"),
+    )
+    .order_by(refunds.c.nonce)
+    .limit(_at_most)
+)
+
+OF_CHAIN = (
+    select(refunds)
+    .where(
+        # The expression keeps SQLite from the index of nonces, which has another order.
+        refunds.c.chain_id + 0 == bindparam("of_chain"),
+        refunds.c.id > bindparam("after"),
+    )
+    .order_by(refunds.c.id)
+    .limit(_at_most)
+)
+
+_TOKENS = (
+    select(
+        refunds.c.token_address, func.max(refunds.c.token), func.max(refunds.c.decimals)
+    )
+    .where(refunds.c.chain_id == bindparam("of_chain"))
+    .group_by(refunds.c.token_address)
+    .order_by(refunds.c.token_address)
+)
+
+# A body is canonical JSON, so these texts occur in the bodies of such records only, or
+# in free text, which is then read in vain.
+_ACTIVATIONS = tuple(
+    f'"event":"{name}"'
+    for name in (AuditAction.KEY_ROTATE.event_for(SUCCESS), "rotation")
+)
+
+_ROTATIONS = select(audit_records.c.id, audit_records.c.body).where(
+    or_(
+        *(audit_records.c.body.contains(text, autoescape=True) for text in _ACTIVATIONS)
+    )
+)
+
+
+class BookTables(Tables):
+    """Implements ``signer.ports.BookReader``."""
+
+    def logged_addresses(self) -> Sequence[str]:
+        found = (Record(*row).fields for row in self._database.rows(_ROTATIONS))
+        names = {
+            str(fields.get(name))
+            for fields in found
+            for name in ("address", "previous")
+        }
+        # Another program may have written a record with any text.
+        return sorted(name for name in names if is_checksum_address(name))
+
+    def refunded_tokens(self, chain_id: int) -> Sequence[BookToken]:
+        return [
+            BookToken(*row) for row in self._database.rows(_TOKENS, of_chain=chain_id)
+        ]
+
+    def nonce_entries(
+        self, chain_id: int, sender: str, first: int, limit: int
+    ) -> Sequence[NonceEntry]:
+        wallet = wallet_key(chain_id, sender)
+
+        def read(connection: Connection) -> Sequence[NonceEntry]:
+            page = {**wallet, "first": first, "at_most": limit}
+            nonces = connection.execute(NONCES, page).scalars().all()
+            if not nonces:
+                return ()
+            span = {**wallet, "first": nonces[0], "last": nonces[-1]}
+            by_nonce = {
+                each.nonce: each
+                for each in (Refund(*row) for row in connection.execute(REFUNDS, span))
+            }
+            attempts: dict[int, list[Attempt]] = {nonce: [] for nonce in nonces}
+            for nonce, tx_hash, kind, max_fee, gas in connection.execute(
+                ATTEMPTS, span
+            ):
+                attempts[nonce].append(Attempt(tx_hash, Kind(kind), max_fee * gas))
+            seen = select_sightings(connection, self._macs, SIGHTINGS, **span)
+            unrecorded = {each.nonce: each for each in seen}
+            return [
+                NonceEntry(
+                    nonce,
+                    by_nonce.get(nonce),
+                    tuple(attempts[nonce]),
+                    unrecorded.get(nonce),
+                )
+                for nonce in nonces
+            ]
+
+        return self._database.run(read)
+
+    def refunds_in_blocks(
+        self,
+        chain_id: int,
+        sender: str,
+        blocks: tuple[int, int],
+        *,
+        after: int,
+        limit: int,
+    ) -> Sequence[Refund]:
+        span = {"first_block": blocks[0], "last_block": blocks[1], "after": after}
+        rows = self._database.rows(
+            IN_BLOCKS, **wallet_key(chain_id, sender), **span, at_most=limit
+        )
+        return [Refund(*row) for row in rows]
+
+    def refunds_of_chain(
+        self, chain_id: int, *, after: str, limit: int
+    ) -> Sequence[Refund]:
+        params = {"of_chain": chain_id, "after": after, "at_most": limit}
+        return [Refund(*row) for row in self._database.rows(OF_CHAIN, **params)]

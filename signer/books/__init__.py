@@ -1,0 +1,5 @@
+"""
+The books: compares what the ledger says was paid with what the chain shows.
+
+It changes nothing.  It imports ``chain``, ``ports``, ``model`` and ``config``.
+"""

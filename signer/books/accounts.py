@@ -1,0 +1,125 @@
+"""What each wallet held, received and spent, per asset: exact sums in base units."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from signer.books.assets import Assets
+from signer.books.differences import Code, Difference
+from signer.books.used_nonces import Payment, UsedNonce
+from signer.model.refund import COIN_ADDRESS
+
+
+@dataclass(slots=True)
+class Account:
+    """
+    One asset of one wallet during the period, in base units.
+
+    ``opening`` and ``closing`` are None if no quorum of nodes could read them.
+    ``refunds``, ``sweeps`` and ``other`` are what left; the last has accepted foreign
+    payments, and differences.  ``received`` has top-ups and sweeps.  The chain has no
+    list of incoming coin, so that is computed from the balances, or None.
+    """
+
+    wallet: str
+    asset: str
+    refunds: int = 0
+    sweeps: int = 0
+    other: int = 0
+    fees: int = 0
+    received: int | None = 0
+    opening: int | None = None
+    closing: int | None = None
+
+    @property
+    def spent(self) -> int:
+        """The sum of all that left."""
+        return self.refunds + self.sweeps + self.other + self.fees
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the wallet had nothing to do with the asset."""
+        moved = self.spent or self.received
+        return not (moved or self.opening or self.closing)
+
+    @property
+    def is_checked(self) -> bool:
+        """Whether both balances were read, so that the sums are proved."""
+        return self.opening is not None and self.closing is not None
+
+
+@dataclass(slots=True)
+class Accounts:
+    """All accounts of one network, by wallet and asset."""
+
+    _accounts: dict[tuple[str, str], Account] = field(default_factory=dict)
+
+    def __iter__(self) -> Iterator[Account]:
+        return iter(self._accounts.values())
+
+    def of(self, wallet: str, asset: str) -> Account:
+        """Return the account of *wallet* and *asset*."""
+        key = wallet, asset
+        if key not in self._accounts:
+            self._accounts[key] = Account(wallet, asset)
+        return self._accounts[key]
+
+    def receive(self, wallet: str, asset: str, amount: int) -> None:
+        """Add an incoming transfer of a token."""
+        account = self.of(wallet, asset)
+        account.received = (account.received or 0) + amount
+
+    def spend(self, used: UsedNonce) -> None:
+        """Add what a nonce paid, and its fee."""
+        for payment in used.payments:
+            self._pay(used, payment)
+        if used.settled is not None and used.settled.sender == used.wallet:
+            self.of(used.wallet, COIN_ADDRESS).fees += used.settled.fee
+
+    def _pay(self, used: UsedNonce, payment: Payment) -> None:
+        account = self.of(used.wallet, payment.asset)
+        if used.kind in {"other", "earlier"}:
+            account.other += payment.amount
+        elif used.kind == "sweep":
+            account.sweeps += payment.amount
+        else:
+            account.refunds += payment.amount
+
+    def settle_coin(self, unknown: Mapping[str, int]) -> None:
+        """
+        Compute the coin that each wallet received.
+
+        *unknown* has the number of used nonces by wallet whose transactions, and so
+        whose fees, were not found: the coin cannot be computed then.
+        """
+        for account in self:
+            if account.asset != COIN_ADDRESS:
+                continue
+            account.received = None
+            if not unknown.get(account.wallet) and (
+                account.opening is not None and account.closing is not None
+            ):
+                account.received = account.closing + account.spent - account.opening
+
+    def differences(self, network: str, assets: Assets) -> Iterator[Difference]:
+        """Yield the accounts whose balances contradict the sums."""
+        for account in self:
+            opening, closing, received = (
+                account.opening,
+                account.closing,
+                account.received,
+            )
+            if opening is None or closing is None or received is None:
+                continue
+            asset = assets[account.asset]
+            expected = opening + max(received, 0) - account.spent
+            if expected != closing:
+                yield Difference(
+                    Code.BALANCE_MISMATCH,
+                    network,
+                    account.wallet,
+                    "opening balance, plus received, minus spent, is not the closing"
+                    " balance",
+                    asset=asset.symbol,
+                    expected=asset.format(expected),
+                    found=asset.format(closing),
+                )

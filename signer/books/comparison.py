@@ -1,0 +1,236 @@
+"""
+Compares the used nonces and the transfers of one network's wallets with their rows.
+
+Blocks are read in windows and rows in pages, so the memory does not grow with the
+number of refunds.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+
+from signer.books.accounts import Accounts
+from signer.books.assets import Assets
+from signer.books.differences import Code, Difference
+from signer.books.matching import Matcher
+from signer.books.nonces import NonceWalk
+from signer.books.period import REORGANISED, BlockRange
+from signer.books.used_nonces import NO_NONCE, UsedNonce, read_payments
+from signer.errors import ChainUnavailableError, RowNotAuthenticError
+from signer.model.refund import Refund
+from signer.ports import (
+    BookReader,
+    ChainHistory,
+    NonceEntry,
+    Settled,
+    TokenTransfer,
+)
+
+
+_PAGE = 500
+
+_MOST_SEARCHES = 100
+"""How many unknown transactions of one wallet are searched for in old states."""
+
+_MOST_MARKED = 1000
+"""How many payments are compared with the marks of all refunds."""
+
+
+class Comparison:
+    """
+    One comparison of a network's *blocks*; it changes nothing.
+
+    ``accounts`` has the sums so far, ``counts`` the number of used nonces by kind, and
+    ``unfound`` the number of nonces by wallet whose transactions were not found.
+    """
+
+    def __init__(
+        self,
+        network: str,
+        chain_id: int,
+        history: ChainHistory,
+        reader: BookReader,
+        *,
+        blocks: BlockRange,
+        assets: Assets,
+        addresses: Sequence[str],
+    ) -> None:
+        self.accounts = Accounts()
+        self.counts = Counter[str]()
+        self.unfound = Counter[str]()
+        self._network = network
+        self._chain_id = chain_id
+        self._history = history
+        self._reader = reader
+        self._blocks = blocks
+        self._tokens = assets.tokens
+        self._opened = {
+            each.sender: each for each in reader.wallets() if each.chain_id == chain_id
+        }
+        self._walks = {
+            wallet: NonceWalk(history, reader, chain_id, wallet)
+            for wallet in sorted({*addresses, *self._opened})
+        }
+        self._matcher = Matcher(
+            network,
+            assets,
+            is_late=lambda number: number < blocks.late_before,
+            is_authentic=self._is_authentic,
+        )
+        self._marked: list[UsedNonce] = []
+
+    @property
+    def wallets(self) -> Sequence[str]:
+        """The addresses of the wallets."""
+        return list(self._walks)
+
+    def open(self) -> None:
+        """Find the nonces that the wallets used."""
+        for walk in self._walks.values():
+            walk.open(self._blocks)
+
+    def read_window(self, start: int, end: int) -> Iterator[Difference | UsedNonce]:
+        """Yield the used nonces of the next blocks, and their differences."""
+        transfers = self._history.transfers(self._tokens, self.wallets, start, end)
+        outgoing: dict[tuple[str, str], list[TokenTransfer]] = {}
+        for each in transfers:
+            if each.recipient in self._walks:
+                self.accounts.receive(each.recipient, each.token, each.amount)
+            if each.sender in self._walks:
+                outgoing.setdefault((each.sender, each.tx_hash), []).append(each)
+        for wallet, walk in self._walks.items():
+            for entry, settled in walk.until(end):
+                moved = outgoing.pop((wallet, settled.tx_hash), [])
+                yield from self._add(_use(wallet, entry, settled, moved))
+        yield from self._read_unexplained(outgoing)
+
+    def finish(self) -> Iterator[Difference | UsedNonce]:
+        """Yield what can be compared only after the last window."""
+        yield from self._read_unknown()
+        yield from self._explain_marks()
+        yield from self._compare_claims()
+        for wallet, opened in self._opened.items():
+            if not opened.is_authentic:
+                yield Difference(
+                    Code.ROW_CHANGED,
+                    self._network,
+                    wallet,
+                    "another program changed the wallet's row (`wallets`)",
+                )
+
+    def _is_authentic(self, refund: Refund) -> bool:
+        try:
+            self._reader.require_authentic(refund)
+        except RowNotAuthenticError:
+            return False
+        return True
+
+    def _read_unexplained(
+        self, outgoing: Mapping[tuple[str, str], Sequence[TokenTransfer]]
+    ) -> Iterator[Difference | UsedNonce]:
+        """Compare transfers by transactions that the ledger does not know."""
+        found = self._history.settled(sorted({tx_hash for _, tx_hash in outgoing}))
+        for (wallet, tx_hash), moved in outgoing.items():
+            settled = found.get(tx_hash)
+            if settled is None:
+                raise ChainUnavailableError(
+                    "the nodes have a transfer whose transaction they do not agree on"
+                )
+            entry = NonceEntry(NO_NONCE)
+            if settled.sender == wallet:
+                entry = _take(self._walks[wallet].unknown, settled.nonce)
+            yield from self._add(_use(wallet, entry, settled, moved))
+
+    def _read_unknown(self) -> Iterator[Difference | UsedNonce]:
+        """Compare used nonces whose transactions moved no token."""
+        for wallet, walk in self._walks.items():
+            for position, entry in enumerate(walk.unknown):
+                settled = None
+                if position < _MOST_SEARCHES:
+                    settled = self._search(wallet, entry.nonce)
+                if settled is None:
+                    self.unfound[wallet] += 1
+                yield from self._add(_use(wallet, entry, settled, ()))
+
+    def _search(self, wallet: str, nonce: int) -> Settled | None:
+        mined = self._history.find_transaction(wallet, nonce)
+        if mined is None:
+            return None
+        return self._history.settled([mined.tx_hash]).get(mined.tx_hash)
+
+    def _add(self, used: UsedNonce) -> Iterator[Difference | UsedNonce]:
+        """Add *used* to the accounts; yield it with its differences."""
+        opened = self._opened.get(used.wallet)
+        if opened is not None and NO_NONCE < used.entry.nonce < opened.first_nonce:
+            used = replace(used, precedes_ledger=True)
+        self.accounts.spend(used)
+        self.counts[used.kind] += 1
+        yield used
+        yield from self._matcher.compare(used)
+        if used.mark is None or not used.payments or used.precedes_ledger:
+            return
+        if len(self._marked) < _MOST_MARKED:
+            self._marked.append(used)
+        else:
+            yield from self._matcher.explain_mark(used, None)
+
+    def _explain_marks(self) -> Iterator[Difference]:
+        """Compare payments with the refunds whose marks they have."""
+        waiting = defaultdict[bytes, list[UsedNonce]](list)
+        for used in self._marked:
+            waiting[used.mark or b""].append(used)
+        after = ""
+        while waiting:
+            page = self._reader.refunds_of_chain(
+                self._chain_id, after=after, limit=_PAGE
+            )
+            for refund in page:
+                for used in waiting.pop(refund.mark, ()):
+                    yield from self._matcher.explain_mark(used, refund)
+            if len(page) < _PAGE:
+                break
+            after = page[-1].id
+        for each in waiting.values():
+            for used in each:
+                yield from self._matcher.explain_mark(used, None)
+
+    def _compare_claims(self) -> Iterator[Difference]:
+        """Find refunds with a block of the range whose nonce the range did not use."""
+        for wallet, walk in self._walks.items():
+            after, is_full = NO_NONCE, True
+            while is_full:
+                page = self._reader.refunds_in_blocks(
+                    self._chain_id,
+                    wallet,
+                    self._blocks.numbers,
+                    after=after,
+                    limit=_PAGE,
+                )
+                is_full = len(page) == _PAGE
+                for refund in page:
+                    after = refund.nonce or 0
+                    if after not in walk.nonces:
+                        yield from self._matcher.compare_claim(wallet, refund)
+
+
+def _use(
+    wallet: str,
+    entry: NonceEntry,
+    settled: Settled | None,
+    moved: Sequence[TokenTransfer],
+) -> UsedNonce:
+    if settled is None:
+        return UsedNonce(wallet, entry, None)
+    if any(each.block != settled.block for each in moved):
+        raise ChainUnavailableError(REORGANISED)
+    # The coin of another account's transaction is not the wallet's.
+    coin = settled if settled.sender == wallet else None
+    return UsedNonce(wallet, entry, settled, read_payments(coin, moved))
+
+
+def _take(unknown: list[NonceEntry], nonce: int) -> NonceEntry:
+    """Remove and return the entry of *nonce*."""
+    for position, entry in enumerate(unknown):
+        if entry.nonce == nonce:
+            return unknown.pop(position)
+    raise ChainUnavailableError("the nodes contradict each other about a nonce")

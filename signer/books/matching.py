@@ -1,0 +1,294 @@
+"""Compares one used nonce of a wallet with its rows: pure rules."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+from signer.books.assets import Assets
+from signer.books.differences import Code, Difference
+from signer.books.used_nonces import NO_NONCE, Payment, UsedNonce
+from signer.model.refund import COIN_ADDRESS, Kind, Refund, Status
+from signer.ports import NonceEntry, Settled
+
+
+class Matcher:
+    """
+    Finds the differences of the used nonces of one network.
+
+    *is_late* returns whether a block is so old that the ledger should know its refunds;
+    *is_authentic* whether the row of a refund is what this service stored.
+    """
+
+    def __init__(
+        self,
+        network: str,
+        assets: Assets,
+        *,
+        is_late: Callable[[int], bool],
+        is_authentic: Callable[[Refund], bool],
+    ) -> None:
+        self._network = network
+        self._assets = assets
+        self._is_late = is_late
+        self._is_authentic = is_authentic
+
+    def compare(self, used: UsedNonce) -> Iterator[Difference]:
+        """Yield the differences, but not those that ``explain_mark`` decides."""
+        refund = used.entry.refund
+        if refund is not None and not self._is_authentic(refund):
+            # What a changed row says is not compared.
+            yield self._build(
+                Code.ROW_CHANGED, used, "another program changed the refund's row"
+            )
+        elif used.is_own and refund is not None and used.settled is not None:
+            yield from self._compare_own(used, refund, used.settled)
+        else:
+            yield from self._compare_holder(used)
+            yield from self._compare_other(used)
+
+    def explain_mark(
+        self, used: UsedNonce, refund: Refund | None
+    ) -> Iterator[Difference]:
+        """Yield the differences of a payment whose mark is that of *refund*, if any."""
+        settled = used.settled
+        if refund and settled and refund.tx_hash == settled.tx_hash:
+            # A restored ledger found the payment, and another row has the nonce.
+            entry = replace(used.entry, refund=refund)
+            yield from self.compare(replace(used, entry=entry))
+            return
+        for payment in used.payments:
+            if refund is None:
+                yield self._without_refund(used, payment)
+                continue
+            code, detail = _OF_MARKED.get(refund.status, _PAID_OPEN)
+            yield self._build(
+                code,
+                used,
+                detail,
+                refund_id=refund.id,
+                expected=refund.tx_hash,
+                found=self._describe(payment),
+                asset=self._assets[payment.asset].symbol,
+            )
+
+    def compare_claim(self, wallet: str, refund: Refund) -> Iterator[Difference]:
+        """Yield the difference of a *refund* whose nonce was not used."""
+        if refund.status is Status.CONFIRMED:
+            used = UsedNonce(wallet, NonceEntry(refund.nonce or 0, refund), None)
+            yield self._missing(used, refund)
+
+    def _compare_own(
+        self, used: UsedNonce, refund: Refund, settled: Settled
+    ) -> Iterator[Difference]:
+        attempt = used.attempt
+        if attempt is not None and settled.execution_fee > attempt.most_fee:
+            yield self._build(
+                Code.FEE_MISMATCH,
+                used,
+                "the fee is above what the stored transaction offers, in wei",
+                expected=f"at most {attempt.most_fee}",
+                found=str(settled.execution_fee),
+            )
+        is_late = self._is_late(settled.block.number)
+        if not (refund.status.is_final or is_late):
+            return  # A worker will decide it.
+        is_noop = attempt is not None and attempt.kind is Kind.NOOP
+        found = [*self._compare_payments(used, refund, is_noop=is_noop)]
+        yield from found
+        if not found:
+            yield from self._compare_status(used, refund, settled)
+
+    def _compare_payments(
+        self, used: UsedNonce, refund: Refund, *, is_noop: bool
+    ) -> Iterator[Difference]:
+        """Yield how the payments differ from the one that *refund* asks for."""
+        asked = Payment(refund.token_address, refund.recipient, refund.amount)
+        rest = list(used.payments)
+        is_paid = asked in rest
+        if is_paid:
+            rest.remove(asked)
+        elif rest and not is_noop:
+            closest = max(rest, key=lambda each: _similarity(each, asked))
+            rest.remove(closest)
+            yield self._wrong(used, asked, closest)
+        elif refund.status is Status.CONFIRMED:
+            yield self._build(
+                Code.REFUND_WITHOUT_TRANSFER,
+                used,
+                _describe_unpaid(used, is_noop=is_noop),
+                expected=self._describe(asked),
+                asset=refund.token,
+            )
+        for extra in rest:
+            if extra == asked:
+                yield self._build(
+                    Code.PAID_TWICE,
+                    used,
+                    "one transaction moved the amount more than once",
+                    found=self._describe(extra),
+                    asset=refund.token,
+                )
+            else:
+                yield self._without_refund(used, extra)
+
+    def _compare_status(
+        self, used: UsedNonce, refund: Refund, settled: Settled
+    ) -> Iterator[Difference]:
+        """Yield how the row's status differs from what was, or was not, paid."""
+        is_paid = bool(used.payments)
+        if not refund.status.is_final:
+            yield self._open(used)
+        elif refund.status is Status.FAILED and is_paid:
+            yield self._build(
+                Code.REFUSED_BUT_PAID,
+                used,
+                "the ledger says failed, and the recipient was paid",
+                found=self._describe(used.payments[0]),
+                asset=refund.token,
+            )
+        elif refund.status is Status.CONFIRMED:
+            recorded = refund.tx_hash, refund.block_number, refund.block_hash
+            block = settled.block
+            if recorded != (settled.tx_hash, block.number, block.hash):
+                yield self._build(
+                    Code.WRONG_BLOCK,
+                    used,
+                    "it was paid, by another transaction or in another block than the"
+                    " ledger says",
+                    expected=f"{refund.tx_hash} in block {refund.block_number}",
+                    found=f"{settled.tx_hash} in block {block.number}",
+                )
+
+    def _compare_holder(self, used: UsedNonce) -> Iterator[Difference]:
+        """Yield the difference of a refund whose nonce another transaction used."""
+        refund, settled = used.entry.refund, used.settled
+        if refund is None:
+            return
+        if refund.status is Status.CONFIRMED:
+            yield self._missing(used, refund)
+        elif not refund.status.is_final and (
+            settled is None or self._is_late(settled.block.number)
+        ):
+            yield self._open(used)
+
+    def _compare_other(self, used: UsedNonce) -> Iterator[Difference]:
+        """Yield the differences of a transaction that is not of the nonce's refund."""
+        seen = used.entry.unrecorded
+        if seen is not None and not seen.is_authentic:
+            yield self._build(
+                Code.ROW_CHANGED, used, "another program changed the row (`sightings`)"
+            )
+        elif used.precedes_ledger or used.is_accepted:
+            return
+        elif used.payments:
+            # Those with a mark are compared with the refunds that may have it.
+            if used.mark is None:
+                yield from (self._without_refund(used, each) for each in used.payments)
+        elif seen is None:
+            yield self._build(
+                Code.UNKNOWN_TRANSACTION,
+                used,
+                "the ledger has no transaction that used this nonce",
+            )
+        elif seen.is_unaccepted:
+            yield self._build(
+                Code.FOREIGN_TRANSACTION,
+                used,
+                "no operator has accepted this transaction (`hotwallet nonce repair`)",
+            )
+
+    def _wrong(self, used: UsedNonce, asked: Payment, found: Payment) -> Difference:
+        if found.asset != asked.asset:
+            code, detail = Code.WRONG_TOKEN, "another token was paid"
+        elif found.recipient != asked.recipient:
+            code, detail = Code.WRONG_RECIPIENT, "another address was paid"
+        else:
+            code, detail = Code.WRONG_AMOUNT, "another amount was paid"
+        return self._build(
+            code,
+            used,
+            detail,
+            expected=self._describe(asked),
+            found=self._describe(found),
+            asset=self._assets[found.asset].symbol,
+        )
+
+    def _without_refund(self, used: UsedNonce, payment: Payment) -> Difference:
+        is_coin = payment.asset == COIN_ADDRESS
+        return self._build(
+            Code.COIN_WITHOUT_REFUND if is_coin else Code.TRANSFER_WITHOUT_REFUND,
+            used,
+            "no refund, sweep or accepted transaction explains this payment",
+            found=self._describe(payment),
+            asset=self._assets[payment.asset].symbol,
+        )
+
+    def _missing(self, used: UsedNonce, refund: Refund) -> Difference:
+        return self._build(
+            Code.CONFIRMED_BUT_MISSING,
+            used,
+            "the ledger says confirmed, and the chain does not have the transaction",
+            expected=f"{refund.tx_hash} in block {refund.block_number}",
+        )
+
+    def _open(self, used: UsedNonce) -> Difference:
+        return self._build(
+            Code.MINED_BUT_OPEN,
+            used,
+            "its nonce has been used for over an hour, and the ledger still has it"
+            " open: run a worker",
+        )
+
+    def _build(
+        self, code: Code, used: UsedNonce, detail: str, **given: Any
+    ) -> Difference:
+        refund, settled = used.entry.refund, used.settled
+        found: dict[str, Any] = {
+            "refund_id": None if refund is None else refund.id,
+            "tx_hash": None if settled is None else settled.tx_hash,
+            # A transfer by another account has no nonce of the wallet.
+            "nonce": used.entry.nonce if used.entry.nonce != NO_NONCE else None,
+        }
+        return Difference(
+            code, self._network, used.wallet, detail, **{**found, **given}
+        )
+
+    def _describe(self, payment: Payment) -> str:
+        amount = self._assets.format(payment.asset, payment.amount)
+        return f"{amount} to {payment.recipient}"
+
+
+_PAID_OPEN = (
+    Code.MINED_BUT_OPEN,
+    "a transaction that the ledger does not know paid a refund that is open",
+)
+
+_OF_MARKED = {
+    Status.CONFIRMED: (
+        Code.PAID_TWICE,
+        "a second transaction, with another nonce, paid the refund again",
+    ),
+    **dict.fromkeys(
+        (Status.REFUSED, Status.CANCELLED, Status.FAILED),
+        (
+            Code.REFUSED_BUT_PAID,
+            "the ledger says refused, cancelled or failed, and the recipient was paid",
+        ),
+    ),
+}
+
+
+def _similarity(payment: Payment, asked: Payment) -> tuple[bool, bool, bool]:
+    return (
+        payment.recipient == asked.recipient,
+        payment.asset == asked.asset,
+        payment.amount == asked.amount,
+    )
+
+
+def _describe_unpaid(used: UsedNonce, *, is_noop: bool) -> str:
+    if is_noop:
+        return "its nonce was used by a cancellation, which pays nothing"
+    if used.settled is not None and not used.settled.succeeded:
+        return "its transaction reverted"
+    return "its transaction has no Transfer of the token"

@@ -1,0 +1,644 @@
+"""``hotwallet reconcile`` and ``refund export``, on anvil and a real ledger."""
+
+import csv
+import io
+import sys
+import tracemalloc
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from eth_abi.abi import encode
+from eth_account import Account
+from eth_utils.crypto import keccak
+from sqlalchemy import Connection, insert
+
+from api.cli.book_periods import with_progress
+from api.cli.dates import parse_moment
+from backends.sql import SQLStore
+from backends.sql.schema import transactions
+from dev import stablecoin as coin
+from signer.books.network_books import Progress
+from signer.chain.erc20 import encode_transfer
+from signer.model.refund import Refund, Status
+from tests.api.commands import Finished, Run
+from tests.fixtures.chain import DevChain
+from tests.fixtures.fake_node import FakeNode
+from tests.fixtures.ledger import filled, queued, transaction
+from tests.fixtures.replies import Altered, Error
+from tests.support.ledgers import ROW_MACS
+from tests.support.payments import RECIPIENT, hash_of, signed
+from tests.support.refunds import CUSTOMER, KEY, OPERATOR, World
+from tests.support.sweeps import sweeper
+from tests.support.waiting import eventually
+
+
+ACCOUNT = Account.from_key(KEY.secret)
+
+PERIOD = ("--from", "2000-01-01", "--to", "2100-01-01")
+
+
+class Shop:
+    """A service that pays on anvil, and what other programs do to it."""
+
+    def __init__(self, world: World, dev: DevChain) -> None:
+        self.world, self.dev = world, dev
+
+    def paid(self, **changes: Any) -> Refund:
+        """Return a refund that is confirmed on the chain."""
+        return self.track(self.world.broadcast(**changes))
+
+    def track(self, refund: Refund) -> Refund:
+        """Track *refund* until it is final."""
+        assert eventually(lambda: self.world.tracked(refund).status.is_final)
+        return self.world.stored(refund)
+
+    def spend(self, data: bytes = b"", **changes: Any) -> str:
+        """Use the key in another program; return the transaction's hash."""
+        nonce = int(
+            self.dev.rpc("eth_getTransactionCount", ACCOUNT.address, "latest"), 16
+        )
+        raw = signed(ACCOUNT, nonce=nonce, data=data, **changes)
+        tx_hash: str = self.dev.rpc("eth_sendRawTransaction", f"0x{raw.hex()}")
+        return self.mined(tx_hash)
+
+    def mined(self, tx_hash: str) -> str:
+        """Wait until a transaction is mined: anvil answers before that."""
+        assert eventually(lambda: self.dev.rpc("eth_getTransactionReceipt", tx_hash))
+        return tx_hash
+
+    def transfer(self, recipient: str, amount: int, mark: bytes = b"") -> str:
+        """Transfer tokens with the key in another program."""
+        data = coin.calldata("transfer(address,uint256)", recipient, amount) + mark
+        return self.spend(data, to=self.dev.token)
+
+    def change(self, refund: Refund, **changes: Any) -> None:
+        """Change a row with a valid MAC, which only a bug of ours could do."""
+        store = self.world.store
+        found = store.get(refund.id)
+        assert found is not None
+        made = {**_row(found), **changes}
+        mac = ROW_MACS.compute(Refund(**made))
+        names = ", ".join(f"{name} = ?" for name in (*changes, "mac"))
+
+        def work(connection: Connection) -> None:
+            connection.exec_driver_sql("DROP TRIGGER IF EXISTS refunds_keep")
+            values = (*map(_stored, changes.values()), mac, refund.id)
+            connection.exec_driver_sql(
+                f"UPDATE refunds SET {names} WHERE id = ?", values
+            )
+
+        store._database.run(work)  # type: ignore[attr-defined]
+
+
+def _row(refund: Refund) -> dict[str, Any]:
+    names = Refund.__dataclass_fields__
+    return {name: getattr(refund, name) for name in names}
+
+
+def _stored(value: Any) -> Any:
+    return f"{value:078d}" if isinstance(value, int) and value > 10**5 else value
+
+
+@pytest.fixture
+def shop(world: World, fresh_anvil: DevChain) -> Shop:
+    """A shop with two honest refunds, whose wallet could pay before."""
+    shop = Shop(world, fresh_anvil)
+    for _ in range(2):
+        shop.paid()
+    return shop
+
+
+_MANY = 10_000
+_PER_BLOCK = 250
+
+
+def _paid_many(shop: Shop) -> None:
+    """Write and mine refunds as the service does, but many at a time."""
+    world, rpc = shop.world, shop.dev.rpc
+    first = int(rpc("eth_getTransactionCount", ACCOUNT.address, "latest"), 16)
+    rows, attempts = list[Refund](), list[dict[str, Any]]()
+    rpc("evm_setAutomine", False)
+    for start in range(first, first + _MANY, _PER_BLOCK):
+        page = [_signed_refund(shop, start + place) for place in range(_PER_BLOCK)]
+        for _, raw in page:
+            rpc("eth_sendRawTransaction", f"0x{raw.hex()}")
+        rpc("evm_mine")
+        block = rpc("eth_getBlockByNumber", "latest", False)
+        assert len(block["transactions"]) == _PER_BLOCK
+        number, block_hash = int(block["number"], 16), block["hash"]
+        for refund, raw in page:
+            found = replace(refund, block_number=number, block_hash=block_hash)
+            rows.append(found)
+            attempts.append(asdict(transaction(found, tx_hash=found.tx_hash, raw=raw)))
+    rpc("evm_setAutomine", True)
+    store = world.store
+    assert isinstance(store, SQLStore)
+    filled(store, rows)
+    store._database.transaction(lambda c: c.execute(insert(transactions), attempts))
+
+
+def _signed_refund(shop: Shop, nonce: int) -> tuple[Refund, bytes]:
+    refund = queued(
+        token_address=shop.dev.token,
+        network="local",
+        amount=1 + nonce,
+        sender=ACCOUNT.address,
+        key_id="01",
+        nonce=nonce,
+        gas_limit=65_000,
+        status=Status.CONFIRMED,
+    )
+    data = encode_transfer(refund.recipient, refund.amount, refund.mark)
+    raw = signed(ACCOUNT, nonce=nonce, data=data, to=shop.dev.token, gas=65_000)
+    return replace(refund, tx_hash=hash_of(raw)), raw
+
+
+@pytest.mark.soak
+def test_ten_thousand_honest_refunds(run: Run, shop: Shop) -> None:
+    """On a real chain and a real ledger there is no difference."""
+    _paid_many(shop)
+
+    tracemalloc.start()
+    finished = _reconcile(run)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert (finished.status, _codes(finished)) == (0, [])
+    assert peak < 48 * 2**20
+    (network,) = finished.json["networks"]
+    assert network["refunds"] == _MANY + 2
+
+
+def test_progress_is_shown_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On standard error, and nowhere else."""
+    shown = {is_terminal: io.StringIO() for is_terminal in (True, False)}
+    for is_terminal, stream in shown.items():
+        monkeypatch.setattr(stream, "isatty", lambda it=is_terminal: it)
+        monkeypatch.setattr(sys, "stderr", stream)
+        events = iter([Progress(1, 4), Progress(4, 4)])
+
+        assert list(with_progress(events, "base")) == []
+
+    assert "base" in shown[True].getvalue()
+    assert "100%" in shown[True].getvalue()
+    assert shown[False].getvalue() == ""
+
+
+def _codes(finished: Finished) -> list[str]:
+    return sorted(each["code"] for each in finished.json["differences"])
+
+
+def _reconcile(run: Run, *arguments: str) -> Finished:
+    return run("reconcile", *PERIOD, "--json", *arguments)
+
+
+def test_honest_refunds_have_no_difference(run: Run, shop: Shop) -> None:
+    """Status 0, and for each asset opening, plus in, minus out, is closing."""
+    finished = _reconcile(run)
+
+    assert (finished.status, _codes(finished)) == (0, [])
+    (network,) = finished.json["networks"]
+    assert (network["refunds"], network["sweeps"], network["others"]) == (2, 0, 0)
+    assert network["notes"] == []
+    tokens, money = (
+        next(each for each in network["accounts"] if each["asset"] == asset)
+        for asset in ("TUSD", "coin")
+    )
+    assert tokens["refunds"] == "25.000000"
+    assert tokens["received"] == "1000000.000000"
+    assert tokens["closing"] == "999975.000000"
+    assert money["received"] == "10.000000000000000000"
+    assert float(money["fees"]) > 0
+
+
+def _refused_but_paid(shop: Shop) -> None:
+    shop.change(shop.paid(), status="failed")
+
+
+def _cancelled_but_paid(shop: Shop) -> None:
+    refund = shop.world.accepted()
+    shop.change(refund, status="cancelled")
+    shop.transfer(CUSTOMER, refund.amount, refund.mark)
+
+
+def _paid_twice(shop: Shop) -> None:
+    refund = shop.paid()
+    shop.transfer(CUSTOMER, refund.amount, refund.mark)
+
+
+def _transfer_without_refund(shop: Shop) -> None:
+    shop.transfer(RECIPIENT, 5)
+
+
+def _coin_without_refund(shop: Shop) -> None:
+    shop.spend(value=5)
+
+
+def _unknown_transaction(shop: Shop) -> None:
+    shop.spend(b"\x01\x02")
+
+
+def _foreign_transaction(shop: Shop) -> None:
+    shop.spend(b"\x01\x02")
+    shop.world.reconcile()
+
+
+def _wrong_amount(shop: Shop) -> None:
+    shop.change(shop.paid(), amount=12_500_001)
+
+
+def _wrong_recipient(shop: Shop) -> None:
+    shop.change(shop.paid(), recipient=RECIPIENT)
+
+
+def _wrong_block(shop: Shop) -> None:
+    shop.change(shop.paid(), block_hash="0x" + "00" * 32)
+
+
+def _confirmed_but_missing(shop: Shop) -> None:
+    refund = shop.world.step(shop.world.accepted(), times=2)
+    block = int(shop.dev.rpc("eth_blockNumber"), 16)
+    shop.change(
+        refund, status="confirmed", block_number=block, block_hash="0x" + "00" * 32
+    )
+
+
+def _refund_without_transfer(shop: Shop) -> None:
+    refund = shop.world.step(shop.world.accepted(), times=2)
+    coin.administer(shop.dev.url, shop.dev.token, "setPaused(bool)", True)
+    shop.mined(str(shop.world.step(refund).tx_hash))
+    coin.administer(shop.dev.url, shop.dev.token, "setPaused(bool)", False)
+    shop.change(shop.track(refund), status="confirmed")
+
+
+def _row_changed(shop: Shop) -> None:
+    refund = shop.paid()
+
+    def work(connection: Connection) -> None:
+        connection.exec_driver_sql("DROP TRIGGER IF EXISTS refunds_keep")
+        connection.exec_driver_sql(
+            "UPDATE refunds SET recipient = ? WHERE id = ?", (RECIPIENT, refund.id)
+        )
+
+    shop.world.store._database.run(work)  # type: ignore[attr-defined]
+
+
+def _fee_mismatch(shop: Shop) -> None:
+    refund = shop.paid()
+
+    def work(connection: Connection) -> None:
+        connection.exec_driver_sql("DROP TRIGGER IF EXISTS transactions_keep")
+        connection.exec_driver_sql(
+            "UPDATE transactions SET gas_limit = 1 WHERE refund_id = ?", (refund.id,)
+        )
+
+    shop.world.store._database.run(work)  # type: ignore[attr-defined]
+
+
+def _mined_but_open(shop: Shop) -> None:
+    shop.mined(str(shop.world.broadcast().tx_hash))
+    shop.dev.rpc("evm_increaseTime", 7200)
+    shop.dev.rpc("evm_mine")
+
+
+def _balance_mismatch(shop: Shop) -> None:
+    # A blocked or rebased token moves amounts without an event: the issuer cannot, so
+    # the chain's storage is changed.
+    address = shop.world.signer.address
+    slot = _balance_slot(shop, address)
+    shop.dev.rpc("anvil_setStorageAt", shop.dev.token, slot, f"0x{7:064x}")
+    shop.dev.rpc("evm_mine")
+
+
+def _balance_slot(shop: Shop, address: str) -> str:
+    """Return the storage slot of a balance in TestUSD."""
+    for position in range(6):
+        key = keccak(encode(["address", "uint256"], [address, position]))
+        slot = "0x" + key.hex()
+        found = int(
+            shop.dev.rpc("eth_getStorageAt", shop.dev.token, slot, "latest"), 16
+        )
+        held = coin.balance_of(shop.dev.url, shop.dev.token, address)
+        if found == held > 0:
+            return slot
+    raise AssertionError("no slot has the balance")
+
+
+PLANTED: dict[str, Callable[[Shop], None]] = {
+    "refund-without-transfer": _refund_without_transfer,
+    "confirmed-but-missing": _confirmed_but_missing,
+    "transfer-without-refund": _transfer_without_refund,
+    "coin-without-refund": _coin_without_refund,
+    "unknown-transaction": _unknown_transaction,
+    "foreign-transaction": _foreign_transaction,
+    "wrong-amount": _wrong_amount,
+    "wrong-recipient": _wrong_recipient,
+    "wrong-block": _wrong_block,
+    "paid-twice": _paid_twice,
+    "refused-but-paid": _refused_but_paid,
+    "refused-but-paid, without a nonce": _cancelled_but_paid,
+    "mined-but-open": _mined_but_open,
+    "fee-mismatch": _fee_mismatch,
+    "balance-mismatch": _balance_mismatch,
+    "row-changed": _row_changed,
+}
+
+
+@pytest.mark.parametrize("name", PLANTED)
+def test_a_planted_difference_is_found_on_a_real_chain(
+    run: Run, shop: Shop, name: str
+) -> None:
+    """By its name and with status 1; nothing else is reported."""
+    PLANTED[name](shop)
+
+    finished = _reconcile(run)
+
+    assert _codes(finished) == [name.partition(",")[0]]
+    assert finished.status == 1
+
+
+def test_ten_planted_differences_at_once(run: Run, shop: Shop) -> None:
+    """Each is found by its name among honest refunds, and nothing else is reported."""
+    planted = [
+        "refund-without-transfer",
+        "wrong-amount",
+        "wrong-recipient",
+        "wrong-block",
+        "refused-but-paid",
+        "fee-mismatch",
+        "row-changed",
+        "paid-twice",
+        "transfer-without-refund",
+        "coin-without-refund",
+    ]
+    for name in planted:
+        PLANTED[name](shop)
+
+    finished = _reconcile(run)
+
+    assert _codes(finished) == sorted(planted)
+    lines = run("reconcile", *PERIOD)
+    assert lines.status == 1
+    assert lines.out.startswith("10 differences:")
+    assert lines.out.count("DIFFERENCE ") == 10
+
+
+def test_sweeps_and_cancellations_are_no_differences(
+    run: Run, shop: Shop, fresh_anvil: DevChain
+) -> None:
+    """A reverted refund costs its fee; a rotated key's address is swept."""
+    refund = shop.world.step(shop.world.accepted(), times=2)
+    coin.administer(fresh_anvil.url, fresh_anvil.token, "setPaused(bool)", True)
+    shop.track(shop.world.step(refund))
+    coin.administer(fresh_anvil.url, fresh_anvil.token, "setPaused(bool)", False)
+    shop.world.rotate()
+    for _ in range(2):  # The coin, once the tokens are gone.
+        sweeper(shop.world).sweep(shop.world.signer.address, OPERATOR)
+        assert eventually(lambda: not _open_refunds(shop))
+
+    finished = _reconcile(run)
+
+    assert _codes(finished) == []
+    (network,) = finished.json["networks"]
+    assert (network["refunds"], network["sweeps"]) == (3, 2)
+
+
+def _open_refunds(shop: Shop) -> int:
+    """Run a pass of the worker; return how many refunds are not final."""
+    shop.world.work()
+    found = shop.world.store.refunds_of_chain(31337, after="", limit=100)
+    return sum(not each.status.is_final for each in found)
+
+
+def test_an_accepted_foreign_transaction_is_no_difference(run: Run, shop: Shop) -> None:
+    """An operator accepted it, and its payment is in a sum of its own."""
+    shop.transfer(RECIPIENT, 5_000_000)
+    shop.world.reconcile()
+    assert run("nonce", "repair", "--yes").status == 0
+
+    finished = _reconcile(run)
+
+    assert _codes(finished) == []
+    (network,) = finished.json["networks"]
+    (tokens,) = [each for each in network["accounts"] if each["asset"] == "TUSD"]
+    assert tokens["other"] == "5.000000"
+
+
+def test_refunds_after_the_range_do_not_count(
+    run: Run, shop: Shop, networks: Callable[..., Path]
+) -> None:
+    """The range ends at the last final block, also if --to is later."""
+    networks(confirmations=2)
+    shop.paid()
+
+    finished = _reconcile(run)
+
+    (network,) = finished.json["networks"]
+    assert (finished.status, network["refunds"]) == (0, 2)
+
+
+def test_a_reorganisation_at_the_end_of_the_range(run: Run, shop: Shop) -> None:
+    """The refund's block is gone, and its transaction is in another one."""
+    snapshot = shop.dev.rpc("evm_snapshot")
+    refund = shop.paid()
+    raw = shop.world.sent(refund).raw
+    shop.dev.rpc("evm_revert", snapshot)
+    removed = _reconcile(run)
+    shop.dev.rpc("evm_increaseTime", 5)
+    shop.dev.rpc("evm_mine")
+    shop.mined(shop.dev.rpc("eth_sendRawTransaction", f"0x{raw.hex()}"))
+    mined_again = _reconcile(run)
+
+    assert _codes(removed) == []  # Its block is after the range.
+    assert _codes(mined_again) == ["wrong-block"]
+
+
+def test_one_lying_node_changes_nothing(
+    run: Run, shop: Shop, fault_proxy: FakeNode, networks: Callable[..., Path]
+) -> None:
+    """Two of three nodes agree; a node that hides transfers is outvoted."""
+    path = networks()
+    urls = f'rpc_urls = ["{fault_proxy.url}", "{shop.dev.url}", "{shop.dev.url}"]'
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.replace(f'rpc_urls = ["{shop.dev.url}"]', urls))
+    fault_proxy.script("eth_getLogs", Altered(lambda *_: []))
+    fault_proxy.script("eth_getTransactionReceipt", Altered(lambda *_: None))
+    fault_proxy.script("eth_getBalance", Altered(lambda *_: "0x0"))
+
+    assert _codes(_reconcile(run)) == []
+    assert fault_proxy.calls("eth_getLogs")
+
+
+def test_nodes_that_do_not_answer(
+    run: Run, shop: Shop, networks: Callable[..., Path]
+) -> None:
+    """Nothing was compared: status 2, not 0 or 1."""
+    networks("http://127.0.0.1:9")
+
+    finished = _reconcile(run)
+    lines = run("reconcile", *PERIOD)
+
+    assert finished.status == lines.status == 2
+    assert finished.json["not_compared"]["local"].startswith("chain-unavailable")
+    assert "NOT COMPARED local: chain-unavailable" in lines.out
+
+
+def test_nodes_without_old_states(
+    run: Run, shop: Shop, fault_proxy: FakeNode, networks: Callable[..., Path]
+) -> None:
+    """Transfers are compared; the report says that balances were not."""
+    networks(fault_proxy.url)
+    for method in ("eth_getBalance", "eth_call"):
+        fault_proxy.script(method, Error(-32000, "missing trie node"))
+
+    finished = _reconcile(run)
+
+    (network,) = finished.json["networks"]
+    assert finished.status == 0
+    assert network["refunds"] == 2
+    assert "balances" in network["notes"][0]
+    assert "NOTE balances" in run("reconcile", *PERIOD).out
+
+
+def test_files(run: Run, shop: Shop, tmp_path: Path) -> None:
+    """The CSV has a row per difference and account; the page needs nothing else."""
+    _transfer_without_refund(shop)
+    table, page = tmp_path / "books.csv", tmp_path / "books.html"
+
+    finished = run("reconcile", *PERIOD, "--csv", str(table), "--html", str(page))
+
+    assert finished.status == 1
+    rows = list(csv.DictReader(table.read_text(encoding="utf-8").splitlines()))
+    kinds = [each["record"] for each in rows]
+    assert kinds.count("difference") == 1
+    assert {"account"} < {*kinds}
+    assert rows[0]["code"] == "transfer-without-refund"
+    text = page.read_text(encoding="utf-8")
+    assert "transfer-without-refund" in text
+    assert not {"src", "href", "onload"} & set(_attributes(text))
+    assert "<script" not in text
+
+
+class _Attributes(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Collect the names of attributes."""
+        self.names += [name for name, _ in attrs]
+
+
+def _attributes(text: str) -> Iterator[str]:
+    parser = _Attributes()
+    parser.feed(text)
+    yield from parser.names
+
+
+def test_the_report_before_has_the_opening_balances(
+    run: Run, shop: Shop, fault_proxy: FakeNode, tmp_path: Path
+) -> None:
+    """With --previous, nodes need no old states."""
+    report = tmp_path / "before.json"
+    report.write_text(_reconcile(run).out, encoding="utf-8")
+
+    finished = _reconcile(run, "--previous", str(report))
+    report.write_text("[]", encoding="utf-8")
+    refused = _reconcile(run, "--previous", str(report))
+
+    assert finished.status == 0
+    assert refused.status == 2
+    assert "--previous is not a report" in refused.err
+
+
+def test_an_alert_is_raised(run: Run, shop: Shop) -> None:
+    """The webhook, the log and the counter have it, with the names."""
+    _transfer_without_refund(shop)
+
+    finished = _reconcile(run)
+
+    assert "books-differ" in finished.err
+    assert "transfer-without-refund" in finished.err
+    counted = shop.world.store.alert_counts()
+    assert counted["books-differ"] == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (("--from", "yesterday", "--network", "moon"), "--network moon is not in"),
+        (("--from", "2026-01-02", "--to", "2026-01-01"), "--to must be later"),
+        (("--from", "never"), "is not a date"),
+    ],
+)
+def test_bad_arguments(
+    run: Run, shop: Shop, arguments: tuple[str, ...], problem: str
+) -> None:
+    """Status 2; nothing was compared."""
+    finished = run("reconcile", *arguments)
+
+    assert finished.status == 2
+    assert problem in finished.err
+
+
+def test_export(run: Run, shop: Shop, tmp_path: Path) -> None:
+    """One line per transaction, with its fee in coin and the time of its block."""
+    refund = shop.paid(amount="1.25")
+    shop.spend()
+    path = tmp_path / "refunds.csv"
+
+    finished = run("refund", "export", *PERIOD, "--csv", str(path))
+
+    assert (finished.status, finished.out) == (0, f"wrote 4 transactions to {path}\n")
+    rows = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
+    assert [each["kind"] for each in rows] == ["refund", "refund", "refund", "other"]
+    last = rows[2]
+    assert last["refund_id"] == refund.id
+    assert (last["amount"], last["paid"]) == ("1.250000", "yes")
+    assert last["tx_hash"] == refund.tx_hash
+    assert 0 < float(last["network_fee"]) < 1
+    assert datetime.fromisoformat(last["block_time"]) <= datetime.now(UTC)
+
+
+def test_an_export_that_fails_writes_no_file(
+    run: Run, shop: Shop, networks: Callable[..., Path], tmp_path: Path
+) -> None:
+    networks("http://127.0.0.1:9")
+    path = tmp_path / "refunds.csv"
+
+    finished = run("refund", "export", *PERIOD, "--csv", str(path))
+
+    assert finished.status == 2
+    assert not path.exists()
+
+
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("now", "2026-03-01T12:00:00+00:00"),
+        ("today", "2026-03-01T00:00:00+00:00"),
+        ("yesterday", "2026-02-28T00:00:00+00:00"),
+        ("2026-01-31", "2026-01-31T00:00:00+00:00"),
+        ("2026-01-31T06:00", "2026-01-31T06:00:00+00:00"),
+        ("2026-01-31T06:00+02:00", "2026-01-31T04:00:00+00:00"),
+        ("2026-01-31T06:00:05Z", "2026-01-31T06:00:05+00:00"),
+        ("2026-02-30", None),
+        ("20260131", None),
+        ("2026-W05", None),
+        ("tomorrow", None),
+        ("", None),
+    ],
+)
+def test_dates(text: str, expected: str | None) -> None:
+    """Days and times are in UTC unless they have another zone."""
+    moment = parse_moment(text, NOON)
+
+    assert (moment and moment.isoformat()) == expected

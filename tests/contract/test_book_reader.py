@@ -1,0 +1,164 @@
+"""Contract of ``BookReader``: the rows of each nonce, page by page."""
+
+from dataclasses import replace
+
+import pytest
+
+from backends.sql import SQLStore
+from signer.errors import RowNotAuthenticError
+from signer.model.audit_record import Record
+from signer.model.refund import Kind, Status
+from signer.ports import Attempt, BookReader, BookToken
+from tests.fixtures.ledger import (
+    OTHER_WALLET,
+    WALLET,
+    accepted,
+    broadcast,
+    forge,
+    mined,
+    now,
+    opened,
+    reserved,
+    sighting,
+    stored,
+    transaction,
+)
+from tests.support.payments import RECIPIENT
+
+
+CHAIN = 31337
+
+
+def test_fits_the_port(store: SQLStore) -> None:
+    """The tables are a ``BookReader``, which mypy verifies here."""
+    fits: BookReader = store
+
+    assert fits.nonce_entries(CHAIN, WALLET, 0, 10) == ()
+    assert fits.refunds_in_blocks(CHAIN, WALLET, (0, 9), after=-1, limit=9) == []
+    assert fits.refunds_of_chain(CHAIN, after="", limit=9) == []
+    assert fits.refunded_tokens(CHAIN) == []
+    assert fits.logged_addresses() == []
+
+
+def test_an_entry_has_the_refund_and_all_its_attempts(store: SQLStore) -> None:
+    """The newest attempt first, each with the most that it may cost."""
+    sent = broadcast(store)
+    again = transaction(
+        sent, attempt=1, kind=Kind.NOOP, gas_limit=21_000, max_fee_per_gas=2**70
+    )
+    after = sent.with_status(Status.SIGNED, now(), tx_hash=again.tx_hash)
+    store.save(sent, after, again)
+
+    (entry,) = store.nonce_entries(CHAIN, WALLET, 0, 10)
+
+    assert entry.nonce == 0
+    assert entry.refund == stored(store, sent)
+    assert entry.unrecorded is None
+    assert entry.attempts == (
+        Attempt(again.tx_hash, Kind.NOOP, 21_000 * 2**70),
+        Attempt(str(sent.tx_hash), Kind.TRANSFER, 65_000 * 2 * 10**9),
+    )
+
+
+def test_unrecorded_transactions_have_entries(store: SQLStore) -> None:
+    """Alone, or beside the refund that has the same nonce; their MACs are verified."""
+    wallet = opened(store)
+    refund = reserved(store, accepted(store))
+    for nonce in (0, 1):
+        wallet = opened(store)
+        store.add_unrecorded(wallet, [sighting(nonce=nonce)])
+    forge(store, "UPDATE sightings SET accepted_at = seen_at WHERE nonce = 1")
+
+    beside, alone = store.nonce_entries(CHAIN, WALLET, 0, 10)
+
+    assert beside.refund == refund
+    assert beside.unrecorded is not None
+    assert beside.unrecorded.is_authentic
+    assert alone.refund is None
+    assert alone.unrecorded is not None
+    assert not alone.unrecorded.is_authentic
+
+
+def test_entries_are_pages_in_the_order_of_nonces(store: SQLStore) -> None:
+    """A page has as many nonces as asked for; other wallets are not in it."""
+    opened(store, first=3)
+    for _ in range(5):
+        reserved(store, accepted(store))
+    opened(store, sender=OTHER_WALLET)
+    reserved(store, accepted(store), sender=OTHER_WALLET)
+    store.add_unrecorded(opened(store), [sighting(nonce=8)])
+
+    def nonces(first: int, limit: int) -> list[int]:
+        found = store.nonce_entries(CHAIN, WALLET, first, limit)
+        return [each.nonce for each in found]
+
+    assert nonces(0, 4) == [3, 4, 5, 6]
+    assert nonces(7, 4) == [7, 8]
+    assert nonces(9, 4) == []
+
+
+def test_refunds_in_blocks(store: SQLStore) -> None:
+    """Those with a block of the range, lowest nonce first, after a nonce."""
+    found = [mined(store, broadcast(store)) for _ in range(3)]  # In block 7.
+    broadcast(store)
+
+    def ids(*blocks: int, after: int = -1, limit: int = 9) -> list[str]:
+        first, last = blocks
+        page = store.refunds_in_blocks(
+            CHAIN, WALLET, (first, last), after=after, limit=limit
+        )
+        return [each.id for each in page]
+
+    assert ids(7, 7) == [each.id for each in found]
+    assert ids(0, 6) == ids(8, 9) == []
+    assert ids(0, 9, after=0, limit=1) == [found[1].id]
+
+
+def test_refunds_of_a_chain_are_pages_in_the_order_of_ids(store: SQLStore) -> None:
+    """With any status; refunds of other chains are not in them."""
+    found = sorted(accepted(store).id for _ in range(3))
+    accepted(store, chain_id=7)
+
+    first = store.refunds_of_chain(CHAIN, after="", limit=2)
+    rest = store.refunds_of_chain(CHAIN, after=first[-1].id, limit=2)
+
+    assert [each.id for each in (*first, *rest)] == found
+
+
+def test_tokens_of_refunds(store: SQLStore) -> None:
+    """Each contract once, also those that no configuration has any more."""
+    for _ in range(2):
+        accepted(store)
+    accepted(store, token="OLD", token_address=WALLET, decimals=18)
+    accepted(store, chain_id=7, token_address="0x7")
+
+    assert sorted(store.refunded_tokens(CHAIN), key=lambda each: each.symbol) == [
+        BookToken(WALLET, "OLD", 18),
+        BookToken(OTHER_WALLET, "TUSD", 6),
+    ]
+
+
+def test_the_log_names_keys_that_the_ring_may_have_lost(store: SQLStore) -> None:
+    """Rotations, also under their old name, name the new and the previous key."""
+    third = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8"
+    rotated = "key-rotate-succeeded"
+    records: list[dict[str, str | None]] = [
+        {"event": rotated, "address": OTHER_WALLET, "previous": WALLET},
+        {"event": "rotation", "address": third, "previous": None},
+        {"event": "key-rotate-requested", "address": RECIPIENT},
+        {"event": "note", "text": '"event":"rotation"'},
+        {"event": rotated, "address": "not an address"},
+    ]
+    drafts = [Record.of(each, now()) for each in records]
+    store.append([store.authenticate(each) for each in drafts])
+
+    assert store.logged_addresses() == sorted([WALLET, OTHER_WALLET, third])
+
+
+def test_a_changed_refund_is_not_authentic(store: SQLStore) -> None:
+    """The books ask for each refund; they compare no row that another wrote."""
+    refund = accepted(store)
+    store.require_authentic(refund)
+
+    with pytest.raises(RowNotAuthenticError):
+        store.require_authentic(replace(refund, amount=1))

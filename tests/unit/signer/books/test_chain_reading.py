@@ -1,0 +1,313 @@
+"""What the books read of the chain: periods, nonces, balances, reorganisations."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from signer.books.accounts import Account
+from signer.books.balances import Openings
+from signer.books.network_books import BookKeeper, NetworkBooks, Progress
+from signer.books.period import Period, find_blocks
+from signer.errors import ChainUnavailableError, InvalidInputError
+from signer.model.refund import COIN_ADDRESS
+from tests.support.books import (
+    BLOCK_SECONDS,
+    NETWORK,
+    START,
+    STRANGER,
+    TOKEN,
+    WALLET,
+    Books,
+    PaperChain,
+)
+
+
+def _period(first: float, last: float) -> Period:
+    start, end = (START + timedelta(seconds=BLOCK_SECONDS * n) for n in (first, last))
+    return Period(start, end)
+
+
+def test_a_period_has_the_blocks_of_its_time() -> None:
+    """The start is included and the end is not."""
+    chain = PaperChain()
+    chain.mine(100)
+
+    blocks = find_blocks(chain, _period(10, 20), 3)
+
+    assert blocks.numbers == (10, 19)
+    assert blocks.count == 10
+
+
+def test_a_period_ends_at_the_last_final_block() -> None:
+    """Later blocks may be removed by a reorganisation."""
+    chain = PaperChain()
+    chain.mine(99)
+
+    assert find_blocks(chain, _period(50, 500), 3).numbers == (50, 98)
+
+
+def test_the_genesis_block_is_left_out() -> None:
+    chain = PaperChain()
+    chain.mine(99)
+
+    assert find_blocks(chain, _period(-50, 10), 3).numbers == (1, 9)
+
+
+@pytest.mark.parametrize(("first", "last"), [(500, 600), (99, 100), (-9, 1)])
+def test_a_period_without_final_blocks_is_refused(first: int, last: int) -> None:
+    chain = PaperChain()
+    chain.mine(99)
+
+    with pytest.raises(InvalidInputError, match="final block"):
+        find_blocks(chain, _period(first, last), 3)
+
+
+@pytest.mark.parametrize("last", [9, 10])
+def test_an_empty_period_is_refused(last: int) -> None:
+    with pytest.raises(InvalidInputError, match="later than"):
+        _period(10, last)
+
+
+@pytest.mark.parametrize("known", [0, 4])
+def test_nonces_are_found_without_old_states(known: int) -> None:
+    """The ledger's transactions show in which blocks nonces were used."""
+    books = Books()
+    books.top_up(amount=10**9)
+    for _ in range(10):
+        books.chain.mine(5)
+        books.paid()
+    wallet = books.ledger.opened[WALLET]
+    books.ledger.opened[WALLET] = replace(wallet, first_nonce=known)
+    for nonce in range(known):
+        del books.ledger.entries[WALLET][nonce]
+    first = books.chain.counts[WALLET][5]
+    last = books.chain.counts[WALLET][7]
+    books.chain.pruned = books.chain.head + 3
+
+    result = books.result(first, last)
+
+    assert result.refunds == 3
+    assert len(result.notes) == 1
+    assert "balances" in result.notes[0]
+    assert "OUSD, TUSD, coin" in result.notes[0]
+
+
+def test_a_wallet_without_a_row_starts_at_nonce_zero() -> None:
+    """An unknown transaction is found in a state that the nodes still have."""
+    books = Books()
+    books.top_up(amount=10**9)
+    books.chain.mine(10)
+    books.chain.send(WALLET)
+    used_at = books.chain.head
+    del books.ledger.opened[WALLET]
+    books.chain.pruned = used_at
+    books.chain.mine(10)
+
+    assert books.codes(used_at, used_at) == ["unknown-transaction"]
+    assert books.codes(used_at + 1, used_at + 5) == []
+
+
+def test_unknown_nonces_need_old_states() -> None:
+    """Without an archive node it is not known when an unknown nonce was used."""
+    books = Books()
+    books.top_up(amount=10**9)
+    books.paid()
+    books.chain.mine()
+    books.chain.send(WALLET)
+    books.chain.mine(50)
+    books.chain.pruned = books.chain.head
+
+    with pytest.raises(ChainUnavailableError, match="archive"):
+        books.codes(1, 20)
+
+
+def test_an_unknown_transaction_that_is_not_found() -> None:
+    """It is a difference, and the received coin is not known."""
+    books = Books()
+    books.top_up(COIN_ADDRESS, 10**18)
+    books.chain.mine()
+    books.chain.send(WALLET)
+    forget = books.chain.settled_by_hash.clear
+    forget()
+
+    *found, result = books.events()
+
+    assert [str(each.code) for each in found if hasattr(each, "code")] == [
+        "unknown-transaction"
+    ]
+    assert isinstance(result, NetworkBooks)
+    (coin,) = result.accounts
+    assert coin.received is None
+    assert result.notes[0].startswith("1 transactions of unknown nonces")
+
+
+def test_many_unknown_transactions_are_not_searched_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each search costs many requests; all are reported."""
+    monkeypatch.setattr("signer.books.comparison._MOST_SEARCHES", 1)
+    books = Books()
+    for _ in range(3):
+        books.chain.mine()
+        books.chain.send(WALLET)
+
+    assert books.codes() == ["unknown-transaction"] * 3
+    assert books.result().notes[0].startswith("2 transactions")
+
+
+def test_the_balances_of_the_report_before_are_the_opening_ones() -> None:
+    """Nodes that prune states have the closing state only."""
+    books = Books()
+    books.top_up(amount=100)
+    books.top_up(COIN_ADDRESS, 10**18)
+    before = books.chain.head
+    books.paid(amount=10)
+    last = books.chain.head
+    books.chain.pruned = last
+    opening = {(WALLET, TOKEN): 100, (WALLET, COIN_ADDRESS): 10**18}
+
+    *_, result = books.events(before + 1, last, openings=Openings(before, opening))
+    *_, other = books.events(before + 1, last, openings=Openings(before - 1, opening))
+
+    assert isinstance(result, NetworkBooks)
+    assert isinstance(other, NetworkBooks)
+    assert not result.notes
+    assert [each.opening for each in result.accounts] == [100, 10**18]
+    assert all(each.is_checked for each in result.accounts)
+    assert len(other.notes) == 1
+
+
+def _a_day_later(books: Books) -> tuple[int, int, Openings]:
+    """Pay before, in and after a range; prune all states but the newest."""
+    books.top_up(amount=100)
+    before = books.chain.head
+    books.paid(amount=10)
+    last = books.chain.head
+    books.chain.mine(2500)
+    books.top_up(amount=7)
+    books.paid(amount=20)
+    books.chain.pruned = books.chain.head
+    return before + 1, last, Openings(before, {(WALLET, TOKEN): 100})
+
+
+def test_closing_balances_are_computed_from_later_transfers() -> None:
+    """The nodes have the newest state, and every transfer since the range."""
+    books = Books()
+    first, last, openings = _a_day_later(books)
+
+    *found, result = books.events(first, last, openings=openings)
+
+    assert not [each for each in found if hasattr(each, "code")]
+    assert isinstance(result, NetworkBooks)
+    (tokens,) = [each for each in result.accounts if each.asset == TOKEN]
+    assert (tokens.opening, tokens.closing) == (100, 90)
+    assert "block: coin." in result.notes[0]
+
+
+def test_a_computed_closing_balance_shows_a_difference() -> None:
+    """Tokens that vanished without an event are missing later as well."""
+    books = Books()
+    first, last, openings = _a_day_later(books)
+    books.chain.change(WALLET, TOKEN, -1)
+
+    found = books.events(first, last, openings=openings)
+
+    codes = [str(each.code) for each in found if hasattr(each, "code")]
+    assert codes == ["balance-mismatch"]
+
+
+def test_a_false_opening_balance_is_a_difference() -> None:
+    books = Books()
+    books.top_up(amount=100)
+    before = books.chain.head
+    books.paid(amount=10)
+    books.chain.pruned = books.chain.head
+    openings = Openings(before, {(WALLET, TOKEN): 99})
+
+    found = books.events(before + 1, openings=openings)
+
+    codes = [str(each.code) for each in found if hasattr(each, "code")]
+    assert codes == ["balance-mismatch"]
+
+
+def _move(books: Books) -> None:
+    for tx_hash, settled in books.chain.settled_by_hash.items():
+        block = books.chain.block(books.chain.head)
+        books.chain.settled_by_hash[tx_hash] = replace(settled, block=block)
+
+
+def _fork_transactions(books: Books) -> None:
+    for tx_hash, settled in books.chain.settled_by_hash.items():
+        block = replace(settled.block, hash="0xother")
+        books.chain.settled_by_hash[tx_hash] = replace(settled, block=block)
+
+
+def test_a_reorganisation_while_the_chain_is_read() -> None:
+    """The last block is not the one of the start: the command is repeated."""
+    books = Books()
+    books.chain.mine(2500)
+    books.paid()
+
+    def read() -> None:
+        for event in books.events():
+            if isinstance(event, Progress):
+                books.chain.fork += 1
+
+    with pytest.raises(ChainUnavailableError, match="reorganised"):
+        read()
+
+
+@pytest.mark.parametrize("change", [_move, _fork_transactions])
+def test_facts_of_two_forks_are_not_compared(change: Callable[[Books], None]) -> None:
+    """A transaction is not in the block of its nonce, or of its transfer."""
+    books = Books()
+    books.top_up(amount=10**9)
+    books.paid()
+    last = books.chain.head
+    books.chain.mine(10)
+    change(books)
+
+    with pytest.raises(ChainUnavailableError, match="reorganised"):
+        books.codes(1, last)
+
+
+def test_a_transfer_without_its_transaction() -> None:
+    """Nodes that disagree about a transaction do not make it a difference."""
+    books = Books()
+    books.chain.mine()
+    books.chain.transfer(WALLET, STRANGER, 9, "0xlost")
+
+    with pytest.raises(ChainUnavailableError, match="do not agree"):
+        books.codes()
+
+
+def test_a_transfer_of_a_nonce_that_is_not_used() -> None:
+    """Nodes cannot have a transaction of a nonce that they do not count."""
+    books = Books()
+    books.chain.mine()
+    books.chain.pay(WALLET, STRANGER, 9)
+    books.chain.counts[WALLET].clear()
+
+    with pytest.raises(ChainUnavailableError, match="contradict"):
+        books.codes()
+
+
+def test_without_wallets_nothing_is_read() -> None:
+    """A new ledger has no key."""
+    books = Books()
+    books.chain.mine(50)
+    books.ledger.opened.clear()
+    keeper = BookKeeper("local", NETWORK, books.chain, books.ledger, addresses=())
+
+    *_, result = keeper.compare(_period(1, 20))
+
+    assert isinstance(result, NetworkBooks)
+    assert not result.accounts
+
+
+def test_an_account_that_was_not_used_is_empty() -> None:
+    assert Account(WALLET, TOKEN).is_empty
+    assert not Account(WALLET, TOKEN, opening=1).is_empty
+    assert not Account(WALLET, TOKEN, received=1).is_empty

@@ -1,0 +1,455 @@
+"""Each planted difference is found by its name, and nothing else is reported."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from signer.books.differences import Code, Difference
+from signer.model.refund import COIN_ADDRESS, Kind, Status
+from signer.model.wallet import NOOP_MARK
+from signer.ports import Attempt, Block, NonceEntry
+from tests.support.books import (
+    CUSTOMER,
+    MOST_FEE,
+    NETWORK,
+    OTHER_TOKEN,
+    SECOND,
+    STRANGER,
+    TOKEN,
+    WALLET,
+    Books,
+)
+
+
+def _refund_without_transfer(books: Books) -> None:
+    books.change(books.reverted(), status=Status.CONFIRMED)
+
+
+def _cancelled_but_confirmed(books: Books) -> None:
+    books.change(books.cancelled(), status=Status.CONFIRMED)
+
+
+def _silent_token(books: Books) -> None:
+    refund = books.refund()
+    books.chain.mine()
+    books.write(refund, books.chain.send(WALLET))
+
+
+def _unused_nonce(books: Books) -> None:
+    entry = books.paid()
+    assert entry.refund is not None
+    moved = replace(entry.refund, id="rf_moved", nonce=entry.nonce + 1)
+    books.put(WALLET, NonceEntry(entry.nonce + 1, moved))
+
+
+def _allowance(books: Books) -> None:
+    books.chain.mine()
+    settled = books.chain.send(STRANGER)
+    books.chain.transfer(WALLET, STRANGER, 9, settled.tx_hash)
+
+
+def _theft(books: Books) -> None:
+    books.chain.mine()
+    books.chain.pay(WALLET, STRANGER, 9)
+
+
+def _payment_in_a_cancellation(books: Books) -> None:
+    refund = books.refund()
+    books.chain.mine()
+    settled = books.chain.pay(WALLET, STRANGER, 9)
+    books.write(refund, settled, kind=Kind.NOOP, status=Status.FAILED)
+
+
+def _stolen_coin(books: Books) -> None:
+    books.chain.mine()
+    books.chain.send(WALLET, to=STRANGER, value=9)
+
+
+def _unknown(books: Books) -> None:
+    books.chain.mine()
+    books.chain.send(WALLET, data=b"approve")
+
+
+def _foreign(books: Books) -> None:
+    books.chain.mine()
+    books.record(books.chain.send(WALLET), accepted=False)
+
+
+def _unaccepted_payment(books: Books) -> None:
+    books.foreign(accepted=False)
+
+
+def _wrong_amount(books: Books) -> None:
+    entry = books.paid()
+    assert entry.refund is not None
+    books.change(entry, amount=entry.refund.amount + 1)
+
+
+def _wrong_recipient(books: Books) -> None:
+    books.change(books.paid(), recipient=STRANGER)
+
+
+def _wrong_token(books: Books) -> None:
+    books.change(books.paid(), token_address=OTHER_TOKEN)
+
+
+def _wrong_block(books: Books) -> None:
+    books.change(books.paid(), block_hash="0xdead")
+
+
+def _marked_twice(books: Books) -> None:
+    entry = books.paid()
+    assert entry.refund is not None
+    books.chain.pay(WALLET, CUSTOMER, entry.refund.amount, entry.refund.mark)
+
+
+def _paid_again_and_recorded(books: Books) -> None:
+    entry = books.paid()
+    assert entry.refund is not None
+    mark = entry.refund.mark
+    settled = books.chain.pay(WALLET, CUSTOMER, entry.refund.amount, mark)
+    books.record(settled, accepted=False, mark=mark)
+
+
+def _two_in_one(books: Books) -> None:
+    entry = books.paid()
+    refund = entry.refund
+    assert refund is not None
+    books.chain.transfer(WALLET, CUSTOMER, refund.amount, str(refund.tx_hash))
+
+
+def _fee_on_top(books: Books) -> None:
+    entry = books.paid()
+    assert entry.refund is not None
+    books.chain.transfer(WALLET, STRANGER, 1, str(entry.refund.tx_hash))
+
+
+def _failed_but_paid(books: Books) -> None:
+    books.change(books.paid(), status=Status.FAILED)
+
+
+def _refused_but_paid(books: Books) -> None:
+    refund = books.refund(status=Status.REFUSED)
+    books.ledger.others.append(refund)
+    books.chain.mine()
+    books.chain.pay(WALLET, CUSTOMER, refund.amount, refund.mark)
+
+
+def _queued_but_paid(books: Books) -> None:
+    refund = books.refund()
+    books.ledger.others.append(refund)
+    books.chain.mine()
+    books.chain.pay(WALLET, CUSTOMER, refund.amount, refund.mark)
+
+
+def _left_open(books: Books) -> None:
+    books.change(books.paid(), status=Status.BROADCAST)
+    books.chain.mine(400)
+
+
+def _left_open_by_another(books: Books) -> None:
+    books.change(books.foreign(accepted=True), status=Status.BROADCAST)
+    books.chain.mine(400)
+
+
+def _dear(books: Books) -> None:
+    entry = books.paid()
+    (attempt,) = entry.attempts
+    books.put(WALLET, replace(entry, attempts=(replace(attempt, most_fee=1),)))
+
+
+def _rebase(books: Books) -> None:
+    books.chain.mine()
+    books.chain.change(WALLET, TOKEN, -1)
+
+
+def _vanished_coin(books: Books) -> None:
+    books.chain.mine()
+    books.chain.change(WALLET, COIN_ADDRESS, -1)
+
+
+def _changed_refund(books: Books) -> None:
+    entry = books.paid()
+    assert entry.refund is not None
+    books.ledger.forged.add(entry.refund.id)
+
+
+def _changed_sighting(books: Books) -> None:
+    entry = books.foreign()
+    assert entry.unrecorded is not None
+    seen = replace(entry.unrecorded, is_authentic=False)
+    books.put(WALLET, replace(entry, unrecorded=seen))
+
+
+def _changed_wallet(books: Books) -> None:
+    wallet = books.ledger.opened[WALLET]
+    books.ledger.opened[WALLET] = replace(wallet, is_authentic=False)
+
+
+PLANTED: list[tuple[Callable[[Books], None], Code]] = [
+    (_refund_without_transfer, Code.REFUND_WITHOUT_TRANSFER),
+    (_cancelled_but_confirmed, Code.REFUND_WITHOUT_TRANSFER),
+    (_silent_token, Code.REFUND_WITHOUT_TRANSFER),
+    (_unused_nonce, Code.CONFIRMED_BUT_MISSING),
+    (_allowance, Code.TRANSFER_WITHOUT_REFUND),
+    (_theft, Code.TRANSFER_WITHOUT_REFUND),
+    (_payment_in_a_cancellation, Code.TRANSFER_WITHOUT_REFUND),
+    (_unaccepted_payment, Code.TRANSFER_WITHOUT_REFUND),
+    (_fee_on_top, Code.TRANSFER_WITHOUT_REFUND),
+    (_stolen_coin, Code.COIN_WITHOUT_REFUND),
+    (_unknown, Code.UNKNOWN_TRANSACTION),
+    (_foreign, Code.FOREIGN_TRANSACTION),
+    (_wrong_amount, Code.WRONG_AMOUNT),
+    (_wrong_recipient, Code.WRONG_RECIPIENT),
+    (_wrong_token, Code.WRONG_TOKEN),
+    (_wrong_block, Code.WRONG_BLOCK),
+    (_marked_twice, Code.PAID_TWICE),
+    (_paid_again_and_recorded, Code.PAID_TWICE),
+    (_two_in_one, Code.PAID_TWICE),
+    (_failed_but_paid, Code.REFUSED_BUT_PAID),
+    (_refused_but_paid, Code.REFUSED_BUT_PAID),
+    (_queued_but_paid, Code.MINED_BUT_OPEN),
+    (_left_open, Code.MINED_BUT_OPEN),
+    (_dear, Code.FEE_MISMATCH),
+    (_rebase, Code.BALANCE_MISMATCH),
+    (_vanished_coin, Code.BALANCE_MISMATCH),
+    (_changed_refund, Code.ROW_CHANGED),
+    (_changed_sighting, Code.ROW_CHANGED),
+    (_changed_wallet, Code.ROW_CHANGED),
+]
+
+
+def _shop() -> Books:
+    books = Books()
+    books.top_up(amount=10**9)
+    for _ in range(3):
+        books.paid()
+    return books
+
+
+@pytest.mark.parametrize(
+    ("plant", "code"), PLANTED, ids=lambda each: getattr(each, "__name__", str(each))
+)
+def test_a_planted_difference_is_found_by_its_name(
+    plant: Callable[[Books], None], code: Code
+) -> None:
+    """Among honest refunds before and after it, nothing else is reported."""
+    books = _shop()
+    books.chain.mine()
+    plant(books)
+    _continue(books)
+
+    assert books.codes() == [str(code)]
+
+
+def _continue(books: Books) -> None:
+    # A planted row may have the next nonce.
+    if not set(books.ledger.entries[WALLET]) - set(
+        range(len(books.chain.counts[WALLET]))
+    ):
+        for _ in range(2):
+            books.paid()
+
+
+def test_each_code_is_planted() -> None:
+    assert {code for _, code in PLANTED} == {*Code}
+
+
+def test_a_difference_names_what_it_is_about() -> None:
+    """The refund, the transaction, and both sides as decimal amounts."""
+    books = _shop()
+    entry = books.paid(amount=12_500_000)
+    assert entry.refund is not None
+    books.change(entry, amount=12_500_001)
+
+    (found,) = [each for each in books.events() if isinstance(each, Difference)]
+
+    assert found == Difference(
+        Code.WRONG_AMOUNT,
+        "local",
+        WALLET,
+        "another amount was paid",
+        refund_id=entry.refund.id,
+        nonce=entry.nonce,
+        tx_hash=entry.refund.tx_hash,
+        asset="TUSD",
+        expected=f"12.500001 TUSD to {CUSTOMER}",
+        found=f"12.500000 TUSD to {CUSTOMER}",
+    )
+
+
+def test_a_refund_in_an_unused_nonce_that_is_not_confirmed_is_no_difference() -> None:
+    """A reorganisation may take a mined refund back: a worker follows it."""
+    books = _shop()
+    _unused_nonce(books)
+    nonce = max(books.ledger.entries[WALLET])
+    books.change(books.ledger.entries[WALLET][nonce], status=Status.MINED)
+
+    assert books.codes() == []
+
+
+def test_a_refund_whose_nonce_another_transaction_used() -> None:
+    """Both sides differ: the refund was not paid, and money left."""
+    books = _shop()
+    books.chain.mine()
+    settled = books.chain.pay(WALLET, STRANGER, 9)
+    refund = books.refund()
+    entry = books.write(refund, settled)
+    assert entry.refund is not None
+    lost = replace(entry.refund, tx_hash="0xlost")
+    books.put(WALLET, NonceEntry(entry.nonce, lost))
+
+    assert sorted(books.codes()) == ["confirmed-but-missing", "transfer-without-refund"]
+
+
+def test_an_open_refund_whose_nonce_another_transaction_used() -> None:
+    """It waits for a worker, and after an hour it is a difference."""
+    books = _shop()
+    entry = books.foreign()
+    refund = books.refund(status=Status.BROADCAST, tx_hash="0xlost", nonce=entry.nonce)
+    books.put(WALLET, replace(entry, refund=refund))
+    soon = books.codes()
+    books.chain.mine(400)
+
+    assert soon == []
+    assert books.codes() == ["mined-but-open"]
+
+
+def test_open_refunds_may_lag_for_an_hour() -> None:
+    """The end of the range has refunds that a worker has not seen yet."""
+    books = _shop()
+    for status in (Status.SIGNED, Status.BROADCAST, Status.MINED):
+        books.change(books.paid(), status=status)
+
+    assert books.codes() == []
+
+
+def test_a_failed_refund_without_events_is_no_difference() -> None:
+    """The token returned false: nothing moved, and the ledger says failed."""
+    books = _shop()
+    refund = books.refund()
+    books.write(refund, books.chain.send(WALLET), status=Status.FAILED)
+
+    assert books.codes() == []
+
+
+def test_a_token_that_charges_the_recipient() -> None:
+    """The recipient got less, and the fee left without a refund."""
+    books = _shop()
+    refund = books.refund(amount=100)
+    books.chain.mine()
+    settled = books.chain.send(WALLET)
+    books.chain.transfer(WALLET, STRANGER, 1, settled.tx_hash)
+    books.chain.transfer(WALLET, CUSTOMER, 99, settled.tx_hash)
+    books.write(refund, settled, status=Status.FAILED)
+
+    assert books.codes() == ["wrong-amount", "transfer-without-refund"]
+
+
+def test_a_forgotten_cancellation_is_known_by_its_mark() -> None:
+    """A restored ledger records a no-op that it had forgotten."""
+    books = _shop()
+    books.chain.mine()
+    settled = books.chain.send(WALLET, to=WALLET)
+    books.record(settled, accepted=False, mark=NOOP_MARK)
+
+    assert books.codes() == []
+
+
+def test_an_adopted_payment_is_its_refunds() -> None:
+    """A restored ledger found the payment by its mark, and has no attempt of it."""
+    books = _shop()
+    entry = books.paid()
+    books.put(WALLET, replace(entry, attempts=()))
+
+    assert books.codes() == []
+
+
+def test_a_payment_in_the_nonce_of_a_filler() -> None:
+    """The filler's row has the nonce, and the refund was found by its mark."""
+    books = _shop()
+    entry = books.paid()
+    assert entry.refund is not None
+    books.ledger.others.append(entry.refund)
+    filler = books.refund(tenant="hotwallet filler", status=Status.FAILED)
+    lost = Attempt("0xlost", Kind.NOOP, MOST_FEE)
+    books.put(WALLET, NonceEntry(entry.nonce, filler, (lost,)))
+
+    assert books.codes() == []
+
+
+def test_several_unknown_transactions() -> None:
+    """Each is reported once: a payment by its transfer, the others by their nonces."""
+    books = _shop()
+    _unknown(books)
+    _theft(books)
+    _unknown(books)
+
+    assert books.codes() == [
+        "transfer-without-refund",
+        "unknown-transaction",
+        "unknown-transaction",
+    ]
+
+
+def test_hashes_of_other_wallets_do_not_count() -> None:
+    """Another program may write any hash into the table of transactions."""
+    books = _shop()
+    other = books.paid(SECOND)
+    entry = books.paid()
+    assert entry.refund
+    assert other.refund
+    stolen = replace(entry.refund, tx_hash=other.refund.tx_hash)
+    attempt = Attempt(str(other.refund.tx_hash), Kind.TRANSFER, MOST_FEE)
+    books.put(WALLET, NonceEntry(entry.nonce, stolen, (attempt,)))
+
+    # The payment has the mark of the refund, whose row names another transaction.
+    assert books.codes() == ["confirmed-but-missing", "paid-twice"]
+
+
+def test_marked_payments_beyond_the_limit_are_not_looked_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Their refunds are not searched for, so that the memory is bounded."""
+    monkeypatch.setattr("signer.books.comparison._MOST_MARKED", 1)
+    books = _shop()
+    _marked_twice(books)
+    _marked_twice(books)
+
+    assert sorted(books.codes()) == ["paid-twice", "transfer-without-refund"]
+
+
+def test_unknown_marks_are_of_no_refund() -> None:
+    """Every page of refunds is compared before that is said."""
+    books = _shop()
+    books.chain.pay(WALLET, STRANGER, 9, b"\x01" * 16)
+    for number in range(600):
+        books.ledger.others.append(books.refund(id=f"rf_x{number:04}"))
+
+    assert books.codes() == ["transfer-without-refund"]
+
+
+def test_what_precedes_the_ledger_is_noted() -> None:
+    """The wallet was used before this service had it."""
+    books = Books()
+    books.top_up(amount=100)
+    books.chain.mine()
+    books.chain.pay(WALLET, STRANGER, 9)
+    books.chain.send(WALLET)
+    wallet = books.ledger.opened[WALLET]
+    books.ledger.opened[WALLET] = replace(wallet, first_nonce=2)
+    books.paid(amount=10)
+
+    result = books.result()
+
+    assert books.codes() == []
+    assert [note.split()[0] for note in result.notes] == ["2"]
+    (tokens,) = [each for each in result.accounts if each.asset == TOKEN]
+    assert (tokens.other, tokens.refunds) == (9, 10)
+
+
+def test_blocks_are_those_of_the_chain() -> None:
+    """A block of another fork is another block."""
+    assert Books().chain.block(7) == Block(7, f"0x00{7:062x}")
+    assert NETWORK.confirmations == 3
