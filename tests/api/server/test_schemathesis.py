@@ -171,7 +171,7 @@ _TENANTS = _load("Refunds", "Tokens")
 _ADMINISTRATORS = _load("Administration", "Service")
 
 _QUICK = settings(
-    max_examples=4,
+    max_examples=2,
     derandomize=True,
     database=None,
     deadline=None,
