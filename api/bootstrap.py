@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
 from importlib.metadata import version
+from ipaddress import ip_network
 from typing import TYPE_CHECKING
 
 from api.checkpoint_key import require_separate_key
@@ -33,9 +34,11 @@ from signer.ports import (
     KeyDirectory,
     Ledger,
     Notifier,
+    WebhookSender,
 )
 from signer.ports.refund_client import SendBatch
 from signer.startup import dependency_checks, guard
+from signer.webhooks.addresses import LOOPBACK
 
 
 if TYPE_CHECKING:
@@ -56,6 +59,7 @@ def build_container(environ: Mapping[str, str] = os.environ) -> Container:
         open_chains=open_chains,
         open_notifier=open_notifier,
         open_jwt_keys=open_token_keys,
+        open_webhook_sender=open_webhook_sender,
     )
 
 
@@ -86,7 +90,7 @@ def open_container(
         ConfigurationError: The guard refuses, with one ``Refusal`` per problem.
     """
     container = build_container(environ)
-    warnings = _check_settings(container, serving=serving)
+    warnings = _check_settings(container, serving=serving, paying=not serving)
     dependency_checks.check_journal(
         container.settings, container.store, serving=serving
     )
@@ -139,7 +143,9 @@ def record_start(container: Container, process: str) -> None:
         )
 
 
-def _check_settings(container: Container, *, serving: bool) -> list[str]:
+def _check_settings(
+    container: Container, *, serving: bool, paying: bool = False
+) -> list[str]:
     """Check what needs no open backend, and report all problems at once."""
     refusals: list[Refusal] = []
     networks: Mapping[str, Network] = {}
@@ -148,6 +154,10 @@ def _check_settings(container: Container, *, serving: bool) -> list[str]:
         networks = container.networks
     with _collecting(refusals):
         _ = container.tenants
+    with _collecting(refusals):
+        _ = container.webhook_public_keys if serving else None
+    with _collecting(refusals):
+        _ = container.webhook_endpoints if paying else None
     with _collecting(refusals):
         warnings = guard.check_settings(container.settings, networks, serving=serving)
     with _collecting(refusals):
@@ -358,3 +368,13 @@ def open_notifier(settings: Settings) -> Notifier | None:
     from backends.webhook import Webhook  # noqa: PLC0415
 
     return Webhook(settings.alert_webhook_url)
+
+
+def open_webhook_sender(settings: Settings) -> WebhookSender:
+    """Return what sends events; outside production also to this host."""
+    from backends.webhook_client import WebhookClient  # noqa: PLC0415
+
+    allowed = [ip_network(each) for each in settings.webhook_allowed_networks]
+    if settings.is_production:
+        return WebhookClient(allowed)
+    return WebhookClient([*allowed, *LOOPBACK], allow_http=True)

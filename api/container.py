@@ -19,7 +19,9 @@ from api.health.readiness import (
     signing_check,
 )
 from api.logs import audit_logger
+from api.views.events import event_document
 from api.views.refunds import refund_answer
+from api.webhook_keys import open_endpoints, open_public_keys
 from signer.alerts import Alerts
 from signer.approvals import Approvals
 from signer.audit.checkpointer import CheckpointSettings
@@ -45,7 +47,14 @@ from signer.keys.rotation import Rotation
 from signer.keys.signer import SignerFactory
 from signer.keys.signing_alarm import SigningAlarm
 from signer.model.audit_record import Operation
-from signer.ports import Clock, KeyDirectory, Ledger, Notifier, utc_now
+from signer.ports import (
+    Clock,
+    KeyDirectory,
+    Ledger,
+    Notifier,
+    WebhookSender,
+    utc_now,
+)
 from signer.refunds.automatic_stop import AutomaticStop
 from signer.refunds.confirmations import ConfirmationTracker
 from signer.refunds.explain import Explainer
@@ -66,6 +75,9 @@ from signer.restore.plan import RestorePlanner
 from signer.restore.restorer import Restorer
 from signer.startup.dependency_checks import check_chain
 from signer.startup.limits_guard import LimitsGuard
+from signer.webhooks.dispatcher import WebhookDispatcher
+from signer.webhooks.endpoint import Endpoints
+from signer.webhooks.signatures import PublicKey
 
 
 if TYPE_CHECKING:
@@ -95,6 +107,7 @@ class Container:
     open_chains: Callable[[Mapping[str, Network]], Mapping[str, Chain]]
     open_notifier: Callable[[Settings], Notifier | None]
     open_jwt_keys: "Callable[[Settings], KeySource]"
+    open_webhook_sender: Callable[[Settings], WebhookSender]
     clock: Clock = utc_now
     warnings: Sequence[str] = ()  # Of the guard.
 
@@ -413,6 +426,33 @@ class Container:
         )
 
     @cached_property
+    def webhook_endpoints(self) -> Endpoints:
+        """The webhooks of tenants, and the keys that sign for them."""
+        return open_endpoints(self.settings, self.tenants)
+
+    @cached_property
+    def webhook_public_keys(self) -> Sequence[PublicKey]:
+        """The keys with which receivers verify events."""
+        return open_public_keys(self.settings)
+
+    @cached_property
+    def webhook_sender(self) -> WebhookSender:
+        """Sends events to webhooks."""
+        return self.open_webhook_sender(self.settings)
+
+    @cached_property
+    def webhook_dispatcher(self) -> WebhookDispatcher:
+        """Sequences events, and sends them to webhooks."""
+        return WebhookDispatcher(
+            self.store,
+            self.webhook_sender,
+            self.webhook_endpoints,
+            document=event_document,
+            alerts=self.alerts,
+            clock=self.ledger_clock,
+        )
+
+    @cached_property
     def access(self) -> "AccessPolicy":
         """Limits, audits and refuses requests."""
         from api.auth.authorization import AccessPolicy  # noqa: PLC0415
@@ -485,3 +525,8 @@ class Container:
         run = partial(sealer.run, Event().wait)
         # A daemon may end at any line: the store stays consistent.
         Thread(target=run, name="sealer", daemon=True).start()
+
+    def start_webhooks(self) -> None:
+        """Sequence and send events in a background thread until the process ends."""
+        run = partial(self.webhook_dispatcher.run, lambda: False)
+        Thread(target=run, name="webhooks", daemon=True).start()

@@ -8,7 +8,7 @@ import ssl
 from base64 import b64encode
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 from urllib.parse import SplitResult, unquote, urlsplit
 
 import urllib3
@@ -64,6 +64,7 @@ class HTTPClient:
         decode: bool = False,
         tls: ssl.SSLContext | None = None,
         proxy: str | None = None,
+        address: str | None = None,
     ) -> None:
         """
         Store the options; no connection is opened.
@@ -80,6 +81,8 @@ class HTTPClient:
                 applies to the decompressed body.
             tls: Certificate authorities; the system's if None.
             proxy: URL of an HTTP proxy.
+            address: The IP address to connect to; by default the host is resolved.  The
+                certificate must still be that of the host.
 
         Raises:
             ValueError: *url* or *proxy* is not an http or https URL.
@@ -90,6 +93,9 @@ class HTTPClient:
         quiet_vendor_loggers("urllib3")
         # Without user name and password: a proxy gets the URL in the request line.
         bare = parts._replace(netloc=parts.netloc.rpartition("@")[2])
+        names = _names_of_host(parts) if address else {}
+        if address:
+            bare = bare._replace(netloc=_replace_host(bare, address))
         self._url = SecretStr(bare.geturl())
         self._timeout = timeout
         self._max_bytes = max_bytes
@@ -97,11 +103,12 @@ class HTTPClient:
         self._headers = {
             "User-Agent": "hotwallet",
             **_basic_auth("Authorization", parts),
+            **({"Host": parts.netloc.rpartition("@")[2]} if address else {}),
             **headers,
         }
         if tls is None and "https" in (parts.scheme, urlsplit(proxy or "").scheme):
             tls = ssl.create_default_context()
-        self._manager = _build_manager(tls, proxy)
+        self._manager = _build_manager(tls, proxy, names)
 
     def __enter__(self) -> Self:
         return self
@@ -167,11 +174,24 @@ _POOLS = bound_responses(
 )
 
 
+def _names_of_host(parts: SplitResult) -> Mapping[str, Any]:
+    """Return the option with which TLS verifies the host of a URL, not its address."""
+    # Pools of plain HTTP do not have it.
+    is_https = parts.scheme == "https"
+    return {"server_hostname": parts.hostname or ""} if is_https else {}
+
+
+def _replace_host(parts: SplitResult, address: str) -> str:
+    """Return the host and the port of a URL, with *address* in place of the host."""
+    host = f"[{address}]" if ":" in address else address
+    return host if parts.port is None else f"{host}:{parts.port}"
+
+
 def _build_manager(
-    tls: ssl.SSLContext | None, proxy: str | None
+    tls: ssl.SSLContext | None, proxy: str | None, names: Mapping[str, Any]
 ) -> urllib3.PoolManager:
     manager = (
-        urllib3.PoolManager(ssl_context=tls)
+        urllib3.PoolManager(ssl_context=tls, **names)
         if proxy is None
         else urllib3.ProxyManager(
             proxy,

@@ -85,6 +85,7 @@ def running_stack(
     port: int = 0,
     workers: int = 1,
     settings: Mapping[str, str] | None = None,
+    has_webhook: bool = False,
     report: Report = lambda _: None,
 ) -> Iterator[Stack]:
     """
@@ -92,7 +93,8 @@ def running_stack(
 
     A local chain does not persist, so the ledger starts empty too; the development key
     in the token is kept.  *settings* are added to the environment, *workers*
-    processes move refunds, and *report* is called with each step.
+    processes move refunds, and *report* is called with each step.  With *has_webhook*
+    the events of the tenant "developer" are sent to ``hotwallet listen``.
 
     Raises:
         RuntimeError: A process did not start (the message has the end of its log),
@@ -106,6 +108,8 @@ def running_stack(
         for stale in home.glob("hotwallet.db*"):
             stale.unlink()
         environ = _environment(home, port) | dict(settings or {})
+        if has_webhook:
+            environ["TENANTS_FILE"] = str(_write_tenants(home))
         report("Starting a local chain")
         anvil = obtain_anvil(ROOT)
         # anvil mines each transaction at once until the interval is set below;
@@ -286,6 +290,24 @@ max_amount = "1000"
     )
 
 
+def _write_tenants(home: Path) -> Path:
+    path = home / "tenants.toml"
+    path.write_text(
+        f"""\
+[tenants.developer]
+subjects = ["developer"]
+
+[tenants.developer.webhook]
+url = "http://127.0.0.1:{free_port()}/"
+
+[tenants.gateway]
+subjects = ["gateway"]
+""",
+        encoding="utf-8",
+    )
+    return path
+
+
 def _provide_token_keys(environ: Mapping[str, str]) -> None:
     from api.auth.dev_tokens import provide_signing_key  # noqa: PLC0415  It imports slowly.
 
@@ -383,6 +405,7 @@ def main() -> int:
             default_home(),
             use_kms=use_kms,
             port=int(os.environ.get("PORT") or 8080),
+            has_webhook=True,
             report=lambda text: print(text, "...", flush=True),
         ) as stack:
             print(_greeting(stack), flush=True)
@@ -428,6 +451,8 @@ In another terminal, in this folder:
     -H "Idempotency-Key: try-1" -H "Content-Type: application/json" \\
     -d '{{"payment_session_id": "ps_1", "network": "{NETWORK}", "token": "{SYMBOL}",
          "recipient": "0x70997970C51812dc3A010C7d01b50e0d17dc79C8", "amount": "12.50"}}'
+
+`hotwallet listen`, in a third terminal, prints the events that the gateway receives.
 
 Ctrl-C stops all processes.  Logs: {", ".join(map(_relative, stack.logs().values()))}
 """

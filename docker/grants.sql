@@ -12,7 +12,7 @@ REVOKE ALL ON ALL TABLES IN SCHEMA public FROM hotwallet_refunds, hotwallet_work
 -- Every process reads what is paid, by which key, and what forbids it; and writes audit
 -- records and alerts.
 GRANT SELECT ON alembic_version, refunds, transactions, wallets, sightings, stops, tenant_blocks, approvals, keys,
-    accepted_limits, audit_records, alerts TO hotwallet_refunds, hotwallet_worker, hotwallet_admin;
+    accepted_limits, events, audit_records, alerts TO hotwallet_refunds, hotwallet_worker, hotwallet_admin;
 GRANT INSERT (id, body, mac) ON audit_records TO hotwallet_refunds, hotwallet_worker, hotwallet_admin;
 GRANT INSERT, UPDATE (count, last_at) ON alerts TO hotwallet_refunds, hotwallet_worker, hotwallet_admin;
 
@@ -23,6 +23,7 @@ GRANT INSERT (id, tenant, idempotency_key, fingerprint, reference, payment_sessi
     ON refunds TO hotwallet_refunds;
 GRANT UPDATE (cancel_requested_at) ON refunds TO hotwallet_refunds;
 GRANT INSERT (refund_id, status, at) ON refund_moves TO hotwallet_refunds;
+GRANT INSERT (id, tenant, refund_id, status, at, mac) ON events TO hotwallet_refunds;
 GRANT INSERT (digest, proposal, requested_by, requested_at, expires_at, refund_id, mac)
     ON approvals TO hotwallet_refunds;
 GRANT INSERT ON answers, request_signatures TO hotwallet_refunds;
@@ -30,7 +31,7 @@ GRANT UPDATE (body, at) ON answers TO hotwallet_refunds;
 GRANT INSERT, UPDATE (count), DELETE ON attempts TO hotwallet_refunds;
 
 -- worker: moves refunds, follows and ends their approvals, reconciles wallets, enrols and retires keys, stops, accepts
--- limits, and seals.
+-- limits, seals, and delivers events.
 GRANT UPDATE (status, updated_at, version, sender, key_id, nonce, gas_limit, tx_hash, block_number, block_hash,
     failure_code, failure_detail, due_at, attempts, blocked_by) ON refunds TO hotwallet_worker;
 GRANT SELECT ON request_signatures TO hotwallet_worker;
@@ -43,6 +44,10 @@ GRANT INSERT, UPDATE (state, updated_at, epoch, requested_by, blocked_by, versio
     ON keys TO hotwallet_worker;
 GRANT INSERT, UPDATE (at, reason, requested_by, resumed_at, version, mac) ON stops TO hotwallet_worker;
 GRANT INSERT, UPDATE (document, accepted_at, version, mac) ON accepted_limits TO hotwallet_worker;
+GRANT INSERT (id, tenant, refund_id, version, status, at, sender, nonce, tx_hash, block_number, failure_code,
+    failure_detail, mac), UPDATE (sequence) ON events TO hotwallet_worker;
+GRANT SELECT, INSERT, UPDATE (state, attempts, due_at, problem, updated_at, version)
+    ON webhook_deliveries TO hotwallet_worker;
 GRANT UPDATE (sequence, hash) ON audit_records TO hotwallet_worker;
 GRANT SELECT, INSERT ON audit_checkpoints TO hotwallet_worker;
 
@@ -54,6 +59,9 @@ GRANT INSERT (id, tenant, idempotency_key, fingerprint, reference, payment_sessi
 GRANT UPDATE (status, updated_at, version, sender, key_id, nonce, gas_limit, due_at, attempts, blocked_by,
     cancel_requested_at) ON refunds TO hotwallet_admin;
 GRANT INSERT ON refund_moves, request_signatures TO hotwallet_admin;
+GRANT INSERT (id, tenant, refund_id, status, at, mac) ON events TO hotwallet_admin;
+GRANT SELECT, INSERT, UPDATE (state, attempts, due_at, problem, updated_at, version)
+    ON webhook_deliveries TO hotwallet_admin;
 GRANT INSERT, UPDATE (paused_by, paused_at, version, high_water, mac) ON wallets TO hotwallet_admin;
 GRANT INSERT, UPDATE (accepted_at, mac) ON sightings TO hotwallet_admin;
 GRANT INSERT, UPDATE (key_id, state, updated_at, epoch, requested_by, held_until, blocked_by, version, mac)

@@ -38,6 +38,7 @@ class Alert(StrEnum):
     APPROVAL_REQUESTED = "approval-requested"
     BREAK_GLASS = "break-glass"
     BOOKS_DIFFER = "books-differ"
+    WEBHOOK_FAILING = "webhook-failing"
 
 
 class Alerts:

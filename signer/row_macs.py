@@ -4,7 +4,8 @@ Message authentication codes (MACs) of the ledger's rows.
 A MAC is an HMAC-SHA-256 (RFC 2104) under a key that is not in the database.  So a party
 that can only write rows cannot create a refund, change what one pays, change which key
 pays, lift a stop, end the pause of a wallet, approve a change, raise a limit, or invent
-a transaction or an audit record.  Each MAC names its key, so the key can be rotated.
+a transaction, an event or an audit record.  Each MAC names its key, so that it can be
+rotated.
 """
 
 import hmac
@@ -22,6 +23,7 @@ from signer.errors import ConfigurationError, Refusal, RowNotAuthenticError
 from signer.model.accepted_limits import AcceptedLimits
 from signer.model.approval import Approval
 from signer.model.audit_record import Record
+from signer.model.event import Event
 from signer.model.key import Key
 from signer.model.refund import Refund
 from signer.model.stop import Stop
@@ -34,6 +36,7 @@ Row = TypeVar(
     "Row",
     AcceptedLimits,
     Approval,
+    Event,
     Refund,
     Key,
     Stop,
@@ -69,11 +72,14 @@ _REFUND = (
 # The MAC itself, and what is looked up or computed when a row is read.
 _NOT_STORED = frozenset({"mac", "is_authentic", "held_by", "next_nonce"})
 
+# What changes without a new MAC.
+_UNPROTECTED = frozenset({"proved_at", "sequence"})
+
 
 def _all_fields(kind: type[Any]) -> tuple[str, ...]:
     """Return the stored fields of *kind* whose change needs a new MAC."""
     names = [each.name for each in fields(kind)]
-    return tuple(name for name in names if name not in {*_NOT_STORED, "proved_at"})
+    return tuple(name for name in names if name not in _NOT_STORED | _UNPROTECTED)
 
 
 # By class: the name of the kind, and the fields that the MAC covers, in this order.
@@ -89,6 +95,7 @@ _COVERED: Mapping[type[Any], tuple[str, tuple[str, ...]]] = {
         _all_fields(UnrecordedTransaction),
     ),
     AcceptedLimits: ("accepted limits", _all_fields(AcceptedLimits)),
+    Event: ("event", _all_fields(Event)),
     Record: ("audit record", _all_fields(Record)),
 }
 

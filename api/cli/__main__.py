@@ -40,6 +40,7 @@ _COMMANDS = {
         "api.cli.limits:limits",
         "Compare the limits of the files with the accepted ones.",
     ),
+    "listen": ("api.cli.listen:listen", "Print the events that a webhook receives."),
     "nonce": ("api.cli.nonces:nonce", "Inspect and repair wallets' nonces."),
     "reconcile": (
         "api.cli.reconcile:reconcile",
@@ -63,6 +64,10 @@ _COMMANDS = {
     "tenants": ("api.cli.tenants:tenants", "List, block and unblock tenants."),
     "token": ("api.cli.token:token", "Mint a token for development."),
     "up": ("api.cli.up:up", "Run the API and a worker."),
+    "webhooks": (
+        "api.cli.webhooks:webhooks",
+        "List, repeat and test the deliveries of events.",
+    ),
     "worker": ("api.cli.worker:worker", "Process accepted refunds."),
 }
 

@@ -31,4 +31,5 @@ def worker(interval: float, once: bool) -> None:
     container = open_container(serving=False)
     record_start(container, "worker")
     container.start_sealer()
+    container.start_webhooks()
     container.worker.run(lambda: once or stop.is_set(), interval)

@@ -28,6 +28,7 @@ from signer.startup.limits_guard import describe
 
 _SEAL_SECONDS = 5.0
 _MAX_NAMED = 5  # How many forged checkpoints a finding names.
+_LONGEST_NAME = 128
 _POLL_SECONDS = 0.25
 _LIMITS_CURE = "run: hotwallet limits show"
 
@@ -52,6 +53,7 @@ def system_checks(context: DoctorContext) -> Iterator[Check]:
     yield context.check("approvals", _check_approvals, EXPLAIN, "database")
     needs = ("networks", "database")
     yield context.check("limits", _check_limits, _LIMITS_CURE, *needs)
+    yield context.check("webhooks", _check_webhooks, EXPLAIN, "database")
 
 
 def _check_settings(context: DoctorContext) -> Finding:
@@ -197,6 +199,28 @@ def _check_limits(context: DoctorContext) -> Finding:
     if not difference.is_accepted:
         return Finding("no worker has started with these limits yet")
     return Finding(f"those of the last worker, version {difference.version}")
+
+
+def _check_webhooks(context: DoctorContext) -> Finding:
+    if not context.settings.serve_role.has_key:
+        return Finding("this process sends no events")
+    webhooks = context.container.tenants.webhooks()
+    backlog = context.container.store.webhook_backlog()
+    problems = [
+        f"{each.tenant[:_LONGEST_NAME]!a}: {each.failing} events fail,"
+        f" {each.dead} were given up"
+        for each in backlog
+        if each.failing or each.dead
+    ]
+    if problems:
+        return Finding(
+            "; ".join(problems),
+            "run: hotwallet webhooks list; docs/how-to/webhooks.md explains problems",
+        )
+    if not webhooks:
+        return Finding("no tenant has a webhook")
+    pending = sum(each.pending for each in backlog)
+    return Finding(f"{pending} events wait, and none of them fails")
 
 
 def _check_signed(context: DoctorContext, last: Checkpoint | None) -> str:

@@ -7,6 +7,7 @@ from api.http import problems
 from api.http.allowances import Networks, RefundPreview, Tokens
 from api.http.concurrency import ConcurrencyMiddleware
 from api.http.documentation import add_documentation
+from api.http.events import Events, WebhookKeys
 from api.http.middleware import AuthorizationMiddleware, RequestLog
 from api.http.probes import Liveness, ReadinessProbe
 from api.http.refund_batch import RefundBatch
@@ -54,3 +55,7 @@ def _add_refunds(app: App, container: Container) -> None:
     )
     app.add_route("/v1/tokens", Tokens(container.networks, container.tenants))
     app.add_route("/v1/networks", Networks(container.networks, container.tenants))
+    events = Events(container.store, waiting, container.ledger_clock)
+    app.add_route("/v1/events", events)
+    keys = WebhookKeys(lambda: container.webhook_public_keys)
+    app.add_route("/v1/webhooks/keys", keys)

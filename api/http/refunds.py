@@ -222,6 +222,11 @@ def is_idempotency_key(key: object) -> bool:
     return isinstance(key, str) and _IDEMPOTENCY_KEY.fullmatch(key) is not None
 
 
+def preferred_wait(req: Request) -> float | None:
+    """Return N of ``Prefer: wait=N``, up to 20 seconds; None if it is not there."""
+    return _preference(req).seconds
+
+
 def _require_id(refund_id: str) -> str:
     if not is_refund_id(refund_id):
         raise NotFoundError("there is no such refund")

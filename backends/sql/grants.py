@@ -6,7 +6,7 @@ from sqlalchemy import Table
 
 from backends.sql import schema
 from backends.sql.refund_approvals import PROPOSED
-from backends.sql.statements import ACCEPTED
+from backends.sql.statements import ACCEPTED, FIRST_EVENT
 
 
 Privilege = tuple[str, str, str | None]
@@ -37,9 +37,10 @@ _EVERY_PROCESS = (
 
 _ATTEMPTS = _counting(schema.attempts) | _forgetting(schema.attempts)
 
-# One statement inserts refund and request, and another one the proposal to pay it.
+# One statement inserts refund, event and request, and another one the proposal.
 _NEW_REFUNDS = (
     _on("INSERT", schema.refunds, *ACCEPTED)
+    | _on("INSERT", schema.events, *FIRST_EVENT)
     | _on("INSERT", schema.request_signatures)
     | _on("INSERT", schema.approvals, *PROPOSED)
 )
@@ -72,6 +73,12 @@ _STOPS = _on("INSERT", schema.stops) | _on(
     "UPDATE", schema.stops, *set(schema.stops.c.keys()) - {"chain_id"}
 )
 
+_EVENT = tuple(name for name, _ in schema.events.c.items() if name != "sequence")
+_ATTEMPT = ("state", "attempts", "due_at", "problem", "updated_at", "version")
+_DELIVERIES = _on("INSERT", schema.webhook_deliveries) | _on(
+    "UPDATE", schema.webhook_deliveries, *_ATTEMPT
+)
+
 _RESERVATION = ("sender", "key_id", "nonce", "gas_limit")
 _MOVE = ("status", "updated_at", "version", "due_at", "attempts", "blocked_by")
 _RESULT = ("tx_hash", "block_number", "block_hash", "failure_code", "failure_detail")
@@ -96,6 +103,9 @@ _WORKER = (
     | _STOPS
     | _on("UPDATE", schema.refunds, *_MOVE, *_RESERVATION, *_RESULT)
     | _on("INSERT", schema.refund_moves)
+    | _on("INSERT", schema.events, *_EVENT)
+    | _on("UPDATE", schema.events, "sequence")
+    | _DELIVERIES
     | _on("INSERT", schema.transactions)
     | _on("INSERT", schema.answers)
     | _on("INSERT", schema.approvals)
@@ -112,6 +122,7 @@ _WORKER = (
 _ADMIN = (
     _EVERY_PROCESS
     | _SEALING
+    | _DELIVERIES
     | _WALLETS
     | _STOPS
     | _ATTEMPTS

@@ -14,6 +14,7 @@ from backends.sql.statements import (
     CLAIM,
     Step,
     Values,
+    event_values,
     record_values,
     signed_values,
     values,
@@ -286,7 +287,10 @@ class RefundTables(Tables):
         *,
         answer: str | None = None,
     ) -> Values:
-        params = values(before, after, transaction, answer=answer)
+        params = {
+            **values(before, after, transaction, answer=answer),
+            **event_values(self._macs, before, after),
+        }
         if record is None:
             return params
         return {**params, **record_values(self._macs, record)}

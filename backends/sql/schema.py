@@ -11,12 +11,13 @@ from sqlalchemy import BigInteger, Column, Integer, LargeBinary, MetaData, Table
 
 from backends.sql.columns import FreeText, Named, Plain, Uint256, UTCDateTime
 from signer.model.approval import ApprovalState
+from signer.model.delivery import DeliveryState
 from signer.model.key import KeyState
 from signer.model.refund import OPEN, UNSENT, Kind, Status
 from signer.model.wallet import Pause
 
 
-HEAD = "0005"
+HEAD = "0006"
 """The newest migration, which this program needs; a test checks that it is."""
 
 FIRST = "0003"
@@ -268,4 +269,38 @@ stops = Table(
     Column("resumed_at", UTCDateTime),
     Column("version", Integer, nullable=False),
     Column("mac", Plain),
+)
+
+events = Table(
+    "events",
+    metadata,
+    Column("id", Plain, primary_key=True),
+    Column("tenant", Plain, nullable=False),
+    Column("refund_id", Plain, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("status", Named(Status), nullable=False),
+    Column("at", UTCDateTime, nullable=False),
+    Column("sender", Plain),
+    Column("nonce", BigInteger),
+    Column("tx_hash", Plain),
+    Column("block_number", BigInteger),
+    Column("failure_code", Plain),
+    Column("failure_detail", Plain),
+    Column("mac", Plain),
+    Column("sequence", BigInteger),
+)
+
+webhook_deliveries = Table(
+    "webhook_deliveries",
+    metadata,
+    Column("event_id", Plain, primary_key=True),
+    Column("tenant", Plain, nullable=False),
+    Column("refund_id", Plain, nullable=False),
+    Column("sequence", BigInteger, nullable=False),
+    Column("state", Named(DeliveryState), nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("due_at", UTCDateTime, nullable=False),
+    Column("problem", Plain),
+    Column("updated_at", UTCDateTime, nullable=False),
+    Column("version", Integer, nullable=False),
 )

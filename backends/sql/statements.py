@@ -30,6 +30,7 @@ from backends.sql.queries import find_due
 from backends.sql.schema import (
     answers,
     audit_records,
+    events,
     refund_moves,
     refunds,
     request_signatures,
@@ -37,6 +38,7 @@ from backends.sql.schema import (
 )
 from backends.sql.stops import is_stopped
 from signer.model.audit_record import Record
+from signer.model.event import Event
 from signer.model.refund import UNRESERVED, Refund, SignedTransaction
 from signer.model.signed_request import SignedRequest
 from signer.row_macs import RowMACs
@@ -129,6 +131,12 @@ _FIRST_MOVE = {name: _move[name] for name in ("refund_id", "status", "at")}
 _record = parameters(transactions, tuple(transactions.c.keys()))
 _signed_request = parameters(request_signatures, tuple(request_signatures.c.keys()))
 _audit_record = parameters(audit_records, ("id", "body", "mac"))
+_EVENT = tuple(name for name, _ in events.c.items() if name != "sequence")
+_event = parameters(events, _EVENT)
+
+# What the role that accepts refunds may insert: an acceptance, and no later event.
+FIRST_EVENT = ("id", "tenant", "refund_id", "status", "at", "mac")
+_first_event = parameters(events, FIRST_EVENT)
 
 _answer = parameters(answers, tuple(answers.c.keys()))
 
@@ -144,19 +152,22 @@ INSERT_AUDIT_RECORD = insert(audit_records).values(_audit_record)
 _NO_RECORD = dict.fromkeys(
     ("audit_records_id", "audit_records_body", "audit_records_mac")
 )
+_NO_EVENT = dict.fromkeys(f"events_{name}" for name in _EVENT)
+_event_values = attrgetter(*_EVENT)
 
 # The inserts of the rows that a change may have, each with the parameter that is None
 # if there is no such row.
 _audit = "audit_records_id", INSERT_AUDIT_RECORD
+_new_event = "events_id", insert(events).values(_event)
 _request = (
     "request_signatures_refund_id",
     insert(request_signatures).values(_signed_request),
 )
 OPTIONAL: Mapping[Step, Sequence[tuple[str, Executable]]] = {
-    Step.ACCEPT: (_request, _audit),
+    Step.ACCEPT: (_new_event, _request, _audit),
     Step.ADOPT: (),
     Step.HOLD: (),
-    Step.SAVE: (_audit,),
+    Step.SAVE: (_new_event, _audit),
     Step.RECORD: (_audit,),
 }
 
@@ -189,7 +200,10 @@ def _combine(step: Step, *, answered: bool = False) -> Executable:
     if step is Step.RECORD:
         inserts.append((transactions, _record))
     if step is Step.ACCEPT:
+        inserts.append((events, _first_event))
         inserts.append((request_signatures, _signed_request))
+    if step is Step.SAVE:
+        inserts.append((events, _event))
     if answered:
         inserts.append((answers, _answer))
     if step in {Step.ACCEPT, Step.SAVE, Step.RECORD}:
@@ -252,9 +266,10 @@ def values(
     """
     Return the parameters of all statements that change *before* to *after*.
 
-    Those of an audit record are None; ``record_values`` returns them.
+    Those of an audit record and of an event are None; ``record_values`` and
+    ``event_values`` return them.
     """
-    params = {**_fields(refunds, after), **_NO_RECORD}
+    params = {**_fields(refunds, after), **_NO_RECORD, **_NO_EVENT}
     params["answers_refund_id"] = None if answer is None else after.id
     params["answers_body"] = answer
     params["answers_at"] = after.updated_at
@@ -269,6 +284,15 @@ def record_values(macs: RowMACs, record: Record) -> Values:
     """Return the parameters that insert *record*."""
     row = record.id, record.body, macs.mac_of(record)
     return dict(zip(_NO_RECORD, row, strict=True))
+
+
+def event_values(macs: RowMACs, before: Refund | None, after: Refund) -> Values:
+    """Return the parameters that insert the event of a change, if it has one."""
+    event = Event.of(before, after)
+    if event is None:
+        return {}
+    row = dict(zip(_NO_EVENT, _event_values(event), strict=True))
+    return row | {"events_mac": macs.compute(event)}
 
 
 def signed_values(refund: Refund, signed: SignedRequest | None) -> Values:

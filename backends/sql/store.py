@@ -11,6 +11,8 @@ from backends.sql.books import BookTables
 from backends.sql.callers import CallerTables
 from backends.sql.cancellations import CancellationTables
 from backends.sql.database import Database
+from backends.sql.deliveries import DeliveryTables
+from backends.sql.events import EventTables
 from backends.sql.health import require_health
 from backends.sql.keys import KeyTables
 from backends.sql.payment_statistics import PaymentStatisticsTables
@@ -35,6 +37,8 @@ class SQLStore(
     RefundApprovalTables,
     CancellationTables,
     WalletTables,
+    EventTables,
+    DeliveryTables,
     StopTables,
     ApprovalTables,
     LimitsTables,

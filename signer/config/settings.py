@@ -73,8 +73,9 @@ CREDENTIALS = (
     "BOTO_CONFIG",
     "PKCS11_PIN",
     "PKCS11_PIN_FILE",
+    "WEBHOOK_SIGNING_KEY_FILE",
 )
-"""The variables that let a process sign payments or the audit log.
+"""The variables that let a process sign payments, the audit log or events.
 
 A file that is the null device counts as unset: it keeps botocore from other files."""
 
@@ -193,6 +194,15 @@ class Settings(BaseModel):
         900, ge=60, le=86_400, alias="AUDIT_UNSEALED_SECONDS"
     )
     alert_webhook_url: SecretStr | None = Field(None, alias="ALERT_WEBHOOK_URL")
+    webhook_signing_key_file: Path | None = Field(
+        None, alias="WEBHOOK_SIGNING_KEY_FILE"
+    )
+    webhook_public_keys_file: Path | None = Field(
+        None, alias="WEBHOOK_PUBLIC_KEYS_FILE"
+    )
+    webhook_allowed_networks: Annotated[tuple[str, ...], BeforeValidator(_networks)] = (
+        Field((), alias="WEBHOOK_ALLOWED_NETWORKS")
+    )
     metrics_open: Boolean = Field(False, alias="METRICS_OPEN")
     rotation_needs_funds: Boolean = Field(False, alias="ROTATION_NEEDS_FUNDS")
     require_approvals: Boolean | None = Field(None, alias="REQUIRE_APPROVALS")

@@ -18,6 +18,10 @@ The tenants that may request refunds, and their limits, from one TOML file.
     [tenants.shop.networks.local]
     gas_per_hour = 20_000_000
 
+    [tenants.shop.webhook]
+    url = "https://shop.example/hotwallet"
+    events = ["refund.confirmed", "refund.failed"]
+
     [tenants.shop.networks.local.tokens.TUSD]
     min_amount = "0.10"
     max_amount = "200"
@@ -41,6 +45,7 @@ from pydantic import (
 from signer.config.networks import Network
 from signer.config.tenant_limits import NetworkLimits, TokenLimits
 from signer.config.toml_file import StrictModel, as_tuple, read_toml
+from signer.config.webhook import Webhook
 from signer.crypto.http_signatures import normalize_public_key
 from signer.errors import (
     ConfigurationError,
@@ -73,7 +78,7 @@ class Tenant(StrictModel):
     ``max_waiting_requests`` those that wait for their refund.
 
     If there are ``request_keys``, public keys by their id, one of them must sign each
-    request for a refund.
+    request for a refund.  The tenant's events are sent to its ``webhook``.
     """
 
     subjects: Annotated[tuple[Name, ...], BeforeValidator(as_tuple)] = ()
@@ -83,6 +88,7 @@ class Tenant(StrictModel):
     max_concurrent_requests: int | None = Field(default=None, ge=1)
     max_waiting_requests: int | None = Field(default=None, ge=1)
     request_keys: dict[Name, PublicKey] = Field(default_factory=dict)
+    webhook: Webhook | None = None
     networks: dict[str, NetworkLimits] = Field(default_factory=dict)
 
     @model_validator(mode="after")
@@ -238,6 +244,19 @@ class TenantRegistry:
         if any(tenant.request_keys for tenant in tenants.values()):
             raise UnknownTenantError("TENANTS_FILE has no tenant of this name")
         return {}
+
+    def webhooks(self) -> Mapping[str, Webhook]:
+        """
+        Return the webhooks by the tenant of the refunds whose events they receive.
+
+        As ``owners``, a tenant has several names if subjects joined it.
+        """
+        return {
+            owner: tenant.webhook
+            for name, tenant in (self.tenants or {}).items()
+            if tenant.webhook is not None
+            for owner in sorted(self.owners(name))
+        }
 
     def limits(self, name: str) -> Tenant:
         """Return the limits of the tenant *name*; no limits if it is not listed."""

@@ -30,6 +30,14 @@ from signer.ports.chain_history import (
     TokenTransfer,
 )
 from signer.ports.clock import Clock, utc_now
+from signer.ports.event_store import (
+    Attempt,
+    Backlog,
+    DueDelivery,
+    EventPage,
+    EventStore,
+    Sequenced,
+)
 from signer.ports.key_backend import (
     DeviceSignature,
     KeyBackend,
@@ -45,12 +53,14 @@ from signer.ports.refund_store import Change, Reservation, Store
 from signer.ports.stop_store import StopStore
 from signer.ports.tenant_blocks import TenantBlocks
 from signer.ports.watch import Topic, Watch, Watches
+from signer.ports.webhook_sender import WebhookSender
 
 
 __all__ = [
     "AlertCounters",
     "ApprovalStore",
     "Attempt",
+    "Backlog",
     "Block",
     "BookReader",
     "BookToken",
@@ -64,6 +74,9 @@ __all__ = [
     "Clock",
     "DeclareForged",
     "DeviceSignature",
+    "DueDelivery",
+    "EventPage",
+    "EventStore",
     "Fees",
     "FetchKeySet",
     "Header",
@@ -86,6 +99,7 @@ __all__ = [
     "Reservation",
     "Sealing",
     "Settled",
+    "Sequenced",
     "StopStore",
     "Store",
     "TenantBlocks",
@@ -94,5 +108,6 @@ __all__ = [
     "TransactionState",
     "Watch",
     "Watches",
+    "WebhookSender",
     "utc_now",
 ]

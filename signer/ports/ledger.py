@@ -6,6 +6,7 @@ from signer.ports.alerts import AlertCounters
 from signer.ports.audit_journal import Journal
 from signer.ports.book_reader import BookReader
 from signer.ports.caller_counters import Callers
+from signer.ports.event_store import EventStore
 from signer.ports.key_store import KeyStore
 from signer.ports.limits_store import LimitsStore
 from signer.ports.payment_statistics import PaymentStatistics
@@ -14,6 +15,7 @@ from signer.ports.refund_store import Store
 
 class Ledger(
     Store,
+    EventStore,
     LimitsStore,
     PaymentStatistics,
     KeyStore,

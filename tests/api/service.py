@@ -12,6 +12,7 @@ from api.auth.authorization import AccessPolicy
 from api.auth.jwt_verifier import JWTVerifier
 from api.auth.rate_limits import RateLimits
 from api.auth.verification_keys import KeySet, bind
+from api.bootstrap import open_webhook_sender
 from api.container import Container
 from api.health.readiness import Readiness
 from signer.audit.log import AuditLog
@@ -171,6 +172,7 @@ def container_over(
         open_chains=lambda _: chains,
         open_notifier=lambda _: notifier,
         open_jwt_keys=lambda _: keys,
+        open_webhook_sender=open_webhook_sender,
         clock=clock,
     )
     container.ledger_clock = clock

@@ -10,18 +10,20 @@ from dataclasses import replace
 import pytest
 
 from signer.model.audit_record import Record
+from signer.model.event import Event
 from signer.model.refund import Status
 from signer.ports import Sealing
 from tests.fixtures.ledger import later, queued, stopped
 from tests.fixtures.roles import Processes, Roles
 from tests.support.database_attacks import Attacks
-from tests.support.ledgers import DRAFTS
+from tests.support.ledgers import DRAFTS, ROW_MACS
 from tests.support.refunds import AMOUNT, CUSTOMER
 from tests.support.theft import (
     DENIED,
     DENIED_TO_ALL,
     REFUSED,
     Thief,
+    inserted_event,
     inserted_record,
     inserted_refund,
     left_out,
@@ -45,6 +47,12 @@ MOVES = (
     "UPDATE spendings SET amount = 0",
     # The version that a worker would write next.
     "INSERT INTO refund_moves (refund_id, version) SELECT id, 1 FROM refunds",
+    # Announce a payment, or choose what a tenant receives.
+    "INSERT INTO events (id, version) VALUES ('evt_1', 3)",
+    "INSERT INTO events (id, tx_hash) VALUES ('evt_1', '0x1')",
+    "UPDATE events SET sequence = 1",
+    "INSERT INTO webhook_deliveries DEFAULT VALUES",
+    "UPDATE webhook_deliveries SET state = 'delivered'",
 )
 # Choose a key, lift a stop or a block, or say that the key signs.
 ADMINISTRATION = (
@@ -234,6 +242,20 @@ def test_an_earlier_history(processes: Processes, thief: Thief) -> None:
     let_work(processes.worker, worker)
 
     assert processes.worker.stored(refund).status is Status.CONFIRMED
+
+
+def test_an_announced_payment(processes: Processes, thief: Thief) -> None:
+    """A process of the API, which has the MAC key, announces acceptances only."""
+    refund = processes.refunds.accepted()
+    lie = Event(
+        "evt_lie", refund.tenant, refund.id, 0, Status.CONFIRMED, refund.updated_at
+    )
+    assert thief.steal(inserted_event(ROW_MACS.sealed(lie))) == REFUSED
+    store, at = processes.stores["worker"], later(0)
+    store.sequence_events(9, at, lambda _: False)
+
+    ((event, _),) = store.events(refund.tenant, 0, 9, at).events
+    assert event.status is Status.QUEUED
 
 
 def test_a_lifted_stop(processes: Processes, thief: Thief) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from signer.model.refund import Status
 from signer.model.wallet import Pause
+from tests.fixtures.ledger import later
 from tests.fixtures.roles import Processes, Roles
 from tests.support.database_attacks import Attacks
 from tests.support.theft import (
@@ -97,6 +98,31 @@ def test_a_sent_refund_is_not_repeated(processes: Processes, attacks: Attacks) -
     assert refusal is None
     assert processes.worker.stored(refund).nonce is None
     assert processes.worker.wallet.paused_by is Pause.RESTORED
+
+
+def test_an_invented_event(processes: Processes, thief: Thief) -> None:
+    """An event that no process wrote is neither listed nor delivered."""
+    refund = processes.refunds.accepted()
+    store, at = processes.stores["worker"], later(0)
+    store.sequence_events(9, at, lambda _: True)
+    columns = "tenant, refund_id, status, at, mac"
+    lie = f"INSERT INTO events (id, version, {columns}) SELECT"
+    assert (
+        thief.steal(
+            f"{lie} 'evt_lie', 1, tenant, refund_id, 'confirmed', at, mac FROM events",
+            "UPDATE events SET sequence = 7 WHERE id = 'evt_lie'",
+            "INSERT INTO webhook_deliveries SELECT 'evt_lie', tenant, refund_id, 7,"
+            " 'pending', 0, due_at, NULL, updated_at, 0 FROM webhook_deliveries",
+        )
+        is None
+    )
+
+    found = store.events(refund.tenant, 0, 9, at).events
+    assert [event.status for event, _ in found] == [Status.QUEUED]
+    claimed = store.claim_deliveries({refund.tenant: 9}, 9, later(1), later(60))
+    assert [(each.delivery.event_id, each.event) for each in claimed] == [
+        ("evt_lie", None)
+    ]
 
 
 def test_a_nonce_that_the_thief_chose(processes: Processes, thief: Thief) -> None:

@@ -31,7 +31,7 @@ _VARIABLE = re.compile(
     r"|(?P<name>0x[0-9a-fA-F]+|rf_[0-9a-f]+)"
     r"|(?P<anything>\.\.\.)"
     r"|(?P<time>\d{4}-\d\d-\d\dT[0-9:.]+(?:Z|\+00:00))"
-    r"|(?P<hex>(?:au|req)_[0-9a-f]+)"
+    r"|(?P<hex>(?:au|evt|req)_[0-9a-f]+)"
     r"|(?P<number>\d+(?:\.\d+)?)"
     r"|(?P<space>\s+)"
 )

@@ -19,7 +19,7 @@ TUTORIAL = ROOT / "docs" / "tutorial" / "first-refund.md"
 def console(tmp_path: Path) -> Iterator[Console]:
     """A shell beside a new stack, as after `make dev`."""
     home = tmp_path / ".hotwallet" / "dev"
-    with running_stack(home) as stack:
+    with running_stack(home, has_webhook=True) as stack:
         (home / "env").write_text(exports(stack.environ), encoding="utf-8")
         shell = Console(tmp_path, {"http://127.0.0.1:8080": stack.url})
         yield shell

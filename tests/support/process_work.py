@@ -29,10 +29,11 @@ from signer.model.audit_record import (
     Actor,
     Operation,
 )
+from signer.model.delivery import DeliveryState
 from signer.model.refund import Refund, Status
 from signer.model.stop import EVERYTHING, Stop
 from signer.model.wallet import Pause, Wallet
-from signer.ports import Checkpoint, Clock, Ledger, Topic
+from signer.ports import Attempt, Checkpoint, Clock, Ledger, Topic
 from signer.refunds.acceptance import AcceptedRefund
 from signer.refunds.nonce_admin import NonceAdmin
 from signer.refunds.tenant_admin import TenantAdmin
@@ -176,6 +177,25 @@ def _work_on_large_refunds(processes: Processes) -> None:
     assert paid.status is Status.CONFIRMED
     for world in (refunds, worker):
         world.change_token(approve_above=None)
+
+
+def work_on_events(processes: Processes) -> None:
+    """Sequence, list and deliver events; an operator lists and repeats deliveries."""
+    worker, admin = processes.stores["worker"], processes.stores["admin"]
+    worker.sequence_events(100, later(0), lambda _: True)
+    assert processes.stores["refunds"].events("gateway", 0, 100, later(0)).events
+    free = {"gateway": 1}
+    for state in (DeliveryState.PENDING, DeliveryState.DELIVERED):
+        (due,) = worker.claim_deliveries(free, 1, later(9), later(60))
+        worker.record_attempts([Attempt(due.delivery, state, later(0))], later(0))
+    new = processes.refunds.accepted()
+    worker.sequence_events(100, later(0), lambda _: False)
+    events = worker.events("gateway", 0, 100, later(0)).events
+    (unsent,) = (event.id for event, _ in events if event.refund_id == new.id)
+    (sent, _), *_ = admin.deliveries(100, DeliveryState.DELIVERED)
+    ids = [unsent, sent.event_id]
+    assert admin.replay_deliveries(ids, later(0), lambda _: True) == ids
+    assert admin.webhook_backlog()
 
 
 def work_on_wallets(processes: Processes) -> None:

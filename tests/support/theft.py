@@ -7,6 +7,7 @@ import psycopg
 from signer.audit.forgeries import Forgeries
 from signer.audit.hash_chain import link
 from signer.model.audit_record import Record
+from signer.model.event import Event
 from signer.model.refund import Refund
 from signer.ports import Journal, Ledger
 from signer.refunds.worker import Worker
@@ -47,6 +48,13 @@ DENIED_TO_ALL = (
     "UPDATE sightings SET nonce = 7, tx_hash = 'thief'",
     "DELETE FROM wallets",
     "DELETE FROM spendings",
+    # Change what a tenant receives, or hide it.
+    "UPDATE events SET status = 'confirmed'",
+    "UPDATE events SET mac = NULL",
+    "DELETE FROM events",
+    "UPDATE webhook_deliveries SET tenant = 'thief'",
+    "UPDATE webhook_deliveries SET event_id = 'thief'",
+    "DELETE FROM webhook_deliveries",
     # Choose a key, or lift a stop, by removing the row.
     f"UPDATE keys SET address = '{THIEF}', backend = 'thief'",
     "DELETE FROM keys",
@@ -127,6 +135,16 @@ def inserted_record(id_: str, body: str, mac: str = "NULL") -> str:
     """Return the statement that inserts an audit record with any id."""
     return (
         f"INSERT INTO audit_records (id, body, mac) VALUES ('{id_}', '{body}', {mac})"
+    )
+
+
+def inserted_event(event: Event) -> str:
+    """Return the statement that inserts *event* as the API's role may do it."""
+    at = event.at.isoformat()
+    return (
+        "INSERT INTO events (id, tenant, refund_id, status, at, mac) VALUES"
+        f" ('{event.id}', '{event.tenant}', '{event.refund_id}', '{event.status}',"
+        f" '{at}', '{event.mac}')"
     )
 
 

@@ -15,9 +15,9 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 
-def self_signed(folder: Path) -> ssl.SSLContext:
+def self_signed(folder: Path, host: str | None = None) -> ssl.SSLContext:
     """
-    Write ``fullchain.pem`` and ``privkey.pem`` for 127.0.0.1.
+    Write ``fullchain.pem`` and ``privkey.pem`` for *host*, by default 127.0.0.1.
 
     Return a context for clients that trusts the certificate.
     """
@@ -33,7 +33,13 @@ def self_signed(folder: Path) -> ssl.SSLContext:
         .not_valid_before(now - timedelta(days=1))
         .not_valid_after(now + timedelta(days=1))
         .add_extension(
-            x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]),
+            x509.SubjectAlternativeName(
+                [
+                    x509.IPAddress(ip_address("127.0.0.1"))
+                    if host is None
+                    else x509.DNSName(host)
+                ]
+            ),
             critical=False,
         )
         .sign(key, hashes.SHA256())

@@ -279,7 +279,49 @@ _NETWORKS: Element = {
     )
 }
 
+_EVENTS: Element = {
+    "get": operation(
+        "listEvents",
+        "List events",
+        "The events of the tenant's refunds, oldest first. `Prefer: wait=10` waits.",
+        tag=_TAG,
+        parameters=[
+            parameter(
+                "after",
+                "query",
+                text("The `next_cursor` of a page.", pattern="^[0-9]{1,16}$"),
+                required=False,
+            ),
+            _LIST_PARAMETERS[2],
+            _PREFER,
+        ],
+        answers={
+            200: answer(
+                "A page of events.",
+                schema("EventList"),
+                headers=("Preference-Applied",),
+            )
+        },
+        problems=problem_sets.MERCHANT,
+        **_READ,
+    )
+}
+
+_WEBHOOK_KEYS: Element = {
+    "get": operation(
+        "listWebhookKeys",
+        "List the keys of webhooks",
+        "The public keys that verify the signatures of webhooks (RFC 7517).",
+        tag=_TAG,
+        answers={200: answer("The keys.", schema("WebhookKeys"))},
+        problems=problem_sets.HTTP | problem_sets.DATABASE | {"invalid-input"},
+        security=[{}],
+    )
+}
+
 PATHS: dict[str, Element] = {
+    "/v1/events": _EVENTS,
+    "/v1/webhooks/keys": _WEBHOOK_KEYS,
     "/v1/refunds": _COLLECTION,
     "/v1/refunds/batch": _BATCH,
     "/v1/refunds/preview": _PREVIEW,

@@ -302,4 +302,33 @@ SCHEMAS: dict[str, Element] = {
         results=list_of(_BATCH_RESULT, "Look at each of them."),
     ),
     "Explanation": _EXPLANATION,
+    "EventList": record(
+        "A page of events, oldest first.",
+        events=list_of(
+            record(
+                "A change of a refund.",
+                id=text("The event's id."),
+                type=text("Such as `refund.confirmed`."),
+                timestamp=timestamp("When it happened."),
+                sequence=integer("Its place among the refund's events.", minimum=0),
+                data=schema("Refund"),
+            ),
+            "The events of this page.",
+        ),
+        next_cursor=text("The `after` of the next page.", pattern="^[0-9]{1,16}$"),
+    ),
+    "WebhookKeys": record(
+        "A set of public keys.",
+        keys=list_of(
+            record(
+                "A JSON Web Key (RFC 8037).",
+                **{
+                    name: text("A member of the key.")
+                    for name in ("kty", "crv", "use", "alg", "kid", "x")
+                },
+                standard_webhooks_key=text("The same key for Standard Webhooks."),
+            ),
+            "All keys that are in use.",
+        ),
+    ),
 }

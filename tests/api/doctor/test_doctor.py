@@ -36,8 +36,10 @@ from signer.errors import (
 )
 from signer.model.approval import Proposal
 from signer.model.audit_record import Actor
+from signer.model.delivery import DeliveryState
 from signer.model.wallet import Pause
 from signer.ports import (
+    Attempt,
     Checkpoint,
     KeyId,
     utc_now,
@@ -193,6 +195,7 @@ IN_ORDER = {
     "checkpoints": "ok",
     "approvals": "ok",
     "limits": "ok",
+    "webhooks": "ok",
     "local nodes": "ok",
     "local chain": "ok",
     "local gas": "ok",
@@ -259,6 +262,7 @@ BROKEN = [
             "checkpoints",
             "approvals",
             "limits",
+            "webhooks",
             "local nonces",
             "local worker",
             *OF_THE_ADDRESS,
@@ -284,6 +288,7 @@ BROKEN = [
             "checkpoints",
             "approvals",
             "limits",
+            "webhooks",
             "local nonces",
             "local worker",
             *OF_THE_ADDRESS,
@@ -503,6 +508,34 @@ def test_shows_what_waits_for_an_administrator(
     assert result.state is State.WARNING
     assert detail in result.detail
     assert cure in str(result.cure)
+
+
+def test_webhooks(home: dict[str, str], tmp_path: Path) -> None:
+    """A webhook that fails is a warning, which names its tenant."""
+    tenants = tmp_path / "tenants.toml"
+    tenants.write_text(
+        '[tenants.gateway]\nsubjects = ["gateway"]\n'
+        '[tenants.gateway.webhook]\nurl = "https://gateway.example/"\n',
+        encoding="utf-8",
+    )
+    environ = {**home, "TENANTS_FILE": str(tenants)}
+    none = run_doctor(home)["webhooks"]
+    with closing(open_ledger(home["DATABASE_URL"])) as store:
+        ledger.accepted(store)
+        store.sequence_events(9, utc_now(), lambda _: True)
+        waiting = run_doctor(environ)["webhooks"]
+        at, until = ledger.later(1), ledger.later(60)
+        (due,) = store.claim_deliveries({"gateway": 1}, 1, at, until)
+        failed = Attempt(due.delivery, DeliveryState.DEAD, until, "status-500")
+        store.record_attempts([failed], utc_now())
+    dead = run_doctor(environ)["webhooks"]
+    elsewhere = run_doctor(environ, SERVE_ROLE="refunds")["webhooks"]
+
+    assert none.detail == "no tenant has a webhook"
+    assert waiting.detail == "1 events wait, and none of them fails"
+    assert dead.state is State.WARNING
+    assert dead.detail == "'gateway': 0 events fail, 1 were given up"
+    assert elsewhere.detail == "this process sends no events"
 
 
 def test_compares_the_limits(home: dict[str, str]) -> None:

@@ -14,6 +14,7 @@ from tests.fixtures.roles import PROCESSES, Processes, Roles
 from tests.support.ledgers import open_ledger
 from tests.support.process_work import (
     Statements,
+    work_on_events,
     work_on_keys,
     work_on_limits,
     work_on_refunds,
@@ -86,6 +87,7 @@ def test_no_process_needs_more_or_less(shipped: Roles, processes: Processes) -> 
     work_on_keys(processes)
     shipped.clear()
     work_on_refunds(processes)
+    work_on_events(processes)
     work_on_wallets(processes)
     work_on_stops(processes)
     work_on_limits(processes)
@@ -101,6 +103,9 @@ def test_no_process_needs_more_or_less(shipped: Roles, processes: Processes) -> 
     "statement",
     [
         "DELETE FROM refund_moves",
+        "DELETE FROM events",
+        "UPDATE events SET status = 'confirmed'",
+        "DELETE FROM webhook_deliveries",
         "DELETE FROM sightings",
         "UPDATE transactions SET kind = 'noop'",
         "UPDATE answers SET refund_id = ''",

@@ -12,16 +12,20 @@ from backends.sql import (
     audit,
     books,
     cancellations,
+    deliveries,
+    events,
     payment_statistics,
     queries,
     queues,
     refund_approvals,
+    schema,
     spending,
 )
 from backends.sql.schema import refunds, sightings, spendings, transactions
 from backends.sql.statements import CLAIM
 from backends.sql.wallet_rows import next_nonce
 from signer.model.audit_record import Record
+from signer.model.delivery import Delivery, DeliveryState
 from signer.model.refund import Refund, Status
 from tests.fixtures.ledger import (
     WALLET,
@@ -51,17 +55,17 @@ KEY_ID = key_at(WALLET).key_id
 # there is one COMMIT.
 EXPECTED = {
     "accept answered": (
-        "BEGIN IMMEDIATE, SELECT, INSERT, INSERT, INSERT",
+        "BEGIN IMMEDIATE, SELECT, INSERT, INSERT, INSERT, INSERT",
         "SELECT, WITH",
     ),
-    "accept": ("BEGIN IMMEDIATE, SELECT, INSERT, INSERT", "SELECT, WITH"),
+    "accept": ("BEGIN IMMEDIATE, SELECT, INSERT, INSERT, INSERT", "SELECT, WITH"),
     "replay": ("BEGIN IMMEDIATE, SELECT, INSERT, SELECT", "SELECT, WITH, SELECT"),
     "reserve": (
         "BEGIN IMMEDIATE, SELECT, SELECT, SELECT, SELECT, UPDATE, INSERT, INSERT",
         "BEGIN, SELECT, SELECT, SELECT, SELECT, SELECT, UPDATE, INSERT, INSERT",
     ),
     "sign": ("BEGIN IMMEDIATE, UPDATE, INSERT, INSERT", "WITH"),
-    "move": ("BEGIN IMMEDIATE, UPDATE, INSERT", "WITH"),
+    "move": ("BEGIN IMMEDIATE, UPDATE, INSERT, INSERT", "WITH"),
     "postpone": ("BEGIN IMMEDIATE, UPDATE", "WITH"),
     "claim": ("SELECT, BEGIN IMMEDIATE, WITH", "WITH"),
     "claim nothing": ("SELECT", "WITH"),
@@ -369,6 +373,57 @@ def test_awaited_refunds_are_found_by_their_ids(store: SQLStore) -> None:
     assert "SCAN refunds" not in plan
     assert "SCAN answers" not in plan
     assert "Seq Scan on refunds" not in plan
+
+
+def test_events_come_from_an_index(store: SQLStore) -> None:
+    """What is new or due is found alone, however many events were delivered."""
+    _fill_events(store, 1500)
+    given = {
+        "at_most": 9,
+        "latest": 2**60,
+        "of_tenant": "tenant 3",
+        "after": 900,
+        "now": now(),
+        "until": later(60),
+    }
+    for statement, index in (
+        (events.NEW, "ix_events_new"),
+        (events.LAST, "uq_events_sequence"),
+        (events.PAGE, "ix_events_tenant"),
+        (deliveries.DUE_TENANTS, "ix_webhook_deliveries_due"),
+        (deliveries.CLAIM, "ix_webhook_deliveries_due"),
+        (deliveries.BY_STATE[DeliveryState.DEAD], "ix_webhook_deliveries_dead"),
+    ):
+        plan = _plan(store, statement, given)
+
+        assert index in plan
+        assert "Seq Scan" not in plan
+        assert "SCAN events\n" not in plan
+        assert "SCAN webhook_deliveries\n" not in plan
+
+
+def _fill_events(store: SQLStore, count: int) -> None:
+    """Insert events that were delivered, and a few that are new, due or dead."""
+    rows, sent = [], []
+    for n in range(count):
+        tenant, refund_id = f"tenant {n % 99}", f"rf_{n // 3}"
+        event_id, is_new = f"evt_{n}", n % 100 == 0
+        rows.append(
+            {"id": event_id, "tenant": tenant, "refund_id": refund_id, "version": n}
+            | {"status": Status.QUEUED, "at": now()}
+            | {"sequence": None if is_new else n + 1}
+        )
+        state = {50: "pending", 60: "dead"}.get(n % 100, "delivered")
+        row = Delivery(
+            *(event_id, tenant, refund_id, n + 1, DeliveryState(state)),
+            *(1, now(), None, now(), 1),
+        )
+        sent.append(asdict(row))
+    store._database.transaction(lambda c: c.execute(insert(schema.events), rows))
+    table = schema.webhook_deliveries
+    store._database.transaction(lambda c: c.execute(insert(table), sent))
+    if store._database.dialect == "postgresql":  # As autovacuum does.
+        store._database.run(lambda c: c.execute(text("VACUUM ANALYZE")))
 
 
 def test_spendings_come_from_an_index(store: SQLStore) -> None:

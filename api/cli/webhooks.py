@@ -1,0 +1,171 @@
+"""``hotwallet webhooks``: the deliveries of events to tenants."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from api.bootstrap import build_container
+from api.cli.output import Result, prints, reports
+from api.views.refunds import timestamp
+from api.webhook_keys import create_webhook_key
+from signer.errors import NotFoundError
+from signer.model.delivery import Delivery, DeliveryState
+from signer.model.event import Event, new_event_id
+from signer.ports import Backlog
+
+
+_LIMIT = 50
+
+
+@click.group()
+def webhooks() -> None:
+    """List, repeat and test the deliveries of events to tenants."""
+
+
+@webhooks.command("list")
+@click.option("--dead", is_flag=True, help="Only those that were given up.")
+@click.option("--pending", is_flag=True, help="Only those that wait.")
+@click.option(
+    "--limit", type=click.IntRange(1, 1000), default=_LIMIT, show_default=True
+)
+@reports
+def list_deliveries(dead: bool, pending: bool, limit: int) -> Result:
+    """Show how many deliveries wait, by tenant, and the newest ones."""
+    if dead and pending:
+        raise click.UsageError("use --dead or --pending, not both")
+    state = DeliveryState.DEAD if dead else DeliveryState.PENDING if pending else None
+    store = build_container().store
+    backlog, found = store.webhook_backlog(), store.deliveries(limit, state)
+    document = {
+        "tenants": [_backlog_document(each) for each in backlog],
+        "deliveries": [_document(*each) for each in found],
+    }
+    return Result(document, _lines(backlog, found))
+
+
+@webhooks.command()
+@click.argument("event_ids", nargs=-1, required=True, metavar="EVENT_ID...")
+@reports
+def replay(event_ids: Sequence[str]) -> Result:
+    """
+    Deliver events again, also those that were given up or have arrived.
+
+    A receiver sees the same id again.  Exits with 1 if an event does not exist, or its
+    tenant has no webhook.
+    """
+    container = build_container()
+    webhooks_ = container.tenants.webhooks()
+    done = container.store.replay_deliveries(
+        event_ids, container.ledger_clock(), lambda event: event.tenant in webhooks_
+    )
+    missing = [each for each in dict.fromkeys(event_ids) if each not in done]
+    lines = [f"{each}: due now" for each in done]
+    lines += [f"{each}: no such event of a tenant with a webhook" for each in missing]
+    document = {"replayed": list(done), "missing": missing}
+    return Result(document, lines, ok=not missing)
+
+
+@webhooks.command()
+@click.argument("tenant")
+@reports
+def test(tenant: str) -> Result:
+    """
+    Send TENANT's webhook a signed event of the type `webhook.test`.
+
+    Run it where the worker runs: it needs the same keys.  Exits with 1 if the receiver
+    does not accept it.
+    """
+    container = build_container()
+    endpoint = container.webhook_endpoints.get(tenant)
+    if endpoint is None:
+        raise NotFoundError(f"TENANTS_FILE has no webhook for the tenant {tenant!a}")
+    now = container.clock()
+    event_id = new_event_id(now)
+    document = {
+        "id": event_id,
+        "type": "webhook.test",
+        "timestamp": timestamp(now),
+        "data": {"tenant": tenant},
+    }
+    problem = endpoint.send(container.webhook_sender, event_id, document, now)
+    line = "accepted" if problem is None else f"not accepted: {problem}"
+    result = {"tenant": tenant, "id": event_id, "problem": problem}
+    return Result(result, [f"{tenant}: {line}"], ok=problem is None)
+
+
+@webhooks.command()
+@click.option("--out", type=click.Path(path_type=Path), required=True)
+@click.option("--add", is_flag=True, help="Add a key to the file; all of them sign.")
+@prints
+def key(out: Path, add: bool) -> Result:
+    """
+    Create a key for WEBHOOK_SIGNING_KEY_FILE, and the public keys in FILE.pub.
+
+    To replace it, --add a key, copy FILE.pub to the processes that serve refunds, and
+    FILE to the workers; restart both, in this order.  When the receivers know the new
+    key, remove the last line of each file and restart again.
+    """
+    try:
+        new, public = create_webhook_key(out, add=add)
+    except OSError as e:
+        raise click.FileError(str(out), e.strerror) from None
+    document = {
+        "keyId": new.id,
+        "publicKey": new.format(),
+        "path": str(out),
+        "publicKeysPath": str(public),
+    }
+    line = f"{'added' if add else 'created'} the key {new.id} in {out}: {new.format()}"
+    return Result(document, [line, f"public keys: {public}"])
+
+
+def _backlog_document(each: Backlog) -> dict[str, Any]:
+    return {
+        "tenant": each.tenant,
+        "pending": each.pending,
+        "failing": each.failing,
+        "dead": each.dead,
+        "oldest": None if each.oldest is None else timestamp(each.oldest),
+    }
+
+
+def _document(delivery: Delivery, event: Event | None) -> dict[str, Any]:
+    return {
+        "id": delivery.event_id,
+        "type": None if event is None else str(event.type),
+        "tenant": delivery.tenant,
+        "refund": delivery.refund_id,
+        "state": str(delivery.state),
+        "attempts": delivery.attempts,
+        "problem": delivery.problem,
+        "dueAt": timestamp(delivery.due_at),
+        "updatedAt": timestamp(delivery.updated_at),
+        "authentic": event is not None,
+    }
+
+
+def _lines(
+    backlog: Sequence[Backlog], found: Sequence[tuple[Delivery, Event | None]]
+) -> Iterator[str]:
+    for tenant in backlog:
+        yield (
+            f"{_shown(tenant.tenant)}: {tenant.pending} pending,"
+            f" {tenant.failing} of them failing, {tenant.dead} given up"
+        )
+    if not backlog:
+        yield "nothing waits"
+    for delivery, event in found:
+        type_ = "not authentic" if event is None else str(event.type)
+        problem = "" if delivery.problem is None else f" ({delivery.problem})"
+        yield (
+            f"{_shown(delivery.event_id)} {_shown(delivery.tenant)} {type_}"
+            f" {_shown(delivery.refund_id)}: {delivery.state}, {delivery.attempts}"
+            f" attempts{_shown(problem)}"
+        )
+
+
+def _shown(text: str) -> str:
+    # Another program may have inserted a row with any text.
+    return text if text.isprintable() else ascii(text)

@@ -1,0 +1,94 @@
+"""The routes of events: ``/v1/events``, and the keys that verify webhooks."""
+
+import re
+import time
+from collections.abc import Callable, Sequence
+from typing import ClassVar
+
+from falcon import Request, Response
+
+from api.http import query
+from api.http.middleware import Resource
+from api.http.refunds import preferred_wait
+from api.http.waiting_requests import WaitingRequests
+from api.request_context import tenant
+from api.views.events import event_document
+from signer.errors import InvalidInputError
+from signer.ports import Clock, EventPage, EventStore
+from signer.webhooks.signatures import PublicKey
+
+
+_POLL_SECONDS = 0.25
+
+_CURSOR = re.compile(r"[0-9]{1,16}")
+
+
+class Events(Resource):
+    """``/v1/events``: the events of the caller's tenant, oldest first."""
+
+    required_role = "merchant"
+    is_for_tenants = True
+    required_scope: ClassVar = {"GET": "refunds:read"}
+
+    def __init__(
+        self,
+        store: EventStore,
+        waiting: WaitingRequests,
+        clock: Clock,
+    ) -> None:
+        self._store = store
+        self._waiting = waiting
+        self._clock = clock
+
+    def on_get(self, req: Request, resp: Response) -> None:
+        """List the events after a cursor; with ``Prefer: wait=N`` wait for one."""
+        given = query.parameters(req, "after", "limit")
+        after, limit = _after(given), query.limit(given)
+        seconds = preferred_wait(req)
+        page = self._read(tenant(req), after, limit)
+        if not page.events and seconds is not None:
+            with self._waiting.admit_long(tenant(req)) as may_wait:
+                if may_wait:
+                    resp.set_header("Preference-Applied", f"wait={seconds:.0f}")
+                    page = self._await(tenant(req), page, limit, seconds)
+
+        resp.media = {
+            "events": [event_document(*each) for each in page.events],
+            "next_cursor": str(page.cursor),
+        }
+
+    def _read(self, owner: str, after: int, limit: int) -> EventPage:
+        return self._store.events(owner, after, limit, self._clock())
+
+    def _await(
+        self, owner: str, page: EventPage, limit: int, seconds: float
+    ) -> EventPage:
+        """Return the first page with an event, or the last one after *seconds*."""
+        until = time.monotonic() + seconds
+        while not page.events and (left := until - time.monotonic()) > 0:
+            time.sleep(min(left, _POLL_SECONDS))
+            page = self._read(owner, page.cursor, limit)
+        return page
+
+
+class WebhookKeys(Resource):
+    """``/v1/webhooks/keys``: the public keys of the service's signatures (RFC 7517)."""
+
+    required_role = None
+
+    def __init__(self, keys: Callable[[], Sequence[PublicKey]]) -> None:
+        """Call *keys* for each request: outside production it may create the key."""
+        self._keys = keys
+
+    def on_get(self, req: Request, resp: Response) -> None:
+        """Show all keys."""
+        query.parameters(req)
+
+        resp.media = {"keys": [dict(key.jwk()) for key in self._keys()]}
+
+
+def _after(given: dict[str, str]) -> int:
+    text = given.get("after", "0")
+    if not _CURSOR.fullmatch(text):
+        raise InvalidInputError("must be the next_cursor of a page", field="after")
+    return int(text)

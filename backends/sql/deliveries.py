@@ -1,0 +1,270 @@
+"""The deliveries of events to webhooks: claimed, recorded, listed and replayed."""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict
+from datetime import datetime
+from operator import attrgetter
+from typing import Any
+
+from sqlalchemy import (
+    Connection,
+    bindparam,
+    case,
+    exists,
+    func,
+    insert,
+    select,
+    text,
+    update,
+)
+from sqlalchemy.sql.dml import ReturningUpdate
+
+from backends.sql.columns import UTCDateTime
+from backends.sql.database import Tables
+from backends.sql.event_rows import find_events
+from backends.sql.schema import webhook_deliveries
+from backends.sql.validation import is_storable
+from signer.model.delivery import Delivery, DeliveryState
+from signer.model.event import Event
+from signer.model.refund import Refund
+from signer.ports.event_store import Attempt, Backlog, DueDelivery
+
+
+_row = webhook_deliveries.c
+
+# Literal text, so that both databases use the partial indexes.
+_IS_PENDING = "state = 'pending'"
+
+_now = bindparam("now", type_=UTCDateTime)
+
+DUE_TENANTS = (
+    select(_row.tenant).where(text(_IS_PENDING), _row.due_at <= _now).distinct()
+)
+
+_LATEST_DUE = (
+    select(_row.refund_id, func.max(_row.due_at))
+    .where(
+        text(_IS_PENDING),
+        _row.attempts > 0,
+        _row.refund_id.in_(
+            bindparam("refund_ids", type_=_row.refund_id.type, expanding=True)
+        ),
+    )
+    .group_by(_row.refund_id)
+)
+
+
+def _claim() -> ReturningUpdate[Any]:
+    """Return the statement that claims the first pending deliveries of refunds."""
+    earlier = webhook_deliveries.alias("earlier")
+    is_blocked = exists().where(
+        earlier.c.refund_id == _row.refund_id,
+        earlier.c.sequence < _row.sequence,
+        text("earlier.state = 'pending'"),
+    )
+    due = (
+        select(_row.event_id)
+        .where(
+            text(f"webhook_deliveries.{_IS_PENDING}"),
+            _row.tenant == bindparam("of_tenant"),
+            _row.due_at <= _now,
+            ~is_blocked,
+        )
+        .order_by(_row.due_at, _row.sequence)
+        .limit(bindparam("at_most"))
+        .with_for_update(skip_locked=True, of=webhook_deliveries)
+        .cte("due")
+    )
+    return (
+        update(webhook_deliveries)
+        .where(_row.event_id.in_(select(due.c.event_id)))
+        .values(version=_row.version + 1, due_at=bindparam("until", type_=UTCDateTime))
+        .returning(*_row)
+    )
+
+
+CLAIM = _claim()
+
+_RECORD = (
+    update(webhook_deliveries)
+    .where(_row.event_id == bindparam("of_event"), _row.version == bindparam("before"))
+    .values(
+        state=bindparam("new_state", type_=_row.state.type),
+        attempts=_row.attempts + 1,
+        due_at=bindparam("until", type_=UTCDateTime),
+        problem=bindparam("new_problem"),
+        updated_at=_now,
+        version=_row.version + 1,
+    )
+)
+
+# The later deliveries of a refund wait for its first one.
+_FOLLOW = (
+    update(webhook_deliveries)
+    .where(
+        _row.refund_id == bindparam("of_refund"),
+        text(_IS_PENDING),
+        _row.sequence > bindparam("of_sequence"),
+    )
+    .values(due_at=bindparam("until", type_=UTCDateTime))
+)
+
+_REPLAY = (
+    update(webhook_deliveries)
+    .where(_row.event_id == bindparam("of_event"))
+    .values(
+        state=DeliveryState.PENDING,
+        attempts=0,
+        due_at=_now,
+        problem=None,
+        updated_at=_now,
+        version=_row.version + 1,
+    )
+)
+
+_NEWEST = (
+    select(webhook_deliveries)
+    .order_by(_row.sequence.desc())
+    .limit(bindparam("at_most"))
+)
+
+BY_STATE = {state: _NEWEST.where(text(f"state = '{state}'")) for state in DeliveryState}
+
+_is_pending = _row.state == DeliveryState.PENDING
+
+BACKLOG = (
+    select(
+        _row.tenant,
+        func.count(case((_is_pending, 1))),
+        func.count(case((_is_pending & (_row.attempts > 0), 1))),
+        func.count(case((_row.state == DeliveryState.DEAD, 1))),
+        func.min(case((_is_pending, _row.updated_at))),
+    )
+    .where(text("state IN ('dead', 'pending')"))
+    .group_by(_row.tenant)
+    .order_by(_row.tenant)
+)
+
+
+class DeliveryTables(Tables):
+    """The deliveries of ``signer.ports.event_store.EventStore``."""
+
+    def claim_deliveries(
+        self, free: Mapping[str, int], limit: int, now: datetime, until: datetime
+    ) -> Sequence[DueDelivery]:
+        tenants = {row.tenant for row in self._database.rows(DUE_TENANTS, now=now)}
+        claimed: list[Delivery] = []
+        for tenant, count in free.items():
+            left = limit - len(claimed)
+            if tenant in tenants and left > 0:
+                claimed += self._claim(tenant, min(count, left), now, until)
+        found = self._find_events(claimed)
+        return [
+            DueDelivery(each, *found.get(each.event_id, (None, None)))
+            for each in claimed
+        ]
+
+    def record_attempts(self, attempts: Sequence[Attempt], now: datetime) -> None:
+        def work(connection: Connection) -> None:
+            for each in attempts:
+                params = {
+                    "of_event": each.delivery.event_id,
+                    "before": each.delivery.version,
+                    "new_state": each.state,
+                    "until": each.due_at,
+                    "new_problem": each.problem,
+                    "now": now,
+                }
+                if connection.execute(_RECORD, params).rowcount != 1:
+                    continue
+                followed = {
+                    "of_refund": each.delivery.refund_id,
+                    "of_sequence": each.delivery.sequence,
+                    "until": each.due_at,
+                }
+                connection.execute(_FOLLOW, followed)
+
+        if attempts:
+            self._database.transaction(work)
+
+    def deliveries(
+        self, limit: int, state: DeliveryState | None = None
+    ) -> Sequence[tuple[Delivery, Event | None]]:
+        query = _NEWEST if state is None else BY_STATE[state]
+        rows = [Delivery(*row) for row in self._database.rows(query, at_most=limit)]
+        found = self._find_events(rows)
+        return [(each, found.get(each.event_id, (None,))[0]) for each in rows]
+
+    def replay_deliveries(
+        self,
+        event_ids: Collection[str],
+        now: datetime,
+        has_webhook: Callable[[Event], bool],
+    ) -> Sequence[str]:
+        ids = [each for each in dict.fromkeys(event_ids) if is_storable(each)]
+
+        def work(connection: Connection) -> Sequence[str]:
+            found = find_events(connection, self._macs, ids)
+            replayed = []
+            for id_ in ids:
+                event = found[id_][0] if id_ in found else None
+                if event is None or not has_webhook(event) or not event.sequence:
+                    continue
+                params = {"of_event": id_, "now": now}
+                if not connection.execute(_REPLAY, params).rowcount:
+                    insert_deliveries(connection, [(event, event.sequence)], now)
+                replayed.append(id_)
+            return replayed
+
+        return self._database.transaction(work)
+
+    def webhook_backlog(self) -> Sequence[Backlog]:
+        return tuple(Backlog(*row) for row in self._database.rows(BACKLOG))
+
+    def _claim(
+        self, tenant: str, count: int, now: datetime, until: datetime
+    ) -> Sequence[Delivery]:
+        params = {"of_tenant": tenant, "at_most": count, "now": now, "until": until}
+        rows = self._database.write(lambda c: c.execute(CLAIM, params).all())
+        return sorted((Delivery(*row) for row in rows), key=attrgetter("sequence"))
+
+    def _find_events(
+        self, rows: Sequence[Delivery]
+    ) -> Mapping[str, tuple[Event, Refund]]:
+        ids = [each.event_id for each in rows]
+        tenants = {each.event_id: each.tenant for each in rows}
+        found = self._database.run(lambda c: find_events(c, self._macs, ids))
+        # A changed row must not send an event to the webhook of another tenant.
+        return {
+            id_: (event, refund)
+            for id_, (event, refund) in found.items()
+            if event.tenant == tenants[id_]
+        }
+
+
+def insert_deliveries(
+    connection: Connection, given: Sequence[tuple[Event, int]], now: datetime
+) -> None:
+    """Insert a delivery of each event, with its sequence number, due at *now*."""
+    if not given:
+        return
+    ids = sorted({event.refund_id for event, _ in given})
+    # Not before the earlier ones of the refund, which may wait for long.
+    found = connection.execute(_LATEST_DUE, {"refund_ids": ids})
+    waits: dict[str, datetime] = {row[0]: row[1] for row in found}
+    rows = [
+        Delivery(
+            event.id,
+            event.tenant,
+            event.refund_id,
+            sequence,
+            DeliveryState.PENDING,
+            attempts=0,
+            due_at=max(now, waits.get(event.refund_id, now)),
+            problem=None,
+            updated_at=now,
+            version=0,
+        )
+        for event, sequence in given
+    ]
+    connection.execute(insert(webhook_deliveries), [asdict(row) for row in rows])

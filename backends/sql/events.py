@@ -1,0 +1,168 @@
+"""The events of refunds: one order that readers can trust, and pages of it."""
+
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, bindparam, func, select, text, update
+from sqlalchemy.types import BigInteger
+
+from backends.sql.database import Tables
+from backends.sql.deliveries import insert_deliveries
+from backends.sql.event_rows import with_refunds
+from backends.sql.schema import events
+from backends.sql.urls import POSTGRESQL
+from backends.sql.validation import is_storable
+from signer.model.event import Event
+from signer.model.refund import EPOCH
+from signer.ports.event_store import EventPage, Sequenced
+from signer.row_macs import RowMACs
+
+
+SEQUENCING_LOCK = 0x6576656E74736571  # "eventseq"; the sequencing process holds it.
+
+_FORGED = 0
+"""The sequence number of events that another program wrote.  No reader sees them."""
+
+_FUTURE = timedelta(hours=1)
+"""A sequence number further ahead is none of ours, and must not use up the numbers."""
+
+_SETTLED = timedelta(minutes=1)
+"""After this time no transaction still commits an event with an earlier number."""
+
+_event = events.c
+
+_TRY_TO_SEQUENCE = select(
+    func.pg_try_advisory_xact_lock(bindparam("lock", type_=BigInteger))
+)
+
+# Literal text, so that both databases use the partial indexes.
+_IS_NEW = text("sequence IS NULL")
+_IS_IN_ORDER = text("sequence > 0")
+
+_ANY_NEW = select(_event.id).where(_IS_NEW).limit(1)
+
+# The events of one refund in the order of its changes.  A transaction that sees a
+# change sees the earlier changes of the refund as well, so none can follow later.
+NEW = (
+    select(events)
+    .where(_IS_NEW)
+    .order_by(_event.refund_id, _event.version)
+    .limit(bindparam("at_most"))
+)
+
+LAST = (
+    select(_event.sequence)
+    .where(_IS_IN_ORDER, _event.sequence <= bindparam("latest"))
+    .order_by(_event.sequence.desc())
+    .limit(1)
+)
+
+_SEQUENCE = (
+    update(events)
+    .where(_event.id == bindparam("of_id"), _IS_NEW)
+    .values(sequence=bindparam("place"))
+)
+
+# The same for all events in one round trip.
+_SEQUENCE_ALL = text(
+    "UPDATE events SET sequence = new.place"
+    " FROM unnest(CAST(:ids AS text[]), CAST(:places AS bigint[])) AS new (id, place)"
+    " WHERE events.id = new.id AND events.sequence IS NULL"
+)
+
+PAGE = (
+    select(events)
+    .where(
+        _IS_IN_ORDER,
+        _event.tenant == bindparam("of_tenant"),
+        _event.sequence > bindparam("after"),
+        _event.sequence <= bindparam("latest"),
+    )
+    .order_by(_event.sequence)
+    .limit(bindparam("at_most"))
+)
+
+
+class EventTables(Tables):
+    """The order of events, of ``signer.ports.event_store.EventStore``."""
+
+    def sequence_events(
+        self, limit: int, now: datetime, has_webhook: Callable[[Event], bool]
+    ) -> Sequenced | None:
+        if not self._database.rows(_ANY_NEW):
+            return Sequenced(0)  # Do not take the write lock for nothing.
+        return self._database.transaction(
+            lambda c: _sequence(c, self._macs, limit, now, has_webhook)
+        )
+
+    def events(self, tenant: str, after: int, limit: int, now: datetime) -> EventPage:
+        if not is_storable(tenant):
+            return EventPage((), after)
+        params = {
+            "of_tenant": tenant,
+            "after": after,
+            "latest": _latest(now),
+            "at_most": limit,
+        }
+
+        def read(connection: Connection) -> EventPage:
+            page = [Event(*row) for row in connection.execute(PAGE, params)]
+            found = with_refunds(connection, self._macs, page)
+            # A false event must neither stop the reader nor lead it past events that
+            # are being sequenced now.
+            read = (
+                event.sequence or 0
+                for event in page
+                if event.id in found or (event.sequence or 0) < settled
+            )
+            events_ = [found[event.id] for event in page if event.id in found]
+            return EventPage(events_, max(read, default=after))
+
+        settled = _microseconds(now - _SETTLED)
+        return self._database.run(read)
+
+
+def _sequence(
+    connection: Connection,
+    macs: RowMACs,
+    limit: int,
+    now: datetime,
+    has_webhook: Callable[[Event], bool],
+) -> Sequenced | None:
+    if connection.dialect.name == POSTGRESQL and not (
+        connection.execute(_TRY_TO_SEQUENCE, {"lock": SEQUENCING_LOCK}).scalar()
+    ):
+        return None
+    found = [Event(*row) for row in connection.execute(NEW, {"at_most": limit})]
+    authentic = [each for each in found if macs.is_valid(each.mac, each)]
+    last = connection.execute(LAST, {"latest": _latest(now)}).scalar() or 0
+    # The numbers rise with the time: after a restore they are above all numbers that
+    # readers have seen, and they do not show how many events other tenants have.
+    first = max(last + 1, _microseconds(now))
+    places = dict.fromkeys((event.id for event in found), _FORGED)
+    places |= {event.id: first + n for n, event in enumerate(authentic)}
+    _write_places(connection, places)
+    notified = [(each, places[each.id]) for each in authentic if has_webhook(each)]
+    insert_deliveries(connection, notified, now)
+    forged = [id_ for id_, place in places.items() if place == _FORGED]
+    return Sequenced(len(found), forged)
+
+
+def _write_places(connection: Connection, places: Mapping[str, int]) -> None:
+    if not places:
+        return
+    if connection.dialect.name == POSTGRESQL:
+        columns: dict[str, Any] = {"ids": [*places], "places": [*places.values()]}
+        connection.execute(_SEQUENCE_ALL, columns)
+        return
+    rows = [{"of_id": id_, "place": place} for id_, place in places.items()]
+    connection.execute(_SEQUENCE, rows)
+
+
+def _microseconds(moment: datetime) -> int:
+    return (moment - EPOCH) // timedelta(microseconds=1)
+
+
+def _latest(now: datetime) -> int:
+    return _microseconds(now + _FUTURE)

@@ -1,0 +1,123 @@
+"""The events that a tenant is informed of: one for each change that it acts on."""
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Self
+
+from signer.event_types import EventType
+from signer.model.refund import Refund, Status
+
+
+# The other statuses are steps between two of these.
+TYPES: Mapping[Status, EventType] = {
+    Status.QUEUED: EventType.ACCEPTED,
+    Status.AWAITING_APPROVAL: EventType.AWAITING_APPROVAL,
+    Status.BROADCAST: EventType.BROADCAST,
+    Status.CONFIRMED: EventType.CONFIRMED,
+    Status.FAILED: EventType.FAILED,
+    Status.REFUSED: EventType.REFUSED,
+    Status.CANCELLED: EventType.CANCELLED,
+}
+
+_SENT_BEFORE = frozenset({Status.BROADCAST, Status.MINED})
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """
+    A refund as it was after one change, without what never changes.
+
+    ``sequence`` is its place in the order of all events; None until a worker assigns
+    it.  ``mac`` covers every field but ``sequence``.
+    """
+
+    id: str
+    tenant: str
+    refund_id: str
+    version: int
+    status: Status
+    at: datetime
+    sender: str | None = None
+    nonce: int | None = None
+    tx_hash: str | None = None
+    block_number: int | None = None
+    failure_code: str | None = None
+    failure_detail: str | None = None
+    mac: str | None = field(default=None, compare=False, repr=False)
+    sequence: int | None = None
+
+    @classmethod
+    def of(cls, before: Refund | None, after: Refund) -> Self | None:
+        """
+        Return the event of a change; None if its tenant has nothing to learn from it.
+
+        *before* is None for a new refund.  Sweeps and fillers have no events.  A
+        reorganisation, which takes a mined refund back to broadcast, is none either.
+        """
+        if after.status not in TYPES or after.bound_to is not None:
+            return None
+        if before is not None and (
+            before.status is after.status
+            or (after.status is Status.BROADCAST and before.status in _SENT_BEFORE)
+        ):
+            return None
+        is_sent = after.nonce is not None
+        return cls(
+            new_event_id(after.updated_at),
+            after.tenant,
+            after.id,
+            after.version,
+            after.status,
+            after.updated_at,
+            after.sender,
+            after.nonce,
+            after.tx_hash if is_sent else None,
+            after.block_number if is_sent else None,
+            after.failure_code,
+            _storable(after.failure_detail),
+        )
+
+    @property
+    def type(self) -> EventType:
+        """What happened."""
+        return TYPES[self.status]
+
+    def is_about(self, refund: Refund) -> bool:
+        """Return whether the event is one of *refund*, under the same tenant."""
+        return (self.refund_id, self.tenant) == (refund.id, refund.tenant)
+
+    def refund_then(self, refund: Refund) -> Refund:
+        """Return *refund*, which may have changed since, as it was at this event."""
+        asked_at = refund.cancel_requested_at
+        return replace(
+            refund,
+            version=self.version,
+            status=self.status,
+            updated_at=self.at,
+            sender=self.sender,
+            nonce=self.nonce,
+            tx_hash=self.tx_hash,
+            block_number=self.block_number,
+            failure_code=self.failure_code,
+            failure_detail=self.failure_detail,
+            cancel_requested_at=asked_at if asked_at and asked_at <= self.at else None,
+        )
+
+
+def _storable(text: str | None) -> str | None:
+    """Return *text* as the refund's row has it: the MAC covers what is stored."""
+    if text is None:
+        return None
+    return text.replace("\0", "\ufffd").encode(errors="replace").decode()
+
+
+def new_event_id(now: datetime) -> str:
+    """
+    Return a fresh id that sorts by time, like a UUIDv7 (RFC 9562).
+
+    ``evt_``, then 48 bits of milliseconds and 80 random bits, in hex.
+    """
+    milliseconds = int(now.timestamp() * 1000)
+    return f"evt_{milliseconds:012x}{secrets.token_hex(10)}"

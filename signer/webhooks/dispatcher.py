@@ -1,0 +1,265 @@
+"""
+Gives events their order, and delivers them to webhooks, in one background thread.
+
+The thread alone uses the database, so that it takes one connection at most from the
+payments.  Each request to a receiver has a thread of its own, and their number is
+bounded, in total and for each tenant: a receiver that is slow delays no other one.
+
+A delivery is claimed before it is sent, and the claim expires.  A worker that is killed
+loses nothing: another one sends the event again, with the same id.
+"""
+
+import random
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+from queue import Empty, SimpleQueue
+
+import structlog
+
+from signer.alerts import Alert, Alerts, AlertThrottle
+from signer.deadline import Deadlines, Pending
+from signer.errors import HotWalletError
+from signer.model.delivery import DeliveryState
+from signer.model.event import Event
+from signer.ports import Attempt, Clock, DueDelivery, EventStore, WebhookSender
+from signer.webhooks.endpoint import Endpoints, EventDocument
+from signer.webhooks.schedule import DELAYS, next_delay
+
+
+LOOK_SECONDS = 0.25
+"""How long an event waits at most to be noticed."""
+
+CLAIM = timedelta(seconds=60)
+"""How long a delivery stays claimed: longer than a request takes."""
+
+_BATCH = 500
+_PER_TENANT = 4
+_IN_TOTAL = 64
+
+_PAUSE_AFTER = 5
+"""After so many failures in a row, a receiver gets one request, and then a pause."""
+
+_LONGEST_PAUSE = 60.0
+
+_ALERT_AFTER = 3
+"""How many attempts of a delivery fail before the alert: after half a minute."""
+
+_NOT_AUTHENTIC = "not-authentic"
+_NO_THREAD = "no-thread"
+_EXPIRED = "claim-expired"
+
+
+@dataclass(slots=True)
+class _Health:
+    """How a receiver answered last, as this process saw it."""
+
+    failures: int = 0
+    paused_until: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """A request that ended: its delivery, and the problem if it was not accepted."""
+
+    due: DueDelivery
+    problem: str | None
+
+
+class WebhookDispatcher:
+    """
+    Sequences events, and sends those of tenants that have a webhook.
+
+    Any number of processes may do so: one at a time sequences, and each delivery is
+    claimed by one of them.
+    """
+
+    def __init__(  # noqa: PLR0913  It joins several parts.
+        self,
+        store: EventStore,
+        sender: WebhookSender,
+        endpoints: Endpoints,
+        *,
+        document: EventDocument,
+        alerts: Alerts,
+        clock: Clock,
+        timer: Callable[[], float] = time.monotonic,
+        draw: Callable[[], float] = random.random,
+        delays: Sequence[float] = DELAYS,
+        claim: timedelta = CLAIM,
+        batch: int = _BATCH,
+    ) -> None:
+        """
+        Store the parts; no thread is started.
+
+        *clock* dates events, and *timer* measures pauses, in seconds.  *delays* are the
+        seconds after each failure, to which *draw* adds some jitter.
+        """
+        self._store = store
+        self._sender = sender
+        self._endpoints = endpoints
+        self._document = document
+        self._alerts = alerts
+        self._clock = clock
+        self._timer = timer
+        self._draw = draw
+        self._delays = delays
+        self._claim = claim
+        self._batch = batch
+        self._throttle = AlertThrottle(timer)
+        self._deadlines = Deadlines(_PER_TENANT, _IN_TOTAL)
+        self._running: Counter[str] = Counter()
+        self._health: dict[str, _Health] = {}
+        self._ended: SimpleQueue[_Outcome] = SimpleQueue()
+        self._unstored: list[_Outcome] = []
+        self._log = structlog.get_logger("webhooks")
+
+    def run(self, is_stopping: Callable[[], bool]) -> None:
+        """Work until *is_stopping*, which is asked every quarter of a second."""
+        while not is_stopping():
+            began = self._timer()
+            try:
+                self.work()
+            except HotWalletError as e:
+                self._log.warning("webhooks-failed", code=e.code)
+            except Exception as e:  # noqa: BLE001  A bug in one round must not end all.
+                code = HotWalletError.code
+                self._log.error("webhooks-failed", code=code, exc_info=e)
+            self._wait(LOOK_SECONDS - (self._timer() - began))
+
+    def work(self) -> None:
+        """Sequence events, store what requests have led to, and start new requests."""
+        self._sequence()
+        self._store_outcomes()
+        if self._endpoints:
+            self._start_requests()
+
+    def _wait(self, seconds: float) -> None:
+        """Wait up to *seconds*, or until a request ends."""
+        try:
+            self._unstored.append(self._ended.get(timeout=max(0.01, seconds)))
+        except Empty:
+            return
+
+    def _sequence(self) -> None:
+        while True:
+            now = self._clock()
+            done = self._store.sequence_events(self._batch, now, self._is_wanted)
+            if done is not None and done.forged:
+                self._report_forged(done.forged[0])
+            if done is None or done.count < self._batch:
+                return
+
+    def _is_wanted(self, event: Event) -> bool:
+        endpoint = self._endpoints.get(event.tenant)
+        return endpoint is not None and endpoint.wants(event)
+
+    def _start_requests(self) -> None:
+        now = self._clock()
+        expires = self._timer() + self._claim.total_seconds()
+        left = _IN_TOTAL - self._running.total()
+        for due in self._store.claim_deliveries(
+            self._free(), left, now, now + self._claim
+        ):
+            self._running[due.delivery.tenant] += 1
+            work = partial(self._send, due, expires)
+            pending = self._deadlines.start(
+                work, name="webhook", subject=due.delivery.tenant
+            )
+            pending.add_done_callback(partial(self._end, due))
+
+    def _free(self) -> dict[str, int]:
+        """Return how many more requests each tenant may have, in random order."""
+        names = sorted(self._endpoints, key=lambda _: self._draw())
+        free = {name: self._limit(name) - self._running[name] for name in names}
+        return {name: count for name, count in free.items() if count > 0}
+
+    def _limit(self, tenant: str) -> int:
+        health = self._health.get(tenant)
+        if health is None or health.failures < _PAUSE_AFTER:
+            return _PER_TENANT
+        return int(self._timer() >= health.paused_until)
+
+    def _send(self, due: DueDelivery, expires: float) -> str | None:
+        """Send the event in a thread of its own; return the problem."""
+        if due.event is None or due.refund is None:
+            return _NOT_AUTHENTIC
+        endpoint = self._endpoints[due.event.tenant]
+        if self._timer() > expires:  # The thread started late.
+            return _EXPIRED
+        document = self._document(due.event, due.refund)
+        return endpoint.send(self._sender, due.event.id, document, self._clock())
+
+    def _end(self, due: DueDelivery, pending: Pending[str | None]) -> None:
+        error = pending.exception()
+        if error is None:
+            problem = pending.result()
+        elif pending.is_started:
+            problem = type(error).__name__
+        else:
+            problem = _NO_THREAD
+        self._ended.put(_Outcome(due, problem))
+
+    def _store_outcomes(self) -> None:
+        while not self._ended.empty():
+            self._unstored.append(self._ended.get())
+        if not self._unstored:
+            return
+        attempts = [self._attempt(each) for each in self._unstored]
+        self._store.record_attempts(attempts, self._clock())
+        outcomes, self._unstored = self._unstored, []
+        for outcome, attempt in zip(outcomes, attempts, strict=True):
+            self._running[outcome.due.delivery.tenant] -= 1
+            self._observe(outcome, attempt)
+
+    def _attempt(self, outcome: _Outcome) -> Attempt:
+        delivery, problem = outcome.due.delivery, outcome.problem
+        now = self._clock()
+        if problem is None:
+            return Attempt(delivery, DeliveryState.DELIVERED, now)
+        delay = next_delay(delivery.attempts + 1, self._draw, self._delays)
+        if delay is None or problem == _NOT_AUTHENTIC:
+            return Attempt(delivery, DeliveryState.DEAD, now, problem)
+        return Attempt(delivery, DeliveryState.PENDING, now + delay, problem)
+
+    def _observe(self, outcome: _Outcome, attempt: Attempt) -> None:
+        """Log the attempt, and adapt the pace for its receiver."""
+        delivery, problem = attempt.delivery, attempt.problem
+        facts = {
+            "event_id": delivery.event_id,
+            "refund_id": delivery.refund_id,
+            "tenant": delivery.tenant,
+            "attempts": delivery.attempts + 1,
+        }
+        health = self._health.setdefault(delivery.tenant, _Health())
+        if problem is None:
+            health.failures = 0
+            self._log.info("webhook-delivered", **facts)
+            return
+        if problem == _NOT_AUTHENTIC:
+            self._report_forged(delivery.event_id)
+            return
+        health.failures += 1
+        pause = 2.0 ** min(health.failures - _PAUSE_AFTER, 10)
+        health.paused_until = self._timer() + min(pause, _LONGEST_PAUSE)
+        if attempt.state is DeliveryState.DEAD:
+            self._log.error("webhook-given-up", problem=problem, **facts)
+        else:
+            self._log.warning("webhook-refused", problem=problem, **facts)
+        if delivery.attempts + 1 >= _ALERT_AFTER and self._throttle.is_due(
+            Alert.WEBHOOK_FAILING, delivery.tenant
+        ):
+            self._alerts.sound(
+                Alert.WEBHOOK_FAILING,
+                tenant=delivery.tenant,
+                attempts=delivery.attempts + 1,
+                problem=problem,
+            )
+
+    def _report_forged(self, event_id: str) -> None:
+        if self._throttle.is_due(Alert.ROW_CHANGED):
+            problem = f"another program wrote {event_id[:64]}, or its refund"
+            self._alerts.sound(Alert.ROW_CHANGED, subject="events", problem=problem)

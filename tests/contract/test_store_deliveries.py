@@ -1,0 +1,182 @@
+"""The deliveries of events to webhooks, on every store."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from backends.sql import SQLStore
+from signer.model.delivery import DeliveryState
+from signer.model.refund import Refund, Status
+from signer.ports import Attempt, DueDelivery
+from tests.fixtures.ledger import accepted, forge, later, moved, now
+
+
+FREE = {"gateway": 9}
+
+
+def _given(store: SQLStore, count: int = 1, tenant: str = "gateway") -> list[Refund]:
+    """Return refunds with two events each, which have deliveries."""
+    refunds = [
+        moved(store, accepted(store, tenant=tenant), Status.CANCELLED)
+        for _ in range(count)
+    ]
+    store.sequence_events(100, now(), lambda _: True)
+    return refunds
+
+
+def _claim(
+    store: SQLStore, at: datetime | None = None, limit: int = 9
+) -> Sequence[DueDelivery]:
+    at = at or later(1)
+    return store.claim_deliveries(FREE, limit, at, later(60))
+
+
+def _finish(store: SQLStore, due: DueDelivery) -> None:
+    attempt = Attempt(due.delivery, DeliveryState.DELIVERED, now())
+    store.record_attempts([attempt], now())
+
+
+def _fail(store: SQLStore, due: DueDelivery, until: datetime) -> None:
+    attempt = Attempt(due.delivery, DeliveryState.PENDING, until, "status-500")
+    store.record_attempts([attempt], now())
+
+
+def _states(store: SQLStore) -> list[tuple[str, int, str | None]]:
+    rows = [row for row, _ in store.deliveries(10)]
+    return [(row.state, row.attempts, row.problem) for row in reversed(rows)]
+
+
+def test_the_events_of_a_refund_are_claimed_in_order(store: SQLStore) -> None:
+    """The next one is due once the one before it was delivered."""
+    (refund,) = _given(store)
+    (first,) = _claim(store)
+    assert _claim(store) == []
+    _finish(store, first)
+    (second,) = _claim(store)
+    _finish(store, second)
+
+    assert first.event is not None
+    assert second.event is not None
+    assert (first.event.status, second.event.status) == (
+        Status.QUEUED,
+        Status.CANCELLED,
+    )
+    assert first.refund is not None
+    assert first.refund.id == refund.id
+    assert _claim(store) == []
+    assert _states(store) == [("delivered", 1, None)] * 2
+
+
+def test_refunds_do_not_wait_for_each_other(store: SQLStore) -> None:
+    _given(store, 3)
+    claimed = _claim(store)
+
+    assert len({each.delivery.refund_id for each in claimed}) == len(claimed) == 3
+
+
+def test_limits(store: SQLStore) -> None:
+    """A tenant gets what it has free, and all together get the limit."""
+    _given(store, 3)
+    _given(store, 3, tenant="shop")
+    at, until = later(1), later(60)
+    first = store.claim_deliveries({"shop": 2, "gateway": 9}, 4, at, until)
+    none = store.claim_deliveries({"other": 9}, 9, at, until)
+    rest = store.claim_deliveries({"shop": 9, "gateway": 9}, 9, at, until)
+
+    assert [each.delivery.tenant for each in first] == ["shop"] * 2 + ["gateway"] * 2
+    assert none == []
+    assert len(rest) == 2
+
+
+def test_a_failed_delivery_holds_up_its_refund_only(store: SQLStore) -> None:
+    """The later events of the refund wait with it, also those that come later."""
+    failing = accepted(store)
+    store.sequence_events(9, now(), lambda _: True)
+    (first,) = _claim(store)
+    _fail(store, first, later(30))
+    moved(store, failing, Status.CANCELLED)
+    _given(store)
+    (other,) = _claim(store)
+    later_ones = _claim(store, later(31))
+
+    assert other.delivery.refund_id != failing.id
+    assert [each.delivery.event_id for each in later_ones] == [first.delivery.event_id]
+    assert later_ones[0].delivery.attempts == 1
+    assert later_ones[0].delivery.problem == "status-500"
+
+
+def test_a_claim_that_expired(store: SQLStore) -> None:
+    """Another process delivers, and the late outcome of the first one is dropped."""
+    _given(store)
+    (first,) = _claim(store)
+    (again,) = _claim(store, later(61))
+    _finish(store, again)
+    _fail(store, first, later(30))
+
+    assert first.delivery.event_id == again.delivery.event_id
+    assert _states(store)[0] == ("delivered", 1, None)
+
+
+def test_a_dead_delivery_frees_its_refund(store: SQLStore) -> None:
+    _given(store)
+    (first,) = _claim(store)
+    dead = Attempt(first.delivery, DeliveryState.DEAD, now(), "unreachable")
+    store.record_attempts([dead], now())
+    (second,) = _claim(store)
+
+    assert second.delivery.event_id != first.delivery.event_id
+    assert [row.event_id for row, _ in store.deliveries(9, DeliveryState.DEAD)] == [
+        first.delivery.event_id
+    ]
+
+
+def test_a_replay(store: SQLStore) -> None:
+    """An event is sent again, or for the first time; another tenant's id has none."""
+    _given(store)
+    (first,) = _claim(store)
+    _finish(store, first)
+    accepted(store)
+    store.sequence_events(9, now(), lambda _: False)
+    new = store.events("gateway", 0, 9, now()).events[-1][0].id
+    given = [first.delivery.event_id, "evt_none", new, new, "\0"]
+
+    assert store.replay_deliveries(given, now(), lambda _: True) == [given[0], new]
+    assert store.replay_deliveries([new], now(), lambda _: False) == []
+    claimed = {each.delivery.event_id for each in _claim(store)}
+    assert claimed == {given[0], new}
+
+
+def test_the_backlog(store: SQLStore) -> None:
+    _given(store, 2)
+    _given(store, 1, tenant="shop")
+    first, second = _claim(store)
+    _fail(store, first, later(30))
+    dead = Attempt(second.delivery, DeliveryState.DEAD, now(), "unreachable")
+    store.record_attempts([dead], now())
+    gateway, shop = store.webhook_backlog()
+
+    assert (gateway.tenant, gateway.pending, gateway.failing, gateway.dead) == (
+        "gateway",
+        3,
+        1,
+        1,
+    )
+    assert (shop.pending, shop.failing, shop.dead) == (2, 0, 0)
+    assert shop.oldest is not None
+    assert abs((shop.oldest - now()).total_seconds()) < 60
+
+
+def test_a_changed_row_does_not_move_an_event(store: SQLStore) -> None:
+    """The event of one tenant does not go to the webhook of another."""
+    _given(store, 1, tenant="shop")
+    forge(store, "UPDATE webhook_deliveries SET tenant = 'gateway'")
+    (due,) = _claim(store)
+
+    assert due.event is None
+
+
+def test_no_deliveries(store: SQLStore) -> None:
+    store.record_attempts([], now())
+
+    assert store.webhook_backlog() == ()
+    assert _claim(store) == []
+    assert store.deliveries(9) == []
