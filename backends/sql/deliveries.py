@@ -27,7 +27,7 @@ from backends.sql.validation import is_storable
 from signer.model.delivery import Delivery, DeliveryState
 from signer.model.event import Event
 from signer.model.refund import Refund
-from signer.ports.event_store import Attempt, Backlog, DueDelivery
+from signer.ports.event_store import Backlog, DeliveryAttempt, DueDelivery
 
 
 _row = webhook_deliveries.c
@@ -164,7 +164,9 @@ class DeliveryTables(Tables):
             for each in claimed
         ]
 
-    def record_attempts(self, attempts: Sequence[Attempt], now: datetime) -> None:
+    def record_attempts(
+        self, attempts: Sequence[DeliveryAttempt], now: datetime
+    ) -> None:
         def work(connection: Connection) -> None:
             for each in attempts:
                 params = {

@@ -31,8 +31,8 @@ from signer.ports.chain_history import (
 )
 from signer.ports.clock import Clock, utc_now
 from signer.ports.event_store import (
-    Attempt,
     Backlog,
+    DeliveryAttempt,
     DueDelivery,
     EventPage,
     EventStore,
@@ -73,6 +73,7 @@ __all__ = [
     "Checkpoint",
     "Clock",
     "DeclareForged",
+    "DeliveryAttempt",
     "DeviceSignature",
     "DueDelivery",
     "EventPage",
@@ -98,8 +99,8 @@ __all__ = [
     "Receipt",
     "Reservation",
     "Sealing",
-    "Settled",
     "Sequenced",
+    "Settled",
     "StopStore",
     "Store",
     "TenantBlocks",

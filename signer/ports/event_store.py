@@ -41,7 +41,7 @@ class DueDelivery:
 
 
 @dataclass(frozen=True, slots=True)
-class Attempt:
+class DeliveryAttempt:
     """
     What becomes of a claimed delivery after a request.
 
@@ -109,7 +109,9 @@ class EventStore(Protocol):
         in order.
         """
 
-    def record_attempts(self, attempts: Sequence[Attempt], now: datetime) -> None:
+    def record_attempts(
+        self, attempts: Sequence[DeliveryAttempt], now: datetime
+    ) -> None:
         """
         Store the outcome of *attempts* in one transaction, at *now*.
 

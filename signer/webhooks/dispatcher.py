@@ -25,7 +25,7 @@ from signer.deadline import Deadlines, Pending
 from signer.errors import HotWalletError
 from signer.model.delivery import DeliveryState
 from signer.model.event import Event
-from signer.ports import Attempt, Clock, DueDelivery, EventStore, WebhookSender
+from signer.ports import Clock, DeliveryAttempt, DueDelivery, EventStore, WebhookSender
 from signer.webhooks.endpoint import Endpoints, EventDocument
 from signer.webhooks.schedule import DELAYS, next_delay
 
@@ -215,17 +215,17 @@ class WebhookDispatcher:
             self._running[outcome.due.delivery.tenant] -= 1
             self._observe(outcome, attempt)
 
-    def _attempt(self, outcome: _Outcome) -> Attempt:
+    def _attempt(self, outcome: _Outcome) -> DeliveryAttempt:
         delivery, problem = outcome.due.delivery, outcome.problem
         now = self._clock()
         if problem is None:
-            return Attempt(delivery, DeliveryState.DELIVERED, now)
+            return DeliveryAttempt(delivery, DeliveryState.DELIVERED, now)
         delay = next_delay(delivery.attempts + 1, self._draw, self._delays)
         if delay is None or problem == _NOT_AUTHENTIC:
-            return Attempt(delivery, DeliveryState.DEAD, now, problem)
-        return Attempt(delivery, DeliveryState.PENDING, now + delay, problem)
+            return DeliveryAttempt(delivery, DeliveryState.DEAD, now, problem)
+        return DeliveryAttempt(delivery, DeliveryState.PENDING, now + delay, problem)
 
-    def _observe(self, outcome: _Outcome, attempt: Attempt) -> None:
+    def _observe(self, outcome: _Outcome, attempt: DeliveryAttempt) -> None:
         """Log the attempt, and adapt the pace for its receiver."""
         delivery, problem = attempt.delivery, attempt.problem
         facts = {

@@ -6,7 +6,7 @@ from datetime import datetime
 from backends.sql import SQLStore
 from signer.model.delivery import DeliveryState
 from signer.model.refund import Refund, Status
-from signer.ports import Attempt, DueDelivery
+from signer.ports import DeliveryAttempt, DueDelivery
 from tests.fixtures.ledger import accepted, forge, later, moved, now
 
 
@@ -31,12 +31,12 @@ def _claim(
 
 
 def _finish(store: SQLStore, due: DueDelivery) -> None:
-    attempt = Attempt(due.delivery, DeliveryState.DELIVERED, now())
+    attempt = DeliveryAttempt(due.delivery, DeliveryState.DELIVERED, now())
     store.record_attempts([attempt], now())
 
 
 def _fail(store: SQLStore, due: DueDelivery, until: datetime) -> None:
-    attempt = Attempt(due.delivery, DeliveryState.PENDING, until, "status-500")
+    attempt = DeliveryAttempt(due.delivery, DeliveryState.PENDING, until, "status-500")
     store.record_attempts([attempt], now())
 
 
@@ -119,7 +119,7 @@ def test_a_claim_that_expired(store: SQLStore) -> None:
 def test_a_dead_delivery_frees_its_refund(store: SQLStore) -> None:
     _given(store)
     (first,) = _claim(store)
-    dead = Attempt(first.delivery, DeliveryState.DEAD, now(), "unreachable")
+    dead = DeliveryAttempt(first.delivery, DeliveryState.DEAD, now(), "unreachable")
     store.record_attempts([dead], now())
     (second,) = _claim(store)
 
@@ -150,7 +150,7 @@ def test_the_backlog(store: SQLStore) -> None:
     _given(store, 1, tenant="shop")
     first, second = _claim(store)
     _fail(store, first, later(30))
-    dead = Attempt(second.delivery, DeliveryState.DEAD, now(), "unreachable")
+    dead = DeliveryAttempt(second.delivery, DeliveryState.DEAD, now(), "unreachable")
     store.record_attempts([dead], now())
     gateway, shop = store.webhook_backlog()
 

@@ -33,7 +33,7 @@ from signer.model.delivery import DeliveryState
 from signer.model.refund import Refund, Status
 from signer.model.stop import EVERYTHING, Stop
 from signer.model.wallet import Pause, Wallet
-from signer.ports import Attempt, Checkpoint, Clock, Ledger, Topic
+from signer.ports import Checkpoint, Clock, DeliveryAttempt, Ledger, Topic
 from signer.refunds.acceptance import AcceptedRefund
 from signer.refunds.nonce_admin import NonceAdmin
 from signer.refunds.tenant_admin import TenantAdmin
@@ -187,7 +187,9 @@ def work_on_events(processes: Processes) -> None:
     free = {"gateway": 1}
     for state in (DeliveryState.PENDING, DeliveryState.DELIVERED):
         (due,) = worker.claim_deliveries(free, 1, later(9), later(60))
-        worker.record_attempts([Attempt(due.delivery, state, later(0))], later(0))
+        worker.record_attempts(
+            [DeliveryAttempt(due.delivery, state, later(0))], later(0)
+        )
     new = processes.refunds.accepted()
     worker.sequence_events(100, later(0), lambda _: False)
     events = worker.events("gateway", 0, 100, later(0)).events

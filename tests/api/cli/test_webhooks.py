@@ -14,7 +14,7 @@ from api.server.webhook_listener import WebhookListener
 from backends.sql import SQLStore
 from signer.config.settings import Settings
 from signer.model.delivery import DeliveryState
-from signer.ports import Attempt, utc_now
+from signer.ports import DeliveryAttempt, utc_now
 from signer.webhooks.signatures import Secret, read_private_keys, sign
 from tests.api.commands import Run
 from tests.fixtures.ledger import accepted, forge, later
@@ -118,7 +118,9 @@ def test_deliveries_are_listed(run: Run, sqlite_store: SQLStore) -> None:
     refund = accepted(sqlite_store, tenant="shop")
     sqlite_store.sequence_events(9, utc_now(), lambda _: True)
     (due,) = sqlite_store.claim_deliveries({"shop": 1}, 1, later(1), later(60))
-    attempt = Attempt(due.delivery, DeliveryState.PENDING, later(30), "status-503")
+    attempt = DeliveryAttempt(
+        due.delivery, DeliveryState.PENDING, later(30), "status-503"
+    )
     sqlite_store.record_attempts([attempt], utc_now())
     listed = run("webhooks", "list", "--pending")
     (delivery,) = run("webhooks", "list", "--json").json["deliveries"]

@@ -39,8 +39,8 @@ from signer.model.audit_record import Actor
 from signer.model.delivery import DeliveryState
 from signer.model.wallet import Pause
 from signer.ports import (
-    Attempt,
     Checkpoint,
+    DeliveryAttempt,
     KeyId,
     utc_now,
 )
@@ -526,7 +526,7 @@ def test_webhooks(home: dict[str, str], tmp_path: Path) -> None:
         waiting = run_doctor(environ)["webhooks"]
         at, until = ledger.later(1), ledger.later(60)
         (due,) = store.claim_deliveries({"gateway": 1}, 1, at, until)
-        failed = Attempt(due.delivery, DeliveryState.DEAD, until, "status-500")
+        failed = DeliveryAttempt(due.delivery, DeliveryState.DEAD, until, "status-500")
         store.record_attempts([failed], utc_now())
     dead = run_doctor(environ)["webhooks"]
     elsewhere = run_doctor(environ, SERVE_ROLE="refunds")["webhooks"]

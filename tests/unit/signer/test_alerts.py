@@ -114,6 +114,7 @@ def test_alert_names_are_stable() -> None:
         "fees-above-recent",
         "approval-requested",
         "break-glass",
+        "books-differ",
         "webhook-failing",
     ]
 
