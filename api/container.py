@@ -60,11 +60,13 @@ from signer.refunds.automatic_stop import AutomaticStop
 from signer.refunds.confirmations import ConfirmationTracker
 from signer.refunds.explain import Explainer
 from signer.refunds.heartbeat import Heartbeat
+from signer.refunds.fee_monitor import FeeMonitor
 from signer.refunds.kill_switch import KillSwitch
 from signer.refunds.ledger_clock import LedgerClock
 from signer.refunds.lifecycle import Lifecycle
 from signer.refunds.nonce_admin import NonceAdmin
 from signer.refunds.nonces import NonceManager
+from signer.refunds.preview import Previewer
 from signer.refunds.row_alarm import RowAlarm
 from signer.refunds.service import RefundService
 from signer.refunds.sweep import Sweeper
@@ -267,6 +269,20 @@ class Container:
         """Explains the state of a refund."""
         store, clock = self.store, self.ledger_clock
         return Explainer(store, store, self.chains, clock, self.tenants)
+
+    @cached_property
+    def previewer(self) -> Previewer:
+        """Answers what would happen with a refund; opens no device."""
+        store, clock = self.store, self.ledger_clock
+        return Previewer(
+            store,
+            store,
+            self.chains,
+            wallets=lambda: [key.address for key in self.ring.cached_keys()],
+            clock=clock,
+            tenants=self.tenants,
+            fee_monitor=FeeMonitor(store, self.alerts, clock),
+        )
 
     @cached_property
     def approvals(self) -> Approvals:

@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 
 from api.cli.__main__ import cli
-from api.cli.explain_code import load_codes
+from api.views.codes import load_codes
 
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -21,6 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 _HEADINGS = {
     "refusal": "Refusals of the start-up guard",
     "error": "Errors",
+    "http": "Errors of HTTP",
     "alert": "Alerts",
     "difference": "Differences between ledger and chain",
 }

@@ -17,7 +17,7 @@ GRANT INSERT (id, body, mac) ON audit_records TO hotwallet_refunds, hotwallet_wo
 GRANT INSERT, UPDATE (count, last_at) ON alerts TO hotwallet_refunds, hotwallet_worker, hotwallet_admin;
 
 -- serve --role refunds: accepts refunds, and requests that they are cancelled.
-GRANT SELECT ON refund_moves, answers, attempts TO hotwallet_refunds;
+GRANT SELECT ON refund_moves, answers, attempts, spendings TO hotwallet_refunds;
 GRANT INSERT (id, tenant, idempotency_key, fingerprint, reference, payment_session_id, network, chain_id, token,
     token_address, decimals, recipient, amount, reason, status, created_at, updated_at, due_at, mac)
     ON refunds TO hotwallet_refunds;

@@ -1,31 +1,21 @@
 """``hotwallet explain-code``: what a code means, and what to do about it."""
 
-import tomllib
-from collections.abc import Iterator
-from importlib.resources import files
+from collections.abc import Iterator, Mapping, Sequence
 
 import click
 
 from api.cli.output import Result, prints
+from api.views.codes import load_codes
 from signer.errors import NotFoundError
 
 
 _KINDS = {
     "refusal": "guard refusal",
     "error": "error",
+    "http": "HTTP error",
     "alert": "alert",
     "difference": "difference between ledger and chain",
 }
-
-
-def load_codes() -> list[dict[str, str]]:
-    """Return each code with its kind, title, meaning and cure."""
-    text = files("api.cli").joinpath("codes.toml").read_text(encoding="utf-8")
-    return [
-        {"code": code, "kind": kind, **entry}
-        for kind, entries in tomllib.loads(text).items()
-        for code, entry in entries.items()
-    ]
 
 
 @click.command("explain-code")
@@ -48,7 +38,7 @@ def explain_code(code: str | None) -> Result:
     return Result(entries, _format_entries(entries))
 
 
-def _format_entries(entries: list[dict[str, str]]) -> Iterator[str]:
+def _format_entries(entries: Sequence[Mapping[str, str]]) -> Iterator[str]:
     for entry in entries:
         yield f"{entry['code']} ({_KINDS[entry['kind']]}): {entry['title']}"
         yield f"  Meaning: {entry['meaning']}"

@@ -4,7 +4,9 @@ import falcon
 
 from api.container import Container
 from api.http import problems
+from api.http.allowances import Networks, RefundPreview, Tokens
 from api.http.concurrency import ConcurrencyMiddleware
+from api.http.documentation import add_documentation
 from api.http.events import Events, WebhookKeys
 from api.http.middleware import AuthorizationMiddleware, RequestLog
 from api.http.probes import Liveness, ReadinessProbe
@@ -35,6 +37,7 @@ def create_app(container: Container) -> App:
         add_administration(app, container)
     app.add_route("/healthz", Liveness())
     app.add_route("/readyz", ReadinessProbe(container.readiness))
+    add_documentation(app)
     return app
 
 
@@ -43,12 +46,15 @@ def _add_refunds(app: App, container: Container) -> None:
     waiting = WaitingRequests(container.settings.threads, container.tenants)
     app.add_route("/v1/refunds", Refunds(refunds, waiting))
     app.add_route("/v1/refunds/batch", RefundBatch(refunds, container.access))
+    app.add_route("/v1/refunds/preview", RefundPreview(container.previewer))
     app.add_route("/v1/refunds/{refund_id}", Refund(refunds, waiting))
     app.add_route("/v1/refunds/{refund_id}/cancel", Cancellation(refunds, waiting))
     app.add_route(
         "/v1/refunds/{refund_id}/explain",
         RefundExplanation(refunds, container.explainer),
     )
+    app.add_route("/v1/tokens", Tokens(container.networks, container.tenants))
+    app.add_route("/v1/networks", Networks(container.networks, container.tenants))
     events = Events(container.store, waiting, container.ledger_clock)
     app.add_route("/v1/events", events)
     keys = WebhookKeys(lambda: container.webhook_public_keys)

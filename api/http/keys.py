@@ -12,6 +12,7 @@ from api.http.body import read_object
 from api.http.middleware import Resource
 from api.request_context import actor
 from api.views.refunds import fields, timestamp
+from signer.approvals import require_reason
 from signer.errors import InvalidInputError
 from signer.keys.failover import Failover, FailoverResult
 from signer.keys.reinstatement import Reinstatement
@@ -66,8 +67,11 @@ class KeyRotation(AdministrativeResource):
             active_address=body.get("activeAddress"),
             without_funds=body.get("withoutFunds", False),
         )
+        reason = body.get("reason", "")
+        if reason:
+            require_reason(reason)  # Also if no approval is needed.
         with _translate_fields():
-            by = actor(req, body.get("reason", ""))
+            by = actor(req, reason)
             result = self._rotation.rotate(body["newKeyId"], by, options)
 
         if result.status == AWAITING_FUNDS:

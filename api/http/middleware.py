@@ -59,6 +59,8 @@ class Resource:
     proxy, unless ``allows_direct``.
 
     The caller of a route that ``is_for_tenants`` must belong to a tenant.
+
+    ``content_policy`` replaces the ``Content-Security-Policy``, for pages.
     """
 
     required_role: ClassVar[str | frozenset[str] | None]
@@ -66,6 +68,7 @@ class Resource:
     is_administrative: ClassVar[bool] = False
     allows_direct: ClassVar[bool] = False
     is_for_tenants: ClassVar[bool] = False
+    content_policy: ClassVar[str | None] = None
     methods: ClassVar[tuple[str, ...]]
 
     def __init_subclass__(cls) -> None:
@@ -118,6 +121,9 @@ class RequestLog:
     ) -> None:
         """Set the headers of every answer, and log the request."""
         resp.set_headers(SECURITY_HEADERS)
+        policy = getattr(resource, "content_policy", None)
+        if policy is not None:
+            resp.set_header("Content-Security-Policy", policy)
         resp.set_header("X-Request-Id", request_id(req))
         # Falcon answers the pseudo-method WEBSOCKET without calling process_request.
         now = time.perf_counter()

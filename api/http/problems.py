@@ -9,6 +9,7 @@ code only; the log has the details under the same request id.
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import falcon
@@ -103,6 +104,9 @@ _HTTP: dict[int, tuple[str, str]] = {
     501: ("unsupported-transfer-coding", "Transfer-Encoding may be chunked only."),
 }
 
+# Errors of the proxy (docker/nginx.conf), which has most codes of the service as well.
+_PROXY = {"bad-gateway": 502, "proxy-overloaded": 503, "gateway-timeout": 504}
+
 
 @dataclass(frozen=True, slots=True)
 class Problem:
@@ -139,7 +143,7 @@ def problem_of(error: Exception) -> Problem:
     """Return the answer to *error*."""
     if isinstance(error, falcon.HTTPError):
         return problem_of_status(error.status_code, error.headers)
-    row = next((_TABLE[kind] for kind in type(error).__mro__ if kind in _TABLE), None)
+    row = _find_row(type(error))
     if row is None or not isinstance(error, HotWalletError):
         return _INTERNAL
     return Problem(
@@ -159,6 +163,19 @@ def problem_of_status(
         return _INTERNAL
     code, detail = _HTTP[status]
     return Problem(status, code, detail, headers=dict(headers or {}))
+
+
+@cache
+def code_statuses() -> Mapping[str, int]:
+    """Return the HTTP status of each code that an error of the API may have."""
+    codes = {code: status for status, (code, _) in _HTTP.items()}
+    codes |= {_INTERNAL.code: _INTERNAL.status, **_PROXY}
+    for kind in vars(errors).values():
+        if isinstance(kind, type) and issubclass(kind, HotWalletError):
+            row = _find_row(kind)
+            if row is not None:
+                codes[kind.code] = row.status
+    return codes
 
 
 def report(problem: Problem, error: Exception) -> None:
@@ -185,6 +202,11 @@ def _respond(
     resp.content_type = MEDIA_TYPE
     resp.data = problem.to_bytes(request_id(req))
     resp.set_headers(problem.headers)
+
+
+def _find_row(kind: type[Exception]) -> _Row | None:
+    """Return the row of the nearest base class of *kind*, if one has a row."""
+    return next((_TABLE[each] for each in kind.__mro__ if each in _TABLE), None)
 
 
 def _members(error: HotWalletError) -> dict[str, str]:

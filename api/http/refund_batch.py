@@ -30,7 +30,7 @@ MAX_MEMBERS = 500
 
 _CREATED, _OK = 201, 200
 
-_MAX_HEADER = 4096  # Characters of each part of a signature.
+MAX_HEADER = 4096  # Characters of each part of a signature.
 
 _SIGNED = ("body", "content_digest", "signature_input", "signature")
 
@@ -191,6 +191,6 @@ def _read_signed(fields: dict[str, Any]) -> SignedRequest:
             )
         if not isinstance(fields.get(name), str):
             raise InvalidInputError("must be a string", field=name)
-        if len(fields[name].encode()) > (MAX_BODY if name == "body" else _MAX_HEADER):
+        if len(fields[name].encode()) > (MAX_BODY if name == "body" else MAX_HEADER):
             raise InvalidInputError("is too long", field=name)
     return SignedRequest(fields["body"].encode(), *(fields[n] for n in _SIGNED[1:]))

@@ -9,6 +9,7 @@ from api.http.body import read_object
 from api.http.keys import AdministrativeResource
 from api.request_context import actor
 from api.views.refunds import timestamp
+from signer.approvals import require_reason
 from signer.errors import InvalidInputError
 from signer.model.audit_record import Actor
 from signer.refunds.tenant_admin import TenantAdmin, TenantStatus
@@ -41,6 +42,8 @@ class TenantUnblocking(_TenantResource):
         reason = body.pop("reason", "")
         if body or not isinstance(reason, str):
             raise InvalidInputError("may have only reason, a string", field="body")
+        if reason:
+            require_reason(reason)  # Also if no approval is needed.
 
         resp.media = unblock_tenant(self._admin, tenant, actor(req, reason))
 

@@ -41,6 +41,7 @@ from signer.errors import (
 )
 from signer.model.audit_record import Record
 from signer.model.refund import Refund, Status
+from signer.model.spending_limits import Spent
 from signer.model.wallet import Wallet
 from signer.ports import Reservation
 from signer.row_macs import RowMACs
@@ -243,6 +244,10 @@ class ReservationTables(Tables):
             return [self._result(each, after, found) for each in some]
 
         return all_or_each(reservations, reserve)
+
+    def spent(self, refund: Refund) -> tuple[Spent, Spent]:
+        hour = self._database.hour()
+        return self._database.run(lambda c: Spendings(c, [refund], hour).of(refund))
 
     def _row(self, reservation: Reservation, after: Refund, counted: int) -> Values:
         before = reservation.refund

@@ -153,17 +153,8 @@ class Spendings:
         tenant, recipient, token = refund.tenant, refund.recipient, refund.token_address
         added: dict[_Counter, int] = {}
         for scope, bounds in ((_ALL, limits), (tenant, limits.tenant or NO_LIMITS)):
-            total, paid = (
-                _Counter(token, scope, _ALL),
-                _Counter(token, scope, recipient),
-            )
-            gas = _Counter(GAS, scope, _ALL)
-            spent = Spent(
-                hour=self._since(self._hour, total),
-                day=self._since(0, total),
-                recipient=self._since(0, paid),
-                gas=self._since(self._hour, gas),
-            )
+            total, paid, gas = _counters(token, scope, recipient)
+            spent = self._spent(total, paid, gas)
             reached = bounds.first_exceeded(refund.amount, gas_limit, spent)
             if reached is not None:
                 owner = "" if scope == _ALL else "tenant's "
@@ -174,6 +165,13 @@ class Spendings:
         self._added[refund.id] = added
         for counter, amount in added.items():
             self._counts[counter][self._hour] = self._this_hour(counter) + amount
+
+    def of(self, refund: Refund) -> tuple[Spent, Spent]:
+        """Return what all tenants have spent, and what that of *refund* has."""
+        token, recipient = refund.token_address, refund.recipient
+        everyone = _counters(token, _ALL, recipient)
+        of_tenant = _counters(token, refund.tenant, recipient)
+        return self._spent(*everyone), self._spent(*of_tenant)
 
     def save(self, refund_ids: Collection[str]) -> None:
         """Store what was added for *refund_ids*; the others were not reserved."""
@@ -192,9 +190,28 @@ class Spendings:
         if upserts:
             self._connection.execute(_UPSERT[self._connection.dialect.name], upserts)
 
+    def _spent(self, total: _Counter, paid: _Counter, gas: _Counter) -> Spent:
+        return Spent(
+            hour=self._since(self._hour, total),
+            day=self._since(0, total),
+            recipient=self._since(0, paid),
+            gas=self._since(self._hour, gas),
+        )
+
     def _this_hour(self, counter: _Counter) -> int:
         return self._counts[counter].get(self._hour, 0)
 
     def _since(self, hour: int, counter: _Counter) -> int:
         amounts = self._counts[counter]
         return sum(amount for each, amount in amounts.items() if each >= hour)
+
+
+def _counters(
+    token: str, tenant: str, recipient: str
+) -> tuple[_Counter, _Counter, _Counter]:
+    """Return the counters of amounts, of amounts to *recipient*, and of gas."""
+    return (
+        _Counter(token, tenant, _ALL),
+        _Counter(token, tenant, recipient),
+        _Counter(GAS, tenant, _ALL),
+    )

@@ -189,6 +189,11 @@ class TenantRegistry:
             self._of |= {("sub", subject): name for subject in tenant.subjects}
             self._of |= {("client_id", each): name for each in tenant.client_ids}
 
+    @property
+    def has_several(self) -> bool:
+        """Whether several tenants share the limits of the networks file."""
+        return self.tenants is None or len(self.tenants) > 1
+
     def find(self, subject: str, client_id: str | None = None) -> str:
         """
         Return the name of the tenant of a token with these claims.

@@ -1,6 +1,7 @@
 """Limits on the value and the gas that refunds may spend per hour and per day."""
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Self
 
@@ -8,6 +9,9 @@ from signer.amounts import parse_units
 from signer.config.networks import Network, Token
 from signer.config.tenants import Tenant
 
+
+GAS_PER_HOUR = "gas_per_hour"
+"""The name of the limit that counts gas; the others count amounts."""
 
 _HOUR_SECONDS = 3600
 
@@ -25,6 +29,15 @@ class Spent:
     day: int
     recipient: int
     gas: int
+
+    def counted(self, limit: str) -> int:
+        """Return what the limit of this name has counted."""
+        return {
+            "hourly_limit": self.hour,
+            "daily_limit": self.day,
+            "daily_limit_per_recipient": self.recipient,
+            GAS_PER_HOUR: self.gas,
+        }[limit]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,19 +77,33 @@ class Limits:
             tenant.network_limits(network).gas_per_hour,
         )
 
+    @classmethod
+    def for_tenant(
+        cls, tenant: Tenant, network_name: str, network: Network, token_name: str
+    ) -> Self:
+        """Return the limits of a token, with those of *tenant*."""
+        token = network.tokens[token_name]
+        return replace(
+            cls.from_network(network, token_name),
+            tenant=cls.from_tenant(tenant, network_name, token_name, token),
+        )
+
+    def items(self) -> Iterator[tuple[str, int]]:
+        """Yield name and value of each limit that is set, without the tenant's."""
+        for name, limit in (
+            ("hourly_limit", self.hourly),
+            ("daily_limit", self.daily),
+            ("daily_limit_per_recipient", self.daily_per_recipient),
+            (GAS_PER_HOUR, self.gas_per_hour),
+        ):
+            if limit is not None:
+                yield name, limit
+
     def first_exceeded(self, amount: int, gas: int, spent: Spent) -> str | None:
         """Return the name of the first limit that *spent* plus a refund exceeds."""
-        for name, limit, after in (
-            ("hourly_limit", self.hourly, spent.hour + amount),
-            ("daily_limit", self.daily, spent.day + amount),
-            (
-                "daily_limit_per_recipient",
-                self.daily_per_recipient,
-                spent.recipient + amount,
-            ),
-            ("gas_per_hour", self.gas_per_hour, spent.gas + gas),
-        ):
-            if limit is not None and after > limit:
+        for name, limit in self.items():
+            added = gas if name == GAS_PER_HOUR else amount
+            if spent.counted(name) + added > limit:
                 return name
         return None
 

@@ -10,7 +10,7 @@ from signer.model.acceptance import Acceptance
 from signer.model.audit_record import Record
 from signer.model.refund import Refund, SignedTransaction
 from signer.model.refund_queue import Queue
-from signer.model.spending_limits import NO_LIMITS, Limits
+from signer.model.spending_limits import NO_LIMITS, Limits, Spent
 from signer.ports.approvals import ApprovalStore
 from signer.ports.cancellations import Cancellations
 from signer.ports.refund_reader import RefundReader
@@ -197,6 +197,14 @@ class Store(
             ValueError: A refund is not queued or of another chain, or *sender* is not
                 an EIP-55 address, which would give one wallet two names; a programming
                 error.
+        """
+
+    def spent(self, refund: Refund) -> tuple[Spent, Spent]:
+        """
+        Return what the limits of *refund* have counted until now.
+
+        First that of all tenants, then that of its own tenant.  The hours are those of
+        the database's clock, as in ``reserve_all``.  *refund* need not be stored.
         """
 
     def save(

@@ -60,8 +60,8 @@ class FeeMonitor:
         factor = chain.network.max_fee_factor
         if not factor or refund.swept_from is not None:
             return
-        median = self._median(chain.network.chain_id, sender)
-        if median is None or max_fee <= factor * median:
+        median = self.find_exceeded(chain, sender, max_fee)
+        if median is None:
             self._throttle.clear(refund.network)
             return
         quoted, recent = format_gwei(max_fee), format_gwei(median)
@@ -77,6 +77,16 @@ class FeeMonitor:
             f"a max fee of {quoted} gwei is over {factor} times the recent {recent}:"
             f" wait, or raise max_fee_factor of {refund.network} in the networks file"
         )
+
+    def find_exceeded(self, chain: Chain, sender: str, max_fee: int) -> int | None:
+        """
+        Return the median of which *max_fee* is over ``max_fee_factor`` times.
+
+        None if it is not.  Sounds no alert.
+        """
+        factor = chain.network.max_fee_factor
+        median = self._median(chain.network.chain_id, sender) if factor else None
+        return None if median is None or max_fee <= factor * median else median
 
     def _median(self, chain_id: int, sender: str) -> int | None:
         """Return the median, at most a minute old; None without enough transfers."""

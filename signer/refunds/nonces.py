@@ -189,12 +189,8 @@ class NonceManager:
         """Return the limits that bound *refund*; a sweep has none."""
         if refund.swept_from is not None:
             return NO_LIMITS
-        network, name = chain.network, refund.token
-        tenant, token = self._tenants.limits(refund.tenant), network.tokens[name]
-        return replace(
-            Limits.from_network(network, name),
-            tenant=Limits.from_tenant(tenant, refund.network, name, token),
-        )
+        tenant = self._tenants.limits(refund.tenant)
+        return Limits.for_tenant(tenant, refund.network, chain.network, refund.token)
 
     def _find_payment(self, refund: Refund) -> UnrecordedTransaction | None:
         found = self._store.find_unrecorded(refund.chain_id, [refund.mark])

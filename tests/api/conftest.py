@@ -1,9 +1,12 @@
 """The application and a client of it, for the tests of the API."""
 
+import contextlib
 import io
+import json
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import falcon.testing
 import pytest
@@ -15,6 +18,7 @@ from api.container import Container
 from api.http.app import create_app
 from backends.sql import SQLStore
 from tests.api.commands import Finished, Run
+from tests.api.described_answers import check_answer, find_route
 from tests.api.service import Pace, build_container
 from tests.api.support import SettableClock
 from tests.fixtures.scripted_chain import ScriptedChain
@@ -33,6 +37,32 @@ def log() -> Iterator[io.StringIO]:
     logging.raiseExceptions = raising
     structlog.reset_defaults()
     structlog.contextvars.clear_contextvars()
+
+
+@pytest.fixture(autouse=True)
+def _described(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compare each answer of the application with the OpenAPI document."""
+    simulate = falcon.testing.TestClient.simulate_request
+
+    def checked(
+        client: falcon.testing.TestClient,
+        method: str = "GET",
+        path: str = "/",
+        **given: Any,
+    ) -> falcon.testing.Result:
+        answer = simulate(client, method, path, **given)
+        if find_route(client.app, "/openapi.json") is not None:
+            check_answer(client.app, method, path, _sent(given), answer)
+        return answer
+
+    monkeypatch.setattr(falcon.testing.TestClient, "simulate_request", checked)
+
+
+def _sent(given: Mapping[str, Any]) -> object:
+    """Return the body of a request; None if it is not JSON."""
+    with contextlib.suppress(KeyError, TypeError, ValueError):
+        return given.get("json") or json.loads(given["body"])
+    return None
 
 
 @pytest.fixture

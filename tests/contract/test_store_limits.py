@@ -12,7 +12,7 @@ from backends.sql import SQLStore
 from backends.sql.schema import spendings
 from signer.errors import LimitReachedError, StaleStateError
 from signer.model.refund import Status
-from signer.model.spending_limits import NO_LIMITS, Limits, hour_number
+from signer.model.spending_limits import NO_LIMITS, Limits, Spent, hour_number
 from tests.fixtures.ledger import OTHER_WALLET, WALLET, accepted, now, reserved, stored
 from tests.fixtures.races import race
 from tests.support.ledgers import open_ledger
@@ -227,3 +227,19 @@ def test_the_hours_are_the_databases(database_url: str) -> None:
 
     assert hours <= {before, hour_number(now())}
     assert len(hours) == 1
+
+
+def test_what_was_spent_is_shown(store: SQLStore, clock: FakeClock) -> None:
+    """By all tenants and by one, in this hour and this day, and to one recipient."""
+    refund = accepted(store)
+    none = Spent(0, 0, 0, 0)
+    assert store.spent(refund) == (none, none)
+
+    assert _give(store, recipient=OTHER_WALLET)
+    clock.advance(hours=1)
+    assert _give(store)
+    assert _give(store, tenant="other")
+
+    everyone, own = store.spent(refund)
+    assert everyone == Spent(2 * AMOUNT, 3 * AMOUNT, 2 * AMOUNT, 2 * GAS)
+    assert own == Spent(AMOUNT, 2 * AMOUNT, AMOUNT, GAS)

@@ -105,7 +105,7 @@ def system(
             KMS_TIMEOUT_MS=str(SETTINGS["KMS_TIMEOUT_MS"]),
             ALERT_WEBHOOK_URL=receiver.url,
             # A request must not wait for the thread of another one.
-            WEB_THREADS="16",
+            WEB_THREADS="18",
         )
         with RunningService(environ) as service:
             client = TimedClient(

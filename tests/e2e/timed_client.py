@@ -127,6 +127,17 @@ class TimedClient:
             f"{_REFUNDS}/{queued}/explain",
             self._merchant,
         )
+        yield partial(
+            self._send,
+            f"`POST {_REFUNDS}/preview`",
+            "POST",
+            f"{_REFUNDS}/preview",
+            self._merchant,
+            _refund("1.25"),
+        )
+        yield partial(
+            self._send, "`GET /v1/tokens`", "GET", "/v1/tokens", self._merchant
+        )
         yield partial(self.cancel, queued)
         yield partial(self._administer, "rotate", newKeyId=self.other_key, dryRun=True)
         for path in ("/v1/admin/keys", "/metrics"):

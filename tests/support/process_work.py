@@ -144,6 +144,7 @@ def work_on_refunds(processes: Processes) -> None:
     store.find_earlier(sent, ["gateway", "shop"])
     service.remember_answer(sent, "{}")
     store.find_advanced([sent.id], [Status.QUEUED])
+    store.spent(sent)  # For previews.
     assert submit("ours").answer == "{}"
     with pytest.raises(ConflictError):
         submit("other")

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 
-from api.cli.explain_code import load_codes
+from api.views.codes import load_codes
 from signer.alerts import Alert
 from signer.errors import HotWalletError
 from tests.api.commands import Run
@@ -126,7 +126,7 @@ def test_lists_all_entries_without_a_code(hotwallet: Run) -> None:
     )
 
     assert len(finished.out.splitlines()) == len(load_codes())
-    assert for_programs.json == load_codes()
+    assert for_programs.json == list(load_codes())
 
 
 def test_an_unknown_code(hotwallet: Run) -> None:

@@ -22,9 +22,12 @@ OF_REFUNDS = [
     ("POST", "/v1/refunds"),
     ("GET", "/v1/refunds"),
     ("POST", "/v1/refunds/batch"),
+    ("POST", "/v1/refunds/preview"),
     ("GET", REFUND),
     ("POST", f"{REFUND}/cancel"),
     ("GET", f"{REFUND}/explain"),
+    ("GET", "/v1/tokens"),
+    ("GET", "/v1/networks"),
     ("GET", "/v1/events"),
 ]
 OF_ADMINISTRATORS = [
@@ -44,7 +47,13 @@ OF_ADMINISTRATORS = [
     ("GET", "/metrics"),
 ]
 PUBLIC = [("GET", "/v1/webhooks/keys")]
-PROBES = [("GET", "/healthz"), ("GET", "/readyz")]
+PROBES = [
+    ("GET", "/healthz"),
+    ("GET", "/readyz"),
+    ("GET", "/openapi.json"),
+    ("GET", "/docs"),
+    ("GET", "/problems/forbidden"),
+]
 
 SERVED = {
     Role.ALL: OF_REFUNDS + OF_ADMINISTRATORS,
@@ -87,7 +96,8 @@ def test_a_process_serves_the_routes_of_its_role(
 
 
 @pytest.mark.parametrize("role", Role)
-def test_every_role_answers_probes(application: Application, role: Role) -> None:
+def test_every_role_has_the_public_routes(application: Application, role: Role) -> None:
+    """Probes and documentation."""
     client = application(role)
 
     for method, path in PROBES:
@@ -112,6 +122,7 @@ def test_the_route_table_is_complete(container: Container) -> None:
         .replace("{tenant}", "shop")
         .replace("{digest}", "0" * 64)
         .replace("{address}", "0x00")
+        .replace("{code}", "forbidden")
         for route in routes
     }
     assert shapes == listed

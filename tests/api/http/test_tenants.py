@@ -106,3 +106,16 @@ def test_an_administrator_needs_no_tenant(
 
     assert [each.get("tenant") for each in requests] == [None, "gateway-2"]
     assert [each["client"] for each in requests] == ["alice", "gateway-2"]
+
+
+@pytest.mark.parametrize("reason", ["x" * 201, "two\nlines"])
+def test_a_reason_is_checked_where_no_approval_is_needed(
+    client: TestClient, reason: str
+) -> None:
+    headers = bearer(
+        roles=["devops"], scope="tenants:block", sub="alice", jti=secrets.token_hex(8)
+    )
+    path = "/v1/admin/tenants/gateway-1/unblock"
+    answer = client.simulate_post(path, json={"reason": reason}, headers=headers)
+
+    assert (answer.status_code, answer.json["field"]) == (400, "reason")

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from api.cli.explain_code import load_codes
+from api.views.codes import load_codes
 from signer.books.differences import Code
 
 

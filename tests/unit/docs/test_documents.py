@@ -96,7 +96,7 @@ def test_every_route_is_documented() -> None:
     http = ROOT / "api" / "http"
     source = "".join(
         (http / name).read_text(encoding="utf-8")
-        for name in ("app.py", "administration.py")
+        for name in ("app.py", "administration.py", "documentation.py")
     )
     documented = re.findall(r"^\| `(?:GET|POST) (\S+)` \|", guide, re.MULTILINE)
     routes = {

@@ -1,0 +1,292 @@
+"""The schemas of the administrators' routes, and of probes and errors."""
+
+from api.http.openapi.elements import (
+    Element,
+    closed,
+    flag,
+    integer,
+    list_of,
+    mapping_of,
+    nullable,
+    one_of,
+    record,
+    schema,
+    text,
+    timestamp,
+)
+from api.http.openapi.refund_schemas import (
+    ADDRESS_PATTERN,
+    REFUND_ID_PATTERN,
+    address,
+    amount,
+)
+from api.http.problems import code_statuses
+from signer.model.approval import ApprovalState
+from signer.model.key import KeyState
+
+
+_REASON = text(
+    "Why, for the audit log and other administrators: one line of printable text.",
+    minLength=1,
+    maxLength=200,
+)
+
+_OPTIONAL_REASON = text(
+    "Why, for the administrator who must approve it: one line of printable text.",
+    maxLength=200,
+)
+
+_KEY_ID = text("The first eight characters of the key's id.")
+
+_NEW_KEY_ID = text(
+    """
+    A KMS key id, ARN or alias, resolved once; with PKCS#11 a `CKA_ID` in hex.
+    """,
+    minLength=1,
+    maxLength=512,
+)
+
+_DRY_RUN = flag("Self-test the key, and change nothing. The default is false.")
+
+_WARNINGS = list_of(text("A sentence."), "What to check or do now.")
+
+_KEY = {
+    "keyId": _KEY_ID,
+    "backend": text("`aws-kms` or `pkcs11`."),
+    "address": address("The key's address."),
+    "state": one_of(KeyState, "`blocked` means that it was revoked."),
+    "epoch": nullable(integer("Counts the activations of the ring.", minimum=1)),
+    "requestedBy": nullable(text("Who requested it last.")),
+    "blockedBy": nullable(text("Why a pending key waits, or was rejected: a code.")),
+    "createdAt": timestamp("When it joined the ring."),
+    "updatedAt": timestamp("When its row changed last."),
+    "reinstatableUntil": nullable(
+        timestamp("Until when a revoked key can be reinstated.")
+    ),
+}
+
+_HOLDING = record(
+    "What an address holds on one network.",
+    network=text("The network's name."),
+    gas=nullable(amount("The coin that pays for gas, in whole coins.")),
+    tokens=mapping_of(amount("In whole tokens."), "Balances by the token's name."),
+    nonce=nullable(integer("The next nonce.", minimum=0)),
+    error=nullable(text("A code, if no node answered.")),
+)
+
+_STOP = record(
+    "A stop of signing that is in force.",
+    network=nullable(text("The network; null for everything.")),
+    chainId=nullable(integer("The chain; null for everything.")),
+    at=timestamp("When it was made."),
+    reason=text("Why."),
+    requestedBy=text("By whom."),
+    authentic=flag("False if another program changed the row: it is still in force."),
+)
+
+_SWITCH = closed(
+    record(
+        "What to stop or resume.",
+        ("network",),
+        network=text(
+            "The network's name; absent for everything.", pattern="^[!-~]{1,128}$"
+        ),
+        reason=_REASON,
+    )
+)
+
+
+_ROTATION_RULES: Element = {
+    "allOf": [
+        {
+            "if": {"required": [name], "properties": {name: {"const": True}}},
+            "then": {"required": ["compromised", *others]}
+            | {"properties": {"compromised": {"const": True}}},
+        }
+        for name, others in (
+            ("compromised", ["activeAddress"]),
+            ("withoutFunds", ["activeAddress"]),
+        )
+    ]
+}
+"""``withoutFunds`` is for compromised keys, whose address must be named."""
+
+
+def _switched(statuses: tuple[str, str]) -> Element:
+    return record(
+        "What changed, and the stops that are in force now.",
+        status=one_of(statuses, "The second one: nothing had to be changed."),
+        network=nullable(text("As requested; null for everything.")),
+        stops=list_of(_STOP, "A stop of everything is the first."),
+    )
+
+
+def _tenant(statuses: tuple[str, str]) -> Element:
+    return record(
+        "What changed.",
+        tenant=text("The tenant's name."),
+        status=one_of(statuses, "The second one: nothing had to be changed."),
+    )
+
+
+PROBLEM: Element = {
+    **record(
+        """
+        An error (RFC 9457). Decide by `code`; `/problems/{code}` explains it.
+        """,
+        (
+            "detail",
+            "field",
+            "rule",
+            "reason",
+            "error",
+            "message",
+            "digest",
+            "expires_at",
+        ),
+        type=text(
+            "The path of the page that explains the code.", format="uri-reference"
+        ),
+        title=text("The code in words."),
+        status=integer("The HTTP status.", minimum=400, maximum=599),
+        code=one_of(sorted(code_statuses()), "A stable code."),
+        detail=text("What is wrong with this request."),
+        request_id=text("Names the request in the service's log."),
+        field=text("The field, parameter or header that is wrong."),
+        rule=text("The rule that refused, with `policy-violation`."),
+        reason=text("With `new-key-unhealthy`: the code of the failure."),
+        error=text("With `new-key-unhealthy`: the same in words."),
+        message=text("With `new-key-unhealthy`: the failure in words."),
+        digest=text(
+            "With `approval-required`: the proposal.", pattern="^[0-9a-f]{64}$"
+        ),
+        expires_at=timestamp("With `approval-required`: when the proposal expires."),
+    )
+}
+
+SCHEMAS: dict[str, Element] = {
+    "Problem": PROBLEM,
+    "RotationRequest": _ROTATION_RULES
+    | closed(
+        record(
+            "The key that becomes active.",
+            ("dryRun", "compromised", "activeAddress", "withoutFunds", "reason"),
+            newKeyId=_NEW_KEY_ID,
+            dryRun=_DRY_RUN,
+            compromised=flag(
+                """
+                Revoke the old key instead of letting it finish its nonces. Needs
+                `activeAddress`, and funds on the new address.
+                """
+            ),
+            activeAddress=text(
+                """
+                The key to replace. If another key is active, nothing changes. Required
+                with `compromised`.
+                """,
+                pattern=ADDRESS_PATTERN,
+                format="address",
+            ),
+            withoutFunds=flag("With `compromised`: do not wait for funds."),
+            reason=_OPTIONAL_REASON,
+        )
+    ),
+    "Rotation": record(
+        "The new key, and what to do next.",
+        status=one_of(
+            ("rotated", "would-rotate", "would-await-funds", "awaiting-funds"),
+            "`would-...` is the answer to a dry run.",
+        ),
+        keyId=_KEY_ID,
+        address=address("The new key's address."),
+        epoch=nullable(integer("The new key's epoch.", minimum=1)),
+        previousKeyId=nullable(_KEY_ID),
+        previousAddress=nullable(address("The address of the key before it.")),
+        holdings=list_of(_HOLDING, "What the new address holds."),
+        strandedRefunds=list_of(
+            text("An id of a refund.", pattern="^rf_"),
+            "After `compromised`: open refunds that the old key has signed.",
+        ),
+        warnings=_WARNINGS,
+    ),
+    "FailoverRequest": closed(
+        record(
+            "The replica to use.",
+            ("dryRun",),
+            newKeyId=_NEW_KEY_ID,
+            dryRun=_DRY_RUN,
+        )
+    ),
+    "Failover": record(
+        "The key in its new place.",
+        status=one_of(("relocated", "would-relocate"), "The second: a dry run."),
+        keyId=_KEY_ID,
+        previousKeyId=_KEY_ID,
+        address=address("The key's address, which stays."),
+        state=one_of(KeyState, "The key's state, which stays."),
+        warnings=_WARNINGS,
+    ),
+    "KeyList": record(
+        "The key ring.",
+        keys=list_of(record("A key.", **_KEY), "The latest epoch first."),
+    ),
+    "Reason": closed(record("The reason of a decision.", reason=_REASON)),
+    "OptionalReason": closed(
+        record("The reason of a request.", ("reason",), reason=_OPTIONAL_REASON)
+    ),
+    "ReinstatedKey": record(
+        "A key that is draining again.",
+        **_KEY,
+        openRefunds=list_of(
+            text("An id of a refund.", pattern=REFUND_ID_PATTERN),
+            "Up to 1,000 open refunds that it has signed.",
+        ),
+    ),
+    "BlockedTenant": _tenant(("blocked", "already-blocked")),
+    "UnblockedTenant": _tenant(("unblocked", "not-blocked")),
+    "SwitchRequest": _SWITCH,
+    "Stopped": _switched(("stopped", "already-stopped")),
+    "Resumed": _switched(("resumed", "not-stopped")),
+    "Stops": record(
+        "The stops that are in force.",
+        stops=list_of(_STOP, "A stop of everything is the first."),
+    ),
+    "Approval": record(
+        "A change that needs two administrators.",
+        digest=text("Names the proposal.", pattern="^[0-9a-f]{64}$"),
+        state=one_of(ApprovalState, "The state of the decision."),
+        proposal={
+            "type": "object",
+            "description": "Everything that would be done; `action` names it.",
+            "required": ["action"],
+            "properties": {"action": text("The action.")},
+            "additionalProperties": True,
+        },
+        reason=text("Why it was requested."),
+        requestedBy=text("Who requested it."),
+        requestedAt=timestamp("When it was requested."),
+        expiresAt=timestamp("Until when it can be approved and used."),
+        decidedBy=nullable(text("Who decided.")),
+        decidedAt=nullable(timestamp("When it was decided.")),
+        alone=flag("Whether one person approved it, in an emergency."),
+    ),
+    "ApprovalList": record(
+        "What waits for a decision.",
+        approvals=list_of(schema("Approval"), "Up to 200, the oldest first."),
+        complete=flag("False if there may be more."),
+        changedRows=integer(
+            "Rows that another program changed: they approve nothing.", minimum=0
+        ),
+    ),
+    "Liveness": record("The process answers.", status=one_of(("ok",), "Always `ok`.")),
+    "Readiness": record(
+        "Whether this host can serve requests.",
+        status=one_of(
+            ("ready", "degraded", "unavailable"),
+            "`degraded`: refunds are accepted, and wait.",
+        ),
+        checks=mapping_of(text("`ok` or a code."), "Each dependency."),
+        address=nullable(address("The active key's address.")),
+        epoch=nullable(integer("The active key's epoch.", minimum=1)),
+    ),
+}

@@ -1,0 +1,204 @@
+"""The whole document, and the part of it that one process serves."""
+
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from copy import deepcopy
+from functools import cache
+from typing import Any
+
+from api.http.openapi import (
+    admin_paths,
+    admin_schemas,
+    allowance_schemas,
+    examples,
+    refund_paths,
+    refund_schemas,
+)
+from api.http.openapi.elements import Element, integer, schema, text
+from api.http.problems import MEDIA_TYPE, code_statuses
+from api.views.codes import problem_codes
+
+
+VERSION = "1.0.0"
+"""The version of the API, which is semantic; the path has the major version."""
+
+_ABOUT = """
+The HTTP API of hotwallet, which signs and sends stablecoin refunds for a payment
+gateway.
+
+* Send a JWT as `Authorization: Bearer`. It needs a role, and the scope that an
+  operation names, if the token has scopes.
+* Bodies are JSON in UTF-8, with known members only. Amounts are decimal strings in
+  whole tokens, and times are UTC.
+* Errors are problem documents (RFC 9457). Decide by `code`.
+* Unknown, repeated and malformed query parameters are errors.
+"""
+
+_TAGS = {
+    "Refunds": "For the payment gateway.",
+    "Tokens": "What may be refunded, and its limits.",
+    "Administration": "Keys, approvals and the kill switch, for operators.",
+    "Service": "Probes, metrics and this documentation.",
+}
+
+_HEADERS: dict[str, Element] = {
+    "X-Request-Id": {
+        "description": "Names the request in the service's log.",
+        "required": True,
+        "schema": {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,64}$"},
+    },
+    "Location": {
+        "description": "The path of the refund.",
+        "required": True,
+        "schema": {"type": "string", "pattern": "^/v1/refunds/rf_[0-9a-f]{32}$"},
+    },
+    "Idempotent-Replayed": {
+        "description": "This is the first answer again.",
+        "required": True,
+        "schema": {"type": "string", "enum": ["true"]},
+    },
+    "Preference-Applied": {
+        "description": "The preference that the answer follows; absent: none.",
+        "schema": text("Such as `wait=10`.", pattern="^(respond-async|wait=[0-9]+)$"),
+    },
+    "Link": {
+        "description": "The next page, if there is one (RFC 8288).",
+        "schema": {"type": "string"},
+    },
+    "Retry-After": {
+        "description": "Seconds after which to repeat the request.",
+        "schema": integer("Seconds.", minimum=0),
+    },
+}
+
+_RETRIED = (409, 429, 502, 503, 504)
+
+
+@cache
+def complete_document() -> Mapping[str, Any]:
+    """Return the document of all routes; do not change it."""
+    paths = deepcopy(refund_paths.PATHS | admin_paths.PATHS)
+    for path in paths.values():
+        for operation in path.values():
+            _add_problems(operation)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "hotwallet",
+            "version": VERSION,
+            "description": _ABOUT.strip(),
+            "license": {"name": "Apache 2.0", "identifier": "Apache-2.0"},
+        },
+        "servers": [{"url": "/"}],
+        "tags": [{"name": name, "description": about} for name, about in _TAGS.items()],
+        "paths": paths,
+        "components": {
+            "securitySchemes": {
+                "bearerToken": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "bearerFormat": "JWT",
+                    "description": "An access token of the configured issuer.",
+                }
+            },
+            "headers": _HEADERS,
+            "schemas": {
+                **refund_schemas.SCHEMAS,
+                **allowance_schemas.SCHEMAS,
+                **admin_schemas.SCHEMAS,
+            },
+            "responses": {
+                f"problem-{status}": _problem(status)
+                for status in sorted(set(code_statuses().values()))
+            },
+        },
+    }
+
+
+def document_of(routes: Mapping[str, Collection[str]]) -> Mapping[str, Any]:
+    """
+    Return the document of *routes*, with what they refer to.
+
+    *routes* are the methods by path.  A path that the document lacks is left out.
+    """
+    whole = complete_document()
+    paths = {
+        path: {
+            method: operation
+            for method, operation in operations.items()
+            if method.upper() in routes[path]
+        }
+        for path, operations in whole["paths"].items()
+        if path in routes
+    }
+    tags = {
+        tag
+        for operations in paths.values()
+        for operation in operations.values()
+        for tag in operation["tags"]
+    }
+    components = whole["components"]
+    schemas = _find_schemas([*paths.values(), components["responses"]], components)
+    return {
+        **whole,
+        "tags": [each for each in whole["tags"] if each["name"] in tags],
+        "paths": paths,
+        "components": {**components, "schemas": schemas},
+    }
+
+
+def _add_problems(operation: Element) -> None:
+    """Add the responses of the operation's problems, by status."""
+    by_status: dict[int, list[str]] = defaultdict(list)
+    statuses = code_statuses()
+    for code in operation["x-problems"]:
+        by_status[statuses[code]].append(code)
+    for status, codes in sorted(by_status.items()):
+        if str(status) in operation["responses"]:
+            _also_problem(operation["responses"][str(status)])
+            continue
+        operation["responses"][str(status)] = {
+            "$ref": f"#/components/responses/problem-{status}",
+            "description": ", ".join(f"`{code}`" for code in codes),
+        }
+
+
+def _also_problem(response: Element) -> None:
+    """Add the problem to a response of the operation itself, as that of ``/readyz``."""
+    if "content" in response:
+        response["content"][MEDIA_TYPE] = {"schema": schema("Problem")}
+
+
+def _problem(status: int) -> Element:
+    titles = problem_codes()
+    codes = [code for code, each in code_statuses().items() if each == status]
+    described = [f"* `{code}`: {titles[code]['title']}." for code in sorted(codes)]
+    headers = ["X-Request-Id", *(["Retry-After"] if status in _RETRIED else [])]
+    media: Element = {"schema": schema("Problem")}
+    if status == examples.PROBLEM["status"]:
+        media["example"] = examples.PROBLEM
+    return {
+        "description": "\n".join(described),
+        "headers": {name: {"$ref": f"#/components/headers/{name}"} for name in headers},
+        "content": {MEDIA_TYPE: media},
+    }
+
+
+def _find_schemas(
+    parts: Sequence[Any], components: Mapping[str, Any]
+) -> Mapping[str, Any]:
+    """Return the schemas that *parts* refer to, directly or through others."""
+    found: set[str] = set()
+    waiting = list(parts)
+    prefix = "#/components/schemas/"
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, list):
+            waiting += part
+        elif isinstance(part, dict):
+            waiting += part.values()
+            name = str(part.get("$ref", "")).removeprefix(prefix)
+            if name in components["schemas"] and name not in found:
+                found.add(name)
+                waiting.append(components["schemas"][name])
+    return {name: each for name, each in components["schemas"].items() if name in found}

@@ -1,0 +1,140 @@
+"""The elements of an OpenAPI document: schemas, parameters and operations."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from inspect import cleandoc
+from typing import Any
+
+
+Element = dict[str, Any]
+"""A part of the document: a JSON object."""
+
+TIMESTAMP_PATTERN = (
+    r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{6}Z$"
+)
+
+
+def text(description: str, **keywords: Any) -> Element:
+    """Return the schema of a string."""
+    return {"type": "string", "description": cleandoc(description), **keywords}
+
+
+def integer(description: str, **keywords: Any) -> Element:
+    """Return the schema of an integer."""
+    return {"type": "integer", "description": cleandoc(description), **keywords}
+
+
+def flag(description: str) -> Element:
+    """Return the schema of a boolean."""
+    return {"type": "boolean", "description": cleandoc(description)}
+
+
+def timestamp(description: str) -> Element:
+    """Return the schema of a time: RFC 3339 in UTC, with microseconds."""
+    return text(description, format="date-time", pattern=TIMESTAMP_PATTERN)
+
+
+def one_of(values: Iterable[str], description: str) -> Element:
+    """Return the schema of a string that is one of *values*."""
+    return text(description, enum=[str(value) for value in values])
+
+
+def nullable(schema: Element) -> Element:
+    """Return a schema that also allows null."""
+    if "$ref" in schema:
+        return {"oneOf": [schema, {"type": "null"}]}
+    changes: Element = {"type": [schema["type"], "null"]}
+    if "enum" in schema:
+        changes["enum"] = [*schema["enum"], None]
+    return schema | changes
+
+
+def list_of(items: Element, description: str, **keywords: Any) -> Element:
+    """Return the schema of an array."""
+    described = {"type": "array", "description": cleandoc(description)}
+    return {**described, "items": items, **keywords}
+
+
+def mapping_of(values: Element, description: str) -> Element:
+    """Return the schema of an object that has *values* under any names."""
+    described = {"type": "object", "description": cleandoc(description)}
+    return {**described, "additionalProperties": values}
+
+
+def record(
+    description: str, optional: Sequence[str] = (), /, **members: Element
+) -> Element:
+    """Return the schema of an object whose members are required, except *optional*."""
+    return {
+        "type": "object",
+        "description": cleandoc(description),
+        "required": [name for name in members if name not in optional],
+        "properties": members,
+    }
+
+
+def closed(schema: Element) -> Element:
+    """Return the schema of an object of a request: other members are refused."""
+    return schema | {"additionalProperties": False}
+
+
+def schema(name: str) -> Element:
+    """Return a reference to the schema *name*."""
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def parameter(name: str, place: str, content: Element, *, required: bool) -> Element:
+    """Return a parameter of a request; its description is that of *content*."""
+    about = {key: value for key, value in content.items() if key == "description"}
+    rest = {key: value for key, value in content.items() if key != "description"}
+    return {"name": name, "in": place, "required": required, **about, "schema": rest}
+
+
+def body(name: str, example: Mapping[str, Any], *, required: bool = True) -> Element:
+    """Return a body of JSON with the schema *name*."""
+    media = {"schema": schema(name), "example": example}
+    return {"required": required, "content": {"application/json": media}}
+
+
+def answer(
+    description: str,
+    content: Element | None,
+    example: Any = None,
+    *,
+    media_type: str = "application/json",
+    headers: Sequence[str] = (),
+) -> Element:
+    """Return a successful answer; *headers* are names of components."""
+    media: Element = {} if content is None else {"schema": content}
+    if example is not None:
+        media["example"] = example
+    return {
+        "description": cleandoc(description),
+        "headers": {
+            name: {"$ref": f"#/components/headers/{name}"}
+            for name in ("X-Request-Id", *headers)
+        },
+        **({} if content is None else {"content": {media_type: media}}),
+    }
+
+
+def operation(
+    operation_id: str,
+    summary: str,
+    description: str,
+    /,
+    *,
+    tag: str,
+    answers: Mapping[int, Element],
+    problems: Iterable[str],
+    **members: Any,
+) -> Element:
+    """Return an operation; *problems* are the codes of its errors."""
+    return {
+        "operationId": operation_id,
+        "tags": [tag],
+        "summary": summary,
+        "description": cleandoc(description),
+        **members,
+        "responses": {str(status): each for status, each in answers.items()},
+        "x-problems": sorted(problems),
+    }

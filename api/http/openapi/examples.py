@@ -1,0 +1,162 @@
+"""Examples of requests and answers; tests validate them against their schemas."""
+
+from typing import Any
+
+
+_RECIPIENT = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8"
+_TOKEN = "0x5FbDB2315678afecb367f032d93F642f64180aa3"  # noqa: S105  A contract.
+_WALLET = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266"
+_AT = "2026-11-24T12:00:00.000000Z"
+
+REFUND_REQUEST: dict[str, Any] = {
+    "payment_session_id": "ps_2931",
+    "network": "local",
+    "token": "TUSD",
+    "recipient": _RECIPIENT,
+    "amount": "12.50",
+    "reason": "Item out of stock",
+}
+
+REFUND: dict[str, Any] = {
+    "id": "rf_01a20d6d5a00f8577b3cd4745c4d49ee",
+    "status": "broadcast",
+    "reference": "ps_2931",
+    "payment_session_id": "ps_2931",
+    "network": "local",
+    "chain_id": 31337,
+    "token": "TUSD",
+    "token_address": _TOKEN,
+    "recipient": _RECIPIENT,
+    "amount": "12.500000",
+    "reason": "Item out of stock",
+    "sender": _WALLET,
+    "nonce": 7,
+    "tx_hash": "0x9b1f04c6ad3f9f5c9a2a1b3d5e7f90817263544536271809a0b1c2d3e4f50617",
+    "block_number": None,
+    "failure": None,
+    "created_at": _AT,
+    "updated_at": "2026-11-24T12:00:00.412907Z",
+    "cancel_requested_at": None,
+}
+
+BATCH_REQUEST: dict[str, Any] = {
+    "refunds": [
+        {
+            "idempotency_key": "concert-1",
+            "payment_session_id": "ps_1",
+            "network": "local",
+            "token": "TUSD",
+            "recipient": _RECIPIENT,
+            "amount": "12.50",
+        }
+    ]
+}
+
+BATCH_RESULTS: dict[str, Any] = {
+    "results": [
+        {
+            "idempotency_key": "concert-1",
+            "status": 422,
+            "problem": {
+                "type": "/problems/policy-violation",
+                "title": "Policy violation",
+                "status": 422,
+                "code": "policy-violation",
+                "detail": "one refund may pay at most 10 TUSD",
+                "request_id": "req_0f3a91c2",
+                "rule": "max-amount",
+            },
+        }
+    ]
+}
+
+PROBLEM: dict[str, Any] = {
+    "type": "/problems/invalid-input",
+    "title": "Invalid input",
+    "status": 400,
+    "code": "invalid-input",
+    "detail": "is required",
+    "request_id": "req_0f3a91c2",
+    "field": "amount",
+}
+
+TOKENS: dict[str, Any] = {
+    "tokens": [
+        {
+            "network": "local",
+            "chain_id": 31337,
+            "token": "TUSD",
+            "address": _TOKEN,
+            "decimals": 6,
+            "min_amount": None,
+            "max_amount": "1000.000000",
+            "approve_above": "500.000000",
+            "limits": [
+                {"name": "daily_limit", "scope": "tenant", "limit": "20000.000000"}
+            ],
+            "confirmations": 2,
+        }
+    ]
+}
+
+NETWORKS: dict[str, Any] = {
+    "networks": [
+        {
+            "network": "local",
+            "chain_id": 31337,
+            "confirmations": 2,
+            "tokens": ["TUSD"],
+            "limits": [
+                {"name": "gas_per_hour", "scope": "service", "limit": "20000000"}
+            ],
+        }
+    ]
+}
+
+PREVIEW: dict[str, Any] = {
+    "outcome": "pay",
+    "problem": None,
+    "needs_approval": False,
+    "waits_for": [],
+    "amount": "12.500000",
+    "sender": _WALLET,
+    "simulation": {"succeeds": True, "reason": None, "gas": 50000},
+    "fee": {
+        "expected": "0.000055000000000000",
+        "at_most": "0.000131250000000000",
+        "gas_limit": 62500,
+        "max_fee_per_gas": "2100000000",
+        "max_priority_fee_per_gas": "100000000",
+    },
+    "limits": [
+        {
+            "name": "daily_limit",
+            "scope": "tenant",
+            "limit": "20000.000000",
+            "room": "19987.500000",
+            "fits": True,
+        }
+    ],
+}
+
+ROTATION_REQUEST: dict[str, Any] = {"newKeyId": "1234abcd-12ab-34cd-56ef-1234567890ab"}
+
+FAILOVER_REQUEST: dict[str, Any] = {
+    "newKeyId": (
+        "arn:aws:kms:eu-west-1:111122223333:key/mrk-1234abcd12ab34cd56ef1234567890ab"
+    )
+}
+
+REASON: dict[str, Any] = {"reason": "checked with the gateway"}
+
+SWITCH_REQUEST: dict[str, Any] = {
+    "network": "polygon",
+    "reason": "refunds that no customer asked for",
+}
+
+READINESS: dict[str, Any] = {
+    "status": "ready",
+    "checks": {"database": "ok", "signing": "ok", "audit": "ok", "key": "ok"},
+    "address": _WALLET,
+    "epoch": 1,
+}

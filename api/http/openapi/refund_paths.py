@@ -1,0 +1,333 @@
+"""The routes of tenants."""
+
+from typing import Any
+
+from api.http.openapi import examples, problem_sets
+from api.http.openapi.elements import (
+    Element,
+    answer,
+    body,
+    integer,
+    one_of,
+    operation,
+    parameter,
+    schema,
+    text,
+)
+from api.http.openapi.refund_schemas import KEY_PATTERN, REFUND_ID_PATTERN
+from api.http.query import DEFAULT_LIMIT, MAX_LIMIT
+from signer.model.refund import Status
+
+
+_TAG = "Refunds"
+
+_WRITE: dict[str, Any] = {
+    "security": [{"bearerToken": ["refunds:write"]}],
+    "x-roles": ["merchant"],
+}
+_READ: dict[str, Any] = {
+    "security": [{"bearerToken": ["refunds:read"]}],
+    "x-roles": ["merchant"],
+}
+
+_REFUND_ID = parameter(
+    "refund_id",
+    "path",
+    text("The refund's id.", pattern=REFUND_ID_PATTERN),
+    required=True,
+)
+
+_IDEMPOTENCY_KEY = parameter(
+    "Idempotency-Key",
+    "header",
+    text(
+        "Names the request, for ever: repeat it with the same key.", pattern=KEY_PATTERN
+    ),
+    required=True,
+)
+
+_PREFER = parameter(
+    "Prefer",
+    "header",
+    text(
+        """
+        `respond-async`: do not wait for a worker. `wait=10`: wait up to 10 seconds, at
+        most 20, until the refund is final. Other preferences are ignored.
+        """,
+        pattern="^(respond-async|wait=[0-9]{1,6})$",
+    ),
+    required=False,
+)
+
+_SIGNATURE = [
+    parameter(
+        name,
+        "header",
+        text("Only of a tenant that signs its requests (RFC 9421)."),
+        required=False,
+    )
+    for name in ("Content-Digest", "Signature-Input", "Signature")
+]
+
+_REFUND = schema("Refund")
+
+_LIST_PARAMETERS = [
+    parameter(
+        "payment_session_id",
+        "query",
+        text("Only those of one payment.", pattern="^[!-~]{1,128}$"),
+        required=False,
+    ),
+    parameter(
+        "status", "query", one_of(Status, "Only those with one status."), required=False
+    ),
+    parameter(
+        "limit",
+        "query",
+        integer(
+            "Refunds per page.", minimum=1, maximum=MAX_LIMIT, default=DEFAULT_LIMIT
+        ),
+        required=False,
+    ),
+    parameter(
+        "cursor",
+        "query",
+        text("The `next_cursor` of the previous page.", pattern=REFUND_ID_PATTERN),
+        required=False,
+    ),
+]
+
+_COLLECTION: Element = {
+    "post": operation(
+        "createRefund",
+        "Create a refund",
+        """
+        The refund is stored before the answer, and a worker brings it to a final
+        status. The answer waits up to three seconds for the worker to send it. Read
+        `status`, not only 201.
+
+        After a timeout, a lost connection or a 5xx, repeat the request with the same
+        `Idempotency-Key`: it is paid once, and the first answer is given again.
+        """,
+        tag=_TAG,
+        parameters=[_IDEMPOTENCY_KEY, _PREFER, *_SIGNATURE],
+        requestBody=body("RefundRequest", examples.REFUND_REQUEST),
+        answers={
+            201: answer(
+                "The refund was accepted.",
+                _REFUND,
+                examples.REFUND,
+                headers=("Location", "Preference-Applied"),
+            ),
+            200: answer(
+                "The first answer to this `Idempotency-Key` again, byte for byte.",
+                _REFUND,
+                headers=("Location", "Idempotent-Replayed", "Preference-Applied"),
+            ),
+        },
+        problems=problem_sets.MERCHANT | problem_sets.ACCEPTANCE,
+        **_WRITE,
+    ),
+    "get": operation(
+        "listRefunds",
+        "List refunds",
+        """
+        The refunds of the caller's tenant, newest first. Refunds that are created in
+        the meantime neither repeat nor hide others.
+        """,
+        tag=_TAG,
+        parameters=_LIST_PARAMETERS,
+        answers={
+            200: answer(
+                "A page of refunds.",
+                schema("RefundList"),
+                {"refunds": [examples.REFUND], "next_cursor": None},
+                headers=("Link",),
+            )
+        },
+        problems=problem_sets.MERCHANT,
+        **_READ,
+    ),
+}
+
+_BATCH: Element = {
+    "post": operation(
+        "createRefunds",
+        "Create many refunds",
+        """
+        Each member is accepted or refused by itself, and has its own result. The answer
+        does not wait for the workers.
+        """,
+        tag=_TAG,
+        requestBody=body("BatchRequest", examples.BATCH_REQUEST),
+        answers={
+            200: answer(
+                "One result for each member. 200 does not say that one was accepted.",
+                schema("BatchResults"),
+                examples.BATCH_RESULTS,
+            )
+        },
+        problems=problem_sets.MERCHANT | problem_sets.BODY | {"tenant-blocked"},
+        **_WRITE,
+    )
+}
+
+_PREVIEW: Element = {
+    "post": operation(
+        "previewRefund",
+        "Preview a refund",
+        """
+        What would happen with the same request to `POST /v1/refunds`. It stores and
+        reserves nothing, and counts against no spending limit. It promises nothing
+        either: a moment later, another refund may have used a limit.
+
+        The signature of a request, rates and `max_open_refunds` are not looked at.
+        """,
+        tag=_TAG,
+        requestBody=body("RefundRequest", examples.REFUND_REQUEST),
+        answers={
+            200: answer(
+                "The outcome, also of a refund that the policy would refuse.",
+                schema("Preview"),
+                examples.PREVIEW,
+            )
+        },
+        problems=problem_sets.MERCHANT | problem_sets.BODY,
+        **_READ,
+    )
+}
+
+_ONE: Element = {
+    "get": operation(
+        "getRefund",
+        "Get a refund",
+        "A refund of the caller's tenant. `Prefer: wait=10` waits until it is final.",
+        tag=_TAG,
+        parameters=[_REFUND_ID, _PREFER],
+        answers={
+            200: answer(
+                "The refund.", _REFUND, examples.REFUND, headers=("Preference-Applied",)
+            )
+        },
+        problems=problem_sets.MERCHANT | {"not-found"},
+        **_READ,
+    )
+}
+
+_CANCEL: Element = {
+    "post": operation(
+        "cancelRefund",
+        "Cancel a refund",
+        """
+        Cancels a refund that has no nonce yet. The request stays in force, and can be
+        repeated. It has no body.
+        """,
+        tag=_TAG,
+        parameters=[_REFUND_ID],
+        answers={
+            200: answer("Nothing was sent, and nothing will be.", _REFUND),
+            202: answer("No worker has cancelled it yet: poll the refund.", _REFUND),
+        },
+        problems=problem_sets.MERCHANT
+        | {"not-found", "not-cancellable", "tenant-blocked"},
+        **_WRITE,
+    )
+}
+
+_EXPLAIN: Element = {
+    "get": operation(
+        "explainRefund",
+        "Explain a refund",
+        """
+        Why the refund has its status, and what happens next. It changes nothing, asks
+        the refund's nodes once, and answers also while they are down.
+        """,
+        tag=_TAG,
+        parameters=[_REFUND_ID],
+        answers={200: answer("The explanation.", schema("Explanation"))},
+        problems=problem_sets.MERCHANT | {"not-found"},
+        **_READ,
+    )
+}
+
+_TOKENS: Element = {
+    "get": operation(
+        "listTokens",
+        "List tokens",
+        """
+        What the caller's tenant may have refunded. The amounts are the stricter ones of
+        the service's and the tenant's.
+        """,
+        tag="Tokens",
+        answers={200: answer("The tokens.", schema("TokenList"), examples.TOKENS)},
+        problems=problem_sets.MERCHANT,
+        **_READ,
+    )
+}
+
+_NETWORKS: Element = {
+    "get": operation(
+        "listNetworks",
+        "List networks",
+        "Where refunds are paid.",
+        tag="Tokens",
+        answers={
+            200: answer("The networks.", schema("NetworkList"), examples.NETWORKS)
+        },
+        problems=problem_sets.MERCHANT,
+        **_READ,
+    )
+}
+
+_EVENTS: Element = {
+    "get": operation(
+        "listEvents",
+        "List events",
+        "The events of the tenant's refunds, oldest first. `Prefer: wait=10` waits.",
+        tag=_TAG,
+        parameters=[
+            parameter(
+                "after",
+                "query",
+                text("The `next_cursor` of a page.", pattern="^[0-9]{1,16}$"),
+                required=False,
+            ),
+            _LIST_PARAMETERS[2],
+            _PREFER,
+        ],
+        answers={
+            200: answer(
+                "A page of events.",
+                schema("EventList"),
+                headers=("Preference-Applied",),
+            )
+        },
+        problems=problem_sets.MERCHANT,
+        **_READ,
+    )
+}
+
+_WEBHOOK_KEYS: Element = {
+    "get": operation(
+        "listWebhookKeys",
+        "List the keys of webhooks",
+        "The public keys that verify the signatures of webhooks (RFC 7517).",
+        tag=_TAG,
+        answers={200: answer("The keys.", schema("WebhookKeys"))},
+        problems=problem_sets.HTTP | problem_sets.DATABASE | {"invalid-input"},
+        security=[{}],
+    )
+}
+
+PATHS: dict[str, Element] = {
+    "/v1/events": _EVENTS,
+    "/v1/webhooks/keys": _WEBHOOK_KEYS,
+    "/v1/refunds": _COLLECTION,
+    "/v1/refunds/batch": _BATCH,
+    "/v1/refunds/preview": _PREVIEW,
+    "/v1/refunds/{refund_id}": _ONE,
+    "/v1/refunds/{refund_id}/cancel": _CANCEL,
+    "/v1/refunds/{refund_id}/explain": _EXPLAIN,
+    "/v1/tokens": _TOKENS,
+    "/v1/networks": _NETWORKS,
+}

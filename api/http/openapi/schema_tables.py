@@ -1,0 +1,75 @@
+"""Renders JSON Schemas as HTML tables."""
+
+from collections.abc import Iterator, Mapping
+from html import escape
+from typing import Any
+
+from api.http.openapi.markdown import paragraphs
+
+
+_MOST_VALUES = 12
+"""How many values of an enumeration are shown."""
+
+_OPTIONAL = ' <span class="soft">optional</span>'
+
+
+def schema_link(schema: Mapping[str, Any]) -> str:
+    """Return a link to the schema that *schema* refers to, or its type."""
+    name = str(schema.get("$ref", "")).rpartition("/")[2]
+    return (
+        f'<a href="#schema-{escape(name)}">{escape(name)}</a>'
+        if name
+        else (render_type(schema))
+    )
+
+
+def render_members(schema: Mapping[str, Any]) -> str:
+    """Return a table of the members of an object."""
+    required = schema.get("required", ())
+    rows = [
+        f"<tr><td><code>{escape(name)}</code>"
+        f"{'' if name in required else _OPTIONAL}</td>"
+        f"<td>{render_type(each)}</td><td>{_about(each)}</td></tr>"
+        for name, each in schema.get("properties", {}).items()
+    ]
+    head = "<tr><th>Member</th><th>Type</th><th></th></tr>"
+    return f"<table>{head}{''.join(rows)}</table>" if rows else ""
+
+
+def render_type(schema: Mapping[str, Any]) -> str:
+    """Return the type of *schema* in words."""
+    if "$ref" in schema:
+        return schema_link(schema)
+    if "oneOf" in schema:
+        return " or ".join(map(render_type, schema["oneOf"]))
+    kinds = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
+    named = " or ".join(map(escape, kinds))
+    items = schema.get("items") or schema.get("additionalProperties")
+    if isinstance(items, Mapping) and ("$ref" in items or "oneOf" in items):
+        return f"{named} of {render_type(items)}"
+    return named
+
+
+def _about(schema: Mapping[str, Any]) -> str:
+    parts = [paragraphs(schema.get("description", ""))]
+    parts += [f'<p class="soft">{each}</p>' for each in _constraints(schema)]
+    nested = [schema, schema.get("items"), schema.get("additionalProperties")]
+    nested += schema.get("oneOf", [])
+    parts += [render_members(each) for each in nested if isinstance(each, Mapping)]
+    return "".join(parts)
+
+
+def _constraints(schema: Mapping[str, Any]) -> Iterator[str]:
+    values = [value for value in schema.get("enum", ()) if value is not None]
+    if 0 < len(values) <= _MOST_VALUES:
+        yield "One of " + ", ".join(f"<code>{escape(v)}</code>" for v in values)
+    for name, words in (
+        ("minLength", "at least {} characters"),
+        ("maxLength", "at most {} characters"),
+        ("minimum", "at least {}"),
+        ("maximum", "at most {}"),
+        ("maxItems", "at most {} items"),
+        ("default", "default {}"),
+    ):
+        if name in schema:
+            yield words.format(escape(str(schema[name])))

@@ -1,0 +1,23 @@
+"""The codes of refusals, errors and alerts: what each means, and what to do."""
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib.resources import files
+
+
+@cache
+def load_codes() -> Sequence[Mapping[str, str]]:
+    """Return each code with its kind, title, meaning and cure."""
+    text = files("api.views").joinpath("codes.toml").read_text(encoding="utf-8")
+    return tuple(
+        {"code": code, "kind": kind, **entry}
+        for kind, entries in tomllib.loads(text).items()
+        for code, entry in entries.items()
+    )
+
+
+def problem_codes() -> Mapping[str, Mapping[str, str]]:
+    """Return the entries of the codes that answers of the API have, by code."""
+    kinds = {"error", "http"}
+    return {each["code"]: each for each in load_codes() if each["kind"] in kinds}

@@ -1,0 +1,320 @@
+"""
+Answers what would happen with a refund that is requested now.
+
+It asks the same functions as the acceptance and the worker, and changes nothing: no
+row, no nonce, no limit, no alert, and no audit record.  The audit log has what was
+promised, changed and signed, and a preview is none of that; it would only let a caller
+who may read fill a log that nothing is ever deleted from.  The log of requests has it.
+
+The answer promises nothing: a moment later, another refund may have used the limit.
+"""
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+
+from signer.chain.chain import Chain
+from signer.chain.fees import quote_fees
+from signer.config.tenants import TenantRegistry
+from signer.errors import (
+    ApprovalRequiredError,
+    ChainError,
+    ChainUnavailableError,
+    ExecutionRevertedError,
+    FeesAboveRecentError,
+    GasLimitError,
+    HotWalletError,
+    InsufficientFundsError,
+    InvalidInputError,
+    KeyNotFoundError,
+    LimitReachedError,
+    RequestError,
+    RowNotAuthenticError,
+    SigningStoppedError,
+    WalletPausedError,
+)
+from signer.model.refund import Refund, RefundRequest, Status, new_refund_id
+from signer.model.spending_limits import GAS_PER_HOUR, Limits, Spent
+from signer.ports import Clock, Fees, KeyStore, Store
+from signer.refunds.allowances import Bound, Scope, list_bounds
+from signer.refunds.fee_monitor import FeeMonitor
+from signer.refunds.gas import bound_gas, build_call, require_funds
+from signer.refunds.nonces import require_unblocked
+from signer.refunds.policy import admit
+
+
+DELAYS: tuple[type[HotWalletError], ...] = (
+    SigningStoppedError,
+    WalletPausedError,
+    LimitReachedError,
+    InsufficientFundsError,
+    FeesAboveRecentError,
+    GasLimitError,
+    ChainUnavailableError,
+    ChainError,
+    KeyNotFoundError,
+    RowNotAuthenticError,
+)
+"""The errors that keep an accepted refund waiting."""
+
+
+class Outcome(StrEnum):
+    """What would become of the refund."""
+
+    PAY = "pay"
+    WAIT = "wait"
+    REFUSE = "refuse"
+
+
+@dataclass(frozen=True, slots=True)
+class Simulation:
+    """
+    The transfer as a quorum of nodes executes it now.
+
+    ``reason`` is the token's decoded reason to revert, None if it accepts the transfer.
+    ``gas`` is what the transfer uses, None if it reverts.
+    """
+
+    reason: str | None
+    gas: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class FeeQuote:
+    """The first transaction's gas limit, fees in wei per gas, and cost in wei."""
+
+    gas_limit: int
+    max_fee: int
+    priority_fee: int
+    expected: int
+
+    @property
+    def at_most(self) -> int:
+        """The most that the transaction may cost, in wei."""
+        return self.gas_limit * self.max_fee
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """
+    A limit, and whether the refund fits in.
+
+    ``left`` is in base units or gas, None if the caller may not know it.
+    """
+
+    bound: Bound
+    left: int | None
+    fits: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """
+    What would happen with one refund.
+
+    ``refusal`` is the answer to the request, None if it would be accepted; then
+    ``refund`` is what would be stored.  ``delays`` are the codes of what would keep it
+    waiting.  ``sender`` is the address that would pay.  ``simulation`` and ``quote``
+    are None if the nodes do not answer, or were not asked.
+    """
+
+    refusal: RequestError | None = None
+    refund: Refund | None = None
+    delays: Sequence[str] = ()
+    sender: str | None = None
+    simulation: Simulation | None = None
+    quote: FeeQuote | None = None
+    rooms: Sequence[Room] = ()
+
+    @property
+    def needs_approval(self) -> bool:
+        """Whether an administrator must approve the refund."""
+        refund = self.refund
+        return refund is not None and refund.status is Status.AWAITING_APPROVAL
+
+    @property
+    def outcome(self) -> Outcome:
+        """What would become of the refund."""
+        if self.refusal is not None:
+            return Outcome.REFUSE
+        reverts = self.simulation is not None and self.simulation.reason is not None
+        # A transfer that reverts because the wallet is empty waits for a top-up.
+        if reverts and InsufficientFundsError.code not in self.delays:
+            return Outcome.REFUSE
+        return Outcome.WAIT if self.delays else Outcome.PAY
+
+
+@dataclass(slots=True)
+class _Facts:
+    """What was found so far."""
+
+    delays: list[str] = field(default_factory=list)
+    simulation: Simulation | None = None
+    quote: FeeQuote | None = None
+
+    @contextmanager
+    def noting_delays(self) -> Iterator[None]:
+        """Note an error of ``DELAYS``; what else is known is reported all the same."""
+        try:
+            yield
+        except DELAYS as e:
+            self.note(e.code)
+
+    def note(self, code: str) -> None:
+        if code not in self.delays:
+            self.delays.append(code)
+
+
+class Previewer:
+    """Makes previews.  Needs no key."""
+
+    def __init__(
+        self,
+        store: Store,
+        keys: KeyStore,
+        chains: Mapping[str, Chain],
+        *,
+        wallets: Callable[[], Collection[str]],
+        clock: Clock,
+        tenants: TenantRegistry,
+        fee_monitor: FeeMonitor,
+    ) -> None:
+        self._store = store
+        self._keys = keys
+        self._chains = chains
+        self._wallets = wallets
+        self._clock = clock
+        self._tenants = tenants
+        self._fee_monitor = fee_monitor
+
+    def preview(self, tenant: str, request: RefundRequest) -> Preview:
+        """
+        Return what would happen with *request* of *tenant*.
+
+        Rates, and the number of open refunds, are not looked at: they change with each
+        request.
+
+        Raises:
+            InvalidInputError: Amount or recipient is malformed, or the recipient may
+                not be paid.
+            StoreError: The database does not answer; or another program changed the
+                tenant's block.
+        """
+        try:
+            refund = self._admit(tenant, request)
+        except InvalidInputError:
+            raise  # It is no request for a refund.
+        except RequestError as e:
+            return Preview(refusal=e)
+        chain, facts = self._chains[refund.network], _Facts()
+        if refund.status is Status.AWAITING_APPROVAL:
+            facts.note(ApprovalRequiredError.code)
+        with facts.noting_delays():
+            stop = self._store.find_stop(refund.chain_id)
+            if stop is not None:
+                raise stop.error()
+        active = self._keys.active_key()
+        if active is None:
+            facts.note(KeyNotFoundError.code)
+        else:
+            with facts.noting_delays():
+                self._ask_nodes(refund, chain, active.address, facts)
+        rooms = self._find_rooms(refund, chain, facts.quote)
+        if not all(room.fits for room in rooms):
+            facts.note(LimitReachedError.code)
+        return Preview(
+            refund=refund,
+            delays=facts.delays,
+            sender=None if active is None else active.address,
+            simulation=facts.simulation,
+            quote=facts.quote,
+            rooms=rooms,
+        )
+
+    def _admit(self, tenant: str, request: RefundRequest) -> Refund:
+        """Return the refund that would be stored; raises ``RequestError``."""
+        require_unblocked(self._store, tenant)
+        now = self._clock()
+        refund_id = new_refund_id(now)
+        refund = admit(
+            request,
+            refund_id=refund_id,
+            tenant=tenant,
+            idempotency_key=refund_id,  # No request has it: a new one.
+            networks={name: each.network for name, each in self._chains.items()},
+            wallets=self._wallets(),
+            now=now,
+            limits=self._tenants.limits(tenant),
+        )
+        self._store.find_earlier(refund, self._tenants.owners(tenant))
+        return refund
+
+    def _ask_nodes(
+        self, refund: Refund, chain: Chain, sender: str, facts: _Facts
+    ) -> None:
+        """Simulate the transfer, and quote its fee; raises an error of ``DELAYS``."""
+        outlook = chain.client.outlook(sender, [build_call(refund, sender)])
+        with facts.noting_delays():
+            self._require_wallet(chain, sender, outlook.pending_count)
+        (estimate,) = outlook.estimates
+        if isinstance(estimate, ExecutionRevertedError):
+            facts.simulation = Simulation(str(estimate), None)
+            require_funds(refund, chain, sender)
+            return
+        if isinstance(estimate, ChainError):
+            raise estimate
+        facts.simulation = Simulation(None, estimate)
+        gas = bound_gas(estimate, refund, chain)
+        facts.quote = _quote(outlook.fees, chain, estimate, gas)
+        max_fee = facts.quote.max_fee
+        if self._fee_monitor.find_exceeded(chain, sender, max_fee) is not None:
+            facts.note(FeesAboveRecentError.code)
+        if chain.client.balance(sender) < facts.quote.at_most:
+            facts.note(InsufficientFundsError.code)
+
+    def _require_wallet(self, chain: Chain, sender: str, counted: int) -> None:
+        """Require that the wallet would assign a nonce; it may not be opened yet."""
+        wallet = self._store.wallet(chain.network.chain_id, sender)
+        if wallet is None:
+            return
+        if wallet.is_paused:
+            raise wallet.error()
+        if counted > wallet.next_nonce:
+            raise WalletPausedError("the chain has nonces that the ledger lacks")
+
+    def _find_rooms(
+        self, refund: Refund, chain: Chain, quote: FeeQuote | None
+    ) -> Sequence[Room]:
+        tenant = self._tenants.limits(refund.tenant)
+        network = chain.network
+        limits = Limits.for_tenant(tenant, refund.network, network, refund.token)
+        bounds = list_bounds(limits)
+        if not bounds:
+            return ()
+        everyone, own = self._store.spent(refund)
+        gas = 0 if quote is None else quote.gas_limit
+        return [
+            self._find_room(
+                bound,
+                own if bound.scope is Scope.TENANT else everyone,
+                gas if bound.name == GAS_PER_HOUR else refund.amount,
+            )
+            for bound in bounds
+        ]
+
+    def _find_room(self, bound: Bound, spent: Spent, added: int) -> Room:
+        # A limit may have been lowered after it was used up.
+        left = max(0, bound.limit - spent.counted(bound.name))
+        room = Room(bound, left, added <= left)
+        # What is left of a shared limit shows what other tenants pay, and to whom.
+        if bound.scope is Scope.SERVICE and self._tenants.has_several:
+            return replace(room, left=None)
+        return room
+
+
+def _quote(fees: Fees, chain: Chain, estimate: int, gas: int) -> FeeQuote:
+    """Return the fee of the first transaction, which may use *estimate* gas."""
+    max_fee, priority_fee = quote_fees(fees, chain.network)
+    price = max_fee if fees.base_fee is None else fees.base_fee + priority_fee
+    return FeeQuote(gas, max_fee, priority_fee, estimate * min(price, max_fee))

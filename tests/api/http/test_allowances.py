@@ -1,0 +1,336 @@
+"""``/v1/tokens``, ``/v1/networks`` and ``/v1/refunds/preview``."""
+
+import json
+from typing import Any
+
+import pytest
+from falcon.testing import Result, TestClient
+
+from api.container import Container
+from api.http.app import create_app
+from backends.sql import SQLStore
+from signer.config.networks import Network
+from signer.config.tenant_limits import NetworkLimits, TokenLimits
+from signer.config.tenants import Tenant, TenantRegistry
+from signer.errors import ChainUnavailableError
+from signer.model.tenant_block import TenantBlock
+from tests.api.service import BODY, NETWORKS, Pace, build_container
+from tests.api.support import NOW, SettableClock, bearer, get, post
+from tests.fixtures.ledger import stopped
+from tests.fixtures.scripted_chain import ScriptedChain
+
+
+LIMITED = Tenant(
+    subjects=("gateway-1",),
+    networks={
+        "local": NetworkLimits(
+            gas_per_hour=3_000_000,
+            tokens={
+                "TUSD": TokenLimits(
+                    min_amount="0.10",
+                    max_amount="200",
+                    approve_above="100",
+                    daily_limit="500",
+                )
+            },
+        )
+    },
+)
+
+OTHER = Tenant(subjects=("gateway-2",))
+
+
+def preview(client: TestClient, body: Any = BODY, **claims: Any) -> Result:
+    """Ask what would happen with the refund *body*."""
+    return client.simulate_post(
+        "/v1/refunds/preview",
+        body=body if isinstance(body, str) else json.dumps(body),
+        headers={"Content-Type": "application/json", **bearer(**claims)},
+    )
+
+
+def _rows(store: SQLStore) -> list[int]:
+    """Return how many rows each table has."""
+    tables = (
+        "refunds", "refund_moves", "answers", "approvals", "spendings", "wallets",
+        "audit_records", "alerts", "transactions",
+    )  # fmt: skip
+    with store._database._process().engine.connect() as connection:
+        return [
+            connection.exec_driver_sql(f"SELECT count(*) FROM {table}").scalar_one()
+            for table in tables
+        ]
+
+
+@pytest.fixture
+def limited_container(
+    sqlite_store: SQLStore, clock: SettableClock, pace: Pace, node: ScriptedChain
+) -> Container:
+    """A service with two tenants, of which the first has limits."""
+    tenants = TenantRegistry({"gateway-1": LIMITED, "gateway-2": OTHER})
+    return build_container(sqlite_store, clock, client=node, pace=pace, tenants=tenants)
+
+
+@pytest.fixture
+def limited(limited_container: Container) -> TestClient:
+    """A client of that service."""
+    return TestClient(create_app(limited_container))
+
+
+def test_tokens(client: TestClient) -> None:
+    """A tenant without limits has those of the networks file."""
+    answer = get(client, "/v1/tokens")
+
+    assert answer.status_code == 200
+    assert answer.json == {
+        "tokens": [
+            {
+                "network": "local",
+                "chain_id": 31337,
+                "token": "TUSD",
+                "address": "0x5FbDB2315678afecb367f032d93F642f64180aa3",
+                "decimals": 6,
+                "min_amount": None,
+                "max_amount": "1000.000000",
+                "approve_above": None,
+                "limits": [],
+                "confirmations": 12,
+            }
+        ]
+    }
+
+
+def test_tokens_have_the_limits_of_the_tenant(limited: TestClient) -> None:
+    """The stricter amounts count; another tenant has its own."""
+    (own,) = get(limited, "/v1/tokens").json["tokens"]
+    (other,) = get(limited, "/v1/tokens", sub="gateway-2").json["tokens"]
+
+    assert (own["min_amount"], own["max_amount"]) == ("0.100000", "200.000000")
+    assert own["approve_above"] == "100.000000"
+    assert own["limits"] == [
+        {"name": "daily_limit", "scope": "tenant", "limit": "500.000000"}
+    ]
+    assert (other["min_amount"], other["max_amount"]) == (None, "1000.000000")
+    assert other["limits"] == []
+
+
+def test_networks(limited: TestClient) -> None:
+    """They have no addresses of nodes."""
+    answer = get(limited, "/v1/networks")
+
+    assert answer.json == {
+        "networks": [
+            {
+                "network": "local",
+                "chain_id": 31337,
+                "confirmations": 12,
+                "tokens": ["TUSD"],
+                "limits": [
+                    {"name": "gas_per_hour", "scope": "tenant", "limit": "3000000"}
+                ],
+            }
+        ]
+    }
+    assert "127.0.0.1" not in answer.text
+
+
+@pytest.mark.parametrize("path", ["/v1/tokens", "/v1/networks"])
+@pytest.mark.parametrize(
+    ("claims", "status"),
+    [({}, 200), ({"roles": ["admin"]}, 403), ({"scope": "refunds:write"}, 403)],
+)
+def test_reading_needs_role_and_scope(
+    client: TestClient, path: str, claims: dict[str, Any], status: int
+) -> None:
+    assert get(client, path, **claims).status_code == status
+
+
+def test_a_refund_that_would_be_paid(paying: TestClient) -> None:
+    """Simulation and fee are those of the first transaction."""
+    found = preview(paying).json
+    sent = post(paying, BODY).json
+    explained = get(paying, f"/v1/refunds/{sent['id']}/explain").json
+    (signed,) = explained["transactions"]
+
+    assert found["outcome"] == "pay"
+    assert found["waits_for"] == []
+    assert (found["problem"], found["needs_approval"]) == (None, False)
+    assert found["amount"] == sent["amount"]
+    assert found["sender"] == sent["sender"]
+    assert found["simulation"] == {"succeeds": True, "reason": None, "gas": 50_000}
+    assert found["fee"] == {
+        # 50,000 gas at a base fee of 1 gwei, and a tip of 0.1.
+        "expected": "0.000055000000000000",
+        "at_most": "0.000131250000000000",
+        "gas_limit": signed["gas_limit"],
+        "max_fee_per_gas": signed["max_fee_per_gas"],
+        "max_priority_fee_per_gas": signed["max_priority_fee_per_gas"],
+    }
+
+
+def test_a_preview_stores_nothing(
+    limited: TestClient, sqlite_store: SQLStore, node: ScriptedChain
+) -> None:
+    """H22: no row of any kind, and no broadcast."""
+    before = _rows(sqlite_store)
+    for amount in ("1", "150", "0.01", "999"):
+        preview(limited, BODY | {"amount": amount})
+
+    assert _rows(sqlite_store) == before
+    assert node.broadcasts == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "code", "detail"),
+    [
+        ({"network": "other"}, "policy-violation", {"rule": "network"}),
+        ({"token": "other"}, "policy-violation", {"rule": "token"}),
+        ({"amount": "200.01"}, "policy-violation", {"rule": "max-amount"}),
+        ({"amount": "0.01"}, "policy-violation", {"rule": "min-amount"}),
+    ],
+)
+def test_a_refund_that_would_be_refused(
+    limited: TestClient, changes: dict[str, str], code: str, detail: dict[str, str]
+) -> None:
+    """The problem is the answer to the same request for a refund."""
+    body = BODY | changes
+    answer, refused = preview(limited, body), post(limited, body)
+    found = answer.json
+    problem = refused.json | {"request_id": found["problem"]["request_id"]}
+
+    assert answer.status_code == 200
+    assert (found["outcome"], found["problem"]) == ("refuse", problem)
+    assert found["problem"].items() >= {"code": code, **detail}.items()
+    assert (found["simulation"], found["fee"], found["limits"]) == (None, None, [])
+
+
+def test_a_malformed_request(client: TestClient) -> None:
+    """It is an error of the preview itself."""
+    for field, value in (
+        ("colour", "red"),
+        ("amount", "-1"),
+        ("recipient", "0x" + "0" * 40),
+    ):
+        answer = preview(client, BODY | {field: value})
+        problem = answer.json["code"], answer.json["field"]
+        assert (answer.status_code, *problem) == (400, "invalid-input", field)
+    assert preview(client, "no json").status_code == 400
+
+
+def test_a_reference_that_is_taken(paying: TestClient) -> None:
+    post(paying, BODY)
+    found = preview(paying).json
+
+    assert found["outcome"] == "refuse"
+    assert found["problem"]["code"] == "conflict"
+
+
+def test_a_blocked_tenant(paying: TestClient, sqlite_store: SQLStore) -> None:
+    sqlite_store.block_tenant(TenantBlock("gateway-1", NOW, "alice"))
+
+    assert preview(paying).json["problem"]["code"] == "tenant-blocked"
+
+
+def test_an_approval(limited: TestClient) -> None:
+    found = preview(limited, BODY | {"amount": "100.01"}).json
+
+    assert (found["outcome"], found["needs_approval"]) == ("wait", True)
+    assert found["waits_for"] == ["approval-required"]
+
+
+def test_a_token_that_rejects_the_transfer(
+    paying: TestClient, node: ScriptedChain
+) -> None:
+    node.revert = "blocked recipient"
+    found = preview(paying).json
+
+    assert found["outcome"] == "refuse"
+    assert found["problem"] is None
+    assert found["simulation"] == {
+        "succeeds": False,
+        "reason": "blocked recipient",
+        "gas": None,
+    }
+    assert found["fee"] is None
+
+
+def test_room_under_limits(limited: TestClient) -> None:
+    """It shrinks with what was paid, and not with previews."""
+    first, again = preview(limited).json, preview(limited).json
+    post(limited, BODY)
+    body = BODY | {"reference": "second"}
+    later = preview(limited, body).json
+
+    def room(found: Any) -> dict[str, tuple[str, bool]]:
+        return {each["name"]: (each["room"], each["fits"]) for each in found["limits"]}
+
+    assert room(first) == room(again)
+    assert room(first) == {
+        "daily_limit": ("500.000000", True),
+        "gas_per_hour": ("3000000", True),
+    }
+    assert room(later) == {
+        "daily_limit": ("487.500000", True),
+        "gas_per_hour": ("2937500", True),
+    }
+
+
+@pytest.fixture
+def shared_limits(paying_container: Container, node: ScriptedChain) -> Network:
+    """A limit that all tenants share."""
+    network = NETWORKS["local"].model_copy(deep=True)
+    token = network.tokens["TUSD"].model_copy(update={"daily_limit": "1000"})
+    network = network.model_copy(update={"tokens": {"TUSD": token}})
+    chain = paying_container.chains["local"]
+    paying_container.chains = {"local": type(chain)(network, chain.client)}
+    return network
+
+
+@pytest.mark.parametrize(("tenants", "room"), [(1, "1000.000000"), (2, None)])
+def test_room_of_shared_limits_is_not_shown_to_tenants(
+    paying_container: Container, shared_limits: Network, tenants: int, room: str | None
+) -> None:
+    """H22: it would show what other tenants pay; a single tenant may see it."""
+    listed = {"gateway-1": Tenant(subjects=("gateway-1",)), "gateway-2": OTHER}
+    paying_container.tenants = TenantRegistry(dict(list(listed.items())[:tenants]))
+    client = TestClient(create_app(paying_container))
+    found = preview(client).json
+
+    assert found["limits"] == [
+        {
+            "name": "daily_limit",
+            "scope": "service",
+            "limit": "1000.000000",
+            "room": room,
+            "fits": True,
+        }
+    ]
+
+
+def test_nodes_that_do_not_answer(client: TestClient) -> None:
+    """The refund would be accepted, and wait."""
+    found = preview(client).json
+
+    assert (found["outcome"], found["waits_for"]) == ("wait", ["chain-unavailable"])
+    assert (found["simulation"], found["fee"]) == (None, None)
+    assert found["amount"] == "12.500000"
+
+
+def test_several_delays(
+    paying: TestClient,
+    sqlite_store: SQLStore,
+    node: ScriptedChain,
+    clock: SettableClock,
+) -> None:
+    stopped(sqlite_store, at=clock.now)
+    node.fail("outlook", ChainUnavailableError("no node answers"))
+    found = preview(paying).json
+
+    assert found["waits_for"] == ["signing-stopped", "chain-unavailable"]
+
+
+def test_the_scope_to_read_is_enough(paying: TestClient) -> None:
+    """A preview changes nothing."""
+    assert preview(paying, scope="refunds:read").status_code == 200
+    assert preview(paying, scope="refunds:write").status_code == 403
+    assert preview(paying, roles=["admin"]).status_code == 403

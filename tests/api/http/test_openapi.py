@@ -1,0 +1,162 @@
+"""
+The OpenAPI document describes the routes as they are.
+
+Beside these tests, every answer of the tests in this folder is compared with it
+(``tests/api/described_answers.py``).
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pytest
+from falcon.inspect import inspect_routes
+from falcon.testing import TestClient
+from openapi_spec_validator import OpenAPIV31SpecValidator
+
+from api.container import Container
+from api.http.app import App, create_app
+from api.http.middleware import Resource
+from api.http.openapi.document import complete_document
+from api.http.problems import code_statuses
+from api.views.codes import problem_codes
+from signer.config.settings import Role
+from signer.refunds.request_body import _RefundBody
+from tests.api.described_answers import validate
+
+
+Json = dict[str, Any]
+
+
+def _app(container: Container, role: Role) -> App:
+    container.settings = container.settings.model_copy(update={"serve_role": role})
+    return create_app(container)
+
+
+def _document(app: App) -> Json:
+    document: Json = TestClient(app).simulate_get("/openapi.json").json
+    return document
+
+
+def _operations(document: Mapping[str, Any]) -> Iterator[tuple[str, str, Json]]:
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            yield path, method, operation
+
+
+@pytest.mark.parametrize("role", Role)
+def test_the_document_is_valid(container: Container, role: Role) -> None:
+    """It is OpenAPI 3.1, and every reference in it has a target."""
+    document = _document(_app(container, role))
+
+    assert document["openapi"] == "3.1.0"
+    assert list(OpenAPIV31SpecValidator(document).iter_errors()) == []
+
+
+@pytest.mark.parametrize("role", Role)
+def test_each_process_describes_its_routes(container: Container, role: Role) -> None:
+    """H21: each route and method that it serves, and no other one."""
+    app = _app(container, role)
+    served = {
+        (route.path, method.method.lower())
+        for route in inspect_routes(app)
+        for method in route.methods
+        if not method.internal
+    }
+    described = {(path, method) for path, method, _ in _operations(_document(app))}
+
+    assert described == served
+    assert ("/v1/refunds", "post") in served or role is Role.ADMIN
+
+
+def test_a_process_describes_only_the_schemas_that_it_uses(
+    container: Container,
+) -> None:
+    schemas = _document(_app(container, Role.REFUNDS))["components"]["schemas"]
+
+    assert {"Refund", "Problem", "Preview"} <= schemas.keys()
+    assert not {"Rotation", "KeyList", "Approval"} & schemas.keys()
+
+
+def test_roles_and_scopes_are_those_of_the_routes(container: Container) -> None:
+    app = _app(container, Role.ALL)
+    found: dict[tuple[str, str], tuple[set[str], list[str]]] = {}
+    expected: dict[tuple[str, str], tuple[set[str], list[str]]] = {}
+    for path, method, operation in _operations(_document(app)):
+        route = app._router.find(re.sub(r"\{.*?\}", "x", path))
+        assert route is not None
+        resource = route[0]
+        assert isinstance(resource, Resource)
+        permission = resource.permission(method.upper())
+        (scheme,) = operation["security"]
+        scopes = scheme.get("bearerToken", [])
+        found[path, method] = set(operation.get("x-roles", ())), scopes
+        scope = permission and permission.scope
+        roles = set(permission.roles) if permission else set()
+        expected[path, method] = roles, [scope] if scope else []
+
+    assert found == expected
+
+
+def test_operations_have_names_of_their_own() -> None:
+    """Generated clients have one function for each."""
+    names = [each["operationId"] for _, _, each in _operations(complete_document())]
+
+    assert len(set(names)) == len(names) > 20
+    assert all(re.fullmatch("[a-z][A-Za-z]+", name) for name in names)
+
+
+def test_every_code_is_described() -> None:
+    """The schema of problems has each code, and each code has a page."""
+    schemas = complete_document()["components"]["schemas"]
+    used = {
+        code
+        for _, _, each in _operations(complete_document())
+        for code in each["x-problems"]
+    }
+
+    assert set(schemas["Problem"]["properties"]["code"]["enum"]) == {*code_statuses()}
+    assert code_statuses().keys() <= problem_codes().keys()
+    assert used <= code_statuses().keys()
+
+
+def test_the_request_has_the_fields_that_are_read() -> None:
+    """The same names, lengths and patterns as the model that reads a request."""
+    model = _RefundBody.model_json_schema()
+    described = complete_document()["components"]["schemas"]["RefundRequest"]
+    properties = described["properties"]
+
+    assert described["required"] == model["required"]
+    assert described["additionalProperties"] is False
+    assert properties.keys() == model["properties"].keys()
+    for name, member in model["properties"].items():
+        read = member.get("anyOf", [member])[0]
+        for keyword in ("minLength", "maxLength"):
+            # Addresses and amounts have patterns, which are stricter.
+            assert properties[name].get(keyword, read[keyword]) <= read[keyword]
+
+
+def test_examples_are_valid() -> None:
+    """Each example is what its schema describes."""
+    found = [
+        media
+        for _, _, operation in _operations(complete_document())
+        for part in (operation.get("requestBody", {}), *operation["responses"].values())
+        for media in part.get("content", {}).values()
+        if "example" in media
+    ]
+    for media in found:
+        validate(media["example"], media["schema"])
+
+    assert len(found) > 15
+
+
+def test_the_document_needs_no_token(container: Container) -> None:
+    """It has no query parameters, and nothing of this installation."""
+    client = TestClient(_app(container, Role.REFUNDS))
+    answer = client.simulate_get("/openapi.json")
+
+    assert answer.headers["content-type"] == "application/json"
+    assert client.simulate_get("/openapi.json?a=b").status_code == 400
+    assert json.loads(answer.text)["servers"] == [{"url": "/"}]

@@ -1,0 +1,209 @@
+"""
+schemathesis calls every operation of a running service, and finds nothing.
+
+It makes valid and invalid requests from the document that the service serves.  It
+checks that there is no server error; that status, type, headers and body are those of
+the document; that invalid requests are refused and valid ones accepted; and that
+tokens are required.
+"""
+
+import re
+from collections.abc import Iterator
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import schemathesis
+from eth_utils.address import to_checksum_address
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from schemathesis import Case
+from schemathesis.checks import negative_data_rejection
+from schemathesis.config import SchemathesisConfig
+from schemathesis.schemas import BaseSchema
+
+from api.auth.dev_tokens import mint
+from api.http.openapi.document import complete_document, document_of
+from signer.config.settings import Settings
+from tests.api.fuzzed_app import KEY_IDS
+from tests.api.live_server import Server, service_environ
+
+
+SCOPES = (
+    "refunds:read", "refunds:write", "keys:rotate", "keys:read", "tenants:block",
+    "signing:stop", "approvals:read", "approvals:decide", "approvals:break-glass",
+    "metrics:read",
+)  # fmt: skip
+
+# A valid request may be refused by the policy (422), as one for a refund of a token
+# that is not configured.
+ACCEPTED = ["2xx", "401", "403", "404", "409", "422", "429"]
+
+
+def _amount(units: int) -> str:
+    return f"{units // 10**6}.{units % 10**6:06}"
+
+
+# What the document names and a schema cannot say.
+_ADDRESSES = st.binary(min_size=20, max_size=20).filter(any).map(to_checksum_address)
+_FORMATS: dict[str, st.SearchStrategy[str]] = {
+    "eip55-address": _ADDRESSES,
+    "address": _ADDRESSES,  # Or in lower case.
+    "token-amount": st.integers(1, 999_000_000).map(_amount),
+}
+for _name, _strategy in _FORMATS.items():
+    schemathesis.openapi.format(_name, _strategy)
+
+
+@dataclass(frozen=True)
+class Service:
+    """A running service with one role."""
+
+    server: Server
+    settings: Settings
+
+    @property
+    def url(self) -> str:
+        """Its address."""
+        return f"http://127.0.0.1:{self.server.port}"
+
+    def bearer(self) -> dict[str, str]:
+        """Return the header of a new token, which may do everything."""
+        token = mint(
+            self.settings,
+            subject="gateway-1",
+            roles=["merchant", "admin", "devops"],
+            scopes=SCOPES,
+        )
+        return {"Authorization": f"Bearer {token}"}
+
+    def try_case(self, case: Case[Any]) -> None:
+        """Send *case*, and check the answer."""
+        _make_plausible(case)
+        # Members of a batch are refused one by one, and the batch is answered 200.
+        is_batch = case.path == "/v1/refunds/batch"
+        excluded = [negative_data_rejection] if is_batch else []
+        case.call_and_validate(
+            base_url=self.url,
+            headers=self.bearer(),
+            excluded_checks=excluded,
+            timeout=60,
+        )
+
+
+def _make_plausible(case: Case[Any]) -> None:
+    """Replace valid random values by such that exist, so that requests do more."""
+    if "Prefer" in case.headers:
+        case.headers["Prefer"] = "respond-async"  # Do not wait.
+    if not isinstance(case.body, dict):
+        return
+    for number, body in enumerate([case.body, *_objects(case.body.get("refunds"))]):
+        _replace(body, "network", 128, "local", form="[!-~]+")
+        _replace(body, "token", 128, "TUSD", form="[!-~]+")
+        # Each member needs its own.
+        _replace(body, "idempotency_key", 255, f"key-{number}", form="[!-~]+")
+    if "recipient" not in case.body:
+        # Of an administrator: printable, which a schema cannot say.
+        _replace(case.body, "reason", 200, "a test")
+    key_id = KEY_IDS[len(str(case.body)) % 2]
+    _replace(case.body, "newKeyId", 512, key_id)
+
+
+def _replace(
+    body: dict[str, Any], name: str, longest: int, value: str, *, form: str = "(?s:.*)"
+) -> None:
+    """Replace the member *name*, if it is valid; others are tests of their own."""
+    found: Any = body.get(name)
+    is_short = isinstance(found, str) and 1 <= len(found) <= longest
+    if is_short and re.fullmatch(form, found):
+        body[name] = value
+
+
+def _objects(members: object) -> list[Any]:
+    items = members if isinstance(members, list) else []
+    return [each for each in items if isinstance(each, dict)]
+
+
+def _running(
+    tmp_path_factory: pytest.TempPathFactory, ledger: Path, role: str
+) -> Iterator[Service]:
+    environ = service_environ(tmp_path_factory.mktemp(role), ledger)
+    environ |= {"SERVE_ROLE": role, "WEB_THREADS": "8"}
+    with Server(environ, "tests.api.fuzzed_app:get_app()") as server:
+        yield Service(server, Settings.from_env(environ))
+
+
+@pytest.fixture(scope="module")
+def refunds(
+    tmp_path_factory: pytest.TempPathFactory, _sqlite_template: Path
+) -> Iterator[Service]:
+    """A service that accepts refunds."""
+    yield from _running(tmp_path_factory, _sqlite_template, "refunds")
+
+
+@pytest.fixture(scope="module")
+def admin(
+    tmp_path_factory: pytest.TempPathFactory, _sqlite_template: Path
+) -> Iterator[Service]:
+    """A service for administrators."""
+    yield from _running(tmp_path_factory, _sqlite_template, "admin")
+
+
+def _load(*tags: str) -> BaseSchema:
+    """Return the document of the operations that have one of *tags*."""
+    routes = {
+        path: {
+            method.upper()
+            for method, operation in operations.items()
+            if {*operation["tags"]} & {*tags}
+        }
+        for path, operations in complete_document()["paths"].items()
+    }
+    document = document_of({path: each for path, each in routes.items() if each})
+    checks = {"positive_data_acceptance": {"expected-statuses": ACCEPTED}}
+    config = SchemathesisConfig.from_dict({"checks": checks})
+    return schemathesis.openapi.from_dict(deepcopy(dict(document)), config=config)
+
+
+_TENANTS = _load("Refunds", "Tokens")
+_ADMINISTRATORS = _load("Administration", "Service")
+
+_QUICK = settings(
+    max_examples=2,
+    derandomize=True,
+    database=None,
+    deadline=None,
+    phases=[Phase.explicit, Phase.generate],
+    suppress_health_check=list(HealthCheck),
+)
+_LONG = settings(_QUICK, max_examples=200, derandomize=False)
+
+
+@_TENANTS.parametrize()
+@_QUICK
+def test_the_routes_of_tenants(case: Case[Any], refunds: Service) -> None:
+    refunds.try_case(case)
+
+
+@_ADMINISTRATORS.parametrize()
+@_QUICK
+def test_the_routes_of_administrators(case: Case[Any], admin: Service) -> None:
+    admin.try_case(case)
+
+
+@pytest.mark.soak
+@_TENANTS.parametrize()
+@_LONG
+def test_the_routes_of_tenants_for_minutes(case: Case[Any], refunds: Service) -> None:
+    refunds.try_case(case)
+
+
+@pytest.mark.soak
+@_ADMINISTRATORS.parametrize()
+@_LONG
+def test_the_routes_of_administrators_for_minutes(
+    case: Case[Any], admin: Service
+) -> None:
+    admin.try_case(case)

@@ -1,0 +1,87 @@
+"""What a tenant may have refunded is what the policy then admits."""
+
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from signer.config.tenants import NO_LIMITS, Tenant
+from signer.errors import PolicyViolationError
+from signer.model.refund import Status
+from signer.model.spending_limits import Limits
+from signer.refunds.allowances import Bound, Scope, list_allowances, list_bounds
+from signer.refunds.policy import admit
+from tests.support.refunds import NETWORK, REQUEST
+
+
+NOW = datetime(2026, 11, 26, tzinfo=UTC)
+
+
+def _tenant(**limits: str) -> Tenant:
+    networks = {"local": {"gas_per_hour": 30_000, "tokens": {"TUSD": limits}}}
+    table = {"subjects": ["shop"], "networks": networks}
+    return Tenant.model_validate(table)
+
+
+def test_the_stricter_amounts_count() -> None:
+    token = NETWORK.tokens["TUSD"].model_copy(
+        update={"min_amount": "2", "max_amount": "1000", "approve_above": "600"}
+    )
+    network = NETWORK.model_copy(update={"tokens": {"TUSD": token}})
+    strict = _tenant(min_amount="5", max_amount="500", approve_above="100")
+    loose = _tenant(min_amount="1", max_amount="2000", approve_above="900")
+    found = [
+        next(list_allowances({"local": network}, each)) for each in (strict, loose)
+    ]
+
+    assert [each.min_amount for each in found] == [5_000_000, 2_000_000]
+    assert [each.max_amount for each in found] == [500_000_000, 1_000_000_000]
+    assert [each.approve_above for each in found] == [100_000_000, 600_000_000]
+
+
+def test_the_policy_admits_these_amounts() -> None:
+    """The smallest and the largest, and none beyond."""
+    tenant = _tenant(min_amount="0.5", max_amount="20", approve_above="10")
+    (found,) = list_allowances({"local": NETWORK}, tenant)
+
+    def status(units: int) -> Status | None:
+        request = replace(REQUEST, amount=f"{units // 10**6}.{units % 10**6:06}")
+        try:
+            return admit(
+                request,
+                refund_id="rf_1",
+                tenant="shop",
+                idempotency_key="k",
+                networks={"local": NETWORK},
+                wallets=(),
+                now=NOW,
+                limits=tenant,
+            ).status
+        except PolicyViolationError:
+            return None
+
+    least, most, above = found.min_amount, found.max_amount, found.approve_above
+    assert least is not None
+    assert above is not None
+    assert (status(least - 1), status(least)) == (None, Status.QUEUED)
+    assert (status(above), status(above + 1)) == (
+        Status.QUEUED,
+        Status.AWAITING_APPROVAL,
+    )
+    assert (status(most), status(most + 1)) == (Status.AWAITING_APPROVAL, None)
+
+
+def test_bounds_of_the_service_come_first() -> None:
+    limits = Limits(hourly=5, gas_per_hour=7, tenant=Limits(daily=3))
+
+    assert list_bounds(limits) == (
+        Bound("hourly_limit", Scope.SERVICE, 5),
+        Bound("gas_per_hour", Scope.SERVICE, 7),
+        Bound("daily_limit", Scope.TENANT, 3),
+    )
+    assert list_bounds(Limits()) == ()
+
+
+def test_a_tenant_without_limits() -> None:
+    (found,) = list_allowances({"local": NETWORK}, NO_LIMITS)
+
+    assert (found.network, found.symbol, found.chain_id) == ("local", "TUSD", 31337)
+    assert (found.min_amount, found.approve_above, found.bounds) == (None, None, ())

@@ -1,0 +1,297 @@
+"""A preview says what the acceptance and the worker then do, and changes nothing."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from signer.alerts import Alerts
+from signer.config.tenants import Tenant, TenantRegistry
+from signer.errors import (
+    ChainError,
+    ChainUnavailableError,
+    ConflictError,
+    InvalidInputError,
+    PolicyViolationError,
+    RowNotAuthenticError,
+    StoreUnavailableError,
+    TenantBlockedError,
+)
+from signer.model.refund import Status
+from signer.model.tenant_block import TenantBlock
+from signer.ports import Fees, Outlook
+from signer.refunds.fee_monitor import FEWEST, FeeMonitor
+from signer.refunds.preview import Outcome, Preview, Previewer, Simulation
+from tests.fixtures.ledger import forged_end, stopped
+from tests.support.refunds import (
+    ACTOR,
+    AMOUNT,
+    REQUEST,
+    World,
+    altered,
+    altered_chain,
+)
+
+
+GWEI = 10**9
+
+PREVIEWED = replace(REQUEST, reference="previewed")
+
+
+def _previewer(world: World) -> Previewer:
+    alerts = Alerts(world.store, clock=world.clock)
+    return Previewer(
+        world.store,
+        world.store,
+        world.chains,
+        wallets=lambda: [world.signer.address],
+        clock=world.clock,
+        tenants=world.tenants,
+        fee_monitor=FeeMonitor(world.store, alerts, world.clock),
+    )
+
+
+def _preview(world: World) -> Preview:
+    return _previewer(world).preview("gateway", PREVIEWED)
+
+
+def _enrol(world: World) -> None:
+    world.ring.active()  # Opens the ring, which a process does when it starts.
+
+
+def _nothing(world: World) -> None:
+    """Everything is well."""
+
+
+def _stop(world: World) -> None:
+    stopped(world.store)
+
+
+def _forge_stop(world: World) -> None:
+    stopped(world.store)
+    forged_end("stops", world.store)
+
+
+def _empty(world: World) -> None:
+    world.chain.revert, world.chain.balance_left = "exceeds balance", AMOUNT - 1
+
+
+def _wasteful(world: World) -> None:
+    world.chain.gas = 2_000_001
+
+
+def _silent(world: World) -> None:
+    world.chain.fail("outlook", *[ChainUnavailableError("gone")] * 9)
+
+
+def _without_estimate(world: World) -> None:
+    """The nodes disagree about this call only."""
+
+    def outlook(sender: str, calls: object) -> Outlook:
+        error = ChainUnavailableError("the nodes disagree")
+        return Outlook(world.chain.pending_count(sender), world.chain.fees(), (error,))
+
+    world.client = altered_chain(world.chain, outlook=outlook)
+
+
+def _full(world: World) -> None:
+    world.change_token(hourly_limit="13")
+    world.paid()
+
+
+def _expensive(world: World) -> None:
+    for _ in range(FEWEST):
+        world.paid()
+    world.chain.answers = Fees(11 * GWEI, GWEI // 10)
+
+
+def _paused(world: World) -> None:
+    world.use_key_elsewhere(1)
+
+
+def _ahead(world: World) -> None:
+    world.use_key_elsewhere(1, work=False)
+
+
+def _approved(world: World) -> None:
+    world.change_token(approve_above="12.49")
+
+
+def _rejected(world: World) -> None:
+    world.chain.revert = "blocked"
+
+
+@pytest.mark.parametrize(
+    ("prepare", "status", "code"),
+    [
+        (_nothing, Status.BROADCAST, None),
+        (_stop, Status.QUEUED, "signing-stopped"),
+        (_forge_stop, Status.QUEUED, "row-not-authentic"),
+        (_empty, Status.QUEUED, "insufficient-funds"),
+        (_wasteful, Status.QUEUED, "gas-above-limit"),
+        (_silent, Status.QUEUED, "chain-unavailable"),
+        (_without_estimate, Status.QUEUED, "chain-unavailable"),
+        (_full, Status.QUEUED, "limit-reached"),
+        (_expensive, Status.QUEUED, "fees-above-recent"),
+        (_paused, Status.QUEUED, "wallet-paused"),
+        (_ahead, Status.QUEUED, "wallet-paused"),
+        (_approved, Status.AWAITING_APPROVAL, "approval-required"),
+        (_rejected, Status.REFUSED, "execution-reverted"),
+    ],
+)
+def test_what_the_worker_then_does(
+    world: World,
+    prepare: Callable[[World], None],
+    status: Status,
+    code: str | None,
+) -> None:
+    """H22: outcome and codes are those of the refund that is requested next."""
+    _enrol(world)
+    prepare(world)
+    found = _preview(world)
+    refund = world.submit(PREVIEWED, key="previewed").refund
+    world.work()
+    stored = world.stored(refund)
+
+    assert stored.status == status
+    if status is Status.REFUSED:
+        assert found.outcome is Outcome.REFUSE
+        assert found.simulation == Simulation(stored.failure_detail, None)
+    elif code is None:
+        assert (found.outcome, list(found.delays)) == (Outcome.PAY, [])
+    else:
+        assert (found.outcome, list(found.delays)) == (Outcome.WAIT, [code])
+    if status is Status.QUEUED:
+        assert stored.blocked_by == code
+    assert found.needs_approval == (status is Status.AWAITING_APPROVAL)
+
+
+def test_the_quote_is_that_of_the_first_transaction(world: World) -> None:
+    _enrol(world)
+    quote = _preview(world).quote
+    sent = world.sent(world.broadcast())
+
+    assert quote is not None
+    assert quote.gas_limit == sent.gas_limit
+    assert (quote.max_fee, quote.priority_fee) == (
+        sent.max_fee_per_gas,
+        sent.max_priority_fee_per_gas,
+    )
+    assert quote.at_most == sent.gas_limit * sent.max_fee_per_gas
+    assert quote.expected == world.chain.gas * (GWEI + GWEI // 10)
+
+
+def test_a_quote_without_eip_1559(world: World) -> None:
+    """The price of gas is what is paid."""
+    _enrol(world)
+    world.chain.answers = Fees(None, 3 * GWEI)
+    quote = _preview(world).quote
+
+    assert quote is not None
+    assert (quote.max_fee, quote.priority_fee) == (3 * GWEI, 3 * GWEI)
+    assert quote.expected == world.chain.gas * 3 * GWEI
+
+
+def test_a_wallet_that_cannot_pay_for_gas(world: World) -> None:
+    """The quote says what it lacks."""
+    _enrol(world)
+    world.chain.coin = 1
+    found = _preview(world)
+
+    assert (found.outcome, list(found.delays)) == (
+        Outcome.WAIT,
+        ["insufficient-funds"],
+    )
+    assert found.quote is not None
+
+
+def test_an_error_of_a_node_without_a_code_of_its_own(world: World) -> None:
+    _enrol(world)
+    world.chain.fail("outlook", ChainError("it refused"))
+
+    assert list(_preview(world).delays) == ["chain-failed"]
+
+
+def test_a_code_is_reported_once(world: World) -> None:
+    """Neither the tokens nor the coin suffice, and two rows are forged."""
+    _enrol(world)
+    world.broadcast()
+    _forge_stop(world)
+    wallet = world.wallet
+    error = RowNotAuthenticError("changed")
+    assert wallet.next_nonce
+    world.client = altered_chain(world.chain, balance=error)
+
+    assert list(_preview(world).delays) == ["row-not-authentic"]
+
+
+def test_a_service_without_a_key(world: World) -> None:
+    """Refunds are accepted; the limits are known."""
+    world.change_token(hourly_limit="1000")
+    found = _preview(world)
+
+    assert (found.outcome, list(found.delays)) == (Outcome.WAIT, ["key-not-found"])
+    assert found.sender is None
+    assert [room.fits for room in found.rooms] == [True]
+
+
+def test_a_lowered_limit_leaves_no_room(world: World) -> None:
+    """What is left is never negative."""
+    _enrol(world)
+    world.tenants = TenantRegistry({"gateway": Tenant(subjects=("gateway",))})
+    world.broadcast()
+    world.change_token(daily_limit="1")
+    (room,) = _preview(world).rooms
+
+    assert (room.left, room.fits) == (0, False)
+
+
+@pytest.mark.parametrize("gas", [62_500, 62_499])
+def test_gas_has_a_limit_too(world: World, gas: int) -> None:
+    _enrol(world)
+    world.network = world.network.model_copy(update={"gas_per_hour": gas})
+    (room,) = _preview(world).rooms
+
+    assert room.fits == (gas == 62_500)
+    assert list(_preview(world).delays) == ([] if room.fits else ["limit-reached"])
+
+
+def test_requests_that_would_be_refused(world: World) -> None:
+    """The refusal is the error of the acceptance; no node is asked."""
+    _enrol(world)
+    world.accepted(reference=PREVIEWED.reference)
+    taken = _preview(world)
+    world.store.block_tenant(TenantBlock("gateway", world.clock(), ACTOR.name))
+    blocked = _preview(world)
+    world.store.unblock_tenant("gateway", world.clock())
+    world.change_token(max_amount="1")
+    large = _preview(world)
+    calls = world.chain.calls
+
+    for found, kind in (
+        (taken, ConflictError),
+        (blocked, TenantBlockedError),
+        (large, PolicyViolationError),
+    ):
+        assert isinstance(found.refusal, kind)
+        assert found.outcome is Outcome.REFUSE
+        assert not found.needs_approval
+        assert (found.refund, found.simulation, found.quote) == (None, None, None)
+    assert "outlook" not in calls
+
+
+def test_a_malformed_request_is_an_error(world: World) -> None:
+    """It is no request for a refund, so there is nothing to show."""
+    with pytest.raises(InvalidInputError):
+        _previewer(world).preview("gateway", replace(PREVIEWED, amount="1,5"))
+
+
+def test_a_database_that_does_not_answer(world: World) -> None:
+    """Nothing is known then."""
+    _enrol(world)
+    previewer = _previewer(world)
+    gone = StoreUnavailableError("gone")
+    previewer._store = altered(world.store, find_stop=gone)
+
+    with pytest.raises(StoreUnavailableError):
+        previewer.preview("gateway", PREVIEWED)
