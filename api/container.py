@@ -59,8 +59,8 @@ from signer.ports import (
 from signer.refunds.automatic_stop import AutomaticStop
 from signer.refunds.confirmations import ConfirmationTracker
 from signer.refunds.explain import Explainer
-from signer.refunds.heartbeat import Heartbeat
 from signer.refunds.fee_monitor import FeeMonitor
+from signer.refunds.heartbeat import Heartbeat
 from signer.refunds.kill_switch import KillSwitch
 from signer.refunds.ledger_clock import LedgerClock
 from signer.refunds.lifecycle import Lifecycle

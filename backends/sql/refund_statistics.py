@@ -81,7 +81,9 @@ class StatisticsTables(Tables):
         rows = self._database.rows(LAST_PAYMENTS, of_chain=chain_id, at_most=limit)
         return tuple(Payment(*row) for row in rows)
 
-    def spent(self, chain_id: int, tokens: Collection[str]) -> Mapping[str, int]:
+    def spent_in_a_day(
+        self, chain_id: int, tokens: Collection[str]
+    ) -> Mapping[str, int]:
         params = {"of_chain": chain_id, "tokens": list(tokens)}
         query = SPENT[self._database.dialect]
         sums: Counter[str] = Counter()

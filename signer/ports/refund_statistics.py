@@ -46,7 +46,9 @@ class RefundStatistics(Protocol):
     def last_payments(self, chain_id: int, limit: int) -> Sequence[Payment]:
         """Return the newest *limit* confirmed refunds, without sweeps."""
 
-    def spent(self, chain_id: int, tokens: Collection[str]) -> Mapping[str, int]:
+    def spent_in_a_day(
+        self, chain_id: int, tokens: Collection[str]
+    ) -> Mapping[str, int]:
         """
         Return what refunds reserved in this clock hour and the 23 before it.
 

@@ -37,7 +37,7 @@ def read_funds(
     """
     network, client = chain.network, chain.client
     addresses = [token.address for token in network.tokens.values()]
-    spent = statistics.spent(network.chain_id, [GAS, *addresses])
+    spent = statistics.spent_in_a_day(network.chain_id, [GAS, *addresses])
     payments = statistics.last_payments(network.chain_id, _LAST_PAYMENTS)
     gas = [payment.gas_limit * max_fee for payment in payments]
     hourly_gas = spent.get(GAS, 0) * max_fee

@@ -33,7 +33,7 @@ def test_fits_the_port(store: SQLStore) -> None:
     assert fits.open_refunds() == ()
     assert dict(fits.accepted_since(now())) == {}
     assert fits.last_payments(CHAIN, 10) == ()
-    assert dict(fits.spent(CHAIN, [GAS])) == {}
+    assert dict(fits.spent_in_a_day(CHAIN, [GAS])) == {}
 
 
 def test_open_refunds_are_grouped(store: SQLStore) -> None:
@@ -89,8 +89,8 @@ def test_spendings_of_a_day_are_exact(store: SQLStore) -> None:
         reserved(store, accepted(store, amount=amount))
     reserved(store, accepted(store, amount=3, token_address=TOKEN))
 
-    assert dict(store.spent(CHAIN, [GAS, OTHER_WALLET])) == {
+    assert dict(store.spent_in_a_day(CHAIN, [GAS, OTHER_WALLET])) == {
         GAS: 3 * 65_000,
         OTHER_WALLET: 2 * large,
     }
-    assert dict(store.spent(7, [GAS])) == {}
+    assert dict(store.spent_in_a_day(7, [GAS])) == {}
