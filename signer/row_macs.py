@@ -12,7 +12,7 @@ import hmac
 import json
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from datetime import datetime
 from operator import attrgetter
@@ -195,6 +195,22 @@ class RowMACs:
         expected = self._compute(key_id, row).encode()
         return hmac.compare_digest(mac.encode(errors="replace"), expected)
 
+    def mac_of_text(self, purpose: str, text: str) -> str:
+        """
+        Return the MAC of *text*, which this service hands out and gets back.
+
+        No row has the same MAC, and neither has the text for another *purpose*.
+        """
+        return self._compute_of_text(self._current, purpose, text)
+
+    def is_mac_of_text(self, mac: str, purpose: str, text: str) -> bool:
+        """Return whether *mac* is the MAC of *text* for *purpose*."""
+        key_id = mac.partition(":")[0]
+        if key_id not in self._keys:
+            return False
+        expected = self._compute_of_text(key_id, purpose, text).encode()
+        return hmac.compare_digest(mac.encode(errors="replace"), expected)
+
     def has_key(self, mac: str) -> bool:
         """Return whether there is the key that *mac*, which is not verified, names."""
         return mac.partition(":")[0] in self._keys
@@ -206,8 +222,14 @@ class RowMACs:
     def _compute(self, key_id: str, row: object) -> str:
         # The kind comes first, so that the MAC of one kind of row fits no other.
         kind, _ = _COVERED[type(row)]
-        values = _VALUES[type(row)](row)
-        message = _JSON.encode([f"hotwallet {kind} 1", *values]).encode()
+        return self._mac(key_id, [f"hotwallet {kind} 1", *_VALUES[type(row)](row)])
+
+    def _compute_of_text(self, key_id: str, purpose: str, text: str) -> str:
+        # No kind of row begins with this word.
+        return self._mac(key_id, [f"hotwallet text for {purpose} 1", text])
+
+    def _mac(self, key_id: str, values: Sequence[object]) -> str:
+        message = _JSON.encode(values).encode()
         return f"{key_id}:{hmac.digest(self._keys[key_id], message, 'sha256').hex()}"
 
 

@@ -51,13 +51,23 @@ The log has all of them; requests without a valid token are one subject."""
 
 @dataclass(frozen=True, slots=True)
 class AccessRequest:
-    """The facts of a request that decide whether it is allowed."""
+    """
+    The facts of a request that decide whether it is allowed.
+
+    With *only_reads* it changes nothing, although its method may.
+    """
 
     permission: Permission
     method: str
     route: str | None
     peer: str
     request_id: str
+    only_reads: bool = False
+
+    @property
+    def is_change(self) -> bool:
+        """Whether the request uses its token up."""
+        return not self.only_reads and self.method not in {"GET", "HEAD"}
 
 
 class AccessPolicy:
@@ -116,7 +126,7 @@ class AccessPolicy:
             return
         # Reads have a limit of their own.  A used token can still read, so a stolen one
         # must not exhaust the limit for changes.
-        changes = request.method not in {"GET", "HEAD"}
+        changes = request.is_change
         # A sub has no spaces, so the names cannot collide.
         name = caller.sub if changes else f"{caller.sub} reading"
         limit = self._limits.administration

@@ -10,7 +10,9 @@ from api.http.approvals import (
     Rejecting,
 )
 from api.http.keys import KeyFailover, KeyReinstatement, KeyRotation, Keys
+from api.http.console.routes import add_console
 from api.http.metrics import Metrics, OpenMetrics
+from api.http.middleware import AuthorizationMiddleware
 from api.http.stops import SigningResume, SigningStop, Stops
 from api.http.tenants import TenantBlocking, TenantUnblocking
 
@@ -19,8 +21,10 @@ if TYPE_CHECKING:
     from api.http.app import App
 
 
-def add_administration(app: "App", container: Container) -> None:
-    """Add the routes under ``/v1/admin``, and ``/metrics``."""
+def add_administration(
+    app: "App", container: Container, authorization: AuthorizationMiddleware
+) -> None:
+    """Add the routes under ``/v1/admin`` and ``/console``, and ``/metrics``."""
     app.add_route("/v1/admin/kms/rotate", KeyRotation(container.rotation))
     app.add_route("/v1/admin/kms/failover", KeyFailover(container.failover))
     app.add_route("/v1/admin/keys", Keys(container.store))
@@ -42,3 +46,4 @@ def add_administration(app: "App", container: Container) -> None:
     )
     metrics = OpenMetrics if container.settings.metrics_open else Metrics
     app.add_route("/metrics", metrics(container.collectors))
+    add_console(app, container, authorization)

@@ -34,7 +34,7 @@ def create_app(container: Container) -> App:
     if role is not Role.REFUNDS:
         from api.http.administration import add_administration  # noqa: PLC0415
 
-        add_administration(app, container)
+        add_administration(app, container, authorization)
     app.add_route("/healthz", Liveness())
     app.add_route("/readyz", ReadinessProbe(container.readiness))
     add_documentation(app)

@@ -30,17 +30,19 @@ def read_object(req: Request) -> dict[str, Any]:
     return strict_json.loads(read_bytes(req))
 
 
-def read_bytes(req: Request, at_most: int = MAX_BODY) -> bytes:
+def read_bytes(
+    req: Request, at_most: int = MAX_BODY, media_type: str = falcon.MEDIA_JSON
+) -> bytes:
     """
-    Return the body of *req*, which must be of type JSON.
+    Return the body of *req*, which must be of *media_type*.
 
     Raises:
-        falcon.HTTPUnsupportedMediaType: The body is not JSON, or it is compressed.
+        falcon.HTTPUnsupportedMediaType: It is of another type, or compressed.
         falcon.HTTPContentTooLarge: The body has more than *at_most* bytes.
         falcon.HTTPError: 408: the body did not arrive in time.
         InvalidInputError: The body is incomplete.
     """
-    _check_type(req)
+    _check_type(req, media_type)
     length = req.content_length
     if length is not None and length > at_most:
         raise falcon.HTTPContentTooLarge
@@ -52,13 +54,13 @@ def read_bytes(req: Request, at_most: int = MAX_BODY) -> bytes:
     return body
 
 
-def _check_type(req: Request) -> None:
+def _check_type(req: Request, expected: str) -> None:
     # A small compressed body can expand to a huge one, so none is accepted.
     if req.get_header("Content-Encoding") is not None:
         raise falcon.HTTPUnsupportedMediaType
     media_type, parameters = falcon.parse_header(req.content_type or "")
     charset = parameters.pop("charset", "utf-8")
-    if (media_type.lower(), charset.lower()) != ("application/json", "utf-8"):
+    if (media_type.lower(), charset.lower()) != (expected, "utf-8"):
         raise falcon.HTTPUnsupportedMediaType
 
 

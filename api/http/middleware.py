@@ -1,9 +1,9 @@
 """The middleware around every request: request id, access log and authorization."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from threading import Lock
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 import falcon
 import structlog
@@ -33,6 +33,7 @@ from signer.errors import (
 # OWASP REST security cheat sheet: no caching, and no use of an answer by a browser.
 SECURITY_HEADERS: Mapping[str, str] = {
     "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
     "Strict-Transport-Security": "max-age=63072000; includeSubDomains",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
@@ -60,6 +61,8 @@ class Resource:
 
     The caller of a route that ``is_for_tenants`` must belong to a tenant.
 
+    The requests of a route that ``only_reads`` use no token up, also with POST.
+
     ``content_policy`` replaces the ``Content-Security-Policy``, for pages.
     """
 
@@ -68,6 +71,7 @@ class Resource:
     is_administrative: ClassVar[bool] = False
     allows_direct: ClassVar[bool] = False
     is_for_tenants: ClassVar[bool] = False
+    only_reads: ClassVar[bool] = False
     content_policy: ClassVar[str | None] = None
     methods: ClassVar[tuple[str, ...]]
 
@@ -100,6 +104,15 @@ class Resource:
             allows_direct=cls.allows_direct,
             for_tenants=cls.is_for_tenants,
         )
+
+    def authenticate(self, req: Request, verifier: JWTVerifier) -> Principal:
+        """
+        Return the caller: here the subject of the bearer token.
+
+        Raises:
+            AuthenticationError: The credentials are missing or invalid.
+        """
+        return verifier.authenticate(req.get_header("Authorization"))
 
 
 class RequestLog:
@@ -189,10 +202,47 @@ class AuthorizationMiddleware:
             raise falcon.HTTPMethodNotAllowed(resource.methods)
         permission = resource.permission(req.method)
         if permission is not None:
-            self._authorize(req, permission)
+            self.authorize(
+                req,
+                permission,
+                lambda verifier: resource.authenticate(req, verifier),
+                only_reads=resource.only_reads,
+            )
 
-    def _authorize(self, req: Request, permission: Permission) -> None:
-        request = AccessRequest(
+    def authorize(
+        self,
+        req: Request,
+        permission: Permission,
+        authenticate: Callable[[JWTVerifier], Principal],
+        *,
+        only_reads: bool = False,
+    ) -> None:
+        """
+        Require that the caller whom *authenticate* returns has *permission*.
+
+        Raises as ``process_resource``.
+        """
+        request = self._describe(req, permission, only_reads=only_reads)
+        self._access.check_peer(request)
+        try:
+            caller = self._authenticate(req, permission, authenticate)
+            tenant = self._access.find_tenant(caller, permission)
+            req.context.tenant = tenant
+            self._access.admit(caller, request, tenant)
+        except _REFUSALS as e:
+            self._access.refuse(e, request, req.context.get("principal"))
+
+    def refuse(
+        self, req: Request, permission: Permission, error: PermissionDeniedError
+    ) -> NoReturn:
+        """Count and audit a refusal to the caller of *req*; raise *error*."""
+        request = self._describe(req, permission, only_reads=False)
+        self._access.refuse(error, request, req.context.get("principal"))
+
+    def _describe(
+        self, req: Request, permission: Permission, *, only_reads: bool
+    ) -> AccessRequest:
+        return AccessRequest(
             permission=permission,
             method=req.method,
             route=req.uri_template,
@@ -200,21 +250,19 @@ class AuthorizationMiddleware:
                 req, self._proxies, on_unreadable=self._log_unreadable_proxy
             ),
             request_id=request_id(req),
+            only_reads=only_reads,
         )
-        self._access.check_peer(request)
-        try:
-            caller = self._authenticate(req, permission)
-            tenant = self._access.find_tenant(caller, permission)
-            req.context.tenant = tenant
-            self._access.admit(caller, request, tenant)
-        except _REFUSALS as e:
-            self._access.refuse(e, request, req.context.get("principal"))
 
-    def _authenticate(self, req: Request, permission: Permission) -> Principal:
+    def _authenticate(
+        self,
+        req: Request,
+        permission: Permission,
+        authenticate: Callable[[JWTVerifier], Principal],
+    ) -> Principal:
         if not (permission.allows_direct or is_from_proxy(req, self._proxies)):
             _log.warning("proxy-bypassed", peer=peer_address(req, self._proxies))
             raise NotThroughProxyError("requests must come through the proxy")
-        caller = self._authenticator.authenticate(req.get_header("Authorization"))
+        caller = authenticate(self._authenticator)
         req.context.principal = caller
         require_permission(caller, permission)
         return caller

@@ -187,12 +187,13 @@ def report(problem: Problem, error: Exception) -> None:
 def install(app: "falcon.App[Request, Response]") -> None:
     """Make *app* answer every error with a problem document."""
     # Replace Falcon's own handlers, which it has for these two classes.
-    app.add_error_handler((Exception, falcon.HTTPError), _respond)
+    app.add_error_handler((Exception, falcon.HTTPError), respond)
 
 
-def _respond(
+def respond(
     req: Request, resp: Response, error: Exception, params: dict[str, Any]
 ) -> None:
+    """Answer *error* with a problem document."""
     problem = problem_of(error)
     report(problem, error)
     if isinstance(error, errors.AuthenticationError):

@@ -56,14 +56,14 @@ class WorkersCollector:
 def _measurements(workers: Sequence[WorkerRow]) -> Iterable[Metric]:
     families = {spec: catalogue.family(spec, "worker") for spec in catalogue.OF_WORKERS}
     for worker in workers:
-        for name, labels, value in _read(worker.metrics):
+        for name, labels, value in read_samples(worker.metrics):
             families[_SPECS[name]].add_sample(
                 name, {**labels, "worker": worker.name}, value
             )
     return families.values()
 
 
-def _read(text: str) -> Sequence[Sample]:
+def read_samples(text: str) -> Sequence[Sample]:
     """Return the samples of *text* that the catalogue has; none if it is malformed."""
     found: list[Sample] = []
     try:

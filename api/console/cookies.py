@@ -1,0 +1,63 @@
+"""
+The cookie of a session.
+
+Its name begins with ``__Host-``: browsers then accept it over HTTPS only, for this host
+only (RFC 6265bis, section 4.1.3).  Outside production a browser on the same machine may
+use HTTP, and gets a cookie without the prefix.
+"""
+
+from ipaddress import ip_address
+
+from falcon import Request, Response
+
+from api.console.sessions import SESSION_LIFETIME
+
+
+SECURE_NAME = "__Host-hotwallet-console"
+LOCAL_NAME = "hotwallet-console"
+
+
+class SessionCookie:
+    """Reads, sets and removes the cookie."""
+
+    def __init__(self, *, is_production: bool) -> None:
+        self._is_production = is_production
+
+    def read(self, req: Request) -> str | None:
+        """Return the value; None if there is none, or more than one."""
+        values = req.get_cookie_values(self._name(req)) or []
+        return values[0] if len(values) == 1 else None
+
+    def set(self, req: Request, resp: Response, value: str) -> None:
+        """Make the browser keep *value* for as long as a session lasts."""
+        self._set(req, resp, value, int(SESSION_LIFETIME.total_seconds()))
+
+    def remove(self, req: Request, resp: Response) -> None:
+        """Make the browser forget the value."""
+        self._set(req, resp, "", 0)
+
+    def _set(self, req: Request, resp: Response, value: str, max_age: int) -> None:
+        resp.set_cookie(
+            self._name(req),
+            value,
+            max_age=max_age,
+            path="/",
+            secure=self._is_secure(req),
+            http_only=True,
+            same_site="Strict",
+        )
+
+    def _name(self, req: Request) -> str:
+        return SECURE_NAME if self._is_secure(req) else LOCAL_NAME
+
+    def _is_secure(self, req: Request) -> bool:
+        return self._is_production or not _is_loopback(req.host)
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False

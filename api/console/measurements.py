@@ -1,0 +1,91 @@
+"""What running workers measure about networks: balances, runway and nodes."""
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from api.metrics import catalogue
+from api.metrics.workers import read_samples
+from signer.config.networks import Network
+from signer.model.worker_row import WorkerRow, find_running
+
+
+@dataclass(slots=True)
+class Asset:
+    """
+    A balance of the active key's address, in whole units, and how long it lasts.
+
+    None is unknown.
+    """
+
+    network: str
+    name: str
+    balance: float | None = None
+    refunds_left: float | None = None
+    hours_left: float | None = None
+
+    def is_low(self, network: Network) -> bool:
+        """Return whether it is below one of the bounds of *network*."""
+        refunds = math.inf if self.refunds_left is None else self.refunds_left
+        hours = math.inf if self.hours_left is None else self.hours_left
+        return refunds < network.low_balance_refunds or hours < network.low_balance_hours
+
+
+@dataclass(slots=True)
+class Node:
+    """A node of a network, and how many blocks it is behind the highest head."""
+
+    network: str
+    name: str
+    is_up: bool | None = None
+    lag: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Measurements:
+    """What one worker measured lately; nothing if none runs."""
+
+    assets: Sequence[Asset] = ()
+    nodes: Sequence[Node] = ()
+    chain_nonces: Mapping[str, float] = field(default_factory=dict)
+
+
+def read_measurements(
+    workers: Collection[WorkerRow], now: datetime
+) -> Measurements:
+    """Return what the running worker with the newest pass measured; asks no node."""
+    running = find_running(workers, now)
+    if not running:
+        return Measurements()
+    newest = max(running, key=lambda each: each.passed_at)
+    assets: dict[tuple[str, str], Asset] = {}
+    nodes: dict[tuple[str, str], Node] = {}
+    nonces: dict[str, float] = {}
+    for name, labels, value in read_samples(newest.metrics):
+        network = labels.get("network", "")
+        if "asset" in labels:
+            asset = network, labels["asset"]
+            _add(assets.setdefault(asset, Asset(*asset)), name, value)
+        elif name == catalogue.NODE_UP.name:
+            node = network, labels["node"]
+            nodes.setdefault(node, Node(*node)).is_up = bool(value)
+        elif name == catalogue.NODE_LAG.name:
+            node = network, labels["node"]
+            nodes.setdefault(node, Node(*node)).lag = value
+        elif name == catalogue.CHAIN_NONCE.name:
+            nonces[network] = value
+    return Measurements(
+        [assets[each] for each in sorted(assets)],
+        [nodes[each] for each in sorted(nodes)],
+        nonces,
+    )
+
+
+def _add(asset: Asset, name: str, value: float) -> None:
+    if name == catalogue.WALLET_BALANCE.name:
+        asset.balance = value
+    elif name == catalogue.WALLET_REFUNDS.name:
+        asset.refunds_left = value
+    elif name == catalogue.WALLET_HOURS.name:
+        asset.hours_left = value

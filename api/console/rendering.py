@@ -1,0 +1,95 @@
+"""
+Renders the templates.
+
+All text is escaped, also that of the service itself: much of it is the caller's, and an
+attacker may have written the rest into the database.  A misspelled name in a template
+is an error, and no empty text.
+"""
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from signer.amounts import format_units
+from signer.redact import key_prefix
+
+
+CONTENT_POLICY = (
+    "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self';"
+    " frame-ancestors 'none'; base-uri 'none'"
+)
+"""The ``Content-Security-Policy`` of the pages: no script, and nothing of others."""
+
+_UNITS = (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
+
+
+def render(template: str, **values: object) -> str:
+    """Return the page that *template* makes of *values*."""
+    return _environment().get_template(template).render(values)
+
+
+@cache
+def style_sheet() -> bytes:
+    """Return the style sheet of all pages."""
+    return files("api.console").joinpath("static/console.css").read_bytes()
+
+
+def format_time(moment: datetime | None) -> str:
+    """
+    Return *moment* in UTC, to the second.
+
+    >>> format_time(datetime(2026, 11, 26, 9, 5, tzinfo=UTC))
+    '2026-11-26 09:05:00 UTC'
+    >>> format_time(None)
+    '-'
+    """
+    if moment is None:
+        return "-"
+    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def format_duration(duration: timedelta | float) -> str:
+    """
+    Return *duration*, or that many seconds, in its two largest units.
+
+    >>> [format_duration(each) for each in (0.4, 59, 3_600, 3_725, 90_000)]
+    ['0 s', '59 s', '1 h', '1 h 2 min', '1 d 1 h']
+    """
+    is_span = isinstance(duration, timedelta)
+    left = max(0, int(duration.total_seconds() if is_span else duration))
+    parts: list[str] = []
+    for unit, size in _UNITS:
+        count, left = divmod(left, size)
+        if count:
+            parts.append(f"{count} {unit}")
+    return " ".join(parts[:2]) or "0 s"
+
+
+def _pretty(value: object) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False)
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("api.console"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        auto_reload=False,
+    )
+    filters: Mapping[str, Any] = {
+        "time": format_time,
+        "duration": format_duration,
+        "units": format_units,
+        "key_prefix": key_prefix,
+        "pretty": _pretty,
+    }
+    environment.filters.update(filters)
+    return environment

@@ -1,0 +1,117 @@
+"""
+Sessions of the console, which may read and nothing else.
+
+A session is a text with a MAC that the browser keeps in a cookie: who may read what,
+until when.  No row is stored, so every process of the service accepts it.  A change
+needs a token as well, so a stolen session changes nothing.
+"""
+
+import base64
+import json
+import secrets
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from api.request_context import Principal
+from signer.errors import AuthenticationError
+from signer.ports import Clock
+from signer.row_macs import RowMACs
+
+
+SESSION_LIFETIME = timedelta(minutes=30)
+"""How long a session lasts.  It cannot be prolonged."""
+
+SESSION_INVALID = "session-invalid"
+
+_MAX_TEXT = 4096
+_COOKIE = "console session"
+_FORM = "console form"
+
+
+class SessionExpiredError(AuthenticationError):
+    """The session was genuine, and its time is over."""
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """
+    What the administrator *subject* may read until *expires_at*.
+
+    ``id`` is random.  Audit records of refusals name it in place of a token.
+    """
+
+    id: str
+    subject: str
+    roles: frozenset[str]
+    scopes: frozenset[str]
+    expires_at: datetime
+
+    @property
+    def principal(self) -> Principal:
+        """The caller of a request with this session."""
+        return Principal(
+            self.subject, self.roles, self.id, self.expires_at, self.scopes
+        )
+
+
+class Sessions:
+    """Makes and verifies sessions, and the tokens of their forms."""
+
+    def __init__(self, macs: RowMACs, clock: Clock) -> None:
+        """Use the keys of *macs*: all processes of the service have them."""
+        self._macs = macs
+        self._clock = clock
+
+    def start(self, caller: Principal) -> tuple[Session, str]:
+        """Return a new session of *caller*, and the text of its cookie."""
+        expires_at = self._clock().replace(microsecond=0) + SESSION_LIFETIME
+        session = Session(
+            f"console-{secrets.token_hex(16)}",
+            caller.sub,
+            caller.roles,
+            caller.scopes or frozenset(),
+            expires_at,
+        )
+        facts = {
+            "id": session.id,
+            "sub": session.subject,
+            "roles": sorted(session.roles),
+            "scopes": sorted(session.scopes),
+            "exp": int(expires_at.timestamp()),
+        }
+        payload = base64.urlsafe_b64encode(json.dumps(facts).encode()).decode()
+        return session, f"{payload}.{self._macs.mac_of_text(_COOKIE, payload)}"
+
+    def read(self, text: str) -> Session:
+        """
+        Return the session that the cookie *text* has.
+
+        Raises:
+            SessionExpiredError: Its time is over.
+            AuthenticationError: ``session-invalid``: this service did not make it.
+        """
+        payload, _, mac = text.rpartition(".")
+        if len(text) > _MAX_TEXT or not self._macs.is_mac_of_text(
+            mac, _COOKIE, payload
+        ):
+            raise AuthenticationError(SESSION_INVALID)
+        # The MAC shows that ``start`` made it: no part can be missing.
+        facts = json.loads(base64.urlsafe_b64decode(payload))
+        session = Session(
+            facts["id"],
+            facts["sub"],
+            frozenset(facts["roles"]),
+            frozenset(facts["scopes"]),
+            datetime.fromtimestamp(facts["exp"], UTC),
+        )
+        if session.expires_at <= self._clock():
+            raise SessionExpiredError("session-expired")
+        return session
+
+    def form_token(self, session: Session) -> str:
+        """Return what each form of *session* sends back (against CSRF)."""
+        return self._macs.mac_of_text(_FORM, session.id)
+
+    def is_form_token(self, session: Session, token: str) -> bool:
+        """Return whether *token* is that of the forms of *session*."""
+        return self._macs.is_mac_of_text(token, _FORM, session.id)
