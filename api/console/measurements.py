@@ -29,7 +29,8 @@ class Asset:
         """Return whether it is below one of the bounds of *network*."""
         refunds = math.inf if self.refunds_left is None else self.refunds_left
         hours = math.inf if self.hours_left is None else self.hours_left
-        return refunds < network.low_balance_refunds or hours < network.low_balance_hours
+        few = refunds < network.low_balance_refunds
+        return few or hours < network.low_balance_hours
 
 
 @dataclass(slots=True)

@@ -18,6 +18,7 @@ from backends.sql.keys import KeyTables
 from backends.sql.payment_statistics import PaymentStatisticsTables
 from backends.sql.queues import QueueTables
 from backends.sql.refund_approvals import RefundApprovalTables
+from backends.sql.refund_search import SearchTables
 from backends.sql.refund_statistics import StatisticsTables
 from backends.sql.refunds import RefundTables
 from backends.sql.reservations import ReservationTables
@@ -46,6 +47,7 @@ class SQLStore(
     LimitsTables,
     PaymentStatisticsTables,
     StatisticsTables,
+    SearchTables,
     KeyTables,
     AuditTables,
     CallerTables,

@@ -50,6 +50,7 @@ from signer.ports.ledger import Ledger
 from signer.ports.limits_store import LimitsStore
 from signer.ports.meter import NO_METER, Meter
 from signer.ports.payment_statistics import PaymentStatistics
+from signer.ports.refund_search import RefundFilter, RefundSearch
 from signer.ports.refund_statistics import RefundStatistics
 from signer.ports.refund_store import Change, Reservation, Store
 from signer.ports.stop_store import StopStore
@@ -102,6 +103,8 @@ __all__ = [
     "Outlook",
     "PaymentStatistics",
     "Receipt",
+    "RefundFilter",
+    "RefundSearch",
     "RefundStatistics",
     "Reservation",
     "Sealing",

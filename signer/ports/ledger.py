@@ -10,6 +10,7 @@ from signer.ports.event_store import EventStore
 from signer.ports.key_store import KeyStore
 from signer.ports.limits_store import LimitsStore
 from signer.ports.payment_statistics import PaymentStatistics
+from signer.ports.refund_search import RefundSearch
 from signer.ports.refund_statistics import RefundStatistics
 from signer.ports.refund_store import Store
 from signer.ports.worker_store import WorkerStore
@@ -21,6 +22,7 @@ class Ledger(
     LimitsStore,
     PaymentStatistics,
     RefundStatistics,
+    RefundSearch,
     KeyStore,
     Journal,
     Callers,

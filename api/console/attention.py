@@ -1,0 +1,228 @@
+"""What an operator should look at first: the overview lists it before anything else."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from api.console.measurements import Measurements
+from api.console.rendering import format_duration, format_time
+from api.health.readiness import Readiness, unsealed_seconds
+from signer.alerts import Alert
+from signer.config.networks import Network
+from signer.model.key import find_active_key
+from signer.model.stop import EVERYTHING
+from signer.model.worker_row import WorkerRow, find_running, find_stopped
+from signer.open_approvals import OpenApprovals
+from signer.ports import Ledger
+
+
+_RECENT = timedelta(days=1)
+_UNSEALED_SECONDS = 30.0
+
+
+class Urgency(StrEnum):
+    """How soon an operator should act; also the class of its style."""
+
+    NOW = "bad"
+    SOON = "warn"
+    KNOWN = "info"
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """
+    One sentence about a problem.
+
+    *code* has a page under ``/problems``, and *href* is the page of the console that
+    shows more.
+    """
+
+    urgency: Urgency
+    text: str
+    code: str | None = None
+    href: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What the overview has read."""
+
+    now: datetime
+    readiness: Readiness
+    workers: Sequence[WorkerRow]
+    measurements: Measurements
+    approvals: OpenApprovals
+    networks: Mapping[str, Network]
+
+
+def find_notices(ledger: Ledger, facts: Facts) -> Sequence[Notice]:
+    """Return what needs attention, the most urgent first; raises ``StoreError``."""
+    found = [
+        *_stops(ledger, facts),
+        *_checks(facts),
+        *_workers(facts),
+        *_keys(ledger),
+        *_wallets(ledger, facts),
+        *_balances(facts),
+        *_refunds(ledger),
+        *_approvals(facts),
+        *_audit(ledger, facts),
+        *_webhooks(ledger),
+        *_alerts(ledger, facts),
+    ]
+    order = list(Urgency)
+    return sorted(found, key=lambda notice: order.index(notice.urgency))
+
+
+def _stops(ledger: Ledger, facts: Facts) -> Iterator[Notice]:
+    names = {network.chain_id: name for name, network in facts.networks.items()}
+    for stop in ledger.stops():
+        if not stop.in_force:
+            continue
+        scope = names.get(stop.chain_id, f"chain {stop.chain_id}")
+        scope = "every network" if stop.chain_id == EVERYTHING else scope
+        if stop.is_authentic:
+            since = format_time(stop.at)
+            text = (
+                f"Signing is stopped for {scope} since {since}, by"
+                f" {stop.requested_by}: {stop.reason}"
+            )
+        else:
+            text = f"Another program changed the row of the stop of {scope}"
+        yield Notice(Urgency.NOW, text, "signing-stopped")
+
+
+_OTHERWISE_SHOWN = frozenset({"signing-stopped", "worker-stopped"})
+
+
+def _checks(facts: Facts) -> Iterator[Notice]:
+    for name, result in facts.readiness.checks.items():
+        if result not in {"ok", *_OTHERWISE_SHOWN}:
+            yield Notice(Urgency.NOW, f"The check of {name} reports {result}", result)
+
+
+def _workers(facts: Facts) -> Iterator[Notice]:
+    if not find_running(facts.workers, facts.now):
+        yield Notice(
+            Urgency.NOW,
+            "No worker runs: refunds are accepted, and wait",
+            "worker-stopped",
+        )
+    for worker in find_stopped(facts.workers, facts.now):
+        age = format_duration(facts.now - worker.passed_at)
+        yield Notice(
+            Urgency.NOW,
+            f"Worker {worker.name} has completed no pass for {age}",
+            "worker-stopped",
+        )
+
+
+def _keys(ledger: Ledger) -> Iterator[Notice]:
+    if find_active_key(ledger.keys()) is None:
+        yield Notice(
+            Urgency.NOW, "No key is active: nothing can be signed", href="/console/keys"
+        )
+
+
+def _wallets(ledger: Ledger, facts: Facts) -> Iterator[Notice]:
+    names = {network.chain_id: name for name, network in facts.networks.items()}
+    for wallet in ledger.wallets():
+        if wallet.is_paused:
+            name = names.get(wallet.chain_id, f"chain {wallet.chain_id}")
+            yield Notice(
+                Urgency.NOW,
+                f"The wallet {wallet.sender} of {name} is paused"
+                f" ({wallet.pause_reason}): it assigns no nonces",
+                "wallet-paused",
+                "/console/wallets",
+            )
+
+
+def _balances(facts: Facts) -> Iterator[Notice]:
+    for asset in facts.measurements.assets:
+        network = facts.networks.get(asset.network)
+        if network is not None and asset.is_low(network):
+            yield Notice(
+                Urgency.SOON,
+                f"The balance of {asset.name} on {asset.network} is low"
+                f"{_left(asset.refunds_left, asset.hours_left)}",
+                Alert.LOW_BALANCE,
+                "/console/wallets",
+            )
+
+
+def _left(refunds: float | None, hours: float | None) -> str:
+    parts = []
+    if refunds is not None:
+        parts.append(f"about {refunds:.0f} refunds")
+    if hours is not None:
+        parts.append(f"{hours:.0f} hours")
+    return f": {' or '.join(parts)} are left" if parts else ""
+
+
+def _refunds(ledger: Ledger) -> Iterator[Notice]:
+    blocked: dict[str, int] = {}
+    for group in ledger.open_refunds():
+        if group.blocked_by is not None:
+            blocked[group.blocked_by] = blocked.get(group.blocked_by, 0) + group.number
+    for code, number in sorted(blocked.items(), key=lambda each: -each[1]):
+        refunds = "1 refund is" if number == 1 else f"{number} refunds are"
+        yield Notice(
+            Urgency.SOON, f"{refunds} delayed by {code}", code, "/console/refunds"
+        )
+
+
+def _approvals(facts: Facts) -> Iterator[Notice]:
+    waiting = sum(
+        not each.is_expired(facts.now) and each.decided_by is None
+        for each in facts.approvals.approvals
+    )
+    if waiting:
+        changes = "1 change waits" if waiting == 1 else f"{waiting} changes wait"
+        yield Notice(
+            Urgency.SOON, f"{changes} for a decision", None, "/console/approvals"
+        )
+    if facts.approvals.changed:
+        yield Notice(
+            Urgency.NOW,
+            f"Another program changed or inserted {facts.approvals.changed} proposals",
+            Alert.ROW_CHANGED,
+            "/console/approvals",
+        )
+
+
+def _audit(ledger: Ledger, facts: Facts) -> Iterator[Notice]:
+    seconds = unsealed_seconds(ledger.oldest_unsealed(), lambda: facts.now)
+    if seconds > _UNSEALED_SECONDS:
+        yield Notice(
+            Urgency.SOON,
+            f"An audit record has waited for its seal for {format_duration(seconds)}",
+            Alert.SEALING_LATE,
+            "/console/audit",
+        )
+
+
+def _webhooks(ledger: Ledger) -> Iterator[Notice]:
+    for backlog in ledger.webhook_backlog():
+        if backlog.dead or backlog.failing:
+            yield Notice(
+                Urgency.SOON,
+                f"The webhook of {backlog.tenant} fails: {backlog.failing} deliveries"
+                f" are tried again, {backlog.dead} were given up",
+                Alert.WEBHOOK_FAILING,
+                "/console/webhooks",
+            )
+
+
+def _alerts(ledger: Ledger, facts: Facts) -> Iterator[Notice]:
+    for name, count in sorted(ledger.alert_counts().items()):
+        last = ledger.last_alert_at(name)
+        if last is None or facts.now - last > _RECENT:
+            continue
+        age = format_duration(facts.now - last)
+        yield Notice(
+            Urgency.KNOWN,
+            f"Alert {name}: last {age} ago, {count} in all",
+            name,
+        )

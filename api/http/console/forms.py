@@ -1,0 +1,64 @@
+"""Reads forms and search fields of the console's pages."""
+
+from collections.abc import Mapping
+from urllib.parse import parse_qsl
+
+import falcon
+from falcon import Request
+
+from api.http import query
+from api.http.body import read_bytes
+from signer.errors import InvalidInputError, PermissionDeniedError
+
+
+FORM_TOKEN = "form"  # noqa: S105  The name of a field.
+
+_MOST_FIELDS = 8
+_OWN_SITE = frozenset({"same-origin", "none"})
+
+
+def read_form(req: Request, *names: str) -> Mapping[str, str]:
+    """
+    Return the fields of the form that *req* carries: exactly *names*.
+
+    Raises:
+        falcon.HTTPError, InvalidInputError: As ``read_bytes``.
+        InvalidInputError: The body is no form, or has other fields.
+        PermissionDeniedError: The browser says that another site sent the form.
+    """
+    query.parameters(req)
+    body = read_bytes(req, media_type=falcon.MEDIA_URLENCODED)
+    try:
+        pairs = parse_qsl(
+            body.decode("ascii"),
+            keep_blank_values=True,
+            strict_parsing=True,
+            errors="strict",
+            max_num_fields=_MOST_FIELDS,
+        )
+    except ValueError:
+        raise InvalidInputError("is no form", field="body") from None
+    if sorted(name for name, _ in pairs) != sorted(names):
+        raise InvalidInputError(
+            "has other fields than the form: open the page again", field="body"
+        )
+    # Browsers send this header to HTTPS and to this host.  ``Origin`` would be "null",
+    # because the pages forbid referrers.
+    if req.get_header("Sec-Fetch-Site", default="none") not in _OWN_SITE:
+        raise PermissionDeniedError("another site sent the form")
+    return dict(pairs)
+
+
+def read_search(req: Request, *known: str) -> dict[str, str]:
+    """
+    Return the search fields of *req* that are not empty, without spaces around them.
+
+    Raises:
+        InvalidInputError: As ``query.parameters``.
+    """
+    for name, value in list(req.params.items()):
+        if isinstance(value, str):
+            req.params[name] = value.strip()
+            if not value.strip():
+                del req.params[name]
+    return query.parameters(req, *known)

@@ -1,0 +1,63 @@
+"""Logging in with a token, and out."""
+
+from collections.abc import Callable
+
+import falcon
+from falcon import Request, Response
+
+from api.auth.jwt_verifier import JWTVerifier
+from api.console.rendering import style_sheet
+from api.http import query
+from api.http.console.forms import read_form
+from api.http.console.resource import LOGIN, READING, Page, SessionPage
+from api.request_context import Principal, principal
+
+
+class Login(Page):
+    """``/console/login``: starts a session; its token is used up."""
+
+    def on_get(self, req: Request, resp: Response) -> None:
+        """Ask for a token."""
+        query.parameters(req)
+
+        self.show(req, resp, "login.html")
+
+    def on_post(self, req: Request, resp: Response) -> None:
+        """Start a session of the subject of the token in the form."""
+        form = read_form(req, "token")
+        console = self._console
+        console.authorization.authorize(req, READING, bearer_of(form["token"]))
+        _, text = console.sessions.start(principal(req))
+
+        console.cookie.set(req, resp, text)
+        resp.status = falcon.HTTP_SEE_OTHER
+        resp.location = "/console"
+
+
+class Logout(SessionPage):
+    """``/console/logout``: makes the browser forget the session."""
+
+    def on_post(self, req: Request, resp: Response) -> None:
+        """End the session."""
+        self.read_form(req)
+
+        self._console.cookie.remove(req, resp)
+        resp.status = falcon.HTTP_SEE_OTHER
+        resp.location = LOGIN
+
+
+class StyleSheet(Page):
+    """``/console/console.css``: how all pages look."""
+
+    def on_get(self, req: Request, resp: Response) -> None:
+        """Answer the style sheet."""
+        query.parameters(req)
+
+        resp.content_type = "text/css; charset=utf-8"
+        resp.data = style_sheet()
+
+
+def bearer_of(token: str) -> Callable[[JWTVerifier], Principal]:
+    """Return what verifies *token*, as if it came in the header ``Authorization``."""
+    # A pasted token often ends with a line feed.
+    return lambda verifier: verifier.authenticate(f"Bearer {token.strip()}")

@@ -1,0 +1,125 @@
+"""What all resources of the console share: the session, pages and forms."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NoReturn
+
+import falcon
+from falcon import Request, Response
+
+from api.auth.authorization import Permission
+from api.auth.jwt_verifier import JWTVerifier
+from api.console.cookies import SessionCookie
+from api.console.rendering import CONTENT_POLICY, render
+from api.console.sessions import Session, SessionExpiredError, Sessions
+from api.container import Container
+from api.http.console.forms import FORM_TOKEN, read_form
+from api.http.middleware import AuthorizationMiddleware, Resource
+from api.request_context import Principal
+from signer.errors import PermissionDeniedError
+
+
+LOGIN = "/console/login"
+
+ADMINISTRATORS = frozenset({"admin", "devops"})
+
+READING = Permission(ADMINISTRATORS, "console:read", administrative=True)
+"""What a token needs to start a session, and a session to read a page."""
+
+
+@dataclass(frozen=True, slots=True)
+class Console:
+    """The parts that the console's resources share."""
+
+    container: Container
+    sessions: Sessions
+    cookie: SessionCookie
+    authorization: AuthorizationMiddleware
+
+
+class Page(Resource):
+    """A public page of the console."""
+
+    required_role = None
+    content_policy = CONTENT_POLICY
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    def show(
+        self, req: Request, resp: Response, template: str, **values: object
+    ) -> None:
+        """Answer the page that *template* makes of *values*."""
+        show(req, resp, template, values)
+
+
+class SessionPage(Page):
+    """A page for administrators with a session.  It reads, also with POST."""
+
+    required_role = ADMINISTRATORS
+    required_scope = "console:read"
+    is_administrative = True
+    only_reads = True
+
+    def authenticate(self, req: Request, verifier: JWTVerifier) -> Principal:
+        """
+        Return the administrator of the session.
+
+        Raises:
+            falcon.HTTPSeeOther: There is no session, or its time is over: log in.
+            AuthenticationError: The service did not make the session.
+        """
+        text = self._console.cookie.read(req)
+        if text is None:
+            raise falcon.HTTPSeeOther(LOGIN)
+        try:
+            session = self._console.sessions.read(text)
+        except SessionExpiredError:
+            raise falcon.HTTPSeeOther(LOGIN) from None
+        req.context.session = session
+        req.context.form_token = self._console.sessions.form_token(session)
+        return session.principal
+
+    def read_form(self, req: Request, *names: str) -> Mapping[str, str]:
+        """
+        Return the fields *names* of a form of the session.
+
+        Raises:
+            InvalidInputError: As ``forms.read_form``.
+            PermissionDeniedError: The form is not one of this session (CSRF).
+        """
+        try:
+            given = read_form(req, FORM_TOKEN, *names)
+        except PermissionDeniedError as e:
+            self._refuse(req, e)
+        if not self._console.sessions.is_form_token(session_of(req), given[FORM_TOKEN]):
+            self._refuse(
+                req,
+                PermissionDeniedError(
+                    "the form is not of this session: open the page again"
+                ),
+            )
+        return given
+
+    def _refuse(self, req: Request, error: PermissionDeniedError) -> NoReturn:
+        self._console.authorization.refuse(req, READING, error)
+
+
+def session_of(req: Request) -> Session:
+    """Return the session.  Only a ``SessionPage`` may call this."""
+    known: Session = req.context.session
+    return known
+
+
+def show(
+    req: Request, resp: Response, template: str, values: Mapping[str, object]
+) -> None:
+    """Answer the page that *template* makes of *values*."""
+    resp.content_type = falcon.MEDIA_HTML
+    resp.text = render(
+        template,
+        session=req.context.get("session"),
+        form_token=req.context.get("form_token", ""),
+        path=req.path,
+        **values,
+    )
