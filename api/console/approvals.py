@@ -29,7 +29,7 @@ def show_proposal(approval: Approval) -> ShownProposal:
     """Return the proposal of *approval*, with everything that its digest covers."""
     facts: dict[str, Any] = json.loads(approval.proposal)
     shown = {
-        name: json.dumps(value, ensure_ascii=False)
+        name: json.dumps(value)
         for name, value in facts.items()
         if name != "action"
     }

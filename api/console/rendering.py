@@ -14,6 +14,7 @@ from importlib.resources import files
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 from signer.amounts import format_units
 from signer.redact import key_prefix
@@ -70,8 +71,28 @@ def format_duration(duration: timedelta | float) -> str:
     return " ".join(parts[:2]) or "0 s"
 
 
+def show_invisible(value: Any) -> Any:
+    """
+    Return *value*, a text with escapes in place of what cannot be seen.
+
+    Some characters reverse the direction of the text around them, so that an amount or
+    an address looks like another one.
+
+    >>> show_invisible("gnp.\u202e5.00")
+    'gnp.\\u202e5.00'
+    """
+    if not isinstance(value, str) or isinstance(value, Markup) or value.isprintable():
+        return value
+    return "".join(
+        each
+        if each.isprintable() or each == "\n"
+        else each.encode("unicode_escape").decode()
+        for each in value
+    )
+
+
 def _pretty(value: object) -> str:
-    return json.dumps(value, indent=2, ensure_ascii=False)
+    return json.dumps(value, indent=2)
 
 
 @cache
@@ -80,6 +101,7 @@ def _environment() -> Environment:
         loader=PackageLoader("api.console"),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=show_invisible,
         trim_blocks=True,
         lstrip_blocks=True,
         auto_reload=False,

@@ -1,0 +1,134 @@
+"""One refund with everything that ledger and nodes say about it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from api.container import Container
+from signer.amounts import format_units
+from signer.chain.erc20 import decode_transfer
+from signer.chain.fees import format_gwei
+from signer.crypto.transactions import SignedBytes
+from signer.deadline import Deadlines
+from signer.errors import (
+    ChainUnavailableError,
+    EncodingError,
+    HotWalletError,
+    InvalidInputError,
+    RowNotAuthenticError,
+)
+from signer.model.refund import COIN_ADDRESS, Kind, Move, Refund, SignedTransaction
+from signer.refunds.explanation import Explanation
+
+
+_EXPLAIN_SECONDS = 4.0
+_AT_ONCE = 4
+
+
+@dataclass(frozen=True, slots=True)
+class ShownTransaction:
+    """
+    A stored transaction, and what its signed bytes do.
+
+    ``is_payment`` is whether the bytes pay exactly what the refund says; None for a
+    no-op, which pays nothing.
+    """
+
+    stored: SignedTransaction
+    does: str
+    is_payment: bool | None
+    max_fee: str
+    priority_fee: str
+
+
+@dataclass(frozen=True, slots=True)
+class RefundDetails:
+    """
+    A refund as its page shows it.
+
+    ``explanation`` is None if it took too long; ``problem`` is the code of the reason.
+    ``is_authentic`` is whether the MAC of what it pays is valid.
+    """
+
+    refund: Refund
+    is_authentic: bool
+    moves: Sequence[Move]
+    transactions: Sequence[ShownTransaction]
+    explanation: Explanation | None
+    problem: str | None
+
+    @property
+    def amount(self) -> str:
+        """The amount in whole tokens."""
+        return format_units(self.refund.amount, self.refund.decimals)
+
+
+class RefundDetailsReader:
+    """Reads refunds for their pages; waits a few seconds for nodes, and no longer."""
+
+    def __init__(self, container: Container) -> None:
+        self._container = container
+        self._deadlines = Deadlines(_AT_ONCE)
+
+    def read(self, refund: Refund) -> RefundDetails:
+        """Return the details of *refund*; StoreError if the ledger does not answer."""
+        store = self._container.store
+        explanation, problem = self._explain(refund)
+        return RefundDetails(
+            refund,
+            self._is_authentic(refund),
+            store.history(refund.id),
+            [_show(each, refund) for each in store.transactions(refund.id)],
+            explanation,
+            problem,
+        )
+
+    def _explain(self, refund: Refund) -> tuple[Explanation | None, str | None]:
+        try:
+            return self._deadlines.within(
+                _EXPLAIN_SECONDS,
+                lambda: self._container.explainer.explain(refund),
+                name="explain",
+                late=ChainUnavailableError,
+            ), None
+        except HotWalletError as e:
+            return None, e.code
+
+    def _is_authentic(self, refund: Refund) -> bool:
+        try:
+            self._container.store.require_authentic(refund)
+        except RowNotAuthenticError:
+            return False
+        return True
+
+
+def _show(stored: SignedTransaction, refund: Refund) -> ShownTransaction:
+    does, is_payment = _describe(stored, refund)
+    return ShownTransaction(
+        stored,
+        does,
+        is_payment,
+        format_gwei(stored.max_fee_per_gas),
+        format_gwei(stored.max_priority_fee_per_gas),
+    )
+
+
+def _describe(stored: SignedTransaction, refund: Refund) -> tuple[str, bool | None]:
+    """Return what the signed bytes do, and whether they pay *refund*."""
+    try:
+        transaction = SignedBytes.decode(stored.raw).transaction
+        if stored.kind is Kind.NOOP:
+            return "sends nothing to the wallet itself, and uses the nonce up", None
+        if refund.token_address == COIN_ADDRESS:
+            to, amount, contract = transaction.to, transaction.value, COIN_ADDRESS
+        else:
+            to, amount, _ = decode_transfer(transaction.data)
+            contract = transaction.to
+    except (EncodingError, InvalidInputError):
+        return "cannot be decoded: another program may have changed the row", False
+    is_payment = (contract.lower(), to.lower(), amount) == (
+        refund.token_address.lower(),
+        refund.recipient.lower(),
+        refund.amount,
+    )
+    whole = format_units(amount, refund.decimals)
+    return f"pays {whole} {refund.token} to {to}", is_payment

@@ -1,0 +1,147 @@
+"""The pages that only show something."""
+
+from collections.abc import Mapping
+from urllib.parse import urlencode
+
+from falcon import Request, Response
+
+from api.console.audit import read_audit
+from api.console.measurements import read_measurements
+from api.console.overview import read_overview
+from api.console.refund_details import RefundDetailsReader
+from api.console.refund_search import search
+from api.http import query
+from api.http.console.forms import read_search
+from api.http.console.resource import Console, SessionPage
+from signer.errors import NotFoundError
+from signer.model.refund import Status, is_refund_id
+
+
+_DELIVERIES = 50
+
+
+class OverviewPage(SessionPage):
+    """``/console``: the state of the service, and what needs attention."""
+
+    def on_get(self, req: Request, resp: Response) -> None:
+        """Show the overview."""
+        query.parameters(req)
+
+        overview = read_overview(self._console.container)
+        self.show(req, resp, "overview.html", it=overview)
+
+
+class RefundsPage(SessionPage):
+    """``/console/refunds``: finds refunds of all tenants."""
+
+    def on_get(self, req: Request, resp: Response) -> None:
+        """Show a page of the refunds that the search fields describe."""
+        given = read_search(req, "q", "tenant", "status", "cursor")
+        found = search(
+            self._console.container.store,
+            given.get("q"),
+            tenant=given.get("tenant"),
+            status=query.status(given),
+            cursor=query.cursor(given),
+        )
+
+        following = None
+        if found.next_cursor is not None:
+            following = urlencode(given | {"cursor": found.next_cursor})
+        self.show(
+            req,
+            resp,
+            "refunds.html",
+            found=found,
+            given=given,
+            statuses=list(Status),
+            following=following,
+        )
+
+
+class RefundPage(SessionPage):
+    """``/console/refunds/{refund_id}``: one refund."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(console)
+        self._details = RefundDetailsReader(console.container)
+
+    def on_get(self, req: Request, resp: Response, refund_id: str) -> None:
+        """Show the refund, as far as the ledger and the nodes answer."""
+        query.parameters(req)
+        store = self._console.container.store
+        refund = store.get(refund_id) if is_refund_id(refund_id) else None
+        if refund is None:
+            raise NotFoundError("there is no such refund")
+
+        self.show(req, resp, "refund.html", it=self._details.read(refund))
+
+
+class KeysPage(SessionPage):
+    """``/console/keys``: the keys that sign or have signed."""
+
+    def on_get(self, req: Request, resp: Response) -> None:
+        """List the keys, the active key first."""
+        query.parameters(req)
+
+        self.show(req, resp, "keys.html", keys=self._console.container.store.keys())
+
+
+class WalletsPage(SessionPage):
+    """``/console/wallets``: nonces, pauses and balances."""
+
+    def on_get(self, req: Request, resp: Response) -> None:
+        """List the wallets beside what a worker measured."""
+        query.parameters(req)
+        container = self._console.container
+        store, now = container.store, container.ledger_clock()
+        wallets = store.wallets()
+        foreign = {
+            (each.chain_id, each.sender): store.foreign_transactions(
+                each.chain_id, each.sender
+            )
+            for each in wallets
+        }
+
+        self.show(
+            req,
+            resp,
+            "wallets.html",
+            wallets=wallets,
+            foreign=foreign,
+            names=self._names(),
+            networks=container.networks,
+            active=store.active_key(),
+            measured=read_measurements(store.workers(), now),
+        )
+
+    def _names(self) -> Mapping[int, str]:
+        networks = self._console.container.networks
+        return {network.chain_id: name for name, network in networks.items()}
+
+
+class AuditPage(SessionPage):
+    """``/console/audit``: how far the audit log is sealed and signed."""
+
+    def on_get(self, req: Request, resp: Response) -> None:
+        """Show the state of the chain, and how to verify it."""
+        query.parameters(req)
+
+        self.show(req, resp, "audit.html", it=read_audit(self._console.container))
+
+
+class WebhooksPage(SessionPage):
+    """``/console/webhooks``: what waits, and the newest deliveries."""
+
+    def on_get(self, req: Request, resp: Response) -> None:
+        """List the deliveries."""
+        query.parameters(req)
+        store = self._console.container.store
+
+        self.show(
+            req,
+            resp,
+            "webhooks.html",
+            backlog=store.webhook_backlog(),
+            deliveries=[each for each, _ in store.deliveries(_DELIVERIES)],
+        )

@@ -1,0 +1,108 @@
+"""Adds the routes under ``/console``, and answers their errors with pages."""
+
+from typing import TYPE_CHECKING, Any
+
+import falcon
+from falcon import Request, Response
+
+from api.console.cookies import SessionCookie
+from api.console.sessions import Sessions
+from api.container import Container
+from api.http import problems
+from api.http.console.approvals import (
+    ApprovalConfirmation,
+    ApprovalDecision,
+    ApprovalPage,
+    ApprovalsPage,
+)
+from api.http.console.login import Login, Logout, StyleSheet
+from api.http.console.pages import (
+    AuditPage,
+    KeysPage,
+    OverviewPage,
+    RefundPage,
+    RefundsPage,
+    WalletsPage,
+    WebhooksPage,
+)
+from api.http.console.resource import Console, show
+from api.http.middleware import AuthorizationMiddleware
+from api.mac_key import open_row_macs
+from api.request_context import request_id
+from api.views.codes import load_codes
+from signer.errors import AuthenticationError, ConfigurationError, Refusal
+
+
+if TYPE_CHECKING:
+    from api.http.app import App
+
+
+PREFIX = "/console"
+
+
+def add_console(
+    app: "App", container: Container, authorization: AuthorizationMiddleware
+) -> None:
+    """
+    Add the console to *app*, whose problems are already answered.
+
+    Raises:
+        ConfigurationError: There is no MAC key for sessions.
+    """
+    console = Console(
+        container,
+        _open_sessions(container),
+        SessionCookie(is_production=container.settings.is_production),
+        authorization,
+    )
+    app.add_route(PREFIX, OverviewPage(console))
+    app.add_route(f"{PREFIX}/console.css", StyleSheet(console))
+    app.add_route(f"{PREFIX}/login", Login(console))
+    app.add_route(f"{PREFIX}/logout", Logout(console))
+    app.add_route(f"{PREFIX}/refunds", RefundsPage(console))
+    app.add_route(f"{PREFIX}/refunds/{{refund_id}}", RefundPage(console))
+    approval = f"{PREFIX}/approvals/{{digest}}"
+    app.add_route(f"{PREFIX}/approvals", ApprovalsPage(console))
+    app.add_route(approval, ApprovalPage(console))
+    app.add_route(f"{approval}/confirm", ApprovalConfirmation(console))
+    app.add_route(f"{approval}/decide", ApprovalDecision(console))
+    app.add_route(f"{PREFIX}/keys", KeysPage(console))
+    app.add_route(f"{PREFIX}/wallets", WalletsPage(console))
+    app.add_route(f"{PREFIX}/audit", AuditPage(console))
+    app.add_route(f"{PREFIX}/webhooks", WebhooksPage(console))
+    app.add_error_handler(Exception, _respond)
+    app.add_error_handler(falcon.HTTPError, _respond)
+
+
+def is_console(route: str | None) -> bool:
+    """Return whether the template *route* is one of the console's."""
+    return route is not None and (route == PREFIX or route.startswith(f"{PREFIX}/"))
+
+
+def _open_sessions(container: Container) -> Sessions:
+    macs = open_row_macs(container.settings)
+    if macs is None:  # The guard has refused this already.
+        raise ConfigurationError(Refusal("mac-key-missing", "set MAC_KEY_FILE"))
+    return Sessions(macs, container.clock)
+
+
+def _respond(
+    req: Request, resp: Response, error: Exception, params: dict[str, Any]
+) -> None:
+    problems.respond(req, resp, error, params)
+    if not is_console(req.uri_template):
+        return
+    problem = problems.problem_of(error)
+    resp.data = None
+    entry = next((each for each in load_codes() if each["code"] == problem.code), None)
+    show(
+        req,
+        resp,
+        "error.html",
+        {
+            "problem": problem,
+            "entry": entry,
+            "request_id": request_id(req),
+            "is_logged_out": isinstance(error, AuthenticationError),
+        },
+    )
