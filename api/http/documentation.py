@@ -9,6 +9,7 @@ import falcon
 from falcon import Request, Response, inspect
 
 from api.http import query
+from api.http.console import is_console
 from api.http.middleware import Resource
 from api.http.openapi import pages
 from api.http.openapi.document import document_of
@@ -27,10 +28,15 @@ class _Description:
 
     @cached_property
     def document(self) -> Mapping[str, Any]:
-        """The OpenAPI document of the application's routes."""
+        """
+        The OpenAPI document of the application's routes.
+
+        The console is left out: its pages are for people, and may change at any time.
+        """
         routes = {
             route.path: {each.method for each in route.methods if not each.internal}
             for route in inspect.inspect_routes(self._app)
+            if not is_console(route.path)
         }
         return document_of(routes)
 

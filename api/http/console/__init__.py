@@ -4,3 +4,11 @@ The routes under ``/console``: HTML pages for administrators.
 Pages read, with a session.  Each change needs a token of its own, as in the API, and
 calls what the API calls.
 """
+
+
+PREFIX = "/console"
+
+
+def is_console(route: str | None) -> bool:
+    """Return whether the template *route* is one of the console's."""
+    return route is not None and (route == PREFIX or route.startswith(f"{PREFIX}/"))

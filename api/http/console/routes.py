@@ -9,6 +9,7 @@ from api.console.cookies import SessionCookie
 from api.console.sessions import Sessions
 from api.container import Container
 from api.http import problems
+from api.http.console import PREFIX, is_console
 from api.http.console.approvals import (
     ApprovalConfirmation,
     ApprovalDecision,
@@ -35,9 +36,6 @@ from signer.errors import AuthenticationError, ConfigurationError, Refusal
 
 if TYPE_CHECKING:
     from api.http.app import App
-
-
-PREFIX = "/console"
 
 
 def add_console(
@@ -72,11 +70,6 @@ def add_console(
     app.add_route(f"{PREFIX}/webhooks", WebhooksPage(console))
     app.add_error_handler(Exception, _respond)
     app.add_error_handler(falcon.HTTPError, _respond)
-
-
-def is_console(route: str | None) -> bool:
-    """Return whether the template *route* is one of the console's."""
-    return route is not None and (route == PREFIX or route.startswith(f"{PREFIX}/"))
 
 
 def _open_sessions(container: Container) -> Sessions:
