@@ -19,6 +19,7 @@ from api.health.readiness import (
     worker_check,
 )
 from api.logs import audit_logger
+from api.mac_key import open_row_macs
 from api.metrics.names import Names
 from api.views.events import event_document
 from api.views.refunds import refund_answer
@@ -35,7 +36,7 @@ from signer.config.networks import Network, load_networks
 from signer.config.settings import Role, Settings
 from signer.config.tenants import TenantRegistry, check_tenants, load_tenants
 from signer.deadline import Deadlines
-from signer.errors import ConfigurationError
+from signer.errors import ConfigurationError, Refusal
 from signer.keys.admin_audit import AdminAudit
 from signer.keys.balances import BalanceReader
 from signer.keys.failover import Failover
@@ -77,6 +78,7 @@ from signer.refunds.worker import Worker
 from signer.refunds.worker_monitor import WorkerMonitor
 from signer.restore.plan import RestorePlanner
 from signer.restore.restorer import Restorer
+from signer.row_macs import RowMACs
 from signer.startup.dependency_checks import check_chain
 from signer.startup.limits_guard import LimitsGuard
 from signer.webhooks.dispatcher import WebhookDispatcher
@@ -183,6 +185,14 @@ class Container:
             audience=self.settings.jwt_audience,
             clock=self.clock,
         )
+
+    @cached_property
+    def row_macs(self) -> RowMACs:
+        """The MAC keys that all processes of the service have."""
+        macs = open_row_macs(self.settings)
+        if macs is None:
+            raise ConfigurationError(Refusal("mac-key-missing", "set MAC_KEY_FILE"))
+        return macs
 
     @cached_property
     def checkpoint_settings(self) -> CheckpointSettings | None:

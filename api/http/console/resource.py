@@ -1,7 +1,7 @@
 """What all resources of the console share: the session, pages and forms."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from functools import cached_property
 from typing import NoReturn
 
 import falcon
@@ -27,14 +27,20 @@ READING = Permission(ADMINISTRATORS, "console:read", administrative=True)
 """What a token needs to start a session, and a session to read a page."""
 
 
-@dataclass(frozen=True, slots=True)
 class Console:
     """The parts that the console's resources share."""
 
-    container: Container
-    sessions: Sessions
-    cookie: SessionCookie
-    authorization: AuthorizationMiddleware
+    def __init__(
+        self, container: Container, authorization: AuthorizationMiddleware
+    ) -> None:
+        self.container = container
+        self.authorization = authorization
+        self.cookie = SessionCookie(is_production=container.settings.is_production)
+
+    @cached_property
+    def sessions(self) -> Sessions:
+        """Makes and verifies sessions, by the clock of tokens."""
+        return Sessions(self.container.row_macs, self.container.clock)
 
 
 class Page(Resource):

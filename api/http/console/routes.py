@@ -5,8 +5,6 @@ from typing import TYPE_CHECKING, Any
 import falcon
 from falcon import Request, Response
 
-from api.console.cookies import SessionCookie
-from api.console.sessions import Sessions
 from api.container import Container
 from api.http import problems
 from api.http.console import PREFIX, is_console
@@ -28,10 +26,9 @@ from api.http.console.pages import (
 )
 from api.http.console.resource import Console, show
 from api.http.middleware import AuthorizationMiddleware
-from api.mac_key import open_row_macs
 from api.request_context import request_id
 from api.views.codes import load_codes
-from signer.errors import AuthenticationError, ConfigurationError, Refusal
+from signer.errors import AuthenticationError
 
 
 if TYPE_CHECKING:
@@ -41,18 +38,8 @@ if TYPE_CHECKING:
 def add_console(
     app: "App", container: Container, authorization: AuthorizationMiddleware
 ) -> None:
-    """
-    Add the console to *app*, whose problems are already answered.
-
-    Raises:
-        ConfigurationError: There is no MAC key for sessions.
-    """
-    console = Console(
-        container,
-        _open_sessions(container),
-        SessionCookie(is_production=container.settings.is_production),
-        authorization,
-    )
+    """Add the console to *app*, which already answers errors with problems."""
+    console = Console(container, authorization)
     app.add_route(PREFIX, OverviewPage(console))
     app.add_route(f"{PREFIX}/console.css", StyleSheet(console))
     app.add_route(f"{PREFIX}/login", Login(console))
@@ -70,13 +57,6 @@ def add_console(
     app.add_route(f"{PREFIX}/webhooks", WebhooksPage(console))
     app.add_error_handler(Exception, _respond)
     app.add_error_handler(falcon.HTTPError, _respond)
-
-
-def _open_sessions(container: Container) -> Sessions:
-    macs = open_row_macs(container.settings)
-    if macs is None:  # The guard has refused this already.
-        raise ConfigurationError(Refusal("mac-key-missing", "set MAC_KEY_FILE"))
-    return Sessions(macs, container.clock)
 
 
 def _respond(

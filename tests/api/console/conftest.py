@@ -1,0 +1,38 @@
+"""Browsers in front of the console, over each database."""
+
+import pytest
+from falcon.testing import TestClient
+
+from api.container import Container
+from api.http.app import create_app
+from backends.sql import SQLStore
+from tests.api.browser import Browser
+from tests.api.service import build_container
+from tests.api.support import SettableClock
+from tests.fixtures.scripted_chain import ScriptedChain
+from tests.support.ledgers import ROW_MACS
+
+
+@pytest.fixture
+def container(
+    sqlite_store: SQLStore, clock: SettableClock, node: ScriptedChain
+) -> Container:
+    """The container over an empty ledger, whose changes need two administrators."""
+    made = build_container(sqlite_store, clock, client=node)
+    made.settings = made.settings.model_copy(update={"require_approvals": True})
+    made.row_macs = ROW_MACS
+    return made
+
+
+@pytest.fixture
+def client(container: Container) -> TestClient:
+    """A client of the application."""
+    return TestClient(create_app(container))
+
+
+@pytest.fixture
+def browser(client: TestClient) -> Browser:
+    """A browser of the administrator alice, logged in."""
+    opened = Browser(client)
+    assert opened.log_in().status_code == 303
+    return opened

@@ -1,0 +1,327 @@
+"""Every page: its headers, its text, and what it shows of hostile data."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import timedelta
+from threading import Event
+from typing import Any
+
+import pytest
+from falcon.testing import TestClient
+
+from api.console.rendering import CONTENT_POLICY
+from api.container import Container
+from api.health.readiness import Readiness
+from api.http.app import create_app
+from backends.sql import SQLStore
+from signer.alerts import Alert
+from signer.model.key import KeyState
+from signer.model.refund import Refund, Status
+from signer.model.wallet import Pause, Wallet
+from signer.model.worker_row import WorkerRow
+from signer.ports import NodeStatus
+from tests.api.administrators import authorized
+from tests.api.browser import Browser
+from tests.api.service import BODY, build_container
+from tests.api.support import SettableClock, post
+from tests.fixtures.ledger import accepted, filled, queued
+from tests.fixtures.scripted_chain import ScriptedChain
+from tests.support.ledgers import ROW_MACS
+
+
+PATHS = [
+    "/console",
+    "/console/refunds",
+    "/console/approvals",
+    "/console/keys",
+    "/console/wallets",
+    "/console/audit",
+    "/console/webhooks",
+]
+
+EVIL = "<script>alert(1)</script>"
+"""Visible ASCII, so references and tenants may have it."""
+
+EVIL_TEXT = "\"'><img src=x onerror=alert(1)> {{ 7 * 7 }} \u202eevil"
+
+
+@pytest.mark.parametrize("path", [*PATHS, "/console/login", "/console/console.css"])
+def test_the_headers_of_every_page(browser: Browser, path: str) -> None:
+    headers = browser.get(path).headers
+
+    assert headers["content-security-policy"] == CONTENT_POLICY
+    assert headers["content-security-policy"] == (
+        "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self';"
+        " frame-ancestors 'none'; base-uri 'none'"
+    )
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["referrer-policy"] == "no-referrer"
+    assert headers["cache-control"] == "no-store"
+
+
+@pytest.mark.parametrize("path", [*PATHS, "/console/login"])
+def test_pages_load_nothing_else(browser: Browser, path: str) -> None:
+    """No script, no style in the text, and no address of another host."""
+    page = browser.get(path).text
+
+    assert page.startswith("<!doctype html>")
+    assert not re.search(r"<script|<style| style=| on\w+=|javascript:|//", page)
+    assert re.findall(r'(?:src|href)="(?!/console)([^"#]+)"', page) == []
+
+
+@pytest.fixture
+def full(store: SQLStore, clock: SettableClock) -> Container:
+    """A container over a ledger with something of everything, hostile where it can."""
+    node = ScriptedChain()
+    made = build_container(store, clock, client=node)
+    made.settings = made.settings.model_copy(update={"require_approvals": True})
+    made.row_macs = ROW_MACS
+    client = TestClient(create_app(made))
+    body = {**BODY, "reference": EVIL, "reason": "<b>item</b> & more"}
+    assert post(client, body).status_code == 201
+    post(client, {**BODY, "payment_session_id": "other", "reference": "other"})
+    refused = queued(
+        tenant=EVIL,
+        status=Status.REFUSED,
+        version=1,
+        failure_code="policy-violation",
+        failure_detail=EVIL_TEXT,
+    )
+    filled(store, [refused])
+    reason = {"reason": f"{EVIL} stop"}
+    for path in ("stop", "resume"):
+        client.simulate_post(
+            f"/v1/admin/{path}", json=reason, headers=authorized(scope="signing:stop")
+        )
+    store.count_alert(Alert.LOW_BALANCE, clock.now)
+    metrics = (
+        'hotwallet_wallet_balance{network="local",asset="TUSD"} 12.5\n'
+        'hotwallet_wallet_refunds_left{network="local",asset="TUSD"} 3\n'
+        'hotwallet_wallet_hours_left{network="local",asset="TUSD"} 1\n'
+        'hotwallet_node_up{network="local",node="node-1"} 0\n'
+        'hotwallet_wallet_chain_nonce{network="local"} 2\n'
+    )
+    store.record_pass(WorkerRow("w1", clock.now, clock.now, metrics))
+    return made
+
+
+def _browse(container: Container, **claims: Any) -> Browser:
+    opened = Browser(TestClient(create_app(container)))
+    assert opened.log_in(**claims).status_code == 303
+    return opened
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_every_page_of_an_empty_ledger(
+    store: SQLStore, clock: SettableClock, path: str
+) -> None:
+    made = build_container(store, clock)
+    made.row_macs = ROW_MACS
+
+    assert _browse(made).get(path).status_code == 200
+
+
+def test_every_page_of_a_full_ledger(full: Container, clock: SettableClock) -> None:
+    browser = _browse(full)
+    refunds = full.store.search_refunds(_any(), limit=10).refunds
+    (approval,) = full.approvals.list().approvals
+    paths = [
+        *PATHS,
+        *(f"/console/refunds/{each.id}" for each in refunds),
+        f"/console/approvals/{approval.digest}",
+    ]
+    pages = {}
+    for path in paths:
+        clock.advance(60)  # Of the rate limit.
+        answer = browser.get(path)
+        assert answer.status_code == 200, answer.text
+        pages[path] = answer.text
+    for page in pages.values():
+        assert not re.search(r"<script|<img|<b>item| onerror=\S*>", page)
+        assert "{{" not in page.replace("{{ 7 * 7 }}", "")
+        assert "\u202e" not in page
+    overview = pages["/console"]
+    assert "Signing is stopped for every network" in overview
+    assert "&lt;script&gt;alert(1)&lt;/script&gt; stop" in overview
+    assert "The balance of TUSD on local is low: about 3 refunds" in overview
+    assert "1 change waits for a decision" in overview
+    assert "Alert low-balance" in overview
+    assert len(refunds) == 3
+
+
+def _any() -> Any:
+    from signer.ports import RefundFilter  # noqa: PLC0415
+
+    return RefundFilter()
+
+
+def _page_of(browser: Browser, refund: Refund) -> str:
+    answer = browser.get(f"/console/refunds/{refund.id}")
+    assert answer.status_code == 200
+    return answer.text
+
+
+def test_a_refund_shows_what_its_transactions_pay(
+    container: Container, browser: Browser
+) -> None:
+    client = TestClient(create_app(container))
+    path = post(client, BODY).headers["location"]
+    page = browser.get(f"/console/refunds/{path.rpartition('/')[2]}").text
+
+    assert f"pays 12.50 TUSD to {BODY['recipient'].lower()}" in page
+    assert "as requested" in page
+    for status in ("queued", "reserved", "signed", "broadcast"):
+        assert f"status-{status}" in page
+    assert "Its nonce" in page or "nodes have it" in page
+
+
+def test_a_changed_refund_is_marked(browser: Browser, sqlite_store: SQLStore) -> None:
+    """Whoever changed the row, the page says that it is not to be trusted."""
+    filled(sqlite_store, [replace(queued(), mac=f"tests:{'0' * 64}")])
+    (refund,) = sqlite_store.search_refunds(_any(), limit=10).refunds
+
+    assert "Another program changed this row" in _page_of(browser, refund)
+
+
+class _HangingNode(ScriptedChain):
+    """A node that does not answer until it is released."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.release = Event()
+
+    def node_statuses(
+        self, sender: str, tx_hashes: Sequence[str]
+    ) -> Sequence[NodeStatus]:
+        self.release.wait()
+        return ()
+
+
+def test_pages_do_not_wait_for_nodes_that_hang(
+    sqlite_store: SQLStore, clock: SettableClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("api.console.refund_details._EXPLAIN_SECONDS", 0.2)
+    node = _HangingNode()
+    made = build_container(sqlite_store, clock, client=node)
+    made.row_macs = ROW_MACS
+    browser = _browse(made)
+    refund = accepted(sqlite_store)
+    sqlite_store.save(refund, refund.with_due_at(clock.now, blocked_by="chain-unavailable"))
+    try:
+        page = _page_of(browser, refund)
+    finally:
+        node.release.set()
+
+    assert "It could not be explained now (chain-unavailable)" in page
+    assert refund.reference in page
+
+
+def test_the_overview_says_what_is_wrong(
+    container: Container, browser: Browser, sqlite_store: SQLStore, clock: SettableClock
+) -> None:
+    checks = {"database": "ok", "network-local": "timeout", "worker": "worker-stopped"}
+    container.readiness = lambda: Readiness(checks)
+    sender = "0x5FbDB2315678afecb367f032d93F642f64180aa3"
+    wallet = Wallet(31337, sender, 0, 0)
+    sqlite_store.open_wallet(wallet)
+    sqlite_store.pause(wallet, Pause.CHAIN_AHEAD, clock.now)
+    old = clock.now - timedelta(minutes=2)
+    sqlite_store.record_pass(WorkerRow("w1", old, old, ""))
+    blocked = accepted(sqlite_store)
+    sqlite_store.save(blocked, blocked.with_due_at(clock.now, blocked_by="limit-reached"))
+    page = browser.get("/console").text
+
+    for text in (
+        "The check of network-local reports timeout",
+        "No worker runs",
+        f"The wallet {sender} of local is paused (chain-ahead)",
+        "1 refund is delayed by limit-reached",
+    ):
+        assert text in page
+    assert page.index("is paused") < page.index("is delayed by")
+
+
+def test_keys_of_each_backend_look_different(
+    browser: Browser, sqlite_store: SQLStore
+) -> None:
+    pages = set()
+    for backend in ("aws-kms", "pkcs11"):
+        (key,) = [
+            each
+            for each in sqlite_store.keys()
+            if each.state is KeyState.ACTIVE
+        ]
+        sqlite_store._database.run(
+            lambda c, name=backend: c.exec_driver_sql(
+                f"UPDATE keys SET backend = '{name}'"
+            )
+        )
+        pages.add(re.findall(r'<span class="badge (kms|softhsm)">', browser.get("/console/keys").text)[0])
+        assert key.address in browser.get("/console/keys").text
+
+    assert pages == {"kms", "softhsm"}
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["status=lost", "cursor=x", "page=2", "q=a&q=b", "q=a%00"],
+)
+def test_a_malformed_search_is_explained(browser: Browser, query: str) -> None:
+    answer = browser.get(f"/console/refunds?{query}")
+
+    assert answer.status_code == 400
+    assert "invalid-input" in answer.text
+
+
+def test_refunds_are_found(browser: Browser, sqlite_store: SQLStore) -> None:
+    mine = accepted(sqlite_store, tenant="shop", reference="order-1")
+    other = accepted(
+        sqlite_store,
+        tenant="other",
+        reference="order-1",
+        recipient="0xe7f1725E7734CE288F8367e1Bb143E90bb3F0512",
+    )
+
+    def found(search: str) -> set[str]:
+        page = browser.get(f"/console/refunds?{search}").text
+        return set(re.findall(r'href="/console/refunds/(rf_[0-9a-f]+)"', page))
+
+    assert found("q=&tenant=&status=") == {mine.id, other.id}
+    assert found(f"q={mine.id}") == {mine.id}
+    assert found("q=order-1") == {mine.id, other.id}
+    assert found("q=order-1&tenant=shop") == {mine.id}
+    assert found(f"q={other.recipient.lower()}") == {other.id}
+    assert found("tenant=shop&status=queued") == {mine.id}
+    assert found("status=queued") == {mine.id, other.id}
+    assert found("status=confirmed") == found("q=nothing") == set()
+
+
+def test_searches_have_pages(
+    browser: Browser, sqlite_store: SQLStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("api.console.refund_search.PAGE_SIZE", 2)
+    ids = [accepted(sqlite_store).id for _ in range(5)]
+    path, seen = "/console/refunds?status=queued", list[str]()
+    while path:
+        page = browser.get(path).text
+        seen += re.findall(r'href="/console/refunds/(rf_[0-9a-f]+)"', page)
+        (path,) = re.findall(r'href="(/console/refunds\?[^"]*cursor[^"]*)"', page) or [""]
+        path = path.replace("&amp;", "&")
+
+    assert seen == sorted(ids, reverse=True)
+
+
+@pytest.mark.parametrize("path", ["/console/refunds/rf_1", "/console/approvals/12"])
+def test_errors_are_pages(browser: Browser, path: str) -> None:
+    answer = browser.get(path)
+
+    assert answer.status_code in {400, 404}
+    assert answer.headers["content-type"].startswith("text/html")
+    assert answer.headers["content-security-policy"] == CONTENT_POLICY
+    assert answer.headers["x-request-id"] in answer.text
+
+
+def test_other_methods_are_refused(client: TestClient) -> None:
+    for method in ("DELETE", "PUT", "OPTIONS", "HEAD"):
+        assert client.simulate_request(method, "/console").status_code == 405

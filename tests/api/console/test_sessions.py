@@ -1,0 +1,238 @@
+"""Sessions: who gets one, what it allows, and for how long."""
+
+import base64
+import json
+
+import pytest
+from falcon.testing import TestClient
+
+from api.console.cookies import LOCAL_NAME, SECURE_NAME
+from api.console.sessions import SESSION_LIFETIME, Sessions
+from api.container import Container
+from backends.sql import SQLStore
+from signer.row_macs import RowMACs
+from tests.api.browser import READ, Browser, new_token
+from tests.api.support import SettableClock
+from tests.support.ledgers import ROW_MACS
+
+
+PAGES = [
+    "/console",
+    "/console/refunds",
+    f"/console/refunds/rf_{'0' * 32}",
+    "/console/approvals",
+    f"/console/approvals/{'0' * 64}",
+    "/console/keys",
+    "/console/wallets",
+    "/console/audit",
+    "/console/webhooks",
+]
+FORMS = [
+    "/console/logout",
+    f"/console/approvals/{'0' * 64}/confirm",
+    f"/console/approvals/{'0' * 64}/decide",
+]
+
+
+def _records(store: SQLStore) -> list[str]:
+    rows = store._database.run(
+        lambda c: c.exec_driver_sql("SELECT body FROM audit_records").all()
+    )
+    return [str(body) for (body,) in rows]
+
+
+def test_a_token_starts_a_session(client: TestClient) -> None:
+    browser = Browser(client)
+    answer = browser.log_in()
+    cookie = answer.cookies[SECURE_NAME]
+
+    assert (answer.status_code, answer.headers["location"]) == (303, "/console")
+    assert (cookie.secure, cookie.http_only, cookie.path) == (True, True, "/")
+    assert (cookie.same_site, cookie.domain) == ("Strict", None)
+    assert cookie.max_age == SESSION_LIFETIME.total_seconds()
+    assert browser.get("/console").status_code == 200
+
+
+def test_a_token_starts_one_session(client: TestClient) -> None:
+    used = new_token()
+    first = Browser(client).submit("/console/login", {"token": f" {used}\n"})
+    second = Browser(client).submit("/console/login", {"token": used})
+
+    assert (first.status_code, second.status_code) == (303, 401)
+    assert "set-cookie" not in second.headers
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [
+        {"roles": ["merchant"]},
+        {"roles": []},
+        {"scope": "keys:read"},
+        {"scope": ...},
+    ],
+)
+def test_other_tokens_start_none(
+    client: TestClient, sqlite_store: SQLStore, claims: dict[str, object]
+) -> None:
+    answer = Browser(client).log_in(**claims)
+
+    assert answer.status_code == 403
+    assert "set-cookie" not in answer.headers
+    (record,) = _records(sqlite_store)
+    assert "admin-access-refused" in record
+    assert "token:alice" in record
+
+
+@pytest.mark.parametrize("text", ["", "abc", "a.b.c"])
+def test_no_token_starts_none(client: TestClient, text: str) -> None:
+    answer = Browser(client).submit("/console/login", {"token": text})
+
+    assert answer.status_code == 401
+    assert "set-cookie" not in answer.headers
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_without_a_session_there_is_only_the_login(
+    client: TestClient, sqlite_store: SQLStore, path: str
+) -> None:
+    answer = Browser(client).get(path)
+
+    assert (answer.status_code, answer.headers["location"]) == (303, "/console/login")
+    assert answer.text == ""
+    assert _records(sqlite_store) == []
+
+
+@pytest.mark.parametrize("path", FORMS)
+def test_without_a_session_no_form_is_read(client: TestClient, path: str) -> None:
+    assert Browser(client).submit(path, {}).headers["location"] == "/console/login"
+
+
+def _forged(text: str) -> list[str]:
+    payload, _, mac = text.rpartition(".")
+    facts = json.loads(base64.urlsafe_b64decode(payload))
+    longer = base64.urlsafe_b64encode(
+        json.dumps({**facts, "exp": facts["exp"] + 9}).encode()
+    ).decode()
+    key_id = mac.partition(":")[0]
+    return [
+        "x",
+        ".",
+        payload,
+        f"{longer}.{mac}",
+        f"{payload}.{mac[:-1]}{'0' if mac[-1] != '0' else '1'}",
+        f"{payload}.{key_id}:",
+        f"{payload}.other:{'0' * 64}",
+        "a" * 5000,
+    ]
+
+
+@pytest.mark.parametrize("path", PAGES)
+@pytest.mark.parametrize("number", range(8))
+def test_a_forged_session_sees_nothing(
+    browser: Browser, sqlite_store: SQLStore, path: str, number: int
+) -> None:
+    browser.cookies[SECURE_NAME] = _forged(browser.session)[number]
+    answer = browser.get(path)
+
+    assert answer.status_code == 401
+    assert "alice" not in answer.text
+    assert '<nav aria-label="Pages">' not in answer.text
+    (record,) = _records(sqlite_store)
+    assert "session-invalid" in record
+
+
+def test_a_session_of_another_key_sees_nothing(
+    browser: Browser, container: Container
+) -> None:
+    other = Sessions(RowMACs({"tests": b"\x09" * 32}), container.clock)
+    caller = container.authenticator.authenticate(f"Bearer {new_token()}")
+    browser.cookies[SECURE_NAME] = other.start(caller)[1]
+
+    assert browser.get("/console").status_code == 401
+
+
+def test_the_text_of_a_form_is_no_session(browser: Browser) -> None:
+    """Each purpose has MACs of its own."""
+    session_id = json.loads(
+        base64.urlsafe_b64decode(browser.session.rpartition(".")[0])
+    )["id"]
+    mac = ROW_MACS.mac_of_text("console form", session_id)
+    browser.cookies[SECURE_NAME] = f"{session_id}.{mac}"
+
+    assert browser.get("/console").status_code == 401
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [
+        {"roles": ["merchant"], "scope": READ},
+        {"roles": ["admin"], "scope": "keys:read"},
+        {"roles": ["admin"], "scope": ...},
+    ],
+)
+def test_a_genuine_session_without_the_permission_sees_nothing(
+    browser: Browser, container: Container, claims: dict[str, object]
+) -> None:
+    """The permission is checked at each request, and not at the login only."""
+    sessions = Sessions(ROW_MACS, container.clock)
+    caller = container.authenticator.authenticate(f"Bearer {new_token(**claims)}")
+    browser.cookies[SECURE_NAME] = sessions.start(caller)[1]
+    answer = browser.get("/console/keys")
+
+    assert answer.status_code == 403
+    assert "<table>" not in answer.text
+
+
+def test_a_session_ends(browser: Browser, clock: SettableClock) -> None:
+    clock.advance(SESSION_LIFETIME.total_seconds() - 1)
+    assert browser.get("/console/keys").status_code == 200
+
+    clock.advance(1)
+    answer = browser.get("/console/keys")
+    assert (answer.status_code, answer.text) == (303, "")
+
+
+def test_logging_out_forgets_the_session(browser: Browser) -> None:
+    answer = browser.submit("/console/logout", {"form": browser.form_token()})
+
+    assert (answer.status_code, answer.headers["location"]) == (303, "/console/login")
+    assert answer.cookies[SECURE_NAME].max_age == 0
+    assert browser.get("/console").status_code == 401
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "[::1]"])
+def test_a_browser_on_this_machine_needs_no_https(
+    client: TestClient, container: Container, host: str
+) -> None:
+    browser = Browser(client, host)
+    cookie = browser.log_in().cookies[LOCAL_NAME]
+
+    assert (cookie.secure, cookie.http_only) == (False, True)
+    assert browser.get("/console/keys").status_code == 200
+
+
+def test_two_cookies_are_none(browser: Browser, client: TestClient) -> None:
+    both = f"{SECURE_NAME}={browser.session}; {SECURE_NAME}={browser.session}"
+    answer = client.simulate_get(
+        "/console/keys", headers={"Cookie": both}, host="hotwallet.example"
+    )
+
+    assert answer.status_code == 303
+
+
+def test_a_session_is_no_token(browser: Browser, client: TestClient) -> None:
+    """The API reads no cookies, and the console no ``Authorization``."""
+    api = client.simulate_get("/v1/admin/keys", cookies=browser.cookies)
+    console = client.simulate_get(
+        "/console/keys", headers={"Authorization": f"Bearer {new_token()}"}
+    )
+
+    assert api.status_code == 401
+    assert console.status_code == 303
+
+
+def test_reading_is_limited_per_subject(browser: Browser, container: Container) -> None:
+    """As in the API: 30 in a minute, counted with the reads of the API."""
+    statuses = [browser.get("/console/keys").status_code for _ in range(31)]
+
+    assert statuses == [200] * 30 + [429]
