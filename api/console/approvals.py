@@ -29,8 +29,6 @@ def show_proposal(approval: Approval) -> ShownProposal:
     """Return the proposal of *approval*, with everything that its digest covers."""
     facts: dict[str, Any] = json.loads(approval.proposal)
     shown = {
-        name: json.dumps(value)
-        for name, value in facts.items()
-        if name != "action"
+        name: json.dumps(value) for name, value in facts.items() if name != "action"
     }
     return ShownProposal(approval, shown)

@@ -52,9 +52,7 @@ class Measurements:
     chain_nonces: Mapping[str, float] = field(default_factory=dict)
 
 
-def read_measurements(
-    workers: Collection[WorkerRow], now: datetime
-) -> Measurements:
+def read_measurements(workers: Collection[WorkerRow], now: datetime) -> Measurements:
     """Return what the running worker with the newest pass measured; asks no node."""
     running = find_running(workers, now)
     if not running:

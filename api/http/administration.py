@@ -9,8 +9,8 @@ from api.http.approvals import (
     BreakingGlass,
     Rejecting,
 )
-from api.http.keys import KeyFailover, KeyReinstatement, KeyRotation, Keys
 from api.http.console.routes import add_console
+from api.http.keys import KeyFailover, KeyReinstatement, KeyRotation, Keys
 from api.http.metrics import Metrics, OpenMetrics
 from api.http.middleware import AuthorizationMiddleware
 from api.http.stops import SigningResume, SigningStop, Stops

@@ -37,9 +37,7 @@ class Browser:
         """Open the page at *path*; do not follow redirects."""
         return self._client.simulate_get(path, cookies=self.cookies, host=self._host)
 
-    def submit(
-        self, path: str, fields: Mapping[str, str], **headers: str
-    ) -> Result:
+    def submit(self, path: str, fields: Mapping[str, str], **headers: str) -> Result:
         """Send *fields* to *path*, and keep the cookie of the answer."""
         given = {"Content-Type": "application/x-www-form-urlencoded", **headers}
         answer = self._client.simulate_post(

@@ -44,7 +44,10 @@ def test_filters_restrict_together(store: SQLStore) -> None:
 @pytest.mark.parametrize("wanted", [EVERYTHING, RefundFilter("shop", Status.QUEUED)])
 @pytest.mark.parametrize("searched", [2, 3, 100])
 def test_pages_have_every_refund_once(
-    store: SQLStore, monkeypatch: pytest.MonkeyPatch, wanted: RefundFilter, searched: int
+    store: SQLStore,
+    monkeypatch: pytest.MonkeyPatch,
+    wanted: RefundFilter,
+    searched: int,
 ) -> None:
     """Also where a page looks at fewer refunds than match."""
     monkeypatch.setattr(refund_search, "SEARCHED", searched)
@@ -70,7 +73,10 @@ def test_a_search_goes_on_where_it_stopped(
     second = store.search_refunds(wanted, limit=5, cursor=first.next_cursor)
 
     assert (first.refunds, first.next_cursor) == ((), newer[0].id)
-    assert ([each.id for each in second.refunds], second.next_cursor) == ([old.id], None)
+    assert ([each.id for each in second.refunds], second.next_cursor) == (
+        [old.id],
+        None,
+    )
 
 
 def test_a_reference_is_found_for_each_tenant(store: SQLStore) -> None:

@@ -5,7 +5,6 @@ Pages read, with a session.  Each change needs a token of its own, as in the API
 calls what the API calls.
 """
 
-
 PREFIX = "/console"
 
 

@@ -63,7 +63,13 @@ def test_the_confirmation_shows_exactly_what_will_be_done(
     page = answer.text
 
     assert answer.status_code == 200
-    for text in ("signing-resume", digest, "token:carol", "stopped_at", "<strong>Approve"):
+    for text in (
+        "signing-resume",
+        digest,
+        "token:carol",
+        "stopped_at",
+        "<strong>Approve",
+    ):
         assert text in page
     assert "checked with &lt;b&gt;the&lt;/b&gt; gateway" in page
     assert _state(sqlite_store, digest) is ApprovalState.WAITING
@@ -95,9 +101,7 @@ def test_a_decision(
     assert decided is not None
     assert (decided.state, decided.decided_by) == (state, "token:alice")
     assert "token:alice" in page
-    (record,) = [
-        each for each in _all_records(sqlite_store) if "token:alice" in each
-    ]
+    (record,) = [each for each in _all_records(sqlite_store) if "token:alice" in each]
     assert "gateway" in record
 
 

@@ -16,7 +16,6 @@ from api.health.readiness import Readiness
 from api.http.app import create_app
 from backends.sql import SQLStore
 from signer.alerts import Alert
-from signer.model.key import KeyState
 from signer.model.refund import Refund, Status
 from signer.model.wallet import Pause, Wallet
 from signer.model.worker_row import WorkerRow
@@ -207,7 +206,9 @@ def test_pages_do_not_wait_for_nodes_that_hang(
     made.row_macs = ROW_MACS
     browser = _browse(made)
     refund = accepted(sqlite_store)
-    sqlite_store.save(refund, refund.with_due_at(clock.now, blocked_by="chain-unavailable"))
+    sqlite_store.save(
+        refund, refund.with_due_at(clock.now, blocked_by="chain-unavailable")
+    )
     try:
         page = _page_of(browser, refund)
     finally:
@@ -229,7 +230,9 @@ def test_the_overview_says_what_is_wrong(
     old = clock.now - timedelta(minutes=2)
     sqlite_store.record_pass(WorkerRow("w1", old, old, ""))
     blocked = accepted(sqlite_store)
-    sqlite_store.save(blocked, blocked.with_due_at(clock.now, blocked_by="limit-reached"))
+    sqlite_store.save(
+        blocked, blocked.with_due_at(clock.now, blocked_by="limit-reached")
+    )
     page = browser.get("/console").text
 
     for text in (
@@ -247,17 +250,18 @@ def test_keys_of_each_backend_look_different(
 ) -> None:
     pages = set()
     for backend in ("aws-kms", "pkcs11"):
-        (key,) = [
-            each
-            for each in sqlite_store.keys()
-            if each.state is KeyState.ACTIVE
-        ]
+        key = sqlite_store.active_key()
+        assert key is not None
         sqlite_store._database.run(
             lambda c, name=backend: c.exec_driver_sql(
                 f"UPDATE keys SET backend = '{name}'"
             )
         )
-        pages.add(re.findall(r'<span class="badge (kms|softhsm)">', browser.get("/console/keys").text)[0])
+        pages.add(
+            re.findall(
+                r'<span class="badge (kms|softhsm)">', browser.get("/console/keys").text
+            )[0]
+        )
         assert key.address in browser.get("/console/keys").text
 
     assert pages == {"kms", "softhsm"}
@@ -306,7 +310,9 @@ def test_searches_have_pages(
     while path:
         page = browser.get(path).text
         seen += re.findall(r'href="/console/refunds/(rf_[0-9a-f]+)"', page)
-        (path,) = re.findall(r'href="(/console/refunds\?[^"]*cursor[^"]*)"', page) or [""]
+        (path,) = re.findall(r'href="(/console/refunds\?[^"]*cursor[^"]*)"', page) or [
+            ""
+        ]
         path = path.replace("&amp;", "&")
 
     assert seen == sorted(ids, reverse=True)

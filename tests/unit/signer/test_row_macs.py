@@ -204,3 +204,25 @@ def test_a_file_of_others(tmp_path: Path) -> None:
 
     with pytest.raises(ConfigurationError, match="chmod 600"):
         RowMACs.load(path)
+
+
+def test_the_mac_of_a_text_is_for_one_purpose() -> None:
+    """No other text, purpose or key has it, and neither has a row."""
+    mac = MACS.mac_of_text("a session", "alice")
+
+    assert MACS.is_mac_of_text(mac, "a session", "alice")
+    assert not MACS.is_mac_of_text(mac, "a session", "alicf")
+    assert not MACS.is_mac_of_text(mac, "a form", "alice")
+    assert not MACS.is_mac_of_text(mac.replace("new", "old"), "a session", "alice")
+    assert not MACS.is_valid(mac, Record("alice", ""))
+
+
+def test_an_older_key_still_verifies_texts() -> None:
+    old = RowMACs({"old": OLD}).mac_of_text("a session", "alice")
+
+    assert MACS.is_mac_of_text(old, "a session", "alice")
+
+
+@pytest.mark.parametrize("mac", ["", "new", "new:", "other:00", "new:é"])
+def test_what_is_not_the_mac_of_a_text(mac: str) -> None:
+    assert not MACS.is_mac_of_text(mac, "a session", "alice")
