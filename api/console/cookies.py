@@ -6,11 +6,13 @@ only (RFC 6265bis, section 4.1.3).  Outside production a browser on the same mac
 use HTTP, and gets a cookie without the prefix.
 """
 
+from datetime import datetime
 from ipaddress import ip_address
 
 from falcon import Request, Response
 
 from api.console.sessions import SESSION_LIFETIME
+from signer.model.refund import EPOCH
 
 
 SECURE_NAME = "__Host-hotwallet-console"
@@ -26,25 +28,28 @@ class SessionCookie:
     def read(self, req: Request) -> str | None:
         """Return the value; None if there is none, or more than one."""
         values = req.get_cookie_values(self._name(req)) or []
-        return values[0] if len(values) == 1 else None
+        return values[0] if len(values) == 1 and values[0] else None
 
     def set(self, req: Request, resp: Response, value: str) -> None:
         """Make the browser keep *value* for as long as a session lasts."""
-        self._set(req, resp, value, int(SESSION_LIFETIME.total_seconds()))
+        self._set(req, resp, value, max_age=int(SESSION_LIFETIME.total_seconds()))
 
     def remove(self, req: Request, resp: Response) -> None:
         """Make the browser forget the value."""
-        self._set(req, resp, "", 0)
+        # Falcon's ``unset_cookie`` leaves ``Secure`` out, which the name requires.
+        self._set(req, resp, "", expires=EPOCH)
 
-    def _set(self, req: Request, resp: Response, value: str, max_age: int) -> None:
+    def _set(
+        self, req: Request, resp: Response, value: str, **until: int | datetime
+    ) -> None:
         resp.set_cookie(
             self._name(req),
             value,
-            max_age=max_age,
             path="/",
             secure=self._is_secure(req),
             http_only=True,
             same_site="Strict",
+            **until,  # type: ignore[arg-type]
         )
 
     def _name(self, req: Request) -> str:

@@ -61,8 +61,9 @@ def format_duration(duration: timedelta | float) -> str:
     >>> [format_duration(each) for each in (0.4, 59, 3_600, 3_725, 90_000)]
     ['0 s', '59 s', '1 h', '1 h 2 min', '1 d 1 h']
     """
-    is_span = isinstance(duration, timedelta)
-    left = max(0, int(duration.total_seconds() if is_span else duration))
+    if isinstance(duration, timedelta):
+        duration = duration.total_seconds()
+    left = max(0, int(duration))
     parts: list[str] = []
     for unit, size in _UNITS:
         count, left = divmod(left, size)

@@ -15,9 +15,12 @@ _VALUE = re.compile(r"[!-~]{1,128}")
 _LIMIT = re.compile(r"[1-9][0-9]{0,2}")
 
 
-def parameters(req: Request, *known: str) -> dict[str, str]:
+def parameters(req: Request, *known: str, from_form: bool = False) -> dict[str, str]:
     """
     Return the query parameters of *req*, which must be among *known*.
+
+    With *from_form* those without a value are left out: browsers send every field of a
+    form, and people paste texts with spaces around them.
 
     Raises:
         InvalidInputError: A parameter is unknown, repeated or malformed.
@@ -30,6 +33,8 @@ def parameters(req: Request, *known: str) -> dict[str, str]:
             )
         if not isinstance(value, str):
             raise InvalidInputError("a parameter appears twice", field=name)
+        if from_form and not (value := value.strip()):
+            continue
         if not _VALUE.fullmatch(value):
             raise InvalidInputError("must be 1 to 128 visible characters", field=name)
         given[name] = value

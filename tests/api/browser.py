@@ -8,8 +8,15 @@ from urllib.parse import urlencode
 
 from falcon.testing import Result, TestClient
 
+from api.auth.authorization import AccessPolicy
+from api.auth.rate_limits import RateLimits
 from api.console.cookies import SECURE_NAME
-from tests.api.support import NOW, token
+from api.container import Container
+from backends.sql import SQLStore
+from signer.ports import ChainClient
+from tests.api.service import build_container
+from tests.api.support import NOW, SettableClock, token
+from tests.support.ledgers import ROW_MACS
 
 
 READ = "console:read"
@@ -23,6 +30,23 @@ def new_token(**claims: object) -> str:
     now = claims.pop("now", NOW)
     given = {**known, "jti": f"browser-{next(_ids)}", **claims}
     return token(now, **given)  # type: ignore[arg-type]
+
+
+def build_console(
+    store: SQLStore, clock: SettableClock, node: ChainClient | None = None
+) -> Container:
+    """Return a container whose changes need two administrators, and are audited."""
+    made = build_container(store, clock, client=node)
+    made.settings = made.settings.model_copy(update={"require_approvals": True})
+    made.row_macs = ROW_MACS
+    made.access = AccessPolicy(
+        store,
+        RateLimits.shared(store, refused=10_000, clock=clock),
+        made.audit,
+        clock,
+        made.tenants,
+    )
+    return made
 
 
 class Browser:

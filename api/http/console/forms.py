@@ -1,4 +1,4 @@
-"""Reads forms and search fields of the console's pages."""
+"""Reads the forms of the console's pages."""
 
 from collections.abc import Mapping
 from urllib.parse import parse_qsl
@@ -47,18 +47,3 @@ def read_form(req: Request, *names: str) -> Mapping[str, str]:
     if req.get_header("Sec-Fetch-Site", default="none") not in _OWN_SITE:
         raise PermissionDeniedError("another site sent the form")
     return dict(pairs)
-
-
-def read_search(req: Request, *known: str) -> dict[str, str]:
-    """
-    Return the search fields of *req* that are not empty, without spaces around them.
-
-    Raises:
-        InvalidInputError: As ``query.parameters``.
-    """
-    for name, value in list(req.params.items()):
-        if isinstance(value, str):
-            req.params[name] = value.strip()
-            if not value.strip():
-                del req.params[name]
-    return query.parameters(req, *known)

@@ -11,7 +11,6 @@ from api.console.overview import read_overview
 from api.console.refund_details import RefundDetailsReader
 from api.console.refund_search import search
 from api.http import query
-from api.http.console.forms import read_search
 from api.http.console.resource import Console, SessionPage
 from signer.errors import NotFoundError
 from signer.model.refund import Status, is_refund_id
@@ -36,7 +35,7 @@ class RefundsPage(SessionPage):
 
     def on_get(self, req: Request, resp: Response) -> None:
         """Show a page of the refunds that the search fields describe."""
-        given = read_search(req, "q", "tenant", "status", "cursor")
+        given = query.parameters(req, "q", "tenant", "status", "cursor", from_form=True)
         found = search(
             self._console.container.store,
             given.get("q"),

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from functools import cached_property
-from typing import NoReturn
+from typing import ClassVar, NoReturn
 
 import falcon
 from falcon import Request, Response
@@ -46,7 +46,7 @@ class Console:
 class Page(Resource):
     """A public page of the console."""
 
-    required_role = None
+    required_role: ClassVar[str | frozenset[str] | None] = None
     content_policy = CONTENT_POLICY
 
     def __init__(self, console: Console) -> None:

@@ -6,11 +6,9 @@ from falcon.testing import TestClient
 from api.container import Container
 from api.http.app import create_app
 from backends.sql import SQLStore
-from tests.api.browser import Browser
-from tests.api.service import build_container
+from tests.api.browser import Browser, build_console
 from tests.api.support import SettableClock
 from tests.fixtures.scripted_chain import ScriptedChain
-from tests.support.ledgers import ROW_MACS
 
 
 @pytest.fixture
@@ -18,10 +16,7 @@ def container(
     sqlite_store: SQLStore, clock: SettableClock, node: ScriptedChain
 ) -> Container:
     """The container over an empty ledger, whose changes need two administrators."""
-    made = build_container(sqlite_store, clock, client=node)
-    made.settings = made.settings.model_copy(update={"require_approvals": True})
-    made.row_macs = ROW_MACS
-    return made
+    return build_console(sqlite_store, clock, node)
 
 
 @pytest.fixture

@@ -16,17 +16,18 @@ from api.health.readiness import Readiness
 from api.http.app import create_app
 from backends.sql import SQLStore
 from signer.alerts import Alert
+from signer.model.key import KeyState
 from signer.model.refund import Refund, Status
 from signer.model.wallet import Pause, Wallet
 from signer.model.worker_row import WorkerRow
 from signer.ports import NodeStatus
 from tests.api.administrators import authorized
-from tests.api.browser import Browser
-from tests.api.service import BODY, build_container
+from tests.api.browser import Browser, build_console
+from tests.api.service import BODY
 from tests.api.support import SettableClock, post
-from tests.fixtures.ledger import accepted, filled, queued
+from tests.fixtures.ledger import accepted, filled, now, queued
 from tests.fixtures.scripted_chain import ScriptedChain
-from tests.support.ledgers import ROW_MACS
+from tests.support.keys import key_at
 
 
 PATHS = [
@@ -43,6 +44,16 @@ EVIL = "<script>alert(1)</script>"
 """Visible ASCII, so references and tenants may have it."""
 
 EVIL_TEXT = "\"'><img src=x onerror=alert(1)> {{ 7 * 7 }} \u202eevil"
+
+
+METRICS = """
+hotwallet_wallet_balance{network="local",asset="TUSD"} 12.5
+hotwallet_wallet_refunds_left{network="local",asset="TUSD"} 3
+hotwallet_wallet_hours_left{network="local",asset="TUSD"} 1
+hotwallet_node_up{network="local",node="node-1"} 0
+hotwallet_wallet_chain_nonce{network="local"} 2
+"""
+"""What a worker measured."""
 
 
 @pytest.mark.parametrize("path", [*PATHS, "/console/login", "/console/console.css"])
@@ -73,9 +84,7 @@ def test_pages_load_nothing_else(browser: Browser, path: str) -> None:
 def full(store: SQLStore, clock: SettableClock) -> Container:
     """A container over a ledger with something of everything, hostile where it can."""
     node = ScriptedChain()
-    made = build_container(store, clock, client=node)
-    made.settings = made.settings.model_copy(update={"require_approvals": True})
-    made.row_macs = ROW_MACS
+    made = build_console(store, clock, node)
     client = TestClient(create_app(made))
     body = {**BODY, "reference": EVIL, "reason": "<b>item</b> & more"}
     assert post(client, body).status_code == 201
@@ -94,14 +103,6 @@ def full(store: SQLStore, clock: SettableClock) -> Container:
             f"/v1/admin/{path}", json=reason, headers=authorized(scope="signing:stop")
         )
     store.count_alert(Alert.LOW_BALANCE, clock.now)
-    metrics = (
-        'hotwallet_wallet_balance{network="local",asset="TUSD"} 12.5\n'
-        'hotwallet_wallet_refunds_left{network="local",asset="TUSD"} 3\n'
-        'hotwallet_wallet_hours_left{network="local",asset="TUSD"} 1\n'
-        'hotwallet_node_up{network="local",node="node-1"} 0\n'
-        'hotwallet_wallet_chain_nonce{network="local"} 2\n'
-    )
-    store.record_pass(WorkerRow("w1", clock.now, clock.now, metrics))
     return made
 
 
@@ -115,8 +116,7 @@ def _browse(container: Container, **claims: Any) -> Browser:
 def test_every_page_of_an_empty_ledger(
     store: SQLStore, clock: SettableClock, path: str
 ) -> None:
-    made = build_container(store, clock)
-    made.row_macs = ROW_MACS
+    made = build_console(store, clock)
 
     assert _browse(made).get(path).status_code == 200
 
@@ -132,7 +132,7 @@ def test_every_page_of_a_full_ledger(full: Container, clock: SettableClock) -> N
     ]
     pages = {}
     for path in paths:
-        clock.advance(60)  # Of the rate limit.
+        full.store.record_pass(WorkerRow("w1", clock.now, clock.now, METRICS))
         answer = browser.get(path)
         assert answer.status_code == 200, answer.text
         pages[path] = answer.text
@@ -202,8 +202,7 @@ def test_pages_do_not_wait_for_nodes_that_hang(
 ) -> None:
     monkeypatch.setattr("api.console.refund_details._EXPLAIN_SECONDS", 0.2)
     node = _HangingNode()
-    made = build_container(sqlite_store, clock, client=node)
-    made.row_macs = ROW_MACS
+    made = build_console(sqlite_store, clock, node)
     browser = _browse(made)
     refund = accepted(sqlite_store)
     sqlite_store.save(
@@ -245,26 +244,18 @@ def test_the_overview_says_what_is_wrong(
     assert page.index("is paused") < page.index("is delayed by")
 
 
+@pytest.mark.parametrize(
+    ("backend", "badge"), [("aws-kms", "kms"), ("pkcs11", "softhsm")]
+)
 def test_keys_of_each_backend_look_different(
-    browser: Browser, sqlite_store: SQLStore
+    browser: Browser, sqlite_store: SQLStore, backend: str, badge: str
 ) -> None:
-    pages = set()
-    for backend in ("aws-kms", "pkcs11"):
-        key = sqlite_store.active_key()
-        assert key is not None
-        sqlite_store._database.run(
-            lambda c, name=backend: c.exec_driver_sql(
-                f"UPDATE keys SET backend = '{name}'"
-            )
-        )
-        pages.add(
-            re.findall(
-                r'<span class="badge (kms|softhsm)">', browser.get("/console/keys").text
-            )[0]
-        )
-        assert key.address in browser.get("/console/keys").text
+    key = replace(key_at("0x5FbDB2315678afecb367f032d93F642f64180aa3"), backend=backend)
+    sqlite_store.begin_rotation(replace(key, state=KeyState.PENDING), now())
+    page = browser.get("/console/keys").text
 
-    assert pages == {"kms", "softhsm"}
+    assert key.address in page
+    assert re.findall(r'class="badge (kms|softhsm)"', page) == [badge]
 
 
 @pytest.mark.parametrize(
