@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from eth_utils.address import to_checksum_address
+
 from api.container import Container
 from signer.amounts import format_units
 from signer.chain.erc20 import decode_transfer
@@ -131,4 +133,4 @@ def _describe(stored: SignedTransaction, refund: Refund) -> tuple[str, bool | No
         refund.amount,
     )
     whole = format_units(amount, refund.decimals)
-    return f"pays {whole} {refund.token} to {to}", is_payment
+    return f"pays {whole} {refund.token} to {to_checksum_address(to)}", is_payment
