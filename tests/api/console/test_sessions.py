@@ -4,12 +4,16 @@ import base64
 import json
 
 import pytest
+from falcon.inspect import inspect_routes
 from falcon.testing import TestClient
 
 from api.console.cookies import LOCAL_NAME, SECURE_NAME
 from api.console.sessions import SESSION_LIFETIME, Sessions
 from api.container import Container
+from api.http.app import create_app
+from api.http.console import is_console
 from backends.sql import SQLStore
+from signer.config.settings import Role
 from signer.model.refund import EPOCH
 from signer.row_macs import RowMACs
 from tests.api.browser import READ, Browser, new_token
@@ -40,6 +44,26 @@ def _records(store: SQLStore) -> list[str]:
         lambda c: c.exec_driver_sql("SELECT body FROM audit_records").all()
     )
     return [str(body) for (body,) in rows]
+
+
+def test_every_route_is_listed_here(client: TestClient) -> None:
+    """All pages and forms but the login need a session."""
+    found = {
+        route.path.format(refund_id=f"rf_{'0' * 32}", digest="0" * 64)
+        for route in inspect_routes(client.app)
+        if is_console(route.path)
+    }
+
+    assert found == {*PAGES, *FORMS, "/console/login", "/console/console.css"}
+
+
+def test_a_process_that_serves_refunds_has_no_console(container: Container) -> None:
+    settings = container.settings
+    container.settings = settings.model_copy(update={"serve_role": Role.REFUNDS})
+    client = TestClient(create_app(container))
+
+    for path in (*PAGES, "/console/login", "/console/console.css"):
+        assert client.simulate_get(path).status_code == 404
 
 
 def test_a_token_starts_a_session(client: TestClient) -> None:

@@ -18,6 +18,7 @@ from backends.sql import (
     queries,
     queues,
     refund_approvals,
+    refund_search,
     refund_statistics,
     schema,
     spending,
@@ -29,6 +30,7 @@ from signer.model.audit_record import Record
 from signer.model.delivery import Delivery, DeliveryState
 from signer.model.refund import Refund, Status
 from signer.model.worker_row import WorkerRow
+from signer.ports import RefundFilter
 from tests.fixtures.ledger import (
     WALLET,
     accept,
@@ -236,6 +238,42 @@ def test_pages_come_from_an_index(
         assert index in plan or store._database.dialect == "postgresql"
         assert "TEMP B-TREE" not in plan
         assert "Seq Scan" not in plan
+
+
+SEARCHES = (
+    (RefundFilter(), "refunds"),
+    (RefundFilter(recipient=WALLET), "refunds"),
+    (RefundFilter(status=Status.REFUSED), "refunds"),
+    (RefundFilter(status=Status.QUEUED), "ix_refunds_open"),
+    (RefundFilter("tenant 3"), "ix_refunds_tenant"),
+    (RefundFilter("tenant 3", Status.CONFIRMED), "ix_refunds_status"),
+)
+
+
+def test_a_search_reads_a_bounded_part(
+    store: SQLStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The part that a page looks at is read in the order of an index."""
+    monkeypatch.setattr(refund_search, "SEARCHED", 50)
+    _fill(store, 1500)
+    for wanted, index in SEARCHES:
+        for has_cursor in (False, True):
+            query = refund_search.found_among(wanted, has_cursor=has_cursor)
+            given = {"of_tenant": wanted.tenant, "to": wanted.recipient, "at_most": 10}
+            plan = _plan(store, query, {**given, "cursor": queued().id})
+
+            if store._database.path:
+                assert index in plan
+                assert "TEMP B-TREE" not in plan
+            assert "Seq Scan on refunds" not in plan
+
+
+def test_a_reference_is_looked_up_once_per_tenant(store: SQLStore) -> None:
+    _fill(store, 1500)
+    plan = _plan(store, refund_search.BY_REFERENCE, {"name": "order", "at_most": 10})
+
+    assert "Seq Scan on refunds" not in plan
+    assert "SCAN refunds" not in plan.replace("SCAN refunds USING COVERING", "")
 
 
 def test_open_refunds_of_a_tenant_are_counted_in_an_index(store: SQLStore) -> None:
