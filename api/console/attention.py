@@ -69,8 +69,9 @@ def find_notices(ledger: Ledger, facts: Facts) -> Sequence[Notice]:
         *_approvals(facts),
         *_audit(ledger, facts),
         *_webhooks(ledger),
-        *_alerts(ledger, facts),
     ]
+    shown = {notice.code for notice in found}
+    found += [each for each in _alerts(ledger, facts) if each.code not in shown]
     order = list(Urgency)
     return sorted(found, key=lambda notice: order.index(notice.urgency))
 

@@ -145,7 +145,8 @@ def test_every_page_of_a_full_ledger(full: Container, clock: SettableClock) -> N
     assert "&lt;script&gt;alert(1)&lt;/script&gt; stop" in overview
     assert "The balance of TUSD on local is low: about 3 refunds" in overview
     assert "1 change waits for a decision" in overview
-    assert "Alert low-balance" in overview
+    assert "Alert approval-requested" in overview
+    assert "Alert low-balance" not in overview  # It is still low, which is shown.
     assert len(refunds) == 3
 
 

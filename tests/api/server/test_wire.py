@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlencode
 
 import pytest
 
@@ -68,6 +69,27 @@ def _assert_problem(answer: Answer, status: int, code: str) -> None:
     assert answer.headers["x-content-type-options"] == "nosniff"
     assert answer.headers["x-request-id"] == answer.json["request_id"]
     assert "server" not in answer.headers
+
+
+def test_a_browser_logs_in(server: Server, environ: dict[str, str]) -> None:
+    """The rules for paths, headers and bodies let the console's requests through."""
+    settings = Settings.from_env(environ)
+    admin = mint(settings, subject="alice", roles=["admin"], scopes=["console:read"])
+    form = urlencode({"token": admin}).encode()
+    login = server.ask(
+        b"POST /console/login HTTP/1.1\r\nHost: localhost:8080\r\n"
+        b"Content-Type: application/x-www-form-urlencoded\r\n"
+        b"Content-Length: %d\r\n\r\n%s" % (len(form), form)
+    )
+    cookie = login.headers["set-cookie"].partition(";")[0].encode()
+    page = server.ask(
+        b"GET /console HTTP/1.1\r\nHost: localhost:8080\r\nCookie: %s\r\n\r\n" % cookie
+    )
+
+    assert (login.status, login.headers["location"]) == (303, "/console")
+    assert page.status == 200
+    assert page.headers["content-type"].startswith("text/html")
+    assert b"<h1>Overview</h1>" in page.body
 
 
 def test_accepts_a_refund(server: Server, post: bytes) -> None:
