@@ -21,6 +21,17 @@ from tests.support.ledgers import ROW_MACS
 
 READ = "console:read"
 
+PATHS = [
+    "/console",
+    "/console/refunds",
+    "/console/approvals",
+    "/console/keys",
+    "/console/wallets",
+    "/console/audit",
+    "/console/webhooks",
+]
+"""The pages without a parameter."""
+
 _ids = itertools.count(1)
 
 

@@ -22,23 +22,13 @@ from signer.model.wallet import Pause, Wallet
 from signer.model.worker_row import WorkerRow
 from signer.ports import NodeStatus, RefundFilter
 from tests.api.administrators import authorized
-from tests.api.browser import Browser, build_console
+from tests.api.browser import PATHS, Browser, build_console
 from tests.api.service import BODY
 from tests.api.support import SettableClock, post
 from tests.fixtures.ledger import accepted, filled, now, queued
 from tests.fixtures.scripted_chain import ScriptedChain
 from tests.support.keys import key_at
 
-
-PATHS = [
-    "/console",
-    "/console/refunds",
-    "/console/approvals",
-    "/console/keys",
-    "/console/wallets",
-    "/console/audit",
-    "/console/webhooks",
-]
 
 EVIL = "<script>alert(1)</script>"
 """Visible ASCII, so references and tenants may have it."""

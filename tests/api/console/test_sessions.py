@@ -16,21 +16,15 @@ from backends.sql import SQLStore
 from signer.config.settings import Role
 from signer.model.refund import EPOCH
 from signer.row_macs import RowMACs
-from tests.api.browser import READ, Browser, new_token
+from tests.api.browser import PATHS, READ, Browser, new_token
 from tests.api.support import SettableClock
 from tests.support.ledgers import ROW_MACS
 
 
 PAGES = [
-    "/console",
-    "/console/refunds",
+    *PATHS,
     f"/console/refunds/rf_{'0' * 32}",
-    "/console/approvals",
     f"/console/approvals/{'0' * 64}",
-    "/console/keys",
-    "/console/wallets",
-    "/console/audit",
-    "/console/webhooks",
 ]
 FORMS = [
     "/console/logout",

@@ -1,0 +1,42 @@
+"""The console with the database role of administrators, as in production."""
+
+from falcon.testing import TestClient
+
+from api.http.app import create_app
+from tests.api.administrators import authorized
+from tests.api.browser import PATHS, Browser, build_console, new_token
+from tests.api.support import SettableClock
+from tests.fixtures.ledger import accepted
+from tests.fixtures.roles import Processes
+
+
+def test_the_role_suffices(processes: Processes, clock: SettableClock) -> None:
+    """Every page, and a decision: the role needs no grant of its own."""
+    refund = accepted(processes.stores["refunds"])
+    client = TestClient(create_app(build_console(processes.stores["admin"], clock)))
+    for path in ("stop", "resume"):
+        answer = client.simulate_post(
+            f"/v1/admin/{path}",
+            json={"reason": "a test"},
+            headers=authorized(scope="signing:stop", sub="carol"),
+        )
+    browser = Browser(client)
+    browser.log_in()
+    shown = [
+        browser.get(path).status_code
+        for path in (
+            *PATHS,
+            f"/console/refunds/{refund.id}",
+            "/console/refunds?q=order",
+        )
+    ]
+    fields = {
+        "form": browser.form_token(),
+        "decision": "approve",
+        "reason": "checked",
+        "token": new_token(scope="approvals:decide"),
+    }
+    path = f"/console/approvals/{answer.json['digest']}/decide"
+
+    assert set(shown) == {200}
+    assert browser.submit(path, fields).status_code == 303
