@@ -6,7 +6,6 @@ attacker may have written the rest into the database.  A misspelled name in a te
 is an error, and no empty text.
 """
 
-import json
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -41,26 +40,14 @@ def style_sheet() -> bytes:
 
 
 def format_time(moment: datetime | None) -> str:
-    """
-    Return *moment* in UTC, to the second.
-
-    >>> format_time(datetime(2026, 11, 26, 9, 5, tzinfo=UTC))
-    '2026-11-26 09:05:00 UTC'
-    >>> format_time(None)
-    '-'
-    """
+    """Return *moment* in UTC, to the second; a dash for None."""
     if moment is None:
         return "-"
     return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def format_duration(duration: timedelta | float) -> str:
-    """
-    Return *duration*, or that many seconds, in its two largest units.
-
-    >>> [format_duration(each) for each in (0.4, 59, 3_600, 3_725, 90_000)]
-    ['0 s', '59 s', '1 h', '1 h 2 min', '1 d 1 h']
-    """
+    """Return *duration*, or that many seconds, in its two largest units."""
     if isinstance(duration, timedelta):
         duration = duration.total_seconds()
     left = max(0, int(duration))
@@ -78,9 +65,6 @@ def show_invisible(value: Any) -> Any:
 
     Some characters reverse the direction of the text around them, so that an amount or
     an address looks like another one.
-
-    >>> show_invisible("gnp.\u202e5.00")
-    'gnp.\\u202e5.00'
     """
     if not isinstance(value, str) or isinstance(value, Markup) or value.isprintable():
         return value
@@ -90,10 +74,6 @@ def show_invisible(value: Any) -> Any:
         else each.encode("unicode_escape").decode()
         for each in value
     )
-
-
-def _pretty(value: object) -> str:
-    return json.dumps(value, indent=2)
 
 
 @cache
@@ -112,7 +92,6 @@ def _environment() -> Environment:
         "duration": format_duration,
         "units": format_units,
         "key_prefix": key_prefix,
-        "pretty": _pretty,
     }
     environment.filters.update(filters)
     return environment

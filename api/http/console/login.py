@@ -7,14 +7,18 @@ from falcon import Request, Response
 
 from api.auth.jwt_verifier import JWTVerifier
 from api.console.rendering import style_sheet
+from api.console.sessions import Session
 from api.http import query
 from api.http.console.forms import read_form
 from api.http.console.resource import LOGIN, READING, Page, SessionPage
-from api.request_context import Principal, principal
+from api.request_context import Principal, actor, principal
+from signer.audit.actions import AuditAction
+from signer.errors import StoreError, StoreUnavailableError
+from signer.model.audit_record import Operation
 
 
 class Login(Page):
-    """``/console/login``: starts a session; its token is used up."""
+    """``/console/login``: starts a session, on record; its token is used up."""
 
     def on_get(self, req: Request, resp: Response) -> None:
         """Ask for a token."""
@@ -27,11 +31,27 @@ class Login(Page):
         form = read_form(req, "token")
         console = self._console
         console.authorization.authorize(req, READING, bearer_of(form["token"]))
-        _, text = console.sessions.start(principal(req))
+        session, text = console.sessions.start(principal(req))
+        self._record(req, session)
 
         console.cookie.set(req, resp, text)
         resp.status = falcon.HTTP_SEE_OTHER
         resp.location = "/console"
+
+    def _record(self, req: Request, session: Session) -> None:
+        """Record that *session* began; raises ``StoreUnavailableError``."""
+        audit = self._console.container.audit
+        record = audit.result(
+            AuditAction.ADMIN_ACCESS,
+            Operation.ADMINISTRATION,
+            actor(req),
+            route=req.uri_template,
+            session=session.id,
+        )
+        try:
+            audit.write(record)
+        except (StoreError, OSError) as e:
+            raise StoreUnavailableError("the audit cannot be written") from e
 
 
 class Logout(SessionPage):

@@ -101,7 +101,8 @@ def test_a_decision(
     assert decided is not None
     assert (decided.state, decided.decided_by) == (state, "token:alice")
     assert "token:alice" in page
-    (record,) = [each for each in _all_records(sqlite_store) if "token:alice" in each]
+    (record,) = [each for each in _all_records(sqlite_store) if f'"{event}"' in each]
+    assert '"actor":"token:alice"' in record
     assert "gateway" in record
 
 

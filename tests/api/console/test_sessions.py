@@ -35,7 +35,7 @@ FORMS = [
 
 def _records(store: SQLStore) -> list[str]:
     rows = store._database.run(
-        lambda c: c.exec_driver_sql("SELECT body FROM audit_records").all()
+        lambda c: c.exec_driver_sql("SELECT body FROM audit_records ORDER BY id").all()
     )
     return [str(body) for (body,) in rows]
 
@@ -70,6 +70,34 @@ def test_a_token_starts_a_session(client: TestClient) -> None:
     assert (cookie.same_site, cookie.domain or None) == ("Strict", None)
     assert cookie.max_age == SESSION_LIFETIME.total_seconds()
     assert browser.get("/console").status_code == 200
+
+
+def test_a_login_is_on_record(browser: Browser, sqlite_store: SQLStore) -> None:
+    payload = browser.session.rpartition(".")[0]
+    session_id = json.loads(base64.urlsafe_b64decode(payload))["id"]
+    (record,) = _records(sqlite_store)
+    found = json.loads(record)
+
+    assert (found["event"], found["actor"]) == ("admin-access-succeeded", "token:alice")
+    assert found["details"]["session"] == session_id
+    assert browser.session not in record
+
+
+def test_without_a_record_there_is_no_session(
+    client: TestClient, sqlite_store: SQLStore
+) -> None:
+    sqlite_store._database.write(
+        lambda c: (
+            c.exec_driver_sql(
+                "CREATE TRIGGER trouble BEFORE INSERT ON audit_records"
+                " BEGIN SELECT RAISE(ABORT, 'no'); END"
+            ).rowcount
+        )
+    )
+    answer = Browser(client).log_in()
+
+    assert answer.status_code == 503
+    assert "set-cookie" not in answer.headers
 
 
 def test_a_token_starts_one_session(client: TestClient) -> None:
@@ -156,8 +184,7 @@ def test_a_forged_session_sees_nothing(
     assert answer.status_code == 401
     assert "alice" not in answer.text
     assert '<nav aria-label="Pages">' not in answer.text
-    (record,) = _records(sqlite_store)
-    assert "session-invalid" in record
+    assert any("session-invalid" in each for each in _records(sqlite_store))
 
 
 def test_a_session_of_another_key_sees_nothing(
