@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from signer.config.settings import Settings
+from signer.config.settings import Role, Settings
 from signer.config.tenants import TenantRegistry
 from signer.errors import ConfigurationError, InvalidInputError, Refusal
 from signer.private_files import create_once, write_whole
@@ -61,6 +61,8 @@ def open_public_keys(settings: Settings) -> Sequence[PublicKey]:
     path = settings.webhook_public_keys_file
     if path is not None:
         return _read("WEBHOOK_PUBLIC_KEYS_FILE", path, read_public_keys)
+    if settings.serve_role is Role.REFUNDS:
+        return ()  # Such a process must not read a private key.
     if settings.is_production and settings.webhook_signing_key_file is None:
         return ()
     return [key.public for key in _open_private_keys(settings)]

@@ -421,7 +421,7 @@ def test_awaited_refunds_are_found_by_their_ids(store: SQLStore) -> None:
 
 def test_events_come_from_an_index(store: SQLStore) -> None:
     """What is new or due is found alone, however many events were delivered."""
-    _fill_events(store, 1500)
+    _fill_events(store, 3000)
     given = {
         "at_most": 9,
         "latest": 2**60,
@@ -451,7 +451,7 @@ def _fill_events(store: SQLStore, count: int) -> None:
     rows, sent = [], []
     for n in range(count):
         tenant, refund_id = f"tenant {n % 99}", f"rf_{n // 3}"
-        event_id, is_new = f"evt_{n}", n % 100 == 0
+        event_id, is_new = f"evt_{n}", n % 1000 == 0
         rows.append(
             {"id": event_id, "tenant": tenant, "refund_id": refund_id, "version": n}
             | {"status": Status.QUEUED, "at": now()}
