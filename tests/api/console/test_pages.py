@@ -1,10 +1,10 @@
 """Every page: its headers, its text, and what it shows of hostile data."""
 
 import re
+import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
-from threading import Event
 from typing import Any
 
 import pytest
@@ -170,7 +170,7 @@ class _HangingNode(ScriptedChain):
 
     def __init__(self) -> None:
         super().__init__()
-        self.release = Event()
+        self.release = threading.Event()
 
     def node_statuses(
         self, sender: str, tx_hashes: Sequence[str]
@@ -194,6 +194,10 @@ def test_pages_do_not_wait_for_nodes_that_hang(
         page = _page_of(browser, refund)
     finally:
         node.release.set()
+        # The thread still reads the ledger, which the test closes.
+        for thread in threading.enumerate():
+            if thread.name == "deadline-explain":
+                thread.join()
 
     assert "It could not be explained now (chain-unavailable)" in page
     assert refund.reference in page
