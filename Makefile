@@ -113,6 +113,7 @@ clean: ## Remove everything that was made here, the development key included.
 
 node_modules/.ready: package-lock.json
 	@command -v npm >/dev/null || { echo "npm is needed: it brings the local chain (anvil)" >&2; exit 1; }
+	@[ ! -L node_modules ] || { echo "node_modules is a link, and npm would empty its target: make it a folder" >&2; exit 1; }
 	@echo "Installing anvil, solc and mermaid with npm ..." >&2
 	@npm ci --ignore-scripts --no-audit --no-fund --silent
 	@touch $@

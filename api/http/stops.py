@@ -7,10 +7,9 @@ from falcon import Request, Response
 from api.http import query
 from api.http.body import read_object
 from api.http.middleware import Resource
-from api.request_context import principal, request_id
+from api.request_context import actor
 from api.views.stops import stop_documents
 from signer.errors import InvalidInputError
-from signer.model.audit_record import Actor
 from signer.refunds.kill_switch import KillSwitch, SwitchResult
 
 
@@ -32,7 +31,7 @@ class SigningStop(_StopResource):
     def on_post(self, req: Request, resp: Response) -> None:
         """Stop one network, or everything; repeating it is safe."""
         network, reason = _read_body(req)
-        result = self._kill_switch.stop(network, reason, _actor(req))
+        result = self._kill_switch.stop(network, reason, actor(req))
 
         resp.media = self._document(network, result, "stopped", "already-stopped")
 
@@ -52,7 +51,7 @@ class SigningResume(SigningStop):
     def on_post(self, req: Request, resp: Response) -> None:
         """End the stop of one network, or of everything; repeating it is safe."""
         network, reason = _read_body(req)
-        result = self._kill_switch.resume(network, reason, _actor(req))
+        result = self._kill_switch.resume(network, reason, actor(req))
 
         resp.media = self._document(network, result, "resumed", "not-stopped")
 
@@ -66,11 +65,6 @@ class Stops(_StopResource):
         stops = self._kill_switch.stops()
 
         resp.media = {"stops": stop_documents(stops, self._kill_switch.names())}
-
-
-def _actor(req: Request) -> Actor:
-    caller = principal(req)
-    return Actor.from_token(caller.sub, request_id(req), caller.jti)
 
 
 def _read_body(req: Request) -> tuple[str | None, str]:

@@ -229,7 +229,7 @@ NODE_LAG = Spec(
     "hotwallet_node_lag_blocks",
     "gauge",
     ("network", "node"),
-    "Blocks behind the highest head; absent while the node does not answer.",
+    "How many blocks the node lags the highest head; absent while it does not answer.",
 )
 
 OF_WORKERS = (

@@ -175,7 +175,9 @@ class Database:
             with engine.connect() as connection, connection.begin():
                 return work(connection)
 
-        return translate_errors(attempt)
+        # Two processes that open a new file at once may both find it busy: SQLite does
+        # not wait for the change to a write-ahead log.
+        return self._retry_while_busy(attempt)
 
     def watch(self, topic: Topic) -> AbstractContextManager[Watch]:
         """Implements ``signer.ports.Watches``."""

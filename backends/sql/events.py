@@ -25,7 +25,7 @@ _FORGED = 0
 """The sequence number of events that another program wrote.  No reader sees them."""
 
 _FUTURE = timedelta(hours=1)
-"""A sequence number further ahead is none of ours, and must not use up the numbers."""
+"""Another program wrote a number further ahead, which must not use up the numbers."""
 
 _SETTLED = timedelta(minutes=1)
 """After this time no transaction still commits an event with an earlier number."""

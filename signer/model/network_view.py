@@ -33,7 +33,7 @@ class NodeView:
     """
     One node: ``name`` is its position in the configuration, such as ``node-1``.
 
-    ``lag`` is how many blocks it is behind the highest head; None if it did not answer.
+    ``lag`` is by how many blocks it lags the highest head; None if it did not answer.
     ``is_trusted`` is whether it counts towards the quorum.
     """
 

@@ -116,7 +116,7 @@ class WalletMonitor:
 
 
 def _compare(statuses: Sequence[NodeStatus]) -> Sequence[NodeView]:
-    """Return the nodes, each with how far it is behind the highest head."""
+    """Return the nodes, each with its lag to the highest head."""
     highest = max((each.head for each in statuses if each.head is not None), default=0)
     return [
         NodeView(

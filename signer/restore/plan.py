@@ -78,7 +78,7 @@ class PlannedRefund:
 
     With ``nonce`` it is held for the refund, in the wallet of ``sender``.
     ``cancellation`` is the record of a request to cancel it, or of its refusal: the
-    gateway was told that it is not paid.
+    gateway has the answer that it is not paid.
     """
 
     refund: Refund

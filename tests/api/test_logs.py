@@ -169,7 +169,7 @@ def _closed_pipe() -> TextIO:
 
 
 def _full_pipe() -> TextIO:
-    """Return a pipe that another program has made non-blocking, and nobody reads."""
+    """Return a pipe that another program made non-blocking, and that is not read."""
     _, writer = os.pipe()
     os.set_blocking(writer, False)
     with suppress(BlockingIOError):

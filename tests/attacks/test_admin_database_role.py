@@ -29,7 +29,6 @@ from tests.support.theft import (
     Thief,
     let_work,
 )
-from tests.support.wallet_attacks import WalletAttacks
 
 
 # Sign, record or finish a refund; hide what was spent.
@@ -160,40 +159,6 @@ def test_a_lifted_block(processes: Processes, thief: Thief) -> None:
     store.unblock_tenant("gateway", at)
     let_work(processes.worker, worker)
     assert processes.worker.stored(refund).status is Status.CONFIRMED
-
-
-@pytest.fixture
-def on_wallets(processes: Processes, thief: Thief) -> WalletAttacks:
-    """Return the attacks on wallets that the thief tries with this role."""
-    worlds = processes.worker, processes.refunds, processes.admin
-    return WalletAttacks(*worlds, thief.steal)
-
-
-def test_a_pause_that_the_thief_ends(on_wallets: WalletAttacks) -> None:
-    """The wallet stays paused, until it is restored and an operator accepts."""
-    on_wallets.end_pause()
-
-
-def test_a_foreign_transaction_that_the_thief_accepts(
-    on_wallets: WalletAttacks,
-) -> None:
-    """The wallet stays paused."""
-    on_wallets.accept_transaction()
-
-
-def test_a_foreign_transaction_that_the_thief_hides(on_wallets: WalletAttacks) -> None:
-    """A thief who can sign as well cannot do so unnoticed."""
-    on_wallets.hide_transaction()
-
-
-def test_an_invented_payment(on_wallets: WalletAttacks) -> None:
-    """A refund does not count as paid by a transaction that no process recorded."""
-    on_wallets.invent_payment()
-
-
-def test_an_old_row_of_a_wallet(on_wallets: WalletAttacks) -> None:
-    """A copy of a row with its valid MAC cannot end a later pause."""
-    assert on_wallets.put_back_wallet() == REFUSED
 
 
 def test_approvals_that_the_thief_inserts(processes: Processes, thief: Thief) -> None:

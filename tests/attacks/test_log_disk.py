@@ -68,7 +68,7 @@ class Disk:
 
     @property
     def is_congested(self) -> bool:
-        """Whether lines are in a pipe that nobody has read yet."""
+        """Whether lines are in a pipe that no process has read yet."""
         return self._reader is not None
 
     def records(self) -> list[Record]:

@@ -158,7 +158,7 @@ def test_one_person_is_not_two(world: World, name: str) -> None:
 
 
 def test_one_administrator_is_not_two(world: World) -> None:
-    """Of a refund that nobody is known to have requested."""
+    """Of a refund that no person is known to have requested."""
     limited(world, "100")
     refund = requested(world)
     limited(world)

@@ -20,7 +20,6 @@ from tests.support.theft import (
     Thief,
     let_work,
 )
-from tests.support.wallet_attacks import WalletAttacks
 
 
 # Insert a refund, or change what its request was answered.
@@ -186,40 +185,6 @@ def test_a_stop_that_no_command_could_replace(thief: Thief) -> None:
 
     assert thief.steal(insert.format("now()", 2**31 - 1)) == REFUSED
     assert thief.steal(insert.format("'infinity'", 0)) == REFUSED
-
-
-@pytest.fixture
-def on_wallets(processes: Processes, thief: Thief) -> WalletAttacks:
-    """Return the attacks on wallets that the thief tries with this role."""
-    worlds = processes.worker, processes.refunds, processes.admin
-    return WalletAttacks(*worlds, thief.steal)
-
-
-def test_a_pause_that_the_thief_ends(on_wallets: WalletAttacks) -> None:
-    """The wallet stays paused, until it is restored and an operator accepts."""
-    on_wallets.end_pause()
-
-
-def test_a_foreign_transaction_that_the_thief_accepts(
-    on_wallets: WalletAttacks,
-) -> None:
-    """The wallet stays paused."""
-    on_wallets.accept_transaction()
-
-
-def test_a_foreign_transaction_that_the_thief_hides(on_wallets: WalletAttacks) -> None:
-    """A thief who can sign as well cannot do so unnoticed."""
-    on_wallets.hide_transaction()
-
-
-def test_an_invented_payment(on_wallets: WalletAttacks) -> None:
-    """A refund does not count as paid by a transaction that no process recorded."""
-    on_wallets.invent_payment()
-
-
-def test_an_old_row_of_a_wallet(on_wallets: WalletAttacks) -> None:
-    """A copy of a row with its valid MAC cannot end a later pause."""
-    assert on_wallets.put_back_wallet() == REFUSED
 
 
 def test_an_inserted_audit_record(attacks: Attacks) -> None:

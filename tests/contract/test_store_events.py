@@ -230,7 +230,7 @@ def test_a_reader_gets_past_events_of_another_program(
 
 
 def test_readers_miss_nothing_while_others_write(database_url: str) -> None:
-    """A reader that keeps a cursor sees each event once, whoever commits when."""
+    """A reader that keeps a cursor sees each event once, in any order of commits."""
     writers, batches = 4, 12
     stores = [open_ledger(database_url) for _ in range(writers + 1)]
     reader = stores[-1]

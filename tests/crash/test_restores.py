@@ -39,6 +39,7 @@ def kills(restores: Restores) -> Iterator[Sequence[str]]:
     restores.customers.request(8)
     for _ in range(6):
         killer.kill()
+        # Not a wait for a condition: the next kill is at a random moment.
         restores.lab.sleep(killer.wait(0.2))
     yield restores.logs
 
@@ -210,7 +211,7 @@ def _open_laboratory(url: str, home: Path, stack: ExitStack) -> Laboratory:
 def test_a_restored_database_pays_once(restores: Restores, drill: Drill) -> None:
     """Each refund is paid once, or never if it was cancelled, and all are final."""
     restores.customers.request(4)
-    # The backup is taken while refunds are in any status.
+    # Not a wait for a condition: the backup is taken at a random moment of a payment.
     restores.lab.sleep(random.Random(drill.__name__).uniform(0, 0.6))
     restores.back_up()
     steps = drill(restores)

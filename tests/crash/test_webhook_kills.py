@@ -1,4 +1,4 @@
-"""Webhooks lose nothing, whichever worker is killed and whatever the receiver does."""
+"""Webhooks lose nothing, for any worker that is killed and any answer they get."""
 
 import threading
 from contextlib import closing

@@ -1,4 +1,4 @@
-"""A worker whose output nobody reads any more, or whose disk is full, signs nothing."""
+"""A worker whose output is not read any more, or whose disk is full, signs nothing."""
 
 import os
 import signal

@@ -194,13 +194,13 @@ def _matches(pattern: str, violations: Sequence[str]) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("plant", "errors"),
+    ("plant", "errors", "likely"),
     [
-        (lambda _: Build(store=_overwriting), "I4"),
-        (_plant_new_nonce, "I3"),
-        (lambda _: Build(lifecycle=EarlyBroadcastLifecycle), "I2"),
-        (lambda _: Build(network=_ONE_CONFIRMATION), "I1"),
-        (lambda _: Build(store=_forgetting), "G2"),
+        (lambda _: Build(store=_overwriting), "I4", 9),
+        (_plant_new_nonce, "I3", 1),
+        (lambda _: Build(lifecycle=EarlyBroadcastLifecycle), "I2", 0),
+        (lambda _: Build(network=_ONE_CONFIRMATION), "I1", 34),
+        (lambda _: Build(store=_forgetting), "G2", 12),
     ],
     ids=[
         "no comparison of versions",
@@ -211,10 +211,10 @@ def _matches(pattern: str, violations: Sequence[str]) -> bool:
     ],
 )
 def test_a_planted_bug_is_found(
-    ledger: Ledger, plant: Callable[[Ledger], Build], errors: str
+    ledger: Ledger, plant: Callable[[Ledger], Build], errors: str, likely: int
 ) -> None:
     """A few hundred schedules find it, and name the invariant that it breaks."""
-    assert _finds(errors, ledger, plant(ledger))
+    assert _finds(errors, ledger, plant(ledger), likely=likely)
 
 
 @pytest.mark.parametrize(
@@ -267,7 +267,9 @@ def test_a_restore_sees_after_a_gap(ledger: Ledger) -> None:
 
 def test_a_mark_that_is_two_too_low_is_found(ledger: Ledger) -> None:
     """No filler has the nonce of the gap, and the refund gets it."""
-    assert _finds(".*paid 2 times", ledger, **{**_WITHOUT_LOG, "mark_error": -2})
+    options = {**_WITHOUT_LOG, "mark_error": -2}
+
+    assert _finds(".*paid 2 times", ledger, likely=37, **options)
 
 
 def test_a_log_without_signatures_is_found(ledger: Ledger) -> None:
@@ -287,4 +289,4 @@ def test_a_restore_without_fillers_is_found(ledger: Ledger) -> None:
     """A wallet whose gaps are not filled pays nothing any more."""
     build = Build(planner=PlannerWithoutFillers)
 
-    assert _finds("G2", ledger, build, **_WITHOUT_LOG)
+    assert _finds("G2", ledger, build, likely=3, **_WITHOUT_LOG)

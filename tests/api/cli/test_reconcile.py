@@ -77,7 +77,7 @@ class Shop:
         return self.spend(data, to=self.dev.token)
 
     def change(self, refund: Refund, **changes: Any) -> None:
-        """Change a row with a valid MAC, which only a bug of ours could do."""
+        """Change a row with a valid MAC, which only a bug of the service could do."""
         store = self.world.store
         found = store.get(refund.id)
         assert found is not None

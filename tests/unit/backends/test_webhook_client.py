@@ -220,7 +220,7 @@ def test_nothing_listens() -> None:
     ],
 )
 def test_nothing_is_sent_to_other_addresses(addresses: list[str]) -> None:
-    """One address that is refused refuses the host, whatever the others are."""
+    """One address that is refused refuses the host, also beside allowed ones."""
     with _receiver(OK) as receiver:
         url = receiver.url("receiver.example")
         found = _client(_always(*addresses)).send(url, HEADERS, BODY)

@@ -368,7 +368,7 @@ def test_the_last_line_may_have_no_end(folder: Folder) -> None:
 @given(st.lists(st.binary(max_size=60) | st.sampled_from(lines(RECORDS)), max_size=8))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_bytes_are_read(folder: Folder, parts: Sequence[bytes]) -> None:
-    """Only authentic records are returned, whatever is around them."""
+    """Only authentic records are returned, and nothing that is around them."""
     # The first line is not that of a gzip file, which would be damaged.
     evidence = read(folder, b"\n", b"\n".join(parts))
 

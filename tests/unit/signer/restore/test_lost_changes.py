@@ -71,7 +71,7 @@ def test_the_line_of_a_reservation_has_the_nonce(
 def test_the_nonce_of_the_key_that_may_sign_counts(
     world: World, log: Sequence[Record], order: int
 ) -> None:
-    """A revocation moved the refund, whatever the clocks of the hosts showed."""
+    """A revocation moved the refund, for any clock that a host may have."""
     refund = world.step(requested(world, "lost"))
     world.rotate(block=True)
     world.step(world.stored(refund))
@@ -133,7 +133,7 @@ def test_a_cancellation(world: World, log: Sequence[Record]) -> None:
 
 
 def test_a_refusal(world: World, log: Sequence[Record]) -> None:
-    """A worker told the gateway that nothing was paid."""
+    """A worker reported to the gateway that nothing was paid."""
     refund = requested(world, "lost")
     world.chain.revert = "blocked"
     world.step(refund)

@@ -138,7 +138,7 @@ def test_a_restored_refund_whose_transaction_is_mined_is_not_signed_again(
 def test_cancellations_and_refusals_are_repeated(
     world: World, log: Sequence[Record], backup: Backup
 ) -> None:
-    """The gateway was told that they are not paid, and they are not (R26)."""
+    """The gateway has the answer that they are not paid, and they are not (R26)."""
     old = requested(world, "old")
     copy = backup()
     new, refused = requested(world, "new"), requested(world, "refused")
