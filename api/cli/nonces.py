@@ -1,6 +1,6 @@
 """``hotwallet nonce``: inspect and repair the nonces of wallets."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import click
 
@@ -9,13 +9,15 @@ from api.cli.confirmation import confirmed
 from api.cli.operator import REASON, identified_operator
 from api.cli.output import Result, reports
 from api.views.explanations import repair_document
-from api.views.refunds import timestamp
+from api.views.repairs import repair_lines
 from signer.chain.chain import Chain
 from signer.errors import NotFoundError
 from signer.refunds.wallet_repair import RepairResult, repair_wallets
 
 
 _SCOPE = "nonces:repair"
+
+_NEXT = "to accept this and resume the wallet: omit --dry-run"
 
 
 @click.group()
@@ -50,7 +52,7 @@ def repair_nonces(network: str | None, reason: str, *, dry_run: bool) -> Result:
         repairs = opened.nonce_admin.repair(network, operator)
     documents = [repair_document(each) for each in repairs]
     all_resumed = not any(each.is_open for each in repairs)
-    lines = [line for each in repairs for line in _format_repair(each)]
+    lines = [line for each in repairs for line in repair_lines(each, _NEXT)]
     lines = lines or ["no wallet has paid anything yet"]
     return Result(documents, lines, all_resumed)
 
@@ -99,28 +101,3 @@ def _select(chains: Mapping[str, Chain], network: str | None) -> Mapping[str, Ch
     if network not in chains:
         raise NotFoundError("there is no such network in the networks file")
     return {network: chains[network]}
-
-
-def _format_repair(each: RepairResult) -> Iterator[str]:
-    wallet, status = each.wallet_status.wallet, each.wallet_status
-    yield (
-        f"{each.network} {wallet.sender}: next nonce {wallet.next_nonce},"
-        f" the chain's {status.chain_nonce}"
-    )
-    if each.stopped_at is not None:
-        yield (
-            f"  signing was stopped at {timestamp(each.stopped_at)}:"
-            " `hotwallet resume` ends that"
-        )
-    if not each.is_open:
-        yield "  resumed" if each.resumed else "  in order"
-        return
-    if not wallet.is_paused:
-        yield "  not paused yet: a worker will pause it"
-    else:
-        yield f"  paused by {wallet.pause_reason}"
-    if status.unknown_count:
-        yield f"  not looked at yet: {status.unknown_count} of the chain's transactions"
-    for foreign in status.foreign:
-        yield f"  foreign: nonce {foreign.nonce}, transaction {foreign.tx_hash}"
-    yield f"  {each.problem or 'to accept this and resume the wallet: omit --dry-run'}"
