@@ -9,6 +9,7 @@ import click
 from api.bootstrap import build_container
 from api.cli.operator import current_operator
 from api.cli.output import Result, prints, reports
+from api.views.deliveries import delivery_document
 from api.views.refunds import timestamp
 from api.webhook_keys import create_webhook_key
 from signer.errors import NotFoundError
@@ -44,7 +45,7 @@ def list_deliveries(dead: bool, pending: bool, limit: int) -> Result:
     backlog, found = store.webhook_backlog(), store.deliveries(limit, wanted)
     document = {
         "tenants": [_backlog_document(each) for each in backlog],
-        "deliveries": [_document(*each) for each in found],
+        "deliveries": [delivery_document(*each) for each in found],
     }
     return Result(document, _lines(backlog, found))
 
@@ -143,21 +144,6 @@ def _backlog_document(each: Backlog) -> dict[str, Any]:
         "failing": each.failing,
         "dead": each.dead,
         "oldest": None if each.oldest is None else timestamp(each.oldest),
-    }
-
-
-def _document(delivery: Delivery, event: Event | None) -> dict[str, Any]:
-    return {
-        "id": delivery.event_id,
-        "type": None if event is None else str(event.type),
-        "tenant": delivery.tenant,
-        "refund": delivery.refund_id,
-        "state": str(delivery.state),
-        "attempts": delivery.attempts,
-        "problem": delivery.problem,
-        "dueAt": timestamp(delivery.due_at),
-        "updatedAt": timestamp(delivery.updated_at),
-        "authentic": event is not None,
     }
 
 
