@@ -81,6 +81,7 @@ from signer.restore.restorer import Restorer
 from signer.row_macs import RowMACs
 from signer.startup.dependency_checks import check_chain
 from signer.startup.limits_guard import LimitsGuard
+from signer.webhooks.delivery_admin import DeliveryAdmin
 from signer.webhooks.dispatcher import WebhookDispatcher
 from signer.webhooks.endpoint import Endpoints
 from signer.webhooks.signatures import PublicKey
@@ -452,6 +453,13 @@ class Container:
     def webhook_endpoints(self) -> Endpoints:
         """The webhooks of tenants, and the keys that sign for them."""
         return open_endpoints(self.settings, self.tenants)
+
+    @cached_property
+    def delivery_admin(self) -> DeliveryAdmin:
+        """Lists and repeats deliveries, and records which operator did."""
+        return DeliveryAdmin(
+            self.store, self.tenants, self._administration, self.ledger_clock
+        )
 
     @cached_property
     def webhook_public_keys(self) -> Sequence[PublicKey]:

@@ -7,13 +7,17 @@ from typing import Any
 import click
 
 from api.bootstrap import build_container
+from api.cli.operator import current_operator
 from api.cli.output import Result, prints, reports
+from api.views.deliveries import delivery_document
 from api.views.refunds import timestamp
 from api.webhook_keys import create_webhook_key
 from signer.errors import NotFoundError
+from signer.model.audit_record import Actor
 from signer.model.delivery import Delivery, DeliveryState
 from signer.model.event import Event, new_event_id
-from signer.ports import Backlog
+from signer.ports import Backlog, DeliveryFilter
+from signer.webhooks.delivery_admin import NO_EVENT, DeliveryAdmin
 
 
 _LIMIT = 50
@@ -37,34 +41,46 @@ def list_deliveries(dead: bool, pending: bool, limit: int) -> Result:
         raise click.UsageError("use --dead or --pending, not both")
     state = DeliveryState.DEAD if dead else DeliveryState.PENDING if pending else None
     store = build_container().store
-    backlog, found = store.webhook_backlog(), store.deliveries(limit, state)
+    wanted = DeliveryFilter(state=state)
+    backlog, found = store.webhook_backlog(), store.deliveries(limit, wanted)
     document = {
         "tenants": [_backlog_document(each) for each in backlog],
-        "deliveries": [_document(*each) for each in found],
+        "deliveries": [delivery_document(*each) for each in found],
     }
     return Result(document, _lines(backlog, found))
 
 
 @webhooks.command()
-@click.argument("event_ids", nargs=-1, required=True, metavar="EVENT_ID...")
+@click.argument("event_ids", nargs=-1, metavar="EVENT_ID...")
+@click.option("--dead", metavar="TENANT", help="All that were given up, of TENANT.")
 @reports
-def replay(event_ids: Sequence[str]) -> Result:
+def replay(event_ids: Sequence[str], dead: str | None) -> Result:
     """
     Deliver events again, also those that were given up or have arrived.
 
     A receiver sees the same id again.  Exits with 1 if an event does not exist, or its
-    tenant has no webhook.
+    tenant has no webhook.  Both the request and its outcome are audited.
     """
-    container = build_container()
-    webhooks_ = container.tenants.webhooks()
-    done = container.store.replay_deliveries(
-        event_ids, container.ledger_clock(), lambda event: event.tenant in webhooks_
-    )
-    missing = [each for each in dict.fromkeys(event_ids) if each not in done]
-    lines = [f"{each}: due now" for each in done]
-    lines += [f"{each}: no such event of a tenant with a webhook" for each in missing]
-    document = {"replayed": list(done), "missing": missing}
-    return Result(document, lines, ok=not missing)
+    if bool(event_ids) == (dead is not None):
+        raise click.UsageError("name the events, or a tenant with --dead")
+    admin, operator = build_container().delivery_admin, current_operator()
+    if dead is not None:
+        return _replay_dead(admin, dead, operator)
+    result = admin.replay(event_ids, operator)
+    lines = [f"{each}: due now" for each in result.replayed]
+    lines += [f"{each}: {NO_EVENT}" for each in result.missing]
+    document = {"replayed": list(result.replayed), "missing": list(result.missing)}
+    return Result(document, lines, ok=not result.missing)
+
+
+def _replay_dead(admin: DeliveryAdmin, tenant: str, operator: Actor) -> Result:
+    """Replay in steps, until none of *tenant* is given up."""
+    count, is_complete = 0, False
+    while not is_complete:
+        step = admin.replay_dead(tenant, operator)
+        count, is_complete = count + step.count, step.is_complete
+    document = {"tenant": tenant, "count": count}
+    return Result(document, [f"{tenant}: {count} due now"])
 
 
 @webhooks.command()
@@ -128,21 +144,6 @@ def _backlog_document(each: Backlog) -> dict[str, Any]:
         "failing": each.failing,
         "dead": each.dead,
         "oldest": None if each.oldest is None else timestamp(each.oldest),
-    }
-
-
-def _document(delivery: Delivery, event: Event | None) -> dict[str, Any]:
-    return {
-        "id": delivery.event_id,
-        "type": None if event is None else str(event.type),
-        "tenant": delivery.tenant,
-        "refund": delivery.refund_id,
-        "state": str(delivery.state),
-        "attempts": delivery.attempts,
-        "problem": delivery.problem,
-        "dueAt": timestamp(delivery.due_at),
-        "updatedAt": timestamp(delivery.updated_at),
-        "authentic": event is not None,
     }
 
 

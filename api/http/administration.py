@@ -10,6 +10,12 @@ from api.http.approvals import (
     Rejecting,
 )
 from api.http.console.routes import add_console
+from api.http.deliveries import (
+    DeadReplay,
+    Deliveries,
+    DeliveryReplay,
+    OneDelivery,
+)
 from api.http.keys import KeyFailover, KeyReinstatement, KeyRotation, Keys
 from api.http.metrics import Metrics, OpenMetrics
 from api.http.middleware import AuthorizationMiddleware
@@ -44,6 +50,16 @@ def add_administration(
         "/v1/admin/approvals/{digest}/break-glass",
         BreakingGlass(approvals.break_glass),
     )
+    _add_webhooks(app, container)
     metrics = OpenMetrics if container.settings.metrics_open else Metrics
     app.add_route("/metrics", metrics(container.collectors))
     add_console(app, container, authorization)
+
+
+def _add_webhooks(app: "App", container: Container) -> None:
+    admin = container.delivery_admin
+    path = "/v1/admin/webhooks/deliveries"
+    app.add_route(path, Deliveries(admin))
+    app.add_route(f"{path}/{{event_id}}", OneDelivery(admin))
+    app.add_route(f"{path}/{{event_id}}/replay", DeliveryReplay(admin))
+    app.add_route("/v1/admin/webhooks/replay", DeadReplay(admin))

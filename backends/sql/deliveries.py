@@ -8,6 +8,8 @@ from typing import Any
 
 from sqlalchemy import (
     Connection,
+    Executable,
+    Select,
     bindparam,
     case,
     exists,
@@ -24,16 +26,23 @@ from backends.sql.database import Tables
 from backends.sql.event_rows import find_events
 from backends.sql.schema import webhook_deliveries
 from backends.sql.validation import is_storable
-from signer.model.delivery import Delivery, DeliveryState
+from signer.model.delivery import NOT_AUTHENTIC, Delivery, DeliveryState
 from signer.model.event import Event
 from signer.model.refund import Refund
-from signer.ports.event_store import Backlog, DeliveryAttempt, DueDelivery
+from signer.ports.event_store import (
+    ALL_DELIVERIES,
+    Backlog,
+    DeliveryAttempt,
+    DeliveryFilter,
+    DueDelivery,
+)
 
 
 _row = webhook_deliveries.c
 
 # Literal text, so that both databases use the partial indexes.
 _IS_PENDING = "state = 'pending'"
+_IS_DEAD = "state = 'dead'"
 
 _now = bindparam("now", type_=UTCDateTime)
 
@@ -109,26 +118,57 @@ _FOLLOW = (
     .values(due_at=bindparam("until", type_=UTCDateTime))
 )
 
+_DUE_AGAIN: dict[Any, Any] = {
+    _row.state: DeliveryState.PENDING,
+    _row.attempts: 0,
+    _row.due_at: _now,
+    _row.problem: None,
+    _row.updated_at: _now,
+    _row.version: _row.version + 1,
+}
+
 _REPLAY = (
     update(webhook_deliveries)
     .where(_row.event_id == bindparam("of_event"))
-    .values(
-        state=DeliveryState.PENDING,
-        attempts=0,
-        due_at=_now,
-        problem=None,
-        updated_at=_now,
-        version=_row.version + 1,
-    )
+    .values(_DUE_AGAIN)
 )
 
-_NEWEST = (
-    select(webhook_deliveries)
-    .order_by(_row.sequence.desc())
+_dead = webhook_deliveries.alias("given_up")
+
+# One that is not authentic would end as before, and be replayed for ever.
+_OLDEST_DEAD = (
+    select(_dead.c.event_id)
+    .where(
+        text(f"given_up.{_IS_DEAD}"),
+        _dead.c.tenant == bindparam("of_tenant"),
+        func.coalesce(_dead.c.problem, "") != NOT_AUTHENTIC,
+    )
+    .order_by(_dead.c.sequence)
     .limit(bindparam("at_most"))
 )
 
-BY_STATE = {state: _NEWEST.where(text(f"state = '{state}'")) for state in DeliveryState}
+REPLAY_DEAD = (
+    update(webhook_deliveries)
+    .where(_row.state == DeliveryState.DEAD, _row.event_id.in_(_OLDEST_DEAD))
+    .values(_DUE_AGAIN)
+)
+
+_ONE = select(webhook_deliveries).where(_row.event_id == bindparam("of_event"))
+
+
+def newest(wanted: DeliveryFilter, *, has_before: bool = False) -> Select[Any]:
+    """Return the statement that selects deliveries, newest first."""
+    query = select(webhook_deliveries).order_by(_row.sequence.desc())
+    if wanted.tenant is not None:
+        query = query.where(_row.tenant == bindparam("of_tenant"))
+    if wanted.refund_id is not None:
+        query = query.where(_row.refund_id == bindparam("of_refund"))
+    if wanted.state is not None:
+        query = query.where(text(f"state = '{wanted.state}'"))
+    if has_before:
+        query = query.where(_row.sequence < bindparam("before"))
+    return query.limit(bindparam("at_most"))
+
 
 _is_pending = _row.state == DeliveryState.PENDING
 
@@ -190,12 +230,27 @@ class DeliveryTables(Tables):
             self._database.transaction(work)
 
     def deliveries(
-        self, limit: int, state: DeliveryState | None = None
+        self,
+        limit: int,
+        wanted: DeliveryFilter = ALL_DELIVERIES,
+        *,
+        before: int | None = None,
     ) -> Sequence[tuple[Delivery, Event | None]]:
-        query = _NEWEST if state is None else BY_STATE[state]
-        rows = [Delivery(*row) for row in self._database.rows(query, at_most=limit)]
-        found = self._find_events(rows)
-        return [(each, found.get(each.event_id, (None,))[0]) for each in rows]
+        given = {
+            "of_tenant": wanted.tenant,
+            "of_refund": wanted.refund_id,
+            "before": before,
+        }
+        chosen = {name: value for name, value in given.items() if value is not None}
+        if not all(is_storable(str(value)) for value in chosen.values()):
+            return []
+        query = newest(wanted, has_before=before is not None)
+        return self._with_events(query, at_most=limit, **chosen)
+
+    def find_delivery(self, event_id: str) -> tuple[Delivery, Event | None] | None:
+        if not is_storable(event_id):
+            return None
+        return next(iter(self._with_events(_ONE, of_event=event_id)), None)
 
     def replay_deliveries(
         self,
@@ -220,6 +275,15 @@ class DeliveryTables(Tables):
 
         return self._database.transaction(work)
 
+    def replay_dead(self, tenant: str, limit: int, now: datetime) -> int:
+        if not is_storable(tenant):
+            return 0
+        params = {"of_tenant": tenant, "at_most": limit, "now": now}
+        count: int = self._database.write(
+            lambda c: c.execute(REPLAY_DEAD, params).rowcount
+        )
+        return count
+
     def webhook_backlog(self) -> Sequence[Backlog]:
         return tuple(Backlog(*row) for row in self._database.rows(BACKLOG))
 
@@ -229,6 +293,13 @@ class DeliveryTables(Tables):
         params = {"of_tenant": tenant, "at_most": count, "now": now, "until": until}
         rows = self._database.write(lambda c: c.execute(CLAIM, params).all())
         return sorted((Delivery(*row) for row in rows), key=attrgetter("sequence"))
+
+    def _with_events(
+        self, query: Executable, **params: Any
+    ) -> Sequence[tuple[Delivery, Event | None]]:
+        rows = [Delivery(*row) for row in self._database.rows(query, **params)]
+        found = self._find_events(rows)
+        return [(each, found.get(each.event_id, (None,))[0]) for each in rows]
 
     def _find_events(
         self, rows: Sequence[Delivery]

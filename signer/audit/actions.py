@@ -41,6 +41,7 @@ class AuditAction(StrEnum):
     LIMITS_ACCEPT = "limits-accept"
     LIMITS_RAISE = "limits-raise"
     ADMIN_ACCESS = "admin-access"
+    WEBHOOK_REPLAY = "webhook-replay"
     DOCTOR_RUN = "doctor-run"
 
     @property

@@ -5,6 +5,10 @@ from datetime import datetime
 from enum import StrEnum
 
 
+NOT_AUTHENTIC = "not-authentic"
+"""The problem of a delivery whose event or refund another program changed."""
+
+
 class DeliveryState(StrEnum):
     """How far a delivery is."""
 

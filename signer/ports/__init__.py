@@ -33,6 +33,7 @@ from signer.ports.clock import Clock, utc_now
 from signer.ports.event_store import (
     Backlog,
     DeliveryAttempt,
+    DeliveryFilter,
     DueDelivery,
     EventPage,
     EventStore,

@@ -56,6 +56,15 @@ class DeliveryAttempt:
 
 
 @dataclass(frozen=True, slots=True)
+class DeliveryFilter:
+    """Selects deliveries; a field that is None selects all."""
+
+    tenant: str | None = None
+    state: DeliveryState | None = None
+    refund_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Backlog:
     """
     The deliveries of one tenant that wait, and those that were given up.
@@ -69,6 +78,9 @@ class Backlog:
     failing: int
     dead: int
     oldest: datetime | None
+
+
+ALL_DELIVERIES = DeliveryFilter()
 
 
 class EventStore(Protocol):
@@ -119,9 +131,20 @@ class EventStore(Protocol):
         """
 
     def deliveries(
-        self, limit: int, state: DeliveryState | None = None
+        self,
+        limit: int,
+        wanted: DeliveryFilter = ALL_DELIVERIES,
+        *,
+        before: int | None = None,
     ) -> Sequence[tuple[Delivery, Event | None]]:
-        """Return up to *limit* deliveries in *state*, newest first."""
+        """
+        Return up to *limit* deliveries, newest first, each with its authentic event.
+
+        They have sequence numbers below *before*.
+        """
+
+    def find_delivery(self, event_id: str) -> tuple[Delivery, Event | None] | None:
+        """Return the delivery of one event, as ``deliveries``; None if it has none."""
 
     def replay_deliveries(
         self,
@@ -133,6 +156,14 @@ class EventStore(Protocol):
         Make the deliveries of *event_ids* due again; return the ids that exist.
 
         An event that had no delivery gets one if it *has_webhook*.
+        """
+
+    def replay_dead(self, tenant: str, limit: int, now: datetime) -> int:
+        """
+        Make up to *limit* dead deliveries of *tenant* due again, the oldest first.
+
+        Those that are dead because they are not authentic are left out.  Return how
+        many it were.
         """
 
     def webhook_backlog(self) -> Sequence[Backlog]:

@@ -23,7 +23,7 @@ import structlog
 from signer.alerts import Alert, Alerts, AlertThrottle
 from signer.deadline import Deadlines, Pending
 from signer.errors import HotWalletError
-from signer.model.delivery import DeliveryState
+from signer.model.delivery import NOT_AUTHENTIC, DeliveryState
 from signer.model.event import Event
 from signer.ports import Clock, DeliveryAttempt, DueDelivery, EventStore, WebhookSender
 from signer.webhooks.endpoint import Endpoints, EventDocument
@@ -48,7 +48,6 @@ _LONGEST_PAUSE = 60.0
 _ALERT_AFTER = 3
 """How many attempts of a delivery fail before the alert: after half a minute."""
 
-_NOT_AUTHENTIC = "not-authentic"
 _NO_THREAD = "no-thread"
 _EXPIRED = "claim-expired"
 
@@ -186,7 +185,7 @@ class WebhookDispatcher:
     def _send(self, due: DueDelivery, expires: float) -> str | None:
         """Send the event in a thread of its own; return the problem."""
         if due.event is None or due.refund is None:
-            return _NOT_AUTHENTIC
+            return NOT_AUTHENTIC
         endpoint = self._endpoints[due.event.tenant]
         if self._timer() > expires:  # The thread started late.
             return _EXPIRED
@@ -221,7 +220,7 @@ class WebhookDispatcher:
         if problem is None:
             return DeliveryAttempt(delivery, DeliveryState.DELIVERED, now)
         delay = next_delay(delivery.attempts + 1, self._draw, self._delays)
-        if delay is None or problem == _NOT_AUTHENTIC:
+        if delay is None or problem == NOT_AUTHENTIC:
             return DeliveryAttempt(delivery, DeliveryState.DEAD, now, problem)
         return DeliveryAttempt(delivery, DeliveryState.PENDING, now + delay, problem)
 
@@ -239,7 +238,7 @@ class WebhookDispatcher:
             health.failures = 0
             self._log.info("webhook-delivered", **facts)
             return
-        if problem == _NOT_AUTHENTIC:
+        if problem == NOT_AUTHENTIC:
             self._report_forged(delivery.event_id)
             return
         health.failures += 1

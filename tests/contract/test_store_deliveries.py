@@ -6,7 +6,7 @@ from datetime import datetime
 from backends.sql import SQLStore
 from signer.model.delivery import DeliveryState
 from signer.model.refund import Refund, Status
-from signer.ports import DeliveryAttempt, DueDelivery
+from signer.ports import DeliveryAttempt, DeliveryFilter, DueDelivery
 from tests.fixtures.ledger import accepted, forge, later, moved, now
 
 
@@ -124,9 +124,8 @@ def test_a_dead_delivery_frees_its_refund(store: SQLStore) -> None:
     (second,) = _claim(store)
 
     assert second.delivery.event_id != first.delivery.event_id
-    assert [row.event_id for row, _ in store.deliveries(9, DeliveryState.DEAD)] == [
-        first.delivery.event_id
-    ]
+    given_up = store.deliveries(9, DeliveryFilter(state=DeliveryState.DEAD))
+    assert [row.event_id for row, _ in given_up] == [first.delivery.event_id]
 
 
 def test_a_replay(store: SQLStore) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from signer.model.delivery import DeliveryState
 from signer.model.event import Event
-from signer.ports import utc_now
+from signer.ports import DeliveryFilter, utc_now
 from tests.crash.webhook_lab import (
     TENANTS,
     failing_receiver,
@@ -33,8 +33,8 @@ def _run(database: str, refunds: int, changes: int, kills: int, most: float) -> 
             while page := store.events(tenant, after, 1000, utc_now()).events:
                 stored |= {event.id: event for event, _ in page}
                 after = page[-1][0].sequence or 0
-        assert store.deliveries(1, DeliveryState.PENDING) == []
-        assert store.deliveries(1, DeliveryState.DEAD) == []
+        assert store.deliveries(1, DeliveryFilter(state=DeliveryState.PENDING)) == []
+        assert store.deliveries(1, DeliveryFilter(state=DeliveryState.DEAD)) == []
     assert receiver.problems == []
     assert receiver.ids == {*stored}
     assert len(stored) == refunds * changes

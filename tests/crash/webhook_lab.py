@@ -23,7 +23,7 @@ from signer.alerts import Alerts
 from signer.config.webhook import Webhook
 from signer.model.delivery import DeliveryState
 from signer.model.refund import Status
-from signer.ports import EventStore, utc_now
+from signer.ports import DeliveryFilter, EventStore, utc_now
 from signer.webhooks.addresses import LOOPBACK
 from signer.webhooks.dispatcher import WebhookDispatcher
 from signer.webhooks.endpoint import Endpoint
@@ -194,7 +194,7 @@ def wait_until_delivered(database: str, patience: float) -> None:
 
 
 def _is_waiting(store: EventStore) -> bool:
-    pending = store.deliveries(1, DeliveryState.PENDING)
+    pending = store.deliveries(1, DeliveryFilter(state=DeliveryState.PENDING))
     if pending:
         return True
     done = store.sequence_events(1, now(), lambda _: True)

@@ -34,7 +34,14 @@ from signer.model.delivery import DeliveryState
 from signer.model.refund import Refund, Status
 from signer.model.stop import EVERYTHING, Stop
 from signer.model.wallet import Pause, Wallet
-from signer.ports import Checkpoint, Clock, DeliveryAttempt, Ledger, Topic
+from signer.ports import (
+    Checkpoint,
+    Clock,
+    DeliveryAttempt,
+    DeliveryFilter,
+    Ledger,
+    Topic,
+)
 from signer.ports.refund_statistics import GAS
 from signer.refunds.acceptance import AcceptedRefund
 from signer.refunds.heartbeat import Heartbeat
@@ -198,7 +205,8 @@ def work_on_events(processes: Processes) -> None:
     worker.sequence_events(100, later(0), lambda _: False)
     events = worker.events("gateway", 0, 100, later(0)).events
     (unsent,) = (event.id for event, _ in events if event.refund_id == new.id)
-    (sent, _), *_ = admin.deliveries(100, DeliveryState.DELIVERED)
+    delivered = DeliveryFilter(state=DeliveryState.DELIVERED)
+    (sent, _), *_ = admin.deliveries(100, delivered)
     ids = [unsent, sent.event_id]
     assert admin.replay_deliveries(ids, later(0), lambda _: True) == ids
     assert admin.webhook_backlog()

@@ -11,7 +11,7 @@ from api.views.events import event_document
 from signer.alerts import Alerts
 from signer.config.webhook import Webhook
 from signer.model.delivery import DeliveryState
-from signer.ports import Clock, Ledger, utc_now
+from signer.ports import Clock, DeliveryFilter, Ledger, utc_now
 from signer.webhooks.dispatcher import WebhookDispatcher
 from signer.webhooks.endpoint import Endpoint, Endpoints
 from signer.webhooks.signatures import PrivateKey, Secret, verify
@@ -90,4 +90,4 @@ def work_until(working: WebhookDispatcher, condition: Callable[[], object]) -> N
 
 def count(store: Ledger, state: DeliveryState) -> int:
     """Return how many deliveries are in *state*, up to 1,000."""
-    return len(store.deliveries(1000, state))
+    return len(store.deliveries(1000, DeliveryFilter(state=state)))

@@ -8,14 +8,21 @@ from api.http.openapi.elements import (
     Element,
     answer,
     body,
+    integer,
     one_of,
     operation,
     parameter,
     schema,
     text,
 )
-from api.http.openapi.refund_schemas import ADDRESS_PATTERN
+from api.http.openapi.refund_schemas import (
+    ADDRESS_PATTERN,
+    EVENT_ID_PATTERN,
+    REFUND_ID_PATTERN,
+)
+from api.http.query import DEFAULT_LIMIT, MAX_LIMIT
 from api.views.codes import problem_codes
+from signer.model.delivery import DeliveryState
 
 
 _SEGMENT = r"^(?!\.{1,2}$)[A-Za-z0-9._~-]{1,128}$"
@@ -40,6 +47,21 @@ _ADDRESS = parameter(
 _TENANT = parameter(
     "tenant", "path", text("The tenant's name.", pattern=_SEGMENT), required=True
 )
+_EVENT_ID = parameter(
+    "event_id", "path", text("The event's id.", pattern=EVENT_ID_PATTERN), required=True
+)
+_DELIVERY_PARAMETERS = [
+    parameter(name, "query", content, required=False)
+    for name, content in {
+        "tenant": text("Only those of one tenant.", pattern="^[!-~]{1,128}$"),
+        "state": one_of(DeliveryState, "Only those in one state."),
+        "refund": text("Only those of one refund.", pattern=REFUND_ID_PATTERN),
+        "limit": integer(
+            "Deliveries per page.", minimum=1, maximum=MAX_LIMIT, default=DEFAULT_LIMIT
+        ),
+        "cursor": text("The `nextCursor` of a page.", pattern="^[0-9]{1,16}$"),
+    }.items()
+]
 _CODE = parameter(
     "code", "path", one_of(sorted(problem_codes()), "A code."), required=True
 )
@@ -231,6 +253,58 @@ _DECISIONS: dict[str, Element] = {
     ),
 }
 
+_WEBHOOKS: dict[str, Element] = {
+    "/v1/admin/webhooks/deliveries": {
+        "get": _administration(
+            "listDeliveries",
+            "List deliveries of webhooks",
+            "Newest first; each parameter selects.",
+            scope="webhooks:read",
+            parameters=_DELIVERY_PARAMETERS,
+            answers={200: answer("A page of deliveries.", schema("DeliveryList"))},
+        )
+    },
+    "/v1/admin/webhooks/deliveries/{event_id}": {
+        "get": _administration(
+            "getDelivery",
+            "Get the delivery of an event",
+            "Whether the webhook has it, and why not.",
+            scope="webhooks:read",
+            parameters=[_EVENT_ID],
+            answers={200: answer("The delivery.", schema("Delivery"))},
+            problems={"not-found"},
+        )
+    },
+    "/v1/admin/webhooks/deliveries/{event_id}/replay": {
+        "post": _administration(
+            "replayEvent",
+            "Send an event again",
+            """
+            Also one that was given up, or has arrived: its receiver sees the same id
+            again. It has no body, can be repeated, and is audited.
+            """,
+            scope="webhooks:replay",
+            parameters=[_EVENT_ID],
+            answers={200: answer("The delivery, which is due.", schema("Delivery"))},
+            problems={"not-found"},
+        )
+    },
+    "/v1/admin/webhooks/replay": {
+        "post": _administration(
+            "replayDead",
+            "Send what was given up again",
+            """
+            Up to 1,000 given-up deliveries of one tenant, the oldest first. Repeat it
+            until `complete` is true. It is audited.
+            """,
+            scope="webhooks:replay",
+            requestBody=body("DeadReplayRequest", examples.DEAD_REPLAY),
+            answers={200: answer("How many are due again.", schema("DeadReplay"))},
+            problems={"not-found"},
+        )
+    },
+}
+
 _NOT_READY = "Send requests to other hosts; a restart does not help."
 
 
@@ -330,4 +404,4 @@ _SERVICE: dict[str, Element] = {
     },
 }
 
-PATHS: dict[str, Element] = _KEYS | _DECISIONS | _SERVICE
+PATHS: dict[str, Element] = _KEYS | _DECISIONS | _WEBHOOKS | _SERVICE

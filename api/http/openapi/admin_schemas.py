@@ -22,6 +22,7 @@ from api.http.openapi.refund_schemas import (
 )
 from api.http.problems import code_statuses
 from signer.model.approval import ApprovalState
+from signer.model.delivery import DeliveryState
 from signer.model.key import KeyState
 
 
@@ -72,6 +73,22 @@ _HOLDING = record(
     tokens=mapping_of(amount("In whole tokens."), "Balances by the token's name."),
     nonce=nullable(integer("The next nonce.", minimum=0)),
     error=nullable(text("A code, if no node answered.")),
+)
+
+_DELIVERY = record(
+    "The delivery of one event to the webhook of its tenant.",
+    id=text("The event's id."),
+    type=nullable(
+        text("Such as `refund.confirmed`; null if the event is not authentic.")
+    ),
+    tenant=text("The tenant."),
+    refund=text("The refund's id."),
+    state=one_of(DeliveryState, "`dead` means given up."),
+    attempts=integer("How often it was sent.", minimum=0),
+    problem=nullable(text("Why the last attempt failed.")),
+    dueAt=timestamp("When a pending one is sent next."),
+    updatedAt=timestamp("When it was stored or sent last."),
+    authentic=flag("False if another program changed the event or its refund."),
 )
 
 _STOP = record(
@@ -277,6 +294,26 @@ SCHEMAS: dict[str, Element] = {
         changedRows=integer(
             "Rows that another program changed: they approve nothing.", minimum=0
         ),
+    ),
+    "Delivery": _DELIVERY,
+    "DeliveryList": record(
+        "A page of deliveries, newest first.",
+        deliveries=list_of(schema("Delivery"), "The deliveries of this page."),
+        nextCursor=nullable(
+            text("The `cursor` of the next page.", pattern="^[0-9]{1,16}$")
+        ),
+    ),
+    "DeadReplayRequest": closed(
+        record(
+            "Whose given-up deliveries are sent again.",
+            tenant=text("The tenant's name.", pattern="^[!-~]{1,128}$"),
+        )
+    ),
+    "DeadReplay": record(
+        "What is due again.",
+        tenant=text("As requested."),
+        count=integer("How many deliveries.", minimum=0),
+        complete=flag("False if more may be left: repeat the request."),
     ),
     "Liveness": record("The process answers.", status=one_of(("ok",), "Always `ok`.")),
     "Readiness": record(

@@ -37,7 +37,7 @@ gateway.
 _TAGS = {
     "Refunds": "For the payment gateway.",
     "Tokens": "What may be refunded, and its limits.",
-    "Administration": "Keys, approvals and the kill switch, for operators.",
+    "Administration": "Keys, approvals, webhooks and the kill switch, for operators.",
     "Service": "Probes, metrics and this documentation.",
 }
 

@@ -149,6 +149,8 @@ FAILOVER_REQUEST: dict[str, Any] = {
 
 REASON: dict[str, Any] = {"reason": "checked with the gateway"}
 
+DEAD_REPLAY: dict[str, Any] = {"tenant": "shop"}
+
 SWITCH_REQUEST: dict[str, Any] = {
     "network": "polygon",
     "reason": "refunds that no customer asked for",

@@ -22,6 +22,8 @@ from signer.model.wallet import Pause
 
 REFUND_ID_PATTERN = "^rf_[0-9a-f]{32}$"
 
+EVENT_ID_PATTERN = "^evt_[0-9a-f]{32}$"
+
 ADDRESS_PATTERN = "^0x[0-9a-fA-F]{40}$"
 
 KEY_PATTERN = "^[!-~]{1,255}$"

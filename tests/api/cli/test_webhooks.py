@@ -14,7 +14,7 @@ from api.server.webhook_listener import WebhookListener
 from backends.sql import SQLStore
 from signer.config.settings import Settings
 from signer.model.delivery import DeliveryState
-from signer.ports import DeliveryAttempt, utc_now
+from signer.ports import DeliveryAttempt, DeliveryFilter, utc_now
 from signer.webhooks.signatures import Secret, read_private_keys, sign
 from tests.api.commands import Run
 from tests.fixtures.ledger import accepted, forge, later
@@ -166,7 +166,7 @@ def test_events_are_repeated(run: Run, sqlite_store: SQLStore) -> None:
     assert (done.status, done.out) == (0, f"{ours.id}: due now\n")
     assert refused.status == 1
     assert refused.json == {"replayed": [], "missing": [others.id, "evt_none"]}
-    pending = sqlite_store.deliveries(9, DeliveryState.PENDING)
+    pending = sqlite_store.deliveries(9, DeliveryFilter(state=DeliveryState.PENDING))
     assert [row.event_id for row, _ in pending] == [ours.id]
 
 

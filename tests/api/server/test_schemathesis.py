@@ -34,7 +34,7 @@ from tests.api.live_server import Server, service_environ
 SCOPES = (
     "refunds:read", "refunds:write", "keys:rotate", "keys:read", "tenants:block",
     "signing:stop", "approvals:read", "approvals:decide", "approvals:break-glass",
-    "metrics:read",
+    "metrics:read", "webhooks:read", "webhooks:replay",
 )  # fmt: skip
 
 # A valid request may be refused by the policy (422), as one for a refund of a token

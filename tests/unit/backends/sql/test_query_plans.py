@@ -30,7 +30,7 @@ from signer.model.audit_record import Record
 from signer.model.delivery import Delivery, DeliveryState
 from signer.model.refund import Refund, Status
 from signer.model.worker_row import WorkerRow
-from signer.ports import RefundFilter
+from signer.ports import DeliveryFilter, RefundFilter
 from tests.fixtures.ledger import (
     WALLET,
     accept,
@@ -419,6 +419,9 @@ def test_awaited_refunds_are_found_by_their_ids(store: SQLStore) -> None:
     assert "Seq Scan on refunds" not in plan
 
 
+_DEAD = DeliveryFilter(state=DeliveryState.DEAD)
+
+
 def test_events_come_from_an_index(store: SQLStore) -> None:
     """What is new or due is found alone, however many events were delivered."""
     _fill_events(store, 3000)
@@ -436,7 +439,8 @@ def test_events_come_from_an_index(store: SQLStore) -> None:
         (events.PAGE, "ix_events_tenant"),
         (deliveries.DUE_TENANTS, "ix_webhook_deliveries_due"),
         (deliveries.CLAIM, "ix_webhook_deliveries_due"),
-        (deliveries.BY_STATE[DeliveryState.DEAD], "ix_webhook_deliveries_dead"),
+        (deliveries.newest(_DEAD), "ix_webhook_deliveries_dead"),
+        (deliveries.REPLAY_DEAD, "ix_webhook_deliveries_dead"),
     ):
         plan = _plan(store, statement, given)
 
