@@ -6,12 +6,12 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from api.console.measurements import Measurements
-from api.console.rendering import format_duration, format_time
+from api.console.rendering import format_duration
+from api.console.stops import describe_stop
 from api.health.readiness import Readiness, unsealed_seconds
 from signer.alerts import Alert
 from signer.config.networks import Network
 from signer.model.key import find_active_key
-from signer.model.stop import EVERYTHING
 from signer.model.worker_row import WorkerRow, find_running, find_stopped
 from signer.open_approvals import OpenApprovals
 from signer.ports import Ledger
@@ -81,17 +81,8 @@ def _stops(ledger: Ledger, facts: Facts) -> Iterator[Notice]:
     for stop in ledger.stops():
         if not stop.in_force:
             continue
-        scope = names.get(stop.chain_id, f"chain {stop.chain_id}")
-        scope = "every network" if stop.chain_id == EVERYTHING else scope
-        if stop.is_authentic:
-            since = format_time(stop.at)
-            text = (
-                f"Signing is stopped for {scope} since {since}, by"
-                f" {stop.requested_by}: {stop.reason}"
-            )
-        else:
-            text = f"Another program changed the row of the stop of {scope}"
-        yield Notice(Urgency.NOW, text, "signing-stopped")
+        text = describe_stop(stop, names)
+        yield Notice(Urgency.NOW, text, "signing-stopped", "/console/stops")
 
 
 _OTHERWISE_SHOWN = frozenset({"signing-stopped", "worker-stopped"})

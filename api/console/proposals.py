@@ -112,7 +112,9 @@ def _wallet(facts: Facts) -> str:
 
 
 def _transactions(facts: Facts) -> str:
-    accepted = [f"{each['tx_hash']} (nonce {each['nonce']})" for each in facts["accepted"]]
+    accepted = [
+        f"{each['tx_hash']} (nonce {each['nonce']})" for each in facts["accepted"]
+    ]
     return ", ".join(accepted) or "no foreign transaction"
 
 

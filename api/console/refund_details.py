@@ -18,7 +18,14 @@ from signer.errors import (
     InvalidInputError,
     RowNotAuthenticError,
 )
-from signer.model.refund import COIN_ADDRESS, Kind, Move, Refund, SignedTransaction
+from signer.model.refund import (
+    COIN_ADDRESS,
+    UNRESERVED,
+    Kind,
+    Move,
+    Refund,
+    SignedTransaction,
+)
 from signer.refunds.explanation import Explanation
 
 
@@ -57,6 +64,11 @@ class RefundDetails:
     transactions: Sequence[ShownTransaction]
     explanation: Explanation | None
     problem: str | None
+
+    @property
+    def is_cancellable(self) -> bool:
+        """Whether it has no nonce yet."""
+        return self.refund.status in UNRESERVED
 
     @property
     def amount(self) -> str:

@@ -18,14 +18,18 @@ from api.request_context import actor, tenant
 from api.views.explanations import explanation_document
 from api.views.refunds import refund_answer, refund_document
 from signer import strict_json
-from signer.errors import InvalidInputError, NotCancellableError, NotFoundError
+from signer.errors import InvalidInputError, NotFoundError
 from signer.model.acceptance import PENDING_ANSWER
-from signer.model.refund import UNRESERVED, Status, is_refund_id
+from signer.model.refund import UNRESERVED, is_refund_id
 from signer.model.refund import Refund as AnyRefund
 from signer.model.signed_request import SignedRequest
 from signer.refunds.explain import Explainer
 from signer.refunds.request_body import read_refund
-from signer.refunds.service import MAX_WAIT_SECONDS, RefundService
+from signer.refunds.service import (
+    MAX_WAIT_SECONDS,
+    RefundService,
+    require_cancellable,
+)
 
 
 _WAIT = re.compile(r"wait\s*=\s*\"?([0-9]{1,6})\"?", re.IGNORECASE)
@@ -190,11 +194,7 @@ class Cancellation(_WaitingResource):
             if may_wait:
                 refund = self._refunds.await_cancellation(refund)
 
-        if refund.status not in UNRESERVED | {Status.CANCELLED}:
-            raise NotCancellableError(
-                f"the refund is {refund.status}: only one that has no nonce yet can be"
-                " cancelled"
-            )
+        require_cancellable(refund)
         if refund.status in UNRESERVED:
             resp.status = falcon.HTTP_ACCEPTED
         resp.media = refund_document(refund)

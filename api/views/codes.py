@@ -17,6 +17,11 @@ def load_codes() -> Sequence[Mapping[str, str]]:
     )
 
 
+def find_code(code: str | None) -> Mapping[str, str] | None:
+    """Return the entry of *code*; None if it has none."""
+    return next((each for each in load_codes() if each["code"] == code), None)
+
+
 def problem_codes() -> Mapping[str, Mapping[str, str]]:
     """Return the entries of the codes that answers of the API have, by code."""
     kinds = {"error", "http"}

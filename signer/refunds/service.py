@@ -9,7 +9,7 @@ from signer.audit.actions import AuditAction
 from signer.audit.log import AuditLog
 from signer.config.networks import Network
 from signer.config.tenants import TenantRegistry
-from signer.errors import NotFoundError, StoreError
+from signer.errors import NotCancellableError, NotFoundError, StoreError
 from signer.model.audit_record import Actor, Operation
 from signer.model.refund import (
     UNRESERVED,
@@ -47,6 +47,15 @@ WORKER_SECONDS = 3.0
 
 SILENCE_SECONDS = 10.0
 """How long requests do not wait for workers once none took a refund, in seconds."""
+
+
+def require_cancellable(refund: Refund) -> None:
+    """Raise ``NotCancellableError`` if *refund* has a nonce, or ended otherwise."""
+    if refund.status not in UNRESERVED | {Status.CANCELLED}:
+        raise NotCancellableError(
+            f"the refund is {refund.status}: only one that has no nonce yet can be"
+            " cancelled"
+        )
 
 
 class RefundService:

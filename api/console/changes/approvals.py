@@ -41,9 +41,7 @@ def _decide(
     decide: Decide, summary: str
 ) -> Callable[[Container, Values, Actor], Outcome]:
     def make(container: Container, values: Values, actor: Actor) -> Outcome:
-        found = decide(
-            container.approvals, values["digest"], actor, values["reason"]
-        )
+        found = decide(container.approvals, values["digest"], actor, values["reason"])
         still = found.state is ApprovalState.WAITING
         step = ("The proposal", f"{_PAGE}/{found.digest}")
         return Outcome(
@@ -86,6 +84,8 @@ BREAK_GLASS = Change(
     _PAGE,
     (_DIGEST, REASON),
     _plan,
-    _decide(Approvals.break_glass, "It is approved by one person, and an alert is sent"),
+    _decide(
+        Approvals.break_glass, "It is approved by one person, and an alert is sent"
+    ),
     is_danger=True,
 )

@@ -35,7 +35,9 @@ def _replay_event(container: Container, values: Values, actor: Actor) -> Outcome
 
 def _plan_dead(container: Container, values: Values) -> Plan:
     tenant = values["tenant"]
-    found = [each for each in container.store.webhook_backlog() if each.tenant == tenant]
+    found = [
+        each for each in container.store.webhook_backlog() if each.tenant == tenant
+    ]
     dead = sum(each.dead for each in found)
     if not dead:
         raise NotFoundError("no delivery of this tenant was given up")
@@ -53,12 +55,11 @@ def _replay_dead(container: Container, values: Values, actor: Actor) -> Outcome:
     return Outcome(f"{number} sent again now", left, next_step=("Webhooks", _PAGE))
 
 
-
 REPLAY = Change(
     "replay-event",
     "Send an event again",
     "webhooks:replay",
-    "hotwallet webhooks replay",
+    "POST /v1/admin/webhooks/deliveries/{event_id}/replay",
     _PAGE,
     (_EVENT,),
     _plan_event,
@@ -69,7 +70,7 @@ REPLAY_DEAD = Change(
     "replay-dead",
     "Send all that was given up again",
     "webhooks:replay",
-    "hotwallet webhooks replay",
+    "POST /v1/admin/webhooks/replay",
     _PAGE,
     (_TENANT,),
     _plan_dead,

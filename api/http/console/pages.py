@@ -5,18 +5,25 @@ from urllib.parse import urlencode
 
 from falcon import Request, Response
 
+from api.console.approvals import find_waiting
 from api.console.audit import read_audit
+from api.console.changes.signing import scopes
+from api.console.key_ring import read_key_ring
 from api.console.measurements import read_measurements
 from api.console.overview import read_overview
 from api.console.refund_details import RefundDetailsReader
 from api.console.refund_search import search
 from api.http import query
 from api.http.console.resource import Console, SessionPage
+from signer.audit.actions import AuditAction
 from signer.errors import NotFoundError
+from signer.model.delivery import DeliveryState
 from signer.model.refund import Status, is_refund_id
+from signer.ports import DeliveryFilter
 
 
 _DELIVERIES = 50
+_DEAD = DeliveryFilter(state=DeliveryState.DEAD)
 
 
 class OverviewPage(SessionPage):
@@ -26,8 +33,10 @@ class OverviewPage(SessionPage):
         """Show the overview."""
         query.parameters(req)
 
-        overview = read_overview(self._console.container)
-        self.show(req, resp, "overview.html", it=overview)
+        container = self._console.container
+        overview = read_overview(container)
+        options = scopes(container)
+        self.show(req, resp, "overview.html", it=overview, scopes=options)
 
 
 class RefundsPage(SessionPage):
@@ -83,7 +92,13 @@ class KeysPage(SessionPage):
         """List the keys, the active key first."""
         query.parameters(req)
 
-        self.show(req, resp, "keys.html", keys=self._console.container.store.keys())
+        container = self._console.container
+        keys = container.store.keys()
+        actions = AuditAction.KEY_ROTATE, AuditAction.KEY_REVOKE
+        waiting = find_waiting(container, *actions, AuditAction.KEY_REINSTATE)
+
+        ring = read_key_ring(container, keys)
+        self.show(req, resp, "keys.html", keys=keys, ring=ring, waiting=waiting)
 
 
 class WalletsPage(SessionPage):
@@ -111,6 +126,13 @@ class WalletsPage(SessionPage):
             names=self._names(),
             networks=container.networks,
             active=store.active_key(),
+            revoked={key.address for key in store.keys() if key.revoked_at},
+            stopped={stop.chain_id for stop in container.kill_switch.stops()},
+            waiting=find_waiting(
+                container,
+                AuditAction.FOREIGN_TRANSACTION_ACCEPT,
+                AuditAction.NONCE_ABANDON,
+            ),
             measured=read_measurements(store.workers(), now),
         )
 
@@ -143,4 +165,5 @@ class WebhooksPage(SessionPage):
             "webhooks.html",
             backlog=store.webhook_backlog(),
             deliveries=[each for each, _ in store.deliveries(_DELIVERIES)],
+            dead=[each for each, _ in store.deliveries(_DELIVERIES, _DEAD)],
         )

@@ -12,6 +12,7 @@ from api.auth.jwt_verifier import JWTVerifier
 from api.console.cookies import SessionCookie
 from api.console.rendering import CONTENT_POLICY, render
 from api.console.sessions import Session, SessionExpiredError, Sessions
+from api.console.stops import describe_stops
 from api.container import Container
 from api.http.console.forms import FORM_TOKEN, read_form
 from api.http.middleware import AuthorizationMiddleware, Resource
@@ -86,6 +87,13 @@ class SessionPage(Page):
         req.context.form_token = self._console.sessions.form_token(session)
         return session.principal
 
+    def show(
+        self, req: Request, resp: Response, template: str, **values: object
+    ) -> None:
+        """Answer the page, which also shows what is stopped."""
+        stops = describe_stops(self._console.container)
+        super().show(req, resp, template, stops=stops, **values)
+
     def read_form(self, req: Request, *names: str) -> Mapping[str, str]:
         """
         Return the fields *names* of a form of the session.
@@ -127,5 +135,5 @@ def show(
         session=req.context.get("session"),
         form_token=req.context.get("form_token", ""),
         path=req.path,
-        **values,
+        **{"stops": (), **values},
     )

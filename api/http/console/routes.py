@@ -5,15 +5,12 @@ from typing import TYPE_CHECKING, Any
 import falcon
 from falcon import Request, Response
 
+from api.console.changes.catalogue import CHANGES
 from api.container import Container
 from api.http import problems
 from api.http.console import PREFIX, is_console
-from api.http.console.approvals import (
-    ApprovalConfirmation,
-    ApprovalDecision,
-    ApprovalPage,
-    ApprovalsPage,
-)
+from api.http.console.approvals import ApprovalPage, ApprovalsPage
+from api.http.console.changes import ChangeConfirmation, ChangeExecution, ChangeForm
 from api.http.console.login import Login, Logout, StyleSheet
 from api.http.console.pages import (
     AuditPage,
@@ -25,9 +22,10 @@ from api.http.console.pages import (
     WebhooksPage,
 )
 from api.http.console.resource import Console, show
+from api.http.console.stops import StopsPage
 from api.http.middleware import AuthorizationMiddleware
 from api.request_context import request_id
-from api.views.codes import load_codes
+from api.views.codes import find_code
 from signer.errors import AuthenticationError
 
 
@@ -46,15 +44,19 @@ def add_console(
     app.add_route(f"{PREFIX}/logout", Logout(console))
     app.add_route(f"{PREFIX}/refunds", RefundsPage(console))
     app.add_route(f"{PREFIX}/refunds/{{refund_id}}", RefundPage(console))
-    approval = f"{PREFIX}/approvals/{{digest}}"
     app.add_route(f"{PREFIX}/approvals", ApprovalsPage(console))
-    app.add_route(approval, ApprovalPage(console))
-    app.add_route(f"{approval}/confirm", ApprovalConfirmation(console))
-    app.add_route(f"{approval}/decide", ApprovalDecision(console))
+    app.add_route(f"{PREFIX}/approvals/{{digest}}", ApprovalPage(console))
     app.add_route(f"{PREFIX}/keys", KeysPage(console))
     app.add_route(f"{PREFIX}/wallets", WalletsPage(console))
     app.add_route(f"{PREFIX}/audit", AuditPage(console))
     app.add_route(f"{PREFIX}/webhooks", WebhooksPage(console))
+    app.add_route(f"{PREFIX}/stops", StopsPage(console))
+    for change in CHANGES:
+        # A route of its own each, so that the audit of a refusal names the change.
+        path = f"{PREFIX}/changes/{change.name}"
+        app.add_route(path, ChangeForm(console, change))
+        app.add_route(f"{path}/confirm", ChangeConfirmation(console, change))
+        app.add_route(f"{path}/make", ChangeExecution(console, change))
     app.add_error_handler(Exception, _respond)
     app.add_error_handler(falcon.HTTPError, _respond)
 
@@ -67,15 +69,16 @@ def _respond(
         return
     problem = problems.problem_of(error)
     resp.data = None
-    entry = next((each for each in load_codes() if each["code"] == problem.code), None)
     show(
         req,
         resp,
         "error.html",
         {
             "problem": problem,
-            "entry": entry,
+            "entry": find_code(problem.code),
             "request_id": request_id(req),
-            "is_logged_out": isinstance(error, AuthenticationError),
+            # The token of a change is another one than that of the session.
+            "is_logged_out": isinstance(error, AuthenticationError)
+            and "session" not in req.context,
         },
     )
