@@ -1,0 +1,37 @@
+"""The page of everything that is stopped: networks, tenants and wallets."""
+
+from falcon import Request, Response
+
+from api.console.approvals import find_waiting
+from api.console.changes.signing import scope_of, scopes
+from api.console.stops import describe_stop
+from api.http import query
+from api.http.console.resource import SessionPage
+from signer.audit.actions import AuditAction
+
+
+class StopsPage(SessionPage):
+    """``/console/stops``: what is stopped, and how to stop and resume."""
+
+    def on_get(self, req: Request, resp: Response) -> None:
+        """List the stops, the tenants with their blocks, and the paused wallets."""
+        query.parameters(req)
+        container = self._console.container
+        switch = container.kill_switch
+        in_force, names = switch.stops(), switch.names()
+
+        self.show(
+            req,
+            resp,
+            "stops.html",
+            in_force=in_force,
+            sentences=[describe_stop(stop, names) for stop in in_force],
+            values=[scope_of(stop.chain_id, names) for stop in in_force],
+            names=names,
+            scopes=scopes(container),
+            tenants=container.tenant_admin.list(),
+            waiting=find_waiting(
+                container, AuditAction.SIGNING_RESUME, AuditAction.TENANT_UNBLOCK
+            ),
+            paused=[each for each in container.store.wallets() if each.is_paused],
+        )
