@@ -26,8 +26,8 @@ def _plan(container: Container, values: Values) -> Plan:
         ("reference", json.dumps(refund.reference, ensure_ascii=False)),
     ]
     notes = [
-        f"It is {refund.status}. A worker cancels it, unless it was paid or gets a nonce"
-        " before. The tenant is informed, and must request another refund to pay.",
+        f"It is {refund.status}. A worker cancels it, unless it gets a nonce before.",
+        "The tenant is informed, and requests another refund if it wants to pay.",
     ]
     return Plan(facts, notes)
 

@@ -29,8 +29,7 @@ def _plan_revocation(container: Container, values: Values) -> Plan:
     key, signed = container.revocation.preview(values["address"])
     notes = [
         "A revoked key never signs again; within 24 hours it can be reinstated.",
-        f"{count(len(signed), 'open refund')} signed by it may still be mined: check"
-        " them.",
+        f"{count(len(signed), 'open refund')} signed by it, which may be mined: check:",
         *signed,
     ]
     is_new = key.revoked_at is None
@@ -41,8 +40,8 @@ def _plan_revocation(container: Container, values: Values) -> Plan:
 def _plan_reinstatement(container: Container, values: Values) -> Plan:
     key, signed = container.reinstatement.preview(values["address"])
     notes = [
-        "The key may sign again: it finishes the refunds that it had signed. It does"
-        " not become the active key.",
+        "The key may sign again: it finishes the refunds that it had signed.",
+        "It does not become the active key.",
         f"{count(len(signed), 'open refund')} signed by it.",
         *signed,
     ]

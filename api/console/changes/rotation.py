@@ -63,8 +63,8 @@ def _options(values: Values, *, dry_run: bool = False) -> RotationOptions:
 def _plan_rehearsal(container: Container, values: Values) -> Plan:
     return Plan(
         notes=[
-            "The device signs a test with the new key. The balances of its address are"
-            " read. Nothing is changed.",
+            "The device signs a test with the new key.",
+            "The balances of its address are read. Nothing is changed.",
         ]
     )
 
@@ -74,8 +74,8 @@ def _plan_rotation(container: Container, values: Values) -> Plan:
     active = container.store.active_key()
     facts: Facts = []
     notes = [
-        "The new key must pass a self-test first; if it fails, the old key stays"
-        " active. Refunds are then paid from the new key's address.",
+        "The new key must pass a self-test; if it fails, the old key stays active.",
+        "Refunds are then paid from the new key's address.",
     ]
     if active is not None:
         facts = [("active key", active.address), ("its epoch", str(active.epoch))]
@@ -125,8 +125,8 @@ def _plan_failover_rehearsal(container: Container, values: Values) -> Plan:
 def _plan_failover(container: Container, values: Values) -> Plan:
     return Plan(
         notes=[
-            "The replica must pass a self-test first. Address, nonces and the key's"
-            " state do not change.",
+            "The replica must pass a self-test.",
+            "Address, nonces and the key's state do not change.",
         ]
     )
 

@@ -55,8 +55,9 @@ _SCOPE = Field("network", "Network", options=scopes)
 def _plan_stop(container: Container, values: Values) -> Plan:
     found = _find(container, values)
     notes = [
-        "No process on any host signs for a payment any more. Refunds are still"
-        " accepted, and wait. Transactions that nodes have already are confirmed.",
+        "No process on any host signs for a payment any more.",
+        "Refunds are still accepted, and wait.",
+        "Transactions that nodes have already are still confirmed.",
     ]
     if found is not None:
         notes.insert(0, describe_stop(found, container.kill_switch.names()))

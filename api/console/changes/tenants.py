@@ -24,8 +24,9 @@ _TENANT = Field("tenant", "Tenant")
 def _plan_block(container: Container, values: Values) -> Plan:
     status = container.tenant_admin.find(values["tenant"])
     notes = [
-        "Its requests that change something are refused at once, on all hosts, and its"
-        " refunds get no more nonces. Those that have one continue. It can still read.",
+        "Its requests that change something are refused at once, on all hosts.",
+        "Its refunds get no more nonces; those that have one continue.",
+        "It can still read.",
     ]
     if status.block is not None:
         notes.insert(0, "It is blocked already.")

@@ -121,9 +121,9 @@ def _plan_abandon(container: Container, values: Values) -> Plan:
     return Plan(
         facts,
         [
-            "The service stops waiting for pending transactions of this address."
-            " A payment that the ledger has forgotten would be paid twice: abandon"
-            " only transactions that are not ours."
+            "The service stops waiting for pending transactions of this address.",
+            "Abandon only transactions that are not ours.",
+            "A payment that the ledger has forgotten would be paid twice.",
         ],
         needs_approval=any(waiting.values()) and container.approvals.required,
     )

@@ -4,6 +4,7 @@ from api.console.changes.change import Change, Field, Outcome, Plan, Values, cou
 from api.container import Container
 from signer.errors import NotFoundError
 from signer.model.audit_record import Actor
+from signer.webhooks.delivery_admin import MAX_DEAD
 
 
 _PAGE = "/console/webhooks"
@@ -42,8 +43,9 @@ def _plan_dead(container: Container, values: Values) -> Plan:
     if not dead:
         raise NotFoundError("no delivery of this tenant was given up")
     notes = [
-        f"{count(dead, 'delivery', 'deliveries')} given up: they are sent again, the"
-        " oldest first, at most 1,000 at a time. Receivers see the same ids again."
+        f"{count(dead, 'delivery', 'deliveries')} given up.",
+        f"They are sent again, the oldest first, at most {MAX_DEAD:,} at a time.",
+        "Receivers see the same ids again.",
     ]
     return Plan(notes=notes)
 

@@ -109,7 +109,7 @@ class WalletsPage(SessionPage):
         query.parameters(req)
         container = self._console.container
         store, now = container.store, container.ledger_clock()
-        wallets = store.wallets()
+        wallets, ring = store.wallets(), store.keys()
         foreign = {
             (each.chain_id, each.sender): store.foreign_transactions(
                 each.chain_id, each.sender
@@ -126,7 +126,7 @@ class WalletsPage(SessionPage):
             names=self._names(),
             networks=container.networks,
             active=store.active_key(),
-            revoked={key.address for key in store.keys() if key.revoked_at},
+            revoked={each.address for each in ring if each.revoked_at},
             stopped={stop.chain_id for stop in container.kill_switch.stops()},
             waiting=find_waiting(
                 container,
