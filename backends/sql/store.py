@@ -13,6 +13,7 @@ from backends.sql.cancellations import CancellationTables
 from backends.sql.database import Database
 from backends.sql.deliveries import DeliveryTables
 from backends.sql.events import EventTables
+from backends.sql.retention import RetentionTables
 from backends.sql.health import require_health
 from backends.sql.keys import KeyTables
 from backends.sql.payment_statistics import PaymentStatisticsTables
@@ -42,6 +43,7 @@ class SQLStore(
     WalletTables,
     EventTables,
     DeliveryTables,
+    RetentionTables,
     StopTables,
     ApprovalTables,
     LimitsTables,

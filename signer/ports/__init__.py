@@ -37,6 +37,7 @@ from signer.ports.event_store import (
     DueDelivery,
     EventPage,
     EventStore,
+    Pruned,
     Sequenced,
 )
 from signer.ports.key_backend import (
