@@ -13,7 +13,6 @@ from backends.sql.cancellations import CancellationTables
 from backends.sql.database import Database
 from backends.sql.deliveries import DeliveryTables
 from backends.sql.events import EventTables
-from backends.sql.retention import RetentionTables
 from backends.sql.health import require_health
 from backends.sql.keys import KeyTables
 from backends.sql.payment_statistics import PaymentStatisticsTables
@@ -23,6 +22,7 @@ from backends.sql.refund_search import SearchTables
 from backends.sql.refund_statistics import StatisticsTables
 from backends.sql.refunds import RefundTables
 from backends.sql.reservations import ReservationTables
+from backends.sql.retention import RetentionTables
 from backends.sql.stops import StopTables
 from backends.sql.wallets import WalletTables
 from backends.sql.workers import WorkerTables

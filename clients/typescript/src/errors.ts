@@ -32,7 +32,10 @@ const BY_STATUS: Readonly<Record<number, Action>> = {
 
 /** The base class of the errors of this package. */
 export class HotWalletError extends Error {
-  override name = new.target.name;
+  constructor(message: string) {
+    super(message);
+    this.name = new.target.name;
+  }
 }
 
 /**

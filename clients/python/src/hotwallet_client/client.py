@@ -48,7 +48,7 @@ class NotFinalError(HotWalletError):
 
 
 def new_idempotency_key() -> str:
-    """Return a random key: store it before the first attempt, to use it after a crash."""
+    """Return a random key: store it first, to use it after a crash."""
     return str(uuid.uuid4())
 
 
@@ -138,8 +138,8 @@ class HotWallet:
             found = cast("BatchResults", answer)["results"]
             results |= dict(zip(left, found, strict=True))
             left = {n: it for n, it in left.items() if "retry_after" in results[n]}
-            pause = max((results[n]["retry_after"] for n in left), default=0)
-            pause += self._retries.pause(count)
+            at_least = max((results[n]["retry_after"] for n in left), default=0)
+            pause = at_least + self._retries.pause(count)
             if self._retries.clock() + pause >= until:
                 break
             if left:
@@ -226,7 +226,9 @@ class HotWallet:
         """
         return cast("EventList", self._events(after, limit, wait).json())
 
-    def follow_events(self, after: str = "0", *, limit: int = 50) -> Iterator[EventList]:
+    def follow_events(
+        self, after: str = "0", *, limit: int = 50
+    ) -> Iterator[EventList]:
         """
         Yield pages of events for ever, waiting for new ones.
 
