@@ -11,7 +11,7 @@ BIN := .venv/bin
 WORKERS ?= $(shell $(PYTHON) -c 'import os; print(min(os.cpu_count() + 1, 6))')
 # These start programs or a chain, so `make check` leaves them to `make test`.
 SLOW := refunds/test_crashes refunds/test_on_chain startup/test_guard_everywhere
-PACKAGES := signer backends api softhsm dev bench tests
+PACKAGES := signer backends api softhsm dev bench tests clients/python
 # tests/support/distribution.py refines this.
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
@@ -19,7 +19,7 @@ PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 export UV_SYSTEM_CERTS := true
 UV := $(BIN)/uv
 
-.PHONY: help demo demo-kms dev check test test-lowest model docs dist soak lint format bench bench-quick flame-graph lock clean
+.PHONY: help demo demo-kms dev check test test-lowest model clients docs dist soak lint format bench bench-quick flame-graph lock clean
 
 help: ## Show this list.
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 13
@@ -47,6 +47,9 @@ model: .venv/.ready ## Search the model of the nonce lifecycle exhaustively: a m
 
 dist: .venv/.ready ## Build the wheel of the last commit twice, with an SBOM; both must be the same.
 	@$(BIN)/python -m dev.dist
+
+clients: .venv/.ready node_modules/.ready ## Generate the types of the clients from the OpenAPI document.
+	@$(BIN)/python -m dev.clients
 
 docs: .venv-docs/.ready node_modules/.ready ## Build the documentation site into site/; ARGS=serve shows it while you write.
 	@NO_MKDOCS_2_WARNING=1 .venv-docs/bin/python -m mkdocs $(or $(ARGS),build)

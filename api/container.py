@@ -84,6 +84,8 @@ from signer.startup.limits_guard import LimitsGuard
 from signer.webhooks.delivery_admin import DeliveryAdmin
 from signer.webhooks.dispatcher import WebhookDispatcher
 from signer.webhooks.endpoint import Endpoints
+from signer.webhooks.event_feed import EventFeed
+from signer.webhooks.retention import EventRetention
 from signer.webhooks.signatures import PublicKey
 
 
@@ -481,7 +483,15 @@ class Container:
             document=event_document,
             alerts=self.alerts,
             clock=self.ledger_clock,
+            retention=EventRetention(
+                self.store, self.settings.event_retention, self.ledger_clock
+            ),
         )
+
+    @cached_property
+    def event_feed(self) -> EventFeed:
+        """The events of tenants, for as long as they are kept."""
+        return EventFeed(self.store, self.settings.event_retention, self.ledger_clock)
 
     @cached_property
     def heartbeat(self) -> Heartbeat:

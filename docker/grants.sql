@@ -31,7 +31,7 @@ GRANT UPDATE (body, at) ON answers TO hotwallet_refunds;
 GRANT INSERT, UPDATE (count), DELETE ON attempts TO hotwallet_refunds;
 
 -- worker: moves refunds, follows and ends their approvals, reconciles wallets, enrols and retires keys, stops, accepts
--- limits, seals, and delivers events.
+-- limits, seals, delivers events, and deletes old ones.
 GRANT UPDATE (status, updated_at, version, sender, key_id, nonce, gas_limit, tx_hash, block_number, block_hash,
     failure_code, failure_detail, due_at, attempts, blocked_by) ON refunds TO hotwallet_worker;
 GRANT SELECT ON request_signatures TO hotwallet_worker;
@@ -45,8 +45,8 @@ GRANT INSERT, UPDATE (state, updated_at, epoch, requested_by, blocked_by, versio
 GRANT INSERT, UPDATE (at, reason, requested_by, resumed_at, version, mac) ON stops TO hotwallet_worker;
 GRANT INSERT, UPDATE (document, accepted_at, version, mac) ON accepted_limits TO hotwallet_worker;
 GRANT INSERT (id, tenant, refund_id, version, status, at, sender, nonce, tx_hash, block_number, failure_code,
-    failure_detail, mac), UPDATE (sequence) ON events TO hotwallet_worker;
-GRANT SELECT, INSERT, UPDATE (state, attempts, due_at, problem, updated_at, version)
+    failure_detail, mac), UPDATE (sequence), DELETE ON events TO hotwallet_worker;
+GRANT SELECT, INSERT, UPDATE (state, attempts, due_at, problem, updated_at, version), DELETE
     ON webhook_deliveries TO hotwallet_worker;
 GRANT INSERT, UPDATE (passed_at, metrics), DELETE ON workers TO hotwallet_worker;
 GRANT UPDATE (sequence, hash) ON audit_records TO hotwallet_worker;

@@ -146,6 +146,12 @@ class IdempotencyMismatchError(ConflictError):
     code = "idempotency-mismatch"
 
 
+class CursorExpiredError(RequestError):
+    """Events after the cursor are no longer kept."""
+
+    code = "cursor-expired"
+
+
 class RotationInProgressError(ConflictError):
     """Another rotation or failover is in progress."""
 

@@ -58,8 +58,9 @@ def add_administration(
 
 def _add_webhooks(app: "App", container: Container) -> None:
     admin = container.delivery_admin
-    path = "/v1/admin/webhooks/deliveries"
-    app.add_route(path, Deliveries(admin))
-    app.add_route(f"{path}/{{event_id}}", OneDelivery(admin))
-    app.add_route(f"{path}/{{event_id}}/replay", DeliveryReplay(admin))
+    app.add_route("/v1/admin/webhooks/deliveries", Deliveries(admin))
+    app.add_route("/v1/admin/webhooks/deliveries/{event_id}", OneDelivery(admin))
+    app.add_route(
+        "/v1/admin/webhooks/deliveries/{event_id}/replay", DeliveryReplay(admin)
+    )
     app.add_route("/v1/admin/webhooks/replay", DeadReplay(admin))

@@ -55,7 +55,7 @@ def _add_refunds(app: App, container: Container) -> None:
     )
     app.add_route("/v1/tokens", Tokens(container.networks, container.tenants))
     app.add_route("/v1/networks", Networks(container.networks, container.tenants))
-    events = Events(container.store, waiting, container.ledger_clock)
+    events = Events(container.event_feed, waiting)
     app.add_route("/v1/events", events)
     keys = WebhookKeys(lambda: container.webhook_public_keys)
     app.add_route("/v1/webhooks/keys", keys)

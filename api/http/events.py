@@ -14,7 +14,8 @@ from api.http.waiting_requests import WaitingRequests
 from api.request_context import tenant
 from api.views.events import event_document
 from signer.errors import InvalidInputError
-from signer.ports import Clock, EventPage, EventStore
+from signer.ports import EventPage
+from signer.webhooks.event_feed import EventFeed
 from signer.webhooks.signatures import PublicKey
 
 
@@ -30,22 +31,16 @@ class Events(Resource):
     is_for_tenants = True
     required_scope: ClassVar = {"GET": "refunds:read"}
 
-    def __init__(
-        self,
-        store: EventStore,
-        waiting: WaitingRequests,
-        clock: Clock,
-    ) -> None:
-        self._store = store
+    def __init__(self, feed: EventFeed, waiting: WaitingRequests) -> None:
+        self._feed = feed
         self._waiting = waiting
-        self._clock = clock
 
     def on_get(self, req: Request, resp: Response) -> None:
         """List the events after a cursor; with ``Prefer: wait=N`` wait for one."""
         given = query.parameters(req, "after", "limit")
         after, limit = _after(given), query.limit(given)
         seconds = preferred_wait(req)
-        page = self._read(tenant(req), after, limit)
+        page = self._feed.page(tenant(req), after, limit)
         if not page.events and seconds is not None:
             with self._waiting.admit_long(tenant(req)) as may_wait:
                 if may_wait:
@@ -57,9 +52,6 @@ class Events(Resource):
             "next_cursor": str(page.cursor),
         }
 
-    def _read(self, owner: str, after: int, limit: int) -> EventPage:
-        return self._store.events(owner, after, limit, self._clock())
-
     def _await(
         self, owner: str, page: EventPage, limit: int, seconds: float
     ) -> EventPage:
@@ -67,7 +59,7 @@ class Events(Resource):
         until = time.monotonic() + seconds
         while not page.events and (left := until - time.monotonic()) > 0:
             time.sleep(min(left, _POLL_SECONDS))
-            page = self._read(owner, page.cursor, limit)
+            page = self._feed.page(owner, page.cursor, limit)
         return page
 
 

@@ -1,5 +1,5 @@
 """
-Locks that transactions hold on a chain's nonces, the active key and a tenant.
+Locks that transactions hold on nonces, the active key, a tenant and old events.
 
 On PostgreSQL they are advisory locks, which the end of the transaction releases.  On
 SQLite they do nothing: a writing transaction has the whole database locked already.
@@ -18,8 +18,10 @@ _KEYS = bindparam("keys", type_=BigInteger)
 _SHARED = func.pg_advisory_xact_lock_shared(_KEYS)
 
 _LOCK = select(_EXCLUSIVE)
+_TRY = select(func.pg_try_advisory_xact_lock(bindparam("lock", type_=BigInteger)))
 _LOCK_CHAIN_AND_KEYS = select(_SHARED, _EXCLUSIVE)
-_LOCK_KEYS = {True: select(_SHARED), False: select(func.pg_advisory_xact_lock(_KEYS))}
+_SHARE = select(_SHARED)
+_LOCK_KEYS = {True: _SHARE, False: select(func.pg_advisory_xact_lock(_KEYS))}
 
 
 def lock_keys(connection: Connection, *, shared: bool) -> None:
@@ -62,6 +64,19 @@ def lock_tenant(connection: Connection, tenant: str) -> None:
         connection.execute(_LOCK, {"lock": number})
 
 
+def share_events(connection: Connection) -> None:
+    """Keep old events from being deleted until this transaction ends."""
+    if connection.dialect.name == POSTGRESQL:
+        connection.execute(_SHARE, {"keys": _OLD_EVENTS})
+
+
+def try_to_lock_events(connection: Connection) -> bool:
+    """Return whether this transaction may delete old events; others may not then."""
+    if connection.dialect.name != POSTGRESQL:
+        return True
+    return bool(connection.execute(_TRY, {"lock": _OLD_EVENTS}).scalar())
+
+
 def _chain_lock(chain_id: int) -> int:
     return _lock_number(f"hotwallet nonces {chain_id}")
 
@@ -73,3 +88,4 @@ def _lock_number(name: str) -> int:
 
 
 _ACTIVE_KEY = _lock_number("hotwallet active key")
+_OLD_EVENTS = _lock_number("hotwallet old events")

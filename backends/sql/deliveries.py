@@ -21,6 +21,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.sql.dml import ReturningUpdate
 
+from backends.sql.advisory_locks import share_events
 from backends.sql.columns import UTCDateTime
 from backends.sql.database import Tables
 from backends.sql.event_rows import find_events
@@ -261,6 +262,8 @@ class DeliveryTables(Tables):
         ids = [each for each in dict.fromkeys(event_ids) if is_storable(each)]
 
         def work(connection: Connection) -> Sequence[str]:
+            # Or a deleted event could get a delivery.
+            share_events(connection)
             found = find_events(connection, self._macs, ids)
             replayed = []
             for id_ in ids:

@@ -13,8 +13,7 @@ from backends.sql.event_rows import with_refunds
 from backends.sql.schema import events
 from backends.sql.urls import POSTGRESQL
 from backends.sql.validation import is_storable
-from signer.model.event import Event
-from signer.model.refund import EPOCH
+from signer.model.event import Event, sequence_at
 from signer.ports.event_store import EventPage, Sequenced
 from signer.row_macs import RowMACs
 
@@ -119,7 +118,7 @@ class EventTables(Tables):
             events_ = [found[event.id] for event in page if event.id in found]
             return EventPage(events_, max(read, default=after))
 
-        settled = _microseconds(now - _SETTLED)
+        settled = sequence_at(now - _SETTLED)
         return self._database.run(read)
 
 
@@ -139,7 +138,7 @@ def _sequence(
     last = connection.execute(LAST, {"latest": _latest(now)}).scalar() or 0
     # The numbers rise with the time: after a restore they are above all numbers that
     # readers have seen, and they do not show how many events other tenants have.
-    first = max(last + 1, _microseconds(now))
+    first = max(last + 1, sequence_at(now))
     places = dict.fromkeys((event.id for event in found), _FORGED)
     places |= {event.id: first + n for n, event in enumerate(authentic)}
     _write_places(connection, places)
@@ -160,9 +159,5 @@ def _write_places(connection: Connection, places: Mapping[str, int]) -> None:
     connection.execute(_SEQUENCE, rows)
 
 
-def _microseconds(moment: datetime) -> int:
-    return (moment - EPOCH) // timedelta(microseconds=1)
-
-
 def _latest(now: datetime) -> int:
-    return _microseconds(now + _FUTURE)
+    return sequence_at(now + _FUTURE)

@@ -106,6 +106,8 @@ _WORKER = (
     | _on("INSERT", schema.events, *_EVENT)
     | _on("UPDATE", schema.events, "sequence")
     | _DELIVERIES
+    | _forgetting(schema.events)
+    | _forgetting(schema.webhook_deliveries)
     | _on("INSERT", schema.transactions)
     | _on("INSERT", schema.answers)
     | _on("INSERT", schema.approvals)

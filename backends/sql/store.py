@@ -22,6 +22,7 @@ from backends.sql.refund_search import SearchTables
 from backends.sql.refund_statistics import StatisticsTables
 from backends.sql.refunds import RefundTables
 from backends.sql.reservations import ReservationTables
+from backends.sql.retention import RetentionTables
 from backends.sql.stops import StopTables
 from backends.sql.wallets import WalletTables
 from backends.sql.workers import WorkerTables
@@ -42,6 +43,7 @@ class SQLStore(
     WalletTables,
     EventTables,
     DeliveryTables,
+    RetentionTables,
     StopTables,
     ApprovalTables,
     LimitsTables,

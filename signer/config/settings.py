@@ -8,6 +8,7 @@ Secrets do not appear in ``repr``.  ``docs/reference/configuration.md`` and
 import os
 import re
 from collections.abc import Mapping
+from datetime import timedelta
 from enum import StrEnum
 from ipaddress import ip_network
 from pathlib import Path
@@ -203,6 +204,7 @@ class Settings(BaseModel):
     webhook_allowed_networks: Annotated[tuple[str, ...], BeforeValidator(_networks)] = (
         Field((), alias="WEBHOOK_ALLOWED_NETWORKS")
     )
+    event_retention_days: int = Field(90, ge=7, le=3650, alias="EVENT_RETENTION_DAYS")
     metrics_open: Boolean = Field(False, alias="METRICS_OPEN")
     rotation_needs_funds: Boolean = Field(False, alias="ROTATION_NEEDS_FUNDS")
     require_approvals: Boolean | None = Field(None, alias="REQUIRE_APPROVALS")
@@ -263,6 +265,11 @@ class Settings(BaseModel):
     def needs_approvals(self) -> bool:
         """Whether two administrators must agree on what cannot be undone."""
         return self.is_production or bool(self.require_approvals)
+
+    @property
+    def event_retention(self) -> timedelta:
+        """How long events are kept."""
+        return timedelta(days=self.event_retention_days)
 
     @property
     def allowed_keys(self) -> AllowedKeys:

@@ -3,11 +3,11 @@
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Self
 
 from signer.event_types import EventType
-from signer.model.refund import Refund, Status
+from signer.model.refund import EPOCH, Refund, Status
 
 
 # The other statuses are steps between two of these.
@@ -111,6 +111,11 @@ def _storable(text: str | None) -> str | None:
     if text is None:
         return None
     return text.replace("\0", "\ufffd").encode(errors="replace").decode()
+
+
+def sequence_at(moment: datetime) -> int:
+    """Return the sequence number of an event that gets it at *moment*: microseconds."""
+    return (moment - EPOCH) // timedelta(microseconds=1)
 
 
 def new_event_id(now: datetime) -> str:

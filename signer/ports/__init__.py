@@ -37,6 +37,7 @@ from signer.ports.event_store import (
     DueDelivery,
     EventPage,
     EventStore,
+    Pruned,
     Sequenced,
 )
 from signer.ports.key_backend import (
@@ -80,6 +81,7 @@ __all__ = [
     "Clock",
     "DeclareForged",
     "DeliveryAttempt",
+    "DeliveryFilter",
     "DeviceSignature",
     "DueDelivery",
     "EventPage",
@@ -103,6 +105,7 @@ __all__ = [
     "Notifier",
     "Outlook",
     "PaymentStatistics",
+    "Pruned",
     "Receipt",
     "RefundFilter",
     "RefundSearch",

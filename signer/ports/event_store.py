@@ -32,6 +32,14 @@ class EventPage:
 
 
 @dataclass(frozen=True, slots=True)
+class Pruned:
+    """How many events were deleted, and the sequence number of the last one."""
+
+    count: int
+    last: int
+
+
+@dataclass(frozen=True, slots=True)
 class DueDelivery:
     """A claimed delivery, and its event and refund; None if they are not authentic."""
 
@@ -108,6 +116,16 @@ class EventStore(Protocol):
 
         Events that another program wrote are left out, so a page may be shorter, or
         empty with another cursor.
+        """
+
+    def prune_events(self, before: datetime, after: int, limit: int) -> Pruned | None:
+        """
+        Delete up to *limit* events from before *before*, with their deliveries.
+
+        Those after the sequence number *after* are looked at, the oldest first.  An
+        event whose delivery has not arrived, or arrived after *before*, stays; so does
+        the newest one of each tenant from before *before*.  None: another process does
+        so now.
         """
 
     def claim_deliveries(

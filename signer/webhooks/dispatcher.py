@@ -27,6 +27,7 @@ from signer.model.delivery import NOT_AUTHENTIC, DeliveryState
 from signer.model.event import Event
 from signer.ports import Clock, DeliveryAttempt, DueDelivery, EventStore, WebhookSender
 from signer.webhooks.endpoint import Endpoints, EventDocument
+from signer.webhooks.retention import EventRetention
 from signer.webhooks.schedule import DELAYS, next_delay
 
 
@@ -90,6 +91,7 @@ class WebhookDispatcher:
         delays: Sequence[float] = DELAYS,
         claim: timedelta = CLAIM,
         batch: int = _BATCH,
+        retention: EventRetention | None = None,
     ) -> None:
         """
         Store the parts; no thread is started.
@@ -108,6 +110,7 @@ class WebhookDispatcher:
         self._delays = delays
         self._claim = claim
         self._batch = batch
+        self._retention = retention
         self._throttle = AlertThrottle(timer)
         self._deadlines = Deadlines(_PER_TENANT, _IN_TOTAL)
         self._running: Counter[str] = Counter()
@@ -130,11 +133,17 @@ class WebhookDispatcher:
             self._wait(LOOK_SECONDS - (self._timer() - began))
 
     def work(self) -> None:
-        """Sequence events, store what requests have led to, and start new requests."""
+        """
+        Sequence events, store what requests have led to, and start new requests.
+
+        At last delete events after their time.
+        """
         self._sequence()
         self._store_outcomes()
         if self._endpoints:
             self._start_requests()
+        if self._retention is not None:
+            self._retention.work()
 
     def _wait(self, seconds: float) -> None:
         """Wait up to *seconds*, or until a request ends."""

@@ -84,4 +84,8 @@ def get_app() -> App:
 
     worker = Thread(target=container.worker.run, args=(has_ended, 0.2), daemon=True)
     worker.start()
+    events = Thread(
+        target=container.webhook_dispatcher.run, args=(lambda: False,), daemon=True
+    )
+    events.start()
     return create_app(container)

@@ -45,8 +45,7 @@ _TOKEN = record(
         amount("A larger refund waits for the approval of an administrator.")
     ),
     limits=list_of(
-        record("A limit on all refunds of a time.", **_LIMIT),
-        "Limits on all refunds of an hour or a day together.",
+        schema("Limit"), "Limits on all refunds of an hour or a day together."
     ),
     confirmations=integer("Blocks until a refund is `confirmed`.", minimum=1),
 )
@@ -57,9 +56,7 @@ _NETWORK = record(
     chain_id=integer("Its chain id."),
     confirmations=integer("Blocks until a refund is `confirmed`.", minimum=1),
     tokens=list_of(text("A token's name."), "Its tokens: see `GET /v1/tokens`."),
-    limits=list_of(
-        record("A limit on the gas of an hour.", **_LIMIT), "Limits on gas."
-    ),
+    limits=list_of(schema("Limit"), "Limits on gas."),
 )
 
 _SIMULATION = record(
@@ -93,12 +90,16 @@ _ROOM = record(
 )
 
 SCHEMAS: dict[str, Element] = {
+    "Limit": record("A limit on all refunds of a time together.", **_LIMIT),
+    "LimitRoom": _ROOM,
+    "Token": _TOKEN,
+    "Network": _NETWORK,
     "TokenList": record(
         "What may be refunded.",
-        tokens=list_of(_TOKEN, "One entry for each network and token."),
+        tokens=list_of(schema("Token"), "One entry for each network and token."),
     ),
     "NetworkList": record(
-        "Where refunds are paid.", networks=list_of(_NETWORK, "By name.")
+        "Where refunds are paid.", networks=list_of(schema("Network"), "By name.")
     ),
     "Preview": record(
         "What would happen with a refund that is requested now.",
@@ -123,6 +124,6 @@ SCHEMAS: dict[str, Element] = {
         sender=nullable(address("The wallet that would pay it.")),
         simulation=nullable(_SIMULATION),
         fee=nullable(_FEE),
-        limits=list_of(_ROOM, "Each limit that counts this refund."),
+        limits=list_of(schema("LimitRoom"), "Each limit that counts this refund."),
     ),
 }

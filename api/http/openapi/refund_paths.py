@@ -302,7 +302,7 @@ _EVENTS: Element = {
                 headers=("Preference-Applied",),
             )
         },
-        problems=problem_sets.MERCHANT,
+        problems=problem_sets.MERCHANT | {"cursor-expired"},
         **_READ,
     )
 }

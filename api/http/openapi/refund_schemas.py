@@ -299,24 +299,23 @@ SCHEMAS: dict[str, Element] = {
             ),
         )
     ),
+    "BatchResult": _BATCH_RESULT,
     "BatchResults": record(
         "One result for each member, in their order.",
-        results=list_of(_BATCH_RESULT, "Look at each of them."),
+        results=list_of(schema("BatchResult"), "Look at each of them."),
     ),
     "Explanation": _EXPLANATION,
+    "Event": record(
+        "A change of a refund.",
+        id=text("The event's id."),
+        type=text("Such as `refund.confirmed`."),
+        timestamp=timestamp("When it happened."),
+        sequence=integer("Its place in the order of all events.", minimum=0),
+        data=schema("Refund"),
+    ),
     "EventList": record(
         "A page of events, oldest first.",
-        events=list_of(
-            record(
-                "A change of a refund.",
-                id=text("The event's id."),
-                type=text("Such as `refund.confirmed`."),
-                timestamp=timestamp("When it happened."),
-                sequence=integer("Its place among the refund's events.", minimum=0),
-                data=schema("Refund"),
-            ),
-            "The events of this page.",
-        ),
+        events=list_of(schema("Event"), "The events of this page."),
         next_cursor=text("The `after` of the next page.", pattern="^[0-9]{1,16}$"),
     ),
     "WebhookKeys": record(

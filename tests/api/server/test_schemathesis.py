@@ -39,7 +39,7 @@ SCOPES = (
 
 # A valid request may be refused by the policy (422), as one for a refund of a token
 # that is not configured.
-ACCEPTED = ["2xx", "401", "403", "404", "409", "422", "429"]
+ACCEPTED = ["2xx", "401", "403", "404", "409", "410", "422", "429"]
 
 
 def _amount(units: int) -> str:

@@ -1,0 +1,304 @@
+"""The client: a method for each operation of the refund API."""
+
+import json
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self, cast
+from urllib.parse import quote
+
+import httpx
+
+from hotwallet_client.errors import ApiError, HotWalletError
+from hotwallet_client.models import (
+    BatchMember,
+    BatchResult,
+    BatchResults,
+    EventList,
+    Explanation,
+    Network,
+    NetworkList,
+    Preview,
+    Refund,
+    RefundList,
+    RefundRequest,
+    Token,
+    TokenList,
+    WebhookKeys,
+)
+from hotwallet_client.retries import Retries
+
+
+FINAL = frozenset({"confirmed", "refused", "cancelled", "failed"})
+"""The final statuses.  Only ``confirmed`` is paid."""
+
+_LONGEST_WAIT = 20
+_POLL_SECONDS = 3.0
+
+
+class NotFinalError(HotWalletError):
+    """A refund was not final in time; ``refund`` is how it was then."""
+
+    def __init__(self, refund: Refund) -> None:
+        self.refund = refund
+        super().__init__(refund)
+
+    def __str__(self) -> str:
+        return f"{self.refund['id']} is still {self.refund['status']}: wait again"
+
+
+def new_idempotency_key() -> str:
+    """Return a random key: store it first, to use it after a crash."""
+    return str(uuid.uuid4())
+
+
+class HotWallet:
+    """
+    A client of one service, for any number of threads.
+
+    Each call repeats its request after lost answers and temporary errors, until the
+    deadline of *retries*.  Every method raises ``ApiError`` if the service refuses the
+    request, and ``UnansweredError`` if there is no answer in time.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        token: str | Callable[[], str],
+        *,
+        retries: Retries | None = None,
+        timeout: float = 30.0,
+        http: httpx.Client | None = None,
+    ) -> None:
+        """
+        Store the parts; send nothing.
+
+        *token* is a JWT, or a function that returns a current one and is called for
+        each attempt: tokens live for minutes.  *timeout* is for one attempt, in
+        seconds.  *http* may have a proxy, client certificates, or an ``auth`` that
+        signs requests.
+        """
+        url = httpx.URL(base_url)
+        if url.scheme not in {"http", "https"} or not url.host:
+            raise ValueError("base_url must begin with https://")
+        self._base = str(url).rstrip("/")
+        self._token = token
+        self._retries = retries or Retries()
+        self._timeout = timeout
+        self._http = http or httpx.Client()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def create_refund(
+        self,
+        request: RefundRequest,
+        *,
+        idempotency_key: str | None = None,
+        wait: int = 0,
+    ) -> Refund:
+        """
+        Create a refund, once; the answer says that it is accepted, not that it is paid.
+
+        The same key is sent with each repetition.  Pass one that you have stored, so
+        that a restarted program repeats the request and does not make another one.
+        *wait* is how many seconds the answer waits for the final status, up to 20.
+        """
+        key = idempotency_key or new_idempotency_key()
+        headers = {"Idempotency-Key": key, **_prefer(wait)}
+        found = self._call("POST", "/v1/refunds", request, headers=headers, wait=wait)
+        return cast("Refund", found.json())
+
+    def create_refunds(self, members: Sequence[BatchMember]) -> list[BatchResult]:
+        """
+        Create up to 500 refunds; return a result for each, in their order.
+
+        Members with a temporary error are repeated until the deadline.  Look at each
+        result: ``refund`` if it was accepted, or else ``problem``.
+        """
+        results: dict[int, BatchResult] = {}
+        left = dict(enumerate(members))
+        until = self._retries.clock() + self._retries.deadline
+        count = 0
+        while left:
+            body = {"refunds": [*left.values()]}
+            answer = self._call("POST", "/v1/refunds/batch", body).json()
+            found = cast("BatchResults", answer)["results"]
+            results |= dict(zip(left, found, strict=True))
+            left = {n: it for n, it in left.items() if "retry_after" in results[n]}
+            at_least = max((results[n]["retry_after"] for n in left), default=0)
+            pause = at_least + self._retries.pause(count)
+            if self._retries.clock() + pause >= until:
+                break
+            if left:
+                self._retries.sleep(pause)
+            count += 1
+        return [results[n] for n in range(len(members))]
+
+    def preview_refund(self, request: RefundRequest) -> Preview:
+        """Return what would happen with a refund; store nothing."""
+        found = self._call("POST", "/v1/refunds/preview", request)
+        return cast("Preview", found.json())
+
+    def get_refund(self, refund_id: str) -> Refund:
+        """Return a refund as it is now."""
+        return cast("Refund", self._call("GET", _path(refund_id)).json())
+
+    def wait_until_final(self, refund_id: str, *, timeout: float = 120.0) -> Refund:
+        """
+        Return a refund when it is final; *timeout* is in seconds.
+
+        Raises:
+            NotFinalError: It was not final in time.
+        """
+        until = self._retries.clock() + timeout
+        while True:
+            left = until - self._retries.clock()
+            wait = max(0, min(_LONGEST_WAIT, int(left)))
+            answer = self._call(
+                "GET", _path(refund_id), headers=_prefer(wait), wait=wait
+            )
+            refund = cast("Refund", answer.json())
+            if refund["status"] in FINAL:
+                return refund
+            left = until - self._retries.clock()
+            if left <= 0:
+                raise NotFinalError(refund)
+            self._pause_unless_waited(answer, left)
+
+    def refunds(
+        self, *, payment_session_id: str | None = None, status: str | None = None
+    ) -> Iterator[Refund]:
+        """Yield the tenant's refunds, newest first, page by page."""
+        params = {"payment_session_id": payment_session_id, "status": status}
+        cursor: str | None = None
+        while True:
+            given = {**params, "limit": "200", "cursor": cursor}
+            answer = self._call("GET", "/v1/refunds", params=given).json()
+            page = cast("RefundList", answer)
+            yield from page["refunds"]
+            cursor = page["next_cursor"]
+            if cursor is None:
+                return
+
+    def cancel_refund(self, refund_id: str) -> Refund:
+        """
+        Ask for the end of a refund that has no nonce yet.
+
+        It is cancelled if its status is; otherwise a worker has not come to it.
+        """
+        return cast("Refund", self._call("POST", f"{_path(refund_id)}/cancel").json())
+
+    def explain_refund(self, refund_id: str) -> Explanation:
+        """Return why a refund has its status, and what happens next."""
+        found = self._call("GET", f"{_path(refund_id)}/explain")
+        return cast("Explanation", found.json())
+
+    def tokens(self) -> Sequence[Token]:
+        """Return what may be refunded, with its limits."""
+        found = cast("TokenList", self._call("GET", "/v1/tokens").json())
+        return found["tokens"]
+
+    def networks(self) -> Sequence[Network]:
+        """Return where refunds are paid."""
+        found = cast("NetworkList", self._call("GET", "/v1/networks").json())
+        return found["networks"]
+
+    def list_events(
+        self, after: str = "0", *, limit: int = 50, wait: int = 0
+    ) -> EventList:
+        """
+        Return the events after a cursor, oldest first; "0" begins with the oldest.
+
+        An empty page waits up to *wait* seconds, at most 20, for the next event.
+        """
+        return cast("EventList", self._events(after, limit, wait).json())
+
+    def follow_events(
+        self, after: str = "0", *, limit: int = 50
+    ) -> Iterator[EventList]:
+        """
+        Yield pages of events for ever, waiting for new ones.
+
+        Store the ``next_cursor`` of a page after its events are processed, and start
+        with it again.
+        """
+        while True:
+            answer = self._events(after, limit, _LONGEST_WAIT)
+            page = cast("EventList", answer.json())
+            after = page["next_cursor"]
+            if page["events"]:
+                yield page
+            else:
+                self._pause_unless_waited(answer, _POLL_SECONDS)
+
+    def webhook_keys(self) -> Sequence[str]:
+        """Return the public keys for ``verify_webhook``; keep them, and ask daily."""
+        found = cast("WebhookKeys", self._call("GET", "/v1/webhooks/keys").json())
+        return [key["standard_webhooks_key"] for key in found["keys"]]
+
+    def _events(self, after: str, limit: int, wait: int) -> httpx.Response:
+        params = {"after": after, "limit": str(limit)}
+        headers = _prefer(wait)
+        return self._call(
+            "GET", "/v1/events", params=params, headers=headers, wait=wait
+        )
+
+    def _pause_unless_waited(self, answer: httpx.Response, at_most: float) -> None:
+        # The service waits for a limited number of clients, and says if it did.
+        if "preference-applied" not in answer.headers:
+            pause = _POLL_SECONDS * (0.5 + self._retries.draw())
+            self._retries.sleep(min(pause, at_most))
+
+    def _call(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        *,
+        params: Mapping[str, str | None] | None = None,
+        headers: Mapping[str, str] | None = None,
+        wait: float = 0,
+    ) -> httpx.Response:
+        given = {**(headers or {})}
+        content = None
+        if body is not None:
+            content = json.dumps(body).encode()
+            given["Content-Type"] = "application/json"
+        query = {name: each for name, each in (params or {}).items() if each}
+
+        def attempt(left: float) -> httpx.Response:
+            token = self._token if isinstance(self._token, str) else self._token()
+            return self._http.request(
+                method,
+                self._base + path,
+                content=content,
+                params=query or None,
+                headers={**given, "Authorization": f"Bearer {token}"},
+                timeout=min(self._timeout + wait, left),
+            )
+
+        response = self._retries.call(attempt, given.get("Idempotency-Key"))
+        if not response.is_success:
+            raise ApiError.of(response)
+        return response
+
+
+def _path(refund_id: str) -> str:
+    return f"/v1/refunds/{quote(refund_id, safe='')}"
+
+
+def _prefer(wait: float) -> dict[str, str]:
+    return {"Prefer": f"wait={wait:.0f}"} if wait > 0 else {}

@@ -1,0 +1,41 @@
+"""A running service for the clients, and a token of a tenant."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from api.auth.dev_tokens import mint
+from signer.config.settings import Settings
+from tests.api.live_server import Server, service_environ
+
+
+@dataclass(frozen=True)
+class Service:
+    """A gunicorn on a real socket, which pays on a chain in memory."""
+
+    url: str
+    settings: Settings
+
+    def token(self, scopes: tuple[str, ...] | None = None) -> str:
+        """Return a new token."""
+        given = {} if scopes is None else {"scopes": scopes}
+        return mint(self.settings, subject="gateway-1", roles=["merchant"], **given)
+
+    @property
+    def environ(self) -> dict[str, str]:
+        """The variables that the examples read."""
+        return {"HOTWALLET_URL": self.url, "TOKEN": self.token()}
+
+
+@pytest.fixture(scope="session")
+def service(
+    tmp_path_factory: pytest.TempPathFactory, _sqlite_template: Path
+) -> Iterator[Service]:
+    """A service for tenants."""
+    environ = service_environ(tmp_path_factory.mktemp("service"), _sqlite_template)
+    environ |= {"SERVE_ROLE": "refunds", "WEB_THREADS": "8"}
+    with Server(environ, "tests.api.fuzzed_app:get_app()") as server:
+        settings = Settings.from_env(environ)
+        yield Service(f"http://127.0.0.1:{server.port}", settings)
