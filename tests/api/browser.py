@@ -29,6 +29,7 @@ PATHS = [
     "/console/wallets",
     "/console/audit",
     "/console/webhooks",
+    "/console/stops",
 ]
 """The pages without a parameter."""
 

@@ -11,6 +11,14 @@ from tests.support.ring import ELSEWHERE, NEW
 
 
 @dataclass(frozen=True)
+class Request:
+    """A request to the API; a body of None is none."""
+
+    path: str
+    body: Any = None
+
+
+@dataclass(frozen=True)
 class Case:
     """
     How a change is tested.
@@ -22,7 +30,7 @@ class Case:
 
     prepare: Callable[[World], Values]
     state: Callable[[World], object]
-    same: Callable[[World, Values, Actor], tuple[str, Any] | None]
+    same: Callable[[World, Values, Actor], object]
     needs_approval: bool = False
 
 
@@ -106,13 +114,10 @@ def _approvals(world: World) -> object:
     ]
 
 
-def _route(
-    path: str, *fields: str
-) -> Callable[[World, Values, Actor], tuple[str, Any]]:
+def _route(path: str, *fields: str) -> Callable[[World, Values, Actor], Request]:
     """Return a request to *path*, with *fields* of the form as its body."""
-    return lambda _, values, __: (
-        path.format(**values),
-        {name: values[name] for name in fields} or None,
+    return lambda _, values, __: Request(
+        path.format(**values), {name: values[name] for name in fields} or None
     )
 
 
@@ -145,25 +150,22 @@ CASES: Mapping[str, Case] = {
     "repair-nonces": Case(
         _paused,
         _wallets,
-        lambda world, values, actor: (
-            world.container.nonce_admin.repair(values["network"], actor) and None
+        lambda world, values, actor: world.container.nonce_admin.repair(
+            values["network"], actor
         ),
     ),
     "abandon-nonces": Case(
         _lost,
         _wallets,
-        lambda world, values, actor: (
-            world.container.nonce_admin.abandon(
-                values["address"], values["network"], actor
-            )
-            and None
+        lambda world, values, actor: world.container.nonce_admin.abandon(
+            values["address"], values["network"], actor
         ),
         needs_approval=True,
     ),
     "rehearse-rotation": Case(
         _rehearsal,
         _tests(NEW),
-        lambda _, values, __: (
+        lambda _, values, __: Request(
             "/v1/admin/kms/rotate",
             _rotation_body(values, dryRun=True),
         ),
@@ -171,7 +173,7 @@ CASES: Mapping[str, Case] = {
     "rotate-key": Case(
         _rotation,
         _keys,
-        lambda _, values, __: (
+        lambda _, values, __: Request(
             "/v1/admin/kms/rotate",
             _rotation_body(values, reason=WHY),
         ),
@@ -179,7 +181,7 @@ CASES: Mapping[str, Case] = {
     "rehearse-failover": Case(
         lambda _: {"new_key_id": ELSEWHERE},
         _tests(ELSEWHERE),
-        lambda _, values, __: (
+        lambda _, values, __: Request(
             "/v1/admin/kms/failover",
             {"newKeyId": values["new_key_id"], "dryRun": True},
         ),
@@ -187,7 +189,7 @@ CASES: Mapping[str, Case] = {
     "fail-over": Case(
         lambda _: {"new_key_id": ELSEWHERE},
         _keys,
-        lambda _, values, __: (
+        lambda _, values, __: Request(
             "/v1/admin/kms/failover",
             {"newKeyId": values["new_key_id"]},
         ),
@@ -195,8 +197,8 @@ CASES: Mapping[str, Case] = {
     "revoke-key": Case(
         lambda world: {"address": world.replaced().address, "reason": WHY},
         _keys,
-        lambda world, values, actor: (
-            world.container.revocation.revoke(values["address"], actor) and None
+        lambda world, values, actor: world.container.revocation.revoke(
+            values["address"], actor
         ),
         needs_approval=True,
     ),
@@ -219,11 +221,8 @@ CASES: Mapping[str, Case] = {
     "cancel-refund": Case(
         lambda world: {"refund_id": world.refund().id},
         _refunds,
-        lambda world, values, actor: (
-            world.container.refunds.request_cancellation(
-                SHOP, values["refund_id"], actor
-            )
-            and None
+        lambda world, values, actor: world.container.refunds.request_cancellation(
+            SHOP, values["refund_id"], actor
         ),
     ),
     "approve": _decision("approve"),

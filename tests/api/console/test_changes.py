@@ -19,7 +19,7 @@ from api.http.middleware import Resource
 from backends.sql import SQLStore
 from signer.model.audit_record import Actor
 from tests.api.administrators import authorized
-from tests.api.console.cases import CASES, prepared
+from tests.api.console.cases import CASES, Request, prepared
 from tests.api.console.worlds import WHY, World
 from tests.support.ledgers import open_ledger
 
@@ -50,10 +50,9 @@ def test_every_change_has_a_case() -> None:
 
 def test_nothing_else_changes_anything(world: World) -> None:
     """A form of the console leads to a declared change, or to a login."""
-    app = world.client.app
-    paths = [each.path for each in inspect_routes(app) if is_console(each.path)]
-    resources = {path: app._router.find(path)[0] for path in paths}
-    posts = {path for path, each in resources.items() if "POST" in each.methods}
+    routes = inspect_routes(world.client.app)
+    paths = [each.path for each in routes if is_console(each.path)]
+    posts = {path for path in paths if "POST" in _resource(world, path).methods}
     declared = {
         f"/console/changes/{each.name}/{step}"
         for each in CHANGES
@@ -61,6 +60,13 @@ def test_nothing_else_changes_anything(world: World) -> None:
     }
 
     assert posts == {*declared, "/console/login", "/console/logout"}
+
+
+def _resource(world: World, path: str) -> Resource:
+    found = world.client.app._router.find(re.sub("{[^}]*}", "x", path))
+    assert found is not None
+    assert isinstance(found[0], Resource)
+    return found[0]
 
 
 _COMMANDS = {
@@ -77,9 +83,7 @@ def test_the_scope_is_that_of_the_api(world: World, change: Change) -> None:
     if method == "hotwallet":
         assert change.scope == _COMMANDS[change.api]
         return
-    resource, *_ = world.client.app._router.find(re.sub("{[^}]*}", "x", path))
-    assert isinstance(resource, Resource)
-    permission = resource.permission(method)
+    permission = _resource(world, path).permission(method)
 
     assert permission is not None
     assert permission.scope == change.scope
@@ -191,13 +195,12 @@ def test_the_audit_is_that_of_the_api(
 _ALICE = Actor("token:alice", "req-alice", "the-token")
 
 
-def _make_by_api(world: World, change: Change, request: tuple[str, Any] | None) -> None:
-    if request is None:
+def _make_by_api(world: World, change: Change, made: object) -> None:
+    if not isinstance(made, Request):
         return
-    path, body = request
-    given = {"json": body} if body is not None else {}
+    given = {} if made.body is None else {"json": made.body}
     headers = authorized(
         now=world.clock(), scope=change.scope, sub="alice", jti="the-token"
     )
-    answer: Result = world.client.simulate_post(path, headers=headers, **given)
+    answer: Result = world.client.simulate_post(made.path, headers=headers, **given)
     assert answer.status_code == 200, answer.text

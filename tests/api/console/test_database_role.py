@@ -5,6 +5,7 @@ from falcon.testing import TestClient
 from api.http.app import create_app
 from tests.api.administrators import authorized
 from tests.api.browser import PATHS, Browser, build_console, new_token
+from tests.api.forms import find_form
 from tests.api.support import SettableClock
 from tests.fixtures.ledger import accepted
 from tests.fixtures.roles import Processes
@@ -30,13 +31,14 @@ def test_the_role_suffices(processes: Processes, clock: SettableClock) -> None:
             "/console/refunds?q=order",
         )
     ]
-    fields = {
+    given = {
         "form": browser.form_token(),
-        "decision": "approve",
+        "digest": answer.json["digest"],
         "reason": "checked",
-        "token": new_token(scope="approvals:decide"),
     }
-    path = f"/console/approvals/{answer.json['digest']}/decide"
+    confirmed = browser.submit("/console/changes/approve/confirm", given)
+    fields = find_form(confirmed.text, "/console/changes/approve/make").fields
+    fields["token"] = new_token(scope="approvals:decide")
 
     assert set(shown) == {200}
-    assert browser.submit(path, fields).status_code == 303
+    assert browser.submit("/console/changes/approve/make", fields).status_code == 200

@@ -7,6 +7,7 @@ import pytest
 from falcon.inspect import inspect_routes
 from falcon.testing import TestClient
 
+from api.console.changes.catalogue import CHANGES
 from api.console.cookies import LOCAL_NAME, SECURE_NAME
 from api.console.sessions import SESSION_LIFETIME, Sessions
 from api.container import Container
@@ -26,10 +27,11 @@ PAGES = [
     f"/console/refunds/rf_{'0' * 32}",
     f"/console/approvals/{'0' * 64}",
 ]
+PAGES += [f"/console/changes/{each.name}" for each in CHANGES]
 FORMS = [
     "/console/logout",
-    f"/console/approvals/{'0' * 64}/confirm",
-    f"/console/approvals/{'0' * 64}/decide",
+    *(f"/console/changes/{each.name}/confirm" for each in CHANGES),
+    *(f"/console/changes/{each.name}/make" for each in CHANGES),
 ]
 
 

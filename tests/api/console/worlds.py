@@ -13,7 +13,7 @@ from api.container import Container
 from api.http.app import create_app
 from backends.sql import SQLStore
 from signer.audit.actions import AuditAction
-from signer.config.tenants import Tenant, TenantRegistry, Webhook
+from signer.config.tenants import Tenant, TenantRegistry
 from signer.errors import ApprovalRequiredError
 from signer.model.audit_record import Actor, Operation
 from signer.model.delivery import DeliveryState
@@ -64,8 +64,11 @@ class World:
         made.backend = self.system.directory
         made.tenants = TenantRegistry(
             {
-                SHOP: Tenant(
-                    subjects=(SHOP,), webhook=Webhook(url="https://shop.example/hook")
+                SHOP: Tenant.model_validate(
+                    {
+                        "subjects": [SHOP],
+                        "webhook": {"url": "https://shop.example/hook"},
+                    }
                 )
             }
         )
