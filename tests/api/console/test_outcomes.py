@@ -1,0 +1,209 @@
+"""Changes that are refused, or not finished: the page says so, and what to do next."""
+
+import pytest
+
+from api.console.changes.catalogue import CHANGES
+from backends.sql import SQLStore
+from signer.errors import ChainUnavailableError, KeyUnusableError
+from signer.refunds.wallet_reconciliation import WalletReconciler
+from tests.api.console.worlds import SHOP, WHY, World
+from tests.fixtures.scripted_chain import CHAIN_ID
+from tests.support.ring import NEW
+
+
+(
+    REPAIR,
+    REHEARSE,
+    ROTATE,
+    REVOKE,
+    REPLAY,
+    REPLAY_DEAD,
+    CANCEL,
+    APPROVE,
+    BLOCK,
+) = (
+    next(each for each in CHANGES if each.name == name)
+    for name in (
+        "repair-nonces",
+        "rehearse-rotation",
+        "rotate-key",
+        "revoke-key",
+        "replay-event",
+        "replay-dead",
+        "cancel-refund",
+        "approve",
+        "block-tenant",
+    )
+)
+
+
+@pytest.fixture
+def world(sqlite_store: SQLStore) -> World:
+    """A service, and the browser of an administrator."""
+    return World(sqlite_store)
+
+
+def _foreign(world: World) -> str:
+    """Return the hash of a transaction that somebody else sent with the key."""
+    tx_hash = world.node.mine_foreign(world.old.address)
+    world.node.mine_empty(200)
+    reconciler = WalletReconciler(world.store, world.clock)
+    reconciler.reconcile(world.container.chains["local"], world.old.address)
+    return tx_hash
+
+
+def test_a_repair_shows_what_it_would_accept(world: World) -> None:
+    """With a foreign transaction it needs two persons; the page says so before."""
+    world.paused(world.old.address)
+    foreign = _foreign(world)
+    values = {"network": "local", "reason": WHY}
+    given = {"form": world.browser.form_token(), **values}
+    page = world.browser.submit("/console/changes/repair-nonces/confirm", given).text
+    answer = world.make(REPAIR, values)
+
+    for text in (foreign, "accept nonce 0", "chain-ahead", "second person"):
+        assert text in page
+    assert answer.status_code == 200
+    assert "1 wallet still paused" in answer.text
+    assert "approval-required" in answer.text
+    assert 'href="/console/approvals"' in answer.text
+
+    waiting = world.browser.get("/console/wallets").text
+    assert f"accept {foreign} (nonce 0)" in waiting
+    world.approve_all()
+    assert "No pause is left" in world.make(REPAIR, values).text
+    wallet = world.store.wallet(CHAIN_ID, world.old.address)
+    assert wallet is not None
+    assert not wallet.is_paused
+
+
+def test_a_further_foreign_transaction_is_shown_first(world: World) -> None:
+    world.paused(world.old.address)
+    values = {"network": "local", "reason": WHY}
+    fields = world.confirm(REPAIR, values)
+    _foreign(world)
+    answer = world.submit(REPAIR, {**fields, "token": world.token(REPAIR)})
+
+    assert (answer.status_code, "conflict" in answer.text) == (409, True)
+
+
+def test_a_repair_needs_an_answer_of_the_nodes(world: World) -> None:
+    """Without it nobody could see what would be done."""
+    world.paused(world.old.address)
+    world.node.fail("pending_count", ChainUnavailableError("no answer"))
+    given = {"form": world.browser.form_token(), "network": "local", "reason": WHY}
+    answer = world.browser.submit("/console/changes/repair-nonces/confirm", given)
+
+    assert answer.status_code == 503
+    assert "What to do" in answer.text
+
+
+def test_a_key_that_does_not_sign(world: World) -> None:
+    """The rehearsal says it; nothing is changed, and the code has its cure."""
+    world.system.directory.failure = KeyUnusableError("disabled")
+    values = {"new_key_id": NEW, "kind": "planned", "active_address": world.old.address}
+    answer = world.make(REHEARSE, values)
+
+    assert answer.status_code == 503
+    for text in ("new-key-unhealthy", "What to do", "key-unusable"):
+        assert text in answer.text
+    assert world.store.active_key() == world.old
+
+
+def test_a_compromised_key_needs_two_persons(world: World) -> None:
+    values = {
+        "new_key_id": NEW,
+        "kind": "without-funds",
+        "active_address": world.old.address,
+        "reason": WHY,
+    }
+    first = world.make(ROTATE, values)
+    keys = world.browser.get("/console/keys").text
+    (approval,) = world.container.approvals.list().approvals
+    world.approve_all()
+    proposal = world.browser.get(f"/console/approvals/{approval.digest}").text
+    second = world.make(ROTATE, values)
+
+    assert first.status_code == 409
+    assert f"revoke the key of {world.old.address} as compromised" in keys
+    assert "kind=without-funds" in proposal
+    assert "The new key is active" in second.text
+    assert "requested by" in world.browser.get("/console/keys").text
+
+
+def test_a_new_key_without_funds_waits(world: World) -> None:
+    """A compromised key is not replaced by an address that cannot pay."""
+    world.node.coin = 0
+    values = {
+        "new_key_id": NEW,
+        "kind": "compromised",
+        "active_address": world.old.address,
+        "reason": WHY,
+    }
+    world.make(ROTATE, values)
+    world.approve_all()
+    answer = world.make(ROTATE, values)
+
+    assert "The new address needs funds" in answer.text
+    assert "not finished" in answer.text
+    assert world.store.active_key() == world.old
+
+
+def test_keys_show_what_drains(world: World) -> None:
+    address = world.replaced().address
+    page = world.browser.get("/console/keys").text
+
+    assert "a worker retires it when its last transaction is final" in page
+    assert f"/console/changes/revoke-key?address={address}" in page
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "code"),
+    [
+        ("stop", {"network": "other", "reason": WHY}, "invalid-input"),
+        ("stop", {"network": "local", "reason": " "}, "invalid-input"),
+        ("stop", {"network": "local", "reason": "x" * 201}, "invalid-input"),
+        ("stop", {"network": "local", "reason": "a\nb"}, "invalid-input"),
+        ("block-tenant", {"tenant": "nobody-else"}, "not-found"),
+        ("block-tenant", {"tenant": ""}, "invalid-input"),
+        ("block-tenant", {"tenant": "x" * 129}, "invalid-input"),
+        ("revoke-key", {"address": "0x12", "reason": WHY}, "invalid-input"),
+        ("replay-event", {"event_id": "evt_1"}, "not-found"),
+        ("replay-dead", {"tenant": SHOP}, "not-found"),
+        ("cancel-refund", {"refund_id": "rf_1"}, "not-found"),
+        ("approve", {"digest": "12", "reason": WHY}, "invalid-input"),
+        ("approve", {"digest": "0" * 64, "reason": WHY}, "not-found"),
+    ],
+)
+def test_a_refused_confirmation(
+    world: World, name: str, values: dict[str, str], code: str
+) -> None:
+    """No token is asked for, and nothing was changed."""
+    given = {"form": world.browser.form_token(), **values}
+    answer = world.browser.submit(f"/console/changes/{name}/confirm", given)
+
+    assert answer.status_code in {400, 404}
+    assert code in answer.text
+    assert "Nothing was changed" in answer.text
+    assert 'name="token"' not in answer.text
+
+
+def test_a_refund_with_a_nonce_is_not_cancelled(world: World) -> None:
+    """The page of such a refund does not offer it either."""
+    refund = world.refund()
+    path = f"/console/refunds/{refund.id}"
+    assert "/console/changes/cancel-refund?" in world.browser.get(path).text
+    world.container.worker.advance()
+    given = {"form": world.browser.form_token(), "refund_id": refund.id}
+    answer = world.browser.submit("/console/changes/cancel-refund/confirm", given)
+
+    assert (answer.status_code, "not-cancellable" in answer.text) == (409, True)
+    assert "/console/changes/cancel-refund?" not in world.browser.get(path).text
+
+
+def test_links_fill_the_forms_in(world: World) -> None:
+    page = world.browser.get("/console/changes/block-tenant?tenant=shop").text
+    wrong = world.browser.get("/console/changes/block-tenant?reason=x")
+
+    assert 'value="shop"' in page
+    assert wrong.status_code == 400

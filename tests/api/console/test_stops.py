@@ -1,0 +1,143 @@
+"""Stopping in two clicks, and what pages show while something is stopped."""
+
+import pytest
+
+from api.console.changes.catalogue import CHANGES
+from backends.sql import SQLStore
+from signer.model.stop import EVERYTHING, Stop
+from signer.model.wallet import Wallet
+from tests.api.browser import PATHS
+from tests.api.console.worlds import BOB, CAROL, SHOP, WHY, World
+from tests.api.forms import find_form
+
+
+STOP, RESUME, UNBLOCK = (
+    next(each for each in CHANGES if each.name == name)
+    for name in ("stop", "resume", "unblock-tenant")
+)
+
+
+@pytest.fixture
+def world(sqlite_store: SQLStore) -> World:
+    """A service, and the browser of an administrator."""
+    return World(sqlite_store)
+
+
+def test_two_clicks_stop_everything(world: World) -> None:
+    """The overview has the form; the second click is that of the confirmation."""
+    overview = world.browser.get("/console").text
+    form = find_form(overview, "/console/changes/stop/confirm")
+    assert form.fields["network"] == "*"
+    assert overview.index("Stop signing") < overview.index("Needs attention")
+    first = world.browser.submit(form.action, {**form.fields, "reason": WHY})
+    second = find_form(first.text, "/console/changes/stop/make")
+    made = world.browser.submit(
+        second.action, {**second.fields, "token": world.token(STOP)}
+    )
+
+    assert made.status_code == 200
+    (stop,) = world.store.stops()
+    assert (stop.chain_id, stop.reason) == (EVERYTHING, WHY)
+
+
+@pytest.mark.parametrize("network", ["*", "local"])
+def test_every_page_shows_a_stop(world: World, network: str) -> None:
+    refund = world.refund()
+    assert world.make(STOP, {"network": network, "reason": WHY}).status_code == 200
+    paths = [*PATHS, f"/console/refunds/{refund.id}", "/console/changes/approve"]
+
+    for path in paths:
+        page = world.browser.get(path).text
+        assert "Signing is stopped for" in page, path
+        assert "checked with &lt;b&gt;the&lt;/b&gt; gateway" in page
+    assert "Signing is stopped" not in world.browser.get("/console/login").text
+
+
+def test_a_stopped_wallet_does_not_look_as_if_it_paid(world: World) -> None:
+    world.store.open_wallet(_wallet(world))
+    before = world.browser.get("/console/wallets").text
+    world.make(STOP, {"network": "local", "reason": WHY})
+    after = world.browser.get("/console/wallets").text
+
+    assert ">pays<" in before
+    assert ">pays<" not in after
+    assert ">stopped<" in after
+
+
+def _wallet(world: World) -> Wallet:
+    return Wallet(31337, world.old.address, 0, 0)
+
+
+def test_another_stop_is_not_ended_by_an_old_page(world: World) -> None:
+    """Bob's stop came after the page was shown: alice looks at it first."""
+    switch = world.container.kill_switch
+    switch.stop("local", "the first", CAROL)
+    fields = world.confirm(RESUME, {"network": "local", "reason": WHY})
+    (stop,) = switch.stops()
+    world.store.resume_signing(stop.chain_id, world.clock(), stop.version)
+    switch.stop("local", "the second", BOB)
+    answer = world.submit(RESUME, {**fields, "token": world.token(RESUME)})
+
+    assert answer.status_code == 409
+    assert "not as the page showed it" in answer.text
+    assert [each.reason for each in switch.stops()] == ["the second"]
+    assert world.container.approvals.list().approvals == []
+
+
+def test_a_faster_stop_does_not_prevent_a_stop(world: World) -> None:
+    fields = world.confirm(STOP, {"network": "local", "reason": WHY})
+    world.container.kill_switch.stop("local", "faster", BOB)
+    answer = world.submit(STOP, {**fields, "token": world.token(STOP)})
+
+    assert answer.status_code == 200
+    assert "It was stopped already" in answer.text
+
+
+def test_a_chain_of_no_network_can_be_resumed(world: World) -> None:
+    """Its network was removed from the file while it was stopped."""
+    world.store.stop(Stop(5, world.clock(), "odd", "token:carol"))
+    page = world.browser.get("/console/stops").text
+    assert "/console/changes/resume?network=chain%3A5" in page
+    values = {"network": "chain:5", "reason": WHY}
+    assert world.make(RESUME, values).status_code == 409
+    world.approve_all()
+
+    assert world.make(RESUME, values).status_code == 200
+    assert world.container.kill_switch.stops() == []
+
+
+def test_a_stop_that_another_program_changed(world: World) -> None:
+    """The page says what to do, and the change is refused with its code."""
+    world.container.kill_switch.stop("local", "odd", CAROL)
+    world.store._database.write(
+        lambda c: c.exec_driver_sql("UPDATE stops SET reason = '<b>no</b>'").rowcount
+    )
+    page = world.browser.get("/console/stops").text
+    answer = world.make(RESUME, {"network": "local", "reason": WHY})
+
+    assert "Stop again, then resume" in page
+    assert "<b>no" not in page
+    assert (answer.status_code, "row-not-authentic" in answer.text) == (503, True)
+
+
+@pytest.mark.parametrize(
+    ("change", "values", "text"),
+    [
+        (RESUME, {"network": "local", "reason": WHY}, "It was not stopped"),
+        (UNBLOCK, {"tenant": SHOP, "reason": WHY}, "It was not blocked"),
+    ],
+)
+def test_nothing_to_end(
+    world: World, change: object, values: dict[str, str], text: str
+) -> None:
+    answer = world.make(change, values)  # type: ignore[arg-type]
+
+    assert (answer.status_code, text in answer.text) == (200, True)
+
+
+def test_tenants_are_listed_with_their_blocks(world: World) -> None:
+    world.container.tenant_admin.block(SHOP, CAROL)
+    page = world.browser.get("/console/stops").text
+
+    assert "blocked</span> since" in page
+    assert f"/console/changes/unblock-tenant?tenant={SHOP}" in page
