@@ -190,7 +190,7 @@ def test_a_refused_confirmation(
 
 def test_a_refund_with_a_nonce_is_not_cancelled(world: World) -> None:
     """The page of such a refund does not offer it either."""
-    refund = world.refund()
+    refund = world.refund(due_at=world.clock())
     path = f"/console/refunds/{refund.id}"
     assert "/console/changes/cancel-refund?" in world.browser.get(path).text
     world.container.worker.advance()

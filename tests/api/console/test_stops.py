@@ -9,6 +9,7 @@ from signer.model.wallet import Wallet
 from tests.api.browser import PATHS
 from tests.api.console.worlds import BOB, CAROL, SHOP, WHY, World
 from tests.api.forms import find_form
+from tests.fixtures.ledger import forge
 
 
 STOP, RESUME, UNBLOCK = (
@@ -109,9 +110,7 @@ def test_a_chain_of_no_network_can_be_resumed(world: World) -> None:
 def test_a_stop_that_another_program_changed(world: World) -> None:
     """The page says what to do, and the change is refused with its code."""
     world.container.kill_switch.stop("local", "odd", CAROL)
-    world.store._database.write(
-        lambda c: c.exec_driver_sql("UPDATE stops SET reason = '<b>no</b>'").rowcount
-    )
+    forge(world.store, "UPDATE stops SET reason = '<b>no</b>', version = version + 1")
     page = world.browser.get("/console/stops").text
     answer = world.make(RESUME, {"network": "local", "reason": WHY})
 
