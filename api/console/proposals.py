@@ -81,11 +81,8 @@ def _reinstate(facts: Facts) -> str:
 
 
 def _raise_limits(facts: Facts) -> str:
-    changes = [
-        f"{path} from {before} to {after}"
-        for path, (before, after) in facts.items()
-        if path not in {"action", "version"}
-    ]
+    raised = [path for path in facts if path not in {"action", "version"}]
+    changes = [f"{path} from {facts[path][0]} to {facts[path][1]}" for path in raised]
     return f"raise limits: {'; '.join(changes)}"
 
 

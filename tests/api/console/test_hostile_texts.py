@@ -36,6 +36,8 @@ def world(sqlite_store: SQLStore) -> World:
     )
     store.begin_rotation(pending, made.clock())
     store.block_tenant(TenantBlock(EVIL_TEXT, made.clock(), EVIL_TEXT))
+    made.refund(reference=EVIL)
+    made.given_up(problem=EVIL_TEXT, reference="another")
     container.kill_switch.stop("local", EVIL, MALLORY)
     container.tenant_admin.block(SHOP, MALLORY)
     for ask in (
@@ -52,8 +54,9 @@ def world(sqlite_store: SQLStore) -> World:
 
 def _pages(world: World) -> Iterator[tuple[str, str]]:
     """Walk through everything; yield each page with its path."""
-    browser, refund = world.browser, world.refund(reference=EVIL)
-    event_id = world.given_up(problem=EVIL_TEXT, reference="another", tenant=SHOP)
+    browser, store = world.browser, world.store
+    (refund,) = store.find_by_reference(EVIL, 9)
+    event_id = store.deliveries(9)[0][0].event_id
     digests = [each.digest for each in world.container.approvals.list().approvals]
     paths = [*PATHS, f"/console/refunds/{refund.id}"]
     paths += [f"/console/approvals/{digest}" for digest in digests]

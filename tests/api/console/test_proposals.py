@@ -49,14 +49,18 @@ CASES: dict[str, tuple[dict[str, Any], str, dict[str, str] | None]] = {
     ),
     "nonce-abandon": (
         {**WALLET, "accepted": []},
-        f"stop waiting for pending transactions of the wallet {ADDRESS} on local, and"
-        " accept no foreign transaction",
+        (
+            f"stop waiting for pending transactions of the wallet {ADDRESS} on local,"
+            " and accept no foreign transaction"
+        ),
         {"network": "local", "address": ADDRESS},
     ),
     "key-rotate": (
         {**KEY, "compromised_key_address": "0xold", "without_funds": True},
-        f"revoke the key of 0xold as compromised, and pay from {ADDRESS}, also without"
-        " funds there",
+        (
+            f"revoke the key of 0xold as compromised, and pay from {ADDRESS}, also"
+            " without funds there"
+        ),
         {"kind": "without-funds", "active_address": "0xold"},
     ),
     "key-revoke": (
