@@ -15,6 +15,7 @@ from signer.audit.actions import AuditAction
 from signer.model.approval import Approval
 from signer.model.stop import EVERYTHING
 from signer.refunds.payment_approvals import ACTION
+from signer.startup.limits_guard import describe
 
 
 Facts = Mapping[str, Any]
@@ -22,7 +23,7 @@ Facts = Mapping[str, Any]
 
 def describe_proposal(approval: Approval) -> str:
     """Return what will be done if *approval* is given; its action if that is new."""
-    with suppress(LookupError, TypeError, ValueError):
+    with suppress(AttributeError, LookupError, TypeError, ValueError):
         facts: Facts = json.loads(approval.proposal)
         return _WORDS[approval.action](facts)
     return approval.action
@@ -81,9 +82,12 @@ def _reinstate(facts: Facts) -> str:
 
 
 def _raise_limits(facts: Facts) -> str:
-    raised = [path for path in facts if path not in {"action", "version"}]
-    changes = [f"{path} from {facts[path][0]} to {facts[path][1]}" for path in raised]
-    return f"raise limits: {'; '.join(changes)}"
+    raised = {
+        path: change
+        for path, change in facts.items()
+        if path not in {"action", "version"}
+    }
+    return f"raise limits: {'; '.join(describe(raised))}"
 
 
 def _restore(facts: Facts) -> str:

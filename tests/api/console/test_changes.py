@@ -204,3 +204,13 @@ def _make_by_api(world: World, change: Change, made: object) -> None:
     )
     answer: Result = world.client.simulate_post(made.path, headers=headers, **given)
     assert answer.status_code == 200, answer.text
+
+
+def test_the_guide_lists_every_change() -> None:
+    """With its scope, and what it is the same as."""
+    guide = Path("docs/how-to/console.md").read_text(encoding="utf-8")
+    rows = re.findall(
+        r"^\| ([A-Z][^|]*) \| [^|]+ \| `([^`]+)` \| `([^`]+)` \|", guide, re.MULTILINE
+    )
+
+    assert rows == [(each.title, each.scope, each.api) for each in CHANGES]

@@ -74,8 +74,8 @@ CASES: dict[str, tuple[dict[str, Any], str, dict[str, str] | None]] = {
         {"address": ADDRESS},
     ),
     "limits-raise": (
-        {"networks.local.max": ["500", "5000"], "version": 3},
-        "raise limits: networks.local.max from 500 to 5000",
+        {"networks.local.max": {"before": "500", "after": "5000"}, "version": 3},
+        "raise limits: networks.local.max: 500 -> 5000",
         None,
     ),
     "ledger-restore": (
