@@ -80,8 +80,8 @@ def _plan_rotation(container: Container, values: Values) -> Plan:
     if active is not None:
         facts = [("active key", active.address), ("its epoch", str(active.epoch))]
         signed = container.revocation.stranded(active.address)
-        drains = "may still be mined" if is_compromised else "are finished by the old"
-        notes.append(f"{count(len(signed), 'open refund')} signed by it: they {drains}")
+        drains = "may still be mined" if is_compromised else "it finishes"
+        notes.append(f"{count(len(signed), 'open refund')} of it, which {drains}.")
     needs_approval = is_compromised and container.approvals.required
     return Plan(facts, notes, needs_approval=needs_approval)
 

@@ -12,7 +12,7 @@ from tests.fixtures.roles import Processes
 
 
 def test_the_role_suffices(processes: Processes, clock: SettableClock) -> None:
-    """Every page, and a decision: the role needs no grant of its own."""
+    """Every page, a decision and a cancellation: it needs no grant of its own."""
     refund = accepted(processes.stores["refunds"])
     client = TestClient(create_app(build_console(processes.stores["admin"], clock)))
     for path in ("stop", "resume"):
@@ -42,3 +42,13 @@ def test_the_role_suffices(processes: Processes, clock: SettableClock) -> None:
 
     assert set(shown) == {200}
     assert browser.submit("/console/changes/approve/make", fields).status_code == 200
+
+    given = {"form": browser.form_token(), "refund_id": refund.id}
+    confirmed = browser.submit("/console/changes/cancel-refund/confirm", given)
+    fields = find_form(confirmed.text, "/console/changes/cancel-refund/make").fields
+    fields["token"] = new_token(scope="refunds:write")
+    made = browser.submit("/console/changes/cancel-refund/make", fields)
+    assert made.status_code == 200
+    cancelled = processes.stores["admin"].get(refund.id)
+    assert cancelled is not None
+    assert cancelled.cancel_requested_at is not None
