@@ -1,8 +1,8 @@
 """
 Writes ``docs/iam/wallet.json``: the key, its policy and the roles, for CloudFormation.
 
-``python -m dev.cloudformation`` makes it from the policies in the same folder, which are
-the only source of what each role may do.  A test fails if it is stale.
+``python -m dev.cloudformation`` makes it from the policies in the same folder, which
+are the only source of what each role may do.  A test fails if it is stale.
 """
 
 import json
@@ -95,7 +95,9 @@ def policy(name: str) -> Any:
 def _resources() -> dict[str, Any]:
     return {
         "RuntimeRole": _role(
-            "hotwallet-runtime", {"Service": {"Ref": "RuntimeService"}}, _runtime_trust()
+            "hotwallet-runtime",
+            {"Service": {"Ref": "RuntimeService"}},
+            _runtime_trust(),
         ),
         # Apart from the role: the key's policy needs the role, and this needs the key.
         "RuntimePolicy": {

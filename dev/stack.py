@@ -82,7 +82,7 @@ class Stack:
 
 
 @contextlib.contextmanager
-def running_stack(
+def running_stack(  # noqa: PLR0913  All but the first have a default.
     home: Path,
     *,
     use_kms: bool = False,
@@ -256,9 +256,7 @@ def _environment(home: Path, port: int) -> dict[str, str]:
     }
 
 
-def _softhsm_key(
-    environ: Mapping[str, str], program: Sequence[str]
-) -> tuple[str, str]:
+def _softhsm_key(environ: Mapping[str, str], program: Sequence[str]) -> tuple[str, str]:
     created = json.loads(
         hotwallet(environ, "softhsm", "init", "--json", program=program)
     )

@@ -27,9 +27,7 @@ def main() -> int:
         build_image()
         with unpacked() as tree:
             progress.step("Its files ...")
-            found = problems(tree, image_configuration())
-            if found:
-                raise RuntimeError("\n".join(["the image is not as promised:", *found]))
+            _require_none(problems(tree, image_configuration()))
             progress.detail("size", f"{size_megabytes(tree):.0f} MB")
             pay_in_image(tree, progress)
     except (DemoError, RuntimeError) as e:
@@ -37,6 +35,11 @@ def main() -> int:
         return 1
     progress.step(f"Done: {IMAGE} paid one refund.")
     return 0
+
+
+def _require_none(found: list[str]) -> None:
+    if found:
+        raise RuntimeError("\n".join(["the image is not as promised:", *found]))
 
 
 if __name__ == "__main__":

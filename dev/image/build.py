@@ -6,6 +6,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,13 @@ BASE = "localhost/hotwallet-base"
 IMAGE = "localhost/hotwallet"
 
 # What docker/Dockerfile expects of its base.
-_PACKAGES = ("ca-certificates", "passwd", "python-is-python3", "python3", "python3-venv")
+_PACKAGES = (
+    "ca-certificates",
+    "passwd",
+    "python-is-python3",
+    "python3",
+    "python3-venv",
+)
 
 _STORAGE = ROOT / ".hotwallet" / "image"
 
@@ -56,6 +63,7 @@ def build_base() -> None:
     subprocess.run(
         [
             *("mmdebstrap", "--quiet", "--variant=essential", "--mode=root"),
+            "--dpkgopt=force-unsafe-io",  # The disk need not survive a power cut.
             f"--include={','.join(_PACKAGES)}",
             *(f"--dpkgopt=path-exclude={pattern}" for pattern in _EXCLUDED),
             *(SUITE, str(archive)),
@@ -100,17 +108,29 @@ def _has(image: str) -> bool:
 
 
 def _buildah(*arguments: str) -> str:
-    """Run buildah on a storage of this checkout; return its output."""
-    finished = subprocess.run(
-        [
-            *("buildah", "--root", str(_STORAGE / "storage")),
-            *("--runroot", str(_STORAGE / "run"), "--storage-driver", "vfs"),
-            *arguments,
-        ],
+    """Run buildah on the storage of this checkout; return its output."""
+    finished = _run(_driver(), *arguments)
+    if finished.returncode != 0:
+        raise RuntimeError(f"buildah {arguments[0]} failed:\n{finished.stderr}")
+    return finished.stdout.strip()
+
+
+@cache
+def _driver() -> str:
+    """Return the storage driver: "vfs" copies every layer, but works everywhere."""
+    return "vfs" if _run("overlay", "images").returncode else "overlay"
+
+
+def _run(driver: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    storage = [
+        "--root",
+        f"{_STORAGE}/{driver}",
+        "--runroot",
+        f"{_STORAGE}/run-{driver}",
+    ]
+    return subprocess.run(
+        ["buildah", *storage, "--storage-driver", driver, *arguments],
         check=False,
         capture_output=True,
         text=True,
     )
-    if finished.returncode != 0:
-        raise RuntimeError(f"buildah {arguments[0]} failed:\n{finished.stderr}")
-    return finished.stdout.strip()

@@ -24,9 +24,7 @@ exec unshare --mount --propagation private sh -euc '
   mkdir -p "$tree$home"
   mount --bind "$home" "$tree$home"
   chown -R 10001:10001 "$home" "$tree/var/lib/hotwallet"
-  # Only programs of the image from here on.
-  PATH=/opt/hotwallet/bin:/usr/local/bin:/usr/bin:/bin
-  export PATH
-  exec chroot "$tree" setpriv --reuid 10001 --regid 10001 --clear-groups \
+  exec chroot "$tree" env PATH=/opt/hotwallet/bin:/usr/bin:/bin \
+    setpriv --reuid 10001 --regid 10001 --clear-groups \
     --no-new-privs --bounding-set=-all --inh-caps=-all hotwallet "$@"
 ' sh "$@"

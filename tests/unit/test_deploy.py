@@ -200,8 +200,12 @@ DROP_INS = sorted((ROOT / "deploy" / "systemd").glob("*.service.d/*.conf"))
 def test_a_drop_in_gives_a_unit_one_more_file(path: Path) -> None:
     """It names a unit and a setting that exist, and loads the file that it names."""
     text = path.read_text(encoding="utf-8")
-    (loaded,) = re.findall(r"^LoadCredential=(\S+):/etc/hotwallet/\1$", text, re.MULTILINE)
-    ((variable, file),) = re.findall(r"^Environment=(\w+)=%d/(\S+)$", text, re.MULTILINE)
+    (loaded,) = re.findall(
+        r"^LoadCredential=(\S+):/etc/hotwallet/\1$", text, re.MULTILINE
+    )
+    ((variable, file),) = re.findall(
+        r"^Environment=(\w+)=%d/(\S+)$", text, re.MULTILINE
+    )
 
     assert path.parent.with_suffix("") in UNITS
     assert variable in _VARIABLES

@@ -283,7 +283,7 @@ def test_compose_files_follow_the_specification(path: Path) -> None:
 
 @pytest.mark.parametrize("path", COMPOSE, ids=lambda path: path.name)
 def test_what_compose_files_name_exists(path: Path) -> None:
-    """The schema does not know which networks, volumes, services and files there are."""
+    """The schema cannot know which networks, volumes, services and files exist."""
     compose = yaml.safe_load(path.read_text(encoding="utf-8"))
     services, volumes = compose["services"], {*compose.get("volumes", {})}
 
