@@ -1,7 +1,6 @@
 """The templates in ``docs/iam`` make the key and the roles that are described there."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import boto3  # type: ignore[import-untyped]
@@ -29,7 +28,7 @@ def stack(ministack_endpoint: str) -> dict[str, str]:
     return _create(
         ministack_endpoint,
         "wallet",
-        TEMPLATE,
+        TEMPLATE.read_text(encoding="utf-8"),
         Environment="test",
         VpcId="vpc-0a1b2c3d4e5f67890",
         EndpointId="vpce-0a1b2c3d4e5f67890",
@@ -38,15 +37,32 @@ def stack(ministack_endpoint: str) -> dict[str, str]:
     )
 
 
+@pytest.fixture(scope="module")
+def alarms(stack: dict[str, str], ministack_endpoint: str) -> None:
+    """A stack of the alarms, with the outputs of the other stack as parameters."""
+    document = json.loads((IAM / "alarms.json").read_text(encoding="utf-8"))
+    del document["Resources"]["Trail"]  # The emulator has no CloudTrail.
+    logs = _client(ministack_endpoint, "logs")
+    logs.create_log_group(logGroupName="/hotwallet/test")
+    _create(
+        ministack_endpoint,
+        "alarms",
+        json.dumps(document),
+        Email="oncall@example.com",
+        LogGroupName="/hotwallet/test",
+        **stack,
+    )
+
+
 def _client(endpoint: str, service: str) -> Any:
     return boto3.client(service, region_name=_REGION, endpoint_url=endpoint)
 
 
-def _create(endpoint: str, name: str, path: Path, **parameters: str) -> dict[str, str]:
+def _create(endpoint: str, name: str, body: str, **parameters: str) -> dict[str, str]:
     client = _client(endpoint, "cloudformation")
     client.create_stack(
         StackName=name,
-        TemplateBody=path.read_text(encoding="utf-8"),
+        TemplateBody=body,
         Capabilities=["CAPABILITY_NAMED_IAM"],
         Parameters=[
             {"ParameterKey": key, "ParameterValue": value}
@@ -121,3 +137,18 @@ def test_only_the_named_principals_may_assume_the_roles(
     assert pods["Action"] == ["sts:AssumeRole", "sts:TagSession"]
     assert persons["Principal"] == {"AWS": _ADMINISTRATORS}
     assert persons["Action"] == "sts:AssumeRole"
+
+
+def test_the_alarms_watch_the_made_key(
+    stack: dict[str, str], alarms: None, ministack_endpoint: str
+) -> None:
+    """The first rule names the key, and the only role that may sign with it."""
+    rules = _client(ministack_endpoint, "events").list_rules()["Rules"]
+    patterns = [rule["EventPattern"] for rule in rules]
+    watched = _client(ministack_endpoint, "cloudwatch").describe_alarms()
+
+    (pattern,) = (each for each in patterns if "CreateGrant" in each)
+    assert stack["KeyArn"] in pattern
+    assert stack["RuntimeRoleArn"] in pattern
+    assert len(patterns) == 5
+    assert len(watched["MetricAlarms"]) == 5
