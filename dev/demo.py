@@ -104,7 +104,7 @@ def main() -> int:
             report=lambda text: progress.step(f"{text} ..."),
         ) as stack:
             _introduce(progress, stack)
-            _pay_once(progress, stack)
+            pay_once(progress, stack)
             progress.step("Stopping all processes ...")
     except KeyboardInterrupt:
         print("\nStopped all processes.", file=sys.stderr)
@@ -126,7 +126,13 @@ def _introduce(progress: Progress, stack: Stack) -> None:
     progress.detail("API", stack.url)
 
 
-def _pay_once(progress: Progress, stack: Stack) -> None:
+def pay_once(progress: Progress, stack: Stack) -> None:
+    """
+    Pay one refund, and repeat its request.
+
+    Raises:
+        DemoError: It was not paid once, or a request had an unexpected answer.
+    """
     gateway = Gateway(stack)
     session = f"ps_{secrets.token_hex(6)}"
     before = stablecoin.balance_of(stack.chain_url, stack.token, RECIPIENT)

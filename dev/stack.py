@@ -17,7 +17,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from email.message import Message
 from pathlib import Path
@@ -40,6 +40,9 @@ _INHERITED = (*_TERMINAL, "PKCS11_MODULE", "ANVIL")
 _START_SECONDS = 60.0
 _STOP_SECONDS = 35.0
 
+CHECKOUT = (sys.executable, "-m", "api.cli")
+"""The command `hotwallet`, from this checkout."""
+
 Report = Callable[[str], None]
 
 
@@ -59,6 +62,7 @@ class Stack:
     token: str
     address: str
     key_id: str
+    program: Sequence[str] = CHECKOUT
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     def logs(self) -> Mapping[str, Path]:
@@ -67,17 +71,18 @@ class Stack:
 
     def command(self, *arguments: str) -> str:
         """Run ``hotwallet ARGUMENTS`` in the stack's environment; return its output."""
-        return hotwallet(self.environ, *arguments)
+        return hotwallet(self.environ, *arguments, program=self.program)
 
     def service(
         self, name: str, *, log: str | None = None
     ) -> contextlib.AbstractContextManager[subprocess.Popen[bytes]]:
         """Run ``hotwallet NAME`` with the stack's settings; *log* names its log."""
-        return running_module(self.home, log or name, self.environ, ["api.cli", name])
+        command = [*self.program, name]
+        return running_program(self.home, log or name, self.environ, command)
 
 
 @contextlib.contextmanager
-def running_stack(
+def running_stack(  # noqa: PLR0913  All but the first have a default.
     home: Path,
     *,
     use_kms: bool = False,
@@ -86,6 +91,7 @@ def running_stack(
     workers: int = 1,
     settings: Mapping[str, str] | None = None,
     has_webhook: bool = False,
+    program: Sequence[str] = CHECKOUT,
     report: Report = lambda _: None,
 ) -> Iterator[Stack]:
     """
@@ -94,7 +100,8 @@ def running_stack(
     A local chain does not persist, so the ledger starts empty too; the development key
     in the token is kept.  *settings* are added to the environment, *workers*
     processes move refunds, and *report* is called with each step.  With *has_webhook*
-    the events of the tenant "developer" are sent to ``hotwallet listen``.
+    the events of the tenant "developer" are sent to ``hotwallet listen``.  *program* is
+    the command `hotwallet`, if not the one of this checkout.
 
     Raises:
         RuntimeError: A process did not start (the message has the end of its log),
@@ -121,7 +128,7 @@ def running_stack(
             address, key_id = cleanup.enter_context(_kms_key(home, environ))
         else:
             report("Creating a SoftHSM token with a non-extractable key")
-            address, key_id = _softhsm_key(environ)
+            address, key_id = _softhsm_key(environ, program)
         report("Deploying the test stablecoin and funding the wallet")
         token = stablecoin.deploy(chain.url)
         stablecoin.fund(chain.url, address, token=token)
@@ -138,6 +145,7 @@ def running_stack(
             token=token,
             address=address,
             key_id=key_id,
+            program=program,
         )
         _provide_token_keys(environ)
         report("Starting the API and the worker")
@@ -150,15 +158,17 @@ def running_stack(
         yield stack
 
 
-def hotwallet(environ: Mapping[str, str], *arguments: str) -> str:
+def hotwallet(
+    environ: Mapping[str, str], *arguments: str, program: Sequence[str] = CHECKOUT
+) -> str:
     """
-    Run a ``hotwallet`` command; return its output.
+    Run a ``hotwallet`` command of *program*; return its output.
 
     Raises:
         RuntimeError: The command failed; the message is its error output.
     """
     finished = subprocess.run(
-        [sys.executable, "-m", "api.cli", *arguments],
+        [*program, *arguments],
         env=dict(environ),
         cwd=ROOT,
         capture_output=True,
@@ -246,8 +256,10 @@ def _environment(home: Path, port: int) -> dict[str, str]:
     }
 
 
-def _softhsm_key(environ: Mapping[str, str]) -> tuple[str, str]:
-    created = json.loads(hotwallet(environ, "softhsm", "init", "--json"))
+def _softhsm_key(environ: Mapping[str, str], program: Sequence[str]) -> tuple[str, str]:
+    created = json.loads(
+        hotwallet(environ, "softhsm", "init", "--json", program=program)
+    )
     return created["address"], created["key_id"]
 
 
@@ -316,20 +328,25 @@ def _provide_token_keys(environ: Mapping[str, str]) -> None:
     )
 
 
-@contextlib.contextmanager
 def running_module(
     home: Path, name: str, environ: Mapping[str, str], module: list[str]
-) -> Iterator[subprocess.Popen[bytes]]:
+) -> contextlib.AbstractContextManager[subprocess.Popen[bytes]]:
     """Run a Python module in its own process group while the context is open."""
+    return running_program(home, name, environ, [sys.executable, "-m", *module])
+
+
+@contextlib.contextmanager
+def running_program(
+    home: Path, name: str, environ: Mapping[str, str], command: Sequence[str]
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a command in its own process group while the context is open."""
     with (home / f"{name}.log").open("wb") as log:
         process = subprocess.Popen(
             [
                 sys.executable,
                 ROOT / "dev" / "with_parent.py",
                 str(os.getpid()),
-                sys.executable,
-                "-m",
-                *module,
+                *command,
             ],
             env=dict(environ),
             cwd=ROOT,

@@ -34,6 +34,7 @@ _COMMANDS = {
         "Explain a refusal, error or alert code.",
     ),
     "guard": ("api.cli.guard:guard", "Check whether the service would start."),
+    "health": ("api.cli.health:health", "Ask whether the API of this host answers."),
     "init": ("api.cli.init:init", "Write a configuration to start from."),
     "keys": ("api.cli.keys:keys", "List, rotate, revoke and reinstate signing keys."),
     "limits": (

@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -190,6 +191,96 @@ def test_a_unit_runs_a_command_with_known_settings(unit: Path) -> None:
     assert {file for _, file in given if "/" not in file} - {unit.stem} == {*loaded}
     if unit.stem == "hotwallet-refunds":
         assert not {name for name, _ in given} & {*CREDENTIALS}
+
+
+DROP_INS = sorted((ROOT / "deploy" / "systemd").glob("*.service.d/*.conf"))
+
+
+@pytest.mark.parametrize("path", DROP_INS, ids=lambda path: path.parent.stem)
+def test_a_drop_in_gives_a_unit_one_more_file(path: Path) -> None:
+    """It names a unit and a setting that exist, and loads the file that it names."""
+    text = path.read_text(encoding="utf-8")
+    (loaded,) = re.findall(
+        r"^LoadCredential=(\S+):/etc/hotwallet/\1$", text, re.MULTILINE
+    )
+    ((variable, file),) = re.findall(
+        r"^Environment=(\w+)=%d/(\S+)$", text, re.MULTILINE
+    )
+
+    assert path.parent.with_suffix("") in UNITS
+    assert variable in _VARIABLES
+    assert file == loaded
+
+
+def test_only_the_worker_gets_the_key_that_signs_events() -> None:
+    """And it starts without the key if no tenant has webhooks."""
+    (sources,) = (
+        volume["projected"]["sources"]
+        for volume in PODS["worker"]["volumes"]
+        if volume["name"] == "secret"
+    )
+
+    assert {"name": "hotwallet-webhooks", "optional": True} in [
+        source["secret"] for source in sources
+    ]
+    for role in ("refunds", "admin"):
+        assert not any("projected" in volume for volume in PODS[role]["volumes"])
+    for pod in PODS.values():
+        for variable in pod["containers"][0]["env"]:
+            if variable["name"].startswith("WEBHOOK_"):
+                assert variable["valueFrom"]["configMapKeyRef"]["optional"]
+
+
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_a_workflow_is_valid(path: Path) -> None:
+    """Against the schema of workflows; see also ``test_a_workflow_is_hardened``."""
+    check = "--builtin-schema", "vendor.github-workflows"
+    checked = subprocess.run(
+        [sys.executable, "-m", "check_jsonschema", *check, path],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+    assert checked.returncode == 0, checked.stdout
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_a_workflow_is_hardened(path: Path) -> None:
+    """
+    No action can be replaced, no job has a permission by default, no shell gets a name.
+
+    A tag or a branch in a shell command could contain commands.
+    """
+    text = path.read_text(encoding="utf-8")
+    workflow = yaml.safe_load(text)
+    jobs = workflow["jobs"].values()
+    steps = [step for job in jobs for step in job["steps"]]
+
+    assert workflow["permissions"] == {}
+    assert all("permissions" in job and "timeout-minutes" in job for job in jobs)
+    assert not any("${{" in step.get("run", "") for step in steps)
+    for step in steps:
+        if "uses" in step:
+            assert re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40}", step["uses"])
+    assert text.count("# v") == sum("uses" in step for step in steps)
+    assert "secrets." not in text
+
+
+def test_the_job_that_publishes_runs_no_code_of_dependencies() -> None:
+    """The job that builds has no identity; those that have one only upload and sign."""
+    path = ROOT / ".github" / "workflows" / "release.yml"
+    jobs = yaml.safe_load(path.read_text(encoding="utf-8"))["jobs"]
+
+    assert jobs["build"]["permissions"] == {"contents": "read"}
+    for name, job in jobs.items():
+        if "id-token" in job["permissions"]:
+            commands = " ".join(step.get("run", "") for step in job["steps"])
+            assert not re.search(r"\b(make|pip|npm|python)\b", commands), name
 
 
 @pytest.mark.parametrize(

@@ -4,14 +4,17 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 
 from signer.config.settings import CREDENTIALS
+from tests.support.monitoring import promtool
 
 
 ROOT = Path(__file__).parents[2]
@@ -119,7 +122,7 @@ def _images(checkout: Path) -> list[str]:
     found = []
     for name in ("Dockerfile", "compose.yaml"):
         text = (checkout / name).read_text(encoding="utf-8")
-        found += re.findall(r"^(?:FROM|\s+image:) +(\S+)", text, re.MULTILINE)
+        found += re.findall(r"^(?:ARG BASE=|\s+image: +)(\S+)", text, re.MULTILINE)
     return found
 
 
@@ -136,7 +139,8 @@ def test_images_are_pinned_by_their_digests(checkout: Path) -> None:
     assert sorted(first.stdout.split()) == sorted(set(pinned))
     assert set(pinned).isdisjoint(_images(checkout))
     assert [each.split("@")[0] for each in _images(checkout)] == before
-    assert " AS build\n" in (checkout / "Dockerfile").read_text(encoding="utf-8")
+    dockerfile = (checkout / "Dockerfile").read_text(encoding="utf-8")
+    assert "\nFROM ${BASE} AS build\n" in dockerfile
 
 
 def test_an_image_without_a_digest_changes_nothing(checkout: Path) -> None:
@@ -243,10 +247,80 @@ def test_the_proxy_reaches_only_the_process_that_accepts_refunds() -> None:
         "worker": {"signing"},
         "admin": {"signing", "administration"},
         "proxy": {"outside", "front"},
+        "prometheus": {"monitoring", "administration"},
+        "grafana": {"monitoring"},
     }
 
 
 def test_the_image_runs_all_that_a_small_deployment_needs() -> None:
+    """As a user without privileges, with a health check by the command line."""
     text = (DOCKER / "Dockerfile").read_text(encoding="utf-8")
+    last_stage = text.rpartition("\nFROM ")[2]
 
-    assert text.endswith('\nCMD ["hotwallet", "up"]\n')
+    assert last_stage.endswith('\nCMD ["hotwallet", "up"]\n')
+    assert "\nUSER hotwallet\n" in last_stage
+    assert 'CMD ["hotwallet", "health"]' in last_stage
+    assert last_stage.count("COPY ") == 1
+
+
+COMPOSE = sorted(DOCKER.glob("compose*.yaml"))
+
+
+@pytest.mark.parametrize("path", COMPOSE, ids=lambda path: path.name)
+def test_compose_files_follow_the_specification(path: Path) -> None:
+    """Against the schema of the Compose Specification, which Docker also uses."""
+    check = "--builtin-schema", "vendor.compose-spec"
+    checked = subprocess.run(
+        [sys.executable, "-m", "check_jsonschema", *check, path],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+    assert checked.returncode == 0, checked.stdout
+
+
+@pytest.mark.parametrize("path", COMPOSE, ids=lambda path: path.name)
+def test_what_compose_files_name_exists(path: Path) -> None:
+    """The schema cannot know which networks, volumes, services and files exist."""
+    compose = yaml.safe_load(path.read_text(encoding="utf-8"))
+    services, volumes = compose["services"], {*compose.get("volumes", {})}
+
+    for name, service in services.items():
+        assert {*service.get("networks", [])} <= {*compose.get("networks", {})}, name
+        assert {*service.get("depends_on", [])} <= {*services}, name
+        for source in (each.split(":")[0] for each in service.get("volumes", [])):
+            # Files of the folder above are an operator's, except for those of deploy.
+            if source.startswith(("./", "../deploy/")):
+                assert (path.parent / source).is_file(), source
+            elif not source.startswith("../"):
+                assert source in volumes, source
+
+
+def test_only_what_is_asked_for_is_started() -> None:
+    """Prometheus and Grafana need a profile, and write nothing to their images."""
+    compose = yaml.safe_load((DOCKER / "compose.yaml").read_text(encoding="utf-8"))
+    in_profiles = {
+        name: service
+        for name, service in compose["services"].items()
+        if "profiles" in service
+    }
+
+    assert {*in_profiles} == {"prometheus", "grafana"}
+    for service in in_profiles.values():
+        assert service["profiles"] == ["monitoring"]
+        assert service["read_only"]
+        assert service["cap_drop"] == ["ALL"]
+
+
+def test_prometheus_accepts_its_configuration(tmp_path: Path) -> None:
+    """It reads the shipped rules, and scrapes the only process with metrics."""
+    shutil.copy(DOCKER / "monitoring" / "prometheus.yml", tmp_path)
+    shutil.copy(ROOT / "deploy" / "prometheus" / "rules.yaml", tmp_path)
+    configuration = tmp_path / "prometheus.yml"
+    text = configuration.read_text(encoding="utf-8")
+    configuration.write_text(text.replace("/etc/prometheus/", f"{tmp_path}/"))
+
+    assert "SUCCESS" in promtool("check", "config", configuration)
+    assert '["admin:8080"]' in text

@@ -43,6 +43,9 @@ WINDOW = "kms:ScheduleKeyDeletionPendingWindowInDays"
 # What AWS's service authorization reference lists, as cfn-lint ships it.
 _ACTIONS = "data/AdditionalSpecs/Policies.json"
 
+TEMPLATES = ("alarms", "wallet")
+"""For CloudFormation."""
+
 LINTERS: dict[str, Callable[[Policy], list[Finding]]] = {
     "runtime-role": lint_runtime,
     "rotation-role": lint_rotation,
@@ -172,7 +175,7 @@ def test_the_shipped_policies_have_no_findings(name: str) -> None:
 def test_every_shipped_policy_has_a_linter() -> None:
     shipped = {path.stem for path in (ROOT / "docs" / "iam").glob("*.json")}
 
-    assert shipped == {*LINTERS, "alarms"}
+    assert shipped == {*LINTERS, *TEMPLATES}
 
 
 RUNTIME_ROLE = [
@@ -451,9 +454,10 @@ def test_the_rotation_role_may_create_and_read_a_key(
     assert sent < granted(_read("rotation-role"))
 
 
-def test_the_alarm_template_is_valid() -> None:
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_a_template_is_valid(name: str) -> None:
     """cfn-lint has no finding."""
-    text = (ROOT / "docs" / "iam" / "alarms.json").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "iam" / f"{name}.json").read_text(encoding="utf-8")
     found = [
         str(each) for each in lint_all(text) if each.rule.severity != "informational"
     ]

@@ -1,0 +1,111 @@
+"""``make image`` refuses an image that is not as docs/how-to/deploy.md promises."""
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dev.image.checks import UID, problems
+
+
+CONFIGURATION: Any = {
+    "config": {
+        "User": "hotwallet",
+        "Cmd": ["hotwallet", "up"],
+        "Healthcheck": {"Test": ["CMD", "hotwallet", "health"]},
+        "Env": ["PATH=/opt/hotwallet/bin:/usr/bin", "BIND=0.0.0.0:8080"],
+    }
+}
+
+_PACKAGES = "opt/hotwallet/lib/python3.13/site-packages"
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """The files of an image without a problem."""
+    for folder in ("tmp", "usr/bin", "var/lib/hotwallet", "etc", "root"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "tmp").chmod(0o1777)
+    (tmp_path / "usr/bin/python3").write_text("")
+    for name in ("api", "backends", "signer", "softhsm"):
+        cache = tmp_path / _PACKAGES / name / "__pycache__"
+        cache.mkdir(parents=True)
+        (cache.parent / "__init__.py").write_text("")
+        (cache / "__init__.cpython-313.pyc").write_text("")
+    return tmp_path
+
+
+def _make(path: str, text: str = "", mode: int = 0o644) -> Callable[[Path], None]:
+    def make(tree: Path) -> None:
+        (tree / path).parent.mkdir(parents=True, exist_ok=True)
+        (tree / path).write_text(text)
+        (tree / path).chmod(mode)
+
+    return make
+
+
+def _remove_softhsm(tree: Path) -> None:
+    shutil.rmtree(tree / _PACKAGES / "softhsm")
+
+
+_KEY = f"-----BEGIN PRIVATE KEY-----\n{'A' * 64}\n-----END PRIVATE KEY-----\n"
+
+PLANTED = {
+    "usr/bin/su is setuid or setgid": _make("usr/bin/su", mode=0o4755),
+    "usr/bin/wall is setuid or setgid": _make("usr/bin/wall", mode=0o2755),
+    "etc/all is writable by all": _make("etc/all", mode=0o666),
+    "usr/bin/gcc is a tool of builds": _make("usr/bin/gcc"),
+    "usr/bin/x86_64-linux-gnu-gcc-14 is a tool of builds": _make(
+        "usr/bin/x86_64-linux-gnu-gcc-14"
+    ),
+    "opt/hotwallet/bin/uv is a tool of builds": _make("opt/hotwallet/bin/uv"),
+    "root/mac.key has the name of a secret": _make("root/mac.key"),
+    "etc/worker.env has the name of a secret": _make("etc/worker.env"),
+    "root/notes has a private key": _make("root/notes", _KEY),
+    "tests is installed": _make(f"{_PACKAGES}/tests/__init__.py"),
+    "pip is installed": _make(f"{_PACKAGES}/pip/__init__.py"),
+    "softhsm is missing": _remove_softhsm,
+    f"{_PACKAGES}/api/new.py is not compiled": _make(f"{_PACKAGES}/api/new.py"),
+}
+
+
+def test_a_tree_as_promised_has_no_problem(tree: Path) -> None:
+    assert problems(tree, CONFIGURATION) == []
+
+
+@pytest.mark.parametrize("problem", PLANTED)
+def test_each_planted_problem_is_found(tree: Path, problem: str) -> None:
+    """And nothing else."""
+    PLANTED[problem](tree)
+
+    assert problems(tree, CONFIGURATION) == [problem]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives a file away")
+def test_a_file_of_the_user_is_found(tree: Path) -> None:
+    """Its home belongs to it."""
+    os.chown(tree / "etc", UID, 0)
+    os.chown(tree / "var/lib/hotwallet", UID, UID)
+
+    assert problems(tree, CONFIGURATION) == ["etc belongs to the user"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "problem"),
+    [
+        ({"User": "root"}, "the user is 'root'"),
+        ({"Cmd": ["sh"]}, "the command is ['sh']"),
+        ({"Healthcheck": None}, "the health check is None"),
+        ({"Env": ["MAC_KEY=1"]}, "the environment has MAC_KEY"),
+        ({"Env": ["PIP_INDEX_URL=x"]}, "the environment has PIP_INDEX_URL"),
+    ],
+)
+def test_each_wrong_configuration_is_found(
+    tree: Path, changed: dict[str, object], problem: str
+) -> None:
+    config = {"config": {**CONFIGURATION["config"], **changed}}
+
+    assert problems(tree, config) == [problem]
