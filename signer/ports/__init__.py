@@ -48,7 +48,7 @@ from signer.ports.key_set import FetchKeySet, KeySetError
 from signer.ports.key_store import KeyStore
 from signer.ports.ledger import Ledger
 from signer.ports.limits_store import LimitsStore
-from signer.ports.meter import NO_METER, Meter
+from signer.ports.meter import NO_METER, Meter, Meters
 from signer.ports.payment_statistics import PaymentStatistics
 from signer.ports.refund_search import RefundFilter, RefundSearch
 from signer.ports.refund_statistics import RefundStatistics
@@ -96,6 +96,7 @@ __all__ = [
     "LimitsStore",
     "Log",
     "Meter",
+    "Meters",
     "MinedTransaction",
     "NodeStatus",
     "NonceEntry",

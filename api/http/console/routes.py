@@ -21,6 +21,7 @@ from api.http.console.pages import (
     OverviewPage,
     RefundPage,
     RefundsPage,
+    RunbookPage,
     WalletsPage,
     WebhooksPage,
 )
@@ -55,6 +56,7 @@ def add_console(
     app.add_route(f"{PREFIX}/wallets", WalletsPage(console))
     app.add_route(f"{PREFIX}/audit", AuditPage(console))
     app.add_route(f"{PREFIX}/webhooks", WebhooksPage(console))
+    app.add_route(f"{PREFIX}/runbooks/{{name}}", RunbookPage(console))
     app.add_error_handler(Exception, _respond)
     app.add_error_handler(falcon.HTTPError, _respond)
 
