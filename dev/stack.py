@@ -81,7 +81,7 @@ class Stack:
 
 
 @contextlib.contextmanager
-def running_stack(
+def running_stack(  # noqa: PLR0913  Each is an option of the whole system.
     home: Path,
     *,
     use_kms: bool = False,

@@ -9,7 +9,7 @@ from threading import Lock
 import structlog
 
 from signer.errors import HotWalletError, PolicyViolationError
-from signer.ports import Callers, Clock, Meter
+from signer.ports import Clock, Meter, RefusalCounters
 
 
 FLUSH_SECONDS = 5.0
@@ -24,8 +24,8 @@ class RefusalMeter(Meter):
     is killed loses the counts of the last seconds.
     """
 
-    def __init__(self, callers: Callers, clock: Clock) -> None:
-        self._callers = callers
+    def __init__(self, counters: RefusalCounters, clock: Clock) -> None:
+        self._counters = counters
         self._clock = clock
         self._lock = Lock()
         self._counts: Counter[tuple[str, str]] = Counter()
@@ -56,7 +56,7 @@ class RefusalMeter(Meter):
         if not counts:
             return
         try:
-            self._callers.count_refusals(counts, self._clock())
+            self._counters.count_refusals(counts, self._clock())
         except HotWalletError:
             with self._lock:
                 self._counts.update(counts)

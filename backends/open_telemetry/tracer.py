@@ -97,7 +97,7 @@ class RefundTracer(Meter):
 
 
 def _attributes(refund: Refund) -> dict[str, str | int]:
-    found = {
+    found: dict[str, str | int | None] = {
         "hotwallet.refund.id": refund.id,
         "hotwallet.refund.status": str(refund.status),
         "hotwallet.refund.version": refund.version,

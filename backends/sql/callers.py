@@ -53,7 +53,7 @@ _LAST_ALERT = select(alerts.c.last_at).where(alerts.c.name == bindparam("of_name
 
 
 class CallerTables(Tables):
-    """Implements ``Callers`` and ``AlertCounters``; each method is one statement."""
+    """Implements ``Callers``, ``AlertCounters`` and ``RefusalCounters``."""
 
     def __init__(self, database: Database, macs: RowMACs | None = None) -> None:
         super().__init__(database, macs)

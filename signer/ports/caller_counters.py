@@ -1,6 +1,5 @@
 """The port that counts calls of the API, and uses of one-time tokens."""
 
-from collections.abc import Mapping
 from datetime import datetime
 from typing import Protocol
 
@@ -23,15 +22,3 @@ class Callers(Protocol):
         *period* is a number that grows with time, of the same unit for all buckets.
         Counts that are more than ten periods old are deleted.
         """
-
-    def count_refusals(
-        self, counts: Mapping[tuple[str, str], int], at: datetime
-    ) -> None:
-        """
-        Add to the counts of refused requests for refunds, in one transaction.
-
-        *counts* are by the code of the error, and the rule of the policy or "".
-        """
-
-    def refusal_counts(self) -> Mapping[tuple[str, str], int]:
-        """Return how many requests were refused, by code and rule."""

@@ -107,9 +107,7 @@ class ConfirmationTracker:
             return None
         return Change(refund, after)
 
-    def _save(
-        self, changes: Sequence[Change], receipts: Mapping[str, Receipt]
-    ) -> int:
+    def _save(self, changes: Sequence[Change], receipts: Mapping[str, Receipt]) -> int:
         """Save *changes*, which *receipts* show; return how many were possible."""
         saved = 0
         for change, error in zip(changes, self._store.save_all(changes), strict=True):

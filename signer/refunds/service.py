@@ -57,7 +57,7 @@ class RefundService:
     after acceptance delays the refund and is not an error of the request.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  It joins several parts.
         self,
         store: Store,
         networks: Mapping[str, Network],
