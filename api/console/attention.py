@@ -177,7 +177,7 @@ def _nodes(facts: Facts) -> Iterator[Notice]:
                 Alert.NODE_DOWN,
                 "/console/wallets",
             )
-        elif node.lag is not None and node.lag > LAGGING_BLOCKS:
+        if node.lag is not None and node.lag > LAGGING_BLOCKS:
             yield Notice(
                 Urgency.SOON,
                 f"{name} lags the others by {node.lag:.0f} blocks",

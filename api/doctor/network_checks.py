@@ -75,10 +75,11 @@ def _check_nodes(context: NetworkContext) -> Finding:
     if len(failed) == len(views):
         raise ChainUnavailableError(detail)
     nodes = compare_nodes(views)
+    # A node that lags is often contradicted as well, and then does not count.
+    if not failed and any(node.is_lagging for node in nodes):
+        return Finding(detail, _RPC_DOWN, Alert.NODE_LAGGING)
     if any(node.is_down for node in nodes):
         return Finding(detail, _RPC_DOWN, Alert.NODE_DOWN)
-    if any(node.is_lagging for node in nodes):
-        return Finding(detail, _RPC_DOWN, Alert.NODE_LAGGING)
     return Finding(detail)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from threading import Lock
 
 
-WINDOW_SECONDS = 30.0
+WINDOW_SECONDS = 20.0
 """For how long a call counts."""
 
 THROTTLED_SHARE = 0.1
