@@ -28,6 +28,15 @@ _NOTICE = re.compile(r'<li class="notice (bad|warn|info)">(.*?)</li>', re.DOTALL
 _NAMED = re.compile(r'<code>([a-z-]+)</code>, <a href="([^"]+)">runbook</a>')
 
 
+def values_of(metrics: Mapping[str, Metric], name: str, **labels: str) -> list[float]:
+    """Return the samples of *metrics* that have *labels*."""
+    return [
+        sample.value
+        for sample in metrics[SPECS[name].family_name].samples
+        if sample.name == name and labels.items() <= sample.labels.items()
+    ]
+
+
 @dataclass
 class Operator:
     """Sees what an operator sees, with tokens of the stack's issuer."""
@@ -53,12 +62,7 @@ class Operator:
 
     def values(self, name: str, **labels: str) -> list[float]:
         """Return the samples that have *labels*."""
-        found = self.metrics()[SPECS[name].family_name].samples
-        return [
-            sample.value
-            for sample in found
-            if sample.name == name and labels.items() <= sample.labels.items()
-        ]
+        return values_of(self.metrics(), name, **labels)
 
     def readiness(self) -> Any:
         """Return status and body of ``/readyz``."""
@@ -90,7 +94,7 @@ class Operator:
         self._open("/console/login", urlencode({"token": token}).encode())
 
     def notices(self) -> Mapping[str, str]:
-        """Return the problems that the console says to act on: runbook links by name."""
+        """Return runbook links by name, of what the console says to act on."""
         return {
             name: href
             for urgency, notice in _NOTICE.findall(self._open("/console"))

@@ -112,7 +112,8 @@ def test_a_problem_has_the_same_name_everywhere(condition: Condition) -> None:
     """Its rule uses its metrics; the doctor's table, the codes and the page have it."""
     (rule,) = [each for each in rules() if each["alert"] == condition.name]
     codes = {each["code"] for each in load_codes() if each["kind"] == "alert"}
-    checks = re.findall(r"`([^`]+)`", "".join(re.findall(r"^\| `.*", HEALTH, re.M)))
+    rows = "".join(re.findall(r"^\| `.*", HEALTH, re.MULTILINE))
+    checks = re.findall(r"`([^`]+)`", rows)
 
     assert {spec.name for spec in condition.metrics} == metrics_of(rule["expr"])
     assert condition.name in codes
