@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import structlog
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import (
     BatchSpanProcessor,
     SpanExporter,
@@ -31,11 +31,12 @@ def open_exporter(url: SecretStr, share: float, clock: Clock) -> RefundTracer:
     spans of a refund, or none.  Spans that cannot be sent in time are dropped.
     """
     exporter = OTLPSpanExporter(url.get_secret_value(), timeout=_TIMEOUT_SECONDS)
-    return build_tracer(_ReportingExporter(exporter), share, clock)
+    processor = BatchSpanProcessor(ReportingExporter(exporter))
+    return build_tracer(processor, share, clock)
 
 
-def build_tracer(exporter: SpanExporter, share: float, clock: Clock) -> RefundTracer:
-    """Return a tracer whose spans *exporter* gets in batches."""
+def build_tracer(processor: SpanProcessor, share: float, clock: Clock) -> RefundTracer:
+    """Return a tracer whose spans *processor* gets."""
     ids = RefundIds()
     provider = TracerProvider(
         # Not ParentBased: the first span may be in another process.
@@ -45,11 +46,11 @@ def build_tracer(exporter: SpanExporter, share: float, clock: Clock) -> RefundTr
         ),
         id_generator=ids,
     )
-    provider.add_span_processor(BatchSpanProcessor(exporter))
+    provider.add_span_processor(processor)
     return RefundTracer(provider, ids, clock)
 
 
-class _ReportingExporter(SpanExporter):
+class ReportingExporter(SpanExporter):
     """Logs that spans were not sent, without the text of the collector's answer."""
 
     def __init__(self, exporter: SpanExporter) -> None:

@@ -28,13 +28,8 @@ def trace_id(refund: Refund) -> int:
 
 def span_id(refund: Refund, name: str) -> int:
     """Return the id of the span *name* of *refund*, in its current version."""
-    text = f"{refund.id} {refund.version} {name}"
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
-
-
-def acceptance_id(refund: Refund) -> int:
-    """Return the id of the first span, also of a refund that has moved since."""
-    text = f"{refund.id} 0 {ACCEPTANCE}"
+    version = 0 if name == ACCEPTANCE else refund.version
+    text = f"{refund.id} {version} {name}"
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
 
 
@@ -43,7 +38,7 @@ def acceptance(refund: Refund) -> NonRecordingSpan:
     return NonRecordingSpan(
         SpanContext(
             trace_id(refund),
-            acceptance_id(refund),
+            span_id(refund, ACCEPTANCE),
             is_remote=True,
             trace_flags=TraceFlags(TraceFlags.SAMPLED),
         )

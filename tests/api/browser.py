@@ -29,6 +29,7 @@ PATHS = [
     "/console/wallets",
     "/console/audit",
     "/console/webhooks",
+    "/console/runbooks/worker-stopped",
 ]
 """The pages without a parameter."""
 

@@ -1,9 +1,10 @@
 """
-Six faults at once, each visible under one name in every place within 30 seconds.
+What operators see: six faults, under one name in every place, and traces of refunds.
 
 The processes are real: gunicorn, two workers, PostgreSQL, a chain, a KMS and receivers.
 """
 
+import gzip
 import itertools
 import json
 import os
@@ -20,6 +21,9 @@ from typing import Any, Self
 
 import psycopg
 import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTraceServiceRequest,
+)
 
 from api.conditions import CONDITIONS
 from backends.sql.audit import SEALING_LOCK
@@ -84,6 +88,11 @@ class Receiver(ThreadingHTTPServer):
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Ignore clients that disconnect."""
 
+    @staticmethod
+    def read(body: bytes) -> Any:
+        """Return the content of *body*."""
+        return json.loads(body)
+
 
 class _Handler(BaseHTTPRequestHandler):
     server: Receiver
@@ -91,13 +100,43 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         """Keep the body."""
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        self.server.bodies.append(json.loads(body))
+        if self.headers.get("Content-Encoding") == "gzip":
+            body = gzip.decompress(body)
+        self.server.bodies.append(self.server.read(body))
         self.send_response(self.server.status)
         self.send_header("Content-Length", "0")
         self.end_headers()
 
     def log_message(self, *_: object) -> None:
         """Do not log."""
+
+
+class Collector(Receiver):
+    """Keeps the spans that it gets by OTLP over HTTP."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.status = 200
+
+    @staticmethod
+    def read(body: bytes) -> Any:
+        """Return the spans in *body*."""
+        sent = ExportTraceServiceRequest.FromString(body)
+        return [
+            span
+            for resource in sent.resource_spans
+            for scope in resource.scope_spans
+            for span in scope.spans
+        ]
+
+    def trace(self, trace_id: str) -> Mapping[str, Any]:
+        """Return the spans of a trace, by name."""
+        return {
+            span.name: span
+            for spans in self.bodies
+            for span in spans
+            if span.trace_id.hex() == trace_id
+        }
 
 
 @dataclass
@@ -109,6 +148,7 @@ class System:
     node: LaggingNode
     alerts: Receiver
     events: Receiver
+    traces: Collector
     database: str
     operator: Operator = field(init=False)
     gateway: Gateway = field(init=False)
@@ -132,14 +172,17 @@ class System:
         return pid
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def system(
-    tmp_path: Path, postgresql: PostgreSQL, aws_environment: None
+    tmp_path_factory: pytest.TempPathFactory,
+    postgresql: PostgreSQL,
+    aws_environment: None,
 ) -> Iterator[System]:
     """A system whose faults are off."""
     database = postgresql.url(postgresql.create())
     with ExitStack() as cleanup:
         alerts = cleanup.enter_context(Receiver())
+        traces = cleanup.enter_context(Collector())
         kms = cleanup.enter_context(KMSEmulator())
         nodes = [cleanup.enter_context(LaggingNode()) for _ in range(2)]
 
@@ -154,10 +197,12 @@ def system(
             "ALERT_WEBHOOK_URL": f"http://127.0.0.1:{alerts.server_port}/",
             "RUNBOOK_URL": RUNBOOKS,
             "RATE_LIMIT_ADMIN": "10000",
+            "TRACES_URL": f"http://127.0.0.1:{traces.server_port}/v1/traces",
+            "OTEL_BSP_SCHEDULE_DELAY": "200",
         }
         stack = cleanup.enter_context(
             running_stack(
-                tmp_path / "home",
+                tmp_path_factory.mktemp("faults") / "home",
                 kms=kms,
                 rpc_urls=urls,
                 settings=settings,
@@ -168,7 +213,7 @@ def system(
         tenants = tomllib.loads(Path(stack.environ["TENANTS_FILE"]).read_text())
         port = tenants["tenants"]["developer"]["webhook"]["url"].split(":")[2]
         events = cleanup.enter_context(Receiver(int(port.strip("/"))))
-        yield System(stack, kms, nodes[1], alerts, events, database)
+        yield System(stack, kms, nodes[1], alerts, events, traces, database)
 
 
 @contextmanager
@@ -272,6 +317,26 @@ def _see_all(system: System) -> Mapping[str, set[str]]:
     # Once, since it takes seconds: whoever starts it now sees all.
     assert time.monotonic() < until, seen
     return {**seen, "doctor": _in_doctor(system.operator)}
+
+
+def test_a_refund_is_one_trace(system: System) -> None:
+    """From the request to the confirmation, in two processes; its caller is linked."""
+    caller = "4bf92f3577b34da6a3ce929d0e0e4736"
+    _, _, refund = system.gateway.post(
+        headers={"traceparent": f"00-{caller}-00f067aa0ba902b7-01"}
+    )
+    system.gateway.wait(refund["id"], "confirmed")
+    expected = {"accept", "reserve", "sign", "broadcast", "mine", "confirm"}
+    trace_id = refund["id"].removeprefix("rf_")
+    assert eventually(lambda: expected <= set(system.traces.trace(trace_id)), 10)
+    spans = system.traces.trace(trace_id)
+
+    assert set(spans) == expected
+    first = spans.pop("accept")
+    assert [link.trace_id.hex() for link in first.links] == [caller]
+    assert {span.parent_span_id for span in spans.values()} == {first.span_id}
+    for span in (first, *spans.values()):
+        assert system.stack.key_id not in str(span)
 
 
 def test_each_fault_is_visible_everywhere(system: System) -> None:
