@@ -30,9 +30,11 @@ from signer.keys.startup_key import StartupKey
 from signer.model.audit_record import WORKER
 from signer.ports import (
     ChainHistory,
+    Clock,
     FetchKeySet,
     KeyDirectory,
     Ledger,
+    Meter,
     Notifier,
     WebhookSender,
 )
@@ -60,6 +62,7 @@ def build_container(environ: Mapping[str, str] = os.environ) -> Container:
         open_notifier=open_notifier,
         open_jwt_keys=open_token_keys,
         open_webhook_sender=open_webhook_sender,
+        open_tracer=open_tracer,
     )
 
 
@@ -368,6 +371,27 @@ def open_notifier(settings: Settings) -> Notifier | None:
     from backends.webhook import Webhook  # noqa: PLC0415
 
     return Webhook(settings.alert_webhook_url)
+
+
+def open_tracer(settings: Settings, clock: Clock) -> Meter | None:
+    """
+    Return what sends traces of refunds, if ``TRACES_URL`` is set; *clock* dates them.
+
+    Raises:
+        ConfigurationError: The packages of the extra ``otel`` are missing.
+    """
+    if settings.traces_url is None:
+        return None
+    try:
+        from backends.open_telemetry import open_exporter  # noqa: PLC0415
+    except ModuleNotFoundError as e:
+        raise ConfigurationError(
+            Refusal(
+                "settings-invalid",
+                f"TRACES_URL needs the module {e.name}: pip install 'hotwallet[otel]'",
+            )
+        ) from None
+    return open_exporter(settings.traces_url, settings.traces_share, clock)
 
 
 def open_webhook_sender(settings: Settings) -> WebhookSender:

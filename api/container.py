@@ -24,7 +24,7 @@ from api.metrics.names import Names
 from api.views.events import event_document
 from api.views.refunds import refund_answer
 from api.webhook_keys import open_endpoints, open_public_keys
-from signer.alerts import Alerts
+from signer.alerts import RUNBOOKS, Alerts
 from signer.approvals import Approvals
 from signer.audit.checkpointer import CheckpointSettings
 from signer.audit.log import AuditLog
@@ -53,6 +53,8 @@ from signer.ports import (
     Clock,
     KeyDirectory,
     Ledger,
+    Meter,
+    Meters,
     Notifier,
     WebhookSender,
     utc_now,
@@ -95,6 +97,7 @@ if TYPE_CHECKING:
     from api.auth.authorization import AccessPolicy
     from api.auth.jwt_verifier import JWTVerifier
     from api.auth.verification_keys import KeySource
+    from api.metrics.refusals import RefusalMeter
     from api.metrics.worker_meter import WorkerMeter
     from api.request_context import Network as IPNetwork
 
@@ -120,6 +123,7 @@ class Container:
     open_notifier: Callable[[Settings], Notifier | None]
     open_jwt_keys: "Callable[[Settings], KeySource]"
     open_webhook_sender: Callable[[Settings], WebhookSender]
+    open_tracer: Callable[[Settings, Clock], Meter | None] = lambda *_: None
     clock: Clock = utc_now
     warnings: Sequence[str] = ()  # Of the guard.
 
@@ -224,7 +228,12 @@ class Container:
     @cached_property
     def alerts(self) -> Alerts:
         """Counts alerts and sends them to the webhook."""
-        return Alerts(self.store, self.notifier, self.clock)
+        return Alerts(
+            self.store,
+            self.notifier,
+            self.clock,
+            runbooks=self.settings.runbook_url or RUNBOOKS,
+        )
 
     @cached_property
     def sealing_alert(self) -> SealingAlert:
@@ -275,6 +284,7 @@ class Container:
             clock=self.ledger_clock,
             tenants=self.tenants,
             alerts=self.alerts,
+            meter=self._with_traces(self.refusals),
         )
 
     @cached_property
@@ -424,9 +434,9 @@ class Container:
     @cached_property
     def worker(self) -> Worker:
         """Sends, resends and confirms refunds."""
-        alarm = RowAlarm(self.alerts)
+        alarm, meter = RowAlarm(self.alerts), self._with_traces(self.meter)
         tracker = ConfirmationTracker(
-            self.store, self.chains, self.ledger_clock, alarm, meter=self.meter
+            self.store, self.chains, self.ledger_clock, alarm, meter=meter
         )
         return Worker(
             self.store,
@@ -448,7 +458,7 @@ class Container:
             clock=self.ledger_clock,
             alarm=alarm,
             heartbeat=self.heartbeat,
-            meter=self.meter,
+            meter=meter,
         )
 
     @cached_property
@@ -508,6 +518,17 @@ class Container:
             networks = frozenset(self.networks)
             tenants = frozenset(self.tenants.tenants or ())
         return WorkerMeter(Names(networks, tenants))
+
+    @cached_property
+    def refusals(self) -> "RefusalMeter":
+        """Counts the requests that this process refuses."""
+        from api.metrics.refusals import RefusalMeter  # noqa: PLC0415
+
+        return RefusalMeter(self.store, self.ledger_clock)
+
+    def _with_traces(self, meter: Meter) -> Meter:
+        tracer = self.open_tracer(self.settings, self.ledger_clock)
+        return meter if tracer is None else Meters(meter, tracer)
 
     @cached_property
     def collectors(self) -> "Sequence[Collector]":
@@ -606,6 +627,10 @@ class Container:
         """Watch the workers in a background thread until the process ends."""
         monitor = WorkerMonitor(self.store, self.alerts, self.ledger_clock)
         _start_thread(partial(monitor.run, Event().wait), "worker-monitor")
+
+    def start_refusals(self) -> None:
+        """Store the counts of refusals in a background thread until this ends."""
+        _start_thread(partial(self.refusals.run, Event().wait), "refusals")
 
     def start_wallet_monitor(self) -> None:
         """Watch funds and nodes in a background thread until this worker ends."""

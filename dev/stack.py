@@ -21,12 +21,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from email.message import Message
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dev import stablecoin
 from dev.anvil import ROOT, obtain_anvil
 from dev.chain import CHAIN_ID, LocalChain
 from dev.rpc import RPC
+
+
+if TYPE_CHECKING:
+    from dev.kms_emulator import KMSEmulator
 
 
 SYMBOL = "TUSD"
@@ -92,6 +96,8 @@ def running_stack(  # noqa: PLR0913  All but the first have a default.
     settings: Mapping[str, str] | None = None,
     has_webhook: bool = False,
     program: Sequence[str] = CHECKOUT,
+    kms: "KMSEmulator | None" = None,
+    rpc_urls: Callable[[str], Sequence[str]] = lambda url: [url],
     report: Report = lambda _: None,
 ) -> Iterator[Stack]:
     """
@@ -101,7 +107,8 @@ def running_stack(  # noqa: PLR0913  All but the first have a default.
     in the token is kept.  *settings* are added to the environment, *workers*
     processes move refunds, and *report* is called with each step.  With *has_webhook*
     the events of the tenant "developer" are sent to ``hotwallet listen``.  *program* is
-    the command `hotwallet`, if not the one of this checkout.
+    the command `hotwallet`, if not the one of this checkout.  *kms* holds the key if it
+    is given, and *rpc_urls* returns the nodes before the chain's URL.
 
     Raises:
         RuntimeError: A process did not start (the message has the end of its log),
@@ -123,7 +130,9 @@ def running_stack(  # noqa: PLR0913  All but the first have a default.
         # eth-tester always does.
         initial_block_time = None if anvil else block_time
         chain = cleanup.enter_context(LocalChain(anvil, block_time=initial_block_time))
-        if use_kms:
+        if kms is not None:
+            address, key_id = _use_kms(kms, environ)
+        elif use_kms:
             report("Starting the KMS emulator and creating a key")
             address, key_id = cleanup.enter_context(_kms_key(home, environ))
         else:
@@ -135,7 +144,7 @@ def running_stack(  # noqa: PLR0913  All but the first have a default.
         if chain.engine == "anvil":
             RPC(chain.url)("evm_setAutomine", False)
             RPC(chain.url)("evm_setIntervalMining", block_time)
-        _write_networks(home, chain.url, token)
+        _write_networks(home, rpc_urls(chain.url), token)
         stack = Stack(
             home=home,
             environ=environ,
@@ -273,24 +282,35 @@ def _kms_key(home: Path, environ: dict[str, str]) -> Iterator[tuple[str, str]]:
     ) as process:
         await_start(process, home / "kms.log", ready.exists)
         created = json.loads(ready.read_text(encoding="utf-8"))
-        environ.update(
-            USE_KMS="true",
-            KMS_KEY_ID=created["arn"],
-            AWS_REGION=created["region"],
-            AWS_ENDPOINT_URL_KMS=created["endpoint"],
-            AWS_ACCESS_KEY_ID="local",
-            AWS_SECRET_ACCESS_KEY="local",  # noqa: S106  # The emulator does not check it.
-            AWS_EC2_METADATA_DISABLED="true",
-        )
+        _set_kms(environ, created["arn"], created["region"], created["endpoint"])
         yield created["address"], created["arn"]
 
 
-def _write_networks(home: Path, chain_url: str, token: str) -> None:
+def _use_kms(kms: "KMSEmulator", environ: dict[str, str]) -> tuple[str, str]:
+    """Create a key in an emulator of the caller."""
+    arn = kms.create_key()
+    _set_kms(environ, arn, kms.region, kms.endpoint)
+    return kms.address(arn), arn
+
+
+def _set_kms(environ: dict[str, str], arn: str, region: str, endpoint: str) -> None:
+    environ.update(
+        USE_KMS="true",
+        KMS_KEY_ID=arn,
+        AWS_REGION=region,
+        AWS_ENDPOINT_URL_KMS=endpoint,
+        AWS_ACCESS_KEY_ID="local",
+        AWS_SECRET_ACCESS_KEY="local",  # noqa: S106  # The emulator does not check it.
+        AWS_EC2_METADATA_DISABLED="true",
+    )
+
+
+def _write_networks(home: Path, rpc_urls: Sequence[str], token: str) -> None:
     (home / "networks.toml").write_text(
         f"""\
 [networks.{NETWORK}]
 chain_id = {CHAIN_ID}
-rpc_urls = ["{chain_url}"]
+rpc_urls = {json.dumps(list(rpc_urls))}
 confirmations = 2
 
 [networks.{NETWORK}.tokens.{SYMBOL}]

@@ -41,6 +41,18 @@ class Alert(StrEnum):
     LOW_BALANCE = "low-balance"
     BOOKS_DIFFER = "books-differ"
     WEBHOOK_FAILING = "webhook-failing"
+    NODE_DOWN = "node-down"
+    NODE_LAGGING = "node-lagging"
+    BACKEND_THROTTLED = "backend-throttled"
+
+
+RUNBOOKS = "docs/how-to/alarms.md"
+"""The page that has a section for each alert."""
+
+
+def find_runbook(alert: str, page: str = RUNBOOKS) -> str:
+    """Return the link to the section about *alert*; *page* is where operators read."""
+    return f"{page}#{alert}"
 
 
 class Alerts:
@@ -51,10 +63,14 @@ class Alerts:
         counters: AlertCounters | None = None,
         notifier: Notifier | None = None,
         clock: Clock = utc_now,
+        *,
+        runbooks: str = RUNBOOKS,
     ) -> None:
+        """Send alerts with links to their sections of the page *runbooks*."""
         self._counters = counters
         self._notifier = notifier
         self._clock = clock
+        self._runbooks = runbooks
         self._log = structlog.get_logger("alerts")
 
     @property
@@ -77,7 +93,12 @@ class Alerts:
                 for name, fact in facts.items()
             }
             self._notifier.notify(
-                {"alert": str(alert), "at": at.isoformat(), "facts": sanitized}
+                {
+                    "alert": str(alert),
+                    "at": at.isoformat(),
+                    "facts": sanitized,
+                    "runbook": find_runbook(alert, self._runbooks),
+                }
             )
 
 

@@ -29,10 +29,15 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What a check found that did not fail; *cure* is set if it is a warning."""
+    """
+    What a check found that did not fail; *cure* is set if it is a warning.
+
+    *code* is the name of the problem, if it has one.
+    """
 
     detail: str
     cure: str | None = None
+    code: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +57,17 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """The outcome of a check; ``cure`` is None if there is nothing to do."""
+    """
+    The outcome of a check.
+
+    ``cure`` is None if there is nothing to do, and ``code`` if the problem has no name.
+    """
 
     name: str
     state: State
     detail: str
     cure: str | None = None
+    code: str | None = None
 
     def lines(self) -> Iterator[str]:
         """Yield the lines to print for an operator."""
@@ -105,6 +115,8 @@ def _run(check: Check, deadlines: Deadlines, seconds: float) -> CheckResult:
         detail = f"{code}: {type(e).__name__}"
     else:
         state = State.OK if finding.cure is None else State.WARNING
-        return CheckResult(check.name, state, sanitize(finding.detail), finding.cure)
+        named, detail = finding.code, finding.detail
+        detail = sanitize(detail if named is None else f"{named}: {detail}")
+        return CheckResult(check.name, state, detail, finding.cure, named)
     cure = check.cure.replace("CODE", code)
-    return CheckResult(check.name, State.FAILED, sanitize(detail), cure)
+    return CheckResult(check.name, State.FAILED, sanitize(detail), cure, code)

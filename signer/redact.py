@@ -51,6 +51,7 @@ _VENDOR_LOG_LEVELS: Mapping[str, int] = {
     "asyncio": logging.WARNING,
     "boto3": logging.CRITICAL,
     "botocore": logging.CRITICAL,
+    "opentelemetry": logging.CRITICAL,
     "psycopg": logging.WARNING,
     "requests": logging.WARNING,
     "s3transfer": logging.WARNING,

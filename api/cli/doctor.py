@@ -2,16 +2,20 @@
 
 import json
 import sys
+from collections.abc import Iterator
 
 import click
 
 from api.bootstrap import build_container
 from api.cli.output import json_option, redirect_log
+from api.container import Container
 from api.doctor import all_checks
 from api.doctor.context import DoctorContext
 from api.logs import install
 from api.views.refunds import fields
-from signer.checks import State, run_checks
+from signer.alerts import RUNBOOKS, Alert, find_runbook
+from signer.checks import CheckResult, State, run_checks
+from signer.errors import ConfigurationError
 
 
 @click.command()
@@ -27,18 +31,41 @@ def doctor(as_json: bool) -> None:
     """
     stdout = sys.stdout
     results = []
+    container = build_container()
     with redirect_log():
         install()
-        for result in run_checks(all_checks(DoctorContext(build_container()))):
+        for result in run_checks(all_checks(DoctorContext(container))):
             results.append(result)
             if not as_json:
-                click.echo("\n".join(result.lines()), file=stdout)
+                click.echo("\n".join(_lines(result, container)), file=stdout)
     ok = all(result.state is not State.FAILED for result in results)
     if as_json:
         rungs = [
-            {"said": result.detail, **fields(result, "name", "state", "cure")}
+            {
+                "said": result.detail,
+                **fields(result, "name", "state", "cure", "code"),
+                "runbook": _find_runbook(result, container),
+            }
             for result in results
         ]
         click.echo(json.dumps({"ok": ok, "rungs": rungs}))
     if not ok:
         sys.exit(1)
+
+
+def _lines(result: CheckResult, container: Container) -> Iterator[str]:
+    yield from result.lines()
+    runbook = _find_runbook(result, container)
+    if runbook is not None:
+        yield f"{'':8} {'':18} -> {runbook}"
+
+
+def _find_runbook(result: CheckResult, container: Container) -> str | None:
+    """Return the link to the runbook of the problem, if it is one with an alert."""
+    if result.code not in set(Alert):
+        return None
+    try:
+        page = container.settings.runbook_url or RUNBOOKS
+    except ConfigurationError:
+        page = RUNBOOKS
+    return find_runbook(str(result.code), page)

@@ -9,16 +9,19 @@ from api.console.measurements import Measurements
 from api.console.rendering import format_duration
 from api.console.stops import describe_stop
 from api.health.readiness import Readiness, unsealed_seconds
+from api.metrics.workers import read_throttled_shares
 from signer.alerts import Alert
+from signer.audit.sealing_monitor import LATE
 from signer.config.networks import Network
+from signer.keys.throttle_window import THROTTLED_SHARE
 from signer.model.key import find_active_key
+from signer.model.network_view import LAGGING_BLOCKS
 from signer.model.worker_row import WorkerRow, find_running, find_stopped
 from signer.open_approvals import OpenApprovals
 from signer.ports import Ledger
 
 
 _RECENT = timedelta(days=1)
-_UNSEALED_SECONDS = 30.0
 
 
 class Urgency(StrEnum):
@@ -65,6 +68,8 @@ def find_notices(ledger: Ledger, facts: Facts) -> Sequence[Notice]:
         *_keys(ledger),
         *_wallets(ledger, facts),
         *_balances(facts),
+        *_nodes(facts),
+        *_device(facts),
         *_refunds(ledger),
         *_approvals(facts),
         *_audit(ledger, facts),
@@ -153,6 +158,38 @@ def _left(refunds: float | None, hours: float | None) -> str:
     return f": {' or '.join(parts)} are left" if parts else ""
 
 
+def _nodes(facts: Facts) -> Iterator[Notice]:
+    for node in facts.measurements.nodes:
+        name = f"{node.name} of {node.network}"
+        if node.is_up is False:
+            yield Notice(
+                Urgency.SOON,
+                f"{name} does not answer, or contradicts the others",
+                Alert.NODE_DOWN,
+                "/console/wallets",
+            )
+        if node.lag is not None and node.lag > LAGGING_BLOCKS:
+            yield Notice(
+                Urgency.SOON,
+                f"{name} lags the others by {node.lag:.0f} blocks",
+                Alert.NODE_LAGGING,
+                "/console/wallets",
+            )
+
+
+def _device(facts: Facts) -> Iterator[Notice]:
+    for backend, share in sorted(
+        read_throttled_shares(facts.workers, facts.now).items()
+    ):
+        if share > THROTTLED_SHARE:
+            yield Notice(
+                Urgency.SOON,
+                f"{backend} rejects {100 * share:.0f} % of the workers' calls because"
+                " of their rate",
+                Alert.BACKEND_THROTTLED,
+            )
+
+
 def _refunds(ledger: Ledger) -> Iterator[Notice]:
     blocked: dict[str, int] = {}
     for group in ledger.open_refunds():
@@ -186,7 +223,7 @@ def _approvals(facts: Facts) -> Iterator[Notice]:
 
 def _audit(ledger: Ledger, facts: Facts) -> Iterator[Notice]:
     seconds = unsealed_seconds(ledger.oldest_unsealed(), lambda: facts.now)
-    if seconds > _UNSEALED_SECONDS:
+    if seconds > LATE.total_seconds():
         yield Notice(
             Urgency.SOON,
             f"An audit record has waited for its seal for {format_duration(seconds)}",

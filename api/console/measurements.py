@@ -4,6 +4,7 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import chain
 
 from api.metrics import catalogue
 from api.metrics.workers import read_samples
@@ -53,15 +54,17 @@ class Measurements:
 
 
 def read_measurements(workers: Collection[WorkerRow], now: datetime) -> Measurements:
-    """Return what the running worker with the newest pass measured; asks no node."""
-    running = find_running(workers, now)
-    if not running:
-        return Measurements()
-    newest = max(running, key=lambda each: each.passed_at)
+    """
+    Return what the running workers measured; asks no node.
+
+    One worker looks at the networks.  After another took over, its row is the newer.
+    """
+    running = sorted(find_running(workers, now), key=lambda each: each.passed_at)
+    samples = chain.from_iterable(read_samples(each.metrics) for each in running)
     assets: dict[tuple[str, str], Asset] = {}
     nodes: dict[tuple[str, str], Node] = {}
     nonces: dict[str, float] = {}
-    for name, labels, value in read_samples(newest.metrics):
+    for name, labels, value in samples:
         network = labels.get("network", "")
         if "asset" in labels:
             asset = network, labels["asset"]

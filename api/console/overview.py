@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 
 from api.console.attention import Facts, Notice, find_notices
 from api.console.measurements import Measurements, read_measurements
+from api.console.runbooks import runbook_links
 from api.container import Container
 from api.health.readiness import Readiness
 from api.views.codes import load_codes
@@ -23,6 +24,7 @@ class Overview:
     """
     The state of the service.
 
+    ``cures`` explain the codes of the notices, and ``runbooks`` are links by code.
     ``accepted`` counts the refunds that were accepted in the last hour.
     """
 
@@ -32,6 +34,7 @@ class Overview:
     environment: str
     notices: Sequence[Notice]
     cures: Mapping[str, Mapping[str, str]]
+    runbooks: Mapping[str, str]
     open_refunds: Mapping[Status, int]
     oldest: Mapping[Status, datetime]
     accepted: int
@@ -66,6 +69,7 @@ def read_overview(container: Container) -> Overview:
         environment=str(settings.app_env),
         notices=find_notices(ledger, facts),
         cures={each["code"]: each for each in load_codes()},
+        runbooks=runbook_links(settings.runbook_url),
         open_refunds=counts,
         oldest=oldest,
         accepted=sum(ledger.accepted_since(now - _HOUR).values()),

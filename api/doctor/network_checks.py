@@ -6,6 +6,7 @@ from datetime import timedelta
 from functools import partial
 
 from api.doctor.context import EXPLAIN, DoctorContext, NetworkContext
+from signer.alerts import Alert
 from signer.amounts import format_units
 from signer.chain.chain import COIN_DECIMALS
 from signer.checks import Check, Finding
@@ -20,6 +21,7 @@ from signer.model.key import KeyState
 from signer.model.network_view import Funds
 from signer.model.refund import UNSENT, Status
 from signer.refunds.runway import read_funds, read_max_fee
+from signer.refunds.wallet_monitor import compare_nodes
 from signer.refunds.wallet_reconciliation import WalletReconciler
 from signer.startup.dependency_checks import check_chain
 
@@ -72,7 +74,13 @@ def _check_nodes(context: NetworkContext) -> Finding:
     failed = [view for view in views if view.error is not None]
     if len(failed) == len(views):
         raise ChainUnavailableError(detail)
-    return Finding(detail, _RPC_DOWN if failed else None)
+    nodes = compare_nodes(views)
+    # A node that lags is often contradicted as well, and then does not count.
+    if not failed and any(node.is_lagging for node in nodes):
+        return Finding(detail, _RPC_DOWN, Alert.NODE_LAGGING)
+    if any(node.is_down for node in nodes):
+        return Finding(detail, _RPC_DOWN, Alert.NODE_DOWN)
+    return Finding(detail)
 
 
 def _check_chain(context: NetworkContext) -> Finding:
@@ -104,7 +112,9 @@ def _check_runway(context: NetworkContext) -> Finding:
     bounds = chain.network.low_balance_refunds, chain.network.low_balance_hours
     detail = "; ".join(_describe_runway(each) for each in found)
     is_low = any(each.is_below(*bounds) for each in found)
-    return Finding(detail, _WALLET_LOW if is_low else None)
+    if is_low:
+        return Finding(detail, _WALLET_LOW, Alert.LOW_BALANCE)
+    return Finding(detail)
 
 
 def _describe_runway(funds: Funds) -> str:

@@ -12,6 +12,8 @@ from api.health.readiness import (
     WorkerStoppedError,
     unsealed_seconds,
 )
+from api.metrics.workers import read_throttled_shares
+from signer.alerts import Alert
 from signer.audit.actions import AuditAction
 from signer.audit.chain_reader import require_agreement
 from signer.audit.checkpoint_schedule import find_unsigned
@@ -20,6 +22,7 @@ from signer.audit.checkpoints import CheckpointKey
 from signer.audit.sealing_monitor import LATE
 from signer.audit.stored_checkpoints import find_newest, statement_of
 from signer.checks import Check, Finding
+from signer.keys.throttle_window import THROTTLED_SHARE
 from signer.model.audit_record import Actor, Operation
 from signer.model.worker_row import WorkerRow, find_running, find_stopped
 from signer.open_approvals import read_open_approvals
@@ -34,7 +37,8 @@ _MAX_NAMED = 5  # How many forged checkpoints a finding names.
 _LONGEST_NAME = 128
 _POLL_SECONDS = 0.25
 _LIMITS_CURE = "run: hotwallet limits show"
-_WORKER_CURE = "docs/how-to/alarms.md, worker-stopped; start `hotwallet worker`"
+_WORKER_CURE = "start `hotwallet worker`, or find out why it hangs"
+_THROTTLING_CURE = "lower KMS_SIGNATURES_PER_SECOND, or ask AWS for a higher quota"
 
 
 def system_checks(context: DoctorContext) -> Iterator[Check]:
@@ -56,6 +60,7 @@ def system_checks(context: DoctorContext) -> Iterator[Check]:
     yield context.check("checkpoints", _check_checkpoints, EXPLAIN, "database")
     yield context.check("approvals", _check_approvals, EXPLAIN, "database")
     yield context.check("workers", _check_workers, _WORKER_CURE, "database")
+    yield context.check("throttling", _check_throttling, EXPLAIN, "database")
     needs = ("networks", "database")
     yield context.check("limits", _check_limits, _LIMITS_CURE, *needs)
     yield context.check("webhooks", _check_webhooks, EXPLAIN, "database")
@@ -136,7 +141,9 @@ def _check_audit(context: DoctorContext) -> Finding:
     oldest = store.oldest_unsealed()
     while oldest is not None and oldest <= context.written.id:
         if unsealed_seconds(oldest, clock) > LATE.total_seconds():
-            raise AuditUnsealedError("records have waited for over 30 seconds")
+            raise AuditUnsealedError(
+                f"records have waited for over {LATE.total_seconds():.0f} seconds"
+            )
         if time.monotonic() > until:
             raise AuditUnsealedError("this run's own record was not sealed within 5 s")
         time.sleep(_POLL_SECONDS)
@@ -203,13 +210,29 @@ def _check_workers(context: DoctorContext) -> Finding:
     if not running and context.settings.is_production:
         raise WorkerStoppedError("no worker runs: refunds wait")
     if not running:
-        return Finding("no worker runs: refunds wait", _WORKER_CURE)
+        return Finding(
+            "no worker runs: refunds wait", _WORKER_CURE, Alert.WORKER_STOPPED
+        )
     return Finding("; ".join(running))
 
 
 def _describe_worker(worker: WorkerRow, now: datetime) -> str:
     seconds = max(0, int((now - worker.passed_at).total_seconds()))
     return f"worker {worker.name} completed a pass {seconds} s ago"
+
+
+def _check_throttling(context: DoctorContext) -> Finding:
+    """Say which share of the device's calls workers measured as rejected lately."""
+    store, clock = context.container.store, context.container.ledger_clock
+    shares = read_throttled_shares(store.workers(), clock())
+    throttled = {name: each for name, each in shares.items() if each > THROTTLED_SHARE}
+    if throttled:
+        detail = "; ".join(
+            f"{name} rejects {100 * share:.0f} % of the workers' calls"
+            for name, share in sorted(throttled.items())
+        )
+        return Finding(detail, _THROTTLING_CURE, Alert.BACKEND_THROTTLED)
+    return Finding("the device rejects no worker's calls because of their rate")
 
 
 def _check_limits(context: DoctorContext) -> Finding:
@@ -239,6 +262,7 @@ def _check_webhooks(context: DoctorContext) -> Finding:
         return Finding(
             "; ".join(problems),
             "run: hotwallet webhooks list; docs/how-to/webhooks.md explains problems",
+            Alert.WEBHOOK_FAILING,
         )
     if not webhooks:
         return Finding("no tenant has a webhook")

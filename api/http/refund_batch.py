@@ -64,6 +64,7 @@ class RefundBatch(Resource):
                 requests=[each for each in read if isinstance(each, SubmittedRequest)],
                 actor=actor(req),
                 answer=refund_answer,
+                trace=req.get_header("traceparent"),
             )
         )
         outcomes = [

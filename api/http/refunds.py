@@ -111,6 +111,7 @@ class Refunds(_WaitingResource):
                 actor=actor(req),
                 signed=_signed_request(req, body),
                 answer=preferred.answer if may_wait else refund_answer,
+                trace=req.get_header("traceparent"),
             )
             seconds = preferred.seconds
             answer = accepted.answer or (

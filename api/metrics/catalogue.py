@@ -114,6 +114,18 @@ APPROVALS = Spec(
     ("action",),
     "Changes that wait for another administrator, at most 200.",
 )
+WEBHOOK_DELIVERIES = Spec(
+    "hotwallet_webhook_deliveries",
+    "gauge",
+    ("tenant", "state"),
+    "Webhook deliveries that wait, failed and are tried again, or were given up.",
+)
+REFUSALS = Spec(
+    "hotwallet_refusals_total",
+    "counter",
+    ("code", "rule"),
+    "Requests for refunds that were refused, by code, and by rule of the policy.",
+)
 WORKERS = Spec(
     "hotwallet_workers",
     "gauge",
@@ -142,6 +154,8 @@ OF_LEDGER = (
     WALLETS_PAUSED,
     WALLET_NONCE,
     APPROVALS,
+    WEBHOOK_DELIVERIES,
+    REFUSALS,
     WORKERS,
     WORKER_AGE,
 )
@@ -164,6 +178,13 @@ SIGNATURE_THROTTLED = Spec(
     "counter",
     ("backend",),
     "Calls that the device rejected because of the rate.",
+)
+SIGNATURE_THROTTLED_SHARE = Spec(
+    "hotwallet_signature_throttled_share",
+    "gauge",
+    ("backend",),
+    "Share of the calls of the last 20 seconds that were rejected because of the rate;"
+    " 0 below five.",
 )
 REFUNDS_ENDED = Spec(
     "hotwallet_refunds_ended_total",
@@ -188,6 +209,12 @@ REFUND_DELAYS = Spec(
     "counter",
     ("network", "code"),
     "Steps of refunds that failed and are repeated, by code.",
+)
+FEES_PAID = Spec(
+    "hotwallet_fees_paid_total",
+    "counter",
+    ("network",),
+    "Fees of the transactions that ended refunds, in whole coins.",
 )
 WALLET_BALANCE = Spec(
     "hotwallet_wallet_balance",
@@ -225,6 +252,12 @@ NODE_UP = Spec(
     ("network", "node"),
     "1 if the node answers and counts towards the quorum, else 0.",
 )
+NODE_DISAGREES = Spec(
+    "hotwallet_node_disagrees",
+    "gauge",
+    ("network", "node"),
+    "1 for a minute after impossible answers, or such that contradict other nodes.",
+)
 NODE_LAG = Spec(
     "hotwallet_node_lag_blocks",
     "gauge",
@@ -236,16 +269,19 @@ OF_WORKERS = (
     SIGNATURE,
     SIGNATURE_ATTEMPTS,
     SIGNATURE_THROTTLED,
+    SIGNATURE_THROTTLED_SHARE,
     REFUNDS_ENDED,
     REFUND_BROADCAST,
     REFUND_CONFIRMED,
     REFUND_DELAYS,
+    FEES_PAID,
     WALLET_BALANCE,
     WALLET_REFUNDS,
     WALLET_HOURS,
     CHAIN_NONCE,
     MAX_FEE,
     NODE_UP,
+    NODE_DISAGREES,
     NODE_LAG,
 )
 """What a worker measures.  ``/metrics`` adds the label ``worker`` to each."""

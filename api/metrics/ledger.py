@@ -55,6 +55,8 @@ class LedgerCollector:
         yield from self._refunds()
         yield from self._wallets()
         yield self._approvals()
+        yield self._webhooks()
+        yield self._refusals()
 
     def _alerts(self) -> Metric:
         counts = self._ledger.alert_counts()
@@ -131,6 +133,21 @@ class LedgerCollector:
             if not each.is_expired(now)
         )
         return _by_label(catalogue.APPROVALS, waiting)
+
+    def _webhooks(self) -> Metric:
+        counts: Counter[tuple[str, ...]] = Counter()
+        for backlog in self._ledger.webhook_backlog():
+            tenant = self._names.tenant(backlog.tenant)
+            counts[tenant, "waiting"] += backlog.pending - backlog.failing
+            counts[tenant, "failing"] += backlog.failing
+            counts[tenant, "given-up"] += backlog.dead
+        return _by_labels(catalogue.WEBHOOK_DELIVERIES, counts)
+
+    def _refusals(self) -> Metric:
+        counts: Counter[tuple[str, ...]] = Counter()
+        for (code, rule), count in self._ledger.refusal_counts().items():
+            counts[self._names.code(code), self._names.code(rule)] += count
+        return _by_labels(catalogue.REFUSALS, counts)
 
 
 def _value(spec: Spec, value: float) -> Metric:

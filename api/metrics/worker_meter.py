@@ -1,5 +1,7 @@
 """What one worker measures, as the text that it writes into its row."""
 
+import time
+from collections.abc import Callable
 from threading import Lock
 
 from prometheus_client import (
@@ -14,6 +16,8 @@ from prometheus_client import (
 from api.metrics import catalogue
 from api.metrics.catalogue import Spec
 from api.metrics.names import Names
+from signer.chain.chain import COIN_DECIMALS
+from signer.keys.throttle_window import ThrottleWindow
 from signer.model.network_view import NetworkView
 from signer.model.refund import Refund, Status
 from signer.ports import Meter
@@ -30,8 +34,13 @@ disable_created_metrics()  # type: ignore[no-untyped-call]  # Half of the sample
 class WorkerMeter(Meter):
     """Counts in memory; ``text`` has everything in Prometheus's text format."""
 
-    def __init__(self, names: Names) -> None:
+    def __init__(
+        self, names: Names, timer: Callable[[], float] = time.monotonic
+    ) -> None:
+        """Measure with labels that *names* bounds; *timer* is in seconds."""
         self._names = names
+        self._timer = timer
+        self._windows: dict[str, ThrottleWindow] = {}
         self._registry = CollectorRegistry(auto_describe=False)
         self._lock = Lock()
         self._replaced: set[str] = set()  # Refunds that were signed again.
@@ -39,21 +48,26 @@ class WorkerMeter(Meter):
         self._signatures = self._histogram(catalogue.SIGNATURE, _SIGNATURE_BUCKETS)
         self._attempts = self._counter(catalogue.SIGNATURE_ATTEMPTS)
         self._throttled = self._counter(catalogue.SIGNATURE_THROTTLED)
+        self._share = self._gauge(catalogue.SIGNATURE_THROTTLED_SHARE)
         self._ended = self._counter(catalogue.REFUNDS_ENDED)
         self._broadcast = self._histogram(catalogue.REFUND_BROADCAST, _REFUND_BUCKETS)
         self._confirmed = self._histogram(catalogue.REFUND_CONFIRMED, _REFUND_BUCKETS)
         self._delays = self._counter(catalogue.REFUND_DELAYS)
+        self._fees = self._counter(catalogue.FEES_PAID)
         self._balance = self._gauge(catalogue.WALLET_BALANCE)
         self._refunds_left = self._gauge(catalogue.WALLET_REFUNDS)
         self._hours_left = self._gauge(catalogue.WALLET_HOURS)
         self._chain_nonce = self._gauge(catalogue.CHAIN_NONCE)
         self._max_fee = self._gauge(catalogue.MAX_FEE)
         self._node_up = self._gauge(catalogue.NODE_UP)
+        self._node_disagrees = self._gauge(catalogue.NODE_DISAGREES)
         self._node_lag = self._gauge(catalogue.NODE_LAG)
 
     def text(self) -> str:
         """Return all measurements."""
         with self._lock:
+            for backend, window in self._windows.items():
+                self._share.labels(backend).set(window.share)
             return generate_latest(self._registry).decode()
 
     def signed(
@@ -68,6 +82,9 @@ class WorkerMeter(Meter):
         self._signatures.labels(backend, self._names.code(outcome)).observe(seconds)
         self._attempts.labels(backend).inc(attempts)
         self._throttled.labels(backend).inc(throttled)
+        with self._lock:
+            window = self._windows.setdefault(backend, ThrottleWindow(self._timer))
+        window.add(attempts, throttled)
 
     def moved(self, before: Refund, after: Refund) -> None:
         network = self._names.network(after.network)
@@ -89,6 +106,10 @@ class WorkerMeter(Meter):
     def delayed(self, refund: Refund, code: str) -> None:
         network = self._names.network(refund.network)
         self._delays.labels(network, self._names.code(code)).inc()
+
+    def paid_fee(self, network: str, wei: int) -> None:
+        coins = wei / 10**COIN_DECIMALS
+        self._fees.labels(self._names.network(network)).inc(coins)
 
     def looked(self, network: str, view: NetworkView | None) -> None:
         with self._lock:  # A scrape sees all of a view, or none of it.
@@ -114,6 +135,7 @@ class WorkerMeter(Meter):
             self._chain_nonce.labels(network).set(view.chain_nonce)
         for node in view.nodes:
             self._node_up.labels(network, node.name).set(node.is_trusted)
+            self._node_disagrees.labels(network, node.name).set(node.disagrees)
             if node.lag is not None:
                 self._node_lag.labels(network, node.name).set(node.lag)
 
@@ -125,6 +147,7 @@ class WorkerMeter(Meter):
             self._chain_nonce,
             self._max_fee,
             self._node_up,
+            self._node_disagrees,
             self._node_lag,
         )
 

@@ -7,7 +7,8 @@ only a bounded number of samples, so that a changed row cannot flood a monitorin
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 
 from prometheus_client.core import Metric
 from prometheus_client.parser import text_string_to_metric_families
@@ -76,6 +77,19 @@ def read_samples(text: str) -> Sequence[Sample]:
     except (ValueError, KeyError, IndexError):  # The parser's, for malformed text.
         return ()
     return found
+
+
+def read_throttled_shares(
+    workers: Collection[WorkerRow], now: datetime
+) -> Mapping[str, float]:
+    """Return the largest share that a running worker measured, by backend."""
+    shares: dict[str, float] = {}
+    for worker in find_running(workers, now):
+        for name, labels, value in read_samples(worker.metrics):
+            if name == catalogue.SIGNATURE_THROTTLED_SHARE.name:
+                backend = labels["backend"]
+                shares[backend] = max(shares.get(backend, 0.0), value)
+    return shares
 
 
 def _is_ours(name: str, labels: Mapping[str, str]) -> bool:

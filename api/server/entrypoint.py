@@ -29,4 +29,5 @@ def get_app() -> App:
     if role.has_key:  # The sealer has a key of its own, for checkpoints.
         container.start_sealer()
     container.start_worker_monitor()
+    container.start_refusals()
     return create_app(container)

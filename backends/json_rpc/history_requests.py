@@ -28,9 +28,6 @@ _encode_address = AddressEncoder()
 _EVENT = f"0x{TRANSFER_EVENT.hex()}"
 _WORD = 32
 
-# OP Stack, "Operator fee": the scalar is in millionths.
-_OPERATOR_SCALE = 10**6
-
 
 @dataclass(frozen=True, slots=True)
 class TransferQuery:
@@ -120,8 +117,7 @@ def _parse_settled(tx_hash: str, content: Result, paid: Result) -> Settled | Non
         return None
     if mined.block != receipt.block:
         raise ValueError("the transaction and its receipt are in two blocks")
-    gas = quantity(paid["gasUsed"])
-    execution_fee = gas * quantity(paid["effectiveGasPrice"])
+    execution_fee, fee = parsing.fees(paid)
     return Settled(
         tx_hash=mined.tx_hash,
         sender=mined.sender,
@@ -132,19 +128,8 @@ def _parse_settled(tx_hash: str, content: Result, paid: Result) -> Settled | Non
         block=mined.block,
         succeeded=receipt.succeeded,
         execution_fee=execution_fee,
-        fee=execution_fee + _parse_rollup_fee(paid, gas),
+        fee=fee,
     )
-
-
-def _parse_rollup_fee(result: Result, gas: int) -> int:
-    """Return what an OP Stack chain charges besides gas; others charge nothing else."""
-
-    def optional(name: str) -> int:
-        value = result.get(name)
-        return 0 if value is None else quantity(value)
-
-    operator = gas * optional("operatorFeeScalar") // _OPERATOR_SCALE
-    return optional("l1Fee") + operator + optional("operatorFeeConstant")
 
 
 def _parse_transfer(log: Result) -> TokenTransfer:

@@ -20,6 +20,9 @@ Result = Mapping[str, Any]
 _QUANTITY = re.compile("0x[0-9a-fA-F]+")
 _DATA = re.compile("0x(?:[0-9a-fA-F]{2})*")
 
+# OP Stack, "Operator fee": the scalar is in millionths.
+_OPERATOR_SCALE = 10**6
+
 _HASH_LENGTH = 32
 _ADDRESS_LENGTH = 20
 
@@ -40,7 +43,34 @@ def receipt(result: Result | None, tx_hash: str) -> Receipt | None:
         block=containing_block(result),
         succeeded=status == 1,
         logs=tuple(_parse_log(log) for log in result["logs"]),
+        fee=_find_fee(result),
     )
+
+
+def fees(receipt: Result) -> tuple[int, int]:
+    """
+    Return the execution fee of a receipt, and all that was charged, in wei.
+
+    OP Stack chains charge more than gas; others charge nothing else.
+    """
+
+    def optional(name: str) -> int:
+        value = receipt.get(name)
+        return 0 if value is None else quantity(value)
+
+    gas = quantity(receipt["gasUsed"])
+    execution = gas * quantity(receipt["effectiveGasPrice"])
+    operator = gas * optional("operatorFeeScalar") // _OPERATOR_SCALE
+    more = optional("l1Fee") + operator + optional("operatorFeeConstant")
+    return execution, execution + more
+
+
+def _find_fee(receipt: Result) -> int | None:
+    """Return the fee; None if it is missing or malformed, which spoils no receipt."""
+    try:
+        return fees(receipt)[1]
+    except (KeyError, ValueError):
+        return None
 
 
 def transaction(result: Result | None, tx_hash: str) -> MinedTransaction | None:

@@ -1,11 +1,18 @@
-"""Used one-time tokens, rate-limit counts and alert counts, shared by all processes."""
+"""
+Used one-time tokens, and the counts that all processes share.
 
+Refusals are counted in the table of the alerts, as ``refused CODE RULE``: no alert has
+a space in its name.
+"""
+
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import (
+    Connection,
     Integer,
     Table,
     bindparam,
@@ -36,13 +43,17 @@ _OLD = {
     )
 }
 
-_ALERTS = select(alerts.c.name, alerts.c["count"])
+_REFUSED = "refused "
+_is_refusal = alerts.c.name.startswith(_REFUSED, autoescape=True)
+_counts = select(alerts.c.name, alerts.c["count"])
+_ALERTS = _counts.where(~_is_refusal)
+_REFUSALS = _counts.where(_is_refusal).limit(1000)
 
 _LAST_ALERT = select(alerts.c.last_at).where(alerts.c.name == bindparam("of_name"))
 
 
 class CallerTables(Tables):
-    """Implements ``Callers`` and ``AlertCounters``; each method is one statement."""
+    """Implements ``Callers``, ``AlertCounters`` and ``RefusalCounters``."""
 
     def __init__(self, database: Database, macs: RowMACs | None = None) -> None:
         super().__init__(database, macs)
@@ -73,6 +84,28 @@ class CallerTables(Tables):
     def last_alert_at(self, name: str) -> datetime | None:
         rows = self._database.rows(_LAST_ALERT, of_name=name)
         return rows[0].last_at if rows else None
+
+    def count_refusals(
+        self, counts: Mapping[tuple[str, str], int], at: datetime
+    ) -> None:
+        add = _add_count(self._database.dialect, alerts, "last_at")
+        rows = [
+            {"name": f"{_REFUSED}{code} {rule}", "count": count, "last_at": at}
+            for (code, rule), count in sorted(counts.items())
+        ]
+
+        def work(connection: Connection) -> None:
+            for row in rows:
+                connection.execute(add, row)
+
+        self._database.transaction(work)
+
+    def refusal_counts(self) -> Mapping[tuple[str, str], int]:
+        counts: Counter[tuple[str, str]] = Counter()
+        for name, count in self._database.rows(_REFUSALS):
+            code, _, rule = name.removeprefix(_REFUSED).partition(" ")
+            counts[code, rule] += int(count)
+        return counts
 
     def _delete_old(self, table: Table, now: Any, keep: Any) -> None:
         last = self._deleted.get(table)

@@ -8,7 +8,7 @@ half done and the next one continues.
 
 import time
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import structlog
 
@@ -16,7 +16,7 @@ from signer.alerts import Alert, Alerts
 from signer.audit.chain_reader import BATCH
 from signer.audit.checkpointer import Checkpointer, CheckpointSettings
 from signer.audit.log import AuditLog
-from signer.audit.sealing_monitor import LATE, SealingAlert, made_at
+from signer.audit.sealing_monitor import SealingAlert, made_at
 from signer.errors import HotWalletError
 from signer.model.audit_record import Operation, Record
 from signer.ports import Checkpoint, Clock, Journal, utc_now
@@ -27,6 +27,9 @@ LOOK_SECONDS = 0.25
 
 REST_SECONDS = 0.05
 """The shortest pause between two rounds, even if a round took longer."""
+
+_CHECK_INTERVAL = timedelta(seconds=30)
+"""How often the records are checked while none arrives."""
 
 # How the body of a record of an administrator's change says what it belongs to.
 _ADMINISTRATIVE = tuple(
@@ -73,7 +76,9 @@ class Sealer:
         self._clock = clock
         self._timer = timer
         # The last records before a quiet time need a checkpoint as well.
-        self._interval = min(LATE, settings.interval) if settings else LATE
+        self._interval = _CHECK_INTERVAL
+        if settings is not None:
+            self._interval = min(_CHECK_INTERVAL, settings.interval)
         self._log = structlog.get_logger("audit")
         self._checked_at: datetime | None = None
 

@@ -13,7 +13,7 @@ from threading import Lock
 from signer.alerts import Alert, Alerts, AlertThrottle
 
 
-LATE = timedelta(seconds=30)
+LATE = timedelta(seconds=20)
 """How long a record may wait to be sealed before the alert sounds."""
 
 

@@ -124,6 +124,17 @@ def _require_unredacted(value: str) -> str:
     return value
 
 
+def _page_url(value: str) -> str:
+    if re.fullmatch(r"https?://[^\s#\"'<>]+", value) is None:
+        raise ValueError("must be the http(s) URL of a page, without #")
+    return value
+
+
+def _secret_page_url(value: SecretStr) -> SecretStr:
+    _page_url(value.get_secret_value())
+    return value
+
+
 Boolean = Annotated[Literal[True, False], BeforeValidator(_boolean)]
 
 
@@ -195,6 +206,13 @@ class Settings(BaseModel):
         900, ge=60, le=86_400, alias="AUDIT_UNSEALED_SECONDS"
     )
     alert_webhook_url: SecretStr | None = Field(None, alias="ALERT_WEBHOOK_URL")
+    traces_url: Annotated[SecretStr, AfterValidator(_secret_page_url)] | None = Field(
+        None, alias="TRACES_URL"
+    )
+    traces_share: float = Field(1.0, ge=0, le=1, alias="TRACES_SHARE")
+    runbook_url: Annotated[str, AfterValidator(_page_url)] | None = Field(
+        None, alias="RUNBOOK_URL"
+    )
     webhook_signing_key_file: Path | None = Field(
         None, alias="WEBHOOK_SIGNING_KEY_FILE"
     )

@@ -225,6 +225,7 @@ class Signer:
         )
         if self._alarm is None:
             return
+        self._alarm.called(self._backend.name, attempt.calls, attempt.throttled)
         if error is None:
             self._alarm.signed(self.address)
         elif purpose.operation is not Operation.SELF_TEST:

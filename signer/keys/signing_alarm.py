@@ -11,6 +11,7 @@ from threading import Lock
 
 from signer.alerts import Alert, Alerts, AlertThrottle
 from signer.errors import EncodingError, HotWalletError, RecoveryError
+from signer.keys.throttle_window import THROTTLED_SHARE, ThrottleWindow
 
 
 LASTING_SECONDS = 30.0
@@ -28,6 +29,24 @@ class SigningAlarm:
         self._lock = Lock()
         self._failing_since: dict[str | None, float] = {}
         self._throttle = AlertThrottle(timer)
+        self._calls = ThrottleWindow(timer)
+
+    def called(self, backend: str, attempts: int, throttled: int) -> None:
+        """
+        Record calls of the device, *throttled* of which it rejected for their rate.
+
+        It rejects calls, and each signature succeeds in the end: then only the rate of
+        refunds shows it.
+        """
+        self._calls.add(attempts, throttled)
+        share = self._calls.share
+        if share <= THROTTLED_SHARE:
+            self._throttle.clear(backend)
+        elif self._throttle.is_due(Alert.BACKEND_THROTTLED, backend):
+            percent = round(100 * share)
+            self._alerts.sound(
+                Alert.BACKEND_THROTTLED, backend=backend, percent=percent
+            )
 
     def signed(self, address: str) -> None:
         """Record that the key with *address* has signed."""

@@ -4,6 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 
+LAGGING_BLOCKS = 10
+"""By how many blocks a node may lag the highest head."""
+
+
 @dataclass(frozen=True, slots=True)
 class Funds:
     """
@@ -34,12 +38,24 @@ class NodeView:
     One node: ``name`` is its position in the configuration, such as ``node-1``.
 
     ``lag`` is by how many blocks it lags the highest head; None if it did not answer.
-    ``is_trusted`` is whether it counts towards the quorum.
+    ``is_trusted`` is whether it counts towards the quorum.  ``disagrees`` is whether it
+    does not because its answers were impossible, or contradicted those of the others.
     """
 
     name: str
     lag: int | None
     is_trusted: bool
+    disagrees: bool = False
+
+    @property
+    def is_down(self) -> bool:
+        """Whether it does not answer, or does not count."""
+        return self.lag is None or not self.is_trusted
+
+    @property
+    def is_lagging(self) -> bool:
+        """Whether it answers with a head that is older than ``LAGGING_BLOCKS``."""
+        return self.lag is not None and self.lag > LAGGING_BLOCKS
 
 
 @dataclass(frozen=True, slots=True)

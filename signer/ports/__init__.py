@@ -50,11 +50,12 @@ from signer.ports.key_set import FetchKeySet, KeySetError
 from signer.ports.key_store import KeyStore
 from signer.ports.ledger import Ledger
 from signer.ports.limits_store import LimitsStore
-from signer.ports.meter import NO_METER, Meter
+from signer.ports.meter import NO_METER, Meter, Meters
 from signer.ports.payment_statistics import PaymentStatistics
 from signer.ports.refund_search import RefundFilter, RefundSearch
 from signer.ports.refund_statistics import RefundStatistics
 from signer.ports.refund_store import Change, Reservation, Store
+from signer.ports.refusal_counters import RefusalCounters
 from signer.ports.stop_store import StopStore
 from signer.ports.tenant_blocks import TenantBlocks
 from signer.ports.watch import Topic, Watch, Watches
@@ -99,6 +100,7 @@ __all__ = [
     "LimitsStore",
     "Log",
     "Meter",
+    "Meters",
     "MinedTransaction",
     "NodeStatus",
     "NonceEntry",
@@ -110,6 +112,7 @@ __all__ = [
     "RefundFilter",
     "RefundSearch",
     "RefundStatistics",
+    "RefusalCounters",
     "Reservation",
     "Sealing",
     "Sequenced",

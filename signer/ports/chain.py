@@ -67,12 +67,18 @@ class Log:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """The receipt of a mined transaction."""
+    """
+    The receipt of a mined transaction.
+
+    ``fee`` is what it cost, in wei; None if the node does not say.  It decides nothing,
+    so nodes need not agree about it.
+    """
 
     tx_hash: str
     block: Block
     succeeded: bool
     logs: tuple[Log, ...]
+    fee: int | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

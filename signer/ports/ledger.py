@@ -13,6 +13,7 @@ from signer.ports.payment_statistics import PaymentStatistics
 from signer.ports.refund_search import RefundSearch
 from signer.ports.refund_statistics import RefundStatistics
 from signer.ports.refund_store import Store
+from signer.ports.refusal_counters import RefusalCounters
 from signer.ports.worker_store import WorkerStore
 
 
@@ -27,6 +28,7 @@ class Ledger(
     Journal,
     Callers,
     AlertCounters,
+    RefusalCounters,
     WorkerStore,
     BookReader,
     Protocol,

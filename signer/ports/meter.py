@@ -1,5 +1,6 @@
-"""The port that measures what a process does; this class measures nothing."""
+"""The port that measures what a process does; by itself it measures nothing."""
 
+from signer.errors import HotWalletError
 from signer.model.network_view import NetworkView
 from signer.model.refund import Refund
 
@@ -32,8 +33,49 @@ class Meter:
     def delayed(self, refund: Refund, code: str) -> None:
         """Count a step that failed and is repeated later."""
 
+    def paid_fee(self, network: str, wei: int) -> None:
+        """Count the fee of the transaction that ended a refund, in wei."""
+
+    def accepted(self, refund: Refund, seconds: float, trace: str | None) -> None:
+        """
+        Count a new refund, which is stored.
+
+        Its request took *seconds* so far.  *trace* is the header ``traceparent`` of the
+        request (W3C Trace Context), as the caller sent it.
+        """
+
+    def refused(self, error: HotWalletError) -> None:
+        """Count a request for a refund that was not accepted."""
+
     def looked(self, network: str, view: NetworkView | None) -> None:
         """Keep the newest view of *network*; None if another worker looks now."""
+
+
+class Meters(Meter):
+    """Passes on what several meters measure about refunds."""
+
+    def __init__(self, *meters: Meter) -> None:
+        self._meters = meters
+
+    def moved(self, before: Refund, after: Refund) -> None:
+        for meter in self._meters:
+            meter.moved(before, after)
+
+    def delayed(self, refund: Refund, code: str) -> None:
+        for meter in self._meters:
+            meter.delayed(refund, code)
+
+    def paid_fee(self, network: str, wei: int) -> None:
+        for meter in self._meters:
+            meter.paid_fee(network, wei)
+
+    def accepted(self, refund: Refund, seconds: float, trace: str | None) -> None:
+        for meter in self._meters:
+            meter.accepted(refund, seconds, trace)
+
+    def refused(self, error: HotWalletError) -> None:
+        for meter in self._meters:
+            meter.refused(error)
 
 
 NO_METER = Meter()

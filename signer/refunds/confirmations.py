@@ -64,6 +64,7 @@ class ConfirmationTracker:
     def _track_network(self, name: str, in_flight: Sequence[InFlight]) -> int:
         chain = self._chains[name]
         seen: list[Change] = []
+        receipts: Mapping[str, Receipt] = {}
         try:
             # Read the head first: a block that arrives later must not count as depth.
             head = chain.client.latest_block().number
@@ -77,7 +78,7 @@ class ConfirmationTracker:
                     seen.append(change)
         except HotWalletError as e:
             self._log.warning("tracking-failed", network=name, code=e.code)
-        return self._save(seen)  # What was seen before an error is known.
+        return self._save(seen, receipts)  # What was seen before an error is known.
 
     def _look(
         self, in_flight: InFlight, receipts: Mapping[str, Receipt], view: "_ChainView"
@@ -106,14 +107,15 @@ class ConfirmationTracker:
             return None
         return Change(refund, after)
 
-    def _save(self, changes: Sequence[Change]) -> int:
-        """Save *changes*, and return how many were possible."""
+    def _save(self, changes: Sequence[Change], receipts: Mapping[str, Receipt]) -> int:
+        """Save *changes*, which *receipts* show; return how many were possible."""
         saved = 0
         for change, error in zip(changes, self._store.save_all(changes), strict=True):
             if error is None:
                 saved += 1
                 self._meter.moved(change.before, change.after)
                 if change.after.status.is_final:
+                    self._count_fee(change.after, receipts)
                     log_final_status(self._log, change.after)
             elif isinstance(error, RowNotAuthenticError):
                 # What the chain shows cannot be compared with a changed row.
@@ -121,6 +123,11 @@ class ConfirmationTracker:
             elif not isinstance(error, StaleStateError):
                 raise error  # A stale refund was saved by another process first.
         return saved
+
+    def _count_fee(self, refund: Refund, receipts: Mapping[str, Receipt]) -> None:
+        receipt = receipts.get(refund.tx_hash or "")
+        if receipt is not None and receipt.fee is not None:
+            self._meter.paid_fee(refund.network, receipt.fee)
 
     def _as_final(self, in_flight: InFlight, receipt: Receipt) -> Refund:
         refund = in_flight.refund

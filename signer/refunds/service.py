@@ -9,7 +9,12 @@ from signer.audit.actions import AuditAction
 from signer.audit.log import AuditLog
 from signer.config.networks import Network
 from signer.config.tenants import TenantRegistry
-from signer.errors import NotCancellableError, NotFoundError, StoreError
+from signer.errors import (
+    HotWalletError,
+    NotCancellableError,
+    NotFoundError,
+    StoreError,
+)
 from signer.model.audit_record import Actor, Operation
 from signer.model.refund import (
     UNRESERVED,
@@ -20,7 +25,7 @@ from signer.model.refund import (
 )
 from signer.model.signed_request import NO_SIGNATURE, SignedRequest
 from signer.outcomes import require
-from signer.ports import Clock, Store
+from signer.ports import NO_METER, Clock, Meter, Store
 from signer.refunds.acceptance import (
     AcceptedRefund,
     RefundAcceptor,
@@ -66,7 +71,7 @@ class RefundService:
     after acceptance delays the refund and is not an error of the request.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  It joins several parts.
         self,
         store: Store,
         networks: Mapping[str, Network],
@@ -76,6 +81,7 @@ class RefundService:
         clock: Clock,
         tenants: TenantRegistry,
         alerts: Alerts | None = None,
+        meter: Meter = NO_METER,
         timer: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
@@ -91,6 +97,7 @@ class RefundService:
             tenants=tenants,
             alerts=alerts or Alerts(clock=clock),
         )
+        self._meter = meter
         self._timer = timer
         self._waits = RefundWaits(store, timer)
         self._silent_until = float("-inf")  # Until then, no worker seems to run.
@@ -104,13 +111,14 @@ class RefundService:
         actor: Actor,
         signed: SignedRequest = NO_SIGNATURE,
         answer: Callable[[Refund], str] | None = None,
+        trace: str | None = None,
     ) -> AcceptedRefund:
         """
         Accept *request* of *tenant* once; *actor* is who asks.
 
         *signed* is the request as it arrived, with its signature.  *answer* makes the
         response that is stored with a new refund.  Without it, the worker that sends
-        the refund stores the response.
+        the refund stores the response.  *trace* is the request's ``traceparent``.
 
         Raises:
             TenantBlockedError: An operator blocked the tenant.
@@ -129,6 +137,7 @@ class RefundService:
             requests=[SubmittedRequest(idempotency_key, request, signed)],
             actor=actor,
             answer=answer,
+            trace=trace,
         )
         return require(outcome)
 
@@ -139,6 +148,7 @@ class RefundService:
         requests: Sequence[SubmittedRequest],
         actor: Actor,
         answer: Callable[[Refund], str] | None = None,
+        trace: str | None = None,
     ) -> Sequence[SubmissionResult]:
         """
         Accept each of *requests* once; as ``submit``, in one commit if possible.
@@ -151,7 +161,19 @@ class RefundService:
             TenantBlockedError: An operator blocked the tenant; nothing was stored.
             StoreError: As ``submit``, for all of the requests that are allowed.
         """
-        return self._acceptor.accept_all(tenant, requests, actor, answer)
+        started = self._timer()
+        try:
+            results = self._acceptor.accept_all(tenant, requests, actor, answer)
+        except HotWalletError as e:
+            self._meter.refused(e)
+            raise
+        for result in results:
+            if isinstance(result, HotWalletError):
+                self._meter.refused(result)
+            elif result.created:
+                seconds = self._timer() - started
+                self._meter.accepted(result.refund, seconds, trace)
+        return results
 
     def remember_answer(self, refund: Refund, body: str) -> str:
         """Store *body* as the response for *refund*; as ``Store.remember_answer``."""

@@ -19,6 +19,7 @@ from signer.model.network_view import Funds, NetworkView, NodeView
 from signer.model.worker_row import find_running
 from signer.ports import Clock, KeyStore, Meter, NodeStatus, RefundStatistics
 from signer.ports.worker_store import WorkerStore
+from signer.refunds.node_alarm import NodeAlarm
 from signer.refunds.runway import read_funds, read_max_fee
 
 
@@ -27,6 +28,9 @@ LOOK_SECONDS = 15.0
 
 WAIT_SECONDS = 3.0
 """How often a worker asks whether it is its turn to look."""
+
+AGAIN_SECONDS = 5.0
+"""How soon it looks again at a node that seems to be down, or to lag."""
 
 REMIND_SECONDS = 6 * 3600.0
 """How often ``low-balance`` is repeated: a top-up takes hours."""
@@ -37,7 +41,7 @@ class _Ledger(WorkerStore, KeyStore, RefundStatistics, Protocol):
 
 
 class WalletMonitor:
-    """Measures each network, and raises ``low-balance``."""
+    """Measures each network; raises ``low-balance``, and alerts about nodes."""
 
     def __init__(
         self,
@@ -58,6 +62,7 @@ class WalletMonitor:
         self._clock = clock
         self._meter = meter
         self._throttle = AlertThrottle(timer, remind=REMIND_SECONDS)
+        self._nodes = NodeAlarm(alerts, timer)
         self._log = structlog.get_logger("wallets")
 
     def run(self, wait: Callable[[float], bool]) -> None:
@@ -65,7 +70,7 @@ class WalletMonitor:
         pause = WAIT_SECONDS
         while not wait(pause):
             try:
-                pause = LOOK_SECONDS if self.look() else WAIT_SECONDS
+                pause = self.look()
             except HotWalletError as e:
                 pause = LOOK_SECONDS
                 self._log.warning("wallet-look-failed", network=None, code=e.code)
@@ -73,21 +78,29 @@ class WalletMonitor:
                 pause = LOOK_SECONDS
                 self._log.error("wallet-watch-failed", exc_info=e)
 
-    def look(self) -> bool:
-        """Look at every network once; return whether it is this worker's turn."""
+    def look(self) -> float:
+        """
+        Look at every network once, if it is this worker's turn.
+
+        Returns:
+            The seconds until the next look.
+        """
         running = find_running(self._ledger.workers(), self._clock())
         is_ours = bool(running) and running[0].name == self._name
         active = self._ledger.active_key() if is_ours else None
+        pause = LOOK_SECONDS if is_ours else WAIT_SECONDS
         for name, chain in self._chains.items():
             view = None
             if active is not None:
                 view = self._view(name, chain, active.address)
                 self._warn(name, chain, view.funds)
+                if self._nodes.look(name, view.nodes):
+                    pause = AGAIN_SECONDS
             self._meter.looked(name, view)
-        return is_ours
+        return pause
 
     def _view(self, name: str, chain: Chain, address: str) -> NetworkView:
-        nodes = _compare(chain.client.node_statuses(address, ()))
+        nodes = compare_nodes(chain.client.node_statuses(address, ()))
         try:
             fee = read_max_fee(chain)
             funds = read_funds(chain, address, self._ledger, fee)
@@ -115,7 +128,7 @@ class WalletMonitor:
                 )
 
 
-def _compare(statuses: Sequence[NodeStatus]) -> Sequence[NodeView]:
+def compare_nodes(statuses: Sequence[NodeStatus]) -> Sequence[NodeView]:
     """Return the nodes, each with its lag to the highest head."""
     highest = max((each.head for each in statuses if each.head is not None), default=0)
     return [
@@ -123,6 +136,7 @@ def _compare(statuses: Sequence[NodeStatus]) -> Sequence[NodeView]:
             each.node,
             None if each.head is None else highest - each.head,
             each.trusted and each.error is None,
+            not each.trusted,
         )
         for each in statuses
     ]

@@ -47,7 +47,11 @@ _PAUSE_AFTER = 5
 _LONGEST_PAUSE = 60.0
 
 _ALERT_AFTER = 3
-"""How many attempts of a delivery fail before the alert: after half a minute."""
+"""How many attempts of a delivery fail before the alert: after 20 seconds."""
+
+_ALERT_SECONDS = 10.0
+"""How long a receiver accepts nothing before the alert.  With many deliveries, it is
+paused before one of them was tried three times."""
 
 _NO_THREAD = "no-thread"
 _EXPIRED = "claim-expired"
@@ -58,6 +62,7 @@ class _Health:
     """How a receiver answered last, as this process saw it."""
 
     failures: int = 0
+    failing_since: float = 0.0
     paused_until: float = 0.0
 
 
@@ -250,6 +255,8 @@ class WebhookDispatcher:
         if problem == NOT_AUTHENTIC:
             self._report_forged(delivery.event_id)
             return
+        if health.failures == 0:
+            health.failing_since = self._timer()
         health.failures += 1
         pause = 2.0 ** min(health.failures - _PAUSE_AFTER, 10)
         health.paused_until = self._timer() + min(pause, _LONGEST_PAUSE)
@@ -257,9 +264,10 @@ class WebhookDispatcher:
             self._log.error("webhook-given-up", problem=problem, **facts)
         else:
             self._log.warning("webhook-refused", problem=problem, **facts)
-        if delivery.attempts + 1 >= _ALERT_AFTER and self._throttle.is_due(
-            Alert.WEBHOOK_FAILING, delivery.tenant
-        ):
+        if (
+            delivery.attempts + 1 >= _ALERT_AFTER
+            or self._timer() - health.failing_since >= _ALERT_SECONDS
+        ) and self._throttle.is_due(Alert.WEBHOOK_FAILING, delivery.tenant):
             self._alerts.sound(
                 Alert.WEBHOOK_FAILING,
                 tenant=delivery.tenant,

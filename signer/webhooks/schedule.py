@@ -5,7 +5,7 @@ from datetime import timedelta
 
 
 DELAYS: Sequence[float] = (
-    *(5.0, 30.0, 120.0, 600.0, 1800.0),
+    *(5.0, 15.0, 120.0, 600.0, 1800.0),
     *(3600.0 * hours for hours in (1, 2, 5, 10, 14, 18, 20)),
 )
 """Seconds after each failed attempt; together just under three days."""

@@ -30,6 +30,7 @@ PATHS = [
     "/console/audit",
     "/console/webhooks",
     "/console/stops",
+    "/console/runbooks/worker-stopped",
 ]
 """The pages without a parameter."""
 

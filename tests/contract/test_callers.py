@@ -1,4 +1,4 @@
-"""Contract of ``Callers`` and ``AlertCounters``."""
+"""Contract of ``Callers``, ``AlertCounters`` and ``RefusalCounters``."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -54,6 +54,21 @@ def test_a_token_is_used_once(tables: CallerTables) -> None:
     assert not last
     assert later
     assert not again
+
+
+def test_refusals_are_added_up(tables: CallerTables) -> None:
+    """By code and rule; they are no alerts."""
+    tables.count_alert("refused-by-name", NOW)
+    for count in (2, 3):
+        tables.count_refusals(
+            {("policy-violation", "token"): count, ("invalid-input", ""): 1}, NOW
+        )
+
+    assert tables.refusal_counts() == {
+        ("policy-violation", "token"): 5,
+        ("invalid-input", ""): 2,
+    }
+    assert tables.alert_counts() == {"refused-by-name": 1}
 
 
 def test_threads_share_the_tables(tables: CallerTables) -> None:

@@ -19,7 +19,10 @@ class Gateway:
         self.token = stack.command("token", "--role", "merchant")
 
     def post(
-        self, key: str | None = None, **fields: Any
+        self,
+        key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        **fields: Any,
     ) -> tuple[int, Mapping[str, str], Any]:
         """Request a refund of a new session."""
         return request(
@@ -28,6 +31,7 @@ class Gateway:
             headers={
                 "Authorization": f"Bearer {self.token}",
                 "Idempotency-Key": key or secrets.token_hex(8),
+                **(headers or {}),
             },
             body={
                 "payment_session_id": f"ps_{secrets.token_hex(8)}",

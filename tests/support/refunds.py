@@ -29,7 +29,15 @@ from signer.model.audit_record import Actor, Operation, Record
 from signer.model.key import Key, find_key
 from signer.model.refund import HOLD, Refund, RefundRequest, SignedTransaction, Status
 from signer.model.wallet import Wallet
-from signer.ports import ChainClient, KeyDirectory, Ledger, Topic, Watch
+from signer.ports import (
+    NO_METER,
+    ChainClient,
+    KeyDirectory,
+    Ledger,
+    Meter,
+    Topic,
+    Watch,
+)
 from signer.refunds.acceptance import AcceptedRefund
 from signer.refunds.automatic_stop import AutomaticStop
 from signer.refunds.confirmations import ConfirmationTracker
@@ -291,7 +299,10 @@ class World:
         return self.service_over(watched(self.store, self._let_worker_work))
 
     def service_over(
-        self, store: Ledger, audit: AuditLog | None = None
+        self,
+        store: Ledger,
+        audit: AuditLog | None = None,
+        meter: Meter = NO_METER,
     ) -> RefundService:
         """Return a service that starts now, over *store*, which logs to *audit*."""
         return RefundService(
@@ -301,6 +312,7 @@ class World:
             wallets=lambda: [key.address for key in self.ring.cached_keys()],
             clock=self.clock,
             tenants=self.tenants,
+            meter=meter,
             timer=self._timer,
         )
 

@@ -13,8 +13,10 @@ from api.console.measurements import read_measurements
 from api.console.overview import read_overview
 from api.console.refund_details import RefundDetailsReader
 from api.console.refund_search import search
+from api.console.runbooks import read_runbook
 from api.http import query
 from api.http.console.resource import Console, SessionPage
+from signer.alerts import find_runbook
 from signer.audit.actions import AuditAction
 from signer.errors import NotFoundError
 from signer.model.delivery import DeliveryState
@@ -37,6 +39,19 @@ class OverviewPage(SessionPage):
         overview = read_overview(container)
         options = scopes(container)
         self.show(req, resp, "overview.html", it=overview, scopes=options)
+
+
+class RunbookPage(SessionPage):
+    """``/console/runbooks/{name}``: what to do about an alert."""
+
+    def on_get(self, req: Request, resp: Response, name: str) -> None:
+        """Show the short runbook, and where the whole one is."""
+        query.parameters(req)
+        runbook = read_runbook(name)
+        page = self._console.container.settings.runbook_url
+
+        link = None if page is None else find_runbook(name, page)
+        self.show(req, resp, "runbook.html", it=runbook, link=link)
 
 
 class RefundsPage(SessionPage):

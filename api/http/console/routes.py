@@ -18,6 +18,7 @@ from api.http.console.pages import (
     OverviewPage,
     RefundPage,
     RefundsPage,
+    RunbookPage,
     WalletsPage,
     WebhooksPage,
 )
@@ -50,6 +51,7 @@ def add_console(
     app.add_route(f"{PREFIX}/wallets", WalletsPage(console))
     app.add_route(f"{PREFIX}/audit", AuditPage(console))
     app.add_route(f"{PREFIX}/webhooks", WebhooksPage(console))
+    app.add_route(f"{PREFIX}/runbooks/{{name}}", RunbookPage(console))
     app.add_route(f"{PREFIX}/stops", StopsPage(console))
     for change in CHANGES:
         # A route of its own each, so that the audit of a refusal names the change.

@@ -230,6 +230,56 @@ def test_the_overview_says_what_is_wrong(
     assert page.index("is paused") < page.index("is delayed by")
 
 
+_PROBLEMS = """
+hotwallet_node_up{network="local",node="node-1"} 1
+hotwallet_node_lag_blocks{network="local",node="node-1"} 0
+hotwallet_node_up{network="local",node="node-2"} 0
+hotwallet_node_lag_blocks{network="local",node="node-3"} 11
+hotwallet_signature_throttled_share{backend="aws-kms"} 0.25
+hotwallet_wallet_refunds_left{network="local",asset="TUSD"} 3
+"""
+
+
+def test_problems_have_names_and_runbooks(
+    browser: Browser, sqlite_store: SQLStore, clock: SettableClock
+) -> None:
+    """The measurements may be of any of the running workers."""
+    for name, metrics in (("a", _PROBLEMS), ("b", "")):
+        sqlite_store.record_pass(WorkerRow(name, clock.now, clock.now, metrics))
+    page = browser.get("/console").text
+
+    for name, text in {
+        "node-down": "node-2 of local does not answer",
+        "node-lagging": "node-3 of local lags the others by 11 blocks",
+        "backend-throttled": "aws-kms rejects 25 %",
+        "low-balance": "The balance of TUSD on local is low: about 3 refunds",
+    }.items():
+        assert text in page
+        link = f'<code>{name}</code>, <a href="/console/runbooks/{name}">runbook</a>'
+        assert link in page
+        runbook = browser.get(f"/console/runbooks/{name}")
+        assert runbook.status_code == 200
+        assert f"<code>docs/how-to/alarms.md#{name}</code>" in runbook.text
+    assert "node-1 of local" not in page
+
+
+def test_runbooks_are_where_the_operators_read(
+    container: Container, browser: Browser, sqlite_store: SQLStore, clock: SettableClock
+) -> None:
+    url = "https://docs.example/how-to/alarms.html"
+    container.settings = container.settings.model_copy(update={"runbook_url": url})
+    sqlite_store.record_pass(WorkerRow("a", clock.now, clock.now, _PROBLEMS))
+
+    assert f'<a href="{url}#node-down">runbook</a>' in browser.get("/console").text
+    page = browser.get("/console/runbooks/node-down").text
+    assert f'<a href="{url}#node-down">' in page
+
+
+@pytest.mark.parametrize("name", ["unknown", "not-found", "%3Cscript%3E"])
+def test_an_unknown_runbook_is_not_found(browser: Browser, name: str) -> None:
+    assert browser.get(f"/console/runbooks/{name}").status_code == 404
+
+
 @pytest.mark.parametrize(
     ("backend", "badge"), [("aws-kms", "kms"), ("pkcs11", "softhsm")]
 )

@@ -25,10 +25,11 @@ from signer.audit.checkpoints import CheckpointKey
 from signer.audit.stored_checkpoints import Verify
 from signer.errors import StoreUnavailableError
 from signer.model.approval import Approval, Proposal
+from signer.model.delivery import DeliveryState
 from signer.model.refund import OPEN, Status
 from signer.model.stop import EVERYTHING
 from signer.model.wallet import Pause
-from signer.ports import Checkpoint, Ledger
+from signer.ports import Checkpoint, DeliveryAttempt, Ledger
 from tests.api.support import NOW, SettableClock, bearer
 from tests.fixtures.ledger import (
     accepted,
@@ -259,6 +260,32 @@ def test_counts_approvals_that_wait(
     samples = _scraped(container, empty, clock)
 
     assert samples["hotwallet_approvals_waiting signing-resume"] == 2
+
+
+def test_counts_webhook_deliveries_and_refusals(
+    container: Container, empty: SQLStore, clock: SettableClock
+) -> None:
+    """A code that another program wrote is a label at most."""
+    for tenant in ("shop", "unknown"):
+        accepted(empty, tenant=tenant)
+        accepted(empty, tenant=tenant)
+    empty.sequence_events(9, now(), lambda _: True)
+    (failed, *_) = empty.claim_deliveries({"shop": 1}, 1, now(), now())
+    attempt = DeliveryAttempt(failed.delivery, DeliveryState.PENDING, now(), "x")
+    empty.record_attempts([attempt], now())
+    empty.count_refusals({("policy-violation", "token"): 3}, now())
+    samples = _scraped(container, empty, clock)
+
+    name = "hotwallet_webhook_deliveries"
+    assert {k: v for k, v in samples.items() if k.startswith(name)} == {
+        f"{name} waiting shop": 1,
+        f"{name} failing shop": 1,
+        f"{name} given-up shop": 0,
+        f"{name} waiting other": 2,
+        f"{name} failing other": 0,
+        f"{name} given-up other": 0,
+    }
+    assert samples["hotwallet_refusals_total policy-violation token"] == 3
 
 
 def test_metrics_have_neither_key_ids_nor_addresses(

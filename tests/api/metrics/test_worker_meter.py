@@ -13,6 +13,7 @@ from api.metrics.names import OTHER, Names
 from api.metrics.worker_meter import WorkerMeter
 from api.metrics.workers import WorkersCollector
 from backends.sql import SQLStore
+from signer.keys.throttle_window import WINDOW_SECONDS
 from signer.model.network_view import Funds, NetworkView, NodeView
 from signer.model.refund import SWEEPER, Refund, Status
 from signer.model.worker_row import WorkerRow
@@ -23,7 +24,7 @@ from tests.fixtures.ledger import queued
 VIEW = NetworkView(
     [
         NodeView("node-1", 0, is_trusted=True),
-        NodeView("node-2", None, is_trusted=False),
+        NodeView("node-2", None, is_trusted=False, disagrees=True),
     ],
     [Funds("coin", 5 * 10**17, 18, 40, 6.5), Funds("TUSD", 1_500_000, 6)],
     max_fee=3 * 10**9,
@@ -67,6 +68,30 @@ def test_signatures_are_measured(meter: WorkerMeter) -> None:
     assert samples[f"{name}_count aws-kms backend-throttled"] == 1
     assert samples["hotwallet_signature_attempts_total aws-kms"] == 8
     assert samples["hotwallet_signature_throttled_total aws-kms"] == 6
+
+
+def test_the_share_of_rejected_calls_is_that_of_half_a_minute() -> None:
+    now = [0.0]
+    meter = WorkerMeter(Names([], []), lambda: now[0])
+    meter.signed("aws-kms", "success", 0.03, attempts=10, throttled=5)
+    meter.signed("pkcs11", "success", 0.03, attempts=1, throttled=0)
+    shares = [_samples(meter.text())]
+    now[0] = WINDOW_SECONDS + 1
+    shares.append(_samples(meter.text()))
+
+    name = "hotwallet_signature_throttled_share"
+    assert [each[f"{name} aws-kms"] for each in shares] == [0.5, 0]
+    assert [each[f"{name} pkcs11"] for each in shares] == [0, 0]
+
+
+def test_fees_are_added_up_in_coins(meter: WorkerMeter) -> None:
+    meter.paid_fee("local", 10**18)
+    meter.paid_fee("local", 5 * 10**17)
+    meter.paid_fee("unknown", 1)
+    samples = _samples(meter.text())
+
+    assert samples["hotwallet_fees_paid_total local"] == 1.5
+    assert samples[f"hotwallet_fees_paid_total {OTHER}"] == 1e-18
 
 
 def test_refunds_are_measured_from_their_acceptance(meter: WorkerMeter) -> None:
@@ -147,6 +172,8 @@ def test_the_newest_view_counts(meter: WorkerMeter) -> None:
         "hotwallet_network_max_fee_gwei local": 3,
         "hotwallet_node_up local node-1": 1,
         "hotwallet_node_up local node-2": 0,
+        "hotwallet_node_disagrees local node-1": 0,
+        "hotwallet_node_disagrees local node-2": 1,
         "hotwallet_node_lag_blocks local node-1": 0,
     }
     meter.looked("local", NetworkView([]))
@@ -232,6 +259,7 @@ def test_a_worker_measures_what_the_catalogue_has(meter: WorkerMeter) -> None:
     refund = _refund(Status.SIGNED)
     meter.signed("pkcs11", "success", 0.03, attempts=1, throttled=0)
     meter.delayed(refund, "x")
+    meter.paid_fee("local", 1)
     for before, after in (
         (Status.SIGNED, Status.BROADCAST),
         (Status.MINED, Status.CONFIRMED),

@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from api.conditions import CONDITIONS, Condition
 from api.metrics import catalogue
 from api.metrics.catalogue import Spec
+from api.views.codes import load_codes
 from signer.alerts import Alert
 from tests.support.monitoring import (
     RULES,
@@ -22,6 +24,7 @@ from tests.support.monitoring import (
 
 ROOT = Path(__file__).resolve().parents[3]
 ALARMS = (ROOT / "docs" / "how-to" / "alarms.md").read_text(encoding="utf-8")
+HEALTH = (ROOT / "docs" / "reference" / "health.md").read_text(encoding="utf-8")
 METRICS = (ROOT / "docs" / "reference" / "metrics.md").read_text(encoding="utf-8")
 
 ALL = (*catalogue.OF_LEDGER, *catalogue.OF_WORKERS)
@@ -79,8 +82,9 @@ def test_every_metric_is_shown() -> None:
 
 @pytest.mark.parametrize("rule", rules(), ids=[rule["alert"] for rule in rules()])
 def test_every_rule_has_its_runbook(rule: dict[str, dict[str, str]]) -> None:
-    (anchor,) = _LINK.findall(rule["annotations"]["runbook"])
+    (anchor,) = _LINK.findall(rule["annotations"]["runbook_url"])
 
+    assert anchor == rule["alert"] or anchor == "alerts"
     assert re.search(rf"^#+ {anchor}$", ALARMS, re.MULTILINE | re.IGNORECASE)
     assert rule["labels"]["severity"] in {"page", "ticket"}
 
@@ -95,17 +99,26 @@ def test_every_link_of_the_dashboard_has_its_runbook() -> None:
         assert re.search(rf"^#+ {anchor}$", ALARMS, re.MULTILINE | re.IGNORECASE)
 
 
-def test_every_runbook_belongs_to_a_rule() -> None:
-    section = ALARMS.partition("## Prometheus rules")[2].partition("\n## ")[0]
-    names = {rule["alert"] for rule in rules()} - {"alert-raised"}
+def test_every_rule_and_alert_has_a_runbook() -> None:
+    """And each runbook belongs to one."""
+    section = ALARMS.partition("## Runbooks")[2].partition("\n## ")[0]
+    names = {rule["alert"] for rule in rules()} - {"alert-raised"} | {*Alert}
 
     assert set(re.findall(r"^### (.+)$", section, re.MULTILINE)) == names
 
 
-def test_problems_have_the_same_name_everywhere() -> None:
-    names = {rule["alert"] for rule in rules()}
+@pytest.mark.parametrize("condition", CONDITIONS, ids=[c.name for c in CONDITIONS])
+def test_a_problem_has_the_same_name_everywhere(condition: Condition) -> None:
+    """Its rule uses its metrics; the doctor's table, the codes and the page have it."""
+    (rule,) = [each for each in rules() if each["alert"] == condition.name]
+    codes = {each["code"] for each in load_codes() if each["kind"] == "alert"}
+    rows = "".join(re.findall(r"^\| `.*", HEALTH, re.MULTILINE))
+    checks = re.findall(r"`([^`]+)`", rows)
 
-    assert {Alert.WORKER_STOPPED, Alert.LOW_BALANCE, Alert.SEALING_LATE} <= names
+    assert {spec.name for spec in condition.metrics} == metrics_of(rule["expr"])
+    assert condition.name in codes
+    assert {condition.check, f"NAME {condition.check}"} & {*checks}
+    assert f"`{condition.name}`" in ALARMS.partition("## Runbooks")[2]
 
 
 def test_promtool_accepts_the_rules() -> None:

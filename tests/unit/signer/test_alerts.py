@@ -52,8 +52,25 @@ def test_alert_is_logged_counted_and_sent(store: SQLStore, events: list[Any]) ->
     }
     assert store.alert_counts() == {"rotation-refused": 1}
     assert outside.documents == [
-        {"alert": "rotation-refused", "at": clock().isoformat(), "facts": facts}
+        {
+            "alert": "rotation-refused",
+            "at": clock().isoformat(),
+            "facts": facts,
+            "runbook": "docs/how-to/alarms.md#rotation-refused",
+        }
     ]
+
+
+def test_alert_has_a_link_to_its_runbook(events: list[Any]) -> None:
+    """On the page that the operators read."""
+    outside = Outside()
+
+    Alerts(None, outside, runbooks="https://docs.example/alarms").sound(
+        Alert.BREAK_GLASS
+    )
+
+    (document,) = outside.documents
+    assert document["runbook"] == "https://docs.example/alarms#break-glass"
 
 
 def test_processes_share_the_counts(database_url: str, events: list[Any]) -> None:
@@ -118,6 +135,9 @@ def test_alert_names_are_stable() -> None:
         "low-balance",
         "books-differ",
         "webhook-failing",
+        "node-down",
+        "node-lagging",
+        "backend-throttled",
     ]
 
 

@@ -104,6 +104,29 @@ def test_a_pending_receipt_is_none(fake_node: FakeNode, reply: Reply) -> None:
     assert receipt_of(client(fake_node), HASH) is None
 
 
+@pytest.mark.parametrize(
+    ("fields", "fee"),
+    [
+        ({}, None),
+        ({"gasUsed": "0x5208"}, None),
+        ({"gasUsed": "0x5208", "effectiveGasPrice": None}, None),
+        ({"gasUsed": "0x5208", "effectiveGasPrice": "0x2"}, 42_000),
+        ({"gasUsed": "0x1", "effectiveGasPrice": "0x2", "l1Fee": "0x5"}, 7),
+    ],
+)
+def test_the_fee_spoils_no_receipt(
+    fake_node: FakeNode, fields: dict[str, str], fee: int | None
+) -> None:
+    """And nodes need not agree about it."""
+    replies = Result(RECEIPT | fields), Result(RECEIPT)
+    fake_node.script("eth_getTransactionReceipt", *replies)
+    found = receipt_of(client(fake_node), HASH)
+
+    assert found is not None
+    assert found.fee == fee
+    assert found == receipt_of(client(fake_node), HASH)
+
+
 def test_an_index_in_progress_is_not_a_missing_receipt(fake_node: FakeNode) -> None:
     """The node does not know yet."""
     fake_node.script(

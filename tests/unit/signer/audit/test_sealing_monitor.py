@@ -60,11 +60,11 @@ def _alerts(
 @pytest.mark.parametrize(
     ("seen", "expected"),
     [
-        (((0, OLD), (29, OLD)), []),
-        (((0, OLD), (31, OLD), (200, OLD), (330, OLD), (332, OLD)), [31, 332]),
-        (((0, OLD), (20, None), (31, OLD), (60, OLD)), []),
-        (((0, OLD), (20, YOUNG), (40, YOUNG)), []),
-        (((0, YOUNG), (20, OLD), (31, OLD)), [31]),
+        (((0, OLD), (19, OLD)), []),
+        (((0, OLD), (21, OLD), (200, OLD), (320, OLD), (322, OLD)), [21, 322]),
+        (((0, OLD), (15, None), (21, OLD), (40, OLD)), []),
+        (((0, OLD), (15, YOUNG), (34, YOUNG)), []),
+        (((0, YOUNG), (15, OLD), (21, OLD)), [21]),
         (((0, OLD), (31, OLD), (32, None), (33, YOUNG), (64, YOUNG)), [31, 31]),
         (((0, None), (99, None)), []),
     ],
@@ -75,7 +75,7 @@ def test_the_monitor_alerts_when_the_oldest_record_stays(
     seen: tuple[tuple[float, str | None], ...],
     expected: list[int],
 ) -> None:
-    """The alert sounds after the same record was the oldest one for 30 seconds."""
+    """The alert sounds after the same record was the oldest one for 20 seconds."""
     assert _alerts(time, monitor, *seen) == expected
 
 

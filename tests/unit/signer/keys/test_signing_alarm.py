@@ -1,5 +1,7 @@
 """A key that does not sign, or that is another one, raises throttled alerts."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import coincurve
@@ -21,6 +23,7 @@ from signer.errors import (
 from signer.keys.signer import Signer
 from signer.keys.signing_alarm import SigningAlarm
 from signer.model.audit_record import Operation, Purpose
+from signer.ports import DeviceSignature, KeyId
 from tests.support.devices import KEY_ID, FullDisk, honest, planted, point, recording
 from tests.support.refunds import altered
 
@@ -43,7 +46,8 @@ class MonitoredAlarm:
 
     def notify(self, document: Any) -> None:
         """Record an alert."""
-        self.alerts.append((document["alert"], document["facts"]["code"]))
+        facts = document["facts"]
+        self.alerts.append((document["alert"], facts.get("code", facts.get("percent"))))
 
     def failing(self, error: HotWalletError, *seconds: float) -> list[float]:
         """Fail with *error* at each of *seconds*; return the times of the alerts."""
@@ -192,6 +196,31 @@ def test_key_that_cannot_be_opened_alerts(
         )
 
     assert monitor.alerts == [("key-unhealthy", caught.value.code)]
+
+
+def test_a_device_that_throttles_raises_an_alert(monitor: MonitoredAlarm) -> None:
+    """Also if each signature succeeds in the end; again after it was over."""
+    device = altered(honest(KEY), sign_digest=_throttled(3))
+    signer = Signer.open(device, KEY_ID, recording()[0], alarm=monitor.alarm)
+    for _ in range(4):
+        signer.sign_digest(DIGEST, PURPOSE)
+    monitor.now += 60
+    monitor.alarm.called("aws-kms", 1, 0)
+
+    assert monitor.alerts == [("backend-throttled", 75)]
+    monitor.alarm.called(device.name, 1, 0)
+    monitor.alarm.called(device.name, 5, 5)
+    assert monitor.alerts[1:] == [("backend-throttled", 71)]
+
+
+def _throttled(times: int) -> Callable[..., DeviceSignature]:
+    """Return a device's method that signs after it was rejected *times*."""
+
+    def sign(key_id: KeyId, digest: bytes) -> DeviceSignature:
+        answer: DeviceSignature = honest(KEY).sign_digest(key_id, digest)
+        return replace(answer, attempts=times + 1, throttled=times)
+
+    return sign
 
 
 def test_alert_precedes_the_audit_record(monitor: MonitoredAlarm) -> None:

@@ -20,6 +20,8 @@ from signer.ports import (
     Block,
     Change,
     Log,
+    Meter,
+    Meters,
     Receipt,
 )
 from signer.refunds.confirmations import ConfirmationTracker
@@ -73,6 +75,36 @@ def test_a_reorganisation_moves_the_refund_back(world: World, keep: bool) -> Non
     assert world.tracked(refund).status is Status.CONFIRMED
     assert len(set(world.chain.broadcasts)) == 1
     assert world.chain.payouts() == [(CUSTOMER, AMOUNT)]
+
+
+def test_the_fee_is_measured_once(world: World) -> None:
+    """When the refund ends; a node that names no fee is no problem."""
+    for fee in (21_000, None):
+        refund = world.broadcast()
+        world.chain.mine(lambda receipt, fee=fee: replace(receipt, fee=fee))  # type: ignore[misc]
+        world.chain.mine_empty(5)
+        tracker, fees = _measuring(world)
+        tracker.track()
+        assert fees == []
+        tracker.track()
+        tracker.track()
+
+        assert world.stored(refund).status is Status.CONFIRMED
+        assert fees == ([] if fee is None else [("local", fee)])
+
+
+def _measuring(world: World) -> tuple[ConfirmationTracker, list[tuple[str, int]]]:
+    """Return a tracker, and the fees that it measures."""
+    fees: list[tuple[str, int]] = []
+
+    class Fees(Meter):
+        def paid_fee(self, network: str, wei: int) -> None:
+            fees.append((network, wei))
+
+    tracker = ConfirmationTracker(
+        world.store, world.chains, world.clock, world.row_alarm, meter=Meters(Fees())
+    )
+    return tracker, fees
 
 
 STALE: dict[str, dict[str, Any]] = {

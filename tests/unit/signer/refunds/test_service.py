@@ -23,8 +23,11 @@ from signer.errors import (
     NotFoundError,
     PolicyViolationError,
     StoreUnavailableError,
+    TenantBlockedError,
 )
 from signer.model.refund import Refund, RefundRequest, Status
+from signer.model.tenant_block import TenantBlock
+from signer.ports import NO_METER, Meter, Meters
 from signer.refunds.acceptance import ANSWER_TIMEOUT, AcceptedRefund
 from signer.refunds.service import SILENCE_SECONDS, WORKER_SECONDS
 from signer.refunds.worker import Worker
@@ -629,3 +632,67 @@ def test_refunds_are_listed_by_client_session_and_status(world: World) -> None:
     assert len(page.refunds) == 1
     rest = service.list("gateway", limit=1, cursor=page.next_cursor)
     assert {page.refunds[0].id, rest.refunds[0].id} == {first.id, second.id}
+
+
+class _Measured(Meter):
+    """Keeps what a service measures."""
+
+    def __init__(self) -> None:
+        self.accepted_ids: list[str] = []
+        self.traces: list[str | None] = []
+        self.refusals: list[str] = []
+
+    def accepted(self, refund: Refund, seconds: float, trace: str | None) -> None:
+        assert seconds >= 0
+        self.accepted_ids.append(refund.id)
+        self.traces.append(trace)
+
+    def refused(self, error: HotWalletError) -> None:
+        self.refusals.append(error.code)
+
+
+def test_new_refunds_and_refusals_are_measured(world: World) -> None:
+    """A repeated request is neither."""
+    measured = _Measured()
+    service = world.service_over(world.store, meter=Meters(NO_METER, measured))
+
+    def submit(key: str, request: RefundRequest = REQUEST) -> AcceptedRefund:
+        return service.submit(
+            tenant="gateway",
+            idempotency_key=key,
+            request=request,
+            actor=ACTOR,
+            answer=lambda _: "{}",
+            trace=key,
+        )
+
+    accepted = submit("first")
+    submit("first")
+    with pytest.raises(PolicyViolationError):
+        submit("second", replace(REQUEST, reference="other", token="none"))
+    world.store.block_tenant(TenantBlock("gateway", world.clock(), "alice"))
+    with pytest.raises(TenantBlockedError):
+        submit("third")
+
+    assert measured.accepted_ids == [accepted.refund.id]
+    assert measured.traces == ["first"]
+    assert measured.refusals == ["policy-violation", "tenant-blocked"]
+
+
+def test_meters_pass_on_what_they_measure(world: World) -> None:
+    seen: list[str] = []
+
+    class Moves(Meter):
+        def moved(self, before: Refund, after: Refund) -> None:
+            seen.append(f"{before.status} {after.status}")
+
+        def delayed(self, refund: Refund, code: str) -> None:
+            seen.append(code)
+
+    refund = world.accepted()
+    meters = Meters(Moves(), NO_METER)
+    meters.moved(refund, replace(refund, status=Status.RESERVED))
+    meters.delayed(refund, "chain-unavailable")
+    meters.paid_fee("local", 1)
+
+    assert seen == ["queued reserved", "chain-unavailable"]

@@ -13,7 +13,12 @@ from signer.model.network_view import Funds, NetworkView, NodeView
 from signer.model.worker_row import WorkerRow
 from signer.ports import Meter, NodeStatus
 from signer.refunds.runway import read_funds, read_max_fee
-from signer.refunds.wallet_monitor import LOOK_SECONDS, WAIT_SECONDS, WalletMonitor
+from signer.refunds.wallet_monitor import (
+    AGAIN_SECONDS,
+    LOOK_SECONDS,
+    WAIT_SECONDS,
+    WalletMonitor,
+)
 from tests.support.refunds import AMOUNT, World, altered, altered_chain
 
 
@@ -159,12 +164,12 @@ def test_the_view_has_nodes_fees_and_the_nonce(system: System) -> None:
     ]
     monitor = system.monitor(node_statuses=lambda *_: statuses)
 
-    assert monitor.look()
+    assert monitor.look() == AGAIN_SECONDS
     (view,) = system.views.seen
     assert view is not None
     assert view.nodes == [
         NodeView("node-1", 0, is_trusted=True),
-        NodeView("node-2", 3, is_trusted=False),
+        NodeView("node-2", 3, is_trusted=False, disagrees=True),
         NodeView("node-3", None, is_trusted=False),
     ]
     assert view.chain_nonce == 1
@@ -191,7 +196,7 @@ def test_the_worker_that_has_run_for_longest_looks(system: System) -> None:
     """The next one takes over when it stops."""
     system.record("a", "b")
     first, second = system.monitor("a"), system.monitor("b")
-    assert (first.look(), second.look()) == (True, False)
+    assert (first.look(), second.look()) == (LOOK_SECONDS, WAIT_SECONDS)
     assert [view is None for view in system.views.seen] == [False, True]
     system.world.clock.advance(seconds=25)
     row = [each for each in system.world.store.workers() if each.name == "b"]
@@ -199,7 +204,7 @@ def test_the_worker_that_has_run_for_longest_looks(system: System) -> None:
         WorkerRow("b", row[0].started_at, system.world.clock())
     )
 
-    assert (first.look(), second.look()) == (False, True)
+    assert (first.look(), second.look()) == (WAIT_SECONDS, LOOK_SECONDS)
 
 
 def test_without_a_key_nothing_is_read(system: System) -> None:
@@ -207,7 +212,7 @@ def test_without_a_key_nothing_is_read(system: System) -> None:
     monitor = system.monitor()
     monitor._ledger = altered(system.world.store, active_key=lambda: None)
 
-    assert monitor.look()
+    assert monitor.look() == LOOK_SECONDS
     assert system.views.seen == [None]
 
 

@@ -132,6 +132,27 @@ def test_a_delivery_is_given_up(sqlite_store: SQLStore, clock: FakeClock) -> Non
     )
 
 
+def test_a_receiver_that_accepts_nothing_is_reported(
+    sqlite_store: SQLStore, clock: FakeClock
+) -> None:
+    """After ten seconds, although no delivery was tried three times."""
+    timer = Timer()
+    for _ in range(3):
+        accepted(sqlite_store)
+    receiver = Receiver(lambda _: "unreachable")
+    working = dispatcher(sqlite_store, receiver, clock=clock, timer=timer)
+    with capture_logs() as logs:
+        work_until(working, lambda: len(logs) == 3)
+        timer.now += 10
+        clock.advance(seconds=7)
+        work_until(working, lambda: len(logs) == 7)
+
+    alerts = [each for each in logs if each["event"] == "alert"]
+    assert [(each["alert"], each["attempts"]) for each in alerts] == [
+        ("webhook-failing", 2)
+    ]
+
+
 def _attempts(store: SQLStore) -> int:
     return max(delivery.attempts for delivery, _ in store.deliveries(9))
 

@@ -1,0 +1,124 @@
+"""An operator, who looks at metrics, console and doctor of a running stack."""
+
+import json
+import re
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from http.cookiejar import CookieJar
+from typing import Any
+from urllib.parse import urlencode
+
+from prometheus_client.core import Metric
+from prometheus_client.parser import text_string_to_metric_families
+
+from api.metrics import catalogue
+from dev.anvil import ROOT
+from dev.stack import Stack, request
+from signer.alerts import Alert
+
+
+_ALL = (*catalogue.OF_LEDGER, *catalogue.OF_WORKERS)
+SPECS = {name: spec for spec in _ALL for name in spec.sample_names}
+"""The metrics, by the names of their samples."""
+
+_NOTICE = re.compile(r'<li class="notice (bad|warn|info)">(.*?)</li>', re.DOTALL)
+_NAMED = re.compile(r'<code>([a-z-]+)</code>, <a href="([^"]+)">runbook</a>')
+
+
+def values_of(metrics: Mapping[str, Metric], name: str, **labels: str) -> list[float]:
+    """Return the samples of *metrics* that have *labels*."""
+    return [
+        sample.value
+        for sample in metrics[SPECS[name].family_name].samples
+        if sample.name == name and labels.items() <= sample.labels.items()
+    ]
+
+
+@dataclass
+class Operator:
+    """Sees what an operator sees, with tokens of the stack's issuer."""
+
+    stack: Stack
+    token: str
+    _cookies: CookieJar = field(default_factory=CookieJar)
+
+    @classmethod
+    def of(cls, stack: Stack) -> "Operator":
+        """Return an operator with the role ``devops``."""
+        return cls(stack, stack.command("token", "--role", "devops"))
+
+    def metrics(self) -> Mapping[str, Metric]:
+        """Return the families of ``/metrics``, by name."""
+        headers = {"Authorization": f"Bearer {self.token}"}
+        text = self._open("/metrics", headers=headers)
+        return {each.name: each for each in text_string_to_metric_families(text)}
+
+    def value(self, name: str, **labels: str) -> float:
+        """Return the sum of the samples that have *labels*."""
+        return sum(self.values(name, **labels))
+
+    def values(self, name: str, **labels: str) -> list[float]:
+        """Return the samples that have *labels*."""
+        return values_of(self.metrics(), name, **labels)
+
+    def readiness(self) -> Any:
+        """Return status and body of ``/readyz``."""
+        status, _, body = request("GET", f"{self.stack.url}/readyz")
+        return status, body
+
+    def doctor(self) -> dict[str, Any]:
+        """Return the results of ``hotwallet doctor`` by name."""
+        done = subprocess.run(
+            [sys.executable, "-m", "api.cli", "doctor", "--json"],
+            env=self.stack.environ,
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return {each["name"]: each for each in json.loads(done.stdout)["rungs"]}
+
+    def stopped_alerts(self) -> float:
+        """Return how often ``worker-stopped`` was raised."""
+        return self.value("hotwallet_alerts_total", alert=Alert.WORKER_STOPPED)
+
+    def log_in(self) -> None:
+        """Start a session of the console."""
+        token = self.stack.command(
+            *("token", "--role", "admin", "--scope", "console:read"),
+            *("--subject", "alice"),
+        )
+        self._open("/console/login", urlencode({"token": token}).encode())
+
+    def notices(self) -> Mapping[str, str]:
+        """Return runbook links by name, of what the console says to act on."""
+        return {
+            name: href
+            for urgency, notice in _NOTICE.findall(self._open("/console"))
+            for name, href in _NAMED.findall(notice)
+            if urgency != "info"
+        }
+
+    def page(self, path: str) -> str:
+        """Return a page of the console."""
+        return self._open(path)
+
+    def _open(
+        self,
+        path: str,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> str:
+        opener = urllib.request.build_opener(
+            urllib.request.ProxyHandler({}),
+            urllib.request.HTTPCookieProcessor(self._cookies),
+        )
+        asked = urllib.request.Request(
+            f"{self.stack.url}{path}", body, dict(headers or {})
+        )
+        with opener.open(asked, timeout=10) as response:
+            text: str = response.read().decode()
+        return text

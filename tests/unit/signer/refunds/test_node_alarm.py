@@ -1,0 +1,81 @@
+"""Nodes that are down or lag raise one alert, at the second look."""
+
+import pytest
+from structlog.testing import capture_logs
+
+from signer.alerts import Alerts
+from signer.model.network_view import LAGGING_BLOCKS, NodeView
+from signer.refunds.node_alarm import FINE_SECONDS, REMIND_SECONDS, NodeAlarm
+
+
+FINE = NodeView("node-2", 0, is_trusted=True)
+DOWN = NodeView("node-2", None, is_trusted=False)
+LYING = NodeView("node-2", 0, is_trusted=False, disagrees=True)
+LATE = NodeView("node-2", LAGGING_BLOCKS + 1, is_trusted=True)
+SLOW = NodeView("node-2", LAGGING_BLOCKS, is_trusted=True)
+
+LOOK = 15.0
+
+
+def _alerts(*nodes: NodeView, every: float = LOOK) -> list[tuple[str, int]]:
+    """Look at each of *nodes*; return the alerts with the numbers of their looks."""
+    now = [0.0]
+    alarm = NodeAlarm(Alerts(), lambda: now[0])
+    found: list[tuple[str, int]] = []
+    for number, node in enumerate(nodes):
+        now[0] = number * every
+        with capture_logs() as logs:
+            alarm.look("local", [node])
+        found += [(each["alert"], number) for each in logs]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("nodes", "expected"),
+    [
+        ([FINE, FINE], []),
+        ([SLOW, SLOW, SLOW], []),
+        ([FINE, DOWN, FINE, DOWN, FINE], []),
+        ([DOWN, DOWN, DOWN], [("node-down", 1)]),
+        ([LYING, LYING], [("node-down", 1)]),
+        ([LATE, LATE, LATE], [("node-lagging", 1)]),
+        ([LATE, DOWN, LATE, DOWN], []),
+        ([LATE, LATE, DOWN, DOWN], [("node-lagging", 1), ("node-down", 3)]),
+        # A node that fails again within a minute is the same problem.
+        ([DOWN, DOWN, FINE, FINE, DOWN, DOWN], [("node-down", 1)]),
+    ],
+)
+def test_the_second_look_raises_the_alert(
+    nodes: list[NodeView], expected: list[tuple[str, int]]
+) -> None:
+    assert _alerts(*nodes) == expected
+
+
+def test_a_node_that_recovered_is_reported_again() -> None:
+    fine = [FINE] * (int(FINE_SECONDS / LOOK) + 1)
+    nodes = [DOWN, DOWN, *fine, DOWN, DOWN]
+
+    assert _alerts(*nodes) == [("node-down", 1), ("node-down", len(nodes) - 1)]
+
+
+def test_the_alert_is_repeated_every_six_hours() -> None:
+    assert _alerts(*[LATE] * 4, every=REMIND_SECONDS / 2) == [
+        ("node-lagging", 1),
+        ("node-lagging", 3),
+    ]
+
+
+def test_nodes_are_told_apart() -> None:
+    """The alert names the network, the node and its lag; a new problem is looked at."""
+    alarm = NodeAlarm(Alerts())
+    other = NodeView("node-1", 12, is_trusted=True)
+    with capture_logs() as logs:
+        assert alarm.look("local", [LATE]) is True
+        assert alarm.look("local", [LATE, other]) is True
+        assert alarm.look("other", [LATE]) is True
+        assert alarm.look("local", [LATE, other]) is False
+
+    assert [(each["network"], each["node"], each["lag"]) for each in logs] == [
+        ("local", "node-2", 11),
+        ("local", "node-1", 12),
+    ]
