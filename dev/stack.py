@@ -86,6 +86,8 @@ def running_stack(
     workers: int = 1,
     settings: Mapping[str, str] | None = None,
     has_webhook: bool = False,
+    network_lines: str = "",
+    token_lines: str = "",
     report: Report = lambda _: None,
 ) -> Iterator[Stack]:
     """
@@ -95,6 +97,7 @@ def running_stack(
     in the token is kept.  *settings* are added to the environment, *workers*
     processes move refunds, and *report* is called with each step.  With *has_webhook*
     the events of the tenant "developer" are sent to ``hotwallet listen``.
+    *network_lines* and *token_lines* are added to the networks file.
 
     Raises:
         RuntimeError: A process did not start (the message has the end of its log),
@@ -128,7 +131,7 @@ def running_stack(
         if chain.engine == "anvil":
             RPC(chain.url)("evm_setAutomine", False)
             RPC(chain.url)("evm_setIntervalMining", block_time)
-        _write_networks(home, chain.url, token)
+        _write_networks(home, chain.url, token, network_lines, token_lines)
         stack = Stack(
             home=home,
             environ=environ,
@@ -273,19 +276,21 @@ def _kms_key(home: Path, environ: dict[str, str]) -> Iterator[tuple[str, str]]:
         yield created["address"], created["arn"]
 
 
-def _write_networks(home: Path, chain_url: str, token: str) -> None:
+def _write_networks(
+    home: Path, chain_url: str, token: str, network_lines: str, token_lines: str
+) -> None:
     (home / "networks.toml").write_text(
         f"""\
 [networks.{NETWORK}]
 chain_id = {CHAIN_ID}
 rpc_urls = ["{chain_url}"]
 confirmations = 2
-
+{network_lines}
 [networks.{NETWORK}.tokens.{SYMBOL}]
 address = "{token}"
 decimals = 6
 max_amount = "1000"
-""",
+{token_lines}""",
         encoding="utf-8",
     )
 

@@ -25,6 +25,10 @@ CONTENT_POLICY = (
 )
 """The ``Content-Security-Policy`` of the pages: no script, and nothing of others."""
 
+_LARGE = 100_000
+
+_STYLE_SHEETS = ("console.css", "figures.css")
+
 _UNITS = (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
 
 
@@ -36,7 +40,8 @@ def render(template: str, **values: object) -> str:
 @cache
 def style_sheet() -> bytes:
     """Return the style sheet of all pages."""
-    return files("api.console").joinpath("static/console.css").read_bytes()
+    folder = files("api.console").joinpath("static")
+    return b"".join(folder.joinpath(name).read_bytes() for name in _STYLE_SHEETS)
 
 
 def format_time(moment: datetime | None) -> str:
@@ -57,6 +62,28 @@ def format_duration(duration: timedelta | float) -> str:
         if count:
             parts.append(f"{count} {unit}")
     return " ".join(parts[:2]) or "0 s"
+
+
+def format_seconds(seconds: float | None) -> str:
+    """Return *seconds* with a unit that fits, from milliseconds on; a dash for None."""
+    if seconds is None:
+        return "-"
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    return f"{seconds:.1f} s" if seconds < 60 else format_duration(seconds)  # noqa: PLR2004
+
+
+def format_number(value: float | None) -> str:
+    """
+    Return *value* for people, with up to six digits; a dash for None.
+
+    >>> format_number(1250.5), format_number(12_345_678), format_number(0.0000123)
+    ('1,250.5', '12,345,678', '0.0000123')
+    """
+    if value is None:
+        return "-"
+    text = f"{value:,.0f}" if abs(value) >= _LARGE else f"{value:,.6g}"
+    return f"{value:.7f}".rstrip("0") if "e" in text else text
 
 
 def show_invisible(value: Any) -> Any:
@@ -92,6 +119,8 @@ def _environment() -> Environment:
         "duration": format_duration,
         "units": format_units,
         "key_prefix": key_prefix,
+        "seconds": format_seconds,
+        "plain": format_number,
     }
     environment.filters.update(filters)
     return environment

@@ -5,7 +5,7 @@ from urllib.parse import urlencode
 
 from falcon import Request, Response
 
-from api.console.audit import read_audit
+from api.console.explorers import Explorers
 from api.console.measurements import read_measurements
 from api.console.overview import read_overview
 from api.console.refund_details import RefundDetailsReader
@@ -73,7 +73,13 @@ class RefundPage(SessionPage):
         if refund is None:
             raise NotFoundError("there is no such refund")
 
-        self.show(req, resp, "refund.html", it=self._details.read(refund))
+        self.show(
+            req,
+            resp,
+            "refund.html",
+            it=self._details.read(refund),
+            explorers=Explorers.of(self._console.container.networks),
+        )
 
 
 class KeysPage(SessionPage):
@@ -112,21 +118,12 @@ class WalletsPage(SessionPage):
             networks=container.networks,
             active=store.active_key(),
             measured=read_measurements(store.workers(), now),
+            explorers=Explorers.of(container.networks),
         )
 
     def _names(self) -> Mapping[int, str]:
         networks = self._console.container.networks
         return {network.chain_id: name for name, network in networks.items()}
-
-
-class AuditPage(SessionPage):
-    """``/console/audit``: how far the audit log is sealed and signed."""
-
-    def on_get(self, req: Request, resp: Response) -> None:
-        """Show the state of the chain, and how to verify it."""
-        query.parameters(req)
-
-        self.show(req, resp, "audit.html", it=read_audit(self._console.container))
 
 
 class WebhooksPage(SessionPage):

@@ -14,9 +14,9 @@ from api.http.console.approvals import (
     ApprovalPage,
     ApprovalsPage,
 )
+from api.http.console.audit import AuditExport, AuditPage
 from api.http.console.login import Login, Logout, StyleSheet
 from api.http.console.pages import (
-    AuditPage,
     KeysPage,
     OverviewPage,
     RefundPage,
@@ -24,7 +24,9 @@ from api.http.console.pages import (
     WalletsPage,
     WebhooksPage,
 )
+from api.http.console.policy import PolicyPage
 from api.http.console.resource import Console, show
+from api.http.console.trends import CodePage, TrendsPage
 from api.http.middleware import AuthorizationMiddleware
 from api.request_context import request_id
 from api.views.codes import load_codes
@@ -54,6 +56,10 @@ def add_console(
     app.add_route(f"{PREFIX}/keys", KeysPage(console))
     app.add_route(f"{PREFIX}/wallets", WalletsPage(console))
     app.add_route(f"{PREFIX}/audit", AuditPage(console))
+    app.add_route(f"{PREFIX}/audit/export", AuditExport(console))
+    app.add_route(f"{PREFIX}/policy", PolicyPage(console))
+    app.add_route(f"{PREFIX}/trends", TrendsPage(console))
+    app.add_route(f"{PREFIX}/codes/{{code}}", CodePage(console))
     app.add_route(f"{PREFIX}/webhooks", WebhooksPage(console))
     app.add_error_handler(Exception, _respond)
     app.add_error_handler(falcon.HTTPError, _respond)
