@@ -9,13 +9,14 @@ from itertools import pairwise
 @dataclass(frozen=True, slots=True)
 class Period:
     """
-    A time of *parts* equal *steps* that ends with the current one, in whole hours.
+    A time of equal parts that ends with the current one; ``step`` is in whole hours.
 
     ``mark_format`` is how the axis names a time.
     """
 
     name: str
     title: str
+    step_name: str
     step: timedelta
     parts: int
     mark_format: str
@@ -44,7 +45,7 @@ class Period:
         return [*(f"{edges[n * quarter]:{self.mark_format}}" for n in range(4)), "now"]
 
 
-DAY = Period("day", "Last day", timedelta(hours=1), 24, "%H:%M")
-WEEK = Period("week", "Last week", timedelta(hours=6), 28, "%a %H:%M")
+DAY = Period("day", "Last day", "hour", timedelta(hours=1), 24, "%H:%M")
+WEEK = Period("week", "Last week", "6 hours", timedelta(hours=6), 28, "%a %H:%M")
 
 PERIODS = {each.name: each for each in (DAY, WEEK)}

@@ -6,8 +6,8 @@ from datetime import datetime
 
 from api.console.audit_search import LOOKED_AT, newest_records, read_fields
 from api.console.plots import share
+from api.console.rendering import format_amount
 from api.container import Container
-from signer.amounts import format_units
 from signer.config.networks import Network
 from signer.config.tenants import NO_LIMITS, Tenant
 from signer.model.spending_limits import GAS_PER_HOUR
@@ -124,13 +124,13 @@ def _allowances(
 def _show(allowance: Allowance, bounds: Sequence[ShownBound]) -> ShownAllowance:
     def amount(units: int | None) -> str | None:
         decimals = allowance.token.decimals
-        return None if units is None else format_units(units, decimals)
+        return None if units is None else format_amount(units, decimals)
 
     return ShownAllowance(
         allowance.network,
         allowance.symbol,
         amount(allowance.min_amount),
-        format_units(allowance.max_amount, allowance.token.decimals),
+        format_amount(allowance.max_amount, allowance.token.decimals),
         amount(allowance.approve_above),
         bounds,
     )
@@ -142,7 +142,7 @@ def _show_bound(
     is_gas = bound.name == GAS_PER_HOUR
     decimals = 0 if is_gas else allowance.token.decimals
     unit = "gas" if is_gas else allowance.symbol
-    limit = f"{format_units(bound.limit, decimals)} {unit}"
+    limit = f"{format_amount(bound.limit, decimals)} {unit}"
     if bound.name == _PER_RECIPIENT:
         return ShownBound(_NAMES[bound.name], limit, None, None, None)
     counted = spent.get(GAS if is_gas else allowance.token.address, SpentLately())
@@ -151,8 +151,8 @@ def _show_bound(
     return ShownBound(
         _NAMES[bound.name],
         limit,
-        f"{format_units(used, decimals)} {unit}",
-        f"{format_units(left, decimals)} {unit}",
+        f"{format_amount(used, decimals)} {unit}",
+        f"{format_amount(left, decimals)} {unit}",
         share(used, bound.limit),
     )
 

@@ -44,6 +44,12 @@ def style_sheet() -> bytes:
     return b"".join(folder.joinpath(name).read_bytes() for name in _STYLE_SHEETS)
 
 
+@cache
+def icon() -> bytes:
+    """Return the icon of all pages, as SVG."""
+    return files("api.console").joinpath("static/icon.svg").read_bytes()
+
+
 def format_time(moment: datetime | None) -> str:
     """Return *moment* in UTC, to the second; a dash for None."""
     if moment is None:
@@ -86,6 +92,28 @@ def format_number(value: float | None) -> str:
     return f"{value:.7f}".rstrip("0") if "e" in text else text
 
 
+def format_amount(units: int, decimals: int) -> str:
+    """
+    Return an amount in whole tokens: exact, with two decimals or as many as it needs.
+
+    >>> format_amount(12_500_000, 6), format_amount(12_500_001, 6), format_amount(7, 0)
+    ('12.50', '12.500001', '7')
+    """
+    whole, point, fraction = format_units(units, decimals).partition(".")
+    if not point:
+        return whole
+    return f"{whole}.{fraction.rstrip('0').ljust(min(2, decimals), '0')}"
+
+
+def mark_code(text: str) -> Markup:
+    """Return *text* with what stands between backticks as code."""
+    parts = text.split("`")
+    return Markup().join(
+        Markup("<code>{}</code>").format(part) if number % 2 else part
+        for number, part in enumerate(parts)
+    )
+
+
 def show_invisible(value: Any) -> Any:
     """
     Return *value*, a text with escapes in place of what cannot be seen.
@@ -117,7 +145,8 @@ def _environment() -> Environment:
     filters: Mapping[str, Any] = {
         "time": format_time,
         "duration": format_duration,
-        "units": format_units,
+        "units": format_amount,
+        "code": mark_code,
         "key_prefix": key_prefix,
         "seconds": format_seconds,
         "plain": format_number,

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 
 from api.console.periods import Period
 from api.console.plots import Plot, Series
-from api.console.rendering import format_duration, format_seconds
+from api.console.rendering import format_seconds
 from signer.audit.sealing_monitor import made_at
 from signer.audit.stored_checkpoints import statement_of
 from signer.model.refund import Status
@@ -71,7 +71,7 @@ def plot_refunds(ledger: Ledger, period: Period, now: datetime) -> Plot:
         summary += f" A bar counts {MOST_REFUNDS:,} refunds at most."
     return Plot(
         id="refunds",
-        title=f"Refunds per {format_duration(period.step)}",
+        title=f"Refunds per {period.step_name}",
         summary=summary,
         columns=period.columns(now),
         marks=period.marks(now),

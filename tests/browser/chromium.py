@@ -8,7 +8,13 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    Page,
+    Request,
+    sync_playwright,
+)
 
 from dev.anvil import ROOT
 
@@ -59,10 +65,18 @@ class Visitor:
         self.problems += self.page.evaluate("window.__violations ?? []")
         return answer.status
 
-    def check_accessibility(self) -> list[str]:
-        """Return the violations that axe finds, each with its elements."""
+    def check_accessibility(self, *, contrast: bool = True) -> list[str]:
+        """
+        Return the violations that axe finds, each with its elements.
+
+        It looks at each text for its *contrast*, which takes long on a long page.
+        """
         self.page.evaluate(AXE.read_text(encoding="utf-8"))
-        options = {"runOnly": {"type": "tag", "values": list(WCAG)}}
+        options = {
+            "runOnly": {"type": "tag", "values": list(WCAG)},
+            "rules": {"color-contrast": {"enabled": contrast}},
+            "resultTypes": ["violations"],
+        }
         result: dict[str, Any] = self.page.evaluate(
             "options => axe.run(document, options)", options
         )
@@ -89,12 +103,18 @@ def visiting(browser: Browser, url: str, **options: Any) -> Iterator[Visitor]:
     page, problems = visitor.page, visitor.problems
     page.on("console", lambda message: problems.append(f"console: {message.text}"))
     page.on("pageerror", lambda error: problems.append(f"error: {error}"))
-    page.on("requestfailed", lambda each: problems.append(f"failed: {each.url}"))
+    page.on("requestfailed", lambda each: _record_failure(each, problems))
     page.on("request", lambda each: _require_host(each.url, visitor))
     try:
         yield visitor
     finally:
         context.close()
+
+
+def _record_failure(request: Request, problems: list[str]) -> None:
+    # A download, or the next page was opened before the icon arrived.
+    if request.failure != "net::ERR_ABORTED":
+        problems.append(f"failed: {request.url} {request.failure}")
 
 
 def _require_host(url: str, visitor: Visitor) -> None:

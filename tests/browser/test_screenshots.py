@@ -15,7 +15,7 @@ from tests.browser.site import Site
 _GUIDE = ROOT / "docs" / "how-to" / "console.md"
 _MOST_BYTES = 900_000
 
-_WITHOUT_PICTURE = {"/console/console.css"}
+_WITHOUT_PICTURE = {"/console/console.css", "/console/icon.svg"}
 """Routes that answer GET and are no pages to look at."""
 
 

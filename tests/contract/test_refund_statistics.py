@@ -145,10 +145,10 @@ def test_times_to_the_first_broadcast(store: SQLStore) -> None:
     """A refund that was never broadcast, or before the period, has none."""
     began = now()
     minute = timedelta(minutes=1)
-    for seconds in (3, 1, 200):
+    for seconds in (30, 1, 200):
         broadcast(store, id=new_refund_id(began - timedelta(seconds=seconds)))
     accepted(store, id=new_refund_id(began))
 
-    found = store.broadcast_seconds(began - minute, began + minute, 10)
-    assert [round(each) for each in found] == [1, 3]
+    fast, slow = store.broadcast_seconds(began - minute, began + minute, 10)
+    assert 1 <= fast < 30 <= slow < 60
     assert len(store.broadcast_seconds(began - minute, began + minute, 1)) == 1

@@ -15,7 +15,7 @@ from api.http.console.approvals import (
     ApprovalsPage,
 )
 from api.http.console.audit import AuditExport, AuditPage
-from api.http.console.login import Login, Logout, StyleSheet
+from api.http.console.login import Icon, Login, Logout, StyleSheet
 from api.http.console.pages import (
     KeysPage,
     OverviewPage,
@@ -44,6 +44,7 @@ def add_console(
     console = Console(container, authorization)
     app.add_route(PREFIX, OverviewPage(console))
     app.add_route(f"{PREFIX}/console.css", StyleSheet(console))
+    app.add_route(f"{PREFIX}/icon.svg", Icon(console))
     app.add_route(f"{PREFIX}/login", Login(console))
     app.add_route(f"{PREFIX}/logout", Logout(console))
     app.add_route(f"{PREFIX}/refunds", RefundsPage(console))
