@@ -37,6 +37,19 @@ _TERMINAL = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR")
 # The stack inherits only these variables.
 _INHERITED = (*_TERMINAL, "PKCS11_MODULE", "ANVIL")
 
+NETWORKS = f"""\
+[networks.{NETWORK}]
+chain_id = {CHAIN_ID}
+rpc_urls = ["{{chain_url}}"]
+confirmations = 2
+
+[networks.{NETWORK}.tokens.{SYMBOL}]
+address = "{{token}}"
+decimals = 6
+max_amount = "1000"
+"""
+"""The networks file of a stack; ``format`` sets the rest."""
+
 _START_SECONDS = 60.0
 _STOP_SECONDS = 35.0
 
@@ -77,7 +90,7 @@ class Stack:
 
 
 @contextlib.contextmanager
-def running_stack(
+def running_stack(  # noqa: PLR0913  Each is an option of its own.
     home: Path,
     *,
     use_kms: bool = False,
@@ -86,8 +99,7 @@ def running_stack(
     workers: int = 1,
     settings: Mapping[str, str] | None = None,
     has_webhook: bool = False,
-    network_lines: str = "",
-    token_lines: str = "",
+    networks: str = NETWORKS,
     report: Report = lambda _: None,
 ) -> Iterator[Stack]:
     """
@@ -97,7 +109,7 @@ def running_stack(
     in the token is kept.  *settings* are added to the environment, *workers*
     processes move refunds, and *report* is called with each step.  With *has_webhook*
     the events of the tenant "developer" are sent to ``hotwallet listen``.
-    *network_lines* and *token_lines* are added to the networks file.
+    *networks* is the networks file, with names in place of what is known then.
 
     Raises:
         RuntimeError: A process did not start (the message has the end of its log),
@@ -131,7 +143,9 @@ def running_stack(
         if chain.engine == "anvil":
             RPC(chain.url)("evm_setAutomine", False)
             RPC(chain.url)("evm_setIntervalMining", block_time)
-        _write_networks(home, chain.url, token, network_lines, token_lines)
+        (home / "networks.toml").write_text(
+            networks.format(chain_url=chain.url, token=token), encoding="utf-8"
+        )
         stack = Stack(
             home=home,
             environ=environ,
@@ -274,25 +288,6 @@ def _kms_key(home: Path, environ: dict[str, str]) -> Iterator[tuple[str, str]]:
             AWS_EC2_METADATA_DISABLED="true",
         )
         yield created["address"], created["arn"]
-
-
-def _write_networks(
-    home: Path, chain_url: str, token: str, network_lines: str, token_lines: str
-) -> None:
-    (home / "networks.toml").write_text(
-        f"""\
-[networks.{NETWORK}]
-chain_id = {CHAIN_ID}
-rpc_urls = ["{chain_url}"]
-confirmations = 2
-{network_lines}
-[networks.{NETWORK}.tokens.{SYMBOL}]
-address = "{token}"
-decimals = 6
-max_amount = "1000"
-{token_lines}""",
-        encoding="utf-8",
-    )
 
 
 def _write_tenants(home: Path) -> Path:

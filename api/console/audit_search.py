@@ -174,9 +174,7 @@ def _read(
     return FoundRecord(sealed.sequence, record.id, at, fields)
 
 
-def _start(
-    journal: Journal, until: datetime | None, before: int | None
-) -> int | None:
+def _start(journal: Journal, until: datetime | None, before: int | None) -> int | None:
     """Return *before*, or the sequence number where records from *until* on begin."""
     if until is None or before is not None:
         return before

@@ -43,7 +43,9 @@ class Asset:
             (self.refunds_left, network.low_balance_refunds),
             (self.hours_left, network.low_balance_hours),
         )
-        parts = [share(left, 5 * low) for left, low in pairs if left is not None and low]
+        parts = [
+            share(left, 5 * low) for left, low in pairs if left is not None and low
+        ]
         return min(parts, default=100.0 if self.balance else 0.0)
 
 

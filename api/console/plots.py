@@ -16,6 +16,7 @@ WIDTH, HEIGHT = 1000.0, 100.0
 """The box of the marks, in units."""
 
 _GAP = 0.2  # Of a column's width, between two bars.
+_FEWEST = 12  # Columns: with fewer, a bar is no wider.
 _LEAST = 1.0  # A value above zero must be visible.
 
 
@@ -72,9 +73,12 @@ class Plot:
     @property
     def top(self) -> float:
         """The end of the axis."""
-        columns = zip(*(map(_or_zero, each.values) for each in self.series), strict=True)
-        highest = sum if self.is_stacked else max
-        return round_up(max(map(highest, columns), default=0.0))
+        columns = list(
+            zip(*(map(_or_zero, each.values) for each in self.series), strict=True)
+        )
+        if self.is_stacked:
+            return round_up(max(map(sum, columns), default=0.0))
+        return round_up(max(map(max, columns), default=0.0))
 
     @property
     def bars(self) -> Sequence[Bar]:
@@ -90,7 +94,7 @@ class Plot:
         return "-" if value is None else f"{value:.4g}{self.unit}"
 
     def _column(self, index: int, name: str) -> Iterator[Bar]:
-        width = WIDTH / len(self.columns)
+        width = WIDTH / max(len(self.columns), _FEWEST)
         bottom = 0.0
         for each in self.series:
             value = _or_zero(each.values[index])

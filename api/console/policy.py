@@ -1,4 +1,4 @@
-"""Which limits are in force for each tenant, what is left of them, and what was refused."""
+"""Which limits are in force, what is left of them, and what was refused."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -191,7 +191,9 @@ def _tenant_rules(tenant: Tenant) -> Iterator[tuple[str, str]]:
         ("waiting requests", tenant.max_waiting_requests),
     ):
         yield name, "no limit of its own" if value is None else f"at most {value}"
-    signs = f"yes, with {len(tenant.request_keys)} keys" if tenant.request_keys else "no"
+    signs = (
+        f"yes, with {len(tenant.request_keys)} keys" if tenant.request_keys else "no"
+    )
     yield "must sign its requests", signs
 
 

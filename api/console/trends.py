@@ -121,7 +121,9 @@ def plot_checkpoints(ledger: Ledger) -> Plot:
         last = ledger.sealed(statement.size - 1, 1)
         made = made_at(last[0].record.id) if last else None
         if made is not None:
-            found.append((statement.at, max(0.0, (statement.at - made).total_seconds())))
+            found.append(
+                (statement.at, max(0.0, (statement.at - made).total_seconds()))
+            )
     delays = [seconds for _, seconds in found]
     times = [f"{at:%d %b %H:%M:%S}" for at, _ in found]
     return Plot(

@@ -1,6 +1,5 @@
 """Counts of refunds for metrics and for the runway of the wallet."""
 
-from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -147,7 +146,7 @@ class StatisticsTables(Tables):
         self, since: datetime, until: datetime, limit: int
     ) -> Mapping[Status, int]:
         rows = self._database.rows(RESULTS, at_most=limit, **_ids(since, until))
-        return {status: count for status, count in rows}
+        return {row[0]: row[1] for row in rows}
 
     def broadcast_seconds(
         self, since: datetime, until: datetime, limit: int

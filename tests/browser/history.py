@@ -24,12 +24,13 @@ _RECIPIENTS = (
 _HOURS = 7 * 24
 _BUSIEST = 5  # Refunds in the busiest hour.
 
-_OUTCOMES = (
-    (Status.CONFIRMED, 92),
-    (Status.CANCELLED, 4),
-    (Status.REFUSED, 3),
-    (Status.FAILED, 1),
-)
+_OUTCOMES = {
+    Status.CONFIRMED: 92,
+    Status.CANCELLED: 4,
+    Status.REFUSED: 3,
+    Status.FAILED: 1,
+}
+"""Of a hundred refunds."""
 
 
 def write_history(store: SQLStore, macs: RowMACs, now: datetime, token: str) -> None:
@@ -52,7 +53,6 @@ def write_history(store: SQLStore, macs: RowMACs, now: datetime, token: str) -> 
 
 
 def _refunds(chance: random.Random, now: datetime, token: str) -> Iterator[Refund]:
-    statuses, weights = zip(*_OUTCOMES, strict=True)
     nonce = 0
     for hour in range(_HOURS, 0, -1):
         begin = now - timedelta(hours=hour)
@@ -60,7 +60,7 @@ def _refunds(chance: random.Random, now: datetime, token: str) -> Iterator[Refun
         busy = 0.5 + 0.5 * math.sin((begin.hour - 13) * math.pi / 12)
         for _ in range(round(busy * _BUSIEST * chance.uniform(0.5, 1))):
             at = begin + timedelta(seconds=chance.uniform(0, 3599))
-            (status,) = chance.choices(statuses, weights)
+            (status,) = chance.choices([*_OUTCOMES], [*_OUTCOMES.values()])
             was_sent = status in {Status.CONFIRMED, Status.FAILED}
             nonce += was_sent
             yield queued(

@@ -11,15 +11,17 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
-from api.auth.dev_tokens import Role, mint
+from api.auth.dev_tokens import mint
 from api.bootstrap import build_container
 from api.console.cookies import LOCAL_NAME
 from api.console.sessions import SESSION_LIFETIME, Sessions
 from api.container import Container
 from api.request_context import Principal
 from backends.sql import SQLStore
-from dev.stack import Stack, running_stack
+from dev.chain import CHAIN_ID
+from dev.stack import NETWORK, SYMBOL, Stack, running_stack
 from signer.ports import utc_now
 from tests.browser.history import write_history
 from tests.e2e.gateway import Gateway
@@ -28,15 +30,21 @@ from tests.support.waiting import eventually
 
 EXPLORER = "https://explorer.example"
 
-_NETWORK = f"""
+_NETWORKS = f"""
+[networks.{NETWORK}]
+chain_id = {CHAIN_ID}
+rpc_urls = ["{{chain_url}}"]
+confirmations = 2
 explorer = "{EXPLORER}"
 
-[networks.local.automatic_stop]
+[networks.{NETWORK}.automatic_stop]
 max_refunds = 200
 max_failed_percent = 20
-"""
 
-_TOKEN = """
+[networks.{NETWORK}.tokens.{SYMBOL}]
+address = "{{token}}"
+decimals = 6
+max_amount = "1000"
 min_amount = "0.50"
 approve_above = "500"
 hourly_limit = "1000"
@@ -89,12 +97,11 @@ class Site:
 
     def token(self, scope: str = "console:read", subject: str = "alice") -> str:
         """Return a new token of an administrator."""
-        role: Role = "admin"
         settings = self.container.settings
-        return mint(settings, subject=subject, roles=[role], scopes=[scope])
+        return mint(settings, subject=subject, roles=["admin"], scopes=[scope])
 
-    def cookie(self, *, age: timedelta = timedelta(0)) -> dict[str, str]:
-        """Return the cookie of a session that began *age* ago."""
+    def cookie(self, *, age: timedelta = timedelta(0)) -> Any:
+        """Return the cookie of a session that began *age* ago, for playwright."""
         sessions = Sessions(self.container.row_macs, lambda: utc_now() - age)
         caller = Principal(
             "alice",
@@ -138,10 +145,9 @@ def running_site(home: Path) -> Iterator[Site]:
         "RATE_LIMIT_ADMIN": "100000",
         "RATE_LIMIT_REFUSED": "100000",
         "REQUIRE_APPROVALS": "true",
+        "WEB_CONCURRENCY": "1",
     }
-    with running_stack(
-        home, settings=settings, network_lines=_NETWORK, token_lines=_TOKEN
-    ) as stack:
+    with running_stack(home, settings=settings, networks=_NETWORKS) as stack:
         site = Site(stack)
         store = site.container.store
         assert isinstance(store, SQLStore)

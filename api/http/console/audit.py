@@ -150,7 +150,9 @@ def _moment(given: dict[str, str], name: str) -> datetime | None:
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
-        raise InvalidInputError("must be a time: 2026-01-31T12:00", field=name) from None
+        raise InvalidInputError(
+            "must be a time: 2026-01-31T12:00", field=name
+        ) from None
     return moment.replace(tzinfo=moment.tzinfo or UTC)
 
 
@@ -161,5 +163,3 @@ def _sequence(given: dict[str, str]) -> int | None:
     if not (text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS):
         raise InvalidInputError("must be a sequence number", field="before")
     return int(text)
-
-

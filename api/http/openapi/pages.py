@@ -166,7 +166,8 @@ def _answers(responses: Mapping[str, Any]) -> Iterator[str]:
     """Yield a table of what the operation answers, and its errors folded away."""
     problems = {status: each for status, each in responses.items() if "$ref" in each}
     answers = {status: each for status, each in responses.items() if "$ref" not in each}
-    yield "<h4>Answers</h4><table><tr><th>Status</th><th>Content</th><th>Meaning</th></tr>"
+    yield "<h4>Answers</h4><table>"
+    yield "<tr><th>Status</th><th>Content</th><th>Meaning</th></tr>"
     for status, each in answers.items():
         shown = ", ".join(
             schema_link(media["schema"]) for media in each.get("content", {}).values()
@@ -177,7 +178,7 @@ def _answers(responses: Mapping[str, Any]) -> Iterator[str]:
     for each in answers.values():
         for media in each.get("content", {}).values():
             yield _example(media)
-    yield '<details><summary>Errors</summary><p>Each is a '
+    yield "<details><summary>Errors</summary><p>Each is a "
     yield '<a href="#schema-Problem">Problem</a>.</p>'
     yield "<table><tr><th>Status</th><th>Codes</th></tr>"
     for status, each in problems.items():
