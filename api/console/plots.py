@@ -16,7 +16,9 @@ WIDTH, HEIGHT = 1000.0, 100.0
 """The box of the marks, in units."""
 
 _GAP = 0.2  # Of a column's width, between two bars.
-_FEWEST = 12  # Columns: with fewer, a bar is no wider.
+FEWEST = 12
+"""With fewer columns, a bar is no wider."""
+
 _LEAST = 1.0  # A value above zero must be visible.
 
 
@@ -94,7 +96,7 @@ class Plot:
         return "-" if value is None else f"{value:.4g}{self.unit}"
 
     def _column(self, index: int, name: str) -> Iterator[Bar]:
-        width = WIDTH / max(len(self.columns), _FEWEST)
+        width = WIDTH / max(len(self.columns), FEWEST)
         bottom = 0.0
         for each in self.series:
             value = _or_zero(each.values[index])

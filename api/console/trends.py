@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from api.console.periods import Period
-from api.console.plots import Plot, Series
+from api.console.plots import FEWEST, Plot, Series
 from api.console.rendering import format_seconds
 from signer.audit.sealing_monitor import made_at
 from signer.audit.stored_checkpoints import statement_of
@@ -133,7 +133,7 @@ def plot_checkpoints(ledger: Ledger) -> Plot:
         if delays
         else "There is no checkpoint yet.",
         columns=times,
-        marks=[times[0], times[-1]] if times else [],
+        marks=[times[0], times[-1]] if len(times) >= FEWEST else times[:1],
         series=[Series("after the newest record", "fill-info", delays)],
         unit=" s",
     )

@@ -42,6 +42,8 @@ EXTRA = {"overview-dark": "overview", "refund-phone": "refund"}
 """Further pictures, and the pages that they show."""
 
 _WIDTH, _MOST_HEIGHT = 1200, 1500
+_LONG = frozenset({"refunds", "audit"})
+_LONG_HEIGHT = 950
 _COLORS = 128
 
 
@@ -78,8 +80,9 @@ def _take(
             visitor.page.context.add_cookies([site.cookie()])
         visitor.open(path)
         height = visitor.page.evaluate("document.documentElement.scrollHeight")
+        most = _LONG_HEIGHT if target.stem in _LONG else _MOST_HEIGHT
         visitor.page.set_viewport_size(
-            {"width": width, "height": min(int(height), _MOST_HEIGHT)}
+            {"width": width, "height": min(int(height), most)}
         )
         target.write_bytes(_shrink(visitor.page.screenshot()))
 

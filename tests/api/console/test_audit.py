@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import Lock
 
 import pytest
 from falcon.testing import TestClient
@@ -226,7 +227,8 @@ def test_a_long_log_is_not_downloaded(
 
 def test_one_download_at_a_time() -> None:
     """The next one begins when the server closes the first."""
-    download = pages._Download(iter([b"a", b"b"]), lock := pages.Lock())
+    lock = Lock()
+    download = pages._Download(iter([b"a", b"b"]), lock)
     assert lock.acquire(blocking=False)
 
     assert b"".join(download) == b"ab"
