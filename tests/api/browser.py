@@ -27,10 +27,12 @@ PATHS = [
     "/console/approvals",
     "/console/keys",
     "/console/wallets",
+    "/console/policy",
+    "/console/trends",
     "/console/audit",
     "/console/webhooks",
     "/console/stops",
-    "/console/runbooks/worker-stopped",
+    "/console/codes/worker-stopped",
 ]
 """The pages without a parameter."""
 

@@ -25,7 +25,7 @@ SPECS = {name: spec for spec in _ALL for name in spec.sample_names}
 """The metrics, by the names of their samples."""
 
 _NOTICE = re.compile(r'<li class="notice (bad|warn|info)">(.*?)</li>', re.DOTALL)
-_NAMED = re.compile(r'<code>([a-z-]+)</code>, <a href="([^"]+)">runbook</a>')
+_NAMED = re.compile(r'<code>([a-z-]+)</code>, <a href="([^"]+)">runbook<')
 
 
 def values_of(metrics: Mapping[str, Metric], name: str, **labels: str) -> list[float]:

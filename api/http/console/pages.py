@@ -6,17 +6,15 @@ from urllib.parse import urlencode
 from falcon import Request, Response
 
 from api.console.approvals import find_waiting
-from api.console.audit import read_audit
 from api.console.changes.signing import scopes
+from api.console.explorers import Explorers
 from api.console.key_ring import read_key_ring
 from api.console.measurements import read_measurements
 from api.console.overview import read_overview
 from api.console.refund_details import RefundDetailsReader
 from api.console.refund_search import search
-from api.console.runbooks import read_runbook
 from api.http import query
 from api.http.console.resource import Console, SessionPage
-from signer.alerts import find_runbook
 from signer.audit.actions import AuditAction
 from signer.errors import NotFoundError
 from signer.model.delivery import DeliveryState
@@ -39,19 +37,6 @@ class OverviewPage(SessionPage):
         overview = read_overview(container)
         options = scopes(container)
         self.show(req, resp, "overview.html", it=overview, scopes=options)
-
-
-class RunbookPage(SessionPage):
-    """``/console/runbooks/{name}``: what to do about an alert."""
-
-    def on_get(self, req: Request, resp: Response, name: str) -> None:
-        """Show the short runbook, and where the whole one is."""
-        query.parameters(req)
-        runbook = read_runbook(name)
-        page = self._console.container.settings.runbook_url
-
-        link = None if page is None else find_runbook(name, page)
-        self.show(req, resp, "runbook.html", it=runbook, link=link)
 
 
 class RefundsPage(SessionPage):
@@ -97,7 +82,13 @@ class RefundPage(SessionPage):
         if refund is None:
             raise NotFoundError("there is no such refund")
 
-        self.show(req, resp, "refund.html", it=self._details.read(refund))
+        self.show(
+            req,
+            resp,
+            "refund.html",
+            it=self._details.read(refund),
+            explorers=Explorers.of(self._console.container.networks),
+        )
 
 
 class KeysPage(SessionPage):
@@ -149,21 +140,12 @@ class WalletsPage(SessionPage):
                 AuditAction.NONCE_ABANDON,
             ),
             measured=read_measurements(store.workers(), now),
+            explorers=Explorers.of(container.networks),
         )
 
     def _names(self) -> Mapping[int, str]:
         networks = self._console.container.networks
         return {network.chain_id: name for name, network in networks.items()}
-
-
-class AuditPage(SessionPage):
-    """``/console/audit``: how far the audit log is sealed and signed."""
-
-    def on_get(self, req: Request, resp: Response) -> None:
-        """Show the state of the chain, and how to verify it."""
-        query.parameters(req)
-
-        self.show(req, resp, "audit.html", it=read_audit(self._console.container))
 
 
 class WebhooksPage(SessionPage):

@@ -150,7 +150,7 @@ def test_a_refund_shows_what_its_transactions_pay(
     path = post(client, BODY).headers["location"]
     page = browser.get(f"/console/refunds/{path.rpartition('/')[2]}").text
 
-    assert f"pays 12.500000 TUSD to {BODY['recipient']}" in page
+    assert f"pays 12.50 TUSD to {BODY['recipient']}" in page
     assert "as requested" in page
     for status in ("queued", "reserved", "signed", "broadcast"):
         assert f"status-{status}" in page
@@ -255,9 +255,9 @@ def test_problems_have_names_and_runbooks(
         "low-balance": "The balance of TUSD on local is low: about 3 refunds",
     }.items():
         assert text in page
-        link = f'<code>{name}</code>, <a href="/console/runbooks/{name}">runbook</a>'
+        link = f'<code>{name}</code>, <a href="/console/codes/{name}">runbook<'
         assert link in page
-        runbook = browser.get(f"/console/runbooks/{name}")
+        runbook = browser.get(f"/console/codes/{name}")
         assert runbook.status_code == 200
         assert f"<code>docs/how-to/alarms.md#{name}</code>" in runbook.text
     assert "node-1 of local" not in page
@@ -270,14 +270,14 @@ def test_runbooks_are_where_the_operators_read(
     container.settings = container.settings.model_copy(update={"runbook_url": url})
     sqlite_store.record_pass(WorkerRow("a", clock.now, clock.now, _PROBLEMS))
 
-    assert f'<a href="{url}#node-down">runbook</a>' in browser.get("/console").text
-    page = browser.get("/console/runbooks/node-down").text
-    assert f'<a href="{url}#node-down">' in page
+    assert f'<a href="{url}#node-down">runbook<' in browser.get("/console").text
+    page = browser.get("/console/codes/node-down").text
+    assert f'<a href="{url}#node-down" rel="noreferrer">' in page
 
 
-@pytest.mark.parametrize("name", ["unknown", "not-found", "%3Cscript%3E"])
-def test_an_unknown_runbook_is_not_found(browser: Browser, name: str) -> None:
-    assert browser.get(f"/console/runbooks/{name}").status_code == 404
+@pytest.mark.parametrize("name", ["unknown", "%3Cscript%3E"])
+def test_an_unknown_code_is_not_found(browser: Browser, name: str) -> None:
+    assert browser.get(f"/console/codes/{name}").status_code == 404
 
 
 @pytest.mark.parametrize(
