@@ -43,7 +43,9 @@ def _records(store: SQLStore) -> list[str]:
 def test_every_route_is_listed_here(client: TestClient) -> None:
     """All pages and forms but the login need a session."""
     found = {
-        route.path.format(refund_id=f"rf_{'0' * 32}", digest="0" * 64)
+        route.path.format(
+            refund_id=f"rf_{'0' * 32}", digest="0" * 64, name="worker-stopped"
+        )
         for route in inspect_routes(client.app)
         if is_console(route.path)
     }
