@@ -329,7 +329,7 @@ def test_a_refund_is_one_trace(system: System) -> None:
     expected = {"accept", "reserve", "sign", "broadcast", "mine", "confirm"}
     trace_id = refund["id"].removeprefix("rf_")
     assert eventually(lambda: expected <= set(system.traces.trace(trace_id)), 10)
-    spans = system.traces.trace(trace_id)
+    spans = {**system.traces.trace(trace_id)}
 
     assert set(spans) == expected
     first = spans.pop("accept")

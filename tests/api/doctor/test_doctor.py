@@ -123,7 +123,8 @@ def test_details_of_failures(error: Exception, detail: str) -> None:
     (result,) = run_checks([Check("device", _failing(error), "explain CODE")])
     code = detail.partition(":")[0]
 
-    assert result == CheckResult("device", State.FAILED, detail, f"explain {code}")
+    cure = f"explain {code}"
+    assert result == CheckResult("device", State.FAILED, detail, cure, code)
 
 
 def test_a_check_that_hangs_fails_at_its_deadline() -> None:
@@ -199,6 +200,7 @@ IN_ORDER = {
     "checkpoints": "ok",
     "approvals": "ok",
     "workers": "warning",  # None was started.
+    "throttling": "ok",
     "limits": "ok",
     "webhooks": "ok",
     "local nodes": "ok",
@@ -268,6 +270,7 @@ BROKEN = [
             "checkpoints",
             "approvals",
             "workers",
+            "throttling",
             "limits",
             "webhooks",
             "local runway",
@@ -296,6 +299,7 @@ BROKEN = [
             "checkpoints",
             "approvals",
             "workers",
+            "throttling",
             "limits",
             "webhooks",
             "local runway",
@@ -573,6 +577,23 @@ def test_shows_what_waits_for_an_administrator(
     assert cure in str(result.cure)
 
 
+_THROTTLED = 'hotwallet_signature_throttled_share{backend="aws-kms"} 0.25'
+
+
+def test_a_device_that_throttles_is_a_warning(home: dict[str, str]) -> None:
+    """While a running worker says so: its own signature may well succeed."""
+    with closing(open_ledger(home["DATABASE_URL"])) as store:
+        store.migrate()
+        store.record_pass(WorkerRow("a", store.now(), store.now(), _THROTTLED))
+        store.record_pass(WorkerRow("b", store.now(), store.now()))
+        found = run_doctor(home)["throttling"]
+
+    assert (found.state, found.code) == (State.WARNING, "backend-throttled")
+    assert found.detail == (
+        "backend-throttled: aws-kms rejects 25 % of the workers' calls"
+    )
+
+
 def test_webhooks(home: dict[str, str], tmp_path: Path) -> None:
     """A webhook that fails is a warning, which names its tenant."""
     tenants = tmp_path / "tenants.toml"
@@ -597,7 +618,8 @@ def test_webhooks(home: dict[str, str], tmp_path: Path) -> None:
     assert none.detail == "no tenant has a webhook"
     assert waiting.detail == "1 events wait, and none of them fails"
     assert dead.state is State.WARNING
-    assert dead.detail == "'gateway': 0 events fail, 1 were given up"
+    assert dead.detail == "webhook-failing: 'gateway': 0 events fail, 1 were given up"
+    assert dead.code == "webhook-failing"
     assert elsewhere.detail == "this process sends no events"
 
 

@@ -432,13 +432,13 @@ def test_late_records_are_an_alert(journal: AuditTables, clock: FakeClock) -> No
     journal.append(records(1))
     ours = sealer(journal, clock)
     with capture_logs() as logs:
-        for seconds in (29, 2, 60, 240, 1):
+        for seconds in (19, 2, 60, 240, 1):
             clock.advance(seconds=seconds)
             with pytest.raises(StoreError):
                 ours.work()
 
     late = str(Alert.SEALING_LATE)
-    assert alerts(logs) == [(late, 31), (late, 331)]
+    assert alerts(logs) == [(late, 21), (late, 321)]
 
 
 def test_records_that_are_sealed_at_once_cause_no_alert(
