@@ -251,7 +251,7 @@ def _member(key: str) -> BatchMember:
 
 
 def test_members_of_a_batch_are_repeated(start: Start) -> None:
-    """Only those with a temporary error; the results are in the order of the request."""
+    """Only those with a temporary error; results are in the order of the request."""
     done = {"idempotency_key": "a", "status": 201, "refund": QUEUED}
     late = {"idempotency_key": "b", "status": 429, "retry_after": 9, "problem": {}}
     wrong = {"idempotency_key": "c", "status": 422, "problem": {}}
