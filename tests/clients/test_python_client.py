@@ -357,7 +357,7 @@ def test_a_real_service_pays_once(service: Service) -> None:
 
 def test_errors_of_a_real_service(service: Service) -> None:
     """They have their code, and the address of a page that explains it."""
-    with httpx.Client() as http:
+    with httpx.Client(timeout=60) as http:
         client = HotWallet(service.url, service.token, http=http)
         with pytest.raises(ApiError) as raised:
             client.create_refund({**_request(), "amount": "1000000"})
