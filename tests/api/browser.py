@@ -32,7 +32,6 @@ PATHS = [
     "/console/audit",
     "/console/webhooks",
     "/console/stops",
-    "/console/codes/worker-stopped",
 ]
 """The pages without a parameter."""
 

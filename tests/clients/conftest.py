@@ -8,7 +8,7 @@ import pytest
 
 from api.auth.dev_tokens import mint
 from signer.config.settings import Settings
-from tests.api.live_server import Server, service_environ
+from tests.api.live_server import PING, Server, service_environ
 
 
 @dataclass(frozen=True)
@@ -38,4 +38,5 @@ def service(
     environ |= {"SERVE_ROLE": "refunds", "WEB_THREADS": "8"}
     with Server(environ, "tests.api.fuzzed_app:get_app()") as server:
         settings = Settings.from_env(environ)
+        server.ask(PING)  # Answered when it has started.
         yield Service(f"http://127.0.0.1:{server.port}", settings)

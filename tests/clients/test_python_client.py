@@ -251,7 +251,7 @@ def _member(key: str) -> BatchMember:
 
 
 def test_members_of_a_batch_are_repeated(start: Start) -> None:
-    """Only those with a temporary error; the results have the order of the request."""
+    """Only those with a temporary error; results are in the order of the request."""
     done = {"idempotency_key": "a", "status": 201, "refund": QUEUED}
     late = {"idempotency_key": "b", "status": 429, "retry_after": 9, "problem": {}}
     wrong = {"idempotency_key": "c", "status": 422, "problem": {}}
@@ -357,7 +357,7 @@ def test_a_real_service_pays_once(service: Service) -> None:
 
 def test_errors_of_a_real_service(service: Service) -> None:
     """They have their code, and the address of a page that explains it."""
-    with httpx.Client() as http:
+    with httpx.Client(timeout=60) as http:
         client = HotWallet(service.url, service.token, http=http)
         with pytest.raises(ApiError) as raised:
             client.create_refund({**_request(), "amount": "1000000"})
