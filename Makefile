@@ -48,7 +48,7 @@ model: .venv/.ready ## Search the model of the nonce lifecycle exhaustively: a m
 dist: .venv/.ready ## Build the wheel of the last commit twice, with an SBOM; both must be the same.
 	@$(BIN)/python -m dev.dist
 
-clients: .venv/.ready node_modules/.ready ## Generate the types of the clients from the OpenAPI document.
+clients: .venv/.ready node_modules/.ready ## Generate the types of the clients from the OpenAPI document, and build them.
 	@$(BIN)/python -m dev.clients
 
 docs: .venv-docs/.ready node_modules/.ready ## Build the documentation site into site/; ARGS=serve shows it while you write.

@@ -1,5 +1,5 @@
 """
-Generates the types of the clients from the OpenAPI document: ``make clients``.
+Generates the types of the clients, and builds them: ``make clients``.
 
 ``clients/openapi.json`` is the document of a process that serves refunds.  A test
 compares all three files with what is generated now.
@@ -87,5 +87,12 @@ def _run(*command: str) -> None:
     )
 
 
+def build() -> None:
+    """Compile the TypeScript client into its folder ``dist``."""
+    compiler = ROOT / "node_modules" / "typescript" / "bin" / "tsc"
+    _run("node", str(compiler), "-p", str(ROOT / "clients" / "typescript"))
+
+
 if __name__ == "__main__":
     generate(ROOT)
+    build()

@@ -7,6 +7,7 @@ from operator import attrgetter
 from typing import Any
 
 from sqlalchemy import (
+    ColumnElement,
     Connection,
     Executable,
     Select,
@@ -15,6 +16,7 @@ from sqlalchemy import (
     exists,
     func,
     insert,
+    literal_column,
     select,
     text,
     update,
@@ -134,6 +136,17 @@ _REPLAY = (
     .values(_DUE_AGAIN)
 )
 
+
+def _unindexed(column: ColumnElement[str]) -> ColumnElement[str]:
+    """
+    Return *column* as an expression for which no index is used.
+
+    Few deliveries are given up: their own index is better than one of all deliveries
+    of a tenant, which SQLite would choose.
+    """
+    return column + literal_column("''")
+
+
 _dead = webhook_deliveries.alias("given_up")
 
 # One that is not authentic would end as before, and be replayed for ever.
@@ -141,7 +154,7 @@ _OLDEST_DEAD = (
     select(_dead.c.event_id)
     .where(
         text(f"given_up.{_IS_DEAD}"),
-        _dead.c.tenant == bindparam("of_tenant"),
+        _unindexed(_dead.c.tenant) == bindparam("of_tenant"),
         func.coalesce(_dead.c.problem, "") != NOT_AUTHENTIC,
     )
     .order_by(_dead.c.sequence)
@@ -161,7 +174,9 @@ def newest(wanted: DeliveryFilter, *, has_before: bool = False) -> Select[Any]:
     """Return the statement that selects deliveries, newest first."""
     query = select(webhook_deliveries).order_by(_row.sequence.desc())
     if wanted.tenant is not None:
-        query = query.where(_row.tenant == bindparam("of_tenant"))
+        is_dead = wanted.state is DeliveryState.DEAD
+        column = _unindexed(_row.tenant) if is_dead else _row.tenant
+        query = query.where(column == bindparam("of_tenant"))
     if wanted.refund_id is not None:
         query = query.where(_row.refund_id == bindparam("of_refund"))
     if wanted.state is not None:

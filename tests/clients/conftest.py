@@ -8,7 +8,7 @@ import pytest
 
 from api.auth.dev_tokens import mint
 from signer.config.settings import Settings
-from tests.api.live_server import Server, service_environ
+from tests.api.live_server import PING, Server, service_environ
 
 
 @dataclass(frozen=True)
@@ -18,10 +18,9 @@ class Service:
     url: str
     settings: Settings
 
-    def token(self, scopes: tuple[str, ...] | None = None) -> str:
+    def token(self) -> str:
         """Return a new token."""
-        given = {} if scopes is None else {"scopes": scopes}
-        return mint(self.settings, subject="gateway-1", roles=["merchant"], **given)
+        return mint(self.settings, subject="gateway-1", roles=["merchant"])
 
     @property
     def environ(self) -> dict[str, str]:
@@ -38,4 +37,5 @@ def service(
     environ |= {"SERVE_ROLE": "refunds", "WEB_THREADS": "8"}
     with Server(environ, "tests.api.fuzzed_app:get_app()") as server:
         settings = Settings.from_env(environ)
+        server.ask(PING)  # Answered when it has started.
         yield Service(f"http://127.0.0.1:{server.port}", settings)

@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import pytest
@@ -15,6 +15,7 @@ from hotwallet_client import (
     ApiError,
     HotWallet,
     NotFinalError,
+    Refund,
     RefundRequest,
     Retries,
     UnansweredError,
@@ -33,8 +34,9 @@ REQUEST: RefundRequest = {
     "amount": "12.50",
 }
 
-QUEUED = {"id": "rf_1", "status": "queued"}
-PAID = {"id": "rf_1", "status": "confirmed"}
+# The members that the client reads.
+QUEUED = cast("Refund", {"id": "rf_1", "status": "queued"})
+PAID = cast("Refund", {"id": "rf_1", "status": "confirmed"})
 
 _numbers = itertools.count()
 
@@ -251,7 +253,7 @@ def _member(key: str) -> BatchMember:
 
 
 def test_members_of_a_batch_are_repeated(start: Start) -> None:
-    """Only those with a temporary error; the results are in the order of the request."""
+    """Only those with a temporary error; results are in the order of the request."""
     done = {"idempotency_key": "a", "status": 201, "refund": QUEUED}
     late = {"idempotency_key": "b", "status": 429, "retry_after": 9, "problem": {}}
     wrong = {"idempotency_key": "c", "status": 422, "problem": {}}
@@ -357,7 +359,7 @@ def test_a_real_service_pays_once(service: Service) -> None:
 
 def test_errors_of_a_real_service(service: Service) -> None:
     """They have their code, and the address of a page that explains it."""
-    with httpx.Client() as http:
+    with httpx.Client(timeout=60) as http:
         client = HotWallet(service.url, service.token, http=http)
         with pytest.raises(ApiError) as raised:
             client.create_refund({**_request(), "amount": "1000000"})

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from backends.sql import SQLStore
-from signer.model.delivery import DeliveryState
+from signer.model.delivery import NOT_AUTHENTIC, DeliveryState
 from signer.model.refund import Refund, Status
 from signer.ports import DeliveryAttempt, DeliveryFilter, DueDelivery
 from tests.fixtures.ledger import accepted, forge, later, moved, now
@@ -142,6 +142,55 @@ def test_a_replay(store: SQLStore) -> None:
     assert store.replay_deliveries([new], now(), lambda _: False) == []
     claimed = {each.delivery.event_id for each in _claim(store)}
     assert claimed == {given[0], new}
+
+
+def _give_up(store: SQLStore, problem: str = "unreachable") -> str:
+    """Give up a delivery that is due, and return its event's id."""
+    due, *_ = _claim(store, limit=1)
+    dead = DeliveryAttempt(due.delivery, DeliveryState.DEAD, now(), problem)
+    store.record_attempts([dead], now())
+    return due.delivery.event_id
+
+
+def test_a_replay_of_what_was_given_up(store: SQLStore) -> None:
+    """The oldest first, up to the limit, of one tenant; the rest stays."""
+    _given(store, 2)
+    _given(store, tenant="shop")
+    first, second = (_give_up(store) for _ in range(2))
+    forged = _give_up(store, NOT_AUTHENTIC)
+
+    assert store.replay_dead("gateway", 1, later(0)) == 1
+    assert store.replay_dead("gateway", 9, later(0)) == 1
+    assert store.replay_dead("gateway", 9, later(0)) == 0
+    assert store.replay_dead("shop", 9, later(0)) == store.replay_dead("\0", 9, now())
+    given_up = store.deliveries(9, DeliveryFilter(state=DeliveryState.DEAD))
+    assert [row.event_id for row, _ in given_up] == [forged]
+    found = store.find_delivery(first)
+    assert found is not None
+    assert (found[0].state, found[0].attempts, found[0].problem) == ("pending", 0, None)
+    assert store.find_delivery(second)
+    assert store.find_delivery("evt_none") is store.find_delivery("\0") is None
+
+
+def test_pages_of_deliveries(store: SQLStore) -> None:
+    """By tenant, state and refund, newest first, before a sequence number."""
+    (refund,) = _given(store)
+    (other,) = _given(store, tenant="shop")
+    _give_up(store)
+    everything = [row for row, _ in store.deliveries(9)]
+
+    def refunds(wanted: DeliveryFilter, **given: int) -> list[str]:
+        return [row.refund_id for row, _ in store.deliveries(9, wanted, **given)]
+
+    assert refunds(DeliveryFilter("shop")) == [other.id] * 2
+    assert refunds(DeliveryFilter(refund_id=refund.id)) == [refund.id] * 2
+    assert refunds(DeliveryFilter("shop", DeliveryState.DEAD)) == []
+    assert refunds(DeliveryFilter("gateway", DeliveryState.DEAD)) == [refund.id]
+    assert refunds(DeliveryFilter("\0")) == []
+    numbers = [row.sequence for row in everything]
+    assert numbers == sorted(numbers, reverse=True)
+    before = store.deliveries(9, before=numbers[1])
+    assert [row for row, _ in before] == everything[2:]
 
 
 def test_the_backlog(store: SQLStore) -> None:

@@ -190,6 +190,9 @@ def _work_on_large_refunds(processes: Processes) -> None:
         world.change_token(approve_above=None)
 
 
+_DAY = 86_400
+
+
 def work_on_events(processes: Processes) -> None:
     """Sequence, list and deliver events; an operator lists and repeats deliveries."""
     worker, admin = processes.stores["worker"], processes.stores["admin"]
@@ -209,7 +212,14 @@ def work_on_events(processes: Processes) -> None:
     (sent, _), *_ = admin.deliveries(100, delivered)
     ids = [unsent, sent.event_id]
     assert admin.replay_deliveries(ids, later(0), lambda _: True) == ids
+    assert admin.replay_dead("gateway", 9, later(0)) == 0
     assert admin.webhook_backlog()
+    for _ in range(2):
+        processes.refunds.accepted()
+    worker.sequence_events(100, later(-100 * _DAY), lambda _: False)
+    pruned = worker.prune_events(later(-90 * _DAY), 0, 9)
+    assert pruned is not None
+    assert pruned.count == 1
 
 
 def work_on_wallets(processes: Processes) -> None:

@@ -18,6 +18,7 @@ from signer.ports import DeliveryAttempt, DeliveryFilter, utc_now
 from signer.webhooks.signatures import Secret, read_private_keys, sign
 from tests.api.commands import Run
 from tests.fixtures.ledger import accepted, forge, later
+from tests.support.ledgers import seal
 
 
 TENANTS = """
@@ -165,9 +166,58 @@ def test_events_are_repeated(run: Run, sqlite_store: SQLStore) -> None:
 
     assert (done.status, done.out) == (0, f"{ours.id}: due now\n")
     assert refused.status == 1
-    assert refused.json == {"replayed": [], "missing": [others.id, "evt_none"]}
+    assert f"'{others.id}', 'evt_none': no such event of a tenant" in refused.err
+    assert _audited(sqlite_store) == [
+        ("webhook-replay-requested", "success", {"events": [ours.id]}),
+        ("webhook-replay-succeeded", "success", {"events": [ours.id], "count": 1}),
+        ("webhook-replay-requested", "success", {"events": [others.id]}),
+        ("webhook-replay-refused", "not-found", {"events": [others.id]}),
+    ]
     pending = sqlite_store.deliveries(9, DeliveryFilter(state=DeliveryState.PENDING))
     assert [row.event_id for row, _ in pending] == [ours.id]
+
+
+def test_what_was_given_up_is_repeated(run: Run, sqlite_store: SQLStore) -> None:
+    """All of one tenant, and it is audited; a part of the ids may be unknown."""
+    accepted(sqlite_store, tenant="shop")
+    sqlite_store.sequence_events(9, utc_now(), lambda _: True)
+    (due,) = sqlite_store.claim_deliveries({"shop": 1}, 1, later(1), later(60))
+    dead = DeliveryAttempt(due.delivery, DeliveryState.DEAD, utc_now(), "unreachable")
+    sqlite_store.record_attempts([dead], utc_now())
+    partly = run("webhooks", "replay", due.delivery.event_id, "evt_none", "--json")
+    (due,) = sqlite_store.claim_deliveries({"shop": 1}, 1, later(1), later(60))
+    dead = DeliveryAttempt(due.delivery, DeliveryState.DEAD, utc_now(), "unreachable")
+    sqlite_store.record_attempts([dead], utc_now())
+    done = run("webhooks", "replay", "--dead", "shop")
+
+    assert partly.status == 1
+    assert partly.json == {
+        "replayed": [due.delivery.event_id],
+        "missing": ["evt_none"],
+    }
+    assert (done.status, done.out) == (0, "shop: 1 due now\n")
+    assert run("webhooks", "replay", "--dead", "shop", "--json").json == {
+        "tenant": "shop",
+        "count": 0,
+    }
+    assert _audited(sqlite_store)[2:4] == [
+        ("webhook-replay-requested", "success", {"tenant": "shop"}),
+        ("webhook-replay-succeeded", "success", {"tenant": "shop", "count": 1}),
+    ]
+    assert run("webhooks", "replay", "--dead", "other").status == 1
+    assert run("webhooks", "replay").status == 2
+    assert run("webhooks", "replay", "evt_1", "--dead", "shop").status == 2
+
+
+def _audited(store: SQLStore) -> list[tuple[str, str, dict[str, object]]]:
+    """Return the event, outcome and details of each record of a replay."""
+    seal(store)
+    records = [each.record.fields for each in store.sealed(0, 99)]
+    return [
+        (each["event"], each["outcome"], each["details"])
+        for each in records
+        if each["event"].startswith("webhook-replay")
+    ]
 
 
 def test_a_key(run: Run, tmp_path: Path) -> None:

@@ -1,10 +1,9 @@
-"""The clients in docs/how-to/integrate.md, against a running service."""
+"""The requests in docs/how-to/integrate.md, against a running service."""
 
 import json
 import os
 import re
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -68,42 +67,3 @@ def test_curl(environ: Mapping[str, str]) -> None:
     refund = json.loads(created)
     assert [each["id"] for each in json.loads(listed)["refunds"]] == [refund["id"]]
     assert problem.startswith("policy-violation: ")
-
-
-def test_python(environ: Mapping[str, str]) -> None:
-    """It needs the standard library only, and waits until the refund is paid."""
-    printed = _run(environ, [sys.executable, "-I", "-"], _block("python")).stdout
-
-    assert re.fullmatch("confirmed 0x[0-9a-f]{64}\n", printed)
-
-
-def test_javascript(environ: Mapping[str, str]) -> None:
-    """It runs on Node.js without packages."""
-    node = ["node", "--input-type=module", "-"]
-    printed = _run(environ, node, _block("javascript")).stdout
-
-    assert re.fullmatch("confirmed 0x[0-9a-f]{64}\n", printed)
-
-
-@pytest.mark.parametrize("language", ["python", "javascript"])
-def test_errors_of_the_request_are_not_repeated(
-    environ: Mapping[str, str], language: str
-) -> None:
-    """The program ends at once, with the code."""
-    source = _block(language).replace("12.50", "1000000").replace('"refuse"', '"-"')
-    program = {
-        "python": [sys.executable, "-I", "-"],
-        "javascript": ["node", "--input-type=module", "-"],
-    }[language]
-    finished = subprocess.run(
-        program,
-        input=source,
-        env={**os.environ, **environ},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-
-    assert finished.returncode == 1
-    assert "policy-violation: one refund may pay at most" in finished.stderr

@@ -126,7 +126,8 @@ class HotWallet:
         Create up to 500 refunds; return a result for each, in their order.
 
         Members with a temporary error are repeated until the deadline.  Look at each
-        result: ``refund`` if it was accepted, or else ``problem``.
+        result: ``refund`` if it was accepted, or else ``problem``.  After an error
+        repeat the call: each member gets its first answer again.
         """
         results: dict[int, BatchResult] = {}
         left = dict(enumerate(members))

@@ -1,6 +1,5 @@
 """Repeats requests that have no usable answer."""
 
-import itertools
 import random
 import time
 from collections.abc import Callable
@@ -53,7 +52,8 @@ class Retries:
             UnansweredError: There was none before the deadline.
         """
         until = self.clock() + self.deadline
-        for count in itertools.count():
+        count = 0
+        while True:
             last: Exception
             at_least = 0.0
             try:
@@ -69,7 +69,7 @@ class Retries:
             if self.clock() + pause >= until:
                 raise UnansweredError(last, key) from last
             self.sleep(pause)
-        raise AssertionError  # pragma: no cover  The loop has no end.
+            count += 1
 
     def pause(self, count: int) -> float:
         """Return the random part of the pause after *count* + 1 failures."""

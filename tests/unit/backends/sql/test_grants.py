@@ -101,13 +101,22 @@ def test_no_process_needs_more_or_less(shipped: Roles, processes: Processes) -> 
         assert statements.read(name) == readable, name
 
 
+@pytest.mark.parametrize("table", ["events", "webhook_deliveries"])
+@pytest.mark.parametrize("process", ["refunds", "admin"])
+def test_only_workers_delete_events(shipped: Roles, process: str, table: str) -> None:
+    """And the triggers leave them what is old and has arrived."""
+    with (
+        closing(open_ledger(shipped.of(process))) as store,
+        pytest.raises(StoreError, match=r"docker/grants\.sql.*42501"),
+    ):
+        store._database.run(lambda c: c.exec_driver_sql(f"DELETE FROM {table}"))
+
+
 @pytest.mark.parametrize(
     "statement",
     [
         "DELETE FROM refund_moves",
-        "DELETE FROM events",
         "UPDATE events SET status = 'confirmed'",
-        "DELETE FROM webhook_deliveries",
         "DELETE FROM sightings",
         "UPDATE transactions SET kind = 'noop'",
         "UPDATE answers SET refund_id = ''",

@@ -20,6 +20,7 @@ from backends.sql import (
     refund_approvals,
     refund_search,
     refund_statistics,
+    retention,
     schema,
     spending,
 )
@@ -432,6 +433,9 @@ def test_events_come_from_an_index(store: SQLStore) -> None:
         "after": 900,
         "now": now(),
         "until": later(60),
+        "of_refund": "rf_3",
+        "before": now(),
+        "before_sequence": 2**60,
     }
     for statement, index in (
         (events.NEW, "ix_events_new"),
@@ -440,6 +444,14 @@ def test_events_come_from_an_index(store: SQLStore) -> None:
         (deliveries.DUE_TENANTS, "ix_webhook_deliveries_due"),
         (deliveries.CLAIM, "ix_webhook_deliveries_due"),
         (deliveries.newest(_DEAD), "ix_webhook_deliveries_dead"),
+        (deliveries.newest(replace(_DEAD, tenant="x")), "ix_webhook_deliveries_dead"),
+        (deliveries.newest(DeliveryFilter()), "ix_webhook_deliveries_sequence"),
+        (deliveries.newest(DeliveryFilter("x")), "ix_webhook_deliveries_tenant"),
+        (
+            deliveries.newest(DeliveryFilter(refund_id="x")),
+            "ix_webhook_deliveries_refund",
+        ),
+        (retention.OLD, "uq_events_sequence"),
         (deliveries.REPLAY_DEAD, "ix_webhook_deliveries_dead"),
     ):
         plan = _plan(store, statement, given)

@@ -1,0 +1,23 @@
+"""The types of the clients are those of the OpenAPI document."""
+
+from pathlib import Path
+
+import pytest
+
+from dev.clients import DOCUMENT, PYTHON, ROOT, TYPESCRIPT, generate
+
+
+@pytest.fixture(scope="module")
+def generated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with what ``make clients`` would write."""
+    folder = tmp_path_factory.mktemp("clients")
+    generate(folder)
+    return folder
+
+
+@pytest.mark.parametrize("name", [DOCUMENT, PYTHON, TYPESCRIPT])
+def test_the_file_is_up_to_date(generated: Path, name: str) -> None:
+    """Otherwise run ``make clients``."""
+    expected = (generated / name).read_text(encoding="utf-8")
+
+    assert (ROOT / name).read_text(encoding="utf-8") == expected
