@@ -18,10 +18,9 @@ class Service:
     url: str
     settings: Settings
 
-    def token(self, scopes: tuple[str, ...] | None = None) -> str:
+    def token(self) -> str:
         """Return a new token."""
-        given = {} if scopes is None else {"scopes": scopes}
-        return mint(self.settings, subject="gateway-1", roles=["merchant"], **given)
+        return mint(self.settings, subject="gateway-1", roles=["merchant"])
 
     @property
     def environ(self) -> dict[str, str]:

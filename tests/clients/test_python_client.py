@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import pytest
@@ -15,6 +15,7 @@ from hotwallet_client import (
     ApiError,
     HotWallet,
     NotFinalError,
+    Refund,
     RefundRequest,
     Retries,
     UnansweredError,
@@ -33,8 +34,9 @@ REQUEST: RefundRequest = {
     "amount": "12.50",
 }
 
-QUEUED = {"id": "rf_1", "status": "queued"}
-PAID = {"id": "rf_1", "status": "confirmed"}
+# The members that the client reads.
+QUEUED = cast("Refund", {"id": "rf_1", "status": "queued"})
+PAID = cast("Refund", {"id": "rf_1", "status": "confirmed"})
 
 _numbers = itertools.count()
 

@@ -3,17 +3,21 @@
 import json
 from collections.abc import Mapping
 from datetime import timedelta
+from typing import cast
 
 import pytest
 
-from hotwallet_client import WebhookError, verify_webhook
+from hotwallet_client import Event, WebhookError, verify_webhook
 from signer.ports import utc_now
 from signer.webhooks.signatures import PrivateKey, Secret, SigningKey, sign
 
 
 KEY, OTHER = PrivateKey(b"\x05" * 32), PrivateKey(b"\x06" * 32)
 SECRET = Secret(b"\x07" * 32)
-EVENT = {"id": "evt_1", "type": "refund.confirmed", "data": {"amount": "12.50"}}
+EVENT = cast(
+    "Event",
+    {"id": "evt_1", "type": "refund.confirmed", "data": {"amount": "12.50"}},
+)
 BODY = json.dumps(EVENT).encode()
 PUBLIC = KEY.public.format()
 

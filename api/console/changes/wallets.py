@@ -81,7 +81,7 @@ def _paused_facts(found: Sequence[RepairResult]) -> Iterator[tuple[str, str]]:
     for each in found:
         wallet = each.wallet_status.wallet
         if wallet.is_paused:
-            yield wallet.sender, f"is paused: {wallet.pause_reason}"
+            yield "resume the wallet", f"{wallet.sender}, paused: {wallet.pause_reason}"
         for foreign in each.wallet_status.foreign:
             yield f"accept nonce {foreign.nonce}", foreign.tx_hash
 
