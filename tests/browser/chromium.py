@@ -65,11 +65,12 @@ class Visitor:
         self.problems += self.page.evaluate("window.__violations ?? []")
         return answer.status
 
-    def check_accessibility(self, *, contrast: bool = True) -> list[str]:
+    def check_accessibility(self, *parts: str, contrast: bool = True) -> list[str]:
         """
-        Return the violations that axe finds, each with its elements.
+        Return the violations that axe finds in *parts*, each with its elements.
 
-        It looks at each text for its *contrast*, which takes long on a long page.
+        *parts* are selectors; without them, the whole page.  It looks at each text for
+        its *contrast*, which takes long on a long page.
         """
         self.page.evaluate(AXE.read_text(encoding="utf-8"))
         options = {
@@ -78,7 +79,8 @@ class Visitor:
             "resultTypes": ["violations"],
         }
         result: dict[str, Any] = self.page.evaluate(
-            "options => axe.run(document, options)", options
+            "([parts, options]) => axe.run(parts, options)",
+            [{"include": [[part] for part in parts or ("html",)]}, options],
         )
         return [
             f"{each['id']}: {node['html']} {node['failureSummary']}"
