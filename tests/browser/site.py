@@ -30,6 +30,23 @@ from tests.support.waiting import eventually
 
 EXPLORER = "https://explorer.example"
 
+PAGES = {
+    "login": "/console/login",
+    "overview": "/console",
+    "refunds": "/console/refunds",
+    "refund": "/console/refunds/{refund_id}",
+    "approvals": "/console/approvals",
+    "approval": "/console/approvals/{digest}",
+    "keys": "/console/keys",
+    "wallets": "/console/wallets",
+    "policy": "/console/policy",
+    "trends": "/console/trends",
+    "audit": "/console/audit",
+    "webhooks": "/console/webhooks",
+    "code": "/console/codes/limit-reached",
+}
+"""The pages of the console, by the name of their pictures."""
+
 _NETWORKS = f"""
 [networks.{NETWORK}]
 chain_id = {CHAIN_ID}
@@ -116,22 +133,8 @@ class Site:
     def pages(self) -> dict[str, str]:
         """Return the path of each page of the console, by the name of its picture."""
         (approval,) = self.container.approvals.list().approvals
-        paid = self.refunds[_PAID[0][0]]
-        return {
-            "login": "/console/login",
-            "overview": "/console",
-            "refunds": "/console/refunds",
-            "refund": f"/console/refunds/{paid}",
-            "approvals": "/console/approvals",
-            "approval": f"/console/approvals/{approval.digest}",
-            "keys": "/console/keys",
-            "wallets": "/console/wallets",
-            "policy": "/console/policy",
-            "trends": "/console/trends",
-            "audit": "/console/audit",
-            "webhooks": "/console/webhooks",
-            "code": "/console/codes/limit-reached",
-        }
+        ids = {"refund_id": self.refunds[_PAID[0][0]], "digest": approval.digest}
+        return {name: path.format(**ids) for name, path in PAGES.items()}
 
 
 @contextmanager
