@@ -37,19 +37,6 @@ _TERMINAL = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR")
 # The stack inherits only these variables.
 _INHERITED = (*_TERMINAL, "PKCS11_MODULE", "ANVIL")
 
-NETWORKS = f"""\
-[networks.{NETWORK}]
-chain_id = {CHAIN_ID}
-rpc_urls = ["{{chain_url}}"]
-confirmations = 2
-
-[networks.{NETWORK}.tokens.{SYMBOL}]
-address = "{{token}}"
-decimals = 6
-max_amount = "1000"
-"""
-"""The networks file of a stack; ``format`` sets the rest."""
-
 _START_SECONDS = 60.0
 _STOP_SECONDS = 35.0
 
@@ -99,7 +86,7 @@ def running_stack(  # noqa: PLR0913  Each is an option of its own.
     workers: int = 1,
     settings: Mapping[str, str] | None = None,
     has_webhook: bool = False,
-    networks: str = NETWORKS,
+    edit_networks: Callable[[str], str] = str,
     report: Report = lambda _: None,
 ) -> Iterator[Stack]:
     """
@@ -109,7 +96,7 @@ def running_stack(  # noqa: PLR0913  Each is an option of its own.
     in the token is kept.  *settings* are added to the environment, *workers*
     processes move refunds, and *report* is called with each step.  With *has_webhook*
     the events of the tenant "developer" are sent to ``hotwallet listen``.
-    *networks* is the networks file, with names in place of what is known then.
+    *edit_networks* returns the networks file to use in place of its argument.
 
     Raises:
         RuntimeError: A process did not start (the message has the end of its log),
@@ -143,9 +130,10 @@ def running_stack(  # noqa: PLR0913  Each is an option of its own.
         if chain.engine == "anvil":
             RPC(chain.url)("evm_setAutomine", False)
             RPC(chain.url)("evm_setIntervalMining", block_time)
-        (home / "networks.toml").write_text(
-            networks.format(chain_url=chain.url, token=token), encoding="utf-8"
-        )
+        _write_networks(home, chain.url, token)
+        networks = home / "networks.toml"
+        edited = edit_networks(networks.read_text(encoding="utf-8"))
+        networks.write_text(edited, encoding="utf-8")
         stack = Stack(
             home=home,
             environ=environ,
@@ -288,6 +276,23 @@ def _kms_key(home: Path, environ: dict[str, str]) -> Iterator[tuple[str, str]]:
             AWS_EC2_METADATA_DISABLED="true",
         )
         yield created["address"], created["arn"]
+
+
+def _write_networks(home: Path, chain_url: str, token: str) -> None:
+    (home / "networks.toml").write_text(
+        f"""\
+[networks.{NETWORK}]
+chain_id = {CHAIN_ID}
+rpc_urls = ["{chain_url}"]
+confirmations = 2
+
+[networks.{NETWORK}.tokens.{SYMBOL}]
+address = "{token}"
+decimals = 6
+max_amount = "1000"
+""",
+        encoding="utf-8",
+    )
 
 
 def _write_tenants(home: Path) -> Path:

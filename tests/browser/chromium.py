@@ -13,6 +13,7 @@ from playwright.sync_api import (
     BrowserContext,
     Page,
     Request,
+    expect,
     sync_playwright,
 )
 
@@ -23,7 +24,8 @@ AXE = ROOT / "node_modules" / "axe-core" / "axe.min.js"
 
 WCAG = ("wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice")
 
-_SECONDS = 15
+_SECONDS = 40
+"""How long a page may take on a machine that is busy with other tests."""
 
 _RECORD_VIOLATIONS = """
 window.__violations = [];
@@ -88,6 +90,10 @@ class Visitor:
             for node in each["nodes"]
         ]
 
+    def resize(self, width: int) -> None:
+        """Make the window *width* pixels wide."""
+        self.page.set_viewport_size({"width": width, "height": 800})
+
     def is_too_wide(self) -> bool:
         """Return whether the page scrolls horizontally."""
         root = "document.documentElement"
@@ -99,6 +105,7 @@ def visiting(browser: Browser, url: str, **options: Any) -> Iterator[Visitor]:
     """Open a new window for pages below *url*."""
     context: BrowserContext = browser.new_context(base_url=url, **options)
     context.set_default_timeout(_SECONDS * 1000)
+    expect.set_options(timeout=_SECONDS * 1000)
     visitor = Visitor(context.new_page(), urlsplit(url).netloc)
     if options.get("java_script_enabled", True):
         context.add_init_script(_RECORD_VIOLATIONS)

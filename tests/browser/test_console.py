@@ -39,15 +39,24 @@ def test_log_in_look_around_and_log_out(visitor: Visitor, site: Site) -> None:
     assert visitor.problems == []
 
 
-def test_every_page_is_accessible(administrator: Visitor, site: Site) -> None:
-    """axe finds nothing, the policy is not violated, and nothing is logged."""
-    found = {}
+def test_every_page_is_accessible_and_fits(administrator: Visitor, site: Site) -> None:
+    """
+    axe finds nothing, the policy is not violated, and nothing is logged.
+
+    At 360 pixels, nothing but tables in their own frame is wider than the phone.
+    """
+    found, too_wide = {}, []
     for name, path in site.pages().items():
+        administrator.resize(1280)
         assert administrator.open(path) == 200, name
         # ``test_rendering`` compares all pairs of colours; this is how they are used.
         found[name] = administrator.check_accessibility(contrast=name in _COLOURFUL)
+        administrator.resize(360)
+        if administrator.is_too_wide():
+            too_wide.append(name)
 
     assert {name: each for name, each in found.items() if each} == {}
+    assert too_wide == []
     assert administrator.problems == []
 
 
@@ -59,23 +68,6 @@ def test_dark_pages_can_be_read(chromium: Browser, site: Site) -> None:
         paper = "getComputedStyle(document.body).backgroundColor"
         assert visitor.page.evaluate(paper) == "rgb(18, 23, 29)"
         assert visitor.check_accessibility() == []
-        assert visitor.problems == []
-
-
-def test_phones_do_not_scroll_sideways(chromium: Browser, site: Site) -> None:
-    """At 360 pixels, nothing but tables in their own frame is wider."""
-    phone = {"width": 360, "height": 740}
-    with visiting(
-        chromium, site.url, viewport=phone, has_touch=True, is_mobile=True
-    ) as visitor:
-        visitor.page.context.add_cookies([site.cookie()])
-        too_wide = []
-        for name, path in site.pages().items():
-            visitor.open(path)
-            if visitor.is_too_wide():
-                too_wide.append(name)
-
-        assert too_wide == []
         assert visitor.problems == []
 
 
@@ -184,7 +176,7 @@ def test_the_public_pages(chromium: Browser, site: Site, path: str) -> None:
     with visiting(chromium, site.url) as visitor:
         assert visitor.open(path) == 200
         for width in (360, 1280):
-            visitor.page.set_viewport_size({"width": width, "height": 800})
+            visitor.resize(width)
             assert not visitor.is_too_wide()
         is_long = path == "/docs"
         # All sections have the same parts, and the page has many.
