@@ -19,7 +19,7 @@ PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 export UV_SYSTEM_CERTS := true
 UV := $(BIN)/uv
 
-.PHONY: help demo demo-kms dev check test test-lowest model clients docs dist soak lint format bench bench-quick flame-graph lock clean
+.PHONY: help demo demo-kms dev check test test-lowest model clients docs dist screenshots soak lint format bench bench-quick flame-graph lock clean
 
 help: ## Show this list.
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 13
@@ -53,6 +53,9 @@ clients: .venv/.ready node_modules/.ready ## Generate the types of the clients f
 
 docs: .venv-docs/.ready node_modules/.ready ## Build the documentation site into site/; ARGS=serve shows it while you write.
 	@NO_MKDOCS_2_WARNING=1 .venv-docs/bin/python -m mkdocs $(or $(ARGS),build)
+
+screenshots: .venv/.ready node_modules/.ready ## Make the pictures of the console in docs/images again.
+	@$(BIN)/python -m tests.browser.screenshots
 
 soak: .venv/.ready node_modules/.ready .venv-servers/.ready ## The long tests: minutes to hours.
 	@$(BIN)/python -m pytest -m soak $(ARGS)

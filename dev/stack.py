@@ -77,7 +77,7 @@ class Stack:
 
 
 @contextlib.contextmanager
-def running_stack(
+def running_stack(  # noqa: PLR0913  Each is an option of its own.
     home: Path,
     *,
     use_kms: bool = False,
@@ -86,6 +86,7 @@ def running_stack(
     workers: int = 1,
     settings: Mapping[str, str] | None = None,
     has_webhook: bool = False,
+    edit_networks: Callable[[str], str] = str,
     report: Report = lambda _: None,
 ) -> Iterator[Stack]:
     """
@@ -95,6 +96,7 @@ def running_stack(
     in the token is kept.  *settings* are added to the environment, *workers*
     processes move refunds, and *report* is called with each step.  With *has_webhook*
     the events of the tenant "developer" are sent to ``hotwallet listen``.
+    *edit_networks* returns the networks file to use in place of its argument.
 
     Raises:
         RuntimeError: A process did not start (the message has the end of its log),
@@ -129,6 +131,9 @@ def running_stack(
             RPC(chain.url)("evm_setAutomine", False)
             RPC(chain.url)("evm_setIntervalMining", block_time)
         _write_networks(home, chain.url, token)
+        networks = home / "networks.toml"
+        edited = edit_networks(networks.read_text(encoding="utf-8"))
+        networks.write_text(edited, encoding="utf-8")
         stack = Stack(
             home=home,
             environ=environ,

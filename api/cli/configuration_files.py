@@ -73,6 +73,8 @@ def _network_lines(preset: NetworkPreset, urls: Sequence[str]) -> Iterator[str]:
     yield "# Caps of every transaction, also of replacements."
     yield f"max_fee_per_gas_gwei = {preset.max_fee}"
     yield f"max_priority_fee_per_gas_gwei = {preset.max_priority_fee}"
+    yield "# The console links to it; the service sends it nothing."
+    yield f'explorer = "{preset.explorer}"'
     for token in preset.tokens:
         yield ""
         yield f"[networks.{name}.tokens.{token.symbol}]"

@@ -24,7 +24,7 @@ class NetworkPreset:
     """
     A network, and why it needs so many confirmations.
 
-    Fee caps are in gwei.
+    Fee caps are in gwei.  The console links to *explorer*.
     """
 
     name: str
@@ -33,6 +33,7 @@ class NetworkPreset:
     reason: str
     max_fee: int
     max_priority_fee: int
+    explorer: str
     tokens: tuple[TokenPreset, ...]
 
     @property
@@ -56,6 +57,7 @@ PRESETS = {
             _FINALITY,
             200,
             5,
+            "https://etherscan.io",
             (
                 TokenPreset(
                     "USDC", "0xA0b86991c6218b36c1d19D4a2e9Eb0cE3606eB48", CIRCLE
@@ -72,6 +74,7 @@ PRESETS = {
             _SEQUENCER,
             5,
             1,
+            "https://basescan.org",
             (
                 TokenPreset(
                     "USDC", "0x833589fCD6eDb6E08f4c7C32D4f71b54bdA02913", CIRCLE
@@ -85,6 +88,7 @@ PRESETS = {
             _POLYGON,
             1000,
             100,
+            "https://polygonscan.com",
             (
                 TokenPreset(
                     "USDC", "0x3c499c542cEF5E3811e1192ce70d8cC03d5c3359", CIRCLE
@@ -101,6 +105,7 @@ PRESETS = {
             _SEQUENCER,
             5,
             1,
+            "https://arbiscan.io",
             (
                 TokenPreset(
                     "USDC", "0xaf88d065e77c8cC2239327C5EDb3A432268e5831", CIRCLE
@@ -117,6 +122,7 @@ PRESETS = {
             _TESTNET,
             500,
             50,
+            "https://sepolia.etherscan.io",
             (
                 TokenPreset(
                     "USDC", "0x1c7D4B196Cb0C7B01d743Fbc6116a902379C7238", CIRCLE
@@ -130,6 +136,7 @@ PRESETS = {
             _TESTNET,
             5,
             1,
+            "https://sepolia.basescan.org",
             (
                 TokenPreset(
                     "USDC", "0x036CbD53842c5426634e7929541eC2318f3dCF7e", CIRCLE
@@ -143,6 +150,7 @@ PRESETS = {
             _TESTNET,
             1000,
             100,
+            "https://amoy.polygonscan.com",
             (
                 TokenPreset(
                     "USDC", "0x41E94Eb019C0762f9Bfcf9Fb1E58725BfB0e7582", CIRCLE
@@ -156,6 +164,7 @@ PRESETS = {
             _TESTNET,
             5,
             1,
+            "https://sepolia.arbiscan.io",
             (
                 TokenPreset(
                     "USDC", "0x75faf114eafb1BDbe2F0316DF893fd58CE46AA4d", CIRCLE

@@ -5,8 +5,16 @@ from datetime import timedelta
 
 from api.container import Container
 from api.health.readiness import unsealed_seconds
+from signer.audit.chain_reader import BrokenChainError, ChainReader
 from signer.audit.checkpoint_notes import Statement
+from signer.audit.hash_chain import GENESIS
 from signer.audit.stored_checkpoints import find_newest
+from signer.ports import Journal
+from signer.row_macs import RowMACs
+
+
+VERIFIED = 1_000
+"""How many of the newest records a page verifies."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +34,43 @@ class AuditState:
     note: str | None
     agrees: bool | None
     forged: int
+    chain: "ChainState"
+
+    @property
+    def is_verified(self) -> bool:
+        """Whether all that this page compares agrees, with a signed checkpoint."""
+        has_signature = self.is_signed and self.agrees is True
+        return has_signature and self.chain.broken_at is None and not self.forged
+
+
+@dataclass(frozen=True, slots=True)
+class ChainState:
+    """
+    What was found when the hashes and MACs of the newest records were computed again.
+
+    ``broken_at`` is the first record that does not follow from the one before it.
+    ``foreign`` counts the records without a valid MAC: another program wrote them.
+    """
+
+    records: int
+    broken_at: int | None
+    foreign: int
+
+
+def verify_newest(journal: Journal, macs: RowMACs) -> ChainState:
+    """Compute the hashes and MACs of the newest records again."""
+    size = journal.head()[0]
+    start = max(0, size - VERIFIED)
+    first = journal.sealed(start - 1, 1) if start else ()
+    reader = ChainReader(journal, start, first[0].hash if first else GENESIS)
+    broken_at = None
+    try:
+        reader.advance()
+    except BrokenChainError as e:
+        broken_at = e.sequence
+    newest = journal.sealed(start, VERIFIED)
+    foreign = sum(not macs.is_valid(each.record.mac, each.record) for each in newest)
+    return ChainState(len(newest), broken_at, foreign)
 
 
 def read_audit(container: Container) -> AuditState:
@@ -45,4 +90,5 @@ def read_audit(container: Container) -> AuditState:
         note=None if newest.checkpoint is None else newest.checkpoint.note,
         agrees=agrees,
         forged=len(newest.forged),
+        chain=verify_newest(store, container.row_macs),
     )

@@ -5,6 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from api.console.plots import share
 from api.metrics import catalogue
 from api.metrics.workers import read_samples
 from signer.config.networks import Network
@@ -31,6 +32,21 @@ class Asset:
         hours = math.inf if self.hours_left is None else self.hours_left
         few = refunds < network.low_balance_refunds
         return few or hours < network.low_balance_hours
+
+    def runway(self, network: Network) -> float:
+        """
+        Return how far it is from the bounds of *network*, in percent.
+
+        100 is five times the bound, or more, and 20 is the bound.
+        """
+        pairs = (
+            (self.refunds_left, network.low_balance_refunds),
+            (self.hours_left, network.low_balance_hours),
+        )
+        parts = [
+            share(left, 5 * low) for left, low in pairs if left is not None and low
+        ]
+        return min(parts, default=100.0 if self.balance else 0.0)
 
 
 @dataclass(slots=True)

@@ -5,11 +5,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from markupsafe import Markup
+
 from api.console.attention import Facts, Notice, find_notices
+from api.console.codes import known_runbooks
+from api.console.explorers import Explorers
+from api.console.guard import GuardState, read_guard
 from api.console.measurements import Measurements, read_measurements
+from api.console.periods import DAY
+from api.console.plots import Plot
+from api.console.qr_codes import draw_qr_code
+from api.console.trends import Blocker, find_blockers, plot_refunds, recent_p99
 from api.container import Container
 from api.health.readiness import Readiness
 from api.views.codes import load_codes
+from signer.config.networks import Network
 from signer.model.key import Key, find_active_key
 from signer.model.refund import OPEN, Status
 from signer.model.worker_row import find_running
@@ -23,7 +33,9 @@ class Overview:
     """
     The state of the service.
 
-    ``accepted`` counts the refunds that were accepted in the last hour.
+    ``accepted`` counts the refunds that were accepted in the last hour, and within
+    ``p99`` seconds 99 % of them were broadcast.  ``qr_code`` is the active key's
+    address.
     """
 
     now: datetime
@@ -38,6 +50,14 @@ class Overview:
     readiness: Readiness
     measurements: Measurements
     workers: int
+    networks: Mapping[str, Network]
+    explorers: Explorers
+    runbooks: Mapping[str, str]
+    guard: GuardState
+    blockers: Sequence[Blocker]
+    refunds: Plot
+    p99: float | None
+    qr_code: Markup | None
 
 
 def read_overview(container: Container) -> Overview:
@@ -58,10 +78,10 @@ def read_overview(container: Container) -> Overview:
     for group in ledger.open_refunds():
         counts[group.status] += group.number
         oldest[group.status] = min(group.since, oldest.get(group.status, now))
-    settings = container.settings
+    settings, key = container.settings, find_active_key(ledger.keys())
     return Overview(
         now=now,
-        key=find_active_key(ledger.keys()),
+        key=key,
         uses_kms=settings.use_kms,
         environment=str(settings.app_env),
         notices=find_notices(ledger, facts),
@@ -72,6 +92,14 @@ def read_overview(container: Container) -> Overview:
         readiness=readiness,
         measurements=facts.measurements,
         workers=len(find_running(workers, now)),
+        networks=container.networks,
+        explorers=Explorers.of(container.networks),
+        runbooks=known_runbooks(),
+        guard=read_guard(container),
+        blockers=find_blockers(ledger),
+        refunds=plot_refunds(ledger, DAY, now),
+        p99=recent_p99(ledger, now),
+        qr_code=None if key is None else draw_qr_code(key.address),
     )
 
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from eth_utils.address import to_checksum_address
 
+from api.console.rendering import format_amount
 from api.container import Container
-from signer.amounts import format_units
 from signer.chain.erc20 import decode_transfer
 from signer.chain.fees import format_gwei
 from signer.crypto.transactions import SignedBytes
@@ -73,7 +73,7 @@ class RefundDetails:
     @property
     def amount(self) -> str:
         """The amount in whole tokens."""
-        return format_units(self.refund.amount, self.refund.decimals)
+        return format_amount(self.refund.amount, self.refund.decimals)
 
 
 class RefundDetailsReader:
@@ -144,5 +144,5 @@ def _describe(stored: SignedTransaction, refund: Refund) -> tuple[str, bool | No
         refund.recipient.lower(),
         refund.amount,
     )
-    whole = format_units(amount, refund.decimals)
+    whole = format_amount(amount, refund.decimals)
     return f"pays {whole} {refund.token} to {to_checksum_address(to)}", is_payment

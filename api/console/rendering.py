@@ -25,6 +25,10 @@ CONTENT_POLICY = (
 )
 """The ``Content-Security-Policy`` of the pages: no script, and nothing of others."""
 
+_LARGE = 100_000
+
+_STYLE_SHEETS = ("console.css", "figures.css")
+
 _UNITS = (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
 
 
@@ -36,7 +40,14 @@ def render(template: str, **values: object) -> str:
 @cache
 def style_sheet() -> bytes:
     """Return the style sheet of all pages."""
-    return files("api.console").joinpath("static/console.css").read_bytes()
+    folder = files("api.console").joinpath("static")
+    return b"".join(folder.joinpath(name).read_bytes() for name in _STYLE_SHEETS)
+
+
+@cache
+def icon() -> bytes:
+    """Return the icon of all pages, as SVG."""
+    return files("api.console").joinpath("static/icon.svg").read_bytes()
 
 
 def format_time(moment: datetime | None) -> str:
@@ -57,6 +68,50 @@ def format_duration(duration: timedelta | float) -> str:
         if count:
             parts.append(f"{count} {unit}")
     return " ".join(parts[:2]) or "0 s"
+
+
+def format_seconds(seconds: float | None) -> str:
+    """Return *seconds* with a unit that fits, from milliseconds on; a dash for None."""
+    if seconds is None:
+        return "-"
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    return f"{seconds:.1f} s" if seconds < 60 else format_duration(seconds)  # noqa: PLR2004
+
+
+def format_number(value: float | None) -> str:
+    """
+    Return *value* for people, with up to six digits; a dash for None.
+
+    >>> format_number(1250.5), format_number(12_345_678), format_number(0.0000123)
+    ('1,250.5', '12,345,678', '0.0000123')
+    """
+    if value is None:
+        return "-"
+    text = f"{value:,.0f}" if abs(value) >= _LARGE else f"{value:,.6g}"
+    return f"{value:.7f}".rstrip("0") if "e" in text else text
+
+
+def format_amount(units: int, decimals: int) -> str:
+    """
+    Return an amount in whole tokens: exact, with two decimals or as many as it needs.
+
+    >>> format_amount(12_500_000, 6), format_amount(12_500_001, 6), format_amount(7, 0)
+    ('12.50', '12.500001', '7')
+    """
+    whole, point, fraction = format_units(units, decimals).partition(".")
+    if not point:
+        return whole
+    return f"{whole}.{fraction.rstrip('0').ljust(min(2, decimals), '0')}"
+
+
+def mark_code(text: str) -> Markup:
+    """Return *text* with what stands between backticks as code."""
+    parts = text.split("`")
+    return Markup().join(
+        Markup("<code>{}</code>").format(part) if number % 2 else part
+        for number, part in enumerate(parts)
+    )
 
 
 def show_invisible(value: Any) -> Any:
@@ -90,8 +145,11 @@ def _environment() -> Environment:
     filters: Mapping[str, Any] = {
         "time": format_time,
         "duration": format_duration,
-        "units": format_units,
+        "units": format_amount,
+        "code": mark_code,
         "key_prefix": key_prefix,
+        "seconds": format_seconds,
+        "plain": format_number,
     }
     environment.filters.update(filters)
     return environment

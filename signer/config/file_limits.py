@@ -55,6 +55,7 @@ RULES: Mapping[str, Rule] = {
     "networks.*.gas_per_hour": Rule.MOST,
     "networks.*.low_balance_refunds": Rule.NOT_LIMITING,
     "networks.*.low_balance_hours": Rule.NOT_LIMITING,
+    "networks.*.explorer": Rule.NOT_LIMITING,
     "networks.*.automatic_stop.window_minutes": Rule.LEAST,
     "networks.*.automatic_stop.max_refunds": Rule.MOST,
     "networks.*.automatic_stop.max_amounts.*": Rule.MOST,

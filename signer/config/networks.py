@@ -15,6 +15,7 @@ The networks and tokens that refunds may use, from one TOML file.
     max_amount = "1000"
 """
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Self
@@ -33,6 +34,11 @@ from signer.config.toml_file import StrictModel, as_tuple, read_toml
 from signer.errors import InvalidInputError
 
 
+_EXPLORER = re.compile(
+    r"https://[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?(?::[0-9]{1,5})?(?:/[A-Za-z0-9._~-]+)*/?"
+)
+
+
 def _checksummed(address: str) -> str:
     if not is_checksum_address(address):
         raise ValueError("must be an address with an EIP-55 checksum")
@@ -40,6 +46,16 @@ def _checksummed(address: str) -> str:
 
 
 Address = Annotated[str, AfterValidator(_checksummed)]
+
+
+def _https_base(url: str) -> str:
+    """Return *url* without a slash at its end; it becomes part of links on pages."""
+    if not _EXPLORER.fullmatch(url):
+        raise ValueError(
+            "must be an https URL of a host, with at most a path: no user, query or"
+            " fragment"
+        )
+    return url.rstrip("/")
 
 
 class Token(StrictModel):
@@ -120,7 +136,8 @@ class Network(StrictModel):
     ``gas_per_hour`` bounds the gas limits of all refunds that get a nonce in one hour;
     None means no limit.  The alert ``low-balance`` is raised when the wallet can pay
     fewer than ``low_balance_refunds`` more refunds, or for less than
-    ``low_balance_hours``; 0 turns a bound off.
+    ``low_balance_hours``; 0 turns a bound off.  ``explorer`` is the https address of a
+    block explorer, to which the console links; the service sends it no request.
     """
 
     # The audit's JSON records contain it; JavaScript reads integers up to 2**53.
@@ -139,6 +156,7 @@ class Network(StrictModel):
     gas_per_hour: int | None = Field(None, gt=0)
     low_balance_refunds: int = Field(50, ge=0)
     low_balance_hours: int = Field(12, ge=0)
+    explorer: Annotated[str, AfterValidator(_https_base)] | None = None
     automatic_stop: AutomaticStop = AutomaticStop()
 
     @model_validator(mode="after")

@@ -34,6 +34,13 @@ class Payment(NamedTuple):
     gas_limit: int
 
 
+class SpentLately(NamedTuple):
+    """What refunds reserved in this clock hour, and in it and the 23 before it."""
+
+    hour: int = 0
+    day: int = 0
+
+
 class RefundStatistics(Protocol):
     """Counts that cost the same in a ledger of any size: each uses an index."""
 
@@ -46,11 +53,32 @@ class RefundStatistics(Protocol):
     def last_payments(self, chain_id: int, limit: int) -> Sequence[Payment]:
         """Return the newest *limit* confirmed refunds, without sweeps."""
 
-    def spent_in_a_day(
-        self, chain_id: int, tokens: Collection[str]
-    ) -> Mapping[str, int]:
+    def spent_lately(
+        self, chain_id: int, tokens: Collection[str], tenant: str | None = None
+    ) -> Mapping[str, SpentLately]:
         """
-        Return what refunds reserved in this clock hour and the 23 before it.
+        Return what refunds reserved, by token; without *tenant*, those of all tenants.
 
-        *tokens* are addresses, or ``GAS``.  The sums are in base units, or in gas.
+        *tokens* are addresses, or ``GAS``.  The sums are in base units, or in gas.  The
+        hours are those of the database's clock.
+        """
+
+    def results_between(
+        self, since: datetime, until: datetime, limit: int
+    ) -> Mapping[Status, int]:
+        """
+        Return how many refunds have each status now, of those accepted in a period.
+
+        *until* does not belong to it.  It looks at *limit* refunds at most, and counts
+        neither sweeps nor fillers.
+        """
+
+    def broadcast_seconds(
+        self, since: datetime, until: datetime, limit: int
+    ) -> Sequence[float]:
+        """
+        Return the seconds from acceptance to first broadcast, the fastest first.
+
+        These are the newest *limit* refunds that were accepted from *since* to before
+        *until* and broadcast.
         """

@@ -13,7 +13,7 @@ from signer.chain.fees import quote_fees
 from signer.model.network_view import Funds
 from signer.model.refund import COIN
 from signer.ports import RefundStatistics
-from signer.ports.refund_statistics import GAS, Payment
+from signer.ports.refund_statistics import GAS, Payment, SpentLately
 
 
 _LAST_PAYMENTS = 200
@@ -37,11 +37,11 @@ def read_funds(
     """
     network, client = chain.network, chain.client
     addresses = [token.address for token in network.tokens.values()]
-    spent = statistics.spent_in_a_day(network.chain_id, [GAS, *addresses])
+    spent = statistics.spent_lately(network.chain_id, [GAS, *addresses])
     payments = statistics.last_payments(network.chain_id, _LAST_PAYMENTS)
     gas = [payment.gas_limit * max_fee for payment in payments]
-    hourly_gas = spent.get(GAS, 0) * max_fee
-    balance, refunds, hours = _runway(client.balance(address), gas, hourly_gas)
+    daily_gas = spent.get(GAS, SpentLately()).day * max_fee
+    balance, refunds, hours = _runway(client.balance(address), gas, daily_gas)
     if balance == 0:
         refunds = 0  # Also before the first refund, whose cost is unknown.
     found = [Funds(COIN, balance, COIN_DECIMALS, refunds, hours)]
@@ -50,7 +50,7 @@ def read_funds(
         balance, refunds, hours = _runway(
             chain.token_balance(token.address, address),
             by_token.get(token.address, ()),
-            spent.get(token.address, 0),
+            spent.get(token.address, SpentLately()).day,
         )
         found.append(Funds(symbol, balance, token.decimals, refunds, hours))
     return found

@@ -27,6 +27,8 @@ PATHS = [
     "/console/approvals",
     "/console/keys",
     "/console/wallets",
+    "/console/policy",
+    "/console/trends",
     "/console/audit",
     "/console/webhooks",
     "/console/stops",

@@ -1,12 +1,13 @@
 """Contract of ``RefundStatistics``: counts for metrics, and for the runway."""
 
+from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
 
 from backends.sql import SQLStore
 from signer.model.refund import SWEEPER, Status, new_refund_id
 from signer.ports import RefundStatistics
-from signer.ports.refund_statistics import GAS, OpenRefunds, Payment
+from signer.ports.refund_statistics import GAS, OpenRefunds, Payment, SpentLately
 from tests.fixtures.ledger import (
     OTHER_WALLET,
     WALLET,
@@ -20,6 +21,8 @@ from tests.fixtures.ledger import (
     queued,
     reserved,
 )
+from tests.support.ledgers import open_ledger
+from tests.support.refunds import FakeClock
 
 
 CHAIN = 31337
@@ -33,7 +36,7 @@ def test_fits_the_port(store: SQLStore) -> None:
     assert fits.open_refunds() == ()
     assert dict(fits.accepted_since(now())) == {}
     assert fits.last_payments(CHAIN, 10) == ()
-    assert dict(fits.spent_in_a_day(CHAIN, [GAS])) == {}
+    assert dict(fits.spent_lately(CHAIN, [GAS])) == {}
 
 
 def test_open_refunds_are_grouped(store: SQLStore) -> None:
@@ -89,8 +92,63 @@ def test_spendings_of_a_day_are_exact(store: SQLStore) -> None:
         reserved(store, accepted(store, amount=amount))
     reserved(store, accepted(store, amount=3, token_address=TOKEN))
 
-    assert dict(store.spent_in_a_day(CHAIN, [GAS, OTHER_WALLET])) == {
-        GAS: 3 * 65_000,
-        OTHER_WALLET: 2 * large,
+    gas, amount = 3 * 65_000, 2 * large
+    assert dict(store.spent_lately(CHAIN, [GAS, OTHER_WALLET])) == {
+        GAS: SpentLately(gas, gas),
+        OTHER_WALLET: SpentLately(amount, amount),
     }
-    assert dict(store.spent_in_a_day(7, [GAS])) == {}
+    assert dict(store.spent_lately(7, [GAS])) == {}
+
+
+def test_spendings_of_a_tenant(store: SQLStore) -> None:
+    reserved(store, accepted(store, tenant="shop", amount=3))
+    reserved(store, accepted(store, tenant="other", amount=4))
+
+    assert store.spent_lately(CHAIN, [OTHER_WALLET])[OTHER_WALLET].day == 7
+    assert dict(store.spent_lately(CHAIN, [GAS, OTHER_WALLET], "shop")) == {
+        GAS: SpentLately(65_000, 65_000),
+        OTHER_WALLET: SpentLately(3, 3),
+    }
+
+
+def test_earlier_hours_count_for_the_day_only(database_url: str) -> None:
+    clock = FakeClock()
+    with closing(open_ledger(database_url, clock=clock)) as store:
+        reserved(store, accepted(store, amount=3))
+        clock.advance(hours=23)
+        reserved(store, accepted(store, amount=4))
+
+        assert store.spent_lately(CHAIN, [OTHER_WALLET])[OTHER_WALLET] == (4, 7)
+        clock.advance(hours=1)
+        assert store.spent_lately(CHAIN, [OTHER_WALLET])[OTHER_WALLET] == (0, 4)
+
+
+def test_results_of_a_period(store: SQLStore) -> None:
+    """By the time of acceptance; sweeps and fillers are no refunds."""
+    began = now()
+    hour = timedelta(hours=1)
+    for at in (began - hour, began, began + timedelta(seconds=1)):
+        accepted(store, id=new_refund_id(at))
+    moved(store, accepted(store, id=new_refund_id(began)), Status.CANCELLED)
+    accepted(store, id=new_refund_id(began + hour))
+    filled(store, [queued(id=new_refund_id(began), tenant=SWEEPER)])
+
+    assert dict(store.results_between(began, began + hour, 10)) == {
+        Status.QUEUED: 2,
+        Status.CANCELLED: 1,
+    }
+    assert sum(store.results_between(began, began + hour, 2).values()) == 2
+    assert dict(store.results_between(began + 2 * hour, began + 3 * hour, 9)) == {}
+
+
+def test_times_to_the_first_broadcast(store: SQLStore) -> None:
+    """A refund that was never broadcast, or before the period, has none."""
+    began = now()
+    minute = timedelta(minutes=1)
+    for seconds in (30, 1, 200):
+        broadcast(store, id=new_refund_id(began - timedelta(seconds=seconds)))
+    accepted(store, id=new_refund_id(began))
+
+    fast, slow = store.broadcast_seconds(began - minute, began + minute, 10)
+    assert 1 <= fast < 30 <= slow < 60
+    assert len(store.broadcast_seconds(began - minute, began + minute, 1)) == 1

@@ -351,7 +351,7 @@ def work_on_workers(processes: Processes) -> None:
         ahead.look()
         ahead.look()
     for name in ("worker", "admin"):  # The monitor of wallets, and the doctor.
-        processes.stores[name].spent_in_a_day(1, [GAS])
+        processes.stores[name].spent_lately(1, [GAS])
     collector = LedgerCollector(processes.stores["admin"], now, networks={})
     assert list(collector.collect())
     heartbeat.end()

@@ -6,8 +6,8 @@ from urllib.parse import urlencode
 from falcon import Request, Response
 
 from api.console.approvals import find_waiting
-from api.console.audit import read_audit
 from api.console.changes.signing import scopes
+from api.console.explorers import Explorers
 from api.console.key_ring import read_key_ring
 from api.console.measurements import read_measurements
 from api.console.overview import read_overview
@@ -82,7 +82,13 @@ class RefundPage(SessionPage):
         if refund is None:
             raise NotFoundError("there is no such refund")
 
-        self.show(req, resp, "refund.html", it=self._details.read(refund))
+        self.show(
+            req,
+            resp,
+            "refund.html",
+            it=self._details.read(refund),
+            explorers=Explorers.of(self._console.container.networks),
+        )
 
 
 class KeysPage(SessionPage):
@@ -134,21 +140,12 @@ class WalletsPage(SessionPage):
                 AuditAction.NONCE_ABANDON,
             ),
             measured=read_measurements(store.workers(), now),
+            explorers=Explorers.of(container.networks),
         )
 
     def _names(self) -> Mapping[int, str]:
         networks = self._console.container.networks
         return {network.chain_id: name for name, network in networks.items()}
-
-
-class AuditPage(SessionPage):
-    """``/console/audit``: how far the audit log is sealed and signed."""
-
-    def on_get(self, req: Request, resp: Response) -> None:
-        """Show the state of the chain, and how to verify it."""
-        query.parameters(req)
-
-        self.show(req, resp, "audit.html", it=read_audit(self._console.container))
 
 
 class WebhooksPage(SessionPage):

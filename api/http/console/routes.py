@@ -10,10 +10,10 @@ from api.container import Container
 from api.http import problems
 from api.http.console import PREFIX, is_console
 from api.http.console.approvals import ApprovalPage, ApprovalsPage
+from api.http.console.audit import AuditExport, AuditPage
 from api.http.console.changes import ChangeConfirmation, ChangeExecution, ChangeForm
-from api.http.console.login import Login, Logout, StyleSheet
+from api.http.console.login import Icon, Login, Logout, StyleSheet
 from api.http.console.pages import (
-    AuditPage,
     KeysPage,
     OverviewPage,
     RefundPage,
@@ -21,8 +21,10 @@ from api.http.console.pages import (
     WalletsPage,
     WebhooksPage,
 )
+from api.http.console.policy import PolicyPage
 from api.http.console.resource import Console, show
 from api.http.console.stops import StopsPage
+from api.http.console.trends import CodePage, TrendsPage
 from api.http.middleware import AuthorizationMiddleware
 from api.request_context import request_id
 from api.views.codes import find_code
@@ -40,6 +42,7 @@ def add_console(
     console = Console(container, authorization)
     app.add_route(PREFIX, OverviewPage(console))
     app.add_route(f"{PREFIX}/console.css", StyleSheet(console))
+    app.add_route(f"{PREFIX}/icon.svg", Icon(console))
     app.add_route(f"{PREFIX}/login", Login(console))
     app.add_route(f"{PREFIX}/logout", Logout(console))
     app.add_route(f"{PREFIX}/refunds", RefundsPage(console))
@@ -49,6 +52,10 @@ def add_console(
     app.add_route(f"{PREFIX}/keys", KeysPage(console))
     app.add_route(f"{PREFIX}/wallets", WalletsPage(console))
     app.add_route(f"{PREFIX}/audit", AuditPage(console))
+    app.add_route(f"{PREFIX}/audit/export", AuditExport(console))
+    app.add_route(f"{PREFIX}/policy", PolicyPage(console))
+    app.add_route(f"{PREFIX}/trends", TrendsPage(console))
+    app.add_route(f"{PREFIX}/codes/{{code}}", CodePage(console))
     app.add_route(f"{PREFIX}/webhooks", WebhooksPage(console))
     app.add_route(f"{PREFIX}/stops", StopsPage(console))
     for change in CHANGES:

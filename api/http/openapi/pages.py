@@ -158,7 +158,7 @@ def _parameters(parameters: list[Mapping[str, Any]]) -> str:
         f"<td>{paragraphs(each['description'])}</td></tr>"
         for each in parameters
     ]
-    head = "<tr><th>Name</th><th>In</th><th>Type</th><th></th></tr>"
+    head = "<tr><th>Name</th><th>In</th><th>Type</th><th>Meaning</th></tr>"
     return f"<table>{head}{''.join(rows)}</table>"
 
 
@@ -166,7 +166,8 @@ def _answers(responses: Mapping[str, Any]) -> Iterator[str]:
     """Yield a table of what the operation answers, and its errors folded away."""
     problems = {status: each for status, each in responses.items() if "$ref" in each}
     answers = {status: each for status, each in responses.items() if "$ref" not in each}
-    yield "<h4>Answers</h4><table><tr><th>Status</th><th>Content</th><th></th></tr>"
+    yield "<h4>Answers</h4><table>"
+    yield "<tr><th>Status</th><th>Content</th><th>Meaning</th></tr>"
     for status, each in answers.items():
         shown = ", ".join(
             schema_link(media["schema"]) for media in each.get("content", {}).values()
@@ -177,7 +178,8 @@ def _answers(responses: Mapping[str, Any]) -> Iterator[str]:
     for each in answers.values():
         for media in each.get("content", {}).values():
             yield _example(media)
-    yield '<details><summary>Errors: a <a href="#schema-Problem">Problem</a></summary>'
+    yield "<details><summary>Errors</summary><p>Each is a "
+    yield '<a href="#schema-Problem">Problem</a>.</p>'
     yield "<table><tr><th>Status</th><th>Codes</th></tr>"
     for status, each in problems.items():
         yield f"<tr><td>{status}</td><td>{_code_links(each['description'])}</td></tr>"
@@ -195,7 +197,8 @@ def _code_links(described: str) -> str:
 def _example(media: Mapping[str, Any]) -> str:
     if "example" not in media:
         return ""
-    return f"<pre>{escape(json.dumps(media['example'], indent=2))}</pre>"
+    text = escape(json.dumps(media["example"], indent=2))
+    return f'<pre tabindex="0">{text}</pre>'
 
 
 @cache

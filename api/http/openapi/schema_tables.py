@@ -32,7 +32,7 @@ def render_members(schema: Mapping[str, Any]) -> str:
         f"<td>{render_type(each)}</td><td>{_about(each)}</td></tr>"
         for name, each in schema.get("properties", {}).items()
     ]
-    head = "<tr><th>Member</th><th>Type</th><th></th></tr>"
+    head = "<tr><th>Member</th><th>Type</th><th>Meaning</th></tr>"
     return f"<table>{head}{''.join(rows)}</table>" if rows else ""
 
 

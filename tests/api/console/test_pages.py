@@ -150,7 +150,7 @@ def test_a_refund_shows_what_its_transactions_pay(
     path = post(client, BODY).headers["location"]
     page = browser.get(f"/console/refunds/{path.rpartition('/')[2]}").text
 
-    assert f"pays 12.500000 TUSD to {BODY['recipient']}" in page
+    assert f"pays 12.50 TUSD to {BODY['recipient']}" in page
     assert "as requested" in page
     for status in ("queued", "reserved", "signed", "broadcast"):
         assert f"status-{status}" in page

@@ -22,17 +22,24 @@ from tests.api.support import SettableClock
 from tests.support.ledgers import ROW_MACS
 
 
+_CODE = "limit-reached"
+
 PAGES = [
     *PATHS,
     f"/console/refunds/rf_{'0' * 32}",
     f"/console/approvals/{'0' * 64}",
+    "/console/codes/limit-reached",
 ]
 PAGES += [f"/console/changes/{each.name}" for each in CHANGES]
 FORMS = [
     "/console/logout",
     *(f"/console/changes/{each.name}/confirm" for each in CHANGES),
     *(f"/console/changes/{each.name}/make" for each in CHANGES),
+    "/console/audit/export",
 ]
+
+
+PUBLIC = ["/console/login", "/console/console.css", "/console/icon.svg"]
 
 
 def _records(store: SQLStore) -> list[str]:
@@ -45,12 +52,12 @@ def _records(store: SQLStore) -> list[str]:
 def test_every_route_is_listed_here(client: TestClient) -> None:
     """All pages and forms but the login need a session."""
     found = {
-        route.path.format(refund_id=f"rf_{'0' * 32}", digest="0" * 64)
+        route.path.format(refund_id=f"rf_{'0' * 32}", digest="0" * 64, code=_CODE)
         for route in inspect_routes(client.app)
         if is_console(route.path)
     }
 
-    assert found == {*PAGES, *FORMS, "/console/login", "/console/console.css"}
+    assert found == {*PAGES, *FORMS, *PUBLIC}
 
 
 def test_a_process_that_serves_refunds_has_no_console(container: Container) -> None:
@@ -58,7 +65,7 @@ def test_a_process_that_serves_refunds_has_no_console(container: Container) -> N
     container.settings = settings.model_copy(update={"serve_role": Role.REFUNDS})
     client = TestClient(create_app(container))
 
-    for path in (*PAGES, "/console/login", "/console/console.css"):
+    for path in (*PAGES, *PUBLIC):
         assert client.simulate_get(path).status_code == 404
 
 

@@ -65,6 +65,7 @@ def _require_strict(answer: Result) -> _Page:
     assert not {"script", "link", "img", "iframe", "form"} & {*page.tags}
     assert page.attributes <= {
         "lang", "charset", "name", "content", "id", "class", "href", "aria-label",
+        "tabindex",
     }  # fmt: skip
     return page
 

@@ -1,0 +1,37 @@
+"""What the start-up guard says about the settings of this process."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from api.container import Container
+from signer.config.settings import Environment
+from signer.errors import ConfigurationError, Refusal
+from signer.startup.guard import check_settings
+
+
+@dataclass(frozen=True, slots=True)
+class GuardState:
+    """
+    The guard's *warnings*, and what it would refuse in production.
+
+    A process that runs has passed the guard.
+    """
+
+    warnings: Sequence[str]
+    in_production: Sequence[Refusal]
+
+
+def read_guard(container: Container) -> GuardState:
+    """Run the checks of the settings again; they ask nothing and nobody."""
+    settings, networks = container.settings, container.networks
+    strict = settings.model_copy(update={"app_env": Environment.PRODUCTION})
+    refused: Sequence[Refusal] = ()
+    try:
+        check_settings(strict, networks)
+    except ConfigurationError as e:
+        refused = e.refusals
+    try:
+        warnings = check_settings(settings, networks)
+    except ConfigurationError as e:  # The guard ran with other files.
+        warnings = [str(refusal) for refusal in e.refusals]
+    return GuardState(warnings, refused)

@@ -1,0 +1,174 @@
+"""
+How refunds went over the last day or week.
+
+Each part of a period is counted by itself, and looks at a bounded number of rows, so a
+page costs the same in a ledger of any size.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from api.console.periods import Period
+from api.console.plots import FEWEST, Plot, Series
+from api.console.rendering import format_seconds
+from signer.audit.sealing_monitor import made_at
+from signer.audit.stored_checkpoints import statement_of
+from signer.model.refund import Status
+from signer.ports import Ledger
+
+
+MOST_REFUNDS = 5_000
+"""How many refunds are counted in one part of a period, at most."""
+
+MOST_TIMES = 500
+"""Of how many refunds of one part the time to the broadcast is read, at most."""
+
+_CHECKPOINTS = 40
+_MEDIAN, _P99 = 0.5, 0.99
+
+_OUTCOMES: Mapping[str, tuple[str, frozenset[Status]]] = {
+    "confirmed": ("fill-good", frozenset({Status.CONFIRMED})),
+    "open": (
+        "fill-info",
+        frozenset(
+            {
+                Status.QUEUED,
+                Status.RESERVED,
+                Status.SIGNED,
+                Status.BROADCAST,
+                Status.MINED,
+            }
+        ),
+    ),
+    "awaiting approval": ("fill-warn", frozenset({Status.AWAITING_APPROVAL})),
+    "cancelled": ("fill-soft", frozenset({Status.CANCELLED})),
+    "failed or refused": ("fill-bad", frozenset({Status.FAILED, Status.REFUSED})),
+}
+"""The parts of a bar, from the bottom up: their names, colours and statuses."""
+
+
+def plot_refunds(ledger: Ledger, period: Period, now: datetime) -> Plot:
+    """Return the refunds by the time of acceptance and by what became of them."""
+    counts = [
+        ledger.results_between(since, until, MOST_REFUNDS)
+        for since, until in period.spans(now)
+    ]
+    total: Counter[str] = Counter()
+    series = []
+    for name, (kind, statuses) in _OUTCOMES.items():
+        values = [
+            sum(count for status, count in each.items() if status in statuses)
+            for each in counts
+        ]
+        total[name] = sum(values)
+        series.append(Series(name, kind, values))
+    parts = ", ".join(f"{count} {name}" for name, count in total.items() if count)
+    summary = f"{total.total()} accepted: {parts}." if parts else "None were accepted."
+    if any(sum(each.values()) >= MOST_REFUNDS for each in counts):
+        summary += f" A bar counts {MOST_REFUNDS:,} refunds at most."
+    return Plot(
+        id="refunds",
+        title=f"Refunds per {period.step_name}",
+        summary=summary,
+        columns=period.columns(now),
+        marks=period.marks(now),
+        series=series,
+    )
+
+
+def plot_broadcasts(ledger: Ledger, period: Period, now: datetime) -> Plot:
+    """Return the time from the acceptance of refunds to their first broadcast."""
+    times = [
+        ledger.broadcast_seconds(since, until, MOST_TIMES)
+        for since, until in period.spans(now)
+    ]
+    everything = sorted(seconds for each in times for seconds in each)
+    summary = "None were broadcast."
+    if everything:
+        summary = (
+            f"Half within {format_seconds(quantile(everything, _MEDIAN))}, 99 % within"
+            f" {format_seconds(quantile(everything, _P99))}."
+        )
+    if any(len(each) >= MOST_TIMES for each in times):
+        summary += f" A bar counts its newest {MOST_TIMES} refunds."
+    return Plot(
+        id="broadcasts",
+        title="From acceptance to broadcast",
+        summary=summary,
+        columns=period.columns(now),
+        marks=period.marks(now),
+        series=[
+            Series("99 % within", "fill-pale", [quantile(t, _P99) for t in times]),
+            Series("half within", "fill-info", [quantile(t, _MEDIAN) for t in times]),
+        ],
+        is_stacked=False,
+        unit=" s",
+    )
+
+
+def plot_checkpoints(ledger: Ledger) -> Plot:
+    """Return how long after its newest record each of the last checkpoints was made."""
+    size, _ = ledger.head()
+    stored = reversed(ledger.newest_checkpoints(0, size, _CHECKPOINTS))
+    found: list[tuple[datetime, float]] = []
+    for checkpoint in stored:
+        statement = statement_of(checkpoint)
+        if statement is None:
+            continue
+        last = ledger.sealed(statement.size - 1, 1)
+        made = made_at(last[0].record.id) if last else None
+        if made is not None:
+            found.append(
+                (statement.at, max(0.0, (statement.at - made).total_seconds()))
+            )
+    delays = [seconds for _, seconds in found]
+    times = [f"{at:%d %b %H:%M:%S}" for at, _ in found]
+    return Plot(
+        id="checkpoints",
+        title="From a record to its checkpoint",
+        summary=f"At most {format_seconds(max(delays))} in the last {len(delays)}."
+        if delays
+        else "There is no checkpoint yet.",
+        columns=times,
+        marks=[times[0], times[-1]] if len(times) >= FEWEST else times[:1],
+        series=[Series("after the newest record", "fill-info", delays)],
+        unit=" s",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Blocker:
+    """How many open refunds a code delays, and since when the oldest waits."""
+
+    code: str
+    number: int
+    since: datetime
+
+
+def find_blockers(ledger: Ledger) -> Sequence[Blocker]:
+    """Return what delays open refunds, the most frequent first."""
+    found: dict[str, Blocker] = {}
+    for group in ledger.open_refunds():
+        if group.blocked_by is None:
+            continue
+        before = found.get(group.blocked_by, Blocker(group.blocked_by, 0, group.since))
+        found[group.blocked_by] = Blocker(
+            group.blocked_by,
+            before.number + group.number,
+            min(before.since, group.since),
+        )
+    return sorted(found.values(), key=lambda each: (-each.number, each.code))
+
+
+def recent_p99(ledger: Ledger, now: datetime) -> float | None:
+    """Return the seconds within which 99 % of the last hour's refunds were sent."""
+    since, until = now - timedelta(hours=1), now + timedelta(seconds=1)
+    return quantile(ledger.broadcast_seconds(since, until, MOST_TIMES), _P99)
+
+
+def quantile(ordered: Sequence[float], part: float) -> float | None:
+    """Return the value below which *part* of *ordered* is; None if it is empty."""
+    return ordered[math.ceil(part * len(ordered)) - 1] if ordered else None

@@ -1,0 +1,60 @@
+"""The page of plots, and the pages of codes."""
+
+from falcon import Request, Response
+
+from api.console.codes import find_code, runbook_of
+from api.console.measurements import read_measurements
+from api.console.periods import DAY, PERIODS
+from api.console.trends import (
+    find_blockers,
+    plot_broadcasts,
+    plot_checkpoints,
+    plot_refunds,
+)
+from api.http import query
+from api.http.console.resource import SessionPage
+from signer.errors import InvalidInputError, NotFoundError
+
+
+class TrendsPage(SessionPage):
+    """``/console/trends``: the last day or week at a glance."""
+
+    def on_get(self, req: Request, resp: Response) -> None:
+        """Show the plots."""
+        given = query.parameters(req, "span", from_form=True)
+        name = given.get("span", DAY.name)
+        if name not in PERIODS:
+            known = " or ".join(PERIODS)
+            raise InvalidInputError(f"must be {known}", field="span")
+        period, container = PERIODS[name], self._console.container
+        ledger, now = container.store, container.ledger_clock()
+
+        self.show(
+            req,
+            resp,
+            "trends.html",
+            now=now,
+            period=period,
+            periods=list(PERIODS.values()),
+            plots=[
+                plot_refunds(ledger, period, now),
+                plot_broadcasts(ledger, period, now),
+            ],
+            checkpoints=plot_checkpoints(ledger),
+            blockers=find_blockers(ledger),
+            measured=read_measurements(ledger.workers(), now),
+            networks=container.networks,
+        )
+
+
+class CodePage(SessionPage):
+    """``/console/codes/{code}``: what a code means, what to do, and its runbook."""
+
+    def on_get(self, req: Request, resp: Response, code: str) -> None:
+        """Show the code."""
+        query.parameters(req)
+        entry = find_code(code)
+        if entry is None:
+            raise NotFoundError("there is no such code")
+
+        self.show(req, resp, "code.html", entry=entry, runbook=runbook_of(code))

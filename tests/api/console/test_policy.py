@@ -1,0 +1,122 @@
+"""The page of the limits: what is in force, used and left, and what was refused."""
+
+import re
+
+import pytest
+
+from api.console.policy import ShownBound, count_refusals, read_policies
+from api.container import Container
+from backends.sql import SQLStore
+from signer.alerts import Alerts
+from signer.audit.actions import AuditAction
+from signer.audit.sealer import Sealer
+from signer.config.networks import Network
+from signer.config.tenants import Tenant, TenantRegistry
+from signer.model.audit_record import Actor, Operation, Record
+from signer.model.tenant_block import TenantBlock
+from tests.api.browser import Browser
+from tests.api.service import NETWORKS, TOKEN_ADDRESS
+from tests.api.support import SettableClock
+from tests.fixtures.ledger import accepted, reserved
+from tests.support.ledgers import ROW_MACS
+
+
+TENANT = Tenant.model_validate(
+    {
+        "subjects": ["gateway-1"],
+        "max_open_refunds": 10,
+        "networks": {
+            "local": {
+                "gas_per_hour": 2_000_000,
+                "tokens": {"TUSD": {"daily_limit_per_recipient": "1000"}},
+            }
+        },
+    }
+)
+
+
+@pytest.fixture
+def limited(container: Container) -> Container:
+    """A container with limits of the network, and of the tenant shop."""
+    network = NETWORKS["local"].model_dump()
+    network["tokens"]["TUSD"] |= {"hourly_limit": "1000", "approve_above": "500"}
+    network["automatic_stop"] = {
+        "max_refunds": 20,
+        "max_amounts": {"TUSD": "900"},
+        "max_failed_percent": 20,
+        "max_gas_per_hour": 30_000_000,
+    }
+    container.networks = {"local": Network.model_validate(network)}
+    container.tenants = TenantRegistry({"shop": TENANT})
+    return container
+
+
+def test_limits_show_what_is_left(limited: Container, sqlite_store: SQLStore) -> None:
+    refund = accepted(
+        sqlite_store, tenant="shop", token_address=TOKEN_ADDRESS, amount=750_000_000
+    )
+    reserved(sqlite_store, refund)
+    everyone, shop = read_policies(limited)
+    (of_all,) = everyone.allowances
+    (of_shop,) = shop.allowances
+
+    assert (of_all.max_amount, of_all.approve_above) == ("1000.00", "500.00")
+    (hourly,) = of_all.bounds
+    assert (hourly.limit, hourly.used) == ("1000.00 TUSD", "750.00 TUSD")
+    assert (hourly.left, hourly.percent) == ("250.00 TUSD", 75)
+    assert hourly.kind == "fill-warn"
+    recipient, gas = of_shop.bounds
+    assert (recipient.left, recipient.kind) == (None, "fill-good")
+    assert (gas.limit, gas.used) == ("2000000 gas", "65000 gas")
+    assert shop.rules["open refunds"] == "at most 10"
+    assert "stops after 20 refunds in 10 minutes" in everyone.rules["local"]
+    assert "stops after 900 TUSD" in everyone.rules["local"]
+    assert "over 20 % of the last 20" in everyone.rules["local"]
+    assert "30000000 gas in an hour" in everyone.rules["local"]
+
+
+def test_a_limit_that_is_used_up_is_red() -> None:
+    assert ShownBound("x", "1", "1", "0", 100).kind == "fill-bad"
+
+
+def test_a_blocked_tenant_is_marked(
+    limited: Container,
+    browser: Browser,
+    sqlite_store: SQLStore,
+    clock: SettableClock,
+) -> None:
+    sqlite_store.block_tenant(TenantBlock("shop", clock.now, "cli:tests"))
+    page = browser.get("/console/policy").text
+
+    assert "blocked since 2026-11-24" in page
+    assert re.findall(r"<h2[^>]*>(?:All tenants|Tenant)", page)
+
+
+def test_refusals_are_counted_by_reason(
+    container: Container, sqlite_store: SQLStore, browser: Browser, clock: SettableClock
+) -> None:
+    """Of genuine records only: another program may have written the others."""
+    audit = container.audit
+    for code in ("execution-reverted", "execution-reverted", "tenant-blocked"):
+        audit.write(
+            audit.result(
+                AuditAction.REFUND_REFUSE,
+                Operation.REFUND,
+                Actor("worker"),
+                outcome="refused",
+                code=code,
+            )
+        )
+    forged = Record.of(
+        {"event": "refund-refuse-refused", "outcome": "invented"}, clock.now
+    )
+    sqlite_store.append([forged])
+    Sealer(sqlite_store, None, Alerts(sqlite_store)).work()
+
+    found = [
+        (each.event, each.reason, each.number)
+        for each in count_refusals(sqlite_store, ROW_MACS)
+    ]
+    assert found[0] == ("refund-refuse-refused", "execution-reverted", 2)
+    assert ("refund-refuse-refused", "tenant-blocked", 1) in found
+    assert "execution-reverted" in browser.get("/console/policy").text

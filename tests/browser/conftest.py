@@ -1,0 +1,37 @@
+"""A site and a browser, once for all tests of this folder."""
+
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Browser
+
+from tests.browser.chromium import Visitor, running_chromium, visiting
+from tests.browser.site import Site, running_site
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """A running service with refunds."""
+    with running_site(tmp_path_factory.mktemp("site") / "home") as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Browser]:
+    """A headless Chromium."""
+    with running_chromium() as browser:
+        yield browser
+
+
+@pytest.fixture
+def visitor(chromium: Browser, site: Site) -> Iterator[Visitor]:
+    """A window without a session."""
+    with visiting(chromium, site.url) as opened:
+        yield opened
+
+
+@pytest.fixture
+def administrator(visitor: Visitor, site: Site) -> Visitor:
+    """A window of the administrator alice, who is logged in."""
+    visitor.page.context.add_cookies([site.cookie()])
+    return visitor

@@ -1,0 +1,96 @@
+"""
+Makes the pictures of the console for the documentation.
+
+``python -m tests.browser.screenshots`` (``make screenshots``) starts a service and
+rewrites ``docs/images/console``.  A test compares the list with the pages and with the
+guide.
+"""
+
+import io
+import sys
+import tempfile
+from pathlib import Path
+
+from PIL import Image
+from playwright.sync_api import Browser
+
+from dev.anvil import ROOT
+from tests.browser.chromium import running_chromium, visiting
+from tests.browser.site import PAGES, Site, running_site
+
+
+FOLDER = ROOT / "docs" / "images" / "console"
+
+EXTRA = {"overview-dark": "overview", "refund-phone": "refund"}
+"""Further pictures, and the pages that they show."""
+
+_WIDTH, _MOST_HEIGHT = 1200, 1500
+_LONG = frozenset({"refunds", "audit"})
+_LONG_HEIGHT = 950
+_COLORS = 128
+
+
+def take_screenshots(browser: Browser, site: Site, folder: Path) -> None:
+    """Write the pictures of all pages into *folder*."""
+    folder.mkdir(parents=True, exist_ok=True)
+    pages = site.pages()
+    for name in PAGES:
+        _take(browser, site, pages[name], folder / f"{name}.png")
+    for name, page in EXTRA.items():
+        _take(
+            browser,
+            site,
+            pages[page],
+            folder / f"{name}.png",
+            width=390 if name.endswith("-phone") else _WIDTH,
+            scheme="dark" if name.endswith("-dark") else "light",
+        )
+
+
+def _take(
+    browser: Browser,
+    site: Site,
+    path: str,
+    target: Path,
+    *,
+    width: int = _WIDTH,
+    scheme: str = "light",
+) -> None:
+    viewport = {"width": width, "height": 700}
+    options = {"viewport": viewport, "color_scheme": scheme}
+    with visiting(browser, site.url, **options) as visitor:
+        if not path.endswith("/login"):
+            visitor.page.context.add_cookies([site.cookie()])
+        visitor.open(path)
+        height = visitor.page.evaluate("document.documentElement.scrollHeight")
+        most = _LONG_HEIGHT if target.stem in _LONG else _MOST_HEIGHT
+        visitor.page.set_viewport_size(
+            {"width": width, "height": min(int(height), most)}
+        )
+        target.write_bytes(_shrink(visitor.page.screenshot()))
+
+
+def _shrink(picture: bytes) -> bytes:
+    """Return *picture* with a palette, which takes a quarter of the bytes."""
+    image = Image.open(io.BytesIO(picture)).convert("RGB")
+    small = image.quantize(_COLORS, dither=Image.Dither.NONE)
+    out = io.BytesIO()
+    small.save(out, "PNG", optimize=True)
+    return out.getvalue()
+
+
+def main() -> int:
+    """Make the pictures."""
+    with (
+        tempfile.TemporaryDirectory() as home,
+        running_site(Path(home) / "home") as site,
+        running_chromium() as browser,
+    ):
+        take_screenshots(browser, site, FOLDER)
+    size = sum(each.stat().st_size for each in FOLDER.glob("*.png"))
+    sys.stdout.write(f"wrote {FOLDER}: {size // 1024} KiB\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

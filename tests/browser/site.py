@@ -1,0 +1,176 @@
+"""
+A running service with something to look at: refunds, limits, an approval, a history.
+
+The history of the last week is written into the ledger.  The newest refunds are real:
+they are requested over HTTP, and a worker pays them.
+"""
+
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from api.auth.dev_tokens import mint
+from api.bootstrap import build_container
+from api.console.cookies import LOCAL_NAME
+from api.console.sessions import SESSION_LIFETIME, Sessions
+from api.container import Container
+from api.request_context import Principal
+from backends.sql import SQLStore
+from dev.stack import Stack, running_stack
+from signer.ports import utc_now
+from tests.browser.history import write_history
+from tests.e2e.gateway import Gateway
+from tests.support.waiting import eventually
+
+
+EXPLORER = "https://explorer.example"
+
+PAGES = {
+    "login": "/console/login",
+    "overview": "/console",
+    "refunds": "/console/refunds",
+    "refund": "/console/refunds/{refund_id}",
+    "approvals": "/console/approvals",
+    "approval": "/console/approvals/{digest}",
+    "keys": "/console/keys",
+    "wallets": "/console/wallets",
+    "policy": "/console/policy",
+    "trends": "/console/trends",
+    "audit": "/console/audit",
+    "webhooks": "/console/webhooks",
+    "code": "/console/codes/limit-reached",
+}
+"""The pages of the console, by the name of their pictures."""
+
+_LIMITS = """
+min_amount = "0.50"
+approve_above = "500"
+hourly_limit = "1000"
+daily_limit = "5000"
+
+[networks.local.automatic_stop]
+max_refunds = 200
+max_failed_percent = 20
+"""
+
+_TENANTS = """
+[tenants.shop]
+subjects = ["developer"]
+max_open_refunds = 1000
+requests_per_minute = 600
+
+[tenants.shop.networks.local.tokens.TUSD]
+daily_limit = "2000"
+daily_limit_per_recipient = "1500"
+
+[tenants.marketplace]
+subjects = ["marketplace"]
+"""
+
+_PAID = (
+    ("order-10482", "12.50", "Item out of stock"),
+    ("order-10497", "240.00", "Returned within 14 days"),
+    ("order-10501", "89.90", "Delivered damaged"),
+    ("order-10513", "310.00", "Cancelled before delivery"),
+    ("order-10520", "64.75", "Price difference"),
+)
+_DELAYED = ("order-10526", "420.00", "Returned within 14 days")
+_LARGE = ("order-10530", "640.00", "Cancelled subscription, one year")
+
+_PATIENCE = 60.0
+
+
+@dataclass
+class Site:
+    """The service at ``url``, and what there is to look at."""
+
+    stack: Stack
+    refunds: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def url(self) -> str:
+        """The address; browsers treat ``localhost`` as secure, also over HTTP."""
+        return self.stack.url.replace("127.0.0.1", "localhost")
+
+    @cached_property
+    def container(self) -> Container:
+        """The parts of the service, in this process."""
+        return build_container(self.stack.environ)
+
+    def token(self, scope: str = "console:read", subject: str = "alice") -> str:
+        """Return a new token of an administrator."""
+        settings = self.container.settings
+        return mint(settings, subject=subject, roles=["admin"], scopes=[scope])
+
+    def cookie(self, *, age: timedelta = timedelta(0)) -> Any:
+        """Return the cookie of a session that began *age* ago, for playwright."""
+        sessions = Sessions(self.container.row_macs, lambda: utc_now() - age)
+        caller = Principal(
+            "alice",
+            frozenset({"admin"}),
+            "jti",
+            utc_now() + SESSION_LIFETIME,
+            frozenset({"console:read"}),
+        )
+        _, text = sessions.start(caller)
+        return {"name": LOCAL_NAME, "value": text, "url": self.url}
+
+    def pages(self) -> dict[str, str]:
+        """Return the path of each page of the console, by the name of its picture."""
+        (approval,) = self.container.approvals.list().approvals
+        ids = {"refund_id": self.refunds[_PAID[0][0]], "digest": approval.digest}
+        return {name: path.format(**ids) for name, path in PAGES.items()}
+
+
+@contextmanager
+def running_site(home: Path) -> Iterator[Site]:
+    """Start a site in *home*, whose refunds are confirmed, delayed and waiting."""
+    home.mkdir(parents=True, exist_ok=True)
+    tenants = home.parent / "tenants.toml"
+    tenants.write_text(_TENANTS, encoding="utf-8")
+    settings = {
+        "TENANTS_FILE": str(tenants),
+        "RATE_LIMIT_ADMIN": "100000",
+        "RATE_LIMIT_REFUSED": "100000",
+        "REQUIRE_APPROVALS": "true",
+        "WEB_CONCURRENCY": "1",
+    }
+    with running_stack(home, settings=settings, edit_networks=_edit_networks) as stack:
+        site = Site(stack)
+        store = site.container.store
+        assert isinstance(store, SQLStore)
+        with closing(store):
+            write_history(store, site.container.row_macs, utc_now(), stack.token)
+            _request_refunds(site)
+            yield site
+
+
+def _edit_networks(text: str) -> str:
+    """Add an explorer, limits of the token, and rules that stop the network."""
+    with_explorer = text.replace(
+        "confirmations = 2\n", f'confirmations = 2\nexplorer = "{EXPLORER}"\n'
+    )
+    return with_explorer + _LIMITS
+
+
+def _request_refunds(site: Site) -> None:
+    gateway = Gateway(site.stack)
+    for reference, amount, reason in (*_PAID, _DELAYED, _LARGE):
+        status, _, refund = gateway.post(
+            reference, reference=reference, amount=amount, reason=reason
+        )
+        assert status in {201, 202}, refund
+        site.refunds[reference] = refund["id"]
+    for reference, _, _ in _PAID:
+        gateway.wait(site.refunds[reference], "confirmed", _PATIENCE)
+    store = site.container.store
+
+    def is_delayed() -> bool:
+        found = store.get(site.refunds[_DELAYED[0]])
+        return found is not None and found.blocked_by == "limit-reached"
+
+    assert eventually(is_delayed, _PATIENCE)
