@@ -16,27 +16,10 @@ from playwright.sync_api import Browser
 
 from dev.anvil import ROOT
 from tests.browser.chromium import running_chromium, visiting
-from tests.browser.site import Site, running_site
+from tests.browser.site import PAGES, Site, running_site
 
 
 FOLDER = ROOT / "docs" / "images" / "console"
-
-PAGES = (
-    "login",
-    "overview",
-    "refunds",
-    "refund",
-    "approvals",
-    "approval",
-    "keys",
-    "wallets",
-    "policy",
-    "trends",
-    "audit",
-    "webhooks",
-    "code",
-)
-"""The pages of ``Site.pages``, each a picture of the same name."""
 
 EXTRA = {"overview-dark": "overview", "refund-phone": "refund"}
 """Further pictures, and the pages that they show."""

@@ -59,7 +59,12 @@ def test_nothing_else_changes_anything(world: World) -> None:
         for step in ("confirm", "make")
     }
 
-    assert posts == {*declared, "/console/login", "/console/logout"}
+    assert posts == {
+        *declared,
+        "/console/audit/export",
+        "/console/login",
+        "/console/logout",
+    }
 
 
 def _resource(world: World, path: str) -> Resource:
