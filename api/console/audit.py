@@ -8,13 +8,19 @@ from api.health.readiness import unsealed_seconds
 from signer.audit.chain_reader import BrokenChainError, ChainReader
 from signer.audit.checkpoint_notes import Statement
 from signer.audit.hash_chain import GENESIS
-from signer.audit.stored_checkpoints import find_newest
+from signer.audit.stored_checkpoints import Verify, find_newest
 from signer.ports import Journal
 from signer.row_macs import RowMACs
 
 
 VERIFIED = 1_000
 """How many of the newest records a page verifies."""
+
+
+def verify_with(container: Container) -> Verify | None:
+    """Return what verifies stored checkpoints; None if this process has no key."""
+    signing = container.checkpoint_settings
+    return None if signing is None else signing.verify
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +81,8 @@ def verify_newest(journal: Journal, macs: RowMACs) -> ChainState:
 
 def read_audit(container: Container) -> AuditState:
     """Return the state; StoreError if the ledger does not answer."""
-    store, signing = container.store, container.checkpoint_settings
-    newest = find_newest(store, None if signing is None else signing.verify)
+    store, verify = container.store, verify_with(container)
+    newest = find_newest(store, verify)
     statement, agrees = newest.statement, None
     if statement is not None:
         found = store.sealed(statement.size - 1, 1)
@@ -85,7 +91,7 @@ def read_audit(container: Container) -> AuditState:
     return AuditState(
         sealed=store.head()[0],
         unsealed=timedelta(seconds=seconds),
-        is_signed=signing is not None,
+        is_signed=verify is not None,
         statement=statement,
         note=None if newest.checkpoint is None else newest.checkpoint.note,
         agrees=agrees,

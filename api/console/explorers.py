@@ -1,9 +1,14 @@
 """Links to the block explorers that the networks file names."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Self
 
 from signer.config.networks import Network
+
+
+_HEX = re.compile(r"0x[0-9a-fA-F]{1,64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +23,7 @@ class Explorers:
     addresses: Mapping[int, str]
 
     @classmethod
-    def of(cls, networks: Mapping[str, Network]) -> "Explorers":
+    def of(cls, networks: Mapping[str, Network]) -> Self:
         """Return the explorers of *networks*."""
         return cls(
             {
@@ -42,7 +47,6 @@ class Explorers:
 
     def _link(self, chain_id: int, kind: str, name: str) -> str | None:
         base = self.addresses.get(chain_id)
-        digits = name.removeprefix("0x")
-        if base is None or not (digits.isascii() and digits.isalnum()):
+        if base is None or not _HEX.fullmatch(name):
             return None
         return f"{base}/{kind}/{name}"

@@ -22,7 +22,7 @@ class GuardState:
 
 
 def read_guard(container: Container) -> GuardState:
-    """Run the checks of the settings again; they ask nothing and nobody."""
+    """Run the guard's checks of the settings again; they open nothing."""
     settings, networks = container.settings, container.networks
     strict = settings.model_copy(update={"app_env": Environment.PRODUCTION})
     refused: Sequence[Refusal] = ()
@@ -32,6 +32,6 @@ def read_guard(container: Container) -> GuardState:
         refused = e.refusals
     try:
         warnings = check_settings(settings, networks)
-    except ConfigurationError as e:  # The guard ran with other files.
+    except ConfigurationError as e:  # The files were changed after the start.
         warnings = [str(refusal) for refusal in e.refusals]
     return GuardState(warnings, refused)

@@ -15,7 +15,7 @@ from api.console.periods import Period
 from api.console.plots import FEWEST, Plot, Series
 from api.console.rendering import format_seconds
 from signer.audit.sealing_monitor import made_at
-from signer.audit.stored_checkpoints import statement_of
+from signer.audit.stored_checkpoints import Verify, statement_of
 from signer.model.refund import Status
 from signer.ports import Ledger
 
@@ -109,13 +109,18 @@ def plot_broadcasts(ledger: Ledger, period: Period, now: datetime) -> Plot:
     )
 
 
-def plot_checkpoints(ledger: Ledger) -> Plot:
-    """Return how long after its newest record each of the last checkpoints was made."""
+def plot_checkpoints(ledger: Ledger, verify: Verify | None) -> Plot:
+    """
+    Return how long after its newest record each of the last checkpoints was made.
+
+    One that *verify* does not accept is left out: another program stored it.  Without
+    *verify* there is no key, and all of them count.
+    """
     size, _ = ledger.head()
     stored = reversed(ledger.newest_checkpoints(0, size, _CHECKPOINTS))
     found: list[tuple[datetime, float]] = []
     for checkpoint in stored:
-        statement = statement_of(checkpoint)
+        statement = (verify or statement_of)(checkpoint)
         if statement is None:
             continue
         last = ledger.sealed(statement.size - 1, 1)

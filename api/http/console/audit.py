@@ -7,7 +7,7 @@ from urllib.parse import urlencode
 
 from falcon import Request, Response
 
-from api.console.audit import read_audit
+from api.console.audit import read_audit, verify_with
 from api.console.audit_search import RecordFilter, search_records
 from api.console.trends import plot_checkpoints
 from api.http import query
@@ -61,7 +61,7 @@ class AuditPage(SessionPage):
             found=found,
             given=given,
             following=following,
-            checkpoints=plot_checkpoints(container.store),
+            checkpoints=plot_checkpoints(container.store, verify_with(container)),
             most_exported=MOST_EXPORTED,
         )
 

@@ -2,6 +2,7 @@
 
 from falcon import Request, Response
 
+from api.console.audit import verify_with
 from api.console.measurements import read_measurements
 from api.console.periods import DAY, PERIODS
 from api.console.trends import (
@@ -39,7 +40,7 @@ class TrendsPage(SessionPage):
                 plot_refunds(ledger, period, now),
                 plot_broadcasts(ledger, period, now),
             ],
-            checkpoints=plot_checkpoints(ledger),
+            checkpoints=plot_checkpoints(ledger, verify_with(container)),
             blockers=find_blockers(ledger),
             measured=read_measurements(ledger.workers(), now),
             networks=container.networks,

@@ -124,7 +124,7 @@ def test_times_to_the_broadcast(store: SQLStore) -> None:
 
 
 def test_an_empty_log_has_no_checkpoints(store: SQLStore) -> None:
-    plot = plot_checkpoints(store)
+    plot = plot_checkpoints(store, None)
 
     assert plot.is_empty
     assert plot.summary == "There is no checkpoint yet."

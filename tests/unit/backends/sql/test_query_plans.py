@@ -29,7 +29,7 @@ from backends.sql.statements import CLAIM
 from backends.sql.wallet_rows import next_nonce
 from signer.model.audit_record import Record
 from signer.model.delivery import Delivery, DeliveryState
-from signer.model.refund import Refund, Status
+from signer.model.refund import Refund, Status, new_refund_id
 from signer.model.worker_row import WorkerRow
 from signer.ports import DeliveryFilter, RefundFilter
 from tests.fixtures.ledger import (
@@ -574,14 +574,16 @@ def test_automatic_stops_read_recent_rows_only(
         (refund_statistics.OPEN_REFUNDS, "ix_refunds_open"),
         (refund_statistics.ACCEPTED, "pk_refunds"),
         (refund_statistics.LAST_PAYMENTS, "ix_refunds_result"),
+        (refund_statistics.RESULTS, "pk_refunds"),
     ],
-    ids=["open", "accepted", "last payments"],
+    ids=["open", "accepted", "last payments", "results"],
 )
 def test_metrics_read_few_rows(store: SQLStore, statement: Any, index: str) -> None:
     """A scrape costs the same in a ledger of any size."""
     _fill(store, 1500)
     # PostgreSQL would read a table of 1,500 rows to find 200 of them.
     given = {"first": queued().id, "of_chain": 31337, "at_most": 20}
+    given["last"] = queued(id=new_refund_id(later(60))).id
     plan = _plan(store, statement, given)
 
     # SQLite names the index of a primary key after the table.
@@ -589,6 +591,14 @@ def test_metrics_read_few_rows(store: SQLStore, statement: Any, index: str) -> N
     assert any(name in plan for name in names), plan
     assert "Seq Scan" not in plan
     assert "SCAN refunds\n" not in plan
+
+
+def test_broadcasts_come_from_the_primary_key(sqlite_store: SQLStore) -> None:
+    given = {"first": "rf_0", "last": "rf_1", "at_most": 20}
+    plan = _plan(sqlite_store, refund_statistics.FIRST_BROADCASTS, given)
+
+    assert "SEARCH refund_moves" in plan
+    assert "TEMP B-TREE" not in plan
 
 
 def test_the_spendings_of_a_day_come_from_an_index(store: SQLStore) -> None:
@@ -602,7 +612,7 @@ def test_the_spendings_of_a_day_come_from_an_index(store: SQLStore) -> None:
         store._database.run(lambda c: c.execute(text("ANALYZE")))
     statement = refund_statistics.SPENT[store._database.dialect]
     given = {"hour": None, "of_chain": 31337, "tokens": [WALLET, "gas"]}
-    plan = _plan(store, statement, given)
+    plan = _plan(store, statement, {**given, "of_tenant": ""})
 
     assert {
         "sqlite": "(chain_id=? AND token_address=? AND tenant=? AND recipient=? AND"

@@ -264,3 +264,36 @@ def test_a_wrong_rule_is_refused(rules: dict[str, object], message: str) -> None
 )
 def test_rules_are_off_by_default(rules: dict[str, Any], has_rules: bool) -> None:
     assert AutomaticStop(**rules).has_rules is has_rules
+
+
+@pytest.mark.parametrize(
+    "url", ["https://etherscan.io", "https://a.example/base/", "https://a.example:8443"]
+)
+def test_an_explorer_is_an_https_address(file: Path, url: str) -> None:
+    """The slash at its end is left out: links continue with one."""
+    file.write_text(_with_explorer(url), encoding="utf-8")
+
+    assert load_networks(file)["local"].explorer == url.rstrip("/")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://etherscan.io",
+        "javascript:alert(1)",
+        "https://user@a.example",
+        "https://a.example/?q=",
+        "https://a.example/#x",
+        "https://",
+        "https://a.example/ x",
+        "",
+    ],
+)
+def test_another_explorer_is_refused(file: Path, url: str) -> None:
+    file.write_text(_with_explorer(url), encoding="utf-8")
+
+    assert "networks.local.explorer" in _refused(file)
+
+
+def _with_explorer(url: str) -> str:
+    return GOOD.replace("31337\n", f'31337\nexplorer = "{url}"\n')
