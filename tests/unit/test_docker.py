@@ -4,7 +4,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ from packaging.requirements import Requirement
 
 from signer.config.settings import CREDENTIALS
 from tests.support.monitoring import promtool
+from tests.support.published_schemas import schema_errors
 
 
 ROOT = Path(__file__).parents[2]
@@ -272,16 +272,10 @@ COMPOSE = sorted(DOCKER.glob("compose*.yaml"))
 @pytest.mark.parametrize("path", COMPOSE, ids=lambda path: path.name)
 def test_compose_files_follow_the_specification(path: Path) -> None:
     """Against the schema of the Compose Specification, which Docker also uses."""
-    check = "--builtin-schema", "vendor.compose-spec"
-    checked = subprocess.run(
-        [sys.executable, "-m", "check_jsonschema", *check, path],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
+    compose = yaml.safe_load(path.read_text(encoding="utf-8"))
 
-    assert checked.returncode == 0, checked.stdout
+    assert schema_errors("compose-spec", compose) == []
+    assert schema_errors("compose-spec", {**compose, "service": {}}) != []
 
 
 @pytest.mark.parametrize("path", COMPOSE, ids=lambda path: path.name)
