@@ -1,8 +1,8 @@
 """
 The whole system on one laptop: token, chain, stablecoin, API and worker.
 
-``make dev`` runs it until Ctrl-C.  All files are in ``.hotwallet/``, and all processes
-end with it.
+``make dev`` runs it until Ctrl-C, on 127.0.0.1 or HOST.  All files are in
+``.hotwallet/``, and all processes end with it.
 """
 
 import contextlib
@@ -54,7 +54,7 @@ max_amount = "1000"
 """
 """The networks file of a stack; ``format`` sets the rest."""
 
-_START_SECONDS = 60.0
+_START_SECONDS = 120.0
 _STOP_SECONDS = 35.0
 
 CHECKOUT = (sys.executable, "-m", "api.cli")
@@ -166,7 +166,7 @@ def running_stack(  # noqa: PLR0913  All but the first have a default.
         stack = Stack(
             home=home,
             environ=environ,
-            url=f"http://{environ['BIND']}",
+            url=f"http://127.0.0.1:{environ['BIND'].rpartition(':')[2]}",
             chain_url=chain.url,
             engine=chain.engine,
             token=token,
@@ -443,6 +443,7 @@ def main() -> int:
             default_home(),
             use_kms=use_kms,
             port=int(os.environ.get("PORT") or 8080),
+            settings=_listen_settings(),
             has_webhook=True,
             report=lambda text: print(text, "...", flush=True),
         ) as stack:
@@ -457,6 +458,13 @@ def main() -> int:
     except RuntimeError as e:
         print(f"error: {e}", file=sys.stderr)
         return 1
+
+
+def _listen_settings() -> dict[str, str]:
+    """Return BIND if HOST is set, as in a container whose port is published."""
+    host = os.environ.get("HOST")
+    port = os.environ.get("PORT") or 8080
+    return {"BIND": f"{host}:{port}"} if host else {}
 
 
 def exports(environ: Mapping[str, str]) -> str:

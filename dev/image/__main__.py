@@ -1,5 +1,6 @@
 """Builds the image, checks its files, and pays a refund with it."""
 
+import subprocess
 import sys
 
 from dev.demo import DemoError, Progress
@@ -30,7 +31,7 @@ def main() -> int:
             _require_none(problems(tree, image_configuration()))
             progress.detail("size", f"{size_megabytes(tree):.0f} MB")
             pay_in_image(tree, progress)
-    except (DemoError, RuntimeError) as e:
+    except (DemoError, RuntimeError, subprocess.CalledProcessError) as e:
         print(f"\nmake image failed: {e}", file=sys.stderr)
         return 1
     progress.step(f"Done: {IMAGE} paid one refund.")

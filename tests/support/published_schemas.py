@@ -1,0 +1,15 @@
+"""The schemas of file formats that others publish, as check-jsonschema ships them."""
+
+import json
+from importlib import resources
+from typing import Any
+
+from jsonschema.validators import validator_for
+
+
+def schema_errors(name: str, document: Any) -> list[str]:
+    """Return what is wrong with *document*, one line each, by the schema *name*."""
+    folder = resources.files("check_jsonschema") / "builtin_schemas" / "vendor"
+    schema = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+    errors = validator_for(schema)(schema).iter_errors(document)
+    return [f"{error.json_path}: {error.message}" for error in errors]
