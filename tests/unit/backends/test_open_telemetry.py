@@ -210,15 +210,20 @@ assert not [name for name in sys.modules if name.startswith("opentelemetry")]
 _MISSING = """
 import sys
 sys.modules["opentelemetry"] = None
-from api.bootstrap import build_container
+from api.bootstrap import build_container, check_configuration
 from signer.errors import ConfigurationError
-container = build_container({"APP_ENV": "test", "TRACES_URL": "http://127.0.0.1/"})
-try:
-    container.open_tracer(container.settings, container.clock)
-except ConfigurationError as e:
-    assert "pip install 'hotwallet[otel]'" in str(e), str(e)
-else:
-    raise AssertionError
+environ = {"APP_ENV": "test", "TRACES_URL": "http://127.0.0.1/"}
+container = build_container(environ)
+for run in (
+    lambda: container.open_tracer(container.settings, container.clock),
+    lambda: check_configuration(environ),
+):
+    try:
+        run()
+    except ConfigurationError as e:
+        assert "pip install 'hotwallet[otel]'" in str(e), str(e)
+    else:
+        raise AssertionError
 """
 
 
