@@ -14,7 +14,8 @@ from urllib.parse import urlencode
 from prometheus_client.core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from api.auth.dev_tokens import Role, mint
+from api.auth.dev_tokens import mint
+from api.auth.jwt_verifier import Role
 from api.metrics import catalogue
 from dev.anvil import ROOT
 from dev.stack import Stack, request

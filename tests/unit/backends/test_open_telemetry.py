@@ -199,6 +199,21 @@ def test_a_collector_that_fails_is_logged() -> None:
     assert logs == [{"event": "traces-not-sent", "log_level": "warning", "spans": 1}]
 
 
+def test_a_changed_row_stops_no_refund() -> None:
+    """Its id is no trace id."""
+    traced = Traced()
+    refund = _refund(id="rf_changed")
+    with capture_logs() as logs:
+        traced.tracer.accepted(refund, 1, None)
+        traced.tracer.moved(refund, refund.with_status(Status.RESERVED, START))
+        traced.tracer.delayed(refund, "chain-unavailable")
+
+    assert not traced.spans
+    assert [(each["event"], each["error"]) for each in logs] == [
+        ("traces-not-sent", "ValueError")
+    ] * 3
+
+
 _OFF = """
 import sys
 from api.bootstrap import build_container
