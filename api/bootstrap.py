@@ -167,6 +167,8 @@ def _check_settings(
         _ = container.jwt_keys if serving else None
     with _collecting(refusals):
         open_row_macs(container.settings)
+    with _collecting(refusals):
+        _require_tracing(container.settings)
     if refusals:
         # The tenants need the networks, and raise their refusals again.
         raise ConfigurationError(*dict.fromkeys(refusals))
@@ -382,16 +384,20 @@ def open_tracer(settings: Settings, clock: Clock) -> Meter | None:
     """
     if settings.traces_url is None:
         return None
-    try:
-        from backends.open_telemetry import open_exporter  # noqa: PLC0415
-    except ModuleNotFoundError as e:
-        raise ConfigurationError(
-            Refusal(
-                "settings-invalid",
-                f"TRACES_URL needs the module {e.name}: pip install 'hotwallet[otel]'",
-            )
-        ) from None
+    _require_tracing(settings)
+    from backends.open_telemetry import open_exporter  # noqa: PLC0415
+
     return open_exporter(settings.traces_url, settings.traces_share, clock)
+
+
+def _require_tracing(settings: Settings) -> None:
+    if settings.traces_url is None:
+        return
+    try:
+        import_module("backends.open_telemetry")
+    except ModuleNotFoundError as e:
+        missing = f"TRACES_URL needs {e.name}: pip install 'hotwallet[otel]'"
+        raise ConfigurationError(Refusal("settings-invalid", missing)) from None
 
 
 def open_webhook_sender(settings: Settings) -> WebhookSender:

@@ -5,8 +5,11 @@ The times are those of the ledger, which all hosts share.  A span is made after 
 commit, so there is one for each change, and none for a change that was rolled back.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 
+import structlog
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace import (
     Link,
@@ -59,8 +62,22 @@ class RefundTracer(Meter):
         self._tracer = provider.get_tracer("hotwallet")
         self._ids = ids
         self._clock = clock
+        self._log = structlog.get_logger("traces")
 
     def accepted(self, refund: Refund, seconds: float, trace: str | None) -> None:
+        with self._never_raising():
+            self._accepted(refund, seconds, trace)
+
+    def moved(self, before: Refund, after: Refund) -> None:
+        with self._never_raising():
+            self._moved(before, after)
+
+    def delayed(self, refund: Refund, code: str) -> None:
+        if refund.attempts == 0:  # The first failure of a step, and no repetition.
+            with self._never_raising():
+                self._delayed(refund, code)
+
+    def _accepted(self, refund: Refund, seconds: float, trace: str | None) -> None:
         caller = _read_caller(trace)
         start = refund.created_at
         with self._ids.use(refund, ACCEPTANCE):
@@ -73,18 +90,24 @@ class RefundTracer(Meter):
             )
         span.end(_nanoseconds(start + timedelta(seconds=seconds)))
 
-    def moved(self, before: Refund, after: Refund) -> None:
+    def _moved(self, before: Refund, after: Refund) -> None:
         span = self._start(after, _STEPS[after.status], before.updated_at)
         if after.status in _FAILURES:
             span.set_status(Status(StatusCode.ERROR, after.failure_code))
         span.end(_nanoseconds(max(before.updated_at, after.updated_at)))
 
-    def delayed(self, refund: Refund, code: str) -> None:
-        if refund.attempts:
-            return  # The first failure of a step is sent, and not each repetition.
+    def _delayed(self, refund: Refund, code: str) -> None:
         span = self._start(refund, "delay", refund.updated_at)
         span.set_status(Status(StatusCode.ERROR, code))
         span.end(_nanoseconds(max(refund.updated_at, self._clock())))
+
+    @contextmanager
+    def _never_raising(self) -> Iterator[None]:
+        """Log an error of the block: no refund fails because of its trace."""
+        try:
+            yield
+        except Exception as e:  # noqa: BLE001  The SDK's, or of a changed row.
+            self._log.warning("traces-not-sent", spans=1, error=type(e).__name__)
 
     def _start(self, refund: Refund, name: str, start: datetime) -> Span:
         with self._ids.use(refund, name):

@@ -35,14 +35,15 @@ class SigningAlarm:
         """
         Record calls of the device, *throttled* of which it rejected for their rate.
 
-        It rejects calls, and each signature succeeds in the end: then only the rate of
-        refunds shows it.
+        Each signature may succeed in the end, and nothing else shows it.
         """
         self._calls.add(attempts, throttled)
         share = self._calls.share
-        if share <= THROTTLED_SHARE:
+        if share == 0:  # Not below the bound, about which it may vary.
             self._throttle.clear(backend)
-        elif self._throttle.is_due(Alert.BACKEND_THROTTLED, backend):
+        elif share > THROTTLED_SHARE and self._throttle.is_due(
+            Alert.BACKEND_THROTTLED, backend
+        ):
             percent = round(100 * share)
             self._alerts.sound(
                 Alert.BACKEND_THROTTLED, backend=backend, percent=percent

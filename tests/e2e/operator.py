@@ -14,10 +14,13 @@ from urllib.parse import urlencode
 from prometheus_client.core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
+from api.auth.dev_tokens import mint
+from api.auth.jwt_verifier import Role
 from api.metrics import catalogue
 from dev.anvil import ROOT
 from dev.stack import Stack, request
 from signer.alerts import Alert
+from signer.config.settings import Settings
 
 
 _ALL = (*catalogue.OF_LEDGER, *catalogue.OF_WORKERS)
@@ -37,6 +40,12 @@ def values_of(metrics: Mapping[str, Metric], name: str, **labels: str) -> list[f
     ]
 
 
+def _token(stack: Stack, role: Role, *scopes: str) -> str:
+    """Return a token of alice."""
+    settings = Settings.from_env(stack.environ)
+    return mint(settings, subject="alice", roles=[role], scopes=scopes)
+
+
 @dataclass
 class Operator:
     """Sees what an operator sees, with tokens of the stack's issuer."""
@@ -48,7 +57,7 @@ class Operator:
     @classmethod
     def of(cls, stack: Stack) -> "Operator":
         """Return an operator with the role ``devops``."""
-        return cls(stack, stack.command("token", "--role", "devops"))
+        return cls(stack, _token(stack, "devops"))
 
     def metrics(self) -> Mapping[str, Metric]:
         """Return the families of ``/metrics``, by name."""
@@ -87,10 +96,7 @@ class Operator:
 
     def log_in(self) -> None:
         """Start a session of the console."""
-        token = self.stack.command(
-            *("token", "--role", "admin", "--scope", "console:read"),
-            *("--subject", "alice"),
-        )
+        token = _token(self.stack, "admin", "console:read")
         self._open("/console/login", urlencode({"token": token}).encode())
 
     def notices(self) -> Mapping[str, str]:

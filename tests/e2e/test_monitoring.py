@@ -93,6 +93,22 @@ def test_the_labels_of_rules_and_dashboard_exist(operator: Operator) -> None:
         assert not samples or labels_of(expression) <= labels, name
 
 
+def test_all_processes_count_refusals_together(
+    stack: Stack, operator: Operator
+) -> None:
+    """Whichever of the four gunicorn workers refuses, and whichever is scraped."""
+    gateway = Gateway(stack)
+    labels = {"code": "policy-violation", "rule": "token"}
+    before = operator.value("hotwallet_refusals_total", **labels)
+    codes = {gateway.post(token="NONE")[2]["code"] for _ in range(12)}
+
+    assert codes == {"policy-violation"}
+    assert _eventually(
+        lambda: operator.value("hotwallet_refusals_total", **labels) == before + 12,
+        WITHIN_SECONDS,
+    )
+
+
 def test_a_worker_that_is_stopped_is_visible(stack: Stack, operator: Operator) -> None:
     """In metrics, alerts, ``/readyz`` and the doctor, and it ends after SIGCONT."""
     assert _eventually(lambda: operator.readiness()[1]["status"] == "ready", 10)

@@ -199,6 +199,21 @@ def test_a_collector_that_fails_is_logged() -> None:
     assert logs == [{"event": "traces-not-sent", "log_level": "warning", "spans": 1}]
 
 
+def test_a_changed_row_stops_no_refund() -> None:
+    """Its id is no trace id."""
+    traced = Traced()
+    refund = _refund(id="rf_changed")
+    with capture_logs() as logs:
+        traced.tracer.accepted(refund, 1, None)
+        traced.tracer.moved(refund, refund.with_status(Status.RESERVED, START))
+        traced.tracer.delayed(refund, "chain-unavailable")
+
+    assert not traced.spans
+    assert [(each["event"], each["error"]) for each in logs] == [
+        ("traces-not-sent", "ValueError")
+    ] * 3
+
+
 _OFF = """
 import sys
 from api.bootstrap import build_container
@@ -210,15 +225,20 @@ assert not [name for name in sys.modules if name.startswith("opentelemetry")]
 _MISSING = """
 import sys
 sys.modules["opentelemetry"] = None
-from api.bootstrap import build_container
+from api.bootstrap import build_container, check_configuration
 from signer.errors import ConfigurationError
-container = build_container({"APP_ENV": "test", "TRACES_URL": "http://127.0.0.1/"})
-try:
-    container.open_tracer(container.settings, container.clock)
-except ConfigurationError as e:
-    assert "pip install 'hotwallet[otel]'" in str(e), str(e)
-else:
-    raise AssertionError
+environ = {"APP_ENV": "test", "TRACES_URL": "http://127.0.0.1/"}
+container = build_container(environ)
+for run in (
+    lambda: container.open_tracer(container.settings, container.clock),
+    lambda: check_configuration(environ),
+):
+    try:
+        run()
+    except ConfigurationError as e:
+        assert "pip install 'hotwallet[otel]'" in str(e), str(e)
+    else:
+        raise AssertionError
 """
 
 
