@@ -41,19 +41,6 @@ _TERMINAL = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR")
 # The stack inherits only these variables.
 _INHERITED = (*_TERMINAL, "PKCS11_MODULE", "ANVIL")
 
-NETWORKS = f"""\
-[networks.{NETWORK}]
-chain_id = {CHAIN_ID}
-rpc_urls = {{rpc_urls}}
-confirmations = 2
-
-[networks.{NETWORK}.tokens.{SYMBOL}]
-address = "{{token}}"
-decimals = 6
-max_amount = "1000"
-"""
-"""The networks file of a stack; ``format`` sets the rest."""
-
 _START_SECONDS = 120.0
 _STOP_SECONDS = 35.0
 
@@ -111,7 +98,7 @@ def running_stack(  # noqa: PLR0913  All but the first have a default.
     program: Sequence[str] = CHECKOUT,
     kms: "KMSEmulator | None" = None,
     rpc_urls: Callable[[str], Sequence[str]] = lambda url: [url],
-    networks: str = NETWORKS,
+    edit_networks: Callable[[str], str] = lambda text: text,
     report: Report = lambda _: None,
 ) -> Iterator[Stack]:
     """
@@ -123,7 +110,7 @@ def running_stack(  # noqa: PLR0913  All but the first have a default.
     the events of the tenant "developer" are sent to ``hotwallet listen``.  *program* is
     the command `hotwallet`, if not the one of this checkout.  *kms* holds the key if it
     is given, and *rpc_urls* returns the nodes before the chain's URL.
-    *networks* is the networks file, with names in place of what is known then.
+    *edit_networks* returns what is written as the networks file.
 
     Raises:
         RuntimeError: A process did not start (the message has the end of its log),
@@ -159,10 +146,8 @@ def running_stack(  # noqa: PLR0913  All but the first have a default.
         if chain.engine == "anvil":
             RPC(chain.url)("evm_setAutomine", False)
             RPC(chain.url)("evm_setIntervalMining", block_time)
-        (home / "networks.toml").write_text(
-            networks.format(rpc_urls=json.dumps([*rpc_urls(chain.url)]), token=token),
-            encoding="utf-8",
-        )
+        networks = _describe_network(rpc_urls(chain.url), token)
+        (home / "networks.toml").write_text(edit_networks(networks), encoding="utf-8")
         stack = Stack(
             home=home,
             environ=environ,
@@ -321,6 +306,20 @@ def _set_kms(environ: dict[str, str], arn: str, region: str, endpoint: str) -> N
         AWS_SECRET_ACCESS_KEY="local",  # noqa: S106  # The emulator does not check it.
         AWS_EC2_METADATA_DISABLED="true",
     )
+
+
+def _describe_network(rpc_urls: Sequence[str], token: str) -> str:
+    return f"""\
+[networks.{NETWORK}]
+chain_id = {CHAIN_ID}
+rpc_urls = {json.dumps(list(rpc_urls))}
+confirmations = 2
+
+[networks.{NETWORK}.tokens.{SYMBOL}]
+address = "{token}"
+decimals = 6
+max_amount = "1000"
+"""
 
 
 def _write_tenants(home: Path) -> Path:

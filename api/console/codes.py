@@ -7,7 +7,7 @@ from signer.alerts import RUNBOOKS, Alert, find_runbook
 
 PREFIX = "/console/codes"
 
-_GUIDES = {
+GUIDES = {
     "chain-unavailable": "docs/how-to/rpc-down.md",
     "insufficient-funds": "docs/how-to/wallet-empty.md",
     "backend-unavailable": "docs/how-to/hsm-down.md",
@@ -32,4 +32,4 @@ def runbook_of(code: str, page: str | None) -> str | None:
     """Return where the runbook of *code* is: a link if *page* is set, or a file."""
     if code in set(Alert):
         return find_runbook(code, page or RUNBOOKS)
-    return _GUIDES.get(code)
+    return GUIDES.get(code)

@@ -20,8 +20,7 @@ from api.console.sessions import SESSION_LIFETIME, Sessions
 from api.container import Container
 from api.request_context import Principal
 from backends.sql import SQLStore
-from dev.chain import CHAIN_ID
-from dev.stack import NETWORK, SYMBOL, Stack, running_stack
+from dev.stack import Stack, running_stack
 from signer.ports import utc_now
 from tests.browser.history import write_history
 from tests.e2e.gateway import Gateway
@@ -30,25 +29,32 @@ from tests.support.waiting import eventually
 
 EXPLORER = "https://explorer.example"
 
-_NETWORKS = f"""
-[networks.{NETWORK}]
-chain_id = {CHAIN_ID}
-rpc_urls = {{rpc_urls}}
-confirmations = 2
-explorer = "{EXPLORER}"
+PAGES = {
+    "login": "/console/login",
+    "overview": "/console",
+    "refunds": "/console/refunds",
+    "refund": "/console/refunds/{refund_id}",
+    "approvals": "/console/approvals",
+    "approval": "/console/approvals/{digest}",
+    "keys": "/console/keys",
+    "wallets": "/console/wallets",
+    "policy": "/console/policy",
+    "trends": "/console/trends",
+    "audit": "/console/audit",
+    "webhooks": "/console/webhooks",
+    "code": "/console/codes/limit-reached",
+}
+"""The pages of the console, by the name of their pictures."""
 
-[networks.{NETWORK}.automatic_stop]
-max_refunds = 200
-max_failed_percent = 20
-
-[networks.{NETWORK}.tokens.{SYMBOL}]
-address = "{{token}}"
-decimals = 6
-max_amount = "1000"
+_LIMITS = """
 min_amount = "0.50"
 approve_above = "500"
 hourly_limit = "1000"
 daily_limit = "5000"
+
+[networks.local.automatic_stop]
+max_refunds = 200
+max_failed_percent = 20
 """
 
 _TENANTS = """
@@ -75,7 +81,7 @@ _PAID = (
 _DELAYED = ("order-10526", "420.00", "Returned within 14 days")
 _LARGE = ("order-10530", "640.00", "Cancelled subscription, one year")
 
-_PATIENCE = 30.0
+_PATIENCE = 60.0
 
 
 @dataclass
@@ -116,22 +122,8 @@ class Site:
     def pages(self) -> dict[str, str]:
         """Return the path of each page of the console, by the name of its picture."""
         (approval,) = self.container.approvals.list().approvals
-        paid = self.refunds[_PAID[0][0]]
-        return {
-            "login": "/console/login",
-            "overview": "/console",
-            "refunds": "/console/refunds",
-            "refund": f"/console/refunds/{paid}",
-            "approvals": "/console/approvals",
-            "approval": f"/console/approvals/{approval.digest}",
-            "keys": "/console/keys",
-            "wallets": "/console/wallets",
-            "policy": "/console/policy",
-            "trends": "/console/trends",
-            "audit": "/console/audit",
-            "webhooks": "/console/webhooks",
-            "code": "/console/codes/limit-reached",
-        }
+        ids = {"refund_id": self.refunds[_PAID[0][0]], "digest": approval.digest}
+        return {name: path.format(**ids) for name, path in PAGES.items()}
 
 
 @contextmanager
@@ -147,7 +139,7 @@ def running_site(home: Path) -> Iterator[Site]:
         "REQUIRE_APPROVALS": "true",
         "WEB_CONCURRENCY": "1",
     }
-    with running_stack(home, settings=settings, networks=_NETWORKS) as stack:
+    with running_stack(home, settings=settings, edit_networks=_edit_networks) as stack:
         site = Site(stack)
         store = site.container.store
         assert isinstance(store, SQLStore)
@@ -155,6 +147,14 @@ def running_site(home: Path) -> Iterator[Site]:
             write_history(store, site.container.row_macs, utc_now(), stack.token)
             _request_refunds(site)
             yield site
+
+
+def _edit_networks(text: str) -> str:
+    """Add an explorer, limits of the token, and rules that stop the network."""
+    with_explorer = text.replace(
+        "confirmations = 2\n", f'confirmations = 2\nexplorer = "{EXPLORER}"\n'
+    )
+    return with_explorer + _LIMITS
 
 
 def _request_refunds(site: Site) -> None:
