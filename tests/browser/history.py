@@ -53,7 +53,7 @@ def write_history(store: SQLStore, macs: RowMACs, now: datetime, token: str) -> 
 
 
 def _refunds(chance: random.Random, now: datetime, token: str) -> Iterator[Refund]:
-    nonce = 0
+    nonce = number = 0
     for hour in range(_HOURS, 0, -1):
         begin = now - timedelta(hours=hour)
         # People return things in the evening.
@@ -63,10 +63,11 @@ def _refunds(chance: random.Random, now: datetime, token: str) -> Iterator[Refun
             (status,) = chance.choices([*_OUTCOMES], [*_OUTCOMES.values()])
             was_sent = status in {Status.CONFIRMED, Status.FAILED}
             nonce += was_sent
+            number += 1  # Of the reference, which is unique.
             yield queued(
                 id=new_refund_id(at),
                 tenant=chance.choice(("shop", "marketplace")),
-                reference=f"order-{8000 + hour * 13 + chance.randrange(9)}-{nonce}",
+                reference=f"order-{8000 + 7 * number}",
                 payment_session_id=f"ps_{chance.randrange(10**9)}",
                 token_address=token,
                 recipient=chance.choice(_RECIPIENTS),
