@@ -317,6 +317,9 @@ class _Losing(httpx.BaseTransport):
         self.count = count
         self._real = httpx.HTTPTransport()
 
+    def close(self) -> None:
+        self._real.close()
+
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         response = self._real.handle_request(request)
         if self.count:

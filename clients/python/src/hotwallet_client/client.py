@@ -99,7 +99,7 @@ class HotWallet:
         self.close()
 
     def close(self) -> None:
-        """Close the connections."""
+        """Close the connections, also those of *http*."""
         self._http.close()
 
     def create_refund(
