@@ -42,6 +42,8 @@ PAGES = {
     "trends": "/console/trends",
     "audit": "/console/audit",
     "webhooks": "/console/webhooks",
+    "stops": "/console/stops",
+    "change": "/console/changes/rotate-key",
     "code": "/console/codes/limit-reached",
 }
 """The pages of the console, by the name of their pictures."""

@@ -19,6 +19,7 @@ LONG = (
     "tests/simulation/",
     "tests/signatures/",
     "tests/unit/signer/refunds/test_crashes.py",
+    "tests/unit/signer/restore/test_restore_crashes.py",
 )
 """Their tests run for seconds to minutes, and share no fixture that is slow to make."""
 
@@ -31,11 +32,14 @@ LONGEST_FIRST = (
     "tests/crash/test_lost_replies.py",
     "tests/crash/",
     "tests/simulation/test_planted_bugs.py",
+    "tests/e2e/test_faults.py",
     "tests/e2e/",
+    "tests/browser/",
     "tests/signatures/",
     "tests/simulation/",
     "tests/integration/",
     "tests/unit/signer/refunds/test_crashes.py",
+    "tests/unit/signer/restore/test_restore_crashes.py",
     "tests/attacks/",
     "tests/contract/",
     "tests/api/",
