@@ -16,7 +16,7 @@ from signer.alerts import Alert
 @dataclass(frozen=True, slots=True)
 class Condition:
     """
-    A problem that lasts until somebody acts.
+    A problem that lasts until an operator acts.
 
     *metrics* show it: its rule uses them.  *check* is the check of ``hotwallet doctor``
     that reports it, for a network without the network's name.

@@ -52,7 +52,7 @@ class Asset:
 
 @dataclass(slots=True)
 class Node:
-    """A node of a network, and how many blocks it is behind the highest head."""
+    """A node of a network, and how many blocks it lags the highest head."""
 
     network: str
     name: str

@@ -26,8 +26,8 @@ class Period:
         hours = int(self.step.total_seconds()) // 3600
         this_hour = now.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
         # From midnight on, so that the parts of each day are the same.
-        behind = this_hour.hour % hours
-        end = this_hour - timedelta(hours=behind) + self.step
+        elapsed = this_hour.hour % hours
+        end = this_hour - timedelta(hours=elapsed) + self.step
         return [end - self.step * n for n in range(self.parts, -1, -1)]
 
     def spans(self, now: datetime) -> Sequence[tuple[datetime, datetime]]:

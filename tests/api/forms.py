@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 
 @dataclass
 class Form:
-    """Where a form goes, and what it sends unless somebody types."""
+    """Where a form goes, and what it sends unless a person types."""
 
     action: str
     method: str

@@ -149,7 +149,7 @@ def test_one_process_at_a_time(postgresql_url: str) -> None:
     ],
 )
 def test_the_database_keeps_what_is_needed(store: SQLStore, statement: str) -> None:
-    """The events of a week, and what has not arrived, whoever deletes them."""
+    """No role can delete the events of the last week, or what has not arrived."""
     _events(store, 1, has_webhook=True)
     _events(store, 1, ago=timedelta(days=6), has_webhook=True)
     accepted(store)

@@ -106,7 +106,7 @@ def test_killed_while_it_deletes(database: str, request: pytest.FixtureRequest) 
 
 
 def _check(store: SQLStore, needed: set[str]) -> None:
-    """Whatever is needed is there, and no delivery is without its event."""
+    """What is needed is there, and no delivery is without its event."""
     found, deliveries = _states(store)
 
     assert needed <= found.keys()

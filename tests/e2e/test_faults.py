@@ -318,7 +318,7 @@ def _see_all(system: System) -> Mapping[str, set[str]]:
         for name, look in looks.items():
             seen[name] |= look() & FAULTS
         time.sleep(2)
-    # Once, since it takes seconds: whoever starts it now sees all.
+    # Once, since it takes seconds: a doctor that starts now sees all.
     assert time.monotonic() < until, seen
     return {**seen, "doctor": _in_doctor(system.operator)}
 

@@ -45,7 +45,7 @@ def world(sqlite_store: SQLStore) -> World:
 
 
 def _foreign(world: World) -> str:
-    """Return the hash of a transaction that somebody else sent with the key."""
+    """Return the hash of a transaction that another program sent with the key."""
     tx_hash = world.node.mine_foreign(world.old.address)
     world.node.mine_empty(200)
     reconciler = WalletReconciler(world.store, world.clock)
@@ -89,7 +89,7 @@ def test_a_further_foreign_transaction_is_shown_first(world: World) -> None:
 
 
 def test_a_repair_needs_an_answer_of_the_nodes(world: World) -> None:
-    """Without it nobody could see what would be done."""
+    """Without it the page could not show what would be done."""
     world.paused(world.old.address)
     world.node.fail("pending_count", ChainUnavailableError("no answer"))
     given = {"form": world.browser.form_token(), "network": "local", "reason": WHY}

@@ -158,7 +158,7 @@ def test_a_refund_shows_what_its_transactions_pay(
 
 
 def test_a_changed_refund_is_marked(browser: Browser, sqlite_store: SQLStore) -> None:
-    """Whoever changed the row, the page says that it is not to be trusted."""
+    """The page says that a changed row is not to be trusted."""
     filled(sqlite_store, [replace(queued(), mac=f"tests:{'0' * 64}")])
     (refund,) = sqlite_store.search_refunds(RefundFilter(), limit=10).refunds
 
