@@ -1,4 +1,4 @@
-"""A site and a browser, once for all tests of this folder."""
+"""A site and a browser, which end with their tests: both use the processor."""
 
 from collections.abc import Iterator
 
@@ -9,14 +9,14 @@ from tests.browser.chromium import Visitor, running_chromium, visiting
 from tests.browser.site import Site, running_site
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """A running service with refunds."""
     with running_site(tmp_path_factory.mktemp("site") / "home") as running:
         yield running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
     """A headless Chromium."""
     with running_chromium() as browser:

@@ -28,7 +28,7 @@ class Service:
         return {"HOTWALLET_URL": self.url, "TOKEN": self.token()}
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def service(
     tmp_path_factory: pytest.TempPathFactory, _sqlite_template: Path
 ) -> Iterator[Service]:

@@ -7,7 +7,7 @@ import pytest
 from dev.stack import Stack, running_stack
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """A running stack with four gunicorn workers and a SoftHSM token."""
     home = tmp_path_factory.mktemp("stack") / "home"
