@@ -22,6 +22,7 @@ from tests.fixtures.roles import Processes, Roles
 from tests.support.database_attacks import Attacks
 from tests.support.ring import SILENCE
 from tests.support.theft import (
+    DELETIONS_OF_EVENTS,
     DENIED,
     DENIED_TO_ALL,
     REFUSED,
@@ -67,7 +68,9 @@ def attacks(processes: Processes, thief: Thief) -> Attacks:
     return Attacks(processes, thief)
 
 
-@pytest.mark.parametrize("statement", [*DENIED_TO_ALL, *PAYMENT, *OTHERS])
+@pytest.mark.parametrize(
+    "statement", [*DENIED_TO_ALL, *DELETIONS_OF_EVENTS, *PAYMENT, *OTHERS]
+)
 def test_a_denied_statement(processes: Processes, thief: Thief, statement: str) -> None:
     """The role changes no refund's payment, and finishes none."""
     processes.refunds.accepted()

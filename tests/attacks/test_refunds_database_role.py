@@ -19,6 +19,7 @@ from tests.support.database_attacks import Attacks
 from tests.support.ledgers import DRAFTS, ROW_MACS
 from tests.support.refunds import AMOUNT, CUSTOMER
 from tests.support.theft import (
+    DELETIONS_OF_EVENTS,
     DENIED,
     DENIED_TO_ALL,
     REFUSED,
@@ -80,7 +81,9 @@ def thief(shipped: Roles) -> Thief:
     return Thief(shipped.refunds)
 
 
-@pytest.mark.parametrize("statement", [*DENIED_TO_ALL, *MOVES, *ADMINISTRATION])
+@pytest.mark.parametrize(
+    "statement", [*DENIED_TO_ALL, *DELETIONS_OF_EVENTS, *MOVES, *ADMINISTRATION]
+)
 def test_a_denied_statement(processes: Processes, thief: Thief, statement: str) -> None:
     """The role may change nothing that exists."""
     processes.refunds.accepted()

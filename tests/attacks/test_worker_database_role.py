@@ -13,6 +13,7 @@ from tests.fixtures.ledger import later
 from tests.fixtures.roles import Processes, Roles
 from tests.support.database_attacks import Attacks
 from tests.support.theft import (
+    DELETIONS_OF_EVENTS,
     DENIED,
     DENIED_TO_ALL,
     REFUSED,
@@ -97,6 +98,15 @@ def test_a_sent_refund_is_not_repeated(processes: Processes, attacks: Attacks) -
     assert refusal is None
     assert processes.worker.stored(refund).nonce is None
     assert processes.worker.wallet.paused_by is Pause.RESTORED
+
+
+@pytest.mark.parametrize("statement", DELETIONS_OF_EVENTS)
+def test_new_events_stay(processes: Processes, thief: Thief, statement: str) -> None:
+    """The role deletes old events, and cannot hide what happened this week."""
+    processes.refunds.accepted()
+    processes.stores["worker"].sequence_events(9, later(0), lambda _: True)
+
+    assert thief.steal(statement) == REFUSED
 
 
 def test_an_invented_event(processes: Processes, thief: Thief) -> None:

@@ -23,6 +23,9 @@ REFUSED = "23514"
 THIEF = "0x90F79bf6EB2c4f870365E785982E1f101E93b906"
 """The thief's address."""
 
+DELETIONS_OF_EVENTS = ("DELETE FROM events", "DELETE FROM webhook_deliveries")
+"""Denied to all but the worker, which deletes old ones."""
+
 DENIED_TO_ALL = (
     # Redirect or enlarge a refund, or hide one.
     f"UPDATE refunds SET recipient = '{THIEF}'",
@@ -51,10 +54,8 @@ DENIED_TO_ALL = (
     # Change what a tenant receives, or hide it.
     "UPDATE events SET status = 'confirmed'",
     "UPDATE events SET mac = NULL",
-    "DELETE FROM events",
     "UPDATE webhook_deliveries SET tenant = 'thief'",
     "UPDATE webhook_deliveries SET event_id = 'thief'",
-    "DELETE FROM webhook_deliveries",
     # Choose a key, or lift a stop, by removing the row.
     f"UPDATE keys SET address = '{THIEF}', backend = 'thief'",
     "DELETE FROM keys",

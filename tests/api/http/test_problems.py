@@ -53,6 +53,7 @@ STATUSES = {
         "ConflictError IdempotencyMismatchError InProgressError "
         "RotationInProgressError NotCancellableError ApprovalRequiredError"
     ),
+    410: "CursorExpiredError",
     421: "NotThroughProxyError",
     422: "PolicyViolationError",
     429: "RateLimitedError OpenRefundsLimitError",

@@ -45,6 +45,10 @@ OF_ADMINISTRATORS = [
     ("POST", f"/v1/admin/approvals/{'0' * 64}/approve"),
     ("POST", f"/v1/admin/approvals/{'0' * 64}/reject"),
     ("POST", f"/v1/admin/approvals/{'0' * 64}/break-glass"),
+    ("GET", "/v1/admin/webhooks/deliveries"),
+    ("GET", "/v1/admin/webhooks/deliveries/evt_0"),
+    ("POST", "/v1/admin/webhooks/deliveries/evt_0/replay"),
+    ("POST", "/v1/admin/webhooks/replay"),
     ("GET", "/metrics"),
 ]
 PUBLIC = [("GET", "/v1/webhooks/keys")]
@@ -128,6 +132,7 @@ def test_the_route_table_is_complete(container: Container) -> None:
         .replace("{digest}", "0" * 64)
         .replace("{address}", "0x00")
         .replace("{code}", "forbidden")
+        .replace("{event_id}", "evt_0")
         for route in routes
     }
     assert shapes == listed

@@ -57,7 +57,7 @@ def wiped(empty: Callable[[], Ledger]) -> Callable[[], Ledger]:
     database = store._database  # type: ignore[attr-defined]  # No port deletes rows.
 
     def delete(connection: Connection) -> None:
-        for table in ("sightings", "wallets"):
+        for table in ("events", "sightings", "wallets", "webhook_deliveries"):
             connection.exec_driver_sql(f"DROP TRIGGER IF EXISTS {table}_stay")
         for table in TABLES:
             connection.exec_driver_sql(f"DELETE FROM {table}")

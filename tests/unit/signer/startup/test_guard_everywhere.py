@@ -91,7 +91,7 @@ def _refusals(command: str, environ: dict[str, str], home: Path) -> list[str]:
     """Return the refusals of *command*: one line each, without values (status 78)."""
     networks = home / "networks.toml"
     text = EXAMPLE.read_text(encoding="utf-8")
-    networks.write_text(text.replace("https://", "http://"), encoding="utf-8")
+    networks.write_text(text.replace("https://rpc", "http://rpc"), encoding="utf-8")
     finished = subprocess.run(
         [sys.executable, *COMMANDS[command]],
         cwd=ROOT,
