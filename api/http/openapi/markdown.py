@@ -42,14 +42,11 @@ def headings(text: str) -> Iterator[tuple[str, str]]:
 
 def _words(text: str) -> str:
     parts = text.split("`")
-    return "".join(
-        f"<code>{escape(part)}</code>" if index % 2 else _bold(part)
+    html = "".join(
+        f"<code>{escape(part)}</code>" if index % 2 else escape(part)
         for index, part in enumerate(parts)
     )
-
-
-def _bold(text: str) -> str:
-    return re.sub(r"\*\*(.*?)\*\*", r"<strong>\1</strong>", escape(text))
+    return re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", html)
 
 
 def _blocks(text: str) -> str:
