@@ -249,10 +249,17 @@ def _example(media: Mapping[str, Any]) -> str:
     return f'<pre tabindex="0">{text}</pre>'
 
 
+def _place(entry: Mapping[str, str]) -> str:
+    """Return the HTTP status of a code, or where else it appears."""
+    if entry["kind"] == "failure":
+        return "<code>failure.code</code>"
+    return str(code_statuses().get(entry["code"], ""))
+
+
 @cache
 def _codes() -> str:
     rows = [
-        f"<tr><td>{_code_links(code)}</td><td>{code_statuses().get(code, '')}</td>"
+        f"<tr><td>{_code_links(code)}</td><td>{_place(entry)}</td>"
         f"<td>{inline(entry['title'])}</td></tr>"
         for code, entry in sorted(problem_codes().items())
     ]
