@@ -21,6 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 _HEADINGS = {
     "refusal": "Refusals of the start-up guard",
     "error": "Errors",
+    "failure": "Reasons of refunds that were not paid as requested",
     "http": "Errors of HTTP",
     "alert": "Alerts",
     "difference": "Differences between ledger and chain",

@@ -14,6 +14,7 @@ _KINDS = {
     "error": "error",
     "http": "HTTP error",
     "alert": "alert",
+    "failure": "reason of a refund",
     "difference": "difference between ledger and chain",
 }
 
@@ -23,8 +24,8 @@ _KINDS = {
 @prints
 def explain_code(code: str | None) -> Result:
     """
-    Explain CODE: a refusal of the guard, an error, an alert, or a difference between
-    ledger and chain; without CODE, list all.
+    Explain CODE: a refusal of the guard, an error, the reason of a refund that was not
+    paid, an alert, or a difference between ledger and chain; without CODE, list all.
 
     Example: hotwallet explain-code kms-not-configured
     """

@@ -24,5 +24,11 @@ def find_code(code: str | None) -> Mapping[str, str] | None:
 
 def problem_codes() -> Mapping[str, Mapping[str, str]]:
     """Return the entries of the codes that answers of the API have, by code."""
-    kinds = {"error", "http"}
+    kinds = {"error", "failure", "http"}
     return {each["code"]: each for each in load_codes() if each["kind"] in kinds}
+
+
+def failure_codes() -> Sequence[str]:
+    """Return the values of ``failure.code`` of a refund."""
+    own = [each["code"] for each in load_codes() if each["kind"] == "failure"]
+    return "execution-reverted", *own

@@ -170,7 +170,12 @@ PROBLEM: Element = {
         detail=text("What is wrong with this request."),
         request_id=text("Names the request in the service's log."),
         field=text("The field, parameter or header that is wrong."),
-        rule=text("The rule that refused, with `policy-violation`."),
+        rule=text(
+            """
+            With `policy-violation`: the rule that refused: `network` (it is unknown),
+            `token` (unknown on this network), `min-amount` or `max-amount`.
+            """
+        ),
         reason=text("With `new-key-unhealthy`: the code of the failure."),
         error=text("With `new-key-unhealthy`: the same in words."),
         message=text("With `new-key-unhealthy`: the failure in words."),

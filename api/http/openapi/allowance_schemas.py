@@ -39,13 +39,18 @@ _TOKEN = record(
     token=text("The token's name, as requests use it."),
     address=address("The token's contract."),
     decimals=integer("How many decimals an amount may have.", minimum=0, maximum=36),
-    min_amount=nullable(amount("The least that one refund pays.")),
+    min_amount=nullable(amount("The least that one refund pays; null: no bound.")),
     max_amount=amount("The most that one refund pays."),
     approve_above=nullable(
-        amount("A larger refund waits for the approval of an administrator.")
+        amount(
+            """
+            A larger refund waits for the approval of an administrator; null: none does.
+            """
+        )
     ),
     limits=list_of(
-        schema("Limit"), "Limits on all refunds of an hour or a day together."
+        schema("Limit"),
+        "Limits on all refunds of an hour or a day together; empty: there is none.",
     ),
     confirmations=integer("Blocks until a refund is `confirmed`.", minimum=1),
 )
@@ -56,7 +61,7 @@ _NETWORK = record(
     chain_id=integer("Its chain id."),
     confirmations=integer("Blocks until a refund is `confirmed`.", minimum=1),
     tokens=list_of(text("A token's name."), "Its tokens: see `GET /v1/tokens`."),
-    limits=list_of(schema("Limit"), "Limits on gas."),
+    limits=list_of(schema("Limit"), "Limits on gas; empty: there is none."),
 )
 
 _SIMULATION = record(
@@ -107,8 +112,9 @@ SCHEMAS: dict[str, Element] = {
             Outcome,
             """
             `pay`: it would be accepted and paid. `wait`: accepted, and paid later, see
-            `waits_for`. `refuse`: `problem` is the answer to the request, or the token
-            rejects the transfer (`simulation`).
+            `waits_for`. `refuse`: `problem` is the answer to the request (an unknown
+            network or token, a bound of the amount, a `reference` in use), or it is
+            null and the token rejects the transfer (`simulation`).
             """,
         ),
         problem=nullable(schema("Problem")),
@@ -118,12 +124,17 @@ SCHEMAS: dict[str, Element] = {
                 [ApprovalRequiredError.code, *(each.code for each in DELAYS)],
                 "A code.",
             ),
-            "Codes of what would delay it.",
+            """
+            Codes of what would delay it: the request is accepted, and none of them is
+            its answer.
+            """,
         ),
         amount=nullable(amount("The amount, with all decimals of the token.")),
         sender=nullable(address("The wallet that would pay it.")),
         simulation=nullable(_SIMULATION),
         fee=nullable(_FEE),
-        limits=list_of(schema("LimitRoom"), "Each limit that counts this refund."),
+        limits=list_of(
+            schema("LimitRoom"), "Each limit that counts this refund; empty: none does."
+        ),
     ),
 }

@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from copy import deepcopy
 from functools import cache
+from importlib.resources import files
 from typing import Any
 
 from api.http.openapi import (
@@ -13,6 +14,7 @@ from api.http.openapi import (
     examples,
     refund_paths,
     refund_schemas,
+    webhook_operations,
 )
 from api.http.openapi.elements import Element, integer, schema, text
 from api.http.problems import MEDIA_TYPE, code_statuses
@@ -30,12 +32,17 @@ gateway.
   operation names, if the token has scopes.
 * Bodies are JSON in UTF-8, with known members only. Amounts are decimal strings in
   whole tokens, and times are UTC.
-* Errors are problem documents (RFC 9457). Decide by `code`.
+* Errors are problem documents (RFC 9457). Decide by `code`; the `type` is the path of a
+  page that explains it. Ignore members of answers that you do not know.
 * Unknown, repeated and malformed query parameters are errors.
 """
 
 _TAGS = {
-    "Refunds": "For the payment gateway.",
+    "Refunds": files("api.http.openapi")
+    .joinpath("guide.md")
+    .read_text("utf-8")
+    .strip(),
+    webhook_operations.TAG: webhook_operations.GUIDE.strip(),
     "Tokens": "What may be refunded, and its limits.",
     "Administration": "Keys, approvals, webhooks and the kill switch, for operators.",
     "Service": "Probes, metrics and this documentation.",
@@ -92,6 +99,7 @@ def complete_document() -> Mapping[str, Any]:
         "servers": [{"url": "/"}],
         "tags": [{"name": name, "description": about} for name, about in _TAGS.items()],
         "paths": paths,
+        "webhooks": webhook_operations.WEBHOOKS,
         "components": {
             "securitySchemes": {
                 "bearerToken": {
@@ -138,9 +146,14 @@ def document_of(routes: Mapping[str, Collection[str]]) -> Mapping[str, Any]:
         for tag in operation["tags"]
     }
     components = whole["components"]
-    schemas = _find_schemas([*paths.values(), components["responses"]], components)
+    # Webhooks have the events of refunds.
+    webhooks = whole["webhooks"] if "/v1/events" in paths else {}
+    tags |= {webhook_operations.TAG} if webhooks else set()
+    used = [*paths.values(), webhooks, components["responses"]]
+    schemas = _find_schemas(used, components)
     return {
         **whole,
+        "webhooks": webhooks,
         "tags": [each for each in whole["tags"] if each["name"] in tags],
         "paths": paths,
         "components": {**components, "schemas": schemas},

@@ -89,9 +89,21 @@ def parameter(name: str, place: str, content: Element, *, required: bool) -> Ele
     return {"name": name, "in": place, "required": required, **about, "schema": rest}
 
 
-def body(name: str, example: Mapping[str, Any], *, required: bool = True) -> Element:
-    """Return a body of JSON with the schema *name*."""
-    media = {"schema": schema(name), "example": example}
+def body(
+    name: str,
+    example: Mapping[str, Any],
+    *,
+    required: bool = True,
+    others: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Element:
+    """Return a body of JSON with the schema *name*; *others* are more examples."""
+    media: Element = {"schema": schema(name), "example": example}
+    if others:
+        all_ = {"Usual": example, **others}
+        media = {
+            "schema": schema(name),
+            "examples": {words: {"value": each} for words, each in all_.items()},
+        }
     return {"required": required, "content": {"application/json": media}}
 
 

@@ -39,6 +39,21 @@ REFUND: dict[str, Any] = {
     "cancel_requested_at": None,
 }
 
+EVENT: dict[str, Any] = {
+    "id": "evt_01a213dfe137369f1705e17df74f2045",
+    "type": "refund.broadcast",
+    "timestamp": "2026-11-24T12:00:00.412907Z",
+    "sequence": 1795521600412907,
+    "data": REFUND,
+}
+
+SECOND_REFUND_REQUEST: dict[str, Any] = {
+    **REFUND_REQUEST,
+    "amount": "2.00",
+    "reason": "Damaged item, second part",
+    "reference": "ps_2931/part-2",
+}
+
 BATCH_REQUEST: dict[str, Any] = {
     "refunds": [
         {

@@ -14,8 +14,13 @@ from html import escape
 from importlib.resources import files
 from typing import Any
 
-from api.http.openapi.markdown import inline, paragraphs
-from api.http.openapi.schema_tables import render_members, render_type, schema_link
+from api.http.openapi.markdown import headings, inline, paragraphs
+from api.http.openapi.schema_tables import (
+    constraints,
+    render_members,
+    render_type,
+    schema_link,
+)
 from api.http.problems import code_statuses
 from api.views.codes import problem_codes
 
@@ -81,7 +86,9 @@ def _status(code: str) -> str:
 def _document(document: Mapping[str, Any]) -> Iterator[str]:
     info, tags = document["info"], document["tags"]
     by_tag = {tag["name"]: list(_operations(document, tag["name"])) for tag in tags}
-    yield f'<div class="layout"><nav aria-label="Contents">{_navigation(by_tag)}</nav>'
+    guides = {tag["name"]: list(headings(tag["description"])) for tag in tags}
+    navigation = _navigation(by_tag, guides)
+    yield f'<div class="layout"><nav aria-label="Contents">{navigation}</nav>'
     yield f"<main><h1>{escape(info['title'])} API</h1>"
     yield f'<p class="soft">Version {escape(info["version"])}. '
     yield 'The same for programs: <a href="/openapi.json">/openapi.json</a></p>'
@@ -92,8 +99,9 @@ def _document(document: Mapping[str, Any]) -> Iterator[str]:
         yield paragraphs(tag["description"])
         for path, method, operation in by_tag[name]:
             yield f'<section id="{operation["operationId"]}">'
-            yield from _operation(path, method, operation)
+            yield from _operation(document, path, method, operation)
             yield "</section>"
+    yield f'<h2 id="headers">Headers of answers</h2>{_headers(document)}'
     yield '<h2 id="schemas">Schemas</h2>'
     for name, schema in document["components"]["schemas"].items():
         yield f'<section id="schema-{name}"><h3>{name}</h3>'
@@ -105,27 +113,35 @@ def _document(document: Mapping[str, Any]) -> Iterator[str]:
 def _operations(
     document: Mapping[str, Any], tag: str
 ) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
-    for path, operations in document["paths"].items():
+    webhooks = [("to your webhook", each) for each in document["webhooks"].values()]
+    for path, operations in [*document["paths"].items(), *webhooks]:
         for method, operation in operations.items():
             if tag in operation["tags"]:
                 yield path, method, operation
 
 
-def _navigation(by_tag: Mapping[str, Any]) -> str:
+def _navigation(by_tag: Mapping[str, Any], guides: Mapping[str, Any]) -> str:
     parts = []
     for tag, operations in by_tag.items():
         parts.append(f'<h2><a href="#{_slug(tag)}">{escape(tag)}</a></h2><ul>')
+        parts += [
+            f'<li><a href="#{anchor}">{escape(words)}</a></li>'
+            for anchor, words in guides[tag]
+        ]
         parts += [
             f'<li><a href="#{each["operationId"]}">{escape(each["summary"])}</a></li>'
             for _, _, each in operations
         ]
         parts.append("</ul>")
-    parts.append('<h2>More</h2><ul><li><a href="#schemas">Schemas</a></li>')
+    parts.append('<h2>More</h2><ul><li><a href="#headers">Headers of answers</a></li>')
+    parts.append('<li><a href="#schemas">Schemas</a></li>')
     parts.append('<li><a href="#codes">Codes of errors</a></li></ul>')
     return "".join(parts)
 
 
-def _operation(path: str, method: str, operation: Mapping[str, Any]) -> Iterator[str]:
+def _operation(
+    document: Mapping[str, Any], path: str, method: str, operation: Mapping[str, Any]
+) -> Iterator[str]:
     yield f"<h3>{escape(operation['summary'])}</h3>"
     yield f'<p class="route"><span class="method {method}">{method.upper()}</span>'
     yield f"{escape(path)}</p>"
@@ -137,11 +153,13 @@ def _operation(path: str, method: str, operation: Mapping[str, Any]) -> Iterator
         (media,) = operation["requestBody"]["content"].values()
         yield f"<h4>Body</h4><p>{schema_link(media['schema'])}</p>"
         yield _example(media)
-    yield from _answers(operation["responses"])
+    yield from _answers(document, operation["responses"])
 
 
 def _permission(operation: Mapping[str, Any]) -> str:
     roles = operation.get("x-roles")
+    if not operation["security"]:
+        return "The service sends it; its signature proves that."
     if not roles:
         return "No token is needed."
     (scheme,) = operation["security"]
@@ -155,35 +173,60 @@ def _parameters(parameters: list[Mapping[str, Any]]) -> str:
         f"<tr><td><code>{escape(each['name'])}</code>"
         f"{_REQUIRED if each['required'] else ''}</td>"
         f"<td>{each['in']}</td><td>{render_type(each['schema'])}</td>"
-        f"<td>{paragraphs(each['description'])}</td></tr>"
+        f"<td>{paragraphs(each['description'])}{constraints(each['schema'])}</td></tr>"
         for each in parameters
     ]
     head = "<tr><th>Name</th><th>In</th><th>Type</th><th>Meaning</th></tr>"
     return f"<table>{head}{''.join(rows)}</table>"
 
 
-def _answers(responses: Mapping[str, Any]) -> Iterator[str]:
+def _answers(
+    document: Mapping[str, Any], responses: Mapping[str, Any]
+) -> Iterator[str]:
     """Yield a table of what the operation answers, and its errors folded away."""
     problems = {status: each for status, each in responses.items() if "$ref" in each}
     answers = {status: each for status, each in responses.items() if "$ref" not in each}
     yield "<h4>Answers</h4><table>"
-    yield "<tr><th>Status</th><th>Content</th><th>Meaning</th></tr>"
+    yield "<tr><th>Status</th><th>Content</th><th>Meaning</th><th>Headers</th></tr>"
     for status, each in answers.items():
         shown = ", ".join(
             schema_link(media["schema"]) for media in each.get("content", {}).values()
         )
         about = paragraphs(each["description"])
-        yield f"<tr><td>{status}</td><td>{shown}</td><td>{about}</td></tr>"
+        yield f"<tr><td>{status}</td><td>{shown}</td><td>{about}</td>"
+        yield f"<td>{_header_links(each)}</td></tr>"
     yield "</table>"
     for each in answers.values():
         for media in each.get("content", {}).values():
             yield _example(media)
+    if not problems:
+        return
     yield "<details><summary>Errors</summary><p>Each is a "
     yield '<a href="#schema-Problem">Problem</a>.</p>'
-    yield "<table><tr><th>Status</th><th>Codes</th></tr>"
+    yield "<table><tr><th>Status</th><th>Codes</th><th>Headers</th></tr>"
     for status, each in problems.items():
-        yield f"<tr><td>{status}</td><td>{_code_links(each['description'])}</td></tr>"
+        shared = document["components"]["responses"][f"problem-{status}"]
+        yield f"<tr><td>{status}</td><td>{_code_links(each['description'])}</td>"
+        yield f"<td>{_header_links(shared)}</td></tr>"
     yield "</table></details>"
+
+
+def _header_links(response: Mapping[str, Any]) -> str:
+    return ", ".join(
+        f'<a href="#header-{escape(name)}">{escape(name)}</a>'
+        for name in response.get("headers", {})
+        if name != "X-Request-Id"  # Every answer has it.
+    )
+
+
+def _headers(document: Mapping[str, Any]) -> str:
+    rows = [
+        f'<tr><td><code id="header-{escape(name)}">{escape(name)}</code></td>'
+        f"<td>{paragraphs(each['description'])}{constraints(each['schema'])}</td></tr>"
+        for name, each in document["components"]["headers"].items()
+    ]
+    head = "<tr><th>Name</th><th>Meaning</th></tr>"
+    return f"<p>Every answer has X-Request-Id.</p><table>{head}{''.join(rows)}</table>"
 
 
 def _code_links(described: str) -> str:
@@ -195,16 +238,28 @@ def _code_links(described: str) -> str:
 
 
 def _example(media: Mapping[str, Any]) -> str:
+    if "examples" in media:
+        return "".join(
+            f'<p class="soft">{escape(name)}</p>{_example({"example": each["value"]})}'
+            for name, each in media["examples"].items()
+        )
     if "example" not in media:
         return ""
     text = escape(json.dumps(media["example"], indent=2))
     return f'<pre tabindex="0">{text}</pre>'
 
 
+def _place(entry: Mapping[str, str]) -> str:
+    """Return the HTTP status of a code, or where else it appears."""
+    if entry["kind"] == "failure":
+        return "<code>failure.code</code>"
+    return str(code_statuses().get(entry["code"], ""))
+
+
 @cache
 def _codes() -> str:
     rows = [
-        f"<tr><td>{_code_links(code)}</td><td>{code_statuses().get(code, '')}</td>"
+        f"<tr><td>{_code_links(code)}</td><td>{_place(entry)}</td>"
         f"<td>{inline(entry['title'])}</td></tr>"
         for code, entry in sorted(problem_codes().items())
     ]

@@ -41,7 +41,11 @@ _IDEMPOTENCY_KEY = parameter(
     "Idempotency-Key",
     "header",
     text(
-        "Names the request, for ever: repeat it with the same key.", pattern=KEY_PATTERN
+        """
+        Names the request of the tenant, for ever: repeat it with the same key. A
+        request that was refused does not use it up.
+        """,
+        pattern=KEY_PATTERN,
     ),
     required=True,
 )
@@ -53,6 +57,19 @@ _PREFER = parameter(
         """
         `respond-async`: do not wait for a worker. `wait=10`: wait up to 10 seconds, at
         most 20, until the refund is final. Other preferences are ignored.
+        """,
+        pattern="^(respond-async|wait=[0-9]{1,6})$",
+    ),
+    required=False,
+)
+
+_PREFER_EVENT = parameter(
+    "Prefer",
+    "header",
+    text(
+        """
+        `wait=10`: if the page is empty, wait up to 10 seconds, at most 20, for the next
+        event. Other preferences are ignored.
         """,
         pattern="^(respond-async|wait=[0-9]{1,6})$",
     ),
@@ -106,12 +123,25 @@ _COLLECTION: Element = {
         status. The answer waits up to three seconds for the worker to send it. Read
         `status`, not only 201.
 
-        After a timeout, a lost connection or a 5xx, repeat the request with the same
-        `Idempotency-Key`: it is paid once, and the first answer is given again.
+        After a timeout, a lost connection or a 5xx but 501, repeat the request with the
+        same `Idempotency-Key`: it is paid once, and the first answer is given again,
+        with the status of that time. `GET` has the present one.
+
+        A second refund of one payment needs a `reference` of its own, such as
+        `ps_2931/part-2`, also if the first one was cancelled, refused or failed: the
+        default is `payment_session_id`, and a reference that is in use is 409
+        `conflict`. An unknown network or token, or an amount out of bounds, is 422
+        `policy-violation`, and `rule` says which. What delays a refund, such as
+        `limit-reached` or `insufficient-funds`, is no error of this request: the refund
+        waits (`blocked_by` of its explanation).
         """,
         tag=_TAG,
         parameters=[_IDEMPOTENCY_KEY, _PREFER, *_SIGNATURE],
-        requestBody=body("RefundRequest", examples.REFUND_REQUEST),
+        requestBody=body(
+            "RefundRequest",
+            examples.REFUND_REQUEST,
+            others={"Second refund of one payment": examples.SECOND_REFUND_REQUEST},
+        ),
         answers={
             201: answer(
                 "The refund was accepted.",
@@ -181,6 +211,9 @@ _PREVIEW: Element = {
         reserves nothing, and counts against no spending limit. It promises nothing
         either: a moment later, another refund may have used a limit.
 
+        A malformed value is a 400 of the preview itself. What the policy refuses, such
+        as an unknown token, is 200 with `outcome` `refuse` and the `problem`.
+
         The signature of a request, rates and `max_open_refunds` are not looked at.
         """,
         tag=_TAG,
@@ -219,14 +252,23 @@ _CANCEL: Element = {
         "cancelRefund",
         "Cancel a refund",
         """
-        Cancels a refund that has no nonce yet. The request stays in force, and can be
-        repeated. It has no body.
+        Cancels a refund that has no nonce yet: one that is `awaiting-approval` or
+        `queued`. Any later status is 409 `not-cancellable`, and the refund goes on. The
+        request can be repeated, and has no body. `reference` and key stay in use.
         """,
         tag=_TAG,
         parameters=[_REFUND_ID],
         answers={
             200: answer("Nothing was sent, and nothing will be.", _REFUND),
-            202: answer("No worker has cancelled it yet: poll the refund.", _REFUND),
+            202: answer(
+                """
+                No worker has cancelled it yet. The request stays in force, and no
+                transaction is made for it: poll the refund until it is `cancelled`. It
+                is `mined` and then `confirmed` only if it had been paid before the
+                database was restored from a backup.
+                """,
+                _REFUND,
+            ),
         },
         problems=problem_sets.MERCHANT
         | {"not-found", "not-cancellable", "tenant-blocked"},
@@ -283,22 +325,39 @@ _EVENTS: Element = {
     "get": operation(
         "listEvents",
         "List events",
-        "The events of the tenant's refunds, oldest first. `Prefer: wait=10` waits.",
+        """
+        The events of the tenant's refunds, oldest first. Without `after` the page
+        begins with the oldest ones that are kept. An event never appears before a
+        cursor that was given out.
+        """,
         tag=_TAG,
         parameters=[
             parameter(
                 "after",
                 "query",
-                text("The `next_cursor` of a page.", pattern="^[0-9]{1,16}$"),
+                text(
+                    "The `next_cursor` of a page.", pattern="^[0-9]{1,16}$", default="0"
+                ),
                 required=False,
             ),
-            _LIST_PARAMETERS[2],
-            _PREFER,
+            parameter(
+                "limit",
+                "query",
+                integer(
+                    "Events per page.",
+                    minimum=1,
+                    maximum=MAX_LIMIT,
+                    default=DEFAULT_LIMIT,
+                ),
+                required=False,
+            ),
+            _PREFER_EVENT,
         ],
         answers={
             200: answer(
                 "A page of events.",
                 schema("EventList"),
+                {"events": [examples.EVENT], "next_cursor": "1795521600412907"},
                 headers=("Preference-Applied",),
             )
         },

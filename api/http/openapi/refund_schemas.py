@@ -16,6 +16,8 @@ from api.http.openapi.elements import (
     timestamp,
 )
 from api.http.refund_batch import MAX_HEADER, MAX_MEMBERS
+from api.views.codes import failure_codes
+from signer.event_types import EventType
 from signer.model.refund import Kind, Status
 from signer.model.wallet import Pause
 
@@ -54,7 +56,8 @@ _STATUS = one_of(
     Status,
     """
     `confirmed`, `cancelled`, `refused` and `failed` are final. Only `confirmed` is
-    paid, except where `failure.code` is `already-paid`.
+    paid, except where `failure.code` is `already-paid`. `refused` ended without a
+    nonce, and `failed` had one.
     """,
 )
 
@@ -81,7 +84,7 @@ _REQUESTED: dict[str, Element] = {
     ),
     "reason": nullable(
         text(
-            "Text for people, without control characters.",
+            "Null or left out: none. Text for people, without control characters.",
             minLength=1,
             maxLength=256,
             pattern="^[^\\u0000-\\u001f\\u007f-\\u009f\\u2028\\u2029]*$",
@@ -90,8 +93,9 @@ _REQUESTED: dict[str, Element] = {
     "reference": nullable(
         _name(
             """
-            The caller's name of this refund, which is paid once. The default is
-            `payment_session_id`.
+            The caller's name of this refund, which is paid once. Null or left out: the
+            value of `payment_session_id`. A second refund of one payment needs its own,
+            also after a cancelled, refused or failed one.
             """
         )
     ),
@@ -103,7 +107,13 @@ _IDEMPOTENCY_KEY = text(
 
 _FAILURE = record(
     "Why a final refund was not paid as requested.",
-    code=text("A stable code, such as `execution-reverted`."),
+    code=one_of(
+        failure_codes(),
+        """
+        `already-paid`: this service has paid it before. `/problems/{code}` explains
+        each.
+        """,
+    ),
     detail=nullable(text("The same for people.")),
 )
 
@@ -258,8 +268,15 @@ SCHEMAS: dict[str, Element] = {
         amount=amount("Whole tokens, with all decimals of the token."),
         reason=nullable(text("As requested.")),
         sender=nullable(address("The wallet that pays it; null without a nonce.")),
-        nonce=nullable(integer("Its nonce.", minimum=0)),
-        tx_hash=nullable(text("The newest transaction.", pattern=_HASH_PATTERN)),
+        nonce=nullable(
+            integer("The number of its transaction; null without one.", minimum=0)
+        ),
+        tx_hash=nullable(
+            text(
+                "The newest transaction; null before one is signed.",
+                pattern=_HASH_PATTERN,
+            )
+        ),
         block_number=nullable(integer("The block that has it.", minimum=0)),
         failure=nullable(_FAILURE),
         created_at=timestamp("When it was accepted."),
@@ -307,29 +324,45 @@ SCHEMAS: dict[str, Element] = {
     "Explanation": _EXPLANATION,
     "Event": record(
         "A change of a refund.",
-        id=text("The event's id."),
-        type=text("Such as `refund.confirmed`."),
+        id=text("The event's id.", pattern=EVENT_ID_PATTERN),
+        type=one_of(EventType, "What happened; later versions may have more types."),
         timestamp=timestamp("When it happened."),
         sequence=integer("Its place in the order of all events.", minimum=0),
         data=schema("Refund"),
     ),
+    "WebhookTest": record(
+        "A test of the operator's: answer 2xx, and do nothing else.",
+        id=text("The message's id.", pattern=EVENT_ID_PATTERN),
+        type=one_of(["webhook.test"], "It is no event of a refund."),
+        timestamp=timestamp("When it was sent."),
+        data=record("What is tested.", tenant=text("The tenant's name.")),
+    ),
     "EventList": record(
         "A page of events, oldest first.",
         events=list_of(schema("Event"), "The events of this page."),
-        next_cursor=text("The `after` of the next page.", pattern="^[0-9]{1,16}$"),
+        next_cursor=text(
+            "The `after` of the next page; that of the request if this one is empty.",
+            pattern="^[0-9]{1,16}$",
+        ),
     ),
     "WebhookKeys": record(
         "A set of public keys.",
         keys=list_of(
             record(
                 "A JSON Web Key (RFC 8037).",
-                **{
-                    name: text("A member of the key.")
-                    for name in ("kty", "crv", "use", "alg", "kid", "x")
-                },
-                standard_webhooks_key=text("The same key for Standard Webhooks."),
+                kty=text("`OKP`: the kind of the key."),
+                crv=text("`Ed25519`: the curve."),
+                use=text("`sig`: it verifies signatures."),
+                alg=text("`EdDSA`: the algorithm of the signatures `v1a`."),
+                kid=text(
+                    "Names the key, for people and logs; webhooks do not name it."
+                ),
+                x=text("The 32 bytes of the public key, as Base64url without padding."),
+                standard_webhooks_key=text(
+                    "The same key for libraries: `whpk_` and its bytes as Base64."
+                ),
             ),
-            "All keys that are in use.",
+            "All keys that are in use: accept a webhook that one of them has signed.",
         ),
     ),
 }

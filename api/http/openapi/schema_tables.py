@@ -50,9 +50,14 @@ def render_type(schema: Mapping[str, Any]) -> str:
     return named
 
 
+def constraints(schema: Mapping[str, Any]) -> str:
+    """Return what limits the values of *schema*, as paragraphs."""
+    return "".join(f'<p class="soft">{each}</p>' for each in _constraints(schema))
+
+
 def _about(schema: Mapping[str, Any]) -> str:
     parts = [paragraphs(schema.get("description", ""))]
-    parts += [f'<p class="soft">{each}</p>' for each in _constraints(schema)]
+    parts.append(constraints(schema))
     nested = [schema, schema.get("items"), schema.get("additionalProperties")]
     nested += schema.get("oneOf", [])
     parts += [render_members(each) for each in nested if isinstance(each, Mapping)]
@@ -63,13 +68,20 @@ def _constraints(schema: Mapping[str, Any]) -> Iterator[str]:
     values = [value for value in schema.get("enum", ()) if value is not None]
     if 0 < len(values) <= _MOST_VALUES:
         yield "One of " + ", ".join(f"<code>{escape(v)}</code>" for v in values)
+    items = schema.get("items")
+    if isinstance(items, Mapping):
+        yield from (f"Each: {words}" for words in _constraints(items))
     for name, words in (
         ("minLength", "at least {} characters"),
         ("maxLength", "at most {} characters"),
         ("minimum", "at least {}"),
         ("maximum", "at most {}"),
+        ("minItems", "at least {} items"),
         ("maxItems", "at most {} items"),
         ("default", "default {}"),
+        ("format", "format <code>{}</code>"),
     ):
         if name in schema:
             yield words.format(escape(str(schema[name])))
+    if "pattern" in schema and schema.get("format") != "date-time":
+        yield f"pattern <code>{escape(schema['pattern'])}</code>"

@@ -15,7 +15,9 @@ export interface paths {
         };
         /**
          * List events
-         * @description The events of the tenant's refunds, oldest first. `Prefer: wait=10` waits.
+         * @description The events of the tenant's refunds, oldest first. Without `after` the page
+         *     begins with the oldest ones that are kept. An event never appears before a
+         *     cursor that was given out.
          */
         get: operations["listEvents"];
         put?: never;
@@ -66,8 +68,17 @@ export interface paths {
          *     status. The answer waits up to three seconds for the worker to send it. Read
          *     `status`, not only 201.
          *
-         *     After a timeout, a lost connection or a 5xx, repeat the request with the same
-         *     `Idempotency-Key`: it is paid once, and the first answer is given again.
+         *     After a timeout, a lost connection or a 5xx but 501, repeat the request with the
+         *     same `Idempotency-Key`: it is paid once, and the first answer is given again,
+         *     with the status of that time. `GET` has the present one.
+         *
+         *     A second refund of one payment needs a `reference` of its own, such as
+         *     `ps_2931/part-2`, also if the first one was cancelled, refused or failed: the
+         *     default is `payment_session_id`, and a reference that is in use is 409
+         *     `conflict`. An unknown network or token, or an amount out of bounds, is 422
+         *     `policy-violation`, and `rule` says which. What delays a refund, such as
+         *     `limit-reached` or `insufficient-funds`, is no error of this request: the refund
+         *     waits (`blocked_by` of its explanation).
          */
         post: operations["createRefund"];
         delete?: never;
@@ -112,6 +123,9 @@ export interface paths {
          *     reserves nothing, and counts against no spending limit. It promises nothing
          *     either: a moment later, another refund may have used a limit.
          *
+         *     A malformed value is a 400 of the preview itself. What the policy refuses, such
+         *     as an unknown token, is 200 with `outcome` `refuse` and the `problem`.
+         *
          *     The signature of a request, rates and `max_open_refunds` are not looked at.
          */
         post: operations["previewRefund"];
@@ -152,8 +166,9 @@ export interface paths {
         put?: never;
         /**
          * Cancel a refund
-         * @description Cancels a refund that has no nonce yet. The request stays in force, and can be
-         *     repeated. It has no body.
+         * @description Cancels a refund that has no nonce yet: one that is `awaiting-approval` or
+         *     `queued`. Any later status is 409 `not-cancellable`, and the refund goes on. The
+         *     request can be repeated, and has no body. `reference` and key stay in use.
          */
         post: operations["cancelRefund"];
         delete?: never;
@@ -225,7 +240,28 @@ export interface paths {
         trace?: never;
     };
 }
-export type webhooks = Record<string, never>;
+export interface webhooks {
+    refundEvent: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Receive an event
+         * @description The service sends this request to the tenant's webhook. Verify its signature first.
+         */
+        post: operations["receiveEvent"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+}
 export interface components {
     schemas: {
         /** @description A request for a refund. */
@@ -248,11 +284,12 @@ export interface components {
              *     separator, and at most as many decimals as the token has.
              */
             amount: string;
-            /** @description Text for people, without control characters. */
+            /** @description Null or left out: none. Text for people, without control characters. */
             reason?: string | null;
             /**
-             * @description The caller's name of this refund, which is paid once. The default is
-             *     `payment_session_id`.
+             * @description The caller's name of this refund, which is paid once. Null or left out: the
+             *     value of `payment_session_id`. A second refund of one payment needs its own,
+             *     also after a cancelled, refused or failed one.
              */
             reference?: string | null;
         };
@@ -262,7 +299,8 @@ export interface components {
             id: string;
             /**
              * @description `confirmed`, `cancelled`, `refused` and `failed` are final. Only `confirmed` is
-             *     paid, except where `failure.code` is `already-paid`.
+             *     paid, except where `failure.code` is `already-paid`. `refused` ended without a
+             *     nonce, and `failed` had one.
              * @enum {string}
              */
             status: "awaiting-approval" | "queued" | "reserved" | "signed" | "broadcast" | "mined" | "confirmed" | "refused" | "cancelled" | "failed";
@@ -295,16 +333,20 @@ export interface components {
              * @description The wallet that pays it; null without a nonce.
              */
             sender: string | null;
-            /** @description Its nonce. */
+            /** @description The number of its transaction; null without one. */
             nonce: number | null;
-            /** @description The newest transaction. */
+            /** @description The newest transaction; null before one is signed. */
             tx_hash: string | null;
             /** @description The block that has it. */
             block_number: number | null;
             /** @description Why a final refund was not paid as requested. */
             failure: {
-                /** @description A stable code, such as `execution-reverted`. */
-                code: string;
+                /**
+                 * @description `already-paid`: this service has paid it before. `/problems/{code}` explains
+                 *     each.
+                 * @enum {string}
+                 */
+                code: "execution-reverted" | "reverted" | "already-paid" | "approval-rejected" | "approval-expired" | "nonce-taken" | "transfer-mismatch";
                 /** @description The same for people. */
                 detail: string | null;
             } | null;
@@ -353,11 +395,12 @@ export interface components {
              *     separator, and at most as many decimals as the token has.
              */
             amount: string;
-            /** @description Text for people, without control characters. */
+            /** @description Null or left out: none. Text for people, without control characters. */
             reason?: string | null;
             /**
-             * @description The caller's name of this refund, which is paid once. The default is
-             *     `payment_session_id`.
+             * @description The caller's name of this refund, which is paid once. Null or left out: the
+             *     value of `payment_session_id`. A second refund of one payment needs its own,
+             *     also after a cancelled, refused or failed one.
              */
             reference?: string | null;
         };
@@ -425,7 +468,8 @@ export interface components {
             history: {
                 /**
                  * @description `confirmed`, `cancelled`, `refused` and `failed` are final. Only `confirmed` is
-                 *     paid, except where `failure.code` is `already-paid`.
+                 *     paid, except where `failure.code` is `already-paid`. `refused` ended without a
+                 *     nonce, and `failed` had one.
                  * @enum {string}
                  */
                 status: "awaiting-approval" | "queued" | "reserved" | "signed" | "broadcast" | "mined" | "confirmed" | "refused" | "cancelled" | "failed";
@@ -470,7 +514,8 @@ export interface components {
                     nonce: number;
                     /**
                      * @description `confirmed`, `cancelled`, `refused` and `failed` are final. Only `confirmed` is
-                     *     paid, except where `failure.code` is `already-paid`.
+                     *     paid, except where `failure.code` is `already-paid`. `refused` ended without a
+                     *     nonce, and `failed` had one.
                      * @enum {string}
                      */
                     status: "awaiting-approval" | "queued" | "reserved" | "signed" | "broadcast" | "mined" | "confirmed" | "refused" | "cancelled" | "failed";
@@ -581,8 +626,11 @@ export interface components {
         Event: {
             /** @description The event's id. */
             id: string;
-            /** @description Such as `refund.confirmed`. */
-            type: string;
+            /**
+             * @description What happened; later versions may have more types.
+             * @enum {string}
+             */
+            type: "refund.accepted" | "refund.awaiting_approval" | "refund.broadcast" | "refund.confirmed" | "refund.failed" | "refund.refused" | "refund.cancelled";
             /**
              * Format: date-time
              * @description When it happened.
@@ -592,30 +640,50 @@ export interface components {
             sequence: number;
             data: components["schemas"]["Refund"];
         };
+        /** @description A test of the operator's: answer 2xx, and do nothing else. */
+        WebhookTest: {
+            /** @description The message's id. */
+            id: string;
+            /**
+             * @description It is no event of a refund.
+             * @enum {string}
+             */
+            type: "webhook.test";
+            /**
+             * Format: date-time
+             * @description When it was sent.
+             */
+            timestamp: string;
+            /** @description What is tested. */
+            data: {
+                /** @description The tenant's name. */
+                tenant: string;
+            };
+        };
         /** @description A page of events, oldest first. */
         EventList: {
             /** @description The events of this page. */
             events: components["schemas"]["Event"][];
-            /** @description The `after` of the next page. */
+            /** @description The `after` of the next page; that of the request if this one is empty. */
             next_cursor: string;
         };
         /** @description A set of public keys. */
         WebhookKeys: {
-            /** @description All keys that are in use. */
+            /** @description All keys that are in use: accept a webhook that one of them has signed. */
             keys: {
-                /** @description A member of the key. */
+                /** @description `OKP`: the kind of the key. */
                 kty: string;
-                /** @description A member of the key. */
+                /** @description `Ed25519`: the curve. */
                 crv: string;
-                /** @description A member of the key. */
+                /** @description `sig`: it verifies signatures. */
                 use: string;
-                /** @description A member of the key. */
+                /** @description `EdDSA`: the algorithm of the signatures `v1a`. */
                 alg: string;
-                /** @description A member of the key. */
+                /** @description Names the key, for people and logs; webhooks do not name it. */
                 kid: string;
-                /** @description A member of the key. */
+                /** @description The 32 bytes of the public key, as Base64url without padding. */
                 x: string;
-                /** @description The same key for Standard Webhooks. */
+                /** @description The same key for libraries: `whpk_` and its bytes as Base64. */
                 standard_webhooks_key: string;
             }[];
         };
@@ -673,13 +741,13 @@ export interface components {
             address: string;
             /** @description How many decimals an amount may have. */
             decimals: number;
-            /** @description The least that one refund pays. */
+            /** @description The least that one refund pays; null: no bound. */
             min_amount: string | null;
             /** @description The most that one refund pays. */
             max_amount: string;
-            /** @description A larger refund waits for the approval of an administrator. */
+            /** @description A larger refund waits for the approval of an administrator; null: none does. */
             approve_above: string | null;
-            /** @description Limits on all refunds of an hour or a day together. */
+            /** @description Limits on all refunds of an hour or a day together; empty: there is none. */
             limits: components["schemas"]["Limit"][];
             /** @description Blocks until a refund is `confirmed`. */
             confirmations: number;
@@ -694,7 +762,7 @@ export interface components {
             confirmations: number;
             /** @description Its tokens: see `GET /v1/tokens`. */
             tokens: string[];
-            /** @description Limits on gas. */
+            /** @description Limits on gas; empty: there is none. */
             limits: components["schemas"]["Limit"][];
         };
         /** @description What may be refunded. */
@@ -711,15 +779,19 @@ export interface components {
         Preview: {
             /**
              * @description `pay`: it would be accepted and paid. `wait`: accepted, and paid later, see
-             *     `waits_for`. `refuse`: `problem` is the answer to the request, or the token
-             *     rejects the transfer (`simulation`).
+             *     `waits_for`. `refuse`: `problem` is the answer to the request (an unknown
+             *     network or token, a bound of the amount, a `reference` in use), or it is
+             *     null and the token rejects the transfer (`simulation`).
              * @enum {string}
              */
             outcome: "pay" | "wait" | "refuse";
             problem: components["schemas"]["Problem"] | null;
             /** @description Whether an administrator must approve it first. */
             needs_approval: boolean;
-            /** @description Codes of what would delay it. */
+            /**
+             * @description Codes of what would delay it: the request is accepted, and none of them is
+             *     its answer.
+             */
             waits_for: ("approval-required" | "signing-stopped" | "wallet-paused" | "limit-reached" | "insufficient-funds" | "fees-above-recent" | "gas-above-limit" | "chain-unavailable" | "chain-failed" | "key-not-found" | "row-not-authentic")[];
             /** @description The amount, with all decimals of the token. */
             amount: string | null;
@@ -750,7 +822,7 @@ export interface components {
                 /** @description In wei. */
                 max_priority_fee_per_gas: string;
             } | null;
-            /** @description Each limit that counts this refund. */
+            /** @description Each limit that counts this refund; empty: none does. */
             limits: components["schemas"]["LimitRoom"][];
         };
         /** @description An error (RFC 9457). Decide by `code`; `/problems/{code}` explains it. */
@@ -775,7 +847,10 @@ export interface components {
             request_id: string;
             /** @description The field, parameter or header that is wrong. */
             field?: string;
-            /** @description The rule that refused, with `policy-violation`. */
+            /**
+             * @description With `policy-violation`: the rule that refused: `network` (it is unknown),
+             *     `token` (unknown on this network), `min-amount` or `max-amount`.
+             */
             rule?: string;
             /** @description With `new-key-unhealthy`: the code of the failure. */
             reason?: string;
@@ -1089,13 +1164,13 @@ export interface operations {
             query?: {
                 /** @description The `next_cursor` of a page. */
                 after?: string;
-                /** @description Refunds per page. */
+                /** @description Events per page. */
                 limit?: number;
             };
             header?: {
                 /**
-                 * @description `respond-async`: do not wait for a worker. `wait=10`: wait up to 10 seconds, at
-                 *     most 20, until the refund is final. Other preferences are ignored.
+                 * @description `wait=10`: if the page is empty, wait up to 10 seconds, at most 20, for the next
+                 *     event. Other preferences are ignored.
                  */
                 Prefer?: string;
             };
@@ -1112,6 +1187,40 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "events": [
+                     *         {
+                     *           "id": "evt_01a213dfe137369f1705e17df74f2045",
+                     *           "type": "refund.broadcast",
+                     *           "timestamp": "2026-11-24T12:00:00.412907Z",
+                     *           "sequence": 1795521600412907,
+                     *           "data": {
+                     *             "id": "rf_01a20d6d5a00f8577b3cd4745c4d49ee",
+                     *             "status": "broadcast",
+                     *             "reference": "ps_2931",
+                     *             "payment_session_id": "ps_2931",
+                     *             "network": "local",
+                     *             "chain_id": 31337,
+                     *             "token": "TUSD",
+                     *             "token_address": "0x5FbDB2315678afecb367f032d93F642f64180aa3",
+                     *             "recipient": "0x70997970C51812dc3A010C7d01b50e0d17dc79C8",
+                     *             "amount": "12.500000",
+                     *             "reason": "Item out of stock",
+                     *             "sender": "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266",
+                     *             "nonce": 7,
+                     *             "tx_hash": "0x9b1f04c6ad3f9f5c9a2a1b3d5e7f90817263544536271809a0b1c2d3e4f50617",
+                     *             "block_number": null,
+                     *             "failure": null,
+                     *             "created_at": "2026-11-24T12:00:00.000000Z",
+                     *             "updated_at": "2026-11-24T12:00:00.412907Z",
+                     *             "cancel_requested_at": null
+                     *           }
+                     *         }
+                     *       ],
+                     *       "next_cursor": "1795521600412907"
+                     *     }
+                     */
                     "application/json": components["schemas"]["EventList"];
                 };
             };
@@ -1281,7 +1390,10 @@ export interface operations {
         parameters: {
             query?: never;
             header: {
-                /** @description Names the request, for ever: repeat it with the same key. */
+                /**
+                 * @description Names the request of the tenant, for ever: repeat it with the same key. A
+                 *     request that was refused does not use it up.
+                 */
                 "Idempotency-Key": string;
                 /**
                  * @description `respond-async`: do not wait for a worker. `wait=10`: wait up to 10 seconds, at
@@ -1300,16 +1412,6 @@ export interface operations {
         };
         requestBody: {
             content: {
-                /**
-                 * @example {
-                 *       "payment_session_id": "ps_2931",
-                 *       "network": "local",
-                 *       "token": "TUSD",
-                 *       "recipient": "0x70997970C51812dc3A010C7d01b50e0d17dc79C8",
-                 *       "amount": "12.50",
-                 *       "reason": "Item out of stock"
-                 *     }
-                 */
                 "application/json": components["schemas"]["RefundRequest"];
             };
         };
@@ -1694,7 +1796,12 @@ export interface operations {
                     "application/json": components["schemas"]["Refund"];
                 };
             };
-            /** @description No worker has cancelled it yet: poll the refund. */
+            /**
+             * @description No worker has cancelled it yet. The request stays in force, and no
+             *     transaction is made for it: poll the refund until it is `cancelled`. It
+             *     is `mined` and then `confirmed` only if it had been paid before the
+             *     database was restored from a backup.
+             */
             202: {
                 headers: {
                     "X-Request-Id": components["headers"]["X-Request-Id"];
@@ -1933,6 +2040,77 @@ export interface operations {
             503: components["responses"]["problem-503"];
             /** @description `gateway-timeout` */
             504: components["responses"]["problem-504"];
+        };
+    };
+    receiveEvent: {
+        parameters: {
+            query?: never;
+            header: {
+                /** @description The event's `id`, which is the same in every attempt. */
+                "webhook-id": string;
+                /**
+                 * @description When this attempt was signed, in seconds since 1970. Refuse it if it differs
+                 *     by more than 5 minutes from your clock.
+                 */
+                "webhook-timestamp": string;
+                /**
+                 * @description Signatures with spaces in between, each with its scheme: `v1a,` (Ed25519) or
+                 *     `v1,` (HMAC-SHA-256) and Base64. One valid signature is enough.
+                 */
+                "webhook-signature": string;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "id": "evt_01a213dfe137369f1705e17df74f2045",
+                 *       "type": "refund.broadcast",
+                 *       "timestamp": "2026-11-24T12:00:00.412907Z",
+                 *       "sequence": 1795521600412907,
+                 *       "data": {
+                 *         "id": "rf_01a20d6d5a00f8577b3cd4745c4d49ee",
+                 *         "status": "broadcast",
+                 *         "reference": "ps_2931",
+                 *         "payment_session_id": "ps_2931",
+                 *         "network": "local",
+                 *         "chain_id": 31337,
+                 *         "token": "TUSD",
+                 *         "token_address": "0x5FbDB2315678afecb367f032d93F642f64180aa3",
+                 *         "recipient": "0x70997970C51812dc3A010C7d01b50e0d17dc79C8",
+                 *         "amount": "12.500000",
+                 *         "reason": "Item out of stock",
+                 *         "sender": "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266",
+                 *         "nonce": 7,
+                 *         "tx_hash": "0x9b1f04c6ad3f9f5c9a2a1b3d5e7f90817263544536271809a0b1c2d3e4f50617",
+                 *         "block_number": null,
+                 *         "failure": null,
+                 *         "created_at": "2026-11-24T12:00:00.000000Z",
+                 *         "updated_at": "2026-11-24T12:00:00.412907Z",
+                 *         "cancel_requested_at": null
+                 *       }
+                 *     }
+                 */
+                "application/json": components["schemas"]["Event"] | components["schemas"]["WebhookTest"];
+            };
+        };
+        responses: {
+            /** @description Received: the event is not sent again. */
+            "2XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Every other answer, a redirect included, and none within 10 seconds: the event is sent again later. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
         };
     };
 }

@@ -87,6 +87,34 @@ def test_the_page_has_every_operation_and_schema(client: TestClient) -> None:
         assert each["summary"] in page.words
 
 
+def test_the_page_shows_what_limits_values_and_the_headers(client: TestClient) -> None:
+    """What the document says about parameters and answers; not only its prose."""
+    page = _require_strict(client.simulate_get("/docs"))
+    headers = complete_document()["components"]["headers"]
+
+    assert {f"header-{name}" for name in headers} <= {*page.anchors}
+    assert {f"#header-{name}" for name in {*headers} - {"X-Request-Id"}} <= {
+        *page.links
+    }
+    for words in (
+        "at most 200",
+        "default 50",
+        "pattern ^[0-9]{1,16}$",
+        "awaiting-appr",
+    ):
+        assert words in page.words
+
+
+def test_the_page_has_the_guide(client: TestClient) -> None:
+    """With its tables, lists and code; no Markdown is left."""
+    page = _require_strict(client.simulate_get("/docs"))
+
+    assert {"guide-getting-started", "guide-verify-a-webhook"} <= {*page.anchors}
+    assert {"ol", "strong", "table", "pre"} <= {*page.tags}
+    for rest in ("###", "| ---", "```", "**", "]("):
+        assert rest not in page.words
+
+
 def test_every_link_of_the_page_has_a_target(client: TestClient) -> None:
     page = _require_strict(client.simulate_get("/docs"))
     here = {link.removeprefix("#") for link in page.links if link.startswith("#")}

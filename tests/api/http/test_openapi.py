@@ -7,7 +7,8 @@ Beside these tests, every answer of the tests in this folder is compared with it
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,15 +16,21 @@ from falcon.inspect import inspect_routes
 from falcon.testing import TestClient
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
+import signer
 from api.container import Container
 from api.http.app import App, create_app
 from api.http.console import is_console
 from api.http.middleware import Resource
 from api.http.openapi.document import complete_document
 from api.http.problems import code_statuses
-from api.views.codes import problem_codes
+from api.views.codes import failure_codes, problem_codes
 from signer.config.settings import Role
+from signer.event_types import EventType
+from signer.model.event import new_event_id
+from signer.model.refund import Status
+from signer.ports.clock import utc_now
 from signer.refunds.request_body import _RefundBody
+from signer.webhooks.signatures import PrivateKey, Secret, SigningKey, sign
 from tests.api.described_answers import validate
 
 
@@ -144,17 +151,83 @@ def test_the_request_has_the_fields_that_are_read() -> None:
 
 def test_examples_are_valid() -> None:
     """Each example is what its schema describes."""
+    document = complete_document()
+    webhook = document["webhooks"]["refundEvent"]["post"]
     found = [
-        media
-        for _, _, operation in _operations(complete_document())
+        (media["schema"], example)
+        for operation in [webhook, *(each for _, _, each in _operations(document))]
         for part in (operation.get("requestBody", {}), *operation["responses"].values())
         for media in part.get("content", {}).values()
-        if "example" in media
+        for example in [
+            *([media["example"]] if "example" in media else []),
+            *(each["value"] for each in media.get("examples", {}).values()),
+        ]
     ]
-    for media in found:
-        validate(media["example"], media["schema"])
+    for schema, example in found:
+        validate(example, schema)
 
     assert len(found) > 15
+
+
+def test_only_a_process_for_refunds_describes_webhooks(container: Container) -> None:
+    described = _document(_app(container, Role.REFUNDS))
+    of_administrators = _document(_app(container, Role.ADMIN))
+
+    assert {*described["webhooks"]} == {"refundEvent"}
+    assert "Webhooks" in {each["name"] for each in described["tags"]}
+    assert of_administrators["webhooks"] == {}
+    assert not {"Webhooks", "Refunds"} & {
+        each["name"] for each in of_administrators["tags"]
+    }
+
+
+def test_the_described_webhook_is_what_is_sent() -> None:
+    """Its headers and patterns; a message that both schemes sign."""
+    operation = complete_document()["webhooks"]["refundEvent"]["post"]
+    keys: list[SigningKey] = [PrivateKey.generate(), Secret.generate()]
+    sent = sign(keys, new_event_id(utc_now()), utc_now(), b"{}")
+    described = {each["name"]: each["schema"] for each in operation["parameters"]}
+
+    assert sent.keys() == described.keys()
+    for name, schema in described.items():
+        assert re.search(schema["pattern"], sent[name])
+
+
+@pytest.mark.parametrize(
+    ("heading", "values"),
+    [
+        ("Status", [*Status]),
+        ("`failure.code`", failure_codes()),
+        ("Type", [*EventType]),
+    ],
+)
+def test_the_guide_has_every_value(heading: str, values: Sequence[str]) -> None:
+    """Its tables have each status, reason and type of an event, and no other one."""
+    (refunds,) = (
+        each["description"]
+        for each in complete_document()["tags"]
+        if each["name"] == "Refunds"
+    )
+    (table,) = re.findall(rf"^\| {heading} \|.*\n((?:\|.*\n)+)", refunds, re.MULTILINE)
+
+    assert re.findall(r"^\| \[?`([a-z._-]+)`", table, re.MULTILINE) == [*values]
+
+
+def test_every_reason_of_a_failure_is_described() -> None:
+    """Each that the code gives, except for those of operators' sweeps and fillers."""
+    folder = Path(signer.__file__).parent / "refunds"
+    text = "".join(
+        path.read_text(encoding="utf-8")
+        for path in folder.glob("*.py")
+        if path.name != "fillers.py"
+    )
+    written = re.findall(
+        r'(?:build_objection\(\s*|failure_code=|State\.[A-Z]+: \()"([a-z-]+)"', text
+    )
+
+    assert {"reverted", "nonce-taken", "approval-expired"} <= {*written}
+    own = {code for code in written if not code.startswith("sweep-")}
+    assert own | {"execution-reverted"} == {*failure_codes()}
 
 
 def test_the_document_needs_no_token(container: Container) -> None:

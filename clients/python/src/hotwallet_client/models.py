@@ -24,7 +24,15 @@ class Failure(TypedDict):
     Why a final refund was not paid as requested.
     """
 
-    code: str
+    code: Literal[
+        "execution-reverted",
+        "reverted",
+        "already-paid",
+        "approval-rejected",
+        "approval-expired",
+        "nonce-taken",
+        "transfer-mismatch",
+    ]
     detail: str | None
 
 
@@ -292,10 +300,37 @@ class Event(TypedDict):
     """
 
     id: str
-    type: str
+    type: Literal[
+        "refund.accepted",
+        "refund.awaiting_approval",
+        "refund.broadcast",
+        "refund.confirmed",
+        "refund.failed",
+        "refund.refused",
+        "refund.cancelled",
+    ]
     timestamp: str
     sequence: int
     data: Refund
+
+
+class Data(TypedDict):
+    """
+    What is tested.
+    """
+
+    tenant: str
+
+
+class WebhookTest(TypedDict):
+    """
+    A test of the operator's: answer 2xx, and do nothing else.
+    """
+
+    id: str
+    type: Literal["webhook.test"]
+    timestamp: str
+    data: Data
 
 
 class EventList(TypedDict):
