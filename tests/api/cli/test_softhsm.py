@@ -117,7 +117,7 @@ def test_init_prints_the_variables_of_the_wallet(
         "state": "ok",
         "detail": wallet["address"],
         "cure": "",
-        "code": "",
+        "code": None,
     } in results
 
 
