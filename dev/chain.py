@@ -63,6 +63,7 @@ class LocalChain:
         if anvil and hardfork:
             self._command.append(f"--hardfork={hardfork}")
         self._process: subprocess.Popen[bytes] | None = None
+        self._states: tempfile.TemporaryDirectory[str] | None = None
 
     @property
     def pid(self) -> int:
@@ -83,6 +84,13 @@ class LocalChain:
             sys.stderr.write(
                 "anvil is not installed: the local chain is eth-tester, in Python.\n"
             )
+        command = [*self._command]
+        if self.engine == "anvil":
+            # By default anvil keeps old states in the user's home, also after its end.
+            self._states = tempfile.TemporaryDirectory(
+                prefix="hotwallet-anvil-", ignore_cleanup_errors=True
+            )
+            command.append(f"--cache-path={self._states.name}")
         with tempfile.TemporaryFile() as errors:
             self._process = subprocess.Popen(
                 [
@@ -90,7 +98,7 @@ class LocalChain:
                     "-I",  # Modules next to the script must not shadow Python's.
                     ROOT / "dev" / "with_parent.py",
                     str(os.getpid()),
-                    *self._command,
+                    *command,
                 ],
                 cwd=ROOT,
                 stdin=subprocess.DEVNULL,
@@ -108,8 +116,13 @@ class LocalChain:
     def stop(self) -> None:
         """Stop the node and its child processes.  Stopping twice is harmless."""
         process, self._process = self._process, None
-        if process is None:
-            return
+        if process is not None:
+            self._end(process)
+        states, self._states = self._states, None
+        if states is not None:
+            states.cleanup()
+
+    def _end(self, process: subprocess.Popen[bytes]) -> None:
         for step in (signal.SIGTERM, signal.SIGKILL):
             # The process id is not reused before the wait below.
             if process.poll() is None:
@@ -162,15 +175,7 @@ def _command(anvil: Path | None, port: int, block_time: int | None) -> list[str]
     options = ["--port", str(port), "--chain-id", str(CHAIN_ID), *interval]
     if anvil is None:
         return [sys.executable, "-m", "dev.tester_chain", *options]
-    # By default anvil caches old states in the user's home.
-    cache = Path(tempfile.gettempdir()) / f"hotwallet-anvil-{os.getuid()}"
-    return [
-        str(anvil),
-        "--host=127.0.0.1",
-        "--quiet",
-        f"--cache-path={cache}",
-        *options,
-    ]
+    return [str(anvil), "--host=127.0.0.1", "--quiet", *options]
 
 
 def _bind(port: int) -> int:
