@@ -1,1 +1,1 @@
-"""Development tools: local chain, KMS emulator, test stablecoin and demo."""
+"""Development tools: the local stack, generated files, the wheel and the image."""

@@ -10,7 +10,7 @@ from markupsafe import Markup
 from api.console.attention import Facts, Notice, find_notices
 from api.console.codes import runbook_links
 from api.console.explorers import Explorers
-from api.console.guard import GuardState, read_guard
+from api.console.guard_report import GuardState, read_guard
 from api.console.measurements import Measurements, read_measurements
 from api.console.periods import DAY
 from api.console.plots import Plot

@@ -8,8 +8,10 @@ is an error, and no empty text.
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from decimal import ROUND_DOWN, Context, Decimal
 from functools import cache
 from importlib.resources import files
+from math import isfinite
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -25,7 +27,9 @@ CONTENT_POLICY = (
 )
 """The ``Content-Security-Policy`` of the pages: no script, and nothing of others."""
 
-_LARGE = 100_000
+# More digits than a float has.
+_PRECISE = Context(prec=400)
+_SMALLEST = Decimal("1e-7")
 
 _STYLE_SHEETS = ("console.css", "figures.css")
 
@@ -81,15 +85,15 @@ def format_seconds(seconds: float | None) -> str:
 
 def format_number(value: float | None) -> str:
     """
-    Return *value* for people, with up to six digits; a dash for None.
+    Return *value* with up to seven decimals, never rounded up; a dash for None.
 
-    >>> format_number(1250.5), format_number(12_345_678), format_number(0.0000123)
-    ('1,250.5', '12,345,678', '0.0000123')
+    >>> format_number(999_987.5), format_number(12_345_678.0), format_number(1.23e-5)
+    ('999,987.5', '12,345,678', '0.0000123')
     """
-    if value is None:
+    if value is None or not isfinite(value):
         return "-"
-    text = f"{value:,.0f}" if abs(value) >= _LARGE else f"{value:,.6g}"
-    return f"{value:.7f}".rstrip("0") if "e" in text else text
+    number = Decimal(repr(value)).quantize(_SMALLEST, ROUND_DOWN, _PRECISE)
+    return f"{number:,f}".rstrip("0").rstrip(".")
 
 
 def format_amount(units: int, decimals: int) -> str:

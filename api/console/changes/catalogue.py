@@ -12,7 +12,7 @@ from api.console.changes.rotation import (
     REHEARSE_ROTATION,
     ROTATE,
 )
-from api.console.changes.signing import RESUME, STOP
+from api.console.changes.stops import RESUME, STOP
 from api.console.changes.tenants import BLOCK, UNBLOCK
 from api.console.changes.wallets import ABANDON, REPAIR
 from api.console.changes.webhooks import REPLAY, REPLAY_DEAD

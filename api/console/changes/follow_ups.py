@@ -8,7 +8,7 @@ from typing import Any
 from api.console.changes.change import Change, Values
 from api.console.changes.revocation import REINSTATE, REVOKE
 from api.console.changes.rotation import COMPROMISED, ROTATE, WITHOUT_FUNDS
-from api.console.changes.signing import RESUME, scope_of
+from api.console.changes.stops import RESUME, scope_of
 from api.console.changes.tenants import UNBLOCK
 from api.console.changes.wallets import ABANDON, REPAIR
 from signer.audit.actions import AuditAction

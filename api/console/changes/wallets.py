@@ -13,7 +13,7 @@ from api.console.changes.change import (
     Values,
     count,
 )
-from api.console.changes.signing import ALL
+from api.console.changes.stops import ALL
 from api.container import Container
 from api.views.repairs import repair_lines
 from signer.chain.chain import Chain

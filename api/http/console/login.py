@@ -6,7 +6,6 @@ import falcon
 from falcon import Request, Response
 
 from api.auth.jwt_verifier import JWTVerifier
-from api.console.rendering import icon, style_sheet
 from api.console.sessions import Session
 from api.http import query
 from api.http.console.forms import read_form
@@ -64,28 +63,6 @@ class Logout(SessionPage):
         self._console.cookie.remove(req, resp)
         resp.status = falcon.HTTP_SEE_OTHER
         resp.location = LOGIN
-
-
-class StyleSheet(Page):
-    """``/console/console.css``: how all pages look."""
-
-    def on_get(self, req: Request, resp: Response) -> None:
-        """Answer the style sheet."""
-        query.parameters(req)
-
-        resp.content_type = "text/css; charset=utf-8"
-        resp.data = style_sheet()
-
-
-class Icon(Page):
-    """``/console/icon.svg``: what a browser shows beside the title."""
-
-    def on_get(self, req: Request, resp: Response) -> None:
-        """Answer the icon."""
-        query.parameters(req)
-
-        resp.content_type = "image/svg+xml"
-        resp.data = icon()
 
 
 def bearer_of(token: str) -> Callable[[JWTVerifier], Principal]:

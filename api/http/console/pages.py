@@ -6,7 +6,7 @@ from urllib.parse import urlencode
 from falcon import Request, Response
 
 from api.console.approvals import find_waiting
-from api.console.changes.signing import scopes
+from api.console.changes.stops import scopes
 from api.console.explorers import Explorers
 from api.console.key_ring import read_key_ring
 from api.console.measurements import read_measurements

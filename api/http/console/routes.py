@@ -10,10 +10,11 @@ from api.container import Container
 from api.http import problems
 from api.http.console import PREFIX, is_console
 from api.http.console.approvals import ApprovalPage, ApprovalsPage
+from api.http.console.assets import Icon, StyleSheet
 from api.http.console.audit import AuditExport, AuditPage
 from api.http.console.changes import ChangeConfirmation, ChangeExecution, ChangeForm
 from api.http.console.codes import CodePage
-from api.http.console.login import Icon, Login, Logout, StyleSheet
+from api.http.console.login import Login, Logout
 from api.http.console.pages import (
     KeysPage,
     OverviewPage,

@@ -3,7 +3,7 @@
 from falcon import Request, Response
 
 from api.console.approvals import find_waiting
-from api.console.changes.signing import scope_of, scopes
+from api.console.changes.stops import scope_of, scopes
 from api.console.stops import describe_stop
 from api.http import query
 from api.http.console.resource import SessionPage

@@ -4,7 +4,7 @@ import pytest
 
 from api.console.codes import GUIDES, runbook_of
 from api.console.explorers import Explorers
-from api.console.guard import read_guard
+from api.console.guard_report import read_guard
 from api.console.measurements import Asset
 from api.console.qr_codes import draw_qr_code
 from api.container import Container
