@@ -157,7 +157,7 @@ def test_numbers_for_people() -> None:
     ]
     assert [
         format_number(each) for each in (None, 1250.5, 12_345_678.9, 0.0000123, 0)
-    ] == ["-", "1,250.5", "12,345,679", "0.0000123", "0"]
+    ] == ["-", "1,250.5", "12,345,678.9", "0.0000123", "0"]
 
 
 @pytest.mark.parametrize("span", ["day", "week", ""])
