@@ -10,7 +10,6 @@ import json
 import os
 import signal
 import threading
-import time
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -307,19 +306,20 @@ def _is_clear(operator: Operator) -> bool:
 
 def _see_all(system: System) -> Mapping[str, set[str]]:
     """Return which faults each place has shown within ``WITHIN_SECONDS``."""
-    until = time.monotonic() + WITHIN_SECONDS
     looks: Mapping[str, Callable[[], set[str]]] = {
         "metrics": lambda: _in_metrics(system.operator),
         "alerts": lambda: _in_alerts(system),
         "console": lambda: _in_console(system.operator),
     }
     seen: dict[str, set[str]] = {name: set() for name in looks}
-    while any(found < FAULTS for found in seen.values()) and time.monotonic() < until:
+
+    def are_all_seen() -> bool:
         for name, look in looks.items():
             seen[name] |= look() & FAULTS
-        time.sleep(2)
+        return all(found >= FAULTS for found in seen.values())
+
+    assert eventually(are_all_seen, WITHIN_SECONDS, pause=2), seen
     # Once, since it takes seconds: a doctor that starts now sees all.
-    assert time.monotonic() < until, seen
     return {**seen, "doctor": _in_doctor(system.operator)}
 
 

@@ -165,7 +165,7 @@ def test_keys_show_what_drains(world: World) -> None:
         ("stop", {"network": "local", "reason": " "}, "invalid-input"),
         ("stop", {"network": "local", "reason": "x" * 201}, "invalid-input"),
         ("stop", {"network": "local", "reason": "a\nb"}, "invalid-input"),
-        ("block-tenant", {"tenant": "nobody-else"}, "not-found"),
+        ("block-tenant", {"tenant": "another"}, "not-found"),
         ("block-tenant", {"tenant": ""}, "invalid-input"),
         ("block-tenant", {"tenant": "x" * 129}, "invalid-input"),
         ("revoke-key", {"address": "0x12", "reason": WHY}, "invalid-input"),

@@ -28,7 +28,7 @@ _BACKGROUNDS = {
     "info": ("info-paper",),
     "softhsm": ("softhsm-paper",),
 }
-"""The colours of text, and those behind them."""
+"""The colours of text, and of what it is written on."""
 
 
 @pytest.mark.parametrize(
