@@ -1,6 +1,6 @@
 """The cost of the store: round trips per method, and an index for every query."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -48,8 +48,10 @@ from tests.fixtures.ledger import (
     signed,
     transaction,
 )
+from tests.fixtures.postgresql import PostgreSQL
+from tests.fixtures.stores import DATABASES, migrate
 from tests.support.keys import key_at
-from tests.support.ledgers import seal
+from tests.support.ledgers import open_ledger, seal
 from tests.support.statements import collected_statements
 
 
@@ -174,7 +176,7 @@ def test_the_audit_of_a_refund_needs_no_commit(store: SQLStore) -> None:
 
 
 def _fill(store: SQLStore, count: int) -> None:
-    """Insert cancelled and confirmed refunds, and unrecorded transactions."""
+    """Insert cancelled and confirmed refunds, and transactions of each kind."""
     opened(store)
     rows = []
     for n in range(count):
@@ -189,10 +191,35 @@ def _fill(store: SQLStore, count: int) -> None:
     for each in seen:
         del each["held_by"], each["is_authentic"]
     filled(store, rows)
-    store._database.transaction(lambda c: c.execute(insert(sightings), seen))
-    if store._database.dialect == "postgresql":
-        # Other tests left deleted rows, which change the costs of a plan.
-        store._database.run(lambda c: c.execute(text("VACUUM FULL ANALYZE")))
+    sent = [asdict(transaction(row)) for row in rows[1:20:2]]
+    old = [
+        {**sent[0], "tx_hash": f"0x{n:064x}", "attempt": n + 1}
+        | {"signed_at": later(-(10**6) + n)}
+        for n in range(2 * count)
+    ]
+    for table, values in ((sightings, seen), (transactions, [*sent, *old])):
+        store._database.transaction(
+            lambda c, table=table, values=values: c.execute(insert(table), values)
+        )
+    if store._database.dialect == "postgresql":  # As autovacuum does.
+        store._database.run(lambda c: c.execute(text("VACUUM ANALYZE")))
+
+
+@pytest.fixture(scope="module", params=DATABASES)
+def filled_store(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[SQLStore]:
+    """Return a store with 1,500 refunds, which the tests only read."""
+    if request.param == "sqlite":
+        url = f"sqlite:///{tmp_path_factory.mktemp('filled') / 'hotwallet.db'}"
+    else:
+        server: PostgreSQL = request.getfixturevalue("postgresql")
+        url = server.url(server.create())
+    migrate(url)
+    store = open_ledger(url)
+    _fill(store, 1500)
+    yield store
+    store.close()
 
 
 def _plan(store: SQLStore, statement: Any, given: Mapping[str, Any]) -> str:
@@ -221,10 +248,9 @@ def _plan(store: SQLStore, statement: Any, given: Mapping[str, Any]) -> str:
     ],
 )
 def test_pages_come_from_an_index(
-    store: SQLStore, filters: tuple[str, ...], index: str
+    filled_store: SQLStore, filters: tuple[str, ...], index: str
 ) -> None:
     """No page needs all rows, and SQLite does not sort."""
-    _fill(store, 1500)
     given = {
         "of_tenant": "tenant 3",
         "status": Status.QUEUED,
@@ -234,10 +260,10 @@ def test_pages_come_from_an_index(
     }
     for asked in (filters, (*filters, "cursor")):
         used = {name: given[name] for name in (*asked, "of_tenant", "at_most")}
-        plan = _plan(store, queries.newest(*asked), used)
+        plan = _plan(filled_store, queries.newest(*asked), used)
 
         # PostgreSQL may sort instead if there are few rows.
-        assert index in plan or store._database.dialect == "postgresql"
+        assert index in plan or filled_store._database.dialect == "postgresql"
         assert "TEMP B-TREE" not in plan
         assert "Seq Scan" not in plan
 
@@ -253,39 +279,40 @@ SEARCHES = (
 
 
 def test_a_search_reads_a_bounded_part(
-    store: SQLStore, monkeypatch: pytest.MonkeyPatch
+    filled_store: SQLStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The part that a page looks at is read in the order of an index."""
     monkeypatch.setattr(refund_search, "SEARCHED", 50)
-    _fill(store, 1500)
     for wanted, index in SEARCHES:
         for has_cursor in (False, True):
             query = refund_search.found_among(wanted, has_cursor=has_cursor)
             given = {"of_tenant": wanted.tenant, "to": wanted.recipient, "at_most": 10}
-            plan = _plan(store, query, {**given, "cursor": queued().id})
+            plan = _plan(filled_store, query, {**given, "cursor": queued().id})
 
-            if store._database.path:
+            if filled_store._database.path:
                 assert index in plan
                 assert "TEMP B-TREE" not in plan
             assert "Seq Scan on refunds" not in plan
 
 
-def test_a_reference_is_looked_up_once_per_tenant(store: SQLStore) -> None:
-    _fill(store, 1500)
-    plan = _plan(store, refund_search.BY_REFERENCE, {"name": "order", "at_most": 10})
+def test_a_reference_is_looked_up_once_per_tenant(filled_store: SQLStore) -> None:
+    plan = _plan(
+        filled_store, refund_search.BY_REFERENCE, {"name": "order", "at_most": 10}
+    )
 
     assert "Seq Scan on refunds" not in plan
     assert "SCAN refunds" not in plan.replace("SCAN refunds USING COVERING", "")
 
 
-def test_open_refunds_of_a_tenant_are_counted_in_an_index(store: SQLStore) -> None:
+def test_open_refunds_of_a_tenant_are_counted_in_an_index(
+    filled_store: SQLStore,
+) -> None:
     """The cost does not grow with the final refunds."""
-    _fill(store, 1500)
     given = {"of_tenant": "tenant 3", "at_most": 10}
-    plan = _plan(store, queries.COUNT_OPEN, given)
+    plan = _plan(filled_store, queries.COUNT_OPEN, given)
 
     # PostgreSQL may read the open refunds of all tenants if they are few.
-    expected = "ix_refunds_status" if store._database.path else "ix_refunds_"
+    expected = "ix_refunds_status" if filled_store._database.path else "ix_refunds_"
     assert expected in plan
     assert "Seq Scan" not in plan
 
@@ -314,10 +341,9 @@ def test_open_refunds_of_a_tenant_are_counted_in_an_index(store: SQLStore) -> No
     ],
 )
 def test_the_worker_reads_open_refunds_only(
-    store: SQLStore, statement: Any, index: str
+    filled_store: SQLStore, statement: Any, index: str
 ) -> None:
     """An idle pass reads partial indexes, however many refunds are final."""
-    _fill(store, 1500)
     given = {
         "after": "",
         "at_most": 9,
@@ -330,10 +356,10 @@ def test_the_worker_reads_open_refunds_only(
         "name": "local" if statement is queues.POSTPONE["network"] else "tenant 3",
         "code": "wallet-paused",
     }
-    plan = _plan(store, statement, given)
+    plan = _plan(filled_store, statement, given)
 
     # PostgreSQL sometimes takes the other index of open refunds, which are few.
-    others = set() if store._database.path else {"ix_refunds_open"}
+    others = set() if filled_store._database.path else {"ix_refunds_open"}
     assert any(each in plan for each in {index} | others)
     assert "Seq Scan" not in plan
     assert "SCAN refunds\n" not in plan
@@ -344,9 +370,8 @@ def test_the_worker_reads_open_refunds_only(
     [books.NONCES, books.REFUNDS, books.ATTEMPTS, books.SIGHTINGS, books.IN_BLOCKS],
     ids=["nonces", "refunds", "attempts", "sightings", "in blocks"],
 )
-def test_books_are_pages_of_an_index(store: SQLStore, statement: Any) -> None:
+def test_books_are_pages_of_an_index(filled_store: SQLStore, statement: Any) -> None:
     """The nonces of one wallet, however many rows others have."""
-    _fill(store, 1500)
     given = {
         "of_chain": 31337,
         "of_sender": WALLET,
@@ -357,7 +382,7 @@ def test_books_are_pages_of_an_index(store: SQLStore, statement: Any) -> None:
         "last_block": 7,
         "at_most": 9,
     }
-    plan = _plan(store, statement, given)
+    plan = _plan(filled_store, statement, given)
 
     assert "Seq Scan on refunds" not in plan
     assert "Seq Scan on sightings" not in plan
@@ -365,25 +390,27 @@ def test_books_are_pages_of_an_index(store: SQLStore, statement: Any) -> None:
     assert "SCAN sightings" not in plan
 
 
-def test_refunds_of_a_chain_are_pages_of_the_primary_key(store: SQLStore) -> None:
+def test_refunds_of_a_chain_are_pages_of_the_primary_key(
+    filled_store: SQLStore,
+) -> None:
     """Nothing is sorted: each page begins after the last id of the one before."""
-    _fill(store, 1500)
     given = {"of_chain": 31337, "after": queued().id, "at_most": 9}
-    plan = _plan(store, books.OF_CHAIN, given)
+    plan = _plan(filled_store, books.OF_CHAIN, given)
 
     assert "TEMP B-TREE" not in plan
     assert "Seq Scan" not in plan
 
 
-def test_refunds_that_await_an_approval_are_read_alone(store: SQLStore) -> None:
+def test_refunds_that_await_an_approval_are_read_alone(filled_store: SQLStore) -> None:
     """Once in each pass, with their proposals."""
-    _fill(store, 1500)
     given = {"at_most": 9, "now": now(), "since": later(-3600)}
-    plan = _plan(store, refund_approvals.DECIDED, given)
+    plan = _plan(filled_store, refund_approvals.DECIDED, given)
 
     assert "ix_refunds_awaiting" in plan
     assert "Seq Scan on refunds" not in plan
-    assert "ix_approvals_refund" in plan or store._database.dialect == "postgresql"
+    assert (
+        "ix_approvals_refund" in plan or filled_store._database.dialect == "postgresql"
+    )
 
 
 @pytest.mark.parametrize(
@@ -407,14 +434,13 @@ def test_refunds_that_wait_are_not_read(store: SQLStore, statement: Any) -> None
     assert ends_at[store._database.dialect] in plan
 
 
-def test_awaited_refunds_are_found_by_their_ids(store: SQLStore) -> None:
+def test_awaited_refunds_are_found_by_their_ids(filled_store: SQLStore) -> None:
     """The cost does not grow with the other refunds."""
-    _fill(store, 1500)
     given = {
         "refund_ids": [queued().id for _ in range(16)],
         "statuses": [Status.QUEUED, Status.RESERVED, Status.SIGNED],
     }
-    plan = _plan(store, queries.ADVANCED, given)
+    plan = _plan(filled_store, queries.ADVANCED, given)
 
     assert "SCAN refunds" not in plan
     assert "SCAN answers" not in plan
@@ -542,28 +568,11 @@ def test_the_last_start_comes_from_an_index(store: SQLStore) -> None:
     ids=["count", "amounts", "gas", "results"],
 )
 def test_automatic_stops_read_recent_rows_only(
-    store: SQLStore, statement: Any, index: str
+    filled_store: SQLStore, statement: Any, index: str
 ) -> None:
     """The rules cost the same in a ledger of any size."""
-    _fill(store, 1500)
-    fields = transactions.c.keys()
-    rows = []
-    for refund in store.list("tenant 1", limit=20).refunds:
-        if refund.nonce is not None:
-            signed_ = transaction(refund)
-            rows.append({name: getattr(signed_, name) for name in fields})
-    old = [
-        {**rows[0], "tx_hash": f"0x{n:064x}", "attempt": n + 1}
-        | {"signed_at": later(-(10**6) + n)}
-        for n in range(3000)
-    ]
-    store._database.transaction(
-        lambda c: c.execute(insert(transactions), [*rows, *old])
-    )
-    if store._database.dialect == "postgresql":
-        store._database.run(lambda c: c.execute(text("ANALYZE")))
     given = {"of_chain": 31337, "since": later(-60), "at_most": 20}
-    plan = _plan(store, statement, given)
+    plan = _plan(filled_store, statement, given)
 
     assert index in plan
     assert "Seq Scan on transactions" not in plan
@@ -580,13 +589,14 @@ def test_automatic_stops_read_recent_rows_only(
     ],
     ids=["open", "accepted", "last payments", "results"],
 )
-def test_metrics_read_few_rows(store: SQLStore, statement: Any, index: str) -> None:
+def test_metrics_read_few_rows(
+    filled_store: SQLStore, statement: Any, index: str
+) -> None:
     """A scrape costs the same in a ledger of any size."""
-    _fill(store, 1500)
     # PostgreSQL would read a table of 1,500 rows to find 200 of them.
     given = {"first": queued().id, "of_chain": 31337, "at_most": 20}
     given["last"] = queued(id=new_refund_id(later(60))).id
-    plan = _plan(store, statement, given)
+    plan = _plan(filled_store, statement, given)
 
     # SQLite names the index of a primary key after the table.
     names = {index, "sqlite_autoindex_refunds_1" if index == "pk_refunds" else index}
@@ -631,30 +641,28 @@ def test_hashes_come_from_an_index(sqlite_store: SQLStore) -> None:
     assert "refund_id=?" in plan
 
 
-def test_recent_fees_come_from_indexes(store: SQLStore) -> None:
+def test_recent_fees_come_from_indexes(filled_store: SQLStore) -> None:
     """The last confirmed refunds of a wallet are found by nonce."""
-    _fill(store, 1500)
     given = {"chain_id": 31337, "sender": WALLET, "since": now(), "at_most": 20}
-    plan = _plan(store, queries.MAX_FEES, given)
+    plan = _plan(filled_store, queries.MAX_FEES, given)
 
     assert {"sqlite": "chain_id=? AND sender=?", "postgresql": "uq_refunds_nonce"}[
-        store._database.dialect
+        filled_store._database.dialect
     ] in plan
     assert "Seq Scan on refunds" not in plan
     assert "TEMP B-TREE" not in plan
 
 
-def test_the_next_nonce_comes_from_indexes(store: SQLStore) -> None:
+def test_the_next_nonce_comes_from_indexes(filled_store: SQLStore) -> None:
     """A reservation reads the last nonce of refunds and of unrecorded transactions."""
-    _fill(store, 1500)
     given = {"chain_id": 31337, "sender": WALLET}
     wallet = (
         bindparam("chain_id", type_=refunds.c.chain_id.type),
         bindparam("sender", type_=refunds.c.sender.type),
     )
-    plan = _plan(store, select(next_nonce(*wallet)), given)
+    plan = _plan(filled_store, select(next_nonce(*wallet)), given)
 
-    for index in INDEXES_OF_NONCES[store._database.dialect]:
+    for index in INDEXES_OF_NONCES[filled_store._database.dialect]:
         assert index in plan
     assert "Seq Scan on refunds" not in plan
     assert "Seq Scan on sightings" not in plan
