@@ -197,10 +197,10 @@ def _fill(store: SQLStore, count: int) -> None:
         | {"signed_at": later(-(10**6) + n)}
         for n in range(2 * count)
     ]
-    for table, values in ((sightings, seen), (transactions, [*sent, *old])):
-        store._database.transaction(
-            lambda c, table=table, values=values: c.execute(insert(table), values)
-        )
+    store._database.transaction(lambda c: c.execute(insert(sightings), seen))
+    store._database.transaction(
+        lambda c: c.execute(insert(transactions), [*sent, *old])
+    )
     if store._database.dialect == "postgresql":  # As autovacuum does.
         store._database.run(lambda c: c.execute(text("VACUUM ANALYZE")))
 
