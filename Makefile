@@ -17,6 +17,8 @@ PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 # Trust the certificates that the system trusts, a company's proxy included.
 export UV_SYSTEM_CERTS := true
+# Containers often set it, and then each program of the tests compiles what it imports.
+unexport PYTHONDONTWRITEBYTECODE
 UV := $(BIN)/uv
 
 .PHONY: help demo demo-kms dev check test test-lowest model clients docs dist image screenshots soak lint format bench bench-quick flame-graph lock clean
