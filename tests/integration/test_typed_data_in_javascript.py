@@ -55,7 +55,7 @@ def _require_strict(seed: int, count: int) -> None:
 
 
 def test_generated_documents() -> None:
-    """S11: valid documents have one digest and one type string everywhere."""
+    """Valid documents have one digest and one type string everywhere."""
     _require_valid(seed=712, count=60)
 
 
@@ -66,7 +66,7 @@ def test_changed_documents() -> None:
 
 @pytest.mark.soak
 def test_2000_documents() -> None:
-    """S11: 2,000 valid and 4,000 changed documents, without a difference."""
+    """2,000 valid and 4,000 changed documents, without a difference."""
     _require_valid(seed=2000, count=2000)
     _require_strict(seed=4000, count=4000)
 
@@ -110,7 +110,7 @@ def test_libraries_disagree() -> None:
 
 
 def test_personal_messages() -> None:
-    """S11: messages of any bytes have the same digest."""
+    """Messages of any bytes have the same digest."""
     random = Random(45)
     messages = [
         b"",

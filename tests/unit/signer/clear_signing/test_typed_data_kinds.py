@@ -175,7 +175,7 @@ def test_token_and_amount_of_one_token() -> None:
 
 _OTHER_PERMISSIONS = "TokenPermissions(address token,uint256 amount,uint256 more)"
 
-UNKNOWN = [
+UNKNOWN: list[tuple[str, dict[str, object]]] = [
     (d.ERC2612.replace("uint256 value", "uint128 value"), d.permit()),
     (d.ERC2612.replace("Permit(", "Permission("), d.permit()),
     ("Permit(address spender,uint256 value)", {"spender": d.SPENDER, "value": 1}),
