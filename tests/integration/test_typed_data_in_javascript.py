@@ -30,12 +30,12 @@ def _require_valid(seed: int, count: int) -> None:
         ours = TypedData.parse(json.dumps(document))
         digest = "0x" + ours.digest().hex()
         eth_account = message_digest(encode_typed_data(full_message=document))
-        expected = {
-            "ethers": {"digest": digest, "type": ours.encode_type()},
-            "viem": {"digest": digest},
-        }
-        assert answer == expected, document
-        assert digest == "0x" + eth_account.hex(), document
+        assert answer["ethers"].get("digest") == digest, (document, answer)
+        assert answer["viem"].get("digest") == digest, (document, answer)
+        assert "0x" + eth_account.hex() == digest, document
+        assert answer["ethers"]["type"] == ours.encode_type()
+        for library in ("ethers", "viem"):
+            assert TypedData.parse(answer[library]["payload"]) == ours
 
 
 def _require_strict(seed: int, count: int) -> None:
@@ -55,7 +55,11 @@ def _require_strict(seed: int, count: int) -> None:
 
 
 def test_generated_documents() -> None:
-    """Valid documents have one digest and one type string everywhere."""
+    """
+    Valid documents have one digest and one type string everywhere.
+
+    What the libraries send to a signer is the same document.
+    """
     _require_valid(seed=712, count=60)
 
 

@@ -24,7 +24,6 @@ from signer.crypto.typed_data.struct_types import (
     read_types,
 )
 from signer.crypto.typed_data.values import MAX_DEPTH, ValueReader
-from signer.errors import InvalidInputError
 from signer.nesting import is_deeper
 from signer.strict_json import unique_members
 
@@ -156,8 +155,6 @@ def _decode(text: str) -> object:
         raise problem(f"is nested deeper than {MAX_DEPTH} levels", _DOCUMENT)
     try:
         return _DECODER.decode(text)
-    except InvalidInputError:
-        raise
     except ValueError:
         # Not chained: the message of json quotes the input.
         raise problem("is not JSON (RFC 8259)", _DOCUMENT) from None

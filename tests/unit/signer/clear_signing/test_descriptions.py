@@ -303,7 +303,8 @@ def test_authorizations_and_orders() -> None:
     authorization = d.document(d.ERC3009, d.authorization(), None)
 
     assert describe_typed_data(authorization, BOOK) == (
-        f"let anyone transfer 12500000 units to {CUSTOMER} {UNTIL} (erc3009-transfer)"
+        f"authorise a transfer of 12500000 units to {CUSTOMER} {UNTIL}"
+        " (erc3009-transfer)"
         ' for "Example" on chain 1'
     )
     assert describe_typed_data(d.document(d.ORDER, d.order()), BOOK) == (
