@@ -31,7 +31,7 @@ from typing import Any, Self, cast
 import rlp
 import structlog
 from eth_account.datastructures import SignedMessage, SignedTransaction
-from eth_account.messages import SignableMessage, encode_typed_data
+from eth_account.messages import SignableMessage
 from eth_account.signers.base import BaseAccount
 from eth_account.typed_transactions.typed_transaction import TypedTransaction
 from eth_account.types import TransactionDictType
@@ -51,6 +51,7 @@ from signer.audit.log import AuditLog
 from signer.crypto.keccak import keccak
 from signer.crypto.messages import message_digest
 from signer.crypto.secp256k1 import Signature
+from signer.crypto.typed_data import TypedData
 from signer.errors import (
     HotWalletError,
     InvalidInputError,
@@ -138,7 +139,12 @@ class HSMAccount(BaseAccount):
         )
 
     def sign_message(self, signable_message: SignableMessage) -> SignedMessage:
-        """Sign an EIP-191 message; v is 27 or 28."""
+        """
+        Sign an EIP-191 message; v is 27 or 28.
+
+        Of typed data, such a message has only the hashes.  ``sign_typed_data`` checks
+        the whole document.
+        """
         return self.unsafe_sign_hash(cast("Hash32", message_digest(signable_message)))
 
     def sign_typed_data(
@@ -148,12 +154,21 @@ class HSMAccount(BaseAccount):
         message_data: dict[str, Any] | None = None,
         full_message: dict[str, Any] | None = None,
     ) -> SignedMessage:
-        """Sign EIP-712 data, given whole or as domain, types and message."""
-        with _rejecting("not a valid EIP-712 document"):
-            message = encode_typed_data(
-                domain_data, message_types, message_data, full_message
+        """
+        Sign EIP-712 data, given whole or as domain, types and message.
+
+        It refuses documents that wallets read differently; see ``TypedData``.
+        """
+        parts = (domain_data, message_types, message_data)
+        if full_message is None:
+            document = TypedData.of(*parts)
+        elif parts == (None, None, None):
+            document = TypedData.parse(full_message)
+        else:
+            raise InvalidInputError(
+                "give full_message or the three parts, not both", field="full_message"
             )
-        return self.sign_message(message)
+        return self.unsafe_sign_hash(cast("Hash32", document.digest()))
 
     def sign_transaction(
         self, transaction_dict: TransactionDictType

@@ -94,7 +94,13 @@ def plain_name(name: str) -> str | None:
     return name if _PLAIN_NAME.fullmatch(name) else None
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def unique_members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """
+    Return the object of *pairs*, a hook for ``json.JSONDecoder``.
+
+    Raises:
+        InvalidInputError: A name appears twice.
+    """
     members = dict(pairs)
     if len(members) == len(pairs):
         return members
@@ -107,5 +113,5 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 _DECODER = json.JSONDecoder(
     parse_float=lambda _: _NOT_AN_INTEGER,
     parse_constant=lambda _: _NOT_AN_INTEGER,
-    object_pairs_hook=_unique,
+    object_pairs_hook=unique_members,
 )

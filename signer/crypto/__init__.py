@@ -1,5 +1,5 @@
 """
 Pure cryptography and encoding: secp256k1, DER, transactions and messages.
 
-It imports ``signer.errors`` and nothing else of the project.
+It imports ``errors``, ``addresses`` and the JSON modules of the project.
 """
