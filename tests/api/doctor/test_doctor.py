@@ -178,6 +178,8 @@ def home(
     """The environment of a healthy system: token, anvil, a funded key, JWT keys."""
     address = parse_public_key(softhsm.public_key(softhsm_key)).address
     coin.fund(fresh_anvil.url, address, token=fresh_anvil.token)
+    # A service that another test started makes this key.
+    Path(softhsm_environ["HOTWALLET_HOME"], "audit.pem").unlink(missing_ok=True)
     return {
         **softhsm_environ,
         **make_environ(tmp_path, fresh_anvil),
