@@ -15,9 +15,9 @@ from signer.chain.erc20 import encode_transfer
 from signer.config.networks import Network
 from signer.crypto.transactions import (
     AnyTransaction,
+    DynamicFeeTransaction,
     LegacyTransaction,
     SignedBytes,
-    Transaction,
 )
 from signer.errors import RecoveryError
 from signer.keys.keyring import KeyRing
@@ -226,7 +226,7 @@ def _build_transaction(refund: Refund, attempt: Attempt) -> AnyTransaction:
             value=value,
             data=data,
         )
-    return Transaction(
+    return DynamicFeeTransaction(
         chain_id=chain_id,
         nonce=nonce,
         max_priority_fee_per_gas=attempt.priority_fee,
