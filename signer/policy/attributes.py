@@ -105,7 +105,11 @@ _COMMON = (
         optional=True,
     ),
     Attribute(
-        "role", "String", "the role of the token", lambda f: f.caller.role, optional=True
+        "role",
+        "String",
+        "the role of the token",
+        lambda f: f.caller.role,
+        optional=True,
     ),
     Attribute(
         "process",
@@ -146,7 +150,8 @@ _TRANSACTION = (
         "shape",
         "String",
         "`token-transfer`: `transfer` of a configured token, without coin;"
-        " `coin-transfer`: coin without calldata; `empty`: neither; `creation`; or `call`",
+        " `coin-transfer`: coin without calldata; `empty`: neither; `creation`; or"
+        " `call`",
         lambda f: f.shape,
     ),
     Attribute("type", "Long", "the transaction's type, 0 to 4", lambda f: f.type),
@@ -220,10 +225,12 @@ _TRANSACTION = (
         lambda f: [f"{name}={_written(value)}" for name, value in f.arguments],
     ),
     Attribute(
-        "malformed",
-        "Bool",
-        "whether the function is known and its arguments are not in canonical encoding",
-        lambda f: f.is_malformed,
+        "calldata",
+        "String",
+        "`exact`: a known function and its arguments; `marked`: and the mark of the"
+        " refund that is paid; `extra`: and other bytes; `malformed`: a known function"
+        " with arguments that are not in canonical encoding; or `unknown`",
+        lambda f: f.calldata,
     ),
     Attribute(
         "allowance",
@@ -237,12 +244,6 @@ _TRANSACTION = (
         "Long",
         "the bytes after the arguments of a known function",
         lambda f: f.extra_bytes,
-    ),
-    Attribute(
-        "marked",
-        "Bool",
-        "whether these are the mark of the refund that is paid",
-        lambda f: f.is_marked,
     ),
     Attribute(
         "token",
@@ -368,12 +369,16 @@ _TYPED_DATA = (
         "primary_type", "String", "the type of the message", lambda f: f.primary_type
     ),
     Attribute(
-        "kind", "String", "the recognised form of it, or `other`", lambda f: f.kind
+        "kind",
+        "String",
+        "the recognised form of it, such as `erc2612-permit`; `unknown`; or `unseen` if"
+        " only its hashes were given",
+        lambda f: f.kind,
     ),
     Attribute(
         "allowance",
         "Bool",
-        "whether another address could take tokens with it",
+        "whether another address could take tokens with it: a permit or an order",
         lambda f: f.grants_allowance,
     ),
     Attribute(
@@ -381,6 +386,13 @@ _TYPED_DATA = (
         "String",
         "who gets an allowance",
         lambda f: f.spender,
+        optional=True,
+    ),
+    Attribute(
+        "recipient",
+        "String",
+        "who gets the tokens, if the document names it",
+        lambda f: f.recipient,
         optional=True,
     ),
     Attribute(

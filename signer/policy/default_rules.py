@@ -5,6 +5,7 @@ A policy is the floor, one of the two defaults, and the files of the operator.  
 floor consists of ``forbid`` rules, so that no ``permit`` can allow what it forbids.
 """
 
+import json
 from collections.abc import Iterator, Mapping
 
 from signer.config.networks import Network
@@ -23,15 +24,15 @@ when { context.exceeded.contains("chain-id") };
 
 @id("calldata")  // The contract may read something else than the policy.
 forbid (principal, action == Action::"sign-transaction", resource)
-when { context.malformed };
+when { context.calldata == "malformed" };
 
 @id("extra-calldata")  // They could forge the mark of another refund.
 forbid (principal, action == Action::"sign-transaction", resource)
-when { context.extra_bytes > 0 && !context.marked };
+when { context.calldata == "extra" };
 
 @id("delegation")  // Code of others would have the whole wallet (EIP-7702).
 forbid (principal, action == Action::"sign-transaction", resource)
-when { context.path != "account" && (context.type == 4 || context.authorizations > 0) };
+when { context.path != "account" && context.type == 4 };
 
 @id("delegation")
 forbid (principal, action == Action::"sign-authorization", resource)
@@ -99,7 +100,7 @@ when { !["other", "none"].contains(context.recipient_kind) };
 forbid (principal, action == Action::"sign-transaction", resource)
 when {
   ["refund", "sweep"].contains(context.path) && context.shape == "token-transfer"
-  && !context.marked
+  && context.calldata != "marked"
 };
 
 @id("coin") @explanation
@@ -140,7 +141,7 @@ _SERVICE = """\
 permit (principal is Tenant, action == Action::"sign-transaction", resource is Network)
 when {
   context.path == "refund" && context.type <= 2
-  && context.shape == "token-transfer" && context.marked
+  && context.shape == "token-transfer" && context.calldata == "marked"
   && context.recipient_kind == "other"
 };
 
@@ -149,14 +150,14 @@ permit (principal is Service, action == Action::"sign-transaction", resource is 
 when {
   context.path == "sweep" && context.type <= 2 && context.recipient_kind == "active"
   && (context.shape == "coin-transfer"
-      || (context.shape == "token-transfer" && context.marked))
+      || (context.shape == "token-transfer" && context.calldata == "marked"))
 };
 
 @id("no-op")
 permit (principal is Service, action == Action::"sign-transaction", resource is Network)
 when {
   context.path == "no-op" && context.type <= 2 && context.shape == "empty"
-  && context.recipient_kind == "self" && context.gas == 21000
+  && context.recipient_kind == "self"
 };
 
 @id("transfer")
@@ -183,7 +184,7 @@ when { context.path == "account" && context.length != 32 };
 
 @id("typed-data")
 permit (principal, action == Action::"sign-typed-data", resource)
-when { context.path == "account" && context.kind == "other" };
+when { context.path == "account" && context.kind == "unknown" };
 
 """
 
@@ -210,13 +211,13 @@ def _describe(networks: Mapping[str, Network]) -> Iterator[str]:
     yield "//"
     for name, network in networks.items():
         yield (
-            f'// Network::"{name}": chain {network.chain_id}, at most'
+            f"// Network::{_quote(name)}: chain {network.chain_id}, at most"
             f" {network.max_fee_per_gas_gwei} gwei per gas"
         )
         for symbol, token in network.tokens.items():
             yield (
-                f"//   {symbol}: {token.address}, at most {token.max_amount} in one"
-                f" transfer, {token.max_gas} gas"
+                f"//   {_quote(symbol)}: {token.address}, at most {token.max_amount}"
+                f" in one transfer, {token.max_gas} gas"
             )
 
 
@@ -234,5 +235,5 @@ def _tenant_rules(tenants: TenantRegistry) -> Iterator[str]:
 
 
 def _quote(name: str) -> str:
-    escaped = name.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'
+    """Return *name* as a string; also in a comment, it must not begin a new line."""
+    return json.dumps(name)

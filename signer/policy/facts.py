@@ -57,6 +57,21 @@ class RecipientKind(StrEnum):
     """It cannot be seen: neither a transfer nor an empty transaction."""
 
 
+class Calldata(StrEnum):
+    """How the calldata is encoded."""
+
+    UNKNOWN = "unknown"
+    """There is none, or no known function has its selector."""
+    EXACT = "exact"
+    """A known function and its arguments, in canonical encoding."""
+    MARKED = "marked"
+    """The same, followed by the mark of the refund that is paid."""
+    EXTRA = "extra"
+    """The same, followed by other bytes."""
+    MALFORMED = "malformed"
+    """A known function, and the rest cannot be the encoding of its arguments."""
+
+
 @dataclass(frozen=True, slots=True)
 class Caller:
     """
@@ -115,11 +130,9 @@ class TransactionFacts(Facts):
     transaction creates a contract.  Addresses are in lower case.
 
     *function* is the signature of a known function and *arguments* its arguments;
-    *is_malformed* means that the selector is known and the rest cannot be its canonical
-    encoding.  *extra_bytes* counts the bytes after the arguments, and *is_marked* says
-    that they are the mark of the refund that is paid.  *grants_allowance* means that
-    another address could take tokens later.  *exceeded* names the limits of the
-    configuration that the transaction exceeds.
+    *extra_bytes* counts the bytes after them.  *grants_allowance* means that another
+    address could take tokens later.  *exceeded* names the limits of the configuration
+    that the transaction exceeds.
     """
 
     network: str | None
@@ -139,10 +152,9 @@ class TransactionFacts(Facts):
     access_list: int
     function: str | None
     arguments: tuple[tuple[str, object], ...]
-    is_malformed: bool
+    calldata: Calldata
     grants_allowance: bool
     extra_bytes: int
-    is_marked: bool
     token: str | None
     decimals: int | None
     amount: int | None
@@ -173,17 +185,19 @@ class TypedDataFacts(Facts):
     """
     Typed data (EIP-712).
 
-    *kind* is the name of a recognised form, such as ``erc2612-permit``, or ``other``.
-    *amount* is in base units of the token with *decimals*, if it is configured.
+    *kind* is the name of a recognised form, such as ``erc2612-permit``; ``unknown``; or
+    ``unseen`` if there are only hashes of it.  *primary_type* is then empty.  *amount*
+    is in base units of the token with *decimals*, if it is configured.
     """
 
-    network: str | None
-    chain_id: int | None
-    domain_name: str | None
-    verifying_contract: str | None
-    primary_type: str
     kind: str
-    grants_allowance: bool
+    primary_type: str = ""
+    network: str | None = None
+    chain_id: int | None = None
+    domain_name: str | None = None
+    verifying_contract: str | None = None
+    grants_allowance: bool = False
+    recipient: str | None = None
     spender: str | None = None
     token: str | None = None
     decimals: int | None = None

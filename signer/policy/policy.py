@@ -20,9 +20,16 @@ from typing import Any, Self
 
 import cedarpy
 
+from signer.config.policy_files import CODE
 from signer.errors import ConfigurationError, PolicyViolationError, Refusal
 from signer.model.decision import SHORT_DIGITS, Decision, Verdict
-from signer.policy.attributes import ACTIONS, BY_FACTS, build_schema, principal, resource
+from signer.policy.attributes import (
+    ACTIONS,
+    BY_FACTS,
+    build_schema,
+    principal,
+    resource,
+)
 from signer.policy.facts import AnyFacts
 from signer.policy.policy_text import (
     PolicyFile,
@@ -33,9 +40,6 @@ from signer.policy.policy_text import (
 )
 from signer.policy.rules import NOT_PERMITTED, POLICY_ERROR, RESERVED, RULES
 
-
-CODE = "policy-invalid"
-"""The guard's refusal of a policy that cannot be used."""
 
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,63}")
 
@@ -64,18 +68,25 @@ class Rule:
 class Policy:
     """The rules of some files; immutable, and safe to use from many threads."""
 
-    def __init__(self, files: Sequence[PolicyFile], rules: Sequence[Rule]) -> None:
+    def __init__(
+        self, files: Sequence[PolicyFile], rules: Sequence[Rule], *, is_extended: bool
+    ) -> None:
         """Use ``compile``, which checks the rules."""
         self.files = tuple(files)
+        self.is_extended = is_extended
         self.rules = tuple(rules)
         self.hash = _hash(files)
         self._deciding = _RuleSet([each for each in rules if not each.is_explanation])
         self._explaining = _RuleSet([each for each in rules if each.is_explanation])
 
     @classmethod
-    def compile(cls, files: Sequence[PolicyFile]) -> Self:
+    def compile(
+        cls, defaults: Sequence[PolicyFile], own: Sequence[PolicyFile] = ()
+    ) -> Self:
         """
-        Return the policy of *files*, whose rules apply together.
+        Return the policy of *defaults* and an operator's *own* files.
+
+        The rules of all files apply together.
 
         Raises:
             ConfigurationError: ``policy-invalid``, once for each rule that cannot be
@@ -83,6 +94,7 @@ class Policy:
         """
         rules: list[Rule] = []
         refusals: list[Refusal] = []
+        files = (*defaults, *own)
         for file in files:
             for statement in split_statements(file):
                 try:
@@ -91,7 +103,7 @@ class Policy:
                     refusals.append(Refusal(CODE, f"{statement.place}: {e}"))
         if refusals:
             raise ConfigurationError(*refusals)
-        return cls(files, rules)
+        return cls(files, rules, is_extended=bool(own))
 
     @property
     def short_hash(self) -> str:
@@ -104,9 +116,7 @@ class Policy:
         if answer.has_errors:
             return self._refuse(facts, [POLICY_ERROR, *answer.names])
         if answer.is_allowed:
-            return Decision(
-                Verdict.ALLOW, tuple(answer.names), self.hash, facts.digest
-            )
+            return Decision(Verdict.ALLOW, tuple(answer.names), self.hash, facts.digest)
         names = answer.names or self._explaining.ask(facts).names or [NOT_PERMITTED]
         return self._refuse(facts, names)
 

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from eth_utils.address import is_checksum_address
 
 
-_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|//[^\n]*|;|\n|[^\s]', re.DOTALL)
+_PART = re.compile(r'"(?:[^"\\]|\\.)*"|//[^\n]*|;|\n|[^\s]', re.DOTALL)
 
-_HEX = re.compile(r'"0[xX][0-9a-fA-F*]*"')
+_HEX = re.compile(r'(?<!:)"0[xX][0-9a-fA-F*]*"')  # No id, such as Tenant::"0xAB".
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}")
 
 
@@ -52,12 +52,12 @@ def split_statements(file: PolicyFile) -> Iterator[Statement]:
     """
     line = first_line = 1
     start: int | None = None
-    for match in _TOKEN.finditer(file.text):
-        token = match.group()
-        if token != "\n" and not token.startswith("//") and start is None:
+    for match in _PART.finditer(file.text):
+        part = match.group()
+        if part != "\n" and not part.startswith("//") and start is None:
             start, first_line = match.start(), line
-        line += token.count("\n")
-        if token == ";" and start is not None:
+        line += part.count("\n")
+        if part == ";" and start is not None:
             yield Statement(file.name, first_line, file.text[start : match.end()])
             start = None
     if start is not None:
@@ -65,7 +65,7 @@ def split_statements(file: PolicyFile) -> Iterator[Statement]:
 
 
 def find_wrong_address(text: str) -> str | None:
-    """Return the first address in *text* that has a wrong checksum; None if none has."""
+    """Return the first address in *text* with a wrong checksum; None without one."""
     for match in _HEX.finditer(text):
         written = match.group()[1:-1]
         if _ADDRESS.fullmatch(written) and not _is_correct(written):

@@ -67,6 +67,7 @@ from tests.fixtures.unbatched import Unbatched
 from tests.support.devices import Device, Directory, honest, recording, signer_over
 from tests.support.keys import key_at, key_of, made_active, ring_over
 from tests.support.ledgers import ROW_MACS
+from tests.support.policy import SERVICE_POLICY
 
 
 T = TypeVar("T")
@@ -275,7 +276,7 @@ class World:
         return Lifecycle(
             self.store,
             self.chains,
-            TransactionSigner(ring, self.clock),
+            TransactionSigner(ring, self.clock, SERVICE_POLICY),
             NonceManager(self.store, ring, self.clock, self.tenants),
             self.clock,
             audit=self._audit(),

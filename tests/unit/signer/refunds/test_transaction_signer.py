@@ -28,6 +28,7 @@ from signer.refunds.transaction_signer import (
 )
 from tests.support.audit import record
 from tests.support.devices import honest, recorded_outcomes, recording, signer_over
+from tests.support.policy import SERVICE_POLICY
 from tests.support.refunds import CUSTOMER, KEY, NETWORK, SECOND, World
 
 
@@ -42,7 +43,7 @@ def reserved(world: World) -> Refund:
 
 
 def _signed(world: World, refund: Refund, attempt: Attempt) -> SignedTransaction:
-    signer = TransactionSigner(world.ring, world.clock)
+    signer = TransactionSigner(world.ring, world.clock, SERVICE_POLICY)
     return signer.build_and_sign(refund, attempt, NETWORK).transaction
 
 
@@ -197,9 +198,9 @@ def test_a_refund_that_was_changed_reaches_no_device(
 class Swapping(Signer):
     """A signer that returns a signature over another digest."""
 
-    def sign(self, digest: bytes, purpose: Purpose) -> Signed:
+    def _sign(self, digest: bytes, purpose: Purpose) -> Signed:
         """Return a valid signature that has nothing to do with *digest*."""
-        return super().sign(bytes(reversed(digest)), purpose)
+        return super()._sign(bytes(reversed(digest)), purpose)
 
 
 BUGS: dict[str, tuple[dict[str, Any], Callable[[Signature], Signature]]] = {
@@ -251,7 +252,7 @@ def test_a_bug_in_the_serialiser_is_noticed(
 
 def test_threads_share_a_transaction_signer(world: World, reserved: Refund) -> None:
     """Each gets the bytes, the signature and the record of its own refund."""
-    shared = TransactionSigner(world.ring, world.clock)
+    shared = TransactionSigner(world.ring, world.clock, SERVICE_POLICY)
     refunds = [
         replace(reserved, id=f"rf_{n}", nonce=n, intent=record()) for n in range(64)
     ]
