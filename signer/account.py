@@ -28,31 +28,26 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Self, cast
 
-import rlp
 import structlog
 from eth_account.datastructures import SignedMessage, SignedTransaction
 from eth_account.messages import SignableMessage, encode_typed_data
 from eth_account.signers.base import BaseAccount
-from eth_account.typed_transactions.typed_transaction import TypedTransaction
 from eth_account.types import TransactionDictType
 from eth_typing import ChecksumAddress, Hash32
-from eth_utils.address import (
-    is_address,
-    is_checksum_address,
-    is_same_address,
-    to_canonical_address,
-)
-from eth_utils.conversions import to_bytes, to_int
-from eth_utils.hexadecimal import is_0x_prefixed
+from eth_utils.address import is_checksum_address
 from hexbytes import HexBytes
-from rlp.sedes import big_endian_int
 
 from signer.audit.log import AuditLog
-from signer.crypto.keccak import keccak
 from signer.crypto.messages import message_digest
 from signer.crypto.secp256k1 import Signature
+from signer.crypto.transaction_json import parse_sender, parse_transaction
+from signer.crypto.transactions import (
+    AccessListTransaction,
+    DynamicFeeTransaction,
+    LegacyTransaction,
+    SignedBytes,
+)
 from signer.errors import (
-    HotWalletError,
     InvalidInputError,
     KeyRotatedError,
     KeyUnusableError,
@@ -64,11 +59,11 @@ from signer.model.key import SIGNING
 from signer.ports import Journal, KeyBackend, KeyId
 
 
-_LEGACY_FIELDS = ("nonce", "gasPrice", "gas", "to", "value", "data", "chainId")
-
-_SIGNED_TYPES = (1, 2)
-
-_MALFORMED = "not a complete, valid transaction"
+_SIGNED_TYPES = (
+    LegacyTransaction.type,
+    AccessListTransaction.type,
+    DynamicFeeTransaction.type,
+)
 
 _NOT_IN_RING = (
     "the ledger's key ring does not let this key sign: it was revoked, it failed over"
@@ -161,55 +156,41 @@ class HSMAccount(BaseAccount):
         """
         Sign a legacy (EIP-155), type 1 (EIP-2930) or type 2 (EIP-1559) transaction.
 
+        The fields are those of eth-account, or of JSON-RPC.
+
         Raises:
             PolicyViolationError: The type is another one, or there is no chain id.
         """
-        fields = self._without_sender(transaction_dict)
-        _require_chain(fields)
-        if "type" in fields or "maxFeePerGas" in fields or "accessList" in fields:
-            return self._sign_typed(fields)
-        return self._sign_legacy(fields)
+        fields: Mapping[str, Any] = dict(transaction_dict)
+        self._check_sender(fields)
+        _check_chain(fields)
+        _check_recipient(fields.get("to"))
+        transaction = parse_transaction(fields)
+        if transaction.type not in _SIGNED_TYPES:
+            raise PolicyViolationError(
+                f"type {transaction.type} transactions are never signed",
+                rule="transaction-type",
+            )
+        signature = self._sign(
+            transaction.signing_digest(),
+            Operation.TRANSACTION_SIGNING,
+            transaction.chain_id,
+        )
+        signed = SignedBytes.of(transaction, signature)
+        return SignedTransaction(
+            raw_transaction=HexBytes(signed.raw),
+            hash=HexBytes(signed.tx_hash),
+            r=signature.r,
+            s=signature.s,
+            v=signed.v,
+        )
 
-    def _without_sender(self, transaction: Mapping[str, Any]) -> dict[str, Any]:
-        fields = dict(transaction)
-        sender = fields.pop("from", self.address)
-        if not is_address(sender) or not is_same_address(sender, self.address):
+    def _check_sender(self, fields: Mapping[str, Any]) -> None:
+        if parse_sender(fields) not in (None, self.address):
             raise InvalidInputError(
                 f"from must be the address of this account, {self.address}",
                 field="from",
             )
-        return fields
-
-    def _sign_typed(self, fields: dict[str, Any]) -> SignedTransaction:
-        with _rejecting(_MALFORMED):
-            unsigned = TypedTransaction.from_dict(fields)
-            if unsigned.transaction_type not in _SIGNED_TYPES:
-                raise PolicyViolationError(
-                    f"type {unsigned.transaction_type} transactions are never signed",
-                    rule="transaction-type",
-                )
-            digest, chain_id = unsigned.hash(), _integer(fields["chainId"])
-        signature = self._sign(digest, Operation.TRANSACTION_SIGNING, chain_id)
-        numbers = {"v": signature.y_parity, "r": signature.r, "s": signature.s}
-        signed = TypedTransaction.from_dict({**unsigned.as_dict(), **numbers})
-        return _result(signed.encode(), signature, signature.y_parity)
-
-    def _sign_legacy(self, fields: dict[str, Any]) -> SignedTransaction:
-        with _rejecting(_MALFORMED):
-            if unknown := fields.keys() - set(_LEGACY_FIELDS):
-                raise ValueError(unknown)
-            chain_id = _integer(fields["chainId"])
-            body = [
-                *(_integer(fields[name]) for name in ("nonce", "gasPrice", "gas")),
-                _recipient(fields.get("to", b"")),
-                _integer(fields.get("value", 0)),
-                _data(fields.get("data", b"")),
-            ]
-            digest = keccak(rlp.encode([*body, chain_id, 0, 0]))
-        signature = self._sign(digest, Operation.TRANSACTION_SIGNING, chain_id)
-        v = 35 + 2 * chain_id + signature.y_parity
-        raw = rlp.encode([*body, v, signature.r, signature.s])
-        return _result(raw, signature, v)
 
     def _sign(
         self, digest: bytes, operation: Operation, chain_id: int | None = None
@@ -226,49 +207,24 @@ class HSMAccount(BaseAccount):
 
 
 @contextmanager
-def _rejecting(problem: str, field: str | None = None) -> Iterator[None]:
+def _rejecting(problem: str) -> Iterator[None]:
     """Raise ``InvalidInputError`` for every exception of eth-account."""
     try:
         yield
-    except HotWalletError:
-        raise
     except Exception:  # noqa: BLE001 - It documents no exception classes.
-        raise InvalidInputError(problem, field=field) from None
+        raise InvalidInputError(problem) from None
 
 
-def _result(raw: bytes, signature: Signature, v: int) -> SignedTransaction:
-    return SignedTransaction(
-        HexBytes(raw), HexBytes(keccak(raw)), signature.r, signature.s, v
-    )
-
-
-def _require_chain(fields: Mapping[str, Any]) -> None:
-    with _rejecting("chainId is malformed", field="chainId"):
-        chain_id = _integer(fields.get("chainId", 0))
-    if chain_id == 0:
+def _check_chain(fields: Mapping[str, Any]) -> None:
+    if fields.get("chainId", 0) in (0, "0x0"):
         raise PolicyViolationError(
             "a transaction without a chain id is valid on every chain", rule="chain-id"
         )
 
 
-def _integer(value: int | str) -> int:
-    if isinstance(value, bool):
-        raise TypeError("a number must not be a boolean")
-    if isinstance(value, str):
-        if not is_0x_prefixed(value):  # Otherwise "10" would be read as 16.
-            raise ValueError("a number in a string must be 0x-prefixed hex")
-        value = to_int(hexstr=value)
-    big_endian_int.serialize(value)  # Raises for negative numbers.
-    return value
-
-
-def _recipient(value: str | bytes | None) -> bytes:
-    if value in (None, "", b""):
-        return b""
-    if isinstance(value, str) and not is_checksum_address(value):
-        raise ValueError("an address must have its EIP-55 checksum")
-    return to_canonical_address(value)
-
-
-def _data(value: str | bytes) -> bytes:
-    return to_bytes(hexstr=value) if isinstance(value, str) else to_bytes(value)
+def _check_recipient(recipient: object) -> None:
+    """Require a checksum, as eth-account does; JSON-RPC's clients may omit it."""
+    if isinstance(recipient, str) and recipient and not is_checksum_address(recipient):
+        raise InvalidInputError(
+            "to must be an address with its EIP-55 checksum", field="to"
+        )

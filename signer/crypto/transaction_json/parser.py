@@ -85,8 +85,8 @@ def parse_transaction(fields: Mapping[str, object]) -> AnyTransaction:
     Return the transaction of *fields*, which must be complete.
 
     ``type`` is inferred from the other fields if it is absent, as eth-account does.
-    ``gasLimit`` is another name of ``gas``, and ``input`` of ``data``.  ``from`` is not
-    used: see ``parse_sender``.
+    ``gasLimit`` is another name of ``gas``, and ``input`` of ``data``.  ``from`` is no
+    part of the result: see ``parse_sender``.
 
     Raises:
         InvalidInputError: A field is missing, malformed, out of range, or not one of
@@ -94,6 +94,7 @@ def parse_transaction(fields: Mapping[str, object]) -> AnyTransaction:
     """
     if not isinstance(fields, Mapping):
         raise InvalidInputError("a transaction must be an object")
+    parse_sender(fields)
     given = {name: value for name, value in fields.items() if name != "from"}
     _merge_aliases(given)
     form = _FORMS[_take_type(given)]

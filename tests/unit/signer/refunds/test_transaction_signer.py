@@ -9,7 +9,11 @@ import pytest
 
 from signer.chain.erc20 import decode_transfer
 from signer.crypto.secp256k1 import HALF_N, Signature
-from signer.crypto.transactions import LegacyTransaction, SignedBytes, Transaction
+from signer.crypto.transactions import (
+    DynamicFeeTransaction,
+    LegacyTransaction,
+    SignedBytes,
+)
 from signer.errors import (
     EncodingError,
     KeyUnusableError,
@@ -52,7 +56,7 @@ def test_a_transfer_has_the_refunds_fields(world: World, reserved: Refund) -> No
     record = _signed(world, reserved, ATTEMPT)
 
     signed = SignedBytes.decode(record.raw)
-    assert signed.transaction == Transaction(
+    assert signed.transaction == DynamicFeeTransaction(
         chain_id=reserved.chain_id,
         nonce=0,
         max_priority_fee_per_gas=2 * GWEI,
@@ -235,12 +239,12 @@ def test_a_bug_in_the_serialiser_is_noticed(
     """The bytes must contain the checked transaction and its signature (T11)."""
     audit, events = recording()
     world.signer = signer_over(honest(KEY), audit)
-    serialise = Transaction.serialise
+    serialise = DynamicFeeTransaction.serialise
 
-    def with_bug(transaction: Transaction, signature: Signature) -> bytes:
+    def with_bug(transaction: DynamicFeeTransaction, signature: Signature) -> bytes:
         return serialise(replace(transaction, **change), other(signature))
 
-    monkeypatch.setattr(Transaction, "serialise", with_bug)
+    monkeypatch.setattr(DynamicFeeTransaction, "serialise", with_bug)
 
     with pytest.raises(EncodingError, match="another transaction"):
         world.lifecycle.step(reserved)
