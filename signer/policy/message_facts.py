@@ -1,10 +1,9 @@
 """Makes the facts about messages, typed data, digests and authorisations."""
 
-from typing import Protocol
-
 from eth_account.messages import SignableMessage
 from eth_utils.address import to_checksum_address
 
+from signer.clear_signing.typed_data_kinds import UNKNOWN, Meaning
 from signer.crypto.messages import TYPED_DATA, VALIDATOR
 from signer.crypto.typed_data import TypedData
 from signer.policy.facts import (
@@ -18,22 +17,7 @@ from signer.policy.surroundings import Surroundings
 
 UNSEEN = "unseen"
 
-_NO_ALLOWANCE = frozenset({"unknown", "safe-transaction"})
-
-
-class Meaning(Protocol):
-    """What a document was recognised as (``signer.clear_signing``)."""
-
-    @property
-    def kind(self) -> str: ...
-    @property
-    def spender(self) -> str | None: ...
-    @property
-    def recipient(self) -> str | None: ...
-    @property
-    def token(self) -> str | None: ...
-    @property
-    def amount(self) -> int | None: ...
+_NO_ALLOWANCE = frozenset({UNKNOWN, "safe-transaction"})
 
 
 def message_facts(

@@ -117,8 +117,10 @@ class Policy:
             return self._refuse(facts, [POLICY_ERROR, *answer.names])
         if answer.is_allowed:
             return Decision(Verdict.ALLOW, tuple(answer.names), self.hash, facts.digest)
-        names = answer.names or self._explaining.ask(facts).names or [NOT_PERMITTED]
-        return self._refuse(facts, names)
+        if answer.names:
+            return self._refuse(facts, answer.names)
+        names = self._explaining.ask(facts).names or [NOT_PERMITTED]
+        return self._refuse(facts, names, hint="; an own permit can allow it")
 
     def require(self, facts: AnyFacts) -> Decision:
         """
@@ -134,7 +136,9 @@ class Policy:
             raise PolicyViolationError(decision.message, rule=decision.rule)
         return decision
 
-    def _refuse(self, facts: AnyFacts, names: Sequence[str]) -> Decision:
+    def _refuse(
+        self, facts: AnyFacts, names: Sequence[str], hint: str = ""
+    ) -> Decision:
         why = next(
             (
                 rule.message
@@ -149,7 +153,7 @@ class Policy:
             tuple(names),
             self.hash,
             facts.digest,
-            f"the policy refuses the {action}: {why} (rule {names[0]})",
+            f"the policy refuses the {action}: {why} (rule {names[0]}{hint})",
         )
 
 

@@ -14,8 +14,8 @@ from signer.chain.chain import Chain
 from signer.errors import (
     BroadcastRejectedError,
     FeesAboveRecentError,
-    SigningStoppedError,
     PolicyViolationError,
+    SigningStoppedError,
 )
 from signer.model.refund import Kind, Refund, SignedTransaction, Status
 from signer.ports import Clock, MinedTransaction, Store

@@ -20,7 +20,7 @@ from signer.errors import InvalidInputError
 MAX_DEPTH = 16
 """Levels of a document, the document itself included."""
 
-MAX_VALUES = 4096
+MAX_VALUES = 2048
 """Values of a document: structs, arrays and atomic values."""
 
 _DECIMAL = re.compile(r"0|-?[1-9][0-9]{0,77}")

@@ -188,12 +188,47 @@ def test_typed_data_in_three_parts() -> None:
         {"types": {}},
         {"types": {"A": [{"name": "a", "type": "A"}]}, "primaryType": "A"},
         {"types": 5, "primaryType": [], "domain": None, "message": ""},
+        [],
+        "{}",
+        "not JSON",
     ],
 )
 def test_malformed_typed_data_is_refused(document: dict[str, Any]) -> None:
     """An invalid EIP-712 document is the caller's mistake."""
-    with pytest.raises(InvalidInputError, match="EIP-712"):
+    with pytest.raises(InvalidInputError):
         HSM.sign_typed_data(full_message=document)
+
+
+def test_typed_data_is_whole_or_in_parts() -> None:
+    """A document beside its three parts is refused: they could differ."""
+    document = load("eips")["eip712"]["document"]
+
+    with pytest.raises(InvalidInputError, match="not both"):
+        HSM.sign_typed_data({}, full_message=document)
+    with pytest.raises(InvalidInputError):
+        HSM.sign_typed_data()
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        SignableMessage(b"", b"", b"\x02" + bytes(40)),
+        SignableMessage(b"E", b"thereum Signed Message:\n3", b"four"),
+        SignableMessage(b"\x00", bytes(19), b""),
+        SignableMessage(b"\x01", bytes(32), bytes(31)),
+        SignableMessage(b"E", cast("bytes", "text"), b"text"),
+        "hello",
+        b"hello",
+        None,
+    ],
+    ids=repr,
+)
+def test_malformed_messages_are_refused(message: Any) -> None:
+    """Only the three versions of EIP-191 are signed, each with its own sizes."""
+    with pytest.raises(InvalidInputError) as caught:
+        HSM.sign_message(message)
+
+    assert caught.value.field == "message"
 
 
 def test_hash_is_not_hashed_again() -> None:

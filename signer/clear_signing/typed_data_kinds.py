@@ -1,0 +1,264 @@
+"""
+Recognises typed data that moves tokens, or lets others move them.
+
+A document is recognised by its type string, which contracts hash, and not by the name
+of its primary type alone: a struct called ``Permit`` may contain anything.  Who deploys
+the verifying contract is for policy to decide.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from signer.amounts import MAX_UINT256
+from signer.crypto.typed_data import Member, TypedData
+from signer.crypto.typed_data.struct_types import encode_type
+
+
+UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """
+    An *amount* of a *token*, in base units, that a document gives away.
+
+    *token* is None if the document does not name it.  For an NFT the amount counts
+    tokens.
+    """
+
+    token: str | None
+    amount: int
+
+
+@dataclass(frozen=True, slots=True)
+class Meaning:
+    """
+    What a typed-data document permits.
+
+    ``spender`` may move the tokens of ``grants``, and ``recipient`` gets them; each is
+    None if the document does not name it.  ``deadline`` is in seconds since 1970.
+    """
+
+    kind: str
+    spender: str | None = None
+    recipient: str | None = None
+    grants: tuple[Grant, ...] = ()
+    deadline: int | None = None
+
+    @property
+    def token(self) -> str | None:
+        """The token, if the document names exactly one."""
+        tokens = {grant.token for grant in self.grants}
+        return tokens.pop() if len(tokens) == 1 else None
+
+    @property
+    def amount(self) -> int | None:
+        """The sum of the amounts, if there is exactly one token."""
+        tokens = {grant.token for grant in self.grants}
+        return sum(each.amount for each in self.grants) if len(tokens) == 1 else None
+
+
+def recognise(document: TypedData) -> Meaning:
+    """Return the meaning of *document*; its kind is ``unknown`` for all others."""
+    known = _KINDS.get(document.encode_type())
+    if known is not None:
+        kind, read = known
+        return read(kind, document)
+    if _is_bulk_order(document):
+        return _seaport_bulk("seaport-bulk-order", document)
+    witness_kind = _witness_kind(document)
+    if witness_kind is not None:
+        return _permit2_transfer(witness_kind, document)
+    return Meaning(UNKNOWN)
+
+
+def _erc2612(kind: str, document: TypedData) -> Meaning:
+    m = document.message
+    return Meaning(
+        kind,
+        spender=m["spender"],
+        grants=(Grant(document.verifying_contract, m["value"]),),
+        deadline=m["deadline"],
+    )
+
+
+def _dai(kind: str, document: TypedData) -> Meaning:
+    m = document.message
+    amount = MAX_UINT256 if m["allowed"] else 0
+    return Meaning(
+        kind,
+        spender=m["spender"],
+        grants=(Grant(document.verifying_contract, amount),),
+        # DAI's contract reads 0 as "never expires".
+        deadline=m["expiry"] or None,
+    )
+
+
+def _permit2_allowance(kind: str, document: TypedData) -> Meaning:
+    m = document.message
+    return Meaning(
+        kind,
+        spender=m["spender"],
+        grants=_grants(m["details"]),
+        deadline=m["sigDeadline"],
+    )
+
+
+def _permit2_transfer(kind: str, document: TypedData) -> Meaning:
+    m = document.message
+    return Meaning(
+        kind,
+        spender=m["spender"],
+        grants=_grants(m["permitted"]),
+        deadline=m["deadline"],
+    )
+
+
+def _erc3009(kind: str, document: TypedData) -> Meaning:
+    m = document.message
+    return Meaning(
+        kind,
+        recipient=m["to"],
+        grants=(Grant(document.verifying_contract, m["value"]),),
+        deadline=m["validBefore"],
+    )
+
+
+def _safe(kind: str, document: TypedData) -> Meaning:
+    return Meaning(kind, recipient=document.message["to"])
+
+
+def _seaport(kind: str, document: TypedData) -> Meaning:
+    order = document.message
+    return Meaning(kind, grants=_offers(order), deadline=order["endTime"])
+
+
+def _seaport_bulk(kind: str, document: TypedData) -> Meaning:
+    orders = list(_leaves(document.message["tree"]))
+    return Meaning(
+        kind,
+        grants=tuple(grant for order in orders for grant in _offers(order)),
+        deadline=max(order["endTime"] for order in orders),
+    )
+
+
+def _leaves(tree: Any) -> Iterator[Any]:
+    if isinstance(tree, list):
+        for branch in tree:
+            yield from _leaves(branch)
+    else:
+        yield tree
+
+
+def _offers(order: Any) -> tuple[Grant, ...]:
+    return tuple(
+        Grant(item["token"], max(item["startAmount"], item["endAmount"]))
+        for item in order["offer"]
+    )
+
+
+def _grants(details: Any) -> tuple[Grant, ...]:
+    items = details if isinstance(details, list) else [details]
+    return tuple(Grant(item["token"], item["amount"]) for item in items)
+
+
+_PERMISSIONS = "TokenPermissions(address token,uint256 amount)"
+_DETAILS = "PermitDetails(address token,uint160 amount,uint48 expiration,uint48 nonce)"
+_AUTHORIZATION = (
+    "(address from,address to,uint256 value,uint256 validAfter,uint256 validBefore,"
+    "bytes32 nonce)"
+)
+_ITEM = (
+    "uint8 itemType,address token,uint256 identifierOrCriteria,uint256 startAmount,"
+    "uint256 endAmount"
+)
+_ORDER = (
+    "OrderComponents(address offerer,address zone,OfferItem[] offer,"
+    "ConsiderationItem[] consideration,uint8 orderType,uint256 startTime,"
+    "uint256 endTime,bytes32 zoneHash,uint256 salt,bytes32 conduitKey,"
+    f"uint256 counter)ConsiderationItem({_ITEM},address recipient)OfferItem({_ITEM})"
+)
+
+
+def _safe_type(gas: str) -> str:
+    return (
+        "SafeTx(address to,uint256 value,bytes data,uint8 operation,uint256 safeTxGas,"
+        f"uint256 {gas},uint256 gasPrice,address gasToken,address refundReceiver,"
+        "uint256 nonce)"
+    )
+
+
+_KINDS: Mapping[str, tuple[str, Callable[[str, TypedData], Meaning]]] = {
+    # ERC-2612.
+    "Permit(address owner,address spender,uint256 value,uint256 nonce,"
+    "uint256 deadline)": ("erc2612-permit", _erc2612),
+    # DAI: the older form, all or nothing.
+    "Permit(address holder,address spender,uint256 nonce,uint256 expiry,"
+    "bool allowed)": ("dai-permit", _dai),
+    # Permit2, AllowanceTransfer.
+    "PermitSingle(PermitDetails details,address spender,uint256 sigDeadline)"
+    + _DETAILS: ("permit2-single", _permit2_allowance),
+    "PermitBatch(PermitDetails[] details,address spender,uint256 sigDeadline)"
+    + _DETAILS: ("permit2-batch", _permit2_allowance),
+    # Permit2, SignatureTransfer.
+    "PermitTransferFrom(TokenPermissions permitted,address spender,uint256 nonce,"
+    "uint256 deadline)" + _PERMISSIONS: ("permit2-transfer", _permit2_transfer),
+    "PermitBatchTransferFrom(TokenPermissions[] permitted,address spender,"
+    "uint256 nonce,uint256 deadline)" + _PERMISSIONS: (
+        "permit2-batch-transfer",
+        _permit2_transfer,
+    ),
+    # ERC-3009.
+    "TransferWithAuthorization" + _AUTHORIZATION: ("erc3009-transfer", _erc3009),
+    "ReceiveWithAuthorization" + _AUTHORIZATION: ("erc3009-receive", _erc3009),
+    # Safe; "dataGas" is before version 1.0.0.
+    _safe_type("baseGas"): ("safe-transaction", _safe),
+    _safe_type("dataGas"): ("safe-transaction", _safe),
+    # Seaport 1.1 to 1.6.
+    _ORDER: ("seaport-order", _seaport),
+}
+
+# Permit2 appends the integrator's own type, the witness, to these members.
+_AFTER_PERMITTED = (
+    Member("spender", "address"),
+    Member("nonce", "uint256"),
+    Member("deadline", "uint256"),
+)
+_WITNESS = {
+    "PermitWitnessTransferFrom": (
+        "permit2-witness-transfer",
+        (Member("permitted", "TokenPermissions"), *_AFTER_PERMITTED),
+    ),
+    "PermitBatchWitnessTransferFrom": (
+        "permit2-batch-witness-transfer",
+        (Member("permitted", "TokenPermissions[]"), *_AFTER_PERMITTED),
+    ),
+}
+_PERMISSION_MEMBERS = (Member("token", "address"), Member("amount", "uint256"))
+
+
+def _witness_kind(document: TypedData) -> str | None:
+    kind, expected = _WITNESS.get(document.primary_type, (None, ()))
+    members = document.types[document.primary_type]
+    is_transfer = (
+        members[:-1] == expected
+        and document.types.get("TokenPermissions") == _PERMISSION_MEMBERS
+    )
+    return kind if is_transfer else None
+
+
+_TREE = re.compile(r"OrderComponents(\[2\])+")
+
+
+def _is_bulk_order(document: TypedData) -> bool:
+    """Return whether *document* is a tree of orders (Seaport, bulk signatures)."""
+    if document.primary_type != "BulkOrder":
+        return False
+    members = document.types["BulkOrder"]
+    return (
+        [member.name for member in members] == ["tree"]
+        and _TREE.fullmatch(members[0].type) is not None
+        and encode_type(document.types, "OrderComponents") == _ORDER
+    )

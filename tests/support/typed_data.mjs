@@ -1,0 +1,50 @@
+// Reads {"typed": [document, ...], "personal": [hex, ...]} from its input, and writes
+// what ethers and viem answer to each: a digest and a type string, or an error.
+import { TypedDataEncoder, hashMessage as ethersMessage } from "ethers/hash";
+import { hashMessage as viemMessage, hashTypedData } from "viem/utils";
+
+function ethers({ domain, types, primaryType, message, ...others }) {
+  if (Object.keys(others).length) throw new Error("unknown members");
+  const { EIP712Domain: _, ...structs } = types;
+  const encoder = TypedDataEncoder.from(structs);
+  if (encoder.primaryType !== primaryType) throw new Error("another primary type");
+  TypedDataEncoder.getPayload(domain, structs, message); // What it sends to a signer.
+  return {
+    digest: TypedDataEncoder.hash(domain, structs, message),
+    type: encoder.encodeType(primaryType),
+  };
+}
+
+function viem({ domain, types, primaryType, message }) {
+  return { digest: hashTypedData({ domain, types, primaryType, message }) };
+}
+
+function attempt(library, document) {
+  try {
+    return library(document);
+  } catch (error) {
+    return { error: String(error).slice(0, 200) };
+  }
+}
+
+// JSON.parse would round large integers.
+function exact(_, value) {
+  const isInteger = value !== null && typeof value === "object" && "$integer" in value;
+  return isInteger ? BigInt(value.$integer) : value;
+}
+
+let input = "";
+for await (const chunk of process.stdin) input += chunk;
+const { typed = [], personal = [] } = JSON.parse(input, exact);
+process.stdout.write(
+  JSON.stringify({
+    typed: typed.map((each) => ({
+      ethers: attempt(ethers, each),
+      viem: attempt(viem, each),
+    })),
+    personal: personal.map((hex) => ({
+      ethers: ethersMessage(Buffer.from(hex, "hex")),
+      viem: viemMessage({ raw: `0x${hex}` }),
+    })),
+  }),
+);
