@@ -55,7 +55,7 @@ from signer.audit.log import AuditLog
 from signer.clear_signing.typed_data_kinds import recognise
 from signer.config.networks import Network
 from signer.crypto.messages import message_digest
-from signer.crypto.secp256k1 import Signature
+from signer.crypto.secp256k1 import Signature, checked_digest
 from signer.crypto.transaction_json import parse_sender, parse_transaction
 from signer.crypto.transactions import SignedBytes
 from signer.crypto.typed_data import TypedData
@@ -161,7 +161,7 @@ class HSMAccount(BaseAccount):
         The hash may be that of any transaction, so the default policy refuses it.
         Prefer ``sign_message``, which cannot sign a transaction.
         """
-        digest = bytes(HexBytes(message_hash))
+        digest = checked_digest(bytes(HexBytes(message_hash)))
         return self._sign_message(digest_facts(digest, self._surroundings()))
 
     def _sign_message(self, facts: AnyFacts) -> SignedMessage:

@@ -42,7 +42,7 @@ when { context.path != "account" };
 
 @id("gas")
 forbid (principal, action == Action::"sign-transaction", resource)
-when { context.exceeded.contains("gas") };
+when { context.path != "account" && context.exceeded.contains("gas") };
 
 @id("max-fee")
 forbid (principal, action == Action::"sign-transaction", resource)
@@ -68,6 +68,10 @@ when { context.path != "account" && !(resource is Network) };
 @id("transaction-type") @explanation
 forbid (principal, action == Action::"sign-transaction", resource)
 when { context.type > 2 };
+
+@id("gas") @explanation
+forbid (principal, action == Action::"sign-transaction", resource)
+when { context.exceeded.contains("gas") };
 
 @id("creation") @explanation
 forbid (principal, action == Action::"sign-transaction", resource)
@@ -175,7 +179,7 @@ _ACCOUNT = """\
 permit (principal, action == Action::"sign-transaction", resource)
 when {
   context.path == "account" && context.type <= 2 && context.shape != "creation"
-  && !context.allowance
+  && !context.allowance && !context.exceeded.contains("gas")
 };
 
 @id("message")

@@ -26,6 +26,7 @@ from signer.errors import (
     InvalidInputError,
     PolicyViolationError,
 )
+from signer.policy.account_policy import account_policy
 from tests.support.devices import honest, planted, point, recording, signer_over
 from tests.support.vectors import load
 
@@ -34,6 +35,8 @@ SECRET = bytes.fromhex("46" * 32)
 KEY = coincurve.PrivateKey(SECRET)
 LOCAL = Account.from_key(SECRET)
 HSM = HSMAccount(signer_over(honest(KEY)))
+EVERYTHING = '@id("everything") permit (principal, action, resource);'
+PERMISSIVE = HSMAccount(signer_over(honest(KEY)), policy=account_policy(EVERYTHING))
 OTHER = "0x5FbDB2315678afecb367f032d93F642f64180aa3"
 
 COMMON = {"nonce": 1, "gas": 21_000, "to": OTHER, "value": 5, "data": b"", "chainId": 1}
@@ -60,7 +63,7 @@ _common = {
     "value": _numbers,
     "data": _data | _data.map(lambda data: "0x" + data.hex()),
     "to": st.just("") | _addresses | _addresses.map(to_checksum_address),
-    "chainId": st.integers(1, 2**64 - 1) | st.integers(1, 2**64 - 1).map(hex),
+    "chainId": st.integers(1, 2**63 - 1) | st.integers(1, 2**63 - 1).map(hex),
 }
 _lists = st.lists(
     st.fixed_dictionaries(
@@ -92,7 +95,7 @@ _type_2 = st.fixed_dictionaries(
 @given(transaction=_legacy | _type_1 | _type_2)
 def test_transactions_equal_eth_accounts(transaction: dict[str, Any]) -> None:
     """S11: raw bytes, hash, r, s and v are those of a local account."""
-    assert _sign(transaction) == LOCAL.sign_transaction(transaction)
+    assert _sign(transaction, PERMISSIVE) == LOCAL.sign_transaction(transaction)
 
 
 @pytest.mark.parametrize(
@@ -162,7 +165,7 @@ _messages = (
 @given(message=_messages)
 def test_messages_equal_eth_accounts(message: SignableMessage) -> None:
     """S11: hash, r, s, v (27 or 28) and the 65 bytes are those of a local account."""
-    ours, theirs = HSM.sign_message(message), LOCAL.sign_message(message)
+    ours, theirs = PERMISSIVE.sign_message(message), LOCAL.sign_message(message)
 
     assert ours == theirs
     assert ours.v in (27, 28)
@@ -235,9 +238,9 @@ def test_hash_is_not_hashed_again() -> None:
     """unsafe_sign_hash takes bytes or hex, and signs what local accounts sign."""
     digest = keccak(text="another's hash")
 
-    assert HSM.unsafe_sign_hash(cast("Hash32", digest)) == LOCAL.unsafe_sign_hash(
+    assert PERMISSIVE.unsafe_sign_hash(
         cast("Hash32", digest)
-    )
+    ) == LOCAL.unsafe_sign_hash(cast("Hash32", digest))
     with pytest.raises(InvalidInputError, match="32 bytes"):
         HSM.unsafe_sign_hash(cast("Hash32", digest[:31]))
 
