@@ -34,6 +34,14 @@ _ALLOWANCES = frozenset(
     }
 )
 
+# An allowance is bounded by the rule of an operator that permits it.
+_AMOUNTS = {
+    "transfer": frozenset({"max-amount", "min-amount"}),
+    "transferAndCall": frozenset({"max-amount"}),
+    "transferFrom": frozenset({"max-amount"}),
+}
+"""Which limits of amounts the calls have that move tokens."""
+
 # Paths on which a caller chooses the amount.  An accepted refund is a promise: it is
 # compared with the token's limit only, as before.
 _OF_CALLERS = frozenset({Path.JSON_RPC, Path.REST})
@@ -201,9 +209,10 @@ def _find_exceeded(
         found.add("gas")
     if network is not None and transaction.max_fee_per_gas > network.max_fee_per_gas:
         found.add("max-fee")
-    is_transfer = data.argument("to") is not None
-    if network is not None and token is not None and amount is not None and is_transfer:
-        found |= _compare_amount(amount, token, network, surroundings)
+    call = data.call
+    if network is not None and token is not None and call is not None:
+        compared = _AMOUNTS.get(call.name, frozenset())
+        found |= compared & _compare_amount(amount or 0, token, network, surroundings)
     return frozenset(found)
 
 
