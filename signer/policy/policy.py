@@ -206,13 +206,14 @@ class _RuleSet:
         }
         result = cedarpy.is_authorized(request, self._policies, _NO_ENTITIES)
         diagnostics = result.diagnostics
+        decision = result.decision
         places = sorted(
             int(reason.removeprefix("policy")) for reason in diagnostics.reasons
         )
         return _Answer(
-            result.decision is cedarpy.Decision.Allow,
+            decision is cedarpy.Decision.Allow,
             list(dict.fromkeys(self.rules[place].name for place in places)),
-            bool(diagnostics.errors) or result.decision is cedarpy.Decision.NoDecision,
+            bool(diagnostics.errors) or decision is cedarpy.Decision.NoDecision,
         )
 
     def _uses(self, attribute: str) -> bool:
