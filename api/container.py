@@ -33,6 +33,7 @@ from signer.audit.sealing_monitor import SealingAlert, SealingMonitor
 from signer.chain.chain import Chain
 from signer.config.digest import Configuration, read_configuration
 from signer.config.networks import Network, load_networks
+from signer.config.policy_files import read_policy_files
 from signer.config.settings import Role, Settings
 from signer.config.tenants import TenantRegistry, check_tenants, load_tenants
 from signer.deadline import Deadlines
@@ -49,6 +50,9 @@ from signer.keys.rotation import Rotation
 from signer.keys.signer import SignerFactory
 from signer.keys.signing_alarm import SigningAlarm
 from signer.model.audit_record import Operation
+from signer.policy.default_rules import service_files
+from signer.policy.policy import Policy
+from signer.policy.policy_text import PolicyFile
 from signer.ports import (
     Clock,
     KeyDirectory,
@@ -210,7 +214,19 @@ class Container:
     def configuration(self) -> Configuration:
         """The rules in force: networks, tokens, tenants and limits."""
         tenants = self.tenants.tenants or {}
-        return read_configuration(self.settings, self.networks, tenants)
+        files = self.policy_files
+        return read_configuration(self.settings, self.networks, tenants, files)
+
+    @cached_property
+    def policy_files(self) -> Mapping[str, str]:
+        """The operator's own rules of ``POLICY_DIR``: texts by file."""
+        return read_policy_files(self.settings.policy_dir)
+
+    @cached_property
+    def policy(self) -> Policy:
+        """What may be signed: the rules of this project and the operator's own."""
+        own = [PolicyFile(name, text) for name, text in self.policy_files.items()]
+        return Policy.compile(service_files(self.networks, self.tenants), own)
 
     @cached_property
     def audit(self) -> AuditLog:
@@ -263,7 +279,10 @@ class Container:
             self.store,
             self.chains,
             TransactionSigner(
-                self.ring, self.ledger_clock, lambda: self.backend.concurrency
+                self.ring,
+                self.ledger_clock,
+                self.policy,
+                lambda: self.backend.concurrency,
             ),
             NonceManager(self.store, self.ring, self.ledger_clock, self.tenants),
             self.ledger_clock,

@@ -11,9 +11,12 @@ It returns the same bytes as ``eth_account.Account.from_key(...)`` except for th
 signature itself, which differs each time.  The key cannot be exported, so web3.py's
 signing middleware does not accept this account.
 
-It refuses what a hot wallet must never sign: authorisations that delegate the account
-to a contract (EIP-7702), blob transactions (EIP-4844), and transactions without a chain
-id, which would be valid on every chain (EIP-155).
+A policy decides about each signature (``signer/policy``).  The default one signs plain
+transactions, messages and typed data.  It refuses what gives a wallet away: approvals
+and permits of tokens, orders, hashes without a meaning, contract creation, blobs
+(EIP-4844), authorisations that delegate the account to a contract (EIP-7702), and gas
+above 2**24.  ``policy=account_policy("...")`` permits more, or less.  No policy permits
+a transaction without a chain id, which would be valid on every chain (EIP-155).
 
 Open it with a ledger to sign with a key of a service's ring.  Then each signature needs
 that the ring lets the key sign when the intent becomes durable, which one transaction
@@ -26,34 +29,37 @@ pauses a wallet when it finds a nonce that it did not reserve.
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Any, Self, cast
 
-import rlp
 import structlog
-from eth_account.datastructures import SignedMessage, SignedTransaction
+from eth_account.datastructures import (
+    SignedMessage,
+    SignedSetCodeAuthorization,
+    SignedTransaction,
+)
 from eth_account.messages import SignableMessage
 from eth_account.signers.base import BaseAccount
-from eth_account.typed_transactions.typed_transaction import TypedTransaction
+from eth_account.typed_transactions.set_code_transaction import Authorization
 from eth_account.types import TransactionDictType
+from eth_keys.datatypes import Signature as EthSignature
 from eth_typing import ChecksumAddress, Hash32
 from eth_utils.address import (
-    is_address,
     is_checksum_address,
-    is_same_address,
     to_canonical_address,
+    to_checksum_address,
 )
-from eth_utils.conversions import to_bytes, to_int
-from eth_utils.hexadecimal import is_0x_prefixed
 from hexbytes import HexBytes
-from rlp.sedes import big_endian_int
 
 from signer.audit.log import AuditLog
-from signer.crypto.keccak import keccak
+from signer.clear_signing.typed_data_kinds import recognise
+from signer.config.networks import Network
 from signer.crypto.messages import message_digest
-from signer.crypto.secp256k1 import Signature
+from signer.crypto.secp256k1 import Signature, checked_digest
+from signer.crypto.transaction_json import parse_sender, parse_transaction
+from signer.crypto.transactions import SignedBytes
 from signer.crypto.typed_data import TypedData
 from signer.errors import (
-    HotWalletError,
     InvalidInputError,
     KeyRotatedError,
     KeyUnusableError,
@@ -62,14 +68,21 @@ from signer.errors import (
 from signer.keys.signer import Signer
 from signer.model.audit_record import Operation, Purpose
 from signer.model.key import SIGNING
-from signer.ports import Journal, KeyBackend, KeyId
+from signer.policy.account_policy import account_policy
+from signer.policy.facts import AnyFacts, Caller, Path
+from signer.policy.message_facts import (
+    authorization_facts,
+    digest_facts,
+    message_facts,
+    typed_data_facts,
+)
+from signer.policy.policy import Policy
+from signer.policy.surroundings import KnownNetwork, Surroundings
+from signer.policy.transaction_facts import transaction_facts
+from signer.ports import Clock, Journal, KeyBackend, KeyId, utc_now
 
 
-_LEGACY_FIELDS = ("nonce", "gasPrice", "gas", "to", "value", "data", "chainId")
-
-_SIGNED_TYPES = (1, 2)
-
-_MALFORMED = "not a complete, valid transaction"
+NO_NETWORKS: Mapping[str, Network] = MappingProxyType({})
 
 _NOT_IN_RING = (
     "the ledger's key ring does not let this key sign: it was revoked, it failed over"
@@ -82,15 +95,33 @@ class HSMAccount(BaseAccount):
     """
     Signs transactions, messages and typed data with one ``Signer``.
 
-    *actor* is the name of the account's user in audit records.  Every method raises
-    ``InvalidInputError`` for malformed input, ``SigningError`` if the device did not
-    sign, and if *signer* writes to a ledger, ``KeyUnusableError`` if its ring does not
-    let the key sign, and ``StoreError`` if it does not answer.
+    *actor* is the name of the account's user in audit records, *policy* decides what is
+    signed, and *networks* are those of a networks file, whose tokens and limits the
+    policy then knows.
+
+    Every method raises ``InvalidInputError`` for malformed input,
+    ``PolicyViolationError`` if the policy refuses, ``SigningError`` if the device did
+    not sign, and if *signer* writes to a ledger, ``KeyUnusableError`` if its ring does
+    not let the key sign, and ``StoreError`` if it does not answer.
     """
 
-    def __init__(self, signer: Signer, actor: str = "account") -> None:
+    def __init__(
+        self,
+        signer: Signer,
+        actor: str = "account",
+        *,
+        policy: Policy | None = None,
+        networks: Mapping[str, Network] = NO_NETWORKS,
+        clock: Clock = utc_now,
+    ) -> None:
         self._signer = signer
         self._actor = actor
+        self._policy = policy or account_policy()
+        self._clock = clock
+        self._networks = {
+            network.chain_id: KnownNetwork.of(name, network)
+            for name, network in networks.items()
+        }
 
     @classmethod
     def open(
@@ -100,6 +131,8 @@ class HSMAccount(BaseAccount):
         *,
         expected_address: str | None = None,
         ledger: Journal | None = None,
+        policy: Policy | None = None,
+        networks: Mapping[str, Network] = NO_NETWORKS,
     ) -> Self:
         """
         Return the account of *key_id*, with its public key fetched and pinned.
@@ -110,7 +143,8 @@ class HSMAccount(BaseAccount):
         """
         audit = AuditLog(structlog.get_logger("audit"), journal=ledger)
         key = KeyId(key_id)
-        return cls(Signer.open(backend, key, audit, expected_address=expected_address))
+        signer = Signer.open(backend, key, audit, expected_address=expected_address)
+        return cls(signer, policy=policy, networks=networks)
 
     @property
     def address(self) -> ChecksumAddress:
@@ -124,11 +158,15 @@ class HSMAccount(BaseAccount):
         """
         Sign the 32 bytes of *message_hash* as they are.
 
-        The hash may be that of any transaction.  Prefer ``sign_message``, which cannot
-        sign a transaction.
+        The hash may be that of any transaction, so the default policy refuses it.
+        Prefer ``sign_message``, which cannot sign a transaction.
         """
-        digest = bytes(HexBytes(message_hash))
-        signature = self._sign(digest, Operation.MESSAGE_SIGNING)
+        digest = checked_digest(bytes(HexBytes(message_hash)))
+        return self._sign_message(digest_facts(digest, self._surroundings()))
+
+    def _sign_message(self, facts: AnyFacts) -> SignedMessage:
+        digest = facts.digest
+        signature = self._sign(facts, Operation.MESSAGE_SIGNING)
         v = 27 + signature.y_parity
         return SignedMessage(
             message_hash=HexBytes(digest),
@@ -142,10 +180,13 @@ class HSMAccount(BaseAccount):
         """
         Sign an EIP-191 message; v is 27 or 28.
 
-        Of typed data, such a message has only the hashes.  ``sign_typed_data`` checks
-        the whole document.
+        Of typed data, such a message has only the hashes, and the default policy
+        refuses it.  ``sign_typed_data`` shows the whole document to the policy.
         """
-        return self.unsafe_sign_hash(cast("Hash32", message_digest(signable_message)))
+        digest = message_digest(signable_message)
+        return self._sign_message(
+            message_facts(signable_message, digest, self._surroundings())
+        )
 
     def sign_typed_data(
         self,
@@ -168,68 +209,93 @@ class HSMAccount(BaseAccount):
             raise InvalidInputError(
                 "give full_message or the three parts, not both", field="full_message"
             )
-        return self.unsafe_sign_hash(cast("Hash32", document.digest()))
+        return self._sign_message(
+            typed_data_facts(
+                document,
+                recognise(document),
+                document.digest(),
+                self._surroundings(document.chain_id),
+            )
+        )
+
+    def sign_authorization(
+        self, authorization: Mapping[str, Any]
+    ) -> SignedSetCodeAuthorization:
+        """
+        Sign an authorisation (EIP-7702), which the default policy refuses.
+
+        The code of its ``address`` gets everything that the account has, on the chain
+        ``chainId``, or on all chains if that is 0.
+        """
+        with _rejecting("not an authorisation: chainId, address and nonce"):
+            chain_id, nonce = int(authorization["chainId"]), int(authorization["nonce"])
+            delegate = to_canonical_address(authorization["address"])
+            digest = bytes(Authorization(chain_id, delegate, nonce).hash())
+        address = to_checksum_address(delegate)
+        facts = authorization_facts(chain_id, address, digest, self._surroundings())
+        signature = self._sign(facts, Operation.TRANSACTION_SIGNING)
+        parts = (signature.y_parity, signature.r, signature.s)
+        return SignedSetCodeAuthorization(
+            chain_id=chain_id,
+            address=delegate,
+            nonce=nonce,
+            y_parity=signature.y_parity,
+            r=signature.r,
+            s=signature.s,
+            signature=EthSignature(vrs=parts),
+            authorization_hash=HexBytes(digest),
+        )
 
     def sign_transaction(
         self, transaction_dict: TransactionDictType
     ) -> SignedTransaction:
         """
-        Sign a legacy (EIP-155), type 1 (EIP-2930) or type 2 (EIP-1559) transaction.
+        Sign a transaction; the default policy signs types 0 to 2.
 
-        Raises:
-            PolicyViolationError: The type is another one, or there is no chain id.
+        The fields are those of eth-account, or of JSON-RPC.
         """
-        fields = self._without_sender(transaction_dict)
-        _require_chain(fields)
-        if "type" in fields or "maxFeePerGas" in fields or "accessList" in fields:
-            return self._sign_typed(fields)
-        return self._sign_legacy(fields)
+        fields: Mapping[str, Any] = dict(transaction_dict)
+        self._check_sender(fields)
+        _check_chain(fields)
+        _check_recipient(fields.get("to"))
+        transaction = parse_transaction(fields)
+        facts = transaction_facts(
+            transaction,
+            transaction.signing_digest(),
+            self._surroundings(transaction.chain_id),
+        )
+        signature = self._sign(
+            facts, Operation.TRANSACTION_SIGNING, transaction.chain_id
+        )
+        signed = SignedBytes.of(transaction, signature)
+        return SignedTransaction(
+            raw_transaction=HexBytes(signed.raw),
+            hash=HexBytes(signed.tx_hash),
+            r=signature.r,
+            s=signature.s,
+            v=signed.v,
+        )
 
-    def _without_sender(self, transaction: Mapping[str, Any]) -> dict[str, Any]:
-        fields = dict(transaction)
-        sender = fields.pop("from", self.address)
-        if not is_address(sender) or not is_same_address(sender, self.address):
+    def _check_sender(self, fields: Mapping[str, Any]) -> None:
+        if parse_sender(fields) not in (None, self.address):
             raise InvalidInputError(
                 f"from must be the address of this account, {self.address}",
                 field="from",
             )
-        return fields
 
-    def _sign_typed(self, fields: dict[str, Any]) -> SignedTransaction:
-        with _rejecting(_MALFORMED):
-            unsigned = TypedTransaction.from_dict(fields)
-            if unsigned.transaction_type not in _SIGNED_TYPES:
-                raise PolicyViolationError(
-                    f"type {unsigned.transaction_type} transactions are never signed",
-                    rule="transaction-type",
-                )
-            digest, chain_id = unsigned.hash(), _integer(fields["chainId"])
-        signature = self._sign(digest, Operation.TRANSACTION_SIGNING, chain_id)
-        numbers = {"v": signature.y_parity, "r": signature.r, "s": signature.s}
-        signed = TypedTransaction.from_dict({**unsigned.as_dict(), **numbers})
-        return _result(signed.encode(), signature, signature.y_parity)
-
-    def _sign_legacy(self, fields: dict[str, Any]) -> SignedTransaction:
-        with _rejecting(_MALFORMED):
-            if unknown := fields.keys() - set(_LEGACY_FIELDS):
-                raise ValueError(unknown)
-            chain_id = _integer(fields["chainId"])
-            body = [
-                *(_integer(fields[name]) for name in ("nonce", "gasPrice", "gas")),
-                _recipient(fields.get("to", b"")),
-                _integer(fields.get("value", 0)),
-                _data(fields.get("data", b"")),
-            ]
-            digest = keccak(rlp.encode([*body, chain_id, 0, 0]))
-        signature = self._sign(digest, Operation.TRANSACTION_SIGNING, chain_id)
-        v = 35 + 2 * chain_id + signature.y_parity
-        raw = rlp.encode([*body, v, signature.r, signature.s])
-        return _result(raw, signature, v)
+    def _surroundings(self, chain_id: int | None = None) -> Surroundings:
+        return Surroundings(
+            Caller(Path.ACCOUNT, subject=self._actor),
+            self.address,
+            self._clock(),
+            None if chain_id is None else self._networks.get(chain_id),
+        )
 
     def _sign(
-        self, digest: bytes, operation: Operation, chain_id: int | None = None
+        self, facts: AnyFacts, operation: Operation, chain_id: int | None = None
     ) -> Signature:
-        purpose = Purpose(operation, actor=self._actor)
+        decision, digest = self._policy.require(facts), facts.digest
+        purpose = Purpose(operation, actor=self._actor, decision=decision)
         try:
             # A signer without a ledger has no ring to ask.
             self._signer.announce(digest, purpose, states=SIGNING, chain_id=chain_id)
@@ -241,49 +307,24 @@ class HSMAccount(BaseAccount):
 
 
 @contextmanager
-def _rejecting(problem: str, field: str | None = None) -> Iterator[None]:
+def _rejecting(problem: str) -> Iterator[None]:
     """Raise ``InvalidInputError`` for every exception of eth-account."""
     try:
         yield
-    except HotWalletError:
-        raise
     except Exception:  # noqa: BLE001 - It documents no exception classes.
-        raise InvalidInputError(problem, field=field) from None
+        raise InvalidInputError(problem) from None
 
 
-def _result(raw: bytes, signature: Signature, v: int) -> SignedTransaction:
-    return SignedTransaction(
-        HexBytes(raw), HexBytes(keccak(raw)), signature.r, signature.s, v
-    )
-
-
-def _require_chain(fields: Mapping[str, Any]) -> None:
-    with _rejecting("chainId is malformed", field="chainId"):
-        chain_id = _integer(fields.get("chainId", 0))
-    if chain_id == 0:
+def _check_chain(fields: Mapping[str, Any]) -> None:
+    if fields.get("chainId", 0) in (0, "0x0"):
         raise PolicyViolationError(
             "a transaction without a chain id is valid on every chain", rule="chain-id"
         )
 
 
-def _integer(value: int | str) -> int:
-    if isinstance(value, bool):
-        raise TypeError("a number must not be a boolean")
-    if isinstance(value, str):
-        if not is_0x_prefixed(value):  # Otherwise "10" would be read as 16.
-            raise ValueError("a number in a string must be 0x-prefixed hex")
-        value = to_int(hexstr=value)
-    big_endian_int.serialize(value)  # Raises for negative numbers.
-    return value
-
-
-def _recipient(value: str | bytes | None) -> bytes:
-    if value in (None, "", b""):
-        return b""
-    if isinstance(value, str) and not is_checksum_address(value):
-        raise ValueError("an address must have its EIP-55 checksum")
-    return to_canonical_address(value)
-
-
-def _data(value: str | bytes) -> bytes:
-    return to_bytes(hexstr=value) if isinstance(value, str) else to_bytes(value)
+def _check_recipient(recipient: object) -> None:
+    """Require a checksum, as eth-account does; JSON-RPC's clients may omit it."""
+    if isinstance(recipient, str) and recipient and not is_checksum_address(recipient):
+        raise InvalidInputError(
+            "to must be an address with its EIP-55 checksum", field="to"
+        )

@@ -9,7 +9,7 @@ from api.console.rendering import format_amount
 from api.container import Container
 from signer.chain.erc20 import decode_transfer
 from signer.chain.fees import format_gwei
-from signer.crypto.transactions import SignedBytes
+from signer.crypto.transactions import AnyTransaction, SignedBytes
 from signer.deadline import Deadlines
 from signer.errors import (
     ChainUnavailableError,
@@ -132,11 +132,7 @@ def _describe(stored: SignedTransaction, refund: Refund) -> tuple[str, bool | No
         transaction = SignedBytes.decode(stored.raw).transaction
         if stored.kind is Kind.NOOP:
             return "sends nothing to the wallet itself, and uses the nonce up", None
-        if refund.token_address == COIN_ADDRESS:
-            to, amount, contract = transaction.to, transaction.value, COIN_ADDRESS
-        else:
-            to, amount, _ = decode_transfer(transaction.data)
-            contract = transaction.to
+        contract, to, amount = _read_payment(transaction, refund)
     except (EncodingError, InvalidInputError):
         return "cannot be decoded: another program may have changed the row", False
     is_payment = (contract.lower(), to.lower(), amount) == (
@@ -146,3 +142,18 @@ def _describe(stored: SignedTransaction, refund: Refund) -> tuple[str, bool | No
     )
     whole = format_amount(amount, refund.decimals)
     return f"pays {whole} {refund.token} to {to_checksum_address(to)}", is_payment
+
+
+def _read_payment(transaction: AnyTransaction, refund: Refund) -> tuple[str, str, int]:
+    """
+    Return the contract that *transaction* calls, the recipient and the amount.
+
+    Raises:
+        EncodingError: It pays nothing.
+    """
+    if transaction.to is None:
+        raise EncodingError("the transaction creates a contract")
+    if refund.token_address == COIN_ADDRESS:
+        return COIN_ADDRESS, transaction.to, transaction.value
+    recipient, amount, _ = decode_transfer(transaction.data)
+    return transaction.to, recipient, amount

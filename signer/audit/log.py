@@ -249,6 +249,8 @@ class AuditLog:
             "details": purpose.details,
             **given,
         }
+        if purpose.decision is not None:
+            given["details"] = {**given["details"], **purpose.decision.details()}
         return self._record(facts, given)
 
     def _record(

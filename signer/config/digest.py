@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any, Self
 
 import rfc8785
@@ -29,6 +30,8 @@ _LIMITS = (
     "rate_limit_client",
     "rotation_needs_funds",
 )
+
+NO_FILES: Mapping[str, str] = MappingProxyType({})
 
 _LARGEST = 2**53 - 1  # RFC 8785, section 3.2.2.3.
 
@@ -76,11 +79,21 @@ class Configuration:
 
 
 def read_configuration(
-    settings: Settings, networks: Mapping[str, Network], tenants: Mapping[str, Tenant]
+    settings: Settings,
+    networks: Mapping[str, Network],
+    tenants: Mapping[str, Tenant],
+    policy: Mapping[str, str] = NO_FILES,
 ) -> Configuration:
-    """Return the networks, tokens, tenants and limits in force."""
+    """
+    Return the networks, tokens, tenants and limits in force.
+
+    *policy* has the texts of the operator's own rules, by file.  Those of this project
+    follow from the rest and from the program's version.
+    """
     limits = settings.model_dump(include=set(_LIMITS), by_alias=True)
-    return Configuration.of(limits=limits, networks=networks, tenants=tenants)
+    parts = {"limits": limits, "networks": networks, "tenants": tenants}
+    # Without own rules, the configuration has the hash that it had in earlier versions.
+    return Configuration.of(**parts, **({"policy": policy} if policy else {}))
 
 
 def hash_document(document: Mapping[str, Any]) -> str:

@@ -1,10 +1,11 @@
 """
-The limits of the networks file and the tenants file, and which of them are raised.
+The limits of the configuration files, and which of them are raised.
 
 Only what bounds payments counts: amounts, gas, fees, which networks and tokens there
-are, and who may request refunds.  URLs and timeouts do not.
+are, who may request refunds, and the operator's own rules.  URLs and timeouts do not.
 """
 
+import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -71,6 +72,7 @@ RULES: Mapping[str, Rule] = {
     "networks.*.tokens.*.hourly_limit": Rule.MOST,
     "networks.*.tokens.*.daily_limit": Rule.MOST,
     "networks.*.tokens.*.daily_limit_per_recipient": Rule.MOST,
+    "policy.*": Rule.FIXED,
     "tenants.*.subjects.*": Rule.GRANT,
     "tenants.*.client_ids.*": Rule.GRANT,
     "tenants.*.request_keys.*": Rule.SIGNER,
@@ -100,6 +102,7 @@ _NAMED = frozenset(
         "client_ids",
         "request_keys",
         "rpc_urls",
+        "policy",
     }
 )
 """Tables and lists whose members have names that the file chooses."""
@@ -110,6 +113,8 @@ _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 def read_limits(document: Mapping[str, Any]) -> FileLimits:
     """Return the limits of a ``Configuration.document``."""
     files = {name: document.get(name, {}) for name in ("networks", "tenants")}
+    texts: Mapping[str, str] = document.get("policy", {})
+    files["policy"] = {name: _hash(text) for name, text in texts.items()}
     limits = {
         path: value
         for path, value in _leaves(files)
@@ -155,10 +160,13 @@ def raised_limits(before: FileLimits, after: FileLimits) -> Mapping[str, Change]
     Return by path what *after* allows and *before* did not.
 
     A network, token or tenant that is new is one change, which has all of its values.
-    What belongs to a removed one is no change.
+    What belongs to a removed one is no change.  Every change of a file of rules is one.
     """
+    # A file of rules that is removed may have forbidden something.
+    found = dict(changed_limits(_of_policy(before), _of_policy(after)))
+    before, after = _without_policy(before), _without_policy(after)
     old, new = _things(before), _things(after)
-    kept, found = old & new, dict[str, Change]()
+    kept = old & new
     for thing, values in _added(new - old, after).items():
         found[dotted(thing)] = {"after": values}
     for path in sorted(before.keys() | after.keys()):
@@ -180,6 +188,19 @@ def dotted(path: Path) -> str:
     return ".".join(
         each if _BARE_KEY.fullmatch(each) else json.dumps(each) for each in path
     )
+
+
+def _of_policy(limits: FileLimits) -> FileLimits:
+    return {path: value for path, value in limits.items() if path[0] == "policy"}
+
+
+def _without_policy(limits: FileLimits) -> FileLimits:
+    return {path: value for path, value in limits.items() if path[0] != "policy"}
+
+
+def _hash(text: str) -> str:
+    """Return the SHA-256 of *text*: only people can see whether rules allow more."""
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _change(before: Any, after: Any) -> Change:

@@ -10,11 +10,11 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from signer.crypto.secp256k1 import Signature
 from signer.errors import KeyNotFoundError, KeyRotatedError, KeyUnusableError
-from signer.keys.signer import SELF_TEST, Signer, self_test_digest
+from signer.keys.signer import Signer
 from signer.model.audit_record import Purpose
 from signer.model.key import FORMER, SIGNING, Key, find_key
 from signer.ports import KeyStore
@@ -22,6 +22,8 @@ from signer.ports import KeyStore
 
 OpenSigner = Callable[[Key], Signer]
 """Opens the signer of a key of the ring; raises ``SigningError``."""
+
+T = TypeVar("T")
 
 _MAX_TRIES = 10
 """A try that meets a rotation costs one read: its intent was not written."""
@@ -172,8 +174,8 @@ class KeyRing:
         raise KeyRotatedError("the ring changed during every attempt to sign")
 
     def self_test(self) -> None:
-        """Test the active key: ``sign_digest`` of a random digest."""
-        self.sign_digest(self_test_digest(), SELF_TEST)
+        """Test the key that is active; raises as ``sign_digest``."""
+        self._while_active(lambda signer: signer.self_test(while_active=True))
 
     def sign_digest(self, digest: bytes, purpose: Purpose) -> tuple[Signature, Signer]:
         """
@@ -183,10 +185,19 @@ class KeyRing:
             SigningError, InvalidInputError: As ``Signer.sign_digest``.
             KeyRotatedError: Rotations changed the active key during every try.
         """
+        return self._while_active(
+            lambda signer: (
+                signer.sign_digest(digest, purpose, while_active=True),
+                signer,
+            )
+        )
+
+    def _while_active(self, use: Callable[[Signer], T]) -> T:
+        """*use* the signer of the active key, again if that was rotated meanwhile."""
         for _ in range(_MAX_TRIES):
             signer = self.active().signer
             with suppress(KeyRotatedError):
-                return signer.sign_digest(digest, purpose, while_active=True), signer
+                return use(signer)
         raise KeyRotatedError("the active key changed during every attempt to sign")
 
     def _refresh(self, epoch: int | None) -> Sequence[Key]:

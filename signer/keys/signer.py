@@ -19,11 +19,18 @@ from signer.crypto.secp256k1 import (
     checked_digest,
     recoverable,
 )
-from signer.errors import BackendError, HotWalletError, KeyUnusableError, SigningError
+from signer.errors import (
+    BackendError,
+    HotWalletError,
+    KeyUnusableError,
+    PolicyViolationError,
+    SigningError,
+)
 from signer.keys.signing_alarm import SigningAlarm
 from signer.model.audit_record import NOTHING, Operation, Purpose, Record, Subject
 from signer.model.key import SERVING, Key, KeyState, SigningCondition
 from signer.model.stop import stopped_by
+from signer.policy.rules import NO_DECISION
 from signer.ports import (
     NO_METER,
     DeviceSignature,
@@ -119,6 +126,7 @@ class Signer:
 
         Raises:
             InvalidInputError: *digest* is not 32 bytes; the device was not asked.
+            PolicyViolationError: *purpose* has no decision that allows *digest*.
             KeyRotatedError: Another key or key id is active; the device was not asked.
             EncodingError: The device's answer is not a strict DER signature.
             RecoveryError: The device signed something else, or with another key.
@@ -126,8 +134,15 @@ class Signer:
             StoreError, AuditLogUnwritableError: The journal or the log cannot be
                 written.
         """
-        self.announce(digest, purpose, states=SERVING if while_active else None)
-        signed = self.sign(digest, purpose)
+        _require_decision(digest, purpose)
+        return self._announce_and_sign(digest, purpose, while_active=while_active)
+
+    def _announce_and_sign(
+        self, digest: bytes, purpose: Purpose, *, while_active: bool
+    ) -> Signature:
+        states = SERVING if while_active else None
+        self._announce(digest, purpose, states=states)
+        signed = self._sign(digest, purpose)
         self._audit.write(signed.outcome())
         return signed.signature
 
@@ -145,12 +160,25 @@ class Signer:
 
         Raises:
             InvalidInputError: *digest* is not 32 bytes.
+            PolicyViolationError: *purpose* has no decision that allows *digest*.
             KeyRotatedError: *states* is given and the ring has the key in none of them,
                 or under another key id; or *pays* is not the active key's address.
             SigningStoppedError: *states* is given, and signing is stopped.
             StoreError: The journal cannot be written.
             AuditLogUnwritableError: The line of the intent cannot be written.
         """
+        _require_decision(digest, purpose)
+        self._announce(digest, purpose, states=states, pays=pays, chain_id=chain_id)
+
+    def _announce(
+        self,
+        digest: bytes,
+        purpose: Purpose,
+        *,
+        states: frozenset[KeyState] | None,
+        pays: str | None = None,
+        chain_id: int | None = None,
+    ) -> None:
         checked_digest(digest)
         intent = self._audit.intent(purpose, self._subject, digest)
         condition = None
@@ -179,6 +207,10 @@ class Signer:
         process.  If the device does not sign, this method records the outcome.  It
         raises as ``sign_digest``.
         """
+        _require_decision(digest, purpose)
+        return self._sign(digest, purpose)
+
+    def _sign(self, digest: bytes, purpose: Purpose) -> "Signed":
         checked_digest(digest)
         attempt = _Attempt()
         outcome = "internal-error"
@@ -205,8 +237,12 @@ class Signer:
     def self_test(
         self, purpose: Purpose = SELF_TEST, *, while_active: bool = False
     ) -> None:
-        """Test the key: ``sign_digest`` of a random digest."""
-        self.sign_digest(self_test_digest(), purpose, while_active=while_active)
+        """
+        Test the key: sign a random digest, which needs no decision of the policy.
+
+        It raises as ``sign_digest``.
+        """
+        self._announce_and_sign(self_test_digest(), purpose, while_active=while_active)
 
     def _report(
         self, purpose: Purpose, attempt: "_Attempt", error: HotWalletError | None
@@ -289,6 +325,15 @@ class SignerFactory:
             expected_address=key.address,
             alarm=self.alarm,
             meter=self.meter,
+        )
+
+
+def _require_decision(digest: bytes, purpose: Purpose) -> None:
+    """Require that the policy was asked, and allowed exactly this."""
+    if not purpose.allows(digest):
+        raise PolicyViolationError(
+            "the policy was not asked, or did not allow this signature",
+            rule=NO_DECISION,
         )
 
 

@@ -16,6 +16,8 @@ from typing import Any, Self
 
 import rfc8785
 
+from signer.model.decision import Decision
+
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 
@@ -85,7 +87,11 @@ WORKER = Actor("worker")
 
 @dataclass(frozen=True, slots=True)
 class Purpose:
-    """Why a signature is requested, and for whom; ``details`` must not be secrets."""
+    """
+    Why a signature is requested, and for whom; ``details`` must not be secrets.
+
+    ``Signer`` signs nothing but self-tests without a *decision* of the policy.
+    """
 
     operation: Operation
     network: str | None = None
@@ -94,6 +100,11 @@ class Purpose:
     refund_id: str | None = None
     token_id: str | None = None
     details: Mapping[str, str | int] = field(default_factory=lambda: NOTHING)
+    decision: Decision | None = field(default=None, repr=False)
+
+    def allows(self, digest: bytes) -> bool:
+        """Return whether the policy allowed to sign exactly *digest*."""
+        return self.decision is not None and self.decision.allows(digest)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from signer.chain.chain import Chain
 from signer.errors import (
     BroadcastRejectedError,
     FeesAboveRecentError,
+    PolicyViolationError,
     SigningStoppedError,
 )
 from signer.model.refund import Kind, Refund, SignedTransaction, Status
@@ -166,7 +167,7 @@ class PendingTransactions:
                 refund, chain, latest
             ) or self._pricing.plan_higher_fees(refund, chain, latest)
             return None if plan is None else self._attempts.record(plan, chain)
-        except (FeesAboveRecentError, SigningStoppedError):
+        except (FeesAboveRecentError, PolicyViolationError, SigningStoppedError):
             return None  # The same bytes are sent again until a signature may follow.
 
     def _adopt(self, refund: Refund, mined: MinedTransaction) -> Refund:

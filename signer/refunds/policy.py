@@ -16,7 +16,12 @@ from signer.chain.erc20 import decode_transfer
 from signer.chain.fees import GWEI
 from signer.config.networks import Network, Token
 from signer.config.tenants import NO_LIMITS, Tenant
-from signer.crypto.transactions import AnyTransaction
+from signer.crypto.transactions import (
+    MAX_GAS,
+    AnyTransaction,
+    DynamicFeeTransaction,
+    LegacyTransaction,
+)
 from signer.errors import InvalidInputError, PolicyViolationError
 from signer.model.refund import Refund, RefundRequest, Status
 
@@ -26,6 +31,8 @@ ZERO_ADDRESS = "0x" + "0" * 40
 NOOP_GAS = 21_000
 """Gas of a transaction without calldata to an account (Yellow Paper, appendix G)."""
 
+# The only types that a refund's attempts have.
+_TYPES = {LegacyTransaction.type, DynamicFeeTransaction.type}
 
 # A new refund is due at once, also for a worker whose clock is a little slow.
 _CLOCK_TOLERANCE = timedelta(seconds=1)
@@ -193,10 +200,13 @@ def _require(
     """Require what every transaction must fulfil, and *rules*."""
     cap = network.max_fee_per_gas_gwei * GWEI
     common = {
+        "transaction-type": transaction.type in _TYPES,
+        "access-list": transaction.access_list == (),
         "chain-id": transaction.chain_id == refund.chain_id == network.chain_id,
         "nonce": transaction.nonce == refund.nonce,
         "value": transaction.value == 0,
         "max-fee": transaction.max_fee_per_gas <= cap,
+        "max-gas": transaction.gas <= MAX_GAS,
     }
     for rule, holds in (common | rules).items():
         if not holds:

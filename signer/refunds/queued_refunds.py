@@ -132,6 +132,9 @@ class QueuedRefunds:
                 else:
                     # A refund that has to wait takes no nonce, and may be cancelled.
                     self._fee_monitor.require_normal(refund, chain, sender, max_fee)
+                    self._transaction_signer.require_permitted(
+                        refund, sender, prepared.gas_limit, max_fee, chain.network
+                    )
                     reservations.append(prepared)
         reserved = self._nonces.assign_nonces(
             reservations, counted=counted, active=active
@@ -164,7 +167,9 @@ class QueuedRefunds:
 
         def draft_intent(nonce: int) -> Record:
             epoch = active.key.epoch or 0
-            return active.signer.intent(build_purpose(refund, epoch=epoch, nonce=nonce))
+            policy = self._transaction_signer.policy_hash
+            purpose = build_purpose(refund, epoch=epoch, nonce=nonce, policy=policy)
+            return active.signer.intent(purpose)
 
         # A sweep records its intent when it is signed: until then, the ring may not
         # change, which is checked with that record.

@@ -6,7 +6,7 @@ higher fees, and a no-op in its place if it can never be paid.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from signer.amounts import format_units
@@ -15,9 +15,9 @@ from signer.chain.erc20 import encode_transfer
 from signer.config.networks import Network
 from signer.crypto.transactions import (
     AnyTransaction,
+    DynamicFeeTransaction,
     LegacyTransaction,
     SignedBytes,
-    Transaction,
 )
 from signer.errors import RecoveryError
 from signer.keys.keyring import KeyRing
@@ -28,8 +28,11 @@ from signer.model.audit_record import (
     Purpose,
     Record,
 )
+from signer.model.decision import Decision
 from signer.model.refund import Kind, Refund, SignedTransaction
+from signer.policy.policy import Policy
 from signer.ports import Clock
+from signer.refunds.payment_policy import PaymentPolicy
 from signer.refunds.policy import check_coin, check_noop, check_transfer
 from signer.refunds.sweep_policy import Objection, find_ring_objection
 from signer.refunds.transitions import is_just_committed
@@ -107,8 +110,14 @@ def describe_acceptance(refund: Refund) -> dict[str, Any]:
     }
 
 
-def build_purpose(refund: Refund, **details: str | int) -> Purpose:
-    """Return the audit's purpose of a signature."""
+def build_purpose(
+    refund: Refund, decision: Decision | None = None, **details: str | int
+) -> Purpose:
+    """
+    Return the audit's purpose of a signature, which the policy decided about.
+
+    A reservation has no *decision* yet: there is no transaction.
+    """
     operation = Operation.TRANSACTION_SIGNING
     if refund.bound_to is not None:
         operation = Operation.NONCE_FILL if refund.is_filler else Operation.KEY_SWEEP
@@ -118,6 +127,7 @@ def build_purpose(refund: Refund, **details: str | int) -> Purpose:
         actor=WORKER.name,
         refund_id=refund.id,
         details={**describe_payment(refund), **details},
+        decision=decision,
     )
 
 
@@ -125,12 +135,44 @@ class TransactionSigner:
     """Signs transactions with the key that the refund's nonce belongs to."""
 
     def __init__(
-        self, ring: KeyRing, clock: Clock, concurrency: Callable[[], int] = lambda: 1
+        self,
+        ring: KeyRing,
+        clock: Clock,
+        policy: Policy,
+        concurrency: Callable[[], int] = lambda: 1,
     ) -> None:
         """*concurrency* returns how many threads should sign at once."""
         self._ring = ring
         self._clock = clock
+        self._policy = PaymentPolicy(policy, ring, clock)
         self.concurrency = concurrency
+
+    @property
+    def policy_hash(self) -> str:
+        """The start of the policy's hash."""
+        return self._policy.policy.short_hash
+
+    def require_permitted(
+        self, refund: Refund, sender: str, gas: int, max_fee: int, network: Network
+    ) -> None:
+        """
+        Ask the policy about a refund before it gets a nonce.
+
+        A refund that only the signature refused would keep its nonce, and all later
+        ones would wait.  The rules of this project allow what the configuration does,
+        which was checked: only those of an operator can refuse more.
+
+        Raises:
+            PolicyViolationError: Its transfer would be refused now.
+        """
+        if not self._policy.policy.is_extended:
+            return
+        attempt = Attempt(Kind.TRANSFER, 0, gas, max_fee, 0, is_legacy=False)
+        expected = replace(refund, sender=sender, nonce=0, gas_limit=gas)
+        transaction = _build_transaction(expected, attempt)
+        self._policy.require(
+            transaction, transaction.signing_digest(), expected, Kind.TRANSFER, network
+        )
 
     def find_sweep_objection(self, refund: Refund) -> Objection | None:
         """Return why the current key ring forbids a sweep; None for other refunds."""
@@ -147,7 +189,8 @@ class TransactionSigner:
         Raises:
             KeyUnusableError, KeyRotatedError, SigningStoppedError: As
                 ``KeyRing.announce``.
-            PolicyViolationError: The transaction is not what the refund requests.
+            PolicyViolationError: The transaction is not what the refund requests, or
+                the policy refuses it.
             SigningError: The device did not sign, or signed something else; or the
                 signed bytes are not the transaction that was checked.
         """
@@ -155,8 +198,15 @@ class TransactionSigner:
         transaction = _build_transaction(refund, attempt)
         _check(transaction, refund, attempt, network)
         digest = transaction.signing_digest()
+        decision = self._policy.require(
+            transaction, digest, refund, attempt.kind, network
+        )
         purpose = build_purpose(
-            refund, nonce=nonce, attempt=attempt.number, kind=str(attempt.kind)
+            refund,
+            decision,
+            nonce=nonce,
+            attempt=attempt.number,
+            kind=str(attempt.kind),
         )
         is_sweep = refund.swept_from is not None and attempt.kind is Kind.TRANSFER
         pays = refund.recipient if is_sweep else None
@@ -226,7 +276,7 @@ def _build_transaction(refund: Refund, attempt: Attempt) -> AnyTransaction:
             value=value,
             data=data,
         )
-    return Transaction(
+    return DynamicFeeTransaction(
         chain_id=chain_id,
         nonce=nonce,
         max_priority_fee_per_gas=attempt.priority_fee,

@@ -41,7 +41,7 @@ from signer.chain.chain import Chain
 from signer.config.networks import Network, load_networks
 from signer.config.settings import Settings
 from signer.crypto.secp256k1 import Signature
-from signer.crypto.transactions import SignedBytes, Transaction
+from signer.crypto.transactions import DynamicFeeTransaction, SignedBytes
 from signer.errors import BackendError, ConfigurationError, HotWalletError, StoreError
 from signer.keys.keyring import KeyRing
 from signer.keys.rotation import Rotation
@@ -176,8 +176,8 @@ def _numbers() -> Signature:
     return Signature(r, s, 0)
 
 
-def _transaction() -> Transaction:
-    return Transaction(
+def _transaction() -> DynamicFeeTransaction:
+    return DynamicFeeTransaction(
         chain_id=1,
         nonce=0,
         max_priority_fee_per_gas=1,

@@ -7,16 +7,17 @@ from concurrent.futures import ThreadPoolExecutor
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from signer.keys.signer import Signer
-from signer.model.audit_record import Operation, Purpose
+from signer.model.audit_record import Operation
 from tests.contract.devices import Device
 from tests.support.arithmetic import Verifier
 from tests.support.devices import recording
+from tests.support.purposes import Unchecked
 
 
 Signed = tuple[bytes, bytes]
 """A digest and its signature of 65 bytes."""
 
-_PURPOSE = Purpose(Operation.TRANSACTION_SIGNING, network="local")
+_PURPOSE = Unchecked(Operation.TRANSACTION_SIGNING, network="local")
 
 
 def some_signatures(device: Device, number: int, threads: int = 4) -> list[Signed]:

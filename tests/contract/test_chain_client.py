@@ -18,11 +18,12 @@ from dev.chain import CHAIN_ID
 from signer.chain.erc20 import encode_transfer
 from signer.crypto.transactions import LegacyTransaction
 from signer.errors import BroadcastRejectedError, ExecutionRevertedError
-from signer.model.audit_record import Operation, Purpose
+from signer.model.audit_record import Operation
 from signer.ports import Call, ChainClient, Fees
 from tests.fixtures.chain import DevChain
 from tests.support.devices import honest, signer_over
 from tests.support.payments import RECIPIENT, hash_of, mined, signed
+from tests.support.purposes import Unchecked
 from tests.support.rpc import broadcast
 
 
@@ -152,7 +153,7 @@ def test_a_legacy_transaction_is_mined(legacy_anvil: DevChain) -> None:
     )
     raw = transaction.serialise(
         signer.sign_digest(
-            transaction.signing_digest(), Purpose(Operation.TRANSACTION_SIGNING)
+            transaction.signing_digest(), Unchecked(Operation.TRANSACTION_SIGNING)
         )
     )
 

@@ -24,7 +24,7 @@ from signer.errors import (
     StoreError,
 )
 from signer.keys.signer import Signer
-from signer.model.audit_record import Operation, Purpose
+from signer.model.audit_record import Operation
 from signer.model.key import SIGNING, Key, KeyState
 from signer.model.refund import SWEEPER
 from signer.ports import KeyId
@@ -42,6 +42,7 @@ from tests.support.audit import record
 from tests.support.devices import honest, signer_over
 from tests.support.keys import activate, key_at, made_active, ring_over, standing
 from tests.support.ledgers import open_ledger, seal
+from tests.support.purposes import Unchecked
 from tests.support.ring import SILENCE
 from tests.support.waiting import eventually
 
@@ -317,7 +318,7 @@ def test_no_signature_after_a_rotation(store: SQLStore) -> None:
         for private, key in zip(_PRIVATE, KEYS, strict=True)
     ]
     ring = ring_over(store, *signers)
-    digest, purpose = bytes(range(32)), Purpose(Operation.MESSAGE_SIGNING)
+    digest, purpose = bytes(range(32)), Unchecked(Operation.MESSAGE_SIGNING)
 
     def sign(_: Key) -> str:
         signature, signer = ring.sign_digest(digest, purpose)

@@ -10,13 +10,14 @@ from api.bootstrap import open_container
 from api.logs import configure
 from signer.config.settings import Settings
 from signer.errors import HotWalletError
-from signer.model.audit_record import Operation, Purpose
+from signer.model.audit_record import Operation
 from tests.crash.gateway_process import submit_at_rate
 from tests.crash.journal import Journal
+from tests.support.purposes import Unchecked
 
 
 _THREADS = 4
-_PURPOSE = Purpose(Operation.MESSAGE_SIGNING, actor="signatures")
+_PURPOSE = Unchecked(Operation.MESSAGE_SIGNING, actor="signatures")
 
 
 def run_signing(per_second: float, journal_file: Path, stop: Event) -> None:

@@ -43,6 +43,7 @@ from tests.simulation.observer import ObservedDevice, ObservedLines, Observer
 from tests.simulation.scheduler import Process, Scheduler
 from tests.simulation.transaction import CHAIN_ID, DECIMALS, TOKEN
 from tests.support.devices import KEY_ID
+from tests.support.policy import SERVICE_POLICY
 
 
 NETWORK = Network.model_validate(
@@ -143,7 +144,7 @@ class Components:
             self.store, switch, networks, clock, alarm=self.alarm
         )
         nonces = build.nonces(self.store, self.ring, clock, TenantRegistry())
-        signer = build.transaction_signer(self.ring, clock)
+        signer = build.transaction_signer(self.ring, clock, SERVICE_POLICY)
         self.lifecycle = build.lifecycle(
             self.store,
             self.chains,

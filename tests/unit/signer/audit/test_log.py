@@ -41,12 +41,13 @@ from tests.support.devices import (
     recording,
     signer_over,
 )
+from tests.support.purposes import Unchecked
 from tests.support.refunds import altered
 
 
 KEY = coincurve.PrivateKey.from_int(0xA0D17)
 DIGEST = hashlib.sha256(b"audited").digest()
-PURPOSE = Purpose(
+PURPOSE = Unchecked(
     Operation.TRANSACTION_SIGNING,
     network="local",
     actor="gateway",

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from signer.chain.fees import add_gas_margin, bump_fees, quote_fees
 from signer.config.networks import Network
-from signer.crypto.transactions import MAX_GAS, Transaction
+from signer.crypto.transactions import MAX_GAS
 from signer.ports import Fees
 from tests.fixtures.scripted_chain import CHAIN_ID, DECIMALS, TOKEN
 
@@ -143,4 +143,3 @@ def test_a_gas_limit_can_always_be_signed(estimate: int) -> None:
     limit = add_gas_margin(estimate)
 
     assert limit == min(estimate * 5 // 4, MAX_GAS)
-    assert Transaction(1, 0, 0, 0, limit, TOKEN, 0, b"").gas == limit

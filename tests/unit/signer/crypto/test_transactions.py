@@ -1,13 +1,14 @@
-"""EIP-1559 and legacy transactions, compared with eth-account."""
+"""Transactions of all types: encoding, and decoding again."""
 
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import replace
+from functools import partial
+from itertools import permutations
 from typing import Any
 
 import pytest
 import rlp
 from eth_account import Account
-from eth_account.typed_transactions.typed_transaction import TypedTransaction
 from eth_utils.address import to_checksum_address
 from hexbytes import HexBytes
 from hypothesis import given
@@ -15,149 +16,104 @@ from hypothesis import strategies as st
 
 from signer.crypto.secp256k1 import HALF_N, N, Signature
 from signer.crypto.transactions import (
-    MAX_GAS,
     AnyTransaction,
     LegacyTransaction,
     SignedBytes,
-    Transaction,
 )
 from signer.errors import EncodingError, HotWalletError, InvalidInputError
+from tests.support import eth_account_transactions as eth_account
+from tests.support.transactions import (
+    EXAMPLES,
+    LEGACY,
+    SIGNATURE,
+    TYPE_1,
+    TYPE_2,
+    TYPE_3,
+    TYPE_4,
+    generate,
+)
 from tests.support.vectors import load
 
 
-ACCOUNT = Account.from_key("0x" + "11" * 32)
-PLAIN = Transaction(
-    chain_id=31337,
-    nonce=0,
-    max_priority_fee_per_gas=10**9,
-    max_fee_per_gas=2 * 10**9,
-    gas=65_000,
-    to="0x5FbDB2315678afecb367f032d93F642f64180aa3",
-    value=0,
-    data=b"",
-)
-LEGACY = LegacyTransaction(
-    chain_id=31337,
-    nonce=0,
-    gas_price=2 * 10**9,
-    gas=65_000,
-    to=PLAIN.to,
-    value=0,
-    data=b"",
-)
-SIGNATURE = Signature(1, 2, 1)
-
-both_kinds = pytest.mark.parametrize("plain", [PLAIN, LEGACY], ids=["1559", "legacy"])
-
-_fees = st.integers(0, 2**200)
-_addresses = st.binary(min_size=20, max_size=20).map(to_checksum_address)
-
-
-@st.composite
-def fee_market_transactions(draw: st.DrawFn) -> Transaction:
-    """Return any valid EIP-1559 transaction."""
-    low, high = sorted((draw(_fees), draw(_fees)))
-    return Transaction(
-        chain_id=draw(st.integers(1, 2**64 - 1)),
-        nonce=draw(st.integers(0, 2**64 - 2)),
-        max_priority_fee_per_gas=low,
-        max_fee_per_gas=high,
-        gas=draw(st.integers(1, MAX_GAS)),
-        to=draw(_addresses),
-        value=draw(st.integers(0, 2**256 - 1)),
-        data=draw(st.binary(max_size=300)),
-    )
-
-
-legacy_transactions = st.builds(
-    LegacyTransaction,
-    chain_id=st.integers(1, 2**64 - 1),
-    nonce=st.integers(0, 2**64 - 2),
-    gas_price=_fees,
-    gas=st.integers(1, MAX_GAS),
-    to=_addresses,
-    value=st.integers(0, 2**256 - 1),
-    data=st.binary(max_size=300),
-)
-
-transactions = fee_market_transactions() | legacy_transactions
-
-signatures = st.builds(
-    Signature, st.integers(1, N - 1), st.integers(1, HALF_N), st.integers(0, 1)
-)
-
-
-def _as_eth_account(transaction: AnyTransaction) -> dict[str, Any]:
-    fees = (
-        {"gasPrice": transaction.gas_price}
-        if isinstance(transaction, LegacyTransaction)
-        else {
-            "type": 2,
-            "maxPriorityFeePerGas": transaction.max_priority_fee_per_gas,
-            "maxFeePerGas": transaction.max_fee_per_gas,
-        }
-    )
-    return {
-        **fees,
-        "chainId": transaction.chain_id,
-        "nonce": transaction.nonce,
-        "gas": transaction.gas,
-        "to": transaction.to,
-        "value": transaction.value,
-        "data": transaction.data,
-    }
+all_types = pytest.mark.parametrize("plain", EXAMPLES, ids=lambda t: f"type{t.type}")
 
 
 def _sender(signed: SignedBytes) -> str:
     return signed.signature.recover(signed.transaction.signing_digest()).address
 
 
-@given(transaction=fee_market_transactions(), signature=signatures)
-def test_bytes_equal_those_of_eth_account(
-    transaction: Transaction, signature: Signature
-) -> None:
-    """Digest and signed bytes equal those of eth-account, for all fields (S11)."""
-    fields = _as_eth_account(transaction)
-    numbers = {"v": signature.y_parity, "r": signature.r, "s": signature.s}
-    signed = TypedTransaction.from_dict({**fields, **numbers})
-
-    assert transaction.signing_digest() == TypedTransaction.from_dict(fields).hash()
-    assert transaction.serialise(signature) == signed.encode()
+def _parity(transaction: AnyTransaction, v: int) -> int:
+    return v - 2 * transaction.chain_id - 35 if transaction.type == 0 else v
 
 
-@given(transaction=transactions)
-def test_transactions_of_eth_account_are_decoded(transaction: AnyTransaction) -> None:
-    """What eth-account signs is decoded to the same fields, hash and sender (S11)."""
-    theirs = ACCOUNT.sign_transaction(_as_eth_account(transaction))
+def test_bytes_equal_those_of_eth_account() -> None:
+    """
+    Digest, signed bytes, hash, v and sender equal those of eth-account (S11).
 
-    decoded = SignedBytes.decode(bytes(theirs.raw_transaction))
+    What eth-account signs is decoded to the same fields.
+    """
+    for transaction in generate(250, seed=4, max_nonce=2**64 - 2):
+        theirs = eth_account.sign(transaction)
+        raw = bytes(theirs.raw_transaction)
+        decoded = SignedBytes.decode(raw)
 
-    assert decoded.transaction == transaction
-    assert decoded.tx_hash == theirs.hash.to_0x_hex()
-    assert (decoded.signature.r, decoded.signature.s) == (theirs.r, theirs.s)
-    first_v = (
-        transaction.chain_id * 2 + 35
-        if isinstance(transaction, LegacyTransaction)
-        else 0
-    )
-    assert decoded.signature.y_parity == theirs.v - first_v
-    assert decoded.transaction.serialise(decoded.signature) == theirs.raw_transaction
-    assert _sender(decoded) == ACCOUNT.address
-
-
-@given(transaction=transactions, signature=signatures)
-def test_a_serialised_transaction_is_decoded_again(
-    transaction: AnyTransaction, signature: Signature
-) -> None:
-    signed = SignedBytes.of(transaction, signature)
-
-    assert signed == SignedBytes.decode(transaction.serialise(signature))
-    assert (signed.transaction, signed.signature) == (transaction, signature)
+        assert transaction.signing_digest() == eth_account.digest(transaction)
+        assert decoded.transaction == transaction
+        assert transaction.serialise(decoded.signature) == raw
+        assert decoded.tx_hash == theirs.hash.to_0x_hex()
+        assert (decoded.signature.r, decoded.signature.s) == (theirs.r, theirs.s)
+        assert decoded.signature.y_parity == _parity(transaction, theirs.v)
+        assert decoded.v == theirs.v
+        assert _sender(decoded) == eth_account.ACCOUNT.address
 
 
-@given(st.binary(max_size=300) | st.binary(max_size=300).map(lambda b: b"\x02" + b))
-def test_random_bytes_raise_our_errors(noise: bytes) -> None:
+def test_a_serialised_transaction_is_decoded_again() -> None:
+    """Every field and the signature are as before, for all types (T11)."""
+    for transaction in generate(250, seed=5, max_nonce=2**64 - 2):
+        signed = SignedBytes.of(transaction, SIGNATURE)
+
+        assert signed == SignedBytes.decode(transaction.serialise(SIGNATURE))
+        assert (signed.transaction, signed.signature) == (transaction, SIGNATURE)
+
+
+@all_types
+def test_bytes_of_another_transaction_are_noticed(plain: AnyTransaction) -> None:
+    """A bug that serialises another field gives no signed bytes (T11)."""
+
+    class Buggy(type(plain)):  # type: ignore[misc]  # Its own type.
+        __slots__ = ()
+
+        def serialise(self, signature: Signature) -> bytes:
+            changed: AnyTransaction = replace(plain, value=plain.value + 1)
+            return changed.serialise(signature)
+
+    fields = {name: getattr(plain, name) for name in type(plain).__slots__}
+    with pytest.raises(EncodingError, match="another transaction"):
+        SignedBytes.of(Buggy(**fields), SIGNATURE)
+
+
+@pytest.mark.parametrize(
+    ("plain", "vs"),
+    [
+        (LEGACY, {62709, 62710}),
+        (replace(LEGACY, chain_id=1), {37, 38}),
+        *((plain, {0, 1}) for plain in EXAMPLES[1:]),
+    ],
+)
+def test_v_depends_on_the_type(plain: AnyTransaction, vs: set[int]) -> None:
+    """Legacy has 35 + 2 * chain id + parity, typed transactions the parity (S11)."""
+    signatures = [replace(SIGNATURE, y_parity=parity) for parity in (0, 1)]
+
+    assert {SignedBytes.of(plain, each).v for each in signatures} == vs
+
+
+_prefixes = st.sampled_from([b"", b"\x01", b"\x02", b"\x03", b"\x04"])
+
+
+@given(_prefixes, st.binary(max_size=300))
+def test_random_bytes_raise_our_errors(prefix: bytes, random: bytes) -> None:
     """Random bytes raise EncodingError, or are a canonical transaction."""
+    noise = prefix + random
     try:
         decoded = SignedBytes.decode(noise)
     except HotWalletError:
@@ -174,9 +130,8 @@ _fields = st.one_of(
 
 
 @given(
-    st.sampled_from([b"\x02", b""]),
-    st.lists(_fields, min_size=8, max_size=10)
-    | st.lists(_fields, min_size=11, max_size=13),
+    _prefixes,
+    st.lists(_fields, min_size=8, max_size=15),
 )
 def test_rlp_of_other_fields_raises_our_errors(kind: bytes, fields: list[Any]) -> None:
     """Well-formed RLP of other fields raises our errors, or is canonical."""
@@ -189,7 +144,7 @@ def test_rlp_of_other_fields_raises_our_errors(kind: bytes, fields: list[Any]) -
     assert decoded.transaction.serialise(decoded.signature) == raw
 
 
-@both_kinds
+@all_types
 def test_every_changed_byte_of_signed_bytes_is_noticed(plain: AnyTransaction) -> None:
     """One byte changed, removed or added: refused, or another transaction (T11)."""
     raw = replace(plain, data=b"\xa9\x05\x9c\xbb" + bytes(64)).serialise(SIGNATURE)
@@ -229,7 +184,7 @@ def _nested(depth: int) -> bytes:
 
 
 @pytest.mark.parametrize("depth", [0, 10, 1_000, 10_000])
-@pytest.mark.parametrize("kind", [b"\x02", b""], ids=["1559", "legacy"])
+@pytest.mark.parametrize("kind", [b"", b"\x01", b"\x02", b"\x03", b"\x04"])
 def test_nested_lists_raise_our_error(kind: bytes, depth: int) -> None:
     """Deep RLP raises EncodingError, not RecursionError."""
     with pytest.raises(EncodingError):
@@ -237,33 +192,67 @@ def test_nested_lists_raise_our_error(kind: bytes, depth: int) -> None:
 
 
 def _with(
-    position: int, value: Any, plain: AnyTransaction = PLAIN
+    position: int, value: Any, plain: AnyTransaction = TYPE_2
 ) -> Callable[[], bytes]:
-    """Return a function that makes signed bytes with another field at *position*."""
-    kind = b"\x02" if isinstance(plain, Transaction) else b""
+    """Return a function that makes signed bytes with another item at *position*."""
+    kind = bytes([plain.type]) if plain.type else b""
 
     def make() -> bytes:
-        fields = rlp.decode(plain.serialise(SIGNATURE).removeprefix(kind))
-        fields[position] = value
-        return bytes(kind + rlp.encode(fields))
+        items = rlp.decode(plain.serialise(SIGNATURE).removeprefix(kind))
+        items[position] = value
+        return bytes(kind + rlp.encode(items))
 
     return make
 
 
+_A, _K = bytes(20), bytes(32)
+_AUTHORIZATION = [b"\x01", _A, b"\x01", b"\x01", b"\x01", b"\x01"]
+
+
+def _changed(position: int, value: Any) -> Callable[[], bytes]:
+    """Return a function that makes a type 4 transaction with another authorization."""
+    changed = list(_AUTHORIZATION)
+    changed[position] = value
+    return _with(9, [_AUTHORIZATION, changed], TYPE_4)
+
+
+def _retyped(type_: int, other: int) -> bytes:
+    return bytes([other]) + EXAMPLES[type_].serialise(SIGNATURE)[1:]
+
+
+def _extended(type_: int) -> bytes:
+    return EXAMPLES[type_].serialise(SIGNATURE) + b"\x80"
+
+
 MALFORMED: dict[str, Callable[[], bytes]] = {
     "nothing": lambda: b"",
-    "no fields": lambda: b"\x02",
-    "type 1": lambda: b"\x01" + PLAIN.serialise(SIGNATURE)[1:],
-    "type 4": lambda: b"\x04" + PLAIN.serialise(SIGNATURE)[1:],
-    "no type": lambda: PLAIN.serialise(SIGNATURE)[1:],
-    "a byte too many": lambda: PLAIN.serialise(SIGNATURE) + b"\x80",
+    "type 0": lambda: b"\x00" + LEGACY.serialise(SIGNATURE),
+    "type 5": lambda: b"\x05" + TYPE_2.serialise(SIGNATURE)[1:],
+    "type 127": lambda: b"\x7f" + TYPE_2.serialise(SIGNATURE)[1:],
+    **{f"no fields of type {i}": partial(bytes, [i]) for i in range(1, 5)},
+    **{
+        f"type {i} as type {j}": partial(_retyped, i, j)
+        for i, j in permutations(range(1, 5), 2)
+    },
+    **{f"a byte after type {i}": partial(_extended, i) for i in range(5)},
+    "no type": lambda: TYPE_2.serialise(SIGNATURE)[1:],
     "zero with a byte": _with(1, b"\x00"),
     "a list for zero": _with(1, []),
     "a list for a number": _with(1, [b"\x01"]),
-    "contract creation": _with(5, b""),
     "19-byte address": _with(5, bytes(19)),
     "21-byte address": _with(5, bytes(21)),
-    "access list": _with(8, [[bytes(20), []]]),
+    "type 3 without a recipient": _with(5, b"", TYPE_3),
+    "type 4 without a recipient": _with(5, b"", TYPE_4),
+    "bytes for an access list": _with(8, b""),
+    "bytes for an access list's entry": _with(8, [b""]),
+    "an access list's entry of one item": _with(8, [[_A]]),
+    "an access list's entry of three items": _with(8, [[_A, [], []]]),
+    "an access list's address of 19 bytes": _with(8, [[bytes(19), []]]),
+    "an access list's empty address": _with(8, [[b"", []]]),
+    "bytes for storage keys": _with(8, [[_A, b""]]),
+    "a storage key of 31 bytes": _with(8, [[_A, [_K, _K[1:]]]]),
+    "a storage key of 33 bytes": _with(8, [[_A, [_K + b"\0"]]]),
+    "a list for a storage key": _with(8, [[_A, [[_K]]]]),
     "parity 2": _with(9, b"\x02"),
     "parity 27": _with(9, b"\x1b"),
     "huge parity": _with(9, (2**300).to_bytes(38, "big")),
@@ -272,10 +261,19 @@ MALFORMED: dict[str, Callable[[], bytes]] = {
     "r of 33 bytes": _with(10, (2**256).to_bytes(33, "big")),
     "s is 0": _with(11, b""),
     "high s": _with(11, (HALF_N + 1).to_bytes(32, "big")),
+    "bytes for hashes": _with(10, b"", TYPE_3),
+    "a hash of 31 bytes": _with(10, [b"\x01" + bytes(30)], TYPE_3),
+    "bytes for authorizations": _with(9, b"", TYPE_4),
+    "bytes for an authorization": _with(9, [b""], TYPE_4),
+    "an authorization of five items": _with(9, [_AUTHORIZATION[:5]], TYPE_4),
+    "an authorization of seven items": _with(9, [[*_AUTHORIZATION, b""]], TYPE_4),
+    "an authorization for no address": _changed(1, b""),
+    "an authorization with a padded nonce": _changed(2, b"\x00\x01"),
+    "an authorization with parity 2": _changed(3, b"\x02"),
+    "an authorization with r 0": _changed(4, b""),
+    "an authorization with a high s": _changed(5, (HALF_N + 1).to_bytes(32, "big")),
     "legacy as 1559": lambda: b"\x02" + LEGACY.serialise(SIGNATURE),
-    "legacy, a byte too many": lambda: LEGACY.serialise(SIGNATURE) + b"\x80",
     "legacy with an empty type": lambda: b"\x80" + LEGACY.serialise(SIGNATURE),
-    "legacy contract creation": _with(3, b"", LEGACY),
     "legacy for any chain": _with(6, 27, LEGACY),
     "legacy for any chain, odd": _with(6, 28, LEGACY),
     "legacy v 0": _with(6, 0, LEGACY),
@@ -292,59 +290,40 @@ def test_other_signed_bytes_are_refused(make: Callable[[], bytes]) -> None:
         SignedBytes.decode(make())
 
 
-OUT_OF_RANGE: dict[str, tuple[Any, ...]] = {
-    "chain_id": (0, -1, 2**64),
-    "nonce": (-1, 2**64 - 1, 2**64),
-    "max_fee_per_gas": (-1, 10**9 - 1, 2**256 // 65_000 + 1, 2**256),
-    "max_priority_fee_per_gas": (-1, 2 * 10**9 + 1),
-    "gas_price": (-1, 2**256 // 65_000 + 1),
-    "gas": (0, -1, MAX_GAS + 1),
-    "value": (-1, 2**256),
-    "to": (
-        *("", "0x", PLAIN.to.lower(), PLAIN.to[2:], PLAIN.to[:-1], PLAIN.to + "0"),
-        "0x5fbDB2315678afecb367f032d93F642f64180aa3",
-    ),
-}
+def test_what_a_policy_must_refuse_is_decoded() -> None:
+    """Creation, much gas, access lists, blobs and authorizations are canonical."""
+    for transaction in (
+        replace(LEGACY, to=None, gas=2**64 - 1, gas_price=1),
+        replace(TYPE_1, to=None),
+        replace(TYPE_2, to=None, gas=0),
+        TYPE_3,
+        TYPE_4,
+    ):
+        raw = transaction.serialise(SIGNATURE)
+
+        assert SignedBytes.decode(raw).transaction == transaction
 
 
-@pytest.mark.parametrize(
-    ("plain", "field"),
-    [
-        (plain, each.name)
-        for plain in (PLAIN, LEGACY)
-        for each in fields(plain)
-        if each.name in OUT_OF_RANGE
-    ],
-)
-def test_fields_out_of_range(plain: AnyTransaction, field: str) -> None:
-    """No such transaction can be built (T5, T8; EIP-155, 1559, 2681, 7825)."""
-    for value in OUT_OF_RANGE[field]:
-        changes: dict[str, Any] = {field: value}
-        with pytest.raises(InvalidInputError):
-            replace(plain, **changes)
+def test_an_unprotected_transaction_names_the_reason() -> None:
+    """Without EIP-155 it could be replayed on any chain; no class represents it."""
+    with pytest.raises(EncodingError, match="EIP-155"):
+        SignedBytes.decode(_with(6, 27, LEGACY)())
 
 
-@pytest.mark.parametrize(
-    ("field", "values"),
-    [
-        ("chain_id", (1, 2**64 - 1)),
-        ("nonce", (0, 2**64 - 2)),
-        ("max_fee_per_gas", (10**9, 2**256 // 65_000)),
-        ("max_priority_fee_per_gas", (0, 2 * 10**9)),
-        ("gas", (1, MAX_GAS)),
-        ("value", (0, 2**256 - 1)),
-    ],
-)
-def test_the_edges_of_the_ranges(field: str, values: tuple[int, ...]) -> None:
-    for value in values:
-        changes: dict[str, Any] = {field: value}
+@pytest.mark.parametrize("version", [[], [b"\x01"]], ids=["EIP-4844", "EIP-7594"])
+def test_a_blob_transaction_with_its_blobs_names_the_reason(version: list[Any]) -> None:
+    """The form that nodes exchange is recognised; the signed part alone is decoded."""
+    signed = TYPE_3.serialise(SIGNATURE)
+    parts = [rlp.decode(signed[1:]), *version, [bytes(131_072)], [bytes(48)], []]
 
-        assert getattr(replace(PLAIN, **changes), field) == value
+    with pytest.raises(EncodingError, match="together with its blobs"):
+        SignedBytes.decode(b"\x03" + rlp.encode(parts))
 
 
 def test_a_gas_price_is_both_fees() -> None:
-    """Callers read the fees of both kinds by the same names."""
-    assert LEGACY.max_fee_per_gas == LEGACY.max_priority_fee_per_gas == 2 * 10**9
+    """Callers read the fees of all types by the same names."""
+    for plain in (LEGACY, TYPE_1):
+        assert plain.max_fee_per_gas == plain.max_priority_fee_per_gas == 2 * 10**9
 
 
 def test_the_example_of_eip_155() -> None:
@@ -365,25 +344,6 @@ def test_the_example_of_eip_155() -> None:
     assert decoded.transaction.signing_digest() == HexBytes(example["hash"])
     assert decoded.signature.y_parity == example["v"] - 37
     assert _sender(decoded) == Account.from_key(example["key"]).address
-
-
-def test_the_price_of_all_the_gas_is_a_uint256() -> None:
-    """Gas times max fee may be at most 2**256 - 1; nodes refuse more."""
-    replace(PLAIN, gas=2**16, max_fee_per_gas=2**240 - 1)
-
-    with pytest.raises(InvalidInputError, match="max_fee_per_gas"):
-        replace(PLAIN, gas=2**16, max_fee_per_gas=2**240)
-
-
-def test_the_most_gas_is_that_of_eip_7825() -> None:
-    assert MAX_GAS == 16_777_216
-
-
-def test_the_error_names_the_field() -> None:
-    with pytest.raises(InvalidInputError, match="chain_id") as caught:
-        replace(PLAIN, chain_id=0)
-
-    assert caught.value.field == "chain_id"
 
 
 @pytest.mark.parametrize("case", load("ttEIP1559"), ids=lambda case: case["name"])

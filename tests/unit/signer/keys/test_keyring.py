@@ -10,12 +10,13 @@ from signer.audit.log import AuditLog
 from signer.errors import KeyNotFoundError, KeyRotatedError, KeyUnusableError
 from signer.keys.keyring import KeyRing
 from signer.keys.signer import Signer
-from signer.model.audit_record import Operation, Purpose, Record
+from signer.model.audit_record import Operation, Record
 from signer.model.key import Key
 from signer.ports import KeyId, Ledger
 from tests.support.devices import honest
 from tests.support.keys import key_of, made_active, ring_over
 from tests.support.ledgers import seal
+from tests.support.purposes import Unchecked
 from tests.support.refunds import FakeClock, altered
 from tests.support.ring import SILENCE
 
@@ -29,7 +30,7 @@ def _signer(n: int, store: SQLStore | None = None, place: str = "") -> Signer:
 
 FIRST, SECOND = _signer(1), _signer(2)
 DIGEST = bytes(range(32))
-PURPOSE = Purpose(Operation.MESSAGE_SIGNING)
+PURPOSE = Unchecked(Operation.MESSAGE_SIGNING)
 
 
 def test_empty_ring_has_no_active_key(sqlite_store: SQLStore) -> None:

@@ -28,12 +28,13 @@ from signer.errors import (
     RecoveryError,
 )
 from signer.keys.signer import Signer
-from signer.model.audit_record import Operation, Purpose
+from signer.model.audit_record import Operation
 from signer.ports import KeyId
+from tests.support.purposes import Unchecked
 
 
 DIGEST = keccak(b"a refund")
-PURPOSE = Purpose(Operation.TRANSACTION_SIGNING, network="local", actor="tests")
+PURPOSE = Unchecked(Operation.TRANSACTION_SIGNING, network="local", actor="tests")
 DEADLINE = 1.8
 # What the machine needs for everything else, a busy neighbour included.
 SLACK = 10.0

@@ -20,7 +20,7 @@ from signer.errors import (
     SigningError,
 )
 from signer.keys.signer import Signer
-from signer.model.audit_record import Operation, Purpose
+from signer.model.audit_record import Operation
 from signer.ports import Meter
 from tests.support.arithmetic import Verifier
 from tests.support.devices import (
@@ -38,12 +38,13 @@ from tests.support.devices import (
     recovered,
     signer_over,
 )
+from tests.support.purposes import Unchecked
 
 
 KEY = coincurve.PrivateKey.from_int(0xBEEF)
 OTHER = coincurve.PrivateKey.from_int(0xF00D)
 DIGEST = hashlib.sha256(b"signed as given").digest()
-PURPOSE = Purpose(Operation.TRANSACTION_SIGNING, network="local")
+PURPOSE = Unchecked(Operation.TRANSACTION_SIGNING, network="local")
 
 
 @given(digest=st.binary(min_size=32, max_size=32).filter(any))

@@ -22,9 +22,10 @@ from signer.errors import (
 )
 from signer.keys.signer import Signer
 from signer.keys.signing_alarm import SigningAlarm
-from signer.model.audit_record import Operation, Purpose
+from signer.model.audit_record import Operation
 from signer.ports import DeviceSignature, KeyId
 from tests.support.devices import KEY_ID, FullDisk, honest, planted, point, recording
+from tests.support.purposes import Unchecked
 from tests.support.refunds import altered
 
 
@@ -32,7 +33,7 @@ KEY = coincurve.PrivateKey.from_int(0xBEEF)
 OTHER = coincurve.PrivateKey.from_int(0xF00D)
 DIGEST = b"\x07" * 32
 BY_ANOTHER = OTHER.sign(DIGEST, hasher=None)
-PURPOSE = Purpose(Operation.TRANSACTION_SIGNING, actor="tests")
+PURPOSE = Unchecked(Operation.TRANSACTION_SIGNING, actor="tests")
 HERE, THERE = "0xHere", "0xThere"
 
 
@@ -154,7 +155,9 @@ def test_every_operation_raises_alerts(
 ) -> None:
     """S7: a refund, a message and a sweep raise alerts like a health check does."""
     with pytest.raises(HotWalletError):
-        _signer(monitor, answer).sign_digest(DIGEST, Purpose(operation, actor="tests"))
+        _signer(monitor, answer).sign_digest(
+            DIGEST, Unchecked(operation, actor="tests")
+        )
 
     assert monitor.alerts == [alert]
 

@@ -27,6 +27,7 @@ from signer.refunds.transaction_signer import TransactionSigner
 from tests.fixtures.ledger import stopped
 from tests.support.audit import record
 from tests.support.devices import honest, planted, point, recording, signer_over
+from tests.support.policy import SERVICE_POLICY
 from tests.support.refunds import (
     ACTOR,
     KEY,
@@ -300,7 +301,7 @@ def test_threads_sign_a_batch_at_the_same_time(world: World) -> None:
 
     lifecycle = world.lifecycle
     lifecycle._attempts._transaction_signer = Waiting(
-        world.ring, world.clock, lambda: 2
+        world.ring, world.clock, SERVICE_POLICY, lambda: 2
     )
     outcomes = lifecycle.step_all(refunds)
 

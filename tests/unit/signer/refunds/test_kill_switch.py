@@ -21,15 +21,14 @@ from signer.errors import (
     StoreUnavailableError,
 )
 from signer.keys.admin_audit import AdminAudit
-from signer.keys.signer import SELF_TEST, self_test_digest
-from signer.model.audit_record import Actor, Operation, Purpose
-from signer.model.key import SERVING
+from signer.model.audit_record import Actor, Operation
 from signer.model.refund import Status
 from signer.model.stop import EVERYTHING
 from signer.refunds.kill_switch import KillSwitch
 from tests.fixtures.ledger import forge, forged_end
 from tests.support.devices import honest, signer_over
 from tests.support.ledgers import seal
+from tests.support.purposes import Unchecked
 from tests.support.refunds import KEY, NETWORK, SECOND, World, altered
 from tests.support.ring import SILENCE
 
@@ -285,7 +284,7 @@ def test_a_stop_between_device_and_commit(system: System) -> None:
 def test_messages_are_stopped_with_everything_only(system: System) -> None:
     """A message belongs to no network."""
     ring = system.world.ring
-    message = Purpose(Operation.MESSAGE_SIGNING)
+    message = Unchecked(Operation.MESSAGE_SIGNING)
     system.switch().stop("local", "odd refunds", ALICE)
     signature, _ = ring.sign_digest(DIGEST, message)
     system.switch().stop(None, "stolen key", ALICE)
@@ -302,7 +301,7 @@ def test_a_stolen_key_can_be_replaced_while_everything_is_stopped(
     ring = system.world.ring
     system.switch().stop(None, "stolen key", ALICE)
     ring.self_test()
-    system.world.signer.announce(self_test_digest(), SELF_TEST, states=SERVING)
+    system.world.signer.self_test(while_active=True)
     system.world.rotate(block=True)
 
     active = system.store.active_key()

@@ -1,7 +1,7 @@
 """The rules for requests and for transactions to sign."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
@@ -10,7 +10,15 @@ import pytest
 
 from signer.chain.erc20 import encode_transfer
 from signer.config.networks import Network
-from signer.crypto.transactions import Transaction
+from signer.crypto.secp256k1 import Signature
+from signer.crypto.transactions import (
+    AccessListTransaction,
+    AnyTransaction,
+    Authorization,
+    BlobTransaction,
+    DynamicFeeTransaction,
+    SetCodeTransaction,
+)
 from signer.errors import EncodingError, InvalidInputError, PolicyViolationError
 from signer.model.refund import Refund, RefundRequest, Status
 from signer.refunds.policy import (
@@ -155,7 +163,7 @@ REFUND = replace(
     _admit(), status=Status.RESERVED, sender=WALLET, nonce=7, gas_limit=60_000
 )
 CAP = NETWORK.max_fee_per_gas_gwei * 10**9
-TRANSACTION = Transaction(
+TRANSACTION = DynamicFeeTransaction(
     chain_id=CHAIN_ID,
     nonce=7,
     max_priority_fee_per_gas=1,
@@ -193,6 +201,9 @@ TRANSFER_CHANGES: list[tuple[dict[str, Any], str]] = [
     ({"gas": 60_001}, "gas"),
     ({"gas": 59_999}, "gas"),
     ({"max_fee_per_gas": CAP + 1}, "max-fee"),
+    ({"to": None}, "token"),
+    ({"gas": 2**24 + 1}, "max-gas"),
+    ({"access_list": ((TOKEN, ()),)}, "access-list"),
 ]
 NOOP_CHANGES: list[tuple[dict[str, Any], str]] = [
     ({"chain_id": 1}, "chain-id"),
@@ -204,6 +215,9 @@ NOOP_CHANGES: list[tuple[dict[str, Any], str]] = [
     ({"data": b"\0"}, "calldata"),
     ({"gas": 60_000}, "gas"),
     ({"max_fee_per_gas": CAP + 1}, "max-fee"),
+    ({"to": None}, "recipient"),
+    ({"gas": 2**24 + 1}, "max-gas"),
+    ({"access_list": ((TOKEN, ()),)}, "access-list"),
 ]
 
 
@@ -216,7 +230,7 @@ NOOP_CHANGES: list[tuple[dict[str, Any], str]] = [
 )
 def test_every_difference_is_found(
     check: Callable[..., None],
-    transaction: Transaction,
+    transaction: DynamicFeeTransaction,
     changes: dict[str, Any],
     rule: str,
 ) -> None:
@@ -225,6 +239,30 @@ def test_every_difference_is_found(
         check(replace(transaction, **changes), REFUND, NETWORK)
 
     assert caught.value.rule == rule
+
+
+_FIELDS = {each.name: getattr(TRANSACTION, each.name) for each in fields(TRANSACTION)}
+_UNPRICED = {name: value for name, value in _FIELDS.items() if "fee" not in name}
+OTHER_TYPES: list[AnyTransaction] = [
+    AccessListTransaction(**_UNPRICED, gas_price=CAP),
+    BlobTransaction(
+        **_FIELDS, max_fee_per_blob_gas=1, blob_versioned_hashes=(b"\x01" + bytes(31),)
+    ),
+    SetCodeTransaction(
+        **_FIELDS,
+        authorization_list=(Authorization(0, TOKEN, 0, Signature(1, 1, 0)),),
+    ),
+]
+
+
+@pytest.mark.parametrize("transaction", OTHER_TYPES, ids=lambda t: f"type{t.type}")
+def test_other_types_are_refused(transaction: AnyTransaction) -> None:
+    """Blobs and authorizations would change more than the refund pays (T6)."""
+    for check in (check_payment, check_noop):
+        with pytest.raises(PolicyViolationError) as caught:
+            check(transaction, REFUND, NETWORK)
+
+        assert caught.value.rule == "transaction-type"
 
 
 def _with_token(**changes: Any) -> dict[str, Any]:

@@ -281,6 +281,8 @@ def test_a_sweep_is_explained_without_the_refund_policy(
         ({"to": "0x70997970C51812dc3A010C7d01b50e0d17dc79C8"}, "recipient"),
         ({"data": b"\0"}, "calldata"),
         ({"gas": 21_001}, "gas"),
+        ({"gas": 2**24 + 1}, "max-gas"),
+        ({"to": None}, "recipient"),
         ({"nonce": 9}, "nonce"),
         ({"chain_id": 1}, "chain-id"),
     ],

@@ -9,7 +9,11 @@ import pytest
 
 from signer.chain.erc20 import decode_transfer
 from signer.crypto.secp256k1 import HALF_N, Signature
-from signer.crypto.transactions import LegacyTransaction, SignedBytes, Transaction
+from signer.crypto.transactions import (
+    DynamicFeeTransaction,
+    LegacyTransaction,
+    SignedBytes,
+)
 from signer.errors import (
     EncodingError,
     KeyUnusableError,
@@ -28,6 +32,7 @@ from signer.refunds.transaction_signer import (
 )
 from tests.support.audit import record
 from tests.support.devices import honest, recorded_outcomes, recording, signer_over
+from tests.support.policy import SERVICE_POLICY
 from tests.support.refunds import CUSTOMER, KEY, NETWORK, SECOND, World
 
 
@@ -42,7 +47,7 @@ def reserved(world: World) -> Refund:
 
 
 def _signed(world: World, refund: Refund, attempt: Attempt) -> SignedTransaction:
-    signer = TransactionSigner(world.ring, world.clock)
+    signer = TransactionSigner(world.ring, world.clock, SERVICE_POLICY)
     return signer.build_and_sign(refund, attempt, NETWORK).transaction
 
 
@@ -51,7 +56,7 @@ def test_a_transfer_has_the_refunds_fields(world: World, reserved: Refund) -> No
     record = _signed(world, reserved, ATTEMPT)
 
     signed = SignedBytes.decode(record.raw)
-    assert signed.transaction == Transaction(
+    assert signed.transaction == DynamicFeeTransaction(
         chain_id=reserved.chain_id,
         nonce=0,
         max_priority_fee_per_gas=2 * GWEI,
@@ -197,9 +202,9 @@ def test_a_refund_that_was_changed_reaches_no_device(
 class Swapping(Signer):
     """A signer that returns a signature over another digest."""
 
-    def sign(self, digest: bytes, purpose: Purpose) -> Signed:
+    def _sign(self, digest: bytes, purpose: Purpose) -> Signed:
         """Return a valid signature that has nothing to do with *digest*."""
-        return super().sign(bytes(reversed(digest)), purpose)
+        return super()._sign(bytes(reversed(digest)), purpose)
 
 
 BUGS: dict[str, tuple[dict[str, Any], Callable[[Signature], Signature]]] = {
@@ -234,12 +239,12 @@ def test_a_bug_in_the_serialiser_is_noticed(
     """The bytes must contain the checked transaction and its signature (T11)."""
     audit, events = recording()
     world.signer = signer_over(honest(KEY), audit)
-    serialise = Transaction.serialise
+    serialise = DynamicFeeTransaction.serialise
 
-    def with_bug(transaction: Transaction, signature: Signature) -> bytes:
+    def with_bug(transaction: DynamicFeeTransaction, signature: Signature) -> bytes:
         return serialise(replace(transaction, **change), other(signature))
 
-    monkeypatch.setattr(Transaction, "serialise", with_bug)
+    monkeypatch.setattr(DynamicFeeTransaction, "serialise", with_bug)
 
     with pytest.raises(EncodingError, match="another transaction"):
         world.lifecycle.step(reserved)
@@ -251,7 +256,7 @@ def test_a_bug_in_the_serialiser_is_noticed(
 
 def test_threads_share_a_transaction_signer(world: World, reserved: Refund) -> None:
     """Each gets the bytes, the signature and the record of its own refund."""
-    shared = TransactionSigner(world.ring, world.clock)
+    shared = TransactionSigner(world.ring, world.clock, SERVICE_POLICY)
     refunds = [
         replace(reserved, id=f"rf_{n}", nonce=n, intent=record()) for n in range(64)
     ]

@@ -1,0 +1,50 @@
+"""Reads the operator's own rules: the files ``*.cedar`` of ``POLICY_DIR``."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from signer.errors import ConfigurationError, Refusal
+
+
+CODE = "policy-invalid"
+
+MAX_BYTES = 2**20
+"""Bytes of one file."""
+
+
+def read_policy_files(directory: Path | None) -> Mapping[str, str]:
+    """
+    Return the text of each file ``*.cedar`` in *directory*, by name, in order of names.
+
+    None means that there are no rules beside the default.
+
+    Raises:
+        ConfigurationError: ``policy-invalid``; the folder has no such file, or a file
+            cannot be read.
+    """
+    if directory is None:
+        return {}
+    texts: dict[str, str] = {}
+    try:
+        for path in sorted(directory.iterdir()):
+            if path.suffix == ".cedar":
+                texts[path.name] = _read(path)
+    except (OSError, UnicodeDecodeError) as e:
+        problem = f"a file or the folder cannot be read ({type(e).__name__})"
+        raise _refusal(problem) from None
+    if not texts:
+        raise _refusal("the folder has no file *.cedar; unset it to have no own rules")
+    return texts
+
+
+def _read(path: Path) -> str:
+    with path.open("rb") as file:
+        content = file.read(MAX_BYTES + 1)
+    if len(content) > MAX_BYTES:
+        raise _refusal(f"{path.name} has more than {MAX_BYTES} bytes")
+    return content.decode()
+
+
+def _refusal(problem: str) -> ConfigurationError:
+    # Do not show the path: it may be a secret in the wrong variable.
+    return ConfigurationError(Refusal(CODE, f"POLICY_DIR: {problem}"))

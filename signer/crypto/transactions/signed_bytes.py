@@ -1,0 +1,104 @@
+"""Signed transactions of every type: their bytes, and what the bytes contain."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from signer.crypto.keccak import keccak
+from signer.crypto.secp256k1 import Signature
+from signer.crypto.transactions.access_list_transaction import (
+    AccessListTransaction,
+    read_access_list,
+)
+from signer.crypto.transactions.blob_transaction import BlobTransaction, read_blob
+from signer.crypto.transactions.dynamic_fee_transaction import (
+    DynamicFeeTransaction,
+    read_dynamic_fee,
+)
+from signer.crypto.transactions.legacy_transaction import LegacyTransaction, read_legacy
+from signer.crypto.transactions.rlp_items import decode
+from signer.crypto.transactions.set_code_transaction import (
+    SetCodeTransaction,
+    read_set_code,
+)
+from signer.errors import EncodingError
+
+
+AnyTransaction = (
+    LegacyTransaction
+    | AccessListTransaction
+    | DynamicFeeTransaction
+    | BlobTransaction
+    | SetCodeTransaction
+)
+"""An unsigned transaction; ``type`` says which."""
+
+_Reader = Callable[[list[Any]], tuple[AnyTransaction, Signature]]
+
+_READERS: dict[bytes, _Reader] = {
+    b"\x01": read_access_list,
+    b"\x02": read_dynamic_fee,
+    b"\x03": read_blob,
+    b"\x04": read_set_code,
+}
+
+_FIRST_LIST = b"\xc0"  # EIP-2718: from this byte on, a legacy transaction (RLP).
+
+
+@dataclass(frozen=True, slots=True)
+class SignedBytes:
+    """A signed transaction: its bytes, and what they contain."""
+
+    raw: bytes = field(repr=False)
+    transaction: AnyTransaction
+    signature: Signature
+
+    @classmethod
+    def of(cls, transaction: AnyTransaction, signature: Signature) -> Self:
+        """
+        Serialise *transaction* with *signature*, and decode the bytes again.
+
+        The bytes therefore contain exactly what was checked.
+
+        Raises:
+            EncodingError: The bytes contain anything else, because of a bug.
+        """
+        signed = cls.decode(transaction.serialise(signature))
+        if (signed.transaction, signed.signature) != (transaction, signature):
+            raise EncodingError("the signed bytes contain another transaction")
+        return signed
+
+    @classmethod
+    def decode(cls, raw: bytes) -> Self:
+        """
+        Decode signed bytes.
+
+        What is decoded is canonical, and may still be what must never be signed: a
+        policy decides that.  A blob transaction is decoded without its blobs.
+
+        Raises:
+            EncodingError: *raw* is not one canonical transaction of types 0 to 4, is
+                not bound to a chain (EIP-155), is together with its blobs, or a
+                signature is out of range.
+            InvalidInputError: A field is out of range.
+        """
+        reader = _READERS.get(raw[:1])
+        if reader is not None:
+            transaction, signature = reader(decode(raw[1:]))
+        elif raw[:1] >= _FIRST_LIST:
+            transaction, signature = read_legacy(decode(raw))
+        else:
+            raise EncodingError("not a transaction of the types 0 to 4")
+        return cls(raw, transaction, signature)
+
+    @property
+    def tx_hash(self) -> str:
+        """The transaction hash, as 0x-prefixed hex."""
+        return "0x" + keccak(self.raw).hex()
+
+    @property
+    def v(self) -> int:
+        """``35 + 2 * chain id + y-parity`` of a legacy one (EIP-155); else y-parity."""
+        if isinstance(self.transaction, LegacyTransaction):
+            return self.transaction.v(self.signature)
+        return self.signature.y_parity

@@ -1,0 +1,27 @@
+"""The policy of an account that a program opens (``HSMAccount``)."""
+
+from functools import lru_cache
+
+from signer.policy.default_rules import ACCOUNT
+from signer.policy.policy import Policy
+from signer.policy.policy_text import PolicyFile
+
+
+@lru_cache(maxsize=64)
+def account_policy(own: str = "") -> Policy:
+    """
+    Return the default policy of accounts, and *own* rules in Cedar that extend it.
+
+    ::
+
+        account_policy('''
+            @id("digests")
+            permit (principal, action == Action::"sign-digest", resource);
+        ''')
+
+    Raises:
+        ConfigurationError: ``policy-invalid``: a rule of *own* cannot be used; the
+            message has its line.
+    """
+    files = [PolicyFile("policy", own)] if own else []
+    return Policy.compile(ACCOUNT, files)

@@ -1,0 +1,243 @@
+"""
+The rules that this project makes: the floor, the service's default, the account's.
+
+A policy is the floor, one of the two defaults, and the files of the operator.  The
+floor consists of ``forbid`` rules, so that no ``permit`` can allow what it forbids.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+
+from signer.config.networks import Network
+from signer.config.tenants import TenantRegistry
+from signer.policy.policy_text import PolicyFile
+
+
+FLOOR = PolicyFile(
+    "floor.cedar",
+    """\
+// What no other rule can permit, on any path.
+
+@id("chain-id")  // 0 is valid on every chain (EIP-155).
+forbid (principal, action == Action::"sign-transaction", resource)
+when { context.exceeded.contains("chain-id") };
+
+@id("calldata")  // The contract may read something else than the policy.
+forbid (principal, action == Action::"sign-transaction", resource)
+when { context.calldata == "malformed" };
+
+@id("extra-calldata")  // They could forge the mark of another refund.
+forbid (principal, action == Action::"sign-transaction", resource)
+when { context.calldata == "extra" };
+
+@id("delegation")  // Code of others would have the whole wallet (EIP-7702).
+forbid (principal, action == Action::"sign-transaction", resource)
+when { context.path != "account" && context.type == 4 };
+
+@id("delegation")
+forbid (principal, action == Action::"sign-authorization", resource)
+when { context.path != "account" };
+
+// The limits of NETWORKS_FILE and TENANTS_FILE, compared as exact integers.
+
+@id("gas")
+forbid (principal, action == Action::"sign-transaction", resource)
+when { context.path != "account" && context.exceeded.contains("gas") };
+
+@id("max-fee")
+forbid (principal, action == Action::"sign-transaction", resource)
+when { context.exceeded.contains("max-fee") };
+
+@id("max-amount")
+forbid (principal, action == Action::"sign-transaction", resource)
+when { context.exceeded.contains("max-amount") };
+
+@id("min-amount")
+forbid (principal, action == Action::"sign-transaction", resource)
+when { context.exceeded.contains("min-amount") };
+""",
+)
+
+_EXPLANATIONS = """\
+// An @explanation decides nothing: it names why nothing permits a signature.
+
+@id("network") @explanation
+forbid (principal, action == Action::"sign-transaction", resource)
+when { context.path != "account" && !(resource is Network) };
+
+@id("transaction-type") @explanation
+forbid (principal, action == Action::"sign-transaction", resource)
+when { context.type > 2 };
+
+@id("gas") @explanation
+forbid (principal, action == Action::"sign-transaction", resource)
+when { context.exceeded.contains("gas") };
+
+@id("creation") @explanation
+forbid (principal, action == Action::"sign-transaction", resource)
+when { context.shape == "creation" };
+
+@id("allowance") @explanation
+forbid (principal, action == Action::"sign-transaction", resource)
+when { context.allowance };
+
+@id("allowance") @explanation
+forbid (principal, action == Action::"sign-typed-data", resource)
+when { context.allowance };
+
+@id("token") @explanation
+forbid (principal, action == Action::"sign-transaction", resource)
+when {
+  context has function && context.function == "transfer(address,uint256)"
+  && !(context has token)
+};
+
+@id("value") @explanation
+forbid (principal, action == Action::"sign-transaction", resource)
+when { context.has_value && context.data_bytes > 0 };
+
+@id("recipient") @explanation
+forbid (principal, action == Action::"sign-transaction", resource)
+when { !["other", "none"].contains(context.recipient_kind) };
+
+@id("mark") @explanation
+forbid (principal, action == Action::"sign-transaction", resource)
+when {
+  ["refund", "sweep"].contains(context.path) && context.shape == "token-transfer"
+  && context.calldata != "marked"
+};
+
+@id("recipient") @explanation
+forbid (principal, action == Action::"sign-transaction", resource)
+when { context.path == "sweep" && context.recipient_kind == "other" };
+
+@id("coin") @explanation
+forbid (principal, action == Action::"sign-transaction", resource)
+when { context.shape == "coin-transfer" };
+
+@id("function") @explanation
+forbid (principal, action == Action::"sign-transaction", resource)
+when { context.shape == "call" };
+
+@id("empty") @explanation
+forbid (principal, action == Action::"sign-transaction", resource)
+when { context.shape == "empty" };
+
+@id("message-digest") @explanation
+forbid (principal, action == Action::"sign-message", resource)
+when { context.length == 32 };
+
+@id("message") @explanation
+forbid (principal, action == Action::"sign-message", resource);
+
+@id("typed-data") @explanation
+forbid (principal, action == Action::"sign-typed-data", resource);
+
+@id("digest") @explanation
+forbid (principal, action == Action::"sign-digest", resource);
+
+@id("delegation") @explanation
+forbid (principal, action == Action::"sign-authorization", resource);
+"""
+
+_SERVICE = """\
+@id("refund")
+permit (principal is Tenant, action == Action::"sign-transaction", resource is Network)
+when {
+  context.path == "refund" && context.type <= 2
+  && context.shape == "token-transfer" && context.calldata == "marked"
+  && context.recipient_kind == "other"
+};
+
+@id("sweep")
+permit (principal is Service, action == Action::"sign-transaction", resource is Network)
+when {
+  context.path == "sweep" && context.type <= 2 && context.recipient_kind == "active"
+  && (context.shape == "coin-transfer"
+      || (context.shape == "token-transfer" && context.calldata == "marked"))
+};
+
+@id("no-op")
+permit (principal is Service, action == Action::"sign-transaction", resource is Network)
+when {
+  context.path == "no-op" && context.type <= 2 && context.shape == "empty"
+  && context.recipient_kind == "self"
+};
+
+@id("transfer")
+permit (principal is Tenant, action == Action::"sign-transaction", resource is Network)
+when {
+  ["json-rpc", "rest"].contains(context.path) && context.type <= 2
+  && context.shape == "token-transfer" && context.recipient_kind == "other"
+};
+"""
+
+_ACCOUNT = """\
+// What an account signs that was opened without a policy.
+
+@id("transaction")
+permit (principal, action == Action::"sign-transaction", resource)
+when {
+  context.path == "account" && context.type <= 2 && context.shape != "creation"
+  && !context.allowance && !context.exceeded.contains("gas")
+};
+
+@id("message")
+permit (principal, action == Action::"sign-message", resource)
+when { context.path == "account" && context.length != 32 };
+
+@id("typed-data")
+permit (principal, action == Action::"sign-typed-data", resource)
+when { context.path == "account" && context.kind == "unknown" };
+
+"""
+
+ACCOUNT = (FLOOR, PolicyFile("account.cedar", _ACCOUNT + _EXPLANATIONS))
+"""The default of ``HSMAccount``."""
+
+
+def service_files(
+    networks: Mapping[str, Network], tenants: TenantRegistry
+) -> tuple[PolicyFile, ...]:
+    """
+    Return the default of the service: the floor, and what the configuration allows.
+
+    Rules ask whether a token is configured; the limits of each are compared as integers
+    (``limits``), and are comments here.  So the number of rules, and the time of a
+    decision, do not grow with the configuration.
+    """
+    text = "\n".join([*_describe(networks), "", _SERVICE, *_tenant_rules(tenants)])
+    return (FLOOR, PolicyFile("default.cedar", f"{text}\n{_EXPLANATIONS}"))
+
+
+def _describe(networks: Mapping[str, Network]) -> Iterator[str]:
+    yield "// Generated from NETWORKS_FILE and TENANTS_FILE: what they allow."
+    yield "//"
+    for name, network in networks.items():
+        yield (
+            f"// Network::{_quote(name)}: chain {network.chain_id}, at most"
+            f" {network.max_fee_per_gas_gwei} gwei per gas"
+        )
+        for symbol, token in network.tokens.items():
+            yield (
+                f"//   {_quote(symbol)}: {token.address}, at most {token.max_amount}"
+                f" in one transfer, {token.max_gas} gas"
+            )
+
+
+def _tenant_rules(tenants: TenantRegistry) -> Iterator[str]:
+    """Yield the rule that only tenants of the file may have transactions signed."""
+    if tenants.tenants is None:
+        return
+    names = ", ".join(f"Tenant::{_quote(name)}" for name in tenants.tenants)
+    yield (
+        '@id("tenant")\n'
+        'forbid (principal is Tenant, action == Action::"sign-transaction", resource)\n'
+        'when { ["json-rpc", "rest"].contains(context.path) }\n'
+        f"unless {{ [{names}].contains(principal) }};\n"
+    )
+
+
+def _quote(name: str) -> str:
+    """Return *name* as a string; also in a comment, it must not begin a new line."""
+    return json.dumps(name)

@@ -1,0 +1,222 @@
+"""
+What the rules may know about one signature.
+
+Facts are made from decoded bytes by ``transaction_facts`` and ``message_facts``, and
+from what the path knows by itself: who asks, and which addresses are ours.  A fact that
+is None does not exist for the rules.  Numbers are exact here; ``attributes`` shows them
+to Cedar.
+"""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+
+class Path(StrEnum):
+    """The ways to a signature.  Each of them asks the policy."""
+
+    REFUND = "refund"
+    SWEEP = "sweep"
+    NOOP = "no-op"
+    ACCOUNT = "account"
+    JSON_RPC = "json-rpc"
+    REST = "rest"
+
+
+class Shape(StrEnum):
+    """What a transaction does, as far as its bytes show it."""
+
+    TOKEN_TRANSFER = "token-transfer"  # noqa: S105  It is no secret.
+    """``transfer`` of a configured token, in canonical encoding, without coin."""
+    COIN_TRANSFER = "coin-transfer"
+    """Coin, without calldata."""
+    EMPTY = "empty"
+    """Neither coin nor calldata."""
+    CALL = "call"
+    """Calldata for any other function, token or contract."""
+    CREATION = "creation"
+    """It creates a contract."""
+
+
+class RecipientKind(StrEnum):
+    """Who receives the tokens or the coin."""
+
+    ACTIVE = "active"
+    """The active key of the service, which is another key than the one that signs."""
+    SELF = "self"
+    """The key that signs."""
+    OWN = "own"
+    """Another key of the service."""
+    TOKEN = "token"  # noqa: S105  It is no secret.
+    """The contract of a configured token, where tokens and coin are lost."""
+    ZERO = "zero"
+    """The zero address."""
+    OTHER = "other"
+    """Any other address."""
+    NONE = "none"
+    """It cannot be seen: neither a transfer nor an empty transaction."""
+
+
+class Calldata(StrEnum):
+    """How the calldata is encoded."""
+
+    UNKNOWN = "unknown"
+    """There is none, or no known function has its selector."""
+    EXACT = "exact"
+    """A known function and its arguments, in canonical encoding."""
+    MARKED = "marked"
+    """The same, followed by the mark of the refund that is paid."""
+    EXTRA = "extra"
+    """The same, followed by other bytes."""
+    MALFORMED = "malformed"
+    """A known function, and the rest cannot be the encoding of its arguments."""
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """
+    Who asks for a signature, and on which *path*.
+
+    ``tenant`` is None if the service acts for itself.  ``role`` is that of the token,
+    and ``process`` that of the process: ``worker``, ``api`` or ``admin``.
+    """
+
+    path: Path
+    tenant: str | None = None
+    subject: str | None = None
+    role: str | None = None
+    process: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """
+    What all kinds of signatures have.
+
+    *digest* are the 32 bytes that would be signed, with the key of *sender*, and *at*
+    is the time in UTC.
+    """
+
+    caller: Caller
+    digest: bytes = field(repr=False)
+    sender: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spent:
+    """
+    What was spent before, in base units; None if the path does not count it.
+
+    ``to_recipient`` is what the recipient got in the last day.
+    """
+
+    hour: int | None = None
+    day: int | None = None
+    to_recipient: int | None = None
+    is_first_payment: bool | None = None
+
+
+NOTHING_COUNTED = Spent()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransactionFacts(Facts):
+    """
+    A transaction of any type.
+
+    Fees are in wei per gas, *value* in wei and *amount* in base units of a token with
+    *decimals*.  *network* is None if the chain is not configured, and *to* if the
+    transaction creates a contract.  Addresses are in lower case.
+
+    *function* is the signature of a known function and *arguments* its arguments;
+    *extra_bytes* counts the bytes after them.  *grants_allowance* means that another
+    address could take tokens later.  *exceeded* names the limits of the configuration
+    that the transaction exceeds.
+    """
+
+    network: str | None
+    chain_id: int
+    type: int
+    nonce: int
+    gas: int
+    max_fee_per_gas: int
+    max_priority_fee_per_gas: int
+    to: str | None
+    value: int
+    data_bytes: int
+    selector: str | None
+    shape: Shape
+    blobs: int
+    authorizations: int
+    access_list: int
+    function: str | None
+    arguments: tuple[tuple[str, object], ...]
+    calldata: Calldata
+    grants_allowance: bool
+    extra_bytes: int
+    token: str | None
+    decimals: int | None
+    amount: int | None
+    recipient: str | None
+    recipient_kind: RecipientKind
+    spender: str | None
+    exceeded: frozenset[str]
+    spent: Spent = NOTHING_COUNTED
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MessageFacts(Facts):
+    """
+    A message of EIP-191: *version* is ``personal`` (0x45) or ``validator`` (0x00).
+
+    *text* is None if the message is not UTF-8.  A message of 32 bytes may be the hash
+    of something else, which a contract accepts as signed.
+    """
+
+    version: str
+    length: int
+    text: str | None
+    validator: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TypedDataFacts(Facts):
+    """
+    Typed data (EIP-712).
+
+    *kind* is the name of a recognised form, such as ``erc2612-permit``; ``unknown``; or
+    ``unseen`` if there are only hashes of it.  *primary_type* is then empty.  *amount*
+    is in base units of the token with *decimals*, if it is configured.
+    """
+
+    kind: str
+    primary_type: str = ""
+    network: str | None = None
+    chain_id: int | None = None
+    domain_name: str | None = None
+    verifying_contract: str | None = None
+    grants_allowance: bool = False
+    recipient: str | None = None
+    spender: str | None = None
+    token: str | None = None
+    decimals: int | None = None
+    amount: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DigestFacts(Facts):
+    """32 bytes without any meaning: they may be the digest of a transaction."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuthorizationFacts(Facts):
+    """An authorisation (EIP-7702): the code of *delegate* gets the whole account."""
+
+    chain_id: int
+    delegate: str
+
+
+AnyFacts = (
+    TransactionFacts | MessageFacts | TypedDataFacts | DigestFacts | AuthorizationFacts
+)

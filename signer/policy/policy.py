@@ -1,0 +1,306 @@
+"""
+Compiles the rules once, and decides about each signature.
+
+Cedar denies what nothing permits, and a ``forbid`` wins over every ``permit``.  Two
+things are ours:
+
+* Cedar skips a rule whose evaluation fails.  Here, that is a refusal: the rule may have
+  been the ``forbid`` that matters.
+* A ``forbid`` with the annotation ``@explanation`` does not decide.  It is evaluated if
+  nothing permits a signature, and names the reason.  So a ``permit`` of an operator
+  can allow what the default does not.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import cedarpy
+
+from signer.config.policy_files import CODE
+from signer.errors import ConfigurationError, PolicyViolationError, Refusal
+from signer.model.decision import SHORT_DIGITS, Decision, Verdict
+from signer.policy.attributes import (
+    ACTIONS,
+    BY_FACTS,
+    build_schema,
+    principal,
+    resource,
+)
+from signer.policy.facts import AnyFacts
+from signer.policy.policy_text import (
+    PolicyFile,
+    Statement,
+    find_wrong_address,
+    lower_addresses,
+    split_statements,
+)
+from signer.policy.rules import NOT_PERMITTED, POLICY_ERROR, RESERVED, RULES
+
+
+_NAME = re.compile(r"[a-z][a-z0-9-]{0,63}")
+
+_SCHEMA_TEXT = build_schema()
+_SCHEMA = cedarpy.Schema.from_str(_SCHEMA_TEXT)
+_NO_ENTITIES = cedarpy.Entities.from_json_str("[]")
+
+_encode = json.JSONEncoder(separators=(",", ":")).encode
+
+_Reader = tuple[str, Callable[[Any], Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One rule that is valid: its name, and where and how it is written."""
+
+    name: str
+    effect: str
+    statement: Statement
+    is_explanation: bool
+    message: str
+    attributes: frozenset[str] | None
+    """The attributes that it reads; None if it uses ``context`` as a whole."""
+
+
+class Policy:
+    """The rules of some files; immutable, and safe to use from many threads."""
+
+    def __init__(
+        self, files: Sequence[PolicyFile], rules: Sequence[Rule], *, is_extended: bool
+    ) -> None:
+        """Use ``compile``, which checks the rules."""
+        self.files = tuple(files)
+        self.is_extended = is_extended
+        self.rules = tuple(rules)
+        self.hash = _hash(files)
+        self._deciding = _RuleSet([each for each in rules if not each.is_explanation])
+        self._explaining = _RuleSet([each for each in rules if each.is_explanation])
+
+    @classmethod
+    def compile(
+        cls, defaults: Sequence[PolicyFile], own: Sequence[PolicyFile] = ()
+    ) -> Self:
+        """
+        Return the policy of *defaults* and an operator's *own* files.
+
+        The rules of all files apply together.
+
+        Raises:
+            ConfigurationError: ``policy-invalid``, once for each rule that cannot be
+                parsed, does not fit the schema, or has no name.
+        """
+        rules: list[Rule] = []
+        refusals: list[Refusal] = []
+        files = (*defaults, *own)
+        for file in files:
+            for statement in split_statements(file):
+                try:
+                    rules.append(_check(statement))
+                except ValueError as e:
+                    refusals.append(Refusal(CODE, f"{statement.place}: {e}"))
+        if refusals:
+            raise ConfigurationError(*refusals)
+        return cls(files, rules, is_extended=bool(own))
+
+    @property
+    def short_hash(self) -> str:
+        """The start of ``hash``, as signing records contain it."""
+        return self.hash[:SHORT_DIGITS]
+
+    def evaluate(self, facts: AnyFacts) -> Decision:
+        """Return whether *facts* may be signed, and which rules decided."""
+        answer = self._deciding.ask(facts)
+        if answer.has_errors:
+            return self._refuse(facts, [POLICY_ERROR, *answer.names])
+        if answer.is_allowed:
+            return Decision(Verdict.ALLOW, tuple(answer.names), self.hash, facts.digest)
+        if answer.names:
+            return self._refuse(facts, answer.names)
+        names = self._explaining.ask(facts).names or [NOT_PERMITTED]
+        return self._refuse(facts, names, hint="; an own permit can allow it")
+
+    def require(self, facts: AnyFacts) -> Decision:
+        """
+        Return the decision that *facts* may be signed.
+
+        Every path that signs calls this with what it decoded from the bytes.
+
+        Raises:
+            PolicyViolationError: They may not; ``rule`` names the rule that refuses.
+        """
+        decision = self.evaluate(facts)
+        if decision.verdict is not Verdict.ALLOW:
+            raise PolicyViolationError(decision.message, rule=decision.rule)
+        return decision
+
+    def _refuse(
+        self, facts: AnyFacts, names: Sequence[str], hint: str = ""
+    ) -> Decision:
+        why = next(
+            (
+                rule.message
+                for rule in self.rules
+                if rule.name == names[0] and rule.message
+            ),
+            RULES.get(names[0], "a rule of the operator forbids it"),
+        )
+        action = BY_FACTS[type(facts)].name.removeprefix("sign-").replace("-", " ")
+        return Decision(
+            Verdict.REFUSE,
+            tuple(names),
+            self.hash,
+            facts.digest,
+            f"the policy refuses the {action}: {why} (rule {names[0]}{hint})",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    is_allowed: bool
+    names: list[str]
+    has_errors: bool
+
+
+@dataclass(slots=True)
+class _RuleSet:
+    """Rules that Cedar evaluates together."""
+
+    rules: Sequence[Rule]
+    _policies: cedarpy.PolicySet = field(init=False)
+    _readers: dict[type, tuple[dict[str, str], list[_Reader]]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        # Cedar numbers the rules of a text from policy0 on.
+        self._policies = cedarpy.PolicySet.from_str(
+            "\n".join(lower_addresses(rule.statement.text) for rule in self.rules)
+        )
+        self._readers = {
+            action.facts: (
+                {"type": "Action", "id": action.name},
+                [
+                    (each.name, each.read)
+                    for each in action.attributes
+                    if self._uses(each.name)
+                ],
+            )
+            for action in ACTIONS
+        }
+
+    def ask(self, facts: AnyFacts) -> _Answer:
+        """Evaluate all rules on *facts*."""
+        action, readers = self._readers[type(facts)]
+        # What no rule reads need not be written, which takes most of the time.
+        context = {}
+        for name, read in readers:
+            value = read(facts)
+            if value is not None:
+                context[name] = value
+        request = {
+            "principal": principal(facts),
+            "action": action,
+            "resource": resource(facts),
+            "context": _encode(context),
+        }
+        result = cedarpy.is_authorized(request, self._policies, _NO_ENTITIES)
+        diagnostics = result.diagnostics
+        decision = result.decision
+        places = sorted(
+            int(reason.removeprefix("policy")) for reason in diagnostics.reasons
+        )
+        return _Answer(
+            decision is cedarpy.Decision.Allow,
+            list(dict.fromkeys(self.rules[place].name for place in places)),
+            bool(diagnostics.errors) or decision is cedarpy.Decision.NoDecision,
+        )
+
+    def _uses(self, attribute: str) -> bool:
+        return any(
+            rule.attributes is None or attribute in rule.attributes
+            for rule in self.rules
+        )
+
+
+def _check(statement: Statement) -> Rule:
+    """
+    Return the rule of *statement*.
+
+    Raises:
+        ValueError: It cannot be used; the message says why, and not where.
+    """
+    wrong = find_wrong_address(statement.text)
+    if wrong is not None:
+        raise ValueError(f"the address {wrong} has a wrong checksum (EIP-55)")
+    document = json.loads(cedarpy.policies_to_json_str(statement.text))
+    if document["templates"]:
+        raise ValueError("templates (?principal, ?resource) cannot be used")
+    (policy,) = document["staticPolicies"].values()
+    problems = dict.fromkeys(
+        error.error.removeprefix("for policy `policy0`, ")
+        for error in cedarpy.validate_policies(statement.text, _SCHEMA).errors
+    )
+    if problems:
+        raise ValueError("; ".join(problems))
+    annotations = policy.get("annotations", {})
+    rule = Rule(
+        name=annotations.get("id") or "",
+        effect=policy["effect"],
+        statement=statement,
+        is_explanation="explanation" in annotations,
+        message=annotations.get("message") or "",
+        attributes=_find_attributes(policy["conditions"]),
+    )
+    _check_name(rule)
+    return rule
+
+
+def _check_name(rule: Rule) -> None:
+    if not rule.name:
+        raise ValueError(f'the {rule.effect} has no name: write @id("...") before it')
+    if not _NAME.fullmatch(rule.name):
+        raise ValueError(
+            f"the name {rule.name!r} must be at most 64 lower-case letters, digits and"
+            " hyphens"
+        )
+    if rule.name in RESERVED:
+        raise ValueError(f"the name {rule.name} has another meaning; choose another")
+    if rule.is_explanation and rule.effect == "permit":
+        raise ValueError("only a forbid can be an @explanation")
+
+
+def _find_attributes(conditions: object) -> frozenset[str] | None:
+    """
+    Return the attributes of ``context`` that *conditions* read.
+
+    Return None if they use ``context`` in any other way than to read one of its
+    attributes.
+    """
+    found: set[str] = set()
+    for attribute in _walk(conditions):
+        if attribute is None:
+            return None
+        found.add(attribute)
+    return frozenset(found)
+
+
+def _walk(node: object) -> Iterator[str | None]:
+    if isinstance(node, list):
+        for each in node:
+            yield from _walk(each)
+    elif isinstance(node, dict):
+        if node.get("Var") == "context":
+            yield None
+            return
+        for operator, operand in node.items():
+            if operator in {".", "has"} and operand.get("left") == {"Var": "context"}:
+                yield operand["attr"]
+            else:
+                yield from _walk(operand)
+
+
+def _hash(files: Iterable[PolicyFile]) -> str:
+    """Return the SHA-256 of the schema and of all *files*, in hex."""
+    texts = [["schema", _SCHEMA_TEXT], *([file.name, file.text] for file in files)]
+    return hashlib.sha256(_encode(texts).encode()).hexdigest()

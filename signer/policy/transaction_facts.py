@@ -1,0 +1,256 @@
+"""Makes the facts about a transaction from its decoded bytes."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from signer.amounts import parse_units
+from signer.chain.calldata import Call, decode_call
+from signer.chain.erc20 import TRANSFER, decode_transfer
+from signer.crypto.transactions import MAX_GAS, AnyTransaction
+from signer.errors import EncodingError
+from signer.policy.attributes import MAX_LONG
+from signer.policy.facts import Calldata, Path, RecipientKind, Shape, TransactionFacts
+from signer.policy.surroundings import KnownNetwork, KnownToken, Surroundings
+
+
+NOOP_GAS = 21_000
+"""Gas of a transaction without calldata to an account (Yellow Paper, appendix G)."""
+
+TRANSFER_SIGNATURE = "transfer(address,uint256)"
+
+_ZERO = "0x" + "0" * 40
+
+_SELECTOR_SIZE = 4
+_TRANSFER_SIZE = _SELECTOR_SIZE + 2 * 32
+
+_ALLOWANCES = frozenset(
+    {
+        "approve",
+        "approveAndCall",
+        "increaseAllowance",
+        "increaseApproval",
+        "permit",
+        "setApprovalForAll",
+    }
+)
+
+# An allowance is bounded by the rule of an operator that permits it.
+_AMOUNTS = {
+    "transfer": frozenset({"max-amount", "min-amount"}),
+    "transferAndCall": frozenset({"max-amount"}),
+    "transferFrom": frozenset({"max-amount"}),
+}
+"""Which limits of amounts the calls have that move tokens."""
+
+# Paths on which a caller chooses the amount.  An accepted refund is a promise: it is
+# compared with the token's limit only, as before.
+_OF_CALLERS = frozenset({Path.JSON_RPC, Path.REST})
+
+# Checksums are for people: rules compare lower case.
+_lower = lru_cache(maxsize=1024)(str.lower)
+
+
+@dataclass(frozen=True, slots=True)
+class _Data:
+    """The calldata of a transaction, as far as it can be read."""
+
+    call: Call | None = None
+    form: Calldata = Calldata.UNKNOWN
+    grants_allowance: bool = False
+    named: tuple[tuple[str, Any], ...] = ()
+
+    def argument(self, *names: str) -> Any:
+        return next((value for name, value in self.named if name in names), None)
+
+
+_NO_CALL = _Data()
+_MALFORMED = _Data(form=Calldata.MALFORMED)
+
+
+def transaction_facts(
+    transaction: AnyTransaction,
+    digest: bytes,
+    surroundings: Surroundings,
+    mark: bytes | None = None,
+) -> TransactionFacts:
+    """
+    Return the facts about *transaction*, whose digest is *digest*.
+
+    *mark* is that of the refund which the path pays; None on the other paths.
+    """
+    network = surroundings.network
+    is_on_network = network is not None and transaction.chain_id == network.chain_id
+    data = _read(transaction.data, mark)
+    to = None if transaction.to is None else _lower(transaction.to)
+    token = network.tokens.get(to or "") if network is not None else None
+    shape = _find_shape(transaction, data, token)
+    recipient = _find_recipient(shape, to, data)
+    call = data.call
+    amount = data.argument("amount") if token is not None else None
+    return TransactionFacts(
+        caller=surroundings.caller,
+        digest=digest,
+        sender=surroundings.sender,
+        at=surroundings.at,
+        network=network.name if network is not None and is_on_network else None,
+        chain_id=transaction.chain_id,
+        type=transaction.type,
+        nonce=transaction.nonce,
+        gas=transaction.gas,
+        max_fee_per_gas=transaction.max_fee_per_gas,
+        max_priority_fee_per_gas=transaction.max_priority_fee_per_gas,
+        to=to,
+        value=transaction.value,
+        data_bytes=len(transaction.data),
+        selector=_read_selector(transaction.data),
+        shape=shape,
+        blobs=len(getattr(transaction, "blob_versioned_hashes", ())),
+        authorizations=len(getattr(transaction, "authorization_list", ())),
+        access_list=len(transaction.access_list),
+        function=None if call is None else call.signature,
+        arguments=data.named,
+        calldata=data.form,
+        grants_allowance=data.grants_allowance,
+        extra_bytes=0 if call is None else len(call.extra),
+        token=None if token is None else token.symbol,
+        decimals=None if token is None else token.decimals,
+        amount=amount,
+        recipient=recipient,
+        recipient_kind=_classify(recipient, surroundings),
+        spender=data.argument("spender", "operator"),
+        exceeded=_find_exceeded(transaction, surroundings, token, amount, data),
+        spent=surroundings.spent,
+    )
+
+
+def _read(data: bytes, mark: bytes | None) -> _Data:
+    try:
+        if data.startswith(TRANSFER):
+            return _read_transfer(data, mark)
+        call = decode_call(data)
+        if call is None:
+            return _NO_CALL
+        grants_allowance = _grants(call)
+    except EncodingError:
+        return _MALFORMED
+    form = _find_form(call.extra, mark)
+    return _Data(call, form, grants_allowance, tuple(call.named().items()))
+
+
+def _read_transfer(data: bytes, mark: bytes | None) -> _Data:
+    """Read a transfer: refunds consist of these, and it takes a third of the time."""
+    recipient, amount, _ = decode_transfer(data[:_TRANSFER_SIZE])
+    extra = data[_TRANSFER_SIZE:]
+    call = Call("transfer", TRANSFER_SIGNATURE, (recipient, amount), extra)
+    named = (("to", recipient), ("amount", amount))
+    return _Data(call, _find_form(extra, mark), named=named)
+
+
+def _find_form(extra: bytes, mark: bytes | None) -> Calldata:
+    if not extra:
+        return Calldata.EXACT
+    return Calldata.MARKED if extra == mark else Calldata.EXTRA
+
+
+def _grants(call: Call) -> bool:
+    """Return whether *call*, or one inside it, lets another address take tokens."""
+    if call.name in _ALLOWANCES:
+        return True
+    return any(inner is not None and _grants(inner) for inner in call.inner_calls())
+
+
+def _read_selector(data: bytes) -> str | None:
+    selector = data[:_SELECTOR_SIZE]
+    return f"0x{selector.hex()}" if len(selector) == _SELECTOR_SIZE else None
+
+
+def _find_shape(
+    transaction: AnyTransaction, data: _Data, token: KnownToken | None
+) -> Shape:
+    if transaction.to is None:
+        return Shape.CREATION
+    if not transaction.data:
+        return Shape.COIN_TRANSFER if transaction.value else Shape.EMPTY
+    call = data.call
+    is_transfer = call is not None and call.signature == TRANSFER_SIGNATURE
+    if token is not None and is_transfer and not transaction.value:
+        return Shape.TOKEN_TRANSFER
+    return Shape.CALL
+
+
+def _find_recipient(shape: Shape, to: str | None, data: _Data) -> str | None:
+    if shape in {Shape.COIN_TRANSFER, Shape.EMPTY}:
+        return to
+    recipient: str | None = data.argument("to")
+    return recipient
+
+
+def _classify(recipient: str | None, surroundings: Surroundings) -> RecipientKind:
+    if recipient is None:
+        return RecipientKind.NONE
+    if recipient == _lower(surroundings.sender):
+        return RecipientKind.SELF
+    if recipient in surroundings.own.addresses:
+        is_active = recipient == surroundings.own.active
+        return RecipientKind.ACTIVE if is_active else RecipientKind.OWN
+    if recipient == _ZERO:
+        return RecipientKind.ZERO
+    network = surroundings.network
+    is_token = network is not None and recipient in network.tokens
+    return RecipientKind.TOKEN if is_token else RecipientKind.OTHER
+
+
+def _find_exceeded(
+    transaction: AnyTransaction,
+    surroundings: Surroundings,
+    token: KnownToken | None,
+    amount: int | None,
+    data: _Data,
+) -> frozenset[str]:
+    """Return the names of the limits that are exceeded; compared as integers."""
+    network = surroundings.network
+    found = set()
+    if transaction.chain_id > MAX_LONG or (
+        network is not None and transaction.chain_id != network.chain_id
+    ):
+        found.add("chain-id")
+    if transaction.gas > _find_gas_limit(surroundings.caller.path, token):
+        found.add("gas")
+    if network is not None and transaction.max_fee_per_gas > network.max_fee_per_gas:
+        found.add("max-fee")
+    call = data.call
+    if network is not None and token is not None and call is not None:
+        compared = _AMOUNTS.get(call.name, frozenset())
+        found |= compared & _compare_amount(amount or 0, token, network, surroundings)
+    return frozenset(found)
+
+
+def _find_gas_limit(path: Path, token: KnownToken | None) -> int:
+    if path is Path.NOOP:
+        return NOOP_GAS
+    return MAX_GAS if token is None else token.max_gas
+
+
+def _compare_amount(
+    amount: int, token: KnownToken, network: KnownNetwork, surroundings: Surroundings
+) -> set[str]:
+    path = surroundings.caller.path
+    if path is Path.SWEEP:
+        return set()  # It moves the whole balance.
+    largest, smallest = [token.max_amount], [0]
+    if path in _OF_CALLERS:
+        of_tenant = surroundings.limits.token_limits(network.name, token.symbol)
+        smallest += _units(token, of_tenant.min_amount, token.min_amount)
+        largest += _units(token, of_tenant.max_amount)
+    found = {"max-amount"} if amount > min(largest) else set()
+    return found | ({"min-amount"} if amount < max(smallest) else set())
+
+
+def _units(token: KnownToken, *limits: str | int | None) -> list[int]:
+    """Return those of *limits* that there are, in base units."""
+    return [
+        parse_units(limit, token.decimals) if isinstance(limit, str) else limit
+        for limit in limits
+        if limit is not None
+    ]

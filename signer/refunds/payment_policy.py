@@ -1,0 +1,99 @@
+"""Asks the policy about the transactions of refunds, sweeps and no-ops."""
+
+from collections.abc import Callable, Sequence
+
+from signer.config.networks import Network
+from signer.crypto.transactions import AnyTransaction
+from signer.keys.keyring import KeyRing
+from signer.model.audit_record import WORKER
+from signer.model.decision import Decision
+from signer.model.key import Key, KeyState
+from signer.model.refund import Kind, Refund
+from signer.policy.facts import Caller, Path, TransactionFacts
+from signer.policy.policy import Policy
+from signer.policy.surroundings import NO_KEYS, KnownNetwork, OwnKeys, Surroundings
+from signer.policy.transaction_facts import transaction_facts
+from signer.ports import Clock
+
+
+class PaymentPolicy:
+    """The policy, and what a worker knows about its own transactions."""
+
+    def __init__(self, policy: Policy, ring: KeyRing, clock: Clock) -> None:
+        self.policy = policy
+        self._clock = clock
+        self._ring = ring
+        self._networks: dict[str, tuple[Network, KnownNetwork]] = {}
+        self._own: tuple[Sequence[Key], OwnKeys] = ((), NO_KEYS)
+
+    def require(
+        self,
+        transaction: AnyTransaction,
+        digest: bytes,
+        refund: Refund,
+        kind: Kind,
+        network: Network,
+    ) -> Decision:
+        """
+        Return the decision that *transaction* may be signed for *refund*.
+
+        *digest* is the transaction's.
+
+        Raises:
+            PolicyViolationError: It may not.
+            StoreError: The ring could not be read.
+        """
+        surroundings = Surroundings(
+            build_caller(refund, kind),
+            str(refund.sender),
+            self._clock(),
+            self._known(refund.network, network),
+            self._own_keys(refund),
+        )
+        return self.policy.require(
+            payment_facts(transaction, digest, surroundings, refund)
+        )
+
+    def _known(self, name: str, network: Network) -> KnownNetwork:
+        known = self._networks.get(name)
+        if known is None or known[0] is not network:
+            self._networks[name] = known = (network, KnownNetwork.of(name, network))
+        return known[1]
+
+    def _own_keys(self, refund: Refund) -> OwnKeys:
+        # A sweep pays the key that is active now; others do not pay our own keys.
+        is_sweep = refund.swept_from is not None
+        read: Callable[[], Sequence[Key]] = (
+            self._ring.current_keys if is_sweep else self._ring.cached_keys
+        )
+        keys, (seen, own) = read(), self._own
+        if keys is not seen:
+            own = own_keys(keys)
+            self._own = (keys, own)
+        return own
+
+
+def build_caller(refund: Refund, kind: Kind) -> Caller:
+    """Return who asks for a transaction of *kind*: the tenant, or the service."""
+    if kind is Kind.NOOP:
+        return Caller(Path.NOOP, process=WORKER.name)
+    if refund.swept_from is not None:
+        return Caller(Path.SWEEP, process=WORKER.name)
+    return Caller(Path.REFUND, tenant=refund.tenant, process=WORKER.name)
+
+
+def own_keys(ring: Sequence[Key]) -> OwnKeys:
+    """Return the addresses of *ring*."""
+    active = (key.address for key in ring if key.state is KeyState.ACTIVE)
+    return OwnKeys.of((key.address for key in ring), next(active, None))
+
+
+def payment_facts(
+    transaction: AnyTransaction,
+    digest: bytes,
+    surroundings: Surroundings,
+    refund: Refund,
+) -> TransactionFacts:
+    """Return the facts about *transaction*, which is one of *refund*."""
+    mark = refund.mark if transaction.data else None
+    return transaction_facts(transaction, digest, surroundings, mark)
