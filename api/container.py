@@ -8,6 +8,7 @@ from ipaddress import ip_network
 from threading import Event, Thread
 from typing import TYPE_CHECKING
 
+from api.backend_plugins import load_plugin
 from api.checkpoint_key import open_checkpoint_key
 from api.health.key_check import KeyCheck
 from api.health.readiness import (
@@ -50,6 +51,8 @@ from signer.keys.signer import SignerFactory
 from signer.keys.signing_alarm import SigningAlarm
 from signer.model.audit_record import Operation
 from signer.ports import (
+    BackendConfig,
+    BackendPlugin,
     Clock,
     KeyDirectory,
     Ledger,
@@ -147,9 +150,17 @@ class Container:
     @property
     def key_name(self) -> str:
         """The key that the configuration names: KMS_KEY_ID or PKCS11_KEY_ID."""
-        if self.settings.use_kms:
-            return self.settings.kms_key_id or ""
-        return self.settings.pkcs11_key_id
+        return self.backend_plugin.key_name(self.backend_config)
+
+    @cached_property
+    def backend_plugin(self) -> BackendPlugin:
+        """The plugin of the key backend that the configuration names."""
+        return load_plugin(self.settings.backend_name)
+
+    @property
+    def backend_config(self) -> BackendConfig:
+        """What the plugin may read."""
+        return BackendConfig(self.settings, self.environ)
 
     @cached_property
     def store(self) -> Ledger:
