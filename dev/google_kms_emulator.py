@@ -99,7 +99,7 @@ _ROUTES = (
 class _RESTHandler(Handler):
     """Reads Google's REST requests; the target of a call is ``NAME.OPERATION``."""
 
-    def do_GET(self) -> None:
+    def do_GET(self) -> None:  # noqa: N802  The name that the base class calls.
         """Respond to one request."""
         self.do_POST()
 

@@ -28,7 +28,7 @@ Load = Callable[[transport.Request], Credentials]
 
 def load_default(request: transport.Request) -> Credentials:
     """Return the Application Default Credentials."""
-    credentials, _ = google.auth.default(scopes=[SCOPE], request=request)  # type: ignore[no-untyped-call]
+    credentials, _ = google.auth.default(scopes=[SCOPE], request=request)
     found: Credentials = credentials
     return found
 

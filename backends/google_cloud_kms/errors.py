@@ -99,7 +99,9 @@ def _read_status(response: Response) -> tuple[str, list[Mapping[str, Any]]]:
     try:
         error = json.loads(response.body)["error"]
         details = error.get("details", [])
-        found = [each for each in details if isinstance(each, dict)]
+        found: list[Mapping[str, Any]] = [
+            each for each in details if isinstance(each, dict)
+        ]
         return str(error["status"]), found
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return "", []
