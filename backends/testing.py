@@ -3,11 +3,13 @@ The contract of key backends as tests, also for packages that add one.
 
 A package's own tests inherit them, and say what to test::
 
+    @pytest.fixture(scope="module")
+    def device() -> Device:
+        backend = MyBackend(...)
+        return Device("mine", backend, backend, backend.generate("a key"), ABSENT)
+
     class TestMyBackend(KeyBackendContract):
-        @pytest.fixture(scope="class")
-        def device(self) -> Device:
-            backend = MyBackend(...)
-            return Device("mine", backend, backend, backend.generate("a key"), ABSENT)
+        """The contract of every key backend."""
 
 It needs pytest, which the service does not install.
 """
@@ -89,8 +91,7 @@ class KeyBackendContract:
     """
     What every key backend must do.
 
-    A subclass has a fixture ``device``; give it the scope of a class, because a key is
-    slow to make in some devices.
+    Its tests need a fixture ``device``.
     """
 
     def test_the_backend_has_a_name(self, device: Device) -> None:

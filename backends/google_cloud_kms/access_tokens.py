@@ -61,11 +61,14 @@ class AccessTokens:
             raise BackendUnavailableError("Google's credentials: no token in time")
         try:
             return self._get()
+        except BackendError:
+            raise
         except GoogleAuthError as e:
             error = _map_error(e)
-        except (ValueError, TypeError, OSError) as e:
-            # A file of credentials that cannot be read, or is malformed.
-            error = AccessDeniedError(f"Google's credentials ({type(e).__name__})")
+        except Exception as e:  # noqa: BLE001  A malformed file raises any error.
+            error = AccessDeniedError(
+                f"Google's credentials cannot be used ({type(e).__name__})"
+            )
         finally:
             self._lock.release()
         # Outside the handler, so that __context__ does not contain Google's message.
