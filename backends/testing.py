@@ -9,7 +9,7 @@ A package's own tests inherit them, and say what to test::
         return Device("mine", backend, backend, backend.generate("a key"), ABSENT)
 
     class TestMyBackend(KeyBackendContract):
-        """The contract of every key backend."""
+        pass
 
 It needs pytest, which the service does not install.
 """
