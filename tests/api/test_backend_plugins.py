@@ -50,10 +50,10 @@ def test_an_unknown_name_is_refused_with_those_that_exist() -> None:
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which the example's wheel is installed, as pip does."""
     folder = tmp_path_factory.mktemp("site")
-    uv = Path(sys.executable).with_name("uv")
+    uv = str(Path(sys.executable).with_name("uv"))
     command = [uv, "pip", "install", "--quiet", "--offline", "--no-deps"]
     subprocess.run(
-        [*command, "--no-build-isolation", "--target", folder, EXAMPLE],
+        [*command, "--no-build-isolation", "--target", str(folder), str(EXAMPLE)],
         check=True,
         env={**os.environ, "UV_CACHE_DIR": str(tmp_path_factory.mktemp("uv"))},
     )

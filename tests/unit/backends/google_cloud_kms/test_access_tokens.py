@@ -12,7 +12,7 @@ from backends.google_cloud_kms.access_tokens import AccessTokens
 from backends.google_cloud_kms.backend import GoogleCloudKMSBackend
 from dev import kms_faults as faults
 from dev.google_kms_emulator import SIGN, TOKEN, GoogleKMSEmulator
-from dev.kms_wire import Faults, Reply
+from dev.kms_wire import Fault, Faults, Reply
 from signer.errors import AccessDeniedError, BackendUnavailableError
 from signer.ports import KeyId
 from tests.fixtures.google_kms import OpenGoogleKMS
@@ -115,7 +115,7 @@ def test_a_token_endpoint_that_does_not_answer_is_unavailable(
     open_google_kms: OpenGoogleKMS,
     google_cloud_kms_key: KeyId,
     google_kms_faults: Faults,
-    fault: faults.Fault,
+    fault: Fault,
 ) -> None:
     google_kms_faults.always(TOKEN, fault)
 
