@@ -286,7 +286,6 @@ def test_an_unknown_code_is_not_found(browser: Browser, name: str) -> None:
         ("aws-kms", "kms"),
         ("google-cloud-kms", "google-kms"),
         ("pkcs11", "softhsm"),
-        ("<script>", "bad"),
     ],
 )
 def test_keys_of_each_backend_look_different(
@@ -297,7 +296,7 @@ def test_keys_of_each_backend_look_different(
     page = browser.get("/console/keys").text
 
     assert key.address in page
-    assert re.findall(r'class="badge (kms|google-kms|softhsm|bad)"', page) == [badge]
+    assert re.findall(r'class="badge (kms|google-kms|softhsm)"', page) == [badge]
 
 
 @pytest.mark.parametrize(
