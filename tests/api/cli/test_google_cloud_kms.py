@@ -42,6 +42,7 @@ def test_from_the_first_start_to_a_rotation(
     active = sqlite_store.active_key()
     listed = run("keys", "list")
     again = run("guard", "--json")
+    examined = run("doctor")
 
     assert started.status == 0, started.err
     assert first is not None
@@ -52,8 +53,10 @@ def test_from_the_first_start_to_a_rotation(
     assert (active.key_id, active.epoch) == (new, 2)
     assert active.address == google_kms_emulator.address(new)
     assert again.json["address"] == active.address
+    assert "GOOGLE_CLOUD_KMS_KEY names refund/" in examined.out
+    assert "set GOOGLE_CLOUD_KMS_KEY to the active key's id" in examined.out
     assert f"refund/{new.rpartition('/')[2]}"[:8] in listed.out
-    for finished in (started, rotated, listed, again):
+    for finished in (started, rotated, listed, again, examined):
         assert "projects/" not in finished.out + finished.err
 
 
