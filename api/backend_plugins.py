@@ -70,6 +70,8 @@ def check_plugin(plugin: BackendPlugin, config: BackendConfig) -> Refusal | None
 
 def _find(name: str) -> EntryPoint:
     own = distribution("hotwallet").entry_points.select(group=GROUP)
+    if not own.names:  # A checkout was updated, and its metadata was not.
+        raise _refused("hotwallet was installed incompletely: install it again")
     if name in own.names:
         return own[name]
     found = entry_points(group=GROUP)

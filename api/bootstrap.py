@@ -15,7 +15,7 @@ from importlib.metadata import version
 from ipaddress import ip_network
 from typing import TYPE_CHECKING
 
-from api.backend_plugins import check_plugin, load_plugin, open_plugin
+from api.backend_plugins import load_plugin, open_plugin
 from api.checkpoint_key import require_separate_key
 from api.container import Container
 from api.mac_key import open_row_macs
@@ -166,7 +166,7 @@ def _check_settings(
     with _collecting(refusals):
         warnings = guard.check_settings(container.settings, networks, serving=serving)
     with _collecting(refusals):
-        warnings += _check_backend(container, serving=serving)
+        warnings += container.check_backend(container.settings, serving=serving)
     with _collecting(refusals):
         _ = container.jwt_keys if serving else None
     with _collecting(refusals):
@@ -177,14 +177,6 @@ def _check_settings(
         # The tenants need the networks, and raise their refusals again.
         raise ConfigurationError(*dict.fromkeys(refusals))
     return warnings
-
-
-def _check_backend(container: Container, *, serving: bool) -> list[str]:
-    """Let the selected plugin check its settings; return warnings."""
-    if serving and not container.settings.serve_role.has_key:
-        return []
-    forbidden = check_plugin(container.backend_plugin, container.backend_config)
-    return [guard.NOT_SAFE] if forbidden is not None else []
 
 
 @contextmanager

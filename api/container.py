@@ -8,7 +8,7 @@ from ipaddress import ip_network
 from threading import Event, Thread
 from typing import TYPE_CHECKING
 
-from api.backend_plugins import load_plugin
+from api.backend_plugins import check_plugin, load_plugin
 from api.checkpoint_key import open_checkpoint_key
 from api.health.key_check import KeyCheck
 from api.health.readiness import (
@@ -85,6 +85,7 @@ from signer.restore.plan import RestorePlanner
 from signer.restore.restorer import Restorer
 from signer.row_macs import RowMACs
 from signer.startup.dependency_checks import check_chain
+from signer.startup.guard import NOT_SAFE
 from signer.startup.limits_guard import LimitsGuard
 from signer.webhooks.delivery_admin import DeliveryAdmin
 from signer.webhooks.dispatcher import WebhookDispatcher
@@ -161,6 +162,21 @@ class Container:
     def backend_config(self) -> BackendConfig:
         """What the plugin may read."""
         return BackendConfig(self.settings, self.environ)
+
+    def check_backend(self, settings: Settings, *, serving: bool = True) -> list[str]:
+        """
+        Let the plugin check its settings, as in the environment of *settings*.
+
+        It returns warnings.  A process that has no key loads no plugin.
+
+        Raises:
+            ConfigurationError: The plugin, or production, refuses.
+        """
+        if serving and not settings.serve_role.has_key:
+            return []
+        config = BackendConfig(settings, self.environ)
+        forbidden = check_plugin(self.backend_plugin, config)
+        return [NOT_SAFE] if forbidden is not None else []
 
     @cached_property
     def store(self) -> Ledger:

@@ -105,7 +105,7 @@ class _Request(transport.Request):
     """Google's port for HTTP, whose requests end within *seconds*."""
 
     def __init__(self, seconds: float) -> None:
-        self._timeout = urllib3.Timeout(connect=seconds / 2, total=seconds)
+        self._seconds = seconds
         self._pools = urllib3.PoolManager()
         self._pools.pool_classes_by_scheme = bound_responses(
             {"http": urllib3.HTTPConnectionPool, "https": urllib3.HTTPSConnectionPool}
@@ -121,13 +121,14 @@ class _Request(transport.Request):
         **_: Any,
     ) -> urllib3.BaseHTTPResponse:
         """Return the response, which has the attributes that Google's port names."""
+        seconds = min(self._seconds, timeout or self._seconds)
         try:
             return self._pools.request(
                 method,
                 url,
                 body=body,
                 headers=headers,
-                timeout=self._timeout,
+                timeout=urllib3.Timeout(connect=seconds / 2, total=seconds),
                 retries=False,
             )
         except (OSError, ValueError, urllib3.exceptions.HTTPError) as e:
