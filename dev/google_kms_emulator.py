@@ -52,7 +52,7 @@ from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak
 
 from dev.google_kms_keys import SECP256K1, GoogleError, KeyVersions, Result
-from dev.kms_keys import Signing, as_given
+from dev.kms_signing import Signing, as_given
 from dev.kms_wire import Call, Exchange, Faults, Handler, Reply, Server, decode
 
 

@@ -19,7 +19,7 @@ import google_crc32c
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from dev.kms_keys import Signing
+from dev.kms_signing import Signing
 
 
 Result = dict[str, Any]

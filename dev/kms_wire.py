@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from dev.kms_keys import KMSError, Parameters, Signing
+from dev.kms_signing import KMSError, Parameters, Signing
 
 
 @dataclass(frozen=True, slots=True)
