@@ -15,6 +15,7 @@ from importlib.metadata import version
 from ipaddress import ip_network
 from typing import TYPE_CHECKING
 
+from api.backend_plugins import load_plugin, open_plugin
 from api.checkpoint_key import require_separate_key
 from api.container import Container
 from api.mac_key import open_row_macs
@@ -29,6 +30,7 @@ from signer.keys.signer import Signer
 from signer.keys.startup_key import StartupKey
 from signer.model.audit_record import WORKER
 from signer.ports import (
+    BackendConfig,
     ChainHistory,
     Clock,
     FetchKeySet,
@@ -57,7 +59,7 @@ def build_container(environ: Mapping[str, str] = os.environ) -> Container:
     return Container(
         environ=environ,
         open_store=open_store,
-        open_backend=open_backend,
+        open_backend=partial(open_backend, environ=environ),
         open_chains=open_chains,
         open_notifier=open_notifier,
         open_jwt_keys=open_token_keys,
@@ -166,6 +168,8 @@ def _check_settings(
     with _collecting(refusals):
         warnings = guard.check_settings(container.settings, networks, serving=serving)
     with _collecting(refusals):
+        warnings += container.check_backend(container.settings, serving=serving)
+    with _collecting(refusals):
         _ = container.jwt_keys if serving else None
     with _collecting(refusals):
         open_row_macs(container.settings)
@@ -206,7 +210,8 @@ def _settle_key(container: Container) -> tuple[Signer, list[str]]:
         with _refusing_store_errors():
             return startup_key.open(container.key_name, settings.wallet_address)
     except InvalidInputError as e:
-        problem = Refusal("kms-not-configured", f"KMS_KEY_ID {e}")
+        setting = container.backend_plugin.key_setting
+        problem = Refusal("kms-not-configured", f"{setting} {e}")
     raise ConfigurationError(problem)
 
 
@@ -290,51 +295,34 @@ def open_histories(networks: Mapping[str, Network]) -> Mapping[str, ChainHistory
     }
 
 
-def open_backend(settings: Settings) -> KeyDirectory:
+def open_backend(
+    settings: Settings, environ: Mapping[str, str] = os.environ
+) -> KeyDirectory:
     """
     Return the configured device; no request is sent yet.
+
+    A plugin reads variables of its own from *environ*.
 
     Raises:
         ConfigurationError: There is no such device, or its library is missing.
     """
-    if settings.use_kms:
-        from backends.aws_kms import KMSBackend, build_client  # noqa: PLC0415
-
-        open_client = partial(
-            build_client,
-            endpoint_url=settings.kms_endpoint,
-            max_retries=settings.kms_max_retries,
-            timeout_ms=settings.kms_timeout_ms,
-            max_pool_connections=settings.kms_max_concurrency,
-        )
-        return KMSBackend(
-            open_client(settings.aws_region),
-            open_client,
-            settings.allowed_keys,
-            per_second=settings.kms_signatures_per_second,
-        )
-
-    from backends.pkcs11 import PKCS11Backend  # noqa: PLC0415
-    from softhsm import prepare  # noqa: PLC0415
-
-    module, pin = prepare(settings)
-    return PKCS11Backend(module, settings.pkcs11_token_label, pin)
+    plugin = load_plugin(settings.backend_name)
+    return open_plugin(plugin, BackendConfig(settings, environ))
 
 
 def preload(settings: Settings) -> None:
     """Import the libraries of the backends before the fork; open nothing."""
-    has_key = settings.serve_role.has_key
     used = {
         "backends.sql": True,
         "backends.json_rpc": True,
-        "backends.aws_kms": has_key and settings.use_kms,
-        "backends.pkcs11": has_key and not settings.use_kms,
-        "softhsm": has_key and not settings.use_kms,
         "backends.webhook": settings.alert_webhook_url is not None,
         "backends.jwks_client": settings.jwt_jwks_url is not None,
     }
     for name, is_used in used.items():
         if is_used:
+            import_module(name)
+    if settings.serve_role.has_key:
+        for name in load_plugin(settings.backend_name).modules:
             import_module(name)
 
 

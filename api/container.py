@@ -8,6 +8,7 @@ from ipaddress import ip_network
 from threading import Event, Thread
 from typing import TYPE_CHECKING
 
+from api.backend_plugins import check_plugin, load_plugin
 from api.checkpoint_key import open_checkpoint_key
 from api.health.key_check import KeyCheck
 from api.health.readiness import (
@@ -54,6 +55,8 @@ from signer.policy.default_rules import service_files
 from signer.policy.policy import Policy
 from signer.policy.policy_text import PolicyFile
 from signer.ports import (
+    BackendConfig,
+    BackendPlugin,
     Clock,
     KeyDirectory,
     Ledger,
@@ -86,6 +89,7 @@ from signer.restore.plan import RestorePlanner
 from signer.restore.restorer import Restorer
 from signer.row_macs import RowMACs
 from signer.startup.dependency_checks import check_chain
+from signer.startup.guard import NOT_SAFE
 from signer.startup.limits_guard import LimitsGuard
 from signer.webhooks.delivery_admin import DeliveryAdmin
 from signer.webhooks.dispatcher import WebhookDispatcher
@@ -151,9 +155,32 @@ class Container:
     @property
     def key_name(self) -> str:
         """The key that the configuration names: KMS_KEY_ID or PKCS11_KEY_ID."""
-        if self.settings.use_kms:
-            return self.settings.kms_key_id or ""
-        return self.settings.pkcs11_key_id
+        return self.backend_plugin.key_name(self.backend_config)
+
+    @cached_property
+    def backend_plugin(self) -> BackendPlugin:
+        """The plugin of the key backend that the configuration names."""
+        return load_plugin(self.settings.backend_name)
+
+    @property
+    def backend_config(self) -> BackendConfig:
+        """What the plugin may read."""
+        return BackendConfig(self.settings, self.environ)
+
+    def check_backend(self, settings: Settings, *, serving: bool = True) -> list[str]:
+        """
+        Let the plugin check its settings, as in the environment of *settings*.
+
+        It returns warnings.  A process that has no key loads no plugin.
+
+        Raises:
+            ConfigurationError: The plugin, or production, refuses.
+        """
+        if serving and not settings.serve_role.has_key:
+            return []
+        config = BackendConfig(settings, self.environ)
+        forbidden = check_plugin(self.backend_plugin, config)
+        return [NOT_SAFE] if forbidden is not None else []
 
     @cached_property
     def store(self) -> Ledger:

@@ -23,6 +23,8 @@ TOO_SLOW = "too-slow"
 TOO_LARGE = "too-large"
 
 _CHUNK = 64 * 1024
+_IDLE_CONNECTIONS = 64
+"""How many are kept; there are only as many as threads have used at once."""
 
 
 class ExchangeError(Exception):
@@ -123,11 +125,13 @@ class HTTPClient:
         *,
         timeout: float | None = None,
         headers: Mapping[str, str] = MappingProxyType({}),
+        path: str = "",
     ) -> Response:
         """
         Send a request and return the response, also for an error status.
 
-        *timeout* replaces the client's timeout; *headers* are added to its headers.
+        *timeout* replaces the client's timeout; *headers* are added to its headers, and
+        *path*, in which special characters are escaped already, to its URL.
 
         Raises:
             ExchangeError: There is no response, or it is too slow or too large.
@@ -136,7 +140,7 @@ class HTTPClient:
         try:
             response = self._manager.urlopen(
                 method,
-                self._url.get_secret_value(),
+                self._url.get_secret_value() + path,
                 body=body,
                 headers={**self._headers, **headers},
                 timeout=urllib3.Timeout(connect=total / 2, total=total),
@@ -191,7 +195,7 @@ def _build_manager(
     tls: ssl.SSLContext | None, proxy: str | None, names: Mapping[str, Any]
 ) -> urllib3.PoolManager:
     manager = (
-        urllib3.PoolManager(ssl_context=tls, **names)
+        urllib3.PoolManager(ssl_context=tls, maxsize=_IDLE_CONNECTIONS, **names)
         if proxy is None
         else urllib3.ProxyManager(
             proxy,

@@ -10,7 +10,8 @@ import signal
 import sys
 import time
 from collections.abc import Mapping
-from typing import Any
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any
 
 from dev import stablecoin
 from dev.stack import (
@@ -21,6 +22,10 @@ from dev.stack import (
     request,
     running_stack,
 )
+
+
+if TYPE_CHECKING:
+    from dev.google_kms_emulator import GoogleKMSEmulator
 
 
 # An unused address: the second account of every local chain.
@@ -96,13 +101,20 @@ def main() -> int:
         signal.signal(number, signal.default_int_handler)
     progress = Progress()
     use_kms = os.environ.get("USE_KMS", "").lower() == "true"
+    use_google = os.environ.get("KEY_BACKEND") == "google-cloud-kms"
     try:
-        with running_stack(
-            default_home(),
-            use_kms=use_kms,
-            settings={"WEB_CONCURRENCY": "1"},  # One process starts sooner than two.
-            report=lambda text: progress.step(f"{text} ..."),
-        ) as stack:
+        with (
+            _google_kms() if use_google else nullcontext() as kms,
+            running_stack(
+                default_home(),
+                use_kms=use_kms,
+                kms=kms,
+                settings={
+                    "WEB_CONCURRENCY": "1"
+                },  # One process starts sooner than two.
+                report=lambda text: progress.step(f"{text} ..."),
+            ) as stack,
+        ):
             _introduce(progress, stack)
             pay_once(progress, stack)
             progress.step("Stopping all processes ...")
@@ -116,10 +128,20 @@ def main() -> int:
     return 0
 
 
+def _google_kms() -> "GoogleKMSEmulator":
+    from dev.google_kms_emulator import GoogleKMSEmulator  # noqa: PLC0415
+
+    return GoogleKMSEmulator()
+
+
 def _introduce(progress: Progress, stack: Stack) -> None:
     progress.step("The stack is up.")
-    kms = stack.environ.get("USE_KMS") == "true"
-    progress.detail("key", "AWS KMS API, local emulator" if kms else "SoftHSM, PKCS#11")
+    kinds = {
+        "true": "AWS KMS API, local emulator",
+        "google-cloud-kms": "Google Cloud KMS API, local emulator",
+    }
+    device = stack.environ.get("KEY_BACKEND") or stack.environ.get("USE_KMS", "")
+    progress.detail("key", kinds.get(device, "SoftHSM, PKCS#11"))
     progress.detail("address", stack.address)
     progress.detail("chain", f"{stack.engine}, {stack.chain_url}")
     progress.detail("stablecoin", f"{SYMBOL} {stack.token}")

@@ -36,16 +36,8 @@ from moto.moto_server.werkzeug_app import (
 )
 from werkzeug.test import Client
 
-from dev.kms_keys import (
-    Keys,
-    KMSError,
-    SignEvent,
-    Signing,
-    as_given,
-    find,
-    keys_of,
-    region_of,
-)
+from dev.kms_keys import Keys, SignEvent, find, keys_of, region_of
+from dev.kms_signing import KMSError, Signing, as_given
 from dev.kms_wire import Call, Exchange, Faults, Reply, Server, error_reply
 
 

@@ -17,7 +17,7 @@ import json
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from dev import kms_crafted
-from dev.kms_keys import KMSError, Signing, as_given
+from dev.kms_signing import KMSError, Signing, as_given
 from dev.kms_wire import Exchange, Fault, Reply, error_reply
 
 

@@ -9,7 +9,6 @@ the KMS developer guide.  moto serves all others (create, disable, tag, alias).
 import base64
 import binascii
 from collections import deque
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -22,30 +21,12 @@ from moto.core.models import DEFAULT_ACCOUNT_ID
 from moto.kms.models import Key, KmsBackend, kms_backends
 from moto.kms.utils import ECDSAPrivateKey
 
+from dev.kms_signing import HASHES, KMSError, Parameters, Signing
+
 
 Result = dict[str, Any]
-Parameters = Mapping[str, Any]
-Signing = Callable[[ec.EllipticCurvePrivateKey, bytes], bytes]
-"""Signs a digest and returns DER.  Faults replace it."""
 
-_HASHES: Mapping[str, hashes.HashAlgorithm] = {
-    "ECDSA_SHA_256": hashes.SHA256(),
-    "ECDSA_SHA_384": hashes.SHA384(),
-    "ECDSA_SHA_512": hashes.SHA512(),
-}
 _MAX_MESSAGE = 4096
-
-
-class KMSError(Exception):
-    """An error of KMS: *code* and *message* for the body, and the HTTP *status*."""
-
-    def __init__(
-        self, code: str, message: str, status: int = HTTPStatus.BAD_REQUEST
-    ) -> None:
-        super().__init__(message)
-        self.code = code
-        self.message = message
-        self.status = int(status)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +86,7 @@ class Keys:
         """Return the result of Verify."""
         key = usable(find(region, parameters.get("KeyId", "")))
         public_key = _signing_key(key, "Verify", parameters).public_key()
-        algorithm = ec.ECDSA(Prehashed(_HASHES[parameters["SigningAlgorithm"]]))
+        algorithm = ec.ECDSA(Prehashed(HASHES[parameters["SigningAlgorithm"]]))
         try:
             public_key.verify(
                 _blob(parameters, "Signature"), _digest(parameters), algorithm
@@ -186,12 +167,6 @@ def usable(key: Key) -> Key:
     return key
 
 
-def as_given(private_key: ec.EllipticCurvePrivateKey, digest: bytes) -> bytes:
-    """Sign *digest* itself.  The nonce is random, and s is high half of the time."""
-    hashed = {h.digest_size: h for h in _HASHES.values()}[len(digest)]
-    return private_key.sign(digest, ec.ECDSA(Prehashed(hashed)))
-
-
 def _signing_key(
     key: Key, operation: str, parameters: Parameters
 ) -> ec.EllipticCurvePrivateKey:
@@ -218,7 +193,7 @@ def _digest(parameters: Parameters) -> bytes:
     """Return the digest to sign: the given one, or the hash of the message."""
     message = _blob(parameters, "Message")
     algorithm = parameters["SigningAlgorithm"]
-    hashed = _HASHES[algorithm]
+    hashed = HASHES[algorithm]
     if not 1 <= len(message) <= _MAX_MESSAGE:
         raise KMSError(
             "ValidationException",

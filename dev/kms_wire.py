@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from dev.kms_keys import KMSError, Parameters, Signing
+from dev.kms_signing import KMSError, Parameters, Signing
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +128,8 @@ class Server(ThreadingHTTPServer):
     """
     Serves KMS's protocol (AWS JSON 1.1) on 127.0.0.1, with a thread per connection.
 
+    A subclass of ``Handler`` reads the requests of another protocol.
+
     ``close`` also closes idle connections and waits for their threads.
     """
 
@@ -135,9 +137,12 @@ class Server(ThreadingHTTPServer):
     request_queue_size = 128
 
     def __init__(
-        self, port: int, handle: Callable[[Call, socket.socket], Reply | None]
+        self,
+        port: int,
+        handle: Callable[[Call, socket.socket], Reply | None],
+        handler: "type[Handler] | None" = None,
     ) -> None:
-        super().__init__(("127.0.0.1", port), _Handler)
+        super().__init__(("127.0.0.1", port), handler or Handler)
         self.handle = handle
         self._connections: set[socket.socket] = set()
         self._lock = threading.Lock()
@@ -165,7 +170,7 @@ class Server(ThreadingHTTPServer):
         self.server_close()
 
 
-class _Handler(BaseHTTPRequestHandler):
+class Handler(BaseHTTPRequestHandler):
     """Serves the requests of one connection, one after another."""
 
     protocol_version = "HTTP/1.1"
@@ -175,23 +180,28 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         """Respond to one request."""
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        call = Call(
-            target=self.headers.get("X-Amz-Target", ""),
-            parameters=_decode(body),
-            headers={name.lower(): value for name, value in self.headers.items()},
-            body=body,
-        )
+        call = self.read_call(body)
         reply = self.server.handle(call, self.connection)
         if reply is None:
             self.close_connection = True
         else:
             self.wfile.write(reply.head(call.request_id) + reply.body)
 
+    def read_call(self, body: bytes) -> Call:
+        """Return the request with *body*."""
+        return Call(
+            target=self.headers.get("X-Amz-Target", ""),
+            parameters=decode(body),
+            headers={name.lower(): value for name, value in self.headers.items()},
+            body=body,
+        )
+
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the name in the base class.
         """Log nothing: the journal has the requests."""
 
 
-def _decode(body: bytes) -> Parameters:
+def decode(body: bytes) -> Parameters:
+    """Return the JSON object in *body*, or an empty one."""
     try:
         decoded = json.loads(body)
     except ValueError:

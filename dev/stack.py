@@ -30,6 +30,7 @@ from dev.rpc import RPC
 
 
 if TYPE_CHECKING:
+    from dev.google_kms_emulator import GoogleKMSEmulator
     from dev.kms_emulator import KMSEmulator
 
 
@@ -96,7 +97,7 @@ def running_stack(  # noqa: PLR0913  All but the first have a default.
     settings: Mapping[str, str] | None = None,
     has_webhook: bool = False,
     program: Sequence[str] = CHECKOUT,
-    kms: "KMSEmulator | None" = None,
+    kms: "KMSEmulator | GoogleKMSEmulator | None" = None,
     rpc_urls: Callable[[str], Sequence[str]] = lambda url: [url],
     edit_networks: Callable[[str], str] = lambda text: text,
     report: Report = lambda _: None,
@@ -133,7 +134,7 @@ def running_stack(  # noqa: PLR0913  All but the first have a default.
         initial_block_time = None if anvil else block_time
         chain = cleanup.enter_context(LocalChain(anvil, block_time=initial_block_time))
         if kms is not None:
-            address, key_id = _use_kms(kms, environ)
+            address, key_id = _use_kms(kms, environ, home)
         elif use_kms:
             report("Starting the KMS emulator and creating a key")
             address, key_id = cleanup.enter_context(_kms_key(home, environ))
@@ -289,11 +290,33 @@ def _kms_key(home: Path, environ: dict[str, str]) -> Iterator[tuple[str, str]]:
         yield created["address"], created["arn"]
 
 
-def _use_kms(kms: "KMSEmulator", environ: dict[str, str]) -> tuple[str, str]:
+def _use_kms(
+    kms: "KMSEmulator | GoogleKMSEmulator", environ: dict[str, str], home: Path
+) -> tuple[str, str]:
     """Create a key in an emulator of the caller."""
+    from dev.google_kms_emulator import GoogleKMSEmulator  # noqa: PLC0415
+
+    if isinstance(kms, GoogleKMSEmulator):
+        return _use_google_kms(kms, environ, home)
     arn = kms.create_key()
     _set_kms(environ, arn, kms.region, kms.endpoint)
     return kms.address(arn), arn
+
+
+def _use_google_kms(
+    kms: "GoogleKMSEmulator", environ: dict[str, str], home: Path
+) -> tuple[str, str]:
+    """Create a key in an emulator of the caller, and credentials for it in *home*."""
+    key = kms.create_version()
+    environ.update(
+        KEY_BACKEND="google-cloud-kms",
+        GOOGLE_CLOUD_KMS_KEY=key,
+        GOOGLE_CLOUD_KMS_ENDPOINT=kms.endpoint,
+        GOOGLE_APPLICATION_CREDENTIALS=str(
+            kms.write_credentials(home / "google-credentials.json")
+        ),
+    )
+    return kms.address(key), key
 
 
 def _set_kms(environ: dict[str, str], arn: str, region: str, endpoint: str) -> None:

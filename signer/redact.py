@@ -27,6 +27,10 @@ _SECRET_NAMES = re.compile(
 _SECRETS = re.compile(
     r"""
       arn:aws[\w-]*:[^\s"',)]+
+    | \bprojects/[^\s"',)]+  # A resource of Google Cloud.
+    | \bya29\.[\w.-]+  # An access token of Google's.
+    | \b[\w.-]{1,100}@[\w.-]{1,100}\.gserviceaccount\.com\b
+    | \b[\w.-]{1,253}\.googleapis\.com\b
     | eyJ[\w-]{6,}\.[\w-]{4,}\.[\w-]*
     | \b(?:AKIA|ASIA|AROA|AIDA)[A-Z0-9]{12,}\b
     | \b(?i:[a-z])[\w+.-]{0,100}://[^\s"'<>]+
@@ -51,6 +55,7 @@ _VENDOR_LOG_LEVELS: Mapping[str, int] = {
     "asyncio": logging.WARNING,
     "boto3": logging.CRITICAL,
     "botocore": logging.CRITICAL,
+    "google": logging.CRITICAL,
     "opentelemetry": logging.CRITICAL,
     "psycopg": logging.WARNING,
     "requests": logging.WARNING,
@@ -75,15 +80,26 @@ _KEY_IDS = re.compile(
 )
 
 
+_KEY_VERSION = re.compile(r"projects/.*/cryptoKeys/([^/]+)/cryptoKeyVersions/(\d+)")
+
+
 def key_prefix(key_id: str) -> str:
     """
     Return the first eight characters of a key id and "...".
 
     The prefix of an ARN is taken after its last slash, because all ARNs begin alike.
+    Of a key version of Google Cloud KMS, the version is kept, and its key is cut.
 
     >>> key_prefix("arn:aws:kms:eu-central-1:111122223333:key/1234abcd-12ab-34cd")
     '1234abcd...'
+    >>> key_prefix("projects/p/.../cryptoKeys/refunds/cryptoKeyVersions/3")
+    'refund/3...'
     """
+    if found := _KEY_VERSION.fullmatch(key_id):
+        key, version = found.groups()
+        return (
+            f"{key[: max(1, _PREFIX - 1 - len(version))]}/{version}"[:_PREFIX] + "..."
+        )
     return key_id.rpartition("/")[2][:_PREFIX] + "..."
 
 

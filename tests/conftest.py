@@ -12,6 +12,7 @@ from tests.support.memory import memory_folder
 pytest_plugins = [
     "tests.fixtures.softhsm",
     "tests.fixtures.kms",
+    "tests.fixtures.google_kms",
     "tests.fixtures.stores",
     "tests.fixtures.roles",
     "tests.fixtures.chain",

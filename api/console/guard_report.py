@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from api.container import Container
 from signer.config.settings import Environment
@@ -25,13 +26,18 @@ def read_guard(container: Container) -> GuardState:
     """Run the guard's checks of the settings again; they open nothing."""
     settings, networks = container.settings, container.networks
     strict = settings.model_copy(update={"app_env": Environment.PRODUCTION})
-    refused: Sequence[Refusal] = ()
-    try:
-        check_settings(strict, networks)
-    except ConfigurationError as e:
-        refused = e.refusals
+    refused: list[Refusal] = []
+    for check in (
+        partial(check_settings, strict, networks),
+        partial(container.check_backend, strict),
+    ):
+        try:
+            check()
+        except ConfigurationError as e:
+            refused += e.refusals
     try:
         warnings = check_settings(settings, networks)
+        warnings += container.check_backend(settings)
     except ConfigurationError as e:  # The files were changed after the start.
         warnings = [str(refusal) for refusal in e.refusals]
     return GuardState(warnings, refused)

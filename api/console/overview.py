@@ -41,7 +41,6 @@ class Overview:
 
     now: datetime
     key: Key | None
-    uses_kms: bool
     environment: str
     notices: Sequence[Notice]
     cures: Mapping[str, Mapping[str, str]]
@@ -83,7 +82,6 @@ def read_overview(container: Container) -> Overview:
     return Overview(
         now=now,
         key=key,
-        uses_kms=settings.use_kms,
         environment=str(settings.app_env),
         notices=find_notices(ledger, facts),
         cures={each["code"]: each for each in load_codes()},

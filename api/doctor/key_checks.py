@@ -13,6 +13,7 @@ from eth_utils.address import is_same_address
 
 from api.doctor.context import EXPLAIN, DoctorContext
 from signer.checks import Check, Finding
+from signer.config.settings import AWS_KMS, PKCS11
 from signer.crypto.der import parse_public_key
 from signer.deadline import Deadlines
 from signer.errors import (
@@ -31,6 +32,8 @@ from signer.redact import key_prefix
 _LOOKUP_SECONDS = 10.0
 """Shorter than a check's deadline, so that a region that hangs gives a warning."""
 
+_ID_NAMES = {AWS_KMS: "ARN", PKCS11: "CKA_ID"}
+
 
 def key_checks(context: DoctorContext) -> Iterator[Check]:
     """Yield the checks of the key; iterate after the "database" check has run."""
@@ -47,10 +50,12 @@ def key_checks(context: DoctorContext) -> Iterator[Check]:
 
 def _device_cure(context: DoctorContext) -> str:
     settings = getattr(context, "settings", None)
-    if settings is None or not settings.use_kms:
+    if settings is None or settings.backend_name == PKCS11:
         return "run: hotwallet softhsm doctor"
-    if context.active is None:
+    if context.active is None and settings.backend_name == AWS_KMS:
         return "check credentials, AWS_REGION and KMS_KEY_ID"
+    if context.active is None:
+        return f"check credentials and {_setting(context)}"
     return f"check credentials; {EXPLAIN}"
 
 
@@ -144,11 +149,11 @@ def _check_configuration(context: DoctorContext, active: Key) -> Finding:
 
 
 def _setting(context: DoctorContext) -> str:
-    return "KMS_KEY_ID" if context.settings.use_kms else "PKCS11_KEY_ID"
+    return context.container.backend_plugin.key_setting
 
 
 def _configuration_cure(context: DoctorContext, active: Key) -> str:
-    kind = "ARN" if context.settings.use_kms else "CKA_ID"
+    kind = _ID_NAMES.get(context.settings.backend_name, "id")
     key_id = key_prefix(active.key_id)
     cure = f"set {_setting(context)} to the active key's {kind}, {key_id}"
     expected = context.settings.wallet_address

@@ -80,6 +80,7 @@ def _check_networks(context: DoctorContext) -> Finding:
 
 def _check_guard(context: DoctorContext) -> Finding:
     warnings = check_settings(context.settings, context.networks)
+    warnings += context.container.check_backend(context.settings)
     if warnings:
         return Finding("; ".join(warnings), "no action in development")
     return Finding("the guard has no objection")

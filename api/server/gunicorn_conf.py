@@ -108,7 +108,8 @@ def warm() -> None:
 
     if _values.serve_role is not Role.REFUNDS:
         import api.http.administration  # noqa: F401, PLC0415
-    preload(_values)
+    with _exiting_on_refusals():
+        preload(_values)
     # Garbage collection would write to the shared pages, and so copy them.
     gc.freeze()
 

@@ -21,11 +21,11 @@ from botocore.exceptions import (  # type: ignore[import-untyped]
 )
 from botocore.retries.quota import RetryQuota  # type: ignore[import-untyped]
 
-from backends.aws_kms.concurrency import AdaptiveSemaphore
 from backends.aws_kms.errors import map_error, retry_after
-from backends.aws_kms.rate_limit import TokenBucket
 from backends.aws_kms.sign_call import Answer, SignCall
 from backends.circuit_breaker import CircuitBreaker
+from backends.concurrency import AdaptiveSemaphore
+from backends.rate_limit import TokenBucket
 from signer.errors import (
     BackendError,
     BackendThrottledError,

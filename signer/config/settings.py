@@ -21,15 +21,21 @@ from pydantic import (
     ConfigDict,
     Field,
     SecretStr,
-    ValidationError,
+    ValidationInfo,
 )
 
 from signer.config.allowed_keys import AllowedKeys, default_patterns, parse_patterns
-from signer.errors import ConfigurationError, Refusal
+from signer.config.environment import read_model
 from signer.redact import sanitize
 
 
 RAW_KEY = "MERCHANT_WALLET_PRIVATE_KEY"
+
+AWS_KMS = "aws-kms"
+"""The key backend that ``USE_KMS=true`` selects."""
+
+PKCS11 = "pkcs11"
+"""The key backend without any setting."""
 
 
 class Environment(StrEnum):
@@ -72,6 +78,8 @@ CREDENTIALS = (
     "AWS_SHARED_CREDENTIALS_FILE",
     "AWS_WEB_IDENTITY_TOKEN_FILE",
     "BOTO_CONFIG",
+    "CLOUDSDK_CONFIG",
+    "GOOGLE_APPLICATION_CREDENTIALS",
     "PKCS11_PIN",
     "PKCS11_PIN_FILE",
     "WEBHOOK_SIGNING_KEY_FILE",
@@ -124,6 +132,17 @@ def _require_unredacted(value: str) -> str:
     return value
 
 
+def _agree_with_use_kms(value: str, info: ValidationInfo) -> str:
+    """Require that ``KEY_BACKEND`` does not contradict ``USE_KMS``, read before it."""
+    use_kms = info.data.get("use_kms")
+    if use_kms is not None and use_kms != (value == AWS_KMS):
+        raise ValueError(
+            f"contradicts USE_KMS={str(use_kms).lower()}, which is short for"
+            f" KEY_BACKEND={AWS_KMS}; unset USE_KMS"
+        )
+    return value
+
+
 def _page_url(value: str) -> str:
     if re.fullmatch(r"https?://[^\s#\"'<>]+", value) is None:
         raise ValueError("must be the http(s) URL of a page, without #")
@@ -154,7 +173,10 @@ class Settings(BaseModel):
         None, alias="WALLET_ADDRESS", pattern=r"^0x[0-9a-fA-F]{40}$"
     )
 
-    use_kms: Boolean = Field(False, alias="USE_KMS")
+    use_kms: Boolean | None = Field(None, alias="USE_KMS")  # Before key_backend.
+    key_backend: Annotated[str, AfterValidator(_agree_with_use_kms)] | None = Field(
+        None, alias="KEY_BACKEND", pattern=r"^[a-z0-9][a-z0-9-]{0,62}$"
+    )
     kms_key_id: str | None = Field(None, alias="KMS_KEY_ID", repr=False)
     kms_allowed_keys: Annotated[tuple[str, ...], BeforeValidator(parse_patterns)] = (
         Field((), alias="KMS_ALLOWED_KEYS", repr=False)
@@ -251,12 +273,6 @@ class Settings(BaseModel):
 
         Each invalid variable is a refusal (``settings-invalid``), without the value.
         """
-        names = {field.alias for field in cls.model_fields.values()}
-        values = {
-            name: value.strip()
-            for name, value in environ.items()
-            if name in names and value.strip()
-        }
         raw_key_present = any(
             name.upper() == RAW_KEY and value.strip() for name, value in environ.items()
         )
@@ -266,19 +282,18 @@ class Settings(BaseModel):
             if environ.get(name, "").strip() not in {"", os.devnull}
             or (name == RAW_KEY and raw_key_present)
         )
-        found = {"raw_key_present": raw_key_present, "credentials": credentials}
-        try:
-            return cls.model_validate({**values, **found})
-        except ValidationError as e:
-            refusals = [
-                Refusal("settings-invalid", f"{error['loc'][0]}: {error['msg']}")
-                for error in e.errors(include_input=False, include_url=False)
-            ]
-        raise ConfigurationError(*refusals)
+        return read_model(
+            cls, environ, raw_key_present=raw_key_present, credentials=credentials
+        )
 
     @property
     def is_production(self) -> bool:
         return self.app_env is Environment.PRODUCTION
+
+    @property
+    def backend_name(self) -> str:
+        """The name of the key backend that the configuration selects."""
+        return self.key_backend or (AWS_KMS if self.use_kms else PKCS11)
 
     @property
     def needs_approvals(self) -> bool:

@@ -8,6 +8,7 @@ It may import ``model`` and the packages below it.  mypy checks the backends whe
 from signer.ports.alerts import AlertCounters, Notifier
 from signer.ports.approvals import ApprovalStore
 from signer.ports.audit_journal import Checkpoint, DeclareForged, Journal, Sealing
+from signer.ports.backend_plugin import BackendConfig, BackendPlugin
 from signer.ports.book_reader import Attempt, BookReader, BookToken, NonceEntry
 from signer.ports.caller_counters import Callers
 from signer.ports.cancellations import Cancellations
@@ -68,6 +69,8 @@ __all__ = [
     "AlertCounters",
     "ApprovalStore",
     "Attempt",
+    "BackendConfig",
+    "BackendPlugin",
     "Backlog",
     "Block",
     "BookReader",

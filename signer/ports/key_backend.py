@@ -5,7 +5,12 @@ from typing import NewType, Protocol
 
 
 KeyId = NewType("KeyId", str)
-"""The permanent id of a key in its device: a KMS key ARN, or a CKA_ID in hex."""
+"""
+The permanent id of a key in its device.
+
+That is an ARN of AWS KMS, the name of a key version of Google Cloud KMS, or a CKA_ID in
+hex.
+"""
 
 
 class KeyBackend(Protocol):

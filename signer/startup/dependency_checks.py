@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from signer.chain.erc20 import DECIMALS
 from signer.config.networks import Network, Token
-from signer.config.settings import Role, Settings
+from signer.config.settings import AWS_KMS, PKCS11, Role, Settings
 from signer.errors import (
     ChainError,
     ConfigurationError,
@@ -43,10 +43,12 @@ def self_test_key(
             is no such key; ``kms-signing-error`` or ``pkcs11-signing-error`` if the key
             does not sign.
     """
-    kind, remedy = "pkcs11", "run: hotwallet softhsm doctor"
-    if settings.use_kms:
-        kind = "kms"
+    kind = "kms"
+    remedy = "check the configured key, its state and the role's permissions"
+    if settings.backend_name == AWS_KMS:
         remedy = "check KMS_KEY_ID, the key's state and the role's permissions"
+    if settings.backend_name == PKCS11:
+        kind, remedy = "pkcs11", "run: hotwallet softhsm doctor"
     try:
         signer = open_signer()
         signer.self_test(while_active=while_active)

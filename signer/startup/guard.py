@@ -11,7 +11,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from signer.config.allowed_keys import names_account
 from signer.config.networks import Network
-from signer.config.settings import RAW_KEY, Settings
+from signer.config.settings import AWS_KMS, PKCS11, RAW_KEY, Settings
 from signer.errors import ConfigurationError, Refusal
 from signer.startup.listen_address import exposure_refusals
 
@@ -59,15 +59,19 @@ def _role_refusals(settings: Settings) -> Iterator[Refusal]:
 
 
 def _kms_refusals(settings: Settings) -> Iterator[Refusal]:
-    if settings.is_production and not settings.use_kms:
+    """Yield why the key cannot be used; other backends' plugins check theirs."""
+    if settings.is_production and settings.backend_name == PKCS11:
         yield Refusal(
-            "kms-not-configured", "production needs USE_KMS=true and KMS_KEY_ID"
+            "kms-not-configured",
+            "production needs USE_KMS=true and KMS_KEY_ID, or another KEY_BACKEND",
         )
-    if settings.use_kms and settings.kms_key_id is None:
+    if settings.backend_name != AWS_KMS:
+        return
+    if settings.kms_key_id is None:
         yield Refusal("kms-not-configured", "USE_KMS=true needs KMS_KEY_ID")
-    if settings.use_kms and settings.aws_region is None:
+    if settings.aws_region is None:
         yield Refusal("kms-not-configured", "USE_KMS=true needs AWS_REGION")
-    if settings.use_kms and settings.kms_key_id is not None:
+    if settings.kms_key_id is not None:
         yield from _key_list_refusals(settings, settings.kms_key_id)
 
 
@@ -98,12 +102,12 @@ def _production_refusals(
         (
             settings.pkcs11_module is not None,
             "softhsm-module-forbidden",
-            "PKCS11_MODULE is set; production signs with AWS KMS only",
+            "PKCS11_MODULE is set; production signs with a KMS only",
         ),
         (
             settings.softhsm2_conf is not None,
             "softhsm-config-forbidden",
-            "SOFTHSM2_CONF is set; production signs with AWS KMS only",
+            "SOFTHSM2_CONF is set; production signs with a KMS only",
         ),
         (
             settings.kms_endpoint is not None or settings.aws_endpoint is not None,
@@ -205,7 +209,8 @@ def _is_https(url: str | None) -> bool:
 
 
 def _warnings(settings: Settings) -> Iterator[str]:
-    if not settings.use_kms or settings.kms_endpoint or settings.aws_endpoint:
+    is_emulated = bool(settings.kms_endpoint or settings.aws_endpoint)
+    if settings.backend_name == PKCS11 or is_emulated:
         yield NOT_SAFE
     if settings.raw_key_present:
         yield f"{RAW_KEY} is set and ignored; import the key into the token: {_IMPORT}"

@@ -2,7 +2,8 @@
 
 import pytest
 
-from tests.contract.devices import DEVICES, Device, open_device
+from backends.testing import Device
+from tests.contract.devices import DEVICES, open_device
 from tests.contract.report import RAN
 
 

@@ -1,48 +1,16 @@
 """All key backends, each with a key."""
 
-from dataclasses import dataclass
-from typing import Protocol, cast
-
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
-from cryptography.hazmat.primitives.serialization import load_der_public_key
 
+from backends.testing import Device, KeyGenerator
 from signer.ports import KeyBackend, KeyId
 from tests.contract.reference import ReferenceBackend
+from tests.fixtures.google_kms import GoogleKeys
 
 
-DEVICES = ("reference", "softhsm", "kms", "ministack")
+DEVICES = ("reference", "softhsm", "kms", "ministack", "google_cloud_kms")
 
 _ABSENT = "00000000-0000-0000-0000-000000000000"
-
-
-class KeyGenerator(KeyBackend, Protocol):
-    """A backend that can create keys."""
-
-    def generate(self, label: str) -> KeyId:
-        """Create a non-extractable secp256k1 key and return its id."""
-
-
-@dataclass(frozen=True)
-class Device:
-    """
-    The backend *name* under test.
-
-    ``signs`` has ``key``, and ``makes`` generates more keys.
-
-    ``absent`` is the well-formed id of a key that does not exist.
-    """
-
-    name: str
-    signs: KeyBackend
-    makes: KeyGenerator
-    key: KeyId
-    absent: KeyId
-
-    def loaded(self, key_id: KeyId | None = None) -> EllipticCurvePublicKey:
-        """Return the public key as pyca/cryptography reads it."""
-        spki = self.signs.public_key(key_id or self.key)
-        return cast("EllipticCurvePublicKey", load_der_public_key(spki))
 
 
 def open_device(name: str, request: pytest.FixtureRequest) -> Device:
@@ -56,9 +24,18 @@ def open_device(name: str, request: pytest.FixtureRequest) -> Device:
     if name == "ministack":
         return _with_key(name, request.getfixturevalue("ministack"))
     signs = request.getfixturevalue(name)
+    if name == "google_cloud_kms":
+        return _google(request, signs)
     makes = request.getfixturevalue("kms_administrator") if name == "kms" else signs
     key = request.getfixturevalue(f"{name}_key")
     return Device(name, signs, makes, key, _absent(key))
+
+
+def _google(request: pytest.FixtureRequest, signs: KeyBackend) -> Device:
+    emulator = request.getfixturevalue("google_kms_emulator")
+    key = KeyId(emulator.create_version())
+    absent = KeyId(f"{key.rpartition('/')[0]}/999999")
+    return Device("google_cloud_kms", signs, GoogleKeys(emulator, signs), key, absent)
 
 
 def _with_key(name: str, backend: KeyGenerator) -> Device:

@@ -6,9 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from backends.testing import Device
 from signer.keys.signer import Signer
 from signer.model.audit_record import Operation
-from tests.contract.devices import Device
 from tests.support.arithmetic import Verifier
 from tests.support.devices import recording
 from tests.support.purposes import Unchecked

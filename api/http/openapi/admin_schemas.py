@@ -53,7 +53,9 @@ _WARNINGS = list_of(text("A sentence."), "What to check or do now.")
 
 _KEY = {
     "keyId": _KEY_ID,
-    "backend": text("`aws-kms` or `pkcs11`."),
+    "backend": text(
+        "`aws-kms`, `google-cloud-kms`, `pkcs11`, or another package's backend."
+    ),
     "address": address("The key's address."),
     "state": one_of(KeyState, "`blocked` means that it was revoked."),
     "epoch": nullable(integer("Counts the activations of the ring.", minimum=1)),

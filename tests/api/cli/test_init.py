@@ -13,6 +13,7 @@ from api.auth.dev_tokens import provide_signing_key
 from api.cli.configuration_files import env_text, networks_text
 from api.cli.env_file import read_env_file
 from api.cli.presets import PLACEHOLDER_URL, PRESETS
+from backends.google_cloud_kms.options import GoogleCloudKMSOptions
 from signer.config.networks import load_networks
 from signer.config.settings import Settings
 from signer.config.tenants import check_tenants, load_tenants
@@ -50,7 +51,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def _variables() -> list[str]:
-    return [str(each.alias) for each in Settings.model_fields.values() if each.alias]
+    models = (Settings, GoogleCloudKMSOptions)
+    fields = [each for model in models for each in model.model_fields.values()]
+    return [str(each.alias) for each in fields if each.alias]
 
 
 def _mode(path: Path) -> int:

@@ -302,7 +302,12 @@ def test_an_unknown_code_is_not_found(browser: Browser, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("backend", "badge"), [("aws-kms", "kms"), ("pkcs11", "softhsm")]
+    ("backend", "badge"),
+    [
+        ("aws-kms", "kms"),
+        ("google-cloud-kms", "google-kms"),
+        ("pkcs11", "softhsm"),
+    ],
 )
 def test_keys_of_each_backend_look_different(
     browser: Browser, sqlite_store: SQLStore, backend: str, badge: str
@@ -312,7 +317,7 @@ def test_keys_of_each_backend_look_different(
     page = browser.get("/console/keys").text
 
     assert key.address in page
-    assert re.findall(r'class="badge (kms|softhsm)"', page) == [badge]
+    assert re.findall(r'class="badge (kms|google-kms|softhsm)"', page) == [badge]
 
 
 @pytest.mark.parametrize(

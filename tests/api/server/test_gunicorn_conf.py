@@ -16,7 +16,12 @@ from tests.support.waiting import eventually
 CONFIG = "python:api.server.gunicorn_conf"
 CONFIGS = [CONFIG, "docker/gunicorn.conf.py"]
 APP = "api.server.entrypoint:get_app()"
-OF_SOME_ROLES = {"backends.aws_kms", "backends.pkcs11", "api.http.administration"}
+OF_SOME_ROLES = {
+    "backends.aws_kms",
+    "backends.google_cloud_kms.backend",
+    "backends.pkcs11",
+    "api.http.administration",
+}
 NEVER_LOADED = {
     *("Crypto", "aiohttp", "alembic", "click", "eth_account"),
     *("requests", "web3"),
@@ -233,14 +238,19 @@ def test_meanwhile_runs_beside_the_guard() -> None:
 
 
 @pytest.mark.parametrize(
-    ("role", "use_kms", "loaded"),
+    ("role", "backend", "loaded"),
     [
-        ("all", "true", {"backends.aws_kms", "api.http.administration"}),
-        ("all", "false", {"backends.pkcs11", "api.http.administration"}),
-        ("refunds", "false", set[str]()),
+        ("all", "aws-kms", {"backends.aws_kms", "api.http.administration"}),
+        (
+            "all",
+            "google-cloud-kms",
+            {"backends.google_cloud_kms.backend", "api.http.administration"},
+        ),
+        ("all", "pkcs11", {"backends.pkcs11", "api.http.administration"}),
+        ("refunds", "pkcs11", set[str]()),
     ],
 )
-def test_warming_opens_nothing(role: str, use_kms: str, loaded: set[str]) -> None:
+def test_warming_opens_nothing(role: str, backend: str, loaded: set[str]) -> None:
     """
     K16, P2: before the fork there are libraries, but no thread, file or device.
 
@@ -259,7 +269,7 @@ print(*sys.modules, sep="\\n")
     environ = {
         "APP_ENV": "test",
         "SERVE_ROLE": role,
-        "USE_KMS": use_kms,
+        "KEY_BACKEND": backend,
         "KMS_KEY_ID": "x" * 8,
         "ETH_HASH_BACKEND": "pysha3",  # As ``hotwallet serve`` sets it.
     }

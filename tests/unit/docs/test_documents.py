@@ -10,6 +10,7 @@ import pytest
 
 from api.http.console import PREFIX as CONSOLE
 from api.http.problems import Problem, problem_of
+from backends.google_cloud_kms.options import GoogleCloudKMSOptions
 from backends.sql.schema import metadata
 from signer import errors
 from signer.config.networks import load_networks
@@ -30,7 +31,10 @@ from signer.ports import utc_now
 ROOT = Path(__file__).resolve().parents[3]
 
 VARIABLES = sorted(
-    str(field.alias) for field in Settings.model_fields.values() if field.alias
+    str(field.alias)
+    for model in (Settings, GoogleCloudKMSOptions)
+    for field in model.model_fields.values()
+    if field.alias
 )
 
 

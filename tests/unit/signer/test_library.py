@@ -20,6 +20,8 @@ MODULES = {
     "boto3": "boto3",
     "click": "click",
     "falcon": "falcon",
+    "google-auth": "google",
+    "google-crc32c": "google_crc32c",
     "gunicorn": "gunicorn",
     "jinja2": "jinja2",
     "opentelemetry-exporter-otlp-proto-http": "opentelemetry",

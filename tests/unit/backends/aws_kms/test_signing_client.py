@@ -9,9 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from backends.aws_kms import KMSBackend, build_client
-from backends.aws_kms.rate_limit import TokenBucket
 from backends.aws_kms.signing_client import SigningClient
 from backends.circuit_breaker import RETRY_SECONDS
+from backends.rate_limit import TokenBucket
 from dev import kms_faults as faults
 from dev.kms_emulator import KMSEmulator
 from dev.kms_wire import Exchange, Faults, Reply

@@ -72,7 +72,7 @@ def test_variable_names_are_case_sensitive(name: str) -> None:
     assert Settings.from_env({name: "development"}).is_production
 
 
-@pytest.mark.parametrize("name", ["USE_KMS", "DEBUG"])
+@pytest.mark.parametrize("name", ["METRICS_OPEN", "DEBUG"])
 @pytest.mark.parametrize(
     ("value", "expected"),
     [
@@ -90,6 +90,43 @@ def test_booleans_are_true_or_false(name: str, value: str, expected: bool) -> No
     settings = Settings.from_env({name: value})
 
     assert getattr(settings, name.lower()) is expected
+
+
+@pytest.mark.parametrize(
+    ("environ", "name"),
+    [
+        ({}, "pkcs11"),
+        ({"USE_KMS": "", "KEY_BACKEND": " "}, "pkcs11"),
+        ({"USE_KMS": "false"}, "pkcs11"),
+        ({"USE_KMS": "true"}, "aws-kms"),
+        ({"KEY_BACKEND": "aws-kms"}, "aws-kms"),
+        ({"KEY_BACKEND": "aws-kms", "USE_KMS": "true"}, "aws-kms"),
+        ({"KEY_BACKEND": "pkcs11", "USE_KMS": "false"}, "pkcs11"),
+        ({"KEY_BACKEND": "google-cloud-kms"}, "google-cloud-kms"),
+        ({"KEY_BACKEND": "google-cloud-kms", "USE_KMS": "false"}, "google-cloud-kms"),
+    ],
+)
+def test_one_backend_is_selected(environ: dict[str, str], name: str) -> None:
+    """USE_KMS=true is short for KEY_BACKEND=aws-kms."""
+    assert Settings.from_env(environ).backend_name == name
+
+
+@pytest.mark.parametrize(
+    ("environ", "message"),
+    [
+        ({"KEY_BACKEND": "aws-kms", "USE_KMS": "false"}, "contradicts USE_KMS=false"),
+        ({"KEY_BACKEND": "pkcs11", "USE_KMS": "true"}, "contradicts USE_KMS=true"),
+        ({"KEY_BACKEND": "other", "USE_KMS": "true"}, "contradicts USE_KMS=true"),
+        ({"KEY_BACKEND": "AWS-KMS"}, "KEY_BACKEND"),
+        ({"KEY_BACKEND": "a/b"}, "KEY_BACKEND"),
+        ({"KEY_BACKEND": "other", "USE_KMS": "perhaps"}, "USE_KMS"),
+    ],
+)
+def test_a_contradiction_is_refused(environ: dict[str, str], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message) as caught:
+        Settings.from_env(environ)
+
+    assert [refusal.code for refusal in caught.value.refusals] == ["settings-invalid"]
 
 
 def test_python_booleans_are_accepted() -> None:

@@ -1,4 +1,4 @@
-"""Rotation with keys of a KMS emulator over HTTP, and of a SoftHSM token."""
+"""Rotation with keys of emulators of both clouds, and of a SoftHSM token."""
 
 import secrets
 from collections.abc import Callable
@@ -10,10 +10,12 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from pkcs11 import Attribute, KeyType, ObjectClass, Session
 
 from backends.aws_kms import KMSBackend
+from backends.google_cloud_kms.backend import GoogleCloudKMSBackend
 from backends.pkcs11 import PKCS11Backend
 from backends.pkcs11 import keys as pkcs11_keys
 from backends.sql import SQLStore
 from dev import kms_faults as faults
+from dev.google_kms_emulator import GoogleKMSEmulator
 from dev.kms_emulator import KMSEmulator
 from dev.kms_wire import Exchange, Fault, Faults, Reply
 from signer.alerts import Alerts
@@ -256,3 +258,46 @@ def test_key_on_another_curve_is_refused(
 
     softhsm.provision(create)
     _require_refused(sqlite_store, softhsm, key_id, "key-unusable")
+
+
+def test_rotates_to_another_version_in_google_cloud(
+    sqlite_store: SQLStore,
+    google_cloud_kms: GoogleCloudKMSBackend,
+    google_kms_emulator: GoogleKMSEmulator,
+    google_cloud_kms_key: KeyId,
+) -> None:
+    """The next version of the same key is another key, with another address."""
+    old = _enrolled(sqlite_store, google_cloud_kms, google_cloud_kms_key)
+    new = google_kms_emulator.create_version()
+    rotated = _rotation(sqlite_store, google_cloud_kms).rotate(new, ALICE)
+
+    assert (rotated.status, rotated.key.key_id) == ("rotated", new)
+    assert rotated.key.address == google_kms_emulator.address(new) != old.address
+    assert sqlite_store.active_key() == rotated.key
+
+
+@pytest.mark.parametrize(
+    ("state", "reason"),
+    [
+        (None, "key-not-found"),
+        ("DISABLED", "key-unusable"),
+        ("DESTROY_SCHEDULED", "key-unusable"),
+    ],
+)
+def test_unusable_version_in_google_cloud_is_refused(
+    *,
+    sqlite_store: SQLStore,
+    google_cloud_kms: GoogleCloudKMSBackend,
+    google_kms_emulator: GoogleKMSEmulator,
+    google_cloud_kms_key: KeyId,
+    state: str | None,
+    reason: str,
+) -> None:
+    _enrolled(sqlite_store, google_cloud_kms, google_cloud_kms_key)
+    new = google_kms_emulator.create_version()
+    if state is None:
+        new = f"{new.rpartition('/')[0]}/999999"
+    else:
+        google_kms_emulator.set_state(new, state)
+
+    _require_refused(sqlite_store, google_cloud_kms, new, reason)

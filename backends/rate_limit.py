@@ -11,7 +11,7 @@ from threading import Lock
 
 
 _BURST_SECONDS = 0.05
-"""How long unused turns are kept; KMS may count within any second."""
+"""How long unused turns are kept; a service may count within any second."""
 
 _WINDOW_SECONDS = 0.1
 """How long answers are counted: longer than one usually takes."""

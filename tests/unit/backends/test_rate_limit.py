@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backends.aws_kms.rate_limit import TokenBucket
+from backends.rate_limit import TokenBucket
 from tests.support.timer import Timer
 
 

@@ -1,10 +1,10 @@
 """
-Limits how many threads call KMS at once, by its latency.
+Limits how many threads call a device at once, by its latency.
 
-More calls at once sign more, until they only wait: in KMS, in a proxy, or for this
-process's CPU.  Latency shows it, so no setting has to know it.  The rule is that of TCP
-(additive increase, multiplicative decrease) with latency as the signal, as in TCP Vegas
-and in Netflix's concurrency-limits.
+More calls at once sign more, until they only wait: in the device, in a proxy, or for
+this process's CPU.  Latency shows it, so no setting has to know it.  The rule is that
+of TCP (additive increase, multiplicative decrease) with latency as the signal, as in
+TCP Vegas and in Netflix's concurrency-limits.
 """
 
 import math
@@ -34,8 +34,8 @@ class AdaptiveLimit:
     one later.  A median above twice that, or failures of a tenth, lower the limit by a
     fifth.  Otherwise, a window that used half of the limit raises it by its root.
 
-    A KMS that becomes slower for other reasons lowers the limit until the next window
-    at the lowest limit measures it anew.
+    A device that becomes slower for other reasons lowers the limit until the next
+    window at the lowest limit measures it anew.
     """
 
     def __init__(self, highest: int) -> None:

@@ -1,0 +1,1 @@
+"""Google Cloud KMS over its REST API; ``docs/reference/google-cloud-kms.md``."""

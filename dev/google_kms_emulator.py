@@ -1,0 +1,331 @@
+"""
+An emulator of Google Cloud KMS's REST API on 127.0.0.1, for development and tests.
+
+::
+
+    $ python -m dev.google_kms_emulator --folder .hotwallet --create-key
+    {"endpoint": "http://127.0.0.1:4568", "key": "projects/...", "credentials": ...}
+
+In a test, ``with GoogleKMSEmulator() as emulator`` serves on a free port, from a
+thread.  It also issues the access tokens: ``write_credentials`` writes a file of a
+service account for ``GOOGLE_APPLICATION_CREDENTIALS``, with which google-auth asks the
+emulator for a token, as it asks Google.
+
+It serves AsymmetricSign, GetPublicKey, GetCryptoKeyVersion and ListCryptoKeyVersions.
+It differs from the service as follows:
+
+* Keys are made and changed by the methods of this class, not over HTTP, and at once:
+  Google needs seconds to generate a version, and up to three hours until every server
+  knows that one is disabled.
+* Permissions are the set ``permitted``, for all keys alike; there is no IAM policy.
+* It has no quota, and no TLS; ``faults`` has the errors of both, and of the network.
+* It signs digests only, and not ``data``.
+* The types of the violations of a ``PreconditionFailure`` are not documented by Google;
+  these are a guess, on which nothing but a word in an error message depends.
+"""
+
+import argparse
+import hashlib
+import json
+import re
+import secrets
+import signal
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+from urllib.parse import parse_qs
+
+import jwt
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
+from eth_utils.address import to_checksum_address
+from eth_utils.crypto import keccak
+
+from dev.google_kms_keys import SECP256K1, GoogleError, KeyVersions, Result
+from dev.kms_signing import Signing, as_given
+from dev.kms_wire import Call, Exchange, Faults, Handler, Reply, Server, decode
+
+
+RING = "projects/example-project/locations/europe-west3/keyRings/hotwallet"
+SIGN, PUBLIC_KEY = "AsymmetricSign", "GetPublicKey"
+TOKEN = "Token"  # noqa: S105  The name of an operation.
+
+_GRANT = "urn:ietf:params:oauth:grant-type:jwt-bearer"  # RFC 7523
+_SCOPES = {
+    "https://www.googleapis.com/auth/cloudkms",
+    "https://www.googleapis.com/auth/cloud-platform",
+}
+_PERMISSIONS: Mapping[str, str] = {
+    SIGN: "cloudkms.cryptoKeyVersions.useToSign",
+    PUBLIC_KEY: "cloudkms.cryptoKeyVersions.viewPublicKey",
+    "GetCryptoKeyVersion": "cloudkms.cryptoKeyVersions.get",
+    "ListCryptoKeyVersions": "cloudkms.cryptoKeyVersions.list",
+}
+# https://github.com/googleapis/googleapis/blob/master/google/rpc/code.proto
+_HTTP: Mapping[str, int] = {
+    "DEADLINE_EXCEEDED": 504,
+    "FAILED_PRECONDITION": 400,
+    "INTERNAL": 500,
+    "INVALID_ARGUMENT": 400,
+    "NOT_FOUND": 404,
+    "PERMISSION_DENIED": 403,
+    "RESOURCE_EXHAUSTED": 429,
+    "UNAUTHENTICATED": 401,
+    "UNAVAILABLE": 503,
+}
+_KEY = r"projects/[^/]+/locations/[^/]+/keyRings/[^/]+/cryptoKeys/[^/:]+"
+_ROUTES = (
+    (SIGN, re.compile(rf"POST /v1/({_KEY}/cryptoKeyVersions/[^/:]+):asymmetricSign")),
+    (PUBLIC_KEY, re.compile(rf"GET /v1/({_KEY}/cryptoKeyVersions/[^/:]+)/publicKey")),
+    (
+        "GetCryptoKeyVersion",
+        re.compile(rf"GET /v1/({_KEY}/cryptoKeyVersions/[^/:]+)"),
+    ),
+    ("ListCryptoKeyVersions", re.compile(rf"GET /v1/({_KEY})/cryptoKeyVersions")),
+    (TOKEN, re.compile(r"POST /(token)")),
+)
+
+
+class _RESTHandler(Handler):
+    """Reads Google's REST requests; the target of a call is ``NAME.OPERATION``."""
+
+    def do_GET(self) -> None:  # noqa: N802  The name that the base class calls.
+        """Respond to one request."""
+        self.do_POST()
+
+    def read_call(self, body: bytes) -> Call:
+        line = f"{self.command} {self.path.partition('?')[0]}"
+        target = "."
+        for operation, route in _ROUTES:
+            if found := route.fullmatch(line):
+                target = f"{found[1]}.{operation}"
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        return Call(target, decode(body), headers, body)
+
+
+class GoogleKMSEmulator:
+    """
+    The emulator in this process.  Use it as a context manager.
+
+    ``journal`` has every request, oldest first.  ``faults`` scripts failures by
+    operation.  ``permitted`` are the permissions of the service account.
+    """
+
+    def __init__(self, port: int = 0) -> None:
+        self.faults = Faults()
+        self.journal: deque[Call] = deque(maxlen=100_000)
+        self.permitted = {_PERMISSIONS[SIGN], _PERMISSIONS[PUBLIC_KEY]}
+        self.token_seconds = 3600
+        self._versions = KeyVersions()
+        self._tokens: dict[str, float] = {}
+        self._account = rsa.generate_private_key(65537, 2048)
+        self._server = Server(port, self._handle, _RESTHandler)
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(0.05,), name="google-kms-emulator"
+        )
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.faults.clear()
+        self._server.close()
+        self._thread.join()
+
+    @property
+    def endpoint(self) -> str:
+        """The URL for ``GOOGLE_CLOUD_KMS_ENDPOINT``."""
+        return f"http://127.0.0.1:{self._server.server_port}"
+
+    def create_version(
+        self,
+        key: str = "refunds",
+        *,
+        ring: str = RING,
+        algorithm: str = SECP256K1,
+        protection_level: str = "HSM",
+    ) -> str:
+        """Create the next version of a key, and return its name."""
+        name = f"{ring}/cryptoKeys/{key}"
+        return self._versions.create(name, algorithm, protection_level).name
+
+    def set_state(self, name: str, state: str) -> None:
+        """Set the state of a version, one of ``dev.google_kms_keys.STATES``."""
+        self._versions.find(name).state = state
+
+    def address(self, name: str) -> str:
+        """Return the Ethereum address of a secp256k1 version."""
+        point = self._versions.find(name).private_key.public_key()
+        encoded = point.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
+        return to_checksum_address(keccak(encoded[1:])[12:])
+
+    def revoke_tokens(self) -> None:
+        """Forget all access tokens, as after a change of the service account."""
+        self._tokens.clear()
+
+    def write_credentials(self, file: Path) -> Path:
+        """Write the service account's key to *file*, and return *file*."""
+        private_key = self._account.private_bytes(
+            Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
+        )
+        document = {
+            "type": "service_account",
+            "project_id": "example-project",
+            "private_key_id": hashlib.sha256(private_key).hexdigest()[:40],
+            "private_key": private_key.decode(),
+            "client_email": "refund-signer@example-project.iam.gserviceaccount.com",
+            "client_id": "100000000000000000000",
+            "token_uri": f"{self.endpoint}/token",
+        }
+        file.touch(mode=0o600)
+        file.write_text(json.dumps(document), encoding="utf-8")
+        return file
+
+    def _handle(self, call: Call, connection: socket.socket) -> Reply | None:
+        self.journal.append(call)
+        exchange = Exchange(
+            call=call,
+            connection=connection,
+            released=self.faults.released,
+            respond=lambda signing: self._respond(call, signing or as_given),
+        )
+        fault = self.faults.take(call.operation)
+        return fault(exchange) if fault else exchange.respond(None)
+
+    def _respond(self, call: Call, signing: Signing) -> Reply:
+        name = call.target.rpartition(".")[0]
+        if call.operation == TOKEN:
+            return self._issue_token(call)
+        if not name:
+            return Reply(b"<html>404. That's an error.</html>", 404, "text/html")
+        try:
+            self._authorize(call)
+            return json_reply(self._answer(call, name, signing))
+        except GoogleError as e:
+            return error_reply(e)
+
+    def _answer(self, call: Call, name: str, signing: Signing) -> Result:
+        match call.operation:
+            case "AsymmetricSign":
+                return self._versions.sign(name, call.parameters, signing)
+            case "GetPublicKey":
+                return self._versions.public_key(name)
+            case "GetCryptoKeyVersion":
+                return self._versions.find(name).describe()
+            case _:
+                return self._versions.list(name)
+
+    def _authorize(self, call: Call) -> None:
+        scheme, _, token = call.headers.get("authorization", "").partition(" ")
+        if scheme != "Bearer" or self._tokens.get(token, 0) <= time.time():
+            raise GoogleError(
+                "UNAUTHENTICATED",
+                "Request had invalid authentication credentials. Expected OAuth 2"
+                " access token, login cookie or other valid authentication credential.",
+                _error_info("ACCESS_TOKEN_TYPE_UNSUPPORTED"),
+            )
+        permission = _PERMISSIONS[call.operation]
+        if permission not in self.permitted:
+            raise GoogleError(
+                "PERMISSION_DENIED",
+                f"Permission '{permission}' denied on resource"
+                f" '{call.target.rpartition('.')[0]}' (or it may not exist).",
+                _error_info("IAM_PERMISSION_DENIED"),
+            )
+
+    def _issue_token(self, call: Call) -> Reply:
+        """Exchange an assertion of the service account for a token (RFC 7523)."""
+        form = parse_qs(call.body.decode())
+        try:
+            claims = jwt.decode(
+                form["assertion"][0],
+                self._account.public_key(),
+                algorithms=["RS256"],
+                audience="https://oauth2.googleapis.com/token",
+            )
+            is_good = form["grant_type"] == [_GRANT] and claims["scope"] in _SCOPES
+        except (KeyError, jwt.InvalidTokenError):
+            is_good = False
+        if not is_good:
+            refusal = {"error": "invalid_grant", "error_description": "Invalid JWT"}
+            return Reply(json.dumps(refusal).encode(), 400, "application/json")
+        token = f"ya29.{secrets.token_urlsafe(60)}"
+        self._tokens[token] = time.time() + self.token_seconds
+        return json_reply(
+            {
+                "access_token": token,
+                "expires_in": self.token_seconds,
+                "token_type": "Bearer",
+            }
+        )
+
+
+def json_reply(result: Result, status: int = 200) -> Reply:
+    """Return *result* as Google sends JSON."""
+    body = json.dumps(result, indent=2).encode()
+    return Reply(body, status, "application/json; charset=UTF-8")
+
+
+def error_reply(error: GoogleError) -> Reply:
+    """Return *error* as a ``google.rpc.Status`` in JSON."""
+    status: Result = {
+        "code": _HTTP[error.status],
+        "message": error.message,
+        "status": error.status,
+    }
+    if error.details:
+        status["details"] = [*error.details]
+    return json_reply({"error": status}, _HTTP[error.status])
+
+
+def _error_info(reason: str) -> Mapping[str, object]:
+    return {
+        "@type": "type.googleapis.com/google.rpc.ErrorInfo",
+        "reason": reason,
+        "domain": "googleapis.com",
+        "metadata": {"service": "cloudkms.googleapis.com"},
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Serve until SIGTERM or SIGINT; print the endpoint as one line of JSON."""
+    parser = argparse.ArgumentParser(description="Google Cloud KMS on 127.0.0.1")
+    parser.add_argument("--port", type=int, default=0, help="0: any free port")
+    parser.add_argument(
+        "--folder", type=Path, required=True, help="for the service account's file"
+    )
+    parser.add_argument(
+        "--create-key", action="store_true", help="create a signing key"
+    )
+    options = parser.parse_args(arguments)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    with GoogleKMSEmulator(options.port) as emulator:
+        file = emulator.write_credentials(options.folder / "google-credentials.json")
+        facts = {"endpoint": emulator.endpoint, "credentials": str(file)}
+        if options.create_key:
+            key = emulator.create_version()
+            facts |= {"key": key, "address": emulator.address(key)}
+        print(json.dumps(facts), flush=True)
+        stop.wait()
+
+
+if __name__ == "__main__":
+    main()

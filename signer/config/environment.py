@@ -1,0 +1,40 @@
+"""Reads pydantic models from environment variables, which their aliases name."""
+
+from collections.abc import Mapping
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from signer.errors import ConfigurationError, Refusal
+
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def read_model(
+    model: type[Model], environ: Mapping[str, str], **found: object
+) -> Model:
+    """
+    Return a *model* of the variables in *environ* that are aliases of its fields.
+
+    Spaces around a value are dropped, and an empty variable counts as unset.  *found*
+    has values of other fields.
+
+    Raises:
+        ConfigurationError: ``settings-invalid``, one refusal per invalid variable,
+            without the value.
+    """
+    names = {field.alias for field in model.model_fields.values()}
+    values = {
+        name: value.strip()
+        for name, value in environ.items()
+        if name in names and value.strip()
+    }
+    try:
+        return model.model_validate({**values, **found})
+    except ValidationError as e:
+        refusals = [
+            Refusal("settings-invalid", f"{error['loc'][0]}: {error['msg']}")
+            for error in e.errors(include_input=False, include_url=False)
+        ]
+    raise ConfigurationError(*refusals)

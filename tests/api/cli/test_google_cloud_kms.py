@@ -1,0 +1,94 @@
+"""``hotwallet`` with a key in Google Cloud KMS, from the first start to a rotation."""
+
+from pathlib import Path
+
+import pytest
+
+from backends.sql import SQLStore
+from dev.google_kms_emulator import GoogleKMSEmulator
+from dev.kms_wire import Faults
+from signer.ports import KeyId
+from tests.api.commands import Run
+from tests.fixtures.google_kms import google_variables
+
+
+@pytest.fixture
+def run(
+    run: Run,
+    google_kms_emulator: GoogleKMSEmulator,
+    google_cloud_kms_key: KeyId,
+    google_kms_faults: Faults,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Run:
+    """Return ``hotwallet`` with the test's ledger and networks, and the emulator."""
+    variables = google_variables(google_kms_emulator, google_cloud_kms_key)
+    variables |= {"JWT_ALGORITHM": "HS256", "JWT_SECRET": "x" * 64}
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    return run
+
+
+def test_from_the_first_start_to_a_rotation(
+    run: Run,
+    sqlite_store: SQLStore,
+    google_kms_emulator: GoogleKMSEmulator,
+    google_cloud_kms_key: KeyId,
+) -> None:
+    """The first start adds the configured version to the ring; the next one signs."""
+    started = run("guard", "--json")
+    first = sqlite_store.active_key()
+    new = google_kms_emulator.create_version()
+    rotated = run("keys", "rotate", new, "--yes")
+    active = sqlite_store.active_key()
+    listed = run("keys", "list")
+    again = run("guard", "--json")
+    examined = run("doctor")
+
+    assert started.status == 0, started.err
+    assert first is not None
+    assert (first.backend, first.key_id) == ("google-cloud-kms", google_cloud_kms_key)
+    assert first.address == google_kms_emulator.address(google_cloud_kms_key)
+    assert rotated.status == 0, rotated.err
+    assert active is not None
+    assert (active.key_id, active.epoch) == (new, 2)
+    assert active.address == google_kms_emulator.address(new)
+    assert again.json["address"] == active.address
+    assert "GOOGLE_CLOUD_KMS_KEY names refund/" in examined.out
+    assert "set GOOGLE_CLOUD_KMS_KEY to the active key's id" in examined.out
+    assert f"refund/{new.rpartition('/')[2]}"[:8] in listed.out
+    for finished in (started, rotated, listed, again, examined):
+        assert "projects/" not in finished.out + finished.err
+
+
+def test_another_backend_does_not_start_with_this_ledger(
+    run: Run, monkeypatch: pytest.MonkeyPatch, softhsm_environ: dict[str, str]
+) -> None:
+    """``key-backend-mismatch``: the ring's active key is in Google Cloud KMS."""
+    assert run("guard").status == 0
+    monkeypatch.delenv("KEY_BACKEND")
+    for name, value in softhsm_environ.items():
+        monkeypatch.setenv(name, value)
+    finished = run("guard", "--json")
+
+    assert finished.status == 78
+    assert [each["code"] for each in finished.json["refusals"]] == [
+        "key-backend-mismatch"
+    ]
+
+
+def test_a_disabled_version_does_not_start(
+    run: Run,
+    google_kms_emulator: GoogleKMSEmulator,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    name = google_kms_emulator.create_version()
+    google_kms_emulator.set_state(name, "DISABLED")
+    monkeypatch.setenv("GOOGLE_CLOUD_KMS_KEY", name)
+    finished = run("guard", "--json")
+
+    assert finished.status == 78
+    (refusal,) = finished.json["refusals"]
+    assert refusal["code"] == "kms-signing-error"
+    assert "key-unusable" in refusal["message"]
+    assert name not in str(refusal)

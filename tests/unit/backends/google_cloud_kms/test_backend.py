@@ -1,0 +1,514 @@
+"""Google Cloud KMS over HTTP: hostile answers, states, names, and the deadline."""
+
+import json
+import os
+import time
+from base64 import b64decode
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from backends.google_cloud_kms.answers import crc32c
+from backends.google_cloud_kms.backend import GoogleCloudKMSBackend
+from dev import google_kms_faults as google
+from dev import kms_faults as faults
+from dev.google_kms_emulator import PUBLIC_KEY, RING, SIGN, GoogleKMSEmulator
+from dev.google_kms_keys import checksum
+from dev.kms_wire import Fault, Faults, Reply
+from signer.errors import (
+    AccessDeniedError,
+    BackendError,
+    BackendThrottledError,
+    BackendUnavailableError,
+    EncodingError,
+    InvalidInputError,
+    KeyNotFoundError,
+    KeyUnusableError,
+    RecoveryError,
+    SigningError,
+)
+from signer.keys.signer import Signer
+from signer.model.audit_record import Operation, Purpose
+from signer.ports import KeyId
+from tests.fixtures.google_kms import OpenGoogleKMS
+from tests.support.arithmetic import N
+from tests.support.devices import recording
+
+
+DIGEST = bytes(range(32))
+PURPOSE = Purpose(Operation.TRANSACTION_SIGNING, network="local", actor="tests")
+ELSEWHERE = "projects/thief/locations/europe-west3/keyRings/r/cryptoKeys/k"
+# The machine may be busy.
+SLACK = 10.0
+
+
+def _sign_calls(emulator: GoogleKMSEmulator) -> int:
+    return sum(call.operation == SIGN for call in list(emulator.journal))
+
+
+def test_the_request_is_what_google_documents(
+    google_cloud_kms: GoogleCloudKMSBackend,
+    google_cloud_kms_key: KeyId,
+    google_kms_emulator: GoogleKMSEmulator,
+) -> None:
+    """The digest as given, with its checksum, and a bearer token."""
+    google_cloud_kms.sign_digest(google_cloud_kms_key, DIGEST)
+    call = google_kms_emulator.journal[-1]
+
+    assert call.target == f"{google_cloud_kms_key}.{SIGN}"
+    assert b64decode(call.parameters["digest"]["sha256"]) == DIGEST
+    assert call.parameters["digestCrc32c"] == str(crc32c(DIGEST))
+    assert set(call.parameters) == {"digest", "digestCrc32c"}
+    assert call.headers["authorization"].startswith("Bearer ya29.")
+
+
+def test_the_checksum_is_crc32c() -> None:
+    """The examples of RFC 3720, appendix B.4: 32 bytes of 0, of 255, and ascending."""
+    given = [crc32c(bytes(32)), crc32c(b"\xff" * 32), crc32c(bytes(range(32)))]
+
+    assert given == [0x8A9136AA, 0x62A8AB43, 0x46DD794E]
+
+
+DAMAGED: dict[str, Fault] = {
+    "signature checksum": google.altered(signatureCrc32c="1"),
+    "no signature checksum": google.altered(signatureCrc32c=None),
+    "signature checksum is a number": google.altered(signatureCrc32c=1),
+    "digest not verified": google.altered(verifiedDigestCrc32c=False),
+    "digest perhaps verified": google.altered(verifiedDigestCrc32c=None),
+    "digest verified in words": google.altered(verifiedDigestCrc32c="true"),
+    "no signature": google.altered(signature=None),
+    "signature is a list": google.altered(signature=["x"]),
+    "signature is not base64": google.altered(signature="***"),
+    "no JSON": faults.body(b"{"),
+    "JSON of another type": faults.body(b"[1]"),
+    "deep JSON": faults.body(b"[" * 20_000),
+    "empty": faults.body(b""),
+}
+
+
+@pytest.mark.parametrize("fault", DAMAGED.values(), ids=DAMAGED)
+def test_a_damaged_answer_is_asked_for_again(
+    *,
+    google_cloud_kms: GoogleCloudKMSBackend,
+    google_cloud_kms_key: KeyId,
+    google_kms_faults: Faults,
+    fault: Fault,
+) -> None:
+    """As Google asks of clients: discard it, and repeat a limited number of times."""
+    google_kms_faults.on(SIGN, fault)
+    repeated = google_cloud_kms.sign_digest(google_cloud_kms_key, DIGEST)
+    google_kms_faults.on(SIGN, fault, times=3)
+
+    with pytest.raises(BackendUnavailableError, match="damaged") as caught:
+        google_cloud_kms.sign_digest(google_cloud_kms_key, DIGEST)
+
+    assert repeated.attempts == 2
+    assert caught.value.attempts == 3
+
+
+WRONG: dict[str, tuple[Fault, type[SigningError]]] = {
+    "another version": (
+        google.altered(name=f"{RING}/cryptoKeys/refunds/cryptoKeyVersions/77"),
+        BackendError,
+    ),
+    "no name": (google.altered(name=None), BackendError),
+    "software": (google.altered(protectionLevel="SOFTWARE"), KeyUnusableError),
+    "no protection level": (google.altered(protectionLevel=None), KeyUnusableError),
+}
+
+
+@pytest.mark.parametrize("operation", [SIGN, PUBLIC_KEY])
+@pytest.mark.parametrize(("fault", "error"), WRONG.values(), ids=WRONG)
+def test_an_answer_of_another_key_is_refused(
+    *,
+    google_cloud_kms: GoogleCloudKMSBackend,
+    google_cloud_kms_key: KeyId,
+    google_kms_faults: Faults,
+    operation: str,
+    fault: Fault,
+    error: type[SigningError],
+) -> None:
+    """Once: the same request would be answered in the same way."""
+    google_kms_faults.on(operation, fault)
+    ask = (
+        (lambda: google_cloud_kms.sign_digest(google_cloud_kms_key, DIGEST))
+        if operation == SIGN
+        else (lambda: google_cloud_kms.public_key(google_cloud_kms_key))
+    )
+
+    with pytest.raises(error) as caught:
+        ask()
+
+    assert type(caught.value) is error
+    assert google_cloud_kms_key not in str(caught.value)
+
+
+def _pem(curve: ec.EllipticCurve) -> str:
+    public = ec.generate_private_key(curve).public_key()
+    return public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+
+
+def test_a_damaged_public_key_is_asked_for_again(
+    google_cloud_kms: GoogleCloudKMSBackend,
+    google_cloud_kms_key: KeyId,
+    google_kms_faults: Faults,
+) -> None:
+    expected = google_cloud_kms.public_key(google_cloud_kms_key)
+    for fault in (
+        google.altered(pem=_pem(ec.SECP256K1())),
+        google.altered(pem=None),
+        google.altered(pem=7),
+        google.altered(pemCrc32c=None),
+    ):
+        google_kms_faults.on(PUBLIC_KEY, fault)
+
+        assert google_cloud_kms.public_key(google_cloud_kms_key) == expected
+
+
+PEMS = {
+    "empty": "",
+    "no key": "-----BEGIN PUBLIC KEY-----\n-----END PUBLIC KEY-----\n",
+    "damaged": _pem(ec.SECP256K1()).replace("M", "", 1),
+    "truncated": _pem(ec.SECP256K1())[:80],
+    "of another kind": _pem(ec.SECP256K1()).replace("PUBLIC", "PRIVATE"),
+    "no text": "\ud800",
+}
+
+
+@pytest.mark.parametrize("text", PEMS.values(), ids=PEMS)
+def test_a_pem_that_is_no_public_key_is_refused(
+    google_cloud_kms: GoogleCloudKMSBackend,
+    google_cloud_kms_key: KeyId,
+    google_kms_faults: Faults,
+    text: str,
+) -> None:
+    """A truncated, empty or other PEM, even with a correct checksum."""
+    encoded = text.encode("utf-8", "surrogatepass")
+    google_kms_faults.on(
+        PUBLIC_KEY, google.altered(pem=text, pemCrc32c=checksum(encoded))
+    )
+
+    with pytest.raises(EncodingError):
+        google_cloud_kms.public_key(google_cloud_kms_key)
+
+
+def test_a_key_of_another_curve_is_refused(
+    google_cloud_kms: GoogleCloudKMSBackend,
+    google_cloud_kms_key: KeyId,
+    google_kms_emulator: GoogleKMSEmulator,
+    google_kms_faults: Faults,
+) -> None:
+    """By its algorithm, and by the point if Google names the wrong algorithm."""
+    p256 = google_kms_emulator.create_version(algorithm="EC_SIGN_P256_SHA256")
+    google_kms_faults.on(PUBLIC_KEY, google.altered(pem=_pem(ec.SECP256R1())))
+
+    with pytest.raises(KeyUnusableError, match="EC_SIGN_SECP256K1_SHA256"):
+        google_cloud_kms.resolve(p256)
+    google_kms_faults.clear()
+    google_kms_faults.on(PUBLIC_KEY, google.pem(_pem(ec.SECP256R1())))
+    with pytest.raises(EncodingError):
+        Signer.open(google_cloud_kms, google_cloud_kms_key, recording()[0])
+
+
+@pytest.fixture
+def signer(
+    google_cloud_kms: GoogleCloudKMSBackend,
+    google_cloud_kms_key: KeyId,
+    google_kms_faults: Faults,
+) -> Signer:
+    """A signer with the key pinned, before any fault."""
+    return Signer.open(google_cloud_kms, google_cloud_kms_key, recording()[0])
+
+
+FORGED: dict[str, tuple[Fault, type[SigningError]]] = {
+    "another key's": (faults.other_key(), RecoveryError),
+    "of the digest hashed again": (faults.double_hash(), RecoveryError),
+    "truncated": (faults.signature(bytes.fromhex("3044022001")), EncodingError),
+    "empty": (faults.signature(b""), EncodingError),
+}
+
+
+@pytest.mark.parametrize(("fault", "error"), FORGED.values(), ids=FORGED)
+def test_no_wrong_signature_leaves_the_signer(
+    signer: Signer, google_kms_faults: Faults, fault: Fault, error: type[SigningError]
+) -> None:
+    """Even with correct checksums and the right name."""
+    google_kms_faults.always(SIGN, fault)
+
+    with pytest.raises(error):
+        signer.sign_digest(DIGEST, PURPOSE)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        pytest.param(faults.high_s(), id="high s"),
+        pytest.param(faults.short_r(), id="short r"),
+        pytest.param(faults.short_s(), id="short s"),
+    ],
+)
+def test_signatures_are_normalised(
+    signer: Signer, google_kms_faults: Faults, fault: Fault
+) -> None:
+    google_kms_faults.on(SIGN, fault)
+
+    signature = signer.sign_digest(DIGEST, PURPOSE)
+
+    assert signature.s <= N // 2
+    assert signature.recover(DIGEST) == signer.public_key
+
+
+STATES = ("DISABLED", "DESTROY_SCHEDULED", "DESTROYED", "PENDING_GENERATION")
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_only_an_enabled_version_is_used(
+    google_cloud_kms: GoogleCloudKMSBackend,
+    google_kms_emulator: GoogleKMSEmulator,
+    state: str,
+) -> None:
+    name = KeyId(google_kms_emulator.create_version())
+    google_kms_emulator.set_state(name, state)
+
+    for ask in (
+        lambda: google_cloud_kms.resolve(name),
+        lambda: google_cloud_kms.sign_digest(name, DIGEST),
+    ):
+        with pytest.raises(KeyUnusableError, match="FAILED_PRECONDITION") as caught:
+            ask()
+        assert name not in str(caught.value)
+        assert caught.value.attempts == 1
+
+
+ERRORS: dict[str, tuple[Fault, type[BackendError], int]] = {
+    "quota": (google.quota_exceeded(), BackendThrottledError, 3),
+    "quota, with a pause": (google.quota_exceeded(0.05), BackendThrottledError, 3),
+    "quota, with a long pause": (google.quota_exceeded(3600), BackendThrottledError, 1),
+    "internal": (google.internal(), BackendUnavailableError, 3),
+    "unavailable": (google.unavailable(), BackendUnavailableError, 3),
+    "deadline": (google.refuse("DEADLINE_EXCEEDED"), BackendUnavailableError, 3),
+    "denied": (google.permission_denied(), AccessDeniedError, 1),
+    "invalid": (google.refuse("INVALID_ARGUMENT"), BackendError, 1),
+    "not found": (google.refuse("NOT_FOUND"), KeyNotFoundError, 1),
+    "a proxy's 502": (faults.html(502), BackendUnavailableError, 3),
+    "a proxy's 403": (faults.html(403), AccessDeniedError, 1),
+    "a proxy's 429": (faults.html(429), BackendThrottledError, 3),
+    "a proxy's 404": (faults.html(404), BackendError, 1),
+    "a redirect": (faults.html(302), BackendError, 1),
+    "cut off": (faults.cut_off(), BackendUnavailableError, 3),
+    "lost reply": (faults.drop_reply(), BackendUnavailableError, 3),
+}
+
+
+@pytest.mark.parametrize(("fault", "error", "attempts"), ERRORS.values(), ids=ERRORS)
+def test_errors_are_mapped_and_repeated(
+    *,
+    google_cloud_kms: GoogleCloudKMSBackend,
+    google_cloud_kms_key: KeyId,
+    google_kms_emulator: GoogleKMSEmulator,
+    google_kms_faults: Faults,
+    fault: Fault,
+    error: type[BackendError],
+    attempts: int,
+) -> None:
+    """At most three attempts; none of Google's words reach the error."""
+    google_kms_faults.always(SIGN, fault)
+    before = _sign_calls(google_kms_emulator)
+
+    with pytest.raises(BackendError) as caught:
+        google_cloud_kms.sign_digest(google_cloud_kms_key, DIGEST)
+
+    assert type(caught.value) is error
+    assert caught.value.attempts == attempts
+    assert _sign_calls(google_kms_emulator) - before == attempts
+    is_throttled = error is BackendThrottledError
+    assert caught.value.throttled == (attempts if is_throttled else 0)
+    chain = [str(caught.value), repr(caught.value.__cause__)]
+    for word in ("projects/", "example", "serviceaccount", "hsm-pool", "quota", "html"):
+        assert word not in " ".join(chain)
+    assert caught.value.__context__ is None or caught.value.__suppress_context__
+
+
+def test_an_error_names_status_and_reason(
+    google_cloud_kms: GoogleCloudKMSBackend,
+    google_cloud_kms_key: KeyId,
+    google_kms_faults: Faults,
+) -> None:
+    google_kms_faults.always(SIGN, google.quota_exceeded())
+
+    with pytest.raises(BackendThrottledError) as caught:
+        google_cloud_kms.sign_digest(google_cloud_kms_key, DIGEST)
+
+    assert str(caught.value) == (
+        "Cloud KMS AsymmetricSign failed: RESOURCE_EXHAUSTED RATE_LIMIT_EXCEEDED,"
+        " HTTP 429"
+    )
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"error": "x"},
+        {"error": {"status": ["x"], "details": "y"}},
+        {"error": {"status": "UNAVAILABLE", "details": [1, {"retryDelay": [1]}]}},
+        {"error": {"status": "SECRET", "details": [{"violations": [1, {"type": 2}]}]}},
+        {"error": {"status": "ABORTED", "details": [{"violations": "x"}]}},
+        [],
+        1,
+    ],
+)
+def test_strange_errors_are_errors_of_ours(
+    *,
+    google_cloud_kms: GoogleCloudKMSBackend,
+    google_cloud_kms_key: KeyId,
+    google_kms_faults: Faults,
+    body: object,
+) -> None:
+    reply = Reply(json.dumps(body).encode(), 503)
+    google_kms_faults.on(SIGN, lambda _: reply)
+
+    assert google_cloud_kms.sign_digest(google_cloud_kms_key, DIGEST).attempts == 2
+
+
+SLOW: dict[str, Fault] = {
+    "hang": faults.hang(),
+    "stop after headers": faults.stop_after_headers(),
+    "trickle": faults.trickle(0.05),
+}
+
+
+@pytest.mark.parametrize("fault", SLOW.values(), ids=SLOW)
+@pytest.mark.parametrize("attempts", [1, 3])
+def test_a_slow_service_does_not_exceed_the_deadline(
+    *,
+    open_google_kms: OpenGoogleKMS,
+    google_cloud_kms_key: KeyId,
+    google_kms_faults: Faults,
+    fault: Fault,
+    attempts: int,
+) -> None:
+    kms = open_google_kms(MAX_ATTEMPTS=attempts, TIMEOUT_MS=500)
+    kms.public_key(google_cloud_kms_key)
+    google_kms_faults.always(SIGN, fault)
+    started = time.monotonic()
+
+    with pytest.raises(BackendUnavailableError):
+        kms.sign_digest(google_cloud_kms_key, DIGEST)
+
+    assert time.monotonic() - started < 0.5 + SLACK
+
+
+def test_a_hanging_attempt_is_repeated(
+    open_google_kms: OpenGoogleKMS,
+    google_cloud_kms_key: KeyId,
+    google_kms_faults: Faults,
+) -> None:
+    google_kms_faults.on(SIGN, faults.hang())
+    kms = open_google_kms(TIMEOUT_MS=4_000)
+
+    assert kms.sign_digest(google_cloud_kms_key, DIGEST).attempts == 2
+
+
+def test_a_frozen_service_is_not_asked_again_at_once(
+    open_google_kms: OpenGoogleKMS,
+    google_cloud_kms_key: KeyId,
+    google_kms_emulator: GoogleKMSEmulator,
+    google_kms_faults: Faults,
+) -> None:
+    """After a timeout, calls fail without a request for a second."""
+    kms = open_google_kms(MAX_ATTEMPTS=1, TIMEOUT_MS=500)
+    google_kms_faults.always(SIGN, faults.hang())
+    with pytest.raises(BackendUnavailableError):
+        kms.sign_digest(google_cloud_kms_key, DIGEST)
+    before = _sign_calls(google_kms_emulator)
+
+    with pytest.raises(BackendUnavailableError, match="at present") as caught:
+        kms.sign_digest(google_cloud_kms_key, DIGEST)
+
+    assert caught.value.attempts == 0
+    assert _sign_calls(google_kms_emulator) == before
+
+
+def test_the_rate_is_limited(
+    open_google_kms: OpenGoogleKMS, google_cloud_kms_key: KeyId
+) -> None:
+    """A call that would wait longer than its deadline allows is not sent."""
+    kms = open_google_kms(SIGNATURES_PER_SECOND=1, TIMEOUT_MS=500)
+
+    def sign_for_a_while() -> None:
+        for _ in range(50):
+            kms.sign_digest(google_cloud_kms_key, DIGEST)
+
+    with pytest.raises(BackendThrottledError, match="wait for Cloud KMS"):
+        sign_for_a_while()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "alias/refunds",
+        f"{RING}/cryptoKeys/refunds",
+        f"{RING}/cryptoKeys/refunds/cryptoKeyVersions/0",
+        f"{RING}/cryptoKeys/refunds/cryptoKeyVersions/1/publicKey",
+        f"{RING}/cryptoKeys/../cryptoKeyVersions/1",
+        f"{RING}/cryptoKeys/a%2Fb/cryptoKeyVersions/1",
+        f"{RING}/cryptoKeys/a?b/cryptoKeyVersions/1",
+        f"/{RING}/cryptoKeys/refunds/cryptoKeyVersions/1",
+        f"{RING}/cryptoKeys/refunds/cryptoKeyVersions/1\n",
+    ],
+)
+def test_only_whole_names_of_versions_are_accepted(
+    google_cloud_kms: GoogleCloudKMSBackend,
+    google_kms_emulator: GoogleKMSEmulator,
+    name: str,
+) -> None:
+    """Nothing is sent for another name, which is not repeated."""
+    before = len(google_kms_emulator.journal)
+
+    with pytest.raises(InvalidInputError, match="cryptoKeyVersions") as caught:
+        google_cloud_kms.resolve(name)
+    with pytest.raises(KeyNotFoundError):
+        google_cloud_kms.sign_digest(KeyId(name), DIGEST)
+
+    assert not name or name not in str(caught.value)
+    assert len(google_kms_emulator.journal) == before
+
+
+def test_keys_that_are_not_allowed_are_refused(
+    open_google_kms: OpenGoogleKMS,
+    google_kms_emulator: GoogleKMSEmulator,
+) -> None:
+    """Those of other key rings, unless the list has them; nothing is sent."""
+    name = KeyId(
+        google_kms_emulator.create_version(ring=ELSEWHERE.partition("/cryp")[0])
+    )
+    other = open_google_kms()
+    before = len(google_kms_emulator.journal)
+
+    with pytest.raises(InvalidInputError, match="GOOGLE_CLOUD_KMS_ALLOWED_KEYS"):
+        other.resolve(name)
+    with pytest.raises(KeyUnusableError, match="GOOGLE_CLOUD_KMS_ALLOWED_KEYS"):
+        other.sign_digest(name, DIGEST)
+
+    assert len(google_kms_emulator.journal) == before
+    pattern = (
+        f"{name.partition('/keyRings')[0]}/keyRings/*/cryptoKeys/*/cryptoKeyVersions/*"
+    )
+    assert open_google_kms(ALLOWED_KEYS=pattern).resolve(name) == name
+
+
+def test_a_child_process_does_not_use_the_client(
+    google_cloud_kms: GoogleCloudKMSBackend, google_cloud_kms_key: KeyId
+) -> None:
+    """It would share sockets with its parent."""
+    child = os.fork()
+    if not child:
+        try:
+            google_cloud_kms.sign_digest(google_cloud_kms_key, DIGEST)
+        except BackendError as e:
+            os._exit(7 if "before the fork" in str(e) else 1)
+        os._exit(0)
+
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
