@@ -3,6 +3,8 @@ The contract of key backends as tests, also for packages that add one.
 
 A package's own tests inherit them, and say what to test::
 
+    ABSENT = KeyId("...")  # Well-formed, and no key has it.
+
     @pytest.fixture(scope="module")
     def device() -> Device:
         backend = MyBackend(...)
