@@ -20,7 +20,6 @@ from typing import Any, Self
 
 import cedarpy
 
-from signer.config.policy_files import CODE
 from signer.errors import ConfigurationError, PolicyViolationError, Refusal
 from signer.model.decision import SHORT_DIGITS, Decision, Verdict
 from signer.policy.attributes import (
@@ -100,7 +99,8 @@ class Policy:
                 try:
                     rules.append(_check(statement))
                 except ValueError as e:
-                    refusals.append(Refusal(CODE, f"{statement.place}: {e}"))
+                    problem = f"{statement.place}: {e}"
+                    refusals.append(Refusal("policy-invalid", problem))
         if refusals:
             raise ConfigurationError(*refusals)
         return cls(files, rules, is_extended=bool(own))
