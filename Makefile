@@ -41,11 +41,11 @@ dev: .venv/.ready ## The same stack, left running; PORT=8081 for another port.
 check: lint ## Lint, and the tests of the core that start no program: under a minute.
 	@$(PYTEST) -q signer tests/unit/signer $(SLOW:%=--ignore=tests/unit/signer/%.py)
 
-test: .venv/.ready node_modules/.ready .venv-servers/.ready ## All tests, and the coverage of the core.
-	@$(PYTEST) --durations=25 --cov --cov-report=term $(ARGS)
+test: .venv/.ready node_modules/.ready .venv-servers/.ready ## All tests.
+	@$(PYTEST) --durations=25 $(ARGS)
 
-test-lowest: .venv-lowest/.ready ## The tests without servers, on the oldest supported dependencies.
-	@.venv-lowest/bin/python -m pytest -n $(WORKERS) --dist loadfile -q signer tests/unit/signer
+test-lowest: .venv-lowest/.ready node_modules/.ready ## The tests of the core and their coverage, on the oldest supported dependencies.
+	@.venv-lowest/bin/python -m pytest -n $(WORKERS) --dist loadfile -q --cov --cov-report=term signer tests/unit/signer
 
 model: .venv/.ready ## Search the model of the nonce lifecycle exhaustively: a minute.  Needs spin and gcc.
 	@$(BIN)/python -m tests.model
