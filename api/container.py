@@ -89,7 +89,6 @@ from signer.restore.plan import RestorePlanner
 from signer.restore.restorer import Restorer
 from signer.row_macs import RowMACs
 from signer.startup.dependency_checks import check_chain
-from signer.startup.guard import NOT_SAFE
 from signer.startup.limits_guard import LimitsGuard
 from signer.webhooks.delivery_admin import DeliveryAdmin
 from signer.webhooks.dispatcher import WebhookDispatcher
@@ -180,7 +179,9 @@ class Container:
             return []
         config = BackendConfig(settings, self.environ)
         forbidden = check_plugin(self.backend_plugin, config)
-        return [NOT_SAFE] if forbidden is not None else []
+        if forbidden is None:
+            return []
+        return [f"NOT SAFE FOR PRODUCTION: {forbidden.message}"]
 
     @cached_property
     def store(self) -> Ledger:

@@ -168,6 +168,7 @@ class KeyBackendContract:
 
         assert device.absent not in str(caught.value)
         assert caught.value.__cause__ is None
+        assert caught.value.__context__ is None
 
     @pytest.mark.parametrize(
         "key_id", ["", "nonsense", "zz", "\0", "a" * 3_000, "\u00e9"]

@@ -2,8 +2,8 @@
 The errors of this project, as one tree.
 
 A class defines whether to retry (``retryable``) and a stable ``code`` for machines.
-Messages are written by this project.  A vendor's message stays in ``__cause__`` and is
-never shown, because it may name accounts, roles and endpoints.
+Messages are written by this project.  A vendor's message may name accounts, roles and
+endpoints.  It is dropped: backends raise outside of the ``except`` block.
 """
 
 from dataclasses import dataclass
