@@ -315,7 +315,7 @@ def open_backend(settings: Settings) -> KeyDirectory:
         )
 
     from backends.pkcs11 import PKCS11Backend  # noqa: PLC0415
-    from softhsm import prepare  # noqa: PLC0415
+    from softhsm.configured_token import prepare  # noqa: PLC0415
 
     module, pin = prepare(settings)
     return PKCS11Backend(module, settings.pkcs11_token_label, pin)
@@ -329,7 +329,7 @@ def preload(settings: Settings) -> None:
         "backends.json_rpc": True,
         "backends.aws_kms": has_key and settings.use_kms,
         "backends.pkcs11": has_key and not settings.use_kms,
-        "softhsm": has_key and not settings.use_kms,
+        "softhsm.configured_token": has_key and not settings.use_kms,
         "backends.webhook": settings.alert_webhook_url is not None,
         "backends.jwks_client": settings.jwt_jwks_url is not None,
     }

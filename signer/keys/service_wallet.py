@@ -20,9 +20,8 @@ def is_service_wallet(ledger: AccountLedger, address: str, chain_id: int) -> boo
     Raises:
         StoreError: The ledger cannot be read.
     """
-    if any(
-        key.address == address and key.state in _PAYING for key in ledger.keys()
-    ):
+    ring = ledger.keys()
+    if any(key.address == address and key.state in _PAYING for key in ring):
         return True
     if chain_id == 0:
         return any(wallet.sender == address for wallet in ledger.wallets())
