@@ -116,7 +116,9 @@ def _limits(files: dict[str, Any]) -> FileLimits:
     tenants = {}
     if files["tenants"]:
         tenants = Tenants.model_validate({"tenants": files["tenants"]}).tenants
-    return read_limits(Configuration.of(networks=networks, tenants=tenants).document)
+    own = {name: files[name] for name in files.keys() & {"policy"}}
+    configuration = Configuration.of(networks=networks, tenants=tenants, **own)
+    return read_limits(configuration.document)
 
 
 def _with(path: str, value: object, files: dict[str, Any] = FILES) -> dict[str, Any]:
