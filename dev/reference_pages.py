@@ -101,7 +101,8 @@ These rules are a part of every policy, and no `permit` can allow what they forb
 
 These rules are a part of the service's policy, and of an account's unless it is opened
 with `account_policy(shares_service_wallet=True)`
-([library](library.md#send-from-a-wallet-of-the-service)). No `permit` can allow what they forbid.
+([library](library.md#send-from-a-wallet-of-the-service)). No `permit` can allow what
+they forbid.
 
 ```cedar
 {SERVICE_WALLET.text.rstrip()}

@@ -168,6 +168,26 @@ class HSMAccount(KeylessAccount):
     def __repr__(self) -> str:
         return f"HSMAccount({self.address!r})"
 
+    def __eq__(self, other: object) -> bool:
+        """
+        Return whether *other* signs the same, with the same key.
+
+        web3.py keeps the middleware that it has if the new one has an equal account, so
+        accounts with different policies must not be equal.
+        """
+        return (
+            type(self) is type(other)
+            and isinstance(other, HSMAccount)
+            and self._identity() == other._identity()
+            and self._ledger is other._ledger
+        )
+
+    def __hash__(self) -> int:
+        return super().__hash__()
+
+    def _identity(self) -> tuple[object, ...]:
+        return self.address, self._policy.hash, self._actor, self._networks
+
     def unsafe_sign_hash(self, message_hash: Hash32) -> SignedMessage:
         """
         Sign the 32 bytes of *message_hash* as they are.

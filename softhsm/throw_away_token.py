@@ -14,7 +14,7 @@ from signer.config.settings import Settings
 from signer.policy.policy import Policy
 from signer.ports import KeyId
 from signer.ports.account_ledger import AccountLedger
-from softhsm import library, pins, provision
+from softhsm import library, provision
 from softhsm.layout import CONF_VARIABLE, Layout
 
 

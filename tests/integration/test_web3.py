@@ -120,9 +120,7 @@ def test_messages_verify_in_eth_account(w3: Web3, account: HSMAccount) -> None:
     assert recovered == account.address
 
 
-def test_several_accounts(
-    w3: Web3, account: HSMAccount, fresh_anvil: DevChain
-) -> None:
+def test_several_accounts(w3: Web3, account: HSMAccount, fresh_anvil: DevChain) -> None:
     """The middleware takes an HSM account and a local one together."""
     local = Account.create()
     coin.fund(fresh_anvil.url, local.address)

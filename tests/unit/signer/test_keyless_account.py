@@ -4,7 +4,7 @@ import copy
 import inspect
 import pickle
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import coincurve
 import pytest
@@ -13,6 +13,7 @@ from eth_account.signers.local import LocalAccount
 
 from signer.account import HSMAccount
 from signer.errors import InvalidInputError, KeyNotExportableError
+from signer.policy.account_policy import account_policy
 from tests.support.devices import honest, signer_over
 
 
@@ -76,6 +77,22 @@ def test_an_account_is_a_key_of_a_mapping() -> None:
     assert {ACCOUNT: 1}[again] == 1
     assert isinstance(ACCOUNT, LocalAccount)
     assert Account.from_key(SECRET) != ACCOUNT
+
+
+def test_accounts_that_sign_differently_are_not_equal() -> None:
+    """web3.py would keep a replaced middleware whose account is equal."""
+    strict = account_policy('@id("never") forbid (principal, action, resource);')
+    signer = signer_over(honest(coincurve.PrivateKey(SECRET)))
+
+    class Other(HSMAccount):
+        pass
+
+    assert HSMAccount(signer) == ACCOUNT
+    assert HSMAccount(signer, policy=strict) != ACCOUNT
+    assert HSMAccount(signer, "script") != ACCOUNT
+    assert HSMAccount(signer, ledger=cast("Any", object())) != ACCOUNT
+    assert Other(signer) != ACCOUNT
+    assert ACCOUNT.address != ACCOUNT
 
 
 def test_blobs_are_refused() -> None:

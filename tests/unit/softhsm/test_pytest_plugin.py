@@ -135,5 +135,5 @@ def test_a_missing_softhsm_is_said_with_its_cure(
     monkeypatch.delenv("PKCS11_MODULE", raising=False)
     token = make_token(tmp_path, places=())
 
-    with pytest.raises(ConfigurationError, match="not installed; (run|install)"):
+    with pytest.raises(ConfigurationError, match=r"not installed; (run|install)"):
         token.__enter__()
