@@ -65,7 +65,7 @@ def test_shows_all_rules(run: Run, paid: Refund, rules: Callable[[str], Path]) -
         "service-wallet.cedar",
         "10-own.cedar",
     ]
-    assert document["files"][2]["text"] == FORBID
+    assert document["files"][-1]["text"] == FORBID
     account = run("policy", "show", "--account").out
     assert "---- account.cedar ----" in account
 
