@@ -3,13 +3,17 @@ An account for web3.py and eth-account whose key lives in an HSM.
 
 ::
 
-    account = HSMAccount(signer)
+    account = HSMAccount.open(backend, key_id)
     signed = account.sign_transaction({"to": ..., "chainId": 1, ...})
     w3.eth.send_raw_transaction(signed.raw_transaction)
 
+    # Or let web3.py fill in nonce, gas and fees, and sign what it sends:
+    w3.middleware_onion.inject(SignAndSendRawMiddlewareBuilder.build(account), layer=0)
+    w3.eth.send_transaction({"from": account.address, "to": ..., "value": 1})
+
 It returns the same bytes as ``eth_account.Account.from_key(...)`` except for the
-signature itself, which differs each time.  The key cannot be exported, so web3.py's
-signing middleware does not accept this account.
+signature itself, which differs each time.  It is a ``LocalAccount`` without a key:
+``key`` and ``encrypt`` raise ``KeyNotExportableError``.
 
 A policy decides about each signature (``signer/policy``).  The default one signs plain
 transactions, messages and typed data.  It refuses what gives a wallet away: approvals
@@ -23,12 +27,14 @@ that the ring lets the key sign when the intent becomes durable, which one trans
 checks: after a revocation on any host, the account signs nothing.  Without a ledger the
 account knows no ring, and only the device can refuse.
 
-Do not send transactions with a key from which the service pays refunds: the service
-pauses a wallet when it finds a nonce that it did not reserve.
+With a ledger it also refuses transactions from an address from which the service pays
+(rule ``service-wallet``), because the service pauses a wallet when it finds a nonce
+that it did not reserve.  Send through the service instead.
 """
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, Self, cast
 
@@ -39,9 +45,8 @@ from eth_account.datastructures import (
     SignedTransaction,
 )
 from eth_account.messages import SignableMessage
-from eth_account.signers.base import BaseAccount
 from eth_account.typed_transactions.set_code_transaction import Authorization
-from eth_account.types import TransactionDictType
+from eth_account.types import Blobs, TransactionDictType
 from eth_keys.datatypes import Signature as EthSignature
 from eth_typing import ChecksumAddress, Hash32
 from eth_utils.address import (
@@ -65,6 +70,8 @@ from signer.errors import (
     KeyUnusableError,
     PolicyViolationError,
 )
+from signer.keyless_account import KeylessAccount
+from signer.keys.service_wallet import is_service_wallet
 from signer.keys.signer import Signer
 from signer.model.audit_record import Operation, Purpose
 from signer.model.key import SIGNING
@@ -79,7 +86,8 @@ from signer.policy.message_facts import (
 from signer.policy.policy import Policy
 from signer.policy.surroundings import KnownNetwork, Surroundings
 from signer.policy.transaction_facts import transaction_facts
-from signer.ports import Clock, Journal, KeyBackend, KeyId, utc_now
+from signer.ports import Clock, KeyBackend, KeyId, utc_now
+from signer.ports.account_ledger import AccountLedger
 
 
 NO_NETWORKS: Mapping[str, Network] = MappingProxyType({})
@@ -91,13 +99,15 @@ _NOT_IN_RING = (
 )
 
 
-class HSMAccount(BaseAccount):
+class HSMAccount(KeylessAccount):
     """
     Signs transactions, messages and typed data with one ``Signer``.
 
     *actor* is the name of the account's user in audit records, *policy* decides what is
     signed, and *networks* are those of a networks file, whose tokens and limits the
-    policy then knows.
+    policy then knows.  *ledger* is the one that *signer* writes to, if it has one.
+
+    It is thread-safe.  It cannot be pickled: open it in each process, after the fork.
 
     Every method raises ``InvalidInputError`` for malformed input,
     ``PolicyViolationError`` if the policy refuses, ``SigningError`` if the device did
@@ -112,9 +122,12 @@ class HSMAccount(BaseAccount):
         *,
         policy: Policy | None = None,
         networks: Mapping[str, Network] = NO_NETWORKS,
+        ledger: AccountLedger | None = None,
         clock: Clock = utc_now,
     ) -> None:
+        super().__init__()
         self._signer = signer
+        self._ledger = ledger
         self._actor = actor
         self._policy = policy or account_policy()
         self._clock = clock
@@ -130,7 +143,8 @@ class HSMAccount(BaseAccount):
         key_id: str,
         *,
         expected_address: str | None = None,
-        ledger: Journal | None = None,
+        actor: str = "account",
+        ledger: AccountLedger | None = None,
         policy: Policy | None = None,
         networks: Mapping[str, Network] = NO_NETWORKS,
     ) -> Self:
@@ -144,7 +158,7 @@ class HSMAccount(BaseAccount):
         audit = AuditLog(structlog.get_logger("audit"), journal=ledger)
         key = KeyId(key_id)
         signer = Signer.open(backend, key, audit, expected_address=expected_address)
-        return cls(signer, policy=policy, networks=networks)
+        return cls(signer, actor, policy=policy, networks=networks, ledger=ledger)
 
     @property
     def address(self) -> ChecksumAddress:
@@ -153,6 +167,26 @@ class HSMAccount(BaseAccount):
 
     def __repr__(self) -> str:
         return f"HSMAccount({self.address!r})"
+
+    def __eq__(self, other: object) -> bool:
+        """
+        Return whether *other* signs the same, with the same key.
+
+        web3.py keeps the middleware that it has if the new one has an equal account, so
+        accounts with different policies must not be equal.
+        """
+        return (
+            type(self) is type(other)
+            and isinstance(other, HSMAccount)
+            and self._identity() == other._identity()
+            and self._ledger is other._ledger
+        )
+
+    def __hash__(self) -> int:
+        return super().__hash__()
+
+    def _identity(self) -> tuple[object, ...]:
+        return self.address, self._policy.hash, self._actor, self._networks
 
     def unsafe_sign_hash(self, message_hash: Hash32) -> SignedMessage:
         """
@@ -218,7 +252,7 @@ class HSMAccount(BaseAccount):
             )
         )
 
-    def sign_authorization(
+    def sign_authorization(  # type: ignore[override]  # It returns the same.
         self, authorization: Mapping[str, Any]
     ) -> SignedSetCodeAuthorization:
         """
@@ -232,7 +266,8 @@ class HSMAccount(BaseAccount):
             delegate = to_canonical_address(authorization["address"])
             digest = bytes(Authorization(chain_id, delegate, nonce).hash())
         address = to_checksum_address(delegate)
-        facts = authorization_facts(chain_id, address, digest, self._surroundings())
+        around = self._sending(self._surroundings(), chain_id)
+        facts = authorization_facts(chain_id, address, digest, around)
         signature = self._sign(facts, Operation.TRANSACTION_SIGNING)
         parts = (signature.y_parity, signature.r, signature.s)
         return SignedSetCodeAuthorization(
@@ -247,13 +282,21 @@ class HSMAccount(BaseAccount):
         )
 
     def sign_transaction(
-        self, transaction_dict: TransactionDictType
+        self, transaction_dict: TransactionDictType, blobs: Blobs | None = None
     ) -> SignedTransaction:
         """
         Sign a transaction; the default policy signs types 0 to 2.
 
-        The fields are those of eth-account, or of JSON-RPC.
+        The fields are those of eth-account, or of JSON-RPC.  A blob transaction has the
+        hashes of its blobs in the field ``blobVersionedHashes``; *blobs*, which
+        eth-account would add to the raw transaction, are refused.
         """
+        if blobs is not None:
+            raise InvalidInputError(
+                "blobs cannot be given: give blobVersionedHashes, and add the sidecar"
+                " (EIP-4844) to the signed transaction",
+                field="blobs",
+            )
         fields: Mapping[str, Any] = dict(transaction_dict)
         self._check_sender(fields)
         _check_chain(fields)
@@ -262,7 +305,9 @@ class HSMAccount(BaseAccount):
         facts = transaction_facts(
             transaction,
             transaction.signing_digest(),
-            self._surroundings(transaction.chain_id),
+            self._sending(
+                self._surroundings(transaction.chain_id), transaction.chain_id
+            ),
         )
         signature = self._sign(
             facts, Operation.TRANSACTION_SIGNING, transaction.chain_id
@@ -290,6 +335,13 @@ class HSMAccount(BaseAccount):
             self._clock(),
             None if chain_id is None else self._networks.get(chain_id),
         )
+
+    def _sending(self, surroundings: Surroundings, chain_id: int) -> Surroundings:
+        """Return *surroundings* of what uses a nonce of the account."""
+        if self._ledger is None:
+            return surroundings
+        is_used = is_service_wallet(self._ledger, self.address, chain_id)
+        return replace(surroundings, is_service_wallet=is_used)
 
     def _sign(
         self, facts: AnyFacts, operation: Operation, chain_id: int | None = None

@@ -308,6 +308,12 @@ class KeyUnusableError(BackendError):
     code = "key-unusable"
 
 
+class KeyNotExportableError(HotWalletError, AttributeError):
+    """A program asked an HSM account for its private key, which stays in the HSM."""
+
+    code = "key-not-exportable"
+
+
 class LimitReachedError(HotWalletError):
     """A spending limit is reached; the refund waits until it fits in again."""
 

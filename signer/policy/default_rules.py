@@ -58,6 +58,21 @@ when { context.exceeded.contains("min-amount") };
 """,
 )
 
+SERVICE_WALLET = PolicyFile(
+    "service-wallet.cedar",
+    """\
+// The service pauses a wallet when it finds a nonce that it did not reserve.
+
+@id("service-wallet")
+forbid (principal, action == Action::"sign-transaction", resource)
+when { context.path == "account" && context.service_wallet };
+
+@id("service-wallet")  // The account's nonce is in it (EIP-7702).
+forbid (principal, action == Action::"sign-authorization", resource)
+when { context.path == "account" && context.service_wallet };
+""",
+)
+
 _EXPLANATIONS = """\
 // An @explanation decides nothing: it names why nothing permits a signature.
 
@@ -192,7 +207,10 @@ when { context.path == "account" && context.kind == "unknown" };
 
 """
 
-ACCOUNT = (FLOOR, PolicyFile("account.cedar", _ACCOUNT + _EXPLANATIONS))
+SHARED_ACCOUNT = (FLOOR, PolicyFile("account.cedar", _ACCOUNT + _EXPLANATIONS))
+"""The default of an ``HSMAccount`` that may use the nonces of a service's wallet."""
+
+ACCOUNT = (*SHARED_ACCOUNT, SERVICE_WALLET)
 """The default of ``HSMAccount``."""
 
 
@@ -207,7 +225,8 @@ def service_files(
     decision, do not grow with the configuration.
     """
     text = "\n".join([*_describe(networks), "", _SERVICE, *_tenant_rules(tenants)])
-    return (FLOOR, PolicyFile("default.cedar", f"{text}\n{_EXPLANATIONS}"))
+    default = PolicyFile("default.cedar", f"{text}\n{_EXPLANATIONS}")
+    return (FLOOR, default, SERVICE_WALLET)
 
 
 def _describe(networks: Mapping[str, Network]) -> Iterator[str]:

@@ -132,7 +132,7 @@ class TransactionFacts(Facts):
     *function* is the signature of a known function and *arguments* its arguments;
     *extra_bytes* counts the bytes after them.  *grants_allowance* means that another
     address could take tokens later.  *exceeded* names the limits of the configuration
-    that the transaction exceeds.
+    that the transaction exceeds.  *is_service_wallet* is that of ``Surroundings``.
     """
 
     network: str | None
@@ -163,6 +163,7 @@ class TransactionFacts(Facts):
     spender: str | None
     exceeded: frozenset[str]
     spent: Spent = NOTHING_COUNTED
+    is_service_wallet: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -211,10 +212,15 @@ class DigestFacts(Facts):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuthorizationFacts(Facts):
-    """An authorisation (EIP-7702): the code of *delegate* gets the whole account."""
+    """
+    An authorisation (EIP-7702): the code of *delegate* gets the whole account.
+
+    It uses a nonce of the account; *is_service_wallet* is that of ``Surroundings``.
+    """
 
     chain_id: int
     delegate: str
+    is_service_wallet: bool = False
 
 
 AnyFacts = (

@@ -79,6 +79,9 @@ class Surroundings:
     *sender* is the address that signs.  *network* is the one that the path means: the
     chain id of the bytes must be its own.  It is None without one, or if the chain is
     not configured.  *limits* are those of the caller's tenant.
+
+    *is_service_wallet* means that the service pays refunds from *sender*, and that the
+    path is not one of the service.
     """
 
     caller: Caller
@@ -88,3 +91,4 @@ class Surroundings:
     own: OwnKeys = NO_KEYS
     limits: Tenant = NO_LIMITS
     spent: Spent = NOTHING_COUNTED
+    is_service_wallet: bool = False

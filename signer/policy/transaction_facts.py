@@ -124,6 +124,7 @@ def transaction_facts(
         spender=data.argument("spender", "operator"),
         exceeded=_find_exceeded(transaction, surroundings, token, amount, data),
         spent=surroundings.spent,
+        is_service_wallet=surroundings.is_service_wallet,
     )
 
 

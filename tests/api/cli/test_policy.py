@@ -59,8 +59,13 @@ def test_shows_all_rules(run: Run, paid: Refund, rules: Callable[[str], Path]) -
     assert f"// The hash of this policy is {document['hash']}." in finished.out
     assert '// Network::"local": chain 31337' in finished.out
     names = [file["name"] for file in document["files"]]
-    assert names == ["floor.cedar", "default.cedar", "10-own.cedar"]
-    assert document["files"][2]["text"] == FORBID
+    assert names == [
+        "floor.cedar",
+        "default.cedar",
+        "service-wallet.cedar",
+        "10-own.cedar",
+    ]
+    assert document["files"][-1]["text"] == FORBID
     account = run("policy", "show", "--account").out
     assert "---- account.cedar ----" in account
 
