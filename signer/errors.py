@@ -65,6 +65,10 @@ class InvalidInputError(RequestError):
         self.field = field
 
 
+class ForeignAddressError(InvalidInputError):
+    """The address that is to sign is not the one that signs here."""
+
+
 class PolicyViolationError(RequestError):
     """The policy does not allow the request; ``rule`` names the violated rule."""
 
