@@ -19,10 +19,14 @@ from signer.errors import (
 )
 from signer.keys.rotation_options import RotationOptions
 from signer.model.stop import EVERYTHING
+from signer.policy.account_policy import account_policy
 from tests.fixtures.ledger import stopped
 from tests.support.ledgers import open_ledger
 from tests.support.ring import ALICE, ELSEWHERE, NEW, OLD, System
 
+
+# As a program that wants every method: what is tested is the ring.
+POLICY = account_policy('@id("all") permit (principal, action, resource);')
 
 COMMON: dict[str, Any] = {
     "nonce": 1,
@@ -60,7 +64,7 @@ def system(sqlite_store: SQLStore) -> System:
 @pytest.fixture
 def account(system: System) -> HSMAccount:
     """Return an account that has signed before the revocation."""
-    account = HSMAccount.open(system.directory, OLD, ledger=system.store)
+    account = HSMAccount.open(system.directory, OLD, ledger=system.store, policy=POLICY)
     for sign in SIGN.values():
         sign(account)
     return account
@@ -88,7 +92,11 @@ def test_an_account_opened_before_a_revocation(
         with pytest.raises(KeyUnusableError, match="revoked"):
             sign(account)
         with pytest.raises(KeyUnusableError, match="revoked"):
-            sign(HSMAccount.open(system.directory, OLD, ledger=system.store))
+            sign(
+                HSMAccount.open(
+                    system.directory, OLD, ledger=system.store, policy=POLICY
+                )
+            )
     assert system.directory.devices[OLD].calls == asked
 
 
@@ -109,12 +117,12 @@ def test_an_account_of_a_key_id_that_failed_over(
     with pytest.raises(KeyUnusableError, match="opened again"):
         SIGN["message"](account)
     assert SIGN["message"](
-        HSMAccount.open(system.directory, ELSEWHERE, ledger=system.store)
+        HSMAccount.open(system.directory, ELSEWHERE, ledger=system.store, policy=POLICY)
     )
 
 
 def test_an_account_of_a_key_that_is_not_in_the_ring(system: System) -> None:
-    account = HSMAccount.open(system.directory, NEW, ledger=system.store)
+    account = HSMAccount.open(system.directory, NEW, ledger=system.store, policy=POLICY)
 
     with pytest.raises(KeyUnusableError, match="never was in the ring"):
         SIGN["message"](account)
@@ -164,7 +172,7 @@ def test_a_signature_costs_two_small_reads(system: System, account: HSMAccount) 
 
 def test_a_ledger_that_does_not_answer_stops_the_account(system: System) -> None:
     absent = open_ledger("postgresql://absent@127.0.0.1:1/nothing")
-    account = HSMAccount.open(system.directory, OLD, ledger=absent)
+    account = HSMAccount.open(system.directory, OLD, ledger=absent, policy=POLICY)
 
     for sign in SIGN.values():
         with pytest.raises(StoreUnavailableError):
@@ -174,7 +182,7 @@ def test_a_ledger_that_does_not_answer_stops_the_account(system: System) -> None
 
 def test_an_account_without_a_ledger_needs_none(system: System) -> None:
     """It signs as before; only the device can refuse a revoked key."""
-    account = HSMAccount.open(system.directory, OLD)
+    account = HSMAccount.open(system.directory, OLD, policy=POLICY)
     _revoke(system)
 
     assert SIGN["message"](account)
