@@ -288,6 +288,13 @@ _TRANSACTION = (
         lambda f: sorted(f.exceeded),
     ),
     Attribute(
+        "service_wallet",
+        "Bool",
+        "whether the service pays from the address that signs, so that its nonces"
+        " belong to the ledger",
+        lambda f: f.is_service_wallet,
+    ),
+    Attribute(
         "spent_hour",
         "decimal",
         "what was spent in the last hour, in whole tokens",

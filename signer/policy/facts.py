@@ -162,6 +162,8 @@ class TransactionFacts(Facts):
     recipient_kind: RecipientKind
     spender: str | None
     exceeded: frozenset[str]
+    is_service_wallet: bool = False
+    """Whether the service pays from *sender*: its nonces belong to the ledger."""
     spent: Spent = NOTHING_COUNTED
 
 

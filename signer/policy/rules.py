@@ -39,6 +39,8 @@ RULES: Mapping[str, str] = {
     "mark": "the calldata does not end with the mark of the refund",
     "tenant": "the tenant is not in TENANTS_FILE",
     "function": "the function or the contract is not one that may be called",
+    "service-wallet": "the service pays from this wallet: a nonce that its ledger did"
+    " not reserve would pause it; send with eth_sendTransaction or POST /v1/refunds",
     "empty": "the transaction does nothing, and is no no-op of the service",
     "message-digest": "a message of 32 bytes may be the hash of something else",
     "message": "messages are not signed",

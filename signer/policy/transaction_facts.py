@@ -111,6 +111,7 @@ def transaction_facts(
         recipient_kind=_classify(recipient, surroundings),
         spender=data.argument("spender", "operator"),
         exceeded=_find_exceeded(transaction, surroundings, token, amount, data),
+        is_service_wallet=_lower(surroundings.sender) in surroundings.own.addresses,
         spent=surroundings.spent,
     )
 
