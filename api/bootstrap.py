@@ -23,7 +23,7 @@ from signer.audit.configurations import Start
 from signer.audit.record_index import Sequences
 from signer.chain.chain import Chain
 from signer.config.networks import Network
-from signer.config.settings import Settings
+from signer.config.settings import Role, Settings
 from signer.errors import ConfigurationError, InvalidInputError, Refusal, StoreError
 from signer.keys.signer import Signer
 from signer.keys.startup_key import StartupKey
@@ -35,6 +35,7 @@ from signer.ports import (
     KeyDirectory,
     Ledger,
     Meter,
+    NodeProxy,
     Notifier,
     WebhookSender,
 )
@@ -51,6 +52,9 @@ if TYPE_CHECKING:
 _MOST_CONNECTIONS = 8
 """How many database connections one process uses: waiting requests hold none."""
 
+_SYNCHRONOUS_RETRIES = 2
+"""How often a signature that a client waits for is tried again: three tries."""
+
 
 def build_container(environ: Mapping[str, str] = os.environ) -> Container:
     """Return a container to look at ledger and chains; nothing is opened or checked."""
@@ -63,6 +67,7 @@ def build_container(environ: Mapping[str, str] = os.environ) -> Container:
         open_jwt_keys=open_token_keys,
         open_webhook_sender=open_webhook_sender,
         open_tracer=open_tracer,
+        open_node_proxies=open_node_proxies,
     )
 
 
@@ -276,6 +281,20 @@ def open_chains(networks: Mapping[str, Network]) -> Mapping[str, Chain]:
     }
 
 
+def open_node_proxies(networks: Mapping[str, Network]) -> Mapping[str, NodeProxy]:
+    """Return what forwards clients' reads, by network; no request is sent yet."""
+    from backends.json_rpc.proxy import JSONRPCProxy  # noqa: PLC0415
+
+    return {
+        name: JSONRPCProxy(
+            network.rpc_urls,
+            timeout=network.rpc_timeout_ms / 1000,
+            chain_id=network.chain_id,
+        )
+        for name, network in networks.items()
+    }
+
+
 def open_histories(networks: Mapping[str, Network]) -> Mapping[str, ChainHistory]:
     """Return a client of each network's past; no request is sent yet."""
     from backends.json_rpc.history import JSONRPCHistory  # noqa: PLC0415
@@ -303,7 +322,7 @@ def open_backend(settings: Settings) -> KeyDirectory:
         open_client = partial(
             build_client,
             endpoint_url=settings.kms_endpoint,
-            max_retries=settings.kms_max_retries,
+            max_retries=_find_retries(settings),
             timeout_ms=settings.kms_timeout_ms,
             max_pool_connections=settings.kms_max_concurrency,
         )
@@ -319,6 +338,13 @@ def open_backend(settings: Settings) -> KeyDirectory:
 
     module, pin = prepare(settings)
     return PKCS11Backend(module, settings.pkcs11_token_label, pin)
+
+
+def _find_retries(settings: Settings) -> int:
+    """Return how often a call of KMS is repeated; a client of ``sign`` waits for it."""
+    if settings.serve_role is Role.SIGN:
+        return min(settings.kms_max_retries, _SYNCHRONOUS_RETRIES)
+    return settings.kms_max_retries
 
 
 def preload(settings: Settings) -> None:

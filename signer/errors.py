@@ -345,6 +345,14 @@ class ExecutionRevertedError(ChainError):
     code = "execution-reverted"
 
 
+class RevertedCallError(ExecutionRevertedError):
+    """As its base, for a call of a client: *data* is what the contract returned."""
+
+    def __init__(self, message: str, *, data: bytes | None) -> None:
+        super().__init__(message)
+        self.data = data
+
+
 class InsufficientFundsError(ChainError):
     """The wallet holds too little of a token or coin; the refund waits for a top-up."""
 

@@ -112,10 +112,8 @@ class SigningService:
             ),
             requester,
             Operation.TRANSACTION_SIGNING,
-            describe_transaction(
-                transaction.to, transaction.value, transaction.data, self._book(chain_id)
-            ),
-            chain_id,
+            self._describe(transaction),
+            chain_id=chain_id,
         )
         try:
             result = SignedBytes.of(transaction, signed.signature)
@@ -187,7 +185,7 @@ class SigningService:
         return signed.signature
 
     def _admit(self, requester: Requester, sender: str | None = None) -> Signer:
-        """Return the signer, whose address is *sender*, unless the tenant is blocked."""
+        """Return the signer; raise if it is not *sender*, or the tenant is blocked."""
         tenant = requester.caller.tenant
         if tenant is not None and self._blocks is not None:
             block = self._blocks.tenant_block(tenant)
@@ -215,6 +213,7 @@ class SigningService:
         requester: Requester,
         operation: Operation,
         summary: str,
+        *,
         chain_id: int | None = None,
     ) -> Signed:
         """Return a signature whose outcome is not recorded yet."""
@@ -234,9 +233,7 @@ class SigningService:
             decision=decision,
         )
         # A signer without a ledger has no ring to ask.
-        signer.announce(
-            facts.digest, purpose, states=self._states, chain_id=chain_id
-        )
+        signer.announce(facts.digest, purpose, states=self._states, chain_id=chain_id)
         return signer.sign(facts.digest, purpose)
 
     def _surroundings(
@@ -250,6 +247,11 @@ class SigningService:
             self._own_keys(),
             requester.limits,
         )
+
+    def _describe(self, transaction: AnyTransaction) -> str:
+        book = self._book(transaction.chain_id)
+        to, value, data = transaction.to, transaction.value, transaction.data
+        return describe_transaction(to, value, data, book)
 
     def _book(self, chain_id: int | None) -> AddressBook:
         return _NO_NAMES if chain_id is None else self._books.get(chain_id, _NO_NAMES)
