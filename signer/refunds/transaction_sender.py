@@ -15,7 +15,7 @@ import hashlib
 import json
 from collections.abc import Callable
 
-from signer.errors import ConflictError, InvalidInputError
+from signer.errors import ConflictError
 from signer.model.audit_record import Actor
 from signer.model.refund import Refund, RefundRequest
 from signer.ports import Clock, Store
@@ -120,13 +120,9 @@ def _build_request(
     )
 
 
-def require_key(key: str) -> str:
-    """Return *key*; raises ``InvalidInputError`` if it is one that is derived here."""
-    if key.startswith(_PREFIX):
-        raise InvalidInputError(
-            f"must not begin with {_PREFIX}", field="Idempotency-Key"
-        )
-    return key
+def is_derived_key(key: str) -> bool:
+    """Return whether *key* has the form of the keys that are made here."""
+    return key.startswith(_PREFIX)
 
 
 def _name(*parts: object) -> str:

@@ -64,24 +64,28 @@ def read_body(body: bytes) -> Body:
 
 
 def _read_call(value: object) -> Call:
-    if not isinstance(value, dict):
-        return _invalid(None, "a request must be an object")
-    call_id = value.get("id")
-    is_id = call_id is None or type(call_id) is int or isinstance(call_id, str)
-    if not is_id or len(str(call_id)) > _LONGEST_ID:
+    fields = value if isinstance(value, dict) else {}
+    call_id = fields.get("id")
+    if not _is_id(call_id):
         return _invalid(None, "id must be a short string, an integer or null")
-    if value.get("jsonrpc") != "2.0":
-        return _invalid(call_id, 'jsonrpc must be "2.0"')
-    if not isinstance(value.get("method"), str):
-        return _invalid(call_id, "method must be a string")
-    if not value.keys() <= _MEMBERS:
-        return _invalid(call_id, "a request has jsonrpc, id, method and params only")
-    params = value.get("params")
-    if params is None:
-        params = []
-    if not isinstance(params, list):
-        return _invalid(call_id, "params must be an array")
-    return Call(call_id, value["method"], params, is_notification="id" not in value)
+    params = fields.get("params")
+    params = [] if params is None else params
+    rules = {
+        "a request must be an object": fields is value,
+        'jsonrpc must be "2.0"': fields.get("jsonrpc") == "2.0",
+        "method must be a string": isinstance(fields.get("method"), str),
+        "a request has jsonrpc, id, method and params only": fields.keys() <= _MEMBERS,
+        "params must be an array": isinstance(params, list),
+    }
+    for rule, holds in rules.items():
+        if not holds:
+            return _invalid(call_id, rule)
+    return Call(call_id, fields["method"], params, is_notification="id" not in fields)
+
+
+def _is_id(value: object) -> bool:
+    is_of_type = value is None or type(value) is int or isinstance(value, str)
+    return is_of_type and len(str(value)) <= _LONGEST_ID
 
 
 def _invalid(call_id: _ID, problem: str) -> Call:

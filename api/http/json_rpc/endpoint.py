@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import falcon
@@ -28,9 +29,9 @@ from api.http.signing import requester_of
 from api.http.waiting_requests import WaitingRequests
 from api.request_context import principal, request_id, tenant
 from signer.config.tenants import TenantRegistry
-from signer.errors import InvalidInputError, NotFoundError
+from signer.errors import NotFoundError
 from signer.policy.facts import Path
-from signer.refunds.transaction_sender import require_key
+from signer.refunds.transaction_sender import is_derived_key
 
 
 REQUEST_SECONDS = 20.0
@@ -78,11 +79,13 @@ class JSONRPC(Resource):
         except RPCError as e:
             resp.text = json.dumps(_failed(None, e, req))
             return
-        answers = [
-            answer
-            for number, call in enumerate(body.calls)
-            if (answer := self._answer(req, number, call, methods, session, started))
-        ]
+        answers = []
+        for number, call in enumerate(body.calls):
+            if number > 0:  # The request was counted for its first call.
+                session = replace(session, is_counted=False)
+            answer = self._answer(req, call, methods, session)
+            if answer is not None:
+                answers.append(answer)
         if not answers:
             resp.status = falcon.HTTP_NO_CONTENT
         else:
@@ -110,18 +113,13 @@ class JSONRPC(Resource):
             name,
             lambda: self._waiting.admit(name),
             started + BROADCAST_SECONDS,
+            started + REQUEST_SECONDS,
             _idempotency_key(req, body),
             wants_transaction=_PREFERENCE in map(str.strip, preferred),
         )
 
     def _answer(
-        self,
-        req: Request,
-        number: int,
-        call: Call,
-        methods: Methods,
-        session: Session,
-        started: float,
+        self, req: Request, call: Call, methods: Methods, session: Session
     ) -> dict[str, Any] | None:
         """Return the answer to *call*, or None to a notification."""
         if call.problem is not None:
@@ -130,18 +128,23 @@ class JSONRPC(Resource):
             # It could not say whether something was signed, so it does nothing.
             return None
         try:
-            if number > 0:  # The request was counted for its first call.
-                self._access.count(principal(req), tenant(req))
-            if time.monotonic() - started > REQUEST_SECONDS:
-                problem = "the batch took too long: send fewer calls"
-                raise RPCError(RESOURCE_UNAVAILABLE, problem)
-            result = methods.call(call.method, call.params, session)
+            result = self._call(req, call, methods, session)
         except Exception as e:  # noqa: BLE001  One call must not end the others.
             error = error_of(e)
             if error.code in {INTERNAL_ERROR, RESOURCE_UNAVAILABLE}:
                 _log.error("call-failed", code=error.data.get("code"), exc_info=e)
             return _failed(call.id, error, req)
         return {"jsonrpc": "2.0", "id": call.id, "result": result}
+
+    def _call(
+        self, req: Request, call: Call, methods: Methods, session: Session
+    ) -> object:
+        if not session.is_counted:
+            self._access.count(principal(req), tenant(req))
+        if time.monotonic() > session.ends_at:
+            problem = "the batch took too long: send fewer calls"
+            raise RPCError(RESOURCE_UNAVAILABLE, problem)
+        return methods.call(call.method, call.params, session)
 
 
 def _failed(call_id: str | int | None, error: RPCError, req: Request) -> dict[str, Any]:
@@ -153,12 +156,12 @@ def _idempotency_key(req: Request, body: Body) -> str | None:
     key = req.get_header("Idempotency-Key")
     if key is None:
         return None
-    try:
-        if not is_idempotency_key(key):
-            raise InvalidInputError("must hold 1 to 255 visible ASCII characters")
-        require_key(key)
-    except InvalidInputError as e:
-        raise RPCError(INVALID_REQUEST, f"Idempotency-Key {e}") from None
+    if not is_idempotency_key(key) or is_derived_key(key):
+        problem = (
+            "Idempotency-Key must hold 1 to 255 visible ASCII characters, and not begin"
+            " with rpc-"
+        )
+        raise RPCError(INVALID_REQUEST, problem)
     if len(body.calls) > 1:
         problem = "Idempotency-Key is for one call, and this is a batch"
         raise RPCError(INVALID_REQUEST, problem)

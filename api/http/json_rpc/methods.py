@@ -45,15 +45,18 @@ class Session:
 
     *idempotency_key* is that of its only call.  *wants_transaction* means that
     ``eth_signTransaction`` answers with an object, as web3.py reads it.  *may_wait*
-    counts the request while it waits.  *wait_until* is a time of ``time.monotonic``.
+    counts the request while it waits.  *wait_until*, and *ends_at* from which no call
+    is begun, are times of ``time.monotonic``.  The first call *is_counted* already.
     """
 
     requester: Requester
     tenant: str
     may_wait: Callable[[], AbstractContextManager[bool]]
     wait_until: float
+    ends_at: float
     idempotency_key: str | None = None
     wants_transaction: bool = False
+    is_counted: bool = True
 
 
 @dataclass(frozen=True, slots=True)

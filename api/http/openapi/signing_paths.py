@@ -38,10 +38,8 @@ _PROBLEMS = (
 def _signing(
     operation_id: str,
     summary: str,
-    request: str,
-    example: dict[str, Any],
-    result: str,
-    answered: dict[str, Any],
+    request: tuple[str, dict[str, Any]],
+    result: tuple[str, dict[str, Any]],
 ) -> Element:
     return {
         "post": operation(
@@ -52,8 +50,8 @@ def _signing(
             signature over the same bytes.
             """,
             tag=TAG,
-            requestBody=body(request, example),
-            answers={200: answer("The signature.", schema(result), answered)},
+            requestBody=body(*request),
+            answers={200: answer("The signature.", schema(result[0]), result[1])},
             problems=_PROBLEMS,
             **_ACCESS,
         )
@@ -122,25 +120,19 @@ PATHS: dict[str, Element] = {
     "/v1/sign/transaction": _signing(
         "signTransaction",
         "Sign a transaction",
-        "TransactionSigningRequest",
-        examples.TRANSACTION_SIGNING,
-        "SignedTransaction",
-        examples.SIGNED_TRANSACTION,
+        ("TransactionSigningRequest", examples.TRANSACTION_SIGNING),
+        ("SignedTransaction", examples.SIGNED_TRANSACTION),
     ),
     "/v1/sign/message": _signing(
         "signMessage",
         "Sign a message",
-        "MessageSigningRequest",
-        examples.MESSAGE_SIGNING,
-        "MessageSignature",
-        examples.MESSAGE_SIGNATURE,
+        ("MessageSigningRequest", examples.MESSAGE_SIGNING),
+        ("MessageSignature", examples.MESSAGE_SIGNATURE),
     ),
     "/v1/sign/typed-data": _signing(
         "signTypedData",
         "Sign typed data",
-        "TypedDataSigningRequest",
-        examples.TYPED_DATA_SIGNING,
-        "MessageSignature",
-        examples.MESSAGE_SIGNATURE,
+        ("TypedDataSigningRequest", examples.TYPED_DATA_SIGNING),
+        ("MessageSignature", examples.MESSAGE_SIGNATURE),
     ),
 }
