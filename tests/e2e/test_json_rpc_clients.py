@@ -57,8 +57,8 @@ class Service:
     def environ(self, token: str | None = None) -> dict[str, str]:
         """Return the variables that the guides read."""
         return {
-            **{name: os.environ[name] for name in ("PATH", "HOME")},
-            "PATH": f"{ROOT / 'node_modules' / '.bin'}:{os.environ['PATH']}",
+            "HOME": os.environ["HOME"],
+            "PATH": f"{_find_cast()}:{os.environ['PATH']}",
             "RPC_URL": f"{self.stack.url}/rpc",
             "TOKEN": token or self.stack.command("token", "--role", "signer"),
             "TOKEN_ADDRESS": self.stack.token,
@@ -117,6 +117,12 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
         yield Service(stack, folder)
 
 
+def _find_cast() -> Path:
+    """Return the folder of the program: npm's wrapper always exits with 0."""
+    (folder,) = (ROOT / "node_modules" / "@foundry-rs").glob("cast-*/bin")
+    return folder
+
+
 def _guide(client: str) -> str:
     """Return the code in the guide of *client*."""
     page = (ROOT / "docs" / "how-to" / f"{client}.md").read_text(encoding="utf-8")
@@ -131,7 +137,9 @@ def test_the_guide_pays_and_signs(service: Service, client: str) -> None:
     language, amount = CLIENTS[client]
     finished = service.run(_guide(client), language, service.environ())
     assert finished.returncode == 0, finished.stderr
-    paid, message, typed_data = finished.stdout.lower().splitlines()
+    lines = finished.stdout.lower().splitlines()
+    assert len(lines) == 3, finished.stdout + finished.stderr
+    paid, message, typed_data = lines
     word, tx_hash, status = paid.split()
     listed = request(
         "GET",
@@ -140,7 +148,7 @@ def test_the_guide_pays_and_signs(service: Service, client: str) -> None:
     )[2]["refunds"]
     (refund,) = (each for each in listed if float(each["amount"]) == float(amount))
 
-    assert (word, status) == ("paid", "1")
+    assert (word, status in {"1", "true"}) == ("paid", True)
     assert (message, typed_data) == ("message true", "typed data true")
     assert (refund["recipient"], refund["tx_hash"]) == (RECIPIENT, tx_hash)
     assert refund["reference"].startswith("rpc-")
