@@ -14,6 +14,7 @@ from signer.chain.erc20 import encode_transfer
 from signer.config.networks import Network
 from signer.config.tenants import TenantRegistry
 from signer.crypto.secp256k1 import Signature
+from signer.crypto.transactions import AnyTransaction
 from signer.keys.keyring import KeyRing
 from signer.keys.signer import Signer
 from signer.model.audit_record import Operation, Purpose, Record
@@ -23,6 +24,7 @@ from signer.model.refund import Kind, Refund, RefundRequest, Status
 from signer.policy.default_rules import service_files
 from signer.policy.policy import Policy
 from signer.ports import KeyBackend, KeyId, utc_now
+from signer.refunds.payment_policy import PaymentPolicy
 from signer.refunds.policy import admit
 from signer.refunds.transaction_signer import Attempt, TransactionSigner
 
@@ -78,6 +80,7 @@ class OpenKey:
         ring = cast("KeyRing", _PinnedRing(self.signer))
         # The refund was reserved just now, so its intent to sign still counts.
         policy = Policy.compile(service_files({"bench": NETWORK}, TenantRegistry()))
+        self._policy = PaymentPolicy(policy, ring, utc_now)
         self._transactions = TransactionSigner(ring, lambda: _QUEUED.updated_at, policy)
         self.refund = _reserved_refund(self.signer)
 
@@ -87,6 +90,11 @@ class OpenKey:
         decision = Decision(Verdict.ALLOW, ("bench",), "", digest)
         purpose = dataclasses.replace(PURPOSE, decision=decision)
         return self.signer.sign_digest(digest, purpose)
+
+    def decide(self, transaction: AnyTransaction, digest: bytes) -> Decision:
+        """Return the policy's decision about *transaction* of the refund."""
+        refund = self.refund
+        return self._policy.require(transaction, digest, refund, Kind.TRANSFER, NETWORK)
 
     def sign_transaction(self) -> bytes:
         """Build and sign the transfer of a refund; return its bytes."""

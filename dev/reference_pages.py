@@ -1,8 +1,8 @@
 """
-Writes the generated pages of the reference: the commands, and the codes.
+Writes the generated pages of the reference: commands, codes, and the policy.
 
-``python -m dev.reference_pages`` rewrites ``docs/reference/cli.md`` and
-``docs/reference/codes.md``; a test checks that they are up to date.
+``python -m dev.reference_pages`` rewrites ``docs/reference/cli.md``, ``codes.md`` and
+``policy.md``; a test checks that they are up to date.
 """
 
 import re
@@ -14,6 +14,9 @@ import click
 
 from api.cli.__main__ import cli
 from api.views.codes import load_codes
+from signer.policy.attributes import ACTIONS
+from signer.policy.default_rules import FLOOR
+from signer.policy.rules import RULES
 
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -77,9 +80,74 @@ def draw_codes() -> str:
     return "\n".join([*lines, ""])
 
 
+_POLICY = f"""\
+# Policy
+
+{_GENERATED}
+
+What rules can ask, and the names of the rules that this project makes.
+[Write a policy](../how-to/policy.md) has the steps, and
+[decision 57](../adr/0057-one-policy-in-cedar.md) the reasons.
+
+## The floor
+
+These rules are a part of every policy, and no `permit` can allow what they forbid.
+
+```cedar
+{FLOOR.text.rstrip()}
+```
+
+## Names of rules
+
+A refusal names the rule that forbids it, or else why nothing permits it.
+
+| rule | it is refused because |
+| --- | --- |"""
+
+_FACTS = """
+## Principals and resources
+
+| principal | |
+| --- | --- |
+| `Tenant::"shop"` | a tenant asks |
+| `Service::"sweep"` | the service does it: `sweep`, `no-op`, or an `account` |
+
+| resource | |
+| --- | --- |
+| `Network::"polygon"` | a network of `NETWORKS_FILE`, whose chain the bytes are for |
+| `Chain::"1"` | a chain that is not configured |
+| `Wallet::"0x5fbd..."` | of a message or a hash: the address that signs |
+
+## Facts
+
+Addresses are in lower case; write them with their checksum, the comparison is the same.
+A number above 9223372036854775807 is shown as that. Amounts are rounded up to four
+digits, and at most 922337203685477.5807. An *optional* fact may be absent: ask with
+`has` first."""
+
+
+def draw_policy() -> str:
+    """Return the page of facts and names of rules."""
+    lines = [_POLICY, *(f"| `{name}` | {text} |" for name, text in RULES.items())]
+    lines.append(_FACTS)
+    for action in ACTIONS:
+        lines += [
+            f'\n### `Action::"{action.name}"`\n\n{action.meaning.capitalize()}.\n',
+            "| fact | type | |",
+            "| --- | --- | --- |",
+        ]
+        lines += [
+            f"| `{each.name}` | {each.type}{', optional' if each.optional else ''} |"
+            f" {_cell(_prose(each.meaning))} |"
+            for each in action.attributes
+        ]
+    return "\n".join([*lines, ""])
+
+
 PAGES: Mapping[str, Callable[[], str]] = {
     "docs/reference/cli.md": draw_commands,
     "docs/reference/codes.md": draw_codes,
+    "docs/reference/policy.md": draw_policy,
 }
 
 

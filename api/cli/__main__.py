@@ -43,6 +43,10 @@ _COMMANDS = {
     ),
     "listen": ("api.cli.listen:listen", "Print the events that a webhook receives."),
     "nonce": ("api.cli.nonces:nonce", "Inspect and repair wallets' nonces."),
+    "policy": (
+        "api.cli.policy:policy",
+        "Show, test and explain what may be signed.",
+    ),
     "reconcile": (
         "api.cli.reconcile:reconcile",
         "Compare refunds, fees and balances with the chain.",

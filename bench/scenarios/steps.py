@@ -90,6 +90,9 @@ def _checks(key: OpenKey) -> Mapping[str, Action]:
             transaction, key.refund, NETWORK, gas=GAS
         ),
         "digest of the transaction": transaction.signing_digest,
+        "policy: facts of the transaction, and a decision in Cedar": lambda: key.decide(
+            transaction, digest
+        ),
         "audit record, made and serialised": lambda: audit.write(
             audit.intent(PURPOSE, subject, digest)
         ),

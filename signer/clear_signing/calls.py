@@ -140,7 +140,7 @@ def _describe_multicall(
     call: Call, contract: str, book: AddressBook, nesting: int
 ) -> str:
     calls = call.arguments[-1]
-    heading = f"{len(calls)} calls of {book.address(contract)}"
+    heading = f"{_count(len(calls), 'call')} of {book.address(contract)}"
     if nesting == 0 or not calls:
         return heading
     parts = [
@@ -207,4 +207,8 @@ def _others(items: list[Any] | tuple[Any, ...]) -> list[str]:
 
 
 def _size(data: bytes) -> str:
-    return f"{len(data)} bytes"
+    return _count(len(data), "byte")
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

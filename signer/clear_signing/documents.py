@@ -21,7 +21,7 @@ def describe_typed_data(document: TypedData, book: AddressBook) -> str:
     if meaning.kind == "safe-transaction":
         text = _describe_safe(document, book)
     elif meaning.kind in {"erc3009-transfer", "erc3009-receive"}:
-        text = f"let anyone transfer {_grants(meaning, book)}"
+        text = f"authorise a transfer of {_grants(meaning, book)}"
         text += f" to {book.address(document.message['to'])}"
     elif meaning.spender is not None:
         spender = book.address(meaning.spender)

@@ -160,19 +160,19 @@ def raised_limits(before: FileLimits, after: FileLimits) -> Mapping[str, Change]
     Return by path what *after* allows and *before* did not.
 
     A network, token or tenant that is new is one change, which has all of its values.
-    What belongs to a removed one is no change.
+    What belongs to a removed one is no change.  Every change of a file of rules is one.
     """
+    # A file of rules that is removed may have forbidden something.
+    found = dict(changed_limits(_of_policy(before), _of_policy(after)))
+    before, after = _without_policy(before), _without_policy(after)
     old, new = _things(before), _things(after)
-    kept, found = old & new, dict[str, Change]()
+    kept = old & new
     for thing, values in _added(new - old, after).items():
         found[dotted(thing)] = {"after": values}
     for path in sorted(before.keys() | after.keys()):
         is_comparable = _owner(path) in kept and _exists(path, new)
         if is_comparable and _allows_more(path, before, after):
             found[dotted(path)] = _change(before.get(path), after.get(path))
-    for path in sorted(before.keys() - after.keys()):
-        if path[0] == "policy":  # A file that is removed may have forbidden something.
-            found[dotted(path)] = _change(before[path], None)
     if _has_tenants(old) and not _has_tenants(new):
         found["tenants"] = {"after": "each subject is a tenant without limits"}
     return found
@@ -188,6 +188,14 @@ def dotted(path: Path) -> str:
     return ".".join(
         each if _BARE_KEY.fullmatch(each) else json.dumps(each) for each in path
     )
+
+
+def _of_policy(limits: FileLimits) -> FileLimits:
+    return {path: value for path, value in limits.items() if path[0] == "policy"}
+
+
+def _without_policy(limits: FileLimits) -> FileLimits:
+    return {path: value for path, value in limits.items() if path[0] != "policy"}
 
 
 def _hash(text: str) -> str:

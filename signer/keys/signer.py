@@ -30,6 +30,7 @@ from signer.keys.signing_alarm import SigningAlarm
 from signer.model.audit_record import NOTHING, Operation, Purpose, Record, Subject
 from signer.model.key import SERVING, Key, KeyState, SigningCondition
 from signer.model.stop import stopped_by
+from signer.policy.rules import NO_DECISION
 from signer.ports import (
     NO_METER,
     DeviceSignature,
@@ -332,7 +333,7 @@ def _require_decision(digest: bytes, purpose: Purpose) -> None:
     if not purpose.allows(digest):
         raise PolicyViolationError(
             "the policy was not asked, or did not allow this signature",
-            rule="no-decision",
+            rule=NO_DECISION,
         )
 
 

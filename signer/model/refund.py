@@ -7,6 +7,7 @@ import secrets
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any, Self
 
 from signer.model.audit_record import Record
@@ -208,8 +209,7 @@ class Refund:
         They follow the transfer's arguments in the calldata, where contracts ignore
         them.  A ledger that was restored from a backup recognises its payments by them.
         """
-        name = json.dumps(["hotwallet", self.chain_id, self.tenant, self.reference])
-        return hashlib.sha256(name.encode()).digest()[:16]
+        return _make_mark(self.chain_id, self.tenant, self.reference)
 
     def reservation(self) -> tuple[str, int, int]:
         """
@@ -264,6 +264,13 @@ class Refund:
             blocked_by=blocked_by,
             intent=None,
         )
+
+
+# It is compared several times before each signature.
+@lru_cache(maxsize=1024)
+def _make_mark(chain_id: int, tenant: str, reference: str) -> bytes:
+    name = json.dumps(["hotwallet", chain_id, tenant, reference])
+    return hashlib.sha256(name.encode()).digest()[:16]
 
 
 class Kind(StrEnum):

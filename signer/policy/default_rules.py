@@ -107,13 +107,13 @@ when {
   && context.calldata != "marked"
 };
 
+@id("recipient") @explanation
+forbid (principal, action == Action::"sign-transaction", resource)
+when { context.path == "sweep" && context.recipient_kind == "other" };
+
 @id("coin") @explanation
 forbid (principal, action == Action::"sign-transaction", resource)
 when { context.shape == "coin-transfer" };
-
-@id("recipient") @explanation
-forbid (principal, action == Action::"sign-transaction", resource)
-when { context.path == "sweep" && context.recipient_kind != "active" };
 
 @id("function") @explanation
 forbid (principal, action == Action::"sign-transaction", resource)

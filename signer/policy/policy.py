@@ -20,7 +20,6 @@ from typing import Any, Self
 
 import cedarpy
 
-from signer.config.policy_files import CODE
 from signer.errors import ConfigurationError, PolicyViolationError, Refusal
 from signer.model.decision import SHORT_DIGITS, Decision, Verdict
 from signer.policy.attributes import (
@@ -100,7 +99,8 @@ class Policy:
                 try:
                     rules.append(_check(statement))
                 except ValueError as e:
-                    refusals.append(Refusal(CODE, f"{statement.place}: {e}"))
+                    problem = f"{statement.place}: {e}"
+                    refusals.append(Refusal("policy-invalid", problem))
         if refusals:
             raise ConfigurationError(*refusals)
         return cls(files, rules, is_extended=bool(own))
@@ -206,13 +206,14 @@ class _RuleSet:
         }
         result = cedarpy.is_authorized(request, self._policies, _NO_ENTITIES)
         diagnostics = result.diagnostics
+        decision = result.decision
         places = sorted(
             int(reason.removeprefix("policy")) for reason in diagnostics.reasons
         )
         return _Answer(
-            result.decision is cedarpy.Decision.Allow,
+            decision is cedarpy.Decision.Allow,
             list(dict.fromkeys(self.rules[place].name for place in places)),
-            bool(diagnostics.errors) or result.decision is cedarpy.Decision.NoDecision,
+            bool(diagnostics.errors) or decision is cedarpy.Decision.NoDecision,
         )
 
     def _uses(self, attribute: str) -> bool:

@@ -14,7 +14,10 @@ NOT_PERMITTED = "not-permitted"
 POLICY_ERROR = "policy-error"
 """A rule could not be evaluated."""
 
-RESERVED = frozenset({NOT_PERMITTED, POLICY_ERROR})
+NO_DECISION = "no-decision"
+"""A path did not ask the policy, which is a bug of this program."""
+
+RESERVED = frozenset({NOT_PERMITTED, POLICY_ERROR, NO_DECISION})
 
 RULES: Mapping[str, str] = {
     "chain-id": "the chain id is 0, too large, or not the network's",
@@ -48,4 +51,5 @@ RULES: Mapping[str, str] = {
     "digest": "32 bytes without a meaning may be the digest of a transaction",
     NOT_PERMITTED: "no rule permits it",
     POLICY_ERROR: "a rule of the policy could not be evaluated",
+    NO_DECISION: "the policy was not asked, which is a bug of this program",
 }

@@ -22,6 +22,7 @@ TRANSFER_SIGNATURE = "transfer(address,uint256)"
 _ZERO = "0x" + "0" * 40
 
 _SELECTOR_SIZE = 4
+_TRANSFER_SIZE = _SELECTOR_SIZE + 2 * 32
 
 _ALLOWANCES = frozenset(
     {
@@ -33,6 +34,14 @@ _ALLOWANCES = frozenset(
         "setApprovalForAll",
     }
 )
+
+# An allowance is bounded by the rule of an operator that permits it.
+_AMOUNTS = {
+    "transfer": frozenset({"max-amount", "min-amount"}),
+    "transferAndCall": frozenset({"max-amount"}),
+    "transferFrom": frozenset({"max-amount"}),
+}
+"""Which limits of amounts the calls have that move tokens."""
 
 # Paths on which a caller chooses the amount.  An accepted refund is a promise: it is
 # compared with the token's limit only, as before.
@@ -118,24 +127,31 @@ def transaction_facts(
 
 def _read(data: bytes, mark: bytes | None) -> _Data:
     try:
-        is_transfer = data.startswith(TRANSFER)
-        call = _read_transfer(data) if is_transfer else decode_call(data)
+        if data.startswith(TRANSFER):
+            return _read_transfer(data, mark)
+        call = decode_call(data)
         if call is None:
             return _NO_CALL
-        grants_allowance = not is_transfer and _grants(call)
+        grants_allowance = _grants(call)
     except EncodingError:
         return _MALFORMED
-    form = Calldata.EXACT
-    if call.extra:
-        form = Calldata.MARKED if call.extra == mark else Calldata.EXTRA
+    form = _find_form(call.extra, mark)
     return _Data(call, form, grants_allowance, tuple(call.named().items()))
 
 
-def _read_transfer(data: bytes) -> Call:
+def _read_transfer(data: bytes, mark: bytes | None) -> _Data:
     """Read a transfer: refunds consist of these, and it takes a third of the time."""
-    size = _SELECTOR_SIZE + 2 * 32
-    recipient, amount, _ = decode_transfer(data[:size])
-    return Call("transfer", TRANSFER_SIGNATURE, (recipient, amount), data[size:])
+    recipient, amount, _ = decode_transfer(data[:_TRANSFER_SIZE])
+    extra = data[_TRANSFER_SIZE:]
+    call = Call("transfer", TRANSFER_SIGNATURE, (recipient, amount), extra)
+    named = (("to", recipient), ("amount", amount))
+    return _Data(call, _find_form(extra, mark), named=named)
+
+
+def _find_form(extra: bytes, mark: bytes | None) -> Calldata:
+    if not extra:
+        return Calldata.EXACT
+    return Calldata.MARKED if extra == mark else Calldata.EXTRA
 
 
 def _grants(call: Call) -> bool:
@@ -172,16 +188,18 @@ def _find_recipient(shape: Shape, to: str | None, data: _Data) -> str | None:
 
 
 def _classify(recipient: str | None, surroundings: Surroundings) -> RecipientKind:
-    own, network = surroundings.own, surroundings.network
-    kinds = (
-        (recipient is None, RecipientKind.NONE),
-        (recipient == _ZERO, RecipientKind.ZERO),
-        (recipient == _lower(surroundings.sender), RecipientKind.SELF),
-        (recipient == own.active, RecipientKind.ACTIVE),
-        (recipient in own.addresses, RecipientKind.OWN),
-        (network is not None and recipient in network.tokens, RecipientKind.TOKEN),
-    )
-    return next((kind for applies, kind in kinds if applies), RecipientKind.OTHER)
+    if recipient is None:
+        return RecipientKind.NONE
+    if recipient == _lower(surroundings.sender):
+        return RecipientKind.SELF
+    if recipient in surroundings.own.addresses:
+        is_active = recipient == surroundings.own.active
+        return RecipientKind.ACTIVE if is_active else RecipientKind.OWN
+    if recipient == _ZERO:
+        return RecipientKind.ZERO
+    network = surroundings.network
+    is_token = network is not None and recipient in network.tokens
+    return RecipientKind.TOKEN if is_token else RecipientKind.OTHER
 
 
 def _find_exceeded(
@@ -202,9 +220,10 @@ def _find_exceeded(
         found.add("gas")
     if network is not None and transaction.max_fee_per_gas > network.max_fee_per_gas:
         found.add("max-fee")
-    is_transfer = data.argument("to") is not None
-    if network is not None and token is not None and amount is not None and is_transfer:
-        found |= _compare_amount(amount, token, network, surroundings)
+    call = data.call
+    if network is not None and token is not None and call is not None:
+        compared = _AMOUNTS.get(call.name, frozenset())
+        found |= compared & _compare_amount(amount or 0, token, network, surroundings)
     return frozenset(found)
 
 

@@ -31,7 +31,8 @@ ADVICE = {
     "key-ambiguous": "remove the other keys with this id from the device",
     "audit-log-unwritable": "free the disk of the worker's log, or restart the worker"
     " with the program that reads its output (docs/how-to/hsm-down.md)",
-    "policy-violation": "compare the networks file with the one in force at acceptance",
+    "policy-violation": "compare the networks file with the one in force at acceptance,"
+    " and see whether an own rule refuses it (docs/how-to/policy.md)",
     "tenant-blocked": "run `hotwallet tenants unblock` if it may be paid again",
     "approval-required": "an administrator approves or rejects it (`hotwallet approvals"
     " list`): its nonce holds up later ones",

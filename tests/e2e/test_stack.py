@@ -173,6 +173,12 @@ os.environ["SOFTHSM2_CONF"] = f"{home}/softhsm/softhsm2.conf"
 pin = open(f"{home}/softhsm/pin").read().strip()
 database_url = f"sqlite:///{home}/hotwallet.db"
 mac_key_file = f"{home}/mac.key"
+document = {
+    "types": {"Vote": [{"name": "yes", "type": "bool"}]},
+    "primaryType": "Vote",
+    "domain": {"name": "Example", "chainId": 1},
+    "message": {"yes": True},
+}
 """
 
 

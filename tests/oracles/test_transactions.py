@@ -75,7 +75,7 @@ def _request(signed: SignedBytes) -> dict[str, Any]:
     ("number", "flips", "recover"),
     [
         (5, (0x01, 0x80), False),
-        pytest.param(50, tuple(1 << i for i in range(8)), True, marks=pytest.mark.soak),
+        pytest.param(20, tuple(1 << i for i in range(8)), True, marks=pytest.mark.soak),
     ],
 )
 def test_changed_bytes(number: int, flips: tuple[int, ...], recover: bool) -> None:

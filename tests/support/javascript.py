@@ -24,8 +24,9 @@ def ask_javascript(
         capture_output=True,
         text=True,
         timeout=300,
-        check=True,
+        check=False,
     )
+    assert finished.returncode == 0, finished.stderr
     answers: dict[str, Any] = json.loads(finished.stdout)
     return answers
 

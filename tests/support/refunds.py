@@ -29,6 +29,7 @@ from signer.model.audit_record import Actor, Operation, Record
 from signer.model.key import Key, find_key
 from signer.model.refund import HOLD, Refund, RefundRequest, SignedTransaction, Status
 from signer.model.wallet import Wallet
+from signer.policy.policy import Policy
 from signer.ports import (
     NO_METER,
     ChainClient,
@@ -192,6 +193,7 @@ class World:
     audit: AuditLog | None = None  # None: its lines are not kept.
     replicas: dict[str, Signer] = field(default_factory=dict)  # By key id.
     directory: KeyDirectory | None = None  # Real keys, in place of the signers.
+    policy: Policy = SERVICE_POLICY
     _numbers: Iterator[int] = field(default_factory=count)
     _enrolled: Ledger | None = None
 
@@ -276,7 +278,7 @@ class World:
         return Lifecycle(
             self.store,
             self.chains,
-            TransactionSigner(ring, self.clock, SERVICE_POLICY),
+            TransactionSigner(ring, self.clock, self.policy),
             NonceManager(self.store, ring, self.clock, self.tenants),
             self.clock,
             audit=self._audit(),

@@ -1,22 +1,31 @@
 // Reads {"typed": [document, ...], "personal": [hex, ...]} from its input, and writes
-// what ethers and viem answer to each: a digest and a type string, or an error.
+// what ethers and viem answer to each: the digest, what they send to a JSON-RPC signer,
+// and the type string, or an error.
 import { TypedDataEncoder, hashMessage as ethersMessage } from "ethers/hash";
-import { hashMessage as viemMessage, hashTypedData } from "viem/utils";
+import {
+  getTypesForEIP712Domain,
+  hashMessage as viemMessage,
+  hashTypedData,
+  serializeTypedData,
+} from "viem";
 
 function ethers({ domain, types, primaryType, message, ...others }) {
   if (Object.keys(others).length) throw new Error("unknown members");
   const { EIP712Domain: _, ...structs } = types;
   const encoder = TypedDataEncoder.from(structs);
   if (encoder.primaryType !== primaryType) throw new Error("another primary type");
-  TypedDataEncoder.getPayload(domain, structs, message); // What it sends to a signer.
   return {
     digest: TypedDataEncoder.hash(domain, structs, message),
+    payload: JSON.stringify(TypedDataEncoder.getPayload(domain, structs, message)),
     type: encoder.encodeType(primaryType),
   };
 }
 
 function viem({ domain, types, primaryType, message }) {
-  return { digest: hashTypedData({ domain, types, primaryType, message }) };
+  const digest = hashTypedData({ domain, types, primaryType, message });
+  const all = { EIP712Domain: getTypesForEIP712Domain({ domain }), ...types };
+  const payload = serializeTypedData({ domain, types: all, primaryType, message });
+  return { digest, payload };
 }
 
 function attempt(library, document) {

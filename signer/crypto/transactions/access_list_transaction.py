@@ -26,6 +26,9 @@ from signer.crypto.transactions.rlp_items import (
 from signer.crypto.transactions.validation import check_common
 
 
+_PREFIX = b"\x01"
+
+
 @dataclass(frozen=True, slots=True)
 class AccessListTransaction:
     """
@@ -62,11 +65,11 @@ class AccessListTransaction:
 
     def signing_digest(self) -> bytes:
         """Return the digest to sign."""
-        return typed_digest(self.type, self._items())
+        return typed_digest(_PREFIX, self._items())
 
     def serialise(self, signature: Signature) -> bytes:
         """Return the signed bytes to broadcast."""
-        return typed_bytes(self.type, self._items(), signature)
+        return typed_bytes(_PREFIX, self._items(), signature)
 
     def _items(self) -> list[object]:
         return [

@@ -29,11 +29,15 @@ def check_access_list(access_list: AccessList) -> None:
 
 def access_list_items(access_list: AccessList) -> list[object]:
     """Return the RLP items of *access_list*."""
+    if not access_list:  # Nearly always.
+        return []
     return [[address_bytes(address), list(keys)] for address, keys in access_list]
 
 
 def take_access_list(item: object) -> AccessList:
     """Return the access list of an RLP item, or raise ``EncodingError``."""
+    if item == []:
+        return ()
     entries = (take(entry, 2) for entry in take_list(item))
     return tuple(
         (take_address(address), tuple(map(take_word, take_list(keys))))

@@ -35,6 +35,8 @@ from signer.crypto.transactions.validation import (
 from signer.errors import EncodingError
 
 
+_PREFIX = b"\x03"
+
 _HASH_VERSION = b"\x01"  # EIP-4844: VERSIONED_HASH_VERSION_KZG
 
 
@@ -78,11 +80,11 @@ class BlobTransaction:
 
     def signing_digest(self) -> bytes:
         """Return the digest to sign."""
-        return typed_digest(self.type, self._items())
+        return typed_digest(_PREFIX, self._items())
 
     def serialise(self, signature: Signature) -> bytes:
         """Return the signed bytes, without the blobs that nodes also need."""
-        return typed_bytes(self.type, self._items(), signature)
+        return typed_bytes(_PREFIX, self._items(), signature)
 
     def _items(self) -> list[object]:
         return [

@@ -1,19 +1,19 @@
-"""Digests and signed bytes of transactions with a type byte (EIP-2718)."""
+"""Digests and signed bytes of transactions with a type byte, *prefix* (EIP-2718)."""
 
 from signer.crypto.keccak import keccak
 from signer.crypto.secp256k1 import Signature
 from signer.crypto.transactions.rlp_items import encode, minimal, take_number
 
 
-def typed_digest(type_: int, items: list[object]) -> bytes:
+def typed_digest(prefix: bytes, items: list[object]) -> bytes:
     """Return the digest to sign: keccak256(type || rlp(fields))."""
-    return keccak(b"%c%b" % (type_, encode(items)))
+    return keccak(prefix + encode(items))
 
 
-def typed_bytes(type_: int, items: list[object], signature: Signature) -> bytes:
+def typed_bytes(prefix: bytes, items: list[object], signature: Signature) -> bytes:
     """Return the bytes to broadcast: type || rlp(fields, y-parity, r, s)."""
     numbers = (signature.y_parity, signature.r, signature.s)
-    return b"%c%b" % (type_, encode([*items, *map(minimal, numbers)]))
+    return prefix + encode([*items, *map(minimal, numbers)])
 
 
 def take_signature(y_parity: object, r: object, s: object) -> Signature:

@@ -68,18 +68,21 @@ def take_bytes(item: object) -> bytes:
 
 def take_number(item: object) -> int:
     """Return the number of *item*, which has no leading zeros."""
-    if take_bytes(item).startswith(b"\0"):
+    digits = take_bytes(item)
+    if digits.startswith(b"\0"):
         raise EncodingError("a number has leading zeros")
-    return int.from_bytes(take_bytes(item), "big")
+    return int.from_bytes(digits, "big")
 
 
 def take_word(item: object) -> bytes:
     """Return the 32 bytes of *item*."""
-    if len(take_bytes(item)) != WORD_SIZE:
+    word = take_bytes(item)
+    if len(word) != WORD_SIZE:
         raise EncodingError("a hash or storage key is not 32 bytes")
-    return take_bytes(item)
+    return word
 
 
+@lru_cache(maxsize=1024)
 def address_bytes(address: str | None) -> bytes:
     """Return the 20 bytes of *address*; none for None, which creates a contract."""
     return b"" if address is None else bytes.fromhex(address[2:])
@@ -87,9 +90,10 @@ def address_bytes(address: str | None) -> bytes:
 
 def take_address(item: object) -> str:
     """Return the address of *item*, with its EIP-55 checksum."""
-    if len(take_bytes(item)) != _ADDRESS_SIZE:
+    address = take_bytes(item)
+    if len(address) != _ADDRESS_SIZE:
         raise EncodingError("an address is not 20 bytes")
-    return _checksum(take_bytes(item))
+    return _checksum(address)
 
 
 def take_recipient(item: object) -> str | None:

@@ -30,6 +30,9 @@ from signer.crypto.transactions.rlp_items import (
 from signer.crypto.transactions.validation import check_common, check_fees, require
 
 
+_PREFIX = b"\x04"
+
+
 @dataclass(frozen=True, slots=True)
 class SetCodeTransaction:
     """An unsigned transaction of type 4; fees in wei per gas, ``value`` in wei."""
@@ -58,11 +61,11 @@ class SetCodeTransaction:
 
     def signing_digest(self) -> bytes:
         """Return the digest to sign."""
-        return typed_digest(self.type, self._items())
+        return typed_digest(_PREFIX, self._items())
 
     def serialise(self, signature: Signature) -> bytes:
         """Return the signed bytes to broadcast."""
-        return typed_bytes(self.type, self._items(), signature)
+        return typed_bytes(_PREFIX, self._items(), signature)
 
     def _items(self) -> list[object]:
         return [

@@ -3,7 +3,7 @@ A typed-data document (EIP-712), as ``eth_signTypedData_v4`` receives it.
 
 It accepts only what ethers, viem and eth-account accept and hash alike: what one of
 them refuses, or two of them read differently, is refused before anything is hashed.
-docs/adr/0056-typed-data-without-doubt.md has the list.
+docs/reference/messages.md has the list.
 """
 
 import json
@@ -24,7 +24,6 @@ from signer.crypto.typed_data.struct_types import (
     read_types,
 )
 from signer.crypto.typed_data.values import MAX_DEPTH, ValueReader
-from signer.errors import InvalidInputError
 from signer.nesting import is_deeper
 from signer.strict_json import unique_members
 
@@ -156,8 +155,6 @@ def _decode(text: str) -> object:
         raise problem(f"is nested deeper than {MAX_DEPTH} levels", _DOCUMENT)
     try:
         return _DECODER.decode(text)
-    except InvalidInputError:
-        raise
     except ValueError:
         # Not chained: the message of json quotes the input.
         raise problem("is not JSON (RFC 8259)", _DOCUMENT) from None

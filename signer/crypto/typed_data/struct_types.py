@@ -24,8 +24,8 @@ MAX_MEMBERS = 256
 _STRUCT_NAME = re.compile(r"[A-Za-z_$][A-Za-z0-9_$:]{0,63}")  # viem allows ":".
 _MEMBER_NAME = re.compile(r"[A-Za-z_$][A-Za-z0-9_$]{0,63}")
 
-# Solidity's own types, also with sizes that do not exist: libraries read these names
-# as atomic types, whatever the document defines.  JavaScript treats the last one as
+# Solidity's own types, with sizes that do not exist as well: libraries read these names
+# as atomic types, also if the document defines them.  JavaScript treats the last one as
 # the object's prototype.
 _RESERVED = re.compile(
     r"address|bool|string|function|(?:u?int|bytes|u?fixed)[0-9]*(?:x[0-9]+)?|__proto__"

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from falcon.testing import TestClient
+from sqlalchemy import text as sql
 
 from api.console.rendering import CONTENT_POLICY
 from api.container import Container
@@ -16,6 +17,7 @@ from api.health.readiness import Readiness
 from api.http.app import create_app
 from backends.sql import SQLStore
 from signer.alerts import Alert
+from signer.crypto.transactions import SignedBytes
 from signer.model.key import KeyState
 from signer.model.refund import Refund, Status
 from signer.model.wallet import Pause, Wallet
@@ -155,6 +157,25 @@ def test_a_refund_shows_what_its_transactions_pay(
     for status in ("queued", "reserved", "signed", "broadcast"):
         assert f"status-{status}" in page
     assert "1 of 1 nodes have it, and it waits to be mined." in page
+
+
+@pytest.mark.parametrize("changes", [{"to": None}, {"data": b""}], ids=repr)
+def test_a_changed_transaction_is_marked(
+    container: Container,
+    browser: Browser,
+    sqlite_store: SQLStore,
+    changes: dict[str, Any],
+) -> None:
+    """The page says so if the bytes of a row create a contract, or pay nothing."""
+    client = TestClient(create_app(container))
+    refund_id = post(client, BODY).headers["location"].rpartition("/")[2]
+    (row,) = sqlite_store.transactions(refund_id)
+    signed = SignedBytes.decode(row.raw)
+    raw = replace(signed.transaction, **changes).serialise(signed.signature)
+    statement = sql("UPDATE transactions SET raw = :raw").bindparams(raw=raw)
+    sqlite_store._database.write(lambda connection: connection.execute(statement))
+
+    assert "cannot be decoded" in browser.get(f"/console/refunds/{refund_id}").text
 
 
 def test_a_changed_refund_is_marked(browser: Browser, sqlite_store: SQLStore) -> None:

@@ -116,7 +116,9 @@ def _limits(files: dict[str, Any]) -> FileLimits:
     tenants = {}
     if files["tenants"]:
         tenants = Tenants.model_validate({"tenants": files["tenants"]}).tenants
-    return read_limits(Configuration.of(networks=networks, tenants=tenants).document)
+    own = {name: files[name] for name in files.keys() & {"policy"}}
+    configuration = Configuration.of(networks=networks, tenants=tenants, **own)
+    return read_limits(configuration.document)
 
 
 def _with(path: str, value: object, files: dict[str, Any] = FILES) -> dict[str, Any]:
@@ -317,6 +319,34 @@ def test_limits_are_stored_as_they_are() -> None:
     limits = _limits(FILES)
 
     assert parse_limits(dump_limits(limits)) == limits
+
+
+RULES_FILE = {"10-own.cedar": "// rules", "20-more.cedar": "// more"}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "changed"),
+    [
+        (None, RULES_FILE, ["10-own.cedar", "20-more.cedar"]),
+        (RULES_FILE, None, ["10-own.cedar", "20-more.cedar"]),
+        (RULES_FILE, {**RULES_FILE, "10-own.cedar": "// other"}, ["10-own.cedar"]),
+        (RULES_FILE, {"10-own.cedar": "// rules"}, ["20-more.cedar"]),
+        (RULES_FILE, RULES_FILE, []),
+    ],
+)
+def test_every_change_of_own_rules_needs_an_approval(
+    before: object, after: object, changed: list[str]
+) -> None:
+    """Only people see whether rules allow more; a removed one may have forbidden."""
+    old, new = (
+        FILES if rules is None else {**FILES, "policy": rules}
+        for rules in (before, after)
+    )
+
+    raised = raised_limits(_limits(old), _limits(new))
+
+    assert list(raised) == [f'policy."{name}"' for name in changed]
+    assert all(len(value) == 64 for each in raised.values() for value in each.values())
 
 
 def _patterns(kind: Any, path: str = "") -> Iterator[str]:

@@ -23,7 +23,7 @@ def test_example_of_web3_js() -> None:
 
 @given(body=st.binary(max_size=200))
 def test_digest_equals_eth_accounts(body: bytes) -> None:
-    """S11: any bytes have the digest of eth-account's message."""
+    """Any bytes have the digest of eth-account's message."""
     message = PersonalMessage.parse(body)
 
     assert message.digest() == message_digest(encode_defunct(body))

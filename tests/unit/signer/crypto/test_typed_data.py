@@ -97,7 +97,7 @@ def test_type_string_of_eip_712() -> None:
 
 
 def test_documents_hash_as_in_eth_account() -> None:
-    """S11: generated documents have eth-account's digest; ints are exact in JSON."""
+    """Generated documents have eth-account's digest; ints are exact in JSON."""
     random = Random(712)
     for _ in range(_GENERATED):
         document = valid_document(random)

@@ -1,0 +1,214 @@
+"""``hotwallet policy``: show, test and explain what may be signed."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from api.bootstrap import build_container
+from api.cli.output import Result, prints, reports
+from api.container import Container
+from signer.config.policy_files import read_policy_files
+from signer.errors import NotFoundError
+from signer.model.decision import Decision, Verdict
+from signer.policy.default_rules import ACCOUNT, service_files
+from signer.policy.examples import Outcome, read_examples, run_examples
+from signer.policy.policy import Policy
+from signer.policy.policy_text import PolicyFile
+from signer.policy.surroundings import KnownNetwork
+from signer.refunds.policy_review import PolicyReview, Reviewed
+
+
+_ACCOUNT = click.option(
+    "--account", is_flag=True, help="The default of HSMAccount, not the service's."
+)
+
+
+@click.group()
+def policy() -> None:
+    """
+    Show, test and explain what may be signed.
+
+    The policy is made from NETWORKS_FILE and TENANTS_FILE, and the own rules in
+    POLICY_DIR.
+    """
+
+
+@policy.command()
+@_ACCOUNT
+@prints
+def show(account: bool) -> Result:
+    """Print all rules that are in force, and their hash."""
+    chosen = _policy(build_container(), account=account)
+    files = [{"name": file.name, "text": file.text} for file in chosen.files]
+    lines = [f"// The hash of this policy is {chosen.hash}."]
+    for file in chosen.files:
+        lines += ["", f"// ---- {file.name} ----", "", file.text.rstrip()]
+    return Result({"hash": chosen.hash, "files": files}, lines)
+
+
+@policy.command()
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@_ACCOUNT
+@prints
+def test(file: Path, account: bool) -> Result:
+    """
+    Compare the policy with the examples in FILE, which is TOML or JSON.
+
+    Exits with 1 if a verdict or a rule differs.  The fields of an example are in
+    docs/how-to/policy.md.
+
+    Example: hotwallet policy test policy/examples.toml
+    """
+    container = build_container()
+    examples = read_examples(
+        file.read_text(encoding="utf-8"), is_json=file.suffix == ".json"
+    )
+    outcomes = list(
+        run_examples(
+            _policy(container, account=account),
+            examples,
+            {
+                name: KnownNetwork.of(name, network)
+                for name, network in container.networks.items()
+            },
+            container.tenants,
+        )
+    )
+    wrong = [each for each in outcomes if not each.is_expected]
+    document = {
+        "ok": not wrong,
+        "examples": [_example_document(each) for each in outcomes],
+    }
+    lines = [
+        *map(_example_line, wrong),
+        f"{len(outcomes) - len(wrong)} of {len(outcomes)} as expected",
+    ]
+    return Result(document, lines, not wrong)
+
+
+@policy.command()
+@click.argument("refund_id")
+@reports
+def explain(refund_id: str) -> Result:
+    """
+    Print which rules decide about each transaction of REFUND_ID.
+
+    It asks today's policy about the bytes that were signed, at the time of the
+    signature.  For a transaction that was never signed, write it into a file for
+    `hotwallet policy test`.
+    """
+    container = build_container()
+    refund = container.store.get(refund_id)
+    if refund is None:
+        raise NotFoundError("there is no such refund")
+    review = PolicyReview(container.store, container.policy, container.networks)
+    found = list(review.review(refund))
+    lines = [f"{refund.id}: {len(found)} signed, policy {container.policy.short_hash}"]
+    return Result(
+        {
+            "policy": container.policy.hash,
+            "transactions": [_reviewed_document(each) for each in found],
+        },
+        [*lines, *map(_reviewed_line, found)],
+    )
+
+
+@policy.command()
+@click.argument(
+    "directory",
+    metavar="DIR",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+)
+@click.option(
+    "--last",
+    type=click.IntRange(1, 100_000),
+    default=1000,
+    show_default=True,
+    help="How many signed transactions, those of the newest refunds.",
+)
+@reports
+def diff(directory: Path, last: int) -> Result:
+    """
+    Print which signed transactions a policy with the own rules in DIR would refuse.
+
+    Exits with 1 if there is one.  Rules about totals and first payments cannot be
+    compared: what was spent at that time is not stored.
+
+    Example: hotwallet policy diff new-policy --last 5000
+    """
+    container = build_container()
+    planned = _compile(container, directory)
+    review = PolicyReview(container.store, planned, container.networks)
+    found = list(review.review_last(last))
+    refused = [each for each in found if each.decision.verdict is not Verdict.ALLOW]
+    document = {
+        "policy": planned.hash,
+        "current": container.policy.hash,
+        "compared": len(found),
+        "refused": [_reviewed_document(each) for each in refused],
+    }
+    lines = [*map(_reviewed_line, refused)]
+    lines.append(f"{len(refused)} of {len(found)} would be refused")
+    return Result(document, lines, not refused)
+
+
+def _policy(container: Container, *, account: bool) -> Policy:
+    if not account:
+        return container.policy
+    return Policy.compile(ACCOUNT, _own_files(container.settings.policy_dir))
+
+
+def _compile(container: Container, directory: Path) -> Policy:
+    defaults = service_files(container.networks, container.tenants)
+    return Policy.compile(defaults, _own_files(directory))
+
+
+def _own_files(directory: Path | None) -> Sequence[PolicyFile]:
+    texts = read_policy_files(directory)
+    return [PolicyFile(name, text) for name, text in texts.items()]
+
+
+def _decision_document(decision: Decision) -> dict[str, Any]:
+    return {"verdict": decision.verdict, "rules": list(decision.rules)}
+
+
+def _example_document(outcome: Outcome) -> dict[str, Any]:
+    return {
+        "name": outcome.example.name,
+        "path": outcome.path,
+        "expected": {"verdict": outcome.example.verdict, "rule": outcome.example.rule},
+        **_decision_document(outcome.decision),
+        "ok": outcome.is_expected,
+    }
+
+
+def _example_line(outcome: Outcome) -> str:
+    example, decision = outcome.example, outcome.decision
+    rule = "" if example.rule is None else f" ({example.rule})"
+    return (
+        f"{example.name}, {outcome.path}: expected {example.verdict}{rule}, found"
+        f" {_describe(decision)}"
+    )
+
+
+def _reviewed_document(reviewed: Reviewed) -> dict[str, Any]:
+    return {
+        "refundId": reviewed.refund.id,
+        "txHash": reviewed.transaction.tx_hash,
+        "kind": reviewed.transaction.kind,
+        **_decision_document(reviewed.decision),
+    }
+
+
+def _reviewed_line(reviewed: Reviewed) -> str:
+    transaction = reviewed.transaction
+    return (
+        f"  {reviewed.refund.id}  {transaction.tx_hash}  {transaction.kind}:"
+        f" {_describe(reviewed.decision)}"
+    )
+
+
+def _describe(decision: Decision) -> str:
+    return f"{decision.verdict} ({', '.join(decision.rules)})"

@@ -1,0 +1,253 @@
+"""
+Examples of what a policy must allow and refuse, from a TOML or JSON file.
+
+::
+
+    [defaults]
+    chainId = 31337
+    nonce = 0
+    gas = 60000
+    maxFeePerGas = 3000000000
+    maxPriorityFeePerGas = 1000000000
+
+    [[example]]
+    name = "an approval"
+    paths = ["json-rpc", "rest"]
+    tenant = "shop"
+    verdict = "refuse"
+    rule = "allowance"
+    transaction = { to = "0x5FbD...", data = "0x095ea7b3..." }
+
+Instead of a ``transaction`` an example may have a ``message`` (text, or hex with 0x),
+``typed_data`` (the document, or its JSON), a ``digest``, or an ``authorization``.
+"""
+
+import json
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Annotated, Any, Self
+
+from eth_account.messages import encode_defunct
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
+
+from signer.clear_signing.typed_data_kinds import recognise
+from signer.config.tenants import TenantRegistry
+from signer.config.toml_file import StrictModel, as_tuple
+from signer.crypto.messages import PersonalMessage, message_digest
+from signer.crypto.transaction_json import parse_transaction
+from signer.crypto.typed_data import TypedData
+from signer.errors import InvalidInputError
+from signer.model.decision import Decision, Verdict
+from signer.policy.facts import AnyFacts, Caller, Path
+from signer.policy.message_facts import (
+    authorization_facts,
+    digest_facts,
+    message_facts,
+    typed_data_facts,
+)
+from signer.policy.policy import Policy
+from signer.policy.surroundings import KnownNetwork, OwnKeys, Surroundings
+from signer.policy.transaction_facts import transaction_facts
+
+
+_KINDS = ("transaction", "message", "typed_data", "digest", "authorization")
+
+_SENDER = "0x" + "5e" * 20
+
+_DIGEST_SIZE = 32
+
+_NOT_EVALUATED = bytes(_DIGEST_SIZE)
+"""In place of a digest that no rule sees."""
+
+
+def _read_time(value: object) -> object:
+    return datetime.fromisoformat(value) if isinstance(value, str) else value
+
+
+def _read_paths(value: object) -> object:
+    return tuple(map(Path, value)) if isinstance(value, list) else value
+
+
+class Keys(StrictModel):
+    """The addresses of the service: the one that signs, the active one, others."""
+
+    sender: str = _SENDER
+    active: str | None = None
+    own: Annotated[tuple[str, ...], BeforeValidator(as_tuple)] = ()
+
+
+class Example(StrictModel):
+    """One signature, the *paths* to it, and the *verdict* that it must get."""
+
+    name: str
+    paths: Annotated[tuple[Path, ...], BeforeValidator(_read_paths)] = Field(
+        min_length=1
+    )
+    verdict: Annotated[Verdict, BeforeValidator(Verdict)]
+    rule: str | None = None
+    tenant: str | None = None
+    subject: str | None = None
+    role: str | None = None
+    network: str | None = None
+    mark: str | None = None
+    time: Annotated[datetime, BeforeValidator(_read_time)] | None = None
+    transaction: dict[str, Any] | None = None
+    message: str | None = None
+    typed_data: dict[str, Any] | str | None = None
+    digest: str | None = None
+    authorization: dict[str, Any] | None = None
+
+    @model_validator(mode="after")
+    def _is_one_signature(self) -> Self:
+        given = [kind for kind in _KINDS if getattr(self, kind) is not None]
+        if len(given) != 1:
+            raise ValueError(f"needs exactly one of {', '.join(_KINDS)}")
+        return self
+
+
+class Examples(StrictModel):
+    """A file of examples; *defaults* are fields of transactions."""
+
+    defaults: dict[str, Any] = Field(default_factory=dict)
+    keys: Keys = Keys()
+    example: Annotated[tuple[Example, ...], BeforeValidator(as_tuple)] = Field(
+        min_length=1
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What the policy decided about an example on one path."""
+
+    example: Example
+    path: Path
+    facts: AnyFacts
+    decision: Decision
+
+    @property
+    def is_expected(self) -> bool:
+        """Whether the verdict is the expected one, and the rule if one is expected."""
+        example, decision = self.example, self.decision
+        is_rule = example.rule is None or example.rule == decision.rule
+        return example.verdict is decision.verdict and is_rule
+
+
+def read_examples(text: str, *, is_json: bool) -> Examples:
+    """
+    Return the examples of *text*.
+
+    Raises:
+        InvalidInputError: *text* is not TOML or JSON, or not a file of examples.
+    """
+    try:
+        document = json.loads(text) if is_json else tomllib.loads(text)
+        return Examples.model_validate(document)
+    except ValidationError as e:
+        problem = "; ".join(
+            f"{'.'.join(map(str, error['loc']))}: {error['msg']}"
+            for error in e.errors(include_input=False, include_url=False)
+        )
+    except ValueError as e:  # Of both parsers.
+        problem = str(e)
+    raise InvalidInputError(f"the examples cannot be read: {problem}")
+
+
+def run_examples(
+    policy: Policy,
+    examples: Examples,
+    networks: Mapping[str, KnownNetwork],
+    tenants: TenantRegistry,
+) -> Iterator[Outcome]:
+    """
+    Yield what *policy* decides about each example on each of its paths.
+
+    Raises:
+        InvalidInputError: An example is malformed; the message names it.
+    """
+    for example in examples.example:
+        for path in example.paths:
+            try:
+                facts = _build(example, path, examples, networks, tenants)
+            except (InvalidInputError, KeyError, TypeError, ValueError) as e:
+                raise InvalidInputError(f"example {example.name!r}: {e}") from None
+            yield Outcome(example, path, facts, policy.evaluate(facts))
+
+
+def _build(
+    example: Example,
+    path: Path,
+    examples: Examples,
+    networks: Mapping[str, KnownNetwork],
+    tenants: TenantRegistry,
+) -> AnyFacts:
+    chain_id = _chain_id(example, examples)
+    own = OwnKeys.of((examples.keys.sender, *examples.keys.own), examples.keys.active)
+    around = Surroundings(
+        Caller(path, example.tenant, example.subject, example.role),
+        examples.keys.sender,
+        example.time or datetime.now(UTC),
+        _find_network(example, chain_id, networks),
+        own,
+        tenants.limits(example.tenant or ""),
+    )
+    if example.transaction is not None:
+        transaction = parse_transaction(_fields(example, examples))
+        mark = None if example.mark is None else _bytes(example.mark)
+        return transaction_facts(
+            transaction, transaction.signing_digest(), around, mark
+        )
+    return _build_message(example, around)
+
+
+def _build_message(example: Example, around: Surroundings) -> AnyFacts:
+    if example.message is not None:
+        message = encode_defunct(PersonalMessage.parse(example.message).body)
+        return message_facts(message, message_digest(message), around)
+    if example.typed_data is not None:
+        document = TypedData.parse(example.typed_data)
+        return typed_data_facts(
+            document, recognise(document), document.digest(), around
+        )
+    if example.authorization is not None:
+        given = example.authorization
+        return authorization_facts(
+            int(given["chainId"]), str(given["address"]), _NOT_EVALUATED, around
+        )
+    return digest_facts(_bytes(str(example.digest)), around)
+
+
+def _fields(example: Example, examples: Examples) -> dict[str, Any]:
+    """Return the fields of the transaction; one with a gas price has no other fees."""
+    given = example.transaction or {}
+    defaults = {
+        name: value
+        for name, value in examples.defaults.items()
+        if not ("gasPrice" in given and name.startswith("max"))
+    }
+    return {**defaults, **given}
+
+
+def _chain_id(example: Example, examples: Examples) -> object:
+    if example.transaction is not None:
+        return _fields(example, examples).get("chainId")
+    if isinstance(example.typed_data, dict):
+        return example.typed_data.get("domain", {}).get("chainId")
+    return None
+
+
+def _find_network(
+    example: Example, chain_id: object, networks: Mapping[str, KnownNetwork]
+) -> KnownNetwork | None:
+    """Return the network that the example names, or else that of its chain."""
+    if example.network is not None:
+        if example.network not in networks:
+            raise InvalidInputError("NETWORKS_FILE has no such network")
+        return networks[example.network]
+    found = (each for each in networks.values() if each.chain_id == chain_id)
+    return next(found, None)
+
+
+def _bytes(text: str) -> bytes:
+    return bytes.fromhex(text.removeprefix("0x"))

@@ -1,0 +1,94 @@
+"""What a policy decides about transactions that were signed before."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from signer.config.networks import Network
+from signer.crypto.transactions import SignedBytes
+from signer.model.decision import Decision
+from signer.model.key import Key
+from signer.model.refund import Page, Refund, SignedTransaction
+from signer.policy.policy import Policy
+from signer.policy.surroundings import KnownNetwork, OwnKeys, Surroundings
+from signer.ports.refund_search import RefundFilter
+from signer.refunds.payment_policy import build_caller, own_keys, payment_facts
+
+
+_PAGE = 100
+
+
+class SignedRefunds(Protocol):
+    """The refunds, and what was signed for them."""
+
+    def search_refunds(
+        self, wanted: RefundFilter, *, limit: int, cursor: str | None = None
+    ) -> Page:
+        """As ``RefundSearch``."""
+
+    def transactions(self, refund_id: str) -> Sequence[SignedTransaction]:
+        """As ``RefundReader``."""
+
+    def keys(self) -> Sequence[Key]:
+        """As ``KeyStore``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reviewed:
+    """A signed transaction of *refund*, and the *decision* about it now."""
+
+    refund: Refund
+    transaction: SignedTransaction
+    decision: Decision
+
+
+class PolicyReview:
+    """
+    Evaluates a policy on stored transactions, with the networks file of today.
+
+    The time is that of the signature.  A sweep pays a key that was active then, so any
+    key of the ring counts as active.
+    """
+
+    def __init__(
+        self, store: SignedRefunds, policy: Policy, networks: Mapping[str, Network]
+    ) -> None:
+        self._store = store
+        self._policy = policy
+        self._networks = {
+            name: KnownNetwork.of(name, network) for name, network in networks.items()
+        }
+        self._own = own_keys(store.keys())
+
+    def review(self, refund: Refund) -> Iterator[Reviewed]:
+        """Yield each transaction of *refund*, oldest first."""
+        for signed in self._store.transactions(refund.id):
+            transaction = SignedBytes.decode(signed.raw).transaction
+            recipient = refund.recipient.lower()
+            is_own = recipient in self._own.addresses
+            surroundings = Surroundings(
+                build_caller(refund, signed.kind),
+                signed.sender,
+                signed.signed_at,
+                self._networks.get(refund.network),
+                OwnKeys(self._own.addresses, recipient) if is_own else self._own,
+            )
+            digest = transaction.signing_digest()
+            facts = payment_facts(transaction, digest, surroundings, refund)
+            yield Reviewed(refund, signed, self._policy.evaluate(facts))
+
+    def review_last(self, count: int) -> Iterator[Reviewed]:
+        """Yield up to *count* transactions, those of the newest refunds first."""
+        cursor: str | None = None
+        while count > 0:
+            page = self._store.search_refunds(
+                RefundFilter(), limit=_PAGE, cursor=cursor
+            )
+            for refund in page.refunds:
+                for reviewed in self.review(refund):
+                    if count > 0:
+                        yield reviewed
+                    count -= 1
+            cursor = page.next_cursor
+            if cursor is None:
+                return

@@ -1,0 +1,100 @@
+"""The adversarial cases of ``tests/vectors/policy.json``."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from signer.config.networks import Network
+from signer.config.tenants import Tenant, TenantRegistry
+from signer.policy.account_policy import account_policy
+from signer.policy.default_rules import service_files
+from signer.policy.examples import Examples, Outcome, run_examples
+from signer.policy.facts import Path
+from signer.policy.policy import Policy
+from signer.policy.surroundings import KnownNetwork
+from tests.support.vectors import load
+
+
+VECTORS = load("policy")
+
+NETWORKS: Mapping[str, Network] = {
+    name: Network.model_validate(network)
+    for name, network in VECTORS["networks"].items()
+}
+KNOWN = {name: KnownNetwork.of(name, each) for name, each in NETWORKS.items()}
+TENANTS = TenantRegistry({"shop": Tenant(subjects=("shop-1",))})
+
+_OF_TENANTS = frozenset({Path.REFUND, Path.JSON_RPC, Path.REST})
+_WITH_MARK = frozenset({Path.REFUND, Path.SWEEP})
+
+
+@dataclass(frozen=True)
+class Case:
+    """One signature, and the rule that decides about it on each path."""
+
+    name: str
+    given: Mapping[str, Any]
+    rules: Mapping[str, str]
+
+    def fields(self) -> dict[str, Any]:
+        """Return the whole transaction."""
+        given = self.given["transaction"]
+        defaults = VECTORS["defaults"].items()
+        fees = {
+            name: value
+            for name, value in defaults
+            if not ("gasPrice" in given and name.startswith("max"))
+        }
+        return {**fees, **given}
+
+
+CASES = [
+    Case(
+        f"{case['group']}: {case['name']}",
+        {
+            name: value
+            for name, value in case.items()
+            if name not in {"group", "name", "rules"}
+        },
+        case["rules"],
+    )
+    for case in VECTORS["cases"]
+]
+
+
+@cache
+def service_policy(own: str = "") -> Policy:
+    """Return the policy of a service with ``NETWORKS`` and *own* rules."""
+    from signer.policy.policy_text import PolicyFile  # noqa: PLC0415  Only here.
+
+    files = [PolicyFile("own.cedar", own)] if own else []
+    return Policy.compile(service_files(NETWORKS, TENANTS), files)
+
+
+def decide(case: Case, path: Path, policy: Policy | None = None) -> Outcome:
+    """Return what *policy*, by default that of *path*, decides about *case*."""
+    is_account = path is Path.ACCOUNT
+    example: dict[str, Any] = {
+        "name": case.name,
+        "paths": [path],
+        "verdict": "allow" if case.rules[path].startswith("+") else "refuse",
+        "rule": case.rules[path].removeprefix("+"),
+        **case.given,
+    }
+    if path in _OF_TENANTS:
+        example["tenant"] = "shop"
+    if path not in _WITH_MARK:
+        example.pop("mark", None)
+    if is_account:
+        example.pop("network", None)
+    file = Examples.model_validate(
+        {
+            "defaults": VECTORS["defaults"],
+            "keys": VECTORS["keys"],
+            "example": [example],
+        }
+    )
+    chosen = policy or (account_policy() if is_account else service_policy())
+    (outcome,) = run_examples(chosen, file, {} if is_account else KNOWN, TENANTS)
+    return outcome

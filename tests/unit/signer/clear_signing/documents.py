@@ -1,0 +1,192 @@
+"""Typed documents of contracts that many wallets sign, with values to change."""
+
+from typing import Any
+
+from signer.crypto.typed_data import TypedData
+
+
+OWNER = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266"
+SPENDER = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8"
+USDC = "0xA0b86991c6218b36c1d19D4a2e9Eb0cE3606eB48"
+DAI = "0x6B175474E89094C44Da98b954EedeAC495271d0F"
+PERMIT2 = "0x000000000022D473030F116dDEE9F6B43aC78BA3"
+DEADLINE = 1_800_000_000
+
+Types = dict[str, list[dict[str, str]]]
+
+
+def types_of(type_string: str) -> Types:
+    """Return the types of an encoded type string."""
+    types = {}
+    for struct in type_string.rstrip(")").split(")"):
+        name, _, members = struct.partition("(")
+        pairs = [member.split(" ") for member in members.split(",")]
+        types[name] = [{"type": type_, "name": member} for type_, member in pairs]
+    return types
+
+
+def document(
+    type_string: str, message: dict[str, Any], contract: str | None = USDC
+) -> TypedData:
+    """Return the document of a type string, with the domain of *contract*."""
+    domain = {"name": "Example", "chainId": 1}
+    if contract is not None:
+        domain["verifyingContract"] = contract
+    return TypedData.of(domain, types_of(type_string), message)
+
+
+ERC2612 = (
+    "Permit(address owner,address spender,uint256 value,uint256 nonce,uint256 deadline)"
+)
+DAI_PERMIT = (
+    "Permit(address holder,address spender,uint256 nonce,uint256 expiry,bool allowed)"
+)
+_PERMISSIONS = "TokenPermissions(address token,uint256 amount)"
+_DETAILS = "PermitDetails(address token,uint160 amount,uint48 expiration,uint48 nonce)"
+SINGLE = (
+    "PermitSingle(PermitDetails details,address spender,uint256 sigDeadline)" + _DETAILS
+)
+BATCH = (
+    "PermitBatch(PermitDetails[] details,address spender,uint256 sigDeadline)"
+    + _DETAILS
+)
+_TRANSFER_MEMBERS = "address spender,uint256 nonce,uint256 deadline"
+TRANSFER = (
+    f"PermitTransferFrom(TokenPermissions permitted,{_TRANSFER_MEMBERS}){_PERMISSIONS}"
+)
+BATCH_TRANSFER = (
+    f"PermitBatchTransferFrom(TokenPermissions[] permitted,{_TRANSFER_MEMBERS})"
+    f"{_PERMISSIONS}"
+)
+WITNESS = (
+    f"PermitWitnessTransferFrom(TokenPermissions permitted,{_TRANSFER_MEMBERS},"
+    f"Trade witness){_PERMISSIONS}Trade(uint256 price)"
+)
+BATCH_WITNESS = (
+    f"PermitBatchWitnessTransferFrom(TokenPermissions[] permitted,{_TRANSFER_MEMBERS},"
+    f"Trade witness){_PERMISSIONS}Trade(uint256 price)"
+)
+_AUTHORIZATION = (
+    "(address from,address to,uint256 value,uint256 validAfter,uint256 validBefore,"
+    "bytes32 nonce)"
+)
+ERC3009 = f"TransferWithAuthorization{_AUTHORIZATION}"
+ERC3009_RECEIVE = f"ReceiveWithAuthorization{_AUTHORIZATION}"
+SAFE = (
+    "SafeTx(address to,uint256 value,bytes data,uint8 operation,uint256 safeTxGas,"
+    "uint256 baseGas,uint256 gasPrice,address gasToken,address refundReceiver,"
+    "uint256 nonce)"
+)
+_ITEM = (
+    "uint8 itemType,address token,uint256 identifierOrCriteria,uint256 startAmount,"
+    "uint256 endAmount"
+)
+_CONSIDERATION = f"ConsiderationItem({_ITEM},address recipient)"
+_OFFER = f"OfferItem({_ITEM})"
+_ORDER = (
+    "OrderComponents(address offerer,address zone,OfferItem[] offer,"
+    "ConsiderationItem[] consideration,uint8 orderType,uint256 startTime,"
+    "uint256 endTime,bytes32 zoneHash,uint256 salt,bytes32 conduitKey,"
+    "uint256 counter)"
+)
+ORDER = _ORDER + _CONSIDERATION + _OFFER
+BULK_ORDER = f"BulkOrder(OrderComponents[2][2] tree){_CONSIDERATION}{_OFFER}{_ORDER}"
+
+
+def permit(**changes: object) -> dict[str, object]:
+    """Return the message of ERC-2612: 5 USDC."""
+    return {
+        "owner": OWNER,
+        "spender": SPENDER,
+        "value": 5_000_000,
+        "nonce": 0,
+        "deadline": DEADLINE,
+        **changes,
+    }
+
+
+def dai_permit(**changes: object) -> dict[str, object]:
+    """Return the message of DAI's permit."""
+    return {
+        "holder": OWNER,
+        "spender": SPENDER,
+        "nonce": 0,
+        "expiry": DEADLINE,
+        "allowed": True,
+        **changes,
+    }
+
+
+def details(token: str = USDC, amount: int = 7) -> dict[str, object]:
+    """Return the details of an allowance of Permit2."""
+    return {"token": token, "amount": amount, "expiration": DEADLINE, "nonce": 0}
+
+
+def allowance(of: object) -> dict[str, object]:
+    """Return the message of an allowance of Permit2."""
+    return {"details": of, "spender": SPENDER, "sigDeadline": DEADLINE}
+
+
+def transfer(permitted: object, **others: object) -> dict[str, object]:
+    """Return the message of a transfer of Permit2."""
+    return {
+        "permitted": permitted,
+        "spender": SPENDER,
+        "nonce": 1,
+        "deadline": DEADLINE,
+        **others,
+    }
+
+
+def authorization() -> dict[str, object]:
+    """Return the message of ERC-3009: 12.5 USDC."""
+    return {
+        "from": OWNER,
+        "to": SPENDER,
+        "value": 12_500_000,
+        "validAfter": 0,
+        "validBefore": DEADLINE,
+        "nonce": bytes(32),
+    }
+
+
+def safe(**changes: object) -> dict[str, object]:
+    """Return the message of a Safe transaction: one coin."""
+    zero = "0x" + "00" * 20
+    return {
+        "to": SPENDER,
+        "value": 10**18,
+        "data": "0x",
+        "operation": 0,
+        "safeTxGas": 0,
+        "baseGas": 0,
+        "gasPrice": 0,
+        "gasToken": zero,
+        "refundReceiver": zero,
+        "nonce": 4,
+        **changes,
+    }
+
+
+def order(start: int = 3, end: int = 4, until: int = DEADLINE) -> dict[str, object]:
+    """Return the message of a Seaport order that offers USDC for nothing."""
+    item = {
+        "itemType": 1,
+        "token": USDC,
+        "identifierOrCriteria": 0,
+        "startAmount": start,
+        "endAmount": end,
+    }
+    return {
+        "offerer": OWNER,
+        "zone": OWNER,
+        "offer": [item],
+        "consideration": [{**item, "token": DAI, "recipient": OWNER}],
+        "orderType": 0,
+        "startTime": 0,
+        "endTime": until,
+        "zoneHash": bytes(32),
+        "salt": 1,
+        "conduitKey": bytes(32),
+        "counter": 0,
+    }

@@ -1,0 +1,220 @@
+"""Typed data that moves tokens is recognised by its type string."""
+
+import pytest
+
+from signer.amounts import MAX_UINT256
+from signer.clear_signing.typed_data_kinds import Grant, Meaning, recognise
+from signer.crypto.keccak import keccak
+from signer.crypto.typed_data import TypedData
+from tests.unit.signer.clear_signing import documents as d
+
+
+# Constants of the contracts: PERMIT_TYPEHASH, SAFE_TX_TYPEHASH and so on.
+TYPE_HASHES = {
+    "erc2612": (
+        d.ERC2612,
+        "6e71edae12b1b97f4d1f60370fef10105fa2faae0126114a169c64845d6126c9",
+    ),
+    "dai": (
+        d.DAI_PERMIT,
+        "ea2aa0a1be11a07ed86d755c93467f4f82362b452371d1ba94d1715123511acb",
+    ),
+    "permit2 single": (
+        d.SINGLE,
+        "f3841cd1ff0085026a6327b620b67997ce40f282c88a8e905a7a5626e310f3d0",
+    ),
+    "permit2 batch": (
+        d.BATCH,
+        "af1b0d30d2cab0380e68f0689007e3254993c596f2fdd0aaa7f4d04f79440863",
+    ),
+    "permit2 transfer": (
+        d.TRANSFER,
+        "939c21a48a8dbe3a9a2404a1d46691e4d39f6583d6ec6b35714604c986d80106",
+    ),
+    "permit2 batch transfer": (
+        d.BATCH_TRANSFER,
+        "fcf35f5ac6a2c28868dc44c302166470266239195f02b0ee408334829333b766",
+    ),
+    "erc3009": (
+        d.ERC3009,
+        "7c7c6cdb67a18743f49ec6fa9b35f50d52ed05cbed4cc592e13b44501c1a2267",
+    ),
+    "erc3009 receive": (
+        d.ERC3009_RECEIVE,
+        "d099cc98ef71107a616c4f0f941f04c322d8e254fe26b3c6668db87aae413de8",
+    ),
+    "safe": (
+        d.SAFE,
+        "bb8310d486368db6bd6f849402fdd73ad53d316b5a4b2644ad6efe0f941286d8",
+    ),
+    "safe 0.1": (
+        d.SAFE.replace("baseGas", "dataGas"),
+        "14d461bc7412367e924637b363c7bf29b8f47e2f84869f4426e5633d8af47b20",
+    ),
+    "seaport": (
+        d.ORDER,
+        "fa445660b7e21515a59617fcd68910b487aa5808b8abda3d78bc85df364b2c2f",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TYPE_HASHES)
+def test_type_strings_are_those_of_the_contracts(name: str) -> None:
+    """The documents below have the type hashes that the contracts verify."""
+    type_string, type_hash = TYPE_HASHES[name]
+
+    assert keccak(type_string.encode()).hex() == type_hash
+
+
+USDC_5 = (Grant(d.USDC, 5_000_000),)
+SEVEN = (Grant(d.USDC, 7),)
+TWO = (Grant(d.USDC, 7), Grant(d.DAI, 8))
+PERMITTED = {"token": d.USDC, "amount": 7}
+BOTH = [PERMITTED, {"token": d.DAI, "amount": 8}]
+
+_TRADE = {"witness": {"price": 3}}
+
+
+def _permit2(kind: str, grants: tuple[Grant, ...]) -> Meaning:
+    return Meaning(kind, spender=d.SPENDER, grants=grants, deadline=d.DEADLINE)
+
+
+KNOWN = [
+    (
+        d.document(d.ERC2612, d.permit()),
+        Meaning("erc2612-permit", d.SPENDER, None, USDC_5, d.DEADLINE),
+    ),
+    (
+        d.document(d.DAI_PERMIT, d.dai_permit(), d.DAI),
+        Meaning(
+            "dai-permit", d.SPENDER, None, (Grant(d.DAI, MAX_UINT256),), d.DEADLINE
+        ),
+    ),
+    (
+        d.document(d.DAI_PERMIT, d.dai_permit(allowed=False, expiry=0), d.DAI),
+        Meaning("dai-permit", d.SPENDER, None, (Grant(d.DAI, 0),), None),
+    ),
+    (
+        d.document(d.SINGLE, d.allowance(d.details()), d.PERMIT2),
+        _permit2("permit2-single", SEVEN),
+    ),
+    (
+        d.document(d.BATCH, d.allowance([d.details(), d.details(d.DAI, 8)]), d.PERMIT2),
+        _permit2("permit2-batch", TWO),
+    ),
+    (
+        d.document(d.TRANSFER, d.transfer(PERMITTED), d.PERMIT2),
+        _permit2("permit2-transfer", SEVEN),
+    ),
+    (
+        d.document(d.BATCH_TRANSFER, d.transfer(BOTH), d.PERMIT2),
+        _permit2("permit2-batch-transfer", TWO),
+    ),
+    (
+        d.document(d.WITNESS, d.transfer(PERMITTED, **_TRADE), d.PERMIT2),
+        _permit2("permit2-witness-transfer", SEVEN),
+    ),
+    (
+        d.document(d.BATCH_WITNESS, d.transfer(BOTH, **_TRADE), d.PERMIT2),
+        _permit2("permit2-batch-witness-transfer", TWO),
+    ),
+    (
+        d.document(d.ERC3009, d.authorization()),
+        Meaning(
+            "erc3009-transfer",
+            None,
+            d.SPENDER,
+            (Grant(d.USDC, 12_500_000),),
+            d.DEADLINE,
+        ),
+    ),
+    (
+        d.document(d.ERC3009_RECEIVE, d.authorization(), None),
+        Meaning(
+            "erc3009-receive", None, d.SPENDER, (Grant(None, 12_500_000),), d.DEADLINE
+        ),
+    ),
+    (
+        d.document(d.SAFE, d.safe(), d.OWNER),
+        Meaning("safe-transaction", recipient=d.SPENDER),
+    ),
+    (
+        d.document(d.ORDER, d.order()),
+        Meaning("seaport-order", grants=(Grant(d.USDC, 4),), deadline=d.DEADLINE),
+    ),
+    (
+        d.document(
+            d.BULK_ORDER,
+            {"tree": [[d.order(), d.order(9)], [d.order(until=d.DEADLINE + 1)] * 2]},
+        ),
+        Meaning(
+            "seaport-bulk-order",
+            grants=tuple(Grant(d.USDC, amount) for amount in (4, 9, 4, 4)),
+            deadline=d.DEADLINE + 1,
+        ),
+    ),
+]
+
+
+@pytest.mark.parametrize("number", range(len(KNOWN)))
+def test_known_kinds(number: int) -> None:
+    """The kind, the spender, the tokens, the amounts and the deadline are read."""
+    document, meaning = KNOWN[number]
+
+    assert recognise(document) == meaning
+
+
+def test_token_and_amount_of_one_token() -> None:
+    """A batch of several tokens has no single token and amount."""
+    one = _permit2("permit2-batch", SEVEN * 2)
+
+    assert (one.token, one.amount) == (d.USDC, 14)
+    assert (_permit2("permit2-batch", TWO).token, Meaning("x").token) == (None, None)
+    assert (_permit2("permit2-batch", TWO).amount, Meaning("x").amount) == (None, None)
+
+
+_OTHER_PERMISSIONS = "TokenPermissions(address token,uint256 amount,uint256 more)"
+
+UNKNOWN: list[tuple[str, dict[str, object]]] = [
+    (d.ERC2612.replace("uint256 value", "uint128 value"), d.permit()),
+    (d.ERC2612.replace("Permit(", "Permission("), d.permit()),
+    ("Permit(address spender,uint256 value)", {"spender": d.SPENDER, "value": 1}),
+    (
+        d.WITNESS.replace("uint256 deadline,Trade witness", "Trade witness"),
+        {
+            "permitted": PERMITTED,
+            "spender": d.SPENDER,
+            "nonce": 1,
+            "witness": {"price": 1},
+        },
+    ),
+    (
+        "PermitWitnessTransferFrom(TokenPermissions permitted,address spender,"
+        "uint256 nonce,uint256 deadline,uint256 witness)" + _OTHER_PERMISSIONS,
+        d.transfer({**PERMITTED, "more": 1}, witness=1),
+    ),
+    ("BulkOrder(uint256 tree)", {"tree": 1}),
+    ("BulkOrder(uint256 tree,uint256 more)", {"tree": 1, "more": 1}),
+    (
+        "BulkOrder(OrderComponents[2] tree)OrderComponents(uint256 a)",
+        {"tree": [{"a": 1}, {"a": 1}]},
+    ),
+]
+
+
+@pytest.mark.parametrize("number", range(len(UNKNOWN)))
+def test_other_types_with_the_same_names_are_unknown(number: int) -> None:
+    """A name alone means nothing."""
+    type_string, message = UNKNOWN[number]
+
+    assert recognise(d.document(type_string, message)) == Meaning("unknown")
+
+
+def test_members_in_another_order_are_unknown() -> None:
+    """The contract would not accept the signature."""
+    types = d.types_of(d.ERC2612)
+    types["Permit"].reverse()
+
+    document = TypedData.of({}, types, d.permit())
+
+    assert recognise(document).kind == "unknown"

@@ -1,0 +1,63 @@
+"""The files of own rules."""
+
+from pathlib import Path
+
+import pytest
+
+from signer.config.digest import read_configuration
+from signer.config.policy_files import MAX_BYTES, read_policy_files
+from signer.config.settings import Settings
+from signer.errors import ConfigurationError
+
+
+RULE = '@id("a") forbid (principal, action, resource);'
+
+
+def test_reads_the_rules_in_the_order_of_their_names(tmp_path: Path) -> None:
+    """Other files of the folder are examples and notes."""
+    (tmp_path / "20.cedar").write_text("// second")
+    (tmp_path / "10.cedar").write_text(RULE)
+    (tmp_path / "examples.toml").write_text("")
+
+    found = read_policy_files(tmp_path)
+
+    assert list(found.items()) == [("10.cedar", RULE), ("20.cedar", "// second")]
+    assert read_policy_files(None) == {}
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (None, "no file"),
+        (b"\xff", "cannot be read"),
+        (b"/" * (MAX_BYTES + 1), "has more than"),
+    ],
+)
+def test_what_cannot_be_read_is_refused(
+    tmp_path: Path, content: bytes | None, problem: str
+) -> None:
+    """An empty folder is a mistake: the rules would be missing without a word."""
+    if content is not None:
+        (tmp_path / "10.cedar").write_bytes(content)
+
+    with pytest.raises(ConfigurationError, match=problem) as refused:
+        read_policy_files(tmp_path)
+
+    assert [each.code for each in refused.value.refusals] == ["policy-invalid"]
+    assert str(tmp_path) not in str(refused.value)
+
+
+def test_a_folder_that_does_not_exist_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="cannot be read"):
+        read_policy_files(tmp_path / "absent")
+
+
+def test_the_configuration_has_the_own_rules() -> None:
+    """Without any, it has the hash of earlier versions, which had none."""
+    settings = Settings.from_env({})
+    without = read_configuration(settings, {}, {})
+    with_rules = read_configuration(settings, {}, {}, {"10.cedar": RULE})
+
+    assert "policy" not in without.document
+    assert with_rules.document["policy"] == {"10.cedar": RULE}
+    assert with_rules.hash != without.hash

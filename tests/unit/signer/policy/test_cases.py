@@ -1,0 +1,41 @@
+"""The adversarial cases, on every path, with the default policies."""
+
+import pytest
+
+from signer.policy.facts import Path
+from tests.support.policy_cases import CASES, Case, decide
+
+
+def test_there_are_enough_cases() -> None:
+    """At least 150, each with a verdict on every path, and no case twice."""
+    assert len(CASES) >= 150
+    assert len({case.name for case in CASES}) == len(CASES)
+    assert all(case.rules.keys() == set(Path) for case in CASES)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_the_default_policies_decide_as_written(case: Case) -> None:
+    """Verdict and rule of each path are those of the table."""
+    found = {}
+    for path in Path:
+        outcome = decide(case, path)
+        sign = "+" if outcome.decision.verdict == "allow" else ""
+        found[path] = f"{sign}{outcome.decision.rule}"
+        assert outcome.is_expected is (found[path] == case.rules[path])
+
+    assert found == case.rules
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_no_path_without_a_rule_signs(case: Case) -> None:
+    """What a path may sign is what its own permit names."""
+    permits = {
+        "refund": "+refund",
+        "sweep": "+sweep",
+        "no-op": "+no-op",
+        "json-rpc": "+transfer",
+        "rest": "+transfer",
+    }
+    for path, permit in permits.items():
+        rule = case.rules[path]
+        assert rule == permit or not rule.startswith("+")

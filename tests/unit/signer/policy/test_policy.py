@@ -1,0 +1,337 @@
+"""How rules are read, checked and evaluated."""
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import cedarpy
+import pytest
+
+from signer.config.tenants import TenantRegistry
+from signer.crypto.transactions import DynamicFeeTransaction
+from signer.errors import ConfigurationError, PolicyViolationError
+from signer.model.decision import Verdict
+from signer.policy.account_policy import account_policy
+from signer.policy.attributes import ACTIONS, MAX_LONG, build_schema, decimal, resource
+from signer.policy.default_rules import ACCOUNT, FLOOR, service_files
+from signer.policy.facts import Caller, Path, Spent, TransactionFacts
+from signer.policy.message_facts import digest_facts
+from signer.policy.policy import Policy
+from signer.policy.policy_text import PolicyFile, split_statements
+from signer.policy.rules import RESERVED, RULES
+from signer.policy.surroundings import Surroundings
+from signer.policy.transaction_facts import transaction_facts
+from tests.support.policy_cases import (
+    CASES,
+    KNOWN,
+    NETWORKS,
+    TENANTS,
+    VECTORS,
+    decide,
+    service_policy,
+)
+
+
+NOON = datetime(2026, 11, 27, 12, 30, tzinfo=UTC)  # A Friday.
+SENDER = VECTORS["keys"]["sender"]
+AROUND = Surroundings(Caller(Path.REST, tenant="shop"), SENDER, NOON, KNOWN["local"])
+TRANSFER = next(case for case in CASES if case.name.endswith("without a refund"))
+
+ALL = "(principal, action, resource)"
+TRANSACTIONS = '(principal, action == Action::"sign-transaction", resource)'
+
+
+def _facts(around: Surroundings = AROUND, **changes: Any) -> TransactionFacts:
+    fields = TRANSFER.fields()
+    transaction = DynamicFeeTransaction(
+        chain_id=fields["chainId"],
+        nonce=fields["nonce"],
+        max_priority_fee_per_gas=fields["maxPriorityFeePerGas"],
+        max_fee_per_gas=fields["maxFeePerGas"],
+        gas=fields["gas"],
+        to=fields["to"],
+        value=0,
+        data=bytes.fromhex(fields["data"][2:]),
+        access_list=(),
+    )
+    transaction = replace(transaction, **changes)
+    return transaction_facts(transaction, transaction.signing_digest(), around)
+
+
+def _problems(text: str) -> list[str]:
+    with pytest.raises(ConfigurationError) as refused:
+        Policy.compile([FLOOR], [PolicyFile("own.cedar", text)])
+    assert {each.code for each in refused.value.refusals} == {"policy-invalid"}
+    return [each.message for each in refused.value.refusals]
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (f"\n\nforbid {ALL};", 'line 3: the forbid has no name: write @id("...")'),
+        (f'@id("") permit {ALL};', "line 1: the permit has no name"),
+        (f"@id permit {ALL};", "line 1: the permit has no name"),
+        (f'@id("Not This") forbid {ALL};', "line 1: the name 'Not This' must be"),
+        (f'@id("policy-error") forbid {ALL};', "has another meaning"),
+        (f'@id("a") @explanation permit {ALL};', "only a forbid can be an @explan"),
+        (f'@id("a") @id("b") permit {ALL};', "line 1: duplicate annotation"),
+        ('@id("a") permit (principal == ?principal, action, resource);', "templates"),
+        (f'@id("a") forbid {ALL} when {{ context.gas > }};', "line 1: unexpected"),
+        (f'@id("a") forbid {ALL}', "line 1: unexpected end of input"),
+        (f'@id("a") forbid {ALL} when {{ context.gas > 1 }};', "`gas`"),
+        (f'@id("a") forbid {TRANSACTIONS} when {{ context.gass > 1 }};', "`gass`"),
+        (
+            f'@id("a") forbid {TRANSACTIONS} when {{ context.amount == 1 }};',
+            "optional attribute `amount`",
+        ),
+        (
+            f'@id("a") forbid {TRANSACTIONS} when {{ context.value > 1 }};',
+            "expected Long but saw decimal",
+        ),
+        (
+            f'@id("a") forbid {TRANSACTIONS}\nwhen {{ context.sender =='
+            ' "0x5FbDB2315678afecb367f032d93F642f64180aA3" }};'.replace("}}", "}"),
+            "the address 0x5FbDB2315678afecb367f032d93F642f64180aA3 has a wrong",
+        ),
+        ('@id("a") forbid (principal, action == Action::"send", resource);', "send"),
+        ('@id("a") forbid (principal == User::"x", action, resource);', "User"),
+    ],
+)
+def test_a_rule_that_cannot_be_used_is_refused(text: str, problem: str) -> None:
+    """The message has its file and its line, and what is wrong."""
+    (message,) = _problems(text)
+
+    assert message.startswith("own.cedar, line ")
+    assert problem in message
+
+
+def test_all_wrong_rules_are_reported_together() -> None:
+    """Each with its own line, also after strings and comments with semicolons."""
+    found = _problems(
+        '// one; two\n@id("fine") forbid (principal, action, resource)\n'
+        'when { context.path == "a;b\\"c" };\nforbid (principal, action, resource);'
+        "  // three;\n\npermit (principal, action, resource);\n// the end\n"
+    )
+
+    assert [each.partition(":")[0] for each in found] == [
+        "own.cedar, line 4",
+        "own.cedar, line 6",
+    ]
+
+
+def test_an_empty_file_has_no_rules() -> None:
+    """Comments alone are no rule."""
+    assert list(split_statements(PolicyFile("own.cedar", "// nothing\n\n"))) == []
+
+
+def test_a_rule_that_fails_is_a_refusal() -> None:
+    """Cedar skips such a rule, and it may be the forbid that matters."""
+    policy = service_policy(
+        f'@id("overflow") forbid {TRANSACTIONS}'
+        " when { context.gas * 9223372036854775807 > 1 };"
+    )
+
+    decision = policy.evaluate(_facts())
+
+    assert decision.verdict is Verdict.REFUSE
+    assert decision.rule == "policy-error"
+    with pytest.raises(PolicyViolationError, match="could not be evaluated"):
+        policy.require(_facts())
+
+
+def test_a_forbid_wins_over_a_permit() -> None:
+    """All rules that decided are named, in the order in which they are written."""
+    policy = service_policy(
+        f'@id("first") forbid {TRANSACTIONS} when {{ context.gas > 1 }};'
+        f'@id("second") forbid {ALL};'
+    )
+
+    assert policy.evaluate(_facts()).rules == ("first", "second")
+    assert policy.evaluate(_facts(chain_id=1)).rules == ("chain-id", "first", "second")
+
+
+def test_nothing_permits_what_no_rule_knows() -> None:
+    """Without an explanation, the name is ``not-permitted``."""
+    policy = Policy.compile([PolicyFile("a", f'@id("a") permit {TRANSACTIONS};')])
+
+    decision = policy.evaluate(digest_facts(bytes(32), AROUND))
+
+    assert (decision.verdict, decision.rules) == (Verdict.REFUSE, ("not-permitted",))
+
+
+def test_a_decision_is_about_one_digest() -> None:
+    """Another digest is not allowed by it, and neither is a refused one."""
+    facts = _facts()
+    decision = service_policy().require(facts)
+
+    assert decision.allows(facts.digest)
+    assert not decision.allows(bytes(32))
+    assert not replace(decision, verdict=Verdict.REFUSE).allows(facts.digest)
+    assert not replace(decision, verdict=Verdict.NEEDS_APPROVAL).allows(facts.digest)
+    assert decision.details() == {
+        "policy": service_policy().short_hash,
+        "rule": "transfer",
+    }
+
+
+def test_the_hash_changes_with_every_text() -> None:
+    """It covers the schema, each file's name, and each file's text."""
+    files = [
+        ACCOUNT,
+        [*ACCOUNT, PolicyFile("own.cedar", "")],
+        [*ACCOUNT, PolicyFile("own.cedar", "// note")],
+        [*ACCOUNT, PolicyFile("other.cedar", "")],
+        service_files(NETWORKS, TENANTS),
+        service_files(NETWORKS, TenantRegistry()),
+        service_files({}, TENANTS),
+    ]
+
+    assert len({Policy.compile(each).hash for each in files}) == len(files)
+    assert Policy.compile(ACCOUNT).hash == account_policy().hash
+
+
+def test_tenants_that_are_not_listed_have_nothing_signed() -> None:
+    """With a tenants file; accepted refunds are paid all the same."""
+    stranger = replace(AROUND, caller=Caller(Path.REST, tenant="stranger"))
+    listed = Policy.compile(service_files(NETWORKS, TENANTS))
+    unlisted = Policy.compile(service_files(NETWORKS, TenantRegistry()))
+
+    assert listed.evaluate(_facts(stranger)).rules == ("tenant",)
+    assert unlisted.evaluate(_facts(stranger)).rules == ("transfer",)
+    assert listed.evaluate(_facts()).rules == ("transfer",)
+
+
+def test_names_of_networks_begin_no_rule() -> None:
+    """Names come from a file, and stay in their comment."""
+    evil = '"\n@id("all") permit (principal, action, resource);//'
+
+    policy = Policy.compile(service_files({evil: NETWORKS["local"]}, TENANTS))
+
+    assert "all" not in {rule.name for rule in policy.rules}
+
+
+def test_limits_of_a_tenant_are_compared_where_it_chooses_the_amount() -> None:
+    """An accepted refund is a promise: only the token's own limit counts then."""
+    limits = {"local": {"tokens": {"TUSD": {"max_amount": "10", "min_amount": "5"}}}}
+    from signer.config.tenants import Tenant  # noqa: PLC0415
+
+    tenant = Tenant.model_validate({"subjects": ["shop-1"], "networks": limits})
+    around = replace(AROUND, limits=tenant)
+    of_refund = replace(around, caller=Caller(Path.REFUND, tenant="shop"))
+
+    assert _facts(around).exceeded == {"max-amount"}
+    assert _facts(of_refund).exceeded == set()
+
+
+def test_addresses_are_compared_in_lower_case() -> None:
+    """A rule has the checksum, as the configuration has."""
+    recipient = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8"
+    for written in (recipient, recipient.lower()):
+        policy = service_policy(
+            f'@id("blocked") forbid {TRANSACTIONS}'
+            f' when {{ context has recipient && context.recipient == "{written}" }};'
+        )
+        assert policy.evaluate(_facts()).rules == ("blocked",)
+
+
+@pytest.mark.parametrize(
+    ("condition", "is_true"),
+    [
+        ('context.path == "rest"', True),
+        ('context.weekday == "friday" && context.hour == 12', True),
+        ('context.date == "2026-11-27"', True),
+        ("context has subject", False),
+        ('context has token && context.token == "TUSD"', True),
+        ('context has amount && context.amount == decimal("12.5")', True),
+        ('context.arguments.contains("amount=12500000")', True),
+        ("context.max_fee_gwei == 3 && context.priority_fee_gwei == 1", True),
+        ('context.max_cost == decimal("0.0002")', True),  # 0.00018, rounded up.
+        ('context.value == decimal("0.0") && !context.has_value', True),
+        ('context has selector && context.selector == "0xa9059cbb"', True),
+        ("context has spent_day && context has first_payment", True),
+        ('context has spent_hour && context.spent_hour == decimal("1.0")', True),
+        ("context has spent_recipient", False),
+        ("context.nonce == 0 && context.access_list == 0", True),
+        ("context.blobs == 0 && context.authorizations == 0", True),
+        ("context.data_bytes == 68 && context.extra_bytes == 0", True),
+        ("context has to && context has network && !(context has role)", True),
+        ("context == context", True),
+        ('principal == Tenant::"shop" && resource == Network::"local"', True),
+    ],
+)
+def test_rules_see_the_facts(condition: str, is_true: bool) -> None:
+    """Each attribute has the value of the transaction, in its Cedar type."""
+    spent = Spent(hour=1_000_000, day=2_500_000, is_first_payment=True)
+    facts = _facts(replace(AROUND, spent=spent))
+
+    decision = service_policy(
+        f'@id("seen") forbid {TRANSACTIONS} when {{ {condition} }};'
+    ).evaluate(facts)
+
+    assert ("seen" in decision.rules) is is_true
+
+
+@pytest.mark.parametrize(
+    ("amount", "decimals", "shown"),
+    [
+        (0, 6, "0.0000"),
+        (1, 6, "0.0001"),
+        (12_500_000, 6, "12.5000"),
+        (12_500_001, 6, "12.5001"),
+        (1, 0, "1.0000"),
+        (1, 18, "0.0001"),
+        (2**256 - 1, 6, "922337203685477.5807"),
+        (2**256 - 1, 36, "922337203685477.5807"),
+    ],
+)
+def test_amounts_are_rounded_up(amount: int, decimals: int, shown: str) -> None:
+    """Four digits after the point; a larger amount is the largest decimal."""
+    assert decimal(amount, decimals) == {"__extn": {"fn": "decimal", "arg": shown}}
+
+
+def test_every_context_fits_the_schema() -> None:
+    """What rules were validated against is what they get, on every path."""
+    schema = cedarpy.Schema.from_str(build_schema())
+    for case in CASES:
+        for path in Path:
+            facts = decide(case, path).facts
+            action = next(each for each in ACTIONS if each.facts is type(facts))
+            values = {each.name: each.read(facts) for each in action.attributes}
+            absent = {name for name, value in values.items() if value is None}
+            assert absent <= {each.name for each in action.attributes if each.optional}
+            request = {
+                "principal": 'Tenant::"shop"',
+                "action": f'Action::"{action.name}"',
+                "resource": resource(facts),
+                "context": {k: v for k, v in values.items() if v is not None},
+            }
+            result = cedarpy.is_authorized(request, "", [], schema)
+            assert result.decision is cedarpy.Decision.Deny, (case.name, result)
+
+
+def test_numbers_above_a_long_are_the_largest_long() -> None:
+    """So an upper bound in a rule is never passed by a larger number."""
+    policy = service_policy(
+        f'@id("nonce") forbid {TRANSACTIONS} when {{ context.nonce == {MAX_LONG} }};'
+    )
+
+    assert "nonce" in policy.evaluate(_facts(nonce=2**64 - 2)).rules
+
+
+def test_the_rules_are_the_documented_ones() -> None:
+    """Each name of the defaults has its meaning, and no meaning is without a rule."""
+    policies = (service_policy(), account_policy())
+    forbids = {
+        rule.name
+        for policy in policies
+        for rule in policy.rules
+        if rule.effect == "forbid"
+    }
+
+    assert forbids | RESERVED == set(RULES)
+
+
+def test_an_extended_policy_knows_it() -> None:
+    """Only then a refund is asked about twice."""
+    assert not service_policy().is_extended
+    assert service_policy(f'@id("a") forbid {ALL};').is_extended
