@@ -1,6 +1,5 @@
 """The routes ``/rpc`` and ``/rpc/{network}``."""
 
-import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -71,13 +70,12 @@ class JSONRPC(Resource):
         started = time.monotonic()
         # web3.py sends no Content-Type if its user sets a header.
         content = read_bytes(req, MAX_BATCH, media_type=None)
-        resp.content_type = falcon.MEDIA_JSON
         try:
             methods = self._find(network)
             body = read_body(content)
             session = self._open_session(req, body, started)
         except RPCError as e:
-            resp.text = json.dumps(_failed(None, e, req))
+            resp.media = _failed(None, e, req)
             return
         answers = []
         for number, call in enumerate(body.calls):
@@ -89,7 +87,7 @@ class JSONRPC(Resource):
         if not answers:
             resp.status = falcon.HTTP_NO_CONTENT
         else:
-            resp.text = json.dumps(answers if body.is_batch else answers[0])
+            resp.media = answers if body.is_batch else answers[0]
 
     def _find(self, network: str | None) -> Methods:
         known = self._open_methods()

@@ -92,7 +92,7 @@ class Reads:
         head: int | None = None
         bounds = []
         for each, name in ((first, "fromBlock"), (last, "toBlock")):
-            if each is None or each in _LAST:
+            if each is None or (isinstance(each, str) and each in _LAST):
                 if head is None:
                     found = self._proxy.forward("eth_blockNumber", [])
                     head = read_quantity(found, "eth_blockNumber")
