@@ -348,7 +348,7 @@ class ExecutionRevertedError(ChainError):
 class RevertedCallError(ExecutionRevertedError):
     """As its base, for a call of a client: *data* is what the contract returned."""
 
-    def __init__(self, message: str, *, data: bytes | None) -> None:
+    def __init__(self, message: str, *, data: bytes | None = None) -> None:
         super().__init__(message)
         self.data = data
 

@@ -115,7 +115,7 @@ def read_transfer(fields: Mapping[str, object], network: Network) -> TokenTransf
     given = {name: value for name, value in fields.items() if value is not None}
     sender = read_sender(given)
     if not _OF_OTHER_TYPES.isdisjoint(given):
-        raise _refusal("transaction-type")
+        raise _violation("transaction-type")
     values: dict[str, Any] = {}
     for name, value in given.items():
         if name not in _READERS:
@@ -149,7 +149,7 @@ def _require_plain(values: Mapping[str, Any], data: bytes) -> None:
     }
     for rule, applies in refused.items():
         if applies:
-            raise _refusal(rule)
+            raise _violation(rule)
 
 
 def _read_call(contract: str, data: bytes, network: Network) -> tuple[str, str, int]:
@@ -158,19 +158,19 @@ def _read_call(contract: str, data: bytes, network: Network) -> tuple[str, str, 
     try:
         call = decode_call(data)
     except EncodingError:
-        raise _refusal("calldata") from None
+        raise _violation("calldata") from None
     if call is None or not data.startswith(TRANSFER):
         grants = call is not None and call.name in _ALLOWANCES
-        raise _refusal("allowance" if grants else "function")
+        raise _violation("allowance" if grants else "function")
     if call.extra:
-        raise _refusal("extra-calldata")
+        raise _violation("extra-calldata")
     if contract not in symbols:
-        raise _refusal("token")
+        raise _violation("token")
     recipient, units = call.arguments
     return symbols[contract], recipient, units
 
 
-def _refusal(rule: str) -> PolicyViolationError:
+def _violation(rule: str) -> PolicyViolationError:
     return PolicyViolationError(
         "only a transfer of a configured token can be sent:"
         f" {RULES[rule]} (rule {rule})",

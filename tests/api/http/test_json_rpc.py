@@ -231,7 +231,9 @@ def test_a_slow_batch_ends(client: TestClient, monkeypatch: pytest.MonkeyPatch) 
     assert rpc(client, [_request()]).json[0]["error"]["code"] == -32002
 
 
-def test_an_endpoint_for_each_network(container: Container, proxy: ScriptedProxy) -> None:
+def test_an_endpoint_for_each_network(
+    container: Container, proxy: ScriptedProxy
+) -> None:
     """Without a name it is that of the only network."""
     client = TestClient(create_app(container))
     assert rpc(client, _request(), "/rpc/local").json["result"] == "0x7a69"

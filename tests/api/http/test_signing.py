@@ -190,5 +190,3 @@ def test_a_stop_and_a_blocked_tenant(
     assert sign(signing, "message", message="x").json["code"] == "signing-stopped"
     sqlite_store.block_tenant(TenantBlock("gateway-1", clock(), "cli:operator"))
     assert sign(signing, "message", message="x").json["code"] == "tenant-blocked"
-
-

@@ -19,7 +19,9 @@ def _proxy(*nodes: FakeNode) -> JSONRPCProxy:
 def test_passes_any_result_on(fake_node: FakeNode, result: object) -> None:
     fake_node.script("eth_feeHistory", Result(result))
 
-    assert _proxy(fake_node).forward("eth_feeHistory", ["0xa", "latest", [20.0]]) == result
+    assert (
+        _proxy(fake_node).forward("eth_feeHistory", ["0xa", "latest", [20.0]]) == result
+    )
     assert fake_node.requests[-1].params == ["0xa", "latest", [20.0]]
 
 

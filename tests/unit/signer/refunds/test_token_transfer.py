@@ -35,7 +35,9 @@ def _read(**changes: Any) -> TokenTransfer:
 )
 def test_the_forms_of_clients(changes: dict[str, Any]) -> None:
     """viem, ethers, cast and web3.py send these; nonce, gas and fees mean nothing."""
-    assert _read(**changes) == TokenTransfer(WALLET, None, "TUSD", CUSTOMER, "12.500000")
+    assert _read(**changes) == TokenTransfer(
+        WALLET, None, "TUSD", CUSTOMER, "12.500000"
+    )
 
 
 def test_the_chain_that_a_client_means() -> None:

@@ -13,7 +13,11 @@ from eth_utils.crypto import keccak
 from backends.sql import SQLStore
 from signer.config.tenants import TenantRegistry
 from signer.crypto.messages import PersonalMessage
-from signer.crypto.transactions import AnyTransaction, DynamicFeeTransaction, SignedBytes
+from signer.crypto.transactions import (
+    AnyTransaction,
+    DynamicFeeTransaction,
+    SignedBytes,
+)
 from signer.crypto.typed_data import TypedData
 from signer.errors import (
     EncodingError,
@@ -61,9 +65,7 @@ PERMITS = Policy.compile(
     ],
 )
 
-CALLDATA = bytes.fromhex(
-    f"a9059cbb{CUSTOMER[2:].rjust(64, '0')}{12_500_000:064x}"
-)
+CALLDATA = bytes.fromhex(f"a9059cbb{CUSTOMER[2:].rjust(64, '0')}{12_500_000:064x}")
 TRANSFER = DynamicFeeTransaction(
     chain_id=CHAIN_ID,
     nonce=3,
@@ -235,7 +237,7 @@ def test_a_wallet_from_which_the_service_pays(place: Place) -> None:
 
 
 def test_a_refused_call_keeps_its_own_rule(place: Place) -> None:
-    """Extra calldata would forge the mark of a refund, whoever permits what."""
+    """Extra calldata would forge the mark of a refund: no permit can allow it."""
     marked = replace(TRANSFER, data=CALLDATA + bytes(16))
 
     with pytest.raises(PolicyViolationError) as caught:
