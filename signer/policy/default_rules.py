@@ -147,7 +147,7 @@ forbid (principal, action == Action::"sign-authorization", resource);
 """
 
 _SERVICE = """\
-@id("refund")
+@id("refund")  // The transfer of an accepted refund, which ends with its mark.
 permit (principal is Tenant, action == Action::"sign-transaction", resource is Network)
 when {
   context.path == "refund" && context.type <= 2
@@ -155,7 +155,7 @@ when {
   && context.recipient_kind == "other"
 };
 
-@id("sweep")
+@id("sweep")  // Coin or tokens of a former key, to the key that is active now.
 permit (principal is Service, action == Action::"sign-transaction", resource is Network)
 when {
   context.path == "sweep" && context.type <= 2 && context.recipient_kind == "active"
@@ -163,14 +163,14 @@ when {
       || (context.shape == "token-transfer" && context.calldata == "marked"))
 };
 
-@id("no-op")
+@id("no-op")  // It uses a nonce up.
 permit (principal is Service, action == Action::"sign-transaction", resource is Network)
 when {
   context.path == "no-op" && context.type <= 2 && context.shape == "empty"
   && context.recipient_kind == "self"
 };
 
-@id("transfer")
+@id("transfer")  // What tenants may have signed: tokens within the limits.
 permit (principal is Tenant, action == Action::"sign-transaction", resource is Network)
 when {
   ["json-rpc", "rest"].contains(context.path) && context.type <= 2
@@ -239,7 +239,7 @@ def _tenant_rules(tenants: TenantRegistry) -> Iterator[str]:
     names = ", ".join(f"Tenant::{_quote(name)}" for name in tenants.tenants)
     yield (
         '@id("tenant")\n'
-        'forbid (principal is Tenant, action == Action::"sign-transaction", resource)\n'
+        "forbid (principal is Tenant, action, resource)\n"
         'when { ["json-rpc", "rest"].contains(context.path) }\n'
         f"unless {{ [{names}].contains(principal) }};\n"
     )
