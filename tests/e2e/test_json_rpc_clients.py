@@ -228,7 +228,8 @@ async def main():
     provider = AsyncHTTPProvider(os.environ["RPC_URL"], {"headers": headers})
     w3 = AsyncWeb3(provider)
     (wallet,) = await w3.eth.accounts
-    data = "0xa9059cbb" + os.environ["RECIPIENT"][2:].rjust(64, "0") + f"{1_500_000:064x}"
+    recipient = os.environ["RECIPIENT"][2:].rjust(64, "0")
+    data = f"0xa9059cbb{recipient}{1_500_000:064x}"
     tx_hash = await w3.eth.send_transaction(
         {"from": wallet, "to": os.environ["TOKEN_ADDRESS"], "data": data}
     )

@@ -29,6 +29,7 @@ from signer.errors import (
     SigningStoppedError,
     TenantBlockedError,
 )
+from signer.model.refund import Status
 from signer.policy.default_rules import service_files
 from signer.policy.policy import Policy
 from signer.policy.policy_text import PolicyFile
@@ -469,8 +470,6 @@ def test_a_transfer_that_ended(client: TestClient, sqlite_store: SQLStore) -> No
     refund_id = _send(client)["error"]["data"]["refund_id"]
     refund = sqlite_store.get(refund_id)
     assert refund is not None
-    from signer.model.refund import Status
-
     ended = refund.with_status(
         Status.REFUSED, refund.updated_at, failure_code="execution-reverted"
     )

@@ -59,8 +59,8 @@ STATUSES = {
     429: "RateLimitedError OpenRefundsLimitError",
     500: (
         "SigningError EncodingError RecoveryError ChainError "
-        "ExecutionRevertedError RevertedCallError BroadcastRejectedError ConfigurationError "
-        "HotWalletError"
+        "ExecutionRevertedError RevertedCallError BroadcastRejectedError "
+        "ConfigurationError HotWalletError"
     ),
     503: (
         "NewKeyUnhealthyError NewKeyNotFoundError KeyRotatedError "

@@ -116,8 +116,8 @@ def test_an_explicit_key(world: World) -> None:
 
     assert (first.id, first.idempotency_key) == (again.id, "key-1")
     assert other.id != first.id
+    changed = replace(TRANSFER, amount="1")
     with pytest.raises(IdempotencyMismatchError):
-        changed = replace(TRANSFER, amount="1")
         sender.accept(changed, "local", "shop", ACTOR, "key-1")
 
 

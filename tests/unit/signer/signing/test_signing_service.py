@@ -31,6 +31,7 @@ from signer.model.audit_record import Actor
 from signer.model.key import SERVING
 from signer.model.stop import EVERYTHING
 from signer.model.tenant_block import TenantBlock
+from signer.policy.account_policy import account_policy
 from signer.policy.default_rules import service_files
 from signer.policy.facts import Caller, Path
 from signer.policy.policy import Policy
@@ -178,17 +179,28 @@ def test_a_document_of_another_chain_or_of_none(place: Place) -> None:
         assert place.service.sign_typed_data(document, REQUESTER)
 
 
-@pytest.mark.parametrize("is_message", [True, False])
-def test_a_foreign_sender(place: Place, *, is_message: bool) -> None:
+def test_a_foreign_sender(place: Place) -> None:
     """Nothing is announced: the caller means another key."""
-    with pytest.raises(ForeignAddressError, match=place.signer.address):
-        if is_message:
-            place.service.sign_personal_message(
-                PersonalMessage(b"hello"), REQUESTER, CUSTOMER
-            )
-        else:
-            place.service.sign_transaction(TRANSFER, REQUESTER, CUSTOMER)
+    message, own = PersonalMessage(b"hello"), place.signer.address
+    with pytest.raises(ForeignAddressError, match=own):
+        place.service.sign_personal_message(message, REQUESTER, CUSTOMER)
+    with pytest.raises(ForeignAddressError, match=own):
+        place.service.sign_transaction(TRANSFER, REQUESTER, CUSTOMER)
     assert place.events == []
+
+
+def test_digests_and_authorisations_of_a_program(sqlite_store: SQLStore) -> None:
+    """Only an account signs them, with a policy of its own."""
+    own = '@id("everything") permit (principal, action, resource);'
+    service = Place(sqlite_store, account_policy(own)).service
+    program = Requester(Caller(Path.ACCOUNT, subject="program"), Actor("program"))
+    digest = keccak(b"digest")
+    signed = service.sign_digest(digest, program)
+    delegation = service.sign_authorization(1, CUSTOMER, digest, program)
+
+    assert signed.digest == digest
+    assert signed.address == service.address()
+    assert delegation.y_parity in {0, 1}
 
 
 def test_the_policy_decides_before_the_intent(sqlite_store: SQLStore) -> None:
