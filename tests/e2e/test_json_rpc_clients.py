@@ -12,9 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from eth_account import Account
+from eth_account.messages import encode_defunct
 
 from api.auth.dev_tokens import mint
-from dev.stack import Stack, request, running_stack
+from dev.stack import (
+    Stack,
+    await_start,
+    free_port,
+    is_ready,
+    request,
+    running_program,
+    running_stack,
+)
 from signer.config.settings import Settings
 from signer.ports import utc_now
 from tests.e2e.gateway import RECIPIENT
@@ -74,12 +84,12 @@ class Service:
             clock=lambda: utc_now() - timedelta(hours=1),
         )
 
-    def call(self, method: str, *params: Any, **headers: str) -> Any:
+    def call(self, method: str, *params: Any, at: str | None = None) -> Any:
         """Return the answer to a call of JSON-RPC."""
         token = self.environ()["TOKEN"]
         body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": list(params)}
-        authorization = {"Authorization": f"Bearer {token}", **headers}
-        url = f"{self.stack.url}/rpc"
+        authorization = {"Authorization": f"Bearer {token}"}
+        url = f"{at or self.stack.url}/rpc"
         return request("POST", url, headers=authorization, body=body)[2]
 
     def run(
@@ -279,6 +289,33 @@ def test_a_wallet_of_the_service_signs_no_transaction(service: Service) -> None:
 
     assert (error["code"], error["data"]["rule"]) == (4001, "service-wallet")
     assert "eth_sendTransaction" in error["message"]
+
+
+def test_a_process_of_its_own(service: Service) -> None:
+    """``serve --role sign`` signs, and a worker sends what it accepts."""
+    stack = service.stack
+    port = free_port()
+    environ = {
+        **stack.environ,
+        "SERVE_ROLE": "sign",
+        "BIND": f"127.0.0.1:{port}",
+    }
+    url = f"http://127.0.0.1:{port}"
+    with running_program(
+        stack.home, "sign", environ, [*stack.program, "serve"]
+    ) as process:
+        await_start(process, stack.home / "sign.log", lambda: is_ready(url))
+        own = service.call("eth_accounts", at=url)["result"][0]
+        signature = service.call("personal_sign", "hello", own, at=url)["result"]
+        data = f"0xa9059cbb{RECIPIENT[2:].rjust(64, '0')}{1_700_000:064x}"
+        fields = {"from": own, "to": stack.token, "data": data}
+        sent = service.call("eth_sendTransaction", fields, at=url)
+        metrics = request("GET", f"{url}/metrics")[0]
+
+    signable = encode_defunct(text="hello")
+    assert Account.recover_message(signable, signature=signature) == own
+    assert sent["result"].startswith("0x")
+    assert metrics == 404
 
 
 def test_reads_of_the_node(service: Service) -> None:

@@ -395,7 +395,7 @@ def test_malformed_parameters(
 
 def test_a_refusal_names_its_rule(client: TestClient) -> None:
     own = _own(client)
-    refused = {
+    refused: dict[str, tuple[str, *tuple[Any, ...]]] = {
         "message": ("personal_sign", "0x68656c6c6f", own),
         "typed-data": ("eth_signTypedData_v4", own, DOCUMENT),
         "service-wallet": ("eth_signTransaction", {"from": own, **TRANSACTION}),

@@ -1,6 +1,6 @@
 """The signing service: who may have what signed, and what is recorded of it."""
 
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -208,7 +208,7 @@ def test_the_policy_decides_before_the_intent(sqlite_store: SQLStore) -> None:
     place = Place(sqlite_store, SERVICE_POLICY)
     service = place.service
     digest = keccak(b"digest")
-    refused = {
+    refused: dict[str, Callable[[], object]] = {
         "message": lambda: service.sign_personal_message(
             PersonalMessage(b"hello"), REQUESTER
         ),
