@@ -277,22 +277,19 @@ def _find_attributes(conditions: object) -> frozenset[str] | None:
     Return None if they use ``context`` in any other way than to read one of its
     attributes.
     """
-    found: set[str] = set()
-    for attribute in _walk(conditions):
-        if attribute is None:
-            return None
-        found.add(attribute)
-    return frozenset(found)
+    found = list(_walk(conditions))
+    if None in found:
+        return None
+    return frozenset(each for each in found if each is not None)
 
 
 def _walk(node: object) -> Iterator[str | None]:
     if isinstance(node, list):
         for each in node:
             yield from _walk(each)
+    elif isinstance(node, dict) and node.get("Var") == "context":
+        yield None
     elif isinstance(node, dict):
-        if node.get("Var") == "context":
-            yield None
-            return
         for operator, operand in node.items():
             if operator in {".", "has"} and operand.get("left") == {"Var": "context"}:
                 yield operand["attr"]

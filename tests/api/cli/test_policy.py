@@ -156,6 +156,8 @@ _EXAMPLE = '[[example]]\nname = "x"\npaths = ["rest"]\nverdict = "allow"\n'
         ("example = []", "example: Tuple should have at least 1 item"),
         (_EXAMPLE, "exactly one of transaction"),
         (f"{_EXAMPLE}transaction = {{}}", "example 'x': chainId is missing"),
+        (f'{_EXAMPLE}digest = "07"\nnetwork = "mars"', "has no such network"),
+        (f'{_EXAMPLE}digest = "zz"', "example 'x': "),
     ],
 )
 def test_malformed_examples_are_refused(
