@@ -34,7 +34,7 @@ that it did not reserve.  Send through the service instead.
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from functools import partial
 from types import MappingProxyType
 from typing import Any, Self, cast
 
@@ -57,12 +57,8 @@ from eth_utils.address import (
 from hexbytes import HexBytes
 
 from signer.audit.log import AuditLog
-from signer.clear_signing.typed_data_kinds import recognise
 from signer.config.networks import Network
-from signer.crypto.messages import message_digest
-from signer.crypto.secp256k1 import Signature, checked_digest
 from signer.crypto.transaction_json import parse_sender, parse_transaction
-from signer.crypto.transactions import SignedBytes
 from signer.crypto.typed_data import TypedData
 from signer.errors import (
     InvalidInputError,
@@ -73,21 +69,15 @@ from signer.errors import (
 from signer.keyless_account import KeylessAccount
 from signer.keys.service_wallet import is_service_wallet
 from signer.keys.signer import Signer
-from signer.model.audit_record import Operation, Purpose
-from signer.model.key import SIGNING
+from signer.model.audit_record import Actor
 from signer.policy.account_policy import account_policy
-from signer.policy.facts import AnyFacts, Caller, Path
-from signer.policy.message_facts import (
-    authorization_facts,
-    digest_facts,
-    message_facts,
-    typed_data_facts,
-)
+from signer.policy.facts import Caller, Path
 from signer.policy.policy import Policy
-from signer.policy.surroundings import KnownNetwork, Surroundings
-from signer.policy.transaction_facts import transaction_facts
 from signer.ports import Clock, KeyBackend, KeyId, utc_now
 from signer.ports.account_ledger import AccountLedger
+from signer.signing.requester import Requester
+from signer.signing.service import SigningService
+from signer.signing.signed_message import MessageSignature
 
 
 NO_NETWORKS: Mapping[str, Network] = MappingProxyType({})
@@ -127,14 +117,18 @@ class HSMAccount(KeylessAccount):
     ) -> None:
         super().__init__()
         self._signer = signer
+        self._requester = Requester(Caller(Path.ACCOUNT, subject=actor), Actor(actor))
         self._ledger = ledger
         self._actor = actor
         self._policy = policy or account_policy()
-        self._clock = clock
-        self._networks = {
-            network.chain_id: KnownNetwork.of(name, network)
-            for name, network in networks.items()
-        }
+        self._networks = dict(networks)
+        self._service = SigningService(
+            lambda: signer,
+            self._policy,
+            networks,
+            clock,
+            is_service_wallet=partial(_is_service_wallet, ledger),
+        )
 
     @classmethod
     def open(
@@ -195,20 +189,9 @@ class HSMAccount(KeylessAccount):
         The hash may be that of any transaction, so the default policy refuses it.
         Prefer ``sign_message``, which cannot sign a transaction.
         """
-        digest = checked_digest(bytes(HexBytes(message_hash)))
-        return self._sign_message(digest_facts(digest, self._surroundings()))
-
-    def _sign_message(self, facts: AnyFacts) -> SignedMessage:
-        digest = facts.digest
-        signature = self._sign(facts, Operation.MESSAGE_SIGNING)
-        v = 27 + signature.y_parity
-        return SignedMessage(
-            message_hash=HexBytes(digest),
-            r=signature.r,
-            s=signature.s,
-            v=v,
-            signature=HexBytes(signature.to_bytes()[:-1] + bytes([v])),
-        )
+        digest = bytes(HexBytes(message_hash))
+        with _ring_errors():
+            return _message(self._service.sign_digest(digest, self._requester))
 
     def sign_message(self, signable_message: SignableMessage) -> SignedMessage:
         """
@@ -217,10 +200,10 @@ class HSMAccount(KeylessAccount):
         Of typed data, such a message has only the hashes, and the default policy
         refuses it.  ``sign_typed_data`` shows the whole document to the policy.
         """
-        digest = message_digest(signable_message)
-        return self._sign_message(
-            message_facts(signable_message, digest, self._surroundings())
-        )
+        with _ring_errors():
+            return _message(
+                self._service.sign_message(signable_message, self._requester)
+            )
 
     def sign_typed_data(
         self,
@@ -243,14 +226,8 @@ class HSMAccount(KeylessAccount):
             raise InvalidInputError(
                 "give full_message or the three parts, not both", field="full_message"
             )
-        return self._sign_message(
-            typed_data_facts(
-                document,
-                recognise(document),
-                document.digest(),
-                self._surroundings(document.chain_id),
-            )
-        )
+        with _ring_errors():
+            return _message(self._service.sign_typed_data(document, self._requester))
 
     def sign_authorization(  # type: ignore[override]  # It returns the same.
         self, authorization: Mapping[str, Any]
@@ -266,9 +243,10 @@ class HSMAccount(KeylessAccount):
             delegate = to_canonical_address(authorization["address"])
             digest = bytes(Authorization(chain_id, delegate, nonce).hash())
         address = to_checksum_address(delegate)
-        around = self._sending(self._surroundings(), chain_id)
-        facts = authorization_facts(chain_id, address, digest, around)
-        signature = self._sign(facts, Operation.TRANSACTION_SIGNING)
+        with _ring_errors():
+            signature = self._service.sign_authorization(
+                chain_id, address, digest, self._requester
+            )
         parts = (signature.y_parity, signature.r, signature.s)
         return SignedSetCodeAuthorization(
             chain_id=chain_id,
@@ -298,64 +276,46 @@ class HSMAccount(KeylessAccount):
                 field="blobs",
             )
         fields: Mapping[str, Any] = dict(transaction_dict)
-        self._check_sender(fields)
+        sender = parse_sender(fields)
         _check_chain(fields)
         _check_recipient(fields.get("to"))
         transaction = parse_transaction(fields)
-        facts = transaction_facts(
-            transaction,
-            transaction.signing_digest(),
-            self._sending(
-                self._surroundings(transaction.chain_id), transaction.chain_id
-            ),
-        )
-        signature = self._sign(
-            facts, Operation.TRANSACTION_SIGNING, transaction.chain_id
-        )
-        signed = SignedBytes.of(transaction, signature)
+        with _ring_errors():
+            signed = self._service.sign_transaction(
+                transaction, self._requester, sender
+            )
         return SignedTransaction(
             raw_transaction=HexBytes(signed.raw),
             hash=HexBytes(signed.tx_hash),
-            r=signature.r,
-            s=signature.s,
+            r=signed.signature.r,
+            s=signed.signature.s,
             v=signed.v,
         )
 
-    def _check_sender(self, fields: Mapping[str, Any]) -> None:
-        if parse_sender(fields) not in (None, self.address):
-            raise InvalidInputError(
-                f"from must be the address of this account, {self.address}",
-                field="from",
-            )
 
-    def _surroundings(self, chain_id: int | None = None) -> Surroundings:
-        return Surroundings(
-            Caller(Path.ACCOUNT, subject=self._actor),
-            self.address,
-            self._clock(),
-            None if chain_id is None else self._networks.get(chain_id),
-        )
+def _message(signed: MessageSignature) -> SignedMessage:
+    return SignedMessage(
+        message_hash=HexBytes(signed.digest),
+        r=signed.signature.r,
+        s=signed.signature.s,
+        v=signed.v,
+        signature=HexBytes(signed.to_bytes()),
+    )
 
-    def _sending(self, surroundings: Surroundings, chain_id: int) -> Surroundings:
-        """Return *surroundings* of what uses a nonce of the account."""
-        if self._ledger is None:
-            return surroundings
-        is_used = is_service_wallet(self._ledger, self.address, chain_id)
-        return replace(surroundings, is_service_wallet=is_used)
 
-    def _sign(
-        self, facts: AnyFacts, operation: Operation, chain_id: int | None = None
-    ) -> Signature:
-        decision, digest = self._policy.require(facts), facts.digest
-        purpose = Purpose(operation, actor=self._actor, decision=decision)
-        try:
-            # A signer without a ledger has no ring to ask.
-            self._signer.announce(digest, purpose, states=SIGNING, chain_id=chain_id)
-        except KeyRotatedError:
-            raise KeyUnusableError(_NOT_IN_RING) from None
-        signed = self._signer.sign(digest, purpose)
-        signed.audit.write(signed.outcome())
-        return signed.signature
+def _is_service_wallet(
+    ledger: AccountLedger | None, address: str, chain_id: int
+) -> bool:
+    return ledger is not None and is_service_wallet(ledger, address, chain_id)
+
+
+@contextmanager
+def _ring_errors() -> Iterator[None]:
+    """Raise ``KeyUnusableError`` if the ring does not let the key sign."""
+    try:
+        yield
+    except KeyRotatedError:
+        raise KeyUnusableError(_NOT_IN_RING) from None
 
 
 @contextmanager

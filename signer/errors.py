@@ -65,6 +65,10 @@ class InvalidInputError(RequestError):
         self.field = field
 
 
+class ForeignAddressError(InvalidInputError):
+    """The address that is to sign is not the one that signs here."""
+
+
 class PolicyViolationError(RequestError):
     """The policy does not allow the request; ``rule`` names the violated rule."""
 
@@ -345,6 +349,14 @@ class ExecutionRevertedError(ChainError):
     """The contract reverts this call; the message is the decoded revert reason."""
 
     code = "execution-reverted"
+
+
+class RevertedCallError(ExecutionRevertedError):
+    """As its base, for a call of a client: *data* is what the contract returned."""
+
+    def __init__(self, message: str, *, data: bytes | None = None) -> None:
+        super().__init__(message)
+        self.data = data
 
 
 class InsufficientFundsError(ChainError):

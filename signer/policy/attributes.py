@@ -139,8 +139,8 @@ _COMMON = (
 _SERVICE_WALLET = Attribute(
     "service_wallet",
     "Bool",
-    "`account` only: whether the service pays refunds from the address that signs,"
-    " so that it pauses when it finds the nonce",
+    "`account`, `json-rpc` and `rest` only: whether the service pays refunds from the"
+    " address that signs, so that it pauses when it finds the nonce",
     lambda f: f.is_service_wallet,
 )
 

@@ -138,6 +138,12 @@ when { context.shape == "call" };
 forbid (principal, action == Action::"sign-transaction", resource)
 when { context.shape == "empty" };
 
+@id("service-wallet") @explanation
+forbid (principal, action == Action::"sign-transaction", resource)
+when {
+  ["json-rpc", "rest"].contains(context.path) && context.service_wallet
+};
+
 @id("message-digest") @explanation
 forbid (principal, action == Action::"sign-message", resource)
 when { context.length == 32 };
@@ -184,6 +190,7 @@ permit (principal is Tenant, action == Action::"sign-transaction", resource is N
 when {
   ["json-rpc", "rest"].contains(context.path) && context.type <= 2
   && context.shape == "token-transfer" && context.recipient_kind == "other"
+  && !context.service_wallet
 };
 """
 
