@@ -24,7 +24,7 @@ from signer.audit.configurations import Start
 from signer.audit.record_index import Sequences
 from signer.chain.chain import Chain
 from signer.config.networks import Network
-from signer.config.settings import Role, Settings
+from signer.config.settings import Settings
 from signer.errors import ConfigurationError, InvalidInputError, Refusal, StoreError
 from signer.keys.signer import Signer
 from signer.keys.startup_key import StartupKey
