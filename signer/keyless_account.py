@@ -6,15 +6,12 @@ web3.py's signing middleware accepts instances of ``LocalAccount`` only
 never calls its constructor, and refuses whatever would need the key.
 """
 
-from typing import Any, NoReturn, SupportsIndex
+from typing import NoReturn, SupportsIndex
 
 from eth_account.signers.local import LocalAccount
 
 from signer.errors import KeyNotExportableError
 
-
-# What ``LocalAccount`` stores, and what it was called in eth-account before 0.13.
-_OF_THE_KEY = frozenset({"_private_key", "_key_obj", "_publicapi", "privateKey"})
 
 _NO_KEY = (
     "the private key is in the HSM and cannot be exported; sign with this account"
@@ -36,13 +33,6 @@ class KeylessAccount(LocalAccount):
     def __bytes__(self) -> NoReturn:
         raise KeyNotExportableError(_NO_KEY)
 
-    def __getattr__(self, name: str) -> Any:
-        if name == "key" or name in _OF_THE_KEY:
-            raise KeyNotExportableError(_NO_KEY)
-        raise AttributeError(
-            f"{type(self).__name__!r} object has no attribute {name!r}"
-        )
-
     def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
         raise TypeError(
             f"{type(self).__name__} cannot be pickled or copied: it uses a connection"
@@ -53,6 +43,9 @@ class KeylessAccount(LocalAccount):
     def key(self) -> NoReturn:
         """Not available: the key cannot be exported."""
         raise KeyNotExportableError(_NO_KEY)
+
+    # What ``LocalAccount`` stores, and the name of ``key`` before eth-account 0.13.
+    _private_key = _key_obj = _publicapi = privateKey = key  # noqa: N815
 
     def encrypt(self, *arguments: object, **options: object) -> NoReturn:
         """Raise ``KeyNotExportableError``: there is no key to encrypt."""

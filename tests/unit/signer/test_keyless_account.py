@@ -53,7 +53,7 @@ def test_programs_can_ask_whether_there_is_a_key() -> None:
     assert not hasattr(ACCOUNT, "nothing")
     assert "key" not in dict(inspect.getmembers(ACCOUNT))
     with pytest.raises(AttributeError, match="'HSMAccount' object has no attribute"):
-        ACCOUNT.nothing  # noqa: B018
+        ACCOUNT.nothing  # type: ignore[attr-defined]  # noqa: B018
 
 
 @pytest.mark.parametrize("reproduce", [pickle.dumps, copy.copy, copy.deepcopy])
