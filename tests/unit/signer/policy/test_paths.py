@@ -20,7 +20,8 @@ PRIVATE = {"_announce", "_sign", "_announce_and_sign"}
 # Who decides about each call: the policy, or why it is none of a wallet's key.
 CALLS = {
     # The paths: each is a function that asks the policy first.
-    ("signer/account.py", "HSMAccount._sign"): "policy",
+    ("signer/signing/service.py", "SigningService._sign"): "policy",
+    ("signer/account.py", "HSMAccount.unsafe_sign_hash"): "the path above",
     ("signer/refunds/transaction_signer.py", "TransactionSigner.build_and_sign"): (
         "policy"
     ),
