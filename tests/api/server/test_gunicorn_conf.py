@@ -16,11 +16,12 @@ from tests.support.waiting import eventually
 CONFIG = "python:api.server.gunicorn_conf"
 CONFIGS = [CONFIG, "docker/gunicorn.conf.py"]
 APP = "api.server.entrypoint:get_app()"
-OF_SOME_ROLES = {"backends.aws_kms", "backends.pkcs11", "api.http.administration"}
-NEVER_LOADED = {
-    *("Crypto", "aiohttp", "alembic", "click", "eth_account"),
-    *("requests", "web3"),
+OF_SIGNING = {"api.http.signing_routes", "Crypto", "eth_account"}
+OF_SOME_ROLES = {
+    *("backends.aws_kms", "backends.pkcs11", "api.http.administration"),
+    *OF_SIGNING,
 }
+NEVER_LOADED = {"aiohttp", "alembic", "click", "requests", "web3"}
 DIFFERENT = "these settings differ from api/server/gunicorn_conf.py"
 
 
@@ -235,8 +236,9 @@ def test_meanwhile_runs_beside_the_guard() -> None:
 @pytest.mark.parametrize(
     ("role", "use_kms", "loaded"),
     [
-        ("all", "true", {"backends.aws_kms", "api.http.administration"}),
-        ("all", "false", {"backends.pkcs11", "api.http.administration"}),
+        ("all", "true", {"backends.aws_kms", "api.http.administration", *OF_SIGNING}),
+        ("admin", "false", {"backends.pkcs11", "api.http.administration"}),
+        ("sign", "false", {"backends.pkcs11", *OF_SIGNING}),
         ("refunds", "false", set[str]()),
     ],
 )
