@@ -92,7 +92,6 @@ from signer.refunds.worker_monitor import WorkerMonitor
 from signer.restore.plan import RestorePlanner
 from signer.restore.restorer import Restorer
 from signer.row_macs import RowMACs
-from signer.signing.service import SigningService
 from signer.startup.dependency_checks import check_chain
 from signer.startup.limits_guard import LimitsGuard
 from signer.webhooks.delivery_admin import DeliveryAdmin
@@ -112,6 +111,7 @@ if TYPE_CHECKING:
     from api.metrics.refusals import RefusalMeter
     from api.metrics.worker_meter import WorkerMeter
     from api.request_context import Network as IPNetwork
+    from signer.signing.service import SigningService
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -343,8 +343,11 @@ class Container:
         )
 
     @cached_property
-    def signing(self) -> SigningService:
+    def signing(self) -> "SigningService":
         """Signs with the active key what callers ask for; reserves no nonce."""
+        # It imports eth-account, which a process that accepts refunds does not need.
+        from signer.signing.service import SigningService  # noqa: PLC0415
+
         return SigningService(
             lambda: self.ring.active().signer,
             self.policy,

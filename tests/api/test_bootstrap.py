@@ -2,7 +2,7 @@
 
 import pytest
 
-from api.bootstrap import open_backend
+from api.bootstrap import _find_retries, open_backend
 from dev.kms_emulator import KMSEmulator
 from signer.config.settings import Settings
 from signer.errors import BackendThrottledError
@@ -38,3 +38,9 @@ def test_the_rate_is_limited(kms_emulator: KMSEmulator, kms_key: KeyId) -> None:
 
     with pytest.raises(BackendThrottledError, match="wait for KMS"):
         sign_for_a_while()
+
+
+@pytest.mark.parametrize(("role", "retries"), [("sign", 2), ("all", 10), ("admin", 10)])
+def test_a_client_waits_for_three_tries_of_kms(role: str, retries: int) -> None:
+    """A signature that a client waits for fails early enough to be reported."""
+    assert _find_retries(Settings.from_env({"SERVE_ROLE": role})) == retries

@@ -16,16 +16,15 @@ from tests.support.waiting import eventually
 CONFIG = "python:api.server.gunicorn_conf"
 CONFIGS = [CONFIG, "docker/gunicorn.conf.py"]
 APP = "api.server.entrypoint:get_app()"
+OF_SIGNING = {"api.http.signing_routes", "Crypto", "eth_account"}
 OF_SOME_ROLES = {
     "backends.aws_kms",
     "backends.google_cloud_kms.backend",
     "backends.pkcs11",
     "api.http.administration",
+    *OF_SIGNING,
 }
-NEVER_LOADED = {
-    *("Crypto", "aiohttp", "alembic", "click", "eth_account"),
-    *("requests", "web3"),
-}
+NEVER_LOADED = {"aiohttp", "alembic", "click", "requests", "web3"}
 DIFFERENT = "these settings differ from api/server/gunicorn_conf.py"
 
 
@@ -240,13 +239,22 @@ def test_meanwhile_runs_beside_the_guard() -> None:
 @pytest.mark.parametrize(
     ("role", "backend", "loaded"),
     [
-        ("all", "aws-kms", {"backends.aws_kms", "api.http.administration"}),
+        (
+            "all",
+            "aws-kms",
+            {"backends.aws_kms", "api.http.administration", *OF_SIGNING},
+        ),
         (
             "all",
             "google-cloud-kms",
-            {"backends.google_cloud_kms.backend", "api.http.administration"},
+            {
+                "backends.google_cloud_kms.backend",
+                "api.http.administration",
+                *OF_SIGNING,
+            },
         ),
-        ("all", "pkcs11", {"backends.pkcs11", "api.http.administration"}),
+        ("admin", "pkcs11", {"backends.pkcs11", "api.http.administration"}),
+        ("sign", "pkcs11", {"backends.pkcs11", *OF_SIGNING}),
         ("refunds", "pkcs11", set[str]()),
     ],
 )

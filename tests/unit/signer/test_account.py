@@ -462,3 +462,16 @@ def test_transaction_is_not_modified() -> None:
     _sign(transaction)
 
     assert transaction == before
+
+
+def test_authorisations_equal_eth_accounts() -> None:
+    """EIP-7702, which only a policy of the program permits."""
+    authorization = {"chainId": 1, "address": OTHER, "nonce": 7}
+
+    assert PERMISSIVE.sign_authorization(authorization) == LOCAL.sign_authorization(
+        authorization
+    )
+    with pytest.raises(PolicyViolationError, match="rule delegation"):
+        HSM.sign_authorization(authorization)
+    with pytest.raises(InvalidInputError, match="not an authorisation"):
+        HSM.sign_authorization({"chainId": 1})
