@@ -76,6 +76,7 @@ from signer.refunds.ledger_clock import LedgerClock
 from signer.refunds.lifecycle import Lifecycle
 from signer.refunds.nonce_admin import NonceAdmin
 from signer.refunds.nonces import NonceManager
+from signer.refunds.payment_policy import PaymentPolicy
 from signer.refunds.preview import Previewer
 from signer.refunds.row_alarm import RowAlarm
 from signer.refunds.service import RefundService
@@ -320,6 +321,11 @@ class Container:
         )
 
     @cached_property
+    def payment_policy(self) -> PaymentPolicy:
+        """The policy, asked about refunds by a process that needs no key."""
+        return PaymentPolicy(self.policy, self.ring, self.ledger_clock)
+
+    @cached_property
     def refunds(self) -> RefundService:
         """Accepts, lists and cancels refunds."""
         return RefundService(
@@ -330,6 +336,7 @@ class Container:
             clock=self.ledger_clock,
             tenants=self.tenants,
             alerts=self.alerts,
+            policy=self.payment_policy,
             meter=self._with_traces(self.refusals),
         )
 
@@ -351,6 +358,7 @@ class Container:
             clock=clock,
             tenants=self.tenants,
             fee_monitor=FeeMonitor(store, self.alerts, clock),
+            policy=self.payment_policy,
         )
 
     @cached_property

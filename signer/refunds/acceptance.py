@@ -1,7 +1,7 @@
 """Accepts requests for refunds: checks each one, and stores it at most once."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TypeGuard
 
@@ -23,8 +23,10 @@ from signer.model.audit_record import Actor, Operation
 from signer.model.refund import Refund, RefundRequest, Status, new_refund_id
 from signer.model.signed_request import NO_SIGNATURE, SignedRequest
 from signer.ports import Clock, Store
+from signer.refunds.approval_needs import ApprovalNeeds
 from signer.refunds.nonces import require_unblocked
 from signer.refunds.payment_approvals import PaymentApprovals
+from signer.refunds.payment_policy import PaymentPolicy
 from signer.refunds.policy import admit
 from signer.refunds.signed_requests import SignedRequests
 from signer.refunds.transaction_signer import describe_acceptance
@@ -101,9 +103,12 @@ class RefundAcceptor:
         clock: Clock,
         tenants: TenantRegistry,
         alerts: Alerts,
+        policy: PaymentPolicy | None = None,
     ) -> None:
+        """Without *policy*, no rule demands an approval before a worker asks it."""
         self._store = store
-        self._approvals = PaymentApprovals(store, audit, alerts, clock, tenants)
+        needs = ApprovalNeeds(tenants, policy)
+        self._approvals = PaymentApprovals(store, audit, alerts, clock, needs)
         self._networks = networks
         self._audit = audit
         self._wallets = wallets
@@ -227,6 +232,9 @@ class RefundAcceptor:
             earlier = self._store.find_earlier(refund, terms.owners)
             if earlier is not None:
                 return self._replay(earlier)
+        need = self._approvals.find_need(refund, self._networks[refund.network])
+        if need is not None:
+            refund = replace(refund, status=Status.AWAITING_APPROVAL)
         record = self._audit.result(
             AuditAction.REFUND_ACCEPT,
             Operation.REFUND,
@@ -235,8 +243,8 @@ class RefundAcceptor:
         )
         answer = None if terms.answer is None else terms.answer(refund)
         proposed = None
-        if refund.status is Status.AWAITING_APPROVAL:
-            proposed = self._approvals.propose(refund, terms.actor, terms.now)
+        if need is not None:
+            proposed = self._approvals.propose(refund, terms.actor, terms.now, need)
         max_open = terms.limits.max_open_refunds
         return Acceptance(refund, record, max_open, proof, answer, proposed)
 

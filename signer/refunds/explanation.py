@@ -103,7 +103,7 @@ class Explanation:
         """One sentence: why the refund has its status."""
         refund = self.refund
         sentence = {
-            Status.AWAITING_APPROVAL: "Its amount needs the approval of an"
+            Status.AWAITING_APPROVAL: "It needs the approval of an"
             " administrator, who has not decided yet",
             Status.QUEUED: _describe_queued(self),
             Status.RESERVED: f"It has nonce {refund.nonce} and is not signed yet",

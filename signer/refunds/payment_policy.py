@@ -10,7 +10,7 @@ from signer.model.decision import Decision
 from signer.model.key import Key, KeyState
 from signer.model.refund import Kind, Refund
 from signer.policy.facts import Caller, Path, TransactionFacts
-from signer.policy.policy import Policy
+from signer.policy.policy import Approve, Policy
 from signer.policy.surroundings import NO_KEYS, KnownNetwork, OwnKeys, Surroundings
 from signer.policy.transaction_facts import transaction_facts
 from signer.ports import Clock
@@ -33,16 +33,50 @@ class PaymentPolicy:
         refund: Refund,
         kind: Kind,
         network: Network,
+        *,
+        approve: Approve | None = None,
     ) -> Decision:
         """
         Return the decision that *transaction* may be signed for *refund*.
 
-        *digest* is the transaction's.
+        *digest* is the transaction's.  *approve* is asked about a refund that needs
+        approvals; a sweep or a no-op that would need one is refused.
 
         Raises:
             PolicyViolationError: It may not.
             StoreError: The ring could not be read.
         """
+        facts = self._facts(transaction, digest, refund, kind, network)
+        is_refund = facts.caller.path is Path.REFUND
+        return self.policy.require(facts, approve if is_refund else None)
+
+    def evaluate(
+        self,
+        transaction: AnyTransaction,
+        digest: bytes,
+        refund: Refund,
+        kind: Kind,
+        network: Network,
+    ) -> Decision:
+        """Return what the policy says about *transaction*; it permits no signature."""
+        return self.policy.evaluate(
+            self._facts(transaction, digest, refund, kind, network)
+        )
+
+    @property
+    def active_address(self) -> str | None:
+        """The address that new refunds are paid from, at most a minute old."""
+        keys = self._ring.cached_keys()
+        return next((k.address for k in keys if k.state is KeyState.ACTIVE), None)
+
+    def _facts(
+        self,
+        transaction: AnyTransaction,
+        digest: bytes,
+        refund: Refund,
+        kind: Kind,
+        network: Network,
+    ) -> TransactionFacts:
         surroundings = Surroundings(
             build_caller(refund, kind),
             str(refund.sender),
@@ -50,9 +84,7 @@ class PaymentPolicy:
             self._known(refund.network, network),
             self._own_keys(refund),
         )
-        return self.policy.require(
-            payment_facts(transaction, digest, surroundings, refund)
-        )
+        return payment_facts(transaction, digest, surroundings, refund)
 
     def _known(self, name: str, network: Network) -> KnownNetwork:
         known = self._networks.get(name)

@@ -47,6 +47,7 @@ from signer.refunds.kill_switch import KillSwitch
 from signer.refunds.lifecycle import Lifecycle
 from signer.refunds.nonces import NonceManager
 from signer.refunds.outcomes import Outcome, Outcomes
+from signer.refunds.payment_policy import PaymentPolicy
 from signer.refunds.policy import admit
 from signer.refunds.row_alarm import RowAlarm
 from signer.refunds.service import RefundService
@@ -315,6 +316,7 @@ class World:
             wallets=lambda: [key.address for key in self.ring.cached_keys()],
             clock=self.clock,
             tenants=self.tenants,
+            policy=PaymentPolicy(self.policy, self.ring, self.clock),
             meter=meter,
             timer=self._timer,
         )

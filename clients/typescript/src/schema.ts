@@ -792,7 +792,20 @@ export interface components {
              * @description Codes of what would delay it: the request is accepted, and none of them is
              *     its answer.
              */
-            waits_for: ("approval-required" | "signing-stopped" | "wallet-paused" | "limit-reached" | "insufficient-funds" | "fees-above-recent" | "gas-above-limit" | "chain-unavailable" | "chain-failed" | "key-not-found" | "row-not-authentic")[];
+            waits_for: ("approval-required" | "policy-violation" | "signing-stopped" | "wallet-paused" | "limit-reached" | "insufficient-funds" | "fees-above-recent" | "gas-above-limit" | "chain-unavailable" | "chain-failed" | "key-not-found" | "row-not-authentic")[];
+            /** @description What the policy of the service says; null if it has no own rules. */
+            policy: {
+                /**
+                 * @description `allow`; `needs-approval`: it would wait for `approvals` people; or `refuse`: it
+                 *     would wait with `policy-violation`.
+                 * @enum {string}
+                 */
+                verdict: "allow" | "refuse" | "needs-approval";
+                /** @description The rules that decide. */
+                rules: string[];
+                /** @description How many people must approve it. */
+                approvals: number;
+            } | null;
             /** @description The amount, with all decimals of the token. */
             amount: string | null;
             /**
@@ -1027,7 +1040,7 @@ export interface components {
                 "application/problem+json": components["schemas"]["Problem"];
             };
         };
-        /** @description * `policy-violation`: The policy does not allow the refund. */
+        /** @description * `policy-violation`: The policy does not allow it. */
         "problem-422": {
             headers: {
                 "X-Request-Id": components["headers"]["X-Request-Id"];
@@ -1628,6 +1641,7 @@ export interface operations {
                      *       "problem": null,
                      *       "needs_approval": false,
                      *       "waits_for": [],
+                     *       "policy": null,
                      *       "amount": "12.500000",
                      *       "sender": "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266",
                      *       "simulation": {

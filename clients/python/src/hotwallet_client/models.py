@@ -435,6 +435,16 @@ class NetworkList(TypedDict):
     networks: list[Network]
 
 
+class Policy1(TypedDict):
+    """
+    What the policy of the service says; null if it has no own rules.
+    """
+
+    verdict: Literal["allow", "refuse", "needs-approval"]
+    rules: list[str]
+    approvals: int
+
+
 class Simulation(TypedDict):
     """
     The transfer, as the nodes execute it now, without sending it.
@@ -564,6 +574,7 @@ class Preview(TypedDict):
     waits_for: list[
         Literal[
             "approval-required",
+            "policy-violation",
             "signing-stopped",
             "wallet-paused",
             "limit-reached",
@@ -576,6 +587,7 @@ class Preview(TypedDict):
             "row-not-authentic",
         ]
     ]
+    policy: Policy1 | None
     amount: str | None
     sender: str | None
     simulation: Simulation | None
