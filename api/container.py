@@ -32,6 +32,7 @@ from signer.audit.log import AuditLog
 from signer.audit.sealer import Sealer
 from signer.audit.sealing_monitor import SealingAlert, SealingMonitor
 from signer.chain.chain import Chain
+from signer.config.deny_list import DenyList
 from signer.config.digest import Configuration, read_configuration
 from signer.config.networks import Network, load_networks
 from signer.config.policy_files import read_policy_files
@@ -311,6 +312,7 @@ class Container:
                 self.ledger_clock,
                 self.policy,
                 lambda: self.backend.concurrency,
+                self.deny_list,
             ),
             NonceManager(self.store, self.ring, self.ledger_clock, self.tenants),
             self.ledger_clock,
@@ -321,9 +323,16 @@ class Container:
         )
 
     @cached_property
+    def deny_list(self) -> DenyList | None:
+        """The addresses that are never paid, if a file is configured."""
+        path = self.settings.deny_list_file
+        return None if path is None else DenyList(path)
+
+    @cached_property
     def payment_policy(self) -> PaymentPolicy:
-        """The policy, asked about refunds by a process that needs no key."""
-        return PaymentPolicy(self.policy, self.ring, self.ledger_clock)
+        """The policy, asked about the transactions of refunds; it needs no key."""
+        clock = self.ledger_clock
+        return PaymentPolicy(self.policy, self.ring, clock, self.deny_list)
 
     @cached_property
     def refunds(self) -> RefundService:

@@ -50,6 +50,7 @@ _DEVICE = "The signing device cannot be used at the moment."
 _LOG = "The audit log cannot be written, so nothing is signed."
 _HANGING = "Earlier self-tests of this key have not ended: its device hangs. Try again."
 _CHAIN = "The network's nodes do not answer at the moment."
+_SCREENING = "Recipients cannot be screened at the moment."
 _STORE = "The database does not answer at the moment."
 _STALE = "Another process changed it first. Try again."
 _REFUSING = "The database refused the operation; an operator must repair it."
@@ -69,6 +70,7 @@ _TABLE: dict[type[Exception], _Row] = {
     errors.RotationInProgressError: _Row(409, retry_after=5),
     errors.RateLimitedError: _Row(429),
     errors.PolicyViolationError: _Row(422),
+    errors.ScreeningUnavailableError: _Row(503, _SCREENING, retry_after=30),
     errors.NewKeyUnhealthyError: _Row(503, _OLD_KEY, retry_after=5),
     errors.SelfTestPendingError: _Row(503, _HANGING, retry_after=5),
     errors.AuditLogUnwritableError: _Row(503, _LOG, retry_after=5),

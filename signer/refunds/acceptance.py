@@ -13,6 +13,7 @@ from signer.config.tenants import Tenant, TenantRegistry
 from signer.errors import (
     HotWalletError,
     InProgressError,
+    PolicyViolationError,
     RequestError,
     StoreError,
     StoreUnavailableError,
@@ -22,6 +23,7 @@ from signer.model.acceptance import Acceptance
 from signer.model.audit_record import Actor, Operation
 from signer.model.refund import Refund, RefundRequest, Status, new_refund_id
 from signer.model.signed_request import NO_SIGNATURE, SignedRequest
+from signer.policy.rules import DENIED
 from signer.ports import Clock, Store
 from signer.refunds.approval_needs import ApprovalNeeds
 from signer.refunds.nonces import require_unblocked
@@ -107,6 +109,7 @@ class RefundAcceptor:
     ) -> None:
         """Without *policy*, no rule demands an approval before a worker asks it."""
         self._store = store
+        self._policy = policy
         needs = ApprovalNeeds(tenants, policy)
         self._approvals = PaymentApprovals(store, audit, alerts, clock, needs)
         self._networks = networks
@@ -218,13 +221,15 @@ class RefundAcceptor:
                 now=terms.now,
                 limits=terms.limits,
             )
-        except RequestError:
+            self._screen(refund)
+        except RequestError as e:
             require_unblocked(self._store, terms.tenant)
             # An accepted refund stays accepted when the rules change.
             for owner in terms.owners:
                 earlier = self._store.find(owner, key)
                 if earlier and earlier.fingerprint == request.fingerprint():
                     return self._replay(earlier)
+            self._record_denied(e, request, terms)
             raise
         # With one owner, acceptance finds an earlier refund by itself.
         if len(terms.owners) > 1:
@@ -247,6 +252,29 @@ class RefundAcceptor:
             proposed = self._approvals.propose(refund, terms.actor, terms.now, need)
         max_open = terms.limits.max_open_refunds
         return Acceptance(refund, record, max_open, proof, answer, proposed)
+
+    def _screen(self, refund: Refund) -> None:
+        if self._policy is not None:
+            self._policy.screen(refund.recipient)
+
+    def _record_denied(
+        self, error: RequestError, request: RefundRequest, terms: _Terms
+    ) -> None:
+        """Audit *error* if the deny list has the recipient of *request*."""
+        if isinstance(error, PolicyViolationError) and error.rule == DENIED:
+            record = self._audit.result(
+                AuditAction.REFUND_ACCEPT,
+                Operation.REFUND,
+                terms.actor,
+                outcome=DENIED,
+                tenant=terms.tenant,
+                network=request.network,
+                token_symbol=request.token,
+                recipient=request.recipient,
+                amount=request.amount,
+                reference=request.reference,
+            )
+            self._audit.write(record)
 
     def _replay(self, refund: Refund) -> AcceptedRefund:
         answer = self._store.answer(refund.id)

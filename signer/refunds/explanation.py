@@ -33,6 +33,8 @@ ADVICE = {
     " with the program that reads its output (docs/how-to/hsm-down.md)",
     "policy-violation": "compare the networks file with the one in force at acceptance,"
     " and see whether an own rule refuses it (docs/how-to/policy.md)",
+    "screening-unavailable": "correct or restore the file DENY_LIST_FILE"
+    " (docs/how-to/screening.md)",
     "tenant-blocked": "run `hotwallet tenants unblock` if it may be paid again",
     "approval-required": "an administrator approves or rejects it (`hotwallet approvals"
     " list`): its nonce holds up later ones",

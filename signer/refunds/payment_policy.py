@@ -1,9 +1,11 @@
 """Asks the policy about the transactions of refunds, sweeps and no-ops."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
+from signer.config.deny_list import DenyList
 from signer.config.networks import Network
 from signer.crypto.transactions import AnyTransaction
+from signer.errors import PolicyViolationError
 from signer.keys.keyring import KeyRing
 from signer.model.audit_record import WORKER
 from signer.model.decision import Decision
@@ -11,6 +13,7 @@ from signer.model.key import Key, KeyState
 from signer.model.refund import Kind, Refund
 from signer.policy.facts import Caller, Path, TransactionFacts
 from signer.policy.policy import Approve, Policy
+from signer.policy.rules import DENIED, RULES
 from signer.policy.surroundings import NO_KEYS, KnownNetwork, OwnKeys, Surroundings
 from signer.policy.transaction_facts import transaction_facts
 from signer.ports import Clock
@@ -19,8 +22,15 @@ from signer.ports import Clock
 class PaymentPolicy:
     """The policy, and what a worker knows about its own transactions."""
 
-    def __init__(self, policy: Policy, ring: KeyRing, clock: Clock) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        ring: KeyRing,
+        clock: Clock,
+        deny_list: DenyList | None = None,
+    ) -> None:
         self.policy = policy
+        self._deny_list = deny_list
         self._clock = clock
         self._ring = ring
         self._networks: dict[str, tuple[Network, KnownNetwork]] = {}
@@ -44,6 +54,7 @@ class PaymentPolicy:
 
         Raises:
             PolicyViolationError: It may not.
+            ScreeningUnavailableError: The deny list cannot be read.
             StoreError: The ring could not be read.
         """
         facts = self._facts(transaction, digest, refund, kind, network)
@@ -62,6 +73,27 @@ class PaymentPolicy:
         return self.policy.evaluate(
             self._facts(transaction, digest, refund, kind, network)
         )
+
+    @property
+    def is_extended(self) -> bool:
+        """Whether an operator's rules or list can refuse what was accepted."""
+        return self.policy.is_extended or self._deny_list is not None
+
+    def screen(self, recipient: str) -> None:
+        """
+        Require that *recipient* may be paid, before a refund is accepted.
+
+        Raises:
+            PolicyViolationError: ``recipient-denied``: the deny list has it.
+            ScreeningUnavailableError: The list cannot be read.
+        """
+        if recipient.lower() in self._denied():
+            raise PolicyViolationError(
+                f"the recipient must not be paid: {RULES[DENIED]}", rule=DENIED
+            )
+
+    def _denied(self) -> Collection[str]:
+        return () if self._deny_list is None else self._deny_list.addresses()
 
     @property
     def active_address(self) -> str | None:
@@ -83,6 +115,7 @@ class PaymentPolicy:
             self._clock(),
             self._known(refund.network, network),
             self._own_keys(refund),
+            denied=self._denied(),
         )
         return payment_facts(transaction, digest, surroundings, refund)
 

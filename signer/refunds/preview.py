@@ -206,6 +206,7 @@ class Previewer:
         Raises:
             InvalidInputError: Amount or recipient is malformed, or the recipient may
                 not be paid.
+            ScreeningUnavailableError: The deny list cannot be read.
             StoreError: The database does not answer; or another program changed the
                 tenant's block.
         """
@@ -245,7 +246,7 @@ class Previewer:
     ) -> tuple[Refund, Decision | None]:
         """Return the refund as it would be stored, and what own rules say."""
         policy, decision = self._policy, None
-        if policy is not None and policy.policy.is_extended:
+        if policy is not None and policy.is_extended:
             decision = decide(policy, refund, chain.network)
             if decision.need is not None:
                 refund = replace(refund, status=Status.AWAITING_APPROVAL)
@@ -270,6 +271,8 @@ class Previewer:
             now=now,
             limits=self._tenants.limits(tenant),
         )
+        if self._policy is not None:
+            self._policy.screen(refund.recipient)
         self._store.find_earlier(refund, self._tenants.owners(tenant))
         return refund
 

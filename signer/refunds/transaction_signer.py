@@ -12,6 +12,7 @@ from typing import Any
 from signer.amounts import format_units
 from signer.audit.log import AuditLog
 from signer.chain.erc20 import encode_transfer
+from signer.config.deny_list import DenyList
 from signer.config.networks import Network
 from signer.crypto.transactions import (
     AnyTransaction,
@@ -140,11 +141,16 @@ class TransactionSigner:
         clock: Clock,
         policy: Policy,
         concurrency: Callable[[], int] = lambda: 1,
+        deny_list: DenyList | None = None,
     ) -> None:
-        """*concurrency* returns how many threads should sign at once."""
+        """
+        Sign what *policy* permits, and nothing for an address of *deny_list*.
+
+        *concurrency* returns how many threads should sign at once.
+        """
         self._ring = ring
         self._clock = clock
-        self._policy = PaymentPolicy(policy, ring, clock)
+        self._policy = PaymentPolicy(policy, ring, clock, deny_list)
         self.concurrency = concurrency
 
     @property
@@ -172,13 +178,13 @@ class TransactionSigner:
 
         A refund that only the signature refused would keep its nonce, and all later
         ones would wait.  The rules of this project allow what the configuration does,
-        which was checked: only those of an operator can refuse more.
+        which was checked: only those of an operator, and a deny list, refuse more.
 
         Raises:
             PolicyViolationError: Its transfer would be refused now.
             ApprovalRequiredError: *approve* raised it.
         """
-        if not self._policy.policy.is_extended:
+        if not self._policy.is_extended:
             return
         attempt = Attempt(Kind.TRANSFER, 0, gas, max_fee, 0, is_legacy=False)
         expected = replace(refund, sender=sender, nonce=0, gas_limit=gas)

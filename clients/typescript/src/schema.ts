@@ -853,7 +853,7 @@ export interface components {
              * @description A stable code.
              * @enum {string}
              */
-            code: "approval-required" | "audit-log-unwritable" | "backend-access-denied" | "backend-failed" | "backend-throttled" | "backend-unavailable" | "bad-gateway" | "bad-request" | "body-too-large" | "chain-unavailable" | "conflict" | "cursor-expired" | "expectation-failed" | "fees-above-recent" | "forbidden" | "gas-above-limit" | "gateway-timeout" | "headers-too-large" | "idempotency-mismatch" | "insufficient-funds" | "internal-error" | "invalid-input" | "key-ambiguous" | "key-not-found" | "key-rotated" | "key-unusable" | "limit-reached" | "method-not-allowed" | "new-key-unhealthy" | "not-cancellable" | "not-found" | "not-through-proxy" | "operator-not-identified" | "policy-violation" | "proofs-pending" | "proxy-overloaded" | "request-in-progress" | "request-signature-invalid" | "request-timeout" | "rotation-in-progress" | "row-not-authentic" | "same-person" | "signing-stopped" | "stale-state" | "store-failed" | "store-unavailable" | "tenant-blocked" | "too-many-open-refunds" | "too-many-requests" | "unauthenticated" | "unknown-tenant" | "unsupported-media-type" | "unsupported-transfer-coding" | "uri-too-long" | "wallet-paused";
+            code: "approval-required" | "audit-log-unwritable" | "backend-access-denied" | "backend-failed" | "backend-throttled" | "backend-unavailable" | "bad-gateway" | "bad-request" | "body-too-large" | "chain-unavailable" | "conflict" | "cursor-expired" | "expectation-failed" | "fees-above-recent" | "forbidden" | "gas-above-limit" | "gateway-timeout" | "headers-too-large" | "idempotency-mismatch" | "insufficient-funds" | "internal-error" | "invalid-input" | "key-ambiguous" | "key-not-found" | "key-rotated" | "key-unusable" | "limit-reached" | "method-not-allowed" | "new-key-unhealthy" | "not-cancellable" | "not-found" | "not-through-proxy" | "operator-not-identified" | "policy-violation" | "proofs-pending" | "proxy-overloaded" | "request-in-progress" | "request-signature-invalid" | "request-timeout" | "rotation-in-progress" | "row-not-authentic" | "same-person" | "screening-unavailable" | "signing-stopped" | "stale-state" | "store-failed" | "store-unavailable" | "tenant-blocked" | "too-many-open-refunds" | "too-many-requests" | "unauthenticated" | "unknown-tenant" | "unsupported-media-type" | "unsupported-transfer-coding" | "uri-too-long" | "wallet-paused";
             /** @description What is wrong with this request. */
             detail?: string;
             /** @description Names the request in the service's log. */
@@ -1124,6 +1124,7 @@ export interface components {
          *     * `proofs-pending`: Earlier self-tests of the key still hang.
          *     * `proxy-overloaded`: The proxy has no room.
          *     * `row-not-authentic`: Another program changed a row of the ledger.
+         *     * `screening-unavailable`: Recipients cannot be screened.
          *     * `signing-stopped`: Signing is stopped.
          *     * `stale-state`: Another process changed the row first.
          *     * `store-failed`: The database refused.
@@ -1509,7 +1510,7 @@ export interface operations {
             501: components["responses"]["problem-501"];
             /** @description `bad-gateway` */
             502: components["responses"]["problem-502"];
-            /** @description `proxy-overloaded`, `row-not-authentic`, `stale-state`, `store-failed`, `store-unavailable` */
+            /** @description `proxy-overloaded`, `row-not-authentic`, `screening-unavailable`, `stale-state`, `store-failed`, `store-unavailable` */
             503: components["responses"]["problem-503"];
             /** @description `gateway-timeout` */
             504: components["responses"]["problem-504"];
@@ -1698,7 +1699,7 @@ export interface operations {
             501: components["responses"]["problem-501"];
             /** @description `bad-gateway` */
             502: components["responses"]["problem-502"];
-            /** @description `proxy-overloaded`, `row-not-authentic`, `stale-state`, `store-failed`, `store-unavailable` */
+            /** @description `proxy-overloaded`, `row-not-authentic`, `screening-unavailable`, `stale-state`, `store-failed`, `store-unavailable` */
             503: components["responses"]["problem-503"];
             /** @description `gateway-timeout` */
             504: components["responses"]["problem-504"];

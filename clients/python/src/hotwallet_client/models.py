@@ -518,6 +518,7 @@ class Problem(TypedDict):
         "rotation-in-progress",
         "row-not-authentic",
         "same-person",
+        "screening-unavailable",
         "signing-stopped",
         "stale-state",
         "store-failed",

@@ -2,10 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from signer.alerts import Alerts
+from signer.config.deny_list import DenyList
 from signer.config.tenants import Tenant, TenantRegistry
 from signer.errors import (
     ChainError,
@@ -14,6 +16,7 @@ from signer.errors import (
     InvalidInputError,
     PolicyViolationError,
     RowNotAuthenticError,
+    ScreeningUnavailableError,
     StoreUnavailableError,
     TenantBlockedError,
 )
@@ -28,6 +31,7 @@ from tests.support.policy_approvals import rule, ruled
 from tests.support.refunds import (
     ACTOR,
     AMOUNT,
+    CUSTOMER,
     REQUEST,
     World,
     altered,
@@ -44,8 +48,8 @@ def _previewer(world: World) -> Previewer:
     alerts = Alerts(world.store, clock=world.clock)
     # The ring registers the first key, which some tests do without.
     policy = None
-    if world.policy.is_extended:
-        policy = PaymentPolicy(world.policy, world.ring, world.clock)
+    if world.policy.is_extended or world.deny_list is not None:
+        policy = PaymentPolicy(world.policy, world.ring, world.clock, world.deny_list)
     return Previewer(
         world.store,
         world.store,
@@ -321,3 +325,17 @@ def test_a_rule_that_allows_it(world: World) -> None:
     assert not found.needs_approval
     assert found.decision is not None
     assert found.decision.rule == "refund"
+
+
+def test_a_denied_recipient(world: World, tmp_path: Path) -> None:
+    """The answer to the request is a refusal, which a preview does not audit."""
+    path = tmp_path / "denied.txt"
+    path.write_text(CUSTOMER)
+    world.deny_list = DenyList(path)
+    found = _preview(world)
+
+    assert found.outcome is Outcome.REFUSE
+    assert getattr(found.refusal, "rule", None) == "recipient-denied"
+    path.write_text(f"{CUSTOMER[:-1]}")
+    with pytest.raises(ScreeningUnavailableError):
+        _preview(world)
