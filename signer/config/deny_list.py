@@ -18,8 +18,6 @@ from eth_utils.address import is_checksum_address
 from signer.errors import ConfigurationError, Refusal, ScreeningUnavailableError
 
 
-CODE = "deny-list-invalid"
-
 MAX_BYTES = 16 * 2**20
 """Bytes of the file: about 380,000 addresses."""
 
@@ -67,7 +65,7 @@ class DenyList:
         except (OSError, ValueError) as e:
             # Do not show the path: it may be a secret in the wrong variable.
             detail = f"DENY_LIST_FILE: {_describe(e)}"
-            raise ConfigurationError(Refusal(CODE, detail)) from None
+            raise ConfigurationError(Refusal("deny-list-invalid", detail)) from None
 
     def addresses(self) -> frozenset[str]:
         """

@@ -162,6 +162,19 @@ def test_a_new_rule_needs_a_new_approval(world: World) -> None:
     assert paid.status is Status.CONFIRMED
 
 
+def test_a_used_approval_is_none_of_a_new_rule(world: World) -> None:
+    """The refund was queued after its approval, and waits again."""
+    refund = requested(ruled(world, ONE))
+    approve(world, refund, BOB)
+    assert world.step(refund).status is Status.QUEUED
+    _let_work(ruled(world, ONE + OTHER))
+
+    assert world.stored(refund).status is Status.AWAITING_APPROVAL
+    assert waiting(world, refund).requested_by == "worker"
+    states = {each.state for each in world.store.approvals_of(refund.id)}
+    assert states == {ApprovalState.DONE, ApprovalState.WAITING}
+
+
 @pytest.mark.parametrize(
     "text", [rule("one", 2), rule("one", 1, "context.gas > 0")], ids=["more", "text"]
 )

@@ -9,6 +9,7 @@ from signer.audit.log import AuditLog
 from signer.config.deny_list import DenyList
 from signer.errors import PolicyViolationError, ScreeningUnavailableError
 from signer.model.refund import Kind, Refund, Status
+from signer.refunds.service import RefundService
 from tests.support.ledgers import seal
 from tests.support.payment_approvals import ASKING, BOB, requested
 from tests.support.policy_approvals import approve, rule, ruled
@@ -135,3 +136,20 @@ def test_an_unreadable_list_pays_nothing(
     (paid,) = world.finish(refund)
 
     assert paid.status is Status.CONFIRMED
+
+
+def test_a_process_without_a_policy_accepts(world: World, path: Path) -> None:
+    """Only a worker decides then: it pays nothing to the address."""
+    service = RefundService(
+        world.store,
+        {"local": world.network},
+        audit=AuditLog(SILENCE, world.clock, journal=world.store),
+        wallets=list,
+        clock=world.clock,
+        tenants=world.tenants,
+    )
+    path.write_text(CUSTOMER)
+    refund = world.submit(REQUEST, key="unchecked", service=service).refund
+    world.work()
+
+    assert world.stored(refund).blocked_by == "policy-violation"
