@@ -21,7 +21,7 @@ export UV_SYSTEM_CERTS := true
 unexport PYTHONDONTWRITEBYTECODE
 UV := $(BIN)/uv
 
-.PHONY: help demo demo-kms demo-google-kms dev check test test-lowest model clients docs dist image screenshots soak lint format bench bench-quick flame-graph lock clean
+.PHONY: help demo demo-kms demo-google dev check test test-lowest model clients docs dist image screenshots soak lint format bench bench-quick flame-graph lock clean
 
 help: ## Show this list.
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 13
@@ -32,7 +32,7 @@ demo: .venv/.ready ## One refund from HTTP to the chain, signed in a SoftHSM tok
 demo-kms: .venv/.ready ## The same through AWS KMS's API, on a local emulator.
 	@USE_KMS=true $(BIN)/python -m dev.demo
 
-demo-google-kms: .venv/.ready ## The same through Google Cloud KMS's API, on a local emulator.
+demo-google: .venv/.ready ## The same through Google Cloud KMS's API, on a local emulator.
 	@KEY_BACKEND=google-cloud-kms $(BIN)/python -m dev.demo
 
 dev: .venv/.ready ## The same stack, left running; PORT=8081 for another port.
@@ -41,11 +41,11 @@ dev: .venv/.ready ## The same stack, left running; PORT=8081 for another port.
 check: lint ## Lint, and the tests of the core that start no program: under a minute.
 	@$(PYTEST) -q signer tests/unit/signer $(SLOW:%=--ignore=tests/unit/signer/%.py)
 
-test: .venv/.ready node_modules/.ready .venv-servers/.ready ## All tests, and the coverage of the core.
-	@$(PYTEST) --durations=25 --cov --cov-report=term $(ARGS)
+test: .venv/.ready node_modules/.ready .venv-servers/.ready ## All tests.
+	@$(PYTEST) --durations=25 $(ARGS)
 
-test-lowest: .venv-lowest/.ready ## The tests without servers, on the oldest supported dependencies.
-	@.venv-lowest/bin/python -m pytest -n $(WORKERS) --dist loadfile -q signer tests/unit/signer
+test-lowest: .venv-lowest/.ready node_modules/.ready ## The tests of the core and their coverage, on the oldest supported dependencies.
+	@.venv-lowest/bin/python -m pytest -n $(WORKERS) --dist loadfile -q --cov --cov-report=term signer tests/unit/signer
 
 model: .venv/.ready ## Search the model of the nonce lifecycle exhaustively: a minute.  Needs spin and gcc.
 	@$(BIN)/python -m tests.model

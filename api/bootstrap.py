@@ -37,6 +37,7 @@ from signer.ports import (
     KeyDirectory,
     Ledger,
     Meter,
+    NodeProxy,
     Notifier,
     WebhookSender,
 )
@@ -65,6 +66,7 @@ def build_container(environ: Mapping[str, str] = os.environ) -> Container:
         open_jwt_keys=open_token_keys,
         open_webhook_sender=open_webhook_sender,
         open_tracer=open_tracer,
+        open_node_proxies=open_node_proxies,
     )
 
 
@@ -280,6 +282,20 @@ def open_chains(networks: Mapping[str, Network]) -> Mapping[str, Chain]:
 
     return {
         name: Chain(network, connect(network)) for name, network in networks.items()
+    }
+
+
+def open_node_proxies(networks: Mapping[str, Network]) -> Mapping[str, NodeProxy]:
+    """Return what forwards clients' reads, by network; no request is sent yet."""
+    from backends.json_rpc.proxy import JSONRPCProxy  # noqa: PLC0415
+
+    return {
+        name: JSONRPCProxy(
+            network.rpc_urls,
+            timeout=network.rpc_timeout_ms / 1000,
+            chain_id=network.chain_id,
+        )
+        for name, network in networks.items()
     }
 
 

@@ -52,6 +52,7 @@ from signer.keys.rotation import Rotation
 from signer.keys.signer import SignerFactory
 from signer.keys.signing_alarm import SigningAlarm
 from signer.model.audit_record import Operation
+from signer.model.key import SERVING
 from signer.policy.default_rules import service_files
 from signer.policy.policy import Policy
 from signer.policy.policy_text import PolicyFile
@@ -63,6 +64,7 @@ from signer.ports import (
     Ledger,
     Meter,
     Meters,
+    NodeProxy,
     Notifier,
     WebhookSender,
     utc_now,
@@ -77,12 +79,13 @@ from signer.refunds.ledger_clock import LedgerClock
 from signer.refunds.lifecycle import Lifecycle
 from signer.refunds.nonce_admin import NonceAdmin
 from signer.refunds.nonces import NonceManager
-from signer.refunds.payment_policy import PaymentPolicy
+from signer.refunds.payment_policy import PaymentPolicy, own_keys
 from signer.refunds.preview import Previewer
 from signer.refunds.row_alarm import RowAlarm
 from signer.refunds.service import RefundService
 from signer.refunds.sweep import Sweeper
 from signer.refunds.tenant_admin import TenantAdmin
+from signer.refunds.transaction_sender import TransactionSender
 from signer.refunds.transaction_signer import TransactionSigner
 from signer.refunds.wallet_monitor import WalletMonitor
 from signer.refunds.worker import Worker
@@ -90,8 +93,8 @@ from signer.refunds.worker_monitor import WorkerMonitor
 from signer.restore.plan import RestorePlanner
 from signer.restore.restorer import Restorer
 from signer.row_macs import RowMACs
+from signer.signing.service import SigningService
 from signer.startup.dependency_checks import check_chain
-from signer.startup.guard import NOT_SAFE
 from signer.startup.limits_guard import LimitsGuard
 from signer.webhooks.delivery_admin import DeliveryAdmin
 from signer.webhooks.dispatcher import WebhookDispatcher
@@ -134,6 +137,9 @@ class Container:
     open_jwt_keys: "Callable[[Settings], KeySource]"
     open_webhook_sender: Callable[[Settings], WebhookSender]
     open_tracer: Callable[[Settings, Clock], Meter | None] = lambda *_: None
+    open_node_proxies: Callable[[Mapping[str, Network]], Mapping[str, NodeProxy]] = (
+        lambda _: {}
+    )
     clock: Clock = utc_now
     warnings: Sequence[str] = ()  # Of the guard.
 
@@ -182,7 +188,9 @@ class Container:
             return []
         config = BackendConfig(settings, self.environ)
         forbidden = check_plugin(self.backend_plugin, config)
-        return [NOT_SAFE] if forbidden is not None else []
+        if forbidden is None:
+            return []
+        return [f"NOT SAFE FOR PRODUCTION: {forbidden.message}"]
 
     @cached_property
     def store(self) -> Ledger:
@@ -348,6 +356,33 @@ class Container:
             policy=self.payment_policy,
             meter=self._with_traces(self.refusals),
         )
+
+    @cached_property
+    def signing(self) -> SigningService:
+        """Signs with the active key what callers ask for; reserves no nonce."""
+        return SigningService(
+            lambda: self.ring.active().signer,
+            self.policy,
+            self.networks,
+            self.ledger_clock,
+            states=SERVING,
+            own_keys=lambda: own_keys(self.ring.cached_keys()),
+            # The active key signs, from which the service pays.
+            is_service_wallet=lambda *_: True,
+            blocks=self.store,
+        )
+
+    @cached_property
+    def transaction_sender(self) -> TransactionSender:
+        """Accepts the transfers of JSON-RPC's clients as refunds."""
+        return TransactionSender(
+            self.refunds, self.store, self.ledger_clock, refund_answer
+        )
+
+    @cached_property
+    def node_proxies(self) -> Mapping[str, NodeProxy]:
+        """Forwards clients' reads to the nodes, by network."""
+        return self.open_node_proxies(self.networks)
 
     @cached_property
     def explainer(self) -> Explainer:

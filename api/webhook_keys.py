@@ -61,7 +61,7 @@ def open_public_keys(settings: Settings) -> Sequence[PublicKey]:
     path = settings.webhook_public_keys_file
     if path is not None:
         return _read("WEBHOOK_PUBLIC_KEYS_FILE", path, read_public_keys)
-    if settings.serve_role is Role.REFUNDS:
+    if settings.serve_role in {Role.REFUNDS, Role.SIGN}:
         return ()  # Such a process must not read a private key.
     if settings.is_production and settings.webhook_signing_key_file is None:
         return ()

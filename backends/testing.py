@@ -3,6 +3,8 @@ The contract of key backends as tests, also for packages that add one.
 
 A package's own tests inherit them, and say what to test::
 
+    ABSENT = KeyId("...")  # Well-formed, and no key has it.
+
     @pytest.fixture(scope="module")
     def device() -> Device:
         backend = MyBackend(...)
@@ -166,6 +168,7 @@ class KeyBackendContract:
 
         assert device.absent not in str(caught.value)
         assert caught.value.__cause__ is None
+        assert caught.value.__context__ is None
 
     @pytest.mark.parametrize(
         "key_id", ["", "nonsense", "zz", "\0", "a" * 3_000, "\u00e9"]

@@ -25,33 +25,23 @@ It differs from the service as follows:
 """
 
 import argparse
-import hashlib
 import json
 import re
-import secrets
 import signal
 import socket
 import threading
-import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
-from urllib.parse import parse_qs
 
-import jwt
-from cryptography.hazmat.primitives.asymmetric import rsa
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    PublicFormat,
-)
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak
 
 from dev.google_kms_keys import SECP256K1, GoogleError, KeyVersions, Result
+from dev.google_tokens import TokenIssuer
 from dev.kms_signing import Signing, as_given
 from dev.kms_wire import Call, Exchange, Faults, Handler, Reply, Server, decode
 
@@ -60,11 +50,6 @@ RING = "projects/example-project/locations/europe-west3/keyRings/hotwallet"
 SIGN, PUBLIC_KEY = "AsymmetricSign", "GetPublicKey"
 TOKEN = "Token"  # noqa: S105  The name of an operation.
 
-_GRANT = "urn:ietf:params:oauth:grant-type:jwt-bearer"  # RFC 7523
-_SCOPES = {
-    "https://www.googleapis.com/auth/cloudkms",
-    "https://www.googleapis.com/auth/cloud-platform",
-}
 _PERMISSIONS: Mapping[str, str] = {
     SIGN: "cloudkms.cryptoKeyVersions.useToSign",
     PUBLIC_KEY: "cloudkms.cryptoKeyVersions.viewPublicKey",
@@ -118,17 +103,16 @@ class GoogleKMSEmulator:
     The emulator in this process.  Use it as a context manager.
 
     ``journal`` has every request, oldest first.  ``faults`` scripts failures by
-    operation.  ``permitted`` are the permissions of the service account.
+    operation.  ``permitted`` are the permissions of the service account, and ``tokens``
+    issues its access tokens.
     """
 
     def __init__(self, port: int = 0) -> None:
         self.faults = Faults()
         self.journal: deque[Call] = deque(maxlen=100_000)
         self.permitted = {_PERMISSIONS[SIGN], _PERMISSIONS[PUBLIC_KEY]}
-        self.token_seconds = 3600
+        self.tokens = TokenIssuer()
         self._versions = KeyVersions()
-        self._tokens: dict[str, float] = {}
-        self._account = rsa.generate_private_key(65537, 2048)
         self._server = Server(port, self._handle, _RESTHandler)
         self._thread = threading.Thread(
             target=self._server.serve_forever, args=(0.05,), name="google-kms-emulator"
@@ -175,26 +159,9 @@ class GoogleKMSEmulator:
         encoded = point.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
         return to_checksum_address(keccak(encoded[1:])[12:])
 
-    def revoke_tokens(self) -> None:
-        """Forget all access tokens, as after a change of the service account."""
-        self._tokens.clear()
-
     def write_credentials(self, file: Path) -> Path:
         """Write the service account's key to *file*, and return *file*."""
-        private_key = self._account.private_bytes(
-            Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
-        )
-        document = {
-            "type": "service_account",
-            "project_id": "example-project",
-            "private_key_id": hashlib.sha256(private_key).hexdigest()[:40],
-            "private_key": private_key.decode(),
-            "client_email": "refund-signer@example-project.iam.gserviceaccount.com",
-            "client_id": "100000000000000000000",
-            "token_uri": f"{self.endpoint}/token",
-        }
-        file.touch(mode=0o600)
-        file.write_text(json.dumps(document), encoding="utf-8")
+        self.tokens.write_credentials(file, self.endpoint)
         return file
 
     def _handle(self, call: Call, connection: socket.socket) -> Reply | None:
@@ -232,8 +199,7 @@ class GoogleKMSEmulator:
                 return self._versions.list(name)
 
     def _authorize(self, call: Call) -> None:
-        scheme, _, token = call.headers.get("authorization", "").partition(" ")
-        if scheme != "Bearer" or self._tokens.get(token, 0) <= time.time():
+        if not self.tokens.accepts(call.headers.get("authorization", "")):
             raise GoogleError(
                 "UNAUTHENTICATED",
                 "Request had invalid authentication credentials. Expected OAuth 2"
@@ -250,30 +216,11 @@ class GoogleKMSEmulator:
             )
 
     def _issue_token(self, call: Call) -> Reply:
-        """Exchange an assertion of the service account for a token (RFC 7523)."""
-        form = parse_qs(call.body.decode())
-        try:
-            claims = jwt.decode(
-                form["assertion"][0],
-                self._account.public_key(),
-                algorithms=["RS256"],
-                audience="https://oauth2.googleapis.com/token",
-            )
-            is_good = form["grant_type"] == [_GRANT] and claims["scope"] in _SCOPES
-        except (KeyError, jwt.InvalidTokenError):
-            is_good = False
-        if not is_good:
+        token = self.tokens.issue(call.body)
+        if token is None:
             refusal = {"error": "invalid_grant", "error_description": "Invalid JWT"}
-            return Reply(json.dumps(refusal).encode(), 400, "application/json")
-        token = f"ya29.{secrets.token_urlsafe(60)}"
-        self._tokens[token] = time.time() + self.token_seconds
-        return json_reply(
-            {
-                "access_token": token,
-                "expires_in": self.token_seconds,
-                "token_type": "Bearer",
-            }
-        )
+            return json_reply(refusal, 400)
+        return json_reply(dict(token))
 
 
 def json_reply(result: Result, status: int = 200) -> Reply:

@@ -15,7 +15,7 @@ import click
 from api.cli.__main__ import cli
 from api.views.codes import load_codes
 from signer.policy.attributes import ACTIONS
-from signer.policy.default_rules import FLOOR
+from signer.policy.default_rules import FLOOR, SERVICE_WALLET
 from signer.policy.rules import RULES
 
 
@@ -95,6 +95,17 @@ These rules are a part of every policy, and no `permit` can allow what they forb
 
 ```cedar
 {FLOOR.text.rstrip()}
+```
+
+## Service wallets
+
+These rules are a part of the service's policy, and of an account's unless it is opened
+with `account_policy(shares_service_wallet=True)`
+([library](library.md#send-from-a-wallet-of-the-service)). No `permit` can allow what
+they forbid.
+
+```cedar
+{SERVICE_WALLET.text.rstrip()}
 ```
 
 ## Names of rules

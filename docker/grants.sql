@@ -4,17 +4,17 @@
 BEGIN;
 -- A restored database has no privileges on itself: no dump has them.
 REVOKE ALL ON DATABASE :"DBNAME" FROM PUBLIC;
-GRANT CONNECT ON DATABASE :"DBNAME" TO hotwallet_refunds, hotwallet_worker, hotwallet_admin;
+GRANT CONNECT ON DATABASE :"DBNAME" TO hotwallet_refunds, hotwallet_worker, hotwallet_admin, hotwallet_sign;
 
 -- An earlier release granted more.
-REVOKE ALL ON ALL TABLES IN SCHEMA public FROM hotwallet_refunds, hotwallet_worker, hotwallet_admin;
+REVOKE ALL ON ALL TABLES IN SCHEMA public FROM hotwallet_refunds, hotwallet_worker, hotwallet_admin, hotwallet_sign;
 
--- Every process reads what is paid, by which key, and what forbids it; and writes audit
+-- These processes read what is paid, by which key, and what forbids it; and writes audit
 -- records and alerts.
 GRANT SELECT ON alembic_version, refunds, transactions, wallets, sightings, stops, tenant_blocks, approvals, keys,
     accepted_limits, events, audit_records, alerts, workers TO hotwallet_refunds, hotwallet_worker, hotwallet_admin;
-GRANT INSERT (id, body, mac) ON audit_records TO hotwallet_refunds, hotwallet_worker, hotwallet_admin;
-GRANT INSERT, UPDATE (count, last_at) ON alerts TO hotwallet_refunds, hotwallet_worker, hotwallet_admin;
+GRANT INSERT (id, body, mac) ON audit_records TO hotwallet_refunds, hotwallet_worker, hotwallet_admin, hotwallet_sign;
+GRANT INSERT, UPDATE (count, last_at) ON alerts TO hotwallet_refunds, hotwallet_worker, hotwallet_admin, hotwallet_sign;
 
 -- serve --role refunds: accepts refunds, and requests that they are cancelled.
 GRANT SELECT ON refund_moves, answers, attempts, spendings TO hotwallet_refunds;
@@ -29,6 +29,19 @@ GRANT INSERT (digest, proposal, requested_by, requested_at, expires_at, refund_i
 GRANT INSERT ON answers, request_signatures TO hotwallet_refunds;
 GRANT UPDATE (body, at) ON answers TO hotwallet_refunds;
 GRANT INSERT, UPDATE (count), DELETE ON attempts TO hotwallet_refunds;
+
+-- serve --role sign: signs with the active key, and accepts the transfers of JSON-RPC's clients.
+GRANT SELECT ON alembic_version, refunds, answers, wallets, sightings, stops, tenant_blocks, approvals, keys,
+    accepted_limits, audit_records, alerts, workers, attempts TO hotwallet_sign;
+GRANT INSERT (id, tenant, idempotency_key, fingerprint, reference, payment_session_id, network, chain_id, token,
+    token_address, decimals, recipient, amount, reason, status, created_at, updated_at, due_at, mac)
+    ON refunds TO hotwallet_sign;
+GRANT INSERT (refund_id, status, at) ON refund_moves TO hotwallet_sign;
+GRANT INSERT (id, tenant, refund_id, status, at, mac) ON events TO hotwallet_sign;
+GRANT INSERT (digest, proposal, requested_by, requested_at, expires_at, refund_id, mac)
+    ON approvals TO hotwallet_sign;
+GRANT INSERT ON answers, request_signatures TO hotwallet_sign;
+GRANT INSERT, UPDATE (count), DELETE ON attempts TO hotwallet_sign;
 
 -- worker: moves refunds, follows and ends their approvals, reconciles wallets, enrols and retires keys, stops, accepts
 -- limits, seals, delivers events, and deletes old ones.

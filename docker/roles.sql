@@ -1,4 +1,4 @@
--- Creates four roles: the owner upgrades the schema; the others read and write rows, each
+-- Creates five roles: the owner upgrades the schema; the others read and write rows, each
 -- only those that its process needs (grants.sql), and cannot change the audit log.
 --
 -- The PostgreSQL image runs this file once, as superuser, when its volume is new.  The
@@ -9,12 +9,14 @@ SET log_min_error_statement = panic; -- A failed statement would be logged with 
 \getenv refunds REFUNDS_PASSWORD
 \getenv worker WORKER_PASSWORD
 \getenv admin ADMIN_PASSWORD
+\getenv sign SIGN_PASSWORD
 CREATE ROLE hotwallet_owner LOGIN PASSWORD :'owner';
 CREATE ROLE hotwallet_refunds LOGIN PASSWORD :'refunds';
 CREATE ROLE hotwallet_worker LOGIN PASSWORD :'worker';
 CREATE ROLE hotwallet_admin LOGIN PASSWORD :'admin';
+CREATE ROLE hotwallet_sign LOGIN PASSWORD :'sign';
 ALTER DATABASE :"DBNAME" OWNER TO hotwallet_owner;
 REVOKE ALL ON DATABASE :"DBNAME" FROM PUBLIC;
 -- Before PostgreSQL 15, any role may create functions that another role then calls.
 REVOKE CREATE ON SCHEMA public FROM PUBLIC;
-GRANT CONNECT ON DATABASE :"DBNAME" TO hotwallet_refunds, hotwallet_worker, hotwallet_admin;
+GRANT CONNECT ON DATABASE :"DBNAME" TO hotwallet_refunds, hotwallet_worker, hotwallet_admin, hotwallet_sign;

@@ -2,8 +2,8 @@
 The errors of this project, as one tree.
 
 A class defines whether to retry (``retryable``) and a stable ``code`` for machines.
-Messages are written by this project.  A vendor's message stays in ``__cause__`` and is
-never shown, because it may name accounts, roles and endpoints.
+Messages are written by this project.  A vendor's message may name accounts, roles and
+endpoints.  It is dropped: backends raise outside of the ``except`` block.
 """
 
 from dataclasses import dataclass
@@ -63,6 +63,10 @@ class InvalidInputError(RequestError):
     def __init__(self, message: str, *, field: str | None = None) -> None:
         super().__init__(message)
         self.field = field
+
+
+class ForeignAddressError(InvalidInputError):
+    """The address that is to sign is not the one that signs here."""
 
 
 class PolicyViolationError(RequestError):
@@ -315,6 +319,12 @@ class KeyUnusableError(BackendError):
     code = "key-unusable"
 
 
+class KeyNotExportableError(HotWalletError, AttributeError):
+    """A program asked an HSM account for its private key, which stays in the HSM."""
+
+    code = "key-not-exportable"
+
+
 class LimitReachedError(HotWalletError):
     """A spending limit is reached; the refund waits until it fits in again."""
 
@@ -346,6 +356,14 @@ class ExecutionRevertedError(ChainError):
     """The contract reverts this call; the message is the decoded revert reason."""
 
     code = "execution-reverted"
+
+
+class RevertedCallError(ExecutionRevertedError):
+    """As its base, for a call of a client: *data* is what the contract returned."""
+
+    def __init__(self, message: str, *, data: bytes | None = None) -> None:
+        super().__init__(message)
+        self.data = data
 
 
 class InsufficientFundsError(ChainError):

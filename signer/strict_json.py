@@ -10,6 +10,7 @@ or an exponent, since amounts of money are never floats.
 import json
 import re
 from collections import Counter
+from math import isfinite
 from typing import Any
 
 from signer.errors import InvalidInputError
@@ -66,6 +67,32 @@ def parse(body: bytes) -> dict[str, Any]:
     return value
 
 
+def decode(body: bytes, max_depth: int) -> object:
+    """
+    Parse *body*, JSON of any kind for programs that send more than ``loads`` accepts.
+
+    Integers are exact, at any length that Python converts.  Numbers with a fraction are
+    floats, and texts may have any character: each reader decides what it accepts.
+
+    Raises:
+        InvalidInputError: *body* is not JSON in UTF-8, has more than *max_depth*
+            levels, a key twice, or a number that is none: NaN, or one that overflows.
+    """
+    try:
+        text = body.decode("utf-8")
+    except UnicodeDecodeError:
+        raise InvalidInputError("not UTF-8") from None
+    if is_deeper(text, max_depth):
+        raise InvalidInputError(f"nested deeper than {max_depth} levels")
+    try:
+        return _EXACT_DECODER.decode(text)
+    except InvalidInputError:
+        raise
+    except ValueError:
+        # Not chained: the message of json quotes the input.
+        raise InvalidInputError("not a JSON document (RFC 8259)") from None
+
+
 def check(value: object, field: str | None = None) -> None:
     """
     Require that *value*, a part of what ``parse`` returned, is I-JSON.
@@ -113,5 +140,23 @@ def unique_members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 _DECODER = json.JSONDecoder(
     parse_float=lambda _: _NOT_AN_INTEGER,
     parse_constant=lambda _: _NOT_AN_INTEGER,
+    object_pairs_hook=unique_members,
+)
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if not isfinite(number):
+        raise InvalidInputError("a number is too large")
+    return number
+
+
+def _refuse_constant(_: str) -> float:
+    raise InvalidInputError("NaN and Infinity are no numbers (RFC 8259)")
+
+
+_EXACT_DECODER = json.JSONDecoder(
+    parse_float=_finite,
+    parse_constant=_refuse_constant,
     object_pairs_hook=unique_members,
 )

@@ -15,7 +15,8 @@ from signer.checks import State, run_checks
 from signer.config.settings import RAW_KEY, Settings
 from signer.errors import BackendError
 from signer.ports import KeyId
-from softhsm import Layout, prepare
+from softhsm.configured_token import prepare
+from softhsm.layout import Layout
 
 
 if TYPE_CHECKING:

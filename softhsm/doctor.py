@@ -11,7 +11,8 @@ from signer.checks import Check, Finding
 from signer.config.settings import Settings
 from signer.ports import KeyId
 from signer.redact import key_prefix
-from softhsm import keys, library, pins, prepare
+from softhsm import keys, library, pins
+from softhsm.configured_token import prepare
 
 
 _INIT = "run: hotwallet softhsm init"

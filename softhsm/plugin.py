@@ -12,7 +12,7 @@ class PKCS11Plugin:
 
     name = PKCS11
     key_setting = "PKCS11_KEY_ID"
-    modules = ("backends.pkcs11", "softhsm")
+    modules = ("backends.pkcs11", "softhsm.configured_token")
 
     def key_name(self, config: BackendConfig) -> str:
         return config.settings.pkcs11_key_id
@@ -25,7 +25,7 @@ class PKCS11Plugin:
 
     def open(self, config: BackendConfig) -> KeyDirectory:
         from backends.pkcs11 import PKCS11Backend  # noqa: PLC0415
-        from softhsm import prepare  # noqa: PLC0415
+        from softhsm.configured_token import prepare  # noqa: PLC0415
 
         module, pin = prepare(config.settings)
         return PKCS11Backend(module, config.settings.pkcs11_token_label, pin)

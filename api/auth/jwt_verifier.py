@@ -24,7 +24,7 @@ from signer.errors import AuthenticationError, InvalidInputError
 from signer.ports import Clock, utc_now
 
 
-Role = Literal["merchant", "admin", "devops"]
+Role = Literal["merchant", "signer", "admin", "devops"]
 
 MAX_LIFETIME = 300  # Seconds from iat to exp.
 LEEWAY = 30  # Seconds that the issuer's clock may be off.

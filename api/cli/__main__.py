@@ -119,7 +119,7 @@ def cli(verbose: bool, no_env_file: bool) -> None:
 @cli.command()
 @click.option(
     "--role",
-    type=click.Choice(["all", "refunds", "admin"]),
+    type=click.Choice(["all", "refunds", "admin", "sign"]),
     help="What to serve, in place of SERVE_ROLE; `refunds` needs no key.",
 )
 def serve(role: str | None) -> None:

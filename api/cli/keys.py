@@ -94,7 +94,8 @@ def rotate(
     reason: str,
 ) -> Result:
     """
-    Make NEW_KEY_ID the active key: a KMS key id, ARN or alias, or a CKA_ID in hex.
+    Make NEW_KEY_ID the active key: a key id, ARN or alias of AWS KMS, a CKA_ID in hex,
+    or the id that another backend uses.
 
     The new key must pass a self-test first; if it fails, the old key stays active.  A
     new key has a new address, which must be funded.

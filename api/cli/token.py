@@ -17,7 +17,7 @@ from signer.config.settings import Settings
     "--role",
     "roles",
     multiple=True,
-    type=click.Choice(["merchant", "admin", "devops"]),
+    type=click.Choice(["merchant", "signer", "admin", "devops"]),
     default=["merchant"],
     show_default=True,
     help="A role that the token grants; repeatable.",

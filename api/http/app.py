@@ -29,9 +29,13 @@ def create_app(container: Container) -> App:
     app.add_middleware([RequestLog(), authorization, concurrency])
     problems.install(app)
     role = container.settings.serve_role
-    if role is not Role.ADMIN:
+    if role in {Role.ALL, Role.REFUNDS}:
         _add_refunds(app, container)
-    if role is not Role.REFUNDS:
+    if role in {Role.ALL, Role.SIGN}:
+        from api.http.signing_routes import add_signing  # noqa: PLC0415
+
+        add_signing(app, container)
+    if role in {Role.ALL, Role.ADMIN}:
         from api.http.administration import add_administration  # noqa: PLC0415
 
         add_administration(app, container, authorization)

@@ -31,10 +31,10 @@ def read_object(req: Request) -> dict[str, Any]:
 
 
 def read_bytes(
-    req: Request, at_most: int = MAX_BODY, media_type: str = falcon.MEDIA_JSON
+    req: Request, at_most: int = MAX_BODY, media_type: str | None = falcon.MEDIA_JSON
 ) -> bytes:
     """
-    Return the body of *req*, which must be of *media_type*.
+    Return the body of *req*, which must be of *media_type*; None allows every type.
 
     Raises:
         falcon.HTTPUnsupportedMediaType: It is of another type, or compressed.
@@ -54,10 +54,12 @@ def read_bytes(
     return body
 
 
-def _check_type(req: Request, expected: str) -> None:
+def _check_type(req: Request, expected: str | None) -> None:
     # A small compressed body can expand to a huge one, so none is accepted.
     if req.get_header("Content-Encoding") is not None:
         raise falcon.HTTPUnsupportedMediaType
+    if expected is None:
+        return
     media_type, parameters = falcon.parse_header(req.content_type or "")
     charset = parameters.pop("charset", "utf-8")
     if (media_type.lower(), charset.lower()) != (expected, "utf-8"):

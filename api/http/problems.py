@@ -47,6 +47,7 @@ class _Row:
 _BEARER = "A valid bearer token is required."
 _OLD_KEY = "The old key goes on serving."
 _DEVICE = "The signing device cannot be used at the moment."
+_NO_SIGNATURE = "The device's answer is no valid signature; nothing was signed."
 _LOG = "The audit log cannot be written, so nothing is signed."
 _HANGING = "Earlier self-tests of this key have not ended: its device hangs. Try again."
 _CHAIN = "The network's nodes do not answer at the moment."
@@ -70,6 +71,7 @@ _TABLE: dict[type[Exception], _Row] = {
     errors.RotationInProgressError: _Row(409, retry_after=5),
     errors.RateLimitedError: _Row(429),
     errors.PolicyViolationError: _Row(422),
+    errors.SigningError: _Row(_SERVER_ERROR, _NO_SIGNATURE),
     errors.ScreeningUnavailableError: _Row(503, _SCREENING, retry_after=30),
     errors.NewKeyUnhealthyError: _Row(503, _OLD_KEY, retry_after=5),
     errors.SelfTestPendingError: _Row(503, _HANGING, retry_after=5),

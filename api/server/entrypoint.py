@@ -26,7 +26,7 @@ def get_app() -> App:
     container = open_container()
     role = container.settings.serve_role
     record_start(container, "api" if role is Role.ALL else role)
-    if role.has_key:  # The sealer has a key of its own, for checkpoints.
+    if role.seals_audit:
         container.start_sealer()
     container.start_worker_monitor()
     container.start_refusals()

@@ -106,8 +106,10 @@ def warm() -> None:
     import api.http.app  # noqa: PLC0415  The entry point imports it.
     from api.bootstrap import preload  # noqa: PLC0415
 
-    if _values.serve_role is not Role.REFUNDS:
-        import api.http.administration  # noqa: F401, PLC0415
+    if _values.serve_role in {Role.ALL, Role.ADMIN}:
+        import api.http.administration  # noqa: PLC0415
+    if _values.serve_role in {Role.ALL, Role.SIGN}:
+        import api.http.signing_routes  # noqa: F401, PLC0415
     with _exiting_on_refusals():
         preload(_values)
     # Garbage collection would write to the shared pages, and so copy them.

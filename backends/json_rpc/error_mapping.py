@@ -15,6 +15,8 @@ from signer.errors import (
     ChainError,
     ChainUnavailableError,
     ExecutionRevertedError,
+    InvalidInputError,
+    RevertedCallError,
 )
 
 
@@ -34,6 +36,7 @@ _CLIENT_ERRORS = frozenset({-32700, -32600, -32601, -32602})
 _NODE_ERRORS = frozenset({-32001, -32002, -32005, -32603})
 
 _METHOD_NOT_FOUND = -32601
+_INVALID_PARAMS = -32602
 
 # geth and most newer clients use 3; Nethermind and OpenEthereum use -32015.
 _REVERTED = frozenset({3, -32015})
@@ -105,6 +108,24 @@ def map_error(method: str, error: object) -> ChainError:
     return CannotAnswerError(f"the node could not answer {method}{_format_code(code)}")
 
 
+def map_client_error(method: str, error: object) -> Exception:
+    """
+    Return the error to raise for *error*, the node's response to a client's *method*.
+
+    A revert has the contract's data, which the client decodes, and bad parameters are
+    the client's mistake.
+    """
+    mapped = map_error(method, error)
+    fields: Mapping[str, object] = error if isinstance(error, Mapping) else {}
+    if isinstance(mapped, ExecutionRevertedError):
+        return RevertedCallError(str(mapped), data=_find_revert_data(fields))
+    if _code(fields) == _INVALID_PARAMS:
+        return InvalidInputError(
+            f"the node refuses the parameters of {method}", field="params"
+        )
+    return mapped
+
+
 def is_conclusive(error: ChainError) -> bool:
     """
     Return whether *error*, of a member of a batch, is about this member alone.
@@ -128,16 +149,23 @@ def _is_revert(code: int | None, message: str) -> bool:
 
 
 def _reason(fields: Mapping[str, object], message: str) -> str:
-    for text in _find_texts(fields.get("data")):
-        match = re.search(r"\b0x((?:[0-9a-fA-F]{2})+)\Z", text)
-        if match:
-            return revert_reason(bytes.fromhex(match[1]))
+    data = _find_revert_data(fields)
+    if data is not None:
+        return revert_reason(data)
     if _EXHAUSTED.search(message):
         return "the call ran out of gas"
     # The message may contain anything, for example the URL of the node with its key.
     return (
         _UNVERIFIED if "executionreverted" in message.removesuffix(_BARE) else NO_REASON
     )
+
+
+def _find_revert_data(fields: Mapping[str, object]) -> bytes | None:
+    for text in _find_texts(fields.get("data")):
+        match = re.search(r"\b0x((?:[0-9a-fA-F]{2})+)\Z", text)
+        if match:
+            return bytes.fromhex(match[1])
+    return None
 
 
 def _find_texts(data: object) -> Iterator[str]:

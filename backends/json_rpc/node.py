@@ -17,6 +17,7 @@ from backends.json_rpc.error_mapping import (
     CannotAnswerError,
     is_conclusive,
     is_not_found,
+    map_client_error,
     map_error,
 )
 from backends.json_rpc.outcomes import attempt
@@ -67,6 +68,18 @@ class Node:
         """
         response = self._send(self._build_request(method, params))
         return require(_read(method, response))
+
+    def forward(self, method: str, params: list[Any]) -> Any:
+        """
+        Return the node's result to a client's request, which may be any JSON.
+
+        Raises as ``request``, and as ``map_client_error`` says.
+        """
+        response = self._send(self._build_request(method, params))
+        error = response.get("error")
+        if error is not None:
+            raise map_client_error(method, error)
+        return response.get("result")
 
     def request_all(self, calls: Sequence[MethodCall]) -> list[Any]:
         """

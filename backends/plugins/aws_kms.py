@@ -3,9 +3,12 @@
 from collections.abc import Iterator
 from functools import partial
 
-from signer.config.settings import AWS_KMS
+from signer.config.settings import AWS_KMS, Role, Settings
 from signer.errors import Refusal
 from signer.ports import BackendConfig, BackendPlugin, KeyDirectory
+
+
+_SYNCHRONOUS_RETRIES = 2
 
 
 class AWSKMSPlugin:
@@ -31,7 +34,7 @@ class AWSKMSPlugin:
         open_client = partial(
             build_client,
             endpoint_url=settings.kms_endpoint,
-            max_retries=settings.kms_max_retries,
+            max_retries=_find_retries(settings),
             timeout_ms=settings.kms_timeout_ms,
             max_pool_connections=settings.kms_max_concurrency,
         )
@@ -41,6 +44,13 @@ class AWSKMSPlugin:
             settings.allowed_keys,
             per_second=settings.kms_signatures_per_second,
         )
+
+
+def _find_retries(settings: Settings) -> int:
+    """Return how often a call is repeated; a client of the role ``sign`` waits."""
+    if settings.serve_role is Role.SIGN:
+        return min(settings.kms_max_retries, _SYNCHRONOUS_RETRIES)
+    return settings.kms_max_retries
 
 
 PLUGIN: BackendPlugin = AWSKMSPlugin()

@@ -55,6 +55,15 @@ _REFUNDS = (
     | _on("UPDATE", schema.answers, "body", "at")
 )
 
+# It accepts the transfers of JSON-RPC's clients, and signs without a nonce.
+_SIGN = (
+    _EVERY_PROCESS
+    | _ATTEMPTS
+    | _NEW_REFUNDS
+    | _on("INSERT", schema.refund_moves, "refund_id", "status", "at")
+    | _on("INSERT", schema.answers)
+)
+
 _SEALING = _on("UPDATE", schema.audit_records, "sequence", "hash") | _on(
     "INSERT", schema.audit_checkpoints
 )
@@ -151,6 +160,7 @@ GRANTS: Mapping[str, frozenset[Privilege]] = {
     "refunds": frozenset(_REFUNDS),
     "worker": frozenset(_WORKER),
     "admin": frozenset(_ADMIN),
-    "all": frozenset(_REFUNDS | _WORKER | _ADMIN),
+    "sign": frozenset(_SIGN),
+    "all": frozenset(_REFUNDS | _WORKER | _ADMIN | _SIGN),
 }
 """By process role: what it may write.  The role "all" is that of `hotwallet up`."""

@@ -1,6 +1,6 @@
 """Reads pydantic models from environment variables, which their aliases name."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -18,7 +18,7 @@ def read_model(
     Return a *model* of the variables in *environ* that are aliases of its fields.
 
     Spaces around a value are dropped, and an empty variable counts as unset.  *found*
-    has values of other fields.
+    has values of other fields.  Each field of a variable needs an ``alias``.
 
     Raises:
         ConfigurationError: ``settings-invalid``, one refusal per invalid variable,
@@ -34,7 +34,12 @@ def read_model(
         return model.model_validate({**values, **found})
     except ValidationError as e:
         refusals = [
-            Refusal("settings-invalid", f"{error['loc'][0]}: {error['msg']}")
+            Refusal("settings-invalid", f"{_name(error['loc'])}: {error['msg']}")
             for error in e.errors(include_input=False, include_url=False)
         ]
     raise ConfigurationError(*refusals)
+
+
+def _name(place: Sequence[int | str]) -> str:
+    """Return the variable at *place*; a validator of the whole model names none."""
+    return str(place[0]) if place else "the settings"

@@ -6,8 +6,6 @@ from pathlib import Path
 from signer.errors import ConfigurationError, Refusal
 
 
-CODE = "policy-invalid"
-
 MAX_BYTES = 2**20
 """Bytes of one file."""
 
@@ -31,9 +29,9 @@ def read_policy_files(directory: Path | None) -> Mapping[str, str]:
                 texts[path.name] = _read(path)
     except (OSError, UnicodeDecodeError) as e:
         problem = f"a file or the folder cannot be read ({type(e).__name__})"
-        raise _refusal(problem) from None
+        raise _unusable(problem) from None
     if not texts:
-        raise _refusal("the folder has no file *.cedar; unset it to have no own rules")
+        raise _unusable("the folder has no file *.cedar; unset it to have no own rules")
     return texts
 
 
@@ -41,10 +39,10 @@ def _read(path: Path) -> str:
     with path.open("rb") as file:
         content = file.read(MAX_BYTES + 1)
     if len(content) > MAX_BYTES:
-        raise _refusal(f"{path.name} has more than {MAX_BYTES} bytes")
+        raise _unusable(f"{path.name} has more than {MAX_BYTES} bytes")
     return content.decode()
 
 
-def _refusal(problem: str) -> ConfigurationError:
+def _unusable(problem: str) -> ConfigurationError:
     # Do not show the path: it may be a secret in the wrong variable.
-    return ConfigurationError(Refusal(CODE, f"POLICY_DIR: {problem}"))
+    return ConfigurationError(Refusal("policy-invalid", f"POLICY_DIR: {problem}"))

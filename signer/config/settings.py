@@ -52,11 +52,17 @@ class Role(StrEnum):
     ALL = "all"
     REFUNDS = "refunds"
     ADMIN = "admin"
+    SIGN = "sign"
 
     @property
     def has_key(self) -> bool:
         """Whether the process may sign."""
         return self is not Role.REFUNDS
+
+    @property
+    def seals_audit(self) -> bool:
+        """Whether the process numbers audit records, and signs checkpoints of them."""
+        return self in {Role.ALL, Role.ADMIN}
 
 
 CREDENTIALS = (

@@ -136,8 +136,17 @@ _COMMON = (
     ),
 )
 
+_SERVICE_WALLET = Attribute(
+    "service_wallet",
+    "Bool",
+    "`account`, `json-rpc` and `rest` only: whether the service pays refunds from the"
+    " address that signs, so that it pauses when it finds the nonce",
+    lambda f: f.is_service_wallet,
+)
+
 _TRANSACTION = (
     *_COMMON,
+    _SERVICE_WALLET,
     Attribute(
         "network",
         "String",
@@ -420,6 +429,7 @@ _TYPED_DATA = (
 
 _AUTHORIZATION = (
     *_COMMON,
+    _SERVICE_WALLET,
     Attribute("chain_id", "Long", "the chain id", lambda f: _long(f.chain_id)),
     Attribute("delegate", "String", "the contract", lambda f: f.delegate),
 )

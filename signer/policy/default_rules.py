@@ -62,6 +62,21 @@ when { context.exceeded.contains("min-amount") };
 """,
 )
 
+SERVICE_WALLET = PolicyFile(
+    "service-wallet.cedar",
+    """\
+// The service pauses a wallet when it finds a nonce that it did not reserve.
+
+@id("service-wallet")
+forbid (principal, action == Action::"sign-transaction", resource)
+when { context.path == "account" && context.service_wallet };
+
+@id("service-wallet")  // The account's nonce is in it (EIP-7702).
+forbid (principal, action == Action::"sign-authorization", resource)
+when { context.path == "account" && context.service_wallet };
+""",
+)
+
 _EXPLANATIONS = """\
 // An @explanation decides nothing: it names why nothing permits a signature.
 
@@ -127,6 +142,12 @@ when { context.shape == "call" };
 forbid (principal, action == Action::"sign-transaction", resource)
 when { context.shape == "empty" };
 
+@id("service-wallet") @explanation
+forbid (principal, action == Action::"sign-transaction", resource)
+when {
+  ["json-rpc", "rest"].contains(context.path) && context.service_wallet
+};
+
 @id("message-digest") @explanation
 forbid (principal, action == Action::"sign-message", resource)
 when { context.length == 32 };
@@ -145,7 +166,7 @@ forbid (principal, action == Action::"sign-authorization", resource);
 """
 
 _SERVICE = """\
-@id("refund")
+@id("refund")  // The transfer of an accepted refund, which ends with its mark.
 permit (principal is Tenant, action == Action::"sign-transaction", resource is Network)
 when {
   context.path == "refund" && context.type <= 2
@@ -153,7 +174,7 @@ when {
   && context.recipient_kind == "other"
 };
 
-@id("sweep")
+@id("sweep")  // Coin or tokens of a former key, to the key that is active now.
 permit (principal is Service, action == Action::"sign-transaction", resource is Network)
 when {
   context.path == "sweep" && context.type <= 2 && context.recipient_kind == "active"
@@ -161,18 +182,19 @@ when {
       || (context.shape == "token-transfer" && context.calldata == "marked"))
 };
 
-@id("no-op")
+@id("no-op")  // It uses a nonce up.
 permit (principal is Service, action == Action::"sign-transaction", resource is Network)
 when {
   context.path == "no-op" && context.type <= 2 && context.shape == "empty"
   && context.recipient_kind == "self"
 };
 
-@id("transfer")
+@id("transfer")  // What tenants may have signed: tokens within the limits.
 permit (principal is Tenant, action == Action::"sign-transaction", resource is Network)
 when {
   ["json-rpc", "rest"].contains(context.path) && context.type <= 2
   && context.shape == "token-transfer" && context.recipient_kind == "other"
+  && !context.service_wallet
 };
 """
 
@@ -196,7 +218,10 @@ when { context.path == "account" && context.kind == "unknown" };
 
 """
 
-ACCOUNT = (FLOOR, PolicyFile("account.cedar", _ACCOUNT + _EXPLANATIONS))
+SHARED_ACCOUNT = (FLOOR, PolicyFile("account.cedar", _ACCOUNT + _EXPLANATIONS))
+"""The default of an ``HSMAccount`` that may use the nonces of a service's wallet."""
+
+ACCOUNT = (*SHARED_ACCOUNT, SERVICE_WALLET)
 """The default of ``HSMAccount``."""
 
 
@@ -211,7 +236,8 @@ def service_files(
     decision, do not grow with the configuration.
     """
     text = "\n".join([*_describe(networks), "", _SERVICE, *_tenant_rules(tenants)])
-    return (FLOOR, PolicyFile("default.cedar", f"{text}\n{_EXPLANATIONS}"))
+    default = PolicyFile("default.cedar", f"{text}\n{_EXPLANATIONS}")
+    return (FLOOR, default, SERVICE_WALLET)
 
 
 def _describe(networks: Mapping[str, Network]) -> Iterator[str]:
@@ -236,7 +262,7 @@ def _tenant_rules(tenants: TenantRegistry) -> Iterator[str]:
     names = ", ".join(f"Tenant::{_quote(name)}" for name in tenants.tenants)
     yield (
         '@id("tenant")\n'
-        'forbid (principal is Tenant, action == Action::"sign-transaction", resource)\n'
+        "forbid (principal is Tenant, action, resource)\n"
         'when { ["json-rpc", "rest"].contains(context.path) }\n'
         f"unless {{ [{names}].contains(principal) }};\n"
     )

@@ -71,9 +71,14 @@ def _read_paths(value: object) -> object:
 
 
 class Keys(StrictModel):
-    """The addresses of the service: the one that signs, the active one, others."""
+    """
+    The addresses of the service: the one that signs, the active one, others.
+
+    With *service_wallet*, an account that signs has the key of a service's wallet.
+    """
 
     sender: str = _SENDER
+    service_wallet: bool = False
     active: str | None = None
     own: Annotated[tuple[str, ...], BeforeValidator(as_tuple)] = ()
 
@@ -191,6 +196,7 @@ def _build(
         _find_network(example, chain_id, networks),
         own,
         tenants.limits(example.tenant or ""),
+        is_service_wallet=path is Path.ACCOUNT and examples.keys.service_wallet,
     )
     if example.transaction is not None:
         transaction = parse_transaction(_fields(example, examples))

@@ -133,7 +133,8 @@ class TransactionFacts(Facts):
     *extra_bytes* counts the bytes after them.  *grants_allowance* means that another
     address could take tokens later.  *exceeded* names the limits of the configuration
     that the transaction exceeds.  *is_denied* means that the deny list has the
-    recipient, the spender or the address that is called.
+    recipient, the spender or the address that is called.  *is_service_wallet* is that
+    of ``Surroundings``.
     """
 
     network: str | None
@@ -165,6 +166,7 @@ class TransactionFacts(Facts):
     exceeded: frozenset[str]
     is_denied: bool = False
     spent: Spent = NOTHING_COUNTED
+    is_service_wallet: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -213,10 +215,15 @@ class DigestFacts(Facts):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuthorizationFacts(Facts):
-    """An authorisation (EIP-7702): the code of *delegate* gets the whole account."""
+    """
+    An authorisation (EIP-7702): the code of *delegate* gets the whole account.
+
+    It uses a nonce of the account; *is_service_wallet* is that of ``Surroundings``.
+    """
 
     chain_id: int
     delegate: str
+    is_service_wallet: bool = False
 
 
 AnyFacts = (

@@ -100,6 +100,7 @@ def authorization_facts(
         at=surroundings.at,
         chain_id=chain_id,
         delegate=delegate.lower(),
+        is_service_wallet=surroundings.is_service_wallet,
     )
 
 

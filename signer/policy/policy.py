@@ -23,7 +23,6 @@ from typing import Any, Self
 
 import cedarpy
 
-from signer.config.policy_files import CODE
 from signer.errors import ConfigurationError, PolicyViolationError, Refusal
 from signer.model.approval_need import ApprovalNeed
 from signer.model.decision import SHORT_DIGITS, Decision, Verdict
@@ -121,7 +120,8 @@ class Policy:
                 try:
                     rules.append(_check(statement))
                 except ValueError as e:
-                    refusals.append(Refusal(CODE, f"{statement.place}: {e}"))
+                    problem = f"{statement.place}: {e}"
+                    refusals.append(Refusal("policy-invalid", problem))
         if refusals:
             raise ConfigurationError(*refusals)
         return cls(files, rules, is_extended=bool(own))
@@ -333,22 +333,19 @@ def _find_attributes(conditions: object) -> frozenset[str] | None:
     Return None if they use ``context`` in any other way than to read one of its
     attributes.
     """
-    found: set[str] = set()
-    for attribute in _walk(conditions):
-        if attribute is None:
-            return None
-        found.add(attribute)
-    return frozenset(found)
+    found = list(_walk(conditions))
+    if None in found:
+        return None
+    return frozenset(each for each in found if each is not None)
 
 
 def _walk(node: object) -> Iterator[str | None]:
     if isinstance(node, list):
         for each in node:
             yield from _walk(each)
+    elif isinstance(node, dict) and node.get("Var") == "context":
+        yield None
     elif isinstance(node, dict):
-        if node.get("Var") == "context":
-            yield None
-            return
         for operator, operand in node.items():
             if operator in {".", "has"} and operand.get("left") == {"Var": "context"}:
                 yield operand["attr"]

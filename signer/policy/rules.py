@@ -27,6 +27,9 @@ RULES: Mapping[str, str] = {
     "calldata": "the arguments of a known function are not in canonical encoding",
     "extra-calldata": "there are bytes after the arguments of a known function",
     "delegation": "an authorisation (EIP-7702) gives the whole account to a contract",
+    "service-wallet": "the service pays refunds from this address, and pauses when it"
+    " finds a nonce that it did not reserve: send with eth_sendTransaction or POST"
+    " /v1/refunds",
     "gas": "the gas limit is above the token's max_gas, or above 2**24",
     "max-fee": "the fee per gas is above the network's max_fee_per_gas_gwei",
     "max-amount": "the amount is above max_amount of the token or the tenant",

@@ -80,6 +80,9 @@ class Surroundings:
     chain id of the bytes must be its own.  It is None without one, or if the chain is
     not configured.  *limits* are those of the caller's tenant, and *denied* the
     addresses of the deny list, in lower case.
+
+    *is_service_wallet* means that the service pays refunds from *sender*, and that the
+    path is not one of the service.
     """
 
     caller: Caller
@@ -90,3 +93,4 @@ class Surroundings:
     limits: Tenant = NO_LIMITS
     spent: Spent = NOTHING_COUNTED
     denied: Collection[str] = ()
+    is_service_wallet: bool = False

@@ -35,6 +35,9 @@ _ALLOWANCES = frozenset(
     }
 )
 
+_MAX_NESTING = 4
+"""Levels of ``multicall``: each is decoded again, so many would take long."""
+
 # An allowance is bounded by the rule of an operator that permits it.
 _AMOUNTS = {
     "transfer": frozenset({"max-amount", "min-amount"}),
@@ -123,6 +126,7 @@ def transaction_facts(
         exceeded=_find_exceeded(transaction, surroundings, token, amount, data),
         is_denied=not {recipient, spender, to}.isdisjoint(surroundings.denied),
         spent=surroundings.spent,
+        is_service_wallet=surroundings.is_service_wallet,
     )
 
 
@@ -155,11 +159,20 @@ def _find_form(extra: bytes, mark: bytes | None) -> Calldata:
     return Calldata.MARKED if extra == mark else Calldata.EXTRA
 
 
-def _grants(call: Call) -> bool:
-    """Return whether *call*, or one inside it, lets another address take tokens."""
+def _grants(call: Call, depth: int = 0) -> bool:
+    """
+    Return whether *call*, or one inside it, lets another address take tokens.
+
+    Raises:
+        EncodingError: A call inside is malformed, or nested deeper than any real one.
+    """
     if call.name in _ALLOWANCES:
         return True
-    return any(inner is not None and _grants(inner) for inner in call.inner_calls())
+    if depth > _MAX_NESTING:
+        raise EncodingError(f"calls are nested deeper than {_MAX_NESTING} levels")
+    return any(
+        inner is not None and _grants(inner, depth + 1) for inner in call.inner_calls()
+    )
 
 
 def _read_selector(data: bytes) -> str | None:

@@ -52,6 +52,7 @@ from signer.ports.key_store import KeyStore
 from signer.ports.ledger import Ledger
 from signer.ports.limits_store import LimitsStore
 from signer.ports.meter import NO_METER, Meter, Meters
+from signer.ports.node_proxy import NodeProxy
 from signer.ports.payment_statistics import PaymentStatistics
 from signer.ports.refund_search import RefundFilter, RefundSearch
 from signer.ports.refund_statistics import RefundStatistics
@@ -105,6 +106,7 @@ __all__ = [
     "Meter",
     "Meters",
     "MinedTransaction",
+    "NodeProxy",
     "NodeStatus",
     "NonceEntry",
     "Notifier",

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 from typing import Protocol
 
 from signer.config.networks import Network
@@ -13,9 +14,6 @@ from signer.policy.policy import Policy
 from signer.policy.surroundings import KnownNetwork, OwnKeys, Surroundings
 from signer.ports.refund_search import RefundFilter
 from signer.refunds.payment_policy import build_caller, own_keys, payment_facts
-
-
-_PAGE = 100
 
 
 class SignedRefunds(Protocol):
@@ -77,18 +75,16 @@ class PolicyReview:
             facts = payment_facts(transaction, digest, surroundings, refund)
             yield Reviewed(refund, signed, self._policy.evaluate(facts))
 
-    def review_last(self, count: int) -> Iterator[Reviewed]:
+    def review_last(self, count: int, page_size: int = 100) -> Iterator[Reviewed]:
         """Yield up to *count* transactions, those of the newest refunds first."""
-        cursor: str | None = None
-        while count > 0:
+        reviewed = (self.review(refund) for refund in self._newest(page_size))
+        return islice(chain.from_iterable(reviewed), count)
+
+    def _newest(self, page_size: int) -> Iterator[Refund]:
+        page = self._store.search_refunds(RefundFilter(), limit=page_size)
+        yield from page.refunds
+        while page.next_cursor is not None:
             page = self._store.search_refunds(
-                RefundFilter(), limit=_PAGE, cursor=cursor
+                RefundFilter(), limit=page_size, cursor=page.next_cursor
             )
-            for refund in page.refunds:
-                for reviewed in self.review(refund):
-                    if count > 0:
-                        yield reviewed
-                    count -= 1
-            cursor = page.next_cursor
-            if cursor is None:
-                return
+            yield from page.refunds

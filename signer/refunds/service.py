@@ -182,14 +182,16 @@ class RefundService:
         """Store *body* as the response for *refund*; as ``Store.remember_answer``."""
         return self._store.remember_answer(refund.id, body, self._clock())
 
-    def await_broadcast(self, refund: Refund) -> Awaited:
+    def await_broadcast(
+        self, refund: Refund, seconds: float = WORKER_SECONDS
+    ) -> Awaited:
         """
-        Return *refund* once a worker has tried to send it, or after ``WORKER_SECONDS``.
+        Return *refund* once a worker has tried to send it, or after *seconds*.
 
         It returns at once if no worker took a refund during the last
         ``SILENCE_SECONDS``: waiting requests would only take threads from others.
         """
-        return self._await_worker(refund, BROADCAST_TRIED)
+        return self._await_worker(refund, BROADCAST_TRIED, seconds)
 
     def wait(self, refund: Refund, seconds: float) -> Refund:
         """Return *refund* when it is final, or after *seconds*."""
@@ -254,10 +256,12 @@ class RefundService:
             cursor=cursor,
         )
 
-    def _await_worker(self, refund: Refund, condition: Condition) -> Awaited:
+    def _await_worker(
+        self, refund: Refund, condition: Condition, seconds: float = WORKER_SECONDS
+    ) -> Awaited:
         if condition.is_met(refund) or self._timer() < self._silent_until:
             return Awaited(refund)
-        found = self._waits.wait(refund, WORKER_SECONDS, condition)
+        found = self._waits.wait(refund, seconds, condition)
         if found is None:
             found = Awaited(self._reread(refund))
             if found.refund.version == refund.version:

@@ -127,7 +127,7 @@ def _check_headers(described: Json, answer: Result) -> None:
 
 def _accepted(sent: Any, answer: Result) -> object:
     """Return *sent*, a batch without the members that were refused."""
-    if isinstance(sent, dict) and "results" in answer.json:
+    if isinstance(sent, dict) and "results" in (answer.json or {}):
         results = zip(sent["refunds"], answer.json["results"], strict=True)
         accepted = [each for each, result in results if "refund" in result]
         return sent | {"refunds": accepted} if accepted else _ONE_MEMBER

@@ -35,6 +35,7 @@ from signer.refunds.service import RefundService
 from tests.api.support import AUDIENCE, ES256_KEY, ISSUER
 from tests.support.devices import KEY_ID, Device, honest, recording
 from tests.support.keys import ring_over
+from tests.support.node_proxy import ScriptedProxy
 from tests.support.refunds import watched
 
 
@@ -179,6 +180,7 @@ def container_over(
         open_notifier=lambda _: notifier,
         open_jwt_keys=lambda _: keys,
         open_webhook_sender=open_webhook_sender,
+        open_node_proxies=lambda names: dict.fromkeys(names, ScriptedProxy()),
         clock=clock,
     )
     container.ledger_clock = clock

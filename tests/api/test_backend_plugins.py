@@ -13,7 +13,6 @@ from dev.google_kms_emulator import RING
 from signer.config.settings import Settings
 from signer.errors import ConfigurationError, KeyNotFoundError
 from signer.ports import BackendConfig, KeyId
-from signer.startup.guard import NOT_SAFE
 from tests.support.ledgers import write_mac_key
 from tests.support.networks import write_networks
 
@@ -230,7 +229,8 @@ def test_the_guard_checks_the_selected_backend(environ: dict[str, str]) -> None:
 
     assert _codes(google) == {"kms-not-configured"}
     assert check_configuration(configured) == []
-    assert check_configuration(emulated) == [NOT_SAFE]
+    (warning,) = check_configuration(emulated)
+    assert warning.startswith("NOT SAFE FOR PRODUCTION: GOOGLE_CLOUD_KMS_ENDPOINT")
     assert "kms-endpoint-forbidden" in _codes({**emulated, **production})
     others = {"kms-endpoint-forbidden", "kms-not-configured", "backend-misconfigured"}
     assert _codes({**configured, **production}).isdisjoint(others)

@@ -10,7 +10,11 @@ from eth_typing import Hash32
 
 from signer.account import HSMAccount
 from signer.crypto.messages import PersonalMessage
-from signer.errors import ConfigurationError, PolicyViolationError
+from signer.errors import (
+    ConfigurationError,
+    InvalidInputError,
+    PolicyViolationError,
+)
 from signer.policy.account_policy import account_policy
 from tests.support.devices import honest, signer_over
 from tests.support.policy_cases import CASES, NETWORKS, Case
@@ -130,6 +134,15 @@ def test_a_delegation_can_be_permitted() -> None:
     assert isinstance(signed.signature, Signature)
     assert signed.authority == bytes.fromhex(account.address[2:])
     assert (signed.chain_id, signed.nonce) == (31337, 1)
+
+
+@pytest.mark.parametrize(
+    "change", [{"chainId": "x"}, {"nonce": -1}, {"address": "0x12"}, {"address": None}]
+)
+def test_a_malformed_authorisation_is_refused(change: dict[str, Any]) -> None:
+    """It is the caller's mistake, and the policy is not asked."""
+    with pytest.raises(InvalidInputError):
+        _account().sign_authorization({**DELEGATION, **change})
 
 
 def test_an_own_rule_can_forbid_more() -> None:

@@ -26,7 +26,9 @@ from tests.support.ring import ALICE, ELSEWHERE, NEW, OLD, System
 
 
 # As a program that wants every method: what is tested is the ring.
-POLICY = account_policy('@id("all") permit (principal, action, resource);')
+POLICY = account_policy(
+    '@id("all") permit (principal, action, resource);', shares_service_wallet=True
+)
 
 COMMON: dict[str, Any] = {
     "nonce": 1,

@@ -173,6 +173,14 @@ os.environ["SOFTHSM2_CONF"] = f"{home}/softhsm/softhsm2.conf"
 pin = open(f"{home}/softhsm/pin").read().strip()
 database_url = f"sqlite:///{home}/hotwallet.db"
 mac_key_file = f"{home}/mac.key"
+networks_file, tenants_file = f"{home}/networks.toml", f"{home}/example-tenants.toml"
+with open(tenants_file, "w") as tenants:
+    tenants.write('[tenants.shop]\\nsubjects = ["shop"]\\n')
+policy_dir = f"{home}/example-policy"
+os.mkdir(policy_dir)
+with open(f"{policy_dir}/scripts.cedar", "w") as rules:
+    rules.write('@id("scripts") permit (principal, action, resource)'
+        ' when { context.path == "account" };')
 document = {
     "types": {"Vote": [{"name": "yes", "type": "bool"}]},
     "primaryType": "Vote",

@@ -80,7 +80,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Distribution
 def pytest_collection_modifyitems(
     config: pytest.Config, items: list[pytest.Item]
 ) -> None:
-    """Measure no coverage in the longest tests: it learns nothing from them."""
+    """Measure no coverage in the longest tests: the other tests reach every line."""
     if config.pluginmanager.has_plugin("_cov"):
         for item in items:
             if item.nodeid.startswith(LONG):

@@ -72,7 +72,13 @@ def service_policy(own: str = "") -> Policy:
     return Policy.compile(service_files(NETWORKS, TENANTS), files)
 
 
-def decide(case: Case, path: Path, policy: Policy | None = None) -> Outcome:
+def decide(
+    case: Case,
+    path: Path,
+    policy: Policy | None = None,
+    *,
+    is_service_wallet: bool = False,
+) -> Outcome:
     """Return what *policy*, by default that of *path*, decides about *case*."""
     is_account = path is Path.ACCOUNT
     example: dict[str, Any] = {
@@ -91,7 +97,7 @@ def decide(case: Case, path: Path, policy: Policy | None = None) -> Outcome:
     file = Examples.model_validate(
         {
             "defaults": VECTORS["defaults"],
-            "keys": VECTORS["keys"],
+            "keys": {**VECTORS["keys"], "service_wallet": is_service_wallet},
             "example": [example],
         }
     )

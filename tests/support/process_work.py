@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from sqlalchemy import event
@@ -18,10 +18,12 @@ from signer.approvals import Approvals
 from signer.audit.log import AuditLog
 from signer.config.networks import AutomaticStop
 from signer.config.tenants import Tenant, TenantRegistry
+from signer.crypto.messages import PersonalMessage
 from signer.errors import (
     ApprovalRequiredError,
     ConflictError,
     HotWalletError,
+    PolicyViolationError,
 )
 from signer.keys.admin_audit import AdminAudit
 from signer.keys.rotation_options import RotationOptions
@@ -34,6 +36,7 @@ from signer.model.delivery import DeliveryState
 from signer.model.refund import Refund, Status
 from signer.model.stop import EVERYTHING, Stop
 from signer.model.wallet import Pause, Wallet
+from signer.policy.facts import Caller, Path
 from signer.ports import (
     Checkpoint,
     Clock,
@@ -46,8 +49,13 @@ from signer.ports.refund_statistics import GAS
 from signer.refunds.acceptance import AcceptedRefund
 from signer.refunds.heartbeat import Heartbeat
 from signer.refunds.nonce_admin import NonceAdmin
+from signer.refunds.payment_policy import own_keys
 from signer.refunds.tenant_admin import TenantAdmin
+from signer.refunds.token_transfer import TokenTransfer
+from signer.refunds.transaction_sender import TransactionSender
 from signer.refunds.worker_monitor import WorkerMonitor
+from signer.signing.requester import Requester
+from signer.signing.service import SigningService
 from tests.fixtures.ledger import (
     FORGED_APPROVAL,
     forge,
@@ -56,10 +64,12 @@ from tests.fixtures.ledger import (
 )
 from tests.fixtures.roles import PROCESSES, Processes
 from tests.support.audit import record
+from tests.support.devices import Device, signer_over
 from tests.support.keys import key_of
 from tests.support.ledgers import seal
 from tests.support.limits import Hosts
 from tests.support.payment_approvals import approve, limited, requested
+from tests.support.policy import SERVICE_POLICY
 from tests.support.refunds import AMOUNT, REQUEST, SECOND, World, altered
 from tests.support.ring import ALICE, ELSEWHERE, NEW, OLD, OTHER, POOR, SILENCE, System
 from tests.support.sweeps import rolled_back, swept
@@ -170,6 +180,35 @@ def work_on_refunds(processes: Processes) -> None:
         assert explanation.refund.status is Status.BROADCAST
     service.list("gateway", status=Status.BROADCAST, limit=1)
     _work_on_large_refunds(processes)
+
+
+def work_on_signing(processes: Processes) -> None:
+    """Sign a message, accept and repeat a transfer, and wait for it."""
+    sign = processes.sign
+    assert sign.ring.active()
+    signing = SigningService(
+        lambda: signer_over(cast("Device", sign.signer._backend), AuditLog(SILENCE)),
+        SERVICE_POLICY,
+        {"local": sign.network},
+        now,
+        own_keys=lambda: own_keys(sign.ring.cached_keys()),
+        blocks=sign.store,
+    )
+    with pytest.raises(PolicyViolationError):
+        signing.sign_personal_message(
+            PersonalMessage(b"hello"), Requester(Caller(Path.JSON_RPC, "shop"), ALICE)
+        )
+    tenant = Tenant(subjects=("shop",), max_open_refunds=9)
+    sign.tenants = TenantRegistry({"shop": tenant})
+    sender = TransactionSender(sign.service, sign.store, now, lambda refund: refund.id)
+    transfer = TokenTransfer(sign.signer.address, None, "TUSD", REQUEST.recipient, "1")
+    accepted = sender.accept(transfer, "local", "shop", ALICE)
+    assert sender.accept(transfer, "local", "shop", ALICE).id == accepted.id
+    sign.store.find_advanced([accepted.id], [Status.QUEUED])
+    requested(limited(sign))
+    processes.worker.work()
+    assert sign.wallet.next_nonce > 0
+    sign.store.find_stop(sign.network.chain_id)
 
 
 def _work_on_large_refunds(processes: Processes) -> None:
@@ -332,7 +371,7 @@ def work_on_the_audit_log(processes: Processes) -> None:
         Alerts(store).sound(Alert.ROW_CHANGED)
         assert store.alert_counts()
         assert store.oldest_unsealed()
-        if name != "refunds":
+        if name not in {"refunds", "sign"}:
             seal(store)
             store.keep_checkpoint(Checkpoint(store.head()[0], "note"))
             assert store.checkpoints()

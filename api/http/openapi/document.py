@@ -14,6 +14,8 @@ from api.http.openapi import (
     examples,
     refund_paths,
     refund_schemas,
+    signing_paths,
+    signing_schemas,
     webhook_operations,
 )
 from api.http.openapi.elements import Element, integer, schema, text
@@ -43,6 +45,7 @@ _TAGS = {
     .read_text("utf-8")
     .strip(),
     webhook_operations.TAG: webhook_operations.GUIDE.strip(),
+    signing_paths.TAG: signing_paths.ABOUT.strip(),
     "Tokens": "What may be refunded, and its limits.",
     "Administration": "Keys, approvals, webhooks and the kill switch, for operators.",
     "Service": "Probes, metrics and this documentation.",
@@ -84,7 +87,7 @@ _RETRIED = (409, 429, 502, 503, 504)
 @cache
 def complete_document() -> Mapping[str, Any]:
     """Return the document of all routes; do not change it."""
-    paths = deepcopy(refund_paths.PATHS | admin_paths.PATHS)
+    paths = deepcopy(refund_paths.PATHS | signing_paths.PATHS | admin_paths.PATHS)
     for path in paths.values():
         for operation in path.values():
             _add_problems(operation)
@@ -113,6 +116,7 @@ def complete_document() -> Mapping[str, Any]:
             "schemas": {
                 **refund_schemas.SCHEMAS,
                 **allowance_schemas.SCHEMAS,
+                **signing_schemas.SCHEMAS,
                 **admin_schemas.SCHEMAS,
             },
             "responses": {

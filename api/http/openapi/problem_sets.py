@@ -46,6 +46,23 @@ ADMINISTRATOR = TOKEN | {"invalid-input"}
 APPROVAL = frozenset({"approval-required", "operator-not-identified"})
 """Of changes that need two administrators."""
 
+SIGNATURE = frozenset(
+    {
+        "signing-failed",
+        "signing-stopped",
+        "backend-failed",
+        "backend-unavailable",
+        "backend-throttled",
+        "backend-access-denied",
+        "key-not-found",
+        "key-ambiguous",
+        "key-unusable",
+        "key-rotated",
+        "audit-log-unwritable",
+    }
+)
+"""Of a request for one signature."""
+
 DEVICE = frozenset(
     {
         "new-key-unhealthy",

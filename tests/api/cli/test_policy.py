@@ -61,8 +61,13 @@ def test_shows_all_rules(run: Run, paid: Refund, rules: Callable[[str], Path]) -
     assert f"// The hash of this policy is {document['hash']}." in finished.out
     assert '// Network::"local": chain 31337' in finished.out
     names = [file["name"] for file in document["files"]]
-    assert names == ["floor.cedar", "default.cedar", "10-own.cedar"]
-    assert document["files"][2]["text"] == FORBID
+    assert names == [
+        "floor.cedar",
+        "default.cedar",
+        "service-wallet.cedar",
+        "10-own.cedar",
+    ]
+    assert document["files"][-1]["text"] == FORBID
     account = run("policy", "show", "--account").out
     assert "---- account.cedar ----" in account
 
@@ -179,6 +184,8 @@ _EXAMPLE = '[[example]]\nname = "x"\npaths = ["rest"]\nverdict = "allow"\n'
         ("example = []", "example: Tuple should have at least 1 item"),
         (_EXAMPLE, "exactly one of transaction"),
         (f"{_EXAMPLE}transaction = {{}}", "example 'x': chainId is missing"),
+        (f'{_EXAMPLE}digest = "07"\nnetwork = "mars"', "has no such network"),
+        (f'{_EXAMPLE}digest = "zz"', "example 'x': "),
     ],
 )
 def test_malformed_examples_are_refused(

@@ -26,9 +26,8 @@ from click.testing import CliRunner, Result
 from backends.pkcs11.cryptoki import Library
 from signer.crypto.secp256k1 import N, PublicKey
 from signer.private_files import write_whole
-from softhsm import Layout
 from softhsm.cli import softhsm
-from softhsm.layout import CONF_VARIABLE
+from softhsm.layout import CONF_VARIABLE, Layout
 from tests.fixtures.cryptoki_faults import CKR_CANT_LOCK, Cryptoki, Hook
 from tests.fixtures.softhsm_programs import PROGRAMS
 

@@ -3,9 +3,7 @@
 import json
 import re
 import subprocess
-import threading
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import (
     closing,
     suppress,
@@ -27,14 +25,10 @@ from signer.alerts import Alerts
 from signer.approvals import Approvals
 from signer.audit.checkpoints import CheckpointKey
 from signer.audit.log import AuditLog
-from signer.checks import Check, CheckResult, Finding, State, run_checks
+from signer.checks import Check, State, run_checks
 from signer.crypto.der import parse_public_key
 from signer.errors import (
     ApprovalRequiredError,
-    ConfigurationError,
-    KeyNotFoundError,
-    Refusal,
-    StoreUnavailableError,
 )
 from signer.model.approval import Proposal
 from signer.model.audit_record import Actor
@@ -58,113 +52,6 @@ from tests.support.ring import SILENCE
 
 
 CANARY = "canary-48213"
-
-
-def _finding(detail: str = "well") -> Callable[[], Finding]:
-    return lambda: Finding(detail)
-
-
-def _failing(error: Exception) -> Callable[[], Finding]:
-    def look() -> Finding:
-        raise error
-
-    return look
-
-
-def _outcomes(*steps: Check) -> list[tuple[str, str]]:
-    return [(result.name, str(result.state)) for result in run_checks(steps)]
-
-
-def test_checks_that_need_a_failed_check_are_skipped() -> None:
-    assert _outcomes(
-        Check("device", _failing(KeyNotFoundError("no such key")), "mend it"),
-        Check("database", _finding(), ""),
-        Check("signature", _finding(), "", ("database", "device")),
-        Check("mined", _finding(), "", ("signature",)),
-        Check("audit", _finding(), "", ("database",)),
-    ) == [
-        ("device", "failed"),
-        ("database", "ok"),
-        ("signature", "skipped"),
-        ("mined", "skipped"),
-        ("audit", "ok"),
-    ]
-
-
-def test_checks_that_need_a_warning_run() -> None:
-    warned = Check("guard", lambda: Finding("not safe", "nothing on a laptop"), "")
-
-    assert _outcomes(warned, Check("device", _finding(), "", ("guard",))) == [
-        ("guard", "warning"),
-        ("device", "ok"),
-    ]
-
-
-@pytest.mark.parametrize(
-    ("error", "detail"),
-    [
-        (
-            KeyNotFoundError("there is no such key"),
-            "key-not-found: there is no such key",
-        ),
-        (
-            ConfigurationError(Refusal("a-b", "do this"), Refusal("c-d", "and that")),
-            "a-b: do this; c-d: and that",
-        ),
-        (ValueError(CANARY), "internal-error: ValueError"),
-        (
-            StoreUnavailableError("postgresql://u:canary@h/d is down"),
-            "store-unavailable: [redacted] is down",
-        ),
-    ],
-)
-def test_details_of_failures(error: Exception, detail: str) -> None:
-    """Our errors have code and message; other errors only their class."""
-    (result,) = run_checks([Check("device", _failing(error), "explain CODE")])
-    code = detail.partition(":")[0]
-
-    cure = f"explain {code}"
-    assert result == CheckResult("device", State.FAILED, detail, cure, code)
-
-
-def test_a_check_that_hangs_fails_at_its_deadline() -> None:
-    released = threading.Event()
-    began = time.monotonic()
-
-    def hang() -> Finding:
-        released.wait()
-        return Finding("late")
-
-    steps = [Check("device", hang, "unplug it"), Check("database", _finding(), "")]
-    found = [str(result.state) for result in run_checks(steps, seconds=2.5)]
-    released.set()
-
-    assert found == ["failed", "ok"]
-    assert time.monotonic() - began < 10
-
-
-def test_a_generator_of_checks_sees_earlier_results() -> None:
-    seen: list[str] = []
-
-    def look() -> Finding:
-        seen.append("base")
-        return Finding("one network")
-
-    def steps() -> Iterator[Check]:
-        yield Check("networks", look, "")
-        for name in seen:
-            yield Check(name, _finding(), "")
-
-    assert [result.name for result in run_checks(steps())] == ["networks", "base"]
-
-
-def test_lines_for_an_operator() -> None:
-    """One line for the result, and a second one if there is a cure."""
-    assert list(CheckResult("device", State.FAILED, "gone", "mend it").lines()) == [
-        "failed   device             gone",
-        "                            -> mend it",
-    ]
-    assert len(list(CheckResult("device", State.OK, "here").lines())) == 1
 
 
 @pytest.fixture

@@ -42,7 +42,7 @@ OURS = [kind for kind in _tree(HotWalletError) if kind.__module__ == errors.__na
 
 
 STATUSES = {
-    400: "RequestError InvalidInputError RequestSignatureError",
+    400: ("RequestError InvalidInputError ForeignAddressError RequestSignatureError"),
     401: "AuthenticationError",
     403: (
         "PermissionDeniedError UnknownTenantError TenantBlockedError SamePersonError "
@@ -59,8 +59,8 @@ STATUSES = {
     429: "RateLimitedError OpenRefundsLimitError",
     500: (
         "SigningError EncodingError RecoveryError ChainError "
-        "ExecutionRevertedError BroadcastRejectedError ConfigurationError "
-        "HotWalletError"
+        "ExecutionRevertedError RevertedCallError BroadcastRejectedError "
+        "ConfigurationError HotWalletError"
     ),
     503: (
         "NewKeyUnhealthyError NewKeyNotFoundError KeyRotatedError "

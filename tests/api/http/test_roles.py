@@ -51,6 +51,13 @@ OF_ADMINISTRATORS = [
     ("POST", "/v1/admin/webhooks/replay"),
     ("GET", "/metrics"),
 ]
+OF_SIGNERS = [
+    ("POST", "/rpc"),
+    ("POST", "/rpc/local"),
+    ("POST", "/v1/sign/transaction"),
+    ("POST", "/v1/sign/message"),
+    ("POST", "/v1/sign/typed-data"),
+]
 PUBLIC = [("GET", "/v1/webhooks/keys")]
 PROBES = [
     ("GET", "/healthz"),
@@ -61,9 +68,10 @@ PROBES = [
 ]
 
 SERVED = {
-    Role.ALL: OF_REFUNDS + OF_ADMINISTRATORS,
+    Role.ALL: OF_REFUNDS + OF_ADMINISTRATORS + OF_SIGNERS,
     Role.REFUNDS: OF_REFUNDS,
     Role.ADMIN: OF_ADMINISTRATORS,
+    Role.SIGN: OF_SIGNERS,
 }
 
 Application = Callable[[Role], TestClient]
@@ -86,7 +94,7 @@ def test_a_process_serves_the_routes_of_its_role(
 ) -> None:
     """Its own routes need a token; the others do not exist, also for a token."""
     client = application(role)
-    everything = OF_REFUNDS + OF_ADMINISTRATORS
+    everything = OF_REFUNDS + OF_ADMINISTRATORS + OF_SIGNERS
     tokens = (None, authorized(), authorized(roles=["merchant"], scope=None))
     found = {
         (method, path): [
@@ -116,7 +124,7 @@ def test_the_route_table_is_complete(container: Container) -> None:
     ``tests/api/console/test_sessions.py`` lists those of the console.
     """
     app = create_app(_with_role(container, Role.ALL))
-    known = OF_REFUNDS + OF_ADMINISTRATORS + PUBLIC + PROBES
+    known = OF_REFUNDS + OF_ADMINISTRATORS + OF_SIGNERS + PUBLIC + PROBES
     listed = {path for _, path in known}
     routes = []
     nodes = [*app._router._roots]
@@ -133,6 +141,7 @@ def test_the_route_table_is_complete(container: Container) -> None:
         .replace("{address}", "0x00")
         .replace("{code}", "forbidden")
         .replace("{event_id}", "evt_0")
+        .replace("{network}", "local")
         for route in routes
     }
     assert shapes == listed

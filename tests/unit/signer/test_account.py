@@ -328,6 +328,17 @@ def test_authorisation_without_a_type_is_refused() -> None:
         _sign({**LEGACY, "authorizationList": [AUTHORISATION]})
 
 
+@pytest.mark.parametrize(
+    "authorization",
+    [{}, {**AUTHORISATION, "address": "0x12"}, {**AUTHORISATION, "nonce": "one"}],
+    ids=["empty", "address", "nonce"],
+)
+def test_malformed_authorisations_are_refused(authorization: dict[str, Any]) -> None:
+    """Before the policy: there is nothing that it could decide about."""
+    with pytest.raises(InvalidInputError, match="chainId, address and nonce"):
+        HSM.sign_authorization(authorization)
+
+
 NONSENSE = [None, -1, 1.5, "zz", "0xzz", "10", b"\x01" * 3, [], [1], {}, {"a": 1}]
 
 

@@ -29,6 +29,7 @@ MODULES = {
     "prometheus-client": "prometheus_client",
     "psycopg": "psycopg",
     "pyjwt": "jwt",
+    "pytest": "pytest",
     "python-dotenv": "dotenv",
     "python-pkcs11": "pkcs11",
     "requests": "requests",

@@ -5,7 +5,9 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from pathlib import Path
 
-from signer.private_files import create_once
+import pytest
+
+from signer.private_files import create_once, open_atomic, write_whole
 
 
 def test_creates_a_file_that_only_its_owner_may_access(tmp_path: Path) -> None:
@@ -45,3 +47,30 @@ def test_one_of_many_callers_creates_the_file(tmp_path: Path) -> None:
         )
 
         assert sorted(created) == [False] * 7 + [True]
+
+
+def test_a_missing_directory_is_reported_with_the_path_of_the_file(
+    tmp_path: Path,
+) -> None:
+    """The caller does not know the name of the temporary file."""
+    path = tmp_path / "missing" / "key"
+
+    with pytest.raises(FileNotFoundError) as raised:
+        write_whole(path, b"secret")
+    assert raised.value.filename == str(path)
+
+
+def test_a_write_that_fails_changes_nothing(tmp_path: Path) -> None:
+    """The file stays as it was, and no temporary file with half a key is left."""
+    path = tmp_path / "key"
+    path.write_bytes(b"first")
+
+    def fill_disk() -> None:
+        with open_atomic(path) as file:
+            file.write(b"half")
+            raise OSError(28, "disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        fill_disk()
+    assert path.read_bytes() == b"first"
+    assert [*tmp_path.iterdir()] == [path]

@@ -127,3 +127,34 @@ def test_does_not_quote_the_input() -> None:
 
         assert "canary" not in str(refusal.value)
         assert refusal.value.__cause__ is None
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (b'[{"a": 1.5}, "x\\ny"]', [{"a": 1.5}, "x\ny"]),
+        (b"%d" % 2**256, 2**256),
+        (b"null", None),
+    ],
+)
+def test_decodes_what_other_programs_send(body: bytes, expected: object) -> None:
+    """Exact integers, fractions and texts; the reader decides what it accepts."""
+    assert strict_json.decode(body, 4) == expected
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"\xff",
+        b"{",
+        b'{"a": 1, "a": 2}',
+        b"[NaN]",
+        b"[-Infinity]",
+        b"[1e999]",
+        b"[[[[[1]]]]]",
+        b"9" * 5000,
+    ],
+)
+def test_decodes_nothing_with_two_meanings(body: bytes) -> None:
+    with pytest.raises(InvalidInputError):
+        strict_json.decode(body, 4)

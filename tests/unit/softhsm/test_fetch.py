@@ -14,7 +14,8 @@ import pytest
 
 from signer.config.settings import Settings
 from signer.errors import ConfigurationError
-from softhsm import Layout, fetch, library
+from softhsm import fetch, library
+from softhsm.layout import Layout
 
 
 APT_GET = """\

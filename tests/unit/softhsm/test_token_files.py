@@ -9,8 +9,9 @@ import pytest
 from signer.config.settings import Settings
 from signer.errors import AccessDeniedError, ConfigurationError
 from signer.private_files import write_whole
-from softhsm import Layout, library, pins, prepare, token_recovery, use_project_conf
-from softhsm.layout import CONF_VARIABLE
+from softhsm import library, pins, token_recovery
+from softhsm.configured_token import prepare
+from softhsm.layout import CONF_VARIABLE, Layout, use_project_conf
 
 
 @pytest.fixture

@@ -52,7 +52,7 @@ def test_a_refused_token_is_renewed_once(
 ) -> None:
     """A token may be revoked before it expires."""
     google_cloud_kms.sign_digest(google_cloud_kms_key, DIGEST)
-    google_kms_emulator.revoke_tokens()
+    google_kms_emulator.tokens.revoke()
 
     assert google_cloud_kms.sign_digest(google_cloud_kms_key, DIGEST).attempts == 2
 
@@ -78,11 +78,11 @@ def test_a_token_that_ends_soon_is_used_if_it_cannot_be_renewed(
 ) -> None:
     """google-auth renews a token 3 min 45 s before its end."""
     kms = open_google_kms()
-    google_kms_emulator.token_seconds = 120
+    google_kms_emulator.tokens.seconds = 120
     try:
         kms.sign_digest(google_cloud_kms_key, DIGEST)
     finally:
-        google_kms_emulator.token_seconds = 3600
+        google_kms_emulator.tokens.seconds = 3600
     refused = b'{"error": "invalid_grant"}'
     google_kms_faults.always(TOKEN, lambda _: Reply(refused, 400))
 

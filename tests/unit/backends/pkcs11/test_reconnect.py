@@ -22,7 +22,7 @@ from signer.errors import (
     SigningError,
 )
 from signer.ports import KeyId
-from softhsm import Layout
+from softhsm.layout import Layout
 from tests.fixtures import cryptoki_faults as ckr
 from tests.fixtures.cryptoki_faults import Cryptoki
 from tests.fixtures.softhsm_programs import sign

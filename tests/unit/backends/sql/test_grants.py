@@ -18,6 +18,7 @@ from tests.support.process_work import (
     work_on_keys,
     work_on_limits,
     work_on_refunds,
+    work_on_signing,
     work_on_stops,
     work_on_the_audit_log,
     work_on_wallets,
@@ -88,6 +89,7 @@ def test_no_process_needs_more_or_less(shipped: Roles, processes: Processes) -> 
     work_on_keys(processes)
     shipped.clear()
     work_on_refunds(processes)
+    work_on_signing(processes)
     work_on_events(processes)
     work_on_wallets(processes)
     work_on_stops(processes)

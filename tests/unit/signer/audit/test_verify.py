@@ -20,7 +20,7 @@ from signer.audit.export_format import (
 )
 from signer.audit.hash_chain import GENESIS, sealed
 from signer.audit.sealing_monitor import made_at
-from signer.audit.verdict import ForgedCheckpoints, Forgery, Verdict
+from signer.audit.verdict import Finding, ForgedCheckpoints, Forgery, Verdict
 from signer.audit.verify import verify
 from signer.errors import InvalidInputError
 from signer.model.audit_record import Record, Sealed
@@ -69,6 +69,13 @@ def test_a_good_export() -> None:
         forged_checkpoints=None,
         finding=None,
     )
+
+
+def test_a_finding_is_printed_with_its_place() -> None:
+    """An auditor finds the record by its number, and the line in the file."""
+    finding = Finding("changed", 3, 5, "the hash differs")
+
+    assert str(finding) == "record 3 (line 5): the hash differs"
 
 
 def test_a_kept_checkpoint_counts_as_signed() -> None:

@@ -3,6 +3,7 @@
 import os
 import pickle
 import traceback
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -373,6 +374,32 @@ def test_settings_are_immutable() -> None:
 def test_database_defaults_to_sqlite(environ: dict[str, str], url: str) -> None:
     """Without a URL, the database is a file under HOTWALLET_HOME."""
     assert Settings.from_env(environ).effective_database_url == url
+
+
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [
+        ({}, True),
+        ({"REQUIRE_APPROVALS": "false"}, True),
+        ({"APP_ENV": "staging"}, True),
+        ({"APP_ENV": "test"}, False),
+        ({"APP_ENV": "test", "REQUIRE_APPROVALS": "true"}, True),
+        ({"APP_ENV": "development", "REQUIRE_APPROVALS": "false"}, False),
+    ],
+)
+def test_production_always_needs_approvals(
+    environ: dict[str, str], expected: bool
+) -> None:
+    """No variable lets one administrator act alone in production."""
+    assert Settings.from_env(environ).needs_approvals is expected
+
+
+def test_events_are_kept_for_the_configured_days() -> None:
+    """EVENT_RETENTION_DAYS is in days; its default is 90."""
+    short = Settings.from_env({"EVENT_RETENTION_DAYS": "7"})
+
+    assert short.event_retention == timedelta(days=7)
+    assert Settings.from_env({}).event_retention == timedelta(days=90)
 
 
 def test_values_are_stripped_and_typed() -> None:

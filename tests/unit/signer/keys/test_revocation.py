@@ -132,6 +132,29 @@ def test_revocation_waits_for_a_rollback_in_progress(system: System) -> None:
     assert blocked.state is KeyState.BLOCKED
 
 
+def test_a_preview_changes_nothing(system: System) -> None:
+    """It returns the key and the refunds that revoking it would leave unfinished."""
+    ids = {system.address(OLD): ("rf_1", "rf_2")}
+    store = altered(system.store, stranded=lambda address, limit: ids[address])
+    before = system.states, len(system.records)
+    key, stranded = system.revocation(store).preview(system.address(OLD).lower())
+
+    assert (key.state, key.address) == (KeyState.DRAINING, system.address(OLD))
+    assert stranded == ("rf_1", "rf_2")
+    assert (system.states, len(system.records)) == before
+
+
+def test_a_preview_refuses_what_revoking_refuses(system: System) -> None:
+    """The active key, a key that is not in the ring, and a malformed address."""
+    preview = system.revocation().preview
+    with pytest.raises(ConflictError, match="rotate to another"):
+        preview(system.address(NEW))
+    with pytest.raises(NotFoundError):
+        preview(system.address(OTHER))
+    with pytest.raises(InvalidInputError):
+        preview("0x1234")
+
+
 def test_key_retired_meanwhile_is_revoked(system: System) -> None:
     """If a worker retires the key first, the second try revokes it."""
     late = iter([system.store.retire])

@@ -39,3 +39,16 @@ def test_no_path_without_a_rule_signs(case: Case) -> None:
     for path, permit in permits.items():
         rule = case.rules[path]
         assert rule == permit or not rule.startswith("+")
+
+
+def test_an_account_does_not_send_from_a_service_wallet() -> None:
+    """What the account would sign that uses a nonce; other paths and kinds stay."""
+    for case in CASES:
+        for path in Path:
+            found = decide(case, path, is_service_wallet=True).decision
+            uses_nonce = {"transaction", "authorization"} & case.given.keys()
+            signed = case.rules[path].startswith("+")
+            if path is Path.ACCOUNT and uses_nonce and signed:
+                assert found.rules == ("service-wallet",), case.name
+            elif path is not Path.ACCOUNT or not uses_nonce:
+                assert found.rule == case.rules[path].removeprefix("+"), case.name

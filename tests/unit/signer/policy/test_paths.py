@@ -20,7 +20,8 @@ PRIVATE = {"_announce", "_sign", "_announce_and_sign"}
 # Who decides about each call: the policy, or why it is none of a wallet's key.
 CALLS = {
     # The paths: each is a function that asks the policy first.
-    ("signer/account.py", "HSMAccount._sign"): "policy",
+    ("signer/signing/service.py", "SigningService._sign"): "policy",
+    ("signer/account.py", "HSMAccount.unsafe_sign_hash"): "the path above",
     ("signer/refunds/transaction_signer.py", "TransactionSigner.build_and_sign"): (
         "policy"
     ),
@@ -62,8 +63,8 @@ def _calls(names: set[str]) -> Iterator[tuple[str, str]]:
         for path in sorted((ROOT / package).rglob("*.py")):
             tree = ast.parse(path.read_text(encoding="utf-8"))
             name = path.relative_to(ROOT).as_posix()
-            if name == "backends/testing.py":
-                continue  # Tests that other packages inherit.
+            if name == "backends/testing.py":  # Tests, for other packages.
+                continue
             for function in _walk(tree, (), names):
                 yield name, function
 

@@ -6,6 +6,8 @@ from typing import Any
 
 import cedarpy
 import pytest
+from eth_abi.abi import encode
+from eth_utils.crypto import keccak
 
 from signer.config.tenants import TenantRegistry
 from signer.crypto.transactions import DynamicFeeTransaction
@@ -329,6 +331,16 @@ def test_the_rules_are_the_documented_ones() -> None:
     }
 
     assert forbids | RESERVED == set(RULES)
+
+
+@pytest.mark.parametrize(("levels", "calldata"), [(5, "exact"), (6, "malformed")])
+def test_calls_in_calls_are_read_to_a_depth(levels: int, calldata: str) -> None:
+    """A caller must not keep a process busy with a million levels."""
+    data = b"\xde\xad\xbe\xef"
+    for _ in range(levels):
+        data = keccak(text="multicall(bytes[])")[:4] + encode(["bytes[]"], [[data]])
+
+    assert _facts(data=data).calldata == calldata
 
 
 def test_an_extended_policy_knows_it() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from signer.audit.log import AuditLog
 from signer.crypto.transactions import SignedBytes
 from signer.errors import (
     BackendUnavailableError,
@@ -26,7 +27,14 @@ from signer.ports import Call, DeviceSignature, KeyId
 from signer.refunds.transaction_signer import TransactionSigner
 from tests.fixtures.ledger import stopped
 from tests.support.audit import record
-from tests.support.devices import honest, planted, point, recording, signer_over
+from tests.support.devices import (
+    FullDisk,
+    honest,
+    planted,
+    point,
+    recording,
+    signer_over,
+)
 from tests.support.policy import SERVICE_POLICY
 from tests.support.refunds import (
     ACTOR,
@@ -95,6 +103,31 @@ def test_a_transfer_that_the_token_refuses_leaves_the_batch(world: World) -> Non
         Status.BROADCAST,
     ]
     assert [each.nonce for each in stored] == [0, None, 1]
+
+
+def test_a_refund_whose_intent_has_no_line_is_not_signed(world: World) -> None:
+    """It keeps its nonce, and is signed once the log can be written again (A1)."""
+    refunds = _due(world, 3)
+    signer, device = world.signer, honest(KEY)
+    # The lines of the first two intents fit; the third one finds the disk full.
+    world.signer = signer_over(device, AuditLog(FullDisk(good=2), journal=world.store))
+    world.worker.advance()
+    during = [world.stored(refund) for refund in refunds]
+
+    world.signer = signer
+    world.work()
+    after = [world.stored(refund) for refund in refunds]
+
+    assert device.calls == 2
+    assert [each.status for each in during] == [
+        Status.BROADCAST,
+        Status.BROADCAST,
+        Status.RESERVED,
+    ]
+    assert [each.nonce for each in during] == [each.nonce for each in after]
+    assert {each.status for each in after} == {Status.BROADCAST}
+    world.mine_deep()
+    assert len(world.chain.payouts()) == 3
 
 
 @pytest.mark.parametrize(

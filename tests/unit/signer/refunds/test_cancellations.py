@@ -9,6 +9,7 @@ from structlog.testing import capture_logs
 
 from signer.errors import (
     ChainUnavailableError,
+    NotCancellableError,
     RowNotAuthenticError,
     StaleStateError,
 )
@@ -16,6 +17,7 @@ from signer.model.refund import Refund, Status
 from signer.ports import Ledger
 from signer.refunds.service import (
     WORKER_SECONDS,
+    require_cancellable,
 )
 from tests.fixtures.ledger import forge
 from tests.support.audit import of_refunds
@@ -124,6 +126,19 @@ def test_a_refund_with_a_nonce_cannot_be_cancelled(world: World, steps: int) -> 
     assert world.stored(refund) == before
     assert world.store.cancellation_requests(10) == ()
     assert events == []
+
+
+@pytest.mark.parametrize("status", Status)
+def test_only_a_refund_without_a_nonce_may_be_cancelled(
+    world: World, status: Status
+) -> None:
+    """One that was cancelled passes, so that a caller may repeat its request (R26)."""
+    refund = replace(world.accepted(), status=status)
+    if status in {Status.AWAITING_APPROVAL, Status.QUEUED, Status.CANCELLED}:
+        require_cancellable(refund)
+    else:
+        with pytest.raises(NotCancellableError, match=f"the refund is {status}: "):
+            require_cancellable(refund)
 
 
 def test_a_cancellation_that_comes_late_changes_nothing(world: World) -> None:

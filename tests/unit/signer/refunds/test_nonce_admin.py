@@ -231,6 +231,23 @@ def test_abandon_without_a_pause_changes_nothing(system: System) -> None:
     }
 
 
+def test_what_waits_is_shown_before_it_is_abandoned(system: System) -> None:
+    """By network; neither the wallet nor the audit changes."""
+    address, admin = system.revoke(), system.admin()
+    paused = system.world.wallet
+
+    waiting = admin.waiting(address.lower(), None)
+
+    assert paused.is_paused
+    assert waiting == {"local": True, "other": False}
+    assert admin.waiting(address, "other") == {"other": False}
+    assert (system.world.wallet, system.records) == (paused, [])
+    with pytest.raises(NotFoundError):
+        admin.waiting(address, "mainnet")
+    with pytest.raises(ConflictError, match="no key with this address is revoked"):
+        admin.waiting(SECOND.address, None)
+
+
 @pytest.mark.parametrize(
     ("address", "network", "error"),
     [

@@ -182,6 +182,17 @@ def test_a_stated_mark_below_the_log(
     assert [each.endswith("must be 1 or more") for each in plan.problems] == [True]
 
 
+def test_a_stated_mark_of_an_address_that_the_ring_lacks(world: World) -> None:
+    """A mistyped address would otherwise leave the nonces of the wallet unfilled."""
+    world.paid()
+    stated = {("local", THIRD.address): 7, **_stated(world, 1)}
+
+    (problem,) = plan_of(world, (), stated=stated).problems
+
+    assert problem.startswith(f"local {THIRD.address}: the ring has no such key")
+    assert "changes nothing" in problem
+
+
 @pytest.mark.parametrize("is_known", [True, False], ids=["wallet", "lost"])
 def test_a_mark_that_needs_too_many_fillers(world: World, is_known: bool) -> None:
     """A wrong digit costs no gas; at most a thousand nonces are filled."""

@@ -39,6 +39,7 @@ def test_a_restore_survives_a_fault_at_every_call(
     tmp_path: Path,
     after: bool,
     kills: bool,
+    repeats: bool,
 ) -> None:
     """Refunds, keys and a stop are as they were, and no refund is paid twice (R24)."""
     moved = world.step(requested(world, "moved"))
@@ -88,7 +89,7 @@ def test_a_restore_survives_a_fault_at_every_call(
         world.work()
         assert not world.store.paused_wallets(), fault.place
 
-    places = fault_places(run, CHANGES, after=after, kills=kills)
+    places = fault_places(run, CHANGES, after=after, kills=kills, repeats=repeats)
     assert places >= CHANGES
 
 

@@ -1,0 +1,166 @@
+"""The routes ``/rpc`` and ``/rpc/{network}``."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import falcon
+import structlog
+from falcon import Request, Response
+
+from api.auth.authorization import AccessPolicy
+from api.http import query
+from api.http.body import MAX_BATCH, read_bytes
+from api.http.json_rpc.calls import Body, Call, read_body
+from api.http.json_rpc.errors import (
+    CHAIN_DISCONNECTED,
+    INTERNAL_ERROR,
+    INVALID_REQUEST,
+    RESOURCE_UNAVAILABLE,
+    RPCError,
+    error_of,
+)
+from api.http.json_rpc.methods import BROADCAST_SECONDS, Methods, Session
+from api.http.middleware import Resource
+from api.http.refunds import is_idempotency_key
+from api.http.signing import requester_of
+from api.http.waiting_requests import WaitingRequests
+from api.request_context import principal, request_id, tenant
+from signer.config.tenants import TenantRegistry
+from signer.errors import NotFoundError
+from signer.policy.facts import Path
+from signer.refunds.transaction_sender import is_derived_key
+
+
+REQUEST_SECONDS = 20.0
+"""After this time no further call of a batch is begun."""
+
+_PREFERENCE = "return=representation"
+
+_log = structlog.get_logger(__name__)
+
+
+class JSONRPC(Resource):
+    """
+    ``/rpc/{network}``, and ``/rpc`` of a service with one network.
+
+    Errors of calls are answered 200, since clients hide the code of other statuses.
+    """
+
+    required_role = "signer"
+    required_scope: ClassVar = "sign"
+    is_for_tenants = True
+
+    def __init__(
+        self,
+        open_methods: Callable[[], Mapping[str, Methods]],
+        access: AccessPolicy,
+        tenants: TenantRegistry,
+        waiting: WaitingRequests,
+    ) -> None:
+        self._open_methods = open_methods
+        self._access = access
+        self._tenants = tenants
+        self._waiting = waiting
+
+    def on_post(self, req: Request, resp: Response, network: str | None = None) -> None:
+        """Answer the calls of the body, in their order."""
+        query.parameters(req)
+        started = time.monotonic()
+        # web3.py sends no Content-Type if its user sets a header.
+        content = read_bytes(req, MAX_BATCH, media_type=None)
+        try:
+            methods = self._find(network)
+            body = read_body(content)
+            session = self._open_session(req, body, started)
+        except RPCError as e:
+            resp.media = _failed(None, e, req)
+            return
+        answers = []
+        for number, call in enumerate(body.calls):
+            if number > 0:  # The request was counted for its first call.
+                session = replace(session, is_counted=False)
+            answer = self._answer(req, call, methods, session)
+            if answer is not None:
+                answers.append(answer)
+        if not answers:
+            resp.status = falcon.HTTP_NO_CONTENT
+        else:
+            resp.media = answers if body.is_batch else answers[0]
+
+    def _find(self, network: str | None) -> Methods:
+        known = self._open_methods()
+        if network is not None:
+            if network not in known:
+                raise NotFoundError("there is no such network")
+            return known[network]
+        if len(known) == 1:
+            return next(iter(known.values()))
+        raise RPCError(
+            CHAIN_DISCONNECTED,
+            "there are several networks: use /rpc/NETWORK, with one of"
+            f" {', '.join(sorted(known))}",
+        )
+
+    def _open_session(self, req: Request, body: Body, started: float) -> Session:
+        name = tenant(req)
+        preferred = (req.get_header("Prefer") or "").split(",")
+        return Session(
+            requester_of(req, Path.JSON_RPC, self._tenants),
+            name,
+            lambda: self._waiting.admit(name),
+            started + BROADCAST_SECONDS,
+            started + REQUEST_SECONDS,
+            _idempotency_key(req, body),
+            wants_transaction=_PREFERENCE in map(str.strip, preferred),
+        )
+
+    def _answer(
+        self, req: Request, call: Call, methods: Methods, session: Session
+    ) -> dict[str, Any] | None:
+        """Return the answer to *call*, or None to a notification."""
+        if call.problem is not None:
+            return _failed(call.id, call.problem, req)
+        if call.is_notification:
+            # It could not say whether something was signed, so it does nothing.
+            return None
+        try:
+            result = self._call(req, call, methods, session)
+        except Exception as e:  # noqa: BLE001  One call must not end the others.
+            error = error_of(e)
+            if error.code in {INTERNAL_ERROR, RESOURCE_UNAVAILABLE}:
+                _log.error("call-failed", code=error.data.get("code"), exc_info=e)
+            return _failed(call.id, error, req)
+        return {"jsonrpc": "2.0", "id": call.id, "result": result}
+
+    def _call(
+        self, req: Request, call: Call, methods: Methods, session: Session
+    ) -> object:
+        if not session.is_counted:
+            self._access.count(principal(req), tenant(req))
+        if time.monotonic() > session.ends_at:
+            problem = "the batch took too long: send fewer calls"
+            raise RPCError(RESOURCE_UNAVAILABLE, problem)
+        return methods.call(call.method, call.params, session)
+
+
+def _failed(call_id: str | int | None, error: RPCError, req: Request) -> dict[str, Any]:
+    document = error.document(request_id(req))
+    return {"jsonrpc": "2.0", "id": call_id, "error": document}
+
+
+def _idempotency_key(req: Request, body: Body) -> str | None:
+    key = req.get_header("Idempotency-Key")
+    if key is None:
+        return None
+    if not is_idempotency_key(key) or is_derived_key(key):
+        problem = (
+            "Idempotency-Key must hold 1 to 255 visible ASCII characters, and not begin"
+            " with rpc-"
+        )
+        raise RPCError(INVALID_REQUEST, problem)
+    if len(body.calls) > 1:
+        problem = "Idempotency-Key is for one call, and this is a batch"
+        raise RPCError(INVALID_REQUEST, problem)
+    return key

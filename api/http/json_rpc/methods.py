@@ -1,0 +1,257 @@
+"""The methods of JSON-RPC, on one network, for one caller."""
+
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+from api.http.json_rpc.errors import (
+    CHAIN_DISCONNECTED,
+    INVALID_PARAMS,
+    METHOD_NOT_FOUND,
+    TRANSACTION_REJECTED,
+    RPCError,
+)
+from api.http.json_rpc.reads import READS, Reads
+from signer.config.networks import Network
+from signer.crypto.messages import PersonalMessage
+from signer.crypto.transaction_json import parse_transaction
+from signer.crypto.transaction_json.values import read_address
+from signer.crypto.transactions import SignedBytes
+from signer.crypto.typed_data import TypedData
+from signer.errors import ForeignAddressError
+from signer.model.refund import IN_FLIGHT, Refund, Status
+from signer.refunds.service import RefundService
+from signer.refunds.token_transfer import read_chain_id, read_sender, read_transfer
+from signer.refunds.transaction_sender import WINDOW_SECONDS, TransactionSender
+from signer.signing.requester import Requester
+from signer.signing.service import SigningService
+
+
+BROADCAST_SECONDS = 5.0
+"""How long the calls of one request wait together for a worker to broadcast."""
+
+_ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}")
+_SENT = IN_FLIGHT | {Status.CONFIRMED}
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """
+    What belongs to one HTTP request.
+
+    *idempotency_key* is that of its only call.  *wants_transaction* means that
+    ``eth_signTransaction`` answers with an object, as web3.py reads it.  *may_wait*
+    counts the request while it waits.  *wait_until*, and *ends_at* from which no call
+    is begun, are times of ``time.monotonic``.  The first call *is_counted* already.
+    """
+
+    requester: Requester
+    tenant: str
+    may_wait: Callable[[], AbstractContextManager[bool]]
+    wait_until: float
+    ends_at: float
+    idempotency_key: str | None = None
+    wants_transaction: bool = False
+    is_counted: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Methods:
+    """The methods of the network *name*."""
+
+    name: str
+    network: Network
+    signing: SigningService
+    sender: TransactionSender
+    refunds: RefundService
+    reads: Reads
+
+    def call(self, method: str, params: Sequence[Any], session: Session) -> Any:
+        """
+        Return the result of *method*.
+
+        Raises:
+            RPCError: There is no such method, or it is an answer with a code of its
+                own.
+            HotWalletError: As what the method calls; ``errors.error_of`` maps it.
+        """
+        if method in READS:
+            return self.reads.answer(method, params, self.signing.address())
+        handler = _HANDLERS.get(method)
+        if handler is None:
+            problem = f"the method {_show(method)} does not exist here"
+            raise RPCError(METHOD_NOT_FOUND, problem)
+        return handler(self, params, session)
+
+    def accounts(self, params: Sequence[Any], session: Session) -> list[str]:
+        """Return the address that signs."""
+        return [self.signing.address()]
+
+    def chain_id(self, params: Sequence[Any], session: Session) -> str:
+        """Return the chain id, in hex."""
+        return hex(self.network.chain_id)
+
+    def network_id(self, params: Sequence[Any], session: Session) -> str:
+        """Return the chain id, in decimal."""
+        return str(self.network.chain_id)
+
+    def client_version(self, params: Sequence[Any], session: Session) -> str:
+        """Return the name and the version of this program."""
+        return f"hotwallet/{version('hotwallet')}"
+
+    def send_transaction(self, params: Sequence[Any], session: Session) -> str:
+        """Send a token transfer; return the hash once a worker has broadcast it."""
+        fields = _read_object(params)
+        self._require_own(read_sender(fields))
+        self._require_chain(fields)
+        transfer = read_transfer(fields, self.network)
+        refund = self.sender.accept(
+            transfer,
+            self.name,
+            session.tenant,
+            session.requester.actor,
+            session.idempotency_key,
+        )
+        with session.may_wait() as may_wait:
+            left = session.wait_until - time.monotonic()
+            if may_wait and left > 0:
+                refund = self.refunds.await_broadcast(refund, left).refund
+        return _require_sent(refund)
+
+    def sign_transaction(self, params: Sequence[Any], session: Session) -> Any:
+        """Return the signed bytes of a complete transaction; reserve no nonce."""
+        fields = _read_object(params)
+        sender = read_sender(fields)
+        self._require_own(sender)
+        self._require_chain(fields)
+        transaction = parse_transaction({"chainId": self.network.chain_id, **fields})
+        signed = self.signing.sign_transaction(transaction, session.requester, sender)
+        raw = f"0x{signed.raw.hex()}"
+        if session.wants_transaction:
+            return {"raw": raw, "tx": _describe(fields, signed)}
+        return raw
+
+    def sign_message(self, params: Sequence[Any], session: Session) -> str:
+        """Return the signature of a message: ``[message, address]``."""
+        message, address = _read_two(params, "the message and the address")
+        self._require_order(message, address)
+        signed = self.signing.sign_personal_message(
+            PersonalMessage.parse(message),
+            session.requester,
+            read_address(address, "address"),
+        )
+        return f"0x{signed.to_bytes().hex()}"
+
+    def sign_typed_data(self, params: Sequence[Any], session: Session) -> str:
+        """Return the signature of a document: ``[address, document]``."""
+        address, document = _read_two(params, "the address and the document")
+        sender = read_address(address, "address")
+        signed = self.signing.sign_typed_data(
+            TypedData.parse(document), session.requester, sender
+        )
+        return f"0x{signed.to_bytes().hex()}"
+
+    def _require_own(self, sender: str) -> None:
+        own = self.signing.address()
+        if sender != own:
+            raise ForeignAddressError(
+                f"must be the address that signs here, {own}", field="from"
+            )
+
+    def _require_chain(self, fields: Mapping[str, Any]) -> None:
+        chain_id = read_chain_id(fields)
+        if chain_id not in (None, self.network.chain_id):
+            raise RPCError(
+                CHAIN_DISCONNECTED,
+                f"chainId is {chain_id}, and this endpoint is of chain"
+                f" {self.network.chain_id} ({self.name})",
+                code="chain-id",
+            )
+
+    def _require_order(self, message: object, address: object) -> None:
+        """Refuse ``[address, message]``, the order of ``eth_sign``."""
+        is_address = isinstance(address, str) and _ADDRESS.fullmatch(address)
+        own = self.signing.address().lower()
+        first_is_own = isinstance(message, str) and message.lower() == own
+        is_own = isinstance(address, str) and address.lower() == own
+        if not is_address or (first_is_own and not is_own):
+            raise RPCError(
+                INVALID_PARAMS,
+                "personal_sign takes [message, address], in this order",
+                field="params",
+            )
+
+
+_HANDLERS: Mapping[str, Callable[[Methods, Sequence[Any], Session], Any]] = {
+    "eth_accounts": Methods.accounts,
+    "eth_chainId": Methods.chain_id,
+    "eth_requestAccounts": Methods.accounts,
+    "eth_sendTransaction": Methods.send_transaction,
+    "eth_signTransaction": Methods.sign_transaction,
+    "eth_signTypedData": Methods.sign_typed_data,
+    "eth_signTypedData_v4": Methods.sign_typed_data,
+    "net_version": Methods.network_id,
+    "personal_sign": Methods.sign_message,
+    "web3_clientVersion": Methods.client_version,
+}
+
+METHODS = frozenset(_HANDLERS) | frozenset(READS)
+"""Every method that exists."""
+
+
+def _require_sent(refund: Refund) -> str:
+    """Return the hash of *refund*, or raise why there is none."""
+    if refund.tx_hash is not None and refund.status in _SENT:
+        return refund.tx_hash
+    data = {"refund_id": refund.id, "status": str(refund.status)}
+    if refund.status.is_final:
+        code = refund.failure_code or str(refund.status)
+        raise RPCError(
+            TRANSACTION_REJECTED,
+            f"refund {refund.id} is {refund.status} ({code}): it is not paid",
+            code=code,
+            **data,
+        )
+    why = refund.blocked_by or str(refund.status)
+    raise RPCError(
+        TRANSACTION_REJECTED,
+        f"refund {refund.id} is accepted and not sent yet ({why}). It is sent when that"
+        " is possible: do not pay it in another way. The same request within"
+        f" {WINDOW_SECONDS} seconds, or GET /v1/refunds/{refund.id}, shows its hash",
+        code="not-sent-yet",
+        blocked_by=refund.blocked_by,
+        **data,
+    )
+
+
+def _read_object(params: Sequence[Any]) -> dict[str, Any]:
+    """Return the only parameter, without the fields that are null."""
+    if len(params) != 1 or not isinstance(params[0], dict):
+        raise RPCError(INVALID_PARAMS, "params must be one transaction object")
+    return {name: value for name, value in params[0].items() if value is not None}
+
+
+def _read_two(params: Sequence[Any], what: str) -> Sequence[Any]:
+    if len(params) != 2:  # noqa: PLR2004
+        raise RPCError(INVALID_PARAMS, f"params must be {what}")
+    return params
+
+
+def _describe(fields: Mapping[str, Any], signed: SignedBytes) -> dict[str, Any]:
+    """Return the transaction as go-ethereum's ``eth_signTransaction`` does."""
+    return {
+        **fields,
+        "hash": signed.tx_hash,
+        "r": hex(signed.signature.r),
+        "s": hex(signed.signature.s),
+        "v": hex(signed.v),
+    }
+
+
+def _show(method: str) -> str:
+    """Return *method*, which the caller chose, if it looks like one."""
+    return method if re.fullmatch(r"[A-Za-z0-9_]{1,64}", method) else "of this name"

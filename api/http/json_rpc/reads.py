@@ -1,0 +1,106 @@
+"""
+The reads that are forwarded to the nodes: a list of what is allowed, and its bounds.
+
+What a node answers is passed on, and decides nothing about a payment.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from api.http.json_rpc.errors import INVALID_PARAMS, RPCError
+from signer.crypto.transaction_json.values import read_address, read_quantity
+from signer.errors import InvalidInputError
+from signer.ports import NodeProxy, Store
+
+
+READS: Mapping[str, int] = {
+    "eth_blockNumber": 0,
+    "eth_call": 4,
+    "eth_estimateGas": 3,
+    "eth_feeHistory": 3,
+    "eth_gasPrice": 0,
+    "eth_getBalance": 2,
+    "eth_getBlockByNumber": 2,
+    "eth_getCode": 2,
+    "eth_getLogs": 1,
+    "eth_getTransactionByHash": 1,
+    "eth_getTransactionCount": 2,
+    "eth_getTransactionReceipt": 1,
+    "eth_maxPriorityFeePerGas": 0,
+}
+"""The methods, with the most parameters that each may have."""
+
+MAX_BLOCKS = 1_000
+"""The most blocks of one ``eth_getLogs``."""
+
+MAX_RESULT = 4 * 1024 * 1024
+"""The largest result, in characters of JSON."""
+
+_FIRST = "earliest"
+_LAST = frozenset({"latest", "pending", "safe", "finalized"})
+
+
+class Reads:
+    """The reads of one network."""
+
+    def __init__(self, proxy: NodeProxy, store: Store, chain_id: int) -> None:
+        self._proxy = proxy
+        self._store = store
+        self._chain_id = chain_id
+
+    def answer(self, method: str, params: Sequence[Any], own: str) -> Any:
+        """
+        Return the result of *method*, which is one of ``READS``.
+
+        *own* is the wallet's address: its next nonce is the ledger's.
+
+        Raises:
+            RPCError: There are too many parameters, or the result is too large.
+            InvalidInputError, ChainError: As ``NodeProxy.forward``.
+        """
+        if len(params) > READS[method]:
+            problem = f"{method} has at most {READS[method]} parameters"
+            raise RPCError(INVALID_PARAMS, problem)
+        if method == "eth_getTransactionCount":
+            count = self._count(params, own)
+            if count is not None:
+                return hex(count)
+        if method == "eth_getLogs":
+            self._require_few_blocks(params)
+        result = self._proxy.forward(method, params)
+        if len(json.dumps(result)) > MAX_RESULT:
+            raise RPCError(INVALID_PARAMS, "the result is too large: ask for less")
+        return result
+
+    def _count(self, params: Sequence[Any], own: str) -> int | None:
+        """Return the ledger's next nonce, if that is what is asked for."""
+        if len(params) != 2 or params[1] != "pending":  # noqa: PLR2004
+            return None
+        if read_address(params[0], "address").lower() != own.lower():
+            return None
+        wallet = self._store.wallet(self._chain_id, own)
+        return None if wallet is None else wallet.next_nonce
+
+    def _require_few_blocks(self, params: Sequence[Any]) -> None:
+        if len(params) != 1 or not isinstance(params[0], dict):
+            raise InvalidInputError("must be one object", field="params")
+        query = params[0]
+        if query.get("blockHash") is not None:
+            return
+        first, last = query.get("fromBlock"), query.get("toBlock")
+        head: int | None = None
+        bounds = []
+        for each, name in ((first, "fromBlock"), (last, "toBlock")):
+            if each is None or (isinstance(each, str) and each in _LAST):
+                if head is None:
+                    found = self._proxy.forward("eth_blockNumber", [])
+                    head = read_quantity(found, "eth_blockNumber")
+                bounds.append(head)
+            else:
+                bounds.append(0 if each == _FIRST else read_quantity(each, name))
+        if bounds[1] - bounds[0] >= MAX_BLOCKS:
+            raise InvalidInputError(
+                f"eth_getLogs reads at most {MAX_BLOCKS} blocks: ask for fewer",
+                field="fromBlock",
+            )

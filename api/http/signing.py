@@ -1,0 +1,143 @@
+"""The routes under ``/v1/sign``.  ``signer.signing`` decides what they do."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, ClassVar
+
+from falcon import Request, Response
+
+from api.http import query
+from api.http.body import MAX_BATCH, read_bytes
+from api.http.middleware import Resource
+from api.request_context import actor, principal, tenant
+from signer import strict_json
+from signer.config.tenants import TenantRegistry
+from signer.crypto.messages import PersonalMessage
+from signer.crypto.transaction_json import parse_sender, parse_transaction
+from signer.crypto.transaction_json.values import read_address
+from signer.crypto.typed_data import TypedData
+from signer.errors import (
+    EncodingError,
+    InvalidInputError,
+    RecoveryError,
+    SigningError,
+)
+from signer.policy.facts import Caller, Path
+from signer.signing.requester import Requester
+from signer.signing.service import SigningService
+from signer.signing.signed_message import MessageSignature
+
+
+ROLE = "signer"
+SCOPE = "sign"
+
+_PROCESS = "sign"
+_MAX_DEPTH = 64
+
+
+def requester_of(req: Request, path: Path, tenants: TenantRegistry) -> Requester:
+    """Return the caller of *req*, who asks on *path*."""
+    name = tenant(req)
+    caller = Caller(path, name, principal(req).sub, ROLE, _PROCESS)
+    return Requester(caller, actor(req), tenants.limits(name))
+
+
+class _SigningResource(Resource):
+    """A request is not stored: to repeat it makes another signature of the same."""
+
+    required_role = ROLE
+    required_scope: ClassVar = SCOPE
+    is_for_tenants = True
+
+    def __init__(
+        self, open_signing: Callable[[], SigningService], tenants: TenantRegistry
+    ) -> None:
+        self._open_signing = open_signing
+        self._tenants = tenants
+
+    @property
+    def _signing(self) -> SigningService:
+        return self._open_signing()
+
+    def _requester(self, req: Request) -> Requester:
+        return requester_of(req, Path.REST, self._tenants)
+
+
+class TransactionSigning(_SigningResource):
+    """``/v1/sign/transaction``: signs a complete transaction; reserves no nonce."""
+
+    def on_post(self, req: Request, resp: Response) -> None:
+        """Return the signed bytes and their hash."""
+        query.parameters(req)
+        (fields,) = _read(req, "transaction")
+        if not isinstance(fields, dict):
+            raise InvalidInputError("must be an object", field="transaction")
+        transaction = parse_transaction(fields)
+        with _one_code():
+            signed = self._signing.sign_transaction(
+                transaction, self._requester(req), parse_sender(fields)
+            )
+        resp.media = {"raw": f"0x{signed.raw.hex()}", "hash": signed.tx_hash}
+
+
+class MessageSigning(_SigningResource):
+    """``/v1/sign/message``: signs a message (EIP-191)."""
+
+    def on_post(self, req: Request, resp: Response) -> None:
+        """Return the signature."""
+        query.parameters(req)
+        message, address = _read(req, "message", "address")
+        parsed, sender = PersonalMessage.parse(message), _read_signer(address)
+        with _one_code():
+            signed = self._signing.sign_personal_message(
+                parsed, self._requester(req), sender
+            )
+        resp.media = _signature(signed)
+
+
+class TypedDataSigning(_SigningResource):
+    """``/v1/sign/typed-data``: signs a document (EIP-712)."""
+
+    def on_post(self, req: Request, resp: Response) -> None:
+        """Return the signature."""
+        query.parameters(req)
+        document, address = _read(req, "typed_data", "address")
+        parsed, sender = TypedData.parse(document), _read_signer(address)
+        with _one_code():
+            signed = self._signing.sign_typed_data(parsed, self._requester(req), sender)
+        resp.media = _signature(signed)
+
+
+@contextmanager
+def _one_code() -> Iterator[None]:
+    """Raise ``SigningError`` for each way in which a device makes no signature."""
+    try:
+        yield
+    except (EncodingError, RecoveryError) as e:
+        raise SigningError("the device made no valid signature") from e
+
+
+def _read(req: Request, name: str, *optional: str) -> list[Any]:
+    """Return the members of the body: *name*, and those of *optional* or None."""
+    body = strict_json.decode(read_bytes(req, MAX_BATCH), _MAX_DEPTH)
+    if not isinstance(body, dict):
+        raise InvalidInputError("the top level must be an object")
+    for each in body:
+        if each not in (name, *optional):
+            known = strict_json.plain_name(each)
+            raise InvalidInputError("is not a member of this request", field=known)
+    if name not in body:
+        raise InvalidInputError("is required", field=name)
+    return [body.get(each) for each in (name, *optional)]
+
+
+def _read_signer(address: object) -> str | None:
+    return None if address is None else read_address(address, "address")
+
+
+def _signature(signed: MessageSignature) -> dict[str, str]:
+    return {
+        "address": signed.address,
+        "digest": f"0x{signed.digest.hex()}",
+        "signature": f"0x{signed.to_bytes().hex()}",
+    }

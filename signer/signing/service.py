@@ -1,0 +1,272 @@
+"""
+The signing service: decides, announces, signs, verifies and records.
+
+Each signature takes the same steps.  The policy decides about facts that were made from
+the bytes.  The intent is durable, under the conditions of the key ring and the kill
+switch, before the device is asked.  The signature recovers to the pinned key
+(``Signer``), and a signed transaction is decoded again and compared.  The outcome is
+durable before anything leaves.
+"""
+
+from collections.abc import Callable, Mapping
+
+from eth_account.messages import SignableMessage, encode_defunct
+
+from signer.clear_signing.calls import describe_transaction
+from signer.clear_signing.documents import describe_message, describe_typed_data
+from signer.clear_signing.names import AddressBook
+from signer.clear_signing.typed_data_kinds import recognise
+from signer.config.networks import Network
+from signer.crypto.messages import PersonalMessage, message_digest
+from signer.crypto.secp256k1 import Signature, checked_digest
+from signer.crypto.transactions import AnyTransaction, SignedBytes
+from signer.crypto.typed_data import TypedData
+from signer.errors import ForeignAddressError
+from signer.keys.signer import Signed, Signer
+from signer.model.audit_record import Operation, Purpose
+from signer.model.key import SIGNING, KeyState
+from signer.policy.facts import AnyFacts
+from signer.policy.message_facts import (
+    authorization_facts,
+    digest_facts,
+    message_facts,
+    typed_data_facts,
+)
+from signer.policy.policy import Policy
+from signer.policy.surroundings import NO_KEYS, KnownNetwork, OwnKeys, Surroundings
+from signer.policy.transaction_facts import transaction_facts
+from signer.ports import Clock, TenantBlocks
+from signer.signing.requester import Requester
+from signer.signing.signed_message import MessageSignature
+
+
+_NO_NAMES = AddressBook()
+
+
+class SigningService:
+    """
+    Signs with the key that *open_signer* returns for each request.
+
+    It reserves no nonce.  A transaction that it signs with the nonce of a wallet from
+    which the service pays would pause that wallet, so the default policy refuses it
+    (rule ``service-wallet``).
+
+    Every method raises ``PolicyViolationError`` if the policy refuses, ``SigningError``
+    if the device did not sign, ``KeyRotatedError`` if the ring does not have the key in
+    one of *states*, ``SigningStoppedError`` and ``TenantBlockedError`` if an operator
+    forbids it, and ``StoreError`` if the ledger does not answer.
+    """
+
+    def __init__(
+        self,
+        open_signer: Callable[[], Signer],
+        policy: Policy,
+        networks: Mapping[str, Network],
+        clock: Clock,
+        *,
+        states: frozenset[KeyState] = SIGNING,
+        own_keys: Callable[[], OwnKeys] = lambda: NO_KEYS,
+        is_service_wallet: Callable[[str, int], bool] = lambda *_: False,
+        blocks: TenantBlocks | None = None,
+    ) -> None:
+        """
+        Create a service for *networks*, by name.
+
+        *own_keys* returns the addresses of the service's keys, *is_service_wallet*
+        whether the service pays from an address on a chain (0 means every chain), and
+        *blocks* knows which tenants are blocked.
+        """
+        self._open_signer = open_signer
+        self._policy = policy
+        self._clock = clock
+        self._states = states
+        self._own_keys = own_keys
+        self._is_service_wallet = is_service_wallet
+        self._blocks = blocks
+        self._networks = {
+            network.chain_id: KnownNetwork.of(name, network)
+            for name, network in networks.items()
+        }
+        self._books = {
+            network.chain_id: AddressBook.of(network) for network in networks.values()
+        }
+
+    def address(self) -> str:
+        """Return the address that signs now, with its EIP-55 checksum."""
+        return self._open_signer().address
+
+    def sign_transaction(
+        self, transaction: AnyTransaction, requester: Requester, sender: str | None
+    ) -> SignedBytes:
+        """
+        Return the signed bytes of *transaction*.
+
+        Raises:
+            ForeignAddressError: *sender* is given and is not the address that signs.
+            EncodingError: The signed bytes contain anything else, because of a bug.
+        """
+        signer = self._admit(requester, sender)
+        chain_id = transaction.chain_id
+        digest = transaction.signing_digest()
+        signed = self._sign(
+            signer,
+            transaction_facts(
+                transaction,
+                digest,
+                self._surroundings(signer, requester, chain_id, nonce_on=chain_id),
+            ),
+            requester,
+            Operation.TRANSACTION_SIGNING,
+            self._describe(transaction),
+            chain_id=chain_id,
+        )
+        try:
+            result = SignedBytes.of(transaction, signed.signature)
+        except Exception:
+            signed.audit.write(signed.outcome())
+            raise
+        signed.audit.write(signed.outcome(tx_hash=result.tx_hash))
+        return result
+
+    def sign_personal_message(
+        self, message: PersonalMessage, requester: Requester, sender: str | None = None
+    ) -> MessageSignature:
+        """Sign *message* (EIP-191); raises as ``sign_transaction``."""
+        signable = encode_defunct(message.body)
+        return self.sign_message(signable, requester, sender, describe_message(message))
+
+    def sign_message(
+        self,
+        message: SignableMessage,
+        requester: Requester,
+        sender: str | None = None,
+        summary: str = "sign a message",
+    ) -> MessageSignature:
+        """
+        Sign a *message* of any version of EIP-191, described by *summary*.
+
+        It raises as ``sign_transaction``, and ``InvalidInputError`` as
+        ``message_digest``.
+        """
+        digest = message_digest(message)
+        signer = self._admit(requester, sender)
+        facts = message_facts(message, digest, self._surroundings(signer, requester))
+        return self._sign_message(signer, facts, requester, summary)
+
+    def sign_typed_data(
+        self, document: TypedData, requester: Requester, sender: str | None = None
+    ) -> MessageSignature:
+        """Sign *document* (EIP-712); raises as ``sign_transaction``."""
+        signer = self._admit(requester, sender)
+        chain_id = document.chain_id
+        facts = typed_data_facts(
+            document,
+            recognise(document),
+            document.digest(),
+            self._surroundings(signer, requester, chain_id),
+        )
+        summary = describe_typed_data(document, self._book(chain_id))
+        return self._sign_message(signer, facts, requester, summary)
+
+    def sign_digest(self, digest: bytes, requester: Requester) -> MessageSignature:
+        """Sign 32 bytes as they are, which only a policy of the user can permit."""
+        signer = self._admit(requester)
+        facts = digest_facts(
+            checked_digest(digest), self._surroundings(signer, requester)
+        )
+        return self._sign_message(signer, facts, requester, "sign a digest")
+
+    def sign_authorization(
+        self, chain_id: int, delegate: str, digest: bytes, requester: Requester
+    ) -> Signature:
+        """Sign the authorisation (EIP-7702) for *delegate* that *digest* is of."""
+        signer = self._admit(requester)
+        surroundings = self._surroundings(signer, requester, nonce_on=chain_id)
+        facts = authorization_facts(chain_id, delegate, digest, surroundings)
+        operation = Operation.TRANSACTION_SIGNING
+        summary = f"delegate the account to {delegate}"
+        signed = self._sign(signer, facts, requester, operation, summary)
+        signed.audit.write(signed.outcome())
+        return signed.signature
+
+    def _admit(self, requester: Requester, sender: str | None = None) -> Signer:
+        """Return the signer; raise if it is not *sender*, or the tenant is blocked."""
+        tenant = requester.caller.tenant
+        if tenant is not None and self._blocks is not None:
+            block = self._blocks.tenant_block(tenant)
+            if block is not None:
+                raise block.error()
+        signer = self._open_signer()
+        if sender is not None and sender.lower() != signer.address.lower():
+            raise ForeignAddressError(
+                f"must be the address that signs here, {signer.address}", field="from"
+            )
+        return signer
+
+    def _sign_message(
+        self, signer: Signer, facts: AnyFacts, requester: Requester, summary: str
+    ) -> MessageSignature:
+        operation = Operation.MESSAGE_SIGNING
+        signed = self._sign(signer, facts, requester, operation, summary)
+        signed.audit.write(signed.outcome())
+        return MessageSignature(signer.address, signed.digest, signed.signature)
+
+    def _sign(
+        self,
+        signer: Signer,
+        facts: AnyFacts,
+        requester: Requester,
+        operation: Operation,
+        summary: str,
+        *,
+        chain_id: int | None = None,
+    ) -> Signed:
+        """Return a signature whose outcome is not recorded yet."""
+        decision, caller = self._policy.require(facts), requester.caller
+        network = None if chain_id is None else self._networks.get(chain_id)
+        purpose = Purpose(
+            operation,
+            network=None if network is None else network.name,
+            actor=requester.actor.name,
+            request_id=requester.actor.request_id,
+            token_id=requester.actor.token_id,
+            details={
+                "path": str(caller.path),
+                "summary": summary,
+                **({} if caller.tenant is None else {"tenant": caller.tenant}),
+            },
+            decision=decision,
+        )
+        # A signer without a ledger has no ring to ask.
+        signer.announce(facts.digest, purpose, states=self._states, chain_id=chain_id)
+        return signer.sign(facts.digest, purpose)
+
+    def _surroundings(
+        self,
+        signer: Signer,
+        requester: Requester,
+        chain_id: int | None = None,
+        *,
+        nonce_on: int | None = None,
+    ) -> Surroundings:
+        """Return the surroundings of a signature, which may use a nonce of a chain."""
+        sender = signer.address
+        return Surroundings(
+            requester.caller,
+            sender,
+            self._clock(),
+            None if chain_id is None else self._networks.get(chain_id),
+            self._own_keys(),
+            requester.limits,
+            is_service_wallet=(
+                nonce_on is not None and self._is_service_wallet(sender, nonce_on)
+            ),
+        )
+
+    def _describe(self, transaction: AnyTransaction) -> str:
+        book = self._book(transaction.chain_id)
+        to, value, data = transaction.to, transaction.value, transaction.data
+        return describe_transaction(to, value, data, book)
+
+    def _book(self, chain_id: int | None) -> AddressBook:
+        return _NO_NAMES if chain_id is None else self._books.get(chain_id, _NO_NAMES)

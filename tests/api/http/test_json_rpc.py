@@ -1,0 +1,593 @@
+"""JSON-RPC at ``/rpc``: the transport, the methods, and the codes."""
+
+import json
+from typing import Any
+
+import pytest
+from eth_account import Account
+from eth_account.messages import encode_defunct, encode_typed_data
+from falcon.testing import TestClient
+
+from api.container import Container
+from api.http.app import create_app
+from api.http.json_rpc import endpoint, reads
+from api.http.json_rpc.calls import MAX_CALLS
+from api.http.json_rpc.errors import error_of
+from api.http.json_rpc.methods import METHODS
+from backends.sql import SQLStore
+from signer.config.tenants import Tenant, TenantRegistry
+from signer.errors import (
+    BackendUnavailableError,
+    ChainUnavailableError,
+    ConflictError,
+    ForeignAddressError,
+    InvalidInputError,
+    PolicyViolationError,
+    RateLimitedError,
+    RecoveryError,
+    RevertedCallError,
+    SigningStoppedError,
+    TenantBlockedError,
+)
+from signer.model.refund import Status
+from signer.policy.default_rules import service_files
+from signer.policy.policy import Policy
+from signer.policy.policy_text import PolicyFile
+from tests.api.service import (
+    NETWORKS,
+    RECIPIENT,
+    TOKEN_ADDRESS,
+    build_container,
+    replaced,
+)
+from tests.api.signers import call, rpc, signer_token
+from tests.api.support import SettableClock, bearer
+from tests.support.node_proxy import ScriptedProxy
+
+
+PERMITS = Policy.compile(
+    service_files(NETWORKS, TenantRegistry()),
+    [
+        PolicyFile(
+            "own.cedar",
+            '@id("all") permit (principal, action, resource)'
+            ' when { context.path == "json-rpc" };',
+        )
+    ],
+)
+
+CALLDATA = f"0xa9059cbb{RECIPIENT[2:].rjust(64, '0')}{1_000_000:064x}"
+
+DOCUMENT: dict[str, Any] = {
+    "types": {"Mail": [{"name": "amount", "type": "uint256"}]},
+    "primaryType": "Mail",
+    "domain": {"name": "Example"},
+    "message": {"amount": 2**256 - 1},
+}
+
+
+@pytest.fixture
+def proxy() -> ScriptedProxy:
+    """Nodes that answer what a test says."""
+    return ScriptedProxy()
+
+
+@pytest.fixture
+def prepared(container: Container, proxy: ScriptedProxy) -> Container:
+    """A container whose operator permits what this project's rules do not."""
+    return replaced(container, policy=PERMITS, node_proxies={"local": proxy})
+
+
+@pytest.fixture
+def permitted(prepared: Container) -> TestClient:
+    """A client of that application."""
+    return TestClient(create_app(prepared))
+
+
+def _request(method: str = "eth_chainId", **members: Any) -> dict[str, Any]:
+    return {"jsonrpc": "2.0", "id": 1, "method": method, **members}
+
+
+def _own(client: TestClient) -> str:
+    (address,) = call(client, "eth_accounts")["result"]
+    return str(address)
+
+
+def _send(client: TestClient, **changes: Any) -> Any:
+    fields = {"from": _own(client), "to": TOKEN_ADDRESS, "data": CALLDATA, **changes}
+    return call(client, "eth_sendTransaction", fields)
+
+
+# --- Transport
+
+
+@pytest.mark.parametrize("call_id", [0, 7, -1, 2**60, "", "x", None])
+def test_ids_are_repeated(client: TestClient, call_id: object) -> None:
+    answer = rpc(client, _request(id=call_id)).json
+
+    assert answer == {"jsonrpc": "2.0", "id": call_id, "result": "0x7a69"}
+    assert type(answer["id"]) is type(call_id)
+
+
+@pytest.mark.parametrize("params", [{}, {"params": []}, {"params": None}])
+def test_params_may_be_absent(client: TestClient, params: dict[str, Any]) -> None:
+    assert rpc(client, _request(**params)).json["result"] == "0x7a69"
+
+
+@pytest.mark.parametrize(
+    "content_type", [None, "text/plain", "application/json; charset=utf-8"]
+)
+def test_the_content_type_is_ignored(
+    client: TestClient, content_type: str | None
+) -> None:
+    """web3.py sends none if its user sets a header."""
+    headers = {} if content_type is None else {"Content_Type": content_type}
+
+    assert rpc(client, _request(), **headers).json["result"] == "0x7a69"
+
+
+def test_a_batch_is_answered_in_order(client: TestClient) -> None:
+    """Each call by itself; ethers begins with a batch."""
+    calls = [
+        _request(id=2),
+        _request("eth_sign", id=1),
+        7,
+        {"jsonrpc": "2.0", "method": "eth_chainId"},  # A notification.
+        _request("net_version", id=0),
+    ]
+    answers = rpc(client, calls).json
+
+    assert [each["id"] for each in answers] == [2, 1, None, 0]
+    assert [each.get("result") for each in answers] == ["0x7a69", None, None, "31337"]
+    codes = [each["error"]["code"] for each in answers[1:3]]
+    assert codes == [-32601, -32600]
+
+
+@pytest.mark.parametrize(
+    "body", [_request(), [_request(), _request()]], ids=["one", "batch"]
+)
+def test_notifications_do_nothing(
+    client: TestClient, sqlite_store: SQLStore, body: Any
+) -> None:
+    """Their answer could not say what was signed or sent."""
+    own = _own(client)
+    for each in body if isinstance(body, list) else [body]:
+        del each["id"]
+        each["method"] = "eth_sendTransaction"
+        each["params"] = [{"from": own, "to": TOKEN_ADDRESS, "data": CALLDATA}]
+    answer = rpc(client, body)
+
+    assert (answer.status_code, answer.content) == (204, b"")
+    assert sqlite_store.list("gateway-1").refunds == ()
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        ("{", -32700),
+        (b"\xff", -32700),
+        ('{"id": 1, "id": 2}', -32700),
+        ("[" * 100, -32700),
+        ('{"jsonrpc": "2.0", "id": NaN}', -32700),
+        ([], -32600),
+        ([_request()] * (MAX_CALLS + 1), -32600),
+        ("7", -32600),
+        ({"id": 1, "method": "eth_chainId"}, -32600),
+        (_request(id=1.5), -32600),
+        (_request(id=True), -32600),
+        (_request(id=[]), -32600),
+        (_request(id="x" * 300), -32600),
+        (_request(params={}), -32600),
+        (_request(params="x"), -32600),
+        (_request(extra=1), -32600),
+        ({"jsonrpc": "2.0", "id": 1, "method": 7}, -32600),
+    ],
+)
+def test_malformed_requests(client: TestClient, body: Any, code: int) -> None:
+    """HTTP 200: clients hide the code of another status."""
+    answer = rpc(client, body)
+
+    assert answer.status_code == 200
+    assert answer.json["error"]["code"] == code
+    assert answer.json["error"]["data"]["request_id"] == answer.headers["x-request-id"]
+
+
+def test_a_body_that_is_too_large(client: TestClient) -> None:
+    assert rpc(client, "x" * (2**20 + 1)).status_code == 413
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Authorization": ""}, 401),
+        (bearer(roles=["merchant"]), 403),
+        (bearer(roles=["admin", "devops"]), 403),
+        (signer_token(scope="refunds:write"), 403),
+        (signer_token(scope="sign"), 200),
+    ],
+)
+def test_the_token(client: TestClient, headers: dict[str, str], status: int) -> None:
+    assert rpc(client, _request(), **headers).status_code == status
+
+
+def test_each_call_of_a_batch_counts(
+    sqlite_store: SQLStore, clock: SettableClock
+) -> None:
+    tenants = TenantRegistry(
+        {"shop": Tenant(subjects=("gateway-1",), requests_per_minute=3)}
+    )
+    container = build_container(sqlite_store, clock, tenants=tenants)
+    client = TestClient(create_app(container))
+    answers = rpc(client, [_request()] * 5).json
+
+    codes = [each.get("error", {}).get("code") for each in answers]
+    assert codes == [None, None, None, -32005, -32005]
+    assert answers[-1]["error"]["data"]["retry_after"] > 0
+    assert rpc(client, _request()).status_code == 429
+
+
+def test_a_slow_batch_ends(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(endpoint, "REQUEST_SECONDS", -1.0)
+
+    assert rpc(client, [_request()]).json[0]["error"]["code"] == -32002
+
+
+def test_an_endpoint_for_each_network(
+    container: Container, proxy: ScriptedProxy
+) -> None:
+    """Without a name it is that of the only network."""
+    client = TestClient(create_app(container))
+    assert rpc(client, _request(), "/rpc/local").json["result"] == "0x7a69"
+    assert rpc(client, _request(), "/rpc/mars").status_code == 404
+
+    other = NETWORKS["local"].model_copy(update={"chain_id": 1})
+    several = replaced(
+        container,
+        networks={**NETWORKS, "main": other},
+        node_proxies={"local": proxy, "main": proxy},
+    )
+    client = TestClient(create_app(several))
+    error = rpc(client, _request()).json["error"]
+
+    assert rpc(client, _request(), "/rpc/main").json["result"] == "0x1"
+    assert error["code"] == 4901
+    assert "local, main" in error["message"]
+
+
+# --- Methods
+
+
+def test_who_the_service_is(client: TestClient) -> None:
+    own = _own(client)
+
+    assert call(client, "eth_requestAccounts")["result"] == [own]
+    assert call(client, "net_version")["result"] == "31337"
+    assert call(client, "web3_clientVersion")["result"].startswith("hotwallet/")
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        "eth_sign",
+        "eth_sendRawTransaction",
+        "wallet_sendTransaction",
+        "wallet_addEthereumChain",
+        "eth_signTypedData_v3",
+        "personal_unlockAccount",
+        "admin_peers",
+        "debug_traceCall",
+        "x" * 100,
+        "<script>",
+    ],
+)
+def test_other_methods_do_not_exist(
+    client: TestClient, proxy: ScriptedProxy, method: str
+) -> None:
+    error = call(client, method)["error"]
+
+    assert error["code"] == -32601
+    assert method not in METHODS
+    assert "script" not in error["message"]
+    assert proxy.asked == []
+
+
+def test_signs_a_message(permitted: TestClient) -> None:
+    own = _own(permitted)
+    for message in ("0x68656c6c6f", "hello"):
+        signature = call(permitted, "personal_sign", message, own.lower())["result"]
+        signable = encode_defunct(text="hello")
+        assert Account.recover_message(signable, signature=signature) == own
+
+
+@pytest.mark.parametrize("method", ["eth_signTypedData", "eth_signTypedData_v4"])
+@pytest.mark.parametrize("write", [json.dumps, dict])
+def test_signs_typed_data(permitted: TestClient, method: str, write: Any) -> None:
+    """As an object or as a text; integers of 78 digits are exact."""
+    own = _own(permitted)
+    signature = call(permitted, method, own, write(DOCUMENT))["result"]
+    signable = encode_typed_data(full_message=DOCUMENT)
+
+    assert Account.recover_message(signable, signature=signature) == own
+
+
+def test_reversed_arguments(permitted: TestClient) -> None:
+    """A message of 20 bytes is none."""
+    own = _own(permitted)
+    for params in ([own, "0x68656c6c6f"], [own, RECIPIENT], ["hello", 7]):
+        assert call(permitted, "personal_sign", *params)["error"]["code"] == -32602
+    assert "result" in call(permitted, "personal_sign", RECIPIENT, own)
+
+
+TRANSACTION = {
+    "to": TOKEN_ADDRESS,
+    "data": CALLDATA,
+    "nonce": "0x0",
+    "gas": "0xffff",
+    "maxFeePerGas": "0x77359400",
+    "maxPriorityFeePerGas": "0x1",
+}
+
+
+def test_signs_a_transaction(permitted: TestClient, sqlite_store: SQLStore) -> None:
+    """The bytes for ethers and viem, and an object for web3.py; no nonce is used."""
+    own = _own(permitted)
+    fields = {"from": own.lower(), **TRANSACTION}
+    raw = call(permitted, "eth_signTransaction", fields)["result"]
+    whole = call(
+        permitted, "eth_signTransaction", fields, Prefer="return=representation"
+    )["result"]
+
+    assert Account.recover_transaction(raw) == own
+    assert Account.recover_transaction(whole["raw"]) == own
+    assert whole["tx"]["nonce"] == "0x0"
+    assert whole["tx"].keys() >= {"hash", "r", "s", "v"}
+    assert sqlite_store.list("gateway-1").refunds == ()
+    incomplete = {name: fields[name] for name in ("from", "to", "gas")}
+    error = call(permitted, "eth_signTransaction", incomplete)["error"]
+    assert (error["code"], error["data"]["field"]) == (-32602, "nonce")
+
+
+@pytest.mark.parametrize("method", ["eth_sendTransaction", "eth_signTransaction"])
+def test_another_wallet_or_chain(permitted: TestClient, method: str) -> None:
+    own = _own(permitted)
+    fields = {"from": own, **TRANSACTION}
+
+    def code(**changes: Any) -> int:
+        error = call(permitted, method, {**fields, **changes})["error"]
+        return int(error["code"])
+
+    assert code(**{"from": RECIPIENT}) == 4100
+    assert code(chainId="0x1") == 4901
+    assert code(**{"from": None}) == -32602
+    assert call(permitted, method)["error"]["code"] == -32602
+    assert call(permitted, method, 7)["error"]["code"] == -32602
+
+
+@pytest.mark.parametrize(
+    ("method", "params"),
+    [
+        ("personal_sign", ["0x68656c6c6f", RECIPIENT]),
+        ("eth_signTypedData_v4", [RECIPIENT, DOCUMENT]),
+    ],
+)
+def test_a_foreign_address(
+    permitted: TestClient, method: str, params: list[Any]
+) -> None:
+    assert call(permitted, method, *params)["error"]["code"] == 4100
+
+
+@pytest.mark.parametrize(
+    ("method", "params"),
+    [
+        ("personal_sign", []),
+        ("personal_sign", ["0xabc", RECIPIENT]),
+        ("eth_signTypedData_v4", [RECIPIENT]),
+        ("eth_signTypedData_v4", [RECIPIENT, {**DOCUMENT, "types": {}}]),
+        ("eth_signTypedData_v4", [RECIPIENT, "{"]),
+        ("eth_signTypedData_v4", [7, DOCUMENT]),
+    ],
+)
+def test_malformed_parameters(
+    permitted: TestClient, method: str, params: list[Any]
+) -> None:
+    assert call(permitted, method, *params)["error"]["code"] == -32602
+
+
+def test_a_refusal_names_its_rule(client: TestClient) -> None:
+    own = _own(client)
+    refused: dict[str, tuple[str, *tuple[Any, ...]]] = {
+        "message": ("personal_sign", "0x68656c6c6f", own),
+        "typed-data": ("eth_signTypedData_v4", own, DOCUMENT),
+        "service-wallet": ("eth_signTransaction", {"from": own, **TRANSACTION}),
+        "coin": ("eth_sendTransaction", {"from": own, "to": RECIPIENT, "value": "0x1"}),
+        "max-amount": (
+            "eth_sendTransaction",
+            {"from": own, "to": TOKEN_ADDRESS, "data": CALLDATA[:-64] + "7" * 64},
+        ),
+    }
+    for rule, (method, *params) in refused.items():
+        error = call(client, method, *params)["error"]
+        assert (error["code"], error["data"]["rule"]) == (4001, rule)
+
+
+# --- Sending
+
+
+def test_a_transfer_is_a_refund(paying: TestClient, sqlite_store: SQLStore) -> None:
+    """The hash is that of the worker's transaction, which has the mark."""
+    tx_hash = _send(paying, gas="0xffff", nonce="0x63")["result"]
+    (refund,) = sqlite_store.list("gateway-1").refunds
+    (transaction,) = sqlite_store.transactions(refund.id)
+
+    assert tx_hash == refund.tx_hash == transaction.tx_hash
+    assert (refund.recipient, refund.amount) == (RECIPIENT, 1_000_000)
+    assert (refund.nonce, refund.token) == (0, "TUSD")
+    assert refund.mark.hex() in transaction.raw.hex()
+    assert refund.reference.startswith("rpc-")
+
+
+def test_a_repeated_transfer_is_paid_once(
+    paying: TestClient, sqlite_store: SQLStore
+) -> None:
+    first, second = _send(paying), _send(paying, gas="0x1", nonce="0x9")
+
+    assert first["result"] == second["result"]
+    assert len(sqlite_store.list("gateway-1").refunds) == 1
+
+
+def test_an_explicit_key(paying: TestClient, sqlite_store: SQLStore) -> None:
+    """It is for one call, and not one of those that are derived here."""
+    fields = {"from": _own(paying), "to": TOKEN_ADDRESS, "data": CALLDATA}
+
+    def send(key: str) -> Any:
+        return call(paying, "eth_sendTransaction", fields, Idempotency_Key=key)
+
+    assert send("a")["result"] == send("a")["result"] != send("b")["result"]
+    assert len(sqlite_store.list("gateway-1").refunds) == 2
+    changed = {**fields, "data": CALLDATA[:-1] + "1"}
+    error = call(paying, "eth_sendTransaction", changed, Idempotency_Key="a")["error"]
+    assert (error["code"], error["data"]["code"]) == (-32003, "idempotency-mismatch")
+    batch = [_request(), _request()]
+    assert rpc(paying, batch, Idempotency_Key="c").json["error"]["code"] == -32600
+    for key in ("rpc-1", "with space"):
+        answer = rpc(paying, _request(), Idempotency_Key=key).json
+        assert answer["error"]["code"] == -32600
+
+
+def test_a_transfer_that_is_not_sent_yet(client: TestClient) -> None:
+    """The error names the refund, and what to do."""
+    error = _send(client)["error"]
+
+    assert (error["code"], error["data"]["code"]) == (-32003, "not-sent-yet")
+    assert error["data"]["refund_id"] in error["message"]
+    assert error["data"]["status"] == "queued"
+    assert error["data"]["blocked_by"] == "chain-unavailable"
+    assert "do not pay it in another way" in error["message"]
+    assert _send(client)["error"]["data"]["refund_id"] == error["data"]["refund_id"]
+
+
+def test_a_transfer_that_ended(client: TestClient, sqlite_store: SQLStore) -> None:
+    refund_id = _send(client)["error"]["data"]["refund_id"]
+    refund = sqlite_store.get(refund_id)
+    assert refund is not None
+    ended = refund.with_status(
+        Status.REFUSED, refund.updated_at, failure_code="execution-reverted"
+    )
+    sqlite_store.save(refund, ended)
+
+    error = _send(client)["error"]
+    assert (error["code"], error["data"]["code"]) == (-32003, "execution-reverted")
+    assert "not paid" in error["message"]
+
+
+# --- Reads
+
+
+def test_reads_are_forwarded(permitted: TestClient, proxy: ScriptedProxy) -> None:
+    history = {"gasUsedRatio": [0.5], "reward": [["0x1"]]}
+    proxy.answers = {"eth_feeHistory": history, "eth_getBalance": "0x2"}
+
+    answer = call(permitted, "eth_feeHistory", "0xa", "latest", [20.0])
+    assert answer["result"] == history
+    assert proxy.asked == [("eth_feeHistory", ["0xa", "latest", [20.0]])]
+    assert call(permitted, "eth_getBalance", RECIPIENT, "latest")["result"] == "0x2"
+    error = call(permitted, "eth_getBalance", 1, 2, 3)["error"]
+    assert error["code"] == -32602
+
+
+def test_errors_of_reads(permitted: TestClient, proxy: ScriptedProxy) -> None:
+    proxy.answers = {
+        "eth_call": RevertedCallError("full", data=b"\x01\x02"),
+        "eth_estimateGas": RevertedCallError("no reason", data=None),
+        "eth_gasPrice": ChainUnavailableError("no node answers"),
+        "eth_getCode": InvalidInputError("the node refuses", field="params"),
+    }
+    errors = {each: call(permitted, each)["error"] for each in proxy.answers}
+
+    assert {each: error["code"] for each, error in errors.items()} == {
+        "eth_call": 3,
+        "eth_estimateGas": 3,
+        "eth_gasPrice": -32002,
+        "eth_getCode": -32602,
+    }
+    assert errors["eth_call"]["data"] == "0x0102"
+    assert errors["eth_call"]["message"] == "execution reverted: full"
+
+
+def test_a_result_that_is_too_large(
+    permitted: TestClient, proxy: ScriptedProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reads, "MAX_RESULT", 10)
+    proxy.answers = {"eth_getCode": "0x" + "00" * 10}
+
+    assert call(permitted, "eth_getCode")["error"]["code"] == -32602
+
+
+@pytest.mark.parametrize(
+    ("query", "is_allowed"),
+    [
+        ({}, True),
+        ({"fromBlock": "0x1", "toBlock": "0x3e8"}, True),
+        ({"fromBlock": "0x1", "toBlock": "0x3e9"}, False),
+        ({"fromBlock": "earliest"}, False),
+        ({"fromBlock": "0x2700", "toBlock": "latest"}, True),
+        ({"blockHash": "0x" + "ab" * 32}, True),
+        ({"fromBlock": "x"}, False),
+        ({"fromBlock": []}, False),
+        (7, False),
+    ],
+)
+def test_logs_of_few_blocks(
+    permitted: TestClient, proxy: ScriptedProxy, query: Any, *, is_allowed: bool
+) -> None:
+    proxy.answers = {"eth_getLogs": [], "eth_blockNumber": hex(10_000)}
+    answer = call(permitted, "eth_getLogs", query)
+
+    assert ("result" in answer) is is_allowed
+    if not is_allowed:
+        assert answer["error"]["code"] == -32602
+
+
+def test_the_ledger_knows_the_next_nonce(
+    paying_container: Container, proxy: ScriptedProxy
+) -> None:
+    """Of the wallet, once it has one; other addresses are the node's matter."""
+    proxy.answers = {"eth_getTransactionCount": "0x63"}
+    container = replaced(paying_container, node_proxies={"local": proxy})
+    client = TestClient(create_app(container))
+    own = _own(client)
+
+    def count(*params: Any) -> Any:
+        return call(client, "eth_getTransactionCount", *params)["result"]
+
+    assert count(own, "pending") == "0x63"
+    assert "result" in _send(client)
+    assert count(own.lower(), "pending") == "0x1"
+    assert count(own, "latest") == count(RECIPIENT, "pending") == "0x63"
+    assert count(own) == "0x63"
+
+
+# --- Codes
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (PolicyViolationError("no", rule="coin"), 4001),
+        (ForeignAddressError("no", field="from"), 4100),
+        (TenantBlockedError("no"), 4100),
+        (InvalidInputError("no"), -32602),
+        (ConflictError("no"), -32003),
+        (RateLimitedError("no", retry_after=1), -32005),
+        (SigningStoppedError("no"), -32002),
+        (BackendUnavailableError("arn:secret"), -32002),
+        (RecoveryError("secret"), -32603),
+        (ValueError("secret"), -32603),
+    ],
+)
+def test_the_code_of_each_error(error: Exception, code: int) -> None:
+    answer = error_of(error)
+
+    assert answer.code == code
+    assert "secret" not in str(answer)
+    assert answer.data["code"] == getattr(error, "code", "internal-error")

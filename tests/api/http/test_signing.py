@@ -1,0 +1,192 @@
+"""The routes under ``/v1/sign``: synchronous signatures, and their errors."""
+
+import json
+from typing import Any
+
+import coincurve
+import pytest
+from eth_account import Account
+from eth_account.messages import encode_defunct, encode_typed_data
+from falcon.testing import TestClient
+
+from api.http.app import create_app
+from backends.sql import SQLStore
+from signer.config.tenants import TenantRegistry
+from signer.errors import (
+    BackendThrottledError,
+    BackendUnavailableError,
+    KeyUnusableError,
+)
+from signer.model.stop import EVERYTHING
+from signer.model.tenant_block import TenantBlock
+from signer.policy.default_rules import service_files
+from signer.policy.policy import Policy
+from signer.policy.policy_text import PolicyFile
+from tests.api.service import NETWORKS, RECIPIENT, build_container, replaced
+from tests.api.signers import sign, signer_token
+from tests.api.support import SettableClock
+from tests.fixtures.ledger import stopped
+from tests.support.devices import Device, honest, point
+
+
+KEY = coincurve.PrivateKey.from_int(0x51)
+
+PERMITS = Policy.compile(
+    service_files(NETWORKS, TenantRegistry()),
+    [
+        PolicyFile(
+            "own.cedar",
+            '@id("all") permit (principal, action, resource)'
+            ' when { context.path == "rest" };',
+        )
+    ],
+)
+
+DOCUMENT: dict[str, Any] = {
+    "types": {"Mail": [{"name": "amount", "type": "uint256"}]},
+    "primaryType": "Mail",
+    "domain": {"name": "Example"},
+    "message": {"amount": 2**256 - 1},
+}
+
+TRANSACTION = {
+    "chainId": "0x7a69",
+    "to": RECIPIENT,
+    "value": 7,
+    "nonce": "0x0",
+    "gas": "0x5208",
+    "gasPrice": "0x1",
+}
+
+
+def _client(
+    store: SQLStore, clock: SettableClock, device: Device | None = None
+) -> TestClient:
+    container = build_container(store, clock, device=device or honest(KEY))
+    return TestClient(create_app(replaced(container, policy=PERMITS)))
+
+
+@pytest.fixture
+def signing(sqlite_store: SQLStore, clock: SettableClock) -> TestClient:
+    """A client of an application whose operator permits everything."""
+    return _client(sqlite_store, clock)
+
+
+def test_signs_a_message(signing: TestClient) -> None:
+    answer = sign(signing, "message", message="two\nlines")
+    signable = encode_defunct(text="two\nlines")
+    found = Account.recover_message(signable, signature=answer.json["signature"])
+
+    assert answer.status_code == 200
+    assert found == answer.json["address"]
+
+
+def test_signs_a_document(signing: TestClient) -> None:
+    for document in (DOCUMENT, json.dumps(DOCUMENT)):
+        answer = sign(signing, "typed-data", typed_data=document).json
+        signable = encode_typed_data(full_message=DOCUMENT)
+        found = Account.recover_message(signable, signature=answer["signature"])
+
+        assert found == answer["address"]
+
+
+def test_signs_a_transaction(signing: TestClient) -> None:
+    address = sign(signing, "message", message="x").json["address"]
+    fields = {**TRANSACTION, "from": address}
+    answer = sign(signing, "transaction", transaction=fields).json
+
+    assert Account.recover_transaction(answer["raw"]) == address
+
+
+@pytest.mark.parametrize(
+    ("what", "body", "rule"),
+    [
+        ("message", {"message": "hello"}, "message"),
+        ("message", {"message": "0x" + "ab" * 32}, "message-digest"),
+        ("typed-data", {"typed_data": DOCUMENT}, "typed-data"),
+        ("transaction", {"transaction": TRANSACTION}, "coin"),
+    ],
+)
+def test_the_policy_refuses(
+    client: TestClient, what: str, body: dict[str, Any], rule: str
+) -> None:
+    answer = sign(client, what, **body)
+
+    assert (answer.status_code, answer.json["rule"]) == (422, rule)
+
+
+@pytest.mark.parametrize(
+    ("what", "body", "field"),
+    [
+        ("message", {}, "message"),
+        ("message", {"message": 7}, "message"),
+        ("message", {"message": "x", "address": "0x1"}, "address"),
+        ("message", {"message": "x", "address": RECIPIENT}, "from"),
+        ("message", {"message": "x", "more": 1}, "more"),
+        ("transaction", {"transaction": 7}, "transaction"),
+        ("transaction", {"transaction": {**TRANSACTION, "gas": "x"}}, "gas"),
+        ("transaction", {"transaction": {**TRANSACTION, "from": RECIPIENT}}, "from"),
+        ("typed-data", {"typed_data": {}}, "document"),
+    ],
+)
+def test_malformed_requests(
+    signing: TestClient, what: str, body: dict[str, Any], field: str
+) -> None:
+    answer = sign(signing, what, **body)
+
+    assert (answer.status_code, answer.json["field"]) == (400, field)
+
+
+def test_the_top_level_is_an_object(signing: TestClient) -> None:
+    answer = signing.simulate_post(
+        "/v1/sign/message",
+        body="[]",
+        headers={"Content-Type": "application/json", **signer_token()},
+    )
+
+    assert answer.status_code == 400
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        BackendUnavailableError("x"),
+        BackendThrottledError("x"),
+        KeyUnusableError("x"),
+    ],
+)
+def test_the_device_does_not_sign(
+    sqlite_store: SQLStore, clock: SettableClock, error: Exception
+) -> None:
+    """Unavailable, throttled, disabled or pending deletion: 503, and a later try."""
+
+    def fail(_: bytes) -> bytes:
+        raise error
+
+    client = _client(sqlite_store, clock, Device(point(KEY), fail))
+    answer = sign(client, "message", message="hello")
+
+    assert answer.status_code == 503
+    assert answer.json["code"] == error.code  # type: ignore[attr-defined]
+    assert int(answer.headers["retry-after"]) > 0
+
+
+def test_a_signature_of_another_key(
+    sqlite_store: SQLStore, clock: SettableClock
+) -> None:
+    """No recovery parameter fits: nothing leaves."""
+    other = honest(coincurve.PrivateKey.from_int(0x52))
+    device = Device(point(KEY), other._answer)
+    answer = sign(_client(sqlite_store, clock, device), "message", message="hello")
+
+    assert (answer.status_code, answer.json["code"]) == (500, "signing-failed")
+    assert "signature" not in answer.json
+
+
+def test_a_stop_and_a_blocked_tenant(
+    signing: TestClient, sqlite_store: SQLStore, clock: SettableClock
+) -> None:
+    stopped(sqlite_store, EVERYTHING)
+    assert sign(signing, "message", message="x").json["code"] == "signing-stopped"
+    sqlite_store.block_tenant(TenantBlock("gateway-1", clock(), "cli:operator"))
+    assert sign(signing, "message", message="x").json["code"] == "tenant-blocked"

@@ -1,0 +1,165 @@
+"""A caller of JSON-RPC with a valid token: what it may not get signed or paid."""
+
+from typing import Any
+
+import pytest
+from falcon.testing import TestClient
+
+from api.http.app import create_app
+from backends.sql import SQLStore
+from signer.config.tenants import TenantRegistry
+from signer.crypto.transactions import DynamicFeeTransaction
+from signer.policy.default_rules import service_files
+from signer.policy.policy import Policy
+from signer.policy.policy_text import PolicyFile
+from tests.api.service import (
+    BODY,
+    NETWORKS,
+    RECIPIENT,
+    TOKEN_ADDRESS,
+    build_container,
+    replaced,
+)
+from tests.api.signers import call, rpc, signer_token
+from tests.api.support import SettableClock, bearer, post
+
+
+ARGUMENTS = f"{RECIPIENT[2:].rjust(64, '0')}{12_500_000:064x}"
+CALLDATA = f"0xa9059cbb{ARGUMENTS}"
+
+# The most that an operator could write by mistake, but for messages of 32 bytes.
+GENEROUS = """
+@id("all-transactions")
+permit (principal, action == Action::"sign-transaction", resource);
+@id("texts")
+permit (principal, action == Action::"sign-message", resource)
+when { context.length != 32 };
+"""
+
+
+@pytest.fixture
+def clock() -> SettableClock:
+    """A clock that stands still."""
+    return SettableClock()
+
+
+@pytest.fixture
+def client(sqlite_store: SQLStore, clock: SettableClock) -> TestClient:
+    """A client of a service with generous rules, whose nodes are down."""
+    files = service_files(NETWORKS, TenantRegistry())
+    policy = Policy.compile(files, [PolicyFile("own.cedar", GENEROUS)])
+    container = replaced(build_container(sqlite_store, clock), policy=policy)
+    return TestClient(create_app(container))
+
+
+def _own(client: TestClient) -> str:
+    return str(call(client, "eth_accounts")["result"][0])
+
+
+def _fields(client: TestClient, **changes: Any) -> dict[str, Any]:
+    return {
+        "from": _own(client),
+        "to": TOKEN_ADDRESS,
+        "data": CALLDATA,
+        "nonce": "0x0",
+        "gas": "0xffff",
+        "maxFeePerGas": "0x77359400",
+        "maxPriorityFeePerGas": "0x0",
+        **changes,
+    }
+
+
+@pytest.mark.parametrize("method", ["eth_sendTransaction", "eth_signTransaction"])
+def test_the_mark_of_another_refund(
+    client: TestClient, sqlite_store: SQLStore, method: str
+) -> None:
+    """After a restore, such a transfer would count as the payment of that refund."""
+    post(client, BODY)
+    (refund,) = sqlite_store.list("gateway-1").refunds
+    fields = _fields(client, data=CALLDATA + refund.mark.hex())
+
+    error = call(client, method, fields)["error"]
+
+    assert (error["code"], error["data"]["rule"]) == (4001, "extra-calldata")
+
+
+def test_a_message_that_is_the_digest_of_a_transaction(client: TestClient) -> None:
+    transaction = DynamicFeeTransaction(
+        chain_id=31337,
+        nonce=0,
+        max_priority_fee_per_gas=0,
+        max_fee_per_gas=1,
+        gas=21_000,
+        to=RECIPIENT,
+        value=1,
+        data=b"",
+    )
+    message = f"0x{transaction.signing_digest().hex()}"
+
+    error = call(client, "personal_sign", message, _own(client))["error"]
+
+    assert error["data"]["rule"] == "message-digest"
+
+
+@pytest.mark.parametrize(
+    ("changes", "rule"),
+    [
+        ({"chainId": "0x0"}, None),
+        ({"gas": hex(2**25)}, "gas"),
+        ({"maxFeePerGas": hex(10**18)}, "max-fee"),
+        ({"data": f"0xa9059cbb{ARGUMENTS[:-64]}{'f' * 64}"}, "max-amount"),
+        ({"data": CALLDATA[:-1]}, None),
+        ({"data": CALLDATA[:-2]}, "calldata"),
+        (
+            {
+                "authorizationList": [
+                    {
+                        "chainId": "0x0",
+                        "address": RECIPIENT,
+                        "nonce": "0x0",
+                        "yParity": "0x0",
+                        "r": "0x1",
+                        "s": "0x1",
+                    }
+                ]
+            },
+            "delegation",
+        ),
+    ],
+)
+def test_what_no_rule_of_an_operator_permits(
+    client: TestClient, changes: dict[str, Any], rule: str | None
+) -> None:
+    error = call(client, "eth_signTransaction", _fields(client, **changes))["error"]
+
+    assert error["code"] in {4001, 4901, -32602}
+    assert error["data"].get("rule") == rule
+
+
+def test_another_tenants_transfer(client: TestClient, sqlite_store: SQLStore) -> None:
+    """It joins no refund of another tenant, and learns nothing of it."""
+    fields = _fields(client)
+    request = {"jsonrpc": "2.0", "id": 1, "method": "eth_sendTransaction"}
+    answers = [
+        rpc(client, request | {"params": [fields]}, **signer_token(sub=each)).json
+        for each in ("shop", "thief")
+    ]
+    ids = [each["error"]["data"]["refund_id"] for each in answers]
+
+    assert ids[0] != ids[1]
+    for tenant, refund_id in zip(("shop", "thief"), ids, strict=True):
+        (refund,) = sqlite_store.list(tenant).refunds
+        assert refund.id == refund_id
+
+
+@pytest.mark.parametrize("roles", [["merchant"], ["admin"], ["devops"], []])
+def test_other_roles(client: TestClient, roles: list[str]) -> None:
+    request = {"jsonrpc": "2.0", "id": 1, "method": "eth_accounts", "params": []}
+
+    assert rpc(client, request, **bearer(roles=roles)).status_code == 403
+
+
+def test_a_signer_creates_no_refund_by_http(client: TestClient) -> None:
+    answer = post(client, BODY, **signer_token())
+
+    assert answer.status_code == 403

@@ -1,0 +1,331 @@
+"""The guides of web3.py, ethers, viem and cast, against the running service."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from eth_account import Account
+from eth_account.messages import encode_defunct
+
+from api.auth.dev_tokens import mint
+from dev.stack import (
+    Stack,
+    await_start,
+    free_port,
+    is_ready,
+    request,
+    running_program,
+    running_stack,
+)
+from signer.config.settings import Settings
+from signer.ports import utc_now
+from tests.e2e.gateway import RECIPIENT
+
+
+ROOT = Path(__file__).resolve().parents[2]
+
+PERMITS = """\
+@id("messages-of-clients")
+permit (principal, action == Action::"sign-message", resource)
+when { context.path == "json-rpc" && context.length != 32 };
+
+@id("typed-data-of-clients")
+permit (principal, action == Action::"sign-typed-data", resource)
+when { context.path == "json-rpc" && context.kind == "unknown" };
+"""
+
+CLIENTS = {
+    "web3py": ("python", "1.1"),
+    "ethers": ("javascript", "1.2"),
+    "viem": ("javascript", "1.3"),
+    "cast": ("bash", "1.4"),
+}
+
+EXPIRED = {
+    "web3py": "401 Client Error",
+    "ethers": "server response 401",
+    "viem": "Status: 401",
+    "cast": "401",
+}
+
+
+@dataclass(frozen=True)
+class Service:
+    """A running stack, and what clients need to use it."""
+
+    stack: Stack
+    folder: Path
+
+    def environ(self, token: str | None = None) -> dict[str, str]:
+        """Return the variables that the guides read."""
+        return {
+            "HOME": os.environ["HOME"],
+            "PATH": f"{_find_cast()}:{os.environ['PATH']}",
+            "RPC_URL": f"{self.stack.url}/rpc",
+            "TOKEN": token or self.stack.command("token", "--role", "signer"),
+            "TOKEN_ADDRESS": self.stack.token,
+            "RECIPIENT": RECIPIENT,
+        }
+
+    def expired_token(self) -> str:
+        """Return a token whose time is over."""
+        return mint(
+            Settings.from_env(self.stack.environ),
+            subject="developer",
+            roles=["signer"],
+            clock=lambda: utc_now() - timedelta(hours=1),
+        )
+
+    def call(self, method: str, *params: Any, at: str | None = None) -> Any:
+        """Return the answer to a call of JSON-RPC."""
+        token = self.environ()["TOKEN"]
+        body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": list(params)}
+        authorization = {"Authorization": f"Bearer {token}"}
+        url = f"{at or self.stack.url}/rpc"
+        return request("POST", url, headers=authorization, body=body)[2]
+
+    def run(
+        self, code: str, language: str, environ: Mapping[str, str]
+    ) -> subprocess.CompletedProcess[str]:
+        """Run *code* as a program."""
+        suffix = {"python": "py", "javascript": "mjs", "bash": "sh"}[language]
+        program = self.folder / f"program.{suffix}"
+        program.write_text(code, encoding="utf-8")
+        interpreters = {
+            "python": [sys.executable],
+            "javascript": ["node"],
+            "bash": ["bash", "-eu"],
+        }
+        return subprocess.run(
+            [*interpreters[language], str(program)],
+            cwd=self.folder,
+            env=dict(environ),
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """One service for all clients."""
+    folder = tmp_path_factory.mktemp("clients")
+    (folder / "policy").mkdir()
+    (folder / "policy" / "clients.cedar").write_text(PERMITS, encoding="utf-8")
+    (folder / "node_modules").symlink_to(ROOT / "node_modules")
+    settings = {"POLICY_DIR": str(folder / "policy"), "WEB_CONCURRENCY": "1"}
+    with running_stack(folder / "home", settings=settings) as stack:
+        yield Service(stack, folder)
+
+
+def _find_cast() -> Path:
+    """Return the folder of the program: npm's wrapper always exits with 0."""
+    (folder,) = (ROOT / "node_modules" / "@foundry-rs").glob("cast-*/bin")
+    return folder
+
+
+def _guide(client: str) -> str:
+    """Return the code in the guide of *client*."""
+    page = (ROOT / "docs" / "how-to" / f"{client}.md").read_text(encoding="utf-8")
+    language, _ = CLIENTS[client]
+    (code,) = re.findall(rf"^```{language}\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    return str(code)
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_the_guide_pays_and_signs(service: Service, client: str) -> None:
+    """A transfer becomes a refund that is mined; the client verifies signatures."""
+    language, amount = CLIENTS[client]
+    finished = service.run(_guide(client), language, service.environ())
+    assert finished.returncode == 0, finished.stderr
+    lines = finished.stdout.lower().splitlines()
+    assert len(lines) == 3, finished.stdout + finished.stderr
+    paid, message, typed_data = lines
+    word, tx_hash, status = paid.split()
+    listed = request(
+        "GET",
+        f"{service.stack.url}/v1/refunds",
+        headers={"Authorization": f"Bearer {service.stack.command('token')}"},
+    )[2]["refunds"]
+    (refund,) = (each for each in listed if float(each["amount"]) == float(amount))
+
+    assert (word, status in {"1", "true"}) == ("paid", True)
+    assert (message, typed_data) == ("message true", "typed data true")
+    assert (refund["recipient"], refund["tx_hash"]) == (RECIPIENT, tx_hash)
+    assert refund["reference"].startswith("rpc-")
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_an_expired_token_is_a_clear_error(service: Service, client: str) -> None:
+    language, _ = CLIENTS[client]
+    environ = service.environ(service.expired_token())
+
+    finished = service.run(_guide(client), language, environ)
+
+    assert finished.returncode != 0
+    assert EXPIRED[client] in finished.stderr + finished.stdout
+
+
+COIN = {
+    "web3py": """
+import os
+from web3 import Web3
+from web3.exceptions import Web3RPCError
+headers = {"Authorization": f"Bearer {os.environ['TOKEN']}"}
+w3 = Web3(Web3.HTTPProvider(os.environ["RPC_URL"], {"headers": headers}))
+try:
+    w3.eth.send_transaction(
+        {"from": w3.eth.accounts[0], "to": os.environ["RECIPIENT"], "value": 1}
+    )
+except Web3RPCError as e:
+    print(e.rpc_response["error"])
+""",
+    "ethers": """
+import { FetchRequest, JsonRpcProvider } from "ethers";
+const request = new FetchRequest(process.env.RPC_URL);
+request.setHeader("Authorization", `Bearer ${process.env.TOKEN}`);
+const provider = new JsonRpcProvider(request, undefined, { staticNetwork: true });
+const wallet = await provider.getSigner();
+await wallet.sendTransaction({ to: process.env.RECIPIENT, value: 1n })
+  .catch((e) => console.log(JSON.stringify(e.info ?? e.error)));
+provider.destroy();
+""",
+    "viem": """
+import { createWalletClient, http } from "viem";
+import { foundry as chain } from "viem/chains";
+const headers = { Authorization: `Bearer ${process.env.TOKEN}` };
+const transport = http(process.env.RPC_URL, { fetchOptions: { headers } });
+const client = createWalletClient({ chain, transport });
+const [account] = await client.getAddresses();
+await client.sendTransaction({ account, to: process.env.RECIPIENT, value: 1n })
+  .catch((e) => {
+    const found = e.walk((each) => each.code === 4001);
+    console.log(JSON.stringify({ code: found.code, data: found.cause.data }));
+  });
+""",
+    "cast": """
+export ETH_RPC_URL="$RPC_URL" ETH_RPC_HEADERS="Authorization: Bearer $TOKEN"
+wallet="$(cast rpc eth_accounts | tr -d '[]"')"
+cast send --unlocked --from "$wallet" "$RECIPIENT" --value 1 2>&1 || true
+""",
+}
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_a_refusal_shows_its_rule(service: Service, client: str) -> None:
+    language, _ = CLIENTS[client]
+
+    finished = service.run(COIN[client], language, service.environ())
+
+    assert "4001" in finished.stdout, finished.stderr
+    assert re.search(r"rule\W+coin", finished.stdout)
+
+
+ASYNC = """
+import asyncio, os
+from web3 import AsyncHTTPProvider, AsyncWeb3
+async def main():
+    headers = {"Authorization": f"Bearer {os.environ['TOKEN']}"}
+    provider = AsyncHTTPProvider(os.environ["RPC_URL"], {"headers": headers})
+    w3 = AsyncWeb3(provider)
+    (wallet,) = await w3.eth.accounts
+    recipient = os.environ["RECIPIENT"][2:].rjust(64, "0")
+    data = f"0xa9059cbb{recipient}{1_500_000:064x}"
+    tx_hash = await w3.eth.send_transaction(
+        {"from": wallet, "to": os.environ["TOKEN_ADDRESS"], "data": data}
+    )
+    receipt = await w3.eth.wait_for_transaction_receipt(tx_hash)
+    print(receipt["status"], await w3.eth.get_transaction_count(wallet, "pending"))
+    await provider.disconnect()
+asyncio.run(main())
+"""
+
+
+def test_asynchronous_web3py(service: Service) -> None:
+    finished = service.run(ASYNC, "python", service.environ())
+
+    assert finished.returncode == 0, finished.stderr
+    assert finished.stdout.split()[0] == "1"
+
+
+def test_a_repeated_transfer_is_paid_once(service: Service) -> None:
+    """A client that lost the answer gets the same hash; the ledger counts nonces."""
+    own = service.call("eth_accounts")["result"][0]
+    data = f"0xa9059cbb{RECIPIENT[2:].rjust(64, '0')}{1_600_000:064x}"
+    fields = {"from": own, "to": service.stack.token, "data": data}
+    before = int(service.call("eth_getTransactionCount", own, "pending")["result"], 16)
+
+    first, second = (service.call("eth_sendTransaction", fields) for _ in range(2))
+    after = int(service.call("eth_getTransactionCount", own, "pending")["result"], 16)
+
+    assert first["result"] == second["result"]
+    assert after == before + 1
+
+
+def test_a_wallet_of_the_service_signs_no_transaction(service: Service) -> None:
+    """Not without a rule of the operator: its nonces belong to the ledger."""
+    own = service.call("eth_accounts")["result"][0]
+    data = f"0xa9059cbb{RECIPIENT[2:].rjust(64, '0')}{1_600_000:064x}"
+    fields = {
+        "from": own,
+        "to": service.stack.token,
+        "data": data,
+        "nonce": "0x0",
+        "gas": "0xffff",
+        "maxFeePerGas": "0x77359400",
+        "maxPriorityFeePerGas": "0x0",
+    }
+
+    error = service.call("eth_signTransaction", fields)["error"]
+
+    assert (error["code"], error["data"]["rule"]) == (4001, "service-wallet")
+    assert "eth_sendTransaction" in error["message"]
+
+
+def test_a_process_of_its_own(service: Service) -> None:
+    """``serve --role sign`` signs, and a worker sends what it accepts."""
+    stack = service.stack
+    port = free_port()
+    environ = {
+        **stack.environ,
+        "SERVE_ROLE": "sign",
+        "BIND": f"127.0.0.1:{port}",
+    }
+    url = f"http://127.0.0.1:{port}"
+    with running_program(
+        stack.home, "sign", environ, [*stack.program, "serve"]
+    ) as process:
+        await_start(process, stack.home / "sign.log", lambda: is_ready(url))
+        own = service.call("eth_accounts", at=url)["result"][0]
+        signature = service.call("personal_sign", "hello", own, at=url)["result"]
+        data = f"0xa9059cbb{RECIPIENT[2:].rjust(64, '0')}{1_700_000:064x}"
+        fields = {"from": own, "to": stack.token, "data": data}
+        sent = service.call("eth_sendTransaction", fields, at=url)
+        metrics = request("GET", f"{url}/metrics")[0]
+
+    signable = encode_defunct(text="hello")
+    assert Account.recover_message(signable, signature=signature) == own
+    assert sent["result"].startswith("0x")
+    assert metrics == 404
+
+
+def test_reads_of_the_node(service: Service) -> None:
+    """What cast and viem read before they send."""
+    history = service.call("eth_feeHistory", "0xa", "latest", [20.0])["result"]
+    estimate = service.call(
+        "eth_estimateGas", {"to": service.stack.token, "data": "0xdeadbeef"}
+    )
+
+    assert len(history["gasUsedRatio"]) <= 10
+    assert estimate["error"]["code"] == 3
+    assert int(service.call("eth_blockNumber")["result"], 16) > 0
+    assert json.dumps(service.call("eth_call", {"to": 7})["error"]["code"]) == "-32602"

@@ -1,0 +1,95 @@
+"""What a client may have sent: a transfer of a configured token, and nothing else."""
+
+from typing import Any
+
+import pytest
+
+from signer.errors import InvalidInputError, PolicyViolationError
+from signer.refunds.token_transfer import TokenTransfer, read_chain_id, read_transfer
+from tests.fixtures.scripted_chain import CHAIN_ID, TOKEN
+from tests.support.refunds import CUSTOMER, NETWORK, SECOND
+
+
+WALLET = SECOND.address
+RECIPIENT = CUSTOMER[2:].lower().rjust(64, "0")
+AMOUNT = f"{12_500_000:064x}"
+DATA = f"0xa9059cbb{RECIPIENT}{AMOUNT}"
+APPROVE = f"0x095ea7b3{RECIPIENT}{AMOUNT}"
+
+PLAIN = {"from": WALLET, "to": TOKEN, "data": DATA}
+
+
+def _read(**changes: Any) -> TokenTransfer:
+    return read_transfer({**PLAIN, **changes}, NETWORK)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"from": WALLET.lower(), "to": TOKEN.lower(), "gas": "0xffff"},
+        {"input": DATA, "type": "0x0", "value": "0x0", "gasPrice": "0x1"},
+        {"data": None, "input": DATA, "nonce": "0x7", "accessList": []},
+        {"maxFeePerGas": "0x9", "maxPriorityFeePerGas": 1, "gasLimit": 21_000},
+    ],
+)
+def test_the_forms_of_clients(changes: dict[str, Any]) -> None:
+    """viem, ethers, cast and web3.py send these; nonce, gas and fees mean nothing."""
+    assert _read(**changes) == TokenTransfer(
+        WALLET, None, "TUSD", CUSTOMER, "12.500000"
+    )
+
+
+def test_the_chain_that_a_client_means() -> None:
+    assert _read(chainId=hex(CHAIN_ID)).chain_id == CHAIN_ID
+    assert read_chain_id({"chainId": 5}) == 5
+    assert read_chain_id({}) is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "rule"),
+    [
+        ({"data": None, "value": 1}, "coin"),
+        ({"data": "0x"}, "empty"),
+        ({"value": "0x1"}, "value"),
+        ({"to": None}, "creation"),
+        ({"type": "0x3"}, "transaction-type"),
+        ({"blobVersionedHashes": []}, "transaction-type"),
+        ({"authorizationList": []}, "transaction-type"),
+        ({"accessList": [{"address": TOKEN, "storageKeys": []}]}, "function"),
+        ({"to": CUSTOMER}, "token"),
+        ({"data": APPROVE}, "allowance"),
+        ({"data": "0xdeadbeef"}, "function"),
+        ({"data": f"0x23b872dd{RECIPIENT}{RECIPIENT}{AMOUNT}"}, "function"),
+        ({"data": DATA[:-2]}, "calldata"),
+        ({"data": DATA.replace("0xa9059cbb00", "0xa9059cbb01")}, "calldata"),
+        ({"data": DATA + "00" * 16}, "extra-calldata"),
+        ({"data": DATA + "00"}, "extra-calldata"),
+    ],
+)
+def test_everything_else_is_refused(changes: dict[str, Any], rule: str) -> None:
+    """With the names of the policy's rules: 16 bytes more would forge a mark."""
+    with pytest.raises(PolicyViolationError, match=f"rule {rule}") as caught:
+        _read(**changes)
+    assert caught.value.rule == rule
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"from": None}, "from"),
+        ({"from": "0x1"}, "from"),
+        ({"input": APPROVE}, "input"),
+        ({"data": "0xa"}, "data"),
+        ({"nonce": "seven"}, "nonce"),
+        ({"gas": 1.5}, "gas"),
+        ({"chainId": True}, "chainId"),
+        ({"accessList": 7}, "accessList"),
+        ({"to": WALLET[:-1]}, "to"),
+        ({"maxFee": "0x1"}, "maxFee"),
+    ],
+)
+def test_malformed_fields(changes: dict[str, Any], field: str) -> None:
+    with pytest.raises(InvalidInputError) as caught:
+        _read(**changes)
+    assert caught.value.field == field

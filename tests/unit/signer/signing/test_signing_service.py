@@ -1,0 +1,304 @@
+"""The signing service: who may have what signed, and what is recorded of it."""
+
+from collections.abc import Callable, MutableMapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import coincurve
+import pytest
+from eth_account import Account
+from eth_account.messages import encode_defunct, encode_typed_data
+from eth_utils.crypto import keccak
+
+from backends.sql import SQLStore
+from signer.config.tenants import TenantRegistry
+from signer.crypto.messages import PersonalMessage
+from signer.crypto.transactions import (
+    AnyTransaction,
+    DynamicFeeTransaction,
+    SignedBytes,
+)
+from signer.crypto.typed_data import TypedData
+from signer.errors import (
+    EncodingError,
+    ForeignAddressError,
+    KeyRotatedError,
+    PolicyViolationError,
+    SigningStoppedError,
+    TenantBlockedError,
+)
+from signer.model.audit_record import Actor
+from signer.model.key import SERVING
+from signer.model.stop import EVERYTHING
+from signer.model.tenant_block import TenantBlock
+from signer.policy.account_policy import account_policy
+from signer.policy.default_rules import service_files
+from signer.policy.facts import Caller, Path
+from signer.policy.policy import Policy
+from signer.policy.policy_text import PolicyFile
+from signer.policy.surroundings import OwnKeys
+from signer.ports import TenantBlocks
+from signer.signing.requester import Requester
+from signer.signing.service import SigningService
+from tests.fixtures.ledger import stopped
+from tests.fixtures.scripted_chain import CHAIN_ID, TOKEN
+from tests.support.devices import honest, recorded_outcomes, recording, signer_over
+from tests.support.keys import key_at, key_of, made_active
+from tests.support.policy import SERVICE_POLICY
+from tests.support.refunds import CUSTOMER, NETWORK, SECOND, FakeClock
+
+
+KEY = coincurve.PrivateKey.from_int(0x516E)
+NETWORKS = {"local": NETWORK}
+
+PERMITS = Policy.compile(
+    service_files(NETWORKS, TenantRegistry()),
+    [
+        PolicyFile(
+            "own.cedar",
+            '@id("messages") permit (principal, action == Action::"sign-message",'
+            " resource);"
+            '@id("documents") permit (principal, action == Action::"sign-typed-data",'
+            " resource);"
+            '@id("wallet") permit (principal, action == Action::"sign-transaction",'
+            ' resource) when { context.shape == "token-transfer" };',
+        )
+    ],
+)
+
+CALLDATA = bytes.fromhex(f"a9059cbb{CUSTOMER[2:].rjust(64, '0')}{12_500_000:064x}")
+TRANSFER = DynamicFeeTransaction(
+    chain_id=CHAIN_ID,
+    nonce=3,
+    max_priority_fee_per_gas=1,
+    max_fee_per_gas=10**9,
+    gas=60_000,
+    to=TOKEN,
+    value=0,
+    data=CALLDATA,
+)
+
+DOCUMENT = {
+    "types": {"Mail": [{"name": "contents", "type": "string"}]},
+    "primaryType": "Mail",
+    "domain": {"name": "Example", "chainId": CHAIN_ID},
+    "message": {"contents": "hello"},
+}
+
+REQUESTER = Requester(
+    Caller(Path.JSON_RPC, "shop", "shop-1", "signer", "sign"),
+    Actor.from_token("shop-1", "req-1", "token-1"),
+)
+
+
+@dataclass
+class Place:
+    """A service over a real ledger, with what its audit log says."""
+
+    store: SQLStore
+    policy: Policy = PERMITS
+    own: OwnKeys = field(default_factory=OwnKeys)
+    blocks: TenantBlocks | None = None
+
+    def __post_init__(self) -> None:
+        """Enrol the key."""
+        self.events: Sequence[MutableMapping[str, Any]]
+        audit, self.events = recording(journal=self.store)
+        self.signer = signer_over(honest(KEY), audit)
+        self.store.enrol(key_of(self.signer))
+
+    @property
+    def service(self) -> SigningService:
+        """A service of a process that starts now."""
+        return SigningService(
+            lambda: self.signer,
+            self.policy,
+            NETWORKS,
+            FakeClock(),
+            states=SERVING,
+            own_keys=lambda: self.own,
+            blocks=self.blocks,
+        )
+
+    def sign(self, transaction: AnyTransaction = TRANSFER) -> SignedBytes:
+        """Sign *transaction*."""
+        return self.service.sign_transaction(transaction, REQUESTER, None)
+
+
+@pytest.fixture
+def place(sqlite_store: SQLStore) -> Place:
+    """A service whose policy permits messages, documents and transfers."""
+    return Place(sqlite_store)
+
+
+def test_signs_a_transaction(place: Place) -> None:
+    """The bytes are those that eth-account recovers, and the audit says what it is."""
+    signed = place.sign()
+    requested, done = place.events
+
+    assert Account.recover_transaction(signed.raw) == place.signer.address
+    assert signed.transaction == TRANSFER
+    assert (requested["event"], done["outcome"]) == ("digest-sign-requested", "success")
+    assert done["details"] == {
+        "path": "json-rpc",
+        "policy": PERMITS.short_hash,
+        "rule": done["details"]["rule"],
+        "summary": requested["details"]["summary"],
+        "tenant": "shop",
+        "tx_hash": signed.tx_hash,
+    }
+    assert CUSTOMER in done["details"]["summary"]
+    assert "12.50 TUSD" in done["details"]["summary"]
+    assert (done["actor"], done["request_id"]) == ("token:shop-1", "req-1")
+    assert done["network"] == "local"
+
+
+def test_signs_messages_and_documents(place: Place) -> None:
+    message = PersonalMessage(b"hello")
+    signed = place.service.sign_personal_message(message, REQUESTER)
+    document = TypedData.parse(DOCUMENT)
+    typed = place.service.sign_typed_data(document, REQUESTER, place.signer.address)
+
+    for each, signable in (
+        (signed, encode_defunct(text="hello")),
+        (typed, encode_typed_data(full_message=DOCUMENT)),
+    ):
+        assert each.to_bytes()[-1] == each.v
+        found = Account.recover_message(signable, signature=each.to_bytes())
+        assert found == each.address == place.signer.address
+    summaries = [each["details"]["summary"] for each in place.events]
+    assert summaries[0] == 'sign the message "hello"'
+    assert "Mail" in summaries[2]
+
+
+def test_a_document_of_another_chain_or_of_none(place: Place) -> None:
+    """Names of tokens are those of the document's chain."""
+    for domain in ({"name": "x"}, {"name": "x", "chainId": 5}):
+        document = TypedData.parse({**DOCUMENT, "domain": domain})
+
+        assert place.service.sign_typed_data(document, REQUESTER)
+
+
+def test_a_foreign_sender(place: Place) -> None:
+    """Nothing is announced: the caller means another key."""
+    message, own = PersonalMessage(b"hello"), place.signer.address
+    with pytest.raises(ForeignAddressError, match=own):
+        place.service.sign_personal_message(message, REQUESTER, CUSTOMER)
+    with pytest.raises(ForeignAddressError, match=own):
+        place.service.sign_transaction(TRANSFER, REQUESTER, CUSTOMER)
+    assert place.events == []
+
+
+def test_digests_and_authorisations_of_a_program(sqlite_store: SQLStore) -> None:
+    """Only an account signs them, with a policy of its own."""
+    own = '@id("everything") permit (principal, action, resource);'
+    service = Place(sqlite_store, account_policy(own)).service
+    program = Requester(Caller(Path.ACCOUNT, subject="program"), Actor("program"))
+    digest = keccak(b"digest")
+    signed = service.sign_digest(digest, program)
+    delegation = service.sign_authorization(1, CUSTOMER, digest, program)
+
+    assert signed.digest == digest
+    assert signed.address == service.address()
+    assert delegation.y_parity in {0, 1}
+
+
+def test_the_policy_decides_before_the_intent(sqlite_store: SQLStore) -> None:
+    """Without rules of the operator no message, digest or authorisation is signed."""
+    place = Place(sqlite_store, SERVICE_POLICY)
+    service = place.service
+    digest = keccak(b"digest")
+    refused: dict[str, Callable[[], object]] = {
+        "message": lambda: service.sign_personal_message(
+            PersonalMessage(b"hello"), REQUESTER
+        ),
+        "message-digest": lambda: service.sign_personal_message(
+            PersonalMessage(TRANSFER.signing_digest()), REQUESTER
+        ),
+        "typed-data": lambda: service.sign_typed_data(
+            TypedData.parse(DOCUMENT), REQUESTER
+        ),
+        "digest": lambda: service.sign_digest(digest, REQUESTER),
+        "delegation": lambda: service.sign_authorization(
+            1, CUSTOMER, digest, REQUESTER
+        ),
+    }
+    for rule, ask in refused.items():
+        with pytest.raises(PolicyViolationError) as caught:
+            ask()
+        assert caught.value.rule == rule
+    assert place.events == []
+
+
+def test_a_wallet_from_which_the_service_pays(place: Place) -> None:
+    """
+    Its nonces belong to the ledger: another transaction would pause it.
+
+    A rule of the operator can permit it, and another wallet is not concerned.
+    """
+    place.own = OwnKeys.of([place.signer.address], place.signer.address)
+    assert place.sign()
+
+    place.policy = Policy.compile(service_files(NETWORKS, TenantRegistry()))
+    with pytest.raises(PolicyViolationError) as caught:
+        place.sign()
+    assert caught.value.rule == "service-wallet"
+
+    place.own = OwnKeys()
+    assert place.sign()
+
+
+def test_a_refused_call_keeps_its_own_rule(place: Place) -> None:
+    """Extra calldata would forge the mark of a refund: no permit can allow it."""
+    marked = replace(TRANSFER, data=CALLDATA + bytes(16))
+
+    with pytest.raises(PolicyViolationError) as caught:
+        place.sign(marked)
+    assert caught.value.rule == "extra-calldata"
+
+
+def test_a_blocked_tenant(sqlite_store: SQLStore) -> None:
+    place = Place(sqlite_store, blocks=sqlite_store)
+    assert place.sign()
+    at = FakeClock()()
+    sqlite_store.block_tenant(TenantBlock("shop", at, "cli:operator"))
+
+    with pytest.raises(TenantBlockedError):
+        place.sign()
+
+
+def test_a_stop_forbids_every_signature(place: Place) -> None:
+    stopped(place.store, EVERYTHING)
+
+    with pytest.raises(SigningStoppedError):
+        place.sign()
+    with pytest.raises(SigningStoppedError):
+        place.service.sign_personal_message(PersonalMessage(b"hello"), REQUESTER)
+
+
+def test_a_key_that_was_rotated_away(place: Place) -> None:
+    """The ring is asked in the transaction that makes the intent durable."""
+    made_active(place.store, key_at(SECOND.address))
+
+    with pytest.raises(KeyRotatedError):
+        place.sign()
+
+
+def test_bytes_that_contain_something_else(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing leaves, and the signature that was made is on record."""
+
+    def fail(*_: object) -> SignedBytes:
+        raise EncodingError("the signed bytes contain another transaction")
+
+    monkeypatch.setattr(SignedBytes, "of", fail)
+    with pytest.raises(EncodingError):
+        place.sign()
+
+    assert recorded_outcomes(place.events) == ["success"]
+    assert "tx_hash" not in place.events[-1]["details"]
+
+
+def test_the_address_that_signs(place: Place) -> None:
+    assert place.service.address() == place.signer.address
