@@ -1,5 +1,6 @@
 """The routes ``/rpc`` and ``/rpc/{network}``."""
 
+import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -75,7 +76,7 @@ class JSONRPC(Resource):
             body = read_body(content)
             session = self._open_session(req, body, started)
         except RPCError as e:
-            resp.media = _failed(None, e, req)
+            _write(resp, _failed(None, e, req))
             return
         answers = []
         for number, call in enumerate(body.calls):
@@ -87,7 +88,7 @@ class JSONRPC(Resource):
         if not answers:
             resp.status = falcon.HTTP_NO_CONTENT
         else:
-            resp.media = answers if body.is_batch else answers[0]
+            _write(resp, answers if body.is_batch else answers[0])
 
     def _find(self, network: str | None) -> Methods:
         known = self._open_methods()
@@ -143,6 +144,12 @@ class JSONRPC(Resource):
             problem = "the batch took too long: send fewer calls"
             raise RPCError(RESOURCE_UNAVAILABLE, problem)
         return methods.call(call.method, call.params, session)
+
+
+def _write(resp: Response, answer: object) -> None:
+    # Not ``media``: an id may have half a surrogate pair, which only ASCII can hold.
+    resp.content_type = falcon.MEDIA_JSON
+    resp.text = json.dumps(answer)
 
 
 def _failed(call_id: str | int | None, error: RPCError, req: Request) -> dict[str, Any]:

@@ -101,7 +101,7 @@ def _send(client: TestClient, **changes: Any) -> Any:
 # --- Transport
 
 
-@pytest.mark.parametrize("call_id", [0, 7, -1, 2**60, "", "x", None])
+@pytest.mark.parametrize("call_id", [0, 7, -1, 2**60, "", "\ud800", None])
 def test_ids_are_repeated(client: TestClient, call_id: object) -> None:
     answer = rpc(client, _request(id=call_id)).json
 

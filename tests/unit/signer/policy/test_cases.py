@@ -33,8 +33,8 @@ def test_no_path_without_a_rule_signs(case: Case) -> None:
         "refund": "+refund",
         "sweep": "+sweep",
         "no-op": "+no-op",
-        "json-rpc": "+transfer",
-        "rest": "+transfer",
+        "json-rpc": "",  # The cases' wallet is one from which the service pays.
+        "rest": "",
     }
     for path, permit in permits.items():
         rule = case.rules[path]

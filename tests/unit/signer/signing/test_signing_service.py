@@ -117,6 +117,7 @@ class Place:
             FakeClock(),
             states=SERVING,
             own_keys=lambda: self.own,
+            is_service_wallet=lambda address, _: address.lower() in self.own.addresses,
             blocks=self.blocks,
         )
 
