@@ -164,6 +164,8 @@ def _check_settings(
     with _collecting(refusals):
         _ = container.policy
     with _collecting(refusals):
+        _ = container.deny_list
+    with _collecting(refusals):
         _ = container.webhook_public_keys if serving else None
     with _collecting(refusals):
         _ = container.webhook_endpoints if paying else None

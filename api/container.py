@@ -32,6 +32,7 @@ from signer.audit.log import AuditLog
 from signer.audit.sealer import Sealer
 from signer.audit.sealing_monitor import SealingAlert, SealingMonitor
 from signer.chain.chain import Chain
+from signer.config.deny_list import DenyList
 from signer.config.digest import Configuration, read_configuration
 from signer.config.networks import Network, load_networks
 from signer.config.policy_files import read_policy_files
@@ -78,7 +79,7 @@ from signer.refunds.ledger_clock import LedgerClock
 from signer.refunds.lifecycle import Lifecycle
 from signer.refunds.nonce_admin import NonceAdmin
 from signer.refunds.nonces import NonceManager
-from signer.refunds.payment_policy import own_keys
+from signer.refunds.payment_policy import PaymentPolicy, own_keys
 from signer.refunds.preview import Previewer
 from signer.refunds.row_alarm import RowAlarm
 from signer.refunds.service import RefundService
@@ -319,6 +320,7 @@ class Container:
                 self.ledger_clock,
                 self.policy,
                 lambda: self.backend.concurrency,
+                self.deny_list,
             ),
             NonceManager(self.store, self.ring, self.ledger_clock, self.tenants),
             self.ledger_clock,
@@ -327,6 +329,18 @@ class Container:
             tenants=self.tenants,
             answer=refund_answer,
         )
+
+    @cached_property
+    def deny_list(self) -> DenyList | None:
+        """The addresses that are never paid, if a file is configured."""
+        path = self.settings.deny_list_file
+        return None if path is None else DenyList(path)
+
+    @cached_property
+    def payment_policy(self) -> PaymentPolicy:
+        """The policy, asked about the transactions of refunds; it needs no key."""
+        clock = self.ledger_clock
+        return PaymentPolicy(self.policy, self.ring, clock, self.deny_list)
 
     @cached_property
     def refunds(self) -> RefundService:
@@ -339,6 +353,7 @@ class Container:
             clock=self.ledger_clock,
             tenants=self.tenants,
             alerts=self.alerts,
+            policy=self.payment_policy,
             meter=self._with_traces(self.refusals),
         )
 
@@ -390,6 +405,7 @@ class Container:
             clock=clock,
             tenants=self.tenants,
             fee_monitor=FeeMonitor(store, self.alerts, clock),
+            policy=self.payment_policy,
         )
 
     @cached_property

@@ -58,11 +58,18 @@ class ApprovalChanges:
         action: AuditAction,
         actor: Actor,
         reason: str = "",
+        *,
+        decided_by: str | None = None,
     ) -> Approval:
-        """Move *before* to *state*, and return it as it is stored."""
+        """
+        Move *before* to *state*, and return it as it is stored.
+
+        *decided_by* are the people who decided; *actor* if it is None.
+        """
         after = replace(before, state=state)
-        if state in _DECIDED:
-            after = replace(after, decided_by=actor.name, decided_at=self._clock())
+        if state in _DECIDED or decided_by is not None:
+            name = decided_by or actor.name
+            after = replace(after, decided_by=name, decided_at=self._clock())
         return self._put(before, after, action, actor, reason)
 
     def expire(self, found: Approval) -> bool:

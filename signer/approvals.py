@@ -26,6 +26,7 @@ from signer.errors import (
     UnidentifiedOperatorError,
 )
 from signer.model.approval import (
+    BETWEEN_NAMES,
     Approval,
     ApprovalState,
     ApprovalUse,
@@ -139,11 +140,11 @@ class Approvals:
         Let the proposal with *digest* be executed.
 
         If a worker asked for it, the first administrator who approves it asks for it as
-        well, and it still waits.
+        well, and it still waits.  It also waits while it needs more approvals.
 
         Raises:
             NotFoundError: There is no such proposal, or another program changed it.
-            SamePersonError: *actor* asked for it.
+            SamePersonError: *actor* asked for it, or has approved it already.
             UnidentifiedOperatorError: *actor* or the one who asked showed no token.
             ConflictError: It was decided before, or its time is over.
             InvalidInputError: *reason* is empty, too long, or not printable.
@@ -161,6 +162,8 @@ class Approvals:
             raise SamePersonError(
                 "another administrator must approve it: you asked for the change"
             )
+        if found.needed > 1:
+            return self._approve_together(found, actor, reason)
         return self._approve(found, AuditAction.APPROVAL_GRANT, actor, reason)
 
     def break_glass(self, digest: str, actor: Actor, reason: str) -> Approval:
@@ -257,6 +260,30 @@ class Approvals:
         if not found.is_unused(self._clock()):
             raise ConflictError(f"nothing was changed: the proposal is {found.state}")
         return found
+
+    def _approve_together(self, found: Approval, actor: Actor, reason: str) -> Approval:
+        """Add the approval of *actor*: *found* is approved with the last of them."""
+        if found.state is ApprovalState.APPROVED:
+            raise ConflictError("nothing was changed: the proposal is approved")
+        if BETWEEN_NAMES in actor.name:
+            raise UnidentifiedOperatorError(
+                "several administrators must approve it, and the subject of your token"
+                " has a space: the issuer must give you another one"
+            )
+        if not all(is_other_person(actor.name, each) for each in found.approvers):
+            raise SamePersonError(
+                "another administrator must approve it as well: you approved it already"
+            )
+        names = [*found.approvers, actor.name]
+        is_last = len(names) >= found.needed
+        return self._changes.move(
+            found,
+            ApprovalState.APPROVED if is_last else ApprovalState.WAITING,
+            AuditAction.APPROVAL_GRANT,
+            actor,
+            reason,
+            decided_by=BETWEEN_NAMES.join(names),
+        )
 
     def _approve(
         self, found: Approval, action: AuditAction, actor: Actor, reason: str

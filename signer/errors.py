@@ -79,6 +79,13 @@ class PolicyViolationError(RequestError):
         self.rule = rule
 
 
+class ScreeningUnavailableError(HotWalletError):
+    """The list of denied addresses cannot be read, so no recipient may be paid."""
+
+    code = "screening-unavailable"
+    retryable = True
+
+
 class AuthenticationError(RequestError):
     """The request has no token, or an invalid one."""
 

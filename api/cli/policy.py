@@ -12,11 +12,13 @@ from api.container import Container
 from signer.config.policy_files import read_policy_files
 from signer.errors import NotFoundError
 from signer.model.decision import Decision, Verdict
+from signer.model.refund import UNSIGNED, Refund
 from signer.policy.default_rules import ACCOUNT, service_files
 from signer.policy.examples import Outcome, read_examples, run_examples
 from signer.policy.policy import Policy
 from signer.policy.policy_text import PolicyFile
 from signer.policy.surroundings import KnownNetwork
+from signer.refunds.approval_needs import decide
 from signer.refunds.policy_review import PolicyReview, Reviewed
 
 
@@ -96,8 +98,9 @@ def explain(refund_id: str) -> Result:
     Print which rules decide about each transaction of REFUND_ID.
 
     It asks today's policy about the bytes that were signed, at the time of the
-    signature.  For a transaction that was never signed, write it into a file for
-    `hotwallet policy test`.
+    signature.  If nothing was signed yet, it asks about the transaction that would pay
+    the refund now, and prints how many people must approve it.  For any other
+    transaction, write it into a file for `hotwallet policy test`.
     """
     container = build_container()
     refund = container.store.get(refund_id)
@@ -106,10 +109,14 @@ def explain(refund_id: str) -> Result:
     review = PolicyReview(container.store, container.policy, container.networks)
     found = list(review.review(refund))
     lines = [f"{refund.id}: {len(found)} signed, policy {container.policy.short_hash}"]
+    expected = None if found else _decide_now(container, refund)
+    if expected is not None:
+        lines.append(f"  not signed, {refund.status}: {_describe(expected)}")
     return Result(
         {
             "policy": container.policy.hash,
             "transactions": [_reviewed_document(each) for each in found],
+            "expected": None if expected is None else _decision_document(expected),
         },
         [*lines, *map(_reviewed_line, found)],
     )
@@ -154,6 +161,14 @@ def diff(directory: Path, last: int) -> Result:
     return Result(document, lines, not refused)
 
 
+def _decide_now(container: Container, refund: Refund) -> Decision | None:
+    """Return what the policy says about a refund that may still be signed."""
+    network = container.networks.get(refund.network)
+    if network is None or refund.bound_to is not None or refund.status not in UNSIGNED:
+        return None
+    return decide(container.payment_policy, refund, network)
+
+
 def _policy(container: Container, *, account: bool) -> Policy:
     if not account:
         return container.policy
@@ -171,7 +186,12 @@ def _own_files(directory: Path | None) -> Sequence[PolicyFile]:
 
 
 def _decision_document(decision: Decision) -> dict[str, Any]:
-    return {"verdict": decision.verdict, "rules": list(decision.rules)}
+    approvals = 0 if decision.need is None else decision.need.count
+    return {
+        "verdict": decision.verdict,
+        "rules": list(decision.rules),
+        "approvals": approvals,
+    }
 
 
 def _example_document(outcome: Outcome) -> dict[str, Any]:
@@ -211,4 +231,7 @@ def _reviewed_line(reviewed: Reviewed) -> str:
 
 
 def _describe(decision: Decision) -> str:
-    return f"{decision.verdict} ({', '.join(decision.rules)})"
+    rules = ", ".join(decision.rules)
+    if decision.need is None:
+        return f"{decision.verdict} ({rules})"
+    return f"{decision.verdict} ({rules}; approvals: {decision.need.count})"

@@ -34,7 +34,16 @@ def _pay(facts: Facts) -> str:
         f"pay {_plain(facts['amount'])} {facts['token_symbol']} to"
         f" {facts['recipient']} on {facts['network']} for tenant"
         f" {_quoted(facts['tenant'])}, reference {_quoted(facts['reference'])}"
+        f"{_rules(facts)}"
     )
+
+
+def _rules(facts: Facts) -> str:
+    """Return which rules of the policy demand it, and how many people must agree."""
+    if "rules" not in facts:
+        return ""
+    names = ", ".join(each.partition("@")[0] for each in facts["rules"].split(", "))
+    return f"; {facts['approvals']} must approve it (rules {_quoted(names)})"
 
 
 def _resume(facts: Facts) -> str:

@@ -51,6 +51,7 @@ _NO_SIGNATURE = "The device's answer is no valid signature; nothing was signed."
 _LOG = "The audit log cannot be written, so nothing is signed."
 _HANGING = "Earlier self-tests of this key have not ended: its device hangs. Try again."
 _CHAIN = "The network's nodes do not answer at the moment."
+_SCREENING = "Recipients cannot be screened at the moment."
 _STORE = "The database does not answer at the moment."
 _STALE = "Another process changed it first. Try again."
 _REFUSING = "The database refused the operation; an operator must repair it."
@@ -71,6 +72,7 @@ _TABLE: dict[type[Exception], _Row] = {
     errors.RateLimitedError: _Row(429),
     errors.PolicyViolationError: _Row(422),
     errors.SigningError: _Row(_SERVER_ERROR, _NO_SIGNATURE),
+    errors.ScreeningUnavailableError: _Row(503, _SCREENING, retry_after=30),
     errors.NewKeyUnhealthyError: _Row(503, _OLD_KEY, retry_after=5),
     errors.SelfTestPendingError: _Row(503, _HANGING, retry_after=5),
     errors.AuditLogUnwritableError: _Row(503, _LOG, retry_after=5),

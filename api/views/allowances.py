@@ -8,6 +8,7 @@ from signer.amounts import format_units
 from signer.chain.chain import COIN_DECIMALS
 from signer.config.networks import Network
 from signer.config.tenants import Tenant
+from signer.model.decision import Decision
 from signer.model.spending_limits import GAS_PER_HOUR
 from signer.refunds.allowances import Allowance, Bound, Scope
 from signer.refunds.preview import FeeQuote, Preview, Room, Simulation
@@ -61,11 +62,22 @@ def preview_document(
         "problem": problem,
         "needs_approval": preview.needs_approval,
         "waits_for": list(preview.delays),
+        "policy": _decision_document(preview.decision),
         "amount": _amount(None if refund is None else refund.amount, decimals),
         "sender": preview.sender,
         "simulation": None if simulation is None else _simulation_document(simulation),
         "fee": None if quote is None else _fee_document(quote),
         "limits": [_room_document(room, decimals) for room in preview.rooms],
+    }
+
+
+def _decision_document(decision: Decision | None) -> dict[str, Any] | None:
+    if decision is None:
+        return None
+    return {
+        "verdict": str(decision.verdict),
+        "rules": list(decision.rules),
+        "approvals": 0 if decision.need is None else decision.need.count,
     }
 
 

@@ -17,6 +17,12 @@ from signer.row_macs import RowMACs
 
 _OF_PROPOSAL = select(approvals).where(approvals.c.digest == bindparam("of_digest"))
 
+_OF_REFUND = (
+    select(approvals)
+    .where(approvals.c.refund_id == bindparam("of_refund"))
+    .order_by(approvals.c.requested_at, approvals.c.digest)
+)
+
 # Literal text, so that both databases use the partial index.
 _OPEN = (
     select(approvals)
@@ -76,6 +82,9 @@ class ApprovalTables(Tables):
     def find_approval(self, digest: str) -> Approval | None:
         found = self._select(_OF_PROPOSAL, of_digest=digest)
         return found[0] if found else None
+
+    def approvals_of(self, refund_id: str) -> Sequence[Approval]:
+        return self._select(_OF_REFUND, of_refund=refund_id)
 
     def open_approvals(self, after: Approval | None, limit: int) -> Sequence[Approval]:
         if after is None:

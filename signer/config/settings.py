@@ -214,6 +214,7 @@ class Settings(BaseModel):
     networks_file: Path = Field(Path("networks.toml"), alias="NETWORKS_FILE")
     tenants_file: Path | None = Field(None, alias="TENANTS_FILE")
     policy_dir: Path | None = Field(None, alias="POLICY_DIR")
+    deny_list_file: Path | None = Field(None, alias="DENY_LIST_FILE")
 
     jwt_algorithm: Literal["RS256", "PS256", "ES256", "EdDSA", "HS256"] = Field(
         "ES256", alias="JWT_ALGORITHM"

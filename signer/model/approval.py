@@ -1,7 +1,7 @@
 """What an administrator asks for, and what another administrator decided about it."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -12,7 +12,12 @@ import rfc8785
 
 from signer import strict_json
 from signer.errors import InvalidInputError
+from signer.model.approval_need import ApprovalNeed
 from signer.model.audit_record import Record, is_identified
+
+
+BETWEEN_NAMES = " "
+"""Between the names in ``decided_by`` of several people."""
 
 
 class ApprovalState(StrEnum):
@@ -70,6 +75,8 @@ class Approval:
 
     ``requested_by`` and ``decided_by`` are actors, as audit records name them.  After a
     rejection or the end of its time, a repeated request replaces the row.
+    ``decided_by`` has several names if the proposal needs several approvals, also those
+    of a row that still waits for others.
     ``refund_id`` is the refund that the proposal is to pay.  ``version`` counts the
     changes: each is a compare-and-set on it.  ``is_authentic`` is not
     stored: it is False if the MAC of the stored row is not valid.  No other field of
@@ -131,10 +138,35 @@ class Approval:
         return replace(self, is_authentic=False)
 
     @property
+    def need(self) -> ApprovalNeed | None:
+        """What its proposal names; None if the row is not authentic."""
+        with suppress(InvalidInputError, ValueError):
+            if self.is_authentic:
+                facts = strict_json.parse(self.proposal.encode(errors="replace"))
+                return ApprovalNeed.parse(facts)
+        return None
+
+    @property
+    def needed(self) -> int:
+        """How many people must approve it."""
+        return 1 if self.need is None else self.need.count
+
+    @property
+    def approvers(self) -> Sequence[str]:
+        """The names of the people who approved it so far, in their order."""
+        if self.decided_by is None or self.state is ApprovalState.REJECTED:
+            return ()
+        if self.needed == 1:
+            return (self.decided_by,)
+        return tuple(self.decided_by.split(BETWEEN_NAMES))
+
+    @property
     def is_alone(self) -> bool:
-        """Whether one person approved it, in an emergency."""
-        deciding = self.decided_by
-        return deciding is not None and not is_other_person(self.requested_by, deciding)
+        """Whether fewer people approved it than it needs, in an emergency."""
+        if self.decided_by is None or self.state is ApprovalState.WAITING:
+            return False
+        is_other = is_other_person(self.requested_by, self.decided_by)
+        return not is_other or 0 < len(self.approvers) < self.needed
 
     def is_unused(self, now: datetime) -> bool:
         """Return whether it can be decided at *now*: nothing was changed yet."""

@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from signer.model.approval_need import ApprovalNeed
+
 
 SHORT_DIGITS = 16
 """How many hex digits of the policy's hash the records of signatures contain."""
@@ -14,7 +16,7 @@ class Verdict(StrEnum):
     ALLOW = "allow"
     REFUSE = "refuse"
     NEEDS_APPROVAL = "needs-approval"
-    """Other people must agree first.  No rule answers this yet."""
+    """Other people must agree first (``ApprovalNeed``)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +26,8 @@ class Decision:
 
     ``rules`` are the names of the rules that decided, the most important one first:
     those that permit it, or those that refuse it.  ``policy`` is the hash of the policy
-    (SHA-256 in hex), and ``message`` says why it refuses.
+    (SHA-256 in hex), and ``message`` says why it refuses.  ``need`` is what people must
+    approve, if the verdict is ``NEEDS_APPROVAL`` or they have approved it.
     """
 
     verdict: Verdict
@@ -32,6 +35,7 @@ class Decision:
     policy: str
     digest: bytes = field(repr=False)
     message: str = ""
+    need: ApprovalNeed | None = None
 
     @property
     def rule(self) -> str:

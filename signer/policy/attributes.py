@@ -297,6 +297,13 @@ _TRANSACTION = (
         lambda f: sorted(f.exceeded),
     ),
     Attribute(
+        "denied",
+        "Bool",
+        "whether `DENY_LIST_FILE` has the recipient, the spender or the address that is"
+        " called",
+        lambda f: f.is_denied,
+    ),
+    Attribute(
         "spent_hour",
         "decimal",
         "what was spent in the last hour, in whole tokens",

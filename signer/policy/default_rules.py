@@ -38,6 +38,10 @@ when { context.path != "account" && context.type == 4 };
 forbid (principal, action == Action::"sign-authorization", resource)
 when { context.path != "account" };
 
+@id("recipient-denied")  // DENY_LIST_FILE has the recipient.
+forbid (principal, action == Action::"sign-transaction", resource)
+when { context.denied };
+
 // The limits of NETWORKS_FILE and TENANTS_FILE, compared as exact integers.
 
 @id("gas")

@@ -132,7 +132,9 @@ class TransactionFacts(Facts):
     *function* is the signature of a known function and *arguments* its arguments;
     *extra_bytes* counts the bytes after them.  *grants_allowance* means that another
     address could take tokens later.  *exceeded* names the limits of the configuration
-    that the transaction exceeds.  *is_service_wallet* is that of ``Surroundings``.
+    that the transaction exceeds.  *is_denied* means that the deny list has the
+    recipient, the spender or the address that is called.  *is_service_wallet* is that
+    of ``Surroundings``.
     """
 
     network: str | None
@@ -162,6 +164,7 @@ class TransactionFacts(Facts):
     recipient_kind: RecipientKind
     spender: str | None
     exceeded: frozenset[str]
+    is_denied: bool = False
     spent: Spent = NOTHING_COUNTED
     is_service_wallet: bool = False
 

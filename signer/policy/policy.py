@@ -1,11 +1,14 @@
 """
 Compiles the rules once, and decides about each signature.
 
-Cedar denies what nothing permits, and a ``forbid`` wins over every ``permit``.  Two
+Cedar denies what nothing permits, and a ``forbid`` wins over every ``permit``.  Three
 things are ours:
 
 * Cedar skips a rule whose evaluation fails.  Here, that is a refusal: the rule may have
   been the ``forbid`` that matters.
+* A ``forbid`` with the annotation ``@approvals("2")`` asks for the approvals of two
+  people.  If other rules permit the signature and only such rules forbid it, the
+  verdict is ``NEEDS_APPROVAL``.
 * A ``forbid`` with the annotation ``@explanation`` does not decide.  It is evaluated if
   nothing permits a signature, and names the reason.  So a ``permit`` of an operator
   can allow what the default does not.
@@ -15,12 +18,13 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import cedarpy
 
 from signer.errors import ConfigurationError, PolicyViolationError, Refusal
+from signer.model.approval_need import ApprovalNeed
 from signer.model.decision import SHORT_DIGITS, Decision, Verdict
 from signer.policy.attributes import (
     ACTIONS,
@@ -39,6 +43,12 @@ from signer.policy.policy_text import (
 )
 from signer.policy.rules import NOT_PERMITTED, POLICY_ERROR, RESERVED, RULES
 
+
+MAX_APPROVALS = 5
+"""How many approvals a rule can demand."""
+
+Approve = Callable[[ApprovalNeed], None]
+"""Raises an error unless people have approved what the rules demand."""
 
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,63}")
 
@@ -60,8 +70,16 @@ class Rule:
     statement: Statement
     is_explanation: bool
     message: str
+    approvals: int
+    """How many people must approve what it forbids; 0 if they cannot."""
     attributes: frozenset[str] | None
     """The attributes that it reads; None if it uses ``context`` as a whole."""
+
+    @property
+    def version(self) -> str:
+        """The name, and the start of the hash of the text."""
+        text = hashlib.sha256(self.statement.text.encode()).hexdigest()
+        return f"{self.name}@{text[:SHORT_DIGITS]}"
 
 
 class Policy:
@@ -75,7 +93,10 @@ class Policy:
         self.is_extended = is_extended
         self.rules = tuple(rules)
         self.hash = _hash(files)
-        self._deciding = _RuleSet([each for each in rules if not each.is_explanation])
+        deciding = [each for each in rules if not each.is_explanation]
+        self._deciding = _RuleSet(deciding)
+        self._unapproved = _RuleSet([each for each in deciding if not each.approvals])
+        self.has_approvals = any(each.approvals for each in rules)
         self._explaining = _RuleSet([each for each in rules if each.is_explanation])
 
     @classmethod
@@ -117,24 +138,43 @@ class Policy:
             return self._refuse(facts, [POLICY_ERROR, *answer.names])
         if answer.is_allowed:
             return Decision(Verdict.ALLOW, tuple(answer.names), self.hash, facts.digest)
-        if answer.names:
-            return self._refuse(facts, answer.names)
+        final = [rule.name for rule in answer.rules if not rule.approvals]
+        if final:
+            return self._refuse(facts, list(dict.fromkeys([*final, *answer.names])))
+        if answer.rules and self._unapproved.ask(facts).is_allowed:
+            return self._ask_for_approvals(facts, answer)
         names = self._explaining.ask(facts).names or [NOT_PERMITTED]
         return self._refuse(facts, names, hint="; an own permit can allow it")
 
-    def require(self, facts: AnyFacts) -> Decision:
+    def require(self, facts: AnyFacts, approve: Approve | None = None) -> Decision:
         """
         Return the decision that *facts* may be signed.
 
-        Every path that signs calls this with what it decoded from the bytes.
+        Every path that signs calls this with what it decoded from the bytes.  *approve*
+        raises an error unless people have approved what the rules demand; a path
+        without it signs nothing that needs an approval.
 
         Raises:
             PolicyViolationError: They may not; ``rule`` names the rule that refuses.
         """
         decision = self.evaluate(facts)
+        if decision.need is not None and approve is not None:
+            approve(decision.need)
+            return replace(decision, verdict=Verdict.ALLOW, message="")
         if decision.verdict is not Verdict.ALLOW:
             raise PolicyViolationError(decision.message, rule=decision.rule)
         return decision
+
+    def _ask_for_approvals(self, facts: AnyFacts, answer: "_Answer") -> Decision:
+        """Return the decision that people must approve *facts*."""
+        need = ApprovalNeed(
+            frozenset(rule.version for rule in answer.rules),
+            max(rule.approvals for rule in answer.rules),
+        )
+        refused = self._refuse(
+            facts, answer.names, hint=f"; approvals needed: {need.count}"
+        )
+        return replace(refused, verdict=Verdict.NEEDS_APPROVAL, need=need)
 
     def _refuse(
         self, facts: AnyFacts, names: Sequence[str], hint: str = ""
@@ -160,8 +200,12 @@ class Policy:
 @dataclass(frozen=True, slots=True)
 class _Answer:
     is_allowed: bool
-    names: list[str]
+    rules: list[Rule]
     has_errors: bool
+
+    @property
+    def names(self) -> list[str]:
+        return list(dict.fromkeys(rule.name for rule in self.rules))
 
 
 @dataclass(slots=True)
@@ -212,7 +256,7 @@ class _RuleSet:
         )
         return _Answer(
             decision is cedarpy.Decision.Allow,
-            list(dict.fromkeys(self.rules[place].name for place in places)),
+            [self.rules[place] for place in places],
             bool(diagnostics.errors) or decision is cedarpy.Decision.NoDecision,
         )
 
@@ -250,10 +294,22 @@ def _check(statement: Statement) -> Rule:
         statement=statement,
         is_explanation="explanation" in annotations,
         message=annotations.get("message") or "",
+        approvals=_read_approvals(annotations, policy["effect"]),
         attributes=_find_attributes(policy["conditions"]),
     )
     _check_name(rule)
     return rule
+
+
+def _read_approvals(annotations: dict[str, str | None], effect: str) -> int:
+    if "approvals" not in annotations:
+        return 0
+    if effect == "permit" or "explanation" in annotations:
+        raise ValueError("only a forbid that decides can ask for @approvals")
+    written = annotations["approvals"] or ""
+    if written not in map(str, range(1, MAX_APPROVALS + 1)):
+        raise ValueError(f'@approvals must be a number from "1" to "{MAX_APPROVALS}"')
+    return int(written)
 
 
 def _check_name(rule: Rule) -> None:

@@ -17,6 +17,9 @@ POLICY_ERROR = "policy-error"
 NO_DECISION = "no-decision"
 """A path did not ask the policy, which is a bug of this program."""
 
+DENIED = "recipient-denied"
+"""The deny list has the recipient."""
+
 RESERVED = frozenset({NOT_PERMITTED, POLICY_ERROR, NO_DECISION})
 
 RULES: Mapping[str, str] = {
@@ -31,6 +34,7 @@ RULES: Mapping[str, str] = {
     "max-fee": "the fee per gas is above the network's max_fee_per_gas_gwei",
     "max-amount": "the amount is above max_amount of the token or the tenant",
     "min-amount": "the amount is below min_amount of the token or the tenant",
+    DENIED: "its address is on the list of denied addresses (DENY_LIST_FILE)",
     "network": "the chain is not a configured network",
     "transaction-type": "blob (EIP-4844) and set-code (EIP-7702) transactions are"
     " refused",

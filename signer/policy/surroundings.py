@@ -1,6 +1,6 @@
 """What a path knows beside the bytes: who asks, which network, which keys are ours."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Self
@@ -78,7 +78,8 @@ class Surroundings:
 
     *sender* is the address that signs.  *network* is the one that the path means: the
     chain id of the bytes must be its own.  It is None without one, or if the chain is
-    not configured.  *limits* are those of the caller's tenant.
+    not configured.  *limits* are those of the caller's tenant, and *denied* the
+    addresses of the deny list, in lower case.
 
     *is_service_wallet* means that the service pays refunds from *sender*, and that the
     path is not one of the service.
@@ -91,4 +92,5 @@ class Surroundings:
     own: OwnKeys = NO_KEYS
     limits: Tenant = NO_LIMITS
     spent: Spent = NOTHING_COUNTED
+    denied: Collection[str] = ()
     is_service_wallet: bool = False

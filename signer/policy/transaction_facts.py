@@ -90,6 +90,7 @@ def transaction_facts(
     shape = _find_shape(transaction, data, token)
     recipient = _find_recipient(shape, to, data)
     call = data.call
+    spender = data.argument("spender", "operator")
     amount = data.argument("amount") if token is not None else None
     return TransactionFacts(
         caller=surroundings.caller,
@@ -121,8 +122,9 @@ def transaction_facts(
         amount=amount,
         recipient=recipient,
         recipient_kind=_classify(recipient, surroundings),
-        spender=data.argument("spender", "operator"),
+        spender=spender,
         exceeded=_find_exceeded(transaction, surroundings, token, amount, data),
+        is_denied=not {recipient, spender, to}.isdisjoint(surroundings.denied),
         spent=surroundings.spent,
         is_service_wallet=surroundings.is_service_wallet,
     )

@@ -29,6 +29,9 @@ class ApprovalStore(Protocol):
     def find_approval(self, digest: str) -> Approval | None:
         """Return the row of the proposal with *digest*, or None."""
 
+    def approvals_of(self, refund_id: str) -> Sequence[Approval]:
+        """Return the rows that name the refund *refund_id*, in any state."""
+
     def open_approvals(self, after: Approval | None, limit: int) -> Sequence[Approval]:
         """
         Return rows that are not done, rejected or expired; the oldest first.

@@ -1,7 +1,7 @@
 """Accepts requests for refunds: checks each one, and stores it at most once."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TypeGuard
 
@@ -13,6 +13,7 @@ from signer.config.tenants import Tenant, TenantRegistry
 from signer.errors import (
     HotWalletError,
     InProgressError,
+    PolicyViolationError,
     RequestError,
     StoreError,
     StoreUnavailableError,
@@ -22,9 +23,12 @@ from signer.model.acceptance import Acceptance
 from signer.model.audit_record import Actor, Operation
 from signer.model.refund import Refund, RefundRequest, Status, new_refund_id
 from signer.model.signed_request import NO_SIGNATURE, SignedRequest
+from signer.policy.rules import DENIED
 from signer.ports import Clock, Store
+from signer.refunds.approval_needs import ApprovalNeeds
 from signer.refunds.nonces import require_unblocked
 from signer.refunds.payment_approvals import PaymentApprovals
+from signer.refunds.payment_policy import PaymentPolicy
 from signer.refunds.policy import admit
 from signer.refunds.signed_requests import SignedRequests
 from signer.refunds.transaction_signer import describe_acceptance
@@ -101,9 +105,13 @@ class RefundAcceptor:
         clock: Clock,
         tenants: TenantRegistry,
         alerts: Alerts,
+        policy: PaymentPolicy | None = None,
     ) -> None:
+        """Without *policy*, no rule demands an approval before a worker asks it."""
         self._store = store
-        self._approvals = PaymentApprovals(store, audit, alerts, clock, tenants)
+        self._policy = policy
+        needs = ApprovalNeeds(tenants, policy)
+        self._approvals = PaymentApprovals(store, audit, alerts, clock, needs)
         self._networks = networks
         self._audit = audit
         self._wallets = wallets
@@ -213,13 +221,15 @@ class RefundAcceptor:
                 now=terms.now,
                 limits=terms.limits,
             )
-        except RequestError:
+            self._screen(refund)
+        except RequestError as e:
             require_unblocked(self._store, terms.tenant)
             # An accepted refund stays accepted when the rules change.
             for owner in terms.owners:
                 earlier = self._store.find(owner, key)
                 if earlier and earlier.fingerprint == request.fingerprint():
                     return self._replay(earlier)
+            self._record_denied(e, request, terms)
             raise
         # With one owner, acceptance finds an earlier refund by itself.
         if len(terms.owners) > 1:
@@ -227,6 +237,9 @@ class RefundAcceptor:
             earlier = self._store.find_earlier(refund, terms.owners)
             if earlier is not None:
                 return self._replay(earlier)
+        need = self._approvals.find_need(refund, self._networks[refund.network])
+        if need is not None:
+            refund = replace(refund, status=Status.AWAITING_APPROVAL)
         record = self._audit.result(
             AuditAction.REFUND_ACCEPT,
             Operation.REFUND,
@@ -235,10 +248,33 @@ class RefundAcceptor:
         )
         answer = None if terms.answer is None else terms.answer(refund)
         proposed = None
-        if refund.status is Status.AWAITING_APPROVAL:
-            proposed = self._approvals.propose(refund, terms.actor, terms.now)
+        if need is not None:
+            proposed = self._approvals.propose(refund, terms.actor, terms.now, need)
         max_open = terms.limits.max_open_refunds
         return Acceptance(refund, record, max_open, proof, answer, proposed)
+
+    def _screen(self, refund: Refund) -> None:
+        if self._policy is not None:
+            self._policy.screen(refund.recipient)
+
+    def _record_denied(
+        self, error: RequestError, request: RefundRequest, terms: _Terms
+    ) -> None:
+        """Audit *error* if the deny list has the recipient of *request*."""
+        if isinstance(error, PolicyViolationError) and error.rule == DENIED:
+            record = self._audit.result(
+                AuditAction.REFUND_ACCEPT,
+                Operation.REFUND,
+                terms.actor,
+                outcome=DENIED,
+                tenant=terms.tenant,
+                network=request.network,
+                token_symbol=request.token,
+                recipient=request.recipient,
+                amount=request.amount,
+                reference=request.reference,
+            )
+            self._audit.write(record)
 
     def _replay(self, refund: Refund) -> AcceptedRefund:
         answer = self._store.answer(refund.id)

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import structlog
@@ -148,7 +149,10 @@ class Attempts:
                 if plan.attempt.kind is Kind.TRANSFER:
                     self._approvals.require(plan.refund, chain.network)
                 return self._transaction_signer.build_and_sign(
-                    plan.refund, plan.attempt, chain.network
+                    plan.refund,
+                    plan.attempt,
+                    chain.network,
+                    approve=partial(self._approvals.require_approved, plan.refund),
                 )
             except Exception as e:  # noqa: BLE001 - it is the outcome of this refund.
                 if is_device_failure(e) or isinstance(e, StoreUnavailableError):

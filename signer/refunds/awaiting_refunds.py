@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from signer.chain.chain import Chain
 from signer.model.approval import ApprovalState
+from signer.model.approval_need import ApprovalNeed
 from signer.model.refund import Refund, Status
 from signer.ports import Clock, Store
 from signer.refunds.endings import Ending, Endings
@@ -41,7 +42,9 @@ class AwaitingRefunds:
                     self._approvals.withdraw(refund)
                     endings.append((refund, None))
                     continue
-                approval = self._approvals.settle(refund)
+                need = self._approvals.find_need(refund, chain.network)
+                # What waits is decided by people, also if nothing demands it now.
+                approval = self._approvals.settle(refund, need or ApprovalNeed())
                 objection = find_objection(approval)
                 if objection is not None:
                     endings.append((refund, objection))

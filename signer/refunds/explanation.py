@@ -33,6 +33,8 @@ ADVICE = {
     " with the program that reads its output (docs/how-to/hsm-down.md)",
     "policy-violation": "compare the networks file with the one in force at acceptance,"
     " and see whether an own rule refuses it (docs/how-to/policy.md)",
+    "screening-unavailable": "correct or restore the file DENY_LIST_FILE"
+    " (docs/how-to/screening.md)",
     "tenant-blocked": "run `hotwallet tenants unblock` if it may be paid again",
     "approval-required": "an administrator approves or rejects it (`hotwallet approvals"
     " list`): its nonce holds up later ones",
@@ -103,7 +105,7 @@ class Explanation:
         """One sentence: why the refund has its status."""
         refund = self.refund
         sentence = {
-            Status.AWAITING_APPROVAL: "Its amount needs the approval of an"
+            Status.AWAITING_APPROVAL: "It needs the approval of an"
             " administrator, who has not decided yet",
             Status.QUEUED: _describe_queued(self),
             Status.RESERVED: f"It has nonce {refund.nonce} and is not signed yet",

@@ -33,6 +33,7 @@ from signer.errors import (
 from signer.model.refund import FILLER, UNSIGNED, Kind, Refund, Status
 from signer.outcomes import require
 from signer.ports import Change, Clock, Store
+from signer.refunds.approval_needs import ApprovalNeeds
 from signer.refunds.attempts import Attempts
 from signer.refunds.awaiting_refunds import AwaitingRefunds
 from signer.refunds.broadcasts import Broadcasts
@@ -91,7 +92,8 @@ class Lifecycle:
         self._signed_requests = SignedRequests(store, tenants)
         alerts = alerts or Alerts(clock=clock)
         self._fee_monitor = FeeMonitor(store, alerts, clock)
-        approvals = PaymentApprovals(store, audit, alerts, clock, tenants)
+        needs = ApprovalNeeds(tenants, transaction_signer.payment_policy)
+        approvals = PaymentApprovals(store, audit, alerts, clock, needs)
         self._approvals = approvals
         self._attempts = Attempts(
             store, transaction_signer, self._fee_monitor, clock, approvals
@@ -242,7 +244,7 @@ class Lifecycle:
             age = self._clock() - refund.updated_at
             is_fresh = timedelta(0) <= age <= SIMULATION_VALID_FOR
             is_checked = refund.intent is not None or (
-                not self._approvals.is_needed(refund, chain.network)
+                self._approvals.find_need(refund, chain.network) is None
             )
             if is_fresh and is_checked:
                 just_reserved.append(refund)
@@ -269,9 +271,10 @@ class Lifecycle:
         if tx_hash is not None:
             reason = describe_earlier_payment(tx_hash, chain)
             return self._attempts.start(refund, chain, Kind.NOOP, **reason)
-        if self._approvals.is_needed(refund, chain.network):
+        need = self._approvals.find_need(refund, chain.network)
+        if need is not None:
             # Its approval became necessary, or was decided, after the reservation.
-            objection = find_objection(self._approvals.settle(refund))
+            objection = find_objection(self._approvals.settle(refund, need))
             if objection is not None:
                 return self._attempts.start(refund, chain, Kind.NOOP, **objection)
         try:

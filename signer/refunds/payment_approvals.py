@@ -6,6 +6,7 @@ row decides, and the refund follows: a step first changes the row, and then the 
 So a process may die between the two, and the next one completes the step.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 
@@ -15,16 +16,16 @@ from signer.approvals import VALID_FOR
 from signer.audit.actions import AuditAction
 from signer.audit.log import AuditLog
 from signer.config.networks import Network
-from signer.config.tenants import TenantRegistry
 from signer.crypto.transactions import SignedBytes
 from signer.errors import ApprovalRequiredError, HotWalletError, RowNotAuthenticError
 from signer.model.acceptance import Proposed
 from signer.model.approval import Approval, ApprovalState, Proposal
+from signer.model.approval_need import ApprovalNeed
 from signer.model.audit_record import WORKER, Actor
 from signer.model.refund import Refund, SignedTransaction, Status
 from signer.open_approvals import SHOWN_DIGITS
 from signer.ports import Clock, Store
-from signer.refunds.policy import needs_approval
+from signer.refunds.approval_needs import ApprovalNeeds
 from signer.refunds.sweep_policy import Objection, build_objection
 from signer.refunds.transaction_signer import describe_payment, encode_refund
 
@@ -38,8 +39,25 @@ _OBJECTIONS = {
 }
 
 
-def build_proposal(refund: Refund) -> Proposal:
-    """Return the proposal to pay *refund*; only permanent columns are in it."""
+_AMOUNT = ApprovalNeed()
+
+# What counts first, if a refund has several proposals: the rules changed meanwhile.
+_ORDER = (
+    ApprovalState.REJECTED,
+    ApprovalState.DONE,
+    ApprovalState.APPROVED,
+    ApprovalState.WAITING,
+    ApprovalState.EXPIRED,
+)
+
+
+def build_proposal(refund: Refund, need: ApprovalNeed = _AMOUNT) -> Proposal:
+    """
+    Return the proposal to pay *refund*; only permanent columns are in it.
+
+    It names the rules of the policy that demand it, so that an approval is not one of
+    what other rules demand later.
+    """
     facts = {
         **describe_payment(refund),
         # As text: JSON has no integers of 64 bits.
@@ -47,6 +65,7 @@ def build_proposal(refund: Refund) -> Proposal:
         "network": refund.network,
         "reference": refund.reference,
         "refund_id": refund.id,
+        **need.facts,
     }
     return Proposal(ACTION, facts)
 
@@ -70,20 +89,26 @@ class PaymentApprovals:
         audit: AuditLog,
         alerts: Alerts,
         clock: Clock,
-        tenants: TenantRegistry,
+        needs: ApprovalNeeds,
     ) -> None:
         self._store = store
         self._audit = audit
         self._alerts = alerts
         self._clock = clock
-        self._tenants = tenants
+        self._needs = needs
         self._changes = ApprovalChanges(store, audit, clock)
         self._throttle = AlertThrottle()
 
-    def propose(self, refund: Refund, actor: Actor, now: datetime) -> Proposed:
+    def propose(
+        self,
+        refund: Refund,
+        actor: Actor,
+        now: datetime,
+        need: ApprovalNeed = _AMOUNT,
+    ) -> Proposed:
         """Return the request of *actor* to approve *refund*; store nothing."""
         approval = Approval.of(
-            build_proposal(refund),
+            build_proposal(refund, need),
             reason="",
             requested_by=actor.name,
             at=now,
@@ -105,29 +130,28 @@ class PaymentApprovals:
                 digest=approval.digest[:SHOWN_DIGITS],
             )
 
-    def is_needed(self, refund: Refund, network: Network) -> bool:
-        """Return whether *refund* may only be paid after an approval."""
-        limits = self._tenants.limits(refund.tenant)
-        return needs_approval(refund, network, limits)
+    def find_need(self, refund: Refund, network: Network) -> ApprovalNeed | None:
+        """Return the approvals without which *refund* is not paid; None without any."""
+        return self._needs.find(refund, network)
 
-    def settle(self, refund: Refund) -> Approval:
+    def settle(self, refund: Refund, need: ApprovalNeed = _AMOUNT) -> Approval:
         """
-        Return what was decided about *refund*, which needs an approval.
+        Return what was decided about *refund*, which needs the approvals of *need*.
 
-        The state is ``done`` if it may be paid.  A new proposal is stored if there is
-        none: the amount that needs no approval was lowered after the acceptance.
+        The state is ``done`` if it may be paid.  An approval of more rules counts, and
+        a rejection of any.  A new proposal is stored if there is none: the amount that
+        needs no approval was lowered, or the rules changed, after the acceptance.
 
         Raises:
             RowNotAuthenticError: Another program changed the approval.
             StaleStateError: Another process changes it.
         """
-        found = self._store.find_approval(build_proposal(refund).digest)
         now = self._clock()
+        exact = self._store.find_approval(build_proposal(refund, need).digest)
+        others = self._store.approvals_of(refund.id)
+        found = _choose(refund, need, exact, others)
         if found is None:
-            proposed = self.propose(refund, WORKER, now)
-            self._store.put_approval(None, proposed.approval, proposed.record)
-            self.announce(proposed, refund.tenant)
-            return proposed.approval
+            return self._propose_again(refund, need, others, now)
         if not found.is_authentic:
             return self._settle_forged(refund, found, now)
         if found.is_expired(now):
@@ -140,11 +164,11 @@ class PaymentApprovals:
 
     def withdraw(self, refund: Refund) -> None:
         """Close the proposal of *refund*, which ends without a decision."""
-        found = self._store.find_approval(build_proposal(refund).digest)
-        if found is not None and found.is_unused(self._clock()):
-            rejected, action = ApprovalState.REJECTED, AuditAction.APPROVAL_REJECT
-            why = "the refund ended meanwhile"
-            self._changes.move(found, rejected, action, WORKER, why)
+        for found in self._store.approvals_of(refund.id):
+            if found.is_unused(self._clock()):
+                rejected, action = ApprovalState.REJECTED, AuditAction.APPROVAL_REJECT
+                why = "the refund ended meanwhile"
+                self._changes.move(found, rejected, action, WORKER, why)
 
     def require(self, refund: Refund, network: Network) -> None:
         """
@@ -159,11 +183,24 @@ class PaymentApprovals:
             RowNotAuthenticError, StaleStateError: As ``settle``.
         """
         # The process that reserved the nonce verified the approval in that transaction.
-        if refund.intent is not None or not self.is_needed(refund, network):
+        if refund.intent is not None:
+            return
+        need = self.find_need(refund, network)
+        if need is None:
             return
         if any(_signs(refund, each) for each in self._store.transactions(refund.id)):
             return
-        self.require_done(self.settle(refund))
+        self.require_approved(refund, need)
+
+    def require_approved(self, refund: Refund, need: ApprovalNeed) -> None:
+        """
+        Require that people approved *refund* as *need* demands.
+
+        Raises:
+            ApprovalRequiredError: They did not.
+            RowNotAuthenticError, StaleStateError: As ``settle``.
+        """
+        self.require_done(self.settle(refund, need))
 
     def require_done(self, approval: Approval) -> None:
         """Raise ``ApprovalRequiredError`` unless *approval* lets a refund be paid."""
@@ -174,6 +211,24 @@ class PaymentApprovals:
                 digest=approval.digest,
                 expires_at=approval.expires_at,
             )
+
+    def _propose_again(
+        self,
+        refund: Refund,
+        need: ApprovalNeed,
+        others: Sequence[Approval],
+        now: datetime,
+    ) -> Approval:
+        """Store the proposal of a worker, and end *others*, which do not count."""
+        for each in others:
+            if each.is_unused(now):
+                expired, action = ApprovalState.EXPIRED, AuditAction.APPROVAL_EXPIRE
+                why = "other rules demand an approval now"
+                self._changes.move(each, expired, action, WORKER, why)
+        proposed = self.propose(refund, WORKER, now, need)
+        self._store.put_approval(None, proposed.approval, proposed.record)
+        self.announce(proposed, refund.tenant)
+        return proposed.approval
 
     def _settle_forged(
         self, refund: Refund, found: Approval, now: datetime
@@ -186,6 +241,30 @@ class PaymentApprovals:
             f"the approval of the refund {refund.id} has no valid MAC: another program"
             " changed it, or MAC_KEY_FILE has other keys"
         )
+
+
+def _choose(
+    refund: Refund,
+    need: ApprovalNeed,
+    exact: Approval | None,
+    others: Sequence[Approval],
+) -> Approval | None:
+    """
+    Return which proposal to pay *refund* decides about *need*; None without one.
+
+    *exact* has exactly its rules.  The column that names the refund of *others* is not
+    trusted: their digests must be those of this payment.
+    """
+    if exact is not None and not exact.is_authentic:
+        return exact
+    found = [] if exact is None else [exact]
+    for each in others:
+        covered = each.need
+        if covered is None or build_proposal(refund, covered).digest != each.digest:
+            continue
+        if covered.covers(need) or each.state is ApprovalState.REJECTED:
+            found.append(each)
+    return min(found, key=lambda each: _ORDER.index(each.state), default=None)
 
 
 def _signs(refund: Refund, transaction: SignedTransaction) -> bool:

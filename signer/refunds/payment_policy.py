@@ -1,16 +1,19 @@
 """Asks the policy about the transactions of refunds, sweeps and no-ops."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
+from signer.config.deny_list import DenyList
 from signer.config.networks import Network
 from signer.crypto.transactions import AnyTransaction
+from signer.errors import PolicyViolationError
 from signer.keys.keyring import KeyRing
 from signer.model.audit_record import WORKER
 from signer.model.decision import Decision
 from signer.model.key import Key, KeyState
 from signer.model.refund import Kind, Refund
 from signer.policy.facts import Caller, Path, TransactionFacts
-from signer.policy.policy import Policy
+from signer.policy.policy import Approve, Policy
+from signer.policy.rules import DENIED, RULES
 from signer.policy.surroundings import NO_KEYS, KnownNetwork, OwnKeys, Surroundings
 from signer.policy.transaction_facts import transaction_facts
 from signer.ports import Clock
@@ -19,8 +22,15 @@ from signer.ports import Clock
 class PaymentPolicy:
     """The policy, and what a worker knows about its own transactions."""
 
-    def __init__(self, policy: Policy, ring: KeyRing, clock: Clock) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        ring: KeyRing,
+        clock: Clock,
+        deny_list: DenyList | None = None,
+    ) -> None:
         self.policy = policy
+        self._deny_list = deny_list
         self._clock = clock
         self._ring = ring
         self._networks: dict[str, tuple[Network, KnownNetwork]] = {}
@@ -33,26 +43,81 @@ class PaymentPolicy:
         refund: Refund,
         kind: Kind,
         network: Network,
+        *,
+        approve: Approve | None = None,
     ) -> Decision:
         """
         Return the decision that *transaction* may be signed for *refund*.
 
-        *digest* is the transaction's.
+        *digest* is the transaction's.  *approve* is asked about a refund that needs
+        approvals; a sweep or a no-op that would need one is refused.
 
         Raises:
             PolicyViolationError: It may not.
+            ScreeningUnavailableError: The deny list cannot be read.
             StoreError: The ring could not be read.
         """
+        facts = self._facts(transaction, digest, refund, kind, network)
+        is_refund = facts.caller.path is Path.REFUND
+        return self.policy.require(facts, approve if is_refund else None)
+
+    def evaluate(
+        self,
+        transaction: AnyTransaction,
+        digest: bytes,
+        refund: Refund,
+        kind: Kind,
+        network: Network,
+    ) -> Decision:
+        """Return what the policy says about *transaction*; it permits no signature."""
+        return self.policy.evaluate(
+            self._facts(transaction, digest, refund, kind, network)
+        )
+
+    @property
+    def is_extended(self) -> bool:
+        """Whether an operator's rules or list can refuse what was accepted."""
+        return self.policy.is_extended or self._deny_list is not None
+
+    def screen(self, recipient: str) -> None:
+        """
+        Require that *recipient* may be paid, before a refund is accepted.
+
+        Raises:
+            PolicyViolationError: ``recipient-denied``: the deny list has it.
+            ScreeningUnavailableError: The list cannot be read.
+        """
+        if recipient.lower() in self._denied():
+            raise PolicyViolationError(
+                f"the recipient must not be paid: {RULES[DENIED]}", rule=DENIED
+            )
+
+    def _denied(self) -> Collection[str]:
+        return () if self._deny_list is None else self._deny_list.addresses()
+
+    @property
+    def active_address(self) -> str | None:
+        """The address that new refunds are paid from, at most a minute old."""
+        keys = self._ring.cached_keys()
+        return next((k.address for k in keys if k.state is KeyState.ACTIVE), None)
+
+    def _facts(
+        self,
+        transaction: AnyTransaction,
+        digest: bytes,
+        refund: Refund,
+        kind: Kind,
+        network: Network,
+    ) -> TransactionFacts:
         surroundings = Surroundings(
             build_caller(refund, kind),
             str(refund.sender),
             self._clock(),
             self._known(refund.network, network),
             self._own_keys(refund),
+            denied=self._denied(),
         )
-        return self.policy.require(
-            payment_facts(transaction, digest, surroundings, refund)
-        )
+        return payment_facts(transaction, digest, surroundings, refund)
 
     def _known(self, name: str, network: Network) -> KnownNetwork:
         known = self._networks.get(name)

@@ -12,9 +12,12 @@ from datetime import timedelta
 
 from signer.chain.chain import Chain
 from signer.errors import (
+    ApprovalRequiredError,
     BroadcastRejectedError,
     FeesAboveRecentError,
+    HotWalletError,
     PolicyViolationError,
+    ScreeningUnavailableError,
     SigningStoppedError,
 )
 from signer.model.refund import Kind, Refund, SignedTransaction, Status
@@ -26,6 +29,16 @@ from signer.refunds.outcomes import Outcomes
 from signer.refunds.sweep_policy import Objection
 from signer.refunds.transaction_signer import TransactionSigner, encode_refund
 from signer.refunds.transitions import Transitions
+
+
+_NOT_NOW: tuple[type[HotWalletError], ...] = (
+    ApprovalRequiredError,
+    FeesAboveRecentError,
+    PolicyViolationError,
+    ScreeningUnavailableError,
+    SigningStoppedError,
+)
+"""The errors that keep the fees of a transaction as they are."""
 
 
 class PendingTransactions:
@@ -167,7 +180,7 @@ class PendingTransactions:
                 refund, chain, latest
             ) or self._pricing.plan_higher_fees(refund, chain, latest)
             return None if plan is None else self._attempts.record(plan, chain)
-        except (FeesAboveRecentError, PolicyViolationError, SigningStoppedError):
+        except _NOT_NOW:
             return None  # The same bytes are sent again until a signature may follow.
 
     def _adopt(self, refund: Refund, mined: MinedTransaction) -> Refund:

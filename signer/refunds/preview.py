@@ -29,18 +29,22 @@ from signer.errors import (
     InvalidInputError,
     KeyNotFoundError,
     LimitReachedError,
+    PolicyViolationError,
     RequestError,
     RowNotAuthenticError,
     SigningStoppedError,
     WalletPausedError,
 )
+from signer.model.decision import Decision, Verdict
 from signer.model.refund import Refund, RefundRequest, Status, new_refund_id
 from signer.model.spending_limits import GAS_PER_HOUR, Limits, Spent
 from signer.ports import Clock, Fees, KeyStore, Store
 from signer.refunds.allowances import Bound, Scope, list_bounds
+from signer.refunds.approval_needs import decide
 from signer.refunds.fee_monitor import FeeMonitor
 from signer.refunds.gas import bound_gas, build_call, require_funds
 from signer.refunds.nonces import require_unblocked
+from signer.refunds.payment_policy import PaymentPolicy
 from signer.refunds.policy import admit
 
 
@@ -116,7 +120,8 @@ class Preview:
     ``refusal`` is the answer to the request, None if it would be accepted; then
     ``refund`` is what would be stored.  ``delays`` are the codes of what would keep it
     waiting.  ``sender`` is the address that would pay.  ``simulation`` and ``quote``
-    are None if the nodes do not answer, or were not asked.
+    are None if the nodes do not answer, or were not asked.  ``decision`` is what the
+    policy says; None if there are no own rules.
     """
 
     refusal: RequestError | None = None
@@ -126,6 +131,7 @@ class Preview:
     simulation: Simulation | None = None
     quote: FeeQuote | None = None
     rooms: Sequence[Room] = ()
+    decision: Decision | None = None
 
     @property
     def needs_approval(self) -> bool:
@@ -179,6 +185,7 @@ class Previewer:
         clock: Clock,
         tenants: TenantRegistry,
         fee_monitor: FeeMonitor,
+        policy: PaymentPolicy | None = None,
     ) -> None:
         self._store = store
         self._keys = keys
@@ -187,6 +194,7 @@ class Previewer:
         self._clock = clock
         self._tenants = tenants
         self._fee_monitor = fee_monitor
+        self._policy = policy
 
     def preview(self, tenant: str, request: RefundRequest) -> Preview:
         """
@@ -198,6 +206,7 @@ class Previewer:
         Raises:
             InvalidInputError: Amount or recipient is malformed, or the recipient may
                 not be paid.
+            ScreeningUnavailableError: The deny list cannot be read.
             StoreError: The database does not answer; or another program changed the
                 tenant's block.
         """
@@ -208,8 +217,7 @@ class Previewer:
         except RequestError as e:
             return Preview(refusal=e)
         chain, facts = self._chains[refund.network], _Facts()
-        if refund.status is Status.AWAITING_APPROVAL:
-            facts.note(ApprovalRequiredError.code)
+        refund, decision = self._decide(refund, chain, facts)
         with facts.noting_delays():
             stop = self._store.find_stop(refund.chain_id)
             if stop is not None:
@@ -230,7 +238,23 @@ class Previewer:
             simulation=facts.simulation,
             quote=facts.quote,
             rooms=rooms,
+            decision=decision,
         )
+
+    def _decide(
+        self, refund: Refund, chain: Chain, facts: _Facts
+    ) -> tuple[Refund, Decision | None]:
+        """Return the refund as it would be stored, and what own rules say."""
+        policy, decision = self._policy, None
+        if policy is not None and policy.is_extended:
+            decision = decide(policy, refund, chain.network)
+            if decision.need is not None:
+                refund = replace(refund, status=Status.AWAITING_APPROVAL)
+            elif decision.verdict is not Verdict.ALLOW:
+                facts.note(PolicyViolationError.code)
+        if refund.status is Status.AWAITING_APPROVAL:
+            facts.note(ApprovalRequiredError.code)
+        return refund, decision
 
     def _admit(self, tenant: str, request: RefundRequest) -> Refund:
         """Return the refund that would be stored; raises ``RequestError``."""
@@ -247,6 +271,8 @@ class Previewer:
             now=now,
             limits=self._tenants.limits(tenant),
         )
+        if self._policy is not None:
+            self._policy.screen(refund.recipient)
         self._store.find_earlier(refund, self._tenants.owners(tenant))
         return refund
 

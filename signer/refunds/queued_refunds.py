@@ -1,10 +1,17 @@
 """Takes queued refunds to their nonce, or ends them before they use one."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 
 from signer.chain.chain import Chain
 from signer.chain.fees import quote_fees
-from signer.errors import ChainError, ExecutionRevertedError, KeyRotatedError
+from signer.errors import (
+    ApprovalRequiredError,
+    ChainError,
+    ExecutionRevertedError,
+    KeyRotatedError,
+)
 from signer.keys.keyring import ActiveKey
 from signer.model.approval import ApprovalState
 from signer.model.audit_record import Record
@@ -17,7 +24,7 @@ from signer.refunds.fee_monitor import FeeMonitor
 from signer.refunds.gas import bound_gas, build_call, require_funds
 from signer.refunds.nonces import NonceManager
 from signer.refunds.outcomes import Outcomes
-from signer.refunds.payment_approvals import PaymentApprovals, build_proposal
+from signer.refunds.payment_approvals import PaymentApprovals
 from signer.refunds.policy import NOOP_GAS
 from signer.refunds.sweep_policy import Objection, build_objection, find_fee_objection
 from signer.refunds.transaction_signer import TransactionSigner, build_purpose
@@ -70,30 +77,37 @@ class QueuedRefunds:
     def _try(self, refunds: Sequence[Refund], chain: Chain, outcomes: Outcomes) -> None:
         cancelled = [each for each in refunds if each.cancel_requested_at is not None]
         waiting = []
+        approved: dict[str, str] = {}
         for refund in refunds:
             if refund.cancel_requested_at is None:
                 with outcomes.capture(refund):
                     moved = self._end_outdated(refund, chain) or (
-                        self._hold_back(refund, chain)
+                        self._hold_back(refund, chain, approved)
                     )
                     if moved is None:
                         waiting.append(refund)
                     else:
                         outcomes[refund.id] = moved
         if waiting:
-            self._assign(waiting, chain, outcomes)
+            self._assign(waiting, chain, outcomes, approved)
         # Last, so that they delay no payment.
         self._endings.end_all([(each, None) for each in cancelled], chain, outcomes)
 
-    def _hold_back(self, refund: Refund, chain: Chain) -> Refund | None:
+    def _hold_back(
+        self, refund: Refund, chain: Chain, approved: dict[str, str]
+    ) -> Refund | None:
         """
         Return a refund that needs an approval and has none, after it was moved.
 
-        The configuration was changed since it was accepted, or its row was.
+        The configuration was changed since it was accepted, or its row was.  If it has
+        one, add its digest to *approved*, by refund id.
         """
-        if not self._approvals.is_needed(refund, chain.network):
+        need = self._approvals.find_need(refund, chain.network)
+        if need is None:
             return None
-        if self._approvals.settle(refund).state is ApprovalState.DONE:
+        approval = self._approvals.settle(refund, need)
+        if approval.state is ApprovalState.DONE:
+            approved[refund.id] = approval.digest
             return None
         return self._transitions.move(refund, Status.AWAITING_APPROVAL)
 
@@ -107,7 +121,11 @@ class QueuedRefunds:
         return adopted or self._endings.refuse(refund, objection)
 
     def _assign(
-        self, refunds: Sequence[Refund], chain: Chain, outcomes: Outcomes
+        self,
+        refunds: Sequence[Refund],
+        chain: Chain,
+        outcomes: Outcomes,
+        approved: Mapping[str, str],
     ) -> None:
         active = self._nonces.select_key(refunds[0])
         sender = active.key.address
@@ -127,20 +145,45 @@ class QueuedRefunds:
                 prepared = self._prepare(
                     refund, chain, active, estimate, payments.get(mark)
                 )
+                if isinstance(prepared, Reservation):
+                    prepared = replace(prepared, approval=approved.get(refund.id))
                 if isinstance(prepared, Refund):
                     outcomes[refund.id] = prepared
                 else:
                     # A refund that has to wait takes no nonce, and may be cancelled.
                     self._fee_monitor.require_normal(refund, chain, sender, max_fee)
-                    self._transaction_signer.require_permitted(
-                        refund, sender, prepared.gas_limit, max_fee, chain.network
-                    )
-                    reservations.append(prepared)
+                    moved = self._require_permitted(prepared, sender, max_fee, chain)
+                    if moved is None:
+                        reservations.append(prepared)
+                    else:
+                        outcomes[refund.id] = moved
         reserved = self._nonces.assign_nonces(
             reservations, counted=counted, active=active
         )
         for reservation, outcome in zip(reservations, reserved, strict=True):
             outcomes[reservation.refund.id] = outcome
+
+    def _require_permitted(
+        self, prepared: Reservation, sender: str, max_fee: int, chain: Chain
+    ) -> Refund | None:
+        """
+        Ask the policy about the transaction with its real gas and fee.
+
+        Return the refund, after it was moved, if that needs other approvals.
+        """
+        refund = prepared.refund
+        try:
+            self._transaction_signer.require_permitted(
+                refund,
+                sender,
+                prepared.gas_limit,
+                max_fee,
+                chain.network,
+                approve=partial(self._approvals.require_approved, refund),
+            )
+        except ApprovalRequiredError:
+            return self._transitions.move(refund, Status.AWAITING_APPROVAL)
+        return None
 
     def _prepare(
         self,
@@ -175,11 +218,8 @@ class QueuedRefunds:
         # change, which is checked with that record.
         is_sweep = refund.swept_from is not None
         limits = self._nonces.limits(refund, chain)
-        approval = None
-        if self._approvals.is_needed(refund, chain.network):
-            approval = build_proposal(refund).digest
         draft = None if is_sweep else draft_intent
-        return Reservation(refund, gas, limits, draft, approval)
+        return Reservation(refund, gas, limits, draft)
 
 
 def _find_fee_objection(refund: Refund, chain: Chain, gas: int) -> Objection | None:

@@ -33,6 +33,7 @@ from signer.refunds.acceptance import (
     SubmittedRequest,
 )
 from signer.refunds.nonces import require_unblocked
+from signer.refunds.payment_policy import PaymentPolicy
 from signer.refunds.transaction_signer import describe_refund
 from signer.refunds.waiting import (
     BROADCAST_TRIED,
@@ -81,6 +82,7 @@ class RefundService:
         clock: Clock,
         tenants: TenantRegistry,
         alerts: Alerts | None = None,
+        policy: PaymentPolicy | None = None,
         meter: Meter = NO_METER,
         timer: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -96,6 +98,7 @@ class RefundService:
             clock=clock,
             tenants=tenants,
             alerts=alerts or Alerts(clock=clock),
+            policy=policy,
         )
         self._meter = meter
         self._timer = timer

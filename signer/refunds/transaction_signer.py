@@ -12,6 +12,7 @@ from typing import Any
 from signer.amounts import format_units
 from signer.audit.log import AuditLog
 from signer.chain.erc20 import encode_transfer
+from signer.config.deny_list import DenyList
 from signer.config.networks import Network
 from signer.crypto.transactions import (
     AnyTransaction,
@@ -30,7 +31,7 @@ from signer.model.audit_record import (
 )
 from signer.model.decision import Decision
 from signer.model.refund import Kind, Refund, SignedTransaction
-from signer.policy.policy import Policy
+from signer.policy.policy import Approve, Policy
 from signer.ports import Clock
 from signer.refunds.payment_policy import PaymentPolicy
 from signer.refunds.policy import check_coin, check_noop, check_transfer
@@ -140,12 +141,22 @@ class TransactionSigner:
         clock: Clock,
         policy: Policy,
         concurrency: Callable[[], int] = lambda: 1,
+        deny_list: DenyList | None = None,
     ) -> None:
-        """*concurrency* returns how many threads should sign at once."""
+        """
+        Sign what *policy* permits, and nothing for an address of *deny_list*.
+
+        *concurrency* returns how many threads should sign at once.
+        """
         self._ring = ring
         self._clock = clock
-        self._policy = PaymentPolicy(policy, ring, clock)
+        self._policy = PaymentPolicy(policy, ring, clock, deny_list)
         self.concurrency = concurrency
+
+    @property
+    def payment_policy(self) -> PaymentPolicy:
+        """The policy that is asked about each transaction."""
+        return self._policy
 
     @property
     def policy_hash(self) -> str:
@@ -153,25 +164,38 @@ class TransactionSigner:
         return self._policy.policy.short_hash
 
     def require_permitted(
-        self, refund: Refund, sender: str, gas: int, max_fee: int, network: Network
+        self,
+        refund: Refund,
+        sender: str,
+        gas: int,
+        max_fee: int,
+        network: Network,
+        *,
+        approve: Approve | None = None,
     ) -> None:
         """
         Ask the policy about a refund before it gets a nonce.
 
         A refund that only the signature refused would keep its nonce, and all later
         ones would wait.  The rules of this project allow what the configuration does,
-        which was checked: only those of an operator can refuse more.
+        which was checked: only those of an operator, and a deny list, refuse more.
 
         Raises:
             PolicyViolationError: Its transfer would be refused now.
+            ApprovalRequiredError: *approve* raised it.
         """
-        if not self._policy.policy.is_extended:
+        if not self._policy.is_extended:
             return
         attempt = Attempt(Kind.TRANSFER, 0, gas, max_fee, 0, is_legacy=False)
         expected = replace(refund, sender=sender, nonce=0, gas_limit=gas)
-        transaction = _build_transaction(expected, attempt)
+        transaction = build_transaction(expected, attempt)
         self._policy.require(
-            transaction, transaction.signing_digest(), expected, Kind.TRANSFER, network
+            transaction,
+            transaction.signing_digest(),
+            expected,
+            Kind.TRANSFER,
+            network,
+            approve=approve,
         )
 
     def find_sweep_objection(self, refund: Refund) -> Objection | None:
@@ -181,12 +205,20 @@ class TransactionSigner:
         return find_ring_objection(refund, self._ring.refresh())
 
     def build_and_sign(
-        self, refund: Refund, attempt: Attempt, network: Network
+        self,
+        refund: Refund,
+        attempt: Attempt,
+        network: Network,
+        *,
+        approve: Approve | None = None,
     ) -> SignedPayment:
         """
         Return the signed transaction of *attempt*, with the nonce of *refund*.
 
+        *approve* raises an error unless people approved what the policy demands.
+
         Raises:
+            ApprovalRequiredError: *approve* raised it.
             KeyUnusableError, KeyRotatedError, SigningStoppedError: As
                 ``KeyRing.announce``.
             PolicyViolationError: The transaction is not what the refund requests, or
@@ -195,11 +227,11 @@ class TransactionSigner:
                 signed bytes are not the transaction that was checked.
         """
         sender, nonce, _ = refund.reservation()
-        transaction = _build_transaction(refund, attempt)
+        transaction = build_transaction(refund, attempt)
         _check(transaction, refund, attempt, network)
         digest = transaction.signing_digest()
         decision = self._policy.require(
-            transaction, digest, refund, attempt.kind, network
+            transaction, digest, refund, attempt.kind, network, approve=approve
         )
         purpose = build_purpose(
             refund,
@@ -258,7 +290,8 @@ class TransactionSigner:
         )
 
 
-def _build_transaction(refund: Refund, attempt: Attempt) -> AnyTransaction:
+def build_transaction(refund: Refund, attempt: Attempt) -> AnyTransaction:
+    """Return the unsigned transaction of *attempt*, with the nonce of *refund*."""
     sender, nonce, _ = refund.reservation()
     is_transfer = attempt.kind is Kind.TRANSFER
     is_coin = is_transfer and refund.is_coin

@@ -21,6 +21,7 @@ from signer.config.networks import Network
 from signer.config.tenants import TenantRegistry
 from signer.errors import ChainUnavailableError
 from signer.keys.signer import Signer
+from signer.policy.policy import Policy
 from signer.ports import (
     ChainClient,
     Clock,
@@ -104,12 +105,14 @@ def build_container(
     pace: Pace | None = None,
     device: Device | None = None,
     tenants: TenantRegistry | None = None,
+    policy: Policy | None = None,
 ) -> Container:
     """
     Return a container over *store*, with a key in memory.
 
     Without *client* no node answers.  With *pace* waiting takes no time.  *device*
-    holds the key.  Without *tenants* each subject is a tenant.
+    holds the key.  Without *tenants* each subject is a tenant, and without *policy*
+    there are no own rules.
     """
     device = device or honest(coincurve.PrivateKey())
     audit = AuditLog(structlog.get_logger("audit"), clock, journal=store)
@@ -123,6 +126,8 @@ def build_container(
     )
     container.tenants = tenants or TenantRegistry()
     container.ring = ring_over(store, signer)
+    if policy is not None:
+        container.policy = policy
     pace = pace or Pace()
 
     def wait(seconds: float) -> None:
@@ -136,6 +141,7 @@ def build_container(
         wallets=lambda: [signer.address],
         clock=clock,
         tenants=container.tenants,
+        policy=container.payment_policy,
         timer=pace.timer,
     )
     container.access = AccessPolicy(

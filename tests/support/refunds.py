@@ -14,6 +14,7 @@ from sqlalchemy import Connection
 from signer.alerts import Alerts
 from signer.audit.log import AuditLog
 from signer.chain.chain import Chain
+from signer.config.deny_list import DenyList
 from signer.config.networks import Network
 from signer.config.tenants import TenantRegistry
 from signer.errors import HotWalletError, StoreUnavailableError
@@ -47,6 +48,7 @@ from signer.refunds.kill_switch import KillSwitch
 from signer.refunds.lifecycle import Lifecycle
 from signer.refunds.nonces import NonceManager
 from signer.refunds.outcomes import Outcome, Outcomes
+from signer.refunds.payment_policy import PaymentPolicy
 from signer.refunds.policy import admit
 from signer.refunds.row_alarm import RowAlarm
 from signer.refunds.service import RefundService
@@ -194,6 +196,7 @@ class World:
     replicas: dict[str, Signer] = field(default_factory=dict)  # By key id.
     directory: KeyDirectory | None = None  # Real keys, in place of the signers.
     policy: Policy = SERVICE_POLICY
+    deny_list: DenyList | None = None
     _numbers: Iterator[int] = field(default_factory=count)
     _enrolled: Ledger | None = None
 
@@ -278,7 +281,7 @@ class World:
         return Lifecycle(
             self.store,
             self.chains,
-            TransactionSigner(ring, self.clock, self.policy),
+            TransactionSigner(ring, self.clock, self.policy, deny_list=self.deny_list),
             NonceManager(self.store, ring, self.clock, self.tenants),
             self.clock,
             audit=self._audit(),
@@ -315,6 +318,7 @@ class World:
             wallets=lambda: [key.address for key in self.ring.cached_keys()],
             clock=self.clock,
             tenants=self.tenants,
+            policy=PaymentPolicy(self.policy, self.ring, self.clock, self.deny_list),
             meter=meter,
             timer=self._timer,
         )

@@ -12,7 +12,8 @@ from api.http.openapi.elements import (
     text,
 )
 from api.http.openapi.refund_schemas import address, amount, wei
-from signer.errors import ApprovalRequiredError
+from signer.errors import ApprovalRequiredError, PolicyViolationError
+from signer.model.decision import Verdict
 from signer.refunds.allowances import Scope
 from signer.refunds.preview import DELAYS, Outcome
 
@@ -80,6 +81,19 @@ _FEE = record(
     max_priority_fee_per_gas=wei("In wei."),
 )
 
+_DECISION = record(
+    "What the policy of the service says; null if it has no own rules.",
+    verdict=one_of(
+        Verdict,
+        """
+        `allow`; `needs-approval`: it would wait for `approvals` people; or `refuse`: it
+        would wait with `policy-violation`.
+        """,
+    ),
+    rules=list_of(text("A rule's name."), "The rules that decide."),
+    approvals=integer("How many people must approve it.", minimum=0),
+)
+
 _ROOM = record(
     "A limit, and what is left of it.",
     **_LIMIT,
@@ -121,7 +135,11 @@ SCHEMAS: dict[str, Element] = {
         needs_approval=flag("Whether an administrator must approve it first."),
         waits_for=list_of(
             one_of(
-                [ApprovalRequiredError.code, *(each.code for each in DELAYS)],
+                [
+                    ApprovalRequiredError.code,
+                    PolicyViolationError.code,
+                    *(each.code for each in DELAYS),
+                ],
                 "A code.",
             ),
             """
@@ -129,6 +147,7 @@ SCHEMAS: dict[str, Element] = {
             its answer.
             """,
         ),
+        policy=nullable(_DECISION),
         amount=nullable(amount("The amount, with all decimals of the token.")),
         sender=nullable(address("The wallet that would pay it.")),
         simulation=nullable(_SIMULATION),

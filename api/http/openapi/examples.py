@@ -133,6 +133,7 @@ PREVIEW: dict[str, Any] = {
     "problem": None,
     "needs_approval": False,
     "waits_for": [],
+    "policy": None,
     "amount": "12.500000",
     "sender": _WALLET,
     "simulation": {"succeeds": True, "reason": None, "gas": 50000},

@@ -225,7 +225,7 @@ _PREVIEW: Element = {
                 examples.PREVIEW,
             )
         },
-        problems=problem_sets.MERCHANT | problem_sets.BODY,
+        problems=problem_sets.MERCHANT | problem_sets.BODY | {"screening-unavailable"},
         **_READ,
     )
 }

@@ -792,7 +792,20 @@ export interface components {
              * @description Codes of what would delay it: the request is accepted, and none of them is
              *     its answer.
              */
-            waits_for: ("approval-required" | "signing-stopped" | "wallet-paused" | "limit-reached" | "insufficient-funds" | "fees-above-recent" | "gas-above-limit" | "chain-unavailable" | "chain-failed" | "key-not-found" | "row-not-authentic")[];
+            waits_for: ("approval-required" | "policy-violation" | "signing-stopped" | "wallet-paused" | "limit-reached" | "insufficient-funds" | "fees-above-recent" | "gas-above-limit" | "chain-unavailable" | "chain-failed" | "key-not-found" | "row-not-authentic")[];
+            /** @description What the policy of the service says; null if it has no own rules. */
+            policy: {
+                /**
+                 * @description `allow`; `needs-approval`: it would wait for `approvals` people; or `refuse`: it
+                 *     would wait with `policy-violation`.
+                 * @enum {string}
+                 */
+                verdict: "allow" | "refuse" | "needs-approval";
+                /** @description The rules that decide. */
+                rules: string[];
+                /** @description How many people must approve it. */
+                approvals: number;
+            } | null;
             /** @description The amount, with all decimals of the token. */
             amount: string | null;
             /**
@@ -840,7 +853,7 @@ export interface components {
              * @description A stable code.
              * @enum {string}
              */
-            code: "approval-required" | "audit-log-unwritable" | "backend-access-denied" | "backend-failed" | "backend-throttled" | "backend-unavailable" | "bad-gateway" | "bad-request" | "body-too-large" | "chain-unavailable" | "conflict" | "cursor-expired" | "expectation-failed" | "fees-above-recent" | "forbidden" | "gas-above-limit" | "gateway-timeout" | "headers-too-large" | "idempotency-mismatch" | "insufficient-funds" | "internal-error" | "invalid-input" | "key-ambiguous" | "key-not-found" | "key-rotated" | "key-unusable" | "limit-reached" | "method-not-allowed" | "new-key-unhealthy" | "not-cancellable" | "not-found" | "not-through-proxy" | "operator-not-identified" | "policy-violation" | "proofs-pending" | "proxy-overloaded" | "request-in-progress" | "request-signature-invalid" | "request-timeout" | "rotation-in-progress" | "row-not-authentic" | "same-person" | "signature-encoding" | "signature-recovery" | "signing-failed" | "signing-stopped" | "stale-state" | "store-failed" | "store-unavailable" | "tenant-blocked" | "too-many-open-refunds" | "too-many-requests" | "unauthenticated" | "unknown-tenant" | "unsupported-media-type" | "unsupported-transfer-coding" | "uri-too-long" | "wallet-paused";
+            code: "approval-required" | "audit-log-unwritable" | "backend-access-denied" | "backend-failed" | "backend-throttled" | "backend-unavailable" | "bad-gateway" | "bad-request" | "body-too-large" | "chain-unavailable" | "conflict" | "cursor-expired" | "expectation-failed" | "fees-above-recent" | "forbidden" | "gas-above-limit" | "gateway-timeout" | "headers-too-large" | "idempotency-mismatch" | "insufficient-funds" | "internal-error" | "invalid-input" | "key-ambiguous" | "key-not-found" | "key-rotated" | "key-unusable" | "limit-reached" | "method-not-allowed" | "new-key-unhealthy" | "not-cancellable" | "not-found" | "not-through-proxy" | "operator-not-identified" | "policy-violation" | "proofs-pending" | "proxy-overloaded" | "request-in-progress" | "request-signature-invalid" | "request-timeout" | "rotation-in-progress" | "row-not-authentic" | "same-person" | "screening-unavailable" | "signature-encoding" | "signature-recovery" | "signing-failed" | "signing-stopped" | "stale-state" | "store-failed" | "store-unavailable" | "tenant-blocked" | "too-many-open-refunds" | "too-many-requests" | "unauthenticated" | "unknown-tenant" | "unsupported-media-type" | "unsupported-transfer-coding" | "uri-too-long" | "wallet-paused";
             /** @description What is wrong with this request. */
             detail?: string;
             /** @description Names the request in the service's log. */
@@ -1116,6 +1129,7 @@ export interface components {
          *     * `proofs-pending`: Earlier self-tests of the key still hang.
          *     * `proxy-overloaded`: The proxy has no room.
          *     * `row-not-authentic`: Another program changed a row of the ledger.
+         *     * `screening-unavailable`: Recipients cannot be screened.
          *     * `signing-stopped`: Signing is stopped.
          *     * `stale-state`: Another process changed the row first.
          *     * `store-failed`: The database refused.
@@ -1501,7 +1515,7 @@ export interface operations {
             501: components["responses"]["problem-501"];
             /** @description `bad-gateway` */
             502: components["responses"]["problem-502"];
-            /** @description `proxy-overloaded`, `row-not-authentic`, `stale-state`, `store-failed`, `store-unavailable` */
+            /** @description `proxy-overloaded`, `row-not-authentic`, `screening-unavailable`, `stale-state`, `store-failed`, `store-unavailable` */
             503: components["responses"]["problem-503"];
             /** @description `gateway-timeout` */
             504: components["responses"]["problem-504"];
@@ -1633,6 +1647,7 @@ export interface operations {
                      *       "problem": null,
                      *       "needs_approval": false,
                      *       "waits_for": [],
+                     *       "policy": null,
                      *       "amount": "12.500000",
                      *       "sender": "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266",
                      *       "simulation": {
@@ -1689,7 +1704,7 @@ export interface operations {
             501: components["responses"]["problem-501"];
             /** @description `bad-gateway` */
             502: components["responses"]["problem-502"];
-            /** @description `proxy-overloaded`, `row-not-authentic`, `stale-state`, `store-failed`, `store-unavailable` */
+            /** @description `proxy-overloaded`, `row-not-authentic`, `screening-unavailable`, `stale-state`, `store-failed`, `store-unavailable` */
             503: components["responses"]["problem-503"];
             /** @description `gateway-timeout` */
             504: components["responses"]["problem-504"];

@@ -10,6 +10,8 @@ from backends.sql import SQLStore
 from signer.model.refund import Refund
 from tests.api.commands import Run
 from tests.support.networks import write_networks
+from tests.support.payment_approvals import requested
+from tests.support.policy_approvals import rule, ruled
 from tests.support.policy_cases import VECTORS
 from tests.support.refunds import World
 
@@ -84,6 +86,27 @@ def test_explains_a_refund(
     (found,) = document["transactions"]
     assert (found["verdict"], found["rules"]) == ("refuse", ["no-refunds"])
     assert run("policy", "explain", "rf_0").status == 1
+
+
+def test_explains_what_waits(
+    run: Run, world: World, networks: Path, rules: Callable[[str], Path]
+) -> None:
+    """Before the signature: the verdict, and how many people must approve it."""
+    refund = requested(ruled(world, rule("two", 2)))
+    rules(rule("two", 2))
+
+    finished = run("policy", "explain", refund.id)
+    document = run("policy", "explain", refund.id, "--json").json
+
+    expected = "not signed, awaiting-approval: needs-approval (two; approvals: 2)"
+    assert expected in finished.out
+    assert document["expected"] == {
+        "verdict": "needs-approval",
+        "rules": ["two"],
+        "approvals": 2,
+    }
+    ended = world.cancel(refund)
+    assert run("policy", "explain", ended.id, "--json").json["expected"] is None
 
 
 def test_compares_a_new_policy(run: Run, paid: Refund, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 from api.console.changes.follow_ups import find_follow_up
 from api.console.proposals import _WORDS, describe_proposal
 from signer.model.approval import Approval, Proposal
+from signer.model.approval_need import ApprovalNeed
 from signer.refunds.payment_approvals import build_proposal
 from tests.fixtures.ledger import queued
 
@@ -130,3 +131,11 @@ def test_other_facts_do_no_harm(facts: dict[str, Any]) -> None:
     assert find_follow_up(approval, {}) is None or facts["chain_id"] == 1
     assert describe_proposal(_approval("something-new", facts)) == "something-new"
     assert find_follow_up(_approval("something-new", facts), {}) is None
+
+
+def test_the_rules_of_the_policy_are_named() -> None:
+    need = ApprovalNeed(frozenset({"large@9f2c", "night@51aa"}), 2)
+    proposal = build_proposal(queued(), need)
+    sentence = describe_proposal(_approval(proposal.action, dict(proposal.facts)))
+
+    assert sentence.endswith('; 2 must approve it (rules "large, night")')

@@ -10,10 +10,14 @@ from backends.sql import SQLStore
 from signer.approvals import VALID_FOR
 from signer.config.tenant_limits import NetworkLimits, TokenLimits
 from signer.config.tenants import Tenant, TenantRegistry
+from signer.policy.default_rules import service_files
+from signer.policy.policy import Policy
+from signer.policy.policy_text import PolicyFile
 from tests.api.administrators import authorized
-from tests.api.service import BODY, Pace, build_container
+from tests.api.service import BODY, NETWORKS, Pace, build_container
 from tests.api.support import SettableClock, bearer, get, post
 from tests.fixtures.scripted_chain import ScriptedChain
+from tests.support.policy_approvals import rule
 
 
 WHY = {"reason": "checked with the gateway"}
@@ -148,3 +152,53 @@ def test_it_is_explained_to_its_tenant(client: TestClient) -> None:
 
     assert "administrator" in explained["summary"]
     assert explained["next"]["at"] is None
+
+
+@pytest.fixture
+def ruled_client(
+    sqlite_store: SQLStore, clock: SettableClock, pace: Pace, node: ScriptedChain
+) -> TestClient:
+    """A client of a service whose own rule demands two approvals."""
+    files = service_files(NETWORKS, TenantRegistry())
+    own = PolicyFile("own.cedar", rule("two", 2))
+    container = build_container(
+        sqlite_store,
+        clock,
+        client=node,
+        pace=pace,
+        policy=Policy.compile(files, [own]),
+    )
+    application = TestClient(create_app(container))
+    application.work = container.worker.work  # type: ignore[attr-defined]
+    return application
+
+
+def test_two_people_approve_what_a_rule_demands(ruled_client: TestClient) -> None:
+    """The list shows the rule and who has approved; the preview says what is needed."""
+    preview = ruled_client.simulate_post(
+        "/v1/refunds/preview", json=BODY, headers=bearer()
+    ).json
+    created = post(ruled_client, BODY)
+    first = _decide(ruled_client, "approve")
+    again = _decide(ruled_client, "approve")
+    _work(ruled_client)
+    waits = get(ruled_client, created.headers["location"]).json["status"]
+    second = _decide(ruled_client, "approve", sub="carol")
+    _work(ruled_client)
+
+    assert (preview["outcome"], preview["needs_approval"]) == ("wait", True)
+    assert preview["waits_for"] == ["approval-required"]
+    assert preview["policy"] == {
+        "verdict": "needs-approval",
+        "rules": ["two"],
+        "approvals": 2,
+    }
+    assert created.json["status"] == waits == "awaiting-approval"
+    assert first.json["state"] == "waiting"
+    assert first.json["proposal"]["rules"].startswith("two@")
+    assert first.json["proposal"]["approvals"] == "2"
+    assert (again.status_code, again.json["code"]) == (403, "same-person")
+    assert second.json["state"] == "approved"
+    assert second.json["decidedBy"] == "token:bob token:carol"
+    status = get(ruled_client, created.headers["location"]).json["status"]
+    assert status == "broadcast"

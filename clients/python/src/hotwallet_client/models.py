@@ -435,6 +435,16 @@ class NetworkList(TypedDict):
     networks: list[Network]
 
 
+class Policy1(TypedDict):
+    """
+    What the policy of the service says; null if it has no own rules.
+    """
+
+    verdict: Literal["allow", "refuse", "needs-approval"]
+    rules: list[str]
+    approvals: int
+
+
 class Simulation(TypedDict):
     """
     The transfer, as the nodes execute it now, without sending it.
@@ -508,6 +518,7 @@ class Problem(TypedDict):
         "rotation-in-progress",
         "row-not-authentic",
         "same-person",
+        "screening-unavailable",
         "signature-encoding",
         "signature-recovery",
         "signing-failed",
@@ -567,6 +578,7 @@ class Preview(TypedDict):
     waits_for: list[
         Literal[
             "approval-required",
+            "policy-violation",
             "signing-stopped",
             "wallet-paused",
             "limit-reached",
@@ -579,6 +591,7 @@ class Preview(TypedDict):
             "row-not-authentic",
         ]
     ]
+    policy: Policy1 | None
     amount: str | None
     sender: str | None
     simulation: Simulation | None

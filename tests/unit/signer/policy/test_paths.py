@@ -45,7 +45,10 @@ CALLS = {
     ("signer/audit/checkpointer.py", "Checkpointer._sign"): "checkpoint key",
     ("signer/audit/checkpoints.py", "CheckpointKey.sign"): "checkpoint key",
     ("signer/refunds/acceptance.py", "RefundAcceptor._log_created"): "an approval",
-    ("signer/refunds/payment_approvals.py", "PaymentApprovals.settle"): "an approval",
+    (
+        "signer/refunds/payment_approvals.py",
+        "PaymentApprovals._propose_again",
+    ): "an approval",
     ("signer/webhooks/signatures.py", "Secret.is_valid"): "webhook key",
     ("signer/webhooks/signatures.py", "PrivateKey.sign"): "webhook key",
     ("signer/webhooks/signatures.py", "sign"): "webhook key",

@@ -2,10 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from signer.alerts import Alerts
+from signer.config.deny_list import DenyList
 from signer.config.tenants import Tenant, TenantRegistry
 from signer.errors import (
     ChainError,
@@ -14,6 +16,7 @@ from signer.errors import (
     InvalidInputError,
     PolicyViolationError,
     RowNotAuthenticError,
+    ScreeningUnavailableError,
     StoreUnavailableError,
     TenantBlockedError,
 )
@@ -21,11 +24,14 @@ from signer.model.refund import Status
 from signer.model.tenant_block import TenantBlock
 from signer.ports import Fees, Outlook
 from signer.refunds.fee_monitor import FEWEST, FeeMonitor
+from signer.refunds.payment_policy import PaymentPolicy
 from signer.refunds.preview import Outcome, Preview, Previewer, Simulation
 from tests.fixtures.ledger import forged_end, stopped
+from tests.support.policy_approvals import rule, ruled
 from tests.support.refunds import (
     ACTOR,
     AMOUNT,
+    CUSTOMER,
     REQUEST,
     World,
     altered,
@@ -40,6 +46,10 @@ PREVIEWED = replace(REQUEST, reference="previewed")
 
 def _previewer(world: World) -> Previewer:
     alerts = Alerts(world.store, clock=world.clock)
+    # The ring registers the first key, which some tests do without.
+    policy = None
+    if world.policy.is_extended or world.deny_list is not None:
+        policy = PaymentPolicy(world.policy, world.ring, world.clock, world.deny_list)
     return Previewer(
         world.store,
         world.store,
@@ -48,6 +58,7 @@ def _previewer(world: World) -> Previewer:
         clock=world.clock,
         tenants=world.tenants,
         fee_monitor=FeeMonitor(world.store, alerts, world.clock),
+        policy=policy,
     )
 
 
@@ -295,3 +306,36 @@ def test_a_database_that_does_not_answer(world: World) -> None:
 
     with pytest.raises(StoreUnavailableError):
         previewer.preview("gateway", PREVIEWED)
+
+
+def test_a_rule_that_refuses_delays_it(world: World) -> None:
+    """The request would be accepted, and wait until the rule is changed."""
+    _enrol(world)
+    found = _preview(ruled(world, rule("no", 1).replace('@approvals("1")', "")))
+
+    assert found.delays == ["policy-violation"]
+    assert found.decision is not None
+    assert found.decision.rule == "no"
+
+
+def test_a_rule_that_allows_it(world: World) -> None:
+    _enrol(world)
+    found = _preview(ruled(world, rule("one", 1, "false")))
+
+    assert not found.needs_approval
+    assert found.decision is not None
+    assert found.decision.rule == "refund"
+
+
+def test_a_denied_recipient(world: World, tmp_path: Path) -> None:
+    """The answer to the request is a refusal, which a preview does not audit."""
+    path = tmp_path / "denied.txt"
+    path.write_text(CUSTOMER)
+    world.deny_list = DenyList(path)
+    found = _preview(world)
+
+    assert found.outcome is Outcome.REFUSE
+    assert getattr(found.refusal, "rule", None) == "recipient-denied"
+    path.write_text(f"{CUSTOMER[:-1]}")
+    with pytest.raises(ScreeningUnavailableError):
+        _preview(world)

@@ -1,0 +1,46 @@
+"""How many people must approve a refund, and which rules of the policy demand it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+
+_RULES, _COUNT = "rules", "approvals"
+_BETWEEN = ", "
+
+
+@dataclass(frozen=True, slots=True)
+class ApprovalNeed:
+    """
+    How many people must approve one refund, and the rules that demand it.
+
+    Each of *rules* is a name and the start of the SHA-256 of its text, so that a
+    changed rule is another rule.  There are none if only the amount demands it.
+    """
+
+    rules: frozenset[str] = frozenset()
+    count: int = 1
+
+    @classmethod
+    def parse(cls, facts: Mapping[str, Any]) -> Self:
+        """
+        Return the need that a proposal with *facts* names.
+
+        Raises:
+            ValueError: It names no number.
+        """
+        if _RULES not in facts:
+            return cls()
+        rules = str(facts[_RULES]).split(_BETWEEN)
+        return cls(frozenset(rules), int(str(facts.get(_COUNT))))
+
+    @property
+    def facts(self) -> Mapping[str, str]:
+        """What a proposal has of it: nothing if only the amount demands it."""
+        if not self.rules:
+            return {}
+        return {_RULES: _BETWEEN.join(sorted(self.rules)), _COUNT: str(self.count)}
+
+    def covers(self, other: "ApprovalNeed") -> bool:
+        """Return whether an approval of this need is one of *other* as well."""
+        return self.rules >= other.rules and self.count >= other.count

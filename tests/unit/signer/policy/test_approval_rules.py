@@ -1,0 +1,168 @@
+"""Rules that ask for approvals: ``@approvals("2")``."""
+
+from collections.abc import Callable
+
+import pytest
+
+from signer.errors import (
+    ApprovalRequiredError,
+    ConfigurationError,
+    PolicyViolationError,
+)
+from signer.model.approval_need import ApprovalNeed
+from signer.model.decision import Verdict
+from signer.policy.account_policy import account_policy
+from signer.policy.default_rules import service_files
+from signer.policy.facts import Caller, Path, TransactionFacts
+from signer.policy.message_facts import digest_facts
+from signer.policy.policy import Policy
+from signer.policy.policy_text import PolicyFile
+from signer.policy.surroundings import Surroundings
+from tests.support.policy_cases import NETWORKS, TENANTS
+from tests.unit.signer.policy.test_policy import AROUND, NOON, SENDER, _facts
+
+
+ALWAYS = '(principal, action == Action::"sign-transaction", resource);'
+LARGE = f'@id("large") @approvals("2") forbid {ALWAYS}'
+SMALL = f'@id("small") @approvals("1") forbid {ALWAYS}'
+NEVER = f'@id("never") forbid {ALWAYS}'
+
+
+def _policy(text: str) -> Policy:
+    files = service_files(NETWORKS, TENANTS)
+    return Policy.compile(files, [PolicyFile("own.cedar", text)])
+
+
+def _names(need: ApprovalNeed | None) -> list[str]:
+    assert need is not None
+    return sorted(each.partition("@")[0] for each in need.rules)
+
+
+def test_a_rule_asks_for_approvals() -> None:
+    """What others permit, and only such rules forbid, needs the most approvals."""
+    decision = _policy(SMALL + LARGE).evaluate(_facts())
+
+    assert decision.verdict is Verdict.NEEDS_APPROVAL
+    assert decision.rules == ("small", "large")
+    assert (_names(decision.need), decision.need and decision.need.count) == (
+        ["large", "small"],
+        2,
+    )
+    assert "approvals needed: 2" in decision.message
+    assert not decision.allows(decision.digest)
+
+
+@pytest.mark.parametrize("text", [LARGE + NEVER, NEVER + LARGE])
+def test_a_final_rule_wins(text: str) -> None:
+    decision = _policy(text).evaluate(_facts())
+
+    assert (decision.verdict, decision.rule) == (Verdict.REFUSE, "never")
+    assert decision.need is None
+
+
+def test_the_floor_wins() -> None:
+    policy = _policy('@id("all") @approvals("1") forbid (principal, action, resource);')
+    decision = policy.evaluate(_facts(gas=2**24))
+
+    assert (decision.verdict, decision.rule) == (Verdict.REFUSE, "gas")
+
+
+def test_approvals_permit_nothing() -> None:
+    """What no rule permits is refused, however many people agree."""
+    policy = _policy('@id("all") @approvals("1") forbid (principal, action, resource);')
+    decision = policy.evaluate(_facts(value=1))
+
+    assert (decision.verdict, decision.rule) == (Verdict.REFUSE, "value")
+    assert policy.evaluate(digest_facts(bytes(32), AROUND)).rule == "digest"
+
+
+def test_an_error_is_a_refusal() -> None:
+    broken = LARGE + (
+        '@id("broken") forbid (principal, action == Action::"sign-transaction",'
+        " resource) when { context.gas * 9223372036854775807 > 0 };"
+    )
+
+    assert _policy(broken).evaluate(_facts()).rule == "policy-error"
+
+
+def test_a_path_without_approvals_is_refused() -> None:
+    """By the name of the rule; also the account of a program."""
+    own = account_policy(LARGE)
+    account = Surroundings(Caller(Path.ACCOUNT), SENDER, NOON)
+
+    for policy, facts in ((_policy(LARGE), _facts()), (own, _facts(account))):
+        with pytest.raises(PolicyViolationError) as refused:
+            policy.require(facts)
+        assert refused.value.rule == "large"
+
+
+def test_the_path_asks_people() -> None:
+    """It gets exactly the rules that fire; and its error is not swallowed."""
+    asked: list[ApprovalNeed] = []
+    decision = _policy(LARGE).require(_facts(), asked.append)
+
+    assert (decision.verdict, decision.rule) == (Verdict.ALLOW, "large")
+    assert decision.allows(decision.digest)
+    assert list(map(_names, asked)) == [["large"]]
+
+    def refuse(need: ApprovalNeed) -> None:
+        raise ApprovalRequiredError("no", digest="", expires_at=NOON)
+
+    with pytest.raises(ApprovalRequiredError):
+        _policy(LARGE).require(_facts(), refuse)
+
+
+@pytest.mark.parametrize("text", [NEVER, ""])
+def test_nobody_is_asked_without_need(text: str) -> None:
+    """Approvals are no way around a final rule."""
+    asked: list[ApprovalNeed] = []
+    policy = _policy(text)
+    ask: Callable[[TransactionFacts], object] = lambda facts: policy.require(  # noqa: E731
+        facts, asked.append
+    )
+    if text:
+        with pytest.raises(PolicyViolationError):
+            ask(_facts())
+    else:
+        assert ask(_facts())
+    assert asked == []
+
+
+def test_a_changed_text_is_another_rule() -> None:
+    one = _policy(LARGE).evaluate(_facts()).need
+    other = _policy(f"{LARGE[:-1]} when {{ true }};").evaluate(_facts()).need
+
+    assert one is not None
+    assert other is not None
+    assert _names(one) == _names(other)
+    assert not one.covers(other)
+
+
+@pytest.mark.parametrize(
+    ("rule", "problem"),
+    [
+        (f'@id("a") @approvals("0") forbid {ALWAYS}', 'from "1" to "5"'),
+        (f'@id("a") @approvals("6") forbid {ALWAYS}', 'from "1" to "5"'),
+        (f'@id("a") @approvals("01") forbid {ALWAYS}', 'from "1" to "5"'),
+        (f'@id("a") @approvals("two") forbid {ALWAYS}', 'from "1" to "5"'),
+        (f'@id("a") @approvals forbid {ALWAYS}', 'from "1" to "5"'),
+        (f'@id("a") @approvals("1") permit {ALWAYS}', "only a forbid that decides"),
+        (
+            f'@id("a") @approvals("1") @explanation forbid {ALWAYS}',
+            "only a forbid that decides",
+        ),
+    ],
+)
+def test_the_annotation_is_strict(rule: str, problem: str) -> None:
+    with pytest.raises(ConfigurationError, match=problem):
+        _policy(rule)
+
+
+def test_a_need_is_read_from_a_proposal() -> None:
+    need = ApprovalNeed(frozenset({"a@1", "b@2"}), 2)
+
+    assert ApprovalNeed.parse(need.facts) == need
+    assert ApprovalNeed.parse({"amount": "1"}) == ApprovalNeed()
+    assert dict(ApprovalNeed().facts) == {}
+    with pytest.raises(ValueError, match="invalid literal"):
+        ApprovalNeed.parse({"rules": "a@1"})

@@ -1,0 +1,155 @@
+"""Refunds to addresses of the deny list: refused, and not signed."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from signer.audit.log import AuditLog
+from signer.config.deny_list import DenyList
+from signer.errors import PolicyViolationError, ScreeningUnavailableError
+from signer.model.refund import Kind, Refund, Status
+from signer.refunds.service import RefundService
+from tests.support.ledgers import seal
+from tests.support.payment_approvals import ASKING, BOB, requested
+from tests.support.policy_approvals import approve, rule, ruled
+from tests.support.refunds import AMOUNT, CUSTOMER, REQUEST, World
+from tests.support.ring import SILENCE
+
+
+OTHER = "0x3C44CdDdB6a900fa2b585dd299e03d12FA4293BC"
+
+
+@pytest.fixture
+def path(world: World, tmp_path: Path) -> Path:
+    """A list without the customer, which the processes of *world* read."""
+    path = tmp_path / "denied.txt"
+    path.write_text(OTHER)
+    world.deny_list = DenyList(path)
+    world.audit = AuditLog(SILENCE, world.clock, journal=world.store)
+    return path
+
+
+def _refused(world: World) -> list[dict[str, object]]:
+    while seal(world.store):
+        pass
+    fields = [each.record.fields for each in world.store.sealed(0, 1000)]
+    return [each for each in fields if each["event"] == "refund-accept-refused"]
+
+
+def test_a_denied_recipient_is_refused(world: World, path: Path) -> None:
+    """In any case of letters; nothing is stored but the record of the refusal."""
+    with pytest.raises(PolicyViolationError) as refused:
+        requested(world, recipient=OTHER)
+
+    assert refused.value.rule == "recipient-denied"
+    assert OTHER not in str(refused.value)
+    (record,) = _refused(world)
+    assert record["outcome"] == "recipient-denied"
+    assert record["actor"] == ASKING.name
+    details = record["details"]
+    assert isinstance(details, dict)
+    assert (details["recipient"], details["tenant"]) == (OTHER, "gateway")
+
+
+def test_another_recipient_is_paid(world: World, path: Path) -> None:
+    (paid,) = world.finish(requested(world))
+
+    assert paid.status is Status.CONFIRMED
+    assert _refused(world) == []
+
+
+def test_an_accepted_refund_gets_its_answer(world: World, path: Path) -> None:
+    """A repeated request is no new one; the refund itself is not paid."""
+    first = world.submit(REQUEST, key="one")
+    path.write_text(CUSTOMER)
+    world.clock.advance(seconds=60)
+    again = world.submit(REQUEST, key="one")
+
+    assert again.refund.id == first.refund.id
+    assert not again.created
+    assert _refused(world) == []
+
+
+def test_a_queued_refund_waits(world: World, path: Path) -> None:
+    """It gets no nonce, so that later ones are paid."""
+    refund = world.accepted()
+    path.write_text(CUSTOMER)
+    other = requested(world, recipient=OTHER)
+    world.work()
+    waits = world.stored(refund)
+    (paid,) = world.finish(other)
+
+    assert (waits.status, waits.blocked_by) == (Status.QUEUED, "policy-violation")
+    assert world.chain.payouts() == [(OTHER, AMOUNT)]
+    assert paid.status is Status.CONFIRMED
+    assert world.cancel(refund).status is Status.CANCELLED
+
+
+def test_a_refund_with_a_nonce_is_not_signed(world: World, path: Path) -> None:
+    refund = world.step(world.accepted())
+    path.write_text(CUSTOMER)
+
+    with pytest.raises(PolicyViolationError) as refused:
+        world.step(refund)
+    assert refused.value.rule == "recipient-denied"
+    assert world.store.transactions(refund.id) == ()
+
+
+def test_an_approval_does_not_permit_it(world: World, path: Path) -> None:
+    refund = requested(ruled(world, rule("one", 1)))
+    approve(world, refund, BOB)
+    path.write_text(CUSTOMER)
+    for _ in range(3):
+        world.work()
+
+    assert world.chain.payouts() == []
+    assert world.stored(refund).status is Status.QUEUED
+
+
+def test_fees_are_not_raised(world: World, path: Path) -> None:
+    """The bytes that were sent may be mined; no others are signed."""
+    refund = world.broadcast()
+    path.write_text(CUSTOMER)
+    world.clock.advance(seconds=world.network.stuck_after_seconds)
+
+    assert world.step(world.stored(refund)).status is Status.BROADCAST
+    path.write_text("no address")
+    assert world.step(world.stored(refund)).status is Status.BROADCAST
+    (sent,) = world.store.transactions(refund.id)
+    assert sent.kind is Kind.TRANSFER
+
+
+@pytest.mark.parametrize("status", [Status.QUEUED, Status.RESERVED])
+def test_an_unreadable_list_pays_nothing(
+    world: World, path: Path, status: Status
+) -> None:
+    refund: Refund = world.accepted()
+    if status is Status.RESERVED:
+        refund = world.step(refund)
+    path.write_text("no address")
+    with pytest.raises(ScreeningUnavailableError):
+        requested(world)
+    with pytest.raises(ScreeningUnavailableError):
+        world.step(replace(refund, intent=None))
+    path.write_text(OTHER)
+    (paid,) = world.finish(refund)
+
+    assert paid.status is Status.CONFIRMED
+
+
+def test_a_process_without_a_policy_accepts(world: World, path: Path) -> None:
+    """Only a worker decides then: it pays nothing to the address."""
+    service = RefundService(
+        world.store,
+        {"local": world.network},
+        audit=AuditLog(SILENCE, world.clock, journal=world.store),
+        wallets=list,
+        clock=world.clock,
+        tenants=world.tenants,
+    )
+    path.write_text(CUSTOMER)
+    refund = world.submit(REQUEST, key="unchecked", service=service).refund
+    world.work()
+
+    assert world.stored(refund).blocked_by == "policy-violation"
