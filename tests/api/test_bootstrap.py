@@ -2,7 +2,8 @@
 
 import pytest
 
-from api.bootstrap import _find_retries, open_backend
+from api.bootstrap import open_backend
+from backends.plugins.aws_kms import _find_retries
 from dev.kms_emulator import KMSEmulator
 from signer.config.settings import Settings
 from signer.errors import BackendThrottledError
