@@ -361,6 +361,7 @@ class Container:
     def signing(self) -> "SigningService":
         """Signs with the active key what callers ask for; reserves no nonce."""
         # It imports eth-account, which a process that accepts refunds does not need.
+        from signer.signing.known_addresses import KnownAddresses  # noqa: PLC0415
         from signer.signing.service import SigningService  # noqa: PLC0415
 
         return SigningService(
@@ -369,9 +370,12 @@ class Container:
             self.networks,
             self.ledger_clock,
             states=SERVING,
-            own_keys=lambda: own_keys(self.ring.cached_keys()),
-            # The active key signs, from which the service pays.
-            is_service_wallet=lambda *_: True,
+            known=KnownAddresses(
+                own_keys=lambda: own_keys(self.ring.cached_keys()),
+                denied=self.payment_policy.denied,
+                # The active key signs, from which the service pays.
+                is_service_wallet=lambda *_: True,
+            ),
             blocks=self.store,
         )
 

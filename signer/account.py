@@ -75,6 +75,7 @@ from signer.policy.facts import Caller, Path
 from signer.policy.policy import Policy
 from signer.ports import Clock, KeyBackend, KeyId, utc_now
 from signer.ports.account_ledger import AccountLedger
+from signer.signing.known_addresses import KnownAddresses
 from signer.signing.requester import Requester
 from signer.signing.service import SigningService
 from signer.signing.signed_message import MessageSignature
@@ -127,7 +128,7 @@ class HSMAccount(KeylessAccount):
             self._policy,
             networks,
             clock,
-            is_service_wallet=partial(_is_service_wallet, ledger),
+            known=KnownAddresses(is_service_wallet=partial(_is_service_wallet, ledger)),
         )
 
     @classmethod

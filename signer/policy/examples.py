@@ -54,6 +54,8 @@ from signer.policy.transaction_facts import transaction_facts
 
 _KINDS = ("transaction", "message", "typed_data", "digest", "authorization")
 
+_CLIENTS = (Path.JSON_RPC, Path.REST)  # They sign with the service's active key.
+
 _SENDER = "0x" + "5e" * 20
 
 _DIGEST_SIZE = 32
@@ -196,7 +198,8 @@ def _build(
         _find_network(example, chain_id, networks),
         own,
         tenants.limits(example.tenant or ""),
-        is_service_wallet=path is Path.ACCOUNT and examples.keys.service_wallet,
+        is_service_wallet=path in _CLIENTS
+        or (path is Path.ACCOUNT and examples.keys.service_wallet),
     )
     if example.transaction is not None:
         transaction = parse_transaction(_fields(example, examples))

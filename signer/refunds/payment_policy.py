@@ -87,12 +87,18 @@ class PaymentPolicy:
             PolicyViolationError: ``recipient-denied``: the deny list has it.
             ScreeningUnavailableError: The list cannot be read.
         """
-        if recipient.lower() in self._denied():
+        if recipient.lower() in self.denied():
             raise PolicyViolationError(
                 f"the recipient must not be paid: {RULES[DENIED]}", rule=DENIED
             )
 
-    def _denied(self) -> Collection[str]:
+    def denied(self) -> Collection[str]:
+        """
+        Return the addresses of the deny list, in lower case.
+
+        Raises:
+            ScreeningUnavailableError: The list cannot be read.
+        """
         return () if self._deny_list is None else self._deny_list.addresses()
 
     @property
@@ -115,7 +121,7 @@ class PaymentPolicy:
             self._clock(),
             self._known(refund.network, network),
             self._own_keys(refund),
-            denied=self._denied(),
+            denied=self.denied(),
         )
         return payment_facts(transaction, digest, surroundings, refund)
 

@@ -33,9 +33,10 @@ from signer.policy.message_facts import (
     typed_data_facts,
 )
 from signer.policy.policy import Policy
-from signer.policy.surroundings import NO_KEYS, KnownNetwork, OwnKeys, Surroundings
+from signer.policy.surroundings import KnownNetwork, Surroundings
 from signer.policy.transaction_facts import transaction_facts
 from signer.ports import Clock, TenantBlocks
+from signer.signing.known_addresses import NOTHING_KNOWN, KnownAddresses
 from signer.signing.requester import Requester
 from signer.signing.signed_message import MessageSignature
 
@@ -65,23 +66,20 @@ class SigningService:
         clock: Clock,
         *,
         states: frozenset[KeyState] = SIGNING,
-        own_keys: Callable[[], OwnKeys] = lambda: NO_KEYS,
-        is_service_wallet: Callable[[str, int], bool] = lambda *_: False,
+        known: KnownAddresses = NOTHING_KNOWN,
         blocks: TenantBlocks | None = None,
     ) -> None:
         """
         Create a service for *networks*, by name.
 
-        *own_keys* returns the addresses of the service's keys, *is_service_wallet*
-        whether the service pays from an address on a chain (0 means every chain), and
-        *blocks* knows which tenants are blocked.
+        *known* is what it knows about addresses, and *blocks* which tenants are
+        blocked.
         """
         self._open_signer = open_signer
         self._policy = policy
         self._clock = clock
         self._states = states
-        self._own_keys = own_keys
-        self._is_service_wallet = is_service_wallet
+        self._known = known
         self._blocks = blocks
         self._networks = {
             network.chain_id: KnownNetwork.of(name, network)
@@ -256,10 +254,11 @@ class SigningService:
             sender,
             self._clock(),
             None if chain_id is None else self._networks.get(chain_id),
-            self._own_keys(),
+            self._known.own_keys(),
             requester.limits,
+            denied=self._known.denied(),
             is_service_wallet=(
-                nonce_on is not None and self._is_service_wallet(sender, nonce_on)
+                nonce_on is not None and self._known.is_service_wallet(sender, nonce_on)
             ),
         )
 

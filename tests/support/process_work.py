@@ -54,6 +54,7 @@ from signer.refunds.tenant_admin import TenantAdmin
 from signer.refunds.token_transfer import TokenTransfer
 from signer.refunds.transaction_sender import TransactionSender
 from signer.refunds.worker_monitor import WorkerMonitor
+from signer.signing.known_addresses import KnownAddresses
 from signer.signing.requester import Requester
 from signer.signing.service import SigningService
 from tests.fixtures.ledger import (
@@ -191,7 +192,7 @@ def work_on_signing(processes: Processes) -> None:
         SERVICE_POLICY,
         {"local": sign.network},
         now,
-        own_keys=lambda: own_keys(sign.ring.cached_keys()),
+        known=KnownAddresses(lambda: own_keys(sign.ring.cached_keys())),
         blocks=sign.store,
     )
     with pytest.raises(PolicyViolationError):

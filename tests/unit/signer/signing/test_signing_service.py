@@ -1,6 +1,6 @@
 """The signing service: who may have what signed, and what is recorded of it."""
 
-from collections.abc import Callable, MutableMapping, Sequence
+from collections.abc import Callable, Collection, MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -38,6 +38,7 @@ from signer.policy.policy import Policy
 from signer.policy.policy_text import PolicyFile
 from signer.policy.surroundings import OwnKeys
 from signer.ports import TenantBlocks
+from signer.signing.known_addresses import KnownAddresses
 from signer.signing.requester import Requester
 from signer.signing.service import SigningService
 from tests.fixtures.ledger import stopped
@@ -99,6 +100,7 @@ class Place:
     policy: Policy = PERMITS
     own: OwnKeys = field(default_factory=OwnKeys)
     blocks: TenantBlocks | None = None
+    denied: Collection[str] = ()
 
     def __post_init__(self) -> None:
         """Enrol the key."""
@@ -116,8 +118,11 @@ class Place:
             NETWORKS,
             FakeClock(),
             states=SERVING,
-            own_keys=lambda: self.own,
-            is_service_wallet=lambda address, _: address.lower() in self.own.addresses,
+            known=KnownAddresses(
+                lambda: self.own,
+                lambda: self.denied,
+                lambda address, _: address.lower() in self.own.addresses,
+            ),
             blocks=self.blocks,
         )
 
@@ -247,6 +252,14 @@ def test_a_wallet_from_which_the_service_pays(place: Place) -> None:
 
     place.own = OwnKeys()
     assert place.sign()
+
+
+def test_an_address_of_the_deny_list(place: Place) -> None:
+    place.denied = {CUSTOMER.lower()}
+
+    with pytest.raises(PolicyViolationError) as caught:
+        place.sign()
+    assert caught.value.rule == "recipient-denied"
 
 
 def test_a_refused_call_keeps_its_own_rule(place: Place) -> None:
