@@ -3,7 +3,7 @@ A ``LocalAccount`` of eth-account whose private key is not in this process.
 
 web3.py's signing middleware accepts instances of ``LocalAccount`` only
 (``web3.middleware.signing.to_account``).  ``LocalAccount`` holds a key, so this class
-never calls its constructor, and refuses whatever would need the key.
+never calls its constructor, and refuses what would need the key.
 """
 
 from typing import NoReturn, SupportsIndex

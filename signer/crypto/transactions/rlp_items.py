@@ -2,7 +2,7 @@
 Items of RLP: encodes and decodes the values that a transaction has.
 
 An item is ``bytes`` or a list of items.  Each value has one encoding; every other one
-is refused, so that nobody can give a signed transaction a second hash.
+is refused, so that a signed transaction cannot get a second hash.
 """
 
 from functools import lru_cache
