@@ -41,7 +41,8 @@ def check_settings(
     may_sign = settings.serve_role.has_key or not serving
     refusals = list(_kms_refusals(settings) if may_sign else _role_refusals(settings))
     if settings.is_production:
-        refusals += _production_refusals(settings, networks, may_sign=may_sign)
+        seals = settings.serve_role.seals_audit or not serving
+        refusals += _production_refusals(settings, networks, seals_audit=seals)
         refusals += exposure_refusals(settings) if serving else ()
     if refusals:
         raise ConfigurationError(*refusals)
@@ -91,7 +92,7 @@ def _key_list_refusals(settings: Settings, key_name: str) -> Iterator[Refusal]:
 
 
 def _production_refusals(
-    settings: Settings, networks: Mapping[str, Network], *, may_sign: bool
+    settings: Settings, networks: Mapping[str, Network], *, seals_audit: bool
 ) -> Iterator[Refusal]:
     checks = (
         (
@@ -152,7 +153,7 @@ def _production_refusals(
             "set TENANTS_FILE; without it, each subject would be a tenant of its own",
         ),
         (
-            may_sign and settings.audit_signing_key_file is None,
+            seals_audit and settings.audit_signing_key_file is None,
             "audit-key-missing",
             "AUDIT_SIGNING_KEY_FILE is not set, so a truncated log would look complete",
         ),

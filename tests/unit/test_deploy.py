@@ -27,7 +27,7 @@ _OF_LIBPQ = {"PGPASSFILE"}
 
 
 def _documents() -> Iterator[tuple[str, dict[str, Any]]]:
-    for path in sorted(KUBERNETES.glob("*.yaml")):
+    for path in sorted(KUBERNETES.rglob("*.yaml")):
         for document in yaml.safe_load_all(path.read_text(encoding="utf-8")):
             yield path.name, document
 
@@ -35,7 +35,7 @@ def _documents() -> Iterator[tuple[str, dict[str, Any]]]:
 MANIFESTS = {
     f"{document['kind']} {document['metadata']['name']}": document
     for _, document in _documents()
-    if document["kind"] != "Kustomization"
+    if document["kind"] not in {"Kustomization", "Component"}
 }
 PODS = {
     name.split("-", 1)[1]: document["spec"]["template"]["spec"]
@@ -72,6 +72,8 @@ def test_the_manifest_is_valid(name: str, version: str) -> None:
 
 def test_every_manifest_is_applied() -> None:
     """All but the job that upgrades the schema, which is applied before."""
+    component = yaml.safe_load((KUBERNETES / "sign" / "kustomization.yaml").read_text())
+    assert component["resources"] == ["sign.yaml"]
     listed = yaml.safe_load((KUBERNETES / "kustomization.yaml").read_text())
 
     assert {*listed["resources"], "kustomization.yaml", "upgrade.yaml"} == {
@@ -124,7 +126,7 @@ def test_the_pod_that_accepts_refunds_has_nothing_that_signs() -> None:
     assert not {*SETTINGS["hotwallet-settings"]} & {*CREDENTIALS, "KMS_KEY_ID"}
     assert {each["key"] for each in keys} == {"mac.key", "token.pem"}
     assert "annotations" not in account["metadata"]
-    for role in ("worker", "admin"):
+    for role in ("worker", "admin", "sign"):
         signing = MANIFESTS[f"ServiceAccount hotwallet-{role}"]
         assert "role-arn" in str(signing["metadata"]["annotations"])
 
@@ -149,7 +151,7 @@ def test_only_proxies_and_prometheus_reach_a_pod() -> None:
         if name.startswith("NetworkPolicy") and "ingress" in document["spec"]
     }
 
-    assert allowed == {"refunds", "admin"}
+    assert allowed == {"refunds", "admin", "sign"}
 
 
 @pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.stem)
@@ -223,7 +225,7 @@ def test_only_the_worker_gets_the_key_that_signs_events() -> None:
     assert {"name": "hotwallet-webhooks", "optional": True} in [
         source["secret"] for source in sources
     ]
-    for role in ("refunds", "admin"):
+    for role in ("refunds", "admin", "sign"):
         assert not any("projected" in volume for volume in PODS[role]["volumes"])
     for pod in PODS.values():
         for variable in pod["containers"][0]["env"]:
