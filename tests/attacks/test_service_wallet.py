@@ -51,7 +51,9 @@ def test_the_active_key(system: System, chain_id: int) -> None:
     """It is refused on each chain: the service may open a wallet there tomorrow."""
     account = _open(system)
 
-    with pytest.raises(PolicyViolationError, match="send through the service") as no:
+    with pytest.raises(
+        PolicyViolationError, match="send with eth_sendTransaction"
+    ) as no:
         _send(account, chain_id)
 
     assert no.value.rule == "service-wallet"
@@ -146,7 +148,9 @@ def test_the_audit_names_the_user_and_the_rule(system: System) -> None:
 
     records = [each.record.fields for each in system.store.sealed(0, 1000)]
     decided = {"policy": policy.short_hash, "rule": "transaction"}
-    assert [(each["event"], each["actor"], each["details"]) for each in records] == [
-        ("digest-sign-requested", "script", decided),
-        ("digest-sign-succeeded", "script", decided),
+    assert [(each["event"], each["actor"]) for each in records] == [
+        ("digest-sign-requested", "script"),
+        ("digest-sign-succeeded", "script"),
     ]
+    for each in records:
+        assert each["details"].items() >= decided.items()

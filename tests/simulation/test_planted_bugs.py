@@ -14,11 +14,15 @@ import pytest
 
 from signer import ports
 from signer.chain.chain import Chain
+from signer.config.tenants import TenantRegistry
 from signer.errors import BroadcastRejectedError, HotWalletError, StaleStateError
 from signer.keys.signer import Signer
 from signer.model.audit_record import Record
 from signer.model.key import Key
 from signer.model.refund import InFlight, Refund, Status
+from signer.policy.default_rules import service_files
+from signer.policy.policy import Policy
+from signer.policy.policy_text import PolicyFile
 from signer.ports import Change
 from signer.refunds.attempts import Attempts
 from signer.refunds.broadcasts import broadcast
@@ -118,8 +122,23 @@ class UncheckedNonces(NonceManager):
         self._former = UncheckedFormerWallets(store, self.wallets, clock)
 
 
+_EVERYTHING = PolicyFile(
+    "planted.cedar", '@id("planted") permit (principal, action, resource);'
+)
+
+
 class UncheckedSweeps(TransactionSigner):
-    """Signs sweeps to the key that was active when they were accepted."""
+    """
+    Signs sweeps to the key that was active when they were accepted.
+
+    Neither the ring is asked, nor the policy, which would find the same.
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._policy.policy = Policy.compile(
+            (*service_files({}, TenantRegistry()), _EVERYTHING)
+        )
 
     def find_sweep_objection(self, refund: Refund) -> Objection | None:
         """Object to nothing."""

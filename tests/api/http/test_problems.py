@@ -60,7 +60,7 @@ STATUSES = {
     500: (
         "SigningError EncodingError RecoveryError ChainError "
         "ExecutionRevertedError RevertedCallError BroadcastRejectedError "
-        "ConfigurationError HotWalletError"
+        "ConfigurationError KeyNotExportableError HotWalletError"
     ),
     503: (
         "NewKeyUnhealthyError NewKeyNotFoundError KeyRotatedError "
@@ -71,7 +71,7 @@ STATUSES = {
         "ChainUnavailableError InsufficientFundsError GasLimitError WalletPausedError "
         "SigningStoppedError FeesAboveRecentError "
         "StoreError StoreUnavailableError StaleStateError "
-        "RowNotAuthenticError"
+        "RowNotAuthenticError ScreeningUnavailableError"
     ),
 }
 EXPECTED = {

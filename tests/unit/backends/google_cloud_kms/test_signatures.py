@@ -12,14 +12,15 @@ from signer.errors import (
     SigningError,
 )
 from signer.keys.signer import Signer
-from signer.model.audit_record import Operation, Purpose
+from signer.model.audit_record import Operation
 from signer.ports import KeyId
 from tests.support.arithmetic import N
 from tests.support.devices import recording
+from tests.support.purposes import Unchecked
 
 
 DIGEST = bytes(range(32))
-PURPOSE = Purpose(Operation.TRANSACTION_SIGNING, network="local", actor="tests")
+PURPOSE = Unchecked(Operation.TRANSACTION_SIGNING, network="local", actor="tests")
 
 
 @pytest.fixture
