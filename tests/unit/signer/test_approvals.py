@@ -589,3 +589,19 @@ def test_so_many_proposals_are_listed(system: System) -> None:
         each.digest for each in proposals[:MAX_LISTED]
     ]
     assert (listed.changed, listed.is_complete) == (0, False)
+
+
+def test_the_only_approver_is_named() -> None:
+    """A name may contain what stands between the names of several."""
+    at = datetime(2026, 1, 2, tzinfo=UTC)
+    proposal = Proposal("refund-approve", {"refund_id": "rf_1"})
+    waiting = Approval.of(
+        proposal, reason="", requested_by="token:alice", at=at, expires_at=at
+    )
+    approved = replace(
+        waiting, state=ApprovalState.APPROVED, decided_by="token:bob token:eve"
+    )
+
+    assert (waiting.needed, waiting.approvers) == (1, ())
+    assert approved.approvers == ("token:bob token:eve",)
+    assert replace(approved, state=ApprovalState.REJECTED).approvers == ()

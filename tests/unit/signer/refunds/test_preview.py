@@ -291,6 +291,28 @@ def test_requests_that_would_be_refused(world: World) -> None:
     assert "outlook" not in calls
 
 
+def test_own_rules_that_refuse(world: World) -> None:
+    """The refund would be accepted, and refused before it gets a nonce."""
+    _enrol(world)
+    ruled(world, '@id("no-refunds") forbid (principal, action, resource);')
+    found = _preview(world)
+
+    assert found.decision is not None
+    assert found.decision.rule == "no-refunds"
+    assert "policy-violation" in found.delays
+
+
+def test_own_rules_that_let_refunds_wait(world: World) -> None:
+    _enrol(world)
+    ruled(world, rule("two-people", 2))
+    found = _preview(world)
+
+    assert found.refund is not None
+    assert found.refund.status is Status.AWAITING_APPROVAL
+    assert found.needs_approval
+    assert "approval-required" in found.delays
+
+
 def test_a_malformed_request_is_an_error(world: World) -> None:
     """It is no request for a refund, so there is nothing to show."""
     with pytest.raises(InvalidInputError):

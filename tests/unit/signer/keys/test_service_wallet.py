@@ -7,7 +7,7 @@ from eth_account.messages import encode_defunct
 
 from backends.sql import SQLStore
 from signer.account import HSMAccount
-from signer.errors import PolicyViolationError
+from signer.errors import KeyUnusableError, PolicyViolationError
 from signer.model.wallet import Wallet
 from signer.policy.account_policy import account_policy
 from signer.policy.policy import Policy
@@ -63,6 +63,16 @@ def test_the_active_key(system: System, chain_id: int) -> None:
 def test_messages_use_no_nonce(system: System) -> None:
     """They cannot pause a wallet, so they are signed."""
     assert _open(system).sign_message(encode_defunct(text="hello"))
+
+
+def test_a_revoked_key(system: System) -> None:
+    """The account was opened before; the ring decides when it signs."""
+    account = _open(system)
+    system.rotation().rotate(NEW, ALICE)
+    system.revocation().revoke(system.old.address, ALICE)
+
+    with pytest.raises(KeyUnusableError, match="it was revoked"):
+        account.sign_message(encode_defunct(text="hello"))
 
 
 def test_a_former_key(system: System) -> None:
