@@ -1,7 +1,7 @@
 """
 The contract of key backends as tests, also for packages that add one.
 
-A package's own tests inherit them, and say what to test::
+A package's own tests inherit them, and name what to test::
 
     ABSENT = KeyId("...")  # Well-formed, and no key has it.
 

@@ -23,7 +23,7 @@ def hsm_token(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[ThrowAwayTo
     Return a SoftHSM token that the test session owns, as ``ThrowAwayToken``.
 
     Tests that use it fail if SoftHSM or python-pkcs11 is not installed; the message
-    says what to install.
+    names what to install.
     """
     try:
         from signer.errors import HotWalletError  # noqa: PLC0415  See above.

@@ -162,7 +162,7 @@ def diff(directory: Path, last: int) -> Result:
 
 
 def _decide_now(container: Container, refund: Refund) -> Decision | None:
-    """Return what the policy says about a refund that may still be signed."""
+    """Return the decision about a refund that may still be signed."""
     network = container.networks.get(refund.network)
     if network is None or refund.bound_to is not None or refund.status not in UNSIGNED:
         return None

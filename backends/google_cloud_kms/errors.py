@@ -45,7 +45,7 @@ _HTTP_STATUSES: Mapping[int, type[BackendError]] = {
     HTTPStatus.FORBIDDEN: AccessDeniedError,
     HTTPStatus.TOO_MANY_REQUESTS: BackendThrottledError,
 }
-# Of google.rpc.ErrorInfo and google.rpc.PreconditionFailure, which say what to repair.
+# Of google.rpc.ErrorInfo and google.rpc.PreconditionFailure, which name what to repair.
 _REASONS = frozenset(
     {
         "ACCESS_TOKEN_EXPIRED",

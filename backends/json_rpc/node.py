@@ -73,7 +73,7 @@ class Node:
         """
         Return the node's result to a client's request, which may be any JSON.
 
-        Raises as ``request``, and as ``map_client_error`` says.
+        Raises as ``request`` and ``map_client_error``.
         """
         response = self._send(self._build_request(method, params))
         error = response.get("error")

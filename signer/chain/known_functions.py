@@ -2,7 +2,7 @@
 The contract functions whose calldata this project decodes, by selector.
 
 A selector is the first four bytes of the hash of a signature, so other functions can
-have the same one, and a contract may do anything under a known name.  The table says
+have the same one, and a contract may do anything under a known name.  The table is
 how to read the bytes; policy decides which contracts to trust.
 """
 

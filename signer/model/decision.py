@@ -26,7 +26,7 @@ class Decision:
 
     ``rules`` are the names of the rules that decided, the most important one first:
     those that permit it, or those that refuse it.  ``policy`` is the hash of the policy
-    (SHA-256 in hex), and ``message`` says why it refuses.  ``need`` is what people must
+    (SHA-256 in hex), and ``message`` is why it refuses.  ``need`` is what people must
     approve, if the verdict is ``NEEDS_APPROVAL`` or they have approved it.
     """
 

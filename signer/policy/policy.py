@@ -272,7 +272,7 @@ def _check(statement: Statement) -> Rule:
     Return the rule of *statement*.
 
     Raises:
-        ValueError: It cannot be used; the message says why, and not where.
+        ValueError: It cannot be used; the message has the reason, and not the place.
     """
     wrong = find_wrong_address(statement.text)
     if wrong is not None:

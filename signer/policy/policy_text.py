@@ -1,7 +1,7 @@
 """
 Reads the text of a policy: one rule after another, each with its line.
 
-Cedar's parser and validator do not say where an error is, so each rule is given to
+Cedar's parser and validator do not report where an error is, so each rule is given to
 them alone.  Addresses are written with their checksum, as everywhere in the
 configuration, and compared in lower case: a ``forbid`` with other letters would never
 apply.

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 
 NOT_PERMITTED = "not-permitted"
-"""No rule permits it, and none says why."""
+"""No rule permits it, and none explains why."""
 
 POLICY_ERROR = "policy-error"
 """A rule could not be evaluated."""

@@ -49,7 +49,7 @@ class ApprovalNeeds:
 
 
 def decide(policy: PaymentPolicy, refund: Refund, network: Network) -> Decision:
-    """Return what *policy* says about the transaction that would pay *refund*."""
+    """Return the decision about the transaction that would pay *refund*."""
     token = network.tokens.get(refund.token)
     gas = MAX_GAS if token is None else token.max_gas
     sender = refund.sender or policy.active_address or ZERO_ADDRESS

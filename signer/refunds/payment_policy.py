@@ -69,7 +69,7 @@ class PaymentPolicy:
         kind: Kind,
         network: Network,
     ) -> Decision:
-        """Return what the policy says about *transaction*; it permits no signature."""
+        """Return the decision about *transaction*; it permits no signature."""
         return self.policy.evaluate(
             self._facts(transaction, digest, refund, kind, network)
         )

@@ -120,8 +120,8 @@ class Preview:
     ``refusal`` is the answer to the request, None if it would be accepted; then
     ``refund`` is what would be stored.  ``delays`` are the codes of what would keep it
     waiting.  ``sender`` is the address that would pay.  ``simulation`` and ``quote``
-    are None if the nodes do not answer, or were not asked.  ``decision`` is what the
-    policy says; None if there are no own rules.
+    are None if the nodes do not answer, or were not asked.  ``decision`` is the
+    policy's; None if there are no own rules.
     """
 
     refusal: RequestError | None = None
@@ -244,7 +244,7 @@ class Previewer:
     def _decide(
         self, refund: Refund, chain: Chain, facts: _Facts
     ) -> tuple[Refund, Decision | None]:
-        """Return the refund as it would be stored, and what own rules say."""
+        """Return the refund as it would be stored, and the decision of own rules."""
         policy, decision = self._policy, None
         if policy is not None and policy.is_extended:
             decision = decide(policy, refund, chain.network)

@@ -75,7 +75,7 @@ def test_hashes_of_typed_data_are_not_signed() -> None:
 
 
 def test_a_refusal_says_how_to_permit_it() -> None:
-    """What a permit can allow is said; what none can is not."""
+    """The error names what a permit can allow, and not what none can."""
     approve = next(case for case in CASES if case.name.endswith(": approve one unit"))
     malformed = next(case for case in CASES if case.name.endswith(": one byte short"))
 

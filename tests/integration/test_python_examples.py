@@ -44,7 +44,7 @@ def test_the_readme_signs(softhsm_module: Path, tmp_path: Path) -> None:
 
 
 def test_a_missing_softhsm_is_said(tmp_path: Path) -> None:
-    """The error of a path without a module says so."""
+    """The error of a path without a module names the path."""
     environ = {"PKCS11_MODULE": "/nowhere/libsofthsm2.so"}
 
     ran = run_python("-c", _python("README.md"), environ=environ, cwd=tmp_path)

@@ -7,7 +7,7 @@ from typing import Any
 
 @dataclass
 class ScriptedProxy:
-    """Answers what a test says, and remembers what was asked."""
+    """Answers what a test sets, and remembers what was asked."""
 
     answers: Mapping[str, Any] = field(default_factory=dict)
     asked: list[tuple[str, list[Any]]] = field(default_factory=list)

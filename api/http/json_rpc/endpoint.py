@@ -124,7 +124,7 @@ class JSONRPC(Resource):
         if call.problem is not None:
             return _failed(call.id, call.problem, req)
         if call.is_notification:
-            # It could not say whether something was signed, so it does nothing.
+            # Its caller could not learn what was signed, so it does nothing.
             return None
         try:
             result = self._call(req, call, methods, session)

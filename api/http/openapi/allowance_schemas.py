@@ -82,7 +82,7 @@ _FEE = record(
 )
 
 _DECISION = record(
-    "What the policy of the service says; null if it has no own rules.",
+    "The decision of the service's policy; null if it has no own rules.",
     verdict=one_of(
         Verdict,
         """

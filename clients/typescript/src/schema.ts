@@ -793,7 +793,7 @@ export interface components {
              *     its answer.
              */
             waits_for: ("approval-required" | "policy-violation" | "signing-stopped" | "wallet-paused" | "limit-reached" | "insufficient-funds" | "fees-above-recent" | "gas-above-limit" | "chain-unavailable" | "chain-failed" | "key-not-found" | "row-not-authentic")[];
-            /** @description What the policy of the service says; null if it has no own rules. */
+            /** @description The decision of the service's policy; null if it has no own rules. */
             policy: {
                 /**
                  * @description `allow`; `needs-approval`: it would wait for `approvals` people; or `refuse`: it

@@ -31,7 +31,7 @@ AnyTransaction = (
     | BlobTransaction
     | SetCodeTransaction
 )
-"""An unsigned transaction; ``type`` says which."""
+"""An unsigned transaction; ``type`` is which."""
 
 _Reader = Callable[[list[Any]], tuple[AnyTransaction, Signature]]
 

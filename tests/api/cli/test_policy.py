@@ -192,7 +192,7 @@ _EXAMPLE = '[[example]]\nname = "x"\npaths = ["rest"]\nverdict = "allow"\n'
 def test_malformed_examples_are_refused(
     run: Run, paid: Refund, tmp_path: Path, text: str, problem: str
 ) -> None:
-    """The message says which example, and what is wrong."""
+    """The message names the example, and what is wrong."""
     file = tmp_path / "examples.toml"
     file.write_text(text)
 

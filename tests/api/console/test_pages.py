@@ -166,7 +166,7 @@ def test_a_changed_transaction_is_marked(
     sqlite_store: SQLStore,
     changes: dict[str, Any],
 ) -> None:
-    """The page says so if the bytes of a row create a contract, or pay nothing."""
+    """The page shows it if the bytes of a row create a contract, or pay nothing."""
     client = TestClient(create_app(container))
     refund_id = post(client, BODY).headers["location"].rpartition("/")[2]
     (row,) = sqlite_store.transactions(refund_id)

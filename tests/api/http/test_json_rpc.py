@@ -68,7 +68,7 @@ DOCUMENT: dict[str, Any] = {
 
 @pytest.fixture
 def proxy() -> ScriptedProxy:
-    """Nodes that answer what a test says."""
+    """Nodes that answer what a test sets."""
     return ScriptedProxy()
 
 
@@ -149,7 +149,7 @@ def test_a_batch_is_answered_in_order(client: TestClient) -> None:
 def test_notifications_do_nothing(
     client: TestClient, sqlite_store: SQLStore, body: Any
 ) -> None:
-    """Their answer could not say what was signed or sent."""
+    """Their answer could not report what was signed or sent."""
     own = _own(client)
     for each in body if isinstance(body, list) else [body]:
         del each["id"]

@@ -174,7 +174,7 @@ def ruled_client(
 
 
 def test_two_people_approve_what_a_rule_demands(ruled_client: TestClient) -> None:
-    """The list shows the rule and who has approved; the preview says what is needed."""
+    """The list shows the rule and who has approved; the preview what is needed."""
     preview = ruled_client.simulate_post(
         "/v1/refunds/preview", json=BODY, headers=bearer()
     ).json

@@ -33,7 +33,7 @@ EXPORTS: dict[str, Callable[[Any], object]] = {
 
 @pytest.mark.parametrize("export", EXPORTS.values(), ids=EXPORTS)
 def test_the_key_cannot_be_exported(export: Callable[[Any], object]) -> None:
-    """Each way to the key of a local account says where the key is."""
+    """Each way to the key of a local account names the place of the key."""
     with pytest.raises(KeyNotExportableError, match="in the HSM and cannot be"):
         export(ACCOUNT)
 

@@ -437,7 +437,7 @@ class NetworkList(TypedDict):
 
 class Policy1(TypedDict):
     """
-    What the policy of the service says; null if it has no own rules.
+    The decision of the service's policy; null if it has no own rules.
     """
 
     verdict: Literal["allow", "refuse", "needs-approval"]

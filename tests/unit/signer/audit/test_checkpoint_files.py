@@ -67,7 +67,7 @@ NOT_KEPT = {
 
 @pytest.mark.parametrize("form", NOT_KEPT)
 def test_refuses_a_file_without_checkpoints(form: str) -> None:
-    """The message says what is wrong with the file; a bad note hides no good one."""
+    """The message names what is wrong with the file; a bad note hides no good one."""
     text, problem = NOT_KEPT[form]
 
     with pytest.raises(InvalidInputError, match=problem):

@@ -111,7 +111,7 @@ def test_a_rotation_after_the_account_was_opened(system: System) -> None:
 
 
 def test_no_other_permit_opens_the_wallet(system: System) -> None:
-    """A rule that permits everything does not; it must be said by its name."""
+    """A rule that permits everything does not; the option has a name of its own."""
     with pytest.raises(PolicyViolationError) as refused:
         _send(_open(system, account_policy(EVERYTHING)))
     assert refused.value.rule == "service-wallet"

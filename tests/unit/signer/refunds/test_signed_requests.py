@@ -99,7 +99,7 @@ def test_a_tenant_without_request_keys_need_not_sign(world: World) -> None:
 
 
 def test_what_the_tenant_did_not_sign_is_refused(world: World) -> None:
-    """The error says what to sign; nothing is stored."""
+    """The error names what to sign; nothing is stored."""
     signed = _signed(world)
     for bad in (
         NO_SIGNATURE,

@@ -94,7 +94,7 @@ REQUESTER = Requester(
 
 @dataclass
 class Place:
-    """A service over a real ledger, with what its audit log says."""
+    """A service over a real ledger, with its audit log."""
 
     store: SQLStore
     policy: Policy = PERMITS
@@ -138,7 +138,7 @@ def place(sqlite_store: SQLStore) -> Place:
 
 
 def test_signs_a_transaction(place: Place) -> None:
-    """The bytes are those that eth-account recovers, and the audit says what it is."""
+    """The bytes are those that eth-account recovers, and the audit describes it."""
     signed = place.sign()
     requested, done = place.events
 
