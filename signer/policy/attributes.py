@@ -4,8 +4,8 @@ The facts as Cedar sees them: the attributes of ``context``, and the schema.
 Cedar's ``Long`` has 64 bits and its ``decimal`` four digits after the point, so that
 wei and base units do not fit.  Amounts are therefore shown in whole tokens, rounded up,
 and at most the largest ``decimal``: a rule that bounds an amount from above never
-allows more than its number.  Limits of the configuration are compared exactly, and rules
-see the result as ``exceeded``.
+allows more than its number.  Limits of the configuration are compared exactly, and
+rules see the result as ``exceeded``.
 """
 
 from collections.abc import Callable, Mapping
