@@ -1,7 +1,7 @@
 """The key ring: its rows, and what a change of the active key does to refunds."""
 
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import (
@@ -138,7 +138,9 @@ class KeyTables(Tables):
 
         return self._database.transaction(work)
 
-    def begin_rotation(self, key: Key, now: datetime) -> Key:
+    def begin_rotation(
+        self, key: Key, now: datetime, hold: timedelta = ROTATION_HOLD
+    ) -> Key:
         def work(connection: Connection) -> Key:
             lock_keys(connection, shared=False)
             rows = self._ring(connection)
@@ -152,7 +154,7 @@ class KeyTables(Tables):
                 before,
                 key,
                 state=KeyState.PENDING,
-                held_until=now + ROTATION_HOLD,
+                held_until=now + hold,
             )
 
         return self._database.transaction(work)

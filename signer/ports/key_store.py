@@ -1,12 +1,12 @@
 """What the core asks of the ledger about its signing keys."""
 
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Protocol
 
 from signer.model.approval import ApprovalUse
 from signer.model.audit_record import Record
-from signer.model.key import Key
+from signer.model.key import ROTATION_HOLD, Key
 
 
 class KeyStore(Protocol):
@@ -37,9 +37,11 @@ class KeyStore(Protocol):
             ConflictError: Another key of the ring has the id or the address of *key*.
         """
 
-    def begin_rotation(self, key: Key, now: datetime) -> Key:
+    def begin_rotation(
+        self, key: Key, now: datetime, hold: timedelta = ROTATION_HOLD
+    ) -> Key:
         """
-        Make *key* the pending key, or resume its rotation.
+        Make *key* the pending key, or resume its rotation; hold it for *hold*.
 
         A pending key whose hold has expired does not block this call.  If it is another
         key, it returns to the state that it had before its rotation.

@@ -122,6 +122,16 @@ def test_one_rotation_at_a_time(store: SQLStore) -> None:
     assert _states(store) == {WALLET: "active", OTHER_WALLET: "pending"}
 
 
+def test_a_hold_may_be_shorter(store: SQLStore) -> None:
+    """The caller of ``begin_rotation`` can choose how long the rotation is held."""
+    hold = timedelta(seconds=2)
+    store.begin_rotation(SECOND, AT, hold=hold)
+
+    with pytest.raises(RotationInProgressError):
+        store.begin_rotation(SECOND, AT + hold - timedelta(microseconds=1))
+    assert store.begin_rotation(SECOND, AT + hold).address == SECOND.address
+
+
 def test_an_abandoned_rotation_can_be_resumed(store: SQLStore) -> None:
     """O1: after the hold another process resumes it; the slow process fails."""
     slow = store.begin_rotation(replace(SECOND, requested_by="alice"), AT)

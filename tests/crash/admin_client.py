@@ -11,7 +11,7 @@ from tests.crash.http_client import NO_RESPONSE, mint_token, request
 
 _REQUEST_SECONDS = 20.0
 
-# A rotation belongs to the process that began it for 20 s, and several may die.
+# A rotation belongs to the process that began it for a while, and several may die.
 _RETRY_FOR_SECONDS = 180.0
 
 

@@ -21,12 +21,15 @@ import socket
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn, cast
 from urllib.parse import urlsplit
 
 from api.container import Container
 from signer.chain.chain import Chain
+from signer.model.key import Key
 from signer.ports import ChainClient, Change, KeyDirectory, Ledger
 
 
@@ -113,6 +116,9 @@ RELOCATING = {
 
 _ROTATION_THREAD = "deadline-new-key"
 """The thread in which the service self-tests a key that an administrator named."""
+
+_ROTATION_HOLD = timedelta(seconds=2)
+"""Tests wait for it after each death in a rotation."""
 
 
 def names(role: str, points: Mapping[int, tuple[str, ...]]) -> list[str]:
@@ -210,6 +216,19 @@ class CrashingPort:
         return call
 
 
+class CrashingStore(CrashingPort):
+    """A ledger that releases the rotation of a dead process after two seconds."""
+
+    def __init__(self, store: Ledger, points: CrashPoints) -> None:
+        super().__init__(store, "store", points)
+        self._begin_rotation = partial(store.begin_rotation, hold=_ROTATION_HOLD)
+
+    def begin_rotation(self, key: Key, now: datetime) -> Key:
+        """Make *key* the pending key for two seconds, not for twenty."""
+        pending: Key = self._around("begin_rotation", self._begin_rotation)(key, now)
+        return pending
+
+
 class CrashingChain(CrashingPort):
     """A chain client that may also die before it reads the response to a broadcast."""
 
@@ -235,7 +254,7 @@ def add_crash_points(
         name: Chain(chain.network, cast("ChainClient", CrashingChain(chain, points)))
         for name, chain in container.chains.items()
     }
-    store = cast("Ledger", CrashingPort(container.store, "store", points))
+    store = cast("Ledger", CrashingStore(container.store, points))
     crashing = replace(
         container, open_store=lambda _: store, open_chains=lambda _: chains
     )
