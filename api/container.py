@@ -109,7 +109,7 @@ if TYPE_CHECKING:
     from api.auth.authorization import AccessPolicy
     from api.auth.jwt_verifier import JWTVerifier
     from api.auth.verification_keys import KeySource
-    from api.metrics.refusals import RefusalMeter
+    from api.metrics.shared_meter import SharedMeter
     from api.metrics.worker_meter import WorkerMeter
     from api.request_context import Network as IPNetwork
     from signer.signing.service import SigningService
@@ -263,7 +263,8 @@ class Container:
     def policy(self) -> Policy:
         """What may be signed: the rules of this project and the operator's own."""
         own = [PolicyFile(name, text) for name, text in self.policy_files.items()]
-        return Policy.compile(service_files(self.networks, self.tenants), own)
+        defaults = service_files(self.networks, self.tenants)
+        return Policy.compile(defaults, own, self.shared_meter)
 
     @cached_property
     def audit(self) -> AuditLog:
@@ -354,7 +355,7 @@ class Container:
             tenants=self.tenants,
             alerts=self.alerts,
             policy=self.payment_policy,
-            meter=self._with_traces(self.refusals),
+            meter=self._with_traces(self.shared_meter),
         )
 
     @cached_property
@@ -625,11 +626,11 @@ class Container:
         return WorkerMeter(Names(networks, tenants))
 
     @cached_property
-    def refusals(self) -> "RefusalMeter":
-        """Counts the requests that this process refuses."""
-        from api.metrics.refusals import RefusalMeter  # noqa: PLC0415
+    def shared_meter(self) -> "SharedMeter":
+        """Counts what this process decides and refuses, for all processes together."""
+        from api.metrics.shared_meter import SharedMeter  # noqa: PLC0415
 
-        return RefusalMeter(self.store, self.ledger_clock)
+        return SharedMeter()
 
     def _with_traces(self, meter: Meter) -> Meter:
         tracer = self.open_tracer(self.settings, self.ledger_clock)
@@ -648,6 +649,7 @@ class Container:
             None if signing is None else signing.verify,
             networks=self.networks,
             tenants=self.tenants.tenants or (),
+            rules=(rule.name for rule in self.policy.rules),
         )
         return ledger, WorkersCollector(self.store, self.ledger_clock)
 
@@ -733,9 +735,10 @@ class Container:
         monitor = WorkerMonitor(self.store, self.alerts, self.ledger_clock)
         _start_thread(partial(monitor.run, Event().wait), "worker-monitor")
 
-    def start_refusals(self) -> None:
-        """Store the counts of refusals in a background thread until this ends."""
-        _start_thread(partial(self.refusals.run, Event().wait), "refusals")
+    def start_shared_meter(self) -> None:
+        """Store the counts of the meter in a background thread until this ends."""
+        run, clock = self.shared_meter.run, self.ledger_clock
+        _start_thread(partial(run, self.store, clock, Event().wait), "shared-meter")
 
     def start_wallet_monitor(self) -> None:
         """Watch funds and nodes in a background thread until this worker ends."""

@@ -37,6 +37,7 @@ def worker(interval: float, once: bool) -> None:
     container.start_sealer()
     container.start_webhooks()
     container.start_worker_monitor()
+    container.start_shared_meter()
     container.start_wallet_monitor()
     container.worker.run(lambda: once or stop.is_set(), interval)
     container.heartbeat.end()  # Not after a failure, which must be noticed.

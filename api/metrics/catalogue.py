@@ -123,8 +123,14 @@ WEBHOOK_DELIVERIES = Spec(
 REFUSALS = Spec(
     "hotwallet_refusals_total",
     "counter",
-    ("code", "rule"),
-    "Requests for refunds that were refused, by code, and by rule of the policy.",
+    ("code",),
+    "Requests for refunds that were refused, by code.",
+)
+DECISIONS = Spec(
+    "hotwallet_policy_decisions_total",
+    "counter",
+    ("path", "verdict", "rule"),
+    "Decisions of the policy about what was to be signed, by the rule that decided.",
 )
 WORKERS = Spec(
     "hotwallet_workers",
@@ -156,6 +162,7 @@ OF_LEDGER = (
     APPROVALS,
     WEBHOOK_DELIVERIES,
     REFUSALS,
+    DECISIONS,
     WORKERS,
     WORKER_AGE,
 )

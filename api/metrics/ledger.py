@@ -1,25 +1,29 @@
 """Reads the facts of the ledger at each scrape, so a restart loses none."""
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import timedelta
 
 from prometheus_client.core import Metric
 
 from api.health.readiness import unsealed_seconds
-from api.metrics import catalogue
+from api.metrics import catalogue, shared_meter
 from api.metrics.catalogue import Spec
 from api.metrics.names import Names
 from signer.alerts import Alert
 from signer.audit.stored_checkpoints import Verify, find_newest
 from signer.config.networks import Network
+from signer.model.decision import Verdict
 from signer.model.key import KeyState, find_active_key
 from signer.model.refund import OPEN
 from signer.open_approvals import read_open_approvals
+from signer.policy.facts import Path
 from signer.ports import Clock, Ledger
 
 
 _RECENT = timedelta(minutes=5)
+_PATHS = frozenset(map(str, Path))
+_VERDICTS = frozenset(map(str, Verdict))
 
 
 class LedgerCollector:
@@ -37,13 +41,18 @@ class LedgerCollector:
         *,
         networks: Mapping[str, Network],
         tenants: Collection[str] = (),
+        rules: Iterable[str] = (),
     ) -> None:
-        """Report *networks* and *tenants*, by name; *clock* is the ledger's."""
+        """
+        Report *networks*, *tenants* and the policy's *rules*, by name.
+
+        *clock* is the ledger's.
+        """
         self._ledger = ledger
         self._verify = verify
         self._clock = clock
         self._networks = networks
-        self._names = Names(networks, tenants)
+        self._names = Names(networks, tenants, rules)
 
     def collect(self) -> Iterator[Metric]:
         """Yield each metric with its samples; StoreError if there is no answer."""
@@ -56,7 +65,7 @@ class LedgerCollector:
         yield from self._wallets()
         yield self._approvals()
         yield self._webhooks()
-        yield self._refusals()
+        yield from self._shared()
 
     def _alerts(self) -> Metric:
         counts = self._ledger.alert_counts()
@@ -143,11 +152,20 @@ class LedgerCollector:
             counts[tenant, "given-up"] += backlog.dead
         return _by_labels(catalogue.WEBHOOK_DELIVERIES, counts)
 
-    def _refusals(self) -> Metric:
-        counts: Counter[tuple[str, ...]] = Counter()
-        for (code, rule), count in self._ledger.refusal_counts().items():
-            counts[self._names.code(code), self._names.code(rule)] += count
-        return _by_labels(catalogue.REFUSALS, counts)
+    def _shared(self) -> Iterator[Metric]:
+        refusals: Counter[tuple[str, ...]] = Counter()
+        decisions: Counter[tuple[str, ...]] = Counter()
+        names = self._names
+        for name, count in self._ledger.shared_counts().items():
+            match name:
+                case (shared_meter.REFUSED, code):
+                    refusals[(names.code(code),)] += count
+                case (shared_meter.DECIDED, path, verdict, rule) if (
+                    path in _PATHS and verdict in _VERDICTS
+                ):
+                    decisions[path, verdict, names.rule(rule)] += count
+        yield _by_labels(catalogue.REFUSALS, refusals)
+        yield _by_labels(catalogue.DECISIONS, decisions)
 
 
 def _value(spec: Spec, value: float) -> Metric:

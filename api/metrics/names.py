@@ -1,8 +1,14 @@
-"""Bounds what labels can be: only configured networks and tenants have their names."""
+"""
+Bounds what labels can be.
 
-from collections.abc import Collection
+Only networks, tenants and rules of the configuration have their names.
+"""
 
+from collections.abc import Collection, Iterable
+
+from signer.model.approval_need import AMOUNT_RULE
 from signer.model.refund import FILLER, SWEEPER
+from signer.policy.rules import RULES
 
 
 OTHER = "other"
@@ -12,11 +18,18 @@ _MOST_CODES = 100
 
 
 class Names:
-    """The networks and tenants that may be labels, and the codes seen so far."""
+    """What may be labels: networks, tenants and rules, and the codes seen so far."""
 
-    def __init__(self, networks: Collection[str], tenants: Collection[str]) -> None:
+    def __init__(
+        self,
+        networks: Collection[str],
+        tenants: Collection[str],
+        rules: Iterable[str] = (),
+    ) -> None:
+        """Know *networks*, *tenants*, and *rules* besides those of this project."""
         self._networks = frozenset(networks)
         self._tenants = frozenset({*tenants, SWEEPER, FILLER})
+        self._rules = frozenset({*rules, *RULES, AMOUNT_RULE})
         self._codes: set[str] = set()
 
     def network(self, name: str) -> str:
@@ -26,6 +39,10 @@ class Names:
     def tenant(self, name: str) -> str:
         """Return *name*, or ``OTHER`` if the tenants file does not have it."""
         return name if name in self._tenants else OTHER
+
+    def rule(self, name: str) -> str:
+        """Return *name*, or ``OTHER`` if the policy has no such rule now."""
+        return name if name in self._rules else OTHER
 
     def code(self, name: str | None) -> str:
         """Return *name*, "" for None, or ``OTHER`` after a hundred codes."""

@@ -29,5 +29,5 @@ def get_app() -> App:
     if role.seals_audit:
         container.start_sealer()
     container.start_worker_monitor()
-    container.start_refusals()
+    container.start_shared_meter()
     return create_app(container)

@@ -1,11 +1,10 @@
 """
 Used one-time tokens, and the counts that all processes share.
 
-Refusals are counted in the table of the alerts, as ``refused CODE RULE``: no alert has
-a space in its name.
+Other counts are in the table of the alerts.  Their names have several words, and that
+of an alert has one.
 """
 
-from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import datetime, timedelta
@@ -43,17 +42,17 @@ _OLD = {
     )
 }
 
-_REFUSED = "refused "
-_is_refusal = alerts.c.name.startswith(_REFUSED, autoescape=True)
+_BETWEEN = " "
+_has_words = alerts.c.name.contains(_BETWEEN)
 _counts = select(alerts.c.name, alerts.c["count"])
-_ALERTS = _counts.where(~_is_refusal)
-_REFUSALS = _counts.where(_is_refusal).limit(1000)
+_ALERTS = _counts.where(~_has_words)
+_SHARED = _counts.where(_has_words).limit(2000)
 
 _LAST_ALERT = select(alerts.c.last_at).where(alerts.c.name == bindparam("of_name"))
 
 
 class CallerTables(Tables):
-    """Implements ``Callers``, ``AlertCounters`` and ``RefusalCounters``."""
+    """Implements ``Callers``, ``AlertCounters`` and ``SharedCounters``."""
 
     def __init__(self, database: Database, macs: RowMACs | None = None) -> None:
         super().__init__(database, macs)
@@ -85,13 +84,12 @@ class CallerTables(Tables):
         rows = self._database.rows(_LAST_ALERT, of_name=name)
         return rows[0].last_at if rows else None
 
-    def count_refusals(
-        self, counts: Mapping[tuple[str, str], int], at: datetime
-    ) -> None:
+    def add_counts(self, counts: Mapping[tuple[str, ...], int], at: datetime) -> None:
         add = _add_count(self._database.dialect, alerts, "last_at")
+        # In one order, so that two processes do not wait for each other.
         rows = [
-            {"name": f"{_REFUSED}{code} {rule}", "count": count, "last_at": at}
-            for (code, rule), count in sorted(counts.items())
+            {"name": _BETWEEN.join(words), "count": count, "last_at": at}
+            for words, count in sorted(counts.items())
         ]
 
         def work(connection: Connection) -> None:
@@ -100,12 +98,11 @@ class CallerTables(Tables):
 
         self._database.transaction(work)
 
-    def refusal_counts(self) -> Mapping[tuple[str, str], int]:
-        counts: Counter[tuple[str, str]] = Counter()
-        for name, count in self._database.rows(_REFUSALS):
-            code, _, rule = name.removeprefix(_REFUSED).partition(" ")
-            counts[code, rule] += int(count)
-        return counts
+    def shared_counts(self) -> Mapping[tuple[str, ...], int]:
+        return {
+            tuple(name.split(_BETWEEN)): int(count)
+            for name, count in self._database.rows(_SHARED)
+        }
 
     def _delete_old(self, table: Table, now: Any, keep: Any) -> None:
         last = self._deleted.get(table)

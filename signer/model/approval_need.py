@@ -8,6 +8,9 @@ from typing import Any, Self
 _RULES, _COUNT = "rules", "approvals"
 _BETWEEN = ", "
 
+AMOUNT_RULE = "approve-above"
+"""The name of the rule that ``approve_above`` of the configuration is."""
+
 
 @dataclass(frozen=True, slots=True)
 class ApprovalNeed:
@@ -40,6 +43,11 @@ class ApprovalNeed:
         if not self.rules:
             return {}
         return {_RULES: _BETWEEN.join(sorted(self.rules)), _COUNT: str(self.count)}
+
+    @property
+    def rule(self) -> str:
+        """The name of the rule that demands it, the first one if there are several."""
+        return min(self.rules, default=AMOUNT_RULE).partition("@")[0]
 
     def covers(self, other: "ApprovalNeed") -> bool:
         """Return whether an approval of this need is one of *other* as well."""

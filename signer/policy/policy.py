@@ -42,6 +42,7 @@ from signer.policy.policy_text import (
     split_statements,
 )
 from signer.policy.rules import NOT_PERMITTED, POLICY_ERROR, RESERVED, RULES
+from signer.ports import NO_METER, Meter
 
 
 MAX_APPROVALS = 5
@@ -86,9 +87,15 @@ class Policy:
     """The rules of some files; immutable, and safe to use from many threads."""
 
     def __init__(
-        self, files: Sequence[PolicyFile], rules: Sequence[Rule], *, is_extended: bool
+        self,
+        files: Sequence[PolicyFile],
+        rules: Sequence[Rule],
+        *,
+        is_extended: bool,
+        meter: Meter = NO_METER,
     ) -> None:
         """Use ``compile``, which checks the rules."""
+        self._meter = meter
         self.files = tuple(files)
         self.is_extended = is_extended
         self.rules = tuple(rules)
@@ -101,12 +108,16 @@ class Policy:
 
     @classmethod
     def compile(
-        cls, defaults: Sequence[PolicyFile], own: Sequence[PolicyFile] = ()
+        cls,
+        defaults: Sequence[PolicyFile],
+        own: Sequence[PolicyFile] = (),
+        meter: Meter = NO_METER,
     ) -> Self:
         """
         Return the policy of *defaults* and an operator's *own* files.
 
-        The rules of all files apply together.
+        The rules of all files apply together.  *meter* counts each decision of
+        ``require``.
 
         Raises:
             ConfigurationError: ``policy-invalid``, once for each rule that cannot be
@@ -124,7 +135,7 @@ class Policy:
                     refusals.append(Refusal("policy-invalid", problem))
         if refusals:
             raise ConfigurationError(*refusals)
-        return cls(files, rules, is_extended=bool(own))
+        return cls(files, rules, is_extended=bool(own), meter=meter)
 
     @property
     def short_hash(self) -> str:
@@ -158,9 +169,13 @@ class Policy:
             PolicyViolationError: They may not; ``rule`` names the rule that refuses.
         """
         decision = self.evaluate(facts)
-        if decision.need is not None and approve is not None:
-            approve(decision.need)
-            return replace(decision, verdict=Verdict.ALLOW, message="")
+        try:
+            if decision.need is not None and approve is not None:
+                approve(decision.need)
+                decision = replace(decision, verdict=Verdict.ALLOW, message="")
+        finally:
+            path = facts.caller.path
+            self._meter.decided(path, decision.verdict, decision.rule)
         if decision.verdict is not Verdict.ALLOW:
             raise PolicyViolationError(decision.message, rule=decision.rule)
         return decision

@@ -57,7 +57,7 @@ from signer.ports.payment_statistics import PaymentStatistics
 from signer.ports.refund_search import RefundFilter, RefundSearch
 from signer.ports.refund_statistics import RefundStatistics
 from signer.ports.refund_store import Change, Reservation, Store
-from signer.ports.refusal_counters import RefusalCounters
+from signer.ports.shared_counters import SharedCounters
 from signer.ports.stop_store import StopStore
 from signer.ports.tenant_blocks import TenantBlocks
 from signer.ports.watch import Topic, Watch, Watches
@@ -117,11 +117,11 @@ __all__ = [
     "RefundFilter",
     "RefundSearch",
     "RefundStatistics",
-    "RefusalCounters",
     "Reservation",
     "Sealing",
     "Sequenced",
     "Settled",
+    "SharedCounters",
     "StopStore",
     "Store",
     "TenantBlocks",

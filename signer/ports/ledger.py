@@ -13,7 +13,7 @@ from signer.ports.payment_statistics import PaymentStatistics
 from signer.ports.refund_search import RefundSearch
 from signer.ports.refund_statistics import RefundStatistics
 from signer.ports.refund_store import Store
-from signer.ports.refusal_counters import RefusalCounters
+from signer.ports.shared_counters import SharedCounters
 from signer.ports.worker_store import WorkerStore
 
 
@@ -28,7 +28,7 @@ class Ledger(
     Journal,
     Callers,
     AlertCounters,
-    RefusalCounters,
+    SharedCounters,
     WorkerStore,
     BookReader,
     Protocol,

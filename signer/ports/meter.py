@@ -1,6 +1,7 @@
 """The port that measures what a process does; by itself it measures nothing."""
 
 from signer.errors import HotWalletError
+from signer.model.decision import Verdict
 from signer.model.network_view import NetworkView
 from signer.model.refund import Refund
 
@@ -47,6 +48,13 @@ class Meter:
     def refused(self, error: HotWalletError) -> None:
         """Count a request for a refund that was not accepted."""
 
+    def decided(self, path: str, verdict: Verdict, rule: str) -> None:
+        """
+        Count a decision of the policy about what *path* wants to sign.
+
+        *rule* decided; it is one of the configuration.
+        """
+
     def looked(self, network: str, view: NetworkView | None) -> None:
         """Keep the newest view of *network*; None if another worker looks now."""
 
@@ -76,6 +84,10 @@ class Meters(Meter):
     def refused(self, error: HotWalletError) -> None:
         for meter in self._meters:
             meter.refused(error)
+
+    def decided(self, path: str, verdict: Verdict, rule: str) -> None:
+        for meter in self._meters:
+            meter.decided(path, verdict, rule)
 
 
 NO_METER = Meter()

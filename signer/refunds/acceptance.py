@@ -20,11 +20,14 @@ from signer.errors import (
     TenantBlockedError,
 )
 from signer.model.acceptance import Acceptance
+from signer.model.approval_need import ApprovalNeed
 from signer.model.audit_record import Actor, Operation
+from signer.model.decision import Verdict
 from signer.model.refund import Refund, RefundRequest, Status, new_refund_id
 from signer.model.signed_request import NO_SIGNATURE, SignedRequest
+from signer.policy.facts import Path
 from signer.policy.rules import DENIED
-from signer.ports import Clock, Store
+from signer.ports import NO_METER, Clock, Meter, Store
 from signer.refunds.approval_needs import ApprovalNeeds
 from signer.refunds.nonces import require_unblocked
 from signer.refunds.payment_approvals import PaymentApprovals
@@ -95,7 +98,7 @@ class RefundAcceptor:
     One refused refund does not affect the others.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  It joins several parts.
         self,
         store: Store,
         networks: Mapping[str, Network],
@@ -106,8 +109,10 @@ class RefundAcceptor:
         tenants: TenantRegistry,
         alerts: Alerts,
         policy: PaymentPolicy | None = None,
+        meter: Meter = NO_METER,
     ) -> None:
         """Without *policy*, no rule demands an approval before a worker asks it."""
+        self._meter = meter
         self._store = store
         self._policy = policy
         needs = ApprovalNeeds(tenants, policy)
@@ -204,6 +209,10 @@ class RefundAcceptor:
             self._audit.log(*filter(None, [each.record]))
             if each.proposed is not None:
                 self._approvals.announce(each.proposed, each.refund.tenant)
+                self._count(each.proposed.approval.need or ApprovalNeed())
+
+    def _count(self, need: ApprovalNeed) -> None:
+        self._meter.decided(Path.REFUND, Verdict.NEEDS_APPROVAL, need.rule)
 
     def _admit(
         self, new: SubmittedRequest, terms: _Terms

@@ -99,6 +99,7 @@ class RefundService:
             tenants=tenants,
             alerts=alerts or Alerts(clock=clock),
             policy=policy,
+            meter=meter,
         )
         self._meter = meter
         self._timer = timer

@@ -1,4 +1,4 @@
-"""Contract of ``Callers``, ``AlertCounters`` and ``RefusalCounters``."""
+"""Contract of ``Callers``, ``AlertCounters`` and ``SharedCounters``."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -56,18 +56,13 @@ def test_a_token_is_used_once(tables: CallerTables) -> None:
     assert not again
 
 
-def test_refusals_are_added_up(tables: CallerTables) -> None:
-    """By code and rule; they are no alerts."""
+def test_counts_are_added_up(tables: CallerTables) -> None:
+    """By their names, which have several words; they are no alerts."""
     tables.count_alert("refused-by-name", NOW)
     for count in (2, 3):
-        tables.count_refusals(
-            {("policy-violation", "token"): count, ("invalid-input", ""): 1}, NOW
-        )
+        tables.add_counts({("refused", "a"): count, ("decided", "b", "c"): 1}, NOW)
 
-    assert tables.refusal_counts() == {
-        ("policy-violation", "token"): 5,
-        ("invalid-input", ""): 2,
-    }
+    assert tables.shared_counts() == {("refused", "a"): 5, ("decided", "b", "c"): 2}
     assert tables.alert_counts() == {"refused-by-name": 1}
 
 

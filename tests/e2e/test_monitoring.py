@@ -65,6 +65,15 @@ def test_the_metrics_of_rules_and_dashboard_exist(
     # Known once a refund is confirmed, and a worker has looked after that.
     left = "hotwallet_wallet_refunds_left"
     assert _eventually(lambda: operator.value(left, asset=SYMBOL), WITHIN_SECONDS)
+    # The worker has counted the decision about its signature.
+    signed = partial(
+        operator.value,
+        "hotwallet_policy_decisions_total",
+        path="refund",
+        verdict="allow",
+        rule="refund",
+    )
+    assert _eventually(lambda: signed() >= 1, WITHIN_SECONDS)
     families = operator.metrics()
     used = {each for _, expression in expressions() for each in metrics_of(expression)}
 
@@ -98,15 +107,22 @@ def test_all_processes_count_refusals_together(
 ) -> None:
     """Whichever of the four gunicorn workers refuses, and whichever is scraped."""
     gateway = Gateway(stack)
-    labels = {"code": "policy-violation", "rule": "token"}
-    before = operator.value("hotwallet_refusals_total", **labels)
+    refused = partial(
+        operator.value, "hotwallet_refusals_total", code="policy-violation"
+    )
+    decided = partial(
+        operator.value,
+        "hotwallet_policy_decisions_total",
+        path="refund",
+        verdict="refuse",
+        rule="token",
+    )
+    before, decided_before = refused(), decided()
     codes = {gateway.post(token="NONE")[2]["code"] for _ in range(12)}
 
     assert codes == {"policy-violation"}
-    assert _eventually(
-        lambda: operator.value("hotwallet_refusals_total", **labels) == before + 12,
-        WITHIN_SECONDS,
-    )
+    assert _eventually(lambda: refused() == before + 12, WITHIN_SECONDS)
+    assert _eventually(lambda: decided() == decided_before + 12, WITHIN_SECONDS)
 
 
 def test_a_worker_that_is_stopped_is_visible(stack: Stack, operator: Operator) -> None:

@@ -88,7 +88,12 @@ def _collectors(
     ledger: Ledger, clock: SettableClock, verify: Verify | None = None
 ) -> list[Collector]:
     of_ledger = LedgerCollector(
-        ledger, clock, verify, networks={"local": NETWORK}, tenants=["shop"]
+        ledger,
+        clock,
+        verify,
+        networks={"local": NETWORK},
+        tenants=["shop"],
+        rules=["refund", "our-rule"],
     )
     return [of_ledger, WorkersCollector(ledger, clock)]
 
@@ -273,7 +278,7 @@ def test_counts_webhook_deliveries_and_refusals(
     (failed, *_) = empty.claim_deliveries({"shop": 1}, 1, now(), now())
     attempt = DeliveryAttempt(failed.delivery, DeliveryState.PENDING, now(), "x")
     empty.record_attempts([attempt], now())
-    empty.count_refusals({("policy-violation", "token"): 3}, now())
+    empty.add_counts({("refused", "policy-violation"): 3}, now())
     samples = _scraped(container, empty, clock)
 
     name = "hotwallet_webhook_deliveries"
@@ -285,7 +290,36 @@ def test_counts_webhook_deliveries_and_refusals(
         f"{name} failing other": 0,
         f"{name} given-up other": 0,
     }
-    assert samples["hotwallet_refusals_total policy-violation token"] == 3
+    assert samples["hotwallet_refusals_total policy-violation"] == 3
+
+
+def test_counts_decisions_of_the_policy(
+    container: Container, empty: SQLStore, clock: SettableClock
+) -> None:
+    """By the rules of the configuration; what another program wrote is no label."""
+    empty.add_counts(
+        {
+            ("decided", "refund", "allow", "refund"): 5,
+            ("decided", "rest", "needs-approval", "our-rule"): 4,
+            ("decided", "refund", "needs-approval", "approve-above"): 3,
+            ("decided", "json-rpc", "refuse", "a-former-rule"): 2,
+            ("decided", "json-rpc", "refuse", "0x" + "ab" * 20): 1,
+            ("decided", "else", "allow", "refund"): 1,
+            ("decided", "refund", "perhaps", "refund"): 1,
+            ("decided", "refund", "allow"): 1,
+            ("else", "refund"): 1,
+        },
+        now(),
+    )
+    samples = _scraped(container, empty, clock)
+
+    name = "hotwallet_policy_decisions_total"
+    assert {k: v for k, v in samples.items() if k.startswith(name)} == {
+        f"{name} refund refund allow": 5,
+        f"{name} rest our-rule needs-approval": 4,
+        f"{name} refund approve-above needs-approval": 3,
+        f"{name} json-rpc other refuse": 3,
+    }
 
 
 def test_metrics_have_neither_key_ids_nor_addresses(

@@ -9,6 +9,7 @@ from eth_account import Account
 from eth_account.messages import encode_defunct, encode_typed_data
 from falcon.testing import TestClient
 
+from api.container import Container
 from api.http.app import create_app
 from backends.sql import SQLStore
 from signer.config.tenants import TenantRegistry
@@ -23,7 +24,7 @@ from signer.policy.default_rules import service_files
 from signer.policy.policy import Policy
 from signer.policy.policy_text import PolicyFile
 from tests.api.service import NETWORKS, RECIPIENT, build_container, replaced
-from tests.api.signers import sign, signer_token
+from tests.api.signers import call, sign, signer_token
 from tests.api.support import SettableClock
 from tests.fixtures.ledger import stopped
 from tests.support.devices import Device, honest, point
@@ -113,6 +114,24 @@ def test_the_policy_refuses(
     answer = sign(client, what, **body)
 
     assert (answer.status_code, answer.json["rule"]) == (422, rule)
+
+
+def test_each_decision_is_counted(
+    client: TestClient,
+    container: Container,
+    sqlite_store: SQLStore,
+    clock: SettableClock,
+) -> None:
+    """By its path and rule, for the metrics; a malformed request needs none."""
+    sign(client, "message", message="hello")
+    sign(client, "message", message=7)
+    call(client, "personal_sign", "0x00", container.signing.address())
+    container.shared_meter.flush(sqlite_store, clock)
+
+    assert sqlite_store.shared_counts() == {
+        ("decided", "rest", "refuse", "message"): 1,
+        ("decided", "json-rpc", "refuse", "message"): 1,
+    }
 
 
 @pytest.mark.parametrize(

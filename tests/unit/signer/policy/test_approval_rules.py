@@ -18,6 +18,7 @@ from signer.policy.message_facts import digest_facts
 from signer.policy.policy import Policy
 from signer.policy.policy_text import PolicyFile
 from signer.policy.surroundings import Surroundings
+from signer.ports import Meter, Meters
 from tests.support.policy_cases import NETWORKS, TENANTS
 from tests.unit.signer.policy.test_policy import AROUND, NOON, SENDER, _facts
 
@@ -110,6 +111,44 @@ def test_the_path_asks_people() -> None:
 
     with pytest.raises(ApprovalRequiredError):
         _policy(LARGE).require(_facts(), refuse)
+
+
+class _Decisions(Meter):
+    """Keeps which decisions are counted."""
+
+    def __init__(self) -> None:
+        self.counted: list[tuple[str, str, str]] = []
+
+    def decided(self, path: str, verdict: Verdict, rule: str) -> None:
+        self.counted.append((path, verdict, rule))
+
+
+def test_each_decision_is_counted() -> None:
+    """Once, by its path and first rule; what people approved is allowed."""
+    seen = _Decisions()
+    files = service_files(NETWORKS, TENANTS)
+    own = [PolicyFile("own.cedar", LARGE)]
+    policy = Policy.compile(files, own, Meters(seen))
+
+    def refuse(need: ApprovalNeed) -> None:
+        raise ApprovalRequiredError("no", digest="", expires_at=NOON)
+
+    policy.evaluate(_facts())  # A preview signs nothing.
+    for approve in (None, refuse):
+        with pytest.raises((PolicyViolationError, ApprovalRequiredError)):
+            policy.require(_facts(), approve)
+    policy.require(_facts(), lambda _: None)
+    with pytest.raises(PolicyViolationError):
+        policy.require(_facts(gas=2**24))
+    Policy.compile(files, meter=seen).require(_facts())
+
+    assert seen.counted == [
+        ("rest", "needs-approval", "large"),
+        ("rest", "needs-approval", "large"),
+        ("rest", "allow", "large"),
+        ("rest", "refuse", "gas"),
+        ("rest", "allow", "transfer"),
+    ]
 
 
 @pytest.mark.parametrize("text", [NEVER, ""])

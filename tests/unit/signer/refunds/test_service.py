@@ -25,6 +25,7 @@ from signer.errors import (
     StoreUnavailableError,
     TenantBlockedError,
 )
+from signer.model.decision import Verdict
 from signer.model.refund import Refund, RefundRequest, Status
 from signer.model.tenant_block import TenantBlock
 from signer.ports import NO_METER, Meter, Meters
@@ -33,6 +34,7 @@ from signer.refunds.service import SILENCE_SECONDS, WORKER_SECONDS
 from signer.refunds.worker import Worker
 from tests.support.audit import of_refunds
 from tests.support.devices import honest, planted, point, recording, signer_over
+from tests.support.policy_approvals import rule, ruled
 from tests.support.refunds import (
     ACTOR,
     KEY,
@@ -641,6 +643,10 @@ class _Measured(Meter):
         self.accepted_ids: list[str] = []
         self.traces: list[str | None] = []
         self.refusals: list[str] = []
+        self.decisions: list[tuple[str, str, str]] = []
+
+    def decided(self, path: str, verdict: Verdict, rule: str) -> None:
+        self.decisions.append((path, verdict, rule))
 
     def accepted(self, refund: Refund, seconds: float, trace: str | None) -> None:
         assert seconds >= 0
@@ -677,6 +683,32 @@ def test_new_refunds_and_refusals_are_measured(world: World) -> None:
     assert measured.accepted_ids == [accepted.refund.id]
     assert measured.traces == ["first"]
     assert measured.refusals == ["policy-violation", "tenant-blocked"]
+
+
+def test_refunds_that_wait_for_an_approval_are_measured(world: World) -> None:
+    """By the rule that demands it, which may be the amount; once per refund."""
+    measured = _Measured()
+    world.change_token(approve_above="0.5")
+    for key, policy in (
+        ("first", world.policy),
+        ("second", ruled(world, rule("large", 2)).policy),
+    ):
+        world.policy = policy
+        service = world.service_over(world.store, meter=Meters(measured))
+        for _ in range(2):
+            refund = service.submit(
+                tenant="gateway",
+                idempotency_key=key,
+                request=replace(REQUEST, reference=key),
+                actor=ACTOR,
+                answer=lambda _: "{}",
+            ).refund
+            assert refund.status is Status.AWAITING_APPROVAL
+
+    assert measured.decisions == [
+        ("refund", "needs-approval", "approve-above"),
+        ("refund", "needs-approval", "large"),
+    ]
 
 
 def test_meters_pass_on_what_they_measure(world: World) -> None:

@@ -1,10 +1,10 @@
-"""Refused requests are counted for all processes together, in few commits."""
+"""Refusals and decisions are counted for all processes together, in few commits."""
 
 from collections.abc import Callable
 
 from structlog.testing import capture_logs
 
-from api.metrics.refusals import FLUSH_SECONDS, RefusalMeter
+from api.metrics.shared_meter import FLUSH_SECONDS, SharedMeter
 from backends.sql import SQLStore
 from signer.errors import (
     InvalidInputError,
@@ -12,11 +12,13 @@ from signer.errors import (
     StoreUnavailableError,
     TenantBlockedError,
 )
+from signer.model.decision import Verdict
+from signer.policy.facts import Path
 from tests.api.support import SettableClock
 from tests.support.refunds import altered
 
 
-def _refuse(meter: RefusalMeter, times: int) -> None:
+def _refuse(meter: SharedMeter, times: int) -> None:
     for _ in range(times):
         meter.refused(PolicyViolationError("not this", rule="network"))
         meter.refused(InvalidInputError("not a number", field="amount"))
@@ -26,15 +28,18 @@ def test_processes_share_the_counts(
     sqlite_store: SQLStore, clock: SettableClock
 ) -> None:
     """Each adds what it has counted since the last time."""
-    meters = [RefusalMeter(sqlite_store, clock) for _ in range(2)]
+    meters = [SharedMeter() for _ in range(2)]
     for times, meter in enumerate((*meters, *meters), 1):
         _refuse(meter, times)
-        meter.flush()
-        meter.flush()
+        meter.decided(Path.SWEEP, Verdict.ALLOW, "sweep")
+        meter.flush(sqlite_store, clock)
+        meter.flush(sqlite_store, clock)
 
-    assert sqlite_store.refusal_counts() == {
-        ("policy-violation", "network"): 10,
-        ("invalid-input", ""): 10,
+    assert sqlite_store.shared_counts() == {
+        ("refused", "policy-violation"): 10,
+        ("refused", "invalid-input"): 10,
+        ("decided", "refund", "refuse", "network"): 10,
+        ("decided", "sweep", "allow", "sweep"): 4,
     }
 
 
@@ -52,36 +57,36 @@ def _turns(*done: bool) -> Callable[[float], bool]:
 def test_counts_survive_an_outage(sqlite_store: SQLStore, clock: SettableClock) -> None:
     errors = [StoreUnavailableError("down")]
 
-    def count(*arguments: object) -> None:
+    def add(*arguments: object) -> None:
         if errors:
             raise errors.pop()
-        sqlite_store.count_refusals(*arguments)  # type: ignore[arg-type]
+        sqlite_store.add_counts(*arguments)  # type: ignore[arg-type]
 
-    meter = RefusalMeter(altered(sqlite_store, count_refusals=count), clock)
+    meter = SharedMeter()
     meter.refused(TenantBlockedError("blocked"))
+    failing = altered(sqlite_store, add_counts=add)
     with capture_logs() as logs:
-        meter.run(_turns(False, False, True))
+        meter.run(failing, clock, _turns(False, False, True))
 
     assert logs == [
         {
-            "event": "refusals-not-counted",
+            "event": "counts-not-stored",
             "log_level": "warning",
             "code": "store-unavailable",
         }
     ]
-    assert sqlite_store.refusal_counts() == {("tenant-blocked", ""): 1}
+    assert sqlite_store.shared_counts() == {("refused", "tenant-blocked"): 1}
 
 
 def test_the_last_counts_are_stored_at_the_end(
     sqlite_store: SQLStore, clock: SettableClock
 ) -> None:
     """If the database answers; otherwise the process ends all the same."""
-    meter = RefusalMeter(sqlite_store, clock)
-    _refuse(meter, 1)
-    meter._flush_at_exit()
-    down = altered(sqlite_store, count_refusals=StoreUnavailableError("down"))
-    other = RefusalMeter(down, clock)
-    _refuse(other, 1)
-    other._flush_at_exit()
+    meter, other = SharedMeter(), SharedMeter()
+    for each in (meter, other):
+        each.refused(TenantBlockedError("blocked"))
+    meter.flush_at_exit(sqlite_store, clock)
+    down = altered(sqlite_store, add_counts=StoreUnavailableError("down"))
+    other.flush_at_exit(down, clock)
 
-    assert sum(sqlite_store.refusal_counts().values()) == 2
+    assert sqlite_store.shared_counts() == {("refused", "tenant-blocked"): 1}

@@ -1,0 +1,85 @@
+"""Counts refused requests and decisions in the database, for all processes together."""
+
+import atexit
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from threading import Lock
+
+import structlog
+
+from signer.errors import HotWalletError, PolicyViolationError
+from signer.model.decision import Verdict
+from signer.policy.facts import Path
+from signer.ports import Clock, Meter, SharedCounters
+
+
+FLUSH_SECONDS = 5.0
+"""How often counts are stored: one small commit, if something was counted."""
+
+REFUSED = "refused"
+"""The name of the counts of refused requests, by the code of the error."""
+
+DECIDED = "decided"
+"""The name of the counts of decisions, by path, verdict and rule."""
+
+
+class SharedMeter(Meter):
+    """
+    Counts in memory, and adds the counts to those in the database.
+
+    So a request or a signature costs no commit for it, and a flood of them none.  A
+    process that is killed loses the counts of the last seconds.
+    """
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._counts: Counter[tuple[str, ...]] = Counter()
+        self._log = structlog.get_logger("metrics")
+
+    def refused(self, error: HotWalletError) -> None:
+        self._count(REFUSED, error.code)
+        if isinstance(error, PolicyViolationError):
+            self.decided(Path.REFUND, Verdict.REFUSE, error.rule)
+
+    def decided(self, path: str, verdict: Verdict, rule: str) -> None:
+        self._count(DECIDED, path, verdict, rule)
+
+    def run(
+        self, counters: SharedCounters, clock: Clock, wait: Callable[[float], bool]
+    ) -> None:
+        """Store the counts until *wait* returns true, and when the process ends."""
+        atexit.register(partial(self.flush_at_exit, counters, clock))
+        while not wait(FLUSH_SECONDS):
+            try:
+                self.flush(counters, clock)
+            except HotWalletError as e:
+                self._log.warning("counts-not-stored", code=e.code)
+
+    def flush(self, counters: SharedCounters, clock: Clock) -> None:
+        """
+        Store the counts; after a StoreError they are kept for the next time.
+
+        If it is unknown whether they were stored, they may be counted twice.
+        """
+        with self._lock:
+            counts, self._counts = self._counts, Counter()
+        if not counts:
+            return
+        try:
+            counters.add_counts(counts, clock())
+        except HotWalletError:
+            with self._lock:
+                self._counts.update(counts)
+            raise
+
+    def flush_at_exit(self, counters: SharedCounters, clock: Clock) -> None:
+        """Store the counts, if the database answers."""
+        with suppress(HotWalletError):
+            self.flush(counters, clock)
+
+    def _count(self, *name: str) -> None:
+        words = tuple(map(str, name))
+        with self._lock:
+            self._counts[words] += 1
