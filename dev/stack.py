@@ -521,6 +521,8 @@ In another terminal, in this folder:
          "recipient": "0x70997970C51812dc3A010C7d01b50e0d17dc79C8", "amount": "12.50"}}'
 
 `hotwallet listen`, in a third terminal, prints the events that the gateway receives.
+To receive them with a program of yours, listen at the `url` in
+{_relative(stack.home / "tenants.toml")}.
 The console is at {stack.url}/console.  This prints a token to log in:
 
   hotwallet token --role admin --scope console:read --subject alice

@@ -26,7 +26,7 @@ from signer.config.settings import Settings
     "--subject",
     default="developer",
     show_default=True,
-    help="The `sub` claim; a caller sees only the refunds of its own subject.",
+    help="The `sub` claim, which decides the tenant.",
 )
 @click.option(
     "--seconds", default=300, show_default=True, help="Lifetime, 300 at most."

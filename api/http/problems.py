@@ -95,7 +95,7 @@ _TABLE: dict[type[Exception], _Row] = {
 # these are used instead.
 _HTTP: dict[int, tuple[str, str]] = {
     400: ("bad-request", "The request is malformed."),
-    404: ("not-found", "There is nothing at this path."),
+    404: ("not-found", "There is nothing at this path: GET /docs lists the paths."),
     405: ("method-not-allowed", "The header Allow lists the methods of this path."),
     408: ("request-timeout", "The request did not arrive in time."),
     413: ("body-too-large", "A body has at most 16384 bytes, a batch 1048576."),

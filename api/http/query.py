@@ -6,6 +6,7 @@ from falcon import Request
 
 from signer.errors import InvalidInputError
 from signer.model.refund import Status, is_refund_id
+from signer.strict_json import plain_name
 
 
 MAX_LIMIT = 200
@@ -29,7 +30,9 @@ def parameters(req: Request, *known: str, from_form: bool = False) -> dict[str, 
     for name, value in req.params.items():
         if name not in known:
             raise InvalidInputError(
-                f"unknown query parameter; this path takes {', '.join(known) or 'none'}"
+                "unknown query parameter; this path takes"
+                f" {', '.join(known) or 'none'}",
+                field=plain_name(name),
             )
         if not isinstance(value, str):
             raise InvalidInputError("a parameter appears twice", field=name)

@@ -175,7 +175,8 @@ PROBLEM: Element = {
         rule=text(
             """
             With `policy-violation`: the rule that refused: `network` (it is unknown),
-            `token` (unknown on this network), `min-amount` or `max-amount`.
+            `token` (unknown on this network), `min-amount`, `max-amount`, or
+            `recipient-denied` (the operator's list of denied addresses has it).
             """
         ),
         reason=text("With `new-key-unhealthy`: the code of the failure."),

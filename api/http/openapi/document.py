@@ -30,13 +30,14 @@ _ABOUT = """
 The HTTP API of hotwallet, which signs and sends stablecoin refunds for a payment
 gateway.
 
-* Send a JWT as `Authorization: Bearer`. It needs a role, and the scope that an
-  operation names, if the token has scopes.
+* Send an access token (a JWT) as `Authorization: Bearer`. It needs the role that an
+  operation names, and its scope too if the access token has scopes.
 * Bodies are JSON in UTF-8, with known members only. Amounts are decimal strings in
   whole tokens, and times are UTC.
 * Errors are problem documents (RFC 9457). Decide by `code`; the `type` is the path of a
   page that explains it. Ignore members of answers that you do not know.
 * Unknown, repeated and malformed query parameters are errors.
+* Pages such as `docs/how-to/sign-requests.md` are in the repository of the service.
 """
 
 _TAGS = {
@@ -76,7 +77,10 @@ _HEADERS: dict[str, Element] = {
         "schema": {"type": "string"},
     },
     "Retry-After": {
-        "description": "Seconds after which to repeat the request.",
+        "description": (
+            "Seconds after which to repeat the request. Of the errors with 409, only"
+            " `request-in-progress` and `rotation-in-progress` have it."
+        ),
         "schema": integer("Seconds.", minimum=0),
     },
 }
@@ -109,7 +113,10 @@ def complete_document() -> Mapping[str, Any]:
                     "type": "http",
                     "scheme": "bearer",
                     "bearerFormat": "JWT",
-                    "description": "An access token of the configured issuer.",
+                    "description": (
+                        "An access token of the operator's issuer. It lives for five"
+                        " minutes at most."
+                    ),
                 }
             },
             "headers": _HEADERS,

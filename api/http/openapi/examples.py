@@ -39,6 +39,85 @@ REFUND: dict[str, Any] = {
     "cancel_requested_at": None,
 }
 
+CANCELLED_REFUND: dict[str, Any] = {
+    **REFUND,
+    "status": "cancelled",
+    "sender": None,
+    "nonce": None,
+    "tx_hash": None,
+    "cancel_requested_at": "2026-11-24T12:00:00.398102Z",
+}
+
+EXPLANATION: dict[str, Any] = {
+    "refund": {
+        **REFUND,
+        "status": "queued",
+        "sender": None,
+        "nonce": None,
+        "tx_hash": None,
+        "updated_at": _AT,
+    },
+    "summary": (
+        "It gets no nonce: signing was stopped at 2026-11-24T11:58:12+00:00; the last 2"
+        " attempts failed, most recently with signing-stopped."
+    ),
+    "next": {
+        "what": (
+            "To do: find out who stopped signing and why (`hotwallet stops`), and then"
+            " run `hotwallet resume`."
+        ),
+        "at": "2026-11-24T12:00:03.402375Z",
+    },
+    "blocked_by": "signing-stopped",
+    "attempts": 2,
+    "policy": {"allowed": True, "objection": None},
+    "history": [{"status": "queued", "at": _AT}],
+    "transactions": [],
+    "nonce": None,
+    "stopped_at": "2026-11-24T11:58:12.310007Z",
+    "tenant_blocked_at": None,
+    "wallet": {
+        "address": _WALLET,
+        "chain_id": 31337,
+        "next_nonce": 7,
+        "paused_by": None,
+        "paused_at": None,
+        "chain_next_nonce": 7,
+        "unseen": 0,
+        "foreign": [],
+    },
+    "nodes": [
+        {
+            "node": "node-1",
+            "trusted": True,
+            "error": None,
+            "head": 571,
+            "next_nonce": 7,
+            "pending_nonce": 7,
+            "transactions": {},
+        }
+    ],
+    "confirmations": {"head": 571, "required": 2},
+    "fees": None,
+    "unanswered": {},
+}
+
+WEBHOOK_KEYS: dict[str, Any] = {
+    "keys": [
+        {
+            "kty": "OKP",
+            "crv": "Ed25519",
+            "use": "sig",
+            "alg": "EdDSA",
+            "kid": "063f65e89fcc1873",
+            "x": "ZSGf_L8j2HgaxQ1qPx9JzBQl4XDcBAakS56vFCOjk-E",
+            "standard_webhooks_key": (
+                "whpk_ZSGf/L8j2HgaxQ1qPx9JzBQl4XDcBAakS56vFCOjk+E="
+            ),
+        }
+    ]
+}
+
 EVENT: dict[str, Any] = {
     "id": "evt_01a213dfe137369f1705e17df74f2045",
     "type": "refund.broadcast",

@@ -161,7 +161,7 @@ def _permission(operation: Mapping[str, Any]) -> str:
     if not operation["security"]:
         return "The service sends it; its signature proves that."
     if not roles:
-        return "No token is needed."
+        return "No access token is needed."
     (scheme,) = operation["security"]
     (scope,) = scheme["bearerToken"]
     named = " or ".join(f"<code>{escape(role)}</code>" for role in roles)

@@ -130,8 +130,9 @@ _COLLECTION: Element = {
         A second refund of one payment needs a `reference` of its own, such as
         `ps_2931/part-2`, also if the first one was cancelled, refused or failed: the
         default is `payment_session_id`, and a reference that is in use is 409
-        `conflict`. An unknown network or token, or an amount out of bounds, is 422
-        `policy-violation`, and `rule` says which. What delays a refund, such as
+        `conflict`. An unknown network or token, an amount out of bounds, or a recipient
+        that the operator denies, is 422 `policy-violation`, and `rule` says which. What
+        delays a refund, such as
         `limit-reached` or `insufficient-funds`, is no error of this request: the refund
         waits (`blocked_by` of its explanation).
         """,
@@ -186,7 +187,10 @@ _BATCH: Element = {
         "Create many refunds",
         """
         Each member is accepted or refused by itself, and has its own result. The answer
-        does not wait for the workers.
+        does not wait for the workers. The body has at most 1 MiB.
+
+        A member that is no object, or whose `idempotency_key` is missing, malformed or
+        used twice, makes the answer 400, and no member is accepted.
         """,
         tag=_TAG,
         requestBody=body("BatchRequest", examples.BATCH_REQUEST),
@@ -259,7 +263,11 @@ _CANCEL: Element = {
         tag=_TAG,
         parameters=[_REFUND_ID],
         answers={
-            200: answer("Nothing was sent, and nothing will be.", _REFUND),
+            200: answer(
+                "Nothing was sent, and nothing will be.",
+                _REFUND,
+                examples.CANCELLED_REFUND,
+            ),
             202: answer(
                 """
                 No worker has cancelled it yet. The request stays in force, and no
@@ -282,11 +290,14 @@ _EXPLAIN: Element = {
         "Explain a refund",
         """
         Why the refund has its status, and what happens next. It changes nothing, asks
-        the refund's nodes once, and answers also while they are down.
+        the refund's nodes once, and answers also while they are down. What begins with
+        `To do:` is for the operator.
         """,
         tag=_TAG,
         parameters=[_REFUND_ID],
-        answers={200: answer("The explanation.", schema("Explanation"))},
+        answers={
+            200: answer("The explanation.", schema("Explanation"), examples.EXPLANATION)
+        },
         problems=problem_sets.MERCHANT | {"not-found"},
         **_READ,
     )
@@ -372,7 +383,9 @@ _WEBHOOK_KEYS: Element = {
         "List the keys of webhooks",
         "The public keys that verify the signatures of webhooks (RFC 7517).",
         tag=_TAG,
-        answers={200: answer("The keys.", schema("WebhookKeys"))},
+        answers={
+            200: answer("The keys.", schema("WebhookKeys"), examples.WEBHOOK_KEYS)
+        },
         problems=problem_sets.HTTP | problem_sets.DATABASE | {"invalid-input"},
         security=[{}],
     )

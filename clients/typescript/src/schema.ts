@@ -75,8 +75,9 @@ export interface paths {
          *     A second refund of one payment needs a `reference` of its own, such as
          *     `ps_2931/part-2`, also if the first one was cancelled, refused or failed: the
          *     default is `payment_session_id`, and a reference that is in use is 409
-         *     `conflict`. An unknown network or token, or an amount out of bounds, is 422
-         *     `policy-violation`, and `rule` says which. What delays a refund, such as
+         *     `conflict`. An unknown network or token, an amount out of bounds, or a recipient
+         *     that the operator denies, is 422 `policy-violation`, and `rule` says which. What
+         *     delays a refund, such as
          *     `limit-reached` or `insufficient-funds`, is no error of this request: the refund
          *     waits (`blocked_by` of its explanation).
          */
@@ -99,7 +100,10 @@ export interface paths {
         /**
          * Create many refunds
          * @description Each member is accepted or refused by itself, and has its own result. The answer
-         *     does not wait for the workers.
+         *     does not wait for the workers. The body has at most 1 MiB.
+         *
+         *     A member that is no object, or whose `idempotency_key` is missing, malformed or
+         *     used twice, makes the answer 400, and no member is accepted.
          */
         post: operations["createRefunds"];
         delete?: never;
@@ -187,7 +191,8 @@ export interface paths {
         /**
          * Explain a refund
          * @description Why the refund has its status, and what happens next. It changes nothing, asks
-         *     the refund's nodes once, and answers also while they are down.
+         *     the refund's nodes once, and answers also while they are down. What begins with
+         *     `To do:` is for the operator.
          */
         get: operations["explainRefund"];
         put?: never;
@@ -862,7 +867,8 @@ export interface components {
             field?: string;
             /**
              * @description With `policy-violation`: the rule that refused: `network` (it is unknown),
-             *     `token` (unknown on this network), `min-amount` or `max-amount`.
+             *     `token` (unknown on this network), `min-amount`, `max-amount`, or
+             *     `recipient-denied` (the operator's list of denied addresses has it).
              */
             rule?: string;
             /** @description With `new-key-unhealthy`: the code of the failure. */
@@ -1171,7 +1177,7 @@ export interface components {
         "Preference-Applied": string;
         /** @description The next page, if there is one (RFC 8288). */
         Link: string;
-        /** @description Seconds after which to repeat the request. */
+        /** @description Seconds after which to repeat the request. Of the errors with 409, only `request-in-progress` and `rotation-in-progress` have it. */
         "Retry-After": number;
     };
     pathItems: never;
@@ -1291,6 +1297,21 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "keys": [
+                     *         {
+                     *           "kty": "OKP",
+                     *           "crv": "Ed25519",
+                     *           "use": "sig",
+                     *           "alg": "EdDSA",
+                     *           "kid": "063f65e89fcc1873",
+                     *           "x": "ZSGf_L8j2HgaxQ1qPx9JzBQl4XDcBAakS56vFCOjk-E",
+                     *           "standard_webhooks_key": "whpk_ZSGf/L8j2HgaxQ1qPx9JzBQl4XDcBAakS56vFCOjk+E="
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/json": components["schemas"]["WebhookKeys"];
                 };
             };
@@ -1813,6 +1834,29 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "id": "rf_01a20d6d5a00f8577b3cd4745c4d49ee",
+                     *       "status": "cancelled",
+                     *       "reference": "ps_2931",
+                     *       "payment_session_id": "ps_2931",
+                     *       "network": "local",
+                     *       "chain_id": 31337,
+                     *       "token": "TUSD",
+                     *       "token_address": "0x5FbDB2315678afecb367f032d93F642f64180aa3",
+                     *       "recipient": "0x70997970C51812dc3A010C7d01b50e0d17dc79C8",
+                     *       "amount": "12.500000",
+                     *       "reason": "Item out of stock",
+                     *       "sender": null,
+                     *       "nonce": null,
+                     *       "tx_hash": null,
+                     *       "block_number": null,
+                     *       "failure": null,
+                     *       "created_at": "2026-11-24T12:00:00.000000Z",
+                     *       "updated_at": "2026-11-24T12:00:00.412907Z",
+                     *       "cancel_requested_at": "2026-11-24T12:00:00.398102Z"
+                     *     }
+                     */
                     "application/json": components["schemas"]["Refund"];
                 };
             };
@@ -1884,6 +1928,79 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "refund": {
+                     *         "id": "rf_01a20d6d5a00f8577b3cd4745c4d49ee",
+                     *         "status": "queued",
+                     *         "reference": "ps_2931",
+                     *         "payment_session_id": "ps_2931",
+                     *         "network": "local",
+                     *         "chain_id": 31337,
+                     *         "token": "TUSD",
+                     *         "token_address": "0x5FbDB2315678afecb367f032d93F642f64180aa3",
+                     *         "recipient": "0x70997970C51812dc3A010C7d01b50e0d17dc79C8",
+                     *         "amount": "12.500000",
+                     *         "reason": "Item out of stock",
+                     *         "sender": null,
+                     *         "nonce": null,
+                     *         "tx_hash": null,
+                     *         "block_number": null,
+                     *         "failure": null,
+                     *         "created_at": "2026-11-24T12:00:00.000000Z",
+                     *         "updated_at": "2026-11-24T12:00:00.000000Z",
+                     *         "cancel_requested_at": null
+                     *       },
+                     *       "summary": "It gets no nonce: signing was stopped at 2026-11-24T11:58:12+00:00; the last 2 attempts failed, most recently with signing-stopped.",
+                     *       "next": {
+                     *         "what": "To do: find out who stopped signing and why (`hotwallet stops`), and then run `hotwallet resume`.",
+                     *         "at": "2026-11-24T12:00:03.402375Z"
+                     *       },
+                     *       "blocked_by": "signing-stopped",
+                     *       "attempts": 2,
+                     *       "policy": {
+                     *         "allowed": true,
+                     *         "objection": null
+                     *       },
+                     *       "history": [
+                     *         {
+                     *           "status": "queued",
+                     *           "at": "2026-11-24T12:00:00.000000Z"
+                     *         }
+                     *       ],
+                     *       "transactions": [],
+                     *       "nonce": null,
+                     *       "stopped_at": "2026-11-24T11:58:12.310007Z",
+                     *       "tenant_blocked_at": null,
+                     *       "wallet": {
+                     *         "address": "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266",
+                     *         "chain_id": 31337,
+                     *         "next_nonce": 7,
+                     *         "paused_by": null,
+                     *         "paused_at": null,
+                     *         "chain_next_nonce": 7,
+                     *         "unseen": 0,
+                     *         "foreign": []
+                     *       },
+                     *       "nodes": [
+                     *         {
+                     *           "node": "node-1",
+                     *           "trusted": true,
+                     *           "error": null,
+                     *           "head": 571,
+                     *           "next_nonce": 7,
+                     *           "pending_nonce": 7,
+                     *           "transactions": {}
+                     *         }
+                     *       ],
+                     *       "confirmations": {
+                     *         "head": 571,
+                     *         "required": 2
+                     *       },
+                     *       "fees": null,
+                     *       "unanswered": {}
+                     *     }
+                     */
                     "application/json": components["schemas"]["Explanation"];
                 };
             };

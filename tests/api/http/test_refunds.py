@@ -309,12 +309,23 @@ def test_paths_of_a_refund_take_no_parameters(client: TestClient) -> None:
 def test_an_unknown_parameter_is_answered_with_the_known_ones(
     client: TestClient,
 ) -> None:
-    detail = get(client, "/v1/refunds?state=queued").json["detail"]
+    problem = get(client, "/v1/refunds?state=queued").json
 
-    assert detail == (
+    assert problem["field"] == "state"
+    assert problem["detail"] == (
         "unknown query parameter; this path takes"
         " payment_session_id, status, limit, cursor"
     )
+
+
+def test_the_name_of_an_unknown_parameter_is_shown_only_if_it_is_plain(
+    client: TestClient,
+) -> None:
+    """It is the caller's text, as the name of an unknown member is."""
+    problem = get(client, "/v1/refunds?%3Cscript%3E=queued").json
+
+    assert problem["code"] == "invalid-input"
+    assert "field" not in problem
 
 
 @pytest.mark.parametrize(
@@ -337,12 +348,12 @@ def test_an_unknown_parameter_is_answered_with_the_known_ones(
         ("payment_session_id=%FF", "payment_session_id"),
         (f"payment_session_id={'p' * 129}", "payment_session_id"),
         ("payment_session_id=a%20b", "payment_session_id"),
-        ("client=gateway-2", None),
-        ("Limit=1", None),
+        ("client=gateway-2", "client"),
+        ("Limit=1", "Limit"),
     ],
 )
 def test_malformed_queries_are_refused(
-    client: TestClient, query: str, field: str | None
+    client: TestClient, query: str, field: str
 ) -> None:
     response = get(client, f"/v1/refunds?{query}")
 
