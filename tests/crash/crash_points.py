@@ -5,10 +5,10 @@ Wrappers of the ports (store, chain client, key backend) reach the points
 
     role/port.method:when          role/port.method(detail):when
 
-*role* is ``api`` (which has no key), ``admin`` or ``worker``; *when* is ``before`` or
-``after``.  *detail* is a status that ``save_all`` is about to write, ``replaced``
-for a replacement transaction, or ``rotation`` for a call about a key that an
-administrator named.
+*role* is ``api`` (which has no key), ``admin``, ``sign`` or ``worker``; *when* is
+``before`` or ``after``.  *detail* is a status that ``save_all`` is about to write,
+``replaced`` for a replacement transaction, or ``rotation`` for a call about a key that
+an administrator named.
 ``chain.broadcast_all:sent`` is between the last byte of the request and the first of
 the response.  ``CRASH_AT`` names the armed points, separated by blanks, and
 ``CRASH_MARKERS`` a folder: each point kills one process in all.
@@ -111,6 +111,17 @@ RELOCATING = {
         "backend.sign_digest(rotation):after",
         "store.relocate:before",
         "store.relocate:after",
+    ),
+}
+
+# A transfer of a JSON-RPC client becomes a refund, and waits for its worker.
+JSON_RPC = {
+    16: (
+        "store.find:after",
+        "store.accept_all:before",
+        "store.accept_all:after",
+        "store.find_advanced:before",
+        "store.find_advanced:after",
     ),
 }
 

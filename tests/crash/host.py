@@ -10,7 +10,7 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from threading import Event
 from typing import NoReturn
@@ -31,14 +31,11 @@ _RESTART_SECONDS = 0.05
 _GUNICORN = ["gunicorn", "-c", "python:tests.crash.gunicorn_conf"]
 
 
-def run_service_host(
-    workers: int, refunds: socket.socket, administration: socket.socket
-) -> NoReturn:
+def run_service_host(workers: int, listeners: Mapping[Role, socket.socket]) -> NoReturn:
     """Keep a gunicorn of each role on its listener, and as many *workers*, alive."""
-    servers = ((Role.REFUNDS, refunds), (Role.ADMIN, administration))
     keep_alive(
         [
-            *(partial(_run_gunicorn, role, listener) for role, listener in servers),
+            *(partial(_run_gunicorn, *each) for each in listeners.items()),
             *[_run_worker] * workers,
         ]
     )
@@ -57,10 +54,10 @@ def keep_alive(works: Sequence[Work]) -> NoReturn:
 def get_app() -> App:
     """Return the real application with crash points; gunicorn loads it."""
     container = open_container()
-    has_key = container.settings.serve_role.has_key
-    name = "admin" if has_key else "api"
+    role = container.settings.serve_role
+    name = "api" if role is Role.REFUNDS else role.value
     container = add_crash_points(container, name, os.environ)
-    if has_key:
+    if role.seals_audit:
         container.start_sealer()
     return create_app(container)
 

@@ -256,12 +256,64 @@ def _kept_promises(evidence: Evidence) -> Iterator[str]:
     yield from shared.kept_promises(promises, stored)
 
 
+def _sent_rows(evidence: Evidence) -> Iterator[tuple[Entry, Row | None]]:
+    """Yield each answer to a JSON-RPC client, and the refund that has its hash."""
+    owners = {signed.tx_hash: signed.refund_id for signed in evidence.signed}
+    rows = {row.id: row for row in evidence.rows}
+    for entry in evidence.journal:
+        if entry["event"] == "sent":
+            yield entry, rows.get(owners.get(entry["tx_hash"], ""))
+
+
+def _answered_hashes(evidence: Evidence) -> Iterator[str]:
+    """I7: each hash that a JSON-RPC client got is of a refund that pays its request."""
+    for entry, row in _sent_rows(evidence):
+        answer = f"{entry['key']} was answered {entry['tx_hash']}"
+        if row is None:
+            yield f"{answer}, which no refund has"
+        elif _terms(row) != (entry["recipient"].lower(), _units(entry, evidence)):
+            yield f"{answer}, which pays another request"
+        elif row.status != "confirmed":
+            yield f"{answer}, and its refund is {row.status}"
+        elif entry["is_keyed"] and row.key != entry["key"]:
+            yield f"{answer}, whose refund has the key {row.key}"
+
+
+def _one_refund(evidence: Evidence) -> Iterator[str]:
+    """I7: all hashes that were answered for one request are of one refund."""
+    refunds = defaultdict(set)
+    for entry, row in _sent_rows(evidence):
+        if row is not None:
+            refunds[entry["key"]].add(row.id)
+    for key, ids in refunds.items():
+        if len(ids) > 1:
+            yield f"{key} became {' and '.join(sorted(ids))}"
+
+
+def _receipts_stay(evidence: Evidence) -> Iterator[str]:
+    """I1: each transaction whose receipt a client read made its transfer."""
+    paid = {(t.tx_hash, t.recipient, t.amount) for t in evidence.transfers}
+    for entry in evidence.journal:
+        if entry["event"] == "mined":
+            terms = entry["recipient"].lower(), _units(entry, evidence)
+            if (entry["tx_hash"], *terms) not in paid:
+                yield f"{entry['key']} has the receipt of {entry['tx_hash']}, unpaid"
+
+
 def _finished(evidence: Evidence) -> Iterator[str]:
-    """G2: at the end every refund is final, and no request was refused."""
+    """
+    G2: at the end every refund is final, and no request was refused.
+
+    What a JSON-RPC client abandoned may have been accepted or not.
+    """
     for row in evidence.rows:
         if row.status not in FINAL:
             yield f"{row.id} is still {row.status}"
-    served = {e["key"] for e in evidence.journal if e.get("http") in {200, 201}}
+    served = {
+        entry["key"]
+        for entry in evidence.journal
+        if entry.get("http") in {200, 201} or entry["event"] in {"sent", "abandoned"}
+    }
     for entry in evidence.journal:
         if entry["event"] == "asked" and entry["key"] not in served:
             yield f"{entry['key']} was requested and never accepted"
@@ -276,6 +328,7 @@ CHECKS: tuple[tuple[str, Callable[[Evidence], Iterator[str]]], ...] = (
     ("I1", _paid_as_requested),
     ("I1", _paid_as_reported),
     ("I1", _row_is_on_chain),
+    ("I1", _receipts_stay),
     ("I2", _one_owner),
     ("I2", _recorded_first),
     ("I3", _one_nonce),
@@ -287,6 +340,8 @@ CHECKS: tuple[tuple[str, Callable[[Evidence], Iterator[str]]], ...] = (
     ("I6", _signed_after_intent),
     ("I6", _reserved_with_intent),
     ("I7", _kept_promises),
+    ("I7", _answered_hashes),
+    ("I7", _one_refund),
     ("I8", _hash_chain),
     ("I8", _all_sealed),
     ("I8", _one_success),

@@ -22,6 +22,7 @@ from typing import Any, Self
 
 from api.auth.dev_tokens import provide_signing_key
 from signer.audit.conformance import check_conformance
+from signer.config.settings import Role
 from signer.model.audit_record import Record
 from tests.crash.admin_client import AdminClient
 from tests.crash.crash_points import CRASH_AT, CRASH_MARKERS, reached
@@ -42,6 +43,7 @@ from tests.crash.gateway_process import Load, run_gateway
 from tests.crash.host import run_service_host
 from tests.crash.invariants import violations
 from tests.crash.journal import Entry, read_journal
+from tests.crash.json_rpc_client import JSONRPCClient, run_client
 from tests.crash.read_chain import read_balance, read_sent, read_transfers
 from tests.crash.read_store import (
     read_audit,
@@ -80,6 +82,7 @@ class Laboratory:
         database_url: An empty database; SQLite or PostgreSQL.
         seed: The seed of the test's faults; messages of failures repeat it.
         size: The number of hosts and processes.
+        roles: The roles of the servers, each with a port of its own.
         crash_at: The points to arm, from ``crash_points.names``.
         use_kms: Sign with a KMS instead of a SoftHSM token.
         proxy_database: Put a fault proxy before PostgreSQL too.
@@ -99,6 +102,7 @@ class Laboratory:
         *,
         seed: int,
         size: Size | None = None,
+        roles: Sequence[Role] = (Role.REFUNDS, Role.ADMIN),
         crash_at: Sequence[str] = (),
         use_kms: bool = False,
         proxy_database: bool = False,
@@ -111,6 +115,7 @@ class Laboratory:
         self.home = home
         self.database_url = database_url
         self._size = size or Size()
+        self._roles = roles
         self._use_kms = use_kms
         self._proxy_database = proxy_database
         self._spares = spares
@@ -156,10 +161,10 @@ class Laboratory:
         if self._proxy_database:
             proxy = enter(database_proxy(self.database_url))
             environ["DATABASE_URL"], self.database = proxy
-        self._listeners = tuple(
-            enter(socket.create_server(("127.0.0.1", 0), backlog=512))
-            for _ in ("refunds", "administration")
-        )
+        self._listeners = {
+            role: enter(socket.create_server(("127.0.0.1", 0), backlog=512))
+            for role in self._roles
+        }
         self.start_hosts()
 
     def start_hosts(self) -> None:
@@ -171,7 +176,7 @@ class Laboratory:
                     host,
                     run_service_host,
                     {**self.environ, **web},
-                    (self._size.workers, *self._listeners),
+                    (self._size.workers, self._listeners),
                 )
             )
         started = self.wait(self._is_ready, _START_SECONDS)
@@ -194,12 +199,15 @@ class Laboratory:
     @property
     def port(self) -> int:
         """The port for refunds, which all their processes share."""
-        return int(self._listeners[0].getsockname()[1])
+        return self._port(Role.REFUNDS)
 
     @property
     def admin_port(self) -> int:
         """The port for administration, which all its processes share."""
-        return int(self._listeners[1].getsockname()[1])
+        return self._port(Role.ADMIN)
+
+    def _port(self, role: Role) -> int:
+        return int(self._listeners[role].getsockname()[1])
 
     @property
     def wallets(self) -> tuple[str, ...]:
@@ -215,6 +223,18 @@ class Laboratory:
         journal = self.home / f"{load.series}.journal"
         arguments = (self.port, self.token_key, journal, load, self.stop_event)
         return self._start_once(f"gateway-{load.series}", run_gateway, arguments)
+
+    def start_json_rpc_client(self, load: Load) -> Program:
+        """Start a process that sends transfers through JSON-RPC until ``settle``."""
+        client = JSONRPCClient(
+            f"http://127.0.0.1:{self._port(Role.SIGN)}/rpc",
+            self.token_key,
+            self.chain.token,
+            self.wallets[0],
+        )
+        journal = self.home / f"{load.series}.journal"
+        arguments = (client, journal, load, self.stop_event)
+        return self._start_once(f"json-rpc-{load.series}", run_client, arguments)
 
     def start_signing(self, per_second: float, journal: Path) -> Program:
         """Start a process that signs digests with the active key until ``settle``."""
@@ -245,9 +265,9 @@ class Laboratory:
             self.sleep(0.1)
         return True
 
-    def settle(self, gateway: Program) -> float:
+    def settle(self, *clients: Program) -> float:
         """
-        Stop new requests, and wait until all refunds are final.
+        Stop new requests, and wait until all refunds of *clients* are final.
 
         Returns:
             The seconds that this took.
@@ -257,9 +277,12 @@ class Laboratory:
         """
         began = time.monotonic()
         self.stop_event.set()
-        settled = self.wait(lambda: not gateway.is_alive, SETTLE_SECONDS)
+        settled = self.wait(
+            lambda: not any(client.is_alive for client in clients), SETTLE_SECONDS
+        )
         assert settled, self.explain(self.violations())
-        assert gateway.process.exitcode == 0, self.explain(f"see {gateway.name}.log")
+        for client in clients:
+            assert client.process.exitcode == 0, self.explain(f"see {client.name}.log")
         return time.monotonic() - began
 
     def crash_points(self) -> set[str]:
@@ -318,7 +341,7 @@ class Laboratory:
         return f"seed {self.seed}: {problem}; logs and journals: {self.home}"
 
     def _is_ready(self) -> bool:
-        return all(map(_is_ready, (self.port, self.admin_port)))
+        return all(map(_is_ready, map(self._port, self._roles)))
 
 
 def _is_ready(port: int) -> bool:

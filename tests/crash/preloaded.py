@@ -16,6 +16,7 @@ from tests.crash import (
     audit_workers,
     gateway_process,
     host,
+    json_rpc_client,
     signing_process,
 )
 
@@ -30,6 +31,7 @@ PRELOADED = (
     backends.sql.migrate,
     gateway_process,
     host,
+    json_rpc_client,
     psycopg,
     signing_process,
     softhsm.provision,

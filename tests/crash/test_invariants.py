@@ -159,6 +159,27 @@ def _run() -> Evidence:
     )
 
 
+def _with_entry(event: str, **changes: Any) -> Change:
+    """Add what a JSON-RPC client wrote of the first refund."""
+
+    def change(evidence: Evidence) -> Evidence:
+        row = evidence.rows[0]
+        entry = {
+            "event": event,
+            "at": 50.0,
+            "began": 49.0,
+            "key": row.key,
+            "recipient": row.recipient,
+            "amount": "12.50",
+            "tx_hash": row.tx_hash,
+            "is_keyed": True,
+            **changes,
+        }
+        return replace(evidence, journal=(*evidence.journal, entry))
+
+    return change
+
+
 def _row_with(**changes: Any) -> Change:
     """Change the first row."""
     return lambda e: replace(e, rows=(replace(e.rows[0], **changes), e.rows[1]))
@@ -370,6 +391,30 @@ CASES: dict[str, tuple[Change, str]] = {
         _entry_with(3, id="rf_1"),
         "I7: .*rf_1 was promised to key-0, and is lost",
     ),
+    "a client got a hash that no refund has": (
+        _with_entry("sent", tx_hash="0xnew"),
+        "I7: .*key-0 was answered 0xnew, which no refund has",
+    ),
+    "a client got the hash of another refund": (
+        _with_entry("sent", tx_hash="0xhash1"),
+        "I7: .*key-0 was answered 0xhash1, which pays another request",
+    ),
+    "a client got the hash of a refund that is not paid": (
+        lambda e: _row_with(status="failed")(_with_entry("sent")(e)),
+        "I7: .*key-0 was answered 0xhash0, and its refund is failed",
+    ),
+    "a client got the hash of a refund with another key": (
+        _with_entry("sent", key="key-9"),
+        "I7: .*key-9 was answered 0xhash0, whose refund has the key key-0",
+    ),
+    "one request became two refunds": (
+        lambda e: _with_entry("sent")(_with_entry("sent", tx_hash="0xhash1")(e)),
+        "I7: .*key-0 became rf_0 and rf_1",
+    ),
+    "a client read a receipt of a transaction that is not there": (
+        _with_entry("mined", tx_hash="0xgone"),
+        "I1: .*key-0 has the receipt of 0xgone, unpaid",
+    ),
     "a refund is not final in the end": (
         _history("queued", "reserved", "signed", "broadcast"),
         "G2: .*rf_0 is still broadcast",
@@ -398,6 +443,20 @@ def test_a_violation_is_found(name: str) -> None:
     found = violations(change(_run()))
 
     assert any(re.match(violation, each) for each in found), found
+
+
+@pytest.mark.parametrize("event", ["sent", "mined"])
+def test_a_hash_of_the_clients_own_refund_is_no_violation(event: str) -> None:
+    assert violations(_with_entry(event)(_run())) == []
+
+
+@pytest.mark.parametrize("event", ["sent", "abandoned"])
+def test_a_request_without_an_http_answer_may_be_served(event: str) -> None:
+    """A JSON-RPC client got a hash, or stopped before it would make a new request."""
+    unanswered = _entry_with(3, http=503)(_run())
+
+    assert violations(unanswered) != []
+    assert violations(_with_entry(event)(unanswered)) == []
 
 
 def test_a_reorganisation_is_no_violation() -> None:

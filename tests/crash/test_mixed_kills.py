@@ -1,0 +1,103 @@
+"""
+Refunds and JSON-RPC transfers use one wallet, while every process is killed.
+
+Gateways send ``POST /v1/refunds`` to the processes with the role refunds.  Applications
+send ``eth_sendTransaction`` with web3.py to those with the role sign, and repeat it
+after a lost answer, half of them without a key.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+
+import pytest
+
+from signer.config.settings import Role
+from tests.crash.conftest import SEED, Open
+from tests.crash.crash_points import API, JSON_RPC, WORKER, names
+from tests.crash.gateway_process import Load
+from tests.crash.journal import Entry
+from tests.crash.killer import Killer
+from tests.crash.laboratory import SETTLE_SECONDS, Laboratory
+from tests.crash.read_store import read_rows, reading
+from tests.crash.report import ReportFigures
+from tests.support.invariants import FINAL
+
+
+_SIGN = names("sign", JSON_RPC)
+_ALL = [*names("api", API), *_SIGN, *names("worker", WORKER)]
+
+_KILLS_PER_PAYMENT = 4
+_PAYMENT_SECONDS = 60.0
+
+
+def _keys(journal: Iterable[Entry], event: str) -> set[str]:
+    """Return the idempotency keys of the entries with *event*."""
+    return {entry["key"] for entry in journal if entry["event"] == event}
+
+
+def _await_payment(lab: Laboratory) -> None:
+    """Wait for another payment: on a slow machine, kills alone would stop them all."""
+
+    def count() -> int:
+        return int(
+            lab.chain.rpc("eth_getTransactionCount", lab.wallets[0], "latest"), 16
+        )
+
+    before = count()
+    assert lab.wait(lambda: count() > before, _PAYMENT_SECONDS), lab.explain(
+        "no payment"
+    )
+
+
+@pytest.mark.parametrize(
+    ("kills", "points"),
+    [
+        pytest.param(10 - len(_SIGN), _SIGN, id="few"),
+        pytest.param(200 - len(_ALL), _ALL, id="many", marks=pytest.mark.soak),
+    ],
+)
+def test_refunds_and_transfers_of_json_rpc_share_a_wallet(
+    open_laboratory: Open,
+    empty_url: str,
+    report_figures: ReportFigures,
+    kills: int,
+    points: list[str],
+) -> None:
+    """Nonces are contiguous, and each accepted request is paid exactly once."""
+    roles = (Role.REFUNDS, Role.SIGN)
+    lab = open_laboratory(empty_url, roles=roles, crash_at=points)
+    killer = Killer(lab.supervisor, SEED)
+
+    gateway = lab.start_gateway(Load("refunds", concurrency=8))
+    applications = lab.start_json_rpc_client(Load("transfers", concurrency=8))
+    while killer.count < kills:
+        lab.sleep(killer.wait(0.5))
+        killer.kill()
+        if killer.count % _KILLS_PER_PAYMENT == 0:
+            _await_payment(lab)
+    lab.wait(lambda: lab.crash_points() == set(points), 60)
+    seconds = lab.settle(gateway, applications)
+
+    def are_final() -> bool:
+        with reading(lab.database_url) as store:
+            return all(row.status in FINAL for row in read_rows(store))
+
+    assert lab.wait(are_final, SETTLE_SECONDS), lab.explain(lab.violations())
+    evidence = lab.evidence()
+    events = Counter(entry["event"] for entry in evidence.journal)
+    report_figures(
+        {
+            "kills": killer.count + len(lab.crash_points()),
+            "refunds": len(evidence.rows),
+            "of JSON-RPC": len(_keys(evidence.journal, "mined")),
+            "settled after s": seconds,
+            **events,
+        }
+    )
+    lab.assert_reached(points)
+    lab.assert_no_violations()
+    nonces = sorted(sent.nonce for sent in evidence.sent)
+    assert list(range(len(evidence.rows))) == nonces, lab.explain("a gap in the nonces")
+    assert len(evidence.rows) >= kills // _KILLS_PER_PAYMENT, lab.explain("few refunds")
+    assert _keys(evidence.journal, "mined"), lab.explain("JSON-RPC paid nothing")
+    assert _keys(evidence.journal, "seen"), lab.explain("no refund was paid")
