@@ -6,6 +6,8 @@ signer by being there.  So only the plugin that the configuration names is loade
 own names always lead to our own plugins, and a name that two packages claim is refused.
 """
 
+import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import EntryPoint, EntryPoints, distribution, entry_points
@@ -30,6 +32,7 @@ def load_plugin(name: str) -> BackendPlugin:
         plugin: BackendPlugin = _find(name).load()
         if plugin.name != name:
             raise _refused(f"the entry point {name} leads to a plugin of another name")
+        _require_members(plugin, BackendPlugin, f"the plugin {name}")
         return plugin
 
 
@@ -47,6 +50,7 @@ def open_plugin(plugin: BackendPlugin, config: BackendConfig) -> KeyDirectory:
                 f"the plugin {plugin.name} opened a backend of another name; the key"
                 " ring could not find its keys"
             )
+        _require_members(backend, KeyDirectory, f"the backend {plugin.name}")
         return backend
 
 
@@ -91,6 +95,14 @@ def _names(*groups: EntryPoints) -> list[str]:
     return sorted({name for group in groups for name in group.names})
 
 
+def _require_members(found: object, protocol: type, what: str) -> None:
+    """Refuse an object without a member of *protocol*, which is read only later."""
+    members = [name for name in dir(protocol) if not name.startswith("_")]
+    missing = [name for name in members if not hasattr(found, name)]
+    if missing:
+        raise _refused(f"{what} has no {', '.join(missing)}")
+
+
 @contextmanager
 def _refusing_errors(name: str) -> Iterator[None]:
     """Raise ``backend-misconfigured`` for any error of a plugin, without its words."""
@@ -101,10 +113,28 @@ def _refusing_errors(name: str) -> Iterator[None]:
     except ModuleNotFoundError as e:
         problem = f"KEY_BACKEND={name} needs the package {e.name}, which is missing"
     except Exception as e:  # noqa: BLE001  A plugin's error may contain a secret.
-        problem = f"the plugin of KEY_BACKEND={name} failed ({type(e).__name__})"
+        problem = (
+            f"the plugin of KEY_BACKEND={name} failed"
+            f" ({type(e).__name__}{_location(e)})"
+        )
     else:
         return
     raise _refused(problem)
+
+
+def _location(error: Exception) -> str:
+    """Return " in MODULE:LINE", the last line outside of this file and Python."""
+    frames = [
+        (frame.f_globals.get("__name__", "?"), line)
+        for frame, line in traceback.walk_tb(error.__traceback__)
+    ]
+    outside = [
+        f" in {module}:{line}"
+        for module, line in frames
+        if module != __name__
+        and module.partition(".")[0] not in sys.stdlib_module_names
+    ]
+    return outside[-1] if outside else ""
 
 
 def _refused(message: str) -> ConfigurationError:

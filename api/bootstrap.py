@@ -206,7 +206,8 @@ def _collecting(refusals: list[Refusal]) -> Iterator[None]:
 def _settle_key(container: Container) -> tuple[Signer, list[str]]:
     """Make sure that the ring has an active key; return its signer, and warnings."""
     settings = container.settings
-    self_test = partial(dependency_checks.self_test_key, settings)
+    key_setting = container.backend_plugin.key_setting
+    self_test = partial(dependency_checks.self_test_key, settings, key_setting)
     startup_key = StartupKey(
         container.store, container.signers, self_test, container.clock
     )
@@ -214,8 +215,7 @@ def _settle_key(container: Container) -> tuple[Signer, list[str]]:
         with _refusing_store_errors():
             return startup_key.open(container.key_name, settings.wallet_address)
     except InvalidInputError as e:
-        setting = container.backend_plugin.key_setting
-        problem = Refusal("kms-not-configured", f"{setting} {e}")
+        problem = Refusal("kms-not-configured", f"{key_setting} {e}")
     raise ConfigurationError(problem)
 
 

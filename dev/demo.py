@@ -21,6 +21,7 @@ from dev.stack import (
     default_home,
     request,
     running_stack,
+    selected_device,
 )
 
 
@@ -100,14 +101,13 @@ def main() -> int:
         # A shell starts background jobs with SIGINT ignored.
         signal.signal(number, signal.default_int_handler)
     progress = Progress()
-    use_kms = os.environ.get("USE_KMS", "").lower() == "true"
-    use_google = os.environ.get("KEY_BACKEND") == "google-cloud-kms"
     try:
+        device = selected_device("pkcs11", "aws-kms", "google-cloud-kms")
         with (
-            _google_kms() if use_google else nullcontext() as kms,
+            _google_kms() if device == "google-cloud-kms" else nullcontext() as kms,
             running_stack(
                 default_home(),
-                use_kms=use_kms,
+                use_kms=device == "aws-kms",
                 kms=kms,
                 settings={
                     "WEB_CONCURRENCY": "1"

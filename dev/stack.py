@@ -454,16 +454,34 @@ def default_home() -> Path:
     return ROOT / ".hotwallet" / "dev"
 
 
+def selected_device(*known: str) -> str:
+    """
+    Return the key backend that the environment selects; it is ``pkcs11`` if unset.
+
+    Raises:
+        RuntimeError: It is none of *known*, so the stack would sign with another.
+    """
+    if os.environ.get("USE_KMS", "").lower() == "true":
+        return "aws-kms"
+    device = os.environ.get("KEY_BACKEND") or "pkcs11"
+    if device not in known:
+        raise RuntimeError(
+            f"KEY_BACKEND={device}: this stack has only {', '.join(known)}; to pay with"
+            " a backend of your own, see CONTRIBUTING.md, A backend in an hour"
+        )
+    return device
+
+
 def main() -> int:
     """Run the stack until Ctrl-C."""
     for number in (signal.SIGINT, signal.SIGTERM):
         # A shell starts background jobs with SIGINT ignored.
         signal.signal(number, signal.default_int_handler)
-    use_kms = os.environ.get("USE_KMS", "").lower() == "true"
     try:
+        device = selected_device("pkcs11", "aws-kms")
         with running_stack(
             default_home(),
-            use_kms=use_kms,
+            use_kms=device == "aws-kms",
             port=int(os.environ.get("PORT") or 8080),
             settings=_listen_settings(),
             has_webhook=True,

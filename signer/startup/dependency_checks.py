@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from signer.chain.erc20 import DECIMALS
 from signer.config.networks import Network, Token
-from signer.config.settings import AWS_KMS, PKCS11, Role, Settings
+from signer.config.settings import PKCS11, Role, Settings
 from signer.errors import (
     ChainError,
     ConfigurationError,
@@ -32,10 +32,16 @@ from signer.ports import Call, ChainClient, Journal
 
 
 def self_test_key(
-    settings: Settings, open_signer: Callable[[], Signer], *, while_active: bool = False
+    settings: Settings,
+    key_setting: str,
+    open_signer: Callable[[], Signer],
+    *,
+    while_active: bool = False,
 ) -> Signer:
     """
     Return the signer that *open_signer* opens, after a test signature.
+
+    *key_setting* is the variable that names the first key, for the message.
 
     Raises:
         KeyRotatedError: With *while_active*: the key is no longer the active one.
@@ -44,9 +50,7 @@ def self_test_key(
             does not sign.
     """
     kind = "kms"
-    remedy = "check the configured key, its state and the role's permissions"
-    if settings.backend_name == AWS_KMS:
-        remedy = "check KMS_KEY_ID, the key's state and the role's permissions"
+    remedy = f"check {key_setting}, the key's state and the role's permissions"
     if settings.backend_name == PKCS11:
         kind, remedy = "pkcs11", "run: hotwallet softhsm doctor"
     try:

@@ -141,13 +141,22 @@ def test_a_name_that_two_packages_claim_is_refused(
 BROKEN = {
     "no module": ("", "nowhere:PLUGIN", "needs the package nowhere"),
     "no object": ("", "broken:PLUGIN", "failed (AttributeError)"),
-    "error": ("raise ValueError('s3cret')", "broken:PLUGIN", "failed (ValueError)"),
+    "error": (
+        "raise ValueError('s3cret')",
+        "broken:PLUGIN",
+        "failed (ValueError in broken:1)",
+    ),
     "other name": (
         "class PLUGIN:\n    name = 'other'",
         "broken:PLUGIN",
         "a plugin of another name",
     ),
     "no name": ("PLUGIN = 7", "broken:PLUGIN", "failed (AttributeError)"),
+    "no members": (
+        "class PLUGIN:\n    name = 'broken'\n    refusals = open = key_name = 1",
+        "broken:PLUGIN",
+        "the plugin broken has no key_setting, modules, production_refusal",
+    ),
 }
 
 
@@ -187,6 +196,25 @@ def test_a_backend_of_another_name_is_refused(example: Path) -> None:
 
     with pytest.raises(ConfigurationError, match="of another name"):
         open_plugin(Other(), _config())
+
+
+def test_a_backend_without_a_member_is_refused(example: Path) -> None:
+    """Otherwise the first signature would fail, long after the start."""
+    plugin = load_plugin("example-files")
+
+    class Incomplete:
+        name = "example-files"
+        concurrency = 1
+
+        def public_key(self, key_id: KeyId) -> bytes:
+            raise NotImplementedError
+
+    class Opening(type(plugin)):  # type: ignore[misc]
+        def open(self, config: BackendConfig) -> object:
+            return Incomplete()
+
+    with pytest.raises(ConfigurationError, match="has no resolve, sign_digest"):
+        open_plugin(Opening(), _config())
 
 
 def test_production_refuses_what_the_plugin_forbids(example: Path) -> None:

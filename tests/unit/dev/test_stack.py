@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from dev.stack import exports, running_stack
+from dev.stack import exports, running_stack, selected_device
 
 
 class FirstStartedError(Exception):
@@ -56,3 +56,23 @@ def test_every_setting_is_exported(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "export USE_KMS=true\n" in exported
     assert "export APP_ENV=development\n" in exported
     assert "HOME=" not in exported
+
+
+def test_a_device_that_the_stack_does_not_have_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Otherwise it would sign with SoftHSM, and look like a success."""
+    monkeypatch.delenv("USE_KMS", raising=False)
+    monkeypatch.delenv("KEY_BACKEND", raising=False)
+    assert selected_device("pkcs11") == "pkcs11"
+
+    monkeypatch.setenv("KEY_BACKEND", "my-device")
+    with pytest.raises(RuntimeError, match=r"=my-device: .* pkcs11, aws-kms"):
+        selected_device("pkcs11", "aws-kms")
+
+    monkeypatch.setenv("KEY_BACKEND", "aws-kms")
+    assert selected_device("pkcs11", "aws-kms") == "aws-kms"
+
+    monkeypatch.delenv("KEY_BACKEND")
+    monkeypatch.setenv("USE_KMS", "true")
+    assert selected_device("pkcs11", "aws-kms") == "aws-kms"

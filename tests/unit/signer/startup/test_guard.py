@@ -550,7 +550,7 @@ def test_key_that_signs_passes_the_self_test() -> None:
     """The signer is returned after one test signature."""
     device = honest(KEY)
 
-    signer = self_test_key(KMS, lambda: signer_over(device))
+    signer = self_test_key(KMS, "KMS_KEY_ID", lambda: signer_over(device))
 
     assert signer.public_key.uncompressed == point(KEY)
     assert device.calls == 1
@@ -578,11 +578,12 @@ def test_key_that_does_not_sign_is_refused(
         return signer_over(planted(point(KEY), error))
 
     with pytest.raises(ConfigurationError) as caught:
-        self_test_key(settings, open_signer)
+        self_test_key(settings, "KMS_KEY_ID", open_signer)
 
     (refusal,) = caught.value.refusals
     assert refusal.code == f"{kind}-{code}"
     assert str(error) in refusal.message
+    assert ("check KMS_KEY_ID" in refusal.message) == (kind == "kms")
 
 
 def test_wrong_signature_fails_the_self_test() -> None:
@@ -591,7 +592,7 @@ def test_wrong_signature_fails_the_self_test() -> None:
     faulty = Device(point(KEY), lambda digest: other.sign(digest, hasher=None))
 
     with pytest.raises(ConfigurationError, match="kms-signing-error"):
-        self_test_key(KMS, lambda: signer_over(faulty))
+        self_test_key(KMS, "KMS_KEY_ID", lambda: signer_over(faulty))
 
 
 def test_unexpected_exception_is_not_a_refusal() -> None:
@@ -601,7 +602,7 @@ def test_unexpected_exception_is_not_a_refusal() -> None:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        self_test_key(KMS, open_signer)
+        self_test_key(KMS, "KMS_KEY_ID", open_signer)
 
 
 LOCAL = _network("http://127.0.0.1:8545")
