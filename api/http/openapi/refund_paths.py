@@ -80,7 +80,7 @@ _SIGNATURE = [
     parameter(
         name,
         "header",
-        text("Only of a tenant that signs its requests (RFC 9421)."),
+        text("Only of a tenant that signs its requests: see Signed requests."),
         required=False,
     )
     for name in ("Content-Digest", "Signature-Input", "Signature")

@@ -1440,11 +1440,11 @@ export interface operations {
                  *     most 20, until the refund is final. Other preferences are ignored.
                  */
                 Prefer?: string;
-                /** @description Only of a tenant that signs its requests (RFC 9421). */
+                /** @description Only of a tenant that signs its requests: see Signed requests. */
                 "Content-Digest"?: string;
-                /** @description Only of a tenant that signs its requests (RFC 9421). */
+                /** @description Only of a tenant that signs its requests: see Signed requests. */
                 "Signature-Input"?: string;
-                /** @description Only of a tenant that signs its requests (RFC 9421). */
+                /** @description Only of a tenant that signs its requests: see Signed requests. */
                 Signature?: string;
             };
             path?: never;
