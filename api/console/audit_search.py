@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Protocol
 
 from signer.audit.canonical_json import parse_canonical
 from signer.audit.chain_reader import BATCH
@@ -47,13 +47,7 @@ class RecordFilter:
     @property
     def texts(self) -> Sequence[str]:
         """What the body of each wanted record contains."""
-        given = (self.event, self.actor, self.refund_id)
-        # Only of these the JSON of a text contains the text itself.
-        return [
-            each
-            for each in given
-            if each and each.isascii() and not {'"', "\\"} & {*each}
-        ]
+        return plain_texts(self.event, self.actor, self.refund_id)
 
     def fits(self, fields: Mapping[str, Any]) -> bool:
         """Return whether a record with *fields* is wanted, apart from its time."""
@@ -62,6 +56,28 @@ class RecordFilter:
             and (self.actor or "") in str(fields.get("actor"))
             and self.refund_id in {None, refund_of(fields)}
         )
+
+
+class Wanted(Protocol):
+    """Which records a search finds; as ``RecordFilter``."""
+
+    @property
+    def since(self) -> datetime | None: ...
+
+    @property
+    def until(self) -> datetime | None: ...
+
+    @property
+    def texts(self) -> Sequence[str]: ...
+
+    def fits(self, fields: Mapping[str, Any]) -> bool: ...
+
+
+def plain_texts(*given: str | None) -> Sequence[str]:
+    """Return those of *given* that JSON contains as they are."""
+    return [
+        each for each in given if each and each.isascii() and not {'"', "\\"} & {*each}
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +119,7 @@ class FoundRecords:
 
 
 def search_records(
-    journal: Journal, macs: RowMACs, wanted: RecordFilter, before: int | None = None
+    journal: Journal, macs: RowMACs, wanted: Wanted, before: int | None = None
 ) -> FoundRecords:
     """Return the newest *wanted* records whose sequence number is below *before*."""
     found: list[FoundRecord] = []
@@ -155,7 +171,7 @@ def refund_of(fields: Mapping[str, Any]) -> str | None:
     return found if isinstance(found, str) else None
 
 
-def _is_in_time(at: datetime | None, wanted: RecordFilter) -> bool:
+def _is_in_time(at: datetime | None, wanted: Wanted) -> bool:
     if at is None:
         return True
     is_after = wanted.since is None or at >= wanted.since
@@ -163,7 +179,7 @@ def _is_in_time(at: datetime | None, wanted: RecordFilter) -> bool:
 
 
 def _read(
-    sealed: Sealed, macs: RowMACs, wanted: RecordFilter, at: datetime | None
+    sealed: Sealed, macs: RowMACs, wanted: Wanted, at: datetime | None
 ) -> FoundRecord | None:
     record = sealed.record
     if not all(text in record.body for text in wanted.texts):

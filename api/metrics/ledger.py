@@ -7,23 +7,20 @@ from datetime import timedelta
 from prometheus_client.core import Metric
 
 from api.health.readiness import unsealed_seconds
-from api.metrics import catalogue, shared_meter
+from api.metrics import catalogue
 from api.metrics.catalogue import Spec
 from api.metrics.names import Names
+from api.metrics.shared_meter import read_decisions, read_refusals
 from signer.alerts import Alert
 from signer.audit.stored_checkpoints import Verify, find_newest
 from signer.config.networks import Network
-from signer.model.decision import Verdict
 from signer.model.key import KeyState, find_active_key
 from signer.model.refund import OPEN
 from signer.open_approvals import read_open_approvals
-from signer.policy.facts import Path
 from signer.ports import Clock, Ledger
 
 
 _RECENT = timedelta(minutes=5)
-_PATHS = frozenset(map(str, Path))
-_VERDICTS = frozenset(map(str, Verdict))
 
 
 class LedgerCollector:
@@ -156,14 +153,11 @@ class LedgerCollector:
         refusals: Counter[tuple[str, ...]] = Counter()
         decisions: Counter[tuple[str, ...]] = Counter()
         names = self._names
-        for name, count in self._ledger.shared_counts().items():
-            match name:
-                case (shared_meter.REFUSED, code):
-                    refusals[(names.code(code),)] += count
-                case (shared_meter.DECIDED, path, verdict, rule) if (
-                    path in _PATHS and verdict in _VERDICTS
-                ):
-                    decisions[path, verdict, names.rule(rule)] += count
+        counts = self._ledger.shared_counts()
+        for code, count in read_refusals(counts).items():
+            refusals[(names.code(code),)] += count
+        for (path, verdict, rule), count in read_decisions(counts).items():
+            decisions[path, verdict, names.rule(rule)] += count
         yield _by_labels(catalogue.REFUSALS, refusals)
         yield _by_labels(catalogue.DECISIONS, decisions)
 

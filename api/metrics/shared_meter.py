@@ -2,7 +2,7 @@
 
 import atexit
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
 from threading import Lock
@@ -23,6 +23,37 @@ REFUSED = "refused"
 
 DECIDED = "decided"
 """The name of the counts of decisions, by path, verdict and rule."""
+
+
+_PATHS = frozenset(map(str, Path))
+_VERDICTS = frozenset(map(str, Verdict))
+
+
+def read_refusals(counts: Mapping[tuple[str, ...], int]) -> Mapping[str, int]:
+    """Return which of *counts* are of refused requests, by code."""
+    return {
+        name[1]: count
+        for name, count in counts.items()
+        if name[0] == REFUSED and len(name) == 2  # noqa: PLR2004
+    }
+
+
+def read_decisions(
+    counts: Mapping[tuple[str, ...], int],
+) -> Mapping[tuple[str, str, str], int]:
+    """
+    Return which of *counts* are of decisions, by path, verdict and rule.
+
+    Another program may have written rows: those of no path or verdict are left out.
+    """
+    found = {}
+    for name, count in counts.items():
+        match name:
+            case (kind, path, verdict, rule) if (
+                kind == DECIDED and path in _PATHS and verdict in _VERDICTS
+            ):
+                found[path, verdict, rule] = count
+    return found
 
 
 class SharedMeter(Meter):

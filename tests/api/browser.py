@@ -27,6 +27,7 @@ PATHS = [
     "/console/approvals",
     "/console/keys",
     "/console/wallets",
+    "/console/signatures",
     "/console/policy",
     "/console/trends",
     "/console/audit",

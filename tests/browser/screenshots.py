@@ -25,7 +25,7 @@ EXTRA = {"overview-dark": "overview", "refund-phone": "refund"}
 """Further pictures, and the pages that they show."""
 
 _WIDTH, _MOST_HEIGHT = 1200, 1500
-_LONG = frozenset({"refunds", "audit"})
+_LONG = frozenset({"refunds", "audit", "signatures"})
 _LONG_HEIGHT = 950
 _COLORS = 128
 

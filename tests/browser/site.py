@@ -38,6 +38,7 @@ PAGES = {
     "approval": "/console/approvals/{digest}",
     "keys": "/console/keys",
     "wallets": "/console/wallets",
+    "signatures": "/console/signatures",
     "policy": "/console/policy",
     "trends": "/console/trends",
     "audit": "/console/audit",

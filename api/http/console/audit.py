@@ -1,7 +1,6 @@
 """The pages of the audit log: its state, a search, and a download of the export."""
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from threading import Lock
 from urllib.parse import urlencode
 
@@ -12,12 +11,12 @@ from api.console.audit_search import RecordFilter, search_records
 from api.console.trends import plot_checkpoints
 from api.http import query
 from api.http.console.resource import Console, SessionPage
+from api.http.console.search_fields import read_moment, read_sequence
 from api.request_context import actor
 from signer.audit.actions import AuditAction
 from signer.audit.export import export
 from signer.errors import (
     ConflictError,
-    InvalidInputError,
     StoreError,
     StoreUnavailableError,
 )
@@ -27,7 +26,6 @@ from signer.model.audit_record import Operation
 MOST_EXPORTED = 50_000
 """How many records a download has, at most."""
 
-_MOST_DIGITS = 15
 _BLOCK = 64 * 1024
 
 
@@ -42,12 +40,12 @@ class AuditPage(SessionPage):
             given.get("event"),
             given.get("actor"),
             given.get("refund"),
-            _moment(given, "since"),
-            _moment(given, "until"),
+            read_moment(given, "since"),
+            read_moment(given, "until"),
         )
         container = self._console.container
         found = search_records(
-            container.store, container.row_macs, wanted, _sequence(given)
+            container.store, container.row_macs, wanted, read_sequence(given)
         )
 
         following = None
@@ -141,25 +139,3 @@ class _Download:
         if not self._is_closed:
             self._is_closed = True
             self._lock.release()
-
-
-def _moment(given: dict[str, str], name: str) -> datetime | None:
-    text = given.get(name)
-    if text is None:
-        return None
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise InvalidInputError(
-            "must be a time: 2026-01-31T12:00", field=name
-        ) from None
-    return moment.replace(tzinfo=moment.tzinfo or UTC)
-
-
-def _sequence(given: dict[str, str]) -> int | None:
-    text = given.get("before")
-    if text is None:
-        return None
-    if not (text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS):
-        raise InvalidInputError("must be a sequence number", field="before")
-    return int(text)

@@ -4,12 +4,17 @@ from falcon import Request, Response
 
 from api.console.audit_search import LOOKED_AT
 from api.console.policy import count_refusals, read_policies
+from api.console.policy_rules import (
+    count_decisions,
+    read_deny_list,
+    read_rule_files,
+)
 from api.http import query
 from api.http.console.resource import SessionPage
 
 
 class PolicyPage(SessionPage):
-    """``/console/policy``: limits, what is left of them, and recent refusals."""
+    """``/console/policy``: rules, decisions, limits and what is left of them."""
 
     def on_get(self, req: Request, resp: Response) -> None:
         """Show the rules of all tenants and of each."""
@@ -23,6 +28,10 @@ class PolicyPage(SessionPage):
             policies=read_policies(container),
             has_tenants=container.tenants.tenants is not None,
             configuration=container.configuration.short,
+            policy=container.policy,
+            files=read_rule_files(container.policy, container.policy_files.keys()),
+            decisions=count_decisions(container.store),
+            deny_list=read_deny_list(container.deny_list),
             refusals=count_refusals(container.store, container.row_macs),
             looked_at=LOOKED_AT,
         )

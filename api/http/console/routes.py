@@ -25,6 +25,7 @@ from api.http.console.pages import (
 )
 from api.http.console.policy import PolicyPage
 from api.http.console.resource import Console, show
+from api.http.console.signatures import SignaturesPage
 from api.http.console.stops import StopsPage
 from api.http.console.trends import TrendsPage
 from api.http.middleware import AuthorizationMiddleware
@@ -53,6 +54,7 @@ def add_console(
     app.add_route(f"{PREFIX}/approvals/{{digest}}", ApprovalPage(console))
     app.add_route(f"{PREFIX}/keys", KeysPage(console))
     app.add_route(f"{PREFIX}/wallets", WalletsPage(console))
+    app.add_route(f"{PREFIX}/signatures", SignaturesPage(console))
     app.add_route(f"{PREFIX}/audit", AuditPage(console))
     app.add_route(f"{PREFIX}/audit/export", AuditExport(console))
     app.add_route(f"{PREFIX}/policy", PolicyPage(console))

@@ -68,7 +68,9 @@ def test_pages_load_nothing_else(browser: Browser, path: str) -> None:
     page = browser.get(path).text
 
     assert page.startswith("<!doctype html>")
-    assert not re.search(r"<script|<style| style=| on\w+=|javascript:|//", page)
+    assert not re.search(r"<script|<style| style=| on\w+=|javascript:", page)
+    # Comments of Cedar begin like the address of a host.
+    assert "//" not in re.sub(r"<pre.*?</pre>", "", page, flags=re.DOTALL)
     assert re.findall(r'(?:src|href)="(?!/console)([^"#]+)"', page) == []
 
 

@@ -1,19 +1,25 @@
-"""The page of the limits: what is in force, used and left, and what was refused."""
+"""The page of the policy: rules, decisions, limits, and what was refused."""
 
 import re
+from pathlib import Path
 
 import pytest
 
 from api.console.policy import ShownBound, count_refusals, read_policies
+from api.console.policy_rules import Decided, count_decisions, read_rule_files
 from api.container import Container
 from backends.sql import SQLStore
 from signer.alerts import Alerts
 from signer.audit.actions import AuditAction
 from signer.audit.sealer import Sealer
+from signer.config.deny_list import DenyList
 from signer.config.networks import Network
 from signer.config.tenants import Tenant, TenantRegistry
 from signer.model.audit_record import Actor, Operation, Record
 from signer.model.tenant_block import TenantBlock
+from signer.policy.default_rules import service_files
+from signer.policy.policy import Policy
+from signer.policy.policy_text import PolicyFile
 from tests.api.browser import Browser
 from tests.api.service import NETWORKS, TOKEN_ADDRESS
 from tests.api.support import SettableClock
@@ -120,3 +126,65 @@ def test_refusals_are_counted_by_reason(
     assert found[0] == ("refund-refuse-refused", "execution-reverted", 2)
     assert ("refund-refuse-refused", "tenant-blocked", 1) in found
     assert "execution-reverted" in browser.get("/console/policy").text
+
+
+OWN = '@id("our-rule")  // <b>Ours</b>.\nforbid (principal, action, resource);'
+
+
+def test_the_rules_in_force_are_shown(
+    limited: Container, browser: Browser, clock: SettableClock
+) -> None:
+    """With their texts and the hash that signatures have; the own ones are marked."""
+    defaults = service_files(limited.networks, limited.tenants)
+    own = PolicyFile("own.cedar", OWN)
+    limited.policy = Policy.compile(defaults, [own])
+    limited.policy_files = {own.name: OWN}
+    page = browser.get("/console/policy").text
+    files = read_rule_files(limited.policy, {own.name})
+
+    assert [each.name for each in files if each.is_own] == ["own.cedar"]
+    assert files[-1].rules == ["our-rule"]
+    assert sum(len(each.rules) for each in files) > 10
+    assert limited.policy.hash in page
+    assert "&lt;b&gt;Ours&lt;/b&gt;" in page
+    assert "<b>Ours" not in page
+
+
+def test_decisions_are_counted_by_rule(
+    container: Container, sqlite_store: SQLStore, browser: Browser, clock: SettableClock
+) -> None:
+    """Those of all processes; a row of another program is a text at most."""
+    assert "Nothing was decided yet" in browser.get("/console/policy").text
+    sqlite_store.add_counts(
+        {
+            ("decided", "refund", "allow", "refund"): 2,
+            ("decided", "rest", "refuse", "<script>"): 3,
+            ("decided", "nowhere", "allow", "refund"): 4,
+            ("refused", "policy-violation"): 5,
+        },
+        clock.now,
+    )
+    page = browser.get("/console/policy").text
+
+    assert count_decisions(sqlite_store) == [
+        Decided("<script>", "refuse", "rest", 3),
+        Decided("refund", "allow", "refund", 2),
+    ]
+    assert 'href="/console/signatures?rule=refund&amp;path=refund"' in page
+    assert "<script" not in page
+
+
+def test_the_state_of_the_deny_list_is_shown(
+    container: Container, browser: Browser, tmp_path: Path
+) -> None:
+    """Without a list, with one, and with one that cannot be used."""
+    assert "DENY_LIST_FILE</code> is not set" in browser.get("/console/policy").text
+    file = tmp_path / "denied.txt"
+    file.write_text(f"0x{'11' * 20}\n", encoding="utf-8")
+    container.deny_list = DenyList(file)
+    assert "1 on the list" in browser.get("/console/policy").text
+    file.write_text("0x11\n", encoding="utf-8")
+    page = browser.get("/console/policy").text
+
+    assert "line 1 is no address and no comment" in page
+    assert "/console/codes/screening-unavailable" in page

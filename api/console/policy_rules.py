@@ -1,0 +1,78 @@
+"""Which rules are in force, what they decided, and the state of the deny list."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from api.metrics.shared_meter import read_decisions
+from signer.config.deny_list import DenyList
+from signer.errors import ScreeningUnavailableError
+from signer.policy.policy import Policy
+from signer.ports import SharedCounters
+
+
+@dataclass(frozen=True, slots=True)
+class RuleFile:
+    """The rules of one file; ``is_own`` if the operator wrote them."""
+
+    name: str
+    text: str
+    rules: Sequence[str]
+    is_own: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """How often a rule decided in one way about one path, since the database exists."""
+
+    rule: str
+    verdict: str
+    path: str
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class DenyListState:
+    """How many addresses the deny list has, or why it cannot be used."""
+
+    addresses: int = 0
+    problem: str | None = None
+
+
+def read_rule_files(policy: Policy, own: Collection[str]) -> Sequence[RuleFile]:
+    """Return the files of *policy*; *own* are the names of those of the operator."""
+    return [
+        RuleFile(
+            file.name,
+            file.text.strip(),
+            list(
+                dict.fromkeys(
+                    rule.name
+                    for rule in policy.rules
+                    if rule.statement.file == file.name
+                )
+            ),
+            file.name in own,
+        )
+        for file in policy.files
+    ]
+
+
+def count_decisions(counters: SharedCounters) -> Sequence[Decided]:
+    """Return what was decided in all processes, the most frequent first."""
+    found = [
+        Decided(rule, verdict, path, number)
+        for (path, verdict, rule), number in read_decisions(
+            counters.shared_counts()
+        ).items()
+    ]
+    return sorted(found, key=lambda each: (-each.number, each.rule, each.path))
+
+
+def read_deny_list(deny_list: DenyList | None) -> DenyListState | None:
+    """Return the state of *deny_list*; None without one."""
+    if deny_list is None:
+        return None
+    try:
+        return DenyListState(len(deny_list.addresses()))
+    except ScreeningUnavailableError as e:
+        return DenyListState(problem=str(e))

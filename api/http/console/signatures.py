@@ -1,0 +1,53 @@
+"""The page of the signatures."""
+
+from urllib.parse import urlencode
+
+from falcon import Request, Response
+
+from api.console.explorers import Explorers
+from api.console.signatures import PATHS, SignatureFilter, search_signatures
+from api.http import query
+from api.http.console.resource import SessionPage
+from api.http.console.search_fields import read_moment, read_sequence
+
+
+class SignaturesPage(SessionPage):
+    """``/console/signatures``: what was signed, for whom, and by which rule."""
+
+    def on_get(self, req: Request, resp: Response) -> None:
+        """Show a page of the signatures that the search fields describe."""
+        names = ("actor", "path", "network", "rule", "since", "until", "before")
+        given = query.parameters(req, *names, from_form=True)
+        wanted = SignatureFilter(
+            given.get("actor"),
+            given.get("path"),
+            given.get("network"),
+            given.get("rule"),
+            read_moment(given, "since"),
+            read_moment(given, "until"),
+        )
+        container = self._console.container
+        networks = container.networks
+        found = search_signatures(
+            container.store,
+            container.row_macs,
+            networks,
+            wanted,
+            read_sequence(given),
+        )
+
+        following = None
+        if found.before is not None:
+            following = urlencode(given | {"before": str(found.before)})
+        self.show(
+            req,
+            resp,
+            "signatures.html",
+            found=found,
+            given=given,
+            following=following,
+            paths=PATHS,
+            networks=list(networks),
+            policy=container.policy.short_hash,
+            explorers=Explorers.of(networks),
+        )

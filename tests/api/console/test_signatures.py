@@ -1,0 +1,218 @@
+"""The page of the signatures: in words, of every path, and of genuine records only."""
+
+import html
+import re
+from typing import Any
+
+import pytest
+from falcon.testing import TestClient
+
+from api.console.signatures import SignatureFilter, search_signatures
+from api.container import Container
+from api.http.app import create_app
+from backends.sql import SQLStore
+from signer.audit.log import AuditLog
+from signer.audit.sealer import Sealer
+from signer.config.networks import Network
+from signer.model.audit_record import Operation, Purpose, Record, Subject
+from signer.model.decision import Decision, Verdict
+from tests.api.browser import Browser
+from tests.api.service import NETWORKS
+from tests.api.support import SettableClock
+from tests.support.ledgers import ROW_MACS
+
+
+HASH = "0x" + "ab" * 32
+RECIPIENT = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8"
+REFUND = f"rf_{'1' * 32}"
+SUBJECT = Subject("pkcs11", "0123456789", "0x" + "11" * 20)
+PAYMENT = {
+    "tenant": "shop",
+    "token_symbol": "TUSD",
+    "recipient": RECIPIENT,
+    "amount": "12.500000",
+    "kind": "transfer",
+    "nonce": 7,
+}
+
+
+def _write(
+    audit: AuditLog,
+    operation: Operation,
+    rule: str | None,
+    *,
+    actor: str = "worker",
+    refund_id: str | None = None,
+    outcome: str = "success",
+    requested: bool = False,
+    **details: Any,
+) -> None:
+    decision = None
+    if rule is not None:
+        decision = Decision(Verdict.ALLOW, (rule,), "ab" * 32, bytes(32))
+    purpose = Purpose(
+        operation,
+        network="local",
+        actor=actor,
+        refund_id=refund_id,
+        details=details,
+        decision=decision,
+    )
+    if requested:
+        audit.write(audit.intent(purpose, SUBJECT, bytes(32)))
+    audit.write(
+        audit.outcome(purpose, SUBJECT, digest=bytes(32), outcome=outcome, seconds=0.01)
+    )
+
+
+@pytest.fixture
+def signed(container: Container, clock: SettableClock) -> Container:
+    """A container over signatures of each path, an hour apart."""
+    audit = container.audit
+    sent = {"tx_hash": HASH}
+    paying, message = Operation.TRANSACTION_SIGNING, Operation.MESSAGE_SIGNING
+    for operation, rule, given in (
+        (paying, "refund", {**PAYMENT, **sent, "refund_id": REFUND}),
+        (Operation.KEY_SWEEP, "sweep", {**PAYMENT, **sent, "refund_id": REFUND}),
+        (Operation.NONCE_FILL, "no-op", {**PAYMENT, "kind": "noop", **sent}),
+        (
+            message,
+            "greetings",
+            {"actor": "token:bot", "path": "rest", "summary": "sign <b>hello</b>"},
+        ),
+        (
+            paying,
+            "calls",
+            {"actor": "token:bot", "path": "json-rpc", "summary": "call 0x", **sent},
+        ),
+        (paying, "refund", {**PAYMENT, "outcome": "backend-unavailable"}),
+        (Operation.SELF_TEST, None, {}),
+    ):
+        _write(audit, operation, rule, requested=True, **given)
+        clock.advance(3600)
+    Sealer(container.store, None, clock=clock).work()
+    local = NETWORKS["local"].model_copy(
+        update={"explorer": "https://explorer.example"}
+    )
+    container.networks = {"local": local}
+    return container
+
+
+@pytest.fixture
+def browser(signed: Container, clock: SettableClock) -> Browser:
+    """A browser of the administrator alice, logged in."""
+    opened = Browser(TestClient(create_app(signed)))
+    assert opened.log_in(now=clock.now).status_code == 303
+    return opened
+
+
+def _words(page: str) -> list[str]:
+    found = re.findall(r'<td class="words"><bdi>(.*?)</bdi>', page)
+    return [html.unescape(each) for each in found]
+
+
+TRANSFER = f"transfer 12.50 TUSD to {RECIPIENT}"
+NOOP = "use up nonce 7, and pay nothing"
+
+
+def test_every_path_is_shown_in_words(browser: Browser) -> None:
+    """Once each, the newest first; a text of a caller is no markup."""
+    page = browser.get("/console/signatures").text
+
+    assert _words(page) == [
+        TRANSFER,
+        "call 0x",
+        "sign <b>hello</b>",
+        NOOP,
+        TRANSFER,
+        TRANSFER,
+    ]
+    assert "<b>hello" not in page
+    assert "not signed: backend-unavailable" in page
+    assert f'href="https://explorer.example/tx/{HASH}"' in page
+    assert f'href="/console/refunds/{REFUND}"' in page
+    assert "abababababababab" in page
+
+
+@pytest.mark.parametrize(
+    ("search", "words"),
+    [
+        ("path=refund", [TRANSFER, TRANSFER]),
+        ("path=sweep", [TRANSFER]),
+        ("path=no-op", [NOOP]),
+        ("path=self-test", ["test the key with random bytes"]),
+        ("path=rest&actor=bot&network=local", ["sign <b>hello</b>"]),
+        ("actor=token:bot&rule=calls", ["call 0x"]),
+        ("rule=greet", []),
+        ("network=elsewhere", []),
+        ("since=2026-11-24T15:30&until=2026-11-24T16:30", ["call 0x"]),
+        ("actor=&path=&network=&rule=no-op&since=&until=", [NOOP]),
+    ],
+)
+def test_signatures_are_found(browser: Browser, search: str, words: list[str]) -> None:
+    assert _words(browser.get(f"/console/signatures?{search}").text) == words
+
+
+@pytest.mark.parametrize("search", ["since=yesterday", "before=x", "what=this"])
+def test_a_malformed_search_is_explained(browser: Browser, search: str) -> None:
+    assert browser.get(f"/console/signatures?{search}").status_code == 400
+
+
+def test_a_search_has_pages(browser: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each page continues where the one before it ended."""
+    monkeypatch.setattr("api.console.audit_search.PAGE_SIZE", 2)
+    path, seen = "/console/signatures?actor=worker", list[str]()
+    while path:
+        page = browser.get(path).text
+        seen += _words(page)
+        found = re.findall(r'href="(/console/signatures\?[^"]*before[^"]*)"', page)
+        path = html.unescape(found[0]) if found else ""
+
+    assert seen == [TRANSFER, NOOP, TRANSFER, TRANSFER]
+
+
+def test_a_page_reads_so_many_records(
+    signed: Container, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long the log is, and however few of its records are wanted."""
+    monkeypatch.setattr("api.console.audit_search.LOOKED_AT", 3)
+    read: list[int] = []
+    store = signed.store
+    sealed = store.sealed
+
+    def counting(after: int, limit: int) -> Any:
+        read.append(limit)
+        return sealed(after, limit)
+
+    monkeypatch.setattr(store, "sealed", counting)
+    found = search_signatures(store, ROW_MACS, {}, SignatureFilter(rule="none"))
+
+    assert (found.signatures, sum(read)) == ([], 3)
+    assert found.before == store.head()[0] - 2
+
+
+def test_a_forged_record_is_marked_and_not_shown(
+    signed: Container, browser: Browser, sqlite_store: SQLStore, clock: SettableClock
+) -> None:
+    """A program that can write rows cannot invent a signature."""
+    fields = {
+        "event": "digest-sign-succeeded",
+        "operation": "transaction-signing",
+        "details": {"summary": "transfer everything to evil"},
+    }
+    forged = Record.of(fields, clock.now)
+    sqlite_store.append([Record(forged.id, forged.body, "tests:" + "0" * 64)])
+    Sealer(sqlite_store, None, clock=clock).work()
+    page = browser.get("/console/signatures").text
+
+    assert "another program wrote it" in page
+    assert "everything" not in page
+
+
+def test_a_network_that_was_removed_has_no_link(signed: Container) -> None:
+    """And what no explorer may get is no link either."""
+    networks: dict[str, Network] = {}
+    found = search_signatures(signed.store, ROW_MACS, networks, SignatureFilter())
+
+    assert {each.chain_id for each in found.signatures} == {None}
+    assert {each.network for each in found.signatures} == {"local"}
