@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 from signer.crypto.secp256k1 import Signature
-from signer.crypto.transactions.envelopes import take_signature
 from signer.crypto.transactions.rlp_items import (
     address_bytes,
     minimal,
@@ -12,6 +11,7 @@ from signer.crypto.transactions.rlp_items import (
     take_list,
     take_number,
 )
+from signer.crypto.transactions.typed_transaction import take_signature
 from signer.crypto.transactions.validation import UINT64, UINT256, is_address, require
 
 

@@ -1,7 +1,7 @@
 """Transactions of all types: encoding, and decoding again."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import partial
 from itertools import permutations
 from typing import Any
@@ -87,9 +87,9 @@ def test_bytes_of_another_transaction_are_noticed(plain: AnyTransaction) -> None
             changed: AnyTransaction = replace(plain, value=plain.value + 1)
             return changed.serialise(signature)
 
-    fields = {name: getattr(plain, name) for name in type(plain).__slots__}
+    values = {each.name: getattr(plain, each.name) for each in fields(plain)}
     with pytest.raises(EncodingError, match="another transaction"):
-        SignedBytes.of(Buggy(**fields), SIGNATURE)
+        SignedBytes.of(Buggy(**values), SIGNATURE)
 
 
 @pytest.mark.parametrize(
