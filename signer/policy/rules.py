@@ -23,7 +23,7 @@ DENIED = "recipient-denied"
 RESERVED = frozenset({NOT_PERMITTED, POLICY_ERROR, NO_DECISION})
 
 RULES: Mapping[str, str] = {
-    "chain-id": "the chain id is 0, too large, or not the network's",
+    "chain-id": "the chain id is 0, or not the network's",
     "calldata": "the arguments of a known function are not in canonical encoding",
     "extra-calldata": "there are bytes after the arguments of a known function",
     "delegation": "an authorisation (EIP-7702) gives the whole account to a contract",

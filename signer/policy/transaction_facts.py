@@ -9,7 +9,6 @@ from signer.chain.calldata import Call, decode_call
 from signer.chain.erc20 import TRANSFER, decode_transfer
 from signer.crypto.transactions import MAX_GAS, AnyTransaction
 from signer.errors import EncodingError
-from signer.policy.attributes import MAX_LONG
 from signer.policy.facts import Calldata, Path, RecipientKind, Shape, TransactionFacts
 from signer.policy.surroundings import KnownNetwork, KnownToken, Surroundings
 
@@ -226,9 +225,7 @@ def _find_exceeded(
     """Return the names of the limits that are exceeded; compared as integers."""
     network = surroundings.network
     found = set()
-    if transaction.chain_id > MAX_LONG or (
-        network is not None and transaction.chain_id != network.chain_id
-    ):
+    if network is not None and transaction.chain_id != network.chain_id:
         found.add("chain-id")
     if transaction.gas > _find_gas_limit(surroundings.caller.path, token):
         found.add("gas")

@@ -85,7 +85,7 @@ class _Source:
         most = (2**256 - 1) // max(gas, 1)
         fees = sorted((self._number(most), self._number(most)))
         common: dict[str, Any] = {
-            "chain_id": max(1, self._number(2**64 - 1)),
+            "chain_id": max(1, self._number(2**63 - 37)),
             "nonce": self._number(self._max_nonce),
             "gas": gas,
             "to": self._address() if type_ in (3, 4) or rng.random() < 0.9 else None,

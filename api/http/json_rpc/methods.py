@@ -107,7 +107,7 @@ class Methods:
         """Send a token transfer; return the hash once a worker has broadcast it."""
         fields = _read_object(params)
         self._require_own(read_sender(fields))
-        self._require_chain(fields)
+        self._require_chain(read_chain_id(fields), "chainId")
         transfer = read_transfer(fields, self.network)
         refund = self.sender.accept(
             transfer,
@@ -127,7 +127,7 @@ class Methods:
         fields = _read_object(params)
         sender = read_sender(fields)
         self._require_own(sender)
-        self._require_chain(fields)
+        self._require_chain(read_chain_id(fields), "chainId")
         transaction = parse_transaction({"chainId": self.network.chain_id, **fields})
         signed = self.signing.sign_transaction(transaction, session.requester, sender)
         raw = f"0x{signed.raw.hex()}"
@@ -150,9 +150,9 @@ class Methods:
         """Return the signature of a document: ``[address, document]``."""
         address, document = _read_two(params, "the address and the document")
         sender = read_address(address, "address")
-        signed = self.signing.sign_typed_data(
-            TypedData.parse(document), session.requester, sender
-        )
+        parsed = TypedData.parse(document)
+        self._require_chain(parsed.chain_id, "the domain's chainId")
+        signed = self.signing.sign_typed_data(parsed, session.requester, sender)
         return f"0x{signed.to_bytes().hex()}"
 
     def _require_own(self, sender: str) -> None:
@@ -162,12 +162,11 @@ class Methods:
                 f"must be the address that signs here, {own}", field="from"
             )
 
-    def _require_chain(self, fields: Mapping[str, Any]) -> None:
-        chain_id = read_chain_id(fields)
+    def _require_chain(self, chain_id: int | None, name: str) -> None:
         if chain_id not in (None, self.network.chain_id):
             raise RPCError(
                 CHAIN_DISCONNECTED,
-                f"chainId is {chain_id}, and this endpoint is of chain"
+                f"{name} is {chain_id}, and this endpoint is of chain"
                 f" {self.network.chain_id} ({self.name})",
                 code="chain-id",
             )

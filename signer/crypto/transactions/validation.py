@@ -18,6 +18,9 @@ Transactions can have a higher one: chains without this EIP include them.
 UINT64 = 2**64
 UINT256 = 2**256
 
+MAX_CHAIN_ID = (UINT64 - 1) // 2 - 36
+"""The highest chain id (EIP-2294): ``v`` of EIP-155, 35 + 2 * id + 1, fits 64 bits."""
+
 # Tokens repeat, and a checksum costs a hash.
 is_address = lru_cache(maxsize=1024)(is_checksum_address)
 
@@ -51,7 +54,8 @@ def check_common(transaction: _Common, price: int, price_field: str) -> None:
         InvalidInputError: For the first field out of range.
     """
     t = transaction
-    require(0 < t.chain_id < UINT64, "chain_id", "must be 1 to 2**64 - 1")
+    is_chain_id = 0 < t.chain_id <= MAX_CHAIN_ID
+    require(is_chain_id, "chain_id", "must be 1 to 2**63 - 37 (EIP-2294)")
     # EIP-2681
     require(0 <= t.nonce < UINT64 - 1, "nonce", "must be 0 to 2**64 - 2")
     require(0 <= t.gas < UINT64, "gas", "must be 0 to 2**64 - 1")

@@ -310,6 +310,20 @@ def test_signs_typed_data(permitted: TestClient, method: str, write: Any) -> Non
     assert Account.recover_message(signable, signature=signature) == own
 
 
+def test_typed_data_of_another_chain(permitted: TestClient) -> None:
+    """Its domain may name the chain of the endpoint, and no other one (EIP-712)."""
+    own = _own(permitted)
+
+    def answer(chain_id: int) -> Any:
+        domain = {**DOCUMENT["domain"], "chainId": chain_id}
+        document = {**DOCUMENT, "domain": domain}
+        return call(permitted, "eth_signTypedData_v4", own, document)
+
+    error = answer(1)["error"]
+    assert (error["code"], error["data"]["code"]) == (4901, "chain-id")
+    assert "result" in answer(NETWORKS["local"].chain_id)
+
+
 def test_reversed_arguments(permitted: TestClient) -> None:
     """A message of 20 bytes is none."""
     own = _own(permitted)

@@ -140,7 +140,7 @@ MALFORMED: list[tuple[dict[str, Any], str, list[Any]]] = [
     (TYPE_3, "blobVersionedHashes", [None, "", [], ["0x" + "00" * 32]]),
     (TYPE_4, "authorizationList", [None, "", {}, []]),
     # Out of range.
-    (TYPE_2, "chainId", [0, "0x0", 2**64]),
+    (TYPE_2, "chainId", [0, "0x0", 2**63 - 36, 2**64]),
     (TYPE_2, "nonce", [2**64 - 1]),
     (TYPE_2, "gas", [2**64]),
     (TYPE_2, "value", [2**256]),

@@ -21,7 +21,7 @@ WRONG_CHECKSUM = "0x5fbDB2315678afecb367f032d93F642f64180aa3"
 HASH = b"\x01" + bytes(31)
 
 OUT_OF_RANGE: dict[str, tuple[Any, ...]] = {
-    "chain_id": (0, -1, 2**64),
+    "chain_id": (0, -1, 2**63 - 36, 2**64),
     "nonce": (-1, 2**64 - 1, 2**64),
     "max_fee_per_gas": (-1, 10**9 - 1, 2**256 // 65_000 + 1, 2**256),
     "max_priority_fee_per_gas": (-1, 2 * 10**9 + 1),
@@ -77,7 +77,7 @@ def test_types_that_cannot_create_a_contract(plain: AnyTransaction) -> None:
 @pytest.mark.parametrize(
     ("field", "values"),
     [
-        ("chain_id", (1, 2**64 - 1)),
+        ("chain_id", (1, 2**63 - 37)),
         ("nonce", (0, 2**64 - 2)),
         ("max_fee_per_gas", (10**9, 2**256 // 65_000)),
         ("max_priority_fee_per_gas", (0, 2 * 10**9)),
