@@ -179,7 +179,12 @@ def _variables(name: str) -> dict[str, str]:
     return dict(re.findall(r"^([A-Z_]+)=(.*)$", text, re.MULTILINE))
 
 
-PROCESSES = {"api-refunds": "refunds", "worker": "worker", "admin": "admin"}
+PROCESSES = {
+    "api-refunds": "refunds",
+    "worker": "worker",
+    "admin": "admin",
+    "sign": "sign",
+}
 """The services that run a process, and the name of its database role."""
 
 
@@ -234,6 +239,17 @@ def test_the_process_that_accepts_refunds_can_sign_nothing() -> None:
         assert "AUDIT_SIGNING_KEY_FILE: /etc/hotwallet/signing/" in services[name]
 
 
+def test_the_process_for_other_programs_cannot_sign_the_audit_log() -> None:
+    """Nor does it listen outside: its proxy is an operator's."""
+    compose = yaml.safe_load((DOCKER / "compose.yaml").read_text(encoding="utf-8"))
+    service = compose["services"]["sign"]
+
+    assert service["environment"]["AUDIT_SIGNING_KEY_FILE"] == ""
+    assert not any("/signing" in volume for volume in service["volumes"])
+    assert "ports" not in service
+    assert compose["networks"]["programs"]["internal"]
+
+
 def test_the_proxy_reaches_only_the_process_that_accepts_refunds() -> None:
     """Containers reach each other where they share a network."""
     reach = {}
@@ -249,6 +265,7 @@ def test_the_proxy_reaches_only_the_process_that_accepts_refunds() -> None:
         "api-refunds": {"refunds", "front"},
         "worker": {"signing"},
         "admin": {"signing", "administration"},
+        "sign": {"signing", "programs"},
         "proxy": {"outside", "front"},
         "prometheus": {"monitoring", "administration"},
         "grafana": {"monitoring"},
@@ -309,7 +326,7 @@ def test_a_laptop_chooses_how_to_keep_the_key() -> None:
 
 
 def test_only_what_is_asked_for_is_started() -> None:
-    """Prometheus and Grafana need a profile, and write nothing to their images."""
+    """Monitoring and JSON-RPC need a profile, and write nothing to their images."""
     compose = yaml.safe_load((DOCKER / "compose.yaml").read_text(encoding="utf-8"))
     in_profiles = {
         name: service
@@ -317,9 +334,12 @@ def test_only_what_is_asked_for_is_started() -> None:
         if "profiles" in service
     }
 
-    assert {*in_profiles} == {"prometheus", "grafana"}
+    assert {name: each["profiles"] for name, each in in_profiles.items()} == {
+        "sign": ["sign"],
+        "prometheus": ["monitoring"],
+        "grafana": ["monitoring"],
+    }
     for service in in_profiles.values():
-        assert service["profiles"] == ["monitoring"]
         assert service["read_only"]
         assert service["cap_drop"] == ["ALL"]
 

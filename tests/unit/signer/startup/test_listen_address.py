@@ -116,7 +116,7 @@ def test_shipped_containers_are_accepted() -> None:
     for address in named:
         assert _refused({**shipped, "TRUSTED_PROXIES": address}) == []
     assert f"front: {{ipv4_address: {named[0]}}}" in proxy
-    assert named[1] not in proxy
+    assert not any(address in proxy for address in named[1:])
     assert f"server api-refunds:{bind.rpartition(':')[2]};" in nginx
     assert re.findall(r"listen (\d+) ", nginx) == re.findall(r'"\d+:(\d+)"', compose)
 
