@@ -235,7 +235,7 @@ def _require_free(port: int) -> None:
         except OSError as e:
             raise RuntimeError(
                 f"cannot listen on 127.0.0.1:{port} ({e.strerror}): stop the process"
-                " that uses it, or choose another port: `make dev PORT=8081`"
+                f" that uses it, or choose another port: `make dev PORT={port + 1}`"
             ) from None
 
 
