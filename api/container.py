@@ -319,9 +319,8 @@ class Container:
             TransactionSigner(
                 self.ring,
                 self.ledger_clock,
-                self.policy,
+                self.payment_policy,
                 lambda: self.backend.concurrency,
-                self.deny_list,
             ),
             NonceManager(self.store, self.ring, self.ledger_clock, self.tenants),
             self.ledger_clock,
@@ -340,8 +339,13 @@ class Container:
     @cached_property
     def payment_policy(self) -> PaymentPolicy:
         """The policy, asked about the transactions of refunds; it needs no key."""
-        clock = self.ledger_clock
-        return PaymentPolicy(self.policy, self.ring, clock, self.deny_list)
+        return PaymentPolicy(
+            self.policy,
+            self.ring,
+            self.ledger_clock,
+            self.deny_list,
+            self.store.payment_totals,
+        )
 
     @cached_property
     def refunds(self) -> RefundService:

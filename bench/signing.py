@@ -81,7 +81,9 @@ class OpenKey:
         # The refund was reserved just now, so its intent to sign still counts.
         policy = Policy.compile(service_files({"bench": NETWORK}, TenantRegistry()))
         self._policy = PaymentPolicy(policy, ring, utc_now)
-        self._transactions = TransactionSigner(ring, lambda: _QUEUED.updated_at, policy)
+        self._transactions = TransactionSigner(
+            ring, lambda: _QUEUED.updated_at, self._policy
+        )
         self.refund = _reserved_refund(self.signer)
 
     def sign_digest(self) -> Signature:

@@ -32,7 +32,7 @@ GRANT INSERT, UPDATE (count), DELETE ON attempts TO hotwallet_refunds;
 
 -- serve --role sign: signs with the active key, and accepts the transfers of JSON-RPC's clients.
 GRANT SELECT ON alembic_version, refunds, answers, wallets, sightings, stops, tenant_blocks, approvals, keys,
-    accepted_limits, audit_records, alerts, workers, attempts TO hotwallet_sign;
+    accepted_limits, audit_records, alerts, workers, attempts, spendings TO hotwallet_sign;
 GRANT INSERT (id, tenant, idempotency_key, fingerprint, reference, payment_session_id, network, chain_id, token,
     token_address, decimals, recipient, amount, reason, status, created_at, updated_at, due_at, mac)
     ON refunds TO hotwallet_sign;

@@ -5,7 +5,7 @@ All refunds of a batch get theirs in one transaction.  The conditions are part o
 statement, so a refund that no longer fulfils them gets no nonce and leaves no gap.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -37,11 +37,14 @@ from signer.errors import (
     HotWalletError,
     KeyRotatedError,
     LimitReachedError,
+    PolicyViolationError,
     StaleStateError,
 )
 from signer.model.audit_record import Record
+from signer.model.payment_totals import PaymentTotals
 from signer.model.refund import Refund, Status
 from signer.model.spending_limits import Spent
+from signer.model.tenant_block import TenantBlock
 from signer.model.wallet import Wallet
 from signer.ports import Reservation
 from signer.row_macs import RowMACs
@@ -146,25 +149,19 @@ def reserve_together(
     if wallet is not None and not wallet.is_authentic:
         raise wallet.error()
     blocks = find_blocks(connection, macs, {r.refund.tenant for r in reservations})
-    required = {r.approval for r in reservations if r.approval is not None}
+    required = {digest for each in reservations for digest in each.approvals}
     approved = find_approved(connection, macs, required)
     spendings = Spendings(connection, [r.refund for r in reservations], hour)
-    forbidden: dict[str, HotWalletError] = {}
-    for each in reservations:
-        refund = each.refund
-        if refund.tenant in blocks:
-            forbidden[refund.id] = blocks[refund.tenant].error()
-        elif each.approval is not None and each.approval not in approved:
-            forbidden[refund.id] = StaleStateError(
-                f"the approval of the refund {refund.id} has changed"
-            )
-        elif refund.swept_from is None:
-            try:
-                spendings.add(refund, each.gas_limit, each.limits)
-            except LimitReachedError as e:
-                forbidden[refund.id] = e
+    forbidden = _count_all(spendings, reservations, blocks, approved)
     allowed = [row for row in rows if row["refunds_id"] not in forbidden]
     nonces = {} if wallet is None else _assign(connection, allowed, wallet)
+    if (
+        len(reservations) > 1
+        and len(nonces) < len(allowed)
+        and any(each.permit for each in reservations)
+    ):
+        # The totals of later refunds count one that gets no nonce: take each alone.
+        raise StaleStateError("a refund of the batch was changed meanwhile")
     spendings.save(nonces)
     reserved = [row for row in allowed if row["refunds_id"] in nonces]
     if reserved:
@@ -172,6 +169,30 @@ def reserve_together(
     intents = _record_intents(connection, macs, reservations, nonces)
     assigned = {id_: (nonce, intents.get(id_)) for id_, nonce in nonces.items()}
     return forbidden | assigned
+
+
+def _count_all(
+    spendings: Spendings,
+    reservations: Sequence[Reservation],
+    blocks: Mapping[str, TenantBlock],
+    approved: Collection[str],
+) -> dict[str, HotWalletError]:
+    """Count what may be reserved; return what forbids the others, by refund id."""
+    forbidden: dict[str, HotWalletError] = {}
+    for each in reservations:
+        refund = each.refund
+        if refund.tenant in blocks:
+            forbidden[refund.id] = blocks[refund.tenant].error()
+        elif not each.approvals.issubset(approved):
+            forbidden[refund.id] = StaleStateError(
+                f"the approval of the refund {refund.id} has changed"
+            )
+        elif refund.swept_from is None:
+            try:
+                spendings.add(each)
+            except (LimitReachedError, PolicyViolationError) as e:
+                forbidden[refund.id] = e
+    return forbidden
 
 
 def _assign(
@@ -248,6 +269,10 @@ class ReservationTables(Tables):
     def spent(self, refund: Refund) -> tuple[Spent, Spent]:
         hour = self._database.hour()
         return self._database.run(lambda c: Spendings(c, [refund], hour).of(refund))
+
+    def payment_totals(self, refund: Refund) -> PaymentTotals:
+        hour = self._database.hour()
+        return self._database.run(lambda c: Spendings(c, [refund], hour).totals(refund))
 
     def _row(self, reservation: Reservation, after: Refund, counted: int) -> Values:
         before = reservation.refund

@@ -26,8 +26,10 @@ from sqlalchemy.dialects import postgresql, sqlite
 from backends.sql.inserts import INSERT
 from backends.sql.schema import spendings
 from signer.errors import LimitReachedError
+from signer.model.payment_totals import PaymentTotals
 from signer.model.refund import Refund
-from signer.model.spending_limits import NO_LIMITS, Limits, Spent
+from signer.model.spending_limits import NO_LIMITS, Spent
+from signer.ports import Reservation
 from signer.ports.refund_statistics import GAS
 
 
@@ -97,6 +99,19 @@ def _upsert(dialect: str) -> sqlite.Insert | postgresql.Insert:
     )
 
 
+# Counts are never deleted.
+_EVER: Select[Any] = (
+    select(literal_column("1"))
+    .select_from(spendings)
+    .where(
+        *(
+            spendings.c[name] == bindparam(name)
+            for name in ("chain_id", "token_address", "tenant", "recipient")
+        )
+    )
+    .limit(1)
+)
+
 _RECENT = {dialect: _recent(dialect) for dialect in INSERT}
 _UPSERT = {dialect: _upsert(dialect) for dialect in INSERT}
 
@@ -143,14 +158,17 @@ class Spendings:
             self._counts[_Counter(*counter)][counted_hour] = amount
         self._added: dict[str, dict[_Counter, int]] = {}
 
-    def add(self, refund: Refund, gas_limit: int, limits: Limits) -> None:
+    def add(self, reservation: Reservation) -> None:
         """
-        Count the amount and the gas of *refund* in this hour.
+        Count the amount and the gas of *reservation* in this hour.
 
         Raises:
             LimitReachedError: The refund would exceed a limit; it is not counted.
+            PolicyViolationError: Its ``permit`` raised it; the refund is not counted.
         """
+        refund, gas_limit = reservation.refund, reservation.gas_limit
         tenant, recipient, token = refund.tenant, refund.recipient, refund.token_address
+        limits = reservation.limits
         added: dict[_Counter, int] = {}
         for scope, bounds in ((_ALL, limits), (tenant, limits.tenant or NO_LIMITS)):
             total, paid, gas = _counters(token, scope, recipient)
@@ -162,9 +180,16 @@ class Spendings:
                     f"the {owner}{reached} of {refund.token} is reached"
                 )
             added |= {total: refund.amount, paid: refund.amount, gas: gas_limit}
+        if reservation.permit is not None:
+            reservation.permit(self.totals(refund))
         self._added[refund.id] = added
         for counter, amount in added.items():
             self._counts[counter][self._hour] = self._this_hour(counter) + amount
+
+    def totals(self, refund: Refund) -> PaymentTotals:
+        """Return what rules of the policy know about the payments before *refund*."""
+        everyone, _ = self.of(refund)
+        return PaymentTotals(everyone, is_first_payment=not self._was_paid(refund))
 
     def of(self, refund: Refund) -> tuple[Spent, Spent]:
         """Return what all tenants have spent, and what that of *refund* has."""
@@ -189,6 +214,13 @@ class Spendings:
         ]
         if upserts:
             self._connection.execute(_UPSERT[self._connection.dialect.name], upserts)
+
+    def _was_paid(self, refund: Refund) -> bool:
+        counter = _Counter(refund.token_address, _ALL, refund.recipient)
+        if self._counts[counter]:
+            return True
+        key = {**counter._asdict(), "chain_id": self._chain_id}
+        return self._connection.execute(_EVER, key).first() is not None
 
     def _spent(self, total: _Counter, paid: _Counter, gas: _Counter) -> Spent:
         return Spent(

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from signer.errors import PolicyViolationError
 from signer.model.approval_need import ApprovalNeed
 
 
@@ -36,6 +37,11 @@ class Decision:
     digest: bytes = field(repr=False)
     message: str = ""
     need: ApprovalNeed | None = None
+
+    def require_allowed(self) -> None:
+        """Raise ``PolicyViolationError`` unless the verdict is ``ALLOW``."""
+        if self.verdict is not Verdict.ALLOW:
+            raise PolicyViolationError(self.message, rule=self.rule)
 
     @property
     def rule(self) -> str:

@@ -144,6 +144,54 @@ _SERVICE_WALLET = Attribute(
     lambda f: f.is_service_wallet,
 )
 
+
+def _spent(period: str) -> Callable[[Any], Any]:
+    """Return what reads the sum of *period*, with the payment that is decided about."""
+
+    def read(facts: Any) -> dict[str, Any] | None:
+        if facts.totals is None or facts.amount is None:
+            return None
+        return _tokens(facts, getattr(facts.totals.spent, period) + facts.amount)
+
+    return read
+
+
+# Cedar cannot add decimals, so each sum includes the payment.
+_TOTALS = (
+    Attribute(
+        "spent_hour",
+        "decimal",
+        "what all tenants spend of the token in this clock hour, with this payment, in"
+        " whole tokens",
+        _spent("hour"),
+        optional=True,
+    ),
+    Attribute(
+        "spent_day",
+        "decimal",
+        "the same of this clock hour and the 23 before it",
+        _spent("day"),
+        optional=True,
+    ),
+    Attribute(
+        "spent_recipient",
+        "decimal",
+        "the part of `spent_day` that the recipient gets",
+        _spent("recipient"),
+        optional=True,
+    ),
+    Attribute(
+        "first_payment",
+        "Bool",
+        "whether no refund of the token to the recipient had a nonce before",
+        lambda f: None if f.totals is None else f.totals.is_first_payment,
+        optional=True,
+    ),
+)
+
+TOTALS = frozenset(each.name for each in _TOTALS)
+"""The attributes about earlier payments: refunds have them until they get a nonce."""
+
 _TRANSACTION = (
     *_COMMON,
     _SERVICE_WALLET,
@@ -303,34 +351,7 @@ _TRANSACTION = (
         " called",
         lambda f: f.is_denied,
     ),
-    Attribute(
-        "spent_hour",
-        "decimal",
-        "what was spent in the last hour, in whole tokens",
-        lambda f: _tokens(f, f.spent.hour),
-        optional=True,
-    ),
-    Attribute(
-        "spent_day",
-        "decimal",
-        "what was spent in the last day",
-        lambda f: _tokens(f, f.spent.day),
-        optional=True,
-    ),
-    Attribute(
-        "spent_recipient",
-        "decimal",
-        "what the recipient got in the last day",
-        lambda f: _tokens(f, f.spent.to_recipient),
-        optional=True,
-    ),
-    Attribute(
-        "first_payment",
-        "Bool",
-        "whether the recipient was never paid before",
-        lambda f: f.spent.is_first_payment,
-        optional=True,
-    ),
+    *_TOTALS,
 )
 
 _MESSAGE = (

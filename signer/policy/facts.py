@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
+from signer.model.payment_totals import PaymentTotals
+
 
 class Path(StrEnum):
     """The ways to a signature.  Each of them asks the policy."""
@@ -104,23 +106,6 @@ class Facts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Spent:
-    """
-    What was spent before, in base units; None if the path does not count it.
-
-    ``to_recipient`` is what the recipient got in the last day.
-    """
-
-    hour: int | None = None
-    day: int | None = None
-    to_recipient: int | None = None
-    is_first_payment: bool | None = None
-
-
-NOTHING_COUNTED = Spent()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class TransactionFacts(Facts):
     """
     A transaction of any type.
@@ -133,8 +118,9 @@ class TransactionFacts(Facts):
     *extra_bytes* counts the bytes after them.  *grants_allowance* means that another
     address could take tokens later.  *exceeded* names the limits of the configuration
     that the transaction exceeds.  *is_denied* means that the deny list has the
-    recipient, the spender or the address that is called.  *is_service_wallet* is that
-    of ``Surroundings``.
+    recipient, the spender or the address that is called.  *totals* are known before a
+    refund gets its nonce, and None for all other signatures.  *is_service_wallet* is
+    that of ``Surroundings``.
     """
 
     network: str | None
@@ -165,7 +151,7 @@ class TransactionFacts(Facts):
     spender: str | None
     exceeded: frozenset[str]
     is_denied: bool = False
-    spent: Spent = NOTHING_COUNTED
+    totals: PaymentTotals | None = None
     is_service_wallet: bool = False
 
 

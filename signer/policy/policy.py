@@ -23,12 +23,13 @@ from typing import Any, Self
 
 import cedarpy
 
-from signer.errors import ConfigurationError, PolicyViolationError, Refusal
+from signer.errors import ConfigurationError, Refusal
 from signer.model.approval_need import ApprovalNeed
 from signer.model.decision import SHORT_DIGITS, Decision, Verdict
 from signer.policy.attributes import (
     ACTIONS,
     BY_FACTS,
+    TOTALS,
     build_schema,
     principal,
     resource,
@@ -48,7 +49,7 @@ from signer.ports import NO_METER, Meter
 MAX_APPROVALS = 5
 """How many approvals a rule can demand."""
 
-Approve = Callable[[ApprovalNeed], None]
+Approve = Callable[[ApprovalNeed], object]
 """Raises an error unless people have approved what the rules demand."""
 
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,63}")
@@ -104,6 +105,7 @@ class Policy:
         self._deciding = _RuleSet(deciding)
         self._unapproved = _RuleSet([each for each in deciding if not each.approvals])
         self.has_approvals = any(each.approvals for each in rules)
+        self.reads_totals = self._deciding.reads_any(TOTALS)
         self._explaining = _RuleSet([each for each in rules if each.is_explanation])
 
     @classmethod
@@ -176,8 +178,7 @@ class Policy:
         finally:
             path = facts.caller.path
             self._meter.decided(path, decision.verdict, decision.rule)
-        if decision.verdict is not Verdict.ALLOW:
-            raise PolicyViolationError(decision.message, rule=decision.rule)
+        decision.require_allowed()
         return decision
 
     def _ask_for_approvals(self, facts: AnyFacts, answer: "_Answer") -> Decision:
@@ -242,7 +243,7 @@ class _RuleSet:
                 [
                     (each.name, each.read)
                     for each in action.attributes
-                    if self._uses(each.name)
+                    if self.reads_any([each.name])
                 ],
             )
             for action in ACTIONS
@@ -275,10 +276,12 @@ class _RuleSet:
             bool(diagnostics.errors) or decision is cedarpy.Decision.NoDecision,
         )
 
-    def _uses(self, attribute: str) -> bool:
+    def reads_any(self, attributes: Iterable[str]) -> bool:
+        """Return whether a rule may read one of *attributes*."""
         return any(
             rule.attributes is None or attribute in rule.attributes
             for rule in self.rules
+            for attribute in attributes
         )
 
 

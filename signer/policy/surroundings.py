@@ -9,7 +9,8 @@ from signer.amounts import parse_units
 from signer.chain.fees import GWEI
 from signer.config.networks import Network
 from signer.config.tenants import NO_LIMITS, Tenant
-from signer.policy.facts import NOTHING_COUNTED, Caller, Spent
+from signer.model.payment_totals import PaymentTotals
+from signer.policy.facts import Caller
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +80,7 @@ class Surroundings:
     *sender* is the address that signs.  *network* is the one that the path means: the
     chain id of the bytes must be its own.  It is None without one, or if the chain is
     not configured.  *limits* are those of the caller's tenant, and *denied* the
-    addresses of the deny list, in lower case.
+    addresses of the deny list, in lower case.  *totals* are None if nothing is counted.
 
     *is_service_wallet* means that the service pays refunds from *sender*, and that the
     path is not one of the service.
@@ -91,6 +92,6 @@ class Surroundings:
     network: KnownNetwork | None = None
     own: OwnKeys = NO_KEYS
     limits: Tenant = NO_LIMITS
-    spent: Spent = NOTHING_COUNTED
+    totals: PaymentTotals | None = None
     denied: Collection[str] = ()
     is_service_wallet: bool = False

@@ -124,7 +124,7 @@ def transaction_facts(
         spender=spender,
         exceeded=_find_exceeded(transaction, surroundings, token, amount, data),
         is_denied=not {recipient, spender, to}.isdisjoint(surroundings.denied),
-        spent=surroundings.spent,
+        totals=surroundings.totals,
         is_service_wallet=surroundings.is_service_wallet,
     )
 

@@ -56,7 +56,7 @@ from signer.ports.node_proxy import NodeProxy
 from signer.ports.payment_statistics import PaymentStatistics
 from signer.ports.refund_search import RefundFilter, RefundSearch
 from signer.ports.refund_statistics import RefundStatistics
-from signer.ports.refund_store import Change, Reservation, Store
+from signer.ports.refund_store import Change, Permit, Reservation, Store
 from signer.ports.shared_counters import SharedCounters
 from signer.ports.stop_store import StopStore
 from signer.ports.tenant_blocks import TenantBlocks
@@ -112,6 +112,7 @@ __all__ = [
     "Notifier",
     "Outlook",
     "PaymentStatistics",
+    "Permit",
     "Pruned",
     "Receipt",
     "RefundFilter",

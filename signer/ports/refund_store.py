@@ -8,6 +8,7 @@ from typing import Protocol
 from signer.errors import HotWalletError
 from signer.model.acceptance import Acceptance
 from signer.model.audit_record import Record
+from signer.model.payment_totals import PaymentTotals
 from signer.model.refund import Refund, SignedTransaction
 from signer.model.refund_queue import Queue
 from signer.model.spending_limits import NO_LIMITS, Limits, Spent
@@ -20,6 +21,10 @@ from signer.ports.wallet_store import WalletStore
 from signer.ports.watch import Watches
 
 
+Permit = Callable[[PaymentTotals], None]
+"""Raises ``PolicyViolationError`` unless a payment with these totals may be made."""
+
+
 @dataclass(frozen=True, slots=True)
 class Reservation:
     """
@@ -27,14 +32,18 @@ class Reservation:
 
     *limits* bound what all refunds together may spend.  *draft_intent* drafts the audit
     record of the intent to sign with the nonce, which is written in the same commit.
-    *approval* is the digest of the proposal that must be approved.
+    *approvals* are the digests of the proposals that must be approved.
+
+    *permit* decides about the totals, if a rule of the policy reads them.  It is called
+    in the transaction, and may neither read nor write the store.
     """
 
     refund: Refund
     gas_limit: int
     limits: Limits = NO_LIMITS
     draft_intent: Callable[[int], Record] | None = None
-    approval: str | None = None
+    approvals: frozenset[str] = frozenset()
+    permit: Permit | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,8 +180,8 @@ class Store(
         in the order of *reservations*.  All are assigned in one transaction.  A refund
         that gets no nonce leaves no gap, and does not keep the others from theirs.
 
-        *counted* is the transaction count of *sender* on the chain.  The limits count
-        refunds that other processes reserve at the same time, in the hours of the
+        *counted* is the transaction count of *sender* on the chain.  Limits and totals
+        count refunds that other processes reserve at the same time, in the hours of the
         database's clock, not of *at*.  A refund whose intent was written with its nonce
         has it as ``intent``.
 
@@ -183,6 +192,7 @@ class Store(
               that key is no longer pinned to *key_id*.  For a sweep, whose sender is a
               former key: the recipient is not the address of the active key.
             * ``LimitReachedError``: The refund would exceed one of its limits.
+            * ``PolicyViolationError``: ``permit`` raised it.
             * ``SigningStoppedError``, ``TenantBlockedError``: An operator forbids it.
             * ``RowNotAuthenticError``: Another program changed the refund, a stop, a
               block or the approval.
@@ -205,6 +215,14 @@ class Store(
 
         First that of all tenants, then that of its own tenant.  The hours are those of
         the database's clock, as in ``reserve_all``.  *refund* need not be stored.
+        """
+
+    def payment_totals(self, refund: Refund) -> PaymentTotals:
+        """
+        Return the totals with which ``reserve_all`` would ask about *refund* now.
+
+        Other processes may change them at any time: only those in the transaction of a
+        reservation are exact.
         """
 
     def save(

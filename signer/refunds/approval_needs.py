@@ -57,4 +57,7 @@ def decide(policy: PaymentPolicy, refund: Refund, network: Network) -> Decision:
     expected = replace(refund, sender=sender, nonce=refund.nonce or 0, gas_limit=gas)
     transaction = build_transaction(expected, attempt)
     digest = transaction.signing_digest()
-    return policy.evaluate(transaction, digest, expected, Kind.TRANSFER, network)
+    is_reserved = refund.nonce is not None
+    return policy.evaluate(
+        transaction, digest, expected, network, is_reserved=is_reserved
+    )

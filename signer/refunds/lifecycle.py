@@ -92,7 +92,7 @@ class Lifecycle:
         self._signed_requests = SignedRequests(store, tenants)
         alerts = alerts or Alerts(clock=clock)
         self._fee_monitor = FeeMonitor(store, alerts, clock)
-        needs = ApprovalNeeds(tenants, transaction_signer.payment_policy)
+        needs = ApprovalNeeds(tenants, transaction_signer.policy)
         approvals = PaymentApprovals(store, audit, alerts, clock, needs)
         self._approvals = approvals
         self._attempts = Attempts(

@@ -192,15 +192,17 @@ class PaymentApprovals:
             return
         self.require_approved(refund, need)
 
-    def require_approved(self, refund: Refund, need: ApprovalNeed) -> None:
+    def require_approved(self, refund: Refund, need: ApprovalNeed) -> Approval:
         """
-        Require that people approved *refund* as *need* demands.
+        Return the approval of *refund*, which people gave as *need* demands.
 
         Raises:
             ApprovalRequiredError: They did not.
             RowNotAuthenticError, StaleStateError: As ``settle``.
         """
-        self.require_done(self.settle(refund, need))
+        approval = self.settle(refund, need)
+        self.require_done(approval)
+        return approval
 
     def require_done(self, approval: Approval) -> None:
         """Raise ``ApprovalRequiredError`` unless *approval* lets a refund be paid."""

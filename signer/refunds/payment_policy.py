@@ -1,6 +1,7 @@
 """Asks the policy about the transactions of refunds, sweeps and no-ops."""
 
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 
 from signer.config.deny_list import DenyList
 from signer.config.networks import Network
@@ -10,13 +11,14 @@ from signer.keys.keyring import KeyRing
 from signer.model.audit_record import WORKER
 from signer.model.decision import Decision
 from signer.model.key import Key, KeyState
+from signer.model.payment_totals import PaymentTotals
 from signer.model.refund import Kind, Refund
 from signer.policy.facts import Caller, Path, TransactionFacts
 from signer.policy.policy import Approve, Policy
 from signer.policy.rules import DENIED, RULES
 from signer.policy.surroundings import NO_KEYS, KnownNetwork, OwnKeys, Surroundings
 from signer.policy.transaction_facts import transaction_facts
-from signer.ports import Clock
+from signer.ports import Clock, Permit
 
 
 class PaymentPolicy:
@@ -28,8 +30,11 @@ class PaymentPolicy:
         ring: KeyRing,
         clock: Clock,
         deny_list: DenyList | None = None,
+        totals: Callable[[Refund], PaymentTotals] | None = None,
     ) -> None:
+        """*totals* reads what was paid before; rules know nothing of it without."""
         self.policy = policy
+        self._totals = totals if policy.reads_totals else None
         self._deny_list = deny_list
         self._clock = clock
         self._ring = ring
@@ -66,13 +71,55 @@ class PaymentPolicy:
         transaction: AnyTransaction,
         digest: bytes,
         refund: Refund,
-        kind: Kind,
         network: Network,
+        *,
+        is_reserved: bool,
     ) -> Decision:
-        """Return the decision about *transaction*; it permits no signature."""
-        return self.policy.evaluate(
-            self._facts(transaction, digest, refund, kind, network)
+        """
+        Return the decision about the transfer of *refund*; it permits no signature.
+
+        Unless *is_reserved*, rules also know what was paid until now.
+        """
+        facts = self._facts(transaction, digest, refund, Kind.TRANSFER, network)
+        if self._totals is not None and not is_reserved:
+            facts = replace(facts, totals=self._totals(refund))
+        return self.policy.evaluate(facts)
+
+    def require_within_totals(
+        self,
+        transaction: AnyTransaction,
+        digest: bytes,
+        refund: Refund,
+        network: Network,
+        approve: Approve,
+    ) -> Permit | None:
+        """
+        Require that the transfer of *refund* may follow what was paid until now.
+
+        Return what decides again in the transaction that reserves the nonce, since
+        other processes pay meanwhile.  It accepts the same approvals.  Return None if
+        no rule reads the totals.
+
+        Raises:
+            PolicyViolationError: It may not.
+            ApprovalRequiredError: *approve* raised it.
+            StoreError: The totals cannot be read.
+        """
+        if self._totals is None:
+            return None
+        facts = self._facts(transaction, digest, refund, Kind.TRANSFER, network)
+        until_now = self.policy.require(
+            replace(facts, totals=self._totals(refund)), approve
         )
+        approved = until_now.need
+
+        def permit(totals: PaymentTotals) -> None:
+            decision = self.policy.evaluate(replace(facts, totals=totals))
+            need = decision.need
+            if need is None or approved is None or not approved.covers(need):
+                decision.require_allowed()
+
+        return permit
 
     @property
     def is_extended(self) -> bool:

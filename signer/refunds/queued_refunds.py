@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 
 from signer.chain.chain import Chain
 from signer.chain.fees import quote_fees
@@ -14,6 +13,7 @@ from signer.errors import (
 )
 from signer.keys.keyring import ActiveKey
 from signer.model.approval import ApprovalState
+from signer.model.approval_need import ApprovalNeed
 from signer.model.audit_record import Record
 from signer.model.refund import Refund, Status
 from signer.model.wallet import UnrecordedTransaction
@@ -77,7 +77,7 @@ class QueuedRefunds:
     def _try(self, refunds: Sequence[Refund], chain: Chain, outcomes: Outcomes) -> None:
         cancelled = [each for each in refunds if each.cancel_requested_at is not None]
         waiting = []
-        approved: dict[str, str] = {}
+        approved: dict[str, frozenset[str]] = {}
         for refund in refunds:
             if refund.cancel_requested_at is None:
                 with outcomes.capture(refund):
@@ -94,7 +94,7 @@ class QueuedRefunds:
         self._endings.end_all([(each, None) for each in cancelled], chain, outcomes)
 
     def _hold_back(
-        self, refund: Refund, chain: Chain, approved: dict[str, str]
+        self, refund: Refund, chain: Chain, approved: dict[str, frozenset[str]]
     ) -> Refund | None:
         """
         Return a refund that needs an approval and has none, after it was moved.
@@ -107,7 +107,7 @@ class QueuedRefunds:
             return None
         approval = self._approvals.settle(refund, need)
         if approval.state is ApprovalState.DONE:
-            approved[refund.id] = approval.digest
+            approved[refund.id] = frozenset({approval.digest})
             return None
         return self._transitions.move(refund, Status.AWAITING_APPROVAL)
 
@@ -125,7 +125,7 @@ class QueuedRefunds:
         refunds: Sequence[Refund],
         chain: Chain,
         outcomes: Outcomes,
-        approved: Mapping[str, str],
+        approved: Mapping[str, frozenset[str]],
     ) -> None:
         active = self._nonces.select_key(refunds[0])
         sender = active.key.address
@@ -146,44 +146,42 @@ class QueuedRefunds:
                     refund, chain, active, estimate, payments.get(mark)
                 )
                 if isinstance(prepared, Reservation):
-                    prepared = replace(prepared, approval=approved.get(refund.id))
-                if isinstance(prepared, Refund):
-                    outcomes[refund.id] = prepared
-                else:
                     # A refund that has to wait takes no nonce, and may be cancelled.
                     self._fee_monitor.require_normal(refund, chain, sender, max_fee)
-                    moved = self._require_permitted(prepared, sender, max_fee, chain)
-                    if moved is None:
-                        reservations.append(prepared)
-                    else:
-                        outcomes[refund.id] = moved
+                    digests = approved.get(refund.id, frozenset())
+                    prepared = replace(prepared, approvals=digests)
+                    prepared = self._permit(prepared, sender, max_fee, chain)
+                if isinstance(prepared, Reservation):
+                    reservations.append(prepared)
+                else:
+                    outcomes[refund.id] = prepared
         reserved = self._nonces.assign_nonces(
             reservations, counted=counted, active=active
         )
         for reservation, outcome in zip(reservations, reserved, strict=True):
             outcomes[reservation.refund.id] = outcome
 
-    def _require_permitted(
+    def _permit(
         self, prepared: Reservation, sender: str, max_fee: int, chain: Chain
-    ) -> Refund | None:
+    ) -> Reservation | Refund:
         """
         Ask the policy about the transaction with its real gas and fee.
 
-        Return the refund, after it was moved, if that needs other approvals.
+        Return the reservation with what decides again when the nonce is reserved; or
+        the refund, after it was moved, if it needs other approvals.
         """
-        refund = prepared.refund
+        refund, digests = prepared.refund, set(prepared.approvals)
+
+        def approve(need: ApprovalNeed) -> None:
+            digests.add(self._approvals.require_approved(refund, need).digest)
+
         try:
-            self._transaction_signer.require_permitted(
-                refund,
-                sender,
-                prepared.gas_limit,
-                max_fee,
-                chain.network,
-                approve=partial(self._approvals.require_approved, refund),
+            permit = self._transaction_signer.require_permitted(
+                prepared, sender, max_fee, chain.network, approve
             )
         except ApprovalRequiredError:
             return self._transitions.move(refund, Status.AWAITING_APPROVAL)
-        return None
+        return replace(prepared, approvals=frozenset(digests), permit=permit)
 
     def _prepare(
         self,

@@ -12,7 +12,6 @@ from typing import Any
 from signer.amounts import format_units
 from signer.audit.log import AuditLog
 from signer.chain.erc20 import encode_transfer
-from signer.config.deny_list import DenyList
 from signer.config.networks import Network
 from signer.crypto.transactions import (
     AnyTransaction,
@@ -31,8 +30,8 @@ from signer.model.audit_record import (
 )
 from signer.model.decision import Decision
 from signer.model.refund import Kind, Refund, SignedTransaction
-from signer.policy.policy import Approve, Policy
-from signer.ports import Clock
+from signer.policy.policy import Approve
+from signer.ports import Clock, Permit, Reservation
 from signer.refunds.payment_policy import PaymentPolicy
 from signer.refunds.policy import check_coin, check_noop, check_transfer
 from signer.refunds.sweep_policy import Objection, find_ring_objection
@@ -139,40 +138,32 @@ class TransactionSigner:
         self,
         ring: KeyRing,
         clock: Clock,
-        policy: Policy,
+        policy: PaymentPolicy,
         concurrency: Callable[[], int] = lambda: 1,
-        deny_list: DenyList | None = None,
     ) -> None:
         """
-        Sign what *policy* permits, and nothing for an address of *deny_list*.
+        Sign what *policy* permits.
 
         *concurrency* returns how many threads should sign at once.
         """
         self._ring = ring
         self._clock = clock
-        self._policy = PaymentPolicy(policy, ring, clock, deny_list)
+        self.policy = policy
         self.concurrency = concurrency
-
-    @property
-    def payment_policy(self) -> PaymentPolicy:
-        """The policy that is asked about each transaction."""
-        return self._policy
 
     @property
     def policy_hash(self) -> str:
         """The start of the policy's hash."""
-        return self._policy.policy.short_hash
+        return self.policy.policy.short_hash
 
     def require_permitted(
         self,
-        refund: Refund,
+        reservation: Reservation,
         sender: str,
-        gas: int,
         max_fee: int,
         network: Network,
-        *,
-        approve: Approve | None = None,
-    ) -> None:
+        approve: Approve,
+    ) -> Permit | None:
         """
         Ask the policy about a refund before it gets a nonce.
 
@@ -180,23 +171,28 @@ class TransactionSigner:
         ones would wait.  The rules of this project allow what the configuration does,
         which was checked: only those of an operator, and a deny list, refuse more.
 
+        Return what decides again in the transaction that reserves the nonce; None if
+        no rule reads what was paid before.
+
         Raises:
             PolicyViolationError: Its transfer would be refused now.
             ApprovalRequiredError: *approve* raised it.
         """
-        if not self._policy.is_extended:
-            return
+        if not self.policy.is_extended:
+            return None
+        gas = reservation.gas_limit
         attempt = Attempt(Kind.TRANSFER, 0, gas, max_fee, 0, is_legacy=False)
-        expected = replace(refund, sender=sender, nonce=0, gas_limit=gas)
+        expected = replace(reservation.refund, sender=sender, nonce=0, gas_limit=gas)
         transaction = build_transaction(expected, attempt)
-        self._policy.require(
-            transaction,
-            transaction.signing_digest(),
-            expected,
-            Kind.TRANSFER,
-            network,
-            approve=approve,
+        digest = transaction.signing_digest()
+        permit = self.policy.require_within_totals(
+            transaction, digest, expected, network, approve
         )
+        # As at the signature, which is decided about without the totals.
+        self.policy.require(
+            transaction, digest, expected, Kind.TRANSFER, network, approve=approve
+        )
+        return permit
 
     def find_sweep_objection(self, refund: Refund) -> Objection | None:
         """Return why the current key ring forbids a sweep; None for other refunds."""
@@ -230,7 +226,7 @@ class TransactionSigner:
         transaction = build_transaction(refund, attempt)
         _check(transaction, refund, attempt, network)
         digest = transaction.signing_digest()
-        decision = self._policy.require(
+        decision = self.policy.require(
             transaction, digest, refund, attempt.kind, network, approve=approve
         )
         purpose = build_purpose(

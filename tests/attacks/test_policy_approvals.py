@@ -122,7 +122,9 @@ def test_a_path_that_asks_nobody_signs_nothing(world: World, kind: Kind) -> None
     """The signer itself refuses: a caller that forgets the approvals pays nothing."""
     everything = rule("every", 1).replace('context.path == "refund" && true', "true")
     refund = world.step(ruled(world, "").accepted())
-    signer = TransactionSigner(world.ring, world.clock, ruled(world, everything).policy)
+    signer = TransactionSigner(
+        world.ring, world.clock, ruled(world, everything).payment_policy
+    )
     gas = int(refund.gas_limit or 0) if kind is Kind.TRANSFER else 21_000
     attempt = Attempt(kind, 0, gas, 10**9, 1, is_legacy=False)
 

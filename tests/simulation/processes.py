@@ -25,6 +25,7 @@ from signer.refunds.kill_switch import KillSwitch
 from signer.refunds.lifecycle import Lifecycle
 from signer.refunds.nonce_admin import NonceAdmin
 from signer.refunds.nonces import NonceManager
+from signer.refunds.payment_policy import PaymentPolicy
 from signer.refunds.row_alarm import RowAlarm
 from signer.refunds.service import RefundService
 from signer.refunds.sweep import Sweeper
@@ -144,7 +145,8 @@ class Components:
             self.store, switch, networks, clock, alarm=self.alarm
         )
         nonces = build.nonces(self.store, self.ring, clock, TenantRegistry())
-        signer = build.transaction_signer(self.ring, clock, SERVICE_POLICY)
+        policy = PaymentPolicy(SERVICE_POLICY, self.ring, clock)
+        signer = build.transaction_signer(self.ring, clock, policy)
         self.lifecycle = build.lifecycle(
             self.store,
             self.chains,

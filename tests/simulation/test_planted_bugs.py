@@ -136,7 +136,7 @@ class UncheckedSweeps(TransactionSigner):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self._policy.policy = Policy.compile(
+        self.policy.policy = Policy.compile(
             (*service_files({}, TenantRegistry()), _EVERYTHING)
         )
 

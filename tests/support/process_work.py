@@ -163,6 +163,7 @@ def work_on_refunds(processes: Processes) -> None:
     service.remember_answer(sent, "{}")
     store.find_advanced([sent.id], [Status.QUEUED])
     store.spent(sent)  # For previews.
+    store.payment_totals(sent)
     assert submit("ours").answer == "{}"
     with pytest.raises(ConflictError):
         submit("other")
@@ -206,6 +207,7 @@ def work_on_signing(processes: Processes) -> None:
     accepted = sender.accept(transfer, "local", "shop", ALICE)
     assert sender.accept(transfer, "local", "shop", ALICE).id == accepted.id
     sign.store.find_advanced([accepted.id], [Status.QUEUED])
+    sign.store.payment_totals(sign.stored(accepted))
     requested(limited(sign))
     processes.worker.work()
     assert sign.wallet.next_nonce > 0

@@ -275,13 +275,24 @@ class World:
         return self.wallets.reconcile(self.chains["local"], self.signer.address)
 
     @property
+    def payment_policy(self) -> PaymentPolicy:
+        """The policy of a process that starts now."""
+        return PaymentPolicy(
+            self.policy,
+            self.ring,
+            self.clock,
+            self.deny_list,
+            self.store.payment_totals,
+        )
+
+    @property
     def lifecycle(self) -> Lifecycle:
         """The lifecycle of a process that starts now."""
         ring = self.ring
         return Lifecycle(
             self.store,
             self.chains,
-            TransactionSigner(ring, self.clock, self.policy, deny_list=self.deny_list),
+            TransactionSigner(ring, self.clock, self.payment_policy),
             NonceManager(self.store, ring, self.clock, self.tenants),
             self.clock,
             audit=self._audit(),
@@ -318,7 +329,7 @@ class World:
             wallets=lambda: [key.address for key in self.ring.cached_keys()],
             clock=self.clock,
             tenants=self.tenants,
-            policy=PaymentPolicy(self.policy, self.ring, self.clock, self.deny_list),
+            policy=self.payment_policy,
             meter=meter,
             timer=self._timer,
         )

@@ -13,10 +13,12 @@ from signer.config.tenants import TenantRegistry
 from signer.crypto.transactions import DynamicFeeTransaction
 from signer.errors import ConfigurationError, PolicyViolationError
 from signer.model.decision import Verdict
+from signer.model.payment_totals import PaymentTotals
+from signer.model.spending_limits import Spent
 from signer.policy.account_policy import account_policy
 from signer.policy.attributes import ACTIONS, MAX_LONG, build_schema, decimal, resource
 from signer.policy.default_rules import ACCOUNT, FLOOR, service_files
-from signer.policy.facts import Caller, Path, Spent, TransactionFacts
+from signer.policy.facts import Caller, Path, TransactionFacts
 from signer.policy.message_facts import digest_facts
 from signer.policy.policy import Policy
 from signer.policy.policy_text import PolicyFile, split_statements
@@ -250,9 +252,14 @@ def test_addresses_are_compared_in_lower_case() -> None:
         ('context.max_cost == decimal("0.0002")', True),  # 0.00018, rounded up.
         ('context.value == decimal("0.0") && !context.has_value', True),
         ('context has selector && context.selector == "0xa9059cbb"', True),
-        ("context has spent_day && context has first_payment", True),
-        ('context has spent_hour && context.spent_hour == decimal("1.0")', True),
-        ("context has spent_recipient", False),
+        # Each with the payment itself, of 12.5.
+        ('context has spent_hour && context.spent_hour == decimal("13.5")', True),
+        ('context has spent_day && context.spent_day == decimal("15.0")', True),
+        (
+            'context has spent_recipient && context.spent_recipient == decimal("12.5")',
+            True,
+        ),
+        ("context has first_payment && context.first_payment", True),
         ("context.nonce == 0 && context.access_list == 0", True),
         ("context.blobs == 0 && context.authorizations == 0", True),
         ("context.data_bytes == 68 && context.extra_bytes == 0", True),
@@ -263,8 +270,9 @@ def test_addresses_are_compared_in_lower_case() -> None:
 )
 def test_rules_see_the_facts(condition: str, is_true: bool) -> None:
     """Each attribute has the value of the transaction, in its Cedar type."""
-    spent = Spent(hour=1_000_000, day=2_500_000, is_first_payment=True)
-    facts = _facts(replace(AROUND, spent=spent))
+    spent = Spent(hour=1_000_000, day=2_500_000, recipient=0, gas=0)
+    totals = PaymentTotals(spent, is_first_payment=True)
+    facts = _facts(replace(AROUND, totals=totals))
 
     decision = service_policy(
         f'@id("seen") forbid {TRANSACTIONS} when {{ {condition} }};'

@@ -35,7 +35,6 @@ from tests.support.devices import (
     recording,
     signer_over,
 )
-from tests.support.policy import SERVICE_POLICY
 from tests.support.refunds import (
     ACTOR,
     KEY,
@@ -334,7 +333,7 @@ def test_threads_sign_a_batch_at_the_same_time(world: World) -> None:
 
     lifecycle = world.lifecycle
     lifecycle._attempts._transaction_signer = Waiting(
-        world.ring, world.clock, SERVICE_POLICY, lambda: 2
+        world.ring, world.clock, world.payment_policy, lambda: 2
     )
     outcomes = lifecycle.step_all(refunds)
 

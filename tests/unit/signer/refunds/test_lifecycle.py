@@ -30,7 +30,6 @@ from signer.refunds.transitions import MAX_RETRY_DELAY, REBROADCAST_AFTER
 from tests.fixtures.scripted_chain import Sent
 from tests.support.audit import record
 from tests.support.devices import honest, planted, point, recording, signer_over
-from tests.support.policy import SERVICE_POLICY
 from tests.support.refunds import (
     AMOUNT,
     CUSTOMER,
@@ -519,7 +518,7 @@ def test_a_signature_that_cannot_be_recorded_is_logged(world: World) -> None:
     ring, reserved = world.ring, replace(reserved, intent=record())
     assert ring.active().signer is world.signer
     nonces = NonceManager(world.store, ring, world.clock, world.tenants)
-    transaction_signer = TransactionSigner(ring, world.clock, SERVICE_POLICY)
+    transaction_signer = TransactionSigner(ring, world.clock, world.payment_policy)
     process = Lifecycle(
         broken,
         world.chains,

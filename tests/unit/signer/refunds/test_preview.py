@@ -24,7 +24,6 @@ from signer.model.refund import Status
 from signer.model.tenant_block import TenantBlock
 from signer.ports import Fees, Outlook
 from signer.refunds.fee_monitor import FEWEST, FeeMonitor
-from signer.refunds.payment_policy import PaymentPolicy
 from signer.refunds.preview import Outcome, Preview, Previewer, Simulation
 from tests.fixtures.ledger import forged_end, stopped
 from tests.support.policy_approvals import rule, ruled
@@ -49,7 +48,7 @@ def _previewer(world: World) -> Previewer:
     # The ring registers the first key, which some tests do without.
     policy = None
     if world.policy.is_extended or world.deny_list is not None:
-        policy = PaymentPolicy(world.policy, world.ring, world.clock, world.deny_list)
+        policy = world.payment_policy
     return Previewer(
         world.store,
         world.store,

@@ -32,7 +32,6 @@ from signer.refunds.transaction_signer import (
 )
 from tests.support.audit import record
 from tests.support.devices import honest, recorded_outcomes, recording, signer_over
-from tests.support.policy import SERVICE_POLICY
 from tests.support.refunds import CUSTOMER, KEY, NETWORK, SECOND, World
 
 
@@ -47,7 +46,7 @@ def reserved(world: World) -> Refund:
 
 
 def _signed(world: World, refund: Refund, attempt: Attempt) -> SignedTransaction:
-    signer = TransactionSigner(world.ring, world.clock, SERVICE_POLICY)
+    signer = TransactionSigner(world.ring, world.clock, world.payment_policy)
     return signer.build_and_sign(refund, attempt, NETWORK).transaction
 
 
@@ -256,7 +255,7 @@ def test_a_bug_in_the_serialiser_is_noticed(
 
 def test_threads_share_a_transaction_signer(world: World, reserved: Refund) -> None:
     """Each gets the bytes, the signature and the record of its own refund."""
-    shared = TransactionSigner(world.ring, world.clock, SERVICE_POLICY)
+    shared = TransactionSigner(world.ring, world.clock, world.payment_policy)
     refunds = [
         replace(reserved, id=f"rf_{n}", nonce=n, intent=record()) for n in range(64)
     ]

@@ -1,0 +1,205 @@
+"""Rules of the policy that read what was paid before."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from signer.errors import PolicyViolationError, StaleStateError
+from signer.model.payment_totals import PaymentTotals
+from signer.model.refund import Status
+from signer.model.spending_limits import Spent
+from signer.ports import Reservation
+from signer.refunds.approval_needs import decide
+from tests.support.payment_approvals import BOB, CAROL, requested
+from tests.support.policy_approvals import approve, rule, ruled, waiting
+from tests.support.refunds import AMOUNT, CUSTOMER, World, altered
+
+
+ANOTHER = "0x3C44CdDdB6a900fa2b585dd299e03d12FA4293BC"
+FIRST = rule("first", 1, "context has first_payment && context.first_payment")
+COSTLY = rule("costly", 1, "context.max_fee_gwei > 0")
+
+NOTHING_PAID = PaymentTotals(Spent(0, 0, 0, 0), is_first_payment=True)
+PAID_BEFORE = PaymentTotals(Spent(0, 0, 0, 0), is_first_payment=False)
+
+
+def _forbid(condition: str) -> str:
+    return (
+        '@id("own") forbid (principal, action == Action::"sign-transaction", resource)'
+        f' when {{ context.path == "refund" && {condition} }};'
+    )
+
+
+HOUR = _forbid(
+    'context has spent_hour && context.spent_hour.greaterThan(decimal("12.5"))'
+)
+ONCE = _forbid("context has first_payment && !context.first_payment")
+
+
+def _seeing(world: World, totals: PaymentTotals) -> World:
+    """Let the processes of *world* see *totals* outside of reservations."""
+    world.store = altered(world.store, payment_totals=lambda refund: totals)
+    return world
+
+
+def test_a_refund_above_a_total_waits(world: World) -> None:
+    """It gets no nonce in this hour, and is paid in the next one."""
+    ruled(world, HOUR)
+    paid, waiting_one = world.accepted(), world.accepted()
+    world.step(paid)
+
+    with pytest.raises(PolicyViolationError) as refused:
+        world.step(waiting_one)
+
+    assert refused.value.rule == "own"
+    assert world.stored(waiting_one).nonce is None
+    world.clock.now += timedelta(hours=1)
+    assert world.step(waiting_one).status is Status.RESERVED
+
+
+def test_the_totals_of_the_reservation_decide(world: World) -> None:
+    """Another process pays after this one has asked the policy."""
+    ruled(_seeing(world, NOTHING_PAID), ONCE)
+    world.step(world.accepted())
+    second = world.accepted()
+
+    with pytest.raises(PolicyViolationError) as refused:
+        world.step(second)
+
+    assert refused.value.rule == "own"
+    assert world.stored(second) == second
+
+
+def test_refunds_of_one_batch_count_each_other(world: World) -> None:
+    ruled(world, HOUR)
+    refunds = [world.accepted() for _ in range(3)]
+
+    outcomes = world.lifecycle.step_all(refunds)
+
+    assert [type(each) for each in outcomes[1:]] == [PolicyViolationError] * 2
+    assert world.stored(refunds[0]).nonce == 0
+    assert [world.stored(each).nonce for each in refunds[1:]] == [None, None]
+
+
+def test_a_signature_is_not_asked_about_totals(world: World) -> None:
+    """What was reserved is paid, also if more was reserved since."""
+    ruled(world, HOUR)
+    first = world.step(world.accepted())
+    world.step(ruled(world, "").accepted())
+    ruled(world, HOUR)
+
+    assert world.step(first, times=2).status is Status.BROADCAST
+
+
+def test_a_rule_that_the_signature_would_break_gives_no_nonce(world: World) -> None:
+    """At the signature the fact is absent, so this rule would refuse it."""
+    ruled(world, _forbid("!(context has spent_day)"))
+    refund = world.accepted()
+
+    with pytest.raises(PolicyViolationError):
+        world.step(refund)
+
+    assert world.stored(refund).nonce is None
+
+
+def test_a_first_payment_waits_for_an_approval(world: World) -> None:
+    """From its acceptance on; the second payment needs none."""
+    ruled(world, FIRST)
+    refund = requested(world)
+    approve(world, refund, BOB)
+    (paid,) = world.finish(refund)
+    second = requested(world)
+    (paid_again,) = world.finish(second)
+
+    assert refund.status is Status.AWAITING_APPROVAL
+    assert second.status is Status.QUEUED
+    assert {paid.status, paid_again.status} == {Status.CONFIRMED}
+    assert world.chain.payouts() == [(CUSTOMER, AMOUNT)] * 2
+
+
+def test_an_approval_covers_rules_about_fees_and_totals(world: World) -> None:
+    """People are asked once about both, as soon as the fee is known."""
+    ruled(world, COSTLY + FIRST)
+    refund = requested(world)
+    approve(world, refund, BOB)
+    world.work()
+    world.work()
+    both = waiting(world, refund)
+    approve(world, refund, BOB, CAROL)  # A worker asked: the first asks as well.
+    (paid,) = world.finish(refund)
+
+    assert both.need is not None
+    assert len(both.need.rules) == 2
+    assert paid.status is Status.CONFIRMED
+
+
+def test_a_reservation_accepts_only_what_people_approved(world: World) -> None:
+    """The payment turns out to be the first one in the transaction: it waits."""
+    ruled(_seeing(world, PAID_BEFORE), FIRST)
+    refund = world.accepted()
+
+    with pytest.raises(PolicyViolationError, match="approvals needed: 1"):
+        world.step(refund)
+
+    assert world.stored(refund).status is Status.QUEUED
+    _seeing(world, NOTHING_PAID)
+    assert world.step(refund).status is Status.AWAITING_APPROVAL
+
+
+def test_an_approval_of_another_rule_does_not_count(world: World) -> None:
+    """People approved the fee; that it is a first payment shows only later."""
+    ruled(_seeing(world, PAID_BEFORE), COSTLY + FIRST)
+    refund = world.step(world.accepted())
+    approve(world, refund, BOB, CAROL)
+    queued = world.step(refund)
+
+    with pytest.raises(PolicyViolationError, match="approvals needed: 1"):
+        world.step(queued)
+
+    assert world.stored(queued).nonce is None
+
+
+def test_the_approval_is_verified_with_the_nonce(world: World) -> None:
+    """It is changed after the worker has read it."""
+    ruled(world, FIRST)
+    refund = requested(world)
+    approve(world, refund, BOB)
+    queued = world.step(refund)
+    store = world.store
+    digests: list[frozenset[str]] = []
+
+    def reserve_all(reservations: Sequence[Reservation], **options: Any) -> Any:
+        digests.extend(each.approvals for each in reservations)
+        later = [
+            replace(each, approvals=frozenset({"00" * 32})) for each in reservations
+        ]
+        return store.reserve_all(later, **options)
+
+    world.store = altered(store, reserve_all=reserve_all)
+    with pytest.raises(StaleStateError, match="approval"):
+        world.step(queued)
+
+    (approval,) = store.approvals_of(refund.id)
+    assert digests == [{approval.digest}]
+    assert world.stored(queued).nonce is None
+
+
+def test_a_decision_about_a_refund_with_a_nonce_has_no_totals(world: World) -> None:
+    """Its own amount is counted already."""
+    policy = ruled(world, FIRST).payment_policy
+    queued = world.accepted()
+    before = decide(policy, queued, world.network).need
+    reserved = ruled(world, "").step(queued)
+
+    assert before is not None
+    assert decide(policy, reserved, world.network).need is None
+
+
+def test_totals_are_read_only_for_rules(world: World) -> None:
+    """Without such a rule, a refund costs no read of the store."""
+    world.store = altered(world.store, payment_totals=AssertionError("not read"))
+
+    assert world.step(ruled(world, COSTLY.replace("costly", "x")).accepted())
