@@ -8,7 +8,8 @@ things are ours:
   been the ``forbid`` that matters.
 * A ``forbid`` with the annotation ``@approvals("2")`` asks for the approvals of two
   people.  If other rules permit the signature and only such rules forbid it, the
-  verdict is ``NEEDS_APPROVAL``.
+  verdict is ``NEEDS_APPROVAL``.  Cedar gets it as a ``permit``: one evaluation then
+  returns it together with the rules that permit, if nothing else forbids.
 * A ``forbid`` with the annotation ``@explanation`` does not decide.  It is evaluated if
   nothing permits a signature, and names the reason.  So a ``permit`` of an operator
   can allow what the default does not.
@@ -78,6 +79,16 @@ class Rule:
     """The attributes that it reads; None if it uses ``context`` as a whole."""
 
     @property
+    def evaluated(self) -> str:
+        """The text that Cedar evaluates: a rule that asks for approvals is a permit."""
+        if not self.approvals:
+            return self.statement.text
+        document = json.loads(cedarpy.policies_to_json_str(self.statement.text))
+        (policy,) = document["staticPolicies"].values()
+        policy["effect"] = "permit"
+        return cedarpy.policies_from_json_str(json.dumps(document))
+
+    @property
     def version(self) -> str:
         """The name, and the start of the hash of the text."""
         text = hashlib.sha256(self.statement.text.encode()).hexdigest()
@@ -103,7 +114,6 @@ class Policy:
         self.hash = _hash(files)
         deciding = [each for each in rules if not each.is_explanation]
         self._deciding = _RuleSet(deciding)
-        self._unapproved = _RuleSet([each for each in deciding if not each.approvals])
         self.has_approvals = any(each.approvals for each in rules)
         self.reads_totals = self._deciding.reads_any(TOTALS)
         self._explaining = _RuleSet([each for each in rules if each.is_explanation])
@@ -149,13 +159,14 @@ class Policy:
         answer = self._deciding.ask(facts)
         if answer.has_errors:
             return self._refuse(facts, [POLICY_ERROR, *answer.names])
-        if answer.is_allowed:
-            return Decision(Verdict.ALLOW, tuple(answer.names), self.hash, facts.digest)
-        final = [rule.name for rule in answer.rules if not rule.approvals]
-        if final:
-            return self._refuse(facts, list(dict.fromkeys([*final, *answer.names])))
-        if answer.rules and self._unapproved.ask(facts).is_allowed:
-            return self._ask_for_approvals(facts, answer)
+        if answer.rules and not answer.is_allowed:
+            return self._refuse(facts, answer.names)
+        permits = [rule for rule in answer.rules if not rule.approvals]
+        asking = [rule for rule in answer.rules if rule.approvals]
+        if permits and asking:
+            return self._ask_for_approvals(facts, asking)
+        if permits:
+            return Decision(Verdict.ALLOW, _names(permits), self.hash, facts.digest)
         names = self._explaining.ask(facts).names or [NOT_PERMITTED]
         return self._refuse(facts, names, hint="; an own permit can allow it")
 
@@ -181,14 +192,14 @@ class Policy:
         decision.require_allowed()
         return decision
 
-    def _ask_for_approvals(self, facts: AnyFacts, answer: "_Answer") -> Decision:
+    def _ask_for_approvals(self, facts: AnyFacts, asking: Sequence[Rule]) -> Decision:
         """Return the decision that people must approve *facts*."""
         need = ApprovalNeed(
-            frozenset(rule.version for rule in answer.rules),
-            max(rule.approvals for rule in answer.rules),
+            frozenset(rule.version for rule in asking),
+            max(rule.approvals for rule in asking),
         )
         refused = self._refuse(
-            facts, answer.names, hint=f"; approvals needed: {need.count}"
+            facts, _names(asking), hint=f"; approvals needed: {need.count}"
         )
         return replace(refused, verdict=Verdict.NEEDS_APPROVAL, need=need)
 
@@ -213,6 +224,10 @@ class Policy:
         )
 
 
+def _names(rules: Iterable[Rule]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(rule.name for rule in rules))
+
+
 @dataclass(frozen=True, slots=True)
 class _Answer:
     is_allowed: bool
@@ -220,8 +235,8 @@ class _Answer:
     has_errors: bool
 
     @property
-    def names(self) -> list[str]:
-        return list(dict.fromkeys(rule.name for rule in self.rules))
+    def names(self) -> tuple[str, ...]:
+        return _names(self.rules)
 
 
 @dataclass(slots=True)
@@ -235,7 +250,7 @@ class _RuleSet:
     def __post_init__(self) -> None:
         # Cedar numbers the rules of a text from policy0 on.
         self._policies = cedarpy.PolicySet.from_str(
-            "\n".join(lower_addresses(rule.statement.text) for rule in self.rules)
+            "\n".join(lower_addresses(rule.evaluated) for rule in self.rules)
         )
         self._readers = {
             action.facts: (

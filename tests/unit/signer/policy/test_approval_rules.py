@@ -1,7 +1,10 @@
 """Rules that ask for approvals: ``@approvals("2")``."""
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Sequence
+from itertools import combinations
 
+import cedarpy
 import pytest
 
 from signer.errors import (
@@ -12,11 +15,12 @@ from signer.errors import (
 from signer.model.approval_need import ApprovalNeed
 from signer.model.decision import Verdict
 from signer.policy.account_policy import account_policy
+from signer.policy.attributes import ACTIONS, principal, resource
 from signer.policy.default_rules import service_files
 from signer.policy.facts import Caller, Path, TransactionFacts
 from signer.policy.message_facts import digest_facts
-from signer.policy.policy import Policy
-from signer.policy.policy_text import PolicyFile
+from signer.policy.policy import Policy, Rule
+from signer.policy.policy_text import PolicyFile, lower_addresses
 from signer.policy.surroundings import Surroundings
 from signer.ports import Meter, Meters
 from tests.support.policy_cases import NETWORKS, TENANTS
@@ -205,3 +209,89 @@ def test_a_need_is_read_from_a_proposal() -> None:
     assert dict(ApprovalNeed().facts) == {}
     with pytest.raises(ValueError, match="invalid literal"):
         ApprovalNeed.parse({"rules": "a@1"})
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        "true",
+        'context.path == "forbid (\\"x\\");" || context.gas > 1',
+        'context has function && context.function like "tr\\*nsfer*"',
+        'context has amount && context.amount.greaterThan(decimal("0.0001"))',
+        'context has to && context.to == "0x70997970C51812dc3A010C7d01b50e0d17dc79C8"',
+        '["local", "0xAB"].contains(context.path) && !(context has role)',
+    ],
+)
+def test_the_rule_that_cedar_evaluates_has_another_effect_only(condition: str) -> None:
+    """It is a permit, so that one evaluation answers both questions."""
+    text = (
+        '@id("ask") @message("forbid (x)") @approvals("1")\n'
+        'forbid (principal == Tenant::"forbid", action == Action::"sign-transaction",'
+        f" resource) when {{ {condition} }} unless {{ context.nonce == 7 }};"
+    )
+    (rule,) = (each for each in _policy(text).rules if each.name == "ask")
+    written, evaluated = (
+        json.loads(cedarpy.policies_to_json_str(each))["staticPolicies"]["policy0"]
+        for each in (text, rule.evaluated)
+    )
+
+    assert (written.pop("effect"), evaluated.pop("effect")) == ("forbid", "permit")
+    assert evaluated == written
+
+
+@pytest.mark.parametrize("text", [SMALL + LARGE, NEVER + LARGE, ""])
+def test_cedar_is_asked_once(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also about a refund that needs approvals."""
+    policy = _policy(text)
+    asked: list[object] = []
+    is_authorized = cedarpy.is_authorized
+
+    def count(*given: object) -> object:
+        asked.append(given)
+        return is_authorized(*given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(cedarpy, "is_authorized", count)
+    policy.evaluate(_facts())
+
+    assert len(asked) == 1
+
+
+def test_one_answer_is_that_of_two_questions() -> None:
+    """Compared with Cedar about the rules as written, and then without approvals."""
+    conditions = ["true", "context.has_value", "context.nonce > 5"]
+    own = [
+        f'@id("{name}-{n}") {approvals} {effect} (principal,'
+        f' action == Action::"sign-transaction", resource) when {{ {condition} }};'
+        for n, condition in enumerate(conditions)
+        for name, approvals, effect in (
+            ("ask", '@approvals("1")', "forbid"),
+            ("never", "", "forbid"),
+            ("allow", "", "permit"),
+        )
+    ]
+    for chosen in combinations(own, 2):
+        policy = _policy("".join(chosen))
+        written = [each for each in policy.rules if not each.is_explanation]
+        final = [each for each in written if not each.approvals]
+        for facts in (_facts(), _facts(value=1), _facts(nonce=9)):
+            if _allows(written, facts):
+                expected = Verdict.ALLOW
+            elif _allows(final, facts):
+                expected = Verdict.NEEDS_APPROVAL
+            else:
+                expected = Verdict.REFUSE
+            assert policy.evaluate(facts).verdict is expected, (chosen, facts)
+
+
+def _allows(rules: Sequence[Rule], facts: TransactionFacts) -> bool:
+    (action,) = (each for each in ACTIONS if each.facts is TransactionFacts)
+    values = {each.name: each.read(facts) for each in action.attributes}
+    request = {
+        "principal": principal(facts),
+        "action": {"type": "Action", "id": action.name},
+        "resource": resource(facts),
+        "context": {k: v for k, v in values.items() if v is not None},
+    }
+    text = "\n".join(lower_addresses(each.statement.text) for each in rules)
+    decision = cedarpy.is_authorized(request, text, []).decision
+    return decision is cedarpy.Decision.Allow
