@@ -17,6 +17,7 @@ from api.health.readiness import (
     ReadinessChecker,
     sealing_check,
     signing_check,
+    wallet_check,
     worker_check,
 )
 from api.logs import audit_logger
@@ -715,6 +716,8 @@ class Container:
             for name, chain in self.chains.items():
                 check = partial(check_chain, name, chain.network, chain.client)
                 checks[f"network-{name}"] = check
+                wallet = wallet_check(chain.client, self.store.active_key)
+                checks[f"wallet-{name}"] = wallet
         key = self.key_check if role.has_key else None
         return ReadinessChecker(checks, key, self.store.active_key)
 

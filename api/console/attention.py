@@ -67,6 +67,7 @@ def find_notices(ledger: Ledger, facts: Facts) -> Sequence[Notice]:
         *_workers(facts),
         *_keys(ledger),
         *_wallets(ledger, facts),
+        *_delegations(facts),
         *_balances(facts),
         *_nodes(facts),
         *_device(facts),
@@ -134,6 +135,17 @@ def _wallets(ledger: Ledger, facts: Facts) -> Iterator[Notice]:
                 "wallet-paused",
                 "/console/wallets",
             )
+
+
+def _delegations(facts: Facts) -> Iterator[Notice]:
+    for network in facts.measurements.delegated:
+        yield Notice(
+            Urgency.NOW,
+            f"The wallet's address on {network} has code of others, which can move its"
+            " funds",
+            Alert.WALLET_DELEGATED,
+            "/console/wallets",
+        )
 
 
 def _balances(facts: Facts) -> Iterator[Notice]:

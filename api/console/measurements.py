@@ -67,6 +67,8 @@ class Measurements:
     assets: Sequence[Asset] = ()
     nodes: Sequence[Node] = ()
     chain_nonces: Mapping[str, float] = field(default_factory=dict)
+    delegated: Sequence[str] = ()
+    """Networks on which the active key's address has code."""
 
 
 def read_measurements(workers: Collection[WorkerRow], now: datetime) -> Measurements:
@@ -80,6 +82,7 @@ def read_measurements(workers: Collection[WorkerRow], now: datetime) -> Measurem
     assets: dict[tuple[str, str], Asset] = {}
     nodes: dict[tuple[str, str], Node] = {}
     nonces: dict[str, float] = {}
+    delegated: dict[str, float] = {}
     for name, labels, value in samples:
         network = labels.get("network", "")
         if "asset" in labels:
@@ -93,10 +96,13 @@ def read_measurements(workers: Collection[WorkerRow], now: datetime) -> Measurem
             nodes.setdefault(node, Node(*node)).lag = value
         elif name == catalogue.CHAIN_NONCE.name:
             nonces[network] = value
+        elif name == catalogue.WALLET_DELEGATED.name:
+            delegated[network] = value
     return Measurements(
         [assets[each] for each in sorted(assets)],
         [nodes[each] for each in sorted(nodes)],
         nonces,
+        sorted(network for network, value in delegated.items() if value),
     )
 
 

@@ -31,6 +31,7 @@ _NO_WORKER = "start `hotwallet worker`"
 _WALLET_PAUSED = "run: hotwallet nonce repair --dry-run"
 _WALLET_EMPTY = "send funds to the address"
 _WALLET_LOW = "top up: docs/how-to/wallet-empty.md"
+_DELEGATED = "the key is compromised: docs/how-to/key-compromise.md"
 _RPC_DOWN = "check rpc_urls and the nodes"
 
 _OVERDUE = timedelta(minutes=1)
@@ -56,6 +57,8 @@ def network_checks(context: DoctorContext) -> Iterator[Check]:
         yield network.check("nodes", _check_nodes, _RPC_DOWN)
         yield network.check("chain", _check_chain, _NETWORKS_FILE, f"{name} nodes")
         yield network.check("gas", _check_gas, _WALLET_EMPTY, chain, *key)
+        run = _check_delegation
+        yield network.check("delegation", run, _DELEGATED, chain, *key)
         for symbol in section.tokens:
             run = partial(_check_token, symbol=symbol)
             yield network.check(symbol, run, _WALLET_EMPTY, chain, *key)
@@ -94,6 +97,14 @@ def _check_gas(context: NetworkContext) -> Finding:
     if balance == 0:
         raise InsufficientFundsError(f"{context.address} has nothing to pay for gas")
     return Finding(f"{format_units(balance, COIN_DECIMALS)} on {context.address}")
+
+
+def _check_delegation(context: NetworkContext) -> Finding:
+    """Look for code, which only a delegation (EIP-7702) gives to a key's address."""
+    if context.chain.client.has_code(context.address):
+        detail = f"{context.address} has code of others, which can move its funds"
+        return Finding(detail, _DELEGATED, Alert.WALLET_DELEGATED)
+    return Finding(f"{context.address} has no code")
 
 
 def _check_token(context: NetworkContext, symbol: str) -> Finding:

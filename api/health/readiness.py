@@ -25,7 +25,7 @@ from signer.keys.proof import PROOF_VALID_SECONDS
 from signer.model.key import Key
 from signer.model.stop import Stop
 from signer.model.worker_row import WorkerRow, find_running, find_stopped
-from signer.ports import Clock, utc_now
+from signer.ports import ChainClient, Clock, utc_now
 
 
 CACHE_SECONDS = 3.0
@@ -80,6 +80,12 @@ class WorkerStoppedError(HotWalletError):
     """A worker has completed no pass for a while, or none runs."""
 
     code = "worker-stopped"
+
+
+class WalletDelegatedError(HotWalletError):
+    """The active key's address has code of others (EIP-7702), which can move funds."""
+
+    code = "wallet-delegated"
 
 
 class AuditUnsignedError(StoreError):
@@ -224,6 +230,24 @@ def worker_check(
             raise KeyNotProvedError("no worker proves that the active key signs")
         if find_stopped(found, now):
             raise WorkerStoppedError("a worker has stopped")
+
+    return check
+
+
+def wallet_check(
+    client: ChainClient, active_key: Callable[[], Key | None]
+) -> Callable[[], None]:
+    """
+    Return a check that the address of *active_key* has no code.
+
+    It fails with ``wallet-delegated``: only a delegation (EIP-7702) gives code to the
+    address of a key.
+    """
+
+    def check() -> None:
+        key = active_key()
+        if key is not None and client.has_code(key.address):
+            raise WalletDelegatedError(f"{key.address} has code")
 
     return check
 

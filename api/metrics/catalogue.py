@@ -247,6 +247,12 @@ CHAIN_NONCE = Spec(
     ("network",),
     "Next nonce of the active key's address in the newest block.",
 )
+WALLET_DELEGATED = Spec(
+    "hotwallet_wallet_delegated",
+    "gauge",
+    ("network",),
+    "1 if the active key's address has code, which is a delegation (EIP-7702), else 0.",
+)
 MAX_FEE = Spec(
     "hotwallet_network_max_fee_gwei",
     "gauge",
@@ -286,6 +292,7 @@ OF_WORKERS = (
     WALLET_REFUNDS,
     WALLET_HOURS,
     CHAIN_NONCE,
+    WALLET_DELEGATED,
     MAX_FEE,
     NODE_UP,
     NODE_DISAGREES,

@@ -58,6 +58,7 @@ class WorkerMeter(Meter):
         self._refunds_left = self._gauge(catalogue.WALLET_REFUNDS)
         self._hours_left = self._gauge(catalogue.WALLET_HOURS)
         self._chain_nonce = self._gauge(catalogue.CHAIN_NONCE)
+        self._delegated = self._gauge(catalogue.WALLET_DELEGATED)
         self._max_fee = self._gauge(catalogue.MAX_FEE)
         self._node_up = self._gauge(catalogue.NODE_UP)
         self._node_disagrees = self._gauge(catalogue.NODE_DISAGREES)
@@ -133,6 +134,11 @@ class WorkerMeter(Meter):
             self._max_fee.labels(network).set(view.max_fee / _GWEI)
         if view.chain_nonce is not None:
             self._chain_nonce.labels(network).set(view.chain_nonce)
+        if view.is_delegated is not None:
+            self._delegated.labels(network).set(view.is_delegated)
+        self._show_nodes(network, view)
+
+    def _show_nodes(self, network: str, view: NetworkView) -> None:
         for node in view.nodes:
             self._node_up.labels(network, node.name).set(node.is_trusted)
             self._node_disagrees.labels(network, node.name).set(node.disagrees)
@@ -145,6 +151,7 @@ class WorkerMeter(Meter):
             self._refunds_left,
             self._hours_left,
             self._chain_nonce,
+            self._delegated,
             self._max_fee,
             self._node_up,
             self._node_disagrees,

@@ -64,11 +64,13 @@ class NetworkView:
     One network, as seen at one moment.
 
     ``max_fee`` is the max fee of a first transaction, in wei per gas.  ``chain_nonce``
-    is the address's next nonce in a block.  Both are None, and ``funds`` is empty, if
-    the nodes did not answer.
+    is the address's next nonce in a block.  ``is_delegated`` is whether the address has
+    code: only a delegation (EIP-7702) gives it some.  All are None, and ``funds`` is
+    empty, if the nodes did not answer.
     """
 
     nodes: Sequence[NodeView]
     funds: Sequence[Funds] = ()
     max_fee: int | None = None
     chain_nonce: int | None = None
+    is_delegated: bool | None = None

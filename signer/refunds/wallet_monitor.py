@@ -1,5 +1,8 @@
 """
-Looks at the wallet's funds and at the nodes, and alerts before the wallet is empty.
+Looks at the wallet and at the nodes, and alerts before the wallet is empty.
+
+Code of others at the wallet's address is an alert too: the key signed a delegation to
+it (EIP-7702), which this service never does, and the code can move all funds.
 
 A scrape of the metrics must not wait for nodes, so a worker looks in a thread of its
 own.  One worker looks: the one that has run for the longest time.
@@ -33,7 +36,7 @@ AGAIN_SECONDS = 5.0
 """How soon it looks again at a node that seems to be down, or to lag."""
 
 REMIND_SECONDS = 6 * 3600.0
-"""How often ``low-balance`` is repeated: a top-up takes hours."""
+"""How often alerts are repeated: a top-up takes hours."""
 
 
 class _Ledger(WorkerStore, KeyStore, RefundStatistics, Protocol):
@@ -41,7 +44,7 @@ class _Ledger(WorkerStore, KeyStore, RefundStatistics, Protocol):
 
 
 class WalletMonitor:
-    """Measures each network; raises ``low-balance``, and alerts about nodes."""
+    """Measures each network; raises alerts about the wallet and about nodes."""
 
     def __init__(
         self,
@@ -94,6 +97,7 @@ class WalletMonitor:
             if active is not None:
                 view = self._view(name, chain, active.address)
                 self._warn(name, chain, view.funds)
+                self._check_code(name, active.address, view.is_delegated)
                 if self._nodes.look(name, view.nodes):
                     pause = AGAIN_SECONDS
             self._meter.looked(name, view)
@@ -105,10 +109,18 @@ class WalletMonitor:
             fee = read_max_fee(chain)
             funds = read_funds(chain, address, self._ledger, fee)
             nonce = chain.client.transaction_count(address)
+            is_delegated = chain.client.has_code(address)
         except HotWalletError as e:
             self._log.warning("wallet-look-failed", network=name, code=e.code)
             return NetworkView(nodes)
-        return NetworkView(nodes, funds, fee, nonce)
+        return NetworkView(nodes, funds, fee, nonce, is_delegated)
+
+    def _check_code(self, name: str, address: str, is_delegated: bool | None) -> None:
+        subject = name, Alert.WALLET_DELEGATED
+        if is_delegated is False:
+            self._throttle.clear(subject)
+        elif is_delegated and self._throttle.is_due(Alert.WALLET_DELEGATED, subject):
+            self._alerts.sound(Alert.WALLET_DELEGATED, network=name, address=address)
 
     def _warn(self, name: str, chain: Chain, funds: Sequence[Funds]) -> None:
         network = chain.network

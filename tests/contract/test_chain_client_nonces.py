@@ -100,6 +100,34 @@ def test_only_contracts_have_code(stage: Stage) -> None:
     assert not stage.client.has_code(RECIPIENT)
 
 
+def test_a_delegated_address_has_code(fresh_anvil: DevChain) -> None:
+    """T7: a key that signs an authorisation (EIP-7702) gives code to its address."""
+    stage = _real(fresh_anvil, lambda: None)
+    payer = stage.payer
+    authorization = payer.sign_authorization(
+        {"chainId": CHAIN_ID, "address": stage.token, "nonce": 1}
+    )
+    signed = payer.sign_transaction(
+        {
+            "type": 4,
+            "chainId": CHAIN_ID,
+            "nonce": 0,
+            "to": payer.address,
+            "value": 0,
+            "gas": 200_000,
+            "maxFeePerGas": 10**10,
+            "maxPriorityFeePerGas": 10**9,
+            "authorizationList": [authorization],  # type: ignore[list-item]
+        }
+    )
+    before = stage.client.has_code(payer.address)
+    broadcast(stage.client, signed.raw_transaction)
+    mined(stage.client, signed.raw_transaction)
+
+    assert not before
+    assert stage.client.has_code(payer.address)
+
+
 def test_a_call_may_have_no_sender(stage: Stage) -> None:
     call = Call(None, stage.token, coin.calldata("decimals()"))
 

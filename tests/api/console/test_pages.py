@@ -260,6 +260,8 @@ hotwallet_node_up{network="local",node="node-2"} 0
 hotwallet_node_lag_blocks{network="local",node="node-3"} 11
 hotwallet_signature_throttled_share{backend="aws-kms"} 0.25
 hotwallet_wallet_refunds_left{network="local",asset="TUSD"} 3
+hotwallet_wallet_delegated{network="local"} 1
+hotwallet_wallet_delegated{network="other"} 0
 """
 
 
@@ -275,6 +277,7 @@ def test_problems_have_names_and_runbooks(
         "node-down": "node-2 of local does not answer",
         "node-lagging": "node-3 of local lags the others by 11 blocks",
         "backend-throttled": "aws-kms rejects 25 %",
+        "wallet-delegated": "The wallet&#39;s address on local has code of others",
         "low-balance": "The balance of TUSD on local is low: about 3 refunds",
     }.items():
         assert text in page
@@ -284,6 +287,7 @@ def test_problems_have_names_and_runbooks(
         assert runbook.status_code == 200
         assert f"<code>docs/how-to/alarms.md#{name}</code>" in runbook.text
     assert "node-1 of local" not in page
+    assert "address on other" not in page
 
 
 def test_runbooks_are_where_the_operators_read(

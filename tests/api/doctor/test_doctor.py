@@ -95,6 +95,7 @@ IN_ORDER = {
     "local nodes": "ok",
     "local chain": "ok",
     "local gas": "ok",
+    "local delegation": "ok",
     "local TUSD": "ok",
     "local runway": "ok",
     "local nonces": "ok",
@@ -141,7 +142,7 @@ def test_trusted_proxies_are_listed(home: dict[str, str]) -> None:
     assert "10.0.0.7/32" in result.detail
 
 
-OF_THE_ADDRESS = {"local gas", "local TUSD", "local mined"}
+OF_THE_ADDRESS = {"local gas", "local delegation", "local TUSD", "local mined"}
 
 BROKEN = [
     (
@@ -267,6 +268,19 @@ def test_a_wallet_without_gas_fails(
     assert result.state is State.FAILED
     assert result.detail.startswith("insufficient-funds")
     assert result.cure == "send funds to the address"
+
+
+def test_a_delegated_wallet_is_reported(
+    home: dict[str, str], fresh_anvil: DevChain
+) -> None:
+    """T7: with the name of the alert, and what to do."""
+    address = run_doctor(home)["device"].detail.rpartition(" ")[2]
+    fresh_anvil.rpc("anvil_setCode", address, f"0xef0100{'11' * 20}")
+
+    result = run_doctor(home)["local delegation"]
+
+    assert (result.state, result.code) == (State.WARNING, "wallet-delegated")
+    assert "key-compromise" in str(result.cure)
 
 
 def _address(home: Mapping[str, str]) -> str:

@@ -147,7 +147,16 @@ def test_everything_is_checked_and_healthy(system: System) -> None:
 
     assert answer == Readiness(
         dict.fromkeys(
-            ["database", "signing", "audit", "worker", "network-local", "key", "guard"],
+            [
+                "database",
+                "signing",
+                "audit",
+                "worker",
+                "network-local",
+                "wallet-local",
+                "key",
+                "guard",
+            ],
             "ok",
         ),
         system.signer.address,
@@ -206,6 +215,7 @@ def test_a_node_that_hangs(
     assert answer.checks == {
         **dict.fromkeys(answer.checks, "ok"),
         "network-silent": LATE,
+        "wallet-silent": LATE,
     }
     assert seconds < IN_TIME
     assert system.store.alert_counts() == {}
@@ -620,8 +630,8 @@ EVERY = {"database", "signing", "audit", "guard", "worker"}
     ("role", "names"),
     [
         (Role.REFUNDS, EVERY),
-        (Role.ADMIN, EVERY | {"key", "network-local"}),
-        (Role.ALL, EVERY | {"key", "network-local"}),
+        (Role.ADMIN, EVERY | {"key", "network-local", "wallet-local"}),
+        (Role.ALL, EVERY | {"key", "network-local", "wallet-local"}),
     ],
 )
 def test_a_role_checks_what_it_needs(
@@ -638,6 +648,23 @@ def test_a_role_checks_what_it_needs(
     assert (answer.address, answer.epoch) == (KEY_ADDRESS, 1)
     assert (process.device.calls > 0) == ("key" in names)
     assert (process.node.calls.total() > 0) == ("network-local" in names)
+
+
+def test_a_wallet_with_delegated_code_is_not_ready(
+    start: Start, sqlite_store: SQLStore
+) -> None:
+    """T7: until the active key's address has no code again, or it is another key's."""
+    process = start(Role.ALL)
+    sqlite_store.prove(KEY_ADDRESS, process.clock())
+    _pass(sqlite_store, process)
+    process.node.delegated.add(KEY_ADDRESS)
+    found = process.checker()
+    process.node.delegated.clear()
+    again = _check_again(process.checker)
+
+    assert found.checks["wallet-local"] == "wallet-delegated"
+    assert not found.ready
+    assert again.ready
 
 
 def _pass(store: SQLStore, process: Process, seconds: float = 0) -> None:

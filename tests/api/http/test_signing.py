@@ -116,6 +116,29 @@ def test_the_policy_refuses(
     assert (answer.status_code, answer.json["rule"]) == (422, rule)
 
 
+@pytest.mark.parametrize("kind", [4, "0x4", None])
+def test_a_delegation_is_never_signed(signing: TestClient, kind: object) -> None:
+    """T6: also if the operator's rules permit everything on this path."""
+    authorization = {
+        "chainId": "0x0",  # On every chain.
+        "address": RECIPIENT,
+        "nonce": "0x0",
+        "yParity": "0x0",
+        "r": "0x1",
+        "s": "0x1",
+    }
+    fields = {name: value for name, value in TRANSACTION.items() if name != "gasPrice"}
+    fields |= {
+        "maxFeePerGas": "0x1",
+        "maxPriorityFeePerGas": "0x1",
+        "authorizationList": [authorization],
+        **({} if kind is None else {"type": kind}),
+    }
+    answer = sign(signing, "transaction", transaction=fields)
+
+    assert (answer.status_code, answer.json["rule"]) == (422, "delegation")
+
+
 def test_each_decision_is_counted(
     client: TestClient,
     container: Container,

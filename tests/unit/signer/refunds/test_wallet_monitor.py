@@ -126,6 +126,41 @@ def test_either_bound_is_enough(refunds: int, hours: int, is_low: bool) -> None:
     assert Funds("TUSD", 1, 6, 50, 12.5).is_below(refunds, hours) is is_low
 
 
+def test_a_delegated_wallet_is_reported_once_in_six_hours(system: System) -> None:
+    """T7: and at once when it is delegated again; an outage proves nothing."""
+    address = system.world.signer.address
+    chain = system.world.chain
+    monitor = system.monitor()
+
+    def look() -> int:
+        system.record("a")
+        with capture_logs() as logs:
+            monitor.look()
+        found = [
+            (each["network"], each["address"])
+            for each in logs
+            if each.get("alert") == "wallet-delegated"
+        ]
+        assert found in ([], [("local", address)])
+        return len(found)
+
+    raised = [look()]
+    chain.delegated.add(address)
+    raised += [look(), look()]
+    chain.fail("has_code", ChainUnavailableError("down"))
+    raised += [look(), look()]
+    system.world.clock.advance(hours=6)
+    raised += [look()]
+    chain.delegated.clear()
+    raised += [look()]
+    chain.delegated.add(address)
+    raised += [look()]
+
+    assert raised == [0, 1, 0, 0, 0, 1, 0, 1]
+    seen = [None if each is None else each.is_delegated for each in system.views.seen]
+    assert seen == [False, True, True, None, True, True, False, True]
+
+
 def test_a_low_balance_is_reported_once_in_six_hours(system: System) -> None:
     system.pay(2)
     system.world.chain.balance_left = 49 * AMOUNT
