@@ -91,7 +91,7 @@ lock: .venv/.ready ## Resolve the dependencies again, a week behind the newest.
 	@UV=$(UV) requirements/lock
 
 clean: ## Remove everything that was made here, the development key included.
-	@rm -rf .venv .venv-servers .venv-lowest .venv-docs site node_modules .hotwallet .coverage .hypothesis \
+	@rm -rf .venv .venv-servers .venv-lowest .venv-docs site node_modules tests/e2e/hardhat/node_modules .hotwallet .coverage .hypothesis \
 	  .mypy_cache .pytest_cache .ruff_cache .import_linter_cache dist
 	@find $(PACKAGES) -name __pycache__ -type d -exec rm -rf {} +
 
@@ -125,9 +125,10 @@ clean: ## Remove everything that was made here, the development key included.
 	@$(UV) pip sync --quiet --python .venv-docs/bin/python --require-hashes requirements/docs.txt
 	@touch $@
 
-node_modules/.ready: package-lock.json
+node_modules/.ready: package-lock.json tests/e2e/hardhat/package-lock.json
 	@command -v npm >/dev/null || { echo "npm is needed: it brings the local chain (anvil)" >&2; exit 1; }
 	@[ ! -L node_modules ] || { echo "node_modules is a link, and npm would empty its target: make it a folder" >&2; exit 1; }
 	@echo "Installing anvil, solc and mermaid with npm ..." >&2
 	@npm ci --ignore-scripts --no-audit --no-fund --silent
+	@cd tests/e2e/hardhat && npm ci --ignore-scripts --omit=optional --no-audit --no-fund --silent
 	@touch $@

@@ -1,11 +1,11 @@
-"""The guides of web3.py, ethers, viem and cast, against the running service."""
+"""The guides of clients that speak JSON-RPC, against the running service."""
 
 import json
 import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -42,11 +42,34 @@ permit (principal, action == Action::"sign-typed-data", resource)
 when { context.path == "json-rpc" && context.kind == "unknown" };
 """
 
-CLIENTS = {
-    "web3py": ("python", "1.1"),
-    "ethers": ("javascript", "1.2"),
-    "viem": ("javascript", "1.3"),
-    "cast": ("bash", "1.4"),
+HARDHAT = ROOT / "tests" / "e2e" / "hardhat"
+
+AMOUNTS = {
+    "web3py": "1.1",
+    "ethers": "1.2",
+    "viem": "1.3",
+    "cast": "1.4",
+    "web3py-async": "1.5",
+    "hardhat": "1.8",
+}
+CLIENTS = list(AMOUNTS)
+
+LANGUAGES = {
+    "web3py": "python",
+    "ethers": "javascript",
+    "viem": "javascript",
+    "cast": "bash",
+    "hardhat": "javascript",
+}
+"""Those of the guides."""
+
+INTERPRETERS = {
+    "web3py": [sys.executable],
+    "ethers": ["node"],
+    "viem": ["node"],
+    "cast": ["bash", "-eu"],
+    "web3py-async": [sys.executable],
+    "hardhat": ["node", "--import", str(HARDHAT / "without_edr.mjs")],
 }
 
 EXPIRED = {
@@ -54,6 +77,8 @@ EXPIRED = {
     "ethers": "server response 401",
     "viem": "Status: 401",
     "cast": "401",
+    "web3py-async": "401, message='Unauthorized'",
+    "hardhat": "status code 401",
 }
 
 
@@ -93,21 +118,18 @@ class Service:
         return request("POST", url, headers=authorization, body=body)[2]
 
     def run(
-        self, code: str, language: str, environ: Mapping[str, str]
+        self, client: str, code: str, token: str | None = None
     ) -> subprocess.CompletedProcess[str]:
-        """Run *code* as a program."""
-        suffix = {"python": "py", "javascript": "mjs", "bash": "sh"}[language]
-        program = self.folder / f"program.{suffix}"
+        """Run *code* as a program of *client*."""
+        # Node.js looks for packages here, and then in the folder above.
+        folder = self.folder / client
+        folder.mkdir(exist_ok=True)
+        program = folder / "program.mjs"
         program.write_text(code, encoding="utf-8")
-        interpreters = {
-            "python": [sys.executable],
-            "javascript": ["node"],
-            "bash": ["bash", "-eu"],
-        }
         return subprocess.run(
-            [*interpreters[language], str(program)],
-            cwd=self.folder,
-            env=dict(environ),
+            [*INTERPRETERS[client], str(program)],
+            cwd=folder,
+            env=self.environ(token),
             capture_output=True,
             text=True,
             timeout=120,
@@ -122,6 +144,9 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     (folder / "policy").mkdir()
     (folder / "policy" / "clients.cedar").write_text(PERMITS, encoding="utf-8")
     (folder / "node_modules").symlink_to(ROOT / "node_modules")
+    (folder / "hardhat").mkdir()
+    (folder / "hardhat" / "node_modules").symlink_to(HARDHAT / "node_modules")
+    (folder / "hardhat" / "package.json").write_text("{}")
     settings = {"POLICY_DIR": str(folder / "policy"), "WEB_CONCURRENCY": "1"}
     with running_stack(folder / "home", settings=settings) as stack:
         yield Service(stack, folder)
@@ -134,18 +159,20 @@ def _find_cast() -> Path:
 
 
 def _guide(client: str) -> str:
-    """Return the code in the guide of *client*."""
+    """Return the code in the guide of *client*, or what is the same with asyncio."""
+    if client == "web3py-async":
+        return ASYNC
     page = (ROOT / "docs" / "how-to" / f"{client}.md").read_text(encoding="utf-8")
-    language, _ = CLIENTS[client]
-    (code,) = re.findall(rf"^```{language}\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    (code,) = re.findall(
+        rf"^```{LANGUAGES[client]}\n(.*?)^```$", page, re.DOTALL | re.MULTILINE
+    )
     return str(code)
 
 
 @pytest.mark.parametrize("client", CLIENTS)
 def test_the_guide_pays_and_signs(service: Service, client: str) -> None:
     """A transfer becomes a refund that is mined; the client verifies signatures."""
-    language, amount = CLIENTS[client]
-    finished = service.run(_guide(client), language, service.environ())
+    finished = service.run(client, _guide(client))
     assert finished.returncode == 0, finished.stderr
     lines = finished.stdout.lower().splitlines()
     assert len(lines) == 3, finished.stdout + finished.stderr
@@ -156,7 +183,9 @@ def test_the_guide_pays_and_signs(service: Service, client: str) -> None:
         f"{service.stack.url}/v1/refunds",
         headers={"Authorization": f"Bearer {service.stack.command('token')}"},
     )[2]["refunds"]
-    (refund,) = (each for each in listed if float(each["amount"]) == float(amount))
+    (refund,) = (
+        each for each in listed if float(each["amount"]) == float(AMOUNTS[client])
+    )
 
     assert (word, status in {"1", "true"}) == ("paid", True)
     assert (message, typed_data) == ("message true", "typed data true")
@@ -166,10 +195,7 @@ def test_the_guide_pays_and_signs(service: Service, client: str) -> None:
 
 @pytest.mark.parametrize("client", CLIENTS)
 def test_an_expired_token_is_a_clear_error(service: Service, client: str) -> None:
-    language, _ = CLIENTS[client]
-    environ = service.environ(service.expired_token())
-
-    finished = service.run(_guide(client), language, environ)
+    finished = service.run(client, _guide(client), service.expired_token())
 
     assert finished.returncode != 0
     assert EXPIRED[client] in finished.stderr + finished.stdout
@@ -217,14 +243,42 @@ export ETH_RPC_URL="$RPC_URL" ETH_RPC_HEADERS="Authorization: Bearer $TOKEN"
 wallet="$(cast rpc eth_accounts | tr -d '[]"')"
 cast send --unlocked --from "$wallet" "$RECIPIENT" --value 1 2>&1 || true
 """,
+    "web3py-async": """
+import asyncio, os
+from web3 import AsyncHTTPProvider, AsyncWeb3
+from web3.exceptions import Web3RPCError
+async def main():
+    headers = {"Authorization": f"Bearer {os.environ['TOKEN']}"}
+    provider = AsyncHTTPProvider(os.environ["RPC_URL"], {"headers": headers})
+    w3 = AsyncWeb3(provider)
+    (wallet,) = await w3.eth.accounts
+    try:
+        await w3.eth.send_transaction(
+            {"from": wallet, "to": os.environ["RECIPIENT"], "value": 1}
+        )
+    except Web3RPCError as e:
+        print(e.rpc_response["error"])
+    await provider.disconnect()
+asyncio.run(main())
+""",
+    "hardhat": """
+import { createHardhatRuntimeEnvironment } from "hardhat/hre";
+const httpHeaders = { Authorization: `Bearer ${process.env.TOKEN}` };
+const url = process.env.RPC_URL;
+const wallet = { type: "http", url, accounts: "remote", httpHeaders };
+const hre = await createHardhatRuntimeEnvironment({ networks: { wallet } });
+const { provider } = await hre.network.create("wallet");
+const params = [{ to: process.env.RECIPIENT, value: "0x1" }];
+await provider.request({ method: "eth_sendTransaction", params })
+  .catch((e) => console.log(JSON.stringify({ code: e.code, data: e.data })));
+await provider.close();
+""",
 }
 
 
 @pytest.mark.parametrize("client", CLIENTS)
 def test_a_refusal_shows_its_rule(service: Service, client: str) -> None:
-    language, _ = CLIENTS[client]
-
-    finished = service.run(COIN[client], language, service.environ())
+    finished = service.run(client, COIN[client])
 
     assert "4001" in finished.stdout, finished.stderr
     assert re.search(r"rule\W+coin", finished.stdout)
@@ -232,29 +286,45 @@ def test_a_refusal_shows_its_rule(service: Service, client: str) -> None:
 
 ASYNC = """
 import asyncio, os
+from eth_account import Account
+from eth_account.messages import encode_defunct, encode_typed_data
 from web3 import AsyncHTTPProvider, AsyncWeb3
 async def main():
     headers = {"Authorization": f"Bearer {os.environ['TOKEN']}"}
     provider = AsyncHTTPProvider(os.environ["RPC_URL"], {"headers": headers})
     w3 = AsyncWeb3(provider)
-    (wallet,) = await w3.eth.accounts
-    recipient = os.environ["RECIPIENT"][2:].rjust(64, "0")
-    data = f"0xa9059cbb{recipient}{1_500_000:064x}"
-    tx_hash = await w3.eth.send_transaction(
-        {"from": wallet, "to": os.environ["TOKEN_ADDRESS"], "data": data}
-    )
-    receipt = await w3.eth.wait_for_transaction_receipt(tx_hash)
-    print(receipt["status"], await w3.eth.get_transaction_count(wallet, "pending"))
-    await provider.disconnect()
+    try:
+        (wallet,) = await w3.eth.accounts
+        recipient = os.environ["RECIPIENT"][2:].rjust(64, "0")
+        data = f"0xa9059cbb{recipient}{1_500_000:064x}"
+        tx_hash = await w3.eth.send_transaction(
+            {"from": wallet, "to": os.environ["TOKEN_ADDRESS"], "data": data}
+        )
+        receipt = await w3.eth.wait_for_transaction_receipt(tx_hash)
+        print("paid", receipt["transactionHash"].to_0x_hex(), receipt["status"])
+        answer = await provider.make_request("personal_sign", ["hello", wallet])
+        message = encode_defunct(text="hello")
+        signer = Account.recover_message(message, signature=answer["result"])
+        print("message", signer == wallet)
+        document = {
+            "types": {
+                "EIP712Domain": [{"name": "name", "type": "string"}],
+                "Mail": [{"name": "contents", "type": "string"}],
+            },
+            "primaryType": "Mail",
+            "domain": {"name": "Example"},
+            "message": {"contents": "hello"},
+        }
+        # eth.sign_typed_data of web3.py 8.0.0 fails before it sends.
+        params = [wallet, document]
+        answer = await provider.make_request("eth_signTypedData_v4", params)
+        message = encode_typed_data(full_message=document)
+        signer = Account.recover_message(message, signature=answer["result"])
+        print("typed data", signer == wallet)
+    finally:
+        await provider.disconnect()
 asyncio.run(main())
 """
-
-
-def test_asynchronous_web3py(service: Service) -> None:
-    finished = service.run(ASYNC, "python", service.environ())
-
-    assert finished.returncode == 0, finished.stderr
-    assert finished.stdout.split()[0] == "1"
 
 
 def test_a_repeated_transfer_is_paid_once(service: Service) -> None:

@@ -72,9 +72,10 @@ def test_npm_installs_anvil(
     assert "ci --ignore-scripts" in (tmp_path / "arguments").read_text()
 
 
-def test_the_npm_lock_has_hashes_and_no_addresses() -> None:
+@pytest.mark.parametrize("folder", [".", "tests/e2e/hardhat"])
+def test_the_npm_lock_has_hashes_and_no_addresses(folder: str) -> None:
     """So any registry may serve the packages."""
-    lock = json.loads((ROOT / "package-lock.json").read_text())
+    lock = json.loads((ROOT / folder / "package-lock.json").read_text())
     packages = [entry for name, entry in lock["packages"].items() if name]
 
     assert len(packages) > 2
