@@ -23,6 +23,7 @@ from signer.audit import configurations
 from signer.audit.configurations import Start
 from signer.audit.record_index import Sequences
 from signer.chain.chain import Chain
+from signer.config.digest import Configuration
 from signer.config.networks import Network
 from signer.config.settings import Settings
 from signer.errors import ConfigurationError, InvalidInputError, Refusal, StoreError
@@ -141,13 +142,43 @@ def record_start(container: Container, process: str) -> None:
         ConfigurationError: ``database-not-ready``: the record cannot be written; or
             ``limits-raised``: a limit was lowered since ``open_container``.
     """
-    start = Start(process, version("hotwallet"), str(container.settings.app_env))
     with _refusing_store_errors():
         if process == WORKER.name:
             container.limits_guard.accept(WORKER)
-        configurations.record_start(
-            container.audit, container.store, start, container.configuration
-        )
+        _record(container, process, container.configuration)
+
+
+def watch_policy(container: Container, process: str) -> None:
+    """Apply changed rules in a background thread, recorded as a start of *process*."""
+    container.start_policy_reload(partial(accept_rules, container, process))
+
+
+def accept_rules(
+    container: Container, process: str, rules: Mapping[str, str]
+) -> Configuration:
+    """
+    Record in the audit log that *process* applies other own *rules* from now on.
+
+    Return the configuration with them.  As at a start, a worker makes them the accepted
+    ones.
+
+    Raises:
+        ConfigurationError: ``limits-raised`` or ``limits-differ``: as
+            ``LimitsGuard.accept``.
+        StoreError: The ledger does not answer.
+    """
+    configuration = container.build_configuration(rules)
+    guard = container.build_limits_guard(configuration)
+    guard.require_approved()
+    if process == WORKER.name:
+        guard.accept(WORKER, rules_only=True)
+    _record(container, process, configuration)
+    return configuration
+
+
+def _record(container: Container, process: str, configuration: Configuration) -> None:
+    start = Start(process, version("hotwallet"), str(container.settings.app_env))
+    configurations.record_start(container.audit, container.store, start, configuration)
 
 
 def _check_settings(

@@ -5,6 +5,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, partial
 from ipaddress import ip_network
+from pathlib import Path
 from threading import Event, Thread
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from api.health.readiness import (
     Check,
     Readiness,
     ReadinessChecker,
+    policy_check,
     sealing_check,
     signing_check,
     wallet_check,
@@ -36,7 +38,7 @@ from signer.chain.chain import Chain
 from signer.config.deny_list import DenyList
 from signer.config.digest import Configuration, read_configuration
 from signer.config.networks import Network, load_networks
-from signer.config.policy_files import read_policy_files
+from signer.config.policy_files import read_own_examples, read_policy_files
 from signer.config.settings import Role, Settings
 from signer.config.tenants import TenantRegistry, check_tenants, load_tenants
 from signer.deadline import Deadlines
@@ -55,8 +57,10 @@ from signer.keys.signing_alarm import SigningAlarm
 from signer.model.audit_record import Operation
 from signer.model.key import SERVING
 from signer.policy.default_rules import service_files
+from signer.policy.live_policy import LivePolicy
 from signer.policy.policy import Policy
 from signer.policy.policy_text import PolicyFile
+from signer.policy.surroundings import KnownNetwork
 from signer.ports import (
     BackendConfig,
     BackendPlugin,
@@ -96,6 +100,7 @@ from signer.restore.restorer import Restorer
 from signer.row_macs import RowMACs
 from signer.startup.dependency_checks import check_chain
 from signer.startup.limits_guard import LimitsGuard
+from signer.startup.policy_reload import PolicyReload, Rules
 from signer.webhooks.delivery_admin import DeliveryAdmin
 from signer.webhooks.dispatcher import WebhookDispatcher
 from signer.webhooks.endpoint import Endpoints
@@ -251,9 +256,18 @@ class Container:
     @cached_property
     def configuration(self) -> Configuration:
         """The rules in force: networks, tokens, tenants and limits."""
+        return self.build_configuration(self.policy_files)
+
+    @property
+    def configuration_in_force(self) -> Configuration:
+        """The configuration with the rules that are in force now."""
+        rules = {file.name: file.text for file in self.policy.own_files}
+        return self.build_configuration(rules)
+
+    def build_configuration(self, rules: Rules) -> Configuration:
+        """Return the configuration with the own *rules*, texts by file."""
         tenants = self.tenants.tenants or {}
-        files = self.policy_files
-        return read_configuration(self.settings, self.networks, tenants, files)
+        return read_configuration(self.settings, self.networks, tenants, rules)
 
     @cached_property
     def policy_files(self) -> Mapping[str, str]:
@@ -261,11 +275,42 @@ class Container:
         return read_policy_files(self.settings.policy_dir)
 
     @cached_property
-    def policy(self) -> Policy:
+    def policy(self) -> LivePolicy:
         """What may be signed: the rules of this project and the operator's own."""
-        own = [PolicyFile(name, text) for name, text in self.policy_files.items()]
+        return LivePolicy(self.compile_policy(self.policy_files))
+
+    def compile_policy(self, rules: Rules) -> Policy:
+        """
+        Return the policy with the own *rules*, texts by file.
+
+        Raises:
+            ConfigurationError: ``policy-invalid``.
+        """
+        own = [PolicyFile(name, text) for name, text in rules.items()]
         defaults = service_files(self.networks, self.tenants)
         return Policy.compile(defaults, own, self.shared_meter)
+
+    def prepare_policy(self, directory: Path, rules: Rules) -> Policy:
+        """
+        Return the policy with the *rules* of *directory*, as its examples expect it.
+
+        Raises:
+            ConfigurationError: ``policy-invalid``.
+        """
+        policy, text = self.compile_policy(rules), read_own_examples(directory)
+        if text is not None:
+            self._check_examples(policy, text)
+        return policy
+
+    def _check_examples(self, policy: Policy, text: str) -> None:
+        # It imports eth-account, which a process that accepts refunds does not need.
+        from signer.policy.examples import require_examples  # noqa: PLC0415
+
+        known = {
+            name: KnownNetwork.of(name, network)
+            for name, network in self.networks.items()
+        }
+        require_examples(policy, text, known, self.tenants)
 
     @cached_property
     def audit(self) -> AuditLog:
@@ -432,12 +477,16 @@ class Container:
     @cached_property
     def limits_guard(self) -> LimitsGuard:
         """Compares the limits of the configuration files with the accepted ones."""
+        return self.build_limits_guard(self.configuration)
+
+    def build_limits_guard(self, configuration: Configuration) -> LimitsGuard:
+        """Return what compares the limits of *configuration* with the accepted ones."""
         return LimitsGuard(
             self.store,
             self.store,
             self.approvals,
             self.audit,
-            self.configuration,
+            configuration,
             clock=self.ledger_clock,
         )
 
@@ -654,7 +703,7 @@ class Container:
             None if signing is None else signing.verify,
             networks=self.networks,
             tenants=self.tenants.tenants or (),
-            rules=(rule.name for rule in self.policy.rules),
+            rules=lambda: [rule.name for rule in self.policy.rules],
         )
         return ledger, WorkersCollector(self.store, self.ledger_clock)
 
@@ -712,6 +761,8 @@ class Container:
         # The administrators' process tests the key itself.
         proof = None if role is Role.ADMIN else self.store.active_key
         checks["worker"] = worker_check(self.store.workers, proof, self.ledger_clock)
+        if self.settings.policy_dir is not None:
+            checks["policy"] = policy_check(lambda: self.policy.problem)
         if role.has_key:
             for name, chain in self.chains.items():
                 check = partial(check_chain, name, chain.network, chain.client)
@@ -746,6 +797,26 @@ class Container:
         """Store the counts of the meter in a background thread until this ends."""
         run, clock = self.shared_meter.run, self.ledger_clock
         _start_thread(partial(run, self.store, clock, Event().wait), "shared-meter")
+
+    def start_policy_reload(self, accept: Callable[[Rules], Configuration]) -> None:
+        """
+        Apply changed rules in a background thread until the process ends.
+
+        *accept* records that rules are in force, as ``PolicyReload`` does it.
+        """
+        directory = self.settings.policy_dir
+        if directory is None:
+            return
+        reload = PolicyReload(
+            self.policy,
+            self.policy_files,
+            read=partial(read_policy_files, directory),
+            prepare=partial(self.prepare_policy, directory),
+            accept=accept,
+            audit=self.audit,
+            alerts=self.alerts,
+        )
+        _start_thread(partial(reload.run, Event().wait), "policy-reload")
 
     def start_wallet_monitor(self) -> None:
         """Watch funds and nodes in a background thread until this worker ends."""

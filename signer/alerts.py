@@ -45,6 +45,7 @@ class Alert(StrEnum):
     NODE_DOWN = "node-down"
     NODE_LAGGING = "node-lagging"
     BACKEND_THROTTLED = "backend-throttled"
+    POLICY_NOT_RELOADED = "policy-not-reloaded"
 
 
 RUNBOOKS = "docs/how-to/alarms.md"

@@ -15,6 +15,7 @@ from signer.model.decision import Decision, Verdict
 from signer.model.refund import UNSIGNED, Refund
 from signer.policy.default_rules import ACCOUNT, service_files
 from signer.policy.examples import Outcome, read_examples, run_examples
+from signer.policy.live_policy import AnyPolicy
 from signer.policy.policy import Policy
 from signer.policy.policy_text import PolicyFile
 from signer.policy.surroundings import KnownNetwork
@@ -169,7 +170,7 @@ def _decide_now(container: Container, refund: Refund) -> Decision | None:
     return decide(container.payment_policy, refund, network)
 
 
-def _policy(container: Container, *, account: bool) -> Policy:
+def _policy(container: Container, *, account: bool) -> AnyPolicy:
     if not account:
         return container.policy
     return Policy.compile(ACCOUNT, _own_files(container.settings.policy_dir))

@@ -6,7 +6,7 @@ from threading import Event
 
 import click
 
-from api.bootstrap import open_container, record_start
+from api.bootstrap import open_container, record_start, watch_policy
 from api.logs import configure
 from signer.config.settings import Settings
 
@@ -38,6 +38,7 @@ def worker(interval: float, once: bool) -> None:
     container.start_webhooks()
     container.start_worker_monitor()
     container.start_shared_meter()
+    watch_policy(container, "worker")
     container.start_wallet_monitor()
     container.worker.run(lambda: once or stop.is_set(), interval)
     container.heartbeat.end()  # Not after a failure, which must be noticed.

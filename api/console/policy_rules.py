@@ -1,12 +1,12 @@
 """Which rules are in force, what they decided, and the state of the deny list."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from api.metrics.shared_meter import read_decisions
 from signer.config.deny_list import DenyList
 from signer.errors import ScreeningUnavailableError
-from signer.policy.policy import Policy
+from signer.policy.live_policy import AnyPolicy
 from signer.ports import SharedCounters
 
 
@@ -38,8 +38,8 @@ class DenyListState:
     problem: str | None = None
 
 
-def read_rule_files(policy: Policy, own: Collection[str]) -> Sequence[RuleFile]:
-    """Return the files of *policy*; *own* are the names of those of the operator."""
+def read_rule_files(policy: AnyPolicy) -> Sequence[RuleFile]:
+    """Return the files of *policy*, as they are in force now."""
     return [
         RuleFile(
             file.name,
@@ -51,7 +51,7 @@ def read_rule_files(policy: Policy, own: Collection[str]) -> Sequence[RuleFile]:
                     if rule.statement.file == file.name
                 )
             ),
-            file.name in own,
+            file in policy.own_files,
         )
         for file in policy.files
     ]

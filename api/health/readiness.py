@@ -44,6 +44,7 @@ class Readiness:
 
     ``checks`` maps the name of each dependency to ``ok`` or an error's code.  While
     signing or a worker is stopped a process is ready: it accepts refunds, which wait.
+    It is ready, too, while changed rules are not in force: those from before are.
     ``address`` is the active key's, None if unknown.  ``epoch`` counts the rotations:
     if two processes differ in it for more than a few seconds, they do not share a
     ledger.
@@ -55,12 +56,12 @@ class Readiness:
 
     @property
     def ready(self) -> bool:
-        """Whether every check passed, except for those that only delay refunds."""
+        """Whether every check passed, except for those that stop no acceptance."""
         return set(self.checks.values()) <= {"ok", *_DELAYS}
 
     @property
     def degraded(self) -> bool:
-        """Whether signing or a worker is stopped."""
+        """Whether signing or a worker is stopped, or changed rules are not in force."""
         return not _DELAYS.isdisjoint(self.checks.values())
 
 
@@ -74,6 +75,12 @@ class KeyNotProvedError(HotWalletError):
     """No worker has shown lately that the active key signs."""
 
     code = "key-not-proved"
+
+
+class PolicyNotReloadedError(HotWalletError):
+    """The rules in the files are not those in force: invalid, or not approved."""
+
+    code = "policy-not-reloaded"
 
 
 class WorkerStoppedError(HotWalletError):
@@ -94,8 +101,14 @@ class AuditUnsignedError(StoreError):
     code = "audit-signing-late"
 
 
-_DELAYS = frozenset({SigningStoppedError.code, WorkerStoppedError.code})
-"""What delays refunds, and is no reason to accept none (ADR 46)."""
+_DELAYS = frozenset(
+    {
+        SigningStoppedError.code,
+        WorkerStoppedError.code,
+        PolicyNotReloadedError.code,
+    }
+)
+"""What is no reason to accept no refunds (ADR 46, ADR 65)."""
 
 
 class ReadinessChecker:
@@ -259,6 +272,17 @@ def signing_check(stops: Callable[[], Iterable[Stop]]) -> Callable[[], None]:
         for stop in stops():
             # Also a row that is not authentic stops signatures only.
             raise SigningStoppedError(str(stop.error()))
+
+    return check
+
+
+def policy_check(problem: Callable[[], str | None]) -> Callable[[], None]:
+    """Return a check that fails with ``policy-not-reloaded`` if *problem* finds one."""
+
+    def check() -> None:
+        found = problem()
+        if found is not None:
+            raise PolicyNotReloadedError(found)
 
     return check
 

@@ -1,7 +1,7 @@
 """Reads the facts of the ledger at each scrape, so a restart loses none."""
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from datetime import timedelta
 
 from prometheus_client.core import Metric
@@ -38,10 +38,10 @@ class LedgerCollector:
         *,
         networks: Mapping[str, Network],
         tenants: Collection[str] = (),
-        rules: Iterable[str] = (),
+        rules: Callable[[], Collection[str]] = tuple,
     ) -> None:
         """
-        Report *networks*, *tenants* and the policy's *rules*, by name.
+        Report *networks*, *tenants* and the policy's *rules* of now, by name.
 
         *clock* is the ledger's.
         """

@@ -4,7 +4,7 @@ Bounds what labels can be.
 Only networks, tenants and rules of the configuration have their names.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection
 
 from signer.model.approval_need import AMOUNT_RULE
 from signer.model.refund import FILLER, SWEEPER
@@ -13,6 +13,8 @@ from signer.policy.rules import RULES
 
 OTHER = "other"
 """Stands for every name that is not configured."""
+
+_FIXED_RULES = frozenset({*RULES, AMOUNT_RULE})
 
 _MOST_CODES = 100
 
@@ -24,12 +26,16 @@ class Names:
         self,
         networks: Collection[str],
         tenants: Collection[str],
-        rules: Iterable[str] = (),
+        rules: Callable[[], Collection[str]] = tuple,
     ) -> None:
-        """Know *networks*, *tenants*, and *rules* besides those of this project."""
+        """
+        Know *networks*, *tenants*, and *rules* besides those of this project.
+
+        *rules* returns the names that are in force now.
+        """
         self._networks = frozenset(networks)
         self._tenants = frozenset({*tenants, SWEEPER, FILLER})
-        self._rules = frozenset({*rules, *RULES, AMOUNT_RULE})
+        self._rules = rules
         self._codes: set[str] = set()
 
     def network(self, name: str) -> str:
@@ -42,7 +48,8 @@ class Names:
 
     def rule(self, name: str) -> str:
         """Return *name*, or ``OTHER`` if the policy has no such rule now."""
-        return name if name in self._rules else OTHER
+        is_known = name in _FIXED_RULES or name in self._rules()
+        return name if is_known else OTHER
 
     def code(self, name: str | None) -> str:
         """Return *name*, "" for None, or ``OTHER`` after a hundred codes."""

@@ -21,13 +21,16 @@ def get_app() -> App:
     from api.bootstrap import (  # noqa: PLC0415  It opens the backends.
         open_container,
         record_start,
+        watch_policy,
     )
 
     container = open_container()
     role = container.settings.serve_role
-    record_start(container, "api" if role is Role.ALL else role)
+    process = "api" if role is Role.ALL else role
+    record_start(container, process)
     if role.seals_audit:
         container.start_sealer()
     container.start_worker_monitor()
     container.start_shared_meter()
+    watch_policy(container, process)
     return create_app(container)

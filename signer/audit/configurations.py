@@ -32,12 +32,16 @@ _PAYING = frozenset(
 _SIGNING = SIGN_REQUESTED | SIGN_FINISHED
 
 
-_PROCESSES = ("worker", "api", "admin", "refunds")
+_PROCESSES = ("worker", "api", "admin", "refunds", "sign")
 
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """A process that starts: its kind, the program's version and the environment."""
+    """
+    A process that starts, or applies other rules while it runs.
+
+    It has the kind of process, the program's version and the environment.
+    """
 
     process: str
     version: str
@@ -48,7 +52,7 @@ def record_start(
     audit: AuditLog, journal: Journal, start: Start, configuration: Configuration
 ) -> None:
     """
-    Record that a process starts with *configuration*, and what has changed.
+    Record that a process applies *configuration* from now on, and what has changed.
 
     The change is since the last start of the same kind of process, on any host.  Two
     processes that start at once may both record it.

@@ -67,6 +67,10 @@ class AuditLog:
         self._journal = journal
         self._configuration = configuration
 
+    def use_configuration(self, configuration: str) -> None:
+        """Add the short hash *configuration* to the records from now on."""
+        self._configuration = configuration
+
     def intent(
         self, purpose: Purpose, subject: Subject, digest: bytes | None = None
     ) -> Record:

@@ -9,6 +9,9 @@ from signer.errors import ConfigurationError, Refusal
 MAX_BYTES = 2**20
 """Bytes of one file."""
 
+EXAMPLES = "examples.toml"
+"""What the rules must decide: checked before a running process applies them."""
+
 
 def read_policy_files(directory: Path | None) -> Mapping[str, str]:
     """
@@ -33,6 +36,22 @@ def read_policy_files(directory: Path | None) -> Mapping[str, str]:
     if not texts:
         raise _unusable("the folder has no file *.cedar; unset it to have no own rules")
     return texts
+
+
+def read_own_examples(directory: Path) -> str | None:
+    """
+    Return the text of ``examples.toml`` in *directory*; None if there is no such file.
+
+    Raises:
+        ConfigurationError: ``policy-invalid``; the file cannot be read.
+    """
+    try:
+        return _read(directory / EXAMPLES)
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as e:
+        problem = f"{EXAMPLES} cannot be read ({type(e).__name__})"
+        raise _unusable(problem) from None
 
 
 def _read(path: Path) -> str:

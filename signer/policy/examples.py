@@ -38,16 +38,16 @@ from signer.config.toml_file import StrictModel, as_tuple
 from signer.crypto.messages import PersonalMessage, message_digest
 from signer.crypto.transaction_json import parse_transaction
 from signer.crypto.typed_data import TypedData
-from signer.errors import InvalidInputError
+from signer.errors import ConfigurationError, InvalidInputError, Refusal
 from signer.model.decision import Decision, Verdict
 from signer.policy.facts import AnyFacts, Caller, Path
+from signer.policy.live_policy import AnyPolicy
 from signer.policy.message_facts import (
     authorization_facts,
     digest_facts,
     message_facts,
     typed_data_facts,
 )
-from signer.policy.policy import Policy
 from signer.policy.surroundings import KnownNetwork, OwnKeys, Surroundings
 from signer.policy.transaction_facts import transaction_facts
 
@@ -162,7 +162,7 @@ def read_examples(text: str, *, is_json: bool) -> Examples:
 
 
 def run_examples(
-    policy: Policy,
+    policy: AnyPolicy,
     examples: Examples,
     networks: Mapping[str, KnownNetwork],
     tenants: TenantRegistry,
@@ -180,6 +180,38 @@ def run_examples(
             except (InvalidInputError, KeyError, TypeError, ValueError) as e:
                 raise InvalidInputError(f"example {example.name!r}: {e}") from None
             yield Outcome(example, path, facts, policy.evaluate(facts))
+
+
+def require_examples(
+    policy: AnyPolicy,
+    text: str,
+    networks: Mapping[str, KnownNetwork],
+    tenants: TenantRegistry,
+) -> None:
+    """
+    Require that *policy* decides as the examples of *text*, in TOML, expect.
+
+    Raises:
+        ConfigurationError: ``policy-invalid``, once for each example that differs.
+    """
+    try:
+        examples = read_examples(text, is_json=False)
+        outcomes = list(run_examples(policy, examples, networks, tenants))
+    except InvalidInputError as e:
+        raise ConfigurationError(Refusal("policy-invalid", str(e))) from None
+    wrong = [each for each in outcomes if not each.is_expected]
+    if wrong:
+        raise ConfigurationError(
+            *(Refusal("policy-invalid", _describe(each)) for each in wrong)
+        )
+
+
+def _describe(outcome: Outcome) -> str:
+    example, decision = outcome.example, outcome.decision
+    return (
+        f"the example {example.name!r}, {outcome.path}: expected {example.verdict},"
+        f" found {decision.verdict} ({decision.rule})"
+    )
 
 
 def _build(

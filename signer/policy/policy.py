@@ -103,13 +103,14 @@ class Policy:
         files: Sequence[PolicyFile],
         rules: Sequence[Rule],
         *,
-        is_extended: bool,
+        own_files: Sequence[PolicyFile],
         meter: Meter = NO_METER,
     ) -> None:
         """Use ``compile``, which checks the rules."""
         self._meter = meter
         self.files = tuple(files)
-        self.is_extended = is_extended
+        self.own_files = tuple(own_files)
+        self.is_extended = bool(own_files)
         self.rules = tuple(rules)
         self.hash = _hash(files)
         deciding = [each for each in rules if not each.is_explanation]
@@ -147,7 +148,7 @@ class Policy:
                     refusals.append(Refusal("policy-invalid", problem))
         if refusals:
             raise ConfigurationError(*refusals)
-        return cls(files, rules, is_extended=bool(own), meter=meter)
+        return cls(files, rules, own_files=own, meter=meter)
 
     @property
     def short_hash(self) -> str:

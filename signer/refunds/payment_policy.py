@@ -14,7 +14,8 @@ from signer.model.key import Key, KeyState
 from signer.model.payment_totals import PaymentTotals
 from signer.model.refund import Kind, Refund
 from signer.policy.facts import Caller, Path, TransactionFacts
-from signer.policy.policy import Approve, Policy
+from signer.policy.live_policy import AnyPolicy
+from signer.policy.policy import Approve
 from signer.policy.rules import DENIED, RULES
 from signer.policy.surroundings import NO_KEYS, KnownNetwork, OwnKeys, Surroundings
 from signer.policy.transaction_facts import transaction_facts
@@ -26,7 +27,7 @@ class PaymentPolicy:
 
     def __init__(
         self,
-        policy: Policy,
+        policy: AnyPolicy,
         ring: KeyRing,
         clock: Clock,
         deny_list: DenyList | None = None,
@@ -34,7 +35,7 @@ class PaymentPolicy:
     ) -> None:
         """*totals* reads what was paid before; rules know nothing of it without."""
         self.policy = policy
-        self._totals = totals if policy.reads_totals else None
+        self._totals = totals
         self._deny_list = deny_list
         self._clock = clock
         self._ring = ring
@@ -81,8 +82,8 @@ class PaymentPolicy:
         Unless *is_reserved*, rules also know what was paid until now.
         """
         facts = self._facts(transaction, digest, refund, Kind.TRANSFER, network)
-        if self._totals is not None and not is_reserved:
-            facts = replace(facts, totals=self._totals(refund))
+        if not is_reserved:
+            facts = self._with_totals(facts, refund) or facts
         return self.policy.evaluate(facts)
 
     def require_within_totals(
@@ -105,13 +106,11 @@ class PaymentPolicy:
             ApprovalRequiredError: *approve* raised it.
             StoreError: The totals cannot be read.
         """
-        if self._totals is None:
-            return None
         facts = self._facts(transaction, digest, refund, Kind.TRANSFER, network)
-        until_now = self.policy.require(
-            replace(facts, totals=self._totals(refund)), approve
-        )
-        approved = until_now.need
+        until_now = self._with_totals(facts, refund)
+        if until_now is None:
+            return None
+        approved = self.policy.require(until_now, approve).need
 
         def permit(totals: PaymentTotals) -> None:
             decision = self.policy.evaluate(replace(facts, totals=totals))
@@ -153,6 +152,14 @@ class PaymentPolicy:
         """The address that new refunds are paid from, at most a minute old."""
         keys = self._ring.cached_keys()
         return next((k.address for k in keys if k.state is KeyState.ACTIVE), None)
+
+    def _with_totals(
+        self, facts: TransactionFacts, refund: Refund
+    ) -> TransactionFacts | None:
+        """Return *facts* with what was paid until now; None if no rule reads it."""
+        if self._totals is None or not self.policy.reads_totals:
+            return None
+        return replace(facts, totals=self._totals(refund))
 
     def _facts(
         self,

@@ -10,7 +10,7 @@ from signer.crypto.transactions import SignedBytes
 from signer.model.decision import Decision
 from signer.model.key import Key
 from signer.model.refund import Page, Refund, SignedTransaction
-from signer.policy.policy import Policy
+from signer.policy.live_policy import AnyPolicy
 from signer.policy.surroundings import KnownNetwork, OwnKeys, Surroundings
 from signer.ports.refund_search import RefundFilter
 from signer.refunds.payment_policy import build_caller, own_keys, payment_facts
@@ -49,7 +49,7 @@ class PolicyReview:
     """
 
     def __init__(
-        self, store: SignedRefunds, policy: Policy, networks: Mapping[str, Network]
+        self, store: SignedRefunds, policy: AnyPolicy, networks: Mapping[str, Network]
     ) -> None:
         self._store = store
         self._policy = policy

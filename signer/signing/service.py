@@ -26,13 +26,13 @@ from signer.keys.signer import Signed, Signer
 from signer.model.audit_record import Operation, Purpose
 from signer.model.key import SIGNING, KeyState
 from signer.policy.facts import AnyFacts
+from signer.policy.live_policy import AnyPolicy
 from signer.policy.message_facts import (
     authorization_facts,
     digest_facts,
     message_facts,
     typed_data_facts,
 )
-from signer.policy.policy import Policy
 from signer.policy.surroundings import KnownNetwork, Surroundings
 from signer.policy.transaction_facts import transaction_facts
 from signer.ports import Clock, TenantBlocks
@@ -61,7 +61,7 @@ class SigningService:
     def __init__(
         self,
         open_signer: Callable[[], Signer],
-        policy: Policy,
+        policy: AnyPolicy,
         networks: Mapping[str, Network],
         clock: Clock,
         *,

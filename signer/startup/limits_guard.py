@@ -45,6 +45,9 @@ _NAMED = 3
 _SHOWN = 40
 """How many characters of a value are shown."""
 
+_OF_RULES = "policy."
+"""How the paths of files of rules begin."""
+
 _NO_VERSION = -1
 """In place of the version of a row that does not exist."""
 
@@ -72,6 +75,11 @@ class LimitsDifference:
     def raised(self) -> Mapping[str, Change]:
         """What the files allow and the accepted limits do not, by its path."""
         return {} if self.before is None else raised_limits(self.before, self.after)
+
+    @property
+    def is_of_rules(self) -> bool:
+        """Whether nothing but files of rules differs."""
+        return all(path.startswith(_OF_RULES) for path in self.changed)
 
     @property
     def version(self) -> int:
@@ -164,12 +172,16 @@ class LimitsGuard:
                 raise ConfigurationError(difference.refusal())
             difference = again
 
-    def accept(self, actor: Actor) -> None:
+    def accept(self, actor: Actor, *, rules_only: bool = False) -> None:
         """
         Make the limits the accepted ones, with an audit record, as a worker starts.
 
+        With *rules_only* the worker runs, and may accept other rules, but not put back
+        the limits of the files that it has read long ago.
+
         Raises:
-            ConfigurationError: ``limits-raised``.
+            ConfigurationError: ``limits-raised``; or with *rules_only*
+                ``limits-differ``.
             StaleStateError: Other processes keep changing them.
         """
         for _ in range(_TRIES):
@@ -177,6 +189,8 @@ class LimitsGuard:
             if difference.is_accepted:
                 return
             self.require_approved()
+            if rules_only and not difference.is_of_rules:
+                raise ConfigurationError(_differs(difference))
             # If another worker has started or used the approval, compare again.
             with suppress(StaleStateError, ConflictError):
                 self._accept(difference, actor)
@@ -239,6 +253,20 @@ class LimitsGuard:
             version=str(difference.version + 1),
             **facts,
         )
+
+
+def _differs(difference: LimitsDifference) -> Refusal:
+    others = {
+        path: change
+        for path, change in difference.changed.items()
+        if not path.startswith(_OF_RULES)
+    }
+    shown = list(describe(others))
+    return Refusal(
+        "limits-differ",
+        "another worker has started with other limits, and rules alone are applied"
+        f" without a restart: {'; '.join(shown[:_NAMED])}; restart this worker",
+    )
 
 
 def describe(changes: Mapping[str, Change]) -> Iterator[str]:

@@ -21,6 +21,7 @@ from signer.config.networks import Network
 from signer.config.tenants import TenantRegistry
 from signer.errors import ChainUnavailableError
 from signer.keys.signer import Signer
+from signer.policy.live_policy import LivePolicy
 from signer.policy.policy import Policy
 from signer.ports import (
     ChainClient,
@@ -127,7 +128,7 @@ def build_container(
     container.tenants = tenants or TenantRegistry()
     container.ring = ring_over(store, signer)
     if policy is not None:
-        container.policy = policy
+        container.policy = LivePolicy(policy)
     pace = pace or Pace()
 
     def wait(seconds: float) -> None:

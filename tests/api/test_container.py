@@ -4,12 +4,18 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, NoReturn, cast
 
 import pytest
 
 from api.auth.authorization import AccessRequest, Permission
-from api.bootstrap import build_admin_container, build_container, record_start
+from api.bootstrap import (
+    accept_rules,
+    build_admin_container,
+    build_container,
+    record_start,
+)
 from api.container import Container
 from api.request_context import Principal
 from backends.sql import SQLStore
@@ -162,3 +168,45 @@ def test_operators_need_no_networks_file(sqlite_store: SQLStore) -> None:
     intent = broken.audit.intent(purpose, Subject("device", "01", "0x"))
 
     assert "configuration" not in intent.fields
+
+
+_RULE = '@id("none") forbid (principal, action, resource);'
+
+_EXAMPLE = """
+[[example]]
+name = "a digest"
+paths = ["account"]
+verdict = "{}"
+digest = "0x1111111111111111111111111111111111111111111111111111111111111111"
+"""
+
+
+def test_rules_must_decide_as_their_examples(
+    container: Container, tmp_path: Path
+) -> None:
+    """A folder without examples is not compared with any."""
+    rules = {"own.cedar": _RULE}
+    prepared = container.prepare_policy(tmp_path, rules)
+    (tmp_path / "examples.toml").write_text(_EXAMPLE.format("refuse"))
+    again = container.prepare_policy(tmp_path, rules)
+    (tmp_path / "examples.toml").write_text(_EXAMPLE.format("allow"))
+
+    assert prepared.hash == again.hash == container.compile_policy(rules).hash
+    with pytest.raises(ConfigurationError, match="'a digest'"):
+        container.prepare_policy(tmp_path, rules)
+
+
+@pytest.mark.parametrize(("process", "version"), [("worker", 1), ("api", 0)])
+def test_rules_are_recorded_and_a_worker_accepts_them(
+    container: Container, sqlite_store: SQLStore, process: str, version: int
+) -> None:
+    for each in ("worker", "api"):
+        record_start(container, each)
+    configuration = accept_rules(container, process, {"own.cedar": _RULE})
+    row, last = sqlite_store.accepted_limits(), sqlite_store.last_configuration(process)
+
+    assert row is not None
+    assert last is not None
+    assert row.version == version
+    assert last.fields["details"]["hash"] == configuration.hash
+    assert configuration.document["policy"] == {"own.cedar": _RULE}

@@ -1,6 +1,6 @@
 """Processes that start with different networks files, where two people must agree."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ from signer.alerts import Alerts
 from signer.approvals import Approvals
 from signer.audit.configurations import Start, record_start
 from signer.audit.log import AuditLog
-from signer.config.digest import Configuration
+from signer.config.digest import NO_FILES, Configuration
 from signer.config.networks import Network
 from signer.errors import ApprovalRequiredError
 from signer.model.audit_record import WORKER, Actor
@@ -26,7 +26,9 @@ ALICE, BOB = Actor("token:alice"), Actor("token:bob")
 WHY = "the season begins"
 
 
-def configuration(amount: str, **changes: Any) -> Configuration:
+def configuration(
+    amount: str, rules: Mapping[str, str] = NO_FILES, **changes: Any
+) -> Configuration:
     """Return a configuration in which one refund may have *amount*."""
     network = {
         "chain_id": 31337,
@@ -40,9 +42,9 @@ def configuration(amount: str, **changes: Any) -> Configuration:
         },
         **changes,
     }
-    return Configuration.of(
-        limits={}, networks={"local": Network.model_validate(network)}, tenants={}
-    )
+    networks = {"local": Network.model_validate(network)}
+    policy = {"policy": rules} if rules else {}
+    return Configuration.of(limits={}, networks=networks, tenants={}, **policy)
 
 
 @dataclass
@@ -65,7 +67,12 @@ class Hosts:
             self.store, self.audit, alerts, self.clock, required=self.required
         )
 
-    def guard(self, amount: str = "1000", store: Any = None) -> LimitsGuard:
+    def guard(
+        self,
+        amount: str = "1000",
+        store: Any = None,
+        rules: Mapping[str, str] = NO_FILES,
+    ) -> LimitsGuard:
         """Return the guard of a process with a file that allows *amount*."""
         store = store or self.store
         return LimitsGuard(
@@ -73,28 +80,39 @@ class Hosts:
             store,
             self.approvals(),
             self.audit,
-            configuration(amount),
+            configuration(amount, rules),
             clock=self.clock,
         )
 
-    def start(self, amount: str, process: str = "worker") -> None:
-        """Start a process with a file that allows *amount*."""
-        guard = self.guard(amount)
+    def start(
+        self,
+        amount: str,
+        process: str = "worker",
+        rules: Mapping[str, str] = NO_FILES,
+        *,
+        is_reload: bool = False,
+    ) -> Configuration:
+        """
+        Start a process with a file that allows *amount*, and return its configuration.
+
+        With *is_reload* the process runs, and applies other *rules*.
+        """
+        guard, loaded = self.guard(amount, rules=rules), configuration(amount, rules)
         guard.require_approved()
         if process == "worker":
-            guard.accept(WORKER)
-        start = Start(process, "1", "test")
-        record_start(self.audit, self.store, start, configuration(amount))
+            guard.accept(WORKER, rules_only=is_reload)
+        record_start(self.audit, self.store, Start(process, "1", "test"), loaded)
+        return loaded
 
-    def ask(self, amount: str) -> str:
+    def ask(self, amount: str, rules: Mapping[str, str] = NO_FILES) -> str:
         """Ask for a raise to *amount*; return the digest of the proposal."""
         with pytest.raises(ApprovalRequiredError) as refused:
-            self.guard(amount).request(ALICE, WHY)
+            self.guard(amount, rules=rules).request(ALICE, WHY)
         return refused.value.digest
 
-    def approve(self, amount: str) -> str:
+    def approve(self, amount: str, rules: Mapping[str, str] = NO_FILES) -> str:
         """Have a raise to *amount* approved; return the digest."""
-        digest = self.ask(amount)
+        digest = self.ask(amount, rules)
         self.approvals().approve(digest, BOB, WHY)
         return digest
 

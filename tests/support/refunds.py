@@ -30,7 +30,7 @@ from signer.model.audit_record import Actor, Operation, Record
 from signer.model.key import Key, find_key
 from signer.model.refund import HOLD, Refund, RefundRequest, SignedTransaction, Status
 from signer.model.wallet import Wallet
-from signer.policy.policy import Policy
+from signer.policy.live_policy import AnyPolicy
 from signer.ports import (
     NO_METER,
     ChainClient,
@@ -195,7 +195,7 @@ class World:
     audit: AuditLog | None = None  # None: its lines are not kept.
     replicas: dict[str, Signer] = field(default_factory=dict)  # By key id.
     directory: KeyDirectory | None = None  # Real keys, in place of the signers.
-    policy: Policy = SERVICE_POLICY
+    policy: AnyPolicy = SERVICE_POLICY
     deny_list: DenyList | None = None
     _numbers: Iterator[int] = field(default_factory=count)
     _enrolled: Ledger | None = None

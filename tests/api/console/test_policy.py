@@ -18,6 +18,7 @@ from signer.config.tenants import Tenant, TenantRegistry
 from signer.model.audit_record import Actor, Operation, Record
 from signer.model.tenant_block import TenantBlock
 from signer.policy.default_rules import service_files
+from signer.policy.live_policy import LivePolicy
 from signer.policy.policy import Policy
 from signer.policy.policy_text import PolicyFile
 from tests.api.browser import Browser
@@ -137,10 +138,9 @@ def test_the_rules_in_force_are_shown(
     """With their texts and the hash that signatures have; the own ones are marked."""
     defaults = service_files(limited.networks, limited.tenants)
     own = PolicyFile("own.cedar", OWN)
-    limited.policy = Policy.compile(defaults, [own])
-    limited.policy_files = {own.name: OWN}
+    limited.policy = LivePolicy(Policy.compile(defaults, [own]))
     page = browser.get("/console/policy").text
-    files = read_rule_files(limited.policy, {own.name})
+    files = read_rule_files(limited.policy)
 
     assert [each.name for each in files if each.is_own] == ["own.cedar"]
     assert files[-1].rules == ["our-rule"]

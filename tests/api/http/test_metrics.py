@@ -93,7 +93,7 @@ def _collectors(
         verify,
         networks={"local": NETWORK},
         tenants=["shop"],
-        rules=["refund", "our-rule"],
+        rules=lambda: ["refund", "our-rule"],
     )
     return [of_ledger, WorkersCollector(ledger, clock)]
 

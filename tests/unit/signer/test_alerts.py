@@ -139,6 +139,7 @@ def test_alert_names_are_stable() -> None:
         "node-down",
         "node-lagging",
         "backend-throttled",
+        "policy-not-reloaded",
     ]
 
 

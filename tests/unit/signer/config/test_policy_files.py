@@ -5,7 +5,11 @@ from pathlib import Path
 import pytest
 
 from signer.config.digest import read_configuration
-from signer.config.policy_files import MAX_BYTES, read_policy_files
+from signer.config.policy_files import (
+    MAX_BYTES,
+    read_own_examples,
+    read_policy_files,
+)
 from signer.config.settings import Settings
 from signer.errors import ConfigurationError
 
@@ -50,6 +54,22 @@ def test_what_cannot_be_read_is_refused(
 def test_a_folder_that_does_not_exist_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="cannot be read"):
         read_policy_files(tmp_path / "absent")
+
+
+def test_the_own_examples(tmp_path: Path) -> None:
+    assert read_own_examples(tmp_path) is None
+
+    (tmp_path / "examples.toml").write_text("# none")
+
+    assert read_own_examples(tmp_path) == "# none"
+
+
+@pytest.mark.parametrize("content", [b"\xff", b"#" * (MAX_BYTES + 1)])
+def test_own_examples_that_cannot_be_read(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "examples.toml").write_bytes(content)
+
+    with pytest.raises(ConfigurationError, match="policy-invalid"):
+        read_own_examples(tmp_path)
 
 
 def test_the_configuration_has_the_own_rules() -> None:

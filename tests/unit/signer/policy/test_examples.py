@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from signer.config.tenants import TenantRegistry
-from signer.errors import InvalidInputError
-from signer.policy.examples import read_examples, run_examples
+from signer.errors import ConfigurationError, InvalidInputError
+from signer.policy.examples import read_examples, require_examples, run_examples
 from tests.support.policy import SERVICE_POLICY
 
 
@@ -68,3 +68,32 @@ def test_a_malformed_example_is_named(changes: dict[str, str], problem: str) -> 
     with pytest.raises(InvalidInputError, match="example 'a digest'") as no:
         list(run_examples(SERVICE_POLICY, examples, {}, TenantRegistry()))
     assert problem in str(no.value)
+
+
+def _toml(verdict: str, digest: str = "11" * 32) -> str:
+    return f"""
+    [[example]]
+    name = "a digest"
+    paths = ["account"]
+    verdict = "{verdict}"
+    digest = "0x{digest}"
+    """
+
+
+def test_own_examples_that_the_policy_decides_so() -> None:
+    require_examples(SERVICE_POLICY, _toml("refuse"), {}, TenantRegistry())
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (_toml("allow"), "'a digest', account: expected allow, found refuse"),
+        (_toml("refuse", "zz"), "non-hexadecimal"),
+        ("= 1", "the examples cannot be read"),
+    ],
+    ids=["another verdict", "malformed", "not TOML"],
+)
+def test_own_examples_that_refuse_the_rules(text: str, problem: str) -> None:
+    with pytest.raises(ConfigurationError, match=problem) as refused:
+        require_examples(SERVICE_POLICY, text, {}, TenantRegistry())
+    assert [each.code for each in refused.value.refusals] == ["policy-invalid"]

@@ -11,10 +11,13 @@ from signer.errors import PolicyViolationError, StaleStateError
 from signer.model.payment_totals import PaymentTotals
 from signer.model.refund import Status
 from signer.model.spending_limits import Spent
+from signer.policy.live_policy import LivePolicy
 from signer.ports import Reservation
 from signer.refunds.approval_needs import decide
 from tests.support.payment_approvals import BOB, CAROL, requested
+from tests.support.policy import SERVICE_POLICY
 from tests.support.policy_approvals import approve, rule, ruled, waiting
+from tests.support.policy_reload import compiled
 from tests.support.refunds import AMOUNT, CUSTOMER, World, altered
 
 
@@ -203,3 +206,19 @@ def test_totals_are_read_only_for_rules(world: World) -> None:
     world.store = altered(world.store, payment_totals=AssertionError("not read"))
 
     assert world.step(ruled(world, COSTLY.replace("costly", "x")).accepted())
+
+
+def test_rules_that_are_applied_later_read_the_totals(world: World) -> None:
+    """The process has started without a rule that reads them."""
+    live = LivePolicy(SERVICE_POLICY)
+    world.policy = live
+    lifecycle = world.lifecycle
+    first, second = world.accepted(), world.accepted()
+    lifecycle.step(first)
+    live.replace(compiled({"own.cedar": HOUR}))
+
+    with pytest.raises(PolicyViolationError) as refused:
+        lifecycle.step(second)
+
+    assert refused.value.rule == "own"
+    assert world.stored(second).nonce is None

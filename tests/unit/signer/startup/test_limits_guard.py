@@ -82,7 +82,7 @@ def test_a_raised_limit_is_refused(hosts: Hosts, process: str) -> None:
     assert hosts.approvals().list().approvals == []
 
 
-@pytest.mark.parametrize("process", ["worker", "api"])
+@pytest.mark.parametrize("process", ["worker", "api", "sign"])
 def test_before_a_worker_has_started(hosts: Hosts, process: str) -> None:
     """The audit record of the last start is compared: the ledger may be upgraded."""
     hosts.start("1000", "api")
@@ -359,7 +359,7 @@ def test_a_ledger_whose_records_show_no_start(hosts: Hosts) -> None:
 
 
 def test_a_refusal_names_a_few_differences(hosts: Hosts) -> None:
-    raised = {
+    raised: dict[str, Any] = {
         "confirmations": 1,
         "max_fee_per_gas_gwei": 1000,
         "base_fee_multiple": 3,

@@ -1,0 +1,130 @@
+"""
+Applies changed rules of ``POLICY_DIR`` in a running process, as a restart would.
+
+Rules are applied if two looks in a row find the same files, which are valid and, in
+production, approved by a second administrator.  Until then the rules in force stay in
+force, and an alert is raised.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+
+import structlog
+
+from signer.alerts import Alert, Alerts, AlertThrottle
+from signer.audit.log import AuditLog
+from signer.config.digest import Configuration
+from signer.errors import ConfigurationError, HotWalletError
+from signer.policy.live_policy import LivePolicy
+from signer.policy.policy import Policy
+
+
+LOOK_SECONDS = 5.0
+"""How often the files are read."""
+
+Rules = Mapping[str, str]
+"""The texts of an operator's own rules, by file."""
+
+_Problem = tuple[str, Rules]
+"""A refusal's code, and the rules that the files had last."""
+
+
+class PolicyReload:
+    """
+    Replaces the rules of *policy*; one thread calls ``look``.
+
+    *in_force* has the own rules that *policy* was made from, and *read* returns those
+    in the files now.  *prepare* compiles rules.  *accept* records in the audit log that
+    they are in force, if they are approved, and returns the new configuration.  All
+    three raise ``ConfigurationError`` if the rules cannot be used.
+    """
+
+    def __init__(
+        self,
+        policy: LivePolicy,
+        in_force: Rules,
+        *,
+        read: Callable[[], Rules],
+        prepare: Callable[[Rules], Policy],
+        accept: Callable[[Rules], Configuration],
+        audit: AuditLog,
+        alerts: Alerts,
+        timer: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._policy = policy
+        self._in_force = self._seen = in_force
+        self._read = read
+        self._prepare = prepare
+        self._accept = accept
+        self._audit = audit
+        self._alerts = alerts
+        self._throttle = AlertThrottle(timer)
+        self._found: _Problem | None = None
+        self._reported: _Problem | None = None
+        self._log = structlog.get_logger("policy")
+
+    def run(self, wait: Callable[[float], bool]) -> None:
+        """Look until *wait* returns true; it gets the seconds until the next look."""
+        while not wait(LOOK_SECONDS):
+            try:
+                self.look()
+            except HotWalletError as e:
+                # The ledger does not answer, or other processes keep changing it.
+                self._log.warning("policy-reload-delayed", code=e.code)
+            except Exception as e:  # noqa: BLE001  A bug in one look must not end them.
+                self._log.error("policy-watch-failed", exc_info=e)
+
+    def look(self) -> None:
+        """
+        Read the files once, and apply their rules if they are due.
+
+        Raises:
+            StoreError: The ledger does not answer; nothing was replaced.
+        """
+        try:
+            rules = self._read()
+            # A program may have written only some of the files yet.
+            is_settled, self._seen = rules == self._seen, rules
+            if rules == self._in_force:
+                self._end_problem()
+            elif is_settled:
+                self._apply(rules)
+        except ConfigurationError as e:
+            self._report(str(e), e.refusals[0].code)
+
+    def _apply(self, rules: Rules) -> None:
+        policy = self._prepare(rules)
+        # A process that dies after this has recorded rules under which it signed
+        # nothing.  In the other order, a signature could lack the record of its rules.
+        configuration = self._accept(rules)
+        self._policy.replace(policy)
+        self._audit.use_configuration(configuration.short)
+        self._in_force = rules
+        self._log.info(
+            "policy-reloaded",
+            policy=policy.hash,
+            configuration=configuration.hash,
+            files=", ".join(rules),
+        )
+        self._end_problem()
+
+    def _report(self, problem: str, code: str) -> None:
+        """Raise the alert about a *problem* that two looks in a row have found."""
+        # Not the text: Cedar lists the mistakes of a rule in any order.
+        found = code, self._seen
+        is_lasting, self._found = found == self._found, found
+        if not is_lasting:
+            return
+        if found != self._reported:
+            self._throttle.clear()
+        self._reported = found
+        self._policy.problem = problem
+        if self._throttle.is_due(Alert.POLICY_NOT_RELOADED):
+            self._alerts.sound(Alert.POLICY_NOT_RELOADED, code=code, problem=problem)
+
+    def _end_problem(self) -> None:
+        self._found = None
+        if self._policy.problem is not None:
+            self._policy.problem = None
+            self._throttle.clear()
+            self._log.info("policy-in-force")
