@@ -1,0 +1,122 @@
+"""json-rpc.md has each method, route, code and bound of the endpoint, and no other."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from api.http import body
+from api.http.json_rpc import calls, endpoint, errors, methods, reads
+from api.http.problems import code_statuses
+from signer.policy.rules import RULES
+from signer.refunds import transaction_sender
+
+
+ROOT = Path(__file__).resolve().parents[3]
+PAGE = (ROOT / "docs" / "reference" / "json-rpc.md").read_text(encoding="utf-8")
+
+BOUNDS = {
+    "MAX_CALLS": (calls, 100, "A batch has 1 to 100 calls"),
+    "MAX_DEPTH": (calls, 64, "more than 64 levels"),
+    "_LONGEST_ID": (calls, 256, "null, or a string, of at most 256 characters"),
+    "REQUEST_SECONDS": (endpoint, 20, "After 20 seconds, no further call"),
+    "BROADCAST_SECONDS": (methods, 5, "waits up to 5 seconds for the broadcast"),
+    "WINDOW_SECONDS": (transaction_sender, 120, "within two minutes is the same"),
+    "MAX_BLOCKS": (reads, 1_000, "at most 1,000 blocks"),
+    "MAX_RESULT": (reads, 4 * 1024**2, "more than 4 MiB of JSON"),
+    "MAX_BATCH": (body, 1024**2, "JSON of at most 1 MiB"),
+}
+
+
+def _section(title: str) -> str:
+    """Return the text of the page from a heading to the next one."""
+    (found,) = re.findall(
+        rf"^##+ {title}\n(.*?)(?=^##|\Z)", PAGE, re.DOTALL | re.MULTILINE
+    )
+    return str(found)
+
+
+def _first_cells(text: str) -> Iterator[str]:
+    yield from re.findall(r"^\| (.+?) \|", text, re.MULTILINE)
+
+
+def test_every_method_is_documented() -> None:
+    documented = {
+        name for cell in _first_cells(_section("Methods")) for name in _names(cell)
+    }
+
+    assert documented == methods.METHODS
+
+
+def _names(cell: str) -> list[str]:
+    return re.findall(r"`(\w+_\w+)`", cell)
+
+
+def test_every_route_is_documented() -> None:
+    code = (ROOT / "api" / "http" / "signing_routes.py").read_text(encoding="utf-8")
+    routes = set(re.findall(r'add_route\("([^"]+)"', code))
+    documented = set(re.findall(r"^\| `POST (\S+)` \|", PAGE, re.MULTILINE))
+
+    assert len(routes) > 3
+    assert documented == routes
+
+
+def test_every_code_is_documented() -> None:
+    """Those that errors of the core have, and those that only JSON-RPC has."""
+    documented = {
+        int(code)
+        for cell in _first_cells(_section("Codes"))
+        for code in re.findall(r"-?\d+", cell)
+    }
+    constants = {
+        value
+        for name, value in vars(errors).items()
+        if name.isupper() and isinstance(value, int)
+    }
+
+    assert len(constants) > 10
+    assert documented == constants
+
+
+def test_every_bound_is_documented() -> None:
+    """Each number of the modules has a phrase of the page."""
+    numbers = {
+        name
+        for module in (calls, endpoint, methods, reads)
+        for name, value in vars(module).items()
+        if name.lstrip("_").isupper() and type(value) in {int, float}
+    }
+
+    # Codes have a table of their own.
+    assert numbers - vars(errors).keys() <= BOUNDS.keys()
+
+
+@pytest.mark.parametrize("name", BOUNDS)
+def test_a_bound_is_as_documented(name: str) -> None:
+    module, number, phrase = BOUNDS[name]
+
+    assert vars(module)[name] == number
+    assert phrase in " ".join(PAGE.split())
+
+
+def test_the_codes_of_rest_are_those_of_the_api() -> None:
+    """With the status that the page has."""
+    rows = re.findall(r"^\| (\d{3}) \| (.*?) \|", _section("`/v1/sign`"), re.MULTILINE)
+    documented = {
+        (code, int(status))
+        for status, cell in rows
+        for code in re.findall(r"`([a-z-]+)`", cell)
+    }
+
+    assert len(documented) > 5
+    assert documented <= code_statuses().items()
+
+
+def test_the_rules_exist() -> None:
+    """Those that explain why nothing else is sent, or signed."""
+    (row,) = re.findall(r"^\| anything else \| (.*)\|$", PAGE, re.MULTILINE)
+    named = [*re.findall(r"`([a-z-]+)`", row), *re.findall(r"rule\s+`([a-z-]+)`", PAGE)]
+
+    assert len(named) > 4
+    assert set(named) <= RULES.keys()
