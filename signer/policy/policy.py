@@ -20,6 +20,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any, Self
 
 import cedarpy
@@ -301,6 +302,7 @@ class _RuleSet:
         )
 
 
+@lru_cache(maxsize=1024)  # Most rules are the same when a policy is compiled again.
 def _check(statement: Statement) -> Rule:
     """
     Return the rule of *statement*.
