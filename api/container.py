@@ -117,7 +117,7 @@ if TYPE_CHECKING:
     from api.auth.verification_keys import KeySource
     from api.metrics.shared_meter import SharedMeter
     from api.metrics.worker_meter import WorkerMeter
-    from api.request_context import Network as IPNetwork
+    from api.peer_addresses import Network as IPNetwork
     from signer.signing.service import SigningService
 
 

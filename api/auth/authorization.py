@@ -12,7 +12,8 @@ from typing import NoReturn
 
 from api.auth.jwt_verifier import LEEWAY, TOKEN_EXPIRED, TOKEN_REPLAYED
 from api.auth.rate_limits import RateLimits, RateLimitStatus
-from api.request_context import Principal, rate_limit_key
+from api.peer_addresses import rate_limit_key
+from api.principal import Principal
 from signer.audit.actions import AuditAction
 from signer.audit.log import AuditLog
 from signer.config.tenants import TenantRegistry

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from api.auth.verification_keys import KEY_ID, KeySource, VerificationKey
 from api.auth.verified_tokens import VerifiedToken, VerifiedTokens
-from api.request_context import Principal
+from api.principal import Principal
 from signer import strict_json
 from signer.errors import AuthenticationError, InvalidInputError
 from signer.ports import Clock, utc_now

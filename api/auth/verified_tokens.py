@@ -6,7 +6,7 @@ from hashlib import sha256
 from threading import Lock
 
 from api.auth.verification_keys import VerificationKey
-from api.request_context import Principal
+from api.principal import Principal
 
 
 MAX_TOKENS = 1024

@@ -11,7 +11,7 @@ from api.bootstrap import build_admin_container, build_container
 from api.cli.confirmation import confirmed
 from api.cli.operator import REASON, current_operator, identified_operator
 from api.cli.output import Result, reports
-from api.http.keys import (
+from api.views.keys import (
     failover_document,
     key_document,
     reinstatement_document,

@@ -8,8 +8,8 @@ from api.bootstrap import build_container
 from api.cli.confirmation import confirmed
 from api.cli.operator import REASON, current_operator, identified_operator
 from api.cli.output import Result, reports
-from api.http.tenants import block_tenant, tenant_document, unblock_tenant
 from api.views.refunds import timestamp
+from api.views.tenants import block_document, tenant_document, unblock_document
 from signer.refunds.tenant_admin import TenantStatus
 
 
@@ -44,7 +44,8 @@ def block(tenant: str, *, dry_run: bool) -> Result:
         is_blocked = found is not None and found.is_authentic
         status = "already-blocked" if is_blocked else "would-block"
         return _status({"tenant": tenant, "status": status})
-    return _status(block_tenant(admin, tenant, current_operator()))
+    changed = admin.block(tenant, current_operator())
+    return _status(block_document(tenant, is_changed=changed))
 
 
 @tenants.command()
@@ -63,7 +64,8 @@ def unblock(tenant: str, reason: str, *, dry_run: bool) -> Result:
         status = "not-blocked" if found is None else "would-unblock"
         return _status({"tenant": tenant, "status": status})
     operator = identified_operator(container, "tenants:block", reason)
-    return _status(unblock_tenant(admin, tenant, operator))
+    changed = admin.unblock(tenant, operator)
+    return _status(unblock_document(tenant, is_changed=changed))
 
 
 def _status(document: dict[str, str]) -> Result:

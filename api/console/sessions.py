@@ -12,7 +12,7 @@ import secrets
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from api.request_context import Principal
+from api.principal import Principal
 from signer.errors import AuthenticationError
 from signer.ports import Clock
 from signer.row_macs import RowMACs

@@ -1,6 +1,6 @@
 """The administrative routes: rotate a key, fail a key over, and list the keys."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,16 +11,19 @@ from api.http import query
 from api.http.body import read_object
 from api.http.middleware import Resource
 from api.request_context import actor
-from api.views.refunds import fields, timestamp
+from api.views.keys import (
+    failover_document,
+    key_document,
+    reinstatement_document,
+    rotation_document,
+)
 from signer.approvals import require_reason
 from signer.errors import InvalidInputError
-from signer.keys.failover import Failover, FailoverResult
+from signer.keys.failover import Failover
 from signer.keys.reinstatement import Reinstatement
 from signer.keys.rotation import Rotation
-from signer.keys.rotation_options import AWAITING_FUNDS, RotationOptions, RotationResult
-from signer.model.key import Key
+from signer.keys.rotation_options import AWAITING_FUNDS, RotationOptions
 from signer.ports import KeyStore
-from signer.redact import key_prefix
 
 
 _FAILOVER_FIELDS = {"newKeyId": str, "dryRun": bool}
@@ -129,56 +132,6 @@ class Keys(AdministrativeResource):
         ring = self._store.keys()
 
         resp.media = {"keys": [key_document(key) for key in ring]}
-
-
-def rotation_document(result: RotationResult) -> dict[str, Any]:
-    """Return *result* as JSON; key ids are cut to a prefix."""
-    previous = result.previous
-    return {
-        "status": result.status,
-        "keyId": key_prefix(result.key.key_id),
-        "address": result.key.address,
-        "epoch": result.key.epoch,
-        "previousKeyId": None if previous is None else key_prefix(previous.key_id),
-        "previousAddress": None if previous is None else previous.address,
-        "holdings": [
-            fields(balance, "network", "gas", "tokens", "nonce", "error")
-            for balance in result.holdings
-        ],
-        "strandedRefunds": list(result.stranded),
-        "warnings": list(result.warnings),
-    }
-
-
-def failover_document(result: FailoverResult) -> dict[str, Any]:
-    """Return *result* as JSON; key ids are cut to a prefix."""
-    return {
-        "status": result.status,
-        "keyId": key_prefix(result.key.key_id),
-        "previousKeyId": key_prefix(result.previous.key_id),
-        "address": result.key.address,
-        "state": str(result.key.state),
-        "warnings": list(result.warnings),
-    }
-
-
-def reinstatement_document(key: Key, refunds: Sequence[str]) -> dict[str, Any]:
-    """Return *key* as JSON, with the ids of the open *refunds* that it signed."""
-    return {**key_document(key), "openRefunds": list(refunds)}
-
-
-def key_document(key: Key) -> dict[str, Any]:
-    """Return *key* as JSON; its id is cut to a prefix."""
-    until = key.reinstatable_until
-    return {
-        "keyId": key_prefix(key.key_id),
-        **fields(key, "backend", "address", "state", "epoch"),
-        "requestedBy": key.requested_by,
-        "blockedBy": key.blocked_by,
-        "createdAt": timestamp(key.created_at),
-        "updatedAt": timestamp(key.updated_at),
-        "reinstatableUntil": None if until is None else timestamp(until),
-    }
 
 
 def _read_body(req: Request, known: Mapping[str, type]) -> dict[str, Any]:

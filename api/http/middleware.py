@@ -16,13 +16,9 @@ from api.auth.authorization import (
     require_permission,
 )
 from api.auth.jwt_verifier import JWTVerifier
-from api.request_context import (
-    Network,
-    Principal,
-    is_from_proxy,
-    peer_address,
-    request_id,
-)
+from api.peer_addresses import Network
+from api.principal import Principal
+from api.request_context import is_from_proxy, peer_address, request_id
 from signer.errors import (
     AuthenticationError,
     NotThroughProxyError,

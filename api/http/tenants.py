@@ -1,18 +1,15 @@
 """The administrative routes that block a tenant and end the block."""
 
-from typing import Any
-
 from falcon import Request, Response
 
 from api.http import query
 from api.http.body import read_object
 from api.http.keys import AdministrativeResource
 from api.request_context import actor
-from api.views.refunds import timestamp
+from api.views.tenants import block_document, unblock_document
 from signer.approvals import require_reason
 from signer.errors import InvalidInputError
-from signer.model.audit_record import Actor
-from signer.refunds.tenant_admin import TenantAdmin, TenantStatus
+from signer.refunds.tenant_admin import TenantAdmin
 
 
 class _TenantResource(AdministrativeResource):
@@ -29,7 +26,9 @@ class TenantBlocking(_TenantResource):
         """Block the tenant; safe to repeat."""
         query.parameters(req)
 
-        resp.media = block_tenant(self._admin, tenant, actor(req))
+        changed = self._admin.block(tenant, actor(req))
+
+        resp.media = block_document(tenant, is_changed=changed)
 
 
 class TenantUnblocking(_TenantResource):
@@ -45,29 +44,6 @@ class TenantUnblocking(_TenantResource):
         if reason:
             require_reason(reason)  # Also if no approval is needed.
 
-        resp.media = unblock_tenant(self._admin, tenant, actor(req, reason))
+        changed = self._admin.unblock(tenant, actor(req, reason))
 
-
-def block_tenant(admin: TenantAdmin, tenant: str, by: Actor) -> dict[str, str]:
-    """Block *tenant*, and return the result as JSON."""
-    changed = admin.block(tenant, by)
-    return {"tenant": tenant, "status": "blocked" if changed else "already-blocked"}
-
-
-def unblock_tenant(admin: TenantAdmin, tenant: str, by: Actor) -> dict[str, str]:
-    """End the block of *tenant*, and return the result as JSON."""
-    changed = admin.unblock(tenant, by)
-    return {"tenant": tenant, "status": "unblocked" if changed else "not-blocked"}
-
-
-def tenant_document(status: TenantStatus) -> dict[str, Any]:
-    """Return a tenant and its block as JSON."""
-    block = status.block
-    return {
-        "tenant": status.name,
-        "subjects": list(status.tenant.subjects),
-        "clientIds": list(status.tenant.client_ids),
-        "blockedAt": None if block is None else timestamp(block.at),
-        "blockedBy": None if block is None else block.by,
-        "authentic": block is None or block.is_authentic,
-    }
+        resp.media = unblock_document(tenant, is_changed=changed)

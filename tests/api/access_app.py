@@ -19,7 +19,8 @@ from api.auth.rate_limits import RateLimits
 from api.auth.verification_keys import KeySet, KeySource, bind
 from api.http import problems as errors
 from api.http.middleware import AuthorizationMiddleware, RequestLog, Resource
-from api.request_context import Network, principal
+from api.peer_addresses import Network
+from api.request_context import principal
 from backends.sql.callers import CallerTables
 from backends.sql.database import Database
 from signer.audit.log import AuditLog

@@ -17,7 +17,7 @@ from api.bootstrap import (
     record_start,
 )
 from api.container import Container
-from api.request_context import Principal
+from api.principal import Principal
 from backends.sql import SQLStore
 from signer.alerts import Alert
 from signer.errors import (

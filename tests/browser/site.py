@@ -18,7 +18,7 @@ from api.bootstrap import build_container
 from api.console.cookies import LOCAL_NAME
 from api.console.sessions import SESSION_LIFETIME, Sessions
 from api.container import Container
-from api.request_context import Principal
+from api.principal import Principal
 from backends.sql import SQLStore
 from dev.stack import Stack, running_stack
 from signer.ports import utc_now

@@ -21,7 +21,8 @@ from api.http.console.resource import (
     SessionPage,
     session_of,
 )
-from api.request_context import Principal, actor
+from api.principal import Principal
+from api.request_context import actor
 from api.views.codes import find_code
 from signer.errors import ConflictError, PermissionDeniedError
 

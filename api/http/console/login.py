@@ -10,7 +10,8 @@ from api.console.sessions import Session
 from api.http import query
 from api.http.console.forms import read_form
 from api.http.console.resource import LOGIN, READING, Page, SessionPage
-from api.request_context import Principal, actor, principal
+from api.principal import Principal
+from api.request_context import actor, principal
 from signer.audit.actions import AuditAction
 from signer.errors import StoreError, StoreUnavailableError
 from signer.model.audit_record import Operation

@@ -16,7 +16,7 @@ from api.console.stops import describe_stops
 from api.container import Container
 from api.http.console.forms import FORM_TOKEN, read_form
 from api.http.middleware import AuthorizationMiddleware, Resource
-from api.request_context import Principal
+from api.principal import Principal
 from signer.errors import PermissionDeniedError
 
 

@@ -15,7 +15,7 @@ from api.auth.authorization import Permission
 from api.auth.dev_tokens import mint
 from api.auth.rate_limits import RateLimits
 from api.http.middleware import Resource
-from api.request_context import rate_limit_key
+from api.peer_addresses import rate_limit_key
 from backends.sql.callers import CallerTables
 from backends.sql.database import Database
 from signer.audit.log import AuditLog

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from api.auth.jwt_verifier import JWTVerifier
 from api.auth.verification_keys import KeySet, bind
-from api.request_context import Principal
+from api.principal import Principal
 from signer.errors import AuthenticationError
 from tests.api.forgeries import FORGERIES
 from tests.api.support import (

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from api.http.keys import rotation_document
 from api.http.problems import problem_of
+from api.views.keys import rotation_document
 from backends.sql import SQLStore
 from signer.errors import (
     AccessDeniedError,

@@ -1,0 +1,29 @@
+"""Tenants and their blocks, as JSON."""
+
+from typing import Any
+
+from api.views.refunds import timestamp
+from signer.refunds.tenant_admin import TenantStatus
+
+
+def tenant_document(status: TenantStatus) -> dict[str, Any]:
+    """Return a tenant and its block as JSON."""
+    block = status.block
+    return {
+        "tenant": status.name,
+        "subjects": list(status.tenant.subjects),
+        "clientIds": list(status.tenant.client_ids),
+        "blockedAt": None if block is None else timestamp(block.at),
+        "blockedBy": None if block is None else block.by,
+        "authentic": block is None or block.is_authentic,
+    }
+
+
+def block_document(tenant: str, *, is_changed: bool) -> dict[str, str]:
+    """Return the result of blocking *tenant* as JSON."""
+    return {"tenant": tenant, "status": "blocked" if is_changed else "already-blocked"}
+
+
+def unblock_document(tenant: str, *, is_changed: bool) -> dict[str, str]:
+    """Return the result of ending the block of *tenant* as JSON."""
+    return {"tenant": tenant, "status": "unblocked" if is_changed else "not-blocked"}
