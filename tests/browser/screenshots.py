@@ -14,9 +14,12 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import Browser
 
+from api.console.measurements import read_measurements
 from dev.anvil import ROOT
+from signer.ports import utc_now
 from tests.browser.chromium import running_chromium, visiting
 from tests.browser.site import PAGES, Site, running_site
+from tests.support.waiting import eventually
 
 
 FOLDER = ROOT / "docs" / "images" / "console"
@@ -28,6 +31,7 @@ _WIDTH, _MOST_HEIGHT = 1200, 1500
 _LONG = frozenset({"refunds", "audit", "signatures"})
 _LONG_HEIGHT = 950
 _COLORS = 128
+_PATIENCE = 60.0
 
 
 def take_screenshots(browser: Browser, site: Site, folder: Path) -> None:
@@ -79,6 +83,18 @@ def _shrink(picture: bytes) -> bytes:
     return out.getvalue()
 
 
+def _await_measurement(site: Site) -> None:
+    """Wait until the worker has looked at the wallet after the last payment."""
+    store = site.container.store
+
+    def is_measured() -> bool:
+        measured = read_measurements(store.workers(), utc_now()).chain_nonces
+        nonces = [each.next_nonce for each in store.wallets()]
+        return nonces == list(measured.values())
+
+    assert eventually(is_measured, _PATIENCE, pause=0.5)
+
+
 def main() -> int:
     """Make the pictures."""
     with (
@@ -86,6 +102,7 @@ def main() -> int:
         running_site(Path(home) / "home") as site,
         running_chromium() as browser,
     ):
+        _await_measurement(site)
         take_screenshots(browser, site, FOLDER)
     size = sum(each.stat().st_size for each in FOLDER.glob("*.png"))
     sys.stdout.write(f"wrote {FOLDER}: {size // 1024} KiB\n")

@@ -1,6 +1,5 @@
 """The pages that only show something."""
 
-from collections.abc import Mapping
 from urllib.parse import urlencode
 
 from falcon import Request, Response
@@ -13,6 +12,7 @@ from api.console.measurements import read_measurements
 from api.console.overview import read_overview
 from api.console.refund_details import RefundDetailsReader
 from api.console.refund_search import search
+from api.console.wallets import MOST_OPEN, read_wallets
 from api.http import query
 from api.http.console.resource import Console, SessionPage
 from signer.audit.actions import AuditAction
@@ -115,23 +115,15 @@ class WalletsPage(SessionPage):
         query.parameters(req)
         container = self._console.container
         store, now = container.store, container.ledger_clock()
-        wallets, ring = store.wallets(), store.keys()
-        foreign = {
-            (each.chain_id, each.sender): store.foreign_transactions(
-                each.chain_id, each.sender
-            )
-            for each in wallets
-        }
+        ring = store.keys()
+        measured = read_measurements(store.workers(), now)
 
         self.show(
             req,
             resp,
             "wallets.html",
-            wallets=wallets,
-            foreign=foreign,
-            names=self._names(),
+            wallets=read_wallets(container, ring, measured),
             networks=container.networks,
-            active=store.active_key(),
             revoked={each.address for each in ring if each.revoked_at},
             stopped={stop.chain_id for stop in container.kill_switch.stops()},
             waiting=find_waiting(
@@ -139,13 +131,10 @@ class WalletsPage(SessionPage):
                 AuditAction.FOREIGN_TRANSACTION_ACCEPT,
                 AuditAction.NONCE_ABANDON,
             ),
-            measured=read_measurements(store.workers(), now),
+            measured=measured,
+            most_open=MOST_OPEN,
             explorers=Explorers.of(container.networks),
         )
-
-    def _names(self) -> Mapping[int, str]:
-        networks = self._console.container.networks
-        return {network.chain_id: name for name, network in networks.items()}
 
 
 class WebhooksPage(SessionPage):
