@@ -56,8 +56,13 @@ def use_project_conf(home: Path) -> Path:
     """
     Point SoftHSM to the project's token, unless ``SOFTHSM2_CONF`` is set.
 
+    An empty variable counts as unset, as it does for ``Settings``: the file that
+    ``hotwallet init`` writes has every variable.
+
     SoftHSM reads ``SOFTHSM2_CONF`` with C's ``getenv`` when it is initialised;
     ``os.environ`` writes through to the C environment.  The result is the path of the
     configuration file in use.
     """
-    return Path(os.environ.setdefault(CONF_VARIABLE, str(Layout.of(home).conf)))
+    if not os.environ.get(CONF_VARIABLE, "").strip():
+        os.environ[CONF_VARIABLE] = str(Layout.of(home).conf)
+    return Path(os.environ[CONF_VARIABLE])

@@ -81,11 +81,14 @@ def test_a_file_is_replaced_atomically(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.parametrize("is_empty", [False, True], ids=["unset", "empty"])
 def test_softhsm_conf_is_set_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_empty: bool
 ) -> None:
+    """A file of settings may have the variable without a value."""
     monkeypatch.setenv(CONF_VARIABLE, "")
-    monkeypatch.delenv(CONF_VARIABLE)
+    if not is_empty:
+        monkeypatch.delenv(CONF_VARIABLE)
 
     assert use_project_conf(tmp_path) == Layout.of(tmp_path).conf
     assert os.environ[CONF_VARIABLE] == str(Layout.of(tmp_path).conf)
