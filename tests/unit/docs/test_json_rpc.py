@@ -10,7 +10,7 @@ from api.http import body
 from api.http.json_rpc import calls, endpoint, errors, methods, reads
 from api.http.problems import code_statuses
 from signer.policy.rules import RULES
-from signer.refunds import transaction_sender
+from signer.refunds import token_transfer, transaction_sender
 
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -51,6 +51,14 @@ def test_every_method_is_documented() -> None:
 
 def _names(cell: str) -> list[str]:
     return re.findall(r"`(\w+_\w+)`", cell)
+
+
+def test_every_field_of_a_transfer_is_documented() -> None:
+    """A field that the page does not have is answered with -32602."""
+    table = _first_cells(_section("`eth_sendTransaction`"))
+    documented = {name for cell in table for name in re.findall(r"`(\w+)`", cell)}
+
+    assert documented == token_transfer._READERS.keys()
 
 
 def test_every_route_is_documented() -> None:
@@ -115,8 +123,13 @@ def test_the_codes_of_rest_are_those_of_the_api() -> None:
 
 def test_the_rules_exist() -> None:
     """Those that explain why nothing else is sent, or signed."""
-    (row,) = re.findall(r"^\| anything else \| (.*)\|$", PAGE, re.MULTILINE)
-    named = [*re.findall(r"`([a-z-]+)`", row), *re.findall(r"rule\s+`([a-z-]+)`", PAGE)]
+    (listed,) = re.findall(
+        r"refused with 4001 and the rule: (.*?)\.\.\.", PAGE, re.DOTALL
+    )
+    named = [
+        *re.findall(r"`([a-z-]+)`", listed),
+        *re.findall(r"rule\s+`([a-z-]+)`", PAGE),
+    ]
 
     assert len(named) > 4
     assert set(named) <= RULES.keys()
