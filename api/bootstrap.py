@@ -40,6 +40,7 @@ from signer.ports import (
     Meter,
     NodeProxy,
     Notifier,
+    ScreeningService,
     WebhookSender,
 )
 from signer.ports.refund_client import SendBatch
@@ -67,6 +68,7 @@ def build_container(environ: Mapping[str, str] = os.environ) -> Container:
         open_jwt_keys=open_token_keys,
         open_webhook_sender=open_webhook_sender,
         open_tracer=open_tracer,
+        open_screening=open_screening,
         open_node_proxies=open_node_proxies,
     )
 
@@ -196,6 +198,8 @@ def _check_settings(
         _ = container.policy
     with _collecting(refusals):
         _ = container.deny_list
+    with _collecting(refusals):
+        _ = container.screening
     with _collecting(refusals):
         _ = container.webhook_public_keys if serving else None
     with _collecting(refusals):
@@ -366,6 +370,7 @@ def preload(settings: Settings) -> None:
         "backends.json_rpc": True,
         "backends.webhook": settings.alert_webhook_url is not None,
         "backends.jwks_client": settings.jwt_jwks_url is not None,
+        "backends.screening_client": settings.screening_url is not None,
     }
     for name, is_used in used.items():
         if is_used:
@@ -437,6 +442,20 @@ def _require_tracing(settings: Settings) -> None:
     except ModuleNotFoundError as e:
         missing = f"TRACES_URL needs {e.name}: pip install 'hotwallet[otel]'"
         raise ConfigurationError(Refusal("settings-invalid", missing)) from None
+
+
+def open_screening(settings: Settings) -> ScreeningService | None:
+    """Return the client of the screening service, if one is configured."""
+    if settings.screening_url is None:
+        return None
+    from backends.screening_client import ScreeningClient  # noqa: PLC0415
+
+    return ScreeningClient(
+        settings.screening_url,
+        settings.screening_secret_file,
+        allow_http=not settings.is_production,
+        kept_seconds=settings.screening_kept_seconds,
+    )
 
 
 def open_webhook_sender(settings: Settings) -> WebhookSender:

@@ -71,6 +71,7 @@ from signer.ports import (
     Meters,
     NodeProxy,
     Notifier,
+    ScreeningService,
     WebhookSender,
     utc_now,
 )
@@ -143,6 +144,7 @@ class Container:
     open_jwt_keys: "Callable[[Settings], KeySource]"
     open_webhook_sender: Callable[[Settings], WebhookSender]
     open_tracer: Callable[[Settings, Clock], Meter | None] = lambda *_: None
+    open_screening: Callable[[Settings], ScreeningService | None] = lambda _: None
     open_node_proxies: Callable[[Mapping[str, Network]], Mapping[str, NodeProxy]] = (
         lambda _: {}
     )
@@ -383,6 +385,11 @@ class Container:
         return None if path is None else DenyList(path)
 
     @cached_property
+    def screening(self) -> ScreeningService | None:
+        """The service that screens recipients, if one is configured."""
+        return self.open_screening(self.settings)
+
+    @cached_property
     def payment_policy(self) -> PaymentPolicy:
         """The policy, asked about the transactions of refunds; it needs no key."""
         return PaymentPolicy(
@@ -391,6 +398,7 @@ class Container:
             self.ledger_clock,
             self.deny_list,
             self.store.payment_totals,
+            screening=self.screening,
         )
 
     @cached_property

@@ -80,7 +80,7 @@ class PolicyViolationError(RequestError):
 
 
 class ScreeningUnavailableError(HotWalletError):
-    """The list of denied addresses cannot be read, so no recipient may be paid."""
+    """The deny list or the screening service cannot be used, so nothing is paid."""
 
     code = "screening-unavailable"
     retryable = True

@@ -27,6 +27,7 @@ from signer.model.audit_record import Actor, Operation
 from signer.model.worker_row import WorkerRow, find_running, find_stopped
 from signer.open_approvals import read_open_approvals
 from signer.ports import Checkpoint
+from signer.refunds.policy import ZERO_ADDRESS
 from signer.startup.dependency_checks import check_journal
 from signer.startup.guard import check_settings
 from signer.startup.limits_guard import describe
@@ -64,6 +65,7 @@ def system_checks(context: DoctorContext) -> Iterator[Check]:
     needs = ("networks", "database")
     yield context.check("limits", _check_limits, _LIMITS_CURE, *needs)
     yield context.check("webhooks", _check_webhooks, EXPLAIN, "database")
+    yield context.check("screening", _check_screening, EXPLAIN, "settings")
 
 
 def _check_settings(context: DoctorContext) -> Finding:
@@ -246,6 +248,15 @@ def _check_limits(context: DoctorContext) -> Finding:
     if not difference.is_accepted:
         return Finding("no worker has started with these limits yet")
     return Finding(f"those of the last worker, version {difference.version}")
+
+
+def _check_screening(context: DoctorContext) -> Finding:
+    service = context.container.screening
+    if service is None:
+        return Finding("no service is configured (SCREENING_URL)")
+    # Any answer will do: this address is never paid.
+    service.allows(ZERO_ADDRESS, 1)
+    return Finding("the service answers")
 
 
 def _check_webhooks(context: DoctorContext) -> Finding:

@@ -215,6 +215,11 @@ class Settings(BaseModel):
     tenants_file: Path | None = Field(None, alias="TENANTS_FILE")
     policy_dir: Path | None = Field(None, alias="POLICY_DIR")
     deny_list_file: Path | None = Field(None, alias="DENY_LIST_FILE")
+    screening_url: SecretStr | None = Field(None, alias="SCREENING_URL")
+    screening_secret_file: Path | None = Field(None, alias="SCREENING_SECRET_FILE")
+    screening_kept_seconds: int = Field(
+        3600, ge=0, le=604_800, alias="SCREENING_KEPT_SECONDS"
+    )
 
     jwt_algorithm: Literal["RS256", "PS256", "ES256", "EdDSA", "HS256"] = Field(
         "ES256", alias="JWT_ALGORITHM"

@@ -34,7 +34,7 @@ RULES: Mapping[str, str] = {
     "max-fee": "the fee per gas is above the network's max_fee_per_gas_gwei",
     "max-amount": "the amount is above max_amount of the token or the tenant",
     "min-amount": "the amount is below min_amount of the token or the tenant",
-    DENIED: "its address is on the list of denied addresses (DENY_LIST_FILE)",
+    DENIED: "its address is denied (DENY_LIST_FILE, or the service of SCREENING_URL)",
     "network": "the chain is not a configured network",
     "transaction-type": "blob (EIP-4844) and set-code (EIP-7702) transactions are"
     " refused",

@@ -57,6 +57,7 @@ from signer.ports.payment_statistics import PaymentStatistics
 from signer.ports.refund_search import RefundFilter, RefundSearch
 from signer.ports.refund_statistics import RefundStatistics
 from signer.ports.refund_store import Change, Permit, Reservation, Store
+from signer.ports.screening_service import ScreeningService
 from signer.ports.shared_counters import SharedCounters
 from signer.ports.stop_store import StopStore
 from signer.ports.tenant_blocks import TenantBlocks
@@ -119,6 +120,7 @@ __all__ = [
     "RefundSearch",
     "RefundStatistics",
     "Reservation",
+    "ScreeningService",
     "Sealing",
     "Sequenced",
     "Settled",

@@ -230,7 +230,7 @@ class RefundAcceptor:
                 now=terms.now,
                 limits=terms.limits,
             )
-            self._screen(refund)
+            is_screened = self._policy is not None and self._policy.screen(refund)
         except RequestError as e:
             require_unblocked(self._store, terms.tenant)
             # An accepted refund stays accepted when the rules change.
@@ -254,6 +254,7 @@ class RefundAcceptor:
             Operation.REFUND,
             terms.actor,
             **describe_acceptance(refund),
+            **({"screening": "allowed"} if is_screened else {}),
         )
         answer = None if terms.answer is None else terms.answer(refund)
         proposed = None
@@ -262,14 +263,10 @@ class RefundAcceptor:
         max_open = terms.limits.max_open_refunds
         return Acceptance(refund, record, max_open, proof, answer, proposed)
 
-    def _screen(self, refund: Refund) -> None:
-        if self._policy is not None:
-            self._policy.screen(refund.recipient)
-
     def _record_denied(
         self, error: RequestError, request: RefundRequest, terms: _Terms
     ) -> None:
-        """Audit *error* if the deny list has the recipient of *request*."""
+        """Audit *error* if the recipient of *request* is denied."""
         if isinstance(error, PolicyViolationError) and error.rule == DENIED:
             record = self._audit.result(
                 AuditAction.REFUND_ACCEPT,

@@ -19,7 +19,7 @@ from signer.policy.policy import Approve
 from signer.policy.rules import DENIED, RULES
 from signer.policy.surroundings import NO_KEYS, KnownNetwork, OwnKeys, Surroundings
 from signer.policy.transaction_facts import transaction_facts
-from signer.ports import Clock, Permit
+from signer.ports import Clock, Permit, ScreeningService
 
 
 class PaymentPolicy:
@@ -32,10 +32,17 @@ class PaymentPolicy:
         clock: Clock,
         deny_list: DenyList | None = None,
         totals: Callable[[Refund], PaymentTotals] | None = None,
+        *,
+        screening: ScreeningService | None = None,
     ) -> None:
-        """*totals* reads what was paid before; rules know nothing of it without."""
+        """
+        Ask *policy*; *totals* reads what was paid before.
+
+        Without it, rules do not know that, and *screening* is asked about each refund.
+        """
         self.policy = policy
         self._totals = totals
+        self._screening = screening
         self._deny_list = deny_list
         self._clock = clock
         self._ring = ring
@@ -125,18 +132,33 @@ class PaymentPolicy:
         """Whether an operator's rules or list can refuse what was accepted."""
         return self.policy.is_extended or self._deny_list is not None
 
-    def screen(self, recipient: str) -> None:
+    def screen(self, refund: Refund) -> bool:
         """
-        Require that *recipient* may be paid, before a refund is accepted.
+        Require that the recipient may be paid, before *refund* is accepted.
+
+        Return whether the screening service was asked, which it is before a first
+        payment.  Other refunds and the signature are screened by the deny list alone.
 
         Raises:
-            PolicyViolationError: ``recipient-denied``: the deny list has it.
-            ScreeningUnavailableError: The list cannot be read.
+            PolicyViolationError: ``recipient-denied``: the list or the service has it.
+            ScreeningUnavailableError: The list or the service cannot be used.
+            StoreError: The earlier payments cannot be read.
         """
-        if recipient.lower() in self.denied():
+        is_denied = refund.recipient.lower() in self.denied()
+        is_asked = not is_denied and self._needs_screening(refund)
+        if is_asked and self._screening is not None:
+            is_denied = not self._screening.allows(refund.recipient, refund.chain_id)
+        if is_denied:
             raise PolicyViolationError(
                 f"the recipient must not be paid: {RULES[DENIED]}", rule=DENIED
             )
+        return is_asked
+
+    def _needs_screening(self, refund: Refund) -> bool:
+        if self._screening is None:
+            return False
+        read = self._totals
+        return read is None or read(refund).is_first_payment
 
     def denied(self) -> Collection[str]:
         """

@@ -206,7 +206,7 @@ class Previewer:
         Raises:
             InvalidInputError: Amount or recipient is malformed, or the recipient may
                 not be paid.
-            ScreeningUnavailableError: The deny list cannot be read.
+            ScreeningUnavailableError: As ``PaymentPolicy.screen``.
             StoreError: The database does not answer; or another program changed the
                 tenant's block.
         """
@@ -272,7 +272,7 @@ class Previewer:
             limits=self._tenants.limits(tenant),
         )
         if self._policy is not None:
-            self._policy.screen(refund.recipient)
+            self._policy.screen(refund)
         self._store.find_earlier(refund, self._tenants.owners(tenant))
         return refund
 

@@ -30,6 +30,7 @@ from signer.ports import (
     Ledger,
     NodeStatus,
     Notifier,
+    ScreeningService,
     utc_now,
 )
 from signer.refunds.service import RefundService
@@ -107,13 +108,14 @@ def build_container(
     device: Device | None = None,
     tenants: TenantRegistry | None = None,
     policy: Policy | None = None,
+    screening: ScreeningService | None = None,
 ) -> Container:
     """
     Return a container over *store*, with a key in memory.
 
     Without *client* no node answers.  With *pace* waiting takes no time.  *device*
     holds the key.  Without *tenants* each subject is a tenant, and without *policy*
-    there are no own rules.
+    there are no own rules.  *screening* is asked about recipients.
     """
     device = device or honest(coincurve.PrivateKey())
     audit = AuditLog(structlog.get_logger("audit"), clock, journal=store)
@@ -129,6 +131,7 @@ def build_container(
     container.ring = ring_over(store, signer)
     if policy is not None:
         container.policy = LivePolicy(policy)
+    container.screening = screening
     pace = pace or Pace()
 
     def wait(seconds: float) -> None:

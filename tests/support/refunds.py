@@ -37,6 +37,7 @@ from signer.ports import (
     KeyDirectory,
     Ledger,
     Meter,
+    ScreeningService,
     Topic,
     Watch,
 )
@@ -197,6 +198,7 @@ class World:
     directory: KeyDirectory | None = None  # Real keys, in place of the signers.
     policy: AnyPolicy = SERVICE_POLICY
     deny_list: DenyList | None = None
+    screening: ScreeningService | None = None
     _numbers: Iterator[int] = field(default_factory=count)
     _enrolled: Ledger | None = None
 
@@ -283,6 +285,7 @@ class World:
             self.clock,
             self.deny_list,
             self.store.payment_totals,
+            screening=self.screening,
         )
 
     @property

@@ -176,7 +176,7 @@ PROBLEM: Element = {
             """
             With `policy-violation`: the rule that refused: `network` (it is unknown),
             `token` (unknown on this network), `min-amount`, `max-amount`, or
-            `recipient-denied` (the operator's list of denied addresses has it).
+            `recipient-denied` (the operator's list or screening service denies it).
             """
         ),
         reason=text("With `new-key-unhealthy`: the code of the failure."),

@@ -868,7 +868,7 @@ export interface components {
             /**
              * @description With `policy-violation`: the rule that refused: `network` (it is unknown),
              *     `token` (unknown on this network), `min-amount`, `max-amount`, or
-             *     `recipient-denied` (the operator's list of denied addresses has it).
+             *     `recipient-denied` (the operator's list or screening service denies it).
              */
             rule?: string;
             /** @description With `new-key-unhealthy`: the code of the failure. */

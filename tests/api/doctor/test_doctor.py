@@ -42,6 +42,7 @@ from signer.ports import (
     KeyId,
     utc_now,
 )
+from signer.webhooks.signatures import Secret
 from tests.api.doctor.doctor import make_environ, run_doctor, sealing, states
 from tests.fixtures import ledger
 from tests.fixtures.chain import DevChain
@@ -49,6 +50,7 @@ from tests.support.audit import chain, checkpoint, record
 from tests.support.ledgers import open_ledger, seal
 from tests.support.programs import run_python
 from tests.support.ring import SILENCE
+from tests.support.screening import says, screening_service
 
 
 CANARY = "canary-48213"
@@ -92,6 +94,7 @@ IN_ORDER = {
     "throttling": "ok",
     "limits": "ok",
     "webhooks": "ok",
+    "screening": "ok",
     "local nodes": "ok",
     "local chain": "ok",
     "local gas": "ok",
@@ -592,3 +595,22 @@ def test_the_command_on_a_healthy_system(
     assert finished.returncode == 0, finished.stdout
     assert {line.split()[0] for line in lines} == {"ok", "warning", "->"}
     assert '"event":"digest-sign-succeeded"' in finished.stderr
+
+
+def test_the_screening_service_is_asked(home: dict[str, str], tmp_path: Path) -> None:
+    """A service that does not answer as it should is a failure."""
+    secret = tmp_path / "screening.secret"
+    secret.write_text(Secret.generate().format())
+    secret.chmod(0o600)
+    given = {"SCREENING_SECRET_FILE": str(secret)}
+    with screening_service(says(allowed=False, address="0x" + "0" * 40)) as service:
+        given["SCREENING_URL"] = service.url
+        good = run_doctor(home, **given)["screening"]
+        service.reply = (500, {}, b"")
+        bad = run_doctor(home, **given)["screening"]
+        unsigned = run_doctor(home, SCREENING_URL=service.url)["screening"]
+
+    assert (good.state, good.detail) == (State.OK, "the service answers")
+    assert (bad.state, unsigned.state) == (State.FAILED, State.FAILED)
+    assert "status-500" in bad.detail
+    assert "SCREENING_SECRET_FILE" in unsigned.detail

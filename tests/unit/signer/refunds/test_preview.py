@@ -47,7 +47,7 @@ def _previewer(world: World) -> Previewer:
     alerts = Alerts(world.store, clock=world.clock)
     # The ring registers the first key, which some tests do without.
     policy = None
-    if world.policy.is_extended or world.deny_list is not None:
+    if world.policy.is_extended or world.deny_list or world.screening:
         policy = world.payment_policy
     return Previewer(
         world.store,

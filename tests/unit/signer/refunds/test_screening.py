@@ -9,9 +9,11 @@ from signer.audit.log import AuditLog
 from signer.config.deny_list import DenyList
 from signer.errors import PolicyViolationError, ScreeningUnavailableError
 from signer.model.refund import Kind, Refund, Status
+from signer.refunds.payment_policy import PaymentPolicy
 from signer.refunds.service import RefundService
 from tests.support.ledgers import seal
 from tests.support.payment_approvals import ASKING, BOB, requested
+from tests.support.policy import SERVICE_POLICY
 from tests.support.policy_approvals import approve, rule, ruled
 from tests.support.refunds import AMOUNT, CUSTOMER, REQUEST, World
 from tests.support.ring import SILENCE
@@ -153,3 +155,90 @@ def test_a_process_without_a_policy_accepts(world: World, path: Path) -> None:
     world.work()
 
     assert world.stored(refund).blocked_by == "policy-violation"
+
+
+class Screening:
+    """A service that allows everything but *denied*, and keeps what it was asked."""
+
+    def __init__(self, *denied: str) -> None:
+        self.denied = denied
+        self.asked: list[tuple[str, int]] = []
+        self.is_down = False
+
+    def allows(self, address: str, chain_id: int) -> bool:
+        """Return whether *address* is not denied."""
+        self.asked.append((address, chain_id))
+        if self.is_down:
+            raise ScreeningUnavailableError("down")
+        return address not in self.denied
+
+
+@pytest.fixture
+def service(world: World) -> Screening:
+    """The service that the processes of *world* ask; it denies OTHER."""
+    world.screening = service = Screening(OTHER)
+    world.audit = AuditLog(SILENCE, world.clock, journal=world.store)
+    return service
+
+
+def _accepted_records(world: World) -> list[dict[str, object]]:
+    while seal(world.store):
+        pass
+    fields = [each.record.fields for each in world.store.sealed(0, 1000)]
+    details = [f["details"] for f in fields if f["event"] == "refund-accept-succeeded"]
+    return [each for each in details if isinstance(each, dict)]
+
+
+def test_a_service_is_asked_before_the_first_payment(
+    world: World, service: Screening
+) -> None:
+    """At the acceptance only; the audit record has it."""
+    (paid,) = world.finish(requested(world))
+    requested(world)
+
+    assert paid.status is Status.CONFIRMED
+    assert service.asked == [(CUSTOMER, paid.chain_id)]
+    screened = [each.get("screening") for each in _accepted_records(world)]
+    assert screened == ["allowed", None]
+
+
+def test_a_service_denies_a_recipient(world: World, service: Screening) -> None:
+    """As the list does: the rule is the same, and the refusal is audited."""
+    with pytest.raises(PolicyViolationError) as refused:
+        requested(world, recipient=OTHER)
+
+    assert refused.value.rule == "recipient-denied"
+    (record,) = _refused(world)
+    assert record["outcome"] == "recipient-denied"
+
+
+def test_the_list_is_asked_first(world: World, service: Screening, path: Path) -> None:
+    with pytest.raises(PolicyViolationError):
+        requested(world, recipient=OTHER)
+
+    assert service.asked == []
+
+
+def test_without_the_service_nothing_new_is_accepted(
+    world: World, service: Screening
+) -> None:
+    """What was accepted is paid, and so is a recipient that was paid before."""
+    refund = requested(world)
+    service.is_down = True
+    with pytest.raises(ScreeningUnavailableError):
+        requested(world)
+    (paid,) = world.finish(refund)
+    (known,) = world.finish(requested(world))
+
+    assert {paid.status, known.status} == {Status.CONFIRMED}
+
+
+def test_without_totals_every_refund_is_screened(
+    world: World, service: Screening
+) -> None:
+    """The safe side, if a first payment is not known as one."""
+    refund = world.paid()
+    policy = PaymentPolicy(SERVICE_POLICY, world.ring, world.clock, screening=service)
+
+    assert policy.screen(refund)
+    assert service.asked == [(CUSTOMER, refund.chain_id)]

@@ -1,0 +1,81 @@
+"""A service that screens recipients: what tenants see of it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from falcon.testing import TestClient
+
+from api.bootstrap import open_screening
+from api.http.app import create_app
+from backends.sql import SQLStore
+from signer.config.settings import Settings
+from signer.webhooks.signatures import Secret
+from tests.api.service import BODY, Pace, build_container
+from tests.api.support import SettableClock, bearer, post
+from tests.fixtures.scripted_chain import ScriptedChain
+from tests.support.screening import Service, says, screening_service
+
+
+@pytest.fixture
+def service() -> Iterator[Service]:
+    """Return a running service, which allows the recipient of ``BODY``."""
+    with screening_service(says(True, BODY["recipient"])) as service:
+        yield service
+
+
+@pytest.fixture
+def client(
+    sqlite_store: SQLStore,
+    clock: SettableClock,
+    pace: Pace,
+    node: ScriptedChain,
+    service: Service,
+    tmp_path: Path,
+) -> TestClient:
+    """Return a client of a process that is configured to ask the service."""
+    secret = tmp_path / "secret"
+    secret.write_text(Secret.generate().format())
+    secret.chmod(0o600)
+    environ = {"APP_ENV": "test", "SCREENING_URL": service.url}
+    settings = Settings.from_env({**environ, "SCREENING_SECRET_FILE": str(secret)})
+    container = build_container(
+        sqlite_store, clock, client=node, pace=pace, screening=open_screening(settings)
+    )
+    return TestClient(create_app(container))
+
+
+def test_an_allowed_recipient_is_accepted(client: TestClient, service: Service) -> None:
+    assert post(client, BODY).status_code == 201
+    assert len(service.asked) == 1
+
+
+def test_a_denied_recipient_is_refused(client: TestClient, service: Service) -> None:
+    """As one of the deny list; the preview shows the same."""
+    service.reply = says(False, BODY["recipient"])
+
+    refused = post(client, BODY)
+    preview = client.simulate_post("/v1/refunds/preview", json=BODY, headers=bearer())
+
+    assert refused.status_code == 422
+    assert refused.json["rule"] == "recipient-denied"
+    assert BODY["recipient"] not in refused.text
+    assert preview.json["outcome"] == "refuse"
+
+
+def test_without_an_answer_nothing_is_accepted(
+    client: TestClient, service: Service
+) -> None:
+    """The caller repeats the request later."""
+    service.reply = (500, {}, b"")
+
+    refused = post(client, BODY)
+
+    assert refused.status_code == 503
+    assert refused.json["code"] == "screening-unavailable"
+    assert refused.headers["Retry-After"] == "30"
+    assert "CANARY" not in refused.text
+
+
+def test_nothing_is_asked_without_the_setting() -> None:
+    assert open_screening(Settings.from_env({"APP_ENV": "test"})) is None
