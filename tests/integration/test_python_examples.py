@@ -56,7 +56,7 @@ def test_the_guide_for_web3(
     softhsm_module: Path, tmp_path: Path, fresh_anvil: DevChain
 ) -> None:
     """It sends coin and tokens, is refused an approval, and permits one."""
-    guide = _python("docs/how-to/use-with-web3.md")
+    guide = _python("docs/how-to/web3py-account.md")
     funded = _FUNDED.format(token=fresh_anvil.token, url=fresh_anvil.url)
     program = funded + guide.replace("http://127.0.0.1:8545", fresh_anvil.url)
     environ = {"PKCS11_MODULE": str(softhsm_module)}
