@@ -28,13 +28,9 @@ import argparse
 import json
 import re
 import signal
-import socket
 import threading
-from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from eth_utils.address import to_checksum_address
@@ -42,8 +38,9 @@ from eth_utils.crypto import keccak
 
 from dev.google_kms_keys import SECP256K1, GoogleError, KeyVersions, Result
 from dev.google_tokens import TokenIssuer
-from dev.kms_signing import Signing, as_given
-from dev.kms_wire import Call, Exchange, Faults, Handler, Reply, Server, decode
+from dev.kms_server import EmulatedService
+from dev.kms_signing import Signing
+from dev.kms_wire import Call, Handler, Reply, decode
 
 
 RING = "projects/example-project/locations/europe-west3/keyRings/hotwallet"
@@ -98,44 +95,21 @@ class _RESTHandler(Handler):
         return Call(target, decode(body), headers, body)
 
 
-class GoogleKMSEmulator:
+class GoogleKMSEmulator(EmulatedService):
     """
-    The emulator in this process.  Use it as a context manager.
+    The emulator in this process.
 
-    ``journal`` has every request, oldest first.  ``faults`` scripts failures by
-    operation.  ``permitted`` are the permissions of the service account, and ``tokens``
-    issues its access tokens.
+    ``permitted`` are the permissions of the service account, and ``tokens`` issues its
+    access tokens.
     """
+
+    handler = _RESTHandler
 
     def __init__(self, port: int = 0) -> None:
-        self.faults = Faults()
-        self.journal: deque[Call] = deque(maxlen=100_000)
+        super().__init__(port)
         self.permitted = {_PERMISSIONS[SIGN], _PERMISSIONS[PUBLIC_KEY]}
         self.tokens = TokenIssuer()
         self._versions = KeyVersions()
-        self._server = Server(port, self._handle, _RESTHandler)
-        self._thread = threading.Thread(
-            target=self._server.serve_forever, args=(0.05,), name="google-kms-emulator"
-        )
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.faults.clear()
-        self._server.close()
-        self._thread.join()
-
-    @property
-    def endpoint(self) -> str:
-        """The URL for ``GOOGLE_CLOUD_KMS_ENDPOINT``."""
-        return f"http://127.0.0.1:{self._server.server_port}"
 
     def create_version(
         self,
@@ -164,18 +138,7 @@ class GoogleKMSEmulator:
         self.tokens.write_credentials(file, self.endpoint)
         return file
 
-    def _handle(self, call: Call, connection: socket.socket) -> Reply | None:
-        self.journal.append(call)
-        exchange = Exchange(
-            call=call,
-            connection=connection,
-            released=self.faults.released,
-            respond=lambda signing: self._respond(call, signing or as_given),
-        )
-        fault = self.faults.take(call.operation)
-        return fault(exchange) if fault else exchange.respond(None)
-
-    def _respond(self, call: Call, signing: Signing) -> Reply:
+    def respond(self, call: Call, signing: Signing) -> Reply:
         name = call.target.rpartition(".")[0]
         if call.operation == TOKEN:
             return self._issue_token(call)

@@ -20,13 +20,9 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import threading
-from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak
@@ -37,8 +33,9 @@ from moto.moto_server.werkzeug_app import (
 from werkzeug.test import Client
 
 from dev.kms_keys import Keys, SignEvent, find, keys_of, region_of
-from dev.kms_signing import KMSError, Signing, as_given
-from dev.kms_wire import Call, Exchange, Faults, Reply, Server, error_reply
+from dev.kms_server import EmulatedService
+from dev.kms_signing import KMSError, Signing
+from dev.kms_wire import Call, Reply, error_reply
 
 
 # For these, moto accepts only a key id, where AWS also accepts an ARN.
@@ -51,46 +48,21 @@ _BY_BARE_ID = {
 }
 
 
-class KMSEmulator:
+class KMSEmulator(EmulatedService):
     """
-    The emulator in this process.  Use it as a context manager.
+    The emulator in this process.
 
-    ``journal`` has every request and ``trail`` the CloudTrail events of Sign, both
-    oldest first.  ``faults`` scripts failures, and requests to the regions in ``down``
-    get no response.  Keys are created in ``region``.
+    ``trail`` has the CloudTrail events of Sign, oldest first.  Requests to the regions
+    in ``down`` get no response.  Keys are created in ``region``.
     """
 
     region = "eu-central-1"
 
     def __init__(self, port: int = 0) -> None:
-        self.faults = Faults()
+        super().__init__(port)
         self.down: set[str] = set()
-        self.journal: deque[Call] = deque(maxlen=100_000)
         self._keys = Keys()
         self._moto = DomainDispatcherApplication(create_backend_app)
-        self._server = Server(port, self._handle)
-        self._thread = threading.Thread(
-            target=self._server.serve_forever, args=(0.05,), name="kms-emulator"
-        )
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.faults.clear()
-        self._server.close()
-        self._thread.join()
-
-    @property
-    def endpoint(self) -> str:
-        """The URL for boto3's ``endpoint_url``."""
-        return f"http://127.0.0.1:{self._server.server_port}"
 
     @property
     def trail(self) -> Sequence[SignEvent]:
@@ -132,20 +104,10 @@ class KMSEmulator:
         spki = find(region_of(arn), arn).private_key.public_key()
         return to_checksum_address(keccak(spki[-64:])[12:])
 
-    def _handle(self, call: Call, connection: socket.socket) -> Reply | None:
-        self.journal.append(call)
-        if call.region in self.down:
-            return None
-        exchange = Exchange(
-            call=call,
-            connection=connection,
-            released=self.faults.released,
-            respond=lambda signing: self._respond(call, signing or as_given),
-        )
-        fault = self.faults.take(call.operation)
-        return fault(exchange) if fault else exchange.respond(None)
+    def is_down(self, call: Call) -> bool:
+        return call.region in self.down
 
-    def _respond(self, call: Call, signing: Signing) -> Reply:
+    def respond(self, call: Call, signing: Signing) -> Reply:
         region = call.region
         if region is None:
             return error_reply(
