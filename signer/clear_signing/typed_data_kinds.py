@@ -60,6 +60,9 @@ class Meaning:
         return sum(each.amount for each in self.grants) if len(tokens) == 1 else None
 
 
+_Reader = Callable[[str, TypedData], Meaning]
+
+
 def recognise(document: TypedData) -> Meaning:
     """Return the meaning of *document*; its kind is ``unknown`` for all others."""
     known = _KINDS.get(document.encode_type())
@@ -96,24 +99,23 @@ def _dai(kind: str, document: TypedData) -> Meaning:
     )
 
 
-def _permit2_allowance(kind: str, document: TypedData) -> Meaning:
-    m = document.message
-    return Meaning(
-        kind,
-        spender=m["spender"],
-        grants=_grants(m["details"]),
-        deadline=m["sigDeadline"],
-    )
+def _permit2(granted: str, deadline: str) -> _Reader:
+    """Return the reader of Permit2's documents whose members have these names."""
+
+    def read(kind: str, document: TypedData) -> Meaning:
+        m = document.message
+        return Meaning(
+            kind,
+            spender=m["spender"],
+            grants=_grants(m[granted]),
+            deadline=m[deadline],
+        )
+
+    return read
 
 
-def _permit2_transfer(kind: str, document: TypedData) -> Meaning:
-    m = document.message
-    return Meaning(
-        kind,
-        spender=m["spender"],
-        grants=_grants(m["permitted"]),
-        deadline=m["deadline"],
-    )
+_permit2_allowance = _permit2("details", "sigDeadline")
+_permit2_transfer = _permit2("permitted", "deadline")
 
 
 def _erc3009(kind: str, document: TypedData) -> Meaning:
@@ -190,7 +192,7 @@ def _safe_type(gas: str) -> str:
     )
 
 
-_KINDS: Mapping[str, tuple[str, Callable[[str, TypedData], Meaning]]] = {
+_KINDS: Mapping[str, tuple[str, _Reader]] = {
     # ERC-2612.
     "Permit(address owner,address spender,uint256 value,uint256 nonce,"
     "uint256 deadline)": ("erc2612-permit", _erc2612),
