@@ -25,13 +25,14 @@ Instead of a ``transaction`` an example may have a ``message`` (text, or hex wit
 import json
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Annotated, Any, Self
 
 from eth_account.messages import encode_defunct
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
+from signer.amounts import parse_units
 from signer.clear_signing.typed_data_kinds import recognise
 from signer.config.tenants import TenantRegistry
 from signer.config.toml_file import StrictModel, as_tuple
@@ -40,7 +41,9 @@ from signer.crypto.transaction_json import parse_transaction
 from signer.crypto.typed_data import TypedData
 from signer.errors import ConfigurationError, InvalidInputError, Refusal
 from signer.model.decision import Decision, Verdict
-from signer.policy.facts import AnyFacts, Caller, Path
+from signer.model.payment_totals import PaymentTotals
+from signer.model.spending_limits import Spent
+from signer.policy.facts import AnyFacts, Caller, Path, TransactionFacts
 from signer.policy.live_policy import AnyPolicy
 from signer.policy.message_facts import (
     authorization_facts,
@@ -85,8 +88,30 @@ class Keys(StrictModel):
     own: Annotated[tuple[str, ...], BeforeValidator(as_tuple)] = ()
 
 
+class PaidBefore(StrictModel):
+    """What was paid before a refund, in whole tokens; without a number, nothing."""
+
+    hour: str | None = None
+    day: str | None = None
+    recipient: str | None = None
+    first_payment: bool = False
+
+    def count(self, decimals: int) -> PaymentTotals:
+        """Return the totals of a token with *decimals*; as ``parse_units``."""
+        hour, day, recipient = (
+            0 if amount is None else parse_units(amount, decimals)
+            for amount in (self.hour, self.day, self.recipient)
+        )
+        spent = Spent(hour=hour, day=day, recipient=recipient, gas=0)
+        return PaymentTotals(spent, is_first_payment=self.first_payment)
+
+
 class Example(StrictModel):
-    """One signature, the *paths* to it, and the *verdict* that it must get."""
+    """
+    One signature, the *paths* to it, and the *verdict* that it must get.
+
+    With *paid_before*, it is asked about as before the reservation of a nonce.
+    """
 
     name: str
     paths: Annotated[tuple[Path, ...], BeforeValidator(_read_paths)] = Field(
@@ -99,6 +124,7 @@ class Example(StrictModel):
     role: str | None = None
     network: str | None = None
     mark: str | None = None
+    paid_before: PaidBefore | None = None
     time: Annotated[datetime, BeforeValidator(_read_time)] | None = None
     transaction: dict[str, Any] | None = None
     message: str | None = None
@@ -236,10 +262,19 @@ def _build(
     if example.transaction is not None:
         transaction = parse_transaction(_fields(example, examples))
         mark = None if example.mark is None else _bytes(example.mark)
-        return transaction_facts(
+        facts = transaction_facts(
             transaction, transaction.signing_digest(), around, mark
         )
+        return _add_totals(facts, example)
     return _build_message(example, around)
+
+
+def _add_totals(facts: TransactionFacts, example: Example) -> TransactionFacts:
+    if example.paid_before is None:
+        return facts
+    if facts.decimals is None:
+        raise InvalidInputError("paid_before needs a transfer of a configured token")
+    return replace(facts, totals=example.paid_before.count(facts.decimals))
 
 
 def _build_message(example: Example, around: Surroundings) -> AnyFacts:

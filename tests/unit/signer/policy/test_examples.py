@@ -6,10 +6,20 @@ from typing import Any
 
 import pytest
 
+from signer.chain.erc20 import encode_transfer
 from signer.config.tenants import TenantRegistry
 from signer.errors import ConfigurationError, InvalidInputError
+from signer.policy.default_rules import service_files
 from signer.policy.examples import read_examples, require_examples, run_examples
+from signer.policy.policy import Policy
+from signer.policy.policy_text import PolicyFile
+from signer.policy.surroundings import KnownNetwork, KnownToken
 from tests.support.policy import SERVICE_POLICY
+
+
+CUSTOMER = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8"
+OTHER_WALLET = "0xe7f1725E7734CE288F8367e1Bb143E90bb3F0512"
+MARK = b"\x07" * 16
 
 
 DIGEST = {
@@ -97,3 +107,63 @@ def test_own_examples_that_refuse_the_rules(text: str, problem: str) -> None:
     with pytest.raises(ConfigurationError, match=problem) as refused:
         require_examples(SERVICE_POLICY, text, {}, TenantRegistry())
     assert [each.code for each in refused.value.refusals] == ["policy-invalid"]
+
+
+TRANSFER = {
+    "paths": ["refund"],
+    "tenant": "shop",
+    "transaction": {
+        "chainId": 31337,
+        "nonce": 0,
+        "gas": 60_000,
+        "maxFeePerGas": 10**9,
+        "maxPriorityFeePerGas": 1,
+        "to": OTHER_WALLET,
+        "data": "0x" + encode_transfer(CUSTOMER, 12_500_000, MARK).hex(),
+    },
+    "mark": MARK.hex(),
+}
+TOTALS = """
+@id("day") forbid (principal, action == Action::"sign-transaction", resource)
+when { context has spent_day && context.spent_day.greaterThan(decimal("100.0")) };
+@id("new") @approvals("1")
+forbid (principal, action == Action::"sign-transaction", resource)
+when { context has first_payment && context.first_payment };
+"""
+TOKEN = KnownToken("TUSD", 6, 10**12, None, 100_000)
+LOCAL = {"local": KnownNetwork("local", 31337, 10**11, {OTHER_WALLET.lower(): TOKEN})}
+
+
+@pytest.mark.parametrize(
+    ("paid_before", "verdict", "rule"),
+    [
+        (None, "allow", "refund"),
+        ({"day": "87.5"}, "allow", "refund"),
+        ({"day": "87.500001"}, "refuse", "day"),
+        ({"hour": "500", "recipient": "500"}, "allow", "refund"),
+        ({"first_payment": True}, "needs-approval", "new"),
+    ],
+)
+def test_rules_about_totals(
+    paid_before: dict[str, Any] | None, verdict: str, rule: str
+) -> None:
+    """An example can state what was paid before."""
+    policy = Policy.compile(
+        service_files({}, TenantRegistry()), [PolicyFile("own.cedar", TOTALS)]
+    )
+    example = {"name": "x", "verdict": verdict, "rule": rule, **TRANSFER}
+    text = json.dumps({"example": [{**example, "paid_before": paid_before}]})
+    examples = read_examples(text, is_json=True)
+
+    (outcome,) = run_examples(policy, examples, LOCAL, TenantRegistry())
+
+    assert outcome.is_expected, outcome.decision
+
+
+def test_totals_need_a_token() -> None:
+    """Without a configured network there is none."""
+    example = {"name": "x", "verdict": "allow", **TRANSFER, "paid_before": {}}
+    examples = read_examples(json.dumps({"example": [example]}), is_json=True)
+
+    with pytest.raises(InvalidInputError, match="'x': paid_before needs a transfer"):
+        list(run_examples(SERVICE_POLICY, examples, {}, TenantRegistry()))
