@@ -148,6 +148,18 @@ def test_the_rules_in_force_are_shown(
     assert limited.policy.hash in page
     assert "&lt;b&gt;Ours&lt;/b&gt;" in page
     assert "<b>Ours" not in page
+    assert "not in force" not in page
+
+
+def test_rules_that_are_not_in_force_are_shown(
+    limited: Container, browser: Browser
+) -> None:
+    """The files were changed, and this process still has the rules from before."""
+    limited.policy.problem = "own.cedar, line 3: the forbid has no name"
+    page = browser.get("/console/policy").text
+
+    assert "own.cedar, line 3: the forbid has no name" in page
+    assert 'href="/console/codes/policy-not-reloaded"' in page
 
 
 def test_decisions_are_counted_by_rule(

@@ -83,6 +83,22 @@ def test_lists_have_it(client: TestClient) -> None:
     assert small["status"] == "broadcast"
 
 
+def test_the_tenant_gets_an_event(
+    client: TestClient, sqlite_store: SQLStore, clock: SettableClock
+) -> None:
+    """That it waits, and what became of it; webhooks get the same events."""
+    created = post(client, BODY).json
+    _decide(client, "reject")
+    _work(client)
+    sqlite_store.sequence_events(9, clock(), lambda _: False)
+    events = get(client, "/v1/events").json["events"]
+
+    assert [(each["type"], each["data"]["id"]) for each in events] == [
+        ("refund.awaiting_approval", created["id"]),
+        ("refund.refused", created["id"]),
+    ]
+
+
 @pytest.mark.parametrize(
     ("how", "status", "failure"),
     [("approve", "broadcast", None), ("reject", "refused", "approval-rejected")],
