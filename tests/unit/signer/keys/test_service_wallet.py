@@ -7,7 +7,7 @@ from eth_account.messages import encode_defunct
 
 from backends.sql import SQLStore
 from signer.account import HSMAccount
-from signer.errors import KeyUnusableError, PolicyViolationError
+from signer.errors import InvalidInputError, KeyUnusableError, PolicyViolationError
 from signer.model.wallet import Wallet
 from signer.policy.account_policy import account_policy
 from signer.policy.policy import Policy
@@ -84,9 +84,8 @@ def test_a_former_key(system: System) -> None:
         _send(account)
     assert refused.value.rule == "service-wallet"
     assert _send(account, 1)
-    with pytest.raises(PolicyViolationError) as refused:
+    with pytest.raises(InvalidInputError, match="EIP-2294"):
         _send(account, 2**63)  # No column of a database has it.
-    assert refused.value.rule == "chain-id"
 
 
 def test_a_pending_key(system: System) -> None:
