@@ -297,8 +297,11 @@ class Container:
         Return the policy with the *rules* of *directory*, as its examples expect it.
 
         Raises:
-            ConfigurationError: ``policy-invalid``.
+            ConfigurationError: ``limits-raised`` or ``policy-invalid``.
+            StoreError: The ledger does not answer.
         """
+        configuration = self.build_configuration(rules)
+        self.build_limits_guard(configuration).require_approved()
         policy, text = self.compile_policy(rules), read_own_examples(directory)
         if text is not None:
             self._check_examples(policy, text)

@@ -1,5 +1,7 @@
 """Reads the operator's own rules: the files ``*.cedar`` of ``POLICY_DIR``."""
 
+import os
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -8,6 +10,9 @@ from signer.errors import ConfigurationError, Refusal
 
 MAX_BYTES = 2**20
 """Bytes of one file."""
+
+MAX_FILES = 100
+"""Files of rules.  Running processes read them again and again."""
 
 EXAMPLES = "examples.toml"
 """What the rules must decide: checked before a running process applies them."""
@@ -27,9 +32,11 @@ def read_policy_files(directory: Path | None) -> Mapping[str, str]:
         return {}
     texts: dict[str, str] = {}
     try:
-        for path in sorted(directory.iterdir()):
-            if path.suffix == ".cedar":
-                texts[path.name] = _read(path)
+        paths = sorted(path for path in directory.iterdir() if path.suffix == ".cedar")
+        if len(paths) > MAX_FILES:
+            raise _unusable(f"the folder has more than {MAX_FILES} files *.cedar")
+        for path in paths:
+            texts[path.name] = _read(path)
     except (OSError, UnicodeDecodeError) as e:
         problem = f"a file or the folder cannot be read ({type(e).__name__})"
         raise _unusable(problem) from None
@@ -55,11 +62,18 @@ def read_own_examples(directory: Path) -> str | None:
 
 
 def _read(path: Path) -> str:
-    with path.open("rb") as file:
+    with open(path, "rb", opener=_open) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise _unusable(f"{path.name} is no regular file")
         content = file.read(MAX_BYTES + 1)
     if len(content) > MAX_BYTES:
         raise _unusable(f"{path.name} has more than {MAX_BYTES} bytes")
     return content.decode()
+
+
+def _open(path: str, flags: int) -> int:
+    # A pipe must not hold up a process: without a writer, opening it would wait.
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _unusable(problem: str) -> ConfigurationError:

@@ -34,9 +34,10 @@ class PolicyReload:
     Replaces the rules of *policy*; one thread calls ``look``.
 
     *in_force* has the own rules that *policy* was made from, and *read* returns those
-    in the files now.  *prepare* compiles rules.  *accept* records in the audit log that
-    they are in force, if they are approved, and returns the new configuration.  All
-    three raise ``ConfigurationError`` if the rules cannot be used.
+    in the files now.  *prepare* compiles rules, if they are approved: a party that can
+    only write files must not choose what is compiled.  *accept* records in the audit
+    log that they are in force, and returns the new configuration.  All three raise
+    ``ConfigurationError`` if the rules cannot be used.
     """
 
     def __init__(

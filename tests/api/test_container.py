@@ -196,6 +196,17 @@ def test_rules_must_decide_as_their_examples(
         container.prepare_policy(tmp_path, rules)
 
 
+def test_unapproved_rules_are_not_compiled(
+    container: Container, tmp_path: Path
+) -> None:
+    """Who can only write files must not choose what running processes compile."""
+    record_start(container, "worker")
+    container.approvals.required = True
+
+    with pytest.raises(ConfigurationError, match="limits-raised"):
+        container.prepare_policy(tmp_path, {"own.cedar": "not a rule"})
+
+
 @pytest.mark.parametrize(("process", "version"), [("worker", 1), ("api", 0)])
 def test_rules_are_recorded_and_a_worker_accepts_them(
     container: Container, sqlite_store: SQLStore, process: str, version: int

@@ -4,7 +4,10 @@ A person who can write the files of rules of a running service, alone.
 Two administrators must agree, and this person is none, or one of them.
 """
 
+import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -53,6 +56,30 @@ def test_the_rule_is_replaced_removed_or_renamed(
 
         assert _are_strict(processes)
         assert {process.policy.problem is None for process in processes} == {False}
+
+
+def test_a_pipe_in_place_of_a_file(processes: list[Process], folder: Path) -> None:
+    """Reading it would wait; then neither rules nor alerts would come any more."""
+    write(folder)
+    os.mkfifo(folder / "own.cedar")
+
+    assert _are_strict(processes)
+    assert {process.policy.problem is None for process in processes} == {False}
+
+
+def test_rules_that_take_long_to_compile(
+    processes: list[Process], folder: Path
+) -> None:
+    """Only approved ones are compiled in a running process."""
+
+    def compile_(rules: Mapping[str, str]) -> NoReturn:
+        raise AssertionError(rules)
+
+    for process in processes:
+        process.compile = compile_
+    write(folder, own=STRICT * 1000)
+
+    assert _are_strict(processes)
 
 
 def test_the_folder_is_removed(processes: list[Process], folder: Path) -> None:

@@ -1,6 +1,6 @@
 """A running process that applies the rules of a folder, without its thread."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
@@ -49,6 +49,7 @@ class Process:
     kind: str = "worker"
     amount: str = "1000"
     timer: Timer = field(default_factory=Timer)
+    compile: Callable[[Mapping[str, str]], Policy] = compiled
 
     def __post_init__(self) -> None:
         self.rules = read_policy_files(self.folder)
@@ -68,11 +69,15 @@ class Process:
         def accept(rules: Mapping[str, str]) -> Configuration:
             return self.hosts.start(self.amount, self.kind, rules, is_reload=True)
 
+        def prepare(rules: Mapping[str, str]) -> Policy:
+            self.hosts.guard(self.amount, rules=rules).require_approved()
+            return self.compile(rules)
+
         return PolicyReload(
             self.policy,
             self.rules,
             read=lambda: read_policy_files(self.folder),
-            prepare=compiled,
+            prepare=prepare,
             accept=accept,
             audit=self.audit,
             alerts=Alerts(self.hosts.store),

@@ -1,5 +1,6 @@
 """The files of own rules."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from signer.config.digest import read_configuration
 from signer.config.policy_files import (
     MAX_BYTES,
+    MAX_FILES,
     read_own_examples,
     read_policy_files,
 )
@@ -54,6 +56,22 @@ def test_what_cannot_be_read_is_refused(
 def test_a_folder_that_does_not_exist_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="cannot be read"):
         read_policy_files(tmp_path / "absent")
+
+
+def test_a_pipe_does_not_hold_up_the_process(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "10.cedar")
+    with pytest.raises(ConfigurationError, match=r"10\.cedar is no regular file"):
+        read_policy_files(tmp_path)
+
+
+def test_the_number_of_files_is_bounded(tmp_path: Path) -> None:
+    for number in range(MAX_FILES):
+        (tmp_path / f"{number}.cedar").write_text(RULE)
+    assert len(read_policy_files(tmp_path)) == MAX_FILES
+    (tmp_path / "more.cedar").write_text(RULE)
+
+    with pytest.raises(ConfigurationError, match="has more than 100 files"):
+        read_policy_files(tmp_path)
 
 
 def test_the_own_examples(tmp_path: Path) -> None:
