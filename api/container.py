@@ -443,7 +443,7 @@ class Container:
 
     @cached_property
     def transaction_sender(self) -> TransactionSender:
-        """Accepts the transfers of JSON-RPC's clients as refunds."""
+        """Accepts what JSON-RPC's clients send, as refunds."""
         return TransactionSender(
             self.refunds, self.store, self.ledger_clock, refund_answer
         )

@@ -30,11 +30,12 @@ GRANT INSERT ON answers, request_signatures TO hotwallet_refunds;
 GRANT UPDATE (body, at) ON answers TO hotwallet_refunds;
 GRANT INSERT, UPDATE (count), DELETE ON attempts TO hotwallet_refunds;
 
--- serve --role sign: signs with the active key, and accepts the transfers of JSON-RPC's clients.
+-- serve --role sign: signs with the active key, and accepts what JSON-RPC's clients send.
 GRANT SELECT ON alembic_version, refunds, answers, wallets, sightings, stops, tenant_blocks, approvals, keys,
     accepted_limits, audit_records, alerts, workers, attempts, spendings TO hotwallet_sign;
 GRANT INSERT (id, tenant, idempotency_key, fingerprint, reference, payment_session_id, network, chain_id, token,
-    token_address, decimals, recipient, amount, reason, status, created_at, updated_at, due_at, mac)
+    token_address, decimals, recipient, amount, reason, status, created_at, updated_at, due_at, mac,
+    calldata)
     ON refunds TO hotwallet_sign;
 GRANT INSERT (refund_id, status, at) ON refund_moves TO hotwallet_sign;
 GRANT INSERT (id, tenant, refund_id, status, at, mac) ON events TO hotwallet_sign;
@@ -68,7 +69,8 @@ GRANT SELECT, INSERT ON audit_checkpoints TO hotwallet_worker;
 -- serve --role admin, and the commands of operators.
 GRANT SELECT ON refund_moves, spendings, used_tokens, attempts TO hotwallet_admin;
 GRANT INSERT (id, tenant, idempotency_key, fingerprint, reference, payment_session_id, network, chain_id, token,
-    token_address, decimals, recipient, amount, reason, status, created_at, updated_at, due_at, mac)
+    token_address, decimals, recipient, amount, reason, status, created_at, updated_at, due_at, mac,
+    calldata)
     ON refunds TO hotwallet_admin;
 GRANT UPDATE (status, updated_at, version, sender, key_id, nonce, gas_limit, due_at, attempts, blocked_by,
     cancel_requested_at) ON refunds TO hotwallet_admin;

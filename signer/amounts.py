@@ -10,7 +10,7 @@ MAX_UINT256 = 2**256 - 1
 _AMOUNT = re.compile(r"(0|[1-9][0-9]{0,77})(?:\.([0-9]{1,36}))?", re.ASCII)
 
 
-def parse_units(amount: str, decimals: int) -> int:
+def parse_units(amount: str, decimals: int, *, may_be_zero: bool = False) -> int:
     """
     Return the base units of *amount*, a decimal string of whole tokens.
 
@@ -19,7 +19,7 @@ def parse_units(amount: str, decimals: int) -> int:
 
     Raises:
         InvalidInputError: *amount* is not plain decimal digits, has more fraction
-            digits than *decimals*, is zero, or exceeds a uint256.
+            digits than *decimals*, exceeds a uint256, or is zero and may not be.
     """
     match = _AMOUNT.fullmatch(amount) if isinstance(amount, str) else None
     if match is None:
@@ -33,7 +33,7 @@ def parse_units(amount: str, decimals: int) -> int:
             field="amount",
         )
     units = int(whole + fraction.ljust(decimals, "0"))
-    if not 0 < units <= MAX_UINT256:
+    if units > MAX_UINT256 or (units == 0 and not may_be_zero):
         raise InvalidInputError(
             "must be above zero and fit into a uint256", field="amount"
         )

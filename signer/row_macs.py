@@ -108,7 +108,7 @@ def _format(value: datetime | bytes) -> str:
     return value.isoformat(timespec="microseconds")
 
 
-# Times and marks are the only values that are no type of JSON.
+# Times, marks and calldata are the only values that are no type of JSON.
 _JSON = json.JSONEncoder(separators=(",", ":"), default=_format)
 
 
@@ -222,7 +222,11 @@ class RowMACs:
     def _compute(self, key_id: str, row: object) -> str:
         # The kind comes first, so that the MAC of one kind of row fits no other.
         kind, _ = _COVERED[type(row)]
-        return self._mac(key_id, [f"hotwallet {kind} 1", *_VALUES[type(row)](row)])
+        values = [f"hotwallet {kind} 1", *_VALUES[type(row)](row)]
+        # Only calls have it.  The MACs of other refunds stay what they were.
+        if isinstance(row, Refund) and row.calldata is not None:
+            values.append(row.calldata)
+        return self._mac(key_id, values)
 
     def _compute_of_text(self, key_id: str, purpose: str, text: str) -> str:
         # No kind of row begins with this word.

@@ -27,6 +27,7 @@ from signer.model.refund import (
     SignedTransaction,
 )
 from signer.refunds.explanation import Explanation
+from signer.refunds.payload import payload_of
 
 
 _EXPLAIN_SECONDS = 4.0
@@ -132,21 +133,20 @@ def _describe(stored: SignedTransaction, refund: Refund) -> tuple[str, bool | No
         transaction = SignedBytes.decode(stored.raw).transaction
         if stored.kind is Kind.NOOP:
             return "sends nothing to the wallet itself, and uses the nonce up", None
-        contract, to, amount = _read_payment(transaction, refund)
+        is_payment = payload_of(refund).is_of(transaction)
+        to, amount = _read_payment(transaction, refund)
     except (EncodingError, InvalidInputError):
         return "cannot be decoded: another program may have changed the row", False
-    is_payment = (contract.lower(), to.lower(), amount) == (
-        refund.token_address.lower(),
-        refund.recipient.lower(),
-        refund.amount,
-    )
     whole = format_amount(amount, refund.decimals)
-    return f"pays {whole} {refund.token} to {to_checksum_address(to)}", is_payment
+    does = f"pays {whole} {refund.token} to {to_checksum_address(to)}"
+    if refund.calldata:
+        does += f", and calls it with {len(transaction.data)} bytes"
+    return does, is_payment
 
 
-def _read_payment(transaction: AnyTransaction, refund: Refund) -> tuple[str, str, int]:
+def _read_payment(transaction: AnyTransaction, refund: Refund) -> tuple[str, int]:
     """
-    Return the contract that *transaction* calls, the recipient and the amount.
+    Return whom *transaction* pays, and the amount.
 
     Raises:
         EncodingError: It pays nothing.
@@ -154,6 +154,6 @@ def _read_payment(transaction: AnyTransaction, refund: Refund) -> tuple[str, str
     if transaction.to is None:
         raise EncodingError("the transaction creates a contract")
     if refund.token_address == COIN_ADDRESS:
-        return COIN_ADDRESS, transaction.to, transaction.value
+        return transaction.to, transaction.value
     recipient, amount, _ = decode_transfer(transaction.data)
-    return transaction.to, recipient, amount
+    return recipient, amount

@@ -18,6 +18,7 @@ def refund_document(refund: Refund) -> dict[str, Any]:
         **fields(refund, "id", "status", "reference", "payment_session_id"),
         **fields(refund, "network", "chain_id", "token", "token_address", "recipient"),
         "amount": format_units(refund.amount, refund.decimals),
+        "calldata": None if refund.calldata is None else f"0x{refund.calldata.hex()}",
         **fields(refund, "reason", "sender", "nonce", "tx_hash", "block_number"),
         "failure": failure,
         **fields(refund, "created_at", "updated_at", "cancel_requested_at"),

@@ -123,7 +123,7 @@ def _parse_settled(tx_hash: str, content: Result, paid: Result) -> Settled | Non
         sender=mined.sender,
         nonce=mined.nonce,
         to=mined.to,
-        value=quantity(content["value"]),
+        value=mined.value,
         data=mined.data,
         block=mined.block,
         succeeded=receipt.succeeded,

@@ -85,6 +85,7 @@ def transaction(result: Result | None, tx_hash: str) -> MinedTransaction | None:
         sender=address(result["from"]),
         nonce=quantity(result["nonce"]),
         to=None if to is None else address(to),
+        value=quantity(result["value"]),
         data=data(result["input"]),
         gas_limit=quantity(result["gas"]),
         block=containing_block(result),

@@ -198,7 +198,7 @@ def _build_transaction(call: Call) -> dict[str, str]:
         **({} if call.sender is None else {"from": call.sender}),
         "to": call.to,
         "data": f"0x{call.data.hex()}",
-        "value": "0x0",
+        "value": hex(call.value),
     }
 
 

@@ -6,7 +6,7 @@ from sqlalchemy import Table
 
 from backends.sql import schema
 from backends.sql.refund_approvals import PROPOSED
-from backends.sql.statements import ACCEPTED, FIRST_EVENT
+from backends.sql.statements import ACCEPTED, CALLED, FIRST_EVENT
 
 
 Privilege = tuple[str, str, str | None]
@@ -55,11 +55,12 @@ _REFUNDS = (
     | _on("UPDATE", schema.answers, "body", "at")
 )
 
-# It accepts the transfers of JSON-RPC's clients, and signs without a nonce.
+# It accepts what JSON-RPC's clients send, and signs without a nonce.
 _SIGN = (
     _EVERY_PROCESS
     | _ATTEMPTS
     | _NEW_REFUNDS
+    | _on("INSERT", schema.refunds, *CALLED)
     | _on("INSERT", schema.refund_moves, "refund_id", "status", "at")
     | _on("INSERT", schema.answers)
 )
@@ -141,6 +142,7 @@ _ADMIN = (
     | _STOPS
     | _ATTEMPTS
     | _NEW_REFUNDS
+    | _on("INSERT", schema.refunds, *CALLED)  # A restore creates lost ones again.
     | _on("UPDATE", schema.refunds, *_MOVE, *_RESERVATION, "cancel_requested_at")
     | _on("INSERT", schema.refund_moves)
     | _on("INSERT", schema.wallets)

@@ -68,6 +68,16 @@ HASHES = (
     .order_by(transactions.c.refund_id, transactions.c.attempt.desc())
 )
 
+OPEN_CALLS = (
+    select(refunds)
+    .where(
+        text(IS_OPEN),
+        refunds.c.chain_id == bindparam("chain_id"),
+        refunds.c.calldata.is_not(None),
+    )
+    .order_by(refunds.c.id)
+)
+
 # The expressions keep SQLite from the index of nonces, which has the whole history.
 BELOW = (
     select(refunds)

@@ -177,6 +177,10 @@ class RefundTables(Tables):
         )
         return tuple(Refund(*row) for row in rows)
 
+    def open_calls(self, chain_id: int) -> Sequence[Refund]:
+        rows = self._database.rows(queries.OPEN_CALLS, chain_id=chain_id)
+        return tuple(Refund(*row) for row in rows)
+
     def adopt(self, before: Refund, after: Refund) -> None:
         self.require_authentic(before)
         step = Step.HOLD if after.status is Status.RESERVED else Step.ADOPT

@@ -17,7 +17,7 @@ from signer.model.refund import OPEN, UNSENT, Kind, Status
 from signer.model.wallet import Pause
 
 
-HEAD = "0008"
+HEAD = "0009"
 """The newest migration, which this program needs; a test checks that it is."""
 
 FIRST = "0003"
@@ -75,6 +75,7 @@ refunds = Table(
     Column("blocked_by", Plain),
     Column("mac", Plain),
     Column("cancel_requested_at", UTCDateTime),
+    Column("calldata", LargeBinary),
 )
 
 transactions = Table(

@@ -60,6 +60,9 @@ ACCEPTED = (*(name for name in _GIVEN if name not in _BEGUN), "reason", "mac")
 """The columns of a new refund.  The others have their defaults on PostgreSQL, where the
 role that accepts refunds may set none of them."""
 
+CALLED = (*ACCEPTED, "calldata")
+"""The columns of a new call: only some database roles may accept one."""
+
 
 def parameter(table: Table, name: str) -> Any:
     return bindparam(f"{table.name}_{name}", type_=table.c[name].type)
@@ -95,12 +98,18 @@ class Step(Enum):
     RECORD = "change the state of a refund, and insert its signed bytes"
 
 
-def change(step: Step, insert_: InsertOfDialect) -> Change:
-    """Return the statement that changes ``refunds`` for *step*."""
+def change(
+    step: Step, insert_: InsertOfDialect, accepted: tuple[str, ...] = ACCEPTED
+) -> Change:
+    """
+    Return the statement that changes ``refunds`` for *step*.
+
+    *accepted* are the columns of a new refund on PostgreSQL.
+    """
     if step is Step.ACCEPT:
         # SQLite has no roles, and cannot give defaults to the columns of a table.
         is_granted = insert_ is postgresql.insert
-        names = ACCEPTED if is_granted else tuple(refunds.c.keys())
+        names = accepted if is_granted else tuple(refunds.c.keys())
         accept = insert_(refunds).values(parameters(refunds, names))
         return accept.on_conflict_do_nothing().returning(refunds.c.nonce)
     if step in {Step.ADOPT, Step.HOLD}:
@@ -184,16 +193,19 @@ ON_SQLITE = {step: change(step, sqlite.insert) for step in Step}
 """The changes of ``refunds`` alone; if one returns a row, the inserts must follow."""
 
 
-def _combine(step: Step, *, answered: bool = False) -> Executable:
+def _combine(
+    step: Step, *, answered: bool = False, accepted: tuple[str, ...] = ACCEPTED
+) -> Executable:
     """
     Return one statement for *step*, its history and its signed bytes.
 
-    If the refund is *answered*, it also inserts the response to the request.
+    If the refund is *answered*, it also inserts the response to the request.  A new one
+    has the columns *accepted*.
 
     All parts use one snapshot and succeed or fail together.  The inserts select from
     the row that the change returned, so they insert nothing if there is none.
     """
-    changed = change(step, postgresql.insert).cte("changed")
+    changed = change(step, postgresql.insert, accepted).cte("changed")
     inserts = [] if step is Step.POSTPONE else [(refund_moves, _move)]
     if step is Step.ACCEPT:
         inserts = [(refund_moves, _FIRST_MOVE)]
@@ -248,11 +260,18 @@ CLAIM = _claim()
 ON_POSTGRESQL = {step: _combine(step) for step in Step}
 """The whole change, in one statement and one round trip."""
 
-ACCEPT_ANSWERED = _combine(Step.ACCEPT, answered=True)
+ACCEPT = {
+    (is_call, answered): _combine(
+        Step.ACCEPT, answered=answered, accepted=CALLED if is_call else ACCEPTED
+    )
+    for is_call in (False, True)
+    for answered in (False, True)
+}
 """
-As ``Step.ACCEPT`` on PostgreSQL, with the answer.
+``Step.ACCEPT`` on PostgreSQL: whether the refund is a call, and whether it is answered.
 
-A separate statement, because only some database roles may insert answers.
+They are separate statements, because only some database roles may insert answers, and
+others calls.
 """
 
 

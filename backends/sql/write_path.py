@@ -16,7 +16,7 @@ from backends.sql.advisory_locks import lock_tenant
 from backends.sql.database import Database
 from backends.sql.queries import require_open_at_most
 from backends.sql.statements import (
-    ACCEPT_ANSWERED,
+    ACCEPT,
     INSERT_ANSWER,
     INSERT_MOVE,
     INSERT_TRANSACTION,
@@ -145,8 +145,9 @@ def all_or_each(
 
 def _at_once(connection: Connection, step: Step, params: Values) -> Changed:
     statement = ON_POSTGRESQL[step]
-    if step is Step.ACCEPT and params["answers_refund_id"] is not None:
-        statement = ACCEPT_ANSWERED
+    if step is Step.ACCEPT:
+        is_call = params["refunds_calldata"] is not None
+        statement = ACCEPT[is_call, params["answers_refund_id"] is not None]
     return connection.execute(statement, params).one_or_none()
 
 

@@ -93,10 +93,35 @@ class Matcher:
         if not (refund.status.is_final or is_late):
             return  # A worker will decide it.
         is_noop = attempt is not None and attempt.kind is Kind.NOOP
-        found = [*self._compare_payments(used, refund, is_noop=is_noop)]
+        compare = self._compare_call if refund.is_call else self._compare_payments
+        found = [*compare(used, refund, is_noop=is_noop)]
         yield from found
         if not found:
             yield from self._compare_status(used, refund, settled)
+
+    def _compare_call(
+        self, used: UsedNonce, refund: Refund, *, is_noop: bool
+    ) -> Iterator[Difference]:
+        """
+        Yield how the status of a call differs from what became of its transaction.
+
+        What a permitted call moves is what it was permitted for: no difference.
+        """
+        is_made = used.settled is not None and used.settled.succeeded and not is_noop
+        if refund.status is Status.CONFIRMED and not is_made:
+            yield self._build(
+                Code.REFUND_WITHOUT_TRANSFER,
+                used,
+                _describe_unpaid(used, is_noop=is_noop),
+                asset=refund.token,
+            )
+        elif refund.status is Status.FAILED and is_made:
+            yield self._build(
+                Code.REFUSED_BUT_PAID,
+                used,
+                "the ledger says failed, and the call was executed",
+                asset=refund.token,
+            )
 
     def _compare_payments(
         self, used: UsedNonce, refund: Refund, *, is_noop: bool
@@ -135,7 +160,7 @@ class Matcher:
         self, used: UsedNonce, refund: Refund, settled: Settled
     ) -> Iterator[Difference]:
         """Yield how the row's status differs from what was, or was not, paid."""
-        is_paid = bool(used.payments)
+        is_paid = bool(used.payments) and not refund.is_call
         if not refund.status.is_final:
             yield self._open(used)
         elif refund.status is Status.FAILED and is_paid:

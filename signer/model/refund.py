@@ -103,6 +103,9 @@ class RefundRequest:
     ``amount`` is a decimal string in whole tokens ("12.50").  ``reference`` is the
     gateway's own name for this refund: each reference is paid once, also under another
     idempotency key.
+
+    With ``calldata``, which is hex, it is a call: ``token`` is ``COIN``, ``recipient``
+    is called, and ``amount`` is the coin that it gets.  "0x" only transfers coin.
     """
 
     payment_session_id: str
@@ -112,10 +115,14 @@ class RefundRequest:
     recipient: str
     amount: str
     reason: str | None = None
+    calldata: str | None = None
 
     def fingerprint(self) -> str:
         """Return the SHA-256 of the request, to detect a reused idempotency key."""
-        canonical = json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+        fields = asdict(self)
+        if self.calldata is None:  # As before there were calls.
+            del fields["calldata"]
+        canonical = json.dumps(fields, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
 
 
@@ -133,6 +140,10 @@ class Refund:
 
     ``cancel_requested_at`` is when a caller asked to cancel the refund while it was
     ``UNRESERVED``.  Only ``Store.request_cancellation`` sets it, without a new version.
+
+    With ``calldata`` it is a call, which a client of JSON-RPC chose: ``recipient`` is
+    called with ``amount`` wei; without any bytes, it gets the coin.  None means a
+    transfer whose calldata follows from the other fields (``payload_of``).
     """
 
     id: str
@@ -168,6 +179,7 @@ class Refund:
     # ``signer.row_macs`` of what the refund pays; the store makes it.
     mac: str | None = field(default=None, compare=False, repr=False)
     cancel_requested_at: datetime | None = None
+    calldata: bytes | None = field(default=None, repr=False)
     # Not stored.  Only the process that reserved the nonce has the audit record of the
     # intent to sign, which it wrote.  A process that continues later writes a new one.
     intent: Record | None = field(default=None, compare=False, repr=False)
@@ -198,8 +210,13 @@ class Refund:
 
     @property
     def is_coin(self) -> bool:
-        """Whether it pays the native coin, which only sweeps do."""
+        """Whether it is a sweep of the native coin."""
         return self.swept_from is not None and self.token == COIN
+
+    @property
+    def is_call(self) -> bool:
+        """Whether a client chose its calldata, if only none: it may send coin."""
+        return self.calldata is not None
 
     @property
     def mark(self) -> bytes:
@@ -208,6 +225,7 @@ class Refund:
 
         They follow the transfer's arguments in the calldata, where contracts ignore
         them.  A ledger that was restored from a backup recognises its payments by them.
+        The calldata of a call is not changed, so no transaction has its mark.
         """
         return _make_mark(self.chain_id, self.tenant, self.reference)
 

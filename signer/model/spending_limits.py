@@ -88,6 +88,12 @@ class Limits:
             tenant=cls.from_tenant(tenant, network_name, token_name, token),
         )
 
+    @classmethod
+    def for_calls(cls, tenant: Tenant, network_name: str, network: Network) -> Self:
+        """Return the limits of calls: of gas, and no others."""
+        of_tenant = cls(gas_per_hour=tenant.network_limits(network_name).gas_per_hour)
+        return cls(gas_per_hour=network.gas_per_hour, tenant=of_tenant)
+
     def items(self) -> Iterator[tuple[str, int]]:
         """Yield name and value of each limit that is set, without the tenant's."""
         for name, limit in (

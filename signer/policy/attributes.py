@@ -94,7 +94,7 @@ _COMMON = (
     Attribute(
         "path",
         "String",
-        "`refund`, `sweep`, `no-op`, `account`, `json-rpc` or `rest`",
+        "`refund`, `call`, `sweep`, `no-op`, `account`, `json-rpc` or `rest`",
         lambda f: f.caller.path,
     ),
     Attribute(

@@ -18,6 +18,7 @@ class Path(StrEnum):
     """The ways to a signature.  Each of them asks the policy."""
 
     REFUND = "refund"
+    CALL = "call"
     SWEEP = "sweep"
     NOOP = "no-op"
     ACCOUNT = "account"

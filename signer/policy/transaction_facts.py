@@ -47,7 +47,7 @@ _AMOUNTS = {
 
 # Paths on which a caller chooses the amount.  An accepted refund is a promise: it is
 # compared with the token's limit only, as before.
-_OF_CALLERS = frozenset({Path.JSON_RPC, Path.REST})
+_OF_CALLERS = frozenset({Path.CALL, Path.JSON_RPC, Path.REST})
 
 # Checksums are for people: rules compare lower case.
 _lower = lru_cache(maxsize=1024)(str.lower)

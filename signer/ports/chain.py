@@ -9,11 +9,16 @@ from signer.errors import ChainError
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """An unsigned contract call; ``sender`` is None if the result does not need it."""
+    """
+    An unsigned contract call, with ``value`` in wei.
+
+    ``sender`` is None if the result does not need it.
+    """
 
     sender: str | None
     to: str
     data: bytes
+    value: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +88,17 @@ class Receipt:
 
 @dataclass(frozen=True, slots=True)
 class MinedTransaction:
-    """A transaction in a canonical block; ``to`` is None if it created a contract."""
+    """
+    A transaction in a canonical block, with ``value`` in wei.
+
+    ``to`` is None if it created a contract.
+    """
 
     tx_hash: str
     sender: str
     nonce: int
     to: str | None
+    value: int
     data: bytes
     gas_limit: int
     block: Block

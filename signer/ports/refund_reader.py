@@ -63,6 +63,9 @@ class RefundReader(Protocol):
         the number of open refunds, not with the size of the ledger.
         """
 
+    def open_calls(self, chain_id: int) -> Sequence[Refund]:
+        """Return the calls of a chain that are not final, oldest first."""
+
     def open_below(
         self, chain_id: int, sender: str, nonce: int, limit: int
     ) -> Sequence[Refund]:

@@ -26,9 +26,9 @@ from signer.model.decision import Verdict
 from signer.model.refund import Refund, RefundRequest, Status, new_refund_id
 from signer.model.signed_request import NO_SIGNATURE, SignedRequest
 from signer.policy.facts import Path
-from signer.policy.rules import DENIED
+from signer.policy.rules import DENIED, NOT_PERMITTED, RULES
 from signer.ports import NO_METER, Clock, Meter, Store
-from signer.refunds.approval_needs import ApprovalNeeds
+from signer.refunds.approval_needs import ApprovalNeeds, decide
 from signer.refunds.nonces import require_unblocked
 from signer.refunds.payment_approvals import PaymentApprovals
 from signer.refunds.payment_policy import PaymentPolicy
@@ -111,7 +111,10 @@ class RefundAcceptor:
         policy: PaymentPolicy | None = None,
         meter: Meter = NO_METER,
     ) -> None:
-        """Without *policy*, no rule demands an approval before a worker asks it."""
+        """
+        Without *policy*, no rule demands an approval before a worker asks it, and no
+        call is accepted.
+        """
         self._meter = meter
         self._store = store
         self._policy = policy
@@ -209,10 +212,11 @@ class RefundAcceptor:
             self._audit.log(*filter(None, [each.record]))
             if each.proposed is not None:
                 self._approvals.announce(each.proposed, each.refund.tenant)
-                self._count(each.proposed.approval.need or ApprovalNeed())
+                self._count(each.proposed.approval.need or ApprovalNeed(), each.refund)
 
-    def _count(self, need: ApprovalNeed) -> None:
-        self._meter.decided(Path.REFUND, Verdict.NEEDS_APPROVAL, need.rule)
+    def _count(self, need: ApprovalNeed, refund: Refund) -> None:
+        path = Path.CALL if refund.is_call else Path.REFUND
+        self._meter.decided(path, Verdict.NEEDS_APPROVAL, need.rule)
 
     def _admit(
         self, new: SubmittedRequest, terms: _Terms
@@ -230,7 +234,7 @@ class RefundAcceptor:
                 now=terms.now,
                 limits=terms.limits,
             )
-            is_screened = self._policy is not None and self._policy.screen(refund)
+            is_screened = self._screen(refund)
         except RequestError as e:
             require_unblocked(self._store, terms.tenant)
             # An accepted refund stays accepted when the rules change.
@@ -262,6 +266,26 @@ class RefundAcceptor:
             proposed = self._approvals.propose(refund, terms.actor, terms.now, need)
         max_open = terms.limits.max_open_refunds
         return Acceptance(refund, record, max_open, proof, answer, proposed)
+
+    def _screen(self, refund: Refund) -> bool:
+        """Return whether the screening service was asked, after the policy's rules."""
+        if refund.is_call:
+            self._require_permitted(refund)
+        return self._policy is not None and self._policy.screen(refund)
+
+    def _require_permitted(self, call: Refund) -> None:
+        """
+        Require that the policy permits *call*, if only with approvals.
+
+        Raises:
+            PolicyViolationError: It does not; by default, it permits none.
+        """
+        if self._policy is None:
+            why = f"no policy was asked: {RULES[NOT_PERMITTED]}"
+            raise PolicyViolationError(why, rule=NOT_PERMITTED)
+        decision = decide(self._policy, call, self._networks[call.network])
+        if decision.verdict is Verdict.REFUSE:
+            raise PolicyViolationError(decision.message, rule=decision.rule)
 
     def _record_denied(
         self, error: RequestError, request: RefundRequest, terms: _Terms

@@ -3,8 +3,8 @@ Finds out which approvals a refund needs before it is paid, if any.
 
 The amount may demand one, and rules of the policy.  The policy is asked about the
 transaction that would pay the refund.  Nothing has been estimated yet, so it has the
-largest gas limit of the token and no fees; the policy is asked again about the real
-one, before the nonce and before the signature.
+largest gas limit of the token, a call the smallest one, and no fees; the policy is
+asked again about the real one, before the nonce and before the signature.
 """
 
 from dataclasses import replace
@@ -16,7 +16,7 @@ from signer.model.approval_need import ApprovalNeed
 from signer.model.decision import Decision
 from signer.model.refund import Kind, Refund
 from signer.refunds.payment_policy import PaymentPolicy
-from signer.refunds.policy import ZERO_ADDRESS, needs_approval
+from signer.refunds.policy import NOOP_GAS, ZERO_ADDRESS, needs_approval
 from signer.refunds.transaction_signer import Attempt, build_transaction
 
 
@@ -52,6 +52,8 @@ def decide(policy: PaymentPolicy, refund: Refund, network: Network) -> Decision:
     """Return the decision about the transaction that would pay *refund*."""
     token = network.tokens.get(refund.token)
     gas = MAX_GAS if token is None else token.max_gas
+    if refund.is_call:
+        gas = NOOP_GAS  # The largest one would exceed the limit of any rule.
     sender = refund.sender or policy.active_address or ZERO_ADDRESS
     attempt = Attempt(Kind.TRANSFER, 0, gas, 0, 0, is_legacy=False)
     expected = replace(refund, sender=sender, nonce=refund.nonce or 0, gas_limit=gas)

@@ -16,6 +16,7 @@ from typing import Any
 import structlog
 
 from signer.chain.chain import Chain
+from signer.crypto.transactions import MAX_GAS
 from signer.errors import (
     AuditLogUnwritableError,
     BackendError,
@@ -72,10 +73,14 @@ class Attempts:
         refund: Refund,
         chain: Chain,
         kind: Kind = Kind.TRANSFER,
+        *,
+        largest_gas: int = MAX_GAS,
         **changes: Any,
     ) -> Refund:
         """Record ``Pricing.plan_first``."""
-        plan = self.pricing.plan_first(refund, chain, kind, changes)
+        plan = self.pricing.plan_first(
+            refund, chain, kind, changes, largest_gas=largest_gas
+        )
         return self.record(plan, chain)
 
     def start_all(

@@ -136,12 +136,16 @@ class ConfirmationTracker:
             return refund.with_status(Status.FAILED, self._clock())
         if not receipt.succeeded:
             objection = build_objection("reverted", "the token reverted on chain")
-        elif refund.is_coin or has_exact_transfer(
-            receipt.logs,
-            token=refund.token_address,
-            sender=str(refund.sender),
-            recipient=refund.recipient,
-            amount=refund.amount,
+        elif (
+            refund.is_coin
+            or refund.is_call
+            or has_exact_transfer(
+                receipt.logs,
+                token=refund.token_address,
+                sender=str(refund.sender),
+                recipient=refund.recipient,
+                amount=refund.amount,
+            )
         ):
             return refund.with_status(Status.CONFIRMED, self._clock())
         else:

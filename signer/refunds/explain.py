@@ -126,6 +126,7 @@ class Explainer:
             recipient=refund.recipient,
             amount=format_units(refund.amount, refund.decimals),
             reason=refund.reason,
+            calldata=None if refund.calldata is None else f"0x{refund.calldata.hex()}",
         )
         try:
             admit(

@@ -1,29 +1,32 @@
-"""Estimates the gas of a refund's transfer, and bounds the gas limit that is signed."""
+"""Estimates the gas of what pays a refund, and bounds the gas limit that is signed."""
 
 from signer.chain.chain import Chain
 from signer.chain.fees import add_gas_margin
 from signer.errors import ExecutionRevertedError, GasLimitError, InsufficientFundsError
 from signer.model.refund import Refund
 from signer.ports import Call
-from signer.refunds.policy import NOOP_GAS
-from signer.refunds.transaction_signer import encode_refund
+from signer.refunds.payload import payload_of
+from signer.refunds.policy import NOOP_GAS, max_gas
 
 
 def build_call(refund: Refund, sender: str) -> Call:
-    """Return the call of the refund's transfer, as *sender* would make it."""
-    return Call(sender, refund.token_address, encode_refund(refund))
+    """Return the call that pays the refund, as *sender* would make it."""
+    payload = payload_of(refund)
+    return Call(sender, payload.to, payload.data, payload.value)
 
 
 def estimate_gas(refund: Refund, chain: Chain, sender: str) -> int:
     """
-    Return the gas that the transfer would use now; a coin transfer's is constant.
+    Return the gas that the transfer or call would use; a sweep of coin has a constant.
 
     Raises:
-        ExecutionRevertedError: The token refuses the transfer.
-        InsufficientFundsError: *sender* holds less of the token than the refund.
+        ExecutionRevertedError: The contract refuses it.
+        InsufficientFundsError: *sender* holds less of the asset than the refund.
     """
     if refund.is_coin:
         return NOOP_GAS
+    if refund.is_call:
+        require_funds(refund, chain, sender)  # Nodes do not estimate without the coin.
     try:
         return chain.client.estimate_gas(build_call(refund, sender))
     except ExecutionRevertedError as e:
@@ -33,7 +36,9 @@ def estimate_gas(refund: Refund, chain: Chain, sender: str) -> int:
 
 def require_funds(refund: Refund, chain: Chain, sender: str) -> None:
     """
-    Require that *sender* holds enough of the token, after its transfer was reverted.
+    Require that *sender* holds enough of what *refund* pays.
+
+    A node's answer to a transfer of more is a revert, or no estimate.
 
     An empty wallet can be topped up; any other refusal of the token is final.
 
@@ -42,7 +47,11 @@ def require_funds(refund: Refund, chain: Chain, sender: str) -> None:
     """
     if refund.swept_from is not None:
         return  # A sweep does not wait for more of the token.
-    if chain.token_balance(refund.token_address, sender) < refund.amount:
+    if refund.is_call:
+        balance = chain.client.balance(sender) if refund.amount else 0
+    else:
+        balance = chain.token_balance(refund.token_address, sender)
+    if balance < refund.amount:
         raise InsufficientFundsError(
             f"{sender} holds less {refund.token} than the refund: top it up"
         )
@@ -50,17 +59,18 @@ def require_funds(refund: Refund, chain: Chain, sender: str) -> None:
 
 def bound_gas(estimate: int, refund: Refund, chain: Chain) -> int:
     """
-    Return the gas limit for *estimate*, within the token's ``max_gas``.
+    Return the gas limit for *estimate*, within ``max_gas``.
 
     Raises:
-        GasLimitError: The estimate is above ``max_gas``.
+        GasLimitError: The estimate is above that.
     """
     if refund.is_coin:
         return estimate
-    largest = chain.network.tokens[refund.token].max_gas
+    largest = max_gas(refund, chain.network)
     if estimate > largest:
+        what = "the call" if refund.is_call else f"a transfer of {refund.token}"
         raise GasLimitError(
-            f"a transfer of {refund.token} would need {estimate} gas, and its max_gas"
-            f" is {largest}: check the nodes, or raise it in the networks file"
+            f"{what} would need {estimate} gas, and its max_gas is {largest}: check the"
+            " nodes, or raise it in the networks file"
         )
     return min(add_gas_margin(estimate), largest)

@@ -40,7 +40,7 @@ from signer.refunds.broadcasts import Broadcasts
 from signer.refunds.endings import Endings
 from signer.refunds.fee_monitor import FeeMonitor
 from signer.refunds.fillers import Fillers
-from signer.refunds.gas import estimate_gas
+from signer.refunds.gas import bound_gas, estimate_gas
 from signer.refunds.nonces import NonceManager, describe_earlier_payment
 from signer.refunds.outcomes import Outcome, Outcomes
 from signer.refunds.payment_approvals import PaymentApprovals, find_objection
@@ -278,10 +278,14 @@ class Lifecycle:
             if objection is not None:
                 return self._attempts.start(refund, chain, Kind.NOOP, **objection)
         try:
-            estimate_gas(refund, chain, str(refund.sender))
+            estimate = estimate_gas(refund, chain, str(refund.sender))
         except ExecutionRevertedError as e:
             reason = build_objection(e.code, str(e))
             return self._attempts.start(refund, chain, Kind.NOOP, **reason)
+        if refund.is_call:
+            # After a restore, the reserved limit is the largest one of any call.
+            gas = bound_gas(estimate, refund, chain)
+            return self._attempts.start(refund, chain, largest_gas=gas)
         return self._attempts.start(refund, chain)
 
 

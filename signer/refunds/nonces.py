@@ -190,6 +190,8 @@ class NonceManager:
         if refund.swept_from is not None:
             return NO_LIMITS
         tenant = self._tenants.limits(refund.tenant)
+        if refund.is_call:
+            return Limits.for_calls(tenant, refund.network, chain.network)
         return Limits.for_tenant(tenant, refund.network, chain.network, refund.token)
 
     def _find_payment(self, refund: Refund) -> UnrecordedTransaction | None:

@@ -26,8 +26,9 @@ from signer.model.refund import Refund, SignedTransaction, Status
 from signer.open_approvals import SHOWN_DIGITS
 from signer.ports import Clock, Store
 from signer.refunds.approval_needs import ApprovalNeeds
+from signer.refunds.payload import payload_of
 from signer.refunds.sweep_policy import Objection, build_objection
-from signer.refunds.transaction_signer import describe_payment, encode_refund
+from signer.refunds.transaction_signer import describe_payment
 
 
 ACTION = "refund-pay"
@@ -279,4 +280,4 @@ def _signs(refund: Refund, transaction: SignedTransaction) -> bool:
     sent = signed.transaction
     wallet = sent.chain_id, key.address, sent.nonce
     is_of_wallet = wallet == (refund.chain_id, refund.sender, refund.nonce)
-    return is_of_wallet and sent.data == encode_refund(refund)
+    return is_of_wallet and payload_of(refund).is_of(sent)

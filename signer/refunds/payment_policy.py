@@ -22,6 +22,10 @@ from signer.policy.transaction_facts import transaction_facts
 from signer.ports import Clock, Permit, ScreeningService
 
 
+_OF_TENANTS = frozenset({Path.REFUND, Path.CALL})
+"""The paths on which people can approve what rules demand."""
+
+
 class PaymentPolicy:
     """The policy, and what a worker knows about its own transactions."""
 
@@ -71,8 +75,8 @@ class PaymentPolicy:
             StoreError: The ring could not be read.
         """
         facts = self._facts(transaction, digest, refund, kind, network)
-        is_refund = facts.caller.path is Path.REFUND
-        return self.policy.require(facts, approve if is_refund else None)
+        may_wait = facts.caller.path in _OF_TENANTS
+        return self.policy.require(facts, approve if may_wait else None)
 
     def evaluate(
         self,
@@ -86,7 +90,8 @@ class PaymentPolicy:
         """
         Return the decision about the transfer of *refund*; it permits no signature.
 
-        Unless *is_reserved*, rules also know what was paid until now.
+        Unless *is_reserved*, rules also know what was paid until now; but not about a
+        call, which may move anything.
         """
         facts = self._facts(transaction, digest, refund, Kind.TRANSFER, network)
         if not is_reserved:
@@ -106,7 +111,7 @@ class PaymentPolicy:
 
         Return what decides again in the transaction that reserves the nonce, since
         other processes pay meanwhile.  It accepts the same approvals.  Return None if
-        no rule reads the totals.
+        no rule reads the totals, or if it is a call.
 
         Raises:
             PolicyViolationError: It may not.
@@ -178,8 +183,13 @@ class PaymentPolicy:
     def _with_totals(
         self, facts: TransactionFacts, refund: Refund
     ) -> TransactionFacts | None:
-        """Return *facts* with what was paid until now; None if no rule reads it."""
-        if self._totals is None or not self.policy.reads_totals:
+        """
+        Return *facts* with what was paid until now; None if no rule reads it.
+
+        Rules know nothing of it about a call, which may move anything.
+        """
+        is_read = self.policy.reads_totals and not refund.is_call
+        if self._totals is None or not is_read:
             return None
         return replace(facts, totals=self._totals(refund))
 
@@ -226,7 +236,8 @@ def build_caller(refund: Refund, kind: Kind) -> Caller:
         return Caller(Path.NOOP, process=WORKER.name)
     if refund.swept_from is not None:
         return Caller(Path.SWEEP, process=WORKER.name)
-    return Caller(Path.REFUND, tenant=refund.tenant, process=WORKER.name)
+    path = Path.CALL if refund.is_call else Path.REFUND
+    return Caller(path, tenant=refund.tenant, process=WORKER.name)
 
 
 def own_keys(ring: Sequence[Key]) -> OwnKeys:
@@ -242,5 +253,6 @@ def payment_facts(
     refund: Refund,
 ) -> TransactionFacts:
     """Return the facts about *transaction*, which is one of *refund*."""
-    mark = refund.mark if transaction.data else None
+    has_mark = transaction.data and not refund.is_call
+    mark = refund.mark if has_mark else None
     return transaction_facts(transaction, digest, surroundings, mark)

@@ -26,8 +26,9 @@ from signer.refunds.attempts import Attempts
 from signer.refunds.broadcasts import broadcast
 from signer.refunds.nonces import NonceManager, describe_earlier_payment
 from signer.refunds.outcomes import Outcomes
+from signer.refunds.payload import payload_of
 from signer.refunds.sweep_policy import Objection
-from signer.refunds.transaction_signer import TransactionSigner, encode_refund
+from signer.refunds.transaction_signer import TransactionSigner
 from signer.refunds.transitions import Transitions
 
 
@@ -99,7 +100,7 @@ class PendingTransactions:
         mined = chain.client.find_transaction(sender, nonce)
         if mined is None or mined.tx_hash in ours:
             return self._transitions.recheck_later(refund)
-        if mined.to == refund.token_address and mined.data == encode_refund(refund):
+        if payload_of(refund).is_of(mined):
             return self._adopt(refund, mined)
         if not chain.is_final(mined):
             return self._transitions.recheck_later(refund)

@@ -12,10 +12,12 @@ from datetime import datetime, timedelta
 from eth_utils.address import is_checksum_address
 
 from signer.amounts import parse_units
+from signer.chain.chain import COIN_DECIMALS
 from signer.chain.erc20 import decode_transfer
 from signer.chain.fees import GWEI
 from signer.config.networks import Network, Token
 from signer.config.tenants import NO_LIMITS, Tenant
+from signer.crypto.transaction_json.values import read_data
 from signer.crypto.transactions import (
     MAX_GAS,
     AnyTransaction,
@@ -23,10 +25,20 @@ from signer.crypto.transactions import (
     LegacyTransaction,
 )
 from signer.errors import InvalidInputError, PolicyViolationError
-from signer.model.refund import Refund, RefundRequest, Status
+from signer.model.refund import (
+    COIN,
+    COIN_ADDRESS,
+    Refund,
+    RefundRequest,
+    Status,
+)
+from signer.refunds.payload import payload_of
 
 
 ZERO_ADDRESS = "0x" + "0" * 40
+
+MAX_CALLDATA = 16 * 1024
+"""The most bytes of a call's calldata: several audit records have it in hex."""
 
 NOOP_GAS = 21_000
 """Gas of a transaction without calldata to an account (Yellow Paper, appendix G)."""
@@ -53,25 +65,34 @@ def admit(
     Return the new refund of *request*, which is queued or awaits an approval.
 
     *wallets* are the hot wallet's own addresses, which may not be recipients.  *limits*
-    are those of the *tenant*.
+    are those of the *tenant*.  About a call, only the policy can decide.
 
     Raises:
-        InvalidInputError: Amount or recipient is malformed, or the recipient may not be
-            paid.
+        InvalidInputError: Amount, recipient or calldata is malformed, or the recipient
+            may not be paid.
         PolicyViolationError: Network, token or amount is not allowed (``rule``).
     """
     network = networks.get(request.network)
     if network is None:
         raise PolicyViolationError("the network is not configured", rule="network")
-    token = network.tokens.get(request.token)
-    if token is None:
-        raise PolicyViolationError(
-            "the token is not configured on this network", rule="token"
-        )
-    amount = parse_units(request.amount, token.decimals)
-    _check_recipient(request.recipient, network, wallets)
-    _check_amount(amount, request, token, limits)
-    is_large = _is_above(amount, request.network, request.token, token, limits)
+    calldata, is_large = None, False
+    if request.calldata is None:
+        token = network.tokens.get(request.token)
+        if token is None:
+            raise PolicyViolationError(
+                "the token is not configured on this network", rule="token"
+            )
+        asset = token.address, token.decimals
+        amount = parse_units(request.amount, token.decimals)
+        _check_recipient(request.recipient, network, wallets)
+        _check_amount(amount, request, token, limits)
+        is_large = _is_above(amount, request.network, request.token, token, limits)
+    else:
+        asset = COIN_ADDRESS, COIN_DECIMALS
+        amount = parse_units(request.amount, COIN_DECIMALS, may_be_zero=True)
+        _require_address(request.recipient)
+        calldata = _read_calldata(request.calldata)
+    token_address, decimals = asset
     return Refund(
         id=refund_id,
         tenant=tenant,
@@ -81,9 +102,9 @@ def admit(
         payment_session_id=request.payment_session_id,
         network=request.network,
         chain_id=network.chain_id,
-        token=request.token,
-        token_address=token.address,
-        decimals=token.decimals,
+        token=request.token if calldata is None else COIN,
+        token_address=token_address,
+        decimals=decimals,
         recipient=request.recipient,
         amount=amount,
         reason=request.reason,
@@ -91,6 +112,7 @@ def admit(
         created_at=now,
         updated_at=now,
         due_at=now - _CLOCK_TOLERANCE,
+        calldata=calldata,
     )
 
 
@@ -99,10 +121,10 @@ def needs_approval(refund: Refund, network: Network, limits: Tenant) -> bool:
     Return whether today's configuration requires that *refund* is approved.
 
     *limits* are those of its tenant.  A sweep pays an address of the wallet, and is
-    requested by an administrator.
+    requested by an administrator.  Of a call, only rules of the policy require one.
     """
     token = network.tokens.get(refund.token)
-    if token is None or refund.swept_from is not None:
+    if token is None or refund.swept_from is not None or refund.is_call:
         return False
     return _is_above(refund.amount, refund.network, refund.token, token, limits)
 
@@ -122,7 +144,7 @@ def find_violation(refund: Refund, network: Network) -> PolicyViolationError | N
     if refund.chain_id != network.chain_id:
         message = f"the refund's chain-id is not that of the network {refund.network}"
         return PolicyViolationError(message, rule="chain-id")
-    if refund.is_coin:
+    if refund.is_coin or refund.is_call:
         return None
     token = network.tokens.get(refund.token)
     row = (refund.token_address, refund.decimals)
@@ -137,6 +159,22 @@ def find_violation(refund: Refund, network: Network) -> PolicyViolationError | N
         message = f"the gas limit is above {token.max_gas}, the token's max_gas"
         return PolicyViolationError(message, rule="gas")
     return None
+
+
+def max_gas(refund: Refund, network: Network) -> int:
+    """
+    Return the largest gas limit of what pays *refund*, whose token is configured.
+
+    A call has that of the token which it calls, or that of any transaction (EIP-7825).
+    """
+    if not refund.is_call:
+        return network.tokens[refund.token].max_gas
+    called = (
+        token.max_gas
+        for token in network.tokens.values()
+        if token.address == refund.recipient
+    )
+    return next(called, MAX_GAS)
 
 
 def check_transfer(
@@ -194,6 +232,22 @@ def check_coin(transaction: AnyTransaction, refund: Refund, network: Network) ->
     )
 
 
+def check_call(
+    transaction: AnyTransaction, refund: Refund, network: Network, *, gas: int
+) -> None:
+    """Compare a transaction with the call that it makes; as ``check_transfer``."""
+    payload = payload_of(refund)
+    _require(
+        transaction,
+        refund,
+        network,
+        recipient=transaction.to == payload.to,
+        value=transaction.value == payload.value,
+        calldata=transaction.data == payload.data,
+        gas=transaction.gas == gas <= max_gas(refund, network),
+    )
+
+
 def _require(
     transaction: AnyTransaction, refund: Refund, network: Network, **rules: bool
 ) -> None:
@@ -213,6 +267,20 @@ def _require(
             raise PolicyViolationError(
                 f"the transaction's {rule} does not match its refund", rule=rule
             )
+
+
+def _require_address(recipient: str) -> None:
+    if not is_checksum_address(recipient):
+        raise InvalidInputError(
+            "must be a 20-byte address with its EIP-55 checksum", field="recipient"
+        )
+
+
+def _read_calldata(text: str) -> bytes:
+    calldata = read_data(text, "data")
+    if len(calldata) > MAX_CALLDATA:
+        raise InvalidInputError(f"must have at most {MAX_CALLDATA} bytes", field="data")
+    return calldata
 
 
 def _check_amount(
@@ -247,10 +315,7 @@ def _is_above(
 def _check_recipient(
     recipient: str, network: Network, wallets: Collection[str]
 ) -> None:
-    if not is_checksum_address(recipient):
-        raise InvalidInputError(
-            "must be a 20-byte address with its EIP-55 checksum", field="recipient"
-        )
+    _require_address(recipient)
     tokens = (token.address for token in network.tokens.values())
     for forbidden, whose in (
         (ZERO_ADDRESS, "the zero address"),

@@ -13,6 +13,7 @@ import structlog
 
 from signer.chain.chain import Chain
 from signer.chain.fees import bump_fees, quote_fees
+from signer.crypto.transactions import MAX_GAS
 from signer.errors import (
     ExecutionRevertedError,
     GasLimitError,
@@ -22,6 +23,7 @@ from signer.model.refund import Kind, Refund, SignedTransaction
 from signer.ports import Clock, Fees
 from signer.refunds.fee_monitor import FeeMonitor
 from signer.refunds.gas import bound_gas, estimate_gas
+from signer.refunds.payload import payload_of
 from signer.refunds.policy import NOOP_GAS
 from signer.refunds.sweep_policy import Objection, find_fee_objection
 from signer.refunds.transaction_signer import Attempt, TransactionSigner
@@ -80,15 +82,19 @@ class Pricing:
         chain: Chain,
         kind: Kind = Kind.TRANSFER,
         changes: Mapping[str, Any] | None = None,
+        *,
+        largest_gas: int = MAX_GAS,
     ) -> Plan:
         """
         Plan the first transaction; a sweep that must not be made becomes a no-op.
+
+        Its gas limit is the reserved one, and at most *largest_gas*.
 
         Raises:
             InsufficientFundsError: The address cannot pay for a no-op either.
         """
         _, _, reserved = refund.reservation()
-        gas = reserved if kind is Kind.TRANSFER else NOOP_GAS
+        gas = min(reserved, largest_gas) if kind is Kind.TRANSFER else NOOP_GAS
         attempt = Attempt(kind, 0, gas, *self._quote(refund, kind, chain))
         objection = self._find_objection(refund, attempt, chain)
         if objection is not None:
@@ -221,5 +227,5 @@ def _is_affordable(refund: Refund, attempt: Attempt, chain: Chain) -> bool:
 
 def _cost(refund: Refund, kind: Kind, gas: int, max_fee: int) -> int:
     """Return what an address must hold for a node to accept a transaction, in wei."""
-    value = refund.amount if refund.is_coin and kind is Kind.TRANSFER else 0
+    value = payload_of(refund).value if kind is Kind.TRANSFER else 0
     return value + gas * max_fee

@@ -9,6 +9,7 @@ from signer.errors import (
     ApprovalRequiredError,
     ChainError,
     ExecutionRevertedError,
+    InsufficientFundsError,
     KeyRotatedError,
 )
 from signer.keys.keyring import ActiveKey
@@ -24,11 +25,51 @@ from signer.refunds.fee_monitor import FeeMonitor
 from signer.refunds.gas import bound_gas, build_call, require_funds
 from signer.refunds.nonces import NonceManager
 from signer.refunds.outcomes import Outcomes
+from signer.refunds.payload import payload_of
 from signer.refunds.payment_approvals import PaymentApprovals
 from signer.refunds.policy import NOOP_GAS
 from signer.refunds.sweep_policy import Objection, build_objection, find_fee_objection
 from signer.refunds.transaction_signer import TransactionSigner, build_purpose
 from signer.refunds.transitions import Transitions
+
+
+class _Coin:
+    """The coin that calls may send, so that none waits with its nonce for a top-up."""
+
+    def __init__(self, store: Store, chain: Chain, sender: str) -> None:
+        self._store = store
+        self._chain = chain
+        self._sender = sender
+        self._left: int | None = None
+
+    def require(self, reservation: Reservation, max_fee: int) -> None:
+        """
+        Require that the address holds the coin of a call and its gas, and count it.
+
+        Raises:
+            InsufficientFundsError: It does not, besides what other calls send.
+        """
+        value = payload_of(reservation.refund).value
+        if not (reservation.refund.is_call and value):
+            return
+        if self._left is None:
+            self._left = self._chain.client.balance(self._sender) - self._count_open()
+        cost = value + reservation.gas_limit * max_fee
+        if cost > self._left:
+            raise InsufficientFundsError(
+                f"{self._sender} holds too little coin for the call and its gas, beside"
+                " what has a nonce: top it up"
+            )
+        self._left -= cost
+
+    def _count_open(self) -> int:
+        """Return the coin that calls with a nonce of the address will still send."""
+        opened = self._store.open_calls(self._chain.network.chain_id)
+        return sum(
+            each.amount
+            for each in opened
+            if each.sender == self._sender and each.status is not Status.MINED
+        )
 
 
 class QueuedRefunds:
@@ -138,6 +179,7 @@ class QueuedRefunds:
         payments = self._store.find_unrecorded(chain.network.chain_id, marks)
         estimates = iter(outlook.estimates)
         max_fee, _ = quote_fees(outlook.fees, chain.network)
+        coin = _Coin(self._store, chain, sender)
         reservations = []
         for refund, mark in zip(refunds, marks, strict=True):
             estimate = NOOP_GAS if refund.is_coin else next(estimates)
@@ -152,6 +194,7 @@ class QueuedRefunds:
                     prepared = replace(prepared, approvals=digests)
                     prepared = self._permit(prepared, sender, max_fee, chain)
                 if isinstance(prepared, Reservation):
+                    coin.require(prepared, max_fee)
                     reservations.append(prepared)
                 else:
                     outcomes[refund.id] = prepared
@@ -194,6 +237,9 @@ class QueuedRefunds:
         """Return the reservation for *refund*, or the refund if it has ended."""
         if payment is not None:
             return self._nonces.adopt(refund, payment, chain)
+        if refund.is_call:
+            # Nodes do not estimate what the address cannot pay.
+            require_funds(refund, chain, active.key.address)
         if isinstance(estimate, ExecutionRevertedError):
             require_funds(refund, chain, active.key.address)
             # Do not use a nonce for a transfer that the token would refuse.

@@ -1,8 +1,9 @@
 """
-Reads a transaction that a client wants to be sent, as the transfer that it must be.
+Reads a transaction that a client wants to be sent: a transfer of a token, or a call.
 
-Only a transfer of a configured token can be sent, because it becomes a refund.  The
-refusals have the names of the policy's rules (``signer/policy/rules.py``).
+A transfer of a configured token becomes a refund.  Anything else becomes a call, which
+the ledger accepts if the policy permits it.  What no ledger can send is refused here,
+with the names of the policy's rules (``signer/policy/rules.py``).
 """
 
 from collections.abc import Callable, Mapping
@@ -12,8 +13,7 @@ from typing import Any
 from eth_utils.address import to_checksum_address
 
 from signer.amounts import format_units
-from signer.chain.calldata import decode_call
-from signer.chain.erc20 import TRANSFER
+from signer.chain.erc20 import decode_transfer
 from signer.config.networks import Network
 from signer.crypto.transaction_json.values import (
     read_address,
@@ -58,17 +58,6 @@ _OF_OTHER_TYPES = frozenset(
 
 _LAST_PLAIN_TYPE = 2
 
-_ALLOWANCES = frozenset(
-    {
-        "approve",
-        "approveAndCall",
-        "increaseAllowance",
-        "increaseApproval",
-        "permit",
-        "setApprovalForAll",
-    }
-)
-
 
 @dataclass(frozen=True, slots=True)
 class TokenTransfer:
@@ -86,6 +75,24 @@ class TokenTransfer:
     amount: str
 
 
+@dataclass(frozen=True, slots=True)
+class ContractCall:
+    """
+    What a client wants to be called: *recipient*, with *value* in wei and *data*.
+
+    Without *data*, it sends coin.  The other fields are as in ``TokenTransfer``.
+    """
+
+    sender: str
+    chain_id: int | None
+    recipient: str
+    value: int
+    data: bytes
+
+
+Payment = TokenTransfer | ContractCall
+
+
 def read_sender(fields: Mapping[str, object]) -> str:
     """Return the address in ``from``; raises ``InvalidInputError``."""
     if fields.get("from") is None:
@@ -99,18 +106,19 @@ def read_chain_id(fields: Mapping[str, object]) -> int | None:
     return None if given is None else int(read_quantity(given, "chainId"))
 
 
-def read_transfer(fields: Mapping[str, object], network: Network) -> TokenTransfer:
+def read_payment(fields: Mapping[str, object], network: Network) -> Payment:
     """
-    Return the transfer that the transaction *fields* makes on *network*.
+    Return what the transaction *fields* does on *network*.
 
     *fields* are those of ``eth_sendTransaction``; null counts as absent.  Nonce, gas
-    and fees are read, and promise nothing.
+    and fees are read, and promise nothing.  Only a ``transfer`` of a configured token
+    in canonical encoding, without coin and further bytes, is a ``TokenTransfer``.
 
     Raises:
         InvalidInputError: A field is malformed or unknown, or ``data`` and ``input``
             differ.
-        PolicyViolationError: It is anything but a ``transfer`` of a configured token
-            in canonical encoding: with coin, an access list or further bytes, too.
+        PolicyViolationError: It creates a contract, or has an access list or a type
+            that the ledger does not send.
     """
     given = {name: value for name, value in fields.items() if value is not None}
     sender = read_sender(given)
@@ -125,26 +133,19 @@ def read_transfer(fields: Mapping[str, object], network: Network) -> TokenTransf
     data = values.get("data", values.get("input", b""))
     if values.get("input", data) != data:
         raise InvalidInputError("input differs from data", field="input")
-    _require_plain(values, data)
-    token, recipient, units = _read_call(values["to"], data, network)
-    return TokenTransfer(
-        sender,
-        values.get("chainId"),
-        token,
-        to_checksum_address(recipient),
-        format_units(units, network.tokens[token].decimals),
-    )
+    _require_plain(values)
+    to, value, chain_id = values["to"], values.get("value", 0), values.get("chainId")
+    found = None if value else _read_transfer(to, data, network)
+    if found is None:
+        return ContractCall(sender, chain_id, to, value, data)
+    return TokenTransfer(sender, chain_id, *found)
 
 
-def _require_plain(values: Mapping[str, Any], data: bytes) -> None:
-    """Refuse what is no call without coin; creation has no recipient."""
-    value = values.get("value", 0)
+def _require_plain(values: Mapping[str, Any]) -> None:
+    """Refuse what no transaction of the ledger has; creation has no recipient."""
     refused = {
         "transaction-type": values.get("type", 0) > _LAST_PLAIN_TYPE,
         "creation": values.get("to") is None,
-        "coin": not data and value > 0,
-        "empty": not data,
-        "value": value > 0,
         "function": bool(values.get("accessList")),
     }
     for rule, applies in refused.items():
@@ -152,27 +153,25 @@ def _require_plain(values: Mapping[str, Any], data: bytes) -> None:
             raise _violation(rule)
 
 
-def _read_call(contract: str, data: bytes, network: Network) -> tuple[str, str, int]:
-    """Return the token, the recipient and the amount in base units of a call."""
-    symbols = {token.address: symbol for symbol, token in network.tokens.items()}
+def _read_transfer(
+    contract: str, data: bytes, network: Network
+) -> tuple[str, str, str] | None:
+    """Return token, recipient and amount of a transfer; None if it is none."""
+    tokens = {token.address: symbol for symbol, token in network.tokens.items()}
+    symbol = tokens.get(contract)
+    if symbol is None:
+        return None
     try:
-        call = decode_call(data)
+        recipient, units, mark = decode_transfer(data)
     except EncodingError:
-        raise _violation("calldata") from None
-    if call is None or not data.startswith(TRANSFER):
-        grants = call is not None and call.name in _ALLOWANCES
-        raise _violation("allowance" if grants else "function")
-    if call.extra:
-        raise _violation("extra-calldata")
-    if contract not in symbols:
-        raise _violation("token")
-    recipient, units = call.arguments
-    return symbols[contract], recipient, units
+        return None
+    if mark:
+        return None  # It could be that of another refund.
+    amount = format_units(units, network.tokens[symbol].decimals)
+    return symbol, to_checksum_address(recipient), amount
 
 
 def _violation(rule: str) -> PolicyViolationError:
     return PolicyViolationError(
-        "only a transfer of a configured token can be sent:"
-        f" {RULES[rule]} (rule {rule})",
-        rule=rule,
+        f"the transaction cannot be sent: {RULES[rule]} (rule {rule})", rule=rule
     )

@@ -1,8 +1,8 @@
 """
-Sends the transfers of clients that speak JSON-RPC: each becomes a refund.
+Sends the transfers and calls of clients that speak JSON-RPC: each becomes a refund.
 
 A client that lost an answer repeats its request, and no client sends an idempotency
-key.  So the same transfer of the same tenant within ``WINDOW_SECONDS`` is one refund.
+key.  So the same content of the same tenant within ``WINDOW_SECONDS`` is one refund.
 It is found by a key of its content and its time window.
 
 Two requests at the edge of a window have different keys.  The key of the window before
@@ -15,23 +15,25 @@ import hashlib
 import json
 from collections.abc import Callable
 
+from signer.amounts import format_units
+from signer.chain.chain import COIN_DECIMALS
 from signer.errors import ConflictError
 from signer.model.audit_record import Actor
-from signer.model.refund import Refund, RefundRequest
+from signer.model.refund import COIN, Refund, RefundRequest
 from signer.ports import Clock, Store
 from signer.refunds.service import RefundService
-from signer.refunds.token_transfer import TokenTransfer
+from signer.refunds.token_transfer import ContractCall, Payment, TokenTransfer
 
 
 WINDOW_SECONDS = 120
-"""How long an equal transfer without an idempotency key is the same one."""
+"""How long an equal transfer or call without an idempotency key is the same one."""
 
 _PREFIX = "rpc-"
 _DIGITS = 40
 
 
 class TransactionSender:
-    """Accepts transfers as refunds; it signs and sends nothing."""
+    """Accepts transfers and calls as refunds; it signs and sends nothing."""
 
     def __init__(
         self,
@@ -48,14 +50,14 @@ class TransactionSender:
 
     def accept(
         self,
-        transfer: TokenTransfer,
+        payment: Payment,
         network: str,
         tenant: str,
         actor: Actor,
         idempotency_key: str | None = None,
     ) -> Refund:
         """
-        Return the refund of *transfer* on *network*: a new one, or the same one again.
+        Return the refund of *payment* on *network*: a new one, or the same one again.
 
         With *idempotency_key*, it is the same one if it has this key, at any time.
 
@@ -63,7 +65,7 @@ class TransactionSender:
         """
 
         def submit(key: str, reference: str) -> Refund:
-            request = _build_request(transfer, network, reference)
+            request = _build_request(payment, network, reference)
             accepted = self._refunds.submit(
                 tenant=tenant,
                 idempotency_key=key,
@@ -78,8 +80,7 @@ class TransactionSender:
         now = self._clock().timestamp()
         window = int(now // WINDOW_SECONDS)
         shifted = int((now + WINDOW_SECONDS / 2) // WINDOW_SECONDS)
-        paid = (transfer.token, transfer.recipient, transfer.amount)
-        content = (tenant, network, *paid)
+        content = (tenant, network, *_describe(payment))
         key, before, after = (
             _name(each, *content) for each in (window, window - 1, window + 1)
         )
@@ -107,16 +108,32 @@ class TransactionSender:
         return None
 
 
-def _build_request(
-    transfer: TokenTransfer, network: str, reference: str
-) -> RefundRequest:
+def _describe(payment: Payment) -> tuple[str, ...]:
+    """Return what identifies a repeated *payment*."""
+    if isinstance(payment, TokenTransfer):
+        return payment.token, payment.recipient, payment.amount
+    # One more part than that of a transfer has.
+    return COIN, payment.recipient, str(payment.value), payment.data.hex()
+
+
+def _build_request(payment: Payment, network: str, reference: str) -> RefundRequest:
+    if isinstance(payment, ContractCall):
+        return RefundRequest(
+            payment_session_id=reference,
+            reference=reference,
+            network=network,
+            token=COIN,
+            recipient=payment.recipient,
+            amount=format_units(payment.value, COIN_DECIMALS),
+            calldata=f"0x{payment.data.hex()}",
+        )
     return RefundRequest(
         payment_session_id=reference,
         reference=reference,
         network=network,
-        token=transfer.token,
-        recipient=transfer.recipient,
-        amount=transfer.amount,
+        token=payment.token,
+        recipient=payment.recipient,
+        amount=payment.amount,
     )
 
 

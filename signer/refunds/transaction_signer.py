@@ -11,7 +11,6 @@ from typing import Any
 
 from signer.amounts import format_units
 from signer.audit.log import AuditLog
-from signer.chain.erc20 import encode_transfer
 from signer.config.networks import Network
 from signer.crypto.transactions import (
     AnyTransaction,
@@ -32,8 +31,9 @@ from signer.model.decision import Decision
 from signer.model.refund import Kind, Refund, SignedTransaction
 from signer.policy.policy import Approve
 from signer.ports import Clock, Permit, Reservation
+from signer.refunds.payload import Payload, payload_of
 from signer.refunds.payment_policy import PaymentPolicy
-from signer.refunds.policy import check_coin, check_noop, check_transfer
+from signer.refunds.policy import check_call, check_coin, check_noop, check_transfer
 from signer.refunds.sweep_policy import Objection, find_ring_objection
 from signer.refunds.transitions import is_just_committed
 
@@ -69,14 +69,9 @@ class Attempt:
     is_legacy: bool
 
 
-def encode_refund(refund: Refund) -> bytes:
-    """Return the calldata of the refund's transfer, with its mark at the end."""
-    return encode_transfer(refund.recipient, refund.amount, refund.mark)
-
-
 def describe_payment(refund: Refund) -> dict[str, Any]:
     """Return what *refund* pays, for audit records; the amount is in whole tokens."""
-    return {
+    described = {
         **({} if refund.bound_to else {"tenant": refund.tenant}),
         "chain_id": refund.chain_id,
         "token_symbol": refund.token,
@@ -84,6 +79,9 @@ def describe_payment(refund: Refund) -> dict[str, Any]:
         "recipient": refund.recipient,
         "amount": format_units(refund.amount, refund.decimals),
     }
+    if refund.calldata is not None:
+        described["calldata"] = f"0x{refund.calldata.hex()}"
+    return described
 
 
 def describe_refund(refund: Refund) -> dict[str, Any]:
@@ -169,7 +167,8 @@ class TransactionSigner:
 
         A refund that only the signature refused would keep its nonce, and all later
         ones would wait.  The rules of this project allow what the configuration does,
-        which was checked: only those of an operator, and a deny list, refuse more.
+        which was checked: only those of an operator, and a deny list, refuse more.  Of
+        calls they allow none.
 
         Return what decides again in the transaction that reserves the nonce; None if
         no rule reads what was paid before.
@@ -178,7 +177,7 @@ class TransactionSigner:
             PolicyViolationError: Its transfer would be refused now.
             ApprovalRequiredError: *approve* raised it.
         """
-        if not self.policy.is_extended:
+        if not (self.policy.is_extended or reservation.refund.is_call):
             return None
         gas = reservation.gas_limit
         attempt = Attempt(Kind.TRANSFER, 0, gas, max_fee, 0, is_legacy=False)
@@ -289,31 +288,27 @@ class TransactionSigner:
 def build_transaction(refund: Refund, attempt: Attempt) -> AnyTransaction:
     """Return the unsigned transaction of *attempt*, with the nonce of *refund*."""
     sender, nonce, _ = refund.reservation()
-    is_transfer = attempt.kind is Kind.TRANSFER
-    is_coin = is_transfer and refund.is_coin
-    chain_id, value = refund.chain_id, refund.amount if is_coin else 0
-    to = refund.token_address if is_transfer else sender
-    to = refund.recipient if is_coin else to
-    data = encode_refund(refund) if is_transfer and not is_coin else b""
+    is_noop = attempt.kind is Kind.NOOP
+    payload = Payload(sender, 0, b"") if is_noop else payload_of(refund)
     if attempt.is_legacy:
         return LegacyTransaction(
-            chain_id=chain_id,
+            chain_id=refund.chain_id,
             nonce=nonce,
             gas_price=attempt.max_fee,
             gas=attempt.gas,
-            to=to,
-            value=value,
-            data=data,
+            to=payload.to,
+            value=payload.value,
+            data=payload.data,
         )
     return DynamicFeeTransaction(
-        chain_id=chain_id,
+        chain_id=refund.chain_id,
         nonce=nonce,
         max_priority_fee_per_gas=attempt.priority_fee,
         max_fee_per_gas=attempt.max_fee,
         gas=attempt.gas,
-        to=to,
-        value=value,
-        data=data,
+        to=payload.to,
+        value=payload.value,
+        data=payload.data,
     )
 
 
@@ -334,6 +329,8 @@ def _check(
 ) -> None:
     if attempt.kind is Kind.NOOP:
         check_noop(transaction, refund, network)
+    elif refund.is_call:
+        check_call(transaction, refund, network, gas=attempt.gas)
     elif refund.is_coin:
         check_coin(transaction, refund, network)
     else:

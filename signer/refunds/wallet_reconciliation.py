@@ -13,7 +13,7 @@ wallet stays paused until ``hotwallet restore`` has set its high-water mark, and
 until every nonce below the mark is final.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -25,6 +25,7 @@ from signer.model.approval import ApprovalUse
 from signer.model.refund import Refund, Status
 from signer.model.wallet import NOOP_MARK, Pause, UnrecordedTransaction, Wallet
 from signer.ports import Clock, MinedTransaction, Store
+from signer.refunds.payload import payload_of
 
 
 HISTORY = 1000
@@ -304,16 +305,20 @@ class WalletReconciler:
         unknown = self._store.unknown_nonces(
             wallet.chain_id, wallet.sender, chain_nonce, _RECORDED_PER_PASS
         )
+        found = set[bytes]()
         for nonce in unknown:
             mined = chain.client.find_transaction(wallet.sender, nonce)
             if mined is None or not chain.is_final(mined):
                 return
-            yield self._build_unrecorded(wallet, mined)
+            unrecorded = self._build_unrecorded(wallet, mined, found)
+            if unrecorded.mark is not None:
+                found.add(unrecorded.mark)
+            yield unrecorded
 
     def _build_unrecorded(
-        self, wallet: Wallet, mined: MinedTransaction
+        self, wallet: Wallet, mined: MinedTransaction, found: Container[bytes] = ()
     ) -> UnrecordedTransaction:
-        mark = read_mark(mined.data)
+        mark = read_mark(mined.data) or self._find_call(wallet, mined, found)
         if mined.nonce < (wallet.high_water or 0) and _is_noop(mined):
             mark = NOOP_MARK
         return UnrecordedTransaction(
@@ -327,6 +332,29 @@ class WalletReconciler:
             block_hash=mined.block.hash,
             seen_at=self._clock(),
         )
+
+    def _find_call(
+        self, wallet: Wallet, mined: MinedTransaction, found: Container[bytes]
+    ) -> bytes | None:
+        """
+        Return the mark of an open call that *mined* has made, or None.
+
+        A call has no mark on the chain, so its content identifies it.  Of equal calls,
+        each transaction is of one: *found* are the marks of others.
+        """
+        marks = {
+            each.mark: each
+            for each in self._store.open_calls(wallet.chain_id)
+            if each.status is not Status.MINED and payload_of(each).is_of(mined)
+        }
+        if not marks:
+            return None
+        known = self._store.find_unrecorded(wallet.chain_id, list(marks))
+        for mark, call in marks.items():
+            if mark not in known and mark not in found:
+                self._store.require_authentic(call)
+                return mark
+        return None
 
 
 def _is_noop(mined: MinedTransaction) -> bool:

@@ -234,6 +234,7 @@ def rebuild(record: Record, now: datetime) -> Refund | None:
         details = {**details, "tenant": SWEEPER}
     if "created_at" not in details or any(REDACTED in details[each] for each in _TEXTS):
         return None
+    calldata = details.get("calldata")
     return Refund(
         id=details["refund_id"],
         **{name: details[name] for name in _TEXTS},
@@ -242,10 +243,15 @@ def rebuild(record: Record, now: datetime) -> Refund | None:
         token=details["token_symbol"],
         token_address=details["token_address"],
         decimals=details["decimals"],
-        amount=parse_units(details["amount"], details["decimals"]),
+        amount=parse_units(
+            details["amount"],
+            details["decimals"],
+            may_be_zero=calldata is not None,
+        ),
         reason=None,
         status=Status.QUEUED,
         created_at=datetime.fromisoformat(details["created_at"]),
         updated_at=now,
         due_at=now,
+        calldata=None if calldata is None else bytes.fromhex(calldata[2:]),
     )

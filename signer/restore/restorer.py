@@ -24,7 +24,7 @@ from signer.ports import Clock, Ledger
 from signer.redact import key_prefix
 from signer.refunds.fillers import build_filler
 from signer.refunds.kill_switch import KillSwitch
-from signer.refunds.policy import NOOP_GAS
+from signer.refunds.policy import NOOP_GAS, max_gas
 from signer.refunds.tenant_admin import TenantAdmin
 from signer.restore.lost_changes import KeyChange
 from signer.restore.plan import PlannedRefund, RestorePlan, WalletPlan
@@ -180,14 +180,15 @@ class Restorer:
         key = find_key(self._store.keys(), sender)
         if key is None:
             raise StaleStateError(f"the key of {sender} left the ring")
-        token = self._networks[refund.network].tokens.get(refund.token)
+        network = self._networks[refund.network]
+        is_paid = refund.is_call or refund.token in network.tokens
         held = refund.with_status(
             Status.RESERVED,
             self._clock(),
             sender=sender,
             key_id=key.key_id,
             nonce=nonce,
-            gas_limit=NOOP_GAS if token is None else token.max_gas,
+            gas_limit=max_gas(refund, network) if is_paid else NOOP_GAS,
         )
         try:
             self._store.adopt(refund, held)

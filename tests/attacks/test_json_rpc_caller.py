@@ -18,7 +18,6 @@ from tests.api.service import (
     RECIPIENT,
     TOKEN_ADDRESS,
     build_container,
-    replaced,
 )
 from tests.api.signers import call, rpc, signer_token
 from tests.api.support import SettableClock, bearer, post
@@ -48,8 +47,7 @@ def client(sqlite_store: SQLStore, clock: SettableClock) -> TestClient:
     """A client of a service with generous rules, whose nodes are down."""
     files = service_files(NETWORKS, TenantRegistry())
     policy = Policy.compile(files, [PolicyFile("own.cedar", GENEROUS)])
-    container = replaced(build_container(sqlite_store, clock), policy=policy)
-    return TestClient(create_app(container))
+    return TestClient(create_app(build_container(sqlite_store, clock, policy=policy)))
 
 
 def _own(client: TestClient) -> str:
@@ -81,6 +79,74 @@ def test_the_mark_of_another_refund(
     error = call(client, method, fields)["error"]
 
     assert (error["code"], error["data"]["rule"]) == (4001, "extra-calldata")
+
+
+@pytest.mark.parametrize(
+    ("changes", "rule"),
+    [
+        ({"to": None}, "creation"),
+        ({"type": "0x4"}, "transaction-type"),
+        ({"authorizationList": []}, "transaction-type"),
+        ({"accessList": [{"address": TOKEN_ADDRESS, "storageKeys": []}]}, "function"),
+        ({"data": CALLDATA[:-2]}, "calldata"),
+        ({"data": f"{CALLDATA}00"}, "extra-calldata"),
+        ({"to": RECIPIENT, "data": f"{CALLDATA}{'00' * 16}"}, "extra-calldata"),
+        # A caller can choose no more for a configured token than its limits.
+        (
+            {"value": "0x1", "data": f"0xa9059cbb{ARGUMENTS[:-64]}{'f' * 64}"},
+            "max-amount",
+        ),
+    ],
+)
+def test_calls_that_no_rule_of_an_operator_permits(
+    client: TestClient, sqlite_store: SQLStore, changes: dict[str, Any], rule: str
+) -> None:
+    """The floor holds for what the ledger would send as well."""
+    fields = {**_fields(client), **changes}
+
+    error = call(client, "eth_sendTransaction", fields)["error"]
+
+    assert (error["code"], error["data"]["rule"]) == (4001, rule)
+    assert sqlite_store.list("gateway-1").refunds == ()
+
+
+def test_a_call_that_claims_two_things(client: TestClient) -> None:
+    """What people see in ``data`` is what is sent from ``input``."""
+    fields = _fields(client, to=RECIPIENT, data="0x", input="0xdeadbeef")
+
+    error = call(client, "eth_sendTransaction", fields)["error"]
+
+    assert (error["code"], error["data"]["field"]) == (-32602, "input")
+
+
+def test_a_repeated_call(client: TestClient, sqlite_store: SQLStore) -> None:
+    """It is one row, and the chain shows whose it is only by its nonce."""
+    fields = _fields(client, to=RECIPIENT, data="0xdeadbeef", value="0x7")
+
+    first, second = (
+        call(client, "eth_sendTransaction", fields)["error"] for _ in range(2)
+    )
+    other = call(client, "eth_sendTransaction", {**fields, "value": "0x8"})["error"]
+
+    assert first["code"] == second["code"] == -32003
+    assert first["data"]["refund_id"] == second["data"]["refund_id"]
+    assert other["data"]["refund_id"] != first["data"]["refund_id"]
+    rows = sqlite_store.list("gateway-1").refunds
+    assert {(row.amount, row.calldata) for row in rows} == {
+        (7, b"\xde\xad\xbe\xef"),
+        (8, b"\xde\xad\xbe\xef"),
+    }
+
+
+def test_a_call_by_the_route_of_refunds(
+    client: TestClient, sqlite_store: SQLStore
+) -> None:
+    """The process that listens to the network accepts none."""
+    for change in ({"calldata": "0x"}, {"token": "coin"}):
+        answer = post(client, {**BODY, **change})
+        assert answer.status_code in {400, 422}
+
+    assert sqlite_store.list("gateway-1").refunds == ()
 
 
 def test_a_message_that_is_the_digest_of_a_transaction(client: TestClient) -> None:

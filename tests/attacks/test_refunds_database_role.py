@@ -39,6 +39,9 @@ MOVES = (
     "UPDATE refunds SET due_at = now()",
     "UPDATE refunds SET blocked_by = NULL, attempts = 0",
     "UPDATE refunds SET failure_code = 'thief'",
+    # Call a contract, which only JSON-RPC accepts.
+    "INSERT INTO refunds (id, calldata) VALUES ('rf_1', '\\x00')",
+    "UPDATE refunds SET calldata = '\\x00'",
     "INSERT INTO transactions DEFAULT VALUES",
     "INSERT INTO wallets DEFAULT VALUES",
     "UPDATE wallets SET paused_by = NULL, paused_at = NULL",

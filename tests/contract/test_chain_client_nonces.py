@@ -176,6 +176,7 @@ def test_the_transaction_with_a_nonce_is_found(stage: Stage) -> None:
         sender=stage.payer.address,
         nonce=1,
         to=stage.token,
+        value=0,
         data=coin.calldata("transfer(address,uint256)", RECIPIENT, 7),
         gas_limit=123_456,
         block=mined(stage.client, raw).block,

@@ -24,6 +24,7 @@ from tests.fixtures.ledger import (
     examples,
     now,
     queued,
+    queued_call,
     reserved,
     stored,
 )
@@ -48,6 +49,46 @@ def test_a_new_refund_is_stored(store: SQLStore) -> None:
 
     assert accept(store, refund) == (refund, True)
     assert store.get(refund.id) == refund
+
+
+@pytest.mark.parametrize(
+    ("amount", "calldata"),
+    [(0, b"\xf0\x0d"), (10**18, b""), (2**256 - 1, bytes(16_384))],
+    ids=["without coin", "coin", "the most"],
+)
+def test_a_call_is_stored(store: SQLStore, amount: int, calldata: bytes) -> None:
+    """Its calldata reads back exactly: none is not the same as no call."""
+    call = queued_call(amount=amount, calldata=calldata)
+
+    assert accept(store, call, answer="{}") == (call, True)
+    found = stored(store, call)
+    assert (found.amount, found.calldata) == (amount, calldata)
+    assert found == call
+    store.require_authentic(found)
+    assert store.open_calls(call.chain_id) == (found,)
+    assert store.open_calls(7) == ()
+
+
+def test_only_calls_that_are_not_final_are_open(store: SQLStore) -> None:
+    """In the order of their ids, with and without a nonce."""
+    accepted(store)
+    calls = [accept(store, queued_call(id=f"rf_{n:032x}"))[0] for n in range(3)]
+    held = reserved(store, calls[0])
+    ended = calls[1].with_status(Status.REFUSED, now(), failure_code="x")
+    store.save(calls[1], ended)
+
+    assert store.open_calls(31337) == (held, calls[2])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"amount": 0, "calldata": None}, {"calldata": bytes(16_385)}],
+    ids=["no amount", "too long"],
+)
+def test_what_no_call_has(store: SQLStore, changes: dict[str, Any]) -> None:
+    """A refund pays something, and calldata has a bound."""
+    with pytest.raises(StoreError):
+        accept(store, queued_call(**changes))
 
 
 @examples

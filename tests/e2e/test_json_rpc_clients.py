@@ -42,6 +42,27 @@ permit (principal, action == Action::"sign-typed-data", resource)
 when { context.path == "json-rpc" && context.kind == "unknown" };
 """
 
+SPENDER = "0x3C44CdDdB6a900fa2b585dd299e03d12FA4293BC"
+
+CALLS = f"""\
+@id("coin-of-clients")
+permit (principal, action == Action::"sign-transaction", resource)
+when {{
+  context.path == "call" && context.shape == "coin-transfer"
+  && context has recipient && context.recipient == "{RECIPIENT}"
+  && context.value.lessThanOrEqual(decimal("0.001"))
+}};
+
+@id("approvals-of-clients")
+permit (principal, action == Action::"sign-transaction", resource)
+when {{
+  context.path == "call" && !context.has_value
+  && context has function && context.function == "approve(address,uint256)"
+  && context has spender && context.spender == "{SPENDER}"
+  && context.gas <= 100000
+}};
+"""
+
 HARDHAT = ROOT / "tests" / "e2e" / "hardhat"
 
 AMOUNTS = {
@@ -72,6 +93,16 @@ INTERPRETERS = {
     "hardhat": ["node", "--import", str(HARDHAT / "without_edr.mjs")],
 }
 
+COINS = {
+    "web3py": 1_001,
+    "ethers": 1_002,
+    "viem": 1_003,
+    "cast": 1_004,
+    "web3py-async": 1_005,
+    "hardhat": 1_006,
+}
+"""What the guides send, in wei: an equal amount would be the same call."""
+
 EXPIRED = {
     "web3py": "401 Client Error",
     "ethers": "server response 401",
@@ -98,6 +129,7 @@ class Service:
             "TOKEN": token or self.stack.command("token", "--role", "signer"),
             "TOKEN_ADDRESS": self.stack.token,
             "RECIPIENT": RECIPIENT,
+            "SPENDER": SPENDER,
         }
 
     def expired_token(self) -> str:
@@ -142,7 +174,8 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """One service for all clients."""
     folder = tmp_path_factory.mktemp("clients")
     (folder / "policy").mkdir()
-    (folder / "policy" / "clients.cedar").write_text(PERMITS, encoding="utf-8")
+    path = folder / "policy" / "clients.cedar"
+    path.write_text(PERMITS + CALLS, encoding="utf-8")
     (folder / "node_modules").symlink_to(ROOT / "node_modules")
     (folder / "hardhat").mkdir()
     (folder / "hardhat" / "node_modules").symlink_to(HARDHAT / "node_modules")
@@ -162,7 +195,8 @@ def _guide(client: str) -> str:
     """Return the code in the guide of *client*, or what is the same with asyncio."""
     if client == "web3py-async":
         return ASYNC
-    page = (ROOT / "docs" / "how-to" / f"{client}.md").read_text(encoding="utf-8")
+    name = {"web3py": "web3py-json-rpc"}.get(client, client)
+    page = (ROOT / "docs" / "how-to" / f"{name}.md").read_text(encoding="utf-8")
     (code,) = re.findall(
         rf"^```{LANGUAGES[client]}\n(.*?)^```$", page, re.DOTALL | re.MULTILINE
     )
@@ -175,8 +209,8 @@ def test_the_guide_pays_and_signs(service: Service, client: str) -> None:
     finished = service.run(client, _guide(client))
     assert finished.returncode == 0, finished.stderr
     lines = finished.stdout.lower().splitlines()
-    assert len(lines) == 3, finished.stdout + finished.stderr
-    paid, message, typed_data = lines
+    assert len(lines) == 4, finished.stdout + finished.stderr
+    paid, coin, message, typed_data = lines
     word, tx_hash, status = paid.split()
     listed = request(
         "GET",
@@ -186,8 +220,15 @@ def test_the_guide_pays_and_signs(service: Service, client: str) -> None:
     (refund,) = (
         each for each in listed if float(each["amount"]) == float(AMOUNTS[client])
     )
+    (sent,) = (each for each in listed if each["tx_hash"] == coin.split()[1])
 
     assert (word, status in {"1", "true"}) == ("paid", True)
+    assert coin.split()[2] in {"1", "true"}
+    assert (sent["token"], sent["calldata"]) == ("coin", "0x")
+    assert (sent["recipient"], sent["amount"]) == (
+        RECIPIENT,
+        f"0.{COINS[client]:018d}",
+    )
     assert (message, typed_data) == ("message true", "typed data true")
     assert (refund["recipient"], refund["tx_hash"]) == (RECIPIENT, tx_hash)
     assert refund["reference"].startswith("rpc-")
@@ -201,6 +242,72 @@ def test_an_expired_token_is_a_clear_error(service: Service, client: str) -> Non
     assert EXPIRED[client] in finished.stderr + finished.stdout
 
 
+APPROVALS = {
+    "web3py": """
+import os
+from web3 import Web3
+headers = {"Authorization": f"Bearer {os.environ['TOKEN']}"}
+w3 = Web3(Web3.HTTPProvider(os.environ["RPC_URL"], {"headers": headers}))
+data = f"0x095ea7b3{os.environ['SPENDER'][2:].rjust(64, '0')}{11:064x}"
+tx_hash = w3.eth.send_transaction(
+    {"from": w3.eth.accounts[0], "to": os.environ["TOKEN_ADDRESS"], "data": data}
+)
+print(tx_hash.to_0x_hex(), w3.eth.wait_for_transaction_receipt(tx_hash)["status"])
+""",
+    "ethers": """
+import { Contract, FetchRequest, JsonRpcProvider } from "ethers";
+const request = new FetchRequest(process.env.RPC_URL);
+request.setHeader("Authorization", `Bearer ${process.env.TOKEN}`);
+const options = { staticNetwork: true, cacheTimeout: -1 };
+const provider = new JsonRpcProvider(request, undefined, options);
+const wallet = await provider.getSigner();
+const abi = ["function approve(address spender, uint256 amount) returns (bool)"];
+const token = new Contract(process.env.TOKEN_ADDRESS, abi, wallet);
+const receipt = await (await token.approve(process.env.SPENDER, 12n)).wait();
+console.log(receipt.hash, receipt.status);
+provider.destroy();
+""",
+    "viem": """
+import { createWalletClient, http, parseAbi, publicActions } from "viem";
+import { foundry as chain } from "viem/chains";
+const headers = { Authorization: `Bearer ${process.env.TOKEN}` };
+const transport = http(process.env.RPC_URL, { fetchOptions: { headers } });
+const client = createWalletClient({ chain, transport }).extend(publicActions);
+const [account] = await client.getAddresses();
+const hash = await client.writeContract({
+  account,
+  address: process.env.TOKEN_ADDRESS,
+  abi: parseAbi(["function approve(address spender, uint256 amount) returns (bool)"]),
+  functionName: "approve",
+  args: [process.env.SPENDER, 13n],
+});
+const receipt = await client.waitForTransactionReceipt({ hash });
+console.log(hash, receipt.status === "success" ? 1 : 0);
+""",
+    "cast": """
+export ETH_RPC_URL="$RPC_URL" ETH_RPC_HEADERS="Authorization: Bearer $TOKEN"
+wallet="$(cast rpc eth_accounts | tr -d '[]"')"
+hash="$(cast send --unlocked --async --from "$wallet" "$TOKEN_ADDRESS" \\
+  "approve(address,uint256)" "$SPENDER" 14)"
+echo "$hash $(cast receipt "$hash" status)"
+""",
+}
+
+
+@pytest.mark.parametrize("client", APPROVALS)
+def test_a_call_of_a_contract(service: Service, client: str) -> None:
+    """A rule permits one function for one spender; the calldata is unchanged."""
+    finished = service.run(client, APPROVALS[client])
+
+    assert finished.returncode == 0, finished.stderr
+    tx_hash, status, *_ = finished.stdout.split()
+    found = service.call("eth_getTransactionByHash", tx_hash)["result"]
+    units = 11 + list(APPROVALS).index(client)
+    spender = SPENDER[2:].lower().rjust(64, "0")
+    assert status in {"1", "true"}
+    assert found["input"] == f"0x095ea7b3{spender}{units:064x}"
+
+
 COIN = {
     "web3py": """
 import os
@@ -210,7 +317,7 @@ headers = {"Authorization": f"Bearer {os.environ['TOKEN']}"}
 w3 = Web3(Web3.HTTPProvider(os.environ["RPC_URL"], {"headers": headers}))
 try:
     w3.eth.send_transaction(
-        {"from": w3.eth.accounts[0], "to": os.environ["RECIPIENT"], "value": 1}
+        {"from": w3.eth.accounts[0], "to": os.environ["SPENDER"], "value": 1}
     )
 except Web3RPCError as e:
     print(e.rpc_response["error"])
@@ -221,7 +328,7 @@ const request = new FetchRequest(process.env.RPC_URL);
 request.setHeader("Authorization", `Bearer ${process.env.TOKEN}`);
 const provider = new JsonRpcProvider(request, undefined, { staticNetwork: true });
 const wallet = await provider.getSigner();
-await wallet.sendTransaction({ to: process.env.RECIPIENT, value: 1n })
+await wallet.sendTransaction({ to: process.env.SPENDER, value: 1n })
   .catch((e) => console.log(JSON.stringify(e.info ?? e.error)));
 provider.destroy();
 """,
@@ -232,7 +339,7 @@ const headers = { Authorization: `Bearer ${process.env.TOKEN}` };
 const transport = http(process.env.RPC_URL, { fetchOptions: { headers } });
 const client = createWalletClient({ chain, transport });
 const [account] = await client.getAddresses();
-await client.sendTransaction({ account, to: process.env.RECIPIENT, value: 1n })
+await client.sendTransaction({ account, to: process.env.SPENDER, value: 1n })
   .catch((e) => {
     const found = e.walk((each) => each.code === 4001);
     console.log(JSON.stringify({ code: found.code, data: found.cause.data }));
@@ -241,7 +348,7 @@ await client.sendTransaction({ account, to: process.env.RECIPIENT, value: 1n })
     "cast": """
 export ETH_RPC_URL="$RPC_URL" ETH_RPC_HEADERS="Authorization: Bearer $TOKEN"
 wallet="$(cast rpc eth_accounts | tr -d '[]"')"
-cast send --unlocked --from "$wallet" "$RECIPIENT" --value 1 2>&1 || true
+cast send --unlocked --from "$wallet" "$SPENDER" --value 1 2>&1 || true
 """,
     "web3py-async": """
 import asyncio, os
@@ -254,7 +361,7 @@ async def main():
     (wallet,) = await w3.eth.accounts
     try:
         await w3.eth.send_transaction(
-            {"from": wallet, "to": os.environ["RECIPIENT"], "value": 1}
+            {"from": wallet, "to": os.environ["SPENDER"], "value": 1}
         )
     except Web3RPCError as e:
         print(e.rpc_response["error"])
@@ -268,7 +375,7 @@ const url = process.env.RPC_URL;
 const wallet = { type: "http", url, accounts: "remote", httpHeaders };
 const hre = await createHardhatRuntimeEnvironment({ networks: { wallet } });
 const { provider } = await hre.network.create("wallet");
-const params = [{ to: process.env.RECIPIENT, value: "0x1" }];
+const params = [{ to: process.env.SPENDER, value: "0x1" }];
 await provider.request({ method: "eth_sendTransaction", params })
   .catch((e) => console.log(JSON.stringify({ code: e.code, data: e.data })));
 await provider.close();
@@ -278,6 +385,7 @@ await provider.close();
 
 @pytest.mark.parametrize("client", CLIENTS)
 def test_a_refusal_shows_its_rule(service: Service, client: str) -> None:
+    """Coin for an address that no rule names."""
     finished = service.run(client, COIN[client])
 
     assert "4001" in finished.stdout, finished.stderr
@@ -302,6 +410,11 @@ async def main():
         )
         receipt = await w3.eth.wait_for_transaction_receipt(tx_hash)
         print("paid", receipt["transactionHash"].to_0x_hex(), receipt["status"])
+        tx_hash = await w3.eth.send_transaction(
+            {"from": wallet, "to": os.environ["RECIPIENT"], "value": 1_005}
+        )
+        receipt = await w3.eth.wait_for_transaction_receipt(tx_hash)
+        print("coin", receipt["transactionHash"].to_0x_hex(), receipt["status"])
         answer = await provider.make_request("personal_sign", ["hello", wallet])
         message = encode_defunct(text="hello")
         signer = Account.recover_message(message, signature=answer["result"])

@@ -81,6 +81,7 @@ class Node(Unbatched):
                         sender=transaction.sender,
                         nonce=transaction.nonce,
                         to=transaction.to,
+                        value=transaction.value,
                         data=transaction.data,
                         gas_limit=transaction.gas_limit,
                         block=block.block,

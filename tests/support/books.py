@@ -189,7 +189,14 @@ class PaperChain:
                 if each.block.number < self.pruned:
                     return None
                 return MinedTransaction(
-                    each.tx_hash, sender, nonce, each.to, each.data, 1, each.block
+                    each.tx_hash,
+                    sender,
+                    nonce,
+                    each.to,
+                    each.value,
+                    each.data,
+                    1,
+                    each.block,
                 )
         return None
 
@@ -407,6 +414,22 @@ class Books:
         )
         self.chain.mine()
         settled = self.chain.send(WALLET, to=SECOND, value=amount)
+        return self.write(refund, settled)
+
+    def called(self, value: int = 11, *, moved: int = 0) -> NonceEntry:
+        """Make a call with *value* in wei, whose contract moves tokens elsewhere."""
+        refund = self.refund(
+            recipient=STRANGER,
+            amount=value,
+            token=COIN,
+            token_address=COIN_ADDRESS,
+            decimals=18,
+            calldata=b"call",
+        )
+        self.chain.mine()
+        settled = self.chain.send(WALLET, to=STRANGER, value=value, data=b"call")
+        if moved:
+            self.chain.transfer(WALLET, CUSTOMER, moved, settled.tx_hash)
         return self.write(refund, settled)
 
     def foreign(self, *, accepted: bool = True) -> NonceEntry:

@@ -25,7 +25,7 @@ NETWORKS: Mapping[str, Network] = {
 KNOWN = {name: KnownNetwork.of(name, each) for name, each in NETWORKS.items()}
 TENANTS = TenantRegistry({"shop": Tenant(subjects=("shop-1",))})
 
-_OF_TENANTS = frozenset({Path.REFUND, Path.JSON_RPC, Path.REST})
+_OF_TENANTS = frozenset({Path.REFUND, Path.CALL, Path.JSON_RPC, Path.REST})
 _WITH_MARK = frozenset({Path.REFUND, Path.SWEEP})
 
 

@@ -59,18 +59,22 @@ from signer.signing.requester import Requester
 from signer.signing.service import SigningService
 from tests.fixtures.ledger import (
     FORGED_APPROVAL,
+    accept,
     forge,
     later,
     now,
+    queued_call,
 )
 from tests.fixtures.roles import PROCESSES, Processes
 from tests.support.audit import record
+from tests.support.calls import RULES, called
 from tests.support.devices import Device, signer_over
 from tests.support.keys import key_of
 from tests.support.ledgers import seal
 from tests.support.limits import Hosts
 from tests.support.payment_approvals import approve, limited, requested
 from tests.support.policy import SERVICE_POLICY
+from tests.support.policy_approvals import ruled
 from tests.support.refunds import AMOUNT, REQUEST, SECOND, World, altered
 from tests.support.ring import ALICE, ELSEWHERE, NEW, OLD, OTHER, POOR, SILENCE, System
 from tests.support.sweeps import rolled_back, swept
@@ -185,9 +189,11 @@ def work_on_refunds(processes: Processes) -> None:
 
 
 def work_on_signing(processes: Processes) -> None:
-    """Sign a message, accept and repeat a transfer, and wait for it."""
+    """Sign a message, accept and repeat a transfer, and wait for it; accept a call."""
     sign = processes.sign
     assert sign.ring.active()
+    called(ruled(sign, RULES))
+    sign.policy = SERVICE_POLICY
     signing = SigningService(
         lambda: signer_over(cast("Device", sign.signer._backend), AuditLog(SILENCE)),
         SERVICE_POLICY,
@@ -312,10 +318,11 @@ def work_on_wallets(processes: Processes) -> None:
 
 
 def _restore(admin: World, queued: Refund) -> None:
-    """Open a wallet that a restored ledger has lost, and repeat a cancellation."""
+    """Open a lost wallet, accept a lost call again, and repeat a cancellation."""
     other = Wallet(7, SECOND.address, 0, 0, Pause.RESTORED, admin.clock(), high_water=1)
     admin.store.open_wallet(other)
     assert admin.store.request_cancellation(queued, admin.clock(), record())
+    accept(admin.store, queued_call(), is_restored=True)
 
 
 def work_on_stops(processes: Processes) -> None:

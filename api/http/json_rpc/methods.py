@@ -25,7 +25,7 @@ from signer.crypto.typed_data import TypedData
 from signer.errors import ForeignAddressError
 from signer.model.refund import IN_FLIGHT, Refund, Status
 from signer.refunds.service import RefundService
-from signer.refunds.token_transfer import read_chain_id, read_sender, read_transfer
+from signer.refunds.token_transfer import read_chain_id, read_payment, read_sender
 from signer.refunds.transaction_sender import WINDOW_SECONDS, TransactionSender
 from signer.signing.requester import Requester
 from signer.signing.service import SigningService
@@ -104,13 +104,13 @@ class Methods:
         return f"hotwallet/{version('hotwallet')}"
 
     def send_transaction(self, params: Sequence[Any], session: Session) -> str:
-        """Send a token transfer; return the hash once a worker has broadcast it."""
+        """Send a transfer or a call; return the hash once a worker has broadcast it."""
         fields = _read_object(params)
         self._require_own(read_sender(fields))
         self._require_chain(read_chain_id(fields), "chainId")
-        transfer = read_transfer(fields, self.network)
+        payment = read_payment(fields, self.network)
         refund = self.sender.accept(
-            transfer,
+            payment,
             self.name,
             session.tenant,
             session.requester.actor,

@@ -28,6 +28,7 @@ REFUND: dict[str, Any] = {
     "token_address": _TOKEN,
     "recipient": _RECIPIENT,
     "amount": "12.500000",
+    "calldata": None,
     "reason": "Item out of stock",
     "sender": _WALLET,
     "nonce": 7,

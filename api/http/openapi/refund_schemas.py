@@ -266,6 +266,15 @@ SCHEMAS: dict[str, Element] = {
         token_address=address("The token's contract."),
         recipient=address("Who is paid."),
         amount=amount("Whole tokens, with all decimals of the token."),
+        calldata=nullable(
+            text(
+                """
+                What a client of JSON-RPC calls the recipient with; `0x` only sends
+                coin. Null: a transfer of the token.
+                """,
+                pattern="^0x([0-9a-f]{2})*$",
+            )
+        ),
         reason=nullable(text("As requested.")),
         sender=nullable(address("The wallet that pays it; null without a nonce.")),
         nonce=nullable(

@@ -331,6 +331,11 @@ export interface components {
             recipient: string;
             /** @description Whole tokens, with all decimals of the token. */
             amount: string;
+            /**
+             * @description What a client of JSON-RPC calls the recipient with; `0x` only sends
+             *     coin. Null: a transfer of the token.
+             */
+            calldata: string | null;
             /** @description As requested. */
             reason: string | null;
             /**
@@ -1231,6 +1236,7 @@ export interface operations {
                      *             "token_address": "0x5FbDB2315678afecb367f032d93F642f64180aa3",
                      *             "recipient": "0x70997970C51812dc3A010C7d01b50e0d17dc79C8",
                      *             "amount": "12.500000",
+                     *             "calldata": null,
                      *             "reason": "Item out of stock",
                      *             "sender": "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266",
                      *             "nonce": 7,
@@ -1379,6 +1385,7 @@ export interface operations {
                      *           "token_address": "0x5FbDB2315678afecb367f032d93F642f64180aa3",
                      *           "recipient": "0x70997970C51812dc3A010C7d01b50e0d17dc79C8",
                      *           "amount": "12.500000",
+                     *           "calldata": null,
                      *           "reason": "Item out of stock",
                      *           "sender": "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266",
                      *           "nonce": 7,
@@ -1490,6 +1497,7 @@ export interface operations {
                      *       "token_address": "0x5FbDB2315678afecb367f032d93F642f64180aa3",
                      *       "recipient": "0x70997970C51812dc3A010C7d01b50e0d17dc79C8",
                      *       "amount": "12.500000",
+                     *       "calldata": null,
                      *       "reason": "Item out of stock",
                      *       "sender": "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266",
                      *       "nonce": 7,
@@ -1769,6 +1777,7 @@ export interface operations {
                      *       "token_address": "0x5FbDB2315678afecb367f032d93F642f64180aa3",
                      *       "recipient": "0x70997970C51812dc3A010C7d01b50e0d17dc79C8",
                      *       "amount": "12.500000",
+                     *       "calldata": null,
                      *       "reason": "Item out of stock",
                      *       "sender": "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266",
                      *       "nonce": 7,
@@ -1846,6 +1855,7 @@ export interface operations {
                      *       "token_address": "0x5FbDB2315678afecb367f032d93F642f64180aa3",
                      *       "recipient": "0x70997970C51812dc3A010C7d01b50e0d17dc79C8",
                      *       "amount": "12.500000",
+                     *       "calldata": null,
                      *       "reason": "Item out of stock",
                      *       "sender": null,
                      *       "nonce": null,
@@ -1941,6 +1951,7 @@ export interface operations {
                      *         "token_address": "0x5FbDB2315678afecb367f032d93F642f64180aa3",
                      *         "recipient": "0x70997970C51812dc3A010C7d01b50e0d17dc79C8",
                      *         "amount": "12.500000",
+                     *         "calldata": null,
                      *         "reason": "Item out of stock",
                      *         "sender": null,
                      *         "nonce": null,
@@ -2218,6 +2229,7 @@ export interface operations {
                  *         "token_address": "0x5FbDB2315678afecb367f032d93F642f64180aa3",
                  *         "recipient": "0x70997970C51812dc3A010C7d01b50e0d17dc79C8",
                  *         "amount": "12.500000",
+                 *         "calldata": null,
                  *         "reason": "Item out of stock",
                  *         "sender": "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266",
                  *         "nonce": 7,

@@ -41,6 +41,7 @@ def test_creates_a_refund(client: TestClient) -> None:
         "token_address": TOKEN_ADDRESS,
         "recipient": RECIPIENT,
         "amount": "12.500000",
+        "calldata": None,
         "reason": "Ware beschädigt 🙁",
         "sender": None,
         "nonce": None,

@@ -62,6 +62,7 @@ class Refund(TypedDict):
     token_address: str
     recipient: str
     amount: str
+    calldata: str | None
     reason: str | None
     sender: str | None
     nonce: int | None

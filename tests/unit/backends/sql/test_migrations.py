@@ -40,6 +40,7 @@ from tests.fixtures.ledger import (
     now,
     opened,
     queued,
+    queued_call,
     reserved,
     sighting,
     signed,
@@ -593,6 +594,18 @@ def test_new_refunds_that_python_cannot_read(
             _run(store, _copied({column: value}))
 
         assert len(store.claim(later(20), later(40), 10)) == 1
+
+
+@pytest.mark.parametrize("calldata", ["NULL", "x''", "x'f00e'"])
+def test_the_calldata_of_a_row_stays(store: SQLStore, calldata: str) -> None:
+    """Neither a call nor a transfer becomes the other, or calls something else."""
+    call, _ = accept(store, queued_call())
+    if store._database.dialect != "sqlite":
+        calldata = calldata.replace("x'", "'\\x")
+    with pytest.raises(StoreError, match="a constraint is violated"):
+        _run(store, f"UPDATE refunds SET calldata = {calldata}")
+
+    assert store.get(call.id) == call
 
 
 @pytest.mark.parametrize(

@@ -51,16 +51,11 @@ def test_the_owner_is_not_a_role_of_a_process(shipped: Roles) -> None:
 @pytest.mark.parametrize("process", PROCESSES)
 @pytest.mark.parametrize("role", PROCESSES)
 def test_each_process_has_its_own_role(shipped: Roles, role: str, process: str) -> None:
-    """
-    The role of one process is refused to another, and not to one that does all.
-
-    What ``sign`` writes is a part of what the process for refunds writes.
-    """
+    """The role of one process is refused to another, and not to one that does all."""
     found = shipped.excess_privileges(shipped.of(role), process)
     written = GRANTS[role] - GRANTS[process]
-    is_allowed = role == process or (role, process) == ("sign", "refunds")
 
-    assert (found == []) == is_allowed == (written == frozenset())
+    assert (found == []) == (role == process) == (written == frozenset())
     assert shipped.excess_privileges(shipped.of(role)) == []
 
 

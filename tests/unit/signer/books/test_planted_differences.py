@@ -187,10 +187,42 @@ def _changed_wallet(books: Books) -> None:
     books.ledger.opened[WALLET] = replace(wallet, is_authentic=False)
 
 
+def _call_that_reverted(books: Books) -> None:
+    entry = books.called(0)
+    assert entry.refund is not None
+    settled = books.chain.settled_by_hash[str(entry.refund.tx_hash)]
+    changed = replace(settled, succeeded=False)
+    books.chain.settled_by_hash[settled.tx_hash] = changed
+
+
+def _call_that_became_a_no_op(books: Books) -> None:
+    entry = books.called(0)
+    attempts = tuple(replace(each, kind=Kind.NOOP) for each in entry.attempts)
+    books.put(WALLET, replace(entry, attempts=attempts))
+
+
+def _failed_call_that_was_executed(books: Books) -> None:
+    books.change(books.called(moved=9), status=Status.FAILED)
+
+
+def _call_in_another_block(books: Books) -> None:
+    books.change(books.called(), block_hash="0xdead")
+
+
+def _call_left_open(books: Books) -> None:
+    books.change(books.called(), status=Status.BROADCAST)
+    books.chain.mine(400)
+
+
 PLANTED: list[tuple[Callable[[Books], None], Code]] = [
     (_refund_without_transfer, Code.REFUND_WITHOUT_TRANSFER),
     (_cancelled_but_confirmed, Code.REFUND_WITHOUT_TRANSFER),
     (_silent_token, Code.REFUND_WITHOUT_TRANSFER),
+    (_call_that_reverted, Code.REFUND_WITHOUT_TRANSFER),
+    (_call_that_became_a_no_op, Code.REFUND_WITHOUT_TRANSFER),
+    (_failed_call_that_was_executed, Code.REFUSED_BUT_PAID),
+    (_call_in_another_block, Code.WRONG_BLOCK),
+    (_call_left_open, Code.MINED_BUT_OPEN),
     (_unused_nonce, Code.CONFIRMED_BUT_MISSING),
     (_allowance, Code.TRANSFER_WITHOUT_REFUND),
     (_theft, Code.TRANSFER_WITHOUT_REFUND),

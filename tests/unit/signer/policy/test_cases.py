@@ -31,6 +31,7 @@ def test_no_path_without_a_rule_signs(case: Case) -> None:
     """What a path may sign is what its own permit names."""
     permits = {
         "refund": "+refund",
+        "call": "",  # Only an operator's rule permits one.
         "sweep": "+sweep",
         "no-op": "+no-op",
         "json-rpc": "",  # The cases' wallet is one from which the service pays.

@@ -12,7 +12,7 @@ from signer.model.wallet import NOOP_MARK, Pause
 from signer.outcomes import require
 from signer.ports import Fees, Ledger
 from signer.refunds.fillers import build_filler
-from signer.refunds.transaction_signer import encode_refund
+from signer.refunds.payload import payload_of
 from tests.fixtures.scripted_chain import CHAIN_ID, Sent
 from tests.support.refunds import (
     AMOUNT,
@@ -171,7 +171,7 @@ def test_a_used_nonce_is_not_signed(world: World) -> None:
     """The transaction that used it is recorded (R24)."""
     filler = world.step(_filler(world, 0))
     refund = world.accepted()
-    world.chain.mine_foreign(world.signer.address, encode_refund(refund))
+    world.chain.mine_foreign(world.signer.address, payload_of(refund).data)
     waiting = world.step(filler)
     world.chain.mine_empty(2)
 

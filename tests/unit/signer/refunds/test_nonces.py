@@ -19,7 +19,8 @@ from signer.model.wallet import Pause, UnrecordedTransaction, Wallet
 from signer.outcomes import require
 from signer.ports import MinedTransaction, Reservation
 from signer.refunds.nonces import NonceManager
-from signer.refunds.transaction_signer import build_purpose, encode_refund
+from signer.refunds.payload import payload_of
+from signer.refunds.transaction_signer import build_purpose
 from signer.refunds.wallet_reconciliation import HISTORY, WalletReconciler, WalletStatus
 from tests.fixtures.ledger import stopped
 from tests.support.refunds import SECOND, World, altered, altered_chain
@@ -326,7 +327,7 @@ def test_our_own_lost_transactions_wait_for_a_restore(world: World) -> None:
     world.paid()
     refund = world.accepted()
     marked = replace(refund, reference="forgotten")
-    world.chain.mine_foreign(world.signer.address, encode_refund(marked))
+    world.chain.mine_foreign(world.signer.address, payload_of(marked).data)
     world.chain.mine_empty(2)
 
     waiting = [world.reconcile() for _ in range(2)]
@@ -384,9 +385,9 @@ def test_an_unrecorded_transaction_is_logged(world: World) -> None:
     """Each one is an error in the log, ours or foreign (R23)."""
     _reserve(world)
     (taken, ours) = world.accepted(), world.accepted()
-    _foreign(world, 1, encode_refund(taken))
+    _foreign(world, 1, payload_of(taken).data)
     world.chain.mine_foreign(world.signer.address, b"")
-    world.chain.mine_foreign(world.signer.address, encode_refund(ours))
+    world.chain.mine_foreign(world.signer.address, payload_of(ours).data)
     world.chain.mine_empty(2)
 
     with capture_logs() as logs:
@@ -425,7 +426,7 @@ def test_a_foreign_transaction_with_a_refunds_nonce_pauses_the_wallet(
 def test_our_own_transaction_with_a_refunds_nonce_pauses_nothing(world: World) -> None:
     """A lost payment of another refund has the nonce."""
     refund, other = world.broadcast(), world.accepted()
-    _foreign(world, 1, encode_refund(other))
+    _foreign(world, 1, payload_of(other).data)
     found = _mined(world)
 
     world.wallets.record_nonce_taken(refund, found)
@@ -460,7 +461,7 @@ def test_a_lost_payment_is_adopted(world: World) -> None:
     _reserve(world)
     refund = world.accepted()
     _foreign(world, 1)
-    (hash_,) = _foreign(world, 1, encode_refund(refund), final=True)
+    (hash_,) = _foreign(world, 1, payload_of(refund).data, final=True)
     world.reconcile()
 
     with capture_logs() as logs:
@@ -486,7 +487,7 @@ def test_a_lost_payment_is_adopted(world: World) -> None:
 def test_a_lost_payment_whose_nonce_another_refund_has(world: World) -> None:
     """The refund cannot adopt it and is refused: it was already paid (R24)."""
     holder, refund = world.broadcast(), world.accepted()
-    (hash_,) = _foreign(world, 1, encode_refund(refund), final=True)
+    (hash_,) = _foreign(world, 1, payload_of(refund).data, final=True)
     failed = world.step(holder)
 
     refused = world.step(refund)
@@ -502,7 +503,7 @@ def test_a_refund_that_is_paid_meanwhile_gets_no_nonce(world: World) -> None:
     """A payment recorded between check and reservation prevents it (R24)."""
     world.paid()
     refund = world.accepted()
-    _foreign(world, 1, encode_refund(refund), final=True)
+    _foreign(world, 1, payload_of(refund).data, final=True)
     world.state_marks()
     assert not world.reconcile().wallet.is_paused
 
@@ -559,7 +560,7 @@ def test_an_adopted_refund_is_not_contested(world: World) -> None:
     """Its transaction is mined, and the ledger has no bytes of it (R24)."""
     world.paid()
     refund = world.accepted()
-    _foreign(world, 1, encode_refund(refund), final=True)
+    _foreign(world, 1, payload_of(refund).data, final=True)
     world.state_marks()
     world.reconcile()
     assert world.step(refund).status is Status.MINED

@@ -12,7 +12,7 @@ from signer.errors import BroadcastRejectedError
 from signer.model.refund import Kind, Refund, Status
 from signer.model.wallet import Pause
 from signer.ports import Fees
-from signer.refunds.transaction_signer import encode_refund
+from signer.refunds.payload import payload_of
 from signer.refunds.transitions import REBROADCAST_AFTER
 from tests.fixtures.scripted_chain import Sent
 from tests.support.refunds import AMOUNT, CUSTOMER, World, altered, altered_chain
@@ -283,7 +283,9 @@ def test_a_foreign_transaction_takes_a_nonce_once_it_is_final(world: World) -> N
     [
         lambda refund: encode_transfer(CUSTOMER, AMOUNT),
         lambda refund: encode_transfer(CUSTOMER, AMOUNT, bytes(16)),
-        encode_refund,  # Foreign transactions call another contract.
+        lambda refund: (
+            payload_of(refund).data
+        ),  # Foreign transactions call another contract.
     ],
     ids=["no mark", "another mark", "another contract"],
 )

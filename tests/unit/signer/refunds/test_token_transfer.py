@@ -1,13 +1,20 @@
-"""What a client may have sent: a transfer of a configured token, and nothing else."""
+"""What a client may have sent: a transfer of a configured token, or a call."""
 
 from typing import Any
 
 import pytest
 
 from signer.errors import InvalidInputError, PolicyViolationError
-from signer.refunds.token_transfer import TokenTransfer, read_chain_id, read_transfer
+from signer.refunds.token_transfer import (
+    ContractCall,
+    Payment,
+    TokenTransfer,
+    read_chain_id,
+    read_payment,
+)
+from signer.refunds.transaction_sender import TransactionSender
 from tests.fixtures.scripted_chain import CHAIN_ID, TOKEN
-from tests.support.refunds import CUSTOMER, NETWORK, SECOND
+from tests.support.refunds import ACTOR, CUSTOMER, NETWORK, SECOND, World
 
 
 WALLET = SECOND.address
@@ -19,8 +26,8 @@ APPROVE = f"0x095ea7b3{RECIPIENT}{AMOUNT}"
 PLAIN = {"from": WALLET, "to": TOKEN, "data": DATA}
 
 
-def _read(**changes: Any) -> TokenTransfer:
-    return read_transfer({**PLAIN, **changes}, NETWORK)
+def _read(**changes: Any) -> Payment:
+    return read_payment({**PLAIN, **changes}, NETWORK)
 
 
 @pytest.mark.parametrize(
@@ -49,14 +56,28 @@ def test_the_chain_that_a_client_means() -> None:
 @pytest.mark.parametrize(
     ("changes", "rule"),
     [
-        ({"data": None, "value": 1}, "coin"),
-        ({"data": "0x"}, "empty"),
-        ({"value": "0x1"}, "value"),
         ({"to": None}, "creation"),
+        ({"to": None, "data": None, "value": 1}, "creation"),
         ({"type": "0x3"}, "transaction-type"),
         ({"blobVersionedHashes": []}, "transaction-type"),
         ({"authorizationList": []}, "transaction-type"),
         ({"accessList": [{"address": TOKEN, "storageKeys": []}]}, "function"),
+    ],
+)
+def test_what_the_ledger_never_sends(changes: dict[str, Any], rule: str) -> None:
+    """No rule of an operator can permit it; the names are those of the policy."""
+    with pytest.raises(PolicyViolationError, match=f"rule {rule}") as caught:
+        _read(**changes)
+    assert caught.value.rule == rule
+
+
+@pytest.mark.parametrize(
+    ("changes", "rule"),
+    [
+        ({"to": CUSTOMER, "data": None, "value": 1}, "coin"),
+        ({"data": None, "value": 1}, "recipient"),  # A token's contract.
+        ({"to": CUSTOMER, "data": "0x"}, "empty"),
+        ({"value": "0x1"}, "value"),
         ({"to": CUSTOMER}, "token"),
         ({"data": APPROVE}, "allowance"),
         ({"data": "0xdeadbeef"}, "function"),
@@ -67,11 +88,26 @@ def test_the_chain_that_a_client_means() -> None:
         ({"data": DATA + "00"}, "extra-calldata"),
     ],
 )
-def test_everything_else_is_refused(changes: dict[str, Any], rule: str) -> None:
-    """With the names of the policy's rules: 16 bytes more would forge a mark."""
+def test_everything_else_is_a_call_that_the_policy_refuses(
+    world: World, changes: dict[str, Any], rule: str
+) -> None:
+    """By default, each; 16 bytes more would forge a mark."""
+    found = _read(**changes)
+    sender = TransactionSender(world.service, world.store, world.clock, lambda _: "")
+
     with pytest.raises(PolicyViolationError, match=f"rule {rule}") as caught:
-        _read(**changes)
+        sender.accept(found, "local", "shop", ACTOR)
+
+    assert isinstance(found, ContractCall)
     assert caught.value.rule == rule
+    assert world.store.list("shop").refunds == ()
+
+
+def test_the_content_of_a_call() -> None:
+    """What the client sent, and no byte more."""
+    found = _read(to=CUSTOMER.lower(), data="0xdeadbeef", value="0x7", chainId=5)
+
+    assert found == ContractCall(WALLET, 5, CUSTOMER, 7, bytes.fromhex("deadbeef"))
 
 
 @pytest.mark.parametrize(

@@ -7,12 +7,14 @@ import pytest
 
 from signer.errors import ConflictError, IdempotencyMismatchError
 from signer.model.refund import Refund
-from signer.refunds.token_transfer import TokenTransfer
+from signer.refunds.token_transfer import ContractCall, Payment, TokenTransfer
 from signer.refunds.transaction_sender import (
     WINDOW_SECONDS,
     TransactionSender,
     is_derived_key,
 )
+from tests.support.calls import CONTRACT, PING, RULES
+from tests.support.policy_approvals import ruled
 from tests.support.refunds import ACTOR, CUSTOMER, SECOND, World, altered
 
 
@@ -32,7 +34,7 @@ def _sender(world: World, store: object = None) -> TransactionSender:
 
 
 def _accept(
-    world: World, at: float, transfer: TokenTransfer = TRANSFER, tenant: str = "shop"
+    world: World, at: float, transfer: Payment = TRANSFER, tenant: str = "shop"
 ) -> Refund:
     world.clock.now = START + timedelta(seconds=at)
     return _sender(world).accept(transfer, "local", tenant, ACTOR)
@@ -119,6 +121,24 @@ def test_an_explicit_key(world: World) -> None:
     changed = replace(TRANSFER, amount="1")
     with pytest.raises(IdempotencyMismatchError):
         sender.accept(changed, "local", "shop", ACTOR, "key-1")
+
+
+@pytest.mark.parametrize("second", [1, 61, 119])
+def test_a_repeated_call(world: World, second: float) -> None:
+    """Its content is recipient, coin and calldata."""
+    ruled(world, RULES)
+    call = ContractCall(SECOND.address, None, CONTRACT, 0, PING)
+
+    first = _accept(world, 1, call, "gateway")
+    again = _accept(world, second, call, "gateway")
+    changed = _accept(world, 1, replace(call, value=1), "gateway")
+    other = _accept(world, 1, replace(call, data=PING + b"\0"), "gateway")
+    coin = ContractCall(SECOND.address, None, CUSTOMER, 1, b"")
+
+    assert first.id == again.id
+    assert len({each.id for each in (first, changed, other)}) == 3
+    assert (first.recipient, first.amount, first.calldata) == (CONTRACT, 0, PING)
+    assert _accept(world, 1, coin, "gateway").calldata == b""
 
 
 def test_derived_keys_have_a_form_of_their_own(world: World) -> None:

@@ -24,11 +24,11 @@ from signer.keys.signer import Signed, Signer
 from signer.model.audit_record import Purpose
 from signer.model.refund import Kind, Refund, SignedTransaction, Status
 from signer.ports import Fees
+from signer.refunds.payload import payload_of
 from signer.refunds.transaction_signer import (
     Attempt,
     SignedPayment,
     TransactionSigner,
-    encode_refund,
 )
 from tests.support.audit import record
 from tests.support.devices import honest, recorded_outcomes, recording, signer_over
@@ -63,7 +63,7 @@ def test_a_transfer_has_the_refunds_fields(world: World, reserved: Refund) -> No
         gas=62_500,
         to=reserved.token_address,
         value=0,
-        data=encode_refund(reserved),
+        data=payload_of(reserved).data,
     )
     assert signed.tx_hash == record.tx_hash
     assert (record.refund_id, record.attempt, record.kind) == (
@@ -86,7 +86,7 @@ def test_a_transfer_has_the_refunds_fields(world: World, reserved: Refund) -> No
 
 def test_a_transfer_carries_the_refunds_mark(reserved: Refund) -> None:
     """Recipient, amount, and 16 bytes that identify the refund."""
-    assert decode_transfer(encode_refund(reserved)) == (
+    assert decode_transfer(payload_of(reserved).data) == (
         CUSTOMER.lower(),
         12_500_000,
         reserved.mark,

@@ -1,0 +1,41 @@
+"""
+What the transaction that pays a row of the ledger does: recipient, coin and calldata.
+
+This is the only place that derives it from the row.
+"""
+
+from dataclasses import dataclass
+
+from signer.chain.erc20 import encode_transfer
+from signer.crypto.transactions import AnyTransaction
+from signer.model.refund import Refund
+from signer.ports import MinedTransaction
+
+
+@dataclass(frozen=True, slots=True)
+class Payload:
+    """The fields of a transaction that do not depend on nonce, gas and fees."""
+
+    to: str
+    value: int
+    data: bytes
+
+    def is_of(self, transaction: AnyTransaction | MinedTransaction) -> bool:
+        """Return whether *transaction* does exactly this."""
+        found = transaction.to, transaction.value, transaction.data
+        return found == (self.to, self.value, self.data)
+
+
+def payload_of(refund: Refund) -> Payload:
+    """
+    Return what pays *refund*.
+
+    A token's transfer has the refund's mark at its end.  A call is what its client
+    chose: nothing may be added to the calldata of an unknown function.
+    """
+    if refund.calldata is not None:
+        return Payload(refund.recipient, refund.amount, refund.calldata)
+    if refund.is_coin:
+        return Payload(refund.recipient, refund.amount, b"")
+    data = encode_transfer(refund.recipient, refund.amount, refund.mark)
+    return Payload(refund.token_address, 0, data)

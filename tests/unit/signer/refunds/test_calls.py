@@ -1,0 +1,445 @@
+"""Calls and transfers of coin in the ledger: only what an operator's rule permits."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from signer.config.deny_list import DenyList
+from signer.config.tenants import Tenant, TenantRegistry
+from signer.crypto.transactions import MAX_GAS
+from signer.errors import (
+    ExecutionRevertedError,
+    GasLimitError,
+    InvalidInputError,
+    PolicyViolationError,
+    RowNotAuthenticError,
+)
+from signer.model.audit_record import Actor, Record
+from signer.model.refund import COIN, COIN_ADDRESS, Kind, Refund, Status
+from signer.model.spending_limits import Limits
+from signer.refunds.payload import Payload, payload_of
+from signer.refunds.policy import MAX_CALLDATA, check_call
+from signer.refunds.service import RefundService
+from signer.refunds.transaction_signer import Attempt, build_transaction
+from tests.fixtures.scripted_chain import TOKEN, Sent
+from tests.support.calls import (
+    APPROVE,
+    CALL_REQUEST,
+    COIN_SENT,
+    CONTRACT,
+    MARKED,
+    PING,
+    RULES,
+    call_request,
+    called,
+)
+from tests.support.devices import recording
+from tests.support.ledgers import ROW_MACS
+from tests.support.policy import SERVICE_POLICY
+from tests.support.policy_approvals import approve, rule, ruled
+from tests.support.refunds import CUSTOMER, NETWORK, World
+from tests.support.restores import keep_log
+
+
+REVIEW = rule("review", 1).replace('"refund"', '"call"')
+
+
+@pytest.fixture
+def ruling(world: World) -> World:
+    """A service whose operator permits some calls."""
+    return ruled(world, RULES)
+
+
+@pytest.fixture
+def log(ruling: World) -> Sequence[Record]:
+    """The audit log of the service, which grows."""
+    return keep_log(ruling)
+
+
+def _stuck(world: World, call: Refund) -> tuple[Status, str | None, int | None]:
+    """Return what keeps *call* waiting, after a pass of the worker."""
+    world.work()
+    stored = world.stored(call)
+    return stored.status, stored.blocked_by, stored.nonce
+
+
+@pytest.mark.parametrize(
+    ("changes", "refusal"),
+    [
+        ({}, "coin"),
+        (CALL_REQUEST, "function"),
+        ({**CALL_REQUEST, "amount": "1"}, "value"),
+        (APPROVE, "allowance"),
+        ({"amount": "0"}, "empty"),
+        ({"calldata": f"0x{MARKED.hex()}"}, "extra-calldata"),
+        ({"calldata": f"0x{MARKED[:-17].hex()}"}, "calldata"),
+        ({"calldata": f"0x{MARKED[:-16].hex()}", "amount": "0"}, "token"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_the_default_refuses_each(
+    world: World, changes: dict[str, Any], refusal: str
+) -> None:
+    """The rules have the names that they have for every other signature."""
+    with pytest.raises(PolicyViolationError, match=f"rule {refusal}") as refused:
+        called(world, **changes)
+
+    assert refused.value.rule == refusal
+    assert world.store.list("gateway").refunds == ()
+
+
+def test_without_a_policy_no_call_is_accepted(world: World) -> None:
+    """Nothing could permit it before a worker takes it."""
+    service = RefundService(
+        world.store,
+        {"local": NETWORK},
+        audit=recording()[0],
+        wallets=lambda: (),
+        clock=world.clock,
+        tenants=world.tenants,
+    )
+
+    with pytest.raises(PolicyViolationError) as refused:
+        service.submit(
+            tenant="gateway",
+            idempotency_key="key-1",
+            request=call_request(),
+            actor=Actor.from_token("gateway", "req-1", None),
+        )
+
+    assert refused.value.rule == "not-permitted"
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"recipient": CUSTOMER.lower()}, "recipient"),
+        ({"amount": "-1"}, "amount"),
+        ({"calldata": "0x1"}, "data"),
+        ({"calldata": "0x" + "00" * (MAX_CALLDATA + 1)}, "data"),
+    ],
+    ids=["no checksum", "no amount", "no bytes", "too long"],
+)
+def test_a_malformed_call(ruling: World, changes: dict[str, Any], field: str) -> None:
+    """It is no input of a rule."""
+    with pytest.raises(InvalidInputError) as caught:
+        called(ruling, **changes)
+
+    assert caught.value.field == field
+
+
+@pytest.mark.parametrize(
+    ("changes", "payload"),
+    [
+        ({}, Payload(CUSTOMER, COIN_SENT, b"")),
+        (CALL_REQUEST, Payload(CONTRACT, 0, PING)),
+        (
+            {**CALL_REQUEST, "amount": "0.000000000000000001"},
+            Payload(CONTRACT, 1, PING),
+        ),
+    ],
+    ids=["coin", "call", "call with coin"],
+)
+def test_a_permitted_call_is_sent(
+    ruling: World, changes: dict[str, Any], payload: Payload, log: Sequence[Record]
+) -> None:
+    """The chain gets exactly what the client asked for, under a nonce of the ledger."""
+    call = called(ruling, **changes)
+
+    sent = ruling.step(call, times=3)
+    transaction = Sent.read(ruling.chain.broadcasts[-1])
+    ruling.settle()
+
+    assert (call.token, call.token_address, call.is_call) == (COIN, COIN_ADDRESS, True)
+    assert payload_of(call) == payload
+    assert (transaction.to, transaction.value, transaction.data) == (
+        payload.to,
+        payload.value,
+        payload.data,
+    )
+    assert (sent.nonce, transaction.gas_limit) == (0, 62_500)
+    assert ruling.stored(call).status is Status.CONFIRMED
+    details = [each.fields.get("details") or {} for each in log]
+    signed = [each["calldata"] for each in details if "calldata" in each]
+    assert set(signed) == {f"0x{payload.data.hex()}"}
+    assert len(signed) >= 3  # The acceptance, the intent and the signature.
+
+
+def test_a_call_that_reverts_on_the_chain_fails(ruling: World) -> None:
+    """Its receipt decides: it has no event that would have to fit."""
+    call = called(ruling, **CALL_REQUEST)
+    ruling.step(call, times=3)
+    ruling.chain.mine(lambda receipt: replace(receipt, succeeded=False))
+    ruling.chain.mine_empty(5)
+    ruling.tracked(call)
+
+    ended = ruling.tracked(call)
+
+    assert (ended.status, ended.failure_code) == (Status.FAILED, "reverted")
+
+
+def test_a_call_that_would_revert_uses_no_nonce(ruling: World) -> None:
+    """The worker simulates it, as it does a transfer."""
+    call = called(ruling, **CALL_REQUEST)
+    ruling.chain.revert = "paused"
+
+    ended = ruling.step(call)
+
+    assert (ended.status, ended.nonce) == (Status.REFUSED, None)
+    assert ended.failure_code == ExecutionRevertedError.code
+
+
+def test_a_reserved_call_that_would_revert_becomes_a_no_op(ruling: World) -> None:
+    """Its nonce is used, so that later ones are not held up."""
+    call = ruling.step(called(ruling, **CALL_REQUEST))
+    ruling.clock.advance(hours=1)
+    ruling.chain.revert = "paused"
+
+    ruling.step(call)
+
+    assert ruling.sent(call).kind is Kind.NOOP
+
+
+def test_a_reserved_call_is_signed_late(ruling: World) -> None:
+    """With the gas limit that it needs then, and at most the reserved one."""
+    call = ruling.step(called(ruling, **CALL_REQUEST))
+    ruling.clock.advance(hours=1)
+    ruling.chain.gas = 40_000
+
+    ruling.step(call)
+
+    assert ruling.sent(call).gas_limit == 50_000
+
+
+def test_the_largest_gas_limits(ruling: World) -> None:
+    """That of the token that is called, or else that of any transaction."""
+    approval = called(ruling, **APPROVE)
+    call = called(ruling, **CALL_REQUEST)
+    ruling.chain.gas = 2_000_001
+
+    with pytest.raises(GasLimitError, match="the call would need"):
+        ruling.step(approval)
+    assert ruling.step(call).gas_limit == 2_500_001
+    ruling.chain.gas = MAX_GAS - 1
+    assert ruling.step(called(ruling, **CALL_REQUEST)).gas_limit == MAX_GAS
+
+
+def test_coin_waits_for_a_top_up(ruling: World) -> None:
+    """Without a nonce, which would hold up all later refunds."""
+    call = called(ruling)
+    ruling.chain.coin = COIN_SENT - 1
+    poor = _stuck(ruling, call)
+    # Now it suffices for the coin, and not for the gas.
+    ruling.chain.coin = COIN_SENT
+    poor_of_gas = _stuck(ruling, call)
+    ruling.chain.coin = 2 * COIN_SENT
+    ruling.work(after=ruling.stored(call).due_at - ruling.clock())
+
+    assert poor == poor_of_gas == (Status.QUEUED, "insufficient-funds", None)
+    assert ruling.stored(call).nonce == 0
+
+
+def test_two_calls_do_not_send_the_same_coin(ruling: World) -> None:
+    """In one batch: the second one waits until the first is mined."""
+    ruling.chain.coin = COIN_SENT + COIN_SENT // 2
+    calls = called(ruling), called(ruling)
+
+    ruling.work()
+    found = [ruling.stored(call) for call in calls]
+    ended = ruling.finish(*calls)
+
+    assert {(each.nonce, each.blocked_by) for each in found} == {
+        (0, None),
+        (None, "insufficient-funds"),
+    }
+    assert {each.status for each in ended} == {Status.CONFIRMED}
+
+
+def test_coin_that_another_batch_sends_is_counted(ruling: World) -> None:
+    """A worker reads what has a nonce and is not mined."""
+    ruling.chain.coin = COIN_SENT + COIN_SENT // 2
+    first = ruling.step(called(ruling), times=3)
+
+    second = called(ruling)
+    waiting = _stuck(ruling, second)
+
+    assert first.nonce == 0
+    assert waiting == (Status.QUEUED, "insufficient-funds", None)
+
+
+def test_a_rule_can_demand_an_approval(ruling: World) -> None:
+    """The proposal has the calldata, so that people see what they approve."""
+    ruled(ruling, RULES + REVIEW)
+    call = called(ruling, **CALL_REQUEST)
+    ruling.work()
+    waiting = ruling.stored(call)
+
+    approval = approve(ruling, call, Actor("token:carol"))
+    (ended,) = ruling.finish(call)
+
+    assert (call.status, waiting.status) == (Status.AWAITING_APPROVAL,) * 2
+    assert f'"calldata":"0x{PING.hex()}"' in approval.proposal.replace(" ", "")
+    assert ended.status is Status.CONFIRMED
+
+
+def test_rules_know_no_totals_of_calls(ruling: World) -> None:
+    """A call of a token may move anything: sums of its coin would mislead."""
+    totals = (
+        '@id("totals") forbid (principal, action == Action::"sign-transaction",'
+        ' resource) when { context.path == "call" && context has spent_hour'
+        ' && context.spent_hour.greaterThanOrEqual(decimal("0.0")) };'
+    )
+    ruled(ruling, RULES + totals)
+    calls = called(ruling, **APPROVE), called(ruling)
+
+    ended = ruling.finish(*calls)
+
+    assert {each.status for each in ended} == {Status.CONFIRMED}
+
+
+@pytest.mark.parametrize("text", ["", REVIEW], ids=["no rule", "another rule"])
+def test_a_rule_that_was_removed(ruling: World, text: str) -> None:
+    """The call gets no nonce: only a signature's refusal would hold up later ones."""
+    call = called(ruling, **CALL_REQUEST)
+    ruling.policy = SERVICE_POLICY
+    if text:
+        ruled(ruling, text)
+
+    assert _stuck(ruling, call) == (Status.QUEUED, "policy-violation", None)
+
+
+def test_a_call_of_a_denied_address(ruling: World, tmp_path: Any) -> None:
+    """Also of one that a rule permits."""
+    path = tmp_path / "denied.txt"
+    path.write_text(f"{CONTRACT}\n")
+    ruling.deny_list = DenyList(path)
+
+    with pytest.raises(PolicyViolationError) as refused:
+        called(ruling, **CALL_REQUEST)
+
+    assert refused.value.rule == "recipient-denied"
+
+
+def test_another_tenant_is_not_permitted(ruling: World) -> None:
+    """The rules name one tenant."""
+    with pytest.raises(PolicyViolationError):
+        called(ruling, tenant="other", **CALL_REQUEST)
+
+
+def test_a_row_whose_calldata_was_changed_is_not_paid(ruling: World) -> None:
+    """Its MAC covers the calldata; another length, and none, as well."""
+    call = called(ruling, **CALL_REQUEST)
+
+    for calldata in (PING + b"\0", b"", None):
+        forged = replace(call, calldata=calldata)
+        with pytest.raises(RowNotAuthenticError):
+            ruling.store.require_authentic(forged)
+    assert ROW_MACS.is_valid(call.mac, call)
+
+
+def test_a_replacement_makes_the_same_call(ruling: World) -> None:
+    """With higher fees; its cost has the coin."""
+    call = ruling.step(called(ruling), times=3)
+    ruling.clock.advance(minutes=30)
+    ruling.chain.answers = replace(ruling.chain.answers, base_fee=10**10)
+
+    ruling.step(call)
+
+    first, second = (Sent.read(each.raw) for each in ruling.store.transactions(call.id))
+    assert second.outbids(first)
+    assert (second.to, second.value, second.data) == (first.to, first.value, first.data)
+
+
+def test_a_lost_transaction_with_the_nonce_is_the_call(ruling: World) -> None:
+    """What a restored ledger finds is compared by recipient, coin and calldata."""
+    call = ruling.step(called(ruling), times=3)
+    ruling.chain.forget()
+    hash_ = ruling.chain.mine_foreign(
+        ruling.signer.address, b"", to=CUSTOMER, value=COIN_SENT
+    )
+
+    found = ruling.step(call)
+
+    assert (found.status, found.tx_hash) == (Status.MINED, hash_)
+
+
+@pytest.mark.parametrize(
+    ("to", "value", "data"),
+    [
+        (CONTRACT, COIN_SENT, b""),
+        (CUSTOMER, COIN_SENT - 1, b""),
+        (CUSTOMER, COIN_SENT, b"\0"),
+    ],
+    ids=["recipient", "coin", "calldata"],
+)
+def test_another_transaction_with_the_nonce_is_not_the_call(
+    ruling: World, to: str, value: int, data: bytes
+) -> None:
+    """The call fails once that one is final."""
+    call = ruling.step(called(ruling), times=3)
+    ruling.chain.forget()
+    ruling.chain.mine_foreign(ruling.signer.address, data, to=to, value=value)
+    ruling.chain.mine_empty(5)
+
+    found = ruling.step(call)
+
+    assert (found.status, found.failure_code) == (Status.FAILED, "nonce-taken")
+
+
+@pytest.mark.parametrize(
+    ("change", "violated"),
+    [
+        ({"to": TOKEN}, "recipient"),
+        ({"value": 1}, "value"),
+        ({"data": PING + b"\0"}, "calldata"),
+        ({"gas": 60_001}, "gas"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_transaction_that_is_not_the_call(
+    ruling: World, change: dict[str, Any], violated: str
+) -> None:
+    """Each field is compared before the signature."""
+    reserved = ruling.step(called(ruling, **CALL_REQUEST))
+    attempt = Attempt(Kind.TRANSFER, 0, 60_000, 10**9, 1, is_legacy=False)
+    transaction: Any = build_transaction(reserved, attempt)
+
+    check_call(transaction, reserved, NETWORK, gas=60_000)
+    with pytest.raises(PolicyViolationError) as refused:
+        check_call(replace(transaction, **change), reserved, NETWORK, gas=60_000)
+
+    assert refused.value.rule == violated
+
+
+def test_calls_have_the_limits_of_gas(ruling: World) -> None:
+    """Those of the network and the tenant; of a token's amounts, none."""
+    call = called(ruling, **CALL_REQUEST)
+    ruling.network = NETWORK.model_copy(update={"gas_per_hour": 200_000})
+    limits = {"gas_per_hour": 100_000}
+    tenant = Tenant.model_validate(
+        {"subjects": ["shop-1"], "networks": {"local": limits}}
+    )
+    ruling.tenants = TenantRegistry({"gateway": tenant})
+
+    found = ruling.nonces.limits(call, ruling.chains["local"])
+
+    assert found == Limits(gas_per_hour=200_000, tenant=Limits(gas_per_hour=100_000))
+
+
+def test_the_explanation_of_a_call(ruling: World) -> None:
+    """Today's limits of tokens are not its."""
+    call = called(ruling, **CALL_REQUEST)
+
+    assert ruling.explainer.explain(call).policy is None
+
+
+def test_a_call_has_the_key_of_its_content(ruling: World) -> None:
+    """The fingerprint covers the calldata, and that of other requests is as before."""
+    one, other = call_request(reference="a"), call_request(reference="a")
+    other = replace(other, payment_session_id=one.payment_session_id)
+
+    assert one.fingerprint() == other.fingerprint()
+    assert replace(other, calldata="0x00").fingerprint() != one.fingerprint()
+    assert replace(one, calldata=None).fingerprint() != one.fingerprint()
