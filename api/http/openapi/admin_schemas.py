@@ -328,7 +328,7 @@ SCHEMAS: dict[str, Element] = {
         "Whether this host can serve requests.",
         status=one_of(
             ("ready", "degraded", "unavailable"),
-            "`degraded`: refunds are accepted, and wait.",
+            "`degraded`: refunds are accepted; `checks` shows what is wrong.",
         ),
         checks=mapping_of(text("`ok` or a code."), "Each dependency."),
         address=nullable(address("The active key's address.")),
