@@ -18,7 +18,7 @@ from tests.api.forms import find_form
 from tests.support.ring import NEW
 
 
-EVIL = "\"'><script>alert(1)</script><img/src=x/onerror=alert(1)>{{7*7}}"
+EVIL = "\"'><script>alert(1)</script><img/src=x/onerror=alert(1)>{{7*7777}}"
 """Visible ASCII, so subjects, tenants and references may have it."""
 
 EVIL_TEXT = f"{EVIL} \u202egpj"
@@ -88,7 +88,7 @@ def _pages(world: World) -> Iterator[tuple[str, str]]:
 def test_nothing_of_others_becomes_a_tag(world: World) -> None:
     shown = 0
     for path, page in _pages(world):
-        assert not re.search(r"<script|<img|\u202e|\b49\b", page), path
+        assert not re.search(r"<script|<img|\u202e|54439", page), path
         assert "Internal" not in page, path
         shown += page.count("&lt;script&gt;")
     assert shown > 50
