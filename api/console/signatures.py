@@ -171,7 +171,10 @@ def _describe(fields: Mapping[str, Any], details: Mapping[str, Any]) -> str:
     whole, point, fraction = amount.partition(".")
     if point:  # With two decimals, or as many as it needs.
         amount = f"{whole}.{fraction.rstrip('0').ljust(2, '0')}"
-    return f"transfer {amount} {token} to {details.get('recipient', '-')}"
+    recipient, data = details.get("recipient", "-"), _text(details, "calldata")
+    if data is not None:
+        return f"call {recipient} with {data} and {amount} {token}"
+    return f"transfer {amount} {token} to {recipient}"
 
 
 def _path(fields: Mapping[str, Any]) -> str:
@@ -179,6 +182,8 @@ def _path(fields: Mapping[str, Any]) -> str:
     details = _details(fields)
     if details.get("kind") == str(Kind.NOOP):
         return Path.NOOP
+    if "calldata" in details:
+        return Path.CALL
     known = _OF_WORKERS.get(str(fields.get("operation")), "-")
     return _text(details, "path") or str(known)
 

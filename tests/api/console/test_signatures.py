@@ -209,6 +209,22 @@ def test_a_forged_record_is_marked_and_not_shown(
     assert "everything" not in page
 
 
+def test_a_call_is_no_transfer(signed: Container, clock: SettableClock) -> None:
+    """It has the calldata that a client sent, and a path of its own."""
+    call: dict[str, Any] = {
+        **PAYMENT,
+        "calldata": "0xabcdef01",
+        "amount": "0",
+        "token_symbol": "ETH",
+    }
+    _write(signed.audit, Operation.TRANSACTION_SIGNING, "calls", **call)
+    Sealer(signed.store, None, clock=clock).work()
+    wanted = SignatureFilter(path="call")
+    (found,) = search_signatures(signed.store, ROW_MACS, {}, wanted).signatures
+
+    assert found.summary == f"call {RECIPIENT} with 0xabcdef01 and 0 ETH"
+
+
 def test_a_network_that_was_removed_has_no_link(signed: Container) -> None:
     """And what no explorer may get is no link either."""
     networks: dict[str, Network] = {}
