@@ -1,5 +1,5 @@
 """
-The books: compares what the ledger says was paid with what the chain shows.
+The books: compares what the ledger records as paid with what the chain shows.
 
 It changes nothing.  It imports ``chain``, ``ports``, ``model`` and ``config``.
 """

@@ -30,7 +30,7 @@ class Difference:
     """
     One difference.
 
-    ``expected`` is what the ledger says and ``found`` what the chain shows, as text:
+    ``expected`` is what the ledger records and ``found`` what the chain shows, as text:
     amounts are decimal strings in whole tokens.  What does not apply is None.
     """
 

@@ -119,7 +119,7 @@ class Matcher:
             yield self._build(
                 Code.REFUSED_BUT_PAID,
                 used,
-                "the ledger says failed, and the call was executed",
+                "the call was executed, and its refund is failed",
                 asset=refund.token,
             )
 
@@ -167,7 +167,7 @@ class Matcher:
             yield self._build(
                 Code.REFUSED_BUT_PAID,
                 used,
-                "the ledger says failed, and the recipient was paid",
+                "the recipient of a failed refund was paid",
                 found=self._describe(used.payments[0]),
                 asset=refund.token,
             )
@@ -179,7 +179,7 @@ class Matcher:
                     Code.WRONG_BLOCK,
                     used,
                     "it was paid, by another transaction or in another block than the"
-                    " ledger says",
+                    " ledger records",
                     expected=f"{refund.tx_hash} in block {refund.block_number}",
                     found=f"{settled.tx_hash} in block {block.number}",
                 )
@@ -252,7 +252,7 @@ class Matcher:
         return self._build(
             Code.CONFIRMED_BUT_MISSING,
             used,
-            "the ledger says confirmed, and the chain does not have the transaction",
+            "the chain does not have the transaction of a confirmed refund",
             expected=f"{refund.tx_hash} in block {refund.block_number}",
         )
 
@@ -297,7 +297,7 @@ _OF_MARKED = {
         (Status.REFUSED, Status.CANCELLED, Status.FAILED),
         (
             Code.REFUSED_BUT_PAID,
-            "the ledger says refused, cancelled or failed, and the recipient was paid",
+            "the recipient of a refused, cancelled or failed refund was paid",
         ),
     ),
 }

@@ -12,7 +12,7 @@ from tests.support.refunds import CUSTOMER
 Reply = tuple[int, dict[str, str], bytes]
 
 
-def says(allowed: object, address: object = CUSTOMER.lower()) -> Reply:
+def screened(allowed: object, address: object = CUSTOMER.lower()) -> Reply:
     """Return the answer about *address*."""
     return 200, {}, json.dumps({"address": address, "allowed": allowed}).encode()
 

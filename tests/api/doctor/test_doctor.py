@@ -50,7 +50,7 @@ from tests.support.audit import chain, checkpoint, record
 from tests.support.ledgers import open_ledger, seal
 from tests.support.programs import run_python
 from tests.support.ring import SILENCE
-from tests.support.screening import says, screening_service
+from tests.support.screening import screened, screening_service
 
 
 CANARY = "canary-48213"
@@ -603,7 +603,7 @@ def test_the_screening_service_is_asked(home: dict[str, str], tmp_path: Path) ->
     secret.write_text(Secret.generate().format())
     secret.chmod(0o600)
     given = {"SCREENING_SECRET_FILE": str(secret)}
-    with screening_service(says(allowed=False, address="0x" + "0" * 40)) as service:
+    with screening_service(screened(allowed=False, address="0x" + "0" * 40)) as service:
         given["SCREENING_URL"] = service.url
         good = run_doctor(home, **given)["screening"]
         service.reply = (500, {}, b"")

@@ -14,13 +14,13 @@ from signer.webhooks.signatures import Secret
 from tests.api.service import BODY, Pace, build_container
 from tests.api.support import SettableClock, bearer, post
 from tests.fixtures.scripted_chain import ScriptedChain
-from tests.support.screening import Service, says, screening_service
+from tests.support.screening import Service, screened, screening_service
 
 
 @pytest.fixture
 def service() -> Iterator[Service]:
     """Return a running service, which allows the recipient of ``BODY``."""
-    with screening_service(says(True, BODY["recipient"])) as service:
+    with screening_service(screened(True, BODY["recipient"])) as service:
         yield service
 
 
@@ -52,7 +52,7 @@ def test_an_allowed_recipient_is_accepted(client: TestClient, service: Service) 
 
 def test_a_denied_recipient_is_refused(client: TestClient, service: Service) -> None:
     """As one of the deny list; the preview shows the same."""
-    service.reply = says(False, BODY["recipient"])
+    service.reply = screened(False, BODY["recipient"])
 
     refused = post(client, BODY)
     preview = client.simulate_post("/v1/refunds/preview", json=BODY, headers=bearer())

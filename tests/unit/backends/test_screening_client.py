@@ -17,7 +17,7 @@ from backends.screening_client import MAX_BYTES, PAUSE, ScreeningClient
 from signer.errors import ConfigurationError, ScreeningUnavailableError
 from signer.webhooks.signatures import Secret, verify
 from tests.support.refunds import CUSTOMER
-from tests.support.screening import Reply, says, screening_service
+from tests.support.screening import Reply, screened, screening_service
 from tests.support.servers import free_port
 from tests.support.timer import Timer
 from tests.support.waiting import eventually
@@ -55,7 +55,7 @@ def connect(secret_file: Path) -> Connect:
 @pytest.mark.parametrize("allowed", [True, False])
 def test_the_service_decides(connect: Connect, allowed: bool) -> None:
     """It is asked about the address on the chain, by a signed request."""
-    with screening_service(says(allowed)) as service:
+    with screening_service(screened(allowed)) as service:
         assert connect(service.url).allows(CUSTOMER, 137) is allowed
 
     ((headers, body),) = service.asked
@@ -66,24 +66,24 @@ def test_the_service_decides(connect: Connect, allowed: bool) -> None:
 def test_a_permission_is_kept_for_a_while(connect: Connect) -> None:
     """For the same address and chain; a denial is not kept."""
     timer = Timer()
-    with screening_service(says(allowed=True)) as service:
+    with screening_service(screened(allowed=True)) as service:
         client = connect(service.url, timer=timer)
         assert client.allows(CUSTOMER, 137)
         assert client.allows(CUSTOMER.lower(), 137)
         assert len(service.asked) == 1
         assert client.allows(CUSTOMER, 1)
         assert len(service.asked) == 2
-        service.reply = says(allowed=False)
+        service.reply = screened(allowed=False)
         assert client.allows(CUSTOMER, 137)
         timer.now += 60
         assert not client.allows(CUSTOMER, 137)
-        service.reply = says(allowed=True)
+        service.reply = screened(allowed=True)
         assert client.allows(CUSTOMER, 137)
         assert len(service.asked) == 4
 
 
 def test_nothing_is_kept_for_no_seconds(connect: Connect) -> None:
-    with screening_service(says(allowed=True)) as service:
+    with screening_service(screened(allowed=True)) as service:
         client = connect(service.url, kept_seconds=0)
         assert client.allows(CUSTOMER, 137)
         assert client.allows(CUSTOMER, 137)
@@ -96,7 +96,7 @@ def test_a_bounded_number_is_kept(
 ) -> None:
     """The oldest permission is forgotten first."""
     monkeypatch.setattr("backends.screening_client._MOST_KEPT", 2)
-    with screening_service(says(allowed=True)) as service:
+    with screening_service(screened(allowed=True)) as service:
         client = connect(service.url)
         for chain_id in (1, 2, 3, 3, 2, 1):
             assert client.allows(CUSTOMER, chain_id)
@@ -108,19 +108,19 @@ def test_a_bounded_number_is_kept(
 @pytest.mark.parametrize(
     ("reply", "reason"),
     [
-        (says(allowed=True, address=OTHER), "another-address"),
-        (says(allowed=True, address=None), "another-address"),
-        (says("true"), "no-answer"),
-        (says(1), "no-answer"),
-        (says(None), "no-answer"),
+        (screened(allowed=True, address=OTHER), "another-address"),
+        (screened(allowed=True, address=None), "another-address"),
+        (screened("true"), "no-answer"),
+        (screened(1), "no-answer"),
+        (screened(None), "no-answer"),
         ((200, {}, b"true"), "not-json"),
         ((200, {}, b"<html>"), "not-json"),
         ((200, {}, b"[" * 10_000), "not-json"),
         ((200, {}, b""), "not-json"),
         ((200, {}, b" " * (MAX_BYTES + 1)), "too-large"),
         ((204, {}, b""), "status-204"),
-        ((401, {}, says(allowed=True)[2]), "status-401"),
-        ((500, {}, says(allowed=True)[2]), "status-500"),
+        ((401, {}, screened(allowed=True)[2]), "status-401"),
+        ((500, {}, screened(allowed=True)[2]), "status-500"),
     ],
     ids=lambda each: each if isinstance(each, str) else None,
 )
@@ -140,7 +140,7 @@ def test_another_answer_is_none(
 
 def test_a_redirect_is_not_followed(connect: Connect) -> None:
     """Not even to this host, which would answer."""
-    with screening_service(says(allowed=True)) as target:
+    with screening_service(screened(allowed=True)) as target:
         reply = (307, {"Location": target.url}, b"")
         with (
             screening_service(reply) as service,
@@ -153,7 +153,7 @@ def test_a_redirect_is_not_followed(connect: Connect) -> None:
 
 def test_a_slow_service_gives_no_answer(connect: Connect) -> None:
     """The whole answer has one deadline."""
-    with screening_service(says(allowed=True)) as service:
+    with screening_service(screened(allowed=True)) as service:
         service.may_answer.clear()
         with pytest.raises(ScreeningUnavailableError, match="too-slow"):
             connect(service.url, timeout=0.2).allows(CUSTOMER, 137)
@@ -162,7 +162,7 @@ def test_a_slow_service_gives_no_answer(connect: Connect) -> None:
 def test_a_failure_pauses_the_questions(connect: Connect) -> None:
     """So a list of refunds does not wait for each; a permission still counts."""
     timer = Timer()
-    with screening_service(says(allowed=True)) as service:
+    with screening_service(screened(allowed=True)) as service:
         client = connect(service.url, timer=timer)
         client.allows(CUSTOMER, 1)
         service.reply = (500, {}, b"")
@@ -172,7 +172,7 @@ def test_a_failure_pauses_the_questions(connect: Connect) -> None:
         assert len(service.asked) == 2
         assert client.allows(CUSTOMER, 1)
         timer.now += PAUSE
-        service.reply = says(allowed=True)
+        service.reply = screened(allowed=True)
         assert client.allows(CUSTOMER, 2)
 
 
@@ -226,7 +226,7 @@ def test_others_may_not_read_the_secret(connect: Connect, secret_file: Path) -> 
 def test_the_documented_service(
     connect: Connect, secret_file: Path, tmp_path: Path
 ) -> None:
-    """It denies the addresses of its list, and answers nobody without the secret."""
+    """It denies the addresses of its list, and requires the secret."""
     page = (ROOT / "docs/how-to/screening.md").read_text(encoding="utf-8")
     (program,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     denied = tmp_path / "denied.txt"

@@ -358,7 +358,7 @@ def test_open_refunds_may_lag_for_an_hour() -> None:
 
 
 def test_a_failed_refund_without_events_is_no_difference() -> None:
-    """The token returned false: nothing moved, and the ledger says failed."""
+    """The token returned false: nothing moved, and the ledger records a failure."""
     books = _shop()
     refund = books.refund()
     books.write(refund, books.chain.send(WALLET), status=Status.FAILED)
