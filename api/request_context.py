@@ -50,7 +50,7 @@ def tenant(req: Request) -> str:
 def actor(req: Request, reason: str = "") -> Actor:
     """Return the caller, who acts for *reason*, as the actor of audit records."""
     caller = principal(req)
-    known = Actor.from_token(caller.sub, request_id(req), caller.jti)
+    known = Actor.from_token(caller.sub, request_id(req), caller.jti, caller.scopes)
     return replace(known, reason=reason)
 
 

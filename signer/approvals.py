@@ -20,6 +20,7 @@ from signer.errors import (
     ApprovalRequiredError,
     ConflictError,
     InvalidInputError,
+    PermissionDeniedError,
     SamePersonError,
     StaleStateError,
     StoreError,
@@ -144,12 +145,14 @@ class Approvals:
 
         Raises:
             NotFoundError: There is no such proposal, or another program changed it.
+            PermissionDeniedError: *actor* is not in a group that the rules demand.
             SamePersonError: *actor* asked for it, or has approved it already.
             UnidentifiedOperatorError: *actor* or the one who asked showed no token.
             ConflictError: It was decided before, or its time is over.
             InvalidInputError: *reason* is empty, too long, or not printable.
         """
         found = self._find(digest, reason)
+        _require_groups(found, actor)
         if found.requested_by == WORKER.name and _is_better_asked(found, actor):
             # A worker asks for a refund that was accepted before it needed an approval.
             # No person is known to have asked, so two must agree: this is the first.
@@ -292,6 +295,15 @@ class Approvals:
             raise ConflictError("nothing was changed: the proposal is approved")
         approved = ApprovalState.APPROVED
         return self._changes.move(found, approved, action, actor, reason)
+
+
+def _require_groups(found: Approval, actor: Actor) -> None:
+    missing = set() if found.need is None else found.need.groups - actor.groups
+    if missing:
+        scopes = ", ".join(f"approver:{each}" for each in sorted(missing))
+        raise PermissionDeniedError(
+            f"only some people can approve it: your token needs the scope {scopes}"
+        )
 
 
 def _is_better_asked(found: Approval, actor: Actor) -> bool:

@@ -77,7 +77,7 @@ def identified_operator(container: Container, scope: str, reason: str = "") -> A
             container.access.refuse(e, request, caller)
         except type(e):
             raise PermissionDeniedError(reason) from None
-    known = Actor.from_token(caller.sub, request_id, caller.jti)
+    known = Actor.from_token(caller.sub, request_id, caller.jti, caller.scopes)
     return replace(known, reason=reason)
 
 

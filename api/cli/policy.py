@@ -187,11 +187,12 @@ def _own_files(directory: Path | None) -> Sequence[PolicyFile]:
 
 
 def _decision_document(decision: Decision) -> dict[str, Any]:
-    approvals = 0 if decision.need is None else decision.need.count
+    need = decision.need
     return {
         "verdict": decision.verdict,
         "rules": list(decision.rules),
-        "approvals": approvals,
+        "approvals": 0 if need is None else need.count,
+        "approvers": [] if need is None else sorted(need.groups),
     }
 
 
@@ -235,4 +236,6 @@ def _describe(decision: Decision) -> str:
     rules = ", ".join(decision.rules)
     if decision.need is None:
         return f"{decision.verdict} ({rules})"
-    return f"{decision.verdict} ({rules}; approvals: {decision.need.count})"
+    groups = ", ".join(sorted(decision.need.groups))
+    of_groups = f" of {groups}" if groups else ""
+    return f"{decision.verdict} ({rules}; approvals: {decision.need.count}{of_groups})"

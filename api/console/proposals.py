@@ -43,7 +43,8 @@ def _rules(facts: Facts) -> str:
     if "rules" not in facts:
         return ""
     names = ", ".join(each.partition("@")[0] for each in facts["rules"].split(", "))
-    return f"; {facts['approvals']} must approve it (rules {_quoted(names)})"
+    groups = f" of {_quoted(facts['approvers'])}" if "approvers" in facts else ""
+    return f"; {facts['approvals']}{groups} must approve it (rules {_quoted(names)})"
 
 
 def _resume(facts: Facts) -> str:

@@ -1,11 +1,11 @@
-"""How many people must approve a refund, and which rules of the policy demand it."""
+"""Who must approve a refund, and which rules of the policy demand it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
 
-_RULES, _COUNT = "rules", "approvals"
+_RULES, _COUNT, _GROUPS = "rules", "approvals", "approvers"
 _BETWEEN = ", "
 
 AMOUNT_RULE = "approve-above"
@@ -18,11 +18,13 @@ class ApprovalNeed:
     How many people must approve one refund, and the rules that demand it.
 
     Each of *rules* is a name and the start of the SHA-256 of its text, so that a
-    changed rule is another rule.  There are none if only the amount demands it.
+    changed rule is another rule.  There are none if only the amount demands it.  Each
+    of the people must belong to all *groups*.
     """
 
     rules: frozenset[str] = frozenset()
     count: int = 1
+    groups: frozenset[str] = frozenset()
 
     @classmethod
     def parse(cls, facts: Mapping[str, Any]) -> Self:
@@ -35,14 +37,18 @@ class ApprovalNeed:
         if _RULES not in facts:
             return cls()
         rules = str(facts[_RULES]).split(_BETWEEN)
-        return cls(frozenset(rules), int(str(facts.get(_COUNT))))
+        groups = str(facts[_GROUPS]).split(_BETWEEN) if _GROUPS in facts else ()
+        return cls(frozenset(rules), int(str(facts.get(_COUNT))), frozenset(groups))
 
     @property
     def facts(self) -> Mapping[str, str]:
         """What a proposal has of it: nothing if only the amount demands it."""
         if not self.rules:
             return {}
-        return {_RULES: _BETWEEN.join(sorted(self.rules)), _COUNT: str(self.count)}
+        facts = {_RULES: _BETWEEN.join(sorted(self.rules)), _COUNT: str(self.count)}
+        if self.groups:
+            facts[_GROUPS] = _BETWEEN.join(sorted(self.groups))
+        return facts
 
     @property
     def rule(self) -> str:
@@ -51,4 +57,8 @@ class ApprovalNeed:
 
     def covers(self, other: "ApprovalNeed") -> bool:
         """Return whether an approval of this need is one of *other* as well."""
-        return self.rules >= other.rules and self.count >= other.count
+        return (
+            self.rules >= other.rules
+            and self.count >= other.count
+            and self.groups >= other.groups
+        )

@@ -36,6 +36,9 @@ Otherwise it writes other digits, and sorts names by code points, not by UTF-16 
 
 _IDENTIFIED = "token:"
 
+_APPROVER = "approver:"
+"""The start of a scope that names a group of approvers."""
+
 
 class Operation(StrEnum):
     """The operation that a record belongs to; a stored value."""
@@ -62,18 +65,36 @@ class Actor:
     a verified token, or ``cli:`` and the user of the host.  A process that acts by
     itself has a name without a prefix, such as ``worker``.  ``token_id`` is the ``jti``
     of the token.  ``reason`` is why a person asks for a change that another person must
-    approve, in that person's words.
+    approve, in that person's words.  ``groups`` are the groups of approvers that the
+    token names.
     """
 
     name: str
     request_id: str | None = None
     token_id: str | None = None
     reason: str = ""
+    groups: frozenset[str] = frozenset()
 
     @classmethod
-    def from_token(cls, subject: str, request_id: str, token_id: str | None) -> Self:
-        """Return the actor of a request with a verified token."""
-        return cls(f"{_IDENTIFIED}{subject}", request_id, token_id)
+    def from_token(
+        cls,
+        subject: str,
+        request_id: str,
+        token_id: str | None,
+        scopes: Iterable[str] | None = None,
+    ) -> Self:
+        """
+        Return the actor of a request with a verified token.
+
+        A scope ``approver:NAME`` makes the subject one of the group NAME.  A token
+        without scopes is in no group.
+        """
+        groups = frozenset(
+            each.removeprefix(_APPROVER)
+            for each in scopes or ()
+            if each.startswith(_APPROVER)
+        )
+        return cls(f"{_IDENTIFIED}{subject}", request_id, token_id, groups=groups)
 
 
 def is_identified(name: str) -> bool:

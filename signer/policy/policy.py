@@ -7,9 +7,10 @@ things are ours:
 * Cedar skips a rule whose evaluation fails.  Here, that is a refusal: the rule may have
   been the ``forbid`` that matters.
 * A ``forbid`` with the annotation ``@approvals("2")`` asks for the approvals of two
-  people.  If other rules permit the signature and only such rules forbid it, the
-  verdict is ``NEEDS_APPROVAL``.  Cedar gets it as a ``permit``: one evaluation then
-  returns it together with the rules that permit, if nothing else forbids.
+  people, and with ``@approvers("finance")`` of people of this group.  If other rules
+  permit the signature and only such rules forbid it, the verdict is
+  ``NEEDS_APPROVAL``.  Cedar gets it as a ``permit``: one evaluation then returns it
+  together with the rules that permit, if nothing else forbids.
 * A ``forbid`` with the annotation ``@explanation`` does not decide.  It is evaluated if
   nothing permits a signature, and names the reason.  So a ``permit`` of an operator
   can allow what the default does not.
@@ -76,6 +77,8 @@ class Rule:
     message: str
     approvals: int
     """How many people must approve what it forbids; 0 if they cannot."""
+    approvers: str | None
+    """The group that these people must belong to; None if any may approve."""
     attributes: frozenset[str] | None
     """The attributes that it reads; None if it uses ``context`` as a whole."""
 
@@ -199,9 +202,11 @@ class Policy:
         need = ApprovalNeed(
             frozenset(rule.version for rule in asking),
             max(rule.approvals for rule in asking),
+            frozenset(rule.approvers for rule in asking if rule.approvers is not None),
         )
+        groups = f" of {', '.join(sorted(need.groups))}" if need.groups else ""
         refused = self._refuse(
-            facts, _names(asking), hint=f"; approvals needed: {need.count}"
+            facts, _names(asking), hint=f"; approvals needed: {need.count}{groups}"
         )
         return replace(refused, verdict=Verdict.NEEDS_APPROVAL, need=need)
 
@@ -331,6 +336,7 @@ def _check(statement: Statement) -> Rule:
         is_explanation="explanation" in annotations,
         message=annotations.get("message") or "",
         approvals=_read_approvals(annotations, policy["effect"]),
+        approvers=_read_approvers(annotations),
         attributes=_find_attributes(policy["conditions"]),
     )
     _check_name(rule)
@@ -346,6 +352,20 @@ def _read_approvals(annotations: dict[str, str | None], effect: str) -> int:
     if written not in map(str, range(1, MAX_APPROVALS + 1)):
         raise ValueError(f'@approvals must be a number from "1" to "{MAX_APPROVALS}"')
     return int(written)
+
+
+def _read_approvers(annotations: dict[str, str | None]) -> str | None:
+    if "approvers" not in annotations:
+        return None
+    if "approvals" not in annotations:
+        raise ValueError("@approvers needs the number of people: @approvals")
+    group = annotations["approvers"] or ""
+    if not _NAME.fullmatch(group):
+        raise ValueError(
+            "@approvers must be one group: at most 64 lower-case letters, digits and"
+            " hyphens"
+        )
+    return group
 
 
 def _check_name(rule: Rule) -> None:

@@ -9,14 +9,20 @@ from contextlib import closing
 
 import pytest
 
-from signer.errors import PolicyViolationError, SamePersonError
+from signer.errors import NotFoundError, PolicyViolationError, SamePersonError
 from signer.model.audit_record import Actor
 from signer.model.refund import Kind, Status
 from signer.refunds.transaction_signer import Attempt, TransactionSigner
 from tests.attacks.test_unapproved_refunds import FORGERIES
 from tests.support.audit import overruled
 from tests.support.ledgers import open_ledger
-from tests.support.payment_approvals import BOB, CAROL, requested
+from tests.support.payment_approvals import (
+    BOB,
+    CAROL,
+    WHY,
+    administrators,
+    requested,
+)
 from tests.support.policy_approvals import approve, rule, ruled, waiting
 from tests.support.refunds import AMOUNT, CUSTOMER, World
 from tests.support.theft import let_work
@@ -89,6 +95,22 @@ def test_who_requested_it_is_none_of_the_two(world: World) -> None:
     for name in ("token:gateway", "token:GateWay", "token:bob", "token:BoB"):
         with pytest.raises(SamePersonError):
             approve(world, refund, Actor(name, token_id="another"))
+    let_work(world, world.worker)
+
+    assert world.chain.payouts() == []
+
+
+def test_the_group_is_part_of_what_is_approved(world: World, sqlite_url: str) -> None:
+    """The intruder removes it from the proposal, and approves that."""
+    refund = requested(ruled(world, rule("one", 1, group="finance")))
+    overruled(
+        sqlite_url,
+        "UPDATE approvals SET proposal ="
+        " replace(proposal, '\"approvers\":\"finance\",', '')",
+    )
+    digest = world.store.approvals_of(refund.id)[0].digest
+    with pytest.raises(NotFoundError):
+        administrators(world).approve(digest, BOB, WHY)
     let_work(world, world.worker)
 
     assert world.chain.payouts() == []

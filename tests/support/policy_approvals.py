@@ -13,10 +13,13 @@ from tests.support.payment_approvals import WHY, administrators
 from tests.support.refunds import World
 
 
-def rule(name: str, approvals: int, condition: str = "true") -> str:
-    """Return a rule that lets refunds wait for *approvals*."""
+def rule(
+    name: str, approvals: int, condition: str = "true", group: str | None = None
+) -> str:
+    """Return a rule that lets refunds wait for *approvals*, of people of *group*."""
+    approvers = "" if group is None else f' @approvers("{group}")'
     return (
-        f'@id("{name}") @approvals("{approvals}")\n'
+        f'@id("{name}") @approvals("{approvals}"){approvers}\n'
         'forbid (principal, action == Action::"sign-transaction", resource)\n'
         f'when {{ context.path == "refund" && {condition} }};\n'
     )

@@ -91,19 +91,21 @@ def test_explains_a_refund(
 def test_explains_what_waits(
     run: Run, world: World, networks: Path, rules: Callable[[str], Path]
 ) -> None:
-    """Before the signature: the verdict, and how many people must approve it."""
-    refund = requested(ruled(world, rule("two", 2)))
-    rules(rule("two", 2))
+    """Before the signature: the verdict, and who must approve it."""
+    text = rule("two", 2, group="finance")
+    refund = requested(ruled(world, text))
+    rules(text)
 
     finished = run("policy", "explain", refund.id)
     document = run("policy", "explain", refund.id, "--json").json
 
-    expected = "not signed, awaiting-approval: needs-approval (two; approvals: 2)"
-    assert expected in finished.out
+    expected = "needs-approval (two; approvals: 2 of finance)"
+    assert f"not signed, awaiting-approval: {expected}" in finished.out
     assert document["expected"] == {
         "verdict": "needs-approval",
         "rules": ["two"],
         "approvals": 2,
+        "approvers": ["finance"],
     }
     ended = world.cancel(refund)
     assert run("policy", "explain", ended.id, "--json").json["expected"] is None

@@ -139,3 +139,11 @@ def test_the_rules_of_the_policy_are_named() -> None:
     sentence = describe_proposal(_approval(proposal.action, dict(proposal.facts)))
 
     assert sentence.endswith('; 2 must approve it (rules "large, night")')
+
+
+def test_the_group_of_approvers_is_named() -> None:
+    need = ApprovalNeed(frozenset({"large@9f2c"}), 2, frozenset({"legal", "finance"}))
+    proposal = build_proposal(queued(), need)
+    sentence = describe_proposal(_approval(proposal.action, dict(proposal.facts)))
+
+    assert sentence.endswith('; 2 of "finance, legal" must approve it (rules "large")')

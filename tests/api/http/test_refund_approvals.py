@@ -43,7 +43,9 @@ def client(
     return application
 
 
-def _decide(client: TestClient, how: str, sub: str = "bob") -> Result:
+def _decide(
+    client: TestClient, how: str, sub: str = "bob", scope: str = "approvals:decide"
+) -> Result:
     listing = authorized(scope="approvals:read")
     (listed,) = client.simulate_get("/v1/admin/approvals", headers=listing).json[
         "approvals"
@@ -51,7 +53,7 @@ def _decide(client: TestClient, how: str, sub: str = "bob") -> Result:
     return client.simulate_post(
         f"/v1/admin/approvals/{listed['digest']}/{how}",
         json=WHY,
-        headers=authorized(scope="approvals:decide", sub=sub),
+        headers=authorized(scope=scope, sub=sub),
     )
 
 
@@ -171,12 +173,22 @@ def test_it_is_explained_to_its_tenant(client: TestClient) -> None:
 
 
 @pytest.fixture
+def own_rule() -> str:
+    """The operator's rule: it demands two approvals."""
+    return rule("two", 2)
+
+
+@pytest.fixture
 def ruled_client(
-    sqlite_store: SQLStore, clock: SettableClock, pace: Pace, node: ScriptedChain
+    sqlite_store: SQLStore,
+    clock: SettableClock,
+    pace: Pace,
+    node: ScriptedChain,
+    own_rule: str,
 ) -> TestClient:
-    """A client of a service whose own rule demands two approvals."""
+    """A client of a service with an own rule."""
     files = service_files(NETWORKS, TenantRegistry())
-    own = PolicyFile("own.cedar", rule("two", 2))
+    own = PolicyFile("own.cedar", own_rule)
     container = build_container(
         sqlite_store,
         clock,
@@ -216,5 +228,28 @@ def test_two_people_approve_what_a_rule_demands(ruled_client: TestClient) -> Non
     assert (again.status_code, again.json["code"]) == (403, "same-person")
     assert second.json["state"] == "approved"
     assert second.json["decidedBy"] == "token:bob token:carol"
+    status = get(ruled_client, created.headers["location"]).json["status"]
+    assert status == "broadcast"
+
+
+@pytest.mark.parametrize("own_rule", [rule("one", 1, group="finance")], ids=["finance"])
+def test_a_scope_makes_an_approver_of_a_group(ruled_client: TestClient) -> None:
+    """The proposal names the group, and other administrators cannot approve it."""
+    created = post(ruled_client, BODY)
+    *refused, approved = (
+        _decide(ruled_client, "approve", scope=scope)
+        for scope in (
+            "approvals:decide",
+            "approvals:decide approver:finances",
+            "approver:finance",
+            "approvals:decide approver:legal approver:finance",
+        )
+    )
+    _work(ruled_client)
+
+    assert [each.json["code"] for each in refused] == ["forbidden"] * 3
+    assert "approver:finance" in refused[0].json["detail"]
+    assert approved.json["proposal"]["approvers"] == "finance"
+    assert approved.json["state"] == "approved"
     status = get(ruled_client, created.headers["location"]).json["status"]
     assert status == "broadcast"

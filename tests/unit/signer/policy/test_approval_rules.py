@@ -57,6 +57,20 @@ def test_a_rule_asks_for_approvals() -> None:
     assert not decision.allows(decision.digest)
 
 
+def test_a_rule_asks_people_of_a_group() -> None:
+    """If several rules ask, each person must belong to all of their groups."""
+    of_finance, of_legal = (
+        f'@id("{each}") @approvals("1") @approvers("{each}") forbid {ALWAYS}'
+        for each in ("finance", "legal")
+    )
+    decision = _policy(of_finance + of_legal + LARGE).evaluate(_facts())
+
+    assert decision.need is not None
+    assert decision.need.count == 2
+    assert decision.need.groups == {"finance", "legal"}
+    assert "approvals needed: 2 of finance, legal" in decision.message
+
+
 @pytest.mark.parametrize("text", [LARGE + NEVER, NEVER + LARGE])
 def test_a_final_rule_wins(text: str) -> None:
     decision = _policy(text).evaluate(_facts())
@@ -194,6 +208,10 @@ def test_a_changed_text_is_another_rule() -> None:
             f'@id("a") @approvals("1") @explanation forbid {ALWAYS}',
             "only a forbid that decides",
         ),
+        (f'@id("a") @approvers("b") forbid {ALWAYS}', "the number of people"),
+        (f'@id("a") @approvals("1") @approvers forbid {ALWAYS}', "one group"),
+        (f'@id("a") @approvals("1") @approvers("B") forbid {ALWAYS}', "one group"),
+        (f'@id("a") @approvals("1") @approvers("b, c") forbid {ALWAYS}', "one group"),
     ],
 )
 def test_the_annotation_is_strict(rule: str, problem: str) -> None:
@@ -205,6 +223,11 @@ def test_a_need_is_read_from_a_proposal() -> None:
     need = ApprovalNeed(frozenset({"a@1", "b@2"}), 2)
 
     assert ApprovalNeed.parse(need.facts) == need
+    assert "approvers" not in need.facts
+    of_groups = ApprovalNeed(need.rules, 2, frozenset({"finance", "legal"}))
+    assert ApprovalNeed.parse(of_groups.facts) == of_groups
+    assert of_groups.covers(need)
+    assert not need.covers(of_groups)
     assert ApprovalNeed.parse({"amount": "1"}) == ApprovalNeed()
     assert dict(ApprovalNeed().facts) == {}
     with pytest.raises(ValueError, match="invalid literal"):

@@ -8,6 +8,7 @@ import pytest
 from signer.approvals import VALID_FOR
 from signer.errors import (
     ConflictError,
+    PermissionDeniedError,
     SamePersonError,
     UnidentifiedOperatorError,
 )
@@ -76,6 +77,49 @@ def test_a_refund_waits_for_two_people(world: World) -> None:
     assert not second.is_alone
     assert unpaid == []
     assert paid.status is Status.CONFIRMED
+
+
+def test_only_people_of_the_group_approve(world: World) -> None:
+    """Another administrator approves nothing, whose token names other groups."""
+    refund = requested(ruled(world, rule("one", 1, group="finance")))
+    others = (BOB, Actor("token:carol", groups=frozenset({"financ", "legal"})))
+    for actor in others:
+        with pytest.raises(PermissionDeniedError, match="the scope approver:finance"):
+            approve(world, refund, actor)
+    before = waiting(world, refund)
+    approve(world, refund, Actor("token:dave", groups=frozenset({"finance", "legal"})))
+    (paid,) = world.finish(refund)
+
+    assert (before.state, before.approvers) == (ApprovalState.WAITING, ())
+    assert json.loads(before.proposal)["approvers"] == "finance"
+    assert paid.status is Status.CONFIRMED
+
+
+@pytest.mark.parametrize(
+    ("decide", "status"),
+    [("reject", Status.REFUSED), ("break_glass", Status.CONFIRMED)],
+)
+def test_administrators_of_no_group_reject_it_and_break_the_glass(
+    world: World, decide: str, status: Status
+) -> None:
+    refund = requested(ruled(world, rule("one", 1, group="finance")))
+    digest = waiting(world, refund).digest
+    getattr(administrators(world), decide)(digest, BOB, "an emergency")
+    (ended,) = world.finish(refund)
+
+    assert ended.status is status
+
+
+def test_a_rule_that_gets_a_group_needs_another_approval(world: World) -> None:
+    """The person who approved it before is in no group."""
+    refund = requested(ruled(world, rule("one", 1)))
+    approve(world, refund, BOB)
+    ruled(world, rule("one", 1, group="finance"))
+    _let_work(world)
+
+    assert world.chain.payouts() == []
+    with pytest.raises(PermissionDeniedError):
+        approve(world, refund, BOB)
 
 
 def test_one_name_is_not_two(world: World) -> None:
