@@ -72,6 +72,7 @@ RULES: Mapping[str, Rule] = {
     "networks.*.tokens.*.hourly_limit": Rule.MOST,
     "networks.*.tokens.*.daily_limit": Rule.MOST,
     "networks.*.tokens.*.daily_limit_per_recipient": Rule.MOST,
+    "networks.*.tokens.*.reference_price": Rule.LEAST,
     "policy.*": Rule.FIXED,
     "tenants.*.subjects.*": Rule.GRANT,
     "tenants.*.client_ids.*": Rule.GRANT,

@@ -39,6 +39,10 @@ _EXPLORER = re.compile(
 )
 
 
+PRICE_DECIMALS = 18
+"""The most digits of a price after the point."""
+
+
 def _checksummed(address: str) -> str:
     if not is_checksum_address(address):
         raise ValueError("must be an address with an EIP-55 checksum")
@@ -65,7 +69,8 @@ class Token(StrictModel):
     ``min_amount`` and ``max_amount`` limit one refund, in whole tokens, and ``max_gas``
     the gas of its transaction.  A refund of more than ``approve_above`` needs an
     approval.  The other limits bound all refunds of an hour or a day together; None
-    means no limit.
+    means no limit.  ``reference_price`` is the price of a whole token in the operator's
+    currency, which is the same for all tokens.
     """
 
     address: Address
@@ -77,6 +82,7 @@ class Token(StrictModel):
     hourly_limit: str | None = None
     daily_limit: str | None = None
     daily_limit_per_recipient: str | None = None
+    reference_price: str | None = None
 
     @model_validator(mode="after")
     def _limits_are_amounts(self) -> Self:
@@ -88,11 +94,15 @@ class Token(StrictModel):
             raise ValueError("min_amount must not be more than max_amount")
         if self.approve_above is not None and self._units("approve_above") >= largest:
             raise ValueError("approve_above must be less than max_amount")
+        if self.reference_price is not None:
+            self._units("reference_price", PRICE_DECIMALS)
         return self
 
-    def _units(self, name: str) -> int:
+    def _units(self, name: str, decimals: int | None = None) -> int:
         try:
-            return parse_units(getattr(self, name), self.decimals)
+            return parse_units(
+                getattr(self, name), self.decimals if decimals is None else decimals
+            )
         except InvalidInputError as e:
             raise ValueError(f"{name} {e}") from None
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC
 from typing import Any
 
+from signer.config.networks import PRICE_DECIMALS
 from signer.policy.facts import (
     AnyFacts,
     AuthorizationFacts,
@@ -82,6 +83,14 @@ def _tokens(facts: Any, amount: int | None) -> dict[str, Any] | None:
     if amount is None or facts.decimals is None:
         return None
     return decimal(amount, facts.decimals)
+
+
+def _worth(facts: Any) -> dict[str, Any] | None:
+    if facts.amount is None or facts.reference_price is None:
+        return None
+    return decimal(
+        facts.amount * facts.reference_price, facts.decimals + PRICE_DECIMALS
+    )
 
 
 def _written(value: object) -> str:
@@ -314,6 +323,13 @@ _TRANSACTION = (
         "decimal",
         "the amount of a configured token, in whole tokens",
         lambda f: _tokens(f, f.amount),
+        optional=True,
+    ),
+    Attribute(
+        "worth",
+        "decimal",
+        "`amount` times the `reference_price` of the token, if it has one",
+        _worth,
         optional=True,
     ),
     Attribute(

@@ -112,8 +112,9 @@ class TransactionFacts(Facts):
     A transaction of any type.
 
     Fees are in wei per gas, *value* in wei and *amount* in base units of a token with
-    *decimals*.  *network* is None if the chain is not configured, and *to* if the
-    transaction creates a contract.  Addresses are in lower case.
+    *decimals*.  *reference_price* is that of ``KnownToken``.  *network* is None if the
+    chain is not configured, and *to* if the transaction creates a contract.  Addresses
+    are in lower case.
 
     *function* is the signature of a known function and *arguments* its arguments;
     *extra_bytes* counts the bytes after them.  *grants_allowance* means that another
@@ -151,6 +152,7 @@ class TransactionFacts(Facts):
     recipient_kind: RecipientKind
     spender: str | None
     exceeded: frozenset[str]
+    reference_price: int | None = None
     is_denied: bool = False
     totals: PaymentTotals | None = None
     is_service_wallet: bool = False

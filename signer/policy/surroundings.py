@@ -7,7 +7,7 @@ from typing import Self
 
 from signer.amounts import parse_units
 from signer.chain.fees import GWEI
-from signer.config.networks import Network
+from signer.config.networks import PRICE_DECIMALS, Network
 from signer.config.tenants import NO_LIMITS, Tenant
 from signer.model.payment_totals import PaymentTotals
 from signer.policy.facts import Caller
@@ -15,13 +15,18 @@ from signer.policy.facts import Caller
 
 @dataclass(frozen=True, slots=True)
 class KnownToken:
-    """A configured token; amounts are in base units."""
+    """
+    A configured token; amounts are in base units.
+
+    ``reference_price`` is in units of ``10**-PRICE_DECIMALS`` for a whole token.
+    """
 
     symbol: str
     decimals: int
     max_amount: int
     min_amount: int | None
     max_gas: int
+    reference_price: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +50,17 @@ class KnownNetwork:
                 symbol,
                 token.decimals,
                 parse_units(token.max_amount, token.decimals),
-                None
-                if token.min_amount is None
-                else parse_units(token.min_amount, token.decimals),
+                _parse(token.min_amount, token.decimals),
                 token.max_gas,
+                _parse(token.reference_price, PRICE_DECIMALS),
             )
             for symbol, token in network.tokens.items()
         }
         return cls(name, network.chain_id, network.max_fee_per_gas_gwei * GWEI, tokens)
+
+
+def _parse(amount: str | None, decimals: int) -> int | None:
+    return None if amount is None else parse_units(amount, decimals)
 
 
 @dataclass(frozen=True, slots=True)

@@ -123,6 +123,7 @@ def transaction_facts(
         recipient_kind=_classify(recipient, surroundings),
         spender=spender,
         exceeded=_find_exceeded(transaction, surroundings, token, amount, data),
+        reference_price=None if token is None else token.reference_price,
         is_denied=not {recipient, spender, to}.isdisjoint(surroundings.denied),
         totals=surroundings.totals,
         is_service_wallet=surroundings.is_service_wallet,

@@ -53,6 +53,7 @@ FILES: dict[str, Any] = {
                     "hourly_limit": "1000",
                     "daily_limit": "9000.0",
                     "daily_limit_per_recipient": "600",
+                    "reference_price": "0.92",
                 },
                 "USDT": {
                     "address": "0xc2132D05D31c914a87C6611C10748AEb04B58e8F",
@@ -146,6 +147,7 @@ HIGHER_AND_LOWER: list[tuple[str, object, object]] = [
     (f"{USDC}/hourly_limit", "1000.5", "999"),
     (f"{USDC}/daily_limit", "10000", "8999"),
     (f"{USDC}/daily_limit_per_recipient", "601", "599.9"),
+    (f"{USDC}/reference_price", "0.91", "1"),
     (f"{POLYGON}/confirmations", 63, 65),
     (f"{POLYGON}/max_fee_per_gas_gwei", 501, 499),
     (f"{POLYGON}/max_priority_fee_per_gas_gwei", 51, 49),
@@ -193,6 +195,7 @@ def test_what_allows_more(path: str, higher: object, lower: object) -> None:
         f"{USDC}/hourly_limit",
         f"{USDC}/daily_limit",
         f"{USDC}/daily_limit_per_recipient",
+        f"{USDC}/reference_price",
         f"{POLYGON}/gas_per_hour",
         f"{STOP}/max_refunds",
         f"{STOP}/max_failed_percent",

@@ -23,7 +23,7 @@ from signer.policy.message_facts import digest_facts
 from signer.policy.policy import Policy
 from signer.policy.policy_text import PolicyFile, split_statements
 from signer.policy.rules import RESERVED, RULES
-from signer.policy.surroundings import Surroundings
+from signer.policy.surroundings import KnownNetwork, Surroundings
 from signer.policy.transaction_facts import transaction_facts
 from tests.support.policy_cases import (
     CASES,
@@ -279,6 +279,47 @@ def test_rules_see_the_facts(condition: str, is_true: bool) -> None:
     ).evaluate(facts)
 
     assert ("seen" in decision.rules) is is_true
+
+
+@pytest.mark.parametrize(
+    ("price", "condition"),
+    [
+        (None, "!(context has worth)"),
+        ("0.92", 'context has worth && context.worth == decimal("11.5")'),
+        # 12.5 * 1.00001 is 12.500125.
+        ("1.00001", 'context has worth && context.worth == decimal("12.5002")'),
+        (
+            "1" * 50,
+            'context has worth && context.worth.greaterThan(decimal("999999999.0"))',
+        ),
+    ],
+    ids=["no price", "exact", "rounded up", "the largest decimal"],
+)
+def test_rules_see_what_an_amount_is_worth(price: str | None, condition: str) -> None:
+    network = NETWORKS["local"]
+    token = network.tokens["TUSD"].model_copy(update={"reference_price": price})
+    priced = network.model_copy(update={"tokens": {"TUSD": token}})
+    around = replace(AROUND, network=KnownNetwork.of("local", priced))
+
+    decision = service_policy(
+        f'@id("seen") forbid {TRANSACTIONS} when {{ {condition} }};'
+    ).evaluate(_facts(around))
+
+    assert decision.rules == ("seen",)
+
+
+def test_a_call_without_an_amount_has_no_worth() -> None:
+    tokens = {
+        address: replace(token, reference_price=10**18)
+        for address, token in KNOWN["local"].tokens.items()
+    }
+    around = replace(AROUND, network=replace(KNOWN["local"], tokens=tokens))
+    policy = service_policy(
+        f'@id("seen") forbid {TRANSACTIONS} when {{ context has worth }};'
+    )
+
+    assert "seen" in policy.evaluate(_facts(around)).rules
+    assert "seen" not in policy.evaluate(_facts(around, data=b"")).rules
 
 
 @pytest.mark.parametrize(
