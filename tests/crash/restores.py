@@ -154,6 +154,9 @@ class Restores:
         self.miner.pause()
         cases = self.customers.request(5)
         self.await_sent(cases)
+        # A client without an answer would repeat its request by itself, and which one
+        # comes first after the loss decides which refund fills the gap.
+        assert self.customers.wait(), self._explain_wallets()
         self.lab.kill_hosts()
         (wallet,) = [
             each for each in self.lab.wallets if each.lower() == self.active_address()
