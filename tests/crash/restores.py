@@ -213,21 +213,24 @@ class Restores:
         """
         Look, and then complete the ledger with *arguments*; return what was done.
 
-        Repeats the command while it waits for blocks.
+        Repeats each command while it waits for blocks, which may come after the first.
         """
 
-        planned = Finished(None, "", "")
+        def repeat(how: str) -> Finished:
+            finished = Finished(None, "", "")
 
-        def look() -> bool:
-            nonlocal planned
-            planned = self.hotwallet(
-                "restore", *arguments, "--dry-run", "--json", **environ
-            )
-            return planned.status == 0
+            def succeeds() -> bool:
+                nonlocal finished
+                finished = self.hotwallet(
+                    "restore", *arguments, how, "--json", **environ
+                )
+                return finished.status == 0
 
-        assert self.lab.wait(look, 20), self.lab.explain(planned)
-        done = self.run("restore", *arguments, "--yes", "--json", **environ)
-        again = self.run("restore", *arguments, "--dry-run", "--json", **environ)
+            assert self.lab.wait(succeeds, 20), self.lab.explain(finished)
+            return finished
+
+        repeat("--dry-run")
+        done, again = repeat("--yes"), repeat("--dry-run")
         assert done.json["done"], self.lab.explain(done)
         left = [again.json[name] for name in _CHANGES]
         assert not any(left), self.lab.explain(again)
