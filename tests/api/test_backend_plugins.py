@@ -207,7 +207,7 @@ def test_a_backend_without_a_member_is_refused(example: Path) -> None:
         concurrency = 1
 
         def public_key(self, key_id: KeyId) -> bytes:
-            raise NotImplementedError
+            return b""
 
     class Opening(type(plugin)):  # type: ignore[misc]
         def open(self, config: BackendConfig) -> object:

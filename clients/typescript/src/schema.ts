@@ -76,7 +76,7 @@ export interface paths {
          *     `ps_2931/part-2`, also if the first one was cancelled, refused or failed: the
          *     default is `payment_session_id`, and a reference that is in use is 409
          *     `conflict`. An unknown network or token, an amount out of bounds, or a recipient
-         *     that the operator denies, is 422 `policy-violation`, and `rule` says which. What
+         *     that the operator denies, is 422 `policy-violation`, and `rule` names it. What
          *     delays a refund, such as
          *     `limit-reached` or `insufficient-funds`, is no error of this request: the refund
          *     waits (`blocked_by` of its explanation).
