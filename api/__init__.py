@@ -1,5 +1,5 @@
 """
 The way in: HTTP, the command line, and the composition root.
 
-Only ``api.bootstrap`` imports ``backends`` and ``softhsm``.
+Only ``api.backend_factories`` imports ``backends``.
 """

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from api.bootstrap import open_backend
+from api.backend_factories import open_backend
 from bench.timing import Action
 from dev.anvil import ROOT
 from dev.stack import hotwallet

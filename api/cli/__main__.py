@@ -151,7 +151,7 @@ def db() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def db_upgrade(create: bool, as_json: bool) -> None:
     """Bring the schema of DATABASE_URL up to date; safe to repeat."""
-    from api.bootstrap import upgrade_database  # noqa: PLC0415  Help needs no database.
+    from api.backend_factories import upgrade_database  # noqa: PLC0415  Help needs no database.
     from api.cli.output import print_result  # noqa: PLC0415
     from signer.config.settings import Settings  # noqa: PLC0415
 

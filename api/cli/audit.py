@@ -81,7 +81,7 @@ def audit() -> None:
 @prints
 def verify(export: Path, keys: Sequence[Path], checkpoints: Sequence[Path]) -> Result:
     """Verify EXPORT with public keys only, and report the first bad record."""
-    from api.bootstrap import open_record_sequences  # noqa: PLC0415
+    from api.backend_factories import open_record_sequences  # noqa: PLC0415
 
     with export.open("rb") as file:
         verifier = Verifier(*(path.read_bytes() for path in keys))

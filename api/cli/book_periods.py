@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 import click
 
-from api.bootstrap import open_histories
+from api.backend_factories import open_histories
 from api.cli.dates import read_moment
 from api.container import Container
 from signer.books.balances import Openings

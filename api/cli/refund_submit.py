@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from api.bootstrap import open_refund_client
+from api.backend_factories import open_refund_client
 from api.cli.batch_submission import (
     MakeMember,
     RowResult,

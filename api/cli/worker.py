@@ -6,7 +6,15 @@ from threading import Event
 
 import click
 
-from api.bootstrap import open_container, record_start, watch_policy
+from api.background_threads import (
+    start_policy_reload,
+    start_sealer,
+    start_shared_meter,
+    start_wallet_monitor,
+    start_webhooks,
+    start_worker_monitor,
+)
+from api.bootstrap import open_container, record_start
 from api.logs import configure
 from signer.config.settings import Settings
 
@@ -34,11 +42,11 @@ def worker(interval: float, once: bool) -> None:
         signal.signal(number, lambda *_: stop.set())
     container = open_container(serving=False)
     record_start(container, "worker")
-    container.start_sealer()
-    container.start_webhooks()
-    container.start_worker_monitor()
-    container.start_shared_meter()
-    watch_policy(container, "worker")
-    container.start_wallet_monitor()
+    start_sealer(container)
+    start_webhooks(container)
+    start_worker_monitor(container)
+    start_shared_meter(container)
+    start_policy_reload(container, "worker")
+    start_wallet_monitor(container)
     container.worker.run(lambda: once or stop.is_set(), interval)
     container.heartbeat.end()  # Not after a failure, which must be noticed.

@@ -18,19 +18,21 @@ def get_app() -> App:
         SystemExit: As ``require_our_gunicorn``.
     """
     require_our_gunicorn(vars(gunicorn_conf))
-    from api.bootstrap import (  # noqa: PLC0415  It opens the backends.
-        open_container,
-        record_start,
-        watch_policy,
+    from api.background_threads import (  # noqa: PLC0415  It opens the backends.
+        start_policy_reload,
+        start_sealer,
+        start_shared_meter,
+        start_worker_monitor,
     )
+    from api.bootstrap import open_container, record_start  # noqa: PLC0415  As above.
 
     container = open_container()
     role = container.settings.serve_role
     process = "api" if role is Role.ALL else role
     record_start(container, process)
     if role.seals_audit:
-        container.start_sealer()
-    container.start_worker_monitor()
-    container.start_shared_meter()
-    watch_policy(container, process)
+        start_sealer(container)
+    start_worker_monitor(container)
+    start_shared_meter(container)
+    start_policy_reload(container, process)
     return create_app(container)

@@ -103,8 +103,9 @@ def warm() -> None:
     opens device, chains and database itself, after the fork.
     """
     # Imported here: reading the settings alone must stay fast.
-    import api.http.app  # noqa: PLC0415  The entry point imports it.
-    from api.bootstrap import preload  # noqa: PLC0415
+    import api.background_threads  # noqa: PLC0415  The entry point imports it.
+    import api.http.app  # noqa: PLC0415  As above.
+    from api.backend_factories import preload  # noqa: PLC0415
 
     if _values.serve_role in {Role.ALL, Role.ADMIN}:
         import api.http.administration  # noqa: PLC0415

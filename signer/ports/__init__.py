@@ -2,7 +2,8 @@
 The ports: Protocols that backends implement, and the values that they exchange.
 
 It may import ``model`` and the packages below it.  mypy checks the backends where
-``api/bootstrap.py`` assigns them, and ``tests/contract`` tests them at run time.
+``api/backend_factories.py`` returns them, and ``tests/contract`` tests them at run
+time.
 """
 
 from signer.ports.alerts import AlertCounters, Notifier

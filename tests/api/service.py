@@ -12,7 +12,7 @@ from api.auth.authorization import AccessPolicy
 from api.auth.jwt_verifier import JWTVerifier
 from api.auth.rate_limits import RateLimits
 from api.auth.verification_keys import KeySet, bind
-from api.bootstrap import open_webhook_sender
+from api.backend_factories import open_webhook_sender
 from api.container import Container
 from api.health.readiness import Readiness
 from signer.audit.log import AuditLog

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from falcon.testing import Result, TestClient
 
 from api.auth.jwt_verifier import JWTVerifier
-from api.bootstrap import open_token_keys
+from api.backend_factories import open_token_keys
 from signer.config.settings import Settings
 from signer.ports import Clock, utc_now
 

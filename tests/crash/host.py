@@ -17,6 +17,7 @@ from typing import NoReturn
 
 from gunicorn.app.wsgiapp import run as run_gunicorn  # type: ignore[import-untyped]
 
+from api.background_threads import start_sealer
 from api.bootstrap import open_container
 from api.http.app import App, create_app
 from api.logs import configure
@@ -58,7 +59,7 @@ def get_app() -> App:
     name = "api" if role is Role.REFUNDS else role.value
     container = add_crash_points(container, name, os.environ)
     if role.seals_audit:
-        container.start_sealer()
+        start_sealer(container)
     return create_app(container)
 
 
@@ -77,7 +78,7 @@ def _run_worker() -> None:
     stop = Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     container = add_crash_points(open_container(serving=False), "worker", os.environ)
-    container.start_sealer()
+    start_sealer(container)
     container.worker.run(stop.is_set, interval=0.5)
 
 

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from api.auth.jwks import RemoteKeys
 from api.auth.jwt_verifier import JWTVerifier
 from api.auth.verification_keys import MAX_BYTES
-from api.bootstrap import open_token_keys
+from api.backend_factories import open_token_keys
 from backends.jwks_client import JWKSClient
 from signer.config.settings import Settings
 from signer.errors import AuthenticationError, ConfigurationError

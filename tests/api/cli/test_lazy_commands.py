@@ -35,7 +35,7 @@ def test_help_imports_no_heavy_library() -> None:
 WORKER = """
 import os, sys
 import api.cli.worker
-from api.bootstrap import preload
+from api.backend_factories import preload
 from signer.config.settings import Settings
 preload(Settings.from_env(os.environ))
 print(*sys.modules, sep="\\n")

@@ -10,7 +10,8 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from api.bootstrap import build_container, open_store
+from api.backend_factories import open_store
+from api.bootstrap import build_container
 from api.doctor import all_checks
 from api.doctor.context import DoctorContext
 from signer.audit.checkpoints import CheckpointKey

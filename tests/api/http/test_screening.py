@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from falcon.testing import TestClient
 
-from api.bootstrap import open_screening
+from api.backend_factories import open_screening
 from api.http.app import create_app
 from backends.sql import SQLStore
 from signer.config.settings import Settings

@@ -2,7 +2,7 @@
 
 import pytest
 
-from api.bootstrap import open_backend
+from api.backend_factories import open_backend
 from backends.plugins.aws_kms import _find_retries
 from dev.kms_emulator import KMSEmulator
 from signer.config.settings import Settings

@@ -1,0 +1,79 @@
+"""The audit log, alerts and metrics of a process."""
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from api.container.connections import ConnectionParts
+from api.logs import audit_logger
+from api.metrics.names import Names
+from signer.alerts import RUNBOOKS, Alerts
+from signer.audit.log import AuditLog
+from signer.audit.sealing_monitor import SealingAlert
+from signer.config.settings import Settings
+from signer.errors import ConfigurationError
+from signer.ports import Clock, Meter, Meters
+
+
+if TYPE_CHECKING:
+    from api.metrics.shared_meter import SharedMeter
+    from api.metrics.worker_meter import WorkerMeter
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class ObservabilityParts(ConnectionParts):
+    """What records, measures and alerts."""
+
+    open_tracer: Callable[[Settings, Clock], Meter | None] = lambda *_: None
+
+    @cached_property
+    def audit(self) -> AuditLog:
+        """The audit log, stored in the ledger."""
+        configuration = None
+        with suppress(ConfigurationError):  # Operators act without a networks file too.
+            configuration = self.configuration.short
+        return AuditLog(
+            audit_logger(),
+            self.clock,
+            journal=self.store,
+            configuration=configuration,
+        )
+
+    @cached_property
+    def alerts(self) -> Alerts:
+        """Counts alerts and sends them to the webhook."""
+        return Alerts(
+            self.store,
+            self.notifier,
+            self.clock,
+            runbooks=self.settings.runbook_url or RUNBOOKS,
+        )
+
+    @cached_property
+    def sealing_alert(self) -> SealingAlert:
+        """The alert of late sealing, which the sealer and ``/readyz`` share."""
+        return SealingAlert(self.alerts)
+
+    @cached_property
+    def meter(self) -> "WorkerMeter":
+        """Measures what this process does; only a worker stores it."""
+        from api.metrics.worker_meter import WorkerMeter  # noqa: PLC0415
+
+        networks, tenants = frozenset[str](), frozenset[str]()
+        with suppress(ConfigurationError):  # Operators act without the files too.
+            networks = frozenset(self.networks)
+            tenants = frozenset(self.tenants.tenants or ())
+        return WorkerMeter(Names(networks, tenants))
+
+    @cached_property
+    def shared_meter(self) -> "SharedMeter":
+        """Counts what this process decides and refuses, for all processes together."""
+        from api.metrics.shared_meter import SharedMeter  # noqa: PLC0415
+
+        return SharedMeter()
+
+    def _with_traces(self, meter: Meter) -> Meter:
+        tracer = self.open_tracer(self.settings, self.ledger_clock)
+        return meter if tracer is None else Meters(meter, tracer)

@@ -1,0 +1,96 @@
+"""What moves refunds and delivers events, in a worker."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from api.container.administration import AdministrationParts
+from api.container.refunds import RefundParts
+from api.views.events import event_document
+from api.views.refunds import refund_answer
+from signer.keys.proof import KeyProof
+from signer.keys.retirement import KeyRetirement
+from signer.refunds.automatic_stop import AutomaticStop
+from signer.refunds.confirmations import ConfirmationTracker
+from signer.refunds.heartbeat import Heartbeat
+from signer.refunds.lifecycle import Lifecycle
+from signer.refunds.nonces import NonceManager
+from signer.refunds.row_alarm import RowAlarm
+from signer.refunds.transaction_signer import TransactionSigner
+from signer.refunds.worker import Worker
+from signer.webhooks.dispatcher import WebhookDispatcher
+from signer.webhooks.retention import EventRetention
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class WorkerParts(AdministrationParts, RefundParts):
+    """The worker, its heartbeat, and the dispatcher of events."""
+
+    @cached_property
+    def lifecycle(self) -> Lifecycle:
+        """Takes refunds from one state to the next."""
+        return Lifecycle(
+            self.store,
+            self.chains,
+            TransactionSigner(
+                self.ring,
+                self.ledger_clock,
+                self.payment_policy,
+                lambda: self.backend.concurrency,
+            ),
+            NonceManager(self.store, self.ring, self.ledger_clock, self.tenants),
+            self.ledger_clock,
+            audit=self.audit,
+            alerts=self.alerts,
+            tenants=self.tenants,
+            answer=refund_answer,
+        )
+
+    @cached_property
+    def worker(self) -> Worker:
+        """Sends, resends and confirms refunds."""
+        alarm, meter = RowAlarm(self.alerts), self._with_traces(self.meter)
+        tracker = ConfirmationTracker(
+            self.store, self.chains, self.ledger_clock, alarm, meter=meter
+        )
+        return Worker(
+            self.store,
+            self.lifecycle,
+            confirmation_tracker=tracker,
+            ring=self.ring,
+            retirement=KeyRetirement(self.store, self.audit, self.clock),
+            key_proof=KeyProof(
+                self.store, self.ring, self.key_check, self.ledger_clock
+            ),
+            automatic_stop=AutomaticStop(
+                self.store,
+                self.kill_switch,
+                self.networks,
+                self.ledger_clock,
+                alarm=alarm,
+            ),
+            chains=self.chains,
+            clock=self.ledger_clock,
+            alarm=alarm,
+            heartbeat=self.heartbeat,
+            meter=meter,
+        )
+
+    @cached_property
+    def heartbeat(self) -> Heartbeat:
+        """Records the passes of this worker, with what it measures."""
+        return Heartbeat(self.store, self.ledger_clock, self.meter.text)
+
+    @cached_property
+    def webhook_dispatcher(self) -> WebhookDispatcher:
+        """Sequences events, and sends them to webhooks."""
+        return WebhookDispatcher(
+            self.store,
+            self.webhook_sender,
+            self.webhook_endpoints,
+            document=event_document,
+            alerts=self.alerts,
+            clock=self.ledger_clock,
+            retention=EventRetention(
+                self.store, self.settings.event_retention, self.ledger_clock
+            ),
+        )
