@@ -2,8 +2,10 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from api.conditions import CONDITIONS, Condition
 from api.metrics import catalogue
@@ -14,6 +16,7 @@ from tests.support.monitoring import (
     RULES,
     RULES_TEST,
     expressions,
+    firing_expressions,
     labels_of,
     metrics_of,
     panels,
@@ -30,7 +33,7 @@ METRICS = (ROOT / "docs" / "reference" / "metrics.md").read_text(encoding="utf-8
 ALL = (*catalogue.OF_LEDGER, *catalogue.OF_WORKERS)
 BY_SAMPLE = {name: spec for spec in ALL for name in spec.sample_names}
 
-_LINK = re.compile(r"docs/how-to/alarms\.md#([a-z-]+)")
+_LINK = re.compile(r"docs/how-to/alarms\.md#([a-z-]+|\{\{ \$labels\.alert \}\})")
 
 
 def _row(spec: Spec) -> str:
@@ -81,20 +84,49 @@ def test_every_metric_is_shown() -> None:
 
 
 @pytest.mark.parametrize("rule", rules(), ids=[rule["alert"] for rule in rules()])
-def test_every_rule_has_its_runbook(rule: dict[str, dict[str, str]]) -> None:
+def test_every_rule_has_its_runbook(rule: dict[str, Any]) -> None:
+    """That of an alert of the service, if the rule is about all of them."""
     (anchor,) = _LINK.findall(rule["annotations"]["runbook_url"])
 
-    assert anchor == rule["alert"] or anchor == "alerts"
-    assert re.search(rf"^#+ {anchor}$", ALARMS, re.MULTILINE | re.IGNORECASE)
     assert rule["labels"]["severity"] in {"page", "ticket"}
+    if rule["alert"] == "alert-raised":
+        assert anchor == "{{ $labels.alert }}"
+    else:
+        assert anchor == rule["alert"]
+        assert re.search(rf"^#+ {anchor}$", ALARMS, re.MULTILINE | re.IGNORECASE)
+
+
+def test_an_alert_with_a_ticket_wakes_no_operator() -> None:
+    """
+    The rule about all alerts leaves out those whose own rule opens a ticket.
+
+    The rule about waiting approvals has another name than the alert.
+    """
+    (general,) = (each for each in rules() if each["alert"] == "alert-raised")
+    (left_out,) = re.findall(r'alert!~"([a-z|-]+)"', general["expr"])
+    tickets = {r["alert"] for r in rules() if r["labels"]["severity"] == "ticket"}
+
+    assert {*left_out.split("|")} == tickets & {*Alert} | {Alert.APPROVAL_REQUESTED}
+    assert "approvals-waiting" in tickets
 
 
 def test_every_link_of_the_dashboard_has_its_runbook() -> None:
+    """And a panel whose text names a runbook has a link to it."""
     anchors = {
         anchor for panel in panels() for anchor in _LINK.findall(panel["description"])
     }
+    links = {
+        panel["title"]: [link["url"] for link in panel.get("links", [])]
+        for panel in panels()
+    }
 
     assert {"worker-stopped", "low-balance"} <= anchors
+    assert links == {
+        panel["title"]: [
+            f"${{runbooks}}#{anchor}" for anchor in _LINK.findall(panel["description"])
+        ]
+        for panel in panels()
+    }
     for anchor in anchors:
         assert re.search(rf"^#+ {anchor}$", ALARMS, re.MULTILINE | re.IGNORECASE)
 
@@ -127,6 +159,34 @@ def test_promtool_accepts_the_rules() -> None:
 
 def test_the_rules_fire_when_they_should() -> None:
     assert "SUCCESS" in promtool("test", "rules", RULES_TEST)
+
+
+def test_every_rule_is_tested() -> None:
+    """Each has a case in which it fires; while all is well, no rule does."""
+    document = yaml.safe_load(RULES_TEST.read_text(encoding="utf-8"))
+    fires = {
+        case["alertname"]
+        for test in document["tests"]
+        for case in test.get("alert_rule_test", [])
+        if case["exp_alerts"]
+    }
+    healthy = document["tests"][0]
+    shown = {metrics_of(each["series"]).pop() for each in healthy["input_series"]}
+    used = {name for rule in rules() for name in metrics_of(rule["expr"])}
+
+    assert fires == {rule["alert"] for rule in rules()}
+    assert healthy["name"] == "a healthy service raises nothing"
+    # What waits has no value while nothing does.
+    assert used - shown == {"hotwallet_approvals_waiting"}
+
+
+def test_the_dashboard_shows_which_rules_fire() -> None:
+    """Each rule by its name, first of all."""
+    (expression,) = firing_expressions()
+    (names,) = re.findall(r'alertname=~"([a-z|-]+)"', expression)
+
+    assert names.split("|") == [rule["alert"] for rule in rules()]
+    assert panels()[0]["targets"][0]["expr"] == expression
 
 
 @pytest.mark.parametrize(
