@@ -37,11 +37,22 @@ MANIFESTS = {
     for _, document in _documents()
     if document["kind"] not in {"Kustomization", "Component"}
 }
-PODS = {
-    name.split("-", 1)[1]: document["spec"]["template"]["spec"]
+
+
+def _pod_template(document: dict[str, Any]) -> dict[str, Any]:
+    spec: dict[str, Any] = document["spec"]
+    if document["kind"] == "CronJob":
+        spec = spec["jobTemplate"]["spec"]
+    template: dict[str, Any] = spec["template"]
+    return template
+
+
+TEMPLATES = {
+    name.split("-", 1)[1]: _pod_template(document)
     for name, document in MANIFESTS.items()
-    if document["kind"] in {"Deployment", "Job"}
+    if document["kind"] in {"Deployment", "Job", "CronJob"}
 }
+PODS = {role: template["spec"] for role, template in TEMPLATES.items()}
 SETTINGS = {
     name.split(" ")[1]: document["data"]
     for name, document in MANIFESTS.items()
@@ -99,6 +110,37 @@ def test_a_pod_has_no_privileges(role: str) -> None:
         assert container["resources"]["limits"]["memory"]
 
 
+@pytest.mark.parametrize("role", TEMPLATES)
+def test_a_pod_may_reach_the_database(role: str) -> None:
+    """It has the labels of the policy that allows this; the others deny everything."""
+    policy = MANIFESTS["NetworkPolicy hotwallet-egress"]["spec"]["podSelector"]
+    labels = TEMPLATES[role]["metadata"]["labels"]
+
+    assert policy["matchLabels"].items() <= labels.items()
+    assert labels["app.kubernetes.io/component"] == role
+
+
+@pytest.mark.parametrize("role", PODS)
+def test_a_pod_mounts_what_it_names(role: str) -> None:
+    """Each mount has a volume, and each file of a setting is in a mounted folder."""
+    pod = PODS[role]
+    (container,) = pod["containers"]
+    files = {
+        str(value)
+        for source in container.get("envFrom", [])
+        for value in SETTINGS[source["configMapRef"]["name"]].values()
+    } | {each["value"] for each in container["env"] if "value" in each}
+    mounted = {each["mountPath"] for each in container["volumeMounts"]}
+    named = {
+        each["name"]
+        for part in [*pod.get("initContainers", []), container]
+        for each in part["volumeMounts"]
+    }
+
+    assert named == {each["name"] for each in pod["volumes"]}
+    assert {str(Path(file).parent) for file in files if file[0] == "/"} <= mounted
+
+
 @pytest.mark.parametrize("role", PODS)
 def test_a_pod_runs_a_command_with_known_settings(role: str) -> None:
     (container,) = PODS[role]["containers"]
@@ -115,15 +157,18 @@ def test_the_pod_that_accepts_refunds_has_nothing_that_signs() -> None:
     pod = PODS["refunds"]
     (container,) = pod["containers"]
     sources = [each["configMapRef"]["name"] for each in container["envFrom"]]
-    (keys,) = (
-        volume["secret"]["items"]
+    secrets = {
+        source["secret"]["name"]: source["secret"]["items"]
         for volume in pod["volumes"]
         if volume["name"] == "secret"
-    )
+        for source in volume["projected"]["sources"]
+    }
+    keys = secrets["hotwallet-keys"]
     account = MANIFESTS[f"ServiceAccount {pod['serviceAccountName']}"]
 
     assert sources == ["hotwallet-settings"]
     assert not {*SETTINGS["hotwallet-settings"]} & {*CREDENTIALS, "KMS_KEY_ID"}
+    assert {*secrets} == {"hotwallet-keys", "hotwallet-screening"}
     assert {each["key"] for each in keys} == {"mac.key", "token.pem"}
     assert "annotations" not in account["metadata"]
     for role in ("worker", "admin", "sign"):
@@ -198,7 +243,9 @@ def test_a_unit_runs_a_command_with_known_settings(unit: Path) -> None:
 DROP_INS = sorted((ROOT / "deploy" / "systemd").glob("*.service.d/*.conf"))
 
 
-@pytest.mark.parametrize("path", DROP_INS, ids=lambda path: path.parent.stem)
+@pytest.mark.parametrize(
+    "path", DROP_INS, ids=lambda path: f"{path.parent.stem} {path.stem}"
+)
 def test_a_drop_in_gives_a_unit_one_more_file(path: Path) -> None:
     """It names a unit and a setting that exist, and loads the file that it names."""
     text = path.read_text(encoding="utf-8")
@@ -214,8 +261,19 @@ def test_a_drop_in_gives_a_unit_one_more_file(path: Path) -> None:
     assert file == loaded
 
 
+def test_the_guide_installs_each_drop_in(tmp_path: Path) -> None:
+    guide = (ROOT / "docs" / "how-to" / "systemd.md").read_text(encoding="utf-8")
+    loops = re.findall(r"^ *for unit in.*?^ *done$", guide, re.MULTILINE | re.DOTALL)
+    script = "\n".join(loops).replace("/etc/systemd/system", str(tmp_path))
+    subprocess.run(["bash", "-euc", script], cwd=ROOT, check=True, timeout=60)
+
+    installed = {path.relative_to(tmp_path) for path in tmp_path.rglob("*.conf")}
+    assert installed == {
+        path.relative_to(ROOT / "deploy" / "systemd") for path in DROP_INS
+    }
+
+
 def test_only_the_worker_gets_the_key_that_signs_events() -> None:
-    """And it starts without the key if no tenant has webhooks."""
     (sources,) = (
         volume["projected"]["sources"]
         for volume in PODS["worker"]["volumes"]
@@ -225,12 +283,48 @@ def test_only_the_worker_gets_the_key_that_signs_events() -> None:
     assert {"name": "hotwallet-webhooks", "optional": True} in [
         source["secret"] for source in sources
     ]
-    for role in ("refunds", "admin", "sign"):
-        assert not any("projected" in volume for volume in PODS[role]["volumes"])
-    for pod in PODS.values():
+    for role in {*PODS} - {"worker"}:
+        assert "hotwallet-webhooks" not in str(PODS[role]["volumes"])
+
+
+_OPTIONAL = {
+    "ALERT_WEBHOOK_URL": {"refunds", "worker", "admin", "sign", "reconcile"},
+    "SCREENING_SECRET_FILE": {"refunds", "sign"},
+    "SCREENING_URL": {"refunds", "sign"},
+    "WEBHOOK_PUBLIC_KEYS_FILE": {"refunds"},
+    "WEBHOOK_SIGNING_KEY_FILE": {"worker"},
+}
+"""Settings that a pod has if its operator makes a Secret or ConfigMap, and the pods."""
+
+
+def test_a_pod_starts_without_what_is_optional() -> None:
+    """Also without the own rules and the service that screens addresses."""
+    found: dict[str, set[str]] = {}
+    for role, pod in PODS.items():
         for variable in pod["containers"][0]["env"]:
-            if variable["name"].startswith("WEBHOOK_"):
-                assert variable["valueFrom"]["configMapKeyRef"]["optional"]
+            for source in variable.get("valueFrom", {}).values():
+                if source.get("optional"):
+                    found.setdefault(variable["name"], set()).add(role)
+        for volume in pod["volumes"]:
+            for source in volume.get("projected", {}).get("sources", []):
+                is_key = source["secret"]["name"] == "hotwallet-keys"
+                assert is_key is not source["secret"].get("optional", False)
+            if volume["name"] == "policy":
+                assert volume["configMap"]["optional"]
+
+    assert found == _OPTIONAL
+
+
+def test_processes_that_decide_read_the_same_rules() -> None:
+    """All that accept or sign mount the folder that ``settings.yaml`` suggests."""
+    text = (KUBERNETES / "settings.yaml").read_text(encoding="utf-8")
+    (folder,) = re.findall(r"# POLICY_DIR: (\S+)", text)
+    suggested = re.findall(r"^  # ([A-Z_]+): ", text, re.MULTILINE)
+
+    assert {*suggested} <= _VARIABLES
+    for role in ("refunds", "worker", "admin", "sign"):
+        mounts = PODS[role]["containers"][0]["volumeMounts"]
+        assert {"name": "policy", "mountPath": folder, "readOnly": True} in mounts
 
 
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))

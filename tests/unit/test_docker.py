@@ -218,6 +218,20 @@ def test_only_the_upgrade_has_the_owner() -> None:
     assert not any("POSTGRES_USER" in part for part in services.values())
 
 
+def test_the_guide_creates_each_role_that_has_grants() -> None:
+    """The file with the grants fails if one does not exist."""
+    guide = (ROOT / "docs" / "how-to" / "deploy.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```sql\n(.*?)^```$", guide, re.MULTILINE | re.DOTALL)
+    role = r"hotwallet_[a-z]+"
+    granted = {*re.findall(role, (DOCKER / "grants.sql").read_text())}
+    (connect,) = re.findall(r"^GRANT CONNECT .* TO (.*);$", block, re.MULTILINE)
+
+    assert {*re.findall(rf"CREATE ROLE ({role}) LOGIN;", block)} == granted | {
+        "hotwallet_owner"
+    }
+    assert {*connect.split(", ")} == granted
+
+
 def test_the_process_that_accepts_refunds_can_sign_nothing() -> None:
     """It has no file or variable of a key, and its own variables are documented."""
     services = _services()
@@ -228,7 +242,11 @@ def test_the_process_that_accepts_refunds_can_sign_nothing() -> None:
         )
     )
     given.pop("PGPASSWORD")
+    suggested = re.findall(
+        r"^# ([A-Z_]+)=", (DOCKER / "refunds.env.example").read_text(), re.MULTILINE
+    )
 
+    assert {*suggested} <= documented.keys()
     assert given.items() <= documented.items()
     for name in (*CREDENTIALS, "KMS_KEY_ID", "AWS_REGION"):
         assert name not in given
