@@ -49,6 +49,21 @@ def test_every_method_is_documented() -> None:
     assert documented == methods.METHODS
 
 
+def test_the_migration_from_web3signer_names_methods_that_exist() -> None:
+    """Those that stay are methods of the endpoint, and the others are none."""
+    page = (ROOT / "docs" / "how-to" / "migrate-from-web3signer.md").read_text()
+    stays = {
+        (name, "the same call" in there)
+        for here, there in re.findall(r"^\| (.+?) \| (.+?) \|$", page, re.MULTILINE)
+        for name in _names(here)
+        if name.startswith(("eth_", "personal_"))
+    }
+
+    assert len(stays) > 5
+    for name, does_stay in stays:
+        assert does_stay is (name in methods.METHODS), name
+
+
 def _names(cell: str) -> list[str]:
     return re.findall(r"`(\w+_\w+)`", cell)
 
