@@ -146,9 +146,17 @@ class OpenRefundsLimitError(RateLimitedError):
 
 
 class ConflictError(RequestError):
-    """The current state does not allow it; for example, the reference is taken."""
+    """
+    The current state does not allow it; for example, the reference is taken.
+
+    ``refund_id`` is the caller's refund that is in the way, if it is one.
+    """
 
     code = "conflict"
+
+    def __init__(self, message: str, *, refund_id: str | None = None) -> None:
+        super().__init__(message)
+        self.refund_id = refund_id
 
 
 class IdempotencyMismatchError(ConflictError):

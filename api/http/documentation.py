@@ -1,4 +1,4 @@
-"""The routes that describe the API: the document, its page, and a page per code."""
+"""The routes that describe the API: the document, its page, and pages about codes."""
 
 import json
 from collections.abc import Mapping
@@ -95,16 +95,34 @@ class ProblemPage(_PublicResource):
         query.parameters(req)
         entry = problem_codes().get(code)
         if entry is None:
-            raise NotFoundError("there is no such code")
+            raise NotFoundError("there is no such code: GET /problems lists the codes")
 
-        resp.append_header("Vary", "Accept")
-        chosen = req.client_prefers(("text/html", "text/plain"))
-        if chosen == "text/plain":
-            resp.content_type = falcon.MEDIA_TEXT
+        if _prefers_text(req, resp):
             resp.text = pages.problem_text(entry)
         else:
-            resp.content_type = falcon.MEDIA_HTML
             resp.text = pages.render_problem(entry)
+
+
+class ProblemIndex(_PublicResource):
+    """``/problems``: the codes that have a page."""
+
+    content_policy = pages.CONTENT_POLICY
+
+    def on_get(self, req: Request, resp: Response) -> None:
+        """Answer a page, or text if the client prefers that."""
+        query.parameters(req)
+        if _prefers_text(req, resp):
+            resp.text = pages.index_text()
+        else:
+            resp.text = pages.render_index()
+
+
+def _prefers_text(req: Request, resp: Response) -> bool:
+    """Set the media type that *req* prefers; return whether it is text, not HTML."""
+    resp.append_header("Vary", "Accept")
+    is_text = req.client_prefers(("text/html", "text/plain")) == "text/plain"
+    resp.content_type = falcon.MEDIA_TEXT if is_text else falcon.MEDIA_HTML
+    return is_text
 
 
 def add_documentation(app: _App) -> None:
@@ -112,4 +130,5 @@ def add_documentation(app: _App) -> None:
     description = _Description(app)
     app.add_route("/openapi.json", OpenAPIDocument(description))
     app.add_route("/docs", Documentation(description))
+    app.add_route("/problems", ProblemIndex())
     app.add_route("/problems/{code}", ProblemPage())

@@ -226,6 +226,8 @@ def _members(error: HotWalletError) -> dict[str, str]:
             return {"rule": rule}
         case errors.ApprovalRequiredError(digest=digest, expires_at=expires_at):
             return {"digest": digest, "expires_at": timestamp(expires_at)}
+        case errors.ConflictError(refund_id=str(refund_id)):
+            return {"refund_id": refund_id}
     return {}
 
 

@@ -13,6 +13,7 @@ from falcon import Request, Response
 from api.http import query
 from api.http.body import read_bytes
 from api.http.middleware import Resource
+from api.http.preferences import read_preferences
 from api.http.waiting_requests import WaitingRequests
 from api.request_context import actor, tenant
 from api.views.explanations import explanation_document
@@ -32,7 +33,7 @@ from signer.refunds.service import (
 )
 
 
-_WAIT = re.compile(r"wait\s*=\s*\"?([0-9]{1,6})\"?", re.IGNORECASE)
+_SECONDS = re.compile(r"[0-9]+")
 _IDEMPOTENCY_KEY = re.compile(r"[!-~]{1,255}")
 
 
@@ -256,12 +257,9 @@ def _signed_request(req: Request, body: bytes) -> SignedRequest:
 
 def _preference(req: Request) -> _Preference:
     """Return the preferences of *req*; ``wait=N`` counts up to 20 seconds."""
-    header = req.get_header("Prefer") or ""
-    preferences = [part.split(";")[0].strip() for part in header.split(",")]
-    waits = [match for part in preferences if (match := _WAIT.fullmatch(part))]
-    if len(waits) > 1:
-        raise InvalidInputError("must have wait=N once", field="Prefer")
-    seconds = min(float(waits[0].group(1)), MAX_WAIT_SECONDS) if waits else None
-    # A time to wait is the more precise preference.
-    is_async = seconds is None and "respond-async" in map(str.lower, preferences)
-    return _Preference(seconds, is_async)
+    preferences = read_preferences(req)
+    wait = preferences.get("wait", "")
+    if _SECONDS.fullmatch(wait):
+        # A time to wait is the more precise preference.
+        return _Preference(min(float(wait), MAX_WAIT_SECONDS), is_async=False)
+    return _Preference(None, is_async=preferences.get("respond-async") == "")

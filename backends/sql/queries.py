@@ -259,12 +259,15 @@ def find_earlier(
             return stored
     for stored in same_key:
         raise IdempotencyMismatchError(
-            f"the idempotency key was used for another request, refund {stored.id}"
+            f"the idempotency key was used for another request, refund {stored.id}",
+            refund_id=stored.id,
         )
     reference = {**of_tenants, "name": refund.reference}
     taken = connection.execute(_BY_REFERENCE_OF_ANY, reference).scalars().first()
     if taken is not None:
-        raise ConflictError(f"the reference already belongs to refund {taken}")
+        raise ConflictError(
+            f"the reference already belongs to refund {taken}", refund_id=taken
+        )
     return None
 
 

@@ -158,6 +158,17 @@ def test_another_error_is_raised_at_once(
     assert str(error) == f"{code}: because (req_1). {action.advice}"
 
 
+def test_a_conflict_names_the_earlier_refund(start: Start) -> None:
+    body = {"code": "conflict", "refund_id": "rf_1"}
+    client, *_ = start(Reply(409, body), Reply(409, {"code": "conflict"}))
+    with pytest.raises(ApiError) as with_id:
+        client.create_refund(REQUEST)
+    with pytest.raises(ApiError) as without_id:
+        client.create_refund(REQUEST)
+
+    assert (with_id.value.refund_id, without_id.value.refund_id) == ("rf_1", None)
+
+
 def test_an_answer_that_is_no_problem_document(start: Start) -> None:
     client, *_ = start(Reply(404, ["a", "list"]))
     with pytest.raises(ApiError, match=r"^http-404\. Correct the request") as raised:

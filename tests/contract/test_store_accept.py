@@ -163,8 +163,9 @@ def test_a_used_key_with_another_request_is_a_mismatch(store: SQLStore) -> None:
     first = accepted(store)
     other = queued(idempotency_key=first.idempotency_key, fingerprint="ff" * 32)
 
-    with pytest.raises(IdempotencyMismatchError, match=first.id):
+    with pytest.raises(IdempotencyMismatchError, match=first.id) as caught:
         accept(store, other)
+    assert caught.value.refund_id == first.id
     assert store.get(other.id) is None
 
 
@@ -176,6 +177,7 @@ def test_a_used_reference_with_a_new_key_is_a_conflict(store: SQLStore) -> None:
     with pytest.raises(ConflictError, match=first.id) as caught:
         accept(store, other)
     assert ConflictError is type(caught.value)
+    assert caught.value.refund_id == first.id
     assert store.get(other.id) is None
 
 

@@ -24,6 +24,7 @@ from api.http.json_rpc.errors import (
 )
 from api.http.json_rpc.methods import BROADCAST_SECONDS, Methods, Session
 from api.http.middleware import Resource
+from api.http.preferences import read_preferences
 from api.http.refunds import is_idempotency_key
 from api.http.signing import requester_of
 from api.http.waiting_requests import WaitingRequests
@@ -36,8 +37,6 @@ from signer.refunds.transaction_sender import is_derived_key
 
 REQUEST_SECONDS = 20.0
 """After this time no further call of a batch is begun."""
-
-_PREFERENCE = "return=representation"
 
 _log = structlog.get_logger(__name__)
 
@@ -106,7 +105,7 @@ class JSONRPC(Resource):
 
     def _open_session(self, req: Request, body: Body, started: float) -> Session:
         name = tenant(req)
-        preferred = (req.get_header("Prefer") or "").split(",")
+        wants_transaction = read_preferences(req).get("return") == "representation"
         return Session(
             requester_of(req, Path.JSON_RPC, self._tenants),
             name,
@@ -114,7 +113,7 @@ class JSONRPC(Resource):
             started + BROADCAST_SECONDS,
             started + REQUEST_SECONDS,
             _idempotency_key(req, body),
-            wants_transaction=_PREFERENCE in map(str.strip, preferred),
+            wants_transaction=wants_transaction,
         )
 
     def _answer(

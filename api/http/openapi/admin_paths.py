@@ -68,6 +68,11 @@ _CODE = parameter(
 
 _HTML = text("A page.")
 
+_PAGE_OR_TEXT = {
+    **answer("The page.", _HTML, media_type="text/html"),
+    "content": {"text/html": {"schema": _HTML}, "text/plain": {"schema": _HTML}},
+}
+
 
 def _administration(
     operation_id: str,
@@ -384,20 +389,21 @@ _SERVICE: dict[str, Element] = {
             "invalid-input",
         )
     },
+    "/problems": {
+        "get": _public(
+            "listProblems",
+            "All codes",
+            "HTML, or text for `Accept: text/plain`.",
+            {200: _PAGE_OR_TEXT},
+            "invalid-input",
+        )
+    },
     "/problems/{code}": {
         "get": _public(
             "getProblem",
             "What a code means, and what to do",
             "HTML, or text for `Accept: text/plain`. The `type` of errors links here.",
-            {
-                200: {
-                    **answer("The page.", _HTML, media_type="text/html"),
-                    "content": {
-                        "text/html": {"schema": _HTML},
-                        "text/plain": {"schema": _HTML},
-                    },
-                }
-            },
+            {200: _PAGE_OR_TEXT},
             *("not-found", "invalid-input"),
             parameters=[_CODE],
         )

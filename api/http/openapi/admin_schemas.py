@@ -162,6 +162,7 @@ PROBLEM: Element = {
             "message",
             "digest",
             "expires_at",
+            "refund_id",
         ),
         type=text(
             "The path of the page that explains the code.", format="uri-reference"
@@ -186,6 +187,13 @@ PROBLEM: Element = {
             "With `approval-required`: the proposal.", pattern="^[0-9a-f]{64}$"
         ),
         expires_at=timestamp("With `approval-required`: when the proposal expires."),
+        refund_id=text(
+            """
+            With `conflict` and `idempotency-mismatch`: the caller's earlier refund that
+            has the reference or the key.
+            """,
+            pattern=REFUND_ID_PATTERN,
+        ),
     )
 }
 

@@ -51,7 +51,8 @@ def render_problem(entry: Mapping[str, str]) -> str:
     """Return the page of a code."""
     code = entry["code"]
     body = (
-        f'<main><p class="soft"><a href="/docs">hotwallet API</a></p>'
+        f'<main><p class="soft"><a href="/docs">hotwallet API</a>,'
+        f' <a href="/problems">all codes</a></p>'
         f"<h1>{inline(entry['title'])}</h1>"
         f'<p class="soft"><code>{escape(code)}</code>{_status(code)}</p>'
         f"<h2>What it means</h2><p>{inline(entry['meaning'])}</p>"
@@ -67,6 +68,21 @@ def problem_text(entry: Mapping[str, str]) -> str:
         f"Meaning: {entry['meaning']}\n"
         f"Cure:    {entry['cure']}\n"
     )
+
+
+def render_index() -> str:
+    """Return the page of all codes."""
+    body = (
+        '<main><p class="soft"><a href="/docs">hotwallet API</a></p>'
+        f"<h1>Codes of errors</h1>{_codes()}</main>"
+    )
+    return _page("Codes of errors", body)
+
+
+def index_text() -> str:
+    """Return what ``render_index`` has as plain text: one code per line."""
+    codes = sorted(problem_codes().items())
+    return "".join(f"{code}: {entry['title']}\n" for code, entry in codes)
 
 
 def _page(title: str, body: str) -> str:

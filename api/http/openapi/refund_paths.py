@@ -56,9 +56,8 @@ _PREFER = parameter(
     text(
         """
         `respond-async`: do not wait for a worker. `wait=10`: wait up to 10 seconds, at
-        most 20, until the refund is final. Other preferences are ignored.
-        """,
-        pattern="^(respond-async|wait=[0-9]{1,6})$",
+        most 20, until the refund is final. Other preferences are ignored (RFC 7240).
+        """
     ),
     required=False,
 )
@@ -69,9 +68,8 @@ _PREFER_EVENT = parameter(
     text(
         """
         `wait=10`: if the page is empty, wait up to 10 seconds, at most 20, for the next
-        event. Other preferences are ignored.
-        """,
-        pattern="^(respond-async|wait=[0-9]{1,6})$",
+        event. Other preferences are ignored (RFC 7240).
+        """
     ),
     required=False,
 )

@@ -50,6 +50,8 @@ export class ApiError extends HotWalletError {
   readonly field: string | undefined;
   /** The rule of the policy that refused. */
   readonly rule: string | undefined;
+  /** The earlier refund that has the reference or the key. */
+  readonly refundId: string | undefined;
   /** Names this request in the service's log. */
   readonly requestId: string | undefined;
 
@@ -67,6 +69,7 @@ export class ApiError extends HotWalletError {
     this.detail = problem.detail;
     this.field = problem.field;
     this.rule = problem.rule;
+    this.refundId = problem.refund_id;
     this.requestId = problem.request_id;
   }
 

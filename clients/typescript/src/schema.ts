@@ -889,6 +889,11 @@ export interface components {
              * @description With `approval-required`: when the proposal expires.
              */
             expires_at?: string;
+            /**
+             * @description With `conflict` and `idempotency-mismatch`: the caller's earlier refund that
+             *     has the reference or the key.
+             */
+            refund_id?: string;
         };
     };
     responses: {
@@ -1200,7 +1205,7 @@ export interface operations {
             header?: {
                 /**
                  * @description `wait=10`: if the page is empty, wait up to 10 seconds, at most 20, for the next
-                 *     event. Other preferences are ignored.
+                 *     event. Other preferences are ignored (RFC 7240).
                  */
                 Prefer?: string;
             };
@@ -1444,7 +1449,7 @@ export interface operations {
                 "Idempotency-Key": string;
                 /**
                  * @description `respond-async`: do not wait for a worker. `wait=10`: wait up to 10 seconds, at
-                 *     most 20, until the refund is final. Other preferences are ignored.
+                 *     most 20, until the refund is final. Other preferences are ignored (RFC 7240).
                  */
                 Prefer?: string;
                 /** @description Only of a tenant that signs its requests: see Signed requests. */
@@ -1745,7 +1750,7 @@ export interface operations {
             header?: {
                 /**
                  * @description `respond-async`: do not wait for a worker. `wait=10`: wait up to 10 seconds, at
-                 *     most 20, until the refund is final. Other preferences are ignored.
+                 *     most 20, until the refund is final. Other preferences are ignored (RFC 7240).
                  */
                 Prefer?: string;
             };

@@ -56,6 +56,8 @@ test("an error has its code, and a page that explains it", { skip }, async () =>
     assert.deepEqual([error.code, error.rule], ["policy-violation", "max-amount"]);
     return true;
   });
+  const created = await client.createRefund(request("twice"));
+  await assert.rejects(client.createRefund(request("twice")), { code: "conflict", refundId: created.id });
   const unknown = new HotWallet(url ?? "", { token: "none" });
   await assert.rejects(unknown.tokens(), { code: "unauthenticated", action: "authenticate" });
 });

@@ -218,11 +218,12 @@ def test_a_malformed_request(client: TestClient) -> None:
 
 
 def test_a_reference_that_is_taken(paying: TestClient) -> None:
-    post(paying, BODY)
+    posted = post(paying, BODY)
     found = preview(paying).json
 
     assert found["outcome"] == "refuse"
     assert found["problem"]["code"] == "conflict"
+    assert found["problem"]["refund_id"] == posted.json["id"]
 
 
 def test_a_blocked_tenant(paying: TestClient, sqlite_store: SQLStore) -> None:

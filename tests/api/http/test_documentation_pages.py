@@ -1,4 +1,4 @@
-"""``/docs`` and ``/problems/{code}``: pages that run nothing and load nothing."""
+"""``/docs`` and ``/problems``: pages that run nothing and load nothing."""
 
 import re
 from base64 import b64encode
@@ -140,6 +140,20 @@ def test_each_code_has_a_page(client: TestClient, code: str) -> None:
     assert text.headers["content-type"].startswith("text/plain")
 
 
+def test_the_index_has_each_code(client: TestClient) -> None:
+    """With a link to its page; as text there is one line per code."""
+    page = _require_strict(client.simulate_get("/problems"))
+    text = client.simulate_get("/problems", headers={"Accept": "text/plain"})
+    codes = sorted(problem_codes())
+
+    assert [link for link in page.links if link.startswith("/problems/")] == [
+        f"/problems/{code}" for code in codes
+    ]
+    assert [line.partition(":")[0] for line in text.text.splitlines()] == codes
+    assert text.headers["content-type"].startswith("text/plain")
+    assert text.headers["vary"] == "Accept"
+
+
 @pytest.mark.parametrize(
     ("accept", "media_type"),
     [
@@ -177,7 +191,7 @@ def test_the_type_of_a_problem_is_its_page(client: TestClient) -> None:
     assert client.simulate_get(problem["type"]).status_code == 200
 
 
-@pytest.mark.parametrize("path", ["/docs", "/problems/forbidden"])
+@pytest.mark.parametrize("path", ["/docs", "/problems", "/problems/forbidden"])
 def test_pages_have_no_parameters(client: TestClient, path: str) -> None:
     answer = client.simulate_get(f"{path}?a=b")
 

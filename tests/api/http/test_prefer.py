@@ -250,13 +250,52 @@ def test_other_preferences_are_ignored(
     assert pace.slept == 0
 
 
-def test_two_different_waits_are_refused(
-    client: TestClient, sqlite_store: SQLStore
+@pytest.mark.parametrize(
+    ("preference", "applied"),
+    [
+        ("wait=1, wait=2", "wait=1"),
+        ("wait=0,Wait=2", "wait=0"),
+        ("wait=x, wait=2", None),
+    ],
+)
+def test_the_first_of_two_waits_counts(
+    client: TestClient, refund_path: str, preference: str, applied: str | None
 ) -> None:
-    answer = post(client, BODY, Prefer="wait=1, wait=2")
+    """RFC 7240: the second is ignored, and it is no error."""
+    headers = bearer() | {"Prefer": preference}
+    answer = client.simulate_get(refund_path, headers=headers)
 
-    assert (answer.status_code, answer.json["field"]) == (400, "Prefer")
-    assert sqlite_store.list("gateway-1").refunds == ()
+    assert answer.status_code == 200
+    assert answer.headers.get("preference-applied") == applied
+
+
+@pytest.mark.parametrize(
+    "preference",
+    [
+        "return=minimal",
+        'return=minimal; foo="some, wait=20"',
+        'foo="a, respond-async, wait=20", bar',
+        'foo="\\", wait=20',
+        'foo="wait=20, wait=20',
+        "respond-async=yes",
+    ],
+)
+def test_a_post_ignores_preferences_that_it_does_not_know(
+    paying: TestClient, pace: Pace, preference: str
+) -> None:
+    """Nor does it read a quoted string as preferences."""
+    assert _shown(post(paying, BODY, Prefer=preference)) == (201, "broadcast", None)
+    assert pace.slept == 0
+
+
+def test_unknown_preferences_leave_the_others_in_force(
+    client: TestClient, refund_path: str, pace: Pace
+) -> None:
+    headers = bearer() | {"Prefer": 'return=minimal, foo="a,b;c"; d="e,f", wait=3'}
+    answer = client.simulate_get(refund_path, headers=headers)
+
+    assert answer.headers["preference-applied"] == "wait=3"
+    assert 3 <= pace.slept < 3.3
 
 
 def test_a_final_refund_is_returned_at_once(

@@ -179,6 +179,8 @@ def test_a_reference_is_paid_once(client: TestClient) -> None:
 
     assert statuses(answer) == [201, 409]
     assert codes(answer) == [None, "conflict"]
+    first, second = answer.json["results"]
+    assert second["problem"]["refund_id"] == first["refund"]["id"]
 
 
 _BAD: dict[str, tuple[Any, str | None]] = {

@@ -61,22 +61,24 @@ def test_the_location_shows_the_refund(client: TestClient) -> None:
 
 
 def test_another_body_with_the_same_key_is_a_conflict(client: TestClient) -> None:
-    _post(client, Idempotency_Key="k")
+    first = _post(client, Idempotency_Key="k")
     response = _post(client, BODY | {"amount": "12.51"}, Idempotency_Key="k")
 
     assert (response.status_code, response.json["code"]) == (
         409,
         "idempotency-mismatch",
     )
+    assert response.json["refund_id"] == first.json["id"]
     assert _stored(client) == 1
 
 
 def test_a_payment_session_is_refunded_once(client: TestClient) -> None:
     """By default the payment session is the reference."""
-    _post(client)
+    first = _post(client)
     response = _post(client)
 
     assert (response.status_code, response.json["code"]) == (409, "conflict")
+    assert response.json["refund_id"] == first.json["id"]
     assert _stored(client) == 1
 
 

@@ -64,6 +64,7 @@ PROBES = [
     ("GET", "/readyz"),
     ("GET", "/openapi.json"),
     ("GET", "/docs"),
+    ("GET", "/problems"),
     ("GET", "/problems/forbidden"),
 ]
 

@@ -71,6 +71,8 @@ class ApiError(HotWalletError):
         """The field, parameter or header that is wrong."""
         self.rule = _text(problem, "rule")
         """The rule of the policy that refused."""
+        self.refund_id = _text(problem, "refund_id")
+        """The earlier refund that has the reference or the key."""
         self.request_id = _text(problem, "request_id")
         """Names this request in the service's log."""
         self.url = url

@@ -546,6 +546,7 @@ class Problem(TypedDict):
     message: NotRequired[str]
     digest: NotRequired[str]
     expires_at: NotRequired[str]
+    refund_id: NotRequired[str]
 
 
 class BatchResult(TypedDict):
