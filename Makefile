@@ -7,13 +7,13 @@ SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))
 PYTHON ?= $(firstword $(foreach p,python3.13 python3.12 python3.11 python3,\
   $(shell $(p) -c '$(SUPPORTED)' 2>/dev/null && command -v $(p))))
 BIN := .venv/bin
-# One more than there are cores, since many tests wait for other processes.
-WORKERS ?= $(shell $(PYTHON) -c 'import os; print(min(os.cpu_count() + 1, 6))')
+CORES := $(shell $(PYTHON) -c 'import os; print(os.cpu_count())')
+WORKERS ?= $(shell echo $$(($(CORES) < 5 ? $(CORES) + 1 : 6)))
 # These start programs or a chain, so `make check` leaves them to `make test`.
 SLOW := refunds/test_crashes refunds/test_on_chain startup/test_guard_everywhere
 PACKAGES := signer backends api softhsm dev bench tests clients/python
 # tests/support/distribution.py refines this.
-PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 # Trust the certificates that the system trusts, a company's proxy included.
 export UV_SYSTEM_CERTS := true
@@ -41,6 +41,8 @@ dev: .venv/.ready ## The same stack, left running; PORT=8081 for another port.
 check: lint ## Lint, and the tests of the core that start no program: under a minute.
 	@$(PYTEST) -q signer tests/unit/signer $(SLOW:%=--ignore=tests/unit/signer/%.py)
 
+# More, since they wait for other processes half of the time.
+test: WORKERS := $(shell echo $$(($(CORES) < 5 ? $(CORES) + 3 : 8)))
 test: .venv/.ready node_modules/.ready .venv-servers/.ready ## All tests.
 	@$(PYTEST) --durations=25 $(ARGS)
 
