@@ -25,6 +25,7 @@ from tests.support.forkserver import FORK_SERVER
 
 DECIMALS = 6
 FUNDS = 1_000_000 * 10**DECIMALS
+COIN_FUNDS = 10**19
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,9 @@ class Chain:
     def fund(self, *wallets: str) -> None:
         """Give *wallets* tokens and gas; after that a block is mined every second."""
         for wallet in wallets:
-            stablecoin.fund(self.rpc.url, wallet, token=self.token, amount=FUNDS)
+            stablecoin.fund(
+                self.rpc.url, wallet, token=self.token, amount=FUNDS, wei=COIN_FUNDS
+            )
         self.rpc("evm_setAutomine", False)
         self.rpc("evm_setIntervalMining", 1)
 

@@ -13,9 +13,17 @@ from typing import Any, Self
 from tests.crash.journal import Entry
 
 
+COIN = "0x" + "0" * 40
+"""The token of coin, and of calls."""
+
+
 @dataclass(frozen=True, slots=True)
 class Transfer:
-    """A ``Transfer`` event out of a wallet, on the canonical chain."""
+    """
+    A payment out of a wallet, on the canonical chain: a ``Transfer`` event, or a call.
+
+    A call has its ``calldata`` in hex, the token ``COIN`` and an amount in wei.
+    """
 
     tx_hash: str
     token: str
@@ -23,6 +31,7 @@ class Transfer:
     amount: int
     block_number: int
     block_hash: str
+    calldata: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +60,7 @@ class Row:
     tx_hash: str | None
     block_number: int | None
     block_hash: str | None
+    calldata: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +143,8 @@ class Evidence:
     """
     Everything that is known of one run.
 
-    ``spent`` is the loss of the wallets since the start, per token.  ``used`` has the
+    ``spent`` is the loss of the wallets since the start, per token; that of ``COIN`` is
+    without fees.  ``used`` has the
     digests that the device was asked to sign, where a proxy sees the requests, with the
     time of the first request on the monotonic clock.
     """

@@ -35,11 +35,17 @@ _PREFERENCES: Sequence[Mapping[str, str]] = (
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """One refund that the gateway requests, always with the same idempotency key."""
+    """
+    One payment that a client requests, always with the same idempotency key.
+
+    With ``calldata``, in hex, it is a call of ``recipient``, whose value in wei is
+    ``amount`` in millionths; ``0x`` sends coin.  Only clients of JSON-RPC send calls.
+    """
 
     key: str
     recipient: str
     amount: str
+    calldata: str | None = None
 
     @classmethod
     def numbered(cls, series: str, number: int) -> "Order":

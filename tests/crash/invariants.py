@@ -11,13 +11,16 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 
-from tests.crash.evidence import Evidence, Recorded, Row
+from tests.crash.evidence import Evidence, Recorded, Row, Transfer
 from tests.crash.journal import Entry
 from tests.support import invariants as shared
 from tests.support.invariants import AFTER_REVOCATION, FINAL, LEGAL
 
 
 _SEAL_MS = 5_000
+
+Terms = tuple[str, str | None, int]
+"""A recipient, the calldata of a call, and an amount."""
 
 Owner = tuple[str, str]
 """A refund's id, and the address whose nonce it has, in lower case."""
@@ -29,7 +32,7 @@ def violations(evidence: Evidence) -> list[str]:
 
 
 def _paid_iff_confirmed(evidence: Evidence) -> Iterator[str]:
-    paid = [(t.token, t.recipient, t.amount) for t in evidence.transfers]
+    paid = [(t.token, *_terms(t)) for t in evidence.transfers]
     confirmed = [
         (row.token, *_terms(row)) for row in evidence.rows if row.status == "confirmed"
     ]
@@ -37,12 +40,12 @@ def _paid_iff_confirmed(evidence: Evidence) -> Iterator[str]:
 
 
 def _paid_as_requested(evidence: Evidence) -> Iterator[str]:
+    asked = [entry for entry in evidence.journal if entry["event"] == "asked"]
     requested = {
-        entry["recipient"].lower(): [_units(entry, evidence)]
-        for entry in evidence.journal
-        if entry["event"] == "asked"
+        _payee(recipient, calldata): [amount]
+        for recipient, calldata, amount in (_requested(e, evidence) for e in asked)
     }
-    paid = [(t.recipient, t.amount) for t in evidence.transfers]
+    paid = [(_payee(t.recipient, t.calldata), t.amount) for t in evidence.transfers]
     yield from shared.paid_as_requested(paid, requested)
 
 
@@ -246,7 +249,7 @@ def _kept_promises(evidence: Evidence) -> Iterator[str]:
         (
             entry["key"],
             entry["id"],
-            (entry["recipient"].lower(), _units(entry, evidence)),
+            _requested(entry, evidence),
             entry.get("body") if entry["http"] in {200, 201} else None,
         )
         for entry in evidence.journal
@@ -271,7 +274,7 @@ def _answered_hashes(evidence: Evidence) -> Iterator[str]:
         answer = f"{entry['key']} was answered {entry['tx_hash']}"
         if row is None:
             yield f"{answer}, which no refund has"
-        elif _terms(row) != (entry["recipient"].lower(), _units(entry, evidence)):
+        elif _terms(row) != _requested(entry, evidence):
             yield f"{answer}, which pays another request"
         elif row.status != "confirmed":
             yield f"{answer}, and its refund is {row.status}"
@@ -291,13 +294,13 @@ def _one_refund(evidence: Evidence) -> Iterator[str]:
 
 
 def _receipts_stay(evidence: Evidence) -> Iterator[str]:
-    """I1: each transaction whose receipt a client read made its transfer."""
-    paid = {(t.tx_hash, t.recipient, t.amount) for t in evidence.transfers}
+    """I1: each transaction whose receipt a client read made its payment."""
+    paid = {(t.tx_hash, *_terms(t)) for t in evidence.transfers}
     for entry in evidence.journal:
-        if entry["event"] == "mined":
-            terms = entry["recipient"].lower(), _units(entry, evidence)
-            if (entry["tx_hash"], *terms) not in paid:
-                yield f"{entry['key']} has the receipt of {entry['tx_hash']}, unpaid"
+        if entry["event"] != "mined":
+            continue
+        if (entry["tx_hash"], *_requested(entry, evidence)) not in paid:
+            yield f"{entry['key']} has the receipt of {entry['tx_hash']}, unpaid"
 
 
 def _finished(evidence: Evidence) -> Iterator[str]:
@@ -354,12 +357,18 @@ def _is_revoked(evidence: Evidence) -> bool:
     return any(key.state == "blocked" for key in evidence.keys)
 
 
-def _terms(row: Row) -> tuple[str, int]:
-    return row.recipient, row.amount
+def _terms(paid: Row | Transfer) -> Terms:
+    return paid.recipient, paid.calldata, paid.amount
 
 
-def _units(entry: Entry, evidence: Evidence) -> int:
-    return int(Decimal(entry["amount"]).scaleb(evidence.decimals))
+def _requested(entry: Entry, evidence: Evidence) -> Terms:
+    units = int(Decimal(entry["amount"]).scaleb(evidence.decimals))
+    return entry["recipient"].lower(), entry.get("calldata"), units
+
+
+def _payee(recipient: str, calldata: str | None) -> str:
+    """Return whom a payment reaches: each request has a recipient or calldata alone."""
+    return recipient if calldata is None else f"{recipient} with {calldata}"
 
 
 def _reachable(start: str) -> frozenset[str]:

@@ -1,7 +1,8 @@
 """
-An application that pays with web3.py, and repeats a transfer until it is mined.
+An application that pays with web3.py, and repeats a transaction until it is mined.
 
-Without a key it stops before the same transfer would be another one.
+It sends tokens, sends coin and calls a contract in turn.  Without a key it stops before
+the same transaction would be another one.
 """
 
 import hashlib
@@ -11,8 +12,9 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from decimal import Decimal
+from enum import StrEnum, auto
 from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from eth_typing import HexStr
 from web3 import Web3
 from web3.exceptions import TransactionNotFound, Web3RPCError
 
+from dev.rpc import RPC
 from tests.crash.dependencies import DECIMALS
 from tests.crash.gateway_client import Order
 from tests.crash.gateway_process import Load
@@ -31,9 +34,58 @@ from tests.crash.journal import Journal
 _WITHOUT_KEY_SECONDS = 90.0
 """It is less than the 120 seconds of the service: a request may arrive late."""
 
+CONTRACT = "0xC0Dec0dec0DeC0Dec0dEc0DEC0DEC0DEC0DEC0dE"
+"""It accepts any calldata and coin, as each request has calldata of its own."""
+
+_STOP = "0x00"
+_SELECTOR = "0xb1c0ffee"  # No known function has it.
+
+RULES = f"""\
+@id("coin-of-applications")
+permit (principal, action == Action::"sign-transaction", resource)
+when {{ context.path == "call" && context.shape == "coin-transfer" }};
+
+@id("calls-of-applications")
+permit (principal, action == Action::"sign-transaction", resource)
+when {{
+  context.path == "call" && context has to && context.to == "{CONTRACT.lower()}"
+  && context has selector && context.selector == "{_SELECTOR}"
+}};
+"""
+"""The operator's rules that permit what an application sends beside tokens."""
+
 _RECEIPT_SECONDS = 2.0
 _UNAVAILABLE = frozenset({-32002, -32005})
 _NOT_SENT_YET = "not-sent-yet"
+
+
+class Asset(StrEnum):
+    """What an order of an application sends."""
+
+    TOKEN = auto()
+    COIN = auto()
+    CALL = auto()
+
+
+def number_order(series: str, number: int) -> Order:
+    """Return the same order for the same arguments: tokens, coin or a call in turn."""
+    order = Order.numbered(series, number)
+    match list(Asset)[number % len(Asset)]:
+        case Asset.TOKEN:
+            return order
+        case Asset.COIN:
+            return replace(order, calldata="0x")
+        case Asset.CALL:
+            argument = hashlib.sha256(order.key.encode()).hexdigest()
+            calldata = f"{_SELECTOR}{argument}"
+            return replace(order, recipient=CONTRACT, calldata=calldata)
+
+
+def asset_of(calldata: str | None) -> Asset:
+    """Return what an order with *calldata* sends."""
+    if calldata is None:
+        return Asset.TOKEN
+    return Asset.COIN if calldata == "0x" else Asset.CALL
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +95,7 @@ class Habits:
 
     ``is_keyed``: with an ``Idempotency-Key``.  ``seconds``: how long it waits for an
     answer; the service continues with the request.  ``copies``: how many threads send
-    it at once.  ``is_forgetful``: it sends the transfer again after it was mined.
+    it at once.  ``is_forgetful``: it sends the order again after it was mined.
     """
 
     is_keyed: bool
@@ -65,7 +117,7 @@ class Habits:
 
 @dataclass(frozen=True, slots=True)
 class JSONRPCClient:
-    """Sends transfers of *token* from *wallet* to *url*, as the tenant ``gateway``."""
+    """Sends orders from *wallet* to *url*, as the tenant ``gateway``."""
 
     url: str
     token_key: Path
@@ -74,7 +126,7 @@ class JSONRPCClient:
 
     def pay(self, order: Order, journal: Journal) -> None:
         """
-        Repeat the transfer until it is mined, or until it would be another one.
+        Repeat *order* until it is mined, or until it would be another one.
 
         Raises:
             AssertionError: The answer is an error after which no client repeats.
@@ -114,15 +166,10 @@ class _Payment:
     journal: Journal
 
     def send(self) -> str | None:
-        """Send the transfer, and return its hash if the service answered with one."""
-        terms = {
-            "key": self.order.key,
-            "recipient": self.order.recipient,
-            "amount": self.order.amount,
-        }
-        began = self.journal.write("asked", **terms)
+        """Send the order, and return its hash if the service answered with one."""
+        began = self.journal.write("asked", **asdict(self.order))
         try:
-            sent = self.w3.eth.send_transaction(self._transfer())
+            sent = self.w3.eth.send_transaction(self._transaction())
         except Web3RPCError as e:
             error = dict((e.rpc_response or {})["error"])
             self.journal.write("postponed", key=self.order.key, error=error)
@@ -134,7 +181,7 @@ class _Payment:
         tx_hash = sent.to_0x_hex()
         self.journal.write(
             "sent",
-            **terms,
+            **asdict(self.order),
             began=began,
             tx_hash=tx_hash,
             is_keyed=self.habits.is_keyed,
@@ -148,19 +195,20 @@ class _Payment:
             with suppress(TransactionNotFound, Web3RPCError, *NO_RESPONSE):
                 receipt = self.w3.eth.get_transaction_receipt(HexStr(tx_hash))
                 assert receipt["status"] == 1, f"{self.order.key}: {tx_hash} reverted"
-                self.journal.write(
-                    "mined",
-                    key=self.order.key,
-                    recipient=self.order.recipient,
-                    amount=self.order.amount,
-                    tx_hash=tx_hash,
-                )
+                self.journal.write("mined", **asdict(self.order), tx_hash=tx_hash)
                 return True
             time.sleep(0.2)
         return False
 
-    def _transfer(self) -> Any:
+    def _transaction(self) -> Any:
         units = int(Decimal(self.order.amount).scaleb(DECIMALS))
+        if self.order.calldata is not None:
+            return {
+                "from": self.client.wallet,
+                "to": self.order.recipient,
+                "value": units,
+                "data": self.order.calldata,
+            }
         recipient = self.order.recipient[2:].lower().rjust(64, "0")
         return {
             "from": self.client.wallet,
@@ -169,16 +217,21 @@ class _Payment:
         }
 
 
+def deploy_contract(rpc: RPC) -> None:
+    """Put the code of ``CONTRACT`` on a local chain."""
+    rpc("anvil_setCode", CONTRACT, _STOP)
+
+
 def run_client(
     client: JSONRPCClient, journal_file: Path, load: Load, stop: Event
 ) -> None:
-    """Keep ``load.concurrency`` transfers in flight until *stop*; finish those."""
+    """Keep ``load.concurrency`` orders in flight until *stop*; finish those."""
     numbers = itertools.count()
     with Journal(journal_file) as journal, ThreadPoolExecutor() as copies:
 
         def pay_until_stopped(_: int) -> None:
             while not stop.is_set():
-                order = Order.numbered(load.series, next(numbers))
+                order = number_order(load.series, next(numbers))
                 count = Habits.of(order).copies
                 list(copies.map(client.pay, [order] * count, [journal] * count))
 
@@ -196,7 +249,7 @@ def _pauses() -> Iterator[float]:
 
 
 def _is_temporary(error: dict[str, Any]) -> bool:
-    """Return whether the same transfer may succeed later."""
+    """Return whether the same transaction may succeed later."""
     if error["code"] in _UNAVAILABLE:
         return True
     return bool(error["data"].get("code") == _NOT_SENT_YET)

@@ -27,6 +27,7 @@ from signer.model.audit_record import Record
 from tests.crash.admin_client import AdminClient
 from tests.crash.crash_points import CRASH_AT, CRASH_MARKERS, reached
 from tests.crash.dependencies import (
+    COIN_FUNDS,
     DECIMALS,
     FUNDS,
     Chain,
@@ -37,14 +38,20 @@ from tests.crash.dependencies import (
     running_chain,
     softhsm_device,
 )
-from tests.crash.evidence import Evidence
+from tests.crash.evidence import COIN, Evidence
 from tests.crash.fault_plan import Plan
 from tests.crash.gateway_process import Load, run_gateway
 from tests.crash.host import run_service_host
 from tests.crash.invariants import violations
 from tests.crash.journal import Entry, read_journal
-from tests.crash.json_rpc_client import JSONRPCClient, run_client
-from tests.crash.read_chain import read_balance, read_sent, read_transfers
+from tests.crash.json_rpc_client import JSONRPCClient, deploy_contract, run_client
+from tests.crash.read_chain import (
+    read_balance,
+    read_calls,
+    read_coin,
+    read_sent,
+    read_transfers,
+)
 from tests.crash.read_store import (
     read_audit,
     read_keys,
@@ -225,7 +232,8 @@ class Laboratory:
         return self._start_once(f"gateway-{load.series}", run_gateway, arguments)
 
     def start_json_rpc_client(self, load: Load) -> Program:
-        """Start a process that sends transfers through JSON-RPC until ``settle``."""
+        """Start a process that pays through JSON-RPC until ``settle``."""
+        deploy_contract(self.chain.rpc)
         client = JSONRPCClient(
             f"http://127.0.0.1:{self._port(Role.SIGN)}/rpc",
             self.token_key,
@@ -301,7 +309,8 @@ class Laboratory:
             return Evidence(
                 decimals=DECIMALS,
                 journal=self.journal(),
-                transfers=sum((read_transfers(rpc, each) for each in wallets), ()),
+                transfers=sum((read_transfers(rpc, each) for each in wallets), ())
+                + read_calls(rpc, token, *wallets),
                 sent=read_sent(rpc, *wallets),
                 rows=read_rows(store),
                 signed=read_signed(store),
@@ -309,7 +318,8 @@ class Laboratory:
                 spent={
                     token.lower(): sum(
                         FUNDS - read_balance(rpc, token, each) for each in wallets
-                    )
+                    ),
+                    COIN: COIN_FUNDS * len(wallets) - read_coin(rpc, *wallets),
                 },
                 used=dict(self.device.used),
                 audit=read_audit(store),

@@ -1,5 +1,6 @@
 """Reads the chain by raw JSON-RPC."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,7 +8,7 @@ import rlp
 from eth_utils.crypto import keccak
 
 from dev.rpc import RPC
-from tests.crash.evidence import Sent, Transfer
+from tests.crash.evidence import COIN, Sent, Transfer
 
 
 _EIP_1559 = 2
@@ -60,12 +61,37 @@ def read_transfers(rpc: RPC, wallet: str) -> tuple[Transfer, ...]:
     )
 
 
+def read_calls(rpc: RPC, token: str, *wallets: str) -> tuple[Transfer, ...]:
+    """Return the transactions of *wallets* that did not revert, without *token*'s."""
+    return tuple(
+        Transfer(
+            tx_hash=mined["hash"],
+            token=COIN,
+            recipient=mined["to"].lower(),
+            amount=int(mined["value"], 16),
+            block_number=int(mined["blockNumber"], 16),
+            block_hash=mined["blockHash"],
+            calldata=mined["input"],
+        )
+        for mined, receipt in _read_mined(rpc, *wallets)
+        if mined["to"].lower() != token.lower() and int(receipt["status"], 16)
+    )
+
+
+def read_coin(rpc: RPC, *wallets: str) -> int:
+    """Return how many wei *wallets* have, and have paid as fees."""
+    fees = sum(
+        int(receipt["gasUsed"], 16) * int(receipt["effectiveGasPrice"], 16)
+        for _, receipt in _read_mined(rpc, *wallets)
+    )
+    balances = (rpc("eth_getBalance", each, "latest") for each in wallets)
+    return fees + sum(int(balance, 16) for balance in balances)
+
+
 def read_sent(rpc: RPC, *wallets: str) -> tuple[Sent, ...]:
     """Return all transactions of *wallets*, in blocks first and then in the pool."""
     senders = {wallet.lower() for wallet in wallets}
-    found = []
-    for number in range(int(rpc("eth_blockNumber"), 16) + 1):
-        found += rpc("eth_getBlockByNumber", hex(number), True)["transactions"]
+    found = list(_read_blocks(rpc))
     pool = rpc("txpool_content")
     for by_nonce in (*pool["pending"].values(), *pool["queued"].values()):
         found += by_nonce.values()
@@ -79,6 +105,22 @@ def read_balance(rpc: RPC, token: str, wallet: str) -> int:
     """Return how many base units of *token* the wallet has."""
     data = f"0x{_BALANCE_OF}{_word(wallet)}"
     return int(rpc("eth_call", {"to": token, "data": data}, "latest"), 16)
+
+
+def _read_blocks(rpc: RPC) -> Iterator[dict[str, Any]]:
+    """Yield the transactions in all blocks, the oldest first."""
+    for number in range(int(rpc("eth_blockNumber"), 16) + 1):
+        yield from rpc("eth_getBlockByNumber", hex(number), True)["transactions"]
+
+
+def _read_mined(
+    rpc: RPC, *wallets: str
+) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    """Yield each transaction of *wallets* that is in a block, and its receipt."""
+    senders = {wallet.lower() for wallet in wallets}
+    for mined in _read_blocks(rpc):
+        if mined["from"].lower() in senders:
+            yield mined, rpc("eth_getTransactionReceipt", mined["hash"])
 
 
 def _word(address: str) -> str:

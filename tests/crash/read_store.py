@@ -16,7 +16,7 @@ from tests.crash.read_chain import Envelope
 _REFUNDS = (
     "SELECT id, idempotency_key AS key, lower(token_address) AS token,"
     " lower(recipient) AS recipient, amount, status, version, chain_id,"
-    " lower(sender) AS sender, nonce, tx_hash, block_number, block_hash"
+    " lower(sender) AS sender, nonce, tx_hash, block_number, block_hash, calldata"
     " FROM refunds ORDER BY id"
 )
 _UNSEALED = 2**63  # Greater than every sequence number.
@@ -57,8 +57,7 @@ def reading(url: str) -> Iterator[Connection]:
 
 def read_rows(store: Connection) -> tuple[Row, ...]:
     """Return all refunds."""
-    found = map(dict, store.execute(_REFUNDS))
-    return tuple(Row(**{**row, "amount": int(row["amount"])}) for row in found)
+    return tuple(_row(**row) for row in store.execute(_REFUNDS))
 
 
 def read_signed(store: Connection) -> tuple[Signed, ...]:
@@ -100,6 +99,11 @@ def read_lateness(store: Connection) -> float:
     if row["id"] is None:
         return 0.0
     return time.time() - int(row["id"][3:15], 16) / 1000
+
+
+def _row(amount: str, calldata: bytes | None, **others: Any) -> Row:
+    data = None if calldata is None else f"0x{bytes(calldata).hex()}"
+    return Row(amount=int(amount), calldata=data, **others)
 
 
 def _signed(row: Mapping[str, Any]) -> Signed:

@@ -16,6 +16,7 @@ import pytest
 from signer.audit.hash_chain import GENESIS, sealed
 from signer.model.audit_record import Record
 from tests.crash.evidence import (
+    COIN,
     Evidence,
     KeyRow,
     Recorded,
@@ -26,6 +27,7 @@ from tests.crash.evidence import (
     Transfer,
 )
 from tests.crash.invariants import violations
+from tests.crash.journal import Entry
 
 
 WALLET = "0x" + "aa" * 20
@@ -81,6 +83,7 @@ def _transfer(row: Row) -> Transfer:
         amount=row.amount,
         block_number=row.block_number or 0,
         block_hash=str(row.block_hash),
+        calldata=row.calldata,
     )
 
 
@@ -139,10 +142,18 @@ def _audit(signed: Iterable[Signed]) -> tuple[Recorded, ...]:
 def _run() -> Evidence:
     """Return a correct run of two refunds."""
     rows = (_row(0), _row(1))
+    journal = tuple(entry for row in rows for entry in _journal(row))
+    return _evidence(rows, journal, {TOKEN: 25_000_000})
+
+
+def _evidence(
+    rows: tuple[Row, ...], journal: tuple[Entry, ...], spent: dict[str, int]
+) -> Evidence:
+    """Return what is known of *rows*, which are all confirmed."""
     signed = tuple(_signed(row) for row in rows)
     return Evidence(
         decimals=6,
-        journal=tuple(entry for row in rows for entry in _journal(row)),
+        journal=journal,
         transfers=tuple(_transfer(row) for row in rows),
         sent=tuple(Sent(s.tx_hash, s.nonce, s.digest) for s in signed),
         rows=rows,
@@ -152,11 +163,38 @@ def _run() -> Evidence:
             for row in rows
             for version, status in enumerate(HAPPY)
         ),
-        spent={TOKEN: 25_000_000},
+        spent=spent,
         used={s.digest: 20.0 for s in signed},
         audit=_audit(signed),
         keys=(KeyRow(WALLET, "active", 1),),
     )
+
+
+def _run_of_calls() -> Evidence:
+    """Return a correct run of a coin payment and two calls of one contract."""
+    contract = _customer(9)
+    coin = replace(_row(0), token=COIN, calldata="0x")
+    calls = tuple(
+        replace(_row(n), token=COIN, recipient=contract, calldata=f"0xb1c0ffee{n:064x}")
+        for n in (1, 2)
+    )
+    rows = (coin, *calls)
+    journal = tuple(
+        {
+            "event": event,
+            "at": 50.0,
+            "began": 49.0,
+            "key": row.key,
+            "recipient": row.recipient,
+            "amount": "12.50",
+            "calldata": row.calldata,
+            "tx_hash": row.tx_hash,
+            "is_keyed": True,
+        }
+        for row in rows
+        for event in ("asked", "sent", "mined")
+    )
+    return _evidence(rows, journal, {COIN: 37_500_000})
 
 
 def _with_entry(event: str, **changes: Any) -> Change:
@@ -182,7 +220,7 @@ def _with_entry(event: str, **changes: Any) -> Change:
 
 def _row_with(**changes: Any) -> Change:
     """Change the first row."""
-    return lambda e: replace(e, rows=(replace(e.rows[0], **changes), e.rows[1]))
+    return lambda e: replace(e, rows=(replace(e.rows[0], **changes), *e.rows[1:]))
 
 
 def _entry_with(index: int, **changes: Any) -> Change:
@@ -430,9 +468,76 @@ CASES: dict[str, tuple[Change, str]] = {
 }
 
 
+def _call_made_again(e: Evidence) -> Evidence:
+    """Make the second call twice, as two refunds that both are confirmed."""
+    again = replace(e.rows[1], id="rf_9", key="key-9", nonce=3, tx_hash="0xhash9")
+    return replace(
+        e,
+        rows=(*e.rows, again),
+        transfers=(*e.transfers, _transfer(again)),
+        signed=(*e.signed, _signed(again)),
+        spent={COIN: e.spent[COIN] + again.amount},
+    )
+
+
+CASES_OF_CALLS: dict[str, tuple[Change, str]] = {
+    "a call is made twice by two refunds": (
+        _call_made_again,
+        "I1: .* with 0xb1c0ffee0+1 was paid 2 times",
+    ),
+    "a call is made twice by one refund": (
+        lambda e: replace(e, transfers=(*e.transfers, e.transfers[1])),
+        "I1: .*0xb1c0ffee0+1'.* was paid 2 times, and 1 refunds",
+    ),
+    "a confirmed call is lost": (
+        lambda e: replace(e, transfers=e.transfers[:2]),
+        "I1: .*0xb1c0ffee0+2'.* was paid 0 times, and 1 refunds",
+    ),
+    "a call has other calldata": (
+        _transfer_with(calldata="0xb1c0ffee"),
+        "I1: .* with 0xb1c0ffee was paid .*, and no client requested it",
+    ),
+    "a coin payment has another amount": (
+        _transfer_with(amount=12_500_001),
+        r"I1: .* with 0x was paid \[12500001\], and \[12500000\] requested",
+    ),
+    "a coin payment reaches another address": (
+        _transfer_with(recipient=_customer(7)),
+        "I1: .* with 0x was paid .*, and no client requested it",
+    ),
+    "tokens are sent instead of coin": (
+        _transfer_with(token=TOKEN, calldata=None),
+        "I1: .*was paid .*, and no client requested it",
+    ),
+    "more coin left the wallet than was sent": (
+        lambda e: replace(e, spent={COIN: e.spent[COIN] + 1}),
+        "I5: 37500001 of 0x0+ left the wallets, 37500000 is confirmed",
+    ),
+    "a client got the hash of another call of the contract": (
+        _entry_with(4, tx_hash="0xhash2"),
+        "I7: key-1 was answered 0xhash2, which pays another request",
+    ),
+    "one request became two calls": (
+        _entry_with(7, key="key-1"),
+        "I7: key-1 became rf_1 and rf_2",
+    ),
+}
+
+
 def test_a_correct_run_has_no_violations() -> None:
     """No check reports it."""
     assert violations(_run()) == []
+    assert violations(_run_of_calls()) == []
+
+
+@pytest.mark.parametrize("name", CASES_OF_CALLS)
+def test_a_violation_of_calls_is_found(name: str) -> None:
+    """The invariant reports the changed fact of a coin payment or a call."""
+    change, violation = CASES_OF_CALLS[name]
+
+    found = violations(change(_run_of_calls()))
+
+    assert any(re.match(violation, each) for each in found), found
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -1,13 +1,14 @@
 """
-Refunds and JSON-RPC transfers use one wallet, while every process is killed.
+Refunds and transactions of JSON-RPC use one wallet, while every process is killed.
 
 Gateways send ``POST /v1/refunds`` to the processes with the role refunds.  Applications
-send ``eth_sendTransaction`` with web3.py to those with the role sign, and repeat it
-after a lost answer, half of them without a key.
+send ``eth_sendTransaction`` with web3.py to those with the role sign: tokens, coin and
+calls of a contract.  They repeat it after a lost answer, half of them without a key.
 """
 
 from collections import Counter
 from collections.abc import Iterable
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +17,7 @@ from tests.crash.conftest import SEED, Open
 from tests.crash.crash_points import API, JSON_RPC, WORKER, names
 from tests.crash.gateway_process import Load
 from tests.crash.journal import Entry
+from tests.crash.json_rpc_client import RULES, Asset, asset_of
 from tests.crash.killer import Killer
 from tests.crash.laboratory import SETTLE_SECONDS, Laboratory
 from tests.crash.read_store import read_rows, reading
@@ -56,8 +58,9 @@ def _await_payment(lab: Laboratory) -> None:
         pytest.param(200 - len(_ALL), _ALL, id="many", marks=pytest.mark.soak),
     ],
 )
-def test_refunds_and_transfers_of_json_rpc_share_a_wallet(
+def test_refunds_and_transactions_of_json_rpc_share_a_wallet(
     open_laboratory: Open,
+    tmp_path: Path,
     empty_url: str,
     report_figures: ReportFigures,
     kills: int,
@@ -65,11 +68,16 @@ def test_refunds_and_transfers_of_json_rpc_share_a_wallet(
 ) -> None:
     """Nonces are contiguous, and each accepted request is paid exactly once."""
     roles = (Role.REFUNDS, Role.SIGN)
-    lab = open_laboratory(empty_url, roles=roles, crash_at=points)
+    policy = tmp_path / "policy"
+    policy.mkdir()
+    (policy / "applications.cedar").write_text(RULES, encoding="utf-8")
+    lab = open_laboratory(
+        empty_url, roles=roles, crash_at=points, settings={"POLICY_DIR": str(policy)}
+    )
     killer = Killer(lab.supervisor, SEED)
 
     gateway = lab.start_gateway(Load("refunds", concurrency=8))
-    applications = lab.start_json_rpc_client(Load("transfers", concurrency=8))
+    applications = lab.start_json_rpc_client(Load("applications", concurrency=8))
     while killer.count < kills:
         lab.sleep(killer.wait(0.5))
         killer.kill()
@@ -85,12 +93,17 @@ def test_refunds_and_transfers_of_json_rpc_share_a_wallet(
     assert lab.wait(are_final, SETTLE_SECONDS), lab.explain(lab.violations())
     evidence = lab.evidence()
     events = Counter(entry["event"] for entry in evidence.journal)
+    mined = {
+        entry["key"]: asset_of(entry["calldata"]).value
+        for entry in evidence.journal
+        if entry["event"] == "mined"
+    }
     report_figures(
         {
             "kills": killer.count + len(lab.crash_points()),
             "refunds": len(evidence.rows),
-            "of JSON-RPC": len(_keys(evidence.journal, "mined")),
             "settled after s": seconds,
+            **Counter(mined.values()),
             **events,
         }
     )
@@ -99,5 +112,5 @@ def test_refunds_and_transfers_of_json_rpc_share_a_wallet(
     nonces = sorted(sent.nonce for sent in evidence.sent)
     assert list(range(len(evidence.rows))) == nonces, lab.explain("a gap in the nonces")
     assert len(evidence.rows) >= kills // _KILLS_PER_PAYMENT, lab.explain("few refunds")
-    assert _keys(evidence.journal, "mined"), lab.explain("JSON-RPC paid nothing")
+    assert {*mined.values()} == {*Asset}, lab.explain(f"JSON-RPC paid {mined}")
     assert _keys(evidence.journal, "seen"), lab.explain("no refund was paid")
