@@ -6,13 +6,14 @@ import random
 import socket
 import threading
 from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 from datetime import timedelta
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 from standardwebhooks.webhooks import Webhook as Reference
@@ -21,6 +22,7 @@ from api.views.events import event_document
 from backends.webhook_client import WebhookClient
 from signer.alerts import Alerts
 from signer.config.webhook import Webhook
+from signer.errors import StoreUnavailableError
 from signer.model.delivery import DeliveryState
 from signer.model.refund import Status
 from signer.ports import DeliveryFilter, EventStore, utc_now
@@ -41,6 +43,11 @@ TENANTS = ("alpha", "beta", "gateway")
 _CLAIM = timedelta(seconds=1.5)
 _TIMEOUT = 0.4
 _DELAYS = (0.05,) * 10_000
+
+# Each takes as long as the store waits for a lock; the workers may have it meanwhile.
+_TRIES = 20
+
+T = TypeVar("T")
 
 
 class FailingReceiver(ThreadingHTTPServer):
@@ -151,11 +158,19 @@ def make_events(database: str, refunds: int, changes: int = 2) -> None:
     """Make refunds of all tenants, each with two events or, on request, more."""
     with closing(open_ledger(database)) as store:
         for number in range(refunds):
-            refund = accepted(store, tenant=TENANTS[number % len(TENANTS)])
-            for _ in range((changes - 2) // 2):
-                refund = moved(store, refund, Status.AWAITING_APPROVAL)
-                refund = moved(store, refund, Status.QUEUED)
-            moved(store, refund, Status.CANCELLED)
+            tenant = TENANTS[number % len(TENANTS)]
+            refund = _patiently(partial(accepted, store, tenant=tenant))
+            waits = (Status.AWAITING_APPROVAL, Status.QUEUED) * ((changes - 2) // 2)
+            for status in (*waits, Status.CANCELLED):
+                refund = _patiently(partial(moved, store, refund, status))
+
+
+def _patiently(work: Callable[[], T]) -> T:
+    """Return what *work* returns; repeat it while SQLite is busy for the workers."""
+    for _ in range(_TRIES):
+        with suppress(StoreUnavailableError):
+            return work()
+    return work()
 
 
 @contextmanager
@@ -190,7 +205,7 @@ def _kill(worker: BaseProcess) -> None:
 def wait_until_delivered(database: str, patience: float) -> None:
     """Wait until nothing is left to sequence or to deliver."""
     with closing(open_ledger(database)) as store:
-        eventually(lambda: not _is_waiting(store), patience)
+        eventually(lambda: not _patiently(partial(_is_waiting, store)), patience)
 
 
 def _is_waiting(store: EventStore) -> bool:
