@@ -33,6 +33,7 @@ from signer.ports import (
     WebhookSender,
 )
 from signer.ports.refund_client import SendBatch
+from signer.ports.treasury import Treasury
 from signer.webhooks.addresses import LOOPBACK
 
 
@@ -162,6 +163,7 @@ def preload(settings: Settings) -> None:
         "backends.webhook": settings.alert_webhook_url is not None,
         "backends.jwks_client": settings.jwt_jwks_url is not None,
         "backends.screening_client": settings.screening_url is not None,
+        "backends.treasury_client": settings.treasury_url is not None,
     }
     for name, is_used in used.items():
         if is_used:
@@ -252,6 +254,19 @@ def open_screening(settings: Settings) -> ScreeningService | None:
         settings.screening_secret_file,
         allow_http=not settings.is_production,
         kept_seconds=settings.screening_kept_seconds,
+    )
+
+
+def open_treasury(settings: Settings) -> Treasury | None:
+    """Return the client of the treasury, if one is configured."""
+    if settings.treasury_url is None and settings.treasury_token_file is None:
+        return None
+    from backends.treasury_client import TreasuryClient  # noqa: PLC0415
+
+    return TreasuryClient(
+        settings.treasury_url,
+        settings.treasury_token_file,
+        allow_http=not settings.is_production,
     )
 
 

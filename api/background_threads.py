@@ -12,6 +12,7 @@ from api.bootstrap import accept_rules
 from api.container import Container
 from signer.audit.sealer import Sealer
 from signer.config.policy_files import read_policy_files
+from signer.refunds.top_ups import TopUps
 from signer.refunds.wallet_monitor import WalletMonitor
 from signer.refunds.worker_monitor import WorkerMonitor
 from signer.startup.policy_reload import PolicyReload
@@ -52,6 +53,22 @@ def start_wallet_monitor(container: Container) -> None:
         meter=container.meter,
     )
     _start(partial(monitor.run, Event().wait), "wallet-monitor")
+
+
+def start_top_ups(container: Container) -> None:
+    """Ask the treasury, if there is one, for what the wallet lacks, in a worker."""
+    if container.treasury is None:
+        return
+    top_ups = TopUps(
+        container.store,
+        container.chains,
+        container.treasury,
+        container.alerts,
+        name=container.heartbeat.name,
+        clock=container.ledger_clock,
+        meter=container.meter,
+    )
+    _start(partial(top_ups.run, Event().wait), "top-ups")
 
 
 def start_shared_meter(container: Container) -> None:

@@ -19,6 +19,7 @@ from api.backend_factories import (
     open_store,
     open_token_keys,
     open_tracer,
+    open_treasury,
     open_webhook_sender,
     refusing_store_errors,
     require_tracing,
@@ -49,6 +50,7 @@ def build_container(environ: Mapping[str, str] = os.environ) -> Container:
         open_webhook_sender=open_webhook_sender,
         open_tracer=open_tracer,
         open_screening=open_screening,
+        open_treasury=open_treasury,
         open_node_proxies=open_node_proxies,
     )
 
@@ -176,6 +178,10 @@ def _check_settings(
     with _collecting(refusals):
         _ = container.screening
     with _collecting(refusals):
+        _ = container.treasury
+        if paying:
+            _require_treasury(container)
+    with _collecting(refusals):
         _ = container.webhook_public_keys if serving else None
     with _collecting(refusals):
         _ = container.webhook_endpoints if paying else None
@@ -193,6 +199,14 @@ def _check_settings(
         # The tenants need the networks, and raise their refusals again.
         raise ConfigurationError(*dict.fromkeys(refusals))
     return warnings
+
+
+def _require_treasury(container: Container) -> None:
+    """Refuse thresholds of top-ups without a treasury."""
+    needs_treasury = any(each.topped_up for each in container.networks.values())
+    if needs_treasury and container.treasury is None:
+        problem = "top_up_below needs TREASURY_URL and TREASURY_TOKEN_FILE"
+        raise ConfigurationError(Refusal("treasury-misconfigured", problem))
 
 
 @contextmanager

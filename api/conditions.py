@@ -36,6 +36,7 @@ CONDITIONS = (
         (catalogue.WALLET_REFUNDS, catalogue.WALLET_HOURS),
         "runway",
     ),
+    Condition(Alert.TOP_UP_FAILING, (catalogue.TOP_UP_FAILING,), "top-ups"),
     Condition(Alert.WALLET_DELEGATED, (catalogue.WALLET_DELEGATED,), "delegation"),
     Condition(
         Alert.BACKEND_THROTTLED, (catalogue.SIGNATURE_THROTTLED_SHARE,), "throttling"

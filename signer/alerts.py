@@ -39,6 +39,7 @@ class Alert(StrEnum):
     BREAK_GLASS = "break-glass"
     WORKER_STOPPED = "worker-stopped"
     LOW_BALANCE = "low-balance"
+    TOP_UP_FAILING = "top-up-failing"
     WALLET_DELEGATED = "wallet-delegated"
     BOOKS_DIFFER = "books-differ"
     WEBHOOK_FAILING = "webhook-failing"

@@ -86,6 +86,22 @@ class ScreeningUnavailableError(HotWalletError):
     retryable = True
 
 
+class TreasuryError(HotWalletError):
+    """
+    The treasury cannot be used, or refuses a top-up.
+
+    ``reason`` is a code: of a failed request, or of the treasury's refusal.
+    """
+
+    code = "treasury-failed"
+    retryable = True
+
+    def __init__(self, reason: str, *, is_refusal: bool = False) -> None:
+        super().__init__(f"the treasury does not top up: {reason}")
+        self.reason = reason
+        self.is_refusal = is_refusal
+
+
 class AuthenticationError(RequestError):
     """The request has no token, or an invalid one."""
 

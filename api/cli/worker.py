@@ -10,6 +10,7 @@ from api.background_threads import (
     start_policy_reload,
     start_sealer,
     start_shared_meter,
+    start_top_ups,
     start_wallet_monitor,
     start_webhooks,
     start_worker_monitor,
@@ -48,5 +49,6 @@ def worker(interval: float, once: bool) -> None:
     start_shared_meter(container)
     start_policy_reload(container, "worker")
     start_wallet_monitor(container)
+    start_top_ups(container)
     container.worker.run(lambda: once or stop.is_set(), interval)
     container.heartbeat.end()  # Not after a failure, which must be noticed.

@@ -69,6 +69,7 @@ def find_notices(ledger: Ledger, facts: Facts) -> Sequence[Notice]:
         *_wallets(ledger, facts),
         *_delegations(facts),
         *_balances(facts),
+        *_top_ups(facts),
         *_nodes(facts),
         *_device(facts),
         *_refunds(ledger),
@@ -157,6 +158,17 @@ def _balances(facts: Facts) -> Iterator[Notice]:
                 f"The balance of {asset.name} on {asset.network} is low"
                 f"{_left(asset.refunds_left, asset.hours_left)}",
                 Alert.LOW_BALANCE,
+                "/console/wallets",
+            )
+
+
+def _top_ups(facts: Facts) -> Iterator[Notice]:
+    for asset in facts.measurements.assets:
+        if asset.is_top_up_failing:
+            yield Notice(
+                Urgency.SOON,
+                f"The treasury does not top up {asset.name} on {asset.network}",
+                Alert.TOP_UP_FAILING,
                 "/console/wallets",
             )
 

@@ -26,6 +26,7 @@ class Asset:
     balance: float | None = None
     refunds_left: float | None = None
     hours_left: float | None = None
+    is_top_up_failing: bool = False
 
     def is_low(self, network: Network) -> bool:
         """Return whether it is below one of the bounds of *network*."""
@@ -113,3 +114,5 @@ def _add(asset: Asset, name: str, value: float) -> None:
         asset.refunds_left = value
     elif name == catalogue.WALLET_HOURS.name:
         asset.hours_left = value
+    elif name == catalogue.TOP_UP_FAILING.name:
+        asset.is_top_up_failing = bool(value)

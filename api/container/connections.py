@@ -19,6 +19,7 @@ from signer.ports import (
     WebhookSender,
     utc_now,
 )
+from signer.ports.treasury import Treasury
 from signer.refunds.ledger_clock import LedgerClock
 
 
@@ -37,6 +38,7 @@ class ConnectionParts(ConfigurationParts):
     open_jwt_keys: "Callable[[Settings], KeySource]"
     open_webhook_sender: Callable[[Settings], WebhookSender]
     open_screening: Callable[[Settings], ScreeningService | None] = lambda _: None
+    open_treasury: Callable[[Settings], Treasury | None] = lambda _: None
     open_node_proxies: Callable[[Mapping[str, Network]], Mapping[str, NodeProxy]] = (
         lambda _: {}
     )
@@ -86,3 +88,8 @@ class ConnectionParts(ConfigurationParts):
     def screening(self) -> ScreeningService | None:
         """The service that screens recipients, if one is configured."""
         return self.open_screening(self.settings)
+
+    @cached_property
+    def treasury(self) -> Treasury | None:
+        """The service that tops up this wallet, if one is configured."""
+        return self.open_treasury(self.settings)

@@ -12,7 +12,7 @@ from api.health.readiness import (
     WorkerStoppedError,
     unsealed_seconds,
 )
-from api.metrics.workers import read_throttled_shares
+from api.metrics.workers import read_failing_top_ups, read_throttled_shares
 from signer.alerts import Alert
 from signer.audit.actions import AuditAction
 from signer.audit.chain_reader import require_agreement
@@ -66,6 +66,7 @@ def system_checks(context: DoctorContext) -> Iterator[Check]:
     yield context.check("limits", _check_limits, _LIMITS_CURE, *needs)
     yield context.check("webhooks", _check_webhooks, EXPLAIN, "database")
     yield context.check("screening", _check_screening, EXPLAIN, "settings")
+    yield context.check("top-ups", _check_top_ups, EXPLAIN, *needs)
 
 
 def _check_settings(context: DoctorContext) -> Finding:
@@ -257,6 +258,25 @@ def _check_screening(context: DoctorContext) -> Finding:
     # Any answer will do: this address is never paid.
     service.allows(ZERO_ADDRESS, 1)
     return Finding("the service answers")
+
+
+def _check_top_ups(context: DoctorContext) -> Finding:
+    """Ask the treasury for its tokens, and read whether workers' top-ups fail."""
+    container = context.container
+    failing = read_failing_top_ups(container.store.workers(), container.ledger_clock())
+    problems = [f"{each} is low and is not topped up" for each in failing]
+    treasury, answer = container.treasury, "no treasury is configured (TREASURY_URL)"
+    if treasury is not None:
+        answer = "the treasury answers"
+        problems += [
+            f"the treasury has no token at the address of {symbol} on {name}"
+            for name, network in context.networks.items()
+            for symbol, token in network.topped_up.items()
+            if treasury.find_token(network.chain_id, token.address) is None
+        ]
+    if problems:
+        return Finding("; ".join(problems), EXPLAIN, Alert.TOP_UP_FAILING)
+    return Finding(answer)
 
 
 def _check_webhooks(context: DoctorContext) -> Finding:

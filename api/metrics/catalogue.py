@@ -247,6 +247,12 @@ CHAIN_NONCE = Spec(
     ("network",),
     "Next nonce of the active key's address in the newest block.",
 )
+TOP_UP_FAILING = Spec(
+    "hotwallet_top_up_failing",
+    "gauge",
+    ("network", "asset"),
+    "1 if the asset is low and the treasury does not top it up, else 0.",
+)
 WALLET_DELEGATED = Spec(
     "hotwallet_wallet_delegated",
     "gauge",
@@ -292,6 +298,7 @@ OF_WORKERS = (
     WALLET_REFUNDS,
     WALLET_HOURS,
     CHAIN_NONCE,
+    TOP_UP_FAILING,
     WALLET_DELEGATED,
     MAX_FEE,
     NODE_UP,

@@ -58,6 +58,7 @@ class WorkerMeter(Meter):
         self._refunds_left = self._gauge(catalogue.WALLET_REFUNDS)
         self._hours_left = self._gauge(catalogue.WALLET_HOURS)
         self._chain_nonce = self._gauge(catalogue.CHAIN_NONCE)
+        self._top_up_failing = self._gauge(catalogue.TOP_UP_FAILING)
         self._delegated = self._gauge(catalogue.WALLET_DELEGATED)
         self._max_fee = self._gauge(catalogue.MAX_FEE)
         self._node_up = self._gauge(catalogue.NODE_UP)
@@ -121,6 +122,12 @@ class WorkerMeter(Meter):
                 gauge.clear()
             for name, each in self._views.items():
                 self._show(name, each)
+
+    def topped_up(self, network: str, asset: str, *, is_failing: bool | None) -> None:
+        if is_failing is None:
+            self._top_up_failing.clear()
+        else:
+            self._top_up_failing.labels(network, asset).set(is_failing)
 
     def _show(self, network: str, view: NetworkView) -> None:
         for funds in view.funds:

@@ -92,6 +92,20 @@ def read_throttled_shares(
     return shares
 
 
+def read_failing_top_ups(
+    workers: Collection[WorkerRow], now: datetime
+) -> Sequence[str]:
+    """Return what running workers cannot top up: each asset and its network."""
+    return sorted(
+        {
+            f"{labels['asset']} on {labels['network']}"
+            for worker in find_running(workers, now)
+            for name, labels, value in read_samples(worker.metrics)
+            if name == catalogue.TOP_UP_FAILING.name and value
+        }
+    )
+
+
 def _is_ours(name: str, labels: Mapping[str, str]) -> bool:
     spec = _SPECS.get(name)
     if spec is None or not all(_LABEL.fullmatch(each) for each in labels.values()):

@@ -73,6 +73,9 @@ RULES: Mapping[str, Rule] = {
     "networks.*.tokens.*.daily_limit": Rule.MOST,
     "networks.*.tokens.*.daily_limit_per_recipient": Rule.MOST,
     "networks.*.tokens.*.reference_price": Rule.LEAST,
+    # The treasury's own limits bound what it pays.
+    "networks.*.tokens.*.top_up_below": Rule.NOT_LIMITING,
+    "networks.*.tokens.*.top_up_to": Rule.NOT_LIMITING,
     "policy.*": Rule.FIXED,
     "tenants.*.subjects.*": Rule.GRANT,
     "tenants.*.client_ids.*": Rule.GRANT,

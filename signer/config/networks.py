@@ -70,7 +70,8 @@ class Token(StrictModel):
     the gas of its transaction.  A refund of more than ``approve_above`` needs an
     approval.  The other limits bound all refunds of an hour or a day together; None
     means no limit.  ``reference_price`` is the price of a whole token in the operator's
-    currency, which is the same for all tokens.
+    currency, which is the same for all tokens.  When the wallet holds less than
+    ``top_up_below``, its worker asks the treasury for what ``top_up_to`` needs.
     """
 
     address: Address
@@ -83,6 +84,8 @@ class Token(StrictModel):
     daily_limit: str | None = None
     daily_limit_per_recipient: str | None = None
     reference_price: str | None = None
+    top_up_below: str | None = None
+    top_up_to: str | None = None
 
     @model_validator(mode="after")
     def _limits_are_amounts(self) -> Self:
@@ -97,6 +100,21 @@ class Token(StrictModel):
         if self.reference_price is not None:
             self._units("reference_price", PRICE_DECIMALS)
         return self
+
+    @model_validator(mode="after")
+    def _top_up_raises_the_balance(self) -> Self:
+        if (self.top_up_below is None) is not (self.top_up_to is None):
+            raise ValueError("top_up_below and top_up_to need each other")
+        if self.top_up is not None and self.top_up[0] >= self.top_up[1]:
+            raise ValueError("top_up_below must be less than top_up_to")
+        return self
+
+    @property
+    def top_up(self) -> tuple[int, int] | None:
+        """``top_up_below`` and ``top_up_to`` in base units; None without them."""
+        if self.top_up_below is None:
+            return None
+        return self._units("top_up_below"), self._units("top_up_to")
 
     def _units(self, name: str, decimals: int | None = None) -> int:
         try:
@@ -189,6 +207,15 @@ class Network(StrictModel):
             except InvalidInputError as e:
                 raise ValueError(f"{name} {e}") from None
         return self
+
+    @property
+    def topped_up(self) -> Mapping[str, Token]:
+        """The tokens that a treasury tops up, by symbol."""
+        return {
+            symbol: token
+            for symbol, token in self.tokens.items()
+            if token.top_up is not None
+        }
 
     @property
     def largest_gas(self) -> int:

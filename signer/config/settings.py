@@ -88,9 +88,11 @@ CREDENTIALS = (
     "GOOGLE_APPLICATION_CREDENTIALS",
     "PKCS11_PIN",
     "PKCS11_PIN_FILE",
+    "TREASURY_TOKEN_FILE",
     "WEBHOOK_SIGNING_KEY_FILE",
 )
-"""The variables that let a process sign payments, the audit log or events.
+"""The variables that let a process sign payments, the audit log or events, or ask a
+treasury for money.
 
 A file that is the null device counts as unset: it keeps botocore from other files."""
 
@@ -220,6 +222,8 @@ class Settings(BaseModel):
     screening_kept_seconds: int = Field(
         3600, ge=0, le=604_800, alias="SCREENING_KEPT_SECONDS"
     )
+    treasury_url: SecretStr | None = Field(None, alias="TREASURY_URL")
+    treasury_token_file: Path | None = Field(None, alias="TREASURY_TOKEN_FILE")
 
     jwt_algorithm: Literal["RS256", "PS256", "ES256", "EdDSA", "HS256"] = Field(
         "ES256", alias="JWT_ALGORITHM"

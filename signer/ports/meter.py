@@ -58,6 +58,9 @@ class Meter:
     def looked(self, network: str, view: NetworkView | None) -> None:
         """Keep the newest view of *network*; None if another worker looks now."""
 
+    def topped_up(self, network: str, asset: str, *, is_failing: bool | None) -> None:
+        """Keep whether top-ups of *asset* fail; None if another worker asks."""
+
 
 class Meters(Meter):
     """Passes on what several meters measure about refunds."""

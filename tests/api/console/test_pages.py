@@ -260,6 +260,8 @@ hotwallet_node_up{network="local",node="node-2"} 0
 hotwallet_node_lag_blocks{network="local",node="node-3"} 11
 hotwallet_signature_throttled_share{backend="aws-kms"} 0.25
 hotwallet_wallet_refunds_left{network="local",asset="TUSD"} 3
+hotwallet_top_up_failing{network="local",asset="TUSD"} 1
+hotwallet_top_up_failing{network="other",asset="TUSD"} 0
 hotwallet_wallet_delegated{network="local"} 1
 hotwallet_wallet_delegated{network="other"} 0
 """
@@ -279,6 +281,7 @@ def test_problems_have_names_and_runbooks(
         "backend-throttled": "aws-kms rejects 25 %",
         "wallet-delegated": "The wallet&#39;s address on local has code of others",
         "low-balance": "The balance of TUSD on local is low: about 3 refunds",
+        "top-up-failing": "The treasury does not top up TUSD on local",
     }.items():
         assert text in page
         link = f'<code>{name}</code>, <a href="/console/codes/{name}">runbook<'
@@ -288,6 +291,7 @@ def test_problems_have_names_and_runbooks(
         assert f"<code>docs/how-to/alarms.md#{name}</code>" in runbook.text
     assert "node-1 of local" not in page
     assert "address on other" not in page
+    assert "TUSD on other" not in page
 
 
 def test_runbooks_are_where_the_operators_read(

@@ -60,7 +60,7 @@ STATUSES = {
     500: (
         "SigningError EncodingError RecoveryError ChainError "
         "ExecutionRevertedError RevertedCallError BroadcastRejectedError "
-        "ConfigurationError KeyNotExportableError HotWalletError"
+        "ConfigurationError KeyNotExportableError TreasuryError HotWalletError"
     ),
     503: (
         "NewKeyUnhealthyError NewKeyNotFoundError KeyRotatedError "

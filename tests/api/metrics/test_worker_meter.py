@@ -185,6 +185,18 @@ def test_the_newest_view_counts(meter: WorkerMeter) -> None:
     assert _samples(meter.text()) == {}
 
 
+def test_failing_top_ups_are_shown_by_the_worker_that_asks(meter: WorkerMeter) -> None:
+    for asset, is_failing in (("TUSD", True), ("TEUR", False)):
+        meter.topped_up("local", asset, is_failing=is_failing)
+    assert _samples(meter.text()) == {
+        "hotwallet_top_up_failing TUSD local": 1,
+        "hotwallet_top_up_failing TEUR local": 0,
+    }
+    meter.topped_up("local", "TUSD", is_failing=None)
+
+    assert _samples(meter.text()) == {}
+
+
 def _collected(store: SQLStore, clock: SettableClock) -> dict[str, float]:
     registry = CollectorRegistry(auto_describe=False)
     registry.register(WorkersCollector(store, clock))

@@ -133,6 +133,7 @@ def test_alert_names_are_stable() -> None:
         "break-glass",
         "worker-stopped",
         "low-balance",
+        "top-up-failing",
         "wallet-delegated",
         "books-differ",
         "webhook-failing",
