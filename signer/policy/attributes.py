@@ -11,7 +11,7 @@ rules see the result as ``exceeded``.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC
-from typing import Any
+from typing import Any, NamedTuple
 
 from signer.config.networks import PRICE_DECIMALS
 from signer.policy.facts import (
@@ -489,23 +489,30 @@ ACTIONS = (
 BY_FACTS: Mapping[type, Action] = {action.facts: action for action in ACTIONS}
 
 
-def principal(facts: AnyFacts) -> dict[str, str]:
+class Entity(NamedTuple):
+    """An entity of Cedar, whose JSON has these two fields."""
+
+    type: str
+    id: str
+
+
+def principal(facts: AnyFacts) -> Entity:
     """Return who asks: a tenant, or the service on one of its own paths."""
     caller = facts.caller
     if caller.tenant is None:
-        return {"type": "Service", "id": caller.path}
-    return {"type": "Tenant", "id": caller.tenant}
+        return Entity("Service", caller.path)
+    return Entity("Tenant", caller.tenant)
 
 
-def resource(facts: AnyFacts) -> dict[str, str]:
+def resource(facts: AnyFacts) -> Entity:
     """Return the configured network, another chain, or the wallet if there is none."""
     network = getattr(facts, "network", None)
     if network is not None:
-        return {"type": "Network", "id": network}
+        return Entity("Network", network)
     chain_id = getattr(facts, "chain_id", None)
     if chain_id is not None:
-        return {"type": "Chain", "id": str(chain_id)}
-    return {"type": "Wallet", "id": facts.sender.lower()}
+        return Entity("Chain", str(chain_id))
+    return Entity("Wallet", facts.sender.lower())
 
 
 def build_schema() -> str:

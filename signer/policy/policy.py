@@ -33,6 +33,7 @@ from signer.policy.attributes import (
     ACTIONS,
     BY_FACTS,
     TOTALS,
+    Entity,
     build_schema,
     principal,
     resource,
@@ -51,6 +52,13 @@ from signer.ports import NO_METER, Meter
 
 MAX_APPROVALS = 5
 """How many approvals a rule can demand."""
+
+_REMEMBERED = 256
+"""
+How many answers are kept, each with its request.
+
+That is a few hundred bytes, or the text of a message (64 KiB) if a rule reads it.
+"""
 
 Approve = Callable[[ApprovalNeed], object]
 """Raises an error unless people have approved what the rules demand."""
@@ -238,7 +246,7 @@ def _names(rules: Iterable[Rule]) -> tuple[str, ...]:
 @dataclass(frozen=True, slots=True)
 class _Answer:
     is_allowed: bool
-    rules: list[Rule]
+    rules: tuple[Rule, ...]
     has_errors: bool
 
     @property
@@ -252,7 +260,8 @@ class _RuleSet:
 
     rules: Sequence[Rule]
     _policies: cedarpy.PolicySet = field(init=False)
-    _readers: dict[type, tuple[dict[str, str], list[_Reader]]] = field(init=False)
+    _readers: dict[type, tuple[Entity, list[_Reader]]] = field(init=False)
+    _answer: Callable[[Entity, Entity, Entity, str], _Answer] = field(init=False)
 
     def __post_init__(self) -> None:
         # Cedar numbers the rules of a text from policy0 on.
@@ -261,7 +270,7 @@ class _RuleSet:
         )
         self._readers = {
             action.facts: (
-                {"type": "Action", "id": action.name},
+                Entity("Action", action.name),
                 [
                     (each.name, each.read)
                     for each in action.attributes
@@ -270,21 +279,30 @@ class _RuleSet:
             )
             for action in ACTIONS
         }
+        # The rules never change, and see nothing but the request: the answer to an
+        # equal one is equal.
+        self._answer = lru_cache(maxsize=_REMEMBERED)(self._ask_cedar)
 
     def ask(self, facts: AnyFacts) -> _Answer:
         """Evaluate all rules on *facts*."""
         action, readers = self._readers[type(facts)]
-        # What no rule reads need not be written, which takes most of the time.
+        # Without what no rule reads, the requests of most refunds are equal.
         context = {}
         for name, read in readers:
             value = read(facts)
             if value is not None:
                 context[name] = value
+        return self._answer(principal(facts), action, resource(facts), _encode(context))
+
+    def _ask_cedar(
+        self, asking: Entity, action: Entity, subject: Entity, context: str
+    ) -> _Answer:
+        """Return Cedar's answer to one request; *context* is JSON."""
         request = {
-            "principal": principal(facts),
-            "action": action,
-            "resource": resource(facts),
-            "context": _encode(context),
+            "principal": asking._asdict(),
+            "action": action._asdict(),
+            "resource": subject._asdict(),
+            "context": context,
         }
         result = cedarpy.is_authorized(request, self._policies, _NO_ENTITIES)
         diagnostics = result.diagnostics
@@ -294,7 +312,7 @@ class _RuleSet:
         )
         return _Answer(
             decision is cedarpy.Decision.Allow,
-            [self.rules[place] for place in places],
+            tuple(self.rules[place] for place in places),
             bool(diagnostics.errors) or decision is cedarpy.Decision.NoDecision,
         )
 

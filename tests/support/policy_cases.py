@@ -5,6 +5,9 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+import cedarpy
+import pytest
+
 from signer.config.networks import Network
 from signer.config.tenants import Tenant, TenantRegistry
 from signer.policy.account_policy import account_policy
@@ -104,3 +107,16 @@ def decide(
     chosen = policy or (account_policy() if is_account else service_policy())
     (outcome,) = run_examples(chosen, file, {} if is_account else KNOWN, TENANTS)
     return outcome
+
+
+def count_questions(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """Return the list to which each question to Cedar is added from now on."""
+    asked: list[object] = []
+    is_authorized = cedarpy.is_authorized
+
+    def count(*given: object) -> object:
+        asked.append(given)
+        return is_authorized(*given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(cedarpy, "is_authorized", count)
+    return asked

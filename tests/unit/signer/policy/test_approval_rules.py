@@ -23,7 +23,7 @@ from signer.policy.policy import Policy, Rule
 from signer.policy.policy_text import PolicyFile, lower_addresses
 from signer.policy.surroundings import Surroundings
 from signer.ports import Meter, Meters
-from tests.support.policy_cases import NETWORKS, TENANTS
+from tests.support.policy_cases import NETWORKS, TENANTS, count_questions
 from tests.unit.signer.policy.test_policy import AROUND, NOON, SENDER, _facts
 
 
@@ -266,14 +266,7 @@ def test_the_rule_that_cedar_evaluates_has_another_effect_only(condition: str) -
 def test_cedar_is_asked_once(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also about a refund that needs approvals."""
     policy = _policy(text)
-    asked: list[object] = []
-    is_authorized = cedarpy.is_authorized
-
-    def count(*given: object) -> object:
-        asked.append(given)
-        return is_authorized(*given)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(cedarpy, "is_authorized", count)
+    asked = count_questions(monkeypatch)
     policy.evaluate(_facts())
 
     assert len(asked) == 1
@@ -310,9 +303,9 @@ def _allows(rules: Sequence[Rule], facts: TransactionFacts) -> bool:
     (action,) = (each for each in ACTIONS if each.facts is TransactionFacts)
     values = {each.name: each.read(facts) for each in action.attributes}
     request = {
-        "principal": principal(facts),
+        "principal": principal(facts)._asdict(),
         "action": {"type": "Action", "id": action.name},
-        "resource": resource(facts),
+        "resource": resource(facts)._asdict(),
         "context": {k: v for k, v in values.items() if v is not None},
     }
     text = "\n".join(lower_addresses(each.statement.text) for each in rules)

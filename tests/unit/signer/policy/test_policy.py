@@ -353,7 +353,7 @@ def test_every_context_fits_the_schema() -> None:
             request = {
                 "principal": 'Tenant::"shop"',
                 "action": f'Action::"{action.name}"',
-                "resource": resource(facts),
+                "resource": resource(facts)._asdict(),
                 "context": {k: v for k, v in values.items() if v is not None},
             }
             result = cedarpy.is_authorized(request, "", [], schema)
