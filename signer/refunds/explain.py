@@ -1,5 +1,5 @@
 """
-Explains one refund to operators: why it has its status and what happens next.
+Explains one refund: why it has its status and what happens next.
 
 Gathers what ledger, chain and rules report, and decides nothing.  A question that
 nodes cannot answer is listed in ``unanswered``; the rest is still reported.
@@ -49,7 +49,7 @@ class Explainer:
         """
         Return the explanation of *refund*; raises ``StoreError``.
 
-        With *for_tenant* it has no id of another tenant's refund.
+        With *for_tenant* it is for the refund's tenant; otherwise for operators.
         """
         blocked = self._store.tenant_block(refund.tenant)
         stop = self._store.find_stop(refund.chain_id)

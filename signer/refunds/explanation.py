@@ -50,6 +50,19 @@ REVOKED_KEY_ADVICE = (
 
 _WAIT = "nothing; the service tries again"
 
+_WAIT_FOR_OPERATOR = (
+    "nothing; an operator of the service must act, and then the refund goes on"
+)
+
+TENANT_ADVICE = {
+    "fees-above-recent": _WAIT,
+    "limit-reached": _WAIT,
+    "tenant-blocked": "ask the operator of the service, who blocked your tenant",
+}
+"""
+What a tenant can do, by code.  With other codes of ``ADVICE`` it waits for an operator.
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class FeeStatus:
@@ -81,7 +94,8 @@ class Explanation:
     blocked the refund's tenant.  ``unanswered`` has the error code of each question
     that could not be answered.
 
-    With ``for_tenant`` the reader is the refund's tenant, and not an operator.
+    With ``for_tenant`` the reader is the refund's tenant, and not an operator: it gets
+    no commands, and no id of another tenant's refund.
     """
 
     refund: Refund
@@ -128,24 +142,32 @@ class Explanation:
 
     @property
     def next_step(self) -> str:
-        """One sentence: what happens next, or what an operator must do."""
+        """One sentence: what happens next, or what the reader must do."""
         refund = self.refund
         if refund.status.is_final:
             return "Nothing."
-        if refund.blocked_by == KeyUnusableError.code and self.is_key_revoked:
-            return f"To do: {REVOKED_KEY_ADVICE}."
         if refund.blocked_by is not None:
-            return f"To do: {ADVICE.get(refund.blocked_by, _WAIT)}."
+            return f"To do: {self._advice(refund.blocked_by)}."
         if refund.status is Status.BROADCAST:
             return _describe_rebroadcast(self.fees)
         return {
-            Status.AWAITING_APPROVAL: "To do: an administrator approves or rejects it"
-            " (`hotwallet approvals list`). After 24 hours it is refused.",
+            Status.AWAITING_APPROVAL: "An administrator approves or rejects it"
+            f"{'' if self.for_tenant else ' (`hotwallet approvals list`)'}. After 24"
+            " hours it is refused.",
             Status.QUEUED: "A worker simulates it and assigns its nonce.",
             Status.RESERVED: "A worker signs it.",
             Status.SIGNED: "A worker broadcasts it.",
             Status.MINED: "It is confirmed when its block is deep enough.",
         }[refund.status]
+
+    def _advice(self, code: str) -> str:
+        if code not in ADVICE:
+            return _WAIT
+        if self.for_tenant:
+            return TENANT_ADVICE.get(code, _WAIT_FOR_OPERATOR)
+        if code == KeyUnusableError.code and self.is_key_revoked:
+            return REVOKED_KEY_ADVICE
+        return ADVICE[code]
 
     def visible_id(self, other: Refund) -> str | None:
         """Return the id of *other*; None if its tenant's refunds must not be shown."""

@@ -214,7 +214,7 @@ _EXPLANATION = record(
     summary=text("One sentence: the reason for the status."),
     next=record(
         "What happens next.",
-        what=text("One sentence."),
+        what=text("One sentence: also whether the caller must do something."),
         at=nullable(timestamp("When, if it is known.")),
     ),
     blocked_by=nullable(text("The code of the error that delays it.")),

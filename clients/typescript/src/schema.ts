@@ -455,7 +455,7 @@ export interface components {
             summary: string;
             /** @description What happens next. */
             next: {
-                /** @description One sentence. */
+                /** @description One sentence: also whether the caller must do something. */
                 what: string;
                 /**
                  * Format: date-time

@@ -152,7 +152,7 @@ def test_names_refunds_with_earlier_nonces(
 def test_a_paused_wallet_needs_a_repair(
     paying: TestClient, sent: str, node: ScriptedChain, clock: SettableClock
 ) -> None:
-    """R23: the next step is `hotwallet nonce repair`."""
+    """R23: an operator repairs it; the merchant waits, and gets no command."""
     sender = get(paying, sent).json["sender"]
     node.mine()
     node.mine_foreign(sender)
@@ -162,7 +162,10 @@ def test_a_paused_wallet_needs_a_repair(
     assert found["blocked_by"] == "wallet-paused"
     assert found["wallet"]["paused_by"] == "chain-ahead"
     assert found["wallet"]["unseen"] == 1
-    assert "hotwallet nonce repair" in found["next"]["what"]
+    assert found["next"]["what"] == (
+        "To do: nothing; an operator of the service must act, and then the refund"
+        " goes on."
+    )
 
 
 def test_a_final_refund_has_no_next_step(

@@ -19,6 +19,7 @@ from signer.refunds.explain import Explainer
 from signer.refunds.explanation import (
     ADVICE,
     REVOKED_KEY_ADVICE,
+    TENANT_ADVICE,
     Explanation,
     FeeStatus,
 )
@@ -356,6 +357,32 @@ def test_advice_by_error_code(world: World, code: str, advice: str) -> None:
         f"It has no nonce yet; the last 7 attempts failed, most recently with {code}."
     )
     assert found.next_step == f"To do: {advice}."
+
+
+@pytest.mark.parametrize("code", [*ADVICE, "chain-unavailable"])
+def test_a_tenant_gets_no_commands(world: World, code: str) -> None:
+    """It learns whether it must do something; operators get their advice."""
+    refund = world.accepted()
+    world.store.save(refund, replace(refund, version=1, attempts=7, blocked_by=code))
+    stored = world.stored(refund)
+    mine = world.explainer.explain(stored, for_tenant=True).next_step
+    operators = world.explainer.explain(stored).next_step
+
+    assert mine.startswith(
+        "To do: ask the operator"
+        if code == "tenant-blocked"
+        else "To do: nothing; the service tries again."
+        if code in {"chain-unavailable", "fees-above-recent", "limit-reached"}
+        else "To do: nothing; an operator of the service must act"
+    )
+    assert "`" not in mine
+    assert (
+        operators == f"To do: {ADVICE.get(code, 'nothing; the service tries again')}."
+    )
+
+
+def test_the_advice_of_tenants_is_for_codes_with_advice() -> None:
+    assert TENANT_ADVICE.keys() <= ADVICE.keys()
 
 
 def test_advice_is_for_errors_that_exist() -> None:

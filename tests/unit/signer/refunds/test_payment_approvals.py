@@ -431,4 +431,8 @@ def test_it_is_explained(world: World) -> None:
 
     assert "administrator" in explained.summary
     assert "hotwallet approvals list" in explained.next_step
+    mine = world.explainer.explain(refund, for_tenant=True).next_step
+    assert mine == (
+        "An administrator approves or rejects it. After 24 hours it is refused."
+    )
     assert explained.next_at is None
