@@ -106,6 +106,10 @@ REQUEST = RefundRequest(
 )
 
 
+NOON = datetime(2026, 1, 2, 12, 30, tzinfo=UTC)
+"""A time in the middle of an hour and of a day."""
+
+
 class FakeClock:
     """A clock that moves only when a test advances it."""
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from threading import Lock
-from urllib.parse import urlencode
 
 from falcon import Request, Response
 
@@ -11,7 +10,7 @@ from api.console.audit_search import RecordFilter, search_records
 from api.console.trends import plot_checkpoints
 from api.http import query
 from api.http.console.resource import Console, SessionPage
-from api.http.console.search_fields import read_moment, read_sequence
+from api.http.console.search_fields import next_page, read_moment, read_sequence
 from api.request_context import actor
 from signer.audit.actions import AuditAction
 from signer.audit.export import export
@@ -47,10 +46,6 @@ class AuditPage(SessionPage):
         found = search_records(
             container.store, container.row_macs, wanted, read_sequence(given)
         )
-
-        following = None
-        if found.before is not None:
-            following = urlencode(given | {"before": str(found.before)})
         self.show(
             req,
             resp,
@@ -58,7 +53,7 @@ class AuditPage(SessionPage):
             it=read_audit(container),
             found=found,
             given=given,
-            following=following,
+            following=next_page(given, "before", found.before),
             checkpoints=plot_checkpoints(container.store, verify_with(container)),
             most_exported=MOST_EXPORTED,
         )

@@ -1,7 +1,5 @@
 """The pages that only show something."""
 
-from urllib.parse import urlencode
-
 from falcon import Request, Response
 
 from api.console.approvals import find_waiting
@@ -15,6 +13,7 @@ from api.console.refund_search import search
 from api.console.wallets import MOST_OPEN, read_wallets
 from api.http import query
 from api.http.console.resource import Console, SessionPage
+from api.http.console.search_fields import next_page
 from signer.audit.actions import AuditAction
 from signer.errors import NotFoundError
 from signer.model.delivery import DeliveryState
@@ -52,10 +51,6 @@ class RefundsPage(SessionPage):
             status=query.status(given),
             cursor=query.cursor(given),
         )
-
-        following = None
-        if found.next_cursor is not None:
-            following = urlencode(given | {"cursor": found.next_cursor})
         self.show(
             req,
             resp,
@@ -63,7 +58,7 @@ class RefundsPage(SessionPage):
             found=found,
             given=given,
             statuses=list(Status),
-            following=following,
+            following=next_page(given, "cursor", found.next_cursor),
         )
 
 

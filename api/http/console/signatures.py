@@ -1,14 +1,12 @@
 """The page of the signatures."""
 
-from urllib.parse import urlencode
-
 from falcon import Request, Response
 
 from api.console.explorers import Explorers
 from api.console.signatures import PATHS, SignatureFilter, search_signatures
 from api.http import query
 from api.http.console.resource import SessionPage
-from api.http.console.search_fields import read_moment, read_sequence
+from api.http.console.search_fields import next_page, read_moment, read_sequence
 
 
 class SignaturesPage(SessionPage):
@@ -35,17 +33,13 @@ class SignaturesPage(SessionPage):
             wanted,
             read_sequence(given),
         )
-
-        following = None
-        if found.before is not None:
-            following = urlencode(given | {"before": str(found.before)})
         self.show(
             req,
             resp,
             "signatures.html",
             found=found,
             given=given,
-            following=following,
+            following=next_page(given, "before", found.before),
             paths=PATHS,
             networks=list(networks),
             policy=container.policy.short_hash,

@@ -1,9 +1,8 @@
 """Spending limits per hour and day hold under concurrent reservations."""
 
-from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import pytest
 from sqlalchemy import select
@@ -16,27 +15,11 @@ from signer.model.spending_limits import NO_LIMITS, Limits, Spent, hour_number
 from tests.fixtures.ledger import OTHER_WALLET, WALLET, accepted, now, reserved, stored
 from tests.fixtures.races import race
 from tests.support.ledgers import open_ledger
-from tests.support.refunds import FakeClock
+from tests.support.refunds import NOON, FakeClock
 
 
-NOON = datetime(2026, 1, 2, 12, 30, tzinfo=UTC)
 AMOUNT = 12_500_000
 GAS = 65_000
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    """Return the clock of the database; it is noon."""
-    clock = FakeClock()
-    clock.now = NOON
-    return clock
-
-
-@pytest.fixture
-def store(database_url: str, clock: FakeClock) -> Iterator[SQLStore]:
-    """Return a store on each database in turn, with a clock that the test sets."""
-    with closing(open_ledger(database_url, clock=clock)) as store:
-        yield store
 
 
 def _give(

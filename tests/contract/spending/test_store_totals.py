@@ -1,9 +1,7 @@
 """Rules about earlier payments hold under concurrent reservations, on each database."""
 
-from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
-from datetime import UTC, datetime
 from functools import cache, partial
 
 import pytest
@@ -33,10 +31,9 @@ from tests.fixtures.ledger import (
 from tests.fixtures.races import race
 from tests.support.keys import key_at, made_active
 from tests.support.ledgers import open_ledger
-from tests.support.refunds import FakeClock
+from tests.support.refunds import NOON, FakeClock
 
 
-NOON = datetime(2026, 1, 2, 12, 30, tzinfo=UTC)
 AMOUNT = 12_500_000
 CUSTOMERS = [f"0x{n:040x}" for n in range(0xA0, 0xA5)]
 TOKEN = KnownToken("TUSD", 6, 10**12, None, 100_000)
@@ -48,21 +45,6 @@ LIMITS = {
     for each in ("spent_hour", "spent_day", "spent_recipient")
 }
 ONCE = "context has first_payment && !context.first_payment"
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    """Return the clock of the database; it is noon."""
-    clock = FakeClock()
-    clock.now = NOON
-    return clock
-
-
-@pytest.fixture
-def store(database_url: str, clock: FakeClock) -> Iterator[SQLStore]:
-    """Return a store on each database in turn, with a clock that the test sets."""
-    with closing(open_ledger(database_url, clock=clock)) as store:
-        yield store
 
 
 @cache
