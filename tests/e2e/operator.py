@@ -2,8 +2,6 @@
 
 import json
 import re
-import subprocess
-import sys
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,10 +15,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from api.auth.dev_tokens import mint
 from api.auth.jwt_verifier import Role
 from api.metrics import catalogue
-from dev.anvil import ROOT
 from dev.stack import Stack, request
 from signer.alerts import Alert
 from signer.config.settings import Settings
+from tests.support.forked_commands import run_command
 
 
 _ALL = (*catalogue.OF_LEDGER, *catalogue.OF_WORKERS)
@@ -80,14 +78,7 @@ class Operator:
 
     def doctor(self) -> dict[str, Any]:
         """Return the results of ``hotwallet doctor`` by name."""
-        done = subprocess.run(
-            [sys.executable, "-m", "api.cli", "doctor", "--json"],
-            env=self.stack.environ,
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        done = run_command(["doctor", "--json"], self.stack.environ)
         return {each["name"]: each for each in json.loads(done.stdout)["rungs"]}
 
     def stopped_alerts(self) -> float:

@@ -10,14 +10,14 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import Any, Self
 
-from dev.anvil import ROOT
+from tests.support.forked_commands import ForkedCommand, Process, start_interpreter
 
 
 _START_SECONDS = 60.0
@@ -26,15 +26,22 @@ _POLL_SECONDS = 0.02
 
 
 class RunningService:
-    """Gunicorn and a worker of ours; they run inside of ``with``."""
+    """
+    Gunicorn and a worker of ours; they run inside of ``with``.
 
-    def __init__(self, environ: Mapping[str, str]) -> None:
+    With *has_interpreters* they are new interpreters instead of forks.
+    """
+
+    def __init__(
+        self, environ: Mapping[str, str], *, has_interpreters: bool = False
+    ) -> None:
         with socket.create_server(("127.0.0.1", 0)) as probe:
             self.port = int(probe.getsockname()[1])
+        self._begin = start_interpreter if has_interpreters else ForkedCommand
         self._environ = {**environ, "BIND": f"127.0.0.1:{self.port}"}
         self._output: dict[str, list[str]] = {}
         self._readers: list[threading.Thread] = []
-        self.processes: dict[str, subprocess.Popen[str]] = {}
+        self.processes: dict[str, Process] = {}
         self.command_lines: set[str] = set()
 
     def __enter__(self) -> Self:
@@ -101,30 +108,16 @@ class RunningService:
                     self.command_lines.add(line.replace(b"\0", b" ").decode())
 
     def _start(self, name: str) -> None:
-        process = subprocess.Popen(
-            [
-                sys.executable,
-                ROOT / "dev" / "with_parent.py",
-                str(os.getpid()),
-                sys.executable,
-                "-m",
-                "api.cli",
-                name,
-            ],
-            cwd=ROOT,
-            env=self._environ,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            process_group=0,
-        )
-        self.processes[name] = process
-        for pipe, stream in (("stdout", process.stdout), ("stderr", process.stderr)):
-            lines = self._output.setdefault(f"{name}: {pipe}", [])
-            reader = threading.Thread(target=_read, args=(stream, lines))
-            reader.start()
-            self._readers.append(reader)
+        with ExitStack() as written:
+            pipes = {}
+            for pipe in ("stdout", "stderr"):
+                reader, writer = os.pipe()
+                pipes[pipe] = written.enter_context(os.fdopen(writer, "wb"))
+                lines = self._output.setdefault(f"{name}: {pipe}", [])
+                thread = threading.Thread(target=_read, args=(reader, lines))
+                thread.start()
+                self._readers.append(thread)
+            self.processes[name] = self._begin([name], self._environ, **pipes)
 
     def _await_ready(self) -> None:
         deadline = time.monotonic() + _START_SECONDS
@@ -144,7 +137,6 @@ class RunningService:
         return False
 
 
-def _read(stream: IO[str] | None, lines: list[str]) -> None:
-    assert stream is not None
-    with stream:
+def _read(pipe: int, lines: list[str]) -> None:
+    with open(pipe, encoding="utf-8") as stream:
         lines.extend(stream)

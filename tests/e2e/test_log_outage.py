@@ -2,10 +2,8 @@
 
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -13,7 +11,6 @@ from typing import IO, Any
 import pytest
 
 from api.auth.dev_tokens import mint
-from dev.anvil import ROOT
 from dev.kms_emulator import KMSEmulator
 from dev.stack import request
 from signer.config.settings import Settings
@@ -23,6 +20,7 @@ from tests.e2e.dependencies import kms_settings, prepared_networks, service_envi
 from tests.e2e.gateway import RECIPIENT
 from tests.e2e.running_service import RunningService
 from tests.fixtures.chain import DevChain
+from tests.support.forked_commands import ForkedCommand
 from tests.support.waiting import eventually
 
 
@@ -36,6 +34,8 @@ class System:
     service: RunningService
     kms: KMSEmulator
     environ: dict[str, str]
+    errors: Path
+    """What the worker writes to standard error."""
 
     def post(self, number: int) -> str:
         """Request a refund; return its id."""
@@ -65,27 +65,17 @@ class System:
         return str(self.explain(refund_id)["refund"]["status"])
 
     @contextmanager
-    def worker(self, stdout: int | IO[bytes]) -> Iterator[subprocess.Popen[bytes]]:
+    def worker(self, stdout: IO[bytes]) -> Iterator[ForkedCommand]:
         """Run a worker that writes its log to *stdout*."""
-        process = subprocess.Popen(
-            [
-                sys.executable,
-                ROOT / "dev" / "with_parent.py",
-                str(os.getpid()),
-                *(sys.executable, "-m", "api.cli", "worker"),
-            ],
-            cwd=ROOT,
-            env=self.environ,
-            stdin=subprocess.DEVNULL,
-            stdout=stdout,
-            stderr=subprocess.PIPE,
-            process_group=0,
-        )
+        with self.errors.open("wb") as stderr:
+            process = ForkedCommand(
+                ["worker"], self.environ, stdout=stdout, stderr=stderr
+            )
         try:
             yield process
         finally:
             process.send_signal(signal.SIGTERM)
-            process.communicate(timeout=20)
+            process.wait(20)
 
     def _bearer(self) -> dict[str, str]:
         settings = Settings.from_env(self.environ)
@@ -111,7 +101,7 @@ def system(
         with RunningService(environ) as service:
             service.processes["worker"].send_signal(signal.SIGTERM)
             service.processes["worker"].wait(20)
-            yield System(service, kms, environ)
+            yield System(service, kms, environ, tmp_path / "errors")
 
 
 def test_a_worker_without_a_reader_of_its_log_signs_nothing(
@@ -119,12 +109,14 @@ def test_a_worker_without_a_reader_of_its_log_signs_nothing(
 ) -> None:
     """Another one pays the refund, once, and its log has the evidence."""
     log = tmp_path / "worker.log"
-    with system.worker(subprocess.PIPE) as mute:
-        assert mute.stdout is not None
-        for line in mute.stdout:
+    reader, writer = os.pipe()
+    with os.fdopen(reader, "rb") as output, ExitStack() as running:
+        with os.fdopen(writer, "wb") as stdout:
+            running.enter_context(system.worker(stdout))
+        for line in output:
             if b'"configuration-loaded"' in line:
                 break  # It has started, which needs a signature.
-        mute.stdout.close()
+        output.close()
         signatures = len(system.kms.trail)
         refund_id = system.post(1)
         assert eventually(lambda: system.explain(refund_id)["blocked_by"] == CODE, 30)
@@ -150,8 +142,8 @@ def test_a_worker_does_not_start_while_its_log_is_full(system: System) -> None:
     """Its first signature is a self-test, whose intent has no line either."""
     before = len(system.kms.trail)
     with Path("/dev/full").open("wb") as full, system.worker(full) as worker:
-        _, errors = worker.communicate(timeout=60)
+        status = worker.wait(60)
 
-    assert worker.returncode != 0
+    assert status != 0
     assert len(system.kms.trail) == before
-    assert CODE.encode() in errors
+    assert CODE in system.errors.read_text()

@@ -45,8 +45,8 @@ from tests.fixtures.plain_server import PlainServer
 from tests.fixtures.postgresql import PostgreSQL
 from tests.fixtures.tenant import Tenant
 from tests.support.canaries import ALL, CANARIES, Canary, Detector, value
+from tests.support.forked_commands import run_command, run_commands
 from tests.support.ledgers import open_ledger
-from tests.support.preloaded import run
 from tests.support.waiting import eventually
 
 
@@ -109,8 +109,8 @@ def test_commands_that_fail(
     environ = secret_environ(home, server)
     # The guard adds the key to the ring.
     setup = [(("softhsm", "init"), environ), (("guard",), environ)]
-    made, _ = run(tmp_path / "setup", setup, at_once=1)
-    assert made.status == 0, made.stderr
+    made, _ = (run_command(*each) for each in setup)
+    assert made.returncode == 0, made.stderr
     with PlainServer() as plain:
         runs = [
             *node_failures(),
@@ -118,9 +118,8 @@ def test_commands_that_fail(
             *setting_failures(home, environ, server),
             *database_failures(tenant, plain),
         ]
-        done = run(
-            tmp_path / "runs",
-            [(each.command, {**environ, **each.changes}) for each in runs],
+        done = run_commands(
+            (each.command, {**environ, **each.changes}) for each in runs
         )
 
     shown = {"alerts": "\n".join(server.alerts)}
@@ -129,8 +128,8 @@ def test_commands_that_fail(
         shown[f"{each.name}: stdout"] = finished.stdout
         shown[f"{each.name}: stderr"] = finished.stderr
         output = finished.stdout + finished.stderr
-        if finished.status != each.status or each.message not in output:
-            wrong[each.name] = (finished.status, output[-500:])
+        if finished.returncode != each.status or each.message not in output:
+            wrong[each.name] = (finished.returncode, output[-500:])
 
     assert wrong == {}
     assert "rotation-refused" in shown["alerts"]
@@ -216,13 +215,13 @@ def test_a_service_with_softhsm_and_sqlite(
     pin = home / "softhsm" / "pin"
     environ = {**secret_environ(home, server, fresh_anvil.token), **SETTINGS}
     environ["PKCS11_PIN_FILE"] = str(pin)
-    (made,) = run(tmp_path / "runs", [(["softhsm", "init", "--json"], environ)])
-    assert made.status == 0, made.stderr
+    made = run_command(["softhsm", "init", "--json"], environ)
+    assert made.returncode == 0, made.stderr
     stablecoin.fund(
         fresh_anvil.url, json.loads(made.stdout)["address"], token=fresh_anvil.token
     )
     names = itertools.cycle([value("cka-id-missing"), value("cka-id-rotated-to")])
-    with RunningService(environ) as service:
+    with RunningService(environ, has_interpreters=True) as service:
         client = RecordingClient(service.port, Settings.from_env(environ), names)
         outages = (
             *node_outages(server),
@@ -265,7 +264,7 @@ def test_a_service_with_kms_and_postgresql(
         "DATABASE_URL": tenant.url,
     }
     webhook = server_outage(server, Role.WEBHOOK, Failure.RESET, "alert-not-sent")
-    with RunningService(environ) as service:
+    with RunningService(environ, has_interpreters=True) as service:
         client = RecordingClient(service.port, Settings.from_env(environ), names)
         outages = (
             *kms_outages(kms),

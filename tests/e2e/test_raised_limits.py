@@ -1,20 +1,17 @@
 """Real processes start with a raised limit only after another person approved it."""
 
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
-from dev.anvil import ROOT
 from dev.kms_emulator import KMSEmulator
 from tests.e2e.dependencies import kms_settings, prepared_networks, service_environ
 from tests.fixtures.chain import DevChain
+from tests.support.forked_commands import run_command
 
-
-_SECONDS = 120
 
 REFUSED = (
     "refused: limits-raised: more is allowed than the last worker started with:"
@@ -32,16 +29,7 @@ class Host:
 
     def run(self, *command: str, **variables: str) -> subprocess.CompletedProcess[str]:
         """Run ``hotwallet``, and return its output."""
-        return subprocess.run(
-            [sys.executable, "-P", "-m", "api.cli", *command],
-            cwd=ROOT,
-            env={**self.environ, **variables},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=_SECONDS,
-            check=False,
-        )
+        return run_command(command, {**self.environ, **variables})
 
     def run_as(
         self, subject: str, scope: str, *command: str

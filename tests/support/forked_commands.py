@@ -1,0 +1,199 @@
+"""
+Commands of ``hotwallet``, each in a fork of a process that has imported everything.
+
+Importing takes half a second of CPU or more, and most commands take a tenth of it.  A
+fork runs the command from ``main`` to its exit, with its own environment, arguments,
+output, signals and ``atexit``, and without open files or connections of the parent.
+gunicorn runs in the process of ``serve``; only its guard is a new interpreter.  ``ps``
+shows the name of the fork server.
+"""
+
+import atexit
+import os
+import runpy
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import IO, NoReturn, Protocol
+
+from api.cli.__main__ import main
+from dev.anvil import ROOT
+from dev.with_parent import die_with_parent
+from tests.support.forkserver import FORK_SERVER
+
+
+_SECONDS = 120.0
+
+
+class Process(Protocol):
+    """What tests use of ``subprocess.Popen`` and of ``ForkedCommand``."""
+
+    @property
+    def pid(self) -> int:
+        """Its id."""
+
+    def poll(self) -> int | None:
+        """Return the exit status if it has ended."""
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait until it has ended; return the exit status."""
+
+    def send_signal(self, number: int, /) -> None:
+        """Send it a signal, unless it has ended."""
+
+
+class ForkedCommand:
+    """
+    ``hotwallet ARGUMENTS`` as a process that leads a group.
+
+    It writes to *stdout* and *stderr*, and ends with this process.
+    """
+
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        environ: Mapping[str, str],
+        *,
+        stdout: IO[bytes],
+        stderr: IO[bytes],
+        cwd: Path = ROOT,
+    ) -> None:
+        self.args = arguments
+        outputs = [
+            Connection(os.dup(file.fileno()), readable=False)
+            for file in (stdout, stderr)
+        ]
+        self._process = FORK_SERVER.Process(
+            target=_run,
+            args=(list(arguments), dict(environ), cwd, outputs),
+            daemon=True,
+        )
+        self._process.start()
+        for each in outputs:
+            each.close()
+
+    @property
+    def pid(self) -> int:
+        """Its id."""
+        pid = self._process.pid
+        assert pid
+        return pid
+
+    @property
+    def returncode(self) -> int | None:
+        """Its exit status, or the negative number of the signal that killed it."""
+        return self._process.exitcode
+
+    def poll(self) -> int | None:
+        """Return the exit status if it has ended."""
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """
+        Wait until it has ended; return the exit status.
+
+        Raises:
+            subprocess.TimeoutExpired: It still runs after *timeout* seconds.
+        """
+        self._process.join(timeout)
+        status = self.returncode
+        if status is None:
+            raise subprocess.TimeoutExpired(self.args, timeout or 0)
+        return status
+
+    def send_signal(self, number: int, /) -> None:
+        """Send it a signal, unless it has ended."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+
+def start_interpreter(
+    arguments: Sequence[str],
+    environ: Mapping[str, str],
+    *,
+    stdout: IO[bytes],
+    stderr: IO[bytes],
+) -> Process:
+    """Start the same as a new interpreter: slower, and with its own command line."""
+    return subprocess.Popen(
+        [
+            sys.executable,
+            ROOT / "dev" / "with_parent.py",
+            str(os.getpid()),
+            *(sys.executable, "-m", "api.cli", *arguments),
+        ],
+        cwd=ROOT,
+        env=dict(environ),
+        stdin=subprocess.DEVNULL,
+        stdout=stdout,
+        stderr=stderr,
+        process_group=0,
+    )
+
+
+def run_command(
+    arguments: Sequence[str], environ: Mapping[str, str], timeout: float = _SECONDS
+) -> subprocess.CompletedProcess[str]:
+    """Run ``hotwallet ARGUMENTS`` to its end; return status and output."""
+    with tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
+        process = ForkedCommand(arguments, environ, stdout=stdout, stderr=stderr)
+        try:
+            status = process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+        texts = []
+        for file in (stdout, stderr):
+            file.seek(0)
+            texts.append(file.read().decode())
+    return subprocess.CompletedProcess(arguments, status, *texts)
+
+
+def run_commands(
+    commands: Iterable[tuple[Sequence[str], Mapping[str, str]]],
+) -> list[subprocess.CompletedProcess[str]]:
+    """Run commands in their environments, three at once."""
+    with ThreadPoolExecutor(3) as pool:
+        return list(pool.map(lambda each: run_command(*each), commands))
+
+
+def _run(
+    arguments: Sequence[str],
+    environ: Mapping[str, str],
+    cwd: Path,
+    outputs: Sequence[Connection],
+) -> None:
+    die_with_parent(os.getppid())
+    os.setpgid(0, 0)
+    for number, output in enumerate(outputs, start=1):
+        os.dup2(output.fileno(), number)
+        output.close()
+    os.chdir(cwd)
+    os.environ.clear()
+    os.environ.update(environ)
+    os.execvp = _become  # type: ignore[assignment]  # `serve` becomes gunicorn.
+    sys.argv = ["hotwallet", *arguments]
+    try:
+        main()
+    except SystemExit:
+        raise
+    except BaseException:  # noqa: BLE001  As an interpreter does.
+        sys.excepthook(*sys.exc_info())
+        sys.exit(1)
+    finally:
+        # multiprocessing ends its processes without these.
+        atexit._run_exitfuncs()
+
+
+def _become(_: str, command: Sequence[str]) -> NoReturn:
+    """Run ``python -P -m MODULE ARGUMENTS`` in this process."""
+    after = command.index("-m") + 1
+    module, *arguments = command[after:]
+    sys.argv = [module, *arguments]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+    sys.exit(0)
