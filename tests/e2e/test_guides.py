@@ -1,4 +1,4 @@
-"""The guide about several wallets: its commands run, and its files are separate."""
+"""Guides whose commands need no chain: they run, and what they show is true."""
 
 import re
 import subprocess
@@ -13,7 +13,8 @@ from tests.e2e.console import Console, read_blocks, run_block
 from tests.support.policy_reload import compiled
 
 
-GUIDE = ROOT / "docs" / "how-to" / "several-wallets.md"
+GUIDES = ROOT / "docs" / "how-to"
+GUIDE = GUIDES / "several-wallets.md"
 
 _UNITS = re.compile(r"^for name.*?^done$", re.MULTILINE | re.DOTALL)
 
@@ -27,6 +28,14 @@ def console(tmp_path: Path) -> Iterator[Console]:
     shell.run(f'export PATH="{Path(sys.executable).parent}:$PATH"')
     yield shell
     shell.close()
+
+
+def test_a_network_and_a_tenant_are_added(console: Console) -> None:
+    """Each command prints what the page shows, also about a wrong file."""
+    blocks = read_blocks(GUIDES / "add-a-network.md")
+
+    assert [report for each in blocks for report in run_block(console, each)] == []
+    assert len(blocks) > 3
 
 
 def test_the_commands_print_what_the_guide_shows(
