@@ -261,8 +261,8 @@ def _webhooks(ledger: Ledger) -> Iterator[Notice]:
         if backlog.dead or backlog.failing:
             yield Notice(
                 Urgency.SOON,
-                f"The webhook of {backlog.tenant} fails: {backlog.failing} deliveries"
-                f" are tried again, {backlog.dead} were given up",
+                f"The webhook of {backlog.tenant} fails. Events that are sent again:"
+                f" {backlog.failing}; given up: {backlog.dead}",
                 Alert.WEBHOOK_FAILING,
                 "/console/webhooks",
             )

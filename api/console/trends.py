@@ -134,14 +134,21 @@ def plot_checkpoints(ledger: Ledger, verify: Verify | None) -> Plot:
     return Plot(
         id="checkpoints",
         title="From a record to its checkpoint",
-        summary=f"At most {format_seconds(max(delays))} in the last {len(delays)}."
-        if delays
-        else "There is no checkpoint yet.",
+        summary=_summarize(delays),
         columns=times,
         marks=[times[0], times[-1]] if len(times) >= FEWEST else times[:1],
         series=[Series("after the newest record", "fill-info", delays)],
         unit=" s",
     )
+
+
+def _summarize(delays: Sequence[float]) -> str:
+    if not delays:
+        return "There is no checkpoint yet."
+    longest = format_seconds(max(delays))
+    if len(delays) == 1:
+        return f"{longest} in the only checkpoint."
+    return f"At most {longest} in the newest {len(delays)} checkpoints."
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ rewrites ``docs/images/console``.  A test compares the list with the pages and w
 guide.
 """
 
+import hashlib
 import io
 import sys
 import tempfile
@@ -24,14 +25,27 @@ from tests.support.waiting import eventually
 
 FOLDER = ROOT / "docs" / "images" / "console"
 
+DIGEST = FOLDER.with_suffix(".sha256")
+"""The digest of the templates that the pictures show."""
+
 EXTRA = {"overview-dark": "overview", "refund-phone": "refund"}
 """Further pictures, and the pages that they show."""
 
 _WIDTH, _MOST_HEIGHT = 1200, 1500
-_LONG = frozenset({"refunds", "audit", "signatures"})
+_LONG = frozenset({"refunds", "audit", "signatures", "webhooks"})
 _LONG_HEIGHT = 950
 _COLORS = 128
 _PATIENCE = 60.0
+
+
+def digest_of_templates() -> str:
+    """Return the SHA-256 of the templates and styles of the console."""
+    console = ROOT / "api" / "console"
+    found = hashlib.sha256()
+    for folder in (console / "templates", console / "static"):
+        for path in sorted(folder.iterdir()):
+            found.update(path.name.encode() + b"\0" + path.read_bytes())
+    return found.hexdigest()
 
 
 def take_screenshots(browser: Browser, site: Site, folder: Path) -> None:
@@ -95,6 +109,16 @@ def _await_measurement(site: Site) -> None:
     assert eventually(is_measured, _PATIENCE, pause=0.5)
 
 
+def _await_failing_webhook(site: Site) -> None:
+    """Wait until an event was refused for the third time, which needs attention."""
+    store = site.container.store
+
+    def is_failing() -> bool:
+        return any(each.attempts > 2 for each, _ in store.deliveries(100))
+
+    assert eventually(is_failing, _PATIENCE, pause=0.5)
+
+
 def main() -> int:
     """Make the pictures."""
     with (
@@ -103,7 +127,9 @@ def main() -> int:
         running_chromium() as browser,
     ):
         _await_measurement(site)
+        _await_failing_webhook(site)
         take_screenshots(browser, site, FOLDER)
+    DIGEST.write_text(f"{digest_of_templates()}\n", encoding="utf-8")
     size = sum(each.stat().st_size for each in FOLDER.glob("*.png"))
     sys.stdout.write(f"wrote {FOLDER}: {size // 1024} KiB\n")
     return 0

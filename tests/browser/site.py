@@ -5,13 +5,16 @@ The history of the last week is written into the ledger.  The newest refunds are
 they are requested over HTTP, and a worker pays them.
 """
 
+import json
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cached_property
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from threading import Thread
+from typing import Any, Self
 
 from api.auth.dev_tokens import mint
 from api.bootstrap import build_container
@@ -21,6 +24,8 @@ from api.container import Container
 from api.principal import Principal
 from backends.sql import SQLStore
 from dev.stack import Stack, running_stack
+from signer.event_types import EventType
+from signer.model.delivery import DeliveryState
 from signer.ports import utc_now
 from tests.browser.history import write_history
 from tests.e2e.gateway import Gateway
@@ -49,11 +54,12 @@ PAGES = {
 }
 """The pages of the console, by the name of their pictures."""
 
+# The limit of the day delays a refund also if an hour ends meanwhile.
 _LIMITS = """
 min_amount = "0.50"
 approve_above = "500"
 hourly_limit = "1000"
-daily_limit = "5000"
+daily_limit = "1000"
 
 [networks.local.automatic_stop]
 max_refunds = 200
@@ -65,6 +71,9 @@ _TENANTS = """
 subjects = ["developer"]
 max_open_refunds = 1000
 requests_per_minute = 600
+
+[tenants.shop.webhook]
+url = "{webhook}"
 
 [tenants.shop.networks.local.tokens.TUSD]
 daily_limit = "2000"
@@ -129,12 +138,53 @@ class Site:
         return {name: path.format(**ids) for name, path in PAGES.items()}
 
 
+class _Receiver(ThreadingHTTPServer):
+    """The webhook of the shop, which does not know one type of event."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self._thread = Thread(target=self.serve_forever, args=(0.05,))
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}/"
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.shutdown()
+        self._thread.join()
+        self.server_close()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    def do_POST(self) -> None:
+        """Accept the event, unless it is of a refund that waits for an approval."""
+        event = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        is_known = event["type"] != EventType.AWAITING_APPROVAL
+        self.send_response(204 if is_known else 501)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Do not log."""
+
+
 @contextmanager
 def running_site(home: Path) -> Iterator[Site]:
     """Start a site in *home*, whose refunds are confirmed, delayed and waiting."""
     home.mkdir(parents=True, exist_ok=True)
+    with _Receiver() as webhook:
+        yield from _running_site(home, webhook.url)
+
+
+def _running_site(home: Path, webhook: str) -> Iterator[Site]:
     tenants = home.parent / "tenants.toml"
-    tenants.write_text(_TENANTS, encoding="utf-8")
+    tenants.write_text(_TENANTS.format(webhook=webhook), encoding="utf-8")
     settings = {
         "TENANTS_FILE": str(tenants),
         "RATE_LIMIT_ADMIN": "100000",
@@ -176,4 +226,11 @@ def _request_refunds(site: Site) -> None:
         found = store.get(site.refunds[_DELAYED[0]])
         return found is not None and found.blocked_by == "limit-reached"
 
+    def is_refused() -> bool:
+        states = [each for each, _ in store.deliveries(100)]
+        return any(
+            each.state is DeliveryState.PENDING and each.attempts for each in states
+        ) and any(each.state is DeliveryState.DELIVERED for each in states)
+
     assert eventually(is_delayed, _PATIENCE)
+    assert eventually(is_refused, _PATIENCE)

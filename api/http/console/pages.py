@@ -145,6 +145,6 @@ class WebhooksPage(SessionPage):
             resp,
             "webhooks.html",
             backlog=store.webhook_backlog(),
-            deliveries=[each for each, _ in store.deliveries(_DELIVERIES)],
-            dead=[each for each, _ in store.deliveries(_DELIVERIES, _DEAD)],
+            deliveries=store.deliveries(_DELIVERIES),
+            dead=store.deliveries(_DELIVERIES, _DEAD),
         )

@@ -2,13 +2,14 @@
 
 import re
 
+import pytest
 from falcon import inspect
 from falcon.testing import TestClient
 from PIL import Image
 
 from api.http.console import is_console
 from dev.anvil import ROOT
-from tests.browser.screenshots import EXTRA, FOLDER
+from tests.browser.screenshots import DIGEST, EXTRA, FOLDER, digest_of_templates
 from tests.browser.site import PAGES
 
 
@@ -27,6 +28,12 @@ def test_every_picture_is_in_the_guide() -> None:
     assert sorted(name for _, name in shown) == sorted([*PAGES, *EXTRA])
     assert {path.stem for path in FOLDER.iterdir()} == {*PAGES, *EXTRA}
     assert min(len(text) for text, _ in shown) > 20
+
+
+@pytest.mark.soak
+def test_the_pictures_are_of_these_pages() -> None:
+    """They are made again for a release, and not with each change: make screenshots."""
+    assert DIGEST.read_text(encoding="utf-8").strip() == digest_of_templates()
 
 
 def test_the_pictures_are_small() -> None:

@@ -9,6 +9,7 @@ from api.console.periods import DAY, WEEK, Period
 from api.console.plots import Plot, Series, round_up
 from api.console.rendering import format_number, format_seconds
 from api.console.trends import (
+    _summarize,
     find_blockers,
     plot_broadcasts,
     plot_checkpoints,
@@ -128,6 +129,10 @@ def test_an_empty_log_has_no_checkpoints(store: SQLStore) -> None:
 
     assert plot.is_empty
     assert plot.summary == "There is no checkpoint yet."
+    assert _summarize([0.5]) == f"{format_seconds(0.5)} in the only checkpoint."
+    assert _summarize([0.5, 2.0]) == (
+        f"At most {format_seconds(2.0)} in the newest 2 checkpoints."
+    )
 
 
 def test_blockers_are_counted(store: SQLStore) -> None:
