@@ -14,6 +14,7 @@ from signer.keys.revocation import Revocation
 from signer.keys.rotation import Rotation
 from signer.keys.signer import SignerFactory
 from signer.keys.signing_alarm import SigningAlarm
+from signer.ports import Meters
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -24,11 +25,10 @@ class KeyParts(PolicyParts):
     def ring(self) -> KeyRing:
         """The keys; an alert is raised when one of them does not sign."""
         alarm = SigningAlarm(self.alerts)
+        meter = Meters(self.meter, self.shared_meter)
         return KeyRing(
             self.store,
-            lambda key: SignerFactory(self.backend, self.audit, alarm, self.meter).open(
-                key
-            ),
+            lambda key: SignerFactory(self.backend, self.audit, alarm, meter).open(key),
         )
 
     @cached_property

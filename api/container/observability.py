@@ -69,7 +69,7 @@ class ObservabilityParts(ConnectionParts):
 
     @cached_property
     def shared_meter(self) -> "SharedMeter":
-        """Counts what this process decides and refuses, for all processes together."""
+        """Counts what this process decides, refuses and signs, for all together."""
         from api.metrics.shared_meter import SharedMeter  # noqa: PLC0415
 
         return SharedMeter()

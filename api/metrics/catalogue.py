@@ -132,6 +132,12 @@ DECISIONS = Spec(
     ("path", "verdict", "rule"),
     "Decisions of the policy about what was to be signed, by the rule that decided.",
 )
+SIGNATURES = Spec(
+    "hotwallet_signatures_total",
+    "counter",
+    ("backend", "outcome"),
+    "Signatures of all processes; the outcome is as in the audit log.",
+)
 WORKERS = Spec(
     "hotwallet_workers",
     "gauge",
@@ -163,6 +169,7 @@ OF_LEDGER = (
     WEBHOOK_DELIVERIES,
     REFUSALS,
     DECISIONS,
+    SIGNATURES,
     WORKERS,
     WORKER_AGE,
 )

@@ -10,7 +10,11 @@ from api.health.readiness import unsealed_seconds
 from api.metrics import catalogue
 from api.metrics.catalogue import Spec
 from api.metrics.names import Names
-from api.metrics.shared_meter import read_decisions, read_refusals
+from api.metrics.shared_meter import (
+    read_decisions,
+    read_refusals,
+    read_signatures,
+)
 from signer.alerts import Alert
 from signer.audit.stored_checkpoints import Verify, find_newest
 from signer.config.networks import Network
@@ -152,6 +156,7 @@ class LedgerCollector:
     def _shared(self) -> Iterator[Metric]:
         refusals: Counter[tuple[str, ...]] = Counter()
         decisions: Counter[tuple[str, ...]] = Counter()
+        signatures: Counter[tuple[str, ...]] = Counter()
         names = self._names
         counts = self._ledger.shared_counts()
         for code, count in read_refusals(counts).items():
@@ -159,7 +164,10 @@ class LedgerCollector:
         for (path, verdict, rule), count in read_decisions(counts).items():
             decisions[path, verdict, names.rule(rule)] += count
         yield _by_labels(catalogue.REFUSALS, refusals)
+        for (backend, outcome), count in read_signatures(counts).items():
+            signatures[names.code(backend), names.code(outcome)] += count
         yield _by_labels(catalogue.DECISIONS, decisions)
+        yield _by_labels(catalogue.SIGNATURES, signatures)
 
 
 def _value(spec: Spec, value: float) -> Metric:

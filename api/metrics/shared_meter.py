@@ -1,6 +1,7 @@
-"""Counts refused requests and decisions in the database, for all processes together."""
+"""Counts refusals, decisions and signatures in the database, for all processes."""
 
 import atexit
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -24,6 +25,11 @@ REFUSED = "refused"
 DECIDED = "decided"
 """The name of the counts of decisions, by path, verdict and rule."""
 
+
+SIGNED = "signed"
+"""The name of the counts of signatures, by backend and outcome."""
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 
 _PATHS = frozenset(map(str, Path))
 _VERDICTS = frozenset(map(str, Verdict))
@@ -56,6 +62,24 @@ def read_decisions(
     return found
 
 
+def read_signatures(
+    counts: Mapping[tuple[str, ...], int],
+) -> Mapping[tuple[str, str], int]:
+    """
+    Return which of *counts* are of signatures, by backend and outcome.
+
+    Another program may have written rows: those of no such names are left out.
+    """
+    found = {}
+    for name, count in counts.items():
+        match name:
+            case (kind, backend, outcome) if (
+                kind == SIGNED and _NAME.fullmatch(backend) and _NAME.fullmatch(outcome)
+            ):
+                found[backend, outcome] = count
+    return found
+
+
 class SharedMeter(Meter):
     """
     Counts in memory, and adds the counts to those in the database.
@@ -68,6 +92,17 @@ class SharedMeter(Meter):
         self._lock = Lock()
         self._counts: Counter[tuple[str, ...]] = Counter()
         self._log = structlog.get_logger("metrics")
+
+    def signed(
+        self,
+        backend: str,
+        outcome: str,
+        seconds: float,
+        *,
+        attempts: int,
+        throttled: int,
+    ) -> None:
+        self._count(SIGNED, backend, outcome)
 
     def refused(self, error: HotWalletError) -> None:
         self._count(REFUSED, error.code)

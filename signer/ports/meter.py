@@ -63,10 +63,24 @@ class Meter:
 
 
 class Meters(Meter):
-    """Passes on what several meters measure about refunds."""
+    """Passes on what several meters measure about refunds and signatures."""
 
     def __init__(self, *meters: Meter) -> None:
         self._meters = meters
+
+    def signed(
+        self,
+        backend: str,
+        outcome: str,
+        seconds: float,
+        *,
+        attempts: int,
+        throttled: int,
+    ) -> None:
+        for meter in self._meters:
+            meter.signed(
+                backend, outcome, seconds, attempts=attempts, throttled=throttled
+            )
 
     def moved(self, before: Refund, after: Refund) -> None:
         for meter in self._meters:

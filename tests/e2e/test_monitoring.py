@@ -74,6 +74,8 @@ def test_the_metrics_of_rules_and_dashboard_exist(
         rule="refund",
     )
     assert _eventually(lambda: signed() >= 1, WITHIN_SECONDS)
+    counted = "hotwallet_signatures_total"
+    assert _eventually(lambda: operator.values(counted), WITHIN_SECONDS)
     families = operator.metrics()
     used = {each for _, expression in expressions() for each in metrics_of(expression)}
 

@@ -322,6 +322,29 @@ def test_counts_decisions_of_the_policy(
     }
 
 
+def test_counts_signatures(
+    container: Container, empty: SQLStore, clock: SettableClock
+) -> None:
+    """Of all processes; what another program wrote is no label."""
+    empty.add_counts(
+        {
+            ("signed", "aws-kms", "success"): 5,
+            ("signed", "aws-kms", "backend-throttled"): 2,
+            ("signed", "aws-kms", "<b>"): 7,
+            ("signed", "A" * 200, "success"): 7,
+            ("signed", "aws-kms"): 7,
+        },
+        now(),
+    )
+    samples = _scraped(container, empty, clock)
+
+    name = "hotwallet_signatures_total"
+    assert {k: v for k, v in samples.items() if k.startswith(name)} == {
+        f"{name} aws-kms success": 5,
+        f"{name} aws-kms backend-throttled": 2,
+    }
+
+
 def test_metrics_have_neither_key_ids_nor_addresses(
     container: Container, empty: SQLStore, clock: SettableClock
 ) -> None:

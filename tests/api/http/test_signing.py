@@ -11,6 +11,7 @@ from falcon.testing import TestClient
 
 from api.container import Container
 from api.http.app import create_app
+from api.metrics.shared_meter import read_signatures
 from backends.sql import SQLStore
 from signer.config.tenants import TenantRegistry
 from signer.errors import (
@@ -211,6 +212,30 @@ def test_the_device_does_not_sign(
     assert answer.status_code == 503
     assert answer.json["code"] == error.code  # type: ignore[attr-defined]
     assert int(answer.headers["retry-after"]) > 0
+
+
+def test_signatures_are_counted(sqlite_store: SQLStore, clock: SettableClock) -> None:
+    """Of this process too, which is no worker; also those that failed."""
+    broken = [False]
+
+    def answer(digest: bytes) -> bytes:
+        if broken[0]:
+            raise KeyUnusableError("x")
+        return honest(KEY)._answer(digest)
+
+    device = Device(point(KEY), answer)
+    container = replaced(
+        build_container(sqlite_store, clock, device=device), policy=PERMITS
+    )
+    client = TestClient(create_app(container))
+    for broken[0] in (False, True):
+        sign(client, "message", message="hello")
+    container.shared_meter.flush(sqlite_store, clock)
+
+    assert read_signatures(sqlite_store.shared_counts()) == {
+        ("device", "success"): 1,
+        ("device", "key-unusable"): 1,
+    }
 
 
 def test_a_signature_of_another_key(

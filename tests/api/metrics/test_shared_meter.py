@@ -32,6 +32,7 @@ def test_processes_share_the_counts(
     for times, meter in enumerate((*meters, *meters), 1):
         _refuse(meter, times)
         meter.decided(Path.SWEEP, Verdict.ALLOW, "sweep")
+        meter.signed("aws-kms", "success", 0.1, attempts=2, throttled=1)
         meter.flush(sqlite_store, clock)
         meter.flush(sqlite_store, clock)
 
@@ -40,6 +41,7 @@ def test_processes_share_the_counts(
         ("refused", "invalid-input"): 10,
         ("decided", "refund", "refuse", "network"): 10,
         ("decided", "sweep", "allow", "sweep"): 4,
+        ("signed", "aws-kms", "success"): 4,
     }
 
 

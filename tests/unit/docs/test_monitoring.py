@@ -153,6 +153,17 @@ def test_a_problem_has_the_same_name_everywhere(condition: Condition) -> None:
     assert f"`{condition.name}`" in ALARMS.partition("## Runbooks")[2]
 
 
+def test_promtool_accepts_the_documented_scrape(tmp_path: Path) -> None:
+    (block,) = re.findall(r"^```yaml\n(.*?)^```$", METRICS, re.MULTILINE | re.DOTALL)
+    secret, configuration = tmp_path / "client", tmp_path / "prometheus.yml"
+    secret.write_text("secret", encoding="utf-8")
+    configuration.write_text(
+        block.replace("/run/secrets/prometheus-client", str(secret)), encoding="utf-8"
+    )
+
+    assert "SUCCESS" in promtool("check", "config", configuration)
+
+
 def test_promtool_accepts_the_rules() -> None:
     assert "SUCCESS" in promtool("check", "rules", RULES)
 

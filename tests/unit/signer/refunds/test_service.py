@@ -721,10 +721,22 @@ def test_meters_pass_on_what_they_measure(world: World) -> None:
         def delayed(self, refund: Refund, code: str) -> None:
             seen.append(code)
 
+        def signed(
+            self,
+            backend: str,
+            outcome: str,
+            seconds: float,
+            *,
+            attempts: int,
+            throttled: int,
+        ) -> None:
+            seen.append(f"{backend} {outcome} {seconds} {attempts} {throttled}")
+
     refund = world.accepted()
     meters = Meters(Moves(), NO_METER)
     meters.moved(refund, replace(refund, status=Status.RESERVED))
     meters.delayed(refund, "chain-unavailable")
     meters.paid_fee("local", 1)
+    meters.signed("aws-kms", "success", 0.1, attempts=2, throttled=1)
 
-    assert seen == ["queued reserved", "chain-unavailable"]
+    assert seen == ["queued reserved", "chain-unavailable", "aws-kms success 0.1 2 1"]
