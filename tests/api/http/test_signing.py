@@ -28,7 +28,7 @@ from tests.api.service import NETWORKS, RECIPIENT, build_container, replaced
 from tests.api.signers import call, sign, signer_token
 from tests.api.support import SettableClock
 from tests.fixtures.ledger import stopped
-from tests.support.devices import Device, honest, point
+from tests.support.devices import KEY_ID, Device, Directory, honest, point
 
 
 KEY = coincurve.PrivateKey.from_int(0x51)
@@ -227,6 +227,11 @@ def test_signatures_are_counted(sqlite_store: SQLStore, clock: SettableClock) ->
     container = replaced(
         build_container(sqlite_store, clock, device=device), policy=PERMITS
     )
+    directory = Directory()
+    directory.devices[KEY_ID] = device
+    container.backend = directory
+    container.ring.active()  # Registers the key, as the guard does.
+    del container.ring  # The container's own, which measures.
     client = TestClient(create_app(container))
     for broken[0] in (False, True):
         sign(client, "message", message="hello")
