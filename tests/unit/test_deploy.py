@@ -291,6 +291,8 @@ _OPTIONAL = {
     "ALERT_WEBHOOK_URL": {"refunds", "worker", "admin", "sign", "reconcile"},
     "SCREENING_SECRET_FILE": {"refunds", "sign"},
     "SCREENING_URL": {"refunds", "sign"},
+    "TREASURY_TOKEN_FILE": {"worker"},
+    "TREASURY_URL": {"worker"},
     "WEBHOOK_PUBLIC_KEYS_FILE": {"refunds"},
     "WEBHOOK_SIGNING_KEY_FILE": {"worker"},
 }

@@ -242,9 +242,11 @@ def test_the_process_that_accepts_refunds_can_sign_nothing() -> None:
         )
     )
     given.pop("PGPASSWORD")
-    suggested = re.findall(
-        r"^# ([A-Z_]+)=", (DOCKER / "refunds.env.example").read_text(), re.MULTILINE
-    )
+    suggested = [
+        variable
+        for path in DOCKER.glob("*.env.example")
+        for variable in re.findall(r"^# ([A-Z_]+)=", path.read_text(), re.MULTILINE)
+    ]
 
     assert {*suggested} <= documented.keys()
     assert given.items() <= documented.items()
