@@ -29,10 +29,11 @@ _MAY_BE_ABSENT = frozenset(
         "hotwallet_refund_delays",
         "hotwallet_refunds_open",
         "hotwallet_refusals",
+        "hotwallet_top_up_failing",
         "hotwallet_webhook_deliveries",
     }
 )
-"""What has no sample while nothing waits."""
+"""What has no sample while nothing waits, or no treasury is configured."""
 
 _ALL = (*catalogue.OF_LEDGER, *catalogue.OF_WORKERS)
 
