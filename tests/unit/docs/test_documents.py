@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from api.cli.operator import TOKEN_FILE
 from api.http.console import PREFIX as CONSOLE
 from api.http.problems import Problem, problem_of
 from backends.google_cloud_kms.options import GoogleCloudKMSOptions
@@ -46,6 +47,20 @@ def test_every_variable_is_documented(variable: str, document: str) -> None:
     text = (ROOT / document).read_text(encoding="utf-8")
 
     assert re.search(rf"\b{variable}\b", text)
+
+
+def test_every_variable_of_a_command_is_documented() -> None:
+    """Those that its options read, and the operator's token."""
+    page = (ROOT / "docs" / "reference" / "configuration.md").read_text(
+        encoding="utf-8"
+    )
+    source = "".join(
+        path.read_text(encoding="utf-8") for path in (ROOT / "api" / "cli").glob("*.py")
+    )
+    read = {*re.findall(r"envvar=\"(\w+)\"", source), TOKEN_FILE}
+
+    assert {"HOTWALLET_URL", "OPERATOR_TOKEN_FILE"} <= read
+    assert {name for name in read if f"`{name}`" not in page} == set()
 
 
 def test_every_credential_is_documented() -> None:
