@@ -15,8 +15,11 @@ from http.client import HTTPResponse
 from pathlib import Path
 from typing import Any, Self
 
+from gunicorn.app.wsgiapp import run as run_gunicorn  # type: ignore[import-untyped]
+
 from api.auth.dev_tokens import provide_signing_key
 from tests.api.wsgi import BROKEN
+from tests.support.forked_processes import ForkedProcess, Process
 
 
 ROOT = Path(__file__).parents[2]
@@ -58,7 +61,11 @@ def service_environ(folder: Path, ledger: Path | None = None) -> dict[str, str]:
 
 
 class Server:
-    """``with Server(environ) as server: server.ask(b"GET / HTTP/1.1...")``."""
+    """
+    ``with Server(environ) as server: server.ask(b"GET / HTTP/1.1...")``.
+
+    It is a new interpreter if *program* names its arguments, and a fork otherwise.
+    """
 
     def __init__(
         self,
@@ -66,7 +73,7 @@ class Server:
         app: str = "tests.api.wsgi:get_app()",
         config: str = "python:tests.api.gunicorn_conf",
         *,
-        program: Sequence[str] = ("-m", "gunicorn"),
+        program: Sequence[str] | None = None,
         cwd: Path = ROOT,
     ) -> None:
         self._files = ExitStack()
@@ -75,9 +82,27 @@ class Server:
         )
         self._output = self._files.enter_context(tempfile.TemporaryFile())  # noqa: SIM115  The stack closes it.
         self._errors = self._files.enter_context(tempfile.TemporaryFile())  # noqa: SIM115  The stack closes it.
+        self.process: Process = (
+            self._fork(environ, config, app)
+            if program is None
+            else self._start([*program, "-c", config, app], environ, cwd)
+        )
+
+    def _fork(self, environ: Mapping[str, str], config: str, app: str) -> Process:
+        return ForkedProcess(
+            _run_gunicorn,
+            (self._listener, config, app),
+            {**os.environ, **environ},
+            stdout=self._output,
+            stderr=self._errors,
+        )
+
+    def _start(
+        self, arguments: Sequence[str], environ: Mapping[str, str], cwd: Path
+    ) -> Process:
         number = self._listener.fileno()
-        self.process = subprocess.Popen(
-            [sys.executable, *program, "-c", config, app],
+        return subprocess.Popen(
+            [sys.executable, *arguments],
             cwd=cwd,
             env={**os.environ, "BIND": f"fd://{number}", **environ},
             stdout=self._output,
@@ -92,7 +117,7 @@ class Server:
     def __exit__(self, *_: object) -> None:
         """Kill the server if it still runs."""
         if self.process.poll() is None:
-            self.process.kill()
+            self.process.send_signal(signal.SIGKILL)
             for worker in self.workers():
                 os.kill(worker, signal.SIGKILL)
         self.process.wait(_PATIENCE)
@@ -128,7 +153,7 @@ class Server:
 
     def stop(self) -> int:
         """Terminate the server; return its exit status."""
-        self.process.terminate()
+        self.process.send_signal(signal.SIGTERM)
         return self.process.wait(_PATIENCE)
 
     def output(self) -> str:
@@ -138,6 +163,12 @@ class Server:
     def errors(self) -> str:
         """Return what was written to standard error."""
         return _content(self._errors)
+
+
+def _run_gunicorn(listener: socket.socket, config: str, app: str) -> None:
+    os.environ.setdefault("BIND", f"fd://{listener.fileno()}")
+    sys.argv = ["gunicorn", "-c", config, app]
+    run_gunicorn()
 
 
 def exchange(connection: socket.socket, parts: Iterable[bytes]) -> Answer:

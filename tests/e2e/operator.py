@@ -18,7 +18,7 @@ from api.metrics import catalogue
 from dev.stack import Stack, request
 from signer.alerts import Alert
 from signer.config.settings import Settings
-from tests.support.forked_commands import run_command
+from tests.support.forked_processes import run_command
 
 
 _ALL = (*catalogue.OF_LEDGER, *catalogue.OF_WORKERS)

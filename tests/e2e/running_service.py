@@ -17,7 +17,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
 
-from tests.support.forked_commands import ForkedCommand, Process, start_interpreter
+from tests.support.forked_processes import ForkedCommand, Process, start_interpreter
 
 
 _START_SECONDS = 60.0

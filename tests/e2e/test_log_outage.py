@@ -20,7 +20,7 @@ from tests.e2e.dependencies import kms_settings, prepared_networks, service_envi
 from tests.e2e.gateway import RECIPIENT
 from tests.e2e.running_service import RunningService
 from tests.fixtures.chain import DevChain
-from tests.support.forked_commands import ForkedCommand
+from tests.support.forked_processes import ForkedCommand
 from tests.support.waiting import eventually
 
 

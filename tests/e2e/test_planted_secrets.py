@@ -45,7 +45,7 @@ from tests.fixtures.plain_server import PlainServer
 from tests.fixtures.postgresql import PostgreSQL
 from tests.fixtures.tenant import Tenant
 from tests.support.canaries import ALL, CANARIES, Canary, Detector, value
-from tests.support.forked_commands import run_command, run_commands
+from tests.support.forked_processes import run_command, run_commands
 from tests.support.ledgers import open_ledger
 from tests.support.waiting import eventually
 

@@ -10,7 +10,7 @@ import pytest
 from dev.kms_emulator import KMSEmulator
 from tests.e2e.dependencies import kms_settings, prepared_networks, service_environ
 from tests.fixtures.chain import DevChain
-from tests.support.forked_commands import run_command
+from tests.support.forked_processes import run_command
 
 
 REFUSED = (

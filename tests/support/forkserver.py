@@ -10,16 +10,18 @@ import multiprocessing
 from api.cli.__main__ import cli
 
 
-_COMMANDS = (
+# Not ``api.server.gunicorn_worker``: all servers would share the memory that it opens.
+_PROGRAMS = (
     *(command.target.partition(":")[0] for command in cli.lazy.values()),
     "api.background_threads",
     "api.http.administration",
     "api.http.app",
     "api.http.signing_routes",
-    "api.server.gunicorn_worker",
     "backends.webhook",
     "softhsm.doctor",
-    "tests.support.forked_commands",
+    "tests.api.fuzzed_app",
+    "tests.api.live_server",
+    "tests.support.forked_processes",
 )
 
 FORK_SERVER = multiprocessing.get_context("forkserver")
@@ -29,7 +31,7 @@ FORK_SERVER.set_forkserver_preload(
         "tests.fixtures.ledger",
         "tests.fixtures.races",
         "tests.support.ring",
-        *_COMMANDS,
+        *_PROGRAMS,
         "tests.crash.preloaded",  # It ends the preparation.
     ]
 )

@@ -5,13 +5,14 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from dev.anvil import ROOT
-from tests.support.forked_commands import ForkedCommand, run_command
+from tests.support.forked_processes import ForkedCommand, ForkedProcess, run_command
 from tests.support.waiting import eventually
 
 
@@ -49,3 +50,19 @@ def test_a_killed_command_has_the_signal_as_its_status() -> None:
 
         assert process.wait(20) == -signal.SIGKILL
         process.send_signal(signal.SIGKILL)  # It does nothing.
+
+
+def _check_what_processes_share() -> None:
+    maps = Path("/proc/self/maps").read_text().splitlines()
+    assert [line for line in maps if "rw-s" in line] == []
+    assert threading.enumerate() == [threading.main_thread()]
+
+
+def test_processes_share_no_memory_and_inherit_no_thread() -> None:
+    """Servers share the memory that a module opens, if the fork server imported it."""
+    with tempfile.TemporaryFile() as output:
+        process = ForkedProcess(
+            _check_what_processes_share, (), ENVIRON, stdout=output, stderr=output
+        )
+
+        assert process.wait(60) == 0, output.seek(0) or output.read()

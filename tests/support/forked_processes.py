@@ -1,8 +1,8 @@
 """
-Commands of ``hotwallet``, each in a fork of a process that has imported everything.
+Processes like new interpreters, each a fork of one that has imported everything.
 
 Importing takes half a second of CPU or more, and most commands take a tenth of it.  A
-fork runs the command from ``main`` to its exit, with its own environment, arguments,
+fork runs a command from ``main`` to its exit, with its own environment, arguments,
 output, signals and ``atexit``, and without open files or connections of the parent.
 gunicorn runs in the process of ``serve``; only its guard is a new interpreter.  ``ps``
 shows the name of the fork server.
@@ -15,7 +15,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -31,7 +31,7 @@ _SECONDS = 120.0
 
 
 class Process(Protocol):
-    """What tests use of ``subprocess.Popen`` and of ``ForkedCommand``."""
+    """What tests use of ``subprocess.Popen`` and of ``ForkedProcess``."""
 
     @property
     def pid(self) -> int:
@@ -47,30 +47,30 @@ class Process(Protocol):
         """Send it a signal, unless it has ended."""
 
 
-class ForkedCommand:
+class ForkedProcess:
     """
-    ``hotwallet ARGUMENTS`` as a process that leads a group.
+    ``work(*arguments)`` as a process that leads a group.
 
     It writes to *stdout* and *stderr*, and ends with this process.
     """
 
     def __init__(
         self,
-        arguments: Sequence[str],
+        work: Callable[..., object],
+        arguments: Sequence[object],
         environ: Mapping[str, str],
         *,
         stdout: IO[bytes],
         stderr: IO[bytes],
         cwd: Path = ROOT,
     ) -> None:
-        self.args = arguments
         outputs = [
             Connection(os.dup(file.fileno()), readable=False)
             for file in (stdout, stderr)
         ]
         self._process = FORK_SERVER.Process(
             target=_run,
-            args=(list(arguments), dict(environ), cwd, outputs),
+            args=(outputs, cwd, dict(environ), work, arguments),
             daemon=True,
         )
         self._process.start()
@@ -84,14 +84,13 @@ class ForkedCommand:
         assert pid
         return pid
 
-    @property
-    def returncode(self) -> int | None:
-        """Its exit status, or the negative number of the signal that killed it."""
-        return self._process.exitcode
-
     def poll(self) -> int | None:
-        """Return the exit status if it has ended."""
-        return self.returncode
+        """
+        Return the exit status if it has ended.
+
+        A signal that killed it is a negative number.
+        """
+        return self._process.exitcode
 
     def wait(self, timeout: float | None = None) -> int:
         """
@@ -101,15 +100,29 @@ class ForkedCommand:
             subprocess.TimeoutExpired: It still runs after *timeout* seconds.
         """
         self._process.join(timeout)
-        status = self.returncode
+        status = self.poll()
         if status is None:
-            raise subprocess.TimeoutExpired(self.args, timeout or 0)
+            raise subprocess.TimeoutExpired(self._process.name, timeout or 0)
         return status
 
     def send_signal(self, number: int, /) -> None:
         """Send it a signal, unless it has ended."""
         if self.poll() is None:
             os.kill(self.pid, number)
+
+
+class ForkedCommand(ForkedProcess):
+    """``hotwallet ARGUMENTS``."""
+
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        environ: Mapping[str, str],
+        *,
+        stdout: IO[bytes],
+        stderr: IO[bytes],
+    ) -> None:
+        super().__init__(_hotwallet, arguments, environ, stdout=stdout, stderr=stderr)
 
 
 def start_interpreter(
@@ -119,7 +132,7 @@ def start_interpreter(
     stdout: IO[bytes],
     stderr: IO[bytes],
 ) -> Process:
-    """Start the same as a new interpreter: slower, and with its own command line."""
+    """Start a command as a new interpreter, which has its own command line."""
     return subprocess.Popen(
         [
             sys.executable,
@@ -163,10 +176,11 @@ def run_commands(
 
 
 def _run(
-    arguments: Sequence[str],
-    environ: Mapping[str, str],
-    cwd: Path,
     outputs: Sequence[Connection],
+    cwd: Path,
+    environ: Mapping[str, str],
+    work: Callable[..., object],
+    arguments: Sequence[object],
 ) -> None:
     die_with_parent(os.getppid())
     os.setpgid(0, 0)
@@ -176,10 +190,8 @@ def _run(
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(environ)
-    os.execvp = _become  # type: ignore[assignment]  # `serve` becomes gunicorn.
-    sys.argv = ["hotwallet", *arguments]
     try:
-        main()
+        work(*arguments)
     except SystemExit:
         raise
     except BaseException:  # noqa: BLE001  As an interpreter does.
@@ -188,6 +200,12 @@ def _run(
     finally:
         # multiprocessing ends its processes without these.
         atexit._run_exitfuncs()
+
+
+def _hotwallet(*arguments: str) -> None:
+    os.execvp = _become  # type: ignore[assignment]  # `serve` becomes gunicorn.
+    sys.argv = ["hotwallet", *arguments]
+    main()
 
 
 def _become(_: str, command: Sequence[str]) -> NoReturn:
