@@ -188,8 +188,9 @@ class Spendings:
 
     def totals(self, refund: Refund) -> PaymentTotals:
         """Return what rules of the policy know about the payments before *refund*."""
-        everyone, _ = self.of(refund)
-        return PaymentTotals(everyone, is_first_payment=not self._was_paid(refund))
+        everyone, of_tenant = self.of(refund)
+        is_first = not self._was_paid(refund)
+        return PaymentTotals(everyone, of_tenant, is_first_payment=is_first)
 
     def of(self, refund: Refund) -> tuple[Spent, Spent]:
         """Return what all tenants have spent, and what that of *refund* has."""

@@ -19,6 +19,7 @@ from signer.policy.facts import (
     AuthorizationFacts,
     DigestFacts,
     MessageFacts,
+    Path,
     TransactionFacts,
     TypedDataFacts,
 )
@@ -154,13 +155,21 @@ _SERVICE_WALLET = Attribute(
 )
 
 
-def _spent(period: str) -> Callable[[Any], Any]:
-    """Return what reads the sum of *period*, with the payment that is decided about."""
+def _spent(owner: str, period: str) -> Callable[[Any], Any]:
+    """
+    Return what reads the sum of *period*, with the payment that is decided about.
+
+    *owner* is the field of ``PaymentTotals``.
+    """
 
     def read(facts: Any) -> dict[str, Any] | None:
-        if facts.totals is None or facts.amount is None:
+        amount, decimals = facts.amount, facts.decimals
+        if facts.caller.path is Path.CALL:
+            amount, decimals = facts.value, COIN_DECIMALS
+        if facts.totals is None or amount is None:
             return None
-        return _tokens(facts, getattr(facts.totals.spent, period) + facts.amount)
+        spent = getattr(getattr(facts.totals, owner), period)
+        return decimal(spent + amount, decimals)
 
     return read
 
@@ -171,28 +180,43 @@ _TOTALS = (
         "spent_hour",
         "decimal",
         "what all tenants spend of the token in this clock hour, with this payment, in"
-        " whole tokens",
-        _spent("hour"),
+        " whole tokens; on the path `call`, of coin",
+        _spent("spent", "hour"),
         optional=True,
     ),
     Attribute(
         "spent_day",
         "decimal",
         "the same of this clock hour and the 23 before it",
-        _spent("day"),
+        _spent("spent", "day"),
         optional=True,
     ),
     Attribute(
         "spent_recipient",
         "decimal",
         "the part of `spent_day` that the recipient gets",
-        _spent("recipient"),
+        _spent("spent", "recipient"),
+        optional=True,
+    ),
+    Attribute(
+        "spent_tenant_hour",
+        "decimal",
+        "the part of `spent_hour` that the tenant spends",
+        _spent("of_tenant", "hour"),
+        optional=True,
+    ),
+    Attribute(
+        "spent_tenant_day",
+        "decimal",
+        "the part of `spent_day` that the tenant spends",
+        _spent("of_tenant", "day"),
         optional=True,
     ),
     Attribute(
         "first_payment",
         "Bool",
-        "whether no refund of the token to the recipient had a nonce before",
+        "whether no refund of the token to the recipient had a nonce before; on the"
+        " path `call`, no call of the address",
         lambda f: None if f.totals is None else f.totals.is_first_payment,
         optional=True,
     ),

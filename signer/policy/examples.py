@@ -43,6 +43,7 @@ from signer.errors import ConfigurationError, InvalidInputError, Refusal
 from signer.model.decision import Decision, Verdict
 from signer.model.payment_totals import PaymentTotals
 from signer.model.spending_limits import Spent
+from signer.policy.attributes import COIN_DECIMALS
 from signer.policy.facts import AnyFacts, Caller, Path, TransactionFacts
 from signer.policy.live_policy import AnyPolicy
 from signer.policy.message_facts import (
@@ -94,16 +95,21 @@ class PaidBefore(StrictModel):
     hour: str | None = None
     day: str | None = None
     recipient: str | None = None
+    tenant_hour: str | None = None
+    tenant_day: str | None = None
     first_payment: bool = False
 
     def count(self, decimals: int) -> PaymentTotals:
         """Return the totals of a token with *decimals*; as ``parse_units``."""
-        hour, day, recipient = (
-            0 if amount is None else parse_units(amount, decimals)
-            for amount in (self.hour, self.day, self.recipient)
+
+        def units(amount: str | None) -> int:
+            return 0 if amount is None else parse_units(amount, decimals)
+
+        return PaymentTotals(
+            Spent(units(self.hour), units(self.day), units(self.recipient), gas=0),
+            Spent(units(self.tenant_hour), units(self.tenant_day), recipient=0, gas=0),
+            is_first_payment=self.first_payment,
         )
-        spent = Spent(hour=hour, day=day, recipient=recipient, gas=0)
-        return PaymentTotals(spent, is_first_payment=self.first_payment)
 
 
 class Example(StrictModel):
@@ -272,9 +278,12 @@ def _build(
 def _add_totals(facts: TransactionFacts, example: Example) -> TransactionFacts:
     if example.paid_before is None:
         return facts
-    if facts.decimals is None:
-        raise InvalidInputError("paid_before needs a transfer of a configured token")
-    return replace(facts, totals=example.paid_before.count(facts.decimals))
+    decimals = facts.decimals
+    if facts.caller.path is Path.CALL:
+        decimals = COIN_DECIMALS if facts.value else None
+    if decimals is None:
+        raise InvalidInputError("paid_before needs a payment of a token or of coin")
+    return replace(facts, totals=example.paid_before.count(decimals))
 
 
 def _build_message(example: Example, around: Surroundings) -> AnyFacts:

@@ -91,7 +91,7 @@ class PaymentPolicy:
         Return the decision about the transfer of *refund*; it permits no signature.
 
         Unless *is_reserved*, rules also know what was paid until now; but not about a
-        call, which may move anything.
+        call without coin, which may move anything.
         """
         facts = self._facts(transaction, digest, refund, Kind.TRANSFER, network)
         if not is_reserved:
@@ -111,7 +111,7 @@ class PaymentPolicy:
 
         Return what decides again in the transaction that reserves the nonce, since
         other processes pay meanwhile.  It accepts the same approvals.  Return None if
-        no rule reads the totals, or if it is a call.
+        no rule reads the totals, or if it is a call without coin.
 
         Raises:
             PolicyViolationError: It may not.
@@ -186,10 +186,10 @@ class PaymentPolicy:
         """
         Return *facts* with what was paid until now; None if no rule reads it.
 
-        Rules know nothing of it about a call, which may move anything.
+        Rules know nothing of it about a call without coin, which may move anything.
         """
-        is_read = self.policy.reads_totals and not refund.is_call
-        if self._totals is None or not is_read:
+        sends = refund.amount > 0 or not refund.is_call
+        if self._totals is None or not (self.policy.reads_totals and sends):
             return None
         return replace(facts, totals=self._totals(refund))
 

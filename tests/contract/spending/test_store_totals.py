@@ -1,18 +1,19 @@
 """Rules about earlier payments hold under concurrent reservations, on each database."""
 
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import replace
 from functools import cache, partial
+from typing import Any
 
 import pytest
 
 from backends.sql import SQLStore
-from signer.chain.erc20 import encode_transfer
 from signer.config.tenants import TenantRegistry
 from signer.crypto.transactions import DynamicFeeTransaction
 from signer.errors import HotWalletError, PolicyViolationError, StaleStateError
 from signer.model.payment_totals import PaymentTotals
-from signer.model.refund import Refund
+from signer.model.refund import COIN, COIN_ADDRESS, Refund
 from signer.policy.default_rules import service_files
 from signer.policy.facts import Caller, Path, TransactionFacts
 from signer.policy.policy import Policy
@@ -20,6 +21,7 @@ from signer.policy.policy_text import PolicyFile
 from signer.policy.surroundings import KnownNetwork, KnownToken, Surroundings
 from signer.policy.transaction_facts import transaction_facts
 from signer.ports import Permit, Reservation
+from signer.refunds.payload import payload_of
 from tests.fixtures.ledger import (
     OTHER_WALLET,
     WALLET,
@@ -35,7 +37,16 @@ from tests.support.refunds import NOON, FakeClock
 
 
 AMOUNT = 12_500_000
-CUSTOMERS = [f"0x{n:040x}" for n in range(0xA0, 0xA5)]
+COIN_SENT = {
+    "token": COIN,
+    "token_address": COIN_ADDRESS,
+    "calldata": b"",
+    "decimals": 18,
+    "amount": 125 * 10**17,
+}
+"""A payment of 12.5 coins."""
+
+CUSTOMERS = [f"0x{n:040x}" for n in range(0x10, 0x15)]
 TOKEN = KnownToken("TUSD", 6, 10**12, None, 100_000)
 NETWORK = KnownNetwork("local", 31337, 10**11, {OTHER_WALLET.lower(): TOKEN})
 
@@ -43,6 +54,10 @@ NETWORK = KnownNetwork("local", 31337, 10**11, {OTHER_WALLET.lower(): TOKEN})
 LIMITS = {
     each: f'context has {each} && context.{each}.greaterThan(decimal("250.0"))'
     for each in ("spent_hour", "spent_day", "spent_recipient")
+}
+OF_TENANT = {
+    each: f'context has {each} && context.{each}.greaterThan(decimal("250.0"))'
+    for each in ("spent_tenant_hour", "spent_tenant_day")
 }
 ONCE = "context has first_payment && !context.first_payment"
 
@@ -52,23 +67,27 @@ def _policy(condition: str) -> Policy:
     text = (
         '@id("own") forbid (principal, action == Action::"sign-transaction", resource)'
         f" when {{ {condition} }};"
+        '@id("coin") permit (principal, action == Action::"sign-transaction", resource)'
+        ' when { context.path == "call" };'
     )
     files = service_files({}, TenantRegistry())
     return Policy.compile(files, [PolicyFile("own.cedar", text)])
 
 
 def _facts(refund: Refund) -> TransactionFacts:
+    payload = payload_of(refund)
     transaction = DynamicFeeTransaction(
         chain_id=refund.chain_id,
         nonce=0,
         max_priority_fee_per_gas=1,
         max_fee_per_gas=10**9,
         gas=65_000,
-        to=refund.token_address,
-        value=0,
-        data=encode_transfer(refund.recipient, refund.amount, refund.mark),
+        to=payload.to,
+        value=payload.value,
+        data=payload.data,
     )
-    caller = Caller(Path.REFUND, tenant=refund.tenant)
+    path = Path.CALL if refund.is_call else Path.REFUND
+    caller = Caller(path, tenant=refund.tenant)
     surroundings = Surroundings(caller, WALLET, NOON, NETWORK)
     digest = transaction.signing_digest()
     return transaction_facts(transaction, digest, surroundings, refund.mark)
@@ -115,10 +134,10 @@ def _pay(store: SQLStore, condition: str, **changes: object) -> int:
     return _count(_reserve(store, condition, accepted(store, **changes)))
 
 
-@pytest.mark.parametrize("fact", LIMITS)
+@pytest.mark.parametrize("fact", [*LIMITS, *OF_TENANT])
 def test_a_rule_allows_exactly_its_number(store: SQLStore, fact: str) -> None:
     """The last unit fits in, and none after it."""
-    rule = LIMITS[fact]
+    rule = (LIMITS | OF_TENANT)[fact]
 
     assert _pay(store, rule, amount=249_999_999)
     assert not _pay(store, rule, amount=2)
@@ -141,6 +160,33 @@ def test_each_fact_has_its_period(store: SQLStore, clock: FakeClock) -> None:
     clock.advance(hours=1)
     assert _pay(store, day, amount=1)
     assert _pay(store, recipient, amount=1)
+
+
+def test_a_tenant_has_totals_of_its_own(store: SQLStore, clock: FakeClock) -> None:
+    """What another tenant spends does not count; hour and day are as those of all."""
+    hour, day = OF_TENANT.values()
+
+    assert _pay(store, hour, amount=250_000_000)
+    assert not _pay(store, hour, amount=1)
+    assert _pay(store, day, amount=250_000_000, tenant="other")
+    assert not _pay(store, LIMITS["spent_hour"], amount=1, tenant="third")
+    clock.advance(hours=1)
+    assert _pay(store, hour, amount=1)
+    clock.advance(hours=22)
+    assert not _pay(store, day, amount=1)
+    clock.advance(hours=1)
+    assert _pay(store, day, amount=1)
+
+
+def test_a_batch_counts_each_tenant_alone(store: SQLStore) -> None:
+    """Refunds of two tenants in turn, in one transaction."""
+    refunds = [accepted(store, tenant=f"shop-{n % 2}") for n in range(50)]
+
+    outcomes = _reserve(store, OF_TENANT["spent_tenant_day"], *refunds)
+
+    paid = [each.tenant for each in outcomes if isinstance(each, Refund)]
+    assert [paid.count("shop-0"), paid.count("shop-1")] == [20, 20]
+    assert _count(outcomes) == 40
 
 
 def test_a_first_payment_is_first_for_ever(store: SQLStore, clock: FakeClock) -> None:
@@ -185,31 +231,56 @@ def test_what_a_rule_refuses_is_not_counted(store: SQLStore) -> None:
     assert store.payment_totals(refund).spent.day == 0
 
 
-def _take(rule: str, size: int, url: str, _: SQLStore, index: int) -> int:
-    """Pay each customer twice, *size* at once, in one of several processes."""
+def test_coin_is_counted_beside_tokens(store: SQLStore) -> None:
+    """By the wei, in whole coins; and coin is no token that was paid before."""
+    day = LIMITS["spent_day"]
+
+    assert _pay(store, day, amount=250_000_000)
+    assert _pay(store, ONCE, **COIN_SENT)
+    assert not _pay(store, ONCE, **COIN_SENT)
+    assert _pay(store, day, **{**COIN_SENT, "amount": 2375 * 10**17 - 1})
+    assert not _pay(store, day, **{**COIN_SENT, "amount": 2})
+    assert _pay(store, day, **{**COIN_SENT, "amount": 1})
+    assert not _pay(store, day, **{**COIN_SENT, "calldata": b"any", "amount": 1})
+
+
+def _take(
+    rule: str, size: int, asset: Mapping[str, Any], url: str, _: SQLStore, index: int
+) -> int:
+    """
+    Pay each customer twice, *size* at once, in one of several processes.
+
+    Each customer is that of one of two tenants.
+    """
     with closing(open_ledger(url, clock=lambda: NOON)) as store:
-        refunds = [accepted(store, recipient=each) for each in CUSTOMERS * 2]
+        refunds = [
+            accepted(store, recipient=each, tenant=f"shop-{int(each, 16) % 2}", **asset)
+            for each in CUSTOMERS * 2
+        ]
         starts = range(0, len(refunds), size)
         batches = [refunds[start : start + size] for start in starts]
         return sum(_count(_reserve(store, rule, *batch)) for batch in batches)
 
 
 @pytest.mark.parametrize(
-    ("rule", "size", "paid"),
+    ("rule", "size", "asset", "paid"),
     [
-        (LIMITS["spent_hour"], 1, 20),
-        (LIMITS["spent_day"], 5, 20),
-        (LIMITS["spent_recipient"].replace("250.0", "87.5"), 1, 7 * len(CUSTOMERS)),
-        (ONCE, 5, len(CUSTOMERS)),
+        (LIMITS["spent_hour"], 1, {}, 20),
+        (LIMITS["spent_day"], 5, {}, 20),
+        (LIMITS["spent_recipient"].replace("250.0", "87.5"), 1, {}, 7 * len(CUSTOMERS)),
+        (ONCE, 5, {}, len(CUSTOMERS)),
+        (OF_TENANT["spent_tenant_day"], 5, {}, 2 * 20),
+        (OF_TENANT["spent_tenant_hour"], 1, COIN_SENT, 2 * 20),
     ],
-    ids=["hour", "day", "recipient", "first payment"],
+    ids=["hour", "day", "recipient", "first payment", "tenant", "coin of a tenant"],
 )
 def test_eight_processes_exceed_no_rule_together(
-    database_url: str, rule: str, size: int, paid: int
+    database_url: str, rule: str, size: int, asset: Mapping[str, Any], paid: int
 ) -> None:
     """Of 80 payments exactly as many are made as the rule allows."""
     with closing(open_ledger(database_url)) as store:
         opened(store, 31337, WALLET)
         made_active(store, key_at(WALLET))
 
-    assert sum(race(partial(_take, rule, size, database_url), database_url, 8)) == paid
+    take = partial(_take, rule, size, asset, database_url)
+    assert sum(race(take, database_url, 8)) == paid

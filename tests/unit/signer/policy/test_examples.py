@@ -109,7 +109,7 @@ def test_own_examples_that_refuse_the_rules(text: str, problem: str) -> None:
     assert [each.code for each in refused.value.refusals] == ["policy-invalid"]
 
 
-TRANSFER = {
+TRANSFER: dict[str, Any] = {
     "paths": ["refund"],
     "tenant": "shop",
     "transaction": {
@@ -126,6 +126,16 @@ TRANSFER = {
 TOTALS = """
 @id("day") forbid (principal, action == Action::"sign-transaction", resource)
 when { context has spent_day && context.spent_day.greaterThan(decimal("100.0")) };
+@id("tenant-day") forbid (principal, action == Action::"sign-transaction", resource)
+when {
+  context has spent_tenant_day
+  && context.spent_tenant_day.greaterThan(decimal("50.0"))
+};
+@id("tenant-hour") forbid (principal, action == Action::"sign-transaction", resource)
+when {
+  context has spent_tenant_hour
+  && context.spent_tenant_hour.greaterThan(decimal("25.0"))
+};
 @id("new") @approvals("1")
 forbid (principal, action == Action::"sign-transaction", resource)
 when { context has first_payment && context.first_payment };
@@ -141,6 +151,9 @@ LOCAL = {"local": KnownNetwork("local", 31337, 10**11, {OTHER_WALLET.lower(): TO
         ({"day": "87.5"}, "allow", "refund"),
         ({"day": "87.500001"}, "refuse", "day"),
         ({"hour": "500", "recipient": "500"}, "allow", "refund"),
+        ({"tenant_day": "37.5", "tenant_hour": "12.5"}, "allow", "refund"),
+        ({"tenant_day": "37.500001"}, "refuse", "tenant-day"),
+        ({"tenant_hour": "12.500001"}, "refuse", "tenant-hour"),
         ({"first_payment": True}, "needs-approval", "new"),
     ],
 )
@@ -160,10 +173,55 @@ def test_rules_about_totals(
     assert outcome.is_expected, outcome.decision
 
 
-def test_totals_need_a_token() -> None:
-    """Without a configured network there is none."""
-    example = {"name": "x", "verdict": "allow", **TRANSFER, "paid_before": {}}
-    examples = read_examples(json.dumps({"example": [example]}), is_json=True)
+COINS = """
+@id("coin") permit (principal, action == Action::"sign-transaction", resource)
+when { context.path == "call" };
+@id("coin-day") forbid (principal, action == Action::"sign-transaction", resource)
+when {
+  context.path == "call" && context has spent_day
+  && context.spent_day.greaterThan(decimal("0.5"))
+};
+"""
 
-    with pytest.raises(InvalidInputError, match="'x': paid_before needs a transfer"):
+
+@pytest.mark.parametrize(
+    ("day", "data", "verdict", "rule"),
+    [
+        ("0.4", "0x", "allow", "coin"),
+        ("0.400000000000000001", "0x", "refuse", "coin-day"),
+        ("0.4", "0xb1c0ffee", "allow", "coin"),
+        ("0.400000000000000001", "0xb1c0ffee", "refuse", "coin-day"),
+    ],
+)
+def test_rules_about_totals_of_coin(
+    day: str, data: str, verdict: str, rule: str
+) -> None:
+    """The coin that a call sends counts, with its calldata or without."""
+    policy = Policy.compile(
+        service_files({}, TenantRegistry()), [PolicyFile("own.cedar", COINS)]
+    )
+    example = {"name": "x", "verdict": verdict, "rule": rule, **_call(10**17, data)}
+    text = json.dumps({"example": [{**example, "paid_before": {"day": day}}]})
+    examples = read_examples(text, is_json=True)
+
+    (outcome,) = run_examples(policy, examples, LOCAL, TenantRegistry())
+
+    assert outcome.is_expected, outcome.decision
+
+
+def _call(value: int, data: str) -> dict[str, Any]:
+    sent = {"to": CUSTOMER, "value": value, "data": data}
+    transaction = {**TRANSFER["transaction"], **sent}
+    return {"paths": ["call"], "tenant": "shop", "transaction": transaction}
+
+
+@pytest.mark.parametrize(
+    "example", [TRANSFER, _call(0, "0xb1c0ffee")], ids=["token", "call"]
+)
+def test_totals_need_a_payment(example: dict[str, Any]) -> None:
+    """Of a token of a configured network, or of coin."""
+    written = {"name": "x", "verdict": "allow", **example, "paid_before": {}}
+    examples = read_examples(json.dumps({"example": [written]}), is_json=True)
+
+    with pytest.raises(InvalidInputError, match="'x': paid_before needs a payment"):
         list(run_examples(SERVICE_POLICY, examples, {}, TenantRegistry()))

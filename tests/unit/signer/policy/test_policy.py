@@ -259,6 +259,20 @@ def test_addresses_are_compared_in_lower_case() -> None:
             'context has spent_recipient && context.spent_recipient == decimal("12.5")',
             True,
         ),
+        (
+            (
+                "context has spent_tenant_hour"
+                ' && context.spent_tenant_hour == decimal("13.0")'
+            ),
+            True,
+        ),
+        (
+            (
+                "context has spent_tenant_day"
+                ' && context.spent_tenant_day == decimal("14.0")'
+            ),
+            True,
+        ),
         ("context has first_payment && context.first_payment", True),
         ("context.nonce == 0 && context.access_list == 0", True),
         ("context.blobs == 0 && context.authorizations == 0", True),
@@ -271,7 +285,8 @@ def test_addresses_are_compared_in_lower_case() -> None:
 def test_rules_see_the_facts(condition: str, is_true: bool) -> None:
     """Each attribute has the value of the transaction, in its Cedar type."""
     spent = Spent(hour=1_000_000, day=2_500_000, recipient=0, gas=0)
-    totals = PaymentTotals(spent, is_first_payment=True)
+    of_tenant = Spent(hour=500_000, day=1_500_000, recipient=0, gas=0)
+    totals = PaymentTotals(spent, of_tenant, is_first_payment=True)
     facts = _facts(replace(AROUND, totals=totals))
 
     decision = service_policy(
@@ -279,6 +294,22 @@ def test_rules_see_the_facts(condition: str, is_true: bool) -> None:
     ).evaluate(facts)
 
     assert ("seen" in decision.rules) is is_true
+
+
+@pytest.mark.parametrize(
+    "fact", ["spent_hour", "spent_day", "spent_recipient", "spent_tenant_hour"]
+)
+def test_an_unknown_token_has_no_totals(fact: str) -> None:
+    """Its decimals are not known: the network was removed from the configuration."""
+    nothing = Spent(0, 0, 0, 0)
+    totals = PaymentTotals(nothing, nothing, is_first_payment=True)
+    facts = _facts(replace(AROUND, network=None, totals=totals))
+
+    decision = service_policy(
+        f'@id("seen") forbid {TRANSACTIONS} when {{ context has {fact} }};'
+    ).evaluate(facts)
+
+    assert "seen" not in decision.rules
 
 
 @pytest.mark.parametrize(

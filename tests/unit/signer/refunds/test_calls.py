@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -284,19 +286,70 @@ def test_a_rule_can_demand_an_approval(ruling: World) -> None:
     assert ended.status is Status.CONFIRMED
 
 
-def test_rules_know_no_totals_of_calls(ruling: World) -> None:
-    """A call of a token may move anything: sums of its coin would mislead."""
-    totals = (
+def _forbid(condition: str) -> str:
+    return (
         '@id("totals") forbid (principal, action == Action::"sign-transaction",'
-        ' resource) when { context.path == "call" && context has spent_hour'
-        ' && context.spent_hour.greaterThanOrEqual(decimal("0.0")) };'
+        f' resource) when {{ context.path == "call" && {condition} }};'
     )
-    ruled(ruling, RULES + totals)
-    calls = called(ruling, **APPROVE), called(ruling)
 
-    ended = ruling.finish(*calls)
 
-    assert {each.status for each in ended} == {Status.CONFIRMED}
+@pytest.mark.parametrize(
+    "condition",
+    [
+        'context has spent_hour && context.spent_hour.greaterThan(decimal("-1.0"))',
+        "context has first_payment",
+    ],
+)
+def test_rules_know_no_totals_of_a_call_without_coin(
+    ruling: World, condition: str
+) -> None:
+    """A call of a token may move anything: sums of its coin would mislead."""
+    ruled(ruling, RULES + _forbid(condition))
+
+    (ended,) = ruling.finish(called(ruling, **APPROVE))
+
+    assert ended.status is Status.CONFIRMED
+
+
+@pytest.mark.parametrize("fact", ["spent_day", "spent_tenant_day", "spent_recipient"])
+def test_rules_bound_what_is_sent_of_coin(ruling: World, fact: str) -> None:
+    """To the last unit of four digits; the second call waits."""
+    bound = f'context has {fact} && context.{fact}.greaterThan(decimal("0.1"))'
+    first = called(ruling)
+    ruling.clock.now += timedelta(seconds=1)  # The worker takes the older one first.
+    second = called(ruling, amount="0.000000000000000001")
+    ruled(ruling, RULES + _forbid(bound))
+
+    (ended,) = ruling.finish(first)
+    waiting = _stuck(ruling, second)
+
+    assert ended.status is Status.CONFIRMED
+    assert waiting == (Status.QUEUED, "policy-violation", None)
+
+
+def test_a_first_payment_of_coin(ruling: World) -> None:
+    """Tokens that the address got before are no coin; a repetition is not a second."""
+    ruling.finish(ruling.accepted())
+    ruled(
+        ruling, RULES + _forbid("context has first_payment && !context.first_payment")
+    )
+
+    submit = partial(
+        ruling.service.submit,
+        tenant="gateway",
+        idempotency_key="key-1",
+        request=call_request(),
+        actor=Actor.from_token("gateway", "req-1", None),
+    )
+
+    (ended,) = ruling.finish(submit().refund)
+    repeated = submit().refund
+    with pytest.raises(PolicyViolationError) as refused:
+        called(ruling)
+
+    assert ended.status is Status.CONFIRMED
+    assert repeated.id == ended.id
+    assert refused.value.rule == "totals"
 
 
 @pytest.mark.parametrize("text", ["", REVIEW], ids=["no rule", "another rule"])

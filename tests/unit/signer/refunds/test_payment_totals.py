@@ -25,8 +25,9 @@ ANOTHER = "0x3C44CdDdB6a900fa2b585dd299e03d12FA4293BC"
 FIRST = rule("first", 1, "context has first_payment && context.first_payment")
 COSTLY = rule("costly", 1, "context.max_fee_gwei > 0")
 
-NOTHING_PAID = PaymentTotals(Spent(0, 0, 0, 0), is_first_payment=True)
-PAID_BEFORE = PaymentTotals(Spent(0, 0, 0, 0), is_first_payment=False)
+NOTHING = Spent(0, 0, 0, 0)
+NOTHING_PAID = PaymentTotals(NOTHING, NOTHING, is_first_payment=True)
+PAID_BEFORE = PaymentTotals(NOTHING, NOTHING, is_first_payment=False)
 
 
 def _forbid(condition: str) -> str:
