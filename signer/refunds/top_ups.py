@@ -217,6 +217,7 @@ class TopUps:
             token=known.symbol,
             recipient=active.address,
             amount=amount,
+            reason="automatic top-up",
         )
         try:
             top_up = self._treasury.request(request, key)

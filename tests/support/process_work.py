@@ -50,6 +50,7 @@ from signer.refunds.acceptance import AcceptedRefund
 from signer.refunds.heartbeat import Heartbeat
 from signer.refunds.nonce_admin import NonceAdmin
 from signer.refunds.payment_policy import own_keys
+from signer.refunds.policy import ZERO_ADDRESS
 from signer.refunds.tenant_admin import TenantAdmin
 from signer.refunds.token_transfer import TokenTransfer
 from signer.refunds.transaction_sender import TransactionSender
@@ -411,6 +412,11 @@ def work_on_workers(processes: Processes) -> None:
         ahead.look()
     for name in ("worker", "admin"):  # The monitor of wallets, and the doctor.
         processes.stores[name].spent_lately(1, [GAS])
+    worker = processes.stores["worker"]
+    # Top-ups need a wallet that is not stopped, paused or about to change.
+    assert worker.find_stop(1) is None
+    assert worker.wallet(1, ZERO_ADDRESS) is None
+    worker.keys()
     collector = LedgerCollector(processes.stores["admin"], now, networks={})
     assert list(collector.collect())
     heartbeat.end()

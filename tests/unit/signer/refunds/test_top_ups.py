@@ -128,6 +128,7 @@ def test_a_low_balance_is_topped_up(system: System) -> None:
     (refund,) = system.treasury.top_ups()
     assert refund.amount == 600_500_000 - LOW
     assert refund.recipient == system.world.signer.address
+    assert refund.reason == "automatic top-up"  # Approvers see it.
     assert refund.payment_session_id == f"top-up-{CHAIN_ID}-{refund.token_address}"
     (event,) = [each for each in logs if each["event"] == "top-up-requested"]
     assert (event["amount"], event["refund_id"]) == ("501.500000", refund.id)
