@@ -10,7 +10,7 @@ from threading import Lock
 
 import structlog
 
-from signer.errors import HotWalletError, PolicyViolationError
+from signer.errors import HotWalletError
 from signer.model.decision import Verdict
 from signer.policy.facts import Path
 from signer.ports import Clock, Meter, SharedCounters
@@ -106,8 +106,6 @@ class SharedMeter(Meter):
 
     def refused(self, error: HotWalletError) -> None:
         self._count(REFUSED, error.code)
-        if isinstance(error, PolicyViolationError):
-            self.decided(Path.REFUND, Verdict.REFUSE, error.rule)
 
     def decided(self, path: str, verdict: Verdict, rule: str) -> None:
         self._count(DECIDED, path, verdict, rule)

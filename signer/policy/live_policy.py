@@ -72,5 +72,9 @@ class LivePolicy:
         """Return the decision that *facts* may be signed; as ``Policy.require``."""
         return self._current.require(facts, approve)
 
+    def count(self, facts: AnyFacts, decision: Decision) -> None:
+        """Count *decision* about *facts*; as ``Policy.count``."""
+        self._current.count(facts, decision)
+
 
 AnyPolicy = Policy | LivePolicy

@@ -200,10 +200,13 @@ class Policy:
                 approve(decision.need)
                 decision = replace(decision, verdict=Verdict.ALLOW, message="")
         finally:
-            path = facts.caller.path
-            self._meter.decided(path, decision.verdict, decision.rule)
+            self.count(facts, decision)
         decision.require_allowed()
         return decision
+
+    def count(self, facts: AnyFacts, decision: Decision) -> None:
+        """Count *decision* of ``evaluate`` about *facts*, which ended a payment."""
+        self._meter.decided(facts.caller.path, decision.verdict, decision.rule)
 
     def _ask_for_approvals(self, facts: AnyFacts, asking: Sequence[Rule]) -> Decision:
         """Return the decision that people must approve *facts*."""

@@ -46,7 +46,7 @@ class Meter:
         """
 
     def refused(self, error: HotWalletError) -> None:
-        """Count a request for a refund that was not accepted."""
+        """Count a request for a refund that was not accepted, by its code."""
 
     def decided(self, path: str, verdict: Verdict, rule: str) -> None:
         """

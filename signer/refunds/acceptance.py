@@ -25,13 +25,12 @@ from signer.model.audit_record import Actor, Operation
 from signer.model.decision import Verdict
 from signer.model.refund import Refund, RefundRequest, Status, new_refund_id
 from signer.model.signed_request import NO_SIGNATURE, SignedRequest
-from signer.policy.facts import Path
 from signer.policy.rules import DENIED, NOT_PERMITTED, RULES
 from signer.ports import NO_METER, Clock, Meter, Store
 from signer.refunds.approval_needs import ApprovalNeeds, decide
 from signer.refunds.nonces import require_unblocked
 from signer.refunds.payment_approvals import PaymentApprovals
-from signer.refunds.payment_policy import PaymentPolicy
+from signer.refunds.payment_policy import PaymentPolicy, path_of
 from signer.refunds.policy import admit
 from signer.refunds.signed_requests import SignedRequests
 from signer.refunds.transaction_signer import describe_acceptance
@@ -215,8 +214,7 @@ class RefundAcceptor:
                 self._count(each.proposed.approval.need or ApprovalNeed(), each.refund)
 
     def _count(self, need: ApprovalNeed, refund: Refund) -> None:
-        path = Path.CALL if refund.is_call else Path.REFUND
-        self._meter.decided(path, Verdict.NEEDS_APPROVAL, need.rule)
+        self._meter.decided(path_of(refund), Verdict.NEEDS_APPROVAL, need.rule)
 
     def _admit(
         self, new: SubmittedRequest, terms: _Terms

@@ -9,10 +9,10 @@ from signer.crypto.transactions import AnyTransaction
 from signer.errors import PolicyViolationError
 from signer.keys.keyring import KeyRing
 from signer.model.audit_record import WORKER
-from signer.model.decision import Decision
+from signer.model.decision import Decision, Verdict
 from signer.model.key import Key, KeyState
 from signer.model.payment_totals import PaymentTotals
-from signer.model.refund import Kind, Refund
+from signer.model.refund import Kind, Refund, RefundRequest
 from signer.policy.facts import Caller, Path, TransactionFacts
 from signer.policy.live_policy import AnyPolicy
 from signer.policy.policy import Approve
@@ -127,7 +127,10 @@ class PaymentPolicy:
         def permit(totals: PaymentTotals) -> None:
             decision = self.policy.evaluate(replace(facts, totals=totals))
             need = decision.need
-            if need is None or approved is None or not approved.covers(need):
+            if need is not None and approved is not None and approved.covers(need):
+                return
+            if decision.verdict is not Verdict.ALLOW:
+                self.policy.count(facts, decision)
                 decision.require_allowed()
 
         return permit
@@ -236,8 +239,12 @@ def build_caller(refund: Refund, kind: Kind) -> Caller:
         return Caller(Path.NOOP, process=WORKER.name)
     if refund.swept_from is not None:
         return Caller(Path.SWEEP, process=WORKER.name)
-    path = Path.CALL if refund.is_call else Path.REFUND
-    return Caller(path, tenant=refund.tenant, process=WORKER.name)
+    return Caller(path_of(refund), tenant=refund.tenant, process=WORKER.name)
+
+
+def path_of(payment: Refund | RefundRequest) -> Path:
+    """Return on which path a tenant asks for *payment*."""
+    return Path.REFUND if payment.calldata is None else Path.CALL
 
 
 def own_keys(ring: Sequence[Key]) -> OwnKeys:

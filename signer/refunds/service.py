@@ -13,9 +13,11 @@ from signer.errors import (
     HotWalletError,
     NotCancellableError,
     NotFoundError,
+    PolicyViolationError,
     StoreError,
 )
 from signer.model.audit_record import Actor, Operation
+from signer.model.decision import Verdict
 from signer.model.refund import (
     UNRESERVED,
     Page,
@@ -33,7 +35,7 @@ from signer.refunds.acceptance import (
     SubmittedRequest,
 )
 from signer.refunds.nonces import require_unblocked
-from signer.refunds.payment_policy import PaymentPolicy
+from signer.refunds.payment_policy import PaymentPolicy, path_of
 from signer.refunds.transaction_signer import describe_refund
 from signer.refunds.waiting import (
     BROADCAST_TRIED,
@@ -171,9 +173,12 @@ class RefundService:
         except HotWalletError as e:
             self._meter.refused(e)
             raise
-        for result in results:
+        for each, result in zip(requests, results, strict=True):
             if isinstance(result, HotWalletError):
                 self._meter.refused(result)
+                if isinstance(result, PolicyViolationError):
+                    path = path_of(each.request)
+                    self._meter.decided(path, Verdict.REFUSE, result.rule)
             elif result.created:
                 seconds = self._timer() - started
                 self._meter.accepted(result.refund, seconds, trace)

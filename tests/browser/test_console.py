@@ -10,6 +10,7 @@ from signer.audit.checkpoints import Verifier
 from signer.audit.verify import verify
 from tests.browser.chromium import Visitor, visiting
 from tests.browser.site import EXPLORER, Site
+from tests.support.waiting import eventually
 
 
 _COLOURFUL = {"login", "overview", "refund", "policy", "approval"}
@@ -166,7 +167,13 @@ def test_the_audit_log_is_downloaded(administrator: Visitor, site: Site) -> None
 
     with download.value.path().open("rb") as file:
         assert verify(file, Verifier(signing.key.public_pem()), []).is_good
-    administrator.open("/console/audit?event=admin-access-succeeded&actor=alice")
+
+    def is_shown() -> bool:
+        administrator.open("/console/audit?event=admin-access-succeeded&actor=alice")
+        return page.locator(".records li").count() > 0
+
+    # The page shows a record once the service has sealed it.
+    assert eventually(is_shown)
     expect(page.locator(".records li").first).to_contain_text("token:alice")
 
 

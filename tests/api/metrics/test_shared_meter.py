@@ -39,7 +39,6 @@ def test_processes_share_the_counts(
     assert sqlite_store.shared_counts() == {
         ("refused", "policy-violation"): 10,
         ("refused", "invalid-input"): 10,
-        ("decided", "refund", "refuse", "network"): 10,
         ("decided", "sweep", "allow", "sweep"): 4,
         ("signed", "aws-kms", "success"): 4,
     }

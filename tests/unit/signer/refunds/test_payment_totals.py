@@ -7,12 +7,17 @@ from typing import Any
 
 import pytest
 
+from signer.config.tenants import TenantRegistry
 from signer.errors import PolicyViolationError, StaleStateError
+from signer.model.decision import Verdict
 from signer.model.payment_totals import PaymentTotals
 from signer.model.refund import Status
 from signer.model.spending_limits import Spent
+from signer.policy.default_rules import service_files
 from signer.policy.live_policy import LivePolicy
-from signer.ports import Reservation
+from signer.policy.policy import Policy
+from signer.policy.policy_text import PolicyFile
+from signer.ports import Meter, Reservation
 from signer.refunds.approval_needs import decide
 from tests.support.payment_approvals import BOB, CAROL, requested
 from tests.support.policy import SERVICE_POLICY
@@ -75,6 +80,49 @@ def test_the_totals_of_the_reservation_decide(world: World) -> None:
 
     assert refused.value.rule == "own"
     assert world.stored(second) == second
+
+
+class _Decisions(Meter):
+    """Keeps which decisions are counted."""
+
+    def __init__(self) -> None:
+        self.counted: list[tuple[str, str, str]] = []
+
+    def decided(self, path: str, verdict: Verdict, rule: str) -> None:
+        self.counted.append((path, verdict, rule))
+
+
+@pytest.mark.parametrize(
+    ("text", "paid_before", "verdict", "name"),
+    [
+        (ONCE, NOTHING_PAID, "refuse", "own"),
+        (FIRST, PAID_BEFORE, "needs-approval", "first"),
+    ],
+    ids=["refused", "not approved"],
+)
+@pytest.mark.parametrize("live", [False, True])
+def test_a_refusal_of_the_reservation_is_counted(
+    world: World,
+    text: str,
+    paid_before: PaymentTotals,
+    verdict: str,
+    name: str,
+    live: bool,
+) -> None:
+    """Beside the decision before it, which allowed what was paid until then."""
+    if text == ONCE:
+        world.step(world.accepted())
+    seen = _Decisions()
+    files = service_files({}, TenantRegistry())
+    policy = Policy.compile(files, [PolicyFile("own.cedar", text)], seen)
+    _seeing(world, paid_before).policy = LivePolicy(policy) if live else policy
+
+    with pytest.raises(PolicyViolationError):
+        world.step(world.accepted())
+
+    assert seen.counted[-1] == ("refund", verdict, name)
+    assert ("refund", "allow", "refund") in seen.counted
+    assert seen.counted.count(("refund", verdict, name)) == 1
 
 
 def test_refunds_of_one_batch_count_each_other(world: World) -> None:

@@ -26,10 +26,14 @@ from signer.errors import (
     TenantBlockedError,
 )
 from signer.model.decision import Verdict
-from signer.model.refund import Refund, RefundRequest, Status
+from signer.model.refund import COIN, Refund, RefundRequest, Status
 from signer.model.tenant_block import TenantBlock
 from signer.ports import NO_METER, Meter, Meters
-from signer.refunds.acceptance import ANSWER_TIMEOUT, AcceptedRefund
+from signer.refunds.acceptance import (
+    ANSWER_TIMEOUT,
+    AcceptedRefund,
+    SubmittedRequest,
+)
 from signer.refunds.service import SILENCE_SECONDS, WORKER_SECONDS
 from signer.refunds.worker import Worker
 from tests.support.audit import of_refunds
@@ -683,6 +687,27 @@ def test_new_refunds_and_refusals_are_measured(world: World) -> None:
     assert measured.accepted_ids == [accepted.refund.id]
     assert measured.traces == ["first"]
     assert measured.refusals == ["policy-violation", "tenant-blocked"]
+
+
+def test_refusals_are_decisions_on_the_path_of_their_request(world: World) -> None:
+    """A call is refused on the path ``call``, also in a batch with refunds."""
+    measured = _Measured()
+    service = world.service_over(world.store, meter=Meters(measured))
+    call = replace(REQUEST, reference="call", token=COIN, calldata="0x")
+    unknown = replace(REQUEST, reference="unknown", token="none")
+    requests = {"accepted": REQUEST, "call": call, "unknown": unknown}
+    results = service.submit_all(
+        tenant="gateway",
+        requests=[SubmittedRequest(key, each) for key, each in requests.items()],
+        actor=ACTOR,
+    )
+
+    assert [type(each) for each in results[1:]] == [PolicyViolationError] * 2
+    assert measured.refusals == ["policy-violation"] * 2
+    assert measured.decisions == [
+        ("call", "refuse", "coin"),
+        ("refund", "refuse", "token"),
+    ]
 
 
 def test_refunds_that_wait_for_an_approval_are_measured(world: World) -> None:
