@@ -113,7 +113,18 @@ def check_configuration(environ: Mapping[str, str]) -> list[str]:
     Raises:
         ConfigurationError: The guard refuses, with one ``Refusal`` per problem.
     """
-    return _check_settings(build_container(environ), serving=True)
+    container = build_container(environ)
+    refusals: list[Refusal] = []
+    warnings: list[str] = []
+    with _collecting(refusals):
+        warnings = _check_settings(container, serving=True)
+    with _collecting(refusals):
+        # Without the setting, development creates a key, and a check writes nothing.
+        if container.settings.audit_signing_key_file is not None:
+            _ = container.checkpoint_settings
+    if refusals:
+        raise ConfigurationError(*refusals)
+    return warnings
 
 
 def record_start(container: Container, process: str) -> None:

@@ -140,6 +140,9 @@ class RowMACs:
                 if not is_private(file.fileno()):
                     raise _invalid("other users can access the file: chmod 600")
                 text = file.read().decode("ascii")
+        except FileNotFoundError:
+            create = "`hotwallet db mac-key --out FILE` creates one"
+            raise _invalid(f"the file does not exist; {create}") from None
         except OSError as e:
             raise _invalid(f"the file cannot be read ({type(e).__name__})") from None
         except UnicodeDecodeError:

@@ -1,19 +1,24 @@
 """``hotwallet config``: check configuration files before they are deployed."""
 
+import difflib
 import os
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import click
 
 from api.bootstrap import check_configuration
+from api.cli.configuration_files import variable_names
 from api.cli.env_file import read_env_file
 from api.cli.output import Result, prints, redirect_log
 from signer.config.networks import Network, load_networks
 from signer.config.tenants import check_tenants, load_tenants
 from signer.errors import ConfigurationError, InvalidInputError, Refusal
+
+
+_RESEMBLANCE = 0.85  # PGSERVICEFILE is another program's, and has 0.82.
 
 
 @click.group()
@@ -33,6 +38,8 @@ def check(paths: Sequence[Path]) -> Result:
     """
     Check settings, networks and tenants; ask no node, device or database.
 
+    If JWT_JWKS_URL is set, the issuer's keys are fetched.
+
     FILES are environment files, networks files and tenants files.  Without FILES, the
     environment is checked.  With TOML files only, nothing else is.
 
@@ -45,10 +52,12 @@ def check(paths: Sequence[Path]) -> Result:
     environ = dict(os.environ)
     tables = {path: _read_kind(path) for path in paths if path.suffix == ".toml"}
     env_files = [path for path in paths if path not in tables]
-    for path in env_files:
-        environ.update(read_env_file(path))
-    environ.update({variable: str(path) for path, variable in tables.items()})
     warnings = list[str]()
+    for path in env_files:
+        variables = read_env_file(path)
+        environ.update(variables)
+        warnings += [f"{path.name}: {each}" for each in find_misspelled(variables)]
+    environ.update({variable: str(path) for path, variable in tables.items()})
     with redirect_log():
         if env_files or not tables:
             warnings += check_configuration(environ)
@@ -65,6 +74,21 @@ def check(paths: Sequence[Path]) -> Result:
         *(f"warning: {each}" for each in warnings),
     ]
     return Result(document, lines or ["ok"], not problems)
+
+
+def find_misspelled(names: Iterable[str]) -> list[str]:
+    """Return a sentence for each name that resembles a variable of the service."""
+    known = variable_names()
+    close = {
+        name: difflib.get_close_matches(name, known, 1, _RESEMBLANCE)
+        for name in names
+        if name not in known
+    }
+    return [
+        f"{name} is no variable of the service; do you mean {match[0]}?"
+        for name, match in close.items()
+        if match
+    ]
 
 
 def find_placeholders(networks: Mapping[str, Network]) -> list[str]:

@@ -46,6 +46,11 @@ def tenants_text() -> str:
     return _TENANTS
 
 
+def variable_names() -> frozenset[str]:
+    """Return the variables that the service reads."""
+    return frozenset(re.findall(r"^([A-Z0-9_]+)=", _env_template(), re.MULTILINE))
+
+
 def env_text(values: Mapping[str, str]) -> str:
     """
     Return the environment file: every variable with its comment, and *values*.
@@ -53,13 +58,17 @@ def env_text(values: Mapping[str, str]) -> str:
     Raises:
         ValueError: A name of *values* is no variable; a programming error.
     """
-    template = files("api.cli").joinpath("env.example").read_text(encoding="utf-8")
+    template = _env_template()
     for name, value in values.items():
         line = re.compile(rf"^{name}=.*$", re.MULTILINE)
         template, count = line.subn(f"{name}={value}".replace("\\", r"\\"), template)
         if count != 1:
             raise ValueError(f"{name} is no variable")
     return template
+
+
+def _env_template() -> str:
+    return files("api.cli").joinpath("env.example").read_text(encoding="utf-8")
 
 
 def _network_lines(preset: NetworkPreset, urls: Sequence[str]) -> Iterator[str]:

@@ -1,5 +1,6 @@
 """``hotwallet stop``, ``resume`` and ``stops``: the kill switch."""
 
+import sys
 from collections.abc import Callable
 
 import click
@@ -11,8 +12,21 @@ from api.views.stops import stop_documents, stop_lines
 from signer.refunds.kill_switch import KillSwitch, SwitchResult
 
 
+def _ask_reason(
+    context: click.Context, parameter: click.Parameter, reason: str | None
+) -> str:
+    """Ask on a terminal: in an incident the bare command must stop signing."""
+    if reason is not None:
+        return reason
+    if not sys.stdin.isatty():
+        raise click.MissingParameter(ctx=context, param=parameter)
+    return click.prompt("Reason", err=True, type=str)
+
+
 _REASON = click.option(
-    "--reason", required=True, help="Why, for the audit log and the alert."
+    "--reason",
+    callback=_ask_reason,
+    help="Why, for the audit log and the alert.  Required; asked for on a terminal.",
 )
 
 _CHAIN_ID = click.option(

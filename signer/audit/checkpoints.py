@@ -52,6 +52,8 @@ class CheckpointKey:
         """Load an unencrypted PKCS#8 PEM key from a file that is its owner's alone."""
         try:
             key = load_pem_private_key(_read_private(path), password=None)
+        except FileNotFoundError:
+            problem = "the file does not exist; `hotwallet audit key` creates one"
         except OSError as e:
             problem = f"the file cannot be read ({type(e).__name__})"
         except (ValueError, TypeError, UnsupportedAlgorithm):

@@ -1,5 +1,6 @@
 """Records that a worker completes its passes, for the processes that watch it."""
 
+import os
 import secrets
 import time
 from collections.abc import Callable
@@ -62,7 +63,7 @@ class Heartbeat:
             # What this worker replaces: processes that were killed.
             self._store.forget_workers(at - STOPPED_AFTER)
             self._started_at = at
-            self._log.info("worker-started", worker=self.name)
+            self._log.info("worker-started", worker=self.name, pid=os.getpid())
         metrics = self._metrics()
         if len(metrics.encode()) > _MOST_BYTES:
             metrics = ""

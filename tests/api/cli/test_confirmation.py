@@ -116,3 +116,18 @@ def test_a_dry_run_of_a_revocation(run: Run, ring: SQLStore) -> None:
 def test_the_kill_switch_does_not_ask(run: Run, verb: str) -> None:
     """R27: stopping and resuming need no terminal and no `--yes`."""
     assert run(verb, "--reason", "test").status == 0
+
+
+@pytest.mark.parametrize("verb", ["stop", "resume"])
+def test_the_kill_switch_asks_for_a_reason(
+    run: Run, type_line: Callable[[str], None], verb: str
+) -> None:
+    """The bare command works on a terminal; a script must give the reason."""
+    without = run(verb)
+    type_line("odd refunds")
+    asked = run(verb)
+
+    assert (without.status, without.out) == (2, "")
+    assert "Missing option '--reason'" in without.err
+    assert asked.status == 0
+    assert "Reason: " in asked.err

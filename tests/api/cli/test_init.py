@@ -104,7 +104,12 @@ def test_a_configuration_for_production(hotwallet: Run, folder: Path) -> None:
     environ = read_env_file(made / "hotwallet.env")
     assert environ["APP_ENV"] == "production"
     assert environ["TENANTS_FILE"] == str(made / "tenants.toml")
-    for missing in ("kms-not-configured", "jwt-not-configured", "mac-key-invalid"):
+    for missing in (
+        "kms-not-configured",
+        "jwt-not-configured",
+        "mac-key-invalid",
+        "audit",
+    ):
         assert f"still to do: {missing}" in finished.out
     assert f"  hotwallet db mac-key --out {made / 'mac.key'}\n" in finished.out
 
@@ -298,6 +303,38 @@ def test_an_environment_file_that_is_no_text(hotwallet: Run, folder: Path) -> No
 
     assert finished.status == 1
     assert "x.env cannot be read (UnicodeDecodeError)" in finished.err
+
+
+def test_a_misspelled_variable(hotwallet: Run, folder: Path) -> None:
+    """A warning names the variable that is meant; other programs' are left alone."""
+    hotwallet("init", "--for", "laptop", "--network", "base", "--yes")
+    with Path(".env").open("a", encoding="utf-8") as file:
+        file.write("WEB_TREADS=4\nPGSERVICEFILE=x\nAWS_PROFILE=y\n")
+
+    warnings = hotwallet("config", "check", ".env", "--json").json["warnings"]
+
+    assert [each for each in warnings if "no variable" in each] == [
+        ".env: WEB_TREADS is no variable of the service; do you mean WEB_THREADS?"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("mode", "problem"), [(None, "`hotwallet audit key`"), (0o640, "chmod 600")]
+)
+def test_the_audit_key_is_checked(
+    hotwallet: Run, folder: Path, mode: int | None, problem: str
+) -> None:
+    """A missing key, or one that other users may read, is found before a start."""
+    hotwallet("init", "--for", "production", "--yes")
+    if mode is not None:
+        hotwallet("audit", "key", "--out", "audit.pem")
+        Path("audit.pem").chmod(mode)
+
+    finished = hotwallet("config", "check", "hotwallet.env")
+
+    assert finished.status == 78
+    assert "refused: audit-misconfigured: AUDIT_SIGNING_KEY_FILE" in finished.err
+    assert problem in finished.err
 
 
 def test_toml_of_the_presets_has_no_secret_by_default() -> None:

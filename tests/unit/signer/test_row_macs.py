@@ -208,10 +208,12 @@ def test_a_key_that_was_copied_wrongly(tmp_path: Path, index: int) -> None:
 
 
 def test_a_file_of_others(tmp_path: Path) -> None:
-    """A missing file, and one that other users can read, are refused."""
+    """A missing file, a folder, and a file that others can read are refused."""
     path = tmp_path / "mac.key"
-    with pytest.raises(ConfigurationError, match="FileNotFoundError"):
+    with pytest.raises(ConfigurationError, match="not exist; `hotwallet db mac-key"):
         RowMACs.load(path)
+    with pytest.raises(ConfigurationError, match="IsADirectoryError"):
+        RowMACs.load(tmp_path)
     path.write_bytes(RowMACs.generate())
     path.chmod(0o640)
 
