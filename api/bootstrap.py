@@ -31,6 +31,7 @@ from signer.audit import configurations
 from signer.audit.configurations import Start
 from signer.config.digest import Configuration
 from signer.config.networks import Network
+from signer.config.settings import Role
 from signer.errors import ConfigurationError, InvalidInputError, Refusal
 from signer.keys.signer import Signer
 from signer.keys.startup_key import StartupKey
@@ -122,8 +123,11 @@ def check_configuration(environ: Mapping[str, str]) -> list[str]:
         # Without the setting, development creates a key, and a check writes nothing.
         if container.settings.audit_signing_key_file is not None:
             _ = container.checkpoint_settings
+    with _collecting(refusals):
+        if container.settings.serve_role is Role.ALL:  # A worker has no role.
+            _require_treasury(container)
     if refusals:
-        raise ConfigurationError(*refusals)
+        raise ConfigurationError(*dict.fromkeys(refusals))
     return warnings
 
 

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from api.auth.dev_tokens import provide_signing_key
 from api.backend_factories import open_treasury
-from api.bootstrap import build_container, open_container
+from api.bootstrap import build_container, check_configuration, open_container
 from api.container import Container
 from api.doctor.context import DoctorContext
 from api.doctor.system_checks import _check_top_ups
@@ -70,6 +71,19 @@ def test_a_worker_with_thresholds_needs_a_treasury(environ: dict[str, str]) -> N
     (refusal,) = refused.value.refusals
     assert refusal.code == "treasury-misconfigured"
     assert build_container(environ).treasury is None
+
+
+def test_the_check_of_a_configuration_finds_it(
+    environ: dict[str, str], tmp_path: Path
+) -> None:
+    """Of settings that a worker may have: those of another role name it."""
+    key = tmp_path / "jwt.pem"
+    provide_signing_key(tmp_path / "private.pem", key)
+    given = {**environ, "JWT_PUBLIC_KEY_FILE": str(key)}
+    with pytest.raises(ConfigurationError, match="treasury-misconfigured"):
+        check_configuration(given)
+
+    assert check_configuration({**given, "SERVE_ROLE": "refunds"}) == []
 
 
 @pytest.mark.parametrize("name", ["TREASURY_URL", "TREASURY_TOKEN_FILE"])
