@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -116,7 +117,7 @@ class Service:
         """End what the stack started of these: ``serve``, ``worker``."""
         for name, process in self.stack.processes.items():
             if name.startswith(kinds):
-                process.terminate()
+                process.send_signal(signal.SIGTERM)
                 process.wait()
 
     def sent_count(self) -> int:

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from email.message import Message
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from dev import stablecoin
 from dev.anvil import ROOT, obtain_anvil
@@ -45,10 +45,68 @@ _INHERITED = (*_TERMINAL, "PKCS11_MODULE", "ANVIL")
 _START_SECONDS = 120.0
 _STOP_SECONDS = 35.0
 
-CHECKOUT = (sys.executable, "-m", "api.cli")
-"""The command `hotwallet`, from this checkout."""
-
 Report = Callable[[str], None]
+
+
+class Process(Protocol):
+    """What a stack uses of ``subprocess.Popen``."""
+
+    @property
+    def pid(self) -> int:
+        """Its id."""
+
+    def poll(self) -> int | None:
+        """Return the exit status if it has ended."""
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait until it has ended; return the exit status."""
+
+    def send_signal(self, number: int, /) -> None:
+        """Send it a signal, unless it has ended."""
+
+
+class Launcher(Protocol):
+    """Runs ``hotwallet``."""
+
+    def run(
+        self, arguments: Sequence[str], environ: Mapping[str, str]
+    ) -> subprocess.CompletedProcess[str]:
+        """Run it to its end; return status and output."""
+
+    def start(
+        self, arguments: Sequence[str], environ: Mapping[str, str], log: IO[bytes]
+    ) -> Process:
+        """Start it in a process group of its own, which ends with this process."""
+
+
+@dataclass(frozen=True)
+class Program:
+    """Runs ``hotwallet`` as a program."""
+
+    command: Sequence[str]
+
+    def run(
+        self, arguments: Sequence[str], environ: Mapping[str, str]
+    ) -> subprocess.CompletedProcess[str]:
+        """Run it to its end; return status and output."""
+        return subprocess.run(
+            [*self.command, *arguments],
+            env=dict(environ),
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    def start(
+        self, arguments: Sequence[str], environ: Mapping[str, str], log: IO[bytes]
+    ) -> Process:
+        """Start it in a process group of its own, which ends with this process."""
+        return _start([*self.command, *arguments], environ, log)
+
+
+CHECKOUT = Program((sys.executable, "-m", "api.cli"))
+"""From this checkout."""
 
 
 @dataclass
@@ -67,8 +125,8 @@ class Stack:
     token: str
     address: str
     key_id: str
-    program: Sequence[str] = CHECKOUT
-    processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    program: Launcher = CHECKOUT
+    processes: dict[str, Process] = field(default_factory=dict)
 
     def logs(self) -> Mapping[str, Path]:
         """Return the log file of each process."""
@@ -78,12 +136,23 @@ class Stack:
         """Run ``hotwallet ARGUMENTS`` in the stack's environment; return its output."""
         return hotwallet(self.environ, *arguments, program=self.program)
 
+    @contextlib.contextmanager
     def service(
-        self, name: str, *, log: str | None = None
-    ) -> contextlib.AbstractContextManager[subprocess.Popen[bytes]]:
-        """Run ``hotwallet NAME`` with the stack's settings; *log* names its log."""
-        command = [*self.program, name]
-        return running_program(self.home, log or name, self.environ, command)
+        self,
+        name: str,
+        *,
+        log: str | None = None,
+        environ: Mapping[str, str] | None = None,
+    ) -> Iterator[Process]:
+        """
+        Run ``hotwallet NAME`` while the context is open; *log* names its log.
+
+        Its settings are *environ*, or those of the stack.
+        """
+        with (self.home / f"{log or name}.log").open("wb") as file:
+            process = self.program.start([name], environ or self.environ, file)
+        with _ending(process):
+            yield process
 
 
 @contextlib.contextmanager
@@ -96,7 +165,7 @@ def running_stack(  # noqa: PLR0913  All but the first have a default.
     workers: int = 1,
     settings: Mapping[str, str] | None = None,
     has_webhook: bool = False,
-    program: Sequence[str] = CHECKOUT,
+    program: Launcher = CHECKOUT,
     kms: "KMSEmulator | GoogleKMSEmulator | None" = None,
     rpc_urls: Callable[[str], Sequence[str]] = lambda url: [url],
     edit_networks: Callable[[str], str] = lambda text: text,
@@ -109,7 +178,7 @@ def running_stack(  # noqa: PLR0913  All but the first have a default.
     in the token is kept.  *settings* are added to the environment, *workers*
     processes move refunds, and *report* is called with each step.  With *has_webhook*
     the events of the tenant "developer" are sent to ``hotwallet listen``.  *program* is
-    the command `hotwallet`, if not the one of this checkout.  *kms* holds the key if it
+    `hotwallet`, if not the one of this checkout.  *kms* holds the key if it
     is given, and *rpc_urls* returns the nodes before the chain's URL.
     *edit_networks* returns what is written as the networks file.
 
@@ -172,7 +241,7 @@ def running_stack(  # noqa: PLR0913  All but the first have a default.
 
 
 def hotwallet(
-    environ: Mapping[str, str], *arguments: str, program: Sequence[str] = CHECKOUT
+    environ: Mapping[str, str], *arguments: str, program: Launcher = CHECKOUT
 ) -> str:
     """
     Run a ``hotwallet`` command of *program*; return its output.
@@ -180,14 +249,7 @@ def hotwallet(
     Raises:
         RuntimeError: The command failed; the message is its error output.
     """
-    finished = subprocess.run(
-        [*program, *arguments],
-        env=dict(environ),
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    finished = program.run(arguments, environ)
     if finished.returncode != 0:
         raise RuntimeError(
             f"hotwallet {' '.join(arguments)} failed:\n{finished.stderr.strip()}"
@@ -269,7 +331,7 @@ def _environment(home: Path, port: int) -> dict[str, str]:
     }
 
 
-def _softhsm_key(environ: Mapping[str, str], program: Sequence[str]) -> tuple[str, str]:
+def _softhsm_key(environ: Mapping[str, str], program: Launcher) -> tuple[str, str]:
     created = json.loads(
         hotwallet(environ, "softhsm", "init", "--json", program=program)
     )
@@ -371,35 +433,40 @@ def _provide_token_keys(environ: Mapping[str, str]) -> None:
     )
 
 
+@contextlib.contextmanager
 def running_module(
     home: Path, name: str, environ: Mapping[str, str], module: list[str]
-) -> contextlib.AbstractContextManager[subprocess.Popen[bytes]]:
+) -> Iterator[Process]:
     """Run a Python module in its own process group while the context is open."""
-    return running_program(home, name, environ, [sys.executable, "-m", *module])
+    with (home / f"{name}.log").open("wb") as log:
+        process = _start([sys.executable, "-m", *module], environ, log)
+    with _ending(process):
+        yield process
+
+
+def _start(
+    command: Sequence[str], environ: Mapping[str, str], log: IO[bytes]
+) -> Process:
+    return subprocess.Popen(
+        [
+            sys.executable,
+            ROOT / "dev" / "with_parent.py",
+            str(os.getpid()),
+            *command,
+        ],
+        env=dict(environ),
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        process_group=0,
+    )
 
 
 @contextlib.contextmanager
-def running_program(
-    home: Path, name: str, environ: Mapping[str, str], command: Sequence[str]
-) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a command in its own process group while the context is open."""
-    with (home / f"{name}.log").open("wb") as log:
-        process = subprocess.Popen(
-            [
-                sys.executable,
-                ROOT / "dev" / "with_parent.py",
-                str(os.getpid()),
-                *command,
-            ],
-            env=dict(environ),
-            cwd=ROOT,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            process_group=0,
-        )
+def _ending(process: Process) -> Iterator[None]:
     try:
-        yield process
+        yield
     finally:
         process.send_signal(signal.SIGTERM)
         try:
@@ -422,9 +489,7 @@ def is_ready(url: str) -> bool:
         return False
 
 
-def await_start(
-    process: subprocess.Popen[bytes], log: Path, ready: Callable[[], bool]
-) -> None:
+def await_start(process: Process, log: Path, ready: Callable[[], bool]) -> None:
     """
     Wait until *process* is *ready*.
 

@@ -14,12 +14,12 @@ from pathlib import Path
 from dev.anvil import ROOT
 from dev.demo import Progress, pay_once
 from dev.stack import (
+    Program,
     Stack,
     await_start,
     free_port,
     hotwallet,
     is_ready,
-    running_program,
     running_stack,
 )
 from signer.config.settings import CREDENTIALS
@@ -39,7 +39,7 @@ def pay_in_image(tree: Path, progress: Progress) -> None:
     # The sandbox mounts the folder below its own /tmp.
     with tempfile.TemporaryDirectory(prefix="hotwallet-image-", dir="/tmp") as folder:
         home = Path(folder)
-        program = ("/bin/sh", str(_SCRIPT), str(tree), str(home))
+        program = Program(("/bin/sh", str(_SCRIPT), str(tree), str(home)))
         progress.step(hotwallet({}, "--version", program=program))
         with running_stack(
             home,
@@ -63,16 +63,15 @@ def _pay_through_refunds(stack: Stack, progress: Progress) -> None:
         "BIND": f"127.0.0.1:{free_port()}",
     }
     url = f"http://{environ['BIND']}"
-    command = [*stack.program, "serve"]
     with ExitStack() as cleanup:
         process = cleanup.enter_context(
-            running_program(stack.home, "refunds", environ, command)
+            stack.service("serve", log="refunds", environ=environ)
         )
         await_start(process, stack.home / "refunds.log", lambda: is_ready(url))
         progress.step("The process that accepts refunds runs, without a key.")
         pay_once(progress, replace(stack, url=url))
-    if process.returncode != 0:
-        raise RuntimeError(f"SIGTERM ended it with status {process.returncode}")
+    if process.poll() != 0:
+        raise RuntimeError(f"SIGTERM ended it with status {process.poll()}")
 
 
 def _without_credentials(environ: Mapping[str, str]) -> dict[str, str]:

@@ -18,8 +18,9 @@ from typing import Any, Self
 from gunicorn.app.wsgiapp import run as run_gunicorn  # type: ignore[import-untyped]
 
 from api.auth.dev_tokens import provide_signing_key
+from dev.stack import Process
 from tests.api.wsgi import BROKEN
-from tests.support.forked_processes import ForkedProcess, Process
+from tests.support.forked_processes import ForkedProcess
 
 
 ROOT = Path(__file__).parents[2]

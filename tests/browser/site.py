@@ -29,6 +29,7 @@ from signer.model.delivery import DeliveryState
 from signer.ports import utc_now
 from tests.browser.history import write_history
 from tests.e2e.gateway import Gateway
+from tests.support.forked_processes import ForkedHotWallet
 from tests.support.waiting import eventually
 
 
@@ -192,7 +193,9 @@ def _running_site(home: Path, webhook: str) -> Iterator[Site]:
         "REQUIRE_APPROVALS": "true",
         "WEB_CONCURRENCY": "1",
     }
-    with running_stack(home, settings=settings, edit_networks=_edit_networks) as stack:
+    with running_stack(
+        home, settings=settings, edit_networks=_edit_networks, program=ForkedHotWallet()
+    ) as stack:
         site = Site(stack)
         store = site.container.store
         assert isinstance(store, SQLStore)

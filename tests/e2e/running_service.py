@@ -17,7 +17,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
 
-from tests.support.forked_processes import ForkedCommand, Process, start_interpreter
+from dev.stack import Process
+from tests.support.forked_processes import ForkedCommand, start_interpreter
 
 
 _START_SECONDS = 60.0

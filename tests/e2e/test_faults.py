@@ -37,6 +37,7 @@ from tests.e2e.gateway import Gateway
 from tests.e2e.lagging_node import LaggingNode
 from tests.e2e.operator import Operator, values_of
 from tests.fixtures.postgresql import PostgreSQL
+from tests.support.forked_processes import ForkedHotWallet
 from tests.support.waiting import eventually
 
 
@@ -209,6 +210,7 @@ def system(
         stack = cleanup.enter_context(
             running_stack(
                 tmp_path_factory.mktemp("faults") / "home",
+                program=ForkedHotWallet(),
                 kms=kms,
                 rpc_urls=urls,
                 settings=settings,

@@ -22,12 +22,12 @@ from dev.stack import (
     free_port,
     is_ready,
     request,
-    running_program,
     running_stack,
 )
 from signer.config.settings import Settings
 from signer.ports import utc_now
 from tests.e2e.gateway import RECIPIENT
+from tests.support.forked_processes import ForkedHotWallet
 
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -181,7 +181,9 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     (folder / "hardhat" / "node_modules").symlink_to(HARDHAT / "node_modules")
     (folder / "hardhat" / "package.json").write_text("{}")
     settings = {"POLICY_DIR": str(folder / "policy"), "WEB_CONCURRENCY": "1"}
-    with running_stack(folder / "home", settings=settings) as stack:
+    with running_stack(
+        folder / "home", settings=settings, program=ForkedHotWallet()
+    ) as stack:
         yield Service(stack, folder)
 
 
@@ -484,9 +486,7 @@ def test_a_process_of_its_own(service: Service) -> None:
         "BIND": f"127.0.0.1:{port}",
     }
     url = f"http://127.0.0.1:{port}"
-    with running_program(
-        stack.home, "sign", environ, [*stack.program, "serve"]
-    ) as process:
+    with stack.service("serve", log="sign", environ=environ) as process:
         await_start(process, stack.home / "sign.log", lambda: is_ready(url))
         own = service.call("eth_accounts", at=url)["result"][0]
         signature = service.call("personal_sign", "hello", own, at=url)["result"]

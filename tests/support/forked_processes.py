@@ -19,32 +19,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import IO, NoReturn, Protocol
+from typing import IO, NoReturn
 
 from api.cli.__main__ import main
 from dev.anvil import ROOT
+from dev.stack import Process
 from dev.with_parent import die_with_parent
 from tests.support.forkserver import FORK_SERVER
 
 
 _SECONDS = 120.0
-
-
-class Process(Protocol):
-    """What tests use of ``subprocess.Popen`` and of ``ForkedProcess``."""
-
-    @property
-    def pid(self) -> int:
-        """Its id."""
-
-    def poll(self) -> int | None:
-        """Return the exit status if it has ended."""
-
-    def wait(self, timeout: float | None = None) -> int:
-        """Wait until it has ended; return the exit status."""
-
-    def send_signal(self, number: int, /) -> None:
-        """Send it a signal, unless it has ended."""
 
 
 class ForkedProcess:
@@ -165,6 +149,22 @@ def run_command(
             file.seek(0)
             texts.append(file.read().decode())
     return subprocess.CompletedProcess(arguments, status, *texts)
+
+
+class ForkedHotWallet:
+    """A ``Launcher`` for ``dev.stack``."""
+
+    def run(
+        self, arguments: Sequence[str], environ: Mapping[str, str]
+    ) -> subprocess.CompletedProcess[str]:
+        """Run ``hotwallet ARGUMENTS`` to its end; return status and output."""
+        return run_command(arguments, environ)
+
+    def start(
+        self, arguments: Sequence[str], environ: Mapping[str, str], log: IO[bytes]
+    ) -> Process:
+        """Start ``hotwallet ARGUMENTS``."""
+        return ForkedCommand(arguments, environ, stdout=log, stderr=log)
 
 
 def run_commands(
