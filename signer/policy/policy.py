@@ -54,10 +54,13 @@ MAX_APPROVALS = 5
 """How many approvals a rule can demand."""
 
 _REMEMBERED = 256
-"""
-How many answers are kept, each with its request.
+"""How many answers are kept, each with its request."""
 
-That is a few hundred bytes, or the text of a message (64 KiB) if a rule reads it.
+_LONGEST_REMEMBERED = 2048
+"""
+The longest context, in characters, whose answer is kept.
+
+A rule may read texts and arguments, and a caller could fill the memory with them.
 """
 
 Approve = Callable[[ApprovalNeed], object]
@@ -295,7 +298,10 @@ class _RuleSet:
             value = read(facts)
             if value is not None:
                 context[name] = value
-        return self._answer(principal(facts), action, resource(facts), _encode(context))
+        encoded = _encode(context)
+        is_short = len(encoded) <= _LONGEST_REMEMBERED
+        ask = self._answer if is_short else self._ask_cedar
+        return ask(principal(facts), action, resource(facts), encoded)
 
     def _ask_cedar(
         self, asking: Entity, action: Entity, subject: Entity, context: str

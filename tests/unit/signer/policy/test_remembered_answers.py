@@ -87,6 +87,20 @@ def test_an_attribute_that_an_own_rule_reads_is_part_of_the_question() -> None:
     assert verdicts == [Verdict.ALLOW, Verdict.REFUSE, Verdict.ALLOW]
 
 
+def test_long_requests_are_not_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A caller could fill the memory with arguments that an own rule reads."""
+    policy = _policy(
+        '@id("none") forbid (principal, action == Action::"sign-transaction",'
+        ' resource) when { context.arguments.contains("none=1") };'
+    )
+    asked = count_questions(monkeypatch)
+    for size in (100, 100, 3000, 3000):
+        arguments = (("data", bytes(size // 2)),)
+        assert policy.evaluate(replace(FACTS, arguments=arguments)).rule == "refund"
+
+    assert len(asked) == 3
+
+
 def test_an_error_and_a_need_are_remembered_as_such() -> None:
     """They never become a permission."""
     broken = (
