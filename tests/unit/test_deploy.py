@@ -1,6 +1,7 @@
 """The manifests of Kubernetes and the units of systemd keep the processes apart."""
 
 import re
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,7 +28,7 @@ _OF_LIBPQ = {"PGPASSFILE"}
 
 
 def _documents() -> Iterator[tuple[str, dict[str, Any]]]:
-    for path in sorted(KUBERNETES.rglob("*.yaml")):
+    for path in sorted(KUBERNETES.glob("*.yaml")):
         for document in yaml.safe_load_all(path.read_text(encoding="utf-8")):
             yield path.name, document
 
@@ -35,7 +36,7 @@ def _documents() -> Iterator[tuple[str, dict[str, Any]]]:
 MANIFESTS = {
     f"{document['kind']} {document['metadata']['name']}": document
     for _, document in _documents()
-    if document["kind"] not in {"Kustomization", "Component"}
+    if document["kind"] != "Kustomization"
 }
 
 
@@ -81,15 +82,38 @@ def test_the_manifest_is_valid(name: str, version: str) -> None:
     kubernetes_validate.validate(MANIFESTS[name], version, strict=True)
 
 
-def test_every_manifest_is_applied() -> None:
+def test_kustomize_renders_every_manifest(tmp_path: Path) -> None:
     """All but the job that upgrades the schema, which is applied before."""
-    component = yaml.safe_load((KUBERNETES / "sign" / "kustomization.yaml").read_text())
-    assert component["resources"] == ["sign.yaml"]
-    listed = yaml.safe_load((KUBERNETES / "kustomization.yaml").read_text())
+    copy = tmp_path / "kubernetes"
+    shutil.copytree(KUBERNETES, copy)
+    listed = copy / "kustomization.yaml"
+    text = listed.read_text(encoding="utf-8")
+    text = text.replace("resources:\n", "resources:\n  - sign.yaml\n", 1)
+    text = text.replace("newName: registry.example.com", "newName: registry.example.org")
+    listed.write_text(text, encoding="utf-8")
 
-    assert {*listed["resources"], "kustomization.yaml", "upgrade.yaml"} == {
-        path.name for path in KUBERNETES.glob("*.yaml")
+    rendered = {
+        f"{document['kind']} {document['metadata']['name']}": document
+        for document in yaml.safe_load_all(_kustomize(copy))
     }
+
+    assert rendered.keys() == MANIFESTS.keys() - {"Job hotwallet-upgrade"}
+    for name, document in rendered.items():
+        if document["kind"] != "Namespace":
+            assert document["metadata"]["namespace"] == "hotwallet", name
+    images = {
+        container["image"].rpartition(":")[0]
+        for document in rendered.values()
+        if document["kind"] in {"Deployment", "CronJob"}
+        for container in _pod_template(document)["spec"]["containers"]
+    }
+    assert images == {"registry.example.org/hotwallet"}
+
+
+def _kustomize(folder: Path) -> str:
+    return subprocess.run(
+        ["kubectl", "kustomize", folder], capture_output=True, text=True, check=True
+    ).stdout
 
 
 @pytest.mark.parametrize("role", PODS)
