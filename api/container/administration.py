@@ -14,7 +14,7 @@ from signer.refunds.kill_switch import KillSwitch
 from signer.refunds.nonce_admin import NonceAdmin
 from signer.refunds.sweep import Sweeper
 from signer.refunds.tenant_admin import TenantAdmin
-from signer.restore.plan import RestorePlanner
+from signer.restore.planner import RestorePlanner
 from signer.restore.restorer import Restorer
 from signer.webhooks.delivery_admin import DeliveryAdmin
 

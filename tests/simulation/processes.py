@@ -32,7 +32,7 @@ from signer.refunds.sweep import Sweeper
 from signer.refunds.transaction_signer import TransactionSigner
 from signer.refunds.wallet_reconciliation import WalletReconciler
 from signer.refunds.worker import Worker
-from signer.restore.plan import RestorePlanner
+from signer.restore.planner import RestorePlanner
 from tests.simulation.chain import CONFIRMATIONS, SimulatedChain
 from tests.simulation.clients import Job
 from tests.simulation.faults import Faults

@@ -16,7 +16,8 @@ from signer.keys.signer import SignerFactory
 from signer.model.audit_record import Actor, Record
 from signer.ports import KeyDirectory
 from signer.refunds.tenant_admin import TenantAdmin
-from signer.restore.plan import RestorePlan, RestorePlanner
+from signer.restore.plan import RestorePlan
+from signer.restore.planner import RestorePlanner
 from signer.restore.restorer import Restorer
 from tests.simulation.chain import SimulatedChain
 from tests.simulation.ledger import Ledger

@@ -32,7 +32,8 @@ from signer.refunds.nonces import NonceManager
 from signer.refunds.outcomes import Outcome, Outcomes
 from signer.refunds.sweep_policy import Objection
 from signer.refunds.transaction_signer import SignedPayment, TransactionSigner
-from signer.restore.plan import RestorePlan, RestorePlanner
+from signer.restore.plan import RestorePlan
+from signer.restore.planner import RestorePlanner
 from tests.simulation.ledger import Ledger
 from tests.simulation.processes import NETWORK, Build
 from tests.simulation.schedule import play

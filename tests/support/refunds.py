@@ -57,7 +57,8 @@ from signer.refunds.tenant_admin import TenantAdmin
 from signer.refunds.transaction_signer import TransactionSigner
 from signer.refunds.wallet_reconciliation import WalletReconciler, WalletStatus
 from signer.refunds.worker import Worker
-from signer.restore.plan import HighWaters, RestorePlan, RestorePlanner
+from signer.restore.plan import HighWaters, RestorePlan
+from signer.restore.planner import RestorePlanner
 from signer.restore.restorer import Restorer
 from tests.fixtures.ledger import accept
 from tests.fixtures.scripted_chain import (

@@ -15,8 +15,9 @@ from signer.ports import Ledger
 from signer.redact import key_prefix
 from signer.refunds.fillers import build_filler
 from signer.refunds.transaction_signer import build_purpose, describe_acceptance
+from signer.restore.key_changes import find_missing_changes
 from signer.restore.lost_changes import KeyChange
-from signer.restore.plan import MOST_FILLERS, find_missing_changes
+from signer.restore.wallet_planner import MOST_FILLERS
 from tests.fixtures.ledger import stopped
 from tests.support.keys import key_at
 from tests.support.refunds import (
