@@ -89,7 +89,9 @@ def test_kustomize_renders_every_manifest(tmp_path: Path) -> None:
     listed = copy / "kustomization.yaml"
     text = listed.read_text(encoding="utf-8")
     text = text.replace("resources:\n", "resources:\n  - sign.yaml\n", 1)
-    text = text.replace("newName: registry.example.com", "newName: registry.example.org")
+    text = text.replace(
+        "newName: registry.example.com", "newName: registry.example.org"
+    )
     listed.write_text(text, encoding="utf-8")
 
     rendered = {
