@@ -251,6 +251,22 @@ def test_a_unit_is_valid_and_hardened(unit: Path) -> None:
     assert rated.returncode == 0, rated.stdout
 
 
+def test_commands_of_operators_get_what_the_admin_process_gets() -> None:
+    """The guide runs them in a unit of their own."""
+    guide = (ROOT / "docs/how-to/systemd.md").read_text(encoding="utf-8")
+    (command,) = re.findall(
+        r"^systemd-run .*?hotwallet doctor$", guide, re.MULTILINE | re.DOTALL
+    )
+    unit = next(each for each in UNITS if each.stem == "hotwallet-admin")
+    loaded, given = (
+        [set(re.findall(pattern, text)) for text in (command, unit.read_text())]
+        for pattern in (r"LoadCredential=(\S+)", r"([A-Z_]+=%d/\S+?)(?=[\s\"])")
+    )
+
+    assert loaded[0] == loaded[1] != set()
+    assert given[0] == given[1] != set()
+
+
 @pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.stem)
 def test_a_unit_runs_a_command_with_known_settings(unit: Path) -> None:
     """Each secret is a credential, and the one that accepts refunds has no key."""
