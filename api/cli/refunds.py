@@ -50,7 +50,9 @@ def _format_explanation(explanation: Explanation) -> Iterator[str]:
     yield f"  {explanation.summary}"
     next_at = explanation.next_at
     not_before = f" (not before {timestamp(next_at)})" if next_at else ""
-    yield f"  Next: {explanation.next_step}{not_before}"
+    # A step of the operator begins with "To do:", which is a label as well.
+    label = "" if explanation.next_step.startswith("To do:") else "Next: "
+    yield f"  {label}{explanation.next_step}{not_before}"
     if explanation.policy is not None:
         yield f"  Today's policy would refuse it: {explanation.policy}"
     yield "History:"
