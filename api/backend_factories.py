@@ -160,7 +160,7 @@ def preload(settings: Settings) -> None:
     used = {
         "backends.sql": True,
         "backends.json_rpc": True,
-        "backends.webhook": settings.alert_webhook_url is not None,
+        "backends.alert_webhook": settings.alert_webhook_url is not None,
         "backends.jwks_client": settings.jwt_jwks_url is not None,
         "backends.screening_client": settings.screening_url is not None,
         "backends.treasury_client": settings.treasury_url is not None,
@@ -207,9 +207,9 @@ def open_notifier(settings: Settings) -> Notifier | None:
     """Return the webhook that alerts are sent to, if one is configured."""
     if settings.alert_webhook_url is None:
         return None
-    from backends.webhook import Webhook  # noqa: PLC0415
+    from backends.alert_webhook import AlertWebhook  # noqa: PLC0415
 
-    return Webhook(settings.alert_webhook_url)
+    return AlertWebhook(settings.alert_webhook_url)
 
 
 def open_tracer(settings: Settings, clock: Clock) -> Meter | None:

@@ -51,7 +51,7 @@ class _Sender:
     )
 
 
-class Webhook:
+class AlertWebhook:
     """
     A ``Notifier`` that posts each document to a URL, as ``application/json``.
 

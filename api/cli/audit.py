@@ -8,8 +8,8 @@ import click
 
 from api.checkpoint_key import open_checkpoint_key
 from api.cli.audit_files import create_key, read_checkpoints, read_lines
+from api.cli.exit_status import CommandError, errors_exit_with_2
 from api.cli.output import Result, command_logging, json_option, print_result, prints
-from api.cli.problems import CommandError, errors_exit_with_2
 from api.views.audit_reports import (
     checkpoint_document,
     configurations_document,

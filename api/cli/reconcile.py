@@ -14,8 +14,8 @@ from api.cli.book_periods import (
     select_networks,
     with_progress,
 )
+from api.cli.exit_status import errors_exit_with_2
 from api.cli.output import command_logging, json_option, print_result
-from api.cli.problems import errors_exit_with_2
 from api.container import Container
 from api.views.book_files import books_csv, books_html
 from api.views.books import BookReport, books_document, books_lines, read_openings

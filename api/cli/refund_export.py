@@ -15,8 +15,8 @@ from api.cli.book_periods import (
     select_networks,
     with_progress,
 )
+from api.cli.exit_status import errors_exit_with_2
 from api.cli.output import command_logging
-from api.cli.problems import errors_exit_with_2
 from api.container import Container
 from api.views.book_files import write_csv
 from api.views.settlements import COLUMNS, settlement_row

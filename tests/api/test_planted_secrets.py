@@ -26,11 +26,11 @@ from api.container import Container
 from api.http.app import create_app
 from api.http.middleware import Resource
 from api.logs import audit_logger
+from backends.alert_webhook import AlertWebhook
 from backends.aws_kms import KMSBackend, build_client
 from backends.json_rpc import JSONRPCChain
 from backends.pkcs11 import PKCS11Backend
 from backends.sql import SQLStore
-from backends.webhook import Webhook
 from signer.alerts import Alert, Alerts
 from signer.audit.actions import AuditAction
 from signer.audit.checkpointer import CheckpointSettings
@@ -219,7 +219,7 @@ DESCRIBED: dict[str, Callable[[], object]] = {
         Path("module"), "label", pins.pin_source(_settings())
     ),
     "the PIN's source": lambda: pins.pin_source(_settings()),
-    "Webhook": lambda: Webhook(SecretStr(SETTINGS["ALERT_WEBHOOK_URL"])),
+    "AlertWebhook": lambda: AlertWebhook(SecretStr(SETTINGS["ALERT_WEBHOOK_URL"])),
     "SQLStore": _store,
     "Database": lambda: _store()._database,
     "JSONRPCChain": lambda: JSONRPCChain([*_network().rpc_urls], timeout=0.2),

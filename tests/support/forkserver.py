@@ -17,7 +17,7 @@ _PROGRAMS = (
     "api.http.administration",
     "api.http.app",
     "api.http.signing_routes",
-    "backends.webhook",
+    "backends.alert_webhook",
     "softhsm.doctor",
     "tests.api.fuzzed_app",
     "tests.api.live_server",

@@ -3,7 +3,7 @@
 from falcon import Request, Response
 
 from api.console.audit_search import LOOKED_AT
-from api.console.policy import count_refusals, read_policies
+from api.console.policy_limits import count_refusals, read_policies
 from api.console.policy_rules import (
     count_decisions,
     read_deny_list,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from api.console.policy import ShownBound, count_refusals, read_policies
+from api.console.policy_limits import ShownBound, count_refusals, read_policies
 from api.console.policy_rules import Decided, count_decisions, read_rule_files
 from api.container import Container
 from backends.sql import SQLStore

@@ -15,7 +15,7 @@ import pytest
 from pydantic import SecretStr
 from structlog.testing import capture_logs
 
-from backends.webhook import Webhook
+from backends.alert_webhook import AlertWebhook
 from signer.ports import Notifier
 from tests.support.waiting import eventually
 
@@ -80,11 +80,11 @@ def _started(receivers: list[Receiver], *statuses: int, **how: Any) -> Receiver:
     return receiver
 
 
-def _webhook(url: str, timeout: float = 1.0) -> Webhook:
-    return Webhook(SecretStr(url), retry_delays=(0.01, 0.01), timeout=timeout)
+def _webhook(url: str, timeout: float = 1.0) -> AlertWebhook:
+    return AlertWebhook(SecretStr(url), retry_delays=(0.01, 0.01), timeout=timeout)
 
 
-def _events(webhook: Webhook, document: dict[str, Any] = DOCUMENT) -> list[Any]:
+def _events(webhook: AlertWebhook, document: dict[str, Any] = DOCUMENT) -> list[Any]:
     with capture_logs() as events:
         webhook.notify(document)
         webhook.close()
@@ -240,8 +240,10 @@ def test_forked_process_has_its_own_thread(receivers: list[Receiver]) -> None:
 def test_process_sends_its_alert_before_it_exits(receivers: list[Receiver]) -> None:
     receiver = _started(receivers, 200)
     program = (
-        "import sys; from pydantic import SecretStr; from backends.webhook import *;"
-        "Webhook(SecretStr(sys.stdin.read())).notify({'alert': 'rotation-refused'})"
+        "import sys; from pydantic import SecretStr;"
+        "from backends.alert_webhook import *;"
+        "webhook = AlertWebhook(SecretStr(sys.stdin.read()));"
+        "webhook.notify({'alert': 'rotation-refused'})"
     )
     subprocess.run(
         [sys.executable, "-c", program],
