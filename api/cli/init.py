@@ -160,8 +160,8 @@ def _next_commands(purpose: str, directory: Path) -> Sequence[str]:
         go = "" if directory == Path.cwd() else f"cd {directory} && "
         return (
             f"{go}hotwallet softhsm init",
-            f"{go}hotwallet doctor",
             f"{go}hotwallet up",
+            f"{go}hotwallet doctor    # in a second terminal, while it runs",
         )
     return (
         f"hotwallet db mac-key --out {directory / 'mac.key'}",

@@ -84,8 +84,8 @@ def test_a_configuration_for_a_laptop(hotwallet: Run, folder: Path) -> None:
     assert finished.out.splitlines()[-4:] == [
         "Next:",
         "  hotwallet softhsm init",
-        "  hotwallet doctor",
         "  hotwallet up",
+        "  hotwallet doctor    # in a second terminal, while it runs",
     ]
 
 
