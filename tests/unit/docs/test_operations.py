@@ -11,6 +11,7 @@ import pytest
 
 from signer.alerts import Alert
 from signer.audit.actions import AuditAction
+from tests.support.production_code import Nodes, nodes_of, production_nodes
 
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -25,19 +26,10 @@ _EVENT = re.compile(r"[a-z]+(-[a-z]+)*")
 _DISABLED = re.compile(r"(?i)dirty arbiter|HTTP/2")
 
 
-def _trees() -> list[ast.Module]:
-    """Return the syntax trees of all production modules."""
-    return [
-        ast.parse(path.read_text(encoding="utf-8"))
-        for package in ("signer", "backends", "api", "softhsm")
-        for path in sorted((ROOT / package).rglob("*.py"))
-    ]
-
-
-def _calls(tree: ast.Module, texts: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+def _calls(nodes: Nodes, texts: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     """Yield (function name, first argument) of calls with a text or constant first."""
-    levels = set(_chosen_levels(tree))
-    for call in ast.walk(tree):
+    levels = set(_chosen_levels(nodes))
+    for call in nodes:
         if not isinstance(call, ast.Call) or not call.args:
             continue
         verb, first = _last_name(call.func), call.args[0]
@@ -50,16 +42,17 @@ def _calls(tree: ast.Module, texts: Mapping[str, str]) -> Iterator[tuple[str, st
                 yield verb, str(keyword.value.value)
 
 
-def _constants(tree: ast.Module) -> Iterator[tuple[str, str]]:
-    for each in tree.body:
+def _constants(nodes: Nodes) -> Iterator[tuple[str, str]]:
+    """Yield the names and texts of a module's constants."""
+    for each in nodes:
         match each:
-            case ast.Assign([ast.Name(name)], ast.Constant(str(text))):
+            case ast.Assign([ast.Name(name)], ast.Constant(str(text)), col_offset=0):
                 yield name, text
 
 
-def _chosen_levels(tree: ast.AST) -> Iterator[str]:
+def _chosen_levels(nodes: Nodes) -> Iterator[str]:
     """Yield the variables that hold one of two log methods."""
-    for each in ast.walk(tree):
+    for each in nodes:
         match each:
             case ast.Assign([ast.Name(name)], ast.IfExp() as choice):
                 if _last_name(choice) in _LEVELS:
@@ -86,7 +79,7 @@ def _gunicorn_errors() -> set[str]:
     return {
         text.split("%")[0].rstrip()
         for name in files
-        for verb, text in _calls(ast.parse((folder / name).read_bytes()), {})
+        for verb, text in _calls(nodes_of((folder / name).read_bytes()), {})
         if verb in _LEVELS - {"warning"} and not _DISABLED.search(text)
     }
 
@@ -98,9 +91,8 @@ def _rows() -> set[str]:
     return {name for column in columns for name in re.findall(r"`([^`]+)`", column)}
 
 
-TREES = _trees()
-TEXTS = {name: text for tree in TREES for name, text in _constants(tree)}
-CALLS = {call for tree in TREES for call in _calls(tree, TEXTS)}
+TEXTS = dict(each for nodes in production_nodes() for each in _constants(nodes))
+CALLS = {call for nodes in production_nodes() for call in _calls(nodes, TEXTS)}
 
 
 @pytest.mark.parametrize("name", [*sorted(_events(_LEVELS | _HOOKS)), *Alert])

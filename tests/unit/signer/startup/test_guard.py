@@ -3,6 +3,7 @@
 import ast
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
 from itertools import product
 from pathlib import Path
 from typing import Any, cast
@@ -39,6 +40,7 @@ from signer.startup.dependency_checks import (
 from signer.startup.guard import EXIT_STATUS, NOT_SAFE, check_settings
 from tests.fixtures.scripted_chain import CHAIN_ID, DECIMALS, TOKEN, ScriptedChain
 from tests.support.devices import KEY_ID, Device, honest, planted, point, signer_over
+from tests.support.production_code import production_nodes
 from tests.support.refunds import altered
 
 
@@ -729,14 +731,15 @@ def test_audit_key_must_not_be_the_wallets() -> None:
 ROOT = Path(__file__).resolve().parents[4]
 
 
+@cache
 def _codes_in_the_code() -> set[str]:
     """Return every refusal code in the source."""
-    found: set[str] = set()
-    for package in ("signer", "backends", "api", "softhsm"):
-        for path in (ROOT / package).rglob("*.py"):
-            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-                found |= set(_codes_of(node))
-    return found
+    return {
+        code
+        for nodes in production_nodes()
+        for node in nodes
+        for code in _codes_of(node)
+    }
 
 
 def _codes_of(node: ast.AST) -> Iterator[str]:
