@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from signer.checks import State, run_checks
 from signer.config.settings import RAW_KEY, Settings
+from signer.diagnostics import State, run_checks
 from signer.errors import BackendError
 from signer.ports import KeyId
 from softhsm.configured_token import prepare

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from backends.pkcs11 import PKCS11Backend
 from backends.pkcs11.cryptoki import Library, Locking
-from signer.checks import Check, Finding
 from signer.config.settings import Settings
+from signer.diagnostics import Check, Finding
 from signer.ports import KeyId
 from signer.redact import key_prefix
 from softhsm import keys, library, pins

@@ -14,7 +14,7 @@ from api.doctor.context import DoctorContext
 from api.logs import install
 from api.views.refunds import fields
 from signer.alerts import RUNBOOKS, Alert, find_runbook
-from signer.checks import CheckResult, State, run_checks
+from signer.diagnostics import CheckResult, State, run_checks
 from signer.errors import ConfigurationError
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from api.doctor.context import DoctorContext
 from api.doctor.network_checks import network_checks
 from api.doctor.system_checks import system_checks
-from signer.checks import Check
+from signer.diagnostics import Check
 
 
 def all_checks(context: DoctorContext) -> Iterator[Check]:

@@ -7,9 +7,9 @@ from typing import Self
 
 from api.container import Container
 from signer.chain.chain import Chain
-from signer.checks import Check, Finding
 from signer.config.networks import Network
 from signer.config.settings import Settings
+from signer.diagnostics import Check, Finding
 from signer.keys.signer import Signer
 from signer.model.audit_record import Record
 from signer.model.key import WATCHED, Key, KeyState

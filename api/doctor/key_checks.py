@@ -12,10 +12,10 @@ from functools import partial
 from eth_utils.address import is_same_address
 
 from api.doctor.context import EXPLAIN, DoctorContext
-from signer.checks import Check, Finding
 from signer.config.settings import AWS_KMS, PKCS11
 from signer.crypto.der import parse_public_key
 from signer.deadline import Deadlines
+from signer.diagnostics import Check, Finding
 from signer.errors import (
     BackendUnavailableError,
     ConfigurationError,

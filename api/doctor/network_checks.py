@@ -9,7 +9,7 @@ from api.doctor.context import EXPLAIN, DoctorContext, NetworkContext
 from signer.alerts import Alert
 from signer.amounts import format_units
 from signer.chain.chain import COIN_DECIMALS
-from signer.checks import Check, Finding
+from signer.diagnostics import Check, Finding
 from signer.errors import (
     ChainUnavailableError,
     InsufficientFundsError,

@@ -21,7 +21,7 @@ from signer.audit.checkpointer import CheckpointSettings
 from signer.audit.checkpoints import CheckpointKey
 from signer.audit.sealing_monitor import LATE
 from signer.audit.stored_checkpoints import find_newest, statement_of
-from signer.checks import Check, Finding
+from signer.diagnostics import Check, Finding
 from signer.keys.throttle_window import THROTTLED_SHARE
 from signer.model.audit_record import Actor, Operation
 from signer.model.worker_row import WorkerRow, find_running, find_stopped

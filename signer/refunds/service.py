@@ -36,8 +36,7 @@ from signer.refunds.acceptance import (
 )
 from signer.refunds.nonces import require_unblocked
 from signer.refunds.payment_policy import PaymentPolicy, path_of
-from signer.refunds.transaction_signer import describe_refund
-from signer.refunds.waiting import (
+from signer.refunds.refund_waits import (
     BROADCAST_TRIED,
     DEQUEUED,
     FINAL,
@@ -45,6 +44,7 @@ from signer.refunds.waiting import (
     Condition,
     RefundWaits,
 )
+from signer.refunds.transaction_signer import describe_refund
 
 
 MAX_WAIT_SECONDS = 20.0

@@ -14,8 +14,8 @@ from api.doctor.system_checks import _check_top_ups
 from backends.sql import SQLStore
 from backends.treasury_client import TreasuryClient
 from signer.alerts import Alert
-from signer.checks import Finding
 from signer.config.settings import Settings
+from signer.diagnostics import Finding
 from signer.errors import ConfigurationError, TreasuryError
 from signer.model.worker_row import WorkerRow
 from tests.fixtures.scripted_chain import CHAIN_ID, TOKEN

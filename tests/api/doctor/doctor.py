@@ -15,8 +15,8 @@ from api.bootstrap import build_container
 from api.doctor import all_checks
 from api.doctor.context import DoctorContext
 from signer.audit.checkpoints import CheckpointKey
-from signer.checks import CheckResult, run_checks
 from signer.config.settings import Settings
+from signer.diagnostics import CheckResult, run_checks
 from signer.ports import Ledger
 from tests.fixtures.chain import DevChain
 from tests.support.ledgers import seal, write_mac_key

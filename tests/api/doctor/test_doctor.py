@@ -25,8 +25,8 @@ from signer.alerts import Alerts
 from signer.approvals import Approvals
 from signer.audit.checkpoints import CheckpointKey
 from signer.audit.log import AuditLog
-from signer.checks import Check, State, run_checks
 from signer.crypto.der import parse_public_key
+from signer.diagnostics import Check, State, run_checks
 from signer.errors import (
     ApprovalRequiredError,
 )

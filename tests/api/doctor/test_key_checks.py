@@ -9,7 +9,7 @@ import pytest
 from backends.sql import SQLStore
 from dev import stablecoin as coin
 from dev.kms_emulator import KMSEmulator
-from signer.checks import CheckResult, State
+from signer.diagnostics import CheckResult, State
 from signer.model.audit_record import Record
 from signer.model.key import Key
 from signer.model.wallet import Pause

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from signer.checks import Check, CheckResult, Finding, State, run_checks
+from signer.diagnostics import Check, CheckResult, Finding, State, run_checks
 from signer.errors import (
     ConfigurationError,
     KeyNotFoundError,

@@ -12,7 +12,7 @@ import pytest
 from backends.sql import SQLStore
 from signer.errors import StoreUnavailableError
 from signer.model.refund import Refund, Status
-from signer.refunds.waiting import (
+from signer.refunds.refund_waits import (
     BROADCAST_TRIED,
     DEQUEUED,
     FINAL,
