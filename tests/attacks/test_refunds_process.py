@@ -300,11 +300,10 @@ def test_it_refuses_to_start_with_secrets(host: Host) -> None:
     values = {name: host.planted["AWS secret"].decode() for name in CREDENTIALS}
     with host.serve(**values) as process:
         assert process.wait(60) == 78
-    (refusal,) = [
-        line for line in host.output().splitlines() if line.startswith("refused: ")
-    ]
+    # Some of these settings are also refused because they need others.
+    start = "refused: role-has-credentials: "
+    (refusal,) = [each for each in host.output().splitlines() if start in each]
 
-    assert refusal.startswith("refused: role-has-credentials: ")
     assert refusal.endswith(f"unset {', '.join(CREDENTIALS)}")
     assert values[CREDENTIALS[0]] not in host.output()
     assert "listening" not in host.output()
