@@ -93,7 +93,7 @@ class Service:
         is_batch = case.path == "/v1/refunds/batch" or case.path.startswith("/rpc")
         if is_batch or [] in (case.query or {}).values():
             excluded.append(negative_data_rejection)
-        # A schema cannot say what a complete transaction or document is.
+        # A schema cannot define what a complete transaction or document is.
         if case.path.startswith("/v1/sign/"):
             excluded.append(positive_data_acceptance)
         case.call_and_validate(

@@ -352,7 +352,7 @@ def test_an_empty_ring_asks_nothing(system: System) -> None:
 
 
 def test_a_refusal_is_repeated_after_an_hour(system: System) -> None:
-    """And an alert says so, at the second look; a request then has the new amount."""
+    """The alert is raised at the second look; a later request has the new amount."""
     network = system.treasury.world.network
     system.treasury.world.change_token(max_amount="500")
     top_ups = system.top_ups()
