@@ -9,12 +9,7 @@ from api.container import Container
 from signer.model.key import Key, KeyState
 from signer.model.wallet import UnrecordedTransaction, Wallet
 from signer.ports import Ledger
-
-
-MOST_OPEN = 500
-"""How many open nonces of a wallet are read, at most."""
-
-_MOST_GAPS = 20
+from signer.refunds.wallet_nonces import read_nonces
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,38 +64,15 @@ def _show(
     is_measured = key is KeyState.ACTIVE and network is not None
     counted = measured.chain_nonces.get(str(network)) if is_measured else None
     chain_nonce = int(counted) if counted is not None and isfinite(counted) else None
-    where, end = (wallet.chain_id, wallet.sender), wallet.next_nonce
-    nonces = [each.nonce for each in store.open_below(*where, end, MOST_OPEN)]
-    found = [each for each in nonces if each is not None]
-    final_below = min(found, default=end)
+    nonces = read_nonces(store, wallet, chain_nonce)
     return ShownWallet(
         wallet,
         network,
         key,
-        len(found),
-        final_below,
+        len(nonces.open),
+        min(nonces.open, default=wallet.next_nonce),
         chain_nonce,
-        _find_gaps(store, wallet, found, chain_nonce),
-        store.foreign_transactions(*where),
+        nonces.gaps,
+        store.foreign_transactions(wallet.chain_id, wallet.sender),
         is_measured and network in measured.delegated,
     )
-
-
-def _find_gaps(
-    store: Ledger, wallet: Wallet, found: Sequence[int], chain_nonce: int | None
-) -> Sequence[int]:
-    """
-    Return the first nonces that no row has; *found* are the open ones.
-
-    A nonce that the chain has not used is open, or missing.  To read all nonces of a
-    wallet takes a second if it has a million, so only a suspicion is followed.
-    """
-    end = wallet.next_nonce
-    if len(found) == MOST_OPEN:
-        end = max(found)
-    first = min(found, default=end) if chain_nonce is None else chain_nonce
-    first = max(first, wallet.first_nonce)
-    expected = max(0, end - first)
-    if len([each for each in found if first <= each < end]) == expected:
-        return ()
-    return store.unknown_nonces(wallet.chain_id, wallet.sender, end, _MOST_GAPS)

@@ -254,6 +254,13 @@ CHAIN_NONCE = Spec(
     ("network",),
     "Next nonce of the active key's address in the newest block.",
 )
+MISSING_NONCES = Spec(
+    "hotwallet_wallet_missing_nonces",
+    "gauge",
+    ("network",),
+    "Nonces of the active key's wallet that no refund has, and later ones wait for; at"
+    " most 20.",
+)
 TOP_UP_FAILING = Spec(
     "hotwallet_top_up_failing",
     "gauge",
@@ -305,6 +312,7 @@ OF_WORKERS = (
     WALLET_REFUNDS,
     WALLET_HOURS,
     CHAIN_NONCE,
+    MISSING_NONCES,
     TOP_UP_FAILING,
     WALLET_DELEGATED,
     MAX_FEE,

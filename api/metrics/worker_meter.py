@@ -58,6 +58,7 @@ class WorkerMeter(Meter):
         self._refunds_left = self._gauge(catalogue.WALLET_REFUNDS)
         self._hours_left = self._gauge(catalogue.WALLET_HOURS)
         self._chain_nonce = self._gauge(catalogue.CHAIN_NONCE)
+        self._missing_nonces = self._gauge(catalogue.MISSING_NONCES)
         self._top_up_failing = self._gauge(catalogue.TOP_UP_FAILING)
         self._delegated = self._gauge(catalogue.WALLET_DELEGATED)
         self._max_fee = self._gauge(catalogue.MAX_FEE)
@@ -141,6 +142,8 @@ class WorkerMeter(Meter):
             self._max_fee.labels(network).set(view.max_fee / _GWEI)
         if view.chain_nonce is not None:
             self._chain_nonce.labels(network).set(view.chain_nonce)
+        if view.missing_nonces is not None:
+            self._missing_nonces.labels(network).set(view.missing_nonces)
         if view.is_delegated is not None:
             self._delegated.labels(network).set(view.is_delegated)
         self._show_nodes(network, view)
@@ -158,6 +161,7 @@ class WorkerMeter(Meter):
             self._refunds_left,
             self._hours_left,
             self._chain_nonce,
+            self._missing_nonces,
             self._delegated,
             self._max_fee,
             self._node_up,

@@ -64,7 +64,8 @@ class NetworkView:
     One network, as seen at one moment.
 
     ``max_fee`` is the max fee of a first transaction, in wei per gas.  ``chain_nonce``
-    is the address's next nonce in a block.  ``is_delegated`` is whether the address has
+    is the address's next nonce in a block.  ``missing_nonces`` is how many nonces no
+    refund has, and later ones wait for.  ``is_delegated`` is whether the address has
     code: only a delegation (EIP-7702) gives it some.  All are None, and ``funds`` is
     empty, if the nodes did not answer.
     """
@@ -73,4 +74,5 @@ class NetworkView:
     funds: Sequence[Funds] = ()
     max_fee: int | None = None
     chain_nonce: int | None = None
+    missing_nonces: int | None = None
     is_delegated: bool | None = None

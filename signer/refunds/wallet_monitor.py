@@ -21,9 +21,12 @@ from signer.errors import HotWalletError
 from signer.model.network_view import Funds, NetworkView, NodeView
 from signer.model.worker_row import find_running
 from signer.ports import Clock, KeyStore, Meter, NodeStatus, RefundStatistics
+from signer.ports.refund_reader import RefundReader
+from signer.ports.wallet_store import WalletStore
 from signer.ports.worker_store import WorkerStore
 from signer.refunds.node_alarm import NodeAlarm
 from signer.refunds.runway import read_funds, read_max_fee
+from signer.refunds.wallet_nonces import read_nonces
 
 
 LOOK_SECONDS = 15.0
@@ -39,7 +42,9 @@ REMIND_SECONDS = 6 * 3600.0
 """How often alerts are repeated: a top-up takes hours."""
 
 
-class _Ledger(WorkerStore, KeyStore, RefundStatistics, Protocol):
+class _Ledger(
+    WorkerStore, KeyStore, WalletStore, RefundReader, RefundStatistics, Protocol
+):
     """What is read of the ledger."""
 
 
@@ -109,11 +114,18 @@ class WalletMonitor:
             fee = read_max_fee(chain)
             funds = read_funds(chain, address, self._ledger, fee)
             nonce = chain.client.transaction_count(address)
+            missing = self._count_missing(chain, address, nonce)
             is_delegated = chain.client.has_code(address)
         except HotWalletError as e:
             self._log.warning("wallet-look-failed", network=name, code=e.code)
             return NetworkView(nodes)
-        return NetworkView(nodes, funds, fee, nonce, is_delegated)
+        return NetworkView(nodes, funds, fee, nonce, missing, is_delegated)
+
+    def _count_missing(self, chain: Chain, address: str, nonce: int) -> int:
+        wallet = self._ledger.wallet(chain.network.chain_id, address)
+        return (
+            0 if wallet is None else len(read_nonces(self._ledger, wallet, nonce).gaps)
+        )
 
     def _check_code(self, name: str, address: str, is_delegated: bool | None) -> None:
         subject = name, Alert.WALLET_DELEGATED

@@ -10,7 +10,7 @@ from api.console.measurements import read_measurements
 from api.console.overview import read_overview
 from api.console.refund_details import RefundDetailsReader
 from api.console.refund_search import search
-from api.console.wallets import MOST_OPEN, read_wallets
+from api.console.wallets import read_wallets
 from api.http import query
 from api.http.console.resource import Console, SessionPage
 from api.http.console.search_fields import next_page
@@ -19,6 +19,7 @@ from signer.errors import NotFoundError
 from signer.model.delivery import DeliveryState
 from signer.model.refund import Status, is_refund_id
 from signer.ports import DeliveryFilter
+from signer.refunds.wallet_nonces import MOST_OPEN
 
 
 _DELIVERIES = 50

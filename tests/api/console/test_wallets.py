@@ -5,13 +5,14 @@ from typing import Any
 import pytest
 
 from api.console.measurements import Measurements, read_measurements
-from api.console.wallets import MOST_OPEN, ShownWallet, read_wallets
+from api.console.wallets import ShownWallet, read_wallets
 from api.container import Container
 from backends.sql import SQLStore
 from signer.model.key import KeyState
 from signer.model.refund import Status
 from signer.model.wallet import Pause
 from signer.model.worker_row import WorkerRow
+from signer.refunds.wallet_nonces import MOST_OPEN
 from tests.api.browser import Browser
 from tests.api.support import SettableClock
 from tests.fixtures.ledger import (
@@ -84,7 +85,7 @@ def test_a_long_queue_is_no_gap(
     container: Container, sqlite_store: SQLStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A page reads so many open refunds, and looks no further."""
-    monkeypatch.setattr("api.console.wallets.MOST_OPEN", 2)
+    monkeypatch.setattr("signer.refunds.wallet_nonces.MOST_OPEN", 2)
     for _ in range(4):
         reserved(sqlite_store, accepted(sqlite_store))
     monkeypatch.setattr(sqlite_store, "unknown_nonces", None)

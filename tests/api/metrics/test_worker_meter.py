@@ -29,6 +29,7 @@ VIEW = NetworkView(
     [Funds("coin", 5 * 10**17, 18, 40, 6.5), Funds("TUSD", 1_500_000, 6)],
     max_fee=3 * 10**9,
     chain_nonce=17,
+    missing_nonces=2,
     is_delegated=True,
 )
 
@@ -170,6 +171,7 @@ def test_the_newest_view_counts(meter: WorkerMeter) -> None:
         "hotwallet_wallet_refunds_left coin local": 40,
         "hotwallet_wallet_hours_left coin local": 6.5,
         "hotwallet_wallet_chain_nonce local": 17,
+        "hotwallet_wallet_missing_nonces local": 2,
         "hotwallet_wallet_delegated local": 1,
         "hotwallet_network_max_fee_gwei local": 3,
         "hotwallet_node_up local node-1": 1,

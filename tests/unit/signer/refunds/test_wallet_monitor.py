@@ -19,6 +19,7 @@ from signer.refunds.wallet_monitor import (
     WAIT_SECONDS,
     WalletMonitor,
 )
+from tests.fixtures.ledger import sighting
 from tests.support.refunds import AMOUNT, World, altered, altered_chain
 
 
@@ -210,6 +211,23 @@ def test_the_view_has_nodes_fees_and_the_nonce(system: System) -> None:
     assert view.chain_nonce == 1
     assert view.max_fee == read_max_fee(system.world.chains["local"])
     assert [each.asset for each in view.funds] == ["coin", "TUSD"]
+
+
+def test_missing_nonces_are_counted(system: System) -> None:
+    """The chain has a transaction that this service did not make, above a gap."""
+    system.record("a")
+    monitor = system.monitor()
+    monitor.look()
+    system.pay(1)
+    store, address = system.world.store, system.world.signer.address
+    wallet = store.wallet(system.world.network.chain_id, address)
+    assert wallet is not None
+    store.add_unrecorded(wallet, [sighting(nonce=4, sender=address)])
+    system.record("a")
+    monitor.look()
+
+    counts = [view.missing_nonces for view in system.views.seen if view]
+    assert counts == [0, 3]
 
 
 def test_nodes_are_reported_while_they_do_not_answer(system: System) -> None:
