@@ -47,7 +47,7 @@ class ConfigurationParts:
 
     @cached_property
     def tenants(self) -> TenantRegistry:
-        """The tenants of ``TENANTS_FILE``, whose limits fit the networks."""
+        """The tenants of ``TENANTS_FILE``; their limits fit the networks."""
         registry = load_tenants(self.settings.tenants_file)
         check_tenants(registry, self.networks)
         return registry

@@ -514,7 +514,7 @@ BY_FACTS: Mapping[type, Action] = {action.facts: action for action in ACTIONS}
 
 
 class Entity(NamedTuple):
-    """An entity of Cedar, whose JSON has these two fields."""
+    """An entity of Cedar; its JSON has these two fields."""
 
     type: str
     id: str

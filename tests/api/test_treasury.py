@@ -19,7 +19,7 @@ from signer.diagnostics import Finding
 from signer.errors import ConfigurationError, TreasuryError
 from signer.model.worker_row import WorkerRow
 from tests.fixtures.scripted_chain import CHAIN_ID, TOKEN
-from tests.support.treasury_server import treasury_server
+from tests.support.reply_server import reply_server
 
 
 NETWORKS = f"""
@@ -128,7 +128,7 @@ def test_the_doctor_asks_the_treasury(
 ) -> None:
     """Whether it has each token with thresholds."""
     known = {"network": "x", "chain_id": CHAIN_ID, "token": "Y", "address": TOKEN}
-    with treasury_server((200, {}, json.dumps({"tokens": [known]}).encode())) as server:
+    with reply_server((200, {}, json.dumps({"tokens": [known]}).encode())) as server:
         given = {"TREASURY_URL": server.url, "TREASURY_TOKEN_FILE": str(token_file)}
         container = build_container({**environ, **given})
         container.store = sqlite_store

@@ -23,8 +23,8 @@ from signer.refunds.top_ups import TopUps
 from tests.fixtures.scripted_chain import CHAIN_ID, TOKEN
 from tests.support.ledgers import open_ledger
 from tests.support.refunds import SECOND, FakeClock, World
+from tests.support.reply_server import Reply, Server, reply_server
 from tests.support.treasury import LedgerTreasury
-from tests.support.treasury_server import Reply, Server, treasury_server
 
 
 UNIT = 10**6
@@ -33,7 +33,7 @@ DAY = 24
 
 @pytest.fixture
 def world(sqlite_url: str) -> Iterator[World]:
-    """A shop that has nothing, and whose key signs."""
+    """A shop that has no tokens; its key signs."""
     store = open_ledger(sqlite_url)
     world = World(store, clock=FakeClock())
     world.change_token(top_up_below="100", top_up_to="600")
@@ -77,8 +77,8 @@ def token_file(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    """A treasury, whose answers a test chooses."""
-    with treasury_server((500, {}, b"")) as server:
+    """A treasury; the test chooses its answers."""
+    with reply_server((500, {}, b"")) as server:
         yield server
 
 

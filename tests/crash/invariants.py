@@ -367,7 +367,7 @@ def _requested(entry: Entry, evidence: Evidence) -> Terms:
 
 
 def _payee(recipient: str, calldata: str | None) -> str:
-    """Return whom a payment reaches: each request has a recipient or calldata alone."""
+    """Return the recipient of a payment, with the calldata if it is a call."""
     return recipient if calldata is None else f"{recipient} with {calldata}"
 
 

@@ -22,7 +22,7 @@ ENVIRON = {"PATH": os.environ["PATH"], "HOTWALLET_NO_ENV_FILE": "1"}
 
 @pytest.mark.parametrize("command", [["serve"], ["guard", "--no-such-option"]])
 def test_status_and_output_are_the_same(command: Sequence[str]) -> None:
-    """Also of ``serve``, whose process becomes gunicorn's and runs the guard."""
+    """Also of ``serve``: its process becomes gunicorn's and runs the guard."""
     forked = run_command(command, ENVIRON)
     expected = subprocess.run(
         [HOTWALLET, *command],

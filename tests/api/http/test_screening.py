@@ -14,11 +14,12 @@ from signer.webhooks.signatures import Secret
 from tests.api.service import BODY, Pace, build_container
 from tests.api.support import SettableClock, bearer, post
 from tests.fixtures.scripted_chain import ScriptedChain
-from tests.support.screening import Service, screened, screening_service
+from tests.support.reply_server import Server
+from tests.support.screening import screened, screening_service
 
 
 @pytest.fixture
-def service() -> Iterator[Service]:
+def service() -> Iterator[Server]:
     """Return a running service, which allows the recipient of ``BODY``."""
     with screening_service(screened(True, BODY["recipient"])) as service:
         yield service
@@ -30,7 +31,7 @@ def client(
     clock: SettableClock,
     pace: Pace,
     node: ScriptedChain,
-    service: Service,
+    service: Server,
     tmp_path: Path,
 ) -> TestClient:
     """Return a client of a process that is configured to ask the service."""
@@ -45,12 +46,12 @@ def client(
     return TestClient(create_app(container))
 
 
-def test_an_allowed_recipient_is_accepted(client: TestClient, service: Service) -> None:
+def test_an_allowed_recipient_is_accepted(client: TestClient, service: Server) -> None:
     assert post(client, BODY).status_code == 201
     assert len(service.asked) == 1
 
 
-def test_a_denied_recipient_is_refused(client: TestClient, service: Service) -> None:
+def test_a_denied_recipient_is_refused(client: TestClient, service: Server) -> None:
     """As one of the deny list; the preview shows the same."""
     service.reply = screened(False, BODY["recipient"])
 
@@ -64,7 +65,7 @@ def test_a_denied_recipient_is_refused(client: TestClient, service: Service) -> 
 
 
 def test_without_an_answer_nothing_is_accepted(
-    client: TestClient, service: Service
+    client: TestClient, service: Server
 ) -> None:
     """The caller repeats the request later."""
     service.reply = (500, {}, b"")

@@ -17,7 +17,8 @@ from backends.screening_client import MAX_BYTES, PAUSE, ScreeningClient
 from signer.errors import ConfigurationError, ScreeningUnavailableError
 from signer.webhooks.signatures import Secret, verify
 from tests.support.refunds import CUSTOMER
-from tests.support.screening import Reply, screened, screening_service
+from tests.support.reply_server import Reply
+from tests.support.screening import screened, screening_service
 from tests.support.servers import free_port
 from tests.support.timer import Timer
 from tests.support.waiting import eventually
@@ -58,7 +59,7 @@ def test_the_service_decides(connect: Connect, allowed: bool) -> None:
     with screening_service(screened(allowed)) as service:
         assert connect(service.url).allows(CUSTOMER, 137) is allowed
 
-    ((headers, body),) = service.asked
+    ((_, _, headers, body),) = service.asked
     assert json.loads(body) == {"address": CUSTOMER.lower(), "chain_id": 137}
     assert verify([SECRET], headers, body, NOW).startswith("scr_")
 
@@ -101,7 +102,7 @@ def test_a_bounded_number_is_kept(
         for chain_id in (1, 2, 3, 3, 2, 1):
             assert client.allows(CUSTOMER, chain_id)
 
-    asked = [json.loads(body)["chain_id"] for _, body in service.asked]
+    asked = [json.loads(body)["chain_id"] for *_, body in service.asked]
     assert asked == [1, 2, 3, 1]
 
 

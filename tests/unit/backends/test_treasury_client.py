@@ -15,8 +15,8 @@ from signer.model.refund import RefundRequest, Status
 from signer.ports.treasury import TopUp, TreasuryToken
 from tests.fixtures.scripted_chain import CHAIN_ID, TOKEN
 from tests.support.refunds import CUSTOMER
+from tests.support.reply_server import Reply, Server, reply_server
 from tests.support.servers import free_port
-from tests.support.treasury_server import Reply, Server, treasury_server
 
 
 BEARER = "e30.CANARY-token.c2ln"
@@ -57,7 +57,7 @@ def connect(token_file: Path) -> Connect:
 @pytest.fixture
 def server() -> Iterator[Server]:
     """A treasury with one token, and no refund."""
-    with treasury_server(_json({"tokens": [], "refunds": []})) as server:
+    with reply_server(_json({"tokens": [], "refunds": []})) as server:
         yield server
 
 
@@ -156,7 +156,7 @@ def test_a_redirect_is_not_followed(connect: Connect, server: Server) -> None:
     """The other host would get the token."""
     reply = (307, {"Location": server.url}, b"")
     with (
-        treasury_server(reply) as first,
+        reply_server(reply) as first,
         pytest.raises(TreasuryError, match="status-307"),
     ):
         connect(first.url).newest_top_up("session")

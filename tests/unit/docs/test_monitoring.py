@@ -111,7 +111,7 @@ def test_an_alert_with_a_ticket_wakes_no_operator() -> None:
 
 
 def test_every_link_of_the_dashboard_has_its_runbook() -> None:
-    """And a panel whose text names a runbook has a link to it."""
+    """If the text of a panel names a runbook, the panel has a link to it."""
     anchors = {
         anchor for panel in panels() for anchor in _LINK.findall(panel["description"])
     }

@@ -1,4 +1,4 @@
-"""A treasury as an HTTP server, whose answers a test sets."""
+"""An HTTP server for tests of clients: it sends the answer that a test sets."""
 
 import threading
 from collections.abc import Iterator
@@ -15,8 +15,10 @@ Asked = tuple[str, str, dict[str, str], bytes]
 class Server:
     """A server that sends *reply*, and keeps what it was asked."""
 
-    def __init__(self, reply: Reply) -> None:
+    def __init__(self, reply: Reply, path: str = "") -> None:
+        """Prepare to serve; *path* is a part of ``url``."""
         self.reply = reply
+        self._path = path
         self.asked: list[Asked] = []
         self.may_answer = threading.Event()
         self.may_answer.set()
@@ -46,13 +48,13 @@ class Server:
     @property
     def url(self) -> str:
         """Its URL."""
-        return f"http://127.0.0.1:{self.server.server_port}"
+        return f"http://127.0.0.1:{self.server.server_port}{self._path}"
 
 
 @contextmanager
-def treasury_server(reply: Reply) -> Iterator[Server]:
-    """Run a server that sends *reply*."""
-    service = Server(reply)
+def reply_server(reply: Reply, path: str = "") -> Iterator[Server]:
+    """Run a server that sends *reply*; *path* is a part of its URL."""
+    service = Server(reply, path)
     thread = threading.Thread(target=service.server.serve_forever, args=(0.01,))
     thread.start()
     try:
