@@ -182,16 +182,23 @@ BY_KEY = select(refunds).where(
 
 _OF_ANY = refunds.c.tenant.in_(bindparam("of_tenants", expanding=True))
 
-_BY_KEY_OF_ANY = (
-    select(refunds)
-    .where(_OF_ANY, refunds.c.idempotency_key == bindparam("key"))
-    .order_by(refunds.c.id)
-)
 
-_BY_REFERENCE_OF_ANY = select(refunds.c.id).where(
-    _OF_ANY, refunds.c.reference == bindparam("name")
-)
+def _earlier() -> Select[Any]:
+    """
+    Return the query for the refunds that have the key or the reference of a new one.
 
+    One statement has one snapshot: of two, only the second may see a refund that
+    another process stores meanwhile, and it would be taken for another request's.
+    """
+    parts = (
+        select(refunds).where(_OF_ANY, refunds.c.idempotency_key == bindparam("key")),
+        select(refunds).where(_OF_ANY, refunds.c.reference == bindparam("name")),
+    )
+    either = union_all(*parts).subquery()
+    return select(either).order_by(either.c.id)
+
+
+EARLIER = _earlier()
 
 _open = (
     select(literal_column("1"))
@@ -251,9 +258,13 @@ def find_earlier(
     connection: Connection, refund: Refund, tenants: Collection[str]
 ) -> Refund | None:
     """Return the refund of one of *tenants* with the key of *refund*, or None."""
-    of_tenants = {"of_tenants": sorted(tenants)}
-    key = {**of_tenants, "key": refund.idempotency_key}
-    same_key = [Refund(*row) for row in connection.execute(_BY_KEY_OF_ANY, key)]
+    params = {
+        "of_tenants": sorted(tenants),
+        "key": refund.idempotency_key,
+        "name": refund.reference,
+    }
+    found = [Refund(*row) for row in connection.execute(EARLIER, params)]
+    same_key = [r for r in found if r.idempotency_key == refund.idempotency_key]
     for stored in same_key:
         if stored.fingerprint == refund.fingerprint:
             return stored
@@ -262,11 +273,9 @@ def find_earlier(
             f"the idempotency key was used for another request, refund {stored.id}",
             refund_id=stored.id,
         )
-    reference = {**of_tenants, "name": refund.reference}
-    taken = connection.execute(_BY_REFERENCE_OF_ANY, reference).scalars().first()
-    if taken is not None:
+    for stored in found:
         raise ConflictError(
-            f"the reference already belongs to refund {taken}", refund_id=taken
+            f"the reference already belongs to refund {stored.id}", refund_id=stored.id
         )
     return None
 

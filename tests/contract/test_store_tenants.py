@@ -1,8 +1,10 @@
 """Contract of tenants: blocks, and how many open refunds a tenant may have."""
 
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import partial
 
 import pytest
 
@@ -200,3 +202,36 @@ def test_of_two_earlier_refunds_the_same_request_is_found(store: SQLStore) -> No
 
     found = store.find_earlier(queued(tenant="shop", **key), {"pod-1", "pod-2"})
     assert found == second
+
+
+@dataclass(frozen=True)
+class _SameRequests:
+    """Accepts each request twice at once, as acceptance of several subjects does."""
+
+    keys: int
+
+    def __call__(self, store: SQLStore, index: int) -> list[set[str]]:
+        with ThreadPoolExecutor(2) as pool:
+            return [
+                set(pool.map(partial(_accept_once, store), [n, n]))
+                for n in range(self.keys)
+            ]
+
+
+def _accept_once(store: SQLStore, n: int) -> str:
+    """Accept refund *n* as acceptance does if a tenant has several subjects."""
+    refund = queued(tenant="shop", idempotency_key=f"key {n}", reference=f"order {n}")
+    earlier = store.find_earlier(refund, ["shop", "pod-1"])
+    return (earlier or accept(store, refund)[0]).id
+
+
+@pytest.mark.parametrize("keys", [60, pytest.param(300, marks=pytest.mark.soak)])
+def test_the_same_request_at_once_is_no_conflict(
+    database_url: str, store: SQLStore, keys: int
+) -> None:
+    """Two processes get each request twice at once: all four get the one refund."""
+    answers = race(_SameRequests(keys), database_url, 2)
+
+    for same_key in zip(*answers, strict=True):
+        assert len(set.union(*same_key)) == 1
+    assert len(store.list("shop", limit=1000).refunds) == keys

@@ -67,6 +67,7 @@ EXPECTED = {
     ),
     "accept": ("BEGIN IMMEDIATE, SELECT, INSERT, INSERT, INSERT", "SELECT, WITH"),
     "replay": ("BEGIN IMMEDIATE, SELECT, INSERT, SELECT", "SELECT, WITH, SELECT"),
+    "find earlier": ("SELECT", "SELECT"),
     "reserve": (
         "BEGIN IMMEDIATE, SELECT, SELECT, SELECT, SELECT, UPDATE, INSERT, INSERT",
         "BEGIN, SELECT, SELECT, SELECT, SELECT, SELECT, UPDATE, INSERT, INSERT",
@@ -103,6 +104,7 @@ def _steps(store: SQLStore) -> dict[str, Callable[[Refund], object]]:
         "accept answered": lambda _: accept(store, queued(), answer="{}"),
         "accept": lambda it: accept(store, it)[0],
         "replay": lambda it: accept(store, it)[0],
+        "find earlier": lambda it: store.find_earlier(queued(), [it.tenant]),
         "reserve": lambda it: reserve(
             store, it, sender=WALLET, key_id=KEY_ID, gas_limit=1, counted=0, at=now()
         ),
@@ -302,6 +304,16 @@ def test_a_reference_is_looked_up_once_per_tenant(filled_store: SQLStore) -> Non
 
     assert "Seq Scan on refunds" not in plan
     assert "SCAN refunds" not in plan.replace("SCAN refunds USING COVERING", "")
+
+
+def test_an_earlier_refund_is_found_in_two_indexes(filled_store: SQLStore) -> None:
+    """One row by its key and one by its reference, not all of the tenants' refunds."""
+    given = {"of_tenants": ["tenant 3"], "key": "key", "name": "order"}
+    plan = _plan(filled_store, queries.EARLIER, given)
+
+    assert "Seq Scan" not in plan
+    assert "ix_refunds_tenant" not in plan
+    assert "SCAN refunds" not in plan
 
 
 def test_open_refunds_of_a_tenant_are_counted_in_an_index(
