@@ -70,9 +70,11 @@ def schema_error(revision: str | None) -> StoreError:
         )
     if revision < FIRST:
         return StoreError(
-            f"a development version of hotwallet wrote this database (revision"
-            f" {revision!r}), and no release can upgrade it: set DATABASE_URL to a new"
-            " database, and create its ledger with `hotwallet db upgrade --create`"
+            f"the database claims revision {revision!r}, from before rows had MACs:"
+            " its rows could be forged, so no release upgrades it. If the ledger was"
+            " newer, another program changed it: restore a backup. Otherwise create a"
+            " new ledger (`hotwallet db upgrade --create`), and rebuild it from the"
+            " audit log with `hotwallet restore`"
         )
     return StoreError(
         "the database was upgraded by a newer release of hotwallet: run that release,"

@@ -12,8 +12,8 @@ from sqlalchemy import Connection, text
 
 from backends.sql.database import Database
 from backends.sql.health import schema_error
-from backends.sql.mac_upgrade import update_macs
-from backends.sql.schema import HEAD
+from backends.sql.mac_renewal import renew_macs
+from backends.sql.schema import FIRST, HEAD
 from backends.sql.urls import SQLITE
 from signer.errors import StoreError
 from signer.row_macs import RowMACs
@@ -56,13 +56,13 @@ def migrate(database: Database, macs: RowMACs | None, *, create: bool) -> Schema
     Without *create*, an SQLite file that has no ledger yet is refused and left as it
     is: a wrong path must not look like a successful upgrade.
 
-    Rows get a MAC under the current key of *macs*, as in ``update_macs``.  Rows of a
-    ledger from before MACs are trusted as they are, once.
+    With *macs*, authentic rows get a MAC under its current key, as in ``renew_macs``.
 
     Raises:
-        ConfigurationError: ``mac-key-missing``: rows need a MAC, and *macs* is None.
-        StoreError: There is no ledger and *create* is false, the database is newer than
-            this program, or it cannot be changed.
+        StoreError: There is no ledger and *create* is false, the database claims a
+            revision from before MACs or is newer than this program, or it cannot be
+            changed.
+        RowNotAuthenticError: A key of the ring has no valid MAC.
     """
     if database.path is not None and not create and _is_missing(database.path):
         raise _no_ledger(database.path)
@@ -73,10 +73,13 @@ def migrate(database: Database, macs: RowMACs | None, *, create: bool) -> Schema
         before = max(heads, default=None)
         if database.path is not None and not create and before is None:
             raise _no_ledger(database.path)
-        if not _run_migrations(connection):
+        # Whoever can write the revision must not get MACs for the rows.
+        is_without_macs = before is not None and before < FIRST
+        if is_without_macs or not _run_migrations(connection):
             raise schema_error(before)
         _require_references(connection)
-        update_macs(connection, macs, before)
+        if macs is not None:
+            renew_macs(connection, macs)
         return SchemaUpgrade(database.path, before, HEAD)
 
     return database.migration(upgrade, timeout=LOCK_TIMEOUT_SECONDS)

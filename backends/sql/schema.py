@@ -20,8 +20,11 @@ from signer.model.wallet import Pause
 HEAD = "0009"
 """The newest migration, which this program needs; a test checks that it is."""
 
-FIRST = "0003"
-"""The oldest migration: ledgers of development versions before it have no upgrade."""
+FIRST = "0005"
+"""The first revision in which every row that pays or limits has a MAC.
+
+An upgrade from an earlier one would have to trust the rows as they are, because the
+database claims that revision.  So there is none."""
 
 
 def status_in(statuses: frozenset[Status]) -> str:
