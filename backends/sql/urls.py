@@ -1,5 +1,7 @@
 """Which values of DATABASE_URL are supported."""
 
+import os
+import ssl
 from pathlib import Path
 
 from sqlalchemy import URL, make_url
@@ -20,22 +22,47 @@ def parse_url(text: str) -> URL:
     """
     Return the URL, with the driver that this package uses.
 
+    libpq's ``sslrootcert=system`` becomes the file of the host's certificates, because
+    the OpenSSL in psycopg's wheel looks for them in a folder that no host has.
+
     Raises:
         ConfigurationError: ``database-misconfigured``: the URL is invalid, or for
-            another kind of database.  The message omits the URL.
+            another kind of database, or the host has no file of certificates.  The
+            message omits the URL.
     """
     try:
         url = make_url(text)
     except (ArgumentError, ValueError):  # ValueError: the port is not a number.
         url = URL.create("unknown")
     if url.drivername in _POSTGRESQL and _is_resolvable(url.host or ""):
-        return url.set(drivername="postgresql+psycopg")
+        return _with_system_certificates(url.set(drivername="postgresql+psycopg"))
     if url.drivername == SQLITE and _is_file(url):
         return url.set(database=str(Path(str(url.database)).absolute()))
     raise ConfigurationError(
         Refusal(
             "database-misconfigured",
             "DATABASE_URL must be postgresql://... or sqlite:///path/to/file",
+        )
+    )
+
+
+def _with_system_certificates(url: URL) -> URL:
+    root = url.query.get("sslrootcert", os.environ.get("PGSSLROOTCERT"))
+    if root != "system":
+        return url
+    paths = ssl.get_default_verify_paths()
+    # libpq takes no folder; Debian's has a file of all certificates.
+    candidates = (paths.cafile, f"{paths.capath}/ca-certificates.crt")
+    for file in candidates:
+        if file and Path(file).is_file():
+            # As with ``system``, libpq then verifies the host's name in any case.
+            query = {"sslrootcert": file, "sslmode": "verify-full"}
+            return url.update_query_dict(query)
+    raise ConfigurationError(
+        Refusal(
+            "database-misconfigured",
+            "DATABASE_URL has sslrootcert=system, and this host has no file of trusted"
+            " certificates: install ca-certificates, or set SSL_CERT_FILE",
         )
     )
 
