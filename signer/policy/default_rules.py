@@ -68,12 +68,13 @@ SERVICE_WALLET = PolicyFile(
 // The service pauses a wallet when it finds a nonce that it did not reserve.
 
 @id("service-wallet")
-forbid (principal, action == Action::"sign-transaction", resource)
-when { context.path == "account" && context.service_wallet };
-
-@id("service-wallet")  // The account's nonce is in it (EIP-7702).
-forbid (principal, action == Action::"sign-authorization", resource)
-when { context.path == "account" && context.service_wallet };
+forbid (
+  principal,
+  // The account's nonce is in an authorisation as well (EIP-7702).
+  action in [Action::"sign-transaction", Action::"sign-authorization"],
+  resource
+)
+when { context.service_wallet };
 """,
 )
 
@@ -142,12 +143,6 @@ when { context.shape == "call" };
 forbid (principal, action == Action::"sign-transaction", resource)
 when { context.shape == "empty" };
 
-@id("service-wallet") @explanation
-forbid (principal, action == Action::"sign-transaction", resource)
-when {
-  ["json-rpc", "rest"].contains(context.path) && context.service_wallet
-};
-
 @id("message-digest") @explanation
 forbid (principal, action == Action::"sign-message", resource)
 when { context.length == 32 };
@@ -194,7 +189,6 @@ permit (principal is Tenant, action == Action::"sign-transaction", resource is N
 when {
   ["json-rpc", "rest"].contains(context.path) && context.type <= 2
   && context.shape == "token-transfer" && context.recipient_kind == "other"
-  && !context.service_wallet
 };
 """
 

@@ -134,7 +134,7 @@ EXAMPLES = {
             "paths": ["json-rpc", "rest"],
             "tenant": "shop",
             "verdict": "refuse",
-            "rule": "coin",
+            "rule": "service-wallet",
             "transaction": {"to": VECTORS["keys"]["own"][0], "value": 1},
         },
         {
@@ -159,7 +159,7 @@ def test_tests_examples(run: Run, paid: Refund, tmp_path: Path) -> None:
     file.write_text(json.dumps({**EXAMPLES, "example": [wrong]}))
     finished = run("policy", "test", str(file))
     assert finished.status == 1
-    expected, found = "allow (coin)", "refuse (coin, service-wallet)"
+    expected, found = "allow (service-wallet)", "refuse (service-wallet)"
     assert f"coin, rest: expected {expected}, found {found}" in finished.out
     document = run("policy", "test", str(file), "--json").json
     assert [each["ok"] for each in document["examples"]] == [False, False]

@@ -342,19 +342,14 @@ TRANSACTION = {
 }
 
 
-def test_signs_a_transaction(permitted: TestClient, sqlite_store: SQLStore) -> None:
-    """The bytes for ethers and viem, and an object for web3.py; no nonce is used."""
-    own = _own(permitted)
-    fields = {"from": own.lower(), **TRANSACTION}
-    raw = call(permitted, "eth_signTransaction", fields)["result"]
-    whole = call(
-        permitted, "eth_signTransaction", fields, Prefer="return=representation"
-    )["result"]
+def test_signs_no_transaction_of_the_wallet(
+    permitted: TestClient, sqlite_store: SQLStore
+) -> None:
+    """Also not with a rule that permits it: the nonce would pause the wallet."""
+    fields = {"from": _own(permitted).lower(), **TRANSACTION}
+    error = call(permitted, "eth_signTransaction", fields)["error"]
 
-    assert Account.recover_transaction(raw) == own
-    assert Account.recover_transaction(whole["raw"]) == own
-    assert whole["tx"]["nonce"] == "0x0"
-    assert whole["tx"].keys() >= {"hash", "r", "s", "v"}
+    assert (error["code"], error["data"]["rule"]) == (4001, "service-wallet")
     assert sqlite_store.list("gateway-1").refunds == ()
     incomplete = {name: fields[name] for name in ("from", "to", "gas")}
     error = call(permitted, "eth_signTransaction", incomplete)["error"]
