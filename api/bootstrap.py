@@ -39,6 +39,10 @@ from signer.model.audit_record import WORKER
 from signer.startup import dependency_checks, guard
 
 
+_DEVICE_SECONDS = 3.0
+"""How long a process that needs no device waits for it: meanwhile nothing is served."""
+
+
 def build_container(environ: Mapping[str, str] = os.environ) -> Container:
     """Return a container to look at ledger and chains; nothing is opened or checked."""
     return Container(
@@ -77,7 +81,8 @@ def open_container(
     Return a container whose store, device, key and chains the guard has checked.
 
     With *serving* the process answers requests, so the keys for tokens are opened too.
-    A process that serves refunds only opens no key and asks no node.
+    A process that serves refunds only opens no key and asks no node.  That of
+    administrators also starts while the device does not answer.
 
     Raises:
         ConfigurationError: The guard refuses, with one ``Refusal`` per problem.
@@ -92,13 +97,13 @@ def open_container(
     if serving and not container.settings.serve_role.has_key:
         container.warnings = warnings
         return container
-    signer, key_warnings = _settle_key(container)
+    signer, key_warnings = _settle_key(container, serving=serving)
     container.warnings = (*warnings, *key_warnings)
     if container.checkpoint_settings is not None:
         require_separate_key(
             container.checkpoint_settings,
             container.jwt_keys if serving else None,
-            signer.public_key,
+            None if signer is None else signer.public_key,
         )
     for name, chain in container.chains.items():
         dependency_checks.check_chain(name, chain.network, chain.client)
@@ -232,13 +237,28 @@ def _collecting(refusals: list[Refusal]) -> Iterator[None]:
         refusals += e.refusals
 
 
-def _settle_key(container: Container) -> tuple[Signer, list[str]]:
-    """Make sure that the ring has an active key; return its signer, and warnings."""
+def _settle_key(
+    container: Container, *, serving: bool
+) -> tuple[Signer | None, list[str]]:
+    """
+    Make sure that the ring has an active key; return its signer, and warnings.
+
+    Administrators stop, block and look up most while the device is down (ADR 78).
+    """
     settings = container.settings
     key_setting = container.backend_plugin.key_setting
-    self_test = partial(dependency_checks.self_test_key, settings, key_setting)
+    needs_device = not (serving and settings.serve_role is Role.ADMIN)
     startup_key = StartupKey(
-        container.store, container.signers, self_test, container.clock
+        container.store,
+        container.signers,
+        partial(
+            dependency_checks.self_test_key,
+            settings,
+            key_setting,
+            seconds=None if needs_device else _DEVICE_SECONDS,
+        ),
+        container.clock,
+        needs_device=needs_device,
     )
     try:
         with refusing_store_errors():

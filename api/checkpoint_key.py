@@ -66,10 +66,12 @@ def load_or_create_key(path: Path) -> CheckpointKey:
 
 
 def require_separate_key(
-    signing: CheckpointSettings, keys: "KeySource | None", wallet: PublicKey
+    signing: CheckpointSettings, keys: "KeySource | None", wallet: PublicKey | None
 ) -> None:
     """
     Require that the checkpoint key neither signs payments nor verifies tokens.
+
+    *wallet* is None while the device does not answer.
 
     Raises:
         ConfigurationError: ``audit-key-shared``: it is also a key of that kind.
@@ -78,4 +80,5 @@ def require_separate_key(
     audit = pem.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     known = () if keys is None else keys.known()
     jwt_spkis = [key.spki for key in known if key.spki is not None]
-    check_audit_key(audit, jwt_spkis, encode_public_key(wallet.uncompressed))
+    wallet_spki = None if wallet is None else encode_public_key(wallet.uncompressed)
+    check_audit_key(audit, jwt_spkis, wallet_spki)

@@ -92,7 +92,9 @@ class ServingParts(AdministrationParts):
                 wallet = wallet_check(chain.client, self.store.active_key)
                 checks[f"wallet-{name}"] = wallet
         key = self.key_check if role.has_key else None
-        return ReadinessChecker(checks, key, self.store.active_key)
+        return ReadinessChecker(
+            checks, key, self.store.active_key, needs_key=role is not Role.ADMIN
+        )
 
     @cached_property
     def collectors(self) -> "Sequence[Collector]":

@@ -45,6 +45,8 @@ class Readiness:
     ``checks`` maps the name of each dependency to ``ok`` or an error's code.  While
     signing or a worker is stopped a process is ready: it accepts refunds, which wait.
     It is ready, too, while changed rules are not in force: those from before are.
+    Unless ``needs_key``, it is ready while the key does not sign: administrators can
+    do everything else.
     ``address`` is the active key's, None if unknown.  ``epoch`` counts the rotations:
     if two processes differ in it for more than a few seconds, they do not share a
     ledger.
@@ -53,16 +55,20 @@ class Readiness:
     checks: Mapping[str, str]
     address: str | None = None
     epoch: int | None = None
+    needs_key: bool = True
 
     @property
     def ready(self) -> bool:
-        """Whether every check passed, except for those that stop no acceptance."""
-        return set(self.checks.values()) <= {"ok", *_DELAYS}
+        """Whether every check passed, except for those that stop no request."""
+        return all(
+            code == "ok" or code in _DELAYS or (name == "key" and not self.needs_key)
+            for name, code in self.checks.items()
+        )
 
     @property
     def degraded(self) -> bool:
-        """Whether signing or a worker is stopped, or changed rules are not in force."""
-        return not _DELAYS.isdisjoint(self.checks.values())
+        """Whether a check failed; that of a process that is ready stops no request."""
+        return set(self.checks.values()) != {"ok"}
 
 
 class AuditUnsealedError(StoreError):
@@ -125,6 +131,7 @@ class ReadinessChecker:
         key: KeyCheck | None,
         active_key: Callable[[], Key | None],
         *,
+        needs_key: bool = True,
         answer_seconds: float = ANSWER_SECONDS,
         timer: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -132,8 +139,10 @@ class ReadinessChecker:
         Run *checks*, by name, and *key* if there is one; a check fails if it raises.
 
         *active_key* is for information: it adds the address and epoch to the answer.
+        Without *needs_key*, a key that does not sign leaves the process ready.
         """
         self._key = key
+        self._needs_key = needs_key
         of_key = {} if key is None else {"key": key}
         self._checks: Mapping[str, Check] = {**checks, **of_key, "guard": active_key}
         self._answer_seconds = answer_seconds
@@ -177,8 +186,10 @@ class ReadinessChecker:
         # be read, the check of the database says so.
         checks["guard"] = "ok"
         if not isinstance(active, Key):
-            return Readiness(checks)
-        return Readiness(checks, active.address, active.epoch)
+            return Readiness(checks, needs_key=self._needs_key)
+        return Readiness(
+            checks, active.address, active.epoch, needs_key=self._needs_key
+        )
 
     def _answer(self, name: str, pending: Pending[object], seconds: float) -> str:
         if not pending.wait(seconds):

@@ -11,13 +11,15 @@ backup that is older than a rotation.
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from signer.errors import ConfigurationError, HotWalletError, KeyRotatedError, Refusal
 from signer.keys.signer import Signer, SignerFactory
 from signer.model.key import Key, KeyState, is_same_key
 from signer.ports import Clock, KeyDirectory, KeyStore
 
+
+T = TypeVar("T")
 
 _MAX_TRIES = 3
 
@@ -35,20 +37,35 @@ class StartupKey:
     """Finds the active key of a ledger, or enrols the configured key in it."""
 
     def __init__(
-        self, store: KeyStore, signers: SignerFactory, self_test: SelfTest, clock: Clock
+        self,
+        store: KeyStore,
+        signers: SignerFactory,
+        self_test: SelfTest,
+        clock: Clock,
+        *,
+        needs_device: bool = True,
     ) -> None:
+        """
+        Use the ring of *store*, and open its keys with *signers*.
+
+        Without *needs_device*, a device that does not answer at the moment is no reason
+        not to start, if the ring has an active key.
+        """
         self._store = store
         self._signers = signers
         self._directory = signers.directory
         self._self_test = self_test
         self._clock = clock
+        self._needs_device = needs_device
 
-    def open(self, name: str, expected_address: str | None) -> tuple[Signer, list[str]]:
+    def open(
+        self, name: str, expected_address: str | None
+    ) -> tuple[Signer | None, list[str]]:
         """
         Open and self-test the active key; enrol the key *name* if there is none.
 
         *expected_address* is the configured ``WALLET_ADDRESS``.  Return the signer of
-        the active key, and warnings.
+        the active key, None if the device does not answer, and warnings.
 
         Raises:
             ConfigurationError: The key does not sign; the configured key was never the
@@ -63,11 +80,27 @@ class StartupKey:
 
     def _open(
         self, name: str, expected_address: str | None
-    ) -> tuple[Signer, list[str]]:
+    ) -> tuple[Signer | None, list[str]]:
         active = self._store.active_key() or self._enrol(name, expected_address)
         require_backend(active, self._directory)
-        signer = self._self_test(lambda: self._signers.open(active), while_active=True)
-        return signer, self._compare(active, name, expected_address)
+
+        def open_active() -> Signer:
+            return self._self_test(
+                lambda: self._signers.open(active), while_active=True
+            )
+
+        signer = self._unless_down(open_active)
+        warnings = self._compare(active, name, expected_address)
+        return signer, warnings if signer else [_NO_DEVICE, *warnings]
+
+    def _unless_down(self, ask: Callable[[], T]) -> T | None:
+        """Return what *ask* returns; None if the device may be down, and is."""
+        try:
+            return ask()
+        except ConfigurationError as e:
+            if self._needs_device or not e.is_transient:
+                raise
+        return None
 
     def _enrol(self, name: str, expected_address: str | None) -> Key:
         now = self._clock()
@@ -95,19 +128,22 @@ class StartupKey:
         self, active: Key, name: str, expected_address: str | None
     ) -> list[str]:
         ring = self._store.keys()
-        configured = self._find_configured(name, ring)
-        if configured is None:
-            raise ConfigurationError(not_in_ring("the configured key"))
+        configured = self._unless_down(lambda: self._find_configured(name, ring))
         require_address(ring, expected_address or active.address)
+        if configured is None:
+            return []  # An alias, which only the device resolves.
         if configured.key_id != active.key_id:
             return [_ROTATED_AWAY]
         # A bare id or an alias does not name a region.
         is_old_arn = name.startswith("arn:") and name != configured.key_id
         return [_FAILED_OVER] if is_old_arn else []
 
-    def _find_configured(self, name: str, ring: Sequence[Key]) -> Key | None:
+    def _find_configured(self, name: str, ring: Sequence[Key]) -> Key:
+        configured = (
+            None  # Also of a key that is deleted or disabled, or never existed.
+        )
         try:
-            return resolve_in_ring(name, ring, self._directory)
+            configured = resolve_in_ring(name, ring, self._directory)
         except HotWalletError as e:
             if e.retryable:
                 problem = Refusal(
@@ -116,7 +152,9 @@ class StartupKey:
                     is_transient=e.retryable,
                 )
                 raise ConfigurationError(problem) from None
-            return None  # The key is deleted or disabled, or it never existed.
+        if configured is None:
+            raise ConfigurationError(not_in_ring("the configured key"))
+        return configured
 
 
 def resolve_in_ring(
@@ -174,6 +212,10 @@ def _served(ring: Sequence[Key]) -> Sequence[Key]:
 _NO_LOOKUP = (
     "the configured key's name cannot be resolved at the moment; configure its ARN,"
     " which needs no lookup"
+)
+_NO_DEVICE = (
+    "the device does not answer, so the active key is not tested yet: what needs no"
+    " signature works, and /readyz tests the key again"
 )
 _ROTATED_AWAY = (
     "the configured key was rotated away from; the ring's active key signs instead"

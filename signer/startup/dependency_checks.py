@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.serialization import (
 from signer.chain.erc20 import DECIMALS
 from signer.config.networks import Network, Token
 from signer.config.settings import PKCS11, Role, Settings
+from signer.deadline import Deadlines
 from signer.errors import (
     ChainError,
     ConfigurationError,
@@ -37,11 +38,13 @@ def self_test_key(
     open_signer: Callable[[], Signer],
     *,
     while_active: bool = False,
+    seconds: float | None = None,
 ) -> Signer:
     """
     Return the signer that *open_signer* opens, after a test signature.
 
-    *key_setting* is the variable that names the first key, for the message.
+    *key_setting* is the variable that names the first key, for the message.  With
+    *seconds*, the device has this long to answer instead of its own deadlines.
 
     Raises:
         KeyRotatedError: With *while_active*: the key is no longer the active one.
@@ -53,9 +56,16 @@ def self_test_key(
     remedy = f"check {key_setting}, the key's state and the role's permissions"
     if settings.backend_name == PKCS11:
         kind, remedy = "pkcs11", "run: hotwallet softhsm doctor"
-    try:
+
+    def test() -> Signer:
         signer = open_signer()
         signer.self_test(while_active=while_active)
+        return signer
+
+    try:
+        if seconds is None:
+            return test()
+        return Deadlines().within(seconds, test, name="key")
     except KeyNotFoundError as e:
         refusal = Refusal(f"{kind}-not-configured", f"{e}; {remedy}")
     except SigningError as e:
@@ -64,8 +74,6 @@ def self_test_key(
             f"{e} ({e.code}); {remedy}",
             is_transient=e.retryable,
         )
-    else:
-        return signer
     raise ConfigurationError(refusal)
 
 
@@ -122,17 +130,18 @@ def check_journal(
 
 
 def check_audit_key(
-    audit_spki: bytes, jwt_spkis: Iterable[bytes], wallet_spki: bytes
+    audit_spki: bytes, jwt_spkis: Iterable[bytes], wallet_spki: bytes | None
 ) -> None:
     """
     Refuse (``audit-key-shared``) a key that does not only sign audit checkpoints.
 
     An issuer of tokens, or the wallet itself, must not be able to sign the audit log of
-    its own actions.  All arguments are DER ``SubjectPublicKeyInfo`` (RFC 5280).
+    its own actions.  All arguments are DER ``SubjectPublicKeyInfo`` (RFC 5280);
+    *wallet_spki* is None if the device does not show the wallet's at the moment.
     """
     audit_numbers = _numbers(audit_spki)
     others = (
-        ("the wallet's key", [wallet_spki]),
+        ("the wallet's key", [] if wallet_spki is None else [wallet_spki]),
         ("a key that verifies tokens", jwt_spkis),
     )
     refusals = [

@@ -12,7 +12,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
@@ -30,15 +30,21 @@ class RunningService:
     """
     Gunicorn and a worker of ours; they run inside of ``with``.
 
-    With *has_interpreters* they are new interpreters instead of forks.
+    With *has_interpreters* they are new interpreters instead of forks, and with other
+    *names* only those commands run.
     """
 
     def __init__(
-        self, environ: Mapping[str, str], *, has_interpreters: bool = False
+        self,
+        environ: Mapping[str, str],
+        *,
+        has_interpreters: bool = False,
+        names: Sequence[str] = ("serve", "worker"),
     ) -> None:
         with socket.create_server(("127.0.0.1", 0)) as probe:
             self.port = int(probe.getsockname()[1])
         self._begin = start_interpreter if has_interpreters else ForkedCommand
+        self._names = names
         self._environ = {**environ, "BIND": f"127.0.0.1:{self.port}"}
         self._output: dict[str, list[str]] = {}
         self._readers: list[threading.Thread] = []
@@ -46,8 +52,8 @@ class RunningService:
         self.command_lines: set[str] = set()
 
     def __enter__(self) -> Self:
-        """Start both, and wait until the service is ready."""
-        for name in ("serve", "worker"):
+        """Start them, and wait until the service is ready."""
+        for name in self._names:
             self._start(name)
         try:
             self._await_ready()

@@ -165,6 +165,16 @@ def test_everything_is_checked_and_healthy(system: System) -> None:
     assert (answer.ready, answer.degraded) == (True, False)
 
 
+@pytest.mark.parametrize("needs_key", [True, False])
+def test_administrators_need_no_key(*, needs_key: bool) -> None:
+    """Their process is ready while the key does not sign, and not without database."""
+    failing = Readiness({"key": "backend-throttled"}, needs_key=needs_key)
+    down = Readiness({"database": "store-unavailable"}, needs_key=needs_key)
+
+    assert (failing.ready, failing.degraded) == (not needs_key, True)
+    assert not down.ready
+
+
 def test_a_stop_is_shown_and_leaves_the_process_ready(system: System) -> None:
     """It accepts refunds, which wait, and the key is still tested."""
     stopped(system.store, EVERYTHING)

@@ -29,8 +29,25 @@ from tests.support.ring import NEW, OLD, OTHER, System
 UNKNOWN = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8"
 
 
-def _startup_key(system: System, store: Ledger | None = None) -> StartupKey:
-    return StartupKey(store or system.store, system.signers, _self_test, system.clock)
+def _startup_key(
+    system: System, store: Ledger | None = None, *, needs_device: bool = True
+) -> StartupKey:
+    return StartupKey(
+        store or system.store,
+        system.signers,
+        _self_test,
+        system.clock,
+        needs_device=needs_device,
+    )
+
+
+def _open(
+    startup_key: StartupKey, name: str, address: str | None
+) -> tuple[Signer, list[str]]:
+    """Return signer and warnings; the device answers."""
+    signer, warnings = startup_key.open(name, address)
+    assert signer is not None
+    return signer, warnings
 
 
 def _self_test(
@@ -40,13 +57,14 @@ def _self_test(
         signer = open_signer()
         signer.self_test(while_active=while_active)
     except SigningError as e:
-        raise ConfigurationError(Refusal("key-unusable", str(e))) from None
+        refusal = Refusal("key-unusable", str(e), is_transient=e.retryable)
+        raise ConfigurationError(refusal) from None
     return signer
 
 
 def _refusal(system: System, name: str, address: str | None = None) -> str:
     with pytest.raises(ConfigurationError) as raised:
-        _startup_key(system).open(name, address)
+        _open(_startup_key(system), name, address)
     (refusal,) = raised.value.refusals
     assert name not in refusal.message
     return refusal.code
@@ -63,7 +81,7 @@ def test_first_key_is_enrolled(system: System, *, given: bool) -> None:
     """An empty ring gets the configured key after a self-test."""
     store = _emptied(system)
     expected = system.address(NEW).lower() if given else None
-    signer, warnings = _startup_key(system).open(NEW, expected)
+    signer, warnings = _open(_startup_key(system), NEW, expected)
     active = store.active_key()
 
     assert active is not None
@@ -78,8 +96,8 @@ def test_alias_is_enrolled_by_its_key_id(system: System) -> None:
     """O7: the enrolled id is the permanent one that the alias resolved to."""
     store = _emptied(system)
     system.directory.aliases["alias/first"] = NEW
-    _startup_key(system).open("alias/first", None)
-    again = _startup_key(system).open("alias/first", None)
+    _open(_startup_key(system), "alias/first", None)
+    again = _open(_startup_key(system), "alias/first", None)
     active = store.active_key()
 
     assert active is not None
@@ -102,10 +120,10 @@ def test_bad_key_is_not_enrolled(system: System, fault: str) -> None:
 
 def test_ring_decides_after_a_rotation(system: System) -> None:
     """O5: a process with the old setting signs with the new key, and warns."""
-    before = _startup_key(system).open(OLD, system.address(OLD))
+    before = _open(_startup_key(system), OLD, system.address(OLD))
     made_active(system.store, system.key(NEW))
-    outdated = _startup_key(system).open(OLD, system.address(OLD))
-    updated = _startup_key(system).open(NEW, system.address(NEW))
+    outdated = _open(_startup_key(system), OLD, system.address(OLD))
+    updated = _open(_startup_key(system), NEW, system.address(NEW))
 
     assert (before[0].address, before[1]) == (system.address(OLD), [])
     assert (outdated[0].address, len(outdated[1])) == (system.address(NEW), 1)
@@ -120,7 +138,7 @@ def test_bare_id_of_an_arn_needs_no_lookup(system: System) -> None:
     made_active(system.store, key_at(system.address(OTHER), key_id=arn))
     system.directory.devices.pop(OTHER)
 
-    assert _startup_key(system).open(OTHER, None)[1] == []
+    assert _open(_startup_key(system), OTHER, None)[1] == []
 
 
 @pytest.mark.parametrize("name", [OTHER, "nowhere"])
@@ -142,7 +160,7 @@ def test_key_activated_after_the_backup_is_refused(system: System, state: str) -
 
     assert _refusal(system, NEW) == "key-not-in-ring"
     assert _refusal(system, OLD, pending.address) == "key-not-in-ring"
-    assert _startup_key(system).open(OLD, system.address(OLD))[1] == []
+    assert _open(_startup_key(system), OLD, system.address(OLD))[1] == []
 
 
 def test_address_outside_the_ring_is_refused(system: System) -> None:
@@ -169,10 +187,10 @@ def test_concurrent_enrolments_have_one_winner(system: System) -> None:
     """Of two concurrent enrolments, the second process uses the first's key."""
     late = altered(system.store, active_key=lambda: None)
 
-    signer, warnings = _startup_key(system, late).open(OLD, None)
+    signer, warnings = _open(_startup_key(system, late), OLD, None)
     assert (signer.key_id, warnings) == (KeyId(OLD), [])
     with pytest.raises(ConfigurationError):
-        _startup_key(system, late).open(NEW, None)
+        _open(_startup_key(system, late), NEW, None)
 
 
 def test_unavailable_ledger_is_an_error(system: System) -> None:
@@ -199,7 +217,7 @@ def _fail_over(system: System, name: str, place: str) -> None:
 def test_configuration_of_another_region_is_accepted(system: System, name: str) -> None:
     """K18: after a failover, a process starts with the ARN of the old region."""
     _fail_over(system, NEW, ELSEWHERE)
-    signer, warnings = _startup_key(system).open(name, system.address(NEW))
+    signer, warnings = _open(_startup_key(system), name, system.address(NEW))
 
     assert signer.key_id == ELSEWHERE
     warned = ["failed over" in warning for warning in warnings]
@@ -217,7 +235,7 @@ def test_alias_lookup_that_fails_is_reported(
 
     system.directory.resolve = resolve  # type: ignore[method-assign]
     with pytest.raises(ConfigurationError) as refused:
-        _startup_key(system).open("alias/wallet", None)
+        _open(_startup_key(system), "alias/wallet", None)
 
     (refusal,) = refused.value.refusals
     assert refusal.code == "kms-signing-error"
@@ -229,7 +247,7 @@ def test_alias_of_the_old_region_is_accepted(system: System) -> None:
     _fail_over(system, NEW, ELSEWHERE)
     system.directory.devices[REPLICA] = system.directory.devices[NEW]
     system.directory.aliases["alias/wallet"] = REPLICA
-    signer, warnings = _startup_key(system).open("alias/wallet", None)
+    signer, warnings = _open(_startup_key(system), "alias/wallet", None)
 
     assert (signer.key_id, warnings) == (ELSEWHERE, [])
 
@@ -253,7 +271,7 @@ def test_rotation_during_start_up(system: System) -> None:
         return reads[-1]
 
     ledger = altered(system.store, active_key=active_key)
-    signer, _ = _startup_key(system, ledger).open(NEW, None)
+    signer, _ = _open(_startup_key(system, ledger), NEW, None)
 
     assert signer.key_id == NEW
     assert len(reads) == 2
@@ -271,4 +289,67 @@ def test_ring_that_keeps_changing_stops_start_up(system: System) -> None:
 
     ledger = altered(system.store, active_key=active_key)
     with pytest.raises(KeyRotatedError, match="during every self-test"):
-        _startup_key(system, ledger).open(NEW, None)
+        _open(_startup_key(system, ledger), NEW, None)
+
+
+DOWN = (BackendUnavailableError("no answer"), BackendThrottledError("slow down"))
+
+
+def _compare_without_device(system: System, name: str, address: str | None) -> str:
+    """Return the warning, or the code of the refusal."""
+    startup_key = _startup_key(system, needs_device=False)
+    try:
+        signer, warnings = startup_key.open(name, address)
+    except ConfigurationError as e:
+        return e.refusals[0].code
+    assert signer is None
+    return warnings[0]
+
+
+@pytest.mark.parametrize("error", DOWN)
+@pytest.mark.parametrize("name", [OLD, "alias/wallet"])
+def test_a_process_that_needs_no_device_starts_without(
+    system: System, error: BackendError, name: str
+) -> None:
+    """The ring has the key already; an alias is not compared without the device."""
+
+    def resolve(name: str) -> KeyId:
+        raise error
+
+    system.directory.resolve = resolve  # type: ignore[method-assign]
+    system.directory.failure = error
+
+    warning = _compare_without_device(system, name, system.address(OLD))
+
+    assert "the device does not answer" in warning
+
+
+def test_a_process_that_needs_no_device_tests_the_key(system: System) -> None:
+    """If the device answers, everything is as in other processes."""
+    signer, warnings = _startup_key(system, needs_device=False).open(OLD, None)
+
+    assert (signer and signer.address, warnings) == (system.address(OLD), [])
+
+
+@pytest.mark.parametrize("error", [*DOWN, KeyUnusableError("disabled")])
+def test_a_device_that_is_down_excuses_nothing_else(
+    system: System, error: BackendError
+) -> None:
+    """Not an address outside of the ring, another backend or an empty ring."""
+    old = system.address(OLD)
+    system.directory.failure = error
+    if error.retryable:
+        assert _compare_without_device(system, OLD, UNKNOWN) == "key-not-in-ring"
+    else:
+        assert _compare_without_device(system, OLD, old) == "key-unusable"
+    made_active(system.store, replace(key_at(UNKNOWN, key_id="01"), backend="pkcs11"))
+    assert _compare_without_device(system, OLD, old) == "key-backend-mismatch"
+    _emptied(system)
+    assert _compare_without_device(system, OLD, old) == "key-unusable"
+
+
+def test_a_missing_configured_key_is_refused_without_need_of_the_device(
+    system: System,
+) -> None:
+    """A device that answers that there is no such key was not down."""
+    assert _compare_without_device(system, "nowhere", None) == "key-not-in-ring"

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from itertools import product
 from pathlib import Path
+from threading import Event
 from typing import Any, cast
 
 import coincurve
@@ -588,6 +589,29 @@ def test_key_that_does_not_sign_is_refused(
     assert ("check KMS_KEY_ID" in refusal.message) == (kind == "kms")
 
 
+def test_key_that_hangs_is_refused_after_the_given_time() -> None:
+    """The refusal is transient, as that of a device that reports the outage itself."""
+    released = Event()
+
+    def open_signer() -> Signer:
+        released.wait()
+        raise BackendUnavailableError("late")
+
+    with pytest.raises(ConfigurationError, match="no answer in time") as caught:
+        self_test_key(KMS, "KMS_KEY_ID", open_signer, seconds=0.01)
+    released.set()
+
+    assert caught.value.is_transient
+
+
+def test_key_that_signs_in_the_given_time_passes() -> None:
+    signer = self_test_key(
+        KMS, "KMS_KEY_ID", lambda: signer_over(honest(KEY)), seconds=30
+    )
+
+    assert signer.public_key.uncompressed == point(KEY)
+
+
 def test_wrong_signature_fails_the_self_test() -> None:
     """The self-test verifies the signature, so that a faulty device is refused."""
     other = coincurve.PrivateKey.from_int(5)
@@ -706,6 +730,7 @@ def test_audit_key_must_not_verify_tokens(kind: str) -> None:
     own = _der(AUDITS[kind])
 
     check_audit_key(own, others, _der(WALLET))
+    check_audit_key(own, others, None)
     with pytest.raises(ConfigurationError) as caught:
         check_audit_key(own, [*others, own], _der(WALLET))
 
