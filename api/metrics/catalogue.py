@@ -197,7 +197,7 @@ SIGNATURE_THROTTLED_SHARE = Spec(
     "hotwallet_signature_throttled_share",
     "gauge",
     ("backend",),
-    "Share of the calls of the last 20 seconds that were rejected because of the rate;"
+    "Share of the calls of the last minute that were rejected because of the rate;"
     " 0 below five.",
 )
 REFUNDS_ENDED = Spec(

@@ -1,6 +1,8 @@
 """
 Raises an alert when signing fails, and repeats it at most every five minutes.
 
+A device that rejects calls because of their rate is one alert until it rejects none.
+
 It covers every signature of a refund, a sweep or a message.  Self-tests raise alerts of
 their own (``api/health/key_check.py``).
 """
@@ -18,6 +20,10 @@ LASTING_SECONDS = 30.0
 """How long retryable errors must last before they raise an alert."""
 
 
+RATE_REMIND_SECONDS = 6 * 3600.0
+"""How often ``backend-throttled`` is repeated: a quota is raised in hours."""
+
+
 class SigningAlarm:
     """Raises and throttles alerts about signing; thread-safe."""
 
@@ -29,6 +35,7 @@ class SigningAlarm:
         self._lock = Lock()
         self._failing_since: dict[str | None, float] = {}
         self._throttle = AlertThrottle(timer)
+        self._rate_throttle = AlertThrottle(timer, remind=RATE_REMIND_SECONDS)
         self._calls = ThrottleWindow(timer)
 
     def called(self, backend: str, attempts: int, throttled: int) -> None:
@@ -39,9 +46,9 @@ class SigningAlarm:
         """
         self._calls.add(attempts, throttled)
         share = self._calls.share
-        if share == 0:  # Not below the bound, about which it may vary.
-            self._throttle.clear(backend)
-        elif share > THROTTLED_SHARE and self._throttle.is_due(
+        if self._calls.is_fine:  # Not below the bound, about which it may vary.
+            self._rate_throttle.clear(backend)
+        elif share > THROTTLED_SHARE and self._rate_throttle.is_due(
             Alert.BACKEND_THROTTLED, backend
         ):
             percent = round(100 * share)

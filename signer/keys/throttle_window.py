@@ -6,8 +6,8 @@ from collections.abc import Callable
 from threading import Lock
 
 
-WINDOW_SECONDS = 20.0
-"""For how long a call counts."""
+WINDOW_SECONDS = 60.0
+"""For how long a call counts: longer than the pause before refunds are retried."""
 
 THROTTLED_SHARE = 0.1
 """From which share on operators are alerted."""
@@ -42,6 +42,13 @@ class ThrottleWindow:
             if self._throttled < _FEWEST:
                 return 0.0
             return self._throttled / self._attempts
+
+    @property
+    def is_fine(self) -> bool:
+        """Whether there were calls, and none was rejected; no calls say nothing."""
+        with self._lock:
+            self._forget()
+            return bool(self._calls) and self._throttled == 0
 
     def _forget(self) -> None:
         oldest = self._timer() - WINDOW_SECONDS

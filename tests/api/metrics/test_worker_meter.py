@@ -72,7 +72,7 @@ def test_signatures_are_measured(meter: WorkerMeter) -> None:
     assert samples["hotwallet_signature_throttled_total aws-kms"] == 6
 
 
-def test_the_share_of_rejected_calls_is_that_of_half_a_minute() -> None:
+def test_the_share_of_rejected_calls_is_that_of_a_minute() -> None:
     now = [0.0]
     meter = WorkerMeter(Names([], []), lambda: now[0])
     meter.signed("aws-kms", "success", 0.03, attempts=10, throttled=5)

@@ -207,13 +207,24 @@ def test_a_device_that_throttles_raises_an_alert(monitor: MonitoredAlarm) -> Non
     signer = Signer.open(device, KEY_ID, recording()[0], alarm=monitor.alarm)
     for _ in range(4):
         signer.sign_digest(DIGEST, PURPOSE)
-    monitor.now += 60
+    monitor.now += 61
     monitor.alarm.called("aws-kms", 1, 0)
 
     assert monitor.alerts == [("backend-throttled", 75)]
     monitor.alarm.called(device.name, 1, 0)
     monitor.alarm.called(device.name, 5, 5)
     assert monitor.alerts[1:] == [("backend-throttled", 71)]
+
+
+@pytest.mark.parametrize("attempts", [3, 10])
+def test_retries_that_are_rejected_are_one_alert(
+    monitor: MonitoredAlarm, attempts: int
+) -> None:
+    """Refunds are retried after 30 seconds: the pauses end nothing."""
+    for monitor.now in range(0, 600, 31):
+        monitor.alarm.called("aws-kms", attempts, attempts)
+
+    assert monitor.alerts == [("backend-throttled", 100)]
 
 
 def _throttled(times: int) -> Callable[..., DeviceSignature]:
