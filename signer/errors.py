@@ -181,6 +181,12 @@ class IdempotencyMismatchError(ConflictError):
     code = "idempotency-mismatch"
 
 
+class NonceUsedError(ConflictError):
+    """Another transaction has the nonce, or was asked for with it."""
+
+    code = "nonce-used"
+
+
 class CursorExpiredError(RequestError):
     """Events after the cursor are no longer kept."""
 

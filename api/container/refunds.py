@@ -75,9 +75,8 @@ class RefundParts(KeyParts):
     @cached_property
     def transaction_sender(self) -> TransactionSender:
         """Accepts what JSON-RPC's clients send, as refunds."""
-        return TransactionSender(
-            self.refunds, self.store, self.ledger_clock, refund_answer
-        )
+        clock, nodes = self.ledger_clock, self.node_proxies
+        return TransactionSender(self.refunds, self.store, clock, refund_answer, nodes)
 
     @cached_property
     def signing(self) -> "SigningService":

@@ -1,7 +1,7 @@
 """The routes of the role ``sign``; a process without a key does not load them."""
 
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
 from api.container import Container
@@ -36,14 +36,18 @@ def add_signing(app: "App", container: Container) -> None:
 
 def _open_methods(container: Container) -> Mapping[str, Methods]:
     """Return the methods of each network, by its name."""
+    sender = container.transaction_sender
     return {
         name: Methods(
             name,
             network,
             container.signing,
-            container.transaction_sender,
+            sender,
             container.refunds,
-            Reads(container.node_proxies[name], container.store, network.chain_id),
+            Reads(
+                container.node_proxies[name],
+                partial(sender.next_nonce, name, network.chain_id),
+            ),
         )
         for name, network in container.networks.items()
     }

@@ -180,6 +180,17 @@ BY_KEY = select(refunds).where(
     refunds.c.idempotency_key == bindparam("key"),
 )
 
+BY_REFERENCE = select(refunds).where(
+    refunds.c.tenant == bindparam("of_tenant"),
+    refunds.c.reference == bindparam("name"),
+)
+
+BY_NONCE = select(refunds).where(
+    refunds.c.chain_id == bindparam("chain_id"),
+    refunds.c.sender == bindparam("sender"),
+    refunds.c.nonce == bindparam("nonce"),
+)
+
 _OF_ANY = refunds.c.tenant.in_(bindparam("of_tenants", expanding=True))
 
 

@@ -66,6 +66,19 @@ class RefundTables(Tables):
         )
         return Refund(*rows[0]) if rows else None
 
+    def find_reference(self, tenant: str, reference: str) -> Refund | None:
+        if not (is_storable(tenant) and is_storable(reference)):
+            return None
+        rows = self._database.rows(
+            queries.BY_REFERENCE, of_tenant=tenant, name=reference
+        )
+        return Refund(*rows[0]) if rows else None
+
+    def find_nonce(self, chain_id: int, sender: str, nonce: int) -> Refund | None:
+        wallet = {"chain_id": chain_id, "sender": sender}
+        rows = self._database.rows(queries.BY_NONCE, nonce=nonce, **wallet)
+        return Refund(*rows[0]) if rows else None
+
     def accept_all(
         self, acceptances: Sequence[Acceptance]
     ) -> Sequence[tuple[Refund, bool] | HotWalletError]:

@@ -17,6 +17,12 @@ class RefundReader(Protocol):
     def signed_request(self, refund_id: str) -> SignedRequest | None:
         """Return the request that was stored with the refund, or None."""
 
+    def find_reference(self, tenant: str, reference: str) -> Refund | None:
+        """Return the refund that the tenant created with this reference, or None."""
+
+    def find_nonce(self, chain_id: int, sender: str, nonce: int) -> Refund | None:
+        """Return the refund that has this nonce of a wallet, or None."""
+
     def find_earlier(self, refund: Refund, tenants: Collection[str]) -> Refund | None:
         """
         Return the refund that one of *tenants* created with the key of *refund*.

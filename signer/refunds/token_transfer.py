@@ -34,8 +34,8 @@ _READERS: Mapping[str, Callable[[object, str], Any]] = {
     "value": read_quantity,
     "chainId": read_quantity,
     "type": read_quantity,
-    # The ledger assigns the nonce and the worker the rest; they must only be valid.
     "nonce": read_quantity,
+    # The worker chooses them; they must only be valid.
     "gas": read_quantity,
     "gasLimit": read_quantity,
     "gasPrice": read_quantity,
@@ -64,15 +64,16 @@ class TokenTransfer:
     """
     What a client wants to be paid: *amount* is a decimal string in whole tokens.
 
-    ``sender`` is who is to pay, and ``chain_id`` None if the client names no chain.
-    Addresses have their EIP-55 checksum.
+    ``sender`` is who is to pay.  ``nonce`` is None if the client names none.  Addresses
+    have their EIP-55 checksum.
     """
 
     sender: str
-    chain_id: int | None
+    chain_id: int
     token: str
     recipient: str
     amount: str
+    nonce: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +85,11 @@ class ContractCall:
     """
 
     sender: str
-    chain_id: int | None
+    chain_id: int
     recipient: str
     value: int
     data: bytes
+    nonce: int | None = None
 
 
 Payment = TokenTransfer | ContractCall
@@ -110,8 +112,8 @@ def read_payment(fields: Mapping[str, object], network: Network) -> Payment:
     """
     Return what the transaction *fields* does on *network*.
 
-    *fields* are those of ``eth_sendTransaction``; null counts as absent.  Nonce, gas
-    and fees are read, and promise nothing.  Only a ``transfer`` of a configured token
+    *fields* are those of ``eth_sendTransaction``; null counts as absent.  Gas and fees
+    are read, and promise nothing.  Only a ``transfer`` of a configured token
     in canonical encoding, without coin and further bytes, is a ``TokenTransfer``.
 
     Raises:
@@ -134,11 +136,12 @@ def read_payment(fields: Mapping[str, object], network: Network) -> Payment:
     if values.get("input", data) != data:
         raise InvalidInputError("input differs from data", field="input")
     _require_plain(values)
-    to, value, chain_id = values["to"], values.get("value", 0), values.get("chainId")
+    to, value, nonce = values["to"], values.get("value", 0), values.get("nonce")
+    chain_id = values.get("chainId", network.chain_id)
     found = None if value else _read_transfer(to, data, network)
     if found is None:
-        return ContractCall(sender, chain_id, to, value, data)
-    return TokenTransfer(sender, chain_id, *found)
+        return ContractCall(sender, chain_id, to, value, data, nonce)
+    return TokenTransfer(sender, chain_id, *found, nonce)
 
 
 def _require_plain(values: Mapping[str, Any]) -> None:

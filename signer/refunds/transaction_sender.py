@@ -2,8 +2,16 @@
 Sends the transfers and calls of clients that speak JSON-RPC: each becomes a refund.
 
 A client that lost an answer repeats its request, and no client sends an idempotency
-key.  So the same content of the same tenant within ``WINDOW_SECONDS`` is one refund.
-It is found by a key of its content and its time window.
+key.
+
+With a nonce, the request is a statement about one transaction of the wallet.  The
+refund's reference is made of that nonce, and the ledger accepts a reference once.  So
+the same content with the same nonce is one refund at any time, and other content is
+refused.  The nonce that the refund gets may be a higher one, since others pay from the
+same wallet.
+
+Without one, the same content of the same tenant within ``WINDOW_SECONDS`` is one
+refund.  It is found by a key of its content and its time window.
 
 Two requests at the edge of a window have different keys.  The key of the window before
 finds an earlier one.  If both arrive at the same moment, the reference decides: its
@@ -13,16 +21,18 @@ ledger accepts a reference once.
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from signer.amounts import format_units
 from signer.chain.chain import COIN_DECIMALS
-from signer.errors import ConflictError
+from signer.crypto.transaction_json.values import read_quantity
+from signer.errors import ConflictError, InvalidInputError, NonceUsedError
 from signer.model.audit_record import Actor
 from signer.model.refund import COIN, Refund, RefundRequest
-from signer.ports import Clock, Store
+from signer.ports import Clock, NodeProxy, Store
 from signer.refunds.service import RefundService
-from signer.refunds.token_transfer import ContractCall, Payment, TokenTransfer
+from signer.refunds.token_transfer import Payment, TokenTransfer
 
 
 WINDOW_SECONDS = 120
@@ -30,6 +40,75 @@ WINDOW_SECONDS = 120
 
 _PREFIX = "rpc-"
 _DIGITS = 40
+
+
+Submit = Callable[[str, str], Refund]
+"""Submits a payment with an idempotency key and a reference."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """A payment, who wants it, and where."""
+
+    payment: Payment
+    network: str
+    tenant: str
+
+    def name(self, *parts: object) -> str:
+        """Return a key or reference for the content, which *parts* distinguish."""
+        payment = self.payment
+        if isinstance(payment, TokenTransfer):
+            content = [payment.token, payment.recipient, payment.amount]
+        else:  # One more part than a transfer has.
+            value, data = str(payment.value), payment.data.hex()
+            content = [COIN, payment.recipient, value, data]
+        return _name(*parts, self.tenant, self.network, *content)
+
+    def name_nonce(self, nonce: int, attempt: int) -> str:
+        """Return the reference of any payment with *nonce*."""
+        wallet = self.network, self.payment.sender
+        return _name("nonce", self.tenant, *wallet, nonce, attempt)
+
+    def request(self, reference: str) -> RefundRequest:
+        payment = self.payment
+        if isinstance(payment, TokenTransfer):
+            token, amount, calldata = payment.token, payment.amount, None
+        else:
+            token, calldata = COIN, f"0x{payment.data.hex()}"
+            amount = format_units(payment.value, COIN_DECIMALS)
+        return RefundRequest(
+            payment_session_id=reference,
+            reference=reference,
+            network=self.network,
+            token=token,
+            recipient=payment.recipient,
+            amount=amount,
+            calldata=calldata,
+        )
+
+    def is_paid_by(self, refund: Refund) -> bool:
+        """Return whether *refund* does what is wanted."""
+        payment = self.payment
+        if isinstance(payment, TokenTransfer):
+            amount = format_units(refund.amount, refund.decimals)
+            is_transfer = not refund.is_call and refund.token == payment.token
+            does_same = is_transfer and amount == payment.amount
+        else:
+            call = payment.value, payment.data
+            does_same = (refund.amount, refund.calldata) == call
+        where = refund.network, refund.recipient
+        return does_same and where == (self.network, payment.recipient)
+
+    def require_paid_by(self, refund: Refund) -> Refund:
+        """Return *refund*, which has the payment's nonce or was requested with it."""
+        if self.is_paid_by(refund):
+            return refund
+        raise NonceUsedError(
+            f"nonce too low: refund {refund.id} ({refund.status}) was requested with"
+            f" nonce {self.payment.nonce} or has it, and is not replaced. For another"
+            " payment, send a higher nonce or none",
+            refund_id=refund.id,
+        )
 
 
 class TransactionSender:
@@ -41,12 +120,28 @@ class TransactionSender:
         store: Store,
         clock: Clock,
         answer: Callable[[Refund], str],
+        nodes: Mapping[str, NodeProxy],
     ) -> None:
-        """*answer* makes the response that is stored with a new refund."""
+        """
+        Create a sender.
+
+        *answer* makes the response that is stored with a new refund.  *nodes*, by
+        network, count the nonces of a wallet that is not opened yet.
+        """
         self._refunds = refunds
         self._store = store
         self._clock = clock
         self._answer = answer
+        self._nodes = nodes
+
+    def next_nonce(self, network: str, chain_id: int, sender: str) -> int:
+        """Return the next nonce that the ledger assigns; queued refunds have none."""
+        wallet = self._store.wallet(chain_id, sender)
+        if wallet is not None:
+            return wallet.next_nonce
+        method = "eth_getTransactionCount"
+        counted = self._nodes[network].forward(method, [sender, "pending"])
+        return read_quantity(counted, method)
 
     def accept(
         self,
@@ -60,81 +155,111 @@ class TransactionSender:
         Return the refund of *payment* on *network*: a new one, or the same one again.
 
         With *idempotency_key*, it is the same one if it has this key, at any time.
+        Without a key, it is the same one if it has the nonce of *payment*.
 
-        Raises as ``RefundService.submit``.
+        Raises:
+            NonceUsedError: Another transaction has the nonce, or was asked for with it.
+            InvalidInputError: The nonce is above the wallet's next one.
+            HotWalletError: As ``RefundService.submit`` and ``NodeProxy.forward``.
         """
+        wanted = _Wanted(payment, network, tenant)
 
         def submit(key: str, reference: str) -> Refund:
-            request = _build_request(payment, network, reference)
             accepted = self._refunds.submit(
                 tenant=tenant,
                 idempotency_key=key,
-                request=request,
+                request=wanted.request(reference),
                 actor=actor,
                 answer=self._answer,
             )
             return accepted.refund
 
         if idempotency_key is not None:
+            earlier = self._store.find(tenant, idempotency_key)
+            if earlier is not None and wanted.is_paid_by(earlier):
+                return earlier
+        if payment.nonce is not None:
+            return self._accept_nonce(payment.nonce, wanted, idempotency_key, submit)
+        if idempotency_key is not None:
             return submit(idempotency_key, _name("key", tenant, idempotency_key))
+        return self._accept_in_window(wanted, submit)
+
+    def _accept_nonce(
+        self, nonce: int, wanted: _Wanted, key: str | None, submit: Submit
+    ) -> Refund:
+        attempt, tenant = 0, wanted.tenant
+        reference = wanted.name_nonce(nonce, attempt)
+        while asked := self._store.find_reference(tenant, reference):
+            if asked.nonce is not None or not asked.status.is_final:
+                return wanted.require_paid_by(asked)
+            # It ended without a nonce, so another payment may have this one.
+            if wanted.is_paid_by(asked) and self._is_recent(asked):
+                return asked
+            attempt += 1
+            reference = wanted.name_nonce(nonce, attempt)
+        holder = self._find_holder(nonce, wanted)
+        if holder is not None:
+            return wanted.require_paid_by(holder)
+        try:
+            return submit(key or reference, reference)
+        except ConflictError:
+            # Another process accepted a payment with this nonce at the same moment.
+            racing = self._store.find_reference(tenant, reference)
+            if racing is None:
+                raise
+            return wanted.require_paid_by(racing)
+
+    def _find_holder(self, nonce: int, wanted: _Wanted) -> Refund | None:
+        """Return the tenant's refund that has *nonce*; None if it is the next one."""
+        payment, tenant = wanted.payment, wanted.tenant
+        chain_id, sender = payment.chain_id, payment.sender
+        following = self.next_nonce(wanted.network, chain_id, sender)
+        if nonce < following:
+            holder = self._store.find_nonce(chain_id, sender, nonce)
+            if holder is not None and holder.tenant == tenant:
+                return holder
+            raise NonceUsedError(
+                f"nonce too low: nonce {nonce} of the wallet is used; the next one is"
+                f" {following}"
+            )
+        if nonce > following:
+            # A client may number the payments that it has queued.
+            before = wanted.name_nonce(nonce - 1, 0)
+            if self._store.find_reference(tenant, before) is None:
+                raise InvalidInputError(
+                    f"nonce too high: the next nonce of the wallet is {following}",
+                    field="nonce",
+                )
+        return None
+
+    def _accept_in_window(self, wanted: _Wanted, submit: Submit) -> Refund:
         now = self._clock().timestamp()
         window = int(now // WINDOW_SECONDS)
         shifted = int((now + WINDOW_SECONDS / 2) // WINDOW_SECONDS)
-        content = (tenant, network, *_describe(payment))
-        key, before, after = (
-            _name(each, *content) for each in (window, window - 1, window + 1)
-        )
-        earlier = self._find(tenant, key, before)
+        key, before, after = map(wanted.name, (window, window - 1, window + 1))
+        earlier = self._find(wanted.tenant, key, before)
         if earlier is not None:
             return earlier
         try:
-            return submit(key, _name("reference", shifted, *content))
+            return submit(key, wanted.name("reference", shifted))
         except ConflictError:
             # Another process accepted the same transfer at the same moment.
-            found = self._find(tenant, key, before, after)
+            found = self._find(wanted.tenant, key, before, after)
             if found is None:
                 raise
             return found
 
     def _find(self, tenant: str, *keys: str) -> Refund | None:
         """Return the refund with one of *keys* whose window is not over."""
-        now = self._clock()
         for key in keys:
             found = self._store.find(tenant, key)
-            if found is not None:
-                age = abs((now - found.created_at).total_seconds())
-                if age < WINDOW_SECONDS:
-                    return found
+            if found is not None and self._is_recent(found):
+                return found
         return None
 
-
-def _describe(payment: Payment) -> tuple[str, ...]:
-    """Return what identifies a repeated *payment*."""
-    if isinstance(payment, TokenTransfer):
-        return payment.token, payment.recipient, payment.amount
-    # One more part than that of a transfer has.
-    return COIN, payment.recipient, str(payment.value), payment.data.hex()
-
-
-def _build_request(payment: Payment, network: str, reference: str) -> RefundRequest:
-    if isinstance(payment, ContractCall):
-        return RefundRequest(
-            payment_session_id=reference,
-            reference=reference,
-            network=network,
-            token=COIN,
-            recipient=payment.recipient,
-            amount=format_units(payment.value, COIN_DECIMALS),
-            calldata=f"0x{payment.data.hex()}",
-        )
-    return RefundRequest(
-        payment_session_id=reference,
-        reference=reference,
-        network=network,
-        token=payment.token,
-        recipient=payment.recipient,
-        amount=payment.amount,
-    )
+    def _is_recent(self, refund: Refund) -> bool:
+        age = (self._clock() - refund.created_at).total_seconds()
+        return abs(age) < WINDOW_SECONDS
 
 
 def is_derived_key(key: str) -> bool:

@@ -8,13 +8,16 @@ from typing import cast
 import pytest
 from falcon.testing import TestClient
 
+from api.container import Container
 from signer.errors import LimitReachedError
+from signer.model.audit_record import Actor
 from signer.model.refund import Status
 from signer.ports import KeyDirectory, utc_now
-from signer.refunds.worker import Worker
+from signer.refunds.token_transfer import TokenTransfer
 from tests.api.access_app import build
 from tests.api.service import container_over
 from tests.api.support import NOW, SettableClock, bearer
+from tests.fixtures.scripted_chain import CHAIN_ID
 from tests.support.devices import honest
 from tests.support.ledgers import open_ledger
 from tests.support.refunds import AMOUNT, CUSTOMER, KEY, World
@@ -61,8 +64,8 @@ def test_a_clock_that_jumps_back_and_forth_gets_no_fresh_limit(world: World) -> 
     assert sum(world.stored(each).nonce is not None for each in refunds) == 1
 
 
-def _worker(world: World, *, hours: int) -> Worker:
-    """Return the worker of a host whose clock is *hours* off."""
+def _container(world: World, *, hours: float) -> Container:
+    """Return what runs on a host whose clock is *hours* off."""
 
     def clock() -> datetime:
         return utc_now() + timedelta(hours=hours)
@@ -71,7 +74,7 @@ def _worker(world: World, *, hours: int) -> Worker:
     container = container_over(world.store, device, world.chains, clock=clock)
     del container.ledger_clock  # The one of production, in place of the tests'.
     container.ring = world.ring
-    return container.worker
+    return container
 
 
 @pytest.mark.parametrize("hours", [24, 25, -24])
@@ -79,12 +82,28 @@ def test_a_wrong_clock_raises_no_fees(world: World, hours: int) -> None:
     """Two hosts a day apart do not take each other's transactions for stuck."""
     world.clock.now = utc_now()
     refund = world.broadcast()
-    workers = [_worker(world, hours=skew) for skew in (0, hours)]
+    workers = [_container(world, hours=skew).worker for skew in (0, hours)]
 
     for number in range(20):
         workers[number % 2].work()
 
     assert len(world.store.transactions(refund.id)) == 1
+
+
+@pytest.mark.parametrize("seconds", [-121, 121, 3600])
+def test_a_wrong_clock_pays_no_call_twice(world: World, seconds: float) -> None:
+    """The two minutes in which JSON-RPC's clients may repeat are the database's."""
+    transfer = TokenTransfer(
+        world.signer.address, CHAIN_ID, "TUSD", CUSTOMER, "1.000000"
+    )
+    accepted = [
+        _container(world, hours=hours).transaction_sender.accept(
+            transfer, "local", "shop", Actor("shop")
+        )
+        for hours in (0, seconds / 3600, 0)
+    ]
+
+    assert len({each.id for each in accepted}) == 1
 
 
 @pytest.mark.parametrize("hours", [-24, -1])

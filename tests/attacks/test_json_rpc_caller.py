@@ -21,6 +21,7 @@ from tests.api.service import (
 )
 from tests.api.signers import call, rpc, signer_token
 from tests.api.support import SettableClock, bearer, post
+from tests.support.node_proxy import ScriptedProxy
 
 
 ARGUMENTS = f"{RECIPIENT[2:].rjust(64, '0')}{12_500_000:064x}"
@@ -47,7 +48,11 @@ def client(sqlite_store: SQLStore, clock: SettableClock) -> TestClient:
     """A client of a service with generous rules, whose nodes are down."""
     files = service_files(NETWORKS, TenantRegistry())
     policy = Policy.compile(files, [PolicyFile("own.cedar", GENEROUS)])
-    return TestClient(create_app(build_container(sqlite_store, clock, policy=policy)))
+    container = build_container(sqlite_store, clock, policy=policy)
+    container.node_proxies = {
+        "local": ScriptedProxy({"eth_getTransactionCount": "0x0"})
+    }
+    return TestClient(create_app(container))
 
 
 def _own(client: TestClient) -> str:
@@ -126,10 +131,13 @@ def test_a_repeated_call(client: TestClient, sqlite_store: SQLStore) -> None:
     first, second = (
         call(client, "eth_sendTransaction", fields)["error"] for _ in range(2)
     )
-    other = call(client, "eth_sendTransaction", {**fields, "value": "0x8"})["error"]
+    changed = {**fields, "value": "0x8"}
+    refused = call(client, "eth_sendTransaction", changed)["error"]
+    other = call(client, "eth_sendTransaction", {**changed, "nonce": "0x1"})["error"]
 
     assert first["code"] == second["code"] == -32003
     assert first["data"]["refund_id"] == second["data"]["refund_id"]
+    assert refused["data"]["code"] == "nonce-used"
     assert other["data"]["refund_id"] != first["data"]["refund_id"]
     rows = sqlite_store.list("gateway-1").refunds
     assert {(row.amount, row.calldata) for row in rows} == {

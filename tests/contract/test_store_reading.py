@@ -39,6 +39,20 @@ def test_an_unknown_id_has_nothing(store: SQLStore, unknown: str) -> None:
     assert Page((), None) == store.list("gateway", payment_session_id=unknown)
 
 
+def test_the_refund_of_a_reference_or_nonce(store: SQLStore) -> None:
+    """Of this tenant, and of this wallet."""
+    queued, paid = accepted(store, tenant="shop"), reserved(store, accepted(store))
+    sender, nonce, _ = paid.reservation()
+
+    assert store.find_reference("shop", queued.reference) == queued
+    assert store.find_reference("gateway", queued.reference) is None
+    assert store.find_reference("shop", "a\0b") is None
+    assert store.find_nonce(31337, sender, nonce) == paid
+    assert store.find_nonce(31337, sender, nonce + 1) is None
+    assert store.find_nonce(31337, OTHER_WALLET, nonce) is None
+    assert store.find_nonce(1, sender, nonce) is None
+
+
 def test_recent_fees_are_those_of_confirmed_refunds(store: SQLStore) -> None:
     """Those of one wallet: the last ones by nonce, each at the fee that was mined."""
     for fee in (1, 2, 3):

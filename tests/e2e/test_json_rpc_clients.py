@@ -456,6 +456,88 @@ def test_a_repeated_transfer_is_paid_once(service: Service) -> None:
     assert after == before + 1
 
 
+NONCES = {
+    "web3py": """
+import os
+from web3 import Web3
+from web3.exceptions import Web3RPCError
+headers = {"Authorization": f"Bearer {os.environ['TOKEN']}"}
+w3 = Web3(Web3.HTTPProvider(os.environ["RPC_URL"], {"headers": headers}))
+wallet = w3.eth.accounts[0]
+sent = {
+    "from": wallet,
+    "to": os.environ["RECIPIENT"],
+    "value": 2_001,
+    "nonce": w3.eth.get_transaction_count(wallet, "pending"),
+}
+first = w3.eth.send_transaction(sent)
+w3.eth.wait_for_transaction_receipt(first)
+print(first.to_0x_hex(), w3.eth.send_transaction(sent).to_0x_hex())
+try:
+    w3.eth.send_transaction({**sent, "value": 2_002})
+except Web3RPCError as e:
+    print(e.rpc_response["error"])
+""",
+    "viem": """
+import { createWalletClient, http, publicActions } from "viem";
+import { foundry as chain } from "viem/chains";
+const headers = { Authorization: `Bearer ${process.env.TOKEN}` };
+const transport = http(process.env.RPC_URL, { fetchOptions: { headers } });
+const client = createWalletClient({ chain, transport }).extend(publicActions);
+const [account] = await client.getAddresses();
+const pending = { address: account, blockTag: "pending" };
+const nonce = await client.getTransactionCount(pending);
+const sent = { account, to: process.env.RECIPIENT, value: 2_003n, nonce };
+const first = await client.sendTransaction(sent);
+await client.waitForTransactionReceipt({ hash: first });
+console.log(first, await client.sendTransaction(sent));
+await client.sendTransaction({ ...sent, value: 2_004n })
+  .catch((e) => console.log(e.name, JSON.stringify(e.walk((each) => each.data).data)));
+""",
+    "ethers": """
+import { FetchRequest, JsonRpcProvider, NonceManager } from "ethers";
+const request = new FetchRequest(process.env.RPC_URL);
+request.setHeader("Authorization", `Bearer ${process.env.TOKEN}`);
+const options = { staticNetwork: true, cacheTimeout: -1 };
+const provider = new JsonRpcProvider(request, undefined, options);
+const wallet = await provider.getSigner();
+const manager = new NonceManager(wallet);
+const sent = { to: process.env.RECIPIENT, value: 2_005n };
+const first = await manager.sendTransaction(sent);
+await first.wait();
+const nonce = first.nonce;
+console.log(first.hash, (await wallet.sendTransaction({ ...sent, nonce })).hash);
+await wallet.sendTransaction({ ...sent, nonce, value: 2_006n })
+  .catch((e) => console.log(e.code, JSON.stringify(e.info ?? e.error)));
+provider.destroy();
+""",
+    "cast": """
+export ETH_RPC_URL="$RPC_URL" ETH_RPC_HEADERS="Authorization: Bearer $TOKEN"
+wallet="$(cast rpc eth_accounts | tr -d '[]"')"
+nonce="$(cast nonce --block pending "$wallet")"
+send() {
+  cast send --unlocked --async --nonce "$nonce" --from "$wallet" "$RECIPIENT" "$@"
+}
+first="$(send --value 2007)"
+cast receipt "$first" status > status.txt
+echo "$first $(send --value 2007)"
+send --value 2008 2>&1 || true
+""",
+}
+
+
+@pytest.mark.parametrize("client", NONCES)
+def test_a_nonce_is_paid_once(service: Service, client: str) -> None:
+    """Sent again after it was mined, it has the same hash; a replacement is refused."""
+    finished = service.run(client, NONCES[client])
+
+    assert finished.returncode == 0, finished.stderr
+    hashes, refusal = finished.stdout.splitlines()[:2]
+    first, again = hashes.split()
+    assert first == again
+    assert "nonce-used" in refusal
+
+
 def test_a_wallet_of_the_service_signs_no_transaction(service: Service) -> None:
     """Not without a rule of the operator: its nonces belong to the ledger."""
     own = service.call("eth_accounts")["result"][0]

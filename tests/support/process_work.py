@@ -209,10 +209,15 @@ def work_on_signing(processes: Processes) -> None:
         )
     tenant = Tenant(subjects=("shop",), max_open_refunds=9)
     sign.tenants = TenantRegistry({"shop": tenant})
-    sender = TransactionSender(sign.service, sign.store, now, lambda refund: refund.id)
-    transfer = TokenTransfer(sign.signer.address, None, "TUSD", REQUEST.recipient, "1")
+    sender = TransactionSender(sign.service, sign.store, now, lambda _: "{}", {})
+    wallet, chain_id = sign.signer.address, sign.network.chain_id
+    transfer = TokenTransfer(wallet, chain_id, "TUSD", REQUEST.recipient, "1")
     accepted = sender.accept(transfer, "local", "shop", ALICE)
     assert sender.accept(transfer, "local", "shop", ALICE).id == accepted.id
+    following = sender.next_nonce("local", chain_id, wallet)
+    numbered = replace(transfer, nonce=following)
+    assert sender.accept(numbered, "local", "shop", ALICE).id != accepted.id
+    sign.store.find_nonce(chain_id, wallet, 0)
     sign.store.find_advanced([accepted.id], [Status.QUEUED])
     sign.store.payment_totals(sign.stored(accepted))
     requested(limited(sign))

@@ -102,6 +102,8 @@ def _data(error: HotWalletError) -> dict[str, Any]:
         data["rule"] = error.rule
     if isinstance(error, InvalidInputError) and error.field is not None:
         data["field"] = error.field
+    if isinstance(error, errors.ConflictError) and error.refund_id is not None:
+        data["refund_id"] = error.refund_id
     if isinstance(error, errors.RateLimitedError):
         data["retry_after"] = error.retry_after
     if isinstance(error, errors.RevertedCallError) and error.data is not None:

@@ -5,13 +5,13 @@ What a node answers is passed on, and decides nothing about a payment.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from api.http.json_rpc.errors import INVALID_PARAMS, RPCError
 from signer.crypto.transaction_json.values import read_address, read_quantity
 from signer.errors import InvalidInputError
-from signer.ports import NodeProxy, Store
+from signer.ports import NodeProxy
 
 
 READS: Mapping[str, int] = {
@@ -44,10 +44,10 @@ _LAST = frozenset({"latest", "pending", "safe", "finalized"})
 class Reads:
     """The reads of one network."""
 
-    def __init__(self, proxy: NodeProxy, store: Store, chain_id: int) -> None:
+    def __init__(self, proxy: NodeProxy, next_nonce: Callable[[str], int]) -> None:
+        """*next_nonce* returns that of the wallet's address."""
         self._proxy = proxy
-        self._store = store
-        self._chain_id = chain_id
+        self._next_nonce = next_nonce
 
     def answer(self, method: str, params: Sequence[Any], own: str) -> Any:
         """
@@ -63,24 +63,15 @@ class Reads:
             problem = f"{method} has at most {READS[method]} parameters"
             raise RPCError(INVALID_PARAMS, problem)
         if method == "eth_getTransactionCount":
-            count = self._count(params, own)
-            if count is not None:
-                return hex(count)
+            of_address, at_block = [*params, None, None][:2]
+            if at_block == "pending" and read_address(of_address, "address") == own:
+                return hex(self._next_nonce(own))
         if method == "eth_getLogs":
             self._require_few_blocks(params)
         result = self._proxy.forward(method, params)
         if len(json.dumps(result)) > MAX_RESULT:
             raise RPCError(INVALID_PARAMS, "the result is too large: ask for less")
         return result
-
-    def _count(self, params: Sequence[Any], own: str) -> int | None:
-        """Return the ledger's next nonce, if that is what is asked for."""
-        if len(params) != 2 or params[1] != "pending":  # noqa: PLR2004
-            return None
-        if read_address(params[0], "address").lower() != own.lower():
-            return None
-        wallet = self._store.wallet(self._chain_id, own)
-        return None if wallet is None else wallet.next_nonce
 
     def _require_few_blocks(self, params: Sequence[Any]) -> None:
         if len(params) != 1 or not isinstance(params[0], dict):

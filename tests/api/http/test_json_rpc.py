@@ -424,7 +424,7 @@ def test_a_refusal_names_its_rule(client: TestClient) -> None:
 
 def test_a_transfer_is_a_refund(paying: TestClient, sqlite_store: SQLStore) -> None:
     """The hash is that of the worker's transaction, which has the mark."""
-    tx_hash = _send(paying, gas="0xffff", nonce="0x63")["result"]
+    tx_hash = _send(paying, gas="0xffff")["result"]
     (refund,) = sqlite_store.list("gateway-1").refunds
     (transaction,) = sqlite_store.transactions(refund.id)
 
@@ -438,10 +438,47 @@ def test_a_transfer_is_a_refund(paying: TestClient, sqlite_store: SQLStore) -> N
 def test_a_repeated_transfer_is_paid_once(
     paying: TestClient, sqlite_store: SQLStore
 ) -> None:
-    first, second = _send(paying), _send(paying, gas="0x1", nonce="0x9")
+    first, second = _send(paying), _send(paying, gas="0x5300")
 
     assert first["result"] == second["result"]
     assert len(sqlite_store.list("gateway-1").refunds) == 1
+
+
+def test_the_nonce_of_a_client(
+    paying_container: Container, proxy: ScriptedProxy, sqlite_store: SQLStore
+) -> None:
+    """The same call again has the same hash; a replacement or a gap is refused."""
+    proxy.answers = {"eth_getTransactionCount": "0x0"}
+    nodes = {"local": proxy}
+    client = TestClient(create_app(replaced(paying_container, node_proxies=nodes)))
+    first = _send(client, nonce="0x0")
+    again = _send(client, nonce=0, maxFeePerGas="0x77359401")
+    replacement = _send(client, nonce="0x0", data=CALLDATA[:-1] + "1")["error"]
+    gap = _send(client, nonce="0x2")["error"]
+    (refund,) = sqlite_store.list("gateway-1").refunds
+
+    assert first["result"] == again["result"] == refund.tx_hash
+    assert (replacement["code"], replacement["data"]["code"]) == (-32003, "nonce-used")
+    assert replacement["data"]["refund_id"] == refund.id
+    assert (gap["code"], gap["data"]["field"]) == (-32602, "nonce")
+    assert _send(client, nonce="0x1")["result"] != first["result"]
+
+
+def test_a_queued_call_has_no_nonce_yet(
+    prepared: Container, proxy: ScriptedProxy, sqlite_store: SQLStore
+) -> None:
+    """A client that fills in the next nonce while no worker runs joins the first."""
+    proxy.answers = {"eth_getTransactionCount": "0x5"}
+    client = TestClient(create_app(prepared))
+    own, ids = _own(client), set()
+    for _ in range(3):
+        nonce = call(client, "eth_getTransactionCount", own, "pending")["result"]
+        error = _send(client, nonce=nonce)["error"]
+        assert error["data"]["code"] == "not-sent-yet"
+        ids.add(error["data"]["refund_id"])
+
+    assert ids == {each.id for each in sqlite_store.list("gateway-1").refunds}
+    assert len(ids) == 1
 
 
 def test_an_explicit_key(paying: TestClient, sqlite_store: SQLStore) -> None:

@@ -50,7 +50,7 @@ STATUSES = {
     ),
     404: "NotFoundError",
     409: (
-        "ConflictError IdempotencyMismatchError InProgressError "
+        "ConflictError IdempotencyMismatchError NonceUsedError InProgressError "
         "RotationInProgressError NotCancellableError ApprovalRequiredError"
     ),
     410: "CursorExpiredError",

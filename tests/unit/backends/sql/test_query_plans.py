@@ -316,6 +316,23 @@ def test_an_earlier_refund_is_found_in_two_indexes(filled_store: SQLStore) -> No
     assert "SCAN refunds" not in plan
 
 
+@pytest.mark.parametrize(
+    ("statement", "given"),
+    [
+        (queries.BY_REFERENCE, {"of_tenant": "tenant 3", "name": "order"}),
+        (queries.BY_NONCE, {"chain_id": 1, "sender": "0x", "nonce": 7}),
+    ],
+    ids=["reference", "nonce"],
+)
+def test_a_client_that_repeats_a_call_reads_one_refund(
+    filled_store: SQLStore, statement: Any, given: dict[str, Any]
+) -> None:
+    plan = _plan(filled_store, statement, given)
+
+    assert "uq_refunds_" in plan or "sqlite_autoindex_refunds_" in plan
+    assert "Seq Scan" not in plan
+
+
 def test_open_refunds_of_a_tenant_are_counted_in_an_index(
     filled_store: SQLStore,
 ) -> None:

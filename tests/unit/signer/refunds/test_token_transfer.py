@@ -36,19 +36,25 @@ def _read(**changes: Any) -> Payment:
         {},
         {"from": WALLET.lower(), "to": TOKEN.lower(), "gas": "0xffff"},
         {"input": DATA, "type": "0x0", "value": "0x0", "gasPrice": "0x1"},
-        {"data": None, "input": DATA, "nonce": "0x7", "accessList": []},
+        {"data": None, "input": DATA, "accessList": []},
         {"maxFeePerGas": "0x9", "maxPriorityFeePerGas": 1, "gasLimit": 21_000},
     ],
 )
 def test_the_forms_of_clients(changes: dict[str, Any]) -> None:
-    """viem, ethers, cast and web3.py send these; nonce, gas and fees mean nothing."""
+    """viem, ethers, cast and web3.py send these."""
     assert _read(**changes) == TokenTransfer(
-        WALLET, None, "TUSD", CUSTOMER, "12.500000"
+        WALLET, CHAIN_ID, "TUSD", CUSTOMER, "12.500000"
     )
 
 
+def test_the_nonce_of_a_client() -> None:
+    assert (_read(nonce="0x7").nonce, _read().nonce) == (7, None)
+    assert _read(nonce=0, data="0xdeadbeef").nonce == 0
+
+
 def test_the_chain_that_a_client_means() -> None:
-    assert _read(chainId=hex(CHAIN_ID)).chain_id == CHAIN_ID
+    """That of the endpoint, unless it names another, which is refused."""
+    assert _read(chainId=hex(CHAIN_ID)).chain_id == _read().chain_id == CHAIN_ID
     assert read_chain_id({"chainId": 5}) == 5
     assert read_chain_id({}) is None
 
@@ -93,7 +99,8 @@ def test_everything_else_is_a_call_that_the_policy_refuses(
 ) -> None:
     """By default, each; 16 bytes more would forge a mark."""
     found = _read(**changes)
-    sender = TransactionSender(world.service, world.store, world.clock, lambda _: "")
+    store, clock = world.store, world.clock
+    sender = TransactionSender(world.service, store, clock, lambda _: "", {})
 
     with pytest.raises(PolicyViolationError, match=f"rule {rule}") as caught:
         sender.accept(found, "local", "shop", ACTOR)

@@ -2,23 +2,34 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
-from signer.errors import ConflictError, IdempotencyMismatchError
-from signer.model.refund import Refund
+from signer.errors import (
+    ConflictError,
+    IdempotencyMismatchError,
+    InvalidInputError,
+    NonceUsedError,
+)
+from signer.model.refund import Refund, Status
+from signer.model.wallet import Wallet
 from signer.refunds.token_transfer import ContractCall, Payment, TokenTransfer
 from signer.refunds.transaction_sender import (
     WINDOW_SECONDS,
     TransactionSender,
     is_derived_key,
 )
+from tests.fixtures.scripted_chain import CHAIN_ID
 from tests.support.calls import CONTRACT, PING, RULES
+from tests.support.node_proxy import ScriptedProxy
 from tests.support.policy_approvals import ruled
-from tests.support.refunds import ACTOR, CUSTOMER, SECOND, World, altered
+from tests.support.refunds import ACTOR, CUSTOMER, SECOND, World, altered, signer
 
 
-TRANSFER = TokenTransfer(SECOND.address, None, "TUSD", CUSTOMER, "12.500000")
+TRANSFER = TokenTransfer(SECOND.address, CHAIN_ID, "TUSD", CUSTOMER, "12.500000")
+
+NODE = ScriptedProxy({"eth_getTransactionCount": "0x0"})
 
 # The start of a window: its reference changes in the middle.
 START = datetime.fromtimestamp(WINDOW_SECONDS * 15_000_000, UTC)
@@ -30,6 +41,7 @@ def _sender(world: World, store: object = None) -> TransactionSender:
         store or world.store,  # type: ignore[arg-type]
         world.clock,
         lambda refund: refund.id,
+        {"local": NODE},
     )
 
 
@@ -127,13 +139,13 @@ def test_an_explicit_key(world: World) -> None:
 def test_a_repeated_call(world: World, second: float) -> None:
     """Its content is recipient, coin and calldata."""
     ruled(world, RULES)
-    call = ContractCall(SECOND.address, None, CONTRACT, 0, PING)
+    call = ContractCall(SECOND.address, CHAIN_ID, CONTRACT, 0, PING)
 
     first = _accept(world, 1, call, "gateway")
     again = _accept(world, second, call, "gateway")
     changed = _accept(world, 1, replace(call, value=1), "gateway")
     other = _accept(world, 1, replace(call, data=PING + b"\0"), "gateway")
-    coin = ContractCall(SECOND.address, None, CUSTOMER, 1, b"")
+    coin = ContractCall(SECOND.address, CHAIN_ID, CUSTOMER, 1, b"")
 
     assert first.id == again.id
     assert len({each.id for each in (first, changed, other)}) == 3
@@ -144,3 +156,177 @@ def test_a_repeated_call(world: World, second: float) -> None:
 def test_derived_keys_have_a_form_of_their_own(world: World) -> None:
     assert is_derived_key(_accept(world, 1).idempotency_key)
     assert not is_derived_key("key-1")
+
+
+# --- With a nonce
+
+NUMBERED = replace(TRANSFER, sender=signer().address, nonce=0)
+CORRECTED = replace(NUMBERED, recipient="0x" + "11" * 20)
+
+
+def _accept_nonce(
+    world: World,
+    payment: Payment = NUMBERED,
+    key: str | None = None,
+    *,
+    tenant: str = "shop",
+    **changes: Any,
+) -> Refund:
+    asked = replace(payment, **changes)
+    return _sender(world).accept(asked, "local", tenant, ACTOR, key)
+
+
+def test_a_queued_payment_is_joined_for_ever(world: World) -> None:
+    """While no worker runs, the same request is the same refund, days later too."""
+    first = _accept_nonce(world)
+    world.clock.advance(days=3)
+
+    assert _accept_nonce(world).id == first.id
+    assert world.store.list("shop").refunds == (first,)
+    assert is_derived_key(first.idempotency_key)
+
+
+def test_a_paid_payment_is_joined_for_ever(world: World) -> None:
+    """Its nonce is below the next one."""
+    first = _accept_nonce(world)
+    world.work()
+    world.settle()
+    world.clock.advance(days=3)
+
+    again = _accept_nonce(world)
+
+    assert (again.id, again.nonce, again.status) == (first.id, 0, Status.CONFIRMED)
+    assert len(world.chain.payouts()) == 1
+
+
+@pytest.mark.parametrize("is_sent", [False, True])
+def test_a_replacement_is_refused(world: World, *, is_sent: bool) -> None:
+    """A corrected recipient would be paid as well as the first one."""
+    first = _accept_nonce(world)
+    if is_sent:
+        world.work()
+
+    with pytest.raises(NonceUsedError, match=r"^nonce too low: .*is not replaced") as e:
+        _accept_nonce(world, CORRECTED)
+
+    assert e.value.refund_id == first.id
+    assert len(world.store.list("shop").refunds) == 1
+
+
+def test_a_call_that_has_the_nonce(world: World) -> None:
+    """Its client named none, and learnt it from the chain."""
+    ruled(world, RULES)
+    call = ContractCall(signer().address, CHAIN_ID, CONTRACT, 0, PING)
+    first = _accept_nonce(world, call, tenant="gateway")
+    world.work()
+
+    again = _accept_nonce(world, call, tenant="gateway", nonce=0)
+
+    assert (again.id, world.stored(first).nonce) == (first.id, 0)
+    with pytest.raises(NonceUsedError):
+        _accept_nonce(world, call, tenant="gateway", nonce=0, value=1)
+    with pytest.raises(NonceUsedError):
+        _accept_nonce(world, CORRECTED, tenant="gateway")
+
+
+def test_the_nonce_of_another_tenant(world: World) -> None:
+    """It names no refund of that tenant; the nonce that each gets is another."""
+    _accept_nonce(world)
+    world.work()
+
+    with pytest.raises(NonceUsedError, match="the next one is 1") as caught:
+        _accept_nonce(world, tenant="other")
+
+    assert caught.value.refund_id is None
+    second = _accept_nonce(world, tenant="other", nonce=1)
+    third = _accept_nonce(world, nonce=1)
+    world.work()
+    assert {world.stored(each).nonce for each in (second, third)} == {1, 2}
+    assert _accept_nonce(world, nonce=1).id == third.id
+
+
+def test_a_nonce_that_the_ledger_does_not_know(world: World) -> None:
+    """The wallet was used before it was this service's."""
+    world.store.open_wallet(Wallet(CHAIN_ID, signer().address, 7, 7))
+
+    with pytest.raises(NonceUsedError, match=r"nonce 6 .* the next one is 7"):
+        _accept_nonce(world, nonce=6)
+
+
+@pytest.mark.parametrize("nonce", [1, 2**64, 2**256 - 1])
+@pytest.mark.parametrize("is_open", [False, True])
+def test_a_nonce_above_the_next_one(world: World, nonce: int, *, is_open: bool) -> None:
+    """A node counts for a wallet that is not opened yet."""
+    following = 0
+    if is_open:
+        world.broadcast()
+        following = 1
+
+    with pytest.raises(InvalidInputError, match=f"next nonce .* is {following}$") as e:
+        _accept_nonce(world, nonce=nonce + following)
+    assert e.value.field == "nonce"
+    assert world.store.list("shop").refunds == ()
+
+
+def test_a_client_numbers_what_it_has_queued(world: World) -> None:
+    """One after the other, without a gap."""
+    first = _accept_nonce(world)
+    with pytest.raises(InvalidInputError, match="nonce too high"):
+        _accept_nonce(world, nonce=2)
+    others = [_accept_nonce(world, nonce=each) for each in (1, 2)]
+    world.work()
+
+    assert len({first.id, *(each.id for each in others)}) == 3
+    assert {world.stored(each).nonce for each in (first, *others)} == {0, 1, 2}
+
+
+def test_a_payment_that_ended_without_a_nonce(world: World) -> None:
+    """Another one may have the nonce; the same one ended, for two minutes."""
+    first = _accept_nonce(world)
+    world.cancel(first, "shop")
+    assert world.stored(first).status is Status.CANCELLED
+
+    assert _accept_nonce(world).id == first.id
+    corrected = _accept_nonce(world, CORRECTED)
+    assert corrected.id != first.id
+    world.clock.advance(seconds=WINDOW_SECONDS)
+    with pytest.raises(NonceUsedError):
+        _accept_nonce(world)
+    world.cancel(corrected, "shop")
+    assert _accept_nonce(world).id not in {first.id, corrected.id}
+
+
+def test_a_key_and_a_nonce(world: World) -> None:
+    """The key finds the refund whatever the nonce, and a nonce has one refund."""
+    first = _accept_nonce(world, key="key-1")
+
+    assert first.idempotency_key == "key-1"
+    assert _accept_nonce(world, key="key-1", nonce=5).id == first.id
+    assert (
+        _sender(world).accept(TRANSFER, "local", "shop", ACTOR, "key-1").id == first.id
+    )
+    assert _accept_nonce(world).id == first.id
+    with pytest.raises(NonceUsedError):
+        _accept_nonce(world, CORRECTED, key="key-2")
+    with pytest.raises(IdempotencyMismatchError):
+        _accept_nonce(world, CORRECTED, key="key-1", nonce=1)
+
+
+def test_two_payments_with_a_nonce_at_the_same_moment(world: World) -> None:
+    """The ledger accepts the reference once; the other one joins, or is refused."""
+    first = _accept_nonce(world)
+
+    def race(payment: Payment) -> Refund:
+        seen: list[str] = []
+
+        def find_reference(tenant: str, reference: str) -> Refund | None:
+            seen.append(reference)
+            is_first = len(seen) == 1  # As if the first was not committed yet.
+            return None if is_first else world.store.find_reference(tenant, reference)
+
+        store = altered(world.store, find_reference=find_reference)
+        return _sender(world, store).accept(payment, "local", "shop", ACTOR)
+
+    assert race(NUMBERED).id == first.id
+    with pytest.raises(NonceUsedError):
+        race(CORRECTED)
