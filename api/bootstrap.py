@@ -110,27 +110,36 @@ def open_container(
     return container
 
 
-def check_configuration(environ: Mapping[str, str]) -> list[str]:
+def check_configuration(
+    environ: Mapping[str, str], process: str | None = None
+) -> list[str]:
     """
     Check the settings and files of *environ*; return warnings.
 
-    No node, device or database is asked.
+    No node, device or database is asked.  *process* is a role, or the worker, that runs
+    beside others; without it, one process has all roles.
 
     Raises:
         ConfigurationError: The guard refuses, with one ``Refusal`` per problem.
     """
+    is_worker = process == WORKER.name
+    if process is not None:
+        role = Role.ALL.value if is_worker else process
+        environ = {**environ, "SERVE_ROLE": role}
     container = build_container(environ)
     refusals: list[Refusal] = []
     warnings: list[str] = []
     with _collecting(refusals):
-        warnings = _check_settings(container, serving=True)
+        warnings = _check_settings(
+            container, serving=not is_worker, paying=is_worker, alone=process is None
+        )
     with _collecting(refusals):
         # Without the setting, development creates a key, and a check writes nothing.
         if container.settings.audit_signing_key_file is not None:
             _ = container.checkpoint_settings
     with _collecting(refusals):
-        if container.settings.serve_role is Role.ALL:  # A worker has no role.
-            _require_treasury(container)
+        if process is None and container.settings.serve_role is Role.ALL:
+            _require_treasury(container)  # A worker has no role.
     if refusals:
         raise ConfigurationError(*dict.fromkeys(refusals))
     return warnings
@@ -181,7 +190,7 @@ def _record(container: Container, process: str, configuration: Configuration) ->
 
 
 def _check_settings(
-    container: Container, *, serving: bool, paying: bool = False
+    container: Container, *, serving: bool, paying: bool = False, alone: bool = True
 ) -> list[str]:
     """Check what needs no open backend, and report all problems at once."""
     refusals: list[Refusal] = []
@@ -206,7 +215,9 @@ def _check_settings(
     with _collecting(refusals):
         _ = container.webhook_endpoints if paying else None
     with _collecting(refusals):
-        warnings = guard.check_settings(container.settings, networks, serving=serving)
+        warnings = guard.check_settings(
+            container.settings, networks, serving=serving, alone=alone
+        )
     with _collecting(refusals):
         warnings += container.check_backend(container.settings, serving=serving)
     with _collecting(refusals):

@@ -1,11 +1,11 @@
 -- Creates five roles: the owner upgrades the schema; the others read and write rows, each
 -- only those that its process needs (grants.sql), and cannot change the audit log.
 --
--- The PostgreSQL image runs this file once, as superuser, when its volume is new.  The
--- superuser is not used after that.  The passwords come from owner.env.
+-- The superuser runs this file once, in the new database; the PostgreSQL image does when
+-- its volume is new.  `hotwallet init --for production` puts the passwords into owner.env.
 \set ON_ERROR_STOP on
 SET log_min_error_statement = panic; -- A failed statement would be logged with its password.
-\getenv owner PGPASSWORD
+\getenv owner OWNER_PASSWORD
 \getenv refunds REFUNDS_PASSWORD
 \getenv worker WORKER_PASSWORD
 \getenv admin ADMIN_PASSWORD

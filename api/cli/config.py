@@ -13,6 +13,7 @@ from api.bootstrap import check_configuration
 from api.cli.configuration_files import variable_names
 from api.cli.env_file import read_env_file
 from api.cli.output import Result, prints, redirect_log
+from api.cli.process_files import PROCESSES, find_unset
 from signer.config.networks import Network, load_networks
 from signer.config.tenants import check_tenants, load_tenants
 from signer.errors import ConfigurationError, InvalidInputError, Refusal
@@ -33,8 +34,14 @@ def config() -> None:
     nargs=-1,
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
 )
+@click.option(
+    "--process",
+    type=click.Choice(PROCESSES),
+    help="Check the file of this process only: FILES, or NAME.env, and no variable"
+    " of the shell.",
+)
 @prints
-def check(paths: Sequence[Path]) -> Result:
+def check(paths: Sequence[Path], process: str | None) -> Result:
     """
     Check settings, networks and tenants; ask no node, device or database.
 
@@ -47,9 +54,11 @@ def check(paths: Sequence[Path]) -> Result:
     still an example.  `hotwallet guard` also checks the key, the nodes and the
     database.
 
-    Example: hotwallet config check hotwallet.env
+    Example: hotwallet config check --process worker
     """
-    environ = dict(os.environ)
+    environ = dict(os.environ) if process is None else {}
+    if process is not None and not paths:
+        paths = [Path(f"{process}.env")]
     tables = {path: _read_kind(path) for path in paths if path.suffix == ".toml"}
     env_files = [path for path in paths if path not in tables]
     warnings = list[str]()
@@ -60,7 +69,8 @@ def check(paths: Sequence[Path]) -> Result:
     environ.update({variable: str(path) for path, variable in tables.items()})
     with redirect_log():
         if env_files or not tables:
-            warnings += check_configuration(environ)
+            warnings += check_configuration(environ, process)
+            warnings += find_unset(process, environ) if process is not None else ()
         else:
             _check_tables({variable: path for path, variable in tables.items()})
     networks_file = environ.get("NETWORKS_FILE", "").strip() or "networks.toml"

@@ -11,7 +11,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from signer.config.allowed_keys import names_account
 from signer.config.networks import Network
-from signer.config.settings import AWS_KMS, PKCS11, RAW_KEY, Settings
+from signer.config.settings import AWS_KMS, PKCS11, RAW_KEY, Role, Settings
 from signer.errors import ConfigurationError, Refusal
 from signer.startup.listen_address import exposure_refusals
 
@@ -28,12 +28,17 @@ _IMPORT = "hotwallet softhsm import --file KEY_FILE"
 
 
 def check_settings(
-    settings: Settings, networks: Mapping[str, Network], *, serving: bool = True
+    settings: Settings,
+    networks: Mapping[str, Network],
+    *,
+    serving: bool = True,
+    alone: bool = True,
 ) -> list[str]:
     """
     Check the configuration and return warnings.
 
     Only processes that answer requests (*serving*) are checked for who can reach them.
+    A process that is not *alone* shares the ledger with those of other roles.
 
     Raises:
         ConfigurationError: At least one setting is unsafe; it has every refusal.
@@ -42,7 +47,9 @@ def check_settings(
     refusals = list(_kms_refusals(settings) if may_sign else _role_refusals(settings))
     if settings.is_production:
         seals = settings.serve_role.seals_audit or not serving
-        refusals += _production_refusals(settings, networks, seals_audit=seals)
+        refusals += _production_refusals(
+            settings, networks, seals_audit=seals, alone=alone
+        )
         refusals += exposure_refusals(settings) if serving else ()
     if refusals:
         raise ConfigurationError(*refusals)
@@ -92,7 +99,11 @@ def _key_list_refusals(settings: Settings, key_name: str) -> Iterator[Refusal]:
 
 
 def _production_refusals(
-    settings: Settings, networks: Mapping[str, Network], *, seals_audit: bool
+    settings: Settings,
+    networks: Mapping[str, Network],
+    *,
+    seals_audit: bool,
+    alone: bool,
 ) -> Iterator[Refusal]:
     checks = (
         (
@@ -122,10 +133,9 @@ def _production_refusals(
             "one administrator could do what cannot be undone; unset REQUIRE_APPROVALS",
         ),
         (
-            settings.node_count > 1
-            and not settings.effective_database_url.startswith(_POSTGRESQL_URLS),
+            _lacks_postgresql(settings, alone=alone),
             "sqlite-multi-node",
-            "more than one node needs PostgreSQL; set DATABASE_URL",
+            "several processes or nodes need PostgreSQL; set DATABASE_URL",
         ),
         (
             not _is_protected_database(settings),
@@ -175,6 +185,13 @@ def _production_refusals(
     for name, network in networks.items():
         if not all(_is_https(url.get_secret_value()) for url in network.rpc_urls):
             yield Refusal("rpc-insecure", f"networks.{name}: rpc_urls must be https")
+
+
+def _lacks_postgresql(settings: Settings, *, alone: bool) -> bool:
+    is_alone = alone and settings.node_count == 1 and settings.serve_role is Role.ALL
+    return not (
+        is_alone or settings.effective_database_url.startswith(_POSTGRESQL_URLS)
+    )
 
 
 def _is_protected_database(settings: Settings) -> bool:

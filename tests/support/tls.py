@@ -15,14 +15,16 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 
-def self_signed(folder: Path, host: str | None = None) -> ssl.SSLContext:
+def self_signed(folder: Path, *hosts: str) -> ssl.SSLContext:
     """
-    Write ``fullchain.pem`` and ``privkey.pem`` for *host*, by default 127.0.0.1.
+    Write ``fullchain.pem`` and ``privkey.pem`` for *hosts*, by default 127.0.0.1.
 
     Return a context for clients that trusts the certificate.
     """
     key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
+    # OpenSSL finds a certificate among several by its subject.
+    subject = hosts[0] if hosts else "127.0.0.1"
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, subject)])
     now = datetime.now(UTC)
     made = (
         x509.CertificateBuilder()
@@ -34,11 +36,8 @@ def self_signed(folder: Path, host: str | None = None) -> ssl.SSLContext:
         .not_valid_after(now + timedelta(days=1))
         .add_extension(
             x509.SubjectAlternativeName(
-                [
-                    x509.IPAddress(ip_address("127.0.0.1"))
-                    if host is None
-                    else x509.DNSName(host)
-                ]
+                [x509.DNSName(host) for host in hosts]
+                or [x509.IPAddress(ip_address("127.0.0.1"))]
             ),
             critical=False,
         )

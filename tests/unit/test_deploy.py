@@ -1,5 +1,6 @@
 """The manifests of Kubernetes and the units of systemd keep the processes apart."""
 
+import io
 import re
 import shutil
 import subprocess
@@ -11,8 +12,10 @@ import click
 import kubernetes_validate  # type: ignore[import-untyped]  # It has no types.
 import pytest
 import yaml
+from dotenv import dotenv_values
 
 from api.cli.__main__ import cli
+from api.cli.process_files import process_texts
 from signer.config.settings import CREDENTIALS, Settings
 from tests.support.published_schemas import schema_errors
 
@@ -24,7 +27,11 @@ UNITS = sorted((ROOT / "deploy" / "systemd").glob("*.service"))
 _VERSIONS = ("1.31", "1.37")
 _LARGEST_EXPOSURE = 15  # Tenths: `systemd-analyze security` calls 1.5 "OK".
 _VARIABLES = {str(field.alias) for field in Settings.model_fields.values()}
-_OF_LIBPQ = {"PGPASSFILE"}
+_WRITTEN = {
+    name.removesuffix(".env"): dotenv_values(stream=io.StringIO(text))
+    for name, text in process_texts({}).items()
+}
+"""The settings of `hotwallet init`, which name files without a folder."""
 
 
 def _documents() -> Iterator[tuple[str, dict[str, Any]]]:
@@ -258,13 +265,13 @@ def test_commands_of_operators_get_what_the_admin_process_gets() -> None:
         r"^systemd-run .*?hotwallet doctor$", guide, re.MULTILINE | re.DOTALL
     )
     unit = next(each for each in UNITS if each.stem == "hotwallet-admin")
-    loaded, given = (
+    loaded, folder = (
         [set(re.findall(pattern, text)) for text in (command, unit.read_text())]
-        for pattern in (r"LoadCredential=(\S+)", r"([A-Z_]+=%d/\S+?)(?=[\s\"])")
+        for pattern in (r"LoadCredential=(\S+)", r"(WorkingDirectory=%d)")
     )
 
     assert loaded[0] == loaded[1] != set()
-    assert given[0] == given[1] != set()
+    assert folder[0] == folder[1] != set()
 
 
 @pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.stem)
@@ -272,14 +279,17 @@ def test_a_unit_runs_a_command_with_known_settings(unit: Path) -> None:
     """Each secret is a credential, and the one that accepts refunds has no key."""
     text = unit.read_text(encoding="utf-8")
     (command,) = re.findall(r"^ExecStart=(.*)$", text, re.MULTILINE)
-    given = re.findall(r"([A-Z0-9_]+)=(?:%d/|%S/)(\S+)", text)
     loaded = re.findall(r"^LoadCredential=([^:]+):/etc/hotwallet/", text, re.MULTILINE)
+    process = unit.stem.removeprefix("hotwallet-")
+    written = _WRITTEN.get(process, {"MAC_KEY_FILE": "mac.key"})
+    named = {value for name, value in written.items() if name.endswith("_FILE")}
 
     _require_command(["hotwallet", *command.split()[1:]])
-    assert {name for name, _ in given} <= _VARIABLES | _OF_LIBPQ
-    assert {file for _, file in given if "/" not in file} - {unit.stem} == {*loaded}
-    if unit.stem == "hotwallet-refunds":
-        assert not {name for name, _ in given} & {*CREDENTIALS}
+    assert "WorkingDirectory=%d\n" in text
+    assert {*loaded} == named | {"networks.toml"}
+    assert f"EnvironmentFile=/etc/hotwallet/{process}.env\n" in text
+    if process == "refunds":
+        assert not written.keys() & {*CREDENTIALS}
 
 
 DROP_INS = sorted((ROOT / "deploy" / "systemd").glob("*.service.d/*.conf"))

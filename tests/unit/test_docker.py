@@ -1,5 +1,6 @@
 """The image is built from what has a hash; compose separates the processes."""
 
+import io
 import os
 import re
 import shutil
@@ -10,8 +11,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from dotenv import dotenv_values
 from packaging.requirements import Requirement
 
+from api.cli.process_files import process_texts
 from signer.config.settings import CREDENTIALS
 from tests.support.monitoring import promtool
 from tests.support.published_schemas import schema_errors
@@ -173,10 +176,11 @@ def _services() -> dict[str, str]:
     return {name: merge(part) for name, part in parts.items()}
 
 
-def _variables(name: str) -> dict[str, str]:
-    """Return the variables of an example of an env file."""
-    text = (DOCKER / name).read_text(encoding="utf-8")
-    return dict(re.findall(r"^([A-Z_]+)=(.*)$", text, re.MULTILINE))
+WRITTEN = {
+    name: dotenv_values(stream=io.StringIO(text), interpolate=False)
+    for name, text in process_texts({}).items()
+}
+"""The environment files of ``hotwallet init``."""
 
 
 PROCESSES = {
@@ -192,13 +196,18 @@ PROCESSES = {
 def test_each_process_has_one_database_role(service: str) -> None:
     """It waits for the grants, and knows the password of its own role only."""
     part, name = _services()[service], PROCESSES[service]
-    files = set(re.findall(r"\.\./([\w]*\.env)", part))
+    files = re.findall(r"\.\./([\w]*\.env)", part)
+    written = WRITTEN[f"{name}.env"]
 
     assert f"//hotwallet_{name}@/hotwallet?host=/var/run/postgresql" in part
     assert "grants: {condition: service_completed_successfully}" in part
-    assert files == ({"refunds.env"} if name == "refunds" else {".env", f"{name}.env"})
-    assert _variables(f"{name}.env.example")["PGPASSWORD"] == ""
+    assert files == [f"{name}.env"]
+    assert written["PGPASSWORD"] == WRITTEN["owner.env"][f"{name.upper()}_PASSWORD"]
     assert f"SERVE_ROLE: {name}" in part or name == "worker"
+    assert written.get("SERVE_ROLE") == (None if name == "worker" else name)
+    for variable in ("TENANTS_FILE", "MAC_KEY_FILE", "BIND", "TRUSTED_PROXIES"):
+        # Compose has other places.
+        assert f"{variable}: " in part or variable not in written
 
 
 def test_only_the_upgrade_has_the_owner() -> None:
@@ -208,7 +217,11 @@ def test_only_the_upgrade_has_the_owner() -> None:
     needed = re.findall(r"getenv \w+ (\w+)", (DOCKER / "roles.sql").read_text())
 
     assert informed == {"database", "upgrade", "grants"}
-    assert set(_variables("owner.env.example")) == {"POSTGRES_PASSWORD", *needed}
+    owner = WRITTEN["owner.env"]
+    others = {"DATABASE_URL", "PGPASSWORD", "POSTGRES_PASSWORD"}
+    assert {*owner} == {*others, *needed}
+    assert owner["PGPASSWORD"] == owner["OWNER_PASSWORD"]
+    assert len({*owner.values()}) == len(owner) - 1
     assert "hotwallet_owner@/hotwallet?host=/var/run/postgresql" in services["upgrade"]
     assert "PGUSER: hotwallet_owner" in services["grants"]
     assert "upgrade: {condition: service_completed_successfully}" in services["grants"]
@@ -218,38 +231,24 @@ def test_only_the_upgrade_has_the_owner() -> None:
     assert not any("POSTGRES_USER" in part for part in services.values())
 
 
-def test_the_guide_creates_each_role_that_has_grants() -> None:
+def test_each_role_that_has_grants_is_created() -> None:
     """The file with the grants fails if one does not exist."""
-    guide = (ROOT / "docs" / "how-to" / "deploy.md").read_text(encoding="utf-8")
-    (block,) = re.findall(r"^```sql\n(.*?)^```$", guide, re.MULTILINE | re.DOTALL)
+    created = (DOCKER / "roles.sql").read_text(encoding="utf-8")
     role = r"hotwallet_[a-z]+"
     granted = {*re.findall(role, (DOCKER / "grants.sql").read_text())}
-    (connect,) = re.findall(r"^GRANT CONNECT .* TO (.*);$", block, re.MULTILINE)
+    (connect,) = re.findall(r"^GRANT CONNECT .* TO (.*);$", created, re.MULTILINE)
 
-    assert {*re.findall(rf"CREATE ROLE ({role}) LOGIN;", block)} == granted | {
+    assert {*re.findall(rf"CREATE ROLE ({role}) LOGIN ", created)} == granted | {
         "hotwallet_owner"
     }
     assert {*connect.split(", ")} == granted
 
 
 def test_the_process_that_accepts_refunds_can_sign_nothing() -> None:
-    """It has no file or variable of a key, and its own variables are documented."""
+    """It has no file or variable of a key."""
     services = _services()
-    given = _variables("refunds.env.example")
-    documented = dict(
-        re.findall(
-            r"^([A-Z0-9_]+)=(.*)$", (ROOT / ".env.example").read_text(), re.MULTILINE
-        )
-    )
-    given.pop("PGPASSWORD")
-    suggested = [
-        variable
-        for path in DOCKER.glob("*.env.example")
-        for variable in re.findall(r"^# ([A-Z_]+)=", path.read_text(), re.MULTILINE)
-    ]
+    given = WRITTEN["refunds.env"]
 
-    assert {*suggested} <= documented.keys()
-    assert given.items() <= documented.items()
     for name in (*CREDENTIALS, "KMS_KEY_ID", "AWS_REGION"):
         assert name not in given
         assert name not in services["api-refunds"]
@@ -264,7 +263,8 @@ def test_the_process_for_other_programs_cannot_sign_the_audit_log() -> None:
     compose = yaml.safe_load((DOCKER / "compose.yaml").read_text(encoding="utf-8"))
     service = compose["services"]["sign"]
 
-    assert service["environment"]["AUDIT_SIGNING_KEY_FILE"] == ""
+    for given in (service["environment"], WRITTEN["sign.env"]):
+        assert "AUDIT_SIGNING_KEY_FILE" not in given
     assert not any("/signing" in volume for volume in service["volumes"])
     assert "ports" not in service
     assert compose["networks"]["programs"]["internal"]

@@ -2,6 +2,7 @@
 
 import io
 import stat
+import subprocess
 import sys
 import tomllib
 from collections.abc import Callable
@@ -13,11 +14,12 @@ from api.auth.dev_tokens import provide_signing_key
 from api.cli.configuration_files import env_text, networks_text
 from api.cli.env_file import read_env_file
 from api.cli.presets import PLACEHOLDER_URL, PRESETS
+from api.cli.process_files import PROCESSES
 from backends.google_cloud_kms.options import GoogleCloudKMSOptions
 from signer.config.networks import load_networks
 from signer.config.settings import Settings
 from signer.config.tenants import check_tenants, load_tenants
-from tests.api.commands import Run
+from tests.api.commands import Finished, Run
 
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -89,8 +91,28 @@ def test_a_configuration_for_a_laptop(hotwallet: Run, folder: Path) -> None:
     ]
 
 
+ARN = "arn:aws:kms:eu-central-1:111122223333:key/1234abcd"
+SETTINGS = {
+    "KMS_KEY_ID": ARN,
+    "WALLET_ADDRESS": "0x70997970C51812dc3A010C7d01b50e0d17dc79C8",
+    "DATABASE_URL": "postgresql://db.shop.test/hotwallet",
+    "JWT_JWKS_URL": "https://login.shop.test/jwks.json",
+    "JWT_ISSUER": "https://login.shop.test/",
+    "JWT_AUDIENCE": "refunds",
+    "AUDIT_ORIGIN": "production-europe",
+}
+URL = f'["{PLACEHOLDER_URL}"]'
+URLS = '["https://1.test/", "https://2.test/", "https://3.test/"]'
+
+
+def _production(hotwallet: Run, **changes: str) -> Finished:
+    settings = {**SETTINGS, **changes}
+    flags = [f"--set={name}={value}" for name, value in settings.items() if value]
+    return hotwallet("init", "--for", "production", "--yes", *flags)
+
+
 def test_a_configuration_for_production(hotwallet: Run, folder: Path) -> None:
-    """It lists what is missing, each with the code of its refusal."""
+    """It lists what is missing, with the code of each refusal, and the files."""
     finished = hotwallet(
         "init", "--for", "production", "--yes", "--directory", "new/folder",
         "--network", "base", "--network", "polygon", "--network", "base",
@@ -101,50 +123,138 @@ def test_a_configuration_for_production(hotwallet: Run, folder: Path) -> None:
     networks = load_networks(made / "networks.toml")
     assert list(networks) == ["base", "polygon"]
     check_tenants(load_tenants(made / "tenants.toml"), networks)
-    environ = read_env_file(made / "hotwallet.env")
-    assert environ["APP_ENV"] == "production"
-    assert environ["TENANTS_FILE"] == str(made / "tenants.toml")
-    for missing in (
-        "kms-not-configured",
-        "jwt-not-configured",
-        "mac-key-invalid",
-        "audit",
-    ):
-        assert f"still to do: {missing}" in finished.out
-    assert f"  hotwallet db mac-key --out {made / 'mac.key'}\n" in finished.out
+    assert {path.name for path in made.iterdir()} == {
+        *(f"{each}.env" for each in (*PROCESSES, "owner")),
+        *("networks.toml", "tenants.toml", "mac.key", "audit.pem"),
+        "audit.pem.pub.pem",
+    }
+    assert {_mode(each) for each in made.iterdir() if ".pub" not in each.name} == {
+        0o600
+    }
+    for missing in ("KMS_KEY_ID (worker.env, admin.env, sign.env)", "WALLET_ADDRESS"):
+        assert missing in finished.out
+    assert "still to do: jwt-not-configured" in finished.out
+    check = f"  cd {made} && hotwallet config check --process worker\n"
+    assert check in finished.out
 
 
-def test_a_complete_production_is_ready(hotwallet: Run, folder: Path) -> None:
-    """With its answers, and the commands that it prints, the check passes."""
-    hotwallet("init", "--for", "production", "--yes")
-    assert hotwallet("db", "mac-key", "--out", "mac.key").status == 0
-    assert hotwallet("audit", "key", "--out", "audit.pem").status == 0
-    path, networks = folder / "hotwallet.env", folder / "networks.toml"
-    path.write_text(
-        path.read_text(encoding="utf-8")
-        .replace(
-            "KMS_KEY_ID=\n",
-            "KMS_KEY_ID=arn:aws:kms:eu-central-1:111122223333:key/1234abcd\n",
-            1,
-        )
-        .replace("AWS_REGION=\n", "AWS_REGION=eu-central-1\n", 1)
-        .replace("JWT_PUBLIC_KEY_FILE=\n", "JWT_PUBLIC_KEY_FILE=jwt.pem\n", 1)
-        .replace(
-            "DATABASE_URL=\n",
-            "DATABASE_URL=postgresql+psycopg://me@h/d?sslmode=verify-full\n",
-            1,
-        )
+def test_each_process_has_a_file_of_its_own(hotwallet: Run, folder: Path) -> None:
+    """With its role, password and listen address, and only what it needs."""
+    assert _production(hotwallet).status == 0
+    files = {each: read_env_file(folder / f"{each}.env") for each in PROCESSES}
+    environs = [
+        {name: value for name, value in each.items() if name in _variables()}
+        for each in files.values()
+    ]
+    defaults = Settings.from_env({}).model_dump(by_alias=True)
+
+    for process, environ in files.items():
+        role = f"postgresql://hotwallet_{process}@db.shop.test/hotwallet"
+        assert environ["DATABASE_URL"].startswith(f"{role}?sslmode=verify-full&")
+        assert environ.get("SERVE_ROLE", "worker") == process
+    for environ in environs:
+        given = {name for name, value in environ.items() if value}
+        for name in given - {"AUDIT_SIGNING_KEY_FILE", "BIND"}:
+            assert environ[name] != str(defaults[name])
+        assert len(environ) < 18
+    assert len({each["PGPASSWORD"] for each in files.values()}) == len(PROCESSES)
+    assert len({each.get("BIND") for each in files.values()}) == len(PROCESSES)
+    assert {name for name, each in files.items() if "WALLET_ADDRESS" in each} == {
+        *PROCESSES
+    } - {"refunds"}
+    assert files["worker"]["AWS_REGION"] == "eu-central-1"
+    assert "KMS_KEY_ID" not in files["refunds"]
+    assert "JWT_JWKS_URL" not in files["worker"]
+
+
+def test_a_shell_reads_the_same_as_systemd_and_compose(
+    hotwallet: Run, folder: Path
+) -> None:
+    """The URL of the database has characters that a shell would interpret."""
+    _production(hotwallet)
+    read = "set -a; . ./worker.env; printenv DATABASE_URL"
+    shell = subprocess.run(
+        ["sh", "-euc", read], capture_output=True, text=True, check=True
     )
-    text = networks.read_text(encoding="utf-8")
-    urls = f'["{PLACEHOLDER_URL}"]'
-    mine = '["https://1.test/", "https://2.test/", "https://3.test/"]'
-    networks.write_text(text.replace(urls, mine))
-    provide_signing_key(folder / "private.pem", folder / "jwt.pem")
 
-    finished = hotwallet("config", "check", "hotwallet.env")
+    assert shell.stdout.strip() == read_env_file(folder / "worker.env")["DATABASE_URL"]
+
+
+@pytest.mark.parametrize("process", PROCESSES)
+def test_a_complete_production_is_ready(
+    hotwallet: Run, folder: Path, process: str
+) -> None:
+    """With the URLs of nodes, the check of each process passes."""
+    provide_signing_key(folder / "private.pem", folder / "jwt.pem")
+    _production(hotwallet, JWT_JWKS_URL="")
+    networks, path = folder / "networks.toml", folder / f"{process}.env"
+    networks.write_text(networks.read_text().replace(URL, URLS), encoding="utf-8")
+    with path.open("a", encoding="utf-8") as file:
+        file.write("" if process == "worker" else "JWT_PUBLIC_KEY_FILE=jwt.pem\n")
+
+    finished = hotwallet("config", "check", "--process", process)
 
     assert finished.status == 0, finished.err
-    assert "problem" not in finished.out
+    assert finished.out == "ok\n"
+
+
+@pytest.mark.parametrize("process", PROCESSES)
+@pytest.mark.parametrize("url", ["", "sqlite:////var/lib/hotwallet/hotwallet.db"])
+def test_a_process_beside_others_needs_postgresql(
+    hotwallet: Run, folder: Path, process: str, url: str
+) -> None:
+    """Unset, each process would have a file of its own; the guard has the same rule."""
+    _production(hotwallet)
+    with (folder / f"{process}.env").open("a", encoding="utf-8") as file:
+        file.write(f"DATABASE_URL={url}\n")
+
+    finished = hotwallet("config", "check", "--process", process)
+
+    assert finished.status == 78
+    assert "refused: sqlite-multi-node: " in finished.err
+
+
+def test_the_file_of_a_process_is_checked_alone(
+    hotwallet: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither the shell's variables nor another process's file complete it."""
+    _production(hotwallet, KMS_KEY_ID="")
+    monkeypatch.setenv("KMS_KEY_ID", ARN)
+    monkeypatch.setenv("AUDIT_SIGNING_KEY_FILE", "audit.pem")
+
+    worker = hotwallet("config", "check", "--process", "worker", "worker.env")
+    swapped = hotwallet("config", "check", "--process", "refunds", "admin.env")
+
+    assert (worker.status, swapped.status) == (78, 78)
+    assert "refused: kms-not-configured" in worker.err
+    assert "refused: role-has-credentials" in swapped.err
+
+
+@pytest.mark.parametrize(
+    ("flag", "problem"),
+    [
+        ("PGPASSWORD=x", "PGPASSWORD is none of"),
+        ("DATABASE_URL=postgresql://me:secret@db.test/d", "without user and password"),
+        ("DATABASE_URL=sqlite:///x.db", "must be postgresql://HOST/DATABASE"),
+        ("WALLET_ADDRESS=0x123", "WALLET_ADDRESS"),
+    ],
+)
+def test_a_setting_that_init_refuses(
+    hotwallet: Run, folder: Path, flag: str, problem: str
+) -> None:
+    finished = hotwallet("init", "--for", "production", "--yes", "--set", flag)
+
+    assert finished.status != 0
+    assert problem in " ".join(finished.err.split())
+    assert "secret" not in finished.err
+    assert not list(folder.iterdir())
+
+
+def test_a_laptop_takes_no_settings(hotwallet: Run, folder: Path) -> None:
+    finished = hotwallet("init", "--yes", "--set", "JWT_ISSUER=x")
+
+    assert finished.status == 2
+    assert not list(folder.iterdir())
 
 
 @pytest.mark.parametrize("name", [".env", "networks.toml"])
@@ -183,23 +293,27 @@ def test_questions(hotwallet: Run, folder: Path, answer: Callable[..., None]) ->
 def test_questions_about_production(
     hotwallet: Run, folder: Path, answer: Callable[..., None]
 ) -> None:
-    arn = "arn:aws:kms:eu-central-1:111122223333:key/1234abcd"
-    answer("", arn, "eu-central-1", "", "")
+    """What an option gave is not asked."""
+    answer("", ARN, "", *[""] * 4)
 
-    finished = hotwallet("init", "--for", "production", "--network", "base")
+    finished = hotwallet(
+        "init", "--for", "production", "--network", "base",
+        "--set", "DATABASE_URL=postgresql://db.shop.test/hotwallet",
+    )  # fmt: skip
 
     assert finished.status == 0, finished.err
-    environ = read_env_file(folder / "hotwallet.env")
-    assert environ["KMS_KEY_ID"] == arn
+    environ = read_env_file(folder / "worker.env")
+    assert environ["KMS_KEY_ID"] == ARN
     assert environ["AWS_REGION"] == "eu-central-1"
     assert environ["WALLET_ADDRESS"] == ""
+    assert "Database, without" not in finished.err
     assert "kms-not-configured" not in finished.out
 
 
 def test_a_malformed_answer_writes_nothing(
     hotwallet: Run, folder: Path, answer: Callable[..., None]
 ) -> None:
-    answer("", "", "", "0x123", "")
+    answer("", "", "0x123", *[""] * 5)
 
     finished = hotwallet("init", "--for", "production", "--network", "base")
 
@@ -325,12 +439,13 @@ def test_the_audit_key_is_checked(
     hotwallet: Run, folder: Path, mode: int | None, problem: str
 ) -> None:
     """A missing key, or one that other users may read, is found before a start."""
-    hotwallet("init", "--for", "production", "--yes")
-    if mode is not None:
-        hotwallet("audit", "key", "--out", "audit.pem")
+    _production(hotwallet)
+    if mode is None:
+        Path("audit.pem").unlink()
+    else:
         Path("audit.pem").chmod(mode)
 
-    finished = hotwallet("config", "check", "hotwallet.env")
+    finished = hotwallet("config", "check", "--process", "worker")
 
     assert finished.status == 78
     assert "refused: audit-misconfigured: AUDIT_SIGNING_KEY_FILE" in finished.err

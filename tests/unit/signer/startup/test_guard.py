@@ -88,6 +88,33 @@ def test_exit_status_is_ex_config() -> None:
     assert EXIT_STATUS == 78
 
 
+SQLITE = {"DATABASE_URL": "sqlite:////var/lib/hotwallet/hotwallet.db"}
+
+
+@pytest.mark.parametrize("url", [SQLITE, {"DATABASE_URL": ""}])
+@pytest.mark.parametrize(
+    ("role", "alone", "codes"),
+    [
+        ("all", True, []),  # `hotwallet up`, a small deployment.
+        ("all", False, ["sqlite-multi-node"]),
+        ("admin", True, ["sqlite-multi-node"]),
+        ("sign", True, ["sqlite-multi-node"]),
+    ],
+)
+def test_processes_beside_others_need_postgresql(
+    url: dict[str, str], role: str, codes: list[str], *, alone: bool
+) -> None:
+    """Without DATABASE_URL, each would have a ledger of its own."""
+    environ = {**PRODUCTION, **url, "SERVE_ROLE": role}
+    found: list[str] = []
+    try:
+        check_settings(Settings.from_env(environ), NETWORKS, alone=alone)
+    except ConfigurationError as e:
+        found = [refusal.code for refusal in e.refusals]
+
+    assert found == codes
+
+
 APP_ENVS = {
     None: True,
     "": True,

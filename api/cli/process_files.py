@@ -1,0 +1,123 @@
+"""The environment files of a production, one for each process."""
+
+import secrets
+import shlex
+from collections.abc import Mapping, Sequence
+from urllib.parse import urlsplit
+
+from signer.config.settings import AWS_KMS, Settings
+from signer.errors import InvalidInputError
+
+
+PROCESSES = ("refunds", "worker", "admin", "sign")
+"""Each has an environment file, and a database role, of its name."""
+
+ASKED = {
+    "KMS_KEY_ID": "ARN of the KMS key",
+    "WALLET_ADDRESS": "Address of the key (`hotwallet guard` prints it)",
+    "DATABASE_URL": "Database, without user and password: postgresql://HOST/DATABASE",
+    "JWT_JWKS_URL": "URL of the token issuer's key set",
+    "JWT_ISSUER": "What `iss` of its tokens is",
+    "JWT_AUDIENCE": "What `aud` of its tokens is",
+    "AUDIT_ORIGIN": "Name of this environment in the audit log",
+}
+"""What an operator must decide; none of it is a secret."""
+
+_DATABASE = "postgresql://db.example.com/hotwallet"
+_VERIFIED = "sslmode=verify-full&sslrootcert=system"
+
+_SERVERS = {"refunds": 8080, "admin": 8081, "sign": 8082}
+_TOKENS = ("JWT_JWKS_URL", "JWT_ISSUER", "JWT_AUDIENCE")
+_COMMENTS = {
+    "refunds": "Accepts refunds behind the proxy, and has nothing that signs",
+    "worker": "Pays refunds",
+    "admin": "Serves administrators; operators run their commands with it",
+    "sign": "Serves JSON-RPC to other programs; only if there are some",
+    "owner": "For docker/roles.sql, `hotwallet db upgrade` and docker/grants.sql",
+}
+
+
+def read_answers(texts: Mapping[str, str]) -> dict[str, str]:
+    """
+    Return the answers of an operator, checked.
+
+    Raises:
+        ConfigurationError: One of them is malformed.
+        InvalidInputError: The database has a user, or is not PostgreSQL.
+    """
+    given = {name: text.strip() for name, text in texts.items() if text.strip()}
+    Settings.from_env({**given, "APP_ENV": "test"})
+    url = urlsplit(given.get("DATABASE_URL", _DATABASE))
+    if url.scheme != "postgresql" or "@" in url.netloc or not url.path.strip("/"):
+        raise InvalidInputError(
+            "must be postgresql://HOST/DATABASE, without user and password: each"
+            " process gets its own",
+            field="DATABASE_URL",
+        )
+    return given
+
+
+def process_texts(answers: Mapping[str, str]) -> Mapping[str, str]:
+    """Return the text of each environment file, with new passwords of the database."""
+    passwords = {name: secrets.token_hex(24) for name in (*PROCESSES, "owner")}
+    texts = {
+        name: _text(name, _process_values(name, answers), answers, passwords[name])
+        for name in PROCESSES
+    }
+    of_roles = {
+        f"{name.upper()}_PASSWORD": password for name, password in passwords.items()
+    }
+    # Of the superuser of docker/compose.yaml's own database.
+    of_roles["POSTGRES_PASSWORD"] = secrets.token_hex(24)
+    texts["owner"] = _text("owner", of_roles, answers, passwords["owner"])
+    return {f"{name}.env": text for name, text in texts.items()}
+
+
+def find_unset(process: str, environ: Mapping[str, str]) -> list[str]:
+    """Return a sentence for what a process starts without, although it should not."""
+    if process == "refunds" or environ.get("WALLET_ADDRESS", "").strip():
+        return []
+    return ["WALLET_ADDRESS is not set; `hotwallet guard` prints the key's address"]
+
+
+def _process_values(process: str, answers: Mapping[str, str]) -> dict[str, str]:
+    """Return what differs from a default; files are where the process is started."""
+    names: Sequence[str] = _TOKENS if process in _SERVERS else ()
+    values = {"TENANTS_FILE": "tenants.toml", "MAC_KEY_FILE": "mac.key"}
+    if process in _SERVERS:
+        values["SERVE_ROLE"] = process
+        values["BIND"] = f"127.0.0.1:{_SERVERS[process]}"
+    if process == "refunds":
+        values["TRUSTED_PROXIES"] = "127.0.0.1"
+    else:
+        names = ("KMS_KEY_ID", "WALLET_ADDRESS", *names)
+        # The region of an ARN (arn:aws:kms:REGION:ACCOUNT:key/ID).
+        region = answers.get("KMS_KEY_ID", "").split(":")[3:4]
+        values |= {"KEY_BACKEND": AWS_KMS, "AWS_REGION": "".join(region)}
+    if process in {"worker", "admin"}:
+        names = (*names, "AUDIT_ORIGIN")
+        values["AUDIT_SIGNING_KEY_FILE"] = "audit.pem"
+    return {**values, **{name: answers.get(name, "") for name in names}}
+
+
+def _text(
+    process: str, values: Mapping[str, str], answers: Mapping[str, str], password: str
+) -> str:
+    url = urlsplit(answers.get("DATABASE_URL", _DATABASE))
+    of_role = url._replace(
+        netloc=f"hotwallet_{process}@{url.netloc}", query=url.query or _VERIFIED
+    )
+    lines = {"DATABASE_URL": of_role.geturl(), "PGPASSWORD": password, **values}
+    if process in PROCESSES:
+        lines["ALERT_WEBHOOK_URL"] = ""
+    return "".join(
+        [
+            f"# {_COMMENTS[process]}.  docs/reference/configuration.md\n",
+            *(f"{name}={_quoted(value)}\n" for name, value in lines.items()),
+        ]
+    )
+
+
+def _quoted(value: str) -> str:
+    """Quote for a shell, systemd and Docker Compose alike; an empty value is none."""
+    return shlex.quote(value) if value else ""
