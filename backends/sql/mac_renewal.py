@@ -4,14 +4,13 @@ from typing import Any
 
 from sqlalchemy import Connection, Select, bindparam, select, update
 
+from backends.sql.holds import renew_holds
 from backends.sql.key_rows import KeyRows
 from backends.sql.schema import (
     accepted_limits,
     approvals,
     keys,
     sightings,
-    stops,
-    tenant_blocks,
 )
 from backends.sql.sealed_rows import SealedRows
 from backends.sql.wallet_rows import (
@@ -23,8 +22,6 @@ from backends.sql.wallet_rows import (
 )
 from signer.model.accepted_limits import AcceptedLimits
 from signer.model.approval import Approval
-from signer.model.stop import Stop
-from signer.model.tenant_block import TenantBlock
 from signer.row_macs import RowMACs
 
 
@@ -49,9 +46,7 @@ def renew_macs(connection: Connection, macs: RowMACs) -> None:
     key_rows = KeyRows(connection, macs)
     key_rows.select(select(keys))  # Requires valid MACs.
     _renew(key_rows, select(keys), macs)
-    _renew(SealedRows(connection, macs, stops, Stop), select(stops), macs)
-    blocks = SealedRows(connection, macs, tenant_blocks, TenantBlock)
-    _renew(blocks, select(tenant_blocks), macs)
+    renew_holds(connection, macs)
     _renew(SealedRows(connection, macs, approvals, Approval), select(approvals), macs)
     limits = SealedRows(connection, macs, accepted_limits, AcceptedLimits)
     _renew(limits, select(accepted_limits), macs)

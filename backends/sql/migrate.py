@@ -12,10 +12,11 @@ from sqlalchemy import Connection, text
 
 from backends.sql.database import Database
 from backends.sql.health import schema_error
+from backends.sql.holds import begin_register
 from backends.sql.mac_renewal import renew_macs
 from backends.sql.schema import FIRST, HEAD
 from backends.sql.urls import SQLITE
-from signer.errors import StoreError
+from signer.errors import ConfigurationError, Refusal, StoreError
 from signer.row_macs import RowMACs
 
 
@@ -59,6 +60,7 @@ def migrate(database: Database, macs: RowMACs | None, *, create: bool) -> Schema
     With *macs*, authentic rows get a MAC under its current key, as in ``renew_macs``.
 
     Raises:
+        ConfigurationError: ``mac-key-missing``: a new ledger needs *macs*.
         StoreError: There is no ledger and *create* is false, the database claims a
             revision from before MACs or is newer than this program, or it cannot be
             changed.
@@ -78,7 +80,11 @@ def migrate(database: Database, macs: RowMACs | None, *, create: bool) -> Schema
         if is_without_macs or not _run_migrations(connection):
             raise schema_error(before)
         _require_references(connection)
-        if macs is not None:
+        if before is None:
+            if macs is None:
+                raise ConfigurationError(Refusal("mac-key-missing", "set MAC_KEY_FILE"))
+            begin_register(connection, macs)
+        elif macs is not None:
             renew_macs(connection, macs)
         return SchemaUpgrade(database.path, before, HEAD)
 

@@ -1,35 +1,23 @@
-"""The kill switch and the blocked tenants: their rows, and what depends on them."""
+"""The kill switch and the blocked tenants, and what depends on them."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any
 
-from sqlalchemy import Connection, Exists, Select, bindparam, exists, select
+from sqlalchemy import Connection, Exists, exists
 
 from backends.sql.advisory_locks import lock_keys
 from backends.sql.approvals import use_approval
 from backends.sql.database import Tables
+from backends.sql.holds import BLOCKS, STOPS, HoldRows, Row, remember
 from backends.sql.schema import stops, tenant_blocks
-from backends.sql.sealed_rows import SealedRows, select_flagged
 from signer.errors import StaleStateError, StoreUnavailableError
 from signer.model.approval import ApprovalUse
 from signer.model.stop import EVERYTHING, Stop
 from signer.model.tenant_block import TenantBlock
 from signer.row_macs import RowMACs
-
-
-Row = TypeVar("Row", Stop, TenantBlock)
-
-_STOPS = select(stops).order_by(stops.c.chain_id)
-
-_OF_CHAINS = _STOPS.where(stops.c.chain_id.in_(bindparam("chains", expanding=True)))
-
-_BLOCKS = select(tenant_blocks).order_by(tenant_blocks.c.tenant)
-
-_OF_TENANTS = _BLOCKS.where(
-    tenant_blocks.c.tenant.in_(bindparam("of_tenants", expanding=True))
-)
 
 
 def is_stopped(chain_id: Any) -> Exists:
@@ -52,9 +40,11 @@ def require_running(connection: Connection, macs: RowMACs, chain_id: int) -> Non
 
     Raises:
         SigningStoppedError: One is.
-        RowNotAuthenticError: Another program changed a stop, perhaps to end it.
+        RowNotAuthenticError: Another program changed or deleted a stop, perhaps to end
+            it.
     """
-    stop = _find_stop(connection, macs, chain_id)
+    _, found = STOPS.select(connection, macs, EVERYTHING, chain_id)
+    stop = _first_in_force(found)
     if stop is not None:
         raise stop.error()
 
@@ -63,10 +53,8 @@ def find_blocks(
     connection: Connection, macs: RowMACs, tenants: Collection[str]
 ) -> Mapping[str, TenantBlock]:
     """Return the blocks in force of *tenants*, by tenant."""
-    rows = select_flagged(
-        _block_rows(connection, macs), _OF_TENANTS, of_tenants=sorted(tenants)
-    )
-    return {block.tenant: block for block in rows if block.in_force}
+    _, found = BLOCKS.select(connection, macs, *sorted(tenants))
+    return {block.tenant: block for block in found if block.in_force}
 
 
 def require_unblocked(connection: Connection, macs: RowMACs, tenant: str) -> None:
@@ -75,68 +63,22 @@ def require_unblocked(connection: Connection, macs: RowMACs, tenant: str) -> Non
 
     Raises:
         TenantBlockedError: It is.
-        RowNotAuthenticError: Another program changed the block, perhaps to end it.
+        RowNotAuthenticError: Another program changed or deleted the block, perhaps to
+            end it.
     """
     for block in find_blocks(connection, macs, {tenant}).values():
         raise block.error()
-
-
-def _find_stop(connection: Connection, macs: RowMACs, chain_id: int) -> Stop | None:
-    rows = _stop_rows(connection, macs)
-    return _first_in_force(
-        select_flagged(rows, _OF_CHAINS, chains=[EVERYTHING, chain_id])
-    )
 
 
 def _first_in_force(found: Sequence[Row]) -> Row | None:
     return next((row for row in found if row.in_force), None)
 
 
-def _end(
-    rows: SealedRows[Row],
-    query: Select[Any],
-    key: dict[str, Any],
-    version: int | None,
-    **end: datetime,
-) -> bool:
-    """Change the row with *key* by *end* if it is in force; return whether it was."""
-    stored = _first_in_force(select_flagged(rows, query, **key))
-    if stored is None:
-        return False
-    if not stored.is_authentic:
-        raise stored.error()
-    if version is not None and stored.version != version:
-        raise StaleStateError("the row was changed meanwhile: try again")
-    rows.update(stored, **end)
-    return True
-
-
-def _stop_rows(connection: Connection, macs: RowMACs) -> SealedRows[Stop]:
-    return SealedRows(connection, macs, stops, Stop)
-
-
-def _block_rows(connection: Connection, macs: RowMACs) -> SealedRows[TenantBlock]:
-    return SealedRows(connection, macs, tenant_blocks, TenantBlock)
-
-
 class StopTables(Tables):
     """Implements ``signer.ports.StopStore`` and ``signer.ports.TenantBlocks``."""
 
     def stop(self, stop: Stop) -> bool:
-        def work(connection: Connection) -> bool:
-            rows = _stop_rows(connection, self._macs)
-            return _begin(rows, stop, _OF_CHAINS, chains=[stop.chain_id])
-
-        try:
-            changed = self._database.transaction(work)
-        except StaleStateError:  # Another process wrote the row meanwhile.
-            changed = self._database.transaction(work)
-        # The stop is in force.  Wait for reservations and intents that may have begun
-        # before: they share this lock.  One that hangs must not fail the stop, and what
-        # it signs is not recorded.
-        with suppress(StoreUnavailableError):
-            self._database.transaction(lambda c: lock_keys(c, shared=False))
-        return changed
+        return self._begin(STOPS, stop)
 
     def resume_signing(
         self,
@@ -145,32 +87,19 @@ class StopTables(Tables):
         version: int | None = None,
         use: ApprovalUse | None = None,
     ) -> bool:
-        def work(connection: Connection) -> bool:
-            rows = _stop_rows(connection, self._macs)
-            key = {"chains": [chain_id]}
-            is_changed = _end(rows, _OF_CHAINS, key, version, resumed_at=at)
-            use_approval(connection, self._macs, use if is_changed else None)
-            return is_changed
+        def end(stop: Stop) -> Stop:
+            return replace(stop, resumed_at=at)
 
-        return self._database.transaction(work)
+        return self._end(STOPS, chain_id, end, version, use)
 
     def stops(self) -> Sequence[Stop]:
-        return self._database.run(
-            lambda c: select_flagged(_stop_rows(c, self._macs), _STOPS)
-        )
+        return self._read(STOPS)
 
     def find_stop(self, chain_id: int) -> Stop | None:
-        return self._database.run(lambda c: _find_stop(c, self._macs, chain_id))
+        return _first_in_force(self._read(STOPS, EVERYTHING, chain_id))
 
     def block_tenant(self, block: TenantBlock) -> bool:
-        def work(connection: Connection) -> bool:
-            # Reservations share this lock: each either has its nonce by now, or sees
-            # the block.
-            lock_keys(connection, shared=False)
-            rows = _block_rows(connection, self._macs)
-            return _begin(rows, block, _OF_TENANTS, of_tenants=[block.tenant])
-
-        return self._database.transaction(work)
+        return self._begin(BLOCKS, block)
 
     def unblock_tenant(
         self,
@@ -179,37 +108,80 @@ class StopTables(Tables):
         version: int | None = None,
         use: ApprovalUse | None = None,
     ) -> bool:
-        def work(connection: Connection) -> bool:
-            rows = _block_rows(connection, self._macs)
-            key = {"of_tenants": [tenant]}
-            is_changed = _end(rows, _OF_TENANTS, key, version, ended_at=at)
-            use_approval(connection, self._macs, use if is_changed else None)
-            return is_changed
+        def end(block: TenantBlock) -> TenantBlock:
+            return replace(block, ended_at=at)
 
-        return self._database.transaction(work)
+        return self._end(BLOCKS, tenant, end, version, use)
 
     def tenant_block(self, tenant: str) -> TenantBlock | None:
-        blocks = self._database.run(lambda c: find_blocks(c, self._macs, {tenant}))
-        return blocks.get(tenant)
+        return _first_in_force(self._read(BLOCKS, tenant))
 
     def tenant_blocks(self) -> Sequence[TenantBlock]:
-        found = self._database.run(
-            lambda c: select_flagged(_block_rows(c, self._macs), _BLOCKS)
-        )
-        return tuple(block for block in found if block.in_force)
+        return tuple(block for block in self._read(BLOCKS) if block.in_force)
 
+    def hold_changes(self) -> int:
+        def work(connection: Connection) -> int:
+            register, _ = STOPS.select(connection, self._macs, EVERYTHING)
+            return 0 if register is None else register.changes
 
-def _begin(rows: SealedRows[Row], new: Row, query: Select[Any], **key: Any) -> bool:
-    """
-    Make *new* the stored row, unless one with its key is in force; return whether so.
+        return self._database.run(work)
 
-    A stored row that another program changed is replaced: it must not prevent a stop.
-    """
-    stored = select_flagged(rows, query, **key)
-    if not stored:
-        rows.insert(new)
-        return True
-    if stored[0].is_authentic and stored[0].in_force:
-        return False
-    rows.replace(stored[0], new)
-    return True
+    def _read(self, kind: HoldRows[Row], *keys: object) -> Sequence[Row]:
+        def work(connection: Connection) -> Sequence[Row]:
+            register, found = kind.select(connection, self._macs, *keys)
+            remember(connection, register)
+            return tuple(found)
+
+        return self._database.run(work)
+
+    def _begin(self, kind: HoldRows[Row], new: Row) -> bool:
+        """
+        Make *new* the stored row, unless one with its key is in force.
+
+        A stored row that another program changed is replaced: it must not prevent a
+        stop.  Return whether anything changed.
+        """
+
+        def work(connection: Connection) -> bool:
+            _, found = kind.select(connection, self._macs, kind.key_of(new))
+            stored = found[0] if found else None
+            if stored is not None and stored.is_authentic and stored.in_force:
+                return False
+            kind.put(connection, self._macs, stored, new)
+            return True
+
+        try:
+            changed = self._database.transaction(work)
+        except StaleStateError:  # Another process wrote the row meanwhile.
+            changed = self._database.transaction(work)
+        # It is in force.  Wait for reservations and intents that may have begun before:
+        # they share this lock.  One that hangs must not fail the command, and what it
+        # signs under a stop is not recorded.
+        with suppress(StoreUnavailableError):
+            self._database.transaction(lambda c: lock_keys(c, shared=False))
+        return changed
+
+    def _end(
+        self,
+        kind: HoldRows[Row],
+        key: object,
+        end: Callable[[Row], Row],
+        version: int | None,
+        use: ApprovalUse | None,
+    ) -> bool:
+        """Store what *end* returns for the row with *key*, if it is in force."""
+
+        def work(connection: Connection) -> bool:
+            _, found = kind.select(connection, self._macs, key)
+            stored = _first_in_force(found)
+            if stored is None:
+                return False
+            if not stored.is_authentic:
+                raise stored.error()
+            if version is not None and stored.version != version:
+                raise StaleStateError("the row was changed meanwhile: try again")
+            kind.put(connection, self._macs, stored, end(stored))
+            use_approval(connection, self._macs, use)
+            return True
+
+        return self._database.transaction(work)

@@ -48,9 +48,10 @@ class Stop:
         """Return the error of what the stop forbids."""
         if not self.is_authentic:
             return RowNotAuthenticError(
-                f"another program changed the row of the stop of chain {self.chain_id}"
-                " (`stops`), or MAC_KEY_FILE has other keys: `hotwallet stop --chain-id"
-                f" {self.chain_id}` replaces the row, and `hotwallet resume` ends that"
+                "another program changed or deleted the row of the stop of chain"
+                f" {self.chain_id} (`stops`), or MAC_KEY_FILE has other keys:"
+                f" `hotwallet stop --chain-id {self.chain_id}` replaces the row, and"
+                " `hotwallet resume` ends that"
             )
         since = self.at.isoformat(timespec="seconds")
         scope = "all networks" if self.chain_id == EVERYTHING else "the network"

@@ -35,7 +35,7 @@ class TenantBlock:
         """Return the error of what the block forbids."""
         if not self.is_authentic:
             return RowNotAuthenticError(
-                "another program changed the row of the block of the tenant"
+                "another program changed or deleted the row of the block of the tenant"
                 f" {self.tenant!r}, or MAC_KEY_FILE has other keys: `hotwallet tenants"
                 " block` replaces the row, and `hotwallet tenants unblock` ends that"
             )

@@ -49,3 +49,11 @@ class StopStore(Protocol):
 
     def find_stop(self, chain_id: int) -> Stop | None:
         """Return the stop that forbids signatures on *chain_id* now, if any."""
+
+    def hold_changes(self) -> int:
+        """
+        Return how often stops and blocks have changed.
+
+        Audit records of these changes have the number.  A process that starts takes no
+        earlier state for the present one.
+        """

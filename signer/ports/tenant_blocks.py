@@ -20,7 +20,8 @@ class TenantBlocks(Protocol):
         Block a tenant; return False if it was already blocked.
 
         A block that is not authentic is replaced.
-        When this returns, no reservation of the tenant's refunds is in progress.
+        When this returns, no reservation of the tenant's refunds is in progress, except
+        one that hangs for longer than a lock is waited for.
         """
 
     def unblock_tenant(

@@ -7,6 +7,7 @@ signed bytes checks in its own transaction.  Each change is audited like a signa
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from signer.alerts import Alert, Alerts
 from signer.approvals import require_reason
@@ -79,7 +80,7 @@ class KillSwitch:
             stopped = self._chain_id(network, chain_id)
             stop = Stop(stopped, self._clock(), reason, actor.name)
             changed = self._store.stop(stop)
-            self._admin_audit.write(action, actor, changed=changed, **facts)
+            self._write(action, actor, changed=changed, **facts)
         if changed:
             self._alerts.sound(Alert.SIGNING_STOPPED, actor=actor.name, **facts)
         return SwitchResult(changed, self.stops())
@@ -107,7 +108,7 @@ class KillSwitch:
         action = AuditAction.SIGNING_RESUME
         with self._admin_audit.attempt(action, actor, **facts):
             changed = self._resume(self._chain_id(network, chain_id), reason, actor)
-            self._admin_audit.write(action, actor, changed=changed, **facts)
+            self._write(action, actor, changed=changed, **facts)
         return SwitchResult(changed, self.stops())
 
     def _resume(self, chain_id: int, reason: str, actor: Actor) -> bool:
@@ -127,6 +128,10 @@ class KillSwitch:
         with self._admin_audit.authorize(action, actor, reason, **stopped) as use:
             at = self._clock()
             return self._store.resume_signing(chain_id, at, stop.version, use)
+
+    def _write(self, action: AuditAction, actor: Actor, **facts: Any) -> None:
+        changes = self._store.hold_changes()
+        self._admin_audit.write(action, actor, hold_changes=changes, **facts)
 
     def stops(self) -> Sequence[Stop]:
         """Return the stops in force, a stop of everything first."""

@@ -83,7 +83,10 @@ class TenantAdmin:
             self.find(name)
             block = TenantBlock(name, self._clock(), actor.name)
             changed = self._store.block_tenant(block)
-            self._admin_audit.write(action, actor, tenant=name, changed=changed)
+            changes = self._store.hold_changes()
+            self._admin_audit.write(
+                action, actor, tenant=name, changed=changed, hold_changes=changes
+            )
         return changed
 
     def unblock(self, name: str, actor: Actor) -> bool:
@@ -99,7 +102,10 @@ class TenantAdmin:
         with self._admin_audit.attempt(action, actor, tenant=name):
             block = self.find(name).block
             changed = block is not None and self._unblock(block, actor)
-            self._admin_audit.write(action, actor, tenant=name, changed=changed)
+            changes = self._store.hold_changes()
+            self._admin_audit.write(
+                action, actor, tenant=name, changed=changed, hold_changes=changes
+            )
         return changed
 
     def _unblock(self, block: TenantBlock, actor: Actor) -> bool:

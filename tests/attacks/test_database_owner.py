@@ -18,6 +18,7 @@ from signer.errors import ConfigurationError, RowNotAuthenticError
 from signer.keys.admin_audit import AdminAudit
 from signer.model.audit_record import Actor, Operation, Record
 from signer.model.refund import Status
+from signer.model.stop import EVERYTHING
 from signer.model.tenant_block import TenantBlock
 from signer.ports import Sealing
 from signer.refunds.tenant_admin import TenantAdmin
@@ -41,6 +42,10 @@ from tests.support.wallet_attacks import WalletAttacks
 OPERATOR = Actor("cli:alice")
 
 Attack = Callable[..., str | None]
+
+END_OF_STOPS = (
+    "UPDATE stops SET resumed_at = at, version = version + 1 WHERE chain_id >= 0"
+)
 
 RESERVATION = ("nonce", "sender", "key_id", "gas_limit")
 
@@ -262,7 +267,7 @@ def test_a_lifted_stop(world: World, steal: Attack, scope: str) -> None:
     at = world.clock()
     if scope == "stop":
         stopped(world.store, at=at)
-        steal("UPDATE stops SET resumed_at = at, version = version + 1")
+        steal(END_OF_STOPS)
     else:
         world.store.block_tenant(TenantBlock("gateway", at, "cli:tests"))
         steal("UPDATE tenant_blocks SET ended_at = at, version = version + 1")
@@ -311,7 +316,7 @@ def test_a_forged_end_of_a_stop(world: World, steal: Attack, chain_id: int) -> N
     network = None if chain_id == 0 else "local"
     switch.stop(network, "odd refunds", OPERATOR)
 
-    steal("UPDATE stops SET resumed_at = at, version = version + 1")
+    steal(END_OF_STOPS)
     let_work(world, worker)
 
     assert world.chain.payouts() == []
@@ -340,6 +345,91 @@ def test_a_forged_end_of_a_block(world: World, steal: Attack) -> None:
     with pytest.raises(RowNotAuthenticError):
         admin.unblock("gateway", OPERATOR)
     assert admin.block("gateway", OPERATOR)
+    assert admin.unblock("gateway", OPERATOR)
+    let_work(world, worker)
+    assert world.stored(refund).status is Status.CONFIRMED
+
+
+def _kept(*tables: str) -> tuple[str, ...]:
+    """Return the statements that keep the rows of *tables* as they are."""
+    return tuple(f"CREATE TABLE kept_{each} AS SELECT * FROM {each}" for each in tables)
+
+
+def _put_back(*tables: str, where: str = "TRUE") -> tuple[str, ...]:
+    """Return the statements that put the kept rows back: older ones with their MACs."""
+    return tuple(
+        statement
+        for each in tables
+        for statement in (
+            f"DELETE FROM {each} WHERE {where}",
+            f"INSERT INTO {each} SELECT * FROM kept_{each} WHERE {where}",
+        )
+    )
+
+
+HOLDS = ("stops", "tenant_blocks")
+
+LIFTS = {
+    "delete the stop": ("DELETE FROM stops WHERE chain_id >= 0",),
+    "delete the block": ("DELETE FROM tenant_blocks",),
+    "delete all": ("DELETE FROM stops", "DELETE FROM tenant_blocks"),
+    "delete the register": ("DELETE FROM stops WHERE chain_id < 0",),
+    "change the register": (
+        "DELETE FROM stops WHERE chain_id >= 0",
+        "UPDATE stops SET reason = '{}' WHERE chain_id < 0",
+    ),
+    "an older stop": _put_back("stops", where="chain_id >= 0"),
+    "an older block": _put_back("tenant_blocks"),
+    "all as it was": _put_back(*HOLDS),
+}
+
+
+@pytest.mark.parametrize("has_restarted", [False, True], ids=["running", "restarted"])
+@pytest.mark.parametrize("lift", LIFTS)
+def test_a_hold_that_is_deleted_or_older(
+    world: World, steal: Attack, url: str, lift: str, has_restarted: bool
+) -> None:
+    """It is in force while its row is missing, or is not the last one."""
+    refund, switch = world.accepted(), world.kill_switch
+    admin = world.tenant_admin
+    switch.stop("local", "odd refunds", OPERATOR)
+    admin.block("gateway", OPERATOR)
+    switch.resume("local", "explained", OPERATOR)
+    admin.unblock("gateway", OPERATOR)
+    steal(*_kept(*HOLDS))
+    if "stop" in lift:
+        switch.stop("local", "again", OPERATOR)
+    elif "block" in lift:
+        admin.block("gateway", OPERATOR)
+    else:
+        switch.stop("local", "again", OPERATOR)
+        admin.block("gateway", OPERATOR)
+
+    steal(*LIFTS[lift], *(f"DROP TABLE kept_{each}" for each in HOLDS))
+    with closing(open_ledger(url)) as other:
+        if has_restarted:
+            world.store = other
+        let_work(world, world.worker)
+
+        assert world.chain.payouts() == []
+        assert world.stored(refund).status is Status.QUEUED
+
+
+def test_a_new_register(world: World, steal: Attack) -> None:
+    """Commands repair what was deleted: a stop of everything, and then each hold."""
+    refund, worker, switch = world.accepted(), world.worker, world.kill_switch
+    admin = world.tenant_admin
+    admin.block("gateway", OPERATOR)
+    steal("DELETE FROM stops")
+
+    assert [stop.chain_id for stop in switch.stops()] == [EVERYTHING]
+    with pytest.raises(RowNotAuthenticError, match="`hotwallet stop` begins a new one"):
+        admin.block("gateway", OPERATOR)
+    switch.stop(None, "the register was deleted", OPERATOR)
+    with pytest.raises(RowNotAuthenticError):
+        admin.unblock("gateway", OPERATOR)
+    assert admin.block("gateway", OPERATOR)
+    assert switch.resume(None, "compared with the audit log", OPERATOR).stops == []
     assert admin.unblock("gateway", OPERATOR)
     let_work(world, worker)
     assert world.stored(refund).status is Status.CONFIRMED

@@ -22,6 +22,7 @@ from signer.model.audit_record import Record
 from signer.model.key import SIGNING, SigningCondition
 from signer.model.refund import Refund, Status
 from signer.model.stop import EVERYTHING, Stop
+from signer.model.tenant_block import TenantBlock
 from signer.ports import StopStore
 from tests.fixtures.ledger import (
     WALLET,
@@ -233,10 +234,10 @@ def test_times_that_cannot_be_read(postgresql_url: str, at: str) -> None:
         assert store.stops() == before
 
 
-def test_a_transaction_that_hangs_does_not_delay_the_stop(
+def test_a_transaction_that_hangs_does_not_delay_a_stop_or_a_block(
     postgresql_url: str,
 ) -> None:
-    """A host that is frozen in a reservation holds the lock that a stop waits for."""
+    """A host that is frozen in a reservation holds the lock that they wait for."""
     with closing(open_ledger(postgresql_url, timeout=0.2)) as hurried:
         hurried.check()
         hanging = Database(postgresql_url, pool_size=1, timeout=30.0)
@@ -251,12 +252,13 @@ def test_a_transaction_that_hangs_does_not_delay_the_stop(
             done = pool.submit(hanging.transaction, hang)
             assert locked.wait(30)
             stopped(hurried, EVERYTHING)
-            in_force = hurried.find_stop(CHAIN)
+            assert hurried.block_tenant(TenantBlock("shop", now(), "cli:alice"))
+            in_force = hurried.find_stop(CHAIN), hurried.tenant_block("shop")
             released.set()
             done.result()
         hanging.close()
 
-    assert in_force is not None
+    assert None not in in_force
 
 
 def _reserve_until_stopped(store: SQLStore, index: int) -> int:

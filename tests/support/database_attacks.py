@@ -91,7 +91,10 @@ class Attacks:
         """End a stop: it stays in force until an operator ends it."""
         refund, worker = self._refunds.accepted(), self._worker.worker
         stopped(self._admin, at=self._worker.clock())
-        end = "UPDATE stops SET resumed_at = at, version = version + 1"
+        end = (
+            "UPDATE stops SET resumed_at = at, version = version + 1"
+            " WHERE chain_id >= 0"
+        )
         assert self._thief.steal(end) is None
         let_work(self._worker, worker)
         assert self._worker.chain.payouts() == []

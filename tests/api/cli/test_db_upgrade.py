@@ -6,6 +6,7 @@ import pytest
 
 from backends.sql.schema import HEAD
 from tests.api.commands import Run
+from tests.support.ledgers import write_mac_key
 
 
 @pytest.fixture
@@ -14,7 +15,19 @@ def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "ledger" / "hotwallet.db"
     monkeypatch.setenv("DATABASE_URL", f"sqlite:///{path}")
     monkeypatch.setenv("APP_ENV", "production")
+    monkeypatch.setenv("MAC_KEY_FILE", str(write_mac_key(tmp_path)))
     return path
+
+
+def test_a_new_ledger_needs_the_mac_key(
+    hotwallet: Run, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its register of stops and blocks has a MAC: without one, nothing is signed."""
+    monkeypatch.delenv("MAC_KEY_FILE")
+    refused = hotwallet("db", "upgrade", "--create")
+
+    assert refused.status == 78
+    assert "mac-key-missing" in refused.err
 
 
 def test_production_creates_a_ledger_only_if_asked(hotwallet: Run, path: Path) -> None:
@@ -55,11 +68,13 @@ def test_postgresql_needs_no_option(
     hotwallet: Run,
     empty_postgresql_url: str,
     monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
     app_env: str,
 ) -> None:
     """An administrator creates the database, so a wrong path cannot create one."""
     monkeypatch.setenv("DATABASE_URL", empty_postgresql_url)
     monkeypatch.setenv("APP_ENV", app_env)
+    monkeypatch.setenv("MAC_KEY_FILE", str(write_mac_key(tmp_path)))
     created = hotwallet("db", "upgrade")
 
     assert created.out == (

@@ -92,13 +92,19 @@ def test_stop_and_resume_are_audited(system: System) -> None:
         (event, "success", "token:alice", details)
         for event, details in (
             ("signing-stop-requested", why),
-            ("signing-stop-succeeded", {**why, "changed": True}),
+            ("signing-stop-succeeded", {**why, "changed": True, "hold_changes": 1}),
             ("signing-stop-requested", why),
-            ("signing-stop-succeeded", {**why, "changed": False}),
+            ("signing-stop-succeeded", {**why, "changed": False, "hold_changes": 1}),
             ("signing-resume-requested", explained),
-            ("signing-resume-succeeded", {**explained, "changed": True}),
+            (
+                "signing-resume-succeeded",
+                {**explained, "changed": True, "hold_changes": 2},
+            ),
             ("signing-resume-requested", explained),
-            ("signing-resume-succeeded", {**explained, "changed": False}),
+            (
+                "signing-resume-succeeded",
+                {**explained, "changed": False, "hold_changes": 2},
+            ),
         )
     ]
 
@@ -194,6 +200,7 @@ def test_a_stop_of_a_chain_without_a_network(system: System) -> None:
         "chain_id": "999999",
         "reason": "forged",
         "changed": True,
+        "hold_changes": 2,
     }
 
 

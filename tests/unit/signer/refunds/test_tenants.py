@@ -257,18 +257,18 @@ def test_blocks_are_audited(world: World) -> None:
     assert done == [True, False, True, False]
     assert _records(world) == [
         record
-        for event, changed in [
-            ("tenant-block", True),
-            ("tenant-block", False),
-            ("tenant-unblock", True),
-            ("tenant-unblock", False),
+        for event, changed, number in [
+            ("tenant-block", True, 1),
+            ("tenant-block", False, 1),
+            ("tenant-unblock", True, 2),
+            ("tenant-unblock", False, 2),
         ]
         for record in [
             (f"{event}-requested", "success", {"tenant": "gateway"}),
             (
                 f"{event}-succeeded",
                 "success",
-                {"tenant": "gateway", "changed": changed},
+                {"tenant": "gateway", "changed": changed, "hold_changes": number},
             ),
         ]
     ]
