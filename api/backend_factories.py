@@ -12,10 +12,7 @@ from importlib import import_module
 from ipaddress import ip_network
 from typing import TYPE_CHECKING
 
-from api.backend_plugins import load_plugin, open_plugin
 from api.mac_key import open_row_macs
-from signer.audit.record_index import Sequences
-from signer.chain.chain import Chain
 from signer.config.networks import Network
 from signer.config.settings import Settings
 from signer.errors import ConfigurationError, Refusal, StoreError
@@ -40,6 +37,8 @@ from signer.webhooks.addresses import LOOPBACK
 if TYPE_CHECKING:
     from api.auth.verification_keys import KeySource
     from backends.sql.migrate import SchemaUpgrade
+    from signer.audit.record_index import Sequences
+    from signer.chain.chain import Chain
 
 
 _MOST_CONNECTIONS = 8
@@ -73,7 +72,7 @@ def open_store(settings: Settings) -> Ledger:
     return store
 
 
-def open_record_sequences() -> Sequences:
+def open_record_sequences() -> "Sequences":
     """Open a temporary file for the ids of an export's records."""
     from backends.sql.record_sequences import RecordSequences  # noqa: PLC0415
 
@@ -97,9 +96,10 @@ def upgrade_database(settings: Settings, *, create: bool) -> "SchemaUpgrade":
     return store.migrate(create=may_create)
 
 
-def open_chains(networks: Mapping[str, Network]) -> Mapping[str, Chain]:
+def open_chains(networks: Mapping[str, Network]) -> "Mapping[str, Chain]":
     """Return a client of each network; no request is sent yet."""
-    from backends.json_rpc import JSONRPCChain  # noqa: PLC0415  The import takes a second.
+    from backends.json_rpc import JSONRPCChain  # noqa: PLC0415
+    from signer.chain.chain import Chain  # noqa: PLC0415
 
     def connect(network: Network) -> JSONRPCChain:
         seconds = network.rpc_timeout_ms / 1000
@@ -151,12 +151,16 @@ def open_backend(
     Raises:
         ConfigurationError: There is no such device, or its library is missing.
     """
+    from api.backend_plugins import load_plugin, open_plugin  # noqa: PLC0415
+
     plugin = load_plugin(settings.backend_name)
     return open_plugin(plugin, BackendConfig(settings, environ))
 
 
 def preload(settings: Settings) -> None:
     """Import the libraries of the backends before the fork; open nothing."""
+    from api.backend_plugins import load_plugin  # noqa: PLC0415
+
     used = {
         "backends.sql": True,
         "backends.json_rpc": True,

@@ -4,11 +4,13 @@ The composition root: makes the container, runs the guard, and records the start
 Call it after the fork.
 """
 
+from __future__ import annotations
+
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from importlib.metadata import version
+from typing import TYPE_CHECKING
 
 from api.backend_factories import (
     open_backend,
@@ -24,19 +26,17 @@ from api.backend_factories import (
     refusing_store_errors,
     require_tracing,
 )
-from api.checkpoint_key import require_separate_key
 from api.container import Container
 from api.mac_key import open_row_macs
-from signer.audit import configurations
-from signer.audit.configurations import Start
 from signer.config.digest import Configuration
 from signer.config.networks import Network
 from signer.config.settings import Role
 from signer.errors import ConfigurationError, InvalidInputError, Refusal
-from signer.keys.signer import Signer
-from signer.keys.startup_key import StartupKey
 from signer.model.audit_record import WORKER
-from signer.startup import dependency_checks, guard
+
+
+if TYPE_CHECKING:
+    from signer.keys.signer import Signer
 
 
 _DEVICE_SECONDS = 3.0
@@ -87,6 +87,9 @@ def open_container(
     Raises:
         ConfigurationError: The guard refuses, with one ``Refusal`` per problem.
     """
+    from api.checkpoint_key import require_separate_key
+    from signer.startup import dependency_checks
+
     container = build_container(environ)
     warnings = _check_settings(container, serving=serving, paying=not serving)
     dependency_checks.check_journal(
@@ -185,6 +188,11 @@ def accept_rules(
 
 
 def _record(container: Container, process: str, configuration: Configuration) -> None:
+    from importlib.metadata import version
+
+    from signer.audit import configurations
+    from signer.audit.configurations import Start
+
     start = Start(process, version("hotwallet"), str(container.settings.app_env))
     configurations.record_start(container.audit, container.store, start, configuration)
 
@@ -193,6 +201,8 @@ def _check_settings(
     container: Container, *, serving: bool, paying: bool = False, alone: bool = True
 ) -> list[str]:
     """Check what needs no open backend, and report all problems at once."""
+    from signer.startup import guard
+
     refusals: list[Refusal] = []
     networks: Mapping[str, Network] = {}
     warnings: list[str] = []
@@ -256,6 +266,9 @@ def _settle_key(
 
     Administrators stop, block and look up most while the device is down (ADR 78).
     """
+    from signer.keys.startup_key import StartupKey
+    from signer.startup import dependency_checks
+
     settings = container.settings
     key_setting = container.backend_plugin.key_setting
     needs_device = not (serving and settings.serve_role is Role.ADMIN)

@@ -1,22 +1,21 @@
 """``hotwallet approvals``: changes that need two administrators."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import click
 
-from api.bootstrap import build_container
 from api.cli.confirmation import confirm, yes_option
 from api.cli.operator import identified_operator
 from api.cli.output import Result, reports
-from api.views.approvals import (
-    approval_document,
-    approval_lines,
-    list_document,
-    list_lines,
-)
-from signer.approvals import Approvals
-from signer.model.approval import Approval
 from signer.model.audit_record import Actor
+
+
+if TYPE_CHECKING:
+    from signer.approvals import Approvals
+    from signer.model.approval import Approval
 
 
 _REASON = click.option("--reason", required=True, help="Why, for the audit log.")
@@ -36,6 +35,9 @@ def approvals() -> None:
 @reports
 def list_approvals() -> Result:
     """List what waits for a decision; exits with 1 if there is something."""
+    from api.bootstrap import build_container
+    from api.views.approvals import list_document, list_lines
+
     found = build_container().approvals.list()
     is_empty = found.is_complete and not (found.approvals or found.changed)
     return Result(list_document(found), list_lines(found), is_empty)
@@ -48,6 +50,8 @@ def list_approvals() -> Result:
 @reports
 def approve(digest: str, *, reason: str, yes: bool) -> Result:
     """Approve the proposal DIGEST; then the request can be repeated."""
+    from signer.approvals import Approvals
+
     return _decide(Approvals.approve, digest, reason, "approvals:decide", yes=yes)
 
 
@@ -58,6 +62,8 @@ def approve(digest: str, *, reason: str, yes: bool) -> Result:
 @reports
 def reject(digest: str, *, reason: str, yes: bool) -> Result:
     """Refuse the proposal DIGEST, or withdraw your own."""
+    from signer.approvals import Approvals
+
     return _decide(Approvals.reject, digest, reason, "approvals:decide", yes=yes)
 
 
@@ -72,6 +78,8 @@ def break_glass(digest: str, *, reason: str, yes: bool) -> Result:
 
     It sounds the alert `break-glass`, and the audit log has it for ever.
     """
+    from signer.approvals import Approvals
+
     scope = "approvals:break-glass"
     return _decide(Approvals.break_glass, digest, reason, scope, yes=yes)
 
@@ -84,6 +92,9 @@ def _decide(
     *,
     yes: bool,
 ) -> Result:
+    from api.bootstrap import build_container
+    from api.views.approvals import approval_document, approval_lines
+
     container = build_container()
     if not yes:
         for line in approval_lines([container.approvals.find(digest)]):

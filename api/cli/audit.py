@@ -1,41 +1,23 @@
 """``hotwallet audit``: export, verify, check and reconcile the audit log."""
 
+from __future__ import annotations
+
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from api.checkpoint_key import open_checkpoint_key
 from api.cli.audit_files import create_key, read_checkpoints, read_lines
 from api.cli.exit_status import CommandError, errors_exit_with_2
 from api.cli.output import Result, command_logging, json_option, print_result, prints
-from api.views.audit_reports import (
-    checkpoint_document,
-    configurations_document,
-    configurations_lines,
-    conformance_document,
-    conformance_lines,
-    describe_empty,
-    reconciliation_document,
-    reconciliation_lines,
-    verdict_document,
-    verdict_lines,
-)
-from signer.alerts import Alerts
-from signer.audit import export as exports
-from signer.audit import reconcile as reconciliation
-from signer.audit import verify as verification
-from signer.audit.chain_reader import batches
-from signer.audit.checkpoints import Verifier
-from signer.audit.cloudtrail import is_key_arn, read_trail
-from signer.audit.configurations import report_configurations
-from signer.audit.conformance import check_conformance
-from signer.audit.sealer import Sealer
-from signer.audit.stored_checkpoints import find_newest
-from signer.config.settings import Settings
-from signer.ports import Ledger
 from signer.private_files import open_atomic
+
+
+if TYPE_CHECKING:
+    from signer.config.settings import Settings
+    from signer.ports import Ledger
 
 
 _PROGRESS_LINES = 100_000
@@ -81,7 +63,10 @@ def audit() -> None:
 @prints
 def verify(export: Path, keys: Sequence[Path], checkpoints: Sequence[Path]) -> Result:
     """Verify EXPORT with public keys only, and report the first bad record."""
-    from api.backend_factories import open_record_sequences  # noqa: PLC0415
+    from api.backend_factories import open_record_sequences
+    from api.views.audit_reports import verdict_document, verdict_lines
+    from signer.audit import verify as verification
+    from signer.audit.checkpoints import Verifier
 
     with export.open("rb") as file:
         verifier = Verifier(*(path.read_bytes() for path in keys))
@@ -105,6 +90,8 @@ def verify(export: Path, keys: Sequence[Path], checkpoints: Sequence[Path]) -> R
 )
 def export(out: Path | None) -> None:
     """Write the whole chain to standard output, or to a file."""
+    from signer.audit import export as exports
+
     settings, journal = _open_ledger()
     origin = f"hotwallet/{settings.audit_origin}"
     lines = _report_progress(exports.export(journal, origin))
@@ -121,6 +108,12 @@ def export(out: Path | None) -> None:
 @prints
 def checkpoint(new: bool) -> Result:
     """Print the newest checkpoint, to keep it outside this host."""
+    from api.checkpoint_key import open_checkpoint_key
+    from api.views.audit_reports import checkpoint_document
+    from signer.alerts import Alerts
+    from signer.audit.sealer import Sealer
+    from signer.audit.stored_checkpoints import find_newest
+
     settings, ledger = _open_ledger()
     if new:
         sealer = Sealer(ledger, open_checkpoint_key(settings), Alerts(ledger))
@@ -168,6 +161,16 @@ def reconcile(
     Exits with 0 if both sides agree, 1 if they differ, and 2 if nothing was compared:
     the wrong files, keys or database.
     """
+    from api.views.audit_reports import (
+        describe_empty,
+        reconciliation_document,
+        reconciliation_lines,
+    )
+    from signer.audit import export as exports
+    from signer.audit import reconcile as reconciliation
+    from signer.audit.chain_reader import batches
+    from signer.audit.cloudtrail import read_trail
+
     trail = read_trail(trails)
     if source is None:
         _, ledger = _open_ledger()
@@ -202,6 +205,11 @@ def configurations(source: Path | None) -> Result:
     Exits with 1 if something was signed under a configuration that no start-up record
     describes.
     """
+    from api.views.audit_reports import configurations_document, configurations_lines
+    from signer.audit import export as exports
+    from signer.audit.chain_reader import batches
+    from signer.audit.configurations import report_configurations
+
     if source is None:
         _, ledger = _open_ledger()
         found = report_configurations(
@@ -225,6 +233,10 @@ def conform(export: Path) -> Result:
 
     Verify it first: this command does not check hashes and checkpoints.
     """
+    from api.views.audit_reports import conformance_document, conformance_lines
+    from signer.audit import export as exports
+    from signer.audit.conformance import check_conformance
+
     with export.open("rb") as file:
         lines = _report_progress(read_lines(file))
         found = check_conformance(exports.records(lines))
@@ -256,6 +268,8 @@ def key(out: Path) -> Result:
 
 
 def _require_key_arns(names: Sequence[str]) -> Sequence[str]:
+    from signer.audit.cloudtrail import is_key_arn
+
     for number, name in enumerate(names, 1):
         if not is_key_arn(name):
             # The value is not repeated: no output contains ARNs, or parts of them.
@@ -267,7 +281,7 @@ def _require_key_arns(names: Sequence[str]) -> Sequence[str]:
 
 
 def _open_ledger() -> tuple[Settings, Ledger]:
-    from api.bootstrap import build_container  # noqa: PLC0415  --help needs no backend.
+    from api.bootstrap import build_container
 
     with command_logging() as settings:
         return settings, build_container().store

@@ -1,15 +1,18 @@
 """Reads and creates the files of ``hotwallet audit``."""
 
+from __future__ import annotations
+
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
-from signer.audit.checkpoint_files import read_notes
-from signer.audit.checkpoints import CheckpointKey, Verifier
-from signer.audit.export_format import MAX_LINE
 from signer.errors import ConfigurationError, InvalidInputError
 from signer.private_files import create_once, write_whole
+
+
+if TYPE_CHECKING:
+    from signer.audit.checkpoints import Verifier
 
 
 _EXPECTED = (
@@ -20,6 +23,8 @@ _EXPECTED = (
 
 def read_lines(file: BinaryIO) -> Iterator[bytes]:
     """Yield the lines of an export; an overlong line is split, to bound memory."""
+    from signer.audit.export_format import MAX_LINE
+
     while line := file.readline(MAX_LINE):
         yield line
 
@@ -32,6 +37,8 @@ def read_checkpoints(path: Path, verifier: Verifier) -> Sequence[str]:
         InvalidInputError: The file contains no checkpoint, or a bad one.
         OSError: The file cannot be read.
     """
+    from signer.audit.checkpoint_files import read_notes
+
     try:
         notes = read_notes(path.read_bytes().decode(errors="replace"))
         for note in notes:
@@ -53,6 +60,8 @@ def create_key(out: Path) -> tuple[Path, bool]:
         InvalidInputError: A file exists that must not be overwritten.
         OSError: A file cannot be written.
     """
+    from signer.audit.checkpoints import CheckpointKey
+
     public = out.with_name(f"{out.name}.pub.pem")
     if public.exists():
         files = f"{out} and {public} exist" if out.exists() else f"{public} exists"

@@ -1,15 +1,20 @@
 """Submits refunds in batches, and repeats what the service could not answer."""
 
+from __future__ import annotations
+
 import json
 import random
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from api.cli.refund_file import Row
-from signer.ports.refund_client import BatchReply, SendBatch
+
+
+if TYPE_CHECKING:
+    from signer.ports.refund_client import BatchReply, SendBatch
 
 
 MAX_ROWS = 500

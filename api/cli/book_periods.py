@@ -1,18 +1,22 @@
 """What the commands about the books share: their options, networks and progress."""
 
+from __future__ import annotations
+
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from api.backend_factories import open_histories
 from api.cli.dates import read_moment
-from api.container import Container
-from signer.books.balances import Openings
-from signer.books.network_books import BookKeeper, Event, Progress
 from signer.errors import InvalidInputError
-from signer.ports import ChainHistory
+
+
+if TYPE_CHECKING:
+    from api.container import Container
+    from signer.books.balances import Openings
+    from signer.books.network_books import BookKeeper, Event
+    from signer.ports import ChainHistory
 
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -68,6 +72,9 @@ def open_keeper(
     container: Container, name: str, openings: Openings | None = None
 ) -> tuple[BookKeeper, ChainHistory]:
     """Return what compares the network *name*, and its chain; no request is sent."""
+    from api.backend_factories import open_histories
+    from signer.books.network_books import BookKeeper
+
     network, store = container.networks[name], container.store
     keys = store.keys()
     ring = [key.address for key in keys]
@@ -81,6 +88,8 @@ def open_keeper(
 
 def with_progress(events: Iterator[Event], label: str) -> Iterator[Event]:
     """Yield *events* without their progress, which is shown on a terminal."""
+    from signer.books.network_books import Progress
+
     with click.progressbar(
         length=1, label=label, file=sys.stderr, hidden=not sys.stderr.isatty()
     ) as bar:

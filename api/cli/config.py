@@ -1,22 +1,26 @@
 """``hotwallet config``: check configuration files before they are deployed."""
 
+from __future__ import annotations
+
 import difflib
 import os
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import click
 
-from api.bootstrap import check_configuration
 from api.cli.configuration_files import variable_names
 from api.cli.env_file import read_env_file
 from api.cli.output import Result, prints, redirect_log
 from api.cli.process_files import PROCESSES, find_unset
-from signer.config.networks import Network, load_networks
-from signer.config.tenants import check_tenants, load_tenants
 from signer.errors import ConfigurationError, InvalidInputError, Refusal
+
+
+if TYPE_CHECKING:
+    from signer.config.networks import Network
 
 
 _RESEMBLANCE = 0.85  # PGSERVICEFILE is another program's, and has 0.82.
@@ -56,6 +60,9 @@ def check(paths: Sequence[Path], process: str | None) -> Result:
 
     Example: hotwallet config check --process worker
     """
+    from api.bootstrap import check_configuration
+    from signer.config.networks import load_networks
+
     environ = dict(os.environ) if process is None else {}
     if process is not None and not paths:
         paths = [Path(f"{process}.env")]
@@ -134,6 +141,9 @@ _TABLES = {"networks": "NETWORKS_FILE", "tenants": "TENANTS_FILE"}
 
 def _check_tables(files: Mapping[str, Path]) -> None:
     """Check the networks, the tenants, or both together."""
+    from signer.config.networks import load_networks
+    from signer.config.tenants import check_tenants, load_tenants
+
     tenants = load_tenants(files.get("TENANTS_FILE"))
     if "NETWORKS_FILE" in files:
         networks = load_networks(files["NETWORKS_FILE"])

@@ -1,5 +1,7 @@
 """The texts of the files that ``hotwallet init`` writes."""
 
+from __future__ import annotations
+
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence

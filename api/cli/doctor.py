@@ -1,21 +1,21 @@
 """``hotwallet doctor``: check everything that a refund needs."""
 
+from __future__ import annotations
+
 import json
 import sys
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import click
 
-from api.bootstrap import build_container
 from api.cli.output import json_option, redirect_log
-from api.container import Container
-from api.doctor import all_checks
-from api.doctor.context import DoctorContext
-from api.logs import install
-from api.views.refunds import fields
-from signer.alerts import RUNBOOKS, Alert, find_runbook
-from signer.diagnostics import CheckResult, State, run_checks
 from signer.errors import ConfigurationError
+
+
+if TYPE_CHECKING:
+    from api.container import Container
+    from signer.diagnostics import CheckResult
 
 
 @click.command()
@@ -29,6 +29,13 @@ def doctor(as_json: bool) -> None:
 
     Exits with 1 if a check failed.
     """
+    from api.bootstrap import build_container
+    from api.doctor import all_checks
+    from api.doctor.context import DoctorContext
+    from api.logs import install
+    from api.views.refunds import fields
+    from signer.diagnostics import State, run_checks
+
     stdout = sys.stdout
     results = []
     container = build_container()
@@ -62,6 +69,8 @@ def _lines(result: CheckResult, container: Container) -> Iterator[str]:
 
 def _find_runbook(result: CheckResult, container: Container) -> str | None:
     """Return the link to the runbook of the problem, if it is one with an alert."""
+    from signer.alerts import RUNBOOKS, Alert, find_runbook
+
     if result.code not in set(Alert):
         return None
     try:

@@ -1,5 +1,7 @@
 """Loads ``.env`` from the working directory, for development."""
 
+from __future__ import annotations
+
 import io
 import os
 import stat
@@ -8,7 +10,6 @@ from pathlib import Path
 
 from dotenv import dotenv_values
 
-from signer.config.settings import Settings
 from signer.errors import InvalidInputError
 
 
@@ -24,6 +25,8 @@ def load_env_file(environ: MutableMapping[str, str], path: Path) -> str | None:
     may have written it.  Return a line for the operator; None if there is no file, or
     no variable was set.
     """
+    from signer.config.settings import Settings
+
     try:
         with path.open("rb") as file:
             status = os.fstat(file.fileno())

@@ -1,13 +1,18 @@
 """``hotwallet guard``: run the start-up checks alone."""
 
+from __future__ import annotations
+
 import json
+from typing import TYPE_CHECKING
 
 import click
 
-from api.bootstrap import open_container
 from api.cli.output import command_logging, json_option, print_result
-from signer.config.settings import Settings
 from signer.errors import ConfigurationError
+
+
+if TYPE_CHECKING:
+    from signer.config.settings import Settings
 
 
 @click.command()
@@ -18,6 +23,8 @@ def guard(as_json: bool) -> None:
 
     Exits with 78 if the guard refuses; `hotwallet explain-code CODE` explains a code.
     """
+    from api.bootstrap import open_container
+
     try:
         with command_logging():
             container = open_container()

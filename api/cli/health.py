@@ -25,7 +25,7 @@ def health(ready: bool) -> None:
 
     Example: hotwallet health --ready
     """
-    from api.server.probe import ask  # noqa: PLC0415  Only for this command.
+    from api.server.probe import ask
 
     path, seconds = (
         ("/readyz", _READY_SECONDS) if ready else ("/healthz", _ALIVE_SECONDS)

@@ -1,5 +1,7 @@
 """``hotwallet init``: write a configuration to start from."""
 
+from __future__ import annotations
+
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import chdir
@@ -7,7 +9,6 @@ from pathlib import Path
 
 import click
 
-from api.bootstrap import check_configuration
 from api.cli.audit_files import create_key
 from api.cli.config import find_placeholders
 from api.cli.configuration_files import env_text, networks_text, tenants_text
@@ -21,8 +22,6 @@ from api.cli.process_files import (
     process_texts,
     read_answers,
 )
-from api.mac_key import create_mac_key
-from signer.config.networks import load_networks
 from signer.errors import ConfigurationError, InvalidInputError
 from signer.private_files import create_once
 
@@ -135,6 +134,8 @@ def _write(directory: Path, texts: Mapping[Path, str], keys: Sequence[Path]) -> 
         InvalidInputError: One of them exists; nothing was written, unless another
             process created it meanwhile.
     """
+    from api.mac_key import create_mac_key
+
     for path in (*texts, *keys):
         if path.exists():
             raise InvalidInputError(
@@ -152,7 +153,7 @@ def _write(directory: Path, texts: Mapping[Path, str], keys: Sequence[Path]) -> 
 
 
 def _create_token_keys(directory: Path) -> None:
-    from api.auth.dev_tokens import provide_signing_key  # noqa: PLC0415  Slow to import.
+    from api.auth.dev_tokens import provide_signing_key
 
     home = directory / ".hotwallet"
     provide_signing_key(home / "jwt.pem", home / "jwt.pub.pem")
@@ -160,6 +161,8 @@ def _create_token_keys(directory: Path) -> None:
 
 def _check(directory: Path, purpose: str) -> Sequence[str]:
     """Return what is still missing, or wrong, in the files that were written."""
+    from signer.config.networks import load_networks
+
     networks = load_networks(directory / "networks.toml")
     problems = {each: list[str]() for each in find_placeholders(networks)}
     for process in PROCESSES if purpose == PRODUCTION else (None,):
@@ -174,6 +177,8 @@ def _check(directory: Path, purpose: str) -> Sequence[str]:
 
 
 def _check_file(path: Path, process: str | None) -> Sequence[str]:
+    from api.bootstrap import check_configuration
+
     environ = read_env_file(path)
     unset = find_unset(process, environ) if process is not None else []
     try:

@@ -1,35 +1,27 @@
 """``hotwallet keys``: list, rotate, fail over, revoke, reinstate and sweep keys."""
 
+from __future__ import annotations
+
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from api.bootstrap import build_admin_container, build_container
 from api.cli.confirmation import confirmed
 from api.cli.operator import REASON, current_operator, identified_operator
 from api.cli.output import Result, reports
-from api.views.keys import (
-    failover_document,
-    key_document,
-    reinstatement_document,
-    rotation_document,
-)
-from api.views.refunds import timestamp
 from signer.errors import NewKeyUnhealthyError
-from signer.keys.failover import FailoverResult
-from signer.keys.rotation import Rotation
-from signer.keys.rotation_options import (
-    AWAITING_FUNDS,
-    WOULD_AWAIT_FUNDS,
-    RotationOptions,
-    RotationResult,
-)
 from signer.model.audit_record import Actor
-from signer.model.key import Key
-from signer.refunds.sweep_plan import SweepItem
+
+
+if TYPE_CHECKING:
+    from signer.keys.failover import FailoverResult
+    from signer.keys.rotation import Rotation
+    from signer.keys.rotation_options import RotationOptions, RotationResult
+    from signer.model.key import Key
+    from signer.refunds.sweep_plan import SweepItem
 
 
 _RETRY_SECONDS = 5.0
@@ -52,6 +44,9 @@ def keys() -> None:
 @reports
 def list_keys() -> Result:
     """List every key of the key ring, the active one first."""
+    from api.bootstrap import build_container
+    from api.views.keys import key_document
+
     ring = build_container().store.keys()
     return Result([key_document(key) for key in ring], _format_ring(ring))
 
@@ -104,6 +99,14 @@ def rotate(
 
     Example: hotwallet keys rotate alias/refunds-2 --dry-run --wait 600
     """
+    from api.bootstrap import build_admin_container
+    from api.views.keys import rotation_document
+    from signer.keys.rotation_options import (
+        AWAITING_FUNDS,
+        WOULD_AWAIT_FUNDS,
+        RotationOptions,
+    )
+
     options = RotationOptions(dry_run, compromised, active_address, without_funds)
     container = build_admin_container()
     # A planned rotation needs no approval, so it must not fail because of a token.
@@ -133,6 +136,9 @@ def failover(new_key_id: str, *, dry_run: bool) -> Result:
 
     Example: hotwallet keys failover arn:aws:kms:eu-west-1:111122223333:key/mrk-...
     """
+    from api.bootstrap import build_admin_container
+    from api.views.keys import failover_document
+
     result = build_admin_container().failover.fail_over(
         new_key_id, current_operator(), dry_run=dry_run
     )
@@ -152,6 +158,9 @@ def revoke(address: str, reason: str, *, dry_run: bool) -> Result:
     Refunds that it has not signed are paid by the active key.  To revoke the active
     key, use `hotwallet keys rotate --compromised --from ADDRESS`.
     """
+    from api.bootstrap import build_admin_container
+    from api.views.keys import key_document
+
     container = build_admin_container()
     revocation = container.revocation
     if dry_run:
@@ -178,6 +187,9 @@ def reinstate(address: str, *, reason: str, dry_run: bool) -> Result:
     The key finishes the refunds that it had signed, as after a planned rotation; they
     are listed.  It does not become the active key.
     """
+    from api.bootstrap import build_admin_container
+    from api.views.keys import reinstatement_document
+
     container = build_admin_container()
     reinstatement = container.reinstatement
     if dry_run:
@@ -210,6 +222,8 @@ def sweep(address: str, *, dry_run: bool) -> Result:
 
     Exits with 1 while ADDRESS has funds that no transfer moves yet.
     """
+    from api.bootstrap import build_admin_container
+
     sweeper = build_admin_container().sweeper
     if dry_run:
         items = sweeper.plan(address)
@@ -241,6 +255,9 @@ def _rotate_with_retries(
 
 
 def _format_ring(ring: Sequence[Key]) -> Iterator[str]:
+    from api.views.keys import key_document
+    from api.views.refunds import timestamp
+
     if not ring:
         yield (
             "the key ring is empty: the first key is added when the service starts, or"
@@ -257,6 +274,8 @@ def _format_ring(ring: Sequence[Key]) -> Iterator[str]:
 
 
 def _format_rotation(result: RotationResult) -> Iterator[str]:
+    from api.views.keys import rotation_document
+
     document = rotation_document(result)
     yield f"{result.status}: {document['keyId']} {document['address']}"
     if result.previous is not None:
@@ -271,6 +290,8 @@ def _format_rotation(result: RotationResult) -> Iterator[str]:
 
 
 def _format_failover(result: FailoverResult) -> Iterator[str]:
+    from api.views.keys import failover_document
+
     document = failover_document(result)
     yield f"{document['status']}: {document['keyId']} {document['address']}"
     yield f"  before: {document['previousKeyId']}; the key is {document['state']}"

@@ -1,16 +1,19 @@
 """``hotwallet limits``: raised limits, which need another administrator."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import click
 
-from api.bootstrap import build_container
 from api.cli.operator import REASON, identified_operator
 from api.cli.output import Result, reports
-from api.container import Container
-from api.views.refunds import timestamp
-from signer.open_approvals import SHOWN_DIGITS
-from signer.startup.limits_guard import LimitsDifference, describe
+
+
+if TYPE_CHECKING:
+    from api.container import Container
+    from signer.startup.limits_guard import LimitsDifference
 
 
 @click.group()
@@ -27,6 +30,8 @@ def limits() -> None:
 @reports
 def show() -> Result:
     """Show what differs; exits with 1 if processes would not start."""
+    from api.bootstrap import build_container
+
     container = build_container()
     return _report(container, container.limits_guard.compare())
 
@@ -36,6 +41,8 @@ def show() -> Result:
 @reports
 def raise_limits(reason: str) -> Result:
     """Ask another administrator to approve what is raised."""
+    from api.bootstrap import build_container
+
     container = build_container()
     guard = container.limits_guard
     if guard.is_approved(guard.compare()):
@@ -45,6 +52,8 @@ def raise_limits(reason: str) -> Result:
 
 
 def _report(container: Container, difference: LimitsDifference) -> Result:
+    from api.views.refunds import timestamp
+
     is_approved = container.limits_guard.is_approved(difference)
     row, proposal = difference.row, difference.proposal
     document = {
@@ -60,6 +69,9 @@ def _report(container: Container, difference: LimitsDifference) -> Result:
 
 
 def _lines(difference: LimitsDifference, *, is_approved: bool) -> Iterator[str]:
+    from signer.open_approvals import SHOWN_DIGITS
+    from signer.startup.limits_guard import describe
+
     yield _accepted(difference)
     shown = tuple(difference.raised)
     yield from (f"  raised: {line}" for line in describe(difference.raised))
@@ -75,6 +87,8 @@ def _lines(difference: LimitsDifference, *, is_approved: bool) -> Iterator[str]:
 
 
 def _accepted(difference: LimitsDifference) -> str:
+    from api.views.refunds import timestamp
+
     row = difference.row
     if row is None:
         is_new = difference.before is None

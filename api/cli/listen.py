@@ -1,24 +1,20 @@
 """``hotwallet listen``: a receiver of webhooks on this host, for development."""
 
+from __future__ import annotations
+
 import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from threading import Event, Thread
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import click
 
-from api.webhook_keys import open_public_keys
-from signer.config.settings import Settings
-from signer.config.tenants import load_tenants
-from signer.ports import utc_now
-from signer.webhooks.signatures import (
-    VerifyingKey,
-    read_public_keys,
-    read_secrets,
-)
+
+if TYPE_CHECKING:
+    from signer.webhooks.signatures import VerifyingKey
 
 
 _PORT = 4242
@@ -53,7 +49,8 @@ def listen(
     Each event is verified first.  Outside production, `url = "http://127.0.0.1:4242/"`
     as a tenant's `webhook` in TENANTS_FILE sends them here.
     """
-    from api.server.webhook_listener import WebhookListener  # noqa: PLC0415
+    from api.server.webhook_listener import WebhookListener
+    from signer.ports import utc_now
 
     received: list[str] = []
     is_done = Event()
@@ -91,6 +88,9 @@ def listen(
 
 def _find_port() -> int:
     """Return the port of the first webhook on this host, or the default."""
+    from signer.config.settings import Settings
+    from signer.config.tenants import load_tenants
+
     tenants = load_tenants(Settings.from_env(os.environ).tenants_file)
     urls = [urlsplit(each.url) for each in tenants.webhooks().values()]
     local = [each.port for each in urls if each.hostname in _THIS_HOST and each.port]
@@ -100,6 +100,10 @@ def _find_port() -> int:
 def _read_keys(
     secret_file: Path | None, public_keys_file: Path | None
 ) -> Sequence[VerifyingKey]:
+    from api.webhook_keys import open_public_keys
+    from signer.config.settings import Settings
+    from signer.webhooks.signatures import read_public_keys, read_secrets
+
     try:
         if secret_file is not None:
             return read_secrets(secret_file)

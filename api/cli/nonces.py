@@ -1,18 +1,21 @@
 """``hotwallet nonce``: inspect and repair the nonces of wallets."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import click
 
-from api.bootstrap import build_container
 from api.cli.confirmation import confirmed
 from api.cli.operator import REASON, identified_operator
 from api.cli.output import Result, reports
-from api.views.explanations import repair_document
-from api.views.repairs import repair_lines
-from signer.chain.chain import Chain
 from signer.errors import NotFoundError
-from signer.refunds.wallet_repair import RepairResult, repair_wallets
+
+
+if TYPE_CHECKING:
+    from signer.chain.chain import Chain
+    from signer.refunds.wallet_repair import RepairResult
 
 
 _SCOPE = "nonces:repair"
@@ -42,6 +45,11 @@ def repair_nonces(network: str | None, reason: str, *, dry_run: bool) -> Result:
 
     Exits with 1 while a wallet is paused.  A stop of signing is reported, and stays.
     """
+    from api.bootstrap import build_container
+    from api.views.explanations import repair_document
+    from api.views.repairs import repair_lines
+    from signer.refunds.wallet_repair import repair_wallets
+
     opened = build_container()
     if dry_run:
         chains = _select(opened.chains, network)
@@ -77,6 +85,8 @@ def abandon_nonces(
     pending without end.  Abandon only transactions that are not ours: a payment that
     the ledger has forgotten would be paid twice.
     """
+    from api.bootstrap import build_container
+
     container = build_container()
     admin = container.nonce_admin
     if dry_run:

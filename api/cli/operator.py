@@ -1,18 +1,23 @@
 """The operator of a command, as audit records name them."""
 
+from __future__ import annotations
+
 import getpass
 import os
 import secrets
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from api.auth.authorization import AccessRequest, Permission, require_permission
-from api.container import Container
 from signer.errors import AuthenticationError, InvalidInputError, PermissionDeniedError
 from signer.model.audit_record import Actor
 from signer.private_files import is_private
+
+
+if TYPE_CHECKING:
+    from api.container import Container
 
 
 TOKEN_FILE = "OPERATOR_TOKEN_FILE"  # noqa: S105  The name of a variable.
@@ -61,6 +66,13 @@ def identified_operator(container: Container, scope: str, reason: str = "") -> A
     path = os.environ.get(TOKEN_FILE)
     if not path:
         return replace(current_operator(), reason=reason)
+    # It imports PyJWT, which an operator without a token does not need.
+    from api.auth.authorization import (
+        AccessRequest,
+        Permission,
+        require_permission,
+    )
+
     permission = Permission(_ROLES, scope, administrative=True)
     request_id = f"cli-{secrets.token_hex(8)}"
     request = AccessRequest(permission, "POST", "cli", "cli", request_id)

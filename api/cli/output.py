@@ -1,5 +1,7 @@
 """What all commands share: where their result and their log go."""
 
+from __future__ import annotations
+
 import contextlib
 import functools
 import io
@@ -7,12 +9,13 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from api.logs import configure
-from signer.config.settings import Settings
+
+if TYPE_CHECKING:
+    from signer.config.settings import Settings
 
 
 json_option = click.option(
@@ -54,6 +57,9 @@ def redirect_log() -> Iterator[None]:
 @contextlib.contextmanager
 def command_logging() -> Iterator[Settings]:
     """Redirect the log, configure it by the settings of the environment, yield them."""
+    from api.logs import configure
+    from signer.config.settings import Settings
+
     with redirect_log():
         settings = Settings.from_env(os.environ)
         configure(settings)

@@ -1,26 +1,26 @@
 """``hotwallet policy``: show, test and explain what may be signed."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from api.bootstrap import build_container
 from api.cli.output import Result, prints, reports
-from api.container import Container
-from signer.config.policy_files import read_policy_files
 from signer.errors import NotFoundError
-from signer.model.decision import Decision, Verdict
-from signer.model.refund import UNSIGNED, Refund
-from signer.policy.default_rules import ACCOUNT, service_files
-from signer.policy.examples import Outcome, read_examples, run_examples
-from signer.policy.live_policy import AnyPolicy
-from signer.policy.policy import Policy
-from signer.policy.policy_text import PolicyFile
-from signer.policy.surroundings import KnownNetwork
-from signer.refunds.approval_needs import decide
-from signer.refunds.policy_review import PolicyReview, Reviewed
+
+
+if TYPE_CHECKING:
+    from api.container import Container
+    from signer.model.decision import Decision
+    from signer.model.refund import Refund
+    from signer.policy.examples import Outcome
+    from signer.policy.live_policy import AnyPolicy
+    from signer.policy.policy import Policy
+    from signer.policy.policy_text import PolicyFile
+    from signer.refunds.policy_review import Reviewed
 
 
 _ACCOUNT = click.option(
@@ -43,6 +43,8 @@ def policy() -> None:
 @prints
 def show(account: bool) -> Result:
     """Print all rules that are in force, and their hash."""
+    from api.bootstrap import build_container
+
     chosen = _policy(build_container(), account=account)
     files = [{"name": file.name, "text": file.text} for file in chosen.files]
     lines = [f"// The hash of this policy is {chosen.hash}."]
@@ -64,6 +66,10 @@ def test(file: Path, account: bool) -> Result:
 
     Example: hotwallet policy test policy/examples.toml
     """
+    from api.bootstrap import build_container
+    from signer.policy.examples import read_examples, run_examples
+    from signer.policy.surroundings import KnownNetwork
+
     container = build_container()
     examples = read_examples(
         file.read_text(encoding="utf-8"), is_json=file.suffix == ".json"
@@ -103,6 +109,9 @@ def explain(refund_id: str) -> Result:
     the refund now, and prints how many people must approve it.  For any other
     transaction, write it into a file for `hotwallet policy test`.
     """
+    from api.bootstrap import build_container
+    from signer.refunds.policy_review import PolicyReview
+
     container = build_container()
     refund = container.store.get(refund_id)
     if refund is None:
@@ -146,6 +155,10 @@ def diff(directory: Path, last: int) -> Result:
 
     Example: hotwallet policy diff new-policy --last 5000
     """
+    from api.bootstrap import build_container
+    from signer.model.decision import Verdict
+    from signer.refunds.policy_review import PolicyReview
+
     container = build_container()
     planned = _compile(container, directory)
     review = PolicyReview(container.store, planned, container.networks)
@@ -164,6 +177,9 @@ def diff(directory: Path, last: int) -> Result:
 
 def _decide_now(container: Container, refund: Refund) -> Decision | None:
     """Return the decision about a refund that may still be signed."""
+    from signer.model.refund import UNSIGNED
+    from signer.refunds.approval_needs import decide
+
     network = container.networks.get(refund.network)
     if network is None or refund.bound_to is not None or refund.status not in UNSIGNED:
         return None
@@ -171,17 +187,26 @@ def _decide_now(container: Container, refund: Refund) -> Decision | None:
 
 
 def _policy(container: Container, *, account: bool) -> AnyPolicy:
+    from signer.policy.default_rules import ACCOUNT
+    from signer.policy.policy import Policy
+
     if not account:
         return container.policy
     return Policy.compile(ACCOUNT, _own_files(container.settings.policy_dir))
 
 
 def _compile(container: Container, directory: Path) -> Policy:
+    from signer.policy.default_rules import service_files
+    from signer.policy.policy import Policy
+
     defaults = service_files(container.networks, container.tenants)
     return Policy.compile(defaults, _own_files(directory))
 
 
 def _own_files(directory: Path | None) -> Sequence[PolicyFile]:
+    from signer.config.policy_files import read_policy_files
+    from signer.policy.policy_text import PolicyFile
+
     texts = read_policy_files(directory)
     return [PolicyFile(name, text) for name, text in texts.items()]
 

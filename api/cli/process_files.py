@@ -1,11 +1,12 @@
 """The environment files of a production, one for each process."""
 
+from __future__ import annotations
+
 import secrets
 import shlex
 from collections.abc import Mapping, Sequence
 from urllib.parse import urlsplit
 
-from signer.config.settings import AWS_KMS, Settings
 from signer.errors import InvalidInputError
 
 
@@ -45,6 +46,8 @@ def read_answers(texts: Mapping[str, str]) -> dict[str, str]:
         ConfigurationError: One of them is malformed.
         InvalidInputError: The database has a user, or is not PostgreSQL.
     """
+    from signer.config.settings import Settings
+
     given = {name: text.strip() for name, text in texts.items() if text.strip()}
     Settings.from_env({**given, "APP_ENV": "test"})
     url = urlsplit(given.get("DATABASE_URL", _DATABASE))
@@ -82,6 +85,8 @@ def find_unset(process: str, environ: Mapping[str, str]) -> list[str]:
 
 def _process_values(process: str, answers: Mapping[str, str]) -> dict[str, str]:
     """Return what differs from a default; files are where the process is started."""
+    from signer.config.settings import AWS_KMS
+
     names: Sequence[str] = _TOKENS if process in _SERVERS else ()
     values = {"TENANTS_FILE": "tenants.toml", "MAC_KEY_FILE": "mac.key"}
     if process in _SERVERS:

@@ -1,13 +1,15 @@
 """``hotwallet reconcile``: compare the ledger with the chain."""
 
+from __future__ import annotations
+
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from api.bootstrap import build_container
 from api.cli.book_periods import (
     open_keeper,
     period_options,
@@ -16,15 +18,15 @@ from api.cli.book_periods import (
 )
 from api.cli.exit_status import errors_exit_with_2
 from api.cli.output import command_logging, json_option, print_result
-from api.container import Container
-from api.views.book_files import books_csv, books_html
-from api.views.books import BookReport, books_document, books_lines, read_openings
-from signer.alerts import Alert
-from signer.books.balances import Openings
-from signer.books.period import Period
 from signer.errors import HotWalletError
-from signer.ports import utc_now
 from signer.private_files import write_whole
+
+
+if TYPE_CHECKING:
+    from api.container import Container
+    from api.views.books import BookReport
+    from signer.books.balances import Openings
+    from signer.books.period import Period
 
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
@@ -62,6 +64,12 @@ def reconcile(
 
     Example: hotwallet reconcile --from yesterday --to today
     """
+    from api.bootstrap import build_container
+    from api.views.book_files import books_csv, books_html
+    from api.views.books import books_document, books_lines, read_openings
+    from signer.alerts import Alert
+    from signer.books.period import Period
+
     with errors_exit_with_2(), command_logging():
         container = build_container()
         report = _compare(
@@ -93,6 +101,9 @@ def _compare(
     names: Sequence[str],
     openings: Mapping[str, Openings],
 ) -> BookReport:
+    from api.views.books import BookReport
+    from signer.ports import utc_now
+
     report = BookReport(period, utc_now())
     for name in names:
         try:

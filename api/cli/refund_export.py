@@ -1,14 +1,15 @@
 """``hotwallet refund export``: settled refunds with their fees, for accounting."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from api.bootstrap import build_container
 from api.cli.book_periods import (
     open_keeper,
     period_options,
@@ -17,12 +18,12 @@ from api.cli.book_periods import (
 )
 from api.cli.exit_status import errors_exit_with_2
 from api.cli.output import command_logging
-from api.container import Container
-from api.views.book_files import write_csv
-from api.views.settlements import COLUMNS, settlement_row
-from signer.books.period import Period
-from signer.books.used_nonces import UsedNonce
 from signer.private_files import open_atomic
+
+
+if TYPE_CHECKING:
+    from api.container import Container
+    from signer.books.period import Period
 
 
 _PAGE = 50
@@ -50,6 +51,11 @@ def export_file(
 
     Example: hotwallet refund export --from 2026-01-01 --to 2026-02-01 --csv january.csv
     """
+    from api.bootstrap import build_container
+    from api.views.book_files import write_csv
+    from api.views.settlements import COLUMNS
+    from signer.books.period import Period
+
     count = 0
     with errors_exit_with_2(), command_logging():
         container = build_container()
@@ -64,6 +70,9 @@ def export_file(
 
 
 def _rows(container: Container, name: str, period: Period) -> Iterator[dict[str, Any]]:
+    from api.views.settlements import settlement_row
+    from signer.books.used_nonces import UsedNonce
+
     keeper, history = open_keeper(container, name)
     events = with_progress(keeper.compare(period), name)
     settled = (each for each in events if isinstance(each, UsedNonce) and each.settled)

@@ -1,5 +1,7 @@
 """Reads the CSV file of ``hotwallet refund submit``, and checks all of it."""
 
+from __future__ import annotations
+
 import csv
 import io
 import re
@@ -8,12 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import click
-from eth_utils.address import is_checksum_address
 
-from signer import strict_json
-from signer.amounts import parse_units
 from signer.errors import InvalidInputError
-from signer.refunds.request_body import read_refund
 
 
 REQUIRED = ("payment_session_id", "network", "token", "recipient", "amount")
@@ -142,6 +140,12 @@ def _check_header(header: Sequence[str]) -> None:
 
 
 def _read_row(line: int, cells: Mapping[str, str]) -> Row:
+    from eth_utils.address import is_checksum_address
+
+    from signer import strict_json
+    from signer.amounts import parse_units
+    from signer.refunds.request_body import read_refund
+
     fields = {name: cell for name, cell in cells.items() if cell}
     key = fields.pop("idempotency_key", None)
     strict_json.check(fields)

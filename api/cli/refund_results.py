@@ -1,5 +1,7 @@
 """Writes the results of ``hotwallet refund submit``, as CSV or JSON lines."""
 
+from __future__ import annotations
+
 import csv
 import json
 from collections.abc import Callable, Iterator

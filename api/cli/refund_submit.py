@@ -1,5 +1,7 @@
 """``hotwallet refund submit``: request the refunds of a CSV file."""
 
+from __future__ import annotations
+
 import functools
 import os
 import re
@@ -10,11 +12,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from api.backend_factories import open_refund_client
 from api.cli.batch_submission import (
     MakeMember,
     RowResult,
@@ -29,7 +30,10 @@ from api.cli.output import json_option, print_result
 from api.cli.refund_file import Row, read_rows
 from api.cli.refund_results import open_results, result_document
 from signer.errors import InvalidInputError
-from signer.ports.refund_client import SendBatch
+
+
+if TYPE_CHECKING:
+    from signer.ports.refund_client import SendBatch
 
 
 SOME_REFUSED = 3
@@ -156,6 +160,8 @@ def submit_file(
 
 
 def _open_service(url: str) -> SendBatch:
+    from api.backend_factories import open_refund_client
+
     try:
         return open_refund_client(url)
     except InvalidInputError as e:
@@ -163,7 +169,7 @@ def _open_service(url: str) -> SendBatch:
 
 
 def _open_key(option: str) -> MakeMember:
-    from api.cli.request_signing import RequestSigner  # noqa: PLC0415  Rarely used.
+    from api.cli.request_signing import RequestSigner
 
     key_id, _, path = option.partition("=")
     if not (key_id and path):

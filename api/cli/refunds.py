@@ -1,17 +1,20 @@
 """``hotwallet refund``: explain a refund, submit refunds."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import click
 
-from api.bootstrap import build_container
 from api.cli.output import Result, reports
 from api.cli.refund_export import export_file
 from api.cli.refund_submit import submit_file
-from api.views.explanations import explanation_document
-from api.views.refunds import timestamp
 from signer.errors import NotFoundError
-from signer.refunds.explanation import Explanation
+
+
+if TYPE_CHECKING:
+    from signer.refunds.explanation import Explanation
 
 
 @click.group()
@@ -34,6 +37,9 @@ def explain(refund_id: str) -> Result:
 
     Example: hotwallet refund explain rf_018f3c5e
     """
+    from api.bootstrap import build_container
+    from api.views.explanations import explanation_document
+
     opened = build_container()
     explainer = opened.explainer
     found = opened.store.get(refund_id)
@@ -45,6 +51,8 @@ def explain(refund_id: str) -> Result:
 
 
 def _format_explanation(explanation: Explanation) -> Iterator[str]:
+    from api.views.refunds import timestamp
+
     refund = explanation.refund
     yield f"{refund.id}: {refund.status}"
     yield f"  {explanation.summary}"

@@ -1,10 +1,13 @@
 """Signs the requests of a file with the tenant's key (RFC 9421)."""
 
+from __future__ import annotations
+
 import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -22,10 +25,12 @@ from http_message_signatures import (
 )
 
 from api.cli.refund_file import Row
-from signer.crypto.http_signatures import COVERED
-from signer.model.signed_request import METHOD, PATH
-from signer.ports import Clock, utc_now
+from signer.ports import utc_now
 from signer.private_files import is_private
+
+
+if TYPE_CHECKING:
+    from signer.ports import Clock
 
 
 @dataclass
@@ -60,6 +65,9 @@ class RequestSigner:
 
     def __call__(self, row: Row) -> Mapping[str, str]:
         """Return the member for *row*, signed at the present time."""
+        from signer.crypto.http_signatures import COVERED
+        from signer.model.signed_request import METHOD, PATH
+
         body = json.dumps(row.fields)
         # The service reads the path only.
         url = f"https://localhost{PATH}"

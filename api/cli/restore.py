@@ -1,22 +1,24 @@
 """``hotwallet restore``: give a restored ledger back what the log knows."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from api.bootstrap import build_container
 from api.cli.confirmation import confirmed
 from api.cli.operator import REASON, identified_operator
 from api.cli.output import Result, reports
-from api.mac_key import open_row_macs
-from api.views.restores import restore_document, restore_lines
-from signer.addresses import parse_address
 from signer.errors import ConfigurationError, InvalidInputError, Refusal
-from signer.ports import Journal
-from signer.restore.evidence import Evidence, read_evidence
-from signer.restore.plan import RestorePlan
+
+
+if TYPE_CHECKING:
+    from signer.ports import Journal
+    from signer.restore.evidence import Evidence
+    from signer.restore.plan import RestorePlan
 
 
 _SCOPE = "nonces:repair"
@@ -72,6 +74,11 @@ def restore(
 
     Exits with 1 if something is missing, which it names.  Repeating it is safe.
     """
+    from api.bootstrap import build_container
+    from api.mac_key import open_row_macs
+    from api.views.restores import restore_document, restore_lines
+    from signer.restore.evidence import read_evidence
+
     if not logs and not marks:
         raise click.UsageError(
             "pass the logs of all hosts with --log, or without any log the marks of all"
@@ -134,6 +141,8 @@ def _parse_marks(texts: Sequence[str]) -> Mapping[tuple[str, str], int]:
 
 
 def _parse_mark(text: str) -> tuple[tuple[str, str], int]:
+    from signer.addresses import parse_address
+
     wallet, _, nonce = text.rpartition("=")
     network, _, address = wallet.partition(":")
     if not (

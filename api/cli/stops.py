@@ -1,15 +1,19 @@
 """``hotwallet stop``, ``resume`` and ``stops``: the kill switch."""
 
+from __future__ import annotations
+
 import sys
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import click
 
-from api.bootstrap import build_container
 from api.cli.operator import current_operator, identified_operator
 from api.cli.output import Result, reports
-from api.views.stops import stop_documents, stop_lines
-from signer.refunds.kill_switch import KillSwitch, SwitchResult
+
+
+if TYPE_CHECKING:
+    from signer.refunds.kill_switch import SwitchResult
 
 
 def _ask_reason(
@@ -50,6 +54,8 @@ def stop(network: str | None, chain_id: int | None, reason: str) -> Result:
 
     It also replaces a stop that another program changed, so that it can be ended.
     """
+    from signer.refunds.kill_switch import KillSwitch
+
     statuses = "stopped", "already stopped"
     return _switch(KillSwitch.stop, network, chain_id, reason, statuses)
 
@@ -66,6 +72,8 @@ def resume(network: str | None, chain_id: int | None, reason: str) -> Result:
     Stops of networks and the stop of everything are ended separately; the remaining
     ones are listed.  Wallets that are paused stay paused.
     """
+    from signer.refunds.kill_switch import KillSwitch
+
     statuses = "resumed", "not stopped"
     return _switch(KillSwitch.resume, network, chain_id, reason, statuses)
 
@@ -74,6 +82,9 @@ def resume(network: str | None, chain_id: int | None, reason: str) -> Result:
 @reports
 def stops() -> Result:
     """List the stops in force; exits with 1 if there is one."""
+    from api.bootstrap import build_container
+    from api.views.stops import stop_documents, stop_lines
+
     switch = build_container().kill_switch
     found, names = switch.stops(), switch.names()
     return Result(
@@ -89,6 +100,10 @@ def _switch(
     statuses: tuple[str, str],
 ) -> Result:
     """Apply *change*; *statuses* are the words for a change, and for none."""
+    from api.bootstrap import build_container
+    from api.views.stops import stop_documents, stop_lines
+    from signer.refunds.kill_switch import KillSwitch
+
     if network is not None and chain_id is not None:
         raise click.UsageError("give --network or --chain-id, not both")
     container = build_container()

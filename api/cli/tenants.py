@@ -1,16 +1,19 @@
 """``hotwallet tenants``: list, block and unblock tenants."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import click
 
-from api.bootstrap import build_container
 from api.cli.confirmation import confirmed
 from api.cli.operator import REASON, current_operator, identified_operator
 from api.cli.output import Result, reports
-from api.views.refunds import timestamp
-from api.views.tenants import block_document, tenant_document, unblock_document
-from signer.refunds.tenant_admin import TenantStatus
+
+
+if TYPE_CHECKING:
+    from signer.refunds.tenant_admin import TenantStatus
 
 
 @click.group()
@@ -22,6 +25,9 @@ def tenants() -> None:
 @reports
 def list_tenants() -> Result:
     """List the tenants of TENANTS_FILE, and all that are blocked."""
+    from api.bootstrap import build_container
+    from api.views.tenants import tenant_document
+
     found = build_container().tenant_admin.list()
     documents = [tenant_document(each) for each in found]
     return Result(documents, _format_tenants(found))
@@ -38,6 +44,9 @@ def block(tenant: str, *, dry_run: bool) -> Result:
     Its requests that change something get 403, and its queued refunds get no nonce.  It
     can still read.  Refunds that have a nonce already continue.
     """
+    from api.bootstrap import build_container
+    from api.views.tenants import block_document
+
     admin = build_container().tenant_admin
     if dry_run:
         found = admin.find(tenant).block
@@ -55,6 +64,9 @@ def block(tenant: str, *, dry_run: bool) -> Result:
 @reports
 def unblock(tenant: str, reason: str, *, dry_run: bool) -> Result:
     """End the block of TENANT: its queued refunds are paid."""
+    from api.bootstrap import build_container
+    from api.views.tenants import unblock_document
+
     container = build_container()
     admin = container.tenant_admin
     if dry_run:
@@ -73,6 +85,8 @@ def _status(document: dict[str, str]) -> Result:
 
 
 def _format_tenants(found: Sequence[TenantStatus]) -> Iterator[str]:
+    from api.views.refunds import timestamp
+
     if not found:
         yield "TENANTS_FILE is not set: each token subject is a tenant of its own"
     for each in found:

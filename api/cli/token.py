@@ -1,15 +1,18 @@
 """``hotwallet token``: mint a JWT for development."""
 
+from __future__ import annotations
+
 import os
 from datetime import timedelta
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import click
 
-from api.auth.dev_tokens import mint
-from api.auth.jwt_verifier import Role
 from api.cli.output import Result, prints
-from signer.config.settings import Settings
+
+
+if TYPE_CHECKING:
+    from api.auth.jwt_verifier import Role
 
 
 @click.command()
@@ -51,6 +54,9 @@ def token(
 
     Example: curl -H "Authorization: Bearer $(hotwallet token)" URL
     """
+    from api.auth.dev_tokens import mint
+    from signer.config.settings import Settings
+
     minted = mint(
         Settings.from_env(os.environ),
         subject=subject,

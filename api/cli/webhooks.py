@@ -1,23 +1,24 @@
 """``hotwallet webhooks``: the deliveries of events to tenants."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from api.bootstrap import build_container
 from api.cli.operator import current_operator
 from api.cli.output import Result, prints, reports
-from api.views.deliveries import delivery_document
-from api.views.refunds import timestamp
-from api.webhook_keys import create_webhook_key
 from signer.errors import NotFoundError
 from signer.model.audit_record import Actor
-from signer.model.delivery import Delivery, DeliveryState
-from signer.model.event import Event, new_event_id
-from signer.ports import Backlog, DeliveryFilter
-from signer.webhooks.delivery_admin import NO_EVENT, DeliveryAdmin
+
+
+if TYPE_CHECKING:
+    from signer.model.delivery import Delivery
+    from signer.model.event import Event
+    from signer.ports import Backlog
+    from signer.webhooks.delivery_admin import DeliveryAdmin
 
 
 _LIMIT = 50
@@ -37,6 +38,11 @@ def webhooks() -> None:
 @reports
 def list_deliveries(dead: bool, pending: bool, limit: int) -> Result:
     """Show how many deliveries wait, by tenant, and the newest ones."""
+    from api.bootstrap import build_container
+    from api.views.deliveries import delivery_document
+    from signer.model.delivery import DeliveryState
+    from signer.ports import DeliveryFilter
+
     if dead and pending:
         raise click.UsageError("use --dead or --pending, not both")
     state = DeliveryState.DEAD if dead else DeliveryState.PENDING if pending else None
@@ -61,6 +67,9 @@ def replay(event_ids: Sequence[str], dead: str | None) -> Result:
     A receiver sees the same id again.  Exits with 1 if an event does not exist, or its
     tenant has no webhook.  Both the request and its outcome are audited.
     """
+    from api.bootstrap import build_container
+    from signer.webhooks.delivery_admin import NO_EVENT
+
     if bool(event_ids) == (dead is not None):
         raise click.UsageError("name the events, or a tenant with --dead")
     admin, operator = build_container().delivery_admin, current_operator()
@@ -93,6 +102,10 @@ def test(tenant: str) -> Result:
     Run it where the worker runs: it needs the same keys.  Exits with 1 if the receiver
     does not accept it.
     """
+    from api.bootstrap import build_container
+    from api.views.refunds import timestamp
+    from signer.model.event import new_event_id
+
     container = build_container()
     endpoint = container.webhook_endpoints.get(tenant)
     if endpoint is None:
@@ -123,6 +136,8 @@ def key(out: Path, add: bool) -> Result:
     FILE to the workers; restart both, in this order.  When the receivers know the new
     key, remove the last line of each file and restart again.
     """
+    from api.webhook_keys import create_webhook_key
+
     try:
         new, public = create_webhook_key(out, add=add)
     except OSError as e:
@@ -138,6 +153,8 @@ def key(out: Path, add: bool) -> Result:
 
 
 def _backlog_document(each: Backlog) -> dict[str, Any]:
+    from api.views.refunds import timestamp
+
     return {
         "tenant": each.tenant,
         "pending": each.pending,

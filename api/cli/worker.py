@@ -1,23 +1,12 @@
 """``hotwallet worker``: process accepted refunds."""
 
+from __future__ import annotations
+
 import os
 import signal
 from threading import Event
 
 import click
-
-from api.background_threads import (
-    start_policy_reload,
-    start_sealer,
-    start_shared_meter,
-    start_top_ups,
-    start_wallet_monitor,
-    start_webhooks,
-    start_worker_monitor,
-)
-from api.bootstrap import open_container, record_start
-from api.logs import configure
-from signer.config.settings import Settings
 
 
 @click.command()
@@ -37,6 +26,19 @@ def worker(interval: float, once: bool) -> None:
 
     Runs until it receives SIGTERM or SIGINT.
     """
+    from api.background_threads import (
+        start_policy_reload,
+        start_sealer,
+        start_shared_meter,
+        start_top_ups,
+        start_wallet_monitor,
+        start_webhooks,
+        start_worker_monitor,
+    )
+    from api.bootstrap import open_container, record_start
+    from api.logs import configure
+    from signer.config.settings import Settings
+
     configure(Settings.from_env(os.environ))
     stop = Event()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -1,30 +1,31 @@
 """The database, device, nodes and services that a process talks to."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from api.container.configuration import ConfigurationParts
-from signer.chain.chain import Chain
-from signer.config.networks import Network
-from signer.config.settings import Settings
-from signer.ports import (
-    Clock,
-    KeyDirectory,
-    Ledger,
-    NodeProxy,
-    Notifier,
-    ScreeningService,
-    WebhookSender,
-    utc_now,
-)
-from signer.ports.treasury import Treasury
-from signer.refunds.ledger_clock import LedgerClock
+from signer.ports import utc_now
 
 
 if TYPE_CHECKING:
     from api.auth.verification_keys import KeySource
+    from signer.chain.chain import Chain
+    from signer.config.networks import Network
+    from signer.config.settings import Settings
+    from signer.ports import (
+        Clock,
+        KeyDirectory,
+        Ledger,
+        NodeProxy,
+        Notifier,
+        ScreeningService,
+        WebhookSender,
+    )
+    from signer.ports.treasury import Treasury
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -35,7 +36,7 @@ class ConnectionParts(ConfigurationParts):
     open_backend: Callable[[Settings], KeyDirectory]
     open_chains: Callable[[Mapping[str, Network]], Mapping[str, Chain]]
     open_notifier: Callable[[Settings], Notifier | None]
-    open_jwt_keys: "Callable[[Settings], KeySource]"
+    open_jwt_keys: Callable[[Settings], KeySource]
     open_webhook_sender: Callable[[Settings], WebhookSender]
     open_screening: Callable[[Settings], ScreeningService | None] = lambda _: None
     open_treasury: Callable[[Settings], Treasury | None] = lambda _: None
@@ -52,6 +53,8 @@ class ConnectionParts(ConfigurationParts):
     @cached_property
     def ledger_clock(self) -> Clock:
         """The clock by which all hosts date refunds: the ledger's."""
+        from signer.refunds.ledger_clock import LedgerClock
+
         return LedgerClock(self.store.now)
 
     @cached_property
@@ -75,7 +78,7 @@ class ConnectionParts(ConfigurationParts):
         return self.open_notifier(self.settings)
 
     @cached_property
-    def jwt_keys(self) -> "KeySource":
+    def jwt_keys(self) -> KeySource:
         """The keys that tokens are verified with."""
         return self.open_jwt_keys(self.settings)
 

@@ -1,5 +1,7 @@
 """The audit log, alerts and metrics of a process."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -7,19 +9,16 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from api.container.connections import ConnectionParts
-from api.logs import audit_logger
-from api.metrics.names import Names
-from signer.alerts import RUNBOOKS, Alerts
-from signer.audit.log import AuditLog
-from signer.audit.sealing_monitor import SealingAlert
-from signer.config.settings import Settings
-from signer.errors import ConfigurationError
-from signer.ports import Clock, Meter, Meters
 
 
 if TYPE_CHECKING:
     from api.metrics.shared_meter import SharedMeter
     from api.metrics.worker_meter import WorkerMeter
+    from signer.alerts import Alerts
+    from signer.audit.log import AuditLog
+    from signer.audit.sealing_monitor import SealingAlert
+    from signer.config.settings import Settings
+    from signer.ports import Clock, Meter
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -31,6 +30,10 @@ class ObservabilityParts(ConnectionParts):
     @cached_property
     def audit(self) -> AuditLog:
         """The audit log, stored in the ledger."""
+        from api.logs import audit_logger
+        from signer.audit.log import AuditLog
+        from signer.errors import ConfigurationError
+
         configuration = None
         with suppress(ConfigurationError):  # Operators act without a networks file too.
             configuration = self.configuration.short
@@ -44,6 +47,8 @@ class ObservabilityParts(ConnectionParts):
     @cached_property
     def alerts(self) -> Alerts:
         """Counts alerts and sends them to the webhook."""
+        from signer.alerts import RUNBOOKS, Alerts
+
         return Alerts(
             self.store,
             self.notifier,
@@ -54,12 +59,16 @@ class ObservabilityParts(ConnectionParts):
     @cached_property
     def sealing_alert(self) -> SealingAlert:
         """The alert of late sealing, which the sealer and ``/readyz`` share."""
+        from signer.audit.sealing_monitor import SealingAlert
+
         return SealingAlert(self.alerts)
 
     @cached_property
-    def meter(self) -> "WorkerMeter":
+    def meter(self) -> WorkerMeter:
         """Measures what this process does; only a worker stores it."""
-        from api.metrics.worker_meter import WorkerMeter  # noqa: PLC0415
+        from api.metrics.names import Names
+        from api.metrics.worker_meter import WorkerMeter
+        from signer.errors import ConfigurationError
 
         networks, tenants = frozenset[str](), frozenset[str]()
         with suppress(ConfigurationError):  # Operators act without the files too.
@@ -68,12 +77,14 @@ class ObservabilityParts(ConnectionParts):
         return WorkerMeter(Names(networks, tenants))
 
     @cached_property
-    def shared_meter(self) -> "SharedMeter":
+    def shared_meter(self) -> SharedMeter:
         """Counts what this process decides, refuses and signs, for all together."""
-        from api.metrics.shared_meter import SharedMeter  # noqa: PLC0415
+        from api.metrics.shared_meter import SharedMeter
 
         return SharedMeter()
 
     def _with_traces(self, meter: Meter) -> Meter:
+        from signer.ports import Meters
+
         tracer = self.open_tracer(self.settings, self.ledger_clock)
         return meter if tracer is None else Meters(meter, tracer)

@@ -1,20 +1,22 @@
 """The rules in force, and who must approve changes of them."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from api.container.observability import ObservabilityParts
-from signer.approvals import Approvals
-from signer.config.digest import Configuration
-from signer.config.policy_files import read_own_examples
-from signer.policy.default_rules import service_files
-from signer.policy.live_policy import LivePolicy
-from signer.policy.policy import Policy
-from signer.policy.policy_text import PolicyFile
-from signer.policy.surroundings import KnownNetwork
-from signer.startup.limits_guard import LimitsGuard
-from signer.startup.policy_reload import Rules
+
+
+if TYPE_CHECKING:
+    from signer.approvals import Approvals
+    from signer.config.digest import Configuration
+    from signer.policy.live_policy import LivePolicy
+    from signer.policy.policy import Policy
+    from signer.startup.limits_guard import LimitsGuard
+    from signer.startup.policy_reload import Rules
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -24,6 +26,8 @@ class PolicyParts(ObservabilityParts):
     @cached_property
     def approvals(self) -> Approvals:
         """Changes that another administrator must approve."""
+        from signer.approvals import Approvals
+
         return Approvals(
             self.store,
             self.audit,
@@ -39,6 +43,8 @@ class PolicyParts(ObservabilityParts):
 
     def build_limits_guard(self, configuration: Configuration) -> LimitsGuard:
         """Return what compares the limits of *configuration* with the accepted ones."""
+        from signer.startup.limits_guard import LimitsGuard
+
         return LimitsGuard(
             self.store,
             self.store,
@@ -51,6 +57,8 @@ class PolicyParts(ObservabilityParts):
     @cached_property
     def policy(self) -> LivePolicy:
         """What may be signed: the rules of this project and the operator's own."""
+        from signer.policy.live_policy import LivePolicy
+
         return LivePolicy(self.compile_policy(self.policy_files))
 
     @property
@@ -66,6 +74,10 @@ class PolicyParts(ObservabilityParts):
         Raises:
             ConfigurationError: ``policy-invalid``.
         """
+        from signer.policy.default_rules import service_files
+        from signer.policy.policy import Policy
+        from signer.policy.policy_text import PolicyFile
+
         own = [PolicyFile(name, text) for name, text in rules.items()]
         defaults = service_files(self.networks, self.tenants)
         return Policy.compile(defaults, own, self.shared_meter)
@@ -78,6 +90,8 @@ class PolicyParts(ObservabilityParts):
             ConfigurationError: ``limits-raised`` or ``policy-invalid``.
             StoreError: The ledger does not answer.
         """
+        from signer.config.policy_files import read_own_examples
+
         configuration = self.build_configuration(rules)
         self.build_limits_guard(configuration).require_approved()
         policy, text = self.compile_policy(rules), read_own_examples(directory)
@@ -87,7 +101,8 @@ class PolicyParts(ObservabilityParts):
 
     def _check_examples(self, policy: Policy, text: str) -> None:
         # It imports eth-account, which a process that accepts refunds does not need.
-        from signer.policy.examples import require_examples  # noqa: PLC0415
+        from signer.policy.examples import require_examples
+        from signer.policy.surroundings import KnownNetwork
 
         known = {
             name: KnownNetwork.of(name, network)

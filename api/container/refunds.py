@@ -1,23 +1,22 @@
 """What accepts, explains and signs for callers; it moves no refund."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from api.container.keys import KeyParts
-from api.views.refunds import refund_answer
-from signer.model.key import SERVING
-from signer.refunds.explain import Explainer
-from signer.refunds.fee_monitor import FeeMonitor
-from signer.refunds.payment_policy import PaymentPolicy, own_keys
-from signer.refunds.preview import Previewer
-from signer.refunds.service import RefundService
-from signer.refunds.transaction_sender import TransactionSender
-from signer.webhooks.event_feed import EventFeed
 
 
 if TYPE_CHECKING:
+    from signer.refunds.explain import Explainer
+    from signer.refunds.payment_policy import PaymentPolicy
+    from signer.refunds.preview import Previewer
+    from signer.refunds.service import RefundService
+    from signer.refunds.transaction_sender import TransactionSender
     from signer.signing.service import SigningService
+    from signer.webhooks.event_feed import EventFeed
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -27,6 +26,8 @@ class RefundParts(KeyParts):
     @cached_property
     def payment_policy(self) -> PaymentPolicy:
         """The policy, asked about the transactions of refunds; it needs no key."""
+        from signer.refunds.payment_policy import PaymentPolicy
+
         return PaymentPolicy(
             self.policy,
             self.ring,
@@ -39,6 +40,8 @@ class RefundParts(KeyParts):
     @cached_property
     def refunds(self) -> RefundService:
         """Accepts, lists and cancels refunds."""
+        from signer.refunds.service import RefundService
+
         return RefundService(
             self.store,
             self.networks,
@@ -54,12 +57,17 @@ class RefundParts(KeyParts):
     @cached_property
     def explainer(self) -> Explainer:
         """Explains the state of a refund."""
+        from signer.refunds.explain import Explainer
+
         store, clock = self.store, self.ledger_clock
         return Explainer(store, store, self.chains, clock, self.tenants)
 
     @cached_property
     def previewer(self) -> Previewer:
         """Answers what would happen with a refund; opens no device."""
+        from signer.refunds.fee_monitor import FeeMonitor
+        from signer.refunds.preview import Previewer
+
         store, clock = self.store, self.ledger_clock
         return Previewer(
             store,
@@ -75,15 +83,21 @@ class RefundParts(KeyParts):
     @cached_property
     def transaction_sender(self) -> TransactionSender:
         """Accepts what JSON-RPC's clients send, as refunds."""
+        from api.views.refunds import refund_answer
+        from signer.refunds.transaction_sender import TransactionSender
+
         clock, nodes = self.ledger_clock, self.node_proxies
         return TransactionSender(self.refunds, self.store, clock, refund_answer, nodes)
 
     @cached_property
-    def signing(self) -> "SigningService":
+    def signing(self) -> SigningService:
         """Signs with the active key what callers ask for; reserves no nonce."""
+        from signer.model.key import SERVING
+        from signer.refunds.payment_policy import own_keys
+
         # It imports eth-account, which a process that accepts refunds does not need.
-        from signer.signing.known_addresses import KnownAddresses  # noqa: PLC0415
-        from signer.signing.service import SigningService  # noqa: PLC0415
+        from signer.signing.known_addresses import KnownAddresses
+        from signer.signing.service import SigningService
 
         return SigningService(
             lambda: self.ring.active().signer,
@@ -103,4 +117,6 @@ class RefundParts(KeyParts):
     @cached_property
     def event_feed(self) -> EventFeed:
         """The events of tenants, for as long as they are kept."""
+        from signer.webhooks.event_feed import EventFeed
+
         return EventFeed(self.store, self.settings.event_retention, self.ledger_clock)

@@ -1,24 +1,13 @@
 """What every request passes, and what probes and metrics read."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 from api.container.administration import AdministrationParts
-from api.health.readiness import (
-    Check,
-    Readiness,
-    ReadinessChecker,
-    policy_check,
-    sealing_check,
-    signing_check,
-    wallet_check,
-    worker_check,
-)
-from signer.audit.sealing_monitor import SealingMonitor
-from signer.config.settings import Role
-from signer.startup.dependency_checks import check_chain
 
 
 if TYPE_CHECKING:
@@ -26,6 +15,7 @@ if TYPE_CHECKING:
 
     from api.auth.authorization import AccessPolicy
     from api.auth.jwt_verifier import JWTVerifier
+    from api.health.readiness import Check, Readiness
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -33,9 +23,9 @@ class ServingParts(AdministrationParts):
     """Authentication, access, readiness and metrics."""
 
     @cached_property
-    def authenticator(self) -> "JWTVerifier":
+    def authenticator(self) -> JWTVerifier:
         """Verifies bearer tokens."""
-        from api.auth.jwt_verifier import JWTVerifier  # noqa: PLC0415
+        from api.auth.jwt_verifier import JWTVerifier
 
         return JWTVerifier(
             self.jwt_keys,
@@ -45,10 +35,10 @@ class ServingParts(AdministrationParts):
         )
 
     @cached_property
-    def access(self) -> "AccessPolicy":
+    def access(self) -> AccessPolicy:
         """Limits, audits and refuses requests."""
-        from api.auth.authorization import AccessPolicy  # noqa: PLC0415
-        from api.auth.rate_limits import RateLimits  # noqa: PLC0415
+        from api.auth.authorization import AccessPolicy
+        from api.auth.rate_limits import RateLimits
 
         limits = RateLimits.shared(
             self.store,
@@ -69,6 +59,18 @@ class ServingParts(AdministrationParts):
         A process that accepts refunds needs workers that prove the active key.  One
         that has the key tests it itself, and asks the nodes.
         """
+        from api.health.readiness import (
+            ReadinessChecker,
+            policy_check,
+            sealing_check,
+            signing_check,
+            wallet_check,
+            worker_check,
+        )
+        from signer.audit.sealing_monitor import SealingMonitor
+        from signer.config.settings import Role
+        from signer.startup.dependency_checks import check_chain
+
         role = self.settings.serve_role
         checks: dict[str, Check] = {
             "database": self.store.check,
@@ -97,10 +99,10 @@ class ServingParts(AdministrationParts):
         )
 
     @cached_property
-    def collectors(self) -> "Sequence[Collector]":
+    def collectors(self) -> Sequence[Collector]:
         """Read what ``/metrics`` reports."""
-        from api.metrics.ledger import LedgerCollector  # noqa: PLC0415
-        from api.metrics.workers import WorkersCollector  # noqa: PLC0415
+        from api.metrics.ledger import LedgerCollector
+        from api.metrics.workers import WorkersCollector
 
         signing = self.checkpoint_settings
         ledger = LedgerCollector(

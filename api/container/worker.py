@@ -1,24 +1,20 @@
 """What moves refunds and delivers events, in a worker."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from api.container.administration import AdministrationParts
 from api.container.refunds import RefundParts
-from api.views.events import event_document
-from api.views.refunds import refund_answer
-from signer.keys.proof import KeyProof
-from signer.keys.retirement import KeyRetirement
-from signer.refunds.automatic_stop import AutomaticStop
-from signer.refunds.confirmations import ConfirmationTracker
-from signer.refunds.heartbeat import Heartbeat
-from signer.refunds.lifecycle import Lifecycle
-from signer.refunds.nonces import NonceManager
-from signer.refunds.row_alarm import RowAlarm
-from signer.refunds.transaction_signer import TransactionSigner
-from signer.refunds.worker import Worker
-from signer.webhooks.dispatcher import WebhookDispatcher
-from signer.webhooks.retention import EventRetention
+
+
+if TYPE_CHECKING:
+    from signer.refunds.heartbeat import Heartbeat
+    from signer.refunds.lifecycle import Lifecycle
+    from signer.refunds.worker import Worker
+    from signer.webhooks.dispatcher import WebhookDispatcher
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -28,6 +24,11 @@ class WorkerParts(AdministrationParts, RefundParts):
     @cached_property
     def lifecycle(self) -> Lifecycle:
         """Takes refunds from one state to the next."""
+        from api.views.refunds import refund_answer
+        from signer.refunds.lifecycle import Lifecycle
+        from signer.refunds.nonces import NonceManager
+        from signer.refunds.transaction_signer import TransactionSigner
+
         return Lifecycle(
             self.store,
             self.chains,
@@ -48,6 +49,13 @@ class WorkerParts(AdministrationParts, RefundParts):
     @cached_property
     def worker(self) -> Worker:
         """Sends, resends and confirms refunds."""
+        from signer.keys.proof import KeyProof
+        from signer.keys.retirement import KeyRetirement
+        from signer.refunds.automatic_stop import AutomaticStop
+        from signer.refunds.confirmations import ConfirmationTracker
+        from signer.refunds.row_alarm import RowAlarm
+        from signer.refunds.worker import Worker
+
         alarm, meter = RowAlarm(self.alerts), self._with_traces(self.meter)
         tracker = ConfirmationTracker(
             self.store, self.chains, self.ledger_clock, alarm, meter=meter
@@ -78,11 +86,17 @@ class WorkerParts(AdministrationParts, RefundParts):
     @cached_property
     def heartbeat(self) -> Heartbeat:
         """Records the passes of this worker, with what it measures."""
+        from signer.refunds.heartbeat import Heartbeat
+
         return Heartbeat(self.store, self.ledger_clock, self.meter.text)
 
     @cached_property
     def webhook_dispatcher(self) -> WebhookDispatcher:
         """Sequences events, and sends them to webhooks."""
+        from api.views.events import event_document
+        from signer.webhooks.dispatcher import WebhookDispatcher
+        from signer.webhooks.retention import EventRetention
+
         return WebhookDispatcher(
             self.store,
             self.webhook_sender,

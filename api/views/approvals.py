@@ -1,16 +1,22 @@
 """Approvals as JSON and as lines of text."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from api.views.refunds import timestamp
-from signer.model.approval import Approval, ApprovalState
-from signer.open_approvals import SHOWN_DIGITS, OpenApprovals
+
+if TYPE_CHECKING:
+    from signer.model.approval import Approval
+    from signer.open_approvals import OpenApprovals
 
 
 def approval_document(approval: Approval) -> dict[str, Any]:
     """Return *approval* as JSON; ``proposal`` has everything that the digest covers."""
+    from api.views.refunds import timestamp
+    from signer.model.approval import ApprovalState
+
     decided_at = approval.decided_at
     return {
         "digest": approval.digest,
@@ -54,6 +60,10 @@ def list_lines(found: OpenApprovals) -> Iterator[str]:
 
 def approval_lines(approvals: Sequence[Approval]) -> Iterator[str]:
     """Return *approvals* for people: what would be done, and who asks for it."""
+    from api.views.refunds import timestamp
+    from signer.model.approval import ApprovalState
+    from signer.open_approvals import SHOWN_DIGITS
+
     for each in approvals:
         yield f"{each.digest[:SHOWN_DIGITS]} {each.state}: {each.action}"
         facts = json.loads(each.proposal)

@@ -1,17 +1,22 @@
 """Explanations and wallets as JSON, for HTTP and the command line."""
 
-from typing import Any
+from __future__ import annotations
 
-from api.views.refunds import fields, refund_document, timestamp
-from signer.model.refund import Refund, SignedTransaction
-from signer.ports import NodeStatus
-from signer.refunds.explanation import Explanation, FeeStatus
-from signer.refunds.wallet_reconciliation import WalletStatus
-from signer.refunds.wallet_repair import RepairResult
+from typing import TYPE_CHECKING, Any
+
+
+if TYPE_CHECKING:
+    from signer.model.refund import Refund, SignedTransaction
+    from signer.ports import NodeStatus
+    from signer.refunds.explanation import Explanation, FeeStatus
+    from signer.refunds.wallet_reconciliation import WalletStatus
+    from signer.refunds.wallet_repair import RepairResult
 
 
 def explanation_document(explanation: Explanation) -> dict[str, Any]:
     """Return *explanation* as JSON; fees in wei, as decimal strings."""
+    from api.views.refunds import fields, refund_document, timestamp
+
     refund, next_at = explanation.refund, explanation.next_at
     return {
         "refund": refund_document(refund),
@@ -40,6 +45,8 @@ def explanation_document(explanation: Explanation) -> dict[str, Any]:
 
 def wallet_document(status: WalletStatus) -> dict[str, Any]:
     """Return the state of a wallet, in the ledger and on the chain."""
+    from api.views.refunds import fields
+
     return {
         "address": status.wallet.sender,
         **fields(status.wallet, "chain_id", "next_nonce"),
@@ -56,6 +63,8 @@ def wallet_document(status: WalletStatus) -> dict[str, Any]:
 
 def repair_document(repair: RepairResult) -> dict[str, Any]:
     """Return the state of a wallet, and what the repair did."""
+    from api.views.refunds import fields
+
     return {
         **wallet_document(repair.wallet_status),
         **fields(repair, "network", "resumed", "problem", "stopped_at"),
@@ -63,6 +72,8 @@ def repair_document(repair: RepairResult) -> dict[str, Any]:
 
 
 def _nonce(refund: Refund, explanation: Explanation) -> dict[str, Any] | None:
+    from api.views.refunds import fields
+
     if refund.nonce is None:
         return None
     return {
@@ -78,6 +89,8 @@ def _nonce(refund: Refund, explanation: Explanation) -> dict[str, Any] | None:
 
 
 def _transaction(signed: SignedTransaction) -> dict[str, Any]:
+    from api.views.refunds import fields
+
     return {
         **fields(signed, "tx_hash", "attempt", "kind", "gas_limit", "signed_at"),
         "max_fee_per_gas": str(signed.max_fee_per_gas),
@@ -86,6 +99,8 @@ def _transaction(signed: SignedTransaction) -> dict[str, Any]:
 
 
 def _node(node: NodeStatus) -> dict[str, Any]:
+    from api.views.refunds import fields
+
     return {
         **fields(node, "node", "trusted", "error", "head"),
         "next_nonce": node.counted,
@@ -95,6 +110,8 @@ def _node(node: NodeStatus) -> dict[str, Any]:
 
 
 def _fees(fees: FeeStatus) -> dict[str, Any]:
+    from api.views.refunds import timestamp
+
     required = fees.required and [str(fee) for fee in fees.required]
     return {
         "max_fee_per_gas": str(fees.max_fee),

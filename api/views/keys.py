@@ -1,17 +1,23 @@
 """The keys, and the results of changing them, as JSON; key ids are cut to a prefix."""
 
-from collections.abc import Sequence
-from typing import Any
+from __future__ import annotations
 
-from api.views.refunds import fields, timestamp
-from signer.keys.failover import FailoverResult
-from signer.keys.rotation_options import RotationResult
-from signer.model.key import Key
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
 from signer.redact import key_prefix
+
+
+if TYPE_CHECKING:
+    from signer.keys.failover import FailoverResult
+    from signer.keys.rotation_options import RotationResult
+    from signer.model.key import Key
 
 
 def rotation_document(result: RotationResult) -> dict[str, Any]:
     """Return *result* as JSON."""
+    from api.views.refunds import fields
+
     previous = result.previous
     return {
         "status": result.status,
@@ -48,6 +54,8 @@ def reinstatement_document(key: Key, refunds: Sequence[str]) -> dict[str, Any]:
 
 def key_document(key: Key) -> dict[str, Any]:
     """Return *key* as JSON."""
+    from api.views.refunds import fields, timestamp
+
     until = key.reinstatable_until
     return {
         "keyId": key_prefix(key.key_id),

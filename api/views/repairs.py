@@ -1,13 +1,19 @@
 """Wallets that a repair compared with their chains, as lines of text."""
 
-from collections.abc import Iterator
+from __future__ import annotations
 
-from api.views.refunds import timestamp
-from signer.refunds.wallet_repair import RepairResult
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+
+if TYPE_CHECKING:
+    from signer.refunds.wallet_repair import RepairResult
 
 
 def repair_lines(each: RepairResult, next_step: str) -> Iterator[str]:
     """Return *each* for people; *next_step* says how the repair can be made."""
+    from api.views.refunds import timestamp
+
     wallet, status = each.wallet_status.wallet, each.wallet_status
     yield (
         f"{each.network} {wallet.sender}: next nonce {wallet.next_nonce},"

@@ -1,18 +1,23 @@
 """The plan of a restore as JSON and as lines of text."""
 
-from collections.abc import Iterator
-from typing import Any
+from __future__ import annotations
 
-from api.views.refunds import fields, timestamp
-from signer.restore.evidence import EvidenceSummary
-from signer.restore.lost_changes import KeyChange
-from signer.restore.plan import RestorePlan, WalletPlan
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+
+if TYPE_CHECKING:
+    from signer.restore.evidence import EvidenceSummary
+    from signer.restore.lost_changes import KeyChange
+    from signer.restore.plan import RestorePlan, WalletPlan
 
 
 def restore_document(
     plan: RestorePlan, read: EvidenceSummary, *, done: bool
 ) -> dict[str, Any]:
     """Return *plan*, and what was *read* from the log, as JSON."""
+    from api.views.refunds import fields
+
     return {
         "done": done,
         "log": {
@@ -90,6 +95,8 @@ def restore_lines(
 
 
 def _log_lines(read: EvidenceSummary) -> Iterator[str]:
+    from api.views.refunds import timestamp
+
     for name, host in read.hosts.items():
         first, last = timestamp(host.first), timestamp(host.last)
         yield f"log of {name}: {host.lines} records, {first} to {last}"

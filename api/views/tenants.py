@@ -1,13 +1,18 @@
 """Tenants and their blocks, as JSON."""
 
-from typing import Any
+from __future__ import annotations
 
-from api.views.refunds import timestamp
-from signer.refunds.tenant_admin import TenantStatus
+from typing import TYPE_CHECKING, Any
+
+
+if TYPE_CHECKING:
+    from signer.refunds.tenant_admin import TenantStatus
 
 
 def tenant_document(status: TenantStatus) -> dict[str, Any]:
     """Return a tenant and its block as JSON."""
+    from api.views.refunds import timestamp
+
     block = status.block
     return {
         "tenant": status.name,

@@ -1,5 +1,5 @@
 """
-Memory and start-up time of the processes, against the bare libraries.
+Memory and start-up time of the processes, and CPU time of commands.
 
 Memory is RSS, so pages that the API's processes share count in each of them.  The
 worker has upgraded the database too, which takes 4 MB.  In the environment of
@@ -7,6 +7,7 @@ development, structlog loads rich: 6 MB that ``requirements/runtime.txt`` does n
 """
 
 import contextlib
+import resource
 import subprocess
 import sys
 import time
@@ -33,6 +34,8 @@ _API_READY = "hotwallet serve: start to ready"
 _REFUNDS_READY = "hotwallet serve --role refunds: start to ready"
 _PYTHON = "python -c pass"
 _HELP = "hotwallet --help"
+# One for each set of libraries, as tests/api/cli/test_lazy_commands.py has them.
+_COMMANDS = ("explain-code not-found", "token", "config check", "keys list", "doctor")
 
 
 @contextlib.contextmanager
@@ -68,6 +71,7 @@ def _open(folder: Path, is_quick: bool) -> Iterator[Prepared]:
             return {
                 _PYTHON: _duration([sys.executable, "-c", "pass"]),
                 _HELP: _duration(command),
+                **{_cpu_name(each): _cpu(service, each) for each in _COMMANDS},
             }
 
         works = [memory, start_bare, start_service, start_refunds, run_commands]
@@ -104,6 +108,18 @@ def _duration(command: list[str]) -> float:
     return time.perf_counter() - started
 
 
+def _cpu_name(command: str) -> str:
+    return f"hotwallet {command}: CPU time"
+
+
+def _cpu(service: Service, command: str) -> float:
+    """Run a command of the stack; return its CPU time."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    service.stack.command(*command.split())
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return (after.ru_utime - before.ru_utime) + (after.ru_stime - before.ru_stime)
+
+
 _FIGURES = [
     Figure(_BARE_RSS, "MB"),
     Figure(_API_RSS, "MB", (Goal(80.0, at_most=1.0), Goal(_BARE_RSS))),
@@ -114,6 +130,7 @@ _FIGURES = [
     Figure(_REFUNDS_READY, "s", (Goal(2.5, at_most=1.0), Goal(_BARE_READY))),
     Figure(_PYTHON, "s"),
     Figure(_HELP, "s", (Goal(0.3, at_most=1.0), Goal(_PYTHON))),
+    *(Figure(_cpu_name(each), "s", (Goal(0.5, at_most=1.0),)) for each in _COMMANDS),
 ]
 
 SCENARIO = Scenario(

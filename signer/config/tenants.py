@@ -46,7 +46,7 @@ from signer.config.networks import Network
 from signer.config.tenant_limits import NetworkLimits, TokenLimits
 from signer.config.toml_file import StrictModel, as_tuple, read_toml
 from signer.config.webhook import Webhook
-from signer.crypto.http_signatures import normalize_public_key
+from signer.crypto.request_keys import normalize_public_key
 from signer.errors import (
     ConfigurationError,
     Refusal,

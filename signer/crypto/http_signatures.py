@@ -8,29 +8,18 @@ must cover: only values that are stored, so that it can be verified again later.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import lru_cache
 from typing import Any
 
 import http_sf
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric.ec import (
-    SECP256R1,
-    EllipticCurvePublicKey,
-)
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    PublicFormat,
-    load_pem_public_key,
-)
 from http_message_signatures import (
     HTTPMessageSignaturesException,
     HTTPMessageVerifier,
-    HTTPSignatureAlgorithm,
     MappingKeyResolver,
     algorithms,
 )
 
+from signer.crypto.request_keys import load_request_key
 from signer.errors import RequestSignatureError
 
 
@@ -39,8 +28,6 @@ COVERED = ("@method", "@path", "content-digest", "idempotency-key")
 
 ACCEPT_SIGNATURE = 'sig1=("{}");created;keyid;alg'.format('" "'.join(COVERED))
 """The value of the header ``Accept-Signature``, which asks for a signature."""
-
-_PublicKey = Ed25519PublicKey | EllipticCurvePublicKey
 
 _PARAMETERS = frozenset({"created", "keyid", "alg", "nonce", "tag"})
 
@@ -59,18 +46,6 @@ class _Verifier(HTTPMessageVerifier):
 
     def validate_created_and_expires(self, sig_input: Any, max_age: Any = None) -> None:
         """Accept every time: ``_require_form`` requires one, the caller compares it."""
-
-
-def normalize_public_key(pem: str) -> str:
-    """
-    Return *pem*, a public key, in the one form that this program writes.
-
-    Raises:
-        ValueError: It is not the PEM of an Ed25519 or a P-256 public key.
-    """
-    key, _ = _load_key(pem)
-    text = key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-    return text.decode("ascii")
 
 
 def verify_request(
@@ -98,9 +73,13 @@ def verify_request(
     pem = keys.get(parameters["keyid"])
     if pem is None:
         raise RequestSignatureError("the tenant has no request key with this keyid")
-    key, algorithm = _load_key(pem)
+    key = load_request_key(pem)
     verifier = _Verifier(
-        signature_algorithm=algorithm,
+        signature_algorithm=(
+            algorithms.ED25519
+            if isinstance(key, Ed25519PublicKey)
+            else algorithms.ECDSA_P256_SHA256
+        ),
         key_resolver=MappingKeyResolver(
             public_keys={parameters["keyid"]: key}, private_keys={}
         ),
@@ -151,17 +130,3 @@ def _read_time(created: object) -> datetime:
     except (OverflowError, ValueError, OSError):
         pass
     raise RequestSignatureError("the parameter created is not a time in seconds")
-
-
-@lru_cache(maxsize=256)
-def _load_key(pem: str) -> tuple[_PublicKey, type[HTTPSignatureAlgorithm]]:
-    try:
-        key = load_pem_public_key(pem.encode())
-    except (ValueError, UnsupportedAlgorithm):
-        key = None
-    if isinstance(key, Ed25519PublicKey):
-        return key, algorithms.ED25519
-    if isinstance(key, EllipticCurvePublicKey) and isinstance(key.curve, SECP256R1):
-        return key, algorithms.ECDSA_P256_SHA256
-    # Not chained, without the text: it may be a private key.
-    raise ValueError("must be the PEM of an Ed25519 or a P-256 public key") from None
