@@ -20,7 +20,6 @@ from sqlalchemy.sql.dml import ReturningInsert
 from backends.sql.columns import UTCDateTime
 from backends.sql.inserts import INSERT, InsertOfDialect
 from backends.sql.schema import (
-    IS_CLAIMABLE,
     IS_OPEN,
     answers,
     refund_moves,
@@ -91,34 +90,6 @@ BELOW = (
     .limit(bindparam("at_most"))
 )
 
-
-def find_due(*, lock: bool = False) -> Select[Any]:
-    """
-    Return the query for the ids of up to ``at_most`` refunds that are due.
-
-    It reads what is due only, however many refunds wait.  For both ranges in one
-    condition, SQLite reads all of the index.  With *lock*, it locks the rows, and skips
-    those that another process has locked.
-    """
-    due_at = refunds.c.due_at
-    ranges = (
-        due_at <= bindparam("now", type_=UTCDateTime),
-        due_at > bindparam("far", type_=UTCDateTime),
-    )
-    parts = []
-    for range_ in ranges:
-        part = select(refunds.c.id, due_at).where(text(IS_CLAIMABLE), range_)
-        part = part.order_by(due_at).limit(bindparam("at_most"))
-        if lock:
-            part = part.with_for_update(skip_locked=True)
-        parts.append(select(part.subquery()))
-    found = union_all(*parts).subquery()
-    return select(found.c.id).order_by(found.c.due_at).limit(bindparam("at_most"))
-
-
-DUE = find_due()
-
-ALL_DUE = select(refunds).where(refunds.c.id.in_(find_due()))
 
 SIGNED_REQUEST = select(*request_signatures.columns[1:]).where(
     request_signatures.c.refund_id == bindparam("refund_id")

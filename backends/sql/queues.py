@@ -1,12 +1,14 @@
-"""Queues: the queued refunds of one network or of one tenant."""
+"""Queues: the queued refunds of one network, of one tenant, or of a tenant's token."""
 
 from datetime import datetime
+from functools import cache
 
-from sqlalchemy import Update, bindparam, literal_column, select, text, update
+from sqlalchemy import Update, bindparam, select, text, update
 
 from backends.sql.columns import UTCDateTime
 from backends.sql.database import Tables
-from backends.sql.schema import IS_CLAIMABLE, refunds
+from backends.sql.due_refunds import IS_QUEUED, tenants_in_queue
+from backends.sql.schema import refunds
 from signer.model.refund import FILLER, SWEEPER
 from signer.model.refund_queue import Queue
 
@@ -15,19 +17,22 @@ PART = 1000
 """How many rows one transaction changes: others wait for it on SQLite."""
 
 
-def _postpone(column: str) -> Update:
-    # Literal text, so that both databases use the partial index of what is due.  The
-    # expression keeps SQLite from an index of all queued refunds.  A row that another
-    # process is changing is left to it, so none waits for another.
+@cache
+def postponing(*names: str) -> Update:
+    """Return the statement that postpones the queue with the columns *names*."""
+    # The index is that of a tenant's queued refunds.  A row that another process is
+    # changing is left to it, so none waits for another.
+    of_any = refunds.c.tenant.in_(select(tenants_in_queue().c.tenant))
     due = (
         select(refunds.c.id)
         .where(
-            text(IS_CLAIMABLE),
-            text("status = 'queued'"),
+            text(IS_QUEUED),
             refunds.c.due_at <= bindparam("now", type_=UTCDateTime),
             refunds.c.tenant.not_in((SWEEPER, FILLER)),
-            refunds.c[column] + literal_column("''") == bindparam("name"),
+            *(refunds.c[name] == bindparam(f"of_{name}") for name in names),
+            *(() if "tenant" in names else (of_any,)),
         )
+        .order_by(refunds.c.due_at, refunds.c.id)
         .limit(bindparam("at_most"))
         .with_for_update(skip_locked=True)
     )
@@ -43,18 +48,20 @@ def _postpone(column: str) -> Update:
     )
 
 
-POSTPONE = {column: _postpone(column) for column in ("network", "tenant")}
-
-
 class QueueTables(Tables):
     """The queues of ``signer.ports.Store``."""
 
     def postpone_queue(
         self, queue: Queue, *, now: datetime, until: datetime, code: str
     ) -> int:
-        change = POSTPONE[queue.owner]
-        params = {"name": queue.name, "now": now, "until": until, "code": code}
-        params["at_most"] = PART
+        change = postponing(*queue.names)
+        params = {
+            **{f"of_{name}": value for name, value in queue.names.items()},
+            "now": now,
+            "until": until,
+            "code": code,
+            "at_most": PART,
+        }
         postponed, part = 0, PART
         while part == PART:
             part = self._database.write(lambda c: c.execute(change, params).rowcount)

@@ -2,16 +2,17 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
-from sqlalchemy import Connection, Select
+from sqlalchemy import Connection, Executable, Select
 
 from backends.sql import queries
 from backends.sql.database import Tables
+from backends.sql.due_refunds import CLAIM, DUE
 from backends.sql.refund_approvals import propose
 from backends.sql.savepoints import Work
 from backends.sql.statements import (
-    CLAIM,
     Step,
     Values,
     event_values,
@@ -20,7 +21,6 @@ from backends.sql.statements import (
     values,
 )
 from backends.sql.stops import require_unblocked
-from backends.sql.urls import SQLITE
 from backends.sql.validation import (
     is_storable,
     is_transaction_hash,
@@ -53,6 +53,9 @@ from signer.ports import Change
 
 # Longer than any claim or delay lasts.
 _MAX_DELAY = timedelta(minutes=2)
+
+_MORE = 2
+"""How many times the refunds of a claim are found: others may claim some of them."""
 
 
 class RefundTables(Tables):
@@ -153,19 +156,24 @@ class RefundTables(Tables):
         return Page(page, page[-1].id if len(rows) > limit else None)
 
     def find_only_due(self, now: datetime) -> Refund | None:
-        window = {"now": now, "far": now + _MAX_DELAY, "at_most": 2}
-        due = [Refund(*row) for row in self._database.rows(queries.ALL_DUE, **window)]
-        return due[0] if len(due) == 1 and due[0].version == 0 else None
+        due = self._due(now, at_most=2, ahead=1)
+        refund = self.get(due[0]) if len(due) == 1 else None
+        return refund if refund is not None and refund.version == 0 else None
 
     def claim(self, now: datetime, until: datetime, limit: int) -> Sequence[Refund]:
-        window = {"now": now, "far": now + _MAX_DELAY}
-        params = {**window, "until": until, "at_most": limit}
-        if self._database.dialect == SQLITE and not (
-            self._database.rows(queries.DUE, **window, at_most=1)
-        ):
-            return ()  # Do not take the write lock for nothing.
-        rows = self._database.write(lambda c: c.execute(CLAIM, params).all())
-        return tuple(sorted((Refund(*row) for row in rows), key=lambda r: r.id))
+        window = {"now": now, "far": now + _MAX_DELAY, "until": until}
+        claimed: list[Refund] = []
+        due = self._due(now, at_most=_MORE * limit, ahead=limit // 2)
+        while due and (left := limit - len(claimed)):
+            params = {**window, "ids": due[:left]}
+            claim = partial(_execute, statement=CLAIM, params=params)
+            claimed += [Refund(*row) for row in self._database.write(claim)]
+            due = due[left:]
+        return tuple(sorted(claimed, key=lambda refund: refund.id))
+
+    def _due(self, now: datetime, **counts: int) -> Sequence[str]:
+        params = {"now": now, "far": now + _MAX_DELAY, **counts}
+        return [row.id for row in self._database.rows(DUE, **params)]
 
     def in_flight(self, limit: int, after: str | None = None) -> Sequence[InFlight]:
         params = {"after": after or "", "at_most": limit}
@@ -316,6 +324,12 @@ class RefundTables(Tables):
         if not is_storable(refund_id):
             return ()
         return self._database.rows(statement, refund_id=refund_id)
+
+
+def _execute(
+    connection: Connection, statement: Executable, params: Mapping[str, Any]
+) -> Sequence[Any]:
+    return connection.execute(statement, params).all()
 
 
 def _stale(refund: Refund) -> StaleStateError:

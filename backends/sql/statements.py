@@ -24,9 +24,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.sql.dml import ReturningInsert, ReturningUpdate
 
-from backends.sql.columns import UTCDateTime
 from backends.sql.inserts import INSERT, InsertOfDialect
-from backends.sql.queries import find_due
 from backends.sql.schema import (
     answers,
     audit_records,
@@ -235,27 +233,6 @@ def _row(row: Mapping[str, Any]) -> Select[Any]:
     id_, *_ = row.values()
     return select(*row.values()).where(id_.is_not(None))
 
-
-def _claim() -> ReturningUpdate[Any]:
-    """
-    Return the statement that claims refunds that are due.
-
-    PostgreSQL skips the rows that another process is claiming.  SQLite has one writer
-    at a time, so there are no such rows.
-    """
-    due = find_due(lock=True).cte("due")
-    return (
-        update(refunds)
-        .where(refunds.c.id.in_(select(due.c.id)))
-        .values(
-            version=refunds.c.version + 1,
-            due_at=bindparam("until", type_=UTCDateTime),
-        )
-        .returning(refunds)
-    )
-
-
-CLAIM = _claim()
 
 ON_POSTGRESQL = {step: _combine(step) for step in Step}
 """The whole change, in one statement and one round trip."""

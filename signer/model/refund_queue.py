@@ -1,12 +1,24 @@
 """The queued refunds that wait for the same thing."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """The queued refunds of the network, or of the tenant, with ``name``."""
+    """The queued refunds of a network, of a tenant, or of a tenant's token there."""
 
-    owner: Literal["network", "tenant"]
-    name: str
+    network: str | None = None
+    tenant: str | None = None
+    token: str | None = None
+
+    @property
+    def names(self) -> Mapping[str, str]:
+        """
+        What is not None, by the name of its field.
+
+        >>> dict(Queue(tenant="shop").names)
+        {'tenant': 'shop'}
+        """
+        named = {name: getattr(self, name) for name in ("network", "tenant", "token")}
+        return {name: value for name, value in named.items() if value is not None}

@@ -1,19 +1,23 @@
 """
 Postpones a whole queue, if what blocks one of its refunds blocks all of them.
 
-Thousands of refunds may wait for a paused wallet, a stopped network or a blocked
-tenant.  If a worker tried each of them again and again, it would have no time for the
-refunds that can be paid.
+Thousands of refunds may wait for a limit, a paused wallet, a stopped network or a
+blocked tenant.  If a worker tried each of them again and again, it would have no time
+for the refunds that can be paid.
 """
 
-from collections.abc import Container, Iterable
-from datetime import timedelta
+from collections import defaultdict
+from collections.abc import Collection, Container, Iterable
 
 import structlog
 
 from signer.errors import (
     ChainUnavailableError,
+    FeesAboveRecentError,
     HotWalletError,
+    InsufficientFundsError,
+    LimitReachedError,
+    PolicyViolationError,
     SigningStoppedError,
     TenantBlockedError,
     WalletPausedError,
@@ -22,6 +26,15 @@ from signer.model.refund import Refund, Status
 from signer.model.refund_queue import Queue
 from signer.ports import Clock, Store
 from signer.refunds.transitions import delay_after
+
+
+_OF_NETWORK = WalletPausedError | SigningStoppedError
+_OF_TOKEN = (
+    LimitReachedError
+    | PolicyViolationError
+    | InsufficientFundsError
+    | FeesAboveRecentError
+)
 
 
 class BlockedQueues:
@@ -33,31 +46,52 @@ class BlockedQueues:
         self._log = structlog.get_logger("worker")
 
     def postpone(
-        self, failed: Iterable[tuple[Refund, HotWalletError]], failing: Container[str]
-    ) -> None:
+        self,
+        failed: Iterable[tuple[Refund, HotWalletError]],
+        paid: Iterable[Refund],
+        failing: Container[str],
+    ) -> Collection[str]:
         """
         Postpone the queues of the refunds that *failed*, each with its error.
 
+        Return the ids of the refunds that the lines about their queues have counted.
+
         Nodes may answer for one refund and not for another, so an error of the nodes
-        counts only for the networks in *failing*.
+        counts only for the networks in *failing*.  A limit or a rule may bar one refund
+        of a token and not another, so it counts only if none of the token was *paid* in
+        the same step.
         """
-        queues: dict[Queue, tuple[str, timedelta]] = {}
+        works = {_queue_of_token(refund) for refund in paid}
+        blocked: dict[tuple[Queue, str], list[Refund]] = defaultdict(list)
         for refund, error in failed:
             queue = _find_queue(refund, error, failing)
             if queue is not None:
-                queues.setdefault(queue, (error.code, delay_after(refund.attempts)))
-        for queue, (code, delay) in queues.items():
-            now = self._clock()
-            count = self._store.postpone_queue(
-                queue, now=now, until=now + delay, code=code
-            )
-            if count:
+                blocked[queue, error.code].append(refund)
+        counted: set[str] = set()
+        for (queue, code), members in blocked.items():
+            count = len(members)
+            if queue not in works:
+                count += self._postpone(queue, code, members[0].attempts)
+            if count > 1:
                 self._log.warning(
-                    "queue-delayed",
-                    **{queue.owner: queue.name},
-                    code=code,
-                    refunds=count,
+                    "queue-delayed", **queue.names, code=code, refunds=count
                 )
+                counted.update(refund.id for refund in members)
+        return counted
+
+    def _postpone(self, queue: Queue, code: str, attempts: int) -> int:
+        """
+        Postpone the due refunds of *queue* that were not tried; return how many.
+
+        They are due before those that failed: if only these are barred, they are paid.
+        """
+        now = self._clock()
+        until = now + delay_after(attempts) / 2
+        return self._store.postpone_queue(queue, now=now, until=until, code=code)
+
+
+def _queue_of_token(refund: Refund) -> Queue:
+    return Queue(network=refund.network, tenant=refund.tenant, token=refund.token)
 
 
 def _find_queue(
@@ -67,7 +101,10 @@ def _find_queue(
     if refund.status is not Status.QUEUED or refund.bound_to is not None:
         return None
     if isinstance(error, TenantBlockedError):
-        return Queue("tenant", refund.tenant)
+        return Queue(tenant=refund.tenant)
+    if isinstance(error, _OF_TOKEN):
+        return _queue_of_token(refund)
     is_down = isinstance(error, ChainUnavailableError) and refund.network in failing
-    is_blocked = isinstance(error, WalletPausedError | SigningStoppedError)
-    return Queue("network", refund.network) if is_blocked or is_down else None
+    if is_down or isinstance(error, _OF_NETWORK):
+        return Queue(network=refund.network)
+    return None

@@ -1,7 +1,7 @@
 """The worker process: tracks what is broadcast and advances refunds that are due."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 
 import structlog
@@ -262,8 +262,10 @@ class Worker:
             for refund, error in errors:
                 causes = set(self._find_cause(refund, error)) - works
                 failing |= dict.fromkeys(causes, error)
-            self._postpone([*failed, *errors])
-            self._queues.postpone(errors, failing)
+            delayed = [*failed, *errors]
+            problems = self._lifecycle.postpone(delayed)
+            counted = self._queues.postpone(errors, moved, failing)
+            self._log_delayed(delayed, problems, counted)
             before = {refund.id: refund for refund in tried}
             changed = [each for each in moved if each.status != before[each.id].status]
             for refund in changed:
@@ -322,9 +324,17 @@ class Worker:
             return "" if active is None else active.address
         return ""
 
-    def _postpone(self, failed: Failed) -> None:
-        for refund, error in failed:
+    def _log_delayed(
+        self,
+        delayed: Failed,
+        problems: Sequence[HotWalletError | None],
+        counted: Container[str],
+    ) -> None:
+        """Log *delayed* refunds, unless the line of their queue has *counted* them."""
+        for refund, error in delayed:
             self._meter.delayed(refund, error.code)
+            if refund.id in counted:
+                continue
             self._log.warning(
                 "refund-delayed",
                 refund_id=refund.id,
@@ -332,8 +342,7 @@ class Worker:
                 code=error.code,
                 attempts=refund.attempts + 1,
             )
-        problems = self._lifecycle.postpone(failed)
-        for (refund, _), problem in zip(failed, problems, strict=True):
+        for (refund, _), problem in zip(delayed, problems, strict=True):
             if problem is not None:
                 # Other workers can claim it when the claim expires.
                 self._log.warning("refund-held", refund_id=refund.id, code=problem.code)

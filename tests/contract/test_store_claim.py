@@ -110,6 +110,38 @@ def test_only_open_refunds_are_claimed(store: SQLStore) -> None:
     assert sorted(refund.id for refund in work) == _claim(store, 99, at=later(60))
 
 
+def test_tenants_take_turns(store: SQLStore) -> None:
+    """A long queue takes what others leave; in each, the oldest comes first."""
+    long = [accepted(store, due_at=later(-99 + n)).id for n in range(9)]
+    second = [accepted(store, due_at=later(-9 + n), tenant="b").id for n in range(2)]
+    third = accepted(store, due_at=later(-3), tenant="c").id
+
+    assert set(_claim(store, 2)) == {long[0], second[0]}
+    assert set(_claim(store, 5)) == {*long[1:4], second[1], third}
+    assert set(_claim(store, 9)) == {*long[4:]}
+
+
+def test_a_claim_begins_with_those_that_waited_longest(store: SQLStore) -> None:
+    """Also if it has no room for all tenants."""
+    waiting = [
+        accepted(store, due_at=later(-n), tenant=f"tenant {n % 20}") for n in range(40)
+    ]
+    oldest = [refund.id for refund in reversed(waiting)]
+
+    assert set(_claim(store, 2)) == {*oldest[:2]}
+    assert set(_claim(store, 2)) == {*oldest[2:4]}
+
+
+def test_what_has_a_nonce_waits_for_no_turn(store: SQLStore) -> None:
+    """Higher nonces wait for it, so half of each claim may be theirs."""
+    begun = [reserved(store, accepted(store)) for _ in range(6)]
+    queue = [accepted(store, due_at=later(-3), tenant=name).id for name in "abcd"]
+    claims = [set(_claim(store, 4, at=later(60))) for _ in range(3)]
+
+    assert [len(claim & {each.id for each in begun}) for claim in claims] == [2, 2, 2]
+    assert [len(claim & {*queue}) for claim in claims] == [2, 2, 0]
+
+
 @pytest.mark.parametrize("seconds", [121, 3600, 400 * 86400])
 def test_a_due_time_far_in_the_future_counts_as_due(
     store: SQLStore, seconds: int
@@ -157,20 +189,21 @@ def test_a_lost_claim_cannot_save(store: SQLStore) -> None:
 def test_claims_return_each_due_refund_once(
     store: SQLStore, dates: list[int], limits: list[int]
 ) -> None:
+    """The oldest first; those that a wrong clock dated have turns of their own."""
     at = now()
     made = [
         accepted(store, due_at=at + timedelta(seconds=seconds)) for seconds in dates
     ]
     by_id = {refund.id: refund.due_at for refund in made}
-    due = sorted(
-        refund.due_at
-        for refund, seconds in zip(made, dates, strict=True)
-        if not 0 < seconds <= 120
-    )
+    past = sorted(each for each in by_id.values() if each <= at)
+    future = sorted(e for e in by_id.values() if e > at + timedelta(seconds=120))
     for limit in limits:
-        taken, due = due[:limit], due[limit:]
         claimed = store.claim(at, at + timedelta(seconds=100), limit)
+        dates_ = sorted(by_id[refund.id] for refund in claimed)
+        from_past = sum(each <= at for each in dates_)
 
-        assert taken == sorted(by_id[refund.id] for refund in claimed)
+        assert len(dates_) == min(limit, len(past) + len(future))
+        assert dates_ == past[:from_past] + future[: len(dates_) - from_past]
+        past, future = past[from_past:], future[len(dates_) - from_past :]
     for refund in made:  # Examples share a database.
         moved(store, stored(store, refund), Status.CANCELLED)

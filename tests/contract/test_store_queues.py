@@ -15,7 +15,11 @@ from tests.fixtures.ledger import (
 )
 
 
-QUEUES = (Queue("network", "local"), Queue("tenant", "gateway"))
+QUEUES = (
+    Queue(network="local"),
+    Queue(tenant="gateway"),
+    Queue(tenant="gateway", network="local", token="TUSD"),
+)
 
 
 def _postpone(store: SQLStore, queue: Queue) -> int:
@@ -24,7 +28,7 @@ def _postpone(store: SQLStore, queue: Queue) -> int:
     )
 
 
-@pytest.mark.parametrize("queue", QUEUES, ids=["network", "tenant"])
+@pytest.mark.parametrize("queue", QUEUES, ids=["network", "tenant", "token"])
 def test_due_refunds_of_the_queue_are_postponed(store: SQLStore, queue: Queue) -> None:
     """Each is as after a failed step of its own."""
     first, second = (accepted(store, due_at=now()) for _ in range(2))

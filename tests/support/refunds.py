@@ -521,14 +521,14 @@ class World:
         refund = service.request_cancellation(tenant, refund.id, ACTOR)
         return service.await_cancellation(refund)
 
-    def accepted(self, **changes: Any) -> Refund:
+    def accepted(self, tenant: str = "gateway", **changes: Any) -> Refund:
         """Return a refund that is accepted and queued."""
         number = next(self._numbers)
         request = replace(REQUEST, **{"reference": f"reference-{number}", **changes})
         admitted = admit(
             request,
             refund_id=f"rf_{number:04}",
-            tenant="gateway",
+            tenant=tenant,
             idempotency_key=f"key-{number}",
             networks={"local": self.network},
             wallets=[self.signer.address],

@@ -13,6 +13,7 @@ from backends.sql import (
     books,
     cancellations,
     deliveries,
+    due_refunds,
     events,
     payment_statistics,
     queries,
@@ -25,7 +26,6 @@ from backends.sql import (
     spending,
 )
 from backends.sql.schema import refunds, sightings, spendings, transactions
-from backends.sql.statements import CLAIM
 from backends.sql.wallet_rows import next_nonce
 from signer.model.audit_record import Record
 from signer.model.delivery import Delivery, DeliveryState
@@ -75,8 +75,8 @@ EXPECTED = {
     "sign": ("BEGIN IMMEDIATE, UPDATE, INSERT, INSERT", "WITH"),
     "move": ("BEGIN IMMEDIATE, UPDATE, INSERT, INSERT", "WITH"),
     "postpone": ("BEGIN IMMEDIATE, UPDATE", "WITH"),
-    "claim": ("SELECT, BEGIN IMMEDIATE, WITH", "WITH"),
-    "claim nothing": ("SELECT", "WITH"),
+    "claim": ("WITH, BEGIN IMMEDIATE, UPDATE", "WITH, UPDATE"),
+    "claim nothing": ("WITH", "WITH"),
     "answer": ("BEGIN IMMEDIATE, INSERT", "INSERT"),
     "advanced": ("SELECT", "SELECT"),
     "in flight": ("SELECT, SELECT", "SELECT, SELECT"),
@@ -351,22 +351,22 @@ def test_open_refunds_of_a_tenant_are_counted_in_an_index(
     [
         (queries.FLYING, "ix_refunds_open"),
         (queries.BELOW, "ix_refunds_open"),
-        (queries.DUE, "ix_refunds_due"),
-        (queries.ALL_DUE, "ix_refunds_due"),
-        (CLAIM, "ix_refunds_due"),
+        (due_refunds.DUE, "ix_refunds_queued"),
+        (due_refunds.CLAIM, "refunds"),
         (cancellations.REQUESTED, "ix_refunds_cancel_requested"),
-        (queues.POSTPONE["network"], "ix_refunds_due"),
-        (queues.POSTPONE["tenant"], "ix_refunds_due"),
+        (queues.postponing("network"), "ix_refunds_queued"),
+        (queues.postponing("tenant"), "ix_refunds_queued"),
+        (queues.postponing("network", "tenant", "token"), "ix_refunds_queued"),
     ],
     ids=[
         "in-flight",
         "below",
         "due",
-        "all due",
         "claim",
         "cancellation requests",
         "postpone network",
         "postpone tenant",
+        "postpone token",
     ],
 )
 def test_the_worker_reads_open_refunds_only(
@@ -374,15 +374,19 @@ def test_the_worker_reads_open_refunds_only(
 ) -> None:
     """An idle pass reads partial indexes, however many refunds are final."""
     given = {
+        "ids": [queued().id],
         "after": "",
         "at_most": 9,
+        "ahead": 4,
         "now": now(),
         "far": later(120),
         "until": later(20),
         "chain_id": 31337,
         "sender": WALLET,
         "nonce": 1500,
-        "name": "local" if statement is queues.POSTPONE["network"] else "tenant 3",
+        "of_network": "local",
+        "of_tenant": "tenant 3",
+        "of_token": "TUSD",
         "code": "wallet-paused",
     }
     plan = _plan(filled_store, statement, given)
@@ -444,23 +448,33 @@ def test_refunds_that_await_an_approval_are_read_alone(filled_store: SQLStore) -
 
 @pytest.mark.parametrize(
     "statement",
-    [queries.DUE, queries.ALL_DUE, CLAIM, *queues.POSTPONE.values()],
-    ids=["due", "all due", "claim", "postpone network", "postpone tenant"],
+    [
+        due_refunds.DUE,
+        queues.postponing("network"),
+        queues.postponing("tenant"),
+        queues.postponing("network", "tenant", "token"),
+    ],
+    ids=["due", "postpone network", "postpone tenant", "postpone token"],
 )
 def test_refunds_that_wait_are_not_read(store: SQLStore, statement: Any) -> None:
     """The cost grows with what is due, and not with what waits for a later time."""
     opened(store)
     filled(store, [queued(due_at=later(60)) for _ in range(1500)])
     if store._database.dialect == "postgresql":
-        store._database.run(lambda c: c.execute(text("ANALYZE")))
-    given = {"at_most": 9, "now": now(), "far": later(120), "until": later(20)}
-    given |= {"name": "local", "code": "wallet-paused"}
-    plan = _plan(store, statement, given)
+        store._database.run(lambda c: c.execute(text("VACUUM ANALYZE")))
+    given = {"at_most": 9, "ahead": 4, "now": now(), "far": later(120)}
+    given |= {
+        "until": later(20),
+        "of_network": "local",
+        "of_tenant": "gateway",
+        "of_token": "TUSD",
+    }
+    plan = _plan(store, statement, given | {"code": "wallet-paused"})
 
     assert "SCAN refunds" not in plan
     assert "Seq Scan on refunds" not in plan
-    ends_at = {"sqlite": "due_at<?", "postgresql": "Index Cond: (due_at <="}
-    assert ends_at[store._database.dialect] in plan
+    assert "ix_refunds_queued" in plan
+    assert "due_at<" in plan or "due_at <=" in plan
 
 
 def test_awaited_refunds_are_found_by_their_ids(filled_store: SQLStore) -> None:

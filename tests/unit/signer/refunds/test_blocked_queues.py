@@ -6,17 +6,20 @@ from datetime import datetime
 import pytest
 from structlog.testing import capture_logs
 
+from signer.config.tenants import Tenant, TenantRegistry
 from signer.errors import (
     ChainUnavailableError,
     HotWalletError,
+    PolicyViolationError,
     SigningStoppedError,
     WalletPausedError,
 )
-from signer.model.refund import HOLD, Refund
+from signer.model.refund import HOLD, Refund, Status
 from signer.model.stop import Stop
 from signer.model.tenant_block import TenantBlock
 from signer.model.wallet import Pause
 from signer.refunds.blocked_queues import BlockedQueues
+from signer.refunds.transitions import delay_after
 from signer.refunds.worker import _FIRST_CLAIM
 from tests.support.refunds import World, altered
 from tests.support.sweeps import Left, swept
@@ -71,8 +74,69 @@ def test_a_blocked_queue_is_tried_once(
     assert [(each.blocked_by, each.attempts) for each in after] == [(code, 1)] * _COUNT
     assert sum(claims) == _FIRST_CLAIM
     assert [each["refunds"] for each in logs if each["event"] == "queue-delayed"] == [
-        _COUNT - _FIRST_CLAIM
+        _COUNT
     ]
+    assert [each for each in logs if each["event"] == "refund-delayed"] == []
+
+
+def test_a_token_at_its_limit_waits_as_a_queue(world: World) -> None:
+    """Another tenant's refund and another token's are paid in the same pass."""
+    world.change_token(hourly_limit="100")
+    world.tenants = TenantRegistry(
+        {name: Tenant(subjects=(name,)) for name in ("gateway", "shop")}
+    )
+    waiting = [world.accepted(amount="200") for _ in range(_COUNT)]
+    other = world.accepted(tenant="shop")
+    claims = _counting(world)
+    with capture_logs() as logs:
+        world.work()
+
+    after = [world.stored(refund) for refund in waiting]
+    assert {(each.blocked_by, each.attempts) for each in after} == {
+        ("limit-reached", 1)
+    }
+    assert world.stored(other).status is Status.BROADCAST
+    assert sum(claims) == _FIRST_CLAIM
+    assert [
+        (each["event"], each["tenant"], each["token"], each["refunds"])
+        for each in logs
+        if each["log_level"] != "info"
+    ] == [("queue-delayed", "gateway", "TUSD", _COUNT)]
+
+
+def test_what_is_barred_alone_delays_no_other(world: World) -> None:
+    """The token works for another refund, so its queue is not postponed."""
+    world.change_token(hourly_limit="100")
+    barred = [world.accepted(amount="200") for _ in range(2)]
+    others = [world.accepted(amount="0.1") for _ in range(_COUNT)]
+    world.clock.now += HOLD
+    worker = world.worker
+    worker._timer = world._timer  # A pass takes no time.
+    with capture_logs() as logs:
+        worker.work()
+
+    assert [world.stored(each).blocked_by for each in barred] == ["limit-reached"] * 2
+    assert set(world.statuses(others)) == {Status.BROADCAST}
+    assert [each["refunds"] for each in logs if each["event"] == "queue-delayed"] == [2]
+
+
+def test_a_queue_of_one_has_the_line_of_its_refund(world: World) -> None:
+    refund, error = world.accepted(), PolicyViolationError("no", rule="a-rule")
+    world.store.claim(world.clock(), world.clock() + HOLD, 1)
+    queues = BlockedQueues(world.store, world.clock)
+
+    assert queues.postpone([(refund, error)], (), ()) == set()
+
+
+def test_the_rest_of_a_queue_is_tried_first(world: World) -> None:
+    """One that is barred for ever must not be the first each time."""
+    (barred, other) = (world.accepted() for _ in range(2))
+    error = PolicyViolationError("no", rule="a-rule")
+    world.clock.now += HOLD
+    until = world.clock() + delay_after(barred.attempts)
+    BlockedQueues(world.store, world.clock).postpone([(barred, error)], (), ())
+
+    assert world.clock() < world.stored(other).due_at < until
 
 
 def _counting(world: World) -> list[int]:
@@ -118,5 +182,5 @@ def _is_queue_postponed(
     """Return whether another refund is postponed after *refund* has failed."""
     other = world.accepted()
     world.clock.now += HOLD
-    BlockedQueues(world.store, world.clock).postpone([(refund, error)], failing)
+    BlockedQueues(world.store, world.clock).postpone([(refund, error)], (), failing)
     return world.stored(other) != other

@@ -22,7 +22,7 @@ _CHANGE = re.compile(r"(?:INSERT INTO|UPDATE|DELETE FROM|BEGIN) (\w+)")
 
 ADVANCED = {
     "IMMEDIATE": 5,  # Claim, reservation, bytes, broadcast; and the proof of the key.
-    "refunds": 3,  # Reserved, signed, broadcast.
+    "refunds": 4,  # Claimed, reserved, signed, broadcast.
     "refund_moves": 3,
     "audit_records": 2,  # Intents and outcomes.
     "spendings": 1,
