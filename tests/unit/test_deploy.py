@@ -5,6 +5,8 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
+from ipaddress import ip_address, ip_network
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,13 @@ import pytest
 import yaml
 from dotenv import dotenv_values
 
+from api.auth.dev_tokens import provide_signing_key
+from api.bootstrap import check_configuration
 from api.cli.__main__ import cli
+from api.cli.audit_files import create_key
 from api.cli.process_files import process_texts
+from api.mac_key import create_mac_key
+from api.peer_addresses import is_proxy
 from signer.config.settings import CREDENTIALS, Settings
 from tests.support.published_schemas import schema_errors
 
@@ -209,16 +216,129 @@ def test_the_pod_that_accepts_refunds_has_nothing_that_signs() -> None:
         assert "role-arn" in str(signing["metadata"]["annotations"])
 
 
-def test_no_pod_reaches_the_credentials_of_its_machine() -> None:
-    """The address of the metadata is excluded, and everything is denied at first."""
-    rules = MANIFESTS["NetworkPolicy hotwallet-egress"]["spec"]["egress"]
-    blocks = [to["ipBlock"] for rule in rules for to in rule["to"] if "ipBlock" in to]
+@pytest.fixture(scope="module")
+def rendered() -> list[dict[str, Any]]:
+    """What `kubectl apply -k` sends."""
+    return list(yaml.safe_load_all(_kustomize(KUBERNETES)))
 
-    assert blocks == [{"cidr": "0.0.0.0/0", "except": ["169.254.0.0/16"]}]
-    assert MANIFESTS["NetworkPolicy hotwallet-default"]["spec"] == {
-        "podSelector": {},
-        "policyTypes": ["Ingress", "Egress"],
+
+def _selects(policy: dict[str, Any], role: str) -> bool:
+    selector = policy["spec"]["podSelector"]
+    labels = {"app.kubernetes.io/name": "hotwallet", _COMPONENT: role}
+    return selector.get("matchLabels", {}).items() <= labels.items() and all(
+        (each["operator"], each["key"]) == ("In", _COMPONENT) and role in each["values"]
+        for each in selector.get("matchExpressions", [])
+    )
+
+
+_COMPONENT = "app.kubernetes.io/component"
+_AGENT = ("169.254.170.23", "fd00:ec2::23")  # Of EKS Pod Identity, port 80.
+_MACHINE = ("169.254.169.254", "fd00:ec2::254")
+
+
+def _may_reach(
+    rendered: list[dict[str, Any]], role: str, address: str, port: int
+) -> bool:
+    """Whether a policy lets pods of *role* connect to *address*."""
+    rules = [
+        rule
+        for each in rendered
+        if each["kind"] == "NetworkPolicy" and _selects(each, role)
+        for rule in each["spec"].get("egress", [])
+    ]
+    blocks = [
+        to["ipBlock"]
+        for rule in rules
+        for to in rule["to"]
+        if "ipBlock" in to and port in {each["port"] for each in rule["ports"]}
+    ]
+    return any(
+        ip_address(address) in ip_network(block["cidr"])
+        and not any(
+            ip_address(address) in ip_network(each) for each in block.get("except", [])
+        )
+        for block in blocks
+    )
+
+
+@pytest.mark.parametrize("role", PODS)
+def test_a_pod_reaches_what_its_process_asks(
+    rendered: list[dict[str, Any]], role: str
+) -> None:
+    """Only what may use the key gets a role, and what faces the gateway no internet."""
+    signs = role in {"worker", "admin", "sign"}
+
+    assert _may_reach(rendered, role, "10.0.7.7", 5432)
+    assert not _may_reach(rendered, role, "192.0.2.1", 5432)
+    assert _may_reach(rendered, role, "192.0.2.1", 443) is (
+        signs or role == "reconcile"
+    )
+    for address in _AGENT:
+        assert _may_reach(rendered, role, address, 80) is signs
+        assert not _may_reach(rendered, role, address, 443)
+    for address, port in product(_MACHINE, (80, 443, 5432)):
+        assert not _may_reach(rendered, role, address, port)
+
+
+def test_everything_is_denied_at_first(rendered: list[dict[str, Any]]) -> None:
+    (default,) = (
+        each["spec"]
+        for each in rendered
+        if each["metadata"]["name"] == "hotwallet-default"
+    )
+
+    assert default == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
+
+
+def test_a_forwarded_port_leads_to_the_console(rendered: list[dict[str, Any]]) -> None:
+    """It comes from the pod's own loopback address, as no request to others may."""
+    (proxies,) = (
+        each["data"]
+        for each in rendered
+        if each["metadata"]["name"] == "hotwallet-proxies"
+    )
+    trusting = {
+        role
+        for role, networks in proxies.items()
+        if is_proxy(
+            ip_address("127.0.0.1"), [ip_network(each) for each in networks.split(",")]
+        )
     }
+
+    assert trusting == {"admin"}
+
+
+PROXIES = MANIFESTS["ConfigMap hotwallet-proxies"]["data"]
+
+
+def _write_files(folder: Path) -> None:
+    create_mac_key(folder / "mac.key")
+    create_key(folder / "audit.pem")
+    provide_signing_key(folder / "private.pem", folder / "token.pem")
+    networks = (ROOT / "docker" / "networks.example.toml").read_text(encoding="utf-8")
+    (folder / "networks.toml").write_text(networks, encoding="utf-8")
+    shutil.copy(ROOT / "docker" / "tenants.example.toml", folder / "tenants.toml")
+
+
+@pytest.mark.parametrize("role", [each for each in PODS if each in _WRITTEN])
+def test_the_settings_of_a_pod_pass_the_guard(tmp_path: Path, role: str) -> None:
+    """As `hotwallet config check --process`; with files and URLs of an operator."""
+    (container,) = PODS[role]["containers"]
+    environ = {"DATABASE_URL": "postgresql://me@db.test/d?sslmode=verify-full"}
+    for source in container["envFrom"]:
+        environ |= SETTINGS[source["configMapRef"]["name"]]
+    for variable in container["env"]:
+        if "value" in variable:
+            environ[variable["name"]] = variable["value"]
+        elif variable["name"] == "TRUSTED_PROXIES":
+            environ["TRUSTED_PROXIES"] = PROXIES[role]
+    _write_files(tmp_path)
+    for name, value in environ.items():
+        if name.endswith("_FILE"):
+            environ[name] = str(tmp_path / Path(value).name)
+
+    check_configuration({**environ, "BIND": "0.0.0.0:8080"}, role)
+    assert ("AUDIT_ORIGIN" in environ) is (role != "refunds")
 
 
 def test_only_proxies_and_prometheus_reach_a_pod() -> None:
