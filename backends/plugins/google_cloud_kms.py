@@ -40,7 +40,7 @@ class GoogleCloudKMSPlugin:
             return None
         return Refusal(
             "kms-endpoint-forbidden",
-            "GOOGLE_CLOUD_KMS_ENDPOINT redirects Cloud KMS; unset it",
+            "GOOGLE_CLOUD_KMS_ENDPOINT redirects KMS; unset it",
         )
 
     def open(self, config: BackendConfig) -> KeyDirectory:

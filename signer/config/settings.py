@@ -192,6 +192,10 @@ class Settings(BaseModel):
     aws_region: str | None = Field(None, alias="AWS_REGION", repr=False)
     kms_endpoint: str | None = Field(None, alias="AWS_ENDPOINT_URL_KMS", repr=False)
     aws_endpoint: str | None = Field(None, alias="AWS_ENDPOINT_URL", repr=False)
+    # Read by its plugin; production refuses it also beside another backend.
+    google_endpoint: str | None = Field(
+        None, alias="GOOGLE_CLOUD_KMS_ENDPOINT", repr=False
+    )
     kms_max_retries: int = Field(10, ge=0, le=10, alias="KMS_MAX_RETRIES")
     kms_timeout_ms: int = Field(9_000, ge=500, le=120_000, alias="KMS_TIMEOUT_MS")
     kms_max_concurrency: int = Field(64, ge=1, le=256, alias="KMS_MAX_CONCURRENCY")
@@ -310,6 +314,16 @@ class Settings(BaseModel):
     def backend_name(self) -> str:
         """The name of the key backend that the configuration selects."""
         return self.key_backend or (AWS_KMS if self.use_kms else PKCS11)
+
+    @property
+    def emulators(self) -> tuple[str, ...]:
+        """The variables that are set and redirect a KMS, of any backend."""
+        endpoints = {
+            "AWS_ENDPOINT_URL_KMS": self.kms_endpoint,
+            "AWS_ENDPOINT_URL": self.aws_endpoint,
+            "GOOGLE_CLOUD_KMS_ENDPOINT": self.google_endpoint,
+        }
+        return tuple(name for name, url in endpoints.items() if url is not None)
 
     @property
     def needs_approvals(self) -> bool:

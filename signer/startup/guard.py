@@ -122,9 +122,9 @@ def _production_refusals(
             "SOFTHSM2_CONF is set; production signs with a KMS only",
         ),
         (
-            settings.kms_endpoint is not None or settings.aws_endpoint is not None,
+            bool(settings.emulators),
             "kms-endpoint-forbidden",
-            "AWS_ENDPOINT_URL_KMS or AWS_ENDPOINT_URL redirects KMS; unset it",
+            f"{', '.join(settings.emulators)} redirects KMS; unset it",
         ),
         (settings.debug, "debug-forbidden", "DEBUG is on; unset it"),
         (

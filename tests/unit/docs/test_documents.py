@@ -32,10 +32,12 @@ from signer.ports import utc_now
 ROOT = Path(__file__).resolve().parents[3]
 
 VARIABLES = sorted(
-    str(field.alias)
-    for model in (Settings, GoogleCloudKMSOptions)
-    for field in model.model_fields.values()
-    if field.alias
+    {
+        str(field.alias)
+        for model in (Settings, GoogleCloudKMSOptions)
+        for field in model.model_fields.values()
+        if field.alias
+    }
 )
 
 

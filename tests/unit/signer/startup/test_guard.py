@@ -179,6 +179,8 @@ UNSAFE = [
     ("softhsm-config-forbidden", {"SOFTHSM2_CONF": "/etc/softhsm2.conf"}),
     ("kms-endpoint-forbidden", {"AWS_ENDPOINT_URL_KMS": "http://127.0.0.1:1"}),
     ("kms-endpoint-forbidden", {"AWS_ENDPOINT_URL": "https://kms.example"}),
+    # Also beside AWS KMS, and in a process without a key.
+    ("kms-endpoint-forbidden", {"GOOGLE_CLOUD_KMS_ENDPOINT": "http://127.0.0.1:1"}),
     ("kms-key-not-allowed", {"KMS_KEY_ID": "alias/refunds"}),
     ("kms-key-not-allowed", {"KMS_KEY_ID": "1234abcd-12ab-34cd-56ef-1234567890ab"}),
     ("debug-forbidden", {"DEBUG": "true"}),
