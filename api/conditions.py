@@ -43,5 +43,9 @@ CONDITIONS = (
     ),
     Condition(Alert.SEALING_LATE, (catalogue.AUDIT_UNSEALED,), "audit"),
     Condition(Alert.WEBHOOK_FAILING, (catalogue.WEBHOOK_DELIVERIES,), "webhooks"),
+    Condition(Alert.QUORUM_LOST, (catalogue.NETWORK_QUORUM,), "nodes"),
+    Condition(Alert.CHAIN_STALLED, (catalogue.HEAD_AGE,), "worker"),
+    Condition(Alert.REFUNDS_LATE, (catalogue.REFUND_OLDEST,), "worker"),
+    Condition(Alert.DATABASE_UNREACHABLE, (catalogue.DATABASE_UP,), "database"),
     Condition(Alert.SIGNING_STOPPED, (catalogue.STOPPED,), "nonces"),
 )

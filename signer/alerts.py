@@ -47,6 +47,10 @@ class Alert(StrEnum):
     NODE_LAGGING = "node-lagging"
     BACKEND_THROTTLED = "backend-throttled"
     POLICY_NOT_RELOADED = "policy-not-reloaded"
+    QUORUM_LOST = "quorum-lost"
+    CHAIN_STALLED = "chain-stalled"
+    REFUNDS_LATE = "refunds-late"
+    DATABASE_UNREACHABLE = "database-unreachable"
 
 
 RUNBOOKS = "docs/how-to/alarms.md"

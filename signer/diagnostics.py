@@ -30,7 +30,7 @@ class State(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Finding:
     """
-    What a check found that did not fail; *cure* is set if it is a warning.
+    What a check found; *cure* is set if it is a warning, or *is_failed*.
 
     *code* is the name of the problem, if it has one.
     """
@@ -38,6 +38,7 @@ class Finding:
     detail: str
     cure: str | None = None
     code: str | None = None
+    is_failed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +116,7 @@ def _run(check: Check, deadlines: Deadlines, seconds: float) -> CheckResult:
         detail = f"{code}: {type(e).__name__}"
     else:
         state = State.OK if finding.cure is None else State.WARNING
+        state = State.FAILED if finding.is_failed else state
         named, detail = finding.code, finding.detail
         detail = sanitize(detail if named is None else f"{named}: {detail}")
         return CheckResult(check.name, state, detail, finding.cure, named)

@@ -19,6 +19,7 @@ from signer.model.network_view import LAGGING_BLOCKS
 from signer.model.worker_row import WorkerRow, find_running, find_stopped
 from signer.open_approvals import OpenApprovals
 from signer.ports import Ledger
+from signer.refunds.late_refunds import LATE_SECONDS, find_oldest, waited_seconds
 
 
 _RECENT = timedelta(days=1)
@@ -70,9 +71,10 @@ def find_notices(ledger: Ledger, facts: Facts) -> Sequence[Notice]:
         *_delegations(facts),
         *_balances(facts),
         *_top_ups(facts),
+        *_chains(facts),
         *_nodes(facts),
         *_device(facts),
-        *_refunds(ledger),
+        *_refunds(ledger, facts),
         *_approvals(facts),
         *_audit(ledger, facts),
         *_webhooks(ledger),
@@ -182,6 +184,25 @@ def _left(refunds: float | None, hours: float | None) -> str:
     return f": {' or '.join(parts)} are left" if parts else ""
 
 
+def _chains(facts: Facts) -> Iterator[Notice]:
+    for network in facts.measurements.without_quorum:
+        yield Notice(
+            Urgency.NOW,
+            f"Too few nodes of {network} answer and agree: nothing is sent there",
+            Alert.QUORUM_LOST,
+            "/console/wallets",
+        )
+    for network, age in facts.measurements.head_ages.items():
+        known = facts.networks.get(network)
+        if known is not None and 0 < known.stalled_after_seconds < age:
+            yield Notice(
+                Urgency.NOW,
+                f"{network} has had no new block for {format_duration(age)}",
+                Alert.CHAIN_STALLED,
+                "/console/wallets",
+            )
+
+
 def _nodes(facts: Facts) -> Iterator[Notice]:
     for node in facts.measurements.nodes:
         name = f"{node.name} of {node.network}"
@@ -214,9 +235,20 @@ def _device(facts: Facts) -> Iterator[Notice]:
             )
 
 
-def _refunds(ledger: Ledger) -> Iterator[Notice]:
+def _refunds(ledger: Ledger, facts: Facts) -> Iterator[Notice]:
+    groups = ledger.open_refunds()
+    for network, oldest in find_oldest(groups).items():
+        seconds = waited_seconds(oldest, facts.now)
+        if seconds > LATE_SECONDS:
+            yield Notice(
+                Urgency.NOW,
+                f"A refund on {network} has been {oldest.status} for"
+                f" {format_duration(seconds)}",
+                Alert.REFUNDS_LATE,
+                "/console/refunds",
+            )
     blocked: dict[str, int] = {}
-    for group in ledger.open_refunds():
+    for group in groups:
         if group.blocked_by is not None:
             blocked[group.blocked_by] = blocked.get(group.blocked_by, 0) + group.number
     for code, number in sorted(blocked.items(), key=lambda each: -each[1]):

@@ -1,6 +1,7 @@
 """What running workers measure about networks: balances, runway and nodes."""
 
 import math
+from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -70,6 +71,9 @@ class Measurements:
     chain_nonces: Mapping[str, float] = field(default_factory=dict)
     delegated: Sequence[str] = ()
     """Networks on which the active key's address has code."""
+    without_quorum: Sequence[str] = ()
+    """Networks of which too few nodes answer and agree."""
+    head_ages: Mapping[str, float] = field(default_factory=dict)
 
 
 def read_measurements(workers: Collection[WorkerRow], now: datetime) -> Measurements:
@@ -82,8 +86,7 @@ def read_measurements(workers: Collection[WorkerRow], now: datetime) -> Measurem
     samples = chain.from_iterable(read_samples(each.metrics) for each in running)
     assets: dict[tuple[str, str], Asset] = {}
     nodes: dict[tuple[str, str], Node] = {}
-    nonces: dict[str, float] = {}
-    delegated: dict[str, float] = {}
+    of_networks: dict[str, dict[str, float]] = defaultdict(dict)
     for name, labels, value in samples:
         network = labels.get("network", "")
         if "asset" in labels:
@@ -95,15 +98,17 @@ def read_measurements(workers: Collection[WorkerRow], now: datetime) -> Measurem
         elif name == catalogue.NODE_LAG.name:
             node = network, labels["node"]
             nodes.setdefault(node, Node(*node)).lag = value
-        elif name == catalogue.CHAIN_NONCE.name:
-            nonces[network] = value
-        elif name == catalogue.WALLET_DELEGATED.name:
-            delegated[network] = value
+        else:
+            of_networks[name][network] = value
+    delegated = of_networks[catalogue.WALLET_DELEGATED.name]
+    quorums = of_networks[catalogue.NETWORK_QUORUM.name]
     return Measurements(
         [assets[each] for each in sorted(assets)],
         [nodes[each] for each in sorted(nodes)],
-        nonces,
+        of_networks[catalogue.CHAIN_NONCE.name],
         sorted(network for network, value in delegated.items() if value),
+        sorted(network for network, value in quorums.items() if not value),
+        of_networks[catalogue.HEAD_AGE.name],
     )
 
 

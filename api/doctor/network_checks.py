@@ -2,10 +2,11 @@
 
 import math
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 
 from api.doctor.context import EXPLAIN, DoctorContext, NetworkContext
+from api.metrics.workers import read_head_ages
 from signer.alerts import Alert
 from signer.amounts import format_units
 from signer.chain.chain import COIN_DECIMALS
@@ -20,6 +21,8 @@ from signer.errors import (
 from signer.model.key import KeyState
 from signer.model.network_view import Funds
 from signer.model.refund import UNSENT, Status
+from signer.ports.refund_statistics import OpenRefunds
+from signer.refunds.late_refunds import LATE_SECONDS, find_oldest, waited_seconds
 from signer.refunds.runway import read_funds, read_max_fee
 from signer.refunds.wallet_monitor import compare_nodes
 from signer.refunds.wallet_reconciliation import WalletReconciler
@@ -32,6 +35,7 @@ _WALLET_PAUSED = "run: hotwallet nonce repair --dry-run"
 _WALLET_EMPTY = "send funds to the address"
 _WALLET_LOW = "top up: docs/how-to/wallet-empty.md"
 _DELEGATED = "the key is compromised: docs/how-to/key-compromise.md"
+_LATE = "see docs/how-to/stuck-queue.md"
 _RPC_DOWN = "check rpc_urls and the nodes"
 
 _OVERDUE = timedelta(minutes=1)
@@ -75,8 +79,10 @@ def _check_nodes(context: NetworkContext) -> Finding:
         f"{view.node} {view.error or f'at block {view.head}'}" for view in views
     )
     failed = [view for view in views if view.error is not None]
-    if len(failed) == len(views):
-        raise ChainUnavailableError(detail)
+    try:
+        context.chain.client.transaction_count(context.address)
+    except ChainUnavailableError:
+        return Finding(detail, _RPC_DOWN, Alert.QUORUM_LOST, is_failed=True)
     nodes = compare_nodes(views)
     # A node that lags is often contradicted as well, and then does not count.
     if not failed and any(node.is_lagging for node in nodes):
@@ -152,7 +158,8 @@ def _check_nonces(context: NetworkContext) -> Finding:
     if paused:
         raise WalletPausedError("; ".join(paused))
     cures = [each.cure for each in findings if each.cure is not None]
-    return Finding("; ".join(each.detail for each in findings), *cures[:1])
+    detail = "; ".join(each.detail for each in findings)
+    return Finding(detail, cures[0] if cures else None)
 
 
 def _check_wallet(context: NetworkContext, address: str, state: KeyState) -> Finding:
@@ -192,25 +199,47 @@ def _check_new_wallet(name: str, count: int) -> Finding:
 
 
 def _check_worker(context: NetworkContext) -> Finding:
-    """Check that no refund is overdue for the worker's next step."""
-    container = context.doctor.container
-    open_refunds = [
-        refund
-        for address, state in context.watched.items()
-        if state is not KeyState.BLOCKED  # Its open refunds are left to an operator.
-        for refund in container.store.open_below(
+    """Check that no refund is overdue, whatever it waits for, and blocks are made."""
+    store, now = context.doctor.container.store, context.doctor.container.ledger_clock()
+    groups = [each for each in store.open_refunds() if each.network == context.name]
+    total = sum(each.number for each in groups)
+    detail = f"{total} open refunds"
+    oldest = find_oldest(groups).get(context.name)
+    if oldest is not None:
+        seconds = waited_seconds(oldest, now)
+        because = f" ({oldest.blocked_by})" if oldest.blocked_by else ""
+        detail += f"; the oldest is {oldest.status} for {seconds:.0f} s{because}"
+        if seconds > LATE_SECONDS:
+            return Finding(detail, _LATE, Alert.REFUNDS_LATE, is_failed=True)
+    if any(_is_untouched(each, now) for each in groups):
+        raise OverdueError(f"a refund has been queued for over a minute: {detail}")
+    overdue = _find_overdue(context, now - _OVERDUE)
+    if overdue is not None:
+        raise OverdueError(f"{overdue} has been due for over a minute: {detail}")
+    age = read_head_ages(store.workers(), now).get(context.name, 0.0)
+    if 0 < context.chain.network.stalled_after_seconds < age:
+        detail += f"; no new block for {age:.0f} s"
+        return Finding(detail, _RPC_DOWN, Alert.CHAIN_STALLED)
+    return Finding(f"{detail}, none overdue")
+
+
+def _is_untouched(group: OpenRefunds, now: datetime) -> bool:
+    """Whether no worker has looked at a queued refund: it has no reason to wait."""
+    is_new = group.status is Status.QUEUED and group.blocked_by is None
+    return is_new and now - group.since > _OVERDUE
+
+
+def _find_overdue(context: NetworkContext, latest: datetime) -> str | None:
+    """Return the id of a refund with a nonce whose next step was due at *latest*."""
+    for address, state in context.watched.items():
+        if state is KeyState.BLOCKED:
+            continue  # Its open refunds are left to an operator.
+        for refund in context.doctor.container.store.open_below(
             context.chain.network.chain_id, address, _ALL_NONCES, _MOST_REFUNDS
-        )
-    ]
-    latest = container.ledger_clock() - _OVERDUE
-    overdue = [
-        refund
-        for refund in open_refunds
-        if refund.status in _WORKER_STATES and refund.due_at < latest
-    ]
-    if overdue:
-        raise OverdueError(f"{overdue[0].id} has been due for over a minute")
-    return Finding(f"{len(open_refunds)} open refunds, none overdue")
+        ):
+            if refund.status in _WORKER_STATES and refund.due_at < latest:
+                return refund.id
+    return None
 
 
 def _check_mined(context: NetworkContext) -> Finding:

@@ -22,6 +22,7 @@ from signer.audit.checkpoints import CheckpointKey
 from signer.audit.sealing_monitor import LATE
 from signer.audit.stored_checkpoints import find_newest, statement_of
 from signer.diagnostics import Check, Finding
+from signer.errors import ConfigurationError, HotWalletError
 from signer.keys.throttle_window import THROTTLED_SHARE
 from signer.model.audit_record import Actor, Operation
 from signer.model.worker_row import WorkerRow, find_running, find_stopped
@@ -37,6 +38,7 @@ _SEAL_SECONDS = 5.0
 _MAX_NAMED = 5  # How many forged checkpoints a finding names.
 _LONGEST_NAME = 128
 _POLL_SECONDS = 0.25
+_DATABASE_CURE = "see docs/how-to/database-down.md"
 _LIMITS_CURE = "run: hotwallet limits show"
 _WORKER_CURE = "start `hotwallet worker`, or find out why it hangs"
 _THROTTLING_CURE = "lower KMS_SIGNATURES_PER_SECOND, or ask AWS for a higher quota"
@@ -109,7 +111,14 @@ def _check_tokens(context: DoctorContext) -> Finding:
 
 def _check_database(context: DoctorContext) -> Finding:
     container = context.container
-    container.store.check()
+    try:
+        container.store.check()
+    except HotWalletError as e:
+        # Outside production the store is upgraded when it is opened, which is refused.
+        if not (e.retryable or (isinstance(e, ConfigurationError) and e.is_transient)):
+            raise
+        alert = Alert.DATABASE_UNREACHABLE
+        return Finding(str(e), _DATABASE_CURE, alert, is_failed=True)
     context.active = container.store.active_key()
     context.is_ring_read = True
     if context.active is not None:

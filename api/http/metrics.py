@@ -4,14 +4,15 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from falcon import Request, Response
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, Gauge
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from prometheus_client.registry import Collector
 
 from api.http import query
 from api.http.middleware import Resource
-from signer.deadline import Deadlines
-from signer.errors import StoreUnavailableError
+from api.metrics import catalogue
+from signer.deadline import TIMEOUT_MESSAGE, Deadlines
+from signer.errors import StoreError, StoreUnavailableError
 
 
 _SCRAPE_SECONDS = 4.0
@@ -32,16 +33,33 @@ class Metrics(Resource):
         self._deadlines = Deadlines(_SCRAPES_AT_ONCE)
 
     def on_get(self, req: Request, resp: Response) -> None:
-        """Report the metrics; StoreUnavailableError if the database is too slow."""
+        """
+        Report the metrics; without those of a database that does not answer.
+
+        StoreUnavailableError if too many scrapes are under way.
+        """
         query.parameters(req)
-        resp.data = self._deadlines.within(
-            _SCRAPE_SECONDS,
-            lambda: generate_latest(self._registry),
-            name="metrics",
-            late=StoreUnavailableError,
+        scrape = self._deadlines.start(
+            lambda: generate_latest(self._registry), name="metrics"
         )
+        if not scrape.is_started:
+            raise StoreUnavailableError(TIMEOUT_MESSAGE)
+        facts, is_up = b"", scrape.wait(_SCRAPE_SECONDS)
+        if is_up:
+            try:
+                facts = scrape.result()
+            except StoreError:
+                is_up = False
+        resp.data = facts + _of_process(is_up=is_up)
 
         resp.content_type = CONTENT_TYPE_PLAIN_0_0_4
+
+
+def _of_process(*, is_up: bool) -> bytes:
+    registry = CollectorRegistry(auto_describe=False)
+    spec = catalogue.DATABASE_UP
+    Gauge(spec.name, spec.meaning, registry=registry).set(is_up)
+    return generate_latest(registry)
 
 
 class OpenMetrics(Metrics):

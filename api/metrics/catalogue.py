@@ -298,6 +298,19 @@ NODE_LAG = Spec(
     "How many blocks the node lags the highest head; absent while it does not answer.",
 )
 
+NETWORK_QUORUM = Spec(
+    "hotwallet_network_quorum",
+    "gauge",
+    ("network",),
+    "1 if enough nodes answer and agree, else 0: then nothing is sent or confirmed.",
+)
+HEAD_AGE = Spec(
+    "hotwallet_network_head_age_seconds",
+    "gauge",
+    ("network",),
+    "Time since the newest block changed; absent while no node answers.",
+)
+
 OF_WORKERS = (
     SIGNATURE,
     SIGNATURE_ATTEMPTS,
@@ -319,8 +332,21 @@ OF_WORKERS = (
     NODE_UP,
     NODE_DISAGREES,
     NODE_LAG,
+    NETWORK_QUORUM,
+    HEAD_AGE,
 )
 """What a worker measures.  ``/metrics`` adds the label ``worker`` to each."""
+
+
+DATABASE_UP = Spec(
+    "hotwallet_database_up",
+    "gauge",
+    (),
+    "1 if the process could read the database for this answer, else 0.",
+)
+
+OF_PROCESS = (DATABASE_UP,)
+"""What each process reports of itself, also while the database does not answer."""
 
 
 def family(spec: Spec, *more_labels: str) -> Metric:

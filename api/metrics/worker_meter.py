@@ -65,6 +65,8 @@ class WorkerMeter(Meter):
         self._node_up = self._gauge(catalogue.NODE_UP)
         self._node_disagrees = self._gauge(catalogue.NODE_DISAGREES)
         self._node_lag = self._gauge(catalogue.NODE_LAG)
+        self._quorum = self._gauge(catalogue.NETWORK_QUORUM)
+        self._head_age = self._gauge(catalogue.HEAD_AGE)
 
     def text(self) -> str:
         """Return all measurements."""
@@ -138,14 +140,17 @@ class WorkerMeter(Meter):
                 self._refunds_left.labels(*labels).set(funds.refunds_left)
             if funds.hours_left is not None:
                 self._hours_left.labels(*labels).set(funds.hours_left)
-        if view.max_fee is not None:
-            self._max_fee.labels(network).set(view.max_fee / _GWEI)
-        if view.chain_nonce is not None:
-            self._chain_nonce.labels(network).set(view.chain_nonce)
-        if view.missing_nonces is not None:
-            self._missing_nonces.labels(network).set(view.missing_nonces)
-        if view.is_delegated is not None:
-            self._delegated.labels(network).set(view.is_delegated)
+        of_network = (
+            (self._max_fee, None if view.max_fee is None else view.max_fee / _GWEI),
+            (self._chain_nonce, view.chain_nonce),
+            (self._missing_nonces, view.missing_nonces),
+            (self._delegated, view.is_delegated),
+            (self._quorum, view.has_quorum),
+            (self._head_age, view.head_age),
+        )
+        for gauge, value in of_network:
+            if value is not None:
+                gauge.labels(network).set(value)
         self._show_nodes(network, view)
 
     def _show_nodes(self, network: str, view: NetworkView) -> None:
@@ -167,6 +172,8 @@ class WorkerMeter(Meter):
             self._node_up,
             self._node_disagrees,
             self._node_lag,
+            self._quorum,
+            self._head_age,
         )
 
     def _counter(self, spec: Spec) -> Counter:

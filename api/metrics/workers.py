@@ -92,6 +92,18 @@ def read_throttled_shares(
     return shares
 
 
+def read_head_ages(
+    workers: Collection[WorkerRow], now: datetime
+) -> Mapping[str, float]:
+    """Return for how long the newest block of each network has not changed."""
+    return {
+        labels["network"]: value
+        for worker in find_running(workers, now)
+        for name, labels, value in read_samples(worker.metrics)
+        if name == catalogue.HEAD_AGE.name
+    }
+
+
 def read_failing_top_ups(
     workers: Collection[WorkerRow], now: datetime
 ) -> Sequence[str]:

@@ -56,6 +56,7 @@ RULES: Mapping[str, Rule] = {
     "networks.*.gas_per_hour": Rule.MOST,
     "networks.*.low_balance_refunds": Rule.NOT_LIMITING,
     "networks.*.low_balance_hours": Rule.NOT_LIMITING,
+    "networks.*.stalled_after_seconds": Rule.NOT_LIMITING,
     "networks.*.explorer": Rule.NOT_LIMITING,
     "networks.*.automatic_stop.window_minutes": Rule.LEAST,
     "networks.*.automatic_stop.max_refunds": Rule.MOST,

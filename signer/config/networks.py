@@ -164,7 +164,9 @@ class Network(StrictModel):
     ``gas_per_hour`` bounds the gas limits of all refunds that get a nonce in one hour;
     None means no limit.  The alert ``low-balance`` is raised when the wallet can pay
     fewer than ``low_balance_refunds`` more refunds, or for less than
-    ``low_balance_hours``; 0 turns a bound off.  ``explorer`` is the https address of a
+    ``low_balance_hours``; 0 turns a bound off.  The alert ``chain-stalled`` is raised
+    when the newest block has not changed for ``stalled_after_seconds``; 0 turns it off,
+    for a chain without regular blocks.  ``explorer`` is the https address of a
     block explorer, to which the console links; the service sends it no request.
     """
 
@@ -184,6 +186,7 @@ class Network(StrictModel):
     gas_per_hour: int | None = Field(None, gt=0)
     low_balance_refunds: int = Field(50, ge=0)
     low_balance_hours: int = Field(12, ge=0)
+    stalled_after_seconds: int = Field(300, ge=0)
     explorer: Annotated[str, AfterValidator(_https_base)] | None = None
     automatic_stop: AutomaticStop = AutomaticStop()
 

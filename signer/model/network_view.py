@@ -68,6 +68,9 @@ class NetworkView:
     refund has, and later ones wait for.  ``is_delegated`` is whether the address has
     code: only a delegation (EIP-7702) gives it some.  All are None, and ``funds`` is
     empty, if the nodes did not answer.
+
+    ``has_quorum`` is whether enough nodes answered and agreed.  ``head_age`` is for how
+    many seconds the newest block has not changed; None if no node answered.
     """
 
     nodes: Sequence[NodeView]
@@ -76,3 +79,5 @@ class NetworkView:
     chain_nonce: int | None = None
     missing_nonces: int | None = None
     is_delegated: bool | None = None
+    has_quorum: bool = True
+    head_age: float | None = None

@@ -1,7 +1,12 @@
-"""Alerts when a node does not answer, contradicts the others, or lags them."""
+"""
+Alerts when a node does not answer, contradicts the others, or lags them.
+
+And when a whole network does not work, although each of its workers does.
+"""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 
 from signer.alerts import Alert, Alerts, AlertThrottle
 from signer.model.network_view import NodeView
@@ -13,6 +18,10 @@ REMIND_SECONDS = 6 * 3600.0
 FINE_SECONDS = 60.0
 """How long a node must be fine before its next problem is another alert."""
 
+OF_NODE = (Alert.NODE_DOWN, Alert.NODE_LAGGING)
+OF_NETWORK = (Alert.QUORUM_LOST, Alert.CHAIN_STALLED, Alert.REFUNDS_LATE)
+
+Facts = Mapping[str, str | int | None]
 _Subject = tuple[Alert, str, str]
 
 
@@ -21,6 +30,7 @@ class NodeAlarm:
     Raises ``node-down`` and ``node-lagging``, at the second look that finds the same.
 
     A request that is lost is no alert.  A node that fails every minute is one alert.
+    The same holds for the alerts ``OF_NETWORK``.
     """
 
     def __init__(
@@ -33,20 +43,36 @@ class NodeAlarm:
         self._seen: set[_Subject] = set()
         self._fine_since: dict[_Subject, float] = {}
 
-    def look(self, network: str, nodes: Sequence[NodeView]) -> bool:
-        """Return whether *nodes* have a new problem, which a next look confirms."""
+    def look(
+        self,
+        network: str,
+        nodes: Sequence[NodeView],
+        problems: Mapping[Alert, Facts] = MappingProxyType({}),
+    ) -> bool:
+        """
+        Return whether there is a new problem, which a next look confirms.
+
+        *problems* are those of the whole *network*, with the facts of their alerts.
+        """
+        found: dict[tuple[Alert, str], Facts] = {
+            (alert, node.name): {"node": node.name, "lag": node.lag}
+            for node in nodes
+            for alert in _problems(node)
+        } | {(alert, ""): facts for alert, facts in problems.items()}
+        looked_at = [
+            *((alert, node.name) for node in nodes for alert in OF_NODE),
+            *((alert, "") for alert in OF_NETWORK),
+        ]
         is_new = False
-        for node in nodes:
-            found = set(_problems(node))
-            for alert in (Alert.NODE_DOWN, Alert.NODE_LAGGING):
-                subject = alert, network, node.name
-                if alert not in found:
-                    self._pass(subject)
-                elif subject in self._seen:
-                    self._report(subject, node)
-                else:
-                    self._seen.add(subject)
-                    is_new = True
+        for alert, name in looked_at:
+            subject, facts = (alert, network, name), found.get((alert, name))
+            if facts is None:
+                self._pass(subject)
+            elif subject in self._seen:
+                self._report(subject, facts)
+            else:
+                self._seen.add(subject)
+                is_new = True
         return is_new
 
     def _pass(self, subject: _Subject) -> None:
@@ -55,11 +81,11 @@ class NodeAlarm:
         if now - self._fine_since.setdefault(subject, now) >= FINE_SECONDS:
             self._throttle.clear(subject)
 
-    def _report(self, subject: _Subject, node: NodeView) -> None:
-        alert, network, name = subject
+    def _report(self, subject: _Subject, facts: Facts) -> None:
+        alert, network, _ = subject
         self._fine_since.pop(subject, None)
         if self._throttle.is_due(alert, subject):
-            self._alerts.sound(alert, network=network, node=name, lag=node.lag)
+            self._alerts.sound(alert, network=network, **facts)
 
 
 def _problems(node: NodeView) -> Iterator[Alert]:

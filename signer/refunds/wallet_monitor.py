@@ -5,26 +5,30 @@ Code of others at the wallet's address is an alert too: the key signed a delegat
 it (EIP-7702), which this service never does, and the code can move all funds.
 
 A scrape of the metrics must not wait for nodes, so a worker looks in a thread of its
-own.  One worker looks: the one that has run for the longest time.
+own.  One worker looks: the one that has run for the longest time.  It also alerts when
+a network does not work: no quorum, no new block, or a refund that waits for too long.
 """
 
 import math
+import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 import structlog
 
 from signer.alerts import Alert, Alerts, AlertThrottle
 from signer.chain.chain import Chain
-from signer.errors import HotWalletError
+from signer.errors import ChainUnavailableError, HotWalletError
 from signer.model.network_view import Funds, NetworkView, NodeView
 from signer.model.worker_row import find_running
 from signer.ports import Clock, KeyStore, Meter, NodeStatus, RefundStatistics
 from signer.ports.refund_reader import RefundReader
+from signer.ports.refund_statistics import OpenRefunds
 from signer.ports.wallet_store import WalletStore
 from signer.ports.worker_store import WorkerStore
-from signer.refunds.node_alarm import NodeAlarm
+from signer.refunds.late_refunds import LATE_SECONDS, find_oldest, waited_seconds
+from signer.refunds.node_alarm import Facts, NodeAlarm
 from signer.refunds.runway import read_funds, read_max_fee
 from signer.refunds.wallet_nonces import read_nonces
 
@@ -71,6 +75,8 @@ class WalletMonitor:
         self._meter = meter
         self._throttle = AlertThrottle(timer, remind=REMIND_SECONDS)
         self._nodes = NodeAlarm(alerts, timer)
+        self._timer = timer
+        self._heads: dict[str, tuple[int, float]] = {}  # And since when.
         self._log = structlog.get_logger("wallets")
 
     def run(self, wait: Callable[[float], bool]) -> None:
@@ -97,19 +103,22 @@ class WalletMonitor:
         is_ours = bool(running) and running[0].name == self._name
         active = self._ledger.active_key() if is_ours else None
         pause = LOOK_SECONDS if is_ours else WAIT_SECONDS
+        oldest = find_oldest(self._ledger.open_refunds()) if is_ours else {}
         for name, chain in self._chains.items():
             view = None
             if active is not None:
                 view = self._view(name, chain, active.address)
                 self._warn(name, chain, view.funds)
                 self._check_code(name, active.address, view.is_delegated)
-                if self._nodes.look(name, view.nodes):
+                problems = dict(self._problems(chain, view, oldest.get(name)))
+                if self._nodes.look(name, view.nodes, problems):
                     pause = AGAIN_SECONDS
             self._meter.looked(name, view)
         return pause
 
     def _view(self, name: str, chain: Chain, address: str) -> NetworkView:
-        nodes = compare_nodes(chain.client.node_statuses(address, ()))
+        statuses = chain.client.node_statuses(address, ())
+        nodes, age = compare_nodes(statuses), self._head_age(name, statuses)
         try:
             fee = read_max_fee(chain)
             funds = read_funds(chain, address, self._ledger, fee)
@@ -118,8 +127,44 @@ class WalletMonitor:
             is_delegated = chain.client.has_code(address)
         except HotWalletError as e:
             self._log.warning("wallet-look-failed", network=name, code=e.code)
-            return NetworkView(nodes)
-        return NetworkView(nodes, funds, fee, nonce, missing, is_delegated)
+            has_quorum = not isinstance(e, ChainUnavailableError)
+            return NetworkView(nodes, has_quorum=has_quorum, head_age=age)
+        return NetworkView(
+            nodes, funds, fee, nonce, missing, is_delegated, head_age=age
+        )
+
+    def _head_age(self, name: str, statuses: Sequence[NodeStatus]) -> float | None:
+        """
+        Return for how many seconds the newest block has not changed.
+
+        It is that of the median of the nodes, since one could lie about it.
+        """
+        heads = [
+            each.head for each in statuses if each.trusted and each.head is not None
+        ]
+        if not heads:
+            return None
+        head, now = statistics.median_low(heads), self._timer()
+        known, since = self._heads.get(name, (None, now))
+        if known != head:
+            self._heads[name] = head, now
+            return 0.0
+        return now - since
+
+    def _problems(
+        self, chain: Chain, view: NetworkView, oldest: OpenRefunds | None
+    ) -> Iterator[tuple[Alert, Facts]]:
+        """Yield what is wrong with a whole network, and its facts."""
+        limit = chain.network.stalled_after_seconds
+        if not view.has_quorum:
+            yield Alert.QUORUM_LOST, {}
+        elif view.head_age is not None and 0 < limit < view.head_age:
+            yield Alert.CHAIN_STALLED, {"seconds": int(view.head_age)}
+        if oldest is not None:
+            seconds = waited_seconds(oldest, self._clock())
+            if seconds > LATE_SECONDS:
+                facts = {"status": str(oldest.status), "code": oldest.blocked_by}
+                yield Alert.REFUNDS_LATE, {**facts, "seconds": int(seconds)}
 
     def _count_missing(self, chain: Chain, address: str, nonce: int) -> int:
         wallet = self._ledger.wallet(chain.network.chain_id, address)

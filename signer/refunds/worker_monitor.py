@@ -1,7 +1,8 @@
 """
 Alerts when a worker stops: it hangs, was stopped or killed, or none runs at all.
 
-A stopped process cannot report itself, so every process watches all workers.
+A stopped process cannot report itself, so every process watches all workers.  Each
+alerts as well when it cannot reach the database, where nothing else is known then.
 """
 
 import time
@@ -57,15 +58,18 @@ class WorkerMonitor:
         self._times_seen = 0
         self._missing_since: float | None = None
         self._is_reported = False
+        self._unreachable_since: float | None = None
 
     def run(self, wait: Callable[[float], bool]) -> None:
         """Look until *wait* returns true; it gets the seconds until the next look."""
         while not wait(LOOK_SECONDS):
             try:
                 self.look()
-            except HotWalletError:
+                self._unreachable_since = None
+            except HotWalletError as e:
                 # Nothing is known of the time in which the ledger did not answer.
                 self._times_seen, self._missing_since = 0, None
+                self._report_unreachable(e)
             except Exception as e:  # noqa: BLE001  A bug in one look must not end them.
                 self._log.error("worker-watch-failed", exc_info=e)
 
@@ -80,6 +84,17 @@ class WorkerMonitor:
             self._report(stopped, stopped[-1].passed_at + STOPPED_AFTER)
         elif workers and not stopped:
             self._recover()
+
+    def _report_unreachable(self, error: HotWalletError) -> None:
+        """Raise the alert about the ledger, once it has not answered for a while."""
+        if self._unreachable_since is None:
+            self._unreachable_since = self._timer()
+            self._throttle.clear(Alert.DATABASE_UNREACHABLE)
+        lasts = timedelta(seconds=self._timer() - self._unreachable_since)
+        if lasts >= STOPPED_AFTER and self._throttle.is_due(
+            Alert.DATABASE_UNREACHABLE, Alert.DATABASE_UNREACHABLE
+        ):
+            self._alerts.sound(Alert.DATABASE_UNREACHABLE, code=error.code)
 
     def _is_lasting(self, stopped: Collection[WorkerRow]) -> bool:
         """Return whether enough looks in a row have found the same workers stopped."""

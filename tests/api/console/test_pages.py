@@ -264,6 +264,10 @@ hotwallet_top_up_failing{network="local",asset="TUSD"} 1
 hotwallet_top_up_failing{network="other",asset="TUSD"} 0
 hotwallet_wallet_delegated{network="local"} 1
 hotwallet_wallet_delegated{network="other"} 0
+hotwallet_network_quorum{network="other"} 0
+hotwallet_network_quorum{network="local"} 1
+hotwallet_network_head_age_seconds{network="local"} 301
+hotwallet_network_head_age_seconds{network="other"} 301
 """
 
 
@@ -273,10 +277,15 @@ def test_problems_have_names_and_runbooks(
     """The measurements may be of any of the running workers."""
     for name, metrics in (("a", _PROBLEMS), ("b", "")):
         sqlite_store.record_pass(WorkerRow(name, clock.now, clock.now, metrics))
+    late = clock.now - timedelta(seconds=901)
+    filled(sqlite_store, [queued(updated_at=late)])
     page = browser.get("/console").text
 
     for name, text in {
         "node-down": "node-2 of local does not answer",
+        "quorum-lost": "Too few nodes of other answer and agree",
+        "chain-stalled": "local has had no new block for 5 min 1 s",
+        "refunds-late": "A refund on local has been queued for 15 min 1 s",
         "node-lagging": "node-3 of local lags the others by 11 blocks",
         "backend-throttled": "aws-kms rejects 25 %",
         "wallet-delegated": "The wallet&#39;s address on local has code of others",

@@ -340,6 +340,66 @@ def test_an_overdue_refund_shows_that_no_worker_runs(
 
 
 @pytest.mark.parametrize(
+    ("status", "age", "blocked_by", "code"),
+    [
+        (Status.QUEUED, 30, None, None),
+        (Status.QUEUED, 61, None, "refund-overdue"),
+        (Status.QUEUED, 61, "limit-reached", None),
+        (Status.QUEUED, 901, "limit-reached", "refunds-late"),
+        (Status.AWAITING_APPROVAL, 901, None, None),
+    ],
+)
+def test_a_refund_without_a_nonce_is_counted(
+    home: dict[str, str],
+    status: Status,
+    age: int,
+    blocked_by: str | None,
+    code: str | None,
+) -> None:
+    """Whatever it waits for: "0 open refunds" would be wrong."""
+    since = ledger.now() - timedelta(seconds=age)
+    waiting = ledger.queued(status=status, updated_at=since, blocked_by=blocked_by)
+    assert _address(home)
+    ledger.filled(_store(home), [waiting])
+
+    result = run_doctor(home)["local worker"]
+
+    assert "1 open refunds" in result.detail
+    assert result.code == code
+    assert (result.state is State.FAILED) == (code is not None)
+    assert ("(limit-reached)" in result.detail) == (blocked_by is not None)
+
+
+def test_a_chain_without_new_blocks_is_shown(home: dict[str, str]) -> None:
+    """A worker measured it."""
+    age = 'hotwallet_network_head_age_seconds{network="local"} 301\n'
+    now = ledger.now()
+    assert _address(home)
+    _store(home).record_pass(WorkerRow("a", now, now, age))
+
+    result = run_doctor(home)["local worker"]
+
+    assert (result.state, result.code) == (State.WARNING, "chain-stalled")
+
+
+def test_an_unreachable_database_has_the_name_of_its_alert(
+    home: dict[str, str],
+) -> None:
+    url = "postgresql://tests@127.0.0.1:1/ledger"
+    result = run_doctor(home, DATABASE_URL=url)["database"]
+
+    assert (result.state, result.code) == (State.FAILED, "database-unreachable")
+
+
+def test_a_lost_quorum_has_the_name_of_its_alert(home: dict[str, str]) -> None:
+    down = _with_network(home, "http://127.0.0.1:", "http://127.0.0.1:1/")
+
+    result = run_doctor(down)["local nodes"]
+
+    assert (result.state, result.code) == (State.FAILED, "quorum-lost")
+
+
+@pytest.mark.parametrize(
     ("seconds", "state", "detail"),
     [
         (3, State.OK, r"worker a completed a pass \d+ s ago"),

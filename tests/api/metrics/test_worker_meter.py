@@ -31,6 +31,7 @@ VIEW = NetworkView(
     chain_nonce=17,
     missing_nonces=2,
     is_delegated=True,
+    head_age=12,
 )
 
 
@@ -179,12 +180,14 @@ def test_the_newest_view_counts(meter: WorkerMeter) -> None:
         "hotwallet_node_disagrees local node-1": 0,
         "hotwallet_node_disagrees local node-2": 1,
         "hotwallet_node_lag_blocks local node-1": 0,
+        "hotwallet_network_quorum local": 1,
+        "hotwallet_network_head_age_seconds local": 12,
     }
-    meter.looked("local", NetworkView([]))
+    meter.looked("local", NetworkView([], has_quorum=False))
     meter.looked("other", VIEW)
     meter.looked("other", None)
 
-    assert _samples(meter.text()) == {}
+    assert _samples(meter.text()) == {"hotwallet_network_quorum local": 0}
 
 
 def test_failing_top_ups_are_shown_by_the_worker_that_asks(meter: WorkerMeter) -> None:

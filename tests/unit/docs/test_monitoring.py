@@ -30,7 +30,7 @@ ALARMS = (ROOT / "docs" / "how-to" / "alarms.md").read_text(encoding="utf-8")
 HEALTH = (ROOT / "docs" / "reference" / "health.md").read_text(encoding="utf-8")
 METRICS = (ROOT / "docs" / "reference" / "metrics.md").read_text(encoding="utf-8")
 
-ALL = (*catalogue.OF_LEDGER, *catalogue.OF_WORKERS)
+ALL = (*catalogue.OF_LEDGER, *catalogue.OF_WORKERS, *catalogue.OF_PROCESS)
 BY_SAMPLE = {name: spec for spec in ALL for name in spec.sample_names}
 
 _LINK = re.compile(r"docs/how-to/alarms\.md#([a-z-]+|\{\{ \$labels\.alert \}\})")
@@ -46,6 +46,7 @@ def _row(spec: Spec) -> str:
     [
         (catalogue.OF_LEDGER, "## From the database"),
         (catalogue.OF_WORKERS, "## From workers"),
+        (catalogue.OF_PROCESS, "## From each process"),
     ],
 )
 def test_the_reference_lists_every_metric(

@@ -141,6 +141,10 @@ def test_alert_names_are_stable() -> None:
         "node-lagging",
         "backend-throttled",
         "policy-not-reloaded",
+        "quorum-lost",
+        "chain-stalled",
+        "refunds-late",
+        "database-unreachable",
     ]
 
 

@@ -131,6 +131,9 @@ def test_lines_for_an_operator() -> None:
 
 def test_a_named_warning_has_its_code_in_the_detail() -> None:
     """A log search for the name of the problem finds the line; the cure stays."""
+    failed = Finding("gone", "start it", "database-unreachable", is_failed=True)
+    (result,) = run_checks([Check("database", lambda: failed, "")])
+    assert (result.state, result.code) == (State.FAILED, "database-unreachable")
     named = Finding("7 of 1 url https://u:canary@host", "add a node", "few-nodes")
     (result,) = run_checks([Check("nodes", lambda: named, "not this")])
 

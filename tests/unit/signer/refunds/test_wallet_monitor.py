@@ -1,6 +1,7 @@
 """A worker looks at funds and nodes, and alerts before the wallet is empty."""
 
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -8,10 +9,14 @@ from structlog.testing import capture_logs
 
 from signer.alerts import Alert, Alerts
 from signer.chain.chain import Chain
-from signer.errors import ChainUnavailableError, StoreUnavailableError
+from signer.errors import ChainError, ChainUnavailableError, StoreUnavailableError
 from signer.model.network_view import Funds, NetworkView, NodeView
+from signer.model.refund import Status
 from signer.model.worker_row import WorkerRow
 from signer.ports import Meter, NodeStatus
+from signer.ports.refund_statistics import OpenRefunds
+from signer.refunds.late_refunds import LATE_SECONDS, find_oldest
+from signer.refunds.node_alarm import OF_NETWORK
 from signer.refunds.runway import read_funds, read_max_fee
 from signer.refunds.wallet_monitor import (
     AGAIN_SECONDS,
@@ -60,9 +65,13 @@ class System:
             self.world.store.record_pass(WorkerRow(name, now, now))
             self.world.clock.advance(seconds=1)
 
-    def monitor(self, name: str = "a", **changes: Any) -> WalletMonitor:
+    def monitor(
+        self, name: str = "a", stalled_after: int = 300, **changes: Any
+    ) -> WalletMonitor:
         """Return the monitor of the worker *name*; *changes* are of the chain."""
-        chain = Chain(self.world.network, altered_chain(self.world.chain, **changes))
+        settings = {"stalled_after_seconds": stalled_after}
+        network = self.world.network.model_copy(update=settings)
+        chain = Chain(network, altered_chain(self.world.chain, **changes))
         return WalletMonitor(
             self.world.store,
             {"local": chain},
@@ -172,7 +181,7 @@ def test_a_low_balance_is_reported_once_in_six_hours(system: System) -> None:
             monitor.look()
             system.world.clock.advance(minutes=4)
 
-    (first, second, *_) = [each for each in logs if each["event"] == "alert"]
+    (first, second, *_) = [each for each in logs if each.get("alert") == "low-balance"]
     expected = {"alert": "low-balance", "network": "local", "asset": "TUSD"}
     assert first.items() >= (expected | {"refunds_left": 49, "hours_left": 588}).items()
     assert second["refunds_left"] == 49
@@ -240,9 +249,95 @@ def test_nodes_are_reported_while_they_do_not_answer(system: System) -> None:
     assert view is not None
     assert (view.max_fee, view.chain_nonce, view.funds) == (None, None, ())
     assert [node.name for node in view.nodes] == ["node-1"]
+    assert not view.has_quorum
     assert [(each["event"], each["network"]) for each in logs] == [
         ("wallet-look-failed", "local")
     ]
+
+
+def _network_alerts(
+    system: System, monitor: WalletMonitor, looks: int, every: float
+) -> list[Any]:
+    """Look *looks* times; return the alerts about the whole network."""
+    with capture_logs() as logs:
+        for _ in range(looks):
+            system.record("a")
+            monitor.look()
+            system.world.clock.advance(seconds=every - 1)
+    named = [each for each in logs if each["event"] == "alert"]
+    return [each for each in named if each["alert"] in set(OF_NETWORK)]
+
+
+def test_a_lost_quorum_is_reported_once(system: System) -> None:
+    """At the second look; other failures of a look say nothing about it."""
+    system.world.chain.fail("fees", ChainError("odd"), ChainUnavailableError("gone"))
+    assert _network_alerts(system, system.monitor(), 2, LOOK_SECONDS) == []
+    lost = system.monitor(fees=ChainUnavailableError("gone"))
+    (alert,) = _network_alerts(system, lost, 9, LOOK_SECONDS)
+
+    assert (alert["alert"], alert["network"]) == ("quorum-lost", "local")
+
+
+@pytest.mark.parametrize("after", [300, 0])
+def test_a_chain_without_new_blocks_is_reported(system: System, after: int) -> None:
+    """Unless that is turned off; a new block ends it."""
+    monitor = system.monitor(stalled_after=after)
+    before = _network_alerts(system, monitor, 20, LOOK_SECONDS)
+    (*_, view) = system.views.seen
+    assert view is not None
+    assert (before, view.head_age) == ([], 19 * LOOK_SECONDS)
+    alerts = _network_alerts(system, monitor, 5, LOOK_SECONDS)
+    system.world.chain.mine_empty(1)
+    ended = _network_alerts(system, monitor, 20, LOOK_SECONDS)
+
+    named = [(each["alert"], each["seconds"] > 300) for each in alerts]
+    assert named == ([("chain-stalled", True)] if after else [])
+    assert ended == []
+
+
+def test_one_node_that_lies_about_its_head_hides_nothing(system: System) -> None:
+    """The median of the nodes counts; without one, nothing is known."""
+    heads = iter(range(10**6, 10**7))
+    monitor = system.monitor(
+        node_statuses=lambda *_: [
+            NodeStatus("node-1", trusted=True, head=12),
+            NodeStatus("node-2", trusted=True, head=next(heads)),
+            NodeStatus("node-3", trusted=True, head=11),
+        ]
+    )
+    _network_alerts(system, monitor, 3, LOOK_SECONDS)
+    silent = system.monitor(node_statuses=lambda *_: [])
+    _network_alerts(system, silent, 1, LOOK_SECONDS)
+
+    ages = [view.head_age for view in system.views.seen if view]
+    assert ages == [0, LOOK_SECONDS, 2 * LOOK_SECONDS, None]
+
+
+def test_a_refund_that_waits_for_long_is_reported(system: System) -> None:
+    """Although it has no nonce; one that awaits an approval may wait."""
+    system.world.accepted()
+    monitor = system.monitor(stalled_after=0)
+    assert _network_alerts(system, monitor, 2, LATE_SECONDS / 2) == []
+    (alert,) = _network_alerts(system, monitor, 3, LOOK_SECONDS)
+
+    assert (alert["alert"], alert["status"], alert["code"]) == (
+        "refunds-late",
+        "queued",
+        None,
+    )
+    assert alert["seconds"] > LATE_SECONDS
+
+
+def test_the_oldest_waiting_refund_of_each_network() -> None:
+    def group(network: str, status: Status, age: int) -> OpenRefunds:
+        since = datetime(2026, 1, 1, tzinfo=UTC) - timedelta(seconds=age)
+        return OpenRefunds(network, "shop", status, None, 1, since)
+
+    old = group("a", Status.MINED, 20)
+    groups = [group("a", Status.QUEUED, 10), old, group("a", Status.SIGNED, 15)]
+    groups += [group("b", Status.AWAITING_APPROVAL, 99)]
+
+    assert find_oldest(groups) == {"a": old}
 
 
 def test_the_worker_that_has_run_for_longest_looks(system: System) -> None:

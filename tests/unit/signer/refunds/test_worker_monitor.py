@@ -207,6 +207,27 @@ def test_an_outage_of_the_database_is_no_stopped_worker(system: System) -> None:
     assert system.raised == 0
 
 
+def test_a_database_that_does_not_answer_is_reported(system: System) -> None:
+    """After 20 seconds, every five minutes, and again at the next outage."""
+    system.start("a")
+    looks: list[int] = []
+
+    def workers() -> object:
+        looks.append(len(looks))
+        if len(looks) % 150 < 140:
+            raise StoreUnavailableError("gone")
+        system.start("a")
+        return system.store.workers()
+
+    with capture_logs() as logs:
+        _running(
+            system.monitor(altered(system.store, workers=workers)), 160, system.clock
+        )
+
+    alerts = [(each["alert"], each["code"]) for each in logs if "alert" in each]
+    assert alerts == [("database-unreachable", "store-unavailable")] * 3
+
+
 def test_a_bug_in_a_look_ends_nothing(system: System) -> None:
     errors: list[Exception] = [ValueError("bug")]
 
