@@ -6,43 +6,24 @@ the ledger accepts if the policy permits it.  What no ledger can send is refused
 with the names of the policy's rules (``signer/policy/rules.py``).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from eth_utils.address import to_checksum_address
 
 from signer.amounts import format_units
 from signer.chain.erc20 import decode_transfer
 from signer.config.networks import Network
-from signer.crypto.transaction_json.values import (
-    read_address,
-    read_data,
-    read_list,
-    read_quantity,
-    read_recipient,
+from signer.crypto.transaction_json import parse_transaction
+from signer.crypto.transaction_json.values import read_address, read_quantity
+from signer.crypto.transactions import (
+    MAX_GAS,
+    DynamicFeeTransaction,
+    LegacyTransaction,
 )
 from signer.errors import EncodingError, InvalidInputError, PolicyViolationError
 from signer.policy.rules import RULES
 
-
-_READERS: Mapping[str, Callable[[object, str], Any]] = {
-    "from": read_address,
-    "to": read_recipient,
-    "data": read_data,
-    "input": read_data,
-    "value": read_quantity,
-    "chainId": read_quantity,
-    "type": read_quantity,
-    "nonce": read_quantity,
-    # The worker chooses them; they must only be valid.
-    "gas": read_quantity,
-    "gasLimit": read_quantity,
-    "gasPrice": read_quantity,
-    "maxFeePerGas": read_quantity,
-    "maxPriorityFeePerGas": read_quantity,
-    "accessList": read_list,
-}
 
 _OF_OTHER_TYPES = frozenset(
     {
@@ -56,16 +37,36 @@ _OF_OTHER_TYPES = frozenset(
     }
 )
 
-_LAST_PLAIN_TYPE = 2
+_BASE_GAS = 21_000
+_ZERO_GAS = 4
+_BYTE_GAS = 16
+"""Of a transaction, and of each byte of its data (EIP-2028)."""
+
+_TYPES: tuple[int, ...] = (LegacyTransaction.type, DynamicFeeTransaction.type)
+"""Those that the ledger sends."""
+
+_FEES = ("maxFeePerGas", "maxPriorityFeePerGas")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Terms:
+    """
+    What a client demands of the transaction beside its content; None: it does not.
+
+    *max_price* is the most that it would pay for one gas, in wei.
+    """
+
+    nonce: int | None = None
+    type: int | None = None
+    max_price: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class TokenTransfer:
+class TokenTransfer(_Terms):
     """
     What a client wants to be paid: *amount* is a decimal string in whole tokens.
 
-    ``sender`` is who is to pay.  ``nonce`` is None if the client names none.  Addresses
-    have their EIP-55 checksum.
+    ``sender`` is who is to pay.  Addresses have their EIP-55 checksum.
     """
 
     sender: str
@@ -73,11 +74,10 @@ class TokenTransfer:
     token: str
     recipient: str
     amount: str
-    nonce: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class ContractCall:
+class ContractCall(_Terms):
     """
     What a client wants to be called: *recipient*, with *value* in wei and *data*.
 
@@ -89,7 +89,6 @@ class ContractCall:
     recipient: str
     value: int
     data: bytes
-    nonce: int | None = None
 
 
 Payment = TokenTransfer | ContractCall
@@ -112,48 +111,79 @@ def read_payment(fields: Mapping[str, object], network: Network) -> Payment:
     """
     Return what the transaction *fields* does on *network*.
 
-    *fields* are those of ``eth_sendTransaction``; null counts as absent.  Gas and fees
-    are read, and promise nothing.  Only a ``transfer`` of a configured token
-    in canonical encoding, without coin and further bytes, is a ``TokenTransfer``.
+    *fields* are those of ``eth_sendTransaction``; null counts as absent.  With what the
+    ledger and the worker choose, they must be a valid transaction.  Only a ``transfer``
+    of a configured token in canonical encoding, without coin and further bytes, is a
+    ``TokenTransfer``.
 
     Raises:
-        InvalidInputError: A field is malformed or unknown, or ``data`` and ``input``
-            differ.
+        InvalidInputError: A field is malformed, unknown or impossible, or two fields
+            contradict each other.
         PolicyViolationError: It creates a contract, or has an access list or a type
             that the ledger does not send.
     """
     given = {name: value for name, value in fields.items() if value is not None}
     sender = read_sender(given)
-    if not _OF_OTHER_TYPES.isdisjoint(given):
-        raise _violation("transaction-type")
-    values: dict[str, Any] = {}
-    for name, value in given.items():
-        if name not in _READERS:
-            message = "is no field of a transaction that can be sent"
-            raise InvalidInputError(message, field=name)
-        values[name] = _READERS[name](value, name)
-    data = values.get("data", values.get("input", b""))
-    if values.get("input", data) != data:
-        raise InvalidInputError("input differs from data", field="input")
-    _require_plain(values)
-    to, value, nonce = values["to"], values.get("value", 0), values.get("nonce")
-    chain_id = values.get("chainId", network.chain_id)
+    transaction = _parse(given, network)
+    _require_gas(transaction)
+    to, value, data = transaction.to, transaction.value, transaction.data
+    if to is None:
+        raise _violation("creation")
+    if isinstance(transaction, LegacyTransaction):
+        price = transaction.gas_price
+    else:
+        price = transaction.max_fee_per_gas
+    terms: dict[str, int | None] = {
+        "nonce": transaction.nonce if "nonce" in given else None,
+        "type": transaction.type if "type" in given else None,
+        "max_price": price if given.keys() & {"gasPrice", "maxFeePerGas"} else None,
+    }
+    chain_id = transaction.chain_id
     found = None if value else _read_transfer(to, data, network)
     if found is None:
-        return ContractCall(sender, chain_id, to, value, data, nonce)
-    return TokenTransfer(sender, chain_id, *found, nonce)
+        return ContractCall(sender, chain_id, to, value, data, **terms)
+    token, recipient, amount = found
+    return TokenTransfer(sender, chain_id, token, recipient, amount, **terms)
 
 
-def _require_plain(values: Mapping[str, Any]) -> None:
-    """Refuse what no transaction of the ledger has; creation has no recipient."""
-    refused = {
-        "transaction-type": values.get("type", 0) > _LAST_PLAIN_TYPE,
-        "creation": values.get("to") is None,
-        "function": bool(values.get("accessList")),
-    }
-    for rule, applies in refused.items():
-        if applies:
-            raise _violation(rule)
+def _parse(
+    given: Mapping[str, object], network: Network
+) -> LegacyTransaction | DynamicFeeTransaction:
+    """Return the transaction of *given*; what is absent gets a value that fits."""
+    kind = read_quantity(given["type"], "type") if "type" in given else None
+    if not _OF_OTHER_TYPES.isdisjoint(given) or (
+        kind not in _TYPES and kind is not None
+    ):
+        raise _violation("transaction-type")
+    has_price = "gasPrice" in given and given.keys().isdisjoint(_FEES)
+    if kind == LegacyTransaction.type or (kind is None and has_price):
+        fees: dict[str, object] = {"gasPrice": 0}
+    else:
+        name = "maxPriorityFeePerGas"
+        tip = read_quantity(given.get(name, 0), name)
+        fees = {"maxFeePerGas": tip, "maxPriorityFeePerGas": 0}
+    gas = {} if "gasLimit" in given else {"gas": MAX_GAS}
+    transaction = parse_transaction(
+        {"chainId": network.chain_id, "nonce": 0, **gas, **fees, **given}
+    )
+    if getattr(transaction, "access_list", ()):
+        raise _violation("function")
+    if not isinstance(transaction, LegacyTransaction | DynamicFeeTransaction):
+        raise _violation("transaction-type")
+    return transaction
+
+
+def _require_gas(transaction: LegacyTransaction | DynamicFeeTransaction) -> None:
+    """Require that a transaction with this gas could be mined."""
+    zeros = transaction.data.count(0)
+    others = len(transaction.data) - zeros
+    least = _BASE_GAS + _ZERO_GAS * zeros + _BYTE_GAS * others
+    if not least <= transaction.gas <= MAX_GAS:
+        raise InvalidInputError(
+            f"must be {least}, which each transaction with this data uses, to"
+            f" {MAX_GAS} (EIP-7825)",
+            field="gas",
+        )
 
 
 def _read_transfer(

@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from signer.amounts import format_units
 from signer.chain.chain import COIN_DECIMALS
 from signer.crypto.transaction_json.values import read_quantity
+from signer.crypto.transactions import DynamicFeeTransaction, LegacyTransaction
 from signer.errors import ConflictError, InvalidInputError, NonceUsedError
 from signer.model.audit_record import Actor
 from signer.model.refund import COIN, Refund, RefundRequest
@@ -165,6 +166,7 @@ class TransactionSender:
         wanted = _Wanted(payment, network, tenant)
 
         def submit(key: str, reference: str) -> Refund:
+            self._require_fees(wanted)
             accepted = self._refunds.submit(
                 tenant=tenant,
                 idempotency_key=key,
@@ -183,6 +185,30 @@ class TransactionSender:
         if idempotency_key is not None:
             return submit(idempotency_key, _name("key", tenant, idempotency_key))
         return self._accept_in_window(wanted, submit)
+
+    def _require_fees(self, wanted: _Wanted) -> None:
+        """Require that a transaction on the client's terms could be mined now."""
+        payment = wanted.payment
+        if payment.type is None and payment.max_price is None:
+            return
+        method = "eth_getBlockByNumber"
+        head = self._nodes[wanted.network].forward(method, ["latest", False])
+        given = head.get("baseFeePerGas") if isinstance(head, dict) else None
+        base_fee = None if given is None else read_quantity(given, "baseFeePerGas")
+        kind = LegacyTransaction if base_fee is None else DynamicFeeTransaction
+        if payment.type not in {None, kind.type}:
+            raise InvalidInputError(
+                f"transactions of this network are sent with the type {kind.type}:"
+                " leave type out",
+                field="type",
+            )
+        if payment.max_price is not None and payment.max_price < (base_fee or 1):
+            raise InvalidInputError(
+                "max fee per gas less than block base fee: the transaction could not be"
+                f" mined for {payment.max_price} wei, the base fee is {base_fee or 0}."
+                " Leave gasPrice and maxFeePerGas out: the worker chooses the fee",
+                field="maxFeePerGas",
+            )
 
     def _accept_nonce(
         self, nonce: int, wanted: _Wanted, key: str | None, submit: Submit

@@ -50,7 +50,12 @@ def client(sqlite_store: SQLStore, clock: SettableClock) -> TestClient:
     policy = Policy.compile(files, [PolicyFile("own.cedar", GENEROUS)])
     container = build_container(sqlite_store, clock, policy=policy)
     container.node_proxies = {
-        "local": ScriptedProxy({"eth_getTransactionCount": "0x0"})
+        "local": ScriptedProxy(
+            {
+                "eth_getTransactionCount": "0x0",
+                "eth_getBlockByNumber": {"baseFeePerGas": "0x7"},
+            }
+        )
     }
     return TestClient(create_app(container))
 

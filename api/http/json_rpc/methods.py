@@ -81,25 +81,30 @@ class Methods:
         """
         if method in READS:
             return self.reads.answer(method, params, self.signing.address())
+        constant = _CONSTANTS.get(method)
+        if constant is not None:
+            if params:
+                raise RPCError(INVALID_PARAMS, f"{method} has no parameters")
+            return constant(self)
         handler = _HANDLERS.get(method)
         if handler is None:
             problem = f"the method {_show(method)} does not exist here"
             raise RPCError(METHOD_NOT_FOUND, problem)
         return handler(self, params, session)
 
-    def accounts(self, params: Sequence[Any], session: Session) -> list[str]:
+    def accounts(self) -> list[str]:
         """Return the address that signs."""
         return [self.signing.address()]
 
-    def chain_id(self, params: Sequence[Any], session: Session) -> str:
+    def chain_id(self) -> str:
         """Return the chain id, in hex."""
         return hex(self.network.chain_id)
 
-    def network_id(self, params: Sequence[Any], session: Session) -> str:
+    def network_id(self) -> str:
         """Return the chain id, in decimal."""
         return str(self.network.chain_id)
 
-    def client_version(self, params: Sequence[Any], session: Session) -> str:
+    def client_version(self) -> str:
         """Return the name and the version of this program."""
         return f"hotwallet/{version('hotwallet')}"
 
@@ -185,20 +190,23 @@ class Methods:
             )
 
 
-_HANDLERS: Mapping[str, Callable[[Methods, Sequence[Any], Session], Any]] = {
+_CONSTANTS: Mapping[str, Callable[[Methods], Any]] = {
     "eth_accounts": Methods.accounts,
     "eth_chainId": Methods.chain_id,
     "eth_requestAccounts": Methods.accounts,
+    "net_version": Methods.network_id,
+    "web3_clientVersion": Methods.client_version,
+}
+
+_HANDLERS: Mapping[str, Callable[[Methods, Sequence[Any], Session], Any]] = {
     "eth_sendTransaction": Methods.send_transaction,
     "eth_signTransaction": Methods.sign_transaction,
     "eth_signTypedData": Methods.sign_typed_data,
     "eth_signTypedData_v4": Methods.sign_typed_data,
-    "net_version": Methods.network_id,
     "personal_sign": Methods.sign_message,
-    "web3_clientVersion": Methods.client_version,
 }
 
-METHODS = frozenset(_HANDLERS) | frozenset(READS)
+METHODS = frozenset({*_CONSTANTS, *_HANDLERS, *READS})
 """Every method that exists."""
 
 

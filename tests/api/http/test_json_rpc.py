@@ -1,6 +1,8 @@
 """JSON-RPC at ``/rpc``: the transport, the methods, and the codes."""
 
 import json
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -44,6 +46,8 @@ from tests.api.signers import call, rpc, signer_token
 from tests.api.support import SettableClock, bearer
 from tests.support.node_proxy import ScriptedProxy
 
+
+ROOT = Path(__file__).resolve().parents[3]
 
 PERMITS = Policy.compile(
     service_files(NETWORKS, TenantRegistry()),
@@ -421,6 +425,118 @@ def test_a_refusal_names_its_rule(client: TestClient) -> None:
 
 # --- Sending
 
+MEMBERS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "from": (None, {"from": RECIPIENT}),
+    "to": (TOKEN_ADDRESS.lower(), {"to": "0x1"}),
+    "data": (CALLDATA, {"data": CALLDATA[:-1]}),
+    "input": (CALLDATA, {"input": "0x"}),
+    "value": ("0x0", {"value": "0x01"}),
+    "chainId": ("0x7a69", {"chainId": "0x1"}),
+    "nonce": ("0x0", {"nonce": hex(2**256 - 1)}),
+    "gas": ("0xffff", {"gas": "0x0"}),
+    "gasLimit": ("0xffff", {"gasLimit": "0xffff", "gas": "0xfffe"}),
+    "gasPrice": ("0x7", {"gasPrice": "0x7", "maxFeePerGas": "0x7"}),
+    "maxFeePerGas": ("0x7", {"maxFeePerGas": "0x1"}),
+    "maxPriorityFeePerGas": (
+        "0x7",
+        {"maxPriorityFeePerGas": "0x8", "maxFeePerGas": "0x7"},
+    ),
+    "type": ("0x2", {"type": "0x0", "maxFeePerGas": "0x7"}),
+    "accessList": ([], {"accessList": [{"address": RECIPIENT, "storageKeys": []}]}),
+}
+"""Of each member a value that is honoured, and what is refused."""
+
+REFUSED = {
+    "maxFeePerBlobGas": "0x1",
+    "blobVersionedHashes": [],
+    "blobs": [],
+    "authorizationList": [],
+    "hash": "0x" + "00" * 32,
+    "v": "0x0",
+    "chain_id": "0x7a69",
+    "privateFor": [],
+    "": "0x0",
+}
+
+
+@pytest.fixture
+def terms(paying_container: Container, proxy: ScriptedProxy) -> TestClient:
+    """A client of a service that pays, over a node with a base fee of 7 wei."""
+    block = {"number": "0x1", "baseFeePerGas": "0x7"}
+    proxy.answers = {"eth_getTransactionCount": "0x0", "eth_getBlockByNumber": block}
+    nodes = {"local": proxy}
+    return TestClient(create_app(replaced(paying_container, node_proxies=nodes)))
+
+
+@pytest.mark.parametrize("member", MEMBERS)
+def test_each_member_is_honoured_or_refused(
+    terms: TestClient, sqlite_store: SQLStore, member: str
+) -> None:
+    """Nothing that a client says of its transaction is dropped."""
+    value, refused = MEMBERS[member]
+
+    error = _send(terms, **refused)["error"]
+    assert error["code"] in {-32602, 4001, 4100, 4901}
+    assert sqlite_store.list("gateway-1").refunds == ()
+    assert "result" in _send(terms, **({} if value is None else {member: value}))
+
+
+@pytest.mark.parametrize("member", REFUSED)
+def test_other_members_are_refused(
+    terms: TestClient, sqlite_store: SQLStore, member: str
+) -> None:
+    error = _send(terms, **{member: REFUSED[member]})["error"]
+
+    assert error["code"] in {-32602, 4001}
+    assert sqlite_store.list("gateway-1").refunds == ()
+
+
+def test_every_member_of_the_page_is_in_the_table() -> None:
+    page = (ROOT / "docs" / "reference" / "json-rpc.md").read_text()
+    table = page.split("| field | |")[1].split("\n\n")[0]
+    names = re.findall(r"^\| (.+?) \|", table, re.MULTILINE)
+
+    documented = {name for cell in names for name in re.findall(r"`(\w+)`", cell)}
+    assert documented == MEMBERS.keys()
+
+
+@pytest.mark.parametrize(
+    ("method", "params"),
+    [
+        ("eth_accounts", [1]),
+        ("eth_requestAccounts", [{}]),
+        ("eth_chainId", ["latest"]),
+        ("net_version", [None]),
+        ("web3_clientVersion", [""]),
+        ("eth_sendTransaction", [{}, {}]),
+        ("eth_signTransaction", [{}, "password"]),
+        ("personal_sign", ["hello", RECIPIENT, "password", 1]),
+        ("eth_signTypedData_v4", [RECIPIENT, DOCUMENT, 1]),
+        ("eth_getTransactionCount", [RECIPIENT, "latest", 1]),
+    ],
+)
+def test_a_parameter_too_many(
+    permitted: TestClient, method: str, params: list[Any]
+) -> None:
+    """As go-ethereum does, instead of reading the others only."""
+    assert call(permitted, method, *params)["error"]["code"] == -32602
+
+
+@pytest.mark.parametrize("part", ["document", "domain", "message", "type"])
+def test_an_unknown_member_of_typed_data(permitted: TestClient, part: str) -> None:
+    """A person would see it, and the signature would not cover it."""
+    document = json.loads(json.dumps(DOCUMENT))
+    target = {
+        "document": document,
+        "domain": document["domain"],
+        "message": document["message"],
+        "type": document["types"]["Mail"][0],
+    }[part]
+    target["extra"] = "1"
+
+    answer = call(permitted, "eth_signTypedData_v4", _own(permitted), document)
+    assert answer["error"]["code"] == -32602
+
 
 def test_a_transfer_is_a_refund(paying: TestClient, sqlite_store: SQLStore) -> None:
     """The hash is that of the worker's transaction, which has the mark."""
@@ -438,7 +554,7 @@ def test_a_transfer_is_a_refund(paying: TestClient, sqlite_store: SQLStore) -> N
 def test_a_repeated_transfer_is_paid_once(
     paying: TestClient, sqlite_store: SQLStore
 ) -> None:
-    first, second = _send(paying), _send(paying, gas="0x5300")
+    first, second = _send(paying), _send(paying, gas="0xffff")
 
     assert first["result"] == second["result"]
     assert len(sqlite_store.list("gateway-1").refunds) == 1
@@ -452,7 +568,7 @@ def test_the_nonce_of_a_client(
     nodes = {"local": proxy}
     client = TestClient(create_app(replaced(paying_container, node_proxies=nodes)))
     first = _send(client, nonce="0x0")
-    again = _send(client, nonce=0, maxFeePerGas="0x77359401")
+    again = _send(client, nonce=0, maxPriorityFeePerGas="0x1")
     replacement = _send(client, nonce="0x0", data=CALLDATA[:-1] + "1")["error"]
     gap = _send(client, nonce="0x2")["error"]
     (refund,) = sqlite_store.list("gateway-1").refunds

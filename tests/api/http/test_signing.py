@@ -262,3 +262,37 @@ def test_a_stop_and_a_blocked_tenant(
     assert sign(signing, "message", message="x").json["code"] == "signing-stopped"
     sqlite_store.block_tenant(TenantBlock("gateway-1", clock(), "cli:operator"))
     assert sign(signing, "message", message="x").json["code"] == "tenant-blocked"
+
+
+@pytest.mark.parametrize(
+    ("what", "body", "field"),
+    [
+        ("message", {"message": "hello", "extra": 1}, "extra"),
+        ("message", {"message": "hello", "address": 7}, "address"),
+        ("typed-data", {"typed_data": DOCUMENT, "chainId": 1}, "chainId"),
+        ("typed-data", {"typed_data": {**DOCUMENT, "extra": 1}}, "document"),
+        ("transaction", {"transaction": TRANSACTION, "wait": True}, "wait"),
+        ("transaction", {"transaction": {**TRANSACTION, "extra": 1}}, "extra"),
+        ("transaction", {"transaction": {**TRANSACTION, "type": 2}}, "gasPrice"),
+        (
+            "transaction",
+            {"transaction": {**TRANSACTION, "data": "0x", "input": "0x01"}},
+            "input",
+        ),
+        (
+            "transaction",
+            {"transaction": {**TRANSACTION, "maxFeePerGas": 1}},
+            "gasPrice",
+        ),
+        ("transaction", {"transaction": {**TRANSACTION, "nonce": 2**256 - 1}}, "nonce"),
+        ("transaction", {"transaction": {**TRANSACTION, "hash": "0x"}}, "hash"),
+    ],
+)
+def test_each_member_is_signed_or_refused(
+    signing: TestClient, what: str, body: dict[str, Any], field: str
+) -> None:
+    """No member of a request is read and dropped."""
+    answer = sign(signing, what, **body)
+
+    assert (answer.status_code, answer.json["code"]) == (400, "invalid-input")
+    assert answer.json["field"] == field

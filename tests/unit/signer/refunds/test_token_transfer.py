@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from signer.crypto.transactions import MAX_GAS
 from signer.errors import InvalidInputError, PolicyViolationError
 from signer.refunds.token_transfer import (
     ContractCall,
@@ -35,9 +36,9 @@ def _read(**changes: Any) -> Payment:
     [
         {},
         {"from": WALLET.lower(), "to": TOKEN.lower(), "gas": "0xffff"},
-        {"input": DATA, "type": "0x0", "value": "0x0", "gasPrice": "0x1"},
+        {"input": DATA, "value": "0x0", "chainId": CHAIN_ID},
         {"data": None, "input": DATA, "accessList": []},
-        {"maxFeePerGas": "0x9", "maxPriorityFeePerGas": 1, "gasLimit": 21_000},
+        {"maxPriorityFeePerGas": 1, "gasLimit": 30_000, "gas": 30_000},
     ],
 )
 def test_the_forms_of_clients(changes: dict[str, Any]) -> None:
@@ -52,6 +53,60 @@ def test_the_nonce_of_a_client() -> None:
     assert _read(nonce=0, data="0xdeadbeef").nonce == 0
 
 
+@pytest.mark.parametrize(
+    ("changes", "kind", "price"),
+    [
+        ({}, None, None),
+        ({"gasPrice": "0x9"}, None, 9),
+        ({"gasPrice": 9, "type": "0x0"}, 0, 9),
+        ({"type": "0x0"}, 0, None),
+        ({"maxFeePerGas": "0x9"}, None, 9),
+        ({"maxFeePerGas": "0x9", "maxPriorityFeePerGas": 9, "type": 2}, 2, 9),
+        ({"maxPriorityFeePerGas": "0x9", "type": 2}, 2, None),
+    ],
+)
+def test_the_terms_of_a_client(
+    changes: dict[str, Any], kind: int | None, price: int | None
+) -> None:
+    """What it would pay for one gas, and in which type of transaction."""
+    found = _read(**changes)
+
+    assert (found.type, found.max_price) == (kind, price)
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"nonce": 2**64 - 1}, "nonce"),
+        ({"nonce": hex(2**256 - 1)}, "nonce"),
+        ({"gas": 0}, "gas"),
+        ({"gas": hex(21_000)}, "gas"),  # Data costs more.
+        ({"gas": MAX_GAS + 1}, "gas"),
+        ({"gasLimit": "0x1"}, "gas"),
+        ({"gas": 30_000, "gasLimit": 30_001}, "gasLimit"),
+        ({"maxFeePerGas": 1, "maxPriorityFeePerGas": 2}, "maxPriorityFeePerGas"),
+        ({"maxFeePerGas": 2**256}, "maxFeePerGas"),
+        ({"gasPrice": 2**255}, "gasPrice"),
+        ({"gasPrice": 1, "maxFeePerGas": 1}, "gasPrice"),
+        ({"gasPrice": 1, "maxPriorityFeePerGas": 1}, "gasPrice"),
+        ({"gasPrice": 1, "type": 2}, "gasPrice"),
+        ({"maxFeePerGas": 1, "type": 0}, "maxFeePerGas"),
+        ({"maxPriorityFeePerGas": 1, "type": "0x0"}, "maxPriorityFeePerGas"),
+        ({"accessList": [], "type": "0x0"}, "accessList"),
+        ({"chainId": 0}, "chainId"),
+        ({"value": 2**256}, "value"),
+        ({"maxPriorityFeePerGas": "x"}, "maxPriorityFeePerGas"),
+    ],
+)
+def test_impossible_and_contradictory_fields(
+    changes: dict[str, Any], field: str
+) -> None:
+    """They are refused, since a client means something by them."""
+    with pytest.raises(InvalidInputError) as caught:
+        _read(**changes)
+    assert caught.value.field == field
+
+
 def test_the_chain_that_a_client_means() -> None:
     """That of the endpoint, unless it names another, which is refused."""
     assert _read(chainId=hex(CHAIN_ID)).chain_id == _read().chain_id == CHAIN_ID
@@ -64,7 +119,9 @@ def test_the_chain_that_a_client_means() -> None:
     [
         ({"to": None}, "creation"),
         ({"to": None, "data": None, "value": 1}, "creation"),
+        ({"type": "0x1"}, "transaction-type"),
         ({"type": "0x3"}, "transaction-type"),
+        ({"gasPrice": 1, "accessList": []}, "transaction-type"),
         ({"blobVersionedHashes": []}, "transaction-type"),
         ({"authorizationList": []}, "transaction-type"),
         ({"accessList": [{"address": TOKEN, "storageKeys": []}]}, "function"),

@@ -14,6 +14,7 @@ from signer.errors import (
 )
 from signer.model.refund import Refund, Status
 from signer.model.wallet import Wallet
+from signer.ports import NodeProxy
 from signer.refunds.token_transfer import ContractCall, Payment, TokenTransfer
 from signer.refunds.transaction_sender import (
     WINDOW_SECONDS,
@@ -35,13 +36,15 @@ NODE = ScriptedProxy({"eth_getTransactionCount": "0x0"})
 START = datetime.fromtimestamp(WINDOW_SECONDS * 15_000_000, UTC)
 
 
-def _sender(world: World, store: object = None) -> TransactionSender:
+def _sender(
+    world: World, store: object = None, node: NodeProxy = NODE
+) -> TransactionSender:
     return TransactionSender(
         world.service,
         store or world.store,  # type: ignore[arg-type]
         world.clock,
         lambda refund: refund.id,
-        {"local": NODE},
+        {"local": node},
     )
 
 
@@ -330,3 +333,78 @@ def test_two_payments_with_a_nonce_at_the_same_moment(world: World) -> None:
     assert race(NUMBERED).id == first.id
     with pytest.raises(NonceUsedError):
         race(CORRECTED)
+
+
+# --- With a fee or a type
+
+
+def _node(base_fee: object) -> ScriptedProxy:
+    block = {"number": "0x1"} | (
+        {} if base_fee is None else {"baseFeePerGas": base_fee}
+    )
+    return ScriptedProxy({"eth_getBlockByNumber": block})
+
+
+@pytest.mark.parametrize(
+    ("base_fee", "terms"),
+    [
+        ("0x7", {"max_price": 7}),
+        ("0x7", {"max_price": 7, "type": 2}),
+        ("0x7", {"type": 2}),
+        (None, {"type": 0}),
+        (None, {"max_price": 1, "type": 0}),
+        ("0x0", {"max_price": 1}),
+    ],
+)
+def test_terms_on_which_it_can_be_mined(
+    world: World, base_fee: str | None, terms: dict[str, Any]
+) -> None:
+    sender = _sender(world, node=_node(base_fee))
+    payment = replace(TRANSFER, **terms)
+
+    assert sender.accept(payment, "local", "shop", ACTOR).status is Status.QUEUED
+
+
+@pytest.mark.parametrize(
+    ("base_fee", "terms", "field"),
+    [
+        ("0x7", {"max_price": 6}, "maxFeePerGas"),
+        ("0x7", {"max_price": 0, "type": 2}, "maxFeePerGas"),
+        ("0x0", {"max_price": 0}, "maxFeePerGas"),
+        (None, {"max_price": 0}, "maxFeePerGas"),
+        ("0x7", {"max_price": 9, "type": 0}, "type"),
+        (None, {"max_price": 9, "type": 2}, "type"),
+    ],
+)
+def test_terms_on_which_it_cannot_be_mined(
+    world: World, base_fee: str | None, terms: dict[str, Any], field: str
+) -> None:
+    """The worker would not wait for that fee, nor send that type."""
+    sender = _sender(world, node=_node(base_fee))
+
+    with pytest.raises(InvalidInputError) as caught:
+        sender.accept(replace(TRANSFER, **terms), "local", "shop", ACTOR)
+    assert caught.value.field == field
+    assert world.store.list("shop").refunds == ()
+
+
+def test_a_repeated_payment_has_its_terms(world: World) -> None:
+    """The base fee may have risen since: it joins all the same."""
+    cheap = replace(NUMBERED, max_price=7)
+    world.store.open_wallet(Wallet(CHAIN_ID, signer().address, 0, 0))
+    first = _sender(world, node=_node("0x7")).accept(cheap, "local", "shop", ACTOR)
+    again = _sender(world, node=_node("0x8")).accept(cheap, "local", "shop", ACTOR)
+
+    assert again.id == first.id
+
+
+@pytest.mark.parametrize("head", [None, {"baseFeePerGas": "many"}])
+def test_a_node_that_knows_no_block(world: World, head: object) -> None:
+    """As one without a base fee, unless it says nonsense."""
+    sender = _sender(world, node=ScriptedProxy({"eth_getBlockByNumber": head}))
+    payment = replace(TRANSFER, max_price=1)
+    if head is None:
+        assert sender.accept(payment, "local", "shop", ACTOR).nonce is None
+        return
+    with pytest.raises(InvalidInputError):
+        sender.accept(payment, "local", "shop", ACTOR)
