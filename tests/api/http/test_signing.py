@@ -92,12 +92,13 @@ def test_signs_a_document(signing: TestClient) -> None:
         assert found == answer["address"]
 
 
-def test_signs_a_transaction(signing: TestClient) -> None:
+def test_signs_no_transaction(signing: TestClient) -> None:
+    """It would use the wallet's next nonce; no rule of an operator permits that."""
     address = sign(signing, "message", message="x").json["address"]
     fields = {**TRANSACTION, "from": address}
-    answer = sign(signing, "transaction", transaction=fields).json
+    answer = sign(signing, "transaction", transaction=fields)
 
-    assert Account.recover_transaction(answer["raw"]) == address
+    assert (answer.status_code, answer.json["rule"]) == (422, "service-wallet")
 
 
 @pytest.mark.parametrize(
@@ -106,7 +107,7 @@ def test_signs_a_transaction(signing: TestClient) -> None:
         ("message", {"message": "hello"}, "message"),
         ("message", {"message": "0x" + "ab" * 32}, "message-digest"),
         ("typed-data", {"typed_data": DOCUMENT}, "typed-data"),
-        ("transaction", {"transaction": TRANSACTION}, "coin"),
+        ("transaction", {"transaction": TRANSACTION}, "service-wallet"),
     ],
 )
 def test_the_policy_refuses(
