@@ -9,6 +9,7 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import shlex
 import signal
 import socket
@@ -41,6 +42,8 @@ NETWORK = "local"
 _TERMINAL = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR")
 # The stack inherits only these variables.
 _INHERITED = (*_TERMINAL, "PKCS11_MODULE", "ANVIL")
+
+_HIGHEST_PORT = 65535
 
 _START_SECONDS = 120.0
 _STOP_SECONDS = 35.0
@@ -547,7 +550,7 @@ def main() -> int:
         with running_stack(
             default_home(),
             use_kms=device == "aws-kms",
-            port=int(os.environ.get("PORT") or 8080),
+            port=read_port(),
             settings=_listen_settings(),
             has_webhook=True,
             report=lambda text: print(text, "...", flush=True),
@@ -565,11 +568,26 @@ def main() -> int:
         return 1
 
 
+def read_port() -> int:
+    """
+    Return the port that PORT names; 8080 if it is unset.
+
+    Raises:
+        RuntimeError: It is not the number of a port.
+    """
+    text = os.environ.get("PORT") or "8080"
+    if re.fullmatch("[0-9]{1,5}", text) and 0 < int(text) <= _HIGHEST_PORT:
+        return int(text)
+    raise RuntimeError(
+        f"PORT={text} is no port: use a number from 1 to {_HIGHEST_PORT}, as in"
+        " `make dev PORT=8081`"
+    )
+
+
 def _listen_settings() -> dict[str, str]:
     """Return BIND if HOST is set, as in a container whose port is published."""
     host = os.environ.get("HOST")
-    port = os.environ.get("PORT") or 8080
-    return {"BIND": f"{host}:{port}"} if host else {}
+    return {"BIND": f"{host}:{read_port()}"} if host else {}
 
 
 def exports(environ: Mapping[str, str]) -> str:

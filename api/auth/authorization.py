@@ -128,15 +128,13 @@ class AccessPolicy:
         # Reads have a limit of their own.  A used token can still read, so a stolen one
         # must not exhaust the limit for changes.
         changes = request.is_change
-        # A sub has no spaces, so the names cannot collide.
-        name = caller.sub if changes else f"{caller.sub} reading"
-        limit = self._limits.administration
-        if limit.is_over(name):
+        limit = self._limits.administration if changes else self._limits.reading
+        if limit.is_over(caller.sub):
             raise limit.exceeded()
         # Before counting: a replayed token counts against its peer, not its subject.
         if changes:
             self._use_token(caller)
-        status = limit.take(name, require_store=True)
+        status = limit.take(caller.sub, require_store=True)
         if status is RateLimitStatus.FIRST_OVER:
             self._audit_refusal(limit.exceeded(), request, caller)
         if status is not RateLimitStatus.WITHIN:

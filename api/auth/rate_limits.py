@@ -23,6 +23,9 @@ from signer.ports import Callers, Clock, utc_now
 
 WINDOW = 60  # Seconds.
 
+READS_PER_CHANGE = 10
+"""An administrator may read so many times more often than change something."""
+
 NO_TENANTS: Mapping[str, int] = MappingProxyType({})
 
 _LOCAL_COUNT_SECONDS = 5.0  # Of counting in memory alone after the database failed.
@@ -141,7 +144,8 @@ class RateLimits:
 
     ``refused`` counts answers 401 and 421 per peer, and 403 per subject.  ``audited``
     counts the audit records of refusals per subject.  ``administration`` counts the
-    administrative requests of each subject, reads and changes apart.  ``client`` counts
+    changes of each administrator, and ``reading`` what the administrator reads, for
+    which many tabs of the console may be open.  ``client`` counts
     all other requests of each tenant, or of each subject that needs none, if they are
     limited; ``tenants`` has the tenants with a limit of their own.
     """
@@ -149,6 +153,7 @@ class RateLimits:
     refused: RateLimit
     audited: RateLimit
     administration: RateLimit
+    reading: RateLimit
     client: RateLimit | None = None
     tenants: Mapping[str, RateLimit] = field(default_factory=dict)
 
@@ -181,6 +186,7 @@ class RateLimits:
             limit("refused", refused),
             limit("audited", 2 * refused),
             limit("administration", administration),
+            limit("reading", READS_PER_CHANGE * administration),
             of_client(client) if client else None,
             {name: of_client(most) for name, most in tenants.items()},
         )

@@ -36,6 +36,14 @@ class Asset:
         few = refunds < network.low_balance_refunds
         return few or hours < network.low_balance_hours
 
+    def state(self, network: Network) -> str:
+        """Return one word for it: what is enough is unknown before the first refund."""
+        if self.balance == 0:
+            return "empty"
+        if self.is_low(network):
+            return "low"
+        return "unknown" if self.refunds_left is None else "enough"
+
     def runway(self, network: Network) -> float:
         """
         Return how far it is from the bounds of *network*, in percent.

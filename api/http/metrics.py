@@ -24,6 +24,7 @@ class Metrics(Resource):
 
     required_role: ClassVar[str | frozenset[str] | None] = "devops"
     required_scope = "metrics:read"
+    is_probe = True
     allows_direct = True  # Prometheus scrapes each process, not the proxy.
 
     def __init__(self, collectors: Sequence[Collector]) -> None:

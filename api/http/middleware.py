@@ -1,5 +1,6 @@
 """The middleware around every request: request id, access log and authorization."""
 
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from threading import Lock
@@ -38,6 +39,8 @@ SECURITY_HEADERS: Mapping[str, str] = {
 # Counted against the peer.
 _REFUSALS = (AuthenticationError, PermissionDeniedError, NotThroughProxyError)
 
+_FIRST_ERROR = 400
+
 _log = structlog.get_logger("api.requests")
 
 
@@ -59,6 +62,9 @@ class Resource:
 
     The requests of a route that ``only_reads`` use no token up, also with POST.
 
+    A route that ``is_probe`` is asked every few seconds: the log has its failures, and
+    the first success after one.
+
     ``content_policy`` replaces the ``Content-Security-Policy``, for pages.
     """
 
@@ -68,6 +74,7 @@ class Resource:
     allows_direct: ClassVar[bool] = False
     is_for_tenants: ClassVar[bool] = False
     only_reads: ClassVar[bool] = False
+    is_probe: ClassVar[bool] = False
     content_policy: ClassVar[str | None] = None
     methods: ClassVar[tuple[str, ...]]
 
@@ -116,8 +123,12 @@ class RequestLog:
     Gives each request an id, and logs one line when it is answered.
 
     The line has no query string, body or token, and the route's template instead of
-    the path: they may hold secrets of the caller.
+    the path: they may hold secrets of the caller.  Only at the level ``debug``, a probe
+    that succeeds again is logged too.
     """
+
+    def __init__(self) -> None:
+        self._succeeding = set[str]()  # Probes whose last answer was no error.
 
     def process_request(self, req: Request, resp: Response) -> None:
         """Start the timer, and bind the request id to all log events."""
@@ -140,7 +151,8 @@ class RequestLog:
         caller = req.context.get("principal")
         tenant = req.context.get("tenant")
         refusal = req.context.get("refusal")
-        _log.info(
+        _log.log(
+            self._level(req, resp, resource),
             "request",
             # Bound as well, except for requests that skipped process_request.
             request_id=request_id(req),
@@ -153,6 +165,18 @@ class RequestLog:
             **({"refusal": refusal} if refusal else {}),
         )
         structlog.contextvars.clear_contextvars()
+
+    def _level(self, req: Request, resp: Response, resource: object) -> int:
+        if not getattr(resource, "is_probe", False):
+            return logging.INFO
+        route = str(req.uri_template)
+        if resp.status_code >= _FIRST_ERROR:
+            self._succeeding.discard(route)
+        elif route in self._succeeding:
+            return logging.DEBUG
+        else:
+            self._succeeding.add(route)
+        return logging.INFO
 
 
 class AuthorizationMiddleware:

@@ -13,6 +13,7 @@ class Liveness(Resource):
     """``/healthz``: the process answers.  No dependency is checked."""
 
     required_role = None
+    is_probe = True
 
     def on_get(self, req: Request, resp: Response) -> None:
         """Answer 200."""
@@ -25,6 +26,7 @@ class ReadinessProbe(Resource):
     """``/readyz``: whether a load balancer should send requests to this process."""
 
     required_role = None
+    is_probe = True
 
     def __init__(self, readiness: Callable[[], Readiness]) -> None:
         self._readiness = readiness

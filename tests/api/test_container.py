@@ -10,6 +10,7 @@ from typing import Any, NoReturn, cast
 import pytest
 
 from api.auth.authorization import AccessRequest, Permission
+from api.auth.rate_limits import READS_PER_CHANGE
 from api.bootstrap import (
     accept_rules,
     build_admin_container,
@@ -123,7 +124,7 @@ def test_every_part_uses_the_clock_of_the_container(sqlite_store: SQLStore) -> N
 
     container.alerts.sound(Alert.KEY_UNHEALTHY)
     checks = container.readiness().checks
-    for _ in range(container.settings.rate_limit_admin):
+    for _ in range(READS_PER_CHANGE * container.settings.rate_limit_admin):
         container.access.admit(caller, request)
     with pytest.raises(RateLimitedError) as refused:
         container.access.admit(caller, request)

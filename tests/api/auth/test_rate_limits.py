@@ -181,14 +181,18 @@ def test_spoofed_headers_do_not_change_the_peer(pair: list[Instance]) -> None:
 
 
 def test_limits_administrators(pair: list[Instance]) -> None:
-    """Each subject has 30 administrative requests a minute, from all addresses."""
+    """
+    Each subject may read 300 times a minute, from all addresses.
+
+    Ten tabs of the console may be loaded again every two seconds.
+    """
     statuses = [
-        pair[n % 2].request("/rotation", **ALICE).status_code for n in range(40)
+        pair[n % 2].request("/rotation", **ALICE).status_code for n in range(310)
     ]
     other = pair[0].request("/rotation", **ALICE | {"sub": "bob"})
     records = [r.fields for one in pair for r in one.journal.records]
 
-    assert statuses == [200] * 30 + [429] * 10
+    assert statuses == [200] * 300 + [429] * 10
     assert other.status_code == 200
     assert [(r["actor"], r["outcome"]) for r in records] == [
         ("token:alice", "too-many-requests")
@@ -211,10 +215,11 @@ def test_reads_and_changes_are_counted_separately(pair: list[Instance]) -> None:
     """A used token can still read; reads leave the limit of changes alone."""
     jti = secrets.token_hex()
     used = pair[0].rotate(jti=jti)
-    reads = [pair[n % 2].request("/rotation", **ALICE, jti=jti) for n in range(40)]
+    reads = [pair[n % 2].request("/rotation", **ALICE, jti=jti) for n in range(310)]
+    changes = [pair[n % 2].rotate() for n in range(30)]
 
-    assert [a.status_code for a in reads] == [200] * 30 + [429] * 10
-    assert [used, pair[1].rotate()] == [200, 200]
+    assert [a.status_code for a in reads] == [200] * 300 + [429] * 10
+    assert [used, *changes] == [200] * 30 + [429]
 
 
 def test_accepted_requests_write_nothing(pair: list[Instance]) -> None:
@@ -305,7 +310,7 @@ def test_buckets_contain_neither_addresses_nor_subjects(pair: list[Instance]) ->
     )
 
     assert sorted(bucket.partition(":")[0] for bucket in buckets) == [
-        "administration",
+        "reading",
         "refused",
     ]
     assert all(len(bucket) <= 48 for bucket in buckets)

@@ -114,6 +114,24 @@ def test_the_runway(refunds: int | None, hours: int | None, percent: float) -> N
     assert asset.runway(_network()) == percent
 
 
+@pytest.mark.parametrize(
+    ("balance", "refunds", "state"),
+    [
+        (0.0, None, "empty"),
+        (0.0, 0, "empty"),
+        (10.0, None, "unknown"),
+        (None, None, "unknown"),
+        (10.0, 1, "low"),
+        (10.0, 1000, "enough"),
+    ],
+)
+def test_only_what_lasts_is_enough(
+    balance: float | None, refunds: int | None, state: str
+) -> None:
+    """Before the first refund, a balance of zero was "enough"."""
+    assert Asset("local", "TUSD", balance, refunds).state(_network()) == state
+
+
 def test_balances_have_a_runway(
     container: Container, browser: Browser, clock: SettableClock
 ) -> None:

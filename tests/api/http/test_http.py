@@ -163,6 +163,38 @@ def test_each_request_is_one_event(client: TestClient, log: io.StringIO) -> None
     assert headers["Authorization"][-20:] not in log.getvalue()
 
 
+def test_probes_that_succeed_again_are_not_logged(
+    container: Container, log: io.StringIO
+) -> None:
+    """The log has failures, and the first success after one."""
+    codes = ["ok", "ok", "store-unavailable", "store-unavailable", "ok", "ok"]
+    answers = (Readiness({"database": each}) for each in codes)
+    probed = replaced(container, readiness=lambda: next(answers))
+    client = TestClient(create_app(probed))
+    for _ in codes:
+        client.simulate_get("/readyz")
+        client.simulate_get("/healthz")
+    requests = [each for each in lines(log) if each["event"] == "request"]
+    shown = [each for each in requests if each["level"] == "info"]
+
+    assert [each["status"] for each in shown if each["route"] == "/readyz"] == [
+        *(200, 503, 503, 200)
+    ]
+    assert [each["route"] for each in shown].count("/healthz") == 1
+    assert len(requests) == 2 * len(codes)
+
+
+def test_scrapes_that_succeed_again_are_not_logged(
+    client: TestClient, log: io.StringIO
+) -> None:
+    headers = bearer(roles=["devops"], scope="metrics:read")
+    for given in (headers, headers, {}, headers, headers):
+        client.simulate_get("/metrics", headers=given)
+    shown = [each["status"] for each in lines(log) if each["level"] == "info"]
+
+    assert shown == [200, 401, 200]
+
+
 def test_requests_do_not_share_their_context(
     client: TestClient, log: io.StringIO
 ) -> None:

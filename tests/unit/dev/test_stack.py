@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from dev.stack import exports, running_stack, selected_device
+from dev.stack import exports, read_port, running_stack, selected_device
 
 
 class FirstStartedError(Exception):
@@ -76,3 +76,21 @@ def test_a_device_that_the_stack_does_not_have_is_refused(
     monkeypatch.delenv("KEY_BACKEND")
     monkeypatch.setenv("USE_KMS", "true")
     assert selected_device("pkcs11", "aws-kms") == "aws-kms"
+
+
+@pytest.mark.parametrize("text", ["abc", "0", "65536", "-1", "8080 ", "٨٠٨٠", "1e3"])
+def test_a_port_that_is_none_is_refused(
+    monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    """`make dev PORT=abc` ended with a traceback."""
+    monkeypatch.setenv("PORT", text)
+    with pytest.raises(RuntimeError, match=f"PORT={text} is no port: use a number"):
+        read_port()
+
+
+def test_the_port_is_8080_unless_it_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PORT", "")
+    assert read_port() == 8080
+
+    monkeypatch.setenv("PORT", "65535")
+    assert read_port() == 65535
