@@ -73,8 +73,9 @@ class Tenant(StrictModel):
     """
     Who owns refunds, idempotency keys and references; None means no limit.
 
-    ``max_open_refunds`` counts refunds that are not final.  ``requests_per_minute``
-    counts all requests, ``max_concurrent_requests`` those being answered, and
+    ``max_open_refunds`` counts refunds that are not final; a queue without end would
+    take the worker's time from other tenants.  ``requests_per_minute`` counts all
+    requests, ``max_concurrent_requests`` those being answered, and
     ``max_waiting_requests`` those that wait for their refund.
 
     If there are ``request_keys``, public keys by their id, one of them must sign each
@@ -83,7 +84,7 @@ class Tenant(StrictModel):
 
     subjects: Annotated[tuple[Name, ...], BeforeValidator(as_tuple)] = ()
     client_ids: Annotated[tuple[ClientId, ...], BeforeValidator(as_tuple)] = ()
-    max_open_refunds: int | None = Field(default=None, ge=1)
+    max_open_refunds: int | None = Field(default=10_000, ge=1)
     requests_per_minute: int | None = Field(default=None, ge=1)
     max_concurrent_requests: int | None = Field(default=None, ge=1)
     max_waiting_requests: int | None = Field(default=None, ge=1)
@@ -128,7 +129,7 @@ class Tenant(StrictModel):
                     yield f"{place}: {problem}"
 
 
-NO_LIMITS = Tenant.model_construct()
+NO_LIMITS = Tenant.model_construct(max_open_refunds=None)
 """The limits of a tenant without any."""
 
 

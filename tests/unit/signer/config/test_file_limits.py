@@ -201,7 +201,6 @@ def test_what_allows_more(path: str, higher: object, lower: object) -> None:
         f"{STOP}/max_failed_percent",
         f"{STOP}/max_gas_per_hour",
         f"{STOP}/max_amounts",
-        f"{SHOP}/max_open_refunds",
         f"{SHOP}/requests_per_minute",
         f"{SHOP}/max_concurrent_requests",
         f"{SHOP}/max_waiting_requests",

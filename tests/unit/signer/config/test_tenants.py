@@ -8,7 +8,6 @@ from signer.config.networks import Network
 from signer.config.tenant_limits import TokenLimits
 from signer.config.tenants import (
     NO_LIMITS,
-    Tenant,
     TenantRegistry,
     check_tenants,
     is_tenant_name,
@@ -96,12 +95,13 @@ def file(tmp_path: Path) -> Path:
 
 
 def test_valid_file(file: Path) -> None:
-    """Every field is read, and omitted fields mean no limit."""
+    """Every field is read.  Omitted ones mean no limit, but of open refunds."""
     registry = _load(file, GOOD)
 
     shop, other = registry.limits("shop"), registry.limits("auth0|x@y")
     assert (shop.max_open_refunds, shop.requests_per_minute) == (100, 600)
     assert (shop.max_concurrent_requests, shop.max_waiting_requests) == (8, 2)
+    assert (other.max_open_refunds, other.requests_per_minute) == (10_000, None)
     assert shop.networks["local"].gas_per_hour == 20_000_000
     limits = shop.token_limits("local", "TUSD")
     token = NETWORKS["local"].tokens["TUSD"]
@@ -154,7 +154,9 @@ def test_without_a_file_each_subject_is_a_tenant() -> None:
     check_tenants(registry, NETWORKS)
 
     assert registry.find("gateway-1", "any") == "gateway-1"
-    assert registry.limits("gateway-1") == NO_LIMITS == Tenant.model_construct()
+    assert registry.limits("gateway-1") == NO_LIMITS
+    assert NO_LIMITS.max_open_refunds is None
+    assert set(NO_LIMITS.model_dump(exclude_defaults=True)) == {"max_open_refunds"}
     assert registry.requests_per_minute() == {}
 
 

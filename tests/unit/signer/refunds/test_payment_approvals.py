@@ -159,6 +159,18 @@ def test_a_refund_that_is_not_decided_is_refused(world: World) -> None:
         approve(world, refund)
 
 
+def test_ended_proposals_of_one_tenant_delay_no_other(world: World) -> None:
+    """Tenants take turns, however many proposals of one expire at once."""
+    limited(world)
+    for _ in range(3):
+        requested(world)
+    world.submit(tenant="shop")
+    now = world.clock.now + VALID_FOR
+    found = world.store.decided_refunds(now, now - VALID_FOR, 2)
+
+    assert {refund.tenant for refund in found} == {"gateway", "shop"}
+
+
 def test_the_list_may_record_the_end_of_the_time_first(world: World) -> None:
     refund = requested(limited(world))
     world.clock.now += VALID_FOR
