@@ -114,7 +114,7 @@ def rotate(
     operator = (
         identified_operator(container, _SCOPE, reason)
         if needs_approval
-        else current_operator()
+        else current_operator(reason)
     )
     result = _rotate_with_retries(
         container.rotation, wait, new_key_id, options, operator

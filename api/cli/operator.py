@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 TOKEN_FILE = "OPERATOR_TOKEN_FILE"  # noqa: S105  The name of a variable.
 
 REASON = click.option(
-    "--reason", default="", help="Why, for the administrator who approves it."
+    "--reason", default="", help="Why, for the audit log and who approves it."
 )
 """The option of commands that pass its value to ``identified_operator``."""
 
@@ -34,11 +34,16 @@ _LARGEST_FILE = 16 * 1024
 _LONGEST_NAME = 64
 
 
-def current_operator() -> Actor:
+def current_operator(reason: str = "") -> Actor:
     """
     Return the user that runs this process, by login name or else by user id.
 
+    *reason* becomes that of the actor, and of the audit records.
+
     A user of a container need not have a name, and the kill switch must work there too.
+
+    Raises:
+        InvalidInputError: *reason* is too long, or not printable.
     """
     try:
         name = getpass.getuser()
@@ -47,7 +52,11 @@ def current_operator() -> Actor:
     # An environment variable may hold anything, also what a terminal would execute.
     plain = name.encode(errors="replace").decode()
     shown = "".join(each if each.isprintable() else "?" for each in plain)
-    return Actor(f"cli:{shown[:_LONGEST_NAME]}")
+    if reason:
+        from signer.approvals import require_reason
+
+        require_reason(reason)
+    return Actor(f"cli:{shown[:_LONGEST_NAME]}", reason=reason)
 
 
 def identified_operator(container: Container, scope: str, reason: str = "") -> Actor:
@@ -58,14 +67,15 @@ def identified_operator(container: Container, scope: str, reason: str = "") -> A
     for a request to the API.  *reason* becomes that of the actor.
 
     Raises:
-        InvalidInputError: The file cannot be read.
+        InvalidInputError: The file cannot be read, or *reason* is invalid.
         PermissionDeniedError: The token is not valid, or lacks the role or the scope.
         RateLimitedError: The subject has made too many requests.
         StoreUnavailableError: The database does not answer.
     """
     path = os.environ.get(TOKEN_FILE)
+    operator = current_operator(reason)  # An invalid reason uses no token up.
     if not path:
-        return replace(current_operator(), reason=reason)
+        return operator
     # It imports PyJWT, which an operator without a token does not need.
     from api.auth.authorization import (
         AccessRequest,

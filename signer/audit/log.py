@@ -219,6 +219,8 @@ class AuditLog:
         evidence: Mapping[str, Any] = NOTHING,
     ) -> Record:
         facts = {"event": str(event), "operation": str(operation), "outcome": outcome}
+        if actor.reason and not details.get("reason"):
+            details = {**details, "reason": actor.reason}
         given = {
             "actor": actor.name,
             "request_id": actor.request_id,

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import structlog
@@ -87,8 +88,8 @@ class AdminAudit:
             yield None
             return
         proposal = Proposal(action, facts)
-        why = reason or actor.reason
-        with self._approvals.authorize(proposal, actor, why) as use:
+        by = replace(actor, reason=reason or actor.reason)
+        with self._approvals.authorize(proposal, by, by.reason) as use:
             yield use
 
     def request(self, action: AuditAction, actor: Actor, **facts: Any) -> None:

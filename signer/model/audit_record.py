@@ -64,8 +64,8 @@ class Actor:
     The prefix of ``name`` says how it was authenticated: ``token:`` and the subject of
     a verified token, or ``cli:`` and the user of the host.  A process that acts by
     itself has a name without a prefix, such as ``worker``.  ``token_id`` is the ``jti``
-    of the token.  ``reason`` is why a person asks for a change that another person must
-    approve, in that person's words.  ``groups`` are the groups of approvers that the
+    of the token.  ``reason`` is why a person asks for a change, in that person's words:
+    the records of the change have it.  ``groups`` are the groups of approvers that the
     token names.
     """
 

@@ -1,6 +1,7 @@
 """Worlds whose audit log is kept, as the log of a host is."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, cast
 
 from signer.audit.log import AuditLog
@@ -49,6 +50,16 @@ def keep_log(world: World) -> Sequence[Record]:
         for other in world.others
     )
     return log.records
+
+
+def write_log(path: Path, records: Sequence[Record]) -> Path:
+    """Write *records* to a file, as a host logs them; return its path."""
+    lines: list[str] = []
+    log = LogLines(lines.append)
+    for record in records:
+        log.write(record)
+    path.write_text("".join(f"{line}\n" for line in lines))
+    return path
 
 
 def requested(world: World, reference: str, tenant: str = "gateway") -> Refund:

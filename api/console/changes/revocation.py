@@ -1,7 +1,6 @@
 """Revoking a former key as compromised, and undoing that."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from api.console.changes.change import (
     REASON,
@@ -59,8 +58,7 @@ def _key_facts(key: Key) -> Facts:
 
 
 def _revoke(container: Container, values: Values, actor: Actor) -> Outcome:
-    by = replace(actor, reason=values["reason"])
-    key, signed = container.revocation.revoke(values["address"], by)
+    key, signed = container.revocation.revoke(values["address"], actor)
     return Outcome(f"The key {key.address} is revoked", _open(signed))
 
 

@@ -1,7 +1,6 @@
 """Rotating to another key, and failing over to a replica; both can be rehearsed."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 from api.console.changes.change import (
     REASON,
@@ -93,8 +92,7 @@ def _rehearse(container: Container, values: Values, actor: Actor) -> Outcome:
 
 
 def _rotate(container: Container, values: Values, actor: Actor) -> Outcome:
-    by = replace(actor, reason=values["reason"])
-    result = container.rotation.rotate(values["new_key_id"], by, _options(values))
+    result = container.rotation.rotate(values["new_key_id"], actor, _options(values))
     is_active = result.status != AWAITING_FUNDS
     summary = "The new key is active" if is_active else "The new address needs funds"
     return Outcome(

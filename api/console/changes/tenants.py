@@ -1,7 +1,5 @@
 """Blocking a tenant, and ending its block."""
 
-from dataclasses import replace
-
 from api.console.changes.change import (
     REASON,
     Change,
@@ -55,8 +53,7 @@ def _block(container: Container, values: Values, actor: Actor) -> Outcome:
 
 
 def _unblock(container: Container, values: Values, actor: Actor) -> Outcome:
-    by = replace(actor, reason=values["reason"])
-    changed = container.tenant_admin.unblock(values["tenant"], by)
+    changed = container.tenant_admin.unblock(values["tenant"], actor)
     return Outcome("The block is ended" if changed else "It was not blocked")
 
 

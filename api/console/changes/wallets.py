@@ -1,7 +1,6 @@
 """Ending the pause of a wallet: repair, and abandon."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 
 from api.console.changes.change import (
     REASON,
@@ -87,8 +86,7 @@ def _paused_facts(found: Sequence[RepairResult]) -> Iterator[tuple[str, str]]:
 
 
 def _repair(container: Container, values: Values, actor: Actor) -> Outcome:
-    by = replace(actor, reason=values["reason"])
-    done = container.nonce_admin.repair(values["network"], by)
+    done = container.nonce_admin.repair(values["network"], actor)
     paused = [each for each in done if each.is_open]
     problem = next((each.code for each in paused if each.code is not None), None)
     resumed = sum(each.resumed for each in done)
@@ -130,8 +128,7 @@ def _plan_abandon(container: Container, values: Values) -> Plan:
 
 
 def _abandon(container: Container, values: Values, actor: Actor) -> Outcome:
-    by = replace(actor, reason=values["reason"])
-    changed = container.nonce_admin.abandon(values["address"], _named(values), by)
+    changed = container.nonce_admin.abandon(values["address"], _named(values), actor)
     details = [
         f"{name}: {'abandoned' if is_new else 'was not paused'}"
         for name, is_new in changed.items()

@@ -12,7 +12,7 @@ from falcon import Request, Response
 
 from api.auth.authorization import Permission
 from api.auth.jwt_verifier import JWTVerifier
-from api.console.changes.change import Change
+from api.console.changes.change import REASON, Change
 from api.http import query
 from api.http.console.login import bearer_of
 from api.http.console.resource import (
@@ -100,7 +100,9 @@ class ChangeExecution(ChangePage):
         permission = Permission(ADMINISTRATORS, change.scope, administrative=True)
         verify = partial(_authenticate, session_of(req).subject, form[TOKEN])
         self._console.authorization.authorize(req, permission, verify)
-        outcome = change.make(container, values, actor(req))
+        outcome = change.make(
+            container, values, actor(req, values.get(REASON.name, ""))
+        )
 
         self.show(
             req,

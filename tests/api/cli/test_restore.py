@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from signer.audit.log_lines import LogLines
 from signer.model.audit_record import Record
 from signer.model.refund import Status
 from signer.model.wallet import Pause
@@ -16,7 +15,7 @@ from signer.row_macs import RowMACs
 from tests.api.commands import Finished, Run
 from tests.support.ledgers import copy_ledger, open_ledger
 from tests.support.refunds import World
-from tests.support.restores import keep_log, requested
+from tests.support.restores import keep_log, requested, write_log
 
 
 NOTHING = "the ledger has everything: nothing to do\n"
@@ -53,15 +52,6 @@ class Lost:
             return refunds, store.wallets(), store.stops(), store.head()
 
 
-def _write(path: Path, records: Sequence[Record]) -> Path:
-    lines: list[str] = []
-    log = LogLines(lines.append)
-    for record in records:
-        log.write(record)
-    path.write_text("".join(f"{line}\n" for line in lines))
-    return path
-
-
 @pytest.fixture
 def lost(
     run: Run, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -77,7 +67,7 @@ def lost(
     return Lost(
         run,
         url,
-        _write(tmp_path / "host.log", log),
+        write_log(tmp_path / "host.log", log),
         world.signer.address,
         log,
         tmp_path / "tests-mac.key",

@@ -3,6 +3,7 @@
 import re
 import shutil
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,11 @@ from falcon.testing import Result
 
 from api.cli import keys, nonces
 from api.console.changes.catalogue import CHANGES
-from api.console.changes.change import Change
+from api.console.changes.change import REASON, Change
 from api.http.console import is_console
 from api.http.console.resource import ADMINISTRATORS
 from api.http.middleware import Resource
+from api.http.openapi.document import complete_document
 from backends.sql import SQLStore
 from signer.model.audit_record import Actor
 from tests.api.administrators import authorized
@@ -185,7 +187,8 @@ def test_the_audit_is_that_of_the_api(
         if each is world:
             assert each.make(change, values, jti="the-token").status_code == 200
         else:
-            _make_by_api(each, change, case.same(each, values, _ALICE))
+            by = replace(_ALICE, reason=values.get(REASON.name, ""))
+            _make_by_api(each, change, case.same(each, values, by))
         # The clock stands still, so the records have no order.
         found = map(_comparable, each.records()[known:])
         recorded.append(sorted(found, key=str))
@@ -209,6 +212,57 @@ def _make_by_api(world: World, change: Change, made: object) -> None:
     )
     answer: Result = world.client.simulate_post(made.path, headers=headers, **given)
     assert answer.status_code == 200, answer.text
+
+
+@pytest.mark.parametrize(
+    "change",
+    [each for each in CHANGES if REASON in each.fields],
+    ids=lambda each: each.name,
+)
+@pytest.mark.parametrize("by", ["console", "API"])
+def test_the_reason_is_in_every_record(world: World, change: Change, by: str) -> None:
+    """Of the request, and of what came of it, also if no second person is needed."""
+    case, values = prepared(world, change)
+    known = len(world.records())
+    if by == "console":
+        assert world.make(change, values).status_code == 200
+    else:
+        actor = replace(_ALICE, reason=WHY)
+        _make_by_api(world, change, case.same(world, values, actor))
+    found = [
+        each
+        for each in world.records()[known:]
+        if not each["event"].startswith("digest-sign")
+    ]
+
+    assert found != []
+    assert {each["details"].get("reason") for each in found} == {WHY}
+
+
+def test_every_reason_of_the_api_is_that_of_a_change() -> None:
+    """So the test above makes each request that has a reason."""
+    document = complete_document()
+    with_reason = {
+        f"{method.upper()} {path}"
+        for path, operations in document["paths"].items()
+        for method, operation in operations.items()
+        if path.startswith("/v1/admin") and "reason" in _body(document, operation)
+    }
+
+    assert with_reason == {
+        each.api
+        for each in CHANGES
+        if REASON in each.fields and each.api.startswith("POST")
+    }
+
+
+def _body(document: Mapping[str, Any], operation: Mapping[str, Any]) -> set[str]:
+    """Return the names of what the body of *operation* may have."""
+    content = operation.get("requestBody", {}).get("content", {})
+    schema = content.get("application/json", {}).get("schema", {})
+    name = schema.get("$ref", "").rpartition("/")[2]
+    found = document["components"]["schemas"].get(name, schema)
+    return set(found.get("properties", ()))
 
 
 def test_the_guide_lists_every_change() -> None:
