@@ -15,6 +15,7 @@ from signer.config.policy_files import read_policy_files
 from signer.refunds.top_ups import TopUps
 from signer.refunds.wallet_monitor import WalletMonitor
 from signer.refunds.worker_monitor import WorkerMonitor
+from signer.startup.dependency_checks import check_chain
 from signer.startup.policy_reload import PolicyReload
 
 
@@ -51,6 +52,7 @@ def start_wallet_monitor(container: Container) -> None:
         name=container.heartbeat.name,
         clock=container.ledger_clock,
         meter=container.meter,
+        check=lambda name, chain: check_chain(name, chain.network, chain.client),
     )
     _start(partial(monitor.run, Event().wait), "wallet-monitor")
 

@@ -184,7 +184,7 @@ class JSONRPCChain:
         )
 
     def node_statuses(
-        self, sender: str, tx_hashes: Sequence[str]
+        self, sender: str | None, tx_hashes: Sequence[str]
     ) -> Sequence[NodeStatus]:
         return self._get_pool().statuses(
             partial(request_status, sender=sender, tx_hashes=tx_hashes)

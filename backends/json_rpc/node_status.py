@@ -14,7 +14,7 @@ from signer.ports import NodeStatus, TransactionState
 
 
 def request_status(
-    node: Node, *, name: str, sender: str, tx_hashes: Sequence[str]
+    node: Node, *, name: str, sender: str | None, tx_hashes: Sequence[str]
 ) -> NodeStatus:
     """
     Request the status of the node called *name*, in one batch where possible.
@@ -22,13 +22,15 @@ def request_status(
     ``pending`` is None if the node does not serve it: some have no pool.
     """
     hashes = list(dict.fromkeys(tx_hash.lower() for tx_hash in tx_hashes))
-    head, counted, pending, *found = node.request_all(_list_calls(sender, hashes))
+    calls = [*_list_nonces(sender), *_list_transactions(hashes)]
+    head, *results = node.request_all([("eth_blockNumber", []), *calls])
+    found = results[len(calls) - len(hashes) :]
     return NodeStatus(
         name,
         trusted=True,
         head=quantity(require(head)),
-        counted=quantity(require(counted)),
-        pending=_parse_pending(pending),
+        counted=None if sender is None else quantity(require(results[0])),
+        pending=None if sender is None else _parse_pending(results[1]),
         transactions={
             tx_hash: _parse_state(result, tx_hash)
             for tx_hash, result in zip(hashes, found, strict=True)
@@ -43,13 +45,16 @@ def build_error_status(name: str, error: ChainError, *, trusted: bool) -> NodeSt
     return NodeStatus(name, trusted, error=code)
 
 
-def _list_calls(sender: str, tx_hashes: Sequence[str]) -> Sequence[MethodCall]:
+def _list_nonces(sender: str | None) -> Sequence[MethodCall]:
+    if sender is None:
+        return ()
     return [
-        ("eth_blockNumber", []),
-        ("eth_getTransactionCount", [sender, "latest"]),
-        ("eth_getTransactionCount", [sender, "pending"]),
-        *(("eth_getTransactionByHash", [tx_hash]) for tx_hash in tx_hashes),
+        ("eth_getTransactionCount", [sender, block]) for block in ("latest", "pending")
     ]
+
+
+def _list_transactions(tx_hashes: Sequence[str]) -> Sequence[MethodCall]:
+    return [("eth_getTransactionByHash", [tx_hash]) for tx_hash in tx_hashes]
 
 
 def _parse_pending(result: Any) -> int | None:

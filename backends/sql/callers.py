@@ -2,7 +2,7 @@
 Used one-time tokens, and the counts that all processes share.
 
 Other counts are in the table of the alerts.  Their names have several words, and that
-of an alert has one.
+of an alert has one.  So are the looks of workers: the count is what was seen.
 """
 
 from collections.abc import Mapping
@@ -18,14 +18,16 @@ from sqlalchemy import (
     delete,
     literal_column,
     select,
+    update,
 )
 from sqlalchemy.sql.dml import ReturningInsert
 
 from backends.sql.columns import UTCDateTime
 from backends.sql.database import Database, Tables
-from backends.sql.inserts import INSERT
+from backends.sql.inserts import INSERT, insert_new
 from backends.sql.schema import alerts, attempts, used_tokens
 from signer.errors import StoreError
+from signer.model.look import Look
 from signer.row_macs import RowMACs
 
 
@@ -48,11 +50,24 @@ _counts = select(alerts.c.name, alerts.c["count"])
 _ALERTS = _counts.where(~_has_words)
 _SHARED = _counts.where(_has_words).limit(2000)
 
+_LOOK = f"look{_BETWEEN}"
+_LAST_LOOK = select(alerts.c.last_at, alerts.c["count"]).where(
+    alerts.c.name == bindparam("of_name")
+)
+_REPLACE_LOOK = (
+    update(alerts)
+    .where(
+        alerts.c.name == bindparam("of_name"),
+        alerts.c.last_at == bindparam("before", type_=UTCDateTime),
+    )
+    .values(last_at=bindparam("at", type_=UTCDateTime), count=bindparam("seen"))
+)
+
 _LAST_ALERT = select(alerts.c.last_at).where(alerts.c.name == bindparam("of_name"))
 
 
 class CallerTables(Tables):
-    """Implements ``Callers``, ``AlertCounters`` and ``SharedCounters``."""
+    """Implements ``Callers``, ``AlertCounters``, ``SharedCounters``, ``LookStore``."""
 
     def __init__(self, database: Database, macs: RowMACs | None = None) -> None:
         super().__init__(database, macs)
@@ -103,6 +118,20 @@ class CallerTables(Tables):
             tuple(name.split(_BETWEEN)): int(count)
             for name, count in self._database.rows(_SHARED)
         }
+
+    def last_look(self, name: str) -> Look | None:
+        rows = self._database.rows(_LAST_LOOK, of_name=_LOOK + name)
+        return Look(*rows[0]) if rows else None
+
+    def save_look(self, name: str, before: Look | None, after: Look) -> bool:
+        name = _LOOK + name
+        if before is None:
+            new = insert_new(self._database.dialect, alerts)
+            row = {"name": name, "count": after.seen, "last_at": after.at}
+            return self._database.write(lambda c: c.execute(new, row).all()) != []
+        row = {"of_name": name, "before": before.at, "at": after.at, "seen": after.seen}
+        changed = self._database.write(lambda c: c.execute(_REPLACE_LOOK, row).rowcount)
+        return bool(changed)
 
     def _delete_old(self, table: Table, now: Any, keep: Any) -> None:
         last = self._deleted.get(table)

@@ -92,7 +92,7 @@ class InstantChain:
         return Block(number, f"0x{number:064x}")
 
     def node_statuses(
-        self, sender: str, tx_hashes: Sequence[str]
+        self, sender: str | None, tx_hashes: Sequence[str]
     ) -> Sequence[NodeStatus]:
         return ()
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 
 LAGGING_BLOCKS = 10
@@ -71,6 +72,9 @@ class NetworkView:
 
     ``has_quorum`` is whether enough nodes answered and agreed.  ``head_age`` is for how
     many seconds the newest block has not changed; None if no node answered.
+
+    ``problem`` is the code of the error for which the network cannot be used, if any.
+    ``at`` is when its nodes were asked, by the ledger's clock.
     """
 
     nodes: Sequence[NodeView]
@@ -81,3 +85,5 @@ class NetworkView:
     is_delegated: bool | None = None
     has_quorum: bool = True
     head_age: float | None = None
+    problem: str | None = None
+    at: datetime | None = None

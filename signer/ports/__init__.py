@@ -52,6 +52,7 @@ from signer.ports.key_set import FetchKeySet, KeySetError
 from signer.ports.key_store import KeyStore
 from signer.ports.ledger import Ledger
 from signer.ports.limits_store import LimitsStore
+from signer.ports.look_store import LookStore
 from signer.ports.meter import NO_METER, Meter, Meters
 from signer.ports.node_proxy import NodeProxy
 from signer.ports.payment_statistics import PaymentStatistics
@@ -105,6 +106,7 @@ __all__ = [
     "Ledger",
     "LimitsStore",
     "Log",
+    "LookStore",
     "Meter",
     "Meters",
     "MinedTransaction",

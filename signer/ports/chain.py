@@ -215,10 +215,12 @@ class ChainClient(Protocol):
         """Return the canonical block at *number*, if the nodes have it."""
 
     def node_statuses(
-        self, sender: str, tx_hashes: Sequence[str]
+        self, sender: str | None, tx_hashes: Sequence[str]
     ) -> Sequence[NodeStatus]:
         """
         Return what each node reports about *sender* and *tx_hashes*, in node order.
+
+        Without a sender, no nonces are requested.
 
         It is for diagnosis, and no decision depends on it.  Never raises.
         """

@@ -14,6 +14,7 @@ from signer.model.refund_queue import Queue
 from signer.model.spending_limits import NO_LIMITS, Limits, Spent
 from signer.ports.approvals import ApprovalStore
 from signer.ports.cancellations import Cancellations
+from signer.ports.look_store import LookStore
 from signer.ports.refund_reader import RefundReader
 from signer.ports.stop_store import StopStore
 from signer.ports.tenant_blocks import TenantBlocks
@@ -70,6 +71,7 @@ class Store(
     TenantBlocks,
     Cancellations,
     ApprovalStore,
+    LookStore,
     Watches,
     Protocol,
 ):

@@ -2,25 +2,33 @@
 Decides when a refund is confirmed: receipt at depth, canonical block, exact Transfer.
 
 Reading the chain has no side effects and each result is saved with one compare-and-set,
-so any number of workers may track at once.  All open refunds of a network share their
-requests.
+so any number of workers may track at once.
+
+Nodes are asked when the answer can have changed (``head_looks``), for all refunds of a
+network together.  When the head has moved, the next nonce of each sender says which
+transactions are mined: only their receipts are requested.  They are requested again at
+their depth, and when the newest block with a mined transaction has left the chain: all
+others are below it.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from functools import cache
-from itertools import groupby
 
 import structlog
 
 from signer.chain.chain import Chain
 from signer.chain.erc20 import has_exact_transfer
 from signer.errors import (
+    ChainError,
     HotWalletError,
     RowNotAuthenticError,
     StaleStateError,
 )
 from signer.model.refund import InFlight, Refund, Status
 from signer.ports import NO_METER, Block, Change, Clock, Meter, Receipt, Store
+from signer.refunds.head_looks import HeadLook, HeadLooks
 from signer.refunds.row_alarm import RowAlarm
 from signer.refunds.sweep_policy import build_objection
 from signer.refunds.transitions import log_final_status
@@ -45,40 +53,79 @@ class ConfirmationTracker:
         self._store = store
         self._chains = chains
         self._clock = clock
+        self._looks = HeadLooks(store, clock)
         self._alarm = alarm
         self._batch = batch
         self._meter = meter
         self._log = structlog.get_logger("refunds")
 
     def track(self) -> int:
-        """Check every refund in flight once; return how many changed."""
-        changed, last = 0, None
+        """Look at each network where that is due; return how many refunds changed."""
+        in_flight: dict[str, list[InFlight]] = defaultdict(list)
+        last = None
         while batch := self._store.in_flight(self._batch, after=last):
             last = batch[-1].refund.id
-            by_network = sorted(batch, key=_network)
-            for name, refunds in groupby(by_network, key=_network):
-                if name in self._chains:
-                    changed += self._track_network(name, tuple(refunds))
-        return changed
+            for each in batch:
+                in_flight[each.refund.network].append(each)
+        return sum(
+            self._track_network(name, of_network)
+            for name, of_network in sorted(in_flight.items())
+            if name in self._chains
+        )
 
     def _track_network(self, name: str, in_flight: Sequence[InFlight]) -> int:
         chain = self._chains[name]
+        look = self._looks.begin(chain, [each.refund for each in in_flight])
+        if look is None:
+            return 0
         seen: list[Change] = []
         receipts: Mapping[str, Receipt] = {}
         try:
             # Read the head first: a block that arrives later must not count as depth.
-            head = chain.client.latest_block().number
-            receipts = chain.client.receipts(
-                [tx_hash for each in in_flight for tx_hash in each.tx_hashes]
-            )
-            view = _ChainView(chain, head, cache(chain.client.block))
-            for each in in_flight:
+            head = chain.client.latest_block()
+            view = _ChainView(chain, head.number, cache(chain.client.block))
+            asked = self._select(in_flight, look, head, view)
+            if asked:
+                receipts = chain.client.receipts(
+                    [tx_hash for each in asked for tx_hash in each.tx_hashes]
+                )
+            for each in asked:
                 change = self._look(each, receipts, view)
                 if change is not None:
                     seen.append(change)
         except HotWalletError as e:
             self._log.warning("tracking-failed", network=name, code=e.code)
-        return self._save(seen, receipts)  # What was seen before an error is known.
+            return self._save(seen, receipts)  # What was seen before an error is known.
+        saved = self._save(seen, receipts)
+        is_settled = _is_settled(asked, seen, view)
+        self._looks.end(look, head, is_settled=is_settled)
+        return saved
+
+    def _select(
+        self,
+        in_flight: Sequence[InFlight],
+        look: HeadLook,
+        head: Block,
+        view: "_ChainView",
+    ) -> Sequence[InFlight]:
+        """Return the refunds of which receipts can say something new."""
+        has_moved = look.has_moved(head)
+        sent = [each for each in in_flight if each.refund.status is Status.BROADCAST]
+        asked: list[InFlight] = []
+        if has_moved or any(look.is_new(each.refund) for each in sent):
+            counts = view.count({str(each.refund.sender) for each in sent})
+            asked += [
+                each
+                for each in sent
+                if (each.refund.nonce or 0) < counts[str(each.refund.sender)]
+            ]
+        if has_moved:
+            mined = [each for each in in_flight if each.refund.status is Status.MINED]
+            deep = [each for each in mined if view.is_deep(each.refund)]
+            # All deep ones are requested: only the others need to be watched.
+            has_lost = len(deep) < len(mined) and view.has_lost_newest(mined)
+            asked += mined if has_lost else deep
+        return asked
 
     def _look(
         self, in_flight: InFlight, receipts: Mapping[str, Receipt], view: "_ChainView"
@@ -110,7 +157,10 @@ class ConfirmationTracker:
     def _save(self, changes: Sequence[Change], receipts: Mapping[str, Receipt]) -> int:
         """Save *changes*, which *receipts* show; return how many were possible."""
         saved = 0
-        for change, error in zip(changes, self._store.save_all(changes), strict=True):
+        errors: list[HotWalletError | None] = []
+        for start in range(0, len(changes), self._batch):
+            errors += self._store.save_all(changes[start : start + self._batch])
+        for change, error in zip(changes, errors, strict=True):
             if error is None:
                 saved += 1
                 self._meter.moved(change.before, change.after)
@@ -162,6 +212,7 @@ class _ChainView:
     def __init__(
         self, chain: Chain, head: int, block: Callable[[int], Block | None]
     ) -> None:
+        self._client = chain.client
         self._confirmations = chain.network.confirmations
         self._head = head
         self._block = block
@@ -180,10 +231,35 @@ class _ChainView:
 
     def is_final(self, receipt: Receipt) -> bool:
         """Return whether *receipt* is deep enough, in a canonical block."""
-        if self._head - receipt.block.number + 1 < self._confirmations:
-            return False
-        return self._block(receipt.block.number) == receipt.block
+        number = receipt.block.number
+        return self._reaches(number) and self._block(number) == receipt.block
+
+    def is_deep(self, refund: Refund) -> bool:
+        """Return whether the block of a mined *refund* is deep enough."""
+        return self._reaches(refund.block_number or 0)
+
+    def has_lost_newest(self, mined: Sequence[InFlight]) -> bool:
+        """Return whether the newest block of *mined* refunds has left the chain."""
+        newest = max((each.refund for each in mined), key=lambda r: r.block_number or 0)
+        with suppress(ChainError):  # The next head shows it again.
+            return self.has_lost_block(newest, None)
+        return False
+
+    def count(self, senders: Collection[str]) -> Mapping[str, int]:
+        """Return the next nonce of each of *senders* in the newest block."""
+        return {each: self._client.transaction_count(each) for each in sorted(senders)}
+
+    def _reaches(self, number: int) -> bool:
+        return self._head - number + 1 >= self._confirmations
 
 
-def _network(in_flight: InFlight) -> str:
-    return in_flight.refund.network
+def _is_settled(
+    asked: Sequence[InFlight], changes: Sequence[Change], view: _ChainView
+) -> bool:
+    """Return whether the nodes have said about *asked* what they can say now."""
+    changed = {change.before.id for change in changes}
+    waits = [each.refund for each in asked if each.refund.id not in changed]
+    waits += [each.after for each in changes if each.after.status is Status.MINED]
+    return not any(
+        each.status is Status.BROADCAST or view.is_deep(each) for each in waits
+    )

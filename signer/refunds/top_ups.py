@@ -36,7 +36,7 @@ from signer.ports.wallet_store import WalletStore
 from signer.ports.worker_store import WorkerStore
 
 
-LOOK_SECONDS = 10.0
+LOOK_SECONDS = 60.0
 """How often the balances are read; the treasury is asked only about a low one."""
 
 PAUSE = timedelta(hours=1)

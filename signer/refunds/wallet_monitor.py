@@ -13,13 +13,14 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import structlog
 
 from signer.alerts import Alert, Alerts, AlertThrottle
 from signer.chain.chain import Chain
-from signer.errors import ChainUnavailableError, HotWalletError
+from signer.errors import ChainUnavailableError, ConfigurationError, HotWalletError
 from signer.model.network_view import Funds, NetworkView, NodeView
 from signer.model.worker_row import find_running
 from signer.ports import Clock, KeyStore, Meter, NodeStatus, RefundStatistics
@@ -33,14 +34,23 @@ from signer.refunds.runway import read_funds, read_max_fee
 from signer.refunds.wallet_nonces import read_nonces
 
 
-LOOK_SECONDS = 15.0
-"""How often the nodes are asked: a few requests for each network."""
+LOOK_SECONDS = 30.0
+"""How often each node is asked for its head: one call."""
+
+_FUNDS_SECONDS = 300.0
+"""How often balances, fees and code are read: calls cost money, and a payment needs
+none of these.  While something is wrong, each look reads them."""
+
+_TOKENS_SECONDS = 3600.0
+"""How often chain id and tokens are compared with the configuration."""
 
 WAIT_SECONDS = 3.0
 """How often a worker asks whether it is its turn to look."""
 
 AGAIN_SECONDS = 5.0
 """How soon it looks again at a node that seems to be down, or to lag."""
+
+_PAIR = 2  # Of so many nodes, one that answers decides.
 
 REMIND_SECONDS = 6 * 3600.0
 """How often alerts are repeated: a top-up takes hours."""
@@ -64,15 +74,23 @@ class WalletMonitor:
         name: str,
         clock: Clock,
         meter: Meter,
+        check: Callable[[str, Chain], None] = lambda name, chain: None,
         timer: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Look while the worker *name* is the one that has run for the longest time."""
+        """
+        Look while the worker *name* is the one that has run for the longest time.
+
+        *check* raises an error if a network is not as the configuration says.
+        """
         self._ledger = ledger
         self._chains = chains
         self._alerts = alerts
         self._name = name
         self._clock = clock
         self._meter = meter
+        self._check = check
+        self._read: dict[str, tuple[float, NetworkView]] = {}
+        self._checked: dict[str, float] = {}
         self._throttle = AlertThrottle(timer, remind=REMIND_SECONDS)
         self._nodes = NodeAlarm(alerts, timer)
         self._timer = timer
@@ -106,7 +124,9 @@ class WalletMonitor:
         oldest = find_oldest(self._ledger.open_refunds()) if is_ours else {}
         for name, chain in self._chains.items():
             view = None
-            if active is not None:
+            if active is None:
+                self._read.pop(name, None)
+            else:
                 view = self._view(name, chain, active.address)
                 self._warn(name, chain, view.funds)
                 self._check_code(name, active.address, view.is_delegated)
@@ -117,21 +137,34 @@ class WalletMonitor:
         return pause
 
     def _view(self, name: str, chain: Chain, address: str) -> NetworkView:
-        statuses = chain.client.node_statuses(address, ())
+        statuses = chain.client.node_statuses(None, ())
         nodes, age = compare_nodes(statuses), self._head_age(name, statuses)
+        at, view = self._read.get(name, (-math.inf, NetworkView(nodes)))
+        now = self._timer()
+        if now - at >= _FUNDS_SECONDS or _is_worrying(view, chain):
+            view = self._read_all(name, chain, address)
+            self._read[name] = now, view
+        view = replace(view, nodes=nodes, head_age=age, at=self._clock())
+        if view.problem is not None or _has_quorum(nodes):
+            return view
+        return replace(view, has_quorum=False, problem=ChainUnavailableError.code)
+
+    def _read_all(self, name: str, chain: Chain, address: str) -> NetworkView:
         try:
+            if self._timer() - self._checked.get(name, -math.inf) >= _TOKENS_SECONDS:
+                self._check(name, chain)
+                self._checked[name] = self._timer()
             fee = read_max_fee(chain)
             funds = read_funds(chain, address, self._ledger, fee)
             nonce = chain.client.transaction_count(address)
             missing = self._count_missing(chain, address, nonce)
             is_delegated = chain.client.has_code(address)
         except HotWalletError as e:
-            self._log.warning("wallet-look-failed", network=name, code=e.code)
-            has_quorum = not isinstance(e, ChainUnavailableError)
-            return NetworkView(nodes, has_quorum=has_quorum, head_age=age)
-        return NetworkView(
-            nodes, funds, fee, nonce, missing, is_delegated, head_age=age
-        )
+            code = e.refusals[0].code if isinstance(e, ConfigurationError) else e.code
+            self._log.warning("wallet-look-failed", network=name, code=code)
+            has_quorum = code != ChainUnavailableError.code
+            return NetworkView((), has_quorum=has_quorum, problem=code)
+        return NetworkView((), funds, fee, nonce, missing, is_delegated)
 
     def _head_age(self, name: str, statuses: Sequence[NodeStatus]) -> float | None:
         """
@@ -195,6 +228,19 @@ class WalletMonitor:
                     refunds_left=each.refunds_left,
                     hours_left=None if hours is None else math.floor(hours),
                 )
+
+
+def _is_worrying(view: NetworkView, chain: Chain) -> bool:
+    """Return whether *view* shows something that may end soon."""
+    bounds = chain.network.low_balance_refunds, chain.network.low_balance_hours
+    is_low = any(each.is_below(*bounds) for each in view.funds)
+    return is_low or view.problem is not None or bool(view.is_delegated)
+
+
+def _has_quorum(nodes: Sequence[NodeView]) -> bool:
+    """Return whether so many of *nodes* answer that they may decide."""
+    down = sum(node.is_down for node in nodes)
+    return down * 2 < len(nodes) if len(nodes) > _PAIR else down < len(nodes)
 
 
 def compare_nodes(statuses: Sequence[NodeStatus]) -> Sequence[NodeView]:

@@ -1,8 +1,17 @@
 """The worker process: tracks what is broadcast and advances refunds that are due."""
 
 import time
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import (
+    Callable,
+    Collection,
+    Container,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import suppress
+from datetime import timedelta
 
 import structlog
 
@@ -19,6 +28,7 @@ from signer.keys.keyring import KeyRing
 from signer.keys.proof import KeyProof
 from signer.keys.retirement import KeyRetirement
 from signer.model.key import WATCHED, Key, KeyState, find_active_key
+from signer.model.look import Look
 from signer.model.refund import HOLD, UNSENT, Refund, Status
 from signer.ports import NO_METER, Clock, Meter, Store, Topic
 from signer.refunds.attempts import is_device_failure
@@ -56,6 +66,12 @@ _DECIDED = 100
 """How many refunds whose approval was decided are taken in one pass."""
 
 _PASSES_PER_WALLET_CHECK = 5
+
+_WALLETS_EVERY = timedelta(seconds=30)
+"""How often one of the workers compares nonces with the chain.  A payment compares them
+too, and while a wallet is paused each check does."""
+
+_WALLETS = "wallets"
 
 Failed = Sequence[tuple[Refund, HotWalletError]]
 """Refunds whose step failed, each with its error."""
@@ -137,7 +153,7 @@ class Worker:
         Its cost grows with the number of open refunds, not with that of all refunds.
         """
         if self._passes % _PASSES_PER_WALLET_CHECK == 0:
-            self._check_wallets()
+            self._check_wallets(is_first=self._passes == 0)
         self._passes += 1
         self._cancelling.clear()
         steps = self._confirmation_tracker.track() + self.advance()
@@ -209,9 +225,11 @@ class Worker:
         else:
             self._heartbeat()
 
-    def _check_wallets(self) -> None:
+    def _check_wallets(self, *, is_first: bool) -> None:
         try:
             ring = self._ring.current_keys()
+            if not (self._begin_wallet_check(ring) or is_first):
+                return
             self._former.forget_paused()
         except HotWalletError as e:
             self._log.warning("wallet-check-failed", network=None, code=e.code)
@@ -220,6 +238,18 @@ class Worker:
         keys = [key for key in ring if key.state in WATCHED or key.epoch]
         settled = [key.address for key in keys if self._reconcile_key(key)]
         self._retirement.retire(settled)
+
+    def _begin_wallet_check(self, ring: Collection[Key]) -> bool:
+        """Return whether to ask the nodes: no worker did lately, or a wallet waits."""
+        last, now = self._store.last_look(_WALLETS), self._clock()
+        is_recent = last is not None and last.at <= now < last.at + _WALLETS_EVERY
+        watched = {key.address for key in ring if key.state in WATCHED}
+        waits = any(key.state is KeyState.DRAINING for key in ring) or any(
+            address in watched for _, address in self._store.paused_wallets()
+        )
+        if is_recent and not waits:
+            return False
+        return self._store.save_look(_WALLETS, last, Look(now))
 
     def _reconcile_key(self, key: Key) -> bool:
         """Reconcile the wallets of *key*; return whether it may be retired."""

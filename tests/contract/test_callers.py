@@ -11,6 +11,7 @@ from backends.sql import SQLStore
 from backends.sql.callers import CallerTables
 from backends.sql.database import Database
 from backends.sql.schema import attempts, used_tokens
+from signer.model.look import Look
 from tests.fixtures.races import race
 from tests.fixtures.stores import migrate
 from tests.support.ledgers import open_ledger
@@ -148,3 +149,18 @@ def test_alerts_are_counted(tables: CallerTables) -> None:
         tables.count_alert(name, NOW)
 
     assert tables.alert_counts() == {"key-mismatch": 2, "key-unhealthy": 1}
+
+
+def test_one_of_several_workers_makes_a_look(tables: CallerTables) -> None:
+    """The one that replaces the look that all of them read."""
+    assert tables.last_look("head 1") is None
+    first = Look(NOW, 2**62)
+    assert tables.save_look("head 1", None, first)
+    assert not tables.save_look("head 1", None, Look(NOW + MINUTE))
+    assert tables.last_look("head 1") == first
+    second = Look(NOW + MINUTE, 7)
+    assert tables.save_look("head 1", first, second)
+    assert not tables.save_look("head 1", first, Look(NOW + 2 * MINUTE))
+    assert tables.last_look("head 1") == second
+    assert tables.last_look("head 2") is None
+    assert tables.alert_counts() == {}

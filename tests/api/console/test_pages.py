@@ -196,7 +196,7 @@ class _HangingNode(ScriptedChain):
         self.release = threading.Event()
 
     def node_statuses(
-        self, sender: str, tx_hashes: Sequence[str]
+        self, sender: str | None, tx_hashes: Sequence[str]
     ) -> Sequence[NodeStatus]:
         self.release.wait()
         return ()

@@ -1,5 +1,6 @@
 """Receipts, depth, reorganisations and Transfer events of broadcast refunds."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -429,3 +430,76 @@ def test_a_block_without_a_quorum_does_not_delay_earlier_refunds(world: World) -
 
     assert world.statuses(refunds) == [Status.CONFIRMED, Status.MINED]
     assert [each["event"] for each in logs] == ["tracking-failed", "refund-ended"]
+
+
+def _asked(world: World, tracker: ConfirmationTracker) -> set[str]:
+    """Return the methods of the chain that the next look of *tracker* calls."""
+    before = Counter(world.chain.calls)
+    tracker.track()
+    return set(world.chain.calls - before)
+
+
+def test_nodes_are_asked_when_the_answer_can_have_changed(world: World) -> None:
+    """Receipts when a nonce is used, and at depth; blocks when the head has moved."""
+    world.network = world.network.model_copy(update={"confirmations": 4})
+    tracker = world.confirmation_tracker
+    refund = world.broadcast()
+    world.clock.advance(seconds=1)
+    looks = [_asked(world, tracker)]
+    world.clock.advance(seconds=1)
+    looks.append(_asked(world, tracker))
+    world.chain.mine_empty(1)
+    looks.append(_asked(world, tracker))
+    world.chain.mine()
+    looks.append(_asked(world, tracker))
+    world.clock.advance(seconds=1)
+    looks.append(_asked(world, tracker))
+    for blocks in (2, 1):
+        world.chain.mine_empty(blocks)
+        world.clock.advance(minutes=1)
+        looks.append(_asked(world, tracker))
+
+    assert looks == [
+        {"latest_block", "transaction_count"},
+        {"latest_block"},  # The head is the same.
+        {"latest_block", "transaction_count"},  # No nonce is used.
+        {"latest_block", "transaction_count", "receipts"},
+        {"latest_block"},
+        {"latest_block", "block"},  # Its block is still there.
+        {"latest_block", "receipts", "block"},
+    ]
+    assert world.stored(refund).status is Status.CONFIRMED
+
+
+def test_a_refund_that_is_sent_while_a_worker_looks_is_found(world: World) -> None:
+    """The look before saw the block of its transaction, and not the refund."""
+    first = world.broadcast()
+    late = world.step(world.accepted(), times=2)
+    world.chain.broadcast(world.sent(late).raw)
+    world.chain.mine()
+    tracker = world.confirmation_tracker
+    tracker.track()
+    assert world.statuses([first, late]) == [Status.MINED, Status.SIGNED]
+
+    world.clock.advance(seconds=1)
+    world.step(world.stored(late))
+    tracker.track()
+
+    assert world.statuses([first, late]) == [Status.MINED, Status.MINED]
+
+
+def test_a_newest_block_without_a_quorum_is_looked_at_with_the_next_head(
+    world: World,
+) -> None:
+    """It delays no other refund."""
+    mined = _mined(world)
+    world.chain.reorganise(keep=True)
+    world.chain.fail("block", ChainUnavailableError("gone"))
+    tracker = world.confirmation_tracker
+    tracker.track()
+    assert world.stored(mined) == mined
+
+    world.chain.mine_empty(1)
+    tracker.track()
+
+    assert world.stored(mined).status is Status.BROADCAST

@@ -1,5 +1,6 @@
 """A worker looks at funds and nodes, and alerts before the wallet is empty."""
 
+from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -9,7 +10,13 @@ from structlog.testing import capture_logs
 
 from signer.alerts import Alert, Alerts
 from signer.chain.chain import Chain
-from signer.errors import ChainError, ChainUnavailableError, StoreUnavailableError
+from signer.errors import (
+    ChainError,
+    ChainUnavailableError,
+    ConfigurationError,
+    Refusal,
+    StoreUnavailableError,
+)
 from signer.model.network_view import Funds, NetworkView, NodeView
 from signer.model.refund import Status
 from signer.model.worker_row import WorkerRow
@@ -64,6 +71,11 @@ class System:
             now = self.world.clock()
             self.world.store.record_pass(WorkerRow(name, now, now))
             self.world.clock.advance(seconds=1)
+
+    def record_later(self) -> None:
+        """Record a pass when everything is read again."""
+        self.world.clock.advance(minutes=6)
+        self.record("a")
 
     def monitor(
         self, name: str = "a", stalled_after: int = 300, **changes: Any
@@ -143,7 +155,7 @@ def test_a_delegated_wallet_is_reported_once_in_six_hours(system: System) -> Non
     monitor = system.monitor()
 
     def look() -> int:
-        system.record("a")
+        system.record_later()
         with capture_logs() as logs:
             monitor.look()
         found = [
@@ -176,10 +188,9 @@ def test_a_low_balance_is_reported_once_in_six_hours(system: System) -> None:
     system.world.chain.balance_left = 49 * AMOUNT
     monitor = system.monitor()
     with capture_logs() as logs:
-        for _ in range(3 * 60):
-            system.record("a")
+        for _ in range(2 * 60):
+            system.record_later()
             monitor.look()
-            system.world.clock.advance(minutes=4)
 
     (first, second, *_) = [each for each in logs if each.get("alert") == "low-balance"]
     expected = {"alert": "low-balance", "network": "local", "asset": "TUSD"}
@@ -193,7 +204,7 @@ def test_a_top_up_ends_it(system: System) -> None:
     monitor = system.monitor()
     for balance in (49, 50, 49):
         system.world.chain.balance_left = balance * AMOUNT
-        system.record("a")
+        system.record_later()
         monitor.look()
 
     assert system.raised == 2
@@ -224,7 +235,7 @@ def test_the_view_has_nodes_fees_and_the_nonce(system: System) -> None:
 
 def test_missing_nonces_are_counted(system: System) -> None:
     """The chain has a transaction that this service did not make, above a gap."""
-    system.record("a")
+    system.record_later()
     monitor = system.monitor()
     monitor.look()
     system.pay(1)
@@ -232,7 +243,7 @@ def test_missing_nonces_are_counted(system: System) -> None:
     wallet = store.wallet(system.world.network.chain_id, address)
     assert wallet is not None
     store.add_unrecorded(wallet, [sighting(nonce=4, sender=address)])
-    system.record("a")
+    system.record_later()
     monitor.look()
 
     counts = [view.missing_nonces for view in system.views.seen if view]
@@ -282,13 +293,13 @@ def test_a_lost_quorum_is_reported_once(system: System) -> None:
 def test_a_chain_without_new_blocks_is_reported(system: System, after: int) -> None:
     """Unless that is turned off; a new block ends it."""
     monitor = system.monitor(stalled_after=after)
-    before = _network_alerts(system, monitor, 20, LOOK_SECONDS)
+    before = _network_alerts(system, monitor, 10, LOOK_SECONDS)
     (*_, view) = system.views.seen
     assert view is not None
-    assert (before, view.head_age) == ([], 19 * LOOK_SECONDS)
+    assert (before, view.head_age) == ([], 9 * LOOK_SECONDS)
     alerts = _network_alerts(system, monitor, 5, LOOK_SECONDS)
     system.world.chain.mine_empty(1)
-    ended = _network_alerts(system, monitor, 20, LOOK_SECONDS)
+    ended = _network_alerts(system, monitor, 10, LOOK_SECONDS)
 
     named = [(each["alert"], each["seconds"] > 300) for each in alerts]
     assert named == ([("chain-stalled", True)] if after else [])
@@ -389,3 +400,94 @@ def test_it_looks_until_it_is_stopped(system: System) -> None:
     assert waits == [WAIT_SECONDS] * 2 + [LOOK_SECONDS] * 4
     events = [each["event"] for each in logs]
     assert events == ["wallet-look-failed", "wallet-watch-failed"]
+
+
+def test_between_full_looks_each_node_is_asked_for_its_head(system: System) -> None:
+    """One call; everything is read again after five minutes, and while it is low."""
+    system.pay(2)
+    monitor, chain = system.monitor(), system.world.chain
+
+    def look(seconds: float) -> set[str]:
+        system.world.clock.advance(seconds=seconds)
+        now = system.world.clock()
+        system.world.store.record_pass(WorkerRow("a", now, now))
+        before = Counter(chain.calls)
+        monitor.look()
+        return set(chain.calls - before)
+
+    everything = look(0)
+    assert everything >= {"views", "fees", "balance", "call", "has_code"}
+    assert look(LOOK_SECONDS) == {"views"}
+    assert look(300) == everything
+    chain.balance_left = AMOUNT
+    assert look(300) == everything
+    assert look(LOOK_SECONDS) == everything
+    last = system.views.seen[-1]
+    assert last is not None
+    assert last.at == system.world.clock()
+
+
+def _problem(system: System, monitor: WalletMonitor) -> str | None:
+    system.record_later()
+    monitor.look()
+    view = system.views.seen[-1]
+    assert view is not None
+    return view.problem
+
+
+def test_a_network_that_is_not_as_configured_is_a_problem(system: System) -> None:
+    """It is checked once an hour, and again until it is right."""
+    refusal = Refusal("chain-misconfigured", "another chain")
+    answers: list[Exception | None] = [None, ConfigurationError(refusal), None]
+    monitor = system.monitor()
+
+    def check(name: str, chain: Chain) -> None:
+        assert name == "local"
+        answer = answers.pop(0)
+        if answer is not None:
+            raise answer
+
+    monitor._check = check
+    found = [_problem(system, monitor) for _ in range(3)]
+    system.world.clock.advance(hours=1)
+    found += [_problem(system, monitor) for _ in range(2)]
+
+    assert found == [None, None, None, "chain-misconfigured", None]
+    assert answers == []
+
+
+@pytest.mark.parametrize(
+    ("up", "has_quorum"),
+    [
+        ((), False),
+        ((True,), True),
+        ((False,), False),
+        ((True, False), True),
+        ((False, False), False),
+        ((True, True, False), True),
+        ((True, False, False), False),
+        ((True, True, False, False), False),
+    ],
+)
+def test_a_network_without_a_quorum_is_a_problem(
+    system: System, up: tuple[bool, ...], has_quorum: bool
+) -> None:
+    """It ends as soon as enough nodes answer."""
+    statuses = [
+        NodeStatus(f"node-{position}", trusted=True, head=7)
+        if answers
+        else NodeStatus(f"node-{position}", trusted=True, error="chain-unavailable")
+        for position, answers in enumerate(up, 1)
+    ]
+    current: list[list[NodeStatus]] = [statuses]
+    monitor = system.monitor(node_statuses=lambda *_: current[0])
+
+    expected = None if has_quorum else "chain-unavailable"
+    assert _problem(system, monitor) == expected
+    current[0] = [NodeStatus("node-1", trusted=True, head=7)]
+    assert _problem(system, monitor) is None
+    system.world.chain.fail("fees", *[ChainUnavailableError("gone")] * 2)
+    system.world.clock.advance(minutes=5)
+    assert _problem(system, monitor) == "chain-unavailable"
+    current[0] = [NodeStatus("node-1", trusted=True, error="chain-unavailable")]
+    assert _problem(system, monitor) == "chain-unavailable"

@@ -338,19 +338,24 @@ def test_an_idle_pass_makes_no_requests(world: World) -> None:
     assert world.chain.calls == {}
 
 
-def test_wallets_are_checked_every_fifth_pass(world: World) -> None:
+def test_one_worker_checks_the_wallets_every_30_seconds(world: World) -> None:
     """A foreign transaction is found without a new refund (R23)."""
     world.broadcast()
-    worker = world.worker
-    worker.work()
+    workers = [world.worker, world.worker]
+    for worker in workers:
+        worker.work()  # A worker that starts checks them as well.
     world.chain.mine_foreign(world.signer.address)
     world.chain.mine_foreign(world.signer.address)
-    pauses = []
-    for _ in range(5):
-        worker.work()
-        pauses.append(world.wallet.paused_by)
+    world.chain.calls.clear()
+    found = []
+    for _ in range(40):
+        world.clock.advance(seconds=1)
+        for worker in workers:
+            worker.work()
+        found.append((world.chain.calls["pending_count"], world.wallet.paused_by))
 
-    assert pauses == [None, None, None, None, Pause.CHAIN_AHEAD]
+    assert found[28] == (0, None)
+    assert found[-1][1] is Pause.CHAIN_AHEAD
 
 
 def test_a_paused_wallet_pays_after_an_operator_resumes_it(world: World) -> None:

@@ -1,0 +1,143 @@
+"""
+Decides when a worker asks for the head of a network, and shares the answer.
+
+A look at the head is a call that every node of the network is paid for.  So workers
+take turns: the ledger has when any of them looked last, and which block it saw.  From
+this each learns how long a block takes.  While a transaction waits for a block, the
+next look is just before that block; while all are mined, before the block at which one
+can be final.
+"""
+
+from collections import deque
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from statistics import median
+from zlib import crc32
+
+from signer.chain.chain import Chain
+from signer.model.look import Look
+from signer.model.refund import Refund, Status
+from signer.ports import Block, Clock
+from signer.ports.look_store import LookStore
+
+
+LONGEST_PAUSE = timedelta(minutes=2)
+"""How long no worker looks, at most, while refunds are in flight."""
+
+_LONGEST_BLOCK = timedelta(seconds=12)
+_UNBROKEN = timedelta(seconds=15)  # Looks further apart measure no block.
+_SAMPLES = 9
+_FEWEST_SAMPLES = 2
+_EARLY = 0.9  # Of a block: when the look is made that should find it.
+_SOON = 8  # The part of a block after which a look that found nothing is repeated.
+_HASH_BITS = 23
+
+
+@dataclass(frozen=True, slots=True)
+class HeadLook:
+    """A look that this worker makes now: ``last`` is the one before, of any worker."""
+
+    name: str
+    last: Look | None
+    current: Look
+
+    def has_moved(self, head: Block) -> bool:
+        """Return whether the last look did not see *head*, or left work to do."""
+        return self.last is None or _encode(head) != self.last.seen
+
+    def is_new(self, refund: Refund) -> bool:
+        """Return whether *refund* was broadcast after the last look began."""
+        return self.last is not None and refund.updated_at >= self.last.at
+
+
+class HeadLooks:
+    """The looks at the heads of networks, which all workers share."""
+
+    def __init__(self, store: LookStore, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+        self._paces: dict[str, _Pace] = {}
+
+    def begin(self, chain: Chain, refunds: Collection[Refund]) -> HeadLook | None:
+        """Return a look at *chain* for its *refunds* in flight; None if none is due."""
+        name = f"head {chain.network.chain_id}"
+        pace = self._paces.setdefault(name, _Pace(chain.network.confirmations))
+        last, now = self._store.last_look(name), self._clock()
+        if last is not None:
+            pace.saw(last)
+            if last.at <= now < pace.next_at(refunds, last):
+                return None
+        current = Look(now, 0 if last is None else last.seen)
+        if not self._store.save_look(name, last, current):
+            return None  # Another worker looks.
+        return HeadLook(name, last, current)
+
+    def end(self, look: HeadLook, head: Block, *, is_settled: bool) -> None:
+        """Share that *head* was seen; if not *is_settled*, it is looked at again."""
+        seen = _encode(head, is_settled=is_settled)
+        if seen != look.current.seen:
+            self._store.save_look(
+                look.name, look.current, replace(look.current, seen=seen)
+            )
+
+
+class _Pace:
+    """When the next block of a network is expected, by the looks of all workers."""
+
+    def __init__(self, confirmations: int) -> None:
+        self._confirmations = confirmations
+        self._number = 0
+        self._moved_at: datetime | None = None
+        self._looked_at: datetime | None = None
+        self._gaps: deque[float] = deque(maxlen=_SAMPLES)
+
+    def saw(self, look: Look) -> None:
+        """Learn from the last *look*."""
+        number, before = _number(look), self._looked_at
+        blocks = number - self._number
+        if blocks:
+            moved_at = look.at
+            if blocks > 0 and self._moved_at is not None and before is not None:
+                if look.at - before <= _UNBROKEN:
+                    gap = look.at - self._moved_at
+                    self._gaps.append(gap.total_seconds() / blocks)
+                elif self._gaps:
+                    # The block came since the look before: when, the others say.
+                    passed = timedelta(seconds=blocks * median(self._gaps))
+                    expected = self._moved_at + passed
+                    moved_at = min(look.at, max(before, expected))
+            self._number, self._moved_at = number, moved_at
+        self._looked_at = look.at
+
+    def next_at(self, refunds: Collection[Refund], last: Look) -> datetime:
+        """Return when to look again for *refunds*, after the *last* look."""
+        if len(self._gaps) < _FEWEST_SAMPLES or self._moved_at is None:
+            return last.at
+        block = min(timedelta(seconds=median(self._gaps)), _LONGEST_BLOCK)
+        soon = last.at + block / _SOON
+        if not last.seen & 1:
+            return last.at + block / 2
+        mined = [each.block_number or 0 for each in refunds if _is_mined(each)]
+        blocks = 1
+        if len(mined) == len(refunds):
+            # What has lasted for some blocks is looked at again after as many.
+            depth = self._number - max(mined) + 1
+            missing = min(mined) + self._confirmations - 1 - self._number
+            blocks = max(1, min(depth, missing))
+        expected = self._moved_at + (blocks - 1 + _EARLY) * block
+        return max(soon, min(expected, last.at + LONGEST_PAUSE))
+
+
+def _is_mined(refund: Refund) -> bool:
+    return refund.status is Status.MINED
+
+
+def _encode(head: Block, *, is_settled: bool = True) -> int:
+    """Return a number with the height, a part of the hash, and *is_settled*."""
+    part = crc32(head.hash.encode()) % (1 << _HASH_BITS)
+    return (head.number << _HASH_BITS | part) << 1 | is_settled
+
+
+def _number(look: Look) -> int:
+    return look.seen >> (_HASH_BITS + 1)

@@ -1,0 +1,86 @@
+"""
+How often workers ask nodes: idle, and for each confirmed refund.
+
+Time is simulated, so that the counts are the same in each run.  ``docs/explanation/
+performance.md`` has them, and what they cost.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from backends.json_rpc import JSONRPCChain
+from dev import stablecoin as coin
+from dev.chain import CHAIN_ID
+from signer.config.networks import Network
+from signer.model.refund import Status
+from signer.ports import Ledger
+from tests.fixtures.chain import DevChain
+from tests.fixtures.fake_node import FakeNode
+from tests.support.node_calls import BLOCK_SECONDS, Fleet
+from tests.support.refunds import World
+
+
+CONFIRMATIONS = 8
+IDLE_PER_MINUTE = 6
+PER_REFUND = 12
+EVERY = 8
+"""Seconds between two refunds; 10,000 a day are one every 8.6 seconds."""
+
+Start = Callable[[int, int], Fleet]
+
+
+@pytest.fixture
+def start(fresh_anvil: DevChain, sqlite_store: Ledger) -> Iterator[Start]:
+    """Return a function that starts so many nodes and workers."""
+    with ExitStack() as stack:
+
+        def start_fleet(nodes: int, workers: int) -> Fleet:
+            asked = [
+                stack.enter_context(FakeNode(fresh_anvil.url)) for _ in range(nodes)
+            ]
+            urls = [node.url for node in asked]
+            token = {"address": fresh_anvil.token, "decimals": 6, "max_amount": "1000"}
+            network = Network.model_validate(
+                {
+                    "chain_id": CHAIN_ID,
+                    "rpc_urls": urls,
+                    "confirmations": CONFIRMATIONS,
+                    "tokens": {"TUSD": token},
+                }
+            )
+            client = JSONRPCChain(urls, timeout=10, chain_id=CHAIN_ID)
+            world = World(sqlite_store, client=client, network=network)
+            coin.fund(fresh_anvil.url, world.signer.address, token=fresh_anvil.token)
+            fresh_anvil.rpc("evm_setAutomine", False)
+            fleet = Fleet(world, fresh_anvil, asked)
+            fleet.start(workers)
+            return fleet
+
+        yield start_fleet
+
+
+@pytest.mark.parametrize(("nodes", "workers"), [(1, 1), (1, 2), (3, 2)])
+def test_calls_of_each_node_are_bounded(start: Start, nodes: int, workers: int) -> None:
+    """Six a minute while nothing is open, and twelve for each confirmed refund."""
+    fleet = start(nodes, workers)
+    fleet.run(60)
+    fleet.count()
+    fleet.run(600)
+    idle = fleet.count()
+    assert idle.total() <= 10 * IDLE_PER_MINUTE, idle
+
+    # A busy service: the refunds of before are confirmed while others are accepted.
+    fleet.run(CONFIRMATIONS * BLOCK_SECONDS + 24, every=EVERY)
+    fleet.count()
+    confirmed = fleet.confirmed()
+    fleet.run(240, every=EVERY)
+    load = fleet.count()
+    confirmed = fleet.confirmed() - confirmed
+    assert confirmed >= 25
+    assert load.total() <= PER_REFUND * confirmed, load
+
+    # The last ones are confirmed on time, although nothing else is to be done.
+    fleet.run((CONFIRMATIONS + 2) * BLOCK_SECONDS)
+    assert set(fleet.statuses()) == {Status.CONFIRMED}

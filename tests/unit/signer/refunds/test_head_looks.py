@@ -1,0 +1,177 @@
+"""Workers share their looks at the head, and make the next one when it can matter."""
+
+import itertools
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from signer.model.look import Look
+from signer.model.refund import Refund, Status
+from signer.ports import Block
+from signer.refunds.head_looks import LONGEST_PAUSE, HeadLook, HeadLooks
+from tests.support.refunds import World
+
+
+BLOCK = 12.0
+
+
+class Chainlike:
+    """A chain with a block every ``BLOCK`` seconds, and the looks of workers at it."""
+
+    def __init__(self, world: World, refund: Refund) -> None:
+        self.world = world
+        self.refund = refund
+        self.born = world.clock()
+        self.workers = [HeadLooks(world.store, world.clock) for _ in range(2)]
+        self.seconds: list[int] = []
+
+    @property
+    def head(self) -> Block:
+        """The newest block."""
+        age = (self.world.clock() - self.born).total_seconds()
+        number = 100 + int(age // BLOCK)
+        return Block(number, f"0x{number:064x}")
+
+    def look(self, worker: int = 0) -> HeadLook | None:
+        """Return the look of a *worker*, which ends at once."""
+        chain = self.world.chains["local"]
+        looks = self.workers[worker]
+        look = looks.begin(chain, [self.refund])
+        if look is not None:
+            looks.end(look, self.head, is_settled=True)
+        return look
+
+    def pass_time(self, seconds: int, workers: int = 1) -> list[int]:
+        """Let workers pass once a second; return the seconds at which one looked."""
+        looked = []
+        for second in range(1, seconds + 1):
+            self.world.clock.advance(seconds=1)
+            looks = [self.look(worker) for worker in range(workers)]
+            looked += [second for look in looks if look is not None]
+        return looked
+
+
+@pytest.fixture
+def chain(world: World) -> Chainlike:
+    """A chain that one worker has learnt, with a refund that waits for a block."""
+    refund = replace(world.broadcast(), block_number=None)
+    chain = Chainlike(world, refund)
+    chain.pass_time(4 * int(BLOCK))
+    return chain
+
+
+def _mined(chain: Chainlike) -> Refund:
+    number = chain.head.number
+    chain.world.network = chain.world.network.model_copy(update={"confirmations": 64})
+    chain.workers = [HeadLooks(chain.world.store, chain.world.clock) for _ in range(2)]
+    chain.pass_time(4 * int(BLOCK), workers=2)
+    return replace(chain.refund, status=Status.MINED, block_number=number)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_look_is_just_before_the_next_block(chain: Chainlike, workers: int) -> None:
+    """About two looks for each block, however many workers there are."""
+    chain.pass_time(4 * int(BLOCK), workers)
+    looked = chain.pass_time(10 * int(BLOCK), workers)
+
+    assert len(looked) <= 25
+    gaps = [after - before for before, after in itertools.pairwise(looked)]
+    assert max(gaps) <= BLOCK
+
+
+def test_while_all_are_mined_a_look_is_when_the_depth_has_doubled(
+    chain: Chainlike,
+) -> None:
+    """And again just before one can be final."""
+    chain.refund = _mined(chain)
+    age = (chain.world.clock() - chain.born).total_seconds()
+    looked = chain.pass_time(62 * int(BLOCK))
+
+    gaps = [after - before for before, after in itertools.pairwise(looked)]
+    assert max(gaps) <= LONGEST_PAUSE.total_seconds()
+    deep_at = (chain.refund.block_number or 0) - 100 + 63  # Blocks after the birth.
+    deep_at = deep_at * int(BLOCK) - int(age)
+    (found, *_) = [each for each in looked if each >= deep_at]
+    assert found - deep_at <= BLOCK / 4
+    assert len([each for each in looked if each <= found]) <= 14
+
+
+def test_what_is_not_settled_is_looked_at_again_within_a_block(
+    chain: Chainlike,
+) -> None:
+    chain.world.clock.advance(seconds=60)
+    looks = chain.workers[0]
+    look = looks.begin(chain.world.chains["local"], [chain.refund])
+    assert look is not None
+    looks.end(look, chain.head, is_settled=False)
+
+    looked = chain.pass_time(int(BLOCK))
+    assert looked
+    assert looked[0] <= BLOCK
+
+
+def test_a_new_worker_and_a_clock_that_was_set_back_wait_for_nothing(
+    chain: Chainlike,
+) -> None:
+    """A worker that has seen no block looks; so does one that sees the future."""
+    assert chain.look(1) is not None
+    assert chain.look() is None
+    chain.world.clock.advance(seconds=-3600)
+    assert chain.look() is not None
+
+
+def test_looks_far_apart_measure_no_block(world: World) -> None:
+    """A chain that mines on request is looked at in each pass."""
+    chain = Chainlike(world, world.broadcast())
+    for _ in range(5):
+        assert chain.look() is not None
+        world.clock.advance(seconds=60)
+
+    assert chain.pass_time(3) == [1, 2, 3]
+
+
+def test_one_of_two_workers_makes_a_look(world: World) -> None:
+    """The other has read the same last look."""
+    refund = world.broadcast()
+    chain = world.chains["local"]
+    first, second = (
+        HeadLooks(world.store, world.clock),
+        HeadLooks(world.store, world.clock),
+    )
+    assert first.begin(chain, [refund]) is not None
+    before = world.store.last_look("head 31337")
+    world.clock.advance(seconds=1)
+    assert second.begin(chain, [refund]) is not None
+    assert not world.store.save_look("head 31337", before, Look(world.clock()))
+
+
+def test_a_look_that_another_worker_takes_is_none(world: World) -> None:
+    refund = world.broadcast()
+    looks = HeadLooks(world.store, world.clock)
+    chain = world.chains["local"]
+    assert looks.begin(chain, [refund]) is not None
+    stale = world.store.last_look("head 31337")
+    assert stale is not None
+    world.clock.advance(seconds=1)
+    looks._store = _Behind(world, stale)
+
+    assert looks.begin(chain, [refund]) is None
+
+
+class _Behind:
+    """A store of which another worker changes the last look after each read."""
+
+    def __init__(self, world: World, stale: Look) -> None:
+        self._world = world
+        self._stale = stale
+
+    def last_look(self, name: str) -> Look:
+        """Return the last look of a moment ago."""
+        after = Look(self._world.clock() - timedelta(milliseconds=1))
+        self._world.store.save_look(name, self._stale, after)
+        return self._stale
+
+    def save_look(self, name: str, before: Look | None, after: Look) -> bool:
+        """Save it as the ledger does."""
+        return self._world.store.save_look(name, before, after)
