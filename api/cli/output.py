@@ -66,6 +66,13 @@ def command_logging() -> Iterator[Settings]:
         yield settings
 
 
+def show_title(command: str) -> None:
+    """Let ``ps`` show ``hotwallet`` and the *command*, which runs until it is ended."""
+    from setproctitle import setproctitle
+
+    setproctitle(f"hotwallet {command}")
+
+
 def prints(command: Callable[..., Result]) -> Callable[..., None]:
     """Add ``--json`` to *command*, and print the result that it returns."""
 

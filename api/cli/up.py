@@ -8,6 +8,8 @@ from threading import Event
 
 import click
 
+from api.cli.output import show_title
+
 
 _POLL_SECONDS = 0.2
 _KILLED_BY = 128  # Plus the signal's number: the exit status that shells use.
@@ -21,6 +23,7 @@ def up() -> None:
     Both read the same settings.  For processes with fewer privileges, run `hotwallet
     serve --role` and `hotwallet worker` separately.
     """
+    show_title("up")
     stop = Event()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         # `nohup` ignores SIGHUP, which a terminal sends when it is closed.

@@ -8,6 +8,8 @@ from threading import Event
 
 import click
 
+from api.cli.output import show_title
+
 
 @click.command()
 @click.option(
@@ -39,6 +41,7 @@ def worker(interval: float, once: bool) -> None:
     from api.logs import configure
     from signer.config.settings import Settings
 
+    show_title("worker")
     configure(Settings.from_env(os.environ))
     stop = Event()
     for number in (signal.SIGTERM, signal.SIGINT):

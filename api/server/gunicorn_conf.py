@@ -130,7 +130,8 @@ workers = _values.workers
 threads = _values.threads
 worker_class = "api.server.gunicorn_worker.Worker"
 logger_class = "api.server.gunicorn_worker.Logger"
-proc_name = "hotwallet"
+# With setproctitle, gunicorn shows it to ``ps``, with "master" or "worker" before it.
+proc_name = f"hotwallet serve {_values.serve_role}"
 
 preload_app = False
 control_socket_disable = True

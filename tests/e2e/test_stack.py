@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from bench.processes import children
 from dev import stablecoin
 from dev.stack import Stack
 from tests.e2e.gateway import RECIPIENT, Gateway
@@ -130,6 +131,22 @@ def test_no_secret_is_visible(stack: Stack, gateway: Gateway) -> None:
 
     assert all(secret)
     assert not [text for text in shown for word in secret if word in text]
+
+
+def test_ps_shows_the_name_and_the_role(stack: Stack) -> None:
+    """And nothing of the command line that was typed."""
+    titles = {name: _title(stack.processes[name].pid) for name in ("serve", "worker")}
+    forks = {_title(pid) for pid in children(stack.processes["serve"].pid)}
+
+    assert titles == {
+        "serve": "gunicorn: master [hotwallet serve all]",
+        "worker": "hotwallet worker",
+    }
+    assert forks == {"gunicorn: worker [hotwallet serve all]"}
+
+
+def _title(pid: int) -> str:
+    return Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8").rstrip("\0 ")
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,7 @@ MODULES = {
     "python-pkcs11": "pkcs11",
     "requests": "requests",
     "segno": "segno",
+    "setproctitle": "setproctitle",
     "sqlalchemy": "sqlalchemy",
     "urllib3": "urllib3",
     "web3": "web3",
