@@ -141,12 +141,16 @@ def open_histories(networks: Mapping[str, Network]) -> Mapping[str, ChainHistory
 
 
 def open_backend(
-    settings: Settings, environ: Mapping[str, str] = os.environ
+    settings: Settings,
+    environ: Mapping[str, str] = os.environ,
+    *,
+    is_worker: bool = False,
 ) -> KeyDirectory:
     """
     Return the configured device; no request is sent yet.
 
-    A plugin reads variables of its own from *environ*.
+    A plugin reads variables of its own from *environ*.  A worker may repeat a call more
+    often, because nothing but its queue waits.
 
     Raises:
         ConfigurationError: There is no such device, or its library is missing.
@@ -154,7 +158,7 @@ def open_backend(
     from api.backend_plugins import load_plugin, open_plugin  # noqa: PLC0415
 
     plugin = load_plugin(settings.backend_name)
-    return open_plugin(plugin, BackendConfig(settings, environ))
+    return open_plugin(plugin, BackendConfig(settings, environ, is_worker))
 
 
 def preload(settings: Settings) -> None:

@@ -43,12 +43,14 @@ _DEVICE_SECONDS = 3.0
 """How long a process that needs no device waits for it: meanwhile nothing is served."""
 
 
-def build_container(environ: Mapping[str, str] = os.environ) -> Container:
+def build_container(
+    environ: Mapping[str, str] = os.environ, *, is_worker: bool = False
+) -> Container:
     """Return a container to look at ledger and chains; nothing is opened or checked."""
     return Container(
         environ=environ,
         open_store=open_store,
-        open_backend=partial(open_backend, environ=environ),
+        open_backend=partial(open_backend, environ=environ, is_worker=is_worker),
         open_chains=open_chains,
         open_notifier=open_notifier,
         open_jwt_keys=open_token_keys,
@@ -90,7 +92,7 @@ def open_container(
     from api.checkpoint_key import require_separate_key
     from signer.startup import dependency_checks
 
-    container = build_container(environ)
+    container = build_container(environ, is_worker=not serving)
     warnings = _check_settings(container, serving=serving, paying=not serving)
     dependency_checks.check_journal(
         container.settings, container.store, serving=serving

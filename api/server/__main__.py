@@ -7,12 +7,20 @@ folder or a ``structlog.py`` would be imported instead of the installed package.
 
 from gunicorn.app.wsgiapp import WSGIApplication  # type: ignore[import-untyped]
 
+from api.server.config_check import refuse_loading
+
 
 class Application(WSGIApplication):  # type: ignore[misc]  # gunicorn has no types.
     """gunicorn's application, without the change of directory and ``sys.path``."""
 
     def chdir(self) -> None:
         """Do nothing; ``config_check`` refuses a ``--chdir``."""
+
+    def wsgi(self) -> object:
+        """Return the application; with ``--preload`` the master asks, and ends."""
+        if self.cfg.preload_app:
+            refuse_loading()
+        return super().wsgi()
 
 
 def main() -> None:

@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
+from typing import NoReturn
 
 from gunicorn import systemd  # type: ignore[import-untyped]
 from gunicorn.arbiter import Arbiter  # type: ignore[import-untyped]
@@ -79,13 +80,18 @@ def require_our_gunicorn(expected: Mapping[str, object]) -> None:
     if effective is not None:
         refuse_overrides(effective, expected)
         return
+    # gunicorn restarts a worker that exits with any other status.
+    is_gunicorn = os.environ.get("SERVER_SOFTWARE", "").startswith("gunicorn/")
+    refuse_loading(int(Arbiter.WORKER_BOOT_ERROR) if is_gunicorn else EXIT_STATUS)
+
+
+def refuse_loading(status: int = EXIT_STATUS) -> NoReturn:
+    """End the process, which would open the key unchecked or before the fork."""
     sys.stderr.write(
         "refused: gunicorn-overridden: gunicorn loads the application without"
         f" api/server/gunicorn_conf.py, or before its workers; {_cure()}\n"
     )
-    # gunicorn restarts a worker that exits with any other status.
-    is_gunicorn = os.environ.get("SERVER_SOFTWARE", "").startswith("gunicorn/")
-    raise SystemExit(int(Arbiter.WORKER_BOOT_ERROR) if is_gunicorn else EXIT_STATUS)
+    raise SystemExit(status)
 
 
 def _cure() -> str:

@@ -3,12 +3,12 @@
 from collections.abc import Iterator
 from functools import partial
 
-from signer.config.settings import AWS_KMS, Role, Settings
+from signer.config.settings import AWS_KMS
 from signer.errors import Refusal
 from signer.ports import BackendConfig, BackendPlugin, KeyDirectory
 
 
-_SYNCHRONOUS_RETRIES = 2
+_ATTEMPTS = 3
 
 
 class AWSKMSPlugin:
@@ -34,7 +34,7 @@ class AWSKMSPlugin:
         open_client = partial(
             build_client,
             endpoint_url=settings.kms_endpoint,
-            max_retries=_find_retries(settings),
+            max_retries=_limit_attempts(config),
             timeout_ms=settings.kms_timeout_ms,
             max_pool_connections=settings.kms_max_concurrency,
         )
@@ -46,11 +46,10 @@ class AWSKMSPlugin:
         )
 
 
-def _find_retries(settings: Settings) -> int:
-    """Return how often a call is repeated; a client of the role ``sign`` waits."""
-    if settings.serve_role is Role.SIGN:
-        return min(settings.kms_max_retries, _SYNCHRONOUS_RETRIES)
-    return settings.kms_max_retries
+def _limit_attempts(config: BackendConfig) -> int:
+    """Return how often a call is tried: only a worker has the time for more."""
+    configured = config.settings.kms_max_retries
+    return configured if config.is_worker else min(configured, _ATTEMPTS)
 
 
 PLUGIN: BackendPlugin = AWSKMSPlugin()

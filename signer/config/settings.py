@@ -126,7 +126,9 @@ _LISTEN_ADDRESS = re.compile(
 def _listen_address(value: str) -> str:
     found = _LISTEN_ADDRESS.fullmatch(value)
     if found is None or int(found["port"] or 0) > 65535:  # noqa: PLR2004
-        raise ValueError("must be HOST:PORT, with a port up to 65535, or unix:PATH")
+        raise ValueError(
+            "must be HOST:PORT, with a port up to 65535, unix:PATH or fd://NUMBER"
+        )
     return value
 
 

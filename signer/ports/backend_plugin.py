@@ -20,10 +20,15 @@ Model = TypeVar("Model", bound=BaseModel)
 
 @dataclass(frozen=True, slots=True)
 class BackendConfig:
-    """What a plugin may read: the service's ``settings``, and the environment."""
+    """
+    What a plugin may read: the service's ``settings``, and the environment.
+
+    *is_worker* is False if a client or an operator waits for each call.
+    """
 
     settings: Settings
     environ: Mapping[str, str] = field(repr=False)
+    is_worker: bool = False
 
     def read(self, model: type[Model]) -> Model:
         """

@@ -3,17 +3,20 @@
 import pytest
 
 from api.backend_factories import open_backend
-from backends.plugins.aws_kms import _find_retries
+from dev import kms_faults as faults
 from dev.kms_emulator import KMSEmulator
+from dev.kms_wire import Faults
 from signer.config.settings import Settings
-from signer.errors import BackendThrottledError
+from signer.errors import BackendThrottledError, BackendUnavailableError
 from signer.ports import KeyDirectory, KeyId
 
 
 DIGEST = bytes(range(32))
 
 
-def _open(emulator: KMSEmulator, **settings: str) -> KeyDirectory:
+def _open(
+    emulator: KMSEmulator, *, is_worker: bool = False, **settings: str
+) -> KeyDirectory:
     environ = {
         "APP_ENV": "test",
         "USE_KMS": "true",
@@ -21,7 +24,7 @@ def _open(emulator: KMSEmulator, **settings: str) -> KeyDirectory:
         "AWS_ENDPOINT_URL_KMS": emulator.endpoint,
         **settings,
     }
-    return open_backend(Settings.from_env(environ))
+    return open_backend(Settings.from_env(environ), is_worker=is_worker)
 
 
 def test_the_concurrency_is_limited(kms_emulator: KMSEmulator) -> None:
@@ -41,7 +44,28 @@ def test_the_rate_is_limited(kms_emulator: KMSEmulator, kms_key: KeyId) -> None:
         sign_for_a_while()
 
 
-@pytest.mark.parametrize(("role", "retries"), [("sign", 2), ("all", 10), ("admin", 10)])
-def test_a_client_waits_for_three_tries_of_kms(role: str, retries: int) -> None:
-    """A signature that a client waits for fails early enough to be reported."""
-    assert _find_retries(Settings.from_env({"SERVE_ROLE": role})) == retries
+@pytest.mark.parametrize("role", ["all", "admin", "sign"])
+def test_a_client_waits_for_three_attempts(
+    kms_emulator: KMSEmulator, kms_faults: Faults, kms_key: KeyId, role: str
+) -> None:
+    """At most: whichever role the process has."""
+    kms_faults.always("Sign", faults.kms_internal())
+
+    assert _attempts(_open(kms_emulator, SERVE_ROLE=role), kms_key) == 3
+    fewer = _open(kms_emulator, SERVE_ROLE=role, KMS_MAX_RETRIES="2")
+    assert _attempts(fewer, kms_key) == 2
+
+
+def test_a_worker_tries_more_often(
+    kms_emulator: KMSEmulator, kms_faults: Faults, kms_key: KeyId
+) -> None:
+    """Its queue waits, so it uses its deadline."""
+    kms_faults.always("Sign", faults.kms_internal())
+
+    assert _attempts(_open(kms_emulator, is_worker=True), kms_key) > 3
+
+
+def _attempts(kms: KeyDirectory, key: KeyId) -> int:
+    with pytest.raises(BackendUnavailableError) as caught:
+        kms.sign_digest(key, DIGEST)
+    return caught.value.attempts

@@ -121,6 +121,20 @@ def test_limits_invalid_tokens_of_one_peer(pair: list[Instance]) -> None:
     assert [r["outcome"] for r in records].count("too-many-requests") <= 1
 
 
+def test_another_process_learns_of_the_limit_at_its_next_refusal(
+    pair: list[Instance],
+) -> None:
+    """Until then it answers good tokens: the check asks no database."""
+    for _ in range(61):
+        pair[0].request(headers=_FORGED)
+
+    known = [each.request().status_code for each in pair]
+    refused = pair[1].request(headers=_FORGED).status_code
+
+    assert known == [429, 200]
+    assert (refused, pair[1].request().status_code) == (429, 429)
+
+
 def test_limits_concurrent_invalid_tokens(pair: list[Instance]) -> None:
     """H17: threads of both instances let no more than the limit through."""
     with ThreadPoolExecutor(8) as pool:

@@ -141,9 +141,11 @@ def test_preloading_is_refused(config: str | None) -> None:
 
 
 def test_the_refusal_names_the_variable_that_preloads() -> None:
-    """The cure is not the command that was just run."""
-    result = _gunicorn(config=CONFIG, APP_ENV="test", GUNICORN_CMD_ARGS="--preload")
+    """The cure is not the command that was just run, which ends with status 78."""
+    environ = {"APP_ENV": "test", "GUNICORN_CMD_ARGS": "--preload"}
+    result = run_python("-m", "api.cli", "serve", environ=environ)
 
+    assert result.returncode == 78
     assert "; unset GUNICORN_CMD_ARGS, and run: hotwallet serve" in result.stderr
 
 
