@@ -4,6 +4,8 @@ Asks a screening service over HTTP whether an address may be paid.
 Requests are signed as Standard Webhooks, so that the service knows who asks.  Anything
 but the one form of an answer is an error: a redirect, another address, or a body that
 is too large.  Only permissions are kept, for a while: a denied address may be cleared.
+
+The questions of one tenant, and its failures, do not keep others from asking.
 """
 
 import json
@@ -11,7 +13,8 @@ import secrets
 import ssl
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
@@ -24,7 +27,7 @@ from backends.http_client import ExchangeError, HTTPClient
 from backends.secure_url import is_secure
 from signer.deadline import Deadlines
 from signer.errors import ConfigurationError, Refusal, ScreeningUnavailableError
-from signer.ports import Clock, utc_now
+from signer.ports import Clock, Question, utc_now
 from signer.webhooks.signatures import Secret, read_secrets, sign
 
 
@@ -35,17 +38,22 @@ MAX_BYTES = 16 * 1024
 """Bytes of an answer."""
 
 PAUSE = 1.0
-"""Seconds after a failure without a request: a list of refunds fails at once."""
+"""Seconds after a failure without a request of the tenant: a list fails at once."""
+
+AT_ONCE = 8
+"""How many questions of a list are open at once."""
+
+LIST_SECONDS = 10.0
+"""For how long the questions of a list are asked."""
 
 _MOST_KEPT = 10_000
-_MOST_REQUESTS = 32
+_MOST_REQUESTS = 64
+_MOST_OF_A_TENANT = 2 * AT_ONCE
 
 # The HTTP client does not bound name resolution: a request ends this much later.
 _SLACK_SECONDS = 0.5
 
 _HEADERS = {"Content-Type": "application/json", "Accept": "application/json"}
-
-_Question = tuple[str, int]
 
 
 class ScreeningClient:
@@ -84,33 +92,52 @@ class ScreeningClient:
         self._kept_seconds = kept_seconds
         self._timer = timer
         self._clock = clock
-        self._deadlines = Deadlines(_MOST_REQUESTS)
+        self._deadlines = Deadlines(_MOST_OF_A_TENANT, _MOST_REQUESTS)
         self._lock = Lock()
-        self._kept: OrderedDict[_Question, float] = OrderedDict()
-        self._paused_until = float("-inf")
+        self._kept: OrderedDict[Question, float] = OrderedDict()
+        self._paused_until: dict[str, float] = {}  # By tenant.
         self._log = structlog.get_logger("screening")
 
     def __repr__(self) -> str:
         return "ScreeningClient(...)"
 
-    def allows(self, address: str, chain_id: int) -> bool:
+    def answers(
+        self, questions: Collection[Question], tenant: str
+    ) -> Mapping[Question, bool | None]:
+        until = self._timer() + LIST_SECONDS
+
+        def ask(question: Question) -> bool | None:
+            if self._timer() >= until:
+                return None
+            try:
+                return self.allows(*question, tenant)
+            except ScreeningUnavailableError:
+                return None
+
+        with ThreadPoolExecutor(AT_ONCE, "screening") as pool:
+            return dict(zip(questions, pool.map(ask, questions), strict=True))
+
+    def allows(self, address: str, chain_id: int, tenant: str) -> bool:
         question = (address.lower(), chain_id)
         with self._lock:
             now = self._timer()
             if self._kept.get(question, now) > now:
                 return True
-            if now < self._paused_until:
+            if now < self._paused_until.get(tenant, now):
                 raise _unavailable("it failed a moment ago")
         try:
             is_allowed = self._deadlines.within(
                 self._timeout + _SLACK_SECONDS,
                 partial(self._ask, *question),
                 name="screening",
+                subject=tenant,
                 late=lambda _: _unavailable("too-slow"),
             )
         except ScreeningUnavailableError as e:
             with self._lock:
-                self._paused_until = self._timer() + PAUSE
+                now = self._timer()
+                paused = {t: end for t, end in self._paused_until.items() if end > now}
+                self._paused_until = {**paused, tenant: now + PAUSE}
             self._log.warning("screening-failed", reason=str(e))
             raise
         with self._lock:
@@ -132,7 +159,7 @@ class ScreeningClient:
         self._log.info("screened", message_id=message_id, allowed=is_allowed)
         return is_allowed
 
-    def _keep(self, question: _Question, *, is_allowed: bool) -> None:
+    def _keep(self, question: Question, *, is_allowed: bool) -> None:
         self._kept.pop(question, None)
         if is_allowed:
             self._kept[question] = self._timer() + self._kept_seconds

@@ -86,6 +86,7 @@ class Deadlines:
         work: Callable[[], T],
         *,
         name: str,
+        subject: str = "",
         late: Callable[[str], HotWalletError] = BackendUnavailableError,
     ) -> T:
         """
@@ -94,7 +95,7 @@ class Deadlines:
         If it does not, or was not started because earlier work hangs, this raises the
         error that *late* makes of the message.
         """
-        pending = self.start(work, name=name)
+        pending = self.start(work, name=name, subject=subject)
         if not pending.wait(seconds):
             raise late(TIMEOUT_MESSAGE)
         return pending.result()

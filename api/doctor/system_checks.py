@@ -265,7 +265,7 @@ def _check_screening(context: DoctorContext) -> Finding:
     if service is None:
         return Finding("no service is configured (SCREENING_URL)")
     # Any answer will do: this address is never paid.
-    service.allows(ZERO_ADDRESS, 1)
+    service.allows(ZERO_ADDRESS, 1, tenant="doctor")
     return Finding("the service answers")
 
 

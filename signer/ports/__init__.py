@@ -59,7 +59,7 @@ from signer.ports.payment_statistics import PaymentStatistics
 from signer.ports.refund_search import RefundFilter, RefundSearch
 from signer.ports.refund_statistics import RefundStatistics
 from signer.ports.refund_store import Change, Permit, Reservation, Store
-from signer.ports.screening_service import ScreeningService
+from signer.ports.screening_service import Question, ScreeningService
 from signer.ports.shared_counters import SharedCounters
 from signer.ports.stop_store import StopStore
 from signer.ports.tenant_blocks import TenantBlocks
@@ -118,6 +118,7 @@ __all__ = [
     "PaymentStatistics",
     "Permit",
     "Pruned",
+    "Question",
     "Receipt",
     "RefundFilter",
     "RefundSearch",

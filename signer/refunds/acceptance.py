@@ -1,6 +1,7 @@
 """Accepts requests for refunds: checks each one, and stores it at most once."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TypeGuard
@@ -15,6 +16,7 @@ from signer.errors import (
     InProgressError,
     PolicyViolationError,
     RequestError,
+    ScreeningUnavailableError,
     StoreError,
     StoreUnavailableError,
     TenantBlockedError,
@@ -30,7 +32,7 @@ from signer.ports import NO_METER, Clock, Meter, Store
 from signer.refunds.approval_needs import ApprovalNeeds, decide
 from signer.refunds.nonces import require_unblocked
 from signer.refunds.payment_approvals import PaymentApprovals
-from signer.refunds.payment_policy import PaymentPolicy, path_of
+from signer.refunds.payment_policy import Answers, PaymentPolicy, path_of
 from signer.refunds.policy import admit
 from signer.refunds.signed_requests import SignedRequests
 from signer.refunds.transaction_signer import describe_acceptance
@@ -88,6 +90,7 @@ class _Terms:
     actor: Actor
     now: datetime
     answer: MakeAnswer | None
+    screened: Answers | None = None
 
 
 class RefundAcceptor:
@@ -153,6 +156,7 @@ class RefundAcceptor:
             now=self._clock(),
             answer=answer,
         )
+        terms = self._screen_ahead(requests, terms)
         prepared = [self._prepare(each, terms) for each in requests]
         new = [each for each in prepared if isinstance(each, Acceptance)]
         stored = self._store_all(new)
@@ -222,17 +226,8 @@ class RefundAcceptor:
         key, request = new.idempotency_key, new.request
         proof = self._signed_requests.verify(terms.tenant, key, new.signed, terms.now)
         try:
-            refund = admit(
-                request,
-                refund_id=new_refund_id(terms.now),
-                tenant=terms.tenant,
-                idempotency_key=key,
-                networks=self._networks,
-                wallets=terms.wallets,
-                now=terms.now,
-                limits=terms.limits,
-            )
-            is_screened = self._screen(refund)
+            refund = self._draft(new, terms)
+            is_screened = self._screen(refund, terms)
         except RequestError as e:
             require_unblocked(self._store, terms.tenant)
             # An accepted refund stays accepted when the rules change.
@@ -265,11 +260,41 @@ class RefundAcceptor:
         max_open = terms.limits.max_open_refunds
         return Acceptance(refund, record, max_open, proof, answer, proposed)
 
-    def _screen(self, refund: Refund) -> bool:
+    def _draft(self, new: SubmittedRequest, terms: _Terms) -> Refund:
+        """Return the refund that *new* asks for; raises as ``admit``."""
+        return admit(
+            new.request,
+            refund_id=new_refund_id(terms.now),
+            tenant=terms.tenant,
+            idempotency_key=new.idempotency_key,
+            networks=self._networks,
+            wallets=terms.wallets,
+            now=terms.now,
+            limits=terms.limits,
+        )
+
+    def _screen_ahead(
+        self, requests: Sequence[SubmittedRequest], terms: _Terms
+    ) -> _Terms:
+        """Return *terms* with what the screening service answers about a batch."""
+        if self._policy is None or not self._policy.screens or len(requests) == 1:
+            return terms
+        drafts = []
+        for each in requests:
+            with suppress(RequestError):  # Its own answer will say why.
+                drafts.append(self._draft(each, terms))
+        try:
+            answers = self._policy.screen_ahead(drafts, terms.tenant)
+        except ScreeningUnavailableError:
+            return terms  # The list cannot be read, which each answer will say.
+        return replace(terms, screened=answers)
+
+    def _screen(self, refund: Refund, terms: _Terms) -> bool:
         """Return whether the screening service was asked, after the policy's rules."""
         if refund.is_call:
             self._require_permitted(refund)
-        return self._policy is not None and self._policy.screen(refund)
+        policy = self._policy
+        return policy is not None and policy.screen(refund, terms.screened)
 
     def _require_permitted(self, call: Refund) -> None:
         """

@@ -1,12 +1,12 @@
 """Asks the policy about the transactions of refunds, sweeps and no-ops."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from signer.config.deny_list import DenyList
 from signer.config.networks import Network
 from signer.crypto.transactions import AnyTransaction
-from signer.errors import PolicyViolationError
+from signer.errors import PolicyViolationError, ScreeningUnavailableError
 from signer.keys.keyring import KeyRing
 from signer.model.audit_record import WORKER
 from signer.model.decision import Decision, Verdict
@@ -19,8 +19,11 @@ from signer.policy.policy import Approve
 from signer.policy.rules import DENIED, RULES
 from signer.policy.surroundings import NO_KEYS, KnownNetwork, OwnKeys, Surroundings
 from signer.policy.transaction_facts import transaction_facts
-from signer.ports import Clock, Permit, ScreeningService
+from signer.ports import Clock, Permit, Question, ScreeningService
 
+
+Answers = Mapping[Question, bool | None]
+"""Whether recipients may be paid; None if there is no answer."""
 
 _OF_TENANTS = frozenset({Path.REFUND, Path.CALL})
 """The paths on which people can approve what rules demand."""
@@ -140,12 +143,38 @@ class PaymentPolicy:
         """Whether an operator's rules or list can refuse what was accepted."""
         return self.policy.is_extended or self._deny_list is not None
 
-    def screen(self, refund: Refund) -> bool:
+    @property
+    def screens(self) -> bool:
+        """Whether there is a screening service."""
+        return self._screening is not None
+
+    def screen_ahead(self, refunds: Iterable[Refund], tenant: str) -> Answers:
+        """
+        Ask the screening service about all of *refunds*, several of them at once.
+
+        Return its answers for ``screen``.
+
+        Raises:
+            ScreeningUnavailableError: The list cannot be used.
+            StoreError: The earlier payments cannot be read.
+        """
+        denied = self.denied()
+        asked = dict.fromkeys(
+            _question(refund)
+            for refund in refunds
+            if refund.recipient.lower() not in denied and self._needs_screening(refund)
+        )
+        if self._screening is None or not asked:
+            return {}
+        return self._screening.answers(asked, tenant)
+
+    def screen(self, refund: Refund, answers: Answers | None = None) -> bool:
         """
         Require that the recipient may be paid, before *refund* is accepted.
 
         Return whether the screening service was asked, which it is before a first
         payment.  Other refunds and the signature are screened by the deny list alone.
+        *answers* are those of ``screen_ahead`` about all refunds of a batch.
 
         Raises:
             PolicyViolationError: ``recipient-denied``: the list or the service has it.
@@ -153,9 +182,17 @@ class PaymentPolicy:
             StoreError: The earlier payments cannot be read.
         """
         is_denied = refund.recipient.lower() in self.denied()
-        is_asked = not is_denied and self._needs_screening(refund)
+        question = _question(refund)
+        if answers is None:
+            is_asked = not is_denied and self._needs_screening(refund)
+        else:
+            is_asked = not is_denied and question in answers
         if is_asked and self._screening is not None:
-            is_denied = not self._screening.allows(refund.recipient, refund.chain_id)
+            is_denied = not (
+                self._screening.allows(*question, refund.tenant)
+                if answers is None
+                else _require_answer(answers[question])
+            )
         if is_denied:
             raise PolicyViolationError(
                 f"the recipient must not be paid: {RULES[DENIED]}", rule=DENIED
@@ -263,3 +300,13 @@ def payment_facts(
     has_mark = transaction.data and not refund.is_call
     mark = refund.mark if has_mark else None
     return transaction_facts(transaction, digest, surroundings, mark)
+
+
+def _question(refund: Refund) -> Question:
+    return refund.recipient, refund.chain_id
+
+
+def _require_answer(answer: bool | None) -> bool:
+    if answer is None:
+        raise ScreeningUnavailableError("the screening service gave no answer in time")
+    return answer

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,13 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from backends.screening_client import MAX_BYTES, PAUSE, ScreeningClient
+from backends.screening_client import (
+    AT_ONCE,
+    LIST_SECONDS,
+    MAX_BYTES,
+    PAUSE,
+    ScreeningClient,
+)
 from signer.errors import ConfigurationError, ScreeningUnavailableError
 from signer.webhooks.signatures import Secret, verify
 from tests.support.refunds import CUSTOMER
@@ -57,7 +64,7 @@ def connect(secret_file: Path) -> Connect:
 def test_the_service_decides(connect: Connect, allowed: bool) -> None:
     """It is asked about the address on the chain, by a signed request."""
     with screening_service(screened(allowed)) as service:
-        assert connect(service.url).allows(CUSTOMER, 137) is allowed
+        assert connect(service.url).allows(CUSTOMER, 137, "shop") is allowed
 
     ((_, _, headers, body),) = service.asked
     assert json.loads(body) == {"address": CUSTOMER.lower(), "chain_id": 137}
@@ -69,25 +76,25 @@ def test_a_permission_is_kept_for_a_while(connect: Connect) -> None:
     timer = Timer()
     with screening_service(screened(allowed=True)) as service:
         client = connect(service.url, timer=timer)
-        assert client.allows(CUSTOMER, 137)
-        assert client.allows(CUSTOMER.lower(), 137)
+        assert client.allows(CUSTOMER, 137, "shop")
+        assert client.allows(CUSTOMER.lower(), 137, "shop")
         assert len(service.asked) == 1
-        assert client.allows(CUSTOMER, 1)
+        assert client.allows(CUSTOMER, 1, "shop")
         assert len(service.asked) == 2
         service.reply = screened(allowed=False)
-        assert client.allows(CUSTOMER, 137)
+        assert client.allows(CUSTOMER, 137, "shop")
         timer.now += 60
-        assert not client.allows(CUSTOMER, 137)
+        assert not client.allows(CUSTOMER, 137, "shop")
         service.reply = screened(allowed=True)
-        assert client.allows(CUSTOMER, 137)
+        assert client.allows(CUSTOMER, 137, "shop")
         assert len(service.asked) == 4
 
 
 def test_nothing_is_kept_for_no_seconds(connect: Connect) -> None:
     with screening_service(screened(allowed=True)) as service:
         client = connect(service.url, kept_seconds=0)
-        assert client.allows(CUSTOMER, 137)
-        assert client.allows(CUSTOMER, 137)
+        assert client.allows(CUSTOMER, 137, "shop")
+        assert client.allows(CUSTOMER, 137, "shop")
 
     assert len(service.asked) == 2
 
@@ -100,7 +107,7 @@ def test_a_bounded_number_is_kept(
     with screening_service(screened(allowed=True)) as service:
         client = connect(service.url)
         for chain_id in (1, 2, 3, 3, 2, 1):
-            assert client.allows(CUSTOMER, chain_id)
+            assert client.allows(CUSTOMER, chain_id, "shop")
 
     asked = [json.loads(body)["chain_id"] for *_, body in service.asked]
     assert asked == [1, 2, 3, 1]
@@ -132,7 +139,7 @@ def test_another_answer_is_none(
     with screening_service(reply) as service:
         client = connect(service.url)
         with pytest.raises(ScreeningUnavailableError, match=reason) as failed:
-            client.allows(CUSTOMER, 137)
+            client.allows(CUSTOMER, 137, "shop")
 
     output = capsys.readouterr()
     assert "screening-failed" in output.out
@@ -147,7 +154,7 @@ def test_a_redirect_is_not_followed(connect: Connect) -> None:
             screening_service(reply) as service,
             pytest.raises(ScreeningUnavailableError, match="status-307"),
         ):
-            connect(service.url).allows(CUSTOMER, 137)
+            connect(service.url).allows(CUSTOMER, 137, "shop")
 
     assert target.asked == []
 
@@ -157,31 +164,81 @@ def test_a_slow_service_gives_no_answer(connect: Connect) -> None:
     with screening_service(screened(allowed=True)) as service:
         service.may_answer.clear()
         with pytest.raises(ScreeningUnavailableError, match="too-slow"):
-            connect(service.url, timeout=0.2).allows(CUSTOMER, 137)
+            connect(service.url, timeout=0.2).allows(CUSTOMER, 137, "shop")
 
 
 def test_a_failure_pauses_the_questions(connect: Connect) -> None:
-    """So a list of refunds does not wait for each; a permission still counts."""
+    """So a list does not wait for each; permissions and other tenants go on."""
     timer = Timer()
     with screening_service(screened(allowed=True)) as service:
         client = connect(service.url, timer=timer)
-        client.allows(CUSTOMER, 1)
+        client.allows(CUSTOMER, 1, "shop")
         service.reply = (500, {}, b"")
         for _ in range(3):
             with pytest.raises(ScreeningUnavailableError):
-                client.allows(CUSTOMER, 2)
+                client.allows(CUSTOMER, 2, "shop")
         assert len(service.asked) == 2
-        assert client.allows(CUSTOMER, 1)
+        with pytest.raises(ScreeningUnavailableError, match="status-500"):
+            client.allows(CUSTOMER, 2, "another")
+        assert client.allows(CUSTOMER, 1, "shop")
         timer.now += PAUSE
         service.reply = screened(allowed=True)
-        assert client.allows(CUSTOMER, 2)
+        assert client.allows(CUSTOMER, 2, "shop")
+
+
+def test_one_tenant_leaves_questions_for_others(connect: Connect) -> None:
+    """One asks about address after address, and the service is slow."""
+    with screening_service(screened(allowed=True)) as service:
+        client = connect(service.url, timeout=30)
+        service.may_answer.clear()
+        with ThreadPoolExecutor(2 * AT_ONCE + 1) as pool:
+            asked = [
+                pool.submit(client.allows, CUSTOMER, n, "mallory")
+                for n in range(2 * AT_ONCE)
+            ]
+            assert eventually(lambda: len(service.asked) == len(asked), 10)
+            with pytest.raises(ScreeningUnavailableError):
+                client.allows(CUSTOMER, 137, "mallory")
+            other = pool.submit(client.allows, CUSTOMER, 137, "shop")
+            assert eventually(lambda: len(service.asked) == len(asked) + 1, 10)
+            service.may_answer.set()
+
+            assert other.result()
+
+
+def test_several_questions_of_a_list_are_open_at_once(connect: Connect) -> None:
+    with screening_service(screened(allowed=True)) as service:
+        client = connect(service.url, timeout=30)
+        questions = [(CUSTOMER, n) for n in range(3 * AT_ONCE)]
+        service.may_answer.clear()
+        with ThreadPoolExecutor(2 * AT_ONCE + 1) as pool:
+            answers = pool.submit(client.answers, questions, "shop")
+            assert eventually(lambda: len(service.asked) == AT_ONCE, 10)
+            service.may_answer.set()
+
+            assert answers.result() == dict.fromkeys(questions, True)
+        service.reply = screened(allowed=False)
+        assert client.answers([(CUSTOMER, 137)], "shop") == {(CUSTOMER, 137): False}
+        service.reply = 500, {}, b""
+        assert client.answers([(CUSTOMER, 138)], "shop") == {(CUSTOMER, 138): None}
+
+
+def test_a_list_is_asked_for_a_bounded_time(connect: Connect) -> None:
+    """What is left has no answer; what was allowed is not asked again."""
+    times = iter([0.0])
+
+    with screening_service(screened(allowed=True)) as service:
+        client = connect(service.url, timer=lambda: next(times, LIST_SECONDS))
+
+        assert client.answers([(CUSTOMER, 1)], "shop") == {(CUSTOMER, 1): None}
+        assert service.asked == []
 
 
 def test_no_service_gives_no_answer(connect: Connect) -> None:
     client = connect(f"http://127.0.0.1:{free_port()}/")
 
     with pytest.raises(ScreeningUnavailableError, match="unreachable"):
-        client.allows(CUSTOMER, 137)
+        client.allows(CUSTOMER, 137, "shop")
 
 
 @pytest.mark.parametrize(
@@ -245,19 +302,19 @@ def test_the_documented_service(
             client = connect(url, **options)
             assert eventually(lambda: _answers(client), 60)
 
-            assert client.allows(CUSTOMER, 137)
-            assert not client.allows(OTHER, 137)
+            assert client.allows(CUSTOMER, 137, "shop")
+            assert not client.allows(OTHER, 137, "shop")
             other = ScreeningClient(
                 SecretStr(url), stranger, allow_http=True, kept_seconds=1
             )
             with pytest.raises(ScreeningUnavailableError, match="status-401"):
-                other.allows(CUSTOMER, 137)
+                other.allows(CUSTOMER, 137, "shop")
         finally:
             process.terminate()
 
 
 def _answers(client: ScreeningClient) -> bool:
     try:
-        return client.allows("0x" + "0" * 40, 1)
+        return client.allows("0x" + "0" * 40, 1, "shop")
     except ScreeningUnavailableError:
         return False

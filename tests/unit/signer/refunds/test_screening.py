@@ -1,5 +1,6 @@
 """Refunds to addresses of the deny list: refused, and not signed."""
 
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,8 +8,18 @@ import pytest
 
 from signer.audit.log import AuditLog
 from signer.config.deny_list import DenyList
-from signer.errors import PolicyViolationError, ScreeningUnavailableError
+from signer.errors import (
+    InvalidInputError,
+    PolicyViolationError,
+    ScreeningUnavailableError,
+)
 from signer.model.refund import Kind, Refund, Status
+from signer.ports import Question
+from signer.refunds.acceptance import (
+    AcceptedRefund,
+    SubmissionResult,
+    SubmittedRequest,
+)
 from signer.refunds.payment_policy import PaymentPolicy
 from signer.refunds.service import RefundService
 from tests.support.ledgers import seal
@@ -163,14 +174,25 @@ class Screening:
     def __init__(self, *denied: str) -> None:
         self.denied = denied
         self.asked: list[tuple[str, int]] = []
+        self.lists: list[list[Question]] = []
         self.is_down = False
 
-    def allows(self, address: str, chain_id: int) -> bool:
+    def allows(self, address: str, chain_id: int, tenant: str) -> bool:
         """Return whether *address* is not denied."""
         self.asked.append((address, chain_id))
         if self.is_down:
             raise ScreeningUnavailableError("down")
         return address not in self.denied
+
+    def answers(
+        self, questions: Collection[Question], tenant: str
+    ) -> Mapping[Question, bool | None]:
+        """Answer all, or none of them."""
+        self.lists.append(list(questions))
+        return {
+            each: None if self.is_down else each[0] not in self.denied
+            for each in questions
+        }
 
 
 @pytest.fixture
@@ -242,3 +264,58 @@ def test_without_totals_every_refund_is_screened(
 
     assert policy.screen(refund)
     assert service.asked == [(CUSTOMER, refund.chain_id)]
+
+
+def _batch(world: World, *recipients: str) -> list[SubmissionResult]:
+    requests = [
+        SubmittedRequest(
+            f"key {n}", replace(REQUEST, reference=f"order {n}", recipient=recipient)
+        )
+        for n, recipient in enumerate(recipients)
+    ]
+    return list(
+        world.service.submit_all(tenant="gateway", requests=requests, actor=ASKING)
+    )
+
+
+def test_a_batch_is_screened_at_once(world: World, service: Screening) -> None:
+    """Each new recipient once; each request has its own answer."""
+    paid, denied, malformed, again = _batch(world, CUSTOMER, OTHER, "x", CUSTOMER)
+    chain_id = world.network.chain_id
+
+    assert service.asked == []
+    assert service.lists == [[(CUSTOMER, chain_id), (OTHER, chain_id)]]
+    assert isinstance(paid, AcceptedRefund)
+    assert isinstance(again, AcceptedRefund)
+    assert isinstance(denied, PolicyViolationError)
+    assert isinstance(malformed, InvalidInputError)
+    world.finish(paid.refund)
+    _batch(world, CUSTOMER, CUSTOMER)
+    assert len(service.lists) == 1
+
+
+def test_a_batch_without_answers_stores_nothing(
+    world: World, service: Screening
+) -> None:
+    service.is_down = True
+
+    assert {type(each) for each in _batch(world, CUSTOMER, OTHER)} == {
+        ScreeningUnavailableError
+    }
+
+
+def test_a_batch_beside_an_unreadable_list(
+    world: World, service: Screening, path: Path
+) -> None:
+    path.write_text("no address")
+
+    assert {type(each) for each in _batch(world, CUSTOMER, OTHER)} == {
+        ScreeningUnavailableError
+    }
+    assert service.lists == []
+
+
+def test_a_policy_without_a_service_screens_nothing_ahead(world: World) -> None:
+    policy = PaymentPolicy(SERVICE_POLICY, world.ring, world.clock)
+
+    assert policy.screen_ahead([world.accepted()], "gateway") == {}
