@@ -42,6 +42,7 @@ GRANT INSERT (id, tenant, refund_id, status, at, mac) ON events TO hotwallet_sig
 GRANT INSERT (digest, proposal, requested_by, requested_at, expires_at, refund_id, mac)
     ON approvals TO hotwallet_sign;
 GRANT INSERT ON answers, request_signatures TO hotwallet_sign;
+GRANT INSERT, UPDATE (amount) ON spendings TO hotwallet_sign;
 GRANT INSERT, UPDATE (count), DELETE ON attempts TO hotwallet_sign;
 
 -- worker: moves refunds, follows and ends their approvals, reconciles wallets, enrols and retires keys, stops, accepts

@@ -17,10 +17,11 @@ signature itself, which differs each time.  It is a ``LocalAccount`` without a k
 
 A policy decides about each signature (``signer/policy``).  The default one signs plain
 transactions, messages and typed data.  It refuses what gives a wallet away: approvals
-and permits of tokens, orders, hashes without a meaning, contract creation, blobs
-(EIP-4844), authorisations that delegate the account to a contract (EIP-7702), and gas
-above 2**24.  ``policy=account_policy("...")`` permits more, or less.  No policy permits
-a transaction without a chain id, which would be valid on every chain (EIP-155).
+and permits of tokens, orders, typed data for a contract, hashes without a meaning,
+contract creation, blobs (EIP-4844), authorisations that delegate the account to a
+contract (EIP-7702), and gas above 2**24.  ``policy=account_policy("...")`` permits
+more, or less.  No policy permits a transaction without a chain id, which would be valid
+on every chain (EIP-155).
 
 Open it with a ledger to sign with a key of a service's ring.  Then each signature needs
 that the ring lets the key sign when the intent becomes durable, which one transaction

@@ -23,6 +23,7 @@ from backends.sql.database import Tables
 from backends.sql.key_rows import KeyRows
 from backends.sql.privileges import excess_privileges
 from backends.sql.schema import audit_checkpoints, audit_records
+from backends.sql.spending import count_documents
 from backends.sql.stops import require_running
 from backends.sql.urls import POSTGRESQL
 from signer.audit.chain_reader import BATCH
@@ -161,6 +162,7 @@ class AuditTables(Tables):
                 raise KeyRotatedError("another key is active now")
             if standing.stopped_by is not None:
                 require_running(connection, self._macs, standing.stopped_by)
+            count_documents(connection, standing.spendings, self._database.hour())
             write(connection, self._macs, *records)
 
         self._database.transaction(work)

@@ -55,9 +55,13 @@ _REFUNDS = (
     | _on("UPDATE", schema.answers, "body", "at")
 )
 
-# It accepts what JSON-RPC's clients send, and signs without a nonce.
+_SPENDINGS = _on("INSERT", schema.spendings) | _on("UPDATE", schema.spendings, "amount")
+
+# It accepts what JSON-RPC's clients send, and signs without a nonce: it counts what
+# typed data lets leave.
 _SIGN = (
     _EVERY_PROCESS
+    | _SPENDINGS
     | _ATTEMPTS
     | _NEW_REFUNDS
     | _on("INSERT", schema.refunds, *CALLED)
@@ -123,8 +127,7 @@ _WORKER = (
     | _on("INSERT", schema.approvals)
     | _on("UPDATE", schema.approvals, *_DECISION, "version", "mac")
     | _on("INSERT", schema.wallets)
-    | _on("INSERT", schema.spendings)
-    | _on("UPDATE", schema.spendings, "amount")
+    | _SPENDINGS
     | _on("INSERT", schema.keys)
     | _on("UPDATE", schema.keys, *_KEY_STATE, "version", "mac", "proved_at")
     | _on("INSERT", schema.accepted_limits)

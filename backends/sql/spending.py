@@ -23,18 +23,22 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql, sqlite
 
+from backends.sql.advisory_locks import lock_chain
 from backends.sql.inserts import INSERT
 from backends.sql.schema import spendings
 from signer.errors import LimitReachedError
 from signer.model.payment_totals import PaymentTotals
 from signer.model.refund import Refund
-from signer.model.spending_limits import NO_LIMITS, Spent
+from signer.model.spending_limits import NO_LIMITS, Limits, Spending, Spent
 from signer.ports import Reservation
 from signer.ports.refund_statistics import GAS
 
 
 HOURS = 24
 """How many clock hours a daily limit counts."""
+
+_DOCUMENT = ""
+"""In place of the id of a refund."""
 
 _ALL = ""
 """The tenant or recipient of the rows that sum over all of them."""
@@ -127,7 +131,10 @@ class Spendings:
     """
 
     def __init__(
-        self, connection: Connection, refunds: Sequence[Refund], hour: int | None
+        self,
+        connection: Connection,
+        refunds: Sequence[Refund | Spending],
+        hour: int | None,
     ) -> None:
         """
         Read what counts for *refunds*, which are of one chain.
@@ -166,23 +173,43 @@ class Spendings:
             LimitReachedError: The refund would exceed a limit; it is not counted.
             PolicyViolationError: Its ``permit`` raised it; the refund is not counted.
         """
-        refund, gas_limit = reservation.refund, reservation.gas_limit
-        tenant, recipient, token = refund.tenant, refund.recipient, refund.token_address
-        limits = reservation.limits
+        refund, permit = reservation.refund, reservation.permit
+        added = self._within(refund, reservation.gas_limit, reservation.limits)
+        if permit is not None:
+            permit(self.totals(refund))
+        self._added[refund.id] = added
+        self._count(added)
+
+    def add_document(self, spending: Spending) -> None:
+        """
+        Count what a document lets leave, which costs no gas; as ``add``.
+
+        Raises:
+            LimitReachedError: It would exceed a limit; it is not counted.
+        """
+        added = self._within(spending, 0, spending.limits)
+        self._added.setdefault(_DOCUMENT, {}).update(added)
+        self._count(added)
+
+    def _within(
+        self, payment: Refund | Spending, gas_limit: int, limits: Limits
+    ) -> dict[_Counter, int]:
+        """Return what *payment* adds to the counters; raise as ``add``."""
+        tenant, recipient = payment.tenant, payment.recipient
         added: dict[_Counter, int] = {}
         for scope, bounds in ((_ALL, limits), (tenant, limits.tenant or NO_LIMITS)):
-            total, paid, gas = _counters(token, scope, recipient)
+            total, paid, gas = _counters(payment.token_address, scope, recipient)
             spent = self._spent(total, paid, gas)
-            reached = bounds.first_exceeded(refund.amount, gas_limit, spent)
+            reached = bounds.first_exceeded(payment.amount, gas_limit, spent)
             if reached is not None:
                 owner = "" if scope == _ALL else "tenant's "
                 raise LimitReachedError(
-                    f"the {owner}{reached} of {refund.token} is reached"
+                    f"the {owner}{reached} of {payment.token} is reached"
                 )
-            added |= {total: refund.amount, paid: refund.amount, gas: gas_limit}
-        if reservation.permit is not None:
-            reservation.permit(self.totals(refund))
-        self._added[refund.id] = added
+            added |= {total: payment.amount, paid: payment.amount, gas: gas_limit}
+        return added
+
+    def _count(self, added: Mapping[_Counter, int]) -> None:
         for counter, amount in added.items():
             self._counts[counter][self._hour] = self._this_hour(counter) + amount
 
@@ -237,6 +264,26 @@ class Spendings:
     def _since(self, hour: int, counter: _Counter) -> int:
         amounts = self._counts[counter]
         return sum(amount for each, amount in amounts.items() if each >= hour)
+
+
+def count_documents(
+    connection: Connection, spendings: Sequence[Spending], hour: int | None
+) -> None:
+    """
+    Count *spendings*, which one signature lets leave, under the locks of their chains.
+
+    Raises:
+        LimitReachedError: One would exceed a limit.
+    """
+    by_chain: dict[int, list[Spending]] = defaultdict(list)
+    for spending in spendings:
+        by_chain[spending.chain_id].append(spending)
+    for chain_id, of_chain in sorted(by_chain.items()):
+        lock_chain(connection, chain_id)
+        counted = Spendings(connection, of_chain, hour)
+        for spending in of_chain:
+            counted.add_document(spending)
+        counted.save({_DOCUMENT})
 
 
 def _counters(

@@ -15,7 +15,7 @@ from backends.sql.holds import BLOCKS, STOPS, HoldRows, Row, remember
 from backends.sql.schema import stops, tenant_blocks
 from signer.errors import StaleStateError, StoreUnavailableError
 from signer.model.approval import ApprovalUse
-from signer.model.stop import EVERYTHING, Stop
+from signer.model.stop import EVERY_CHAIN, EVERYTHING, Stop
 from signer.model.tenant_block import TenantBlock
 from signer.row_macs import RowMACs
 
@@ -36,14 +36,15 @@ def is_blocked(tenant: Any) -> Exists:
 
 def require_running(connection: Connection, macs: RowMACs, chain_id: int) -> None:
     """
-    Require that no stop forbids signatures on *chain_id*.
+    Require that no stop forbids signatures on *chain_id*, or on ``EVERY_CHAIN``.
 
     Raises:
-        SigningStoppedError: One is.
+        SigningStoppedError: One does.
         RowNotAuthenticError: Another program changed or deleted a stop, perhaps to end
             it.
     """
-    _, found = STOPS.select(connection, macs, EVERYTHING, chain_id)
+    wanted = () if chain_id == EVERY_CHAIN else (EVERYTHING, chain_id)
+    _, found = STOPS.select(connection, macs, *wanted)
     stop = _first_in_force(found)
     if stop is not None:
         raise stop.error()

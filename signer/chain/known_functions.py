@@ -122,6 +122,14 @@ _FUNCTIONS = (
         "safeBatchTransferFrom(address,address,uint256[],uint256[],bytes)",
         "from to tokenIds amounts data",
     ),
+    # Lets another address take or owe, without a token's own allowance: Aave's debt
+    # tokens, Compound III, Morpho, ERC-777, CoW Protocol and Balancer.
+    _function("approveDelegation(address,uint256)", "spender amount"),
+    _function("allow(address,bool)", "operator approved"),
+    _function("setAuthorization(address,bool)", "operator approved"),
+    _function("authorizeOperator(address)", "operator"),
+    _function("setPreSignature(bytes,bool)", "order approved"),
+    _function("setRelayerApproval(address,address,bool)", "owner operator approved"),
     # WETH.
     _function("deposit()"),
     _function("withdraw(uint256)", "amount"),

@@ -73,6 +73,20 @@ _TEMPLATES = {
     "setApprovalForAll(address,bool)": (
         "let {operator} move all tokens in {contract}: {approved}"
     ),
+    "approveDelegation(address,uint256)": (
+        "let {spender} borrow {amount} for this account"
+    ),
+    "allow(address,bool)": "let {operator} manage everything in {contract}: {approved}",
+    "setAuthorization(address,bool)": (
+        "let {operator} manage everything in {contract}: {approved}"
+    ),
+    "authorizeOperator(address)": "let {operator} move all tokens in {contract}",
+    "setPreSignature(bytes,bool)": (
+        "approve the order {order} of {contract}: {approved}"
+    ),
+    "setRelayerApproval(address,address,bool)": (
+        "let {operator} manage everything of {owner} in {contract}: {approved}"
+    ),
     "safeTransferFrom(address,address,uint256)": (
         "transfer token id {tokenId} of {contract} from {from} to {to}"
     ),

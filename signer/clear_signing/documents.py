@@ -2,13 +2,21 @@
 
 from signer.clear_signing.calls import describe_transaction
 from signer.clear_signing.names import AddressBook, quote, write_time
-from signer.clear_signing.typed_data_kinds import Grant, Meaning, recognise
+from signer.clear_signing.typed_data_kinds import (
+    NOWHERE,
+    UNKNOWN,
+    Grant,
+    Meaning,
+    recognise,
+)
 from signer.crypto.messages import PersonalMessage
 from signer.crypto.typed_data import TypedData
 
 
 MAX_GRANTS = 8
 """Tokens of one document that are described; the others are counted."""
+
+_MANAGERS = frozenset({"nft-permit-for-all", "lending-manager"})
 
 
 def describe_typed_data(document: TypedData, book: AddressBook) -> str:
@@ -18,21 +26,13 @@ def describe_typed_data(document: TypedData, book: AddressBook) -> str:
     A document of an unknown kind is described by its type and its domain only.
     """
     meaning = recognise(document)
-    if meaning.kind == "safe-transaction":
-        text = _describe_safe(document, book)
-    elif meaning.kind in {"erc3009-transfer", "erc3009-receive"}:
-        text = f"authorise a transfer of {_grants(meaning, book)}"
-        text += f" to {book.address(document.message['to'])}"
-    elif meaning.spender is not None:
-        spender = book.address(meaning.spender)
-        text = f"permit {spender} to spend {_grants(meaning, book)}"
-    elif meaning.kind.startswith("seaport"):
-        text = f"offer {_grants(meaning, book)} for sale"
-    else:
-        return f"sign {quote(document.primary_type)}{_describe_domain(document, book)}"
+    about = _describe_domain(document, book)
+    if meaning.kind == UNKNOWN:
+        return f"sign {quote(document.primary_type)}{about}"
+    text = _describe(meaning, document, book)
     if meaning.deadline is not None:
         text += f" {write_time(meaning.deadline)}"
-    return f"{text} ({meaning.kind}){_describe_domain(document, book)}"
+    return f"{text} ({meaning.kind}){about}"
 
 
 def describe_message(message: PersonalMessage) -> str:
@@ -42,14 +42,40 @@ def describe_message(message: PersonalMessage) -> str:
     return f"sign the message {quote(message.text)}"
 
 
-def _describe_safe(document: TypedData, book: AddressBook) -> str:
+def _describe(meaning: Meaning, document: TypedData, book: AddressBook) -> str:
     m = document.message
-    inner = describe_transaction(m["to"], m["value"], m["data"], book)
-    # A delegate call runs foreign code in the Safe's own name.
-    how = {0: "", 1: " by delegate call"}.get(
-        m["operation"], " by an unknown operation"
+    # The document names at least one of them.
+    other = book.address(meaning.spender or meaning.recipient or NOWHERE)
+    if meaning.called is not None:
+        inner = describe_transaction(*meaning.called, book)
+        if meaning.kind != "safe-transaction":
+            return f"let any address send for this account: {inner}"
+        # A delegate call runs foreign code in the Safe's own name.
+        how = {0: "", 1: " by delegate call"}.get(
+            m["operation"], " by an unknown operation"
+        )
+        return f"approve a Safe transaction{how}: {inner}"
+    if meaning.kind in _MANAGERS:
+        grants = m.get("approved", m.get("isAllowed", m.get("isAuthorized")))
+        word = "yes" if grants else "no"
+        return f"let {other} manage everything in the contract: {word}"
+    if meaning.kind.endswith("-order"):
+        paid_to = f", paid to {other}" if meaning.recipient else ""
+        return f"offer {_grants(meaning, book)} for sale{paid_to}"
+    words = {
+        "erc3009-transfer": "authorise a transfer of {grants} to {other}",
+        "erc3009-receive": "authorise a transfer of {grants} to {other}",
+        "nft-permit": "permit {other} to move token id {id}",
+        "aave-credit-delegation": "let {other} borrow {grants} for this account",
+        "votes-delegation": "delegate all votes to {other}",
+        "user-operation": "approve a user operation of {other} with {size}",
+    }.get(meaning.kind, "permit {other} to spend {grants}")
+    return words.format(
+        other=other,
+        grants=_grants(meaning, book),
+        id=m.get("tokenId"),
+        size=f"{len(m.get('callData', b''))} bytes of calldata",
     )
-    return f"approve a Safe transaction{how}: {inner}"
 
 
 def _describe_domain(document: TypedData, book: AddressBook) -> str:

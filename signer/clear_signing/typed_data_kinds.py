@@ -12,11 +12,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from signer.amounts import MAX_UINT256
+from signer.chain.calldata import Call, decode_call
 from signer.crypto.typed_data import Member, TypedData
 from signer.crypto.typed_data.struct_types import encode_type
+from signer.errors import EncodingError
 
 
 UNKNOWN = "unknown"
+
+MAX_NESTING = 4
+"""Levels of calls in a document: deeper ones are malformed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +44,9 @@ class Meaning:
 
     ``spender`` may move the tokens of ``grants``, and ``recipient`` gets them; each is
     None if the document does not name it.  ``deadline`` is in seconds since 1970.
+
+    ``called`` are the contract, the coin and the calldata of a call that the document
+    permits.
     """
 
     kind: str
@@ -46,6 +54,7 @@ class Meaning:
     recipient: str | None = None
     grants: tuple[Grant, ...] = ()
     deadline: int | None = None
+    called: "Called | None" = None
 
     @property
     def token(self) -> str | None:
@@ -59,6 +68,9 @@ class Meaning:
         tokens = {grant.token for grant in self.grants}
         return sum(each.amount for each in self.grants) if len(tokens) == 1 else None
 
+
+Called = tuple[str, int, bytes]
+"""The contract, the coin in wei, and the calldata."""
 
 _Reader = Callable[[str, TypedData], Meaning]
 
@@ -128,8 +140,117 @@ def _erc3009(kind: str, document: TypedData) -> Meaning:
     )
 
 
+def _allowance(spender: str, amount: str, deadline: str) -> _Reader:
+    """Return the reader of an allowance of the contract's own token."""
+
+    def read(kind: str, document: TypedData) -> Meaning:
+        m = document.message
+        return Meaning(
+            kind,
+            spender=m[spender],
+            grants=(Grant(document.verifying_contract, m[amount]),),
+            deadline=m[deadline],
+        )
+
+    return read
+
+
+def _operator(spender: str, deadline: str) -> _Reader:
+    """Return the reader of what makes an address the manager of everything."""
+
+    def read(kind: str, document: TypedData) -> Meaning:
+        m = document.message
+        return Meaning(kind, spender=m[spender], deadline=m[deadline])
+
+    return read
+
+
+def _nft(kind: str, document: TypedData) -> Meaning:
+    m = document.message
+    grants = (Grant(document.verifying_contract, 1),)
+    return Meaning(kind, spender=m["spender"], grants=grants, deadline=m["deadline"])
+
+
+def _order(token: str, *amounts: str, deadline: str | None = None) -> _Reader:
+    """Return the reader of an order that sells the sum of *amounts* of *token*."""
+
+    def read(kind: str, document: TypedData) -> Meaning:
+        m = document.message
+        receiver = m["receiver"]  # Zero is the account itself.
+        return Meaning(
+            kind,
+            recipient=None if receiver == NOWHERE else receiver,
+            grants=(Grant(m[token], sum(m[each] for each in amounts)),),
+            deadline=None if deadline is None else m[deadline],
+        )
+
+    return read
+
+
+def _request(data: str, deadline: str | None = None) -> _Reader:
+    """Return the reader of a call that another address sends for the account."""
+
+    def read(kind: str, document: TypedData) -> Meaning:
+        m = document.message
+        to = m.get("to", document.verifying_contract)
+        return _called(
+            kind,
+            (to or NOWHERE, m.get("value", 0), m[data]),
+            None if deadline is None else m[deadline],
+        )
+
+    return read
+
+
+def _user_operation(kind: str, document: TypedData) -> Meaning:
+    """Read an ERC-4337 operation: how its account reads the calldata is not known."""
+    return Meaning(kind, recipient=document.message["sender"])
+
+
+def _called(kind: str, called: Called, deadline: int | None = None) -> Meaning:
+    """Return what a document permits that lets *called* be called."""
+    to, _, data = called
+    try:
+        calls = list(_flatten(decode_call(data)))
+    except EncodingError:
+        return Meaning(kind, None, to, (), deadline, called)  # The floor refuses it.
+    named = [call.named() for call in calls]
+    spenders = [each.get("spender", each.get("operator")) for each in named]
+    recipients = [each.get("to") for each in named]
+    return Meaning(
+        kind,
+        next(filter(None, spenders), None),
+        next(filter(None, recipients), to),
+        # Permit2's functions name the token.
+        tuple(
+            Grant(each.get("token", to), each["amount"])
+            for each in named
+            if "amount" in each
+        ),
+        deadline,
+        called,
+    )
+
+
+def _flatten(call: Call | None, depth: int = 0) -> Iterator[Call]:
+    """
+    Yield *call*, if it is known, and those inside it.
+
+    Raises:
+        EncodingError: One of them is malformed, or nested too deeply.
+    """
+    if call is None:
+        return
+    if depth > MAX_NESTING:
+        raise EncodingError(f"calls are nested deeper than {MAX_NESTING} levels")
+    yield call
+    for inner in call.inner_calls():
+        yield from _flatten(inner, depth + 1)
+
+
 def _safe(kind: str, document: TypedData) -> Meaning:
-    return Meaning(kind, recipient=document.message["to"])
+    m = document.message
+    return _called(kind, (m["to"], m["value"], m["data"]))
 
 
 def _seaport(kind: str, document: TypedData) -> Meaning:
@@ -166,12 +287,17 @@ def _grants(details: Any) -> tuple[Grant, ...]:
     return tuple(Grant(item["token"], item["amount"]) for item in items)
 
 
+NOWHERE = "0x" + "0" * 40
+"""In place of the contract of a document that names none."""
+
 _PERMISSIONS = "TokenPermissions(address token,uint256 amount)"
 _DETAILS = "PermitDetails(address token,uint160 amount,uint48 expiration,uint48 nonce)"
 _AUTHORIZATION = (
     "(address from,address to,uint256 value,uint256 validAfter,uint256 validBefore,"
     "bytes32 nonce)"
 )
+_VALIDITY = ",uint256 validAfter,uint256 validBefore,bytes32 nonce)"
+_FORWARDED = "address from,address to,uint256 value,uint256 gas"
 _ITEM = (
     "uint8 itemType,address token,uint256 identifierOrCriteria,uint256 startAmount,"
     "uint256 endAmount"
@@ -220,6 +346,88 @@ _KINDS: Mapping[str, tuple[str, _Reader]] = {
     _safe_type("dataGas"): ("safe-transaction", _safe),
     # Seaport 1.1 to 1.6.
     _ORDER: ("seaport-order", _seaport),
+    # CoW Protocol (GPv2Order).
+    "Order(address sellToken,address buyToken,address receiver,uint256 sellAmount,"
+    "uint256 buyAmount,uint32 validTo,bytes32 appData,uint256 feeAmount,string kind,"
+    "bool partiallyFillable,string sellTokenBalance,string buyTokenBalance)": (
+        "cow-order",
+        _order("sellToken", "sellAmount", "feeAmount", deadline="validTo"),
+    ),
+    # 1inch limit orders, versions 3 and 4.
+    "Order(uint256 salt,address makerAsset,address takerAsset,address maker,"
+    "address receiver,address allowedSender,uint256 makingAmount,uint256 takingAmount,"
+    "uint256 offsets,bytes interactions)": (
+        "1inch-order",
+        _order("makerAsset", "makingAmount"),
+    ),
+    "Order(uint256 salt,address maker,address receiver,address makerAsset,"
+    "address takerAsset,uint256 makingAmount,uint256 takingAmount,"
+    "uint256 makerTraits)": ("1inch-order", _order("makerAsset", "makingAmount")),
+    # What bridged USDC on Polygon has beside ERC-3009.
+    "ApproveWithAuthorization(address owner,address spender,uint256 value"
+    + _VALIDITY: (
+        "approve-with-authorization",
+        _allowance("spender", "value", "validBefore"),
+    ),
+    "IncreaseAllowanceWithAuthorization(address owner,address spender,"
+    "uint256 increment" + _VALIDITY: (
+        "approve-with-authorization",
+        _allowance("spender", "increment", "validBefore"),
+    ),
+    # ERC-4494, and positions of Uniswap.
+    "Permit(address spender,uint256 tokenId,uint256 nonce,uint256 deadline)": (
+        "nft-permit",
+        _nft,
+    ),
+    "PermitForAll(address operator,bool approved,uint256 nonce,uint256 deadline)": (
+        "nft-permit-for-all",
+        _operator("operator", "deadline"),
+    ),
+    # Debt tokens of Aave: another address borrows, and the account owes.
+    "DelegationWithSig(address delegatee,uint256 value,uint256 nonce,"
+    "uint256 deadline)": (
+        "aave-credit-delegation",
+        _allowance("delegatee", "value", "deadline"),
+    ),
+    # Compound III and Morpho: a manager withdraws and borrows.
+    "Authorization(address owner,address manager,bool isAllowed,uint256 nonce,"
+    "uint256 expiry)": ("lending-manager", _operator("manager", "expiry")),
+    "Authorization(address authorizer,address authorized,bool isAuthorized,"
+    "uint256 nonce,uint256 deadline)": (
+        "lending-manager",
+        _operator("authorized", "deadline"),
+    ),
+    # Votes of COMP, and of OpenZeppelin's ERC20Votes.
+    "Delegation(address delegatee,uint256 nonce,uint256 expiry)": (
+        "votes-delegation",
+        lambda kind, document: Meaning(
+            kind,
+            recipient=document.message["delegatee"],
+            deadline=document.message["expiry"],
+        ),
+    ),
+    # ERC-2771: OpenZeppelin 4 and 5, and the Gas Station Network.
+    f"ForwardRequest({_FORWARDED},uint256 nonce,bytes data)": (
+        "forward-request",
+        _request("data"),
+    ),
+    f"ForwardRequest({_FORWARDED},uint256 nonce,uint48 deadline,bytes data)": (
+        "forward-request",
+        _request("data", "deadline"),
+    ),
+    f"ForwardRequest({_FORWARDED},uint256 nonce,bytes data,uint256 validUntilTime)": (
+        "forward-request",
+        _request("data", "validUntilTime"),
+    ),
+    # Biconomy, and bridged tokens on Polygon.
+    "MetaTransaction(uint256 nonce,address from,bytes functionSignature)": (
+        "meta-transaction",
+        _request("functionSignature"),
+    ),
+    # ERC-4337: entry point 0.8 and later.
+    "PackedUserOperation(address sender,uint256 nonce,bytes initCode,bytes callData,"
+    "bytes32 accountGasLimits,uint256 preVerificationGas,bytes32 gasFees,"
+    "bytes paymasterAndData)": ("user-operation", _user_operation),
 }
 
 # Permit2 appends the integrator's own type, the witness, to these members.

@@ -29,6 +29,7 @@ from signer.errors import (
 from signer.keys.signing_alarm import SigningAlarm
 from signer.model.audit_record import NOTHING, Operation, Purpose, Record, Subject
 from signer.model.key import SERVING, Key, KeyState, SigningCondition
+from signer.model.spending_limits import Spending
 from signer.model.stop import stopped_by
 from signer.policy.rules import NO_DECISION
 from signer.ports import (
@@ -141,7 +142,7 @@ class Signer:
         self, digest: bytes, purpose: Purpose, *, while_active: bool
     ) -> Signature:
         states = SERVING if while_active else None
-        self._announce(digest, purpose, states=states)
+        self._announce(digest, purpose, self._condition(purpose, states))
         signed = self._sign(digest, purpose)
         self._audit.write(signed.outcome())
         return signed.signature
@@ -154,9 +155,12 @@ class Signer:
         states: frozenset[KeyState] | None = None,
         pays: str | None = None,
         chain_id: int | None = None,
+        spendings: tuple[Spending, ...] = (),
     ) -> None:
         """
-        Make the intent to sign *digest* durable; *chain_id* is a transaction's.
+        Make the intent to sign *digest*, which is for *chain_id*, durable.
+
+        *spendings* are counted in the same transaction.
 
         Raises:
             InvalidInputError: *digest* is not 32 bytes.
@@ -164,27 +168,36 @@ class Signer:
             KeyRotatedError: *states* is given and the ring has the key in none of them,
                 or under another key id; or *pays* is not the active key's address.
             SigningStoppedError: *states* is given, and signing is stopped.
+            LimitReachedError: *states* is given, and a limit of *spendings* is reached.
             StoreError: The journal cannot be written.
             AuditLogUnwritableError: The line of the intent cannot be written.
         """
         _require_decision(digest, purpose)
-        self._announce(digest, purpose, states=states, pays=pays, chain_id=chain_id)
+        condition = self._condition(
+            purpose, states, pays=pays, chain_id=chain_id, spendings=spendings
+        )
+        self._announce(digest, purpose, condition)
 
-    def _announce(
+    def _condition(
         self,
-        digest: bytes,
         purpose: Purpose,
-        *,
         states: frozenset[KeyState] | None,
+        *,
         pays: str | None = None,
         chain_id: int | None = None,
+        spendings: tuple[Spending, ...] = (),
+    ) -> SigningCondition | None:
+        if states is None:
+            return None
+        stop = stopped_by(purpose.operation, chain_id)
+        key_id = self.key_id
+        return SigningCondition(self.address, key_id, states, pays, stop, spendings)
+
+    def _announce(
+        self, digest: bytes, purpose: Purpose, condition: SigningCondition | None
     ) -> None:
         checked_digest(digest)
         intent = self._audit.intent(purpose, self._subject, digest)
-        condition = None
-        if states is not None:
-            stop = stopped_by(purpose.operation, chain_id)
-            condition = SigningCondition(self.address, self.key_id, states, pays, stop)
         self._audit.write_intent(intent, condition)
 
     def log_intent(self, intent: Record) -> None:

@@ -19,6 +19,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+from signer.model.spending_limits import Spending
+
 
 ROTATION_HOLD = timedelta(seconds=20)
 """How long a rotation belongs to the request that last began or resumed it."""
@@ -117,7 +119,8 @@ class SigningCondition:
     The key with ``address`` must be in one of ``states``, and its id must still be
     ``key_id``: a failover may have changed it since it was read.  For a sweep, ``pays``
     must be the address of the active key.  No stop of the chain ``stopped_by``, or of
-    everything, may be in force, unless it is None.
+    everything, may be in force, unless it is None.  ``spendings`` must be within their
+    limits, and are counted.
     """
 
     address: str
@@ -125,6 +128,7 @@ class SigningCondition:
     states: frozenset[KeyState]
     pays: str | None = None
     stopped_by: int | None = None
+    spendings: tuple[Spending, ...] = ()
 
 
 def find_key(ring: Iterable[Key], address: str) -> Key | None:

@@ -117,6 +117,23 @@ class Limits:
 NO_LIMITS = Limits()
 
 
+@dataclass(frozen=True, slots=True)
+class Spending:
+    """
+    What a signed document lets leave, which counts as if it were paid at once.
+
+    The fields are those of a refund, and *limits* those that bound it.
+    """
+
+    chain_id: int
+    token: str
+    token_address: str
+    tenant: str
+    recipient: str
+    amount: int
+    limits: Limits
+
+
 def hour_number(moment: datetime) -> int:
     """Return how many whole hours *moment* is after 1970-01-01T00:00Z."""
     return int(moment.timestamp()) // _HOUR_SECONDS

@@ -10,6 +10,11 @@ from signer.model.audit_record import Operation
 EVERYTHING = 0
 """The chain id of a stop of everything; no network has it."""
 
+EVERY_CHAIN = -1
+"""In place of the chain id of a signature that may be valid on every chain."""
+
+_LARGEST_ID = 2**63 - 1
+
 UNSTOPPABLE = frozenset(
     {Operation.SELF_TEST, Operation.KEY_ROTATION, Operation.KEY_RELOCATION}
 )
@@ -64,9 +69,10 @@ def stopped_by(operation: Operation, chain_id: int | None) -> int | None:
     """
     Return the chain id whose stop forbids a signature of *operation*.
 
-    A stop of everything forbids it as well, and alone if *chain_id* is None.  Return
-    None if no stop does.
+    A stop of everything forbids it as well, and alone if *chain_id* is None.  Each stop
+    forbids it if that is ``EVERY_CHAIN``.  Return None if no stop does.
     """
     if operation in UNSTOPPABLE:
         return None
-    return EVERYTHING if chain_id is None else chain_id
+    # No network has a larger id, and the databases cannot store one.
+    return EVERYTHING if chain_id is None or chain_id > _LARGEST_ID else chain_id

@@ -459,6 +459,31 @@ _TYPED_DATA = (
         lambda f: f.grants_allowance,
     ),
     Attribute(
+        "names_token",
+        "Bool",
+        "whether the address of a configured token is anywhere in it",
+        lambda f: f.names_token,
+    ),
+    Attribute(
+        "calldata",
+        "String",
+        "`malformed`: it contains the call of a known function that is not in canonical"
+        " encoding; otherwise `unknown`",
+        lambda f: f.calldata,
+    ),
+    Attribute(
+        "exceeded",
+        "Set<String>",
+        "the limits of the configuration that it exceeds: `max-amount`",
+        lambda f: sorted(f.exceeded),
+    ),
+    Attribute(
+        "denied",
+        "Bool",
+        "whether `DENY_LIST_FILE` has an address in it, or in a call that it contains",
+        lambda f: f.is_denied,
+    ),
+    Attribute(
         "spender",
         "String",
         "who gets an allowance",

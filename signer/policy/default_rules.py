@@ -23,7 +23,11 @@ forbid (principal, action == Action::"sign-transaction", resource)
 when { context.exceeded.contains("chain-id") };
 
 @id("calldata")  // The contract may read something else than the policy.
-forbid (principal, action == Action::"sign-transaction", resource)
+forbid (
+  principal,
+  action in [Action::"sign-transaction", Action::"sign-typed-data"],
+  resource
+)
 when { context.calldata == "malformed" };
 
 @id("extra-calldata")  // They could forge the mark of another refund.
@@ -38,8 +42,12 @@ when { context.path != "account" && context.type == 4 };
 forbid (principal, action == Action::"sign-authorization", resource)
 when { context.path != "account" };
 
-@id("recipient-denied")  // DENY_LIST_FILE has the recipient.
-forbid (principal, action == Action::"sign-transaction", resource)
+@id("recipient-denied")  // DENY_LIST_FILE has the recipient, or one in a document.
+forbid (
+  principal,
+  action in [Action::"sign-transaction", Action::"sign-typed-data"],
+  resource
+)
 when { context.denied };
 
 // The limits of NETWORKS_FILE and TENANTS_FILE, compared as exact integers.
@@ -53,7 +61,11 @@ forbid (principal, action == Action::"sign-transaction", resource)
 when { context.exceeded.contains("max-fee") };
 
 @id("max-amount")
-forbid (principal, action == Action::"sign-transaction", resource)
+forbid (
+  principal,
+  action in [Action::"sign-transaction", Action::"sign-typed-data"],
+  resource
+)
 when { context.exceeded.contains("max-amount") };
 
 @id("min-amount")
@@ -206,9 +218,12 @@ when {
 permit (principal, action == Action::"sign-message", resource)
 when { context.path == "account" && context.length != 32 };
 
-@id("typed-data")
+@id("typed-data")  // A contract may read an order or a permit of a kind of its own.
 permit (principal, action == Action::"sign-typed-data", resource)
-when { context.path == "account" && context.kind == "unknown" };
+when {
+  context.path == "account" && context.kind == "unknown"
+  && !(context has verifying_contract) && !context.names_token
+};
 
 """
 

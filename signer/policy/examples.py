@@ -255,13 +255,16 @@ def _build(
 ) -> AnyFacts:
     chain_id = _chain_id(example, examples)
     own = OwnKeys.of((examples.keys.sender, *examples.keys.own), examples.keys.active)
+    network = _find_network(example, chain_id, networks)
+    known = () if network is None else (network,)
     around = Surroundings(
         Caller(path, example.tenant, example.subject, example.role),
         examples.keys.sender,
         example.time or datetime.now(UTC),
-        _find_network(example, chain_id, networks),
+        network,
         own,
         tenants.limits(example.tenant or ""),
+        networks=known if chain_id else tuple(networks.values()),
         is_service_wallet=path in _CLIENTS
         or (path is Path.ACCOUNT and examples.keys.service_wallet),
     )

@@ -173,6 +173,21 @@ class MessageFacts(Facts):
     validator: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """
+    An *amount* of a configured token, in base units, that a document lets leave.
+
+    *network* and *token* are names of the networks file.  *recipient* is who gets it or
+    may take it, with its checksum; or the contract that the document is for.
+    """
+
+    network: str
+    token: str
+    amount: int
+    recipient: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TypedDataFacts(Facts):
     """
@@ -181,6 +196,11 @@ class TypedDataFacts(Facts):
     *kind* is the name of a recognised form, such as ``erc2612-permit``; ``unknown``; or
     ``unseen`` if there are only hashes of it.  *primary_type* is then empty.  *amount*
     is in base units of the token with *decimals*, if it is configured.
+
+    *moved* is what it lets leave of configured tokens, on each network where it is
+    valid.  *exceeded* names the limits that this exceeds.  *names_token* means that it
+    has the address of a configured token anywhere, and *is_denied* an address of the
+    deny list.  *calldata* is how the call is encoded that it permits.
     """
 
     kind: str
@@ -195,6 +215,11 @@ class TypedDataFacts(Facts):
     token: str | None = None
     decimals: int | None = None
     amount: int | None = None
+    moved: tuple[Moved, ...] = ()
+    exceeded: frozenset[str] = frozenset()
+    names_token: bool = False
+    is_denied: bool = False
+    calldata: Calldata = Calldata.UNKNOWN
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

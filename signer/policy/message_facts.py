@@ -1,23 +1,39 @@
 """Makes the facts about messages, typed data, digests and authorisations."""
 
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import Any
+
 from eth_account.messages import SignableMessage
 from eth_utils.address import to_checksum_address
 
-from signer.clear_signing.typed_data_kinds import UNKNOWN, Meaning
+from signer.chain.calldata import decode_call
+from signer.clear_signing.typed_data_kinds import (
+    MAX_NESTING,
+    NOWHERE,
+    UNKNOWN,
+    Meaning,
+)
 from signer.crypto.messages import TYPED_DATA, VALIDATOR
 from signer.crypto.typed_data import TypedData
+from signer.errors import EncodingError
 from signer.policy.facts import (
     AuthorizationFacts,
+    Calldata,
     DigestFacts,
     MessageFacts,
+    Moved,
     TypedDataFacts,
 )
-from signer.policy.surroundings import Surroundings
+from signer.policy.surroundings import KnownNetwork, KnownToken, Surroundings
+from signer.policy.transaction_facts import compare_amount
 
 
 UNSEEN = "unseen"
 
-_NO_ALLOWANCE = frozenset({UNKNOWN, "safe-transaction"})
+_NO_ALLOWANCE = frozenset(
+    {UNKNOWN, "safe-transaction", "user-operation", "votes-delegation"}
+)
 
 
 def message_facts(
@@ -59,6 +75,13 @@ def typed_data_facts(
     is_on_network = network is not None and document.chain_id == network.chain_id
     contract = (meaning.token or "").lower()
     token = network.tokens.get(contract) if network is not None else None
+    calldata, named = Calldata.UNKNOWN, {document.verifying_contract or NOWHERE}
+    try:
+        named |= set(_addresses(document, document.primary_type, document.message))
+    except EncodingError:
+        calldata = Calldata.MALFORMED
+    named = {address.lower() for address in named}
+    leaving = list(_leaving(document, meaning, surroundings))
     return TypedDataFacts(
         caller=surroundings.caller,
         digest=digest,
@@ -76,7 +99,73 @@ def typed_data_facts(
         token=None if token is None else token.symbol,
         decimals=None if token is None else token.decimals,
         amount=meaning.amount if token is not None else None,
+        moved=tuple(
+            Moved(of.name, known.symbol, amount, recipient)
+            for of, known, amount, recipient in leaving
+        ),
+        # A document costs the account no gas, so that a small amount is no harm.
+        exceeded=frozenset(
+            name
+            for of, known, amount, _ in leaving
+            for name in compare_amount(amount, known, of, surroundings)
+            if name == "max-amount"
+        ),
+        names_token=any(
+            not named.isdisjoint(each.tokens) for each in surroundings.networks
+        ),
+        is_denied=not named.isdisjoint(surroundings.denied),
+        calldata=calldata,
     )
+
+
+def _leaving(
+    document: TypedData, meaning: Meaning, surroundings: Surroundings
+) -> Iterator[tuple[KnownNetwork, KnownToken, int, str]]:
+    """Yield each configured token that may leave: its network, amount and recipient."""
+    sums: dict[str, int] = defaultdict(int)
+    for grant in meaning.grants:
+        sums[(grant.token or NOWHERE).lower()] += grant.amount
+    recipient = meaning.recipient or meaning.spender or document.verifying_contract
+    for network in surroundings.networks:
+        for address, amount in sums.items():
+            token = network.tokens.get(address)
+            if token is not None:
+                to = to_checksum_address(recipient or NOWHERE)
+                yield network, token, amount, to
+
+
+def _addresses(document: TypedData, type_: str, value: Any) -> Iterator[str]:
+    """
+    Yield every address in *value* of *type_*, also in the calls that it contains.
+
+    Raises:
+        EncodingError: A call of a known function is malformed, or nested too deeply.
+    """
+    if type_.endswith("]"):
+        for item in value:
+            yield from _addresses(document, type_[:-1].rpartition("[")[0], item)
+    elif type_ in document.types:
+        for member in document.types[type_]:
+            yield from _addresses(document, member.type, value[member.name])
+    elif type_ == "address":
+        yield value
+    elif type_ == "bytes":
+        yield from _called_addresses(value)
+
+
+def _called_addresses(data: bytes, depth: int = 0) -> Iterator[str]:
+    call = decode_call(data)
+    if call is not None and depth > MAX_NESTING:
+        raise EncodingError(f"calls are nested deeper than {MAX_NESTING} levels")
+    open_: list[Any] = [] if call is None else list(call.arguments)
+    while open_:
+        value = open_.pop()
+        if isinstance(value, str):  # No other argument is a text.
+            yield value
+        elif isinstance(value, bytes):
+            yield from _called_addresses(value, depth + 1)
+        elif isinstance(value, tuple | list):
+            open_ += value
 
 
 def digest_facts(digest: bytes, surroundings: Surroundings) -> DigestFacts:

@@ -52,7 +52,8 @@ RULES: Mapping[str, str] = {
     "empty": "the transaction does nothing, and is no no-op of the service",
     "message-digest": "a message of 32 bytes may be the hash of something else",
     "message": "messages are not signed",
-    "typed-data": "this typed data is not signed",
+    "typed-data": "only a rule of the operator permits it, because a contract could"
+    " read it as an order or a permit",
     "digest": "32 bytes without a meaning may be the digest of a transaction",
     NOT_PERMITTED: "no rule permits it",
     POLICY_ERROR: "a rule of the policy could not be evaluated",

@@ -87,7 +87,8 @@ class Surroundings:
 
     *sender* is the address that signs.  *network* is the one that the path means: the
     chain id of the bytes must be its own.  It is None without one, or if the chain is
-    not configured.  *limits* are those of the caller's tenant, and *denied* the
+    not configured.  *networks* are those on which typed data is valid, which are all if
+    it names no chain.  *limits* are those of the caller's tenant, and *denied* the
     addresses of the deny list, in lower case.  *totals* are None if nothing is counted.
 
     *is_service_wallet* means that the service pays refunds from *sender*, and that the
@@ -103,3 +104,4 @@ class Surroundings:
     totals: PaymentTotals | None = None
     denied: Collection[str] = ()
     is_service_wallet: bool = False
+    networks: Collection[KnownNetwork] = ()

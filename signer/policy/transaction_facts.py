@@ -25,12 +25,18 @@ _TRANSFER_SIZE = _SELECTOR_SIZE + 2 * 32
 
 _ALLOWANCES = frozenset(
     {
+        "allow",
         "approve",
         "approveAndCall",
+        "approveDelegation",
+        "authorizeOperator",
         "increaseAllowance",
         "increaseApproval",
         "permit",
         "setApprovalForAll",
+        "setAuthorization",
+        "setPreSignature",
+        "setRelayerApproval",
     }
 )
 
@@ -235,7 +241,7 @@ def _find_exceeded(
     call = data.call
     if network is not None and token is not None and call is not None:
         compared = _AMOUNTS.get(call.name, frozenset())
-        found |= compared & _compare_amount(amount or 0, token, network, surroundings)
+        found |= compared & compare_amount(amount or 0, token, network, surroundings)
     return frozenset(found)
 
 
@@ -245,9 +251,10 @@ def _find_gas_limit(path: Path, token: KnownToken | None) -> int:
     return MAX_GAS if token is None else token.max_gas
 
 
-def _compare_amount(
+def compare_amount(
     amount: int, token: KnownToken, network: KnownNetwork, surroundings: Surroundings
 ) -> set[str]:
+    """Return which of ``max-amount`` and ``min-amount`` *amount* of *token* exceeds."""
     path = surroundings.caller.path
     if path is Path.SWEEP:
         return set()  # It moves the whole balance.

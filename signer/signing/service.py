@@ -25,7 +25,9 @@ from signer.errors import ForeignAddressError
 from signer.keys.signer import Signed, Signer
 from signer.model.audit_record import Operation, Purpose
 from signer.model.key import SIGNING, KeyState
-from signer.policy.facts import AnyFacts
+from signer.model.spending_limits import Limits, Spending
+from signer.model.stop import EVERY_CHAIN
+from signer.policy.facts import AnyFacts, TypedDataFacts
 from signer.policy.live_policy import AnyPolicy
 from signer.policy.message_facts import (
     authorization_facts,
@@ -81,6 +83,7 @@ class SigningService:
         self._states = states
         self._known = known
         self._blocks = blocks
+        self._configured = networks
         self._networks = {
             network.chain_id: KnownNetwork.of(name, network)
             for name, network in networks.items()
@@ -149,7 +152,9 @@ class SigningService:
         digest = message_digest(message)
         signer = self._admit(requester, sender)
         facts = message_facts(message, digest, self._surroundings(signer, requester))
-        return self._sign_message(signer, facts, requester, summary)
+        # A personal message is for people.  Hashes of typed data may be for any chain.
+        chain_id = EVERY_CHAIN if isinstance(facts, TypedDataFacts) else None
+        return self._sign_message(signer, facts, requester, summary, chain_id=chain_id)
 
     def sign_typed_data(
         self, document: TypedData, requester: Requester, sender: str | None = None
@@ -164,7 +169,14 @@ class SigningService:
             self._surroundings(signer, requester, chain_id),
         )
         summary = describe_typed_data(document, self._book(chain_id))
-        return self._sign_message(signer, facts, requester, summary)
+        return self._sign_message(
+            signer,
+            facts,
+            requester,
+            summary,
+            chain_id=chain_id or EVERY_CHAIN,
+            spendings=self._spendings(facts, requester),
+        )
 
     def sign_digest(self, digest: bytes, requester: Requester) -> MessageSignature:
         """Sign 32 bytes as they are, which only a policy of the user can permit."""
@@ -172,7 +184,10 @@ class SigningService:
         facts = digest_facts(
             checked_digest(digest), self._surroundings(signer, requester)
         )
-        return self._sign_message(signer, facts, requester, "sign a digest")
+        summary = "sign a digest"
+        return self._sign_message(
+            signer, facts, requester, summary, chain_id=EVERY_CHAIN
+        )
 
     def sign_authorization(
         self, chain_id: int, delegate: str, digest: bytes, requester: Requester
@@ -183,7 +198,14 @@ class SigningService:
         facts = authorization_facts(chain_id, delegate, digest, surroundings)
         operation = Operation.TRANSACTION_SIGNING
         summary = f"delegate the account to {delegate}"
-        signed = self._sign(signer, facts, requester, operation, summary)
+        signed = self._sign(
+            signer,
+            facts,
+            requester,
+            operation,
+            summary,
+            chain_id=chain_id or EVERY_CHAIN,
+        )
         signed.audit.write(signed.outcome())
         return signed.signature
 
@@ -202,10 +224,24 @@ class SigningService:
         return signer
 
     def _sign_message(
-        self, signer: Signer, facts: AnyFacts, requester: Requester, summary: str
+        self,
+        signer: Signer,
+        facts: AnyFacts,
+        requester: Requester,
+        summary: str,
+        *,
+        chain_id: int | None,
+        spendings: tuple[Spending, ...] = (),
     ) -> MessageSignature:
-        operation = Operation.MESSAGE_SIGNING
-        signed = self._sign(signer, facts, requester, operation, summary)
+        signed = self._sign(
+            signer,
+            facts,
+            requester,
+            Operation.MESSAGE_SIGNING,
+            summary,
+            chain_id=chain_id,
+            spendings=spendings,
+        )
         signed.audit.write(signed.outcome())
         return MessageSignature(signer.address, signed.digest, signed.signature)
 
@@ -217,9 +253,14 @@ class SigningService:
         operation: Operation,
         summary: str,
         *,
-        chain_id: int | None = None,
+        chain_id: int | None,
+        spendings: tuple[Spending, ...] = (),
     ) -> Signed:
-        """Return a signature whose outcome is not recorded yet."""
+        """
+        Return a signature whose outcome is not recorded yet.
+
+        It is valid on *chain_id*; None means that no contract reads it.
+        """
         decision, caller = self._policy.require(facts), requester.caller
         network = None if chain_id is None else self._networks.get(chain_id)
         purpose = Purpose(
@@ -236,7 +277,13 @@ class SigningService:
             decision=decision,
         )
         # A signer without a ledger has no ring to ask.
-        signer.announce(facts.digest, purpose, states=self._states, chain_id=chain_id)
+        signer.announce(
+            facts.digest,
+            purpose,
+            states=self._states,
+            chain_id=chain_id,
+            spendings=spendings,
+        )
         return signer.sign(facts.digest, purpose)
 
     def _surroundings(
@@ -249,18 +296,46 @@ class SigningService:
     ) -> Surroundings:
         """Return the surroundings of a signature, which may use a nonce of a chain."""
         sender = signer.address
+        network = self._networks.get(chain_id or EVERY_CHAIN)
+        known = () if network is None else (network,)
         return Surroundings(
             requester.caller,
             sender,
             self._clock(),
-            None if chain_id is None else self._networks.get(chain_id),
+            network,
             self._known.own_keys(),
             requester.limits,
             denied=self._known.denied(),
             is_service_wallet=(
                 nonce_on is not None and self._known.is_service_wallet(sender, nonce_on)
             ),
+            networks=known if chain_id else tuple(self._networks.values()),
         )
+
+    def _spendings(
+        self, facts: TypedDataFacts, requester: Requester
+    ) -> tuple[Spending, ...]:
+        """Return what the limits of hours and days count, which are for tenants."""
+        tenant = requester.caller.tenant
+        if tenant is None:
+            return ()
+        found = []
+        for moved in facts.moved:
+            network = self._configured[moved.network]
+            limits = Limits.for_tenant(
+                requester.limits, moved.network, network, moved.token
+            )
+            spending = Spending(
+                network.chain_id,
+                moved.token,
+                network.tokens[moved.token].address,
+                tenant,
+                moved.recipient,
+                moved.amount,
+                limits,
+            )
+            found.append(spending)
+        return tuple(found)
 
     def _describe(self, transaction: AnyTransaction) -> str:
         book = self._book(transaction.chain_id)

@@ -33,7 +33,9 @@ from signer.model.audit_record import (
     Operation,
 )
 from signer.model.delivery import DeliveryState
+from signer.model.key import SERVING, SigningCondition
 from signer.model.refund import Refund, Status
+from signer.model.spending_limits import NO_LIMITS, Spending
 from signer.model.stop import EVERYTHING, Stop
 from signer.model.wallet import Pause, Wallet
 from signer.policy.facts import Caller, Path
@@ -190,7 +192,7 @@ def work_on_refunds(processes: Processes) -> None:
 
 
 def work_on_signing(processes: Processes) -> None:
-    """Sign a message, accept and repeat a transfer, and wait for it; accept a call."""
+    """Sign, count a document, accept and repeat a transfer, wait; accept a call."""
     sign = processes.sign
     assert sign.ring.active()
     called(ruled(sign, RULES))
@@ -224,6 +226,15 @@ def work_on_signing(processes: Processes) -> None:
     processes.worker.work()
     assert sign.wallet.next_nonce > 0
     sign.store.find_stop(sign.network.chain_id)
+    key = sign.ring.active().key
+    spent = Spending(7, "TUSD", key.address, "shop", key.address, 1, NO_LIMITS)
+    for _ in range(2):  # The second one changes the row.
+        sign.store.append(
+            [record(at=now())],
+            standing=SigningCondition(
+                key.address, key.key_id, SERVING, spendings=(spent,)
+            ),
+        )
 
 
 def _work_on_large_refunds(processes: Processes) -> None:

@@ -49,6 +49,7 @@ _CODES: dict[type[Exception], int] = {
     errors.ChainUnavailableError: RESOURCE_UNAVAILABLE,
     errors.BackendError: RESOURCE_UNAVAILABLE,
     errors.AuditLogUnwritableError: RESOURCE_UNAVAILABLE,
+    errors.LimitReachedError: RESOURCE_UNAVAILABLE,
     errors.SigningStoppedError: RESOURCE_UNAVAILABLE,
     errors.StoreUnavailableError: RESOURCE_UNAVAILABLE,
     errors.StaleStateError: RESOURCE_UNAVAILABLE,

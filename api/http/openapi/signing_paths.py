@@ -31,7 +31,7 @@ _PROBLEMS = (
     problem_sets.MERCHANT
     | problem_sets.BODY
     | problem_sets.SIGNATURE
-    | {"tenant-blocked", "policy-violation"}
+    | {"tenant-blocked", "policy-violation", "limit-reached"}
 )
 
 

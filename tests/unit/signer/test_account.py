@@ -139,7 +139,16 @@ def _require_example(account: HSMAccount, signed: Any, example: Any) -> None:
 def test_eip_712_and_eip_191_examples() -> None:
     """The mail of EIP-712 and a message of web3.js have the printed signatures."""
     mail, message = load("eips")["eip712"], load("eips")["eip191"]
-    sender = _account(coincurve.PrivateKey(keccak(text=mail["key_of"])))
+    contract = mail["document"]["domain"]["verifyingContract"]
+    permit = (
+        '@id("mail") permit (principal, action == Action::"sign-typed-data", resource)'
+        " when { context has verifying_contract"
+        f' && context.verifying_contract == "{contract}" }};'
+    )
+    sender = HSMAccount(
+        signer_over(honest(coincurve.PrivateKey(keccak(text=mail["key_of"])))),
+        policy=account_policy(permit),
+    )
     signer = _account(coincurve.PrivateKey.from_hex(message["key"][2:]))
 
     signed = sender.sign_typed_data(full_message=mail["document"])

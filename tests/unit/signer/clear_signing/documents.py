@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from eth_abi.abi import encode as abi_encode
+
 from signer.crypto.typed_data import TypedData
 
 
@@ -190,3 +192,101 @@ def order(start: int = 3, end: int = 4, until: int = DEADLINE) -> dict[str, obje
         "conduitKey": bytes(32),
         "counter": 0,
     }
+
+
+COW_ORDER = (
+    "Order(address sellToken,address buyToken,address receiver,uint256 sellAmount,"
+    "uint256 buyAmount,uint32 validTo,bytes32 appData,uint256 feeAmount,string kind,"
+    "bool partiallyFillable,string sellTokenBalance,string buyTokenBalance)"
+)
+INCH_ORDER = (
+    "Order(uint256 salt,address maker,address receiver,address makerAsset,"
+    "address takerAsset,uint256 makingAmount,uint256 takingAmount,uint256 makerTraits)"
+)
+INCH_ORDER_3 = (
+    "Order(uint256 salt,address makerAsset,address takerAsset,address maker,"
+    "address receiver,address allowedSender,uint256 makingAmount,uint256 takingAmount,"
+    "uint256 offsets,bytes interactions)"
+)
+META_TRANSACTION = "MetaTransaction(uint256 nonce,address from,bytes functionSignature)"
+APPROVE_WITH_AUTHORIZATION = (
+    "ApproveWithAuthorization(address owner,address spender,uint256 value,"
+    "uint256 validAfter,uint256 validBefore,bytes32 nonce)"
+)
+INCREASE_WITH_AUTHORIZATION = (
+    "IncreaseAllowanceWithAuthorization(address owner,address spender,"
+    "uint256 increment,uint256 validAfter,uint256 validBefore,bytes32 nonce)"
+)
+NFT_PERMIT = "Permit(address spender,uint256 tokenId,uint256 nonce,uint256 deadline)"
+NFT_PERMIT_FOR_ALL = (
+    "PermitForAll(address operator,bool approved,uint256 nonce,uint256 deadline)"
+)
+CREDIT_DELEGATION = (
+    "DelegationWithSig(address delegatee,uint256 value,uint256 nonce,uint256 deadline)"
+)
+COMPOUND_MANAGER = (
+    "Authorization(address owner,address manager,bool isAllowed,uint256 nonce,"
+    "uint256 expiry)"
+)
+MORPHO_MANAGER = (
+    "Authorization(address authorizer,address authorized,bool isAuthorized,"
+    "uint256 nonce,uint256 deadline)"
+)
+VOTES = "Delegation(address delegatee,uint256 nonce,uint256 expiry)"
+_FORWARDED = "address from,address to,uint256 value,uint256 gas,uint256 nonce"
+FORWARD_4 = f"ForwardRequest({_FORWARDED},bytes data)"
+FORWARD_5 = f"ForwardRequest({_FORWARDED},uint48 deadline,bytes data)"
+FORWARD_GSN = f"ForwardRequest({_FORWARDED},bytes data,uint256 validUntilTime)"
+USER_OPERATION = (
+    "PackedUserOperation(address sender,uint256 nonce,bytes initCode,bytes callData,"
+    "bytes32 accountGasLimits,uint256 preVerificationGas,bytes32 gasFees,"
+    "bytes paymasterAndData)"
+)
+
+# The values of members by name, whatever the type that has them.
+_VALUES: dict[str, object] = {
+    "sellToken": USDC,
+    "makerAsset": USDC,
+    "buyToken": DAI,
+    "takerAsset": DAI,
+    "tokenId": 9,
+    "value": 7,
+    "increment": 7,
+    "sellAmount": 6,
+    "feeAmount": 1,
+    "makingAmount": 7,
+    "to": USDC,
+    "validTo": DEADLINE,
+    "validBefore": DEADLINE,
+    "validUntilTime": DEADLINE,
+    "deadline": DEADLINE,
+    "expiry": DEADLINE,
+}
+_BY_TYPE: dict[str, object] = {
+    "address": SPENDER,
+    "bool": True,
+    "bytes": "0x",
+    "bytes32": bytes(32),
+    "string": "sell",
+}
+
+
+def signed_for_others(type_string: str, **changes: object) -> dict[str, object]:
+    """Return a message of *type_string* that lets 7 units of USDC leave."""
+    (members,) = types_of(type_string).values()
+    return {
+        each["name"]: changes.get(
+            each["name"], _VALUES.get(each["name"], _BY_TYPE.get(each["type"], 0))
+        )
+        for each in members
+    }
+
+
+TRANSFER_7 = f"0xa9059cbb{SPENDER[2:].lower().rjust(64, '0')}{7:064x}"
+"""Calldata that transfers 7 units."""
+
+
+def multicall_of(*calls: str) -> str:
+    """Return the calldata of a ``multicall`` of the calldata *calls*."""
+    encoded = abi_encode(["bytes[]"], [[bytes.fromhex(each[2:]) for each in calls]])
+    return f"0xac9650d8{encoded.hex()}"

@@ -193,6 +193,15 @@ DESCRIPTIONS = {
         f" {CUSTOMER} with 0 bytes"
     ),
     ("withdraw(uint256)", 5_000_000): "withdraw 5.00 USDC",
+    ("approveDelegation(address,uint256)", d.SPENDER, 5_000_000): (
+        f"let {CUSTOMER} borrow 5.00 USDC for this account"
+    ),
+    ("allow(address,bool)", d.SPENDER, True): (
+        f"let {CUSTOMER} manage everything in {CONTRACT}: yes"
+    ),
+    ("setPreSignature(bytes,bool)", bytes(56), True): (
+        f"approve the order 56 bytes of {CONTRACT}: yes"
+    ),
 }
 
 
@@ -324,6 +333,49 @@ def test_safe_transactions(operation: int, how: str) -> None:
     assert describe_typed_data(d.document(d.SAFE, message), BOOK) == (
         f"approve a Safe transaction{how}: transfer 5.00 USDC to {CUSTOMER}"
         f" (safe-transaction){DOMAIN}"
+    )
+
+
+def test_what_lets_others_move_tokens() -> None:
+    """Each kind has a sentence of its own, with who gets what."""
+    paid = f", paid to {CUSTOMER}"
+    transfer = f"transfer 0.000007 USDC to {CUSTOMER}"
+    sent = f"let any address send for this account: {transfer}"
+    seven = "0.000007 USDC"
+    manage = f"let {CUSTOMER} manage everything in the contract: yes {UNTIL}"
+    sentences = {
+        d.COW_ORDER: f"offer {seven} for sale{paid} {UNTIL} (cow-order)",
+        d.INCH_ORDER: f"offer {seven} for sale{paid} (1inch-order)",
+        d.NFT_PERMIT: f"permit {CUSTOMER} to move token id 9 {UNTIL} (nft-permit)",
+        d.NFT_PERMIT_FOR_ALL: f"{manage} (nft-permit-for-all)",
+        d.COMPOUND_MANAGER: f"{manage} (lending-manager)",
+        d.MORPHO_MANAGER: f"{manage} (lending-manager)",
+        d.CREDIT_DELEGATION: (
+            f"let {CUSTOMER} borrow {seven} for this account {UNTIL}"
+            " (aave-credit-delegation)"
+        ),
+        d.APPROVE_WITH_AUTHORIZATION: (
+            f"permit {CUSTOMER} to spend {seven} {UNTIL} (approve-with-authorization)"
+        ),
+        d.VOTES: f"delegate all votes to {CUSTOMER} {UNTIL} (votes-delegation)",
+        d.USER_OPERATION: (
+            f"approve a user operation of {CUSTOMER} with 68 bytes of calldata"
+            " (user-operation)"
+        ),
+        d.META_TRANSACTION: f"{sent} (meta-transaction)",
+        d.FORWARD_4: f"{sent} (forward-request)",
+    }
+    for type_string, sentence in sentences.items():
+        data = dict.fromkeys(("data", "functionSignature", "callData"), d.TRANSFER_7)
+        message = d.signed_for_others(type_string, **data)
+        if type_string == d.FORWARD_4:
+            message["value"] = 0
+        document = d.document(type_string, message)
+
+        assert describe_typed_data(document, BOOK) == f"{sentence}{DOMAIN}"
+    order = d.signed_for_others(d.INCH_ORDER, receiver="0x" + "0" * 40)
+    assert describe_typed_data(d.document(d.INCH_ORDER, order), BOOK) == (
+        f"offer {seven} for sale (1inch-order){DOMAIN}"
     )
 
 

@@ -55,6 +55,50 @@ TYPE_HASHES = {
         d.ORDER,
         "fa445660b7e21515a59617fcd68910b487aa5808b8abda3d78bc85df364b2c2f",
     ),
+    "cow": (
+        d.COW_ORDER,
+        "d5a25ba2e97094ad7d83dc28a6572da797d6b3e7fc6663bd93efb789fc17e489",
+    ),
+    "meta transaction": (
+        d.META_TRANSACTION,
+        "23d10def3caacba2e4042e0c75d44a42d2558aabcf5ce951d0642a8032e1e653",
+    ),
+    "approve with authorization": (
+        d.APPROVE_WITH_AUTHORIZATION,
+        "808c10407a796f3ef2c7ea38c0638ea9d2b8a1c63e3ca9e1f56ce84ae59df73c",
+    ),
+    "increase with authorization": (
+        d.INCREASE_WITH_AUTHORIZATION,
+        "424222bb050a1f7f14017232a5671f2680a2d3420f504bd565cf03035c53198a",
+    ),
+    "nft": (
+        d.NFT_PERMIT,
+        "49ecf333e5b8c95c40fdafc95c1ad136e8914a8fb55e9dc8bb01eaa83a2df9ad",
+    ),
+    "aave": (
+        d.CREDIT_DELEGATION,
+        "323db0410fecc107e39e2af5908671f4c8d106123b35a51501bb805c5fa36aa0",
+    ),
+    "morpho": (
+        d.MORPHO_MANAGER,
+        "81d0284fb0e2cde18d0553b06189d6f7613c96a01bb5b5e7828eade6a0dcac91",
+    ),
+    "votes": (
+        d.VOTES,
+        "e48329057bfd03d55e49b547132e39cffd9c1820ad7b9d4c5307691425d15adf",
+    ),
+    "openzeppelin 4": (
+        d.FORWARD_4,
+        "dd8f4b70b0f4393e889bd39128a30628a78b61816a9eb8199759e7a349657e48",
+    ),
+    "openzeppelin 5": (
+        d.FORWARD_5,
+        "7f96328b83274ebc7c1cf4f7a3abda602b51a78b7fa1d86a2ce353d75e587cac",
+    ),
+    "user operation": (
+        d.USER_OPERATION,
+        "29a0bca4af4be3421398da00295e58e6d7de38cb492214754cb6a47507dd6f8e",
+    ),
 }
 
 
@@ -77,6 +121,113 @@ _TRADE = {"witness": {"price": 3}}
 
 def _permit2(kind: str, grants: tuple[Grant, ...]) -> Meaning:
     return Meaning(kind, spender=d.SPENDER, grants=grants, deadline=d.DEADLINE)
+
+
+def _for_others(type_string: str, **changes: object) -> TypedData:
+    return d.document(type_string, d.signed_for_others(type_string, **changes))
+
+
+_TRANSFER_7 = bytes.fromhex(d.TRANSFER_7[2:])
+_TWICE = d.multicall_of(d.TRANSFER_7, "0x12345678", d.multicall_of(d.TRANSFER_7))
+_MALFORMED = d.TRANSFER_7[:-2]
+_DEEP = d.TRANSFER_7
+for _ in range(6):
+    _DEEP = d.multicall_of(_DEEP)
+_NONE = "0x" + "0" * 40
+
+
+def _called(
+    kind: str,
+    data: str,
+    grants: int = 0,
+    deadline: int | None = None,
+    recipient: str = d.SPENDER.lower(),
+) -> Meaning:
+    return Meaning(
+        kind,
+        None,
+        recipient,
+        SEVEN * grants,
+        deadline,
+        (d.USDC, 7 if kind == "forward-request" else 0, bytes.fromhex(data[2:])),
+    )
+
+
+FOR_OTHERS = [
+    (
+        _for_others(d.COW_ORDER),
+        Meaning("cow-order", None, d.SPENDER, SEVEN, d.DEADLINE),
+    ),
+    (
+        _for_others(d.COW_ORDER, receiver=_NONE),
+        Meaning("cow-order", None, None, SEVEN, d.DEADLINE),
+    ),
+    *(
+        (_for_others(each), Meaning("1inch-order", None, d.SPENDER, SEVEN))
+        for each in (d.INCH_ORDER, d.INCH_ORDER_3)
+    ),
+    *(
+        (_for_others(each), Meaning(kind, d.SPENDER, None, SEVEN, d.DEADLINE))
+        for each, kind in (
+            (d.APPROVE_WITH_AUTHORIZATION, "approve-with-authorization"),
+            (d.INCREASE_WITH_AUTHORIZATION, "approve-with-authorization"),
+            (d.CREDIT_DELEGATION, "aave-credit-delegation"),
+        )
+    ),
+    (
+        _for_others(d.NFT_PERMIT),
+        Meaning("nft-permit", d.SPENDER, None, (Grant(d.USDC, 1),), d.DEADLINE),
+    ),
+    *(
+        (_for_others(each), Meaning(kind, d.SPENDER, None, (), d.DEADLINE))
+        for each, kind in (
+            (d.NFT_PERMIT_FOR_ALL, "nft-permit-for-all"),
+            (d.COMPOUND_MANAGER, "lending-manager"),
+            (d.MORPHO_MANAGER, "lending-manager"),
+        )
+    ),
+    (
+        _for_others(d.VOTES),
+        Meaning("votes-delegation", None, d.SPENDER, (), d.DEADLINE),
+    ),
+    (_for_others(d.USER_OPERATION), Meaning("user-operation", None, d.SPENDER)),
+    *(
+        (
+            _for_others(d.META_TRANSACTION, functionSignature=data),
+            _called("meta-transaction", data, count, recipient=to),
+        )
+        for data, count, to in (
+            (d.TRANSFER_7, 1, d.SPENDER.lower()),
+            (_TWICE, 2, d.SPENDER.lower()),
+            ("0x12345678", 0, d.USDC),
+            (_MALFORMED, 0, d.USDC),
+            (_DEEP, 0, d.USDC),
+        )
+    ),
+    *(
+        (
+            _for_others(each, data=d.TRANSFER_7),
+            _called("forward-request", d.TRANSFER_7, 1, deadline),
+        )
+        for each, deadline in (
+            (d.FORWARD_4, None),
+            (d.FORWARD_5, d.DEADLINE),
+            (d.FORWARD_GSN, d.DEADLINE),
+        )
+    ),
+    (
+        d.document(d.META_TRANSACTION, d.signed_for_others(d.META_TRANSACTION), None),
+        Meaning("meta-transaction", None, _NONE, (), None, (_NONE, 0, b"")),
+    ),
+]
+
+
+@pytest.mark.parametrize("number", range(len(FOR_OTHERS)))
+def test_what_lets_others_move_tokens(number: int) -> None:
+    """Orders, permits of other kinds, and calls that others send for the account."""
+    document, meaning = FOR_OTHERS[number]
+
+    assert recognise(document) == meaning
 
 
 KNOWN = [
@@ -136,7 +287,11 @@ KNOWN = [
     ),
     (
         d.document(d.SAFE, d.safe(), d.OWNER),
-        Meaning("safe-transaction", recipient=d.SPENDER),
+        Meaning(
+            "safe-transaction",
+            recipient=d.SPENDER,
+            called=(d.SPENDER, 10**18, b""),
+        ),
     ),
     (
         d.document(d.ORDER, d.order()),

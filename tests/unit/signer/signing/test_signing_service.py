@@ -11,7 +11,7 @@ from eth_account.messages import encode_defunct, encode_typed_data
 from eth_utils.crypto import keccak
 
 from backends.sql import SQLStore
-from signer.config.tenants import TenantRegistry
+from signer.config.tenants import Tenant, TenantRegistry
 from signer.crypto.messages import PersonalMessage
 from signer.crypto.transactions import (
     AnyTransaction,
@@ -23,6 +23,7 @@ from signer.errors import (
     EncodingError,
     ForeignAddressError,
     KeyRotatedError,
+    LimitReachedError,
     PolicyViolationError,
     SigningStoppedError,
     TenantBlockedError,
@@ -47,6 +48,7 @@ from tests.support.devices import honest, recorded_outcomes, recording, signer_o
 from tests.support.keys import key_at, key_of, made_active
 from tests.support.policy import SERVICE_POLICY
 from tests.support.refunds import CUSTOMER, NETWORK, SECOND, FakeClock
+from tests.unit.signer.clear_signing import documents as d
 
 
 KEY = coincurve.PrivateKey.from_int(0x516E)
@@ -287,6 +289,95 @@ def test_a_stop_forbids_every_signature(place: Place) -> None:
         place.sign()
     with pytest.raises(SigningStoppedError):
         place.service.sign_personal_message(PersonalMessage(b"hello"), REQUESTER)
+
+
+def _permit(chain_id: int | None, amount: int = 5) -> TypedData:
+    """Return a permit of the token, for CUSTOMER."""
+    domain: dict[str, object] = {"name": "x", "verifyingContract": TOKEN}
+    if chain_id is not None:
+        domain["chainId"] = chain_id
+    message = d.permit(spender=CUSTOMER, value=amount)
+    return TypedData.of(domain, d.types_of(d.ERC2612), message)
+
+
+@pytest.mark.parametrize("chain_id", [CHAIN_ID, None])
+def test_a_stop_forbids_documents(place: Place, chain_id: int | None) -> None:
+    """Of its network, and those that name none."""
+    stopped(place.store, CHAIN_ID)
+
+    with pytest.raises(SigningStoppedError):
+        place.service.sign_typed_data(_permit(chain_id), REQUESTER)
+    assert place.service.sign_personal_message(PersonalMessage(b"hello"), REQUESTER)
+    for other in (CHAIN_ID + 1, 2**256 - 1):  # No database has the second number.
+        assert place.service.sign_typed_data(_permit(other), REQUESTER)
+
+
+def test_a_stop_forbids_what_may_be_for_any_chain(sqlite_store: SQLStore) -> None:
+    """Digests, hashes of typed data, and authorisations for every chain."""
+    own = '@id("everything") permit (principal, action, resource);'
+    place = Place(sqlite_store, account_policy(own))
+    program = Requester(Caller(Path.ACCOUNT, subject="program"), Actor("program"))
+    service, digest = place.service, keccak(b"digest")
+    hashes = encode_typed_data(full_message=DOCUMENT)
+    stopped(place.store, CHAIN_ID)
+
+    for sign in (
+        lambda: service.sign_digest(digest, program),
+        lambda: service.sign_message(hashes, program),
+        lambda: service.sign_authorization(0, CUSTOMER, digest, program),
+        lambda: service.sign_authorization(CHAIN_ID, CUSTOMER, digest, program),
+    ):
+        with pytest.raises(SigningStoppedError):
+            sign()
+    assert service.sign_authorization(CHAIN_ID + 1, CUSTOMER, digest, program)
+    # Limits of hours and days are for tenants.
+    assert service.sign_typed_data(_permit(CHAIN_ID + 1), program)
+
+
+def test_documents_count_for_the_limits(place: Place) -> None:
+    """Those of the tenant, as payments do."""
+    token = {"hourly_limit": "20", "max_amount": "10"}
+    limits = {"networks": {"local": {"tokens": {"TUSD": token}}}}
+    tenant = Tenant.model_validate({"subjects": ["shop-1"], **limits})
+    requester = replace(REQUESTER, limits=tenant)
+
+    for chain_id in (CHAIN_ID, None):
+        document = _permit(chain_id, 10_000_000)
+        assert place.service.sign_typed_data(document, requester)
+    for chain_id in (CHAIN_ID, None):
+        with pytest.raises(LimitReachedError, match="hourly_limit of TUSD"):
+            place.service.sign_typed_data(_permit(chain_id, 1), requester)
+    with pytest.raises(PolicyViolationError) as caught:
+        place.service.sign_typed_data(_permit(CHAIN_ID, 10_000_001), requester)
+    assert caught.value.rule == "max-amount"
+
+
+def test_addresses_in_documents(place: Place) -> None:
+    """Also in lists, and in calls that bytes contain."""
+    types = {"Split": [{"name": "payees", "type": "address[]"}]}
+    call = {"Call": [{"name": "data", "type": "bytes"}]}
+    approval = "0x095ea7b3" + CALLDATA.hex()[8:]
+    several = d.multicall_of(approval, "0x12345678")
+    malformed = several[:-2]
+    domain = {"name": "x"}
+    place.denied = {CUSTOMER.lower()}
+
+    for document, rule in (
+        (TypedData.of(domain, types, {"payees": [CUSTOMER]}), "recipient-denied"),
+        (TypedData.of(domain, call, {"data": several}), "recipient-denied"),
+        (TypedData.of(domain, call, {"data": malformed}), "calldata"),
+    ):
+        with pytest.raises(PolicyViolationError) as caught:
+            place.service.sign_typed_data(document, REQUESTER)
+        assert caught.value.rule == rule
+    deep = approval
+    for _ in range(6):
+        deep = d.multicall_of(deep)
+    with pytest.raises(PolicyViolationError) as caught:
+        place.service.sign_typed_data(
+            TypedData.of(domain, call, {"data": deep}), REQUESTER
+        )
+    assert caught.value.rule == "calldata"
 
 
 def test_a_key_that_was_rotated_away(place: Place) -> None:
