@@ -72,7 +72,8 @@ def process_texts(answers: Mapping[str, str]) -> Mapping[str, str]:
     }
     # Of the superuser of docker/compose.yaml's own database.
     of_roles["POSTGRES_PASSWORD"] = secrets.token_hex(24)
-    texts["owner"] = _text("owner", of_roles, answers, passwords["owner"])
+    owner = {"MAC_KEY_FILE": "mac.key", **of_roles}
+    texts["owner"] = _text("owner", owner, answers, passwords["owner"])
     return {f"{name}.env": text for name, text in texts.items()}
 
 

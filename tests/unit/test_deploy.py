@@ -308,6 +308,19 @@ def test_a_forwarded_port_leads_to_the_console(rendered: list[dict[str, Any]]) -
     assert trusting == {"admin"}
 
 
+@pytest.mark.parametrize("role", PODS)
+def test_a_pod_has_the_key_of_the_macs(role: str) -> None:
+    """Also the one that makes the ledger, which has a MAC from the beginning."""
+    pod = PODS[role]
+    (container,) = pod["containers"]
+    given = [each.get("value") for each in container["env"]]
+    for source in container.get("envFrom", []):
+        given += SETTINGS[source["configMapRef"]["name"]].values()
+
+    assert "/run/hotwallet/mac.key" in given
+    assert "'key': 'mac.key'" in str(pod["volumes"])
+
+
 PROXIES = MANIFESTS["ConfigMap hotwallet-proxies"]["data"]
 
 

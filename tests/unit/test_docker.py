@@ -218,7 +218,7 @@ def test_only_the_upgrade_has_the_owner() -> None:
 
     assert informed == {"database", "upgrade", "grants"}
     owner = WRITTEN["owner.env"]
-    others = {"DATABASE_URL", "PGPASSWORD", "POSTGRES_PASSWORD"}
+    others = {"DATABASE_URL", "PGPASSWORD", "POSTGRES_PASSWORD", "MAC_KEY_FILE"}
     assert {*owner} == {*others, *needed}
     assert owner["PGPASSWORD"] == owner["OWNER_PASSWORD"]
     assert len({*owner.values()}) == len(owner) - 1
