@@ -119,9 +119,9 @@ class Approvals:
         is_usable = found is not None and found.is_usable(self._clock())
         return is_usable or not self.required
 
-    def list(self) -> OpenApprovals:
-        """Return what waits for a decision or for its execution, the oldest first."""
-        found = read_open_approvals(self._store)
+    def list(self, start: int = 0) -> OpenApprovals:
+        """Return a page of what waits, as ``read_open_approvals``."""
+        found = read_open_approvals(self._store, start)
         if found.changed and self._throttle.is_due(Alert.ROW_CHANGED):
             self._alerts.sound(
                 Alert.ROW_CHANGED,

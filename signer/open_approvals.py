@@ -25,34 +25,48 @@ _MAX_ALIKE = 100
 @dataclass(frozen=True, slots=True)
 class OpenApprovals:
     """
-    What waits for a decision or for its execution, the oldest first.
+    A page of what waits for a decision or for its execution.
+
+    What administrators asked for comes first, then refunds, in which tenants take
+    turns; of each, the oldest first.
 
     ``changed`` counts the rows that another program changed or inserted: they approve
-    nothing, and are left out.  ``is_complete`` is False if more rows may be open.
+    nothing, and are left out.  If more rows may be open, ``is_complete`` is False, and
+    the next page starts at ``following``.
     """
 
     approvals: Sequence[Approval]
     changed: int
-    is_complete: bool
+    following: int | None = None
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether no other row is open."""
+        return self.following is None
 
 
-def read_open_approvals(store: ApprovalStore) -> OpenApprovals:
+def read_open_approvals(store: ApprovalStore, start: int = 0) -> OpenApprovals:
     """
-    Return what waits, at most ``MAX_LISTED``.
+    Return what waits, at most ``MAX_LISTED``, from row *start* on.
 
     A program that can write rows can insert thousands with an early time: they are read
     past, so that they hide no proposal.
     """
     found: list[Approval] = []
-    read, last, is_complete = 0, None, False
-    while not is_complete and len(found) <= MAX_LISTED and read < MAX_READ:
-        page = store.open_approvals(last, _PAGE)
-        found += [each for each in page if each.is_authentic]
-        read += len(page)
-        is_complete = len(page) < _PAGE
-        last = page[-1] if page else None
-    is_complete = is_complete and len(found) <= MAX_LISTED
-    return OpenApprovals(found[:MAX_LISTED], read - len(found), is_complete)
+    changed, place = 0, start
+    while place - start < MAX_READ:
+        page = store.open_approvals(place, _PAGE)
+        for row in page:
+            if len(found) == MAX_LISTED:
+                return OpenApprovals(found, changed, place)
+            place += 1
+            if row.is_authentic:
+                found.append(row)
+            else:
+                changed += 1
+        if len(page) < _PAGE:
+            return OpenApprovals(found, changed)
+    return OpenApprovals(found, changed, place)
 
 
 def find_approval(store: ApprovalStore, digest: str) -> Approval:

@@ -32,13 +32,19 @@ def approvals() -> None:
 
 
 @approvals.command("list")
+@click.option("--cursor", type=click.IntRange(0), default=0, help="Of the next page.")
 @reports
-def list_approvals() -> Result:
-    """List what waits for a decision; exits with 1 if there is something."""
+def list_approvals(*, cursor: int) -> Result:
+    """
+    List what waits for a decision; exits with 1 if there is something.
+
+    What administrators asked for comes first, then refunds, in which tenants take
+    turns.
+    """
     from api.bootstrap import build_container
     from api.views.approvals import list_document, list_lines
 
-    found = build_container().approvals.list()
+    found = build_container().approvals.list(cursor)
     is_empty = found.is_complete and not (found.approvals or found.changed)
     return Result(list_document(found), list_lines(found), is_empty)
 

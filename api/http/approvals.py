@@ -24,10 +24,10 @@ class ApprovalList(AdministrativeResource):
         self._approvals = approvals
 
     def on_get(self, req: Request, resp: Response) -> None:
-        """List the proposals that wait or are approved, the oldest first."""
-        query.parameters(req)
+        """List the proposals that wait or are approved: administrators' first."""
+        start = query.place(query.parameters(req, "cursor"))
 
-        resp.media = list_document(self._approvals.list())
+        resp.media = list_document(self._approvals.list(start))
 
 
 class _Decision(AdministrativeResource):

@@ -13,6 +13,7 @@ MAX_LIMIT = 200
 DEFAULT_LIMIT = 50
 
 _VALUE = re.compile(r"[!-~]{1,128}")
+_PLACE = re.compile(r"[0-9]{1,9}")
 _LIMIT = re.compile(r"[1-9][0-9]{0,2}")
 
 
@@ -50,6 +51,14 @@ def cursor(given: dict[str, str]) -> str | None:
     if text is not None and not is_refund_id(text):
         raise InvalidInputError("must be the next_cursor of a page", field="cursor")
     return text
+
+
+def place(given: dict[str, str]) -> int:
+    """Return the ``nextCursor`` of a list that counts; InvalidInputError if none."""
+    text = given.get("cursor", "0")
+    if not _PLACE.fullmatch(text):
+        raise InvalidInputError("must be the nextCursor of a page", field="cursor")
+    return int(text)
 
 
 def limit(given: dict[str, str]) -> int:

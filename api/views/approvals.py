@@ -37,6 +37,7 @@ def list_document(found: OpenApprovals) -> dict[str, Any]:
     return {
         "approvals": [approval_document(each) for each in found.approvals],
         "complete": found.is_complete,
+        "nextCursor": None if found.following is None else str(found.following),
         "changedRows": found.changed,
     }
 
@@ -51,8 +52,7 @@ def list_lines(found: OpenApprovals) -> Iterator[str]:
         )
     if not found.is_complete:
         yield (
-            "there may be more: decide about these first, or about another one with all"
-            " 64 digits of its digest"
+            f"there may be more: `hotwallet approvals list --cursor {found.following}`"
         )
     elif not (found.approvals or found.changed):
         yield "nothing waits for an approval"

@@ -3,12 +3,11 @@
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Select, bindparam, select, text, tuple_
+from sqlalchemy import Connection, Select, bindparam, func, select, text
 
 from backends.sql.audit_rows import write
-from backends.sql.columns import UTCDateTime
 from backends.sql.database import Tables
-from backends.sql.schema import approvals
+from backends.sql.schema import approvals, refunds
 from backends.sql.sealed_rows import SealedRows, select_flagged
 from signer.model.approval import Approval, ApprovalUse
 from signer.model.audit_record import Record
@@ -23,17 +22,23 @@ _OF_REFUND = (
     .order_by(approvals.c.requested_at, approvals.c.digest)
 )
 
-# Literal text, so that both databases use the partial index.
-_OPEN = (
-    select(approvals)
-    .where(text("state IN ('approved', 'waiting')"))
-    .order_by(approvals.c.requested_at, approvals.c.digest)
-    .limit(bindparam("at_most"))
-)
+_oldest_first = (approvals.c.requested_at, approvals.c.digest)
 
-_NEXT = _OPEN.where(
-    tuple_(approvals.c.requested_at, approvals.c.digest)
-    > tuple_(bindparam("last_at", type_=UTCDateTime), bindparam("last_digest"))
+# Literal text, so that both databases use the partial index.
+OPEN = (
+    select(approvals)
+    .outerjoin(refunds, refunds.c.id == approvals.c.refund_id)
+    .where(text("state IN ('approved', 'waiting')"))
+    .order_by(
+        approvals.c.refund_id.is_not(None),
+        func.row_number().over(
+            partition_by=(approvals.c.refund_id.is_(None), refunds.c.tenant),
+            order_by=_oldest_first,
+        ),
+        *_oldest_first,
+    )
+    .limit(bindparam("at_most"))
+    .offset(bindparam("start"))
 )
 
 # No digit is higher than "f".
@@ -86,11 +91,8 @@ class ApprovalTables(Tables):
     def approvals_of(self, refund_id: str) -> Sequence[Approval]:
         return self._select(_OF_REFUND, of_refund=refund_id)
 
-    def open_approvals(self, after: Approval | None, limit: int) -> Sequence[Approval]:
-        if after is None:
-            return self._select(_OPEN, at_most=limit)
-        last = {"last_at": after.requested_at, "last_digest": after.digest}
-        return self._select(_NEXT, **last, at_most=limit)
+    def open_approvals(self, start: int, limit: int) -> Sequence[Approval]:
+        return self._select(OPEN, start=start, at_most=limit)
 
     def approvals_like(self, prefix: str, limit: int) -> Sequence[Approval]:
         return self._select(_LIKE, prefix=prefix, at_most=limit)

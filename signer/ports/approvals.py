@@ -32,11 +32,12 @@ class ApprovalStore(Protocol):
     def approvals_of(self, refund_id: str) -> Sequence[Approval]:
         """Return the rows that name the refund *refund_id*, in any state."""
 
-    def open_approvals(self, after: Approval | None, limit: int) -> Sequence[Approval]:
+    def open_approvals(self, start: int, limit: int) -> Sequence[Approval]:
         """
-        Return rows that are not done, rejected or expired; the oldest first.
+        Return rows that are not done, rejected or expired, from number *start* on.
 
-        *after* is the last row of the previous page.
+        What administrators asked for comes first, then refunds, in which tenants take
+        turns; of each, the oldest first.
         """
 
     def approvals_like(self, prefix: str, limit: int) -> Sequence[Approval]:

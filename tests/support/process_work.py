@@ -393,7 +393,7 @@ def work_on_the_audit_log(processes: Processes) -> None:
         store = processes.stores[name]
         store.check()
         store.last_configuration(name)
-        store.open_approvals(None, 1)  # The doctor shows what waits.
+        store.open_approvals(0, 1)  # The doctor shows what waits.
         store.append([record(at=now())])
         Alerts(store).sound(Alert.ROW_CHANGED)
         assert store.alert_counts()

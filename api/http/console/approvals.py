@@ -12,9 +12,9 @@ class ApprovalsPage(SessionPage):
     """``/console/approvals``: what waits for a decision."""
 
     def on_get(self, req: Request, resp: Response) -> None:
-        """List the proposals, the oldest first."""
-        query.parameters(req)
-        found = self._console.container.approvals.list()
+        """List a page of the proposals: administrators' first."""
+        start = query.place(query.parameters(req, "cursor"))
+        found = self._console.container.approvals.list(start)
 
         self.show(
             req,

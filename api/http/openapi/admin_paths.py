@@ -235,6 +235,18 @@ _DECISIONS: dict[str, Element] = {
             "List what waits for approval",
             "Changes that need two administrators, and wait or are approved.",
             scope="approvals:read",
+            parameters=[
+                parameter(
+                    "cursor",
+                    "query",
+                    text(
+                        "The `nextCursor` of a page.",
+                        pattern="^[0-9]{1,9}$",
+                        default="0",
+                    ),
+                    required=False,
+                )
+            ],
             answers={200: answer("The proposals.", schema("ApprovalList"))},
         )
     },

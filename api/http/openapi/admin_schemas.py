@@ -305,8 +305,15 @@ SCHEMAS: dict[str, Element] = {
     ),
     "ApprovalList": record(
         "What waits for a decision.",
-        approvals=list_of(schema("Approval"), "Up to 200, the oldest first."),
+        approvals=list_of(
+            schema("Approval"),
+            "Up to 200: administrators' first, then refunds, in which tenants take"
+            " turns; of each, the oldest first.",
+        ),
         complete=flag("False if there may be more."),
+        nextCursor=nullable(
+            text("The `cursor` of the next page.", pattern="^[0-9]{1,9}$")
+        ),
         changedRows=integer(
             "Rows that another program changed: they approve nothing.", minimum=0
         ),

@@ -196,12 +196,13 @@ def test_the_list_counts_what_another_program_inserted(
     assert run("approvals", "list", "--json").json == {
         "approvals": [],
         "complete": True,
+        "nextCursor": None,
         "changedRows": 1,
     }
 
 
 def test_the_list_says_that_it_is_not_complete() -> None:
-    lines = list(list_lines(OpenApprovals([], 0, is_complete=False)))
+    lines = list(list_lines(OpenApprovals([], 0, 200)))
 
     assert [line.split(":")[0] for line in lines] == ["there may be more"]
 

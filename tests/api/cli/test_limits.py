@@ -135,4 +135,4 @@ def test_without_approvals(
 
     assert (shown.status, asked.status) == (0, 0)
     assert f"  raised: {MAX_AMOUNT}: 1000 -> 5000\nprocesses may start\n" in shown.out
-    assert sqlite_store.open_approvals(None, 9) == ()
+    assert sqlite_store.open_approvals(0, 9) == ()

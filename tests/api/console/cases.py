@@ -109,9 +109,7 @@ def _refunds(world: World) -> object:
 
 
 def _approvals(world: World) -> object:
-    return [
-        (each.state, each.decided_by) for each in world.store.open_approvals(None, 9)
-    ]
+    return [(each.state, each.decided_by) for each in world.store.open_approvals(0, 9)]
 
 
 def _route(path: str, *fields: str) -> Callable[[World, Values, Actor], Request]:

@@ -91,7 +91,7 @@ class System:
     def listed(self) -> Sequence[Approval]:
         """What waits, of a complete list without changed rows."""
         found = self.approvals().list()
-        assert found == OpenApprovals(found.approvals, 0, is_complete=True)
+        assert found == OpenApprovals(found.approvals, 0)
         return found.approvals
 
     @property
@@ -487,7 +487,7 @@ def test_a_changed_row_approves_nothing(system: System, statement: str) -> None:
 
     with capture_logs() as logs:
         listed = system.approvals().list()
-    assert listed == OpenApprovals([], 1, is_complete=True)
+    assert listed == OpenApprovals([], 1)
     assert [each["alert"] for each in logs] == ["row-not-authentic"]
     with pytest.raises(NotFoundError):
         system.approvals().approve(digest, ALICE, WHY)
@@ -568,13 +568,11 @@ def test_old_inserted_rows_hide_no_proposal(system: System) -> None:
 def test_a_list_reads_so_many_rows(system: System) -> None:
     """It says that it is not complete, and does not fail."""
     system.ask()
-    (row,) = system.store.open_approvals(None, 9)
+    (row,) = system.store.open_approvals(0, 9)
     forged = replace(row, is_authentic=False)
     flood = altered(system.store, open_approvals=lambda _, limit: [forged] * limit)
 
-    assert system.approvals(flood).list() == OpenApprovals(
-        [], MAX_READ, is_complete=False
-    )
+    assert system.approvals(flood).list() == OpenApprovals([], MAX_READ, MAX_READ)
 
 
 def test_so_many_proposals_are_listed(system: System) -> None:
@@ -589,6 +587,8 @@ def test_so_many_proposals_are_listed(system: System) -> None:
         each.digest for each in proposals[:MAX_LISTED]
     ]
     assert (listed.changed, listed.is_complete) == (0, False)
+    (last,) = system.approvals().list(MAX_LISTED).approvals
+    assert (listed.following, last.digest) == (MAX_LISTED, proposals[-1].digest)
 
 
 def test_the_only_approver_is_named() -> None:

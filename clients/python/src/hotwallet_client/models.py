@@ -506,6 +506,7 @@ class Problem(TypedDict):
         "limit-reached",
         "method-not-allowed",
         "new-key-unhealthy",
+        "nonce-used",
         "not-cancellable",
         "not-found",
         "not-through-proxy",

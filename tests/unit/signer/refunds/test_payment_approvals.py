@@ -1,6 +1,7 @@
 """Refunds above an amount: they wait for an administrator, who approves or rejects."""
 
 import json
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from operator import itemgetter
@@ -20,9 +21,11 @@ from signer.errors import (
     SamePersonError,
     UnidentifiedOperatorError,
 )
-from signer.model.approval import ApprovalState
+from signer.model.approval import ApprovalState, Proposal
 from signer.model.audit_record import Actor
 from signer.model.refund import Kind, Refund, Status
+from signer.open_approvals import MAX_LISTED
+from signer.refunds.acceptance import SubmittedRequest
 from signer.refunds.payment_approvals import build_proposal
 from tests.fixtures.ledger import forge
 from tests.support.ledgers import seal
@@ -157,6 +160,27 @@ def test_a_refund_that_is_not_decided_is_refused(world: World) -> None:
     assert approval_of(world, refund).state is ApprovalState.EXPIRED
     with pytest.raises(ConflictError):
         approve(world, refund)
+
+
+def test_refunds_of_one_tenant_hide_no_other_proposal(world: World) -> None:
+    """An administrator's comes first, and then tenants take turns, page by page."""
+    limited(world)
+    requests = [
+        SubmittedRequest(f"key-{n}", replace(REQUEST, reference=f"order-{n}"))
+        for n in range(MAX_LISTED + 5)
+    ]
+    world.service.submit_all(tenant="gateway", requests=requests, actor=ASKING)
+    other = world.submit(tenant="shop").refund
+    resume = Proposal("signing-resume", {"chain_id": 1})
+    with suppress(ApprovalRequiredError), administrators(world).authorize(resume, BOB):
+        pass
+    page = administrators(world).list()
+    rest = administrators(world).list(MAX_LISTED)
+
+    assert page.approvals[0].digest == resume.digest
+    assert approval_of(world, other) in page.approvals[:3]
+    assert (len(page.approvals), page.following) == (MAX_LISTED, MAX_LISTED)
+    assert (len(rest.approvals), rest.is_complete) == (7, True)
 
 
 def test_ended_proposals_of_one_tenant_delay_no_other(world: World) -> None:
