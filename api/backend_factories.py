@@ -217,7 +217,7 @@ def open_notifier(settings: Settings) -> Notifier | None:
         return None
     from backends.alert_webhook import AlertWebhook  # noqa: PLC0415
 
-    return AlertWebhook(settings.alert_webhook_url)
+    return AlertWebhook(settings.alert_webhook_url, settings.alert_webhook_format)
 
 
 def open_tracer(settings: Settings, clock: Clock) -> Meter | None:

@@ -1,13 +1,14 @@
 """
 Sends alerts to a webhook: each is a JSON document, posted to one URL.
 
+``backends/alert_formats.py`` makes of it what the receiver takes.
+
 Sending never delays the operation that raised the alert.  A document waits in a short
 queue, a background thread sends it, and one that cannot be sent is dropped and logged.
 The URL is a secret, because it is all that is needed to post there; it is never logged.
 """
 
 import atexit
-import json
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -20,6 +21,7 @@ from threading import Condition, Lock, Thread
 import structlog
 from pydantic import SecretStr
 
+from backends.alert_formats import FORMATS, AlertFormat, Message
 from backends.http_client import ExchangeError, HTTPClient
 from signer.deadline import Deadlines
 
@@ -43,7 +45,7 @@ _TRANSIENT = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS
 class _Sender:
     """The queue of one process, which one thread empties."""
 
-    queue: Queue[bytes] = field(default_factory=lambda: Queue(_QUEUE_SIZE))
+    queue: Queue[Message] = field(default_factory=lambda: Queue(_QUEUE_SIZE))
     unsent: int = 0
     changed: Condition = field(default_factory=Condition)
     deadlines: Deadlines = field(
@@ -53,7 +55,7 @@ class _Sender:
 
 class AlertWebhook:
     """
-    A ``Notifier`` that posts each document to a URL, as ``application/json``.
+    A ``Notifier`` that posts each document to a URL, as JSON in the format *form*.
 
     It may be built before a fork: each process that uses it has its own queue and
     thread.  Redirects are refused, so that alerts reach only the configured URL.
@@ -62,6 +64,7 @@ class AlertWebhook:
     def __init__(
         self,
         url: SecretStr,
+        form: AlertFormat = "json",
         *,
         timeout: float = 3.0,
         retry_delays: tuple[float, ...] = _RETRY_DELAYS,
@@ -74,6 +77,7 @@ class AlertWebhook:
         are in seconds.
         """
         self._url = url
+        self._format = FORMATS[form]
         self._timeout = timeout
         self._retry_delays = retry_delays
         self._sleep = sleep
@@ -84,7 +88,7 @@ class AlertWebhook:
     def notify(self, document: Mapping[str, object]) -> None:
         """Queue *document* for sending, or drop it; never waits, never raises."""
         try:
-            body = json.dumps(document).encode()
+            message = self._format(self._url, document)
         except (TypeError, ValueError):
             self._log_dropped("not-json")
             return
@@ -95,7 +99,7 @@ class AlertWebhook:
             return
         with sender.changed:
             try:
-                sender.queue.put_nowait(body)
+                sender.queue.put_nowait(message)
             except Full:
                 self._log_dropped("queue-full")
             else:
@@ -130,10 +134,10 @@ class AlertWebhook:
                 sender.unsent -= 1
                 sender.changed.notify_all()
 
-    def _send(self, deadlines: Deadlines, body: bytes) -> str | None:
-        """Send *body*, with retries; return the last attempt's problem, if any."""
+    def _send(self, deadlines: Deadlines, message: Message) -> str | None:
+        """Send *message*, with retries; return the last attempt's problem, if any."""
         for delay in (*self._retry_delays, None):
-            attempt = deadlines.start(partial(self._attempt, body), name="webhook")
+            attempt = deadlines.start(partial(self._attempt, message), name="webhook")
             problem: str | None = "too-slow"
             is_transient = True
             if attempt.wait(self._timeout + _SLACK_SECONDS):
@@ -143,13 +147,14 @@ class AlertWebhook:
             self._sleep(delay)
         return problem
 
-    def _attempt(self, body: bytes) -> tuple[str | None, bool]:
+    def _attempt(self, message: Message) -> tuple[str | None, bool]:
         """Return the problem, if there is one, and whether a retry may help."""
         try:
+            headers = {**_HEADERS, **message.headers}
             with HTTPClient(
-                self._url, timeout=self._timeout, headers=_HEADERS
+                message.url, timeout=self._timeout, headers=headers
             ) as client:
-                status = client.exchange("POST", body).status
+                status = client.exchange("POST", message.body).status
         except ExchangeError as e:
             return e.reason, True
         except Exception as e:  # noqa: BLE001  The thread must survive every bug.

@@ -6,7 +6,9 @@ sent is still logged.
 """
 
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
+from contextlib import suppress
+from datetime import datetime, timedelta
 from enum import StrEnum
 from threading import Lock
 
@@ -62,6 +64,47 @@ def find_runbook(alert: str, page: str = RUNBOOKS) -> str:
     return f"{page}#{alert}"
 
 
+TICKETS = frozenset(
+    {
+        Alert.APPROVAL_REQUESTED,
+        Alert.BACKEND_THROTTLED,
+        Alert.NODE_DOWN,
+        Alert.NODE_LAGGING,
+        Alert.WEBHOOK_FAILING,
+    }
+)
+"""Alerts that wake no operator.  The rules for Prometheus have the same severities."""
+
+_HOURS = 6 * 3600.0
+
+LASTING: Mapping[Alert, float] = {
+    **dict.fromkeys((Alert.KEY_UNHEALTHY, Alert.SIGNING_STOPPED), 0.0),
+    **dict.fromkeys((Alert.WORKER_STOPPED, Alert.POLICY_NOT_RELOADED), 0.0),
+    **dict.fromkeys((Alert.SEALING_LATE, Alert.TOP_UP_FAILING), REMIND_SECONDS),
+    Alert.WEBHOOK_FAILING: REMIND_SECONDS,
+    Alert.DATABASE_UNREACHABLE: REMIND_SECONDS,
+    **dict.fromkeys((Alert.NODE_DOWN, Alert.NODE_LAGGING, Alert.QUORUM_LOST), _HOURS),
+    **dict.fromkeys((Alert.CHAIN_STALLED, Alert.REFUNDS_LATE), _HOURS),
+    **dict.fromkeys((Alert.LOW_BALANCE, Alert.WALLET_DELEGATED), _HOURS),
+    **dict.fromkeys((Alert.BACKEND_THROTTLED, Alert.FEES_ABOVE_RECENT), _HOURS),
+}
+"""
+Problems whose end is reported, and after how many seconds each is repeated.
+
+All processes together raise one alert until then, except for those with 0: each raises
+its own.  Alerts about what an intruder does are not here, and are always raised: who
+can write the database could pretend that they were.
+"""
+
+_IDENTITY = ("network", "node", "asset", "backend", "tenant", "address")
+"""The facts that tell problems with the same alert apart."""
+
+_SLACK = timedelta(seconds=30)
+"""How much earlier another process may repeat an alert: their timers differ."""
+
+_REFRESH = timedelta(seconds=300)
+
+
 class Alerts:
     """Logs, counts and sends alerts."""
 
@@ -72,13 +115,25 @@ class Alerts:
         clock: Clock = utc_now,
         *,
         runbooks: str = RUNBOOKS,
+        environment: str = "test",
+        source: str = "hotwallet",
     ) -> None:
-        """Send alerts with links to their sections of the page *runbooks*."""
+        """
+        Send alerts with links to their sections of the page *runbooks*.
+
+        *source* is the name of the service, of which an *environment* may have several.
+        """
         self._counters = counters
         self._notifier = notifier
         self._clock = clock
         self._runbooks = runbooks
+        self._environment = environment
+        self._source = source
         self._log = structlog.get_logger("alerts")
+        self._lock = Lock()
+        # The problems that last, as far as this process knows, and when it raised them.
+        self._raised: dict[str, datetime | None] = {}
+        self._refreshed_at: datetime | None = None
 
     @property
     def are_sent(self) -> bool:
@@ -86,27 +141,102 @@ class Alerts:
         return self._notifier is not None
 
     def sound(self, alert: Alert, **facts: str | int | None) -> None:
-        """Sound *alert*; *facts* are log fields and must not contain secrets."""
+        """
+        Sound *alert*; *facts* are log fields and must not contain secrets.
+
+        A problem of ``LASTING`` is sounded once by all processes until it is resolved.
+        """
         at = self._clock()
+        key = _key(alert, facts)
+        if alert in LASTING and not self._is_due(key, LASTING[alert], at):
+            return
         self._log.error("alert", alert=str(alert), **facts)
         if self._counters is not None:
             try:
                 self._counters.count_alert(str(alert), at)
             except HotWalletError as e:
                 self._log.warning("alert-not-counted", alert=str(alert), code=e.code)
-        if self._notifier is not None:
-            sanitized = {
-                name: sanitize(fact) if isinstance(fact, str) else fact
-                for name, fact in facts.items()
+        self._notify("firing", alert, key, at, facts)
+
+    def resolve(
+        self, alert: Alert, *, is_known: bool = True, **identity: str | None
+    ) -> None:
+        """
+        Report that a problem has ended, if it lasted; *identity* is of its facts.
+
+        It costs nothing otherwise: call it whenever there is no problem.  Without
+        *is_known* the problem may be unknown to this process, and the ledger is asked.
+        """
+        key = _key(alert, identity)
+        with self._lock:
+            if is_known and key not in self._raised:
+                return
+            self._raised.pop(key, None)
+        at = self._clock()
+        with suppress(HotWalletError):  # Rather twice than never.
+            if self._counters and not self._counters.resolve_problem(key, at):
+                return  # Another process did.
+        self._log.info("alert-resolved", alert=str(alert), **identity)
+        self._notify("resolved", alert, key, at, identity)
+
+    def refresh(self) -> None:
+        """Read now and then which problems last: who raised one may have ended."""
+        at = self._clock()
+        last = self._refreshed_at
+        if self._counters is None or (last is not None and at - last < _REFRESH):
+            return
+        self._refreshed_at = at
+        for key in self._counters.lasting_problems():
+            with self._lock:
+                self._raised.setdefault(key, None)
+
+    def _is_due(self, key: str, remind: float, at: datetime) -> bool:
+        """Return whether this process is the one that sounds the alert now."""
+        before = at - max(timedelta(seconds=remind) - _SLACK, timedelta(0))
+        with self._lock:
+            last = self._raised.setdefault(key, None)
+        is_due = last is None or last <= before
+        if self._counters is not None:
+            with suppress(HotWalletError):
+                is_due = self._counters.raise_problem(key, at, before)
+        if is_due:
+            with self._lock:
+                self._raised[key] = at
+        return is_due
+
+    def _notify(
+        self,
+        status: str,
+        alert: Alert,
+        key: str,
+        at: datetime,
+        facts: Mapping[str, str | int | None],
+    ) -> None:
+        if self._notifier is None:
+            return
+        sanitized = {
+            name: sanitize(fact) if isinstance(fact, str) else fact
+            for name, fact in facts.items()
+        }
+        self._notifier.notify(
+            {
+                "alert": str(alert),
+                "status": status,
+                "severity": "ticket" if alert in TICKETS else "page",
+                "environment": self._environment,
+                "source": self._source,
+                "key": f"{self._source}/{sanitize(key)}",
+                "at": at.isoformat(),
+                "facts": sanitized,
+                "runbook": find_runbook(alert, self._runbooks),
             }
-            self._notifier.notify(
-                {
-                    "alert": str(alert),
-                    "at": at.isoformat(),
-                    "facts": sanitized,
-                    "runbook": find_runbook(alert, self._runbooks),
-                }
-            )
+        )
+
+
+def _key(alert: Alert, facts: Mapping[str, str | int | None]) -> str:
+    """Return the name of a problem: the same in all processes, until it ends."""
+    found = [str(facts[name]) for name in _IDENTITY if facts.get(name) is not None]
+    return "/".join([str(alert), *found])
 
 
 class AlertThrottle:

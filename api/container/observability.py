@@ -54,6 +54,8 @@ class ObservabilityParts(ConnectionParts):
             self.notifier,
             self.clock,
             runbooks=self.settings.runbook_url or RUNBOOKS,
+            environment=str(self.settings.app_env),
+            source=f"hotwallet/{self.settings.audit_origin}",
         )
 
     @cached_property

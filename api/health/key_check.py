@@ -13,7 +13,7 @@ from threading import Lock
 
 import structlog
 
-from signer.alerts import Alerts, AlertThrottle
+from signer.alerts import Alert, Alerts, AlertThrottle
 from signer.deadline import TIMEOUT_MESSAGE, Deadlines
 from signer.errors import BackendUnavailableError, HotWalletError, StoreError
 from signer.keys.signing_alarm import alert_of
@@ -103,6 +103,8 @@ class KeyCheck:
             self._throttle.clear()
         if alerted is not None:
             self._log.info("key-recovered", code=alerted.code)
+            end = partial(self._alerts.resolve, Alert.KEY_UNHEALTHY)
+            self._deadlines.start(end, name="alert")
 
     def _record_failure(self, error: HotWalletError) -> None:
         # The database failed before the device was used: no alert about the key.

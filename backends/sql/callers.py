@@ -1,11 +1,12 @@
 """
 Used one-time tokens, and the counts that all processes share.
 
-Other counts are in the table of the alerts.  Their names have several words, and that
-of an alert has one.  So are the looks of workers: the count is what was seen.
+Other counts, and the problems that last, are in the table of the alerts.  Their names
+have several words, and that of an alert has one.  So are the looks of workers: the
+count is what was seen.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any
@@ -63,6 +64,20 @@ _REPLACE_LOOK = (
     .values(last_at=bindparam("at", type_=UTCDateTime), count=bindparam("seen"))
 )
 
+_PROBLEM = f"lasting{_BETWEEN}"  # Before the key, in the name of a row.
+_MOST_PROBLEMS = 1000
+_LASTS = alerts.c["count"] > 0
+_RESOLVE = (
+    update(alerts)
+    .where(alerts.c.name == bindparam("of_name"), _LASTS)
+    .values(count=0, last_at=bindparam("at", type_=UTCDateTime))
+)
+_LASTING = (
+    select(alerts.c.name)
+    .where(alerts.c.name.startswith(_PROBLEM), _LASTS)
+    .limit(_MOST_PROBLEMS)
+)
+
 _LAST_ALERT = select(alerts.c.last_at).where(alerts.c.name == bindparam("of_name"))
 
 
@@ -98,6 +113,19 @@ class CallerTables(Tables):
     def last_alert_at(self, name: str) -> datetime | None:
         rows = self._database.rows(_LAST_ALERT, of_name=name)
         return rows[0].last_at if rows else None
+
+    def raise_problem(self, key: str, at: datetime, before: datetime) -> bool:
+        statement = _raise_problem(self._database.dialect)
+        row = {"name": _PROBLEM + key, "at": at, "before": before}
+        return self._database.write(lambda c: c.execute(statement, row).all()) != []
+
+    def resolve_problem(self, key: str, at: datetime) -> bool:
+        row = {"of_name": _PROBLEM + key, "at": at}
+        return self._database.write(lambda c: c.execute(_RESOLVE, row).rowcount) == 1
+
+    def lasting_problems(self) -> Collection[str]:
+        rows = self._database.rows(_LASTING)
+        return [row.name.removeprefix(_PROBLEM) for row in rows]
 
     def add_counts(self, counts: Mapping[tuple[str, ...], int], at: datetime) -> None:
         add = _add_count(self._database.dialect, alerts, "last_at")
@@ -153,6 +181,21 @@ def _insert_token(dialect: str) -> ReturningInsert[Any]:
         index_elements=[used_tokens.c.jti],
         set_={"expires_at": insert.excluded.expires_at},
         where=used_tokens.c.expires_at < bindparam("now", type_=UTCDateTime),
+    ).returning(literal_column("1", Integer))
+
+
+def _raise_problem(dialect: str) -> ReturningInsert[Any]:
+    """Return an insert that returns a row, unless the problem was recorded lately."""
+    at = bindparam("at", type_=UTCDateTime)
+    row = {"name": bindparam("name"), "count": 1, "last_at": at}
+    insert = INSERT[dialect](alerts).values(row)
+    last = alerts.c.last_at
+    return insert.on_conflict_do_update(
+        index_elements=[alerts.c.name],
+        set_={"count": 1, "last_at": insert.excluded.last_at},
+        where=(alerts.c["count"] == 0)
+        | (last <= bindparam("before", type_=UTCDateTime))
+        | (last > insert.excluded.last_at),
     ).returning(literal_column("1", Integer))
 
 

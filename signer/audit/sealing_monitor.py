@@ -39,6 +39,7 @@ class SealingAlert:
                 self._late_for.discard(observer)
                 if not self._late_for:
                     self._throttle.clear()
+                    self._alerts.resolve(Alert.SEALING_LATE)
                 return
             self._late_for.add(observer)
             if not self._throttle.is_due(Alert.SEALING_LATE):

@@ -251,6 +251,9 @@ class Settings(BaseModel):
         900, ge=60, le=86_400, alias="AUDIT_UNSEALED_SECONDS"
     )
     alert_webhook_url: SecretStr | None = Field(None, alias="ALERT_WEBHOOK_URL")
+    alert_webhook_format: Literal["json", "pagerduty", "opsgenie", "slack"] = Field(
+        "json", alias="ALERT_WEBHOOK_FORMAT"
+    )
     traces_url: Annotated[SecretStr, AfterValidator(_secret_page_url)] | None = Field(
         None, alias="TRACES_URL"
     )

@@ -20,10 +20,6 @@ LASTING_SECONDS = 30.0
 """How long retryable errors must last before they raise an alert."""
 
 
-RATE_REMIND_SECONDS = 6 * 3600.0
-"""How often ``backend-throttled`` is repeated: a quota is raised in hours."""
-
-
 class SigningAlarm:
     """Raises and throttles alerts about signing; thread-safe."""
 
@@ -35,7 +31,6 @@ class SigningAlarm:
         self._lock = Lock()
         self._failing_since: dict[str | None, float] = {}
         self._throttle = AlertThrottle(timer)
-        self._rate_throttle = AlertThrottle(timer, remind=RATE_REMIND_SECONDS)
         self._calls = ThrottleWindow(timer)
 
     def called(self, backend: str, attempts: int, throttled: int) -> None:
@@ -47,8 +42,9 @@ class SigningAlarm:
         self._calls.add(attempts, throttled)
         share = self._calls.share
         if self._calls.is_fine:  # Not below the bound, about which it may vary.
-            self._rate_throttle.clear(backend)
-        elif share > THROTTLED_SHARE and self._rate_throttle.is_due(
+            self._throttle.clear(backend)
+            self._alerts.resolve(Alert.BACKEND_THROTTLED, backend=backend)
+        elif share > THROTTLED_SHARE and self._throttle.is_due(
             Alert.BACKEND_THROTTLED, backend
         ):
             percent = round(100 * share)
@@ -60,6 +56,7 @@ class SigningAlarm:
         """Record that the key with *address* has signed."""
         with self._lock:
             self._failing_since.pop(address, None)
+        self._alerts.resolve(Alert.KEY_UNHEALTHY, address=address)
 
     def failed(self, address: str | None, error: HotWalletError) -> None:
         """

@@ -63,6 +63,7 @@ class FeeMonitor:
         median = self.find_exceeded(chain, sender, max_fee)
         if median is None:
             self._throttle.clear(refund.network)
+            self._alerts.resolve(Alert.FEES_ABOVE_RECENT, network=refund.network)
             return
         quoted, recent = format_gwei(max_fee), format_gwei(median)
         if self._throttle.is_due(Alert.FEES_ABOVE_RECENT, refund.network):

@@ -109,6 +109,9 @@ class KillSwitch:
         with self._admin_audit.attempt(action, actor, **facts):
             changed = self._resume(self._chain_id(network, chain_id), reason, actor)
             self._write(action, actor, changed=changed, **facts)
+        if changed:
+            alert = Alert.SIGNING_STOPPED
+            self._alerts.resolve(alert, is_known=False, network=network)
         return SwitchResult(changed, self.stops())
 
     def _resume(self, chain_id: int, reason: str, actor: Actor) -> bool:

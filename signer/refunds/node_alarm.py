@@ -80,6 +80,8 @@ class NodeAlarm:
         now = self._timer()
         if now - self._fine_since.setdefault(subject, now) >= FINE_SECONDS:
             self._throttle.clear(subject)
+            alert, network, node = subject
+            self._alerts.resolve(alert, network=network, node=node or None)
 
     def _report(self, subject: _Subject, facts: Facts) -> None:
         alert, network, _ = subject

@@ -237,6 +237,9 @@ class TopUps:
         if problem is None:
             self._failed.discard(asset.name)
             self._throttle.clear(asset.name)
+            self._alerts.resolve(
+                Alert.TOP_UP_FAILING, network=asset.network, asset=asset.symbol
+            )
         else:
             self._failed.add(asset.name)
         if lasts and self._throttle.is_due(Alert.TOP_UP_FAILING, asset.name):

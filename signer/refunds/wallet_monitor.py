@@ -209,6 +209,7 @@ class WalletMonitor:
         subject = name, Alert.WALLET_DELEGATED
         if is_delegated is False:
             self._throttle.clear(subject)
+            self._alerts.resolve(Alert.WALLET_DELEGATED, network=name, address=address)
         elif is_delegated and self._throttle.is_due(Alert.WALLET_DELEGATED, subject):
             self._alerts.sound(Alert.WALLET_DELEGATED, network=name, address=address)
 
@@ -219,6 +220,7 @@ class WalletMonitor:
             bounds = network.low_balance_refunds, network.low_balance_hours
             if not each.is_below(*bounds):
                 self._throttle.clear(subject)
+                self._alerts.resolve(Alert.LOW_BALANCE, network=name, asset=each.asset)
             elif self._throttle.is_due(Alert.LOW_BALANCE, subject):
                 hours = each.hours_left
                 self._alerts.sound(

@@ -66,6 +66,8 @@ class WorkerMonitor:
             try:
                 self.look()
                 self._unreachable_since = None
+                self._alerts.resolve(Alert.DATABASE_UNREACHABLE)
+                self._alerts.refresh()
             except HotWalletError as e:
                 # Nothing is known of the time in which the ledger did not answer.
                 self._times_seen, self._missing_since = 0, None
@@ -135,6 +137,7 @@ class WorkerMonitor:
 
     def _recover(self) -> None:
         self._throttle = AlertThrottle(self._timer)
+        self._alerts.resolve(Alert.WORKER_STOPPED)
         if self._is_reported:
             self._is_reported = False
             self._log.info("workers-recovered")

@@ -128,4 +128,5 @@ class PolicyReload:
         if self._policy.problem is not None:
             self._policy.problem = None
             self._throttle.clear()
+            self._alerts.resolve(Alert.POLICY_NOT_RELOADED)
             self._log.info("policy-in-force")

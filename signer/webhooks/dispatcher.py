@@ -250,6 +250,8 @@ class WebhookDispatcher:
         health = self._health.setdefault(delivery.tenant, _Health())
         if problem is None:
             health.failures = 0
+            self._throttle.clear(delivery.tenant)
+            self._alerts.resolve(Alert.WEBHOOK_FAILING, tenant=delivery.tenant)
             self._log.info("webhook-delivered", **facts)
             return
         if problem == NOT_AUTHENTIC:

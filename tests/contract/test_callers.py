@@ -164,3 +164,36 @@ def test_one_of_several_workers_makes_a_look(tables: CallerTables) -> None:
     assert tables.last_look("head 1") == second
     assert tables.last_look("head 2") is None
     assert tables.alert_counts() == {}
+
+
+def test_a_problem_lasts_until_it_is_resolved(tables: CallerTables) -> None:
+    """It is raised once, again after a while, and again after its end."""
+    before = [NOW - MINUTE, NOW - MINUTE, NOW]
+    raised = [tables.raise_problem("node/a", NOW, each) for each in before]
+    other = tables.raise_problem("node/b", NOW, NOW - MINUTE)
+    lasting = set(tables.lasting_problems())
+    resolved = [tables.resolve_problem("node/a", NOW) for _ in range(2)]
+
+    assert raised == [True, False, True]
+    assert other
+    assert lasting == {"node/a", "node/b"}
+    assert resolved == [True, False]
+    assert tables.lasting_problems() == ["node/b"]
+    assert tables.raise_problem("node/a", NOW, NOW - MINUTE)
+    assert tables.alert_counts() == {}
+
+
+def test_a_problem_of_the_future_suppresses_nothing(tables: CallerTables) -> None:
+    """Another program wrote it, or the clock of its host is wrong."""
+    assert tables.raise_problem("a", NOW + 9 * MINUTE, NOW)
+    assert tables.raise_problem("a", NOW, NOW - MINUTE)
+
+
+def test_one_of_many_processes_raises_a_problem(tables: CallerTables) -> None:
+    def work(_: int) -> bool:
+        return tables.raise_problem("a", NOW, NOW - MINUTE)
+
+    with ThreadPoolExecutor(8) as pool:
+        raised = list(pool.map(work, range(16)))
+
+    assert raised.count(True) == 1

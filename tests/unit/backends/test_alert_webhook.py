@@ -1,5 +1,6 @@
 """Alerts reach a real HTTP server, or are dropped without a delay."""
 
+import json
 import logging
 import multiprocessing
 import socket
@@ -15,6 +16,7 @@ import pytest
 from pydantic import SecretStr
 from structlog.testing import capture_logs
 
+from backends.alert_formats import FORMATS, AlertFormat, summary
 from backends.alert_webhook import AlertWebhook
 from signer.ports import Notifier
 from tests.support.waiting import eventually
@@ -271,3 +273,123 @@ def test_no_log_contains_the_url(
     urllib3_logger.setLevel(level)
 
     assert CANARY not in caplog.text + str(events) + repr(webhook) + repr(vars(webhook))
+
+
+KEY = "hotwallet/eu/node-lagging/local/node-2"
+FACTS = {"network": "local", "node": "node-2", "lag": 12, "code": None}
+FIRING = {
+    "alert": "node-lagging",
+    "status": "firing",
+    "severity": "ticket",
+    "environment": "production",
+    "source": "hotwallet/eu",
+    "key": KEY,
+    "at": "2026-11-24T12:00:00+00:00",
+    "facts": FACTS,
+    "runbook": "https://docs.example/alarms.html#node-lagging",
+}
+SUMMARY = "[production] hotwallet/eu: node-lagging (network local, node node-2, lag 12)"
+
+
+def _posted(
+    receivers: list[Receiver], form: AlertFormat, query: str = "", **changes: Any
+) -> tuple[str, dict[str, str], Any]:
+    """Send ``FIRING`` with *changes*; return the path, the headers and the body."""
+    receiver = _started(receivers, 202)
+    webhook = AlertWebhook(SecretStr(f"{receiver.url}{query}"), form, timeout=5)
+    assert _events(webhook, {**FIRING, **changes}) == []
+    ((path, headers, body),) = receiver.received
+    return path, headers, json.loads(body)
+
+
+@pytest.mark.parametrize(
+    ("severity", "expected"), [("page", "critical"), ("ticket", "warning")]
+)
+def test_an_alert_is_an_event_of_pagerduty(
+    receivers: list[Receiver], severity: str, expected: str
+) -> None:
+    """The key is taken from the URL; one problem has one ``dedup_key``."""
+    query = f"?routing_key={CANARY}"
+    path, _, event = _posted(receivers, "pagerduty", query, severity=severity)
+
+    assert path == f"/{CANARY}"
+    assert event == {
+        "routing_key": CANARY,
+        "event_action": "trigger",
+        "dedup_key": KEY,
+        "payload": {
+            "summary": SUMMARY,
+            "source": "hotwallet/eu",
+            "severity": expected,
+            "timestamp": FIRING["at"],
+            "class": "node-lagging",
+            "group": "production",
+            "custom_details": {**FACTS, "runbook": FIRING["runbook"]},
+        },
+        "links": [{"href": FIRING["runbook"], "text": "Runbook"}],
+    }
+
+
+def test_the_end_resolves_the_incident_of_pagerduty(receivers: list[Receiver]) -> None:
+    """A runbook that is no URL is no link, which PagerDuty would refuse."""
+    changes = {"status": "resolved", "runbook": "docs/how-to/alarms.md#node-lagging"}
+    _, _, event = _posted(receivers, "pagerduty", "?routing_key=k", **changes)
+
+    assert (event["event_action"], event["dedup_key"]) == ("resolve", KEY)
+    assert "links" not in event
+
+
+@pytest.mark.parametrize(("severity", "priority"), [("page", "P1"), ("ticket", "P3")])
+def test_an_alert_is_one_of_opsgenie(
+    receivers: list[Receiver], severity: str, priority: str
+) -> None:
+    """The key goes into a header, as its API wants it."""
+    path, headers, alert = _posted(
+        receivers, "opsgenie", "?api_key=secret", severity=severity
+    )
+
+    assert (path, headers["authorization"]) == (f"/{CANARY}", "GenieKey secret")
+    assert alert == {
+        "message": SUMMARY,
+        "alias": KEY,
+        "description": f"{SUMMARY}\n{FIRING['runbook']}",
+        "details": {"network": "local", "node": "node-2", "lag": "12", "code": "None"},
+        "source": "hotwallet/eu",
+        "priority": priority,
+        "tags": ["production", severity],
+    }
+
+
+def test_the_end_closes_the_alert_of_opsgenie(receivers: list[Receiver]) -> None:
+    path, headers, _ = _posted(
+        receivers, "opsgenie", "?api_key=secret", status="resolved"
+    )
+
+    alias = KEY.replace("/", "%2F")
+    assert path == f"/{CANARY}/{alias}/close?identifierType=alias"
+    assert headers["authorization"] == "GenieKey secret"
+
+
+def test_an_alert_is_a_message_in_slack(receivers: list[Receiver]) -> None:
+    """Facts are no markup there; the end is a message too."""
+    facts = {"tenant": "<!channel> & co"}
+    _, _, firing = _posted(receivers, "slack", facts=facts)
+    _, _, resolved = _posted(receivers, "slack", status="resolved")
+
+    assert firing == {
+        "text": "ticket: [production] hotwallet/eu: node-lagging"
+        f" (tenant &lt;!channel&gt; &amp; co)\n{FIRING['runbook']}"
+    }
+    assert resolved == {"text": f"resolved: {SUMMARY}"}
+
+
+def test_an_alert_without_facts_is_summarised() -> None:
+    assert summary({**FIRING, "facts": {"code": None}}) == (
+        "[production] hotwallet/eu: node-lagging"
+    )
+
+
+def test_a_message_shows_no_secret() -> None:
+    url = SecretStr(f"https://pager.example/?routing_key={CANARY}")
+
+    assert CANARY not in repr(FORMATS["pagerduty"](url, FIRING))

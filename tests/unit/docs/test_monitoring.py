@@ -11,7 +11,8 @@ from api.conditions import CONDITIONS, Condition
 from api.metrics import catalogue
 from api.metrics.catalogue import Spec
 from api.views.codes import load_codes
-from signer.alerts import Alert
+from backends.alert_formats import FORMATS
+from signer.alerts import LASTING, TICKETS, Alert
 from tests.support.monitoring import (
     RULES,
     RULES_TEST,
@@ -109,6 +110,23 @@ def test_an_alert_with_a_ticket_wakes_no_operator() -> None:
 
     assert {*left_out.split("|")} == tickets & {*Alert} | {Alert.APPROVAL_REQUESTED}
     assert "approvals-waiting" in tickets
+
+
+def test_rules_and_alerts_have_the_same_severity() -> None:
+    """The pager gets the same problem from both."""
+    rated = {r["alert"]: r["labels"]["severity"] for r in rules()}
+    tickets = {alert for alert in rated if rated[alert] == "ticket"} & {*Alert}
+
+    assert tickets | {Alert.APPROVAL_REQUESTED} == TICKETS
+
+
+def test_the_guide_lists_the_alerts_that_end() -> None:
+    guide = (ROOT / "docs/how-to/pagers.md").read_text(encoding="utf-8")
+    (listed,) = re.findall(r"end by\nthemselves: (.*)\.$", guide, re.MULTILINE)
+
+    assert set(re.findall(r"`([a-z-]+)`", listed)) == {*LASTING}
+    receivers = guide.partition("## What arrives")[0]
+    assert set(re.findall(r"\| `([a-z]+)` \|", receivers)) == set(FORMATS)
 
 
 def test_every_link_of_the_dashboard_has_its_runbook() -> None:

@@ -1,13 +1,14 @@
 """An alert is logged, counted and sent to the notifier, in this order."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 
 from backends.sql import SQLStore
-from signer.alerts import REMIND_SECONDS, Alert, Alerts, AlertThrottle
+from signer.alerts import LASTING, REMIND_SECONDS, Alert, Alerts, AlertThrottle
 from signer.errors import StoreUnavailableError
 from tests.support.ledgers import open_ledger
 from tests.support.refunds import FakeClock, altered
@@ -54,6 +55,11 @@ def test_alert_is_logged_counted_and_sent(store: SQLStore, events: list[Any]) ->
     assert outside.documents == [
         {
             "alert": "rotation-refused",
+            "status": "firing",
+            "severity": "page",
+            "environment": "test",
+            "source": "hotwallet",
+            "key": "hotwallet/rotation-refused",
             "at": clock().isoformat(),
             "facts": facts,
             "runbook": "docs/how-to/alarms.md#rotation-refused",
@@ -74,7 +80,11 @@ def test_alert_has_a_link_to_its_runbook(events: list[Any]) -> None:
 
 
 def test_processes_share_the_counts(database_url: str, events: list[Any]) -> None:
-    """Two processes that share a ledger have one count of each alert."""
+    """
+    Two processes that share a ledger have one count of each alert.
+
+    A problem that lasts counts once, and an intruder's work as often as it is seen.
+    """
     stores = [open_ledger(database_url) for _ in range(2)]
     for store in stores:
         for alert in Alert:
@@ -84,7 +94,116 @@ def test_processes_share_the_counts(database_url: str, events: list[Any]) -> Non
     for store in stores:
         store.close()
 
-    assert counts == {**dict.fromkeys(map(str, Alert), 2), "audit-chain-broken": 4}
+    once = {alert for alert, remind in LASTING.items() if remind}
+    assert counts == {
+        **{str(alert): 1 if alert in once else 2 for alert in Alert},
+        "audit-chain-broken": 4,
+    }
+
+
+def _statuses(outside: Outside) -> list[tuple[object, object]]:
+    return [(each["key"], each["status"]) for each in outside.documents]
+
+
+@dataclass
+class Processes:
+    """Three processes that share a ledger, and a receiver; the last has no ledger."""
+
+    outside: Outside
+    clock: FakeClock
+    first: Alerts
+    second: Alerts
+    alone: Alerts
+
+
+@pytest.fixture
+def processes(store: SQLStore) -> Processes:
+    outside, clock = Outside(), FakeClock()
+    first, second, alone = (
+        Alerts(each, outside, clock, environment="production", source="hotwallet/eu")
+        for each in (store, store, None)
+    )
+    return Processes(outside, clock, first, second, alone)
+
+
+def test_a_problem_is_one_alert_until_it_is_resolved(
+    processes: Processes, events: list[Any]
+) -> None:
+    """Of all processes together; any of them may see its end, and one reports it."""
+    node: Any = {"network": "local", "node": "node-2"}
+    for lag in (11, 12):
+        for process in (processes.first, processes.second):
+            process.sound(Alert.NODE_LAGGING, **node, lag=lag)
+        processes.clock.advance(hours=1)
+    processes.first.sound(Alert.NODE_LAGGING, network="local", node="node-3")
+    for process in (processes.second, processes.first):
+        process.resolve(Alert.NODE_LAGGING, **node)
+    processes.first.sound(Alert.NODE_LAGGING, **node)
+
+    two, three = "node-lagging/local/node-2", "node-lagging/local/node-3"
+    assert _statuses(processes.outside) == [
+        (f"hotwallet/eu/{two}", "firing"),
+        (f"hotwallet/eu/{three}", "firing"),
+        (f"hotwallet/eu/{two}", "resolved"),
+        (f"hotwallet/eu/{two}", "firing"),
+    ]
+    severities = {each["severity"] for each in processes.outside.documents}
+    assert severities == {"ticket"}
+    assert processes.outside.documents[2]["facts"] == node
+    assert processes.outside.documents[2]["environment"] == "production"
+    assert [each["event"] for each in events].count("alert-resolved") == 1
+
+
+def test_a_problem_is_repeated_while_it_lasts(processes: Processes) -> None:
+    """By the first process that is due: another one has seen it meanwhile."""
+    for _ in range(13):
+        for process in (processes.first, processes.second):
+            process.sound(Alert.LOW_BALANCE, network="local", asset="coin")
+        processes.clock.advance(hours=1)
+
+    assert len(processes.outside.documents) == 3
+
+
+def test_what_has_not_lasted_has_no_end(processes: Processes) -> None:
+    """Most calls of resolve are of this kind, and ask nothing."""
+    processes.first.resolve(Alert.LOW_BALANCE, network="local", asset="coin")
+    processes.first.resolve(Alert.SIGNING_STOPPED, is_known=False, network="local")
+
+    assert processes.outside.documents == []
+
+
+def test_a_new_process_knows_what_lasts(processes: Processes) -> None:
+    """The one that raised the alert may have been killed."""
+    processes.first.sound(Alert.QUORUM_LOST, network="local")
+    processes.second.refresh()
+    processes.second.refresh()  # Not again so soon.
+    processes.second.resolve(Alert.QUORUM_LOST, network="local")
+    processes.first.sound(Alert.SIGNING_STOPPED, network="local", actor="alice")
+    processes.second.resolve(Alert.SIGNING_STOPPED, is_known=False, network="local")
+    processes.alone.refresh()
+
+    statuses = [status for _, status in _statuses(processes.outside)]
+    assert statuses == ["firing", "resolved"] * 2
+
+
+def test_a_process_without_the_ledger_raises_and_resolves_alone(
+    processes: Processes, sqlite_store: SQLStore
+) -> None:
+    """Such as the alert that the ledger does not answer."""
+    gone = StoreUnavailableError("gone")
+    down = altered(
+        sqlite_store, count_alert=gone, raise_problem=gone, resolve_problem=gone
+    )
+    cut_off = Alerts(down, processes.outside, processes.clock)
+    for process in (processes.alone, cut_off):
+        for _ in range(3):
+            process.sound(Alert.DATABASE_UNREACHABLE, code="store-unavailable")
+            processes.clock.advance(seconds=200)
+        process.resolve(Alert.DATABASE_UNREACHABLE)
+        process.resolve(Alert.DATABASE_UNREACHABLE)
+
+    statuses = [status for _, status in _statuses(processes.outside)]
+    assert statuses == ["firing", "firing", "resolved"] * 2
 
 
 def test_alert_is_sent_if_it_cannot_be_counted(

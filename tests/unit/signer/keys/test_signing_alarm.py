@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import coincurve
@@ -43,10 +44,14 @@ class MonitoredAlarm:
     def __init__(self) -> None:
         self.now = 1000.0
         self.alerts: list[tuple[object, object]] = []
-        self.alarm = SigningAlarm(Alerts(notifier=self), lambda: self.now)
+        clock = lambda: datetime.fromtimestamp(self.now, UTC)  # noqa: E731
+        alerts = Alerts(notifier=self, clock=clock)
+        self.alarm = SigningAlarm(alerts, lambda: self.now)
 
     def notify(self, document: Any) -> None:
-        """Record an alert."""
+        """Record an alert, and not its end."""
+        if document["status"] == "resolved":
+            return
         facts = document["facts"]
         self.alerts.append((document["alert"], facts.get("code", facts.get("percent"))))
 

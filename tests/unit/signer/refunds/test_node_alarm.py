@@ -1,11 +1,18 @@
 """Nodes that are down or lag raise one alert, at the second look."""
 
+from datetime import UTC, datetime
+
 import pytest
 from structlog.testing import capture_logs
 
-from signer.alerts import Alerts
+from signer.alerts import Alert, Alerts
 from signer.model.network_view import LAGGING_BLOCKS, NodeView
-from signer.refunds.node_alarm import FINE_SECONDS, REMIND_SECONDS, NodeAlarm
+from signer.refunds.node_alarm import (
+    FINE_SECONDS,
+    REMIND_SECONDS,
+    Facts,
+    NodeAlarm,
+)
 
 
 FINE = NodeView("node-2", 0, is_trusted=True)
@@ -20,13 +27,15 @@ LOOK = 15.0
 def _alerts(*nodes: NodeView, every: float = LOOK) -> list[tuple[str, int]]:
     """Look at each of *nodes*; return the alerts with the numbers of their looks."""
     now = [0.0]
-    alarm = NodeAlarm(Alerts(), lambda: now[0])
+    alerts = Alerts(clock=lambda: datetime.fromtimestamp(now[0], UTC))
+    alarm = NodeAlarm(alerts, lambda: now[0])
     found: list[tuple[str, int]] = []
     for number, node in enumerate(nodes):
         now[0] = number * every
         with capture_logs() as logs:
             alarm.look("local", [node])
-        found += [(each["alert"], number) for each in logs]
+        raised = [each for each in logs if each["event"] == "alert"]
+        found += [(each["alert"], number) for each in raised]
     return found
 
 
@@ -78,4 +87,22 @@ def test_nodes_are_told_apart() -> None:
     assert [(each["network"], each["node"], each["lag"]) for each in logs] == [
         ("local", "node-2", 11),
         ("local", "node-1", 12),
+    ]
+
+
+def test_the_end_of_a_problem_is_reported() -> None:
+    """After a minute, also of one of the whole network."""
+    now = [0.0]
+    alarm = NodeAlarm(Alerts(), lambda: now[0])
+    problems: dict[Alert, Facts] = {Alert.QUORUM_LOST: {}}
+    with capture_logs() as logs:
+        for _ in range(3):
+            alarm.look("local", [DOWN], problems)
+        for now[0] in (0.0, FINE_SECONDS, 2 * FINE_SECONDS):
+            alarm.look("local", [FINE])
+
+    ends = [each for each in logs if each["event"] == "alert-resolved"]
+    assert [(each["alert"], each["network"], each["node"]) for each in ends] == [
+        ("node-down", "local", "node-2"),
+        ("quorum-lost", "local", None),
     ]

@@ -161,7 +161,7 @@ def test_a_delegated_wallet_is_reported_once_in_six_hours(system: System) -> Non
         found = [
             (each["network"], each["address"])
             for each in logs
-            if each.get("alert") == "wallet-delegated"
+            if (each["event"], each.get("alert")) == ("alert", "wallet-delegated")
         ]
         assert found in ([], [("local", address)])
         return len(found)
