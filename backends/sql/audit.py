@@ -162,7 +162,8 @@ class AuditTables(Tables):
                 raise KeyRotatedError("another key is active now")
             if standing.stopped_by is not None:
                 require_running(connection, self._macs, standing.stopped_by)
-            count_documents(connection, standing.spendings, self._database.hour())
+            hour = self._database.hour()
+            count_documents(connection, self._macs, standing.spendings, hour)
             write(connection, self._macs, *records)
 
         self._database.transaction(work)

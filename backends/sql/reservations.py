@@ -151,7 +151,7 @@ def reserve_together(
     blocks = find_blocks(connection, macs, {r.refund.tenant for r in reservations})
     required = {digest for each in reservations for digest in each.approvals}
     approved = find_approved(connection, macs, required)
-    spendings = Spendings(connection, [r.refund for r in reservations], hour)
+    spendings = Spendings(connection, macs, [r.refund for r in reservations], hour)
     forbidden = _count_all(spendings, reservations, blocks, approved)
     allowed = [row for row in rows if row["refunds_id"] not in forbidden]
     nonces = {} if wallet is None else _assign(connection, allowed, wallet)
@@ -268,11 +268,15 @@ class ReservationTables(Tables):
 
     def spent(self, refund: Refund) -> tuple[Spent, Spent]:
         hour = self._database.hour()
-        return self._database.run(lambda c: Spendings(c, [refund], hour).of(refund))
+        return self._database.run(
+            lambda c: Spendings(c, self._macs, [refund], hour).of(refund)
+        )
 
     def payment_totals(self, refund: Refund) -> PaymentTotals:
         hour = self._database.hour()
-        return self._database.run(lambda c: Spendings(c, [refund], hour).totals(refund))
+        return self._database.run(
+            lambda c: Spendings(c, self._macs, [refund], hour).totals(refund)
+        )
 
     def _row(self, reservation: Reservation, after: Refund, counted: int) -> Values:
         before = reservation.refund

@@ -17,7 +17,7 @@ from signer.model.refund import OPEN, UNSENT, Kind, Status
 from signer.model.wallet import Pause
 
 
-HEAD = "0011"
+HEAD = "0012"
 """The newest migration, which this program needs; a test checks that it is."""
 
 FIRST = "0005"

@@ -19,19 +19,27 @@ from sqlalchemy import (
     func,
     literal_column,
     select,
+    text,
     tuple_,
 )
 from sqlalchemy.dialects import postgresql, sqlite
 
 from backends.sql.advisory_locks import lock_chain
 from backends.sql.inserts import INSERT
-from backends.sql.schema import spendings
+from backends.sql.schema import refunds, spendings, status_in
 from signer.errors import LimitReachedError
 from signer.model.payment_totals import PaymentTotals
-from signer.model.refund import Refund
-from signer.model.spending_limits import NO_LIMITS, Limits, Spending, Spent
+from signer.model.refund import Refund, Status
+from signer.model.spending_limits import (
+    NO_LIMITS,
+    Limits,
+    Spending,
+    Spent,
+    hour_number,
+)
 from signer.ports import Reservation
 from signer.ports.refund_statistics import GAS
+from signer.row_macs import RowMACs
 
 
 HOURS = 24
@@ -39,6 +47,9 @@ HOURS = 24
 
 _DOCUMENT = ""
 """In place of the id of a refund."""
+
+_CONFIRMED_READ = 8
+"""How many confirmed refunds are read to find one with a valid MAC."""
 
 _ALL = ""
 """The tenant or recipient of the rows that sum over all of them."""
@@ -116,6 +127,20 @@ _EVER: Select[Any] = (
     .limit(1)
 )
 
+# A confirmed refund stays as it is, so that ``updated_at`` is when it was confirmed.
+_FIRST_CONFIRMED: Select[Any] = (
+    select(refunds)
+    .where(
+        text(status_in(frozenset({Status.CONFIRMED}))),  # For the partial index.
+        *(
+            refunds.c[name] == bindparam(name)
+            for name in ("chain_id", "token_address", "recipient")
+        ),
+    )
+    .order_by(refunds.c.updated_at, refunds.c.id)
+    .limit(_CONFIRMED_READ)
+)
+
 _RECENT = {dialect: _recent(dialect) for dialect in INSERT}
 _UPSERT = {dialect: _upsert(dialect) for dialect in INSERT}
 
@@ -133,29 +158,31 @@ class Spendings:
     def __init__(
         self,
         connection: Connection,
-        refunds: Sequence[Refund | Spending],
+        macs: RowMACs,
+        payments: Sequence[Refund | Spending],
         hour: int | None,
     ) -> None:
         """
-        Read what counts for *refunds*, which are of one chain.
+        Read what counts for *payments*, which are of one chain.
 
         *hour* replaces the database's clock, in tests.
         """
         self._connection = connection
-        self._chain_id = refunds[0].chain_id
-        payments = {
+        self._macs = macs
+        self._chain_id = payments[0].chain_id
+        pairs = {
             (tenant, recipient)
-            for refund in refunds
-            for tenant in (_ALL, refund.tenant)
-            for recipient in (_ALL, refund.recipient)
+            for payment in payments
+            for tenant in (_ALL, payment.tenant)
+            for recipient in (_ALL, payment.recipient)
         }
         parameters = {
             "hour": hour,
             "chain_id": self._chain_id,
-            "tokens": [GAS, *{refund.token_address for refund in refunds}],
-            "payments": list(payments),
-            "tenants": list({tenant for tenant, _ in payments}),
-            "recipients": list({recipient for _, recipient in payments}),
+            "tokens": [GAS, *{payment.token_address for payment in payments}],
+            "payments": list(pairs),
+            "tenants": list({tenant for tenant, _ in pairs}),
+            "recipients": list({recipient for _, recipient in pairs}),
         }
         recent = _RECENT[connection.dialect.name]
         rows = connection.execute(recent, parameters).all()
@@ -216,8 +243,20 @@ class Spendings:
     def totals(self, refund: Refund) -> PaymentTotals:
         """Return what rules of the policy know about the payments before *refund*."""
         everyone, of_tenant = self.of(refund)
-        is_first = not self._was_paid(refund)
-        return PaymentTotals(everyone, of_tenant, is_first_payment=is_first)
+        if not self._was_paid(refund):
+            return PaymentTotals(everyone, of_tenant, is_first_payment=True)
+        first = self._first_confirmed(refund)
+        if first is None:
+            return PaymentTotals(everyone, of_tenant, is_first_payment=False)
+        # The MAC covers ``created_at`` only: a changed row is no older than that.
+        since = hour_number(max(first.created_at, first.updated_at))
+        return PaymentTotals(
+            everyone,
+            of_tenant,
+            is_first_payment=False,
+            first_paid_hours=max(0, self._hour - since - 1),
+            first_paid_amount=first.amount,
+        )
 
     def of(self, refund: Refund) -> tuple[Spent, Spent]:
         """Return what all tenants have spent, and what that of *refund* has."""
@@ -250,6 +289,14 @@ class Spendings:
         key = {**counter._asdict(), "chain_id": self._chain_id}
         return self._connection.execute(_EVER, key).first() is not None
 
+    def _first_confirmed(self, refund: Refund) -> Refund | None:
+        """Return the first confirmed refund of the token to the recipient."""
+        names = ("chain_id", "token_address", "recipient")
+        params = {name: getattr(refund, name) for name in names}
+        rows = self._connection.execute(_FIRST_CONFIRMED, params)
+        found = (Refund(*row) for row in rows)
+        return next((row for row in found if self._macs.is_valid(row.mac, row)), None)
+
     def _spent(self, total: _Counter, paid: _Counter, gas: _Counter) -> Spent:
         return Spent(
             hour=self._since(self._hour, total),
@@ -267,7 +314,10 @@ class Spendings:
 
 
 def count_documents(
-    connection: Connection, spendings: Sequence[Spending], hour: int | None
+    connection: Connection,
+    macs: RowMACs,
+    spendings: Sequence[Spending],
+    hour: int | None,
 ) -> None:
     """
     Count *spendings*, which one signature lets leave, under the locks of their chains.
@@ -280,7 +330,7 @@ def count_documents(
         by_chain[spending.chain_id].append(spending)
     for chain_id, of_chain in sorted(by_chain.items()):
         lock_chain(connection, chain_id)
-        counted = Spendings(connection, of_chain, hour)
+        counted = Spendings(connection, macs, of_chain, hour)
         for spending in of_chain:
             counted.add_document(spending)
         counted.save({_DOCUMENT})

@@ -155,6 +155,13 @@ _SERVICE_WALLET = Attribute(
 )
 
 
+def _paid(facts: Any) -> tuple[int | None, int]:
+    """Return amount and decimals of what is paid: on the path ``call``, of coin."""
+    if facts.caller.path is Path.CALL:
+        return facts.value, COIN_DECIMALS
+    return facts.amount, facts.decimals
+
+
 def _spent(owner: str, period: str) -> Callable[[Any], Any]:
     """
     Return what reads the sum of *period*, with the payment that is decided about.
@@ -163,15 +170,19 @@ def _spent(owner: str, period: str) -> Callable[[Any], Any]:
     """
 
     def read(facts: Any) -> dict[str, Any] | None:
-        amount, decimals = facts.amount, facts.decimals
-        if facts.caller.path is Path.CALL:
-            amount, decimals = facts.value, COIN_DECIMALS
+        amount, decimals = _paid(facts)
         if facts.totals is None or amount is None:
             return None
         spent = getattr(getattr(facts.totals, owner), period)
         return decimal(spent + amount, decimals)
 
     return read
+
+
+def _first_paid(facts: Any) -> dict[str, Any] | None:
+    amount, decimals = _paid(facts)
+    first = None if facts.totals is None else facts.totals.first_paid_amount
+    return None if amount is None or first is None else decimal(first, decimals)
 
 
 # Cedar cannot add decimals, so each sum includes the payment.
@@ -218,6 +229,21 @@ _TOTALS = (
         "whether no refund of the token to the recipient had a nonce before; on the"
         " path `call`, no call of the address",
         lambda f: None if f.totals is None else f.totals.is_first_payment,
+        optional=True,
+    ),
+    Attribute(
+        "first_paid_hours",
+        "Long",
+        "how many whole clock hours ago the first refund of the token to the recipient"
+        " was confirmed; absent if none was",
+        lambda f: None if f.totals is None else f.totals.first_paid_hours,
+        optional=True,
+    ),
+    Attribute(
+        "first_paid_amount",
+        "decimal",
+        "the amount of that refund, in whole tokens",
+        _first_paid,
         optional=True,
     ),
 )

@@ -90,7 +90,11 @@ class Keys(StrictModel):
 
 
 class PaidBefore(StrictModel):
-    """What was paid before a refund, in whole tokens; without a number, nothing."""
+    """
+    What was paid before a refund, in whole tokens; without a number, nothing.
+
+    *first_paid_hours* ago, the first of these payments was confirmed.
+    """
 
     hour: str | None = None
     day: str | None = None
@@ -98,6 +102,8 @@ class PaidBefore(StrictModel):
     tenant_hour: str | None = None
     tenant_day: str | None = None
     first_payment: bool = False
+    first_paid_hours: int | None = None
+    first_paid_amount: str | None = None
 
     def count(self, decimals: int) -> PaymentTotals:
         """Return the totals of a token with *decimals*; as ``parse_units``."""
@@ -109,6 +115,10 @@ class PaidBefore(StrictModel):
             Spent(units(self.hour), units(self.day), units(self.recipient), gas=0),
             Spent(units(self.tenant_hour), units(self.tenant_day), recipient=0, gas=0),
             is_first_payment=self.first_payment,
+            first_paid_hours=self.first_paid_hours,
+            first_paid_amount=None
+            if self.first_paid_amount is None
+            else units(self.first_paid_amount),
         )
 
 

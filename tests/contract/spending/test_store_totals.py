@@ -1,19 +1,26 @@
 """Rules about earlier payments hold under concurrent reservations, on each database."""
 
 from collections.abc import Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from functools import cache, partial
 from typing import Any
 
 import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
 
 from backends.sql import SQLStore
 from signer.config.tenants import TenantRegistry
 from signer.crypto.transactions import DynamicFeeTransaction
-from signer.errors import HotWalletError, PolicyViolationError, StaleStateError
+from signer.errors import (
+    HotWalletError,
+    PolicyViolationError,
+    StaleStateError,
+    StoreError,
+)
 from signer.model.payment_totals import PaymentTotals
-from signer.model.refund import COIN, COIN_ADDRESS, Refund
+from signer.model.refund import COIN, COIN_ADDRESS, Refund, Status
 from signer.policy.default_rules import service_files
 from signer.policy.facts import Caller, Path, TransactionFacts
 from signer.policy.policy import Policy
@@ -26,8 +33,11 @@ from tests.fixtures.ledger import (
     OTHER_WALLET,
     WALLET,
     accepted,
+    mined,
+    moved,
     now,
     opened,
+    signed,
     stored,
 )
 from tests.fixtures.races import race
@@ -196,6 +206,84 @@ def test_a_first_payment_is_first_for_ever(store: SQLStore, clock: FakeClock) ->
     assert not _pay(store, ONCE)
     assert _pay(store, ONCE, recipient=CUSTOMERS[0])
     assert not _pay(store, ONCE, tenant="other")
+
+
+OLD = "context has spent_day && !({} && {})".format(
+    "context has first_paid_hours && context.first_paid_hours >= 24",
+    "context has first_paid_amount"
+    ' && context.first_paid_amount.greaterThanOrEqual(decimal("10.0"))',
+)
+"""Forbids a payment unless a day has passed since a first one of at least 10."""
+
+
+def _confirm(store: SQLStore, clock: FakeClock, **changes: Any) -> Refund:
+    """Return a refund that is confirmed now."""
+    at = clock()
+    refund = accepted(store, created_at=at, updated_at=at, **changes)
+    (reserved,) = _reserve(store, "context.nonce < 0", refund)
+    assert isinstance(reserved, Refund)
+    sent = moved(store, signed(store, reserved), Status.BROADCAST)
+    found = mined(store, sent)
+    done = found.with_status(Status.CONFIRMED, at)
+    store.save(found, done)
+    return done
+
+
+def test_a_recipient_is_known_a_day_after_the_first_confirmed_payment(
+    store: SQLStore, clock: FakeClock
+) -> None:
+    """Not after one that only has a nonce; of a token, on a network."""
+    assert not _pay(store, OLD)
+    assert _pay(store, "context.nonce < 0", amount=1)  # It is not confirmed.
+    clock.advance(hours=100)
+    assert not _pay(store, OLD)
+    _confirm(store, clock, amount=10_000_000)
+    clock.advance(hours=24)
+    assert not _pay(store, OLD)
+    clock.advance(hours=1)
+    assert _pay(store, OLD)
+    for changes in ({"recipient": CUSTOMERS[0]}, {"token_address": WALLET}, COIN_SENT):
+        assert not _pay(store, OLD, **changes)
+    assert _pay(store, OLD, tenant="other")
+
+
+def test_a_small_first_payment_makes_no_recipient_known(
+    store: SQLStore, clock: FakeClock
+) -> None:
+    """A larger one later does not change that: a person has to look."""
+    _confirm(store, clock, amount=9_999_900)
+    clock.advance(hours=30)
+    _confirm(store, clock, amount=10_000_000)
+    clock.advance(hours=30)
+
+    assert not _pay(store, OLD)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE refunds SET amount = :amount",
+        "UPDATE refunds SET recipient = :other",
+        "UPDATE refunds SET updated_at = '2020-01-01 00:00:00.000000'",
+    ],
+)
+def test_a_changed_row_makes_no_recipient_known(
+    store: SQLStore, clock: FakeClock, change: str
+) -> None:
+    """The MAC covers amount, recipient and acceptance; nothing is older than that."""
+    paid = _confirm(store, clock, amount=10_000_000, recipient=CUSTOMERS[0])
+    amount: object = 10**7 + 1
+    if store._database.path:
+        amount = str(amount).rjust(78, "0")
+    text_ = text(f"{change} WHERE id = :id")
+    given = {"id": paid.id, "amount": amount, "other": CUSTOMERS[1]}
+    params = {name: given[name] for name in text_.compile().params}
+    with suppress(SQLAlchemyError, StoreError):  # A trigger keeps what is paid.
+        store._database.write(lambda c: c.execute(text_, params))
+    clock.advance(hours=23)
+
+    for customer in CUSTOMERS[:2]:
+        assert not _pay(store, OLD, recipient=customer)
 
 
 def test_a_batch_counts_itself(store: SQLStore) -> None:

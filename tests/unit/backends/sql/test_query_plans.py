@@ -656,6 +656,17 @@ def test_broadcasts_come_from_the_primary_key(sqlite_store: SQLStore) -> None:
     assert "TEMP B-TREE" not in plan
 
 
+def test_the_first_payment_of_a_recipient_comes_from_an_index(
+    filled_store: SQLStore,
+) -> None:
+    """Also of a recipient whom many refunds pay."""
+    given = {"chain_id": 1, "token_address": "0x", "recipient": "0x"}
+
+    plan = _plan(filled_store, spending._FIRST_CONFIRMED, given)
+
+    assert "ix_refunds_confirmed" in plan
+
+
 def test_the_spendings_of_a_day_come_from_an_index(store: SQLStore) -> None:
     rows = [
         {"chain_id": 31337, "token_address": WALLET, "tenant": f"tenant {n}"}

@@ -139,6 +139,12 @@ when {
 @id("new") @approvals("1")
 forbid (principal, action == Action::"sign-transaction", resource)
 when { context has first_payment && context.first_payment };
+@id("young") forbid (principal, action == Action::"sign-transaction", resource)
+when {
+  context has first_paid_hours && context.first_paid_hours < 24
+  && context has first_paid_amount
+  && context.first_paid_amount.greaterThan(decimal("7.0"))
+};
 """
 TOKEN = KnownToken("TUSD", 6, 10**12, None, 100_000)
 LOCAL = {"local": KnownNetwork("local", 31337, 10**11, {OTHER_WALLET.lower(): TOKEN})}
@@ -155,6 +161,10 @@ LOCAL = {"local": KnownNetwork("local", 31337, 10**11, {OTHER_WALLET.lower(): TO
         ({"tenant_day": "37.500001"}, "refuse", "tenant-day"),
         ({"tenant_hour": "12.500001"}, "refuse", "tenant-hour"),
         ({"first_payment": True}, "needs-approval", "new"),
+        ({"first_paid_hours": 23}, "allow", "refund"),
+        ({"first_paid_hours": 23, "first_paid_amount": "7"}, "allow", "refund"),
+        ({"first_paid_hours": 23, "first_paid_amount": "7.01"}, "refuse", "young"),
+        ({"first_paid_hours": 24, "first_paid_amount": "7.01"}, "allow", "refund"),
     ],
 )
 def test_rules_about_totals(

@@ -274,6 +274,14 @@ def test_addresses_are_compared_in_lower_case() -> None:
             True,
         ),
         ("context has first_payment && context.first_payment", True),
+        ("context has first_paid_hours && context.first_paid_hours == 30", True),
+        (
+            (
+                "context has first_paid_amount"
+                ' && context.first_paid_amount == decimal("2.5")'
+            ),
+            True,
+        ),
         ("context.nonce == 0 && context.access_list == 0", True),
         ("context.blobs == 0 && context.authorizations == 0", True),
         ("context.data_bytes == 68 && context.extra_bytes == 0", True),
@@ -286,7 +294,13 @@ def test_rules_see_the_facts(condition: str, is_true: bool) -> None:
     """Each attribute has the value of the transaction, in its Cedar type."""
     spent = Spent(hour=1_000_000, day=2_500_000, recipient=0, gas=0)
     of_tenant = Spent(hour=500_000, day=1_500_000, recipient=0, gas=0)
-    totals = PaymentTotals(spent, of_tenant, is_first_payment=True)
+    totals = PaymentTotals(
+        spent,
+        of_tenant,
+        is_first_payment=True,
+        first_paid_hours=30,
+        first_paid_amount=2_500_000,
+    )
     facts = _facts(replace(AROUND, totals=totals))
 
     decision = service_policy(
@@ -297,12 +311,19 @@ def test_rules_see_the_facts(condition: str, is_true: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    "fact", ["spent_hour", "spent_day", "spent_recipient", "spent_tenant_hour"]
+    "fact",
+    [
+        "spent_hour",
+        "spent_day",
+        "spent_recipient",
+        "spent_tenant_hour",
+        "first_paid_amount",
+    ],
 )
 def test_an_unknown_token_has_no_totals(fact: str) -> None:
     """Its decimals are not known: the network was removed from the configuration."""
     nothing = Spent(0, 0, 0, 0)
-    totals = PaymentTotals(nothing, nothing, is_first_payment=True)
+    totals = PaymentTotals(nothing, nothing, is_first_payment=True, first_paid_amount=1)
     facts = _facts(replace(AROUND, network=None, totals=totals))
 
     decision = service_policy(

@@ -1,8 +1,10 @@
 """Rules of the policy that read what was paid before."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -170,6 +172,28 @@ def test_a_first_payment_waits_for_an_approval(world: World) -> None:
     assert second.status is Status.QUEUED
     assert {paid.status, paid_again.status} == {Status.CONFIRMED}
     assert world.chain.payouts() == [(CUSTOMER, AMOUNT)] * 2
+
+
+GUIDE = Path(__file__).resolve().parents[4] / "docs" / "how-to" / "policy.md"
+
+
+def test_the_guides_rule_about_new_recipients(world: World) -> None:
+    """A first payment of one unit lets no other one pass: a person is asked."""
+    (text,) = re.findall(r"@id\(\"new-recipient\"\).*?};", GUIDE.read_text(), re.DOTALL)
+    local = text.replace('"polygon"', '"local"').replace('"USDC"', '"TUSD"')
+    ruled(world, local)
+
+    (probe,) = world.finish(requested(world, amount="0.000001"))
+    parts = [requested(world, amount="20") for _ in range(5)]
+    large = requested(world, amount="900")
+    world.work()
+    world.work()
+
+    assert probe.status is Status.CONFIRMED
+    assert large.status is Status.AWAITING_APPROVAL
+    statuses = [world.stored(each).status for each in parts]
+    assert statuses.count(Status.AWAITING_APPROVAL) == 3
+    assert world.store.payment_totals(large).spent.recipient == 40_000_001
 
 
 def test_an_approval_covers_rules_about_fees_and_totals(world: World) -> None:
