@@ -84,7 +84,7 @@ GRANT INSERT, UPDATE (accepted_at, mac) ON sightings TO hotwallet_admin;
 GRANT INSERT, UPDATE (key_id, state, updated_at, epoch, requested_by, held_until, blocked_by, version, mac)
     ON keys TO hotwallet_admin;
 GRANT INSERT, UPDATE (at, reason, requested_by, resumed_at, version, mac) ON stops TO hotwallet_admin;
-GRANT INSERT, UPDATE (at, by, ended_at, version, mac) ON tenant_blocks TO hotwallet_admin;
+GRANT INSERT, UPDATE (at, by, ended_at, version, mac) ON tenant_blocks TO hotwallet_worker, hotwallet_admin;
 GRANT INSERT, UPDATE (action, proposal, reason, requested_by, requested_at, expires_at, refund_id,
     state, decided_by, decided_at, version, mac) ON approvals TO hotwallet_admin;
 GRANT UPDATE (sequence, hash) ON audit_records TO hotwallet_admin;

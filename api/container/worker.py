@@ -74,6 +74,8 @@ class WorkerParts(AdministrationParts, RefundParts):
                 self.kill_switch,
                 self.networks,
                 self.ledger_clock,
+                tenant_admin=self.tenant_admin,
+                alerts=self.alerts,
                 alarm=alarm,
             ),
             chains=self.chains,

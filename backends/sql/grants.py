@@ -87,6 +87,11 @@ _STOPS = _on("INSERT", schema.stops) | _on(
     "UPDATE", schema.stops, *set(schema.stops.c.keys()) - {"chain_id"}
 )
 
+# A worker blocks tenants by the rules of `automatic_stop`.
+_BLOCKS = _on("INSERT", schema.tenant_blocks) | _on(
+    "UPDATE", schema.tenant_blocks, "at", "by", "ended_at", "version", "mac"
+)
+
 _EVENT = tuple(name for name, _ in schema.events.c.items() if name != "sequence")
 _ATTEMPT = ("state", "attempts", "due_at", "problem", "updated_at", "version")
 _DELIVERIES = _on("INSERT", schema.webhook_deliveries) | _on(
@@ -131,6 +136,7 @@ _WORKER = (
     | _on("INSERT", schema.keys)
     | _on("UPDATE", schema.keys, *_KEY_STATE, "version", "mac", "proved_at")
     | _on("INSERT", schema.accepted_limits)
+    | _BLOCKS
     | _on("UPDATE", schema.accepted_limits, *_LIMITS)
     | _on("INSERT", schema.workers)
     | _on("UPDATE", schema.workers, "passed_at", "metrics")
@@ -154,8 +160,7 @@ _ADMIN = (
     | _on("UPDATE", schema.keys, "key_id", "held_until")
     | _on("INSERT", schema.approvals)
     | _on("UPDATE", schema.approvals, *_PROPOSAL, *_DECISION, "version", "mac")
-    | _on("INSERT", schema.tenant_blocks)
-    | _on("UPDATE", schema.tenant_blocks, "at", "by", "ended_at", "version", "mac")
+    | _BLOCKS
     | _on("INSERT", schema.used_tokens)
     | _on("UPDATE", schema.used_tokens, "expires_at")
     | _forgetting(schema.used_tokens)

@@ -118,7 +118,10 @@ class StopTables(Tables):
         return _first_in_force(self._read(BLOCKS, tenant))
 
     def tenant_blocks(self) -> Sequence[TenantBlock]:
-        return tuple(block for block in self._read(BLOCKS) if block.in_force)
+        return tuple(block for block in self.last_blocks() if block.in_force)
+
+    def last_blocks(self) -> Sequence[TenantBlock]:
+        return self._read(BLOCKS)
 
     def hold_changes(self) -> int:
         def work(connection: Connection) -> int:

@@ -47,3 +47,6 @@ class TenantBlocks(Protocol):
 
     def tenant_blocks(self) -> Sequence[TenantBlock]:
         """Return every block that is in force, by name of the tenant."""
+
+    def last_blocks(self) -> Sequence[TenantBlock]:
+        """Return the last block of each tenant, also if it was ended."""

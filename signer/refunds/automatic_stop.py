@@ -1,23 +1,29 @@
 """
-Stops a network by the rules of its ``automatic_stop``.
+Blocks a tenant or stops a network, by the rules of its ``automatic_stop``.
 
-The rules count what was signed and how refunds ended, on all hosts together.  A rule
-never resumes a network, and counts only what came after the last resume: an operator
-has judged the rest.
+The rules count what was signed and how refunds ended, on all hosts together.  If a rule
+holds without one tenant, that tenant is blocked, so that it does not stop the others.
+Otherwise the network is stopped.  A rule ends neither, and counts only what came after
+the last resume, or after the tenant was unblocked: an operator has judged the rest.
 """
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
+from signer.alerts import Alert, Alerts
 from signer.amounts import format_units, parse_units
 from signer.config.networks import Network
 from signer.model.audit_record import WORKER
-from signer.model.refund import Status
+from signer.model.refund import FILLER, SWEEPER, Status
 from signer.model.stop import EVERYTHING, Stop
 from signer.ports import Clock, Ledger
+from signer.ports.payment_statistics import Signed
 from signer.refunds.kill_switch import KillSwitch
 from signer.refunds.row_alarm import RowAlarm
+from signer.refunds.tenant_admin import TenantAdmin
 
 
 INTERVAL_SECONDS = 0.05
@@ -28,6 +34,23 @@ INTERVAL_SECONDS = 0.05
 _REST = 20
 
 _BEGINNING = datetime.min.replace(tzinfo=UTC)
+
+_INTERNAL = frozenset({SWEEPER, FILLER})
+
+_NEVER = datetime.max.replace(tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    """The ``shares`` of tenants, whose sum must not be more than ``largest``."""
+
+    largest: int
+    shares: Mapping[str, int]
+    reason: str
+
+    @property
+    def total(self) -> int:
+        return sum(self.shares.values())
 
 
 class AutomaticStop:
@@ -40,6 +63,8 @@ class AutomaticStop:
         networks: Mapping[str, Network],
         clock: Clock,
         *,
+        tenant_admin: TenantAdmin,
+        alerts: Alerts,
         alarm: RowAlarm,
         timer: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -51,12 +76,14 @@ class AutomaticStop:
             if network.automatic_stop.has_rules
         }
         self._clock = clock
+        self._tenant_admin = tenant_admin
+        self._alerts = alerts
         self._alarm = alarm
         self._timer = timer
         self._next_at = float("-inf")
 
     def check(self) -> None:
-        """Stop each network of which a rule is broken; raises ``StoreError``."""
+        """Block or stop where a rule is broken; raises ``StoreError``."""
         if not self._networks or self._timer() < self._next_at:
             return
         began = self._timer()
@@ -80,53 +107,99 @@ class AutomaticStop:
         resumed_at = max(
             (stop.resumed_at for stop in last if stop.resumed_at), default=_BEGINNING
         )
-        broken = next(self._broken_rules(network, resumed_at), None)
-        if broken is not None:
-            self._kill_switch.stop(name, f"automatic: {broken}", WORKER)
+        for rule in self._exceeded(network, resumed_at):
+            if rule.total > rule.largest:
+                self._enforce(name, rule, f"automatic: {rule.reason}")
+                return
 
-    def _broken_rules(self, network: Network, resumed_at: datetime) -> Iterator[str]:
-        """Yield what breaks a rule, the cheapest rule first."""
-        window = timedelta(minutes=network.automatic_stop.window_minutes)
-        since = max(self._clock() - window, resumed_at)
-        yield from self._broken_count(network, since)
-        yield from self._broken_failures(network, resumed_at)
+    def _enforce(self, name: str, rule: _Rule, reason: str) -> None:
+        """Block the tenant without which *rule* holds, or else stop the network."""
+        tenants = {t: n for t, n in rule.shares.items() if t not in _INTERNAL}
+        tenant = max(tenants, key=tenants.__getitem__, default="")
+        if rule.total - tenants.get(tenant, 0) > rule.largest:
+            self._kill_switch.stop(name, reason, WORKER)
+        elif self._tenant_admin.block(tenant, replace(WORKER, reason=reason)):
+            facts = {"network": name, "tenant": tenant, "reason": reason}
+            self._alerts.sound(Alert.SIGNING_STOPPED, actor=WORKER.name, **facts)
+
+    def _exceeded(self, network: Network, resumed_at: datetime) -> Iterator[_Rule]:
+        """Yield each rule that all tenants together exceed, the cheapest rule first."""
+        minutes = network.automatic_stop.window_minutes
+        since = max(self._clock() - timedelta(minutes=minutes), resumed_at)
+        yield from self._count(network, since)
+        yield from self._failures(network, resumed_at)
         hour = max(self._clock() - timedelta(hours=1), resumed_at)
-        yield from self._broken_gas(network, hour)
-        yield from self._broken_amounts(network, since)
+        yield from self._gas(network, hour)
+        yield from self._amounts(network, since)
 
-    def _broken_count(self, network: Network, since: datetime) -> Iterator[str]:
+    def _count(self, network: Network, since: datetime) -> Iterator[_Rule]:
         rules, limit = network.automatic_stop, network.automatic_stop.max_refunds
         if limit is None:
             return
         if self._store.signed_refunds(network.chain_id, since, limit + 1) > limit:
-            yield f"more than {limit} refunds in {rules.window_minutes} minutes"
+            signed = self._signed(network, since)
+            shares = {t: n.refunds for t, n in signed.items() if t not in _INTERNAL}
+            text = f"more than {limit} refunds in {rules.window_minutes} minutes"
+            yield _Rule(limit, shares, text)
 
-    def _broken_failures(self, network: Network, since: datetime) -> Iterator[str]:
+    def _failures(self, network: Network, since: datetime) -> Iterator[_Rule]:
         rules, size = network.automatic_stop, network.automatic_stop.failed_of_last
         if rules.max_failed_percent is None:
             return
         results = self._store.last_results(network.chain_id, since, size)
-        failed = results.count(Status.FAILED)
-        if len(results) == size and failed * 100 > rules.max_failed_percent * size:
-            yield f"{failed} of the last {size} refunds failed"
+        largest = rules.max_failed_percent * size // 100
+        if len(results) == size:
+            begins = self._begins()
+            failed = Counter(
+                tenant
+                for tenant, status, at in results
+                if status is Status.FAILED and at >= begins.get(tenant, since)
+            )
+            text = f"{failed.total()} of the last {size} refunds failed"
+            yield _Rule(largest, failed, text)
 
-    def _broken_gas(self, network: Network, since: datetime) -> Iterator[str]:
-        largest = network.automatic_stop.max_gas_per_hour
-        if largest is None:
+    def _gas(self, network: Network, since: datetime) -> Iterator[_Rule]:
+        largest, chain_id = network.automatic_stop.max_gas_per_hour, network.chain_id
+        if largest is None or self._store.signed_gas(chain_id, since) <= largest:
             return
-        gas = self._store.signed_gas(network.chain_id, since)
-        if gas > largest:
-            yield f"{gas} gas in an hour, more than {largest}"
+        signed = self._signed(network, since)
+        shares = {tenant: each.gas for tenant, each in signed.items()}
+        gas = sum(shares.values())
+        yield _Rule(largest, shares, f"{gas} gas in an hour, more than {largest}")
 
-    def _broken_amounts(self, network: Network, since: datetime) -> Iterator[str]:
+    def _amounts(self, network: Network, since: datetime) -> Iterator[_Rule]:
         rules = network.automatic_stop
         if not rules.max_amounts:
             return
         amounts = self._store.signed_amounts(network.chain_id, since)
         for symbol, largest in rules.max_amounts.items():
             token = network.tokens[symbol]
-            amount = amounts.get(token.address, 0)
-            if amount > parse_units(largest, token.decimals):
-                paid = format_units(amount, token.decimals)
-                minutes = rules.window_minutes
-                yield f"{paid} {symbol} in {minutes} minutes, more than {largest}"
+            most = parse_units(largest, token.decimals)
+            if amounts.get(token.address, 0) <= most:
+                continue
+            signed = self._signed(network, since)
+            shares = {
+                tenant: each.amounts.get(token.address, 0)
+                for tenant, each in signed.items()
+                if tenant not in _INTERNAL
+            }
+            paid = format_units(sum(shares.values()), token.decimals)
+            minutes = rules.window_minutes
+            text = f"{paid} {symbol} in {minutes} minutes, more than {largest}"
+            yield _Rule(most, shares, text)
+
+    def _signed(self, network: Network, since: datetime) -> Mapping[str, Signed]:
+        """Return what counts of each tenant since *since*."""
+        found = dict(self._store.signed_by_tenant(network.chain_id, since))
+        for tenant, begin in self._begins().items():
+            if tenant in found and begin > since:
+                later = self._store.signed_by_tenant(network.chain_id, begin)
+                found[tenant] = later.get(tenant, Signed())
+        return found
+
+    def _begins(self) -> Mapping[str, datetime]:
+        """Return from when on each tenant counts that was ever blocked."""
+        return {
+            each.tenant: _NEVER if each.in_force else each.ended_at or _NEVER
+            for each in self._store.last_blocks()
+        }

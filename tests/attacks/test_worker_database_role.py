@@ -5,13 +5,17 @@ The role moves refunds, and writes the ring, stops and seals.  It can stop payme
 show false statuses; it cannot make a payment that no process accepted, or a second one.
 """
 
+from contextlib import closing
+
 import pytest
 
 from signer.model.refund import Status
+from signer.model.tenant_block import TenantBlock
 from signer.model.wallet import Pause
-from tests.fixtures.ledger import later
+from tests.fixtures.ledger import later, now
 from tests.fixtures.roles import Processes, Roles
 from tests.support.database_attacks import Attacks
+from tests.support.ledgers import open_ledger
 from tests.support.theft import (
     DELETIONS_OF_EVENTS,
     DENIED,
@@ -30,10 +34,8 @@ ACCEPTANCE = (
     "UPDATE refunds SET cancel_requested_at = now()",
     "UPDATE answers SET body = 'thief'",
 )
-# Block or unblock a tenant, choose a key's place, use tokens again, reset limits.
+# Choose a key's place, use tokens again, reset limits.
 ADMINISTRATION = (
-    "INSERT INTO tenant_blocks DEFAULT VALUES",
-    "UPDATE tenant_blocks SET ended_at = at, version = version + 1",
     "UPDATE keys SET key_id = 'thief', version = version + 1",
     "UPDATE keys SET held_until = NULL, version = version + 1",
     "UPDATE keys SET created_at = now()",
@@ -184,6 +186,16 @@ def test_an_old_row_of_the_ring(attacks: Attacks) -> None:
 def test_a_lifted_stop(attacks: Attacks) -> None:
     """Only an operator ends a stop."""
     attacks.lift_stop()
+
+
+def test_a_lifted_block(attacks: Attacks, thief: Thief, shipped: Roles) -> None:
+    """A worker blocks tenants by its rules; its role cannot unblock one."""
+    with closing(open_ledger(shipped.admin)) as admin:
+        admin.block_tenant(TenantBlock("shop", now(), "cli:alice"))
+        end = "UPDATE tenant_blocks SET ended_at = at, version = version + 1"
+
+        assert thief.steal(end) is None
+        assert admin.tenant_block("shop") is not None
 
 
 def test_a_stop_that_no_command_could_replace(thief: Thief) -> None:

@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 from backends.sql import SQLStore
 from signer.model.refund import Kind, Refund, Status
 from signer.ports import PaymentStatistics
+from signer.ports.payment_statistics import Signed
 from tests.fixtures.ledger import (
     OTHER_WALLET,
     accepted,
@@ -68,6 +69,18 @@ def test_amounts_are_exact(store: SQLStore) -> None:
     }
 
 
+def test_each_tenant_has_its_share(store: SQLStore) -> None:
+    began, large = now(), 2**200 + 1
+    for tenant, amount in (("shop", large), ("shop", large), ("shop", 1), ("other", 2)):
+        _signed_at(store, began, tenant=tenant, amount=amount)
+
+    assert store.signed_by_tenant(CHAIN, began) == {
+        "shop": Signed(3, 3 * 65_000, {OTHER_WALLET: 2 * large + 1}),
+        "other": Signed(1, 65_000, {OTHER_WALLET: 2}),
+    }
+    assert store.signed_by_tenant(CHAIN, began + PAST) == {}
+
+
 def test_a_replacement_counts_for_its_gas_only(store: SQLStore) -> None:
     began = now()
     refund = _signed_at(store, began, amount=5)
@@ -82,6 +95,9 @@ def test_a_replacement_counts_for_its_gas_only(store: SQLStore) -> None:
     assert store.signed_refunds(CHAIN, began, 10) == 1
     assert dict(store.signed_amounts(CHAIN, began)) == {OTHER_WALLET: 5}
     assert store.signed_gas(CHAIN, began) == 86_000
+    assert store.signed_by_tenant(CHAIN, began) == {
+        "gateway": Signed(1, 86_000, {OTHER_WALLET: 5})
+    }
     assert store.signed_gas(CHAIN, began + PAST) == 0
 
 
@@ -96,7 +112,10 @@ def test_results_are_the_newest(store: SQLStore) -> None:
     broadcast(store)
 
     newest = [Status.FAILED, Status.FAILED, Status.CONFIRMED]
-    assert list(store.last_results(CHAIN, began, 10)) == newest
-    assert list(store.last_results(CHAIN, began, 2)) == newest[:2]
+    found = store.last_results(CHAIN, began, 10)
+    assert [status for _, status, _ in found] == newest
+    assert {tenant for tenant, _, _ in found} == {"gateway"}
+    assert all(at >= began for _, _, at in found)
+    assert store.last_results(CHAIN, began, 2) == found[:2]
     assert store.last_results(CHAIN, began + PAST, 10) == ()
     assert store.last_results(7, began, 10) == ()

@@ -15,6 +15,7 @@ from signer.errors import (
     InvalidInputError,
     OpenRefundsLimitError,
     RowNotAuthenticError,
+    StaleStateError,
     StoreError,
     TenantBlockedError,
 )
@@ -160,7 +161,8 @@ def _reserve_or_block(store: SQLStore, index: int) -> int:
         store.block_tenant(TenantBlock("shop", now(), "x"))
         return _reserved_count(store)
     for refund in store.list("shop", limit=1000).refunds[index - 1 :: 2]:
-        with suppress(TenantBlockedError):
+        # The block came before the transaction, or during it.
+        with suppress(TenantBlockedError, StaleStateError):
             reserved(store, refund)
     return 0
 

@@ -29,6 +29,7 @@ from signer.refunds.payment_policy import PaymentPolicy
 from signer.refunds.row_alarm import RowAlarm
 from signer.refunds.service import RefundService
 from signer.refunds.sweep import Sweeper
+from signer.refunds.tenant_admin import TenantAdmin
 from signer.refunds.transaction_signer import TransactionSigner
 from signer.refunds.wallet_reconciliation import WalletReconciler
 from signer.refunds.worker import Worker
@@ -142,7 +143,13 @@ class Components:
         )
         self.alarm = RowAlarm(Alerts(clock=clock))
         self.automatic_stop = AutomaticStop(
-            self.store, switch, networks, clock, alarm=self.alarm
+            self.store,
+            switch,
+            networks,
+            clock,
+            tenant_admin=TenantAdmin(self.store, TenantRegistry(), admin_audit, clock),
+            alerts=Alerts(clock=clock),
+            alarm=self.alarm,
         )
         nonces = build.nonces(self.store, self.ring, clock, TenantRegistry())
         policy = PaymentPolicy(SERVICE_POLICY, self.ring, clock)

@@ -348,8 +348,8 @@ def work_on_stops(processes: Processes) -> None:
     rules = AutomaticStop(max_refunds=1)
     worker.network = worker.network.model_copy(update={"automatic_stop": rules})
     for actor in (ALICE, BOB):
-        for _ in range(2):
-            worker.step(processes.refunds.accepted(), times=3)
+        for tenant in ("gateway", "shop", "gateway", "shop"):
+            worker.step(processes.refunds.accepted(tenant=tenant), times=3)
         worker.automatic_stop.check()
         assert admin.kill_switch.resume("local", "explained", ALICE).changed
         worker.clock.advance(seconds=1)
@@ -361,10 +361,16 @@ def work_on_stops(processes: Processes) -> None:
     audit = AuditLog(SILENCE, journal=admin.store)
     admin_audit = AdminAudit(audit, Operation.ADMINISTRATION)
     tenants = TenantAdmin(admin.store, admin.tenants, admin_audit, admin.clock)
+    assert tenants.block("shop", ALICE)
     for actor in (ALICE, BOB):
+        for _ in range(2):
+            worker.step(processes.refunds.accepted(), times=3)
+        worker.automatic_stop.check()
+        assert tenants.unblock("gateway", actor)
+        worker.clock.advance(seconds=1)
         assert tenants.block("gateway", actor)
         assert tenants.unblock("gateway", actor)
-        admin.clock.advance(seconds=1)
+        worker.clock.advance(seconds=1)
     _decide(admin.store, admin.clock)
 
 

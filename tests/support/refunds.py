@@ -476,6 +476,8 @@ class World:
             self.kill_switch,
             networks,
             self.clock,
+            tenant_admin=self.tenant_admin,
+            alerts=Alerts(self.store),
             alarm=self.row_alarm,
             timer=self._timer,
         )

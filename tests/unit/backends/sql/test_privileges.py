@@ -147,9 +147,9 @@ EXCESSES = [
         ["may DELETE stops"],
     ),
     (
-        [f"GRANT INSERT ON tenant_blocks {_TO}"],
-        [f"REVOKE INSERT ON tenant_blocks {_FROM}"],
-        ["may INSERT tenant_blocks"],
+        [f"GRANT INSERT ON used_tokens {_TO}"],
+        [f"REVOKE INSERT ON used_tokens {_FROM}"],
+        ["may INSERT used_tokens"],
     ),
     (
         [f"GRANT UPDATE (amount, mac) ON refunds {_TO}"],

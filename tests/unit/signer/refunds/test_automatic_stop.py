@@ -9,6 +9,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from backends.sql import SQLStore
+from signer.alerts import Alerts
 from signer.config.networks import AutomaticStop as Rules
 from signer.errors import ChainError, StoreUnavailableError
 from signer.model.audit_record import Actor
@@ -33,15 +34,27 @@ def _world(store: SQLStore, **rules: Any) -> World:
 
 
 def _reason(world: World) -> str | None:
-    """Evaluate the rules as a new worker, and return the reason of the stop."""
+    """Evaluate the rules as a new worker, and return why it stopped or blocked."""
     world.automatic_stop.check()
     stop = world.store.find_stop(CHAIN)
-    return None if stop is None else stop.reason
+    if stop is not None:
+        return stop.reason
+    if not _blocked(world):
+        return None
+    seal(world.store)
+    records = [each.record.fields for each in world.store.sealed(0, 1000)]
+    event = ("tenant-block-succeeded", "worker")
+    blocks = [each for each in records if (each["event"], each["actor"]) == event]
+    return str(blocks[-1]["details"]["reason"])
 
 
-def _failed(world: World, count: int) -> None:
+def _blocked(world: World) -> list[str]:
+    return [each.tenant for each in world.store.tenant_blocks()]
+
+
+def _failed(world: World, count: int, **changes: Any) -> None:
     for _ in range(count):
-        refund = world.broadcast()
+        refund = world.broadcast(**changes)
         world.chain.mine(lambda receipt: replace(receipt, succeeded=False))
         world.chain.mine_empty(5)
         while not world.stored(refund).status.is_final:
@@ -52,10 +65,11 @@ def _failed(world: World, count: int) -> None:
 def test_too_many_refunds(sqlite_store: SQLStore) -> None:
     """The limit is allowed; one more stops the network, with an audit record."""
     world = _world(sqlite_store, max_refunds=2, window_minutes=5)
-    for _ in range(2):
-        world.broadcast()
+    for tenant in ("gateway", "shop"):
+        world.broadcast(tenant=tenant)
     before = _reason(world)
-    world.broadcast()
+    for tenant in ("gateway", "shop", "gateway", "shop"):
+        world.broadcast(tenant=tenant)
     reason = _reason(world)
     stop = sqlite_store.find_stop(CHAIN)
     seal(sqlite_store)
@@ -101,7 +115,7 @@ def test_too_much_gas(sqlite_store: SQLStore) -> None:
     assert _reason(world) == (
         f"automatic: {refund.gas_limit} gas in an hour, more than 21000"
     )
-    world.kill_switch.resume("local", "explained", ALICE)
+    world.tenant_admin.unblock("gateway", ALICE)
     world.clock.now += timedelta(hours=2)
     assert _reason(world) is None
 
@@ -148,8 +162,8 @@ def test_only_later_refunds_count_after_a_resume(
 def test_nothing_resumes_by_itself(sqlite_store: SQLStore) -> None:
     """A worker that stopped the network signs nothing until an operator resumes."""
     world = _world(sqlite_store, max_refunds=1)
-    for _ in range(2):
-        world.broadcast()
+    for tenant in ("gateway", "shop", "gateway", "shop"):
+        world.broadcast(tenant=tenant)
     waiting = world.accepted()
     world.work()
     for _ in range(3):
@@ -236,6 +250,8 @@ def test_rules_use_little_of_the_database(sqlite_store: SQLStore) -> None:
         world.kill_switch,
         {"local": world.network},
         world.clock,
+        tenant_admin=world.tenant_admin,
+        alerts=Alerts(),
         alarm=world.row_alarm,
         timer=lambda: next(times),
     )
@@ -268,4 +284,74 @@ def test_a_burst_exceeds_a_rule_by_one_batch(sqlite_store: SQLStore) -> None:
         worker.advance()
 
     assert world.statuses(refunds).count(Status.BROADCAST) == 8
-    assert world.store.find_stop(CHAIN) is not None
+    assert _blocked(world) == ["gateway"]
+
+
+def test_one_tenant_does_not_stop_the_others(sqlite_store: SQLStore) -> None:
+    """Forty refunds of one unit block their tenant; another one is paid meanwhile."""
+    world = _world(sqlite_store, max_refunds=20)
+    world.broadcast(tenant="shop")
+    for _ in range(40):
+        world.broadcast(tenant="hostile", amount="0.000001")
+    waiting = world.accepted("hostile")
+    world.tenant_admin.block("idle", ALICE)
+    reason = _reason(world)
+    paid = world.paid(tenant="shop")
+    again = _reason(world)
+
+    assert reason == again == "automatic: more than 20 refunds in 10 minutes"
+    assert _blocked(world) == ["hostile", "idle"]
+    assert sqlite_store.find_stop(CHAIN) is None
+    assert (paid.status, world.stored(waiting).status) == (
+        Status.CONFIRMED,
+        Status.QUEUED,
+    )
+    assert sqlite_store.alert_counts() == {"signing-stopped": 1}
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        {"max_amounts": {"TUSD": "60"}},
+        {"max_gas_per_hour": 400_000},
+        {"max_failed_percent": 50, "failed_of_last": 8},
+    ],
+    ids=str,
+)
+def test_each_rule_blocks_first(sqlite_store: SQLStore, rules: Any) -> None:
+    """The tenant with the largest share, if the rule holds without it."""
+    world = _world(sqlite_store, **rules)
+    _failed(world, 2, tenant="shop")
+    _failed(world, 6, tenant="hostile")
+
+    assert _reason(world) is not None
+    assert (_blocked(world), sqlite_store.find_stop(CHAIN)) == (["hostile"], None)
+
+
+def test_only_what_comes_after_an_unblock_counts(sqlite_store: SQLStore) -> None:
+    """An operator has judged the rest, also of failures."""
+    world = _world(sqlite_store, max_refunds=2, max_failed_percent=50, failed_of_last=5)
+    _failed(world, 5)
+    blocked = _reason(world)
+    world.clock.now += timedelta(seconds=1)
+    world.tenant_admin.unblock("gateway", ALICE)
+    world.clock.now += timedelta(seconds=1)
+    after = _reason(world)
+    for _ in range(3):
+        world.broadcast()
+
+    assert blocked is not None
+    assert after is None
+    assert _reason(world) == "automatic: more than 2 refunds in 10 minutes"
+
+
+def test_sweeps_are_no_tenant(sqlite_store: SQLStore) -> None:
+    """Too much gas of sweeps stops the network: there is no tenant to block."""
+    world = _world(sqlite_store, max_gas_per_hour=30_000)
+    left_behind(world)
+    for row in swept(world):
+        world.step(row, times=2)
+    world.clock.now += timedelta(minutes=30)
+
+    assert (_reason(world) or "").endswith("gas in an hour, more than 30000")
+    assert sqlite_store.find_stop(CHAIN) is not None
