@@ -16,6 +16,7 @@ from api.cli.env_file import read_env_file
 from api.cli.output import redirect_log
 from api.cli.presets import PRESETS
 from api.cli.process_files import (
+    ALERTS,
     ASKED,
     PROCESSES,
     find_unset,
@@ -224,13 +225,7 @@ def _ask_networks(purpose: str) -> Sequence[str]:
 
 
 def _ask_urls(name: str) -> Sequence[str]:
-    text: str = click.prompt(
-        f"URLs of nodes of {name}, separated by commas (not shown; empty: later)",
-        default="",
-        hide_input=True,
-        show_default=False,
-        err=True,
-    )
+    text = _ask_secret(f"URLs of nodes of {name}, separated by commas")
     return [each.strip() for each in text.split(",") if each.strip()]
 
 
@@ -246,8 +241,18 @@ def _read_settings(settings: Sequence[str]) -> dict[str, str]:
 
 
 def _ask_settings(given: Mapping[str, str]) -> dict[str, str]:
-    return {
+    answers = {
         name: click.prompt(f"{text} (empty: later)", "", show_default=False, err=True)
         for name, text in ASKED.items()
         if name not in given
     }
+    answers[ALERTS] = _ask_secret("URL that alerts are sent to")
+    return answers
+
+
+def _ask_secret(text: str) -> str:
+    prompt = f"{text} (not shown; empty: later)"
+    answer: str = click.prompt(
+        prompt, "", hide_input=True, show_default=False, err=True
+    )
+    return answer

@@ -24,6 +24,9 @@ ASKED = {
 }
 """What an operator must decide; none of it is a secret."""
 
+ALERTS = "ALERT_WEBHOOK_URL"
+"""Asked without being shown, since it is a secret."""
+
 _DATABASE = "postgresql://db.example.com/hotwallet"
 _VERIFIED = "sslmode=verify-full&sslrootcert=system"
 
@@ -115,7 +118,7 @@ def _text(
     )
     lines = {"DATABASE_URL": of_role.geturl(), "PGPASSWORD": password, **values}
     if process in PROCESSES:
-        lines["ALERT_WEBHOOK_URL"] = ""
+        lines[ALERTS] = answers.get(ALERTS, "")
     return "".join(
         [
             f"# {_COMMENTS[process]}.  docs/reference/configuration.md\n",

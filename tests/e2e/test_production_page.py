@@ -3,7 +3,8 @@
 import re
 import subprocess
 import sys
-from pathlib import Path
+
+import pytest
 
 from api.cli.process_files import ASKED
 from dev.anvil import ROOT
@@ -14,11 +15,14 @@ _NAMESPACES = ("--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-p
 _IN_FILES = {"ALERT_WEBHOOK_URL", "rpc_urls", "max_amount", "daily_limit", "subjects"}
 
 
-def test_every_command_of_the_page_works(tmp_path: Path) -> None:
+def test_every_command_of_the_page_works(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
     """From `init` to a confirmed refund, in a cloud with TLS, roles and a proxy."""
+    folder = tmp_path_factory.mktemp("cloud")  # The path of a socket must be short.
     command = ["unshare", "--map-root-user", *_NAMESPACES, sys.executable, "-m"]
     finished = subprocess.run(
-        [*command, "tests.e2e.emulated_cloud", PAGE, tmp_path],
+        [*command, "tests.e2e.emulated_cloud", PAGE, folder],
         cwd=ROOT,
         capture_output=True,
         text=True,

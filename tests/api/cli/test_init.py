@@ -294,7 +294,7 @@ def test_questions_about_production(
     hotwallet: Run, folder: Path, answer: Callable[..., None]
 ) -> None:
     """What an option gave is not asked."""
-    answer("", ARN, "", *[""] * 4)
+    answer("", ARN, "", *[""] * 4, "https://alerts.test/secret")
 
     finished = hotwallet(
         "init", "--for", "production", "--network", "base",
@@ -306,6 +306,8 @@ def test_questions_about_production(
     assert environ["KMS_KEY_ID"] == ARN
     assert environ["AWS_REGION"] == "eu-central-1"
     assert environ["WALLET_ADDRESS"] == ""
+    assert environ["ALERT_WEBHOOK_URL"] == "https://alerts.test/secret"
+    assert "alerts.test" not in finished.out + finished.err
     assert "Database, without" not in finished.err
     assert "kms-not-configured" not in finished.out
 
@@ -313,7 +315,7 @@ def test_questions_about_production(
 def test_a_malformed_answer_writes_nothing(
     hotwallet: Run, folder: Path, answer: Callable[..., None]
 ) -> None:
-    answer("", "", "0x123", *[""] * 5)
+    answer("", "", "0x123", *[""] * 6)
 
     finished = hotwallet("init", "--for", "production", "--network", "base")
 
