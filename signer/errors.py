@@ -109,9 +109,17 @@ class AuthenticationError(RequestError):
 
 
 class RequestSignatureError(RequestError):
-    """The tenant signs its requests, and this one has no valid signature of it."""
+    """
+    The tenant signs its requests, and this one has no valid signature of it.
+
+    *accept* is the header ``Accept-Signature``, which says what to sign.
+    """
 
     code = "request-signature-invalid"
+
+    def __init__(self, message: str, *, accept: str = "") -> None:
+        super().__init__(message)
+        self.accept = accept
 
 
 class PermissionDeniedError(RequestError):

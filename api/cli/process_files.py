@@ -103,6 +103,8 @@ def _process_values(process: str, answers: Mapping[str, str]) -> dict[str, str]:
         # The region of an ARN (arn:aws:kms:REGION:ACCOUNT:key/ID).
         region = answers.get("KMS_KEY_ID", "").split(":")[3:4]
         values |= {"KEY_BACKEND": AWS_KMS, "AWS_REGION": "".join(region)}
+    if process == "worker":
+        names = (*names, "JWT_AUDIENCE")  # Signed requests name it.
     if process in {"worker", "admin"}:
         names = (*names, "AUDIT_ORIGIN")
         values["AUDIT_SIGNING_KEY_FILE"] = "audit.pem"

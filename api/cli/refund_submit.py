@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import functools
+import json
 import os
 import re
 import sys
 import time
+from base64 import urlsafe_b64decode
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -107,8 +109,8 @@ def submit_file(
         print_result(document, _describe(rows), as_json=as_json)
         return
     read_token = _token_reader(token_file)
-    read_token()
-    make_member = plain_member if request_key is None else _open_key(request_key)
+    token = read_token()
+    make_member = plain_member if request_key is None else _open_key(request_key, token)
     writer = nullcontext(_ignore) if results is None else open_results(results, file)
     if not yes:
         confirm("\n".join([*_describe(rows), f"Submit them to {url}?"]))
@@ -168,13 +170,28 @@ def _open_service(url: str) -> SendBatch:
         raise click.BadParameter(str(e), param_hint="--url") from None
 
 
-def _open_key(option: str) -> MakeMember:
+def _open_key(option: str, token: str) -> MakeMember:
     from api.cli.request_signing import RequestSigner
 
     key_id, _, path = option.partition("=")
     if not (key_id and path):
         raise click.UsageError("--request-key must be ID=FILE")
-    return RequestSigner(Path(path), key_id)
+    return RequestSigner(Path(path), key_id, _audience(token))
+
+
+def _audience(token: str) -> str:
+    """Return the service that *token* is for, which a signature must name."""
+    payload = token.split(".")[1:2]
+    with suppress(ValueError):  # Also of Base64 and of JSON.
+        claims = json.loads(urlsafe_b64decode("".join(payload) + "=="))
+        audience = claims.get("aud") if isinstance(claims, dict) else None
+        if isinstance(audience, list) and len(audience) == 1:
+            (audience,) = audience
+        if isinstance(audience, str):
+            return audience
+    raise click.UsageError(
+        "--request-key needs a token that names its service: a JWT with one `aud`"
+    )
 
 
 def _token_reader(path: Path | None) -> Callable[[], str]:

@@ -45,14 +45,19 @@ class _Message:
 class RequestSigner:
     """Makes the members of a batch, each signed as the single request for it."""
 
-    def __init__(self, path: Path, key_id: str, clock: Clock = utc_now) -> None:
+    def __init__(
+        self, path: Path, key_id: str, service: str, clock: Clock = utc_now
+    ) -> None:
         """
         Read the private key in *path*, a PEM file; the tenants file has its *key_id*.
+
+        The signatures are for *service* alone.
 
         Raises:
             click.UsageError: The file has no usable key, or others may read it.
         """
         self._key_id = key_id
+        self._service = service
         self._clock = clock
         self._key, algorithm = _load(path)
         keys = MappingKeyResolver(public_keys={}, private_keys={key_id: self._key})
@@ -77,6 +82,7 @@ class RequestSigner:
             key_id=self._key_id,
             created=self._clock(),
             label="sig1",
+            tag=self._service,
             covered_component_ids=COVERED,
             body=body.encode(),
         )

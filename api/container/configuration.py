@@ -49,7 +49,8 @@ class ConfigurationParts:
         """The tenants of ``TENANTS_FILE``; their limits fit the networks."""
         from signer.config.tenants import check_tenants, load_tenants
 
-        registry = load_tenants(self.settings.tenants_file)
+        settings = self.settings
+        registry = load_tenants(settings.tenants_file, settings.jwt_audience)
         check_tenants(registry, self.networks)
         return registry
 

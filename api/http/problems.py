@@ -20,7 +20,6 @@ from api.auth.jwt_verifier import NO_TOKEN
 from api.request_context import request_id
 from api.views.refunds import timestamp
 from signer import errors
-from signer.crypto.http_signatures import ACCEPT_SIGNATURE
 from signer.errors import HotWalletError
 from signer.redact import sanitize
 
@@ -237,7 +236,7 @@ def _headers(error: HotWalletError, row: _Row) -> dict[str, str]:
     if retry_after is not None:
         headers["Retry-After"] = str(retry_after)
     if isinstance(error, errors.RequestSignatureError):
-        headers["Accept-Signature"] = ACCEPT_SIGNATURE  # RFC 9421, section 5.1.
+        headers["Accept-Signature"] = error.accept  # RFC 9421, section 5.1.
     # RFC 6750, section 3.1: no error code where no token was sent.
     if row.status == _UNAUTHORIZED and str(error) == NO_TOKEN:
         headers["WWW-Authenticate"] = _CHALLENGE

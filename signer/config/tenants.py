@@ -174,6 +174,10 @@ class Tenants(StrictModel):
         return self
 
 
+SERVICE = "hotwallet"
+"""The default of ``JWT_AUDIENCE``."""
+
+
 class TenantRegistry:
     """
     Finds the tenant of a token, and the limits of a tenant.
@@ -182,9 +186,16 @@ class TenantRegistry:
     its own, without limits.
     """
 
-    def __init__(self, tenants: Mapping[str, Tenant] | None = None) -> None:
-        """Make a registry of *tenants*; None means that there is no file."""
+    def __init__(
+        self, tenants: Mapping[str, Tenant] | None = None, service: str = SERVICE
+    ) -> None:
+        """
+        Make a registry of *tenants*; None means that there is no file.
+
+        Requests that are signed must name *service*: others may have the same tenants.
+        """
         self.tenants = tenants
+        self.service = service
         self._of: dict[tuple[str, str], str] = {}
         for name, tenant in (tenants or {}).items():
             self._of |= {("sub", subject): name for subject in tenant.subjects}
@@ -267,16 +278,16 @@ class TenantRegistry:
 _CODE = "tenants-misconfigured"
 
 
-def load_tenants(path: Path | None) -> TenantRegistry:
+def load_tenants(path: Path | None, service: str = SERVICE) -> TenantRegistry:
     """
     Read the TOML file at *path*, or refuse it (``tenants-misconfigured``).
 
-    None means that there is no file.
+    None means that there is no file.  *service* is as in ``TenantRegistry``.
     """
     if path is None:
-        return TenantRegistry()
+        return TenantRegistry(service=service)
     file = read_toml(path, Tenants, variable="TENANTS_FILE", code=_CODE)
-    return TenantRegistry(file.tenants)
+    return TenantRegistry(file.tenants, service)
 
 
 def check_tenants(registry: TenantRegistry, networks: Mapping[str, Network]) -> None:

@@ -26,8 +26,18 @@ from signer.errors import RequestSignatureError
 COVERED = ("@method", "@path", "content-digest", "idempotency-key")
 """The components that a signature covers, in any order: these and no others."""
 
-ACCEPT_SIGNATURE = 'sig1=("{}");created;keyid;alg'.format('" "'.join(COVERED))
-"""The value of the header ``Accept-Signature``, which asks for a signature."""
+
+def accept_signature(service: str) -> str:
+    """
+    Return the header ``Accept-Signature`` of *service*, which asks for a signature.
+
+    >>> accept_signature("shop")  # doctest: +ELLIPSIS
+    'sig1=("@method" ... "idempotency-key");created;keyid;alg;tag="shop"'
+    """
+    covered = '" "'.join(COVERED)
+    tag = service.replace("\\", r"\\").replace('"', r"\"")
+    return f'sig1=("{covered}");created;keyid;alg;tag="{tag}"'
+
 
 _PARAMETERS = frozenset({"created", "keyid", "alg", "nonce", "tag"})
 
@@ -55,12 +65,15 @@ def verify_request(
     headers: Mapping[str, str],
     body: bytes,
     keys: Mapping[str, str],
+    service: str,
 ) -> datetime:
     """
     Require that one of *keys* signed a request, and return when, to the second.
 
-    *headers* are Idempotency-Key, Content-Digest, Signature-Input and Signature.
-    *keys* are public keys in PEM, by ``keyid``.
+    The signature names this *service* as its ``tag``: other services may have the same
+    tenants, and must not pay it as well.  *headers* are Idempotency-Key,
+    Content-Digest, Signature-Input and Signature.  *keys* are public keys in PEM, by
+    ``keyid``.
 
     Raises:
         RequestSignatureError: The request has no such signature; the message says what
@@ -70,6 +83,10 @@ def verify_request(
         if not headers.get(name):
             raise RequestSignatureError(f"the header {name} is missing")
     parameters = _require_form(headers["Signature-Input"])
+    if parameters.get("tag") != service:
+        raise RequestSignatureError(
+            f"the parameter tag is not the name of this service, {service}"
+        )
     pem = keys.get(parameters["keyid"])
     if pem is None:
         raise RequestSignatureError("the tenant has no request key with this keyid")

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from signer import strict_json
 from signer.amounts import parse_units
 from signer.config.tenants import TenantRegistry
-from signer.crypto.http_signatures import ACCEPT_SIGNATURE, verify_request
+from signer.crypto.http_signatures import accept_signature, verify_request
 from signer.errors import RequestError, RequestSignatureError, RowNotAuthenticError
 from signer.model.refund import Refund, RefundRequest
 from signer.model.signed_request import METHOD, NO_SIGNATURE, PATH, SignedRequest
@@ -64,8 +64,9 @@ class SignedRequests:
             signed = replace(signed, at=now)
             self._verify(tenant, idempotency_key, signed, MAX_AGE)
         except RequestSignatureError as e:
+            accept = accept_signature(self._tenants.service)
             raise RequestSignatureError(
-                f"{e}. Sign {METHOD} {PATH} as RFC 9421 says: {ACCEPT_SIGNATURE}"
+                f"{e}. Sign {METHOD} {PATH} as RFC 9421 says: {accept}", accept=accept
             ) from e
         return signed
 
@@ -115,6 +116,7 @@ class SignedRequests:
             },
             body=signed.body,
             keys=self._tenants.request_keys(tenant),
+            service=self._tenants.service,
         )
         _require_near(created, signed.at, age)
 

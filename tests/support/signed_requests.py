@@ -97,7 +97,7 @@ class RequestKey:
             covered_component_ids=covered,
             body=body,
             use_existing_digest=content_digest is not None,
-            **{"label": "sig1", **options},
+            **{"label": "sig1", "tag": "hotwallet", **options},
         )
         return message.headers
 

@@ -1,6 +1,7 @@
 """Rows that are signed as the single requests for them."""
 
 import json
+from base64 import urlsafe_b64encode
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,9 @@ def test_the_service_accepts_the_signatures(
     """Later, it takes a new signature of the same request."""
     container = build_container(sqlite_store, clock, tenants=signing_tenants(key))
     client = TestClient(create_app(container))
-    signer = RequestSigner(write(tmp_path / "key", key.pem), key.key_id, clock)
+    signer = RequestSigner(
+        write(tmp_path / "key", key.pem), key.key_id, "hotwallet", clock
+    )
     first = submit(client, *map(signer, ROWS))
     old = [signer(row) for row in ROWS]
     clock.now += timedelta(minutes=6)
@@ -87,7 +90,7 @@ def test_another_key_is_refused(
     path = write(tmp_path / "key", content, mode)
 
     with pytest.raises(click.UsageError, match=message):
-        RequestSigner(path, "k")
+        RequestSigner(path, "k", "hotwallet")
 
 
 @pytest.mark.parametrize("option", ["", "key", "=key", "id=", "id=missing"])
@@ -107,6 +110,24 @@ def test_a_key_has_an_id_and_a_file(
 
 
 def test_no_repr_has_the_key(tmp_path: Path) -> None:
-    signer = RequestSigner(write(tmp_path / "key", ED25519.pem), "k")
+    signer = RequestSigner(write(tmp_path / "key", ED25519.pem), "k", "hotwallet")
 
     assert repr(signer) == "RequestSigner()"
+
+
+@pytest.mark.parametrize("claims", [None, [], {}, {"aud": 1}, {"aud": ["a", "b"]}])
+def test_the_token_must_name_its_service(
+    hotwallet: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, claims: Any
+) -> None:
+    """A signature names it too."""
+    key = write(tmp_path / "key", ED25519.pem)
+    payload = urlsafe_b64encode(json.dumps(claims).encode()).decode().rstrip("=")
+    text = "opaque" if claims is None else f"e30.{payload}.c2ln"
+    monkeypatch.setenv("HOTWALLET_TOKEN", text)
+    file = tmp_path / "refunds.csv"
+    file.write_text(f"{','.join(BODY)}\n{','.join(BODY.values())}\n")
+    finished = hotwallet(
+        "refund", "submit", str(file), "--request-key", f"id={key}", "--yes"
+    )
+
+    assert "a JWT with one `aud`" in " ".join(finished.err.split())

@@ -69,7 +69,9 @@ def test_the_example_of_the_guide_makes_a_member(signing: TestClient) -> None:
     names: dict[str, Any] = {}
     for code in re.findall(r"```python\n(.*?)```", guide.read_text("utf-8"), re.DOTALL):
         exec(compile(code, str(guide), "exec"), names)
-    request = names["signed_request"]("https://x", "token", "key-1", BODY, KEY.pem)
+    request = names["signed_request"](
+        "https://x", "token", "hotwallet", "key-1", BODY, KEY.pem
+    )
     given = names["batch_member"](request)
 
     # The guide signs at the present time, and the service's clock stands still.

@@ -13,7 +13,7 @@ from falcon.testing import Result, TestClient
 
 from api.http.app import create_app
 from backends.sql import SQLStore
-from signer.crypto.http_signatures import ACCEPT_SIGNATURE
+from signer.crypto.http_signatures import accept_signature
 from signer.model.refund import Refund
 from tests.api.service import BODY, build_container
 from tests.api.support import NOW, SettableClock, get, post, token
@@ -81,8 +81,12 @@ def _changed(**changes: str) -> dict[str, str]:
         (RequestKey().headers(SENT, "k", NOW), "not valid"),
         (RequestKey("x").headers(SENT, "k", NOW), "no request key"),
         (KEY.headers(SENT, "k", NOW, covered=("content-digest",)), "other components"),
+        (KEY.headers(SENT, "k", NOW, tag="other"), "name of this service, hotwallet"),
     ],
-    ids=["unsigned", "key", "signature", "body", "path", "signer", "keyid", "covered"],
+    ids=[
+        *("unsigned", "key", "signature", "body", "path", "signer", "keyid"),
+        *("covered", "service"),
+    ],
 )
 def test_a_request_without_a_valid_signature_is_refused(
     client: TestClient, sqlite_store: SQLStore, headers: dict[str, str], problem: str
@@ -94,7 +98,7 @@ def test_a_request_without_a_valid_signature_is_refused(
     assert answer.json["code"] == "request-signature-invalid"
     assert problem in answer.json["detail"]
     assert "Sign POST /v1/refunds" in answer.json["detail"]
-    assert answer.headers["Accept-Signature"] == ACCEPT_SIGNATURE
+    assert answer.headers["Accept-Signature"] == accept_signature("hotwallet")
     assert _refunds(sqlite_store) == ()
 
 
@@ -163,7 +167,7 @@ def test_the_example_of_the_guide_signs(
     names: dict[str, Any] = {}
     exec(compile(code, str(GUIDE), "exec"), names)
     sent: requests.PreparedRequest = names["signed_request"](
-        "https://wallet.example", token(), "key-1", BODY, KEY.pem
+        "https://wallet.example", token(), "hotwallet", "key-1", BODY, KEY.pem
     )
     (created,) = re.findall(r"created=(\d+)", str(sent.headers["Signature-Input"]))
     clock.now = clock.now.fromtimestamp(int(created), clock.now.tzinfo)

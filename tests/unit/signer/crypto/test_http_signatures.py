@@ -5,13 +5,14 @@ import hashlib
 from datetime import UTC, datetime
 from typing import Any
 
+import http_sf
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import given
 from hypothesis import strategies as st
 
-from signer.crypto.http_signatures import verify_request
+from signer.crypto.http_signatures import accept_signature, verify_request
 from signer.crypto.request_keys import normalize_public_key
 from signer.errors import RequestSignatureError
 from tests.support.signed_requests import RequestKey
@@ -28,6 +29,7 @@ INPUT = "Signature-Input"
 def verified(headers: dict[str, str], body: bytes = BODY, **changed: Any) -> datetime:
     """Return when *headers* were signed."""
     request = {"method": "POST", "path": "/v1/refunds", "keys": KEYS}
+    request |= {"service": "hotwallet"}
     return verify_request(**{**request, **changed}, headers=headers, body=body)
 
 
@@ -37,7 +39,7 @@ def verified(headers: dict[str, str], body: bytes = BODY, **changed: Any) -> dat
     [
         {},
         {"include_alg": False},
-        {"nonce": "n", "tag": "refunds", "label": "gateway"},
+        {"nonce": "n", "label": "gateway"},
         {
             "covered": ("idempotency-key", "content-digest", "@path", "@method"),
         },
@@ -73,6 +75,23 @@ def test_what_the_signature_covers_cannot_change(changed: dict[str, Any]) -> Non
     """Another body, method, path or key: refused."""
     with pytest.raises(RequestSignatureError, match="not valid"):
         verified(ED25519.headers(BODY, "k", NOW), **changed)
+
+
+@pytest.mark.parametrize(
+    ("tag", "problem"), [(None, "service, hotwallet"), ("other", "service, hotwallet")]
+)
+def test_a_signature_names_its_service(tag: str | None, problem: str) -> None:
+    """Another service with the same tenants must not pay it as well."""
+    with pytest.raises(RequestSignatureError, match=problem):
+        verified(ED25519.headers(BODY, "k", NOW, tag=tag))
+
+
+def test_what_is_asked_for_can_be_parsed() -> None:
+    """Also if the service's name has quotes."""
+    name = 'a "b" \\ c'
+    asked: Any = http_sf.parse(accept_signature(name).encode(), tltype="dictionary")
+
+    assert asked["sig1"][1]["tag"] == name
 
 
 @pytest.mark.parametrize(
@@ -139,7 +158,8 @@ def _input(items: str | None = None, parameters: str = "") -> str:
         (_input(None, ';created="1";keyid="k"'), "created is not"),
         (_input(None, ';created=1.5;keyid="k"'), "created is not"),
         (_input(None, ';created=999999999999999;keyid="k"'), "created is not"),
-        (_input(None, ';created=1;keyid="k"'), "no request key"),
+        (_input(None, ';created=1;keyid="k"'), "tag is not"),
+        (_input(None, ';created=1;keyid="k";tag="hotwallet"'), "no request key"),
     ],
 )
 def test_the_form_is_checked_first(value: str, problem: str) -> None:

@@ -171,6 +171,19 @@ def test_a_row_that_the_tenant_did_not_request_is_not_paid(
         requests.require(replace(refund, **{name: value}))
 
 
+def test_a_request_is_for_one_service(world: World) -> None:
+    """Two wallets share a tenants file: what one accepted, the other never pays."""
+    signed = _signed(world)
+    refund = _submit(world, signed)
+    other = SignedRequests(world.store, TenantRegistry(TENANTS.tenants, "other"))
+
+    with pytest.raises(RequestSignatureError, match='tag="other"') as refused:
+        other.verify("gateway", "key-1", signed, world.clock())
+    assert refused.value.accept.endswith('tag="other"')
+    with pytest.raises(RowNotAuthenticError, match="name of this service, other"):
+        other.require(refund)
+
+
 def test_a_row_without_its_request_is_not_paid(world: World) -> None:
     """An invented row of a tenant that signs."""
     refund = world.accepted()
