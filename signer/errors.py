@@ -69,6 +69,15 @@ class ForeignAddressError(InvalidInputError):
     """The address that is to sign is not the one that signs here."""
 
 
+class ResultTooLargeError(InvalidInputError):
+    """A client of JSON-RPC asks the nodes for more than one answer may have."""
+
+    def __init__(
+        self, message: str = "the result is too large: ask for less at once"
+    ) -> None:
+        super().__init__(message, field="params")
+
+
 class PolicyViolationError(RequestError):
     """The policy does not allow the request; ``rule`` names the violated rule."""
 

@@ -68,6 +68,16 @@ class ConnectionParts(ConfigurationParts):
         return self.open_chains(self.networks)
 
     @cached_property
+    def tenants_chains(self) -> Mapping[str, Chain]:
+        """
+        A client of each network for what tenants ask.
+
+        It has connections and reputations of its own: what a tenant asks can exhaust
+        neither those of ``/readyz`` nor make the process distrust a node.
+        """
+        return self.open_chains(self.networks)
+
+    @cached_property
     def node_proxies(self) -> Mapping[str, NodeProxy]:
         """Forwards clients' reads to the nodes, by network."""
         return self.open_node_proxies(self.networks)

@@ -59,8 +59,8 @@ class RefundParts(KeyParts):
         """Explains the state of a refund."""
         from signer.refunds.explain import Explainer
 
-        store, clock = self.store, self.ledger_clock
-        return Explainer(store, store, self.chains, clock, self.tenants)
+        store, chains, clock = self.store, self.tenants_chains, self.ledger_clock
+        return Explainer(store, store, chains, clock, self.tenants)
 
     @cached_property
     def previewer(self) -> Previewer:
@@ -72,7 +72,7 @@ class RefundParts(KeyParts):
         return Previewer(
             store,
             store,
-            self.chains,
+            self.tenants_chains,
             wallets=lambda: [key.address for key in self.ring.cached_keys()],
             clock=clock,
             tenants=self.tenants,

@@ -8,6 +8,7 @@ from api.http import query
 from api.http.body import read_object
 from api.http.middleware import Resource
 from api.http.problems import problem_of
+from api.http.waiting_requests import WaitingRequests
 from api.request_context import request_id, tenant
 from api.views.allowances import network_document, preview_document, token_document
 from signer.config.networks import Network
@@ -67,14 +68,16 @@ class Networks(_ConfigurationResource):
 class RefundPreview(_ReadingResource):
     """``/v1/refunds/preview``: what would happen with a refund."""
 
-    def __init__(self, previewer: Previewer) -> None:
+    def __init__(self, previewer: Previewer, waiting: WaitingRequests) -> None:
         self._previewer = previewer
+        self._waiting = waiting
 
     def on_post(self, req: Request, resp: Response) -> None:
         """Answer 200 with the outcome, also if the policy would refuse the refund."""
         query.parameters(req)
         request = read_refund(read_object(req))
-        preview = self._previewer.preview(tenant(req), request)
+        with self._waiting.asking_nodes(tenant(req)):
+            preview = self._previewer.preview(tenant(req), request)
 
         problem = None
         if preview.refusal is not None:

@@ -25,16 +25,18 @@ def create_app(container: Container) -> App:
     authorization = AuthorizationMiddleware(
         container.authenticator, container.access, proxies=container.proxies
     )
-    concurrency = ConcurrencyMiddleware(container.tenants)
+    threads, tenants = container.settings.threads, container.tenants
+    concurrency = ConcurrencyMiddleware(threads, tenants)
+    waiting = WaitingRequests(threads, tenants)
     app.add_middleware([RequestLog(), authorization, concurrency])
     problems.install(app)
     role = container.settings.serve_role
     if role in {Role.ALL, Role.REFUNDS}:
-        _add_refunds(app, container)
+        _add_refunds(app, container, waiting)
     if role in {Role.ALL, Role.SIGN}:
         from api.http.signing_routes import add_signing  # noqa: PLC0415
 
-        add_signing(app, container)
+        add_signing(app, container, waiting)
     if role in {Role.ALL, Role.ADMIN}:
         from api.http.administration import add_administration  # noqa: PLC0415
 
@@ -45,17 +47,16 @@ def create_app(container: Container) -> App:
     return app
 
 
-def _add_refunds(app: App, container: Container) -> None:
+def _add_refunds(app: App, container: Container, waiting: WaitingRequests) -> None:
     refunds = container.refunds
-    waiting = WaitingRequests(container.settings.threads, container.tenants)
     app.add_route("/v1/refunds", Refunds(refunds, waiting))
     app.add_route("/v1/refunds/batch", RefundBatch(refunds, container.access))
-    app.add_route("/v1/refunds/preview", RefundPreview(container.previewer))
+    app.add_route("/v1/refunds/preview", RefundPreview(container.previewer, waiting))
     app.add_route("/v1/refunds/{refund_id}", Refund(refunds, waiting))
     app.add_route("/v1/refunds/{refund_id}/cancel", Cancellation(refunds, waiting))
     app.add_route(
         "/v1/refunds/{refund_id}/explain",
-        RefundExplanation(refunds, container.explainer),
+        RefundExplanation(refunds, container.explainer, waiting),
     )
     app.add_route("/v1/tokens", Tokens(container.networks, container.tenants))
     app.add_route("/v1/networks", Networks(container.networks, container.tenants))

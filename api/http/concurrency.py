@@ -10,11 +10,17 @@ from signer.errors import RateLimitedError
 
 
 class ConcurrencyMiddleware:
-    """Applies ``max_concurrent_requests``, after the caller's tenant is known."""
+    """
+    Applies ``max_concurrent_requests``, after the caller's tenant is known.
 
-    def __init__(self, tenants: TenantRegistry) -> None:
+    Without it, one of several tenants has three quarters of the threads.
+    """
+
+    def __init__(self, threads: int, tenants: TenantRegistry) -> None:
         self._tenants = tenants
         self._slots = Slots()
+        is_shared = len(tenants.tenants or ()) > 1
+        self._default = max(1, threads * 3 // 4) if is_shared else None
 
     def process_resource(
         self, req: Request, resp: Response, resource: object, params: dict[str, Any]
@@ -28,7 +34,8 @@ class ConcurrencyMiddleware:
         tenant: str | None = req.context.get("tenant")
         if tenant is None:
             return
-        at_most = self._tenants.limits(tenant).max_concurrent_requests
+        limits = self._tenants.limits(tenant)
+        at_most = limits.max_concurrent_requests or self._default
         if at_most is None:
             return
         if not self._slots.enter(tenant, at_most):

@@ -202,11 +202,13 @@ class Cancellation(_WaitingResource):
         resp.media = refund_document(refund)
 
 
-class RefundExplanation(_MerchantResource):
+class RefundExplanation(_WaitingResource):
     """``/v1/refunds/{refund_id}/explain``: why the refund has its status."""
 
-    def __init__(self, refunds: RefundService, explainer: Explainer) -> None:
-        super().__init__(refunds)
+    def __init__(
+        self, refunds: RefundService, explainer: Explainer, waiting: WaitingRequests
+    ) -> None:
+        super().__init__(refunds, waiting)
         self._explainer = explainer
 
     def on_get(self, req: Request, resp: Response, refund_id: str) -> None:
@@ -214,9 +216,9 @@ class RefundExplanation(_MerchantResource):
         query.parameters(req)
         refund = self._refunds.get(tenant(req), _require_id(refund_id))
 
-        resp.media = explanation_document(
-            self._explainer.explain(refund, for_tenant=True)
-        )
+        with self._waiting.asking_nodes(tenant(req)):
+            explanation = self._explainer.explain(refund, for_tenant=True)
+        resp.media = explanation_document(explanation)
 
 
 def is_idempotency_key(key: object) -> bool:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from api.http.app import App
 
 
-def add_signing(app: "App", container: Container) -> None:
+def add_signing(app: "App", container: Container, waiting: WaitingRequests) -> None:
     """Add ``/rpc`` and the routes under ``/v1/sign``."""
     tenants = container.tenants
 
@@ -27,7 +27,6 @@ def add_signing(app: "App", container: Container) -> None:
     app.add_route("/v1/sign/transaction", TransactionSigning(open_signing, tenants))
     app.add_route("/v1/sign/message", MessageSigning(open_signing, tenants))
     app.add_route("/v1/sign/typed-data", TypedDataSigning(open_signing, tenants))
-    waiting = WaitingRequests(container.settings.threads, tenants)
     open_methods = cache(lambda: _open_methods(container))
     endpoint = JSONRPC(open_methods, container.access, tenants, waiting)
     app.add_route("/rpc", endpoint)

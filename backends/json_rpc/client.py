@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from pydantic import SecretStr
 
 from backends.json_rpc import quorum_rules, requests
+from backends.json_rpc.connection import MAX_RESPONSE_BYTES
 from backends.json_rpc.node import LARGEST_BATCH, Node
 from backends.json_rpc.node_pool import NodePool
 from backends.json_rpc.node_status import request_status
@@ -65,6 +66,9 @@ class JSONRPCChain:
         ConfigurationError: ``networks-misconfigured``: there is no URL, or one is not
             an http or https URL.
     """
+
+    max_bytes = MAX_RESPONSE_BYTES
+    """The largest response of a node."""
 
     def __init__(
         self,
@@ -205,7 +209,9 @@ class JSONRPCChain:
             # Without a lock, which a fork could leave locked permanently: if two
             # threads race here, one of the two pools is dropped after its first use.
             nodes = [
-                TrackedNode(Node(url, self._timeout), position, self._chain_id)
+                TrackedNode(
+                    Node(url, self._timeout, self.max_bytes), position, self._chain_id
+                )
                 for position, url in enumerate(self._urls, 1)
             ]
             pool = NodePool(nodes, self._timeout)

@@ -15,6 +15,7 @@ from pydantic import SecretStr
 
 from backends.circuit_breaker import CircuitBreaker
 from backends.http_client import (
+    TOO_LARGE,
     TOO_SLOW,
     UNREACHABLE,
     ExchangeError,
@@ -24,20 +25,24 @@ from backends.http_client import (
 from signer.errors import ChainUnavailableError, ConfigurationError, Refusal
 
 
-_MAX_RESPONSE_BYTES = 16 * 1024 * 1024
+MAX_RESPONSE_BYTES = 16 * 1024 * 1024
 _TOO_MANY_REQUESTS = 429
 _SERVER_ERROR = 500
 _HEADERS = {"Content-Type": "application/json", "Accept-Encoding": "gzip, deflate"}
 
 _PROBLEMS = {
     TOO_SLOW: "the node did not respond in time",
-    "too-large": "the response of the node is too large",
+    TOO_LARGE: "the response of the node is too large",
     UNREACHABLE: "the connection to the node failed",
 }
 
 
 class ServerError(ChainUnavailableError):
     """The server responded with HTTP 429 or 5xx."""
+
+
+class ResponseTooLargeError(ChainUnavailableError):
+    """The response has more bytes than the connection reads."""
 
 
 class Connection:
@@ -53,7 +58,10 @@ class Connection:
             not an http or https proxy.
     """
 
-    def __init__(self, url: SecretStr, timeout: float) -> None:
+    def __init__(
+        self, url: SecretStr, timeout: float, max_bytes: int = MAX_RESPONSE_BYTES
+    ) -> None:
+        self._max_bytes = max_bytes
         self._url = url
         self._timeout = timeout
         self._thread = threading.local()
@@ -80,6 +88,8 @@ class Connection:
             self._breaker.record_timeout()
         else:
             self._breaker.record_answer()
+        if reason == TOO_LARGE:
+            raise ResponseTooLargeError(_PROBLEMS[reason])
         if reason is not None:
             raise ChainUnavailableError(_PROBLEMS[reason])
         if status == _TOO_MANY_REQUESTS or status >= _SERVER_ERROR:
@@ -112,7 +122,7 @@ class Connection:
                 self._url,
                 timeout=self._timeout,
                 headers=_HEADERS,
-                max_bytes=_MAX_RESPONSE_BYTES,
+                max_bytes=self._max_bytes,
                 decode=True,
                 tls=tls,
                 proxy=proxy,

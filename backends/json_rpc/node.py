@@ -12,7 +12,12 @@ from typing import Any
 from pydantic import SecretStr
 from pydantic_core import from_json
 
-from backends.json_rpc.connection import Connection, ServerError
+from backends.json_rpc.connection import (
+    MAX_RESPONSE_BYTES,
+    Connection,
+    ResponseTooLargeError,
+    ServerError,
+)
 from backends.json_rpc.error_mapping import (
     CannotAnswerError,
     is_conclusive,
@@ -21,7 +26,7 @@ from backends.json_rpc.error_mapping import (
     map_error,
 )
 from backends.json_rpc.outcomes import attempt
-from signer.errors import ChainError, ChainUnavailableError
+from signer.errors import ChainError, ChainUnavailableError, ResultTooLargeError
 from signer.outcomes import require
 
 
@@ -53,8 +58,10 @@ class Node:
     Threads share it, processes do not.  *timeout* is in seconds, for one exchange.
     """
 
-    def __init__(self, url: SecretStr, timeout: float) -> None:
-        self._connection = Connection(url, timeout)
+    def __init__(
+        self, url: SecretStr, timeout: float, max_bytes: int = MAX_RESPONSE_BYTES
+    ) -> None:
+        self._connection = Connection(url, timeout, max_bytes)
         self._timeout = timeout
         self._ids = itertools.count(1)
 
@@ -73,9 +80,13 @@ class Node:
         """
         Return the node's result to a client's request, which may be any JSON.
 
-        Raises as ``request`` and ``map_client_error``.
+        Raises as ``request`` and ``map_client_error``.  A response that is too large is
+        a ``ResultTooLargeError``, since the client asked for it.
         """
-        response = self._send(self._build_request(method, params))
+        try:
+            response = self._send(self._build_request(method, params))
+        except ResponseTooLargeError:
+            raise ResultTooLargeError from None
         error = response.get("error")
         if error is not None:
             raise map_client_error(method, error)

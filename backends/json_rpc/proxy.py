@@ -14,6 +14,9 @@ class JSONRPCProxy(JSONRPCChain):
     make the service distrust a node.  One node answers, without a quorum.
     """
 
+    # What a client may ask for at once (``api/http/json_rpc/reads.py``).
+    max_bytes = 4 * 1024 * 1024
+
     def forward(self, method: str, params: Sequence[Any]) -> Any:
         asked = list(params)
         return next(

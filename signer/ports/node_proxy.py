@@ -14,5 +14,6 @@ class NodeProxy(Protocol):
         Raises:
             RevertedCallError: The contract reverts; it has the contract's data.
             InvalidInputError: The node refuses the parameters.
+            ResultTooLargeError: The result is too large.
             ChainError: No node answered.
         """

@@ -60,6 +60,11 @@ class _Terms:
     type: int | None = None
     max_price: int | None = None
 
+    @property
+    def has_terms(self) -> bool:
+        """Whether a node may have to be asked."""
+        return (self.nonce, self.type, self.max_price) != (None, None, None)
+
 
 @dataclass(frozen=True, slots=True)
 class TokenTransfer(_Terms):

@@ -64,7 +64,7 @@ def test_parts_that_need_only_the_ledger(container: Container, part: str) -> Non
 
 
 def test_the_explainer_needs_no_device(container: Container) -> None:
-    container.chains = {}
+    container.tenants_chains = {}
 
     assert container.explainer is container.explainer
 

@@ -1,14 +1,22 @@
 """What gunicorn loads in the tests: application and worker, without an HSM."""
 
 import os
+from collections.abc import Mapping
+from functools import partial
 from ipaddress import ip_network
 from pathlib import Path
 from threading import Thread
 
+from api.container import Container
+from api.health.readiness import Check, ReadinessChecker
 from api.http.app import App, create_app
+from backends.json_rpc import JSONRPCChain
+from backends.json_rpc.proxy import JSONRPCProxy
+from signer.chain.chain import Chain
 from signer.config.settings import Settings
 from signer.errors import ConfigurationError, Refusal
 from signer.ports import utc_now
+from signer.startup.dependency_checks import check_chain
 from tests.api.service import build_container
 from tests.api.support import make_verifier
 from tests.support.ledgers import open_ledger
@@ -16,6 +24,7 @@ from tests.support.ledgers import open_ledger
 
 BROKEN = "TEST_BROKEN_FILE"
 WITHOUT_WORKER = "TEST_WITHOUT_WORKER"
+NODE = "TEST_NODE"
 TRANSIENT = "chain-unavailable"
 CANARY = "postgresql://hotwallet:canary-pin-48213@db.internal/refunds"
 
@@ -32,9 +41,29 @@ def get_app() -> App:
     authenticator = make_verifier(settings)
     container = build_container(store, utc_now, authenticator)
     container.settings = settings
+    if NODE in os.environ:
+        _use_node(container, os.environ[NODE])
     container.proxies = [ip_network(each) for each in settings.trusted_proxies]
     del container.refunds  # The container's own, which waits in real time.
     worker = Thread(target=container.worker.run, args=(lambda: False, 1.0), daemon=True)
     if WITHOUT_WORKER not in os.environ:
         worker.start()
     return create_app(container)
+
+
+def _use_node(container: Container, url: str) -> None:
+    """Let *container* ask the node at *url*, also for ``/readyz``."""
+    network = container.networks["local"]
+
+    def open_chains(_: object) -> Mapping[str, Chain]:
+        chain = JSONRPCChain([url], timeout=5.0, chain_id=network.chain_id)
+        return {"local": Chain(network, chain)}
+
+    container.open_chains = open_chains
+    container.node_proxies = {"local": JSONRPCProxy([url], timeout=5.0)}
+    check = partial(check_chain, "local", network, container.chains["local"].client)
+    checks: Mapping[str, Check] = {
+        "database": container.store.check,
+        "network-local": check,
+    }
+    container.readiness = ReadinessChecker(checks, None, container.store.active_key)

@@ -4,7 +4,7 @@ import json
 import select
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -14,8 +14,10 @@ from api.auth.dev_tokens import mint
 from signer.config.settings import Settings
 from signer.refunds.service import WORKER_SECONDS
 from tests.api.live_server import PING, Answer, Server, exchange, service_environ
-from tests.api.service import BODY
-from tests.api.wsgi import WITHOUT_WORKER
+from tests.api.service import BODY, NETWORKS, RECIPIENT
+from tests.api.wsgi import NODE, WITHOUT_WORKER
+from tests.fixtures.fake_node import FakeNode
+from tests.fixtures.replies import Computed, Delay, Result
 from tests.support.waiting import eventually
 
 
@@ -141,3 +143,84 @@ def test_two_clients_may_wait_at_the_same_time(
     applied = [answer.headers.get("preference-applied") for answer in answers]
     assert {answer.status for answer in answers} == {201}
     assert sorted(map(str, applied)) == ["None", "wait=3", "wait=3"]
+
+
+@pytest.fixture
+def node() -> Iterator[FakeNode]:
+    """A node that answers what readiness asks at once, and tenants slowly."""
+    block = {"number": "0x1", "hash": "0x" + "ab" * 32, "baseFeePerGas": "0x7"}
+    late = Delay(0.7, Result("0x1"))
+    with FakeNode() as node:
+        node.script("eth_chainId", Result(hex(NETWORKS["local"].chain_id)))
+        node.script("eth_getCode", Result("0x60"))
+        node.script("eth_getBlockByNumber", Result(block))
+        node.script("eth_call", Computed(lambda _: f"0x{6:064x}"))
+        node.script("eth_getTransactionCount", Result("0x0"))
+        node.script("eth_maxPriorityFeePerGas", Result("0x1"))
+        node.script("eth_estimateGas", Result("0xc350"))
+        node.script("eth_getBalance", late)
+        yield node
+
+
+def _preview(environ: dict[str, str], client: str) -> bytes:
+    body = json.dumps(BODY).encode()
+    lines = [
+        "POST /v1/refunds/preview HTTP/1.1",
+        *_headers(environ, client),
+        "Content-Type: application/json",
+        f"Content-Length: {len(body)}",
+    ]
+    return "\r\n".join([*lines, "", ""]).encode() + body
+
+
+def _read(environ: dict[str, str], client: str) -> bytes:
+    """Return a batch that reads four balances."""
+    call = {"jsonrpc": "2.0", "method": "eth_getBalance", "params": [RECIPIENT]}
+    body = json.dumps([call | {"id": number} for number in range(4)]).encode()
+    settings = Settings.from_env(environ)
+    token = mint(settings, subject=client, roles=["signer"])
+    lines = [
+        "POST /rpc HTTP/1.1",
+        "Host: localhost",
+        f"Authorization: Bearer {token}",
+        f"Content-Length: {len(body)}",
+    ]
+    return "\r\n".join([*lines, "", ""]).encode() + body
+
+
+@pytest.mark.parametrize("make", [_preview, _read], ids=["previews", "reads"])
+def test_a_slow_node_delays_only_the_tenant_that_asks_it(
+    environ: dict[str, str],
+    node: FakeNode,
+    make: Callable[[dict[str, str], str], bytes],
+) -> None:
+    """
+    Forty sockets of one tenant ask a slow node.
+
+    Another tenant's list is answered within 2 s, and ``/readyz`` with 200.
+    """
+    environ |= {NODE: node.url, WITHOUT_WORKER: "1"}
+    asked = make(environ, "mallory")
+    listing = _get(environ, "alice", "/v1/refunds")
+    with Server(environ) as server, ExitStack() as stack:
+        assert server.ask(PING).status == 200
+        assert eventually(lambda: _is_ready(server), patience=10)
+        sockets = [stack.enter_context(server.connect()) for _ in range(40)]
+        for each in sockets:
+            each.sendall(asked)
+        assert eventually(lambda: len(_silent(sockets)) < 40, patience=10)
+        seconds, ready = [], []
+        while _silent(sockets):
+            listed, after = _timed(server, listing)
+            assert listed.status == 200
+            seconds.append(after)
+            ready.append(_is_ready(server))
+        answers = [exchange(each, []) for each in sockets]
+
+    assert max(seconds) < 2
+    assert all(ready)
+    assert {each.status for each in answers} <= {200, 429}
+
+
+def _is_ready(server: Server) -> bool:
+    return server.ask(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n").status == 200

@@ -75,19 +75,19 @@ class JSONRPC(Resource):
             body = read_body(content)
             session = self._open_session(req, body, started)
         except RPCError as e:
-            _write(resp, _failed(None, e, req))
+            _write(resp, _encode(_failed(None, e, req)))
             return
         answers = []
-        for number, call in enumerate(body.calls):
-            if number > 0:  # The request was counted for its first call.
-                session = replace(session, is_counted=False)
+        for call in body.calls:
             answer = self._answer(req, call, methods, session)
             if answer is not None:
-                answers.append(answer)
+                answers.append(_encode(answer))
+                # The request was counted for its first call.
+                session = replace(session, is_counted=False)
         if not answers:
             resp.status = falcon.HTTP_NO_CONTENT
         else:
-            _write(resp, answers if body.is_batch else answers[0])
+            _write(resp, f"[{','.join(answers)}]" if body.is_batch else answers[0])
 
     def _find(self, network: str | None) -> Methods:
         known = self._open_methods()
@@ -110,6 +110,7 @@ class JSONRPC(Resource):
             requester_of(req, Path.JSON_RPC, self._tenants),
             name,
             lambda: self._waiting.admit(name),
+            lambda: self._waiting.asking_nodes(name),
             started + BROADCAST_SECONDS,
             started + REQUEST_SECONDS,
             _idempotency_key(req, body),
@@ -145,10 +146,14 @@ class JSONRPC(Resource):
         return methods.call(call.method, call.params, session)
 
 
-def _write(resp: Response, answer: object) -> None:
-    # Not ``media``: an id may have half a surrogate pair, which only ASCII can hold.
+def _encode(answer: object) -> str:
+    # An id may have half a surrogate pair, which only ASCII can hold.
+    return json.dumps(answer)
+
+
+def _write(resp: Response, text: str) -> None:
     resp.content_type = falcon.MEDIA_JSON
-    resp.text = json.dumps(answer)
+    resp.text = text
 
 
 def _failed(call_id: str | int | None, error: RPCError, req: Request) -> dict[str, Any]:

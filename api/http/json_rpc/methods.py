@@ -3,8 +3,8 @@
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any
 
@@ -15,7 +15,7 @@ from api.http.json_rpc.errors import (
     TRANSACTION_REJECTED,
     RPCError,
 )
-from api.http.json_rpc.reads import READS, Reads
+from api.http.json_rpc.reads import READS, Reads, Room
 from signer.config.networks import Network
 from signer.crypto.messages import PersonalMessage
 from signer.crypto.transaction_json import parse_transaction
@@ -45,17 +45,21 @@ class Session:
 
     *idempotency_key* is that of its only call.  *wants_transaction* means that
     ``eth_signTransaction`` answers with an object, as web3.py reads it.  *may_wait*
-    counts the request while it waits.  *wait_until*, and *ends_at* from which no call
-    is begun, are times of ``time.monotonic``.  The first call *is_counted* already.
+    counts the request while it waits for a worker, and *asking_nodes* while it waits
+    for nodes.  *room* is left for the results of reads.  *wait_until*, and *ends_at*
+    from which no call is begun, are times of ``time.monotonic``.  The first call
+    *is_counted* already.
     """
 
     requester: Requester
     tenant: str
     may_wait: Callable[[], AbstractContextManager[bool]]
+    asking_nodes: Callable[[], AbstractContextManager[None]]
     wait_until: float
     ends_at: float
     idempotency_key: str | None = None
     wants_transaction: bool = False
+    room: Room = field(default_factory=Room)
     is_counted: bool = True
 
 
@@ -80,7 +84,9 @@ class Methods:
             HotWalletError: As what the method calls; ``errors.error_of`` maps it.
         """
         if method in READS:
-            return self.reads.answer(method, params, self.signing.address())
+            own = self.signing.address()
+            with session.asking_nodes():
+                return self.reads.answer(method, params, own, session.room)
         constant = _CONSTANTS.get(method)
         if constant is not None:
             if params:
@@ -114,13 +120,14 @@ class Methods:
         self._require_own(read_sender(fields))
         self._require_chain(read_chain_id(fields), "chainId")
         payment = read_payment(fields, self.network)
-        refund = self.sender.accept(
-            payment,
-            self.name,
-            session.tenant,
-            session.requester.actor,
-            session.idempotency_key,
-        )
+        with session.asking_nodes() if payment.has_terms else nullcontext():
+            refund = self.sender.accept(
+                payment,
+                self.name,
+                session.tenant,
+                session.requester.actor,
+                session.idempotency_key,
+            )
         with session.may_wait() as may_wait:
             left = session.wait_until - time.monotonic()
             if may_wait and left > 0:

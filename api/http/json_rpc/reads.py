@@ -5,12 +5,14 @@ What a node answers is passed on, and decides nothing about a payment.
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from api.http.json_rpc.errors import INVALID_PARAMS, RPCError
 from signer.crypto.transaction_json.values import read_address, read_quantity
-from signer.errors import InvalidInputError
+from signer.errors import InvalidInputError, ResultTooLargeError
 from signer.ports import NodeProxy
 
 
@@ -35,10 +37,39 @@ MAX_BLOCKS = 1_000
 """The most blocks of one ``eth_getLogs``."""
 
 MAX_RESULT = 4 * 1024 * 1024
-"""The largest result, in characters of JSON."""
+"""The results of one HTTP request together, in characters of JSON."""
 
 _FIRST = "earliest"
 _LAST = frozenset({"latest", "pending", "safe", "finalized"})
+
+
+@dataclass
+class Room:
+    """What is left for the results of one HTTP request, in characters of JSON."""
+
+    left: int = MAX_RESULT
+
+    @contextmanager
+    def taken(self) -> Iterator[Callable[[int], None]]:
+        """
+        Take room for one result; the value takes that many characters.
+
+        Raises:
+            ResultTooLargeError: There is too little.  No further result has room then:
+                reading each to its end would cost as much as answering it.
+        """
+        if self.left <= 0:
+            raise ResultTooLargeError
+        try:
+            yield self._take
+        except ResultTooLargeError:
+            self.left = 0
+            raise
+
+    def _take(self, size: int) -> None:
+        if size > self.left:
+            raise ResultTooLargeError
+        self.left -= size
 
 
 class Reads:
@@ -49,14 +80,15 @@ class Reads:
         self._proxy = proxy
         self._next_nonce = next_nonce
 
-    def answer(self, method: str, params: Sequence[Any], own: str) -> Any:
+    def answer(self, method: str, params: Sequence[Any], own: str, room: Room) -> Any:
         """
         Return the result of *method*, which is one of ``READS``.
 
-        *own* is the wallet's address: its next nonce is the ledger's.
+        *own* is the wallet's address: its next nonce is the ledger's.  *room* is what
+        the HTTP request has left for results.
 
         Raises:
-            RPCError: There are too many parameters, or the result is too large.
+            RPCError: There are too many parameters.
             InvalidInputError, ChainError: As ``NodeProxy.forward``.
         """
         if len(params) > READS[method]:
@@ -68,9 +100,9 @@ class Reads:
                 return hex(self._next_nonce(own))
         if method == "eth_getLogs":
             self._require_few_blocks(params)
-        result = self._proxy.forward(method, params)
-        if len(json.dumps(result)) > MAX_RESULT:
-            raise RPCError(INVALID_PARAMS, "the result is too large: ask for less")
+        with room.taken() as take:
+            result = self._proxy.forward(method, params)
+            take(len(json.dumps(result)))
         return result
 
     def _require_few_blocks(self, params: Sequence[Any]) -> None:

@@ -1,6 +1,7 @@
 """``/v1/tokens``, ``/v1/networks`` and ``/v1/refunds/preview``."""
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -8,15 +9,21 @@ from falcon.testing import Result, TestClient
 
 from api.container import Container
 from api.http.app import create_app
+from backends.json_rpc import JSONRPCChain
 from backends.sql import SQLStore
+from signer.chain.chain import Chain
 from signer.config.networks import Network
 from signer.config.tenant_limits import NetworkLimits, TokenLimits
 from signer.config.tenants import Tenant, TenantRegistry
 from signer.errors import ChainUnavailableError
 from signer.model.tenant_block import TenantBlock
+from signer.startup.dependency_checks import check_chain
 from tests.api.service import BODY, NETWORKS, Pace, build_container
 from tests.api.support import NOW, SettableClock, bearer, get, post
+from tests.fixtures.fake_node import FakeNode
 from tests.fixtures.ledger import stopped
+from tests.fixtures.replies import Computed, Delay
+from tests.fixtures.replies import Result as NodeResult
 from tests.fixtures.scripted_chain import ScriptedChain
 
 
@@ -283,7 +290,7 @@ def shared_limits(paying_container: Container, node: ScriptedChain) -> Network:
     token = network.tokens["TUSD"].model_copy(update={"daily_limit": "1000"})
     network = network.model_copy(update={"tokens": {"TUSD": token}})
     chain = paying_container.chains["local"]
-    paying_container.chains = {"local": type(chain)(network, chain.client)}
+    paying_container.tenants_chains = {"local": type(chain)(network, chain.client)}
     return network
 
 
@@ -335,3 +342,26 @@ def test_the_scope_to_read_is_enough(paying: TestClient) -> None:
     assert preview(paying, scope="refunds:read").status_code == 200
     assert preview(paying, scope="refunds:write").status_code == 403
     assert preview(paying, roles=["admin"]).status_code == 403
+
+
+def test_a_preview_makes_no_node_unresponsive_for_others(
+    sqlite_store: SQLStore, clock: SettableClock, fake_node: FakeNode
+) -> None:
+    """Otherwise ``/readyz`` fails, and a load balancer removes the host."""
+    network = NETWORKS["local"]
+    fake_node.script("batch", Delay(1.0, NodeResult("0x1")))
+    fake_node.script("eth_chainId", NodeResult(hex(network.chain_id)))
+    fake_node.script("eth_getCode", NodeResult("0x60"))
+    fake_node.script("eth_call", Computed(lambda _: f"0x{6:064x}"))
+
+    def open_chains(_: object) -> Mapping[str, Chain]:
+        client = JSONRPCChain([fake_node.url], 0.3, network.chain_id)
+        return {"local": Chain(network, client)}
+
+    container = build_container(sqlite_store, clock)
+    container.open_chains = open_chains
+    client = TestClient(create_app(container))
+    answers = [preview(client).json for _ in range(2)]
+    check_chain("local", network, container.chains["local"].client)
+
+    assert [each["waits_for"] for each in answers] == [["chain-unavailable"]] * 2

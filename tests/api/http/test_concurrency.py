@@ -1,11 +1,16 @@
 """How many requests of one tenant are answered at the same time."""
 
+from contextlib import suppress
+
 import pytest
-from falcon.testing import Result, TestClient
+from falcon import Request, Response
+from falcon.testing import Result, TestClient, create_environ
 
 from api.http.app import create_app
+from api.http.concurrency import ConcurrencyMiddleware
 from backends.sql import SQLStore
 from signer.config.tenants import Tenant, TenantRegistry
+from signer.errors import RateLimitedError
 from tests.api.service import BODY, Pace, build_container
 from tests.api.support import SettableClock, bearer, get, post
 
@@ -67,3 +72,31 @@ def test_a_request_that_fails_ends(client: TestClient, path: str) -> None:
     assert statuses[0] in {400, 404}
     assert forbidden.status_code == 403
     assert _list(client, "pod-1").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("threads", "tenants", "at_most"),
+    [
+        (4, {"other", "third"}, 3),
+        (16, {"other", "third"}, 12),
+        (1, {"other", "third"}, 1),
+        (4, {"other"}, None),
+        (4, None, None),
+    ],
+)
+def test_one_of_several_tenants_leaves_a_quarter_of_the_threads(
+    threads: int, tenants: set[str] | None, at_most: int | None
+) -> None:
+    """By default; a single tenant, and development without tenants, have them all."""
+    listed = {name: Tenant(subjects=(name,)) for name in tenants or ()}
+    registry = TenantRegistry(None if tenants is None else listed)
+    middleware = ConcurrencyMiddleware(threads, registry)
+    admitted = 0
+    with suppress(RateLimitedError):
+        while admitted < 20:
+            req = Request(create_environ())
+            req.context.tenant = "other"
+            middleware.process_resource(req, Response(), None, {})
+            admitted += 1
+
+    assert admitted == (20 if at_most is None else at_most)

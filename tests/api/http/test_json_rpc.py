@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,11 @@ from falcon.testing import TestClient
 
 from api.container import Container
 from api.http.app import create_app
-from api.http.json_rpc import endpoint, reads
+from api.http.json_rpc import endpoint
 from api.http.json_rpc.calls import MAX_CALLS
 from api.http.json_rpc.errors import error_of
 from api.http.json_rpc.methods import METHODS
+from api.http.json_rpc.reads import MAX_RESULT
 from backends.sql import SQLStore
 from signer.config.tenants import Tenant, TenantRegistry
 from signer.errors import (
@@ -677,12 +679,53 @@ def test_errors_of_reads(permitted: TestClient, proxy: ScriptedProxy) -> None:
 
 
 def test_a_result_that_is_too_large(
-    permitted: TestClient, proxy: ScriptedProxy, monkeypatch: pytest.MonkeyPatch
+    permitted: TestClient, proxy: ScriptedProxy
 ) -> None:
-    monkeypatch.setattr(reads, "MAX_RESULT", 10)
-    proxy.answers = {"eth_getCode": "0x" + "00" * 10}
+    proxy.answers = {"eth_getCode": "0x" + "00" * (MAX_RESULT // 2)}
 
     assert call(permitted, "eth_getCode")["error"]["code"] == -32602
+
+
+def test_the_results_of_a_batch_are_bounded_together(
+    permitted: TestClient, proxy: ScriptedProxy
+) -> None:
+    """100 small calls must not make the process hold 400 MB."""
+    proxy.answers = {"eth_getLogs": ["0x" + "00" * (MAX_RESULT // 5)]}
+    query = {"fromBlock": "latest"}
+    logs = _request("eth_getLogs", params=[{**query, "blockHash": "0x" + "ab" * 32}])
+    answer = rpc(permitted, [*[logs] * 97, _request(), _request("eth_accounts")])
+    answers = answer.json
+
+    assert [each["error"]["code"] for each in answers[2:97]] == [-32602] * 95
+    assert ["result" in each for each in (*answers[:2], *answers[97:])] == [True] * 4
+    assert len(answer.text) < 1.1 * MAX_RESULT
+    assert len(proxy.asked) == 3
+
+
+def test_reads_of_one_tenant_leave_threads_to_others(
+    sqlite_store: SQLStore, clock: SettableClock
+) -> None:
+    """Two of four threads wait for slow nodes for one tenant, and three for all."""
+    answers: list[Any] = []
+
+    class SlowNode:
+        def forward(self, method: str, params: Sequence[Any]) -> Any:
+            for name in waiting.pop() if waiting else ():
+                token = signer_token(sub=name)
+                answers.append(rpc(client, _request("eth_gasPrice"), **token).json)
+            return "0x1"
+
+    waiting = [["mallory", "alice"], ["mallory"]]
+    container = build_container(sqlite_store, clock)
+    container.settings = container.settings.model_copy(update={"threads": 4})
+    container.node_proxies = {"local": SlowNode()}
+    client = TestClient(create_app(container))
+    first = rpc(client, _request("eth_gasPrice"), **signer_token(sub="mallory")).json
+    third, alice, second = answers
+
+    assert [each["result"] for each in (first, second, alice)] == ["0x1"] * 3
+    assert third["error"]["code"] == -32005
+    assert third["error"]["data"]["retry_after"] == 1
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,10 @@ OURS = [kind for kind in _tree(HotWalletError) if kind.__module__ == errors.__na
 
 
 STATUSES = {
-    400: ("RequestError InvalidInputError ForeignAddressError RequestSignatureError"),
+    400: (
+        "RequestError InvalidInputError ForeignAddressError ResultTooLargeError "
+        "RequestSignatureError"
+    ),
     401: "AuthenticationError",
     403: (
         "PermissionDeniedError UnknownTenantError TenantBlockedError SamePersonError "

@@ -1,11 +1,12 @@
 """How many requests may wait at the same time."""
 
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 import pytest
 
 from api.http.waiting_requests import WaitingRequests
 from signer.config.tenants import Tenant, TenantRegistry
+from signer.errors import RateLimitedError
 
 
 def _admitted(waiting: WaitingRequests, tenants: list[str]) -> list[str]:
@@ -101,3 +102,37 @@ def test_a_request_that_fails_stops_waiting(way: str) -> None:
     for _ in range(2):
         with pytest.raises(ValueError, match="may wait: True"):
             fail()
+
+
+def _asking(waiting: WaitingRequests, tenants: list[str]) -> list[str]:
+    """Return the tenants whose requests may ask nodes, of those at the same time."""
+    admitted = []
+    with ExitStack() as stack:
+        for each in tenants:
+            with suppress(RateLimitedError):
+                stack.enter_context(waiting.asking_nodes(each))
+                admitted.append(each)
+    return admitted
+
+
+@pytest.mark.parametrize(
+    ("threads", "of_one", "in_total"),
+    [(1, 1, 1), (2, 1, 1), (3, 1, 2), (4, 2, 3), (16, 8, 12), (64, 32, 48)],
+)
+def test_a_quarter_of_the_threads_asks_no_node(
+    threads: int, of_one: int, in_total: int
+) -> None:
+    """So readiness and other tenants have threads while nodes are slow."""
+    waiting = WaitingRequests(threads, TenantRegistry())
+
+    for _ in range(2):
+        assert len(_asking(waiting, ["mallory"] * 70)) == of_one
+        assert len(_asking(waiting, [str(n) for n in range(70)])) == in_total
+
+
+def test_waiting_for_nodes_and_workers_leaves_one_thread() -> None:
+    waiting = WaitingRequests(4, TenantRegistry())
+    with waiting.admit("alice"), waiting.admit("bob"):
+        assert _asking(waiting, ["carol", "dave"]) == ["carol"]
+        with waiting.asking_nodes("carol"), waiting.admit("dave") as may_wait:
+            assert not may_wait

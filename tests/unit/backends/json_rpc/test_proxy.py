@@ -3,7 +3,12 @@
 import pytest
 
 from backends.json_rpc.proxy import JSONRPCProxy
-from signer.errors import ChainUnavailableError, InvalidInputError, RevertedCallError
+from signer.errors import (
+    ChainUnavailableError,
+    InvalidInputError,
+    ResultTooLargeError,
+    RevertedCallError,
+)
 from tests.fixtures.fake_node import FakeNode
 from tests.fixtures.replies import Drop, Error, Result
 
@@ -44,6 +49,19 @@ def test_bad_parameters_are_the_clients_mistake(fake_node: FakeNode) -> None:
     with pytest.raises(InvalidInputError, match="eth_call") as caught:
         _proxy(fake_node).forward("eth_call", [7])
     assert "secret" not in str(caught.value)
+
+
+def test_a_response_that_is_too_large_is_not_read(
+    fake_node: FakeNode, other_node: FakeNode
+) -> None:
+    """The client asked for it, so no other node is asked, and none is to blame."""
+    fake_node.script("eth_getLogs", Result("0x" + "00" * JSONRPCProxy.max_bytes))
+    proxy = _proxy(fake_node, other_node)
+
+    with pytest.raises(ResultTooLargeError):
+        proxy.forward("eth_getLogs", [{}])
+    fake_node.script("eth_getLogs", Result([]))
+    assert proxy.forward("eth_getLogs", [{}]) == []
 
 
 def test_no_node_answers(fake_node: FakeNode) -> None:
