@@ -10,6 +10,11 @@ MAX_UINT256 = 2**256 - 1
 _AMOUNT = re.compile(r"(0|[1-9][0-9]{0,77})(?:\.([0-9]{1,36}))?", re.ASCII)
 
 
+def is_amount(text: str) -> bool:
+    """Return whether *text* is a decimal string of whole tokens, such as "12.50"."""
+    return _AMOUNT.fullmatch(text) is not None
+
+
 def parse_units(amount: str, decimals: int, *, may_be_zero: bool = False) -> int:
     """
     Return the base units of *amount*, a decimal string of whole tokens.

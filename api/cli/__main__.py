@@ -54,7 +54,7 @@ _COMMANDS = {
     ),
     "refund": (
         "api.cli.refunds:refund",
-        "Explain a refund, submit many, and export settled ones.",
+        "List, explain, submit and export refunds.",
     ),
     "restore": (
         "api.cli.restore:restore",

@@ -1,4 +1,4 @@
-"""``hotwallet refund``: explain a refund, submit refunds."""
+"""``hotwallet refund``: list refunds, explain one, submit and export many."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import click
 
 from api.cli.output import Result, reports
 from api.cli.refund_export import export_file
+from api.cli.refund_list import list_refunds
 from api.cli.refund_submit import submit_file
 from signer.errors import NotFoundError
 
@@ -19,11 +20,12 @@ if TYPE_CHECKING:
 
 @click.group()
 def refund() -> None:
-    """Explain a refund, submit many, and export settled ones."""
+    """List, explain, submit and export refunds."""
 
 
 refund.add_command(submit_file)
 refund.add_command(export_file)
+refund.add_command(list_refunds)
 
 
 @refund.command()

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from eth_utils.address import to_checksum_address
 
-from signer.model.refund import Page, Refund, Status, is_refund_id
+from signer.model.refund import Page, Refund, is_refund_id
 from signer.ports import Ledger, RefundFilter
 
 
@@ -30,22 +30,21 @@ class Found:
     until: datetime | None = None
 
 
+def recipient_in(text: str | None) -> str | None:
+    """Return the address *text*; None if it is another text."""
+    is_address = text is not None and _ADDRESS.fullmatch(text)
+    return to_checksum_address(text) if text is not None and is_address else None
+
+
 def search(
-    ledger: Ledger,
-    text: str | None,
-    *,
-    tenant: str | None,
-    status: Status | None,
-    cursor: str | None,
+    ledger: Ledger, text: str | None, wanted: RefundFilter, *, cursor: str | None
 ) -> Found:
     """
-    Return the refunds with *text* as id, recipient or reference, newest first.
+    Return the *wanted* refunds with *text* as id or reference, newest first.
 
-    Without *text* all match.  The other arguments restrict what is found.
+    Without *text*, or if it is the recipient of *wanted*, all of them are found.
     """
-    if text is None or _ADDRESS.fullmatch(text):
-        recipient = None if text is None else to_checksum_address(text)
-        wanted = RefundFilter(tenant, status, recipient)
+    if text is None or wanted.recipient is not None:
         page = ledger.search_refunds(wanted, limit=PAGE_SIZE, cursor=cursor)
         return _found(page)
     if is_refund_id(text):
@@ -53,13 +52,7 @@ def search(
         matches: Sequence[Refund] = () if refund is None else (refund,)
     else:
         matches = ledger.find_by_reference(text, PAGE_SIZE)
-    return Found(
-        [
-            each
-            for each in matches
-            if tenant in {None, each.tenant} and status in {None, each.status}
-        ]
-    )
+    return Found([each for each in matches if wanted.allows(each)])
 
 
 def _found(page: Page) -> Found:

@@ -8,10 +8,17 @@ from api.http.allowances import Networks, RefundPreview, Tokens
 from api.http.concurrency import ConcurrencyMiddleware
 from api.http.documentation import add_documentation
 from api.http.events import Events, WebhookKeys
+from api.http.exports import Exports
 from api.http.middleware import AuthorizationMiddleware, RequestLog
 from api.http.probes import Liveness, ReadinessProbe
 from api.http.refund_batch import RefundBatch
-from api.http.refunds import Cancellation, Refund, RefundExplanation, Refunds
+from api.http.refunds import (
+    Cancellation,
+    Refund,
+    RefundExplanation,
+    RefundExport,
+    Refunds,
+)
 from api.http.waiting_requests import WaitingRequests
 from signer.config.settings import Role
 
@@ -49,7 +56,9 @@ def create_app(container: Container) -> App:
 
 def _add_refunds(app: App, container: Container, waiting: WaitingRequests) -> None:
     refunds = container.refunds
-    app.add_route("/v1/refunds", Refunds(refunds, waiting))
+    store = container.store
+    app.add_route("/v1/refunds", Refunds(refunds, waiting, store))
+    app.add_route("/v1/refunds/export", RefundExport(Exports(store)))
     app.add_route("/v1/refunds/batch", RefundBatch(refunds, container.access))
     app.add_route("/v1/refunds/preview", RefundPreview(container.previewer, waiting))
     app.add_route("/v1/refunds/{refund_id}", Refund(refunds, waiting))

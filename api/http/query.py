@@ -1,11 +1,18 @@
 """Reads query strings; unknown and repeated parameters are refused."""
 
 import re
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
+from decimal import Decimal
 
 from falcon import Request
 
+from api.views.refund_files import MEDIA_TYPES
+from signer.amounts import is_amount
 from signer.errors import InvalidInputError
 from signer.model.refund import Status, is_refund_id
+from signer.ports import RefundFilter
 from signer.strict_json import plain_name
 
 
@@ -77,3 +84,82 @@ def status(given: dict[str, str]) -> Status | None:
     if text not in set(Status):
         raise InvalidInputError(f"must be one of {', '.join(Status)}", field="status")
     return Status(text)
+
+
+REFUND_FILTERS = (
+    *("payment_session_id", "status", "network", "created_from", "created_before"),
+    *("min_amount", "max_amount"),
+)
+"""The parameters that ``refund_filter`` reads."""
+
+_FIRST_YEAR, _LAST_YEAR = 1970, 9998
+
+
+def refund_filter(
+    given: dict[str, str], tenant: str | None, recipient: str | None = None
+) -> RefundFilter:
+    """
+    Return what *given* restricts the refunds of *tenant* to; None: of all tenants.
+
+    Raises:
+        InvalidInputError: A parameter is malformed, or a range is empty.
+    """
+    wanted = RefundFilter(
+        tenant=tenant,
+        status=status(given),
+        recipient=recipient,
+        payment_session_id=given.get("payment_session_id"),
+        network=given.get("network"),
+        accepted_from=moment(given, "created_from"),
+        accepted_before=moment(given, "created_before"),
+        min_amount=_amount(given, "min_amount"),
+        max_amount=_amount(given, "max_amount"),
+    )
+    start, end = wanted.accepted_from, wanted.accepted_before
+    if start is not None and end is not None and start >= end:
+        raise InvalidInputError("must be after created_from", field="created_before")
+    least, most = wanted.min_amount, wanted.max_amount
+    if least is not None and most is not None and least > most:
+        raise InvalidInputError("must be at least min_amount", field="max_amount")
+    return wanted
+
+
+def export_format(given: Mapping[str, str]) -> str:
+    """Return the format of a file; InvalidInputError if there is no such format."""
+    known = list(MEDIA_TYPES)
+    text = given.get("format", known[0])
+    if text not in known:
+        raise InvalidInputError(f"must be one of {', '.join(known)}", field="format")
+    return text
+
+
+def moment(given: Mapping[str, str], name: str) -> datetime | None:
+    """
+    Return the time in *name*, in UTC unless it names a zone; a date is its midnight.
+
+    Raises:
+        InvalidInputError: It is no time.
+    """
+    text = given.get(name)
+    if text is None:
+        return None
+    found = None
+    with suppress(ValueError):
+        found = datetime.fromisoformat(text)
+    if found is None or not _FIRST_YEAR <= found.year <= _LAST_YEAR:
+        raise InvalidInputError(
+            "must be a time or a date in UTC: 2026-01-31T12:00:00Z, 2026-01-31",
+            field=name,
+        )
+    return found.replace(tzinfo=found.tzinfo or UTC)
+
+
+def _amount(given: Mapping[str, str], name: str) -> Decimal | None:
+    text = given.get(name)
+    if text is None:
+        return None
+    if not is_amount(text):
+        raise InvalidInputError(
+            'must be plain decimal digits, such as "12.50"', field=name
+        )
+    return Decimal(text)

@@ -12,6 +12,7 @@ from falcon import Request, Response
 
 from api.http import query
 from api.http.body import read_bytes
+from api.http.exports import Exports
 from api.http.middleware import Resource
 from api.http.preferences import read_preferences
 from api.http.waiting_requests import WaitingRequests
@@ -24,6 +25,7 @@ from signer.model.acceptance import PENDING_ANSWER
 from signer.model.refund import UNRESERVED, is_refund_id
 from signer.model.refund import Refund as AnyRefund
 from signer.model.signed_request import SignedRequest
+from signer.ports import RefundSearch
 from signer.refunds.explain import Explainer
 from signer.refunds.request_body import read_refund
 from signer.refunds.service import (
@@ -143,13 +145,17 @@ class Refunds(_WaitingResource):
         """Return the answer, which is stored before it is sent."""
         return self._refunds.remember_answer(refund, refund_answer(refund))
 
+    def __init__(
+        self, refunds: RefundService, waiting: WaitingRequests, search: RefundSearch
+    ) -> None:
+        super().__init__(refunds, waiting)
+        self._search = search
+
     def on_get(self, req: Request, resp: Response) -> None:
         """List the tenant's refunds, newest first, a page at a time."""
-        given = query.parameters(req, "payment_session_id", "status", "limit", "cursor")
-        page = self._refunds.list(
-            tenant(req),
-            payment_session_id=given.get("payment_session_id"),
-            status=query.status(given),
+        given = query.parameters(req, *query.REFUND_FILTERS, "limit", "cursor")
+        page = self._search.search_refunds(
+            query.refund_filter(given, tenant(req)),
             limit=query.limit(given),
             cursor=query.cursor(given),
         )
@@ -161,6 +167,23 @@ class Refunds(_WaitingResource):
             "refunds": [refund_document(refund) for refund in page.refunds],
             "next_cursor": page.next_cursor,
         }
+
+
+class RefundExport(Resource):
+    """``/v1/refunds/export``: a file with refunds of the caller's tenant."""
+
+    required_role = "merchant"
+    required_scope = "refunds:read"
+    is_for_tenants = True
+
+    def __init__(self, exports: Exports) -> None:
+        self._exports = exports
+
+    def on_get(self, req: Request, resp: Response) -> None:
+        """Send all of the tenant's refunds that the parameters describe."""
+        given = query.parameters(req, *query.REFUND_FILTERS, "format")
+        wanted = query.refund_filter(given, tenant(req))
+        self._exports.send(resp, wanted, query.export_format(given), caller=tenant(req))
 
 
 class Refund(_WaitingResource):

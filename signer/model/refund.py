@@ -363,8 +363,18 @@ def new_refund_id(now: datetime) -> str:
 
     ``rf_``, then 48 bits of milliseconds and 80 random bits, in hex.
     """
-    milliseconds = int(now.timestamp() * 1000)
-    return f"rf_{milliseconds:012x}{secrets.token_hex(10)}"
+    return f"{id_prefix(now)}{secrets.token_hex(10)}"
+
+
+def id_prefix(moment: datetime) -> str:
+    """
+    Return how the ids of refunds that are accepted in this millisecond begin.
+
+    >>> id_prefix(datetime(2026, 1, 31, tzinfo=UTC))
+    'rf_019c11597000'
+    """
+    since = moment - EPOCH
+    return f"rf_{since // timedelta(milliseconds=1):012x}"
 
 
 def is_refund_id(text: str) -> bool:

@@ -2,6 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from fractions import Fraction
 from typing import Protocol
 
 from signer.model.refund import Page, Refund, Status
@@ -13,11 +16,38 @@ SEARCHED = 5_000
 
 @dataclass(frozen=True, slots=True)
 class RefundFilter:
-    """What a refund must have; None allows everything."""
+    """
+    What a refund must have; None allows everything.
+
+    It was accepted at ``accepted_from`` or later, and before ``accepted_before``.
+    Amounts are in whole tokens, and both bounds are included.
+    """
 
     tenant: str | None = None
     status: Status | None = None
     recipient: str | None = None
+    payment_session_id: str | None = None
+    network: str | None = None
+    accepted_from: datetime | None = None
+    accepted_before: datetime | None = None
+    min_amount: Decimal | None = None
+    max_amount: Decimal | None = None
+
+    def allows(self, refund: Refund) -> bool:
+        """Return whether *refund* has what it must have."""
+        names = ("tenant", "status", "recipient", "payment_session_id", "network")
+        if any(
+            getattr(self, name) not in {None, getattr(refund, name)} for name in names
+        ):
+            return False
+        amount = Fraction(refund.amount, 10**refund.decimals)
+        ranges = (
+            (self.accepted_from is None or self.accepted_from <= refund.created_at),
+            (self.accepted_before is None or refund.created_at < self.accepted_before),
+            (self.min_amount is None or Fraction(self.min_amount) <= amount),
+            (self.max_amount is None or amount <= Fraction(self.max_amount)),
+        )
+        return all(ranges)
 
 
 class RefundSearch(Protocol):

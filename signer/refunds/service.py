@@ -20,7 +20,6 @@ from signer.model.audit_record import Actor, Operation
 from signer.model.decision import Verdict
 from signer.model.refund import (
     UNRESERVED,
-    Page,
     Refund,
     RefundRequest,
     Status,
@@ -243,24 +242,6 @@ class RefundService:
         if refund is None or refund.tenant not in self._tenants.owners(tenant):
             raise NotFoundError("there is no such refund")
         return refund
-
-    def list(
-        self,
-        tenant: str,
-        *,
-        payment_session_id: str | None = None,
-        status: Status | None = None,
-        limit: int = 50,
-        cursor: str | None = None,
-    ) -> Page:
-        """Return *tenant*'s refunds, newest first, starting after *cursor*."""
-        return self._store.list(
-            tenant,
-            payment_session_id=payment_session_id,
-            status=status,
-            limit=limit,
-            cursor=cursor,
-        )
 
     def _await_worker(
         self, refund: Refund, condition: Condition, seconds: float = WORKER_SECONDS

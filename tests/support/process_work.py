@@ -187,7 +187,7 @@ def work_on_refunds(processes: Processes) -> None:
     for world in (refunds, admin):
         explanation = world.explainer.explain(worker.stored(waiting))
         assert explanation.refund.status is Status.BROADCAST
-    service.list("gateway", status=Status.BROADCAST, limit=1)
+    store.list("gateway", status=Status.BROADCAST, limit=1)
     _work_on_large_refunds(processes)
 
 

@@ -58,7 +58,7 @@ class LedgerTreasury:
 
     def top_ups(self, session_id: str | None = None) -> list[Refund]:
         """Return the refunds of the tenant, newest first."""
-        page = self.world.service.list(TENANT, payment_session_id=session_id)
+        page = self.world.store.list(TENANT, payment_session_id=session_id)
         return [*page.refunds]
 
     def pay(self) -> None:

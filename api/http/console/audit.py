@@ -10,7 +10,7 @@ from api.console.audit_search import RecordFilter, search_records
 from api.console.trends import plot_checkpoints
 from api.http import query
 from api.http.console.resource import Console, SessionPage
-from api.http.console.search_fields import next_page, read_moment, read_sequence
+from api.http.console.search_fields import next_page, read_sequence
 from api.request_context import actor
 from signer.audit.actions import AuditAction
 from signer.audit.export import export
@@ -39,8 +39,8 @@ class AuditPage(SessionPage):
             given.get("event"),
             given.get("actor"),
             given.get("refund"),
-            read_moment(given, "since"),
-            read_moment(given, "until"),
+            query.moment(given, "since"),
+            query.moment(given, "until"),
         )
         container = self._console.container
         found = search_records(

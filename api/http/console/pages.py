@@ -1,5 +1,7 @@
 """The pages that only show something."""
 
+from urllib.parse import urlencode
+
 from falcon import Request, Response
 
 from api.console.approvals import find_waiting
@@ -9,18 +11,21 @@ from api.console.key_ring import read_key_ring
 from api.console.measurements import read_measurements
 from api.console.overview import read_overview
 from api.console.refund_details import RefundDetailsReader
-from api.console.refund_search import search
+from api.console.refund_search import recipient_in, search
 from api.console.wallets import read_wallets
 from api.http import query
-from api.http.console.resource import Console, SessionPage
+from api.http.console.resource import Console, SessionPage, session_of
 from api.http.console.search_fields import next_page
+from api.http.exports import Exports
 from signer.audit.actions import AuditAction
-from signer.errors import NotFoundError
+from signer.errors import InvalidInputError, NotFoundError
 from signer.model.delivery import DeliveryState
 from signer.model.refund import Status, is_refund_id
-from signer.ports import DeliveryFilter
+from signer.ports import DeliveryFilter, RefundFilter
 from signer.refunds.wallet_nonces import MOST_OPEN
 
+
+_SEARCH = ("q", "tenant", *query.REFUND_FILTERS)
 
 _DELIVERIES = 50
 _DEAD = DeliveryFilter(state=DeliveryState.DEAD)
@@ -44,14 +49,10 @@ class RefundsPage(SessionPage):
 
     def on_get(self, req: Request, resp: Response) -> None:
         """Show a page of the refunds that the search fields describe."""
-        given = query.parameters(req, "q", "tenant", "status", "cursor", from_form=True)
-        found = search(
-            self._console.container.store,
-            given.get("q"),
-            tenant=given.get("tenant"),
-            status=query.status(given),
-            cursor=query.cursor(given),
-        )
+        given = query.parameters(req, *_SEARCH, "cursor", from_form=True)
+        wanted, cursor = _read_search(given), query.cursor(given)
+        store = self._console.container.store
+        found = search(store, given.get("q"), wanted, cursor=cursor)
         self.show(
             req,
             resp,
@@ -59,8 +60,32 @@ class RefundsPage(SessionPage):
             found=found,
             given=given,
             statuses=list(Status),
+            networks=sorted(self._console.container.networks),
+            search=urlencode({n: v for n, v in given.items() if n != "cursor"}),
             following=next_page(given, "cursor", found.next_cursor),
         )
+
+
+def _read_search(given: dict[str, str]) -> RefundFilter:
+    recipient = recipient_in(given.get("q"))
+    return query.refund_filter(given, given.get("tenant"), recipient)
+
+
+class RefundsExport(SessionPage):
+    """``/console/refunds/export``: a file with what a search finds."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(console)
+        self._exports = Exports(console.container.store)
+
+    def on_get(self, req: Request, resp: Response) -> None:
+        """Send all refunds that the search fields describe."""
+        given = query.parameters(req, *_SEARCH, "format", from_form=True)
+        wanted = _read_search(given)
+        if "q" in given and wanted.recipient is None:
+            raise InvalidInputError("must be a recipient's address", field="q")
+        caller = session_of(req).principal.sub
+        self._exports.send(resp, wanted, query.export_format(given), caller=caller)
 
 
 class RefundPage(SessionPage):

@@ -19,6 +19,7 @@ from api.http.console.pages import (
     KeysPage,
     OverviewPage,
     RefundPage,
+    RefundsExport,
     RefundsPage,
     WalletsPage,
     WebhooksPage,
@@ -49,6 +50,7 @@ def add_console(
     app.add_route(f"{PREFIX}/login", Login(console))
     app.add_route(f"{PREFIX}/logout", Logout(console))
     app.add_route(f"{PREFIX}/refunds", RefundsPage(console))
+    app.add_route(f"{PREFIX}/refunds/export", RefundsExport(console))
     app.add_route(f"{PREFIX}/refunds/{{refund_id}}", RefundPage(console))
     app.add_route(f"{PREFIX}/approvals", ApprovalsPage(console))
     app.add_route(f"{PREFIX}/approvals/{{digest}}", ApprovalPage(console))

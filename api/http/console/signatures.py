@@ -6,7 +6,7 @@ from api.console.explorers import Explorers
 from api.console.signatures import PATHS, SignatureFilter, search_signatures
 from api.http import query
 from api.http.console.resource import SessionPage
-from api.http.console.search_fields import next_page, read_moment, read_sequence
+from api.http.console.search_fields import next_page, read_sequence
 
 
 class SignaturesPage(SessionPage):
@@ -21,8 +21,8 @@ class SignaturesPage(SessionPage):
             given.get("path"),
             given.get("network"),
             given.get("rule"),
-            read_moment(given, "since"),
-            read_moment(given, "until"),
+            query.moment(given, "since"),
+            query.moment(given, "until"),
         )
         container = self._console.container
         networks = container.networks

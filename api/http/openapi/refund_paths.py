@@ -16,6 +16,7 @@ from api.http.openapi.elements import (
 )
 from api.http.openapi.refund_schemas import KEY_PATTERN, REFUND_ID_PATTERN
 from api.http.query import DEFAULT_LIMIT, MAX_LIMIT
+from api.views.refund_files import MEDIA_TYPES
 from signer.model.refund import Status
 
 
@@ -86,16 +87,47 @@ _SIGNATURE = [
 
 _REFUND = schema("Refund")
 
+_TIME_PATTERN = "^[0-9]{4}-[0-9]{2}-[0-9]{2}(T[0-9:.]+(Z|[+-][0-9]{2}:[0-9]{2}))?$"
+
+_AMOUNT_PATTERN = "^(0|[1-9][0-9]{0,77})([.][0-9]{1,36})?$"
+
+_FILTERS = [
+    parameter(name, "query", content, required=False)
+    for name, content in (
+        (
+            "payment_session_id",
+            text("Only those of one payment.", pattern="^[!-~]{1,128}$"),
+        ),
+        ("status", one_of(Status, "Only those with one status.")),
+        ("network", text("Only those on one network.", pattern="^[!-~]{1,128}$")),
+        (
+            "created_from",
+            text(
+                "Only those created at this time or later, a date or RFC 3339.",
+                pattern=_TIME_PATTERN,
+            ),
+        ),
+        (
+            "created_before",
+            text("Only those created before this time.", pattern=_TIME_PATTERN),
+        ),
+        (
+            "min_amount",
+            text(
+                "Only those of at least so many whole tokens.", pattern=_AMOUNT_PATTERN
+            ),
+        ),
+        (
+            "max_amount",
+            text(
+                "Only those of at most so many whole tokens.", pattern=_AMOUNT_PATTERN
+            ),
+        ),
+    )
+]
+
 _LIST_PARAMETERS = [
-    parameter(
-        "payment_session_id",
-        "query",
-        text("Only those of one payment.", pattern="^[!-~]{1,128}$"),
-        required=False,
-    ),
-    parameter(
-        "status", "query", one_of(Status, "Only those with one status."), required=False
-    ),
+    *_FILTERS,
     parameter(
         "limit",
         "query",
@@ -162,7 +194,9 @@ _COLLECTION: Element = {
         "List refunds",
         """
         The refunds of the caller's tenant, newest first. Refunds that are created in
-        the meantime neither repeat nor hide others.
+        the meantime neither repeat nor hide others. With `network`, `min_amount` or
+        `max_amount` a page looks at 5,000 refunds at most, so it may have fewer than
+        `limit`, or none, and still a `next_cursor`.
         """,
         tag=_TAG,
         parameters=_LIST_PARAMETERS,
@@ -173,6 +207,42 @@ _COLLECTION: Element = {
                 {"refunds": [examples.REFUND], "next_cursor": None},
                 headers=("Link",),
             )
+        },
+        problems=problem_sets.MERCHANT,
+        **_READ,
+    ),
+}
+
+_EXPORT: Element = {
+    "get": operation(
+        "exportRefunds",
+        "Export refunds",
+        """
+        All refunds of the caller's tenant that the parameters describe, newest first,
+        as one file. It is sent while it is read, so a file that ends without the last
+        chunk is not complete. A tenant receives one at a time: another is 429.
+
+        No cell of the CSV is a formula: one that begins like a formula has `'` before
+        it. A line of `jsonl` is a refund with its tenant.
+        """,
+        tag=_TAG,
+        parameters=[
+            *_FILTERS,
+            parameter(
+                "format",
+                "query",
+                one_of(MEDIA_TYPES, "The format, `csv` by default."),
+                required=False,
+            ),
+        ],
+        answers={
+            200: {
+                **answer("The file.", None),
+                "content": {
+                    media_type.partition(";")[0]: {"schema": text("A line per refund.")}
+                    for media_type in MEDIA_TYPES.values()
+                },
+            }
         },
         problems=problem_sets.MERCHANT,
         **_READ,
@@ -393,6 +463,7 @@ PATHS: dict[str, Element] = {
     "/v1/events": _EVENTS,
     "/v1/webhooks/keys": _WEBHOOK_KEYS,
     "/v1/refunds": _COLLECTION,
+    "/v1/refunds/export": _EXPORT,
     "/v1/refunds/batch": _BATCH,
     "/v1/refunds/preview": _PREVIEW,
     "/v1/refunds/{refund_id}": _ONE,

@@ -58,7 +58,9 @@ export interface paths {
         /**
          * List refunds
          * @description The refunds of the caller's tenant, newest first. Refunds that are created in
-         *     the meantime neither repeat nor hide others.
+         *     the meantime neither repeat nor hide others. With `network`, `min_amount` or
+         *     `max_amount` a page looks at 5,000 refunds at most, so it may have fewer than
+         *     `limit`, or none, and still a `next_cursor`.
          */
         get: operations["listRefunds"];
         put?: never;
@@ -82,6 +84,31 @@ export interface paths {
          *     waits (`blocked_by` of its explanation).
          */
         post: operations["createRefund"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/refunds/export": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Export refunds
+         * @description All refunds of the caller's tenant that the parameters describe, newest first,
+         *     as one file. It is sent while it is read, so a file that ends without the last
+         *     chunk is not complete. A tenant receives one at a time: another is 429.
+         *
+         *     No cell of the CSV is a formula: one that begins like a formula has `'` before
+         *     it. A line of `jsonl` is a refund with its tenant.
+         */
+        get: operations["exportRefunds"];
+        put?: never;
+        post?: never;
         delete?: never;
         options?: never;
         head?: never;
@@ -1358,6 +1385,16 @@ export interface operations {
                 payment_session_id?: string;
                 /** @description Only those with one status. */
                 status?: "awaiting-approval" | "queued" | "reserved" | "signed" | "broadcast" | "mined" | "confirmed" | "refused" | "cancelled" | "failed";
+                /** @description Only those on one network. */
+                network?: string;
+                /** @description Only those created at this time or later, a date or RFC 3339. */
+                created_from?: string;
+                /** @description Only those created before this time. */
+                created_before?: string;
+                /** @description Only those of at least so many whole tokens. */
+                min_amount?: string;
+                /** @description Only those of at most so many whole tokens. */
+                max_amount?: string;
                 /** @description Refunds per page. */
                 limit?: number;
                 /** @description The `next_cursor` of the previous page. */
@@ -1551,6 +1588,73 @@ export interface operations {
             /** @description `bad-gateway` */
             502: components["responses"]["problem-502"];
             /** @description `proxy-overloaded`, `row-not-authentic`, `screening-unavailable`, `stale-state`, `store-failed`, `store-unavailable` */
+            503: components["responses"]["problem-503"];
+            /** @description `gateway-timeout` */
+            504: components["responses"]["problem-504"];
+        };
+    };
+    exportRefunds: {
+        parameters: {
+            query?: {
+                /** @description Only those of one payment. */
+                payment_session_id?: string;
+                /** @description Only those with one status. */
+                status?: "awaiting-approval" | "queued" | "reserved" | "signed" | "broadcast" | "mined" | "confirmed" | "refused" | "cancelled" | "failed";
+                /** @description Only those on one network. */
+                network?: string;
+                /** @description Only those created at this time or later, a date or RFC 3339. */
+                created_from?: string;
+                /** @description Only those created before this time. */
+                created_before?: string;
+                /** @description Only those of at least so many whole tokens. */
+                min_amount?: string;
+                /** @description Only those of at most so many whole tokens. */
+                max_amount?: string;
+                /** @description The format, `csv` by default. */
+                format?: "csv" | "jsonl";
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The file. */
+            200: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/csv": string;
+                    "application/jsonl": string;
+                };
+            };
+            /** @description `bad-request`, `invalid-input` */
+            400: components["responses"]["problem-400"];
+            /** @description `unauthenticated` */
+            401: components["responses"]["problem-401"];
+            /** @description `forbidden`, `unknown-tenant` */
+            403: components["responses"]["problem-403"];
+            /** @description `request-timeout` */
+            408: components["responses"]["problem-408"];
+            /** @description `uri-too-long` */
+            414: components["responses"]["problem-414"];
+            /** @description `expectation-failed` */
+            417: components["responses"]["problem-417"];
+            /** @description `not-through-proxy` */
+            421: components["responses"]["problem-421"];
+            /** @description `too-many-requests` */
+            429: components["responses"]["problem-429"];
+            /** @description `headers-too-large` */
+            431: components["responses"]["problem-431"];
+            /** @description `internal-error` */
+            500: components["responses"]["problem-500"];
+            /** @description `unsupported-transfer-coding` */
+            501: components["responses"]["problem-501"];
+            /** @description `bad-gateway` */
+            502: components["responses"]["problem-502"];
+            /** @description `proxy-overloaded`, `row-not-authentic`, `stale-state`, `store-failed`, `store-unavailable` */
             503: components["responses"]["problem-503"];
             /** @description `gateway-timeout` */
             504: components["responses"]["problem-504"];

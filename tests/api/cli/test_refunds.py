@@ -1,6 +1,7 @@
-"""``hotwallet refund explain``, on anvil."""
+"""``hotwallet refund explain``, on anvil, and ``refund list``."""
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -61,3 +62,42 @@ def test_an_unknown_refund_is_not_found(run: Run, unknown: str) -> None:
 
     assert (finished.status, finished.out) == (1, "")
     assert finished.err == "error: not-found: there is no such refund\n"
+
+
+def test_lists_what_the_options_describe(run: Run, world: World, paid: Refund) -> None:
+    """As CSV or JSON lines, without a device or a node."""
+    shown = run("refund", "list", "--tenant", paid.tenant)
+    lines = run("refund", "list", "--format", "jsonl", "--min-amount", "0.000001").out
+    nothing = [
+        run("refund", "list", "--format", "jsonl", *options).out
+        for options in (
+            ("--tenant", "other"),
+            ("--status", "confirmed"),
+            ("--network", "other"),
+            ("--recipient", paid.token_address.lower()),
+            ("--to", "2020-01-01"),
+            ("--max-amount", "0.000001"),
+        )
+    ]
+
+    assert shown.out.splitlines()[0].startswith("id,tenant,status,")
+    assert shown.out.splitlines()[1].startswith(f"{paid.id},{paid.tenant},broadcast,")
+    assert json.loads(lines)["id"] == paid.id
+    assert nothing == [""] * 6
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        ("--status", "paid"),
+        ("--from", "soon"),
+        ("--min-amount", "-1"),
+        ("--recipient", "0x1"),
+        ("--format", "xml"),
+    ],
+)
+def test_an_option_that_is_malformed_is_named(run: Run, option: Sequence[str]) -> None:
+    finished = run("refund", "list", *option)
+
+    assert finished.status in {1, 2}
+    assert option[0] in finished.err

@@ -316,8 +316,8 @@ def test_an_unknown_parameter_is_answered_with_the_known_ones(
 
     assert problem["field"] == "state"
     assert problem["detail"] == (
-        "unknown query parameter; this path takes"
-        " payment_session_id, status, limit, cursor"
+        "unknown query parameter; this path takes payment_session_id, status, network,"
+        " created_from, created_before, min_amount, max_amount, limit, cursor"
     )
 
 

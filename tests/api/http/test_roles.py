@@ -22,6 +22,7 @@ REFUND = "/v1/refunds/rf_" + "0" * 32
 OF_REFUNDS = [
     ("POST", "/v1/refunds"),
     ("GET", "/v1/refunds"),
+    ("GET", "/v1/refunds/export"),
     ("POST", "/v1/refunds/batch"),
     ("POST", "/v1/refunds/preview"),
     ("GET", REFUND),

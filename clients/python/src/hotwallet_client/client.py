@@ -180,10 +180,26 @@ class HotWallet:
             self._pause_unless_waited(answer, left)
 
     def refunds(
-        self, *, payment_session_id: str | None = None, status: str | None = None
+        self,
+        *,
+        payment_session_id: str | None = None,
+        status: str | None = None,
+        network: str | None = None,
+        created_from: str | None = None,
+        created_before: str | None = None,
+        min_amount: str | None = None,
+        max_amount: str | None = None,
     ) -> Iterator[Refund]:
         """Yield the tenant's refunds, newest first, page by page."""
-        params = {"payment_session_id": payment_session_id, "status": status}
+        params = {
+            "payment_session_id": payment_session_id,
+            "status": status,
+            "network": network,
+            "created_from": created_from,
+            "created_before": created_before,
+            "min_amount": min_amount,
+            "max_amount": max_amount,
+        }
         cursor: str | None = None
         while True:
             given = {**params, "limit": "200", "cursor": cursor}

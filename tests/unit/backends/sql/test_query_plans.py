@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -270,6 +272,8 @@ def test_pages_come_from_an_index(
         assert "Seq Scan" not in plan
 
 
+MOMENT = datetime(2026, 1, 31, tzinfo=UTC)
+
 SEARCHES = (
     (RefundFilter(), "refunds"),
     (RefundFilter(recipient=WALLET), "refunds"),
@@ -277,6 +281,13 @@ SEARCHES = (
     (RefundFilter(status=Status.QUEUED), "ix_refunds_open"),
     (RefundFilter("tenant 3"), "ix_refunds_tenant"),
     (RefundFilter("tenant 3", Status.CONFIRMED), "ix_refunds_status"),
+    (RefundFilter("tenant 3", payment_session_id="session 5"), "ix_refunds_session"),
+    (RefundFilter("tenant 3", network="n", min_amount=Decimal(1)), "ix_refunds_tenant"),
+    (
+        RefundFilter(accepted_from=MOMENT, accepted_before=MOMENT, network="n"),
+        "refunds",
+    ),
+    (RefundFilter("tenant 3", accepted_from=MOMENT), "ix_refunds_tenant"),
 )
 
 
@@ -288,8 +299,8 @@ def test_a_search_reads_a_bounded_part(
     for wanted, index in SEARCHES:
         for has_cursor in (False, True):
             query = refund_search.found_among(wanted, has_cursor=has_cursor)
-            given = {"of_tenant": wanted.tenant, "to": wanted.recipient, "at_most": 10}
-            plan = _plan(filled_store, query, {**given, "cursor": queued().id})
+            given = refund_search.parameters(wanted, queued().id)
+            plan = _plan(filled_store, query, {**given, "at_most": 10})
 
             if filled_store._database.path:
                 assert index in plan

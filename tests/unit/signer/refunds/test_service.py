@@ -181,7 +181,7 @@ def test_twenty_concurrent_requests_create_one_refund(world: World) -> None:
 
     created = [one for one in found if isinstance(one, AcceptedRefund)]
     assert [one.created for one in created] == [True]
-    assert len(world.service.list("gateway").refunds) == 1
+    assert len(world.store.list("gateway").refunds) == 1
     assert len(world.chain.broadcasts) == 1
 
 
@@ -252,7 +252,7 @@ def test_a_refused_request_is_not_stored(
     with pytest.raises(error):
         world.submit(request_)
 
-    assert world.service.list("gateway").refunds == ()
+    assert world.store.list("gateway").refunds == ()
     assert world.submit().created
 
 
@@ -625,7 +625,7 @@ def test_refunds_are_listed_by_client_session_and_status(world: World) -> None:
     first = world.submit().refund
     other = replace(REQUEST, reference="2", payment_session_id="session-2")
     second = world.submit(other, key="key-2").refund
-    service = world.service
+    service = world.store
 
     assert {refund.id for refund in service.list("gateway").refunds} == {
         first.id,

@@ -1,0 +1,63 @@
+"""Many refunds as CSV or as JSON lines, a page at a time."""
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from api.views.book_files import write_csv
+from api.views.refunds import refund_document
+from signer.model.refund import Refund
+from signer.ports import RefundFilter, RefundSearch
+
+
+MEDIA_TYPES = {"csv": "text/csv; charset=utf-8", "jsonl": "application/jsonl"}
+"""By format; its first one is the default."""
+
+_PAGE = 200
+
+_COLUMNS = (
+    *("id", "tenant", "status", "reference", "payment_session_id", "network"),
+    *("chain_id", "token", "token_address", "recipient", "amount", "calldata"),
+    *("reason", "sender", "nonce", "tx_hash", "block_number", "failure_code"),
+    *("failure_detail", "created_at", "updated_at", "cancel_requested_at"),
+)
+
+
+def write_refunds(
+    search: RefundSearch, wanted: RefundFilter, format_: str
+) -> Iterator[str]:
+    """
+    Yield a file with all *wanted* refunds, newest first, in pieces.
+
+    *format_* is one of ``MEDIA_TYPES``.  Memory does not grow with their number.
+    """
+    write = {"csv": _csv_lines, "jsonl": _json_lines}[format_]
+    header = write_csv(_COLUMNS, ()) if format_ == "csv" else ""
+    page = search.search_refunds(wanted, limit=_PAGE)
+    yield header + write(page.refunds)
+    while page.next_cursor is not None:
+        page = search.search_refunds(wanted, limit=_PAGE, cursor=page.next_cursor)
+        yield write(page.refunds)
+
+
+def _json_lines(refunds: Sequence[Refund]) -> str:
+    return "".join(f"{json.dumps(_document(each))}\n" for each in refunds)
+
+
+def _csv_lines(refunds: Sequence[Refund]) -> str:
+    rows = [_row(_document(each)) for each in refunds]
+    return write_csv(_COLUMNS, rows, header=False)
+
+
+def _document(refund: Refund) -> dict[str, Any]:
+    document = refund_document(refund)
+    return {"id": document.pop("id"), "tenant": refund.tenant, **document}
+
+
+def _row(document: dict[str, Any]) -> dict[str, Any]:
+    failure = document.pop("failure") or {}
+    return {
+        **document,
+        "failure_code": failure.get("code"),
+        "failure_detail": failure.get("detail"),
+    }
