@@ -416,12 +416,14 @@ def _write_tenants(home: Path) -> Path:
         f"""\
 [tenants.developer]
 subjects = ["developer"]
+gas_per_hour = 100_000_000_000
 
 [tenants.developer.webhook]
 url = "http://127.0.0.1:{free_port()}/"
 
 [tenants.gateway]
 subjects = ["gateway"]
+gas_per_hour = 100_000_000_000
 """,
         encoding="utf-8",
     )

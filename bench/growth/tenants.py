@@ -35,7 +35,7 @@ def tenants(folder: Path, *, is_quick: bool) -> Iterator[list[Comparison]]:
 
 
 def _tenant(name: str) -> Tenant:
-    return Tenant(subjects=(name,), max_open_refunds=10_000)
+    return Tenant(subjects=(name,), max_open_refunds=10_000, gas_per_hour=None)
 
 
 def _measure(site: Site, names: list[str]) -> Measure:

@@ -115,6 +115,7 @@ def _tenants(folder: Path, port: int) -> Path:
         f"""\
 [tenants.gateway]
 subjects = ["{SUBJECT}"]
+gas_per_hour = 100_000_000_000
 webhook = {{ url = "http://127.0.0.1:{port}/" }}
 """,
         encoding="utf-8",

@@ -88,6 +88,7 @@ RULES: Mapping[str, Rule] = {
     "tenants.*.requests_per_minute": Rule.MOST,
     "tenants.*.max_concurrent_requests": Rule.MOST,
     "tenants.*.max_waiting_requests": Rule.MOST,
+    "tenants.*.gas_per_hour": Rule.MOST,
     "tenants.*.networks.*.gas_per_hour": Rule.MOST,
     "tenants.*.networks.*.tokens.*.max_amount": Rule.MOST,
     "tenants.*.networks.*.tokens.*.min_amount": Rule.LEAST,

@@ -74,7 +74,9 @@ class Tenant(StrictModel):
     Who owns refunds, idempotency keys and references; None means no limit.
 
     ``max_open_refunds`` counts refunds that are not final; a queue without end would
-    take the worker's time from other tenants.  ``requests_per_minute`` counts all
+    take the worker's time from other tenants.  ``gas_per_hour`` bounds the gas on each
+    network that sets no other limit: refunds of one unit cost the same gas as others.
+     ``requests_per_minute`` counts all
     requests, ``max_concurrent_requests`` those being answered, and
     ``max_waiting_requests`` those that wait for their refund.
 
@@ -85,6 +87,8 @@ class Tenant(StrictModel):
     subjects: Annotated[tuple[Name, ...], BeforeValidator(as_tuple)] = ()
     client_ids: Annotated[tuple[ClientId, ...], BeforeValidator(as_tuple)] = ()
     max_open_refunds: int | None = Field(default=10_000, ge=1)
+    # About 300 transfers of USDC, and not less than the gas of any transaction.
+    gas_per_hour: int | None = Field(default=20_000_000, ge=21_000)
     requests_per_minute: int | None = Field(default=None, ge=1)
     max_concurrent_requests: int | None = Field(default=None, ge=1)
     max_waiting_requests: int | None = Field(default=None, ge=1)
@@ -99,8 +103,11 @@ class Tenant(StrictModel):
         return self
 
     def network_limits(self, network: str) -> NetworkLimits:
-        """Return the limits on *network*."""
-        return self.networks.get(network, NetworkLimits())
+        """Return the limits on *network*; of gas, the tenant's unless it is set."""
+        limits = self.networks.get(network, NetworkLimits())
+        if limits.gas_per_hour is not None:
+            return limits
+        return limits.model_copy(update={"gas_per_hour": self.gas_per_hour})
 
     def token_limits(self, network: str, token: str) -> TokenLimits:
         """Return the limits for *token* on *network*."""
@@ -108,17 +115,19 @@ class Tenant(StrictModel):
 
     def problems(self, networks: Mapping[str, Network]) -> Iterator[str]:
         """Yield each limit that *networks* cannot have."""
+        for name, each in networks.items():
+            # An accepted refund must not wait without end.
+            gas = self.network_limits(name).gas_per_hour or each.largest_gas
+            if gas < each.largest_gas:
+                yield (
+                    f"networks.{name}: gas_per_hour must not be less than the max_gas"
+                    f" of a token, which is {each.largest_gas}"
+                )
         for name, limits in self.networks.items():
             network = networks.get(name)
             if network is None:
                 yield f"networks.{name}: NETWORKS_FILE has no such network"
                 continue
-            # An accepted refund must not wait without end.
-            if (limits.gas_per_hour or network.largest_gas) < network.largest_gas:
-                yield (
-                    f"networks.{name}: gas_per_hour must not be less than the max_gas"
-                    f" of a token, which is {network.largest_gas}"
-                )
             for symbol, of_token in limits.tokens.items():
                 place = f"networks.{name}.tokens.{symbol}"
                 token = network.tokens.get(symbol)
@@ -129,7 +138,7 @@ class Tenant(StrictModel):
                     yield f"{place}: {problem}"
 
 
-NO_LIMITS = Tenant.model_construct(max_open_refunds=None)
+NO_LIMITS = Tenant.model_construct(max_open_refunds=None, gas_per_hour=None)
 """The limits of a tenant without any."""
 
 

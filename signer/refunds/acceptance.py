@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import TypeGuard
 
@@ -14,6 +14,7 @@ from signer.config.tenants import Tenant, TenantRegistry
 from signer.errors import (
     HotWalletError,
     InProgressError,
+    LimitReachedError,
     PolicyViolationError,
     RequestError,
     ScreeningUnavailableError,
@@ -46,6 +47,10 @@ The first request has probably died by then; if not, it returns the same respons
 
 TRANSACTION_SIZE = 100
 """How many refunds one transaction stores: it keeps other writers waiting."""
+
+
+LEAST_GAS = 65_000
+"""What a transfer of a stablecoin reserves: with less, no refund gets its nonce."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +96,29 @@ class _Terms:
     now: datetime
     answer: MakeAnswer | None
     screened: Answers | None = None
+    # The networks on which the gas of this hour is not used up.
+    gas_networks: set[str] = field(default_factory=set)
+
+
+def require_gas(store: Store, refund: Refund, limits: Tenant) -> None:
+    """
+    Require that the tenant's gas of this hour, which *limits* bound, is not used up.
+
+    A refund of one unit costs the same gas as any other.  A limit that tenants share
+    refuses none: the refund waits.
+
+    Raises:
+        LimitReachedError: It is used up.
+    """
+    limit = limits.network_limits(refund.network).gas_per_hour
+    if limit is None:
+        return
+    _, own = store.spent(refund)
+    if own.gas + LEAST_GAS > limit:
+        raise LimitReachedError(
+            f"the tenant's gas_per_hour on {refund.network}, {limit} gas, is used up:"
+            " nothing was accepted; repeat the request in the next clock hour"
+        )
 
 
 class RefundAcceptor:
@@ -228,7 +256,7 @@ class RefundAcceptor:
         try:
             refund = self._draft(new, terms)
             is_screened = self._screen(refund, terms)
-        except RequestError as e:
+        except (RequestError, LimitReachedError) as e:
             require_unblocked(self._store, terms.tenant)
             # An accepted refund stays accepted when the rules change.
             for owner in terms.owners:
@@ -290,7 +318,10 @@ class RefundAcceptor:
         return replace(terms, screened=answers)
 
     def _screen(self, refund: Refund, terms: _Terms) -> bool:
-        """Return whether the screening service was asked, after the policy's rules."""
+        """Return whether the screening service was asked, after all other rules."""
+        if refund.network not in terms.gas_networks:
+            require_gas(self._store, refund, terms.limits)
+            terms.gas_networks.add(refund.network)
         if refund.is_call:
             self._require_permitted(refund)
         policy = self._policy
@@ -311,7 +342,7 @@ class RefundAcceptor:
             raise PolicyViolationError(decision.message, rule=decision.rule)
 
     def _record_denied(
-        self, error: RequestError, request: RefundRequest, terms: _Terms
+        self, error: HotWalletError, request: RefundRequest, terms: _Terms
     ) -> None:
         """Audit *error* if the recipient of *request* is denied."""
         if isinstance(error, PolicyViolationError) and error.rule == DENIED:

@@ -39,6 +39,7 @@ from signer.model.decision import Decision, Verdict
 from signer.model.refund import Refund, RefundRequest, Status, new_refund_id
 from signer.model.spending_limits import GAS_PER_HOUR, Limits, Spent
 from signer.ports import Clock, Fees, KeyStore, Store
+from signer.refunds.acceptance import require_gas
 from signer.refunds.allowances import Bound, Scope, list_bounds
 from signer.refunds.approval_needs import decide
 from signer.refunds.fee_monitor import FeeMonitor
@@ -124,7 +125,7 @@ class Preview:
     policy's; None if there are no own rules.
     """
 
-    refusal: RequestError | None = None
+    refusal: RequestError | LimitReachedError | None = None
     refund: Refund | None = None
     delays: Sequence[str] = ()
     sender: str | None = None
@@ -214,7 +215,7 @@ class Previewer:
             refund = self._admit(tenant, request)
         except InvalidInputError:
             raise  # It is no request for a refund.
-        except RequestError as e:
+        except (RequestError, LimitReachedError) as e:
             return Preview(refusal=e)
         chain, facts = self._chains[refund.network], _Facts()
         refund, decision = self._decide(refund, chain, facts)
@@ -271,6 +272,7 @@ class Previewer:
             now=now,
             limits=self._tenants.limits(tenant),
         )
+        require_gas(self._store, refund, self._tenants.limits(tenant))
         if self._policy is not None:
             self._policy.screen(refund)
         self._store.find_earlier(refund, self._tenants.owners(tenant))

@@ -134,6 +134,7 @@ class RefundService:
             IdempotencyMismatchError: *tenant* used the key for another request.
             ConflictError: The reference belongs to a refund with another key.
             OpenRefundsLimitError: *tenant* has too many open refunds.
+            LimitReachedError: The gas of *tenant* in this hour is used up.
             StoreUnavailableError: It is unknown whether the refund was accepted; a
                 request with the same key finds out.
         """

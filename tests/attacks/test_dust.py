@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 
 from signer.config.tenants import Tenant, TenantRegistry
-from signer.errors import PolicyViolationError
+from signer.errors import LimitReachedError, PolicyViolationError
 from signer.model.refund import Refund, Status
 from tests.support.ledgers import open_ledger
 from tests.support.refunds import REQUEST, FakeClock, World
@@ -72,6 +72,36 @@ def test_dust_burns_at_most_the_gas_of_an_hour(world: World) -> None:
     assert {each.status for each in waiting} == {Status.QUEUED}
     assert {each.blocked_by for each in waiting} == {"limit-reached"}
     assert burnt < _gas(world, refunds) <= 2 * GAS_PER_HOUR
+
+
+def test_dust_is_bounded_by_default(world: World) -> None:
+    """
+    A tenant of a tenants file has 20 million gas an hour, if nothing is configured.
+
+    When they are used up, nothing more is accepted until the next clock hour; the
+    repetition of a request that was accepted is, and another tenant's refunds are.
+    """
+    gateway, other = (Tenant(subjects=(name,)) for name in ("gateway", "other"))
+    world.tenants = TenantRegistry({"gateway": gateway, "other": other})
+    world.change_token(max_gas=1_000_000)
+    world.chain.gas = 799_999  # A quarter is added.
+    burnt = [world.accepted(amount=DUST) for _ in range(25)]
+    for _ in range(3):
+        world.work(after=timedelta(seconds=31))
+    submission = world.submit(key="more", service=world.service, tenant="other")
+
+    assert 18_000_000 < _gas(world, burnt) <= 20_000_000
+    assert submission.created
+    more = replace(REQUEST, amount=DUST, reference="more")
+    for _ in range(2):
+        with pytest.raises(LimitReachedError, match="gas_per_hour on local, 20000000"):
+            world.submit(more, key="dust", service=world.service)
+    first = world.stored(burnt[0])
+    repeated = replace(REQUEST, amount=DUST, reference=first.reference)
+    again = world.submit(repeated, key=first.idempotency_key, service=world.service)
+    assert (again.refund.id, again.created) == (first.id, False)
+    world.clock.advance(hours=1)
+    assert world.submit(more, key="dust", service=world.service).created
 
 
 def test_one_tenants_dust_leaves_gas_for_others(world: World) -> None:

@@ -37,6 +37,7 @@ ACCEPTANCE = BODY | {
     "idempotency-mismatch",
     "request-in-progress",
     "too-many-open-refunds",
+    "limit-reached",
     "screening-unavailable",
 }
 """Of a request for a refund."""

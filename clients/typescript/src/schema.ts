@@ -1587,7 +1587,7 @@ export interface operations {
             501: components["responses"]["problem-501"];
             /** @description `bad-gateway` */
             502: components["responses"]["problem-502"];
-            /** @description `proxy-overloaded`, `row-not-authentic`, `screening-unavailable`, `stale-state`, `store-failed`, `store-unavailable` */
+            /** @description `limit-reached`, `proxy-overloaded`, `row-not-authentic`, `screening-unavailable`, `stale-state`, `store-failed`, `store-unavailable` */
             503: components["responses"]["problem-503"];
             /** @description `gateway-timeout` */
             504: components["responses"]["problem-504"];

@@ -299,7 +299,8 @@ def test_room_of_shared_limits_is_not_shown_to_tenants(
     paying_container: Container, shared_limits: Network, tenants: int, room: str | None
 ) -> None:
     """H22: it would show what other tenants pay; a single tenant may see it."""
-    listed = {"gateway-1": Tenant(subjects=("gateway-1",)), "gateway-2": OTHER}
+    own = Tenant(subjects=("gateway-1",), gas_per_hour=None)
+    listed = {"gateway-1": own, "gateway-2": OTHER}
     paying_container.tenants = TenantRegistry(dict(list(listed.items())[:tenants]))
     client = TestClient(create_app(paying_container))
     found = preview(client).json

@@ -156,7 +156,11 @@ def test_without_a_file_each_subject_is_a_tenant() -> None:
     assert registry.find("gateway-1", "any") == "gateway-1"
     assert registry.limits("gateway-1") == NO_LIMITS
     assert NO_LIMITS.max_open_refunds is None
-    assert set(NO_LIMITS.model_dump(exclude_defaults=True)) == {"max_open_refunds"}
+    assert NO_LIMITS.network_limits("local").gas_per_hour is None
+    assert set(NO_LIMITS.model_dump(exclude_defaults=True)) == {
+        "gas_per_hour",
+        "max_open_refunds",
+    }
     assert registry.requests_per_minute() == {}
 
 

@@ -14,6 +14,7 @@ from signer.errors import (
     ChainUnavailableError,
     ConflictError,
     InvalidInputError,
+    LimitReachedError,
     PolicyViolationError,
     RowNotAuthenticError,
     ScreeningUnavailableError,
@@ -245,10 +246,25 @@ def test_a_service_without_a_key(world: World) -> None:
     assert [room.fits for room in found.rooms] == [True]
 
 
+def test_no_gas_is_left_in_this_hour(world: World) -> None:
+    """The request would be refused, and not wait."""
+    _enrol(world)
+    tenant = Tenant(subjects=("gateway",), gas_per_hour=2_000_000)
+    world.tenants = TenantRegistry({"gateway": tenant})
+    world.chain.gas = 1_600_000
+    world.broadcast()
+
+    found = _preview(world)
+
+    assert isinstance(found.refusal, LimitReachedError)
+    assert found.outcome is Outcome.REFUSE
+
+
 def test_a_lowered_limit_leaves_no_room(world: World) -> None:
     """What is left is never negative."""
     _enrol(world)
-    world.tenants = TenantRegistry({"gateway": Tenant(subjects=("gateway",))})
+    tenant = Tenant(subjects=("gateway",), gas_per_hour=None)
+    world.tenants = TenantRegistry({"gateway": tenant})
     world.broadcast()
     world.change_token(daily_limit="1")
     (room,) = _preview(world).rooms
