@@ -52,11 +52,14 @@ MAX_REASON = 200
 
 _TRIES = 3
 
-_UNIDENTIFIED = (
-    "an approval needs two administrators, and the user name of a host proves nothing:"
-    " both must show a token (the API, or OPERATOR_TOKEN_FILE for commands). In an"
-    " emergency: `hotwallet approvals break-glass`"
-)
+
+def _unidentified(approval: Approval) -> UnidentifiedOperatorError:
+    return UnidentifiedOperatorError(
+        "an approval needs two administrators, and the user name of a host proves"
+        " nothing: both must show a token (the API, or OPERATOR_TOKEN_FILE for"
+        " commands). In an emergency: `hotwallet approvals break-glass"
+        f" {approval.digest[:SHOWN_DIGITS]}`"
+    )
 
 
 class Approvals:
@@ -99,6 +102,8 @@ class Approvals:
         Raises:
             ApprovalRequiredError: It is not approved.
             ConflictError: The same, without *asks*.
+            UnidentifiedOperatorError: The same, and nobody can approve it, because the
+                one who asks shows no token.  Only ``break_glass`` completes it.
             InvalidInputError: *reason* is too long or not printable.
         """
         if reason:
@@ -160,7 +165,7 @@ class Approvals:
             return self._changes.ask(found, new, actor, reason)
         for name in (actor.name, found.requested_by):
             if not is_identified(name):
-                raise UnidentifiedOperatorError(_UNIDENTIFIED)
+                raise _unidentified(found)
         if not is_other_person(actor.name, found.requested_by):
             raise SamePersonError(
                 "another administrator must approve it: you asked for the change"
@@ -218,6 +223,8 @@ class Approvals:
             raise ConflictError("nothing was changed: the change is not approved")
         if found is None or not found.is_unused(now) or _is_better_asked(found, actor):
             found = self._ask(found, proposal, actor, reason, now)
+        if not found.can_be_approved:
+            raise _unidentified(found)
         raise ApprovalRequiredError(
             "another administrator must approve this first: `hotwallet approvals"
             f" approve {found.digest[:SHOWN_DIGITS]}`; then repeat the request",
@@ -246,6 +253,8 @@ class Approvals:
             expires_at=now + VALID_FOR,
         )
         new = self._changes.ask(before, new, actor, reason)
+        if not new.can_be_approved:
+            return new
         self._alerts.sound(
             Alert.APPROVAL_REQUESTED,
             action=new.action,

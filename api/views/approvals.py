@@ -74,6 +74,8 @@ def approval_lines(approvals: Sequence[Approval]) -> Iterator[str]:
         name = json.dumps(each.requested_by)
         since, until = timestamp(each.requested_at), timestamp(each.expires_at)
         yield f"  requested by {name} at {since}, until {until}{reason}"
+        if not each.can_be_approved and each.decided_by is None:
+            yield "  asked without a token: only break-glass or reject decides it"
         if each.decided_by is not None:
             is_rejected = each.state is ApprovalState.REJECTED
             verb = "rejected" if is_rejected else "approved"

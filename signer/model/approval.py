@@ -13,7 +13,7 @@ import rfc8785
 from signer import strict_json
 from signer.errors import InvalidInputError
 from signer.model.approval_need import ApprovalNeed
-from signer.model.audit_record import Record, is_identified
+from signer.model.audit_record import WORKER, Record, is_identified
 
 
 BETWEEN_NAMES = " "
@@ -159,6 +159,14 @@ class Approval:
         if self.needed == 1:
             return (self.decided_by,)
         return tuple(self.decided_by.split(BETWEEN_NAMES))
+
+    @property
+    def can_be_approved(self) -> bool:
+        """Whether two people can agree: the one who asked is identified, or no person.
+
+        Else only an emergency completes it: the user name of a host proves nothing.
+        """
+        return self.requested_by == WORKER.name or is_identified(self.requested_by)
 
     @property
     def is_alone(self) -> bool:

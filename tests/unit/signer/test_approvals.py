@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from api.views.approvals import approval_lines
 from backends.sql import SQLStore
 from signer.alerts import Alerts
 from signer.approvals import VALID_FOR, Approvals
@@ -83,9 +84,9 @@ class System:
 
     def ask(self, proposal: Proposal = RESUME, actor: Actor = ALICE) -> str:
         """Request the change, which is not approved; return the digest."""
-        with pytest.raises(ApprovalRequiredError) as refused:
+        with pytest.raises((ApprovalRequiredError, UnidentifiedOperatorError)):
             self.make(proposal, actor)
-        return refused.value.digest
+        return proposal.digest
 
     @property
     def listed(self) -> Sequence[Approval]:
@@ -198,6 +199,21 @@ def test_who_asked_cannot_approve(system: System) -> None:
     with pytest.raises(ApprovalRequiredError):
         system.make(actor=again)
     assert system.state is ApprovalState.WAITING
+
+
+def test_a_first_half_that_cannot_be_completed(system: System) -> None:
+    """It is refused at once, also when it is repeated, and wakes no one."""
+    for _ in range(2):
+        with (
+            capture_logs() as logs,
+            pytest.raises(UnidentifiedOperatorError, match=r"break-glass [0-9a-f]{16}"),
+        ):
+            system.make(actor=OPERATOR)
+        assert [each for each in logs if each["event"] == "alert"] == []
+    (waiting,) = system.approvals().list().approvals
+
+    assert not waiting.can_be_approved
+    assert "only break-glass or reject" in "".join(approval_lines([waiting]))
 
 
 @pytest.mark.parametrize(("asks", "approves"), [(OPERATOR, BOB), (ALICE, OPERATOR)])
