@@ -18,7 +18,7 @@ from api.cli.book_periods import (
 )
 from api.cli.exit_status import errors_exit_with_2
 from api.cli.output import command_logging, json_option, print_result
-from signer.errors import HotWalletError
+from signer.errors import HotWalletError, NotFoundError
 from signer.private_files import write_whole
 
 
@@ -77,6 +77,7 @@ def reconcile(
             Period(start, end),
             select_networks(container, names),
             {} if previous is None else read_openings(previous.read_bytes()),
+            is_whole=not names,
         )
         if csv_file is not None:
             write_whole(csv_file, books_csv(report).encode())
@@ -100,6 +101,8 @@ def _compare(
     period: Period,
     names: Sequence[str],
     openings: Mapping[str, Openings],
+    *,
+    is_whole: bool,
 ) -> BookReport:
     from api.views.books import BookReport
     from signer.ports import utc_now
@@ -112,4 +115,17 @@ def _compare(
                 report.add(event)
         except HotWalletError as e:
             report.fail(name, e)
+    if is_whole:
+        _name_left_out(container, report)
     return report
+
+
+def _name_left_out(container: Container, report: BookReport) -> None:
+    """Add the chains that no network of the file has, and whose refunds ended."""
+    known = {network.chain_id for network in container.networks.values()}
+    start, end = report.period.start, report.period.end
+    ended = container.store.results_by_chain(start, end)
+    for chain_id, (name, count) in ended.items():
+        if chain_id not in known:
+            left_out = f"{count} refunds of chain {chain_id}, which no network has"
+            report.fail(name, NotFoundError(left_out))

@@ -1,17 +1,25 @@
 """The pages of the ledger that the books read."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from eth_utils.address import is_checksum_address
-from sqlalchemy import Connection, Integer, bindparam, func, or_, select, union
+from sqlalchemy import Connection, Integer, bindparam, func, or_, select, text, union
 
+from backends.sql.columns import UTCDateTime
 from backends.sql.database import Tables
-from backends.sql.schema import audit_records, refunds, sightings, transactions
+from backends.sql.schema import (
+    audit_records,
+    refunds,
+    sightings,
+    status_in,
+    transactions,
+)
 from backends.sql.wallet_rows import of_wallet, select_sightings, wallet_key
 from signer.audit.actions import SUCCESS, AuditAction
 from signer.model.audit_record import Record
-from signer.model.refund import Kind, Refund
+from signer.model.refund import Kind, Refund, Status
 from signer.ports import Attempt, BookToken, NonceEntry
 
 
@@ -64,6 +72,29 @@ IN_BLOCKS = (
     )
     .order_by(refunds.c.nonce)
     .limit(_at_most)
+)
+
+SENDERS = (
+    select(refunds.c.sender, func.count())
+    .where(
+        refunds.c.chain_id == bindparam("of_chain"),
+        refunds.c.sender.is_not(None),
+        refunds.c.block_number >= bindparam("first_block"),
+        refunds.c.block_number <= bindparam("last_block"),
+    )
+    .group_by(refunds.c.sender)
+    .order_by(refunds.c.sender)
+)
+
+BY_CHAIN = (
+    select(refunds.c.chain_id, func.max(refunds.c.network), func.count())
+    .where(
+        text(status_in(frozenset({Status.CONFIRMED, Status.FAILED}))),
+        refunds.c.updated_at >= bindparam("since", type_=UTCDateTime),
+        refunds.c.updated_at < bindparam("until", type_=UTCDateTime),
+    )
+    .group_by(refunds.c.chain_id)
+    .order_by(refunds.c.chain_id)
 )
 
 OF_CHAIN = (
@@ -166,6 +197,19 @@ class BookTables(Tables):
             IN_BLOCKS, **wallet_key(chain_id, sender), **span, at_most=limit
         )
         return [Refund(*row) for row in rows]
+
+    def senders_in_blocks(
+        self, chain_id: int, blocks: tuple[int, int]
+    ) -> Mapping[str, int]:
+        span = {"first_block": blocks[0], "last_block": blocks[1]}
+        rows = self._database.rows(SENDERS, of_chain=chain_id, **span)
+        return dict(tuple(row) for row in rows)
+
+    def results_by_chain(
+        self, since: datetime, until: datetime
+    ) -> Mapping[int, tuple[str, int]]:
+        rows = self._database.rows(BY_CHAIN, since=since, until=until)
+        return {chain_id: (network, count) for chain_id, network, count in rows}
 
     def refunds_of_chain(
         self, chain_id: int, *, after: str, limit: int

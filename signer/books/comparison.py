@@ -109,6 +109,7 @@ class Comparison:
         yield from self._read_unknown()
         yield from self._explain_marks()
         yield from self._compare_claims()
+        yield from self._name_left_out()
         for wallet, opened in self._opened.items():
             if not opened.is_authentic:
                 yield Difference(
@@ -116,6 +117,21 @@ class Comparison:
                     self._network,
                     wallet,
                     "another program changed the wallet's row (`wallets`)",
+                )
+
+    def _name_left_out(self) -> Iterator[Difference]:
+        """Yield one difference for each sender that is no wallet of the comparison."""
+        numbers = self._blocks.numbers
+        senders = self._reader.senders_in_blocks(self._chain_id, numbers)
+        for sender, count in senders.items():
+            if sender not in self._walks:
+                yield Difference(
+                    Code.UNKNOWN_SENDER,
+                    self._network,
+                    sender,
+                    "neither the key ring nor the audit log has the sender, so its"
+                    " refunds were not compared",
+                    found=f"{count} refunds",
                 )
 
     def _is_authentic(self, refund: Refund) -> bool:

@@ -23,6 +23,7 @@ class Code(StrEnum):
     FEE_MISMATCH = "fee-mismatch"
     BALANCE_MISMATCH = "balance-mismatch"
     ROW_CHANGED = "row-changed"
+    UNKNOWN_SENDER = "unknown-sender"
 
 
 @dataclass(frozen=True, slots=True)

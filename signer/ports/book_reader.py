@@ -1,7 +1,8 @@
 """What the books read of the ledger: the rows of each nonce, page by page."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Protocol
 
 from signer.model.key import Key
@@ -88,6 +89,20 @@ class BookReader(Protocol):
         Return up to *limit* refunds of a wallet with nonces above *after*.
 
         They have a block between the two *blocks*, both included, lowest nonce first.
+        """
+
+    def senders_in_blocks(
+        self, chain_id: int, blocks: tuple[int, int]
+    ) -> Mapping[str, int]:
+        """Return how many refunds have a block between both *blocks*, by sender."""
+
+    def results_by_chain(
+        self, since: datetime, until: datetime
+    ) -> Mapping[int, tuple[str, int]]:
+        """
+        Return the network's name, and how many refunds ended in a period, by chain.
+
+        *until* does not belong to it.
         """
 
     def refunds_of_chain(

@@ -15,7 +15,9 @@ from tests.fixtures.ledger import (
     accepted,
     broadcast,
     forge,
+    later,
     mined,
+    moved,
     now,
     opened,
     reserved,
@@ -112,6 +114,22 @@ def test_refunds_in_blocks(store: SQLStore) -> None:
     assert ids(7, 7) == [each.id for each in found]
     assert ids(0, 6) == ids(8, 9) == []
     assert ids(0, 9, after=0, limit=1) == [found[1].id]
+
+
+def test_what_a_comparison_may_leave_out(store: SQLStore) -> None:
+    """Senders of refunds with a block, and the chains whose refunds ended."""
+    began = now()
+    for _ in range(2):
+        moved(store, mined(store, broadcast(store)), Status.CONFIRMED)  # In block 7.
+    broadcast(store)
+
+    assert store.senders_in_blocks(CHAIN, (7, 7)) == {WALLET: 2}
+    assert store.senders_in_blocks(CHAIN, (8, 9)) == {}
+    assert store.senders_in_blocks(7, (7, 7)) == {}
+    (network,) = {each.network for each in store.list("gateway").refunds}
+    until = later(60)
+    assert store.results_by_chain(began, until) == {CHAIN: (network, 2)}
+    assert store.results_by_chain(until, until) == {}
 
 
 def test_refunds_of_a_chain_are_pages_in_the_order_of_ids(store: SQLStore) -> None:

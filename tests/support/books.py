@@ -268,6 +268,22 @@ class PaperLedger:
         ]
         return found[:limit]
 
+    def senders_in_blocks(
+        self, chain_id: int, blocks: tuple[int, int]
+    ) -> Mapping[str, int]:
+        found = {
+            sender: len(
+                self.refunds_in_blocks(chain_id, sender, blocks, after=-1, limit=999)
+            )
+            for sender in self.entries
+        }
+        return {sender: count for sender, count in found.items() if count}
+
+    def results_by_chain(
+        self, since: datetime, until: datetime
+    ) -> Mapping[int, tuple[str, int]]:
+        return {}
+
     def refunds_of_chain(
         self, chain_id: int, *, after: str, limit: int
     ) -> Sequence[Refund]:

@@ -362,6 +362,19 @@ def test_a_planted_difference_is_found_on_a_real_chain(
     assert finished.status == 1
 
 
+def test_what_is_left_out_is_no_agreement(run: Run, shop: Shop) -> None:
+    """Refunds of a chain that the networks file does not have any more."""
+    shop.change(shop.paid(), chain_id=5, network="gone")
+
+    whole, one = _reconcile(run), run("reconcile", *PERIOD, "--network", "local")
+
+    assert whole.json["not_compared"] == {
+        "gone": "not-found: 1 refunds of chain 5, which no network has"
+    }
+    assert whole.json["ok"] is False
+    assert "gone" not in one.out
+
+
 def test_ten_planted_differences_at_once(run: Run, shop: Shop) -> None:
     """Each is found by its name among honest refunds, and nothing else is reported."""
     planted = [

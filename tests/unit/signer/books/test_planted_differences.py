@@ -49,6 +49,14 @@ def _allowance(books: Books) -> None:
     books.chain.transfer(WALLET, STRANGER, 9, settled.tx_hash)
 
 
+def _unknown_sender(books: Books) -> None:
+    entry = books.paid()
+    assert entry.refund is not None
+    for nonce in range(3):
+        stray = replace(entry.refund, id=f"rf_{nonce}", sender=STRANGER, nonce=nonce)
+        books.put(STRANGER, NonceEntry(nonce, stray))
+
+
 def _theft(books: Books) -> None:
     books.chain.mine()
     books.chain.pay(WALLET, STRANGER, 9)
@@ -249,6 +257,7 @@ PLANTED: list[tuple[Callable[[Books], None], Code]] = [
     (_changed_refund, Code.ROW_CHANGED),
     (_changed_sighting, Code.ROW_CHANGED),
     (_changed_wallet, Code.ROW_CHANGED),
+    (_unknown_sender, Code.UNKNOWN_SENDER),
 ]
 
 
@@ -282,6 +291,15 @@ def _continue(books: Books) -> None:
     ):
         for _ in range(2):
             books.paid()
+
+
+def test_what_is_left_out_is_counted() -> None:
+    """One difference for each sender, which names it and says how many refunds."""
+    books = _shop()
+    _unknown_sender(books)
+    (left_out,) = [each for each in books.events() if isinstance(each, Difference)]
+
+    assert (left_out.wallet, left_out.found) == (STRANGER, "3 refunds")
 
 
 def test_each_code_is_planted() -> None:
