@@ -132,7 +132,7 @@ def open_kms(stand_in: StandIn, threads: int, *, per_second: int = 0) -> KeyBack
         "KMS_SIGNATURES_PER_SECOND": str(per_second),
     }
     os.environ.update(stand_in.environ())  # boto3 reads its credentials there.
-    return open_backend(Settings.from_env(environ))
+    return open_backend(Settings.from_env(environ), is_worker=True)
 
 
 def bare_kms(stand_in: StandIn, connections: int) -> Action:

@@ -24,6 +24,7 @@ from backends.sql import sqlite_dbapi
 from dev.stack import request
 from signer.config.settings import CREDENTIALS, RAW_KEY, Settings
 from tests.api.service import BODY
+from tests.support.ledgers import write_mac_key
 from tests.support.servers import free_port
 from tests.support.waiting import eventually
 
@@ -124,6 +125,8 @@ def _prepare(tmp_path: Path, ledger: Path) -> Host:
         path.chmod(0o600)
     provide_signing_key(tmp_path / "private.pem", tmp_path / "public.pem")
     port = free_port()
+    # The register of stops in the ledger has a MAC of this key.
+    write_mac_key(service).rename(service / "mac.key")
     environ = {
         "PATH": os.environ["PATH"],
         "HOME": str(home),
