@@ -53,7 +53,7 @@ class KeyParts(PolicyParts):
         # Ask the ring each time: the active key changes while the process runs.
         return KeyCheck(
             self.ring.self_test,
-            lambda: self.ring.active().signer.last_signature_at,
+            lambda: self.ring.active().signer.last_results,
             self.alerts,
         )
 

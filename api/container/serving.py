@@ -57,19 +57,22 @@ class ServingParts(AdministrationParts):
         Checks the dependencies of the process, for ``/readyz``.
 
         A process that accepts refunds needs workers that prove the active key.  One
-        that has the key tests it itself, and asks the nodes.
+        that has the key tests it itself.  No process asks a node: workers record what
+        they see.
         """
         from api.health.readiness import (
             ReadinessChecker,
+            network_check,
             policy_check,
             sealing_check,
             signing_check,
             wallet_check,
             worker_check,
         )
+        from api.metrics.workers import read_network_looks
         from signer.audit.sealing_monitor import SealingMonitor
         from signer.config.settings import Role
-        from signer.startup.dependency_checks import check_chain
+        from signer.model.worker_row import find_running
 
         role = self.settings.serve_role
         checks: dict[str, Check] = {
@@ -87,12 +90,21 @@ class ServingParts(AdministrationParts):
         checks["worker"] = worker_check(self.store.workers, proof, self.ledger_clock)
         if self.settings.policy_dir is not None:
             checks["policy"] = policy_check(lambda: self.policy.problem)
-        if role.has_key:
-            for name, chain in self.chains.items():
-                check = partial(check_chain, name, chain.network, chain.client)
-                checks[f"network-{name}"] = check
-                wallet = wallet_check(chain.client, self.store.active_key)
-                checks[f"wallet-{name}"] = wallet
+        workers, clock, read = self.store.workers, self.ledger_clock, read_network_looks
+
+        def is_delegated(name: str) -> bool:
+            look = read(find_running(workers(), clock())).get(name)
+            return role.has_key and look is not None and look.is_delegated
+
+        for name, chain in self.chains.items():
+            checks[f"wallet-{name}"] = wallet_check(
+                chain.network.chain_id,
+                self.store.wallets,
+                self.store.keys,
+                partial(is_delegated, name),
+            )
+            if role.has_key:
+                checks[f"network-{name}"] = network_check(name, workers, read, clock)
         key = self.key_check if role.has_key else None
         return ReadinessChecker(
             checks, key, self.store.active_key, needs_key=role is not Role.ADMIN

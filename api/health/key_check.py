@@ -19,7 +19,10 @@ from signer.errors import BackendUnavailableError, HotWalletError, StoreError
 from signer.keys.signing_alarm import alert_of
 
 
-_SELF_TEST_SECONDS = 30.0  # How long after a signature the key counts as healthy.
+_SELF_TEST_SECONDS = 1800.0
+"""How long after a signature the key counts as healthy, unless one fails: a call of the
+device costs money, and a refund tries the key when it matters."""
+
 _RETRY_SECONDS = 5.0  # How long to wait after the key failed its self-test.
 _ALERTS_AT_ONCE = 4  # Threads for alerts, since database and webhook may hang.
 
@@ -35,17 +38,18 @@ class KeyCheck:
     def __init__(
         self,
         self_test: Callable[[], object],
-        last_signature_at: Callable[[], float | None],
+        last_results: Callable[[], tuple[float | None, float | None]],
         alerts: Alerts,
         timer: Callable[[], float] = time.monotonic,
     ) -> None:
         """
         Check the key by *self_test*, which raises if the key does not sign.
 
-        *last_signature_at* returns when a signature last succeeded, by *timer*.
+        *last_results* returns when a signature last succeeded, and when one last
+        failed, by *timer*.
         """
         self._self_test = self_test
-        self._last_signature_at = last_signature_at
+        self._last_results = last_results
         self._alerts = alerts
         self._timer = timer
         self._throttle = AlertThrottle(timer, remind=math.inf)
@@ -78,16 +82,17 @@ class KeyCheck:
         self._record_failure(BackendUnavailableError(TIMEOUT_MESSAGE))
 
     def _is_due(self) -> bool:
-        signed_at = self._last_signature_at()
+        signed_at, failed_at = self._last_results()
         now = self._timer()
         with self._lock:
             passed_at = max(self._passed_at, signed_at or float("-inf"))
             is_failing = self._error is not None and passed_at <= self._tested_at
+            is_in_doubt = is_failing or (failed_at or float("-inf")) > passed_at
             # A database failure is no result about the key: test again at once.
             pause = 0.0 if isinstance(self._error, StoreError) else _RETRY_SECONDS
             due = (
                 now - self._tested_at >= pause
-                if is_failing
+                if is_in_doubt
                 else now - passed_at >= _SELF_TEST_SECONDS
             )
             if due:

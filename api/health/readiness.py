@@ -8,6 +8,7 @@ get an answer even if a device hangs.
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from threading import Lock
 
 import structlog
@@ -16,21 +17,28 @@ from api.health.key_check import KeyCheck
 from signer.audit.sealing_monitor import SealingMonitor, made_at
 from signer.deadline import Deadlines, Pending
 from signer.errors import (
+    ChainUnavailableError,
     ConfigurationError,
     HotWalletError,
+    Refusal,
     SigningStoppedError,
     StoreError,
+    WalletPausedError,
 )
 from signer.keys.proof import PROOF_VALID_SECONDS
-from signer.model.key import Key
+from signer.model.key import WATCHED, Key
 from signer.model.stop import Stop
+from signer.model.wallet import Wallet
 from signer.model.worker_row import WorkerRow, find_running, find_stopped
-from signer.ports import ChainClient, Clock, utc_now
+from signer.ports import Clock, utc_now
 
 
 CACHE_SECONDS = 3.0
 ANSWER_SECONDS = 3.5  # How long a round of checks waits for the dependencies.
 SHARED_SECONDS = 4.0  # How long a caller waits for a round that another caller began.
+
+LOOK_VALID_SECONDS = 120.0
+"""How old a worker's last look at a network may be: four periods."""
 
 LATE = "timeout"
 
@@ -43,7 +51,8 @@ class Readiness:
     Whether requests may be sent here.
 
     ``checks`` maps the name of each dependency to ``ok`` or an error's code.  While
-    signing or a worker is stopped a process is ready: it accepts refunds, which wait.
+    signing or a worker is stopped, or a wallet is paused, a process is ready: it
+    accepts refunds, which wait.
     It is ready, too, while changed rules are not in force: those from before are.
     Unless ``needs_key``, it is ready while the key does not sign: administrators can
     do everything else.
@@ -110,11 +119,25 @@ class AuditUnsignedError(StoreError):
 _DELAYS = frozenset(
     {
         SigningStoppedError.code,
+        WalletPausedError.code,
         WorkerStoppedError.code,
         PolicyNotReloadedError.code,
     }
 )
-"""What is no reason to accept no refunds (ADR 46, ADR 65)."""
+"""What is no reason to accept no refunds (ADR 46, ADR 65, ADR 77)."""
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkLook:
+    """
+    What a worker saw of a network, and when, by the ledger's clock.
+
+    ``problem`` is the code of the error for which it cannot use the network, if any.
+    """
+
+    at: datetime
+    problem: str | None = None
+    is_delegated: bool = False
 
 
 class ReadinessChecker:
@@ -258,20 +281,66 @@ def worker_check(
     return check
 
 
-def wallet_check(
-    client: ChainClient, active_key: Callable[[], Key | None]
+def network_check(
+    name: str,
+    workers: Callable[[], Sequence[WorkerRow]],
+    read: Callable[[Sequence[WorkerRow]], Mapping[str, NetworkLook]],
+    clock: Clock,
+    *,
+    timer: Callable[[], float] = time.monotonic,
 ) -> Callable[[], None]:
     """
-    Return a check that the address of *active_key* has no code.
+    Return a check of what running *workers*, whose rows *read* reads, saw of a network.
 
-    It fails with ``wallet-delegated``: only a delegation (EIP-7702) gives code to the
-    address of a key.
+    It asks no node.  It fails with the code that a worker has recorded, or with
+    ``chain-unavailable`` if none has looked for ``LOOK_VALID_SECONDS``; a process that
+    starts has looked itself.  Without a worker it fails with ``worker-stopped``.
+    """
+    started_at = timer()
+
+    def check() -> None:
+        now = clock()
+        running = find_running(workers(), now)
+        look = read(running).get(name)
+        if look is not None and look.problem is not None:
+            raise ConfigurationError(
+                Refusal(look.problem, f"a worker cannot use {name}")
+            )
+        age = timer() - started_at
+        if look is not None:
+            age = min(age, (now - look.at).total_seconds())
+        if age <= LOOK_VALID_SECONDS:
+            return
+        if not running:
+            raise WorkerStoppedError(f"no worker looks at {name}")
+        raise ChainUnavailableError(f"no worker has looked at {name} lately")
+
+    return check
+
+
+def wallet_check(
+    chain_id: int,
+    wallets: Callable[[], Iterable[Wallet]],
+    keys: Callable[[], Iterable[Key]],
+    is_delegated: Callable[[], bool],
+) -> Callable[[], None]:
+    """
+    Return a check of the *wallets* of *keys* in use on the chain *chain_id*.
+
+    It fails with ``wallet-delegated`` if *is_delegated*: only a delegation (EIP-7702)
+    gives code to the address of a key.  It fails with ``wallet-paused`` if one is
+    paused: new refunds wait.
     """
 
     def check() -> None:
-        key = active_key()
-        if key is not None and client.has_code(key.address):
-            raise WalletDelegatedError(f"{key.address} has code")
+        if is_delegated():
+            raise WalletDelegatedError("the address of the active key has code")
+        used = {key.address for key in keys() if key.state in WATCHED}
+        for wallet in wallets():
+            is_used = wallet.chain_id == chain_id and wallet.sender in used
+            if is_used and wallet.is_paused:
+                # Also a row that is not authentic: its wallet assigns no nonces.
+                raise WalletPausedError(str(wallet.error()))
 
     return check
 

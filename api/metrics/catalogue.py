@@ -273,6 +273,18 @@ WALLET_DELEGATED = Spec(
     ("network",),
     "1 if the active key's address has code, which is a delegation (EIP-7702), else 0.",
 )
+NETWORK_LOOKED = Spec(
+    "hotwallet_network_looked_timestamp_seconds",
+    "gauge",
+    ("network",),
+    "When a worker last asked the network's nodes, in seconds since 1970.",
+)
+NETWORK_PROBLEM = Spec(
+    "hotwallet_network_problem",
+    "gauge",
+    ("network", "code"),
+    "1 while workers cannot use the network, with the code of the error.",
+)
 MAX_FEE = Spec(
     "hotwallet_network_max_fee_gwei",
     "gauge",
@@ -328,6 +340,8 @@ OF_WORKERS = (
     MISSING_NONCES,
     TOP_UP_FAILING,
     WALLET_DELEGATED,
+    NETWORK_LOOKED,
+    NETWORK_PROBLEM,
     MAX_FEE,
     NODE_UP,
     NODE_DISAGREES,

@@ -61,6 +61,8 @@ class WorkerMeter(Meter):
         self._missing_nonces = self._gauge(catalogue.MISSING_NONCES)
         self._top_up_failing = self._gauge(catalogue.TOP_UP_FAILING)
         self._delegated = self._gauge(catalogue.WALLET_DELEGATED)
+        self._looked = self._gauge(catalogue.NETWORK_LOOKED)
+        self._problem = self._gauge(catalogue.NETWORK_PROBLEM)
         self._max_fee = self._gauge(catalogue.MAX_FEE)
         self._node_up = self._gauge(catalogue.NODE_UP)
         self._node_disagrees = self._gauge(catalogue.NODE_DISAGREES)
@@ -147,10 +149,13 @@ class WorkerMeter(Meter):
             (self._delegated, view.is_delegated),
             (self._quorum, view.has_quorum),
             (self._head_age, view.head_age),
+            (self._looked, None if view.at is None else view.at.timestamp()),
         )
         for gauge, value in of_network:
             if value is not None:
                 gauge.labels(network).set(value)
+        if view.problem is not None:
+            self._problem.labels(network, self._names.code(view.problem)).set(1)
         self._show_nodes(network, view)
 
     def _show_nodes(self, network: str, view: NetworkView) -> None:
@@ -168,6 +173,8 @@ class WorkerMeter(Meter):
             self._chain_nonce,
             self._missing_nonces,
             self._delegated,
+            self._looked,
+            self._problem,
             self._max_fee,
             self._node_up,
             self._node_disagrees,

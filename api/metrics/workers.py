@@ -8,17 +8,19 @@ only a bounded number of samples, so that a changed row cannot flood a monitorin
 import math
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 
 from prometheus_client.core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
+from api.health.readiness import NetworkLook
 from api.metrics import catalogue
 from api.metrics.catalogue import Spec
 from signer.model.worker_row import WorkerRow, find_running, find_stopped
 from signer.ports import Clock, WorkerStore
 
 
+_LATEST = 2**33  # Seconds since 1970 that a date can have.
 _MOST_SAMPLES = 2000  # Of one worker.
 _LABEL = re.compile(r"[A-Za-z0-9 ._+-]{0,64}")
 
@@ -116,6 +118,31 @@ def read_failing_top_ups(
             if name == catalogue.TOP_UP_FAILING.name and value
         }
     )
+
+
+def read_network_looks(workers: Sequence[WorkerRow]) -> Mapping[str, NetworkLook]:
+    """Return the newest look of *workers* at each network, by its name."""
+    looks: dict[str, NetworkLook] = {}
+    for worker in workers:
+        samples: dict[str, dict[str, float]] = {}
+        codes: dict[str, str] = {}
+        for name, labels, value in read_samples(worker.metrics):
+            network = labels.get("network", "")
+            samples.setdefault(network, {})[name] = value
+            if name == catalogue.NETWORK_PROBLEM.name and value:
+                codes[network] = labels["code"]
+        for network, values in samples.items():
+            at = values.get(catalogue.NETWORK_LOOKED.name)
+            if at is None or not 0 <= at < _LATEST:
+                continue
+            look = NetworkLook(
+                datetime.fromtimestamp(at, UTC),
+                codes.get(network),
+                bool(values.get(catalogue.WALLET_DELEGATED.name)),
+            )
+            if network not in looks or looks[network].at < look.at:
+                looks[network] = look
+    return looks
 
 
 def _is_ours(name: str, labels: Mapping[str, str]) -> bool:

@@ -82,7 +82,8 @@ class Signer:
         self.key_id = key_id
         self.public_key = public_key
         self.address = public_key.address
-        self.last_signature_at: float | None = None  # time.monotonic()
+        # When a signature last succeeded, and when one last failed: time.monotonic().
+        self.last_results: tuple[float | None, float | None] = (None, None)
         self._subject = Subject(backend.name, key_id, self.address)
 
     @classmethod
@@ -232,6 +233,7 @@ class Signer:
             signature = self._sign_with_retry(digest, attempt)
         except HotWalletError as e:
             outcome = e.code
+            self.last_results = self.last_results[0], time.monotonic()
             self._report(purpose, attempt, e)
             raise
         finally:
@@ -240,7 +242,7 @@ class Signer:
                     self._outcome(purpose, digest, attempt, outcome, NOTHING)
                 )
         self._report(purpose, attempt, None)
-        self.last_signature_at = time.monotonic()
+        self.last_results = time.monotonic(), self.last_results[1]
 
         def succeeded(**details: str | int) -> Record:
             return self._outcome(purpose, digest, attempt, SUCCESS, details)

@@ -89,7 +89,7 @@ class WalletMonitor:
         self._clock = clock
         self._meter = meter
         self._check = check
-        self._read: dict[str, tuple[float, NetworkView]] = {}
+        self._read: dict[tuple[str, str], tuple[float, NetworkView]] = {}
         self._checked: dict[str, float] = {}
         self._throttle = AlertThrottle(timer, remind=REMIND_SECONDS)
         self._nodes = NodeAlarm(alerts, timer)
@@ -125,7 +125,7 @@ class WalletMonitor:
         for name, chain in self._chains.items():
             view = None
             if active is None:
-                self._read.pop(name, None)
+                self._read.clear()
             else:
                 view = self._view(name, chain, active.address)
                 self._warn(name, chain, view.funds)
@@ -139,11 +139,11 @@ class WalletMonitor:
     def _view(self, name: str, chain: Chain, address: str) -> NetworkView:
         statuses = chain.client.node_statuses(None, ())
         nodes, age = compare_nodes(statuses), self._head_age(name, statuses)
-        at, view = self._read.get(name, (-math.inf, NetworkView(nodes)))
+        at, view = self._read.get((name, address), (-math.inf, NetworkView(nodes)))
         now = self._timer()
         if now - at >= _FUNDS_SECONDS or _is_worrying(view, chain):
             view = self._read_all(name, chain, address)
-            self._read[name] = now, view
+            self._read[name, address] = now, view
         view = replace(view, nodes=nodes, head_age=age, at=self._clock())
         if view.problem is not None or _has_quorum(nodes):
             return view

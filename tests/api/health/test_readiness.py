@@ -1,11 +1,10 @@
 """Readiness: failures are named, hanging checks time out, results are cached."""
 
 import io
-import socket
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
@@ -23,14 +22,17 @@ from api.health.readiness import (
     LATE,
     SHARED_SECONDS,
     KeyNotProvedError,
+    NetworkLook,
     Readiness,
     ReadinessChecker,
+    network_check,
     sealing_check,
     unsealed_seconds,
     worker_check,
 )
+from api.metrics.names import Names
+from api.metrics.worker_meter import WorkerMeter
 from backends.aws_kms import KMSBackend
-from backends.json_rpc import JSONRPCChain
 from backends.sql import SQLStore
 from dev.kms_faults import disabled, hang, other_key
 from dev.kms_wire import Faults
@@ -48,7 +50,9 @@ from signer.errors import (
     StoreUnavailableError,
 )
 from signer.keys.signer import Signer
+from signer.model.network_view import NetworkView
 from signer.model.stop import EVERYTHING
+from signer.model.wallet import Pause, Wallet
 from signer.model.worker_row import WorkerRow
 from signer.ports import KeyDirectory, KeyId, utc_now
 from signer.startup.dependency_checks import check_chain
@@ -62,7 +66,7 @@ from tests.support.audit import record
 from tests.support.devices import Device, honest, signer_over
 from tests.support.keys import key_at, key_of, made_active
 from tests.support.ledgers import open_ledger, seal
-from tests.support.refunds import KEY
+from tests.support.refunds import CUSTOMER, KEY
 from tests.support.timer import Timer
 from tests.support.waiting import eventually
 
@@ -135,13 +139,6 @@ def system(sqlite_store: SQLStore, open_kms: OpenKMS, kms_key: KeyId) -> System:
     return System(sqlite_store, open_kms(), kms_key)
 
 
-@pytest.fixture
-def silent_node() -> Iterator[str]:
-    """The URL of a node that never answers."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-
-
 def test_everything_is_checked_and_healthy(system: System) -> None:
     answer = system.checker()
 
@@ -208,29 +205,6 @@ def test_a_kms_that_hangs(system: System, kms_faults: Faults) -> None:
     assert eventually(lambda: system.store.alert_counts() == {"key-unhealthy": 1})
 
 
-def test_a_node_that_hangs(
-    sqlite_store: SQLStore, open_kms: OpenKMS, kms_key: KeyId, silent_node: str
-) -> None:
-    """The check is late within 5 s, and another network is not affected."""
-    silent = JSONRPCChain([silent_node], timeout=30.0, chain_id=CHAIN_ID)
-    system = System(
-        sqlite_store,
-        open_kms(),
-        kms_key,
-        {**CHAINS, "silent": Chain(NETWORK, silent)},
-    )
-
-    answer, seconds = system.timed()
-
-    assert answer.checks == {
-        **dict.fromkeys(answer.checks, "ok"),
-        "network-silent": LATE,
-        "wallet-silent": LATE,
-    }
-    assert seconds < IN_TIME
-    assert system.store.alert_counts() == {}
-
-
 def test_a_database_that_hangs(open_kms: OpenKMS, kms_key: KeyId) -> None:
     """
     Checks that need it are late within 5 s; the key is not reported as unhealthy.
@@ -259,7 +233,7 @@ def test_a_database_that_hangs(open_kms: OpenKMS, kms_key: KeyId) -> None:
     (answer,) = given.values()
     assert answer.checks["database"] == LATE
     assert answer.checks["audit"] == LATE
-    assert answer.checks["network-local"] == "ok"
+    assert answer.checks["network-local"] == LATE  # Workers' rows are there.
     assert answer.address is None
     assert recovered
     assert alerts == {}
@@ -295,7 +269,7 @@ def _build_checker(
     A round waits for *seconds* of real time.
     """
     timer = Timer()
-    key_check = KeyCheck(key or Counted(), lambda: None, Alerts(), timer=timer)
+    key_check = KeyCheck(key or Counted(), lambda: (None, None), Alerts(), timer=timer)
     return ReadinessChecker(
         checks, key_check, lambda: None, answer_seconds=seconds, timer=timer
     ), timer
@@ -359,7 +333,11 @@ def _build_key_check(
     key: Callable[[], object], signed_at: Callable[[], float | None] = lambda: None
 ) -> tuple[KeyCheck, Timer, "RecordingAlerts"]:
     timer, alerts = Timer(), RecordingAlerts()
-    return KeyCheck(key, signed_at, alerts, timer=timer), timer, alerts
+    return (
+        KeyCheck(key, lambda: (signed_at(), None), alerts, timer=timer),
+        timer,
+        alerts,
+    )
 
 
 class RecordingAlerts(Alerts):
@@ -384,18 +362,39 @@ def _outcome(key_check: KeyCheck) -> str:
     return "ok"
 
 
-def test_a_healthy_key_is_tested_every_thirty_seconds() -> None:
+def test_a_healthy_key_is_tested_twice_an_hour() -> None:
+    """A call of the device costs money."""
     key = Counted()
     key_check, timer, _ = _build_key_check(key)
     asked_at = []
-    for _ in range(40):
+    for _ in range(1200):
         before = key.asked
         key_check()
         if key.asked > before:
             asked_at.append(timer.now - 1000)
         timer.now += 3
 
-    assert asked_at == [0, 30, 60, 90]
+    assert asked_at == [0, 1800]
+
+
+def test_a_signature_that_fails_is_followed_by_a_self_test() -> None:
+    """It shows within seconds whether the key signs, however recent the last test."""
+    key = Counted()
+    results: list[tuple[float | None, float | None]] = [(None, None)]
+    alerts, timer = RecordingAlerts(), Timer()
+    key_check = KeyCheck(key, lambda: results[-1], alerts, timer=timer)
+    outcomes = [_outcome(key_check)]
+    timer.now += 60
+    results.append((None, timer.now))
+    key.error = KeyUnusableError("disabled")
+    timer.now += 1
+    outcomes.append(_outcome(key_check))
+    key.error = None
+    timer.now += 5
+    outcomes += [_outcome(key_check), _outcome(key_check)]
+
+    assert outcomes == ["ok", "key-unusable", "ok", "ok"]
+    assert key.asked == 3
 
 
 def test_a_key_that_signs_refunds_is_not_tested() -> None:
@@ -404,7 +403,7 @@ def test_a_key_that_signs_refunds_is_not_tested() -> None:
     key_check, timer, _ = _build_key_check(key, lambda: signed[-1] if signed else None)
     key_check()
     for _ in range(100):
-        timer.now += 3
+        timer.now += 300
         signed.append(timer.now - 1)
         key_check()
 
@@ -449,10 +448,10 @@ def test_one_alert_per_failure_of_the_key() -> None:
             key.error = KeyUnusableError("disabled")
             for _ in range(10):
                 _outcome(key_check)
-                timer.now += 40
+                timer.now += 2000
             key.error = None
             _outcome(key_check)
-            timer.now += 40
+            timer.now += 2000
             assert alerts.reaches(turn + 1)
 
     assert alerts.raised == [(Alert.KEY_UNHEALTHY, {"code": "key-unusable"})] * 2
@@ -633,15 +632,15 @@ def start(sqlite_store: SQLStore) -> Callable[[Role], Process]:
 
 
 Start = Callable[[Role], Process]
-EVERY = {"database", "signing", "audit", "guard", "worker"}
+EVERY = {"database", "signing", "audit", "guard", "worker", "wallet-local"}
 
 
 @pytest.mark.parametrize(
     ("role", "names"),
     [
         (Role.REFUNDS, EVERY),
-        (Role.ADMIN, EVERY | {"key", "network-local", "wallet-local"}),
-        (Role.ALL, EVERY | {"key", "network-local", "wallet-local"}),
+        (Role.ADMIN, EVERY | {"key", "network-local"}),
+        (Role.ALL, EVERY | {"key", "network-local"}),
     ],
 )
 def test_a_role_checks_what_it_needs(
@@ -657,24 +656,100 @@ def test_a_role_checks_what_it_needs(
     assert answer.ready
     assert (answer.address, answer.epoch) == (KEY_ADDRESS, 1)
     assert (process.device.calls > 0) == ("key" in names)
-    assert (process.node.calls.total() > 0) == ("network-local" in names)
+    assert process.node.calls.total() == 0  # A probe costs no call of a node.
+
+
+def _looked(store: SQLStore, process: "Process", **view: Any) -> None:
+    """Record what the worker saw of the network, a second later each time."""
+    at = process.clock()
+    meter = WorkerMeter(Names({"local"}, ()))
+    meter.looked("local", NetworkView((), at=at, **view))
+    store.record_pass(WorkerRow("looks", at, at, meter.text()))
 
 
 def test_a_wallet_with_delegated_code_is_not_ready(
     start: Start, sqlite_store: SQLStore
 ) -> None:
-    """T7: until the active key's address has no code again, or it is another key's."""
+    """T7: until a worker sees that the active key's address has no code again."""
     process = start(Role.ALL)
     sqlite_store.prove(KEY_ADDRESS, process.clock())
-    _pass(sqlite_store, process)
-    process.node.delegated.add(KEY_ADDRESS)
+    _looked(sqlite_store, process, is_delegated=True)
     found = process.checker()
-    process.node.delegated.clear()
+    _looked(sqlite_store, process, is_delegated=False)
     again = _check_again(process.checker)
 
     assert found.checks["wallet-local"] == "wallet-delegated"
     assert not found.ready
     assert again.ready
+
+
+@pytest.mark.parametrize("role", [Role.ADMIN, Role.ALL])
+@pytest.mark.parametrize("problem", ["chain-unavailable", "chain-misconfigured"])
+def test_a_network_is_as_ready_as_a_worker_saw_it(
+    start: Start, sqlite_store: SQLStore, role: Role, problem: str
+) -> None:
+    """The code of its problem is reported until a newer look finds none."""
+    process = start(role)
+    sqlite_store.prove(KEY_ADDRESS, process.clock())
+    _looked(sqlite_store, process, problem=problem)
+    found = process.checker()
+    _looked(sqlite_store, process)
+    again = _check_again(process.checker)
+
+    assert (found.ready, found.checks["network-local"]) == (False, problem)
+    assert (again.ready, again.checks["network-local"]) == (True, "ok")
+
+
+def test_an_old_look_at_a_network_is_not_ready() -> None:
+    """Neither is none, some time after the start; without a worker, refunds wait."""
+    clock, timer = SettableClock(), Timer()
+    looks: dict[str, NetworkLook] = {}
+    rows = [WorkerRow("a", clock(), clock())]
+    check = network_check("local", lambda: rows, lambda _: looks, clock, timer=timer)
+    found = [_code(check)]
+    timer.now += 121
+    found.append(_code(check))
+    looks["local"] = NetworkLook(clock() - timedelta(seconds=120))
+    found.append(_code(check))
+    looks["local"] = NetworkLook(clock() - timedelta(seconds=121))
+    found.append(_code(check))
+    rows.clear()
+    found.append(_code(check))
+
+    stale = "chain-unavailable"
+    assert found == ["ok", stale, "ok", stale, "worker-stopped"]
+
+
+def _code(check: Callable[[], None]) -> str:
+    try:
+        check()
+    except HotWalletError as e:
+        return e.code
+    return "ok"
+
+
+@pytest.mark.parametrize("role", [Role.REFUNDS, Role.ADMIN, Role.ALL])
+def test_a_paused_wallet_is_shown_and_leaves_the_process_ready(
+    start: Start, sqlite_store: SQLStore, role: Role
+) -> None:
+    """New refunds wait: no load balancer must take all hosts out, but it is no "ok"."""
+    process = start(role)
+    sqlite_store.prove(KEY_ADDRESS, process.clock())
+    _pass(sqlite_store, process)
+    paused_at = process.clock()
+    for sender, reason in ((KEY_ADDRESS, None), (CUSTOMER, Pause.CHAIN_AHEAD)):
+        at = None if reason is None else paused_at
+        sqlite_store.open_wallet(Wallet(CHAIN_ID, sender, 0, 0, reason, at))
+    before = process.checker()
+    wallet = sqlite_store.wallet(CHAIN_ID, KEY_ADDRESS)
+    assert wallet is not None
+    sqlite_store.pause(wallet, Pause.CHAIN_AHEAD, paused_at)
+    paused = _check_again(process.checker)
+
+    assert before.checks["wallet-local"] == "ok"
+    assert not before.degraded
+    assert paused.checks["wallet-local"] == "wallet-paused"
+    assert (paused.ready, paused.degraded) == (True, True)
 
 
 def _pass(store: SQLStore, process: Process, seconds: float = 0) -> None:

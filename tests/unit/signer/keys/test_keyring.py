@@ -256,8 +256,9 @@ def test_self_test_uses_the_current_key_id(sqlite_store: SQLStore) -> None:
     _fail_over(sqlite_store, "elsewhere")
     ring.self_test()
 
-    assert first.last_signature_at is not None
-    assert there.last_signature_at is not None
-    assert there.last_signature_at > first.last_signature_at
+    (signed_here, _), (signed_there, _) = first.last_results, there.last_results
+    assert signed_here is not None
+    assert signed_there is not None
+    assert signed_there > signed_here
     with pytest.raises(KeyRotatedError):
         first.self_test(while_active=True)
