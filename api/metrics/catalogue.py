@@ -218,6 +218,13 @@ REFUND_CONFIRMED = Spec(
     ("network",),
     "Time from the acceptance of a refund to its confirmation.",
 )
+REFUND_SIGNATURES = Spec(
+    "hotwallet_refund_signatures",
+    "histogram",
+    ("network",),
+    "Signatures of transactions for the nonce of a refund that ended: more than one"
+    " means higher fees, or a no-op.",
+)
 REFUND_DELAYS = Spec(
     "hotwallet_refund_delays_total",
     "counter",
@@ -331,6 +338,7 @@ OF_WORKERS = (
     REFUNDS_ENDED,
     REFUND_BROADCAST,
     REFUND_CONFIRMED,
+    REFUND_SIGNATURES,
     REFUND_DELAYS,
     FEES_PAID,
     WALLET_BALANCE,

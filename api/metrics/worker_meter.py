@@ -25,6 +25,7 @@ from signer.ports import Meter
 
 _SIGNATURE_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _REFUND_BUCKETS = (0.5, 1, 2, 5, 10, 30, 60, 120, 300, 900, 3600, 14400)
+_COUNT_BUCKETS = (1, 2, 3, 5, 10)
 _MOST_REPLACED = 10_000
 _GWEI = 10**9
 
@@ -52,6 +53,8 @@ class WorkerMeter(Meter):
         self._ended = self._counter(catalogue.REFUNDS_ENDED)
         self._broadcast = self._histogram(catalogue.REFUND_BROADCAST, _REFUND_BUCKETS)
         self._confirmed = self._histogram(catalogue.REFUND_CONFIRMED, _REFUND_BUCKETS)
+        signed = catalogue.REFUND_SIGNATURES
+        self._refund_signatures = self._histogram(signed, _COUNT_BUCKETS)
         self._delays = self._counter(catalogue.REFUND_DELAYS)
         self._fees = self._counter(catalogue.FEES_PAID)
         self._balance = self._gauge(catalogue.WALLET_BALANCE)
@@ -118,6 +121,10 @@ class WorkerMeter(Meter):
         coins = wei / 10**COIN_DECIMALS
         self._fees.labels(self._names.network(network)).inc(coins)
 
+    def ended(self, network: str, *, signatures: int) -> None:
+        name = self._names.network(network)
+        self._refund_signatures.labels(name).observe(signatures)
+
     def looked(self, network: str, view: NetworkView | None) -> None:
         with self._lock:  # A scrape sees all of a view, or none of it.
             self._views.pop(network, None)
@@ -154,8 +161,8 @@ class WorkerMeter(Meter):
         for gauge, value in of_network:
             if value is not None:
                 gauge.labels(network).set(value)
-        if view.problem is not None:
-            self._problem.labels(network, self._names.code(view.problem)).set(1)
+        problem = self._problem.labels(network, self._names.code(view.problem))
+        problem.set(view.problem is not None)
         self._show_nodes(network, view)
 
     def _show_nodes(self, network: str, view: NetworkView) -> None:

@@ -37,6 +37,9 @@ class Meter:
     def paid_fee(self, network: str, wei: int) -> None:
         """Count the fee of the transaction that ended a refund, in wei."""
 
+    def ended(self, network: str, *, signatures: int) -> None:
+        """Count a refund that ended, for whose nonce so many *signatures* were made."""
+
     def accepted(self, refund: Refund, seconds: float, trace: str | None) -> None:
         """
         Count a new refund, which is stored.
@@ -93,6 +96,10 @@ class Meters(Meter):
     def paid_fee(self, network: str, wei: int) -> None:
         for meter in self._meters:
             meter.paid_fee(network, wei)
+
+    def ended(self, network: str, *, signatures: int) -> None:
+        for meter in self._meters:
+            meter.ended(network, signatures=signatures)
 
     def accepted(self, refund: Refund, seconds: float, trace: str | None) -> None:
         for meter in self._meters:

@@ -14,6 +14,7 @@ others are below it.
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
+from datetime import timedelta
 from functools import cache
 
 import structlog
@@ -31,10 +32,17 @@ from signer.ports import NO_METER, Block, Change, Clock, Meter, Receipt, Store
 from signer.refunds.head_looks import HeadLook, HeadLooks
 from signer.refunds.row_alarm import RowAlarm
 from signer.refunds.sweep_policy import build_objection
-from signer.refunds.transitions import log_final_status
+from signer.refunds.transitions import REBROADCAST_AFTER, log_final_status
 
 
 _BATCH = 500
+
+_MOST_RESENT = 256
+"""How many dropped transactions are sent again after a block: more than a full pool
+takes of one address."""
+
+_SENT_LATELY = REBROADCAST_AFTER - timedelta(seconds=8)
+"""What is due later than in this time was sent a moment ago."""
 
 
 class ConfirmationTracker:
@@ -95,8 +103,9 @@ class ConfirmationTracker:
                     seen.append(change)
         except HotWalletError as e:
             self._log.warning("tracking-failed", network=name, code=e.code)
-            return self._save(seen, receipts)  # What was seen before an error is known.
-        saved = self._save(seen, receipts)
+            # What was seen before an error is known.
+            return self._save(seen, receipts, in_flight)
+        saved = self._save(seen, receipts, in_flight)
         is_settled = _is_settled(asked, seen, view)
         self._looks.end(look, head, is_settled=is_settled)
         return saved
@@ -111,21 +120,46 @@ class ConfirmationTracker:
         """Return the refunds of which receipts can say something new."""
         has_moved = look.has_moved(head)
         sent = [each for each in in_flight if each.refund.status is Status.BROADCAST]
-        asked: list[InFlight] = []
+        counts: Mapping[str, int] = {}
         if has_moved or any(look.is_new(each.refund) for each in sent):
             counts = view.count({str(each.refund.sender) for each in sent})
-            asked += [
-                each
-                for each in sent
-                if (each.refund.nonce or 0) < counts[str(each.refund.sender)]
-            ]
+
+        def is_used(refund: Refund) -> bool:
+            return (refund.nonce or 0) < counts.get(str(refund.sender), 0)
+
+        asked = [each for each in sent if is_used(each.refund)]
         if has_moved:
+            old = [each.refund for each in sent if not look.is_new(each.refund)]
+            with suppress(ChainError):  # They are sent again later in any case.
+                self._resend_dropped([r for r in old if not is_used(r)], view)
             mined = [each for each in in_flight if each.refund.status is Status.MINED]
             deep = [each for each in mined if view.is_deep(each.refund)]
             # All deep ones are requested: only the others need to be watched.
             has_lost = len(deep) < len(mined) and view.has_lost_newest(mined)
             asked += mined if has_lost else deep
         return asked
+
+    def _resend_dropped(self, waiting: Sequence[Refund], view: "_ChainView") -> None:
+        """
+        Let transactions that have left the nodes' pools be sent again now.
+
+        A block has come without *waiting*, which were sent before.  A pool that is full
+        drops the highest nonces of an address, so only the lowest of them fit again.
+        """
+        now = self._clock()
+        senders = {str(refund.sender) for refund in waiting}
+        first = {each: view.pending_count(each) for each in sorted(senders)}
+        dropped = [
+            refund
+            for refund in sorted(waiting, key=lambda refund: refund.nonce or 0)
+            if (refund.nonce or 0) >= first[str(refund.sender)]
+            and timedelta(0) < refund.due_at - now <= _SENT_LATELY
+        ]
+        changes = [
+            Change(refund, refund.with_due_at(now)) for refund in dropped[:_MOST_RESENT]
+        ]
+        if changes:
+            self._store.save_all(changes)
 
     def _look(
         self, in_flight: InFlight, receipts: Mapping[str, Receipt], view: "_ChainView"
@@ -154,8 +188,14 @@ class ConfirmationTracker:
             return None
         return Change(refund, after)
 
-    def _save(self, changes: Sequence[Change], receipts: Mapping[str, Receipt]) -> int:
+    def _save(
+        self,
+        changes: Sequence[Change],
+        receipts: Mapping[str, Receipt],
+        in_flight: Sequence[InFlight],
+    ) -> int:
         """Save *changes*, which *receipts* show; return how many were possible."""
+        signed = {each.refund.id: len(each.tx_hashes) for each in in_flight}
         saved = 0
         errors: list[HotWalletError | None] = []
         for start in range(0, len(changes), self._batch):
@@ -166,6 +206,8 @@ class ConfirmationTracker:
                 self._meter.moved(change.before, change.after)
                 if change.after.status.is_final:
                     self._count_fee(change.after, receipts)
+                    network = change.after.network
+                    self._meter.ended(network, signatures=signed[change.after.id])
                     log_final_status(self._log, change.after)
             elif isinstance(error, RowNotAuthenticError):
                 # What the chain shows cannot be compared with a changed row.
@@ -248,6 +290,10 @@ class _ChainView:
     def count(self, senders: Collection[str]) -> Mapping[str, int]:
         """Return the next nonce of each of *senders* in the newest block."""
         return {each: self._client.transaction_count(each) for each in sorted(senders)}
+
+    def pending_count(self, sender: str) -> int:
+        """Return the next nonce of *sender* that no block and no pool has."""
+        return self._client.pending_count(sender)
 
     def _reaches(self, number: int) -> bool:
         return self._head - number + 1 >= self._confirmations

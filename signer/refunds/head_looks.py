@@ -48,7 +48,7 @@ class HeadLook:
 
     def is_new(self, refund: Refund) -> bool:
         """Return whether *refund* was broadcast after the last look began."""
-        return self.last is not None and refund.updated_at >= self.last.at
+        return self.last is None or refund.updated_at >= self.last.at
 
 
 class HeadLooks:

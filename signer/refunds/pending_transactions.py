@@ -172,7 +172,8 @@ class PendingTransactions:
     ) -> Refund | None:
         """Sign again with better fees; None if that does not help, or at the cap."""
         base_fee = self._pricing.current_fees(chain).base_fee or 0
-        if not is_next and latest.max_fee_per_gas >= base_fee:
+        waits = not is_next or self._became_next_lately(latest, chain)
+        if waits and latest.max_fee_per_gas >= base_fee:
             return None  # It waits for lower nonces, not for higher fees.
         # A node that reports success may hide that the others reject it for good.
         try:
@@ -183,6 +184,14 @@ class PendingTransactions:
             return None if plan is None else self._attempts.record(plan, chain)
         except _NOT_NOW:
             return None  # The same bytes are sent again until a signature may follow.
+
+    def _became_next_lately(self, latest: SignedTransaction, chain: Chain) -> bool:
+        """Return whether the nonce below was mined so lately that *latest* may be."""
+        below = self._store.find_nonce(latest.chain_id, latest.sender, latest.nonce - 1)
+        moves = () if below is None else self._store.history(below.id)
+        mined = [move.at for move in moves if move.status is Status.MINED]
+        stuck_after = timedelta(seconds=chain.network.stuck_after_seconds)
+        return any(abs(self._clock() - at) < stuck_after for at in mined)
 
     def _adopt(self, refund: Refund, mined: MinedTransaction) -> Refund:
         """Return the refund as mined by a transaction that the ledger has lost."""

@@ -22,6 +22,7 @@ from signer.alerts import Alert, Alerts, AlertThrottle
 from signer.chain.chain import Chain
 from signer.errors import ChainUnavailableError, ConfigurationError, HotWalletError
 from signer.model.network_view import Funds, NetworkView, NodeView
+from signer.model.refund import COIN
 from signer.model.worker_row import find_running
 from signer.ports import Clock, KeyStore, Meter, NodeStatus, RefundStatistics
 from signer.ports.refund_reader import RefundReader
@@ -141,13 +142,21 @@ class WalletMonitor:
         nodes, age = compare_nodes(statuses), self._head_age(name, statuses)
         at, view = self._read.get((name, address), (-math.inf, NetworkView(nodes)))
         now = self._timer()
-        if now - at >= _FUNDS_SECONDS or _is_worrying(view, chain):
+        is_due = now - at >= _FUNDS_SECONDS or _is_worrying(view, chain)
+        if is_due or self._has_first_payment(chain, view):
             view = self._read_all(name, chain, address)
             self._read[name, address] = now, view
         view = replace(view, nodes=nodes, head_age=age, at=self._clock())
         if view.problem is not None or _has_quorum(nodes):
             return view
         return replace(view, has_quorum=False, problem=ChainUnavailableError.code)
+
+    def _has_first_payment(self, chain: Chain, view: NetworkView) -> bool:
+        """Return whether the wallet has paid, and *view* is from before that."""
+        unknown = [each for each in view.funds if each.refunds_left is None]
+        if not any(each.asset == COIN for each in unknown):
+            return False
+        return bool(self._ledger.last_payments(chain.network.chain_id, 1))
 
     def _read_all(self, name: str, chain: Chain, address: str) -> NetworkView:
         try:

@@ -18,13 +18,16 @@ from signer.model.refund import Status
 from signer.ports import Ledger
 from tests.fixtures.chain import DevChain
 from tests.fixtures.fake_node import FakeNode
-from tests.support.node_calls import BLOCK_SECONDS, Fleet
+from tests.support.node_calls import BLOCK_SECONDS, Fleet, SmallPool
 from tests.support.refunds import World
 
 
 CONFIRMATIONS = 8
 IDLE_PER_MINUTE = 6
 PER_REFUND = 12
+SLOTS = 16
+"""How many transactions of an address geth's pool keeps in any case."""
+
 EVERY = 8
 """Seconds between two refunds; 10,000 a day are one every 8.6 seconds."""
 
@@ -84,3 +87,24 @@ def test_calls_of_each_node_are_bounded(start: Start, nodes: int, workers: int) 
     # The last ones are confirmed on time, although nothing else is to be done.
     fleet.run((CONFIRMATIONS + 2) * BLOCK_SECONDS)
     assert set(fleet.statuses()) == {Status.CONFIRMED}
+
+
+def test_a_burst_beyond_the_pool_fills_every_block(start: Start) -> None:
+    """
+    What the node dropped is sent again when a block shows it, and never signed again.
+
+    Each block but the last has as many of our transactions as the pool holds.
+    """
+    fleet = start(1, 2)
+    pool = SmallPool(fleet.anvil, fleet.nodes[0], SLOTS)
+    fleet.run(60)
+    first = fleet.head() + 1
+    fleet.accept(4 * SLOTS + 1)
+    fleet.count()
+    fleet.run(6 * BLOCK_SECONDS)
+
+    mined = [fleet.transactions_in(each) for each in range(first, fleet.head() + 1)]
+    assert [each for each in mined if each] == [SLOTS] * 4 + [1], mined
+    assert 0 not in mined[1:5]
+    assert len(pool.sent) == len(fleet.refunds)  # Each has one transaction.
+    assert fleet.count().total() <= PER_REFUND * len(fleet.refunds)

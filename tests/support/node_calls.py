@@ -2,8 +2,15 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import Any
+
+from eth_account import Account
+from eth_account.typed_transactions.typed_transaction import TypedTransaction
+from eth_utils.crypto import keccak
+from hexbytes import HexBytes
 
 from signer.alerts import Alerts
 from signer.model.refund import Refund, Status
@@ -13,6 +20,7 @@ from signer.refunds.wallet_monitor import WAIT_SECONDS, WalletMonitor
 from signer.refunds.worker import Worker
 from tests.fixtures.chain import DevChain
 from tests.fixtures.fake_node import FakeNode
+from tests.fixtures.replies import Computed
 from tests.support.refunds import World
 
 
@@ -69,6 +77,19 @@ class Fleet:
             for process in self.processes:
                 self._pass(process)
 
+    def accept(self, count: int) -> None:
+        """Accept *count* refunds at once."""
+        self.refunds += [self.world.accepted(amount="0.01") for _ in range(count)]
+
+    def head(self) -> int:
+        """Return the height of the newest block."""
+        return int(self.anvil.rpc("eth_blockNumber"), 16)
+
+    def transactions_in(self, number: int) -> int:
+        """Return how many transactions the block has."""
+        block = self.anvil.rpc("eth_getBlockByNumber", hex(number), False)
+        return len(block["transactions"])
+
     def statuses(self) -> list[Status]:
         """Return the status of each refund."""
         return self.world.statuses(self.refunds)
@@ -92,3 +113,30 @@ class Fleet:
             self.world.store.record_pass(WorkerRow(row.name, row.started_at, now))
         if self.seconds >= process.look_at:
             process.look_at = self.seconds + process.monitor.look()
+
+
+class SmallPool:
+    """
+    The pool of a node that keeps so many transactions of an address, and drops others.
+
+    geth accepts a transaction, and drops it when its pool is full: of an address with
+    more than 16, those with the highest nonces.
+    """
+
+    def __init__(self, anvil: DevChain, node: FakeNode, slots: int) -> None:
+        self._anvil = anvil
+        self._slots = slots
+        self.sent: Counter[str] = Counter()
+        node.script("eth_sendRawTransaction", Computed(self._send))
+
+    def _send(self, params: list[Any]) -> str:
+        raw = HexBytes(params[0])
+        tx_hash = f"0x{keccak(raw).hex()}"
+        self.sent[tx_hash] += 1
+        sender = Account.recover_transaction(raw)
+        used = int(self._anvil.rpc("eth_getTransactionCount", sender, "latest"), 16)
+        nonce = TypedTransaction.from_bytes(raw).as_dict()["nonce"]
+        if used <= nonce < used + self._slots:
+            with suppress(Exception):  # It has it already.
+                self._anvil.rpc("eth_sendRawTransaction", params[0])
+        return tx_hash

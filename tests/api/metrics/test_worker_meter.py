@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
@@ -180,14 +180,30 @@ def test_the_newest_view_counts(meter: WorkerMeter) -> None:
         "hotwallet_node_disagrees local node-1": 0,
         "hotwallet_node_disagrees local node-2": 1,
         "hotwallet_node_lag_blocks local node-1": 0,
+        "hotwallet_network_problem none local": 0,
         "hotwallet_network_quorum local": 1,
         "hotwallet_network_head_age_seconds local": 12,
     }
-    meter.looked("local", NetworkView([], has_quorum=False))
+    at = datetime(2026, 1, 1, tzinfo=UTC)
+    lost = NetworkView([], has_quorum=False, problem="chain-unavailable", at=at)
+    meter.looked("local", lost)
     meter.looked("other", VIEW)
     meter.looked("other", None)
 
-    assert _samples(meter.text()) == {"hotwallet_network_quorum local": 0}
+    assert _samples(meter.text()) == {
+        "hotwallet_network_quorum local": 0,
+        "hotwallet_network_problem chain-unavailable local": 1,
+        "hotwallet_network_looked_timestamp_seconds local": at.timestamp(),
+    }
+
+
+def test_signatures_of_a_refund_are_counted(meter: WorkerMeter) -> None:
+    for signatures in (1, 1, 3):
+        meter.ended("local", signatures=signatures)
+    samples = _samples(meter.text())
+
+    assert samples["hotwallet_refund_signatures_sum local"] == 5
+    assert samples["hotwallet_refund_signatures_count local"] == 3
 
 
 def test_failing_top_ups_are_shown_by_the_worker_that_asks(meter: WorkerMeter) -> None:

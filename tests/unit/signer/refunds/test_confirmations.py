@@ -462,7 +462,8 @@ def test_nodes_are_asked_when_the_answer_can_have_changed(world: World) -> None:
     assert looks == [
         {"latest_block", "transaction_count"},
         {"latest_block"},  # The head is the same.
-        {"latest_block", "transaction_count"},  # No nonce is used.
+        # No nonce is used, and the transaction is still in the pool.
+        {"latest_block", "transaction_count", "pending_count"},
         {"latest_block", "transaction_count", "receipts"},
         {"latest_block"},
         {"latest_block", "block"},  # Its block is still there.
@@ -503,3 +504,78 @@ def test_a_newest_block_without_a_quorum_is_looked_at_with_the_next_head(
     tracker.track()
 
     assert world.stored(mined).status is Status.BROADCAST
+
+
+def _bytes_sent_since(world: World, before: int) -> list[bytes]:
+    return world.chain.broadcasts[before:]
+
+
+def test_dropped_transactions_are_sent_again_when_a_block_shows_it(
+    world: World,
+) -> None:
+    """The same bytes, lowest nonce first, and none that is still in the pool."""
+    refunds = [world.broadcast() for _ in range(4)]
+    raws = [world.sent(refund).raw for refund in refunds]
+    kept = [world.sent(refund).tx_hash for refund in refunds[:2]]
+    world.chain.pool = {each: world.chain.pool[each] for each in kept}
+    worker, before = world.worker, len(world.chain.broadcasts)
+    world.clock.advance(seconds=11)
+    worker.work()
+    assert _bytes_sent_since(world, before) == []  # No block shows anything yet.
+
+    world.clock.advance(seconds=1)
+    world.chain.mine()
+    worker.work()
+    assert world.statuses(refunds) == [Status.MINED] * 2 + [Status.BROADCAST] * 2
+    assert _bytes_sent_since(world, before) == raws[2:]
+
+    before = len(world.chain.broadcasts)
+    world.chain.forget()
+    world.clock.advance(seconds=2)
+    world.chain.mine_empty(1)
+    worker.work()
+    assert _bytes_sent_since(world, before) == []  # They were sent a moment ago.
+
+    world.clock.advance(seconds=10)
+    world.chain.mine_empty(1)
+    worker.work()
+    assert _bytes_sent_since(world, before) == raws[2:]
+    world.clock.advance(seconds=12)
+    world.chain.mine()
+    worker.work()
+    assert {len(world.store.transactions(refund.id)) for refund in refunds} == {1}
+    assert Status.BROADCAST not in world.statuses(refunds)
+
+
+def test_nodes_that_do_not_know_a_pool_delay_no_receipt(world: World) -> None:
+    first, second = world.broadcast(), world.broadcast()
+    del world.chain.pool[world.sent(second).tx_hash]
+    world.clock.advance(seconds=12)
+    world.chain.mine()
+    world.chain.fail("pending_count", ChainUnavailableError("gone"))
+    world.confirmation_tracker.track()
+
+    assert world.statuses([first, second]) == [Status.MINED, Status.BROADCAST]
+
+
+def test_the_signatures_of_a_refund_are_counted_when_it_ends(world: World) -> None:
+    counts: list[tuple[str, int]] = []
+
+    class Signatures(Meter):
+        def ended(self, network: str, *, signatures: int) -> None:
+            counts.append((network, signatures))
+
+    tracker = ConfirmationTracker(
+        world.store,
+        world.chains,
+        world.clock,
+        world.row_alarm,
+        meter=Meters(Signatures()),
+    )
+    world.broadcast()
+    world.mine_deep()
+    tracker.track()
+    assert counts == []
+    tracker.track()
+
+    assert counts == [("local", 1)]

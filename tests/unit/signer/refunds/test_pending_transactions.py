@@ -313,3 +313,23 @@ def test_the_nonce_is_checked_before_signing(world: World) -> None:
     assert waiting.status is Status.RESERVED
     assert failed.failure_code == "nonce-taken"
     assert world.store.transactions(reserved.id) == ()
+
+
+def test_a_transaction_is_not_stuck_just_after_the_nonce_below_was_mined(
+    world: World,
+) -> None:
+    """Its fees are raised once it has been the next one for long enough."""
+    first, second = world.broadcast(), world.broadcast()
+    del world.chain.pool[world.sent(second).tx_hash]
+    world.clock.advance(seconds=80)
+    world.chain.mine()
+    world.confirmation_tracker.track()
+    assert world.stored(first).status is Status.MINED
+
+    world.clock.advance(seconds=31)
+    again = world.step(world.stored(second))
+    assert len(world.store.transactions(second.id)) == 1
+    world.chain.forget()
+    world.clock.advance(seconds=60)
+    world.step(again)
+    assert len(world.store.transactions(second.id)) == 2

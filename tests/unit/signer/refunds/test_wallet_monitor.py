@@ -491,3 +491,19 @@ def test_a_network_without_a_quorum_is_a_problem(
     assert _problem(system, monitor) == "chain-unavailable"
     current[0] = [NodeStatus("node-1", trusted=True, error="chain-unavailable")]
     assert _problem(system, monitor) == "chain-unavailable"
+
+
+def test_the_first_payment_is_read_at_the_next_look(system: System) -> None:
+    """Before it, the runway is unknown, and later looks ask for the head only."""
+    monitor, left = system.monitor(), list[object]()
+    for payments in (0, 1, 0):
+        system.pay(payments)
+        system.record("a")
+        before = system.world.chain.calls["fees"]
+        monitor.look()
+        view = system.views.seen[-1]
+        assert view is not None
+        is_known = view.funds[0].refunds_left is not None
+        left.append((is_known, system.world.chain.calls["fees"] > before))
+
+    assert left == [(False, True), (True, True), (True, False)]
