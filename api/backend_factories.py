@@ -83,8 +83,9 @@ def upgrade_database(settings: Settings, *, create: bool) -> "SchemaUpgrade":
     """
     Bring the ledger's schema up to date, and return what was done.
 
-    Any number of processes may do so at the same time.  In production, a new SQLite
-    ledger is created only with *create*.
+    Any number of processes may do so at the same time; on SQLite, no process may have
+    an older file open.  In production, a new SQLite ledger is created only with
+    *create*.
 
     Raises:
         StoreError: As ``SQLStore.migrate``.
@@ -93,7 +94,7 @@ def upgrade_database(settings: Settings, *, create: bool) -> "SchemaUpgrade":
 
     may_create = create or not settings.is_production
     store = SQLStore(settings.effective_database_url, open_row_macs(settings))
-    return store.migrate(create=may_create)
+    return store.migrate(create=may_create, alone=True)
 
 
 def open_chains(networks: Mapping[str, Network]) -> "Mapping[str, Chain]":

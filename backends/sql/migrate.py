@@ -1,5 +1,6 @@
 """Bring a database to the schema of this program, and report what was done."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -15,6 +16,7 @@ from backends.sql.health import schema_error
 from backends.sql.holds import begin_register
 from backends.sql.mac_renewal import renew_macs
 from backends.sql.schema import FIRST, HEAD
+from backends.sql.sqlite import require_alone
 from backends.sql.urls import SQLITE
 from signer.errors import ConfigurationError, Refusal, StoreError
 from signer.row_macs import RowMACs
@@ -47,7 +49,9 @@ class SchemaUpgrade:
         return "unchanged" if self.before == self.after else "upgraded"
 
 
-def migrate(database: Database, macs: RowMACs | None, *, create: bool) -> SchemaUpgrade:
+def migrate(
+    database: Database, macs: RowMACs | None, *, create: bool, alone: bool
+) -> SchemaUpgrade:
     """
     Bring an empty or older database to the schema of this program.
 
@@ -56,6 +60,9 @@ def migrate(database: Database, macs: RowMACs | None, *, create: bool) -> Schema
 
     Without *create*, an SQLite file that has no ledger yet is refused and left as it
     is: a wrong path must not look like a successful upgrade.
+
+    With *alone*, an older SQLite file is refused while another process has it open: a
+    process of the earlier release would go on writing rows as that release does.
 
     With *macs*, authentic rows get a MAC under its current key, as in ``renew_macs``.
 
@@ -68,6 +75,8 @@ def migrate(database: Database, macs: RowMACs | None, *, create: bool) -> Schema
     """
     if database.path is not None and not create and _is_missing(database.path):
         raise _no_ledger(database.path)
+    if alone:
+        _require_alone(database)
 
     def upgrade(connection: Connection) -> SchemaUpgrade:
         _lock(connection)
@@ -80,15 +89,29 @@ def migrate(database: Database, macs: RowMACs | None, *, create: bool) -> Schema
         if is_without_macs or not _run_migrations(connection):
             raise schema_error(before)
         _require_references(connection)
-        if before is None:
-            if macs is None:
-                raise ConfigurationError(Refusal("mac-key-missing", "set MAC_KEY_FILE"))
-            begin_register(connection, macs)
-        elif macs is not None:
-            renew_macs(connection, macs)
+        _make_macs(connection, macs, is_new=before is None)
         return SchemaUpgrade(database.path, before, HEAD)
 
     return database.migration(upgrade, timeout=LOCK_TIMEOUT_SECONDS)
+
+
+def _make_macs(connection: Connection, macs: RowMACs | None, *, is_new: bool) -> None:
+    if macs is not None:
+        (begin_register if is_new else renew_macs)(connection, macs)
+    elif is_new:
+        raise ConfigurationError(Refusal("mac-key-missing", "set MAC_KEY_FILE"))
+
+
+def _require_alone(database: Database) -> None:
+    """Require that no other process has an older SQLite file open."""
+    if database.path is None or _is_missing(database.path):
+        return
+    heads: Sequence[str] = database.migration(
+        lambda c: MigrationContext.configure(c).get_current_heads(),
+        timeout=LOCK_TIMEOUT_SECONDS,
+    )
+    if max(heads, default=HEAD) < HEAD:
+        require_alone(database.path)
 
 
 def _is_missing(path: Path) -> bool:

@@ -104,17 +104,17 @@ class SQLStore(
     def check(self) -> None:
         require_health(self._database)
 
-    def migrate(self, *, create: bool = True) -> "SchemaUpgrade":
+    def migrate(self, *, create: bool = True, alone: bool = False) -> "SchemaUpgrade":
         """
         Bring the database to the schema of this program, and return what was done.
 
-        Any number of processes may migrate at the same time.  *create* and the errors
-        are those of ``migrate.migrate``.
+        Any number of processes may migrate at the same time.  *create*, *alone* and the
+        errors are those of ``migrate.migrate``.
         """
         # Importing Alembic takes a tenth of a second; only this method needs it.
         from backends.sql.migrate import migrate  # noqa: PLC0415
 
-        return migrate(self._database, self._row_macs, create=create)
+        return migrate(self._database, self._row_macs, create=create, alone=alone)
 
     def close(self) -> None:
         """Close the connections of this process."""

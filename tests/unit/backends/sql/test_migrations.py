@@ -13,7 +13,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, inspect, text
 
-from backends.sql import SQLStore
+from backends.sql import SQLStore, sqlite_dbapi
 from backends.sql.migrate import SchemaUpgrade
 from backends.sql.schema import FIRST, HEAD, keys, metadata, refunds
 from signer.errors import (
@@ -198,6 +198,32 @@ def test_a_ledger_without_revision(empty: SQLStore) -> None:
 
     with pytest.raises(StoreError, match="hotwallet db upgrade"):
         empty.check()
+
+
+def test_an_older_file_that_is_in_use(empty_sqlite_url: str) -> None:
+    """An API of the earlier release would go on: it must be stopped first."""
+    with closing(open_ledger(empty_sqlite_url)) as store:
+        path = store._database.path
+        assert path is not None
+        store.migrate()
+        _set_revision(store, "0005")
+    with closing(open_ledger(empty_sqlite_url)) as store:
+        running = sqlite_dbapi.connect(path)
+        running.execute("SELECT count(*) FROM refunds").fetchall()
+        with pytest.raises(StoreError, match="stop the API and all workers"):
+            store.migrate(alone=True)
+        running.close()
+
+        # Its tables are of the newest revision, so the migrations fail from here on.
+        with pytest.raises(StoreError, match="refused the statement"):
+            store.migrate(alone=True)
+
+
+def test_a_file_in_use_that_needs_no_upgrade(sqlite_store: SQLStore) -> None:
+    """MACs are renewed while the service runs."""
+    accepted(sqlite_store)
+
+    assert sqlite_store.migrate(alone=True).action == "unchanged"
 
 
 def test_an_upgrade_is_reported() -> None:
