@@ -37,6 +37,9 @@ from signer.refunds.payload import payload_of
 
 ZERO_ADDRESS = "0x" + "0" * 40
 
+LAST_PRECOMPILE = 0xFFFF
+"""The addresses up to here are precompiled contracts on some chain: nobody's keys."""
+
 MAX_CALLDATA = 16 * 1024
 """The most bytes of a call's calldata: several audit records have it in hex."""
 
@@ -316,6 +319,12 @@ def _check_recipient(
     recipient: str, network: Network, wallets: Collection[str]
 ) -> None:
     _require_address(recipient)
+    if 0 < int(recipient, 16) <= LAST_PRECOMPILE:
+        raise InvalidInputError(
+            "must not be a precompiled contract (an address up to 0xffff): it could not"
+            " pay the tokens out",
+            field="recipient",
+        )
     tokens = (token.address for token in network.tokens.values())
     for forbidden, whose in (
         (ZERO_ADDRESS, "the zero address"),

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 from eth_account import Account
 from eth_account.messages import encode_defunct
 
@@ -27,6 +28,7 @@ from dev.stack import (
 from signer.config.settings import Settings
 from signer.ports import utc_now
 from tests.e2e.gateway import RECIPIENT
+from tests.fixtures.nginx import Nginx
 from tests.support.forked_processes import ForkedHotWallet
 
 
@@ -150,7 +152,7 @@ class Service:
         return request("POST", url, headers=authorization, body=body)[2]
 
     def run(
-        self, client: str, code: str, token: str | None = None
+        self, client: str, code: str, token: str | None = None, **environ: str
     ) -> subprocess.CompletedProcess[str]:
         """Run *code* as a program of *client*."""
         # Node.js looks for packages here, and then in the folder above.
@@ -161,7 +163,7 @@ class Service:
         return subprocess.run(
             [*INTERPRETERS[client], str(program)],
             cwd=folder,
-            env=self.environ(token),
+            env=self.environ(token) | environ,
             capture_output=True,
             text=True,
             timeout=120,
@@ -536,6 +538,94 @@ def test_a_nonce_is_paid_once(service: Service, client: str) -> None:
     first, again = hashes.split()
     assert first == again
     assert "nonce-used" in refusal
+
+
+USES = {
+    "web3py": """
+from requests import HTTPError
+try:
+    w3.eth.accounts
+except HTTPError as e:
+    print("expired", e.response.status_code)
+Path(os.environ["TOKEN_FILE"]).write_text(os.environ["TOKEN"])
+print(*w3.eth.accounts)
+""",
+    "ethers": """
+import { writeFileSync } from "node:fs";
+await provider.send("eth_accounts", []).catch((e) => console.log("expired", e.message));
+writeFileSync(process.env.TOKEN_FILE, process.env.TOKEN);
+console.log((await provider.send("eth_accounts", []))[0]);
+provider.destroy();
+""",
+    "viem": """
+import { writeFileSync } from "node:fs";
+await client.getAddresses().catch((e) => console.log("expired", e.status));
+writeFileSync(process.env.TOKEN_FILE, process.env.TOKEN);
+console.log((await client.getAddresses())[0]);
+""",
+    "cast": """
+echo "$TOKEN" > "$TOKEN_FILE"
+ETH_RPC_HEADERS="$(token_header)" cast rpc eth_accounts | tr -d '[]"'
+""",
+}
+
+
+@pytest.mark.parametrize("client", USES)
+def test_a_client_reads_its_token_before_each_request(
+    service: Service, client: str
+) -> None:
+    """The guide's code first has an expired token, and is not started again."""
+    page = (ROOT / "docs" / "how-to" / "json-rpc-tokens.md").read_text()
+    (code,) = re.findall(
+        rf"^```{LANGUAGES[client]} {client}\n(.*?)^```$", page, re.DOTALL | re.MULTILINE
+    )
+    token_file = service.folder / f"token-{client}"
+    token_file.write_text(service.expired_token())
+    if client == "cast":
+        code = code.replace("eth_accounts", "eth_accounts 2>&1 || true")
+    finished = service.run(client, code + USES[client], TOKEN_FILE=str(token_file))
+
+    assert finished.returncode == 0, finished.stderr
+    refusal, *_, address = finished.stdout.splitlines()
+    assert "401" in refusal
+    assert address.lower() == service.call("eth_accounts")["result"][0].lower()
+
+
+def test_a_tool_that_cannot_set_a_header(service: Service, tmp_path: Path) -> None:
+    """The guide's nginx adds the token; other paths do not exist."""
+    page = (ROOT / "docs" / "how-to" / "json-rpc-tokens.md").read_text()
+    server, header = re.findall(
+        r"^```nginx\n(.*?)^```$", page, re.DOTALL | re.MULTILINE
+    )
+    token = service.environ()["TOKEN"]
+    (tmp_path / "hotwallet-token.conf").write_text(header.replace("eyJ...", token))
+    temporary = " ".join(
+        f"{name}_temp_path {tmp_path}/{name};"
+        for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
+
+    def configure(port: int) -> str:
+        text = re.sub(" *proxy_ssl_trusted_certificate .*", "", server)
+        for ours, theirs in (
+            ("127.0.0.1:8545", f"127.0.0.1:{port}"),
+            ("https://hotwallet.internal/rpc/ethereum", f"{service.stack.url}/rpc"),
+            ("proxy_ssl_verify on;", ""),
+        ):
+            assert ours in text
+            text = text.replace(ours, theirs)
+        return (
+            f"pid {tmp_path}/pid; error_log stderr; events {{}}"
+            f" http {{ access_log off; {temporary}\n{text} }}"
+        )
+
+    body = {"jsonrpc": "2.0", "id": 1, "method": "eth_accounts", "params": []}
+    with Nginx(tmp_path, 0, configure=configure) as proxy:
+        url = f"http://127.0.0.1:{proxy.port}"
+        answer = request("POST", f"{url}/", body=body)[2]
+        other = requests.post(f"{url}/v1/sign/message", json={}, timeout=10)
+
+    assert answer["result"] == service.call("eth_accounts")["result"]
+    assert other.status_code == 404
 
 
 def test_a_wallet_of_the_service_signs_no_transaction(service: Service) -> None:

@@ -15,7 +15,7 @@ from api.http.json_rpc.errors import (
     TRANSACTION_REJECTED,
     RPCError,
 )
-from api.http.json_rpc.reads import READS, Reads, Room
+from api.http.json_rpc.reads import LOCAL_CHAIN, READS, Reads, Room
 from signer.config.networks import Network
 from signer.crypto.messages import PersonalMessage
 from signer.crypto.transaction_json import parse_transaction
@@ -83,7 +83,9 @@ class Methods:
                 own.
             HotWalletError: As what the method calls; ``errors.error_of`` maps it.
         """
-        if method in READS:
+        if method in READS and (
+            method != "hardhat_metadata" or self.network.chain_id == LOCAL_CHAIN
+        ):
             own = self.signing.address()
             with session.asking_nodes():
                 return self.reads.answer(method, params, own, session.room)
@@ -94,7 +96,8 @@ class Methods:
             return constant(self)
         handler = _HANDLERS.get(method)
         if handler is None:
-            problem = f"the method {_show(method)} does not exist here"
+            # go-ethereum's words, by which tools know what a node lacks.
+            problem = f"the method {_show(method)} does not exist/is not available"
             raise RPCError(METHOD_NOT_FOUND, problem)
         return handler(self, params, session)
 
@@ -109,6 +112,10 @@ class Methods:
     def network_id(self) -> str:
         """Return the chain id, in decimal."""
         return str(self.network.chain_id)
+
+    def is_listening(self) -> bool:
+        """Return whether clients can reach this endpoint, as this one does."""
+        return True
 
     def client_version(self) -> str:
         """Return the name and the version of this program."""
@@ -149,6 +156,11 @@ class Methods:
 
     def sign_message(self, params: Sequence[Any], session: Session) -> str:
         """Return the signature of a message: ``[message, address]``."""
+        if len(params) == 3:  # noqa: PLR2004  web3.js sends a password, too.
+            if params[2] not in (None, ""):
+                problem = "the wallet has no password: leave the third parameter empty"
+                raise RPCError(INVALID_PARAMS, problem, field="params")
+            params = params[:2]
         message, address = _read_two(params, "the message and the address")
         self._require_order(message, address)
         signed = self.signing.sign_personal_message(
@@ -201,6 +213,7 @@ _CONSTANTS: Mapping[str, Callable[[Methods], Any]] = {
     "eth_accounts": Methods.accounts,
     "eth_chainId": Methods.chain_id,
     "eth_requestAccounts": Methods.accounts,
+    "net_listening": Methods.is_listening,
     "net_version": Methods.network_id,
     "web3_clientVersion": Methods.client_version,
 }

@@ -19,19 +19,28 @@ from signer.ports import NodeProxy
 READS: Mapping[str, int] = {
     "eth_blockNumber": 0,
     "eth_call": 4,
+    "eth_createAccessList": 2,
     "eth_estimateGas": 3,
     "eth_feeHistory": 3,
     "eth_gasPrice": 0,
     "eth_getBalance": 2,
+    "eth_getBlockByHash": 2,
     "eth_getBlockByNumber": 2,
+    "eth_getBlockReceipts": 1,
     "eth_getCode": 2,
     "eth_getLogs": 1,
+    "eth_getStorageAt": 3,
     "eth_getTransactionByHash": 1,
     "eth_getTransactionCount": 2,
     "eth_getTransactionReceipt": 1,
     "eth_maxPriorityFeePerGas": 0,
+    "eth_syncing": 0,
+    "hardhat_metadata": 0,
 }
 """The methods, with the most parameters that each may have."""
+
+LOCAL_CHAIN = 31337
+"""Hardhat asks a node of this chain whether it is a simulated one."""
 
 MAX_BLOCKS = 1_000
 """The most blocks of one ``eth_getLogs``."""

@@ -69,8 +69,8 @@ _REQUESTED: dict[str, Element] = {
     "token": _name("The name of a token: see `GET /v1/tokens`."),
     "recipient": address(
         """
-        Who is paid: an address with its EIP-55 checksum. Not the zero address, a token
-        or the wallet itself.
+        Who is paid: an address with its EIP-55 checksum. Not the zero address, a
+        precompiled contract, a token or the wallet itself.
         """
     ),
     "amount": text(

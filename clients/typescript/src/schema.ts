@@ -306,8 +306,8 @@ export interface components {
             token: string;
             /**
              * Format: eip55-address
-             * @description Who is paid: an address with its EIP-55 checksum. Not the zero address, a token
-             *     or the wallet itself.
+             * @description Who is paid: an address with its EIP-55 checksum. Not the zero address, a
+             *     precompiled contract, a token or the wallet itself.
              */
             recipient: string;
             /**
@@ -422,8 +422,8 @@ export interface components {
             token: string;
             /**
              * Format: eip55-address
-             * @description Who is paid: an address with its EIP-55 checksum. Not the zero address, a token
-             *     or the wallet itself.
+             * @description Who is paid: an address with its EIP-55 checksum. Not the zero address, a
+             *     precompiled contract, a token or the wallet itself.
              */
             recipient: string;
             /**

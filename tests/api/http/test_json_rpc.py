@@ -268,6 +268,7 @@ def test_who_the_service_is(client: TestClient) -> None:
 
     assert call(client, "eth_requestAccounts")["result"] == [own]
     assert call(client, "net_version")["result"] == "31337"
+    assert call(client, "net_listening")["result"] is True
     assert call(client, "web3_clientVersion")["result"].startswith("hotwallet/")
 
 
@@ -292,6 +293,7 @@ def test_other_methods_do_not_exist(
     error = call(client, method)["error"]
 
     assert error["code"] == -32601
+    assert error["message"].endswith("does not exist/is not available")
     assert method not in METHODS
     assert "script" not in error["message"]
     assert proxy.asked == []
@@ -303,6 +305,19 @@ def test_signs_a_message(permitted: TestClient) -> None:
         signature = call(permitted, "personal_sign", message, own.lower())["result"]
         signable = encode_defunct(text="hello")
         assert Account.recover_message(signable, signature=signature) == own
+
+
+@pytest.mark.parametrize("password", ["", None])
+def test_web3_js_sends_a_password(permitted: TestClient, password: str | None) -> None:
+    """The wallet has none, so no other one is correct."""
+    own = _own(permitted)
+    signature = call(permitted, "personal_sign", "hello", own, password)["result"]
+    error = call(permitted, "personal_sign", "hello", own, "hunter2")["error"]
+
+    signable = encode_defunct(text="hello")
+    assert Account.recover_message(signable, signature=signature) == own
+    assert (error["code"], error["data"]["field"]) == (-32602, "params")
+    assert "hunter2" not in json.dumps(error)
 
 
 @pytest.mark.parametrize("method", ["eth_signTypedData", "eth_signTypedData_v4"])
@@ -657,6 +672,39 @@ def test_reads_are_forwarded(permitted: TestClient, proxy: ScriptedProxy) -> Non
     assert call(permitted, "eth_getBalance", RECIPIENT, "latest")["result"] == "0x2"
     error = call(permitted, "eth_getBalance", 1, 2, 3)["error"]
     assert error["code"] == -32602
+
+
+@pytest.mark.parametrize(
+    ("method", "params"),
+    [
+        ("eth_getStorageAt", [RECIPIENT, "0x0", "latest"]),
+        ("eth_getBlockByHash", ["0x" + "ab" * 32, False]),
+        ("eth_syncing", []),
+        ("eth_getBlockReceipts", ["latest"]),
+        ("eth_createAccessList", [{"to": RECIPIENT}, "latest"]),
+        ("hardhat_metadata", []),
+    ],
+)
+def test_reads_that_tools_ask_for(
+    permitted: TestClient, proxy: ScriptedProxy, method: str, params: list[Any]
+) -> None:
+    """Block explorers, Hardhat and Ape; each with its number of parameters."""
+    proxy.answers = {method: {"is": "passed on"}}
+
+    assert call(permitted, method, *params)["result"] == {"is": "passed on"}
+    assert proxy.asked == [(method, params)]
+    assert call(permitted, method, *params, 1)["error"]["code"] == -32602
+
+
+def test_only_a_local_chain_may_be_a_simulated_one(
+    prepared: Container, proxy: ScriptedProxy
+) -> None:
+    """Hardhat's plugins ask for it on chain 31337 before anything else."""
+    other = NETWORKS["local"].model_copy(update={"chain_id": 1})
+    client = TestClient(create_app(replaced(prepared, networks={"local": other})))
+
+    assert call(client, "hardhat_metadata")["error"]["code"] == -32601
+    assert proxy.asked == []
 
 
 def test_errors_of_reads(permitted: TestClient, proxy: ScriptedProxy) -> None:

@@ -24,6 +24,7 @@ BOUNDS = {
     "REQUEST_SECONDS": (endpoint, 20, "After 20 seconds, no further call"),
     "BROADCAST_SECONDS": (methods, 5, "waits up to 5 seconds for the broadcast"),
     "WINDOW_SECONDS": (transaction_sender, 120, "within two minutes is the same"),
+    "LOCAL_CHAIN": (reads, 31_337, "on chain 31337 only"),
     "MAX_BLOCKS": (reads, 1_000, "at most 1,000 blocks"),
     "MAX_RESULT": (reads, 4 * 1024**2, "at most 4 MiB of JSON together"),
     "MAX_BATCH": (body, 1024**2, "JSON of at most 1 MiB"),

@@ -23,6 +23,7 @@ from signer.crypto.transactions import (
 from signer.errors import EncodingError, InvalidInputError, PolicyViolationError
 from signer.model.refund import SWEEPER, Refund, RefundRequest, Status
 from signer.refunds.policy import (
+    LAST_PRECOMPILE,
     NOOP_GAS,
     ZERO_ADDRESS,
     admit,
@@ -124,6 +125,15 @@ def test_sweeps_and_unknown_tokens_need_no_approval() -> None:
     assert not needs_approval(replace(large, token="NONE"), network, NO_LIMITS)
 
 
+def test_an_address_above_the_precompiled_contracts_is_allowed() -> None:
+    """Their error names them."""
+    recipient = f"0x{LAST_PRECOMPILE + 1:040x}"
+
+    assert _admit(recipient=recipient).recipient == recipient
+    with pytest.raises(InvalidInputError, match="precompiled contract"):
+        _admit(recipient=f"0x{1:040x}")
+
+
 def test_the_maximum_amount_is_allowed() -> None:
     assert _admit(amount="1000").amount == 1000 * 10**DECIMALS
 
@@ -133,6 +143,7 @@ MALFORMED: dict[str, list[Any]] = {
         "",
         "0x",
         ZERO_ADDRESS,
+        *(f"0x{number:040x}" for number in (*range(1, 0x12), 0x100, 0xFFFF)),
         TOKEN,
         WALLET,
         CUSTOMER.lower(),
