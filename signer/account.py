@@ -277,7 +277,7 @@ class HSMAccount(KeylessAccount):
                 " (EIP-4844) to the signed transaction",
                 field="blobs",
             )
-        fields: Mapping[str, Any] = dict(transaction_dict)
+        fields = _plain(transaction_dict)
         sender = parse_sender(fields)
         _check_chain(fields)
         _check_recipient(fields.get("to"))
@@ -293,6 +293,20 @@ class HSMAccount(KeylessAccount):
             s=signed.signature.s,
             v=signed.v,
         )
+
+
+def _plain(transaction: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields, with what ``sign_authorization`` returned as JSON-RPC's."""
+    fields = dict(transaction)
+    given = fields.get("authorizationList")
+    if isinstance(given, list | tuple):
+        fields["authorizationList"] = [
+            each.model_dump(by_alias=True)
+            if isinstance(each, SignedSetCodeAuthorization)
+            else each
+            for each in given
+        ]
+    return fields
 
 
 def _message(signed: MessageSignature) -> SignedMessage:

@@ -13,7 +13,7 @@ from typing import Any
 
 from signer.amounts import MAX_UINT256
 from signer.chain.calldata import Call, decode_call
-from signer.crypto.typed_data import Member, TypedData
+from signer.crypto.typed_data import USER_OPERATION, Member, TypedData
 from signer.crypto.typed_data.struct_types import encode_type
 from signer.errors import EncodingError
 
@@ -424,10 +424,7 @@ _KINDS: Mapping[str, tuple[str, _Reader]] = {
         "meta-transaction",
         _request("functionSignature"),
     ),
-    # ERC-4337: entry point 0.8 and later.
-    "PackedUserOperation(address sender,uint256 nonce,bytes initCode,bytes callData,"
-    "bytes32 accountGasLimits,uint256 preVerificationGas,bytes32 gasFees,"
-    "bytes paymasterAndData)": ("user-operation", _user_operation),
+    USER_OPERATION: ("user-operation", _user_operation),
 }
 
 # Permit2 appends the integrator's own type, the witness, to these members.

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from eth_account.messages import encode_typed_data
 
+from signer.clear_signing.typed_data_kinds import recognise
 from signer.crypto.messages import PersonalMessage, message_digest
 from signer.crypto.typed_data import TypedData
 from signer.errors import InvalidInputError
@@ -111,6 +112,52 @@ def test_libraries_disagree() -> None:
         assert _digest(document) is None
     # The order of the domain: both accept it, and compute different digests.
     assert answers[2]["ethers"]["digest"] != answers[2]["viem"]["digest"]
+
+
+OPERATION: dict[str, Any] = {
+    "sender": "0x" + "11" * 20,
+    "nonce": 2**70,
+    "callData": "0x" + "b6" * 100,
+    "callGasLimit": 10**6,
+    "verificationGasLimit": 10**6,
+    "preVerificationGas": 50_000,
+    "maxFeePerGas": 10**9,
+    "maxPriorityFeePerGas": 10**8,
+    "paymaster": "0x" + "22" * 20,
+    "paymasterVerificationGasLimit": 1,
+    "paymasterPostOpGasLimit": 2,
+    "paymasterData": "0x33",
+    "signature": "0x" + "ff" * 65,
+}
+
+
+def test_user_operations_of_viem() -> None:
+    """
+    ERC-4337, entry point 0.8: viem sends a member that the type does not have.
+
+    It is not signed, and so it is not in the document.
+    """
+    unsigned = {name: each for name, each in OPERATION.items() if name != "signature"}
+    signed, dummy = ask_javascript(operations=[OPERATION, unsigned])["operations"]
+
+    sent = json.loads(signed["payload"])
+    assert sent["message"]["signature"] == OPERATION["signature"]
+    for answer in (signed, dummy):
+        document = TypedData.parse(answer["payload"])
+        assert "0x" + document.digest().hex() == answer["digest"] == signed["digest"]
+        assert recognise(document).kind == "user-operation"
+        assert "signature" not in document.message
+    for change in ({"more": "0x"}, {"signature": 7}, {"signature": "0x7"}):
+        message = {**sent["message"], **change}
+        assert _digest({**sent, "message": message}) is None
+    # Of any other type, even one that begins alike, it stays a member too many.
+    types = {
+        **sent["types"],
+        "PackedUserOperation": sent["types"]["PackedUserOperation"][:-1],
+    }
+    message = {**sent["message"]}
+    del message["paymasterAndData"]
+    assert _digest({**sent, "types": types, "message": message}) is None
 
 
 def test_personal_messages() -> None:

@@ -11,12 +11,19 @@ SCRIPT = Path(__file__).parent / "typed_data.mjs"
 
 
 def ask_javascript(
-    typed: Sequence[object] = (), personal: Sequence[bytes] = ()
+    typed: Sequence[object] = (),
+    personal: Sequence[bytes] = (),
+    operations: Sequence[object] = (),
 ) -> dict[str, Any]:
-    """Return the digests of typed-data documents and of personal messages."""
+    """
+    Return the digests of typed-data documents and of personal messages.
+
+    Of *operations* (ERC-4337) also return what viem sends to a signer.
+    """
     questions = {
         "typed": [_exact(each) for each in typed],
         "personal": [each.hex() for each in personal],
+        "operations": [_exact(each) for each in operations],
     }
     finished = subprocess.run(
         ["node", str(SCRIPT)],

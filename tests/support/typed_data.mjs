@@ -2,7 +2,10 @@
 // what ethers and viem answer to each: the digest, what they send to a JSON-RPC signer,
 // and the type string, or an error.
 import { TypedDataEncoder, hashMessage as ethersMessage } from "ethers/hash";
+import { entryPoint08Address, getUserOperationTypedData } from "viem/account-abstraction";
 import {
+  createWalletClient,
+  custom,
   getTypesForEIP712Domain,
   hashMessage as viemMessage,
   hashTypedData,
@@ -28,6 +31,27 @@ function viem({ domain, types, primaryType, message }) {
   return { digest, payload };
 }
 
+// What a client sends that has its account in another process.
+async function userOperation(operation) {
+  let sent;
+  const client = createWalletClient({
+    account: operation.sender,
+    transport: custom({
+      async request({ params }) {
+        sent = params[1];
+        return `0x${"00".repeat(65)}`;
+      },
+    }),
+  });
+  const typed = getUserOperationTypedData({
+    chainId: 1,
+    entryPointAddress: entryPoint08Address,
+    userOperation: operation,
+  });
+  await client.signTypedData(typed);
+  return { ...viem(typed), payload: sent };
+}
+
 function attempt(library, document) {
   try {
     return library(document);
@@ -44,13 +68,14 @@ function exact(_, value) {
 
 let input = "";
 for await (const chunk of process.stdin) input += chunk;
-const { typed = [], personal = [] } = JSON.parse(input, exact);
+const { typed = [], personal = [], operations = [] } = JSON.parse(input, exact);
 process.stdout.write(
   JSON.stringify({
     typed: typed.map((each) => ({
       ethers: attempt(ethers, each),
       viem: attempt(viem, each),
     })),
+    operations: await Promise.all(operations.map(userOperation)),
     personal: personal.map((hex) => ({
       ethers: ethersMessage(Buffer.from(hex, "hex")),
       viem: viemMessage({ raw: `0x${hex}` }),

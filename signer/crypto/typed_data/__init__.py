@@ -5,8 +5,8 @@ It imports ``signer.errors``, ``signer.addresses``, the JSON modules and
 ``signer.crypto``.
 """
 
-from signer.crypto.typed_data.document import MAX_SIZE, TypedData
+from signer.crypto.typed_data.document import MAX_SIZE, USER_OPERATION, TypedData
 from signer.crypto.typed_data.struct_types import Member
 
 
-__all__ = ["MAX_SIZE", "Member", "TypedData"]
+__all__ = ["MAX_SIZE", "USER_OPERATION", "Member", "TypedData"]

@@ -45,6 +45,15 @@ _DOMAIN_MEMBERS = (
     Member("salt", "bytes32"),
 )
 
+USER_OPERATION = (
+    "PackedUserOperation(address sender,uint256 nonce,bytes initCode,bytes callData,"
+    "bytes32 accountGasLimits,uint256 preVerificationGas,bytes32 gasFees,"
+    "bytes paymasterAndData)"
+)
+"""The type of ERC-4337's operations, of entry points from version 0.8 on."""
+
+_SIGNATURE = {"signature": (Member("signature", "bytes"),)}
+
 _MAX_DIGITS = 80  # Of an integer; 2**256 has 78.
 
 
@@ -101,6 +110,8 @@ class TypedData:
         declared = structs.pop(DOMAIN, None)
         primary_type = find_root(structs)
         reader = ValueReader(structs, MAX_SIZE)
+        if encode_type(structs, primary_type) == USER_OPERATION:
+            message = _without_signature(message)
         return cls(
             _read_domain(domain, declared),
             primary_type,
@@ -146,6 +157,21 @@ def _read_domain(domain: object, declared: tuple[Member, ...] | None) -> dict[st
     return ValueReader({DOMAIN: present}, MAX_SIZE).read_struct(
         DOMAIN, domain, "domain"
     )
+
+
+def _without_signature(message: object) -> object:
+    """
+    Return the operation *message* as it is signed.
+
+    viem leaves the member ``signature`` in it, which the type does not have: no wallet
+    hashes it, so no reader of the document may see it.
+    """
+    if not isinstance(message, Mapping) or "signature" not in message:
+        return message
+    ValueReader(_SIGNATURE, MAX_SIZE).read_struct(
+        "signature", {"signature": message["signature"]}, "message"
+    )
+    return {name: value for name, value in message.items() if name != "signature"}
 
 
 def _decode(text: str) -> object:

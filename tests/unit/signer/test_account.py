@@ -484,3 +484,27 @@ def test_authorisations_equal_eth_accounts() -> None:
         HSM.sign_authorization(authorization)
     with pytest.raises(InvalidInputError, match="not an authorisation"):
         HSM.sign_authorization({"chainId": 1})
+
+
+def test_its_own_authorisation_in_a_transaction() -> None:
+    """The list takes what ``sign_authorization`` returns, as in eth-account."""
+    given = {"chainId": 1, "address": OTHER, "nonce": 8}
+    signed = PERMISSIVE.sign_authorization(given)
+    fields = {
+        "type": 4,
+        "chainId": 1,
+        "nonce": 7,
+        "gas": 100_000,
+        "maxFeePerGas": 2,
+        "maxPriorityFeePerGas": 1,
+        "to": OTHER,
+        "value": 0,
+    }
+    whole = {**fields, "authorizationList": [signed]}
+    plain = {**fields, "authorizationList": [signed.model_dump(by_alias=True)]}
+
+    assert _sign(whole, PERMISSIVE) == LOCAL.sign_transaction(whole)
+    assert _sign(whole, PERMISSIVE) == _sign(plain, PERMISSIVE)
+    with pytest.raises(InvalidInputError) as refused:
+        _sign({**fields, "authorizationList": signed}, PERMISSIVE)
+    assert refused.value.field == "authorizationList"

@@ -11,7 +11,7 @@ from eth_account.messages import encode_typed_data
 from eth_utils.crypto import keccak
 
 from signer.crypto.messages import message_digest
-from signer.crypto.typed_data import MAX_SIZE, Member, TypedData
+from signer.crypto.typed_data import MAX_SIZE, USER_OPERATION, Member, TypedData
 from signer.crypto.typed_data.struct_types import MAX_MEMBERS, MAX_TYPES, encode_type
 from signer.crypto.typed_data.values import MAX_DEPTH, MAX_VALUES
 from signer.errors import InvalidInputError
@@ -541,3 +541,26 @@ def test_digest_of_an_empty_domain() -> None:
     separator = keccak(keccak(text="EIP712Domain()"))
     message = keccak(keccak(text="Box(bool it)") + (1).to_bytes(32, "big"))
     assert document.digest() == keccak(b"\x19\x01" + separator + message)
+
+
+def test_a_user_operation_may_have_a_signature() -> None:
+    """ERC-4337: viem leaves it in the message, and nothing hashes it."""
+    name, _, members = USER_OPERATION.rstrip(")").partition("(")
+    pairs = [each.split(" ") for each in members.split(",")]
+    types = {name: [{"name": member, "type": type_} for type_, member in pairs]}
+    values = {"address": COW, "uint256": 1, "bytes": "0x12", "bytes32": "0x" + "0" * 64}
+    message = {member: values[type_] for type_, member in pairs}
+    document = {"types": types, "primaryType": name, "domain": {}, "message": message}
+
+    plain = TypedData.parse(document)
+    for signature in ("0x", "0x1234", b"1234"):
+        signed = {**document, "message": {**message, "signature": signature}}
+        assert TypedData.parse(signed) == plain
+
+    for wrong in ({"signature": 1}, {"signature": "0x1"}, {"more": "0x"}):
+        assert _refusal({**document, "message": {**message, **wrong}})
+    assert _refusal({**document, "message": None}).field == "message"
+    shorter = {name: types[name][:-1]}
+    less = {each["name"]: message[each["name"]] for each in shorter[name]}
+    other = {**document, "types": shorter, "message": {**less, "signature": "0x"}}
+    assert _refusal(other).field == "message"
