@@ -6,8 +6,9 @@ is imported in the branch that chose it, so a process loads only the libraries i
 """
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from importlib import import_module
 from ipaddress import ip_network
 from typing import TYPE_CHECKING
@@ -97,19 +98,29 @@ def upgrade_database(settings: Settings, *, create: bool) -> "SchemaUpgrade":
     return store.migrate(create=may_create, alone=True)
 
 
-def open_chains(networks: Mapping[str, Network]) -> "Mapping[str, Chain]":
-    """Return a client of each network; no request is sent yet."""
+def open_chains(
+    networks: Mapping[str, Network],
+    observe: Callable[[str, str, Sequence[tuple[str, str]], float], None] | None = None,
+) -> "Mapping[str, Chain]":
+    """
+    Return a client of each network; no request is sent yet.
+
+    *observe* is called with the network, the node, methods with outcomes, and seconds.
+    """
     from backends.json_rpc import JSONRPCChain  # noqa: PLC0415
     from signer.chain.chain import Chain  # noqa: PLC0415
 
-    def connect(network: Network) -> JSONRPCChain:
-        seconds = network.rpc_timeout_ms / 1000
+    def connect(name: str, network: Network) -> JSONRPCChain:
         return JSONRPCChain(
-            network.rpc_urls, timeout=seconds, chain_id=network.chain_id
+            network.rpc_urls,
+            timeout=network.rpc_timeout_ms / 1000,
+            chain_id=network.chain_id,
+            observe=None if observe is None else partial(observe, name),
         )
 
     return {
-        name: Chain(network, connect(network)) for name, network in networks.items()
+        name: Chain(network, connect(name, network))
+        for name, network in networks.items()
     }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -34,7 +34,7 @@ class ConnectionParts(ConfigurationParts):
 
     open_store: Callable[[Settings], Ledger]
     open_backend: Callable[[Settings], KeyDirectory]
-    open_chains: Callable[[Mapping[str, Network]], Mapping[str, Chain]]
+    open_chains: Callable[..., Mapping[str, Chain]]
     open_notifier: Callable[[Settings], Notifier | None]
     open_jwt_keys: Callable[[Settings], KeySource]
     open_webhook_sender: Callable[[Settings], WebhookSender]
@@ -65,7 +65,12 @@ class ConnectionParts(ConfigurationParts):
     @cached_property
     def chains(self) -> Mapping[str, Chain]:
         """A client of each network, by name; opening them sends no request."""
-        return self.open_chains(self.networks)
+        return self.open_chains(self.networks, self._observe_node)
+
+    def _observe_node(
+        self, network: str, node: str, calls: Sequence[tuple[str, str]], seconds: float
+    ) -> None:
+        """Measure an exchange with a node: the methods and outcomes of its calls."""
 
     @cached_property
     def tenants_chains(self) -> Mapping[str, Chain]:

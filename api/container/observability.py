@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -69,6 +69,7 @@ class ObservabilityParts(ConnectionParts):
     def meter(self) -> WorkerMeter:
         """Measures what this process does; only a worker stores it."""
         from api.metrics.names import Names
+        from api.metrics.process import worker_figures
         from api.metrics.worker_meter import WorkerMeter
         from signer.errors import ConfigurationError
 
@@ -76,7 +77,14 @@ class ObservabilityParts(ConnectionParts):
         with suppress(ConfigurationError):  # Operators act without the files too.
             networks = frozenset(self.networks)
             tenants = frozenset(self.tenants.tenants or ())
-        return WorkerMeter(Names(networks, tenants))
+        figures = worker_figures(self.store.connections)
+        return WorkerMeter(Names(networks, tenants), figures=figures)
+
+    def _observe_node(
+        self, network: str, node: str, calls: Sequence[tuple[str, str]], seconds: float
+    ) -> None:
+        if "meter" in self.__dict__:  # A command measures nothing.
+            self.meter.called(network, node, calls, seconds)
 
     @cached_property
     def shared_meter(self) -> SharedMeter:

@@ -126,3 +126,10 @@ class ServingParts(AdministrationParts):
             rules=lambda: [rule.name for rule in self.policy.rules],
         )
         return ledger, WorkersCollector(self.store, self.ledger_clock)
+
+    @cached_property
+    def figures(self) -> Collector:
+        """CPU, memory and connections of this server, for ``/metrics``."""
+        from api.metrics.process import server_figures
+
+        return server_figures(self.store.connections)

@@ -52,7 +52,7 @@ def add_administration(
     )
     _add_webhooks(app, container)
     metrics = OpenMetrics if container.settings.metrics_open else Metrics
-    app.add_route("/metrics", metrics(container.collectors))
+    app.add_route("/metrics", metrics(container.collectors, container.figures))
     add_console(app, container, authorization)
 
 

@@ -35,7 +35,8 @@ def create_app(container: Container) -> App:
     threads, tenants = container.settings.threads, container.tenants
     concurrency = ConcurrencyMiddleware(threads, tenants)
     waiting = WaitingRequests(threads, tenants)
-    app.add_middleware([RequestLog(), authorization, concurrency])
+    log = RequestLog(container.shared_meter.answered)
+    app.add_middleware([log, authorization, concurrency])
     problems.install(app)
     role = container.settings.serve_role
     if role in {Role.ALL, Role.REFUNDS}:

@@ -27,7 +27,11 @@ class Metrics(Resource):
     is_probe = True
     allows_direct = True  # Prometheus scrapes each process, not the proxy.
 
-    def __init__(self, collectors: Sequence[Collector]) -> None:
+    def __init__(
+        self, collectors: Sequence[Collector], figures: Collector | None = None
+    ) -> None:
+        """Report what *collectors* read in the database, and *figures* of processes."""
+        self._figures = figures
         self._registry = CollectorRegistry(auto_describe=False)
         for collector in collectors:
             self._registry.register(collector)
@@ -51,16 +55,17 @@ class Metrics(Resource):
                 facts = scrape.result()
             except StoreError:
                 is_up = False
-        resp.data = facts + _of_process(is_up=is_up)
+        resp.data = facts + self._of_process(is_up=is_up)
 
         resp.content_type = CONTENT_TYPE_PLAIN_0_0_4
 
-
-def _of_process(*, is_up: bool) -> bytes:
-    registry = CollectorRegistry(auto_describe=False)
-    spec = catalogue.DATABASE_UP
-    Gauge(spec.name, spec.meaning, registry=registry).set(is_up)
-    return generate_latest(registry)
+    def _of_process(self, *, is_up: bool) -> bytes:
+        registry = CollectorRegistry(auto_describe=False)
+        spec = catalogue.DATABASE_UP
+        Gauge(spec.name, spec.meaning, registry=registry).set(is_up)
+        if self._figures is not None:
+            registry.register(self._figures)
+        return generate_latest(registry)
 
 
 class OpenMetrics(Metrics):

@@ -127,7 +127,11 @@ class RequestLog:
     that succeeds again is logged too.
     """
 
-    def __init__(self) -> None:
+    def __init__(
+        self, answered: Callable[[str, str | None, int, float], None] | None = None
+    ) -> None:
+        """Call *answered* with method, route, status and seconds; not for probes."""
+        self._answered = answered
         self._succeeding = set[str]()  # Probes whose last answer was no error.
 
     def process_request(self, req: Request, resp: Response) -> None:
@@ -151,6 +155,10 @@ class RequestLog:
         caller = req.context.get("principal")
         tenant = req.context.get("tenant")
         refusal = req.context.get("refusal")
+        if self._answered is not None and not getattr(resource, "is_probe", False):
+            self._answered(
+                req.method, req.uri_template, resp.status_code, now - started
+            )
         _log.log(
             self._level(req, resp, resource),
             "request",

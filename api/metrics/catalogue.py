@@ -138,6 +138,18 @@ SIGNATURES = Spec(
     ("backend", "outcome"),
     "Signatures of all processes; the outcome is as in the audit log.",
 )
+HTTP_REQUESTS = Spec(
+    "hotwallet_http_requests_total",
+    "counter",
+    ("method", "route", "status"),
+    "Answered requests of all processes, by the route's template; probes are left out.",
+)
+HTTP_SECONDS = Spec(
+    "hotwallet_http_request_seconds",
+    "histogram",
+    ("route",),
+    "Time to answer a request, of all processes.",
+)
 WORKERS = Spec(
     "hotwallet_workers",
     "gauge",
@@ -170,6 +182,8 @@ OF_LEDGER = (
     REFUSALS,
     DECISIONS,
     SIGNATURES,
+    HTTP_REQUESTS,
+    HTTP_SECONDS,
     WORKERS,
     WORKER_AGE,
 )
@@ -329,6 +343,36 @@ HEAD_AGE = Spec(
     ("network",),
     "Time since the newest block changed; absent while no node answers.",
 )
+RPC_REQUESTS = Spec(
+    "hotwallet_rpc_requests_total",
+    "counter",
+    ("network", "node", "method", "outcome"),
+    "Calls of nodes, each member of a batch; the outcome is ok or an error's code.",
+)
+RPC_SECONDS = Spec(
+    "hotwallet_rpc_exchange_seconds",
+    "histogram",
+    ("network", "node"),
+    "Time of an exchange with a node: a call, or a batch.",
+)
+WORKER_CPU = Spec(
+    "hotwallet_worker_cpu_seconds_total",
+    "counter",
+    (),
+    "CPU time of the worker.",
+)
+WORKER_MEMORY = Spec(
+    "hotwallet_worker_memory_bytes",
+    "gauge",
+    (),
+    "Resident memory of the worker.",
+)
+WORKER_CONNECTIONS = Spec(
+    "hotwallet_worker_database_connections",
+    "gauge",
+    ("state",),
+    "Connections of the worker's pool: used, and the most that it opens.",
+)
 
 OF_WORKERS = (
     SIGNATURE,
@@ -356,6 +400,11 @@ OF_WORKERS = (
     NODE_LAG,
     NETWORK_QUORUM,
     HEAD_AGE,
+    RPC_REQUESTS,
+    RPC_SECONDS,
+    WORKER_CPU,
+    WORKER_MEMORY,
+    WORKER_CONNECTIONS,
 )
 """What a worker measures.  ``/metrics`` adds the label ``worker`` to each."""
 
@@ -367,7 +416,26 @@ DATABASE_UP = Spec(
     "1 if the process could read the database for this answer, else 0.",
 )
 
-OF_PROCESS = (DATABASE_UP,)
+SERVER_CPU = Spec(
+    "hotwallet_server_cpu_seconds_total",
+    "counter",
+    (),
+    "CPU time of the server that answers: its gunicorn workers that run, together.",
+)
+SERVER_MEMORY = Spec(
+    "hotwallet_server_memory_bytes",
+    "gauge",
+    (),
+    "Resident memory of these workers together; what they share counts for each.",
+)
+SERVER_CONNECTIONS = Spec(
+    "hotwallet_server_database_connections",
+    "gauge",
+    ("state",),
+    "Connections of the pool of the worker that answers: used, and the most.",
+)
+
+OF_PROCESS = (DATABASE_UP, SERVER_CPU, SERVER_MEMORY, SERVER_CONNECTIONS)
 """What each process reports of itself, also while the database does not answer."""
 
 

@@ -4,16 +4,18 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from datetime import timedelta
 
-from prometheus_client.core import Metric
+from prometheus_client.core import HistogramMetricFamily, Metric
 
 from api.health.readiness import unsealed_seconds
 from api.metrics import catalogue
 from api.metrics.catalogue import Spec
 from api.metrics.names import Names
 from api.metrics.shared_meter import (
+    read_answers,
     read_decisions,
     read_refusals,
     read_signatures,
+    read_times,
 )
 from signer.alerts import Alert
 from signer.audit.stored_checkpoints import Verify, find_newest
@@ -168,6 +170,17 @@ class LedgerCollector:
             signatures[names.code(backend), names.code(outcome)] += count
         yield _by_labels(catalogue.DECISIONS, decisions)
         yield _by_labels(catalogue.SIGNATURES, signatures)
+        answers: Counter[tuple[str, ...]] = Counter()
+        answers.update(read_answers(counts))
+        yield _by_labels(catalogue.HTTP_REQUESTS, answers)
+        times = HistogramMetricFamily(
+            catalogue.HTTP_SECONDS.name,
+            catalogue.HTTP_SECONDS.meaning,
+            labels=["route"],
+        )
+        for route, (buckets, seconds) in read_times(counts).items():
+            times.add_metric([route], buckets=buckets, sum_value=seconds)
+        yield times
 
 
 def _value(spec: Spec, value: float) -> Metric:

@@ -1,15 +1,17 @@
 """Counts refusals, decisions and signatures in the database, for all processes."""
 
 import atexit
+import math
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from threading import Lock
 
 import structlog
 
+from api.metrics.names import OTHER
 from signer.errors import HotWalletError
 from signer.model.decision import Verdict
 from signer.policy.facts import Path
@@ -28,6 +30,21 @@ DECIDED = "decided"
 
 SIGNED = "signed"
 """The name of the counts of signatures, by backend and outcome."""
+
+ANSWERED = "http"
+"""The name of the counts of requests, by method, route and status."""
+
+TOOK = "http-time"
+"""The name of the counts of requests by route and bucket; ``ms``: their sum."""
+
+HTTP_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+"""In seconds; a request that took longer is in the bucket ``+Inf``."""
+
+_SUM = "ms"
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_NO_ROUTE = "none"
+_ROUTE = re.compile(r"none|/[A-Za-z0-9._/{}:-]{0,100}")
+_STATUS = re.compile(r"[1-5][0-9]{2}")
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 
@@ -80,6 +97,50 @@ def read_signatures(
     return found
 
 
+def read_answers(
+    counts: Mapping[tuple[str, ...], int],
+) -> Mapping[tuple[str, str, str], int]:
+    """Return which of *counts* are of requests, by method, route and status."""
+    found = {}
+    for name, count in counts.items():
+        match name:
+            case (kind, method, route, status) if (
+                kind == ANSWERED
+                and method in {*_METHODS, OTHER}
+                and _ROUTE.fullmatch(route)
+                and _STATUS.fullmatch(status)
+            ):
+                found[method, route, status] = count
+    return found
+
+
+def read_times(
+    counts: Mapping[tuple[str, ...], int],
+) -> Mapping[str, tuple[Sequence[tuple[str, float]], float]]:
+    """Return the cumulative buckets and the sum of the seconds, by route."""
+    found: dict[str, dict[str, int]] = {}
+    for name, count in counts.items():
+        match name:
+            case (kind, route, part) if kind == TOOK and _ROUTE.fullmatch(route):
+                found.setdefault(route, {})[part] = count
+    return {
+        route: (list(_accumulate(parts)), parts.get(_SUM, 0) / 1000)
+        for route, parts in found.items()
+    }
+
+
+def _bound(seconds: float) -> str:
+    """Return a bucket's bound, as Prometheus writes it."""
+    return "+Inf" if math.isinf(seconds) else str(float(seconds))
+
+
+def _accumulate(parts: Mapping[str, int]) -> Iterator[tuple[str, float]]:
+    total = 0
+    for bound in (*HTTP_BUCKETS, math.inf):
+        total += parts.get(_bound(bound), 0)
+        yield _bound(bound), total
+
+
 class SharedMeter(Meter):
     """
     Counts in memory, and adds the counts to those in the database.
@@ -109,6 +170,18 @@ class SharedMeter(Meter):
 
     def decided(self, path: str, verdict: Verdict, rule: str) -> None:
         self._count(DECIDED, path, verdict, rule)
+
+    def answered(
+        self, method: str, route: str | None, status: int, seconds: float
+    ) -> None:
+        """Count a request by its *route*, a template, or None if there is none."""
+        named = route or _NO_ROUTE
+        self._count(
+            ANSWERED, method if method in _METHODS else OTHER, named, str(status)
+        )
+        bound = next((each for each in HTTP_BUCKETS if seconds <= each), math.inf)
+        self._count(TOOK, named, _bound(bound))
+        self._count(TOOK, named, _SUM, by=round(seconds * 1000))
 
     def run(
         self, counters: SharedCounters, clock: Clock, wait: Callable[[float], bool]
@@ -143,7 +216,7 @@ class SharedMeter(Meter):
         with suppress(HotWalletError):
             self.flush(counters, clock)
 
-    def _count(self, *name: str) -> None:
+    def _count(self, *name: str, by: int = 1) -> None:
         words = tuple(map(str, name))
         with self._lock:
-            self._counts[words] += 1
+            self._counts[words] += by

@@ -1,7 +1,7 @@
 """What one worker measures, as the text that it writes into its row."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from threading import Lock
 
 from prometheus_client import (
@@ -12,6 +12,7 @@ from prometheus_client import (
     disable_created_metrics,
     generate_latest,
 )
+from prometheus_client.registry import Collector
 
 from api.metrics import catalogue
 from api.metrics.catalogue import Spec
@@ -24,6 +25,8 @@ from signer.ports import Meter
 
 
 _SIGNATURE_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+_RPC_BUCKETS = (0.05, 0.25, 1, 2.5, 5)
+_MOST_BYTES = 55_000  # A row takes little more.
 _REFUND_BUCKETS = (0.5, 1, 2, 5, 10, 30, 60, 120, 300, 900, 3600, 14400)
 _COUNT_BUCKETS = (1, 2, 3, 5, 10)
 _MOST_REPLACED = 10_000
@@ -36,9 +39,16 @@ class WorkerMeter(Meter):
     """Counts in memory; ``text`` has everything in Prometheus's text format."""
 
     def __init__(
-        self, names: Names, timer: Callable[[], float] = time.monotonic
+        self,
+        names: Names,
+        timer: Callable[[], float] = time.monotonic,
+        figures: Collector | None = None,
     ) -> None:
-        """Measure with labels that *names* bounds; *timer* is in seconds."""
+        """
+        Measure with labels that *names* bounds; *timer* is in seconds.
+
+        *figures* are those of the process.
+        """
         self._names = names
         self._timer = timer
         self._windows: dict[str, ThrottleWindow] = {}
@@ -67,6 +77,10 @@ class WorkerMeter(Meter):
         self._looked = self._gauge(catalogue.NETWORK_LOOKED)
         self._problem = self._gauge(catalogue.NETWORK_PROBLEM)
         self._max_fee = self._gauge(catalogue.MAX_FEE)
+        self._of_nodes = CollectorRegistry(auto_describe=False)
+        self._calls, self._exchanges = self._rpc_metrics()
+        if figures is not None:
+            self._registry.register(figures)
         self._node_up = self._gauge(catalogue.NODE_UP)
         self._node_disagrees = self._gauge(catalogue.NODE_DISAGREES)
         self._node_lag = self._gauge(catalogue.NODE_LAG)
@@ -78,7 +92,10 @@ class WorkerMeter(Meter):
         with self._lock:
             for backend, window in self._windows.items():
                 self._share.labels(backend).set(window.share)
-            return generate_latest(self._registry).decode()
+            text = generate_latest(self._registry)
+        # Many networks with many nodes: all other metrics stay.
+        calls = generate_latest(self._of_nodes)
+        return (text + calls if len(text + calls) <= _MOST_BYTES else text).decode()
 
     def signed(
         self,
@@ -95,6 +112,19 @@ class WorkerMeter(Meter):
         with self._lock:
             window = self._windows.setdefault(backend, ThrottleWindow(self._timer))
         window.add(attempts, throttled)
+
+    def called(
+        self,
+        network: str,
+        node: str,
+        calls: Sequence[tuple[str, str]],
+        seconds: float,
+    ) -> None:
+        """Count *calls* of *node*, each a method and its outcome, in one exchange."""
+        name = self._names.network(network)
+        self._exchanges.labels(name, node).observe(seconds)
+        for method, outcome in calls:
+            self._calls.labels(name, node, method, self._names.code(outcome)).inc()
 
     def moved(self, before: Refund, after: Refund) -> None:
         network = self._names.network(after.network)
@@ -188,6 +218,20 @@ class WorkerMeter(Meter):
             self._node_lag,
             self._quorum,
             self._head_age,
+        )
+
+    def _rpc_metrics(self) -> tuple[Counter, Histogram]:
+        calls, exchanges = catalogue.RPC_REQUESTS, catalogue.RPC_SECONDS
+        registry = self._of_nodes
+        return (
+            Counter(calls.name, calls.meaning, calls.labels, registry=registry),
+            Histogram(
+                exchanges.name,
+                exchanges.meaning,
+                exchanges.labels,
+                buckets=_RPC_BUCKETS,
+                registry=registry,
+            ),
         )
 
     def _counter(self, spec: Spec) -> Counter:

@@ -10,12 +10,12 @@ from pydantic import SecretStr
 
 from backends.json_rpc import quorum_rules, requests
 from backends.json_rpc.connection import MAX_RESPONSE_BYTES
-from backends.json_rpc.node import LARGEST_BATCH, Node
+from backends.json_rpc.node import LARGEST_BATCH, Node, Observed
 from backends.json_rpc.node_pool import NodePool
 from backends.json_rpc.node_status import request_status
 from backends.json_rpc.quorum_rules import QuorumRule
 from backends.json_rpc.search import find_hash
-from backends.json_rpc.tracked_node import TrackedNode
+from backends.json_rpc.tracked_node import TrackedNode, node_name
 from signer.errors import (
     ChainError,
     ChainUnavailableError,
@@ -61,6 +61,8 @@ class JSONRPCChain:
         timeout: Seconds for each exchange with each node.
         chain_id: The chain id that each node must report (``eth_chainId``) before its
             responses count.  The method ``chain_id`` returns any other one too.
+        observe: Is called with each node's name, the methods and outcomes of an
+            exchange, and its seconds.
 
     Raises:
         ConfigurationError: ``networks-misconfigured``: there is no URL, or one is not
@@ -75,7 +77,9 @@ class JSONRPCChain:
         urls: Sequence[SecretStr | str],
         timeout: float,
         chain_id: int | None = None,
+        observe: Callable[[str, Observed, float], None] | None = None,
     ) -> None:
+        self._observe = observe
         self._urls = [_check_url(url, position) for position, url in enumerate(urls, 1)]
         if not self._urls:
             raise _misconfigured("a network needs at least one RPC URL")
@@ -209,14 +213,17 @@ class JSONRPCChain:
             # Without a lock, which a fork could leave locked permanently: if two
             # threads race here, one of the two pools is dropped after its first use.
             nodes = [
-                TrackedNode(
-                    Node(url, self._timeout, self.max_bytes), position, self._chain_id
-                )
+                TrackedNode(self._open(url, position), position, self._chain_id)
                 for position, url in enumerate(self._urls, 1)
             ]
             pool = NodePool(nodes, self._timeout)
             self._connected = (os.getpid(), pool)
         return pool
+
+    def _open(self, url: SecretStr, position: int) -> Node:
+        name = node_name(position)
+        observe = None if self._observe is None else partial(self._observe, name)
+        return Node(url, self._timeout, self.max_bytes, observe)
 
 
 def _estimate_rules(calls: Sequence[Call]) -> list[QuorumRule[Any]]:

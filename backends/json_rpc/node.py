@@ -3,7 +3,7 @@
 import itertools
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from types import NoneType
@@ -33,6 +33,9 @@ from signer.outcomes import require
 MethodCall = tuple[str, list[Any]]
 """A JSON-RPC method and its parameters."""
 
+Observed = Sequence[tuple[str, str]]
+"""Methods, each with ``ok`` or the code of its error."""
+
 _OK = 200
 _MISSING = object()
 
@@ -56,11 +59,17 @@ class Node:
     broken connection, and the id of the response is checked.
 
     Threads share it, processes do not.  *timeout* is in seconds, for one exchange.
+    *observe* is called with what was asked, and the seconds that it took.
     """
 
     def __init__(
-        self, url: SecretStr, timeout: float, max_bytes: int = MAX_RESPONSE_BYTES
+        self,
+        url: SecretStr,
+        timeout: float,
+        max_bytes: int = MAX_RESPONSE_BYTES,
+        observe: Callable[[Observed, float], None] | None = None,
     ) -> None:
+        self._observe = observe
         self._connection = Connection(url, timeout, max_bytes)
         self._timeout = timeout
         self._ids = itertools.count(1)
@@ -73,8 +82,13 @@ class Node:
             ChainError: The node returned an error (``error_mapping.map_error``).
             ChainUnavailableError: There is no response, or it is malformed.
         """
-        response = self._send(self._build_request(method, params))
-        return require(_read(method, response))
+
+        def ask() -> list[Any]:
+            request = self._build_request(method, params)
+            return [attempt(lambda: _read(method, self._send(request)))]
+
+        (outcome,) = self._observed([method], ask)
+        return require(outcome)
 
     def forward(self, method: str, params: list[Any]) -> Any:
         """
@@ -103,6 +117,27 @@ class Node:
         Raises:
             ChainUnavailableError: The node did not respond.
         """
+        methods = [method for method, _ in calls]
+        return self._observed(methods, lambda: self._request_all(calls))
+
+    def _observed(
+        self, methods: Sequence[str], ask: Callable[[], list[Any]]
+    ) -> list[Any]:
+        started = time.monotonic()
+        outcomes: Sequence[Any] = [ChainUnavailableError()] * len(methods)
+        try:
+            outcomes = answers = ask()
+        finally:
+            if self._observe is not None:
+                codes = [
+                    each.code if isinstance(each, ChainError) else "ok"
+                    for each in outcomes
+                ]
+                seconds = time.monotonic() - started
+                self._observe([*zip(methods, codes, strict=True)], seconds)
+        return answers
+
+    def _request_all(self, calls: Sequence[MethodCall]) -> list[Any]:
         outcomes: dict[int, Any] = {}
         for start in range(0, len(calls), LARGEST_BATCH):
             # Some gateways fail only batches.

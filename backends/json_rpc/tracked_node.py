@@ -24,6 +24,11 @@ _UNRESPONSIVE_SECONDS = 10.0
 _THREADS = 16
 
 
+def node_name(position: int) -> str:
+    """Return the name of the node at *position*, counted from 1."""
+    return f"node-{position}"
+
+
 class OtherChainError(ChainError):
     """The node is on another chain than the configured one."""
 
@@ -55,7 +60,7 @@ class TrackedNode:
     @property
     def name(self) -> str:
         """The name that logs and operators see, since the URL is a secret."""
-        return f"node-{self._position}"
+        return node_name(self._position)
 
     @property
     def is_trusted(self) -> bool:

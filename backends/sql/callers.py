@@ -49,7 +49,7 @@ _BETWEEN = " "
 _has_words = alerts.c.name.contains(_BETWEEN)
 _counts = select(alerts.c.name, alerts.c["count"])
 _ALERTS = _counts.where(~_has_words)
-_SHARED = _counts.where(_has_words).limit(2000)
+_SHARED = _counts.where(_has_words).limit(5000)
 
 _LOOK = f"look{_BETWEEN}"
 _LAST_LOOK = select(alerts.c.last_at, alerts.c["count"]).where(

@@ -183,6 +183,12 @@ class Database:
         """Implements ``signer.ports.Watches``."""
         return self._process().watches.watch(topic)
 
+    def connections(self) -> tuple[int, int]:
+        """Return how many connections of this process are in use, and the most."""
+        state = self._processes.get(os.getpid())
+        pool: Any = None if state is None else state.engine.pool
+        return 0 if pool is None else pool.checkedout(), self._pool_size
+
     def close(self) -> None:
         """Close the connections of this process; the next use opens new ones."""
         state = self._processes.pop(os.getpid(), None)

@@ -101,6 +101,9 @@ class SQLStore(
     def watch(self, topic: Topic) -> AbstractContextManager[Watch]:
         return self._database.watch(topic)
 
+    def connections(self) -> tuple[int, int]:
+        return self._database.connections()
+
     def check(self) -> None:
         require_health(self._database)
 

@@ -277,6 +277,9 @@ class Store(
     def now(self) -> datetime:
         """Return the time of the clock of the database's host."""
 
+    def connections(self) -> tuple[int, int]:
+        """Return how many connections of this process are in use, and the most."""
+
     def check(self) -> None:
         """
         Require that the database is usable, by one query.

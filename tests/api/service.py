@@ -180,7 +180,7 @@ def container_over(
         environ={"APP_ENV": "test", "JWT_ISSUER": ISSUER, "JWT_AUDIENCE": AUDIENCE},
         open_store=lambda _: store,
         open_backend=lambda _: backend,
-        open_chains=lambda _: chains,
+        open_chains=lambda *_: chains,
         open_notifier=lambda _: notifier,
         open_jwt_keys=lambda _: keys,
         open_webhook_sender=open_webhook_sender,

@@ -267,7 +267,7 @@ def add_crash_points(
     }
     store = cast("Ledger", CrashingStore(container.store, points))
     crashing = replace(
-        container, open_store=lambda _: store, open_chains=lambda _: chains
+        container, open_store=lambda _: store, open_chains=lambda *_: chains
     )
     if role != "api":
         directory = CrashingPort(container.backend, "backend", points)

@@ -426,3 +426,30 @@ def test_a_scrape_shows_that_the_database_is_down(
 
     assert answer.status_code == 200
     assert _samples(answer.text) == {"hotwallet_database_up": 0}
+
+
+def test_requests_of_the_application_are_counted(
+    container: Container,
+    client: falcon.testing.TestClient,
+    sqlite_store: SQLStore,
+    clock: SettableClock,
+) -> None:
+    """By the route's template, whatever the path is; probes and scrapes are not."""
+    for path in ("/v1/refunds/canary-1", "/v1/refunds/canary-2", "/canary-3"):
+        client.simulate_get(path, headers=bearer())
+    for path in ("/healthz", "/metrics"):
+        client.simulate_get(path)
+    container.shared_meter.flush(sqlite_store, clock)
+    metrics = client.simulate_get("/metrics", headers=bearer(roles=["devops"]))
+    samples = _samples(metrics.text)
+
+    name = "hotwallet_http_requests_total GET"
+    assert {k: v for k, v in samples.items() if "http_requests" in k} == {
+        f"{name} /v1/refunds/{{refund_id}} 404": 2,
+        f"{name} none 404": 1,
+    }
+    count = "hotwallet_http_request_seconds_count /v1/refunds/{refund_id}"
+    assert samples[count] == 2
+    assert samples["hotwallet_server_memory_bytes"] > 0
+    assert samples["hotwallet_server_database_connections most"] == 4
+    assert "canary" not in metrics.text

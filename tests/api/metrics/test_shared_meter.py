@@ -2,9 +2,15 @@
 
 from collections.abc import Callable
 
+import pytest
 from structlog.testing import capture_logs
 
-from api.metrics.shared_meter import FLUSH_SECONDS, SharedMeter
+from api.metrics.shared_meter import (
+    FLUSH_SECONDS,
+    SharedMeter,
+    read_answers,
+    read_times,
+)
 from backends.sql import SQLStore
 from signer.errors import (
     InvalidInputError,
@@ -91,3 +97,46 @@ def test_the_last_counts_are_stored_at_the_end(
     other.flush_at_exit(down, clock)
 
     assert sqlite_store.shared_counts() == {("refused", "tenant-blocked"): 1}
+
+
+def test_requests_are_counted_by_route_and_status(
+    sqlite_store: SQLStore, clock: SettableClock
+) -> None:
+    """Of all processes; an unknown method or path is one label for all."""
+    route = "/v1/refunds/{refund_id}"
+    for meter in (SharedMeter(), SharedMeter()):
+        meter.answered("GET", route, 200, 0.004)
+        meter.answered("GET", route, 200, 0.3)
+        meter.answered("BREW", None, 404, 99.0)
+        meter.flush(sqlite_store, clock)
+    counts = sqlite_store.shared_counts()
+
+    assert read_answers(counts) == {
+        ("GET", route, "200"): 4,
+        ("other", "none", "404"): 2,
+    }
+    buckets, seconds = read_times(counts)[route]
+    assert seconds == pytest.approx(0.608)
+    assert dict(buckets) == {
+        **dict.fromkeys(("0.01", "0.025", "0.05", "0.1", "0.25"), 2),
+        **dict.fromkeys(("0.5", "1.0", "2.5", "5.0", "10.0", "30.0", "+Inf"), 4),
+    }
+    (last, _) = read_times(counts)["none"]
+    assert dict(last)["30.0"] == 0
+    assert dict(last)["+Inf"] == 2
+
+
+def test_what_another_program_wrote_is_no_route() -> None:
+    """Nor a method or a status: labels stay bounded."""
+    bad = {
+        ("http", "GET", "no-slash", "200"): 1,
+        ("http", "BREW", "/x", "200"): 1,
+        ("http", "GET", "/x", "999"): 1,
+        ("http", "GET", "/x" * 99, "200"): 1,
+        ("http", "GET", "/x"): 1,
+        ("http-time", "evil", "0.01"): 1,
+        ("else", "GET", "/x", "200"): 1,
+    }
+
+    assert read_answers(bad) == {}
+    assert read_times(bad) == {}

@@ -10,6 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from api.metrics import catalogue
 from api.metrics.names import OTHER, Names
+from api.metrics.process import ProcessFigures, server_figures, worker_figures
 from api.metrics.worker_meter import WorkerMeter
 from api.metrics.workers import WorkersCollector
 from backends.sql import SQLStore
@@ -290,7 +291,9 @@ def test_a_changed_row_adds_nothing(
     }
 
 
-def test_a_worker_measures_what_the_catalogue_has(meter: WorkerMeter) -> None:
+def test_a_worker_measures_what_the_catalogue_has() -> None:
+    names, figures = Names(["local"], ["shop"]), worker_figures(lambda: (0, 8))
+    meter = WorkerMeter(names, figures=figures)
     refund = _refund(Status.SIGNED)
     meter.signed("pkcs11", "success", 0.03, attempts=1, throttled=0)
     meter.delayed(refund, "x")
@@ -307,3 +310,56 @@ def test_a_worker_measures_what_the_catalogue_has(meter: WorkerMeter) -> None:
     }
 
     assert kinds == {spec.family_name: spec.kind for spec in catalogue.OF_WORKERS}
+
+
+def test_calls_of_nodes_are_counted(meter: WorkerMeter) -> None:
+    """By node, method and outcome; an exchange may have several calls."""
+    calls = [("eth_call", "ok"), ("eth_call", "ok"), ("eth_gasPrice", "chain-failed")]
+    meter.called("local", "node-1", calls, 0.2)
+    meter.called("unknown", "node-1", [("eth_call", "ok")], 9.0)
+    samples = _samples(meter.text())
+
+    name = "hotwallet_rpc_requests_total"
+    assert {k: v for k, v in samples.items() if k.startswith(name)} == {
+        f"{name} eth_call local node-1 ok": 2,
+        f"{name} eth_gasPrice local node-1 chain-failed": 1,
+        f"{name} eth_call other node-1 ok": 1,
+    }
+    assert samples["hotwallet_rpc_exchange_seconds_count local node-1"] == 1
+    assert samples["hotwallet_rpc_exchange_seconds_sum local node-1"] == 0.2
+
+
+def test_too_many_nodes_cost_no_other_metric() -> None:
+    """A worker's row is bounded, and all metrics would be lost otherwise."""
+    meter = WorkerMeter(Names([], []))
+    meter.looked("local", VIEW)
+    for number in range(300):
+        meter.called("local", f"node-{number}", [("eth_call", "ok")], 0.1)
+    text = meter.text()
+
+    assert "hotwallet_node_up" in text
+    assert "hotwallet_rpc" not in text
+
+
+def test_a_worker_shows_its_process() -> None:
+    """CPU time, memory and connections; of a server, all of its workers count."""
+    meter = WorkerMeter(Names([], []), figures=worker_figures(lambda: (1, 8)))
+    samples = _samples(meter.text())
+
+    assert samples["hotwallet_worker_cpu_seconds_total"] > 0
+    assert samples["hotwallet_worker_memory_bytes"] > 1_000_000
+    assert samples["hotwallet_worker_database_connections used"] == 1
+    assert samples["hotwallet_worker_database_connections most"] == 8
+
+
+def test_a_process_that_has_ended_counts_nothing() -> None:
+    ours, _, _ = server_figures(lambda: (0, 8)).collect()
+    specs = (
+        catalogue.SERVER_CPU,
+        catalogue.SERVER_MEMORY,
+        catalogue.SERVER_CONNECTIONS,
+    )
+    gone, _, _ = ProcessFigures(specs, lambda: (0, 8), lambda: [2**22 + 1]).collect()
+
+    assert ours.samples[0].value > 0
+    assert gone.samples[0].value == 0

@@ -4,7 +4,9 @@ from typing import Any
 
 import pytest
 
-from signer.errors import ChainUnavailableError
+from backends.json_rpc import JSONRPCChain
+from backends.json_rpc.node import Observed
+from signer.errors import ChainError, ChainUnavailableError
 from tests.fixtures.chain import DevChain
 from tests.fixtures.fake_node import FakeNode
 from tests.fixtures.replies import Body, Drop, Error, Reply, Result
@@ -161,3 +163,39 @@ def test_real_nodes_accept_batches(dev_chain: DevChain) -> None:
     assert receipts[known].succeeded
     assert node.batches == [2]
     assert len(node.requests) == 2
+
+
+def test_each_call_is_observed_with_its_outcome(fake_node: FakeNode) -> None:
+    """A batch is one exchange with several calls; a lost answer is an outcome too."""
+    seen: list[tuple[str, list[tuple[str, str]], float]] = []
+
+    def observe(node: str, calls: Observed, seconds: float) -> None:
+        seen.append((node, [*calls], seconds))
+
+    chain = JSONRPCChain([fake_node.url], timeout=5.0, observe=observe)
+    fake_node.script("eth_chainId", Result("0x1"), Drop())
+    fake_node.script("eth_getTransactionReceipt", Result(None))
+    chain.chain_id()
+    with pytest.raises(ChainError):
+        chain.chain_id()
+    chain.receipts(HASHES[:2])
+
+    assert [(node, calls) for node, calls, _ in seen] == [
+        ("node-1", [("eth_chainId", "ok")]),
+        ("node-1", [("eth_chainId", "chain-unavailable")]),
+        ("node-1", [("eth_getTransactionReceipt", "ok")] * 2),
+    ]
+    assert all(0 < seconds < 5 for _, _, seconds in seen)
+
+
+def test_a_batch_that_is_not_answered_is_observed() -> None:
+    seen: list[Observed] = []
+    chain = JSONRPCChain(
+        ["http://127.0.0.1:1"],
+        timeout=5.0,
+        observe=lambda _, calls, __: seen.append(calls),
+    )
+    with pytest.raises(ChainError):
+        chain.receipts(HASHES[:2])
+
+    assert seen == [[("eth_getTransactionReceipt", "chain-unavailable")] * 2]

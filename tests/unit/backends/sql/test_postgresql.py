@@ -55,6 +55,16 @@ def _terminate(url: str) -> None:
         )
 
 
+def test_connections_in_use_are_counted(postgresql_url: str, sqlite_url: str) -> None:
+    """Of the pool of this process; before its first use it has none."""
+    for url in (postgresql_url, sqlite_url):
+        with contextlib.closing(open_ledger(url, pool_size=3)) as store:
+            assert store.connections() == (0, 3)
+            used = store._database.run(lambda _: store.connections())
+            assert used == (1, 3)
+            assert store.connections() == (0, 3)
+
+
 def test_an_idle_connection_is_pinged(
     postgresql_url: str, postgresql_store: SQLStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
