@@ -166,7 +166,6 @@ class TransactionSender:
         wanted = _Wanted(payment, network, tenant)
 
         def submit(key: str, reference: str) -> Refund:
-            self._require_fees(wanted)
             accepted = self._refunds.submit(
                 tenant=tenant,
                 idempotency_key=key,
@@ -183,6 +182,7 @@ class TransactionSender:
         if payment.nonce is not None:
             return self._accept_nonce(payment.nonce, wanted, idempotency_key, submit)
         if idempotency_key is not None:
+            self._require_fees(wanted)
             return submit(idempotency_key, _name("key", tenant, idempotency_key))
         return self._accept_in_window(wanted, submit)
 
@@ -224,6 +224,10 @@ class TransactionSender:
             attempt += 1
             reference = wanted.name_nonce(nonce, attempt)
         holder = self._find_holder(nonce, wanted)
+        if holder is None:
+            self._require_fees(wanted)
+            # The node may have taken seconds.
+            holder = self._find_holder(nonce, wanted)
         if holder is not None:
             return wanted.require_paid_by(holder)
         try:
@@ -266,6 +270,7 @@ class TransactionSender:
         earlier = self._find(wanted.tenant, key, before)
         if earlier is not None:
             return earlier
+        self._require_fees(wanted)
         try:
             return submit(key, wanted.name("reference", shifted))
         except ConflictError:

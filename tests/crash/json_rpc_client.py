@@ -57,6 +57,7 @@ when {{
 _RECEIPT_SECONDS = 2.0
 _UNAVAILABLE = frozenset({-32002, -32005})
 _NOT_SENT_YET = "not-sent-yet"
+_NONCE_USED = "nonce-used"
 
 
 class Asset(StrEnum):
@@ -93,12 +94,14 @@ class Habits:
     """
     How an application sends one order.
 
-    ``is_keyed``: with an ``Idempotency-Key``.  ``seconds``: how long it waits for an
-    answer; the service continues with the request.  ``copies``: how many threads send
-    it at once.  ``is_forgetful``: it sends the order again after it was mined.
+    ``is_keyed``: with an ``Idempotency-Key``.  ``is_numbered``: with a nonce, which it
+    chooses once, unless the service refuses it at once.  ``seconds``: how long it waits
+    for an answer; the service continues with the request.  ``copies``: how many threads
+    send it at once.  ``is_forgetful``: it sends the order again after it was mined.
     """
 
     is_keyed: bool
+    is_numbered: bool
     seconds: float
     copies: int
     is_forgetful: bool
@@ -107,10 +110,13 @@ class Habits:
     def of(cls, order: Order) -> "Habits":
         """Return the habits, always the same for an order."""
         seed = hashlib.sha256(order.key.encode()).digest()[1]
+        is_numbered = not seed & 1 and bool(seed & 16)
         return cls(
             is_keyed=bool(seed & 1),
+            is_numbered=is_numbered,
             seconds=0.5 if seed & 2 else 12.0,
-            copies=2 if seed & 4 else 1,
+            # Two copies would choose two nonces, which are two payments.
+            copies=2 if seed & 4 and not is_numbered else 1,
             is_forgetful=bool(seed & 8),
         )
 
@@ -133,14 +139,15 @@ class JSONRPCClient:
         """
         habits = Habits.of(order)
         payment = _Payment(order, habits, self._connect(order, habits), self, journal)
-        seconds = float("inf") if habits.is_keyed else _WITHOUT_KEY_SECONDS
+        is_permanent = habits.is_keyed or habits.is_numbered
+        seconds = float("inf") if is_permanent else _WITHOUT_KEY_SECONDS
         deadline = time.monotonic() + seconds
         for pause in _pauses():
             tx_hash = payment.send()
             if tx_hash is not None and payment.await_receipt(tx_hash):
                 break
             time.sleep(pause)
-            if time.monotonic() > deadline:
+            if time.monotonic() > deadline or payment.is_abandoned:
                 journal.write("abandoned", key=order.key)
                 return
         if habits.is_forgetful and time.monotonic() < deadline:
@@ -155,15 +162,24 @@ class JSONRPCClient:
         return Web3(Web3.HTTPProvider(self.url, options))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Payment:
-    """One order, and the connection that sends it."""
+    """
+    One order, and the connection that sends it.
+
+    ``is_uncertain``: a request with the ``nonce`` had no answer, and may be accepted
+    yet.  If the service then refuses the nonce, only another nonce would be sure to pay
+    again: the order ``is_abandoned``.
+    """
 
     order: Order
     habits: Habits
     w3: Web3
     client: JSONRPCClient
     journal: Journal
+    nonce: int | None = None
+    is_uncertain: bool = False
+    is_abandoned: bool = False
 
     def send(self) -> str | None:
         """Send the order, and return its hash if the service answered with one."""
@@ -171,11 +187,15 @@ class _Payment:
         try:
             sent = self.w3.eth.send_transaction(self._transaction())
         except Web3RPCError as e:
-            error = dict((e.rpc_response or {})["error"])
+            error: dict[str, Any] = dict((e.rpc_response or {})["error"])
             self.journal.write("postponed", key=self.order.key, error=error)
+            if error["data"].get("code") == _NONCE_USED:
+                self.nonce, self.is_abandoned = None, self.is_uncertain
+                return None
             assert _is_temporary(error), f"{self.order.key}: {error}"
             return None
         except NO_RESPONSE as e:
+            self.is_uncertain = self.nonce is not None
             self.journal.write("failed", key=self.order.key, error=type(e).__name__)
             return None
         tx_hash = sent.to_0x_hex()
@@ -201,6 +221,14 @@ class _Payment:
         return False
 
     def _transaction(self) -> Any:
+        if not self.habits.is_numbered:
+            return self._content()
+        if self.nonce is None:
+            wallet = Web3.to_checksum_address(self.client.wallet)
+            self.nonce = self.w3.eth.get_transaction_count(wallet, "pending")
+        return {**self._content(), "nonce": self.nonce}
+
+    def _content(self) -> dict[str, Any]:
         units = int(Decimal(self.order.amount).scaleb(DECIMALS))
         if self.order.calldata is not None:
             return {

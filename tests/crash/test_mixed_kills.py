@@ -3,7 +3,8 @@ Refunds and transactions of JSON-RPC use one wallet, while every process is kill
 
 Gateways send ``POST /v1/refunds`` to the processes with the role refunds.  Applications
 send ``eth_sendTransaction`` with web3.py to those with the role sign: tokens, coin and
-calls of a contract.  They repeat it after a lost answer, half of them without a key.
+calls of a contract.  They repeat it after a lost answer: half of them with a key, and a
+quarter with a nonce.
 """
 
 from collections import Counter
