@@ -56,6 +56,12 @@ LETS = {
         "Functions of tokens: approve nothing",
     },
     "account: approve-router": {"Functions of tokens: approve one unit"},
+    **{
+        f"{path}: payouts-by-authorization": {
+            "Typed data: TransferWithAuthorization (ERC-3009)"
+        }
+        for path in ("json-rpc", "rest")
+    },
     "account: hashes": {
         "Digests and authorisations: digest of a transaction",
         "Digests and authorisations: digest of a message",
