@@ -6,6 +6,8 @@ refund of another is in the next claim.  What has a nonce is no tenant's turn, s
 transactions with higher nonces wait for it.
 """
 
+from collections import Counter
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -144,13 +146,15 @@ def _due() -> Select[Any]:
     turns = select(_turns().subquery())
     found = union_all(*_with_nonces(), turns).subquery("found")
     return (
-        select(found.c.id).order_by(found.c.turn, _due_at(found.c.id)).limit(_at_most)
+        select(found.c.id, found.c.turn)
+        .order_by(found.c.turn, _due_at(found.c.id))
+        .limit(_at_most)
     )
 
 
 DUE = _due()
 """
-The ids of up to ``at_most`` refunds that are due, in the order in which to take them.
+The ids and turns of up to ``at_most`` due refunds, in the order in which to take them.
 
 Up to ``ahead`` of those that have a nonce come first.
 It reads what is due only, however many refunds wait.
@@ -182,3 +186,20 @@ Claims those of ``ids`` that are due, and that no other process is claiming.
 PostgreSQL skips the rows that another process has locked.  SQLite has one writer at a
 time, so there are none.
 """
+
+
+def share(due: Sequence[tuple[str, int]]) -> Sequence[str]:
+    """
+    Return the ids of *due* refunds in the turns that all tenants with one have.
+
+    So a batch is as short as that of the tenant with the fewest refunds, and the others
+    have the next one for themselves.
+
+    >>> share([("rf_1", 0), ("rf_2", 1), ("rf_3", 1), ("rf_4", 2)])
+    ['rf_1', 'rf_2', 'rf_3']
+    >>> share([("rf_1", 1), ("rf_2", 2)])
+    ['rf_1', 'rf_2']
+    """
+    tenants = Counter(turn for _, turn in due)
+    last = max((turn for turn in tenants if tenants[turn] == tenants[1]), default=0)
+    return [refund_id for refund_id, turn in due if turn <= last]

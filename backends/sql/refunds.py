@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Executable, Select
 
 from backends.sql import queries
 from backends.sql.database import Tables
-from backends.sql.due_refunds import CLAIM, DUE
+from backends.sql.due_refunds import CLAIM, DUE, share
 from backends.sql.refund_approvals import propose
 from backends.sql.savepoints import Work
 from backends.sql.statements import (
@@ -54,8 +54,8 @@ from signer.ports import Change
 # Longer than any claim or delay lasts.
 _MAX_DELAY = timedelta(minutes=2)
 
-_MORE = 2
-"""How many times the refunds of a claim are found: others may claim some of them."""
+_TRIES = 5
+"""How often a process finds refunds that others claim at the same moment."""
 
 
 class RefundTables(Tables):
@@ -162,18 +162,18 @@ class RefundTables(Tables):
 
     def claim(self, now: datetime, until: datetime, limit: int) -> Sequence[Refund]:
         window = {"now": now, "far": now + _MAX_DELAY, "until": until}
-        claimed: list[Refund] = []
-        due = self._due(now, at_most=_MORE * limit, ahead=limit // 2)
-        while due and (left := limit - len(claimed)):
-            params = {**window, "ids": due[:left]}
-            claim = partial(_execute, statement=CLAIM, params=params)
-            claimed += [Refund(*row) for row in self._database.write(claim)]
-            due = due[left:]
-        return tuple(sorted(claimed, key=lambda refund: refund.id))
+        for _ in range(_TRIES):
+            due = self._due(now, at_most=limit, ahead=limit // 2)
+            if not due:
+                break
+            claim = partial(_execute, statement=CLAIM, params={**window, "ids": due})
+            if rows := self._database.write(claim):
+                return sorted((Refund(*row) for row in rows), key=lambda each: each.id)
+        return ()
 
     def _due(self, now: datetime, **counts: int) -> Sequence[str]:
         params = {"now": now, "far": now + _MAX_DELAY, **counts}
-        return [row.id for row in self._database.rows(DUE, **params)]
+        return share([(row.id, row.turn) for row in self._database.rows(DUE, **params)])
 
     def in_flight(self, limit: int, after: str | None = None) -> Sequence[InFlight]:
         params = {"after": after or "", "at_most": limit}

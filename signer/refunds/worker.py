@@ -1,5 +1,6 @@
 """The worker process: tracks what is broadcast and advances refunds that are due."""
 
+import math
 import time
 from collections.abc import (
     Callable,
@@ -48,11 +49,22 @@ _SMALLEST_CLAIM = 8
 _FIRST_CLAIM = 32
 _LARGEST_CLAIM = 128
 
-_FAST_SECONDS = 0.5
-"""If a batch takes less, the next one is larger."""
+_SLOWEST = 2.0
+"""
+How many times as long as the quickest recent batch another one may take.
 
-_SLOW_SECONDS = 2.0
-"""If a batch takes more, the next one has as many as would take this long."""
+A new refund waits for the batch that has begun: if it is alone, that takes as long as
+its own steps.  A device that signs many at once is as quick for large batches.
+"""
+
+_FAST_SECONDS, _SLOW_SECONDS = 0.05, 2.0
+"""So long a batch may take in any case, and at most."""
+
+_GROWS_BELOW = 0.75
+"""The part of the time a batch may take up to which the next one is larger."""
+
+_FORGETS = 1.05
+"""By how much the quickest batch counts as slower after each other one."""
 
 _ADVANCE_SECONDS = 1.0
 """How long refunds are claimed before those that were sent are tracked again."""
@@ -126,6 +138,7 @@ class Worker:
         self._passes = 0
         self._unclaimed_id: str | None = None  # The last refund taken without a claim.
         self._claim_size = _FIRST_CLAIM
+        self._quickest = math.inf  # Seconds of a batch.
         self._has_more = False  # Refunds are due that were not claimed yet.
         self._cancelling: set[str] = set()  # The ids tried in this pass.
         self._log = structlog.get_logger("worker")
@@ -188,19 +201,23 @@ class Worker:
                 yield [only]
                 return
             claimed = self._store.claim(now, now + HOLD, self._claim_size)
-            self._has_more = len(claimed) == self._claim_size
+            # A claim that is not full may have left refunds of tenants with many.
+            self._has_more = bool(claimed)
             yield claimed
-            self._adapt_claims(len(claimed), self._timer() - started)
+            if claimed:
+                self._adapt_claims(len(claimed), self._timer() - started)
             if not self._has_more or self._timer() >= until:
                 return
 
     def _adapt_claims(self, count: int, seconds: float) -> None:
         """Claim more, or fewer, after a batch of *count* that took *seconds*."""
         size = self._claim_size
-        if seconds > _SLOW_SECONDS:
+        self._quickest = min(seconds, self._quickest * _FORGETS)
+        longest = min(max(self._quickest * _SLOWEST, _FAST_SECONDS), _SLOW_SECONDS)
+        if seconds > longest:
             # In one step: other workers take what is not done when its claim expires.
-            size = int(count * _SLOW_SECONDS / seconds)
-        elif seconds < _FAST_SECONDS and self._has_more:
+            size = int(count * longest / seconds)
+        elif count == size and seconds <= longest * _GROWS_BELOW:
             size *= 2
         self._claim_size = max(_SMALLEST_CLAIM, min(size, _LARGEST_CLAIM))
 

@@ -117,8 +117,10 @@ def test_tenants_take_turns(store: SQLStore) -> None:
     third = accepted(store, due_at=later(-3), tenant="c").id
 
     assert set(_claim(store, 2)) == {long[0], second[0]}
-    assert set(_claim(store, 5)) == {*long[1:4], second[1], third}
-    assert set(_claim(store, 9)) == {*long[4:]}
+    # Each of them gets as many as the one with the fewest: the next batch is near.
+    assert set(_claim(store, 5)) == {long[1], second[1], third}
+    assert set(_claim(store, 3)) == {*long[2:5]}
+    assert set(_claim(store, 9)) == {*long[5:]}
 
 
 def test_a_claim_begins_with_those_that_waited_longest(store: SQLStore) -> None:
@@ -202,7 +204,7 @@ def test_claims_return_each_due_refund_once(
         dates_ = sorted(by_id[refund.id] for refund in claimed)
         from_past = sum(each <= at for each in dates_)
 
-        assert len(dates_) == min(limit, len(past) + len(future))
+        assert bool(past or future) <= len(dates_) <= limit
         assert dates_ == past[:from_past] + future[: len(dates_) - from_past]
         past, future = past[from_past:], future[len(dates_) - from_past :]
     for refund in made:  # Examples share a database.

@@ -364,7 +364,7 @@ def test_a_slow_batch_makes_the_next_claims_small(world: World) -> None:
     worker = world.worker_with(stepping(world.lifecycle, step))
     worker._timer = lambda: passed
     worker.advance()
-    assert sizes == [32, 64, 104]
+    assert sizes == [32, 64, 104, 0]
 
     sizes.clear()
     seconds = 0.1
@@ -372,7 +372,24 @@ def test_a_slow_batch_makes_the_next_claims_small(world: World) -> None:
         world.clock.now += HOLD
         worker.advance()
 
-    assert sizes == [128, 20, 20]
+    assert sizes == [128, 8, 8, 8, 8]
+
+
+def test_a_batch_takes_twice_as_long_as_the_quickest_one(world: World) -> None:
+    """A new refund waits for it; in time, what was quicker once is forgotten."""
+    _due(world, 1)
+    worker = world.worker
+    sizes = []
+    for count, seconds in [(128, 1.6), (2, 0.1), (100, 0.4), (52, 0.2), (52, 0.15)]:
+        worker._claim_size = max(count, worker._claim_size)
+        worker._adapt_claims(count, seconds)
+        sizes.append(worker._claim_size)
+
+    assert sizes == [128, 128, 52, 52, 104]
+    for _ in range(60):
+        worker._claim_size = 100
+        worker._adapt_claims(100, 0.4)
+    assert worker._claim_size == 128
 
 
 def test_a_signed_refund_without_bytes_does_not_stop_others(world: World) -> None:

@@ -96,7 +96,7 @@ def test_a_token_at_its_limit_waits_as_a_queue(world: World) -> None:
         ("limit-reached", 1)
     }
     assert world.stored(other).status is Status.BROADCAST
-    assert sum(claims) == _FIRST_CLAIM
+    assert sum(claims) == 2
     assert [
         (each["event"], each["tenant"], each["token"], each["refunds"])
         for each in logs

@@ -81,7 +81,7 @@ def test_a_batch_takes_as_many_statements_as_a_refund(world: World, count: int) 
 
     assert world.statuses(refunds) == [Status.CONFIRMED] * count
     assert _changes(advancing) == ADVANCED
-    assert len(advancing) <= 35
+    assert len(advancing) <= 36
     assert _changes(tracking) == CONFIRMED
     assert len(tracking) <= 23
 

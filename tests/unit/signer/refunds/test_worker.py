@@ -299,7 +299,7 @@ def test_every_refund_has_its_turn(world: World) -> None:
     worker._timer = world._timer
 
     assert worker.work() == 3 * 97
-    assert claims == [32, 64, 1]
+    assert claims == [32, 64, 1, 0]
     assert world.statuses(refunds) == [Status.BROADCAST] * 97
 
 
