@@ -48,6 +48,14 @@ _TENANTS = TenantRegistry(
 class _RealClock(FakeClock):
     """The clock of the host: the worker runs beside the requests."""
 
+    def __init__(self) -> None:
+        """Nothing is set."""
+
+    @property
+    def now(self) -> datetime:  # type: ignore[override]
+        """The current time."""
+        return utc_now()
+
     def __call__(self) -> datetime:
         return utc_now()
 
