@@ -98,6 +98,8 @@ def open_container(
         container.settings, container.store, serving=serving
     )
     with refusing_store_errors():
+        container, kept = _with_accepted_limits(container, serving=serving)
+        warnings = [*warnings, *kept]
         container.limits_guard.require_approved()
     if serving and not container.settings.serve_role.has_key:
         container.warnings = warnings
@@ -113,6 +115,36 @@ def open_container(
     for name, chain in container.chains.items():
         dependency_checks.check_chain(name, chain.network, chain.client)
     return container
+
+
+def _with_accepted_limits(
+    container: Container, *, serving: bool
+) -> tuple[Container, list[str]]:
+    """
+    Return a container without the raised limits that wait for an approval.
+
+    So a file that was pushed too early does not keep processes from starting.  The
+    caller checks the limits of the result, which are at most the accepted ones.
+    """
+    from signer.alerts import Alert
+    from signer.config.kept_limits import Files
+    from signer.config.tenants import TenantRegistry, check_tenants
+
+    files = Files(container.networks, container.tenants.tenants)
+    kept = container.limits_guard.keep(files)
+    if kept is None:
+        return container, []
+    refusal = container.limits_guard.compare().refusal()
+    rebuilt = build_container(container.environ, is_worker=not serving)
+    rebuilt.store, rebuilt.networks = container.store, kept.networks
+    rebuilt.tenants = TenantRegistry(kept.tenants, container.settings.jwt_audience)
+    try:
+        check_tenants(rebuilt.tenants, rebuilt.networks)
+    except ConfigurationError:
+        return container, []
+    problem = f"the limits accepted before stay in force: {refusal.message}"
+    rebuilt.alerts.sound(Alert.POLICY_NOT_RELOADED, code=refusal.code, problem=problem)
+    return rebuilt, [problem]
 
 
 def check_configuration(

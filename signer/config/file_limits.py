@@ -172,16 +172,27 @@ def raised_limits(before: FileLimits, after: FileLimits) -> Mapping[str, Change]
     found = dict(changed_limits(_of_policy(before), _of_policy(after)))
     before, after = _without_policy(before), _without_policy(after)
     old, new = _things(before), _things(after)
-    kept = old & new
-    for thing, values in _added(new - old, after).items():
-        found[dotted(thing)] = {"after": values}
-    for path in sorted(before.keys() | after.keys()):
-        is_comparable = _owner(path) in kept and _exists(path, new)
-        if is_comparable and _allows_more(path, before, after):
-            found[dotted(path)] = _change(before.get(path), after.get(path))
+    added = _added(new - old, after)
+    for path in raised_paths(before, after):
+        change = _change(before.get(path), after.get(path))
+        found[dotted(path)] = {"after": added[path]} if path in added else change
     if _has_tenants(old) and not _has_tenants(new):
         found["tenants"] = {"after": "each subject is a tenant without limits"}
     return found
+
+
+def raised_paths(before: FileLimits, after: FileLimits) -> Iterator[Path]:
+    """
+    Yield the path of each thing that is new, and of each limit that allows more.
+
+    A changed file of rules has its path, too.
+    """
+    old, new = _things(before), _things(after)
+    yield from _added(new - old, after)
+    for path in sorted(before.keys() | after.keys()):
+        is_comparable = _owner(path) in old & new and _exists(path, new)
+        if is_comparable and _allows_more(path, before, after):
+            yield path
 
 
 def dotted(path: Path) -> str:

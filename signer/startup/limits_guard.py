@@ -25,6 +25,7 @@ from signer.config.file_limits import (
     raised_limits,
     read_limits,
 )
+from signer.config.kept_limits import Files, keep_limits
 from signer.errors import (
     ConfigurationError,
     ConflictError,
@@ -171,6 +172,19 @@ class LimitsGuard:
             if again.version == difference.version:
                 raise ConfigurationError(difference.refusal())
             difference = again
+
+    def keep(self, files: Files) -> Files | None:
+        """
+        Return *files* with what waits for an approval as it was accepted.
+
+        Return None if nothing waits, or if it cannot be kept: ``require_approved``
+        then decides.
+        """
+        difference = self.compare()
+        row, before = difference.row, difference.before
+        if row is None or not row.is_authentic or self.is_approved(difference):
+            return None
+        return keep_limits(files, before or {}, difference.after)
 
     def accept(self, actor: Actor, *, rules_only: bool = False) -> None:
         """

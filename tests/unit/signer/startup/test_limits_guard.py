@@ -10,6 +10,8 @@ from backends.sql import SQLStore
 from signer.approvals import VALID_FOR
 from signer.audit.configurations import Start, record_start
 from signer.config.file_limits import read_limits
+from signer.config.kept_limits import Files
+from signer.config.networks import Network
 from signer.errors import (
     ApprovalRequiredError,
     ConfigurationError,
@@ -21,6 +23,7 @@ from signer.model.approval import ApprovalState
 from signer.model.audit_record import WORKER
 from signer.startup.limits_guard import LimitsDifference, describe
 from tests.api.support import SettableClock
+from tests.fixtures.ledger import forge
 from tests.support.ledgers import seal
 from tests.support.limits import ALICE, BOB, WHY, Hosts, configuration
 from tests.support.refunds import altered
@@ -403,3 +406,31 @@ def test_another_program_changed_the_row(hosts: Hosts) -> None:
     assert difference.refusal().message.startswith("another program changed the row")
     with pytest.raises(ApprovalRequiredError):
         hosts.guard("1", forged).request(ALICE, WHY)
+
+
+def test_accepted_limits_are_kept(hosts: Hosts) -> None:
+    """Until the raise is approved, a process has what the last worker had."""
+
+    def files(amount: str) -> Files:
+        network = configuration(amount).document["networks"]["local"]
+        urls = {"rpc_urls": ["http://127.0.0.1:9"]}
+        return Files({"local": Network.model_validate({**network, **urls})}, None)
+
+    raised = files("5000")
+    new = hosts.guard("5000").keep(raised)
+    hosts.start("1000")
+    kept = hosts.guard("5000").keep(raised)
+    same = hosts.guard("1000").keep(files("1000"))
+    hosts.approve("5000")
+
+    assert (new, same) == (None, None)
+    assert kept == files("1000")
+    assert hosts.guard("5000").keep(raised) is None
+
+
+def test_forged_limits_are_not_kept(hosts: Hosts) -> None:
+    """What another program wrote was accepted by no one."""
+    hosts.start("1000")
+    forge(hosts.store, "UPDATE accepted_limits SET version = version + 1")
+
+    assert hosts.guard("5000").keep(Files({}, None)) is None
