@@ -1,6 +1,6 @@
 """Errors carry what an answer needs, and messages of this project only."""
 
-from signer.errors import RevertedCallError
+from signer.errors import ResultTooLargeError, RevertedCallError
 
 
 def test_a_reverted_call_has_what_the_contract_returned() -> None:
@@ -13,3 +13,11 @@ def test_a_reverted_call_has_what_the_contract_returned() -> None:
     )
     assert RevertedCallError("execution reverted").data is None
     assert with_reason.code == "execution-reverted"
+
+
+def test_a_result_that_is_too_large_is_the_clients_mistake() -> None:
+    """It asked for it, and may ask for less."""
+    error = ResultTooLargeError()
+
+    assert (error.code, error.field) == ("invalid-input", "params")
+    assert "ask for less" in str(error)

@@ -51,6 +51,7 @@ def test_the_forms_of_clients(changes: dict[str, Any]) -> None:
 def test_the_nonce_of_a_client() -> None:
     assert (_read(nonce="0x7").nonce, _read().nonce) == (7, None)
     assert _read(nonce=0, data="0xdeadbeef").nonce == 0
+    assert (_read(nonce=0).has_terms, _read(gas=50_000).has_terms) == (True, False)
 
 
 @pytest.mark.parametrize(
