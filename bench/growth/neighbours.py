@@ -33,14 +33,19 @@ _PATIENCE = 60.0
 _OTHER, _BUSY = "other", "busy"
 _TENANTS = TenantRegistry(
     {
-        _OTHER: Tenant(subjects=(_OTHER,)),
-        _BUSY: Tenant.model_validate(
+        name: Tenant.model_validate(
             {
-                "subjects": [_BUSY],
-                # Refunds of 0.01 are paid; none of 1,000 ever fits in.
-                "networks": {"local": {"tokens": {"TUSD": {"daily_limit": "900"}}}},
+                "subjects": [name],
+                "networks": {
+                    "local": {
+                        "gas_per_hour": 10**12,
+                        # Refunds of 0.01 are paid; none of 1,000 ever fits in.
+                        "tokens": {"TUSD": {"daily_limit": "900"}},
+                    }
+                },
             }
-        ),
+        )
+        for name in (_OTHER, _BUSY)
     }
 )
 

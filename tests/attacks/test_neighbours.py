@@ -1,0 +1,78 @@
+"""A tenant with a long queue beside another tenant of the same service."""
+
+from datetime import timedelta
+
+import pytest
+from structlog.testing import capture_logs
+
+from backends.sql import SQLStore
+from signer.audit.log import AuditLog
+from signer.config.tenants import Tenant, TenantRegistry
+from signer.model.refund import Refund, Status
+from tests.support.ledgers import seal
+from tests.support.refunds import World
+from tests.support.ring import SILENCE
+
+
+QUEUED = 200
+
+HOSTILE, OTHER = "gateway", "shop"
+
+
+@pytest.fixture
+def world(store: SQLStore) -> World:
+    """A service with two tenants, whose audit records are stored."""
+    world = World(store)
+    world.tenants = TenantRegistry(
+        {name: Tenant(subjects=(name,)) for name in (HOSTILE, OTHER)}
+    )
+    world.audit = AuditLog(SILENCE, world.clock, journal=world.store)
+    return world
+
+
+def _queue(world: World, amount: str) -> list[Refund]:
+    return [world.accepted(HOSTILE, amount=amount) for _ in range(QUEUED)]
+
+
+def _records(world: World) -> int:
+    while seal(world.store):
+        pass
+    return len(world.store.sealed(0, 10_000))
+
+
+def test_another_tenants_refund_is_the_next_one(world: World) -> None:
+    """
+    The queue, the device and the nodes are taken in turns.
+
+    The nonce shows when the signature was asked for: in the first batch.
+    """
+    _queue(world, "1")
+    refund = world.accepted(OTHER)
+    world.work()
+
+    paid = world.stored(refund)
+    assert paid.status is Status.BROADCAST
+    assert paid.nonce is not None
+    assert paid.nonce <= 1
+
+
+def test_refunds_that_wait_cost_others_nothing(world: World) -> None:
+    """For ten minutes: few lines of the log, no audit record, no request of a node."""
+    world.change_token(hourly_limit="100")
+    waiting = _queue(world, "200")
+    world.work()
+    records = _records(world)
+    world.chain.calls.clear()
+    passes = 20
+    with capture_logs() as logs:
+        for _ in range(passes):
+            world.work(after=timedelta(seconds=30))
+    estimated = world.chain.calls["outlook"]
+    refund = world.accepted(OTHER)
+    world.work()
+
+    assert {each.blocked_by for each in map(world.stored, waiting)} == {"limit-reached"}
+    assert len(logs) <= passes
+    assert _records(world) - records < 10
+    assert estimated <= passes
+    assert world.stored(refund).status is Status.BROADCAST
