@@ -238,7 +238,7 @@ def test_each_role_that_has_grants_is_created() -> None:
     granted = {*re.findall(role, (DOCKER / "grants.sql").read_text())}
     (connect,) = re.findall(r"^GRANT CONNECT .* TO (.*);$", created, re.MULTILINE)
 
-    assert {*re.findall(rf"CREATE ROLE ({role}) LOGIN ", created)} == granted | {
+    assert {*re.findall(rf"CREATE ROLE ({role}) LOGIN;", created)} == granted | {
         "hotwallet_owner"
     }
     assert {*connect.split(", ")} == granted

@@ -59,6 +59,36 @@ def test_each_process_has_its_own_role(shipped: Roles, role: str, process: str) 
     assert shipped.excess_privileges(shipped.of(role)) == []
 
 
+def test_the_administrator_of_a_managed_server_makes_the_roles(
+    postgresql: PostgreSQL, tmp_path: Path
+) -> None:
+    """Amazon RDS, for example, gives no superuser.  It has no privilege afterwards."""
+    administrator = Roles(postgresql.url())
+    administrator.run("CREATE ROLE managing LOGIN CREATEDB CREATEROLE")
+    managed = Roles(postgresql.url().replace("tests@", "managing@"))
+    managed.run("CREATE DATABASE managed")
+    managed = Roles(managed.superuser.replace("/postgres?", "/managed?"))
+    owner = managed.superuser.replace("managing@", "managed_owner@")
+    for name in ("roles.sql", "grants.sql"):
+        shipped = (DOCKER / name).read_text(encoding="utf-8")
+        renamed = shipped.replace("hotwallet_", "managed_")
+        (tmp_path / name).write_text(renamed, encoding="utf-8")
+
+    run_sql_file(tmp_path / "roles.sql", managed.superuser)
+    migrate(owner)
+    run_sql_file(tmp_path / "grants.sql", owner)
+    worker = owner.replace("managed_owner@", "managed_worker@")
+    with psycopg.connect(administrator.superuser) as connection:
+        inherits = "SELECT pg_has_role('managing', 'managed_owner', 'USAGE')"
+        row = connection.execute(inherits).fetchone()
+
+    assert managed.excess_privileges(worker, "worker") == []
+    assert row == (False,)
+    administrator.run("DROP DATABASE managed WITH (FORCE)")
+    administrator.run(*(f"DROP ROLE managed_{each}" for each in ("owner", *PROCESSES)))
+    administrator.run("DROP ROLE managing")
+
+
 def test_one_role_may_be_granted_all(shipped: Roles) -> None:
     """A small deployment has one role; it is too much for each single process."""
     grants = ", ".join(f"hotwallet_{each}" for each in PROCESSES)
