@@ -30,6 +30,33 @@ def read_object(req: Request) -> dict[str, Any]:
     return strict_json.loads(read_bytes(req))
 
 
+def read_optional_object(req: Request) -> dict[str, Any]:
+    """
+    Return the JSON object that *req* carries; an empty one if it has no body.
+
+    Raises as ``read_object``.
+    """
+    body = read_bytes(req, media_type=None)
+    if not body:
+        return {}
+    _check_type(req, falcon.MEDIA_JSON)
+    return strict_json.loads(body)
+
+
+def require_no_body(req: Request) -> None:
+    """
+    Require that *req* has no body, or an empty JSON object: nothing would read it.
+
+    Raises:
+        falcon.HTTPError: As ``read_bytes``.
+        InvalidInputError: It has one.
+    """
+    if read_bytes(req, media_type=None) not in {b"", b"{}"}:
+        raise InvalidInputError(
+            "this request takes no body; leave it out", field="body"
+        )
+
+
 def read_bytes(
     req: Request, at_most: int = MAX_BODY, media_type: str | None = falcon.MEDIA_JSON
 ) -> bytes:

@@ -56,6 +56,7 @@ class DeliveryReplay(_DeliveryResource):
     """``/v1/admin/webhooks/deliveries/{event_id}/replay``: sends one event again."""
 
     required_scope = "webhooks:replay"
+    takes_body = False
 
     def on_post(self, req: Request, resp: Response, event_id: str) -> None:
         """Make the event due again; safe to repeat."""

@@ -17,6 +17,7 @@ from api.auth.authorization import (
     require_permission,
 )
 from api.auth.jwt_verifier import JWTVerifier
+from api.http.body import require_no_body
 from api.peer_addresses import Network
 from api.principal import Principal
 from api.request_context import is_from_proxy, peer_address, request_id
@@ -62,6 +63,9 @@ class Resource:
 
     The requests of a route that ``only_reads`` use no token up, also with POST.
 
+    A body is refused if the method is not POST, or the route not one that
+    ``takes_body``: nothing would read it.  Probes may have one.
+
     A route that ``is_probe`` is asked every few seconds: the log has its failures, and
     the first success after one.
 
@@ -75,6 +79,7 @@ class Resource:
     is_for_tenants: ClassVar[bool] = False
     only_reads: ClassVar[bool] = False
     is_probe: ClassVar[bool] = False
+    takes_body: ClassVar[bool] = True
     content_policy: ClassVar[str | None] = None
     methods: ClassVar[tuple[str, ...]]
 
@@ -218,6 +223,7 @@ class AuthorizationMiddleware:
             falcon.HTTPMethodNotAllowed: The route does not have this method.  OPTIONS
                 is not answered: there are no browser clients, so no CORS.
             AuthenticationError: The token is missing, invalid or used up.
+            InvalidInputError: It has a body that nothing reads.
             NotThroughProxyError: The request did not come through a proxy; its token
                 was not verified.
             PermissionDeniedError, RateLimitedError, StoreUnavailableError: As
@@ -236,6 +242,8 @@ class AuthorizationMiddleware:
                 lambda verifier: resource.authenticate(req, verifier),
                 only_reads=resource.only_reads,
             )
+        if not (resource.is_probe or (resource.takes_body and req.method == "POST")):
+            require_no_body(req)
 
     def authorize(
         self,

@@ -205,6 +205,8 @@ class Refund(_WaitingResource):
 class Cancellation(_WaitingResource):
     """``/v1/refunds/{refund_id}/cancel``: cancels a refund without a nonce."""
 
+    takes_body = False
+
     def on_post(self, req: Request, resp: Response, refund_id: str) -> None:
         """
         Cancel the refund, unless it has a nonce; safe to repeat.

@@ -63,7 +63,7 @@ BLOCK = Change(
     "tenants:block",
     "POST /v1/admin/tenants/{tenant}/block",
     _PAGE,
-    (_TENANT,),
+    (_TENANT, REASON),
     _plan_block,
     _block,
     is_danger=True,

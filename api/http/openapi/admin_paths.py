@@ -197,9 +197,10 @@ _DECISIONS: dict[str, Element] = {
         "post": _administration(
             "blockTenant",
             "Block a tenant",
-            "At once, on all hosts. It has no body, and can be repeated.",
+            "At once, on all hosts. It can be repeated.",
             scope="tenants:block",
             parameters=[_TENANT],
+            requestBody=body("OptionalReason", examples.REASON, required=False),
             answers={200: answer("What changed.", schema("BlockedTenant"))},
             problems={"not-found"},
         )

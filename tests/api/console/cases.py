@@ -137,7 +137,9 @@ CASES: Mapping[str, Case] = {
         needs_approval=True,
     ),
     "block-tenant": Case(
-        lambda _: {"tenant": SHOP}, _blocks, _route("/v1/admin/tenants/{tenant}/block")
+        lambda _: {"tenant": SHOP, "reason": WHY},
+        _blocks,
+        _route("/v1/admin/tenants/{tenant}/block", "reason"),
     ),
     "unblock-tenant": Case(
         _blocked,

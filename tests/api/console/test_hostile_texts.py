@@ -71,7 +71,7 @@ def _pages(world: World) -> Iterator[tuple[str, str]]:
         "replay-event": {"event_id": event_id},
         "cancel-refund": {"refund_id": refund.id},
         "stop": {"network": "*", "reason": EVIL},
-        "block-tenant": {"tenant": EVIL},
+        "block-tenant": {"tenant": EVIL, "reason": EVIL},
     }
     scopes = {each.name: each.scope for each in CHANGES}
     for name, values in given.items():

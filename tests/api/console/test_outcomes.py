@@ -165,9 +165,9 @@ def test_keys_show_what_drains(world: World) -> None:
         ("stop", {"network": "local", "reason": " "}, "invalid-input"),
         ("stop", {"network": "local", "reason": "x" * 201}, "invalid-input"),
         ("stop", {"network": "local", "reason": "a\nb"}, "invalid-input"),
-        ("block-tenant", {"tenant": "another"}, "not-found"),
-        ("block-tenant", {"tenant": ""}, "invalid-input"),
-        ("block-tenant", {"tenant": "x" * 129}, "invalid-input"),
+        ("block-tenant", {"tenant": "another", "reason": WHY}, "not-found"),
+        ("block-tenant", {"tenant": "", "reason": WHY}, "invalid-input"),
+        ("block-tenant", {"tenant": "x" * 129, "reason": WHY}, "invalid-input"),
         ("revoke-key", {"address": "0x12", "reason": WHY}, "invalid-input"),
         ("replay-event", {"event_id": "evt_1"}, "not-found"),
         ("replay-dead", {"tenant": SHOP}, "not-found"),
@@ -204,7 +204,7 @@ def test_a_refund_with_a_nonce_is_not_cancelled(world: World) -> None:
 
 def test_links_fill_the_forms_in(world: World) -> None:
     page = world.browser.get("/console/changes/block-tenant?tenant=shop").text
-    wrong = world.browser.get("/console/changes/block-tenant?reason=x")
+    wrong = world.browser.get("/console/changes/block-tenant?tenants=x")
 
     assert 'value="shop"' in page
     assert wrong.status_code == 400
