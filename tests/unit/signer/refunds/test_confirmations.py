@@ -579,3 +579,18 @@ def test_the_signatures_of_a_refund_are_counted_when_it_ends(world: World) -> No
     tracker.track()
 
     assert counts == [("local", 1)]
+
+
+def test_between_two_blocks_no_node_is_asked(world: World) -> None:
+    """Once a worker has learnt how long a block takes."""
+    tracker = world.confirmation_tracker
+    world.broadcast()
+    world.chain.forget()
+    for _ in range(3 * 12):
+        world.clock.advance(seconds=1)
+        if world.clock().second % 12 == 0:
+            world.chain.mine_empty(1)
+        tracker.track()
+    world.clock.advance(seconds=1)
+
+    assert _asked(world, tracker) == set()
