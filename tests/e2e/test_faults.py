@@ -52,7 +52,6 @@ FAULTS = frozenset(
     {
         Alert.WORKER_STOPPED,
         Alert.NODE_LAGGING,
-        Alert.LOW_BALANCE,
         Alert.BACKEND_THROTTLED,
         Alert.SEALING_LATE,
         Alert.WEBHOOK_FAILING,
@@ -60,9 +59,6 @@ FAULTS = frozenset(
 )
 
 _CHECKS = {condition.name: condition.check for condition in CONDITIONS}
-
-_FEW = 20
-"""For how many refunds the wallet has coin once it empties: fewer than fifty."""
 
 
 class Receiver(ThreadingHTTPServer):
@@ -228,8 +224,6 @@ def system(
 def _all_faults(system: System) -> Iterator[None]:
     """Inject the faults, and end them."""
     rpc = RPC(system.stack.chain_url)
-    balance = int(rpc("eth_getBalance", system.stack.address, "latest"), 16)
-    (left,) = system.operator.values("hotwallet_wallet_refunds_left", asset="coin")
     calls = itertools.count()
     pid = system.spare_worker()
 
@@ -243,11 +237,9 @@ def _all_faults(system: System) -> Iterator[None]:
         system.kms.faults.always("Sign", mostly_throttled)
         system.node.newest = int(rpc("eth_blockNumber"), 16)
         rpc("anvil_mine", hex(LAGGING_BLOCKS + 5))
-        rpc("anvil_setBalance", system.stack.address, hex(int(balance / left * _FEW)))
         try:
             yield
         finally:
-            rpc("anvil_setBalance", system.stack.address, hex(balance))
             system.node.newest = None
             system.kms.faults.clear()
             system.events.status = 204
@@ -266,7 +258,6 @@ def _in_metrics(operator: Operator) -> set[str]:
     found = {
         Alert.WORKER_STOPPED: max(values("workers", state="stopped")) > 0,
         Alert.NODE_LAGGING: max(values("node_lag_blocks"), default=0) > 10,
-        Alert.LOW_BALANCE: min(values("wallet_refunds_left"), default=999) < 50,
         Alert.BACKEND_THROTTLED: max(values("signature_throttled_share")) > 0.1,
         Alert.SEALING_LATE: max(values("audit_unsealed_seconds")) > 20,
         Alert.WEBHOOK_FAILING: sum(values("webhook_deliveries", state="failing")) > 0,
