@@ -52,7 +52,7 @@ def export_file(
     Example: hotwallet refund export --from 2026-01-01 --to 2026-02-01 --csv january.csv
     """
     from api.bootstrap import build_container
-    from api.views.book_files import write_csv
+    from api.views.csv_files import write_csv
     from api.views.settlements import COLUMNS
     from signer.books.period import Period
 

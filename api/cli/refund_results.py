@@ -26,9 +26,6 @@ _COLUMNS = (
     "detail",
 )
 
-# Spreadsheets execute a cell that begins with one of these.
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
-
 Write = Callable[[RowResult], object]
 
 
@@ -75,6 +72,6 @@ def open_results(path: Path, source: Path) -> Iterator[Write]:
 
 
 def _cells(result: RowResult) -> Iterator[str]:
-    for value in result_document(result).values():
-        cell = "" if value is None else str(value)
-        yield f"'{cell}" if cell.startswith(_FORMULA) else cell
+    from api.views.csv_files import safe_cell
+
+    return map(safe_cell, result_document(result).values())

@@ -1,7 +1,5 @@
 """The report of the books as CSV, and as a page for a browser."""
 
-import csv
-import io
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from html import escape
@@ -13,6 +11,7 @@ from api.views.books import (
     block_time,
     summary,
 )
+from api.views.csv_files import write_csv
 from api.views.refunds import timestamp
 from signer.books.network_books import NetworkBooks
 
@@ -25,9 +24,6 @@ _DIFFERENCE = (
 )
 
 _COLUMNS = ("record", *_DIFFERENCE, *_AMOUNTS)
-
-# Spreadsheets execute a cell that begins with one of these.
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 75rem;
@@ -42,28 +38,6 @@ td.text { white-space: normal; min-width: 18rem; }
 .good { background: #e8f5e9; border-color: #1b5e20; }
 .bad { background: #fdecea; border-color: #b71c1c; }
 """
-
-
-def safe_cell(value: object) -> str:
-    """Return *value* as a cell of CSV that no spreadsheet executes; "" for None."""
-    cell = "" if value is None else str(value)
-    if cell.startswith(_FORMULA) and not _is_number(cell):
-        return f"'{cell}"
-    return cell
-
-
-def write_csv(
-    columns: Iterable[str], rows: Iterable[Mapping[str, Any]], *, header: bool = True
-) -> str:
-    """Return *rows* as CSV (RFC 4180); what a row lacks is empty."""
-    file = io.StringIO()
-    names = list(columns)
-    writer = csv.writer(file)
-    if header:
-        writer.writerow(names)
-    for row in rows:
-        writer.writerow([safe_cell(row.get(name)) for name in names])
-    return file.getvalue()
 
 
 def books_csv(report: BookReport) -> str:
@@ -172,7 +146,3 @@ def _shown(value: object, name: str) -> str:
     if value is None:
         return "unknown" if name in _AMOUNTS else ""
     return escape(str(value))
-
-
-def _is_number(cell: str) -> bool:
-    return cell.removeprefix("-").replace(".", "", 1).isdecimal()

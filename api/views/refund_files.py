@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from api.views.book_files import write_csv
+from api.views.csv_files import write_csv
 from api.views.refunds import refund_document
 from signer.model.refund import Refund
 from signer.ports import RefundFilter, RefundSearch

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from api.views.book_files import books_csv, books_html, safe_cell
+from api.views.book_files import books_csv, books_html
 from api.views.books import (
     MOST_LISTED,
     BookReport,
@@ -18,6 +18,7 @@ from api.views.books import (
     read_openings,
     summary,
 )
+from api.views.csv_files import safe_cell
 from signer.books.differences import Code, Difference
 from signer.books.period import Period
 from signer.errors import ChainUnavailableError, InvalidInputError

@@ -53,7 +53,7 @@ def test_limits_from_the_networks_file() -> None:
 
 
 def test_limits_of_a_tenant() -> None:
-    """They have the same units; a tenant without an entry has no limits."""
+    """They have the same units; without an entry there is the default gas only."""
     table = {
         "subjects": ["shop"],
         "networks": {
@@ -71,7 +71,9 @@ def test_limits_of_a_tenant() -> None:
     assert Limits.from_tenant(tenant, "local", "OTHER", token) == Limits(
         gas_per_hour=9_000_000
     )
-    assert Limits.from_tenant(tenant, "other", "TUSD", token) == Limits()
+    assert Limits.from_tenant(tenant, "other", "TUSD", token) == Limits(
+        gas_per_hour=20_000_000
+    )
 
 
 def test_hour_numbers() -> None:
