@@ -127,7 +127,8 @@ class _Neighbours:
 
     def _request(self, number: int) -> RefundRequest:
         recipient = f"0x{number + 10**30:040d}"  # No letters: its checksum is right.
-        return replace(REQUEST, reference=f"order-{number}", recipient=recipient)
+        of_number = {"reference": f"order-{number}", "recipient": recipient}
+        return replace(REQUEST, amount="0.01", **of_number)
 
     def _post(self) -> float:
         """Accept a refund of the other tenant; return when the client has its hash."""
@@ -142,7 +143,7 @@ class _Neighbours:
         refund = self._service.await_broadcast(accepted.refund, _PATIENCE).refund
         taken = time.perf_counter() - began
         if refund.tx_hash is None:
-            raise RuntimeError("the refund was not sent")
+            raise RuntimeError(f"the refund was not sent: {refund.blocked_by}")
         return taken
 
 
