@@ -10,9 +10,10 @@ import pytest
 from sqlalchemy import Connection
 
 from backends.sql import SQLStore
+from backends.sql.holds import begin_register
 from signer.ports import Ledger
 from tests.fixtures.stores import TABLES
-from tests.support.ledgers import copy_ledger, open_ledger
+from tests.support.ledgers import ROW_MACS, copy_ledger, open_ledger
 from tests.support.refunds import FakeClock, World
 from tests.support.sweeps import Left, left_behind
 
@@ -61,6 +62,7 @@ def wiped(empty: Callable[[], Ledger]) -> Callable[[], Ledger]:
             connection.exec_driver_sql(f"DROP TRIGGER IF EXISTS {table}_stay")
         for table in TABLES:
             connection.exec_driver_sql(f"DELETE FROM {table}")
+        begin_register(connection, ROW_MACS)  # Without it, everything is stopped.
 
     def wipe() -> Ledger:
         database.transaction(delete)
