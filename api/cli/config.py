@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -22,6 +22,8 @@ from signer.errors import ConfigurationError, InvalidInputError, Refusal
 if TYPE_CHECKING:
     from signer.config.networks import Network
 
+
+_INVALID = "settings-invalid"
 
 _RESEMBLANCE = 0.85  # PGSERVICEFILE is another program's, and has 0.82.
 
@@ -64,6 +66,8 @@ def check(paths: Sequence[Path], process: str | None) -> Result:
     from signer.config.networks import load_networks
 
     environ = dict(os.environ) if process is None else {}
+    others = [each for each in PROCESSES if process not in {None, each}]
+    beside = [] if paths else [Path(f"{each}.env") for each in others]
     if process is not None and not paths:
         paths = [Path(f"{process}.env")]
     tables = {path: _read_kind(path) for path in paths if path.suffix == ".toml"}
@@ -76,8 +80,17 @@ def check(paths: Sequence[Path], process: str | None) -> Result:
     environ.update({variable: str(path) for path, variable in tables.items()})
     with redirect_log():
         if env_files or not tables:
-            warnings += check_configuration(environ, process)
+            refusals = list(_find_foreign(others, environ))
+            try:
+                found = check_configuration(environ, process)
+            except ConfigurationError as e:
+                # A misspelled variable is often why one is missing.
+                refusals += [*e.refusals, *(Refusal(_INVALID, w) for w in warnings)]
+            if refusals:
+                raise ConfigurationError(*refusals)
+            warnings += found
             warnings += find_unset(process, environ) if process is not None else ()
+            warnings += _find_same_address(beside, environ)
         else:
             _check_tables({variable: path for path, variable in tables.items()})
     networks_file = environ.get("NETWORKS_FILE", "").strip() or "networks.toml"
@@ -91,6 +104,29 @@ def check(paths: Sequence[Path], process: str | None) -> Result:
         *(f"warning: {each}" for each in warnings),
     ]
     return Result(document, lines or ["ok"], not problems)
+
+
+def _find_foreign(
+    others: Iterable[str], environ: Mapping[str, str]
+) -> Iterator[Refusal]:
+    """Yield why *environ* is that of one of the *others*, or of the owner."""
+    user = environ.get("DATABASE_URL", "").partition("://")[2].partition("@")[0]
+    for other in (*others, "owner") if others else ():
+        if environ.get("SERVE_ROLE", "").strip() == other:
+            yield Refusal(_INVALID, f"SERVE_ROLE is {other}: another process's file")
+        if user == f"hotwallet_{other}":
+            problem = f"DATABASE_URL has the role {user}: another process's file"
+            yield Refusal(_INVALID, problem)
+
+
+def _find_same_address(
+    files: Iterable[Path], environ: Mapping[str, str]
+) -> Iterator[str]:
+    """Yield a sentence for each of *files* that has the same listen address."""
+    address = environ.get("BIND", "").strip()
+    for path in files:
+        if address and path.exists() and read_env_file(path).get("BIND") == address:
+            yield f"BIND is that of {path.name} too: on one host, only one starts"
 
 
 def find_misspelled(names: Iterable[str]) -> list[str]:

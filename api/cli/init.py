@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import chdir
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, chdir
+from functools import partial
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import click
 
@@ -23,11 +25,13 @@ from api.cli.process_files import (
     process_texts,
     read_answers,
 )
-from signer.errors import ConfigurationError, InvalidInputError
+from signer.errors import ConfigurationError, InvalidInputError, Refusal
 from signer.private_files import create_once
 
 
 LAPTOP, PRODUCTION = "laptop", "production"
+
+_KEYS = ("mac.key", "audit.pem", "audit.pem.pub.pem")
 
 _NOT_A_TERMINAL = (
     "this command asks questions, and standard input is not a terminal: add --yes, with"
@@ -89,19 +93,20 @@ def init(
     if given and purpose == LAPTOP:
         raise click.UsageError("--set is for --for production; edit .env later")
     names = names or ([_default_network(purpose)] if yes else _ask_networks(purpose))
-    urls = {} if yes else {name: _ask_urls(name) for name in dict.fromkeys(names)}
-    if purpose == PRODUCTION:
-        given |= {} if yes else _ask_settings(given)
-        given = read_answers(given)
+    given = read_answers(given)
+    asked = () if yes else dict.fromkeys(names)
+    urls = {name: _ask_urls(name, purpose) for name in asked}
+    if purpose == PRODUCTION and not yes:
+        given = read_answers({**given, **_ask_settings(given)})
     directory = directory.resolve()
     texts = _plan(directory, purpose, given)
     presets = [PRESETS[name] for name in dict.fromkeys(names)]
     texts[directory / "networks.toml"] = networks_text(presets, urls)
-    keys = ("mac.key", "audit.pem") if purpose == PRODUCTION else ()
-    _write(directory, texts, [directory / name for name in keys])
+    keys = [directory / name for name in _KEYS] if purpose == PRODUCTION else []
+    _write(directory, texts, keys)
     if purpose == LAPTOP:
         _create_token_keys(directory)
-    for path in (*texts, *(directory / name for name in keys)):
+    for path in (*texts, *keys):
         click.echo(f"wrote {path}")
     for problem in _check(directory, purpose):
         click.echo(f"still to do: {problem}")
@@ -129,11 +134,10 @@ def _plan(directory: Path, purpose: str, given: Mapping[str, str]) -> dict[Path,
 
 def _write(directory: Path, texts: Mapping[Path, str], keys: Sequence[Path]) -> None:
     """
-    Create every file, and the *keys*; only their owner may read them.
+    Create every file, and the *keys*, or none; only their owner may read them.
 
     Raises:
-        InvalidInputError: One of them exists; nothing was written, unless another
-            process created it meanwhile.
+        InvalidInputError: One of them exists.
     """
     from api.mac_key import create_mac_key
 
@@ -144,11 +148,17 @@ def _write(directory: Path, texts: Mapping[Path, str], keys: Sequence[Path]) -> 
             )
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        for path, text in texts.items():
-            if not create_once(path, text.encode):
-                raise InvalidInputError(f"{path} was created by another process")
-        for path in keys:
-            create_mac_key(path) if path.suffix == ".key" else create_key(path)
+        with ExitStack() as undone:
+            for path, text in texts.items():
+                if not create_once(path, text.encode):
+                    raise InvalidInputError(f"{path} was created by another process")
+                undone.callback(path.unlink)
+            if keys:
+                mac_key, audit_key, _ = keys
+                create_mac_key(mac_key)
+                undone.callback(mac_key.unlink)
+                create_key(audit_key)
+            undone.pop_all()
     except OSError as e:
         raise click.FileError(e.filename or str(directory), e.strerror) from None
 
@@ -217,16 +227,35 @@ def _ask_networks(purpose: str) -> Sequence[str]:
         text: str = click.prompt(
             "Which, separated by commas", default=_default_network(purpose), err=True
         )
-        names = [each.strip() for each in text.split(",") if each.strip()]
+        names = _split(text)
         unknown = [each for each in names if each not in PRESETS]
         if names and not unknown:
             return names
         click.echo(f"unknown: {', '.join(unknown) or 'none was given'}", err=True)
 
 
-def _ask_urls(name: str) -> Sequence[str]:
-    text = _ask_secret(f"URLs of nodes of {name}, separated by commas")
+def _ask_urls(name: str, purpose: str) -> Sequence[str]:
+    schemes = ("https",) if purpose == PRODUCTION else ("https", "http")
+
+    def check(text: str) -> None:
+        if not all(_is_url(each, schemes) for each in _split(text)):
+            expected = f"must be URLs: {' or '.join(schemes)}, and a host"
+            raise ConfigurationError(Refusal("rpc-insecure", expected))
+
+    question = f"URLs of nodes of {name}, separated by commas"
+    return _split(_ask(question, check, hidden=True))
+
+
+def _split(text: str) -> Sequence[str]:
     return [each.strip() for each in text.split(",") if each.strip()]
+
+
+def _is_url(text: str, schemes: Sequence[str]) -> bool:
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in schemes and bool(parts.hostname)
+    except ValueError:
+        return False
 
 
 def _read_settings(settings: Sequence[str]) -> dict[str, str]:
@@ -241,18 +270,30 @@ def _read_settings(settings: Sequence[str]) -> dict[str, str]:
 
 
 def _ask_settings(given: Mapping[str, str]) -> dict[str, str]:
-    answers = {
-        name: click.prompt(f"{text} (empty: later)", "", show_default=False, err=True)
-        for name, text in ASKED.items()
+    questions = {**ASKED, ALERTS: "URL that alerts are sent to"}
+    return {
+        name: _ask(question, partial(_read_answer, name), hidden=name == ALERTS)
+        for name, question in questions.items()
         if name not in given
     }
-    answers[ALERTS] = _ask_secret("URL that alerts are sent to")
-    return answers
 
 
-def _ask_secret(text: str) -> str:
-    prompt = f"{text} (not shown; empty: later)"
-    answer: str = click.prompt(
-        prompt, "", hide_input=True, show_default=False, err=True
-    )
-    return answer
+def _read_answer(name: str, text: str) -> None:
+    read_answers({name: text})
+
+
+def _ask(question: str, check: Callable[[str], object], *, hidden: bool = False) -> str:
+    """Return the first answer that *check* accepts; no message has a value."""
+    shown = "not shown; " if hidden else ""
+    prompt = f"{question} ({shown}empty: later)"
+    while True:
+        text: str = click.prompt(
+            prompt, "", hide_input=hidden, show_default=False, err=True
+        )
+        try:
+            check(text)
+        except ConfigurationError as e:
+            for refusal in e.refusals:
+                click.echo(f"not accepted: {refusal.message}", err=True)
+        else:
+            return text.strip()

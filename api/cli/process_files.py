@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from urllib.parse import urlsplit
 
-from signer.errors import InvalidInputError
+from signer.errors import ConfigurationError, Refusal
 
 
 PROCESSES = ("refunds", "worker", "admin", "sign")
@@ -27,8 +27,20 @@ ASKED = {
 ALERTS = "ALERT_WEBHOOK_URL"
 """Asked without being shown, since it is a secret."""
 
-_DATABASE = "postgresql://db.example.com/hotwallet"
+_DATABASE = "postgresql://database.invalid/hotwallet"  # RFC 2606, section 2.
+_PLACE = (
+    "must be postgresql://HOST/DATABASE, without user and password: each process gets"
+    " its own"
+)
 _VERIFIED = "sslmode=verify-full&sslrootcert=system"
+
+# The service starts without them; then other keys and tokens are accepted too.
+_UNSET = {
+    "WALLET_ADDRESS": "; `hotwallet guard` prints the key's address",
+    "JWT_ISSUER": ": set it to `iss` of the tokens",
+    "JWT_AUDIENCE": ": set it to `aud` of the tokens",
+    "AUDIT_ORIGIN": ": name this environment in the audit log",
+}
 
 _SERVERS = {"refunds": 8080, "admin": 8081, "sign": 8082}
 _TOKENS = ("JWT_JWKS_URL", "JWT_ISSUER", "JWT_AUDIENCE")
@@ -46,21 +58,46 @@ def read_answers(texts: Mapping[str, str]) -> dict[str, str]:
     Return the answers of an operator, checked.
 
     Raises:
-        ConfigurationError: One of them is malformed.
-        InvalidInputError: The database has a user, or is not PostgreSQL.
+        ConfigurationError: Production refuses some of them; no message has a value.
     """
-    from signer.config.settings import Settings
-
     given = {name: text.strip() for name, text in texts.items() if text.strip()}
-    Settings.from_env({**given, "APP_ENV": "test"})
-    url = urlsplit(given.get("DATABASE_URL", _DATABASE))
-    if url.scheme != "postgresql" or "@" in url.netloc or not url.path.strip("/"):
-        raise InvalidInputError(
-            "must be postgresql://HOST/DATABASE, without user and password: each"
-            " process gets its own",
-            field="DATABASE_URL",
-        )
+    refusals = [each for item in given.items() for each in _find_refusals(*item)]
+    if refusals:
+        raise ConfigurationError(*refusals)
     return given
+
+
+def _find_refusals(name: str, text: str) -> Sequence[Refusal]:
+    """Return why production refuses the answer *text*, whatever the others are."""
+    if name == "DATABASE_URL":
+        if not _is_place(text):
+            return [Refusal("settings-invalid", f"{name} {_PLACE}")]
+        text = _database_url("owner", text)
+    without = _guard_refusals({})
+    found = _guard_refusals({name: text})
+    return [each for each in found if name in each.message and each not in without]
+
+
+def _guard_refusals(values: Mapping[str, str]) -> Sequence[Refusal]:
+    from signer.config.settings import AWS_KMS, Settings
+    from signer.startup.guard import check_settings
+
+    environ = {"APP_ENV": "production", "KEY_BACKEND": AWS_KMS, **values}
+    try:
+        check_settings(Settings.from_env(environ), {})
+    except ConfigurationError as e:
+        return e.refusals
+    return ()
+
+
+def _is_place(text: str) -> bool:
+    """Return whether *text* is the URL of a PostgreSQL database without a user."""
+    try:
+        url = urlsplit(text)
+    except ValueError:
+        return False
+    is_database = bool(url.path.strip("/")) and "@" not in url.netloc
+    return url.scheme == "postgresql" and is_database
 
 
 def process_texts(answers: Mapping[str, str]) -> Mapping[str, str]:
@@ -82,9 +119,14 @@ def process_texts(answers: Mapping[str, str]) -> Mapping[str, str]:
 
 def find_unset(process: str, environ: Mapping[str, str]) -> list[str]:
     """Return a sentence for what a process starts without, although it should not."""
-    if process == "refunds" or environ.get("WALLET_ADDRESS", "").strip():
-        return []
-    return ["WALLET_ADDRESS is not set; `hotwallet guard` prints the key's address"]
+    written = _process_values(process, {})
+    has_example = environ.get("DATABASE_URL") == _database_url(process, _DATABASE)
+    example = "DATABASE_URL has an example: set the server and the database"
+    return [example] * has_example + [
+        f"{name} is not set{hint}"
+        for name, hint in _UNSET.items()
+        if name in written and not environ.get(name, "").strip()
+    ]
 
 
 def _process_values(process: str, answers: Mapping[str, str]) -> dict[str, str]:
@@ -114,11 +156,8 @@ def _process_values(process: str, answers: Mapping[str, str]) -> dict[str, str]:
 def _text(
     process: str, values: Mapping[str, str], answers: Mapping[str, str], password: str
 ) -> str:
-    url = urlsplit(answers.get("DATABASE_URL", _DATABASE))
-    of_role = url._replace(
-        netloc=f"hotwallet_{process}@{url.netloc}", query=url.query or _VERIFIED
-    )
-    lines = {"DATABASE_URL": of_role.geturl(), "PGPASSWORD": password, **values}
+    url = _database_url(process, answers.get("DATABASE_URL", _DATABASE))
+    lines = {"DATABASE_URL": url, "PGPASSWORD": password, **values}
     if process in PROCESSES:
         lines[ALERTS] = answers.get(ALERTS, "")
     return "".join(
@@ -127,6 +166,13 @@ def _text(
             *(f"{name}={_quoted(value)}\n" for name, value in lines.items()),
         ]
     )
+
+
+def _database_url(process: str, place: str) -> str:
+    """Return the URL for the role of *process*; the server's certificate is checked."""
+    url = urlsplit(place)
+    netloc = f"hotwallet_{process}@{url.netloc}"
+    return url._replace(netloc=netloc, query=url.query or _VERIFIED).geturl()
 
 
 def _quoted(value: str) -> str:

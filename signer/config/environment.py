@@ -34,7 +34,10 @@ def read_model(
         return model.model_validate({**values, **found})
     except ValidationError as e:
         refusals = [
-            Refusal("settings-invalid", f"{_name(error['loc'])}: {error['msg']}")
+            Refusal(
+                "settings-invalid",
+                f"{_name(error['loc'])}: {error['msg'].removeprefix('Value error, ')}",
+            )
             for error in e.errors(include_input=False, include_url=False)
         ]
     raise ConfigurationError(*refusals)

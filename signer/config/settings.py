@@ -24,8 +24,10 @@ from pydantic import (
     ValidationInfo,
 )
 
+from signer.addresses import parse_address
 from signer.config.allowed_keys import AllowedKeys, default_patterns, parse_patterns
 from signer.config.environment import read_model
+from signer.errors import InvalidInputError
 from signer.redact import sanitize
 
 
@@ -132,8 +134,20 @@ def _listen_address(value: str) -> str:
     return value
 
 
+def _address(value: str) -> str:
+    try:
+        return parse_address(value, field="WALLET_ADDRESS")
+    except InvalidInputError as e:
+        raise ValueError(str(e)) from None
+
+
+_ORIGIN = re.compile(r"[A-Za-z0-9._/-]{1,100}")
+
+
 def _require_unredacted(value: str) -> str:
     """Require a name that the log's redaction keeps: checkpoints must contain it."""
+    if not _ORIGIN.fullmatch(value):
+        raise ValueError("must be up to 100 letters, digits and any of . _ / -")
     if sanitize(f"hotwallet/{value}") != f"hotwallet/{value}":
         raise ValueError(
             "must not contain an AWS region, account or host: the log redacts those,"
@@ -179,8 +193,8 @@ class Settings(BaseModel):
     debug: Boolean = Field(False, alias="DEBUG")
     home: Path = Field(Path(".hotwallet"), alias="HOTWALLET_HOME")
     node_count: int = Field(1, ge=1, alias="NODE_COUNT")
-    wallet_address: str | None = Field(
-        None, alias="WALLET_ADDRESS", pattern=r"^0x[0-9a-fA-F]{40}$"
+    wallet_address: Annotated[str, AfterValidator(_address)] | None = Field(
+        None, alias="WALLET_ADDRESS"
     )
 
     use_kms: Boolean | None = Field(None, alias="USE_KMS")  # Before key_backend.
@@ -244,7 +258,7 @@ class Settings(BaseModel):
 
     audit_signing_key_file: Path | None = Field(None, alias="AUDIT_SIGNING_KEY_FILE")
     audit_origin: Annotated[str, AfterValidator(_require_unredacted)] = Field(
-        "hotwallet", alias="AUDIT_ORIGIN", pattern=r"^[A-Za-z0-9._/-]{1,100}$"
+        "hotwallet", alias="AUDIT_ORIGIN"
     )
     mac_key_file: Path | None = Field(None, alias="MAC_KEY_FILE")
     audit_unsealed_seconds: int = Field(

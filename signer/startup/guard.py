@@ -71,14 +71,14 @@ def _kms_refusals(settings: Settings) -> Iterator[Refusal]:
     if settings.is_production and settings.backend_name == PKCS11:
         yield Refusal(
             "kms-not-configured",
-            "production needs USE_KMS=true and KMS_KEY_ID, or another KEY_BACKEND",
+            "production signs with a KMS: set KEY_BACKEND, for example aws-kms",
         )
     if settings.backend_name != AWS_KMS:
         return
     if settings.kms_key_id is None:
-        yield Refusal("kms-not-configured", "USE_KMS=true needs KMS_KEY_ID")
+        yield Refusal("kms-not-configured", "set KMS_KEY_ID to the key's ARN")
     if settings.aws_region is None:
-        yield Refusal("kms-not-configured", "USE_KMS=true needs AWS_REGION")
+        yield Refusal("kms-not-configured", "set AWS_REGION to the key's region")
     if settings.kms_key_id is not None:
         yield from _key_list_refusals(settings, settings.kms_key_id)
 
@@ -93,8 +93,8 @@ def _key_list_refusals(settings: Settings, key_name: str) -> Iterator[Refusal]:
     if settings.is_production and not is_limited:
         yield Refusal(
             "kms-key-not-allowed",
-            "KMS_KEY_ID has no account, so that keys of every account would be allowed;"
-            " set it to the key's ARN, or set KMS_ALLOWED_KEYS",
+            "KMS_KEY_ID is not arn:aws:kms:REGION:ACCOUNT:key/ID, so that keys of every"
+            " account would be allowed; set it to that ARN, or set KMS_ALLOWED_KEYS",
         )
 
 
@@ -165,12 +165,12 @@ def _production_refusals(
         (
             seals_audit and settings.audit_signing_key_file is None,
             "audit-key-missing",
-            "AUDIT_SIGNING_KEY_FILE is not set, so a truncated log would look complete",
+            "set AUDIT_SIGNING_KEY_FILE; without it, a truncated log looks complete",
         ),
         (
             settings.mac_key_file is None,
             "mac-key-missing",
-            "MAC_KEY_FILE is not set, so a writer of the database could make refunds",
+            "set MAC_KEY_FILE; without it, a writer of the database can make refunds",
         ),
         (
             settings.alert_webhook_url is not None

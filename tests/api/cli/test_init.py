@@ -1,5 +1,6 @@
 """``hotwallet init`` and ``hotwallet config check``."""
 
+import errno
 import io
 import stat
 import subprocess
@@ -131,8 +132,16 @@ def test_a_configuration_for_production(hotwallet: Run, folder: Path) -> None:
     assert {_mode(each) for each in made.iterdir() if ".pub" not in each.name} == {
         0o600
     }
-    for missing in ("KMS_KEY_ID (worker.env, admin.env, sign.env)", "WALLET_ADDRESS"):
+    for missing in (
+        "set KMS_KEY_ID to the key's ARN (worker.env, admin.env, sign.env)",
+        "DATABASE_URL has an example: set the server and the database (refunds.env",
+        "WALLET_ADDRESS is not set",
+        "JWT_ISSUER is not set: set it to `iss` of the tokens (refunds.env, admin.env",
+        "JWT_AUDIENCE is not set",
+        "AUDIT_ORIGIN is not set: name this environment in the audit log (worker.env",
+    ):
         assert missing in finished.out
+    assert all(str(each) in finished.out for each in made.iterdir())
     assert "still to do: jwt-not-configured" in finished.out
     check = f"  cd {made} && hotwallet config check --process worker\n"
     assert check in finished.out
@@ -230,13 +239,69 @@ def test_the_file_of_a_process_is_checked_alone(
     assert "refused: role-has-credentials" in swapped.err
 
 
+@pytest.mark.parametrize("process", PROCESSES)
+@pytest.mark.parametrize("file", [*PROCESSES, "owner"])
+def test_the_file_of_another_process(
+    hotwallet: Run, folder: Path, process: str, file: str
+) -> None:
+    """The administrators' file would otherwise do for a worker."""
+    _production(hotwallet)
+
+    finished = hotwallet("config", "check", "--process", process, f"{file}.env")
+
+    role = f"settings-invalid: DATABASE_URL has the role hotwallet_{file}:"
+    serve_role = f"settings-invalid: SERVE_ROLE is {file}: another process's file"
+    is_foreign = file != process
+    assert (role in finished.err) == is_foreign
+    assert (serve_role in finished.err) == (
+        is_foreign and file in {"refunds", "admin", "sign"}
+    )
+    assert finished.status == 78 or not is_foreign
+
+
+def test_two_processes_with_one_address(hotwallet: Run, folder: Path) -> None:
+    """They may run on two hosts, so that it is a warning."""
+    _production(hotwallet, JWT_JWKS_URL="")
+    provide_signing_key(folder / "private.pem", folder / "jwt.pem")
+    with (folder / "admin.env").open("a", encoding="utf-8") as file:
+        file.write("BIND=127.0.0.1:8080\nJWT_PUBLIC_KEY_FILE=jwt.pem\n")
+
+    beside = hotwallet("config", "check", "--process", "admin")
+    alone = hotwallet("config", "check", "--process", "admin", "admin.env")
+
+    warning = "warning: BIND is that of refunds.env too: on one host, only one starts"
+    assert warning in beside.out, beside.err
+    assert "BIND" not in alone.out
+
+
+def test_a_misspelled_name_is_named_beside_what_is_missing(
+    hotwallet: Run, folder: Path
+) -> None:
+    _production(hotwallet)
+    path = folder / "worker.env"
+    text = path.read_text(encoding="utf-8").replace("MAC_KEY_FILE=", "MAC_KEYFILE=")
+    path.write_text(text, encoding="utf-8")
+
+    finished = hotwallet("config", "check", "--process", "worker")
+
+    assert finished.status == 78
+    assert "refused: mac-key-missing: set MAC_KEY_FILE" in finished.err
+    assert "MAC_KEYFILE is no variable of the service; do you mean" in finished.err
+
+
 @pytest.mark.parametrize(
     ("flag", "problem"),
     [
         ("PGPASSWORD=x", "PGPASSWORD is none of"),
         ("DATABASE_URL=postgresql://me:secret@db.test/d", "without user and password"),
         ("DATABASE_URL=sqlite:///x.db", "must be postgresql://HOST/DATABASE"),
-        ("WALLET_ADDRESS=0x123", "WALLET_ADDRESS"),
+        ("DATABASE_URL=postgresql://[/secret", "must be postgresql://HOST/DATABASE"),
+        ("DATABASE_URL=postgresql://db.test/d?sslmode=prefer", "sslmode=verify-full"),
+        ("WALLET_ADDRESS=0x123", "WALLET_ADDRESS: must be an address"),
+        (f"WALLET_ADDRESS={SETTINGS['WALLET_ADDRESS'][:-1]}7", "EIP-55 checksum"),
+        ("KMS_KEY_ID=arn:aws:kms:eu-central-1:123:key/secret", "is not arn:aws:kms:"),
+        ("JWT_JWKS_URL=http://login.test/secret", "JWT_JWKS_URL must be https"),
+        ("AUDIT_ORIGIN=my shop", "AUDIT_ORIGIN: must be up to 100 letters, digits"),
     ],
 )
 def test_a_setting_that_init_refuses(
@@ -254,6 +319,44 @@ def test_a_laptop_takes_no_settings(hotwallet: Run, folder: Path) -> None:
     finished = hotwallet("init", "--yes", "--set", "JWT_ISSUER=x")
 
     assert finished.status == 2
+    assert not list(folder.iterdir())
+
+
+def test_every_wrong_setting_is_named(hotwallet: Run, folder: Path) -> None:
+    wrong = dict.fromkeys(("AUDIT_ORIGIN", "DATABASE_URL", "WALLET_ADDRESS"), "no no")
+
+    finished = _production(hotwallet, **wrong)
+
+    assert finished.status == 78
+    assert all(name in finished.err for name in wrong)
+    assert not list(folder.iterdir())
+
+
+def test_a_key_that_exists_leaves_no_other_file(hotwallet: Run, folder: Path) -> None:
+    """The public key of the audit log is written last."""
+    (folder / "audit.pem.pub.pem").write_text("mine", encoding="utf-8")
+
+    finished = _production(hotwallet)
+
+    assert finished.status == 1
+    assert "audit.pem.pub.pem exists, and nothing was written" in finished.err
+    assert [each.name for each in folder.iterdir()] == ["audit.pem.pub.pem"]
+
+
+def test_a_disk_that_is_full_leaves_no_file(
+    hotwallet: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last file cannot be written: those before it are removed."""
+
+    def fail(_path: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("api.cli.init.create_key", fail)
+
+    finished = _production(hotwallet)
+
+    assert finished.status == 1
+    assert "No space left on device" in finished.err
     assert not list(folder.iterdir())
 
 
@@ -294,11 +397,11 @@ def test_questions_about_production(
     hotwallet: Run, folder: Path, answer: Callable[..., None]
 ) -> None:
     """What an option gave is not asked."""
-    answer("", ARN, "", *[""] * 4, "https://alerts.test/secret")
+    answer("", ARN, *[""] * 5, "https://alerts.test/secret")
 
     finished = hotwallet(
         "init", "--for", "production", "--network", "base",
-        "--set", "DATABASE_URL=postgresql://db.shop.test/hotwallet",
+        "--set", "AUDIT_ORIGIN=production-europe",
     )  # fmt: skip
 
     assert finished.status == 0, finished.err
@@ -308,19 +411,27 @@ def test_questions_about_production(
     assert environ["WALLET_ADDRESS"] == ""
     assert environ["ALERT_WEBHOOK_URL"] == "https://alerts.test/secret"
     assert "alerts.test" not in finished.out + finished.err
-    assert "Database, without" not in finished.err
+    assert "Name of this environment" not in finished.err
+    assert "DATABASE_URL has an example" in finished.out
     assert "kms-not-configured" not in finished.out
 
 
-def test_a_malformed_answer_writes_nothing(
+def test_a_wrong_answer_is_asked_again(
     hotwallet: Run, folder: Path, answer: Callable[..., None]
 ) -> None:
-    answer("", "", "0x123", *[""] * 6)
+    """The terminal shows no answer that may be a secret; the end changes nothing."""
+    urls = ("http://secret.test/", "https://[secret", "https:///secret", "https://a.b/")
+    answer(*urls, "key/1", ARN, "0x123")  # Then Ctrl-D.
 
     finished = hotwallet("init", "--for", "production", "--network", "base")
 
-    assert finished.status == 78
-    assert "WALLET_ADDRESS" in finished.err
+    refused = [line for line in finished.err.splitlines() if "not accepted: " in line]
+    assert finished.status == 130
+    assert sum("must be URLs: https, and a host" in each for each in refused) == 3
+    assert any("KMS_KEY_ID is not arn:aws:kms:" in each for each in refused)
+    assert "not accepted: WALLET_ADDRESS: must be an address" in refused[-1]
+    assert finished.err.endswith("\naborted\n")
+    assert "secret" not in finished.err
     assert not list(folder.iterdir())
 
 

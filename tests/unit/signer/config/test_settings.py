@@ -224,6 +224,7 @@ OUT_OF_RANGE = {
         "1" * 40,
         "0x" + "g" * 40,
         "0x" + "1" * 40 + "\n0x",
+        "0x70997970C51812dc3A010C7d01b50e0d17dc79C7",  # Of ...C8.
     ),
     "PKCS11_KEY_ID": ("0", "0A", "01" * 33, "hot"),
     "AUDIT_ORIGIN": (
