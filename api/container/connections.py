@@ -80,7 +80,7 @@ class ConnectionParts(ConfigurationParts):
         It has connections and reputations of its own: what a tenant asks can exhaust
         neither those of ``/readyz`` nor make the process distrust a node.
         """
-        return self.open_chains(self.networks)
+        return self.open_chains(self.networks, self._observe_node)
 
     @cached_property
     def node_proxies(self) -> Mapping[str, NodeProxy]:

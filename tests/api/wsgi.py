@@ -55,7 +55,7 @@ def _use_node(container: Container, url: str) -> None:
     """Let *container* ask the node at *url*, also for ``/readyz``."""
     network = container.networks["local"]
 
-    def open_chains(_: object) -> Mapping[str, Chain]:
+    def open_chains(*_: object) -> Mapping[str, Chain]:
         chain = JSONRPCChain([url], timeout=5.0, chain_id=network.chain_id)
         return {"local": Chain(network, chain)}
 
