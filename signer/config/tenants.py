@@ -87,8 +87,8 @@ class Tenant(StrictModel):
     subjects: Annotated[tuple[Name, ...], BeforeValidator(as_tuple)] = ()
     client_ids: Annotated[tuple[ClientId, ...], BeforeValidator(as_tuple)] = ()
     max_open_refunds: int | None = Field(default=10_000, ge=1)
-    # About 300 transfers of USDC, and not less than the gas of any transaction.
-    gas_per_hour: int | None = Field(default=20_000_000, ge=21_000)
+    # About 800 transfers of USDC, and not less than the gas of any transaction.
+    gas_per_hour: int | None = Field(default=50_000_000, ge=21_000)
     requests_per_minute: int | None = Field(default=None, ge=1)
     max_concurrent_requests: int | None = Field(default=None, ge=1)
     max_waiting_requests: int | None = Field(default=None, ge=1)

@@ -76,25 +76,25 @@ def test_dust_burns_at_most_the_gas_of_an_hour(world: World) -> None:
 
 def test_dust_is_bounded_by_default(world: World) -> None:
     """
-    A tenant of a tenants file has 20 million gas an hour, if nothing is configured.
+    A tenant of a tenants file has 50 million gas an hour, if nothing is configured.
 
     When they are used up, nothing more is accepted until the next clock hour; the
     repetition of a request that was accepted is, and another tenant's refunds are.
     """
     gateway, other = (Tenant(subjects=(name,)) for name in ("gateway", "other"))
     world.tenants = TenantRegistry({"gateway": gateway, "other": other})
-    world.change_token(max_gas=1_000_000)
-    world.chain.gas = 799_999  # A quarter is added.
+    world.change_token(max_gas=2_500_000)
+    world.chain.gas = 1_999_999  # A quarter is added.
     burnt = [world.accepted(amount=DUST) for _ in range(25)]
     for _ in range(3):
         world.work(after=timedelta(seconds=31))
     submission = world.submit(key="more", service=world.service, tenant="other")
 
-    assert 18_000_000 < _gas(world, burnt) <= 20_000_000
+    assert 45_000_000 < _gas(world, burnt) <= 50_000_000
     assert submission.created
     more = replace(REQUEST, amount=DUST, reference="more")
     for _ in range(2):
-        with pytest.raises(LimitReachedError, match="gas_per_hour on local, 20000000"):
+        with pytest.raises(LimitReachedError, match="gas_per_hour on local, 50000000"):
             world.submit(more, key="dust", service=world.service)
     first = world.stored(burnt[0])
     repeated = replace(REQUEST, amount=DUST, reference=first.reference)

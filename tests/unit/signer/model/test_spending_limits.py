@@ -72,7 +72,7 @@ def test_limits_of_a_tenant() -> None:
         gas_per_hour=9_000_000
     )
     assert Limits.from_tenant(tenant, "other", "TUSD", token) == Limits(
-        gas_per_hour=20_000_000
+        gas_per_hour=50_000_000
     )
 
 
