@@ -248,7 +248,7 @@ def _check_mined(context: NetworkContext) -> Finding:
     if count == 0:
         return Finding(
             f"no transaction of {context.address} has been mined yet",
-            "send a test refund; README.md shows how",
+            "send a test refund; docs/how-to/production.md shows how",
         )
     found = client.find_transaction(context.address, count - 1)
     if found is None:

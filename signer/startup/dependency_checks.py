@@ -53,7 +53,10 @@ def self_test_key(
             does not sign.
     """
     kind = "kms"
-    remedy = f"check {key_setting}, the key's state and the role's permissions"
+    remedy = (
+        f"check {key_setting} and WALLET_ADDRESS, the key's state and the role's"
+        " permissions"
+    )
     if settings.backend_name == PKCS11:
         kind, remedy = "pkcs11", "run: hotwallet softhsm doctor"
 

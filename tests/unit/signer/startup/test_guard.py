@@ -615,7 +615,7 @@ def test_key_that_does_not_sign_is_refused(
     (refusal,) = caught.value.refusals
     assert refusal.code == f"{kind}-{code}"
     assert str(error) in refusal.message
-    assert ("check KMS_KEY_ID" in refusal.message) == (kind == "kms")
+    assert ("check KMS_KEY_ID and WALLET_ADDRESS" in refusal.message) == (kind == "kms")
 
 
 def test_key_that_hangs_is_refused_after_the_given_time() -> None:
