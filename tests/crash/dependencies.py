@@ -21,6 +21,7 @@ from tests.crash.fault_plan import Fault, Plan
 from tests.crash.http_messages import Message
 from tests.crash.proxy import Proxy
 from tests.support.forkserver import FORK_SERVER
+from tests.support.ledgers import write_mac_key
 
 
 DECIMALS = 6
@@ -206,6 +207,8 @@ def environment(home: Path) -> dict[str, str]:
         **{name: os.environ[name] for name in kept if name in os.environ},
         "APP_ENV": "test",
         "HOTWALLET_HOME": str(home / "hotwallet"),
+        # The register of stops in the tests' ledgers has a MAC of this key.
+        "MAC_KEY_FILE": str(write_mac_key(home)),
         "NETWORKS_FILE": str(home / "networks.toml"),
         "JWT_SIGNING_KEY_FILE": str(home / "jwt.pem"),
         "JWT_PUBLIC_KEY_FILE": str(home / "jwt.pub.pem"),

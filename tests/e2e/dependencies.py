@@ -15,6 +15,7 @@ from typing import Any, Self
 from backends.aws_kms import KMSAdministrator, build_client
 from dev import stablecoin
 from dev.anvil import ROOT
+from tests.support.ledgers import write_mac_key
 from tests.support.waiting import eventually
 
 
@@ -179,6 +180,8 @@ def service_environ(folder: Path, networks: Path, **settings: str) -> dict[str, 
         "HOTWALLET_NO_ENV_FILE": "1",
         "APP_ENV": "development",
         "HOTWALLET_HOME": str(home),
+        # The register of stops in the tests' ledgers has a MAC of this key.
+        "MAC_KEY_FILE": str(write_mac_key(folder)),
         "NETWORKS_FILE": str(networks),
         "JWT_ALGORITHM": "HS256",
         "JWT_SECRET": "frozen-dependencies-" * 2,

@@ -129,7 +129,7 @@ def test_a_worker_without_a_reader_of_its_log_signs_nothing(
         sent = {"broadcast", "mined", "confirmed"}
         assert eventually(lambda: system.status(refund_id) in sent, 30)
 
-    macs = RowMACs.load(Path(system.environ["HOTWALLET_HOME"]) / "mac.key")
+    macs = RowMACs.load(Path(system.environ["MAC_KEY_FILE"]))
     signed = [
         (entry.fields["event"], entry.fields["details"]["nonce"])
         for entry in read_evidence([log], macs)
