@@ -1,7 +1,6 @@
 """The routes under ``/v1/sign``.  ``signer.signing`` decides what they do."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 from falcon import Request, Response
@@ -13,15 +12,9 @@ from api.request_context import actor, principal, tenant
 from signer import strict_json
 from signer.config.tenants import TenantRegistry
 from signer.crypto.messages import PersonalMessage
-from signer.crypto.transaction_json import parse_sender, parse_transaction
 from signer.crypto.transaction_json.values import read_address
 from signer.crypto.typed_data import TypedData
-from signer.errors import (
-    EncodingError,
-    InvalidInputError,
-    RecoveryError,
-    SigningError,
-)
+from signer.errors import InvalidInputError, RecoveryError, SigningError
 from signer.policy.facts import Caller, Path
 from signer.signing.requester import Requester
 from signer.signing.service import SigningService
@@ -63,36 +56,15 @@ class _SigningResource(Resource):
         return requester_of(req, Path.REST, self._tenants)
 
 
-class TransactionSigning(_SigningResource):
-    """``/v1/sign/transaction``: signs a complete transaction; reserves no nonce."""
-
-    def on_post(self, req: Request, resp: Response) -> None:
-        """Return the signed bytes and their hash."""
-        query.parameters(req)
-        (fields,) = _read(req, "transaction")
-        if not isinstance(fields, dict):
-            raise InvalidInputError("must be an object", field="transaction")
-        transaction = parse_transaction(fields)
-        with _one_code():
-            signed = self._signing.sign_transaction(
-                transaction, self._requester(req), parse_sender(fields)
-            )
-        resp.media = {"raw": f"0x{signed.raw.hex()}", "hash": signed.tx_hash}
-
-
 class MessageSigning(_SigningResource):
     """``/v1/sign/message``: signs a message (EIP-191)."""
 
     def on_post(self, req: Request, resp: Response) -> None:
         """Return the signature."""
-        query.parameters(req)
-        message, address = _read(req, "message", "address")
-        parsed, sender = PersonalMessage.parse(message), _read_signer(address)
-        with _one_code():
-            signed = self._signing.sign_personal_message(
-                parsed, self._requester(req), sender
-            )
-        resp.media = _signature(signed)
+        value, sender = _read(req, "message")
+        message = PersonalMessage.parse(value)
+        sign = self._signing.sign_personal_message
+        resp.media = _signature(lambda: sign(message, self._requester(req), sender))
 
 
 class TypedDataSigning(_SigningResource):
@@ -100,42 +72,33 @@ class TypedDataSigning(_SigningResource):
 
     def on_post(self, req: Request, resp: Response) -> None:
         """Return the signature."""
-        query.parameters(req)
-        document, address = _read(req, "typed_data", "address")
-        parsed, sender = TypedData.parse(document), _read_signer(address)
-        with _one_code():
-            signed = self._signing.sign_typed_data(parsed, self._requester(req), sender)
-        resp.media = _signature(signed)
+        value, sender = _read(req, "typed_data")
+        document = TypedData.parse(value)
+        sign = self._signing.sign_typed_data
+        resp.media = _signature(lambda: sign(document, self._requester(req), sender))
 
 
-@contextmanager
-def _one_code() -> Iterator[None]:
-    """Raise ``SigningError`` for each way in which a device makes no signature."""
-    try:
-        yield
-    except (EncodingError, RecoveryError) as e:
-        raise SigningError("the device made no valid signature") from e
-
-
-def _read(req: Request, name: str, *optional: str) -> list[Any]:
-    """Return the members of the body: *name*, and those of *optional* or None."""
+def _read(req: Request, name: str) -> tuple[Any, str | None]:
+    """Return the member *name* of the body, and the address that is to sign."""
+    query.parameters(req)
     body = strict_json.decode(read_bytes(req, MAX_BATCH), _MAX_DEPTH)
     if not isinstance(body, dict):
         raise InvalidInputError("the top level must be an object")
     for each in body:
-        if each not in (name, *optional):
+        if each not in (name, "address"):
             known = strict_json.plain_name(each)
             raise InvalidInputError("is not a member of this request", field=known)
     if name not in body:
         raise InvalidInputError("is required", field=name)
-    return [body.get(each) for each in (name, *optional)]
+    address = body.get("address")
+    return body[name], None if address is None else read_address(address, "address")
 
 
-def _read_signer(address: object) -> str | None:
-    return None if address is None else read_address(address, "address")
-
-
-def _signature(signed: MessageSignature) -> dict[str, str]:
+def _signature(sign: Callable[[], MessageSignature]) -> dict[str, str]:
+    try:
+        signed = sign()
+    except RecoveryError as e:
+        raise SigningError("the device made no valid signature") from e
     return {
         "address": signed.address,
         "digest": f"0x{signed.digest.hex()}",

@@ -8,7 +8,7 @@ from api.container import Container
 from api.http.json_rpc.endpoint import JSONRPC
 from api.http.json_rpc.methods import Methods
 from api.http.json_rpc.reads import Reads
-from api.http.signing import MessageSigning, TransactionSigning, TypedDataSigning
+from api.http.signing import MessageSigning, TypedDataSigning
 from api.http.waiting_requests import WaitingRequests
 from signer.signing.service import SigningService
 
@@ -24,7 +24,6 @@ def add_signing(app: "App", container: Container, waiting: WaitingRequests) -> N
     def open_signing() -> SigningService:
         return container.signing  # Not before a request: it compiles the policy.
 
-    app.add_route("/v1/sign/transaction", TransactionSigning(open_signing, tenants))
     app.add_route("/v1/sign/message", MessageSigning(open_signing, tenants))
     app.add_route("/v1/sign/typed-data", TypedDataSigning(open_signing, tenants))
     open_methods = cache(lambda: _open_methods(container))

@@ -77,16 +77,13 @@ def _fields(client: TestClient, **changes: Any) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("method", ["eth_sendTransaction", "eth_signTransaction"])
-def test_the_mark_of_another_refund(
-    client: TestClient, sqlite_store: SQLStore, method: str
-) -> None:
+def test_the_mark_of_another_refund(client: TestClient, sqlite_store: SQLStore) -> None:
     """After a restore, such a transfer would count as the payment of that refund."""
     post(client, BODY)
     (refund,) = sqlite_store.list("gateway-1").refunds
     fields = _fields(client, data=CALLDATA + refund.mark.hex())
 
-    error = call(client, method, fields)["error"]
+    error = call(client, "eth_sendTransaction", fields)["error"]
 
     assert (error["code"], error["data"]["rule"]) == (4001, "extra-calldata")
 
@@ -178,41 +175,6 @@ def test_a_message_that_is_the_digest_of_a_transaction(client: TestClient) -> No
     error = call(client, "personal_sign", message, _own(client))["error"]
 
     assert error["data"]["rule"] == "message-digest"
-
-
-@pytest.mark.parametrize(
-    ("changes", "rule"),
-    [
-        ({"chainId": "0x0"}, None),
-        ({"gas": hex(2**25)}, "gas"),
-        ({"maxFeePerGas": hex(10**18)}, "max-fee"),
-        ({"data": f"0xa9059cbb{ARGUMENTS[:-64]}{'f' * 64}"}, "max-amount"),
-        ({"data": CALLDATA[:-1]}, None),
-        ({"data": CALLDATA[:-2]}, "calldata"),
-        (
-            {
-                "authorizationList": [
-                    {
-                        "chainId": "0x0",
-                        "address": RECIPIENT,
-                        "nonce": "0x0",
-                        "yParity": "0x0",
-                        "r": "0x1",
-                        "s": "0x1",
-                    }
-                ]
-            },
-            "delegation",
-        ),
-    ],
-)
-def test_what_no_rule_of_an_operator_permits(
-    client: TestClient, changes: dict[str, Any], rule: str | None
-) -> None:
-    error = call(client, "eth_signTransaction", _fields(client, **changes))["error"]
-
-    assert error["code"] in {4001, 4901, -32602}
-    assert error["data"].get("rule") == rule
 
 
 def test_another_tenants_transfer(client: TestClient, sqlite_store: SQLStore) -> None:

@@ -24,7 +24,6 @@ from api.http.json_rpc.errors import (
 )
 from api.http.json_rpc.methods import BROADCAST_SECONDS, Methods, Session
 from api.http.middleware import Resource
-from api.http.preferences import read_preferences
 from api.http.refunds import is_idempotency_key
 from api.http.signing import requester_of
 from api.http.waiting_requests import WaitingRequests
@@ -105,7 +104,6 @@ class JSONRPC(Resource):
 
     def _open_session(self, req: Request, body: Body, started: float) -> Session:
         name = tenant(req)
-        wants_transaction = read_preferences(req).get("return") == "representation"
         return Session(
             requester_of(req, Path.JSON_RPC, self._tenants),
             name,
@@ -114,7 +112,6 @@ class JSONRPC(Resource):
             started + BROADCAST_SECONDS,
             started + REQUEST_SECONDS,
             _idempotency_key(req, body),
-            wants_transaction=wants_transaction,
         )
 
     def _answer(

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from importlib.metadata import version
-from typing import Any
+from typing import Any, NoReturn
 
 from api.http.json_rpc.errors import (
     CHAIN_DISCONNECTED,
@@ -18,12 +18,11 @@ from api.http.json_rpc.errors import (
 from api.http.json_rpc.reads import LOCAL_CHAIN, READS, Reads, Room
 from signer.config.networks import Network
 from signer.crypto.messages import PersonalMessage
-from signer.crypto.transaction_json import parse_transaction
 from signer.crypto.transaction_json.values import read_address
-from signer.crypto.transactions import SignedBytes
 from signer.crypto.typed_data import TypedData
-from signer.errors import ForeignAddressError
+from signer.errors import ForeignAddressError, PolicyViolationError
 from signer.model.refund import IN_FLIGHT, Refund, Status
+from signer.policy.rules import RULES
 from signer.refunds.service import RefundService
 from signer.refunds.token_transfer import read_chain_id, read_payment, read_sender
 from signer.refunds.transaction_sender import WINDOW_SECONDS, TransactionSender
@@ -43,12 +42,10 @@ class Session:
     """
     What belongs to one HTTP request.
 
-    *idempotency_key* is that of its only call.  *wants_transaction* means that
-    ``eth_signTransaction`` answers with an object, as web3.py reads it.  *may_wait*
-    counts the request while it waits for a worker, and *asking_nodes* while it waits
-    for nodes.  *room* is left for the results of reads.  *wait_until*, and *ends_at*
-    from which no call is begun, are times of ``time.monotonic``.  The first call
-    *is_counted* already.
+    *idempotency_key* is that of its only call.  *may_wait* counts the request while it
+    waits for a worker, and *asking_nodes* while it waits for nodes.  *room* is left for
+    the results of reads.  *wait_until*, and *ends_at* from which no call is begun, are
+    times of ``time.monotonic``.  The first call *is_counted* already.
     """
 
     requester: Requester
@@ -58,7 +55,6 @@ class Session:
     wait_until: float
     ends_at: float
     idempotency_key: str | None = None
-    wants_transaction: bool = False
     room: Room = field(default_factory=Room)
     is_counted: bool = True
 
@@ -141,18 +137,11 @@ class Methods:
                 refund = self.refunds.await_broadcast(refund, left).refund
         return _require_sent(refund)
 
-    def sign_transaction(self, params: Sequence[Any], session: Session) -> Any:
-        """Return the signed bytes of a complete transaction; reserve no nonce."""
-        fields = _read_object(params)
-        sender = read_sender(fields)
-        self._require_own(sender)
-        self._require_chain(read_chain_id(fields), "chainId")
-        transaction = parse_transaction({"chainId": self.network.chain_id, **fields})
-        signed = self.signing.sign_transaction(transaction, session.requester, sender)
-        raw = f"0x{signed.raw.hex()}"
-        if session.wants_transaction:
-            return {"raw": raw, "tx": _describe(fields, signed)}
-        return raw
+    def sign_transaction(self, *_: object) -> NoReturn:
+        """Refuse: the transaction would use a nonce that the ledger does not know."""
+        rule = "service-wallet"
+        problem = f"no transaction is signed: {RULES[rule]} (rule {rule})"
+        raise PolicyViolationError(problem, rule=rule)
 
     def sign_message(self, params: Sequence[Any], session: Session) -> str:
         """Return the signature of a message: ``[message, address]``."""
@@ -266,17 +255,6 @@ def _read_two(params: Sequence[Any], what: str) -> Sequence[Any]:
     if len(params) != 2:  # noqa: PLR2004
         raise RPCError(INVALID_PARAMS, f"params must be {what}")
     return params
-
-
-def _describe(fields: Mapping[str, Any], signed: SignedBytes) -> dict[str, Any]:
-    """Return the transaction as go-ethereum's ``eth_signTransaction`` does."""
-    return {
-        **fields,
-        "hash": signed.tx_hash,
-        "r": hex(signed.signature.r),
-        "s": hex(signed.signature.s),
-        "v": hex(signed.v),
-    }
 
 
 def _show(method: str) -> str:

@@ -264,19 +264,6 @@ _SIGNER = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266"
 RPC_REQUEST = {"jsonrpc": "2.0", "id": 1, "method": "eth_chainId", "params": []}
 RPC_ANSWER = {"jsonrpc": "2.0", "id": 1, "result": "0x7a69"}
 
-TRANSACTION_SIGNING = {
-    "transaction": {
-        "chainId": "0x7a69",
-        "nonce": "0x0",
-        "gas": "0x5208",
-        "maxFeePerGas": "0x77359400",
-        "maxPriorityFeePerGas": "0x3b9aca00",
-        "to": "0x70997970C51812dc3A010C7d01b50e0d17dc79C8",
-        "value": "0x1",
-    }
-}
-SIGNED_TRANSACTION = {"raw": "0x02f86b82", "hash": f"0x{'ab' * 32}"}
-
 MESSAGE_SIGNING = {"message": "hello", "address": _SIGNER}
 MESSAGE_SIGNATURE = {
     "address": _SIGNER,

@@ -18,7 +18,7 @@ TAG = "Signing"
 
 ABOUT = """
 Signatures for other programs, by the key of the wallet: JSON-RPC for web3.py, ethers,
-viem and cast, and three routes of HTTP. The policy decides about each of them. No
+viem and cast, and two routes of HTTP. The policy decides about each of them. No
 signature reserves a nonce: to pay, use `eth_sendTransaction` or `POST /v1/refunds`.
 """
 
@@ -39,7 +39,6 @@ def _signing(
     operation_id: str,
     summary: str,
     request: tuple[str, dict[str, Any]],
-    result: tuple[str, dict[str, Any]],
 ) -> Element:
     return {
         "post": operation(
@@ -51,7 +50,13 @@ def _signing(
             """,
             tag=TAG,
             requestBody=body(*request),
-            answers={200: answer("The signature.", schema(result[0]), result[1])},
+            answers={
+                200: answer(
+                    "The signature.",
+                    schema("MessageSignature"),
+                    examples.MESSAGE_SIGNATURE,
+                )
+            },
             problems=_PROBLEMS,
             **_ACCESS,
         )
@@ -68,17 +73,6 @@ _HEADERS = [
             Without it, the same transfer within two minutes is the same one.
             """,
             pattern="^[!-~]{1,255}$",
-        ),
-        required=False,
-    ),
-    parameter(
-        "Prefer",
-        "header",
-        text(
-            """
-            `return=representation`: `eth_signTransaction` answers with `raw` and `tx`,
-            as web3.py reads it. Other preferences are ignored.
-            """
         ),
         required=False,
     ),
@@ -117,22 +111,14 @@ def _rpc(operation_id: str, summary: str, *, has_network: bool) -> Element:
 PATHS: dict[str, Element] = {
     "/rpc": _rpc("callOnlyNetwork", "JSON-RPC of the only network", has_network=False),
     "/rpc/{network}": _rpc("callNetwork", "JSON-RPC of a network", has_network=True),
-    "/v1/sign/transaction": _signing(
-        "signTransaction",
-        "Sign a transaction",
-        ("TransactionSigningRequest", examples.TRANSACTION_SIGNING),
-        ("SignedTransaction", examples.SIGNED_TRANSACTION),
-    ),
     "/v1/sign/message": _signing(
         "signMessage",
         "Sign a message",
         ("MessageSigningRequest", examples.MESSAGE_SIGNING),
-        ("MessageSignature", examples.MESSAGE_SIGNATURE),
     ),
     "/v1/sign/typed-data": _signing(
         "signTypedData",
         "Sign typed data",
         ("TypedDataSigningRequest", examples.TYPED_DATA_SIGNING),
-        ("MessageSignature", examples.MESSAGE_SIGNATURE),
     ),
 }

@@ -4,20 +4,9 @@ from api.http.openapi.elements import Element, closed, record, text
 from api.http.openapi.refund_schemas import address
 
 
-_HEX = "^0x([0-9a-f]{2})*$"
 _HASH = "^0x[0-9a-f]{64}$"
 
 _SIGNER = address("Who is to sign; refused unless it is the address that signs here.")
-
-_TRANSACTION: Element = {
-    "type": "object",
-    "description": (
-        "A complete transaction of type 0 to 4 in the form of JSON-RPC: `chainId`,"
-        " `nonce`, `gas`, the fees of its type, and `to`, `value`, `data`,"
-        " `accessList` as needed. Numbers are hex quantities or integers."
-    ),
-    "additionalProperties": True,
-}
 
 _DOCUMENT: Element = {
     "type": ["object", "string"],
@@ -28,9 +17,6 @@ _DOCUMENT: Element = {
 }
 
 SCHEMAS: dict[str, Element] = {
-    "TransactionSigningRequest": closed(
-        record("A transaction to sign.", transaction=_TRANSACTION)
-    ),
     "MessageSigningRequest": closed(
         record(
             "A message to sign (EIP-191, version 0x45).",
@@ -43,11 +29,6 @@ SCHEMAS: dict[str, Element] = {
         record(
             "A document to sign.", ("address",), typed_data=_DOCUMENT, address=_SIGNER
         )
-    ),
-    "SignedTransaction": record(
-        "A signed transaction, which was not sent.",
-        raw=text("The signed bytes, for `eth_sendRawTransaction`.", pattern=_HEX),
-        hash=text("The transaction's hash.", pattern=_HASH),
     ),
     "MessageSignature": record(
         "A signature.",

@@ -367,18 +367,16 @@ def test_signs_no_transaction_of_the_wallet(
     permitted: TestClient, sqlite_store: SQLStore
 ) -> None:
     """Also not with a rule that permits it: the nonce would pause the wallet."""
-    fields = {"from": _own(permitted).lower(), **TRANSACTION}
-    error = call(permitted, "eth_signTransaction", fields)["error"]
+    for params in ([{"from": _own(permitted), **TRANSACTION}], [{}, "password"], []):
+        error = call(permitted, "eth_signTransaction", *params)["error"]
 
-    assert (error["code"], error["data"]["rule"]) == (4001, "service-wallet")
+        assert (error["code"], error["data"]["rule"]) == (4001, "service-wallet")
+        assert "send with eth_sendTransaction" in error["message"]
     assert sqlite_store.list("gateway-1").refunds == ()
-    incomplete = {name: fields[name] for name in ("from", "to", "gas")}
-    error = call(permitted, "eth_signTransaction", incomplete)["error"]
-    assert (error["code"], error["data"]["field"]) == (-32602, "nonce")
 
 
-@pytest.mark.parametrize("method", ["eth_sendTransaction", "eth_signTransaction"])
-def test_another_wallet_or_chain(permitted: TestClient, method: str) -> None:
+def test_another_wallet_or_chain(permitted: TestClient) -> None:
+    method = "eth_sendTransaction"
     own = _own(permitted)
     fields = {"from": own, **TRANSACTION}
 
@@ -428,7 +426,6 @@ def test_a_refusal_names_its_rule(client: TestClient) -> None:
     refused: dict[str, tuple[str, *tuple[Any, ...]]] = {
         "message": ("personal_sign", "0x68656c6c6f", own),
         "typed-data": ("eth_signTypedData_v4", own, DOCUMENT),
-        "service-wallet": ("eth_signTransaction", {"from": own, **TRANSACTION}),
         "coin": ("eth_sendTransaction", {"from": own, "to": RECIPIENT, "value": "0x1"}),
         "max-amount": (
             "eth_sendTransaction",
@@ -526,7 +523,6 @@ def test_every_member_of_the_page_is_in_the_table() -> None:
         ("net_version", [None]),
         ("web3_clientVersion", [""]),
         ("eth_sendTransaction", [{}, {}]),
-        ("eth_signTransaction", [{}, "password"]),
         ("personal_sign", ["hello", RECIPIENT, "password", 1]),
         ("eth_signTypedData_v4", [RECIPIENT, DOCUMENT, 1]),
         ("eth_getTransactionCount", [RECIPIENT, "latest", 1]),

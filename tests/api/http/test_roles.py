@@ -55,7 +55,6 @@ OF_ADMINISTRATORS = [
 OF_SIGNERS = [
     ("POST", "/rpc"),
     ("POST", "/rpc/local"),
-    ("POST", "/v1/sign/transaction"),
     ("POST", "/v1/sign/message"),
     ("POST", "/v1/sign/typed-data"),
 ]

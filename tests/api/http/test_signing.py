@@ -51,15 +51,6 @@ DOCUMENT: dict[str, Any] = {
     "message": {"amount": 2**256 - 1},
 }
 
-TRANSACTION = {
-    "chainId": "0x7a69",
-    "to": RECIPIENT,
-    "value": 7,
-    "nonce": "0x0",
-    "gas": "0x5208",
-    "gasPrice": "0x1",
-}
-
 
 def _client(
     store: SQLStore, clock: SettableClock, device: Device | None = None
@@ -93,12 +84,8 @@ def test_signs_a_document(signing: TestClient) -> None:
 
 
 def test_signs_no_transaction(signing: TestClient) -> None:
-    """It would use the wallet's next nonce; no rule of an operator permits that."""
-    address = sign(signing, "message", message="x").json["address"]
-    fields = {**TRANSACTION, "from": address}
-    answer = sign(signing, "transaction", transaction=fields)
-
-    assert (answer.status_code, answer.json["rule"]) == (422, "service-wallet")
+    """It would use the wallet's next nonce: there is no such route."""
+    assert sign(signing, "transaction", transaction={}).status_code == 404
 
 
 @pytest.mark.parametrize(
@@ -107,7 +94,6 @@ def test_signs_no_transaction(signing: TestClient) -> None:
         ("message", {"message": "hello"}, "message"),
         ("message", {"message": "0x" + "ab" * 32}, "message-digest"),
         ("typed-data", {"typed_data": DOCUMENT}, "typed-data"),
-        ("transaction", {"transaction": TRANSACTION}, "service-wallet"),
     ],
 )
 def test_the_policy_refuses(
@@ -116,29 +102,6 @@ def test_the_policy_refuses(
     answer = sign(client, what, **body)
 
     assert (answer.status_code, answer.json["rule"]) == (422, rule)
-
-
-@pytest.mark.parametrize("kind", [4, "0x4", None])
-def test_a_delegation_is_never_signed(signing: TestClient, kind: object) -> None:
-    """T6: also if the operator's rules permit everything on this path."""
-    authorization = {
-        "chainId": "0x0",  # On every chain.
-        "address": RECIPIENT,
-        "nonce": "0x0",
-        "yParity": "0x0",
-        "r": "0x1",
-        "s": "0x1",
-    }
-    fields = {name: value for name, value in TRANSACTION.items() if name != "gasPrice"}
-    fields |= {
-        "maxFeePerGas": "0x1",
-        "maxPriorityFeePerGas": "0x1",
-        "authorizationList": [authorization],
-        **({} if kind is None else {"type": kind}),
-    }
-    answer = sign(signing, "transaction", transaction=fields)
-
-    assert (answer.status_code, answer.json["rule"]) == (422, "delegation")
 
 
 def test_each_decision_is_counted(
@@ -153,7 +116,8 @@ def test_each_decision_is_counted(
     call(client, "personal_sign", "0x00", container.signing.address())
     container.shared_meter.flush(sqlite_store, clock)
 
-    assert sqlite_store.shared_counts() == {
+    counts = sqlite_store.shared_counts()
+    assert {key: counts[key] for key in counts if key[0] == "decided"} == {
         ("decided", "rest", "refuse", "message"): 1,
         ("decided", "json-rpc", "refuse", "message"): 1,
     }
@@ -167,9 +131,6 @@ def test_each_decision_is_counted(
         ("message", {"message": "x", "address": "0x1"}, "address"),
         ("message", {"message": "x", "address": RECIPIENT}, "from"),
         ("message", {"message": "x", "more": 1}, "more"),
-        ("transaction", {"transaction": 7}, "transaction"),
-        ("transaction", {"transaction": {**TRANSACTION, "gas": "x"}}, "gas"),
-        ("transaction", {"transaction": {**TRANSACTION, "from": RECIPIENT}}, "from"),
         ("typed-data", {"typed_data": {}}, "document"),
     ],
 )
@@ -272,21 +233,6 @@ def test_a_stop_and_a_blocked_tenant(
         ("message", {"message": "hello", "address": 7}, "address"),
         ("typed-data", {"typed_data": DOCUMENT, "chainId": 1}, "chainId"),
         ("typed-data", {"typed_data": {**DOCUMENT, "extra": 1}}, "document"),
-        ("transaction", {"transaction": TRANSACTION, "wait": True}, "wait"),
-        ("transaction", {"transaction": {**TRANSACTION, "extra": 1}}, "extra"),
-        ("transaction", {"transaction": {**TRANSACTION, "type": 2}}, "gasPrice"),
-        (
-            "transaction",
-            {"transaction": {**TRANSACTION, "data": "0x", "input": "0x01"}},
-            "input",
-        ),
-        (
-            "transaction",
-            {"transaction": {**TRANSACTION, "maxFeePerGas": 1}},
-            "gasPrice",
-        ),
-        ("transaction", {"transaction": {**TRANSACTION, "nonce": 2**256 - 1}}, "nonce"),
-        ("transaction", {"transaction": {**TRANSACTION, "hash": "0x"}}, "hash"),
     ],
 )
 def test_each_member_is_signed_or_refused(
