@@ -63,8 +63,10 @@ class MessageSigning(_SigningResource):
         """Return the signature."""
         value, sender = _read(req, "message")
         message = PersonalMessage.parse(value)
-        sign = self._signing.sign_personal_message
-        resp.media = _signature(lambda: sign(message, self._requester(req), sender))
+        service, requester = self._signing, self._requester(req)
+        resp.media = _signature(
+            lambda: service.sign_personal_message(message, requester, sender)
+        )
 
 
 class TypedDataSigning(_SigningResource):
@@ -74,8 +76,10 @@ class TypedDataSigning(_SigningResource):
         """Return the signature."""
         value, sender = _read(req, "typed_data")
         document = TypedData.parse(value)
-        sign = self._signing.sign_typed_data
-        resp.media = _signature(lambda: sign(document, self._requester(req), sender))
+        service, requester = self._signing, self._requester(req)
+        resp.media = _signature(
+            lambda: service.sign_typed_data(document, requester, sender)
+        )
 
 
 def _read(req: Request, name: str) -> tuple[Any, str | None]:
@@ -94,9 +98,9 @@ def _read(req: Request, name: str) -> tuple[Any, str | None]:
     return body[name], None if address is None else read_address(address, "address")
 
 
-def _signature(sign: Callable[[], MessageSignature]) -> dict[str, str]:
+def _signature(make: Callable[[], MessageSignature]) -> dict[str, str]:
     try:
-        signed = sign()
+        signed = make()
     except RecoveryError as e:
         raise SigningError("the device made no valid signature") from e
     return {
