@@ -216,11 +216,11 @@ def _matches(pattern: str, violations: Sequence[str]) -> bool:
 @pytest.mark.parametrize(
     ("plant", "errors", "likely"),
     [
-        (lambda _: Build(store=_overwriting), "I4", 9),
+        (lambda _: Build(store=_overwriting), "I4", 5),
         (_plant_new_nonce, "I3", 1),
         (lambda _: Build(lifecycle=EarlyBroadcastLifecycle), "I2", 0),
         (lambda _: Build(network=_ONE_CONFIRMATION), "I1", 34),
-        (lambda _: Build(store=_forgetting), "G2", 12),
+        (lambda _: Build(store=_forgetting), "G2", 98),
     ],
     ids=[
         "no comparison of versions",
