@@ -195,13 +195,6 @@ when {
   context.path == "no-op" && context.type <= 2 && context.shape == "empty"
   && context.recipient_kind == "self"
 };
-
-@id("transfer")  // What tenants may have signed: tokens within the limits.
-permit (principal is Tenant, action == Action::"sign-transaction", resource is Network)
-when {
-  ["json-rpc", "rest"].contains(context.path) && context.type <= 2
-  && context.shape == "token-transfer" && context.recipient_kind == "other"
-};
 """
 
 _ACCOUNT = """\

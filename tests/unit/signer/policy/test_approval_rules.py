@@ -161,11 +161,11 @@ def test_each_decision_is_counted() -> None:
     Policy.compile(files, meter=seen).require(_facts())
 
     assert seen.counted == [
-        ("rest", "needs-approval", "large"),
-        ("rest", "needs-approval", "large"),
-        ("rest", "allow", "large"),
-        ("rest", "refuse", "gas"),
-        ("rest", "allow", "transfer"),
+        ("refund", "needs-approval", "large"),
+        ("refund", "needs-approval", "large"),
+        ("refund", "allow", "large"),
+        ("refund", "refuse", "gas"),
+        ("refund", "allow", "refund"),
     ]
 
 

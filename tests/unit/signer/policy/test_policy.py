@@ -38,8 +38,9 @@ from tests.support.policy_cases import (
 
 NOON = datetime(2026, 11, 27, 12, 30, tzinfo=UTC)  # A Friday.
 SENDER = VECTORS["keys"]["sender"]
-AROUND = Surroundings(Caller(Path.REST, tenant="shop"), SENDER, NOON, KNOWN["local"])
-TRANSFER = next(case for case in CASES if case.name.endswith("without a refund"))
+AROUND = Surroundings(Caller(Path.REFUND, tenant="shop"), SENDER, NOON, KNOWN["local"])
+TRANSFER = next(case for case in CASES if case.name.endswith("with the mark"))
+MARK = bytes.fromhex(TRANSFER.given["mark"][2:])
 
 ALL = "(principal, action, resource)"
 TRANSACTIONS = '(principal, action == Action::"sign-transaction", resource)'
@@ -59,7 +60,7 @@ def _facts(around: Surroundings = AROUND, **changes: Any) -> TransactionFacts:
         access_list=(),
     )
     transaction = replace(transaction, **changes)
-    return transaction_facts(transaction, transaction.signing_digest(), around)
+    return transaction_facts(transaction, transaction.signing_digest(), around, MARK)
 
 
 def _problems(text: str) -> list[str]:
@@ -174,7 +175,7 @@ def test_a_decision_is_about_one_digest() -> None:
     assert not replace(decision, verdict=Verdict.NEEDS_APPROVAL).allows(facts.digest)
     assert decision.details() == {
         "policy": service_policy().short_hash,
-        "rule": "transfer",
+        "rule": "refund",
     }
 
 
@@ -201,8 +202,8 @@ def test_tenants_that_are_not_listed_have_nothing_signed() -> None:
     unlisted = Policy.compile(service_files(NETWORKS, TenantRegistry()))
 
     assert listed.evaluate(_facts(stranger)).rules == ("tenant",)
-    assert unlisted.evaluate(_facts(stranger)).rules == ("transfer",)
-    assert listed.evaluate(_facts()).rules == ("transfer",)
+    assert unlisted.evaluate(_facts(stranger)).rules == ("not-permitted",)
+    assert listed.evaluate(_facts()).rules == ("refund",)
 
 
 def test_names_of_networks_begin_no_rule() -> None:
@@ -220,10 +221,10 @@ def test_limits_of_a_tenant_are_compared_where_it_chooses_the_amount() -> None:
     from signer.config.tenants import Tenant  # noqa: PLC0415
 
     tenant = Tenant.model_validate({"subjects": ["shop-1"], "networks": limits})
-    around = replace(AROUND, limits=tenant)
-    of_refund = replace(around, caller=Caller(Path.REFUND, tenant="shop"))
+    of_refund = replace(AROUND, limits=tenant)
+    of_client = replace(of_refund, caller=Caller(Path.REST, tenant="shop"))
 
-    assert _facts(around).exceeded == {"max-amount"}
+    assert _facts(of_client).exceeded == {"max-amount"}
     assert _facts(of_refund).exceeded == set()
 
 
@@ -241,7 +242,7 @@ def test_addresses_are_compared_in_lower_case() -> None:
 @pytest.mark.parametrize(
     ("condition", "is_true"),
     [
-        ('context.path == "rest"', True),
+        ('context.path == "refund"', True),
         ('context.weekday == "friday" && context.hour == 12', True),
         ('context.date == "2026-11-27"', True),
         ("context has subject", False),
@@ -284,7 +285,7 @@ def test_addresses_are_compared_in_lower_case() -> None:
         ),
         ("context.nonce == 0 && context.access_list == 0", True),
         ("context.blobs == 0 && context.authorizations == 0", True),
-        ("context.data_bytes == 68 && context.extra_bytes == 0", True),
+        ("context.data_bytes == 84 && context.extra_bytes == 16", True),
         ("context has to && context has network && !(context has role)", True),
         ("context == context", True),
         ('principal == Tenant::"shop" && resource == Network::"local"', True),

@@ -245,7 +245,7 @@ def test_a_wallet_from_which_the_service_pays(place: Place) -> None:
     No rule of an operator permits it, and another wallet is not concerned.
     """
     place.own = OwnKeys.of([place.signer.address], place.signer.address)
-    for policy in (PERMITS, SERVICE_POLICY):
+    for policy in (SERVICE_POLICY, PERMITS):
         place.policy = policy
         with pytest.raises(PolicyViolationError) as caught:
             place.sign()
