@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from api.metrics.shared_meter import read_decisions
+from api.metrics.shared_meter import DECIDED, read_counts
 from signer.config.deny_list import DenyList
 from signer.errors import ScreeningUnavailableError
 from signer.policy.live_policy import AnyPolicy
@@ -61,8 +61,8 @@ def count_decisions(counters: SharedCounters) -> Sequence[Decided]:
     """Return what was decided in all processes, the most frequent first."""
     found = [
         Decided(rule, verdict, path, number)
-        for (path, verdict, rule), number in read_decisions(
-            counters.shared_counts()
+        for (path, verdict, rule), number in read_counts(
+            counters.shared_counts(), DECIDED
         ).items()
     ]
     return sorted(found, key=lambda each: (-each.number, each.rule, each.path))

@@ -11,10 +11,11 @@ from api.metrics import catalogue
 from api.metrics.catalogue import Spec
 from api.metrics.names import Names
 from api.metrics.shared_meter import (
-    read_answers,
-    read_decisions,
-    read_refusals,
-    read_signatures,
+    ANSWERED,
+    DECIDED,
+    REFUSED,
+    SIGNED,
+    read_counts,
     read_times,
 )
 from signer.alerts import Alert
@@ -161,18 +162,16 @@ class LedgerCollector:
         signatures: Counter[tuple[str, ...]] = Counter()
         names = self._names
         counts = self._ledger.shared_counts()
-        for code, count in read_refusals(counts).items():
+        for (code,), count in read_counts(counts, REFUSED).items():
             refusals[(names.code(code),)] += count
-        for (path, verdict, rule), count in read_decisions(counts).items():
+        for (path, verdict, rule), count in read_counts(counts, DECIDED).items():
             decisions[path, verdict, names.rule(rule)] += count
         yield _by_labels(catalogue.REFUSALS, refusals)
-        for (backend, outcome), count in read_signatures(counts).items():
+        for (backend, outcome), count in read_counts(counts, SIGNED).items():
             signatures[names.code(backend), names.code(outcome)] += count
         yield _by_labels(catalogue.DECISIONS, decisions)
         yield _by_labels(catalogue.SIGNATURES, signatures)
-        answers: Counter[tuple[str, ...]] = Counter()
-        answers.update(read_answers(counts))
-        yield _by_labels(catalogue.HTTP_REQUESTS, answers)
+        yield _by_labels(catalogue.HTTP_REQUESTS, read_counts(counts, ANSWERED))
         times = HistogramMetricFamily(
             catalogue.HTTP_SECONDS.name,
             catalogue.HTTP_SECONDS.meaning,

@@ -4,7 +4,7 @@ import atexit
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from threading import Lock
@@ -27,7 +27,6 @@ REFUSED = "refused"
 DECIDED = "decided"
 """The name of the counts of decisions, by path, verdict and rule."""
 
-
 SIGNED = "signed"
 """The name of the counts of signatures, by backend and outcome."""
 
@@ -47,71 +46,35 @@ _ROUTE = re.compile(r"none|/[A-Za-z0-9._/{}:-]{0,100}")
 _STATUS = re.compile(r"[1-5][0-9]{2}")
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
-
-_PATHS = frozenset(map(str, Path))
-_VERDICTS = frozenset(map(str, Verdict))
+_ANY = re.compile(".*", re.DOTALL)
 
 
-def read_refusals(counts: Mapping[tuple[str, ...], int]) -> Mapping[str, int]:
-    """Return which of *counts* are of refused requests, by code."""
+def _one_of(words: Iterable[str]) -> re.Pattern[str]:
+    return re.compile("|".join(map(re.escape, words)))
+
+
+# What follows in a name; other rows are another program's, and are left out.
+_PARTS = {
+    REFUSED: (_ANY,),
+    DECIDED: (_one_of(Path), _one_of(Verdict), _ANY),
+    SIGNED: (_NAME, _NAME),
+    ANSWERED: (_one_of((*_METHODS, OTHER)), _ROUTE, _STATUS),
+    TOOK: (_ROUTE, _ANY),
+}
+
+
+def read_counts(
+    counts: Mapping[tuple[str, ...], int], kind: str
+) -> Mapping[tuple[str, ...], int]:
+    """Return those of *counts* that are of *kind*, by what follows it in the name."""
+    parts = _PARTS[kind]
     return {
-        name[1]: count
+        name[1:]: count
         for name, count in counts.items()
-        if name[0] == REFUSED and len(name) == 2  # noqa: PLR2004
+        if name[0] == kind
+        and len(name) == len(parts) + 1
+        and all(map(re.Pattern.fullmatch, parts, name[1:]))
     }
-
-
-def read_decisions(
-    counts: Mapping[tuple[str, ...], int],
-) -> Mapping[tuple[str, str, str], int]:
-    """
-    Return which of *counts* are of decisions, by path, verdict and rule.
-
-    Another program may have written rows: those of no path or verdict are left out.
-    """
-    found = {}
-    for name, count in counts.items():
-        match name:
-            case (kind, path, verdict, rule) if (
-                kind == DECIDED and path in _PATHS and verdict in _VERDICTS
-            ):
-                found[path, verdict, rule] = count
-    return found
-
-
-def read_signatures(
-    counts: Mapping[tuple[str, ...], int],
-) -> Mapping[tuple[str, str], int]:
-    """
-    Return which of *counts* are of signatures, by backend and outcome.
-
-    Another program may have written rows: those of no such names are left out.
-    """
-    found = {}
-    for name, count in counts.items():
-        match name:
-            case (kind, backend, outcome) if (
-                kind == SIGNED and _NAME.fullmatch(backend) and _NAME.fullmatch(outcome)
-            ):
-                found[backend, outcome] = count
-    return found
-
-
-def read_answers(
-    counts: Mapping[tuple[str, ...], int],
-) -> Mapping[tuple[str, str, str], int]:
-    """Return which of *counts* are of requests, by method, route and status."""
-    found = {}
-    for name, count in counts.items():
-        match name:
-            case (kind, method, route, status) if (
-                kind == ANSWERED
-                and method in {*_METHODS, OTHER}
-                and _ROUTE.fullmatch(route)
-                and _STATUS.fullmatch(status)
-            ):
-                found[method, route, status] = count
-    return found
 
 
 def read_times(
@@ -119,10 +82,8 @@ def read_times(
 ) -> Mapping[str, tuple[Sequence[tuple[str, float]], float]]:
     """Return the cumulative buckets and the sum of the seconds, by route."""
     found: dict[str, dict[str, int]] = {}
-    for name, count in counts.items():
-        match name:
-            case (kind, route, part) if kind == TOOK and _ROUTE.fullmatch(route):
-                found.setdefault(route, {})[part] = count
+    for (route, part), count in read_counts(counts, TOOK).items():
+        found.setdefault(route, {})[part] = count
     return {
         route: (list(_accumulate(parts)), parts.get(_SUM, 0) / 1000)
         for route, parts in found.items()

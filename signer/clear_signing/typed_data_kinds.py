@@ -89,16 +89,6 @@ def recognise(document: TypedData) -> Meaning:
     return Meaning(UNKNOWN)
 
 
-def _erc2612(kind: str, document: TypedData) -> Meaning:
-    m = document.message
-    return Meaning(
-        kind,
-        spender=m["spender"],
-        grants=(Grant(document.verifying_contract, m["value"]),),
-        deadline=m["deadline"],
-    )
-
-
 def _dai(kind: str, document: TypedData) -> Meaning:
     m = document.message
     amount = MAX_UINT256 if m["allowed"] else 0
@@ -321,7 +311,10 @@ def _safe_type(gas: str) -> str:
 _KINDS: Mapping[str, tuple[str, _Reader]] = {
     # ERC-2612.
     "Permit(address owner,address spender,uint256 value,uint256 nonce,"
-    "uint256 deadline)": ("erc2612-permit", _erc2612),
+    "uint256 deadline)": (
+        "erc2612-permit",
+        _allowance("spender", "value", "deadline"),
+    ),
     # DAI: the older form, all or nothing.
     "Permit(address holder,address spender,uint256 nonce,uint256 expiry,"
     "bool allowed)": ("dai-permit", _dai),

@@ -154,7 +154,9 @@ class SigningService:
         facts = message_facts(message, digest, self._surroundings(signer, requester))
         # A personal message is for people.  Hashes of typed data may be for any chain.
         chain_id = EVERY_CHAIN if isinstance(facts, TypedDataFacts) else None
-        return self._sign_message(signer, facts, requester, summary, chain_id=chain_id)
+        return self._sign_and_record(
+            signer, facts, requester, summary, chain_id=chain_id
+        )
 
     def sign_typed_data(
         self, document: TypedData, requester: Requester, sender: str | None = None
@@ -169,7 +171,7 @@ class SigningService:
             self._surroundings(signer, requester, chain_id),
         )
         summary = describe_typed_data(document, self._book(chain_id))
-        return self._sign_message(
+        return self._sign_and_record(
             signer,
             facts,
             requester,
@@ -185,7 +187,7 @@ class SigningService:
             checked_digest(digest), self._surroundings(signer, requester)
         )
         summary = "sign a digest"
-        return self._sign_message(
+        return self._sign_and_record(
             signer, facts, requester, summary, chain_id=EVERY_CHAIN
         )
 
@@ -196,18 +198,14 @@ class SigningService:
         signer = self._admit(requester)
         surroundings = self._surroundings(signer, requester, nonce_on=chain_id)
         facts = authorization_facts(chain_id, delegate, digest, surroundings)
-        operation = Operation.TRANSACTION_SIGNING
-        summary = f"delegate the account to {delegate}"
-        signed = self._sign(
+        return self._sign_and_record(
             signer,
             facts,
             requester,
-            operation,
-            summary,
+            f"delegate the account to {delegate}",
             chain_id=chain_id or EVERY_CHAIN,
-        )
-        signed.audit.write(signed.outcome())
-        return signed.signature
+            operation=Operation.TRANSACTION_SIGNING,
+        ).signature
 
     def _admit(self, requester: Requester, sender: str | None = None) -> Signer:
         """Return the signer; raise if it is not *sender*, or the tenant is blocked."""
@@ -223,7 +221,7 @@ class SigningService:
             )
         return signer
 
-    def _sign_message(
+    def _sign_and_record(
         self,
         signer: Signer,
         facts: AnyFacts,
@@ -232,12 +230,13 @@ class SigningService:
         *,
         chain_id: int | None,
         spendings: tuple[Spending, ...] = (),
+        operation: Operation = Operation.MESSAGE_SIGNING,
     ) -> MessageSignature:
         signed = self._sign(
             signer,
             facts,
             requester,
-            Operation.MESSAGE_SIGNING,
+            operation,
             summary,
             chain_id=chain_id,
             spendings=spendings,

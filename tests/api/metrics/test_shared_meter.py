@@ -6,9 +6,10 @@ import pytest
 from structlog.testing import capture_logs
 
 from api.metrics.shared_meter import (
+    ANSWERED,
     FLUSH_SECONDS,
     SharedMeter,
-    read_answers,
+    read_counts,
     read_times,
 )
 from backends.sql import SQLStore
@@ -111,7 +112,7 @@ def test_requests_are_counted_by_route_and_status(
         meter.flush(sqlite_store, clock)
     counts = sqlite_store.shared_counts()
 
-    assert read_answers(counts) == {
+    assert read_counts(counts, ANSWERED) == {
         ("GET", route, "200"): 4,
         ("other", "none", "404"): 2,
     }
@@ -138,5 +139,5 @@ def test_what_another_program_wrote_is_no_route() -> None:
         ("else", "GET", "/x", "200"): 1,
     }
 
-    assert read_answers(bad) == {}
+    assert read_counts(bad, ANSWERED) == {}
     assert read_times(bad) == {}
