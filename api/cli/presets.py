@@ -36,11 +36,6 @@ class NetworkPreset:
     explorer: str
     tokens: tuple[TokenPreset, ...]
 
-    @property
-    def is_testnet(self) -> bool:
-        """Whether its tokens are worth nothing."""
-        return "-" in self.name
-
 
 _FINALITY = "about two epochs (13 minutes), when Ethereum finalises a block"
 _SEQUENCER = "the sequencer orders blocks; deep reorganisations need its failure"

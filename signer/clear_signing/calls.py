@@ -123,11 +123,6 @@ def describe_transaction(
     return _describe_data(data, to, book, MAX_NESTING) + coins
 
 
-def describe_call(call: Call, contract: str, book: AddressBook) -> str:
-    """Return what *call* of *contract* does, on one line."""
-    return _describe(call, contract, book, MAX_NESTING)
-
-
 def _describe_data(data: bytes, contract: str, book: AddressBook, nesting: int) -> str:
     try:
         call = decode_call(data)

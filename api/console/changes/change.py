@@ -4,7 +4,6 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from api.container import Container
 from signer.approvals import MAX_REASON, require_reason
@@ -14,8 +13,6 @@ from signer.model.audit_record import Actor
 
 Values = Mapping[str, str]
 """The fields of a form, by name."""
-
-NO_VALUES: Values = {}
 
 Options = Mapping[str, str]
 """The values that a field may have, and how each is shown."""
@@ -157,8 +154,3 @@ def count(number: int, singular: str, plural: str | None = None) -> str:
     """
     noun = singular if number == 1 else plural or f"{singular}s"
     return f"{number} {noun}"
-
-
-def document_facts(facts: Mapping[str, Any]) -> Facts:
-    """Return *facts* of a JSON document with their values in JSON."""
-    return [(name, json.dumps(value)) for name, value in facts.items()]

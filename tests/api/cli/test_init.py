@@ -468,7 +468,6 @@ def test_each_preset_is_a_valid_network(tmp_path: Path, name: str) -> None:
     }
     for token in preset.tokens:
         assert token.source in path.read_text(encoding="utf-8")
-    assert preset.is_testnet is (len(preset.tokens) == 1 and name != "base")
 
 
 def test_a_name_that_is_no_variable() -> None:

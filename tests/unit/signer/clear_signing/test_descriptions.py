@@ -9,7 +9,7 @@ from signer.amounts import MAX_UINT256
 from signer.chain.calldata import decode_call
 from signer.chain.erc20 import encode_transfer
 from signer.chain.known_functions import BY_SELECTOR, BY_SIGNATURE
-from signer.clear_signing.calls import describe_call, describe_transaction
+from signer.clear_signing.calls import describe_transaction
 from signer.clear_signing.documents import describe_message, describe_typed_data
 from signer.clear_signing.names import AddressBook, TokenName, quote, write_time
 from signer.config.networks import Network
@@ -218,9 +218,9 @@ def test_each_function_has_a_description() -> None:
     for function in BY_SELECTOR.values():
         zeros = bytes(32 * 20)
         if function.static_size is not None:
-            call = decode_call(function.selector + zeros[: function.static_size])
-            assert call is not None
-            assert describe_call(call, d.USDC, BOOK)
+            data = function.selector + zeros[: function.static_size]
+            assert decode_call(data) is not None
+            assert describe_transaction(d.USDC, 0, data, BOOK)
 
 
 def test_unknown_tokens_have_raw_amounts() -> None:
