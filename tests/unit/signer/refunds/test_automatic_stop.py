@@ -15,6 +15,7 @@ from signer.errors import ChainError, StoreUnavailableError
 from signer.model.audit_record import Actor
 from signer.model.refund import HOLD, Status
 from signer.model.stop import EVERYTHING
+from signer.model.tenant_block import TenantBlock
 from signer.refunds.automatic_stop import AutomaticStop
 from tests.fixtures.ledger import forged_end, stopped
 from tests.fixtures.unbatched import Unbatched
@@ -343,6 +344,32 @@ def test_only_what_comes_after_an_unblock_counts(sqlite_store: SQLStore) -> None
     assert blocked is not None
     assert after is None
     assert _reason(world) == "automatic: more than 2 refunds in 10 minutes"
+
+
+def test_two_workers_block_once(sqlite_store: SQLStore) -> None:
+    """Both see that a rule is broken: one blocks the tenant, with one alert."""
+    world = _world(sqlite_store, max_refunds=2)
+    for _ in range(3):
+        world.broadcast()
+
+    def last_blocks() -> Sequence[TenantBlock]:
+        read = sqlite_store.last_blocks()
+        world.automatic_stop.check()
+        return read
+
+    slower = AutomaticStop(
+        altered(sqlite_store, last_blocks=last_blocks),
+        world.kill_switch,
+        {"local": world.network},
+        world.clock,
+        tenant_admin=world.tenant_admin,
+        alerts=Alerts(sqlite_store),
+        alarm=world.row_alarm,
+    )
+    slower.check()
+
+    assert (_blocked(world), sqlite_store.find_stop(CHAIN)) == (["gateway"], None)
+    assert sqlite_store.alert_counts() == {"signing-stopped": 1}
 
 
 def test_sweeps_are_no_tenant(sqlite_store: SQLStore) -> None:
