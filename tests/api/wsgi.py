@@ -26,6 +26,7 @@ BROKEN = "TEST_BROKEN_FILE"
 WITHOUT_WORKER = "TEST_WITHOUT_WORKER"
 NODE = "TEST_NODE"
 TRANSIENT = "chain-unavailable"
+_PATIENCE = 60.0  # A test may let the node wait, and its machine may be loaded.
 CANARY = "postgresql://hotwallet:canary-pin-48213@db.internal/refunds"
 
 
@@ -56,11 +57,11 @@ def _use_node(container: Container, url: str) -> None:
     network = container.networks["local"]
 
     def open_chains(*_: object) -> Mapping[str, Chain]:
-        chain = JSONRPCChain([url], timeout=5.0, chain_id=network.chain_id)
+        chain = JSONRPCChain([url], timeout=_PATIENCE, chain_id=network.chain_id)
         return {"local": Chain(network, chain)}
 
     container.open_chains = open_chains
-    container.node_proxies = {"local": JSONRPCProxy([url], timeout=5.0)}
+    container.node_proxies = {"local": JSONRPCProxy([url], timeout=_PATIENCE)}
     check = partial(check_chain, "local", network, container.chains["local"].client)
     checks: Mapping[str, Check] = {
         "database": container.store.check,
