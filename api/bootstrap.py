@@ -240,32 +240,23 @@ def _check_settings(
     refusals: list[Refusal] = []
     networks: Mapping[str, Network] = {}
     warnings: list[str] = []
+    parts = ["tenants", "policy", "deny_list", "screening", "treasury"]
+    parts += ["webhook_public_keys", "jwt_keys"] if serving else []
+    parts += ["webhook_endpoints"] if paying else []
     with _collecting(refusals):
         networks = container.networks
+    for part in parts:
+        with _collecting(refusals):
+            getattr(container, part)
     with _collecting(refusals):
-        _ = container.tenants
-    with _collecting(refusals):
-        _ = container.policy
-    with _collecting(refusals):
-        _ = container.deny_list
-    with _collecting(refusals):
-        _ = container.screening
-    with _collecting(refusals):
-        _ = container.treasury
         if paying:
             _require_treasury(container)
-    with _collecting(refusals):
-        _ = container.webhook_public_keys if serving else None
-    with _collecting(refusals):
-        _ = container.webhook_endpoints if paying else None
     with _collecting(refusals):
         warnings = guard.check_settings(
             container.settings, networks, serving=serving, alone=alone
         )
     with _collecting(refusals):
         warnings += container.check_backend(container.settings, serving=serving)
-    with _collecting(refusals):
-        _ = container.jwt_keys if serving else None
     with _collecting(refusals):
         open_row_macs(container.settings)
     with _collecting(refusals):

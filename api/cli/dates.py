@@ -10,13 +10,17 @@ _DAY = timedelta(days=1)
 _HAS_TIME = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}")
 
 
-def read_moment(_: click.Context, parameter: click.Parameter, text: str) -> datetime:
+def read_moment(
+    _: click.Context, parameter: click.Parameter, text: str | None
+) -> datetime | None:
     """
-    Return the time that an option's *text* means now; the option's callback.
+    Return the time that an option's *text* means now; None for None.
 
     Raises:
         click.BadParameter: *text* is malformed.
     """
+    if text is None:
+        return None
     moment = parse_moment(text, datetime.now(UTC))
     if moment is None:
         raise click.BadParameter(

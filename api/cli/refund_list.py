@@ -26,12 +26,6 @@ def _read_amount(
     return None if text is None else Decimal(text)
 
 
-def _read_moment(
-    context: click.Context, parameter: click.Parameter, text: str | None
-) -> datetime | None:
-    return None if text is None else read_moment(context, parameter, text)
-
-
 @click.command("list")
 @click.option("--tenant", help="Only those of this tenant.")
 @click.option("--status", help="Only those with this status.")
@@ -41,14 +35,14 @@ def _read_moment(
     "--from",
     "start",
     metavar="DATE",
-    callback=_read_moment,
+    callback=read_moment,
     help="Only those accepted at this time or later: 2026-01-31, or today.",
 )
 @click.option(
     "--to",
     "end",
     metavar="DATE",
-    callback=_read_moment,
+    callback=read_moment,
     help="Only those accepted before this time.",
 )
 @click.option(

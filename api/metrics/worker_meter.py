@@ -56,6 +56,7 @@ class WorkerMeter(Meter):
         self._lock = Lock()
         self._replaced: set[str] = set()  # Refunds that were signed again.
         self._views: dict[str, NetworkView] = {}
+        self._of_views: list[Gauge] = []
         self._signatures = self._histogram(catalogue.SIGNATURE, _SIGNATURE_BUCKETS)
         self._attempts = self._counter(catalogue.SIGNATURE_ATTEMPTS)
         self._throttled = self._counter(catalogue.SIGNATURE_THROTTLED)
@@ -67,25 +68,28 @@ class WorkerMeter(Meter):
         self._refund_signatures = self._histogram(signed, _COUNT_BUCKETS)
         self._delays = self._counter(catalogue.REFUND_DELAYS)
         self._fees = self._counter(catalogue.FEES_PAID)
-        self._balance = self._gauge(catalogue.WALLET_BALANCE)
-        self._refunds_left = self._gauge(catalogue.WALLET_REFUNDS)
-        self._hours_left = self._gauge(catalogue.WALLET_HOURS)
-        self._chain_nonce = self._gauge(catalogue.CHAIN_NONCE)
-        self._missing_nonces = self._gauge(catalogue.MISSING_NONCES)
+        self._balance = self._seen(catalogue.WALLET_BALANCE)
+        self._refunds_left = self._seen(catalogue.WALLET_REFUNDS)
+        self._hours_left = self._seen(catalogue.WALLET_HOURS)
+        self._chain_nonce = self._seen(catalogue.CHAIN_NONCE)
+        self._missing_nonces = self._seen(catalogue.MISSING_NONCES)
         self._top_up_failing = self._gauge(catalogue.TOP_UP_FAILING)
-        self._delegated = self._gauge(catalogue.WALLET_DELEGATED)
-        self._looked = self._gauge(catalogue.NETWORK_LOOKED)
-        self._problem = self._gauge(catalogue.NETWORK_PROBLEM)
-        self._max_fee = self._gauge(catalogue.MAX_FEE)
+        self._delegated = self._seen(catalogue.WALLET_DELEGATED)
+        self._looked = self._seen(catalogue.NETWORK_LOOKED)
+        self._problem = self._seen(catalogue.NETWORK_PROBLEM)
+        self._max_fee = self._seen(catalogue.MAX_FEE)
         self._of_nodes = CollectorRegistry(auto_describe=False)
-        self._calls, self._exchanges = self._rpc_metrics()
+        self._calls = self._counter(catalogue.RPC_REQUESTS, self._of_nodes)
+        self._exchanges = self._histogram(
+            catalogue.RPC_SECONDS, _RPC_BUCKETS, self._of_nodes
+        )
         if figures is not None:
             self._registry.register(figures)
-        self._node_up = self._gauge(catalogue.NODE_UP)
-        self._node_disagrees = self._gauge(catalogue.NODE_DISAGREES)
-        self._node_lag = self._gauge(catalogue.NODE_LAG)
-        self._quorum = self._gauge(catalogue.NETWORK_QUORUM)
-        self._head_age = self._gauge(catalogue.HEAD_AGE)
+        self._node_up = self._seen(catalogue.NODE_UP)
+        self._node_disagrees = self._seen(catalogue.NODE_DISAGREES)
+        self._node_lag = self._seen(catalogue.NODE_LAG)
+        self._quorum = self._seen(catalogue.NETWORK_QUORUM)
+        self._head_age = self._seen(catalogue.HEAD_AGE)
 
     def text(self) -> str:
         """Return all measurements."""
@@ -160,7 +164,7 @@ class WorkerMeter(Meter):
             self._views.pop(network, None)
             if view is not None:
                 self._views[network] = view
-            for gauge in self._gauges():
+            for gauge in self._of_views:
                 gauge.clear()
             for name, each in self._views.items():
                 self._show(name, each)
@@ -202,49 +206,30 @@ class WorkerMeter(Meter):
             if node.lag is not None:
                 self._node_lag.labels(network, node.name).set(node.lag)
 
-    def _gauges(self) -> tuple[Gauge, ...]:
-        return (
-            self._balance,
-            self._refunds_left,
-            self._hours_left,
-            self._chain_nonce,
-            self._missing_nonces,
-            self._delegated,
-            self._looked,
-            self._problem,
-            self._max_fee,
-            self._node_up,
-            self._node_disagrees,
-            self._node_lag,
-            self._quorum,
-            self._head_age,
-        )
-
-    def _rpc_metrics(self) -> tuple[Counter, Histogram]:
-        calls, exchanges = catalogue.RPC_REQUESTS, catalogue.RPC_SECONDS
-        registry = self._of_nodes
-        return (
-            Counter(calls.name, calls.meaning, calls.labels, registry=registry),
-            Histogram(
-                exchanges.name,
-                exchanges.meaning,
-                exchanges.labels,
-                buckets=_RPC_BUCKETS,
-                registry=registry,
-            ),
-        )
-
-    def _counter(self, spec: Spec) -> Counter:
-        return Counter(spec.name, spec.meaning, spec.labels, registry=self._registry)
+    def _counter(
+        self, spec: Spec, registry: CollectorRegistry | None = None
+    ) -> Counter:
+        registry = registry or self._registry
+        return Counter(spec.name, spec.meaning, spec.labels, registry=registry)
 
     def _gauge(self, spec: Spec) -> Gauge:
         return Gauge(spec.name, spec.meaning, spec.labels, registry=self._registry)
 
-    def _histogram(self, spec: Spec, buckets: tuple[float, ...]) -> Histogram:
+    def _seen(self, spec: Spec) -> Gauge:
+        """Return a gauge of what views of the networks show."""
+        self._of_views.append(gauge := self._gauge(spec))
+        return gauge
+
+    def _histogram(
+        self,
+        spec: Spec,
+        buckets: tuple[float, ...],
+        registry: CollectorRegistry | None = None,
+    ) -> Histogram:
         return Histogram(
             spec.name,
             spec.meaning,
             spec.labels,
             buckets=buckets,
-            registry=self._registry,
+            registry=registry or self._registry,
         )

@@ -81,16 +81,25 @@ def read_samples(text: str) -> Sequence[Sample]:
     return found
 
 
+def _read(
+    workers: Collection[WorkerRow], now: datetime, spec: Spec
+) -> Iterator[tuple[Mapping[str, str], float]]:
+    """Yield the labels and values that running workers measured."""
+    for worker in find_running(workers, now):
+        for name, labels, value in read_samples(worker.metrics):
+            if name == spec.name:
+                yield labels, value
+
+
 def read_throttled_shares(
     workers: Collection[WorkerRow], now: datetime
 ) -> Mapping[str, float]:
     """Return the largest share that a running worker measured, by backend."""
     shares: dict[str, float] = {}
-    for worker in find_running(workers, now):
-        for name, labels, value in read_samples(worker.metrics):
-            if name == catalogue.SIGNATURE_THROTTLED_SHARE.name:
-                backend = labels["backend"]
-                shares[backend] = max(shares.get(backend, 0.0), value)
+    spec = catalogue.SIGNATURE_THROTTLED_SHARE
+    for labels, value in _read(workers, now, spec):
+        backend = labels["backend"]
+        shares[backend] = max(shares.get(backend, 0.0), value)
     return shares
 
 
@@ -98,26 +107,17 @@ def read_head_ages(
     workers: Collection[WorkerRow], now: datetime
 ) -> Mapping[str, float]:
     """Return for how long the newest block of each network has not changed."""
-    return {
-        labels["network"]: value
-        for worker in find_running(workers, now)
-        for name, labels, value in read_samples(worker.metrics)
-        if name == catalogue.HEAD_AGE.name
-    }
+    samples = _read(workers, now, catalogue.HEAD_AGE)
+    return {labels["network"]: value for labels, value in samples}
 
 
 def read_failing_top_ups(
     workers: Collection[WorkerRow], now: datetime
 ) -> Sequence[str]:
     """Return what running workers cannot top up: each asset and its network."""
-    return sorted(
-        {
-            f"{labels['asset']} on {labels['network']}"
-            for worker in find_running(workers, now)
-            for name, labels, value in read_samples(worker.metrics)
-            if name == catalogue.TOP_UP_FAILING.name and value
-        }
-    )
+    samples = _read(workers, now, catalogue.TOP_UP_FAILING)
+    failing = (labels for labels, value in samples if value)
+    return sorted({f"{each['asset']} on {each['network']}" for each in failing})
 
 
 def read_network_looks(workers: Sequence[WorkerRow]) -> Mapping[str, NetworkLook]:

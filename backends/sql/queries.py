@@ -1,11 +1,9 @@
 """The queries on refunds.  Each uses an index."""
 
 from collections.abc import Collection
-from functools import cache
 from typing import Any
 
 from sqlalchemy import (
-    ColumnElement,
     Connection,
     Select,
     bindparam,
@@ -195,31 +193,6 @@ _open = (
 )
 
 COUNT_OPEN = select(func.count()).select_from(_open)
-
-
-@cache
-def newest(*filters: str) -> Select[Any]:
-    """
-    Return the query for a tenant's refunds, newest first.
-
-    *filters* are among ``payment_session_id``, ``status`` and ``cursor``.  The query's
-    parameters are these names, and always ``of_tenant`` and ``at_most``.
-    """
-    query = select(refunds).where(refunds.c.tenant == bindparam("of_tenant"))
-    for name in filters:
-        query = query.where(_condition(name, among=filters))
-    return query.order_by(refunds.c.id.desc()).limit(bindparam("at_most"))
-
-
-def _condition(name: str, *, among: tuple[str, ...]) -> ColumnElement[bool]:
-    if name == "cursor":
-        return refunds.c.id < bindparam("cursor")
-    if name == "status" and "payment_session_id" in among:
-        # A session has few refunds and a status has many.  SQLite does not know this
-        # and would use the index of the status, which an expression prevents.
-        status = bindparam("status", type_=refunds.c.status.type)
-        return literal_column("status || ''") == status
-    return refunds.c[name] == bindparam(name)
 
 
 def find_conflict(connection: Connection, refund: Refund) -> Refund:

@@ -22,7 +22,7 @@ from backends.sql.columns import UINT256_MAX
 from backends.sql.database import Tables
 from backends.sql.schema import IS_OPEN, refunds, status_in
 from backends.sql.validation import is_storable, require_page
-from signer.model.refund import EPOCH, Page, Refund, id_prefix
+from signer.model.refund import EPOCH, Page, Refund, Status, id_prefix
 from signer.ports.refund_search import SEARCHED, RefundFilter
 
 
@@ -164,6 +164,18 @@ def parameters(wanted: RefundFilter, cursor: str | None) -> Mapping[str, str]:
 
 class SearchTables(Tables):
     """Implements ``signer.ports.RefundSearch``."""
+
+    def list(
+        self,
+        tenant: str,
+        *,
+        payment_session_id: str | None = None,
+        status: Status | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> Page:
+        wanted = RefundFilter(tenant, status, payment_session_id=payment_session_id)
+        return self.search_refunds(wanted, limit=limit, cursor=cursor)
 
     def search_refunds(
         self, wanted: RefundFilter, *, limit: int, cursor: str | None = None

@@ -25,7 +25,6 @@ from backends.sql.validation import (
     is_storable,
     is_transaction_hash,
     require_new,
-    require_page,
     require_step,
     require_texts,
 )
@@ -42,7 +41,6 @@ from signer.model.refund import (
     InFlight,
     Kind,
     Move,
-    Page,
     Refund,
     SignedTransaction,
     Status,
@@ -129,31 +127,6 @@ class RefundTables(Tables):
             for row in rows
             if row.status not in statuses or row.blocked_by is not None
         )
-
-    def list(
-        self,
-        tenant: str,
-        *,
-        payment_session_id: str | None = None,
-        status: Status | None = None,
-        limit: int = 50,
-        cursor: str | None = None,
-    ) -> Page:
-        require_page(limit, cursor)
-        if not (is_storable(tenant) and is_storable(payment_session_id or "")):
-            return Page((), None)
-        filters = {
-            "payment_session_id": payment_session_id,
-            "status": status,
-            "cursor": cursor,
-        }
-        used = {name: value for name, value in filters.items() if value is not None}
-        # One row more than asked for shows whether there is another page.
-        rows = self._database.rows(
-            queries.newest(*used), **used, of_tenant=tenant, at_most=limit + 1
-        )
-        page = tuple(Refund(*row) for row in rows[:limit])
-        return Page(page, page[-1].id if len(rows) > limit else None)
 
     def find_only_due(self, now: datetime) -> Refund | None:
         due = self._due(now, at_most=2, ahead=1)

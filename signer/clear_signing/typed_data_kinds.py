@@ -120,45 +120,27 @@ _permit2_allowance = _permit2("details", "sigDeadline")
 _permit2_transfer = _permit2("permitted", "deadline")
 
 
-def _erc3009(kind: str, document: TypedData) -> Meaning:
-    m = document.message
-    return Meaning(
-        kind,
-        recipient=m["to"],
-        grants=(Grant(document.verifying_contract, m["value"]),),
-        deadline=m["validBefore"],
-    )
+def _own_token(
+    *, spender: str = "", recipient: str = "", amount: str | int = 0, deadline: str
+) -> _Reader:
+    """
+    Return the reader of what concerns the verifying contract's own token.
 
-
-def _allowance(spender: str, amount: str, deadline: str) -> _Reader:
-    """Return the reader of an allowance of the contract's own token."""
+    The arguments are names of members, but for a constant *amount*; 0: no tokens.
+    """
 
     def read(kind: str, document: TypedData) -> Meaning:
         m = document.message
+        number = m[amount] if isinstance(amount, str) else amount
         return Meaning(
             kind,
-            spender=m[spender],
-            grants=(Grant(document.verifying_contract, m[amount]),),
+            spender=m[spender] if spender else None,
+            recipient=m[recipient] if recipient else None,
+            grants=(Grant(document.verifying_contract, number),) if amount else (),
             deadline=m[deadline],
         )
 
     return read
-
-
-def _operator(spender: str, deadline: str) -> _Reader:
-    """Return the reader of what makes an address the manager of everything."""
-
-    def read(kind: str, document: TypedData) -> Meaning:
-        m = document.message
-        return Meaning(kind, spender=m[spender], deadline=m[deadline])
-
-    return read
-
-
-def _nft(kind: str, document: TypedData) -> Meaning:
-    m = document.message
-    grants = (Grant(document.verifying_contract, 1),)
-    return Meaning(kind, spender=m["spender"], grants=grants, deadline=m["deadline"])
 
 
 def _order(token: str, *amounts: str, deadline: str | None = None) -> _Reader:
@@ -286,6 +268,7 @@ _AUTHORIZATION = (
     "(address from,address to,uint256 value,uint256 validAfter,uint256 validBefore,"
     "bytes32 nonce)"
 )
+_ERC3009 = _own_token(recipient="to", amount="value", deadline="validBefore")
 _VALIDITY = ",uint256 validAfter,uint256 validBefore,bytes32 nonce)"
 _FORWARDED = "address from,address to,uint256 value,uint256 gas"
 _ITEM = (
@@ -313,7 +296,7 @@ _KINDS: Mapping[str, tuple[str, _Reader]] = {
     "Permit(address owner,address spender,uint256 value,uint256 nonce,"
     "uint256 deadline)": (
         "erc2612-permit",
-        _allowance("spender", "value", "deadline"),
+        _own_token(spender="spender", amount="value", deadline="deadline"),
     ),
     # DAI: the older form, all or nothing.
     "Permit(address holder,address spender,uint256 nonce,uint256 expiry,"
@@ -332,8 +315,8 @@ _KINDS: Mapping[str, tuple[str, _Reader]] = {
         _permit2_transfer,
     ),
     # ERC-3009.
-    "TransferWithAuthorization" + _AUTHORIZATION: ("erc3009-transfer", _erc3009),
-    "ReceiveWithAuthorization" + _AUTHORIZATION: ("erc3009-receive", _erc3009),
+    "TransferWithAuthorization" + _AUTHORIZATION: ("erc3009-transfer", _ERC3009),
+    "ReceiveWithAuthorization" + _AUTHORIZATION: ("erc3009-receive", _ERC3009),
     # Safe; "dataGas" is before version 1.0.0.
     _safe_type("baseGas"): ("safe-transaction", _safe),
     _safe_type("dataGas"): ("safe-transaction", _safe),
@@ -360,44 +343,43 @@ _KINDS: Mapping[str, tuple[str, _Reader]] = {
     "ApproveWithAuthorization(address owner,address spender,uint256 value"
     + _VALIDITY: (
         "approve-with-authorization",
-        _allowance("spender", "value", "validBefore"),
+        _own_token(spender="spender", amount="value", deadline="validBefore"),
     ),
     "IncreaseAllowanceWithAuthorization(address owner,address spender,"
     "uint256 increment" + _VALIDITY: (
         "approve-with-authorization",
-        _allowance("spender", "increment", "validBefore"),
+        _own_token(spender="spender", amount="increment", deadline="validBefore"),
     ),
     # ERC-4494, and positions of Uniswap.
     "Permit(address spender,uint256 tokenId,uint256 nonce,uint256 deadline)": (
         "nft-permit",
-        _nft,
+        _own_token(spender="spender", amount=1, deadline="deadline"),
     ),
     "PermitForAll(address operator,bool approved,uint256 nonce,uint256 deadline)": (
         "nft-permit-for-all",
-        _operator("operator", "deadline"),
+        _own_token(spender="operator", deadline="deadline"),
     ),
     # Debt tokens of Aave: another address borrows, and the account owes.
     "DelegationWithSig(address delegatee,uint256 value,uint256 nonce,"
     "uint256 deadline)": (
         "aave-credit-delegation",
-        _allowance("delegatee", "value", "deadline"),
+        _own_token(spender="delegatee", amount="value", deadline="deadline"),
     ),
     # Compound III and Morpho: a manager withdraws and borrows.
     "Authorization(address owner,address manager,bool isAllowed,uint256 nonce,"
-    "uint256 expiry)": ("lending-manager", _operator("manager", "expiry")),
+    "uint256 expiry)": (
+        "lending-manager",
+        _own_token(spender="manager", deadline="expiry"),
+    ),
     "Authorization(address authorizer,address authorized,bool isAuthorized,"
     "uint256 nonce,uint256 deadline)": (
         "lending-manager",
-        _operator("authorized", "deadline"),
+        _own_token(spender="authorized", deadline="deadline"),
     ),
     # Votes of COMP, and of OpenZeppelin's ERC20Votes.
     "Delegation(address delegatee,uint256 nonce,uint256 expiry)": (
         "votes-delegation",
-        lambda kind, document: Meaning(
-            kind,
-            recipient=document.message["delegatee"],
-            deadline=document.message["expiry"],
-        ),
+        _own_token(recipient="delegatee", deadline="expiry"),
     ),
     # ERC-2771: OpenZeppelin 4 and 5, and the Gas Station Network.
     f"ForwardRequest({_FORWARDED},uint256 nonce,bytes data)": (

@@ -11,10 +11,7 @@ from dataclasses import dataclass
 from signer.audit.actions import AuditAction
 from signer.config.tenants import NO_LIMITS, Tenant, TenantRegistry, is_tenant_name
 from signer.errors import NotFoundError
-from signer.keys.admin_audit import (
-    AdminAudit,
-    Facts,
-)
+from signer.keys.admin_audit import AdminAudit, Facts
 from signer.model.audit_record import Actor
 from signer.model.tenant_block import TenantBlock
 from signer.ports import Clock, Store
@@ -83,11 +80,7 @@ class TenantAdmin:
             self.find(name)
             block = TenantBlock(name, self._clock(), actor.name)
             changed = self._store.block_tenant(block)
-            changes = self._store.hold_changes()
-            self._admin_audit.write(
-                action, actor, tenant=name, changed=changed, hold_changes=changes
-            )
-        return changed
+            return self._written(action, actor, name, changed=changed)
 
     def unblock(self, name: str, actor: Actor) -> bool:
         """
@@ -102,10 +95,15 @@ class TenantAdmin:
         with self._admin_audit.attempt(action, actor, tenant=name):
             block = self.find(name).block
             changed = block is not None and self._unblock(block, actor)
-            changes = self._store.hold_changes()
-            self._admin_audit.write(
-                action, actor, tenant=name, changed=changed, hold_changes=changes
-            )
+            return self._written(action, actor, name, changed=changed)
+
+    def _written(
+        self, action: AuditAction, actor: Actor, name: str, *, changed: bool
+    ) -> bool:
+        """Return *changed*, after the outcome is recorded."""
+        changes = self._store.hold_changes()
+        facts = {"tenant": name, "changed": changed, "hold_changes": changes}
+        self._admin_audit.write(action, actor, **facts)
         return changed
 
     def _unblock(self, block: TenantBlock, actor: Actor) -> bool:

@@ -101,22 +101,6 @@ class Methods:
         """Return the address that signs."""
         return [self.signing.address()]
 
-    def chain_id(self) -> str:
-        """Return the chain id, in hex."""
-        return hex(self.network.chain_id)
-
-    def network_id(self) -> str:
-        """Return the chain id, in decimal."""
-        return str(self.network.chain_id)
-
-    def is_listening(self) -> bool:
-        """Return whether clients can reach this endpoint, as this one does."""
-        return True
-
-    def client_version(self) -> str:
-        """Return the name and the version of this program."""
-        return f"hotwallet/{version('hotwallet')}"
-
     def send_transaction(self, params: Sequence[Any], session: Session) -> str:
         """Send a transfer or a call; return the hash once a worker has broadcast it."""
         fields = _read_object(params)
@@ -200,11 +184,11 @@ class Methods:
 
 _CONSTANTS: Mapping[str, Callable[[Methods], Any]] = {
     "eth_accounts": Methods.accounts,
-    "eth_chainId": Methods.chain_id,
+    "eth_chainId": lambda methods: hex(methods.network.chain_id),
     "eth_requestAccounts": Methods.accounts,
-    "net_listening": Methods.is_listening,
-    "net_version": Methods.network_id,
-    "web3_clientVersion": Methods.client_version,
+    "net_listening": lambda _: True,
+    "net_version": lambda methods: str(methods.network.chain_id),
+    "web3_clientVersion": lambda _: f"hotwallet/{version('hotwallet')}",
 }
 
 _HANDLERS: Mapping[str, Callable[[Methods, Sequence[Any], Session], Any]] = {
