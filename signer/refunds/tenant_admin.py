@@ -102,8 +102,9 @@ class TenantAdmin:
     ) -> bool:
         """Return *changed*, after the outcome is recorded."""
         changes = self._store.hold_changes()
-        facts = {"tenant": name, "changed": changed, "hold_changes": changes}
-        self._admin_audit.write(action, actor, **facts)
+        self._admin_audit.write(
+            action, actor, tenant=name, changed=changed, hold_changes=changes
+        )
         return changed
 
     def _unblock(self, block: TenantBlock, actor: Actor) -> bool:
