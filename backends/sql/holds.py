@@ -7,9 +7,10 @@ missing, changed, or older than the one that this process or the audit log knows
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Any, Generic, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -51,13 +52,19 @@ _WIDTH = len(_register.c)
 
 _LOCK_REGISTER = select(stops).where(stops.c.chain_id == _REGISTER).with_for_update()
 
-# Every process may insert records: one without a valid MAC does not count.
 _RECORDED = (
     select(audit_records.c.id, audit_records.c.body, audit_records.c.mac)
-    .where(text("""body LIKE '%"hold_changes":%'"""))
+    .where(
+        text("""body LIKE '%"hold_changes":%'"""),
+        audit_records.c.id < bindparam("end"),
+    )
     .order_by(audit_records.c.id.desc())
     .limit(200)
 )
+
+_END = "\U0010ffff"  # Above the ids of all records of the service.
+
+_NEWEST = 20  # Two processes may record their changes in the other order.
 
 # By engine, which is of one process: the most changes that a register has had.
 _newest: WeakKeyDictionary[Engine, int] = WeakKeyDictionary()
@@ -222,11 +229,24 @@ def _known_changes(connection: Connection, macs: RowMACs) -> int:
     """Return how many changes there were, at least."""
     known = _newest.get(connection.engine)
     if known is None:
-        records = (Record(*row) for row in connection.execute(_RECORDED))
-        authentic = [each for each in records if macs.is_valid(each.mac, each)]
-        recorded = (each.fields["details"]["hold_changes"] for each in authentic)
+        recorded = islice(_recorded_changes(connection, macs), _NEWEST)
         known = _newest[connection.engine] = max(recorded, default=0)
     return known
+
+
+def _recorded_changes(connection: Connection, macs: RowMACs) -> Iterator[int]:
+    """
+    Yield the counts of changes in the audit log, the newest record first.
+
+    Every process may insert records: those without a valid MAC do not count, and must
+    not hide the others, however many there are.
+    """
+    end = _END
+    while rows := connection.execute(_RECORDED, {"end": end}).all():
+        for record in (Record(*row) for row in rows):
+            if macs.is_valid(record.mac, record):
+                yield record.fields["details"]["hold_changes"]
+        end = rows[-1].id
 
 
 def _verified(macs: RowMACs, row: Any, known: int) -> Register | None:

@@ -381,6 +381,14 @@ LIFTS = {
     "an older stop": _put_back("stops", where="chain_id >= 0"),
     "an older block": _put_back("tenant_blocks"),
     "all as it was": _put_back(*HOLDS),
+    "all as it was, behind records that count nothing": (
+        *_put_back(*HOLDS),
+        *(
+            "INSERT INTO audit_records (id, body, mac)"
+            f""" VALUES ('zz{each:04}', '{{"hold_changes": 0}}', '')"""
+            for each in range(250)
+        ),
+    ),
 }
 
 
