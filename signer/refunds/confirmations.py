@@ -27,7 +27,7 @@ from signer.errors import (
     RowNotAuthenticError,
     StaleStateError,
 )
-from signer.model.refund import InFlight, Refund, Status
+from signer.model.refund import HOLD, InFlight, Refund, Status
 from signer.ports import NO_METER, Block, Change, Clock, Meter, Receipt, Store
 from signer.refunds.head_looks import HeadLook, HeadLooks
 from signer.refunds.row_alarm import RowAlarm
@@ -153,7 +153,8 @@ class ConfirmationTracker:
             refund
             for refund in sorted(waiting, key=lambda refund: refund.nonce or 0)
             if (refund.nonce or 0) >= first[str(refund.sender)]
-            and timedelta(0) < refund.due_at - now <= _SENT_LATELY
+            # What is due within HOLD may be claimed, or is sent again soon anyway.
+            and HOLD < refund.due_at - now <= _SENT_LATELY
         ]
         changes = [
             Change(refund, refund.with_due_at(now)) for refund in dropped[:_MOST_RESENT]

@@ -5,7 +5,8 @@ A look at the head is a call that every node of the network is paid for.  So wor
 take turns: the ledger has when any of them looked last, and which block it saw.  From
 this each learns how long a block takes.  While a transaction waits for a block, the
 next look is just before that block; while all are mined, before the block at which one
-can be final.
+can be final.  Each worker asks about everything from time to time, since an intruder in
+the database can pretend to look.
 """
 
 from collections import deque
@@ -24,6 +25,11 @@ from signer.ports.look_store import LookStore
 
 LONGEST_PAUSE = timedelta(minutes=2)
 """How long no worker looks, at most, while refunds are in flight."""
+
+LONGEST_OWN_PAUSE = timedelta(minutes=10)
+"""How long a worker relies on the looks: no MAC covers them.
+
+Then it looks in any case, as if there were none before."""
 
 _LONGEST_BLOCK = timedelta(seconds=12)
 _UNBROKEN = timedelta(seconds=15)  # Looks further apart measure no block.
@@ -58,20 +64,25 @@ class HeadLooks:
         self._store = store
         self._clock = clock
         self._paces: dict[str, _Pace] = {}
+        self._full_at: dict[str, datetime] = {}
 
     def begin(self, chain: Chain, refunds: Collection[Refund]) -> HeadLook | None:
         """Return a look at *chain* for its *refunds* in flight; None if none is due."""
         name = f"head {chain.network.chain_id}"
         pace = self._paces.setdefault(name, _Pace(chain.network.confirmations))
         last, now = self._store.last_look(name), self._clock()
+        full_at = self._full_at.setdefault(name, now)
+        is_full = abs(now - full_at) >= LONGEST_OWN_PAUSE
         if last is not None:
             pace.saw(last)
-            if last.at <= now < pace.next_at(refunds, last):
+            if last.at <= now < pace.next_at(refunds, last) and not is_full:
                 return None
         current = Look(now, 0 if last is None else last.seen)
-        if not self._store.save_look(name, last, current):
+        if not self._store.save_look(name, last, current) and not is_full:
             return None  # Another worker looks.
-        return HeadLook(name, last, current)
+        if is_full:
+            self._full_at[name] = now
+        return HeadLook(name, None if is_full else last, current)
 
     def end(self, look: HeadLook, head: Block, *, is_settled: bool) -> None:
         """Share that *head* was seen; if not *is_settled*, it is looked at again."""

@@ -16,7 +16,7 @@ from signer.errors import (
     HotWalletError,
     StoreUnavailableError,
 )
-from signer.model.refund import Refund, SignedTransaction, Status
+from signer.model.refund import HOLD, Refund, SignedTransaction, Status
 from signer.ports import (
     Block,
     Change,
@@ -545,6 +545,24 @@ def test_dropped_transactions_are_sent_again_when_a_block_shows_it(
     worker.work()
     assert {len(world.store.transactions(refund.id)) for refund in refunds} == {1}
     assert Status.BROADCAST not in world.statuses(refunds)
+
+
+def test_a_dropped_transaction_that_a_worker_has_claimed_stays_claimed(
+    world: World,
+) -> None:
+    """Two workers at once could sign it twice again."""
+    refund, tracker = world.broadcast(), world.confirmation_tracker
+    world.clock.advance(seconds=1)
+    tracker.track()
+    world.chain.forget()
+    world.clock.advance(seconds=30)
+    (claimed,) = world.store.claim(world.clock(), world.clock() + HOLD, 10)
+    assert claimed.id == refund.id
+    world.clock.advance(seconds=1)
+    world.chain.mine_empty(1)
+    tracker.track()
+
+    assert world.stored(refund) == claimed
 
 
 def test_nodes_that_do_not_know_a_pool_delay_no_receipt(world: World) -> None:

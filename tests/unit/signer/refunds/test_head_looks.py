@@ -9,7 +9,12 @@ import pytest
 from signer.model.look import Look
 from signer.model.refund import Refund, Status
 from signer.ports import Block
-from signer.refunds.head_looks import LONGEST_PAUSE, HeadLook, HeadLooks
+from signer.refunds.head_looks import (
+    LONGEST_OWN_PAUSE,
+    LONGEST_PAUSE,
+    HeadLook,
+    HeadLooks,
+)
 from tests.support.refunds import World
 
 
@@ -156,6 +161,43 @@ def test_a_look_that_another_worker_takes_is_none(world: World) -> None:
     world.clock.advance(seconds=1)
     looks._store = _Behind(world, stale)
 
+    assert looks.begin(chain, [refund]) is None
+
+
+def test_looks_that_an_intruder_writes_delay_a_worker_for_minutes_only(
+    chain: Chainlike,
+) -> None:
+    """Its own look then asks about everything."""
+    store = chain.world.store
+
+    def pretend() -> None:
+        last = store.last_look("head 31337")
+        seen = (chain.head.number << 24) | 1
+        assert store.save_look("head 31337", last, Look(chain.world.clock(), seen))
+
+    looks = list[HeadLook]()
+    for _ in range(2 * int(LONGEST_OWN_PAUSE.total_seconds())):
+        chain.world.clock.advance(seconds=1)
+        pretend()
+        look = chain.workers[0].begin(chain.world.chains["local"], [chain.refund])
+        looks += [] if look is None else [look]
+
+    assert len(looks) == 2
+    assert all(look.has_moved(chain.head) for look in looks)
+    assert all(look.is_new(chain.refund) for look in looks)
+
+
+def test_a_look_that_is_never_saved_is_made_after_minutes(world: World) -> None:
+    refund = world.broadcast()
+    looks = HeadLooks(world.store, world.clock)
+    chain = world.chains["local"]
+    assert looks.begin(chain, [refund]) is not None
+    stale = world.store.last_look("head 31337")
+    assert stale is not None
+    looks._store = _Behind(world, stale)
+    world.clock.advance(seconds=LONGEST_OWN_PAUSE.total_seconds())
+
+    assert looks.begin(chain, [refund]) is not None
     assert looks.begin(chain, [refund]) is None
 
 
