@@ -35,8 +35,9 @@ from signer.refunds.runway import read_funds, read_max_fee
 from signer.refunds.wallet_nonces import read_nonces
 
 
-LOOK_SECONDS = 30.0
-"""How often each node is asked for its head: one call."""
+LOOK_SECONDS = 22.0
+"""How often each node is asked for its head: one call.  With ``AGAIN_SECONDS`` a node
+that lags or is down is reported within 25 seconds."""
 
 _FUNDS_SECONDS = 300.0
 """How often balances, fees and code are read: calls cost money, and a payment needs
@@ -48,7 +49,7 @@ _TOKENS_SECONDS = 3600.0
 WAIT_SECONDS = 3.0
 """How often a worker asks whether it is its turn to look."""
 
-AGAIN_SECONDS = 5.0
+AGAIN_SECONDS = 3.0
 """How soon it looks again at a node that seems to be down, or to lag."""
 
 _PAIR = 2  # Of so many nodes, one that answers decides.

@@ -297,7 +297,7 @@ def test_a_chain_without_new_blocks_is_reported(system: System, after: int) -> N
     (*_, view) = system.views.seen
     assert view is not None
     assert (before, view.head_age) == ([], 9 * LOOK_SECONDS)
-    alerts = _network_alerts(system, monitor, 5, LOOK_SECONDS)
+    alerts = _network_alerts(system, monitor, 6, LOOK_SECONDS)
     system.world.chain.mine_empty(1)
     ended = _network_alerts(system, monitor, 10, LOOK_SECONDS)
 
