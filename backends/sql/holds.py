@@ -197,6 +197,15 @@ def begin_register(connection: Connection, macs: RowMACs) -> None:
     _write(connection, macs, None, Register())
 
 
+def raise_changes(connection: Connection, macs: RowMACs, changes: int) -> None:
+    """Let the register, if it is valid, count at least *changes*."""
+    before = connection.execute(_LOCK_REGISTER).one_or_none()
+    known = _known_changes(connection, macs)
+    register = _verified(macs, before, known) if before else None
+    if register is not None and register.changes < changes:
+        _write(connection, macs, before, replace(register, changes=changes))
+
+
 def renew_holds(connection: Connection, macs: RowMACs) -> None:
     """Give the register, and rows that are authentic, a MAC under the current key."""
     _renew(connection, macs, STOPS)

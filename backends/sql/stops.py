@@ -11,7 +11,14 @@ from sqlalchemy import Connection, Exists, exists
 from backends.sql.advisory_locks import lock_keys
 from backends.sql.approvals import use_approval
 from backends.sql.database import Tables
-from backends.sql.holds import BLOCKS, STOPS, HoldRows, Row, remember
+from backends.sql.holds import (
+    BLOCKS,
+    STOPS,
+    HoldRows,
+    Row,
+    raise_changes,
+    remember,
+)
 from backends.sql.schema import stops, tenant_blocks
 from signer.errors import StaleStateError, StoreUnavailableError
 from signer.model.approval import ApprovalUse
@@ -129,6 +136,9 @@ class StopTables(Tables):
             return 0 if register is None else register.changes
 
         return self._database.run(work)
+
+    def raise_hold_changes(self, changes: int) -> None:
+        self._database.transaction(lambda c: raise_changes(c, self._macs, changes))
 
     def _read(self, kind: HoldRows[Row], *keys: object) -> Sequence[Row]:
         def work(connection: Connection) -> Sequence[Row]:

@@ -57,3 +57,10 @@ class StopStore(Protocol):
         Audit records of these changes have the number.  A process that starts takes no
         earlier state for the present one.
         """
+
+    def raise_hold_changes(self, changes: int) -> None:
+        """
+        Count at least *changes* from now on.
+
+        A restored ledger gets audit records of changes that its backup does not count.
+        """

@@ -15,7 +15,7 @@ from signer.keys.revocation import Revocation
 from signer.keys.rotation import Rotation
 from signer.keys.rotation_options import RotationOptions
 from signer.model.acceptance import Acceptance
-from signer.model.audit_record import Actor
+from signer.model.audit_record import Actor, Record
 from signer.model.key import find_key
 from signer.model.refund import Refund, Status
 from signer.model.wallet import Pause
@@ -116,6 +116,8 @@ class Restorer:
                 self._tenant_admin.block(tenant, actor)
         for wallet in plan.wallets:
             self._fill(wallet)
+        # First: a register that counts fewer changes than the records is not valid.
+        self._store.raise_hold_changes(max(map(_hold_changes, plan.records), default=0))
         self._store.append(plan.records)
 
     def _pause_wallet(self, plan: WalletPlan) -> None:
@@ -203,6 +205,11 @@ class Restorer:
             filler = build_filler(plan.network, plan.wallet, nonce, now)
             (accepted,) = self._store.accept_all([Acceptance(filler)])
             require(accepted)
+
+
+def _hold_changes(record: Record) -> int:
+    details = record.fields.get("details") or {}
+    return int(details.get("hold_changes", 0))
 
 
 def _require_possible(plan: RestorePlan) -> RestorePlan:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
@@ -29,7 +30,7 @@ from signer.redact import key_prefix
 from signer.restore.plan import RestorePlan
 from tests.fixtures.scripted_chain import Sent
 from tests.support.keys import key_at
-from tests.support.ledgers import seal
+from tests.support.ledgers import copy_ledger, seal
 from tests.support.refunds import (
     ACTOR,
     AMOUNT,
@@ -209,6 +210,28 @@ def test_a_stop_that_was_ended_later_is_not_repeated(
     world.restore(records)
 
     assert world.store.find_stop(EVERYTHING) is None
+
+
+def test_lost_changes_of_stops_and_blocks_leave_no_stop(
+    world: World,
+    log: Sequence[Record],
+    tmp_path: Path,
+    opened: Callable[[Path], Ledger],
+) -> None:
+    """Although the audit log of the restored ledger counts more than its backup."""
+    requested(world, "before")
+    path = copy_ledger(tmp_path / "0.db", tmp_path / "backup.db")
+    world.kill_switch.stop(None, "drill", OPERATOR)
+    world.kill_switch.resume(None, "done", OPERATOR)
+    world.tenant_admin.block("gateway", OPERATOR)
+    world.tenant_admin.unblock("gateway", OPERATOR)
+
+    _restore(world, opened(path), log)
+    started = opened(path)  # As a process that starts reads it.
+
+    assert started.find_stop(world.network.chain_id) is None
+    assert started.tenant_block("gateway") is None
+    assert started.hold_changes() == 4
 
 
 def test_a_tenant_that_left_the_file(
