@@ -84,7 +84,7 @@ def migrate(
         before = max(heads, default=None)
         if database.path is not None and not create and before is None:
             raise _no_ledger(database.path)
-        # Whoever can write the revision must not get MACs for the rows.
+        # A program that can write the revision must not get MACs for the rows.
         is_without_macs = before is not None and before < FIRST
         if is_without_macs or not _run_migrations(connection):
             raise schema_error(before)

@@ -38,7 +38,7 @@ from signer.refunds.payload import payload_of
 ZERO_ADDRESS = "0x" + "0" * 40
 
 LAST_PRECOMPILE = 0xFFFF
-"""The addresses up to here are precompiled contracts on some chain: nobody's keys."""
+"""The addresses up to here are precompiled contracts on some chain: none has a key."""
 
 MAX_CALLDATA = 16 * 1024
 """The most bytes of a call's calldata: several audit records have it in hex."""
