@@ -12,7 +12,7 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import suppress
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import structlog
 
@@ -37,6 +37,7 @@ from signer.refunds.automatic_stop import AutomaticStop
 from signer.refunds.blocked_queues import BlockedQueues
 from signer.refunds.confirmations import ConfirmationTracker
 from signer.refunds.former_wallets import FormerWallets
+from signer.refunds.head_looks import LONGEST_OWN_PAUSE
 from signer.refunds.lifecycle import Lifecycle
 from signer.refunds.outcomes import Outcome
 from signer.refunds.row_alarm import RowAlarm
@@ -136,6 +137,7 @@ class Worker:
         self._meter = meter
         self._timer = timer
         self._passes = 0
+        self._wallets_at: datetime | None = None  # When this worker checked them.
         self._unclaimed_id: str | None = None  # The last refund taken without a claim.
         self._claim_size = _FIRST_CLAIM
         self._quickest = math.inf  # Seconds of a batch.
@@ -166,7 +168,7 @@ class Worker:
         Its cost grows with the number of open refunds, not with that of all refunds.
         """
         if self._passes % _PASSES_PER_WALLET_CHECK == 0:
-            self._check_wallets(is_first=self._passes == 0)
+            self._check_wallets()
         self._passes += 1
         self._cancelling.clear()
         steps = self._confirmation_tracker.track() + self.advance()
@@ -242,10 +244,10 @@ class Worker:
         else:
             self._heartbeat()
 
-    def _check_wallets(self, *, is_first: bool) -> None:
+    def _check_wallets(self) -> None:
         try:
             ring = self._ring.current_keys()
-            if not (self._begin_wallet_check(ring) or is_first):
+            if not self._begin_wallet_check(ring):
                 return
             self._former.forget_paused()
         except HotWalletError as e:
@@ -257,16 +259,24 @@ class Worker:
         self._retirement.retire(settled)
 
     def _begin_wallet_check(self, ring: Collection[Key]) -> bool:
-        """Return whether to ask the nodes: no worker did lately, or a wallet waits."""
+        """
+        Return whether to ask the nodes: no worker did lately, or a wallet waits.
+
+        This worker asks from time to time in any case: no MAC covers the looks.
+        """
         last, now = self._store.last_look(_WALLETS), self._clock()
+        own = self._wallets_at
+        is_own = own is None or abs(now - own) >= LONGEST_OWN_PAUSE
         is_recent = last is not None and last.at <= now < last.at + _WALLETS_EVERY
         watched = {key.address for key in ring if key.state in WATCHED}
         waits = any(key.state is KeyState.DRAINING for key in ring) or any(
             address in watched for _, address in self._store.paused_wallets()
         )
-        if is_recent and not waits:
+        if is_own:
+            self._wallets_at = now
+        elif is_recent and not waits:
             return False
-        return self._store.save_look(_WALLETS, last, Look(now))
+        return self._store.save_look(_WALLETS, last, Look(now)) or is_own
 
     def _reconcile_key(self, key: Key) -> bool:
         """Reconcile the wallets of *key*; return whether it may be retired."""

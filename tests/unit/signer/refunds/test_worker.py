@@ -18,8 +18,10 @@ from signer.errors import (
     StoreUnavailableError,
 )
 from signer.model.key import KeyState
+from signer.model.look import Look
 from signer.model.refund import HOLD, Refund, Status
 from signer.model.wallet import Pause
+from signer.refunds.head_looks import LONGEST_OWN_PAUSE
 from tests.support.devices import honest, planted, point, recording, signer_over
 from tests.support.keys import key_at, made_active
 from tests.support.refunds import (
@@ -356,6 +358,25 @@ def test_one_worker_checks_the_wallets_every_30_seconds(world: World) -> None:
 
     assert found[28] == (0, None)
     assert found[-1][1] is Pause.CHAIN_AHEAD
+
+
+def test_wallet_checks_that_an_intruder_writes_delay_a_worker_for_minutes_only(
+    world: World,
+) -> None:
+    """A foreign transaction is found, although no worker's turn ever comes."""
+    world.broadcast()
+    worker = world.worker
+    worker.work()
+    world.chain.mine_foreign(world.signer.address)
+    world.chain.mine_foreign(world.signer.address)
+    for _ in range(5):
+        world.clock.advance(seconds=LONGEST_OWN_PAUSE.total_seconds() / 4)
+        last = world.store.last_look("wallets")
+        assert world.store.save_look("wallets", last, Look(world.clock()))
+        for _ in range(5):
+            worker.work()
+
+    assert world.wallet.paused_by is Pause.CHAIN_AHEAD
 
 
 def test_a_paused_wallet_pays_after_an_operator_resumes_it(world: World) -> None:
