@@ -102,8 +102,9 @@ class Approvals:
         Raises:
             ApprovalRequiredError: It is not approved.
             ConflictError: The same, without *asks*.
-            UnidentifiedOperatorError: The same, and nobody can approve it, because the
-                one who asks shows no token.  Only ``break_glass`` completes it.
+            UnidentifiedOperatorError: The same, and no second administrator could
+                approve it, because the operator shows no token.  Only ``break_glass``
+                completes it.
             InvalidInputError: *reason* is too long or not printable.
         """
         if reason:

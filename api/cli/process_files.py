@@ -68,7 +68,7 @@ def read_answers(texts: Mapping[str, str]) -> dict[str, str]:
 
 
 def _find_refusals(name: str, text: str) -> Sequence[Refusal]:
-    """Return why production refuses the answer *text*, whatever the others are."""
+    """Return why production refuses the answer *text* on its own."""
     if name == "DATABASE_URL":
         if not _is_place(text):
             return [Refusal("settings-invalid", f"{name} {_PLACE}")]

@@ -124,7 +124,7 @@ _DELAYS = frozenset(
         PolicyNotReloadedError.code,
     }
 )
-"""What is no reason to accept no refunds (ADR 46, ADR 65, ADR 77)."""
+"""With these a process still accepts refunds (ADR 46, ADR 65, ADR 77)."""
 
 
 @dataclass(frozen=True, slots=True)
