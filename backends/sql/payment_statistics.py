@@ -1,16 +1,14 @@
 """Counts of signed transactions and of results, for the automatic stops."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any
 
-from sqlalchemy import Integer, Select, bindparam, func, literal_column, select, text
+from sqlalchemy import bindparam, func, select, text
 
 from backends.sql.columns import UTCDateTime
 from backends.sql.database import Tables
 from backends.sql.schema import refunds, status_in, transactions
-from signer.model.refund import FILLER, SWEEPER, Status
+from signer.model.refund import Status
 from signer.ports.payment_statistics import Signed
 
 
@@ -22,34 +20,8 @@ _signed = (
     transactions.c.signed_at >= _since,
 )
 
-
-def _first_transactions(*columns: Any) -> Select[Any]:
-    return (
-        select(*columns)
-        .select_from(transactions)
-        .join(refunds, refunds.c.id == transactions.c.refund_id)
-        .where(
-            *_signed,
-            transactions.c.attempt == 0,
-            refunds.c.tenant.not_in((SWEEPER, FILLER)),
-        )
-    )
-
-
-_COUNT = select(func.count()).select_from(
-    _first_transactions(literal_column("1", Integer).label("one"))
-    .limit(bindparam("at_most"))
-    .subquery()
-)
-
 # SQLite would add amounts as floats, so they are added here.
-_AMOUNTS = _first_transactions(
-    refunds.c.token_address, refunds.c.amount, func.count()
-).group_by(refunds.c.token_address, refunds.c.amount)
-
-_GAS = select(func.coalesce(func.sum(transactions.c.gas_limit), 0)).where(*_signed)
-
-_BY_TENANT = (
+BY_TENANT = (
     select(
         refunds.c.tenant,
         refunds.c.token_address,
@@ -78,20 +50,6 @@ _LAST_RESULTS = (
 class PaymentStatisticsTables(Tables):
     """Implements ``signer.ports.PaymentStatistics``."""
 
-    def signed_refunds(self, chain_id: int, since: datetime, limit: int) -> int:
-        params = {"of_chain": chain_id, "since": since, "at_most": limit}
-        return int(self._database.rows(_COUNT, **params)[0][0])
-
-    def signed_amounts(self, chain_id: int, since: datetime) -> Mapping[str, int]:
-        sums: Counter[str] = Counter()
-        rows = self._database.rows(_AMOUNTS, of_chain=chain_id, since=since)
-        for token, amount, count in rows:
-            sums[token] += amount * count
-        return sums
-
-    def signed_gas(self, chain_id: int, since: datetime) -> int:
-        return int(self._database.rows(_GAS, of_chain=chain_id, since=since)[0][0])
-
     def last_results(
         self, chain_id: int, since: datetime, limit: int
     ) -> Sequence[tuple[str, Status, datetime]]:
@@ -101,7 +59,7 @@ class PaymentStatisticsTables(Tables):
 
     def signed_by_tenant(self, chain_id: int, since: datetime) -> Mapping[str, Signed]:
         found: dict[str, Signed] = {}
-        rows = self._database.rows(_BY_TENANT, of_chain=chain_id, since=since)
+        rows = self._database.rows(BY_TENANT, of_chain=chain_id, since=since)
         for tenant, token, amount, count, gas in rows:
             old = found.get(tenant, Signed())
             sums = {**old.amounts, token: old.amounts.get(token, 0) + amount * count}

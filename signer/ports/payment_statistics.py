@@ -25,15 +25,6 @@ class PaymentStatistics(Protocol):
     itself, count for their gas only.
     """
 
-    def signed_refunds(self, chain_id: int, since: datetime, limit: int) -> int:
-        """Return how many refunds were signed; *limit* if there are more."""
-
-    def signed_amounts(self, chain_id: int, since: datetime) -> Mapping[str, int]:
-        """Return the base units of the signed refunds, by the token's address."""
-
-    def signed_gas(self, chain_id: int, since: datetime) -> int:
-        """Return the sum of the gas limits of all transactions that were signed."""
-
     def last_results(
         self, chain_id: int, since: datetime, limit: int
     ) -> Sequence[tuple[str, Status, datetime]]:

@@ -107,7 +107,7 @@ class AutomaticStop:
         resumed_at = max(
             (stop.resumed_at for stop in last if stop.resumed_at), default=_BEGINNING
         )
-        for rule in self._exceeded(network, resumed_at):
+        for rule in self._rules(network, resumed_at):
             if rule.total > rule.largest:
                 self._enforce(name, rule, f"automatic: {rule.reason}")
                 return
@@ -122,25 +122,34 @@ class AutomaticStop:
             facts = {"network": name, "tenant": tenant, "reason": reason}
             self._alerts.sound(Alert.SIGNING_STOPPED, actor=WORKER.name, **facts)
 
-    def _exceeded(self, network: Network, resumed_at: datetime) -> Iterator[_Rule]:
-        """Yield each rule that all tenants together exceed, the cheapest rule first."""
-        minutes = network.automatic_stop.window_minutes
-        since = max(self._clock() - timedelta(minutes=minutes), resumed_at)
-        yield from self._count(network, since)
-        yield from self._failures(network, resumed_at)
-        hour = max(self._clock() - timedelta(hours=1), resumed_at)
-        yield from self._gas(network, hour)
-        yield from self._amounts(network, since)
-
-    def _count(self, network: Network, since: datetime) -> Iterator[_Rule]:
-        rules, limit = network.automatic_stop, network.automatic_stop.max_refunds
-        if limit is None:
-            return
-        if self._store.signed_refunds(network.chain_id, since, limit + 1) > limit:
+    def _rules(self, network: Network, resumed_at: datetime) -> Iterator[_Rule]:
+        """Yield each rule that *network* has, with the shares of the tenants."""
+        rules, now = network.automatic_stop, self._clock()
+        since = max(now - timedelta(minutes=rules.window_minutes), resumed_at)
+        signed: Mapping[str, Signed] = {}
+        if rules.max_refunds is not None or rules.max_amounts:
             signed = self._signed(network, since)
-            shares = {t: n.refunds for t, n in signed.items() if t not in _INTERNAL}
-            text = f"more than {limit} refunds in {rules.window_minutes} minutes"
-            yield _Rule(limit, shares, text)
+            signed = {t: each for t, each in signed.items() if t not in _INTERNAL}
+        if rules.max_refunds is not None:
+            shares = {tenant: each.refunds for tenant, each in signed.items()}
+            text = f"more than {rules.max_refunds} refunds"
+            text += f" in {rules.window_minutes} minutes"
+            yield _Rule(rules.max_refunds, shares, text)
+        yield from self._failures(network, resumed_at)
+        if rules.max_gas_per_hour is not None:
+            hour = max(now - timedelta(hours=1), resumed_at)
+            all_signed = self._signed(network, hour).items()
+            shares = {tenant: each.gas for tenant, each in all_signed}
+            text = f"{sum(shares.values())} gas in an hour"
+            text += f", more than {rules.max_gas_per_hour}"
+            yield _Rule(rules.max_gas_per_hour, shares, text)
+        for symbol, largest in rules.max_amounts.items():
+            token = network.tokens[symbol]
+            shares = {t: n.amounts.get(token.address, 0) for t, n in signed.items()}
+            paid = format_units(sum(shares.values()), token.decimals)
+            text = f"{paid} {symbol} in {rules.window_minutes} minutes"
+            most = parse_units(largest, token.decimals)
+            yield _Rule(most, shares, f"{text}, more than {largest}")
 
     def _failures(self, network: Network, since: datetime) -> Iterator[_Rule]:
         rules, size = network.automatic_stop, network.automatic_stop.failed_of_last
@@ -157,36 +166,6 @@ class AutomaticStop:
             )
             text = f"{failed.total()} of the last {size} refunds failed"
             yield _Rule(largest, failed, text)
-
-    def _gas(self, network: Network, since: datetime) -> Iterator[_Rule]:
-        largest, chain_id = network.automatic_stop.max_gas_per_hour, network.chain_id
-        if largest is None or self._store.signed_gas(chain_id, since) <= largest:
-            return
-        signed = self._signed(network, since)
-        shares = {tenant: each.gas for tenant, each in signed.items()}
-        gas = sum(shares.values())
-        yield _Rule(largest, shares, f"{gas} gas in an hour, more than {largest}")
-
-    def _amounts(self, network: Network, since: datetime) -> Iterator[_Rule]:
-        rules = network.automatic_stop
-        if not rules.max_amounts:
-            return
-        amounts = self._store.signed_amounts(network.chain_id, since)
-        for symbol, largest in rules.max_amounts.items():
-            token = network.tokens[symbol]
-            most = parse_units(largest, token.decimals)
-            if amounts.get(token.address, 0) <= most:
-                continue
-            signed = self._signed(network, since)
-            shares = {
-                tenant: each.amounts.get(token.address, 0)
-                for tenant, each in signed.items()
-                if tenant not in _INTERNAL
-            }
-            paid = format_units(sum(shares.values()), token.decimals)
-            minutes = rules.window_minutes
-            text = f"{paid} {symbol} in {minutes} minutes, more than {largest}"
-            yield _Rule(most, shares, text)
 
     def _signed(self, network: Network, since: datetime) -> Mapping[str, Signed]:
         """Return what counts of each tenant since *since*."""

@@ -34,14 +34,12 @@ def test_fits_the_port(store: SQLStore) -> None:
     """The tables are ``PaymentStatistics``, which mypy verifies here."""
     fits: PaymentStatistics = store
 
-    assert fits.signed_refunds(CHAIN, now(), 10) == 0
-    assert dict(fits.signed_amounts(CHAIN, now())) == {}
-    assert fits.signed_gas(CHAIN, now()) == 0
+    assert fits.signed_by_tenant(CHAIN, now()) == {}
     assert fits.last_results(CHAIN, now(), 10) == ()
 
 
 def test_signed_refunds_are_counted_since_a_time(store: SQLStore) -> None:
-    """On their chain, up to a limit; queued and reserved ones do not count."""
+    """On their chain; queued and reserved ones do not count."""
     began = now()
     for at in (began - PAST, began, began + PAST):
         _signed_at(store, at)
@@ -49,10 +47,12 @@ def test_signed_refunds_are_counted_since_a_time(store: SQLStore) -> None:
     reserved(store, accepted(store))
     accepted(store)
 
-    assert store.signed_refunds(CHAIN, began, 10) == 2
-    assert store.signed_refunds(CHAIN, began, 1) == 1
-    assert store.signed_refunds(CHAIN, began - PAST, 10) == 3
-    assert store.signed_refunds(7, began, 10) == 1
+    def count(chain_id: int, since: datetime) -> int:
+        return store.signed_by_tenant(chain_id, since)["gateway"].refunds
+
+    assert count(CHAIN, began) == 2
+    assert count(CHAIN, began - PAST) == 3
+    assert count(7, began) == 1
 
 
 def test_amounts_are_exact(store: SQLStore) -> None:
@@ -63,7 +63,7 @@ def test_amounts_are_exact(store: SQLStore) -> None:
     other = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8"
     _signed_at(store, began, amount=5, token_address=other)
 
-    assert dict(store.signed_amounts(CHAIN, began)) == {
+    assert store.signed_by_tenant(CHAIN, began)["gateway"].amounts == {
         OTHER_WALLET: 2 * large + 1,
         other: 5,
     }
@@ -92,13 +92,9 @@ def test_a_replacement_counts_for_its_gas_only(store: SQLStore) -> None:
         sent, sent.with_status(Status.SIGNED, began, tx_hash=again.tx_hash), again
     )
 
-    assert store.signed_refunds(CHAIN, began, 10) == 1
-    assert dict(store.signed_amounts(CHAIN, began)) == {OTHER_WALLET: 5}
-    assert store.signed_gas(CHAIN, began) == 86_000
     assert store.signed_by_tenant(CHAIN, began) == {
         "gateway": Signed(1, 86_000, {OTHER_WALLET: 5})
     }
-    assert store.signed_gas(CHAIN, began + PAST) == 0
 
 
 def test_results_are_the_newest(store: SQLStore) -> None:

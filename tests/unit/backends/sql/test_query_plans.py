@@ -588,12 +588,10 @@ def test_the_last_start_comes_from_an_index(store: SQLStore) -> None:
 @pytest.mark.parametrize(
     ("statement", "index"),
     [
-        (payment_statistics._COUNT, "ix_transactions_signed_at"),
-        (payment_statistics._AMOUNTS, "ix_transactions_signed_at"),
-        (payment_statistics._GAS, "ix_transactions_signed_at"),
+        (payment_statistics.BY_TENANT, "ix_transactions_signed_at"),
         (payment_statistics._LAST_RESULTS, "ix_refunds_result"),
     ],
-    ids=["count", "amounts", "gas", "results"],
+    ids=["tenants", "results"],
 )
 def test_automatic_stops_read_recent_rows_only(
     filled_store: SQLStore, statement: Any, index: str
