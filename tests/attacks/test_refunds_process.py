@@ -295,6 +295,7 @@ def test_it_is_not_ready_without_a_worker(serving: Serving) -> None:
         "audit": "ok",
         "worker": "key-not-proved",
         "guard": "ok",
+        "wallet-local": "ok",
     }
 
 
