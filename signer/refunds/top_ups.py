@@ -39,6 +39,9 @@ from signer.ports.worker_store import WorkerStore
 LOOK_SECONDS = 60.0
 """How often the balances are read; the treasury is asked only about a low one."""
 
+AGAIN_SECONDS = 10.0
+"""How soon a low balance is read again."""
+
 PAUSE = timedelta(hours=1)
 """How long after a top-up, or after a refusal, the next one is asked for.
 
@@ -114,11 +117,12 @@ class TopUps:
         self._throttle = throttle or AlertThrottle()
         self._asked: dict[tuple[str, str], _Asked] = {}
         self._failed: set[tuple[str, str]] = set()  # At the last look.
+        self._low: set[tuple[str, str]] = set()  # Also at the last look.
         self._log = structlog.get_logger("top-ups")
 
     def run(self, wait: Callable[[float], bool]) -> None:
-        """Look every ``LOOK_SECONDS`` until *wait*, which gets them, returns true."""
-        while not wait(LOOK_SECONDS):
+        """Look until *wait* returns true; it gets the seconds until the next look."""
+        while not wait(AGAIN_SECONDS if self._low else LOOK_SECONDS):
             try:
                 self.look()
             except HotWalletError as e:
@@ -132,6 +136,7 @@ class TopUps:
 
         A worker's turn comes after its first pass, which finds a restored ledger.
         """
+        self._low.clear()
         running = find_running(self._ledger.workers(), self._clock())
         is_ours = bool(running) and running[0].name == self._name
         active = self._ledger.active_key() if is_ours else None
@@ -158,6 +163,7 @@ class TopUps:
     def _top_up(self, asset: _Asset, active: Key) -> str | None:
         if asset.balance(active.address) >= asset.below:
             return None
+        self._low.add(asset.name)
         obstacle = self._find_obstacle(asset.chain, active)
         if obstacle is not None:
             self._log.info("top-up-held", code=obstacle, **_fields(asset))

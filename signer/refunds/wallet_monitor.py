@@ -50,7 +50,8 @@ WAIT_SECONDS = 3.0
 """How often a worker asks whether it is its turn to look."""
 
 AGAIN_SECONDS = 3.0
-"""How soon it looks again at a node that seems to be down, or to lag."""
+"""How soon it looks again at a node that seems to be down, or to lag, and while no
+quorum answers: ``/readyz`` reads what it saw."""
 
 _PAIR = 2  # Of so many nodes, one that answers decides.
 
@@ -133,7 +134,7 @@ class WalletMonitor:
                 self._warn(name, chain, view.funds)
                 self._check_code(name, active.address, view.is_delegated)
                 problems = dict(self._problems(chain, view, oldest.get(name)))
-                if self._nodes.look(name, view.nodes, problems):
+                if self._nodes.look(name, view.nodes, problems) or not view.has_quorum:
                     pause = AGAIN_SECONDS
             self._meter.looked(name, view)
         return pause

@@ -55,6 +55,7 @@ PATIENCE = 30.0
 OUR_PROGRAMS = re.compile(
     r" -m (api\.server --config python:api"
     r"|api\.cli (--no-env-file )?(serve|worker|guard)\b)"
+    r"|^hotwallet worker *$|^gunicorn: (master|worker) \[hotwallet serve [a-z,]+\] *$"
 )
 
 SETTINGS: Mapping[str, str] = {

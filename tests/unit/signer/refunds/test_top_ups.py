@@ -18,7 +18,7 @@ from signer.model.wallet import Pause, Wallet
 from signer.model.worker_row import WorkerRow
 from signer.ports import Ledger, Meter
 from signer.ports.treasury import TopUp
-from signer.refunds.top_ups import LOOK_SECONDS, TopUps
+from signer.refunds.top_ups import AGAIN_SECONDS, LOOK_SECONDS, TopUps
 from tests.fixtures.scripted_chain import CHAIN_ID
 from tests.support.keys import key_at
 from tests.support.refunds import (
@@ -445,6 +445,22 @@ def test_it_looks_until_it_is_stopped(system: System) -> None:
     assert waits == [LOOK_SECONDS] * 3
     events = [each["event"] for each in logs]
     assert events == ["top-up-look-failed", "top-up-thread-failed"]
+
+
+def test_a_low_balance_is_read_again_soon(system: System) -> None:
+    """Until it is topped up."""
+    waits: list[float] = []
+
+    def wait(seconds: float) -> bool:
+        waits.append(seconds)
+        if len(waits) == 3:
+            system.world.chain.balance_left = 600_500_000
+        return len(waits) == 4
+
+    system.record("a")
+    system.top_ups().run(wait)
+
+    assert waits == [LOOK_SECONDS, AGAIN_SECONDS, AGAIN_SECONDS, LOOK_SECONDS]
 
 
 @pytest.mark.parametrize(

@@ -287,6 +287,8 @@ def test_a_lost_quorum_is_reported_once(system: System) -> None:
     (alert,) = _network_alerts(system, lost, 9, LOOK_SECONDS)
 
     assert (alert["alert"], alert["network"]) == ("quorum-lost", "local")
+    system.record("a")
+    assert lost.look() == AGAIN_SECONDS  # Its return is seen soon.
 
 
 @pytest.mark.parametrize("after", [300, 0])
