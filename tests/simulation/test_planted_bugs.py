@@ -50,6 +50,33 @@ _WITHOUT_LOG: dict[str, Any] = {
     "asks_again": True,
     "hides": True,
 }
+
+# A schedule without other faults has the one in question more often, and takes less
+# time: workers look at the chain when it can have changed, so fewer faults coincide.
+_QUIET: dict[str, Any] = {
+    **dict.fromkeys(
+        ("kill", "store", "chain", "device", "stale", "stall", "reorg", "drop"), 0.0
+    ),
+    "requests": 6,
+    "blocked": 0,
+    "has_foreign": False,
+    "turns": (),
+    "sweeps": False,
+}
+
+# Blocks leave the chain, and their transactions the pools.
+_UNSTABLE: dict[str, Any] = {
+    **_QUIET,
+    "reorg": 0.5,
+    "drop": 0.5,
+    "spike_fee": 0.0,
+    "calm_at": 120.0,
+    "is_restored": False,
+}
+
+# Several transactions wait when the backup is put back.
+_CROWDED: dict[str, Any] = {**_QUIET, "spike_fee": 0.3, "calm_at": 60.0}
+
 _ONE_CONFIRMATION = NETWORK.model_copy(update={"confirmations": 1})
 
 
@@ -214,13 +241,13 @@ def _matches(pattern: str, violations: Sequence[str]) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("plant", "errors", "likely"),
+    ("plant", "errors", "likely", "options"),
     [
-        (lambda _: Build(store=_overwriting), "I4", 5),
-        (_plant_new_nonce, "I3", 1),
-        (lambda _: Build(lifecycle=EarlyBroadcastLifecycle), "I2", 0),
-        (lambda _: Build(network=_ONE_CONFIRMATION), "I1", 34),
-        (lambda _: Build(store=_forgetting), "G2", 98),
+        (lambda _: Build(store=_overwriting), "I4", 4, {}),
+        (_plant_new_nonce, "I3", 6, {}),
+        (lambda _: Build(lifecycle=EarlyBroadcastLifecycle), "I2", 0, {}),
+        (lambda _: Build(network=_ONE_CONFIRMATION), "I1", 7, _UNSTABLE),
+        (lambda _: Build(store=_forgetting), "G2", 98, {}),
     ],
     ids=[
         "no comparison of versions",
@@ -231,22 +258,31 @@ def _matches(pattern: str, violations: Sequence[str]) -> bool:
     ],
 )
 def test_a_planted_bug_is_found(
-    ledger: Ledger, plant: Callable[[Ledger], Build], errors: str, likely: int
+    ledger: Ledger,
+    plant: Callable[[Ledger], Build],
+    errors: str,
+    likely: int,
+    options: dict[str, Any],
 ) -> None:
     """A few hundred schedules find it, and name the invariant that it breaks."""
-    assert _finds(errors, ledger, plant(ledger), likely=likely)
+    assert _finds(errors, ledger, plant(ledger), likely=likely, **options)
 
 
 @pytest.mark.parametrize(
-    ("turns", "likely"), [(("revoke",), 6), (("rotate", "return"), 421)]
+    ("turns", "likely", "restore"),
+    [
+        (("revoke",), 56, {}),
+        # With the log, the restore finds what the former key has signed.
+        (("rotate", "return"), 11, {**_WITHOUT_LOG, "repeats_keys": False}),
+    ],
 )
 def test_unchecked_former_wallets_are_found(
-    ledger: Ledger, turns: tuple[str, ...], likely: int
+    ledger: Ledger, turns: tuple[str, ...], likely: int, restore: dict[str, Any]
 ) -> None:
     """Without a check of former wallets a restored ledger pays twice."""
     build = Build(nonces=UncheckedNonces)
 
-    options: dict[str, Any] = {"is_restored": True, "turns": turns}
+    options: dict[str, Any] = {"is_restored": True, **restore, "turns": turns}
 
     assert _finds(".*paid 2 times", ledger, build, likely=likely, **options)
 
@@ -265,7 +301,7 @@ def test_a_sweep_to_a_former_key_is_found(ledger: Ledger) -> None:
     }
     build = Build(transaction_signer=UncheckedSweeps)
 
-    assert _finds("O8", ledger, build, likely=156, **slow)
+    assert _finds("O8", ledger, build, likely=12, **slow)
 
 
 def test_a_restore_sees_after_a_gap(ledger: Ledger) -> None:
@@ -276,20 +312,21 @@ def test_a_restore_sees_after_a_gap(ledger: Ledger) -> None:
     again, it gets the nonce of the gap, and both are mined.  If he does, nothing is
     wrong in the same schedules.
     """
-    forgetful = {**_WITHOUT_LOG, "runs_restore": False}
-    seed = _find(".*paid 2 times", ledger, likely=157, **forgetful)
+    options = {**_CROWDED, **_WITHOUT_LOG}
+    forgetful = {**options, "runs_restore": False}
+    seed = _find(".*paid 2 times", ledger, likely=2, **forgetful)
 
     assert seed is not None
     for has_log in (False, True):
-        restored = {**_WITHOUT_LOG, "has_log": has_log}
+        restored = {**options, "has_log": has_log}
         assert play(seed, ledger, **restored).violations == ()
 
 
 def test_a_mark_that_is_two_too_low_is_found(ledger: Ledger) -> None:
     """No filler has the nonce of the gap, and the refund gets it."""
-    options = {**_WITHOUT_LOG, "mark_error": -2}
+    options = {**_WITHOUT_LOG, "mark_error": -2, "requests": 6, "spike_fee": 0.3}
 
-    assert _finds(".*paid 2 times", ledger, likely=37, **options)
+    assert _finds(".*paid 2 times", ledger, likely=19, **options)
 
 
 def test_a_log_without_signatures_is_found(ledger: Ledger) -> None:
@@ -302,11 +339,11 @@ def test_a_log_without_signatures_is_found(ledger: Ledger) -> None:
 
     build = Build(loses=is_of_signature)
 
-    assert _finds(".*paid 2 times", ledger, build, likely=11, **options)
+    assert _finds(".*paid 2 times", ledger, build, likely=219, **options)
 
 
 def test_a_restore_without_fillers_is_found(ledger: Ledger) -> None:
     """A wallet whose gaps are not filled pays nothing any more."""
     build = Build(planner=PlannerWithoutFillers)
 
-    assert _finds("G2", ledger, build, likely=3, **_WITHOUT_LOG)
+    assert _finds("G2", ledger, build, likely=11, **_WITHOUT_LOG)
