@@ -236,12 +236,12 @@ def test_a_closed_terminal_ends_both(system: System) -> None:
 
 
 @pytest.mark.parametrize(
-    ("killed", "command"), [("worker", "worker"), ("API", "api.server")]
+    ("killed", "command"), [("worker", "worker"), ("API", "gunicorn: master")]
 )
 def test_a_killed_process_ends_the_other(
     system: System, killed: str, command: str
 ) -> None:
-    members = [system.member("worker"), system.member("api.server")]
+    members = [system.member("worker"), system.member("gunicorn: master")]
     os.kill(system.member(command), signal.SIGKILL)
     ended = system.process.wait(60)
 
