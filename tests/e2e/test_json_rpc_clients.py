@@ -570,14 +570,20 @@ ETH_RPC_HEADERS="$(token_header)" cast rpc eth_accounts | tr -d '[]"'
 }
 
 
+def heading(section: str) -> str:
+    """Return the first line of *section* without the dots of ``web3.py``."""
+    return section.partition("\n")[0].replace(".", "")
+
+
 @pytest.mark.parametrize("client", USES)
 def test_a_client_reads_its_token_before_each_request(
     service: Service, client: str
 ) -> None:
     """The guide's code first has an expired token, and is not started again."""
     page = (ROOT / "docs" / "how-to" / "json-rpc-tokens.md").read_text()
+    (section,) = (each for each in page.split("\n## ") if heading(each) == client)
     (code,) = re.findall(
-        rf"^```{LANGUAGES[client]} {client}\n(.*?)^```$", page, re.DOTALL | re.MULTILINE
+        rf"^```{LANGUAGES[client]}\n(.*?)^```$", section, re.DOTALL | re.MULTILINE
     )
     token_file = service.folder / f"token-{client}"
     token_file.write_text(service.expired_token())
