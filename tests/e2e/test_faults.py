@@ -32,6 +32,7 @@ from dev.kms_wire import Exchange, Reply
 from dev.rpc import RPC
 from dev.stack import NETWORK, Stack, running_stack
 from signer.alerts import Alert
+from signer.keys.throttle_window import WINDOW_SECONDS
 from signer.model.network_view import LAGGING_BLOCKS
 from tests.e2e.gateway import Gateway
 from tests.e2e.lagging_node import LaggingNode
@@ -44,7 +45,8 @@ from tests.support.waiting import eventually
 WITHIN_SECONDS = 30.0
 """How soon each problem must be visible in each place."""
 
-CLEAR_SECONDS = 60.0
+CLEAR_SECONDS = WINDOW_SECONDS + WITHIN_SECONDS
+"""The device's last rejections count for as long as the window of throttling."""
 
 RUNBOOKS = "https://docs.example/how-to/alarms.html"
 
