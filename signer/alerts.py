@@ -97,7 +97,7 @@ can write the database could pretend that they were.
 """
 
 _IDENTITY = ("network", "node", "asset", "backend", "tenant", "address")
-"""The facts that tell problems with the same alert apart."""
+"""The facts that distinguish problems with the same alert."""
 
 _SLACK = timedelta(seconds=30)
 """How much earlier another process may repeat an alert: their timers differ."""

@@ -238,7 +238,7 @@ def main() -> NoReturn:
         click.echo(f"error: {Refusal(e.code, _message(e))}", err=True)
         sys.exit(1)
     except click.exceptions.Abort:
-        click.echo("\naborted", err=True)  # The cursor is behind a question.
+        click.echo("\naborted", err=True)  # The cursor stands after a question.
         sys.exit(130)
     except click.ClickException as e:
         shown = io.StringIO()

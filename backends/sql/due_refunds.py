@@ -2,8 +2,10 @@
 The refunds that a worker takes next, and how it claims them.
 
 Tenants take turns: however many refunds one of them has in the queue, the first due
-refund of another is in the next claim.  What has a nonce is no tenant's turn, since
-transactions with higher nonces wait for it.
+refund of another is in the next claim, unless more tenants have a queue than a claim
+has places.  Then those that have waited longest come first.
+
+What has a nonce is no tenant's turn, since transactions with higher nonces wait for it.
 """
 
 from collections import Counter
