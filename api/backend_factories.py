@@ -167,7 +167,7 @@ def open_backend(
     Raises:
         ConfigurationError: There is no such device, or its library is missing.
     """
-    from api.backend_plugins import load_plugin, open_plugin  # noqa: PLC0415
+    from api.plugins import load_plugin, open_plugin  # noqa: PLC0415
 
     plugin = load_plugin(settings.backend_name)
     return open_plugin(plugin, BackendConfig(settings, environ, is_worker))
@@ -175,7 +175,7 @@ def open_backend(
 
 def preload(settings: Settings) -> None:
     """Import the libraries of the backends before the fork; open nothing."""
-    from api.backend_plugins import load_plugin  # noqa: PLC0415
+    from api.plugins import load_plugin  # noqa: PLC0415
 
     used = {
         "backends.sql": True,

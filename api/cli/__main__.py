@@ -21,7 +21,7 @@ from signer.errors import (
 from signer.redact import cut_key_ids, sanitize
 
 
-# The module and attribute of each command, and its line in the help.
+# The module and attribute of each command of the core, and its line in the help.
 _COMMANDS = {
     "approvals": (
         "api.cli.approvals:approvals",
@@ -29,7 +29,6 @@ _COMMANDS = {
     ),
     "audit": ("api.cli.audit:audit", "Export and verify the audit log of key use."),
     "config": ("api.cli.config:config", "Check configuration files."),
-    "doctor": ("api.cli.doctor:doctor", "Check everything that a refund needs."),
     "explain-code": (
         "api.cli.explain_code:explain_code",
         "Explain a refusal, error or alert code.",
@@ -89,7 +88,7 @@ _LIBRARY_SETTINGS = {
 
 @click.group(
     cls=LazyGroup,
-    lazy=_COMMANDS,
+    core=_COMMANDS,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 @click.version_option(package_name="hotwallet")

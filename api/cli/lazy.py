@@ -1,10 +1,13 @@
 """A command group that imports a subcommand when it runs, not when it is listed."""
 
 from collections.abc import Mapping
+from functools import cached_property
 from importlib import import_module
 from typing import Any, NamedTuple
 
 import click
+
+from api.extension import find_commands
 
 
 class LazyCommand(NamedTuple):
@@ -16,18 +19,28 @@ class LazyCommand(NamedTuple):
 
 class LazyGroup(click.Group):
     """
-    A group whose *lazy* commands are imported on first use.
+    A group whose *core* commands, and those of extras, are imported on first use.
 
     Importing all of them takes most of a second, which ``--help`` and shell completion
-    need not wait for.
+    need not wait for.  Extras name the group by its *path*.
     """
 
     def __init__(
-        self, *args: Any, lazy: Mapping[str, tuple[str, str]], **kwargs: Any
+        self,
+        *args: Any,
+        core: Mapping[str, tuple[str, str]],
+        path: str = "",
+        **kwargs: Any,
     ) -> None:
-        """Make a group of the *lazy* commands, and of those that are added later."""
+        """Make a group of the *core* commands, and of those that are added later."""
         super().__init__(*args, **kwargs)
-        self.lazy = {name: LazyCommand(*row) for name, row in lazy.items()}
+        self._core, self._path = core, path
+
+    @cached_property
+    def lazy(self) -> Mapping[str, LazyCommand]:
+        """The commands that are imported on first use."""
+        rows = {**find_commands(self._path), **self._core}
+        return {name: LazyCommand(*row) for name, row in rows.items()}
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names of all commands."""
@@ -45,12 +58,14 @@ class LazyGroup(click.Group):
         self, ctx: click.Context, formatter: click.HelpFormatter
     ) -> None:
         """Write the list of commands, without importing any."""
+        names = self.list_commands(ctx)
+        limit = formatter.width - 6 - max(map(len, names))
         with formatter.section("Commands"):
             formatter.write_dl(
-                [(name, self._short_help(name)) for name in self.list_commands(ctx)]
+                [(name, self._short_help(name, limit)) for name in names]
             )
 
-    def _short_help(self, name: str) -> str:
+    def _short_help(self, name: str, limit: int) -> str:
         if name in self.lazy:
             return self.lazy[name].short_help
-        return self.commands[name].get_short_help_str(limit=60)
+        return self.commands[name].get_short_help_str(limit)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from api.cli.lazy import LazyGroup
 from api.cli.output import Result, reports
 from api.cli.refund_export import export_file
 from api.cli.refund_list import list_refunds
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from signer.refunds.explanation import Explanation
 
 
-@click.group()
+@click.group(cls=LazyGroup, core={}, path="refund")
 def refund() -> None:
     """List, explain, submit and export refunds."""
 

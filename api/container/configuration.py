@@ -62,7 +62,7 @@ class ConfigurationParts:
     @cached_property
     def backend_plugin(self) -> BackendPlugin:
         """The plugin of the key backend that the configuration names."""
-        from api.backend_plugins import load_plugin
+        from api.plugins import load_plugin
 
         return load_plugin(self.settings.backend_name)
 
@@ -82,7 +82,7 @@ class ConfigurationParts:
         Raises:
             ConfigurationError: The plugin, or production, refuses.
         """
-        from api.backend_plugins import check_plugin
+        from api.plugins import check_plugin
         from signer.ports import BackendConfig
 
         if serving and not settings.serve_role.has_key:

@@ -9,8 +9,8 @@ from api.auth.dev_tokens import provide_signing_key
 from api.backend_factories import open_treasury
 from api.bootstrap import build_container, check_configuration, open_container
 from api.container import Container
-from api.doctor.context import DoctorContext
-from api.doctor.system_checks import _check_top_ups
+from api.extras.doctor.context import DoctorContext
+from api.extras.doctor.system_checks import _check_top_ups
 from backends.sql import SQLStore
 from backends.treasury_client import TreasuryClient
 from signer.alerts import Alert

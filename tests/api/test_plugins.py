@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from api.backend_plugins import check_plugin, load_plugin, open_plugin
 from api.bootstrap import check_configuration
+from api.plugins import check_plugin, load_plugin, open_plugin
 from dev.google_kms_emulator import RING
 from signer.config.settings import Settings
 from signer.errors import ConfigurationError, KeyNotFoundError
@@ -88,7 +88,7 @@ def test_an_installed_backend_is_not_used_unless_it_is_configured(
     """Its module is not even imported."""
     program = """
 import sys
-from api.backend_plugins import load_plugin
+from api.plugins import load_plugin
 from signer.config.settings import Settings
 print(load_plugin(Settings.from_env({}).backend_name).name)
 print("example_backend" in sys.modules)

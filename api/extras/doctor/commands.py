@@ -15,7 +15,8 @@ from signer.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from api.container import Container
-    from signer.diagnostics import CheckResult
+    from api.extras.doctor.context import DoctorContext
+    from signer.diagnostics import Check, CheckResult
 
 
 @click.command()
@@ -30,8 +31,7 @@ def doctor(as_json: bool) -> None:
     Exits with 1 if a check failed.
     """
     from api.bootstrap import build_container
-    from api.doctor import all_checks
-    from api.doctor.context import DoctorContext
+    from api.extras.doctor.context import DoctorContext
     from api.logs import install
     from api.views.refunds import fields
     from signer.diagnostics import State, run_checks
@@ -58,6 +58,15 @@ def doctor(as_json: bool) -> None:
         click.echo(json.dumps({"ok": ok, "rungs": rungs}))
     if not ok:
         sys.exit(1)
+
+
+def all_checks(context: DoctorContext) -> Iterator[Check]:
+    """Yield every check; later ones depend on what the earlier ones have found."""
+    from api.extras.doctor.network_checks import network_checks
+    from api.extras.doctor.system_checks import system_checks
+
+    yield from system_checks(context)
+    yield from network_checks(context)
 
 
 def _lines(result: CheckResult, container: Container) -> Iterator[str]:

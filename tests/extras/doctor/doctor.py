@@ -12,8 +12,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from api.backend_factories import open_store
 from api.bootstrap import build_container
-from api.doctor import all_checks
-from api.doctor.context import DoctorContext
+from api.extras.doctor.commands import all_checks
+from api.extras.doctor.context import DoctorContext
 from signer.audit.checkpoints import CheckpointKey
 from signer.config.settings import Settings
 from signer.diagnostics import CheckResult, run_checks

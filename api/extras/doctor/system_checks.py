@@ -4,8 +4,8 @@ import time
 from collections.abc import Iterator
 from datetime import datetime
 
-from api.doctor.context import EXPLAIN, DoctorContext
-from api.doctor.key_checks import key_checks
+from api.extras.doctor.context import EXPLAIN, DoctorContext
+from api.extras.doctor.key_checks import key_checks
 from api.health.readiness import (
     AuditUnsealedError,
     AuditUnsignedError,

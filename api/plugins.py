@@ -1,9 +1,9 @@
 """
-Finds the key backend that ``KEY_BACKEND`` names, by its entry point.
+Loads what a package adds and a setting names, by its entry point: backends and extras.
 
-An installed package can run code in this process anyway, but it must not become the
-signer by being there.  So only the plugin that the configuration names is loaded, our
-own names always lead to our own plugins, and a name that two packages claim is refused.
+An installed package can run code in this process anyway, but it must not become part of
+the signer by being there.  So only what the configuration names is loaded, our own
+names always lead to our own plugins, and a name that two packages claim is refused.
 """
 
 import sys
@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import EntryPoint, EntryPoints, distribution, entry_points
+from typing import TypeVar
 
 from signer.errors import ConfigurationError, Refusal
 from signer.ports import BackendConfig, BackendPlugin, KeyDirectory
@@ -18,6 +19,8 @@ from signer.ports.backend_plugin import GROUP
 
 
 CODE = "backend-misconfigured"
+
+Found = TypeVar("Found")
 
 
 def load_plugin(name: str) -> BackendPlugin:
@@ -28,12 +31,27 @@ def load_plugin(name: str) -> BackendPlugin:
         ConfigurationError: ``backend-misconfigured``: no installed package has such a
             plugin, several have one, or it cannot be loaded.
     """
-    with _refusing_errors(name):
-        plugin: BackendPlugin = _find(name).load()
+    setting = f"KEY_BACKEND={name}"
+    with _refusing_errors(setting):
+        plugin: BackendPlugin = _find(GROUP, name, "KEY_BACKEND").load()
         if plugin.name != name:
             raise _refused(f"the entry point {name} leads to a plugin of another name")
         _require_members(plugin, BackendPlugin, f"the plugin {name}")
         return plugin
+
+
+def load_extra(group: str, name: str, kind: type[Found]) -> Found:
+    """
+    Return the extra *name* of another package, of *kind*.
+
+    Raises:
+        ConfigurationError: ``backend-misconfigured``: as ``load_plugin``.
+    """
+    with _refusing_errors(f"HOTWALLET_EXTRAS={name}"):
+        extra = _find(group, name, "HOTWALLET_EXTRAS").load()
+        if not isinstance(extra, kind) or getattr(extra, "name", None) != name:
+            raise _refused(f"the entry point {name} leads to no extra of this name")
+        return extra
 
 
 def open_plugin(plugin: BackendPlugin, config: BackendConfig) -> KeyDirectory:
@@ -43,7 +61,7 @@ def open_plugin(plugin: BackendPlugin, config: BackendConfig) -> KeyDirectory:
     Raises:
         ConfigurationError: It cannot be opened.
     """
-    with _refusing_errors(plugin.name):
+    with _refusing_errors(f"KEY_BACKEND={plugin.name}"):
         backend = plugin.open(config)
         if backend.name != plugin.name:
             raise _refused(
@@ -62,7 +80,7 @@ def check_plugin(plugin: BackendPlugin, config: BackendConfig) -> Refusal | None
         ConfigurationError: The settings are unusable, or this is production, which
             refuses them.
     """
-    with _refusing_errors(plugin.name):
+    with _refusing_errors(f"KEY_BACKEND={plugin.name}"):
         refusals = [*plugin.refusals(config)]
         forbidden = plugin.production_refusal(config)
         if forbidden is not None and config.settings.is_production:
@@ -72,20 +90,21 @@ def check_plugin(plugin: BackendPlugin, config: BackendConfig) -> Refusal | None
         return forbidden
 
 
-def _find(name: str) -> EntryPoint:
-    own = distribution("hotwallet").entry_points.select(group=GROUP)
-    if not own.names:  # A checkout was updated, and its metadata was not.
+def _find(group: str, name: str, setting: str) -> EntryPoint:
+    own = distribution("hotwallet").entry_points.select(group=group)
+    if group == GROUP and not own.names:
+        # A checkout was updated, and its metadata was not.
         raise _refused("hotwallet was installed incompletely: install it again")
     if name in own.names:
         return own[name]
-    found = entry_points(group=GROUP)
+    found = entry_points(group=group)
     if name not in found.names:
-        raise _refused(f"KEY_BACKEND is none of {', '.join(_names(own, found))}")
+        raise _refused(f"{setting} is none of {', '.join(_names(own, found))}")
     claims = {each.value for each in found.select(name=name)}
     owners = {each.dist.name for each in found.select(name=name) if each.dist}
     if len(claims) > 1 or len(owners) > 1:
         raise _refused(
-            f"several packages have a key backend {name} ({', '.join(sorted(owners))});"
+            f"several packages have {setting}={name} ({', '.join(sorted(owners))});"
             " uninstall all but one"
         )
     return found[name]
@@ -104,19 +123,16 @@ def _require_members(found: object, protocol: type, what: str) -> None:
 
 
 @contextmanager
-def _refusing_errors(name: str) -> Iterator[None]:
+def _refusing_errors(setting: str) -> Iterator[None]:
     """Raise ``backend-misconfigured`` for any error of a plugin, without its words."""
     try:
         yield
     except ConfigurationError:
         raise
     except ModuleNotFoundError as e:
-        problem = f"KEY_BACKEND={name} needs the package {e.name}, which is missing"
+        problem = f"{setting} needs the package {e.name}, which is missing"
     except Exception as e:  # noqa: BLE001  A plugin's error may contain a secret.
-        problem = (
-            f"the plugin of KEY_BACKEND={name} failed"
-            f" ({type(e).__name__}{_location(e)})"
-        )
+        problem = f"the plugin of {setting} failed ({type(e).__name__}{_location(e)})"
     else:
         return
     raise _refused(problem)

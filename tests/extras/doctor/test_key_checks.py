@@ -14,7 +14,7 @@ from signer.model.audit_record import Record
 from signer.model.key import Key
 from signer.model.wallet import Pause
 from signer.redact import key_prefix
-from tests.api.doctor.doctor import make_environ, run_doctor, states
+from tests.extras.doctor.doctor import make_environ, run_doctor, states
 from tests.fixtures import ledger
 from tests.fixtures.chain import DevChain
 from tests.support.keys import key_at, made_active

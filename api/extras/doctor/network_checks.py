@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 from functools import partial
 
-from api.doctor.context import EXPLAIN, DoctorContext, NetworkContext
+from api.extras.doctor.context import EXPLAIN, DoctorContext, NetworkContext
 from api.metrics.workers import read_head_ages
 from signer.alerts import Alert
 from signer.amounts import format_units

@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from api.bootstrap import build_container, record_start
-from api.doctor import all_checks
-from api.doctor.context import DoctorContext
-from api.doctor.system_checks import system_checks
+from api.extras.doctor.commands import all_checks
+from api.extras.doctor.context import DoctorContext
+from api.extras.doctor.system_checks import system_checks
 from backends.pkcs11 import PKCS11Backend
 from backends.sql import SQLStore
 from dev import stablecoin as coin
@@ -43,7 +43,7 @@ from signer.ports import (
     utc_now,
 )
 from signer.webhooks.signatures import Secret
-from tests.api.doctor.doctor import make_environ, run_doctor, sealing, states
+from tests.extras.doctor.doctor import make_environ, run_doctor, sealing, states
 from tests.fixtures import ledger
 from tests.fixtures.chain import DevChain
 from tests.support.audit import chain, checkpoint, record
@@ -627,7 +627,7 @@ def test_reports_the_last_mined_transaction(
 def _doctor(
     environ: Mapping[str, str], *arguments: str
 ) -> subprocess.CompletedProcess[str]:
-    program = "from api.cli.doctor import doctor; doctor()"
+    program = "from api.extras.doctor.commands import doctor; doctor()"
     return run_python("-c", program, *arguments, environ=environ)
 
 

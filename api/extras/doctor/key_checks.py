@@ -11,7 +11,7 @@ from functools import partial
 
 from eth_utils.address import is_same_address
 
-from api.doctor.context import EXPLAIN, DoctorContext
+from api.extras.doctor.context import EXPLAIN, DoctorContext
 from signer.config.settings import AWS_KMS, PKCS11
 from signer.crypto.der import parse_public_key
 from signer.deadline import Deadlines
