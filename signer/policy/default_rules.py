@@ -90,88 +90,6 @@ when { context.service_wallet };
 """,
 )
 
-_EXPLANATIONS = """\
-// An @explanation decides nothing: it names why nothing permits a signature.
-
-@id("network") @explanation
-forbid (principal, action == Action::"sign-transaction", resource)
-when { context.path != "account" && !(resource is Network) };
-
-@id("transaction-type") @explanation
-forbid (principal, action == Action::"sign-transaction", resource)
-when { context.type > 2 };
-
-@id("gas") @explanation
-forbid (principal, action == Action::"sign-transaction", resource)
-when { context.exceeded.contains("gas") };
-
-@id("creation") @explanation
-forbid (principal, action == Action::"sign-transaction", resource)
-when { context.shape == "creation" };
-
-@id("allowance") @explanation
-forbid (principal, action == Action::"sign-transaction", resource)
-when { context.allowance };
-
-@id("allowance") @explanation
-forbid (principal, action == Action::"sign-typed-data", resource)
-when { context.allowance };
-
-@id("token") @explanation
-forbid (principal, action == Action::"sign-transaction", resource)
-when {
-  context has function && context.function == "transfer(address,uint256)"
-  && !(context has token)
-};
-
-@id("value") @explanation
-forbid (principal, action == Action::"sign-transaction", resource)
-when { context.has_value && context.data_bytes > 0 };
-
-@id("recipient") @explanation
-forbid (principal, action == Action::"sign-transaction", resource)
-when { !["other", "none"].contains(context.recipient_kind) };
-
-@id("mark") @explanation
-forbid (principal, action == Action::"sign-transaction", resource)
-when {
-  ["refund", "sweep"].contains(context.path) && context.shape == "token-transfer"
-  && context.calldata != "marked"
-};
-
-@id("recipient") @explanation
-forbid (principal, action == Action::"sign-transaction", resource)
-when { context.path == "sweep" && context.recipient_kind == "other" };
-
-@id("coin") @explanation
-forbid (principal, action == Action::"sign-transaction", resource)
-when { context.shape == "coin-transfer" };
-
-@id("function") @explanation
-forbid (principal, action == Action::"sign-transaction", resource)
-when { context.shape == "call" };
-
-@id("empty") @explanation
-forbid (principal, action == Action::"sign-transaction", resource)
-when { context.shape == "empty" };
-
-@id("message-digest") @explanation
-forbid (principal, action == Action::"sign-message", resource)
-when { context.length == 32 };
-
-@id("message") @explanation
-forbid (principal, action == Action::"sign-message", resource);
-
-@id("typed-data") @explanation
-forbid (principal, action == Action::"sign-typed-data", resource);
-
-@id("digest") @explanation
-forbid (principal, action == Action::"sign-digest", resource);
-
-@id("delegation") @explanation
-forbid (principal, action == Action::"sign-authorization", resource);
-"""
-
 _SERVICE = """\
 @id("refund")  // The transfer of an accepted refund, which ends with its mark.
 permit (principal is Tenant, action == Action::"sign-transaction", resource is Network)
@@ -217,10 +135,9 @@ when {
   context.path == "account" && context.kind == "unknown"
   && !(context has verifying_contract) && !context.names_token
 };
-
 """
 
-SHARED_ACCOUNT = (FLOOR, PolicyFile("account.cedar", _ACCOUNT + _EXPLANATIONS))
+SHARED_ACCOUNT = (FLOOR, PolicyFile("account.cedar", _ACCOUNT))
 """The default of an ``HSMAccount`` that may use the nonces of a service's wallet."""
 
 ACCOUNT = (*SHARED_ACCOUNT, SERVICE_WALLET)
@@ -238,7 +155,7 @@ def service_files(
     decision, do not grow with the configuration.
     """
     text = "\n".join([*_describe(networks), "", _SERVICE, *_tenant_rules(tenants)])
-    default = PolicyFile("default.cedar", f"{text}\n{_EXPLANATIONS}")
+    default = PolicyFile("default.cedar", text)
     return (FLOOR, default, SERVICE_WALLET)
 
 

@@ -11,9 +11,8 @@ things are ours:
   permit the signature and only such rules forbid it, the verdict is
   ``NEEDS_APPROVAL``.  Cedar gets it as a ``permit``: one evaluation then returns it
   together with the rules that permit, if nothing else forbids.
-* A ``forbid`` with the annotation ``@explanation`` does not decide.  It is evaluated if
-  nothing permits a signature, and names the reason.  So a ``permit`` of an operator
-  can allow what the default does not.
+* If nothing permits a signature, ``reasons`` names why.  A reason is no ``forbid``: a
+  ``permit`` of an operator can allow what the default does not.
 """
 
 import hashlib
@@ -46,7 +45,7 @@ from signer.policy.policy_text import (
     lower_addresses,
     split_statements,
 )
-from signer.policy.rules import NOT_PERMITTED, POLICY_ERROR, RESERVED, RULES
+from signer.policy.rules import POLICY_ERROR, RESERVED, RULES, reasons
 from signer.ports import NO_METER, Meter
 
 
@@ -84,7 +83,6 @@ class Rule:
     name: str
     effect: str
     statement: Statement
-    is_explanation: bool
     message: str
     approvals: int
     """How many people must approve what it forbids; 0 if they cannot."""
@@ -128,11 +126,9 @@ class Policy:
         self.is_extended = bool(own_files)
         self.rules = tuple(rules)
         self.hash = _hash(files)
-        deciding = [each for each in rules if not each.is_explanation]
-        self._deciding = _RuleSet(deciding)
+        self._deciding = _RuleSet(self.rules)
         self.has_approvals = any(each.approvals for each in rules)
         self.reads_totals = self._deciding.reads_any(TOTALS)
-        self._explaining = _RuleSet([each for each in rules if each.is_explanation])
 
     @classmethod
     def compile(
@@ -183,8 +179,7 @@ class Policy:
             return self._ask_for_approvals(facts, asking)
         if permits:
             return Decision(Verdict.ALLOW, _names(permits), self.hash, facts.digest)
-        names = self._explaining.ask(facts).names or [NOT_PERMITTED]
-        return self._refuse(facts, names, hint="; an own permit can allow it")
+        return self._refuse(facts, reasons(facts), "; an own permit can allow it")
 
     def require(self, facts: AnyFacts, approve: Approve | None = None) -> Decision:
         """
@@ -360,7 +355,6 @@ def _check(statement: Statement) -> Rule:
         name=annotations.get("id") or "",
         effect=policy["effect"],
         statement=statement,
-        is_explanation="explanation" in annotations,
         message=annotations.get("message") or "",
         approvals=_read_approvals(annotations, policy["effect"]),
         approvers=_read_approvers(annotations),
@@ -373,8 +367,8 @@ def _check(statement: Statement) -> Rule:
 def _read_approvals(annotations: dict[str, str | None], effect: str) -> int:
     if "approvals" not in annotations:
         return 0
-    if effect == "permit" or "explanation" in annotations:
-        raise ValueError("only a forbid that decides can ask for @approvals")
+    if effect == "permit":
+        raise ValueError("only a forbid can ask for @approvals")
     written = annotations["approvals"] or ""
     if written not in map(str, range(1, MAX_APPROVALS + 1)):
         raise ValueError(f'@approvals must be a number from "1" to "{MAX_APPROVALS}"')
@@ -405,8 +399,6 @@ def _check_name(rule: Rule) -> None:
         )
     if rule.name in RESERVED:
         raise ValueError(f"the name {rule.name} has another meaning; choose another")
-    if rule.is_explanation and rule.effect == "permit":
-        raise ValueError("only a forbid can be an @explanation")
 
 
 def _find_attributes(conditions: object) -> frozenset[str] | None:

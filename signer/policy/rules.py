@@ -1,15 +1,27 @@
 """
-The names of the rules in the policies that this project makes, and what they mean.
+The names of the rules and reasons for which something is refused, and their meaning.
 
 A rule's name is the ``rule`` of ``PolicyViolationError``.  ``docs/reference/policy.md``
 lists them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+
+from signer.policy.facts import (
+    AnyFacts,
+    Calldata,
+    DigestFacts,
+    MessageFacts,
+    Path,
+    RecipientKind,
+    Shape,
+    TransactionFacts,
+    TypedDataFacts,
+)
 
 
 NOT_PERMITTED = "not-permitted"
-"""No rule permits it, and none explains why."""
+"""No rule permits it, and there is no reason that could be named."""
 
 POLICY_ERROR = "policy-error"
 """A rule could not be evaluated."""
@@ -59,3 +71,52 @@ RULES: Mapping[str, str] = {
     POLICY_ERROR: "a rule of the policy could not be evaluated",
     NO_DECISION: "the policy was not asked, which is a bug of this program",
 }
+
+_HIGHEST_TYPE = 2  # 3 has blobs, and 4 sets code.
+_LIKE_A_DIGEST = 32
+_ELSEWHERE = frozenset({RecipientKind.OTHER, RecipientKind.NONE})
+
+# What no default permits, in the order of ``Decision.rules``.
+_OF_TRANSACTIONS: Sequence[tuple[str, Callable[[TransactionFacts], bool]]] = (
+    ("network", lambda f: f.network is None and f.caller.path is not Path.ACCOUNT),
+    ("transaction-type", lambda f: f.type > _HIGHEST_TYPE),
+    ("gas", lambda f: "gas" in f.exceeded),
+    ("creation", lambda f: f.shape is Shape.CREATION),
+    ("allowance", lambda f: f.grants_allowance),
+    ("token", lambda f: f.function == "transfer(address,uint256)" and f.token is None),
+    ("value", lambda f: f.value > 0 and f.data_bytes > 0),
+    ("recipient", lambda f: f.recipient_kind not in _ELSEWHERE),
+    (
+        "mark",
+        lambda f: (
+            f.caller.path in {Path.REFUND, Path.SWEEP}
+            and f.shape is Shape.TOKEN_TRANSFER
+            and f.calldata is not Calldata.MARKED
+        ),
+    ),
+    (
+        "recipient",
+        lambda f: (
+            f.caller.path is Path.SWEEP and f.recipient_kind is RecipientKind.OTHER
+        ),
+    ),
+    ("coin", lambda f: f.shape is Shape.COIN_TRANSFER),
+    ("function", lambda f: f.shape is Shape.CALL),
+    ("empty", lambda f: f.shape is Shape.EMPTY),
+)
+
+
+def reasons(facts: AnyFacts) -> tuple[str, ...]:
+    """Return the names of what *facts* have and no default permits."""
+    match facts:
+        case TransactionFacts():
+            found = [name for name, holds in _OF_TRANSACTIONS if holds(facts)]
+        case MessageFacts():
+            found = ["message-digest"] * (facts.length == _LIKE_A_DIGEST) + ["message"]
+        case TypedDataFacts():
+            found = ["allowance"] * facts.grants_allowance + ["typed-data"]
+        case DigestFacts():
+            found = ["digest"]
+        case _:
+            found = ["delegation"]
+    return tuple(dict.fromkeys(found)) or (NOT_PERMITTED,)

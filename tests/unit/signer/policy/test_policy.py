@@ -19,7 +19,6 @@ from signer.policy.account_policy import account_policy
 from signer.policy.attributes import ACTIONS, MAX_LONG, build_schema, decimal, resource
 from signer.policy.default_rules import ACCOUNT, FLOOR, service_files
 from signer.policy.facts import Caller, Path, TransactionFacts
-from signer.policy.message_facts import digest_facts
 from signer.policy.policy import Policy
 from signer.policy.policy_text import PolicyFile, split_statements
 from signer.policy.rules import RESERVED, RULES
@@ -78,7 +77,6 @@ def _problems(text: str) -> list[str]:
         (f"@id permit {ALL};", "line 1: the permit has no name"),
         (f'@id("Not This") forbid {ALL};', "line 1: the name 'Not This' must be"),
         (f'@id("policy-error") forbid {ALL};', "has another meaning"),
-        (f'@id("a") @explanation permit {ALL};', "only a forbid can be an @explan"),
         (f'@id("a") @id("b") permit {ALL};', "line 1: duplicate annotation"),
         ('@id("a") permit (principal == ?principal, action, resource);', "templates"),
         (f'@id("a") forbid {ALL} when {{ context.gas > }};', "line 1: unexpected"),
@@ -156,10 +154,12 @@ def test_a_forbid_wins_over_a_permit() -> None:
 
 
 def test_nothing_permits_what_no_rule_knows() -> None:
-    """Without an explanation, the name is ``not-permitted``."""
-    policy = Policy.compile([PolicyFile("a", f'@id("a") permit {TRANSACTIONS};')])
+    """Without a reason that has a name, it is ``not-permitted``."""
+    policy = Policy.compile(
+        [PolicyFile("a", f'@id("a") forbid {ALL} when {{ 1 > 2 }};')]
+    )
 
-    decision = policy.evaluate(digest_facts(bytes(32), AROUND))
+    decision = policy.evaluate(_facts())
 
     assert (decision.verdict, decision.rules) == (Verdict.REFUSE, ("not-permitted",))
 
@@ -423,16 +423,14 @@ def test_numbers_above_a_long_are_the_largest_long() -> None:
 
 
 def test_the_rules_are_the_documented_ones() -> None:
-    """Each name of the defaults has its meaning, and no meaning is without a rule."""
+    """Each name of a refusal has its meaning, and no meaning is without a refusal."""
     policies = (service_policy(), account_policy())
-    forbids = {
-        rule.name
-        for policy in policies
-        for rule in policy.rules
-        if rule.effect == "forbid"
-    }
+    rules = [rule for policy in policies for rule in policy.rules]
+    forbids = {rule.name for rule in rules if rule.effect == "forbid"}
+    of_cases = {name for case in CASES for name in case.rules.values()}
+    refused = {name for name in of_cases if not name.startswith("+")}
 
-    assert forbids | RESERVED == set(RULES)
+    assert forbids | RESERVED | refused == set(RULES)
 
 
 @pytest.mark.parametrize(("levels", "calldata"), [(5, "exact"), (6, "malformed")])
