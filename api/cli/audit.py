@@ -225,25 +225,6 @@ def configurations(source: Path | None) -> Result:
 
 
 @audit.command()
-@click.argument("export", type=_FILE)
-@prints
-def conform(export: Path) -> Result:
-    """
-    Check EXPORT against the rules of the nonce lifecycle, and list what breaks one.
-
-    Verify it first: this command does not check hashes and checkpoints.
-    """
-    from api.views.audit_reports import conformance_document, conformance_lines
-    from signer.audit import export as exports
-    from signer.audit.conformance import check_conformance
-
-    with export.open("rb") as file:
-        lines = _report_progress(read_lines(file))
-        found = check_conformance(exports.records(lines))
-    return Result(conformance_document(found), conformance_lines(found), found.is_good)
-
-
-@audit.command()
 @click.option(
     "--out",
     type=click.Path(path_type=Path),

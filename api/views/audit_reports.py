@@ -8,7 +8,6 @@ from signer.audit.checkpoint_notes import parse
 from signer.audit.cloudtrail import SignEvent
 from signer.audit.configurations import ConfigurationReport
 from signer.audit.reconcile import Reconciliation
-from signer.audit.trace_verdict import Conformance
 from signer.audit.verdict import Verdict
 from signer.ports import Checkpoint
 
@@ -250,31 +249,3 @@ def _event_document(event: SignEvent) -> dict[str, Any]:
 def _printable(text: str) -> str:
     """Return *text* without characters that move the cursor of a terminal."""
     return text if text.isprintable() else text.encode("unicode_escape").decode()
-
-
-def conformance_document(found: Conformance) -> Mapping[str, Any]:
-    """Return the result of a check of conformance as a JSON object."""
-    return {
-        "ok": found.is_good,
-        **fields(found, "refunds", "signatures", "unfinished"),
-        "violations": [
-            {
-                "record": each.sequence,
-                "id": each.record_id[:_MAX_ID],
-                "rule": str(each.rule),
-                "message": each.message,
-            }
-            for each in found.violations
-        ],
-    }
-
-
-def conformance_lines(found: Conformance) -> Iterator[str]:
-    """Return the result of a check of conformance as lines of text."""
-    for each in found.violations:
-        yield f"BAD: {each}"
-    verdict = "ok" if found.is_good else f"{len(found.violations)} violations"
-    yield (
-        f"{verdict}: {found.refunds} refunds, {found.signatures} signatures,"
-        f" {found.unfinished} intents without an outcome"
-    )

@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Iterator
 from typing import Protocol
 
-from signer.audit.forgeries import Forgeries, hash_id
+from signer.audit.actions import SIGN_FINISHED, SIGN_REQUESTED
+from signer.audit.forgeries import Forgeries, hash_id, read_fields
 from signer.audit.verdict import Forgery, FoundError
 from signer.model.audit_record import Record, Sealed
 
@@ -12,6 +13,15 @@ _UNDECLARED = (
     "it does not have the form of a record of the service, and no record declares it"
     " forged: another program wrote it to the database; export again when the service"
     " has run for a minute, and follow docs/how-to/alarms.md, audit-record-forged"
+)
+
+_SIGNING = tuple(f'"{event}"' for event in SIGN_REQUESTED | SIGN_FINISHED)
+
+_Unmatched = dict[tuple[str, ...], list[tuple[str, int]]]
+
+_UNREQUESTED = (
+    "no intent of the same process, key and refund or digest belongs to this outcome of"
+    " a signature: follow docs/how-to/key-compromise.md"
 )
 
 
@@ -39,6 +49,9 @@ class RecordIndex:
         self._sequences = sequences
         self._lines: dict[str, int] = {}  # Of records that are not canonical.
         self._forgeries = Forgeries()
+        # Intents without an outcome, and outcomes without an intent: ids and lines.
+        self._intents: _Unmatched = {}
+        self._unrequested: _Unmatched = {}
 
     def is_new(self, sealed: Sealed) -> bool:
         """Remember the id of *sealed*; return whether no earlier record has it."""
@@ -50,6 +63,29 @@ class RecordIndex:
         self._forgeries.add(record)
         if not is_canonical:
             self._lines[record.id] = line
+        elif any(event in record.body for event in _SIGNING):
+            self._pair(record, line)
+
+    def _pair(self, record: Record, line: int) -> None:
+        """Match the outcome of a signature with an intent, in any order."""
+        # The order of records that are sealed together is that of a clock.
+        fields = read_fields(record)
+        names = ("address", "refund_id", "node", "pid")
+        work = tuple(str(fields.get(name)) for name in names)
+        if fields.get("refund_id") is None:
+            work += (str(fields.get("digest")),)
+        if fields.get("event") in SIGN_REQUESTED:
+            mine, others = self._intents, self._unrequested
+        elif fields.get("event") in SIGN_FINISHED:
+            mine, others = self._unrequested, self._intents
+        else:
+            return
+        if work not in others:
+            mine.setdefault(work, []).append((record.id, line))
+            return
+        others[work].pop()
+        if not others[work]:
+            del others[work]
 
     def forged(self) -> Iterator[Forgery]:
         """Yield the records that a later one declares forged."""
@@ -66,3 +102,12 @@ class RecordIndex:
             if hash_id(id_) not in declared:
                 yield FoundError("undeclared", self._sequences[id_], _UNDECLARED, line)
                 return
+
+    def find_unrequested(self) -> Iterator[FoundError]:
+        """Yield the outcomes of signatures that no intent precedes."""
+        declared = self._forgeries.declarers()
+        for found in self._unrequested.values():
+            for id_, line in found:
+                if hash_id(id_) not in declared:
+                    number = self._sequences[id_]
+                    yield FoundError("unrequested", number, _UNREQUESTED, line)

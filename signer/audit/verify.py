@@ -163,7 +163,11 @@ class Verification:
                 "the file has no checkpoint, so it proves nothing: pass one kept"
                 " elsewhere with --checkpoint, or sign one and export again",
             )
-        found = [*self._index.find_undeclared(), *self._find_overdue()]
+        found = [
+            *self._index.find_undeclared(),
+            *self._index.find_unrequested(),
+            *self._find_overdue(),
+        ]
         if found:
             raise min(found, key=lambda each: each.sequence)
 

@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any, Self
 
 from api.auth.dev_tokens import provide_signing_key
-from signer.audit.conformance import check_conformance
 from signer.config.settings import Role
 from signer.model.audit_record import Record
 from tests.crash.admin_client import AdminClient
@@ -62,6 +61,7 @@ from tests.crash.read_store import (
 )
 from tests.crash.signing_process import run_signing
 from tests.crash.supervisor import Program, Supervisor
+from tests.support.conformance.check import check_conformance
 from tests.support.forkserver import FORK_SERVER
 
 

@@ -8,13 +8,13 @@ from contextlib import closing
 from dataclasses import dataclass
 
 from signer.audit.checkpoints import CheckpointKey, Verifier
-from signer.audit.conformance import check_conformance
 from signer.audit.export import export, records
 from signer.audit.verify import verify
 from tests.crash.admin_client import AdminClient, Response
 from tests.crash.evidence import Evidence, Recorded
 from tests.crash.laboratory import Laboratory
 from tests.crash.read_store import read_lateness, reading
+from tests.support.conformance.check import check_conformance
 from tests.support.ledgers import open_ledger
 
 

@@ -2,13 +2,13 @@
 
 import pytest
 
-from signer.audit.conformance import check_conformance
 from signer.model.audit_record import Record
 from tests.crash.conftest import SEED, Open
 from tests.crash.crash_points import API, WORKER, names
 from tests.crash.gateway_process import Load
 from tests.crash.killer import Killer
 from tests.crash.laboratory import Laboratory
+from tests.support.conformance.check import check_conformance
 from tests.support.traces import MUTATIONS
 
 

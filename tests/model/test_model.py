@@ -11,8 +11,6 @@ from typing import Any
 
 import pytest
 
-from signer.audit.conformance import check_conformance
-from signer.audit.trace_verdict import Rule
 from signer.model.refund import MOVES, Status
 from tests.model.configurations import (
     CONFIGURATIONS,
@@ -22,6 +20,8 @@ from tests.model.configurations import (
     PlantedBug,
 )
 from tests.model.spin import MODEL, Spin
+from tests.support.conformance.check import check_conformance
+from tests.support.conformance.verdict import Rule
 from tests.support.traces import Recorder
 
 

@@ -6,7 +6,6 @@ from functools import partial
 from random import Random
 from typing import Any
 
-from signer.audit.conformance import check_conformance
 from signer.model.audit_record import Record
 from tests.simulation.chain import CONFIRMATIONS, DEEPEST, GWEI, SimulatedChain
 from tests.simulation.clients import Clients, Job, customer, draw_orders
@@ -35,6 +34,7 @@ from tests.simulation.restore import Facts, Restore, find_marks
 from tests.simulation.scheduler import Process, Scheduler
 from tests.simulation.trace import Trace
 from tests.simulation.transaction import foreign
+from tests.support.conformance.check import check_conformance
 from tests.support.devices import KEY_ID
 from tests.support.keys import key_at
 

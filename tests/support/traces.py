@@ -8,12 +8,12 @@ from typing import Any
 from signer.audit.actions import AuditAction
 from signer.audit.log import AuditLog
 from signer.audit.sealing_monitor import made_at
-from signer.audit.trace_events import ACCEPTED, INTENT, SIGNED
-from signer.audit.trace_verdict import Rule
 from signer.model.approval import Proposal
 from signer.model.audit_record import WORKER, Actor, Operation, Purpose, Record, Subject
 from signer.model.refund import new_refund_id
 from tests.support.audit import START
+from tests.support.conformance.events import ACCEPTED, INTENT, SIGNED
+from tests.support.conformance.verdict import Rule
 
 
 _NETWORK = "local"

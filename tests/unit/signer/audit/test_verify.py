@@ -34,6 +34,7 @@ from tests.support.audit import (
     record,
 )
 from tests.support.ledgers import DRAFTS
+from tests.unit.signer.audit.signings import intent, outcome
 
 
 LINKS = chain(6)
@@ -357,3 +358,32 @@ def test_keys_are_sorted_by_utf_16_units() -> None:
 
     assert line.index("\U0001f600".encode()) < line.index("\ufb33".encode())
     assert parse(line) == each
+
+
+def _signatures(*records: Record) -> tuple[str, int, int] | None:
+    """Return what a verification of *records* finds: its code, record and line."""
+    links = sealed(0, GENESIS, records)
+    finding = _verify(exported(links, [len(links)])).finding
+    return None if finding is None else (finding.code, finding.sequence, finding.line)
+
+
+def test_every_outcome_of_a_signature_has_an_intent() -> None:
+    """Of a refund or a digest, in any order, and one intent for each outcome."""
+    intents, outcomes = [intent(1), intent(2, None)], [outcome(3), outcome(4)]
+
+    assert _signatures(intents[0], outcomes[0]) is None
+    assert _signatures(outcomes[0], intents[0]) is None
+    assert _signatures(*intents) is None  # Their processes died.
+    assert _signatures(outcomes[0]) == ("unrequested", 1, 2)
+    assert _signatures(intents[0], *outcomes) == ("unrequested", 3, 4)
+    assert _signatures(intents[0], outcome(3, refund_id="rf_2")) == (
+        "unrequested", 2, 3,
+    )  # fmt: skip
+    assert _signatures(intents[1], outcomes[0]) == ("unrequested", 2, 3)
+
+
+def test_a_forged_outcome_is_not_a_finding() -> None:
+    """A later record declares it."""
+    forged = outcome(1)
+
+    assert _signatures(forged, DRAFTS.forged([forged.id])) is None

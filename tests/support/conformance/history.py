@@ -10,7 +10,10 @@ from collections import defaultdict
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 
-from signer.audit.trace_events import (
+from signer.model.approval import ApprovalState
+from signer.model.audit_record import Operation
+from signer.model.refund import is_refund_id
+from tests.support.conformance.events import (
     ACCEPTED,
     APPROVED,
     PROPOSED,
@@ -21,9 +24,6 @@ from signer.audit.trace_events import (
     STOPPED,
     Event,
 )
-from signer.model.approval import ApprovalState
-from signer.model.audit_record import Operation
-from signer.model.refund import is_refund_id
 
 
 SKEW = timedelta(seconds=5)

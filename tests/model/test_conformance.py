@@ -6,11 +6,11 @@ from datetime import timedelta
 import pytest
 
 from signer.audit.actions import AuditAction
-from signer.audit.conformance import check_conformance
-from signer.audit.trace_history import SKEW
-from signer.audit.trace_verdict import Rule
 from signer.model.audit_record import Actor, Operation, Purpose, Record
 from tests.support.audit import START
+from tests.support.conformance.check import check_conformance
+from tests.support.conformance.history import SKEW
+from tests.support.conformance.verdict import Rule
 from tests.support.ledgers import DRAFTS
 from tests.support.traces import MUTATIONS, Mutation, Recorder, address_of
 from tests.unit.signer.audit.signings import DIGEST, SUBJECT, log_at

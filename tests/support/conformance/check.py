@@ -10,7 +10,8 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass, field
 
-from signer.audit.trace_events import (
+from signer.model.audit_record import Operation, Record
+from tests.support.conformance.events import (
     ACCEPTED,
     CANCELLED,
     INTENT,
@@ -20,9 +21,8 @@ from signer.audit.trace_events import (
     MalformedEvent,
     read_events,
 )
-from signer.audit.trace_history import History
-from signer.audit.trace_verdict import Conformance, Rule, Violation
-from signer.model.audit_record import Operation, Record
+from tests.support.conformance.history import History
+from tests.support.conformance.verdict import Conformance, Rule, Violation
 
 
 _PAID = ("chain_id", "token_address", "token_symbol", "recipient", "amount", "tenant")

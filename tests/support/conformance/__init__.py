@@ -1,0 +1,1 @@
+"""Checks an audit log as a trace of the nonce lifecycle, by the rules of the model."""
