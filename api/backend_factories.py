@@ -48,7 +48,7 @@ _MOST_CONNECTIONS = 8
 
 def open_store(settings: Settings) -> Ledger:
     """
-    Return the ledger; outside production its schema is upgraded if necessary.
+    Return the ledger; outside production it is created if necessary.
 
     Raises:
         ConfigurationError: ``database-not-ready``: the database does not answer, or
@@ -65,7 +65,7 @@ def open_store(settings: Settings) -> Ledger:
         try:
             store.check()
         except StoreError:
-            # Check first: in most cases another process has upgraded it already.
+            # Check first: in most cases another process has created it already.
             if settings.is_production:
                 raise
             store.migrate()
@@ -82,11 +82,10 @@ def open_record_sequences() -> "Sequences":
 
 def upgrade_database(settings: Settings, *, create: bool) -> "SchemaUpgrade":
     """
-    Bring the ledger's schema up to date, and return what was done.
+    Create the ledger, or renew its MACs, and return what was done.
 
-    Any number of processes may do so at the same time; on SQLite, no process may have
-    an older file open.  In production, a new SQLite ledger is created only with
-    *create*.
+    Any number of processes may do so at the same time.  In production, a new SQLite
+    ledger is created only with *create*.
 
     Raises:
         StoreError: As ``SQLStore.migrate``.
@@ -95,7 +94,7 @@ def upgrade_database(settings: Settings, *, create: bool) -> "SchemaUpgrade":
 
     may_create = create or not settings.is_production
     store = SQLStore(settings.effective_database_url, open_row_macs(settings))
-    return store.migrate(create=may_create, alone=True)
+    return store.migrate(create=may_create)
 
 
 def open_chains(

@@ -165,7 +165,6 @@ def db_upgrade(create: bool, as_json: bool) -> None:
     place = done.path or "the PostgreSQL database of DATABASE_URL"
     messages = {
         "created": f"created a new ledger in {place}, revision {done.after}",
-        "upgraded": f"upgraded {place} from revision {done.before} to {done.after}",
         "unchanged": f"{place} is already up to date, revision {done.after}",
     }
     print_result(document, [messages[done.action]], as_json=as_json)

@@ -42,9 +42,8 @@ def find_forged(
     rows = connection.execute(_SEALED, {"after": after}).all()
     found = list[str]()
     declared = set[str]()
-    # The oldest records may be from before revision 0004, without a MAC, or from before
-    # a rotation of the MAC key.  They prove nothing, and are not forged, unless they
-    # have a form that no record of ours has.
+    # The oldest records may be from before a rotation of the MAC key.  They prove
+    # nothing, and are not forged, unless they have a form that no record of ours has.
     is_after_ours = verified is not None
     for sequence, id_, body, mac in rows:
         record = Record(id_, body)

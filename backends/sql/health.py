@@ -1,10 +1,11 @@
 """Whether the database answers, commits durably, and has the schema of this program."""
 
+from collections.abc import Sequence
+
 from sqlalchemy import text
 
 from backends.sql.database import Database
-from backends.sql.errors import UPGRADE
-from backends.sql.schema import FIRST, HEAD
+from backends.sql.schema import HEAD
 from backends.sql.urls import POSTGRESQL, SQLITE
 from signer.errors import StoreError, StoreUnavailableError
 
@@ -55,28 +56,19 @@ def require_health(database: Database) -> None:
     rows = database.rows(_QUERIES[database.dialect])
     revisions = [revision for revision, _, _ in rows]
     if revisions != [HEAD]:
-        raise schema_error(max(revisions, default=None))
+        raise schema_error(revisions)
     if any(is_read_only for _, is_read_only, _ in rows):
         raise StoreUnavailableError("the database is read-only at the moment")
     if any(may_lose for _, _, may_lose in rows):
         raise StoreError(_MAY_LOSE[database.dialect])
 
 
-def schema_error(revision: str | None) -> StoreError:
-    """Return the error for a database whose *revision* is not ``HEAD``."""
-    if revision is None or FIRST <= revision < HEAD:
-        return StoreError(
-            f"the schema of the database is older than revision {HEAD}: {UPGRADE}"
-        )
-    if revision < FIRST:
-        return StoreError(
-            f"the database claims revision {revision!r}, from before rows had MACs:"
-            " its rows could be forged, so no release upgrades it. If the ledger was"
-            " newer, another program changed it: restore a backup. Otherwise create a"
-            " new ledger (`hotwallet db upgrade --create`), and rebuild it from the"
-            " audit log with `hotwallet restore`"
-        )
+def schema_error(revisions: Sequence[str]) -> StoreError:
+    """Return the error for a database whose *revisions* are not ``HEAD`` alone."""
+    found = f"revision {', '.join(revisions)}" if revisions else "no revision"
     return StoreError(
-        "the database was upgraded by a newer release of hotwallet: run that release,"
-        " or restore a backup"
+        f"the ledger has {found}, and this program needs revision {HEAD}: run the"
+        " release of hotwallet that made the ledger, or restore a backup. No release"
+        " upgrades it, because its rows could be forged. A new ledger (`hotwallet db"
+        " upgrade --create`) can be rebuilt from the audit log with `hotwallet restore`"
     )

@@ -1,8 +1,8 @@
 """
 Finds privileges that a process's PostgreSQL role must not have.
 
-Triggers keep the audit log append-only (``migrations/versions``), except for roles that
-can drop or disable them.  Everything else is judged by the grants that the process
+Triggers keep the audit log append-only (``backends.sql.triggers``), except for roles
+that can drop or disable them.  Everything else is judged by the grants that the process
 needs.  The queries also look through every role that the process's role can become.
 """
 

@@ -144,35 +144,6 @@ def sqlite_migration_engine(path: Path, *, timeout: float) -> Engine:
     )
 
 
-def require_alone(path: Path) -> None:
-    """
-    Require that no other connection has the file at *path* open.
-
-    Raises:
-        StoreError: One has, of this or of another process.
-    """
-    connection = sqlite_dbapi.connect(path, timeout=BUSY_SECONDS)
-    try:
-        # Each connection to a write-ahead log keeps a shared lock on the file
-        # (sqlite.org/wal.html, "Use of WAL Without Shared-Memory").
-        connection.execute("PRAGMA locking_mode = EXCLUSIVE")
-        connection.execute("SELECT count(*) FROM sqlite_master").fetchall()
-    except sqlite_dbapi.Error as e:
-        is_used = (e.sqlite_errorcode or 0) & 0xFF == apsw.SQLITE_BUSY
-        name = e.sqlite_errorname
-    else:
-        return
-    finally:
-        connection.close()
-    if is_used:
-        raise StoreError(
-            "another process has the SQLite file open: stop the API and all workers,"
-            " and run the command again. A process of the earlier release that goes on"
-            " would write audit records that this release declares forged"
-        )
-    raise StoreError(f"the SQLite file cannot be read ({name})")
-
-
 def create_file(path: Path) -> None:
     """
     Create an empty file that only its owner can read, unless the file exists.

@@ -107,17 +107,17 @@ class SQLStore(
     def check(self) -> None:
         require_health(self._database)
 
-    def migrate(self, *, create: bool = True, alone: bool = False) -> "SchemaUpgrade":
+    def migrate(self, *, create: bool = True) -> "SchemaUpgrade":
         """
-        Bring the database to the schema of this program, and return what was done.
+        Create the ledger, or renew its MACs, and return what was done.
 
-        Any number of processes may migrate at the same time.  *create*, *alone* and the
-        errors are those of ``migrate.migrate``.
+        Any number of processes may do so at the same time.  *create* and the errors are
+        those of ``migrate.migrate``.
         """
         # Importing Alembic takes a tenth of a second; only this method needs it.
         from backends.sql.migrate import migrate  # noqa: PLC0415
 
-        return migrate(self._database, self._row_macs, create=create, alone=alone)
+        return migrate(self._database, self._row_macs, create=create)
 
     def close(self) -> None:
         """Close the connections of this process."""

@@ -1,0 +1,448 @@
+"""
+The rules that the database enforces for every client, as triggers of the tables.
+
+``metadata.create_all`` creates them after their tables.  The owner of the tables can
+drop triggers; no process has the owner's role.
+"""
+
+from sqlalchemy import DDL, Connection, Table, event
+
+from backends.sql.columns import UTCDateTime
+from backends.sql.schema import (
+    READABLE,
+    accepted_limits,
+    answers,
+    approvals,
+    audit_checkpoints,
+    audit_records,
+    events,
+    keys,
+    metadata,
+    refunds,
+    request_signatures,
+    sightings,
+    stops,
+    tenant_blocks,
+    wallets,
+    webhook_deliveries,
+)
+from backends.sql.urls import POSTGRESQL, SQLITE
+from signer.model.wallet import Pause
+
+
+_IS_NOT = {SQLITE: "IS NOT", POSTGRESQL: "IS DISTINCT FROM"}
+
+# In bytes: both are read into memory.  The largest record of ours has the networks and
+# hundreds of tenants.
+_MAX_ID = 64
+_MAX_BODY = 8 * 2**20
+
+_FOR_EVER = "audit records are for ever"
+_CHECKPOINTS_FOR_EVER = "audit checkpoints are for ever"
+_NEXT = "the next sequence is one more than the last"
+
+
+def _on(dialect: str, table: Table, statement: str) -> None:
+    """Execute *statement* after *table* was created on *dialect*."""
+    ddl = DDL(statement.replace("%", "%%"))  # type: ignore[no-untyped-call]
+    ddl = ddl.execute_if(dialect=dialect)
+    event.listen(table, "after_create", ddl)
+
+
+def _refuse(
+    table: Table,
+    name: str,
+    change: str,
+    message: str,
+    when: str = "",
+    *,
+    sqlite: str = "",
+    postgresql: str = "",
+    function: str = "",
+) -> None:
+    """
+    Refuse the *change* of a row of *table* when a condition holds, by default always.
+
+    The condition is *when*, or that of the database.  ``{is_not}`` compares NULLs too.
+    The trigger is *name* after the table's; *function* replaces that of PostgreSQL.
+    """
+    name = f"{table.name}_{name}"
+    for dialect, own in ((SQLITE, sqlite), (POSTGRESQL, postgresql)):
+        condition = " OR ".join(each for each in (when, own) if each)
+        condition = condition.format(is_not=_IS_NOT[dialect])
+        statement = f"CREATE TRIGGER {name} BEFORE {change} ON {table.name}"
+        if dialect == SQLITE:
+            statement += f" WHEN {condition}" if condition else ""
+            statement += f" BEGIN SELECT RAISE(ABORT, '{message}'); END"
+        else:
+            statement += " FOR EACH ROW"
+            statement += f" WHEN ({condition})" if condition else ""
+            call = function or f"rows_keep('{message}')"
+            statement += f" EXECUTE FUNCTION {call}"
+        _on(dialect, table, statement)
+
+
+def _changes(*columns: str) -> str:
+    """Return the condition that an UPDATE changes one of *columns*, NULLs included."""
+    return " OR ".join(f"NEW.{each} {{is_not}} OLD.{each}" for each in columns)
+
+
+def _changes_values(*columns: str) -> str:
+    """Return the condition that an UPDATE changes one of *columns*, never NULL."""
+    new, old = (
+        ", ".join(f"{row}.{each}" for each in columns) for row in ("NEW", "OLD")
+    )
+    return f"({new}) <> ({old})"
+
+
+def _unreadable(table: Table) -> str:
+    """Return the condition on PostgreSQL that Python cannot read a time of the row."""
+    times = (c.name for c in table.c if isinstance(c.type, UTCDateTime))
+    return " OR ".join(f"NEW.{name} NOT {READABLE}" for name in times)
+
+
+def _only_rise(
+    table: Table, one: str, many: str, *, unreadable: str = "", exists: str = ""
+) -> None:
+    """
+    Let the versions of *table* begin at 0 and rise by one, under the same key.
+
+    So an old row with its valid MAC cannot be put back.  Python could not read a row
+    that is *unreadable*, and no command could then replace it.
+    """
+    changed = ["NEW.version <> OLD.version + 1"]
+    changed += [f"NEW.{key.name} <> OLD.{key.name}" for key in table.primary_key]
+    times = _unreadable(table)
+    message = f"the first version of {one} is 0"
+    begun = " OR ".join(each for each in ("NEW.version <> 0", unreadable) if each)
+    _refuse(table, "begin", "INSERT", message, begun, sqlite=exists, postgresql=times)
+    message = f"versions of {many} only rise"
+    changed += [unreadable] if unreadable else []
+    _refuse(table, "keep", "UPDATE", message, " OR ".join(changed), postgresql=times)
+
+
+def _stay(table: Table, message: str, when: str = "", **of_dialect: str) -> None:
+    _refuse(table, "stay", "DELETE", message, when, **of_dialect)
+
+
+@event.listens_for(metadata, "before_create")
+def _create_functions(_: object, connection: Connection, **_options: object) -> None:
+    """Create the functions of PostgreSQL's triggers."""
+    if connection.dialect.name != POSTGRESQL:
+        return
+    schema = connection.exec_driver_sql(
+        "SELECT quote_ident(current_schema())"
+    ).scalar_one()
+    for function in (*_FUNCTIONS, _SEQUENCE_IS_NEXT.replace("{schema}", schema)):
+        connection.exec_driver_sql(function)
+
+
+_FUNCTIONS = (
+    f"""
+CREATE FUNCTION audit_for_ever() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN RAISE EXCEPTION '{_FOR_EVER}'; END $$
+""",
+    """
+CREATE FUNCTION rows_keep() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN RAISE check_violation USING MESSAGE = TG_ARGV[0]; END $$
+""",
+    """
+CREATE FUNCTION refunds_notify() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN PERFORM pg_catalog.pg_notify(TG_ARGV[0], ''); RETURN NULL; END $$
+""",
+    """
+CREATE FUNCTION request_signatures_date() RETURNS trigger LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp AS $$
+BEGIN NEW.at := clock_timestamp(); RETURN NEW; END $$
+""",
+)
+
+# With a fixed search path, a temporary table cannot stand for the real one.
+_SEQUENCE_IS_NEXT = f"""
+CREATE FUNCTION audit_sequence_is_next() RETURNS trigger LANGUAGE plpgsql
+SET search_path = {{schema}}, pg_temp AS $$
+DECLARE lowest BIGINT; highest BIGINT; sealed BIGINT; before BIGINT; head BYTEA;
+BEGIN
+    SELECT min(sequence), max(sequence), count(*) INTO lowest, highest, sealed
+    FROM new_rows;
+    SELECT coalesce(max(sequence), 0) INTO before
+    FROM audit_records WHERE sequence < lowest;
+    IF lowest <> before + 1 OR highest <> before + sealed
+       OR EXISTS (SELECT FROM audit_records WHERE sequence > highest)
+    THEN RAISE check_violation
+        USING MESSAGE = '{_NEXT}';
+    END IF;
+    SELECT hash INTO head FROM audit_records WHERE sequence = before;
+    IF EXISTS (
+        SELECT FROM (
+            SELECT hash, sequence, convert_to(id, 'UTF8') AS id, body,
+            lag(hash, 1, coalesce(head, sha256('hotwallet audit chain 1: genesis')))
+            OVER (ORDER BY sequence) AS previous
+            FROM new_rows
+        ) AS placed
+        WHERE hash <> sha256('hotwallet audit chain 1: record' || previous
+            || int8send(sequence) || int8send(length(id)) || id
+            || convert_to(body, 'UTF8'))
+    )
+    THEN RAISE check_violation USING MESSAGE = 'the hash is not that of the record';
+    END IF;
+    RETURN NULL;
+END $$
+"""
+
+
+# A nonce that no process reserved would leave a gap before the next one.  A worker adds
+# to version and attempts, so a high number would end each claim with an error.
+_refuse(
+    refunds,
+    "begin",
+    "INSERT",
+    "a new refund has no nonce, and nothing was done yet",
+    "NEW.status NOT IN ('awaiting-approval', 'queued') OR NEW.version <> 0"
+    " OR NEW.attempts <> 0 OR NEW.cancel_requested_at IS NOT NULL",
+)
+
+# A refund keeps what it pays, and its nonce.  Only a revocation takes a nonce back,
+# from a refund that was never signed.  A final refund never changes.  A request to
+# cancel is made once, while the refund has no nonce.
+_PAID = (
+    *("id", "tenant", "idempotency_key", "fingerprint", "reference"),
+    *("payment_session_id", "network", "chain_id", "token", "token_address"),
+    *("decimals", "recipient", "amount", "created_at"),
+)
+_refuse(
+    refunds,
+    "keep",
+    "UPDATE",
+    "a refund keeps what it pays, its nonce and its end",
+    "OLD.status IN ('cancelled', 'confirmed', 'failed', 'refused')"
+    f" OR {_changes_values(*_PAID)} OR {_changes('reason', 'calldata')}"
+    f" OR (OLD.mac IS NOT NULL AND {_changes('mac')})"
+    f" OR ({_changes('cancel_requested_at')}"
+    " AND (OLD.cancel_requested_at IS NOT NULL"
+    " OR OLD.status NOT IN ('awaiting-approval', 'queued')))"
+    f" OR (OLD.nonce IS NOT NULL AND ({_changes('nonce', 'sender', 'key_id')})"
+    " AND NOT (OLD.status = 'reserved' AND NEW.status = 'queued'))",
+)
+
+for _name, _changed in (
+    ("accepted", "INSERT OR UPDATE OF cancel_requested_at"),
+    ("moved", "UPDATE OF status, blocked_by"),
+):
+    _on(
+        POSTGRESQL,
+        refunds,
+        f"CREATE TRIGGER refunds_{_name} AFTER {_changed} ON refunds"
+        f" FOR EACH STATEMENT EXECUTE FUNCTION refunds_notify('hotwallet_{_name}')",
+    )
+
+_refuse(request_signatures, "keep", "UPDATE", "a signed request never changes")
+
+# The role that inserts a signed request cannot date it back.
+_on(
+    POSTGRESQL,
+    request_signatures,
+    "CREATE TRIGGER request_signatures_at BEFORE INSERT ON request_signatures"
+    " FOR EACH ROW EXECUTE FUNCTION request_signatures_date()",
+)
+
+# An empty answer is still to come.
+_refuse(
+    answers,
+    "keep",
+    "UPDATE",
+    "the first answer is kept",
+    "OLD.body <> '' OR NEW.refund_id <> OLD.refund_id",
+)
+
+# What names `proved_at` alone changes nothing that the MAC covers.
+_refuse(
+    keys,
+    "keep",
+    f"UPDATE OF {', '.join(c.name for c in keys.c if c.name != 'proved_at')}",
+    "versions of keys only rise",
+    "NEW.version <> OLD.version + 1"
+    " OR NEW.address <> OLD.address OR NEW.backend <> OLD.backend",
+)
+
+_only_rise(stops, "a stop", "stops")
+_only_rise(tenant_blocks, "a block", "blocks")
+_only_rise(approvals, "an approval", "approvals")
+_stay(approvals, "versions of approvals only rise")
+_only_rise(accepted_limits, "the limits", "the limits")
+_stay(accepted_limits, "versions of the limits only rise")
+
+# Python cannot read another reason.  REPLACE fires no trigger for the row that it
+# deletes.
+_only_rise(
+    wallets,
+    "a wallet",
+    "wallets",
+    unreadable="NEW.paused_by NOT IN ({})".format(
+        ", ".join(f"'{each}'" for each in Pause)
+    ),
+    exists="EXISTS (SELECT 1 FROM wallets"
+    " WHERE chain_id = NEW.chain_id AND sender = NEW.sender)",
+)
+_stay(wallets, "versions of wallets only rise")
+
+# Times and marks that Python cannot read, or that would fill its memory.
+_UNREADABLE_SIGHTING = (
+    f"{_unreadable(sightings)} OR octet_length(NEW.mark) > 64"
+    " OR octet_length(NEW.tx_hash || NEW.block_hash || coalesce(NEW.mac, '')) > 1000"
+)
+_on(
+    SQLITE,
+    sightings,
+    "CREATE TRIGGER sightings_begin BEFORE INSERT ON sightings"
+    " WHEN EXISTS (SELECT 1 FROM sightings WHERE chain_id = NEW.chain_id"
+    " AND sender = NEW.sender AND nonce = NEW.nonce)"
+    " BEGIN SELECT RAISE(ABORT, 'a transaction is recorded once'); END",
+)
+_on(
+    POSTGRESQL,
+    sightings,
+    "CREATE TRIGGER sightings_begin BEFORE INSERT ON sightings"
+    f" FOR EACH ROW WHEN ({_UNREADABLE_SIGHTING})"
+    " EXECUTE FUNCTION rows_keep('a recorded transaction can be read')",
+)
+
+# A transaction is accepted once; `db upgrade` renews its MAC.
+_SEEN = (
+    *("chain_id", "sender", "nonce", "tx_hash", "gas_limit"),
+    *("block_number", "block_hash", "seen_at"),
+)
+_refuse(
+    sightings,
+    "keep",
+    "UPDATE",
+    "a recorded transaction is accepted once",
+    f"{_changes_values(*_SEEN)} OR {_changes('mark')}"
+    f" OR (OLD.accepted_at IS NOT NULL AND {_changes('accepted_at')})",
+    postgresql=_UNREADABLE_SIGHTING,
+)
+_stay(sightings, "a transaction is recorded for ever")
+
+# An event never changes; a worker assigns its sequence number once.
+_refuse(
+    events,
+    "keep",
+    "UPDATE",
+    "an event never changes",
+    "OLD.sequence IS NOT NULL OR {}".format(
+        _changes(*(c.name for c in events.c if c.name != "sequence"))
+    ),
+)
+
+# A week, which is the shortest period that the settings allow.
+_WEEK_AGO = {
+    SQLITE: "(CAST(strftime('%s', 'now') AS INTEGER) - 604800)",
+    POSTGRESQL: "(extract(epoch FROM clock_timestamp()) - 604800)",
+}
+
+# The sequence number of an event is the time in microseconds at which it got it.
+_stay(
+    events,
+    "an event is kept for a week",
+    "OLD.sequence IS NULL OR OLD.sequence < 1",
+    sqlite=f"OLD.sequence > {_WEEK_AGO[SQLITE]} * 1000000",
+    postgresql=f"OLD.sequence > {_WEEK_AGO[POSTGRESQL]} * 1000000",
+)
+_stay(
+    webhook_deliveries,
+    "a delivery is kept until it arrived, and for a week",
+    "OLD.state <> 'delivered'",
+    sqlite=f"CAST(strftime('%s', OLD.updated_at) AS INTEGER) > {_WEEK_AGO[SQLITE]}",
+    postgresql=f"extract(epoch FROM OLD.updated_at) > {_WEEK_AGO[POSTGRESQL]}",
+)
+
+_refuse(
+    audit_records,
+    "fit",
+    "INSERT",
+    "the audit record is too long",
+    sqlite=f"length(CAST(NEW.id AS BLOB)) > {_MAX_ID}"
+    f" OR length(CAST(NEW.body AS BLOB)) > {_MAX_BODY}",
+    postgresql=f"octet_length(NEW.id) > {_MAX_ID}"
+    f" OR octet_length(NEW.body) > {_MAX_BODY}",
+)
+_refuse(audit_records, "keep", "DELETE", _FOR_EVER, function="audit_for_ever()")
+
+# A record gets its place once.
+_refuse(
+    audit_records,
+    "seal",
+    "UPDATE",
+    _FOR_EVER,
+    "NEW.id <> OLD.id OR NEW.body <> OLD.body OR OLD.sequence IS NOT NULL"
+    f" OR NOT ((NEW.sequence IS NOT NULL AND NOT ({_changes('mac')}))"
+    " OR (NEW.sequence IS NULL AND OLD.mac IS NULL AND NEW.mac IS NOT NULL))",
+    function="audit_for_ever()",
+)
+
+_on(
+    SQLITE,
+    audit_records,
+    # REPLACE fires no delete trigger for the rows that it replaces.
+    "CREATE TRIGGER audit_records_new BEFORE INSERT ON audit_records"
+    " WHEN NEW.sequence IS NOT NULL"
+    " OR EXISTS (SELECT 1 FROM audit_records WHERE id = NEW.id)"
+    f" BEGIN SELECT RAISE(ABORT, '{_FOR_EVER}'); END",
+)
+_on(
+    SQLITE,
+    audit_records,
+    "CREATE TRIGGER audit_records_next BEFORE UPDATE ON audit_records"
+    " WHEN NEW.sequence <>"
+    " (SELECT coalesce(max(sequence), 0) + 1 FROM audit_records)"
+    f" BEGIN SELECT RAISE(ABORT, '{_NEXT}'); END",
+)
+
+_on(
+    POSTGRESQL,
+    audit_records,
+    "CREATE TRIGGER audit_records_whole BEFORE TRUNCATE ON audit_records"
+    " EXECUTE FUNCTION audit_for_ever()",
+)
+_on(
+    POSTGRESQL,
+    audit_records,
+    "CREATE TRIGGER audit_records_next AFTER UPDATE ON audit_records"
+    " REFERENCING NEW TABLE AS new_rows"
+    " FOR EACH STATEMENT EXECUTE FUNCTION audit_sequence_is_next()",
+)
+
+_on(
+    SQLITE,
+    audit_checkpoints,
+    "CREATE TRIGGER audit_checkpoints_new BEFORE INSERT ON audit_checkpoints"
+    " WHEN EXISTS (SELECT 1 FROM audit_checkpoints"
+    " WHERE size = NEW.size AND note = NEW.note)"
+    f" BEGIN SELECT RAISE(ABORT, '{_CHECKPOINTS_FOR_EVER}'); END",
+)
+_on(
+    SQLITE,
+    audit_checkpoints,
+    "CREATE TRIGGER audit_checkpoints_keep BEFORE DELETE ON audit_checkpoints"
+    f" BEGIN SELECT RAISE(ABORT, '{_CHECKPOINTS_FOR_EVER}'); END",
+)
+_on(
+    SQLITE,
+    audit_checkpoints,
+    "CREATE TRIGGER audit_checkpoints_stay BEFORE UPDATE ON audit_checkpoints"
+    f" BEGIN SELECT RAISE(ABORT, '{_CHECKPOINTS_FOR_EVER}'); END",
+)
+
+_on(
+    POSTGRESQL,
+    audit_checkpoints,
+    "CREATE TRIGGER audit_checkpoints_keep"
+    " BEFORE DELETE OR UPDATE ON audit_checkpoints"
+    " FOR EACH ROW EXECUTE FUNCTION audit_for_ever()",
+)
+_on(
+    POSTGRESQL,
+    audit_checkpoints,
+    "CREATE TRIGGER audit_checkpoints_whole BEFORE TRUNCATE ON audit_checkpoints"
+    " EXECUTE FUNCTION audit_for_ever()",
+)
