@@ -17,21 +17,18 @@ from api.mac_key import open_row_macs
 from signer.config.networks import Network
 from signer.config.settings import Settings
 from signer.errors import ConfigurationError, Refusal, StoreError
-from signer.ports import (
-    BackendConfig,
-    ChainHistory,
-    Clock,
-    FetchKeySet,
-    KeyDirectory,
-    Ledger,
-    Meter,
-    NodeProxy,
-    Notifier,
-    ScreeningService,
-    WebhookSender,
-)
+from signer.ports.backend_plugin import BackendConfig
+from signer.ports.chain_history import ChainHistory
+from signer.ports.clock import Clock
+from signer.ports.key_backend import KeyDirectory
+from signer.ports.key_set import FetchKeySet
+from signer.ports.ledger import Ledger
+from signer.ports.meter import Meter
+from signer.ports.node_proxy import NodeProxy
 from signer.ports.refund_client import SendBatch
+from signer.ports.screening_service import ScreeningService
 from signer.ports.treasury import Treasury
+from signer.ports.webhook_sender import Notifier, WebhookSender
 from signer.webhooks.addresses import LOOPBACK
 
 

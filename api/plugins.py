@@ -14,8 +14,8 @@ from importlib.metadata import EntryPoint, EntryPoints, distribution, entry_poin
 from typing import TypeVar
 
 from signer.errors import ConfigurationError, Refusal
-from signer.ports import BackendConfig, BackendPlugin, KeyDirectory
-from signer.ports.backend_plugin import GROUP
+from signer.ports.backend_plugin import GROUP, BackendConfig, BackendPlugin
+from signer.ports.key_backend import KeyDirectory
 
 
 CODE = "backend-misconfigured"

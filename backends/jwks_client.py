@@ -8,7 +8,7 @@ from pydantic import SecretStr
 from backends.http_client import ExchangeError, HTTPClient
 from backends.secure_url import is_secure
 from signer.errors import ConfigurationError, Refusal
-from signer.ports import KeySetError
+from signer.ports.key_set import KeySetError
 
 
 # The next request comes minutes later, so that keeping the connection is no use.

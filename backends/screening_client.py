@@ -27,7 +27,8 @@ from backends.http_client import ExchangeError, HTTPClient
 from backends.secure_url import is_secure
 from signer.deadline import Deadlines
 from signer.errors import ConfigurationError, Refusal, ScreeningUnavailableError
-from signer.ports import Clock, Question, utc_now
+from signer.ports.clock import Clock, utc_now
+from signer.ports.screening_service import Question
 from signer.webhooks.signatures import Secret, read_secrets, sign
 
 

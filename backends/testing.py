@@ -43,7 +43,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from signer.errors import BackendError, InvalidInputError, KeyNotFoundError
-from signer.ports import DeviceSignature, KeyBackend, KeyId
+from signer.ports.key_backend import DeviceSignature, KeyBackend, KeyId
 
 
 AS_GIVEN = ECDSA(Prehashed(SHA256()))

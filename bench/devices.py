@@ -18,7 +18,7 @@ from bench.timing import Action
 from dev.anvil import ROOT
 from dev.stack import hotwallet
 from signer.config.settings import Settings
-from signer.ports import KeyBackend, KeyId
+from signer.ports.key_backend import KeyBackend, KeyId
 
 
 if TYPE_CHECKING:

@@ -23,7 +23,8 @@ from signer.model.key import Key
 from signer.model.refund import Kind, Refund, RefundRequest, Status
 from signer.policy.default_rules import service_files
 from signer.policy.policy import Policy
-from signer.ports import KeyBackend, KeyId, utc_now
+from signer.ports.clock import utc_now
+from signer.ports.key_backend import KeyBackend, KeyId
 from signer.refunds.payment_policy import PaymentPolicy
 from signer.refunds.policy import admit
 from signer.refunds.transaction_signer import Attempt, TransactionSigner

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from signer.errors import InvalidInputError, NotFoundError
 from signer.model.approval import Approval
-from signer.ports import ApprovalStore
+from signer.ports.control_store import ControlStore
 
 
 MAX_LISTED = 200
@@ -45,7 +45,7 @@ class OpenApprovals:
         return self.following is None
 
 
-def read_open_approvals(store: ApprovalStore, start: int = 0) -> OpenApprovals:
+def read_open_approvals(store: ControlStore, start: int = 0) -> OpenApprovals:
     """
     Return what waits, at most ``MAX_LISTED``, from row *start* on.
 
@@ -69,7 +69,7 @@ def read_open_approvals(store: ApprovalStore, start: int = 0) -> OpenApprovals:
     return OpenApprovals(found, changed, place)
 
 
-def find_approval(store: ApprovalStore, digest: str) -> Approval:
+def find_approval(store: ControlStore, digest: str) -> Approval:
     """
     Return the proposal whose digest begins with the digits of *digest*.
 

@@ -25,7 +25,8 @@ from signer.errors import (
     StoreUnavailableError,
 )
 from signer.model.audit_record import Actor, Operation
-from signer.ports import Callers, Clock
+from signer.ports.clock import Clock
+from signer.ports.shared_state import SharedState
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,7 @@ class AccessPolicy:
 
     def __init__(
         self,
-        callers: Callers,
+        callers: SharedState,
         limits: RateLimits,
         audit: AuditLog,
         clock: Clock,

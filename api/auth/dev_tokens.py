@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.serialization import (
 from api.auth.jwt_verifier import MAX_LIFETIME, SCOPE, TOKEN_TYPE, Role
 from signer.config.settings import Settings
 from signer.errors import ConfigurationError, InvalidInputError, Refusal
-from signer.ports import Clock, utc_now
+from signer.ports.clock import Clock, utc_now
 from signer.private_files import create_once, write_whole
 
 

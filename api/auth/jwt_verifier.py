@@ -21,7 +21,7 @@ from api.auth.verified_tokens import VerifiedToken, VerifiedTokens
 from api.principal import Principal
 from signer import strict_json
 from signer.errors import AuthenticationError, InvalidInputError
-from signer.ports import Clock, utc_now
+from signer.ports.clock import Clock, utc_now
 
 
 Role = Literal["merchant", "signer", "admin", "devops"]

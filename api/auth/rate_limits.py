@@ -18,7 +18,8 @@ from types import MappingProxyType
 from typing import Self
 
 from signer.errors import RateLimitedError, StoreError, StoreUnavailableError
-from signer.ports import Callers, Clock, utc_now
+from signer.ports.clock import Clock, utc_now
+from signer.ports.shared_state import SharedState
 
 
 WINDOW = 60  # Seconds.
@@ -52,7 +53,7 @@ class RateLimit:
         self,
         kind: str,
         limit: int,
-        callers: Callers,
+        callers: SharedState,
         *,
         batch: int = 1,
         clock: Clock = utc_now,
@@ -164,7 +165,7 @@ class RateLimits:
     @classmethod
     def shared(
         cls,
-        callers: Callers,
+        callers: SharedState,
         *,
         refused: int = 60,
         administration: int = 30,

@@ -17,7 +17,7 @@ from signer.private_files import open_atomic
 
 if TYPE_CHECKING:
     from signer.config.settings import Settings
-    from signer.ports import Ledger
+    from signer.ports.ledger import Ledger
 
 
 _PROGRESS_LINES = 100_000

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from api.container import Container
     from signer.books.balances import Openings
     from signer.books.network_books import BookKeeper, Event
-    from signer.ports import ChainHistory
+    from signer.ports.chain_history import ChainHistory
 
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])

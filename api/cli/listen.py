@@ -50,7 +50,7 @@ def listen(
     as a tenant's `webhook` in TENANTS_FILE sends them here.
     """
     from api.server.webhook_listener import WebhookListener
-    from signer.ports import utc_now
+    from signer.ports.clock import utc_now
 
     received: list[str] = []
     is_done = Event()

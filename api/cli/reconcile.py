@@ -105,7 +105,7 @@ def _compare(
     is_whole: bool,
 ) -> BookReport:
     from api.views.books import BookReport
-    from signer.ports import utc_now
+    from signer.ports.clock import utc_now
 
     report = BookReport(period, utc_now())
     for name in names:

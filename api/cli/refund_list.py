@@ -91,7 +91,7 @@ def list_refunds(  # noqa: PLR0913  Its options.
     from api.views.refund_files import write_refunds
     from signer.addresses import parse_address
     from signer.model.refund import Status
-    from signer.ports import RefundFilter
+    from signer.ports.refund_reports import RefundFilter
 
     if status is not None and status not in set(Status):
         raise InvalidInputError(f"must be one of {', '.join(Status)}", field="--status")

@@ -25,12 +25,12 @@ from http_message_signatures import (
 )
 
 from api.cli.refund_file import Row
-from signer.ports import utc_now
+from signer.ports.clock import utc_now
 from signer.private_files import is_private
 
 
 if TYPE_CHECKING:
-    from signer.ports import Clock
+    from signer.ports.clock import Clock
 
 
 @dataclass

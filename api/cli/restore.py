@@ -16,7 +16,7 @@ from signer.errors import ConfigurationError, InvalidInputError, Refusal
 
 
 if TYPE_CHECKING:
-    from signer.ports import Journal
+    from signer.ports.audit_journal import Journal
     from signer.restore.evidence import Evidence
     from signer.restore.plan import RestorePlan
 

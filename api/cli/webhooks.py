@@ -17,7 +17,7 @@ from signer.model.audit_record import Actor
 if TYPE_CHECKING:
     from signer.model.delivery import Delivery
     from signer.model.event import Event
-    from signer.ports import Backlog
+    from signer.ports.event_store import Backlog
     from signer.webhooks.delivery_admin import DeliveryAdmin
 
 
@@ -41,7 +41,7 @@ def list_deliveries(dead: bool, pending: bool, limit: int) -> Result:
     from api.bootstrap import build_container
     from api.views.deliveries import delivery_document
     from signer.model.delivery import DeliveryState
-    from signer.ports import DeliveryFilter
+    from signer.ports.event_store import DeliveryFilter
 
     if dead and pending:
         raise click.UsageError("use --dead or --pending, not both")

@@ -9,7 +9,7 @@ from signer.audit.chain_reader import BrokenChainError, ChainReader
 from signer.audit.checkpoint_notes import Statement
 from signer.audit.hash_chain import GENESIS
 from signer.audit.stored_checkpoints import Verify, find_newest
-from signer.ports import Journal
+from signer.ports.audit_journal import Journal
 from signer.row_macs import RowMACs
 
 

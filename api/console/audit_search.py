@@ -16,7 +16,7 @@ from signer.audit.chain_reader import BATCH
 from signer.audit.sealing_monitor import made_at
 from signer.errors import InvalidInputError
 from signer.model.audit_record import Record, Sealed
-from signer.ports import Journal
+from signer.ports.audit_journal import Journal
 from signer.row_macs import RowMACs
 
 

@@ -11,8 +11,8 @@ from api.container import Container
 from signer.config.networks import Network
 from signer.config.tenants import NO_LIMITS, Tenant
 from signer.model.spending_limits import GAS_PER_HOUR
-from signer.ports import Ledger
-from signer.ports.refund_statistics import GAS, SpentLately
+from signer.ports.ledger import Ledger
+from signer.ports.refund_reports import GAS, SpentLately
 from signer.refunds.allowances import Allowance, Bound, Scope, list_allowances
 from signer.row_macs import RowMACs
 

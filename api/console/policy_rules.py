@@ -7,7 +7,7 @@ from api.metrics.shared_meter import DECIDED, read_counts
 from signer.config.deny_list import DenyList
 from signer.errors import ScreeningUnavailableError
 from signer.policy.live_policy import AnyPolicy
-from signer.ports import SharedCounters
+from signer.ports.shared_state import SharedState
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ def read_rule_files(policy: AnyPolicy) -> Sequence[RuleFile]:
     ]
 
 
-def count_decisions(counters: SharedCounters) -> Sequence[Decided]:
+def count_decisions(counters: SharedState) -> Sequence[Decided]:
     """Return what was decided in all processes, the most frequent first."""
     found = [
         Decided(rule, verdict, path, number)

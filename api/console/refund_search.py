@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 from eth_utils.address import to_checksum_address
 
 from signer.model.refund import Page, Refund, is_refund_id
-from signer.ports import Ledger, RefundFilter
+from signer.ports.ledger import Ledger
+from signer.ports.refund_reports import RefundFilter
 
 
 PAGE_SIZE = 50

@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 
 from api.principal import Principal
 from signer.errors import AuthenticationError
-from signer.ports import Clock
+from signer.ports.clock import Clock
 from signer.row_macs import RowMACs
 
 

@@ -20,7 +20,7 @@ from signer.config.networks import Network
 from signer.model.audit_record import Operation
 from signer.model.refund import Kind
 from signer.policy.facts import Path
-from signer.ports import Journal
+from signer.ports.audit_journal import Journal
 from signer.row_macs import RowMACs
 
 

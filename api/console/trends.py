@@ -17,7 +17,7 @@ from api.console.rendering import format_seconds
 from signer.audit.sealing_monitor import made_at
 from signer.audit.stored_checkpoints import Verify, statement_of
 from signer.model.refund import Status
-from signer.ports import Ledger
+from signer.ports.ledger import Ledger
 
 
 MOST_REFUNDS = 5_000

@@ -8,7 +8,7 @@ from api.console.measurements import Measurements
 from api.container import Container
 from signer.model.key import Key, KeyState
 from signer.model.wallet import UnrecordedTransaction, Wallet
-from signer.ports import Ledger
+from signer.ports.ledger import Ledger
 from signer.refunds.wallet_nonces import read_nonces
 
 

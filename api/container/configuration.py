@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from signer.config.networks import Network
     from signer.config.settings import Settings
     from signer.config.tenants import TenantRegistry
-    from signer.ports import BackendConfig, BackendPlugin
+    from signer.ports.backend_plugin import BackendConfig, BackendPlugin
     from signer.row_macs import RowMACs
     from signer.startup.policy_reload import Rules
     from signer.webhooks.endpoint import Endpoints
@@ -69,7 +69,7 @@ class ConfigurationParts:
     @property
     def backend_config(self) -> BackendConfig:
         """What the plugin may read."""
-        from signer.ports import BackendConfig
+        from signer.ports.backend_plugin import BackendConfig
 
         return BackendConfig(self.settings, self.environ)
 
@@ -83,7 +83,7 @@ class ConfigurationParts:
             ConfigurationError: The plugin, or production, refuses.
         """
         from api.plugins import check_plugin
-        from signer.ports import BackendConfig
+        from signer.ports.backend_plugin import BackendConfig
 
         if serving and not settings.serve_role.has_key:
             return []

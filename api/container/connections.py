@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from api.container.configuration import ConfigurationParts
-from signer.ports import utc_now
+from signer.ports.clock import utc_now
 
 
 if TYPE_CHECKING:
@@ -16,16 +16,13 @@ if TYPE_CHECKING:
     from signer.chain.chain import Chain
     from signer.config.networks import Network
     from signer.config.settings import Settings
-    from signer.ports import (
-        Clock,
-        KeyDirectory,
-        Ledger,
-        NodeProxy,
-        Notifier,
-        ScreeningService,
-        WebhookSender,
-    )
+    from signer.ports.clock import Clock
+    from signer.ports.key_backend import KeyDirectory
+    from signer.ports.ledger import Ledger
+    from signer.ports.node_proxy import NodeProxy
+    from signer.ports.screening_service import ScreeningService
     from signer.ports.treasury import Treasury
+    from signer.ports.webhook_sender import Notifier, WebhookSender
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

@@ -29,7 +29,7 @@ class KeyParts(PolicyParts):
         from signer.keys.keyring import KeyRing
         from signer.keys.signer import SignerFactory
         from signer.keys.signing_alarm import SigningAlarm
-        from signer.ports import Meters
+        from signer.ports.meter import Meters
 
         alarm = SigningAlarm(self.alerts)
         meter = Meters(self.meter, self.shared_meter)

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from signer.audit.log import AuditLog
     from signer.audit.sealing_monitor import SealingAlert
     from signer.config.settings import Settings
-    from signer.ports import Clock, Meter
+    from signer.ports.clock import Clock
+    from signer.ports.meter import Meter
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -94,7 +95,7 @@ class ObservabilityParts(ConnectionParts):
         return SharedMeter()
 
     def _with_traces(self, meter: Meter) -> Meter:
-        from signer.ports import Meters
+        from signer.ports.meter import Meters
 
         tracer = self.open_tracer(self.settings, self.ledger_clock)
         return meter if tracer is None else Meters(meter, tracer)

@@ -30,7 +30,7 @@ from signer.model.key import WATCHED, Key
 from signer.model.stop import Stop
 from signer.model.wallet import Wallet
 from signer.model.worker_row import WorkerRow, find_running, find_stopped
-from signer.ports import Clock, utc_now
+from signer.ports.clock import Clock, utc_now
 
 
 CACHE_SECONDS = 3.0

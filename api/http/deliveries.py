@@ -13,7 +13,7 @@ from api.views.deliveries import delivery_document
 from signer.errors import InvalidInputError
 from signer.model.delivery import DeliveryState
 from signer.model.refund import is_refund_id
-from signer.ports import DeliveryFilter
+from signer.ports.event_store import DeliveryFilter
 from signer.webhooks.delivery_admin import DeliveryAdmin
 
 

@@ -14,7 +14,7 @@ from api.http.waiting_requests import WaitingRequests
 from api.request_context import tenant
 from api.views.events import event_document
 from signer.errors import InvalidInputError
-from signer.ports import EventPage
+from signer.ports.event_store import EventPage
 from signer.webhooks.event_feed import EventFeed
 from signer.webhooks.signatures import PublicKey
 

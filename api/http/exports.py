@@ -8,7 +8,7 @@ from falcon import Response
 from api.http.slots import Slots
 from api.views.refund_files import MEDIA_TYPES, write_refunds
 from signer.errors import RateLimitedError
-from signer.ports import RefundFilter, RefundSearch
+from signer.ports.refund_reports import RefundFilter, RefundReports
 
 
 _AT_ONCE = 4
@@ -18,7 +18,7 @@ _AT_ONCE = 4
 class Exports:
     """Sends files of refunds; a caller gets one at a time."""
 
-    def __init__(self, search: RefundSearch) -> None:
+    def __init__(self, search: RefundReports) -> None:
         self._search = search
         self._slots = Slots(_AT_ONCE)
 

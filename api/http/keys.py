@@ -23,7 +23,7 @@ from signer.keys.failover import Failover
 from signer.keys.reinstatement import Reinstatement
 from signer.keys.rotation import Rotation
 from signer.keys.rotation_options import AWAITING_FUNDS, RotationOptions
-from signer.ports import KeyStore
+from signer.ports.key_store import KeyStore
 
 
 _FAILOVER_FIELDS = {"newKeyId": str, "dryRun": bool}

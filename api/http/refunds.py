@@ -25,7 +25,7 @@ from signer.model.acceptance import PENDING_ANSWER
 from signer.model.refund import UNRESERVED, is_refund_id
 from signer.model.refund import Refund as AnyRefund
 from signer.model.signed_request import SignedRequest
-from signer.ports import RefundSearch
+from signer.ports.refund_reports import RefundReports
 from signer.refunds.explain import Explainer
 from signer.refunds.request_body import read_refund
 from signer.refunds.service import (
@@ -146,7 +146,7 @@ class Refunds(_WaitingResource):
         return self._refunds.remember_answer(refund, refund_answer(refund))
 
     def __init__(
-        self, refunds: RefundService, waiting: WaitingRequests, search: RefundSearch
+        self, refunds: RefundService, waiting: WaitingRequests, search: RefundReports
     ) -> None:
         super().__init__(refunds, waiting)
         self._search = search

@@ -24,7 +24,8 @@ from signer.config.networks import Network
 from signer.model.key import KeyState, find_active_key
 from signer.model.refund import OPEN
 from signer.open_approvals import read_open_approvals
-from signer.ports import Clock, Ledger
+from signer.ports.clock import Clock
+from signer.ports.ledger import Ledger
 
 
 _RECENT = timedelta(minutes=5)

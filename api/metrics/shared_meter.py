@@ -15,7 +15,9 @@ from api.metrics.names import OTHER
 from signer.errors import HotWalletError
 from signer.model.decision import Verdict
 from signer.policy.facts import Path
-from signer.ports import Clock, Meter, SharedCounters
+from signer.ports.clock import Clock
+from signer.ports.meter import Meter
+from signer.ports.shared_state import SharedState
 
 
 FLUSH_SECONDS = 5.0
@@ -145,7 +147,7 @@ class SharedMeter(Meter):
         self._count(TOOK, named, _SUM, by=round(seconds * 1000))
 
     def run(
-        self, counters: SharedCounters, clock: Clock, wait: Callable[[float], bool]
+        self, counters: SharedState, clock: Clock, wait: Callable[[float], bool]
     ) -> None:
         """Store the counts until *wait* returns true, and when the process ends."""
         atexit.register(partial(self.flush_at_exit, counters, clock))
@@ -155,7 +157,7 @@ class SharedMeter(Meter):
             except HotWalletError as e:
                 self._log.warning("counts-not-stored", code=e.code)
 
-    def flush(self, counters: SharedCounters, clock: Clock) -> None:
+    def flush(self, counters: SharedState, clock: Clock) -> None:
         """
         Store the counts; after a StoreError they are kept for the next time.
 
@@ -172,7 +174,7 @@ class SharedMeter(Meter):
                 self._counts.update(counts)
             raise
 
-    def flush_at_exit(self, counters: SharedCounters, clock: Clock) -> None:
+    def flush_at_exit(self, counters: SharedState, clock: Clock) -> None:
         """Store the counts, if the database answers."""
         with suppress(HotWalletError):
             self.flush(counters, clock)

@@ -21,7 +21,7 @@ from signer.chain.chain import COIN_DECIMALS
 from signer.keys.throttle_window import ThrottleWindow
 from signer.model.network_view import NetworkView
 from signer.model.refund import Refund, Status
-from signer.ports import Meter
+from signer.ports.meter import Meter
 
 
 _SIGNATURE_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)

@@ -17,7 +17,8 @@ from api.health.readiness import NetworkLook
 from api.metrics import catalogue
 from api.metrics.catalogue import Spec
 from signer.model.worker_row import WorkerRow, find_running, find_stopped
-from signer.ports import Clock, WorkerStore
+from signer.ports.clock import Clock
+from signer.ports.shared_state import SharedState
 
 
 _LATEST = 2**33  # Seconds since 1970 that a date can have.
@@ -34,7 +35,7 @@ Sample = tuple[str, Mapping[str, str], float]
 class WorkersCollector:
     """A ``prometheus_client`` collector that reads the workers' rows at each scrape."""
 
-    def __init__(self, store: WorkerStore, clock: Clock) -> None:
+    def __init__(self, store: SharedState, clock: Clock) -> None:
         """Report the workers of *store*, whose clock *clock* is."""
         self._store = store
         self._clock = clock

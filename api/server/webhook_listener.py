@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from signer.errors import InvalidInputError
-from signer.ports import Clock
+from signer.ports.clock import Clock
 from signer.webhooks.signatures import VerifyingKey, verify
 
 

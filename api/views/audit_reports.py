@@ -9,7 +9,7 @@ from signer.audit.cloudtrail import SignEvent
 from signer.audit.configurations import ConfigurationReport
 from signer.audit.reconcile import Reconciliation
 from signer.audit.verdict import Verdict
-from signer.ports import Checkpoint
+from signer.ports.audit_journal import Checkpoint
 
 
 _MAX_ID = 100

@@ -13,7 +13,7 @@ from signer.books.differences import Difference
 from signer.books.network_books import NetworkBooks
 from signer.books.period import Period
 from signer.errors import HotWalletError, InvalidInputError
-from signer.ports import Header
+from signer.ports.chain_history import Header
 from signer.strict_json import parse
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from signer.model.refund import Refund, SignedTransaction
-    from signer.ports import NodeStatus
+    from signer.ports.chain import NodeStatus
     from signer.refunds.explanation import Explanation, FeeStatus
     from signer.refunds.wallet_reconciliation import WalletStatus
     from signer.refunds.wallet_repair import RepairResult

@@ -7,7 +7,7 @@ from typing import Any
 from api.views.csv_files import write_csv
 from api.views.refunds import refund_document
 from signer.model.refund import Refund
-from signer.ports import RefundFilter, RefundSearch
+from signer.ports.refund_reports import RefundFilter, RefundReports
 
 
 MEDIA_TYPES = {"csv": "text/csv; charset=utf-8", "jsonl": "application/jsonl"}
@@ -24,7 +24,7 @@ _COLUMNS = (
 
 
 def write_refunds(
-    search: RefundSearch, wanted: RefundFilter, format_: str
+    search: RefundReports, wanted: RefundFilter, format_: str
 ) -> Iterator[str]:
     """
     Yield a file with all *wanted* refunds, newest first, in pieces.

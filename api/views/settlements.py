@@ -8,7 +8,7 @@ from signer.amounts import format_units
 from signer.books.assets import COIN_ASSET
 from signer.books.used_nonces import UsedNonce
 from signer.model.refund import Refund
-from signer.ports import Header
+from signer.ports.chain_history import Header
 
 
 COLUMNS = (

@@ -20,7 +20,7 @@ from botocore.parsers import create_parser  # type: ignore[import-untyped]
 
 from backends.aws_kms.client_parts import read_client_parts
 from backends.aws_kms.errors import request_id
-from signer.ports import KeyId
+from signer.ports.key_backend import KeyId
 
 
 if TYPE_CHECKING:

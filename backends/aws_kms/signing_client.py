@@ -31,7 +31,7 @@ from signer.errors import (
     BackendThrottledError,
     BackendUnavailableError,
 )
-from signer.ports import DeviceSignature, KeyId
+from signer.ports.key_backend import DeviceSignature, KeyId
 
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ from signer.errors import (
     EncodingError,
     KeyUnusableError,
 )
-from signer.ports import KeyId
+from signer.ports.key_backend import KeyId
 
 
 ALGORITHM = "EC_SIGN_SECP256K1_SHA256"

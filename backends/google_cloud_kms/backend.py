@@ -28,7 +28,7 @@ from signer.errors import (
     KeyNotFoundError,
     KeyUnusableError,
 )
-from signer.ports import DeviceSignature, KeyId
+from signer.ports.key_backend import DeviceSignature, KeyId
 
 
 T = TypeVar("T")

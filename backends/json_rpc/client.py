@@ -23,7 +23,7 @@ from signer.errors import (
     Refusal,
 )
 from signer.outcomes import require
-from signer.ports import (
+from signer.ports.chain import (
     Block,
     Call,
     Fees,

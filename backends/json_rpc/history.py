@@ -14,7 +14,7 @@ from backends.json_rpc.outcomes import attempt
 from backends.json_rpc.quorum_rules import QuorumRule, agreed
 from signer.errors import ChainError, ChainUnavailableError
 from signer.outcomes import require
-from signer.ports import Header, Settled, TokenTransfer
+from signer.ports.chain_history import Header, Settled, TokenTransfer
 
 
 T = TypeVar("T")

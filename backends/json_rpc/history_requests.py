@@ -19,7 +19,7 @@ from backends.json_rpc.requests import ImpossibleResponseError, send
 from signer.chain.erc20 import TRANSFER_EVENT, encode_balance_of
 from signer.errors import ChainError
 from signer.outcomes import require
-from signer.ports import Header, Settled, TokenTransfer
+from signer.ports.chain_history import Header, Settled, TokenTransfer
 
 
 T = TypeVar("T")

@@ -14,7 +14,7 @@ from backends.json_rpc.responses import most_informative
 from backends.json_rpc.tracked_node import TrackedNode
 from signer.errors import ChainError, ChainUnavailableError
 from signer.outcomes import require
-from signer.ports import NodeStatus
+from signer.ports.chain import NodeStatus
 
 
 _T = TypeVar("_T")

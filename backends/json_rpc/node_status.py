@@ -10,7 +10,7 @@ from backends.json_rpc.parsing import quantity
 from backends.json_rpc.tracked_node import OtherChainError
 from signer.errors import ChainError, ChainUnavailableError
 from signer.outcomes import require
-from signer.ports import NodeStatus, TransactionState
+from signer.ports.chain import NodeStatus, TransactionState
 
 
 def request_status(

@@ -12,7 +12,7 @@ from typing import Any
 
 from eth_utils.address import to_checksum_address
 
-from signer.ports import Block, Log, MinedTransaction, Receipt, TransactionState
+from signer.ports.chain import Block, Log, MinedTransaction, Receipt, TransactionState
 
 
 Result = Mapping[str, Any]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from statistics import median_high, median_low
 from typing import Any, Generic, TypeVar
 
-from signer.ports import Block, Fees, MinedTransaction, Receipt
+from signer.ports.chain import Block, Fees, MinedTransaction, Receipt
 
 
 _T = TypeVar("_T")

@@ -19,7 +19,7 @@ from backends.json_rpc.outcomes import attempt
 from backends.json_rpc.parsing import Result, data, digest, quantity
 from signer.errors import ChainError, ChainUnavailableError
 from signer.outcomes import require
-from signer.ports import Block, Call, Fees, MinedTransaction, Receipt
+from signer.ports.chain import Block, Call, Fees, MinedTransaction, Receipt
 
 
 _T = TypeVar("_T")

@@ -17,7 +17,7 @@ from pydantic import SecretStr
 
 from backends.open_telemetry.ids import RefundIds
 from backends.open_telemetry.tracer import RefundTracer
-from signer.ports import Clock
+from signer.ports.clock import Clock
 
 
 _TIMEOUT_SECONDS = 5  # Of a request; also the longest delay when the process ends.

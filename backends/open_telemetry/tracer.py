@@ -26,7 +26,8 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from backends.open_telemetry.ids import ACCEPTANCE, RefundIds, acceptance
 from signer.model import refund as refunds
 from signer.model.refund import Refund
-from signer.ports import Clock, Meter
+from signer.ports.clock import Clock
+from signer.ports.meter import Meter
 
 
 _STEPS = {

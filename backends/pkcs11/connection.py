@@ -10,7 +10,7 @@ from backends.pkcs11 import keys as pkcs11_keys
 from backends.pkcs11.cryptoki import Library
 from backends.pkcs11.errors import TokenLostError, map_error
 from signer.errors import BackendError, KeyNotFoundError
-from signer.ports import KeyId
+from signer.ports.key_backend import KeyId
 
 
 T = TypeVar("T")

@@ -5,7 +5,8 @@ from functools import partial
 
 from signer.config.settings import AWS_KMS
 from signer.errors import Refusal
-from signer.ports import BackendConfig, BackendPlugin, KeyDirectory
+from signer.ports.backend_plugin import BackendConfig, BackendPlugin
+from signer.ports.key_backend import KeyDirectory
 
 
 _ATTEMPTS = 3

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from backends.google_cloud_kms.key_names import FORMAT, is_version_name
 from backends.google_cloud_kms.options import ENDPOINT, GoogleCloudKMSOptions
 from signer.errors import Refusal
-from signer.ports import BackendConfig, BackendPlugin, KeyDirectory
+from signer.ports.backend_plugin import BackendConfig, BackendPlugin
+from signer.ports.key_backend import KeyDirectory
 from signer.redact import quiet_vendor_loggers
 
 

@@ -7,8 +7,9 @@ from sqlalchemy import Connection, Select, bindparam, func, select, text
 
 from backends.sql.audit_rows import write
 from backends.sql.database import Tables
-from backends.sql.schema import approvals, refunds
+from backends.sql.schema import accepted_limits, approvals, refunds
 from backends.sql.sealed_rows import SealedRows, select_flagged
+from signer.model.accepted_limits import AcceptedLimits
 from signer.model.approval import Approval, ApprovalUse
 from signer.model.audit_record import Record
 from signer.row_macs import RowMACs
@@ -68,8 +69,11 @@ def use_approval(
         write(connection, macs, use.record)
 
 
+_ROW = select(accepted_limits)
+
+
 class ApprovalTables(Tables):
-    """Implements ``signer.ports.ApprovalStore``."""
+    """The approvals and the accepted limits of ``ControlStore``."""
 
     def put_approval(
         self, before: Approval | None, after: Approval, record: Record
@@ -105,3 +109,28 @@ class ApprovalTables(Tables):
 
     def _approval_rows(self, connection: Connection) -> SealedRows[Approval]:
         return SealedRows(connection, self._macs, approvals, Approval)
+
+    def accepted_limits(self) -> AcceptedLimits | None:
+        found = self._database.run(lambda c: select_flagged(self._limits_rows(c), _ROW))
+        return found[0] if found else None
+
+    def accept_limits(
+        self,
+        before: AcceptedLimits | None,
+        after: AcceptedLimits,
+        record: Record,
+        use: ApprovalUse | None = None,
+    ) -> None:
+        def work(connection: Connection) -> None:
+            rows = self._limits_rows(connection)
+            if before is None:
+                rows.insert(after)
+            else:
+                rows.replace(before, after)
+            use_approval(connection, self._macs, use)
+            write(connection, self._macs, record)
+
+        self._database.transaction(work)
+
+    def _limits_rows(self, connection: Connection) -> SealedRows[AcceptedLimits]:
+        return SealedRows(connection, self._macs, accepted_limits, AcceptedLimits)

@@ -17,7 +17,6 @@ from sqlalchemy import (
 from sqlalchemy.types import BigInteger
 
 from backends.sql.advisory_locks import lock_keys
-from backends.sql.audit_forgeries import find_forged
 from backends.sql.audit_rows import write
 from backends.sql.database import Tables
 from backends.sql.key_rows import KeyRows
@@ -26,17 +25,62 @@ from backends.sql.schema import audit_checkpoints, audit_records
 from backends.sql.spending import count_documents
 from backends.sql.stops import require_running
 from backends.sql.urls import POSTGRESQL
+from signer.audit.canonical_json import is_canonical
 from signer.audit.chain_reader import BATCH
+from signer.audit.forgeries import declared_by, hash_id
 from signer.audit.hash_chain import GENESIS, sealed
 from signer.errors import KeyRotatedError, StaleStateError
 from signer.model.audit_record import Record, Sealed
 from signer.model.key import SigningCondition
-from signer.ports import Checkpoint, DeclareForged, Sealing
+from signer.ports.audit_journal import Checkpoint, DeclareForged, Sealing
+from signer.row_macs import RowMACs
+
+
+_record = audit_records.c
+
+_SEALED_ROWS = (
+    select(_record.sequence, _record.id, _record.body, _record.mac)
+    .where(_record.sequence > bindparam("after"))
+    .order_by(_record.sequence)
+    .limit(2 * BATCH)
+)
+
+
+def find_forged(
+    connection: Connection, macs: RowMACs, verified: int | None, size: int
+) -> tuple[list[str], int]:
+    """
+    Return the ids of sealed records that are forged and not declared yet.
+
+    The hashes of the chain need no key, so a program with a worker's role can also seal
+    its record.  Only the MAC shows it.
+
+    The chain has *size* records; those up to *verified* were verified before.  Also
+    return the last sequence that is verified now.  Without *verified*, the last
+    ``BATCH`` records are verified, from the first one that has a valid MAC, and as many
+    before them are read for that and for declarations.
+    """
+    after, first = verified or 0, 0
+    if verified is None:
+        after, first = max(0, size - 2 * BATCH), size - BATCH
+    rows = connection.execute(_SEALED_ROWS, {"after": after}).all()
+    found = list[str]()
+    declared = set[str]()
+    # The oldest records may be from before a rotation of the MAC key.  They prove
+    # nothing, and are not forged, unless they have a form that no record of ours has.
+    is_after_ours = verified is not None
+    for sequence, id_, body, mac in rows:
+        record = Record(id_, body)
+        if macs.is_valid(mac, record):
+            declared |= declared_by(record)
+            is_after_ours = True
+        elif sequence > first and (is_after_ours or not is_canonical(record)):
+            found.append(id_)
+    forged = [id_ for id_ in found if hash_id(id_) not in declared]
+    return forged, rows[-1].sequence if rows else size
 
 
 SEALING_LOCK = 0x6175646974736561  # "auditsea"; the sealing process holds it.
-
-_record = audit_records.c
 
 _TRY_TO_SEAL = select(
     func.pg_try_advisory_xact_lock(bindparam("lock", type_=BigInteger))

@@ -20,7 +20,7 @@ from backends.sql.wallet_rows import of_wallet, select_sightings, wallet_key
 from signer.audit.actions import SUCCESS, AuditAction
 from signer.model.audit_record import Record
 from signer.model.refund import Kind, Refund, Status
-from signer.ports import Attempt, BookToken, NonceEntry
+from signer.ports.book_reader import Attempt, BookToken, NonceEntry
 
 
 _first = bindparam("first", type_=refunds.c.nonce.type)

@@ -37,7 +37,7 @@ _REQUEST = (
 
 
 class CancellationTables(Tables):
-    """Implements ``signer.ports.Cancellations``."""
+    """Implements ``signer.ports.RefundStore``."""
 
     def request_cancellation(
         self, refund: Refund, at: datetime, record: Record

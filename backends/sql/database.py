@@ -29,7 +29,8 @@ from backends.sql.sqlite_watch import SQLiteWatches
 from backends.sql.urls import SQLITE, parse_url
 from signer.errors import ConfigurationError, HotWalletError, Refusal
 from signer.model.spending_limits import hour_number
-from signer.ports import Clock, Topic, Watch, utc_now
+from signer.ports.clock import Clock, utc_now
+from signer.ports.refund_store import Topic, Watch
 from signer.row_macs import RowMACs
 
 
@@ -180,7 +181,7 @@ class Database:
         return self._retry_while_busy(attempt)
 
     def watch(self, topic: Topic) -> AbstractContextManager[Watch]:
-        """Implements ``signer.ports.Watches``."""
+        """Implements ``signer.ports.RefundStore``."""
         return self._process().watches.watch(topic)
 
     def connections(self) -> tuple[int, int]:

@@ -26,8 +26,7 @@ from sqlalchemy.sql.dml import ReturningUpdate
 from backends.sql.advisory_locks import share_events
 from backends.sql.columns import UTCDateTime
 from backends.sql.database import Tables
-from backends.sql.event_rows import find_events
-from backends.sql.schema import webhook_deliveries
+from backends.sql.schema import events, refunds, webhook_deliveries
 from backends.sql.validation import is_storable
 from signer.model.delivery import NOT_AUTHENTIC, Delivery, DeliveryState
 from signer.model.event import Event
@@ -39,6 +38,43 @@ from signer.ports.event_store import (
     DeliveryFilter,
     DueDelivery,
 )
+from signer.row_macs import RowMACs
+
+
+_BY_ID = select(events).where(
+    events.c.id.in_(bindparam("ids", type_=events.c.id.type, expanding=True))
+)
+
+_REFUNDS = select(refunds).where(
+    refunds.c.id.in_(bindparam("ids", type_=refunds.c.id.type, expanding=True))
+)
+
+
+def find_events(
+    connection: Connection, macs: RowMACs, ids: Collection[str]
+) -> Mapping[str, tuple[Event, Refund]]:
+    """Return by id the authentic events, each with its authentic refund."""
+    if not ids:
+        return {}
+    rows = connection.execute(_BY_ID, {"ids": sorted(ids)})
+    return with_refunds(connection, macs, [Event(*row) for row in rows])
+
+
+def with_refunds(
+    connection: Connection, macs: RowMACs, found: Sequence[Event]
+) -> Mapping[str, tuple[Event, Refund]]:
+    """Return by id the authentic events of *found*, each with its authentic refund."""
+    authentic = [each for each in found if macs.is_valid(each.mac, each)]
+    if not authentic:
+        return {}
+    ids = sorted({event.refund_id for event in authentic})
+    rows = (Refund(*row) for row in connection.execute(_REFUNDS, {"ids": ids}))
+    refunds_ = {row.id: row for row in rows if macs.is_valid(row.mac, row)}
+    return {
+        event.id: (event, refund)
+        for event in authentic
+        if (refund := refunds_.get(event.refund_id)) and event.is_about(refund)
+    }
 
 
 _row = webhook_deliveries.c

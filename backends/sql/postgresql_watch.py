@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from signer.ports import Topic, Watch
+from signer.ports.refund_store import Topic, Watch
 
 
 UNHEARD_SECONDS = 0.2

@@ -49,7 +49,7 @@ def postponing(*names: str) -> Update:
 
 
 class QueueTables(Tables):
-    """The queues of ``signer.ports.Store``."""
+    """The queues of ``signer.ports.RefundStore``."""
 
     def postpone_queue(
         self, queue: Queue, *, now: datetime, until: datetime, code: str

@@ -98,7 +98,7 @@ def find_approved(
 
 
 class RefundApprovalTables(Tables):
-    """The refunds of ``signer.ports.Store`` that wait for an approval."""
+    """The refunds of ``signer.ports.RefundStore`` that wait for an approval."""
 
     def decided_refunds(
         self, now: datetime, since: datetime, limit: int

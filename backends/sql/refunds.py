@@ -46,7 +46,7 @@ from signer.model.refund import (
     Status,
 )
 from signer.model.signed_request import SignedRequest
-from signer.ports import Change
+from signer.ports.refund_store import Change
 
 
 # Longer than any claim or delay lasts.
@@ -57,7 +57,7 @@ _TRIES = 5
 
 
 class RefundTables(Tables):
-    """The refunds of ``signer.ports.Store``: their moves, signed bytes and answers."""
+    """Refunds of ``RefundStore``: their moves, signed bytes and answers."""
 
     def find(self, tenant: str, idempotency_key: str) -> Refund | None:
         if not (is_storable(tenant) and is_storable(idempotency_key)):

@@ -46,7 +46,7 @@ from signer.model.refund import Refund, Status
 from signer.model.spending_limits import Spent
 from signer.model.tenant_block import TenantBlock
 from signer.model.wallet import Wallet
-from signer.ports import Reservation
+from signer.ports.refund_store import Reservation
 from signer.row_macs import RowMACs
 
 
@@ -229,7 +229,7 @@ def _record_intents(
 
 
 class ReservationTables(Tables):
-    """The reservations of ``signer.ports.Store``."""
+    """The reservations of ``signer.ports.RefundStore``."""
 
     def reserve_all(
         self,

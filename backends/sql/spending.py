@@ -37,8 +37,8 @@ from signer.model.spending_limits import (
     Spent,
     hour_number,
 )
-from signer.ports import Reservation
-from signer.ports.refund_statistics import GAS
+from signer.ports.refund_reports import GAS
+from signer.ports.refund_store import Reservation
 from signer.row_macs import RowMACs
 
 

@@ -10,7 +10,7 @@ import apsw
 from backends.sql import sqlite_dbapi
 from backends.sql.sqlite import BUSY_SECONDS, SQLiteFile
 from signer.errors import StoreError
-from signer.ports import Topic, Watch
+from signer.ports.refund_store import Topic, Watch
 
 
 UNREADABLE_SECONDS = 0.2

@@ -83,7 +83,7 @@ def _first_in_force(found: Sequence[Row]) -> Row | None:
 
 
 class StopTables(Tables):
-    """Implements ``signer.ports.StopStore`` and ``signer.ports.TenantBlocks``."""
+    """Implements ``signer.ports.ControlStore`` and ``signer.ports.ControlStore``."""
 
     def stop(self, stop: Stop) -> bool:
         return self._begin(STOPS, stop)

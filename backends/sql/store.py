@@ -1,32 +1,28 @@
-"""The ledger on SQLite or PostgreSQL: every port of ``signer.ports.Ledger``."""
+"""The ledger on SQLite or PostgreSQL: every port of ``Ledger``."""
 
 from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from backends.sql.accepted_limits import LimitsTables
 from backends.sql.approvals import ApprovalTables
 from backends.sql.audit import AuditTables
 from backends.sql.books import BookTables
-from backends.sql.callers import CallerTables
 from backends.sql.cancellations import CancellationTables
 from backends.sql.database import Database
 from backends.sql.deliveries import DeliveryTables
 from backends.sql.events import EventTables
 from backends.sql.health import require_health
 from backends.sql.keys import KeyTables
-from backends.sql.payment_statistics import PaymentStatisticsTables
 from backends.sql.queues import QueueTables
 from backends.sql.refund_approvals import RefundApprovalTables
-from backends.sql.refund_search import SearchTables
-from backends.sql.refund_statistics import StatisticsTables
+from backends.sql.refund_reports import ReportTables
 from backends.sql.refunds import RefundTables
 from backends.sql.reservations import ReservationTables
-from backends.sql.retention import RetentionTables
+from backends.sql.shared_state import SharedTables
 from backends.sql.stops import StopTables
 from backends.sql.wallets import WalletTables
-from backends.sql.workers import WorkerTables
-from signer.ports import Clock, Topic, Watch
+from signer.ports.clock import Clock
+from signer.ports.refund_store import Topic, Watch
 from signer.row_macs import RowMACs
 
 
@@ -43,17 +39,12 @@ class SQLStore(
     WalletTables,
     EventTables,
     DeliveryTables,
-    RetentionTables,
     StopTables,
     ApprovalTables,
-    LimitsTables,
-    PaymentStatisticsTables,
-    StatisticsTables,
-    SearchTables,
+    ReportTables,
     KeyTables,
     AuditTables,
-    CallerTables,
-    WorkerTables,
+    SharedTables,
     BookTables,
 ):
     """

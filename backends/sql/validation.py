@@ -52,7 +52,7 @@ def is_address(text: str) -> bool:
 
 def require_new(refund: Refund, *, is_proposed: bool) -> None:
     """
-    Check the argument of ``Store.accept_all``; *is_proposed*: it awaits an approval.
+    Check the argument of ``accept_all``; *is_proposed*: it awaits an approval.
 
     Raises:
         InvalidInputError: A text field is too long, or cannot be stored.
@@ -80,7 +80,7 @@ def require_texts(refund: Refund) -> None:
 
 def require_page(limit: int, cursor: str | None) -> None:
     """
-    Check the arguments of ``Store.list``.
+    Check the arguments of ``RefundStore.list``.
 
     Raises:
         InvalidInputError: *limit* or *cursor* is out of range.
@@ -95,7 +95,7 @@ def require_step(
     before: Refund, after: Refund, transaction: SignedTransaction | None
 ) -> None:
     """
-    Check the arguments of ``Store.save``.
+    Check the arguments of ``RefundStore.save``.
 
     Raises:
         ValueError: The change is not allowed; a programming error.

@@ -110,7 +110,7 @@ _GAPS = (
 
 
 class WalletTables(Tables):
-    """The wallets of ``signer.ports.Store``."""
+    """The wallets of ``signer.ports.RefundStore``."""
 
     def wallet(self, chain_id: int, sender: str) -> Wallet | None:
         return self._database.run(

@@ -25,7 +25,7 @@ from signer.audit.checkpoints import CheckpointKey, Verifier
 from signer.audit.export import export
 from signer.audit.verify import Verification
 from signer.model.audit_record import Record
-from signer.ports import utc_now
+from signer.ports.clock import utc_now
 from tests.support.ledgers import open_ledger, seal, write_mac_key
 
 

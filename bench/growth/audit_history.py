@@ -18,7 +18,7 @@ from signer.audit.checkpoints import CheckpointKey
 from signer.audit.hash_chain import GENESIS, sealed
 from signer.audit.log import AuditLog
 from signer.model.audit_record import Operation, Purpose, Record, Subject
-from signer.ports import Checkpoint
+from signer.ports.audit_journal import Checkpoint
 from tests.support.ledgers import ROW_MACS
 
 

@@ -9,7 +9,7 @@ from eth_abi.abi import decode, encode
 
 from signer.crypto.transactions import SignedBytes
 from signer.errors import ChainError
-from signer.ports import (
+from signer.ports.chain import (
     Block,
     Call,
     ChainClient,

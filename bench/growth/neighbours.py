@@ -17,7 +17,7 @@ from signer.config.tenants import Tenant, TenantRegistry
 from signer.model.acceptance import Acceptance
 from signer.model.audit_record import Actor
 from signer.model.refund import Refund, RefundRequest, Status
-from signer.ports import utc_now
+from signer.ports.clock import utc_now
 from signer.refunds.policy import admit
 from tests.support.refunds import REQUEST, FakeClock
 

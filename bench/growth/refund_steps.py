@@ -17,7 +17,8 @@ from signer.model.audit_record import Record
 from signer.model.refund import HOLD, Refund, Status
 from signer.model.spending_limits import Limits
 from signer.outcomes import require
-from signer.ports import Change, Reservation, utc_now
+from signer.ports.clock import utc_now
+from signer.ports.refund_store import Change, Reservation
 from signer.refunds.confirmations import ConfirmationTracker
 from signer.refunds.explain import Explainer
 from signer.refunds.row_alarm import RowAlarm

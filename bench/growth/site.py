@@ -14,7 +14,7 @@ from signer.keys.keyring import KeyRing
 from signer.keys.signer import Signer
 from signer.model.acceptance import Acceptance
 from signer.model.audit_record import Actor
-from signer.ports import Ledger
+from signer.ports.ledger import Ledger
 from signer.refunds.policy import admit
 from tests.support.ledgers import open_ledger
 from tests.support.refunds import NETWORK, REQUEST, World, signer, watched

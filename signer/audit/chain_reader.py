@@ -6,7 +6,7 @@ from signer.audit.checkpoint_notes import Statement
 from signer.audit.hash_chain import GENESIS, link
 from signer.errors import HotWalletError
 from signer.model.audit_record import Sealed
-from signer.ports import Journal
+from signer.ports.audit_journal import Journal
 
 
 BATCH = 1000

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from signer.audit.canonical_json import is_canonical
 from signer.audit.sealing_monitor import made_at
 from signer.model.audit_record import Record
-from signer.ports import Journal
+from signer.ports.audit_journal import Journal
 
 
 INTERVAL = timedelta(seconds=60)

@@ -22,7 +22,8 @@ from signer.audit.checkpoint_schedule import INTERVAL, RECORDS, find_unsigned
 from signer.audit.checkpoints import CheckpointKey, Verifier
 from signer.audit.stored_checkpoints import Newest, find_newest, statement_of
 from signer.errors import InvalidInputError
-from signer.ports import Checkpoint, Clock, Journal
+from signer.ports.audit_journal import Checkpoint, Journal
+from signer.ports.clock import Clock
 
 
 VERIFY_SECONDS = 0.1

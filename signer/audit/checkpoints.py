@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from signer.audit.checkpoint_notes import KIND, Statement, parse
 from signer.errors import ConfigurationError, InvalidInputError, Refusal
-from signer.ports import Checkpoint
+from signer.ports.audit_journal import Checkpoint
 from signer.private_files import is_private
 
 

@@ -17,7 +17,7 @@ from signer.audit.forgeries import genuine, read_fields
 from signer.audit.log import AuditLog
 from signer.config.digest import SHORT_DIGITS, Configuration, describes
 from signer.model.audit_record import Actor, Operation, Record
-from signer.ports import Journal
+from signer.ports.audit_journal import Journal
 
 
 _PAYING = frozenset(

@@ -19,7 +19,7 @@ from signer.audit.hash_chain import GENESIS
 from signer.audit.stored_checkpoints import MAX_SIZE, statement_of
 from signer.errors import InvalidInputError
 from signer.model.audit_record import Record, Sealed
-from signer.ports import Checkpoint, Journal
+from signer.ports.audit_journal import Checkpoint, Journal
 
 
 def export(journal: Journal, origin: str) -> Iterator[bytes]:

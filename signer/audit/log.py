@@ -26,7 +26,8 @@ from signer.model.audit_record import (
     Subject,
 )
 from signer.model.key import SigningCondition
-from signer.ports import Clock, Journal, utc_now
+from signer.ports.audit_journal import Journal
+from signer.ports.clock import Clock, utc_now
 from signer.redact import key_prefix, redact_event, sanitize
 
 

@@ -19,7 +19,8 @@ from signer.audit.log import AuditLog
 from signer.audit.sealing_monitor import SealingAlert, made_at
 from signer.errors import HotWalletError
 from signer.model.audit_record import Operation, Record
-from signer.ports import Checkpoint, Clock, Journal, utc_now
+from signer.ports.audit_journal import Checkpoint, Journal
+from signer.ports.clock import Clock, utc_now
 
 
 LOOK_SECONDS = 0.25

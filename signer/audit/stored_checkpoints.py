@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from signer.audit.checkpoint_notes import Statement, parse
 from signer.errors import InvalidInputError
-from signer.ports import Checkpoint, Journal
+from signer.ports.audit_journal import Checkpoint, Journal
 
 
 MAX_READ = 200

@@ -8,7 +8,7 @@ from signer.amounts import format_units
 from signer.chain.chain import COIN_DECIMALS
 from signer.config.networks import Network
 from signer.model.refund import COIN, COIN_ADDRESS
-from signer.ports import BookToken
+from signer.ports.book_reader import BookToken
 
 
 @dataclass(frozen=True, slots=True)

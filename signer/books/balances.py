@@ -9,7 +9,7 @@ from signer.books.assets import Assets
 from signer.books.period import BlockRange, windows
 from signer.errors import ChainUnavailableError
 from signer.model.refund import COIN_ADDRESS
-from signer.ports import ChainHistory
+from signer.ports.chain_history import ChainHistory
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,13 +18,8 @@ from signer.books.period import REORGANISED, BlockRange
 from signer.books.used_nonces import NO_NONCE, UsedNonce, read_payments
 from signer.errors import ChainUnavailableError, RowNotAuthenticError
 from signer.model.refund import Refund
-from signer.ports import (
-    BookReader,
-    ChainHistory,
-    NonceEntry,
-    Settled,
-    TokenTransfer,
-)
+from signer.ports.book_reader import BookReader, NonceEntry
+from signer.ports.chain_history import ChainHistory, Settled, TokenTransfer
 
 
 _PAGE = 500

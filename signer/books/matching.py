@@ -8,7 +8,8 @@ from signer.books.assets import Assets
 from signer.books.differences import Code, Difference
 from signer.books.used_nonces import NO_NONCE, Payment, UsedNonce
 from signer.model.refund import COIN_ADDRESS, Kind, Refund, Status
-from signer.ports import NonceEntry, Settled
+from signer.ports.book_reader import NonceEntry
+from signer.ports.chain_history import Settled
 
 
 class Matcher:

@@ -19,7 +19,8 @@ from signer.books.period import (
 from signer.books.used_nonces import UsedNonce
 from signer.config.networks import Network
 from signer.errors import ChainUnavailableError
-from signer.ports import BookReader, ChainHistory
+from signer.ports.book_reader import BookReader
+from signer.ports.chain_history import ChainHistory
 
 
 @dataclass(frozen=True, slots=True)

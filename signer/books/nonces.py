@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 from signer.books.period import REORGANISED, BlockRange
 from signer.errors import ChainUnavailableError
-from signer.ports import BookReader, ChainHistory, NonceEntry, Settled
+from signer.ports.book_reader import BookReader, NonceEntry
+from signer.ports.chain_history import ChainHistory, Settled
 
 
 _PAGE = 200

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from signer.errors import InvalidInputError
-from signer.ports import ChainHistory, Header
+from signer.ports.chain_history import ChainHistory, Header
 
 
 LATE_SECONDS = 3600

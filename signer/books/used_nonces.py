@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from signer.chain.erc20 import read_mark
 from signer.model.refund import COIN_ADDRESS
-from signer.ports import Attempt, NonceEntry, Settled, TokenTransfer
+from signer.ports.book_reader import Attempt, NonceEntry
+from signer.ports.chain_history import Settled, TokenTransfer
 
 
 NO_NONCE = -1

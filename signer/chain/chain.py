@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from signer.chain.erc20 import encode_balance_of
 from signer.config.networks import Network
-from signer.ports import Call, ChainClient, MinedTransaction
+from signer.ports.chain import Call, ChainClient, MinedTransaction
 
 
 COIN_DECIMALS = 18

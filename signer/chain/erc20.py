@@ -13,7 +13,7 @@ from eth_utils.address import is_same_address
 from eth_utils.crypto import keccak
 
 from signer.errors import EncodingError
-from signer.ports import Log
+from signer.ports.chain import Log
 
 
 TRANSFER = keccak(text="transfer(address,uint256)")[:4]

@@ -7,7 +7,7 @@ without EIP-1559 both are the gas price, so that one rule raises both kinds.
 
 from signer.config.networks import Network
 from signer.crypto.transactions import MAX_GAS
-from signer.ports import Fees
+from signer.ports.chain import Fees
 
 
 GWEI = 10**9

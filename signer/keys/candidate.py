@@ -22,7 +22,7 @@ from signer.errors import (
 from signer.keys.signer import SignerFactory
 from signer.model.audit_record import Actor, Operation, Purpose
 from signer.model.key import Key, KeyState
-from signer.ports import Clock
+from signer.ports.clock import Clock
 
 
 _STEP_SECONDS = 2.2

@@ -35,7 +35,8 @@ from signer.keys.candidate import CandidateTester
 from signer.keys.signer import SignerFactory
 from signer.model.audit_record import Actor, Operation
 from signer.model.key import SIGNING, Key, find_key
-from signer.ports import Clock, KeyStore
+from signer.ports.clock import Clock
+from signer.ports.key_store import KeyStore
 from signer.redact import key_prefix
 
 

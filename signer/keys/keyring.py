@@ -17,7 +17,7 @@ from signer.errors import KeyNotFoundError, KeyRotatedError, KeyUnusableError
 from signer.keys.signer import Signer
 from signer.model.audit_record import Purpose
 from signer.model.key import FORMER, SIGNING, Key, find_key
-from signer.ports import KeyStore
+from signer.ports.key_store import KeyStore
 
 
 OpenSigner = Callable[[Key], Signer]
@@ -65,7 +65,7 @@ class KeyRing:
         """
         Return the key that signs new refunds.
 
-        Another key may be active a moment later.  ``Store.reserve`` and
+        Another key may be active a moment later.  ``RefundStore.reserve`` and
         ``Journal.append`` therefore commit only while this key is still active.
 
         Raises:

@@ -7,7 +7,8 @@ import structlog
 
 from signer.errors import HotWalletError
 from signer.keys.keyring import KeyRing
-from signer.ports import Clock, KeyStore
+from signer.ports.clock import Clock
+from signer.ports.key_store import KeyStore
 
 
 PROVE_EVERY_SECONDS = 10.0

@@ -21,7 +21,8 @@ from signer.errors import (
 from signer.keys.admin_audit import AdminAudit, Facts, key_facts
 from signer.model.audit_record import Actor, Operation
 from signer.model.key import FORMER, REINSTATABLE_FOR, Key, find_key
-from signer.ports import Clock, KeyStore
+from signer.ports.clock import Clock
+from signer.ports.key_store import KeyStore
 
 
 _OPERATION = Operation.KEY_ROTATION

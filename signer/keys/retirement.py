@@ -9,7 +9,8 @@ from signer.audit.log import AuditLog
 from signer.errors import HotWalletError
 from signer.model.audit_record import WORKER, Operation, Record
 from signer.model.key import Key
-from signer.ports import Clock, KeyStore
+from signer.ports.clock import Clock
+from signer.ports.key_store import KeyStore
 from signer.redact import key_prefix
 
 

@@ -22,7 +22,8 @@ from signer.keys.admin_audit import AdminAudit, key_facts
 from signer.model.approval import ApprovalUse
 from signer.model.audit_record import Actor, Operation
 from signer.model.key import Key, KeyState, find_key
-from signer.ports import Clock, KeyStore
+from signer.ports.clock import Clock
+from signer.ports.key_store import KeyStore
 
 
 _OPERATION = Operation.KEY_ROTATION

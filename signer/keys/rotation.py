@@ -54,7 +54,8 @@ from signer.keys.signer import SignerFactory
 from signer.model.approval import ApprovalUse
 from signer.model.audit_record import Actor, Operation
 from signer.model.key import Key, KeyState, find_key
-from signer.ports import Clock, KeyStore
+from signer.ports.clock import Clock
+from signer.ports.key_store import KeyStore
 from signer.redact import key_prefix
 
 

@@ -2,14 +2,14 @@
 
 from signer.model.key import KeyState
 from signer.policy.attributes import MAX_LONG
-from signer.ports.account_ledger import AccountLedger
+from signer.ports.ledger import Ledger
 
 
 _PAYING = frozenset({KeyState.ACTIVE, KeyState.PENDING})
 """States in which the service opens wallets of the key on further chains."""
 
 
-def is_service_wallet(ledger: AccountLedger, address: str, chain_id: int) -> bool:
+def is_service_wallet(ledger: Ledger, address: str, chain_id: int) -> bool:
     """
     Return whether the service of *ledger* pays, or will pay, from *address*.
 

@@ -32,14 +32,8 @@ from signer.model.key import SERVING, Key, KeyState, SigningCondition
 from signer.model.spending_limits import Spending
 from signer.model.stop import stopped_by
 from signer.policy.rules import NO_DECISION
-from signer.ports import (
-    NO_METER,
-    DeviceSignature,
-    KeyBackend,
-    KeyDirectory,
-    KeyId,
-    Meter,
-)
+from signer.ports.key_backend import DeviceSignature, KeyBackend, KeyDirectory, KeyId
+from signer.ports.meter import NO_METER, Meter
 
 
 SELF_TEST = Purpose(Operation.SELF_TEST, actor="self-test")

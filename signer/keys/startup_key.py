@@ -16,7 +16,9 @@ from typing import Protocol, TypeVar
 from signer.errors import ConfigurationError, HotWalletError, KeyRotatedError, Refusal
 from signer.keys.signer import Signer, SignerFactory
 from signer.model.key import Key, KeyState, is_same_key
-from signer.ports import Clock, KeyDirectory, KeyStore
+from signer.ports.clock import Clock
+from signer.ports.key_backend import KeyDirectory
+from signer.ports.key_store import KeyStore
 
 
 T = TypeVar("T")

@@ -139,7 +139,8 @@ class Refund:
     counts the failures since the last move; ``blocked_by`` is the last error's code.
 
     ``cancel_requested_at`` is when a caller asked to cancel the refund while it was
-    ``UNRESERVED``.  Only ``Store.request_cancellation`` sets it, without a new version.
+    ``UNRESERVED``.  Only ``RefundStore.request_cancellation`` sets it, and leaves the
+    version as it is.
 
     With ``calldata`` it is a call, which a client of JSON-RPC chose: ``recipient`` is
     called with ``amount`` wei; without any bytes, it gets the coin.  None means a

@@ -46,7 +46,7 @@ from signer.policy.policy_text import (
     split_statements,
 )
 from signer.policy.rules import POLICY_ERROR, RESERVED, RULES, reasons
-from signer.ports import NO_METER, Meter
+from signer.ports.meter import NO_METER, Meter
 
 
 MAX_APPROVALS = 5

@@ -93,7 +93,7 @@ ALL_DELIVERIES = DeliveryFilter()
 
 class EventStore(Protocol):
     """
-    Stores events, which ``Store`` writes with the changes that they are about.
+    Stores events, which ``RefundStore`` writes with the changes that they are about.
 
     Transactions commit in another order than they begin.  So an event has no place in
     the order at first: one worker at a time assigns it, after the commit.  A reader of

@@ -1,25 +1,20 @@
-"""What the core changes in the ledger about refunds."""
+"""Refunds: what the core reads and changes of them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 from typing import Protocol
 
 from signer.errors import HotWalletError
 from signer.model.acceptance import Acceptance
 from signer.model.audit_record import Record
 from signer.model.payment_totals import PaymentTotals
-from signer.model.refund import Refund, SignedTransaction
+from signer.model.refund import InFlight, Move, Page, Refund, SignedTransaction, Status
 from signer.model.refund_queue import Queue
+from signer.model.signed_request import SignedRequest
 from signer.model.spending_limits import NO_LIMITS, Limits, Spent
-from signer.ports.approvals import ApprovalStore
-from signer.ports.cancellations import Cancellations
-from signer.ports.look_store import LookStore
-from signer.ports.refund_reader import RefundReader
-from signer.ports.stop_store import StopStore
-from signer.ports.tenant_blocks import TenantBlocks
-from signer.ports.wallet_store import WalletStore
-from signer.ports.watch import Watches
 
 
 Permit = Callable[[PaymentTotals], None]
@@ -64,28 +59,136 @@ class Change:
     answer: str | None = None
 
 
-class Store(
-    RefundReader,
-    WalletStore,
-    StopStore,
-    TenantBlocks,
-    Cancellations,
-    ApprovalStore,
-    LookStore,
-    Watches,
-    Protocol,
-):
+class Topic(StrEnum):
+    """What a process waits for."""
+
+    ACCEPTED = "accepted"
+    """A refund was accepted, or a caller asked to cancel one: work for a worker."""
+
+    MOVED = "moved"
+    """A refund changed its status, or why it waits: news for its caller."""
+
+
+class Watch(Protocol):
     """
-    The refunds, and the wallets that pay them.  Every method is one transaction.
+    Waits for changes that other connections make.
+
+    One thread uses a watch at a time; many threads may each have their own.
+    """
+
+    def wait(self, seconds: float) -> bool:
+        """
+        Return True as soon as refunds may have changed, or False after *seconds*.
+
+        Changes since the last call count, or since the watch began.  It may return True
+        without a change, but it misses none: a caller that reads, waits and reads again
+        sees every change.
+
+        It raises no error.  While the database does not answer, it returns True after
+        0.2 seconds at most, so that the caller reads and gets the error.
+        """
+
+
+class RefundStore(Protocol):
+    """
+    The refunds.  Every method is one transaction.
 
     Any number of processes may share one ledger.  The constraints of the schema, and
     the version that every change compares, decide which process comes first.
 
     Every method raises ``StoreUnavailableError`` when the database does not answer.  A
-    change of a refund or wallet raises ``StaleStateError`` if the stored version is not
-    that of the argument.  A change of a refund, other than when it is due, raises
+    change of a refund raises ``StaleStateError`` if the stored version is not that of
+    the argument.  A change of a refund, other than when it is due, raises
     ``RowNotAuthenticError`` as ``require_authentic`` does.
     """
+
+    def find(self, tenant: str, idempotency_key: str) -> Refund | None:
+        """Return the refund that the tenant created with this key, or None."""
+
+    def signed_request(self, refund_id: str) -> SignedRequest | None:
+        """Return the request that was stored with the refund, or None."""
+
+    def find_reference(self, tenant: str, reference: str) -> Refund | None:
+        """Return the refund that the tenant created with this reference, or None."""
+
+    def find_nonce(self, chain_id: int, sender: str, nonce: int) -> Refund | None:
+        """Return the refund that has this nonce of a wallet, or None."""
+
+    def find_earlier(self, refund: Refund, tenants: Collection[str]) -> Refund | None:
+        """
+        Return the refund that one of *tenants* created with the key of *refund*.
+
+        Raises:
+            IdempotencyMismatchError: One of *tenants* used the key with another
+                fingerprint.
+            ConflictError: One of *tenants* used the reference with another key.
+        """
+
+    def get(self, refund_id: str) -> Refund | None:
+        """Return the refund with this id, or None."""
+
+    def find_advanced(
+        self, refund_ids: Collection[str], statuses: Collection[Status]
+    ) -> Sequence[tuple[Refund, str | None]]:
+        """
+        Return the refunds that have left *statuses* or are blocked, with their answers.
+
+        *refund_ids* are the refunds in question.  An answer is None as in ``answer``.
+        """
+
+    def list(
+        self,
+        tenant: str,
+        *,
+        payment_session_id: str | None = None,
+        status: Status | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> Page:
+        """
+        Return the page of a tenant's refunds after *cursor*, newest first.
+
+        Raises:
+            InvalidInputError: *limit* or *cursor* is out of range.
+        """
+
+    def in_flight(self, limit: int, after: str | None = None) -> Sequence[InFlight]:
+        """
+        Return up to *limit* refunds that were sent and are not final, oldest first.
+
+        *after* is the id of the last refund of the previous batch.  The cost grows with
+        the number of open refunds, not with the size of the ledger.
+        """
+
+    def open_calls(self, chain_id: int) -> Sequence[Refund]:
+        """Return the calls of a chain that are not final, oldest first."""
+
+    def open_below(
+        self, chain_id: int, sender: str, nonce: int, limit: int
+    ) -> Sequence[Refund]:
+        """Return up to *limit* open refunds of a wallet below *nonce*, lowest first."""
+
+    def transactions(self, refund_id: str) -> Sequence[SignedTransaction]:
+        """Return every transaction signed for a refund, oldest first."""
+
+    def recent_max_fees(
+        self, chain_id: int, sender: str, since: datetime, limit: int
+    ) -> Sequence[int]:
+        """
+        Return the max fees per gas, in wei, of a wallet's last confirmed transactions.
+
+        At most *limit* transactions count, and only those signed from *since* on.
+        """
+
+    def history(self, refund_id: str) -> Sequence[Move]:
+        """Return the state changes of a refund, oldest first."""
+
+    def answer(self, refund_id: str) -> str | None:
+        """
+        Return the stored response to the refund's request, or None.
+
+        A ``PENDING_ANSWER`` counts as None.
+        """
 
     def accept_all(
         self, acceptances: Sequence[Acceptance]
@@ -288,4 +391,41 @@ class Store(
             StoreUnavailableError: The database does not answer, or is read-only now.
             StoreError: Its schema is not the one that this program needs, or it
                 acknowledges commits before they are durable.
+        """
+
+    def request_cancellation(
+        self, refund: Refund, at: datetime, record: Record
+    ) -> bool:
+        """
+        Store that a caller asked at *at* to cancel *refund*, unless it is too late.
+
+        A request changes neither the version nor the due time.  Once it is stored, the
+        refund gets no nonce, also if a worker read the refund before.
+
+        *record*, the audit record of the request, is written in the same transaction if
+        the request is stored.
+
+        Returns:
+            Whether this call stored it.  If not, the refund has a nonce or has ended,
+            or the first request stays as it is.
+
+        Raises:
+            RowNotAuthenticError: As ``RefundStore.require_authentic``.
+        """
+
+    def cancellation_requests(
+        self, limit: int, after: str | None = None
+    ) -> Sequence[Refund]:
+        """
+        Return up to *limit* refunds that a caller asked to cancel, oldest first.
+
+        *after* is the id of the last refund of the previous batch.  A worker that
+        cannot cancel some reads on after them, so that they hold up no others.
+        """
+
+    def watch(self, topic: Topic) -> AbstractContextManager[Watch]:
+        """
+        Watch for changes of *topic*, and perhaps also others, until the context ends.
+
+        It is cheap, and does not wait for the database.
         """

@@ -12,8 +12,9 @@ class WalletStore(Protocol):
     """
     The wallets that pay refunds, one for each chain and address.
 
-    Methods raise as those of ``Store``.  Rows that another program changed are returned
-    as not authentic; methods that change such a wallet raise ``RowNotAuthenticError``.
+    Methods raise as those of ``RefundStore``.  Rows that another program changed are
+    returned as not authentic; methods that change such a wallet raise
+    ``RowNotAuthenticError``.
     """
 
     def wallet(self, chain_id: int, sender: str) -> Wallet | None:

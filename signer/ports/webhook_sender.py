@@ -1,4 +1,4 @@
-"""Sends events to webhooks."""
+"""Senders of messages to other systems: events to tenants, alerts to operators."""
 
 from collections.abc import Mapping
 from typing import Protocol
@@ -14,3 +14,10 @@ class WebhookSender(Protocol):
         It takes a bounded time, except for the resolution of the host's name.  It sends
         nothing if the host has an address that events must not be sent to.
         """
+
+
+class Notifier(Protocol):
+    """Sends alerts to an external system."""
+
+    def notify(self, document: Mapping[str, object]) -> None:
+        """Send *document*, possibly in the background; never raises."""

@@ -29,7 +29,9 @@ from signer.model.decision import Verdict
 from signer.model.refund import Refund, RefundRequest, Status, new_refund_id
 from signer.model.signed_request import NO_SIGNATURE, SignedRequest
 from signer.policy.rules import DENIED, NOT_PERMITTED, RULES
-from signer.ports import NO_METER, Clock, Meter, Store
+from signer.ports.clock import Clock
+from signer.ports.ledger import Ledger
+from signer.ports.meter import NO_METER, Meter
 from signer.refunds.approval_needs import ApprovalNeeds, decide
 from signer.refunds.nonces import require_unblocked
 from signer.refunds.payment_approvals import PaymentApprovals
@@ -100,7 +102,7 @@ class _Terms:
     gas_networks: set[str] = field(default_factory=set)
 
 
-def require_gas(store: Store, refund: Refund, limits: Tenant) -> None:
+def require_gas(store: Ledger, refund: Refund, limits: Tenant) -> None:
     """
     Require that the tenant's gas of this hour, which *limits* bound, is not used up.
 
@@ -130,7 +132,7 @@ class RefundAcceptor:
 
     def __init__(  # noqa: PLR0913  It joins several parts.
         self,
-        store: Store,
+        store: Ledger,
         networks: Mapping[str, Network],
         *,
         audit: AuditLog,
@@ -208,7 +210,7 @@ class RefundAcceptor:
             return e
 
     def _store_all(self, new: Sequence[Acceptance]) -> Sequence[AcceptResult]:
-        """Store each of *new*, as ``Store.accept_all`` does; a failure ends it."""
+        """Store each of *new*, as ``accept_all`` does; a failure ends it."""
         stored: list[AcceptResult] = []
         for start in range(0, len(new), TRANSACTION_SIZE):
             part = self._store.accept_all(new[start : start + TRANSACTION_SIZE])

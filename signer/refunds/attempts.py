@@ -27,7 +27,9 @@ from signer.errors import (
 )
 from signer.model.refund import Kind, Refund, SignedTransaction, Status
 from signer.outcomes import require
-from signer.ports import Change, Clock, Store
+from signer.ports.clock import Clock
+from signer.ports.ledger import Ledger
+from signer.ports.refund_store import Change
 from signer.refunds.fee_monitor import FeeMonitor
 from signer.refunds.outcomes import Outcome, Outcomes
 from signer.refunds.payment_approvals import PaymentApprovals
@@ -52,7 +54,7 @@ class Attempts:
 
     def __init__(
         self,
-        store: Store,
+        store: Ledger,
         transaction_signer: TransactionSigner,
         fee_monitor: FeeMonitor,
         clock: Clock,

@@ -19,8 +19,9 @@ from signer.config.networks import Network
 from signer.model.audit_record import WORKER
 from signer.model.refund import FILLER, SWEEPER, Status
 from signer.model.stop import EVERYTHING, Stop
-from signer.ports import Clock, Ledger
-from signer.ports.payment_statistics import Signed
+from signer.ports.clock import Clock
+from signer.ports.ledger import Ledger
+from signer.ports.refund_reports import Signed
 from signer.refunds.kill_switch import KillSwitch
 from signer.refunds.row_alarm import RowAlarm
 from signer.refunds.tenant_admin import TenantAdmin

@@ -6,7 +6,8 @@ from signer.chain.chain import Chain
 from signer.model.approval import ApprovalState
 from signer.model.approval_need import ApprovalNeed
 from signer.model.refund import Refund, Status
-from signer.ports import Clock, Store
+from signer.ports.clock import Clock
+from signer.ports.ledger import Ledger
 from signer.refunds.endings import Ending, Endings
 from signer.refunds.outcomes import Outcomes
 from signer.refunds.payment_approvals import PaymentApprovals, find_objection
@@ -18,7 +19,7 @@ class AwaitingRefunds:
 
     def __init__(
         self,
-        store: Store,
+        store: Ledger,
         approvals: PaymentApprovals,
         endings: Endings,
         clock: Clock,

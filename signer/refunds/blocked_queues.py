@@ -24,7 +24,8 @@ from signer.errors import (
 )
 from signer.model.refund import Refund, Status
 from signer.model.refund_queue import Queue
-from signer.ports import Clock, Store
+from signer.ports.clock import Clock
+from signer.ports.ledger import Ledger
 from signer.refunds.transitions import delay_after
 
 
@@ -40,7 +41,7 @@ _OF_TOKEN = (
 class BlockedQueues:
     """Postpones the queued refunds that are due and cannot be paid now."""
 
-    def __init__(self, store: Store, clock: Clock) -> None:
+    def __init__(self, store: Ledger, clock: Clock) -> None:
         self._store = store
         self._clock = clock
         self._log = structlog.get_logger("worker")

@@ -6,7 +6,9 @@ from datetime import timedelta
 from signer.chain.chain import Chain
 from signer.errors import BroadcastRejectedError, ChainError
 from signer.model.refund import Kind, Refund, SignedTransaction, Status
-from signer.ports import Change, Clock, Store
+from signer.ports.clock import Clock
+from signer.ports.ledger import Ledger
+from signer.ports.refund_store import Change
 from signer.refunds.attempts import Attempts
 from signer.refunds.nonces import NonceManager
 from signer.refunds.outcomes import Outcomes
@@ -29,7 +31,7 @@ class Broadcasts:
 
     def __init__(
         self,
-        store: Store,
+        store: Ledger,
         nonces: NonceManager,
         transaction_signer: TransactionSigner,
         *,

@@ -28,7 +28,11 @@ from signer.errors import (
     StaleStateError,
 )
 from signer.model.refund import HOLD, InFlight, Refund, Status
-from signer.ports import NO_METER, Block, Change, Clock, Meter, Receipt, Store
+from signer.ports.chain import Block, Receipt
+from signer.ports.clock import Clock
+from signer.ports.ledger import Ledger
+from signer.ports.meter import NO_METER, Meter
+from signer.ports.refund_store import Change
 from signer.refunds.head_looks import HeadLook, HeadLooks
 from signer.refunds.row_alarm import RowAlarm
 from signer.refunds.sweep_policy import build_objection
@@ -50,7 +54,7 @@ class ConfirmationTracker:
 
     def __init__(
         self,
-        store: Store,
+        store: Ledger,
         chains: Mapping[str, Chain],
         clock: Clock,
         alarm: RowAlarm,

@@ -7,7 +7,8 @@ from signer.audit.log import AuditLog
 from signer.chain.chain import Chain
 from signer.model.audit_record import WORKER, Operation, Record
 from signer.model.refund import Refund, Status
-from signer.ports import Clock, Store
+from signer.ports.clock import Clock
+from signer.ports.ledger import Ledger
 from signer.refunds.nonces import NonceManager
 from signer.refunds.outcomes import Outcomes
 from signer.refunds.sweep_policy import Objection
@@ -23,7 +24,7 @@ class Endings:
     """Cancels refunds, and refuses those that an administrator did not approve."""
 
     def __init__(
-        self, store: Store, nonces: NonceManager, audit: AuditLog, clock: Clock
+        self, store: Ledger, nonces: NonceManager, audit: AuditLog, clock: Clock
     ) -> None:
         self._nonces = nonces
         self._audit = audit

@@ -17,7 +17,10 @@ from signer.config.tenants import TenantRegistry
 from signer.errors import ChainUnavailableError, HotWalletError, RequestError
 from signer.model.key import is_blocked
 from signer.model.refund import Refund, RefundRequest, SignedTransaction, Status
-from signer.ports import Clock, KeyStore, NodeStatus, Store
+from signer.ports.chain import NodeStatus
+from signer.ports.clock import Clock
+from signer.ports.key_store import KeyStore
+from signer.ports.ledger import Ledger
 from signer.refunds.explanation import Explanation, FeeStatus
 from signer.refunds.policy import admit
 from signer.refunds.wallet_reconciliation import WalletReconciler, WalletStatus
@@ -33,7 +36,7 @@ class Explainer:
 
     def __init__(
         self,
-        store: Store,
+        store: Ledger,
         keys: KeyStore,
         chains: Mapping[str, Chain],
         clock: Clock,

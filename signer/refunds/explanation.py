@@ -11,7 +11,7 @@ from datetime import datetime
 from signer.chain.fees import format_gwei
 from signer.errors import KeyUnusableError
 from signer.model.refund import Move, Refund, SignedTransaction, Status
-from signer.ports import NodeStatus
+from signer.ports.chain import NodeStatus
 from signer.refunds.wallet_reconciliation import WalletStatus
 
 

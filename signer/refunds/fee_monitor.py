@@ -16,7 +16,8 @@ from signer.chain.chain import Chain
 from signer.chain.fees import format_gwei
 from signer.errors import FeesAboveRecentError
 from signer.model.refund import Refund
-from signer.ports import Clock, Store
+from signer.ports.clock import Clock
+from signer.ports.ledger import Ledger
 
 
 SAMPLE = 20
@@ -39,7 +40,7 @@ class FeeMonitor:
     Threads share it.
     """
 
-    def __init__(self, store: Store, alerts: Alerts, clock: Clock) -> None:
+    def __init__(self, store: Ledger, alerts: Alerts, clock: Clock) -> None:
         self._store = store
         self._alerts = alerts
         self._clock = clock

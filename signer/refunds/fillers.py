@@ -23,7 +23,8 @@ from signer.model.refund import (
     new_refund_id,
 )
 from signer.model.wallet import Wallet
-from signer.ports import Clock, Store
+from signer.ports.clock import Clock
+from signer.ports.ledger import Ledger
 from signer.refunds.attempts import Attempts
 from signer.refunds.nonces import NonceManager
 from signer.refunds.outcomes import Outcomes
@@ -84,7 +85,7 @@ class Fillers:
 
     def __init__(
         self,
-        store: Store,
+        store: Ledger,
         nonces: NonceManager,
         *,
         attempts: Attempts,

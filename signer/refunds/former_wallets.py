@@ -13,7 +13,8 @@ from signer.chain.chain import Chain
 from signer.errors import StaleStateError, WalletPausedError
 from signer.model.key import Key, KeyState
 from signer.model.wallet import Pause, Wallet
-from signer.ports import Clock, Store
+from signer.ports.clock import Clock
+from signer.ports.ledger import Ledger
 from signer.refunds.wallet_reconciliation import WalletReconciler
 
 
@@ -30,7 +31,7 @@ class FormerWallets:
     known once the ledger has everything that the chain had at the first check.
     """
 
-    def __init__(self, store: Store, wallets: WalletReconciler, clock: Clock) -> None:
+    def __init__(self, store: Ledger, wallets: WalletReconciler, clock: Clock) -> None:
         self._store = store
         self._wallets = wallets
         self._clock = clock

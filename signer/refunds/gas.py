@@ -4,7 +4,7 @@ from signer.chain.chain import Chain
 from signer.chain.fees import add_gas_margin
 from signer.errors import ExecutionRevertedError, GasLimitError, InsufficientFundsError
 from signer.model.refund import Refund
-from signer.ports import Call
+from signer.ports.chain import Call
 from signer.refunds.payload import payload_of
 from signer.refunds.policy import NOOP_GAS, max_gas
 

@@ -19,8 +19,9 @@ from zlib import crc32
 from signer.chain.chain import Chain
 from signer.model.look import Look
 from signer.model.refund import Refund, Status
-from signer.ports import Block, Clock
-from signer.ports.look_store import LookStore
+from signer.ports.chain import Block
+from signer.ports.clock import Clock
+from signer.ports.shared_state import SharedState
 
 
 LONGEST_PAUSE = timedelta(minutes=2)
@@ -60,7 +61,7 @@ class HeadLook:
 class HeadLooks:
     """The looks at the heads of networks, which all workers share."""
 
-    def __init__(self, store: LookStore, clock: Clock) -> None:
+    def __init__(self, store: SharedState, clock: Clock) -> None:
         self._store = store
         self._clock = clock
         self._paces: dict[str, _Pace] = {}

@@ -11,7 +11,8 @@ import structlog
 
 from signer.errors import HotWalletError
 from signer.model.worker_row import STOPPED_AFTER, WorkerRow
-from signer.ports import Clock, WorkerStore
+from signer.ports.clock import Clock
+from signer.ports.shared_state import SharedState
 
 
 RECORD_EVERY_SECONDS = 5.0
@@ -26,7 +27,7 @@ class Heartbeat:
 
     def __init__(
         self,
-        store: WorkerStore,
+        store: SharedState,
         clock: Clock,
         metrics: Callable[[], str] = str,
         timer: Callable[[], float] = time.monotonic,

@@ -17,7 +17,8 @@ from signer.errors import ConfigurationError, NotFoundError
 from signer.keys.admin_audit import AdminAudit, Facts
 from signer.model.audit_record import Actor
 from signer.model.stop import EVERYTHING, Stop
-from signer.ports import Clock, StopStore
+from signer.ports.clock import Clock
+from signer.ports.control_store import ControlStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,7 @@ class KillSwitch:
 
     def __init__(
         self,
-        store: StopStore,
+        store: ControlStore,
         networks: Callable[[], Mapping[str, Network]],
         admin_audit: AdminAudit,
         alerts: Alerts,

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 
 from signer.model.refund import OPEN, Status
-from signer.ports.refund_statistics import OpenRefunds
+from signer.ports.refund_reports import OpenRefunds
 
 
 LATE_SECONDS = 900.0

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 
 from signer.errors import StoreError
-from signer.ports import Clock
+from signer.ports.clock import Clock
 
 
 READ_EVERY_SECONDS = 60.0

@@ -32,7 +32,9 @@ from signer.errors import (
 )
 from signer.model.refund import FILLER, UNSIGNED, Kind, Refund, Status
 from signer.outcomes import require
-from signer.ports import Change, Clock, Store
+from signer.ports.clock import Clock
+from signer.ports.ledger import Ledger
+from signer.ports.refund_store import Change
 from signer.refunds.approval_needs import ApprovalNeeds
 from signer.refunds.attempts import Attempts
 from signer.refunds.awaiting_refunds import AwaitingRefunds
@@ -68,7 +70,7 @@ class Lifecycle:
 
     def __init__(  # noqa: PLR0913  A lifecycle has many parts.
         self,
-        store: Store,
+        store: Ledger,
         chains: Mapping[str, Chain],
         transaction_signer: TransactionSigner,
         nonces: NonceManager,
@@ -203,7 +205,7 @@ class Lifecycle:
 
         The delay doubles with each failure, up to ``MAX_RETRY_DELAY``, or up to
         ``MAX_OUTAGE_DELAY``.  A refund stays claimed until the claim expires if its
-        result, which is that of ``Store.save_all``, is an error.
+        result, which is that of ``RefundStore.save_all``, is an error.
         """
         changes = []
         for refund, error in failed:

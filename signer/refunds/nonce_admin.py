@@ -18,7 +18,8 @@ from signer.model.approval import ApprovalUse
 from signer.model.audit_record import Actor
 from signer.model.key import is_blocked
 from signer.model.wallet import UnrecordedTransaction, Wallet
-from signer.ports import Clock, Ledger
+from signer.ports.clock import Clock
+from signer.ports.ledger import Ledger
 from signer.refunds.wallet_reconciliation import WalletReconciler, WalletStatus
 from signer.refunds.wallet_repair import RepairResult, repair_wallets
 

@@ -23,7 +23,10 @@ from signer.model.key import find_key
 from signer.model.refund import Refund, Status
 from signer.model.spending_limits import NO_LIMITS, Limits
 from signer.model.wallet import Pause, UnrecordedTransaction
-from signer.ports import Clock, Reservation, Store, TenantBlocks
+from signer.ports.clock import Clock
+from signer.ports.control_store import ControlStore
+from signer.ports.ledger import Ledger
+from signer.ports.refund_store import Reservation
 from signer.refunds.former_wallets import FormerWallets
 from signer.refunds.sweep_policy import Objection, build_objection
 from signer.refunds.wallet_reconciliation import WalletReconciler
@@ -33,7 +36,7 @@ class NonceManager:
     """Assigns the nonces of the active key, or of the key that a sweep empties."""
 
     def __init__(
-        self, store: Store, ring: KeyRing, clock: Clock, tenants: TenantRegistry
+        self, store: Ledger, ring: KeyRing, clock: Clock, tenants: TenantRegistry
     ) -> None:
         self._tenants = tenants
         self._store = store
@@ -103,7 +106,7 @@ class NonceManager:
         Give queued refunds their nonces for life, and record the intents to sign.
 
         *counted* is what ``check_against_chain`` checked for the *active* key.  Returns
-        as ``Store.reserve_all``.
+        as ``RefundStore.reserve_all``.
         """
         reserved = self._store.reserve_all(
             reservations,
@@ -218,7 +221,7 @@ def _log_intent(
     return outcome
 
 
-def require_unblocked(store: TenantBlocks, tenant: str) -> None:
+def require_unblocked(store: ControlStore, tenant: str) -> None:
     """
     Require that *tenant* is not blocked.
 

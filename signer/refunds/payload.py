@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from signer.chain.erc20 import encode_transfer
 from signer.crypto.transactions import AnyTransaction
 from signer.model.refund import Refund
-from signer.ports import MinedTransaction
+from signer.ports.chain import MinedTransaction
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,8 @@ from signer.model.approval_need import ApprovalNeed
 from signer.model.audit_record import WORKER, Actor
 from signer.model.refund import Refund, SignedTransaction, Status
 from signer.open_approvals import SHOWN_DIGITS
-from signer.ports import Clock, Store
+from signer.ports.clock import Clock
+from signer.ports.ledger import Ledger
 from signer.refunds.approval_needs import ApprovalNeeds
 from signer.refunds.payload import payload_of
 from signer.refunds.sweep_policy import Objection, build_objection
@@ -86,7 +87,7 @@ class PaymentApprovals:
 
     def __init__(
         self,
-        store: Store,
+        store: Ledger,
         audit: AuditLog,
         alerts: Alerts,
         clock: Clock,

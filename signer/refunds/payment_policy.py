@@ -19,7 +19,9 @@ from signer.policy.policy import Approve
 from signer.policy.rules import DENIED, RULES
 from signer.policy.surroundings import NO_KEYS, KnownNetwork, OwnKeys, Surroundings
 from signer.policy.transaction_facts import transaction_facts
-from signer.ports import Clock, Permit, Question, ScreeningService
+from signer.ports.clock import Clock
+from signer.ports.refund_store import Permit
+from signer.ports.screening_service import Question, ScreeningService
 
 
 Answers = Mapping[Question, bool | None]

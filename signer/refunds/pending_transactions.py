@@ -21,7 +21,9 @@ from signer.errors import (
     SigningStoppedError,
 )
 from signer.model.refund import Kind, Refund, SignedTransaction, Status
-from signer.ports import Clock, MinedTransaction, Store
+from signer.ports.chain import MinedTransaction
+from signer.ports.clock import Clock
+from signer.ports.ledger import Ledger
 from signer.refunds.attempts import Attempts
 from signer.refunds.broadcasts import broadcast
 from signer.refunds.nonces import NonceManager, describe_earlier_payment
@@ -47,7 +49,7 @@ class PendingTransactions:
 
     def __init__(
         self,
-        store: Store,
+        store: Ledger,
         transaction_signer: TransactionSigner,
         attempts: Attempts,
         nonces: NonceManager,

@@ -12,7 +12,7 @@ from signer.model.key import Key
 from signer.model.refund import Page, Refund, SignedTransaction
 from signer.policy.live_policy import AnyPolicy
 from signer.policy.surroundings import KnownNetwork, OwnKeys, Surroundings
-from signer.ports.refund_search import RefundFilter
+from signer.ports.refund_reports import RefundFilter
 from signer.refunds.payment_policy import build_caller, own_keys, payment_facts
 
 
@@ -22,10 +22,10 @@ class SignedRefunds(Protocol):
     def search_refunds(
         self, wanted: RefundFilter, *, limit: int, cursor: str | None = None
     ) -> Page:
-        """As ``RefundSearch``."""
+        """As ``RefundReports``."""
 
     def transactions(self, refund_id: str) -> Sequence[SignedTransaction]:
-        """As ``RefundReader``."""
+        """As ``RefundStore``."""
 
     def keys(self) -> Sequence[Key]:
         """As ``KeyStore``."""

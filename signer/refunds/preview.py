@@ -38,7 +38,10 @@ from signer.errors import (
 from signer.model.decision import Decision, Verdict
 from signer.model.refund import Refund, RefundRequest, Status, new_refund_id
 from signer.model.spending_limits import GAS_PER_HOUR, Limits, Spent
-from signer.ports import Clock, Fees, KeyStore, Store
+from signer.ports.chain import Fees
+from signer.ports.clock import Clock
+from signer.ports.key_store import KeyStore
+from signer.ports.ledger import Ledger
 from signer.refunds.acceptance import require_gas
 from signer.refunds.allowances import Bound, Scope, list_bounds
 from signer.refunds.approval_needs import decide
@@ -178,7 +181,7 @@ class Previewer:
 
     def __init__(
         self,
-        store: Store,
+        store: Ledger,
         keys: KeyStore,
         chains: Mapping[str, Chain],
         *,

@@ -20,7 +20,8 @@ from signer.errors import (
     InsufficientFundsError,
 )
 from signer.model.refund import Kind, Refund, SignedTransaction
-from signer.ports import Clock, Fees
+from signer.ports.chain import Fees
+from signer.ports.clock import Clock
 from signer.refunds.fee_monitor import FeeMonitor
 from signer.refunds.gas import bound_gas, estimate_gas
 from signer.refunds.payload import payload_of

@@ -18,7 +18,9 @@ from signer.model.approval_need import ApprovalNeed
 from signer.model.audit_record import Record
 from signer.model.refund import Refund, Status
 from signer.model.wallet import UnrecordedTransaction
-from signer.ports import Clock, Reservation, Store
+from signer.ports.clock import Clock
+from signer.ports.ledger import Ledger
+from signer.ports.refund_store import Reservation
 from signer.refunds.attempts import Attempts
 from signer.refunds.endings import Endings
 from signer.refunds.fee_monitor import FeeMonitor
@@ -36,7 +38,7 @@ from signer.refunds.transitions import Transitions
 class _Coin:
     """The coin that calls may send, so that none waits with its nonce for a top-up."""
 
-    def __init__(self, store: Store, chain: Chain, sender: str) -> None:
+    def __init__(self, store: Ledger, chain: Chain, sender: str) -> None:
         self._store = store
         self._chain = chain
         self._sender = sender
@@ -77,7 +79,7 @@ class QueuedRefunds:
 
     def __init__(
         self,
-        store: Store,
+        store: Ledger,
         nonces: NonceManager,
         transaction_signer: TransactionSigner,
         *,

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 from signer.errors import StoreError
 from signer.model.refund import OPEN, UNRESERVED, UNSENT, Refund, Status
-from signer.ports import Store, Topic
+from signer.ports.ledger import Ledger
+from signer.ports.refund_store import Topic
 
 
 GATHER_SECONDS = 0.001
@@ -86,7 +87,7 @@ class _Wait:
 class RefundWaits:
     """The waiting requests of one process.  Threads share it."""
 
-    def __init__(self, store: Store, timer: Callable[[], float]) -> None:
+    def __init__(self, store: Ledger, timer: Callable[[], float]) -> None:
         self._store = store
         self._timer = timer
         self._lock = threading.Lock()

@@ -12,8 +12,7 @@ from signer.chain.chain import COIN_DECIMALS, Chain
 from signer.chain.fees import quote_fees
 from signer.model.network_view import Funds
 from signer.model.refund import COIN
-from signer.ports import RefundStatistics
-from signer.ports.refund_statistics import GAS, Payment, SpentLately
+from signer.ports.refund_reports import GAS, Payment, RefundReports, SpentLately
 
 
 _LAST_PAYMENTS = 200
@@ -26,7 +25,7 @@ def read_max_fee(chain: Chain) -> int:
 
 
 def read_funds(
-    chain: Chain, address: str, statistics: RefundStatistics, max_fee: int
+    chain: Chain, address: str, statistics: RefundReports, max_fee: int
 ) -> Sequence[Funds]:
     """
     Return what *address* holds of the coin and of each token, and how long it lasts.

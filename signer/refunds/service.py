@@ -26,7 +26,9 @@ from signer.model.refund import (
 )
 from signer.model.signed_request import NO_SIGNATURE, SignedRequest
 from signer.outcomes import require
-from signer.ports import NO_METER, Clock, Meter, Store
+from signer.ports.clock import Clock
+from signer.ports.ledger import Ledger
+from signer.ports.meter import NO_METER, Meter
 from signer.refunds.acceptance import (
     AcceptedRefund,
     RefundAcceptor,
@@ -75,7 +77,7 @@ class RefundService:
 
     def __init__(  # noqa: PLR0913  It joins several parts.
         self,
-        store: Store,
+        store: Ledger,
         networks: Mapping[str, Network],
         *,
         audit: AuditLog,
@@ -185,7 +187,7 @@ class RefundService:
         return results
 
     def remember_answer(self, refund: Refund, body: str) -> str:
-        """Store *body* as the response for *refund*; as ``Store.remember_answer``."""
+        """Store *body* as the response for *refund*; as ``RefundStore``."""
         return self._store.remember_answer(refund.id, body, self._clock())
 
     def await_broadcast(

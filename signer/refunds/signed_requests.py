@@ -16,7 +16,7 @@ from signer.crypto.http_signatures import accept_signature, verify_request
 from signer.errors import RequestError, RequestSignatureError, RowNotAuthenticError
 from signer.model.refund import Refund, RefundRequest
 from signer.model.signed_request import METHOD, NO_SIGNATURE, PATH, SignedRequest
-from signer.ports import Store
+from signer.ports.ledger import Ledger
 from signer.refunds.request_body import read_refund
 
 
@@ -40,7 +40,7 @@ _REQUESTED = (
 class SignedRequests:
     """Verifies the requests of tenants that have ``request_keys``."""
 
-    def __init__(self, store: Store, tenants: TenantRegistry) -> None:
+    def __init__(self, store: Ledger, tenants: TenantRegistry) -> None:
         self._store = store
         self._tenants = tenants
 

@@ -20,7 +20,9 @@ from signer.model.acceptance import Acceptance
 from signer.model.audit_record import Actor, Operation
 from signer.model.refund import SWEEPER, Refund, RefundRequest, Status, new_refund_id
 from signer.outcomes import require
-from signer.ports import Clock, KeyStore, Store
+from signer.ports.clock import Clock
+from signer.ports.key_store import KeyStore
+from signer.ports.ledger import Ledger
 from signer.refunds.sweep_plan import SweepItem, SweepPlanner
 from signer.refunds.transaction_signer import describe_acceptance
 
@@ -30,7 +32,7 @@ class Sweeper:
 
     def __init__(
         self,
-        store: Store,
+        store: Ledger,
         keys: KeyStore,
         ring: KeyRing,
         chains: Mapping[str, Chain],

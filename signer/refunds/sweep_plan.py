@@ -9,7 +9,8 @@ from signer.chain.fees import quote_fees
 from signer.errors import ConflictError
 from signer.keys.keyring import KeyRing
 from signer.model.refund import COIN, COIN_ADDRESS, SWEEPER, Refund
-from signer.ports import KeyStore, Store
+from signer.ports.key_store import KeyStore
+from signer.ports.ledger import Ledger
 from signer.refunds.policy import NOOP_GAS
 
 
@@ -47,7 +48,7 @@ class SweepPlanner:
     """Reads what the addresses of former keys hold."""
 
     def __init__(
-        self, store: Store, keys: KeyStore, ring: KeyRing, chains: Mapping[str, Chain]
+        self, store: Ledger, keys: KeyStore, ring: KeyRing, chains: Mapping[str, Chain]
     ) -> None:
         self._store = store
         self._keys = keys

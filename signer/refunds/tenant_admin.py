@@ -14,7 +14,8 @@ from signer.errors import NotFoundError
 from signer.keys.admin_audit import AdminAudit, Facts
 from signer.model.audit_record import Actor
 from signer.model.tenant_block import TenantBlock
-from signer.ports import Clock, Store
+from signer.ports.clock import Clock
+from signer.ports.ledger import Ledger
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,7 @@ class TenantAdmin:
 
     def __init__(
         self,
-        store: Store,
+        store: Ledger,
         registry: TenantRegistry,
         admin_audit: AdminAudit,
         clock: Clock,

@@ -13,7 +13,7 @@ each token, or not at all; it pays from its own wallet.
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import structlog
 
@@ -30,10 +30,10 @@ from signer.keys.proof import PROOF_VALID_SECONDS
 from signer.model.key import Key, KeyState
 from signer.model.refund import RefundRequest, Status
 from signer.model.worker_row import find_running
-from signer.ports import Clock, KeyStore, Meter, StopStore
+from signer.ports.clock import Clock
+from signer.ports.ledger import Ledger
+from signer.ports.meter import Meter
 from signer.ports.treasury import TopUp, Treasury
-from signer.ports.wallet_store import WalletStore
-from signer.ports.worker_store import WorkerStore
 
 
 LOOK_SECONDS = 60.0
@@ -54,10 +54,6 @@ NODES_LAG = "nodes-lag"
 
 # Another worker asks at this moment, for another amount: the balance changed.
 _RACES = frozenset({"idempotency-mismatch", "request-in-progress"})
-
-
-class _Ledger(WorkerStore, KeyStore, StopStore, WalletStore, Protocol):
-    """What is read of the ledger."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +92,7 @@ class TopUps:
 
     def __init__(
         self,
-        ledger: _Ledger,
+        ledger: Ledger,
         chains: Mapping[str, Chain],
         treasury: Treasury,
         alerts: Alerts,

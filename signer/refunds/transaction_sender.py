@@ -31,7 +31,9 @@ from signer.crypto.transactions import DynamicFeeTransaction, LegacyTransaction
 from signer.errors import ConflictError, InvalidInputError, NonceUsedError
 from signer.model.audit_record import Actor
 from signer.model.refund import COIN, Refund, RefundRequest
-from signer.ports import Clock, NodeProxy, Store
+from signer.ports.clock import Clock
+from signer.ports.ledger import Ledger
+from signer.ports.node_proxy import NodeProxy
 from signer.refunds.service import RefundService
 from signer.refunds.token_transfer import Payment, TokenTransfer
 
@@ -118,7 +120,7 @@ class TransactionSender:
     def __init__(
         self,
         refunds: RefundService,
-        store: Store,
+        store: Ledger,
         clock: Clock,
         answer: Callable[[Refund], str],
         nodes: Mapping[str, NodeProxy],

@@ -30,7 +30,8 @@ from signer.model.audit_record import (
 from signer.model.decision import Decision
 from signer.model.refund import Kind, Refund, SignedTransaction
 from signer.policy.policy import Approve
-from signer.ports import Clock, Permit, Reservation
+from signer.ports.clock import Clock
+from signer.ports.refund_store import Permit, Reservation
 from signer.refunds.payload import Payload, payload_of
 from signer.refunds.payment_policy import PaymentPolicy
 from signer.refunds.policy import check_call, check_coin, check_noop, check_transfer

@@ -9,7 +9,9 @@ import structlog
 from signer.model.audit_record import Record
 from signer.model.refund import Refund, Status
 from signer.outcomes import require
-from signer.ports import Change, Clock, Store
+from signer.ports.clock import Clock
+from signer.ports.ledger import Ledger
+from signer.ports.refund_store import Change
 from signer.refunds.outcomes import Outcomes
 
 
@@ -37,7 +39,7 @@ class Transitions:
     the refund.
     """
 
-    def __init__(self, store: Store, clock: Clock) -> None:
+    def __init__(self, store: Ledger, clock: Clock) -> None:
         self._store = store
         self._clock = clock
         self._log = structlog.get_logger("refunds")

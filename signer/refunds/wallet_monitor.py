@@ -14,7 +14,6 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Protocol
 
 import structlog
 
@@ -24,11 +23,11 @@ from signer.errors import ChainUnavailableError, ConfigurationError, HotWalletEr
 from signer.model.network_view import Funds, NetworkView, NodeView
 from signer.model.refund import COIN
 from signer.model.worker_row import find_running
-from signer.ports import Clock, KeyStore, Meter, NodeStatus, RefundStatistics
-from signer.ports.refund_reader import RefundReader
-from signer.ports.refund_statistics import OpenRefunds
-from signer.ports.wallet_store import WalletStore
-from signer.ports.worker_store import WorkerStore
+from signer.ports.chain import NodeStatus
+from signer.ports.clock import Clock
+from signer.ports.ledger import Ledger
+from signer.ports.meter import Meter
+from signer.ports.refund_reports import OpenRefunds
 from signer.refunds.late_refunds import LATE_SECONDS, find_oldest, waited_seconds
 from signer.refunds.node_alarm import Facts, NodeAlarm
 from signer.refunds.runway import read_funds, read_max_fee
@@ -59,18 +58,12 @@ REMIND_SECONDS = 6 * 3600.0
 """How often alerts are repeated: a top-up takes hours."""
 
 
-class _Ledger(
-    WorkerStore, KeyStore, WalletStore, RefundReader, RefundStatistics, Protocol
-):
-    """What is read of the ledger."""
-
-
 class WalletMonitor:
     """Measures each network; raises alerts about the wallet and about nodes."""
 
     def __init__(
         self,
-        ledger: _Ledger,
+        ledger: Ledger,
         chains: Mapping[str, Chain],
         alerts: Alerts,
         *,

@@ -2,11 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from signer.model.wallet import Wallet
-from signer.ports.refund_reader import RefundReader
-from signer.ports.wallet_store import WalletStore
+from signer.ports.ledger import Ledger
 
 
 MOST_OPEN = 500
@@ -14,10 +12,6 @@ MOST_OPEN = 500
 
 MOST_GAPS = 20
 """How many missing nonces of a wallet are read, at most."""
-
-
-class _Ledger(RefundReader, WalletStore, Protocol):
-    """What is read of the ledger."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +28,7 @@ class WalletNonces:
 
 
 def read_nonces(
-    ledger: _Ledger, wallet: Wallet, chain_nonce: int | None
+    ledger: Ledger, wallet: Wallet, chain_nonce: int | None
 ) -> WalletNonces:
     """
     Return the nonces of *wallet*; *chain_nonce* is the next one on the chain, if known.

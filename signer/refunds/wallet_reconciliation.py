@@ -24,7 +24,9 @@ from signer.errors import NotFoundError, StaleStateError, WalletPausedError
 from signer.model.approval import ApprovalUse
 from signer.model.refund import Refund, Status
 from signer.model.wallet import NOOP_MARK, Pause, UnrecordedTransaction, Wallet
-from signer.ports import Clock, MinedTransaction, Store
+from signer.ports.chain import MinedTransaction
+from signer.ports.clock import Clock
+from signer.ports.ledger import Ledger
 from signer.refunds.payload import payload_of
 
 
@@ -73,7 +75,7 @@ class WalletReconciler:
     first.
     """
 
-    def __init__(self, store: Store, clock: Clock) -> None:
+    def __init__(self, store: Ledger, clock: Clock) -> None:
         self._store = store
         self._clock = clock
         self._log = structlog.get_logger("nonces")

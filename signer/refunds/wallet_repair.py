@@ -13,7 +13,8 @@ from signer.errors import (
 )
 from signer.model.approval import ApprovalUse
 from signer.model.wallet import UnrecordedTransaction
-from signer.ports import Clock, Store
+from signer.ports.clock import Clock
+from signer.ports.ledger import Ledger
 from signer.refunds.wallet_reconciliation import WalletReconciler, WalletStatus
 
 
@@ -52,7 +53,7 @@ def _need_nothing(
 
 
 def repair_wallets(
-    store: Store,
+    store: Ledger,
     chains: Mapping[str, Chain],
     clock: Clock,
     *,

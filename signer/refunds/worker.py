@@ -31,7 +31,10 @@ from signer.keys.retirement import KeyRetirement
 from signer.model.key import WATCHED, Key, KeyState, find_active_key
 from signer.model.look import Look
 from signer.model.refund import HOLD, UNSENT, Refund, Status
-from signer.ports import NO_METER, Clock, Meter, Store, Topic
+from signer.ports.clock import Clock
+from signer.ports.ledger import Ledger
+from signer.ports.meter import NO_METER, Meter
+from signer.ports.refund_store import Topic
 from signer.refunds.attempts import is_device_failure
 from signer.refunds.automatic_stop import AutomaticStop
 from signer.refunds.blocked_queues import BlockedQueues
@@ -104,7 +107,7 @@ class Worker:
 
     def __init__(  # noqa: PLR0913  A worker has many parts.
         self,
-        store: Store,
+        store: Ledger,
         lifecycle: Lifecycle,
         *,
         confirmation_tracker: ConfirmationTracker,

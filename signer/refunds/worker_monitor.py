@@ -8,14 +8,14 @@ alerts as well when it cannot reach the database, where nothing else is known th
 import time
 from collections.abc import Callable, Collection, Sequence
 from datetime import datetime, timedelta
-from typing import Protocol
 
 import structlog
 
 from signer.alerts import REMIND_SECONDS, Alert, Alerts, AlertThrottle
 from signer.errors import HotWalletError
 from signer.model.worker_row import STOPPED_AFTER, WorkerRow, find_stopped
-from signer.ports import AlertCounters, Clock, WorkerStore
+from signer.ports.clock import Clock
+from signer.ports.ledger import Ledger
 
 
 LOOK_SECONDS = 3.0
@@ -32,16 +32,12 @@ _LOOKS_TO_LOG = 3
 """A process that has no webhook leaves it to others that have one: up to 29 seconds."""
 
 
-class _Ledger(WorkerStore, AlertCounters, Protocol):
-    """What is read of the ledger."""
-
-
 class WorkerMonitor:
     """Raises ``worker-stopped``, and repeats it every five minutes while it lasts."""
 
     def __init__(
         self,
-        ledger: _Ledger,
+        ledger: Ledger,
         alerts: Alerts,
         clock: Clock,
         timer: Callable[[], float] = time.monotonic,

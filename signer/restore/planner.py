@@ -12,7 +12,8 @@ from signer.errors import ConflictError, IdempotencyMismatchError
 from signer.model.audit_record import Record
 from signer.model.refund import Refund, Status
 from signer.model.stop import EVERYTHING
-from signer.ports import Clock, Ledger
+from signer.ports.clock import Clock
+from signer.ports.ledger import Ledger
 from signer.restore.key_changes import (
     addresses_of,
     find_missing_changes,
@@ -139,7 +140,7 @@ class RestorePlanner:
         is None if it cannot be processed without its request.
 
         Raises:
-            ConflictError: As ``RefundReader.find_earlier``.
+            ConflictError: As ``RefundStore.find_earlier``.
         """
         record = known.accepted
         refund = None if record is None else rebuild(record, self._clock())

@@ -20,7 +20,8 @@ from signer.model.key import find_key
 from signer.model.refund import Refund, Status
 from signer.model.wallet import Pause
 from signer.outcomes import require
-from signer.ports import Clock, Ledger
+from signer.ports.clock import Clock
+from signer.ports.ledger import Ledger
 from signer.redact import key_prefix
 from signer.refunds.fillers import build_filler
 from signer.refunds.kill_switch import KillSwitch

@@ -5,7 +5,7 @@ from collections.abc import Collection, Container, Sequence
 from signer.chain.chain import Chain
 from signer.model.refund import FILLER
 from signer.model.wallet import Wallet
-from signer.ports import Ledger
+from signer.ports.ledger import Ledger
 from signer.refunds.fillers import filler_name
 from signer.refunds.wallet_reconciliation import HISTORY
 from signer.restore.lost_changes import LostChanges

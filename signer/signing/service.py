@@ -37,7 +37,8 @@ from signer.policy.message_facts import (
 )
 from signer.policy.surroundings import KnownNetwork, Surroundings
 from signer.policy.transaction_facts import transaction_facts
-from signer.ports import Clock, TenantBlocks
+from signer.ports.clock import Clock
+from signer.ports.control_store import ControlStore
 from signer.signing.known_addresses import NOTHING_KNOWN, KnownAddresses
 from signer.signing.requester import Requester
 from signer.signing.signed_message import MessageSignature
@@ -69,7 +70,7 @@ class SigningService:
         *,
         states: frozenset[KeyState] = SIGNING,
         known: KnownAddresses = NOTHING_KNOWN,
-        blocks: TenantBlocks | None = None,
+        blocks: ControlStore | None = None,
     ) -> None:
         """
         Create a service for *networks*, by name.

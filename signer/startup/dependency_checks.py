@@ -29,7 +29,8 @@ from signer.errors import (
     StoreError,
 )
 from signer.keys.signer import Signer
-from signer.ports import Call, ChainClient, Journal
+from signer.ports.audit_journal import Journal
+from signer.ports.chain import Call, ChainClient
 
 
 def self_test_key(

@@ -35,7 +35,9 @@ from signer.errors import (
 from signer.model.accepted_limits import THE_ROW, AcceptedLimits
 from signer.model.approval import ApprovalUse, Proposal
 from signer.model.audit_record import Actor, Record
-from signer.ports import Clock, Journal, LimitsStore
+from signer.ports.audit_journal import Journal
+from signer.ports.clock import Clock
+from signer.ports.control_store import ControlStore
 
 
 _TRIES = 5
@@ -131,7 +133,7 @@ class LimitsGuard:
 
     def __init__(
         self,
-        store: LimitsStore,
+        store: ControlStore,
         journal: Journal,
         approvals: Approvals,
         audit: AuditLog,

@@ -16,7 +16,8 @@ from signer.keys.admin_audit import AdminAudit
 from signer.model.audit_record import Actor
 from signer.model.delivery import Delivery
 from signer.model.event import Event
-from signer.ports import Clock, DeliveryFilter, EventStore
+from signer.ports.clock import Clock
+from signer.ports.event_store import DeliveryFilter, EventStore
 
 
 MAX_EVENTS = 100

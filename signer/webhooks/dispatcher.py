@@ -25,7 +25,9 @@ from signer.deadline import Deadlines, Pending
 from signer.errors import HotWalletError
 from signer.model.delivery import NOT_AUTHENTIC, DeliveryState
 from signer.model.event import Event
-from signer.ports import Clock, DeliveryAttempt, DueDelivery, EventStore, WebhookSender
+from signer.ports.clock import Clock
+from signer.ports.event_store import DeliveryAttempt, DueDelivery, EventStore
+from signer.ports.webhook_sender import WebhookSender
 from signer.webhooks.endpoint import Endpoints, EventDocument
 from signer.webhooks.retention import EventRetention
 from signer.webhooks.schedule import DELAYS, next_delay

@@ -9,7 +9,7 @@ from typing import Any
 from signer.config.webhook import Webhook
 from signer.model.event import Event
 from signer.model.refund import Refund
-from signer.ports import WebhookSender
+from signer.ports.webhook_sender import WebhookSender
 from signer.webhooks.signatures import SigningKey, sign
 
 

@@ -5,7 +5,8 @@ from datetime import timedelta
 
 from signer.errors import CursorExpiredError
 from signer.model.event import sequence_at
-from signer.ports import Clock, EventPage, EventStore
+from signer.ports.clock import Clock
+from signer.ports.event_store import EventPage, EventStore
 from signer.webhooks.retention import GRACE
 
 

@@ -6,7 +6,8 @@ from datetime import timedelta
 
 import structlog
 
-from signer.ports import Clock, EventStore
+from signer.ports.clock import Clock
+from signer.ports.event_store import EventStore
 
 
 GRACE = timedelta(days=1)

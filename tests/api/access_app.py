@@ -12,7 +12,6 @@ from typing import cast
 import falcon
 import structlog
 
-import signer.ports
 from api.auth.authorization import AccessPolicy
 from api.auth.jwt_verifier import JWTVerifier
 from api.auth.rate_limits import RateLimits
@@ -21,15 +20,17 @@ from api.http import problems as errors
 from api.http.middleware import AuthorizationMiddleware, RequestLog, Resource
 from api.peer_addresses import Network
 from api.request_context import principal
-from backends.sql.callers import CallerTables
 from backends.sql.database import Database
+from backends.sql.shared_state import SharedTables
 from signer.audit.log import AuditLog
 from signer.config.settings import Settings
 from signer.config.tenants import TenantRegistry
 from signer.errors import StoreUnavailableError
 from signer.model.audit_record import Record
 from signer.model.key import SigningCondition
-from signer.ports import Callers, Clock, utc_now
+from signer.ports import audit_journal
+from signer.ports.clock import Clock, utc_now
+from signer.ports.shared_state import SharedState
 from tests.api.support import (
     AUDIENCE,
     ES256_KEY,
@@ -115,12 +116,15 @@ class Journal:
 
 def audit_into(journal: Journal, clock: Clock) -> AuditLog:
     """Return the audit log that writes to *journal*."""
-    kept = cast("signer.ports.Journal", journal)
+    kept = cast("audit_journal.Journal", journal)
     return AuditLog(structlog.get_logger("audit"), clock, journal=kept)
 
 
-class UnavailableCallers:
+class UnavailableCallers(SharedTables):
     """Counters of callers whose database does not answer."""
+
+    def __init__(self) -> None:
+        """Open nothing."""
 
     def use_token(self, *args: object) -> bool:
         """Fail."""
@@ -132,7 +136,7 @@ class UnavailableCallers:
 
 
 def build(
-    callers: Callers,
+    callers: SharedState,
     clock: Clock,
     *,
     audit: AuditLog | None = None,
@@ -160,7 +164,7 @@ def get_app() -> App:
     Its rate limits have a clock that stands still: all requests are in one minute.
     """
     settings = Settings.from_env(os.environ)
-    callers = CallerTables(
+    callers = SharedTables(
         Database(settings.effective_database_url, pool_size=4, timeout=5.0)
     )
     access = AccessPolicy(

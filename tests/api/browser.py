@@ -13,7 +13,7 @@ from api.auth.rate_limits import RateLimits
 from api.console.cookies import SECURE_NAME
 from api.container import Container
 from backends.sql import SQLStore
-from signer.ports import ChainClient
+from signer.ports.chain import ChainClient
 from tests.api.service import build_container
 from tests.api.support import NOW, SettableClock, token
 from tests.support.ledgers import ROW_MACS

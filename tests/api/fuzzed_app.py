@@ -12,7 +12,9 @@ from api.http.app import App, create_app
 from signer.audit.log import AuditLog
 from signer.config.settings import Settings
 from signer.config.tenants import TenantRegistry
-from signer.ports import ChainClient, KeyDirectory, utc_now
+from signer.ports.chain import ChainClient
+from signer.ports.clock import utc_now
+from signer.ports.key_backend import KeyDirectory
 from tests.api.service import build_container
 from tests.api.support import make_verifier
 from tests.fixtures.scripted_chain import ScriptedChain

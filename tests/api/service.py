@@ -23,16 +23,12 @@ from signer.errors import ChainUnavailableError
 from signer.keys.signer import Signer
 from signer.policy.live_policy import LivePolicy
 from signer.policy.policy import Policy
-from signer.ports import (
-    ChainClient,
-    Clock,
-    KeyDirectory,
-    Ledger,
-    NodeStatus,
-    Notifier,
-    ScreeningService,
-    utc_now,
-)
+from signer.ports.chain import ChainClient, NodeStatus
+from signer.ports.clock import Clock, utc_now
+from signer.ports.key_backend import KeyDirectory
+from signer.ports.ledger import Ledger
+from signer.ports.screening_service import ScreeningService
+from signer.ports.webhook_sender import Notifier
 from signer.refunds.service import RefundService
 from tests.api.support import AUDIENCE, ES256_KEY, ISSUER
 from tests.support.devices import KEY_ID, Device, honest, recording

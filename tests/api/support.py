@@ -14,7 +14,7 @@ from falcon.testing import Result, TestClient
 from api.auth.jwt_verifier import JWTVerifier
 from api.backend_factories import open_token_keys
 from signer.config.settings import Settings
-from signer.ports import Clock, utc_now
+from signer.ports.clock import Clock, utc_now
 
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)

@@ -8,7 +8,7 @@ from dev.kms_emulator import KMSEmulator
 from dev.kms_wire import Faults
 from signer.config.settings import Settings
 from signer.errors import BackendThrottledError, BackendUnavailableError
-from signer.ports import KeyDirectory, KeyId
+from signer.ports.key_backend import KeyDirectory, KeyId
 
 
 DIGEST = bytes(range(32))

@@ -22,7 +22,7 @@ from api.views.csv_files import safe_cell
 from signer.books.differences import Code, Difference
 from signer.books.period import Period
 from signer.errors import ChainUnavailableError, InvalidInputError
-from signer.ports import utc_now
+from signer.ports.clock import utc_now
 from tests.support.books import START, TOKEN, WALLET, Books
 
 

@@ -27,7 +27,8 @@ from signer.errors import (
     StoreUnavailableError,
 )
 from signer.model.audit_record import Operation, Purpose, Subject
-from signer.ports import KeyDirectory, utc_now
+from signer.ports.clock import utc_now
+from signer.ports.key_backend import KeyDirectory
 from tests.api.service import build_container as build_service
 from tests.api.service import container_over
 from tests.api.support import NOW, SettableClock

@@ -21,7 +21,7 @@ from signer.config.settings import Settings
 from signer.errors import AuditLogUnwritableError, BackendUnavailableError
 from signer.keys.signer import Signer
 from signer.model.audit_record import Record
-from signer.ports import KeyId
+from signer.ports.key_backend import KeyId
 from tests.api.support import lines
 from tests.support.devices import honest
 

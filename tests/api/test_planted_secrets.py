@@ -48,7 +48,7 @@ from signer.keys.rotation import Rotation
 from signer.keys.signer import SignerFactory
 from signer.model.audit_record import Actor, Operation, Purpose, Subject
 from signer.model.key import Key, KeyState
-from signer.ports import DeviceSignature, KeyDirectory, KeyId
+from signer.ports.key_backend import DeviceSignature, KeyDirectory, KeyId
 from softhsm import pins
 from tests.api.service import BODY, replaced
 from tests.api.support import SettableClock, bearer, make_verifier, post

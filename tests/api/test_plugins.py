@@ -12,7 +12,8 @@ from api.plugins import check_plugin, load_plugin, open_plugin
 from dev.google_kms_emulator import RING
 from signer.config.settings import Settings
 from signer.errors import ConfigurationError, KeyNotFoundError
-from signer.ports import BackendConfig, KeyId
+from signer.ports.backend_plugin import BackendConfig
+from signer.ports.key_backend import KeyId
 from tests.support.ledgers import write_mac_key
 from tests.support.networks import write_networks
 

@@ -11,7 +11,7 @@ import pytest
 
 from backends.sql import SQLStore
 from signer.errors import ConfigurationError, StoreUnavailableError
-from signer.ports import Topic
+from signer.ports.refund_store import Topic
 from tests.api.commands import Run
 from tests.fixtures.postgresql import PostgreSQL
 from tests.fixtures.tls_server import TLSServer

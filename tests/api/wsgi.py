@@ -15,7 +15,7 @@ from backends.json_rpc.proxy import JSONRPCProxy
 from signer.chain.chain import Chain
 from signer.config.settings import Settings
 from signer.errors import ConfigurationError, Refusal
-from signer.ports import utc_now
+from signer.ports.clock import utc_now
 from signer.startup.dependency_checks import check_chain
 from tests.api.service import build_container
 from tests.api.support import make_verifier

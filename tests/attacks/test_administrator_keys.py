@@ -16,7 +16,7 @@ from backends.sql import SQLStore
 from dev.kms_emulator import KMSEmulator
 from signer.config.allowed_keys import AllowedKeys, default_patterns
 from signer.errors import KeyNotFoundError, KeyUnusableError
-from signer.ports import KeyId
+from signer.ports.key_backend import KeyId
 from tests.api.administrators import post_as_admin
 from tests.api.service import build_container, replaced
 from tests.api.support import SettableClock

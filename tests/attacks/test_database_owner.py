@@ -20,7 +20,7 @@ from signer.model.audit_record import Actor, Operation, Record
 from signer.model.refund import Status
 from signer.model.stop import EVERYTHING
 from signer.model.tenant_block import TenantBlock
-from signer.ports import Sealing
+from signer.ports.audit_journal import Sealing
 from signer.refunds.tenant_admin import TenantAdmin
 from signer.row_macs import RowMACs
 from tests.fixtures.ledger import (

@@ -6,8 +6,8 @@ import pytest
 from falcon.testing import TestClient
 
 from api.auth.authorization import NOT_AUDITED
-from backends.sql.callers import CallerTables
 from backends.sql.database import Database
+from backends.sql.shared_state import SharedTables
 from tests.api.access_app import Journal, audit_into, build
 from tests.api.support import NOW, SettableClock, bearer
 
@@ -24,7 +24,7 @@ def client(database_url: str, journal: Journal) -> Iterator[TestClient]:
     clock = SettableClock()
     database = Database(database_url, pool_size=4, timeout=5.0)
     database.write(lambda c: c.exec_driver_sql("DELETE FROM attempts").rowcount)
-    app = build(CallerTables(database), clock, audit=audit_into(journal, clock))
+    app = build(SharedTables(database), clock, audit=audit_into(journal, clock))
     yield TestClient(app)
     database.close()
 

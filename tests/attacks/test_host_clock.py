@@ -12,7 +12,8 @@ from api.container import Container
 from signer.errors import LimitReachedError
 from signer.model.audit_record import Actor
 from signer.model.refund import Status
-from signer.ports import KeyDirectory, utc_now
+from signer.ports.clock import utc_now
+from signer.ports.key_backend import KeyDirectory
 from signer.refunds.token_transfer import TokenTransfer
 from tests.api.access_app import build
 from tests.api.service import container_over

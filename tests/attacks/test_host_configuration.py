@@ -10,7 +10,7 @@ from backends.sql import SQLStore
 from signer.audit.configurations import report_configurations
 from signer.config.networks import Network, Token
 from signer.model.audit_record import Operation, Purpose, Record, Subject
-from signer.ports import utc_now
+from signer.ports.clock import utc_now
 from tests.api.service import build_container
 from tests.support.ledgers import seal
 

@@ -9,7 +9,7 @@ from signer.errors import (
     ChainUnavailableError,
     ExecutionRevertedError,
 )
-from signer.ports import Fees
+from signer.ports.chain import Fees
 from tests.fixtures.replies import Body, Error, Reply, Result
 from tests.support.rpc import (
     ADDRESS,

@@ -10,7 +10,7 @@ from signer.errors import (
     ChainUnavailableError,
     ExecutionRevertedError,
 )
-from signer.ports import Call, Fees
+from signer.ports.chain import Call, Fees
 from tests.fixtures.fake_node import FakeNode
 from tests.fixtures.replies import Body, Computed, Error, Reply, Result
 from tests.support.rpc import (

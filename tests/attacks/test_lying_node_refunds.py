@@ -11,7 +11,7 @@ from dev import stablecoin as coin
 from signer.chain.fees import quote_fees
 from signer.config.networks import Network
 from signer.model.refund import Refund, SignedTransaction, Status
-from signer.ports import Ledger
+from signer.ports.ledger import Ledger
 from tests.fixtures.chain import DevChain
 from tests.fixtures.fake_node import FakeNode
 from tests.fixtures.replies import Reply

@@ -17,7 +17,7 @@ from signer.config.file_limits import dump_limits, read_limits
 from signer.errors import ApprovalRequiredError, ConfigurationError
 from signer.model.approval import ApprovalState
 from signer.model.audit_record import WORKER, Record
-from signer.ports import utc_now
+from signer.ports.clock import utc_now
 from tests.fixtures.ledger import FORGED_APPROVAL
 from tests.fixtures.roles import PROCESSES, Processes, Roles
 from tests.support.audit import overruled

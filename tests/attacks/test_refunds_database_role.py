@@ -12,7 +12,7 @@ import pytest
 from signer.model.audit_record import Record
 from signer.model.event import Event
 from signer.model.refund import Status
-from signer.ports import Sealing
+from signer.ports.audit_journal import Sealing
 from tests.fixtures.ledger import later, queued, stopped
 from tests.fixtures.roles import Processes, Roles
 from tests.support.database_attacks import Attacks

@@ -17,7 +17,7 @@ from signer.alerts import Alerts
 from signer.errors import RowNotAuthenticError
 from signer.model.refund import new_refund_id
 from signer.model.worker_row import WorkerRow
-from signer.ports import NO_METER
+from signer.ports.meter import NO_METER
 from signer.ports.treasury import Treasury
 from signer.refunds.top_ups import TopUps
 from tests.fixtures.scripted_chain import CHAIN_ID, TOKEN

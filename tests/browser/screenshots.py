@@ -17,7 +17,7 @@ from playwright.sync_api import Browser
 
 from api.console.measurements import read_measurements
 from dev.anvil import ROOT
-from signer.ports import utc_now
+from signer.ports.clock import utc_now
 from tests.browser.chromium import running_chromium, visiting
 from tests.browser.site import PAGES, Site, running_site
 from tests.support.waiting import eventually

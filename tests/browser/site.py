@@ -26,7 +26,7 @@ from backends.sql import SQLStore
 from dev.stack import Stack, running_stack
 from signer.event_types import EventType
 from signer.model.delivery import DeliveryState
-from signer.ports import utc_now
+from signer.ports.clock import utc_now
 from tests.browser.history import write_history
 from tests.e2e.gateway import Gateway
 from tests.support.forked_processes import ForkedHotWallet

@@ -8,7 +8,7 @@ from typing import cast
 import pytest
 
 from hotwallet_client import Event, WebhookError, verify_webhook
-from signer.ports import utc_now
+from signer.ports.clock import utc_now
 from signer.webhooks.signatures import PrivateKey, Secret, SigningKey, sign
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from signer.ports import utc_now
+from signer.ports.clock import utc_now
 from signer.webhooks.signatures import PrivateKey, Secret, sign
 from tests.clients.conftest import Service
 from tests.clients.examples import GUIDE, ROOT, blocks

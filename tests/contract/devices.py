@@ -3,7 +3,7 @@
 import pytest
 
 from backends.testing import Device, KeyGenerator
-from signer.ports import KeyBackend, KeyId
+from signer.ports.key_backend import KeyBackend, KeyId
 from tests.contract.reference import ReferenceBackend
 from tests.fixtures.google_kms import GoogleKeys
 

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from signer.errors import InvalidInputError, KeyNotFoundError
-from signer.ports import DeviceSignature, KeyId
+from signer.ports.key_backend import DeviceSignature, KeyId
 
 
 # SHA-256 only says that the digest has 32 bytes.  Like real devices, and unlike

@@ -8,7 +8,7 @@ from backends.sql import SQLStore
 from signer.errors import RowNotAuthenticError
 from signer.model.audit_record import Record
 from signer.model.refund import Kind, Status
-from signer.ports import Attempt, BookReader, BookToken
+from signer.ports.book_reader import Attempt, BookReader, BookToken
 from tests.fixtures.ledger import (
     OTHER_WALLET,
     WALLET,

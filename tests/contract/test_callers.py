@@ -1,4 +1,4 @@
-"""Contract of ``Callers``, ``AlertCounters`` and ``SharedCounters``."""
+"""Contract of ``SharedState``, ``SharedState`` and ``SharedState``."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -8,9 +8,9 @@ import pytest
 from sqlalchemy import Table, event, func, select
 
 from backends.sql import SQLStore
-from backends.sql.callers import CallerTables
 from backends.sql.database import Database
 from backends.sql.schema import attempts, used_tokens
+from backends.sql.shared_state import SharedTables
 from signer.model.look import Look
 from tests.fixtures.races import race
 from tests.fixtures.stores import migrate
@@ -32,9 +32,9 @@ def database(empty_url: str) -> Iterator[Database]:
 
 
 @pytest.fixture
-def tables(database: Database) -> CallerTables:
+def tables(database: Database) -> SharedTables:
     """The tables on each database in turn."""
-    return CallerTables(database)
+    return SharedTables(database)
 
 
 def _rows(database: Database, table: Table) -> int:
@@ -42,7 +42,7 @@ def _rows(database: Database, table: Table) -> int:
     return int(database.run(lambda c: c.execute(count).scalar_one()))
 
 
-def test_a_token_is_used_once(tables: CallerTables) -> None:
+def test_a_token_is_used_once(tables: SharedTables) -> None:
     """The first use is the only one until the token expires."""
     uses = [tables.use_token("a", NOW + MINUTE, NOW) for _ in range(3)]
     other = tables.use_token("b", NOW + MINUTE, NOW)
@@ -57,7 +57,7 @@ def test_a_token_is_used_once(tables: CallerTables) -> None:
     assert not again
 
 
-def test_counts_are_added_up(tables: CallerTables) -> None:
+def test_counts_are_added_up(tables: SharedTables) -> None:
     """By their names, which have several words; they are no alerts."""
     tables.count_alert("refused-by-name", NOW)
     for count in (2, 3):
@@ -67,7 +67,7 @@ def test_counts_are_added_up(tables: CallerTables) -> None:
     assert tables.alert_counts() == {"refused-by-name": 1}
 
 
-def test_threads_share_the_tables(tables: CallerTables) -> None:
+def test_threads_share_the_tables(tables: SharedTables) -> None:
     """Of concurrent uses of a token one succeeds; each count gets a different sum."""
     with ThreadPoolExecutor(8) as pool:
         firsts = pool.map(
@@ -81,7 +81,7 @@ def test_threads_share_the_tables(tables: CallerTables) -> None:
 
 def _use_each(store: SQLStore, index: int) -> list[bool]:
     """Use 25 tokens that another process uses at the same moment."""
-    tables = CallerTables(store._database)
+    tables = SharedTables(store._database)
     return [tables.use_token(f"token {n}", NOW + MINUTE, NOW) for n in range(25)]
 
 
@@ -96,7 +96,7 @@ def test_one_process_uses_a_token(database: Database, empty_url: str) -> None:
     assert not any(afterwards)
 
 
-def test_buckets_and_periods_have_separate_sums(tables: CallerTables) -> None:
+def test_buckets_and_periods_have_separate_sums(tables: SharedTables) -> None:
     assert [tables.count("a", PERIOD) for _ in range(3)] == [1, 2, 3]
     assert tables.count("a", PERIOD, 10) == 13
     assert tables.count("b", PERIOD) == 1
@@ -104,7 +104,7 @@ def test_buckets_and_periods_have_separate_sums(tables: CallerTables) -> None:
     assert tables.count("a", PERIOD) == 14
 
 
-def test_old_rows_are_deleted(tables: CallerTables, database: Database) -> None:
+def test_old_rows_are_deleted(tables: SharedTables, database: Database) -> None:
     """Rows that a host with a slow clock needs are kept."""
     for n in range(20):
         tables.count(f"bucket {n}", PERIOD)
@@ -120,7 +120,7 @@ def test_old_rows_are_deleted(tables: CallerTables, database: Database) -> None:
     assert _rows(database, used_tokens) == 2
 
 
-def test_most_calls_are_one_statement(tables: CallerTables, database: Database) -> None:
+def test_most_calls_are_one_statement(tables: SharedTables, database: Database) -> None:
     """The search for old rows is not part of every call."""
     tables.count("a", PERIOD)
     tables.use_token("a", NOW + MINUTE, NOW)
@@ -144,14 +144,14 @@ def _listen(database: Database, statements: list[str]) -> None:
     event.listen(engine, "before_cursor_execute", note)
 
 
-def test_alerts_are_counted(tables: CallerTables) -> None:
+def test_alerts_are_counted(tables: SharedTables) -> None:
     for name in ("key-mismatch", "key-unhealthy", "key-mismatch"):
         tables.count_alert(name, NOW)
 
     assert tables.alert_counts() == {"key-mismatch": 2, "key-unhealthy": 1}
 
 
-def test_one_of_several_workers_makes_a_look(tables: CallerTables) -> None:
+def test_one_of_several_workers_makes_a_look(tables: SharedTables) -> None:
     """The one that replaces the look that all of them read."""
     assert tables.last_look("head 1") is None
     first = Look(NOW, 2**62)
@@ -166,7 +166,7 @@ def test_one_of_several_workers_makes_a_look(tables: CallerTables) -> None:
     assert tables.alert_counts() == {}
 
 
-def test_a_problem_lasts_until_it_is_resolved(tables: CallerTables) -> None:
+def test_a_problem_lasts_until_it_is_resolved(tables: SharedTables) -> None:
     """It is raised once, again after a while, and again after its end."""
     before = [NOW - MINUTE, NOW - MINUTE, NOW]
     raised = [tables.raise_problem("node/a", NOW, each) for each in before]
@@ -183,13 +183,13 @@ def test_a_problem_lasts_until_it_is_resolved(tables: CallerTables) -> None:
     assert tables.alert_counts() == {}
 
 
-def test_a_problem_of_the_future_suppresses_nothing(tables: CallerTables) -> None:
+def test_a_problem_of_the_future_suppresses_nothing(tables: SharedTables) -> None:
     """Another program wrote it, or the clock of its host is wrong."""
     assert tables.raise_problem("a", NOW + 9 * MINUTE, NOW)
     assert tables.raise_problem("a", NOW, NOW - MINUTE)
 
 
-def test_one_of_many_processes_raises_a_problem(tables: CallerTables) -> None:
+def test_one_of_many_processes_raises_a_problem(tables: SharedTables) -> None:
     def work(_: int) -> bool:
         return tables.raise_problem("a", NOW, NOW - MINUTE)
 

@@ -19,7 +19,7 @@ from signer.chain.erc20 import encode_transfer
 from signer.crypto.transactions import LegacyTransaction
 from signer.errors import BroadcastRejectedError, ExecutionRevertedError
 from signer.model.audit_record import Operation
-from signer.ports import Call, ChainClient, Fees
+from signer.ports.chain import Call, ChainClient, Fees
 from tests.fixtures.chain import DevChain
 from tests.support.devices import honest, signer_over
 from tests.support.payments import RECIPIENT, hash_of, mined, signed

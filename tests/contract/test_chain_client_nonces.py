@@ -13,7 +13,7 @@ from backends.json_rpc import JSONRPCChain
 from dev import stablecoin as coin
 from dev.chain import CHAIN_ID
 from signer.errors import BroadcastRejectedError, ExecutionRevertedError
-from signer.ports import Call, ChainClient, MinedTransaction, NodeStatus, Receipt
+from signer.ports.chain import Call, ChainClient, MinedTransaction, NodeStatus, Receipt
 from tests.fixtures.chain import DevChain
 from tests.fixtures.scripted_chain import TOKEN, ScriptedChain
 from tests.support.payments import RECIPIENT, hash_of, mined, transfer

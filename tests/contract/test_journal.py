@@ -21,7 +21,7 @@ from signer.audit.hash_chain import GENESIS, sealed
 from signer.errors import KeyRotatedError, StoreError
 from signer.model.audit_record import Record
 from signer.model.key import SERVING, Key, KeyState, SigningCondition
-from signer.ports import Journal
+from signer.ports.audit_journal import Journal
 from tests.fixtures.races import race
 from tests.support.audit import START, chain, checkpoint, record, records
 from tests.support.ledgers import ROW_MACS, seal

@@ -16,7 +16,7 @@ from signer.audit.hash_chain import GENESIS, sealed
 from signer.audit.sealer import Sealer
 from signer.audit.verify import verify
 from signer.model.audit_record import Record
-from signer.ports import Sealing
+from signer.ports.audit_journal import Sealing
 from tests.support.audit import KEY, ORIGIN, VERIFIER, record
 from tests.support.ledgers import DRAFTS, ROW_MACS
 

@@ -1,11 +1,10 @@
-"""Contract of ``PaymentStatistics``: what was signed, and how refunds ended."""
+"""Contract of ``RefundReports``: what was signed, and how refunds ended."""
 
 from datetime import datetime, timedelta
 
 from backends.sql import SQLStore
 from signer.model.refund import Kind, Refund, Status
-from signer.ports import PaymentStatistics
-from signer.ports.payment_statistics import Signed
+from signer.ports.refund_reports import RefundReports, Signed
 from tests.fixtures.ledger import (
     OTHER_WALLET,
     accepted,
@@ -31,8 +30,8 @@ def _signed_at(store: SQLStore, at: datetime, **changes: object) -> Refund:
 
 
 def test_fits_the_port(store: SQLStore) -> None:
-    """The tables are ``PaymentStatistics``, which mypy verifies here."""
-    fits: PaymentStatistics = store
+    """The tables are ``RefundReports``, which mypy verifies here."""
+    fits: RefundReports = store
 
     assert fits.signed_by_tenant(CHAIN, now()) == {}
     assert fits.last_results(CHAIN, now(), 10) == ()

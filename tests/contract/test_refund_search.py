@@ -1,14 +1,14 @@
-"""Contract of ``RefundSearch``: operators find refunds of all tenants."""
+"""Contract of ``RefundReports``: operators find refunds of all tenants."""
 
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import pytest
 
-from backends.sql import SQLStore, refund_search
+from backends.sql import SQLStore, refund_reports
 from signer.errors import InvalidInputError
 from signer.model.refund import Status, new_refund_id
-from signer.ports import RefundFilter, RefundSearch
+from signer.ports.refund_reports import RefundFilter, RefundReports
 from tests.fixtures.ledger import OTHER_WALLET, accepted, moved
 
 
@@ -22,8 +22,8 @@ def _ids(store: SQLStore, wanted: RefundFilter, limit: int = 10) -> list[str]:
 
 
 def test_fits_the_port(store: SQLStore) -> None:
-    """The tables are ``RefundSearch``, which mypy verifies here."""
-    fits: RefundSearch = store
+    """The tables are ``RefundReports``, which mypy verifies here."""
+    fits: RefundReports = store
 
     assert fits.search_refunds(EVERYTHING, limit=10).refunds == ()
     assert fits.search_refunds(EVERYTHING, limit=10).next_cursor is None
@@ -109,7 +109,7 @@ def test_pages_have_every_refund_once(
     searched: int,
 ) -> None:
     """Also where a page looks at fewer refunds than match."""
-    monkeypatch.setattr(refund_search, "SEARCHED", searched)
+    monkeypatch.setattr(refund_reports, "SEARCHED", searched)
     ids = [accepted(store, tenant="shop").id for _ in range(7)]
     page = store.search_refunds(wanted, limit=2)
     seen = [each.id for each in page.refunds]
@@ -124,7 +124,7 @@ def test_a_search_goes_on_where_it_stopped(
     store: SQLStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A page without a match says where the next one begins."""
-    monkeypatch.setattr(refund_search, "SEARCHED", 2)
+    monkeypatch.setattr(refund_reports, "SEARCHED", 2)
     old = accepted(store, recipient=OTHER_WALLET)
     newer = [accepted(store) for _ in range(2)]
     wanted = RefundFilter(recipient=OTHER_WALLET)

@@ -1,4 +1,4 @@
-"""Contract of ``RefundStatistics``: counts for metrics, and for the runway."""
+"""Contract of ``RefundReports``: counts for metrics, and for the runway."""
 
 from contextlib import closing
 from dataclasses import replace
@@ -6,8 +6,13 @@ from datetime import timedelta
 
 from backends.sql import SQLStore
 from signer.model.refund import SWEEPER, Status, new_refund_id
-from signer.ports import RefundStatistics
-from signer.ports.refund_statistics import GAS, OpenRefunds, Payment, SpentLately
+from signer.ports.refund_reports import (
+    GAS,
+    OpenRefunds,
+    Payment,
+    RefundReports,
+    SpentLately,
+)
 from tests.fixtures.ledger import (
     OTHER_WALLET,
     WALLET,
@@ -30,8 +35,8 @@ TOKEN = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8"
 
 
 def test_fits_the_port(store: SQLStore) -> None:
-    """The tables are ``RefundStatistics``, which mypy verifies here."""
-    fits: RefundStatistics = store
+    """The tables are ``RefundReports``, which mypy verifies here."""
+    fits: RefundReports = store
 
     assert fits.open_refunds() == ()
     assert dict(fits.accepted_since(now())) == {}

@@ -6,7 +6,7 @@ from eth_account.signers.local import LocalAccount
 
 from backends.json_rpc import JSONRPCChain
 from dev import stablecoin as coin
-from signer.ports import ChainClient
+from signer.ports.chain import ChainClient
 from tests.fixtures.chain import DevChain
 from tests.support.payments import RECIPIENT, hash_of, mined, transfer
 from tests.support.rpc import broadcast, receipt_of

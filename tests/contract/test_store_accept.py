@@ -1,4 +1,4 @@
-"""Contract of ``Store.accept_all``: it inserts a refund once, and exactly as given."""
+"""Contract of ``accept_all``: it inserts a refund once, and exactly as given."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone

@@ -1,4 +1,4 @@
-"""Contract of ``Store.accept_all``: many refunds in one transaction, one by one."""
+"""Contract of ``accept_all``: many refunds in one transaction, one by one."""
 
 from dataclasses import replace
 from pathlib import Path

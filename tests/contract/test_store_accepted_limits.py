@@ -1,4 +1,4 @@
-"""Contract of ``LimitsStore``: one row, changed by compare-and-set."""
+"""Contract of ``ControlStore``: one row, changed by compare-and-set."""
 
 from dataclasses import replace
 from functools import partial
@@ -8,7 +8,7 @@ import pytest
 from backends.sql import SQLStore
 from signer.errors import ConfigurationError, HotWalletError, StaleStateError
 from signer.model.accepted_limits import THE_ROW, AcceptedLimits
-from signer.ports import LimitsStore
+from signer.ports.control_store import ControlStore
 from tests.fixtures.ledger import forge, now
 from tests.fixtures.races import race
 from tests.support.audit import record
@@ -24,8 +24,8 @@ def _new(document: str = "[]") -> AcceptedLimits:
 
 
 def test_fits_the_port(store: SQLStore) -> None:
-    """The tables are a ``LimitsStore``, which mypy verifies here."""
-    fits: LimitsStore = store
+    """The tables are a ``ControlStore``, which mypy verifies here."""
+    fits: ControlStore = store
 
     assert fits.accepted_limits() is None
 

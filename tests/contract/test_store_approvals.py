@@ -1,4 +1,4 @@
-"""Contract of ``ApprovalStore``: one row per proposal, changed by compare-and-set."""
+"""Contract of ``ControlStore``: one row per proposal, changed by compare-and-set."""
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -18,7 +18,7 @@ from signer.model.audit_record import Actor
 from signer.model.key import KeyState, find_key
 from signer.model.tenant_block import TenantBlock
 from signer.model.wallet import Pause
-from signer.ports import ApprovalStore
+from signer.ports.control_store import ControlStore
 from tests.fixtures.ledger import OTHER_WALLET, WALLET, now, opened, sighting, stopped
 from tests.fixtures.races import race
 from tests.support.audit import record
@@ -50,8 +50,8 @@ def _new(proposal: Proposal = PROPOSAL, at: datetime | None = None) -> Approval:
 
 
 def test_fits_the_port(store: SQLStore) -> None:
-    """The tables are an ``ApprovalStore``, which mypy verifies here."""
-    fits: ApprovalStore = store
+    """The tables are an ``ControlStore``, which mypy verifies here."""
+    fits: ControlStore = store
 
     assert fits.open_approvals(0, 1) == ()
 

@@ -1,4 +1,4 @@
-"""Contract of ``Store.reserve_all`` and ``save_all``: no refund stops the others."""
+"""Contract of ``reserve_all`` and ``save_all``: no refund stops the others."""
 
 import threading
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ from signer.model.key import KeyState, find_key
 from signer.model.refund import Refund, Status
 from signer.model.spending_limits import NO_LIMITS, Limits
 from signer.model.tenant_block import TenantBlock
-from signer.ports import Change, Reservation
+from signer.ports.refund_store import Change, Reservation
 from tests.fixtures.ledger import (
     OTHER_WALLET,
     WALLET,

@@ -1,4 +1,4 @@
-"""Contract of ``Cancellations``: one audited request, which disturbs no worker."""
+"""Contract of ``RefundStore``: one audited request, which disturbs no worker."""
 
 from dataclasses import replace
 
@@ -8,7 +8,7 @@ from backends.sql import SQLStore
 from signer.errors import RowNotAuthenticError, StaleStateError
 from signer.model.audit_record import Record
 from signer.model.refund import Refund, Status
-from signer.ports import Cancellations
+from signer.ports.refund_store import RefundStore
 from tests.fixtures.ledger import (
     accept,
     accepted,
@@ -32,8 +32,8 @@ def _request(store: SQLStore, refund: Refund, name: str = "x") -> bool:
 
 
 def test_fits_the_port(store: SQLStore) -> None:
-    """The tables are ``Cancellations``, which mypy verifies here."""
-    fits: Cancellations = store
+    """The tables are ``RefundStore``, which mypy verifies here."""
+    fits: RefundStore = store
 
     assert fits is store
 

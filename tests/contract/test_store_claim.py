@@ -1,4 +1,4 @@
-"""Contract of ``Store.claim``: a refund has at most one claimant at a time."""
+"""Contract of ``RefundStore.claim``: a refund has at most one claimant at a time."""
 
 from datetime import datetime, timedelta
 

@@ -6,7 +6,7 @@ from datetime import datetime
 from backends.sql import SQLStore
 from signer.model.delivery import NOT_AUTHENTIC, DeliveryState
 from signer.model.refund import Refund, Status
-from signer.ports import DeliveryAttempt, DeliveryFilter, DueDelivery
+from signer.ports.event_store import DeliveryAttempt, DeliveryFilter, DueDelivery
 from tests.fixtures.ledger import accepted, forge, later, moved, now
 
 

@@ -12,7 +12,8 @@ from backends.sql.schema import events
 from signer.errors import StoreError
 from signer.model.event import Event
 from signer.model.refund import SWEEPER, Refund, Status
-from signer.ports import EventStore
+from signer.ports.event_store import EventStore
+from signer.ports.refund_store import Change
 from tests.fixtures.ledger import (
     WALLET,
     accept,
@@ -79,8 +80,6 @@ def test_a_change_that_fails_is_no_event(store: SQLStore) -> None:
 
 def test_changes_that_are_saved_together(store: SQLStore) -> None:
     """Each has its event, whether it is stored alone or with others."""
-    from signer.ports import Change  # noqa: PLC0415
-
     refunds = [accepted(store) for _ in range(3)]
     changes = [
         Change(each, each.with_status(Status.CANCELLED, now())) for each in refunds

@@ -17,7 +17,7 @@ from signer.model.audit_record import Record
 from signer.model.key import ROTATION_HOLD, SIGNING, Key, KeyState
 from signer.model.refund import Status
 from signer.model.wallet import Pause
-from signer.ports import KeyStore
+from signer.ports.key_store import KeyStore
 from tests.fixtures.ledger import (
     OTHER_WALLET,
     WALLET,

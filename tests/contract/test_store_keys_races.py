@@ -27,7 +27,7 @@ from signer.keys.signer import Signer
 from signer.model.audit_record import Operation
 from signer.model.key import SIGNING, Key, KeyState
 from signer.model.refund import SWEEPER
-from signer.ports import KeyId
+from signer.ports.key_backend import KeyId
 from tests.contract.locks import share_the_key, until_waiting
 from tests.fixtures.ledger import (
     OTHER_WALLET,

@@ -1,4 +1,4 @@
-"""Contract of ``Store.postpone_queue``: a queue that is due waits as a whole."""
+"""Contract of ``RefundStore.postpone_queue``: a queue that is due waits as a whole."""
 
 import pytest
 

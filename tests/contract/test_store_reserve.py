@@ -1,4 +1,4 @@
-"""Contract of ``Store.reserve_all``: no gap in the nonces, and no nonce twice."""
+"""Contract of ``RefundStore.reserve_all``: no gap in the nonces, and no nonce twice."""
 
 import pytest
 

@@ -11,7 +11,7 @@ from backends.sql.schema import events, webhook_deliveries
 from signer.errors import StoreError
 from signer.model.delivery import DeliveryState
 from signer.model.event import sequence_at
-from signer.ports import DeliveryAttempt, Pruned
+from signer.ports.event_store import DeliveryAttempt, Pruned
 from tests.fixtures.ledger import accepted, forge, now
 from tests.support.ledgers import open_ledger
 

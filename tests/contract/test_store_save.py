@@ -1,4 +1,4 @@
-"""Contract of ``Store.save``: one compare-and-set."""
+"""Contract of ``RefundStore.save``: one compare-and-set."""
 
 from collections.abc import Callable
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Contract of ``StopStore``: a stop forbids every commit that precedes a payment."""
+"""Contract of ``ControlStore``: a stop forbids every commit that precedes a payment."""
 
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -23,7 +23,7 @@ from signer.model.key import SIGNING, SigningCondition
 from signer.model.refund import Refund, Status
 from signer.model.stop import EVERYTHING, Stop
 from signer.model.tenant_block import TenantBlock
-from signer.ports import StopStore
+from signer.ports.control_store import ControlStore
 from tests.fixtures.ledger import (
     WALLET,
     accepted,
@@ -56,8 +56,8 @@ BOTH = pytest.mark.parametrize("chain_id", [EVERYTHING, CHAIN])
 
 
 def test_fits_the_port(store: SQLStore) -> None:
-    """The tables are a ``StopStore``, which mypy verifies here."""
-    fits: StopStore = store
+    """The tables are a ``ControlStore``, which mypy verifies here."""
+    fits: ControlStore = store
 
     assert fits.stops() == ()
 

@@ -1,4 +1,4 @@
-"""Contract of ``Watches``: no change by another process is missed."""
+"""Contract of ``RefundStore``: no change by another process is missed."""
 
 import multiprocessing
 import threading
@@ -14,7 +14,7 @@ import pytest
 from backends.sql import SQLStore
 from signer.model.audit_record import Record
 from signer.model.refund import Status
-from signer.ports import Topic, Watch, Watches
+from signer.ports.refund_store import RefundStore, Topic, Watch
 from tests.fixtures.ledger import accepted, later, moved, now
 from tests.fixtures.races import start_process
 from tests.support.ledgers import open_ledger
@@ -50,7 +50,7 @@ def _seconds() -> Iterator[Callable[[], float]]:
 
 def test_fits_the_port(store: SQLStore) -> None:
     """The store has watches, which mypy verifies here."""
-    fits: Watches = store
+    fits: RefundStore = store
 
     assert fits is store
 

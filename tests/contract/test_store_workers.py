@@ -1,4 +1,4 @@
-"""Contract of ``WorkerStore``: the rows of workers, on SQLite and PostgreSQL."""
+"""Contract of ``SharedState``: the rows of workers, on SQLite and PostgreSQL."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -9,7 +9,7 @@ from backends.sql import SQLStore
 from signer.alerts import Alert
 from signer.errors import StoreError
 from signer.model.worker_row import WorkerRow
-from signer.ports import WorkerStore
+from signer.ports.shared_state import SharedState
 
 
 AT = datetime(2026, 11, 26, tzinfo=UTC)
@@ -28,8 +28,8 @@ def _recorded(store: SQLStore, count: int) -> list[WorkerRow]:
 
 
 def test_fits_the_port(store: SQLStore) -> None:
-    """The tables are ``WorkerStore``, which mypy verifies here."""
-    fits: WorkerStore = store
+    """The tables are ``SharedState``, which mypy verifies here."""
+    fits: SharedState = store
 
     assert fits.workers() == ()
 

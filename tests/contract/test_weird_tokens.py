@@ -10,7 +10,7 @@ from dev import stablecoin as coin
 from dev.stablecoin import Behaviour
 from signer.chain.erc20 import has_exact_transfer
 from signer.errors import ExecutionRevertedError
-from signer.ports import Call, ChainClient
+from signer.ports.chain import Call, ChainClient
 from tests.fixtures.chain import DevChain
 from tests.support.payments import RECIPIENT, mined, transfer
 from tests.support.rpc import broadcast

@@ -32,8 +32,8 @@ from signer.audit.log import AuditLog
 from signer.audit.sealer import Sealer
 from signer.errors import StoreUnavailableError
 from signer.model.audit_record import Operation, Purpose, Record, Subject
-from signer.ports import Journal as AuditJournal
-from signer.ports import utc_now
+from signer.ports.audit_journal import Journal as AuditJournal
+from signer.ports.clock import utc_now
 from tests.crash.crash_points import CrashingPort, CrashPoints
 from tests.crash.host import keep_alive
 from tests.crash.journal import Journal

@@ -30,7 +30,10 @@ from urllib.parse import urlsplit
 from api.container import Container
 from signer.chain.chain import Chain
 from signer.model.key import Key
-from signer.ports import ChainClient, Change, KeyDirectory, Ledger
+from signer.ports.chain import ChainClient
+from signer.ports.key_backend import KeyDirectory
+from signer.ports.ledger import Ledger
+from signer.ports.refund_store import Change
 
 
 CRASH_AT = "CRASH_AT"

@@ -10,7 +10,7 @@ from typing import cast
 import pytest
 
 from signer.model.refund import Refund
-from signer.ports import Change
+from signer.ports.refund_store import Change
 from tests.crash.crash_points import (
     CRASH_AT,
     CRASH_MARKERS,

@@ -13,7 +13,8 @@ from backends.sql import SQLStore
 from backends.sql.schema import events, webhook_deliveries
 from signer.model.acceptance import Acceptance
 from signer.model.delivery import DeliveryState
-from signer.ports import DeliveryAttempt, utc_now
+from signer.ports.clock import utc_now
+from signer.ports.event_store import DeliveryAttempt
 from signer.webhooks.retention import EventRetention
 from tests.fixtures.ledger import queued
 from tests.fixtures.races import start_process

@@ -7,7 +7,8 @@ import pytest
 
 from signer.model.delivery import DeliveryState
 from signer.model.event import Event
-from signer.ports import DeliveryFilter, utc_now
+from signer.ports.clock import utc_now
+from signer.ports.event_store import DeliveryFilter
 from tests.crash.webhook_lab import (
     TENANTS,
     failing_receiver,

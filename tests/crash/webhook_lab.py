@@ -25,7 +25,8 @@ from signer.config.webhook import Webhook
 from signer.errors import StoreUnavailableError
 from signer.model.delivery import DeliveryState
 from signer.model.refund import Status
-from signer.ports import DeliveryFilter, EventStore, utc_now
+from signer.ports.clock import utc_now
+from signer.ports.event_store import DeliveryFilter, EventStore
 from signer.webhooks.addresses import LOOPBACK
 from signer.webhooks.dispatcher import WebhookDispatcher
 from signer.webhooks.endpoint import Endpoint

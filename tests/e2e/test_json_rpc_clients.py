@@ -26,7 +26,7 @@ from dev.stack import (
     running_stack,
 )
 from signer.config.settings import Settings
-from signer.ports import utc_now
+from signer.ports.clock import utc_now
 from tests.e2e.gateway import RECIPIENT
 from tests.fixtures.nginx import Nginx
 from tests.support.forked_processes import ForkedHotWallet

@@ -15,7 +15,7 @@ from dev import stablecoin as coin
 from dev.chain import CHAIN_ID
 from signer.config.networks import Network
 from signer.model.refund import Status
-from signer.ports import Ledger
+from signer.ports.ledger import Ledger
 from tests.fixtures.chain import DevChain
 from tests.fixtures.fake_node import FakeNode
 from tests.support.node_calls import BLOCK_SECONDS, Fleet, SmallPool

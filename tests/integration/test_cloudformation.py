@@ -10,7 +10,7 @@ from backends.aws_kms import KMSBackend
 from dev.cloudformation import KEY, TEMPLATE, template
 from signer.crypto.der import parse_public_key, parse_signature
 from signer.crypto.secp256k1 import recoverable
-from signer.ports import KeyId
+from signer.ports.key_backend import KeyId
 from tests.fixtures.kms import OpenKMS
 from tests.support.iam import lint_key_policy, lint_rotation, lint_runtime
 

@@ -10,7 +10,7 @@ from dev import stablecoin as coin
 from dev.chain import CHAIN_ID
 from signer.config.networks import Network
 from signer.model.refund import Refund, Status
-from signer.ports import Ledger
+from signer.ports.ledger import Ledger
 from tests.fixtures.chain import DevChain
 from tests.support.refunds import CUSTOMER, World
 

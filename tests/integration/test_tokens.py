@@ -17,7 +17,8 @@ from dev.stablecoin import Behaviour
 from signer.config.networks import Network
 from signer.keys.signer import Signer
 from signer.model.refund import IN_FLIGHT, Refund, Status
-from signer.ports import KeyId, Ledger
+from signer.ports.key_backend import KeyId
+from signer.ports.ledger import Ledger
 from tests.fixtures.chain import DevChain
 from tests.support.devices import recording
 from tests.support.refunds import CUSTOMER, World

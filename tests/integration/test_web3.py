@@ -19,7 +19,7 @@ from backends.pkcs11 import PKCS11Backend
 from dev import stablecoin as coin
 from signer.account import HSMAccount
 from signer.errors import PolicyViolationError
-from signer.ports import KeyId
+from signer.ports.key_backend import KeyId
 from tests.fixtures.chain import DevChain
 
 

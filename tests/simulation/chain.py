@@ -13,7 +13,7 @@ from random import Random
 from eth_utils.crypto import keccak
 
 from signer.errors import BroadcastRejectedError
-from signer.ports import Block, Receipt
+from signer.ports.chain import Block, Receipt
 from tests.simulation.balances import (
     INITIAL,
     Account,

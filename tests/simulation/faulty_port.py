@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from signer.errors import ChainError, HotWalletError
-from signer.ports import Topic, Watch
+from signer.ports.refund_store import Topic, Watch
 from tests.simulation.faults import CallFault, Faults
 from tests.simulation.scheduler import Process
 from tests.simulation.trace import brief

@@ -17,8 +17,8 @@ import apsw
 from backends.sql import SQLStore
 from signer.model.acceptance import Acceptance
 from signer.model.audit_record import Record
-from signer.ports import Clock, utc_now
-from signer.ports import Ledger as LedgerPort
+from signer.ports.clock import Clock, utc_now
+from signer.ports.ledger import Ledger as LedgerPort
 from tests.support.ledgers import ROW_MACS
 from tests.support.refunds import altered
 

@@ -6,7 +6,7 @@ from eth_abi.abi import encode
 from eth_utils.address import to_checksum_address
 
 from signer.errors import ExecutionRevertedError
-from signer.ports import Block, Call, Fees, MinedTransaction, NodeStatus, Receipt
+from signer.ports.chain import Block, Call, Fees, MinedTransaction, NodeStatus, Receipt
 from tests.fixtures.unbatched import Unbatched
 from tests.simulation.chain import GWEI, Head, SimulatedChain
 from tests.simulation.transaction import CHAIN_ID, TOKEN, decode

@@ -9,7 +9,7 @@ from signer.audit.log_lines import LogLines
 from signer.crypto.der import parse_public_key
 from signer.model.audit_record import Record
 from signer.model.refund import Refund
-from signer.ports import DeviceSignature, KeyId
+from signer.ports.key_backend import DeviceSignature, KeyId
 from tests.support.devices import KEY_ID, honest
 
 

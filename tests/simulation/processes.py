@@ -18,7 +18,9 @@ from signer.keys.retirement import KeyRetirement
 from signer.keys.signer import Signer
 from signer.model.audit_record import Actor, Operation, Record
 from signer.model.key import FORMER, Key, KeyState
-from signer.ports import ChainClient, KeyBackend, KeyId, Ledger
+from signer.ports.chain import ChainClient
+from signer.ports.key_backend import KeyBackend, KeyId
+from signer.ports.ledger import Ledger
 from signer.refunds.automatic_stop import AutomaticStop
 from signer.refunds.confirmations import ConfirmationTracker
 from signer.refunds.kill_switch import KillSwitch

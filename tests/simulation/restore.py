@@ -14,7 +14,7 @@ from signer.keys.revocation import Revocation
 from signer.keys.rotation import Rotation
 from signer.keys.signer import SignerFactory
 from signer.model.audit_record import Actor, Record
-from signer.ports import KeyDirectory
+from signer.ports.key_backend import KeyDirectory
 from signer.refunds.tenant_admin import TenantAdmin
 from signer.restore.plan import RestorePlan
 from signer.restore.planner import RestorePlanner

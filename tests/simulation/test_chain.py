@@ -7,7 +7,7 @@ from eth_account import Account
 
 from dev import stablecoin as coin
 from signer.errors import BroadcastRejectedError, ExecutionRevertedError
-from signer.ports import Call
+from signer.ports.chain import Call
 from tests.simulation.chain import CONFIRMATIONS, DEEPEST, GWEI, SimulatedChain
 from tests.simulation.node import Node
 from tests.simulation.transaction import TOKEN, decode, foreign

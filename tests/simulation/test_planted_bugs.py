@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from signer import ports
 from signer.chain.chain import Chain
 from signer.config.tenants import TenantRegistry
 from signer.errors import BroadcastRejectedError, HotWalletError, StaleStateError
@@ -23,7 +22,8 @@ from signer.model.refund import InFlight, Refund, Status
 from signer.policy.default_rules import service_files
 from signer.policy.policy import Policy
 from signer.policy.policy_text import PolicyFile
-from signer.ports import Change
+from signer.ports.ledger import Ledger as Store
+from signer.ports.refund_store import Change
 from signer.refunds.attempts import Attempts
 from signer.refunds.broadcasts import broadcast
 from signer.refunds.former_wallets import FormerWallets
@@ -85,7 +85,7 @@ _CROWDED: dict[str, Any] = {**_QUIET, "spike_fee": 0.3, "calm_at": 60.0}
 _ONE_CONFIRMATION = NETWORK.model_copy(update={"confirmations": 1})
 
 
-def _overwriting(store: ports.Ledger) -> ports.Ledger:
+def _overwriting(store: Store) -> Store:
     """Return a store that saves without comparing versions."""
 
     def renewed(change: Change) -> Change:
@@ -104,7 +104,7 @@ def _overwriting(store: ports.Ledger) -> ports.Ledger:
     return altered(store, save=save, save_all=save_all)
 
 
-def _forgetting(store: ports.Ledger) -> ports.Ledger:
+def _forgetting(store: Store) -> Store:
     """Return a store that knows only the last of a refund's transactions."""
 
     def in_flight(limit: int, after: str | None = None) -> Sequence[InFlight]:

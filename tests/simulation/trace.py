@@ -14,15 +14,8 @@ from signer.model.audit_record import Record
 from signer.model.key import Key
 from signer.model.refund import InFlight, Refund, SignedTransaction
 from signer.model.wallet import UnrecordedTransaction, Wallet
-from signer.ports import (
-    Block,
-    Call,
-    Change,
-    Fees,
-    MinedTransaction,
-    Receipt,
-    Reservation,
-)
+from signer.ports.chain import Block, Call, Fees, MinedTransaction, Receipt
+from signer.ports.refund_store import Change, Reservation
 
 
 if TYPE_CHECKING:

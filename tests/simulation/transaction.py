@@ -8,7 +8,7 @@ import rlp
 from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak
 
-from signer.ports import Log
+from signer.ports.chain import Log
 
 
 CHAIN_ID = 31337

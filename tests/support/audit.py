@@ -19,7 +19,7 @@ from signer.audit.export_format import (
 from signer.audit.hash_chain import GENESIS, sealed
 from signer.audit.sealing_monitor import made_at
 from signer.model.audit_record import Record, Sealed
-from signer.ports import Checkpoint
+from signer.ports.audit_journal import Checkpoint
 
 
 ORIGIN = "hotwallet/tests"

@@ -24,16 +24,9 @@ from signer.model.refund import (
     Status,
 )
 from signer.model.wallet import UnrecordedTransaction, Wallet
-from signer.ports import (
-    Attempt,
-    Block,
-    BookToken,
-    Header,
-    MinedTransaction,
-    NonceEntry,
-    Settled,
-    TokenTransfer,
-)
+from signer.ports.book_reader import Attempt, BookToken, NonceEntry
+from signer.ports.chain import Block, MinedTransaction
+from signer.ports.chain_history import Header, Settled, TokenTransfer
 
 
 CHAIN_ID = 31337

@@ -5,7 +5,7 @@ from dataclasses import replace
 from signer.alerts import Alert
 from signer.model.audit_record import Record
 from signer.model.refund import SWEEPER, Refund, Status
-from signer.ports import Sealing
+from signer.ports.audit_journal import Sealing
 from signer.row_macs import RowMACs
 from tests.fixtures.ledger import queued, stopped
 from tests.fixtures.roles import Processes

@@ -13,7 +13,7 @@ from structlog.testing import LogCapture
 from signer.audit.log import AuditLog
 from signer.errors import InvalidInputError, KeyNotFoundError
 from signer.keys.signer import Signer
-from signer.ports import DeviceSignature, KeyId
+from signer.ports.key_backend import DeviceSignature, KeyId
 from tests.support.arithmetic import N, P
 
 

@@ -8,7 +8,7 @@ from signer.keys.keyring import KeyRing
 from signer.keys.signer import Signer
 from signer.model.audit_record import Record
 from signer.model.key import SERVING, Key, KeyState, SigningCondition
-from signer.ports import KeyStore
+from signer.ports.key_store import KeyStore
 
 
 _LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)

@@ -9,7 +9,7 @@ import structlog
 from backends.sql import SQLStore, sqlite_dbapi
 from backends.sql.holds import begin_register
 from signer.audit.log import AuditLog
-from signer.ports import Journal
+from signer.ports.audit_journal import Journal
 from signer.row_macs import RowMACs
 
 

@@ -15,7 +15,8 @@ from signer.config.digest import NO_FILES, Configuration
 from signer.config.networks import Network
 from signer.errors import ApprovalRequiredError
 from signer.model.audit_record import WORKER, Actor
-from signer.ports import Clock, Ledger, utc_now
+from signer.ports.clock import Clock, utc_now
+from signer.ports.ledger import Ledger
 from signer.startup.limits_guard import LimitsGuard
 from tests.support.ledgers import seal
 from tests.support.ring import SILENCE

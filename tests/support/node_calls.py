@@ -15,7 +15,7 @@ from hexbytes import HexBytes
 from signer.alerts import Alerts
 from signer.model.refund import Refund, Status
 from signer.model.worker_row import WorkerRow
-from signer.ports import NO_METER
+from signer.ports.meter import NO_METER
 from signer.refunds.wallet_monitor import WAIT_SECONDS, WalletMonitor
 from signer.refunds.worker import Worker
 from tests.fixtures.chain import DevChain

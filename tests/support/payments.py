@@ -7,7 +7,7 @@ from eth_utils.crypto import keccak
 
 from dev import stablecoin as coin
 from dev.chain import CHAIN_ID
-from signer.ports import ChainClient, Receipt
+from signer.ports.chain import ChainClient, Receipt
 from tests.support.rpc import receipt_of
 from tests.support.waiting import eventually
 

@@ -39,15 +39,12 @@ from signer.model.spending_limits import NO_LIMITS, Spending
 from signer.model.stop import EVERYTHING, Stop
 from signer.model.wallet import Pause, Wallet
 from signer.policy.facts import Caller, Path
-from signer.ports import (
-    Checkpoint,
-    Clock,
-    DeliveryAttempt,
-    DeliveryFilter,
-    Ledger,
-    Topic,
-)
-from signer.ports.refund_statistics import GAS
+from signer.ports.audit_journal import Checkpoint
+from signer.ports.clock import Clock
+from signer.ports.event_store import DeliveryAttempt, DeliveryFilter
+from signer.ports.ledger import Ledger
+from signer.ports.refund_reports import GAS
+from signer.ports.refund_store import Topic
 from signer.refunds.acceptance import AcceptedRefund
 from signer.refunds.heartbeat import Heartbeat
 from signer.refunds.nonce_admin import NonceAdmin

@@ -31,16 +31,12 @@ from signer.model.key import Key, find_key
 from signer.model.refund import HOLD, Refund, RefundRequest, SignedTransaction, Status
 from signer.model.wallet import Wallet
 from signer.policy.live_policy import AnyPolicy
-from signer.ports import (
-    NO_METER,
-    ChainClient,
-    KeyDirectory,
-    Ledger,
-    Meter,
-    ScreeningService,
-    Topic,
-    Watch,
-)
+from signer.ports.chain import ChainClient
+from signer.ports.key_backend import KeyDirectory
+from signer.ports.ledger import Ledger
+from signer.ports.meter import NO_METER, Meter
+from signer.ports.refund_store import Topic, Watch
+from signer.ports.screening_service import ScreeningService
 from signer.refunds.acceptance import AcceptedRefund
 from signer.refunds.automatic_stop import AutomaticStop
 from signer.refunds.confirmations import ConfirmationTracker

@@ -9,7 +9,8 @@ from signer.audit.log_lines import LogLines
 from signer.keys.signer import Signer
 from signer.model.audit_record import Actor, Record
 from signer.model.refund import Refund, RefundRequest
-from signer.ports import Journal, KeyId
+from signer.ports.audit_journal import Journal
+from signer.ports.key_backend import KeyId
 from signer.restore.plan import RestorePlan
 from tests.support.devices import honest, signer_over
 from tests.support.refunds import KEY, REQUEST, World

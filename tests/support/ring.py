@@ -20,7 +20,7 @@ from signer.keys.rotation import Rotation
 from signer.keys.signer import SignerFactory
 from signer.model.audit_record import Actor
 from signer.model.key import Key
-from signer.ports import KeyId
+from signer.ports.key_backend import KeyId
 from tests.support.devices import Device, Directory, honest
 from tests.support.keys import key_at
 from tests.support.ledgers import seal

@@ -6,7 +6,7 @@ import pytest
 from eth_utils.crypto import keccak
 
 from backends.json_rpc import JSONRPCChain
-from signer.ports import Block, Call, ChainClient, Fees, Outlook, Receipt
+from signer.ports.chain import Block, Call, ChainClient, Fees, Outlook, Receipt
 from tests.fixtures.fake_node import FakeNode
 from tests.fixtures.replies import Computed, Error, Reply, Result
 

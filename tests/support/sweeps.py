@@ -2,7 +2,7 @@
 
 from signer.audit.log import AuditLog
 from signer.model.refund import Refund
-from signer.ports import Call
+from signer.ports.chain import Call
 from signer.refunds.sweep import Sweeper
 from tests.fixtures.scripted_chain import DECIMALS
 from tests.support.devices import recording

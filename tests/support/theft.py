@@ -9,7 +9,8 @@ from signer.audit.hash_chain import link
 from signer.model.audit_record import Record
 from signer.model.event import Event
 from signer.model.refund import Refund
-from signer.ports import Journal, Ledger
+from signer.ports.audit_journal import Journal
+from signer.ports.ledger import Ledger
 from signer.refunds.worker import Worker
 from tests.support.refunds import World
 

@@ -11,7 +11,9 @@ from api.views.events import event_document
 from signer.alerts import Alerts
 from signer.config.webhook import Webhook
 from signer.model.delivery import DeliveryState
-from signer.ports import Clock, DeliveryFilter, Ledger, utc_now
+from signer.ports.clock import Clock, utc_now
+from signer.ports.event_store import DeliveryFilter
+from signer.ports.ledger import Ledger
 from signer.webhooks.dispatcher import WebhookDispatcher
 from signer.webhooks.endpoint import Endpoint, Endpoints
 from signer.webhooks.signatures import PrivateKey, Secret, verify

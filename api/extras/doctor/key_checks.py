@@ -25,7 +25,7 @@ from signer.errors import (
 from signer.keys import startup_key
 from signer.keys.signer import Signer
 from signer.model.key import Key
-from signer.ports import KeyId
+from signer.ports.key_backend import KeyId
 from signer.redact import key_prefix
 
 

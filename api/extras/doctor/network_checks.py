@@ -21,7 +21,7 @@ from signer.errors import (
 from signer.model.key import KeyState
 from signer.model.network_view import Funds
 from signer.model.refund import UNSENT, Status
-from signer.ports.refund_statistics import OpenRefunds
+from signer.ports.refund_reports import OpenRefunds
 from signer.refunds.late_refunds import LATE_SECONDS, find_oldest, waited_seconds
 from signer.refunds.runway import read_funds, read_max_fee
 from signer.refunds.wallet_monitor import compare_nodes

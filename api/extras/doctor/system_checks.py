@@ -27,7 +27,7 @@ from signer.keys.throttle_window import THROTTLED_SHARE
 from signer.model.audit_record import Actor, Operation
 from signer.model.worker_row import WorkerRow, find_running, find_stopped
 from signer.open_approvals import read_open_approvals
-from signer.ports import Checkpoint
+from signer.ports.audit_journal import Checkpoint
 from signer.refunds.policy import ZERO_ADDRESS
 from signer.startup.dependency_checks import check_journal
 from signer.startup.guard import check_settings

@@ -21,7 +21,8 @@ from signer.audit.actions import AuditAction
 from signer.errors import InvalidInputError, NotFoundError
 from signer.model.delivery import DeliveryState
 from signer.model.refund import Status, is_refund_id
-from signer.ports import DeliveryFilter, RefundFilter
+from signer.ports.event_store import DeliveryFilter
+from signer.ports.refund_reports import RefundFilter
 from signer.refunds.wallet_nonces import MOST_OPEN
 
 

@@ -16,8 +16,8 @@ from api.auth.dev_tokens import mint
 from api.auth.rate_limits import RateLimits
 from api.http.middleware import Resource
 from api.peer_addresses import rate_limit_key
-from backends.sql.callers import CallerTables
 from backends.sql.database import Database
+from backends.sql.shared_state import SharedTables
 from signer.audit.log import AuditLog
 from signer.config.settings import Settings
 from tests.api.access_app import (
@@ -45,9 +45,9 @@ _ids = itertools.count(1)
 
 
 @pytest.fixture
-def callers(sqlite_url: str) -> Iterator[CallerTables]:
+def callers(sqlite_url: str) -> Iterator[SharedTables]:
     database = Database(sqlite_url, pool_size=4, timeout=5.0)
-    yield CallerTables(database)
+    yield SharedTables(database)
     database.close()
 
 
@@ -62,7 +62,7 @@ def audit(journal: Journal, clock: SettableClock) -> AuditLog:
 
 
 @pytest.fixture
-def client(callers: CallerTables, clock: SettableClock, audit: AuditLog) -> TestClient:
+def client(callers: SharedTables, clock: SettableClock, audit: AuditLog) -> TestClient:
     return TestClient(build(callers, clock, audit=audit))
 
 
@@ -175,7 +175,7 @@ def test_a_refusal_that_cannot_be_audited_is_503(
 
 
 def test_a_token_changes_something_once(
-    client: TestClient, callers: CallerTables, clock: SettableClock, audit: AuditLog
+    client: TestClient, callers: SharedTables, clock: SettableClock, audit: AuditLog
 ) -> None:
     """H9: the second change with a token is refused, by every process."""
     other = TestClient(build(callers, clock, audit=audit))
@@ -289,7 +289,7 @@ def test_headers_do_not_change_the_peer(client: TestClient, journal: Journal) ->
     ],
 )
 def test_the_peer_comes_from_a_trusted_proxy(
-    callers: CallerTables,
+    callers: SharedTables,
     clock: SettableClock,
     audit: AuditLog,
     journal: Journal,
@@ -308,7 +308,7 @@ def test_the_peer_comes_from_a_trusted_proxy(
 
 @pytest.mark.parametrize("forwarded", [None, "1.2.3.4, unknown"])
 def test_a_proxy_without_a_readable_address_is_logged_once(
-    callers: CallerTables, clock: SettableClock, log: io.StringIO, forwarded: str | None
+    callers: SharedTables, clock: SettableClock, log: io.StringIO, forwarded: str | None
 ) -> None:
     """H16: its clients share one limit, so an operator must correct it."""
     client = TestClient(build(callers, clock, proxies=[ip_network("10.0.0.0/8")]))
@@ -352,7 +352,7 @@ PROXIES = [ip_network("10.0.0.0/8"), ip_network("fd00::/8")]
 )
 @pytest.mark.parametrize("path", ["/refunds", "/rotation"])
 def test_requests_that_bypass_the_proxy_are_refused(
-    callers: CallerTables, clock: SettableClock, path: str, socket: str, through: bool
+    callers: SharedTables, clock: SettableClock, path: str, socket: str, through: bool
 ) -> None:
     """H15: with trusted proxies, the token of a direct request is not examined."""
     client = TestClient(build(callers, clock, proxies=PROXIES))
@@ -372,7 +372,7 @@ def test_requests_that_bypass_the_proxy_are_refused(
 
 
 def test_bypassed_proxies_are_logged_and_limited(
-    callers: CallerTables,
+    callers: SharedTables,
     clock: SettableClock,
     audit: AuditLog,
     journal: Journal,
@@ -398,7 +398,7 @@ def test_bypassed_proxies_are_logged_and_limited(
 
 @pytest.mark.parametrize("path", ["/probe", "/numbers"])
 def test_probes_and_metrics_may_bypass_the_proxy(
-    callers: CallerTables, clock: SettableClock, path: str
+    callers: SharedTables, clock: SettableClock, path: str
 ) -> None:
     client = TestClient(build(callers, clock, proxies=PROXIES))
     token = signed(header(), claims(roles=["devops"]))

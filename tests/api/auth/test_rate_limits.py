@@ -13,8 +13,8 @@ from sqlalchemy import event
 
 from api.auth.rate_limits import RateLimit, RateLimits, RateLimitStatus
 from api.auth.verification_keys import VerificationKey
-from backends.sql.callers import CallerTables
 from backends.sql.database import Database
+from backends.sql.shared_state import SharedTables
 from signer.errors import StoreUnavailableError
 from tests.api.access_app import ONE_KEY, Journal, UnavailableCallers, audit_into, build
 from tests.api.live_server import Server, service_environ
@@ -46,7 +46,7 @@ class Instance:
         self.writes: list[str] = []
         self.verified = 0
         self.journal = Journal()
-        callers = CallerTables(self.database)
+        callers = SharedTables(self.database)
         audit = audit_into(self.journal, clock)
         shared = RateLimits.shared(callers, clock=clock, **limits)
         self.client = TestClient(
@@ -281,7 +281,7 @@ def test_each_process_counts_while_the_database_is_down(clock: SettableClock) ->
     assert statuses == [401] * 60 + [429] * 10
 
 
-class IntermittentCallers:
+class IntermittentCallers(SharedTables):
     """Counters of callers whose database may be down."""
 
     def __init__(self) -> None:

@@ -14,7 +14,7 @@ from backends.sql.database import Database
 from dev import stablecoin as coin
 from signer.config.networks import load_networks
 from signer.model.refund import Refund
-from signer.ports import utc_now
+from signer.ports.clock import utc_now
 from tests.api.administrators import ADMIN
 from tests.api.cli.audit_commands import LINKS
 from tests.api.commands import AsAdministrator, Finished, Run

@@ -10,7 +10,7 @@ from signer.model.approval import ApprovalState
 from signer.model.refund import Status
 from signer.model.stop import EVERYTHING
 from signer.open_approvals import OpenApprovals
-from signer.ports import utc_now
+from signer.ports.clock import utc_now
 from tests.api.commands import AsAdministrator, Run
 from tests.fixtures.ledger import FORGED_APPROVAL, forge
 from tests.support.payment_approvals import approval_of, limited, requested

@@ -10,7 +10,7 @@ from signer.audit.configurations import Start, record_start
 from signer.audit.export import export
 from signer.audit.log import AuditLog
 from signer.config.digest import Configuration
-from signer.ports import utc_now
+from signer.ports.clock import utc_now
 from tests.api.cli.audit_commands import run
 from tests.support.audit import overruled
 from tests.support.ledgers import seal

@@ -7,7 +7,7 @@ import pytest
 from backends.sql import SQLStore
 from dev.google_kms_emulator import GoogleKMSEmulator
 from dev.kms_wire import Faults
-from signer.ports import KeyId
+from signer.ports.key_backend import KeyId
 from tests.api.commands import Run
 from tests.fixtures.google_kms import google_variables
 

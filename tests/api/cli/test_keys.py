@@ -13,7 +13,7 @@ from dev.kms_emulator import KMSEmulator
 from dev.kms_wire import Faults
 from signer.crypto.der import parse_public_key
 from signer.model.key import Key
-from signer.ports import KeyDirectory, KeyId
+from signer.ports.key_backend import KeyDirectory, KeyId
 from tests.api.commands import Run
 from tests.fixtures.chain import DevChain
 from tests.support.keys import key_at

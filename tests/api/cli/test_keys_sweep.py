@@ -12,7 +12,7 @@ from backends.sql import SQLStore
 from dev import stablecoin as coin
 from signer.crypto.der import parse_public_key
 from signer.model.refund import SWEEPER
-from signer.ports import KeyId
+from signer.ports.key_backend import KeyId
 from tests.api.commands import Run
 from tests.fixtures.chain import DevChain
 from tests.support.keys import key_at, made_active

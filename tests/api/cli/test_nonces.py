@@ -12,7 +12,7 @@ from backends.sql import SQLStore
 from signer.config.networks import load_networks
 from signer.model.audit_record import Actor
 from signer.model.refund import Refund
-from signer.ports import Store
+from signer.ports.ledger import Ledger
 from tests.api.commands import Run
 from tests.fixtures.chain import DevChain
 from tests.support.keys import key_at, made_active
@@ -30,7 +30,7 @@ def _spend(world: World, dev: DevChain, nonce: int) -> None:
     dev.rpc("evm_mine")
 
 
-def _ledger(store: Store) -> object:
+def _ledger(store: Ledger) -> object:
     wallets = store.wallets()
     return wallets, [
         store.foreign_transactions(each.chain_id, each.sender) for each in wallets

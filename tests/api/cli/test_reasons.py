@@ -14,7 +14,7 @@ from api.bootstrap import build_container, record_start
 from api.cli.__main__ import cli
 from backends.pkcs11 import PKCS11Backend
 from backends.sql import SQLStore
-from signer.ports import KeyId
+from signer.ports.key_backend import KeyId
 from tests.api.commands import AsAdministrator, Finished, Run
 from tests.support.ledgers import copy_ledger, open_ledger, seal
 from tests.support.refunds import World

@@ -22,7 +22,8 @@ from signer.model.key import KeyState
 from signer.model.refund import Refund, Status
 from signer.model.wallet import Pause, Wallet
 from signer.model.worker_row import WorkerRow
-from signer.ports import NodeStatus, RefundFilter
+from signer.ports.chain import NodeStatus
+from signer.ports.refund_reports import RefundFilter
 from tests.api.administrators import authorized
 from tests.api.browser import PATHS, Browser, build_console
 from tests.api.service import BODY

@@ -20,7 +20,7 @@ from signer.model.delivery import DeliveryState
 from signer.model.key import Key, find_key
 from signer.model.refund import Refund
 from signer.model.wallet import Pause, Wallet
-from signer.ports import DeliveryAttempt
+from signer.ports.event_store import DeliveryAttempt
 from tests.api.browser import Browser, build_console, new_token
 from tests.api.forms import find_form
 from tests.api.support import SettableClock

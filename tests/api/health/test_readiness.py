@@ -54,7 +54,8 @@ from signer.model.network_view import NetworkView
 from signer.model.stop import EVERYTHING
 from signer.model.wallet import Pause, Wallet
 from signer.model.worker_row import WorkerRow
-from signer.ports import KeyDirectory, KeyId, utc_now
+from signer.ports.clock import utc_now
+from signer.ports.key_backend import KeyDirectory, KeyId
 from signer.startup.dependency_checks import check_chain
 from tests.api.service import NETWORKS, container_over
 from tests.api.support import NOW, SettableClock, lines

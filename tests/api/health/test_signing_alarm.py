@@ -14,7 +14,8 @@ from dev.kms_wire import Faults
 from signer.audit.log import AuditLog
 from signer.keys.signer import Signer
 from signer.model.refund import HOLD
-from signer.ports import KeyId, utc_now
+from signer.ports.clock import utc_now
+from signer.ports.key_backend import KeyId
 from signer.refunds.worker import Worker
 from tests.api.service import BODY, container_over
 from tests.api.support import bearer, post

@@ -13,7 +13,8 @@ from api.http.app import create_app
 from backends.sql import SQLStore
 from signer.config.tenants import load_tenants
 from signer.model.delivery import DeliveryState
-from signer.ports import DeliveryAttempt, utc_now
+from signer.ports.clock import utc_now
+from signer.ports.event_store import DeliveryAttempt
 from tests.api.support import bearer
 from tests.fixtures.ledger import accepted, forge, later
 from tests.support.ledgers import seal

@@ -29,7 +29,9 @@ from signer.model.delivery import DeliveryState
 from signer.model.refund import OPEN, Status
 from signer.model.stop import EVERYTHING
 from signer.model.wallet import Pause
-from signer.ports import Checkpoint, DeliveryAttempt, Ledger
+from signer.ports.audit_journal import Checkpoint
+from signer.ports.event_store import DeliveryAttempt
+from signer.ports.ledger import Ledger
 from tests.api.support import NOW, SettableClock, bearer
 from tests.fixtures.ledger import (
     accepted,

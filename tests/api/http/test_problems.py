@@ -10,7 +10,7 @@ import pytest
 from api.http.problems import problem_of, problem_of_status
 from signer import errors
 from signer.errors import HotWalletError
-from signer.ports import utc_now
+from signer.ports.clock import utc_now
 
 
 CANARY = "arn:aws:kms:eu-central-1:111122223333:key/canary"

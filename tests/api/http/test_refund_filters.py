@@ -2,7 +2,6 @@
 
 import csv
 import json
-from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -15,10 +14,11 @@ from api.http.app import create_app
 from api.http.exports import Exports
 from backends.sql import SQLStore
 from signer.errors import RateLimitedError, StoreUnavailableError
-from signer.model.refund import Page, Refund, new_refund_id
-from signer.ports import RefundFilter
+from signer.model.refund import Refund, new_refund_id
+from signer.ports.refund_reports import RefundFilter
 from tests.api.support import bearer
 from tests.fixtures.ledger import accepted
+from tests.support.refunds import altered
 
 
 TENANT = "gateway-1"
@@ -160,15 +160,12 @@ def test_two_exports_follow_each_other(
     assert [each.status_code for each in answers] == [200] * 3
 
 
-def test_a_database_that_fails_is_an_error_and_no_empty_file() -> None:
-    class Failing:
-        def search_refunds(self, *_: object, **__: object) -> Page:
-            raise StoreUnavailableError("it does not answer")
+def test_a_database_that_fails_is_an_error_and_no_empty_file(
+    sqlite_store: SQLStore,
+) -> None:
+    failing = altered(sqlite_store, search_refunds=StoreUnavailableError("no answer"))
 
-        def find_by_reference(self, *_: object) -> Sequence[Refund]:
-            return ()
-
-    exports = Exports(Failing())
+    exports = Exports(failing)
     for _ in range(2):
         with pytest.raises(StoreUnavailableError):
             exports.send(Response(), RefundFilter(), "csv", caller="a")

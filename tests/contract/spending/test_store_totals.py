@@ -27,7 +27,7 @@ from signer.policy.policy import Policy
 from signer.policy.policy_text import PolicyFile
 from signer.policy.surroundings import KnownNetwork, KnownToken, Surroundings
 from signer.policy.transaction_facts import transaction_facts
-from signer.ports import Permit, Reservation
+from signer.ports.refund_store import Permit, Reservation
 from signer.refunds.payload import payload_of
 from tests.fixtures.ledger import (
     OTHER_WALLET,

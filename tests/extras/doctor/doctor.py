@@ -17,7 +17,7 @@ from api.extras.doctor.context import DoctorContext
 from signer.audit.checkpoints import CheckpointKey
 from signer.config.settings import Settings
 from signer.diagnostics import CheckResult, run_checks
-from signer.ports import Ledger
+from signer.ports.ledger import Ledger
 from tests.fixtures.chain import DevChain
 from tests.support.ledgers import seal, write_mac_key
 from tests.support.networks import write_networks

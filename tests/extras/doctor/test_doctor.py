@@ -36,12 +36,10 @@ from signer.model.delivery import DeliveryState
 from signer.model.refund import Status
 from signer.model.wallet import Pause
 from signer.model.worker_row import WorkerRow
-from signer.ports import (
-    Checkpoint,
-    DeliveryAttempt,
-    KeyId,
-    utc_now,
-)
+from signer.ports.audit_journal import Checkpoint
+from signer.ports.clock import utc_now
+from signer.ports.event_store import DeliveryAttempt
+from signer.ports.key_backend import KeyId
 from signer.webhooks.signatures import Secret
 from tests.extras.doctor.doctor import make_environ, run_doctor, sealing, states
 from tests.fixtures import ledger

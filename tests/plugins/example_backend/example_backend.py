@@ -28,7 +28,8 @@ from signer.errors import (
     KeyUnusableError,
     Refusal,
 )
-from signer.ports import BackendConfig, BackendPlugin, DeviceSignature, KeyId
+from signer.ports.backend_plugin import BackendConfig, BackendPlugin
+from signer.ports.key_backend import DeviceSignature, KeyId
 
 
 NAME = "example-files"

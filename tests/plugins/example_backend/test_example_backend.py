@@ -3,7 +3,7 @@
 import pytest
 
 from backends.testing import Device, KeyBackendContract
-from signer.ports import KeyId
+from signer.ports.key_backend import KeyId
 from tests.plugins.example_backend.example_backend import FileBackend
 
 

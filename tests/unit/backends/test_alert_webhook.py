@@ -18,7 +18,7 @@ from structlog.testing import capture_logs
 
 from backends.alert_formats import FORMATS, AlertFormat, summary
 from backends.alert_webhook import AlertWebhook
-from signer.ports import Notifier
+from signer.ports.webhook_sender import Notifier
 from tests.support.waiting import eventually
 
 

@@ -30,7 +30,7 @@ from dev import kms_crafted
 from dev import kms_faults as faults
 from dev.kms_emulator import KMSEmulator
 from dev.kms_wire import Faults
-from signer.ports import KeyId
+from signer.ports.key_backend import KeyId
 
 
 if TYPE_CHECKING:

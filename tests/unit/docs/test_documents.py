@@ -26,7 +26,7 @@ from signer.errors import (
     PolicyViolationError,
     RateLimitedError,
 )
-from signer.ports import utc_now
+from signer.ports.clock import utc_now
 
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 
 from backends.sql import SQLStore
 from backends.sql.holds import begin_register
-from signer.ports import Ledger
+from signer.ports.ledger import Ledger
 from tests.fixtures.stores import TABLES
 from tests.support.ledgers import ROW_MACS, copy_ledger, open_ledger
 from tests.support.refunds import FakeClock, World

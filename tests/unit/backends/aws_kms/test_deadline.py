@@ -19,7 +19,7 @@ from backends.aws_kms.deadline import Deadline, _longest_pause
 from dev import kms_faults as faults
 from dev.kms_wire import Fault, Faults
 from signer.errors import BackendThrottledError, BackendUnavailableError
-from signer.ports import KeyId
+from signer.ports.key_backend import KeyId
 from tests.fixtures.kms import OpenKMS
 
 

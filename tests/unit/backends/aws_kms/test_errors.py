@@ -18,7 +18,7 @@ from signer.errors import (
     BackendThrottledError,
     BackendUnavailableError,
 )
-from signer.ports import KeyId
+from signer.ports.key_backend import KeyId
 from tests.fixtures.kms import OpenKMS
 
 

@@ -14,7 +14,7 @@ from signer.errors import (
     KeyNotFoundError,
     KeyUnusableError,
 )
-from signer.ports import KeyId
+from signer.ports.key_backend import KeyId
 from tests.fixtures.kms import OpenKMS, Wire
 
 

@@ -12,7 +12,7 @@ import pytest
 from backends.aws_kms import KMSBackend
 from dev.kms_emulator import KMSEmulator
 from signer.errors import BackendError, KeyNotFoundError, KeyUnusableError
-from signer.ports import KeyId
+from signer.ports.key_backend import KeyId
 from tests.fixtures.kms import KMSOpener
 from tests.support.waiting import eventually
 

@@ -18,7 +18,7 @@ from dev import kms_faults as faults
 from dev.kms_emulator import KMSEmulator
 from dev.kms_wire import Call, Faults
 from signer.errors import AccessDeniedError, BackendUnavailableError
-from signer.ports import KeyId
+from signer.ports.key_backend import KeyId
 from tests.fixtures.kms import OpenKMS, Wire
 from tests.support.tls import self_signed
 

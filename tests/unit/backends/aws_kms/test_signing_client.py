@@ -16,7 +16,7 @@ from dev import kms_faults as faults
 from dev.kms_emulator import KMSEmulator
 from dev.kms_wire import Exchange, Faults, Reply
 from signer.errors import BackendThrottledError, BackendUnavailableError
-from signer.ports import DeviceSignature, KeyId
+from signer.ports.key_backend import DeviceSignature, KeyId
 from tests.fixtures.kms import Wire
 from tests.support.timer import Timer
 from tests.support.waiting import eventually

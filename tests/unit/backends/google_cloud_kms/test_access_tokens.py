@@ -14,7 +14,7 @@ from dev import kms_faults as faults
 from dev.google_kms_emulator import SIGN, TOKEN, GoogleKMSEmulator
 from dev.kms_wire import Fault, Faults, Reply
 from signer.errors import AccessDeniedError, BackendUnavailableError
-from signer.ports import KeyId
+from signer.ports.key_backend import KeyId
 from tests.fixtures.google_kms import OpenGoogleKMS
 
 

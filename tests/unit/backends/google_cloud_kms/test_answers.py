@@ -19,7 +19,7 @@ from signer.errors import (
     SigningError,
 )
 from signer.keys.signer import Signer
-from signer.ports import KeyId
+from signer.ports.key_backend import KeyId
 from tests.support.devices import recording
 
 

@@ -17,7 +17,7 @@ from signer.errors import (
     KeyNotFoundError,
     KeyUnusableError,
 )
-from signer.ports import KeyId
+from signer.ports.key_backend import KeyId
 
 
 DIGEST = bytes(range(32))

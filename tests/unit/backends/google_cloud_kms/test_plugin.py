@@ -6,7 +6,7 @@ from backends.plugins.google_cloud_kms import PLUGIN
 from dev.google_kms_emulator import RING
 from signer.config.settings import Settings
 from signer.errors import ConfigurationError
-from signer.ports import BackendConfig
+from signer.ports.backend_plugin import BackendConfig
 
 
 KEY = f"{RING}/cryptoKeys/refunds/cryptoKeyVersions/1"

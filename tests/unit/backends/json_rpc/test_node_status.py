@@ -8,7 +8,7 @@ import pytest
 
 from backends.json_rpc import JSONRPCChain
 from signer.errors import ChainUnavailableError
-from signer.ports import NodeStatus
+from signer.ports.chain import NodeStatus
 from tests.fixtures.fake_node import FakeNode
 from tests.fixtures.replies import Body, Computed, Delay, Drop, Error, Reply, Result
 from tests.support.rpc import (

@@ -7,7 +7,7 @@ import pytest
 
 from backends.json_rpc.error_mapping import CannotAnswerError
 from signer.errors import ChainError, ChainUnavailableError, ExecutionRevertedError
-from signer.ports import Call, Fees, Outlook
+from signer.ports.chain import Call, Fees, Outlook
 from tests.fixtures.fake_node import FakeNode
 from tests.fixtures.replies import Body, Computed, Delay, Drop, Error, Reply, Result
 from tests.support.rpc import ADDRESS, BLOCK, Three, client

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from signer.errors import ChainUnavailableError, ExecutionRevertedError
-from signer.ports import Fees
+from signer.ports.chain import Fees
 from tests.fixtures.fake_node import FakeNode
 from tests.fixtures.replies import Body, Error, Reply, Result
 from tests.support.rpc import ADDRESS, BLOCK, CALL, HASH, RECEIPT, client, receipt_of

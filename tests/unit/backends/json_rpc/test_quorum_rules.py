@@ -16,7 +16,7 @@ from backends.json_rpc.quorum_rules import (
     reached_block,
     upper_median,
 )
-from signer.ports import Block
+from signer.ports.chain import Block
 
 
 MEDIANS = (lower_median, upper_median)

@@ -15,7 +15,7 @@ from signer.errors import (
     InvalidInputError,
     KeyUnusableError,
 )
-from signer.ports import KeyId
+from signer.ports.key_backend import KeyId
 from tests.fixtures.cryptoki_faults import (
     CKR_FUNCTION_REJECTED,
     CKR_MECHANISM_INVALID,

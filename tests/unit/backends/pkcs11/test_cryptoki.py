@@ -13,7 +13,7 @@ from pkcs11._pkcs11 import lib
 from backends.pkcs11 import PKCS11Backend
 from backends.pkcs11.cryptoki import Library, Locking
 from signer.errors import BackendError, BackendUnavailableError
-from signer.ports import KeyId
+from signer.ports.key_backend import KeyId
 from tests.fixtures.cryptoki_faults import CKR_CANT_LOCK, Cryptoki, Hook
 from tests.fixtures.softhsm import Program
 from tests.fixtures.softhsm_programs import sign

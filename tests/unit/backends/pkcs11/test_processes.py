@@ -12,7 +12,7 @@ import pytest
 
 from backends.pkcs11 import PKCS11Backend
 from signer.crypto.der import parse_public_key
-from signer.ports import KeyId
+from signer.ports.key_backend import KeyId
 from softhsm.layout import CONF_VARIABLE
 from tests.fixtures.softhsm import Program
 from tests.support.waiting import eventually

@@ -21,7 +21,7 @@ from signer.errors import (
     KeyUnusableError,
     SigningError,
 )
-from signer.ports import KeyId
+from signer.ports.key_backend import KeyId
 from softhsm.layout import Layout
 from tests.fixtures import cryptoki_faults as ckr
 from tests.fixtures.cryptoki_faults import Cryptoki

@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import pytest
 
-from backends.sql.connect_errors import explain_connect_error
+from backends.sql.errors import explain_connect_error
 from signer.errors import ConfigurationError, StoreUnavailableError
 from tests.fixtures.plain_server import PlainServer
 from tests.fixtures.postgresql import PostgreSQL

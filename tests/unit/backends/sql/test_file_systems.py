@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from backends.sql.file_systems import network_file_system
+from backends.sql.sqlite import network_file_system
 
 
 def _mounts(folder: Path, device: int, kind: str) -> Path:

@@ -24,7 +24,7 @@ from signer.model.approval import ApprovalState
 from signer.model.key import Key, KeyState
 from signer.model.refund import Kind, Move, Refund, SignedTransaction, Status
 from signer.model.wallet import UnrecordedTransaction, Wallet
-from signer.ports import Checkpoint
+from signer.ports.audit_journal import Checkpoint
 from signer.row_macs import RowMACs
 from tests.fixtures.ledger import (
     OTHER_WALLET,

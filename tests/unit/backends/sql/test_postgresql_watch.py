@@ -12,7 +12,7 @@ import pytest
 from backends.sql import SQLStore, postgresql_watch
 from backends.sql.postgresql_watch import UNHEARD_SECONDS
 from signer.model.refund import Status
-from signer.ports import Topic, Watch
+from signer.ports.refund_store import Topic, Watch
 from tests.fixtures.ledger import accepted, later, moved
 from tests.fixtures.postgresql import PostgreSQL
 from tests.support.ledgers import open_ledger

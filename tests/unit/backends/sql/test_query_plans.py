@@ -17,13 +17,10 @@ from backends.sql import (
     deliveries,
     due_refunds,
     events,
-    payment_statistics,
     queries,
     queues,
     refund_approvals,
-    refund_search,
-    refund_statistics,
-    retention,
+    refund_reports,
     schema,
     spending,
 )
@@ -33,7 +30,8 @@ from signer.model.audit_record import Record
 from signer.model.delivery import Delivery, DeliveryState
 from signer.model.refund import Refund, Status, new_refund_id
 from signer.model.worker_row import WorkerRow
-from signer.ports import DeliveryFilter, RefundFilter
+from signer.ports.event_store import DeliveryFilter
+from signer.ports.refund_reports import RefundFilter
 from tests.fixtures.ledger import (
     WALLET,
     accept,
@@ -269,11 +267,11 @@ def test_a_search_reads_a_bounded_part(
     filled_store: SQLStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The part that a page looks at is read in the order of an index."""
-    monkeypatch.setattr(refund_search, "SEARCHED", 50)
+    monkeypatch.setattr(refund_reports, "SEARCHED", 50)
     for wanted, index in SEARCHES:
         for has_cursor in (False, True):
-            query = refund_search.found_among(wanted, has_cursor=has_cursor)
-            given = refund_search.parameters(wanted, queued().id)
+            query = refund_reports.found_among(wanted, has_cursor=has_cursor)
+            given = refund_reports.parameters(wanted, queued().id)
             plan = _plan(filled_store, query, {**given, "at_most": 10})
 
             if filled_store._database.path:
@@ -284,7 +282,7 @@ def test_a_search_reads_a_bounded_part(
 
 def test_a_reference_is_looked_up_once_per_tenant(filled_store: SQLStore) -> None:
     plan = _plan(
-        filled_store, refund_search.BY_REFERENCE, {"name": "order", "at_most": 10}
+        filled_store, refund_reports.BY_REFERENCE, {"name": "order", "at_most": 10}
     )
 
     assert "Seq Scan on refunds" not in plan
@@ -506,7 +504,7 @@ def test_events_come_from_an_index(store: SQLStore) -> None:
             deliveries.newest(DeliveryFilter(refund_id="x")),
             "ix_webhook_deliveries_refund",
         ),
-        (retention.OLD, "uq_events_sequence"),
+        (events.OLD, "uq_events_sequence"),
         (deliveries.REPLAY_DEAD, "ix_webhook_deliveries_dead"),
     ):
         plan = _plan(store, statement, given)
@@ -588,8 +586,8 @@ def test_the_last_start_comes_from_an_index(store: SQLStore) -> None:
 @pytest.mark.parametrize(
     ("statement", "index"),
     [
-        (payment_statistics.BY_TENANT, "ix_transactions_signed_at"),
-        (payment_statistics._LAST_RESULTS, "ix_refunds_result"),
+        (refund_reports.BY_TENANT, "ix_transactions_signed_at"),
+        (refund_reports._LAST_RESULTS, "ix_refunds_result"),
     ],
     ids=["tenants", "results"],
 )
@@ -608,10 +606,10 @@ def test_automatic_stops_read_recent_rows_only(
 @pytest.mark.parametrize(
     ("statement", "index"),
     [
-        (refund_statistics.OPEN_REFUNDS, "ix_refunds_open"),
-        (refund_statistics.ACCEPTED, "pk_refunds"),
-        (refund_statistics.LAST_PAYMENTS, "ix_refunds_result"),
-        (refund_statistics.RESULTS, "pk_refunds"),
+        (refund_reports.OPEN_REFUNDS, "ix_refunds_open"),
+        (refund_reports.ACCEPTED, "pk_refunds"),
+        (refund_reports.LAST_PAYMENTS, "ix_refunds_result"),
+        (refund_reports.RESULTS, "pk_refunds"),
     ],
     ids=["open", "accepted", "last payments", "results"],
 )
@@ -633,7 +631,7 @@ def test_metrics_read_few_rows(
 
 def test_broadcasts_come_from_the_primary_key(sqlite_store: SQLStore) -> None:
     given = {"first": "rf_0", "last": "rf_1", "at_most": 20}
-    plan = _plan(sqlite_store, refund_statistics.FIRST_BROADCASTS, given)
+    plan = _plan(sqlite_store, refund_reports.FIRST_BROADCASTS, given)
 
     assert "SEARCH refund_moves" in plan
     assert "TEMP B-TREE" not in plan
@@ -659,7 +657,7 @@ def test_the_spendings_of_a_day_come_from_an_index(store: SQLStore) -> None:
     store._database.transaction(lambda c: c.execute(insert(spendings), rows))
     if store._database.dialect == "postgresql":
         store._database.run(lambda c: c.execute(text("ANALYZE")))
-    statement = refund_statistics.SPENT[store._database.dialect]
+    statement = refund_reports.SPENT[store._database.dialect]
     given = {"hour": None, "of_chain": 31337, "tokens": [WALLET, "gas"]}
     plan = _plan(store, statement, {**given, "of_tenant": ""})
 

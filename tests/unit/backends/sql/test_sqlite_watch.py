@@ -8,7 +8,7 @@ from pathlib import Path
 from backends.sql import SQLStore, sqlite_dbapi
 from backends.sql.sqlite import SQLiteFile
 from backends.sql.sqlite_watch import UNREADABLE_SECONDS, SQLiteWatches, Version
-from signer.ports import Topic
+from signer.ports.refund_store import Topic
 from tests.fixtures.ledger import accepted
 from tests.support.ledgers import copy_ledger, open_ledger
 

@@ -9,7 +9,7 @@ from signer.audit.export import export, records
 from signer.audit.export_format import checkpoint_line
 from signer.errors import InvalidInputError
 from signer.model.audit_record import Sealed
-from signer.ports import Checkpoint
+from signer.ports.audit_journal import Checkpoint
 from tests.support.audit import (
     ORIGIN,
     chain,

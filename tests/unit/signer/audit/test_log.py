@@ -30,7 +30,7 @@ from signer.errors import (
 )
 from signer.keys.signer import Signer
 from signer.model.audit_record import Actor, Operation, Purpose, Record, Subject
-from signer.ports import DeviceSignature
+from signer.ports.key_backend import DeviceSignature
 from tests.support.devices import (
     KEY_ID,
     FullDisk,

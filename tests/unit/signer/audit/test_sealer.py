@@ -33,7 +33,7 @@ from signer.audit.stored_checkpoints import Newest, find_newest
 from signer.audit.verify import verify
 from signer.errors import InvalidInputError, StoreError
 from signer.model.audit_record import Actor, Operation, Record
-from signer.ports import Sealing
+from signer.ports.audit_journal import Sealing
 from tests.support.audit import (
     KEY,
     ORIGIN,

@@ -8,7 +8,8 @@ import pytest
 from signer.books.differences import Code, Difference
 from signer.model.refund import COIN_ADDRESS, Kind, Status
 from signer.model.wallet import NOOP_MARK
-from signer.ports import Attempt, Block, NonceEntry
+from signer.ports.book_reader import Attempt, NonceEntry
+from signer.ports.chain import Block
 from tests.support.books import (
     CUSTOMER,
     MOST_FEE,

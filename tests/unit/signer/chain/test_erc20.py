@@ -22,7 +22,7 @@ from signer.chain.erc20 import (
     read_mark,
 )
 from signer.errors import EncodingError
-from signer.ports import Log
+from signer.ports.chain import Log
 
 
 TOKEN = "0x5FbDB2315678afecb367f032d93F642f64180aa3"

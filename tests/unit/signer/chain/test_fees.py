@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from signer.chain.fees import add_gas_margin, bump_fees, quote_fees
 from signer.config.networks import Network
 from signer.crypto.transactions import MAX_GAS
-from signer.ports import Fees
+from signer.ports.chain import Fees
 from tests.fixtures.scripted_chain import CHAIN_ID, DECIMALS, TOKEN
 
 

@@ -9,7 +9,7 @@ from signer.config.networks import Network
 from signer.deadline import Deadlines
 from signer.errors import ChainUnavailableError
 from signer.keys.balances import AddressBalance, BalanceReader
-from signer.ports import ChainClient
+from signer.ports.chain import ChainClient
 from tests.fixtures.chain import DevChain
 from tests.fixtures.scripted_chain import ScriptedChain
 from tests.support.refunds import CUSTOMER, NETWORK, altered

@@ -12,7 +12,8 @@ from signer.keys.keyring import KeyRing
 from signer.keys.signer import Signer
 from signer.model.audit_record import Operation, Record
 from signer.model.key import Key
-from signer.ports import KeyId, Ledger
+from signer.ports.key_backend import KeyId
+from signer.ports.ledger import Ledger
 from tests.support.devices import honest
 from tests.support.keys import key_of, made_active, ring_over
 from tests.support.ledgers import seal

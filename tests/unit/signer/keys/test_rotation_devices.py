@@ -25,7 +25,8 @@ from signer.errors import InvalidInputError, NewKeyUnhealthyError
 from signer.keys.rotation import Rotation
 from signer.keys.signer import SignerFactory
 from signer.model.key import Key
-from signer.ports import KeyDirectory, KeyId, utc_now
+from signer.ports.clock import utc_now
+from signer.ports.key_backend import KeyDirectory, KeyId
 from tests.support.keys import key_at
 from tests.support.ledgers import seal
 from tests.support.ring import ALICE, SILENCE

@@ -21,7 +21,7 @@ from signer.errors import (
 )
 from signer.keys.signer import Signer
 from signer.model.audit_record import Operation
-from signer.ports import Meter
+from signer.ports.meter import Meter
 from tests.support.arithmetic import Verifier
 from tests.support.devices import (
     KEY_ID,

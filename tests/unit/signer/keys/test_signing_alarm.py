@@ -24,7 +24,7 @@ from signer.errors import (
 from signer.keys.signer import Signer
 from signer.keys.signing_alarm import SigningAlarm
 from signer.model.audit_record import Operation
-from signer.ports import DeviceSignature, KeyId
+from signer.ports.key_backend import DeviceSignature, KeyId
 from tests.support.devices import KEY_ID, FullDisk, honest, planted, point, recording
 from tests.support.purposes import Unchecked
 from tests.support.refunds import altered

@@ -20,7 +20,8 @@ from signer.keys.signer import Signer
 from signer.keys.startup_key import StartupKey
 from signer.model.audit_record import Record
 from signer.model.key import Key, KeyState
-from signer.ports import KeyId, Ledger
+from signer.ports.key_backend import KeyId
+from signer.ports.ledger import Ledger
 from tests.support.keys import key_at, made_active
 from tests.support.refunds import altered
 from tests.support.ring import NEW, OLD, OTHER, System

@@ -7,7 +7,7 @@ import pytest
 
 from signer.amounts import is_amount
 from signer.model.refund import Status
-from signer.ports import RefundFilter
+from signer.ports.refund_reports import RefundFilter
 from tests.fixtures.ledger import queued
 
 

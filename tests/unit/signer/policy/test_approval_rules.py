@@ -22,7 +22,7 @@ from signer.policy.message_facts import digest_facts
 from signer.policy.policy import Policy, Rule
 from signer.policy.policy_text import PolicyFile, lower_addresses
 from signer.policy.surroundings import Surroundings
-from signer.ports import Meter, Meters
+from signer.ports.meter import Meter, Meters
 from tests.support.policy_cases import NETWORKS, TENANTS, count_questions
 from tests.unit.signer.policy.test_policy import AROUND, NOON, SENDER, _facts
 

@@ -23,7 +23,8 @@ from signer.keys.signer import Signer
 from signer.model.audit_record import Record
 from signer.model.key import SigningCondition
 from signer.model.refund import HOLD, Refund, Status
-from signer.ports import Call, DeviceSignature, KeyId
+from signer.ports.chain import Call
+from signer.ports.key_backend import DeviceSignature, KeyId
 from signer.refunds.transaction_signer import TransactionSigner
 from tests.fixtures.ledger import stopped
 from tests.support.audit import record

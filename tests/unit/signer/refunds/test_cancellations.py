@@ -14,7 +14,7 @@ from signer.errors import (
     StaleStateError,
 )
 from signer.model.refund import Refund, Status
-from signer.ports import Ledger
+from signer.ports.ledger import Ledger
 from signer.refunds.service import (
     WORKER_SECONDS,
     require_cancellable,

@@ -17,14 +17,9 @@ from signer.errors import (
     StoreUnavailableError,
 )
 from signer.model.refund import HOLD, Refund, SignedTransaction, Status
-from signer.ports import (
-    Block,
-    Change,
-    Log,
-    Meter,
-    Meters,
-    Receipt,
-)
+from signer.ports.chain import Block, Log, Receipt
+from signer.ports.meter import Meter, Meters
+from signer.ports.refund_store import Change
 from signer.refunds.confirmations import ConfirmationTracker
 from tests.support.refunds import AMOUNT, CUSTOMER, World, altered, altered_chain
 

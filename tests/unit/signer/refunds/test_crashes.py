@@ -19,7 +19,8 @@ from signer.errors import (
     StoreUnavailableError,
 )
 from signer.model.refund import HOLD, Refund, Status
-from signer.ports import ChainClient, Ledger
+from signer.ports.chain import ChainClient
+from signer.ports.ledger import Ledger
 from signer.refunds.wallet_repair import repair_wallets
 from tests.fixtures.scripted_chain import ScriptedChain, Sent
 from tests.support.devices import Device, honest, recording, signer_over

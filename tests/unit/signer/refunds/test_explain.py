@@ -14,7 +14,7 @@ from signer.errors import (
 )
 from signer.model.refund import Refund, Status
 from signer.model.wallet import Pause
-from signer.ports import Fees
+from signer.ports.chain import Fees
 from signer.refunds.explain import Explainer
 from signer.refunds.explanation import (
     ADVICE,

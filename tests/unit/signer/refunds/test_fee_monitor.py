@@ -8,7 +8,7 @@ from structlog.testing import capture_logs
 
 from signer.errors import FeesAboveRecentError
 from signer.model.refund import Kind, Refund, Status
-from signer.ports import Fees
+from signer.ports.chain import Fees
 from signer.refunds.fee_monitor import FEWEST, RECENT, SAMPLE
 from tests.support.refunds import AMOUNT, CUSTOMER, World
 

@@ -10,7 +10,8 @@ from signer.model.acceptance import Acceptance
 from signer.model.refund import FILLER, Kind, Refund, Status
 from signer.model.wallet import NOOP_MARK, Pause
 from signer.outcomes import require
-from signer.ports import Fees, Ledger
+from signer.ports.chain import Fees
+from signer.ports.ledger import Ledger
 from signer.refunds.fillers import build_filler
 from signer.refunds.payload import payload_of
 from tests.fixtures.scripted_chain import CHAIN_ID, Sent

@@ -12,7 +12,7 @@ from signer.errors import KeyUnusableError, StaleStateError, WalletPausedError
 from signer.model.key import Key, KeyState, find_key
 from signer.model.refund import FILLER, Kind, Status
 from signer.model.wallet import Pause, Wallet
-from signer.ports import Ledger
+from signer.ports.ledger import Ledger
 from signer.refunds.former_wallets import KNOWN_FOR, FormerWallets
 from signer.refunds.worker import _PASSES_PER_WALLET_CHECK
 from tests.fixtures.scripted_chain import CHAIN_ID, Sent

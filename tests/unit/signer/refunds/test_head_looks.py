@@ -8,14 +8,15 @@ import pytest
 
 from signer.model.look import Look
 from signer.model.refund import Refund, Status
-from signer.ports import Block
+from signer.ports.chain import Block
+from signer.ports.ledger import Ledger
 from signer.refunds.head_looks import (
     LONGEST_OWN_PAUSE,
     LONGEST_PAUSE,
     HeadLook,
     HeadLooks,
 )
-from tests.support.refunds import World
+from tests.support.refunds import World, altered
 
 
 BLOCK = 12.0
@@ -159,7 +160,7 @@ def test_a_look_that_another_worker_takes_is_none(world: World) -> None:
     stale = world.store.last_look("head 31337")
     assert stale is not None
     world.clock.advance(seconds=1)
-    looks._store = _Behind(world, stale)
+    looks._store = _behind(world, stale)
 
     assert looks.begin(chain, [refund]) is None
 
@@ -194,26 +195,19 @@ def test_a_look_that_is_never_saved_is_made_after_minutes(world: World) -> None:
     assert looks.begin(chain, [refund]) is not None
     stale = world.store.last_look("head 31337")
     assert stale is not None
-    looks._store = _Behind(world, stale)
+    looks._store = _behind(world, stale)
     world.clock.advance(seconds=LONGEST_OWN_PAUSE.total_seconds())
 
     assert looks.begin(chain, [refund]) is not None
     assert looks.begin(chain, [refund]) is None
 
 
-class _Behind:
-    """A store of which another worker changes the last look after each read."""
+def _behind(world: World, stale: Look) -> Ledger:
+    """Return a store of which another worker changes the last look after each read."""
 
-    def __init__(self, world: World, stale: Look) -> None:
-        self._world = world
-        self._stale = stale
+    def last_look(name: str) -> Look:
+        after = Look(world.clock() - timedelta(milliseconds=1))
+        world.store.save_look(name, stale, after)
+        return stale
 
-    def last_look(self, name: str) -> Look:
-        """Return the last look of a moment ago."""
-        after = Look(self._world.clock() - timedelta(milliseconds=1))
-        self._world.store.save_look(name, self._stale, after)
-        return self._stale
-
-    def save_look(self, name: str, before: Look | None, after: Look) -> bool:
-        """Save it as the ledger does."""
-        return self._world.store.save_look(name, before, after)
+    return altered(world.store, last_look=last_look)

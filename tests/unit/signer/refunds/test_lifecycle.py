@@ -22,7 +22,7 @@ from signer.errors import (
     StoreUnavailableError,
 )
 from signer.model.refund import HOLD, Kind, Status
-from signer.ports import Fees
+from signer.ports.chain import Fees
 from signer.refunds.lifecycle import SIMULATION_VALID_FOR, Lifecycle
 from signer.refunds.nonces import NonceManager
 from signer.refunds.transaction_signer import TransactionSigner

@@ -17,7 +17,8 @@ from signer.model.audit_record import Record
 from signer.model.refund import Refund, Status
 from signer.model.wallet import Pause, UnrecordedTransaction, Wallet
 from signer.outcomes import require
-from signer.ports import MinedTransaction, Reservation
+from signer.ports.chain import MinedTransaction
+from signer.ports.refund_store import Reservation
 from signer.refunds.nonces import NonceManager
 from signer.refunds.payload import payload_of
 from signer.refunds.transaction_signer import build_purpose

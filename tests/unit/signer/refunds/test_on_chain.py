@@ -10,7 +10,7 @@ from backends.json_rpc import JSONRPCChain
 from dev import stablecoin as coin
 from signer.config.networks import Network
 from signer.model.refund import Refund, Status
-from signer.ports import Ledger
+from signer.ports.ledger import Ledger
 from signer.refunds.wallet_repair import repair_wallets
 from tests.fixtures.chain import DevChain
 from tests.support.payments import hash_of, mined, signed

@@ -19,7 +19,8 @@ from signer.policy.default_rules import service_files
 from signer.policy.live_policy import LivePolicy
 from signer.policy.policy import Policy
 from signer.policy.policy_text import PolicyFile
-from signer.ports import Meter, Reservation
+from signer.ports.meter import Meter
+from signer.ports.refund_store import Reservation
 from signer.refunds.approval_needs import decide
 from tests.support.payment_approvals import BOB, CAROL, requested
 from tests.support.policy import SERVICE_POLICY

@@ -11,7 +11,7 @@ from signer.crypto.transactions import LegacyTransaction, SignedBytes
 from signer.errors import BroadcastRejectedError
 from signer.model.refund import Kind, Refund, Status
 from signer.model.wallet import Pause
-from signer.ports import Fees
+from signer.ports.chain import Fees
 from signer.refunds.payload import payload_of
 from signer.refunds.transitions import REBROADCAST_AFTER
 from tests.fixtures.scripted_chain import Sent

@@ -23,7 +23,7 @@ from signer.errors import (
 )
 from signer.model.refund import Status
 from signer.model.tenant_block import TenantBlock
-from signer.ports import Fees, Outlook
+from signer.ports.chain import Fees, Outlook
 from signer.refunds.fee_monitor import FEWEST, FeeMonitor
 from signer.refunds.preview import Outcome, Preview, Previewer, Simulation
 from tests.fixtures.ledger import forged_end, stopped

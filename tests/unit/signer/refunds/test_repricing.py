@@ -8,7 +8,7 @@ from structlog.testing import capture_logs
 
 from signer.errors import BroadcastRejectedError
 from signer.model.refund import HOLD, Kind, Refund, Status
-from signer.ports import Fees
+from signer.ports.chain import Fees
 from tests.support.refunds import AMOUNT, CUSTOMER, World, altered_chain
 
 

@@ -16,7 +16,8 @@ from signer.errors import WalletPausedError
 from signer.model.key import KeyState
 from signer.model.refund import Kind, Refund, Status
 from signer.model.wallet import Pause
-from signer.ports import Fees, Ledger
+from signer.ports.chain import Fees
+from signer.ports.ledger import Ledger
 from signer.refunds.wallet_repair import repair_wallets
 from tests.support.refunds import AMOUNT, CUSTOMER, World
 

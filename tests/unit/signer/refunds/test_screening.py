@@ -14,7 +14,7 @@ from signer.errors import (
     ScreeningUnavailableError,
 )
 from signer.model.refund import Kind, Refund, Status
-from signer.ports import Question
+from signer.ports.screening_service import Question
 from signer.refunds.acceptance import (
     AcceptedRefund,
     SubmissionResult,

@@ -28,7 +28,7 @@ from signer.errors import (
 from signer.model.decision import Verdict
 from signer.model.refund import COIN, Refund, RefundRequest, Status
 from signer.model.tenant_block import TenantBlock
-from signer.ports import NO_METER, Meter, Meters
+from signer.ports.meter import NO_METER, Meter, Meters
 from signer.refunds.acceptance import (
     ANSWER_TIMEOUT,
     AcceptedRefund,

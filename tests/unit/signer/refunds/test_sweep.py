@@ -20,7 +20,7 @@ from signer.model.acceptance import Acceptance
 from signer.model.audit_record import Operation
 from signer.model.key import KeyState
 from signer.model.refund import COIN, SWEEPER, Refund, Status
-from signer.ports import Fees
+from signer.ports.chain import Fees
 from signer.refunds.policy import check_coin
 from signer.refunds.transaction_signer import build_purpose
 from tests.fixtures.scripted_chain import DECIMALS

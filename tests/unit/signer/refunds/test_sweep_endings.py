@@ -15,7 +15,7 @@ from signer.errors import (
     SigningStoppedError,
 )
 from signer.model.refund import Kind, Refund, Status
-from signer.ports import Ledger
+from signer.ports.ledger import Ledger
 from tests.fixtures.ledger import stopped
 from tests.support.devices import honest, signer_over
 from tests.support.refunds import KEY, SECOND, THIRD, World, altered

@@ -7,7 +7,7 @@ import pytest
 from signer.crypto.transactions import SignedBytes
 from signer.errors import InsufficientFundsError
 from signer.model.refund import COIN, Kind, Refund, Status
-from signer.ports import Fees
+from signer.ports.chain import Fees
 from tests.support.refunds import World
 from tests.support.sweeps import COINS, Left, sweeper, swept
 

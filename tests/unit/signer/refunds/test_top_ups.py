@@ -16,7 +16,8 @@ from signer.model.key import KeyState
 from signer.model.refund import Status, new_refund_id
 from signer.model.wallet import Pause, Wallet
 from signer.model.worker_row import WorkerRow
-from signer.ports import Ledger, Meter
+from signer.ports.ledger import Ledger
+from signer.ports.meter import Meter
 from signer.ports.treasury import TopUp
 from signer.refunds.top_ups import AGAIN_SECONDS, LOOK_SECONDS, TopUps
 from tests.fixtures.scripted_chain import CHAIN_ID

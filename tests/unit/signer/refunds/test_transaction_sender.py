@@ -14,7 +14,7 @@ from signer.errors import (
 )
 from signer.model.refund import Refund, Status
 from signer.model.wallet import Wallet
-from signer.ports import NodeProxy
+from signer.ports.node_proxy import NodeProxy
 from signer.refunds.token_transfer import ContractCall, Payment, TokenTransfer
 from signer.refunds.transaction_sender import (
     WINDOW_SECONDS,

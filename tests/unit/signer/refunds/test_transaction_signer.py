@@ -23,7 +23,7 @@ from signer.errors import (
 from signer.keys.signer import Signed, Signer
 from signer.model.audit_record import Purpose
 from signer.model.refund import Kind, Refund, SignedTransaction, Status
-from signer.ports import Fees
+from signer.ports.chain import Fees
 from signer.refunds.payload import payload_of
 from signer.refunds.transaction_signer import (
     Attempt,

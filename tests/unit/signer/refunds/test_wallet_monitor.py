@@ -20,8 +20,9 @@ from signer.errors import (
 from signer.model.network_view import Funds, NetworkView, NodeView
 from signer.model.refund import Status
 from signer.model.worker_row import WorkerRow
-from signer.ports import Meter, NodeStatus
-from signer.ports.refund_statistics import OpenRefunds
+from signer.ports.chain import NodeStatus
+from signer.ports.meter import Meter
+from signer.ports.refund_reports import OpenRefunds
 from signer.refunds.late_refunds import LATE_SECONDS, find_oldest
 from signer.refunds.node_alarm import OF_NETWORK
 from signer.refunds.runway import read_funds, read_max_fee

@@ -14,7 +14,7 @@ from signer.errors import (
     StoreUnavailableError,
 )
 from signer.model.refund import Refund, Status
-from signer.ports import Ledger
+from signer.ports.ledger import Ledger
 from signer.refunds.worker import Worker
 from tests.support.refunds import (
     ACTOR,

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from signer.model.refund import Status
-from signer.ports import Ledger
+from signer.ports.ledger import Ledger
 from tests.fixtures.roles import Processes
 from tests.support.refunds import ACTOR, AMOUNT, CUSTOMER, World
 from tests.support.restores import keep_log, requested

@@ -11,7 +11,7 @@ from signer.model.audit_record import Record
 from signer.model.key import Key, KeyState
 from signer.model.refund import SWEEPER, Status
 from signer.model.wallet import Pause
-from signer.ports import Ledger
+from signer.ports.ledger import Ledger
 from signer.redact import key_prefix
 from signer.refunds.fillers import build_filler
 from signer.refunds.transaction_signer import build_purpose, describe_acceptance

@@ -17,7 +17,7 @@ from signer.keys.rotation_options import RotationOptions
 from signer.model.audit_record import Record
 from signer.model.key import KeyState
 from signer.model.refund import Status
-from signer.ports import Ledger
+from signer.ports.ledger import Ledger
 from tests.support.faults import Fault, Faulty, Killed, everywhere, fault_places
 from tests.support.ledgers import copy_ledger
 from tests.support.refunds import ACTOR, AMOUNT, CUSTOMER, OPERATOR, SECOND, World

@@ -13,7 +13,8 @@ from signer.keys.signer import Signer
 from signer.model.audit_record import Record
 from signer.model.key import KeyState
 from signer.model.refund import Refund, Status
-from signer.ports import KeyId, Ledger
+from signer.ports.key_backend import KeyId
+from signer.ports.ledger import Ledger
 from softhsm.import_key import import_key
 from tests.support.keys import key_of
 from tests.support.refunds import AMOUNT, CUSTOMER, OPERATOR, World

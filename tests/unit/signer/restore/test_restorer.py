@@ -25,7 +25,7 @@ from signer.model.key import KeyState
 from signer.model.refund import Kind, Refund, Status
 from signer.model.stop import EVERYTHING
 from signer.model.wallet import Pause
-from signer.ports import Ledger
+from signer.ports.ledger import Ledger
 from signer.redact import key_prefix
 from signer.restore.plan import RestorePlan
 from tests.fixtures.scripted_chain import Sent

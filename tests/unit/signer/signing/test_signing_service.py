@@ -38,7 +38,7 @@ from signer.policy.facts import Caller, Path
 from signer.policy.policy import Policy
 from signer.policy.policy_text import PolicyFile
 from signer.policy.surroundings import OwnKeys
-from signer.ports import TenantBlocks
+from signer.ports.control_store import ControlStore
 from signer.signing.known_addresses import KnownAddresses
 from signer.signing.requester import Requester
 from signer.signing.service import SigningService
@@ -101,7 +101,7 @@ class Place:
     store: SQLStore
     policy: Policy = PERMITS
     own: OwnKeys = field(default_factory=OwnKeys)
-    blocks: TenantBlocks | None = None
+    blocks: ControlStore | None = None
     denied: Collection[str] = ()
 
     def __post_init__(self) -> None:

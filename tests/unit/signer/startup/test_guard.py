@@ -31,7 +31,7 @@ from signer.errors import (
     StoreError,
 )
 from signer.keys.signer import Signer
-from signer.ports import Journal
+from signer.ports.audit_journal import Journal
 from signer.startup.dependency_checks import (
     check_audit_key,
     check_chain,

@@ -11,7 +11,8 @@ from signer.errors import InvalidInputError, NotFoundError, StoreUnavailableErro
 from signer.keys.admin_audit import AdminAudit
 from signer.model.audit_record import Actor, Operation
 from signer.model.delivery import DeliveryState
-from signer.ports import DeliveryAttempt, DeliveryFilter, utc_now
+from signer.ports.clock import utc_now
+from signer.ports.event_store import DeliveryAttempt, DeliveryFilter
 from signer.webhooks.delivery_admin import MAX_DEAD, MAX_EVENTS, DeliveryAdmin, Replay
 from tests.fixtures.ledger import accepted, later
 from tests.support.ledgers import seal

@@ -12,7 +12,7 @@ from signer.errors import StoreUnavailableError
 from signer.event_types import EventType
 from signer.model.delivery import DeliveryState
 from signer.model.refund import Refund, Status
-from signer.ports import utc_now
+from signer.ports.clock import utc_now
 from tests.fixtures.ledger import accepted, forge, moved
 from tests.support.refunds import FakeClock
 from tests.support.timer import Timer

@@ -8,7 +8,8 @@ from structlog.testing import capture_logs
 from backends.sql import SQLStore
 from signer.errors import CursorExpiredError
 from signer.model.event import sequence_at
-from signer.ports import Pruned, utc_now
+from signer.ports.clock import utc_now
+from signer.ports.event_store import Pruned
 from signer.webhooks.event_feed import EventFeed
 from signer.webhooks.retention import GRACE, EventRetention
 from tests.fixtures.ledger import accepted

@@ -1,12 +1,12 @@
 """
-Used one-time tokens, and the counts that all processes share.
+What processes share: used one-time tokens, counts, looks, and rows of workers.
 
-Other counts, and the problems that last, are in the table of the alerts.  Their names
-have several words, and that of an alert has one.  So are the looks of workers: the
-count is what was seen.
+Other counts, the problems that last and the looks of workers are in the table of the
+alerts.  Their names have several words, and that of an alert has one.  The count of a
+look is what was seen.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any
@@ -21,14 +21,15 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.sql.dml import ReturningInsert
+from sqlalchemy.sql.dml import Insert, ReturningInsert
 
 from backends.sql.columns import UTCDateTime
 from backends.sql.database import Database, Tables
 from backends.sql.inserts import INSERT, insert_new
-from backends.sql.schema import alerts, attempts, used_tokens
+from backends.sql.schema import alerts, attempts, used_tokens, workers
 from signer.errors import StoreError
 from signer.model.look import Look
+from signer.model.worker_row import WorkerRow
 from signer.row_macs import RowMACs
 
 
@@ -80,14 +81,39 @@ _LASTING = (
 
 _LAST_ALERT = select(alerts.c.last_at).where(alerts.c.name == bindparam("of_name"))
 
+_MOST_WORKERS = 100
+"""Every process reads the rows often: a role that may insert some can insert many."""
 
-class CallerTables(Tables):
-    """Implements ``Callers``, ``AlertCounters``, ``SharedCounters``, ``LookStore``."""
+_WORKERS = select(workers).order_by(workers.c.passed_at.desc()).limit(_MOST_WORKERS)
+_REMOVE_WORKER = delete(workers).where(workers.c.name == bindparam("of_name"))
+_FORGET_WORKERS = delete(workers).where(
+    workers.c.passed_at < bindparam("before", type_=UTCDateTime)
+)
+
+
+class SharedTables(Tables):
+    """Implements ``SharedState``."""
 
     def __init__(self, database: Database, macs: RowMACs | None = None) -> None:
         super().__init__(database, macs)
         # The last time, and the last period, at which this process deleted old rows.
         self._deleted: dict[Table, Any] = {}
+
+    def workers(self) -> Sequence[WorkerRow]:
+        return tuple(WorkerRow(*row) for row in self._database.rows(_WORKERS))
+
+    def record_pass(self, worker: WorkerRow) -> None:
+        row = {each.name: getattr(worker, each.name) for each in workers.c}
+        upsert = _upsert_worker(self._database.dialect)
+        self._database.write(lambda c: c.execute(upsert, row).rowcount)
+
+    def remove_worker(self, name: str) -> None:
+        gone = {"of_name": name}
+        self._database.write(lambda c: c.execute(_REMOVE_WORKER, gone).rowcount)
+
+    def forget_workers(self, before: datetime) -> None:
+        old = {"before": before}
+        self._database.write(lambda c: c.execute(_FORGET_WORKERS, old).rowcount)
 
     def use_token(self, jti: str, expires_at: datetime, now: datetime) -> bool:
         self._delete_old(used_tokens, now, _KEEP_TOKENS)
@@ -169,6 +195,15 @@ class CallerTables(Tables):
             with suppress(StoreError):
                 old = {"before": now - keep}
                 self._database.write(lambda c: c.execute(_OLD[table], old).rowcount)
+
+
+def _upsert_worker(dialect: str) -> Insert:
+    insert = INSERT[dialect](workers)
+    changed = ("passed_at", "metrics")
+    return insert.on_conflict_do_update(
+        index_elements=[workers.c.name],
+        set_={name: insert.excluded[name] for name in changed},
+    )
 
 
 def _insert_token(dialect: str) -> ReturningInsert[Any]:
