@@ -24,6 +24,7 @@ MODULES = {
     "google-crc32c": "google_crc32c",
     "gunicorn": "gunicorn",
     "jinja2": "jinja2",
+    "markdown-it-py": "markdown_it",
     "opentelemetry-exporter-otlp-proto-http": "opentelemetry",
     "opentelemetry-sdk": "opentelemetry",
     "prometheus-client": "prometheus_client",
