@@ -13,7 +13,7 @@ from signer.model.refund import FILLER, SWEEPER
 from signer.model.refund_queue import Queue
 
 
-PART = 1000
+PART = 200
 """How many rows one transaction changes: others wait for it on SQLite."""
 
 

@@ -47,28 +47,25 @@ from signer.refunds.row_alarm import RowAlarm
 from signer.refunds.wallet_reconciliation import WalletReconciler
 
 
-# How many refunds are claimed at once.  They share transactions and requests, and they
-# must be processed before their claim expires (``HOLD``).
-_SMALLEST_CLAIM = 8
-_FIRST_CLAIM = 32
-_LARGEST_CLAIM = 128
+_SMALLEST_CLAIM, _FIRST_CLAIM, _LARGEST_CLAIM = 4, 32, 128
+"""How many refunds are claimed at once.  They share transactions and requests."""
 
-_SLOWEST = 2.0
+_LONGEST_SECONDS = 2.0
+"""How long a batch may take: its claims expire after ``HOLD``."""
+
+_SHORT_SECONDS, _SLOWEST = 0.01, 1.25
 """
-How many times as long as the quickest recent batch another one may take.
+While tenants share the worker, a batch may take the longer of these: so many seconds,
+or so many times as long as the quickest recent one.
 
-A new refund waits for the batch that has begun: if it is alone, that takes as long as
-its own steps.  A device that signs many at once is as quick for large batches.
+A new refund of another tenant waits for the batch that has begun.
 """
-
-_FAST_SECONDS, _SLOW_SECONDS = 0.05, 2.0
-"""So long a batch may take in any case, and at most."""
-
-_GROWS_BELOW = 0.75
-"""The part of the time a batch may take up to which the next one is larger."""
 
 _FORGETS = 1.05
 """By how much the quickest batch counts as slower after each other one."""
+
+_SHARED_SECONDS = 60.0
+"""How long after its last refund a tenant is expected to have another one."""
 
 _ADVANCE_SECONDS = 1.0
 """How long refunds are claimed before those that were sent are tracked again."""
@@ -144,6 +141,7 @@ class Worker:
         self._unclaimed_id: str | None = None  # The last refund taken without a claim.
         self._claim_size = _FIRST_CLAIM
         self._quickest = math.inf  # Seconds of a batch.
+        self._tenants: dict[str, float] = {}  # When each had a refund last.
         self._has_more = False  # Refunds are due that were not claimed yet.
         self._cancelling: set[str] = set()  # The ids tried in this pass.
         self._log = structlog.get_logger("worker")
@@ -204,26 +202,35 @@ class Worker:
             if only is not None and only.id != self._unclaimed_id:
                 self._unclaimed_id = only.id  # If it is still due after this, claim it.
                 yield [only]
+                self._adapt_claims([only], self._timer() - started)
                 return
             claimed = self._store.claim(now, now + HOLD, self._claim_size)
             # A claim that is not full may have left refunds of tenants with many.
             self._has_more = bool(claimed)
             yield claimed
             if claimed:
-                self._adapt_claims(len(claimed), self._timer() - started)
+                self._adapt_claims(claimed, self._timer() - started)
             if not self._has_more or self._timer() >= until:
                 return
 
-    def _adapt_claims(self, count: int, seconds: float) -> None:
-        """Claim more, or fewer, after a batch of *count* that took *seconds*."""
-        size = self._claim_size
+    def _adapt_claims(self, batch: Sequence[Refund], seconds: float) -> None:
+        """Claim next what fits in the time, after a *batch* that took *seconds*."""
+        now = self._timer()
+        self._tenants |= dict.fromkeys((refund.tenant for refund in batch), now)
+        self._tenants = {
+            tenant: at
+            for tenant, at in self._tenants.items()
+            if now - at <= _SHARED_SECONDS
+        }
         self._quickest = min(seconds, self._quickest * _FORGETS)
-        longest = min(max(self._quickest * _SLOWEST, _FAST_SECONDS), _SLOW_SECONDS)
-        if seconds > longest:
-            # In one step: other workers take what is not done when its claim expires.
-            size = int(count * longest / seconds)
-        elif count == size and seconds <= longest * _GROWS_BELOW:
-            size *= 2
+        fixed, longest = 0.0, _LONGEST_SECONDS
+        if len(self._tenants) > 1:
+            fixed = self._quickest  # What even one refund takes.
+            longest = min(longest, max(_SHORT_SECONDS, fixed * _SLOWEST))
+        size = len(batch) * 2
+        if seconds > fixed:
+            fits = (longest - fixed) / (seconds - fixed)
+            size = min(size, int(len(batch) * fits))
         self._claim_size = max(_SMALLEST_CLAIM, min(size, _LARGEST_CLAIM))
 
     def _find_cancellations(self) -> Sequence[Refund]:

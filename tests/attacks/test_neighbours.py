@@ -1,5 +1,6 @@
 """A tenant with a long queue beside another tenant of the same service."""
 
+from collections.abc import Sequence
 from datetime import timedelta
 
 import pytest
@@ -8,9 +9,10 @@ from structlog.testing import capture_logs
 from backends.sql import SQLStore
 from signer.audit.log import AuditLog
 from signer.config.tenants import Tenant, TenantRegistry
-from signer.model.refund import Refund, Status
+from signer.model.refund import HOLD, Refund, Status
+from signer.refunds.outcomes import Outcome
 from tests.support.ledgers import seal
-from tests.support.refunds import World
+from tests.support.refunds import World, altered
 from tests.support.ring import SILENCE
 
 
@@ -54,6 +56,42 @@ def test_another_tenants_refund_is_the_next_one(world: World) -> None:
     assert paid.status is Status.BROADCAST
     assert paid.nonce is not None
     assert paid.nonce <= 1
+
+
+def test_a_new_refund_waits_for_few_of_another_tenant(world: World) -> None:
+    """
+    One that arrives during a batch: for that batch, and for its own.
+
+    The time of a step is modelled, so that the size of batches follows from it.
+    """
+    _queue(world, "1")
+    lifecycle, worker = world.lifecycle, world.worker
+    passed = 0.0
+    sent: list[Refund] = []
+    asked: list[tuple[Refund, int]] = []
+
+    def step_all(refunds: Sequence[Refund]) -> Sequence[Outcome]:
+        nonlocal passed
+        passed += 0.002 + 0.0003 * len(refunds)
+        if asked == [] or asked[-1][0].id in {each.id for each in sent}:
+            asked.append((world.accepted(OTHER), len(sent)))
+        outcomes = lifecycle.step_all(refunds)
+        sent.extend(
+            each
+            for each in outcomes
+            if isinstance(each, Refund) and each.status is Status.BROADCAST
+        )
+        return outcomes
+
+    worker._lifecycle = altered(lifecycle, step_all=step_all)
+    worker._timer = lambda: passed
+    world.clock.now += HOLD
+    worker.advance()
+
+    order = [each.id for each in sent]
+    waits = [order.index(each.id) - before for each, before in asked[:-1]]
+    assert len(waits) > 10
+    assert max(waits[1:]) <= 8
 
 
 def test_refunds_that_wait_cost_others_nothing(world: World) -> None:

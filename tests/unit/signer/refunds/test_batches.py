@@ -373,23 +373,30 @@ def test_a_slow_batch_makes_the_next_claims_small(world: World) -> None:
         world.clock.now += HOLD
         worker.advance()
 
-    assert sizes == [128, 8, 8, 8, 8]
+    assert sizes == [128, 20, 20]
 
 
-def test_a_batch_takes_twice_as_long_as_the_quickest_one(world: World) -> None:
-    """A new refund waits for it; in time, what was quicker once is forgotten."""
-    _due(world, 1)
+def test_batches_are_short_while_tenants_share_the_worker(world: World) -> None:
+    """A new refund of another tenant waits for the batch that has begun."""
+    mine, other = world.accepted(), world.accepted("other")
     worker = world.worker
+    worker._timer = world._timer
     sizes = []
-    for count, seconds in [(128, 1.6), (2, 0.1), (100, 0.4), (52, 0.2), (52, 0.15)]:
-        worker._claim_size = max(count, worker._claim_size)
-        worker._adapt_claims(count, seconds)
+    for batch, seconds in [
+        ([mine] * 128, 0.4),  # One tenant alone.
+        ([other], 0.1),
+        ([mine] * 4, 0.11),
+        ([mine] * 8, 0.12),
+        ([mine] * 16, 0.14),
+        ([mine] * 10, 0.2),
+    ]:
+        worker._adapt_claims(batch, seconds)
         sizes.append(worker._claim_size)
 
-    assert sizes == [128, 128, 52, 52, 104]
-    for _ in range(60):
-        worker._claim_size = 100
-        worker._adapt_claims(100, 0.4)
+    assert sizes == [128, 4, 8, 16, 19, 4]
+    world.clock.advance(seconds=61)  # The other tenant had no refund for a minute.
+    for _ in range(5):
+        worker._adapt_claims([mine] * worker._claim_size, 0.4)
     assert worker._claim_size == 128
 
 
