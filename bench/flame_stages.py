@@ -45,7 +45,7 @@ API = Process(
     (
         ("audit log: sequence numbers and hash chain", "Sealer.run"),
         ("token, signature and tenant of the request", "api/auth/"),
-        ("transaction: refunds, answers and audit records", "RefundTables.accept"),
+        ("transaction: refunds and audit records", "RefundTables.accept"),
         ("waiting for the worker's broadcast", "RefundWaits."),
         ("other statements", "backends/sql/"),
         ("checks of the refund, MAC", "RefundAcceptor."),

@@ -17,7 +17,7 @@ GRANT INSERT (id, body, mac) ON audit_records TO hotwallet_refunds, hotwallet_wo
 GRANT INSERT, UPDATE (count, last_at) ON alerts TO hotwallet_refunds, hotwallet_worker, hotwallet_admin, hotwallet_sign;
 
 -- serve --role refunds: accepts refunds, and requests that they are cancelled.
-GRANT SELECT ON refund_moves, answers, attempts, spendings TO hotwallet_refunds;
+GRANT SELECT ON refund_moves, attempts, spendings TO hotwallet_refunds;
 GRANT INSERT (id, tenant, idempotency_key, fingerprint, reference, payment_session_id, network, chain_id, token,
     token_address, decimals, recipient, amount, reason, status, created_at, updated_at, due_at, mac)
     ON refunds TO hotwallet_refunds;
@@ -26,12 +26,11 @@ GRANT INSERT (refund_id, status, at) ON refund_moves TO hotwallet_refunds;
 GRANT INSERT (id, tenant, refund_id, status, at, mac) ON events TO hotwallet_refunds;
 GRANT INSERT (digest, proposal, requested_by, requested_at, expires_at, refund_id, mac)
     ON approvals TO hotwallet_refunds;
-GRANT INSERT ON answers, request_signatures TO hotwallet_refunds;
-GRANT UPDATE (body, at) ON answers TO hotwallet_refunds;
+GRANT INSERT ON request_signatures TO hotwallet_refunds;
 GRANT INSERT, UPDATE (count), DELETE ON attempts TO hotwallet_refunds;
 
 -- serve --role sign: signs with the active key, and accepts what JSON-RPC's clients send.
-GRANT SELECT ON alembic_version, refunds, answers, wallets, sightings, stops, tenant_blocks, approvals, keys,
+GRANT SELECT ON alembic_version, refunds, wallets, sightings, stops, tenant_blocks, approvals, keys,
     accepted_limits, audit_records, alerts, workers, attempts, spendings TO hotwallet_sign;
 GRANT INSERT (id, tenant, idempotency_key, fingerprint, reference, payment_session_id, network, chain_id, token,
     token_address, decimals, recipient, amount, reason, status, created_at, updated_at, due_at, mac,
@@ -41,7 +40,7 @@ GRANT INSERT (refund_id, status, at) ON refund_moves TO hotwallet_sign;
 GRANT INSERT (id, tenant, refund_id, status, at, mac) ON events TO hotwallet_sign;
 GRANT INSERT (digest, proposal, requested_by, requested_at, expires_at, refund_id, mac)
     ON approvals TO hotwallet_sign;
-GRANT INSERT ON answers, request_signatures TO hotwallet_sign;
+GRANT INSERT ON request_signatures TO hotwallet_sign;
 GRANT INSERT, UPDATE (amount) ON spendings TO hotwallet_sign;
 GRANT INSERT, UPDATE (count), DELETE ON attempts TO hotwallet_sign;
 
@@ -50,7 +49,7 @@ GRANT INSERT, UPDATE (count), DELETE ON attempts TO hotwallet_sign;
 GRANT UPDATE (status, updated_at, version, sender, key_id, nonce, gas_limit, tx_hash, block_number, block_hash,
     failure_code, failure_detail, due_at, attempts, blocked_by) ON refunds TO hotwallet_worker;
 GRANT SELECT ON request_signatures TO hotwallet_worker;
-GRANT INSERT ON transactions, refund_moves, answers, approvals TO hotwallet_worker;
+GRANT INSERT ON transactions, refund_moves, approvals TO hotwallet_worker;
 GRANT UPDATE (state, decided_by, decided_at, version, mac) ON approvals TO hotwallet_worker;
 GRANT INSERT, UPDATE (paused_by, paused_at, version, high_water, mac) ON wallets TO hotwallet_worker;
 GRANT INSERT, UPDATE (accepted_at, mac) ON sightings TO hotwallet_worker;

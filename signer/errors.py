@@ -217,13 +217,6 @@ class RotationInProgressError(ConflictError):
     retryable = True
 
 
-class InProgressError(ConflictError):
-    """The first request with this idempotency key is unfinished; try again soon."""
-
-    code = "request-in-progress"
-    retryable = True
-
-
 class ApprovalRequiredError(ConflictError):
     """
     Another administrator must approve the change first.

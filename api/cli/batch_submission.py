@@ -34,8 +34,6 @@ _OK, _CREATED, _UNAUTHORIZED = 200, 201, 401
 # Neither service nor proxy could answer; the same request may succeed later.
 _RETRYABLE = frozenset({None, 408, 429, 500, 502, 503, 504})
 
-_IN_PROGRESS = "request-in-progress"
-
 
 class RowStatus(StrEnum):
     """What became of a row."""
@@ -50,7 +48,7 @@ class RowResult:
     """
     The service's answer to one row.
 
-    ``refund`` is the first answer to its request; ``problem`` is why it was refused.
+    ``refund`` is the refund as it was then; ``problem`` is why it was refused.
     """
 
     row: Row
@@ -172,8 +170,6 @@ def _result(row: Row, answer: Mapping[str, Any]) -> RowResult | None:
         known = RowStatus.ACCEPTED if status == _CREATED else RowStatus.ALREADY_ACCEPTED
         return RowResult(row, known, refund=refund)
     if not isinstance(problem, dict) or status in _RETRYABLE:
-        return None
-    if problem.get("code") == _IN_PROGRESS:
         return None
     return RowResult(row, RowStatus.REFUSED, problem=problem)
 

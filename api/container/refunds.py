@@ -83,11 +83,10 @@ class RefundParts(KeyParts):
     @cached_property
     def transaction_sender(self) -> TransactionSender:
         """Accepts what JSON-RPC's clients send, as refunds."""
-        from api.views.refunds import refund_answer
         from signer.refunds.transaction_sender import TransactionSender
 
         clock, nodes = self.ledger_clock, self.node_proxies
-        return TransactionSender(self.refunds, self.store, clock, refund_answer, nodes)
+        return TransactionSender(self.refunds, self.store, clock, nodes)
 
     @cached_property
     def signing(self) -> SigningService:

@@ -24,7 +24,6 @@ class WorkerParts(AdministrationParts, RefundParts):
     @cached_property
     def lifecycle(self) -> Lifecycle:
         """Takes refunds from one state to the next."""
-        from api.views.refunds import refund_answer
         from signer.refunds.lifecycle import Lifecycle
         from signer.refunds.nonces import NonceManager
         from signer.refunds.transaction_signer import TransactionSigner
@@ -43,7 +42,6 @@ class WorkerParts(AdministrationParts, RefundParts):
             audit=self.audit,
             alerts=self.alerts,
             tenants=self.tenants,
-            answer=refund_answer,
         )
 
     @cached_property

@@ -66,7 +66,6 @@ _TABLE: dict[type[Exception], _Row] = {
     errors.NotThroughProxyError: _Row(421),
     errors.ConflictError: _Row(409),
     errors.CursorExpiredError: _Row(410),
-    errors.InProgressError: _Row(409, retry_after=1),
     errors.RotationInProgressError: _Row(409, retry_after=5),
     errors.RateLimitedError: _Row(429),
     errors.PolicyViolationError: _Row(422),

@@ -1,12 +1,9 @@
 """The route ``/v1/refunds/batch``: many refunds in one request."""
 
-import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any, ClassVar
 
-import falcon
 from falcon import Request, Response
 
 from api.auth.authorization import AccessPolicy
@@ -16,9 +13,9 @@ from api.http.middleware import Resource
 from api.http.problems import problem_of, report
 from api.http.refunds import is_idempotency_key
 from api.request_context import actor, principal, request_id, tenant
-from api.views.refunds import refund_answer
+from api.views.refunds import refund_document
 from signer import strict_json
-from signer.errors import HotWalletError, InvalidInputError, StoreError
+from signer.errors import HotWalletError, InvalidInputError
 from signer.model.signed_request import NO_SIGNATURE, SignedRequest
 from signer.refunds.acceptance import SubmissionResult, SubmittedRequest
 from signer.refunds.request_body import read_refund
@@ -63,23 +60,20 @@ class RefundBatch(Resource):
                 tenant=tenant(req),
                 requests=[each for each in read if isinstance(each, SubmittedRequest)],
                 actor=actor(req),
-                answer=refund_answer,
                 trace=req.get_header("traceparent"),
             )
         )
         outcomes = [
-            self._answered(next(submitted))
-            if isinstance(each, SubmittedRequest)
-            else each
+            next(submitted) if isinstance(each, SubmittedRequest) else each
             for each in read
         ]
         _report([each for each in outcomes if isinstance(each, HotWalletError)])
-        results = [
-            _result(member["idempotency_key"], outcome, request_id(req))
-            for member, outcome in zip(members, outcomes, strict=True)
-        ]
-        resp.content_type = falcon.MEDIA_JSON
-        resp.text = f'{{"results": [{", ".join(results)}]}}'
+        resp.media = {
+            "results": [
+                _result(member["idempotency_key"], outcome, request_id(req))
+                for member, outcome in zip(members, outcomes, strict=True)
+            ]
+        }
 
     def _read(
         self, member: dict[str, Any], req: Request, *, is_first: bool
@@ -91,36 +85,18 @@ class RefundBatch(Resource):
         except HotWalletError as e:
             return e
 
-    def _answered(self, outcome: SubmissionResult) -> SubmissionResult:
-        """Return *outcome* with its answer, a JSON object that spoils no other."""
-        if isinstance(outcome, HotWalletError) or outcome.created:
-            return outcome
-        answer, refund = outcome.answer, outcome.refund
-        try:
-            if answer is None:
-                # The first request died before it could answer.
-                answer = self._refunds.remember_answer(refund, refund_answer(refund))
-            strict_json.parse(answer.encode())
-        except InvalidInputError:
-            # Another program wrote it.
-            return StoreError(f"the stored response of refund {refund.id} is not JSON")
-        except HotWalletError as e:
-            return e
-        return replace(outcome, answer=answer)
 
-
-def _result(key: str, outcome: SubmissionResult, request_id: str) -> str:
-    """Return what became of the member with *key*, as JSON."""
+def _result(key: str, outcome: SubmissionResult, request_id: str) -> dict[str, Any]:
+    """Return what became of the member with *key*."""
     if isinstance(outcome, HotWalletError):
         problem = problem_of(outcome)
         shown: dict[str, Any] = {"idempotency_key": key, "status": problem.status}
         if "Retry-After" in problem.headers:
             shown["retry_after"] = int(problem.headers["Retry-After"])
-        return json.dumps(shown | {"problem": problem.document(request_id)})
+        return shown | {"problem": problem.document(request_id)}
     status = _CREATED if outcome.created else _OK
-    head = json.dumps({"idempotency_key": key, "status": status})
-    # The bytes of the first answer.
-    return f'{head[:-1]}, "refund": {outcome.answer}}}'
+    refund = refund_document(outcome.refund)
+    return {"idempotency_key": key, "status": status, "refund": refund}
 
 
 def _report(errors: Sequence[HotWalletError]) -> None:

@@ -1,7 +1,6 @@
 """The routes under ``/v1/refunds``.  ``signer.refunds`` decides what they do."""
 
 import re
-from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import ClassVar
@@ -18,10 +17,9 @@ from api.http.preferences import read_preferences
 from api.http.waiting_requests import WaitingRequests
 from api.request_context import actor, tenant
 from api.views.explanations import explanation_document
-from api.views.refunds import refund_answer, refund_document
+from api.views.refunds import refund_document
 from signer import strict_json
 from signer.errors import InvalidInputError, NotFoundError
-from signer.model.acceptance import PENDING_ANSWER
 from signer.model.refund import UNRESERVED, is_refund_id
 from signer.model.refund import Refund as AnyRefund
 from signer.model.signed_request import SignedRequest
@@ -50,11 +48,6 @@ class _Preference:
 
     seconds: float | None
     is_async: bool
-
-    @property
-    def answer(self) -> Callable[[AnyRefund], str] | None:
-        """What is stored at once for a request that waits; None: the worker stores."""
-        return None if self.seconds is None else lambda _: PENDING_ANSWER
 
 
 class _MerchantResource(Resource):
@@ -100,7 +93,7 @@ class Refunds(_WaitingResource):
     """
 
     def on_post(self, req: Request, resp: Response) -> None:
-        """Accept a refund (201), or repeat the answer to the same one (200)."""
+        """Accept a refund (201), or show the one that has the key (200)."""
         query.parameters(req)
         key = _idempotency_key(req)
         preferred = _preference(req)
@@ -113,37 +106,21 @@ class Refunds(_WaitingResource):
                 request=request,
                 actor=actor(req),
                 signed=_signed_request(req, body),
-                answer=preferred.answer if may_wait else refund_answer,
                 trace=req.get_header("traceparent"),
             )
-            seconds = preferred.seconds
-            answer = accepted.answer or (
-                self._wait_for_answer(accepted.refund, seconds, resp)
-                if may_wait
-                else self._remember(accepted.refund)
-            )
+            refund = accepted.refund
+            if may_wait and preferred.seconds is not None:
+                refund = self._wait(refund, preferred.seconds, resp)
+            elif may_wait:
+                refund = self._refunds.await_broadcast(refund)
 
-        if accepted.created and preferred.is_async:
+        if preferred.is_async:
             resp.set_header("Preference-Applied", "respond-async")
         resp.status = falcon.HTTP_CREATED if accepted.created else falcon.HTTP_OK
         if not accepted.created:
             resp.set_header("Idempotent-Replayed", "true")
-        resp.location = f"/v1/refunds/{accepted.refund.id}"
-        resp.content_type = falcon.MEDIA_JSON
-        resp.text = answer
-
-    def _wait_for_answer(
-        self, refund: AnyRefund, seconds: float | None, resp: Response
-    ) -> str:
-        """Wait for the end of *refund*, or for its broadcast; return the answer."""
-        if seconds is not None:
-            return self._remember(self._wait(refund, seconds, resp))
-        awaited = self._refunds.await_broadcast(refund)
-        return awaited.answer or self._remember(awaited.refund)
-
-    def _remember(self, refund: AnyRefund) -> str:
-        """Return the answer, which is stored before it is sent."""
-        return self._refunds.remember_answer(refund, refund_answer(refund))
+        resp.location = f"/v1/refunds/{refund.id}"
+        resp.media = refund_document(refund)
 
     def __init__(
         self, refunds: RefundService, waiting: WaitingRequests, search: RefundReports

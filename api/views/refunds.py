@@ -1,6 +1,5 @@
 """Refunds as JSON."""
 
-import json
 from datetime import UTC, datetime
 from typing import Any
 
@@ -23,11 +22,6 @@ def refund_document(refund: Refund) -> dict[str, Any]:
         "failure": failure,
         **fields(refund, "created_at", "updated_at", "cancel_requested_at"),
     }
-
-
-def refund_answer(refund: Refund) -> str:
-    """Return the response to the request for *refund*, as JSON text."""
-    return json.dumps(refund_document(refund))
 
 
 def fields(source: object, *names: str) -> dict[str, Any]:

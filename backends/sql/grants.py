@@ -51,8 +51,6 @@ _REFUNDS = (
     | _NEW_REFUNDS
     | _on("UPDATE", schema.refunds, "cancel_requested_at")
     | _on("INSERT", schema.refund_moves, "refund_id", "status", "at")
-    | _on("INSERT", schema.answers)
-    | _on("UPDATE", schema.answers, "body", "at")
 )
 
 _SPENDINGS = _on("INSERT", schema.spendings) | _on("UPDATE", schema.spendings, "amount")
@@ -66,7 +64,6 @@ _SIGN = (
     | _NEW_REFUNDS
     | _on("INSERT", schema.refunds, *CALLED)
     | _on("INSERT", schema.refund_moves, "refund_id", "status", "at")
-    | _on("INSERT", schema.answers)
 )
 
 _SEALING = _on("UPDATE", schema.audit_records, "sequence", "hash") | _on(
@@ -128,7 +125,6 @@ _WORKER = (
     | _forgetting(schema.events)
     | _forgetting(schema.webhook_deliveries)
     | _on("INSERT", schema.transactions)
-    | _on("INSERT", schema.answers)
     | _on("INSERT", schema.approvals)
     | _on("UPDATE", schema.approvals, *_DECISION, "version", "mac")
     | _on("INSERT", schema.wallets)

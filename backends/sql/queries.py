@@ -13,13 +13,10 @@ from sqlalchemy import (
     text,
     union_all,
 )
-from sqlalchemy.sql.dml import ReturningInsert
 
 from backends.sql.columns import UTCDateTime
-from backends.sql.inserts import INSERT, InsertOfDialect
 from backends.sql.schema import (
     IS_OPEN,
-    answers,
     refund_moves,
     refunds,
     request_signatures,
@@ -32,19 +29,12 @@ from signer.errors import (
     OpenRefundsLimitError,
     StoreError,
 )
-from signer.model.acceptance import PENDING_ANSWER
 from signer.model.refund import IN_FLIGHT, OPEN, Refund, Status
 
 
 _RETRY_OPEN_SECONDS = 30  # About the time in which refunds become final.
 
-_answered = select(refunds, answers.c.body).outerjoin(
-    answers, answers.c.refund_id == refunds.c.id
-)
-
-ANSWERED = _answered.where(refunds.c.id == bindparam("refund_id"))
-
-ADVANCED = _answered.where(
+ADVANCED = select(refunds).where(
     refunds.c.id.in_(bindparam("refund_ids", expanding=True)),
     refunds.c.status.not_in(bindparam("statuses", expanding=True))
     | refunds.c.blocked_by.is_not(None),
@@ -92,26 +82,6 @@ BELOW = (
 SIGNED_REQUEST = select(*request_signatures.columns[1:]).where(
     request_signatures.c.refund_id == bindparam("refund_id")
 )
-
-ANSWER = select(answers.c.body).where(answers.c.refund_id == bindparam("refund_id"))
-
-_answer = {
-    name: bindparam(name, type_=column.type) for name, column in answers.c.items()
-}
-
-
-def _remember(insert_: InsertOfDialect) -> ReturningInsert[Any]:
-    """Return the insert of an answer, which replaces only one that is still to come."""
-    new = insert_(answers).values(_answer)
-    return new.on_conflict_do_update(
-        index_elements=[answers.c.refund_id],
-        set_={"body": new.excluded.body, "at": new.excluded.at},
-        where=answers.c.body == PENDING_ANSWER,
-    ).returning(literal_column("1"))
-
-
-REMEMBER_ANSWER = {dialect: _remember(insert_) for dialect, insert_ in INSERT.items()}
-"""By dialect: stores an answer, and returns a row, unless there is one."""
 
 TRANSACTIONS = (
     select(transactions)

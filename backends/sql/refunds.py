@@ -57,7 +57,7 @@ _TRIES = 5
 
 
 class RefundTables(Tables):
-    """Refunds of ``RefundStore``: their moves, signed bytes and answers."""
+    """Refunds of ``RefundStore``: their moves and signed bytes."""
 
     def find(self, tenant: str, idempotency_key: str) -> Refund | None:
         if not (is_storable(tenant) and is_storable(idempotency_key)):
@@ -115,15 +115,15 @@ class RefundTables(Tables):
 
     def find_advanced(
         self, refund_ids: Collection[str], statuses: Collection[Status]
-    ) -> Sequence[tuple[Refund, str | None]]:
+    ) -> Sequence[Refund]:
         ids = list(refund_ids)
         if len(ids) == 1:  # A list is written into the statement, which takes time.
-            rows = self._database.rows(queries.ANSWERED, refund_id=ids[0])
+            rows = self._database.rows(queries.BY_ID, refund_id=ids[0])
         else:
             params = {"refund_ids": ids, "statuses": list(statuses)}
             rows = self._database.rows(queries.ADVANCED, **params)
         return tuple(
-            (Refund(*row[:-1]), row.body or None)
+            Refund(*row)
             for row in rows
             if row.status not in statuses or row.blocked_by is not None
         )
@@ -187,9 +187,8 @@ class RefundTables(Tables):
         after: Refund,
         transaction: SignedTransaction | None = None,
         record: Record | None = None,
-        answer: str | None = None,
     ) -> None:
-        self._save(Change(before, after, transaction, record, answer))
+        self._save(Change(before, after, transaction, record))
 
     def save_all(self, changes: Sequence[Change]) -> Sequence[HotWalletError | None]:
         def save(some: Sequence[Change]) -> Sequence[None]:
@@ -215,16 +214,6 @@ class RefundTables(Tables):
     def history(self, refund_id: str) -> Sequence[Move]:
         return tuple(Move(*row) for row in self._rows(queries.HISTORY, refund_id))
 
-    def answer(self, refund_id: str) -> str | None:
-        rows = self._rows(queries.ANSWER, refund_id)
-        return (rows[0].body or None) if rows else None
-
-    def remember_answer(self, refund_id: str, body: str, at: datetime) -> str:
-        params = {"refund_id": refund_id, "body": body, "at": at}
-        insert = queries.REMEMBER_ANSWER[self._database.dialect]
-        rows = self._database.write(lambda c: c.execute(insert, params).all())
-        return body if rows else self.answer(refund_id) or body
-
     def _accept(self, given: Acceptance) -> tuple[Refund, bool] | HotWalletError:
         # Without a limit no lock is needed, and PostgreSQL saves two round trips.
         lock = given.max_open is not None
@@ -244,7 +233,7 @@ class RefundTables(Tables):
         require_new(refund, is_proposed=given.proposed is not None)
         new = self._macs.sealed(refund)
         params = {
-            **self._values(None, new, record=given.record, answer=given.answer),
+            **self._values(None, new, record=given.record),
             **signed_values(refund, given.signed),
         }
 
@@ -273,8 +262,7 @@ class RefundTables(Tables):
             step = Step.POSTPONE
         else:
             self.require_authentic(before)
-        record, answer = change.record, change.answer
-        return step, self._values(before, after, transaction, record, answer=answer)
+        return step, self._values(before, after, transaction, change.record)
 
     def _values(
         self,
@@ -282,11 +270,9 @@ class RefundTables(Tables):
         after: Refund,
         transaction: SignedTransaction | None = None,
         record: Record | None = None,
-        *,
-        answer: str | None = None,
     ) -> Values:
         params = {
-            **values(before, after, transaction, answer=answer),
+            **values(before, after, transaction),
             **event_values(self._macs, before, after),
         }
         if record is None:

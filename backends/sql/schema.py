@@ -279,15 +279,6 @@ request_signatures = Table(
     ),
 )
 
-answers = Table(
-    "answers",
-    metadata,
-    Column("refund_id", Plain, primary_key=True),
-    Column("body", Plain, nullable=False),
-    Column("at", UTCDateTime, nullable=False),
-    ForeignKeyConstraint(["refund_id"], ["refunds.id"], "fk_answers_refund"),
-)
-
 wallets = Table(
     "wallets",
     metadata,

@@ -24,9 +24,8 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.sql.dml import ReturningInsert, ReturningUpdate
 
-from backends.sql.inserts import INSERT, InsertOfDialect
+from backends.sql.inserts import InsertOfDialect
 from backends.sql.schema import (
-    answers,
     audit_records,
     events,
     refund_moves,
@@ -145,8 +144,6 @@ _event = parameters(events, _EVENT)
 FIRST_EVENT = ("id", "tenant", "refund_id", "status", "at", "mac")
 _first_event = parameters(events, FIRST_EVENT)
 
-_answer = parameters(answers, tuple(answers.c.keys()))
-
 INSERT_MOVE = insert(refund_moves).values(_move)
 """Inserts the row of history of a change."""
 
@@ -178,12 +175,6 @@ OPTIONAL: Mapping[Step, Sequence[tuple[str, Executable]]] = {
     Step.RECORD: (_audit,),
 }
 
-INSERT_ANSWER = {
-    dialect: insert_(answers).values(_answer).on_conflict_do_nothing()
-    for dialect, insert_ in INSERT.items()
-}
-"""By dialect: inserts the response to the refund's request, unless there is one."""
-
 SAVE_MANY = {step: _saving(step) for step in (Step.SAVE, Step.POSTPONE, Step.RECORD)}
 """The changes of ``refunds`` alone; the number of changed rows shows if all were."""
 
@@ -191,14 +182,11 @@ ON_SQLITE = {step: change(step, sqlite.insert) for step in Step}
 """The changes of ``refunds`` alone; if one returns a row, the inserts must follow."""
 
 
-def _combine(
-    step: Step, *, answered: bool = False, accepted: tuple[str, ...] = ACCEPTED
-) -> Executable:
+def _combine(step: Step, accepted: tuple[str, ...] = ACCEPTED) -> Executable:
     """
     Return one statement for *step*, its history and its signed bytes.
 
-    If the refund is *answered*, it also inserts the response to the request.  A new one
-    has the columns *accepted*.
+    A new refund has the columns *accepted*.
 
     All parts use one snapshot and succeed or fail together.  The inserts select from
     the row that the change returned, so they insert nothing if there is none.
@@ -214,8 +202,6 @@ def _combine(
         inserts.append((request_signatures, _signed_request))
     if step is Step.SAVE:
         inserts.append((events, _event))
-    if answered:
-        inserts.append((answers, _answer))
     if step in {Step.ACCEPT, Step.SAVE, Step.RECORD}:
         inserts.append((audit_records, _audit_record))
     return select(changed.c.nonce).add_cte(
@@ -237,27 +223,14 @@ def _row(row: Mapping[str, Any]) -> Select[Any]:
 ON_POSTGRESQL = {step: _combine(step) for step in Step}
 """The whole change, in one statement and one round trip."""
 
-ACCEPT = {
-    (is_call, answered): _combine(
-        Step.ACCEPT, answered=answered, accepted=CALLED if is_call else ACCEPTED
-    )
-    for is_call in (False, True)
-    for answered in (False, True)
-}
-"""
-``Step.ACCEPT`` on PostgreSQL: whether the refund is a call, and whether it is answered.
-
-They are separate statements, because only some database roles may insert answers, and
-others calls.
-"""
+ACCEPT_CALL = _combine(Step.ACCEPT, accepted=CALLED)
+"""``Step.ACCEPT`` of a call on PostgreSQL: only some database roles may insert one."""
 
 
 def values(
     before: Refund | None,
     after: Refund,
     transaction: SignedTransaction | None = None,
-    *,
-    answer: str | None = None,
 ) -> Values:
     """
     Return the parameters of all statements that change *before* to *after*.
@@ -266,9 +239,6 @@ def values(
     ``event_values`` return them.
     """
     params = {**_fields(refunds, after), **_NO_RECORD, **_NO_EVENT}
-    params["answers_refund_id"] = None if answer is None else after.id
-    params["answers_body"] = answer
-    params["answers_at"] = after.updated_at
     if before is not None:
         params["before_version"] = before.version
     if transaction is not None:

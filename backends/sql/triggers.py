@@ -11,7 +11,6 @@ from backends.sql.columns import UTCDateTime
 from backends.sql.schema import (
     READABLE,
     accepted_limits,
-    answers,
     approvals,
     audit_checkpoints,
     audit_records,
@@ -244,15 +243,6 @@ _on(
     request_signatures,
     "CREATE TRIGGER request_signatures_at BEFORE INSERT ON request_signatures"
     " FOR EACH ROW EXECUTE FUNCTION request_signatures_date()",
-)
-
-# An empty answer is still to come.
-_refuse(
-    answers,
-    "keep",
-    "UPDATE",
-    "the first answer is kept",
-    "OLD.body <> '' OR NEW.refund_id <> OLD.refund_id",
 )
 
 # What names `proved_at` alone changes nothing that the MAC covers.

@@ -16,8 +16,7 @@ from backends.sql.advisory_locks import lock_tenant
 from backends.sql.database import Database
 from backends.sql.queries import require_open_at_most
 from backends.sql.statements import (
-    ACCEPT,
-    INSERT_ANSWER,
+    ACCEPT_CALL,
     INSERT_MOVE,
     INSERT_TRANSACTION,
     ON_POSTGRESQL,
@@ -54,16 +53,7 @@ def apply_step(database: Database, step: Step, params: Values) -> Changed:
     """
     if database.dialect == SQLITE:
         return database.transaction(lambda c: _one_by_one(c, step, params))
-    if params["answers_refund_id"] is None:
-        return database.run(lambda c: _at_once(c, step, params))
-
-    def work(connection: Connection) -> Changed:
-        changed = _at_once(connection, step, params)
-        if changed is not None:
-            connection.execute(INSERT_ANSWER[connection.dialect.name], params)
-        return changed
-
-    return database.transaction(work)
+    return database.run(lambda c: _at_once(c, step, params))
 
 
 def insert_refund(
@@ -144,10 +134,8 @@ def all_or_each(
 
 
 def _at_once(connection: Connection, step: Step, params: Values) -> Changed:
-    statement = ON_POSTGRESQL[step]
-    if step is Step.ACCEPT:
-        is_call = params["refunds_calldata"] is not None
-        statement = ACCEPT[is_call, params["answers_refund_id"] is not None]
+    is_new_call = step is Step.ACCEPT and params["refunds_calldata"] is not None
+    statement = ACCEPT_CALL if is_new_call else ON_POSTGRESQL[step]
     return connection.execute(statement, params).one_or_none()
 
 
@@ -165,8 +153,7 @@ def _insert(connection: Connection, step: Step, rows: Sequence[Values]) -> None:
     connection.execute(INSERT_MOVE, rows)
     if step is Step.RECORD:
         connection.execute(INSERT_TRANSACTION, rows)
-    answer = "answers_refund_id", INSERT_ANSWER[connection.dialect.name]
-    for name, insert in (*OPTIONAL[step], answer):
+    for name, insert in OPTIONAL[step]:
         given = [row for row in rows if row[name] is not None]
         if given:
             connection.execute(insert, given)

@@ -53,8 +53,6 @@ SELECT {hash}, {id}, 0, 'transfer', :chain, :sender, n, {fee},
   {amount}, 65000, {bytes}, {at}
 """
 
-_ANSWERS = "INSERT INTO answers (refund_id, body, at) SELECT {id}, {body}, {at}"
-
 _MOVES = """
 INSERT INTO refund_moves (refund_id, version, status, at)
 SELECT {id}, {version}, '{status}', {at}
@@ -92,9 +90,8 @@ def _statements(dialect: str) -> Iterator[str]:
         "amount": _UINT[dialect].format(value=10_000),
         "fee": _UINT[dialect].format(value=3 * 10**9),
         "bytes": _BYTES[dialect],
-        "body": f"'{'x' * 600}'",
     }
-    for insert in (_REFUNDS, _TRANSACTIONS, _ANSWERS):
+    for insert in (_REFUNDS, _TRANSACTIONS):
         yield _NUMBERS[dialect].format(insert=insert.format(**words))
     for version, status in enumerate(_STATUSES):
         insert = _MOVES.format(**words, version=version, status=status)

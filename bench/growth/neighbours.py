@@ -140,7 +140,7 @@ class _Neighbours:
             request=self._request(number),
             actor=Actor.from_token(_OTHER, "req-1", None),
         )
-        refund = self._service.await_broadcast(accepted.refund, _PATIENCE).refund
+        refund = self._service.await_broadcast(accepted.refund, _PATIENCE)
         taken = time.perf_counter() - began
         if refund.tx_hash is None:
             raise RuntimeError(f"the refund was not sent: {refund.blocked_by}")

@@ -48,15 +48,13 @@ class Change:
     A refund before and after a change.
 
     *transaction* are new signed bytes.  *record* is the audit record of their
-    signature, or of the change.  *answer* becomes the response to the refund's request,
-    unless there is one.
+    signature, or of the change.
     """
 
     before: Refund
     after: Refund
     transaction: SignedTransaction | None = None
     record: Record | None = None
-    answer: str | None = None
 
 
 class Topic(StrEnum):
@@ -129,12 +127,8 @@ class RefundStore(Protocol):
 
     def find_advanced(
         self, refund_ids: Collection[str], statuses: Collection[Status]
-    ) -> Sequence[tuple[Refund, str | None]]:
-        """
-        Return the refunds that have left *statuses* or are blocked, with their answers.
-
-        *refund_ids* are the refunds in question.  An answer is None as in ``answer``.
-        """
+    ) -> Sequence[Refund]:
+        """Return those of *refund_ids* that have left *statuses* or are blocked."""
 
     def list(
         self,
@@ -182,13 +176,6 @@ class RefundStore(Protocol):
 
     def history(self, refund_id: str) -> Sequence[Move]:
         """Return the state changes of a refund, oldest first."""
-
-    def answer(self, refund_id: str) -> str | None:
-        """
-        Return the stored response to the refund's request, or None.
-
-        A ``PENDING_ANSWER`` counts as None.
-        """
 
     def accept_all(
         self, acceptances: Sequence[Acceptance]
@@ -336,7 +323,6 @@ class RefundStore(Protocol):
         after: Refund,
         transaction: SignedTransaction | None = None,
         record: Record | None = None,
-        answer: str | None = None,
     ) -> None:
         """
         Make one change, of which the arguments are the fields; or change nothing.
@@ -358,13 +344,6 @@ class RefundStore(Protocol):
 
         Raises:
             ValueError: As ``save``.
-        """
-
-    def remember_answer(self, refund_id: str, body: str, at: datetime) -> str:
-        """
-        Store *body* as the response of the first request; return what is stored.
-
-        Only a ``PENDING_ANSWER`` is replaced.
         """
 
     def adopt(self, before: Refund, after: Refund) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import TypeGuard
 
 from signer.alerts import Alerts
@@ -13,7 +13,6 @@ from signer.config.networks import Network
 from signer.config.tenants import Tenant, TenantRegistry
 from signer.errors import (
     HotWalletError,
-    InProgressError,
     LimitReachedError,
     PolicyViolationError,
     RequestError,
@@ -41,12 +40,6 @@ from signer.refunds.signed_requests import SignedRequests
 from signer.refunds.transaction_signer import describe_acceptance
 
 
-ANSWER_TIMEOUT = timedelta(seconds=10)
-"""How old a request without a response must be before a repeated one gets the response.
-
-The first request has probably died by then; if not, it returns the same response."""
-
-
 TRANSACTION_SIZE = 100
 """How many refunds one transaction stores: it keeps other writers waiting."""
 
@@ -66,22 +59,15 @@ class SubmittedRequest:
 
 @dataclass(frozen=True, slots=True)
 class AcceptedRefund:
-    """
-    A refund, and whether this request created it.
-
-    ``answer`` is the stored response body; None: there is none yet.
-    """
+    """A refund as it is now, and whether this request created it."""
 
     refund: Refund
     created: bool
-    answer: str | None = None
 
 
 SubmissionResult = AcceptedRefund | HotWalletError
 """What became of one request: its refund, or why there is none."""
 
-
-MakeAnswer = Callable[[Refund], str]
 
 AcceptResult = tuple[Refund, bool] | HotWalletError
 
@@ -96,7 +82,6 @@ class _Terms:
     wallets: Collection[str]
     actor: Actor
     now: datetime
-    answer: MakeAnswer | None
     screened: Answers | None = None
     # The networks on which the gas of this hour is not used up.
     gas_networks: set[str] = field(default_factory=set)
@@ -164,13 +149,11 @@ class RefundAcceptor:
         tenant: str,
         requests: Sequence[SubmittedRequest],
         actor: Actor,
-        answer: MakeAnswer | None = None,
     ) -> Sequence[SubmissionResult]:
         """
         Accept *requests* of *tenant*; return what became of each, in their order.
 
-        An error of one request does not affect the others.  *answer* makes the response
-        that is stored with a new refund.
+        An error of one request does not affect the others.
 
         Raises:
             TenantBlockedError: An operator blocked the tenant; nothing was stored.
@@ -184,7 +167,6 @@ class RefundAcceptor:
             wallets=self._wallets(),
             actor=actor,
             now=self._clock(),
-            answer=answer,
         )
         terms = self._screen_ahead(requests, terms)
         prepared = [self._prepare(each, terms) for each in requests]
@@ -193,9 +175,9 @@ class RefundAcceptor:
         if new and _all_failed(stored):
             raise stored[0]
         self._log_created(new, stored)
-        results = zip(new, stored, strict=True)
+        results = iter(stored)
         return [
-            self._finish(*next(results)) if isinstance(each, Acceptance) else each
+            _result(next(results)) if isinstance(each, Acceptance) else each
             for each in prepared
         ]
 
@@ -220,17 +202,6 @@ class RefundAcceptor:
                 stored += [part[0]] * (len(new) - len(stored))
                 break
         return stored
-
-    def _finish(self, new: Acceptance, stored: AcceptResult) -> SubmissionResult:
-        if isinstance(stored, HotWalletError):
-            return stored
-        refund, created = stored
-        try:
-            if not created:
-                return self._replay(refund)
-        except HotWalletError as e:
-            return e
-        return AcceptedRefund(refund, created=True, answer=new.answer or None)
 
     def _log_created(
         self, new: Sequence[Acceptance], stored: Sequence[AcceptResult]
@@ -264,7 +235,7 @@ class RefundAcceptor:
             for owner in terms.owners:
                 earlier = self._store.find(owner, key)
                 if earlier and earlier.fingerprint == request.fingerprint():
-                    return self._replay(earlier)
+                    return AcceptedRefund(earlier, created=False)
             self._record_denied(e, request, terms)
             raise
         # With one owner, acceptance finds an earlier refund by itself.
@@ -272,7 +243,7 @@ class RefundAcceptor:
             require_unblocked(self._store, terms.tenant)
             earlier = self._store.find_earlier(refund, terms.owners)
             if earlier is not None:
-                return self._replay(earlier)
+                return AcceptedRefund(earlier, created=False)
         need = self._approvals.find_need(refund, self._networks[refund.network])
         if need is not None:
             refund = replace(refund, status=Status.AWAITING_APPROVAL)
@@ -283,12 +254,11 @@ class RefundAcceptor:
             **describe_acceptance(refund),
             **({"screening": "allowed"} if is_screened else {}),
         )
-        answer = None if terms.answer is None else terms.answer(refund)
         proposed = None
         if need is not None:
             proposed = self._approvals.propose(refund, terms.actor, terms.now, need)
         max_open = terms.limits.max_open_refunds
-        return Acceptance(refund, record, max_open, proof, answer, proposed)
+        return Acceptance(refund, record, max_open, proof, proposed)
 
     def _draft(self, new: SubmittedRequest, terms: _Terms) -> Refund:
         """Return the refund that *new* asks for; raises as ``admit``."""
@@ -362,15 +332,9 @@ class RefundAcceptor:
             )
             self._audit.write(record)
 
-    def _replay(self, refund: Refund) -> AcceptedRefund:
-        answer = self._store.answer(refund.id)
-        # The absolute value, since hosts' clocks differ and may be set back.
-        age = abs(self._clock() - refund.created_at)
-        if answer is None and age < ANSWER_TIMEOUT:
-            raise InProgressError(
-                "the first request with this key has no response yet: try again"
-            )
-        return AcceptedRefund(refund, created=False, answer=answer)
+
+def _result(stored: AcceptResult) -> SubmissionResult:
+    return AcceptedRefund(*stored) if isinstance(stored, tuple) else stored
 
 
 def _all_failed(

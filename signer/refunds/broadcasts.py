@@ -1,6 +1,6 @@
 """Sends the signed transactions of a batch, and records that they were sent."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 
 from signer.chain.chain import Chain
@@ -37,14 +37,12 @@ class Broadcasts:
         *,
         attempts: Attempts,
         clock: Clock,
-        answer: Callable[[Refund], str] | None,
     ) -> None:
         self._nonces = nonces
         self._transaction_signer = transaction_signer
         self._attempts = attempts
         self._clock = clock
         self._transitions = Transitions(store, clock)
-        self._answer = answer
 
     def send(self, refunds: Sequence[Refund], chain: Chain, outcomes: Outcomes) -> None:
         """
@@ -88,8 +86,7 @@ class Broadcasts:
     def _sent(self, refund: Refund, delay: timedelta) -> Change:
         now = self._clock()
         after = refund.with_status(Status.BROADCAST, now, due_at=now + delay)
-        answer = None if self._answer is None else self._answer(after)
-        return Change(refund, after, answer=answer)
+        return Change(refund, after)
 
     def _delay(
         self,

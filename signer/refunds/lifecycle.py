@@ -68,7 +68,7 @@ _Step = Callable[[Sequence[Refund], Chain, Outcomes], None]
 class Lifecycle:
     """Takes refunds from one status to the next."""
 
-    def __init__(  # noqa: PLR0913  A lifecycle has many parts.
+    def __init__(
         self,
         store: Ledger,
         chains: Mapping[str, Chain],
@@ -79,14 +79,8 @@ class Lifecycle:
         audit: AuditLog,
         tenants: TenantRegistry,
         alerts: Alerts | None = None,
-        answer: Callable[[Refund], str] | None = None,
     ) -> None:
-        """
-        Take steps of refunds in *store*.
-
-        *answer* makes the response to the request for a refund, which is stored when
-        the refund is first broadcast.
-        """
+        """Take steps of refunds in *store*."""
         self._store = store
         self._chains = chains
         self._nonces = nonces
@@ -118,7 +112,6 @@ class Lifecycle:
             transaction_signer,
             attempts=self._attempts,
             clock=clock,
-            answer=answer,
         )
         self._pending = PendingTransactions(
             store, transaction_signer, self._attempts, nonces, clock

@@ -49,21 +49,13 @@ FINAL = Condition(OPEN)
 DEQUEUED = Condition(UNRESERVED)
 
 
-@dataclass(frozen=True, slots=True)
-class Awaited:
-    """A refund, and the stored response to its request, if there is one."""
-
-    refund: Refund
-    answer: str | None = None
-
-
 class _Wait:
     """One waiting thread."""
 
     def __init__(self, refund_id: str, condition: Condition) -> None:
         self.refund_id = refund_id
         self.condition = condition
-        self.found: Awaited | None = None
+        self.found: Refund | None = None
         self.error: Exception | None = None
         self.is_woken = threading.Event()
 
@@ -72,9 +64,9 @@ class _Wait:
         """Whether the thread has its result."""
         return self.found is not None or self.error is not None
 
-    def finish(self, found: Awaited) -> None:
+    def finish(self, found: Refund) -> None:
         """Wake the thread if its wait is over with *found*."""
-        if self.condition.is_met(found.refund):
+        if self.condition.is_met(found):
             self.found = found
             self.is_woken.set()
 
@@ -96,7 +88,7 @@ class RefundWaits:
 
     def wait(
         self, refund: Refund, seconds: float, condition: Condition
-    ) -> Awaited | None:
+    ) -> Refund | None:
         """
         Return *refund* as soon as it meets *condition*; None after *seconds*.
 
@@ -167,7 +159,7 @@ class RefundWaits:
                 return True
             are_read = [self._read([each]) for each in waits]
             return all(are_read)
-        by_id = {refund.id: Awaited(refund, answer) for refund, answer in found}
+        by_id = {refund.id: refund for refund in found}
         for each in waits:
             if each.refund_id in by_id:
                 each.finish(by_id[each.refund_id])

@@ -41,7 +41,6 @@ from signer.refunds.refund_waits import (
     BROADCAST_TRIED,
     DEQUEUED,
     FINAL,
-    Awaited,
     Condition,
     RefundWaits,
 )
@@ -117,22 +116,19 @@ class RefundService:
         request: RefundRequest,
         actor: Actor,
         signed: SignedRequest = NO_SIGNATURE,
-        answer: Callable[[Refund], str] | None = None,
         trace: str | None = None,
     ) -> AcceptedRefund:
         """
         Accept *request* of *tenant* once; *actor* is who asks.
 
-        *signed* is the request as it arrived, with its signature.  *answer* makes the
-        response that is stored with a new refund.  Without it, the worker that sends
-        the refund stores the response.  *trace* is the request's ``traceparent``.
+        *signed* is the request as it arrived, with its signature.  *trace* is the
+        request's ``traceparent``.
 
         Raises:
             TenantBlockedError: An operator blocked the tenant.
             RequestSignatureError: The tenant signs its requests, and not this one.
             InvalidInputError, PolicyViolationError: The request is not allowed; nothing
                 was stored.
-            InProgressError: The first request with this key has no response yet.
             IdempotencyMismatchError: *tenant* used the key for another request.
             ConflictError: The reference belongs to a refund with another key.
             OpenRefundsLimitError: *tenant* has too many open refunds.
@@ -144,7 +140,6 @@ class RefundService:
             tenant=tenant,
             requests=[SubmittedRequest(idempotency_key, request, signed)],
             actor=actor,
-            answer=answer,
             trace=trace,
         )
         return require(outcome)
@@ -155,7 +150,6 @@ class RefundService:
         tenant: str,
         requests: Sequence[SubmittedRequest],
         actor: Actor,
-        answer: Callable[[Refund], str] | None = None,
         trace: str | None = None,
     ) -> Sequence[SubmissionResult]:
         """
@@ -171,7 +165,7 @@ class RefundService:
         """
         started = self._timer()
         try:
-            results = self._acceptor.accept_all(tenant, requests, actor, answer)
+            results = self._acceptor.accept_all(tenant, requests, actor)
         except HotWalletError as e:
             self._meter.refused(e)
             raise
@@ -186,13 +180,9 @@ class RefundService:
                 self._meter.accepted(result.refund, seconds, trace)
         return results
 
-    def remember_answer(self, refund: Refund, body: str) -> str:
-        """Store *body* as the response for *refund*; as ``RefundStore``."""
-        return self._store.remember_answer(refund.id, body, self._clock())
-
     def await_broadcast(
         self, refund: Refund, seconds: float = WORKER_SECONDS
-    ) -> Awaited:
+    ) -> Refund:
         """
         Return *refund* once a worker has tried to send it, or after *seconds*.
 
@@ -205,7 +195,7 @@ class RefundService:
         """Return *refund* when it is final, or after *seconds*."""
         seconds = min(seconds, MAX_WAIT_SECONDS)
         found = self._waits.wait(refund, seconds, FINAL)
-        return self._reread(refund) if found is None else found.refund
+        return self._reread(refund) if found is None else found
 
     def request_cancellation(self, tenant: str, refund_id: str, actor: Actor) -> Refund:
         """
@@ -237,7 +227,7 @@ class RefundService:
 
     def await_cancellation(self, refund: Refund) -> Refund:
         """Return *refund* when it is cancelled; waits as ``await_broadcast``."""
-        return self._await_worker(refund, DEQUEUED).refund
+        return self._await_worker(refund, DEQUEUED)
 
     def get(self, tenant: str, refund_id: str) -> Refund:
         """Return a refund; raises ``NotFoundError`` if *tenant* has no such refund."""
@@ -248,13 +238,13 @@ class RefundService:
 
     def _await_worker(
         self, refund: Refund, condition: Condition, seconds: float = WORKER_SECONDS
-    ) -> Awaited:
+    ) -> Refund:
         if condition.is_met(refund) or self._timer() < self._silent_until:
-            return Awaited(refund)
+            return refund
         found = self._waits.wait(refund, seconds, condition)
         if found is None:
-            found = Awaited(self._reread(refund))
-            if found.refund.version == refund.version:
+            found = self._reread(refund)
+            if found.version == refund.version:
                 self._silent_until = self._timer() + SILENCE_SECONDS
         return found
 

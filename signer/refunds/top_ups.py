@@ -53,7 +53,7 @@ TOKEN_UNKNOWN = "token-unknown"  # noqa: S105  The treasury does not have the co
 NODES_LAG = "nodes-lag"
 
 # Another worker asks at this moment, for another amount: the balance changed.
-_RACES = frozenset({"idempotency-mismatch", "request-in-progress"})
+_RACE = "idempotency-mismatch"
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +151,7 @@ class TopUps:
         try:
             return self._top_up(asset, active)
         except TreasuryError as e:
-            return None if e.reason in _RACES else e.reason
+            return None if e.reason == _RACE else e.reason
         except HotWalletError as e:  # Of the nodes or the ledger: they have alerts.
             self._log.warning("top-up-look-failed", network=asset.network, code=e.code)
             return None
@@ -224,7 +224,7 @@ class TopUps:
         try:
             top_up = self._treasury.request(request, key)
         except TreasuryError as e:
-            if e.is_refusal and e.reason not in _RACES:
+            if e.is_refusal and e.reason != _RACE:
                 self._asked[asset.name] = _Asked(self._clock(), e.reason)
             raise
         self._asked[asset.name] = _Asked(self._clock())

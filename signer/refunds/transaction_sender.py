@@ -122,19 +122,16 @@ class TransactionSender:
         refunds: RefundService,
         store: Ledger,
         clock: Clock,
-        answer: Callable[[Refund], str],
         nodes: Mapping[str, NodeProxy],
     ) -> None:
         """
         Create a sender.
 
-        *answer* makes the response that is stored with a new refund.  *nodes*, by
-        network, count the nonces of a wallet that is not opened yet.
+        *nodes*, by network, count the nonces of a wallet that is not opened yet.
         """
         self._refunds = refunds
         self._store = store
         self._clock = clock
-        self._answer = answer
         self._nodes = nodes
 
     def next_nonce(self, network: str, chain_id: int, sender: str) -> int:
@@ -173,7 +170,6 @@ class TransactionSender:
                 idempotency_key=key,
                 request=wanted.request(reference),
                 actor=actor,
-                answer=self._answer,
             )
             return accepted.refund
 

@@ -42,10 +42,8 @@ PAYMENT = (
     "UPDATE spendings SET amount = 0",
     "UPDATE wallets SET first_nonce = 1000000",
 )
-# Answer as a tenant; vouch for a key.
+# Vouch for a key.
 OTHERS = (
-    "INSERT INTO answers DEFAULT VALUES",
-    "UPDATE answers SET body = 'thief'",
     "UPDATE keys SET proved_at = now()",
     "INSERT INTO workers SELECT 'thief', now(), now(), ''",
     "UPDATE workers SET passed_at = now()",

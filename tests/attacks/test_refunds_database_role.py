@@ -94,18 +94,6 @@ def test_a_denied_statement(processes: Processes, thief: Thief, statement: str) 
     assert thief.steal(statement) == DENIED
 
 
-@pytest.mark.parametrize(
-    "statement", ["UPDATE answers SET body = 'other'", "UPDATE answers SET at = now()"]
-)
-def test_a_changed_answer(processes: Processes, thief: Thief, statement: str) -> None:
-    """The role replaces answers that are still to come, and no others."""
-    refund = processes.refunds.accepted()
-    processes.refunds.service.remember_answer(refund, "first")
-
-    assert thief.steal(statement) == REFUSED
-    assert processes.refunds.store.answer(refund.id) == "first"
-
-
 @pytest.mark.parametrize("kind", ["refund", "sweep"])
 def test_an_inserted_refund(processes: Processes, thief: Thief, kind: str) -> None:
     """A refund that no process accepted is not paid, and stops no other."""

@@ -16,7 +16,6 @@ OTHERS = (
     "UPDATE refunds SET nonce = 7",
     "UPDATE refunds SET cancel_requested_at = now()",
     "UPDATE refunds SET calldata = '\\x00'",
-    "UPDATE answers SET body = 'thief'",
     "INSERT INTO transactions DEFAULT VALUES",
     # Choose a key, lift a stop, a block or a pause, approve, or read signed requests.
     "INSERT INTO keys DEFAULT VALUES",

@@ -108,7 +108,6 @@ def test_a_key_of_the_caller(start: Start) -> None:
     [
         (problem(429, "too-many-requests", 7), 7.25),
         (problem(503, "store-unavailable", 5), 5.25),
-        (problem(409, "request-in-progress", 1), 1.25),
         (problem(408, "request-timeout"), 0.25),
         (problem(500, "internal-error"), 0.25),
         (Reply(502, "of a proxy"), 0.25),

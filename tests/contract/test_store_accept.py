@@ -60,7 +60,7 @@ def test_a_call_is_stored(store: SQLStore, amount: int, calldata: bytes) -> None
     """Its calldata reads back exactly: none is not the same as no call."""
     call = queued_call(amount=amount, calldata=calldata)
 
-    assert accept(store, call, answer="{}") == (call, True)
+    assert accept(store, call) == (call, True)
     found = stored(store, call)
     assert (found.amount, found.calldata) == (amount, calldata)
     assert found == call

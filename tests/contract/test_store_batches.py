@@ -245,12 +245,11 @@ def test_changes_of_different_kinds_are_saved_together(store: SQLStore) -> None:
     postponed = Change(late, late.with_due_at(later(9), attempts=1, blocked_by="x"))
     after = sent.with_status(Status.BROADCAST, now())
 
-    errors = store.save_all([postponed, Change(sent, after, answer="{}"), recorded])
+    errors = store.save_all([postponed, Change(sent, after), recorded])
 
     assert list(errors) == [None] * 3
     assert stored(store, late) == postponed.after
     assert stored(store, sent) == after
-    assert store.answer(sent.id) == "{}"
     assert stored(store, recorded.after) == recorded.after
     assert store.transactions(recorded.after.id) == (recorded.transaction,)
     assert store.save_all([]) == ()
@@ -270,30 +269,6 @@ def test_a_stale_change_does_not_stop_others(store: SQLStore) -> None:
     written = {each.record for each in store.sealed(0, 10)}
     assert written == {changes[0].record, changes[2].record}
     assert store.transactions(taken.id) == ()
-
-
-def test_an_answer_is_stored_once(store: SQLStore) -> None:
-    """One that the API stored first stays; the change is saved."""
-    refunds = [signed(store, reserved(store, accepted(store))) for _ in range(2)]
-    store.remember_answer(refunds[0].id, "first", now())
-    changes = [
-        Change(refund, refund.with_status(Status.BROADCAST, now()), answer="second")
-        for refund in refunds
-    ]
-
-    assert list(store.save_all(changes)) == [None, None]
-    assert [store.answer(refund.id) for refund in refunds] == ["first", "second"]
-    assert [stored(store, each).status for each in refunds] == [Status.BROADCAST] * 2
-
-
-def test_one_change_with_an_answer(store: SQLStore) -> None:
-    refund = signed(store, reserved(store, accepted(store)))
-    after = refund.with_status(Status.BROADCAST, now())
-
-    assert list(store.save_all([Change(refund, after, answer="{}")])) == [None]
-    (stale,) = store.save_all([Change(refund, after, answer="other")])
-    assert isinstance(stale, StaleStateError)
-    assert store.answer(refund.id) == "{}"
 
 
 def test_a_stop_keeps_signed_bytes_of_a_batch_back(store: SQLStore) -> None:

@@ -146,24 +146,6 @@ def test_claims_skip_locked_rows(postgresql_url: str) -> None:
     store.close()
 
 
-def _answer_each(store: SQLStore, index: int) -> list[str]:
-    """Store 25 responses that every process stores; return the first ones."""
-    refunds = store.list("gateway", limit=25).refunds
-    return [
-        store.remember_answer(each.id, f"answer {index}", now()) for each in refunds
-    ]
-
-
-def test_one_request_has_one_answer(database_url: str, store: SQLStore) -> None:
-    """Of many answers to one request, all callers get the first."""
-    refunds = [accepted(store) for _ in range(25)]
-    answers = race(_answer_each, database_url, 8)
-
-    for same_request in zip(*answers, strict=True):
-        assert len(set(same_request)) == 1
-    assert sorted(answers[0]) == sorted(str(store.answer(each.id)) for each in refunds)
-
-
 def _reserve_until_paused(store: SQLStore, index: int) -> list[int]:
     nonces: list[int] = []
     try:

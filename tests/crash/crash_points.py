@@ -55,11 +55,7 @@ SENDING = {
 }
 API = {
     1: ("store.accept_all:before",),
-    2: (
-        "store.accept_all:after",
-        "store.remember_answer:before",
-        "store.remember_answer:after",
-    ),
+    2: ("store.accept_all:after",),
 }
 WORKER = {
     **SENDING,

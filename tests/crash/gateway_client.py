@@ -102,7 +102,7 @@ class Gateway:
                 "asked", key=order.key, recipient=order.recipient, amount=order.amount
             )
             try:
-                status, document, raw = self._request("POST", "/v1/refunds", order)
+                status, document, _ = self._request("POST", "/v1/refunds", order)
             except NO_RESPONSE as e:
                 self._journal.write("failed", key=order.key, error=type(e).__name__)
             else:
@@ -111,7 +111,6 @@ class Gateway:
                     key=order.key,
                     began=began,
                     http=status,
-                    body=hashlib.sha256(raw).hexdigest(),
                     **_facts(document),
                 )
                 if _is_final_answer(status, document):

@@ -250,7 +250,6 @@ def _kept_promises(evidence: Evidence) -> Iterator[str]:
             entry["key"],
             entry["id"],
             _requested(entry, evidence),
-            entry.get("body") if entry["http"] in {200, 201} else None,
         )
         for entry in evidence.journal
         if entry["event"] == "answered" and entry["http"] // 100 == 2

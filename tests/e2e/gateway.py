@@ -43,15 +43,6 @@ class Gateway:
             },
         )
 
-    def post_until_answered(self, key: str, **fields: Any) -> tuple[int, Any]:
-        """Repeat a request while the first one with this key is in progress."""
-        while True:
-            status, headers, body = self.post(key, **fields)
-            if body.get("code") != "request-in-progress":
-                return status, body
-            assert status == 409
-            time.sleep(int(headers["retry-after"]))
-
     def get(self, refund_id: str) -> Any:
         """Return a refund."""
         headers = {"Authorization": f"Bearer {self.token}"}

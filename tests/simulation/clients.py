@@ -7,9 +7,9 @@ from functools import cache
 from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak
 
-from signer.errors import ConflictError, HotWalletError, InProgressError
+from signer.errors import ConflictError, HotWalletError
 from signer.model.audit_record import Actor
-from signer.model.refund import RefundRequest, Status
+from signer.model.refund import Refund, RefundRequest, Status
 from signer.refunds.service import RefundService
 from tests.simulation.scheduler import Scheduler
 from tests.simulation.transaction import DECIMALS
@@ -54,7 +54,6 @@ class Answer:
 
     order: Order
     refund_id: str
-    body: str
 
 
 @dataclass
@@ -164,16 +163,16 @@ class Clients:
 
     def _submit(self, order: Order, service: RefundService, journal: Journal) -> None:
         try:
-            answer = _request(service, order)
-        except InProgressError:
-            return
+            refund = _request(service, order)
         except ConflictError as e:
             self._scheduler.log(order.key, f"is rejected: {e.code}")
             journal.rejected.add(order)
         except HotWalletError as e:
             self._scheduler.log(order.key, f"gets {e.code}")
         else:
-            self._scheduler.log(order.key, f"gets {answer.body}")
+            got = f"gets {refund.id} {refund.status} n{refund.nonce}"
+            self._scheduler.log(order.key, got)
+            answer = Answer(order, refund.id)
             journal.answers.append(answer)
             if self._scheduler.random.random() < _CHANGES_ITS_MIND:
                 self._send(lambda service: self._cancel(answer, service))
@@ -192,7 +191,7 @@ class Clients:
             self._scheduler.log(answer.order.key, f"cancels, gets {refund.status}")
 
 
-def _request(service: RefundService, order: Order) -> Answer:
+def _request(service: RefundService, order: Order) -> Refund:
     """Do what ``api/http/refunds.py`` does for a POST, without HTTP."""
     submission = service.submit(
         tenant=CLIENT,
@@ -200,9 +199,4 @@ def _request(service: RefundService, order: Order) -> Answer:
         request=order.request,
         actor=Actor.from_token(CLIENT, "simulated", None),
     )
-    refund, body = submission.refund, submission.answer
-    if body is None:
-        refund = service.await_broadcast(refund).refund
-        body = f"{refund.id} {refund.status} n{refund.nonce}"
-        body = service.remember_answer(refund, body)
-    return Answer(order, refund.id, body)
+    return service.await_broadcast(submission.refund)

@@ -59,7 +59,6 @@ class Evidence:
     rows: tuple[Row, ...]
     history: dict[str, list[tuple[int, str]]]
     recorded: dict[str, tuple[str, str]]
-    answers: dict[str, str]
     audit: tuple[dict[str, Any], ...]
     sighted: frozenset[str]
     unaccepted: bool
@@ -161,7 +160,6 @@ def gather(
                 "SELECT tx_hash, refund_id, sender || ' n' || nonce FROM transactions"
             )
         },
-        answers=dict(ledger.select("SELECT refund_id, body FROM answers")),
         audit=tuple(json.loads(body) for (body,) in ledger.select(_AUDIT)),
         sighted=_sighted(ledger),
         unaccepted=_unaccepted(ledger),

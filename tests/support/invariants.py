@@ -139,29 +139,25 @@ def equal_sums(spent: Mapping[str, int], confirmed: Mapping[str, int]) -> Iterat
 
 
 def kept_promises(
-    promises: Iterable[tuple[str, str, Hashable, str | None]],
+    promises: Iterable[tuple[str, str, Hashable]],
     stored: Mapping[str, tuple[str, Hashable]],
 ) -> Iterator[str]:
     """
-    I7: the store has what clients were answered, and each key has one answer.
+    I7: the store has what clients were answered, and each key has one refund.
 
-    *promises* are (idempotency key, refund id, terms, body or None), and *stored* maps
-    the refund id to (idempotency key, terms).
+    *promises* are (idempotency key, refund id, terms), and *stored* maps the refund id
+    to (idempotency key, terms).
     """
     answers = defaultdict(set)
-    bodies = defaultdict(set)
-    for key, refund_id, terms, body in promises:
+    for key, refund_id, terms in promises:
         answers[key].add(refund_id)
-        if body is not None:
-            bodies[key].add(body)
         if refund_id not in stored or stored[refund_id][0] != key:
             yield f"{refund_id} was promised to {key}, and is lost"
         elif stored[refund_id][1] != terms:
             yield f"{refund_id} was promised as {terms}, stored is {stored[refund_id]}"
-    for answered in (answers, bodies):
-        for key, given in answered.items():
-            if len(given) > 1:
-                yield f"{key} was answered {sorted(given)}"
+    for key, given in answers.items():
+        if len(given) > 1:
+            yield f"{key} was answered {sorted(given)}"
 
 
 def hash_chain(records: Iterable[Any]) -> Iterator[str]:

@@ -148,9 +148,8 @@ def work_on_keys(processes: Processes) -> None:
 
 
 def work_on_refunds(processes: Processes) -> None:
-    """Accept, pay, confirm, refuse, answer, list and explain."""
+    """Accept, pay, confirm, refuse, repeat, list and explain."""
     refunds, worker, admin = processes.refunds, processes.worker, processes.admin
-    worker.make_answer = str
     worker.store.enrol(key_of(worker.signer))
     tenant = Tenant(subjects=("gateway",), max_open_refunds=9)
     refunds.tenants = TenantRegistry({"gateway": tenant})
@@ -164,11 +163,10 @@ def work_on_refunds(processes: Processes) -> None:
 
     sent = submit("ours").refund
     store.find_earlier(sent, ["gateway", "shop"])
-    service.remember_answer(sent, "{}")
     store.find_advanced([sent.id], [Status.QUEUED])
     store.spent(sent)  # For previews.
     store.payment_totals(sent)
-    assert submit("ours").answer == "{}"
+    assert not submit("ours").created
     with pytest.raises(ConflictError):
         submit("other")
     confirmed, _ = worker.finish(sent, refunds.accepted())
@@ -208,7 +206,7 @@ def work_on_signing(processes: Processes) -> None:
         )
     tenant = Tenant(subjects=("shop",), max_open_refunds=9)
     sign.tenants = TenantRegistry({"shop": tenant})
-    sender = TransactionSender(sign.service, sign.store, now, lambda _: "{}", {})
+    sender = TransactionSender(sign.service, sign.store, now, {})
     wallet, chain_id = sign.signer.address, sign.network.chain_id
     transfer = TokenTransfer(wallet, chain_id, "TUSD", REQUEST.recipient, "1")
     accepted = sender.accept(transfer, "local", "shop", ALICE)

@@ -193,7 +193,6 @@ class World:
     network: Network = NETWORK
     tenants: TenantRegistry = field(default_factory=TenantRegistry)
     others: tuple[Signer, ...] = (SECOND, THIRD)  # Their keys may join the ring.
-    make_answer: Callable[[Refund], str] | None = None  # None: workers store none.
     audit: AuditLog | None = None  # None: its lines are not kept.
     replicas: dict[str, Signer] = field(default_factory=dict)  # By key id.
     directory: KeyDirectory | None = None  # Real keys, in place of the signers.
@@ -301,7 +300,6 @@ class World:
             self.clock,
             audit=self._audit(),
             tenants=self.tenants,
-            answer=self.make_answer,
         )
 
     @property
@@ -508,9 +506,7 @@ class World:
             request=request,
             actor=Actor.from_token(tenant, "req-1", None),
         )
-        if submission.answer is not None:
-            return submission
-        sent = service.await_broadcast(submission.refund).refund
+        sent = service.await_broadcast(submission.refund)
         return replace(submission, refund=sent)
 
     def cancel(self, refund: Refund, tenant: str = "gateway") -> Refund:

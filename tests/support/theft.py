@@ -44,7 +44,6 @@ DENIED_TO_ALL = (
     "UPDATE transactions SET raw = ''",
     "DELETE FROM transactions",
     "DELETE FROM refund_moves",
-    "UPDATE answers SET refund_id = ''",
     "UPDATE request_signatures SET body = ''",
     "DELETE FROM request_signatures",
     "DELETE FROM sightings",

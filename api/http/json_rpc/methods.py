@@ -118,7 +118,7 @@ class Methods:
         with session.may_wait() as may_wait:
             left = session.wait_until - time.monotonic()
             if may_wait and left > 0:
-                refund = self.refunds.await_broadcast(refund, left).refund
+                refund = self.refunds.await_broadcast(refund, left)
         return _require_sent(refund)
 
     def sign_transaction(self, *_: object) -> NoReturn:

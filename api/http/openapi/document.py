@@ -64,7 +64,7 @@ _HEADERS: dict[str, Element] = {
         "schema": {"type": "string", "pattern": "^/v1/refunds/rf_[0-9a-f]{32}$"},
     },
     "Idempotent-Replayed": {
-        "description": "This is the first answer again.",
+        "description": "An earlier request with this key created the refund.",
         "required": True,
         "schema": {"type": "string", "enum": ["true"]},
     },
@@ -79,7 +79,7 @@ _HEADERS: dict[str, Element] = {
     "Retry-After": {
         "description": (
             "Seconds after which to repeat the request. Of the errors with 409, only"
-            " `request-in-progress` and `rotation-in-progress` have it."
+            " `rotation-in-progress` has it."
         ),
         "schema": integer("Seconds.", minimum=0),
     },

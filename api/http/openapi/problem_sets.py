@@ -35,7 +35,6 @@ ACCEPTANCE = BODY | {
     "policy-violation",
     "conflict",
     "idempotency-mismatch",
-    "request-in-progress",
     "too-many-open-refunds",
     "limit-reached",
     "screening-unavailable",

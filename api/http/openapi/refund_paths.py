@@ -154,8 +154,8 @@ _COLLECTION: Element = {
         `status`, not only 201.
 
         After a timeout, a lost connection or a 5xx but 501, repeat the request with the
-        same `Idempotency-Key`: it is paid once, and the first answer is given again,
-        with the status of that time. `GET` has the present one.
+        same `Idempotency-Key`: it is paid once, and the answer has the refund as it is
+        now.
 
         A second refund of one payment needs a `reference` of its own, such as
         `ps_2931/part-2`, also if the first one was cancelled, refused or failed: the
@@ -181,7 +181,7 @@ _COLLECTION: Element = {
                 headers=("Location", "Preference-Applied"),
             ),
             200: answer(
-                "The first answer to this `Idempotency-Key` again, byte for byte.",
+                "The refund of this `Idempotency-Key`, as it is now.",
                 _REFUND,
                 headers=("Location", "Idempotent-Replayed", "Preference-Applied"),
             ),

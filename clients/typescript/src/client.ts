@@ -92,8 +92,8 @@ export class HotWallet {
    * Creates up to 500 refunds; returns a result for each, in their order.
    *
    * Members with a temporary error are repeated until the deadline. Look at each result:
-   * `refund` if it was accepted, or else `problem`. After an error repeat the call: each
-   * member gets its first answer again.
+   * `refund` if it was accepted, or else `problem`. After an error repeat the call: no
+   * member is paid twice.
    */
   async createRefunds(members: readonly BatchMember[]): Promise<BatchResult[]> {
     const { clock, deadline, sleep } = this.#retries;

@@ -115,7 +115,7 @@ export class NotFinalError extends HotWalletError {
 function actionOf(status: number, code: string): Action {
   const known = BY_CODE[code];
   if (known !== undefined) return known;
-  if (code.endsWith("-in-progress") || status >= 500) return "repeat";
+  if (status >= 500) return "repeat";
   return BY_STATUS[status] ?? "correct";
 }
 

@@ -71,8 +71,8 @@ export interface paths {
          *     `status`, not only 201.
          *
          *     After a timeout, a lost connection or a 5xx but 501, repeat the request with the
-         *     same `Idempotency-Key`: it is paid once, and the first answer is given again,
-         *     with the status of that time. `GET` has the present one.
+         *     same `Idempotency-Key`: it is paid once, and the answer has the refund as it is
+         *     now.
          *
          *     A second refund of one payment needs a `reference` of its own, such as
          *     `ps_2931/part-2`, also if the first one was cancelled, refused or failed: the
@@ -890,7 +890,7 @@ export interface components {
              * @description A stable code.
              * @enum {string}
              */
-            code: "approval-required" | "audit-log-unwritable" | "backend-access-denied" | "backend-failed" | "backend-throttled" | "backend-unavailable" | "bad-gateway" | "bad-request" | "body-too-large" | "chain-unavailable" | "conflict" | "cursor-expired" | "expectation-failed" | "fees-above-recent" | "forbidden" | "gas-above-limit" | "gateway-timeout" | "headers-too-large" | "idempotency-mismatch" | "insufficient-funds" | "internal-error" | "invalid-input" | "key-ambiguous" | "key-not-found" | "key-rotated" | "key-unusable" | "limit-reached" | "method-not-allowed" | "new-key-unhealthy" | "nonce-used" | "not-cancellable" | "not-found" | "not-through-proxy" | "operator-not-identified" | "policy-violation" | "proofs-pending" | "proxy-overloaded" | "request-in-progress" | "request-signature-invalid" | "request-timeout" | "rotation-in-progress" | "row-not-authentic" | "same-person" | "screening-unavailable" | "signature-encoding" | "signature-recovery" | "signing-failed" | "signing-stopped" | "stale-state" | "store-failed" | "store-unavailable" | "tenant-blocked" | "too-many-open-refunds" | "too-many-requests" | "unauthenticated" | "unknown-tenant" | "unsupported-media-type" | "unsupported-transfer-coding" | "uri-too-long" | "wallet-paused";
+            code: "approval-required" | "audit-log-unwritable" | "backend-access-denied" | "backend-failed" | "backend-throttled" | "backend-unavailable" | "bad-gateway" | "bad-request" | "body-too-large" | "chain-unavailable" | "conflict" | "cursor-expired" | "expectation-failed" | "fees-above-recent" | "forbidden" | "gas-above-limit" | "gateway-timeout" | "headers-too-large" | "idempotency-mismatch" | "insufficient-funds" | "internal-error" | "invalid-input" | "key-ambiguous" | "key-not-found" | "key-rotated" | "key-unusable" | "limit-reached" | "method-not-allowed" | "new-key-unhealthy" | "nonce-used" | "not-cancellable" | "not-found" | "not-through-proxy" | "operator-not-identified" | "policy-violation" | "proofs-pending" | "proxy-overloaded" | "request-signature-invalid" | "request-timeout" | "rotation-in-progress" | "row-not-authentic" | "same-person" | "screening-unavailable" | "signature-encoding" | "signature-recovery" | "signing-failed" | "signing-stopped" | "stale-state" | "store-failed" | "store-unavailable" | "tenant-blocked" | "too-many-open-refunds" | "too-many-requests" | "unauthenticated" | "unknown-tenant" | "unsupported-media-type" | "unsupported-transfer-coding" | "uri-too-long" | "wallet-paused";
             /** @description What is wrong with this request. */
             detail?: string;
             /** @description Names the request in the service's log. */
@@ -1011,7 +1011,6 @@ export interface components {
          *     * `idempotency-mismatch`: The idempotency key was used for another request.
          *     * `nonce-used`: Another transaction has the nonce.
          *     * `not-cancellable`: The refund cannot be cancelled.
-         *     * `request-in-progress`: The first request is still being processed.
          *     * `rotation-in-progress`: Another rotation or failover is under way.
          */
         "problem-409": {
@@ -1209,13 +1208,13 @@ export interface components {
         "X-Request-Id": string;
         /** @description The path of the refund. */
         Location: string;
-        /** @description This is the first answer again. */
+        /** @description An earlier request with this key created the refund. */
         "Idempotent-Replayed": "true";
         /** @description The preference that the answer follows; absent: none. */
         "Preference-Applied": string;
         /** @description The next page, if there is one (RFC 8288). */
         Link: string;
-        /** @description Seconds after which to repeat the request. Of the errors with 409, only `request-in-progress` and `rotation-in-progress` have it. */
+        /** @description Seconds after which to repeat the request. Of the errors with 409, only `rotation-in-progress` has it. */
         "Retry-After": number;
     };
     pathItems: never;
@@ -1506,7 +1505,7 @@ export interface operations {
             };
         };
         responses: {
-            /** @description The first answer to this `Idempotency-Key` again, byte for byte. */
+            /** @description The refund of this `Idempotency-Key`, as it is now. */
             200: {
                 headers: {
                     "X-Request-Id": components["headers"]["X-Request-Id"];
@@ -1563,7 +1562,7 @@ export interface operations {
             403: components["responses"]["problem-403"];
             /** @description `request-timeout` */
             408: components["responses"]["problem-408"];
-            /** @description `conflict`, `idempotency-mismatch`, `request-in-progress` */
+            /** @description `conflict`, `idempotency-mismatch` */
             409: components["responses"]["problem-409"];
             /** @description `body-too-large` */
             413: components["responses"]["problem-413"];

@@ -39,7 +39,6 @@ test("the caller may choose the key", () =>
 for (const [reply, pause] of [
   [problem(429, "too-many-requests", 7), 7.25],
   [problem(503, "store-unavailable", 5), 5.25],
-  [problem(409, "request-in-progress", 1), 1.25],
   [problem(408, "request-timeout"), 0.25],
   [problem(500, "internal-error"), 0.25],
   [{ status: 502, body: "of a proxy" }, 0.25],

@@ -122,7 +122,6 @@ def test_waits_as_long_as_the_service_asks() -> None:
     "answer",
     [
         problem(429, "too-many-requests", retry_after=7),
-        problem(409, "request-in-progress", retry_after=7),
         problem(503, "store-unavailable", retry_after=7),
     ],
 )

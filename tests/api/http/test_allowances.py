@@ -59,7 +59,7 @@ def preview(client: TestClient, body: Any = BODY, **claims: Any) -> Result:
 def _rows(store: SQLStore) -> list[int]:
     """Return how many rows each table has."""
     tables = (
-        "refunds", "refund_moves", "answers", "approvals", "spendings", "wallets",
+        "refunds", "refund_moves", "approvals", "spendings", "wallets",
         "audit_records", "alerts", "transactions",
     )  # fmt: skip
     with store._database._process().engine.connect() as connection:

@@ -36,7 +36,7 @@ def _make(kind: type[HotWalletError]) -> HotWalletError:
     return kind(CANARY, **extra.get(kind, {}))
 
 
-WAITING = (errors.InProgressError, errors.RotationInProgressError)
+WAITING = (errors.RotationInProgressError,)
 
 OURS = [kind for kind in _tree(HotWalletError) if kind.__module__ == errors.__name__]
 
@@ -53,7 +53,7 @@ STATUSES = {
     ),
     404: "NotFoundError",
     409: (
-        "ConflictError IdempotencyMismatchError NonceUsedError InProgressError "
+        "ConflictError IdempotencyMismatchError NonceUsedError "
         "RotationInProgressError NotCancellableError ApprovalRequiredError"
     ),
     410: "CursorExpiredError",

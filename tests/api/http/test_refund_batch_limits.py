@@ -181,22 +181,3 @@ def test_members_against_the_policy_do_not_each_wait_for_the_database(
 
     assert (answer.status_code, answer.json["code"]) == (503, "store-unavailable")
     assert asked == 1
-
-
-def test_a_stored_answer_of_another_program_spoils_no_other(
-    sqlite_store: SQLStore, clock: SettableClock
-) -> None:
-    """It is not copied into the answer of the batch."""
-    bad = '{}}, {"idempotency_key": "key-3", "status": 201, "refund": {}'
-
-    def answer(refund_id: str) -> str | None:
-        return bad if refund_id == forged else sqlite_store.answer(refund_id)
-
-    working = TestClient(create_app(build_container(sqlite_store, clock)))
-    members = [member(n) for n in range(3)]
-    forged = submit(working, *members).json["results"][1]["refund"]["id"]
-    changed = altered(sqlite_store, answer=answer)
-    again = submit(TestClient(create_app(build_container(changed, clock))), *members)
-
-    assert statuses(again) == [200, 503, 200]
-    assert codes(again) == [None, "store-failed", None]

@@ -127,7 +127,7 @@ class HotWallet:
 
         Members with a temporary error are repeated until the deadline.  Look at each
         result: ``refund`` if it was accepted, or else ``problem``.  After an error
-        repeat the call: each member gets its first answer again.
+        repeat the call: no member is paid twice.
         """
         results: dict[int, BatchResult] = {}
         left = dict(enumerate(members))

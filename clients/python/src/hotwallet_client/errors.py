@@ -95,8 +95,7 @@ class ApiError(HotWalletError):
         """What to do next."""
         if self.code in _BY_CODE:
             return _BY_CODE[self.code]
-        is_temporary = self.code.endswith("-in-progress")
-        if is_temporary or self.status >= _SERVER_ERROR:
+        if self.status >= _SERVER_ERROR:
             return Action.REPEAT
         return _BY_STATUS.get(self.status, Action.CORRECT)
 

@@ -514,7 +514,6 @@ class Problem(TypedDict):
         "policy-violation",
         "proofs-pending",
         "proxy-overloaded",
-        "request-in-progress",
         "request-signature-invalid",
         "request-timeout",
         "rotation-in-progress",

@@ -121,7 +121,6 @@ def test_only_workers_delete_events(shipped: Roles, process: str, table: str) ->
         "UPDATE events SET status = 'confirmed'",
         "DELETE FROM sightings",
         "UPDATE transactions SET kind = 'noop'",
-        "UPDATE answers SET refund_id = ''",
         "UPDATE audit_records SET body = ''",
         "UPDATE audit_records SET id = 'au_' || sequence WHERE sequence = 1",
         "DELETE FROM audit_records",
@@ -141,7 +140,7 @@ def test_only_workers_delete_events(shipped: Roles, process: str, table: str) ->
 def test_no_process_can_rewrite_history(
     shipped: Roles, process: str, statement: str
 ) -> None:
-    """History, bytes, answers and audit are append-only; the error names the file."""
+    """History, bytes and audit are append-only; the error names the file."""
     with (
         closing(open_ledger(shipped.of(process))) as store,
         pytest.raises(StoreError, match=r"docker/grants\.sql.*42501"),

@@ -33,7 +33,6 @@ from tests.fixtures.ledger import (
     accepted,
     filled,
     later,
-    now,
     opened,
     queued,
     queued_call,
@@ -296,17 +295,14 @@ def test_impossible_transactions(store: SQLStore, change: dict[str, object]) -> 
         ("wallets", {"chain_id": 0}),
         ("sightings", {"nonce": -1}),
         ("sightings", {"sender": OTHER_WALLET}),
-        ("answers", {"refund_id": "rf_unknown"}),
-        ("answers", {"body": None}),
     ],
     ids=str,
 )
-def test_impossible_wallets_and_answers(
+def test_impossible_wallets(
     store: SQLStore, table: str, change: dict[str, object]
 ) -> None:
-    """A pause has its time, a sighting its wallet, and an answer its refund."""
+    """A pause has its time, and a sighting its wallet."""
     store.add_unrecorded(opened(store), [sighting()])
-    store.remember_answer(accepted(store).id, "{}", now())
 
     with pytest.raises(StoreError, match="a constraint is violated"):
         _update(store, table, change)

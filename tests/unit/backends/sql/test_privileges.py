@@ -51,11 +51,12 @@ def test_the_owner_is_not_a_role_of_a_process(shipped: Roles) -> None:
 @pytest.mark.parametrize("process", PROCESSES)
 @pytest.mark.parametrize("role", PROCESSES)
 def test_each_process_has_its_own_role(shipped: Roles, role: str, process: str) -> None:
-    """The role of one process is refused to another, and not to one that does all."""
+    """The role of one process is refused to another, unless it may only do less."""
     found = shipped.excess_privileges(shipped.of(role), process)
     written = GRANTS[role] - GRANTS[process]
+    is_part = (role, process) == ("refunds", "admin")
 
-    assert (found == []) == (role == process) == (written == frozenset())
+    assert (found == []) == (role == process or is_part) == (written == frozenset())
     assert shipped.excess_privileges(shipped.of(role)) == []
 
 
@@ -165,8 +166,6 @@ EXCESSES = [
             "may INSERT attempts",
             "may INSERT request_signatures",
             *(f"may INSERT refunds.{each}" for each in ACCEPTED),
-            "may UPDATE answers.at",
-            "may UPDATE answers.body",
             "may UPDATE attempts.count",
             "may UPDATE refunds.cancel_requested_at",
         ],

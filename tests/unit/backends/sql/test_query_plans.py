@@ -61,10 +61,6 @@ KEY_ID = key_at(WALLET).key_id
 # On SQLite and PostgreSQL.  A single statement is its own transaction; after BEGIN
 # there is one COMMIT.
 EXPECTED = {
-    "accept answered": (
-        "BEGIN IMMEDIATE, SELECT, INSERT, INSERT, INSERT, INSERT",
-        "SELECT, WITH",
-    ),
     "accept": ("BEGIN IMMEDIATE, SELECT, INSERT, INSERT, INSERT", "SELECT, WITH"),
     "replay": ("BEGIN IMMEDIATE, SELECT, INSERT, SELECT", "SELECT, WITH, SELECT"),
     "find earlier": ("SELECT", "SELECT"),
@@ -77,7 +73,6 @@ EXPECTED = {
     "postpone": ("BEGIN IMMEDIATE, UPDATE", "WITH"),
     "claim": ("WITH, BEGIN IMMEDIATE, UPDATE", "WITH, UPDATE"),
     "claim nothing": ("WITH", "WITH"),
-    "answer": ("BEGIN IMMEDIATE, INSERT", "INSERT"),
     "advanced": ("SELECT", "SELECT"),
     "in flight": ("SELECT, SELECT", "SELECT, SELECT"),
     "below": ("SELECT", "SELECT"),
@@ -101,7 +96,6 @@ def _steps(store: SQLStore) -> dict[str, Callable[[Refund], object]]:
     """Return a call of each frequent method, in a possible order."""
     accepted_before = accepted(store)
     return {
-        "accept answered": lambda _: accept(store, queued(), answer="{}"),
         "accept": lambda it: accept(store, it)[0],
         "replay": lambda it: accept(store, it)[0],
         "find earlier": lambda it: store.find_earlier(queued(), [it.tenant]),
@@ -113,7 +107,6 @@ def _steps(store: SQLStore) -> dict[str, Callable[[Refund], object]]:
         "postpone": lambda it: _postponed(store, it),
         "claim": lambda it: store.claim(later(1), later(21), 10)[0],
         "claim nothing": lambda it: store.claim(later(1), later(21), 10),
-        "answer": lambda it: store.remember_answer(it.id, "{}", now()),
         "advanced": lambda it: store.find_advanced([it.id], [Status.QUEUED]),
         "in flight": lambda it: store.in_flight(10),
         "below": lambda it: store.open_below(it.chain_id, WALLET, 9, 10),
@@ -469,7 +462,6 @@ def test_awaited_refunds_are_found_by_their_ids(filled_store: SQLStore) -> None:
     plan = _plan(filled_store, queries.ADVANCED, given)
 
     assert "SCAN refunds" not in plan
-    assert "SCAN answers" not in plan
     assert "Seq Scan on refunds" not in plan
 
 

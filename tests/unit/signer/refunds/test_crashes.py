@@ -29,7 +29,7 @@ from tests.support.refunds import AMOUNT, CUSTOMER, KEY, World
 
 
 CHANGES = {
-    *("accept_all", "remember_answer", "reserve_all", "save_all", "adopt", "claim"),
+    *("accept_all", "reserve_all", "save_all", "adopt", "claim"),
     *("open_wallet", "pause", "add_unrecorded", "resume", "broadcast_all"),
     *("append", "sign_digest"),
 }
@@ -42,18 +42,10 @@ QUESTIONS = {
 }
 
 
-def _submit(world: World) -> Refund:
-    """Submit the refund, and store its answer."""
-    submission = world.submit()
-    if submission.answer is None:
-        world.service.remember_answer(submission.refund, "answer")
-    return submission.refund
-
-
 def _pay(world: World) -> None:
     """Submit the refund; let it be stuck, replaced, mined, reorganised, confirmed."""
     chain = world.chain
-    _submit(world)
+    world.submit()
     world.work(after=2 * HOLD)
     world.clock.advance(seconds=world.network.stuck_after_seconds)
     for event in (
@@ -71,7 +63,7 @@ def _find_again(world: World) -> None:
     """Restore a lost ledger, and request what it paid; use the key elsewhere."""
     chain = world.chain
     world.state_marks()
-    _submit(world)
+    world.submit()
     world.work()
     world.worker.work()
     chain.mine_foreign(world.signer.address)
@@ -88,7 +80,7 @@ def _repair(world: World) -> None:
 def _continue(world: World) -> Refund:
     """Submit again as the gateway does, and work until the refund is final."""
     world.clock.advance(seconds=31)
-    refund = _submit(world)
+    refund = world.submit().refund
     for _ in range(8):
         if refund.status.is_final:
             break
@@ -139,7 +131,6 @@ def _run(
 
     assert refund.status is Status.CONFIRMED, fault.place
     assert chain.payouts() == [(CUSTOMER, AMOUNT)], fault.place
-    assert store.answer(refund.id) == "answer", fault.place
     assert refund.nonce == 0, fault.place
     intents = sum(event["event"] == "digest-sign-requested" for event in events)
     assert device.calls <= intents, fault.place
@@ -179,7 +170,7 @@ def test_a_lost_ledger_survives_a_fault_at_every_call(
 ) -> None:
     """An earlier payment is found and not repeated, whichever call fails (R23, R24)."""
     before = World(wiped())
-    _submit(before)
+    before.submit()
     before.mine_deep()
 
     def run(fault: Fault) -> None:

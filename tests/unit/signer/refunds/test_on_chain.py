@@ -39,12 +39,6 @@ class System(World):
         super().__init__(store, client=client, network=network)
         self._dev = dev
 
-    def answer(self) -> Refund:
-        """Submit the one refund of these tests, and store its answer."""
-        refund = self.submit().refund
-        self.service.remember_answer(refund, "answer")
-        return refund
-
     def finished(self, refund: Refund) -> Refund:
         """Work until the refund is final."""
 
@@ -75,8 +69,8 @@ def test_a_refund_is_paid_on_chain(system: System) -> None:
     """The customer has the amount; a repeated request pays nothing."""
     before = system.held(CUSTOMER)
 
-    refund = system.finished(system.answer())
-    again = system.answer()
+    refund = system.finished(system.submit().refund)
+    again = system.submit().refund
 
     assert refund.status is Status.CONFIRMED
     assert refund.nonce == 0
@@ -91,7 +85,7 @@ def test_a_transfer_that_would_revert_is_refused(
     """A paused token costs neither gas nor a nonce, and its reason is stored."""
     coin.administer(dev_chain.url, dev_chain.token, "setPaused(bool)", True)
 
-    refund = system.answer()
+    refund = system.submit().refund
 
     assert refund.status is Status.REFUSED
     assert refund.failure_code == "execution-reverted"
@@ -106,10 +100,10 @@ def test_a_lost_ledger_does_not_pay_twice(
     chain: JSONRPCChain,
 ) -> None:
     """A new ledger finds the refund's mark in a real block (R24)."""
-    paid = system.finished(system.answer())
+    paid = system.finished(system.submit().refund)
     restored = System(empty(), dev_chain, chain)
 
-    waiting = restored.answer()
+    waiting = restored.submit().refund
     restored.state_marks()
     adopted = restored.finished(waiting)
 
@@ -130,7 +124,7 @@ def test_a_foreign_transaction_pauses_the_wallet(
     raw = signed(Account.from_key(KEY.secret), chainId=chain.chain_id(), value=1)
     broadcast(chain, raw)
     mined(chain, raw)
-    waiting = system.answer()
+    waiting = system.submit().refund
     system.worker.work()
 
     (found,) = repair_wallets(system.store, system.chains, system.clock, apply=True)

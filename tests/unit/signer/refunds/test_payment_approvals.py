@@ -248,7 +248,7 @@ def test_the_answer_shows_that_it_waits(world: World) -> None:
     started = world.clock.now
     refund = requested(world)
 
-    assert world.service.await_broadcast(refund).refund == refund
+    assert world.service.await_broadcast(refund) == refund
     assert world.clock.now == started
 
 

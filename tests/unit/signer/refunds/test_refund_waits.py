@@ -16,7 +16,6 @@ from signer.refunds.refund_waits import (
     BROADCAST_TRIED,
     DEQUEUED,
     FINAL,
-    Awaited,
     Condition,
     RefundWaits,
 )
@@ -40,7 +39,7 @@ class Process:
 
     def _find_advanced(
         self, ids: Collection[str], statuses: Collection[Status]
-    ) -> Sequence[tuple[Refund, str | None]]:
+    ) -> Sequence[Refund]:
         try:
             if self.gone.is_set():
                 raise StoreUnavailableError("gone")
@@ -53,7 +52,7 @@ class Process:
         *refunds: Refund,
         condition: Condition = BROADCAST_TRIED,
         seconds: float = 20,
-    ) -> "list[Future[Awaited | None]]":
+    ) -> "list[Future[Refund | None]]":
         """Let a request wait for each of *refunds*; return when all do."""
         futures = []
         for refund in refunds:
@@ -67,10 +66,10 @@ class Process:
     def _have(self, waits: int, reads: int) -> bool:
         return len(self.waits._waits) >= waits and len(self.reads) >= reads
 
-    def end(self, refund: Refund, answer: str | None = None) -> Refund:
+    def end(self, refund: Refund) -> Refund:
         """Refuse *refund* as a worker."""
         after = refund.with_status(Status.REFUSED, now(), failure_code="x")
-        self.worker.save(refund, after, answer=answer)
+        self.worker.save(refund, after)
         return after
 
 
@@ -83,18 +82,18 @@ def process(database_url: str) -> Iterator[Process]:
     process.worker.close()
 
 
-def test_each_request_gets_its_refund_and_answer(process: Process) -> None:
+def test_each_request_gets_its_refund(process: Process) -> None:
     """In any order, and while others go on waiting; also two for one refund."""
     refunds = [accepted(process.worker) for _ in range(5)]
     futures = process.waiting(*refunds, refunds[4])
     for index in (3, 0, 4):
-        after = process.end(refunds[index], answer=f"answer {index}")
-        assert futures[index].result(10) == Awaited(after, f"answer {index}")
+        after = process.end(refunds[index])
+        assert futures[index].result(10) == after
     assert futures[5].result(10) == futures[4].result(10)
     assert not any(futures[index].done() for index in (1, 2))
     for index in (2, 1):
         after = process.end(refunds[index])
-        assert futures[index].result(10) == Awaited(after, None)
+        assert futures[index].result(10) == after
     assert process.waits._waits == []
     assert process.waits._watcher is None
 
@@ -109,7 +108,7 @@ def test_one_thread_reads_for_all(process: Process) -> None:
     after = process.end(refunds[7])
 
     assert settled
-    assert futures[7].result(10) == Awaited(after, None)
+    assert futures[7].result(10) == after
     assert process.reads == [sorted(refund.id for refund in refunds)]
     for refund in refunds[:7]:
         process.end(refund)
@@ -126,9 +125,9 @@ def test_a_change_before_the_wait_is_seen(process: Process) -> None:
     """Also by a request that does not watch itself."""
     one, other = accepted(process.worker), accepted(process.worker)
     [watching] = process.waiting(one)
-    after = process.end(other, answer="body")
+    after = process.end(other)
 
-    assert process.waits.wait(other, 20, BROADCAST_TRIED) == Awaited(after, "body")
+    assert process.waits.wait(other, 20, BROADCAST_TRIED) == after
     process.end(one)
     assert watching.result(10) is not None
 
@@ -145,7 +144,7 @@ def test_a_wait_ends_after_its_time(process: Process) -> None:
     assert (first.result(10), second.result(10)) == (None, None)
     assert not third.done()
     after = process.end(refunds[2])
-    assert third.result(10) == Awaited(after, None)
+    assert third.result(10) == after
 
 
 def test_a_wait_for_no_time_does_not_wait(process: Process) -> None:
@@ -183,12 +182,12 @@ def test_requests_with_other_conditions_share_the_reads(process: Process) -> Non
     held = replace(blocked, blocked_by="limit-reached", version=1, attempts=1)
     process.worker.save(blocked, held)
 
-    assert tried.result(10) == Awaited(held, None)
+    assert tried.result(10) == held
     assert not final.done()
     after = process.end(other)
-    assert queued.result(10) == Awaited(after, None)
+    assert queued.result(10) == after
     after = process.end(held)
-    assert final.result(10) == Awaited(after, None)
+    assert final.result(10) == after
 
 
 def test_an_unavailable_store_is_asked_again(process: Process) -> None:
@@ -202,9 +201,7 @@ def test_an_unavailable_store_is_asked_again(process: Process) -> None:
     assert not any(future.done() for future in futures)
     process.gone.clear()
 
-    assert [future.result(10) for future in futures] == [
-        Awaited(each, None) for each in after
-    ]
+    assert [future.result(10) for future in futures] == after
 
 
 def test_an_unreadable_row_is_the_error_of_its_request(sqlite_store: SQLStore) -> None:
@@ -219,7 +216,7 @@ def test_an_unreadable_row_is_the_error_of_its_request(sqlite_store: SQLStore) -
 
     def find_advanced(
         ids: Collection[str], statuses: Collection[Status]
-    ) -> Sequence[tuple[Refund, str | None]]:
+    ) -> Sequence[Refund]:
         try:
             return sqlite_store.find_advanced(ids, statuses)
         finally:
@@ -246,9 +243,7 @@ def test_an_unreadable_row_is_the_error_of_its_request(sqlite_store: SQLStore) -
         with pytest.raises(ValueError, match="broken"):
             futures[1].result(10)
 
-    assert [futures[index].result() for index in (0, 2)] == [
-        Awaited(after[index]) for index in (0, 2)
-    ]
+    assert [futures[index].result() for index in (0, 2)] == [after[0], after[2]]
     assert waits._waits == []
 
 
@@ -280,7 +275,7 @@ def test_an_interrupted_watcher_is_replaced(sqlite_store: SQLStore) -> None:
         dying.result(10)
 
     assert found is not None
-    assert found.refund.status is Status.REFUSED
+    assert found.status is Status.REFUSED
     assert waits._waits == []
 
 

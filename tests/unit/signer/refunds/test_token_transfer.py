@@ -158,7 +158,7 @@ def test_everything_else_is_a_call_that_the_policy_refuses(
     """By default, each; 16 bytes more would forge a mark."""
     found = _read(**changes)
     store, clock = world.store, world.clock
-    sender = TransactionSender(world.service, store, clock, lambda _: "", {})
+    sender = TransactionSender(world.service, store, clock, {})
 
     with pytest.raises(PolicyViolationError, match=f"rule {rule}") as caught:
         sender.accept(found, "local", "shop", ACTOR)

@@ -43,7 +43,6 @@ def _sender(
         world.service,
         store or world.store,  # type: ignore[arg-type]
         world.clock,
-        lambda refund: refund.id,
         {"local": node},
     )
 
