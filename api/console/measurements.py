@@ -9,7 +9,8 @@ from itertools import chain
 
 from api.console.plots import share
 from api.metrics import catalogue
-from api.metrics.workers import read_samples
+from api.metrics.catalogue import Spec
+from api.metrics.readings import read
 from signer.config.networks import Network
 from signer.model.worker_row import WorkerRow, find_running
 
@@ -91,41 +92,41 @@ def read_measurements(workers: Collection[WorkerRow], now: datetime) -> Measurem
     One worker looks at the networks.  After another took over, its row is the newer.
     """
     running = sorted(find_running(workers, now), key=lambda each: each.passed_at)
-    samples = chain.from_iterable(read_samples(each.metrics) for each in running)
+    samples = chain.from_iterable(read(each.metrics) for each in running)
     assets: dict[tuple[str, str], Asset] = {}
     nodes: dict[tuple[str, str], Node] = {}
-    of_networks: dict[str, dict[str, float]] = defaultdict(dict)
-    for name, labels, value in samples:
+    of_networks: dict[Spec, dict[str, float]] = defaultdict(dict)
+    for spec, labels, value in samples:
         network = labels.get("network", "")
         if "asset" in labels:
             asset = network, labels["asset"]
-            _add(assets.setdefault(asset, Asset(*asset)), name, value)
-        elif name == catalogue.NODE_UP.name:
+            _add(assets.setdefault(asset, Asset(*asset)), spec, value)
+        elif spec is catalogue.NODE_UP:
             node = network, labels["node"]
             nodes.setdefault(node, Node(*node)).is_up = bool(value)
-        elif name == catalogue.NODE_LAG.name:
+        elif spec is catalogue.NODE_LAG:
             node = network, labels["node"]
             nodes.setdefault(node, Node(*node)).lag = value
         else:
-            of_networks[name][network] = value
-    delegated = of_networks[catalogue.WALLET_DELEGATED.name]
-    quorums = of_networks[catalogue.NETWORK_QUORUM.name]
+            of_networks[spec][network] = value
+    delegated = of_networks[catalogue.WALLET_DELEGATED]
+    quorums = of_networks[catalogue.NETWORK_QUORUM]
     return Measurements(
         [assets[each] for each in sorted(assets)],
         [nodes[each] for each in sorted(nodes)],
-        of_networks[catalogue.CHAIN_NONCE.name],
+        of_networks[catalogue.CHAIN_NONCE],
         sorted(network for network, value in delegated.items() if value),
         sorted(network for network, value in quorums.items() if not value),
-        of_networks[catalogue.HEAD_AGE.name],
+        of_networks[catalogue.HEAD_AGE],
     )
 
 
-def _add(asset: Asset, name: str, value: float) -> None:
-    if name == catalogue.WALLET_BALANCE.name:
+def _add(asset: Asset, spec: Spec, value: float) -> None:
+    if spec is catalogue.WALLET_BALANCE:
         asset.balance = value
-    elif name == catalogue.WALLET_REFUNDS.name:
+    elif spec is catalogue.WALLET_REFUNDS:
         asset.refunds_left = value
-    elif name == catalogue.WALLET_HOURS.name:
+    elif spec is catalogue.WALLET_HOURS:
         asset.hours_left = value
-    elif name == catalogue.TOP_UP_FAILING.name:
+    elif spec is catalogue.TOP_UP_FAILING:
         asset.is_top_up_failing = bool(value)

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from api.metrics.shared_meter import DECIDED, read_counts
+from api.metrics.catalogue import DECISIONS
+from api.metrics.shared_meter import read_shared
 from signer.config.deny_list import DenyList
 from signer.errors import ScreeningUnavailableError
 from signer.policy.live_policy import AnyPolicy
@@ -59,11 +60,10 @@ def read_rule_files(policy: AnyPolicy) -> Sequence[RuleFile]:
 
 def count_decisions(counters: SharedState) -> Sequence[Decided]:
     """Return what was decided in all processes, the most frequent first."""
+    decisions = read_shared(counters.shared_counts()).of(DECISIONS)
     found = [
-        Decided(rule, verdict, path, number)
-        for (path, verdict, rule), number in read_counts(
-            counters.shared_counts(), DECIDED
-        ).items()
+        Decided(rule, verdict, path, int(number))
+        for (path, verdict, rule), number in decisions.items()
     ]
     return sorted(found, key=lambda each: (-each.number, each.rule, each.path))
 

@@ -17,6 +17,7 @@ OTHER = "other"
 _FIXED_RULES = frozenset({*RULES, AMOUNT_RULE})
 
 _MOST_CODES = 100
+_CODES = frozenset({"backend", "blocker", "code", "outcome"})
 
 
 class Names:
@@ -53,9 +54,19 @@ class Names:
 
     def code(self, name: str | None) -> str:
         """Return *name*, "" for None, or ``OTHER`` after a hundred codes."""
-        if name is None or name in self._codes:
+        if not name or name in self._codes:
             return name or ""
         if len(self._codes) >= _MOST_CODES:
             return OTHER
         self._codes.add(name)
         return name
+
+    def bound(self, label: str, value: str) -> str:
+        """Return *value* of *label*, or ``OTHER`` if it could be anything."""
+        if label == "network":
+            return self.network(value)
+        if label == "tenant":
+            return self.tenant(value)
+        if label == "rule":
+            return self.rule(value)
+        return self.code(value) if label in _CODES else value

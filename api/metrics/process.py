@@ -11,6 +11,7 @@ from prometheus_client.registry import Collector
 
 from api.metrics import catalogue
 from api.metrics.catalogue import Spec
+from api.metrics.readings import Readings
 
 
 _CPU, _MEMORY = "process_cpu_seconds_total", "process_resident_memory_bytes"
@@ -20,7 +21,7 @@ Connections = Callable[[], tuple[int, int]]
 
 
 class ProcessFigures(Collector):
-    """A collector of the figures of *pids* together, and of this process's pool."""
+    """Measures *pids* together, and this process's pool."""
 
     def __init__(
         self,
@@ -33,25 +34,20 @@ class ProcessFigures(Collector):
         self._connections = connections
         self._pids = pids
 
+    def measure(self, readings: Readings) -> None:
+        """Set the three metrics of now; a process that has ended counts nothing."""
+        cpu, memory, pool = self._specs
+        found = [_read(pid) for pid in self._pids()]
+        readings.set(cpu, value=sum(each.get(_CPU, 0.0) for each in found))
+        readings.set(memory, value=sum(each.get(_MEMORY, 0.0) for each in found))
+        for state, number in zip(("used", "most"), self._connections(), strict=True):
+            readings.set(pool, state, value=number)
+
     def collect(self) -> Iterator[Metric]:
-        """Yield the three metrics; a process that has ended counts nothing."""
-        cpu = memory = 0.0
-        for pid in self._pids():
-            figures = _read(pid)
-            cpu += figures.get(_CPU, 0.0)
-            memory += figures.get(_MEMORY, 0.0)
-        used, most = self._connections()
-        pool = {"used": float(used), "most": float(most)}
-        values: Sequence[Sequence[tuple[dict[str, str], float]]] = (
-            [({}, cpu)],
-            [({}, memory)],
-            [({"state": state}, number) for state, number in pool.items()],
-        )
-        for spec, samples in zip(self._specs, values, strict=True):
-            family = catalogue.family(spec)
-            for labels, value in samples:
-                family.add_sample(spec.name, labels, value)
-            yield family
+        """Yield the three metrics."""
+        readings = Readings()
+        self.measure(readings)
+        yield from readings.families(self._specs)
 
 
 def worker_figures(connections: Connections) -> ProcessFigures:

@@ -16,8 +16,8 @@ class WorkerRow:
     One worker process.
 
     ``name`` is random, and new at each start.  ``passed_at`` is when it last completed
-    a pass, by the ledger's clock.  ``metrics`` is what it measures, in Prometheus's
-    text format.  No MAC covers the row: it decides nothing about what is signed.
+    a pass, by the ledger's clock.  ``metrics`` is what it measures, as JSON.  No MAC
+    covers the row: it decides nothing about what is signed.
     """
 
     name: str

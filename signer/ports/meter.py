@@ -1,5 +1,7 @@
 """The port that measures what a process does; by itself it measures nothing."""
 
+from functools import partial
+
 from signer.errors import HotWalletError
 from signer.model.decision import Verdict
 from signer.model.network_view import NetworkView
@@ -66,52 +68,16 @@ class Meter:
 
 
 class Meters(Meter):
-    """Passes on what several meters measure about refunds and signatures."""
+    """Passes on to several meters what is measured."""
 
     def __init__(self, *meters: Meter) -> None:
-        self._meters = meters
+        def pass_on(name: str, *args: object, **kwargs: object) -> None:
+            for meter in meters:
+                getattr(meter, name)(*args, **kwargs)
 
-    def signed(
-        self,
-        backend: str,
-        outcome: str,
-        seconds: float,
-        *,
-        attempts: int,
-        throttled: int,
-    ) -> None:
-        for meter in self._meters:
-            meter.signed(
-                backend, outcome, seconds, attempts=attempts, throttled=throttled
-            )
-
-    def moved(self, before: Refund, after: Refund) -> None:
-        for meter in self._meters:
-            meter.moved(before, after)
-
-    def delayed(self, refund: Refund, code: str) -> None:
-        for meter in self._meters:
-            meter.delayed(refund, code)
-
-    def paid_fee(self, network: str, wei: int) -> None:
-        for meter in self._meters:
-            meter.paid_fee(network, wei)
-
-    def ended(self, network: str, *, signatures: int) -> None:
-        for meter in self._meters:
-            meter.ended(network, signatures=signatures)
-
-    def accepted(self, refund: Refund, seconds: float, trace: str | None) -> None:
-        for meter in self._meters:
-            meter.accepted(refund, seconds, trace)
-
-    def refused(self, error: HotWalletError) -> None:
-        for meter in self._meters:
-            meter.refused(error)
-
-    def decided(self, path: str, verdict: Verdict, rule: str) -> None:
-        for meter in self._meters:
-            meter.decided(path, verdict, rule)
+        for name in vars(Meter):
+            if not name.startswith("_"):
+                setattr(self, name, partial(pass_on, name))
 
 
 NO_METER = Meter()

@@ -19,6 +19,7 @@ from signer.diagnostics import Finding
 from signer.errors import ConfigurationError, TreasuryError
 from signer.model.worker_row import WorkerRow
 from tests.fixtures.scripted_chain import CHAIN_ID, TOKEN
+from tests.support.readings import measured
 from tests.support.reply_server import reply_server
 
 
@@ -154,7 +155,7 @@ def test_the_doctor_sees_what_workers_ask_in_vain(
     assert _find(container).detail == "no treasury is configured (TREASURY_URL)"
     now = container.ledger_clock()
     metrics = 'hotwallet_top_up_failing{network="local",asset="TUSD"} 1\n'
-    sqlite_store.record_pass(WorkerRow("a", now, now, metrics))
+    sqlite_store.record_pass(WorkerRow("a", now, now, measured(metrics)))
 
     found = _find(container)
     assert (found.detail, found.code) == (

@@ -21,7 +21,7 @@ from signer.config.settings import Settings
 from tests.support.forked_processes import run_command
 
 
-_ALL = (*catalogue.OF_LEDGER, *catalogue.OF_WORKERS, *catalogue.OF_PROCESS)
+_ALL = catalogue.ALL
 SPECS = {name: spec for spec in _ALL for name in spec.sample_names}
 """The metrics, by the names of their samples."""
 

@@ -35,7 +35,7 @@ _MAY_BE_ABSENT = frozenset(
 )
 """What has no sample while nothing waits, or no treasury is configured."""
 
-_ALL = (*catalogue.OF_LEDGER, *catalogue.OF_WORKERS, *catalogue.OF_PROCESS)
+_ALL = catalogue.ALL
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,7 @@ from tests.api.support import SettableClock
 from tests.fixtures.ledger import accepted
 from tests.support.keys import key_at, made_active
 from tests.support.programs import ROOT
+from tests.support.readings import measured
 
 
 ADDRESS = "0x5FbDB2315678afecb367f032d93F642f64180aa3"
@@ -139,7 +140,9 @@ def test_balances_have_a_runway(
         'hotwallet_wallet_balance{network="local",asset="TUSD"} 1250.5\n'
         'hotwallet_wallet_refunds_left{network="local",asset="TUSD"} 25\n'
     )
-    container.store.record_pass(WorkerRow("w1", clock.now, clock.now, metrics))
+    container.store.record_pass(
+        WorkerRow("w1", clock.now, clock.now, measured(metrics))
+    )
     for path in ("/console", "/console/trends", "/console/wallets"):
         page = browser.get(path).text
         assert "1,250.5" in page

@@ -31,6 +31,7 @@ from tests.api.support import SettableClock, post
 from tests.fixtures.ledger import accepted, filled, now, queued
 from tests.fixtures.scripted_chain import ScriptedChain
 from tests.support.keys import key_at
+from tests.support.readings import measured
 
 
 EVIL = "<script>alert(1)</script>"
@@ -124,7 +125,7 @@ def test_every_page_of_a_full_ledger(full: Container, clock: SettableClock) -> N
     ]
     pages = {}
     for path in paths:
-        full.store.record_pass(WorkerRow("w1", clock.now, clock.now, METRICS))
+        full.store.record_pass(WorkerRow("w1", clock.now, clock.now, measured(METRICS)))
         answer = browser.get(path)
         assert answer.status_code == 200, answer.text
         pages[path] = answer.text
@@ -276,7 +277,7 @@ def test_problems_have_names_and_runbooks(
     browser: Browser, sqlite_store: SQLStore, clock: SettableClock
 ) -> None:
     """The measurements may be of any of the running workers."""
-    for name, metrics in (("a", _PROBLEMS), ("b", "")):
+    for name, metrics in (("a", measured(_PROBLEMS)), ("b", "")):
         sqlite_store.record_pass(WorkerRow(name, clock.now, clock.now, metrics))
     late = clock.now - timedelta(seconds=901)
     filled(sqlite_store, [queued(updated_at=late)])
@@ -309,7 +310,7 @@ def test_runbooks_are_where_the_operators_read(
 ) -> None:
     url = "https://docs.example/how-to/alarms.html"
     container.settings = container.settings.model_copy(update={"runbook_url": url})
-    sqlite_store.record_pass(WorkerRow("a", clock.now, clock.now, _PROBLEMS))
+    sqlite_store.record_pass(WorkerRow("a", clock.now, clock.now, measured(_PROBLEMS)))
 
     assert f'<a href="{url}#node-down">runbook<' in browser.get("/console").text
     page = browser.get("/console/codes/node-down").text

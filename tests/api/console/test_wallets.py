@@ -26,6 +26,7 @@ from tests.fixtures.ledger import (
     sighting,
 )
 from tests.fixtures.scripted_chain import CHAIN_ID
+from tests.support.readings import measured
 
 
 def _shown(container: Container, **measured: Any) -> dict[str, ShownWallet]:
@@ -121,10 +122,10 @@ def test_a_pause_and_code_of_others_are_shown(
     assert row is not None
     sqlite_store.pause(row, Pause.CHAIN_AHEAD, clock.now)
     metrics = 'hotwallet_wallet_delegated{network="local"} 1\n'
-    sqlite_store.record_pass(WorkerRow("a", clock.now, clock.now, metrics))
+    sqlite_store.record_pass(WorkerRow("a", clock.now, clock.now, measured(metrics)))
     page = browser.get("/console/wallets").text
 
-    measured = read_measurements(sqlite_store.workers(), clock.now)
-    assert measured.delegated == ["local"]
+    found = read_measurements(sqlite_store.workers(), clock.now)
+    assert found.delegated == ["local"]
     assert "paused: chain-ahead" in page
     assert 'href="/console/codes/wallet-delegated">has code of others' in page

@@ -16,6 +16,7 @@ from api.http import problems as errors
 from api.http.app import App
 from api.http.metrics import Metrics, OpenMetrics
 from api.http.middleware import AuthorizationMiddleware, RequestLog
+from api.metrics.catalogue import DECISIONS, REFUSALS, SIGNATURES
 from api.metrics.ledger import LedgerCollector
 from api.metrics.workers import WorkersCollector
 from backends.sql import SQLStore
@@ -281,7 +282,7 @@ def test_counts_webhook_deliveries_and_refusals(
     (failed, *_) = empty.claim_deliveries({"shop": 1}, 1, now(), now())
     attempt = DeliveryAttempt(failed.delivery, DeliveryState.PENDING, now(), "x")
     empty.record_attempts([attempt], now())
-    empty.add_counts({("refused", "policy-violation"): 3}, now())
+    empty.add_counts({(REFUSALS.name, "policy-violation"): 3}, now())
     samples = _scraped(container, empty, clock)
 
     name = "hotwallet_webhook_deliveries"
@@ -302,14 +303,14 @@ def test_counts_decisions_of_the_policy(
     """By the rules of the configuration; what another program wrote is no label."""
     empty.add_counts(
         {
-            ("decided", "refund", "allow", "refund"): 5,
-            ("decided", "rest", "needs-approval", "our-rule"): 4,
-            ("decided", "refund", "needs-approval", "approve-above"): 3,
-            ("decided", "json-rpc", "refuse", "a-former-rule"): 2,
-            ("decided", "json-rpc", "refuse", "0x" + "ab" * 20): 1,
-            ("decided", "else", "allow", "refund"): 1,
-            ("decided", "refund", "perhaps", "refund"): 1,
-            ("decided", "refund", "allow"): 1,
+            (DECISIONS.name, "refund", "allow", "refund"): 5,
+            (DECISIONS.name, "rest", "needs-approval", "our-rule"): 4,
+            (DECISIONS.name, "refund", "needs-approval", "approve-above"): 3,
+            (DECISIONS.name, "json-rpc", "refuse", "a-former-rule"): 2,
+            (DECISIONS.name, "json-rpc", "refuse", "0x" + "ab" * 20): 1,
+            (DECISIONS.name, "else", "allow", "refund"): 1,
+            (DECISIONS.name, "refund", "perhaps", "refund"): 1,
+            (DECISIONS.name, "refund", "allow"): 1,
             ("else", "refund"): 1,
         },
         now(),
@@ -331,11 +332,11 @@ def test_counts_signatures(
     """Of all processes; what another program wrote is no label."""
     empty.add_counts(
         {
-            ("signed", "aws-kms", "success"): 5,
-            ("signed", "aws-kms", "backend-throttled"): 2,
-            ("signed", "aws-kms", "<b>"): 7,
-            ("signed", "A" * 200, "success"): 7,
-            ("signed", "aws-kms"): 7,
+            (SIGNATURES.name, "aws-kms", "success"): 5,
+            (SIGNATURES.name, "aws-kms", "backend-throttled"): 2,
+            (SIGNATURES.name, "aws-kms", "<b>"): 7,
+            (SIGNATURES.name, "A" * 200, "success"): 7,
+            (SIGNATURES.name, "aws-kms"): 7,
         },
         now(),
     )

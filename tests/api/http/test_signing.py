@@ -11,7 +11,8 @@ from falcon.testing import TestClient
 
 from api.container import Container
 from api.http.app import create_app
-from api.metrics.shared_meter import DECIDED, SIGNED, read_counts
+from api.metrics.catalogue import DECISIONS, SIGNATURES
+from api.metrics.shared_meter import read_shared
 from backends.sql import SQLStore
 from signer.config.tenants import TenantRegistry
 from signer.errors import (
@@ -116,7 +117,7 @@ def test_each_decision_is_counted(
     call(client, "personal_sign", "0x00", container.signing.address())
     container.shared_meter.flush(sqlite_store, clock)
 
-    assert read_counts(sqlite_store.shared_counts(), DECIDED) == {
+    assert read_shared(sqlite_store.shared_counts()).of(DECISIONS) == {
         ("rest", "refuse", "message"): 1,
         ("json-rpc", "refuse", "message"): 1,
     }
@@ -198,7 +199,7 @@ def test_signatures_are_counted(sqlite_store: SQLStore, clock: SettableClock) ->
         sign(client, "message", message="hello")
     container.shared_meter.flush(sqlite_store, clock)
 
-    assert read_counts(sqlite_store.shared_counts(), SIGNED) == {
+    assert read_shared(sqlite_store.shared_counts()).of(SIGNATURES) == {
         ("device", "success"): 1,
         ("device", "key-unusable"): 1,
     }

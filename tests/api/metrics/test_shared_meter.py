@@ -5,13 +5,8 @@ from collections.abc import Callable
 import pytest
 from structlog.testing import capture_logs
 
-from api.metrics.shared_meter import (
-    ANSWERED,
-    FLUSH_SECONDS,
-    SharedMeter,
-    read_counts,
-    read_times,
-)
+from api.metrics import catalogue
+from api.metrics.shared_meter import FLUSH_SECONDS, SharedMeter, read_shared
 from backends.sql import SQLStore
 from signer.errors import (
     InvalidInputError,
@@ -44,10 +39,10 @@ def test_processes_share_the_counts(
         meter.flush(sqlite_store, clock)
 
     assert sqlite_store.shared_counts() == {
-        ("refused", "policy-violation"): 10,
-        ("refused", "invalid-input"): 10,
-        ("decided", "sweep", "allow", "sweep"): 4,
-        ("signed", "aws-kms", "success"): 4,
+        ("hotwallet_refusals_total", "policy-violation"): 10,
+        ("hotwallet_refusals_total", "invalid-input"): 10,
+        ("hotwallet_policy_decisions_total", "sweep", "allow", "sweep"): 4,
+        ("hotwallet_signatures_total", "aws-kms", "success"): 4,
     }
 
 
@@ -83,7 +78,9 @@ def test_counts_survive_an_outage(sqlite_store: SQLStore, clock: SettableClock) 
             "code": "store-unavailable",
         }
     ]
-    assert sqlite_store.shared_counts() == {("refused", "tenant-blocked"): 1}
+    assert sqlite_store.shared_counts() == {
+        ("hotwallet_refusals_total", "tenant-blocked"): 1
+    }
 
 
 def test_the_last_counts_are_stored_at_the_end(
@@ -97,7 +94,9 @@ def test_the_last_counts_are_stored_at_the_end(
     down = altered(sqlite_store, add_counts=StoreUnavailableError("down"))
     other.flush_at_exit(down, clock)
 
-    assert sqlite_store.shared_counts() == {("refused", "tenant-blocked"): 1}
+    assert sqlite_store.shared_counts() == {
+        ("hotwallet_refusals_total", "tenant-blocked"): 1
+    }
 
 
 def test_requests_are_counted_by_route_and_status(
@@ -112,32 +111,37 @@ def test_requests_are_counted_by_route_and_status(
         meter.flush(sqlite_store, clock)
     counts = sqlite_store.shared_counts()
 
-    assert read_counts(counts, ANSWERED) == {
+    found = read_shared(counts)
+    assert found.of(catalogue.HTTP_REQUESTS) == {
         ("GET", route, "200"): 4,
         ("other", "none", "404"): 2,
     }
-    buckets, seconds = read_times(counts)[route]
-    assert seconds == pytest.approx(0.608)
-    assert dict(buckets) == {
-        **dict.fromkeys(("0.01", "0.025", "0.05", "0.1", "0.25"), 2),
-        **dict.fromkeys(("0.5", "1.0", "2.5", "5.0", "10.0", "30.0", "+Inf"), 4),
+    (times,) = found.families([catalogue.HTTP_SECONDS])
+    samples = {
+        (each.name[31:], each.labels["route"], each.labels.get("le")): each.value
+        for each in times.samples
     }
-    (last, _) = read_times(counts)["none"]
-    assert dict(last)["30.0"] == 0
-    assert dict(last)["+Inf"] == 2
+    assert samples["sum", route, None] == pytest.approx(0.608)
+    for bound in ("0.01", "0.025", "0.05", "0.1", "0.25"):
+        assert samples["bucket", route, bound] == 2
+    for bound in ("0.5", "1.0", "2.5", "5.0", "10.0", "30.0", "+Inf"):
+        assert samples["bucket", route, bound] == 4
+    assert samples["bucket", "none", "30.0"] == 0
+    assert samples["bucket", "none", "+Inf"] == 2
 
 
 def test_what_another_program_wrote_is_no_route() -> None:
     """Nor a method or a status: labels stay bounded."""
     bad = {
-        ("http", "GET", "no-slash", "200"): 1,
-        ("http", "BREW", "/x", "200"): 1,
-        ("http", "GET", "/x", "999"): 1,
-        ("http", "GET", "/x" * 99, "200"): 1,
-        ("http", "GET", "/x"): 1,
-        ("http-time", "evil", "0.01"): 1,
+        ("hotwallet_http_requests_total", "GET", "no-slash", "200"): 1,
+        ("hotwallet_http_requests_total", "BREW", "/x", "200"): 1,
+        ("hotwallet_http_requests_total", "GET", "/x", "999"): 1,
+        ("hotwallet_http_requests_total", "GET", "/x" * 99, "200"): 1,
+        ("hotwallet_http_requests_total", "GET", "/x"): 1,
+        ("hotwallet_http_request_seconds", "evil", "0.01"): 1,
         ("else", "GET", "/x", "200"): 1,
     }
 
-    assert read_counts(bad, ANSWERED) == {}
-    assert read_times(bad) == {}
+    assert read_shared(bad).of(catalogue.HTTP_REQUESTS) == {}
+    (times,) = read_shared(bad).families([catalogue.HTTP_SECONDS])
+    assert times.samples == []

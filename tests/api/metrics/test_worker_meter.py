@@ -1,5 +1,6 @@
 """What a worker measures, and what the rows of workers add to ``/metrics``."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -20,6 +21,7 @@ from signer.model.refund import SWEEPER, Refund, Status
 from signer.model.worker_row import WorkerRow
 from tests.api.support import NOW, SettableClock
 from tests.fixtures.ledger import queued
+from tests.support.readings import exposed
 
 
 VIEW = NetworkView(
@@ -64,7 +66,7 @@ def test_signatures_are_measured(meter: WorkerMeter) -> None:
     meter.signed("aws-kms", "success", 0.03, attempts=3, throttled=2)
     meter.signed("aws-kms", "success", 0.2, attempts=1, throttled=0)
     meter.signed("aws-kms", "backend-throttled", 9, attempts=4, throttled=4)
-    samples = _samples(meter.text())
+    samples = _samples(exposed(meter.text()))
 
     name = "hotwallet_signature_seconds"
     assert samples[f"{name}_count aws-kms success"] == 2
@@ -79,9 +81,9 @@ def test_the_share_of_rejected_calls_is_that_of_a_minute() -> None:
     meter = WorkerMeter(Names([], []), lambda: now[0])
     meter.signed("aws-kms", "success", 0.03, attempts=10, throttled=5)
     meter.signed("pkcs11", "success", 0.03, attempts=1, throttled=0)
-    shares = [_samples(meter.text())]
+    shares = [_samples(exposed(meter.text()))]
     now[0] = WINDOW_SECONDS + 1
-    shares.append(_samples(meter.text()))
+    shares.append(_samples(exposed(meter.text())))
 
     name = "hotwallet_signature_throttled_share"
     assert [each[f"{name} aws-kms"] for each in shares] == [0.5, 0]
@@ -92,7 +94,7 @@ def test_fees_are_added_up_in_coins(meter: WorkerMeter) -> None:
     meter.paid_fee("local", 10**18)
     meter.paid_fee("local", 5 * 10**17)
     meter.paid_fee("unknown", 1)
-    samples = _samples(meter.text())
+    samples = _samples(exposed(meter.text()))
 
     assert samples["hotwallet_fees_paid_total local"] == 1.5
     assert samples[f"hotwallet_fees_paid_total {OTHER}"] == 1e-18
@@ -107,7 +109,7 @@ def test_refunds_are_measured_from_their_acceptance(meter: WorkerMeter) -> None:
     )
     for before, after, seconds in steps:
         meter.moved(_refund(before), _refund(after, seconds))
-    samples = _samples(meter.text())
+    samples = _samples(exposed(meter.text()))
 
     assert samples["hotwallet_refund_broadcast_seconds_sum local"] == 2
     assert samples["hotwallet_refund_confirmed_seconds_sum local"] == 9
@@ -126,7 +128,7 @@ def test_only_the_first_broadcast_is_measured(meter: WorkerMeter) -> None:
     )
     for before, after in steps:
         meter.moved(_refund(before), _refund(after, 1, failure_code="reverted"))
-    samples = _samples(meter.text())
+    samples = _samples(exposed(meter.text()))
 
     assert samples["hotwallet_refund_broadcast_seconds_count local"] == 1
     assert samples["hotwallet_refunds_ended_total reverted local failed shop"] == 1
@@ -152,7 +154,7 @@ def test_labels_are_bounded(meter: WorkerMeter) -> None:
         meter.moved(refund, replace(refund, status=Status.REFUSED))
     sweep = _refund(Status.MINED, tenant=SWEEPER)
     meter.moved(sweep, replace(sweep, status=Status.CONFIRMED))
-    samples = _samples(meter.text())
+    samples = _samples(exposed(meter.text()))
 
     assert samples["hotwallet_refund_delays_total code-99 other"] == 1
     assert samples[f"hotwallet_refund_delays_total {OTHER} other"] == 100
@@ -165,7 +167,7 @@ def test_labels_are_bounded(meter: WorkerMeter) -> None:
 
 def test_the_newest_view_counts(meter: WorkerMeter) -> None:
     meter.looked("local", VIEW)
-    samples = _samples(meter.text())
+    samples = _samples(exposed(meter.text()))
 
     assert samples == {
         "hotwallet_wallet_balance coin local": 0.5,
@@ -191,7 +193,7 @@ def test_the_newest_view_counts(meter: WorkerMeter) -> None:
     meter.looked("other", VIEW)
     meter.looked("other", None)
 
-    assert _samples(meter.text()) == {
+    assert _samples(exposed(meter.text())) == {
         "hotwallet_network_quorum local": 0,
         "hotwallet_network_problem chain-unavailable local": 1,
         "hotwallet_network_looked_timestamp_seconds local": at.timestamp(),
@@ -201,7 +203,7 @@ def test_the_newest_view_counts(meter: WorkerMeter) -> None:
 def test_signatures_of_a_refund_are_counted(meter: WorkerMeter) -> None:
     for signatures in (1, 1, 3):
         meter.ended("local", signatures=signatures)
-    samples = _samples(meter.text())
+    samples = _samples(exposed(meter.text()))
 
     assert samples["hotwallet_refund_signatures_sum local"] == 5
     assert samples["hotwallet_refund_signatures_count local"] == 3
@@ -210,13 +212,13 @@ def test_signatures_of_a_refund_are_counted(meter: WorkerMeter) -> None:
 def test_failing_top_ups_are_shown_by_the_worker_that_asks(meter: WorkerMeter) -> None:
     for asset, is_failing in (("TUSD", True), ("TEUR", False)):
         meter.topped_up("local", asset, is_failing=is_failing)
-    assert _samples(meter.text()) == {
+    assert _samples(exposed(meter.text())) == {
         "hotwallet_top_up_failing TUSD local": 1,
         "hotwallet_top_up_failing TEUR local": 0,
     }
     meter.topped_up("local", "TUSD", is_failing=None)
 
-    assert _samples(meter.text()) == {}
+    assert _samples(exposed(meter.text())) == {}
 
 
 def _collected(store: SQLStore, clock: SettableClock) -> dict[str, float]:
@@ -257,22 +259,35 @@ def test_no_worker_is_reported_too(sqlite_store: SQLStore) -> None:
     }
 
 
+def _json(name: str, labels: object, *numbers: object) -> str:
+    return json.dumps({f"hotwallet_{name}": [[labels, numbers]]})
+
+
 @pytest.mark.parametrize(
     "metrics",
     [
-        'hotwallet_alerts_total{alert="x"} 7\n',
-        'hotwallet_wallet_balance{network="local"} 7\n',
-        'hotwallet_wallet_balance{network="local",asset="x",more="x"} 7\n',
-        f'hotwallet_wallet_balance{{network="{"x" * 65}",asset="x"}} 7\n',
-        'hotwallet_wallet_balance{network="<script>",asset="x"} 7\n',
-        'hotwallet_wallet_balance{network="local",asset="x"} NaN\n',
-        'hotwallet_wallet_balance{network="local",asset="x"} 1e999\n',
-        "hotwallet_wallet_balance{network= 7\n",
-        "{ } \\ \n\n#",
-        'hotwallet_wallet_balance{network="local",asset="x"} seven\n',
-        "".join(
-            f'hotwallet_wallet_balance{{network="local",asset="{n}"}} 7\n'
-            for n in range(1100)
+        _json("alerts_total", ["x"], 7.0),
+        _json("wallet_balance", ["local"], 7.0),
+        _json("wallet_balance", ["local", "x", "x"], 7.0),
+        _json("wallet_balance", ["x" * 65, "x"], 7.0),
+        _json("wallet_balance", ["<script>", "x"], 7.0),
+        _json("wallet_balance", ["local", 7], 7.0),
+        _json("wallet_balance", ["local", "x"], "seven"),
+        _json("wallet_balance", ["local", "x"], 7.0, 7.0),
+        _json("wallet_balance", "local", 7.0),
+        '{"hotwallet_wallet_balance":[[["local","x"],[NaN]]]}',
+        '{"hotwallet_wallet_balance":[[["local","x"],[1e999]]]}',
+        '{"hotwallet_wallet_balance":{"local":7}}',
+        '{"hotwallet_wallet_balance":[7]}',
+        '{"hotwallet_wallet_balance":[[["local","x"],[7.0]]',
+        "[" * 99,
+        "[]",
+        json.dumps(
+            {
+                "hotwallet_wallet_balance": [
+                    [["local", str(n)], [7.0]] for n in range(1100)
+                ]
+            }
         ),
     ],
 )
@@ -280,7 +295,7 @@ def test_a_changed_row_adds_nothing(
     sqlite_store: SQLStore, metrics: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Only metrics of the catalogue, with their labels, and not too many."""
-    monkeypatch.setattr("api.metrics.workers._MOST_SAMPLES", 1000)
+    monkeypatch.setattr("api.metrics.readings._MOST_NUMBERS", 1000)
     sqlite_store.record_pass(_row("a", metrics))
     samples = _collected(sqlite_store, SettableClock(NOW))
 
@@ -303,10 +318,13 @@ def test_a_worker_measures_what_the_catalogue_has() -> None:
         (Status.MINED, Status.CONFIRMED),
     ):
         meter.moved(replace(refund, status=before), replace(refund, status=after))
-    meter.looked("local", VIEW)
+    meter.ended("local", signatures=1)
+    meter.topped_up("local", "TUSD", is_failing=True)
+    meter.called("local", "node-1", [("eth_call", "ok")], 0.1)
+    meter.looked("local", replace(VIEW, at=NOW))
     kinds = {
         family.name: family.type
-        for family in text_string_to_metric_families(meter.text())
+        for family in text_string_to_metric_families(exposed(meter.text()))
     }
 
     assert kinds == {spec.family_name: spec.kind for spec in catalogue.OF_WORKERS}
@@ -317,7 +335,7 @@ def test_calls_of_nodes_are_counted(meter: WorkerMeter) -> None:
     calls = [("eth_call", "ok"), ("eth_call", "ok"), ("eth_gasPrice", "chain-failed")]
     meter.called("local", "node-1", calls, 0.2)
     meter.called("unknown", "node-1", [("eth_call", "ok")], 9.0)
-    samples = _samples(meter.text())
+    samples = _samples(exposed(meter.text()))
 
     name = "hotwallet_rpc_requests_total"
     assert {k: v for k, v in samples.items() if k.startswith(name)} == {
@@ -333,7 +351,7 @@ def test_too_many_nodes_cost_no_other_metric() -> None:
     """A worker's row is bounded, and all metrics would be lost otherwise."""
     meter = WorkerMeter(Names([], []))
     meter.looked("local", VIEW)
-    for number in range(300):
+    for number in range(1000):
         meter.called("local", f"node-{number}", [("eth_call", "ok")], 0.1)
     text = meter.text()
 
@@ -344,7 +362,7 @@ def test_too_many_nodes_cost_no_other_metric() -> None:
 def test_a_worker_shows_its_process() -> None:
     """CPU time, memory and connections; of a server, all of its workers count."""
     meter = WorkerMeter(Names([], []), figures=worker_figures(lambda: (1, 8)))
-    samples = _samples(meter.text())
+    samples = _samples(exposed(meter.text()))
 
     assert samples["hotwallet_worker_cpu_seconds_total"] > 0
     assert samples["hotwallet_worker_memory_bytes"] > 1_000_000

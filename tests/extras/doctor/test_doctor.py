@@ -47,6 +47,7 @@ from tests.fixtures.chain import DevChain
 from tests.support.audit import chain, checkpoint, record
 from tests.support.ledgers import open_ledger, seal
 from tests.support.programs import run_python
+from tests.support.readings import measured
 from tests.support.ring import SILENCE
 from tests.support.screening import screened, screening_service
 
@@ -373,7 +374,7 @@ def test_a_chain_without_new_blocks_is_shown(home: dict[str, str]) -> None:
     age = 'hotwallet_network_head_age_seconds{network="local"} 301\n'
     now = ledger.now()
     assert _address(home)
-    _store(home).record_pass(WorkerRow("a", now, now, age))
+    _store(home).record_pass(WorkerRow("a", now, now, measured(age)))
 
     result = run_doctor(home)["local worker"]
 
@@ -551,7 +552,9 @@ def test_a_device_that_throttles_is_a_warning(home: dict[str, str]) -> None:
     """While a running worker says so: its own signature may well succeed."""
     with closing(open_ledger(home["DATABASE_URL"])) as store:
         store.migrate()
-        store.record_pass(WorkerRow("a", store.now(), store.now(), _THROTTLED))
+        store.record_pass(
+            WorkerRow("a", store.now(), store.now(), measured(_THROTTLED))
+        )
         store.record_pass(WorkerRow("b", store.now(), store.now()))
         found = run_doctor(home)["throttling"]
 

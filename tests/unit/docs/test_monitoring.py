@@ -9,7 +9,6 @@ import yaml
 
 from api.conditions import CONDITIONS, Condition
 from api.metrics import catalogue
-from api.metrics.catalogue import Spec
 from api.views.codes import load_codes
 from backends.alert_formats import FORMATS
 from signer.alerts import LASTING, TICKETS, Alert
@@ -28,36 +27,13 @@ from tests.support.monitoring import (
 
 ROOT = Path(__file__).resolve().parents[3]
 ALARMS = (ROOT / "docs" / "how-to" / "alarms.md").read_text(encoding="utf-8")
-HEALTH = (ROOT / "docs" / "reference" / "health.md").read_text(encoding="utf-8")
 METRICS = (ROOT / "docs" / "reference" / "metrics.md").read_text(encoding="utf-8")
+HEALTH = (ROOT / "docs" / "reference" / "health.md").read_text(encoding="utf-8")
 
-ALL = (*catalogue.OF_LEDGER, *catalogue.OF_WORKERS, *catalogue.OF_PROCESS)
+ALL = catalogue.ALL
 BY_SAMPLE = {name: spec for spec in ALL for name in spec.sample_names}
 
 _LINK = re.compile(r"docs/how-to/alarms\.md#([a-z-]+|\{\{ \$labels\.alert \}\})")
-
-
-def _row(spec: Spec) -> str:
-    labels = ", ".join(f"`{label}`" for label in spec.labels) or "-"
-    return f"| `{spec.name}` | {spec.kind} | {labels} | {spec.meaning} |"
-
-
-@pytest.mark.parametrize(
-    ("specs", "heading"),
-    [
-        (catalogue.OF_LEDGER, "## From the database"),
-        (catalogue.OF_WORKERS, "## From workers"),
-        (catalogue.OF_PROCESS, "## From each process"),
-    ],
-)
-def test_the_reference_lists_every_metric(
-    specs: tuple[Spec, ...], heading: str
-) -> None:
-    """Type, labels and meaning are those of the code, in its order."""
-    section = METRICS.partition(heading)[2].partition("\n## ")[0]
-    rows = [line for line in section.splitlines() if line.startswith("| `")]
-
-    assert rows == [_row(spec) for spec in specs]
 
 
 @pytest.mark.parametrize(("name", "expression"), [*expressions()])

@@ -1,0 +1,198 @@
+"""
+Values of metrics as data: measured in memory, stored as JSON, exposed to Prometheus.
+
+JSON that another process wrote is not trusted.  Only metrics of the catalogue with
+their labels are read, and a bounded number, so that a changed row cannot flood a
+monitoring.
+"""
+
+import json
+import math
+import re
+from bisect import bisect_left
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate
+from threading import Lock
+
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.utils import floatToGoString
+
+from api.metrics.catalogue import OF_WORKERS, Spec
+from api.metrics.names import Names
+from signer.errors import InvalidInputError
+from signer.strict_json import decode
+
+
+_FAMILIES = {
+    "counter": CounterMetricFamily,
+    "gauge": GaugeMetricFamily,
+    "histogram": HistogramMetricFamily,
+}
+_DEPTH = 5
+_MOST_NUMBERS = 4000  # Of one worker.
+_LABEL = re.compile(r"[A-Za-z0-9 ._+-]{0,64}")
+
+Labels = tuple[str, ...]
+
+
+class Readings:
+    """
+    Values of metrics, by their labels.  Threads may share them.
+
+    The value of a histogram is its sum, and the count of each bucket.
+    """
+
+    def __init__(self, names: Names | None = None) -> None:
+        """Bound the labels with *names*, if given."""
+        self._names = names
+        self._lock = Lock()
+        self._values: dict[Spec, dict[Labels, list[float]]] = {}
+
+    def add(self, spec: Spec, *labels: str, by: float = 1) -> None:
+        """Add to a counter."""
+        with self._lock:
+            self._value(spec, labels)[0] += by
+
+    def set(self, spec: Spec, *labels: str, value: float) -> None:
+        """Set a gauge."""
+        with self._lock:
+            self._value(spec, labels)[0] = float(value)
+
+    def observe(self, spec: Spec, *labels: str, value: float) -> None:
+        """Count *value* in a histogram."""
+        with self._lock:
+            found = self._value(spec, labels)
+            found[0] += value
+            found[1 + bisect_left(spec.buckets, value)] += 1
+
+    def put(self, spec: Spec, labels: Labels, numbers: Sequence[float]) -> None:
+        """Add *numbers*, the whole value of a metric."""
+        with self._lock:
+            found = self._value(spec, labels)
+            found[:] = [old + new for old, new in zip(found, numbers, strict=True)]
+
+    def clear(self, spec: Spec) -> None:
+        """Forget all values of *spec*."""
+        with self._lock:
+            self._values.pop(spec, None)
+
+    def copy(self) -> "Readings":
+        """Return the values of now."""
+        found = Readings(self._names)
+        with self._lock:
+            for spec, values in self._values.items():
+                found._values[spec] = {key: [*each] for key, each in values.items()}
+        return found
+
+    def of(self, spec: Spec) -> Mapping[Labels, float]:
+        """Return the values of *spec*, no histogram, by its labels."""
+        with self._lock:
+            values = self._values.get(spec, {})
+            return {labels: numbers[0] for labels, numbers in values.items()}
+
+    def __iter__(self) -> Iterator[tuple[Spec, Mapping[str, str], float]]:
+        """Yield each value that is not a histogram's, with its labels by name."""
+        for spec in [*self._values]:
+            if not spec.buckets:
+                for labels, value in self.of(spec).items():
+                    yield spec, dict(zip(spec.labels, labels, strict=True)), value
+
+    def to_json(self, without: Collection[Spec] = ()) -> str:
+        """Return everything but *without*, for ``read``."""
+        with self._lock:
+            found = {
+                spec.name: list(values.items())
+                for spec, values in self._values.items()
+                if spec not in without
+            }
+        return json.dumps(found, separators=(",", ":"))
+
+    def families(self, specs: Iterable[Spec]) -> Iterator[Metric]:
+        """Yield the metrics *specs* for Prometheus, also those without a value."""
+        for spec in specs:
+            metric = family(spec)
+            self.fill(metric, spec)
+            yield metric
+
+    def fill(self, metric: Metric, spec: Spec, **more: str) -> None:
+        """Add the samples of *spec* to *metric*, with *more* labels."""
+        with self._lock:
+            values = [*self._values.get(spec, {}).items()]
+        for given, numbers in values:
+            labels = {**dict(zip(spec.labels, given, strict=True)), **more}
+            if not spec.buckets:
+                metric.add_sample(spec.name, labels, numbers[0])
+                continue
+            bounds = bucket_names(spec)
+            counts = [*accumulate(numbers[1:])]
+            for bound, count in zip(bounds, counts, strict=True):
+                metric.add_sample(f"{spec.name}_bucket", {**labels, "le": bound}, count)
+            metric.add_sample(f"{spec.name}_count", labels, counts[-1])
+            metric.add_sample(f"{spec.name}_sum", labels, numbers[0])
+
+    def _value(self, spec: Spec, given: Sequence[str]) -> list[float]:
+        pairs = zip(spec.labels, map(str, given), strict=True)
+        if self._names is None:
+            labels = tuple(value for _, value in pairs)
+        else:
+            labels = tuple(self._names.bound(name, value) for name, value in pairs)
+        values = self._values.setdefault(spec, {})
+        return values.setdefault(labels, [0.0] * _size(spec))
+
+
+def bucket_names(spec: Spec) -> Sequence[str]:
+    """Return the bounds of the buckets of *spec*, as Prometheus writes them."""
+    return [floatToGoString(each) for each in (*spec.buckets, math.inf)]  # type: ignore[no-untyped-call]
+
+
+def family(spec: Spec, *more_labels: str) -> Metric:
+    """Return the empty family of *spec*, with *more_labels* after its own."""
+    labels = [*spec.labels, *more_labels]
+    make = _FAMILIES[spec.kind]
+    metric: Metric = make(spec.family_name, spec.meaning, labels=labels)
+    return metric
+
+
+def read(text: str) -> Readings:
+    """Return the measurements of a worker in *text*; none if it is malformed."""
+    found = Readings()
+    if not text:
+        return found
+    try:
+        document = decode(text.encode(errors="replace"), _DEPTH)
+    except InvalidInputError:
+        return found
+    if not isinstance(document, dict):
+        return found
+    total = 0
+    for spec in OF_WORKERS:
+        values = document.get(spec.name, ())
+        for each in values if isinstance(values, list) else ():
+            total += _size(spec)
+            if total > _MOST_NUMBERS:
+                return Readings()
+            if _is_value(spec, each):
+                found.put(spec, tuple(each[0]), each[1])
+    return found
+
+
+def _is_value(spec: Spec, each: object) -> bool:
+    """Return whether *each* is a list of labels and one of finite numbers."""
+    match each:
+        case [[*labels], [*numbers]]:
+            return (
+                len(labels) == len(spec.labels)
+                and len(numbers) == _size(spec)
+                and all(isinstance(x, str) and _LABEL.fullmatch(x) for x in labels)
+                and all(isinstance(x, float) for x in numbers)
+            )
+    return False
+
+
+def _size(spec: Spec) -> int:
+    return len(spec.buckets) + 2 if spec.buckets else 1
