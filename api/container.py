@@ -1,0 +1,870 @@
+"""
+The parts of one process, each made when it is first used.
+
+This module imports what a command loads anyway.  A part whose modules load a slow
+library imports them when it is made, such as one for calldata, curves, rules or tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property, partial
+from ipaddress import ip_network
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from api import backend_factories as backends
+from api.logs import audit_logger
+from api.mac_key import open_row_macs
+from api.plugins import check_plugin, load_plugin
+from signer.alerts import RUNBOOKS, Alerts
+from signer.approvals import Approvals
+from signer.audit.log import AuditLog
+from signer.audit.sealing_monitor import SealingAlert, SealingMonitor
+from signer.config.deny_list import DenyList
+from signer.config.digest import Configuration, read_configuration
+from signer.config.networks import Network, load_networks
+from signer.config.policy_files import read_own_examples, read_policy_files
+from signer.config.settings import Role, Settings
+from signer.config.tenants import TenantRegistry, check_tenants, load_tenants
+from signer.errors import ConfigurationError, Refusal
+from signer.keys.admin_audit import AdminAudit
+from signer.keys.reinstatement import Reinstatement
+from signer.keys.retirement import KeyRetirement
+from signer.keys.revocation import Revocation
+from signer.model.audit_record import Operation
+from signer.model.key import SERVING
+from signer.model.worker_row import find_running
+from signer.ports import (
+    BackendConfig,
+    BackendPlugin,
+    Clock,
+    KeyDirectory,
+    Ledger,
+    Meter,
+    Meters,
+    NodeProxy,
+    Notifier,
+    ScreeningService,
+    WebhookSender,
+    utc_now,
+)
+from signer.ports.treasury import Treasury
+from signer.refunds.heartbeat import Heartbeat
+from signer.refunds.kill_switch import KillSwitch
+from signer.refunds.ledger_clock import LedgerClock
+from signer.refunds.row_alarm import RowAlarm
+from signer.refunds.tenant_admin import TenantAdmin
+from signer.startup.limits_guard import LimitsGuard
+from signer.startup.policy_reload import Rules
+from signer.webhooks.delivery_admin import DeliveryAdmin
+from signer.webhooks.endpoint import Endpoints
+from signer.webhooks.event_feed import EventFeed
+from signer.webhooks.retention import EventRetention
+from signer.webhooks.signatures import PublicKey
+
+
+if TYPE_CHECKING:
+    from prometheus_client.registry import Collector
+
+    from api.auth.authorization import AccessPolicy
+    from api.auth.jwt_verifier import JWTVerifier
+    from api.auth.verification_keys import KeySource
+    from api.health.key_check import KeyCheck
+    from api.health.readiness import Check, Readiness
+    from api.metrics.shared_meter import SharedMeter
+    from api.metrics.worker_meter import WorkerMeter
+    from api.peer_addresses import Network as IPNetwork
+    from signer.audit.checkpointer import CheckpointSettings
+    from signer.chain.chain import Chain
+    from signer.keys.failover import Failover
+    from signer.keys.keyring import KeyRing
+    from signer.keys.rotation import Rotation
+    from signer.keys.signer import SignerFactory
+    from signer.policy.live_policy import LivePolicy
+    from signer.policy.policy import Policy
+    from signer.refunds.explain import Explainer
+    from signer.refunds.lifecycle import Lifecycle
+    from signer.refunds.nonce_admin import NonceAdmin
+    from signer.refunds.payment_policy import PaymentPolicy
+    from signer.refunds.preview import Previewer
+    from signer.refunds.service import RefundService
+    from signer.refunds.sweep import Sweeper
+    from signer.refunds.transaction_sender import TransactionSender
+    from signer.refunds.worker import Worker
+    from signer.restore.planner import RestorePlanner
+    from signer.restore.restorer import Restorer
+    from signer.row_macs import RowMACs
+    from signer.signing.service import SigningService
+    from signer.webhooks.dispatcher import WebhookDispatcher
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class Container:
+    """
+    Opens and joins the parts of one process; make it after the fork.
+
+    A part is made when it is first used and then kept, so a command opens only what it
+    needs: ``store`` and ``chains`` need no key, ``rotation`` does not need the old key,
+    and only a process that checks tokens reads ``jwt_keys``.  A part raises
+    ``ConfigurationError`` if it cannot be opened.
+    """
+
+    environ: Mapping[str, str]
+    clock: Clock = utc_now
+    is_worker: bool = False
+    warnings: Sequence[str] = ()  # Of the guard.
+
+    # What is read from the environment and from files.
+
+    @cached_property
+    def settings(self) -> Settings:
+        """The settings of the environment."""
+        return Settings.from_env(self.environ)
+
+    @cached_property
+    def networks(self) -> Mapping[str, Network]:
+        """The networks of ``NETWORKS_FILE``, by name."""
+        return load_networks(self.settings.networks_file)
+
+    @cached_property
+    def tenants(self) -> TenantRegistry:
+        """The tenants of ``TENANTS_FILE``; their limits fit the networks."""
+        registry = load_tenants(self.settings.tenants_file, self.settings.jwt_audience)
+        check_tenants(registry, self.networks)
+        return registry
+
+    @cached_property
+    def backend_plugin(self) -> BackendPlugin:
+        """The plugin of the key backend that the configuration names."""
+        return load_plugin(self.settings.backend_name)
+
+    @property
+    def key_name(self) -> str:
+        """The key that the configuration names: KMS_KEY_ID or PKCS11_KEY_ID."""
+        config = BackendConfig(self.settings, self.environ)
+        return self.backend_plugin.key_name(config)
+
+    def check_backend(self, settings: Settings, *, serving: bool = True) -> list[str]:
+        """
+        Let the plugin check its settings, as in the environment of *settings*.
+
+        It returns warnings.  A process that has no key loads no plugin.
+
+        Raises:
+            ConfigurationError: The plugin, or production, refuses.
+        """
+        if serving and not settings.serve_role.has_key:
+            return []
+        config = BackendConfig(settings, self.environ)
+        forbidden = check_plugin(self.backend_plugin, config)
+        if forbidden is None:
+            return []
+        return [f"NOT SAFE FOR PRODUCTION: {forbidden.message}"]
+
+    @cached_property
+    def row_macs(self) -> RowMACs:
+        """The MAC keys that all processes of the service have."""
+        macs = open_row_macs(self.settings)
+        if macs is None:
+            raise ConfigurationError(Refusal("mac-key-missing", "set MAC_KEY_FILE"))
+        return macs
+
+    @cached_property
+    def checkpoint_settings(self) -> CheckpointSettings | None:
+        """How audit checkpoints are signed; None in production without a key."""
+        from api.checkpoint_key import open_checkpoint_key
+
+        return open_checkpoint_key(self.settings)
+
+    @cached_property
+    def deny_list(self) -> DenyList | None:
+        """The addresses that are never paid, if a file is configured."""
+        path = self.settings.deny_list_file
+        return None if path is None else DenyList(path)
+
+    @cached_property
+    def proxies(self) -> Sequence[IPNetwork]:
+        """The networks of ``TRUSTED_PROXIES``."""
+        return [ip_network(each) for each in self.settings.trusted_proxies]
+
+    @cached_property
+    def policy_files(self) -> Mapping[str, str]:
+        """The operator's own rules of ``POLICY_DIR``: texts by file."""
+        return read_policy_files(self.settings.policy_dir)
+
+    @cached_property
+    def configuration(self) -> Configuration:
+        """The rules in force: networks, tokens, tenants and limits."""
+        return self.build_configuration(self.policy_files)
+
+    def build_configuration(self, rules: Rules) -> Configuration:
+        """Return the configuration with the own *rules*, texts by file."""
+        tenants = self.tenants.tenants or {}
+        return read_configuration(self.settings, self.networks, tenants, rules)
+
+    @cached_property
+    def webhook_endpoints(self) -> Endpoints:
+        """The webhooks of tenants, and the keys that sign for them."""
+        from api.webhook_keys import open_endpoints
+
+        return open_endpoints(self.settings, self.tenants)
+
+    @cached_property
+    def webhook_public_keys(self) -> Sequence[PublicKey]:
+        """The keys with which receivers verify events."""
+        from api.webhook_keys import open_public_keys
+
+        return open_public_keys(self.settings)
+
+    # The database, device, nodes and services that the process talks to.
+
+    @cached_property
+    def store(self) -> Ledger:
+        """The ledger."""
+        return backends.open_store(self.settings)
+
+    @cached_property
+    def ledger_clock(self) -> Clock:
+        """The clock by which all hosts date refunds: the ledger's."""
+        return LedgerClock(self.store.now)
+
+    @cached_property
+    def backend(self) -> KeyDirectory:
+        """The device that holds the keys; opening it sends no request."""
+        return backends.open_backend(
+            self.settings, self.environ, is_worker=self.is_worker
+        )
+
+    @cached_property
+    def chains(self) -> Mapping[str, Chain]:
+        """A client of each network, by name; opening them sends no request."""
+        return backends.open_chains(self.networks, self._observe_node)
+
+    @cached_property
+    def tenants_chains(self) -> Mapping[str, Chain]:
+        """
+        A client of each network for what tenants ask.
+
+        It has connections and reputations of its own: what a tenant asks can exhaust
+        neither those of ``/readyz`` nor make the process distrust a node.
+        """
+        return backends.open_chains(self.networks, self._observe_node)
+
+    def _observe_node(
+        self, network: str, node: str, calls: Sequence[tuple[str, str]], seconds: float
+    ) -> None:
+        if "meter" in self.__dict__:  # A command measures nothing.
+            self.meter.called(network, node, calls, seconds)
+
+    @cached_property
+    def node_proxies(self) -> Mapping[str, NodeProxy]:
+        """Forwards clients' reads to the nodes, by network."""
+        return backends.open_node_proxies(self.networks)
+
+    @cached_property
+    def notifier(self) -> Notifier | None:
+        """The webhook that alerts are sent to, if one is configured."""
+        return backends.open_notifier(self.settings)
+
+    @cached_property
+    def jwt_keys(self) -> KeySource:
+        """The keys that tokens are verified with."""
+        return backends.open_token_keys(self.settings)
+
+    @cached_property
+    def webhook_sender(self) -> WebhookSender:
+        """Sends events to webhooks."""
+        return backends.open_webhook_sender(self.settings)
+
+    @cached_property
+    def screening(self) -> ScreeningService | None:
+        """The service that screens recipients, if one is configured."""
+        return backends.open_screening(self.settings)
+
+    @cached_property
+    def treasury(self) -> Treasury | None:
+        """The service that tops up this wallet, if one is configured."""
+        return backends.open_treasury(self.settings)
+
+    # What records, measures and alerts.
+
+    @cached_property
+    def audit(self) -> AuditLog:
+        """The audit log, stored in the ledger."""
+        configuration = None
+        with suppress(ConfigurationError):  # Operators act without a networks file too.
+            configuration = self.configuration.short
+        return AuditLog(
+            audit_logger(),
+            self.clock,
+            journal=self.store,
+            configuration=configuration,
+        )
+
+    @cached_property
+    def alerts(self) -> Alerts:
+        """Counts alerts and sends them to the webhook."""
+        return Alerts(
+            self.store,
+            self.notifier,
+            self.clock,
+            runbooks=self.settings.runbook_url or RUNBOOKS,
+            environment=str(self.settings.app_env),
+            source=f"hotwallet/{self.settings.audit_origin}",
+        )
+
+    @cached_property
+    def sealing_alert(self) -> SealingAlert:
+        """The alert of late sealing, which the sealer and ``/readyz`` share."""
+        return SealingAlert(self.alerts)
+
+    @cached_property
+    def meter(self) -> WorkerMeter:
+        """Measures what this process does; only a worker stores it."""
+        from api.metrics.names import Names
+        from api.metrics.process import worker_figures
+        from api.metrics.worker_meter import WorkerMeter
+
+        networks, tenants = frozenset[str](), frozenset[str]()
+        with suppress(ConfigurationError):  # Operators act without the files too.
+            networks = frozenset(self.networks)
+            tenants = frozenset(self.tenants.tenants or ())
+        figures = worker_figures(self.store.connections)
+        return WorkerMeter(Names(networks, tenants), figures=figures)
+
+    @cached_property
+    def shared_meter(self) -> SharedMeter:
+        """Counts what this process decides, refuses and signs, for all together."""
+        from api.metrics.shared_meter import SharedMeter
+
+        return SharedMeter()
+
+    def _with_traces(self, meter: Meter) -> Meter:
+        tracer = backends.open_tracer(self.settings, self.ledger_clock)
+        return meter if tracer is None else Meters(meter, tracer)
+
+    @cached_property
+    def collectors(self) -> Sequence[Collector]:
+        """Read what ``/metrics`` reports."""
+        from api.metrics.ledger import LedgerCollector
+        from api.metrics.workers import WorkersCollector
+
+        signing = self.checkpoint_settings
+        ledger = LedgerCollector(
+            self.store,
+            self.ledger_clock,
+            None if signing is None else signing.verify,
+            networks=self.networks,
+            tenants=self.tenants.tenants or (),
+            rules=lambda: [rule.name for rule in self.policy.rules],
+        )
+        return ledger, WorkersCollector(self.store, self.ledger_clock)
+
+    @cached_property
+    def figures(self) -> Collector:
+        """CPU, memory and connections of this server, for ``/metrics``."""
+        from api.metrics.process import server_figures
+
+        return server_figures(self.store.connections)
+
+    # The rules in force, and who must approve changes of them.
+
+    @cached_property
+    def approvals(self) -> Approvals:
+        """Changes that another administrator must approve."""
+        return Approvals(
+            self.store,
+            self.audit,
+            self.alerts,
+            self.ledger_clock,
+            required=self.settings.needs_approvals,
+        )
+
+    @cached_property
+    def limits_guard(self) -> LimitsGuard:
+        """Compares the limits of the configuration files with the accepted ones."""
+        return self.build_limits_guard(self.configuration)
+
+    def build_limits_guard(self, configuration: Configuration) -> LimitsGuard:
+        """Return what compares the limits of *configuration* with the accepted ones."""
+        return LimitsGuard(
+            self.store,
+            self.store,
+            self.approvals,
+            self.audit,
+            configuration,
+            clock=self.ledger_clock,
+        )
+
+    @cached_property
+    def policy(self) -> LivePolicy:
+        """What may be signed: the rules of this project and the operator's own."""
+        from signer.policy.live_policy import LivePolicy
+
+        return LivePolicy(self.compile_policy(self.policy_files))
+
+    @property
+    def configuration_in_force(self) -> Configuration:
+        """The configuration with the rules that are in force now."""
+        return self.build_configuration(
+            {file.name: file.text for file in self.policy.own_files}
+        )
+
+    def compile_policy(self, rules: Rules) -> Policy:
+        """
+        Return the policy with the own *rules*, texts by file.
+
+        Raises:
+            ConfigurationError: ``policy-invalid``.
+        """
+        from signer.policy.default_rules import service_files
+        from signer.policy.policy import Policy
+        from signer.policy.policy_text import PolicyFile
+
+        own = [PolicyFile(name, text) for name, text in rules.items()]
+        defaults = service_files(self.networks, self.tenants)
+        return Policy.compile(defaults, own, self.shared_meter)
+
+    def prepare_policy(self, directory: Path, rules: Rules) -> Policy:
+        """
+        Return the policy with the *rules* of *directory*, as its examples expect it.
+
+        Raises:
+            ConfigurationError: ``limits-raised`` or ``policy-invalid``.
+            StoreError: The ledger does not answer.
+        """
+        configuration = self.build_configuration(rules)
+        self.build_limits_guard(configuration).require_approved()
+        policy, text = self.compile_policy(rules), read_own_examples(directory)
+        if text is not None:
+            from signer.policy.examples import require_examples
+            from signer.policy.surroundings import KnownNetwork
+
+            known = {
+                name: KnownNetwork.of(name, network)
+                for name, network in self.networks.items()
+            }
+            require_examples(policy, text, known, self.tenants)
+        return policy
+
+    @cached_property
+    def payment_policy(self) -> PaymentPolicy:
+        """The policy, asked about the transactions of refunds; it needs no key."""
+        from signer.refunds.payment_policy import PaymentPolicy
+
+        return PaymentPolicy(
+            self.policy,
+            self.ring,
+            self.ledger_clock,
+            self.deny_list,
+            self.store.payment_totals,
+            screening=self.screening,
+        )
+
+    # The keys, and what administrators change.
+
+    @cached_property
+    def ring(self) -> KeyRing:
+        """The keys; an alert is raised when one of them does not sign."""
+        from signer.keys.keyring import KeyRing
+        from signer.keys.signer import SignerFactory
+        from signer.keys.signing_alarm import SigningAlarm
+
+        alarm = SigningAlarm(self.alerts)
+        meter = Meters(self.meter, self.shared_meter)
+        return KeyRing(
+            self.store,
+            lambda key: SignerFactory(self.backend, self.audit, alarm, meter).open(key),
+        )
+
+    @cached_property
+    def signers(self) -> SignerFactory:
+        """Opens signers for administrators; they raise alerts of their own."""
+        from signer.keys.signer import SignerFactory
+
+        return SignerFactory(self.backend, self.audit)
+
+    @cached_property
+    def key_check(self) -> KeyCheck:
+        """Tests the active key, unless it signed a moment ago."""
+        from api.health.key_check import KeyCheck
+
+        # Ask the ring each time: the active key changes while the process runs.
+        return KeyCheck(
+            self.ring.self_test,
+            lambda: self.ring.active().signer.last_results,
+            self.alerts,
+        )
+
+    @cached_property
+    def rotation(self) -> Rotation:
+        """Rotates the wallet to another key."""
+        return self.build_rotation(
+            needs_funds=self.settings.rotation_needs_funds, approvals=self.approvals
+        )
+
+    def build_rotation(
+        self, *, needs_funds: bool = False, approvals: Approvals | None = None
+    ) -> Rotation:
+        """Return what rotates the wallet, without approvals if there are none."""
+        from signer.deadline import Deadlines
+        from signer.keys.balances import BalanceReader
+        from signer.keys.rotation import Rotation
+
+        return Rotation(
+            self.store,
+            self.signers,
+            read_balances=BalanceReader(self.chains, Deadlines()),
+            alerts=self.alerts,
+            clock=self.clock,
+            needs_funds=needs_funds,
+            approvals=approvals,
+        )
+
+    @cached_property
+    def revocation(self) -> Revocation:
+        """Revokes former keys as compromised; opens no device."""
+        return Revocation(
+            self.store, audit=self.audit, clock=self.clock, approvals=self.approvals
+        )
+
+    @cached_property
+    def reinstatement(self) -> Reinstatement:
+        """Reinstates keys that were revoked by mistake; opens no device."""
+        return Reinstatement(
+            self.store,
+            audit=self.audit,
+            clock=self.ledger_clock,
+            approvals=self.approvals,
+        )
+
+    @cached_property
+    def failover(self) -> Failover:
+        """Pins keys to their replicas in another region; does not need the old one."""
+        from signer.keys.failover import Failover
+
+        return Failover(self.store, self.signers, alerts=self.alerts, clock=self.clock)
+
+    @cached_property
+    def administration(self) -> AdminAudit:
+        """Records changes with who made them."""
+        return AdminAudit(
+            self.audit, Operation.ADMINISTRATION, approvals=self.approvals
+        )
+
+    @cached_property
+    def kill_switch(self) -> KillSwitch:
+        """Stops and resumes signatures; needs no device, node or networks file."""
+        return KillSwitch(
+            self.store,
+            lambda: self.networks,
+            self.administration,
+            self.alerts,
+            self.ledger_clock,
+        )
+
+    @cached_property
+    def tenant_admin(self) -> TenantAdmin:
+        """Blocks tenants, and records which operator did."""
+        return TenantAdmin(self.store, self.tenants, self.administration, self.clock)
+
+    @cached_property
+    def nonce_admin(self) -> NonceAdmin:
+        """Changes wallets, and records which operator did."""
+        from signer.refunds.nonce_admin import NonceAdmin
+
+        return NonceAdmin(self.store, self.chains, self.administration, self.clock)
+
+    @cached_property
+    def delivery_admin(self) -> DeliveryAdmin:
+        """Lists and repeats deliveries, and records which operator did."""
+        return DeliveryAdmin(
+            self.store, self.tenants, self.administration, self.ledger_clock
+        )
+
+    @cached_property
+    def sweeper(self) -> Sweeper:
+        """Moves the balances of former keys to the active key."""
+        from signer.refunds.sweep import Sweeper
+
+        return Sweeper(
+            self.store,
+            self.store,
+            self.ring,
+            self.chains,
+            audit=self.audit,
+            clock=self.ledger_clock,
+        )
+
+    @cached_property
+    def restore_planner(self) -> RestorePlanner:
+        """Finds what a restored ledger has lost."""
+        from signer.restore.planner import RestorePlanner
+
+        return RestorePlanner(self.store, self.chains, self.tenants, self.ledger_clock)
+
+    @cached_property
+    def restorer(self) -> Restorer:
+        """Repeats what a restored ledger has lost; one approval is for all of it."""
+        from signer.restore.restorer import Restorer
+
+        return Restorer(
+            self.store,
+            self.networks,
+            rotation=self.build_rotation(),
+            revocation=Revocation(self.store, audit=self.audit, clock=self.clock),
+            failover=self.failover,
+            kill_switch=self.kill_switch,
+            tenant_admin=self.tenant_admin,
+            admin_audit=self.administration,
+            clock=self.ledger_clock,
+        )
+
+    # What answers callers about refunds and signatures.
+
+    @cached_property
+    def authenticator(self) -> JWTVerifier:
+        """Verifies bearer tokens."""
+        from api.auth.jwt_verifier import JWTVerifier
+
+        return JWTVerifier(
+            self.jwt_keys,
+            issuer=self.settings.jwt_issuer,
+            audience=self.settings.jwt_audience,
+            clock=self.clock,
+        )
+
+    @cached_property
+    def access(self) -> AccessPolicy:
+        """Limits, audits and refuses requests."""
+        from api.auth.authorization import AccessPolicy
+        from api.auth.rate_limits import RateLimits
+
+        limits = RateLimits.shared(
+            self.store,
+            refused=self.settings.rate_limit_refused,
+            administration=self.settings.rate_limit_admin,
+            client=self.settings.rate_limit_client,
+            tenants=self.tenants.requests_per_minute(),
+            clock=self.clock,
+        )
+        clock, tenants = self.ledger_clock, self.tenants
+        return AccessPolicy(self.store, limits, self.audit, clock, tenants)
+
+    def _wallets(self) -> list[str]:
+        return [key.address for key in self.ring.cached_keys()]
+
+    @cached_property
+    def refunds(self) -> RefundService:
+        """Accepts, lists and cancels refunds."""
+        from signer.refunds.service import RefundService
+
+        return RefundService(
+            self.store,
+            self.networks,
+            audit=self.audit,
+            wallets=self._wallets,
+            clock=self.ledger_clock,
+            tenants=self.tenants,
+            alerts=self.alerts,
+            policy=self.payment_policy,
+            meter=self._with_traces(self.shared_meter),
+        )
+
+    @cached_property
+    def explainer(self) -> Explainer:
+        """Explains the state of a refund."""
+        from signer.refunds.explain import Explainer
+
+        store, chains, clock = self.store, self.tenants_chains, self.ledger_clock
+        return Explainer(store, store, chains, clock, self.tenants)
+
+    @cached_property
+    def previewer(self) -> Previewer:
+        """Answers what would happen with a refund; opens no device."""
+        from signer.refunds.fee_monitor import FeeMonitor
+        from signer.refunds.preview import Previewer
+
+        return Previewer(
+            self.store,
+            self.store,
+            self.tenants_chains,
+            wallets=self._wallets,
+            clock=self.ledger_clock,
+            tenants=self.tenants,
+            fee_monitor=FeeMonitor(self.store, self.alerts, self.ledger_clock),
+            policy=self.payment_policy,
+        )
+
+    @cached_property
+    def transaction_sender(self) -> TransactionSender:
+        """Accepts what JSON-RPC's clients send, as refunds."""
+        from api.views.refunds import refund_answer
+        from signer.refunds.transaction_sender import TransactionSender
+
+        clock, nodes = self.ledger_clock, self.node_proxies
+        return TransactionSender(self.refunds, self.store, clock, refund_answer, nodes)
+
+    @cached_property
+    def signing(self) -> SigningService:
+        """Signs with the active key what callers ask for; reserves no nonce."""
+        from signer.refunds.payment_policy import own_keys
+        from signer.signing.known_addresses import KnownAddresses
+        from signer.signing.service import SigningService
+
+        return SigningService(
+            lambda: self.ring.active().signer,
+            self.policy,
+            self.networks,
+            self.ledger_clock,
+            states=SERVING,
+            known=KnownAddresses(
+                own_keys=lambda: own_keys(self.ring.cached_keys()),
+                denied=self.payment_policy.denied,
+                # The active key signs, from which the service pays.
+                is_service_wallet=lambda *_: True,
+            ),
+            blocks=self.store,
+        )
+
+    @cached_property
+    def event_feed(self) -> EventFeed:
+        """The events of tenants, for as long as they are kept."""
+        return EventFeed(self.store, self.settings.event_retention, self.ledger_clock)
+
+    @cached_property
+    def readiness(self) -> Callable[[], Readiness]:
+        """
+        Checks the dependencies of the process, for ``/readyz``.
+
+        A process that accepts refunds needs workers that prove the active key.  One
+        that has the key tests it itself.  No process asks a node: workers record what
+        they see.
+        """
+        from api.health import readiness
+        from api.metrics.workers import read_network_looks
+
+        role, store, clock = self.settings.serve_role, self.store, self.ledger_clock
+        workers, read = store.workers, read_network_looks
+        checks: dict[str, Check] = {
+            "database": store.check,
+            "signing": readiness.signing_check(self.kill_switch.stops),
+            "audit": readiness.sealing_check(
+                store.oldest_unsealed,
+                SealingMonitor(self.sealing_alert),
+                max_seconds=self.settings.audit_unsealed_seconds,
+                clock=self.clock,
+            ),
+        }
+        # The administrators' process tests the key itself.
+        proof = None if role is Role.ADMIN else store.active_key
+        checks["worker"] = readiness.worker_check(workers, proof, clock)
+        if self.settings.policy_dir is not None:
+            checks["policy"] = readiness.policy_check(lambda: self.policy.problem)
+
+        def is_delegated(name: str) -> bool:
+            look = read(find_running(workers(), clock())).get(name)
+            return role.has_key and look is not None and look.is_delegated
+
+        for name, chain in self.chains.items():
+            checks[f"wallet-{name}"] = readiness.wallet_check(
+                chain.network.chain_id,
+                store.wallets,
+                store.keys,
+                partial(is_delegated, name),
+            )
+            if role.has_key:
+                check = readiness.network_check(name, workers, read, clock)
+                checks[f"network-{name}"] = check
+        key = self.key_check if role.has_key else None
+        return readiness.ReadinessChecker(
+            checks, key, store.active_key, needs_key=role is not Role.ADMIN
+        )
+
+    # What moves refunds and delivers events, in a worker.
+
+    @cached_property
+    def lifecycle(self) -> Lifecycle:
+        """Takes refunds from one state to the next."""
+        from api.views.refunds import refund_answer
+        from signer.refunds.lifecycle import Lifecycle
+        from signer.refunds.nonces import NonceManager
+        from signer.refunds.transaction_signer import TransactionSigner
+
+        return Lifecycle(
+            self.store,
+            self.chains,
+            TransactionSigner(
+                self.ring,
+                self.ledger_clock,
+                self.payment_policy,
+                lambda: self.backend.concurrency,
+            ),
+            NonceManager(self.store, self.ring, self.ledger_clock, self.tenants),
+            self.ledger_clock,
+            audit=self.audit,
+            alerts=self.alerts,
+            tenants=self.tenants,
+            answer=refund_answer,
+        )
+
+    @cached_property
+    def worker(self) -> Worker:
+        """Sends, resends and confirms refunds."""
+        from signer.keys.proof import KeyProof
+        from signer.refunds.automatic_stop import AutomaticStop
+        from signer.refunds.confirmations import ConfirmationTracker
+        from signer.refunds.worker import Worker
+
+        alarm, meter = RowAlarm(self.alerts), self._with_traces(self.meter)
+        store, clock = self.store, self.ledger_clock
+        return Worker(
+            store,
+            self.lifecycle,
+            confirmation_tracker=ConfirmationTracker(
+                store, self.chains, clock, alarm, meter=meter
+            ),
+            ring=self.ring,
+            retirement=KeyRetirement(store, self.audit, self.clock),
+            key_proof=KeyProof(store, self.ring, self.key_check, clock),
+            automatic_stop=AutomaticStop(
+                store,
+                self.kill_switch,
+                self.networks,
+                clock,
+                tenant_admin=self.tenant_admin,
+                alerts=self.alerts,
+                alarm=alarm,
+            ),
+            chains=self.chains,
+            clock=clock,
+            alarm=alarm,
+            heartbeat=self.heartbeat,
+            meter=meter,
+        )
+
+    @cached_property
+    def heartbeat(self) -> Heartbeat:
+        """Records the passes of this worker, with what it measures."""
+        return Heartbeat(self.store, self.ledger_clock, self.meter.text)
+
+    @cached_property
+    def webhook_dispatcher(self) -> WebhookDispatcher:
+        """Sequences events, and sends them to webhooks."""
+        from api.views.events import event_document
+        from signer.webhooks.dispatcher import WebhookDispatcher
+
+        return WebhookDispatcher(
+            self.store,
+            self.webhook_sender,
+            self.webhook_endpoints,
+            document=event_document,
+            alerts=self.alerts,
+            clock=self.ledger_clock,
+            retention=EventRetention(
+                self.store, self.settings.event_retention, self.ledger_clock
+            ),
+        )
