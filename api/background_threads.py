@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from threading import Event, Thread
 
-from api.bootstrap import accept_rules
+from api.bootstrap import accept_rules, prepare_rules
 from api.container import Container
 from signer.audit.sealer import Sealer
 from signer.config.policy_files import read_policy_files
@@ -88,7 +88,7 @@ def start_policy_reload(container: Container, process: str) -> None:
         container.policy,
         container.policy_files,
         read=partial(read_policy_files, directory),
-        prepare=partial(container.prepare_policy, directory),
+        prepare=partial(prepare_rules, container, directory),
         accept=partial(accept_rules, container, process),
         audit=container.audit,
         alerts=container.alerts,

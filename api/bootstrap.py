@@ -10,22 +10,10 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from api.backend_factories import (
-    open_backend,
-    open_chains,
-    open_node_proxies,
-    open_notifier,
-    open_screening,
-    open_store,
-    open_token_keys,
-    open_tracer,
-    open_treasury,
-    open_webhook_sender,
-    refusing_store_errors,
-    require_tracing,
-)
+from api.backend_factories import refusing_store_errors, require_tracing
 from api.container import Container
 from api.mac_key import open_row_macs
 from signer.config.digest import Configuration
@@ -37,6 +25,7 @@ from signer.model.audit_record import WORKER
 
 if TYPE_CHECKING:
     from signer.keys.signer import Signer
+    from signer.policy.policy import Policy
 
 
 _DEVICE_SECONDS = 3.0
@@ -47,19 +36,7 @@ def build_container(
     environ: Mapping[str, str] = os.environ, *, is_worker: bool = False
 ) -> Container:
     """Return a container to look at ledger and chains; nothing is opened or checked."""
-    return Container(
-        environ=environ,
-        open_store=open_store,
-        open_backend=partial(open_backend, environ=environ, is_worker=is_worker),
-        open_chains=open_chains,
-        open_notifier=open_notifier,
-        open_jwt_keys=open_token_keys,
-        open_webhook_sender=open_webhook_sender,
-        open_tracer=open_tracer,
-        open_screening=open_screening,
-        open_treasury=open_treasury,
-        open_node_proxies=open_node_proxies,
-    )
+    return Container(environ=environ, is_worker=is_worker)
 
 
 def build_admin_container(environ: Mapping[str, str] = os.environ) -> Container:
@@ -196,6 +173,34 @@ def record_start(container: Container, process: str) -> None:
         if process == WORKER.name:
             container.limits_guard.accept(WORKER)
         _record(container, process, container.configuration)
+
+
+def prepare_rules(
+    container: Container, directory: Path, rules: Mapping[str, str]
+) -> Policy:
+    """
+    Return the policy with the own *rules* of *directory*, as its examples expect it.
+
+    Raises:
+        ConfigurationError: ``limits-raised`` or ``policy-invalid``.
+        StoreError: The ledger does not answer.
+    """
+    from signer.config.policy_files import read_own_examples
+
+    configuration = container.build_configuration(rules)
+    container.build_limits_guard(configuration).require_approved()
+    policy, text = container.compile_policy(rules), read_own_examples(directory)
+    if text is not None:
+        # They import eth-account, which few processes need.
+        from signer.policy.examples import require_examples
+        from signer.policy.surroundings import KnownNetwork
+
+        known = {
+            name: KnownNetwork.of(name, network)
+            for name, network in container.networks.items()
+        }
+        require_examples(policy, text, known, container.tenants)
+    return policy
 
 
 def accept_rules(

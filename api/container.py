@@ -12,7 +12,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, partial
 from ipaddress import ip_network
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from api import backend_factories as backends
@@ -26,7 +25,7 @@ from signer.audit.sealing_monitor import SealingAlert, SealingMonitor
 from signer.config.deny_list import DenyList
 from signer.config.digest import Configuration, read_configuration
 from signer.config.networks import Network, load_networks
-from signer.config.policy_files import read_own_examples, read_policy_files
+from signer.config.policy_files import read_policy_files
 from signer.config.settings import Role, Settings
 from signer.config.tenants import TenantRegistry, check_tenants, load_tenants
 from signer.errors import ConfigurationError, Refusal
@@ -35,30 +34,22 @@ from signer.keys.reinstatement import Reinstatement
 from signer.keys.retirement import KeyRetirement
 from signer.keys.revocation import Revocation
 from signer.model.audit_record import Operation
-from signer.model.key import SERVING
 from signer.model.worker_row import find_running
-from signer.ports import (
-    BackendConfig,
-    BackendPlugin,
-    Clock,
-    KeyDirectory,
-    Ledger,
-    Meter,
-    Meters,
-    NodeProxy,
-    Notifier,
-    ScreeningService,
-    WebhookSender,
-    utc_now,
-)
+from signer.ports.backend_plugin import BackendConfig, BackendPlugin
+from signer.ports.clock import Clock, utc_now
+from signer.ports.key_backend import KeyDirectory
+from signer.ports.ledger import Ledger
+from signer.ports.meter import Meter, Meters
+from signer.ports.node_proxy import NodeProxy
+from signer.ports.screening_service import ScreeningService
 from signer.ports.treasury import Treasury
+from signer.ports.webhook_sender import Notifier, WebhookSender
 from signer.refunds.heartbeat import Heartbeat
 from signer.refunds.kill_switch import KillSwitch
 from signer.refunds.ledger_clock import LedgerClock
 from signer.refunds.row_alarm import RowAlarm
 from signer.refunds.tenant_admin import TenantAdmin
 from signer.startup.limits_guard import LimitsGuard
-from signer.startup.policy_reload import Rules
 from signer.webhooks.delivery_admin import DeliveryAdmin
 from signer.webhooks.endpoint import Endpoints
 from signer.webhooks.event_feed import EventFeed
@@ -67,8 +58,6 @@ from signer.webhooks.signatures import PublicKey
 
 
 if TYPE_CHECKING:
-    from prometheus_client.registry import Collector
-
     from api.auth.authorization import AccessPolicy
     from api.auth.jwt_verifier import JWTVerifier
     from api.auth.verification_keys import KeySource
@@ -92,12 +81,11 @@ if TYPE_CHECKING:
     from signer.refunds.preview import Previewer
     from signer.refunds.service import RefundService
     from signer.refunds.sweep import Sweeper
-    from signer.refunds.transaction_sender import TransactionSender
     from signer.refunds.worker import Worker
     from signer.restore.planner import RestorePlanner
     from signer.restore.restorer import Restorer
     from signer.row_macs import RowMACs
-    from signer.signing.service import SigningService
+    from signer.startup.policy_reload import Rules
     from signer.webhooks.dispatcher import WebhookDispatcher
 
 
@@ -346,30 +334,6 @@ class Container:
         tracer = backends.open_tracer(self.settings, self.ledger_clock)
         return meter if tracer is None else Meters(meter, tracer)
 
-    @cached_property
-    def collectors(self) -> Sequence[Collector]:
-        """Read what ``/metrics`` reports."""
-        from api.metrics.ledger import LedgerCollector
-        from api.metrics.workers import WorkersCollector
-
-        signing = self.checkpoint_settings
-        ledger = LedgerCollector(
-            self.store,
-            self.ledger_clock,
-            None if signing is None else signing.verify,
-            networks=self.networks,
-            tenants=self.tenants.tenants or (),
-            rules=lambda: [rule.name for rule in self.policy.rules],
-        )
-        return ledger, WorkersCollector(self.store, self.ledger_clock)
-
-    @cached_property
-    def figures(self) -> Collector:
-        """CPU, memory and connections of this server, for ``/metrics``."""
-        from api.metrics.process import server_figures
-
-        return server_figures(self.store.connections)
-
     # The rules in force, and who must approve changes of them.
 
     @cached_property
@@ -427,28 +391,6 @@ class Container:
         own = [PolicyFile(name, text) for name, text in rules.items()]
         defaults = service_files(self.networks, self.tenants)
         return Policy.compile(defaults, own, self.shared_meter)
-
-    def prepare_policy(self, directory: Path, rules: Rules) -> Policy:
-        """
-        Return the policy with the *rules* of *directory*, as its examples expect it.
-
-        Raises:
-            ConfigurationError: ``limits-raised`` or ``policy-invalid``.
-            StoreError: The ledger does not answer.
-        """
-        configuration = self.build_configuration(rules)
-        self.build_limits_guard(configuration).require_approved()
-        policy, text = self.compile_policy(rules), read_own_examples(directory)
-        if text is not None:
-            from signer.policy.examples import require_examples
-            from signer.policy.surroundings import KnownNetwork
-
-            known = {
-                name: KnownNetwork.of(name, network)
-                for name, network in self.networks.items()
-            }
-            require_examples(policy, text, known, self.tenants)
-        return policy
 
     @cached_property
     def payment_policy(self) -> PaymentPolicy:
@@ -697,37 +639,6 @@ class Container:
             tenants=self.tenants,
             fee_monitor=FeeMonitor(self.store, self.alerts, self.ledger_clock),
             policy=self.payment_policy,
-        )
-
-    @cached_property
-    def transaction_sender(self) -> TransactionSender:
-        """Accepts what JSON-RPC's clients send, as refunds."""
-        from api.views.refunds import refund_answer
-        from signer.refunds.transaction_sender import TransactionSender
-
-        clock, nodes = self.ledger_clock, self.node_proxies
-        return TransactionSender(self.refunds, self.store, clock, refund_answer, nodes)
-
-    @cached_property
-    def signing(self) -> SigningService:
-        """Signs with the active key what callers ask for; reserves no nonce."""
-        from signer.refunds.payment_policy import own_keys
-        from signer.signing.known_addresses import KnownAddresses
-        from signer.signing.service import SigningService
-
-        return SigningService(
-            lambda: self.ring.active().signer,
-            self.policy,
-            self.networks,
-            self.ledger_clock,
-            states=SERVING,
-            known=KnownAddresses(
-                own_keys=lambda: own_keys(self.ring.cached_keys()),
-                denied=self.payment_policy.denied,
-                # The active key signs, from which the service pays.
-                is_service_wallet=lambda *_: True,
-            ),
-            blocks=self.store,
         )
 
     @cached_property

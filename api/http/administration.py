@@ -21,6 +21,9 @@ from api.http.metrics import Metrics, OpenMetrics
 from api.http.middleware import AuthorizationMiddleware
 from api.http.stops import SigningResume, SigningStop, Stops
 from api.http.tenants import TenantBlocking, TenantUnblocking
+from api.metrics.ledger import LedgerCollector
+from api.metrics.process import server_figures
+from api.metrics.workers import WorkersCollector
 
 
 if TYPE_CHECKING:
@@ -51,9 +54,23 @@ def add_administration(
         BreakingGlass(approvals.break_glass),
     )
     _add_webhooks(app, container)
-    metrics = OpenMetrics if container.settings.metrics_open else Metrics
-    app.add_route("/metrics", metrics(container.collectors, container.figures))
+    app.add_route("/metrics", _open_metrics(container))
     add_console(app, container, authorization)
+
+
+def _open_metrics(container: Container) -> Metrics:
+    signing, store = container.checkpoint_settings, container.store
+    ledger = LedgerCollector(
+        store,
+        container.ledger_clock,
+        None if signing is None else signing.verify,
+        networks=container.networks,
+        tenants=container.tenants.tenants or (),
+        rules=lambda: [rule.name for rule in container.policy.rules],
+    )
+    workers = WorkersCollector(store, container.ledger_clock)
+    resource = OpenMetrics if container.settings.metrics_open else Metrics
+    return resource([ledger, workers], server_figures(store.connections))
 
 
 def _add_webhooks(app: "App", container: Container) -> None:

@@ -10,6 +10,11 @@ from api.http.json_rpc.methods import Methods
 from api.http.json_rpc.reads import Reads
 from api.http.signing import MessageSigning, TypedDataSigning
 from api.http.waiting_requests import WaitingRequests
+from api.views.refunds import refund_answer
+from signer.model.key import SERVING
+from signer.refunds.payment_policy import own_keys
+from signer.refunds.transaction_sender import TransactionSender
+from signer.signing.known_addresses import KnownAddresses
 from signer.signing.service import SigningService
 
 
@@ -21,25 +26,55 @@ def add_signing(app: "App", container: Container, waiting: WaitingRequests) -> N
     """Add ``/rpc`` and the routes under ``/v1/sign``."""
     tenants = container.tenants
 
-    def open_signing() -> SigningService:
-        return container.signing  # Not before a request: it compiles the policy.
-
+    # Not before a request: it compiles the policy.
+    open_signing = cache(lambda: _open_signing(container))
     app.add_route("/v1/sign/message", MessageSigning(open_signing, tenants))
     app.add_route("/v1/sign/typed-data", TypedDataSigning(open_signing, tenants))
-    open_methods = cache(lambda: _open_methods(container))
+    open_methods = cache(lambda: _open_methods(container, open_signing()))
     endpoint = JSONRPC(open_methods, container.access, tenants, waiting)
     app.add_route("/rpc", endpoint)
     app.add_route("/rpc/{network}", endpoint)
 
 
-def _open_methods(container: Container) -> Mapping[str, Methods]:
+def _open_signing(container: Container) -> SigningService:
+    """Return what signs with the active key; it reserves no nonce."""
+    return SigningService(
+        lambda: container.ring.active().signer,
+        container.policy,
+        container.networks,
+        container.ledger_clock,
+        states=SERVING,
+        known=KnownAddresses(
+            own_keys=lambda: own_keys(container.ring.cached_keys()),
+            denied=container.payment_policy.denied,
+            # The active key signs, from which the service pays.
+            is_service_wallet=lambda *_: True,
+        ),
+        blocks=container.store,
+    )
+
+
+def open_transaction_sender(container: Container) -> TransactionSender:
+    """Return what accepts the transactions of clients, as refunds."""
+    return TransactionSender(
+        container.refunds,
+        container.store,
+        container.ledger_clock,
+        refund_answer,
+        container.node_proxies,
+    )
+
+
+def _open_methods(
+    container: Container, signing: SigningService
+) -> Mapping[str, Methods]:
     """Return the methods of each network, by its name."""
-    sender = container.transaction_sender
+    sender = open_transaction_sender(container)
     return {
         name: Methods(
             name,
             network,
-            container.signing,
+            signing,
             sender,
             container.refunds,
             Reads(

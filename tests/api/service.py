@@ -12,7 +12,6 @@ from api.auth.authorization import AccessPolicy
 from api.auth.jwt_verifier import JWTVerifier
 from api.auth.rate_limits import RateLimits
 from api.auth.verification_keys import KeySet, bind
-from api.backend_factories import open_webhook_sender
 from api.container import Container
 from api.health.readiness import Readiness
 from signer.audit.log import AuditLog
@@ -174,15 +173,12 @@ def container_over(
     keys = KeySet(only=bind(ES256_KEY.public_key(), "ES256"))
     container = Container(
         environ={"APP_ENV": "test", "JWT_ISSUER": ISSUER, "JWT_AUDIENCE": AUDIENCE},
-        open_store=lambda _: store,
-        open_backend=lambda _: backend,
-        open_chains=lambda *_: chains,
-        open_notifier=lambda _: notifier,
-        open_jwt_keys=lambda _: keys,
-        open_webhook_sender=open_webhook_sender,
-        open_node_proxies=lambda names: dict.fromkeys(names, ScriptedProxy()),
         clock=clock,
     )
+    container.store, container.backend = store, backend
+    container.chains = container.tenants_chains = chains
+    container.notifier, container.jwt_keys = notifier, keys
+    container.node_proxies = dict.fromkeys(chains, ScriptedProxy())
     container.ledger_clock = clock
     container.networks = {name: chain.network for name, chain in chains.items()}
     return container

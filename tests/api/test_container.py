@@ -1,8 +1,8 @@
 """The container opens only what a command uses."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import timedelta
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NoReturn, cast
@@ -15,6 +15,7 @@ from api.bootstrap import (
     accept_rules,
     build_admin_container,
     build_container,
+    prepare_rules,
     record_start,
 )
 from api.container import Container
@@ -42,20 +43,31 @@ class _OpenedError(Exception):
     pass
 
 
-def _refuse_to_open(*_: object) -> NoReturn:
-    raise _OpenedError
+class _ClosedContainer(Container):
+    """Opening a device, chain or token key fails, until there is a ``device``."""
+
+    device: KeyDirectory | None = None
+
+    @cached_property
+    def backend(self) -> KeyDirectory:
+        if self.device is None:
+            raise _OpenedError
+        return self.device
+
+    @cached_property
+    def chains(self) -> NoReturn:
+        raise _OpenedError
+
+    @cached_property
+    def jwt_keys(self) -> NoReturn:
+        raise _OpenedError
 
 
 @pytest.fixture
-def container(sqlite_store: SQLStore) -> Container:
+def container(sqlite_store: SQLStore) -> _ClosedContainer:
     """A container over a ledger; opening a device, chain or token key fails."""
-    container = replace(
-        container_over(sqlite_store, cast("KeyDirectory", object()), {}),
-        open_backend=_refuse_to_open,
-        open_chains=_refuse_to_open,
-        open_jwt_keys=_refuse_to_open,
-    )
-    container.networks = {}
+    container = _ClosedContainer(environ={"APP_ENV": "test"})
+    container.store, container.networks = sqlite_store, {}
     return container
 
 
@@ -83,11 +95,11 @@ def test_only_requests_need_token_keys(
         _ = container.authenticator
 
 
-def test_a_part_that_failed_is_opened_again(container: Container) -> None:
+def test_a_part_that_failed_is_opened_again(container: _ClosedContainer) -> None:
     with pytest.raises(_OpenedError):
         _ = container.backend
     device = cast("KeyDirectory", object())
-    container.open_backend = lambda _: device
+    container.device = device
 
     assert container.backend is device
 
@@ -188,14 +200,14 @@ def test_rules_must_decide_as_their_examples(
 ) -> None:
     """A folder without examples is not compared with any."""
     rules = {"own.cedar": _RULE}
-    prepared = container.prepare_policy(tmp_path, rules)
+    prepared = prepare_rules(container, tmp_path, rules)
     (tmp_path / "examples.toml").write_text(_EXAMPLE.format("refuse"))
-    again = container.prepare_policy(tmp_path, rules)
+    again = prepare_rules(container, tmp_path, rules)
     (tmp_path / "examples.toml").write_text(_EXAMPLE.format("allow"))
 
     assert prepared.hash == again.hash == container.compile_policy(rules).hash
     with pytest.raises(ConfigurationError, match="'a digest'"):
-        container.prepare_policy(tmp_path, rules)
+        prepare_rules(container, tmp_path, rules)
 
 
 def test_unapproved_rules_are_not_compiled(
@@ -206,7 +218,7 @@ def test_unapproved_rules_are_not_compiled(
     container.approvals.required = True
 
     with pytest.raises(ConfigurationError, match="limits-raised"):
-        container.prepare_policy(tmp_path, {"own.cedar": "not a rule"})
+        prepare_rules(container, tmp_path, {"own.cedar": "not a rule"})
 
 
 @pytest.mark.parametrize(("process", "version"), [("worker", 1), ("api", 0)])

@@ -56,11 +56,11 @@ def _use_node(container: Container, url: str) -> None:
     """Let *container* ask the node at *url*, also for ``/readyz``."""
     network = container.networks["local"]
 
-    def open_chains(*_: object) -> Mapping[str, Chain]:
+    def open_chains() -> Mapping[str, Chain]:
         chain = JSONRPCChain([url], timeout=_PATIENCE, chain_id=network.chain_id)
         return {"local": Chain(network, chain)}
 
-    container.open_chains = open_chains
+    container.chains, container.tenants_chains = open_chains(), open_chains()
     container.node_proxies = {"local": JSONRPCProxy([url], timeout=_PATIENCE)}
     check = partial(check_chain, "local", network, container.chains["local"].client)
     checks: Mapping[str, Check] = {

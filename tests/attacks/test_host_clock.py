@@ -9,6 +9,7 @@ import pytest
 from falcon.testing import TestClient
 
 from api.container import Container
+from api.http.signing_routes import open_transaction_sender
 from signer.errors import LimitReachedError
 from signer.model.audit_record import Actor
 from signer.model.refund import Status
@@ -98,7 +99,7 @@ def test_a_wrong_clock_pays_no_call_twice(world: World, seconds: float) -> None:
         world.signer.address, CHAIN_ID, "TUSD", CUSTOMER, "1.000000"
     )
     accepted = [
-        _container(world, hours=hours).transaction_sender.accept(
+        open_transaction_sender(_container(world, hours=hours)).accept(
             transfer, "local", "shop", Actor("shop")
         )
         for hours in (0, seconds / 3600, 0)

@@ -265,12 +265,12 @@ def add_crash_points(
         for name, chain in container.chains.items()
     }
     store = cast("Ledger", CrashingStore(container.store, points))
-    crashing = replace(
-        container, open_store=lambda _: store, open_chains=lambda *_: chains
-    )
+    crashing = replace(container)
+    crashing.store = store
+    crashing.chains = crashing.tenants_chains = chains
     if role != "api":
         directory = CrashingPort(container.backend, "backend", points)
-        crashing.open_backend = lambda _: cast("KeyDirectory", directory)
+        crashing.backend = cast("KeyDirectory", directory)
     return crashing
 
 

@@ -355,12 +355,12 @@ def test_a_preview_makes_no_node_unresponsive_for_others(
     fake_node.script("eth_getCode", NodeResult("0x60"))
     fake_node.script("eth_call", Computed(lambda _: f"0x{6:064x}"))
 
-    def open_chains(*_: object) -> Mapping[str, Chain]:
+    def open_chains() -> Mapping[str, Chain]:
         client = JSONRPCChain([fake_node.url], 0.3, network.chain_id)
         return {"local": Chain(network, client)}
 
     container = build_container(sqlite_store, clock)
-    container.open_chains = open_chains
+    container.chains, container.tenants_chains = open_chains(), open_chains()
     client = TestClient(create_app(container))
     answers = [preview(client).json for _ in range(2)]
     check_chain("local", network, container.chains["local"].client)

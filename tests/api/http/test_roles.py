@@ -1,7 +1,7 @@
 """Which routes a process serves, by its role, and what each application opens."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from functools import cached_property
 from typing import NoReturn
 
 import pytest
@@ -167,8 +167,10 @@ def test_no_metrics_are_open_beside_refunds(
     assert client.simulate_get("/metrics").status_code == 404
 
 
-def _refuse_to_open(*_: object) -> NoReturn:
-    raise AssertionError("the device was opened")
+class _WithoutDevice(Container):
+    @cached_property
+    def backend(self) -> NoReturn:
+        raise AssertionError("the device was opened")
 
 
 def test_refunds_are_accepted_without_a_device(
@@ -176,8 +178,9 @@ def test_refunds_are_accepted_without_a_device(
 ) -> None:
     """Every route of refunds works in a process that cannot open a key."""
     prepared = build_container(sqlite_store, clock, pace=pace)
-    container = replace(prepared, open_backend=_refuse_to_open)
-    for part in ("networks", "ledger_clock", "tenants", "access"):
+    container = _WithoutDevice(environ=prepared.environ, clock=prepared.clock)
+    opened = ("store", "chains", "tenants_chains", "jwt_keys", "notifier")
+    for part in (*opened, "networks", "ledger_clock", "tenants", "access"):
         setattr(container, part, getattr(prepared, part))
     client = TestClient(create_app(_with_role(container, Role.REFUNDS)))
     accepted = post(client, BODY, Prefer="respond-async")

@@ -114,7 +114,7 @@ def test_each_decision_is_counted(
     """By its path and rule, for the metrics; a malformed request needs none."""
     sign(client, "message", message="hello")
     sign(client, "message", message=7)
-    call(client, "personal_sign", "0x00", container.signing.address())
+    call(client, "personal_sign", "0x00", container.ring.active().signer.address)
     container.shared_meter.flush(sqlite_store, clock)
 
     assert read_shared(sqlite_store.shared_counts()).of(DECISIONS) == {

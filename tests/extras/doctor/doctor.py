@@ -4,18 +4,17 @@ import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from api.backend_factories import open_store
-from api.bootstrap import build_container
+from api.container import Container
 from api.extras.doctor.commands import all_checks
 from api.extras.doctor.context import DoctorContext
 from signer.audit.checkpoints import CheckpointKey
-from signer.config.settings import Settings
 from signer.diagnostics import CheckResult, run_checks
 from signer.ports.ledger import Ledger
 from tests.fixtures.chain import DevChain
@@ -52,15 +51,17 @@ def run_doctor(
     given = {**environ, **changed}
     with ExitStack() as sealers:
 
-        def open_sealed(settings: Settings) -> Ledger:
-            store = open_store(settings)
-            sealers.enter_context(sealing(store))
-            return store
+        class SealedContainer(Container):
+            @cached_property
+            def store(self) -> Ledger:
+                store = open_store(self.settings)
+                sealers.enter_context(sealing(store))
+                return store
 
-        container = build_container(
-            {name: value for name, value in given.items() if value is not None}
+        container = SealedContainer(
+            environ={name: value for name, value in given.items() if value is not None}
         )
-        context = DoctorContext(replace(container, open_store=open_sealed))
+        context = DoctorContext(container)
         return {result.name: result for result in run_checks(all_checks(context))}
 
 
