@@ -700,7 +700,6 @@ class Container:
     @cached_property
     def lifecycle(self) -> Lifecycle:
         """Takes refunds from one state to the next."""
-        from api.views.refunds import refund_answer
         from signer.refunds.lifecycle import Lifecycle
         from signer.refunds.nonces import NonceManager
         from signer.refunds.transaction_signer import TransactionSigner
@@ -719,7 +718,6 @@ class Container:
             audit=self.audit,
             alerts=self.alerts,
             tenants=self.tenants,
-            answer=refund_answer,
         )
 
     @cached_property

@@ -10,7 +10,6 @@ from api.http.json_rpc.methods import Methods
 from api.http.json_rpc.reads import Reads
 from api.http.signing import MessageSigning, TypedDataSigning
 from api.http.waiting_requests import WaitingRequests
-from api.views.refunds import refund_answer
 from signer.model.key import SERVING
 from signer.refunds.payment_policy import own_keys
 from signer.refunds.transaction_sender import TransactionSender
@@ -60,7 +59,6 @@ def open_transaction_sender(container: Container) -> TransactionSender:
         container.refunds,
         container.store,
         container.ledger_clock,
-        refund_answer,
         container.node_proxies,
     )
 
