@@ -47,10 +47,6 @@ _COMMANDS = {
         "api.cli.policy:policy",
         "Show, test and explain what may be signed.",
     ),
-    "reconcile": (
-        "api.cli.reconcile:reconcile",
-        "Compare refunds, fees and balances with the chain.",
-    ),
     "refund": (
         "api.cli.refunds:refund",
         "List, explain, submit and export refunds.",

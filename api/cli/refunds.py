@@ -9,7 +9,6 @@ import click
 
 from api.cli.lazy import LazyGroup
 from api.cli.output import Result, reports
-from api.cli.refund_export import export_file
 from api.cli.refund_list import list_refunds
 from api.cli.refund_submit import submit_file
 from signer.errors import NotFoundError
@@ -25,7 +24,6 @@ def refund() -> None:
 
 
 refund.add_command(submit_file)
-refund.add_command(export_file)
 refund.add_command(list_refunds)
 
 

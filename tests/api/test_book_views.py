@@ -8,19 +8,19 @@ from typing import Any
 
 import pytest
 
-from api.views.book_files import books_csv, books_html
-from api.views.books import (
+from api.extras.books.entries import Code, Difference, Period
+from api.extras.books.reports import (
     MOST_LISTED,
     BookReport,
+    books_csv,
     books_document,
+    books_html,
     books_lines,
     describe,
     read_openings,
     summary,
 )
 from api.views.csv_files import safe_cell
-from signer.books.differences import Code, Difference
-from signer.books.period import Period
 from signer.errors import ChainUnavailableError, InvalidInputError
 from signer.ports.clock import utc_now
 from tests.support.books import START, TOKEN, WALLET, Books

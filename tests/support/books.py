@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from itertools import count
 
-from signer.books.balances import Openings
-from signer.books.network_books import BookKeeper, Event, NetworkBooks
-from signer.books.period import Period
+from api.extras.books.accounts import Openings
+from api.extras.books.entries import Period
+from api.extras.books.network_books import BookKeeper, Event, NetworkBooks
 from signer.chain.erc20 import encode_transfer
 from signer.config.networks import Network
 from signer.errors import ChainUnavailableError, RowNotAuthenticError

@@ -17,12 +17,12 @@ from eth_account import Account
 from eth_utils.crypto import keccak
 from sqlalchemy import Connection, insert
 
-from api.cli.book_periods import with_progress
 from api.cli.dates import parse_moment
+from api.extras.books.commands import with_progress
+from api.extras.books.network_books import Progress
 from backends.sql import SQLStore
 from backends.sql.schema import transactions
 from dev import stablecoin as coin
-from signer.books.network_books import Progress
 from signer.chain.erc20 import encode_transfer
 from signer.model.refund import Refund, Status
 from tests.api.commands import Finished, Run

@@ -3,8 +3,8 @@
 import re
 from pathlib import Path
 
+from api.extras.books.entries import Code
 from api.views.codes import load_codes
-from signer.books.differences import Code
 
 
 ROOT = Path(__file__).resolve().parents[3]

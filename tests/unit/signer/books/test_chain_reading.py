@@ -6,10 +6,9 @@ from datetime import timedelta
 
 import pytest
 
-from signer.books.accounts import Account
-from signer.books.balances import Openings
-from signer.books.network_books import BookKeeper, NetworkBooks, Progress
-from signer.books.period import Period, find_blocks
+from api.extras.books.accounts import Account, Openings
+from api.extras.books.entries import Period, find_blocks
+from api.extras.books.network_books import BookKeeper, NetworkBooks, Progress
 from signer.errors import ChainUnavailableError, InvalidInputError
 from signer.model.refund import COIN_ADDRESS
 from tests.support.books import (
@@ -147,7 +146,7 @@ def test_many_unknown_transactions_are_not_searched_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Each search costs many requests; all are reported."""
-    monkeypatch.setattr("signer.books.comparison._MOST_SEARCHES", 1)
+    monkeypatch.setattr("api.extras.books.comparison._MOST_SEARCHES", 1)
     books = Books()
     for _ in range(3):
         books.chain.mine()

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from signer.books.differences import Code, Difference
+from api.extras.books.entries import Code, Difference
 from signer.model.refund import COIN_ADDRESS, Kind, Status
 from signer.model.wallet import NOOP_MARK
 from signer.ports.book_reader import Attempt, NonceEntry
@@ -463,7 +463,7 @@ def test_marked_payments_beyond_the_limit_are_not_looked_up(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Their refunds are not searched for, so that the memory is bounded."""
-    monkeypatch.setattr("signer.books.comparison._MOST_MARKED", 1)
+    monkeypatch.setattr("api.extras.books.comparison._MOST_MARKED", 1)
     books = _shop()
     _marked_twice(books)
     _marked_twice(books)

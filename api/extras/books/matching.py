@@ -4,9 +4,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from signer.books.assets import Assets
-from signer.books.differences import Code, Difference
-from signer.books.used_nonces import NO_NONCE, Payment, UsedNonce
+from api.extras.books.entries import (
+    NO_NONCE,
+    Assets,
+    Code,
+    Difference,
+    Payment,
+    UsedNonce,
+)
 from signer.model.refund import COIN_ADDRESS, Kind, Refund, Status
 from signer.ports.book_reader import NonceEntry
 from signer.ports.chain_history import Settled

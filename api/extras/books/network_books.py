@@ -3,20 +3,19 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from signer.books.accounts import Account
-from signer.books.assets import Assets
-from signer.books.balances import BalanceBook, Openings
-from signer.books.comparison import Comparison
-from signer.books.differences import Difference
-from signer.books.period import (
+from api.extras.books.accounts import Account, BalanceBook, Openings
+from api.extras.books.comparison import Comparison
+from api.extras.books.entries import (
     REORGANISED,
+    Assets,
     BlockRange,
+    Difference,
     Period,
+    UsedNonce,
     find_blocks,
     header_at,
     windows,
 )
-from signer.books.used_nonces import UsedNonce
 from signer.config.networks import Network
 from signer.errors import ChainUnavailableError
 from signer.ports.book_reader import BookReader

@@ -1,0 +1,299 @@
+"""What the books are about: a period's blocks, assets, used nonces and differences."""
+
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Self
+
+from signer.amounts import format_units
+from signer.chain.chain import COIN_DECIMALS
+from signer.chain.erc20 import read_mark
+from signer.config.networks import Network
+from signer.errors import InvalidInputError
+from signer.model.refund import COIN, COIN_ADDRESS
+from signer.ports.book_reader import Attempt, BookToken, NonceEntry
+from signer.ports.chain_history import ChainHistory, Header, Settled, TokenTransfer
+
+
+LATE_SECONDS = 3600
+"""How long a worker may take to see that a transaction is final."""
+
+REORGANISED = "the chain was reorganised while it was read: run the command again"
+
+_WINDOW = 2000
+"""Blocks of one window; nodes may return fewer at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Period:
+    """A period from *start* up to, and without, *end*; both are in UTC."""
+
+    start: datetime
+    end: datetime
+
+    def __post_init__(self) -> None:
+        """Raise ``InvalidInputError`` if the period is empty."""
+        if self.start >= self.end:
+            raise InvalidInputError("must be later than --from", field="--to")
+
+
+@dataclass(frozen=True, slots=True)
+class BlockRange:
+    """
+    The final blocks of a period, from *first* to *last*, both included.
+
+    ``final`` is the height of the newest final block.  Refunds in blocks before
+    ``late_before`` have been final for so long that the ledger should know.
+    """
+
+    first: Header
+    last: Header
+    final: int
+    late_before: int
+
+    @property
+    def numbers(self) -> tuple[int, int]:
+        """The numbers of both blocks."""
+        return self.first.block.number, self.last.block.number
+
+    @property
+    def count(self) -> int:
+        """How many blocks there are."""
+        first, last = self.numbers
+        return last - first + 1
+
+
+def find_blocks(
+    history: ChainHistory, period: Period, confirmations: int
+) -> BlockRange:
+    """
+    Return the blocks of *period* that have *confirmations*.
+
+    The genesis block is left out: it has no block before it, whose state is the opening
+    one, and no transactions.
+
+    Raises:
+        InvalidInputError: No block of the period is final yet.
+        ChainUnavailableError: As ``ChainHistory``.
+    """
+    final = history.latest_block().number - confirmations + 1
+
+    def find_first(timestamp: float) -> int:
+        return bisect_left(
+            range(final + 1),
+            timestamp,
+            key=lambda number: header_at(history, number).timestamp,
+        )
+
+    first = max(1, find_first(period.start.timestamp()))
+    last = find_first(period.end.timestamp()) - 1
+    if last < first:
+        raise InvalidInputError(
+            "has no final block yet: choose an earlier --from, or wait",
+            field="the period",
+        )
+    newest = header_at(history, final)
+    return BlockRange(
+        header_at(history, first),
+        header_at(history, last),
+        final,
+        find_first(newest.timestamp - LATE_SECONDS),
+    )
+
+
+def windows(first: int, last: int) -> Iterator[tuple[int, int]]:
+    """
+    Yield the first and last block of each part of the blocks from *first* to *last*.
+
+    >>> list(windows(1, 2001))
+    [(1, 2000), (2001, 2001)]
+    """
+    for start in range(first, last + 1, _WINDOW):
+        yield start, min(start + _WINDOW - 1, last)
+
+
+def header_at(history: ChainHistory, number: int) -> Header:
+    """Return the canonical block at height *number*."""
+    (header,) = history.headers([number])
+    return header
+
+
+@dataclass(frozen=True, slots=True)
+class Asset:
+    """A token by its contract's address, or the coin (``COIN_ADDRESS``)."""
+
+    address: str
+    symbol: str
+    decimals: int
+
+    def format(self, units: int) -> str:
+        """Return *units*, which may be negative, in whole tokens."""
+        sign = "-" if units < 0 else ""
+        return sign + format_units(abs(units), self.decimals)
+
+
+COIN_ASSET = Asset(COIN_ADDRESS, COIN, COIN_DECIMALS)
+
+
+class Assets:
+    """The assets of one network, by address."""
+
+    def __init__(self, tokens: Mapping[str, Asset]) -> None:
+        self._by_address = {**tokens, COIN_ADDRESS: COIN_ASSET}
+        self.tokens = tuple(tokens)
+
+    @classmethod
+    def of(cls, network: Network, refunded: Iterable[BookToken]) -> Self:
+        """Return those of the configuration, and of the ledger's refunds."""
+        used = {
+            each.address: Asset(each.address, each.symbol, each.decimals)
+            for each in refunded
+            if each.address != COIN_ADDRESS
+        }
+        configured = {
+            token.address: Asset(token.address, symbol, token.decimals)
+            for symbol, token in network.tokens.items()
+        }
+        return cls({**used, **configured})
+
+    def __iter__(self) -> Iterator[Asset]:
+        return iter(self._by_address.values())
+
+    def __getitem__(self, address: str) -> Asset:
+        return self._by_address[address]
+
+    def format(self, address: str, units: int) -> str:
+        """Return *units* of an asset in whole tokens, with its symbol."""
+        asset = self[address]
+        return f"{asset.format(units)} {asset.symbol}"
+
+
+class Code(StrEnum):
+    """The differences; ``docs/how-to/reconcile.md`` explains each."""
+
+    REFUND_WITHOUT_TRANSFER = "refund-without-transfer"
+    CONFIRMED_BUT_MISSING = "confirmed-but-missing"
+    TRANSFER_WITHOUT_REFUND = "transfer-without-refund"
+    COIN_WITHOUT_REFUND = "coin-without-refund"
+    UNKNOWN_TRANSACTION = "unknown-transaction"
+    FOREIGN_TRANSACTION = "foreign-transaction"
+    WRONG_AMOUNT = "wrong-amount"
+    WRONG_RECIPIENT = "wrong-recipient"
+    WRONG_TOKEN = "wrong-token"  # noqa: S105  A code.
+    WRONG_BLOCK = "wrong-block"
+    PAID_TWICE = "paid-twice"
+    REFUSED_BUT_PAID = "refused-but-paid"
+    MINED_BUT_OPEN = "mined-but-open"
+    FEE_MISMATCH = "fee-mismatch"
+    BALANCE_MISMATCH = "balance-mismatch"
+    ROW_CHANGED = "row-changed"
+    UNKNOWN_SENDER = "unknown-sender"
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """
+    One difference.
+
+    ``expected`` is what the ledger records and ``found`` what the chain shows, as text:
+    amounts are decimal strings in whole tokens.  What does not apply is None.
+    """
+
+    code: Code
+    network: str
+    wallet: str
+    detail: str
+    refund_id: str | None = None
+    nonce: int | None = None
+    tx_hash: str | None = None
+    asset: str | None = None
+    expected: str | None = None
+    found: str | None = None
+
+
+NO_NONCE = -1
+"""The nonce of a transfer that another account's transaction made."""
+
+
+@dataclass(frozen=True, slots=True)
+class Payment:
+    """An amount that left a wallet, in base units; the coin is ``COIN_ADDRESS``."""
+
+    asset: str
+    recipient: str
+    amount: int
+
+
+@dataclass(frozen=True, slots=True)
+class UsedNonce:
+    """
+    One used nonce: its rows, its transaction, and what left the wallet in that.
+
+    ``settled`` is None if no transaction was found.  ``precedes_ledger`` is whether the
+    nonce was used before this service had the wallet.
+    """
+
+    wallet: str
+    entry: NonceEntry
+    settled: Settled | None
+    payments: tuple[Payment, ...] = ()
+    precedes_ledger: bool = False
+
+    @property
+    def attempt(self) -> Attempt | None:
+        """The signed transaction that was mined, if the ledger has it."""
+        return next(
+            (
+                each
+                for each in self.entry.attempts
+                if self.settled and each.tx_hash == self.settled.tx_hash
+            ),
+            None,
+        )
+
+    @property
+    def is_own(self) -> bool:
+        """Whether the transaction is one of the refund that has the nonce."""
+        refund, settled = self.entry.refund, self.settled
+        if refund is None or settled is None:
+            return False
+        return self.attempt is not None or refund.tx_hash == settled.tx_hash
+
+    @property
+    def kind(self) -> str:
+        """What used the nonce: refund, sweep, filler, other, or earlier."""
+        refund = self.entry.refund
+        if self.precedes_ledger:
+            return "earlier"
+        if refund is None or not self.is_own:
+            return "other"
+        if refund.swept_from is not None:
+            return "sweep"
+        return "filler" if refund.is_filler else "refund"
+
+    @property
+    def is_accepted(self) -> bool:
+        """Whether an operator accepted the foreign transaction that used the nonce."""
+        seen = self.entry.unrecorded
+        return seen is not None and seen.accepted_at is not None
+
+    @property
+    def mark(self) -> bytes | None:
+        """The mark in the calldata of a transaction that no row of a refund has."""
+        if self.is_own or self.settled is None:
+            return None
+        return read_mark(self.settled.data)
+
+
+def read_payments(
+    settled: Settled | None, transfers: Sequence[TokenTransfer]
+) -> tuple[Payment, ...]:
+    """Return what left a wallet: *transfers*, and the coin of its own *settled*."""
+    moved = [Payment(each.token, each.recipient, each.amount) for each in transfers]
+    if settled is None:
+        return tuple(moved)
+    if settled.succeeded and settled.value and settled.to != settled.sender:
+        moved.append(Payment(COIN_ADDRESS, str(settled.to), settled.value))
+    return tuple(moved)
