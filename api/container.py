@@ -82,8 +82,6 @@ if TYPE_CHECKING:
     from signer.refunds.service import RefundService
     from signer.refunds.sweep import Sweeper
     from signer.refunds.worker import Worker
-    from signer.restore.planner import RestorePlanner
-    from signer.restore.restorer import Restorer
     from signer.row_macs import RowMACs
     from signer.startup.policy_reload import Rules
     from signer.webhooks.dispatcher import WebhookDispatcher
@@ -444,14 +442,6 @@ class Container:
     @cached_property
     def rotation(self) -> Rotation:
         """Rotates the wallet to another key."""
-        return self.build_rotation(
-            needs_funds=self.settings.rotation_needs_funds, approvals=self.approvals
-        )
-
-    def build_rotation(
-        self, *, needs_funds: bool = False, approvals: Approvals | None = None
-    ) -> Rotation:
-        """Return what rotates the wallet, without approvals if there are none."""
         from signer.deadline import Deadlines
         from signer.keys.balances import BalanceReader
         from signer.keys.rotation import Rotation
@@ -462,8 +452,8 @@ class Container:
             read_balances=BalanceReader(self.chains, Deadlines()),
             alerts=self.alerts,
             clock=self.clock,
-            needs_funds=needs_funds,
-            approvals=approvals,
+            needs_funds=self.settings.rotation_needs_funds,
+            approvals=self.approvals,
         )
 
     @cached_property
@@ -538,30 +528,6 @@ class Container:
             self.ring,
             self.chains,
             audit=self.audit,
-            clock=self.ledger_clock,
-        )
-
-    @cached_property
-    def restore_planner(self) -> RestorePlanner:
-        """Finds what a restored ledger has lost."""
-        from signer.restore.planner import RestorePlanner
-
-        return RestorePlanner(self.store, self.chains, self.tenants, self.ledger_clock)
-
-    @cached_property
-    def restorer(self) -> Restorer:
-        """Repeats what a restored ledger has lost; one approval is for all of it."""
-        from signer.restore.restorer import Restorer
-
-        return Restorer(
-            self.store,
-            self.networks,
-            rotation=self.build_rotation(),
-            revocation=Revocation(self.store, audit=self.audit, clock=self.clock),
-            failover=self.failover,
-            kill_switch=self.kill_switch,
-            tenant_admin=self.tenant_admin,
-            admin_audit=self.administration,
             clock=self.ledger_clock,
         )
 

@@ -51,10 +51,6 @@ _COMMANDS = {
         "api.cli.refunds:refund",
         "List, explain, submit and export refunds.",
     ),
-    "restore": (
-        "api.cli.restore:restore",
-        "Complete a ledger that was restored from a backup.",
-    ),
     "resume": ("api.cli.stops:resume", "Sign again after a stop."),
     "softhsm": (
         "softhsm.cli:softhsm",

@@ -11,10 +11,10 @@ from typing import IO, Any
 import pytest
 
 from api.auth.dev_tokens import mint
+from api.extras.restore.evidence import read_evidence
 from dev.kms_emulator import KMSEmulator
 from dev.stack import request
 from signer.config.settings import Settings
-from signer.restore.evidence import read_evidence
 from signer.row_macs import RowMACs
 from tests.e2e.dependencies import kms_settings, prepared_networks, service_environ
 from tests.e2e.gateway import RECIPIENT

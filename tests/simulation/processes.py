@@ -5,6 +5,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import cast
 
+from api.extras.restore.planner import RestorePlanner
 from signer.alerts import Alerts
 from signer.audit.log import AuditLog
 from signer.chain.chain import Chain
@@ -35,7 +36,6 @@ from signer.refunds.tenant_admin import TenantAdmin
 from signer.refunds.transaction_signer import TransactionSigner
 from signer.refunds.wallet_reconciliation import WalletReconciler
 from signer.refunds.worker import Worker
-from signer.restore.planner import RestorePlanner
 from tests.simulation.chain import CONFIRMATIONS, SimulatedChain
 from tests.simulation.clients import Job
 from tests.simulation.faults import Faults

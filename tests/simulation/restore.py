@@ -5,6 +5,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
+from api.extras.restore.plan import RestorePlan
+from api.extras.restore.planner import RestorePlanner
+from api.extras.restore.restorer import Restorer
 from signer.alerts import Alerts
 from signer.audit.log import AuditLog
 from signer.config.tenants import TenantRegistry
@@ -16,9 +19,6 @@ from signer.keys.signer import SignerFactory
 from signer.model.audit_record import Actor, Record
 from signer.ports.key_backend import KeyDirectory
 from signer.refunds.tenant_admin import TenantAdmin
-from signer.restore.plan import RestorePlan
-from signer.restore.planner import RestorePlanner
-from signer.restore.restorer import Restorer
 from tests.simulation.chain import SimulatedChain
 from tests.simulation.ledger import Ledger
 from tests.simulation.observer import ADDRESSES, ObservedDevice, ObservedLines

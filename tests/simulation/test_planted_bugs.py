@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from api.extras.restore.plan import RestorePlan
+from api.extras.restore.planner import RestorePlanner
 from signer.chain.chain import Chain
 from signer.config.tenants import TenantRegistry
 from signer.errors import BroadcastRejectedError, HotWalletError, StaleStateError
@@ -32,8 +34,6 @@ from signer.refunds.nonces import NonceManager
 from signer.refunds.outcomes import Outcome, Outcomes
 from signer.refunds.sweep_policy import Objection
 from signer.refunds.transaction_signer import SignedPayment, TransactionSigner
-from signer.restore.plan import RestorePlan
-from signer.restore.planner import RestorePlanner
 from tests.simulation.ledger import Ledger
 from tests.simulation.processes import NETWORK, Build
 from tests.simulation.schedule import play

@@ -11,6 +11,9 @@ from typing import Any, NoReturn, TypeVar, cast
 import coincurve
 from sqlalchemy import Connection
 
+from api.extras.restore.plan import HighWaters, RestorePlan
+from api.extras.restore.planner import RestorePlanner
+from api.extras.restore.restorer import Restorer
 from signer.alerts import Alerts
 from signer.audit.log import AuditLog
 from signer.chain.chain import Chain
@@ -53,9 +56,6 @@ from signer.refunds.tenant_admin import TenantAdmin
 from signer.refunds.transaction_signer import TransactionSigner
 from signer.refunds.wallet_reconciliation import WalletReconciler, WalletStatus
 from signer.refunds.worker import Worker
-from signer.restore.plan import HighWaters, RestorePlan
-from signer.restore.planner import RestorePlanner
-from signer.restore.restorer import Restorer
 from tests.fixtures.ledger import accept
 from tests.fixtures.scripted_chain import (
     CHAIN_ID,

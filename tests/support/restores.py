@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
+from api.extras.restore.plan import RestorePlan
 from signer.audit.log import AuditLog
 from signer.audit.log_lines import LogLines
 from signer.keys.signer import Signer
@@ -11,7 +12,6 @@ from signer.model.audit_record import Actor, Record
 from signer.model.refund import Refund, RefundRequest
 from signer.ports.audit_journal import Journal
 from signer.ports.key_backend import KeyId
-from signer.restore.plan import RestorePlan
 from tests.support.devices import honest, signer_over
 from tests.support.refunds import KEY, REQUEST, World
 

@@ -15,13 +15,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from api.extras.restore.evidence import MAX_LINE, Evidence, read_evidence
 from api.logs import audit_logger
 from signer.audit.hash_chain import GENESIS, sealed
 from signer.audit.log import AuditLog
 from signer.errors import InvalidInputError
 from signer.model.audit_record import Record
-from signer.restore.evidence import Evidence, read_evidence
-from signer.restore.log_files import MAX_LINE
 from signer.row_macs import RowMACs
 from tests.support.audit import START, chain, exported
 from tests.support.hostile_records import HOSTILE

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
+from api.extras.restore.plan import KeyChange, LostChanges, rebuild
 from signer.audit.actions import AuditAction
 from signer.model.audit_record import Record
 from signer.model.refund import SWEEPER, Refund, Status
 from signer.redact import REDACTED
 from signer.refunds.fillers import build_filler
 from signer.refunds.transaction_signer import build_purpose, describe_acceptance
-from signer.restore.lost_changes import KeyChange, LostChanges, rebuild
 from tests.support.refunds import CUSTOMER, SECOND, World
 from tests.support.restores import requested
 

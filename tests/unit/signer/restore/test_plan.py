@@ -5,6 +5,8 @@ from dataclasses import replace
 
 import pytest
 
+from api.extras.restore.plan import KeyChange
+from api.extras.restore.planner import MOST_FILLERS, find_missing_changes
 from signer.audit.actions import AuditAction
 from signer.config.tenants import TenantRegistry
 from signer.model.audit_record import Record
@@ -15,9 +17,6 @@ from signer.ports.ledger import Ledger
 from signer.redact import key_prefix
 from signer.refunds.fillers import build_filler
 from signer.refunds.transaction_signer import build_purpose, describe_acceptance
-from signer.restore.key_changes import find_missing_changes
-from signer.restore.lost_changes import KeyChange
-from signer.restore.wallet_planner import MOST_FILLERS
 from tests.fixtures.ledger import stopped
 from tests.support.keys import key_at
 from tests.support.refunds import (

@@ -5,12 +5,12 @@ from dataclasses import replace
 
 import pytest
 
+from api.extras.restore.plan import LostChanges, rebuild
 from signer.errors import RowNotAuthenticError
 from signer.model.audit_record import Record
 from signer.model.refund import Refund, Status
 from signer.model.wallet import Pause
 from signer.ports.ledger import Ledger
-from signer.restore.lost_changes import LostChanges, rebuild
 from tests.support.calls import CALL_REQUEST, COIN_SENT, CONTRACT, PING, RULES, called
 from tests.support.policy_approvals import ruled
 from tests.support.refunds import CUSTOMER, World, altered

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
+from api.extras.restore.plan import RestorePlan
 from signer.alerts import Alerts
 from signer.approvals import Approvals
 from signer.audit.log import AuditLog
@@ -27,7 +28,6 @@ from signer.model.stop import EVERYTHING
 from signer.model.wallet import Pause
 from signer.ports.ledger import Ledger
 from signer.redact import key_prefix
-from signer.restore.plan import RestorePlan
 from tests.fixtures.scripted_chain import Sent
 from tests.support.keys import key_at
 from tests.support.ledgers import copy_ledger, seal

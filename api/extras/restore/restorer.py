@@ -1,15 +1,21 @@
 """Executes the plan of a restore."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import replace
 
 import structlog
 
+from api.container import Container
+from api.extras.restore.plan import KeyChange, PlannedRefund, RestorePlan, WalletPlan
 from signer.audit.actions import AuditAction
 from signer.config.networks import Network
+from signer.deadline import Deadlines
 from signer.errors import ConflictError, NotFoundError, StaleStateError
 from signer.keys.admin_audit import AdminAudit
+from signer.keys.balances import BalanceReader
 from signer.keys.failover import Failover
 from signer.keys.revocation import Revocation
 from signer.keys.rotation import Rotation
@@ -27,8 +33,28 @@ from signer.refunds.fillers import build_filler
 from signer.refunds.kill_switch import KillSwitch
 from signer.refunds.policy import NOOP_GAS, max_gas
 from signer.refunds.tenant_admin import TenantAdmin
-from signer.restore.lost_changes import KeyChange
-from signer.restore.plan import PlannedRefund, RestorePlan, WalletPlan
+
+
+def open_restorer(container: Container) -> Restorer:
+    """Return what restores; one approval is for all that it repeats."""
+    store, audit, clock = container.store, container.audit, container.clock
+    return Restorer(
+        store,
+        container.networks,
+        rotation=Rotation(
+            store,
+            container.signers,
+            read_balances=BalanceReader(container.chains, Deadlines()),
+            alerts=container.alerts,
+            clock=clock,
+        ),
+        revocation=Revocation(store, audit=audit, clock=clock),
+        failover=container.failover,
+        kill_switch=container.kill_switch,
+        tenant_admin=container.tenant_admin,
+        admin_audit=container.administration,
+        clock=container.ledger_clock,
+    )
 
 
 class Restorer:

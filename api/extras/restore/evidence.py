@@ -6,20 +6,61 @@ intent was written.  A person who can write log files can add lines, change and 
 them.  So a record counts only with its MAC, and the reader must know all files.
 """
 
+import gzip
+import zlib
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, cast
 
 from signer.audit.export_format import parse
 from signer.audit.log_lines import parse_line
 from signer.audit.sealing_monitor import made_at
 from signer.errors import InvalidInputError
 from signer.model.audit_record import Record, Sealed
-from signer.restore.log_files import DamagedFileError, read_lines
 from signer.row_macs import RowMACs
+
+
+MAX_LINE = 1_000_000
+"""A limit in bytes far above the length of any audit line."""
+
+_GZIP = b"\x1f\x8b"
+
+
+class DamagedFileError(InvalidInputError):
+    """The rest of a file cannot be read; the lines before it were."""
+
+
+def read_lines(path: Path) -> Iterator[bytes]:
+    """
+    Yield the lines of the file *path*; of an overlong one, only its beginning.
+
+    Raises:
+        DamagedFileError: The file ends early, or its disk or its gzip data are damaged.
+        InvalidInputError: The file cannot be opened.
+    """
+    try:
+        file = path.open("rb")
+    except OSError as e:
+        raise InvalidInputError(f"{path} cannot be read ({type(e).__name__})") from None
+    with file:
+        try:
+            is_gzip = file.peek(len(_GZIP)).startswith(_GZIP)
+            stream = gzip.GzipFile(fileobj=file) if is_gzip else file
+            yield from _lines(cast("BinaryIO", stream))
+        except (OSError, EOFError, zlib.error) as e:
+            raise DamagedFileError(
+                f"{path} is damaged or incomplete ({type(e).__name__}): copy it again"
+            ) from None
+
+
+def _lines(stream: BinaryIO) -> Iterator[bytes]:
+    while line := stream.readline(MAX_LINE):
+        yield line
+        while len(line) == MAX_LINE and not line.endswith(b"\n"):
+            line = stream.readline(MAX_LINE)
 
 
 # A line of the log has this name.  In a string, its quotes would be escaped.
