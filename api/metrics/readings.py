@@ -13,14 +13,7 @@ from bisect import bisect_left
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
 from threading import Lock
-
-from prometheus_client.core import (
-    CounterMetricFamily,
-    GaugeMetricFamily,
-    HistogramMetricFamily,
-    Metric,
-)
-from prometheus_client.utils import floatToGoString
+from typing import TYPE_CHECKING
 
 from api.metrics.catalogue import OF_WORKERS, Spec
 from api.metrics.names import Names
@@ -28,11 +21,10 @@ from signer.errors import InvalidInputError
 from signer.strict_json import decode
 
 
-_FAMILIES = {
-    "counter": CounterMetricFamily,
-    "gauge": GaugeMetricFamily,
-    "histogram": HistogramMetricFamily,
-}
+if TYPE_CHECKING:
+    from prometheus_client.core import Metric
+
+
 _DEPTH = 5
 _MOST_NUMBERS = 4000  # Of one worker.
 _LABEL = re.compile(r"[A-Za-z0-9 ._+-]{0,64}")
@@ -112,14 +104,14 @@ class Readings:
             }
         return json.dumps(found, separators=(",", ":"))
 
-    def families(self, specs: Iterable[Spec]) -> Iterator[Metric]:
+    def families(self, specs: Iterable[Spec]) -> Iterator["Metric"]:
         """Yield the metrics *specs* for Prometheus, also those without a value."""
         for spec in specs:
             metric = family(spec)
             self.fill(metric, spec)
             yield metric
 
-    def fill(self, metric: Metric, spec: Spec, **more: str) -> None:
+    def fill(self, metric: "Metric", spec: Spec, **more: str) -> None:
         """Add the samples of *spec* to *metric*, with *more* labels."""
         with self._lock:
             values = [*self._values.get(spec, {}).items()]
@@ -147,14 +139,23 @@ class Readings:
 
 def bucket_names(spec: Spec) -> Sequence[str]:
     """Return the bounds of the buckets of *spec*, as Prometheus writes them."""
+    # Commands measure without it; it is slow to import.
+    from prometheus_client.utils import floatToGoString  # noqa: PLC0415
+
     return [floatToGoString(each) for each in (*spec.buckets, math.inf)]  # type: ignore[no-untyped-call]
 
 
-def family(spec: Spec, *more_labels: str) -> Metric:
+def family(spec: Spec, *more_labels: str) -> "Metric":
     """Return the empty family of *spec*, with *more_labels* after its own."""
+    from prometheus_client import core  # noqa: PLC0415  As above.
+
+    families = {
+        "counter": core.CounterMetricFamily,
+        "gauge": core.GaugeMetricFamily,
+        "histogram": core.HistogramMetricFamily,
+    }
     labels = [*spec.labels, *more_labels]
-    make = _FAMILIES[spec.kind]
-    metric: Metric = make(spec.family_name, spec.meaning, labels=labels)
+    metric: Metric = families[spec.kind](spec.family_name, spec.meaning, labels=labels)
     return metric
 
 
