@@ -12,6 +12,7 @@ from pathlib import Path
 
 import click
 
+from api.actions.catalogue import ACTIONS as ACTION_LIST
 from api.cli.__main__ import cli
 from api.metrics import catalogue
 from api.views.codes import load_codes
@@ -179,7 +180,32 @@ def draw_metrics() -> str:
     return page
 
 
+_ACTIONS = f"""\
+# Actions of administrators
+
+{_GENERATED}
+
+What administrators change, and the scope that their token needs. The API, the command
+and the console do the same, with the same record in the [audit log](audit.md). Each
+takes a reason, which the records of the action have; forms of the console demand it.
+`--dry-run` shows what a command would do, as the console's confirmation does.
+
+| action | page of the console | scope | API | command | second person |
+| --- | --- | --- | --- | --- | --- |"""
+
+
+def draw_actions() -> str:
+    """Return the page of all actions of administrators."""
+    rows = [
+        f"| {each.title} | `{each.page}` | `{each.scope}` | `{each.api}` |"
+        f" `hotwallet {each.command}` | {'may be needed' if each.proposed else ''} |"
+        for each in ACTION_LIST
+    ]
+    return "\n".join([_ACTIONS, *rows, ""])
+
+
 PAGES: Mapping[str, Callable[[], str]] = {
+    "docs/reference/actions.md": draw_actions,
     "docs/reference/cli.md": draw_commands,
     "docs/reference/codes.md": draw_codes,
     _METRICS: draw_metrics,

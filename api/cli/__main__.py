@@ -24,7 +24,7 @@ from signer.redact import cut_key_ids, sanitize
 # The module and attribute of each command of the core, and its line in the help.
 _COMMANDS = {
     "approvals": (
-        "api.cli.approvals:approvals",
+        "api.cli.administration:approvals",
         "List, approve and reject what needs two administrators.",
     ),
     "audit": ("api.cli.audit:audit", "Export and verify the audit log of key use."),
@@ -36,13 +36,16 @@ _COMMANDS = {
     "guard": ("api.cli.guard:guard", "Check whether the service would start."),
     "health": ("api.cli.health:health", "Ask whether the API of this host answers."),
     "init": ("api.cli.init:init", "Write a configuration to start from."),
-    "keys": ("api.cli.keys:keys", "List, rotate, revoke and reinstate signing keys."),
+    "keys": (
+        "api.cli.administration:keys",
+        "List, rotate, revoke and reinstate signing keys.",
+    ),
     "limits": (
         "api.cli.limits:limits",
         "Compare the limits of the files with the accepted ones.",
     ),
     "listen": ("api.cli.listen:listen", "Print the events that a webhook receives."),
-    "nonce": ("api.cli.nonces:nonce", "Inspect and repair wallets' nonces."),
+    "nonce": ("api.cli.administration:nonce", "Inspect and repair wallets' nonces."),
     "policy": (
         "api.cli.policy:policy",
         "Show, test and explain what may be signed.",
@@ -51,14 +54,14 @@ _COMMANDS = {
         "api.cli.refunds:refund",
         "List, explain, submit and export refunds.",
     ),
-    "resume": ("api.cli.stops:resume", "Sign again after a stop."),
+    "resume": ("api.cli.administration:resume", "Sign again after a stop."),
     "softhsm": (
         "softhsm.cli:softhsm",
         "Manage this project's SoftHSM token (development).",
     ),
-    "stop": ("api.cli.stops:stop", "Stop all signatures: the kill switch."),
-    "stops": ("api.cli.stops:stops", "List what is stopped, and why."),
-    "tenants": ("api.cli.tenants:tenants", "List, block and unblock tenants."),
+    "stop": ("api.cli.administration:stop", "Stop all signatures: the kill switch."),
+    "stops": ("api.cli.administration:stops", "List what is stopped, and why."),
+    "tenants": ("api.cli.administration:tenants", "List, block and unblock tenants."),
     "token": ("api.cli.token:token", "Mint a token for development."),
     "up": ("api.cli.up:up", "Run the API and a worker."),
     "webhooks": (
@@ -245,9 +248,6 @@ def main() -> NoReturn:
 
 # What the command line calls the fields of ``InvalidInputError``.
 _ARGUMENTS = {
-    "key_id": "NEW_KEY_ID",
-    "active_address": "--from",
-    "without_funds": "--without-funds",
     "high_water": "--high-water",
 }
 

@@ -98,7 +98,9 @@ def reports(command: Callable[..., Result]) -> Callable[..., None]:
     return prints(run)
 
 
-def print_result(document: Any, lines: Iterable[str], *, as_json: bool) -> None:
+def print_result(
+    document: Any, lines: Iterable[str], *, as_json: bool, err: bool = False
+) -> None:
     """Print *document* as JSON for programs, or *lines* for people."""
     for line in [json.dumps(document)] if as_json else lines:
-        click.echo(line)
+        click.echo(line, err=err)

@@ -1,4 +1,4 @@
-"""``hotwallet refund``: list refunds, explain one, submit and export many."""
+"""``hotwallet refund``: list refunds, explain or cancel one, submit and export many."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from api.cli.actions import add_commands
 from api.cli.lazy import LazyGroup
 from api.cli.output import Result, reports
 from api.cli.refund_list import list_refunds
@@ -20,11 +21,12 @@ if TYPE_CHECKING:
 
 @click.group(cls=LazyGroup, core={}, path="refund")
 def refund() -> None:
-    """List, explain, submit and export refunds."""
+    """List, explain, cancel, submit and export refunds."""
 
 
 refund.add_command(submit_file)
 refund.add_command(list_refunds)
+add_commands(refund)
 
 
 @refund.command()

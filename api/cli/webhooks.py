@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from api.cli.operator import current_operator
+from api.actions.action import Answer, Values
+from api.actions.refunds import REPLAY, REPLAY_DEAD
+from api.cli.actions import Run, command_of
 from api.cli.output import Result, prints, reports
 from signer.errors import NotFoundError
-from signer.model.audit_record import Actor
 
 
 if TYPE_CHECKING:
     from signer.model.delivery import Delivery
     from signer.model.event import Event
     from signer.ports.event_store import Backlog
-    from signer.webhooks.delivery_admin import DeliveryAdmin
 
 
 _LIMIT = 50
@@ -56,40 +56,31 @@ def list_deliveries(dead: bool, pending: bool, limit: int) -> Result:
     return Result(document, _lines(backlog, found))
 
 
-@webhooks.command()
-@click.argument("event_ids", nargs=-1, metavar="EVENT_ID...")
-@click.option("--dead", metavar="TENANT", help="All that were given up, of TENANT.")
-@reports
-def replay(event_ids: Sequence[str], dead: str | None) -> Result:
-    """
-    Deliver events again, also those that were given up or have arrived.
-
-    A receiver sees the same id again.  Exits with 1 if an event does not exist, or its
-    tenant has no webhook.  Both the request and its outcome are audited.
-    """
-    from api.bootstrap import build_container
-    from signer.webhooks.delivery_admin import NO_EVENT
-
+def _replay(run: Run, values: Values) -> Answer:
+    event_ids, dead = values["event_id"], values["dead"]
     if bool(event_ids) == (dead is not None):
         raise click.UsageError("name the events, or a tenant with --dead")
-    admin, operator = build_container().delivery_admin, current_operator()
-    if dead is not None:
-        return _replay_dead(admin, dead, operator)
-    result = admin.replay(event_ids, operator)
-    lines = [f"{each}: due now" for each in result.replayed]
-    lines += [f"{each}: {NO_EVENT}" for each in result.missing]
-    document = {"replayed": list(result.replayed), "missing": list(result.missing)}
-    return Result(document, lines, ok=not result.missing)
+    return run(values) if dead is None else _replay_dead(run, {"tenant": dead})
 
 
-def _replay_dead(admin: DeliveryAdmin, tenant: str, operator: Actor) -> Result:
-    """Replay in steps, until none of *tenant* is given up."""
-    count, is_complete = 0, False
-    while not is_complete:
-        step = admin.replay_dead(tenant, operator)
-        count, is_complete = count + step.count, step.is_complete
-    document = {"tenant": tenant, "count": count}
-    return Result(document, [f"{tenant}: {count} due now"])
+def _replay_dead(run: Run, values: Values) -> Answer:
+    """Replay in steps, until none of the tenant is given up."""
+    step, total = run(values, REPLAY_DEAD), 0
+    while not step.document.get("complete", True):
+        total += step.document["count"]
+        step = run(values, REPLAY_DEAD)
+    if "count" not in step.document:
+        return step  # A dry run.
+    tenant, total = values["tenant"], total + step.document["count"]
+    return Answer({"tenant": tenant, "count": total}, [f"{tenant}: {total} due now"])
+
+
+_DEAD = click.Option(
+    ["--dead"], metavar="TENANT", help="All that were given up, of TENANT."
+)
+
+webhooks.add_command(command_of(REPLAY, _DEAD, around=_replay))
+webhooks.add_command(command_of(REPLAY_DEAD, around=_replay_dead))
 
 
 @webhooks.command()

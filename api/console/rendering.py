@@ -7,7 +7,7 @@ is an error, and no empty text.
 """
 
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from decimal import ROUND_DOWN, Context, Decimal
 from functools import cache
 from importlib.resources import files
@@ -17,6 +17,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from api.views.refunds import format_time
 from signer.amounts import format_units
 from signer.redact import key_prefix
 
@@ -52,13 +53,6 @@ def style_sheet() -> bytes:
 def icon() -> bytes:
     """Return the icon of all pages, as SVG."""
     return files("api.console").joinpath("static/icon.svg").read_bytes()
-
-
-def format_time(moment: datetime | None) -> str:
-    """Return *moment* in UTC, to the second; a dash for None."""
-    if moment is None:
-        return "-"
-    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def format_duration(duration: timedelta | float) -> str:

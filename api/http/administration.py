@@ -1,59 +1,53 @@
-"""The routes of administrators; a process that serves refunds only does not load it."""
+"""
+The routes of administrators: their actions, and lists of what actions change.
 
+A process that serves refunds only does not load it.
+"""
+
+import re
 from typing import TYPE_CHECKING
 
+from falcon import Request, Response
+
+from api.actions.action import ADMINISTRATORS
+from api.actions.catalogue import ACTIONS
 from api.container import Container
-from api.http.approvals import (
-    ApprovalList,
-    Approving,
-    BreakingGlass,
-    Rejecting,
-)
+from api.http import query
+from api.http.actions import ActionRoute
 from api.http.console.routes import add_console
-from api.http.deliveries import (
-    DeadReplay,
-    Deliveries,
-    DeliveryReplay,
-    OneDelivery,
-)
-from api.http.keys import KeyFailover, KeyReinstatement, KeyRotation, Keys
 from api.http.metrics import Metrics, OpenMetrics
-from api.http.middleware import AuthorizationMiddleware
-from api.http.stops import SigningResume, SigningStop, Stops
-from api.http.tenants import TenantBlocking, TenantUnblocking
+from api.http.middleware import AuthorizationMiddleware, Resource
 from api.metrics.ledger import LedgerCollector
 from api.metrics.process import server_figures
 from api.metrics.workers import WorkersCollector
+from api.views.approvals import list_document
+from api.views.deliveries import delivery_document
+from api.views.keys import key_document
+from api.views.stops import stop_documents
+from signer.errors import InvalidInputError
+from signer.model.delivery import DeliveryState
+from signer.model.refund import is_refund_id
+from signer.ports.event_store import DeliveryFilter
 
 
 if TYPE_CHECKING:
     from api.http.app import App
 
 
+_CURSOR = re.compile(r"[0-9]{1,16}")
+
+
 def add_administration(
     app: "App", container: Container, authorization: AuthorizationMiddleware
 ) -> None:
     """Add the routes under ``/v1/admin`` and ``/console``, and ``/metrics``."""
-    app.add_route("/v1/admin/kms/rotate", KeyRotation(container.rotation))
-    app.add_route("/v1/admin/kms/failover", KeyFailover(container.failover))
-    app.add_route("/v1/admin/keys", Keys(container.store))
-    reinstating = KeyReinstatement(container.reinstatement)
-    app.add_route("/v1/admin/keys/{address}/reinstate", reinstating)
-    tenants = container.tenant_admin
-    app.add_route("/v1/admin/tenants/{tenant}/block", TenantBlocking(tenants))
-    app.add_route("/v1/admin/tenants/{tenant}/unblock", TenantUnblocking(tenants))
-    app.add_route("/v1/admin/stop", SigningStop(container.kill_switch))
-    app.add_route("/v1/admin/resume", SigningResume(container.kill_switch))
-    app.add_route("/v1/admin/stops", Stops(container.kill_switch))
-    approvals = container.approvals
-    app.add_route("/v1/admin/approvals", ApprovalList(approvals))
-    app.add_route("/v1/admin/approvals/{digest}/approve", Approving(approvals.approve))
-    app.add_route("/v1/admin/approvals/{digest}/reject", Rejecting(approvals.reject))
-    app.add_route(
-        "/v1/admin/approvals/{digest}/break-glass",
-        BreakingGlass(approvals.break_glass),
-    )
-    _add_webhooks(app, container)
+    for action in ACTIONS:
+        app.add_route(action.path, ActionRoute(action, container))
+    app.add_route("/v1/admin/keys", Keys(container))
+    app.add_route("/v1/admin/stops", Stops(container))
+    app.add_route("/v1/admin/approvals", ApprovalList(container))
+    app.add_route("/v1/admin/webhooks/deliveries", Deliveries(container))
+    app.add_route("/v1/admin/webhooks/deliveries/{event_id}", OneDelivery(container))
     app.add_route("/metrics", _open_metrics(container))
     add_console(app, container, authorization)
 
@@ -73,11 +67,105 @@ def _open_metrics(container: Container) -> Metrics:
     return resource([ledger, workers], server_figures(store.connections))
 
 
-def _add_webhooks(app: "App", container: Container) -> None:
-    admin = container.delivery_admin
-    app.add_route("/v1/admin/webhooks/deliveries", Deliveries(admin))
-    app.add_route("/v1/admin/webhooks/deliveries/{event_id}", OneDelivery(admin))
-    app.add_route(
-        "/v1/admin/webhooks/deliveries/{event_id}/replay", DeliveryReplay(admin)
+class _List(Resource):
+    """A route for administrators that changes nothing."""
+
+    required_role = ADMINISTRATORS
+
+    def __init__(self, container: Container) -> None:
+        self._container = container
+
+
+class Keys(_List):
+    """``/v1/admin/keys``: lists the keys that sign or have signed."""
+
+    required_scope = "keys:read"
+    is_administrative = True
+
+    def on_get(self, req: Request, resp: Response) -> None:
+        """List the keys, the active key first."""
+        query.parameters(req)
+        ring = self._container.store.keys()
+
+        resp.media = {"keys": [key_document(key) for key in ring]}
+
+
+class Stops(_List):
+    """``/v1/admin/stops``: lists the stops in force."""
+
+    required_scope = "signing:stop"
+    is_administrative = True
+
+    def on_get(self, req: Request, resp: Response) -> None:
+        """List the stops, a stop of everything first."""
+        query.parameters(req)
+        switch = self._container.kill_switch
+
+        resp.media = {"stops": stop_documents(switch.stops(), switch.names())}
+
+
+class ApprovalList(_List):
+    """``/v1/admin/approvals``: lists what waits for a decision."""
+
+    required_scope = "approvals:read"
+    is_administrative = True
+
+    def on_get(self, req: Request, resp: Response) -> None:
+        """List the proposals that wait or are approved: administrators' first."""
+        start = query.place(query.parameters(req, "cursor"))
+
+        resp.media = list_document(self._container.approvals.list(start))
+
+
+class Deliveries(_List):
+    """``/v1/admin/webhooks/deliveries``: lists deliveries, newest first."""
+
+    required_scope = "webhooks:read"
+    is_administrative = True
+
+    def on_get(self, req: Request, resp: Response) -> None:
+        """List a page of those that the parameters select."""
+        given = query.parameters(req, "tenant", "state", "refund", "limit", "cursor")
+        admin = self._container.delivery_admin
+        page = admin.list(_filter(given), query.limit(given), _before(given))
+
+        resp.media = {
+            "deliveries": [delivery_document(*each) for each in page.deliveries],
+            "nextCursor": None if page.next_before is None else str(page.next_before),
+        }
+
+
+class OneDelivery(_List):
+    """``/v1/admin/webhooks/deliveries/{event_id}``: the delivery of one event."""
+
+    required_scope = "webhooks:read"
+    is_administrative = True
+
+    def on_get(self, req: Request, resp: Response, event_id: str) -> None:
+        """Show the delivery."""
+        query.parameters(req)
+        found = self._container.delivery_admin.find(event_id)
+
+        resp.media = delivery_document(*found)
+
+
+def _filter(given: dict[str, str]) -> DeliveryFilter:
+    state, refund_id = given.get("state"), given.get("refund")
+    if state is not None and state not in set(DeliveryState):
+        raise InvalidInputError(
+            f"must be one of {', '.join(DeliveryState)}", field="state"
+        )
+    if refund_id is not None and not is_refund_id(refund_id):
+        raise InvalidInputError("must be the id of a refund", field="refund")
+    return DeliveryFilter(
+        given.get("tenant"), None if state is None else DeliveryState(state), refund_id
     )
-    app.add_route("/v1/admin/webhooks/replay", DeadReplay(admin))
+
+
+def _before(given: dict[str, str]) -> int | None:
+    text = given.get("cursor")
+    if text is None:
+        return None
+    if not _CURSOR.fullmatch(text):
+        raise InvalidInputError("must be the nextCursor of a page", field="cursor")
+    return int(text)

@@ -37,7 +37,7 @@ def read_optional_object(req: Request) -> dict[str, Any]:
     Raises as ``read_object``.
     """
     body = read_bytes(req, media_type=None)
-    if not body:
+    if body in {b"", b"{}"}:
         return {}
     _check_type(req, falcon.MEDIA_JSON)
     return strict_json.loads(body)

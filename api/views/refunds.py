@@ -37,3 +37,10 @@ def timestamp(moment: datetime) -> str:
     # RFC 3339; always UTC and always of one length, so that text sorts by time.
     utc = moment.astimezone(UTC)
     return utc.isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def format_time(moment: datetime | None) -> str:
+    """Return *moment* in UTC, to the second; a dash for None."""
+    if moment is None:
+        return "-"
+    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from api.views.refunds import timestamp
+from api.views.refunds import format_time, timestamp
 from signer.model.stop import EVERYTHING, Stop
 
 
@@ -41,3 +41,16 @@ def stop_lines(stops: Sequence[Stop], names: Mapping[int, str]) -> Iterator[str]
         )
     if not stops:
         yield "nothing is stopped"
+
+
+def describe_stop(stop: Stop, names: Mapping[int, str]) -> str:
+    """Return what *stop* stops; *names* are those of the networks, by chain id."""
+    scope = names.get(stop.chain_id, f"chain {stop.chain_id}")
+    scope = "every network" if stop.chain_id == EVERYTHING else scope
+    if not stop.is_authentic:
+        return f"Another program changed the row of the stop of {scope}"
+    since = format_time(stop.at)
+    return (
+        f"Signing is stopped for {scope} since {since}, by {stop.requested_by}:"
+        f" {stop.reason}"
+    )

@@ -1,9 +1,8 @@
-"""The pages of proposals; ``api.console.changes.approvals`` has the decisions."""
+"""The pages of proposals; ``api.actions.approvals`` has the decisions."""
 
 from falcon import Request, Response
 
-from api.console.approvals import show_proposal
-from api.console.changes.follow_ups import find_follow_up
+from api.actions.proposals import find_follow_up, show_proposal
 from api.http import query
 from api.http.console.resource import SessionPage
 

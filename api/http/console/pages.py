@@ -4,8 +4,8 @@ from urllib.parse import urlencode
 
 from falcon import Request, Response
 
-from api.console.approvals import find_waiting
-from api.console.changes.stops import scopes
+from api.actions.holds import scopes
+from api.actions.proposals import find_waiting
 from api.console.explorers import Explorers
 from api.console.key_ring import read_key_ring
 from api.console.measurements import read_measurements
@@ -17,7 +17,6 @@ from api.http import query
 from api.http.console.resource import Console, SessionPage, session_of
 from api.http.console.search_fields import next_page
 from api.http.exports import Exports
-from signer.audit.actions import AuditAction
 from signer.errors import InvalidInputError, NotFoundError
 from signer.model.delivery import DeliveryState
 from signer.model.refund import Status, is_refund_id
@@ -122,8 +121,7 @@ class KeysPage(SessionPage):
 
         container = self._console.container
         keys = container.store.keys()
-        actions = AuditAction.KEY_ROTATE, AuditAction.KEY_REVOKE
-        waiting = find_waiting(container, *actions, AuditAction.KEY_REINSTATE)
+        waiting = find_waiting(container, "/console/keys")
 
         ring = read_key_ring(container, keys)
         self.show(req, resp, "keys.html", keys=keys, ring=ring, waiting=waiting)
@@ -148,11 +146,7 @@ class WalletsPage(SessionPage):
             networks=container.networks,
             revoked={each.address for each in ring if each.revoked_at},
             stopped={stop.chain_id for stop in container.kill_switch.stops()},
-            waiting=find_waiting(
-                container,
-                AuditAction.FOREIGN_TRANSACTION_ACCEPT,
-                AuditAction.NONCE_ABANDON,
-            ),
+            waiting=find_waiting(container, "/console/wallets"),
             measured=measured,
             most_open=MOST_OPEN,
             explorers=Explorers.of(container.networks),

@@ -7,22 +7,21 @@ from typing import ClassVar, NoReturn
 import falcon
 from falcon import Request, Response
 
+from api.actions.action import ADMINISTRATORS
 from api.auth.authorization import Permission
 from api.auth.jwt_verifier import JWTVerifier
 from api.console.cookies import SessionCookie
 from api.console.rendering import CONTENT_POLICY, render
 from api.console.sessions import Session, SessionExpiredError, Sessions
-from api.console.stops import describe_stops
 from api.container import Container
 from api.http.console.forms import FORM_TOKEN, read_form
 from api.http.middleware import AuthorizationMiddleware, Resource
 from api.principal import Principal
+from api.views.stops import describe_stop
 from signer.errors import PermissionDeniedError
 
 
 LOGIN = "/console/login"
-
-ADMINISTRATORS = frozenset({"admin", "devops"})
 
 READING = Permission(ADMINISTRATORS, "console:read", administrative=True)
 """What a token needs to start a session, and a session to read a page."""
@@ -91,7 +90,9 @@ class SessionPage(Page):
         self, req: Request, resp: Response, template: str, **values: object
     ) -> None:
         """Answer the page, which also shows what is stopped."""
-        stops = describe_stops(self._console.container)
+        switch = self._console.container.kill_switch
+        names = switch.names()
+        stops = [describe_stop(stop, names) for stop in switch.stops()]
         super().show(req, resp, template, stops=stops, **values)
 
     def read_form(self, req: Request, *names: str) -> Mapping[str, str]:

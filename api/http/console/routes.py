@@ -5,14 +5,14 @@ from typing import TYPE_CHECKING, Any
 import falcon
 from falcon import Request, Response
 
-from api.console.changes.catalogue import CHANGES
+from api.actions.catalogue import FORMS
 from api.container import Container
 from api.http import problems
 from api.http.console import PREFIX, is_console
+from api.http.console.actions import ActionConfirmation, ActionExecution, ActionForm
 from api.http.console.approvals import ApprovalPage, ApprovalsPage
 from api.http.console.assets import Icon, StyleSheet
 from api.http.console.audit import AuditExport, AuditPage
-from api.http.console.changes import ChangeConfirmation, ChangeExecution, ChangeForm
 from api.http.console.codes import CodePage
 from api.http.console.login import Login, Logout
 from api.http.console.pages import (
@@ -64,12 +64,12 @@ def add_console(
     app.add_route(f"{PREFIX}/codes/{{code}}", CodePage(console))
     app.add_route(f"{PREFIX}/webhooks", WebhooksPage(console))
     app.add_route(f"{PREFIX}/stops", StopsPage(console))
-    for change in CHANGES:
-        # A route of its own each, so that the audit of a refusal names the change.
-        path = f"{PREFIX}/changes/{change.name}"
-        app.add_route(path, ChangeForm(console, change))
-        app.add_route(f"{path}/confirm", ChangeConfirmation(console, change))
-        app.add_route(f"{path}/make", ChangeExecution(console, change))
+    for action in FORMS:
+        # A route of its own each, so that the audit of a refusal names the action.
+        path = f"{PREFIX}/changes/{action.name}"
+        app.add_route(path, ActionForm(console, action))
+        app.add_route(f"{path}/confirm", ActionConfirmation(console, action))
+        app.add_route(f"{path}/make", ActionExecution(console, action))
     app.add_error_handler(Exception, _respond)
     app.add_error_handler(falcon.HTTPError, _respond)
 

@@ -2,12 +2,11 @@
 
 from falcon import Request, Response
 
-from api.console.approvals import find_waiting
-from api.console.changes.stops import scope_of, scopes
-from api.console.stops import describe_stop
+from api.actions.holds import scope_of, scopes
+from api.actions.proposals import find_waiting
 from api.http import query
 from api.http.console.resource import SessionPage
-from signer.audit.actions import AuditAction
+from api.views.stops import describe_stop
 
 
 class StopsPage(SessionPage):
@@ -30,8 +29,6 @@ class StopsPage(SessionPage):
             names=names,
             scopes=scopes(container),
             tenants=container.tenant_admin.list(),
-            waiting=find_waiting(
-                container, AuditAction.SIGNING_RESUME, AuditAction.TENANT_UNBLOCK
-            ),
+            waiting=find_waiting(container, "/console/stops"),
             paused=[each for each in container.store.wallets() if each.is_paused],
         )

@@ -1,13 +1,12 @@
 """The routes of administrators, the probes, and the documentation itself."""
 
-from collections.abc import Iterable
 from typing import Any
 
 from api.http.openapi import examples, problem_sets
+from api.http.openapi.action_operations import action_paths, administration
 from api.http.openapi.elements import (
     Element,
     answer,
-    body,
     integer,
     one_of,
     operation,
@@ -16,7 +15,6 @@ from api.http.openapi.elements import (
     text,
 )
 from api.http.openapi.refund_schemas import (
-    ADDRESS_PATTERN,
     EVENT_ID_PATTERN,
     REFUND_ID_PATTERN,
 )
@@ -25,28 +23,6 @@ from api.views.codes import problem_codes
 from signer.model.delivery import DeliveryState
 
 
-_SEGMENT = r"^(?!\.{1,2}$)[A-Za-z0-9._~-]{1,128}$"
-"""A segment of a path that no client encodes, and no proxy reads differently."""
-
-_DIGEST = parameter(
-    "digest",
-    "path",
-    text("The proposal's digest, or its first digits.", pattern="^[0-9a-f]{16,64}$"),
-    required=True,
-)
-_ADDRESS = parameter(
-    "address",
-    "path",
-    text(
-        "The key's address, in lower case or with its EIP-55 checksum.",
-        pattern=ADDRESS_PATTERN,
-        format="address",
-    ),
-    required=True,
-)
-_TENANT = parameter(
-    "tenant", "path", text("The tenant's name.", pattern=_SEGMENT), required=True
-)
 _EVENT_ID = parameter(
     "event_id", "path", text("The event's id.", pattern=EVENT_ID_PATTERN), required=True
 )
@@ -74,103 +50,9 @@ _PAGE_OR_TEXT = {
 }
 
 
-def _administration(
-    operation_id: str,
-    summary: str,
-    description: str,
-    /,
-    *,
-    scope: str,
-    answers: dict[int, Element],
-    problems: Iterable[str] = (),
-    **members: Any,
-) -> Element:
-    has_body = "requestBody" in members
-    return operation(
-        operation_id,
-        summary,
-        description,
-        tag="Administration",
-        answers=answers,
-        problems=problem_sets.ADMINISTRATOR
-        | (problem_sets.BODY if has_body else set())
-        | set(problems),
-        security=[{"bearerToken": [scope]}],
-        **{"x-roles": ["admin", "devops"]},
-        **members,
-    )
-
-
-def _decision(operation_id: str, summary: str, description: str, scope: str) -> Element:
-    return {
-        "post": _administration(
-            operation_id,
-            summary,
-            description,
-            scope=scope,
-            parameters=[_DIGEST],
-            requestBody=body("Reason", examples.REASON),
-            answers={200: answer("The proposal.", schema("Approval"))},
-            problems={
-                "same-person",
-                "operator-not-identified",
-                "not-found",
-                "conflict",
-            },
-        )
-    }
-
-
-def _switch(operation_id: str, summary: str, content: str, *codes: str) -> Element:
-    return {
-        "post": _administration(
-            operation_id,
-            summary,
-            "When the answer arrives, it is in force on every host. Can be repeated.",
-            scope="signing:stop",
-            requestBody=body("SwitchRequest", examples.SWITCH_REQUEST),
-            answers={200: answer("What changed.", schema(content))},
-            problems={"not-found", *codes},
-        )
-    }
-
-
-_CHANGES = {"conflict", "rotation-in-progress"}
-
-_KEYS: dict[str, Element] = {
-    "/v1/admin/kms/rotate": {
-        "post": _administration(
-            "rotateKey",
-            "Rotate the key",
-            """
-            Makes another key the active one, on all hosts, after it has signed a
-            self-test. Repeating the request is safe. It uses up its token.
-            """,
-            scope="keys:rotate",
-            requestBody=body("RotationRequest", examples.ROTATION_REQUEST),
-            answers={
-                200: answer("The key is active, or would be.", schema("Rotation")),
-                202: answer(
-                    "The old key signs until the new address has funds: repeat then.",
-                    schema("Rotation"),
-                ),
-            },
-            problems=_CHANGES | problem_sets.APPROVAL | problem_sets.DEVICE,
-        )
-    },
-    "/v1/admin/kms/failover": {
-        "post": _administration(
-            "failOverKey",
-            "Fail over to a replica",
-            "Uses the replica of a key in another region; address and nonces stay.",
-            scope="keys:rotate",
-            requestBody=body("FailoverRequest", examples.FAILOVER_REQUEST),
-            answers={200: answer("The key is there, or was.", schema("Failover"))},
-            problems=_CHANGES | problem_sets.DEVICE | {"not-found"},
-        )
-    },
+_LISTS: dict[str, Element] = {
     "/v1/admin/keys": {
-        "get": _administration(
+        "get": administration(
             "listKeys",
             "List the keys",
             "The keys that sign or have signed.",
@@ -178,51 +60,8 @@ _KEYS: dict[str, Element] = {
             answers={200: answer("The key ring.", schema("KeyList"))},
         )
     },
-    "/v1/admin/keys/{address}/reinstate": {
-        "post": _administration(
-            "reinstateKey",
-            "Reinstate a revoked key",
-            "Undoes a revocation by mistake, for 24 hours. The key is draining again.",
-            scope="keys:rotate",
-            parameters=[_ADDRESS],
-            requestBody=body("Reason", examples.REASON),
-            answers={200: answer("The key.", schema("ReinstatedKey"))},
-            problems={"not-found", "conflict"} | problem_sets.APPROVAL,
-        )
-    },
-}
-
-_DECISIONS: dict[str, Element] = {
-    "/v1/admin/tenants/{tenant}/block": {
-        "post": _administration(
-            "blockTenant",
-            "Block a tenant",
-            "At once, on all hosts. It can be repeated.",
-            scope="tenants:block",
-            parameters=[_TENANT],
-            requestBody=body("OptionalReason", examples.REASON, required=False),
-            answers={200: answer("What changed.", schema("BlockedTenant"))},
-            problems={"not-found"},
-        )
-    },
-    "/v1/admin/tenants/{tenant}/unblock": {
-        "post": _administration(
-            "unblockTenant",
-            "Unblock a tenant",
-            "It can be repeated.",
-            scope="tenants:block",
-            parameters=[_TENANT],
-            requestBody=body("OptionalReason", examples.REASON, required=False),
-            answers={200: answer("What changed.", schema("UnblockedTenant"))},
-            problems={"not-found"} | problem_sets.APPROVAL,
-        )
-    },
-    "/v1/admin/stop": _switch("stopSigning", "Stop signing", "Stopped"),
-    "/v1/admin/resume": _switch(
-        "resumeSigning", "Resume signing", "Resumed", *problem_sets.APPROVAL
-    ),
     "/v1/admin/stops": {
-        "get": _administration(
+        "get": administration(
             "listStops",
             "List the stops",
             "The stops that are in force.",
@@ -231,7 +70,7 @@ _DECISIONS: dict[str, Element] = {
         )
     },
     "/v1/admin/approvals": {
-        "get": _administration(
+        "get": administration(
             "listApprovals",
             "List what waits for approval",
             "Changes that need two administrators, and wait or are approved.",
@@ -251,29 +90,8 @@ _DECISIONS: dict[str, Element] = {
             answers={200: answer("The proposals.", schema("ApprovalList"))},
         )
     },
-    "/v1/admin/approvals/{digest}/approve": _decision(
-        "approveChange",
-        "Approve a change",
-        "The administrator who asked cannot approve. Then repeat the first request.",
-        "approvals:decide",
-    ),
-    "/v1/admin/approvals/{digest}/reject": _decision(
-        "rejectChange",
-        "Reject a change",
-        "Rejects a change, or withdraws one's own.",
-        "approvals:decide",
-    ),
-    "/v1/admin/approvals/{digest}/break-glass": _decision(
-        "breakGlass",
-        "Approve a change alone",
-        "For emergencies: it is recorded, and raises an alert.",
-        "approvals:break-glass",
-    ),
-}
-
-_WEBHOOKS: dict[str, Element] = {
     "/v1/admin/webhooks/deliveries": {
-        "get": _administration(
+        "get": administration(
             "listDeliveries",
             "List deliveries of webhooks",
             "Newest first; each parameter selects.",
@@ -283,41 +101,13 @@ _WEBHOOKS: dict[str, Element] = {
         )
     },
     "/v1/admin/webhooks/deliveries/{event_id}": {
-        "get": _administration(
+        "get": administration(
             "getDelivery",
             "Get the delivery of an event",
             "Whether the webhook has it, and why not.",
             scope="webhooks:read",
             parameters=[_EVENT_ID],
             answers={200: answer("The delivery.", schema("Delivery"))},
-            problems={"not-found"},
-        )
-    },
-    "/v1/admin/webhooks/deliveries/{event_id}/replay": {
-        "post": _administration(
-            "replayEvent",
-            "Send an event again",
-            """
-            Also one that was given up, or has arrived: its receiver sees the same id
-            again. It has no body, can be repeated, and is audited.
-            """,
-            scope="webhooks:replay",
-            parameters=[_EVENT_ID],
-            answers={200: answer("The delivery, which is due.", schema("Delivery"))},
-            problems={"not-found"},
-        )
-    },
-    "/v1/admin/webhooks/replay": {
-        "post": _administration(
-            "replayDead",
-            "Send what was given up again",
-            """
-            Up to 1,000 given-up deliveries of one tenant, the oldest first. Repeat it
-            until `complete` is true. It is audited.
-            """,
-            scope="webhooks:replay",
-            requestBody=body("DeadReplayRequest", examples.DEAD_REPLAY),
-            answers={200: answer("How many are due again.", schema("DeadReplay"))},
             problems={"not-found"},
         )
     },
@@ -423,4 +213,4 @@ _SERVICE: dict[str, Element] = {
     },
 }
 
-PATHS: dict[str, Element] = _KEYS | _DECISIONS | _WEBHOOKS | _SERVICE
+PATHS: dict[str, Element] = action_paths() | _LISTS | _SERVICE

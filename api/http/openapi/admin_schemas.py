@@ -1,8 +1,8 @@
 """The schemas of the administrators' routes, and of probes and errors."""
 
+from api.http.openapi.action_operations import body_schemas
 from api.http.openapi.elements import (
     Element,
-    closed,
     flag,
     integer,
     list_of,
@@ -15,8 +15,8 @@ from api.http.openapi.elements import (
     timestamp,
 )
 from api.http.openapi.refund_schemas import (
-    ADDRESS_PATTERN,
     REFUND_ID_PATTERN,
+    WALLET,
     address,
     amount,
 )
@@ -26,28 +26,7 @@ from signer.model.delivery import DeliveryState
 from signer.model.key import KeyState
 
 
-_REASON = text(
-    "Why, for the audit log and other administrators: one line of printable text.",
-    minLength=1,
-    maxLength=200,
-)
-
-_OPTIONAL_REASON = text(
-    "Why, for the administrator who must approve it: one line of printable text.",
-    maxLength=200,
-)
-
 _KEY_ID = text("The first eight characters of the key's id.")
-
-_NEW_KEY_ID = text(
-    """
-    A KMS key id, ARN or alias, resolved once; with PKCS#11 a `CKA_ID` in hex.
-    """,
-    minLength=1,
-    maxLength=512,
-)
-
-_DRY_RUN = flag("Self-test the key, and change nothing. The default is false.")
 
 _WARNINGS = list_of(text("A sentence."), "What to check or do now.")
 
@@ -102,33 +81,6 @@ _STOP = record(
     requestedBy=text("By whom."),
     authentic=flag("False if another program changed the row: it is still in force."),
 )
-
-_SWITCH = closed(
-    record(
-        "What to stop or resume.",
-        ("network",),
-        network=text(
-            "The network's name; absent for everything.", pattern="^[!-~]{1,128}$"
-        ),
-        reason=_REASON,
-    )
-)
-
-
-_ROTATION_RULES: Element = {
-    "allOf": [
-        {
-            "if": {"required": [name], "properties": {name: {"const": True}}},
-            "then": {"required": ["compromised", *others]}
-            | {"properties": {"compromised": {"const": True}}},
-        }
-        for name, others in (
-            ("compromised", ["activeAddress"]),
-            ("withoutFunds", ["activeAddress"]),
-        )
-    ]
-}
-"""``withoutFunds`` is for compromised keys, whose address must be named."""
 
 
 def _switched(statuses: tuple[str, str]) -> Element:
@@ -198,32 +150,8 @@ PROBLEM: Element = {
 }
 
 SCHEMAS: dict[str, Element] = {
+    **body_schemas(),
     "Problem": PROBLEM,
-    "RotationRequest": _ROTATION_RULES
-    | closed(
-        record(
-            "The key that becomes active.",
-            ("dryRun", "compromised", "activeAddress", "withoutFunds", "reason"),
-            newKeyId=_NEW_KEY_ID,
-            dryRun=_DRY_RUN,
-            compromised=flag(
-                """
-                Revoke the old key instead of letting it finish its nonces. Needs
-                `activeAddress`, and funds on the new address.
-                """
-            ),
-            activeAddress=text(
-                """
-                The key to replace. If another key is active, nothing changes. Required
-                with `compromised`.
-                """,
-                pattern=ADDRESS_PATTERN,
-                format="address",
-            ),
-            withoutFunds=flag("With `compromised`: do not wait for funds."),
-            reason=_OPTIONAL_REASON,
-        )
-    ),
     "Rotation": record(
         "The new key, and what to do next.",
         status=one_of(
@@ -242,14 +170,6 @@ SCHEMAS: dict[str, Element] = {
         ),
         warnings=_WARNINGS,
     ),
-    "FailoverRequest": closed(
-        record(
-            "The replica to use.",
-            ("dryRun",),
-            newKeyId=_NEW_KEY_ID,
-            dryRun=_DRY_RUN,
-        )
-    ),
     "Failover": record(
         "The key in its new place.",
         status=one_of(("relocated", "would-relocate"), "The second: a dry run."),
@@ -263,9 +183,57 @@ SCHEMAS: dict[str, Element] = {
         "The key ring.",
         keys=list_of(record("A key.", **_KEY), "The latest epoch first."),
     ),
-    "Reason": closed(record("The reason of a decision.", reason=_REASON)),
-    "OptionalReason": closed(
-        record("The reason of a request.", ("reason",), reason=_OPTIONAL_REASON)
+    "RevokedKey": record(
+        "A key that never signs again.",
+        **_KEY,
+        strandedRefunds=list_of(
+            text("An id of a refund.", pattern=REFUND_ID_PATTERN),
+            "Up to 1,000 open refunds that it has signed, which may be mined.",
+        ),
+    ),
+    "Sweep": record(
+        "What a former key's address holds.",
+        assets=list_of(
+            record(
+                "One asset.",
+                network=text("The network's name."),
+                token=text("The token's name, or `coin`."),
+                amount=amount("In whole tokens."),
+                waitsFor=nullable(text("What must happen first, in words.")),
+                refund=nullable(text("The id of the refund that moves it.")),
+            ),
+            "In the order in which they are moved.",
+        ),
+    ),
+    "RepairedWallets": record(
+        "The wallets of each network, after the repair.",
+        wallets=list_of(
+            record(
+                "A wallet.",
+                **WALLET["properties"],
+                network=text("The network's name."),
+                resumed=flag("Whether the repair resumed it."),
+                problem=nullable(text("Why it is still paused, in words.")),
+                stopped_at=nullable(
+                    timestamp("When signing was stopped, which stays so.")
+                ),
+            ),
+            "All wallets that paid something.",
+        ),
+    ),
+    "AbandonedNonces": record(
+        "What the service stopped waiting for.",
+        networks=list_of(
+            record(
+                "One network.",
+                network=text("The network's name."),
+                status=one_of(
+                    ("abandoned", "not-waiting"),
+                    "The second one: nothing had to be changed.",
+                ),
+            ),
+            "Each network that was named.",
+        ),
     ),
     "ReinstatedKey": record(
         "A key that is draining again.",
@@ -277,7 +245,6 @@ SCHEMAS: dict[str, Element] = {
     ),
     "BlockedTenant": _tenant(("blocked", "already-blocked")),
     "UnblockedTenant": _tenant(("unblocked", "not-blocked")),
-    "SwitchRequest": _SWITCH,
     "Stopped": _switched(("stopped", "already-stopped")),
     "Resumed": _switched(("resumed", "not-stopped")),
     "Stops": record(
@@ -325,12 +292,6 @@ SCHEMAS: dict[str, Element] = {
         nextCursor=nullable(
             text("The `cursor` of the next page.", pattern="^[0-9]{1,16}$")
         ),
-    ),
-    "DeadReplayRequest": closed(
-        record(
-            "Whose given-up deliveries are sent again.",
-            tenant=text("The tenant's name.", pattern="^[!-~]{1,128}$"),
-        )
     ),
     "DeadReplay": record(
         "What is due again.",

@@ -235,23 +235,6 @@ PREVIEW: dict[str, Any] = {
     ],
 }
 
-ROTATION_REQUEST: dict[str, Any] = {"newKeyId": "1234abcd-12ab-34cd-56ef-1234567890ab"}
-
-FAILOVER_REQUEST: dict[str, Any] = {
-    "newKeyId": (
-        "arn:aws:kms:eu-west-1:111122223333:key/mrk-1234abcd12ab34cd56ef1234567890ab"
-    )
-}
-
-REASON: dict[str, Any] = {"reason": "checked with the gateway"}
-
-DEAD_REPLAY: dict[str, Any] = {"tenant": "shop"}
-
-SWITCH_REQUEST: dict[str, Any] = {
-    "network": "polygon",
-    "reason": "refunds that no customer asked for",
-}
-
 READINESS: dict[str, Any] = {
     "status": "ready",
     "checks": {"database": "ok", "signing": "ok", "audit": "ok", "key": "ok"},

@@ -167,7 +167,7 @@ _FOREIGN = record(
     seen_at=timestamp("When the service found it."),
 )
 
-_WALLET = record(
+WALLET = record(
     "The wallet that pays, in the database and on the chain.",
     address=address("The wallet's address."),
     chain_id=integer("The chain."),
@@ -229,7 +229,7 @@ _EXPLANATION = record(
     nonce=nullable(_NONCE),
     stopped_at=nullable(timestamp("Since when signing is stopped.")),
     tenant_blocked_at=nullable(timestamp("Since when the tenant is blocked.")),
-    wallet=nullable(_WALLET),
+    wallet=nullable(WALLET),
     nodes=list_of(_NODE, "What each node reports."),
     confirmations=record(
         "How deep its block is.",

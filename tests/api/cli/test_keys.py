@@ -151,13 +151,13 @@ def test_rotation_to_a_missing_key_fails(
     [
         (["rotate", "not hex"], "NEW_KEY_ID must be a CKA_ID in hex"),
         (["rotate", "02", "--from", "0x12"], "--from must be an address"),
-        (["revoke", "0x12"], "address must be an address"),
+        (["revoke", "0x12"], "ADDRESS must be an address"),
     ],
 )
 def test_a_malformed_argument(
     run: Run, old: Key, arguments: list[str], message: str
 ) -> None:
-    """Status 1; the message names the argument as the API does."""
+    """Status 1; the message names the argument as the help does."""
     finished = run("keys", *arguments, "--yes")
 
     assert (finished.status, finished.out) == (1, "")

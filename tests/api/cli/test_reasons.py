@@ -10,12 +10,12 @@ from typing import Any
 import click
 import pytest
 
+from api.actions.catalogue import ACTIONS
 from api.bootstrap import build_container, record_start
 from api.cli.__main__ import cli
-from backends.pkcs11 import PKCS11Backend
 from backends.sql import SQLStore
 from signer.ports.key_backend import KeyId
-from tests.api.commands import AsAdministrator, Finished, Run
+from tests.api.commands import Finished, Run
 from tests.support.ledgers import copy_ledger, open_ledger, seal
 from tests.support.refunds import World
 from tests.support.restores import keep_log, requested, write_log
@@ -25,34 +25,16 @@ WHY = "asked by the treasurer"
 
 GIVEN = ("--reason", WHY)
 
-PREPARED = ("odd refunds", "explained")
-
-ADDRESS = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8"
-
 
 @dataclass
 class Service:
     """A ledger with an active key, and its commands."""
 
     run: Run
-    as_administrator: AsAdministrator
     world: World
-    device: PKCS11Backend
     folder: Path
     monkeypatch: pytest.MonkeyPatch
     networks: Callable[..., Path]
-
-    def proposal(self) -> str:
-        """Return the digest of what alice asks for."""
-        stop, resume = PREPARED
-        self.run("stop", "--reason", stop)
-        self.as_administrator("alice", "signing:stop", "resume", "--reason", resume)
-        (waiting,) = self.run("approvals", "list", "--json").json["approvals"]
-        return str(waiting["digest"])
-
-    def decide(self, verb: str) -> Finished:
-        command = ("approvals", verb, self.proposal(), *GIVEN, "--yes")
-        return self.as_administrator("bob", "approvals:decide", *command)
 
     def raise_limits(self) -> Finished:
         record_start(build_container(), "worker")
@@ -70,28 +52,8 @@ class Service:
         return self.run("restore", "--log", str(path), "--yes", *GIVEN)
 
 
-def _run(*command: str) -> Callable[[Service], Finished]:
-    return lambda service: service.run(*command, *GIVEN)
-
-
-# Also what is refused has its records.
 COMMANDS: dict[str, Callable[[Service], Finished]] = {
-    "stop": _run("stop"),
-    "resume": _run("resume"),
-    "tenants unblock": _run("tenants", "unblock", "gateway", "--yes"),
-    "nonce repair": _run("nonce", "repair", "--yes"),
-    "nonce abandon": _run("nonce", "abandon", ADDRESS, "--yes"),
-    "keys rotate": lambda service: service.run(
-        "keys", "rotate", service.device.generate("reasons"), "--yes", *GIVEN
-    ),
-    "keys revoke": _run("keys", "revoke", ADDRESS, "--yes"),
-    "keys reinstate": _run("keys", "reinstate", ADDRESS, "--yes"),
     "limits raise": Service.raise_limits,
-    "approvals approve": lambda service: service.decide("approve"),
-    "approvals reject": lambda service: service.decide("reject"),
-    "approvals break-glass": lambda service: service.run(
-        "approvals", "break-glass", service.proposal(), *GIVEN, "--yes"
-    ),
     "restore": Service.restore,
 }
 
@@ -107,22 +69,20 @@ def _commands(group: click.Group, *path: str) -> Iterator[tuple[str, click.Comma
 
 
 def test_every_command_with_a_reason_has_a_case() -> None:
-    """A command that is added must be tested like the others."""
+    """``tests/api/actions`` has the commands of actions."""
     with_reason = {
         path
         for path, command in _commands(cli)
         if any(parameter.name == "reason" for parameter in command.params)
     }
 
-    assert with_reason == {*COMMANDS}
+    assert with_reason == {*COMMANDS, *(each.command for each in ACTIONS)}
 
 
 @pytest.fixture
 def service(
-    as_administrator: AsAdministrator,
     approving: Run,
     world: World,
-    softhsm: PKCS11Backend,
     softhsm_key: KeyId,
     softhsm_environ: dict[str, str],
     tmp_path: Path,
@@ -134,9 +94,7 @@ def service(
     for name, value in softhsm_environ.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("PKCS11_KEY_ID", softhsm_key)
-    return Service(
-        approving, as_administrator, world, softhsm, tmp_path, monkeypatch, networks
-    )
+    return Service(approving, world, tmp_path, monkeypatch, networks)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -147,7 +105,6 @@ def test_the_reason_is_in_every_record(service: Service, command: str) -> None:
         each
         for each in _records()
         if each["actor"].startswith(("cli:", "token:alice", "token:bob"))
-        and each["details"].get("reason") not in PREPARED
         and not each["event"].startswith(("digest-sign", "admin-access"))
     ]
 

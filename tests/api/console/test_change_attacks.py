@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import pytest
 from falcon.testing import Result
 
-from api.console.changes.catalogue import CHANGES
-from api.console.changes.change import Change
+from api.actions.action import Action
+from api.actions.catalogue import FORMS
 from api.console.sessions import SESSION_LIFETIME
 from backends.sql import SQLStore
+from tests.api.actions.cases import prepared
 from tests.api.browser import Browser, new_token
-from tests.api.console.cases import prepared
 from tests.api.console.worlds import World
 
 
@@ -22,41 +22,41 @@ Fields = Mapping[str, str]
 class Attempt:
     """What an attacker sends in place of the last form, and how it is answered."""
 
-    send: Callable[[World, Change, Fields], Result]
+    send: Callable[[World, Action, Fields], Result]
     status: int
     code: str = ""
     is_recorded: bool = True
 
 
-def _with(**changes: str) -> Callable[[World, Change, Fields], Result]:
+def _with(**changes: str) -> Callable[[World, Action, Fields], Result]:
     return lambda world, change, fields: world.submit(change, {**fields, **changes})
 
 
-def _without(name: str) -> Callable[[World, Change, Fields], Result]:
+def _without(name: str) -> Callable[[World, Action, Fields], Result]:
     return lambda world, change, fields: world.submit(
         change, {each: text for each, text in fields.items() if each != name}
     )
 
 
-def _with_token(**claims: object) -> Callable[[World, Change, Fields], Result]:
+def _with_token(**claims: object) -> Callable[[World, Action, Fields], Result]:
     return lambda world, change, fields: world.submit(
         change, {**fields, "token": world.token(change, **claims)}
     )
 
 
-def _without_session(world: World, change: Change, fields: Fields) -> Result:
+def _without_session(world: World, change: Action, fields: Fields) -> Result:
     stranger = Browser(world.client)
     return stranger.submit(f"/console/changes/{change.name}/make", fields)
 
 
-def _with_another_session(world: World, change: Change, fields: Fields) -> Result:
+def _with_another_session(world: World, change: Action, fields: Fields) -> Result:
     """Mallory's session, with the form and the token of alice."""
     mallory = Browser(world.client)
     mallory.log_in(sub="mallory", now=world.clock())
     return mallory.submit(f"/console/changes/{change.name}/make", fields)
 
 
-def _with_his_own_form(world: World, change: Change, fields: Fields) -> Result:
+def _with_his_own_form(world: World, change: Action, fields: Fields) -> Result:
     """Mallory's session and form, with a token of alice."""
     mallory = Browser(world.client)
     mallory.log_in(sub="mallory", now=world.clock())
@@ -66,7 +66,7 @@ def _with_his_own_form(world: World, change: Change, fields: Fields) -> Result:
     )
 
 
-def _from_another_site(world: World, change: Change, fields: Fields) -> Result:
+def _from_another_site(world: World, change: Action, fields: Fields) -> Result:
     return world.browser.submit(
         f"/console/changes/{change.name}/make",
         fields,
@@ -74,14 +74,14 @@ def _from_another_site(world: World, change: Change, fields: Fields) -> Result:
     )
 
 
-def _with_a_used_token(world: World, change: Change, fields: Fields) -> Result:
+def _with_a_used_token(world: World, change: Action, fields: Fields) -> Result:
     """The token of a login."""
     used = world.token(change, scope=f"console:read {change.scope}")
     assert Browser(world.client).submit("/console/login", {"token": used})
     return world.submit(change, {**fields, "token": used})
 
 
-def _with_a_link(world: World, change: Change, fields: Fields) -> Result:
+def _with_a_link(world: World, change: Action, fields: Fields) -> Result:
     return world.browser.get(f"/console/changes/{change.name}/make")
 
 
@@ -118,11 +118,11 @@ def world(sqlite_store: SQLStore) -> World:
     return World(sqlite_store)
 
 
-every_change = pytest.mark.parametrize("change", CHANGES, ids=lambda each: each.name)
+every_change = pytest.mark.parametrize("change", FORMS, ids=lambda each: each.name)
 
 
 @every_change
-def test_only_the_right_request_changes_something(world: World, change: Change) -> None:
+def test_only_the_right_request_changes_something(world: World, change: Action) -> None:
     """After all attempts the same form still makes the change, once."""
     case, values = prepared(world, change)
     fields = {**world.confirm(change, values), "token": world.token(change)}
@@ -145,7 +145,7 @@ def test_only_the_right_request_changes_something(world: World, change: Change) 
 
 
 @every_change
-def test_an_expired_session_changes_nothing(world: World, change: Change) -> None:
+def test_an_expired_session_changes_nothing(world: World, change: Action) -> None:
     """Neither does its form in a session that began later."""
     case, values = prepared(world, change)
     fields = world.confirm(change, values)
@@ -162,10 +162,10 @@ def test_an_expired_session_changes_nothing(world: World, change: Change) -> Non
 
 @every_change
 def test_forms_and_confirmations_need_the_session_too(
-    world: World, change: Change
+    world: World, change: Action
 ) -> None:
     path = f"/console/changes/{change.name}"
-    fields = {"form": "x", **{each.name: "x" for each in change.fields}}
+    fields = {"form": "x", **{each.name: "x" for each in change.form}}
     stranger = Browser(world.client)
 
     assert stranger.get(path).status_code == 303
@@ -176,7 +176,7 @@ def test_forms_and_confirmations_need_the_session_too(
 
 def test_a_repeated_post_says_what_to_do(world: World) -> None:
     """The answer to the second one is that the token was used."""
-    change = next(each for each in CHANGES if each.name == "stop")
+    change = next(each for each in FORMS if each.name == "stop")
     fields = world.confirm(change, {"network": "*", "reason": "odd refunds"})
     fields = {**fields, "token": world.token(change)}
     first, second = world.submit(change, fields), world.submit(change, fields)
@@ -189,7 +189,7 @@ def test_a_repeated_post_says_what_to_do(world: World) -> None:
 
 def test_a_token_makes_one_change(world: World) -> None:
     """Not even another one, and not one in the API."""
-    stop = next(each for each in CHANGES if each.name == "stop")
+    stop = next(each for each in FORMS if each.name == "stop")
     used = new_token(scope="signing:stop")
     fields = world.confirm(stop, {"network": "local", "reason": "odd refunds"})
     assert world.submit(stop, {**fields, "token": used}).status_code == 200

@@ -43,7 +43,11 @@ def test_the_role_suffices(processes: Processes, clock: SettableClock) -> None:
     assert set(shown) == {200}
     assert browser.submit("/console/changes/approve/make", fields).status_code == 200
 
-    given = {"form": browser.form_token(), "refund_id": refund.id}
+    given = {
+        "form": browser.form_token(),
+        "refund_id": refund.id,
+        "reason": "checked",
+    }
     confirmed = browser.submit("/console/changes/cancel-refund/confirm", given)
     fields = find_form(confirmed.text, "/console/changes/cancel-refund/make").fields
     fields["token"] = new_token(scope="refunds:write")

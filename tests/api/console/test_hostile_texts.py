@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from api.console.changes.catalogue import CHANGES
+from api.actions.catalogue import FORMS
 from backends.sql import SQLStore
 from signer.errors import ApprovalRequiredError
 from signer.model.audit_record import Actor
@@ -60,7 +60,7 @@ def _pages(world: World) -> Iterator[tuple[str, str]]:
     digests = [each.digest for each in world.container.approvals.list().approvals]
     paths = [*PATHS, f"/console/refunds/{refund.id}"]
     paths += [f"/console/approvals/{digest}" for digest in digests]
-    paths += [f"/console/changes/{each.name}" for each in CHANGES]
+    paths += [f"/console/changes/{each.name}" for each in FORMS]
     paths.append("/console/changes/block-tenant?tenant=%22%3E%3Cscript%3E")
     for path in paths:
         yield path, browser.get(path).text
@@ -68,12 +68,12 @@ def _pages(world: World) -> Iterator[tuple[str, str]]:
         "approve": {"digest": digests[0], "reason": EVIL},
         "resume": {"network": "local", "reason": EVIL},
         "unblock-tenant": {"tenant": SHOP, "reason": EVIL},
-        "replay-event": {"event_id": event_id},
-        "cancel-refund": {"refund_id": refund.id},
+        "replay-event": {"event_id": event_id, "reason": EVIL},
+        "cancel-refund": {"refund_id": refund.id, "reason": EVIL},
         "stop": {"network": "*", "reason": EVIL},
         "block-tenant": {"tenant": EVIL, "reason": EVIL},
     }
-    scopes = {each.name: each.scope for each in CHANGES}
+    scopes = {each.name: each.scope for each in FORMS}
     for name, values in given.items():
         path = f"/console/changes/{name}"
         fields = {"form": browser.form_token(), **values}

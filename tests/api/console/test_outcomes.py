@@ -2,7 +2,7 @@
 
 import pytest
 
-from api.console.changes.catalogue import CHANGES
+from api.actions.catalogue import FORMS
 from backends.sql import SQLStore
 from signer.errors import ChainUnavailableError, KeyUnusableError
 from signer.refunds.wallet_reconciliation import WalletReconciler
@@ -23,7 +23,7 @@ from tests.support.ring import NEW
     APPROVE,
     BLOCK,
 ) = (
-    next(each for each in CHANGES if each.name == name)
+    next(each for each in FORMS if each.name == name)
     for name in (
         "repair-nonces",
         "rehearse-rotation",
@@ -38,10 +38,19 @@ from tests.support.ring import NEW
 )
 
 
+_FLAGS = ("compromised", "without_funds")
+
+
 @pytest.fixture
 def world(sqlite_store: SQLStore) -> World:
     """A service, and the browser of an administrator."""
     return World(sqlite_store)
+
+
+def _rotation(world: World, *flags: str) -> dict[str, str]:
+    given = {name: "yes" if name in flags else "" for name in _FLAGS}
+    address = world.old.address
+    return {"key_id": NEW, "active_address": address, "reason": WHY, **given}
 
 
 def _foreign(world: World) -> str:
@@ -102,7 +111,7 @@ def test_a_repair_needs_an_answer_of_the_nodes(world: World) -> None:
 def test_a_key_that_does_not_sign(world: World) -> None:
     """The rehearsal says it; nothing is changed, and the code has its cure."""
     world.system.directory.failure = KeyUnusableError("disabled")
-    values = {"new_key_id": NEW, "kind": "planned", "active_address": world.old.address}
+    values = _rotation(world)
     answer = world.make(REHEARSE, values)
 
     assert answer.status_code == 503
@@ -112,12 +121,7 @@ def test_a_key_that_does_not_sign(world: World) -> None:
 
 
 def test_a_compromised_key_needs_two_persons(world: World) -> None:
-    values = {
-        "new_key_id": NEW,
-        "kind": "without-funds",
-        "active_address": world.old.address,
-        "reason": WHY,
-    }
+    values = _rotation(world, "compromised", "without_funds")
     first = world.make(ROTATE, values)
     keys = world.browser.get("/console/keys").text
     (approval,) = world.container.approvals.list().approvals
@@ -127,7 +131,7 @@ def test_a_compromised_key_needs_two_persons(world: World) -> None:
 
     assert first.status_code == 409
     assert f"revoke the key of {world.old.address} as compromised" in keys
-    assert "kind=without-funds" in proposal
+    assert "without_funds=yes" in proposal
     assert "The new key is active" in second.text
     assert "requested by" in world.browser.get("/console/keys").text
 
@@ -135,12 +139,7 @@ def test_a_compromised_key_needs_two_persons(world: World) -> None:
 def test_a_new_key_without_funds_waits(world: World) -> None:
     """A compromised key is not replaced by an address that cannot pay."""
     world.node.coin = 0
-    values = {
-        "new_key_id": NEW,
-        "kind": "compromised",
-        "active_address": world.old.address,
-        "reason": WHY,
-    }
+    values = _rotation(world, "compromised")
     world.make(ROTATE, values)
     world.approve_all()
     answer = world.make(ROTATE, values)
@@ -169,9 +168,9 @@ def test_keys_show_what_drains(world: World) -> None:
         ("block-tenant", {"tenant": "", "reason": WHY}, "invalid-input"),
         ("block-tenant", {"tenant": "x" * 129, "reason": WHY}, "invalid-input"),
         ("revoke-key", {"address": "0x12", "reason": WHY}, "invalid-input"),
-        ("replay-event", {"event_id": "evt_1"}, "not-found"),
-        ("replay-dead", {"tenant": SHOP}, "not-found"),
-        ("cancel-refund", {"refund_id": "rf_1"}, "not-found"),
+        ("replay-event", {"event_id": "evt_1", "reason": WHY}, "not-found"),
+        ("replay-dead", {"tenant": SHOP, "reason": WHY}, "not-found"),
+        ("cancel-refund", {"refund_id": "rf_1", "reason": WHY}, "not-found"),
         ("approve", {"digest": "12", "reason": WHY}, "invalid-input"),
         ("approve", {"digest": "0" * 64, "reason": WHY}, "not-found"),
     ],
@@ -194,7 +193,7 @@ def test_a_refund_with_a_nonce_is_not_cancelled(world: World) -> None:
     waiting = world.browser.get(f"/console/refunds/{world.refund().id}").text
     refund = broadcast(world.store, tenant=SHOP, reference="sent")
     path = f"/console/refunds/{refund.id}"
-    given = {"form": world.browser.form_token(), "refund_id": refund.id}
+    given = {"form": world.browser.form_token(), "refund_id": refund.id, "reason": WHY}
     answer = world.browser.submit("/console/changes/cancel-refund/confirm", given)
 
     assert (answer.status_code, "not-cancellable" in answer.text) == (409, True)

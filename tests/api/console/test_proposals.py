@@ -5,8 +5,7 @@ from typing import Any
 
 import pytest
 
-from api.console.changes.follow_ups import find_follow_up
-from api.console.proposals import _WORDS, describe_proposal
+from api.actions.proposals import SENTENCES, describe_proposal, find_follow_up
 from signer.model.approval import Approval, Proposal
 from signer.model.approval_need import ApprovalNeed
 from signer.refunds.payment_approvals import build_proposal
@@ -62,7 +61,7 @@ CASES: dict[str, tuple[dict[str, Any], str, dict[str, str] | None]] = {
             f"revoke the key of 0xold as compromised, and pay from {ADDRESS}, also"
             " without funds there"
         ),
-        {"kind": "without-funds", "active_address": "0xold"},
+        {"compromised": "yes", "without_funds": "yes", "active_address": "0xold"},
     ),
     "key-revoke": (
         KEY,
@@ -88,7 +87,7 @@ CASES: dict[str, tuple[dict[str, Any], str, dict[str, str] | None]] = {
 
 
 def test_every_proposal_has_its_words() -> None:
-    assert {str(each) for each in _WORDS} == {*CASES, "refund-pay"}
+    assert {str(each) for each in SENTENCES} == {*CASES, "refund-pay"}
 
 
 @pytest.mark.parametrize("action", CASES)

@@ -10,11 +10,11 @@ from markupsafe import Markup
 
 from api.console.rendering import (
     format_duration,
-    format_time,
     render,
     show_invisible,
     style_sheet,
 )
+from api.views.refunds import format_time
 
 
 _BACKGROUNDS = {

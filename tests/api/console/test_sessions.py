@@ -7,7 +7,7 @@ import pytest
 from falcon.inspect import inspect_routes
 from falcon.testing import TestClient
 
-from api.console.changes.catalogue import CHANGES
+from api.actions import catalogue
 from api.console.cookies import LOCAL_NAME, SECURE_NAME
 from api.console.sessions import SESSION_LIFETIME, Sessions
 from api.container import Container
@@ -31,11 +31,11 @@ PAGES = [
     f"/console/approvals/{'0' * 64}",
     "/console/codes/limit-reached",
 ]
-PAGES += [f"/console/changes/{each.name}" for each in CHANGES]
+PAGES += [f"/console/changes/{each.name}" for each in catalogue.FORMS]
 FORMS = [
     "/console/logout",
-    *(f"/console/changes/{each.name}/confirm" for each in CHANGES),
-    *(f"/console/changes/{each.name}/make" for each in CHANGES),
+    *(f"/console/changes/{each.name}/confirm" for each in catalogue.FORMS),
+    *(f"/console/changes/{each.name}/make" for each in catalogue.FORMS),
     "/console/audit/export",
 ]
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from api.console.changes.catalogue import CHANGES
+from api.actions.catalogue import FORMS
 from backends.sql import SQLStore
 from signer.model.stop import EVERYTHING, Stop
 from signer.model.wallet import Wallet
@@ -13,7 +13,7 @@ from tests.fixtures.ledger import forge
 
 
 STOP, RESUME, UNBLOCK = (
-    next(each for each in CHANGES if each.name == name)
+    next(each for each in FORMS if each.name == name)
     for name in ("stop", "resume", "unblock-tenant")
 )
 

@@ -1,4 +1,4 @@
-"""A service whose state each change of the console can change."""
+"""A service whose state each change of the console can action."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from falcon.testing import Result, TestClient
 
+from api.actions.action import Action, Texts
 from api.auth.authorization import AccessPolicy
 from api.auth.rate_limits import RateLimits
-from api.console.changes.change import Change, Values
 from api.container import Container
 from api.http.app import create_app
 from backends.sql import SQLStore
@@ -138,27 +138,27 @@ class World:
         found = self.store._database.run(lambda c: c.exec_driver_sql(query).scalar())
         return int(found or 0)
 
-    def token(self, change: Change, **claims: object) -> str:
-        """Return a new token of alice for *change*, with other *claims*."""
-        return new_token(**{"scope": change.scope, "now": self.clock(), **claims})
+    def token(self, action: Action, **claims: object) -> str:
+        """Return a new token of alice for *action*, with other *claims*."""
+        return new_token(**{"scope": action.scope, "now": self.clock(), **claims})
 
-    def confirm(self, change: Change, values: Values) -> dict[str, str]:
+    def confirm(self, action: Action, values: Texts) -> dict[str, str]:
         """Walk through form and confirmation; return the fields of the last form."""
-        path = f"/console/changes/{change.name}"
+        path = f"/console/changes/{action.name}"
         form = find_form(self.browser.get(path).text, f"{path}/confirm")
         assert set(form.fields) == {"form", *values}
         answer = self.browser.submit(form.action, {**form.fields, **values})
         assert answer.status_code == 200, answer.text
         return find_form(answer.text, f"{path}/make").fields
 
-    def submit(self, change: Change, fields: Mapping[str, str]) -> Result:
-        """Send the last form of *change*."""
-        return self.browser.submit(f"/console/changes/{change.name}/make", fields)
+    def submit(self, action: Action, fields: Mapping[str, str]) -> Result:
+        """Send the last form of *action*."""
+        return self.browser.submit(f"/console/changes/{action.name}/make", fields)
 
-    def make(self, change: Change, values: Values, **claims: object) -> Result:
-        """Make *change* as alice does, with a new token."""
-        fields = self.confirm(change, values)
-        return self.submit(change, {**fields, "token": self.token(change, **claims)})
+    def make(self, action: Action, values: Texts, **claims: object) -> Result:
+        """Make *action* as alice does, with a new token."""
+        fields = self.confirm(action, values)
+        return self.submit(action, {**fields, "token": self.token(action, **claims)})
 
     def approve_all(self) -> None:
         """Let bob approve everything that waits."""

@@ -174,8 +174,8 @@ def test_nothing_waits_for_one_person_outside_production(client: TestClient) -> 
 @pytest.mark.parametrize(
     ("body", "field"),
     [
-        ({}, "body"),
-        ({"reason": 7}, "body"),
+        ({}, "reason"),
+        ({"reason": 7}, "reason"),
         ({"reason": ""}, "reason"),
         ({"reason": "x" * 201}, "reason"),
         ({**WHY, "force": True}, "body"),

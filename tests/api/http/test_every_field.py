@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from falcon.testing import Result, StartResponseMock, TestClient, create_environ
 
+from api.actions.catalogue import ACTIONS
 from api.container import Container
 from api.http.app import create_app
 from api.http.openapi.document import complete_document
@@ -26,10 +27,11 @@ Json = dict[str, Any]
 
 DOCUMENT: Json = dict(complete_document())
 
-SCOPES = (
-    "refunds:read refunds:write keys:rotate keys:read tenants:block signing:stop"
-    " approvals:read approvals:decide approvals:break-glass metrics:read webhooks:read"
-    " webhooks:replay sign"
+SCOPES = " ".join(
+    {
+        *("refunds:read", "refunds:write", "keys:read", "approvals:read", "sign"),
+        *("metrics:read", "webhooks:read", *(each.scope for each in ACTIONS)),
+    }
 )
 ROLES = ["merchant", "admin", "devops", "signer"]
 

@@ -130,7 +130,7 @@ def test_an_unknown_field_is_answered_with_the_known_ones(
 
     assert answer.json["detail"] == (
         "has an unknown field; this request takes"
-        " newKeyId, dryRun, compromised, activeAddress, withoutFunds, reason"
+        " newKeyId, compromised, activeAddress, withoutFunds, dryRun, reason"
     )
     assert NEW not in answer.text
 

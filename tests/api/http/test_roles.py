@@ -7,6 +7,7 @@ from typing import NoReturn
 import pytest
 from falcon.testing import TestClient
 
+from api.actions.catalogue import ACTIONS
 from api.container import Container
 from api.http.app import create_app
 from api.http.console import is_console
@@ -17,7 +18,9 @@ from tests.api.service import BODY, Pace, build_container
 from tests.api.support import SettableClock, get, post
 
 
-REFUND = "/v1/refunds/rf_" + "0" * 32
+IDS = {"refund_id": "rf_" + "0" * 32, "digest": "0" * 64, "event_id": "evt_0"}
+
+REFUND = f"/v1/refunds/{IDS['refund_id']}"
 
 OF_REFUNDS = [
     ("POST", "/v1/refunds"),
@@ -33,23 +36,15 @@ OF_REFUNDS = [
     ("GET", "/v1/events"),
 ]
 OF_ADMINISTRATORS = [
-    ("POST", "/v1/admin/kms/rotate"),
-    ("POST", "/v1/admin/kms/failover"),
+    *(
+        ("POST", each.path.format(address="0x00", tenant="shop", **IDS))
+        for each in ACTIONS
+    ),
     ("GET", "/v1/admin/keys"),
-    ("POST", "/v1/admin/keys/0x00/reinstate"),
-    ("POST", "/v1/admin/tenants/shop/block"),
-    ("POST", "/v1/admin/tenants/shop/unblock"),
-    ("POST", "/v1/admin/stop"),
-    ("POST", "/v1/admin/resume"),
     ("GET", "/v1/admin/stops"),
     ("GET", "/v1/admin/approvals"),
-    ("POST", f"/v1/admin/approvals/{'0' * 64}/approve"),
-    ("POST", f"/v1/admin/approvals/{'0' * 64}/reject"),
-    ("POST", f"/v1/admin/approvals/{'0' * 64}/break-glass"),
     ("GET", "/v1/admin/webhooks/deliveries"),
     ("GET", "/v1/admin/webhooks/deliveries/evt_0"),
-    ("POST", "/v1/admin/webhooks/deliveries/evt_0/replay"),
-    ("POST", "/v1/admin/webhooks/replay"),
     ("GET", "/metrics"),
 ]
 OF_SIGNERS = [

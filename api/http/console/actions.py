@@ -1,8 +1,8 @@
 """
-The pages of all changes: a form, its confirmation, and the change itself.
+The pages of an action: a form, its confirmation, and what the action did.
 
-The confirmation repeats exactly what will be done.  The last step is a change as in the
-API: its token needs the scope of the API's route, is used up, and must be of the
+The confirmation repeats exactly what will be done.  The last step is the action as in
+the API: its token needs the scope of the API's route, is used up, and must be of the
 session's subject.  It is refused if the state is not the one that was confirmed.
 """
 
@@ -10,17 +10,12 @@ from functools import partial
 
 from falcon import Request, Response
 
+from api.actions.action import ADMINISTRATORS, REASON, Action
 from api.auth.authorization import Permission
 from api.auth.jwt_verifier import JWTVerifier
-from api.console.changes.change import REASON, Change
 from api.http import query
 from api.http.console.login import bearer_of
-from api.http.console.resource import (
-    ADMINISTRATORS,
-    Console,
-    SessionPage,
-    session_of,
-)
+from api.http.console.resource import Console, SessionPage, session_of
 from api.principal import Principal
 from api.request_context import actor
 from api.views.codes import find_code
@@ -31,85 +26,80 @@ CONFIRMED = "confirmed"
 TOKEN = "token"  # noqa: S105  The name of a field.
 
 
-class ChangePage(SessionPage):
-    """One of the three pages of a change."""
+class ActionPage(SessionPage):
+    """One of the three pages of an action."""
 
-    def __init__(self, console: Console, change: Change) -> None:
+    def __init__(self, console: Console, action: Action) -> None:
         super().__init__(console)
-        self._change = change
-        self._names = [each.name for each in change.fields]
+        self._action = action
+        self._names = [each.name for each in action.form]
 
 
-class ChangeForm(ChangePage):
+class ActionForm(ActionPage):
     """``/console/changes/{name}``: the form; a link may fill it in."""
 
     def on_get(self, req: Request, resp: Response) -> None:
         """Show the form."""
         given = query.parameters(req, *self._names, from_form=True)
-        container = self._console.container
-        options = {
-            each.name: each.options(container)
-            for each in self._change.fields
-            if each.options is not None
-        }
+        container, form = self._console.container, self._action.form
+        offered = {each.name: each.offered(container) for each in form}
 
         self.show(
             req,
             resp,
             "change_form.html",
-            change=self._change,
-            options=options,
+            change=self._action,
+            options={name: each for name, each in offered.items() if each is not None},
             given=given,
         )
 
 
-class ChangeConfirmation(ChangePage):
+class ActionConfirmation(ActionPage):
     """``/console/changes/{name}/confirm``: shows exactly what will be done."""
 
     def on_post(self, req: Request, resp: Response) -> None:
         """Repeat the form and the state that it is about, and ask for a token."""
-        container, change = self._console.container, self._change
-        values = change.read(container, self.read_form(req, *self._names))
-        plan = change.plan(container, values)
+        container, action = self._console.container, self._action
+        texts = action.read_form(container, self.read_form(req, *self._names))
+        plan = action.plan(container, action.values(texts))
 
         self.show(
             req,
             resp,
             "change_confirm.html",
-            change=change,
-            values=values,
-            shown=change.shown(container, values),
+            change=action,
+            values=texts,
+            shown=action.shown(container, texts),
             plan=plan,
-            confirmed=plan.digest(values),
+            confirmed=plan.digest(texts),
         )
 
 
-class ChangeExecution(ChangePage):
-    """``/console/changes/{name}/make``: makes the change, with a token."""
+class ActionExecution(ActionPage):
+    """``/console/changes/{name}/make``: takes the action, with a token."""
 
     def on_post(self, req: Request, resp: Response) -> None:
-        """Make the change, as the API does, and show what it did."""
+        """Take the action, as the API does, and show what it did."""
         form = self.read_form(req, *self._names, CONFIRMED, TOKEN)
-        container, change = self._console.container, self._change
-        values = change.read(container, form)
-        if change.plan(container, values).digest(values) != form[CONFIRMED]:
+        container, action = self._console.container, self._action
+        texts = action.read_form(container, form)
+        values = action.values(texts)
+        if action.plan(container, values).digest(texts) != form[CONFIRMED]:
             raise ConflictError(
                 "nothing was changed: it is not as the page showed it any more. Open"
                 " the form again"
             )
-        permission = Permission(ADMINISTRATORS, change.scope, administrative=True)
+        permission = Permission(ADMINISTRATORS, action.scope, administrative=True)
         verify = partial(_authenticate, session_of(req).subject, form[TOKEN])
         self._console.authorization.authorize(req, permission, verify)
-        outcome = change.make(
-            container, values, actor(req, values.get(REASON.name, ""))
-        )
+        outcome = action.make(container, values, actor(req, texts[REASON.name]))
 
         self.show(
             req,
             resp,
             "change_done.html",
-            change=change,
-            shown=change.shown(container, values),
+            change=action,
+            shown=action.shown(container, texts),
             outcome=outcome,
             entry=find_code(outcome.problem),
         )

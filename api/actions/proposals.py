@@ -7,26 +7,79 @@ sentence.
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
+from api.actions.action import Action, Texts
+from api.actions.catalogue import ACTIONS
+from api.container import Container
 from signer.audit.actions import AuditAction
 from signer.model.approval import Approval
-from signer.model.stop import EVERYTHING
 from signer.refunds.payment_approvals import ACTION
 from signer.startup.limits_guard import describe
 
 
 Facts = Mapping[str, Any]
 
+_PROPOSED = {
+    each.proposed.action: (each, each.proposed)
+    for each in ACTIONS
+    if each.proposed is not None
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ShownProposal:
+    """A proposal in one sentence, and all that it applies to, in JSON."""
+
+    approval: Approval
+    sentence: str
+    facts: Mapping[str, str]
+
+    @property
+    def action(self) -> str:
+        """What will be done."""
+        return self.approval.action
+
+
+def find_waiting(container: Container, page: str) -> Sequence[ShownProposal]:
+    """Return what waits for a decision or for its use, of the actions of *page*."""
+    actions = {name for name, (each, _) in _PROPOSED.items() if each.page == page}
+    found = container.approvals.list().approvals
+    return [show_proposal(each) for each in found if each.action in actions]
+
+
+def show_proposal(approval: Approval) -> ShownProposal:
+    """Return the proposal of *approval*, with everything that its digest covers."""
+    facts: dict[str, Any] = json.loads(approval.proposal)
+    shown = {
+        name: json.dumps(value) for name, value in facts.items() if name != "action"
+    }
+    return ShownProposal(approval, describe_proposal(approval), shown)
+
 
 def describe_proposal(approval: Approval) -> str:
     """Return what will be done if *approval* is given; its action if that is new."""
     with suppress(AttributeError, LookupError, TypeError, ValueError):
-        facts: Facts = json.loads(approval.proposal)
-        return _WORDS[approval.action](facts)
+        return SENTENCES[approval.action](json.loads(approval.proposal))
     return approval.action
+
+
+def find_follow_up(
+    approval: Approval, names: Mapping[int, str]
+) -> tuple[Action, Texts] | None:
+    """
+    Return the action to repeat once *approval* is given, and fields of its form.
+
+    None if the console does not offer it.  *names* are those of the networks, by chain
+    id.
+    """
+    with suppress(LookupError, TypeError, ValueError):
+        action, proposed = _PROPOSED[AuditAction(approval.action)]
+        return action, proposed.texts(json.loads(approval.proposal), names)
+    return None
 
 
 def _pay(facts: Facts) -> str:
@@ -47,50 +100,6 @@ def _rules(facts: Facts) -> str:
     return f"; {facts['approvals']}{groups} must approve it (rules {_quoted(names)})"
 
 
-def _resume(facts: Facts) -> str:
-    chain = facts["chain_id"]
-    where = "every network" if chain == str(EVERYTHING) else f"chain {chain}"
-    return (
-        f"resume signing for {where}, stopped by {_quoted(facts['stopped_by'])}:"
-        f" {_quoted(facts['stop_reason'])}"
-    )
-
-
-def _unblock(facts: Facts) -> str:
-    tenant, by = _quoted(facts["tenant"]), _quoted(facts["blocked_by"])
-    return f"unblock tenant {tenant}, which {by} blocked"
-
-
-def _accept(facts: Facts) -> str:
-    return f"resume {_wallet(facts)}, and accept {_transactions(facts)}"
-
-
-def _abandon(facts: Facts) -> str:
-    return (
-        f"stop waiting for pending transactions of {_wallet(facts)}, and accept"
-        f" {_transactions(facts)}"
-    )
-
-
-def _rotate(facts: Facts) -> str:
-    funds = ", also without funds there" if facts["without_funds"] else ""
-    return (
-        f"revoke the key of {facts['compromised_key_address']} as compromised, and pay"
-        f" from {facts['key_address']}{funds}"
-    )
-
-
-def _revoke(facts: Facts) -> str:
-    return f"revoke the former key of {facts['key_address']} as compromised"
-
-
-def _reinstate(facts: Facts) -> str:
-    return (
-        f"reinstate the key of {facts['key_address']}, which was revoked at"
-        f" {facts['revoked_at']}"
-    )
-
-
 def _raise_limits(facts: Facts) -> str:
     raised = {
         path: change
@@ -100,33 +109,17 @@ def _raise_limits(facts: Facts) -> str:
     return f"raise limits: {'; '.join(describe(raised))}"
 
 
-def _restore(facts: Facts) -> str:
+def _restore(_: Facts) -> str:
     return "repeat what a restored database has lost, from the audit log"
 
 
-_WORDS: Mapping[str, Callable[[Facts], str]] = {
+SENTENCES: Mapping[str, Callable[[Facts], str]] = {
     ACTION: _pay,
-    AuditAction.SIGNING_RESUME: _resume,
-    AuditAction.TENANT_UNBLOCK: _unblock,
-    AuditAction.FOREIGN_TRANSACTION_ACCEPT: _accept,
-    AuditAction.NONCE_ABANDON: _abandon,
-    AuditAction.KEY_ROTATE: _rotate,
-    AuditAction.KEY_REVOKE: _revoke,
-    AuditAction.KEY_REINSTATE: _reinstate,
     AuditAction.LIMITS_RAISE: _raise_limits,
     AuditAction.LEDGER_RESTORE: _restore,
+    **{name: proposed.sentence for name, (_, proposed) in _PROPOSED.items()},
 }
-
-
-def _wallet(facts: Facts) -> str:
-    return f"the wallet {facts['address']} on {facts['network']}"
-
-
-def _transactions(facts: Facts) -> str:
-    accepted = [
-        f"{each['tx_hash']} (nonce {each['nonce']})" for each in facts["accepted"]
-    ]
-    return ", ".join(accepted) or "no foreign transaction"
+"""By the action of the proposal."""
 
 
 def _plain(amount: str) -> str:

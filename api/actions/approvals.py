@@ -1,0 +1,151 @@
+"""Deciding about a proposal: approve it, reject it, or approve it alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
+
+from api.actions.action import (
+    REQUIRED_REASON,
+    Action,
+    Answer,
+    Field,
+    Kind,
+    Plan,
+    Values,
+)
+from signer.audit.actions import AuditAction
+from signer.model.audit_record import Actor
+
+
+if TYPE_CHECKING:
+    from api.container import Container
+    from signer.approvals import Approvals
+    from signer.model.approval import Approval
+
+
+_PAGE = "/console/approvals"
+
+_DIGEST = Field(
+    "digest",
+    "The proposal's digest, or its first 16 digits.",
+    kind=Kind.DIGEST,
+    argument="DIGEST",
+)
+
+Decide = Callable[["Approvals"], Callable[[str, Actor, str], "Approval"]]
+
+
+def _plan(container: Container, values: Values) -> Plan:
+    from api.actions.proposals import show_proposal
+    from api.views.refunds import format_time
+    from signer.errors import ConflictError
+
+    found = container.approvals.find(values["digest"])
+    if not found.is_unused(container.ledger_clock()):
+        raise ConflictError(f"nothing was changed: the proposal is {found.state}")
+    proposal = show_proposal(found)
+    return Plan(
+        [
+            ("it allows to", proposal.sentence),
+            ("action", found.action),
+            *proposal.facts.items(),
+            ("requested by", found.requested_by),
+            ("reason of the request", found.reason or "-"),
+            ("expires at", format_time(found.expires_at)),
+            ("its state now", str(found.state)),
+        ]
+    )
+
+
+def _make(
+    decide: Decide, summary: str, container: Container, values: Values, actor: Actor
+) -> Answer:
+    from api.views.approvals import approval_document, approval_lines
+    from signer.model.approval import ApprovalState
+
+    found = decide(container.approvals)(values["digest"], actor, actor.reason)
+    still = found.state is ApprovalState.WAITING
+    return Answer(
+        approval_document(found),
+        [*approval_lines([found])],
+        "It still needs another administrator" if still else summary,
+        next_step=("The proposal", f"{_PAGE}/{found.digest}"),
+    )
+
+
+def _decision(
+    verb: str,
+    title: str,
+    about: str,
+    *,
+    audit: AuditAction,
+    operation: str,
+    decide: Decide,
+    summary: str,
+) -> Action:
+    is_alone = verb == "break-glass"
+    return Action(
+        name=verb,
+        title=title,
+        about=about,
+        scope="approvals:break-glass" if is_alone else "approvals:decide",
+        audit=audit,
+        path=f"/v1/admin/approvals/{{digest}}/{verb}",
+        operation=operation,
+        command=f"approvals {verb}",
+        page=_PAGE,
+        fields=(_DIGEST,),
+        reason=REQUIRED_REASON,
+        plan=_plan,
+        make=partial(_make, decide, summary),
+        question="Is this what you want to decide about?",
+        asks_with_plan=True,
+        needs_token=lambda _: True,
+        is_danger=verb != "approve",
+        answers={200: "The proposal."},
+        schema="Approval",
+        problems=frozenset(
+            {"same-person", "operator-not-identified", "not-found", "conflict"}
+        ),
+    )
+
+
+APPROVE = _decision(
+    "approve",
+    "Approve a proposal",
+    """
+    Approve a proposal; then the request can be repeated.
+
+    The administrator who asked cannot approve.
+    """,
+    audit=AuditAction.APPROVAL_GRANT,
+    operation="approveChange",
+    decide=lambda approvals: approvals.approve,
+    summary="It is approved",
+)
+
+REJECT = _decision(
+    "reject",
+    "Reject a proposal",
+    "Refuse a proposal, or withdraw one's own.",
+    audit=AuditAction.APPROVAL_REJECT,
+    operation="rejectChange",
+    decide=lambda approvals: approvals.reject,
+    summary="It is rejected",
+)
+
+BREAK_GLASS = _decision(
+    "break-glass",
+    "Approve alone, in an emergency",
+    """
+    Approve a proposal alone, in an emergency.
+
+    It sounds the alert `break-glass`, and the audit log has it for ever.
+    """,
+    audit=AuditAction.APPROVAL_BREAK_GLASS,
+    operation="breakGlass",
+    decide=lambda approvals: approvals.break_glass,
+    summary="It is approved by one person, and an alert is sent",
+)

@@ -1,0 +1,359 @@
+"""Stopping and resuming signatures, and blocking tenants."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from api.actions.action import (
+    EVERY,
+    REQUIRED_REASON,
+    Action,
+    Answer,
+    Field,
+    Kind,
+    Plan,
+    Proposed,
+    Texts,
+    Values,
+)
+from signer.audit.actions import AuditAction
+from signer.model.audit_record import Actor
+from signer.model.stop import EVERYTHING, Stop
+
+
+if TYPE_CHECKING:
+    from api.container import Container
+    from signer.refunds.kill_switch import SwitchResult
+
+
+CHAIN = "chain:"
+"""What the value of a chain begins with that the networks file lacks."""
+
+_PAGE = "/console/stops"
+
+
+def scope_of(chain_id: int, names: Mapping[int, str]) -> str:
+    """Return the value of the field for *chain_id*."""
+    if chain_id == EVERYTHING:
+        return EVERY
+    return names.get(chain_id, f"{CHAIN}{chain_id}")
+
+
+def scopes(container: Container) -> Texts:
+    """Return everything that can be stopped or is stopped."""
+    switch = container.kill_switch
+    names = switch.names()
+    options = {EVERY: "every network"}
+    options |= {name: f"{name} (chain {id_})" for id_, name in names.items()}
+    for stop in switch.stops():
+        value = scope_of(stop.chain_id, names)
+        options.setdefault(value, f"chain {stop.chain_id}, of no network")
+    return options
+
+
+_NETWORK = Field(
+    "network",
+    "The network's name; without it, everything.",
+    kind=Kind.NAME,
+    is_required=False,
+    choices=scopes,
+    example="polygon",
+)
+
+
+def _target(values: Values) -> tuple[str | None, dict[str, int]]:
+    """Return the network, and the chain id of what is none, as the switch takes it."""
+    network = values["network"]
+    if network is not None and network.startswith(CHAIN):
+        digits = network.removeprefix(CHAIN)
+        return None, {"chain_id": int(digits)} if digits.lstrip("-").isdecimal() else {}
+    return network, {}
+
+
+def _find_stop(container: Container, values: Values) -> Stop | None:
+    switch = container.kill_switch
+    wanted, names = values["network"] or EVERY, switch.names()
+    return next(
+        (each for each in switch.stops() if scope_of(each.chain_id, names) == wanted),
+        None,
+    )
+
+
+def _plan_stop(container: Container, values: Values) -> Plan:
+    from api.views.stops import describe_stop
+
+    found = _find_stop(container, values)
+    notes = [
+        "No process on any host signs for a payment any more.",
+        "Refunds are still accepted, and wait.",
+        "Transactions that nodes have already are still confirmed.",
+    ]
+    if found is not None:
+        notes.insert(0, describe_stop(found, container.kill_switch.names()))
+    if container.approvals.required:
+        notes.append("To resume takes two administrators.")
+    # No facts: a stop must not fail because another administrator was faster.
+    return Plan(notes=notes)
+
+
+def _plan_resume(container: Container, values: Values) -> Plan:
+    from api.views.refunds import format_time
+
+    stop = _find_stop(container, values)
+    if stop is None:
+        return Plan(notes=["Nothing is stopped there: nothing will change."])
+    if not stop.is_authentic:
+        return Plan(notes=["Another program changed this stop: stop it again first."])
+    facts = [
+        ("stopped since", format_time(stop.at)),
+        ("stopped by", stop.requested_by),
+        ("reason of the stop", stop.reason),
+        ("version of the stop", str(stop.version)),
+    ]
+    notes = ["Refunds that wait are then paid. Other stops and paused wallets stay."]
+    return Plan(facts, notes, needs_approval=container.approvals.required)
+
+
+def _stop(container: Container, values: Values, actor: Actor) -> Answer:
+    network, chain = _target(values)
+    result = container.kill_switch.stop(network, actor.reason, actor, **chain)
+    status = "stopped" if result.changed else "already-stopped"
+    summary = "Signing is stopped" if result.changed else "It was stopped already"
+    return _switched(container, values, result, status, summary)
+
+
+def _resume(container: Container, values: Values, actor: Actor) -> Answer:
+    network, chain = _target(values)
+    result = container.kill_switch.resume(network, actor.reason, actor, **chain)
+    status = "resumed" if result.changed else "not-stopped"
+    summary = "The stop is ended" if result.changed else "It was not stopped"
+    return _switched(container, values, result, status, summary)
+
+
+def _switched(
+    container: Container,
+    values: Values,
+    result: SwitchResult,
+    status: str,
+    summary: str,
+) -> Answer:
+    from api.views.stops import stop_documents, stop_lines
+
+    names, (network, chain) = container.kill_switch.names(), _target(values)
+    document = {
+        "status": status,
+        "network": network,
+        "stops": stop_documents(result.stops, names),
+    }
+    chain_id = chain.get("chain_id", EVERYTHING)
+    scope = network or ("everything" if chain_id == EVERYTHING else f"chain {chain_id}")
+    others = stop_lines(result.stops, names) if result.stops else ()
+    lines = [f"{scope}: {status.replace('-', ' ')}", *others]
+    return Answer(document, lines, summary)
+
+
+def _resume_in_words(facts: Mapping[str, Any]) -> str:
+    chain = facts["chain_id"]
+    where = "every network" if chain == str(EVERYTHING) else f"chain {chain}"
+    by, reason = _quoted(facts["stopped_by"]), _quoted(facts["stop_reason"])
+    return f"resume signing for {where}, stopped by {by}: {reason}"
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
+
+
+STOP = Action(
+    name="stop",
+    title="Stop signing",
+    about="""
+    Sign nothing more on any host until `hotwallet resume`: the kill switch.
+
+    It needs neither the key nor a node, and can be repeated. When it returns, it is in
+    force on every host. Refunds are still accepted, and wait; transactions that nodes
+    have already are still confirmed.
+    """,
+    more_help="""
+    Runs without confirmation. It also replaces a stop that another program changed, so
+    that it can be ended.
+    """,
+    scope="signing:stop",
+    audit=AuditAction.SIGNING_STOP,
+    path="/v1/admin/stop",
+    operation="stopSigning",
+    command="stop",
+    page=_PAGE,
+    fields=(_NETWORK,),
+    reason=REQUIRED_REASON,
+    plan=_plan_stop,
+    make=_stop,
+    is_danger=True,
+    answers={200: "What changed."},
+    schema="Stopped",
+    body="SwitchRequest",
+    problems=frozenset({"not-found"}),
+)
+
+RESUME = Action(
+    name="resume",
+    title="Resume signing",
+    about="""
+    End the stop of a network, or without a network the stop of everything.
+
+    Stops of networks and the stop of everything are ended separately; the remaining
+    ones are listed. Wallets that are paused stay paused. It can be repeated.
+    """,
+    scope="signing:stop",
+    audit=AuditAction.SIGNING_RESUME,
+    path="/v1/admin/resume",
+    operation="resumeSigning",
+    command="resume",
+    page=_PAGE,
+    fields=(_NETWORK,),
+    reason=REQUIRED_REASON,
+    plan=_plan_resume,
+    make=_resume,
+    proposed=Proposed(
+        AuditAction.SIGNING_RESUME,
+        _resume_in_words,
+        lambda facts, names: {"network": scope_of(int(facts["chain_id"]), names)},
+    ),
+    # A stop must not fail because a token has expired; its end may need an approval.
+    needs_token=lambda _: True,
+    answers={200: "What changed."},
+    schema="Resumed",
+    body="SwitchRequest",
+    problems=frozenset({"not-found"}),
+)
+
+
+_TENANT = Field(
+    "tenant", "The tenant's name.", kind=Kind.NAME, argument="TENANT", example="shop"
+)
+
+
+def _plan_block(container: Container, values: Values) -> Plan:
+    status = container.tenant_admin.find(values["tenant"])
+    notes = [
+        "Its requests that change something are refused at once, on all hosts.",
+        "Its refunds get no more nonces; those that have one continue.",
+        "It can still read.",
+    ]
+    if status.block is not None:
+        notes.insert(0, "It is blocked already.")
+    return Plan(notes=notes)
+
+
+def _plan_unblock(container: Container, values: Values) -> Plan:
+    from api.views.refunds import format_time
+
+    block = container.tenant_admin.find(values["tenant"]).block
+    if block is None:
+        return Plan(notes=["It is not blocked: nothing will change."])
+    if not block.is_authentic:
+        again = "Another program changed this block: block the tenant again first."
+        return Plan(notes=[again])
+    facts = [
+        ("blocked since", format_time(block.at)),
+        ("blocked by", block.by),
+        ("version of the block", str(block.version)),
+    ]
+    notes = ["Its refunds that wait are then paid."]
+    return Plan(facts, notes, needs_approval=container.approvals.required)
+
+
+def _block(container: Container, values: Values, actor: Actor) -> Answer:
+    changed = container.tenant_admin.block(values["tenant"], actor)
+    status = "blocked" if changed else "already-blocked"
+    summary = "The tenant is blocked" if changed else "It was blocked already"
+    return _status(values, status, summary)
+
+
+def _unblock(container: Container, values: Values, actor: Actor) -> Answer:
+    changed = container.tenant_admin.unblock(values["tenant"], actor)
+    status = "unblocked" if changed else "not-blocked"
+    summary = "The block is ended" if changed else "It was not blocked"
+    return _status(values, status, summary)
+
+
+def _would_block(container: Container, values: Values, _: Actor) -> Answer:
+    found = container.tenant_admin.find(values["tenant"]).block
+    is_blocked = found is not None and found.is_authentic
+    return _status(values, "already-blocked" if is_blocked else "would-block")
+
+
+def _would_unblock(container: Container, values: Values, _: Actor) -> Answer:
+    found = container.tenant_admin.find(values["tenant"]).block
+    if found is not None and not found.is_authentic:
+        raise found.error()
+    return _status(values, "not-blocked" if found is None else "would-unblock")
+
+
+def _status(values: Values, status: str, summary: str = "") -> Answer:
+    tenant = values["tenant"]
+    document = {"tenant": tenant, "status": status}
+    return Answer(document, [f"{tenant}: {status}"], summary)
+
+
+def _unblock_in_words(facts: Mapping[str, Any]) -> str:
+    tenant, by = _quoted(facts["tenant"]), _quoted(facts["blocked_by"])
+    return f"unblock tenant {tenant}, which {by} blocked"
+
+
+BLOCK = Action(
+    name="block-tenant",
+    title="Block a tenant",
+    about="""
+    Block a tenant at once, on all hosts.
+
+    Its requests that change something get 403, and its queued refunds get no nonce. It
+    can still read. Refunds that have a nonce already continue. It can be repeated.
+    """,
+    scope="tenants:block",
+    audit=AuditAction.TENANT_BLOCK,
+    path="/v1/admin/tenants/{tenant}/block",
+    operation="blockTenant",
+    command="tenants block",
+    page=_PAGE,
+    fields=(_TENANT,),
+    plan=_plan_block,
+    make=_block,
+    dry_run=_would_block,
+    question="Its refunds without a nonce then wait. Block the tenant {tenant}?",
+    is_danger=True,
+    answers={200: "What changed."},
+    schema="BlockedTenant",
+    problems=frozenset({"not-found"}),
+)
+
+UNBLOCK = Action(
+    name="unblock-tenant",
+    title="Unblock a tenant",
+    about="""
+    End the block of a tenant: its queued refunds are paid.
+
+    It can be repeated.
+    """,
+    scope="tenants:block",
+    audit=AuditAction.TENANT_UNBLOCK,
+    path="/v1/admin/tenants/{tenant}/unblock",
+    operation="unblockTenant",
+    command="tenants unblock",
+    page=_PAGE,
+    fields=(_TENANT,),
+    plan=_plan_unblock,
+    make=_unblock,
+    dry_run=_would_unblock,
+    proposed=Proposed(
+        AuditAction.TENANT_UNBLOCK,
+        _unblock_in_words,
+        lambda facts, _: {"tenant": facts["tenant"]},
+    ),
+    question="Its waiting refunds are then paid. Unblock the tenant {tenant}?",
+    needs_token=lambda _: True,
+    answers={200: "What changed."},
+    schema="UnblockedTenant",
+    problems=frozenset({"not-found"}),
+)

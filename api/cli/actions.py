@@ -1,0 +1,129 @@
+"""The command of an action of administrators, made from its declaration."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from inspect import cleandoc
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from api.actions.action import Action, Answer, Field, Kind, Values
+from api.actions.catalogue import commands_of
+from api.cli.confirmation import confirm, dry_run_option, yes_option
+from api.cli.operator import current_operator, identified_operator
+from api.cli.output import command_logging, json_option, print_result
+from signer.errors import InvalidInputError
+
+
+if TYPE_CHECKING:
+    from api.container import Container
+
+
+Run = Callable[..., Answer]
+"""Takes the action with values; *action* names another one."""
+
+Around = Callable[[Run, Values], Answer]
+"""Calls a ``Run`` once or several times, with values that have its own options."""
+
+
+def command_of(
+    action: Action, *options: click.Option, around: Around | None = None
+) -> click.Command:
+    """Return the command of *action*, whose own *options* are for *around*."""
+    command = click.Command(
+        action.command.rpartition(" ")[2],
+        params=[
+            *(_parameter(each) for each in action.fields),
+            *options,
+            _reason(action.reason),
+        ],
+        help=_help(action),
+        callback=lambda **given: _take(action, given, around),
+    )
+    if action.question:
+        command = yes_option(command)
+    return json_option(dry_run_option(command))
+
+
+def _parameter(field: Field) -> click.Parameter:
+    if field.argument and field.is_many:
+        return click.Argument([field.name], metavar=f"{field.argument}...", nargs=-1)
+    if field.argument:
+        return click.Argument([field.name], metavar=field.argument)
+    names = [field.option or f"--{field.name.replace('_', '-')}", field.name]
+    if field.kind is Kind.FLAG:
+        return click.Option(names, is_flag=True, help=field.about)
+    metavar = "ADDRESS" if field.kind is Kind.ADDRESS else None
+    return click.Option(names, help=field.about, metavar=metavar)
+
+
+def _reason(field: Field) -> click.Option:
+    about = "Why, for the audit log and who approves it."
+    if not field.is_required:
+        return click.Option(["--reason"], default="", help=about)
+    about += "  Required; asked for on a terminal."
+    return click.Option(["--reason"], callback=_ask_reason, help=about)
+
+
+def _ask_reason(
+    context: click.Context, parameter: click.Parameter, reason: str | None
+) -> str:
+    """Ask on a terminal: in an incident the bare command must stop signing."""
+    if reason is not None:
+        return reason
+    if not sys.stdin.isatty():
+        raise click.MissingParameter(ctx=context, param=parameter)
+    return click.prompt("Reason", err=True, type=str)
+
+
+def _help(action: Action) -> str:
+    parts = [cleandoc(action.about), cleandoc(action.more_help)]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _take(action: Action, given: dict[str, Any], around: Around | None) -> None:
+    as_json, dry_run = given.pop("as_json"), given.pop("dry_run")
+    reason, is_sure = given.pop("reason"), given.pop("yes", True) or dry_run
+    if not (is_sure or action.asks_with_plan):
+        confirm(action.question.format(**given))
+    try:
+        with command_logging():
+            container = _build(action)
+            if not is_sure and action.asks_with_plan:
+                plan = action.plan(container, given).answer()
+                print_result(None, plan.lines, as_json=False, err=True)
+                confirm(action.question)
+
+            def run(values: Values, action: Action = action) -> Answer:
+                values = {**values, "reason": reason}
+                actor = current_operator(reason)
+                if dry_run:
+                    return action.rehearse(container, values, actor)
+                if action.needs_token(values):
+                    actor = identified_operator(container, action.scope, reason)
+                return action.make(container, values, actor)
+
+            answer = around(run, given) if around else run(given)
+    except InvalidInputError as e:
+        names = {each.name: each.argument or each.option for each in action.fields}
+        field = names.get(e.field or "") or e.field
+        raise InvalidInputError(str(e), field=field) from None
+    print_result(answer.document, answer.lines, as_json=as_json)
+    if not answer.ok:
+        sys.exit(1)
+
+
+def _build(action: Action) -> Container:
+    from api.bootstrap import build_admin_container, build_container
+
+    return build_admin_container() if action.needs_device else build_container()
+
+
+def add_commands(group: click.Group) -> None:
+    """Add to *group* the commands of its actions, except those that it has."""
+    for action in commands_of(str(group.name)):
+        command = command_of(action)
+        if command.name not in group.commands:
+            group.add_command(command)

@@ -1,0 +1,207 @@
+"""
+The groups of commands for administrators: ``keys``, ``tenants``, ``approvals``, ...
+
+Actions are made of their declarations; each group also lists what its actions change.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+from api.actions import holds
+from api.actions.action import Answer, Values
+from api.actions.keys import ROTATE
+from api.cli.actions import Run, add_commands, command_of
+from api.cli.output import Result, reports
+from signer.errors import NewKeyUnhealthyError
+
+
+if TYPE_CHECKING:
+    from signer.model.key import Key
+    from signer.refunds.tenant_admin import TenantStatus
+
+
+_RETRY_SECONDS = 5.0
+
+
+@click.group()
+def keys() -> None:
+    """
+    List, rotate, fail over, revoke, reinstate and sweep signing keys.
+
+    Commands that change keys ask for confirmation on a terminal, and refuse to run
+    elsewhere without --yes.
+    """
+
+
+@keys.command("list")
+@reports
+def list_keys() -> Result:
+    """List every key of the key ring, the active one first."""
+    from api.bootstrap import build_container
+    from api.views.keys import key_document
+
+    ring = build_container().store.keys()
+    return Result([key_document(key) for key in ring], _format_ring(ring))
+
+
+def _format_ring(ring: Sequence[Key]) -> Iterator[str]:
+    from api.views.keys import key_document
+    from api.views.refunds import timestamp
+
+    if not ring:
+        yield (
+            "the key ring is empty: the first key is added when the service starts, or"
+            " by `hotwallet guard`"
+        )
+    for key in ring:
+        cause = f", {key.blocked_by}" if key.blocked_by else ""
+        if key.reinstatable_until is not None:
+            cause = f", can be reinstated until {timestamp(key.reinstatable_until)}"
+        yield (
+            f"{key_document(key)['keyId']:12} {key.backend:8} {key.address} "
+            f" {key.state}{cause}, epoch {key.epoch or '-'}"
+        )
+
+
+def _rotate_with_retries(run: Run, values: Values) -> Answer:
+    """Rotate again while KMS does not know the key or its permissions yet."""
+    deadline = time.monotonic() + values["wait"]
+    while (left := deadline - time.monotonic()) > 0:
+        try:
+            return run({**values, "will_retry": True})
+        except NewKeyUnhealthyError as e:
+            if not e.may_pass:
+                raise
+        click.echo("not yet; trying again ...", err=True)
+        time.sleep(min(_RETRY_SECONDS, left))
+    # The last attempt alone raises an alert if it fails.
+    return run(values)
+
+
+_WAIT = click.Option(
+    ["--wait"],
+    default=0.0,
+    show_default=True,
+    help="Seconds to retry while KMS does not know the key or its permissions yet.",
+)
+
+keys.add_command(command_of(ROTATE, _WAIT, around=_rotate_with_retries))
+add_commands(keys)
+
+
+def _of_chain(run: Run, values: Values) -> Answer:
+    network, chain_id = values["network"], values["chain_id"]
+    if network is not None and chain_id is not None:
+        raise click.UsageError("give --network or --chain-id, not both")
+    if chain_id is not None:
+        network = f"{holds.CHAIN}{chain_id}"
+    return run({**values, "network": network})
+
+
+def _chain_id() -> click.Option:
+    return click.Option(
+        ["--chain-id"],
+        type=click.IntRange(-(2**63), 2**63 - 1),
+        help="Instead of --network: a chain of `stops` that the networks file lacks.",
+    )
+
+
+stop = command_of(holds.STOP, _chain_id(), around=_of_chain)
+resume = command_of(holds.RESUME, _chain_id(), around=_of_chain)
+
+
+@click.command()
+@reports
+def stops() -> Result:
+    """List the stops in force; exits with 1 if there is one."""
+    from api.bootstrap import build_container
+    from api.views.stops import stop_documents, stop_lines
+
+    switch = build_container().kill_switch
+    found, names = switch.stops(), switch.names()
+    return Result(
+        {"stops": stop_documents(found, names)}, stop_lines(found, names), not found
+    )
+
+
+@click.group()
+def tenants() -> None:
+    """List, block and unblock tenants."""
+
+
+@tenants.command("list")
+@reports
+def list_tenants() -> Result:
+    """List the tenants of TENANTS_FILE, and all that are blocked."""
+    from api.bootstrap import build_container
+    from api.views.tenants import tenant_document
+
+    found = build_container().tenant_admin.list()
+    documents = [tenant_document(each) for each in found]
+    return Result(documents, _format_tenants(found))
+
+
+def _format_tenants(found: Sequence[TenantStatus]) -> Iterator[str]:
+    from api.views.refunds import timestamp
+
+    if not found:
+        yield "TENANTS_FILE is not set: each token subject is a tenant of its own"
+    for each in found:
+        callers = ", ".join((*each.tenant.subjects, *each.tenant.client_ids))
+        # Another program may have inserted a block with any name.
+        name = each.name if each.name.isprintable() else ascii(each.name)
+        yield f"{name}: {callers or 'not in TENANTS_FILE'}"
+        if each.block is not None and not each.block.is_authentic:
+            yield (
+                "  not authentic: another program changed this row; block again and"
+                " unblock"
+            )
+        elif each.block is not None:
+            yield f"  blocked since {timestamp(each.block.at)} by {each.block.by}"
+
+
+add_commands(tenants)
+
+
+@click.group()
+def approvals() -> None:
+    """
+    List, approve and reject changes that need two administrators.
+
+    Both show who they are by a token: OPERATOR_TOKEN_FILE names the file of a bearer
+    token, which a command uses up.
+    """
+
+
+@approvals.command("list")
+@click.option("--cursor", type=click.IntRange(0), default=0, help="Of the next page.")
+@reports
+def list_approvals(*, cursor: int) -> Result:
+    """
+    List what waits for a decision; exits with 1 if there is something.
+
+    What administrators asked for comes first, then refunds, in which tenants take
+    turns.
+    """
+    from api.bootstrap import build_container
+    from api.views.approvals import list_document, list_lines
+
+    found = build_container().approvals.list(cursor)
+    is_empty = found.is_complete and not (found.approvals or found.changed)
+    return Result(list_document(found), list_lines(found), is_empty)
+
+
+add_commands(approvals)
+
+
+@click.group()
+def nonce() -> None:
+    """Inspect and repair the nonces of wallets."""
+
+
+add_commands(nonce)
