@@ -1,13 +1,15 @@
 """
 The settings from environment variables, read once and then immutable.
 
-Secrets do not appear in ``repr``.  ``docs/reference/configuration.md`` and
-``.env.example`` list every variable.
+A setting is one field: its variable, type, default, bounds and what production demands
+of it (``RefusedInProduction``).  Secrets do not appear in ``repr``.
+``docs/reference/configuration.md`` and ``.env.example`` list every variable.
 """
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
 from ipaddress import ip_network
@@ -27,7 +29,7 @@ from pydantic import (
 from signer.addresses import parse_address
 from signer.config.allowed_keys import AllowedKeys, default_patterns, parse_patterns
 from signer.config.environment import read_model
-from signer.errors import InvalidInputError
+from signer.errors import InvalidInputError, Refusal
 from signer.redact import sanitize
 
 
@@ -178,6 +180,36 @@ def _secret_page_url(value: SecretStr) -> SecretStr:
     return value
 
 
+@dataclass(frozen=True, slots=True)
+class RefusedInProduction:
+    """Why production refuses a setting if *when* is true of its value."""
+
+    code: str
+    message: str
+    when: Callable[[object], bool]
+
+
+def _if_set(value: object) -> bool:
+    return value is not None
+
+
+def _if_unset(value: object) -> bool:
+    return value is None
+
+
+def _if_not_https(value: object) -> bool:
+    """Return whether *value* is a URL, perhaps a secret one, that is not https."""
+    url = value.get_secret_value() if isinstance(value, SecretStr) else value
+    return url is not None and not is_https(str(url))
+
+
+def is_https(url: str) -> bool:
+    """Return whether *url* is https."""
+    return url.lower().startswith("https://")
+
+
+_FORGEABLE = "every verifier of HS256 tokens can forge them; use JWT_ALGORITHM=ES256"
+
 Boolean = Annotated[Literal[True, False], BeforeValidator(_boolean)]
 
 
@@ -190,7 +222,9 @@ class Settings(BaseModel):
         Environment.PRODUCTION, alias="APP_ENV"
     )
     serve_role: Role = Field(Role.ALL, alias="SERVE_ROLE")
-    debug: Boolean = Field(False, alias="DEBUG")
+    debug: Annotated[
+        Boolean, RefusedInProduction("debug-forbidden", "DEBUG is on; unset it", bool)
+    ] = Field(False, alias="DEBUG")
     home: Path = Field(Path(".hotwallet"), alias="HOTWALLET_HOME")
     node_count: int = Field(1, ge=1, alias="NODE_COUNT")
     wallet_address: Annotated[str, AfterValidator(_address)] | None = Field(
@@ -220,21 +254,42 @@ class Settings(BaseModel):
         950, ge=0, le=100_000, alias="KMS_SIGNATURES_PER_SECOND"
     )
 
-    pkcs11_module: Path | None = Field(None, alias="PKCS11_MODULE")
+    pkcs11_module: Annotated[
+        Path | None,
+        RefusedInProduction(
+            "softhsm-module-forbidden",
+            "PKCS11_MODULE is set; production signs with a KMS only",
+            _if_set,
+        ),
+    ] = Field(None, alias="PKCS11_MODULE")
     pkcs11_token_label: str = Field("hotwallet", alias="PKCS11_TOKEN_LABEL")
     pkcs11_pin: SecretStr | None = Field(None, alias="PKCS11_PIN")
     pkcs11_pin_file: Path | None = Field(None, alias="PKCS11_PIN_FILE")
     pkcs11_key_id: str = Field(
         "01", alias="PKCS11_KEY_ID", pattern=r"^([0-9a-f]{2}){1,32}$", repr=False
     )
-    softhsm2_conf: Path | None = Field(None, alias="SOFTHSM2_CONF")
+    softhsm2_conf: Annotated[
+        Path | None,
+        RefusedInProduction(
+            "softhsm-config-forbidden",
+            "SOFTHSM2_CONF is set; production signs with a KMS only",
+            _if_set,
+        ),
+    ] = Field(None, alias="SOFTHSM2_CONF")
 
     database_url: SecretStr | None = Field(None, alias="DATABASE_URL")
     # libpq reads these two by itself.
     pg_hostaddr: str | None = Field(None, alias="PGHOSTADDR", repr=False)
     pg_service: str | None = Field(None, alias="PGSERVICE", repr=False)
     networks_file: Path = Field(Path("networks.toml"), alias="NETWORKS_FILE")
-    tenants_file: Path | None = Field(None, alias="TENANTS_FILE")
+    tenants_file: Annotated[
+        Path | None,
+        RefusedInProduction(
+            "tenants-missing",
+            "set TENANTS_FILE; without it, each subject would be a tenant of its own",
+            _if_unset,
+        ),
+    ] = Field(None, alias="TENANTS_FILE")
     policy_dir: Path | None = Field(None, alias="POLICY_DIR")
     deny_list_file: Path | None = Field(None, alias="DENY_LIST_FILE")
     screening_url: SecretStr | None = Field(None, alias="SCREENING_URL")
@@ -245,14 +300,34 @@ class Settings(BaseModel):
     treasury_url: SecretStr | None = Field(None, alias="TREASURY_URL")
     treasury_token_file: Path | None = Field(None, alias="TREASURY_TOKEN_FILE")
 
-    jwt_algorithm: Literal["RS256", "PS256", "ES256", "EdDSA", "HS256"] = Field(
-        "ES256", alias="JWT_ALGORITHM"
-    )
+    jwt_algorithm: Annotated[
+        Literal["RS256", "PS256", "ES256", "EdDSA", "HS256"],
+        RefusedInProduction(
+            "jwt-shared-secret", _FORGEABLE, lambda value: value == "HS256"
+        ),
+    ] = Field("ES256", alias="JWT_ALGORITHM")
     jwt_public_key_file: Path | None = Field(None, alias="JWT_PUBLIC_KEY_FILE")
     jwt_jwks_file: Path | None = Field(None, alias="JWT_JWKS_FILE")
-    jwt_jwks_url: str | None = Field(None, alias="JWT_JWKS_URL", repr=False)
-    jwt_secret: SecretStr | None = Field(None, alias="JWT_SECRET")
-    jwt_signing_key_file: Path | None = Field(None, alias="JWT_SIGNING_KEY_FILE")
+    jwt_jwks_url: Annotated[
+        str | None,
+        RefusedInProduction(
+            "jwks-insecure",
+            "JWT_JWKS_URL must be https; over http, an attacker could replace the keys",
+            _if_not_https,
+        ),
+    ] = Field(None, alias="JWT_JWKS_URL", repr=False)
+    jwt_secret: Annotated[
+        SecretStr | None,
+        RefusedInProduction("jwt-shared-secret", _FORGEABLE, _if_set),
+    ] = Field(None, alias="JWT_SECRET")
+    jwt_signing_key_file: Annotated[
+        Path | None,
+        RefusedInProduction(
+            "jwt-signing-key-forbidden",
+            "JWT_SIGNING_KEY_FILE is for development only; unset it",
+            _if_set,
+        ),
+    ] = Field(None, alias="JWT_SIGNING_KEY_FILE")
     jwt_issuer: str = Field("hotwallet", alias="JWT_ISSUER")
     jwt_audience: str = Field("hotwallet", alias="JWT_AUDIENCE")
 
@@ -260,11 +335,23 @@ class Settings(BaseModel):
     audit_origin: Annotated[str, AfterValidator(_require_unredacted)] = Field(
         "hotwallet", alias="AUDIT_ORIGIN"
     )
-    mac_key_file: Path | None = Field(None, alias="MAC_KEY_FILE")
+    mac_key_file: Annotated[
+        Path | None,
+        RefusedInProduction(
+            "mac-key-missing",
+            "set MAC_KEY_FILE; without it, a writer of the database can make refunds",
+            _if_unset,
+        ),
+    ] = Field(None, alias="MAC_KEY_FILE")
     audit_unsealed_seconds: int = Field(
         900, ge=60, le=86_400, alias="AUDIT_UNSEALED_SECONDS"
     )
-    alert_webhook_url: SecretStr | None = Field(None, alias="ALERT_WEBHOOK_URL")
+    alert_webhook_url: Annotated[
+        SecretStr | None,
+        RefusedInProduction(
+            "webhook-insecure", "ALERT_WEBHOOK_URL must be https", _if_not_https
+        ),
+    ] = Field(None, alias="ALERT_WEBHOOK_URL")
     alert_webhook_format: Literal["json", "pagerduty", "opsgenie", "slack"] = Field(
         "json", alias="ALERT_WEBHOOK_FORMAT"
     )
@@ -287,7 +374,14 @@ class Settings(BaseModel):
     event_retention_days: int = Field(90, ge=7, le=3650, alias="EVENT_RETENTION_DAYS")
     metrics_open: Boolean = Field(False, alias="METRICS_OPEN")
     rotation_needs_funds: Boolean = Field(False, alias="ROTATION_NEEDS_FUNDS")
-    require_approvals: Boolean | None = Field(None, alias="REQUIRE_APPROVALS")
+    require_approvals: Annotated[
+        Boolean | None,
+        RefusedInProduction(
+            "approvals-required",
+            "one administrator could do what cannot be undone; unset REQUIRE_APPROVALS",
+            lambda value: value is False,
+        ),
+    ] = Field(None, alias="REQUIRE_APPROVALS")
 
     trusted_proxies: Annotated[tuple[str, ...], BeforeValidator(_networks)] = Field(
         (), alias="TRUSTED_PROXIES"
@@ -324,6 +418,15 @@ class Settings(BaseModel):
         return read_model(
             cls, environ, raw_key_present=raw_key_present, credentials=credentials
         )
+
+    def production_refusals(self) -> Iterator[Refusal]:
+        """Yield why production refuses the value of a single setting."""
+        for name, field in type(self).model_fields.items():
+            for rule in field.metadata:
+                if isinstance(rule, RefusedInProduction) and rule.when(
+                    getattr(self, name)
+                ):
+                    yield Refusal(rule.code, rule.message)
 
     @property
     def is_production(self) -> bool:

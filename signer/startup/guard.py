@@ -11,7 +11,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from signer.config.allowed_keys import names_account
 from signer.config.networks import Network
-from signer.config.settings import AWS_KMS, PKCS11, RAW_KEY, Role, Settings
+from signer.config.settings import AWS_KMS, PKCS11, RAW_KEY, Role, Settings, is_https
 from signer.errors import ConfigurationError, Refusal
 from signer.startup.listen_address import exposure_refusals
 
@@ -112,25 +112,9 @@ def _production_refusals(
             f"{RAW_KEY} is set; unset it, and move the funds: the key was exposed",
         ),
         (
-            settings.pkcs11_module is not None,
-            "softhsm-module-forbidden",
-            "PKCS11_MODULE is set; production signs with a KMS only",
-        ),
-        (
-            settings.softhsm2_conf is not None,
-            "softhsm-config-forbidden",
-            "SOFTHSM2_CONF is set; production signs with a KMS only",
-        ),
-        (
             bool(settings.emulators),
             "kms-endpoint-forbidden",
             f"{', '.join(settings.emulators)} redirects KMS; unset it",
-        ),
-        (settings.debug, "debug-forbidden", "DEBUG is on; unset it"),
-        (
-            settings.require_approvals is False,
-            "approvals-required",
-            "one administrator could do what cannot be undone; unset REQUIRE_APPROVALS",
         ),
         (
             _lacks_postgresql(settings, alone=alone),
@@ -143,47 +127,17 @@ def _production_refusals(
             "DATABASE_URL needs sslmode=verify-full, or a Unix socket's folder as host",
         ),
         (
-            settings.jwt_algorithm == "HS256" or settings.jwt_secret is not None,
-            "jwt-shared-secret",
-            "every verifier of HS256 tokens can forge them; use JWT_ALGORITHM=ES256",
-        ),
-        (
-            settings.jwt_signing_key_file is not None,
-            "jwt-signing-key-forbidden",
-            "JWT_SIGNING_KEY_FILE is for development only; unset it",
-        ),
-        (
-            not _is_https(settings.jwt_jwks_url),
-            "jwks-insecure",
-            "JWT_JWKS_URL must be https; over http, an attacker could replace the keys",
-        ),
-        (
-            settings.tenants_file is None,
-            "tenants-missing",
-            "set TENANTS_FILE; without it, each subject would be a tenant of its own",
-        ),
-        (
             seals_audit and settings.audit_signing_key_file is None,
             "audit-key-missing",
             "set AUDIT_SIGNING_KEY_FILE; without it, a truncated log looks complete",
-        ),
-        (
-            settings.mac_key_file is None,
-            "mac-key-missing",
-            "set MAC_KEY_FILE; without it, a writer of the database can make refunds",
-        ),
-        (
-            settings.alert_webhook_url is not None
-            and not _is_https(settings.alert_webhook_url.get_secret_value()),
-            "webhook-insecure",
-            "ALERT_WEBHOOK_URL must be https",
         ),
     )
     for applies, code, message in checks:
         if applies:
             yield Refusal(code, message)
+    yield from dict.fromkeys(settings.production_refusals())
     for name, network in networks.items():
-        if not all(_is_https(url.get_secret_value()) for url in network.rpc_urls):
+        if not all(is_https(url.get_secret_value()) for url in network.rpc_urls):
             yield Refusal("rpc-insecure", f"networks.{name}: rpc_urls must be https")
 
 
@@ -219,11 +173,6 @@ def _is_protected_database(settings: Settings) -> bool:
     redirects = {"hostaddr", "service"} & parameters.keys()
     redirected = redirects or settings.pg_hostaddr or settings.pg_service
     return is_socket and not (parts.hostname or redirected)
-
-
-def _is_https(url: str | None) -> bool:
-    """Return whether *url* is https; a URL that is not set counts as https."""
-    return url is None or url.lower().startswith("https://")
 
 
 def _warnings(settings: Settings) -> Iterator[str]:

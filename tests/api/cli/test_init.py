@@ -63,14 +63,6 @@ def _mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
-def test_the_template_is_the_example() -> None:
-    """The wheel has a copy of .env.example, so both list every variable."""
-    copy = (ROOT / "api/cli/env.example").read_bytes()
-
-    same = copy == (ROOT / ".env.example").read_bytes()
-    assert same, "run: cp .env.example api/cli/env.example"
-
-
 def test_a_configuration_for_a_laptop(hotwallet: Run, folder: Path) -> None:
     """The files are complete, private and valid, but for the URL of a node."""
     finished = hotwallet("init", "--for", "laptop", "--yes")

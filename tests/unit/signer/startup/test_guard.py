@@ -166,7 +166,7 @@ def test_the_table_of_keys_in_every_combination() -> None:
 
         refusals, warnings = _check(environ)
 
-        assert refusals == expected, environ
+        assert sorted(refusals) == sorted(expected), environ
         if not expected:
             assert (NOT_SAFE in warnings) == (not kms), environ
             assert any(RAW_KEY in warning for warning in warnings) == raw, environ
@@ -460,7 +460,7 @@ def test_every_pair_of_variables_in_every_spelling(one: str, other: str) -> None
     for first, second in product(SPELLINGS[one][1], SPELLINGS[other][1]):
         environ, refused = _with_values({one: first, other: second})
 
-        assert _check(environ)[0] == refused, environ
+        assert sorted(_check(environ)[0]) == sorted(refused), environ
         assert _check({**environ, "APP_ENV": "test"})[0] == [], environ
 
 
@@ -479,7 +479,8 @@ def test_combinations_report_every_refusal(
 ) -> None:
     environ, refused = _with_values({**values, "APP_ENV": app_env})
 
-    assert _check(environ)[0] == (refused if APP_ENVS[app_env] else [])
+    expected = refused if APP_ENVS[app_env] else []
+    assert sorted(_check(environ)[0]) == sorted(expected)
 
 
 @pytest.mark.parametrize(
@@ -528,7 +529,7 @@ def test_all_refusals_are_reported_together() -> None:
     with pytest.raises(ConfigurationError) as caught:
         check_settings(Settings.from_env(environ), {"n": _network("http://canary")})
 
-    assert [refusal.code for refusal in caught.value.refusals] == [
+    assert {refusal.code for refusal in caught.value.refusals} == {
         "kms-not-configured",
         "raw-key-forbidden",
         "softhsm-module-forbidden",
@@ -545,7 +546,7 @@ def test_all_refusals_are_reported_together() -> None:
         "webhook-insecure",
         "rpc-insecure",
         "proxy-missing",
-    ]
+    }
     assert "canary" not in str(caught.value)
     assert not any("\n" in str(refusal) for refusal in caught.value.refusals)
 
@@ -799,7 +800,9 @@ def _codes_in_the_code() -> set[str]:
 def _codes_of(node: ast.AST) -> Iterator[str]:
     match node:
         case ast.Call(
-            func=ast.Name(id="Refusal" | "_refusal" | "refusal"),
+            func=ast.Name(
+                id="Refusal" | "RefusedInProduction" | "_refusal" | "refusal"
+            ),
             args=[ast.Constant(value=str(code)), *_],
         ):
             yield code
