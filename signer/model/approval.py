@@ -14,7 +14,6 @@ from signer import strict_json
 from signer.errors import InvalidInputError
 from signer.model.approval_need import ApprovalNeed
 from signer.model.audit_record import WORKER, Record, is_identified
-from signer.model.row import FreeText, NotStored, PrimaryKey, Small, sealed
 
 
 BETWEEN_NAMES = " "
@@ -69,7 +68,6 @@ class Proposal:
         return hashlib.sha256(self.text.encode()).hexdigest()
 
 
-@sealed("approval")
 @dataclass(frozen=True, slots=True)
 class Approval:
     """
@@ -85,10 +83,10 @@ class Approval:
     such a row can be trusted.
     """
 
-    digest: PrimaryKey[str]
+    digest: str
     action: str
     proposal: str
-    reason: FreeText
+    reason: str
     requested_by: str
     requested_at: datetime
     expires_at: datetime
@@ -96,9 +94,10 @@ class Approval:
     decided_by: str | None = None
     decided_at: datetime | None = None
     refund_id: str | None = None
-    version: Small = 0
+    version: int = 0
+    # ``signer.row_macs`` of all fields above; the store makes it.
     mac: str | None = field(default=None, compare=False, repr=False)
-    is_authentic: NotStored[bool] = True
+    is_authentic: bool = True
 
     @classmethod
     def of(

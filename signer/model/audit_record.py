@@ -17,7 +17,6 @@ from typing import Any, Self
 import rfc8785
 
 from signer.model.decision import Decision
-from signer.model.row import PrimaryKey, sealed
 
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
@@ -138,7 +137,6 @@ class Subject:
     address: str
 
 
-@sealed("audit record")
 @dataclass(frozen=True, slots=True)
 class Record:
     """
@@ -147,7 +145,7 @@ class Record:
     ``mac`` is the MAC of both by ``signer.row_macs``, which the journal makes.
     """
 
-    id: PrimaryKey[str]
+    id: str
     body: str
     mac: str | None = field(default=None, compare=False, repr=False)
 

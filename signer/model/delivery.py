@@ -4,8 +4,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from signer.model.row import PrimaryKey, Small
-
 
 NOT_AUTHENTIC = "not-authentic"
 """The problem of a delivery whose event or refund another program changed."""
@@ -35,13 +33,13 @@ class Delivery:
     last one failed.
     """
 
-    event_id: PrimaryKey[str]
+    event_id: str
     tenant: str
     refund_id: str
     sequence: int
     state: DeliveryState
-    attempts: Small
+    attempts: int
     due_at: datetime
     problem: str | None
     updated_at: datetime
-    version: Small
+    version: int

@@ -4,11 +4,10 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Annotated, Self
+from typing import Self
 
 from signer.event_types import EventType
 from signer.model.refund import EPOCH, Refund, Status
-from signer.model.row import PrimaryKey, Small, Unprotected, sealed
 
 
 # The other statuses are steps between two of these.
@@ -25,20 +24,19 @@ TYPES: Mapping[Status, EventType] = {
 _SENT_BEFORE = frozenset({Status.BROADCAST, Status.MINED})
 
 
-@sealed("event")
 @dataclass(frozen=True, slots=True)
 class Event:
     """
     A refund as it was after one change, without what never changes.
 
     ``sequence`` is its place in the order of all events; None until a worker assigns
-    it.
+    it.  ``mac`` covers every field but ``sequence``.
     """
 
-    id: PrimaryKey[str]
+    id: str
     tenant: str
     refund_id: str
-    version: Small
+    version: int
     status: Status
     at: datetime
     sender: str | None = None
@@ -48,9 +46,7 @@ class Event:
     failure_code: str | None = None
     failure_detail: str | None = None
     mac: str | None = field(default=None, compare=False, repr=False)
-    sequence: Annotated[
-        int | None, Unprotected("a worker assigns it once; it is a place in an order")
-    ] = None
+    sequence: int | None = None
 
     @classmethod
     def of(cls, before: Refund | None, after: Refund) -> Self | None:

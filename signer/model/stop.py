@@ -5,7 +5,6 @@ from datetime import datetime
 
 from signer.errors import RowNotAuthenticError, SigningStoppedError
 from signer.model.audit_record import Operation
-from signer.model.row import FreeText, NotStored, PrimaryKey, Small, sealed
 
 
 EVERYTHING = 0
@@ -24,7 +23,6 @@ UNSTOPPABLE = frozenset(
 An administrator must be able to replace a stolen key while everything is stopped."""
 
 
-@sealed("stop")
 @dataclass(frozen=True, slots=True)
 class Stop:
     """
@@ -36,14 +34,15 @@ class Stop:
     MAC of the stored row is not valid.  No other field of such a row can be trusted.
     """
 
-    chain_id: PrimaryKey[int]
+    chain_id: int
     at: datetime
-    reason: FreeText
+    reason: str
     requested_by: str
     resumed_at: datetime | None = None
-    version: Small = 0
+    version: int = 0
+    # ``signer.row_macs`` of all fields above; the store makes it.
     mac: str | None = field(default=None, compare=False, repr=False)
-    is_authentic: NotStored[bool] = True
+    is_authentic: bool = True
 
     @property
     def in_force(self) -> bool:

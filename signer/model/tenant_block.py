@@ -4,10 +4,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from signer.errors import RowNotAuthenticError, TenantBlockedError
-from signer.model.row import NotStored, PrimaryKey, Small, sealed
 
 
-@sealed("tenant block")
 @dataclass(frozen=True, slots=True)
 class TenantBlock:
     """
@@ -19,13 +17,14 @@ class TenantBlock:
     field of such a row can be trusted.
     """
 
-    tenant: PrimaryKey[str]
+    tenant: str
     at: datetime
     by: str
     ended_at: datetime | None = None
-    version: Small = 0
+    version: int = 0
+    # ``signer.row_macs`` of all fields above; the store makes it.
     mac: str | None = field(default=None, compare=False, repr=False)
-    is_authentic: NotStored[bool] = True
+    is_authentic: bool = True
 
     @property
     def in_force(self) -> bool:

@@ -11,7 +11,6 @@ from datetime import datetime
 from enum import StrEnum
 
 from signer.errors import RowNotAuthenticError, WalletPausedError
-from signer.model.row import NotStored, PrimaryKey, Small, sealed
 
 
 NOOP_MARK = bytes(16)
@@ -27,7 +26,6 @@ class Pause(StrEnum):
     RESTORED = "restored"
 
 
-@sealed("wallet")
 @dataclass(frozen=True, slots=True)
 class Wallet:
     """
@@ -46,16 +44,17 @@ class Wallet:
     can be trusted then.
     """
 
-    chain_id: PrimaryKey[int]
-    sender: PrimaryKey[str]
+    chain_id: int
+    sender: str
     first_nonce: int
-    next_nonce: NotStored[int]
+    next_nonce: int
     paused_by: Pause | None = None
     paused_at: datetime | None = None
-    version: Small = 0
+    version: int = 0
     high_water: int | None = None
+    # ``signer.row_macs`` of all stored fields; the store makes it.
     mac: str | None = field(default=None, compare=False, repr=False)
-    is_authentic: NotStored[bool] = True
+    is_authentic: bool = True
 
     @property
     def is_paused(self) -> bool:
@@ -83,7 +82,6 @@ class Wallet:
         )
 
 
-@sealed("unrecorded transaction")
 @dataclass(frozen=True, slots=True)
 class UnrecordedTransaction:
     """
@@ -96,9 +94,9 @@ class UnrecordedTransaction:
     if the MAC of the stored row is not valid.
     """
 
-    chain_id: PrimaryKey[int]
-    sender: PrimaryKey[str]
-    nonce: PrimaryKey[int]
+    chain_id: int
+    sender: str
+    nonce: int
     tx_hash: str
     mark: bytes | None
     gas_limit: int
@@ -106,9 +104,10 @@ class UnrecordedTransaction:
     block_hash: str
     seen_at: datetime
     accepted_at: datetime | None = None
+    # ``signer.row_macs`` of all fields above; the store makes it.
     mac: str | None = field(default=None, compare=False, repr=False)
-    held_by: NotStored[str | None] = None
-    is_authentic: NotStored[bool] = True
+    held_by: str | None = None
+    is_authentic: bool = True
 
     @property
     def is_unaccepted(self) -> bool:

@@ -1,5 +1,8 @@
 /*
- * The life of refunds, nonces and transactions; docs/explanation/model.md explains it.
+ * The life of payments, transactions and attempts; docs/explanation/model.md explains it.
+ *
+ * A payment is what is owed.  A transaction is what a nonce of a key does: it has one or
+ * more payments, for life.  An attempt is signed bytes; those of one transaction compete.
  *
  * Every `atomic` is one commit to the database, one act of the chain, or one message to
  * the nodes.  Between two of them, any other process may run and this one may die.
@@ -7,14 +10,18 @@
  * as macros of the simulator.
  */
 
-#define REFUNDS 3
+#define PAYMENTS 3
+#define ROWS 3           /* Of transactions. */
 #define KEYS 3
 #define NONCES 5
 #define NONE 15
 #define FOREIGN 14       /* A mined transaction of another program with our key. */
-#define FILLER 13        /* A mined no-op that consumes a nonce after a restore. */
+#define FILLER 13        /* A mined transaction without payments, after a restore. */
 
-/* Statuses: `Status` of signer/model/refund.py, and ABSENT before the acceptance. */
+/*
+ * The first three and the last four are of payments, the others of transactions.  A
+ * payment that is assigned shows the status of its transaction (signer/model/refund.py).
+ */
 #define ABSENT 0
 #define AWAITING_APPROVAL 1
 #define QUEUED 2
@@ -26,17 +33,18 @@
 #define REFUSED 8
 #define CANCELLED 9
 #define FAILED 10
+#define ASSIGNED 11      /* To a transaction.  Of payments only. */
 
-/* What was decided about a refund: rejected is also that its time is over. */
+/* What was decided about a payment: rejected is also that its time is over. */
 #define UNDECIDED 0
 #define APPROVED 1
 #define REJECTED 2
 
 /* How a lost database is restored. */
 #define WITHOUT_LOG 0    /* As documented before the log was used. */
-#define WITH_LOG 1       /* The log has the nonce before the device is asked. */
+#define WITH_LOG 1       /* The log has each transaction before the device is asked. */
 #define HIGH_WATER 2     /* Paused until an operator states the highest signed nonce. */
-#define WITH_LATE_LOG 3  /* The log has the nonce after the commit, unless that dies. */
+#define WITH_LATE_LOG 3  /* The log has it after the commit, unless that dies. */
 #define LOW_WATER 4      /* The operator states a nonce that is too low. */
 
 /* Planted bugs; 0 is none. */
@@ -53,28 +61,43 @@
 #define FORGOTTEN_ROTATION 11
 #define PAY_UNAPPROVED 12
 #define NO_FILLERS 13
+#define EARLY_RETRY 14
+#define CHANGED_COMPOSITION 15
+#define ONE_RECEIPT 16
+#define ENDED_WHILE_HELD 17
 
 /* The bounds of a configuration, used up as they happen. */
-byte refunds, workers, crashes, losses, reorgs, drops, replacements, reverts;
+byte payments, workers, crashes, losses, reorgs, drops, replacements, reverts;
 byte cancels, rotations, revocations, reinstatements, foreigners, restores;
+byte partials;           /* A mined transaction does not pay one of its payments. */
+byte retries;            /* What was not paid in the end gets another transaction. */
+byte batch;              /* Several payments may share a transaction. */
 byte mode, sweep, liar, fair;
 byte larges, lowered;
 byte bug;
+bit retried;             /* Whether the configuration has retries. */
 
-/* The database. */
-byte st[REFUNDS];        /* Status. */
-byte rn[REFUNDS];        /* Nonce. */
-byte rk[REFUNDS];        /* Key, thus sender. */
-byte att[REFUNDS];       /* Number of recorded transactions. */
-byte last[REFUNDS];      /* The latest of them. */
-bit asked[REFUNDS];      /* A request to cancel it is stored. */
-bit large[REFUNDS];      /* It needs an approval. */
-byte decision[REFUNDS];
-byte paid[REFUNDS];      /* 1 + KEYS * nonce + key of a recorded earlier payment; or 0. */
+/* The database: payments. */
+byte ps[PAYMENTS];       /* Status. */
+byte pt[PAYMENTS];       /* Its only live transaction. */
+bit asked[PAYMENTS];     /* A request to cancel it is stored. */
+bit large[PAYMENTS];     /* It needs an approval. */
+byte decision[PAYMENTS];
+byte paid[PAYMENTS];     /* 1 + KEYS * nonce + key of a recorded earlier payment; or 0. */
+
+/* The database: transactions. */
+byte ts[ROWS];           /* Status. */
+byte tn[ROWS];           /* Nonce. */
+byte tk[ROWS];           /* Key, thus sender. */
+byte tc[ROWS];           /* Its payments, as a bit set, for life. */
+byte att[ROWS];          /* Number of recorded attempts. */
+byte last[ROWS];         /* The latest of them. */
+
+/* The database: keys and wallets. */
 byte nxt[KEYS];          /* The wallet's next nonce. */
 bit paused[KEYS];
 byte seen[KEYS * NONCES];/* Recorded transactions that the database had not made. */
-short recorded;          /* Bit set of transactions. */
+short recorded;          /* Bit set of attempts. */
 byte serving;
 bit revoked[KEYS];
 byte target;             /* The key that the sweep pays, if `sweep`. */
@@ -83,79 +106,111 @@ byte high[KEYS];         /* After a restore: nonces below are consumed first. */
 
 /* A backup of it. */
 bit copied;
-byte b_st[REFUNDS], b_rn[REFUNDS], b_rk[REFUNDS], b_att[REFUNDS], b_last[REFUNDS];
-byte b_decision[REFUNDS];
+byte b_ps[PAYMENTS], b_pt[PAYMENTS], b_decision[PAYMENTS];
+byte b_ts[ROWS], b_tn[ROWS], b_tk[ROWS], b_tc[ROWS], b_att[ROWS], b_last[ROWS];
 byte b_nxt[KEYS], b_serving;
 short b_recorded;
 
-/* The log: nonce and key of each refund's signatures. */
-byte log_n[REFUNDS], log_k[REFUNDS];
-bit log_cancelled[REFUNDS];
+/* The log: nonce, key and payments of each transaction that was to be signed. */
+byte log_n[ROWS], log_k[ROWS], log_c[ROWS];
+bit log_cancelled[PAYMENTS];
 
 /*
- * Transaction r * 4 + g * 2 + a is attempt a of refund r.  g is 1 for those that were
- * made after the database had lost an earlier one.  All of one (r, g) share a nonce.
+ * Bytes x * 4 + g * 2 + a are attempt a of row x.  g is 1 for those that were made after
+ * the database had lost earlier ones.  All of one (x, g) share nonce and payments.
  */
-byte wn[REFUNDS * 2], wk[REFUNDS * 2];
-bit gen[REFUNDS];
+byte wn[ROWS * 2], wk[ROWS * 2], wc[ROWS * 2];
+bit gen[ROWS];
 short noops;
 
 /* The chain.  A nonce below `final` is deep enough. */
 short pool;
 short fillers;           /* Bit set of AT(key, nonce). */
 byte mined[KEYS * NONCES];
+byte outcome[KEYS * NONCES];  /* The payments that the mined transaction made. */
 byte count[KEYS], final[KEYS];
 
-/* What the workers hold: `old` after another commit, `dead` after a restore. */
+/*
+ * What the workers hold: payment p, or transaction x as PAYMENTS + x.  `old` after
+ * another commit, `dead` after a restore.
+ */
 byte held[2];
 bit old[2], dead[2];
 
 #define BIT(t) (1 << (t))
-#define OF(t) ((t) >> 2)
+#define SET(t) ((t) >> 1)
 #define IS_NOOP(t) ((noops >> (t)) & 1)
 #define AT(k, n) ((k) * NONCES + (n))
-#define FINAL(r) (st[r] >= CONFIRMED)
-#define OPEN(r) (st[r] != ABSENT && !FINAL(r))
-#define ENDED(r) (r >= refunds || FINAL(r))
-#define IS_SWEEP(r) (sweep && r == 0)
-#define IS_NEW(r) (st[r] == QUEUED || st[r] == AWAITING_APPROVAL)
-#define UNAPPROVED(r) (large[r] && decision[r] != APPROVED && bug != PAY_UNAPPROVED)
-#define OUTDATED(r) (IS_SWEEP(r) && target != serving)
+#define IS_NEW(p) (ps[p] == QUEUED || ps[p] == AWAITING_APPROVAL)
+#define IS_OPEN(x) (ts[x] >= RESERVED && ts[x] <= MINED)
+#define IS_DUE(c) ((c) < PAYMENTS && IS_NEW(c) || (c) >= PAYMENTS && IS_OPEN((c) - PAYMENTS))
+#define UNENDED(p) (IS_NEW(p) || ps[p] == ASSIGNED)
+#define ENDED(p) (p >= payments || ps[p] != ABSENT && !UNENDED(p))
+#define IS_SWEEP(p) (sweep && p == 0)
+#define UNAPPROVED(p) (large[p] && decision[p] != APPROVED && bug != PAY_UNAPPROVED)
+#define REJECTS(p) (UNAPPROVED(p) && decision[p] == REJECTED)
+#define UNDERSIGNED(p) (!large[p] || decision[p] == APPROVED)
+#define OUTDATED(p) (IS_SWEEP(p) && target != serving)
+#define IS_PAID(p) (paid[p] != 0)
+#define HAS(x, p) ((tc[x] >> (p)) & 1)
+#define ANY(x, holds) \
+    (HAS(x, 0) && holds(0) || HAS(x, 1) && holds(1) || HAS(x, 2) && holds(2))
+#define ALL(x, holds) \
+    ((!HAS(x, 0) || holds(0)) && (!HAS(x, 1) || holds(1)) && (!HAS(x, 2) || holds(2)))
+#define T_UNAPPROVED(x) ANY(x, UNAPPROVED)
+#define T_OUTDATED(x) ANY(x, OUTDATED)
+#define PAID_BY(p, k, n) (paid[p] && paid[p] != 1 + KEYS * (n) + (k))
+#define PAID_ELSEWHERE(x, k, n) (HAS(x, 0) && PAID_BY(0, k, n) || \
+    HAS(x, 1) && PAID_BY(1, k, n) || HAS(x, 2) && PAID_BY(2, k, n))
+#define OWNS(x, p) (!HAS(x, p) || ps[p] == ASSIGNED && pt[p] == x)
+#define HAS_FREE_ROW (ts[0] == ABSENT || ts[1] == ABSENT || ts[2] == ABSENT)
 #define IN_POOL(i, k, n) (((pool >> (2 * i)) & 3) && wn[i] == (n) && wk[i] == (k))
 #define PENDING(k, n) (IN_POOL(0, k, n) || IN_POOL(1, k, n) || IN_POOL(2, k, n) || \
     IN_POOL(3, k, n) || IN_POOL(4, k, n) || IN_POOL(5, k, n) || \
     ((fillers >> AT(k, n)) & 1))
-#define HAS_ROW(i, k, n) (rn[i] == (n) && rk[i] == (k))
-#define KNOWN(k, n) (HAS_ROW(0, k, n) || HAS_ROW(1, k, n) || HAS_ROW(2, k, n) || \
-    seen[AT(k, n)] != NONE)
-/* The chain has transfer t of refund r. */
-#define PAYS(m, r) (m < FILLER && OF(m) == (r) && !IS_NOOP(m))
+#define IS_ROW(i, k, n) (tn[i] == (n) && tk[i] == (k))
+#define HAS_ROW(k, n) (IS_ROW(0, k, n) || IS_ROW(1, k, n) || IS_ROW(2, k, n))
+#define KNOWN(k, n) (HAS_ROW(k, n) || seen[AT(k, n)] != NONE)
+/* The chain has made payment p with this nonce. */
+#define PAYS(k, n, p) ((outcome[AT(k, n)] >> (p)) & 1)
+/* The mined bytes are of transaction x, perhaps lost by the database since. */
+#define IS_OF(m, x) (m < FILLER && wc[SET(m)] == tc[x])
 
-/* The audit records of a run. */
+/* The audit records of a run, in which each transaction has one payment. */
 #ifdef SIMULATED
+#define FIRST(x) (HAS(x, 0) -> 0 : (HAS(x, 1) -> 1 : 2))
 #define SIGNING(name) printf("EVENT "); printf(name); printf( \
     " refund=%d key=%d nonce=%d attempt=%d noop=%d worker=%d\n", \
-    r, k, n, number, kind, w)
-#define OF_REFUND(name, r) printf("EVENT "); printf(name); printf( \
-    " refund=%d key=%d worker=%d\n", r, k, w)
+    FIRST(x), k, n, number, kind, w)
+#define OF_PAYMENT(name, p) printf("EVENT "); printf(name); printf( \
+    " refund=%d key=%d worker=%d\n", p, k, w)
 #define OF_KEY(name, k) printf("EVENT "); printf(name); printf(" key=%d\n", k)
-#define ACCEPT(r) printf("EVENT accept refund=%d\n", r)
-#define NUMBER number = att[r]
+#define ACCEPT(p) printf("EVENT accept refund=%d\n", p)
+#define NUMBER number = att[x]
 #else
 #define SIGNING(name)
-#define OF_REFUND(name, r)
+#define OF_PAYMENT(name, p)
 #define OF_KEY(name, k)
-#define ACCEPT(r)
+#define ACCEPT(p)
 #define NUMBER
 #endif
 
-/* Every change of a status: a compare-and-set, after which others hold an old row. */
-#define MOVE(r, before, after) \
-    assert(st[r] == before); st[r] = after; \
-    if :: held[0] == r -> old[0] = 1 :: else fi; \
-    if :: held[1] == r -> old[1] = 1 :: else fi
+/*
+ * Every change of a status: a compare-and-set, after which others hold an old row.  The
+ * names are of the status that is shown for a payment.
+ */
+#define CHANGED(c) \
+    if :: held[0] == c -> old[0] = 1 :: else fi; \
+    if :: held[1] == c -> old[1] = 1 :: else fi
+#define MOVE(p, before, after) assert(ps[p] == before); ps[p] = after; CHANGED(p)
+#define ASSIGN(p, before, after) \
+    assert(ps[p] == before && pt[p] == NONE); ps[p] = ASSIGNED; CHANGED(p)
+#define RELEASE(p, before, after) \
+    assert(ps[p] == ASSIGNED); ps[p] = after; pt[p] = NONE; CHANGED(p)
+#define STEP(x, before, after) \
+    assert(ts[x] == before); ts[x] = after; CHANGED(PAYMENTS + x)
 
-#define LET_GO held[w] = NONE; old[w] = 0; r = 0; seen_count = 0; want = 0; kind = 0
+#define LET_GO held[w] = NONE; old[w] = 0; p = 0; x = 0; seen_count = 0; want = 0; kind = 0
 #define AGAIN LET_GO; goto again
 /* At the start of each step: a restore kills all processes, and one may die anyway. */
 #define ALIVE \
@@ -164,7 +219,7 @@ bit old[2], dead[2];
     :: !dead[w] -> skip \
     :: !dead[w] && crashes > 0 -> crashes--; AGAIN \
     fi
-#define UNCHANGED(r) (!old[w] || bug == NO_COMPARISON)
+#define UNCHANGED (!old[w] || bug == NO_COMPARISON)
 
 /* The next nonce of key k on the chain, pools included: it ends at the first gap. */
 inline pending_count(k, result) {
@@ -219,26 +274,74 @@ inline others_known(k, result) {
 inline record_seen(k, n, m) {
     seen[AT(k, n)] = m;
     if :: nxt[k] <= n -> nxt[k] = n + 1 :: else fi;
-    if
-    :: m < FILLER && !IS_NOOP(m) && paid[OF(m)] == 0 -> paid[OF(m)] = 1 + KEYS * n + k
-    :: else
-    fi
+    i = 0;
+    do
+    :: i < PAYMENTS ->
+        if
+        :: PAYS(k, n, i) && paid[i] == 0 -> paid[i] = 1 + KEYS * n + k
+        :: else
+        fi;
+        i++
+    :: else -> break
+    od;
+    i = 0
 }
 
-inline reserve(r, k) {
-    /* I2, I3: one owner for each nonce, and one nonce for each refund. */
-    assert(!KNOWN(k, nxt[k]));
-    assert(att[r] == 0 && rn[r] == NONE);
-    assert(!revoked[k]);
-    assert(!asked[r]);
+/* A row of a new transaction, which has no payments yet. */
+inline begin(x, k, n, status) {
+    x = (ts[0] == ABSENT -> 0 : (ts[1] == ABSENT -> 1 : 2));
+    assert(ts[x] == ABSENT);
+    /* I2: one transaction for each nonce. */
+    assert(!HAS_ROW(k, n));
+    ts[x] = status; tk[x] = k; tn[x] = n; tc[x] = 0; att[x] = 0; last[x] = NONE
+}
+
+/* Payment p joins a transaction that has no bytes yet. */
+inline reserve(p, x) {
+    assert(att[x] == 0 && !revoked[tk[x]]);
+    assert(!asked[p]);
     /* What needs an approval has one. */
-    assert(!large[r] || decision[r] == APPROVED);
-    rn[r] = nxt[k]; rk[r] = k; nxt[k] = nxt[k] + 1;
-    MOVE(r, QUEUED, RESERVED)
+    assert(!large[p] || decision[p] == APPROVED);
+    /* I3: each earlier transaction of it has ended, finally, and did not pay it. */
+    assert(pt[p] == NONE);
+    assert(!HAS(0, p) || final[tk[0]] > tn[0] && !PAYS(tk[0], tn[0], p));
+    assert(!HAS(1, p) || final[tk[1]] > tn[1] && !PAYS(tk[1], tn[1], p));
+    assert(!HAS(2, p) || final[tk[2]] > tn[2] && !PAYS(tk[2], tn[2], p));
+    tc[x] = tc[x] | BIT(p);
+    ASSIGN(p, QUEUED, RESERVED);
+    pt[p] = x;
+    OF_PAYMENT("reserve", p)
+}
+
+/* The nonce of x is final: each of its payments was made, or was not. */
+inline end_payments(x) {
+    i = 0;
+    do
+    :: i < PAYMENTS && HAS(x, i) && ps[i] == ASSIGNED && pt[i] == x ->
+        if
+        :: PAYS(tk[x], tn[x], i) || bug == ONE_RECEIPT && outcome[AT(tk[x], tn[x])] ->
+            /* I1: at depth, and it made this payment. */
+            assert(final[tk[x]] > tn[x] && PAYS(tk[x], tn[x], i));
+            RELEASE(i, MINED, CONFIRMED)
+        :: else ->
+            assert(final[tk[x]] > tn[x] && !PAYS(tk[x], tn[x], i));
+            if
+            :: retries > 0 -> retries--; RELEASE(i, FAILED, QUEUED)
+            :: hold && retried && bug != ENDED_WHILE_HELD ->
+                /* A later transaction of it may be lost. */
+                RELEASE(i, FAILED, QUEUED)
+            :: !hold || !retried || bug == ENDED_WHILE_HELD -> RELEASE(i, MINED, FAILED)
+            fi
+        fi;
+        i++
+    :: i < PAYMENTS && !(HAS(x, i) && ps[i] == ASSIGNED && pt[i] == x) -> i++
+    :: i >= PAYMENTS -> break
+    od;
+    i = 0
 }
 
 proctype worker(byte w) {
-    byte r, k, n, m, seen_count, want, i, j;
+    byte p, x, k, n, m, seen_count, want, i, j;
     byte cursor = 0;
     bit kind, ok;
 #ifdef SIMULATED
@@ -247,30 +350,40 @@ proctype worker(byte w) {
     byte votes;
     bit late;
 again:
-    /* Claim: any open refund, or each in turn where the claim must be fair. */
+    /* Claim: any payment or transaction, or each in turn where the claim must be fair. */
     atomic {
-        (OPEN(0) || OPEN(1) || OPEN(2));
+        (IS_NEW(0) || IS_NEW(1) || IS_NEW(2) || IS_OPEN(0) || IS_OPEN(1) || IS_OPEN(2));
         late = 0; k = 0; n = 0; m = 0; ok = 0; votes = 0; i = 0; j = 0;
         dead[w] = 0;
         if
         :: fair ->
             do
-            :: OPEN(cursor) -> break
-            :: else -> cursor = (cursor + 1) % REFUNDS
+            :: IS_DUE(cursor) -> break
+            :: else -> cursor = (cursor + 1) % (PAYMENTS + ROWS)
             od;
-            r = cursor; cursor = (cursor + 1) % REFUNDS
-        :: !fair && OPEN(0) -> r = 0
-        :: !fair && OPEN(1) -> r = 1
-        :: !fair && OPEN(2) -> r = 2
+            i = cursor; cursor = (cursor + 1) % (PAYMENTS + ROWS)
+        :: !fair && IS_NEW(0) -> i = 0
+        :: !fair && IS_NEW(1) -> i = 1
+        :: !fair && IS_NEW(2) -> i = 2
+        :: !fair && IS_OPEN(0) -> i = PAYMENTS
+        :: !fair && IS_OPEN(1) -> i = PAYMENTS + 1
+        :: !fair && IS_OPEN(2) -> i = PAYMENTS + 2
         fi;
-        held[w] = r; old[w] = 0; k = rk[r]; n = rn[r];
+        held[w] = i; old[w] = 0;
         if
-        :: st[r] == AWAITING_APPROVAL -> goto awaiting
-        :: st[r] == QUEUED -> goto queued
-        :: st[r] == RESERVED -> goto reserved
-        :: st[r] == SIGNED -> goto send
-        :: st[r] == BROADCAST -> goto follow
-        :: st[r] == MINED -> goto follow
+        :: i < PAYMENTS ->
+            p = i; i = 0;
+            if
+            :: ps[p] == AWAITING_APPROVAL -> goto awaiting
+            :: else -> goto queued
+            fi
+        :: else ->
+            x = i - PAYMENTS; i = 0; k = tk[x]; n = tn[x];
+            if
+            :: ts[x] == RESERVED -> goto reserved
+            :: ts[x] == SIGNED -> goto send
+            :: else -> goto follow
+            fi
         fi
     }
 
@@ -278,11 +391,11 @@ awaiting:
     atomic {
         ALIVE;
         if
-        :: asked[r] || decision[r] == REJECTED -> goto queued
-        :: !asked[r] && decision[r] == APPROVED ->
-            if :: UNCHANGED(r) -> MOVE(r, AWAITING_APPROVAL, QUEUED) :: else fi;
+        :: asked[p] || decision[p] == REJECTED -> goto queued
+        :: !asked[p] && decision[p] == APPROVED ->
+            if :: UNCHANGED -> MOVE(p, AWAITING_APPROVAL, QUEUED) :: else fi;
             AGAIN
-        :: !asked[r] && decision[r] == UNDECIDED -> AGAIN
+        :: !asked[p] && decision[p] == UNDECIDED -> AGAIN
         fi
     }
 
@@ -291,14 +404,14 @@ queued:
     atomic {
         ALIVE;
         if
-        :: st[r] == QUEUED && !asked[r] && UNAPPROVED(r) ->
+        :: ps[p] == QUEUED && !asked[p] && UNAPPROVED(p) ->
             /* The amount was lowered, or another program changed the status. */
-            if :: UNCHANGED(r) -> MOVE(r, QUEUED, AWAITING_APPROVAL) :: else fi;
+            if :: UNCHANGED -> MOVE(p, QUEUED, AWAITING_APPROVAL) :: else fi;
             AGAIN
         :: else
         fi;
         k = serving;
-        if :: IS_SWEEP(r) -> k = 0 :: else fi;
+        if :: IS_SWEEP(p) -> k = 0 :: else fi;
         others_known(k, ok);
         pending_count(k, seen_count);
         if
@@ -315,71 +428,89 @@ queued:
         fi;
         want = RESERVED;
         if
-        :: paid[r] -> want = MINED
-        :: !paid[r] && asked[r] -> want = CANCELLED
-        :: !paid[r] && !asked[r] && st[r] == AWAITING_APPROVAL -> want = REFUSED
-        :: !paid[r] && OUTDATED(r) && bug != UNCHECKED_SWEEP -> want = REFUSED
-        :: !paid[r] && !asked[r] && st[r] != AWAITING_APPROVAL && reverts > 0 ->
+        :: paid[p] -> want = MINED
+        :: !paid[p] && asked[p] -> want = CANCELLED
+        :: !paid[p] && !asked[p] && ps[p] == AWAITING_APPROVAL -> want = REFUSED
+        :: !paid[p] && OUTDATED(p) && bug != UNCHECKED_SWEEP -> want = REFUSED
+        :: !paid[p] && !asked[p] && ps[p] != AWAITING_APPROVAL && reverts > 0 ->
             reverts--; want = REFUSED
-        :: !paid[r] && !asked[r] && st[r] != AWAITING_APPROVAL &&
-           !(OUTDATED(r) && bug != UNCHECKED_SWEEP) -> skip
+        :: !paid[p] && !asked[p] && ps[p] != AWAITING_APPROVAL &&
+           !(OUTDATED(p) && bug != UNCHECKED_SWEEP) -> skip
         fi
     }
     atomic {
         ALIVE;
         if
-        :: !UNCHANGED(r) -> AGAIN
-        :: UNCHANGED(r) && want == MINED ->
-            m = seen[AT((paid[r] - 1) % KEYS, (paid[r] - 1) / KEYS)];
-            k = (paid[r] - 1) % KEYS; n = (paid[r] - 1) / KEYS;
+        :: !UNCHANGED -> AGAIN
+        :: UNCHANGED && want == MINED ->
+            k = (paid[p] - 1) % KEYS; n = (paid[p] - 1) / KEYS;
+            m = seen[AT(k, n)];
             if
-            :: HAS_ROW(0, k, n) || HAS_ROW(1, k, n) || HAS_ROW(2, k, n) ->
+            :: HAS_ROW(k, n) ->
+                /* Its transaction was found before the payment was accepted again. */
+                x = (IS_ROW(0, k, n) -> 0 : (IS_ROW(1, k, n) -> 1 : 2));
                 if
-                :: st[r] == QUEUED -> MOVE(r, QUEUED, REFUSED)
-                :: else -> MOVE(r, AWAITING_APPROVAL, REFUSED)
+                :: HAS(x, p) && ts[x] == MINED ->
+                    if
+                    :: ps[p] == QUEUED -> ASSIGN(p, QUEUED, MINED)
+                    :: else -> ASSIGN(p, AWAITING_APPROVAL, MINED)
+                    fi;
+                    pt[p] = x
+                :: else ->
+                    if
+                    :: ps[p] == QUEUED -> MOVE(p, QUEUED, REFUSED)
+                    :: else -> MOVE(p, AWAITING_APPROVAL, REFUSED)
+                    fi
                 fi
+            :: !HAS_ROW(k, n) && !HAS_FREE_ROW -> AGAIN
             :: else ->
-                rn[r] = n; rk[r] = k;
+                begin(x, k, n, MINED);
+                tc[x] = wc[SET(m)];
                 if
-                :: st[r] == QUEUED -> MOVE(r, QUEUED, MINED)
-                :: else -> MOVE(r, AWAITING_APPROVAL, MINED)
-                fi
+                :: ps[p] == QUEUED -> ASSIGN(p, QUEUED, MINED)
+                :: else -> ASSIGN(p, AWAITING_APPROVAL, MINED)
+                fi;
+                pt[p] = x
             fi
-        :: UNCHANGED(r) && want == CANCELLED ->
+        :: UNCHANGED && want == CANCELLED ->
             if
-            :: st[r] == QUEUED -> MOVE(r, QUEUED, CANCELLED)
-            :: else -> MOVE(r, AWAITING_APPROVAL, CANCELLED)
+            :: ps[p] == QUEUED -> MOVE(p, QUEUED, CANCELLED)
+            :: else -> MOVE(p, AWAITING_APPROVAL, CANCELLED)
             fi;
-            log_cancelled[r] = 1; OF_REFUND("cancel", r)
-        :: UNCHANGED(r) && want == REFUSED && st[r] == QUEUED ->
-            MOVE(r, QUEUED, REFUSED)
-        :: UNCHANGED(r) && want == REFUSED && st[r] == AWAITING_APPROVAL ->
-            MOVE(r, AWAITING_APPROVAL, REFUSED)
-        :: UNCHANGED(r) && want == RESERVED ->
-            /* One transaction reserves the batch, under the lock of the chain. */
+            log_cancelled[p] = 1; OF_PAYMENT("cancel", p)
+        :: UNCHANGED && want == REFUSED && ps[p] == QUEUED -> MOVE(p, QUEUED, REFUSED)
+        :: UNCHANGED && want == REFUSED && ps[p] == AWAITING_APPROVAL ->
+            MOVE(p, AWAITING_APPROVAL, REFUSED)
+        :: UNCHANGED && want == RESERVED ->
+            /* One commit reserves all nonces, under the lock of the chain. */
             if
-            :: paused[k] || hold || paid[r] || nxt[k] < seen_count || nxt[k] >= NONCES ->
-                AGAIN
+            :: paused[k] || hold || paid[p] || nxt[k] < seen_count || nxt[k] >= NONCES ||
+               !HAS_FREE_ROW -> AGAIN
             :: else
             fi;
             if
-            :: !IS_SWEEP(r) && k != serving && bug != NO_COMPARISON -> AGAIN
-            :: OUTDATED(r) && bug != UNCHECKED_SWEEP -> AGAIN
-            :: asked[r] && bug != SIGN_AFTER_CANCEL -> AGAIN
-            :: UNAPPROVED(r) -> AGAIN
+            :: !IS_SWEEP(p) && k != serving && bug != NO_COMPARISON -> AGAIN
+            :: OUTDATED(p) && bug != UNCHECKED_SWEEP -> AGAIN
+            :: asked[p] && bug != SIGN_AFTER_CANCEL -> AGAIN
+            :: UNAPPROVED(p) -> AGAIN
             :: else
             fi;
-            reserve(r, k);
-            old[w] = 0;
-            OF_REFUND("reserve", r);
+            assert(!KNOWN(k, nxt[k]));
+            begin(x, k, nxt[k], RESERVED);
+            nxt[k] = nxt[k] + 1;
+            reserve(p, x);
             i = 0;
             do
-            :: i < REFUNDS ->
+            :: i < PAYMENTS ->
                 if
-                :: i != r && st[i] == QUEUED && !asked[i] && !paid[i] && !IS_SWEEP(r) &&
-                   !UNAPPROVED(i) &&
-                   !IS_SWEEP(i) && nxt[k] < NONCES ->
-                    reserve(i, k); OF_REFUND("reserve", i)
+                :: i != p && ps[i] == QUEUED && !asked[i] && !paid[i] && !IS_SWEEP(p) &&
+                   !UNAPPROVED(i) && !IS_SWEEP(i) && HAS_FREE_ROW && nxt[k] < NONCES ->
+                    assert(!KNOWN(k, nxt[k]));
+                    begin(j, k, nxt[k], RESERVED);
+                    nxt[k] = nxt[k] + 1;
+                    reserve(i, j); j = 0
+                :: batch && i != p && ps[i] == QUEUED && !asked[i] && !paid[i] &&
+                   !IS_SWEEP(p) && !UNAPPROVED(i) && !IS_SWEEP(i) -> reserve(i, x)
                 :: true
                 fi;
                 i++
@@ -387,8 +518,10 @@ queued:
             od;
             i = 0;
             if
-            :: IS_SWEEP(r) -> AGAIN   /* Its intent is checked when it is signed. */
-            :: else -> want = 0; seen_count = 0; n = rn[r]; goto sign
+            :: IS_SWEEP(p) -> AGAIN   /* Its intent is checked when it is signed. */
+            :: else ->
+                held[w] = PAYMENTS + x; old[w] = 0; p = 0;
+                want = 0; seen_count = 0; n = tn[x]; goto sign
             fi
         fi;
         AGAIN
@@ -402,11 +535,13 @@ reserved:
         if :: count[k] > n -> goto taken :: else fi;
         others_known(k, ok);
         if :: !ok || revoked[k] -> AGAIN :: else fi;
-        if :: UNAPPROVED(r) && decision[r] == UNDECIDED -> AGAIN :: else fi;
+        if :: T_UNAPPROVED(x) && !ANY(x, REJECTS) -> AGAIN :: else fi;
         if
-        :: UNAPPROVED(r) || paid[r] || OUTDATED(r) && bug != UNCHECKED_SWEEP -> kind = 1
-        :: !UNAPPROVED(r) && !paid[r] && reverts > 0 -> reverts--; kind = 1
-        :: !UNAPPROVED(r) && !paid[r] && !(OUTDATED(r) && bug != UNCHECKED_SWEEP) -> skip
+        :: T_UNAPPROVED(x) || ANY(x, IS_PAID) || T_OUTDATED(x) && bug != UNCHECKED_SWEEP ->
+            kind = 1
+        :: !T_UNAPPROVED(x) && !ANY(x, IS_PAID) && reverts > 0 -> reverts--; kind = 1
+        :: !T_UNAPPROVED(x) && !ANY(x, IS_PAID) &&
+           !(T_OUTDATED(x) && bug != UNCHECKED_SWEEP) -> skip
         fi
     }
 
@@ -416,8 +551,8 @@ sign:
         ALIVE;
         if
         :: late && revoked[k] && bug != SIGN_AFTER_REVOKE -> AGAIN
-        :: late && kind == 0 && OUTDATED(r) && bug != UNCHECKED_SWEEP -> AGAIN
-        :: late && kind == 0 && att[r] == 0 && UNAPPROVED(r) -> AGAIN
+        :: late && kind == 0 && T_OUTDATED(x) && bug != UNCHECKED_SWEEP -> AGAIN
+        :: late && kind == 0 && att[x] == 0 && T_UNAPPROVED(x) -> AGAIN
         :: else
         fi;
         NUMBER;
@@ -425,16 +560,16 @@ sign:
         /* O5: a revoked key begins no signature. */
         assert(!late || !revoked[k]);
         /* No transfer is signed without an approval, except a replacement. */
-        assert(kind || !late || att[r] || !large[r] || decision[r] == APPROVED);
+        assert(kind || !late || att[x] || ALL(x, UNDERSIGNED));
         /* O8: a sweep pays the active key only. */
-        assert(kind || !late || !OUTDATED(r));
+        assert(kind || !late || !T_OUTDATED(x));
         if
-        :: mode != WITH_LATE_LOG -> log_n[r] = n; log_k[r] = k
+        :: mode != WITH_LATE_LOG -> log_n[x] = n; log_k[x] = k; log_c[x] = tc[x]
         :: else
         fi;
         if
         :: bug == EARLY_BROADCAST && !old[w] ->
-            m = r * 4 + gen[r] * 2 + att[r]; goto early
+            m = x * 4 + gen[x] * 2 + att[x]; goto early
         :: else
         fi
     }
@@ -442,18 +577,20 @@ record:
     /* The device has signed: one commit records bytes, outcome and status. */
     atomic {
         ALIVE;
-        if :: !UNCHANGED(r) -> SIGNING("unused"); AGAIN :: else fi;
-        if :: att[r] > 1 -> AGAIN :: else fi;
-        m = r * 4 + gen[r] * 2 + att[r];
-        wn[r * 2 + gen[r]] = rn[r]; wk[r * 2 + gen[r]] = rk[r];
+        if :: !UNCHANGED -> SIGNING("unused"); AGAIN :: else fi;
+        if :: att[x] > 1 -> AGAIN :: else fi;
+        /* I3: it is the live transaction of each of its payments. */
+        assert(kind || OWNS(x, 0) && OWNS(x, 1) && OWNS(x, 2));
+        m = x * 4 + gen[x] * 2 + att[x];
+        wn[x * 2 + gen[x]] = tn[x]; wk[x * 2 + gen[x]] = tk[x]; wc[x * 2 + gen[x]] = tc[x];
         recorded = recorded | BIT(m);
         if :: kind -> noops = noops | BIT(m) :: else -> noops = noops & ~BIT(m) fi;
-        last[r] = m;
+        last[x] = m;
         SIGNING("sign");
-        att[r]++;
+        att[x]++;
         if
-        :: st[r] == RESERVED -> MOVE(r, RESERVED, SIGNED)
-        :: else -> MOVE(r, BROADCAST, SIGNED)
+        :: ts[x] == RESERVED -> STEP(x, RESERVED, SIGNED)
+        :: else -> STEP(x, BROADCAST, SIGNED)
         fi;
         if
         :: mode == WITH_LATE_LOG -> old[w] = 0; goto log
@@ -463,7 +600,7 @@ record:
 log:
     atomic {
         ALIVE;
-        log_n[r] = n; log_k[r] = k;
+        log_n[x] = n; log_k[x] = k; log_c[x] = tc[x];
         AGAIN
     }
 early:
@@ -478,18 +615,26 @@ send:
     /* The nodes take it, or it is lost; or they took it and their answer is lost. */
     atomic {
         ALIVE;
-        m = last[r];
+        m = last[x];
         if
-        :: IS_SWEEP(r) && OUTDATED(r) && !IS_NOOP(m) && bug != UNCHECKED_SWEEP -> skip
+        :: T_OUTDATED(x) && !IS_NOOP(m) && bug != UNCHECKED_SWEEP -> skip
         :: else ->
             assert(recorded & BIT(m));
             if
             :: count[k] > n ->
                 if
                 :: bug == NEW_NONCE && !old[w] ->
-                    gen[r] = 1; att[r] = 0; rn[r] = NONE; rk[r] = NONE; last[r] = NONE;
-                    recorded = recorded & ~(15 << (r * 4));
-                    st[r] = QUEUED; old[0] = 1; old[1] = 1;
+                    i = 0;
+                    do
+                    :: i < PAYMENTS ->
+                        if
+                        :: HAS(x, i) -> ps[i] = QUEUED; pt[i] = NONE
+                        :: else
+                        fi;
+                        i++
+                    :: else -> break
+                    od;
+                    i = 0; ts[x] = FAILED; tc[x] = 0; old[0] = 1; old[1] = 1;
                     AGAIN
                 :: else
                 fi
@@ -505,7 +650,7 @@ send:
     atomic {
         ALIVE;
         if
-        :: UNCHANGED(r) -> MOVE(r, SIGNED, BROADCAST)
+        :: UNCHANGED -> STEP(x, SIGNED, BROADCAST)
         :: else
         fi;
         AGAIN
@@ -518,19 +663,23 @@ follow:
         late = 1;
         m = mined[AT(k, n)];
         if
-        :: st[r] == MINED ->
+        :: ts[x] == MINED ->
             if
             :: m == NONE -> want = BROADCAST
             :: else ->
                 ask(final[k] > n || bug == ONE_CONFIRMATION, ok);
                 if
-                :: ok && PAYS(m, r) -> want = CONFIRMED
-                :: ok && !PAYS(m, r) -> want = FAILED
+                :: ok && (outcome[AT(k, n)] & tc[x]) -> want = CONFIRMED
+                :: ok && !(outcome[AT(k, n)] & tc[x]) -> want = FAILED
+                :: !ok && bug == EARLY_RETRY && !old[w] && tc[x] != outcome[AT(k, n)] ->
+                    i = (HAS(x, 0) && !PAYS(k, n, 0) -> 0 :
+                        (HAS(x, 1) && !PAYS(k, n, 1) -> 1 : 2));
+                    ps[i] = QUEUED; pt[i] = NONE; i = 0; AGAIN
                 :: else -> AGAIN
                 fi
             fi;
             goto commit
-        :: st[r] == BROADCAST ->
+        :: ts[x] == BROADCAST ->
             ask(count[k] > n, ok);
             if
             :: ok && count[k] > n -> goto taken
@@ -539,35 +688,41 @@ follow:
         :: else -> AGAIN
         fi;
         if
-        :: att[r] == 0 && !UNAPPROVED(r) ->
+        :: att[x] == 0 && !T_UNAPPROVED(x) ->
             goto sign                   /* Adopted, and removed by a reorganisation. */
-        :: att[r] == 0 && UNAPPROVED(r) -> AGAIN
-        :: att[r] > 0 && (paid[r] && paid[r] != 1 + KEYS * n + k ||
-           OUTDATED(r) && bug != UNCHECKED_SWEEP) && !IS_NOOP(last[r]) && att[r] < 2 &&
+        :: att[x] == 0 && T_UNAPPROVED(x) -> AGAIN
+        :: att[x] > 0 && (PAID_ELSEWHERE(x, k, n) ||
+           T_OUTDATED(x) && bug != UNCHECKED_SWEEP) && !IS_NOOP(last[x]) && att[x] < 2 &&
            !revoked[k] ->
             kind = 1; goto sign
-        :: att[r] == 1 && replacements > 0 && !revoked[k] ->
-            replacements--; kind = IS_NOOP(last[r]); goto sign
-        :: att[r] > 0 && !(OUTDATED(r) && !IS_NOOP(last[r])) ->
-            assert(recorded & BIT(last[r]));
-            pool = pool | BIT(last[r]); AGAIN
+        :: att[x] == 1 && replacements > 0 && !revoked[k] ->
+            replacements--; kind = IS_NOOP(last[x]);
+            if
+            :: bug == CHANGED_COMPOSITION && !old[w] && tc[x] == 3 ->
+                gen[x] = 1; tc[x] = 1; ps[1] = QUEUED; pt[1] = NONE
+            :: else
+            fi;
+            goto sign
+        :: att[x] > 0 && !(T_OUTDATED(x) && !IS_NOOP(last[x])) ->
+            assert(recorded & BIT(last[x]));
+            pool = pool | BIT(last[x]); AGAIN
         :: else -> AGAIN
         fi
     }
 
 taken:
-    /* The nonce is used on the chain: by us, by a lost payment, or by another. */
+    /* The nonce is used on the chain: by us, by a lost attempt, or by another. */
     atomic {
         ALIVE;
         m = mined[AT(k, n)];
         want = 0;
         if
         :: m == NONE -> AGAIN
-        :: m < FILLER && OF(m) == r && (recorded & BIT(m)) &&
-           (bug != LAST_HASH || m == last[r]) -> want = MINED
-        :: m < FILLER && OF(m) == r && (recorded & BIT(m)) && bug == LAST_HASH &&
-           m != last[r] -> AGAIN
-        :: m < FILLER && OF(m) == r && !(recorded & BIT(m)) && !IS_NOOP(m) -> want = MINED
+        :: IS_OF(m, x) && (recorded & BIT(m)) &&
+           (bug != LAST_HASH || m == last[x]) -> want = MINED
+        :: IS_OF(m, x) && (recorded & BIT(m)) && bug == LAST_HASH &&
+           m != last[x] -> AGAIN
+        :: IS_OF(m, x) && !(recorded & BIT(m)) && !IS_NOOP(m) -> want = MINED
         :: else ->
             ask(final[k] > n, ok);
             if
@@ -580,26 +735,23 @@ commit:
     atomic {
         ALIVE;
         if
-        :: !UNCHANGED(r) -> AGAIN
-        :: UNCHANGED(r) && want == MINED && st[r] == RESERVED -> MOVE(r, RESERVED, MINED)
-        :: UNCHANGED(r) && want == MINED && st[r] != RESERVED -> MOVE(r, BROADCAST, MINED)
-        :: UNCHANGED(r) && want == BROADCAST -> MOVE(r, MINED, BROADCAST)
-        :: UNCHANGED(r) && want == CONFIRMED ->
-            /* I1: at depth, and it pays this refund. */
-            assert(final[rk[r]] > rn[r] && PAYS(mined[AT(rk[r], rn[r])], r));
-            MOVE(r, MINED, CONFIRMED)
-        :: UNCHANGED(r) && want == FAILED ->
-            assert(final[rk[r]] > rn[r] && !PAYS(mined[AT(rk[r], rn[r])], r));
+        :: !UNCHANGED -> AGAIN
+        :: UNCHANGED && want == MINED && ts[x] == RESERVED -> STEP(x, RESERVED, MINED)
+        :: UNCHANGED && want == MINED && ts[x] != RESERVED -> STEP(x, BROADCAST, MINED)
+        :: UNCHANGED && want == BROADCAST -> STEP(x, MINED, BROADCAST)
+        :: UNCHANGED && (want == CONFIRMED || want == FAILED) ->
             if
-            :: st[r] == MINED -> MOVE(r, MINED, FAILED)
-            :: st[r] == RESERVED ->
+            :: want == FAILED && ts[x] != MINED ->
                 record_seen(k, n, m);
-                if :: m >= FILLER || IS_NOOP(m) -> paused[k] = 1 :: else fi;
-                MOVE(r, RESERVED, FAILED)
-            :: else ->
-                record_seen(k, n, m);
-                if :: m >= FILLER || IS_NOOP(m) -> paused[k] = 1 :: else fi;
-                MOVE(r, BROADCAST, FAILED)
+                if :: m >= FILLER || IS_NOOP(m) -> paused[k] = 1 :: else fi
+            :: else
+            fi;
+            end_payments(x);
+            if
+            :: want == CONFIRMED -> STEP(x, MINED, CONFIRMED)
+            :: want == FAILED && ts[x] == MINED -> STEP(x, MINED, FAILED)
+            :: want == FAILED && ts[x] == RESERVED -> STEP(x, RESERVED, FAILED)
+            :: want == FAILED && ts[x] == BROADCAST -> STEP(x, BROADCAST, FAILED)
             fi
         fi;
         AGAIN
@@ -614,8 +766,7 @@ commit:
 #define MINES(t) :: MINABLE(t) -> t_mined = t; k = wk[t / 2]
 
 proctype chain() {
-    byte k, i, t_mined;
-    bit twice;
+    byte k, i, t_mined, made;
     do
     :: atomic {
         if
@@ -625,21 +776,30 @@ proctype chain() {
         fi;
         if
         :: t_mined != FILLER && !IS_NOOP(t_mined) ->
-            /* I1: a refund is paid once, whichever wallet and nonce pays it. */
-            i = 0; twice = 0;
+            made = wc[SET(t_mined)];
+            /* Each payment is isolated: one may fail, and the others are made. */
+            if
+            :: true
+            :: partials > 0 && (made & 1) -> partials--; made = made & ~1
+            :: partials > 0 && (made & 2) -> partials--; made = made & ~2
+            :: partials > 0 && (made & 4) -> partials--; made = made & ~4
+            fi;
+            /* I1: a payment is made once, whichever wallet and nonce makes it. */
+            i = 0;
             do
-            :: i < KEYS * NONCES ->
-                if
-                :: mined[i] != NONE && PAYS(mined[i], OF(t_mined)) -> twice = 1
-                :: else
-                fi;
+            :: i < KEYS * NONCES -> assert(!(outcome[i] & made)); i++
+            :: else -> break
+            od;
+            /* I1: what has ended without being paid is never paid. */
+            i = 0;
+            do
+            :: i < PAYMENTS ->
+                assert(!((made >> i) & 1) || ps[i] == ABSENT || UNENDED(i));
                 i++
             :: else -> break
             od;
-            assert(!twice);
-            /* I1: what has ended without a payment is never paid. */
-            assert(st[OF(t_mined)] != CANCELLED && st[OF(t_mined)] != REFUSED);
-            i = 0; twice = 0
+            i = 0;
+            outcome[AT(k, count[k])] = made; made = 0
         :: else
         fi;
         mined[AT(k, count[k])] = t_mined;
@@ -655,7 +815,7 @@ proctype chain() {
         /* The others of this nonce can never be mined. */
         i = 0;
         do
-        :: i < REFUNDS * 2 ->
+        :: i < ROWS * 2 ->
             if
             :: wk[i] == k && wn[i] == final[k] -> pool = pool & ~(3 << (2 * i))
             :: else
@@ -680,16 +840,17 @@ proctype nature() {
         :: reorgs > 0 && final[0] < count[0] -> k = 0
         :: reorgs > 0 && final[1] < count[1] -> k = 1
         fi;
-        reorgs--; count[k] = count[k] - 1; mined[AT(k, count[k])] = NONE; k = 0
+        reorgs--; count[k] = count[k] - 1;
+        mined[AT(k, count[k])] = NONE; outcome[AT(k, count[k])] = 0; k = 0
       }
     :: atomic {
         drops > 0 && pool != 0;
         drops--;
         t = 0;
         do
-        :: t < REFUNDS * 4 && ((pool >> t) & 1) -> pool = pool & ~BIT(t); break
-        :: t < REFUNDS * 4 - 1 -> t++
-        :: t >= REFUNDS * 4 - 1 -> break
+        :: t < ROWS * 4 && ((pool >> t) & 1) -> pool = pool & ~BIT(t); break
+        :: t < ROWS * 4 - 1 -> t++
+        :: t >= ROWS * 4 - 1 -> break
         od;
         t = 0
       }
@@ -703,7 +864,7 @@ proctype nature() {
 
 /* A worker's pass over the wallets, and the operator's acceptance of foreign ones. */
 proctype reconciler() {
-    byte k, n, j;
+    byte k, n, i, j;
     bit unknown, waits;
     do
     :: atomic {
@@ -724,14 +885,14 @@ proctype reconciler() {
                 n++
             :: else -> break
             od;
-            /* An open refund's nonce may be used by what is not known yet. */
+            /* An open transaction's nonce may be used by what is not known yet. */
             n = 0;
             do
-            :: n < REFUNDS ->
+            :: n < ROWS ->
                 if
-                :: OPEN(n) && !IS_NEW(n) && st[n] != MINED && rk[n] == k &&
-                   rn[n] < count[k] && (mined[AT(k, rn[n])] >= FILLER ||
-                   !(recorded & BIT(mined[AT(k, rn[n])]))) ->
+                :: IS_OPEN(n) && ts[n] != MINED && tk[n] == k &&
+                   tn[n] < count[k] && (mined[AT(k, tn[n])] >= FILLER ||
+                   !(recorded & BIT(mined[AT(k, tn[n])]))) ->
                     unknown = 1
                 :: else
                 fi;
@@ -756,7 +917,7 @@ proctype reconciler() {
     od
 }
 
-/* After a restore: a no-op for each nonce below the mark that no row has. */
+/* After a restore: a transaction without payments for each nonce that no row has. */
 proctype filler() {
     byte k, n;
     do
@@ -778,52 +939,52 @@ proctype filler() {
 }
 
 proctype client() {
-    byte r;
+    byte p;
     do
     :: atomic {
         if
-        :: refunds > 0 && st[0] == ABSENT -> r = 0
-        :: refunds > 1 && st[1] == ABSENT && st[0] != ABSENT -> r = 1
-        :: refunds > 2 && st[2] == ABSENT && st[1] != ABSENT -> r = 2
+        :: payments > 0 && ps[0] == ABSENT -> p = 0
+        :: payments > 1 && ps[1] == ABSENT && ps[0] != ABSENT -> p = 1
+        :: payments > 2 && ps[2] == ABSENT && ps[1] != ABSENT -> p = 2
         fi;
         if
-        :: larges > 0 -> larges--; large[r] = 1; st[r] = AWAITING_APPROVAL
-        :: st[r] = QUEUED
+        :: larges > 0 -> larges--; large[p] = 1; ps[p] = AWAITING_APPROVAL
+        :: ps[p] = QUEUED
         fi;
-        ACCEPT(r);
-        r = 0
+        ACCEPT(p);
+        p = 0
       }
     :: atomic {
         if
-        :: cancels > 0 && IS_NEW(0) && !asked[0] -> r = 0
-        :: cancels > 0 && IS_NEW(1) && !asked[1] -> r = 1
+        :: cancels > 0 && IS_NEW(0) && !asked[0] -> p = 0
+        :: cancels > 0 && IS_NEW(1) && !asked[1] -> p = 1
         fi;
-        cancels--; asked[r] = 1; r = 0
+        cancels--; asked[p] = 1; p = 0
       }
     od
 }
 
 /* Two people, or the end of the time; and who lowers the amount that needs them. */
 proctype approver() {
-    byte r;
+    byte p;
     do
     :: atomic {
         if
-        :: large[0] && OPEN(0) && decision[0] == UNDECIDED -> r = 0
-        :: large[1] && OPEN(1) && decision[1] == UNDECIDED -> r = 1
+        :: large[0] && UNENDED(0) && decision[0] == UNDECIDED -> p = 0
+        :: large[1] && UNENDED(1) && decision[1] == UNDECIDED -> p = 1
         fi;
-        if :: decision[r] = APPROVED :: decision[r] = REJECTED fi;
-        r = 0
+        if :: decision[p] = APPROVED :: decision[p] = REJECTED fi;
+        p = 0
       }
     :: atomic {
-        lowered > 0 && OPEN(0) && !large[0] && !IS_SWEEP(0);
+        lowered > 0 && UNENDED(0) && !large[0] && !IS_SWEEP(0);
         lowered--; large[0] = 1
       }
     od
 }
 
 proctype admin() {
-    byte k, i, n;
+    byte k, i, j, n;
     do
     :: atomic {
         rotations > 0 && serving < KEYS - 1;
@@ -838,11 +999,23 @@ proctype admin() {
         revocations--; revoked[k] = 1; paused[k] = 1; OF_KEY("revoke", k);
         i = 0;
         do
-        :: i < REFUNDS ->
+        :: i < ROWS ->
             if
-            :: st[i] == RESERVED && rk[i] == k && att[i] == 0 ->
-                /* Its nonce was never used: it may get one of another key. */
-                rn[i] = NONE; rk[i] = NONE; MOVE(i, RESERVED, QUEUED)
+            :: ts[i] == RESERVED && tk[i] == k && att[i] == 0 ->
+                /* Its nonce was never used: its payments may get one of another key. */
+                j = 0;
+                do
+                :: j < PAYMENTS ->
+                    if
+                    :: HAS(i, j) && ps[j] == ASSIGNED && pt[j] == i ->
+                        RELEASE(j, RESERVED, QUEUED)
+                    :: else
+                    fi;
+                    j++
+                :: else -> break
+                od;
+                j = 0;
+                tn[i] = NONE; tk[i] = NONE; tc[i] = 0; ts[i] = ABSENT; CHANGED(PAYMENTS + i)
             :: else
             fi;
             i++
@@ -851,7 +1024,7 @@ proctype admin() {
         i = 0; k = 0
       }
     :: atomic {
-        /* The gaps that a revocation left stay: refunds above them may never end. */
+        /* The gaps that a revocation left stay: transactions above them may never end. */
         if
         :: reinstatements > 0 && revoked[0] -> k = 0
         :: reinstatements > 0 && revoked[1] -> k = 1
@@ -864,9 +1037,14 @@ proctype admin() {
         copied = 1;
         i = 0;
         do
-        :: i < REFUNDS ->
-            b_st[i] = st[i]; b_rn[i] = rn[i]; b_rk[i] = rk[i]; b_att[i] = att[i];
-            b_last[i] = last[i]; b_decision[i] = decision[i]; i++
+        :: i < PAYMENTS -> b_ps[i] = ps[i]; b_pt[i] = pt[i]; b_decision[i] = decision[i]; i++
+        :: else -> break
+        od;
+        i = 0;
+        do
+        :: i < ROWS ->
+            b_ts[i] = ts[i]; b_tn[i] = tn[i]; b_tk[i] = tk[i]; b_tc[i] = tc[i];
+            b_att[i] = att[i]; b_last[i] = last[i]; i++
         :: else -> break
         od;
         i = 0;
@@ -884,7 +1062,17 @@ proctype admin() {
         old[0] = 1; old[1] = 1;
         i = 0;
         do
-        :: i < REFUNDS ->
+        :: i < PAYMENTS ->
+            ps[i] = b_ps[i]; pt[i] = b_pt[i]; decision[i] = b_decision[i];
+            asked[i] = 0; paid[i] = 0;
+            i++
+        :: else -> break
+        od;
+        /* From the last transaction to the first: a payment has the last of its own. */
+        i = ROWS;
+        do
+        :: i > 0 ->
+            i--;
             if
             :: (recorded & ~b_recorded) & (15 << (i * 4)) -> gen[i] = 1
             :: else
@@ -898,16 +1086,35 @@ proctype admin() {
             :: else
             fi;
             if :: n != NONE && high[k] <= n -> high[k] = n + 1 :: else fi;
-            st[i] = b_st[i]; rn[i] = b_rn[i]; rk[i] = b_rk[i]; att[i] = b_att[i];
-            last[i] = b_last[i]; asked[i] = 0; paid[i] = 0; decision[i] = b_decision[i];
+            ts[i] = b_ts[i]; tn[i] = b_tn[i]; tk[i] = b_tk[i]; tc[i] = b_tc[i];
+            att[i] = b_att[i]; last[i] = b_last[i];
             if
-            :: (mode == WITH_LOG || mode == WITH_LATE_LOG) && st[i] <= QUEUED ->
-                /* The log knows the refund's nonce, or that it was cancelled. */
-                if
-                :: log_n[i] != NONE -> st[i] = RESERVED; rn[i] = log_n[i]; rk[i] = log_k[i]
-                :: log_n[i] == NONE && log_cancelled[i] -> st[i] = CANCELLED
-                :: else
-                fi
+            :: (mode == WITH_LOG || mode == WITH_LATE_LOG) && ts[i] == ABSENT &&
+               log_n[i] != NONE ->
+                /* The log has the transaction, with all of its payments. */
+                ts[i] = RESERVED; tn[i] = log_n[i]; tk[i] = log_k[i]; tc[i] = log_c[i];
+                j = 0;
+                do
+                :: j < PAYMENTS ->
+                    if
+                    :: HAS(i, j) && (ps[j] <= QUEUED || ps[j] == ASSIGNED && pt[j] < i) ->
+                        ps[j] = ASSIGNED; pt[j] = i
+                    :: else
+                    fi;
+                    j++
+                :: else -> break
+                od;
+                j = 0
+            :: else
+            fi
+        :: else -> break
+        od;
+        i = 0;
+        do
+        :: i < PAYMENTS ->
+            if
+            :: (mode == WITH_LOG || mode == WITH_LATE_LOG) && ps[i] <= QUEUED &&
+               log_cancelled[i] -> ps[i] = CANCELLED
             :: else
             fi;
             i++
@@ -957,9 +1164,14 @@ init {
     byte i;
     atomic {
         do
-        :: i < REFUNDS ->
-            rn[i] = NONE; rk[i] = NONE; last[i] = NONE; log_n[i] = NONE; log_k[i] = NONE;
+        :: i < ROWS ->
+            tn[i] = NONE; tk[i] = NONE; last[i] = NONE; log_n[i] = NONE; log_k[i] = NONE;
             wn[2 * i] = NONE; wn[2 * i + 1] = NONE; i++
+        :: else -> break
+        od;
+        i = 0;
+        do
+        :: i < PAYMENTS -> pt[i] = NONE; i++
         :: else -> break
         od;
         i = 0;
@@ -973,7 +1185,7 @@ init {
         BOUNDS
 #else
         c_code {
-            now.refunds = bound("refunds");
+            now.payments = bound("payments");
             now.workers = bound("workers");
             now.crashes = bound("crashes");
             now.losses = bound("losses");
@@ -987,6 +1199,9 @@ init {
             now.reinstatements = bound("reinstatements");
             now.foreigners = bound("foreigners");
             now.restores = bound("restores");
+            now.partials = bound("partials");
+            now.retries = bound("retries");
+            now.batch = bound("batch");
             now.mode = bound("mode");
             now.sweep = bound("sweep");
             now.liar = bound("liar");
@@ -996,6 +1211,7 @@ init {
             now.bug = bound("bug");
         };
 #endif
+        retried = (retries > 0);
         if
         :: sweep -> serving = 1; target = 1
         :: else
@@ -1015,7 +1231,7 @@ init {
     }
 }
 
-/* G2: every accepted refund ends, and stays so. */
+/* G2: every accepted payment ends, and stays so. */
 #ifdef LIVENESS
 ltl ends { <> [] (ENDED(0) && ENDED(1) && ENDED(2)) }
 #endif
