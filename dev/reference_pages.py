@@ -1,8 +1,8 @@
 """
-Writes the generated pages of the reference: commands, codes, metrics, and the policy.
+Writes the generated pages of the reference, and the grants of the database.
 
-``python -m dev.reference_pages`` rewrites ``docs/reference/cli.md``, ``codes.md`` and
-``policy.md``, and the tables of ``metrics.md``; a test checks that they are up to date.
+``python -m dev.reference_pages`` rewrites the files of ``PAGES``; a test checks that
+they are up to date.
 """
 
 import re
@@ -16,6 +16,7 @@ from api.actions.catalogue import ACTIONS as ACTION_LIST
 from api.cli.__main__ import cli
 from api.metrics import catalogue
 from api.views.codes import load_codes
+from dev.database_pages import PAGE, draw_database, draw_grants
 from signer.policy.attributes import ACTIONS
 from signer.policy.default_rules import FLOOR, SERVICE_WALLET
 from signer.policy.rules import RULES
@@ -209,6 +210,8 @@ PAGES: Mapping[str, Callable[[], str]] = {
     "docs/reference/codes.md": draw_codes,
     _METRICS: draw_metrics,
     "docs/reference/policy.md": draw_policy,
+    PAGE: draw_database,
+    "docker/grants.sql": draw_grants,
 }
 
 

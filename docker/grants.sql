@@ -1,3 +1,4 @@
+-- Generated from backends/sql/schema.py by python -m dev.reference_pages.
 -- Grants each role what its process needs, and no more: docs/reference/database.md,
 -- "Roles".  The owner runs this file after each `hotwallet db upgrade`.
 \set ON_ERROR_STOP on
@@ -8,86 +9,123 @@ GRANT CONNECT ON DATABASE :"DBNAME" TO hotwallet_refunds, hotwallet_worker, hotw
 
 -- An earlier release granted more.
 REVOKE ALL ON ALL TABLES IN SCHEMA public FROM hotwallet_refunds, hotwallet_worker, hotwallet_admin, hotwallet_sign;
-
--- These processes read what is paid, by which key, and what forbids it; and writes audit
--- records and alerts.
-GRANT SELECT ON alembic_version, refunds, transactions, wallets, sightings, stops, tenant_blocks, approvals, keys,
-    accepted_limits, events, audit_records, alerts, workers TO hotwallet_refunds, hotwallet_worker, hotwallet_admin;
-GRANT INSERT (id, body, mac) ON audit_records TO hotwallet_refunds, hotwallet_worker, hotwallet_admin, hotwallet_sign;
-GRANT INSERT, UPDATE (count, last_at) ON alerts TO hotwallet_refunds, hotwallet_worker, hotwallet_admin, hotwallet_sign;
+GRANT SELECT ON alembic_version TO hotwallet_refunds, hotwallet_worker, hotwallet_admin, hotwallet_sign;
 
 -- serve --role refunds: accepts refunds, and requests that they are cancelled.
-GRANT SELECT ON refund_moves, attempts, spendings TO hotwallet_refunds;
-GRANT INSERT (id, tenant, idempotency_key, fingerprint, reference, payment_session_id, network, chain_id, token,
-    token_address, decimals, recipient, amount, reason, status, created_at, updated_at, due_at, mac)
-    ON refunds TO hotwallet_refunds;
-GRANT UPDATE (cancel_requested_at) ON refunds TO hotwallet_refunds;
-GRANT INSERT (refund_id, status, at) ON refund_moves TO hotwallet_refunds;
-GRANT INSERT (id, tenant, refund_id, status, at, mac) ON events TO hotwallet_refunds;
-GRANT INSERT (digest, proposal, requested_by, requested_at, expires_at, refund_id, mac)
-    ON approvals TO hotwallet_refunds;
+GRANT SELECT, INSERT (id, tenant, idempotency_key, fingerprint, reference,
+    payment_session_id, network, chain_id, token, token_address, decimals, recipient,
+    amount, reason, created_at, status, updated_at, due_at, mac), UPDATE
+    (cancel_requested_at) ON refunds TO hotwallet_refunds;
+GRANT SELECT ON transactions TO hotwallet_refunds;
+GRANT SELECT, INSERT (refund_id, status, at) ON refund_moves TO hotwallet_refunds;
 GRANT INSERT ON request_signatures TO hotwallet_refunds;
-GRANT INSERT, UPDATE (count), DELETE ON attempts TO hotwallet_refunds;
+GRANT SELECT ON wallets TO hotwallet_refunds;
+GRANT SELECT ON sightings TO hotwallet_refunds;
+GRANT SELECT ON spendings TO hotwallet_refunds;
+GRANT SELECT ON keys TO hotwallet_refunds;
+GRANT SELECT, INSERT (id, body, mac) ON audit_records TO hotwallet_refunds;
+GRANT SELECT, INSERT, UPDATE (count), DELETE ON attempts TO hotwallet_refunds;
+GRANT SELECT, INSERT, UPDATE (count, last_at) ON alerts TO hotwallet_refunds;
+GRANT SELECT ON tenant_blocks TO hotwallet_refunds;
+GRANT SELECT, INSERT (digest, proposal, requested_by, requested_at, expires_at,
+    refund_id, mac) ON approvals TO hotwallet_refunds;
+GRANT SELECT ON accepted_limits TO hotwallet_refunds;
+GRANT SELECT ON stops TO hotwallet_refunds;
+GRANT SELECT, INSERT (id, tenant, refund_id, status, at, mac) ON events TO
+    hotwallet_refunds;
+GRANT SELECT ON workers TO hotwallet_refunds;
 
--- serve --role sign: signs with the active key, and accepts what JSON-RPC's clients send.
-GRANT SELECT ON alembic_version, refunds, wallets, sightings, stops, tenant_blocks, approvals, keys,
-    accepted_limits, audit_records, alerts, workers, attempts, spendings TO hotwallet_sign;
-GRANT INSERT (id, tenant, idempotency_key, fingerprint, reference, payment_session_id, network, chain_id, token,
-    token_address, decimals, recipient, amount, reason, status, created_at, updated_at, due_at, mac,
-    calldata)
-    ON refunds TO hotwallet_sign;
-GRANT INSERT (refund_id, status, at) ON refund_moves TO hotwallet_sign;
-GRANT INSERT (id, tenant, refund_id, status, at, mac) ON events TO hotwallet_sign;
-GRANT INSERT (digest, proposal, requested_by, requested_at, expires_at, refund_id, mac)
-    ON approvals TO hotwallet_sign;
-GRANT INSERT ON request_signatures TO hotwallet_sign;
-GRANT INSERT, UPDATE (amount) ON spendings TO hotwallet_sign;
-GRANT INSERT, UPDATE (count), DELETE ON attempts TO hotwallet_sign;
-
--- worker: moves refunds, follows and ends their approvals, reconciles wallets, enrols and retires keys, stops, accepts
--- limits, seals, delivers events, and deletes old ones.
-GRANT UPDATE (status, updated_at, version, sender, key_id, nonce, gas_limit, tx_hash, block_number, block_hash,
-    failure_code, failure_detail, due_at, attempts, blocked_by) ON refunds TO hotwallet_worker;
+-- worker: moves refunds, follows and ends their approvals, reconciles wallets, enrols
+-- and retires keys, stops, accepts limits, seals, delivers events, and deletes old
+-- ones.
+GRANT SELECT, UPDATE (status, updated_at, version, due_at, attempts, blocked_by, sender,
+    key_id, nonce, gas_limit, tx_hash, block_number, block_hash, failure_code,
+    failure_detail) ON refunds TO hotwallet_worker;
+GRANT SELECT, INSERT ON transactions TO hotwallet_worker;
+GRANT INSERT ON refund_moves TO hotwallet_worker;
 GRANT SELECT ON request_signatures TO hotwallet_worker;
-GRANT INSERT ON transactions, refund_moves, approvals TO hotwallet_worker;
-GRANT UPDATE (state, decided_by, decided_at, version, mac) ON approvals TO hotwallet_worker;
-GRANT INSERT, UPDATE (paused_by, paused_at, version, high_water, mac) ON wallets TO hotwallet_worker;
-GRANT INSERT, UPDATE (accepted_at, mac) ON sightings TO hotwallet_worker;
+GRANT SELECT, INSERT, UPDATE (paused_by, paused_at, version, high_water, mac) ON wallets
+    TO hotwallet_worker;
+GRANT SELECT, INSERT, UPDATE (accepted_at, mac) ON sightings TO hotwallet_worker;
 GRANT SELECT, INSERT, UPDATE (amount) ON spendings TO hotwallet_worker;
-GRANT INSERT, UPDATE (state, updated_at, epoch, requested_by, blocked_by, version, mac, proved_at)
-    ON keys TO hotwallet_worker;
-GRANT INSERT, UPDATE (at, reason, requested_by, resumed_at, version, mac) ON stops TO hotwallet_worker;
-GRANT INSERT, UPDATE (document, accepted_at, version, mac) ON accepted_limits TO hotwallet_worker;
-GRANT INSERT (id, tenant, refund_id, version, status, at, sender, nonce, tx_hash, block_number, failure_code,
-    failure_detail, mac), UPDATE (sequence), DELETE ON events TO hotwallet_worker;
-GRANT SELECT, INSERT, UPDATE (state, attempts, due_at, problem, updated_at, version), DELETE
-    ON webhook_deliveries TO hotwallet_worker;
-GRANT INSERT, UPDATE (passed_at, metrics), DELETE ON workers TO hotwallet_worker;
-GRANT UPDATE (sequence, hash) ON audit_records TO hotwallet_worker;
+GRANT SELECT, INSERT, UPDATE (state, updated_at, epoch, requested_by, blocked_by,
+    version, mac, proved_at) ON keys TO hotwallet_worker;
+GRANT SELECT, INSERT (id, body, mac), UPDATE (sequence, hash) ON audit_records TO
+    hotwallet_worker;
 GRANT SELECT, INSERT ON audit_checkpoints TO hotwallet_worker;
+GRANT SELECT, INSERT, UPDATE (count, last_at) ON alerts TO hotwallet_worker;
+GRANT SELECT, INSERT, UPDATE (at, by, ended_at, version, mac) ON tenant_blocks TO
+    hotwallet_worker;
+GRANT SELECT, INSERT, UPDATE (state, decided_by, decided_at, version, mac) ON approvals
+    TO hotwallet_worker;
+GRANT SELECT, INSERT, UPDATE (document, accepted_at, version, mac) ON accepted_limits TO
+    hotwallet_worker;
+GRANT SELECT, INSERT, UPDATE (at, reason, requested_by, resumed_at, version, mac) ON
+    stops TO hotwallet_worker;
+GRANT SELECT, INSERT (id, tenant, refund_id, version, status, at, sender, nonce,
+    tx_hash, block_number, failure_code, failure_detail, mac), UPDATE (sequence), DELETE
+    ON events TO hotwallet_worker;
+GRANT SELECT, INSERT, UPDATE (state, attempts, due_at, problem, updated_at, version),
+    DELETE ON webhook_deliveries TO hotwallet_worker;
+GRANT SELECT, INSERT, UPDATE (passed_at, metrics), DELETE ON workers TO
+    hotwallet_worker;
 
 -- serve --role admin, and the commands of operators.
-GRANT SELECT ON refund_moves, spendings, used_tokens, attempts TO hotwallet_admin;
-GRANT INSERT (id, tenant, idempotency_key, fingerprint, reference, payment_session_id, network, chain_id, token,
-    token_address, decimals, recipient, amount, reason, status, created_at, updated_at, due_at, mac,
-    calldata)
-    ON refunds TO hotwallet_admin;
-GRANT UPDATE (status, updated_at, version, sender, key_id, nonce, gas_limit, due_at, attempts, blocked_by,
-    cancel_requested_at) ON refunds TO hotwallet_admin;
-GRANT INSERT ON refund_moves, request_signatures TO hotwallet_admin;
-GRANT INSERT (id, tenant, refund_id, status, at, mac) ON events TO hotwallet_admin;
-GRANT SELECT, INSERT, UPDATE (state, attempts, due_at, problem, updated_at, version)
-    ON webhook_deliveries TO hotwallet_admin;
-GRANT INSERT, UPDATE (paused_by, paused_at, version, high_water, mac) ON wallets TO hotwallet_admin;
-GRANT INSERT, UPDATE (accepted_at, mac) ON sightings TO hotwallet_admin;
-GRANT INSERT, UPDATE (key_id, state, updated_at, epoch, requested_by, held_until, blocked_by, version, mac)
-    ON keys TO hotwallet_admin;
-GRANT INSERT, UPDATE (at, reason, requested_by, resumed_at, version, mac) ON stops TO hotwallet_admin;
-GRANT INSERT, UPDATE (at, by, ended_at, version, mac) ON tenant_blocks TO hotwallet_worker, hotwallet_admin;
-GRANT INSERT, UPDATE (action, proposal, reason, requested_by, requested_at, expires_at, refund_id,
-    state, decided_by, decided_at, version, mac) ON approvals TO hotwallet_admin;
-GRANT UPDATE (sequence, hash) ON audit_records TO hotwallet_admin;
+GRANT SELECT, INSERT (id, tenant, idempotency_key, fingerprint, reference,
+    payment_session_id, network, chain_id, token, token_address, decimals, recipient,
+    amount, reason, created_at, calldata, status, updated_at, due_at, mac), UPDATE
+    (status, updated_at, version, due_at, attempts, blocked_by, sender, key_id, nonce,
+    gas_limit, cancel_requested_at) ON refunds TO hotwallet_admin;
+GRANT SELECT ON transactions TO hotwallet_admin;
+GRANT SELECT, INSERT ON refund_moves TO hotwallet_admin;
+GRANT INSERT ON request_signatures TO hotwallet_admin;
+GRANT SELECT, INSERT, UPDATE (paused_by, paused_at, version, high_water, mac) ON wallets
+    TO hotwallet_admin;
+GRANT SELECT, INSERT, UPDATE (accepted_at, mac) ON sightings TO hotwallet_admin;
+GRANT SELECT ON spendings TO hotwallet_admin;
+GRANT SELECT, INSERT, UPDATE (state, updated_at, epoch, requested_by, blocked_by,
+    version, mac, key_id, held_until) ON keys TO hotwallet_admin;
+GRANT SELECT, INSERT (id, body, mac), UPDATE (sequence, hash) ON audit_records TO
+    hotwallet_admin;
 GRANT SELECT, INSERT ON audit_checkpoints TO hotwallet_admin;
-GRANT INSERT, UPDATE (expires_at), DELETE ON used_tokens TO hotwallet_admin;
-GRANT INSERT, UPDATE (count), DELETE ON attempts TO hotwallet_admin;
+GRANT SELECT, INSERT, UPDATE (expires_at), DELETE ON used_tokens TO hotwallet_admin;
+GRANT SELECT, INSERT, UPDATE (count), DELETE ON attempts TO hotwallet_admin;
+GRANT SELECT, INSERT, UPDATE (count, last_at) ON alerts TO hotwallet_admin;
+GRANT SELECT, INSERT, UPDATE (at, by, ended_at, version, mac) ON tenant_blocks TO
+    hotwallet_admin;
+GRANT SELECT, INSERT, UPDATE (state, decided_by, decided_at, version, mac, action,
+    proposal, reason, requested_by, requested_at, expires_at, refund_id) ON approvals TO
+    hotwallet_admin;
+GRANT SELECT ON accepted_limits TO hotwallet_admin;
+GRANT SELECT, INSERT, UPDATE (at, reason, requested_by, resumed_at, version, mac) ON
+    stops TO hotwallet_admin;
+GRANT SELECT, INSERT (id, tenant, refund_id, status, at, mac) ON events TO
+    hotwallet_admin;
+GRANT SELECT, INSERT, UPDATE (state, attempts, due_at, problem, updated_at, version) ON
+    webhook_deliveries TO hotwallet_admin;
+GRANT SELECT ON workers TO hotwallet_admin;
+
+-- serve --role sign: signs with the active key, and accepts what clients of JSON-RPC
+-- send.
+GRANT SELECT, INSERT (id, tenant, idempotency_key, fingerprint, reference,
+    payment_session_id, network, chain_id, token, token_address, decimals, recipient,
+    amount, reason, created_at, calldata, status, updated_at, due_at, mac) ON refunds TO
+    hotwallet_sign;
+GRANT INSERT (refund_id, status, at) ON refund_moves TO hotwallet_sign;
+GRANT INSERT ON request_signatures TO hotwallet_sign;
+GRANT SELECT ON wallets TO hotwallet_sign;
+GRANT SELECT ON sightings TO hotwallet_sign;
+GRANT SELECT, INSERT, UPDATE (amount) ON spendings TO hotwallet_sign;
+GRANT SELECT ON keys TO hotwallet_sign;
+GRANT SELECT, INSERT (id, body, mac) ON audit_records TO hotwallet_sign;
+GRANT SELECT, INSERT, UPDATE (count), DELETE ON attempts TO hotwallet_sign;
+GRANT SELECT, INSERT, UPDATE (count, last_at) ON alerts TO hotwallet_sign;
+GRANT SELECT ON tenant_blocks TO hotwallet_sign;
+GRANT SELECT, INSERT (digest, proposal, requested_by, requested_at, expires_at,
+    refund_id, mac) ON approvals TO hotwallet_sign;
+GRANT SELECT ON accepted_limits TO hotwallet_sign;
+GRANT SELECT ON stops TO hotwallet_sign;
+GRANT INSERT (id, tenant, refund_id, status, at, mac) ON events TO hotwallet_sign;
+GRANT SELECT ON workers TO hotwallet_sign;
+
 COMMIT;

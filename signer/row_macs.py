@@ -13,93 +13,22 @@ import json
 import re
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from datetime import datetime
-from operator import attrgetter
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Self, TypeVar
 
 from signer.errors import ConfigurationError, Refusal, RowNotAuthenticError
-from signer.model.accepted_limits import AcceptedLimits
-from signer.model.approval import Approval
 from signer.model.audit_record import Record
-from signer.model.event import Event
-from signer.model.key import Key
-from signer.model.refund import Refund
-from signer.model.stop import Stop
-from signer.model.tenant_block import TenantBlock
-from signer.model.wallet import UnrecordedTransaction, Wallet
+from signer.model.row import KINDS, SealedRow
 from signer.private_files import is_private
 
 
-Row = TypeVar(
-    "Row",
-    AcceptedLimits,
-    Approval,
-    Event,
-    Refund,
-    Key,
-    Stop,
-    TenantBlock,
-    UnrecordedTransaction,
-    Wallet,
-)
+Row = TypeVar("Row", bound=SealedRow)
 
 _LINE = re.compile(r"([A-Za-z0-9_-]{1,32}) ([0-9a-f]{64})")
 
 _GENERATED_ID = re.compile(r"([0-9]{1,9})-[0-9a-f]{16}")
-
-# What a refund pays, to whom, for whom, and since when.  All of it is permanent.
-_REFUND = (
-    "id",
-    "tenant",
-    "idempotency_key",
-    "fingerprint",
-    "reference",
-    "payment_session_id",
-    "network",
-    "chain_id",
-    "token",
-    "token_address",
-    "decimals",
-    "recipient",
-    "amount",
-    "reason",
-    "created_at",
-)
-
-
-# The MAC itself, and what is looked up or computed when a row is read.
-_NOT_STORED = frozenset({"mac", "is_authentic", "held_by", "next_nonce"})
-
-# What changes without a new MAC.
-_UNPROTECTED = frozenset({"proved_at", "sequence"})
-
-
-def _all_fields(kind: type[Any]) -> tuple[str, ...]:
-    """Return the stored fields of *kind* whose change needs a new MAC."""
-    names = [each.name for each in fields(kind)]
-    return tuple(name for name in names if name not in _NOT_STORED | _UNPROTECTED)
-
-
-# By class: the name of the kind, and the fields that the MAC covers, in this order.
-_COVERED: Mapping[type[Any], tuple[str, tuple[str, ...]]] = {
-    Refund: ("refund", _REFUND),
-    Key: ("key", _all_fields(Key)),
-    Stop: ("stop", _all_fields(Stop)),
-    TenantBlock: ("tenant block", _all_fields(TenantBlock)),
-    Approval: ("approval", _all_fields(Approval)),
-    Wallet: ("wallet", _all_fields(Wallet)),
-    UnrecordedTransaction: (
-        "unrecorded transaction",
-        _all_fields(UnrecordedTransaction),
-    ),
-    AcceptedLimits: ("accepted limits", _all_fields(AcceptedLimits)),
-    Event: ("event", _all_fields(Event)),
-    Record: ("audit record", _all_fields(Record)),
-}
-
-_VALUES = {kind: attrgetter(*names) for kind, (_, names) in _COVERED.items()}
 
 
 def _format(value: datetime | bytes) -> str:
@@ -183,11 +112,11 @@ class RowMACs:
     def require(self, row: Row) -> None:
         """Raise ``RowNotAuthenticError`` unless *row* has its MAC."""
         if not self.is_valid(row.mac, row):
-            kind, names = _COVERED[type(row)]
-            name = "address" if isinstance(row, Key) else names[0]
+            kind = KINDS[type(row)]
+            key = " ".join(str(getattr(row, name)) for name in kind.key)
             raise RowNotAuthenticError(
-                f"the row of the {kind} {getattr(row, name)} has no valid MAC: another"
-                " program changed it, or MAC_KEY_FILE has other keys"
+                f"the row of the {kind.name} {key} has no valid MAC: another program"
+                " changed it, or MAC_KEY_FILE has other keys"
             )
 
     def is_valid(self, mac: str | None, row: object) -> bool:
@@ -224,12 +153,9 @@ class RowMACs:
 
     def _compute(self, key_id: str, row: object) -> str:
         # The kind comes first, so that the MAC of one kind of row fits no other.
-        kind, _ = _COVERED[type(row)]
-        values = [f"hotwallet {kind} 1", *_VALUES[type(row)](row)]
-        # Only calls have it.  The MACs of other refunds stay what they were.
-        if isinstance(row, Refund) and row.calldata is not None:
-            values.append(row.calldata)
-        return self._mac(key_id, values)
+        kind = KINDS[type(row)]
+        values = kind.values(row)
+        return self._mac(key_id, [f"hotwallet {kind.name} 1", *values])
 
     def _compute_of_text(self, key_id: str, purpose: str, text: str) -> str:
         # No kind of row begins with this word.

@@ -17,26 +17,13 @@ from sqlalchemy import (
 from backends.sql import audit_rows
 from backends.sql.columns import UTCDateTime
 from backends.sql.database import Tables
-from backends.sql.schema import approvals, refunds
+from backends.sql.schema import PROPOSED, approvals, refunds
 from backends.sql.sealed_rows import SealedRows, select_flagged
 from signer.model.acceptance import Proposed
 from signer.model.approval import Approval, ApprovalState
 from signer.model.refund import Refund
 from signer.row_macs import RowMACs
 
-
-PROPOSED = (
-    "digest",
-    "proposal",
-    "requested_by",
-    "requested_at",
-    "expires_at",
-    "refund_id",
-    "mac",
-)
-"""The columns of a new proposal.  The others have their defaults: on PostgreSQL the
-role that accepts refunds may set none of them, so it can approve nothing, and propose
-nothing but refunds."""
 
 _PROPOSE = insert(approvals).values(
     {name: bindparam(name, type_=approvals.c[name].type) for name in PROPOSED}

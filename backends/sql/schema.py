@@ -1,12 +1,12 @@
 """
-The tables: their columns, constraints and indexes.
+The tables, each declared once: its row, its rules, its grants and its documentation.
 
-The columns have the names and the order of the fields in ``signer.model``, so a row can
-be passed to ``Refund`` as it is.  The baseline migration creates these tables, with the
-triggers of ``backends.sql.triggers``.  ``docs/reference/database.md`` explains them.
+A column has the name and the place of the field of its class in ``signer.model``, so a
+row can be passed to ``Refund`` as it is.  The baseline migration creates the tables,
+with the triggers of ``backends.sql.triggers``.
 """
 
-from enum import StrEnum
+from collections.abc import Iterable
 
 from sqlalchemy import (
     BigInteger,
@@ -14,34 +14,47 @@ from sqlalchemy import (
     Column,
     ForeignKeyConstraint,
     Index,
-    Integer,
     LargeBinary,
-    MetaData,
-    Table,
     UniqueConstraint,
-    text,
 )
 
-from backends.sql.columns import FreeText, Named, Plain, Uint256, UTCDateTime
-from signer.model.approval import ApprovalState
-from signer.model.delivery import DeliveryState
-from signer.model.event import TYPES
-from signer.model.key import KeyState
-from signer.model.refund import OPEN, UNSENT, Kind, Status
-from signer.model.wallet import Pause
+from backends.sql.columns import Plain, Uint256, UTCDateTime
+from backends.sql.tables import (
+    READABLE,
+    TABLES,
+    check,
+    declare,
+    is_in,
+    octets,
+    one_of,
+    outside,
+    partial,
+)
+from signer.model.accepted_limits import AcceptedLimits
+from signer.model.approval import Approval
+from signer.model.audit_record import Record
+from signer.model.delivery import Delivery
+from signer.model.event import TYPES, Event
+from signer.model.key import Key
+from signer.model.refund import OPEN, UNSENT, Move, Refund, SignedTransaction, Status
+from signer.model.row import KINDS
+from signer.model.stop import Stop
+from signer.model.tenant_block import TenantBlock
+from signer.model.wallet import UnrecordedTransaction, Wallet
+from signer.model.worker_row import WorkerRow
+from signer.ports.audit_journal import Checkpoint
 
 
 HEAD = "0001"
 """The newest migration, which this program needs; a test checks that it is."""
 
+metadata = TABLES
+"""The tables that are declared here."""
 
-def status_in(statuses: frozenset[Status]) -> str:
-    """
-    Return the SQL condition that the status is one of *statuses*, with literals.
 
-    With parameters instead, neither planner would use a partial index.
-    """
-    return "status IN ({})".format(", ".join(f"'{name}'" for name in sorted(statuses)))
+def status_in(statuses: Iterable[Status]) -> str:
+    """Return the SQL condition that the status is one of *statuses*."""
+    return is_in("status", statuses)
 
 
 IS_OPEN = status_in(OPEN)
@@ -52,105 +65,52 @@ IS_CLAIMABLE = status_in(UNSENT | {Status.BROADCAST})
 ZERO = {"sqlite": f"'{0:078d}'", "postgresql": "0"}
 """By dialect: the amount zero."""
 
-READABLE = "BETWEEN TIMESTAMPTZ '1970-01-01 UTC' AND TIMESTAMPTZ '9999-12-30 UTC'"
-"""The condition on PostgreSQL that Python can read a time."""
-
 _MAX_REQUEST = 32 * 2**10  # The API accepts bodies of 16 KiB, and headers of 9 KiB.
 
 _FIRST_STATUS = "version > 0 OR status IN ('awaiting-approval', 'queued')"
 
-metadata = MetaData(
-    naming_convention={
-        "pk": "pk_%(table_name)s",
-        "ck": "ck_%(table_name)s_%(constraint_name)s",
-    }
+CALLED = (*KINDS[Refund].covered, "status", "updated_at", "due_at", "mac")
+"""The columns of a new call: only some database roles may accept one.
+
+The others have their defaults on PostgreSQL, where the roles that accept refunds may
+set none of them."""
+
+ACCEPTED = tuple(name for name in CALLED if name != "calldata")
+"""The columns of a new refund."""
+
+_MOVE = "status, updated_at, version, due_at, attempts, blocked_by"
+
+_RESERVATION = "sender, key_id, nonce, gas_limit"
+
+_OUTCOME = "tx_hash, block_number, block_hash, failure_code, failure_detail"
+
+FIRST_EVENT = ("id", "tenant", "refund_id", "status", "at", "mac")
+"""What the role that accepts refunds may insert: an acceptance, and no later event."""
+
+PROPOSED = (
+    *("digest", "proposal", "requested_by", "requested_at", "expires_at"),
+    *("refund_id", "mac"),
 )
+"""The columns of a new proposal.  The others have their defaults: on PostgreSQL the
+role that accepts refunds may set none of them, so it can approve nothing, and propose
+nothing but refunds."""
 
 
-def _one_of(column: str, members: type[StrEnum] | frozenset[Status]) -> CheckConstraint:
-    """Return the constraint that *column* is one of *members*."""
-    names = ", ".join(f"'{name}'" for name in sorted(members))
-    return CheckConstraint(f"{column} IN ({names})", column)
-
-
-def _check(
-    name: str, *, sqlite: str = "", postgresql: str = ""
-) -> list[CheckConstraint]:
-    """Return the constraint *name*, which differs between the databases."""
-    conditions = {"sqlite": sqlite, "postgresql": postgresql}
-    return [
-        CheckConstraint(condition, name).ddl_if(dialect=dialect)
-        for dialect, condition in conditions.items()
-        if condition
-    ]
-
-
-def _partial(name: str, *columns: str, where: str, unique: bool = False) -> Index:
-    """Return an index of the rows for which *where* holds."""
-    condition = text(where)
-    return Index(
-        name,
-        *columns,
-        unique=unique,
-        sqlite_where=condition,
-        postgresql_where=condition,
-    )
-
-
-refunds = Table(
+refunds = declare(
     "refunds",
-    metadata,
-    Column("id", Plain, primary_key=True),
-    Column("tenant", Plain, nullable=False),
-    Column("idempotency_key", Plain, nullable=False),
-    Column("fingerprint", Plain, nullable=False),
-    Column("reference", Plain, nullable=False),
-    Column("payment_session_id", Plain, nullable=False),
-    Column("network", Plain, nullable=False),
-    Column("chain_id", BigInteger, nullable=False),
-    Column("token", Plain, nullable=False),
-    Column("token_address", Plain, nullable=False),
-    Column("decimals", Integer, nullable=False),
-    Column("recipient", Plain, nullable=False),
-    Column("amount", Uint256, nullable=False),
-    Column("reason", Plain),
-    Column("status", Named(Status), nullable=False, server_default="queued"),
-    Column("created_at", UTCDateTime, nullable=False),
-    Column("updated_at", UTCDateTime, nullable=False),
-    Column("version", Integer, nullable=False, server_default="0"),
-    Column("sender", Plain),
-    Column("key_id", Plain),
-    Column("nonce", BigInteger),
-    Column("gas_limit", BigInteger),
-    Column("tx_hash", Plain),
-    Column("block_number", BigInteger),
-    Column("block_hash", Plain),
-    Column("failure_code", Plain),
-    Column("failure_detail", FreeText),
-    Column(
-        "due_at",
-        UTCDateTime,
-        nullable=False,
-        server_default="1970-01-01T00:00:00.000000+00:00",
-    ),
-    Column("attempts", Integer, nullable=False, server_default="0"),
-    Column("blocked_by", Plain),
-    Column("mac", Plain),
-    Column("cancel_requested_at", UTCDateTime),
-    Column("calldata", LargeBinary),
+    Refund,
     UniqueConstraint("tenant", "idempotency_key", name="uq_refunds_idempotency_key"),
     UniqueConstraint("tenant", "reference", name="uq_refunds_reference"),
     UniqueConstraint("chain_id", "sender", "nonce", name="uq_refunds_nonce"),
-    _one_of("status", Status),
     # A call may have no value.  Everything else pays something.
-    *_check(
+    *check(
         "amount",
         **{
             dialect: f"amount > {zero} OR (calldata IS NOT NULL AND amount >= {zero})"
             for dialect, zero in ZERO.items()
         },
     ),
-    *_check(
+    *check(
         "calldata",
         sqlite="calldata IS NULL OR length(calldata) <= 16384",
         postgresql="calldata IS NULL OR octet_length(calldata) <= 16384",
@@ -181,89 +141,94 @@ refunds = Table(
     # A worker reads refunds in batches: one that Python cannot read would stop all of
     # them.  So would an amount with millions of decimals, which takes minutes to write
     # out, and texts that do not fit into its memory.
-    *_check(
+    *check(
         "readable",
         postgresql="amount <> 'NaN' AND decimals <= 36"
         f" AND created_at {READABLE} AND updated_at {READABLE}"
         f" AND due_at {READABLE} AND cancel_requested_at {READABLE}"
-        " AND octet_length(id || tenant || idempotency_key || fingerprint || reference"
-        " || payment_session_id || network || token || token_address || recipient"
-        " || coalesce(reason, '') || coalesce(mac, '')) <= 16000",
+        f" AND {octets(Refund, *KINDS[Refund].covered, 'mac')} <= 16000",
     ),
     Index("ix_refunds_tenant", "tenant", "id"),
     Index("ix_refunds_session", "tenant", "payment_session_id", "id"),
     Index("ix_refunds_status", "tenant", "status", "id"),
-    _partial("ix_refunds_open", "id", where=IS_OPEN),
-    _partial(
+    partial("ix_refunds_open", "id", where=IS_OPEN),
+    partial(
         "ix_refunds_due",
         "due_at",
         where="status IN ('broadcast', 'reserved', 'signed')",
     ),
-    _partial(
+    partial(
         "ix_refunds_queued", "tenant", "due_at", "id", where="status IN ('queued')"
     ),
-    _partial(
+    partial(
         "ix_refunds_result",
         "chain_id",
         "updated_at",
         where="status IN ('confirmed', 'failed')",
     ),
-    _partial(
+    partial(
         "ix_refunds_confirmed",
         *("chain_id", "token_address", "recipient", "updated_at"),
         where="status IN ('confirmed')",
     ),
-    _partial("ix_refunds_awaiting", "id", where="status = 'awaiting-approval'"),
-    _partial(
+    partial("ix_refunds_awaiting", "id", where="status = 'awaiting-approval'"),
+    partial(
         "ix_refunds_cancel_requested",
         "id",
         where="status IN ('awaiting-approval', 'queued')"
         " AND cancel_requested_at IS NOT NULL",
     ),
+    doc="one row per refund; never deleted",
+    verified="before every step and every change other than a delay",
+    otherwise="the refund waits with `row-not-authentic`; an alert; other refunds "
+    "continue",
+    defaults={"version": "0", "attempts": "0"},
+    grants={
+        "all": "SELECT",
+        "refunds": f"INSERT ({', '.join(ACCEPTED)}), UPDATE (cancel_requested_at)",
+        "sign admin": f"INSERT ({', '.join(CALLED)})",
+        "worker": f"UPDATE ({_MOVE}, {_RESERVATION}, {_OUTCOME})",
+        "admin": f"UPDATE ({_MOVE}, {_RESERVATION}, cancel_requested_at)",
+    },
 )
 
-transactions = Table(
+transactions = declare(
     "transactions",
-    metadata,
-    Column("tx_hash", Plain, primary_key=True),
-    Column("refund_id", Plain, nullable=False),
-    Column("attempt", Integer, nullable=False),
-    Column("kind", Named(Kind), nullable=False),
-    Column("chain_id", BigInteger, nullable=False),
-    Column("sender", Plain, nullable=False),
-    Column("nonce", BigInteger, nullable=False),
-    Column("max_fee_per_gas", Uint256, nullable=False),
-    Column("max_priority_fee_per_gas", Uint256, nullable=False),
-    Column("gas_limit", BigInteger, nullable=False),
-    Column("raw", LargeBinary, nullable=False),
-    Column("signed_at", UTCDateTime, nullable=False),
+    SignedTransaction,
     UniqueConstraint("refund_id", "attempt", name="uq_transactions_attempt"),
     ForeignKeyConstraint(["refund_id"], ["refunds.id"], "fk_transactions_refund"),
-    _one_of("kind", Kind),
     CheckConstraint(
         "attempt >= 0 AND chain_id > 0 AND nonce >= 0 AND gas_limit > 0"
         " AND max_priority_fee_per_gas <= max_fee_per_gas",
         "ranges",
     ),
     Index("ix_transactions_signed_at", "chain_id", "signed_at"),
+    doc="every signed transaction",
+    unprotected="the bytes are compared with their refund before they are sent",
+    grants={
+        "refunds worker admin": "SELECT",
+        "worker": "INSERT",
+    },
 )
 
-refund_moves = Table(
+refund_moves = declare(
     "refund_moves",
-    metadata,
-    Column("refund_id", Plain, primary_key=True),
-    Column("version", Integer, primary_key=True, server_default="0"),
-    Column("status", Named(Status), nullable=False, server_default="queued"),
-    Column("at", UTCDateTime, nullable=False),
+    Move,
     ForeignKeyConstraint(["refund_id"], ["refunds.id"], "fk_refund_moves_refund"),
-    _one_of("status", Status),
     CheckConstraint(_FIRST_STATUS, "first"),
+    doc="one row per status change; claims and delays are not included",
+    unprotected="history decides nothing",
+    defaults={"version": "0"},
+    grants={
+        "refunds admin": "SELECT",
+        "refunds sign": "INSERT (refund_id, status, at)",
+        "worker admin": "INSERT",
+    },
     sqlite_with_rowid=False,  # One B-tree for table and primary key.
 )
 
-request_signatures = Table(
+request_signatures = declare(
     "request_signatures",
-    metadata,
     Column("refund_id", Plain, primary_key=True),
     Column("body", LargeBinary, nullable=False),
     Column("content_digest", Plain, nullable=False),
@@ -271,43 +236,42 @@ request_signatures = Table(
     Column("signature", Plain, nullable=False),
     Column("at", UTCDateTime, nullable=False),
     ForeignKeyConstraint(["refund_id"], ["refunds.id"], "fk_request_signatures_refund"),
-    *_check(
+    *check(
         "readable",
         postgresql=f"octet_length(body) <= {_MAX_REQUEST}"
         " AND octet_length(content_digest || signature_input || signature)"
         f" <= {_MAX_REQUEST}",
     ),
+    doc="the requests of tenants that [sign](../how-to/sign-requests.md): body, "
+    "signature, and when they were stored",
+    unprotected="the tenant's signature is verified instead",
+    grants={
+        "refunds sign admin": "INSERT",
+        "worker": "SELECT",
+    },
 )
 
-wallets = Table(
+wallets = declare(
     "wallets",
-    metadata,
-    Column("chain_id", BigInteger, primary_key=True),
-    Column("sender", Plain, primary_key=True),
-    Column("first_nonce", BigInteger, nullable=False),
-    Column("paused_by", Named(Pause)),
-    Column("paused_at", UTCDateTime),
-    Column("version", Integer, nullable=False),
-    Column("high_water", BigInteger),
-    Column("mac", Plain),
+    Wallet,
     CheckConstraint("chain_id > 0 AND first_nonce >= 0 AND version >= 0", "ranges"),
     CheckConstraint("(paused_by IS NULL) = (paused_at IS NULL)", "pause"),
+    doc="one row per chain and paying address: its first nonce, and whether it is "
+    "paused",
+    verified="at every read, and by each reservation",
+    otherwise="it counts as paused. `hotwallet restore` opens it again, paused until "
+    "every nonce that it has signed is final "
+    "([alarms.md](../how-to/alarms.md#a-row-is-not-authentic)); an alert",
+    grants={
+        "all": "SELECT",
+        "worker admin": "INSERT, "
+        "UPDATE (paused_by, paused_at, version, high_water, mac)",
+    },
 )
 
-sightings = Table(
+sightings = declare(
     "sightings",
-    metadata,
-    Column("chain_id", BigInteger, primary_key=True),
-    Column("sender", Plain, primary_key=True),
-    Column("nonce", BigInteger, primary_key=True),
-    Column("tx_hash", Plain, nullable=False),
-    Column("mark", LargeBinary),
-    Column("gas_limit", BigInteger, nullable=False),
-    Column("block_number", BigInteger, nullable=False),
-    Column("block_hash", Plain, nullable=False),
-    Column("seen_at", UTCDateTime, nullable=False),
-    Column("accepted_at", UTCDateTime),
-    Column("mac", Plain),
+    UnrecordedTransaction,
     ForeignKeyConstraint(
         ["chain_id", "sender"],
         ["wallets.chain_id", "wallets.sender"],
@@ -315,240 +279,289 @@ sightings = Table(
     ),
     CheckConstraint("nonce >= 0 AND gas_limit > 0 AND block_number >= 0", "ranges"),
     Index("ix_sightings_mark", "chain_id", "mark"),
+    doc="final transactions of a wallet that the database did not have, one per nonce",
+    verified="with the mark of a refund: before the refund counts as paid. The one with"
+    " the highest nonce: whenever its wallet is read. All of a wallet: before the"
+    " wallet is resumed",
+    otherwise="the refund waits, or the wallet counts as paused, until the owner of the"
+    " tables deletes the row; a worker then records what the chain has",
+    grants={
+        "all": "SELECT",
+        "worker admin": "INSERT, UPDATE (accepted_at, mac)",
+    },
 )
 
-spendings = Table(
+spendings = declare(
     "spendings",
-    metadata,
     Column("chain_id", BigInteger, primary_key=True),
     Column("token_address", Plain, primary_key=True),
     Column("tenant", Plain, primary_key=True),
     Column("recipient", Plain, primary_key=True),
     Column("hour", BigInteger, primary_key=True),
     Column("amount", Uint256, nullable=False),
+    doc="amounts per chain, token (`gas`: gas), tenant (empty: all), recipient "
+    "(empty: all) and hour, for the limits",
+    unprotected="a role that can reset the sums cannot make a payment",
+    grants={
+        "all": "SELECT",
+        "worker sign": "INSERT, UPDATE (amount)",
+    },
 )
 
-keys = Table(
+keys = declare(
     "keys",
-    metadata,
-    Column("backend", Plain, nullable=False),
-    Column("key_id", Plain, nullable=False),
-    Column("address", Plain, primary_key=True),
-    Column("state", Named(KeyState), nullable=False),
-    Column("created_at", UTCDateTime, nullable=False),
-    Column("updated_at", UTCDateTime, nullable=False),
-    Column("epoch", BigInteger),
-    Column("requested_by", Plain),
-    Column("held_until", UTCDateTime),
-    Column("blocked_by", Plain),
-    Column("version", Integer, nullable=False),
-    Column("mac", Plain),
-    Column("proved_at", UTCDateTime),
+    Key,
     UniqueConstraint("backend", "key_id", name="uq_keys_id"),
     UniqueConstraint("epoch", name="uq_keys_epoch"),
-    _one_of("state", KeyState),
     CheckConstraint(
         "state NOT IN ('active', 'blocked', 'draining', 'retired')"
         " OR epoch IS NOT NULL",
         "epoch",
     ),
     CheckConstraint("version >= 0 AND epoch > 0", "ranges"),
-    *_check("readable", postgresql=f"proved_at {READABLE}"),
+    *check("readable", postgresql=f"proved_at {READABLE}"),
     # At most one active and one pending key, which also makes rotations exclusive.
-    _partial("uq_keys_active", "state", where="state = 'active'", unique=True),
-    _partial("uq_keys_pending", "state", where="state = 'pending'", unique=True),
+    partial("uq_keys_active", "state", where="state = 'active'", unique=True),
+    partial("uq_keys_pending", "state", where="state = 'pending'", unique=True),
+    doc="the key ring: pinned id, address, state and epoch; a failover replaces the id",
+    verified="at every read",
+    otherwise="nothing is signed; an alert",
+    grants={
+        "all": "SELECT",
+        "worker admin": "INSERT, UPDATE (state, updated_at, epoch, requested_by,"
+        " blocked_by, version, mac)",
+        "worker": "UPDATE (proved_at)",
+        "admin": "UPDATE (key_id, held_until)",
+    },
 )
 
-audit_records = Table(
+audit_records = declare(
     "audit_records",
-    metadata,
-    Column("id", Plain, primary_key=True),
-    Column("body", Plain, nullable=False),
-    Column("sequence", BigInteger),
-    Column("hash", LargeBinary),
-    Column("mac", Plain),
+    Record,
+    outside("sequence", BigInteger, "it is the place in the hash chain"),
+    outside("hash", LargeBinary, "it is computed from the chain"),
     UniqueConstraint("sequence", name="uq_audit_records_sequence"),
     CheckConstraint("(sequence IS NULL) = (hash IS NULL) AND sequence > 0", "seal"),
-    _partial("ix_audit_records_unsealed", "id", where="sequence IS NULL"),
-    _partial(
+    partial("ix_audit_records_unsealed", "id", where="sequence IS NULL"),
+    partial(
         "ix_audit_records_configuration",
         "id",
         where="""body LIKE '%"event":"configuration-loaded"%'""",
     ),
-    _partial("ix_audit_records_holds", "id", where="""body LIKE '%"hold_changes":%'"""),
+    partial("ix_audit_records_holds", "id", where="""body LIKE '%"hold_changes":%'"""),
+    doc="audit records as canonical JSON, with sequence number and hash once assigned",
+    verified="before it gets its sequence number, and when another process gave it one",
+    otherwise="a later record of the chain declares it forged "
+    "([audit.md](audit.md#forged-records)); an alert",
+    grants={
+        "all": "SELECT, INSERT (id, body, mac)",
+        "worker admin": "UPDATE (sequence, hash)",
+    },
 )
 
-audit_checkpoints = Table(
+audit_checkpoints = declare(
     "audit_checkpoints",
-    metadata,
-    Column("size", BigInteger, primary_key=True, autoincrement=False),
-    Column("note", Plain, primary_key=True),
+    Checkpoint,
     # A role that may insert checkpoints can insert any text.  One of a length that is
     # taken must not keep ours out, so the note is a part of the key, and has a limit.
-    *_check(
+    *check(
         "fits",
         sqlite="typeof(size) = 'integer' AND typeof(note) = 'text'"
         " AND size > 0 AND length(CAST(note AS BLOB)) <= 2000",
         postgresql="size > 0 AND octet_length(note) <= 2000",
     ),
+    doc="signed statements of the chain's length and last hash",
+    unprotected="each has a signature",
+    grants={
+        "worker admin": "SELECT, INSERT",
+    },
     sqlite_with_rowid=False,
 )
 
-used_tokens = Table(
+used_tokens = declare(
     "used_tokens",
-    metadata,
     Column("jti", Plain, primary_key=True),
     Column("expires_at", UTCDateTime, nullable=False),
     Index("ix_used_tokens_expires_at", "expires_at"),
+    doc="administrative tokens that were used, until they expire",
+    unprotected="a used token has a signature, and lives for five minutes",
+    grants={
+        "admin": "SELECT, INSERT, UPDATE (expires_at), DELETE",
+    },
 )
 
-attempts = Table(
+attempts = declare(
     "attempts",
-    metadata,
     Column("bucket", Plain, primary_key=True),
     Column("period", BigInteger, primary_key=True),
     Column("count", BigInteger, nullable=False),
     Index("ix_attempts_period", "period"),
+    doc="rate limit counts per client (a hash) and minute; old minutes are deleted",
+    unprotected="it limits requests, and pays nothing",
+    grants={
+        "refunds admin sign": "SELECT, INSERT, UPDATE (count), DELETE",
+    },
 )
 
-alerts = Table(
+alerts = declare(
     "alerts",
-    metadata,
     Column("name", Plain, primary_key=True),
     Column("count", BigInteger, nullable=False),
     Column("last_at", UTCDateTime, nullable=False),
+    doc="how often each alert was raised, and when last; how often requests were "
+    "refused, as `refused CODE`; how often the policy decided, as `decided PATH "
+    "VERDICT RULE`; how often keys signed, as `signed BACKEND OUTCOME`; and when "
+    "a worker last asked the nodes for the head of a chain, and what it saw, as "
+    "`look head CHAIN_ID`, or compared nonces, as `look wallets`",
+    unprotected="it is measured, and decides nothing about what is signed",
+    grants={
+        "all": "SELECT, INSERT, UPDATE (count, last_at)",
+    },
 )
 
-tenant_blocks = Table(
+tenant_blocks = declare(
     "tenant_blocks",
-    metadata,
-    Column("tenant", Plain, primary_key=True),
-    Column("at", UTCDateTime, nullable=False),
-    Column("by", Plain, nullable=False),
-    Column("ended_at", UTCDateTime),
-    Column("version", Integer, nullable=False),
-    Column("mac", Plain),
+    TenantBlock,
+    doc="the [tenants](tenants.md) that an operator or a [rule](networks.md) has "
+    "blocked, when, and who did it",
+    verified="as that of a stop",
+    otherwise="as with a stop",
+    grants={
+        "all": "SELECT",
+        "worker admin": "INSERT, UPDATE (at, by, ended_at, version, mac)",
+    },
 )
 
-approvals = Table(
+approvals = declare(
     "approvals",
-    metadata,
-    Column("digest", Plain, primary_key=True),
-    Column("action", Plain, nullable=False, server_default="refund-pay"),
-    Column("proposal", Plain, nullable=False),
-    Column("reason", FreeText, nullable=False, server_default=""),
-    Column("requested_by", Plain, nullable=False),
-    Column("requested_at", UTCDateTime, nullable=False),
-    Column("expires_at", UTCDateTime, nullable=False),
-    Column("state", Named(ApprovalState), nullable=False, server_default="waiting"),
-    Column("decided_by", Plain),
-    Column("decided_at", UTCDateTime),
-    Column("refund_id", Plain),
-    Column("version", Integer, nullable=False, server_default="0"),
-    Column("mac", Plain),
-    _one_of("state", ApprovalState),
-    _partial(
+    Approval,
+    partial(
         "ix_approvals_open",
         *("requested_at", "digest"),
         where="state IN ('approved', 'waiting')",
     ),
-    _partial("ix_approvals_refund", "refund_id", where="refund_id IS NOT NULL"),
+    partial("ix_approvals_refund", "refund_id", where="refund_id IS NOT NULL"),
+    doc="[changes and refunds that need two people](../how-to/approvals.md), by the "
+    "digest of what would be done: who asked, who decided, until when, and the "
+    "refund",
+    verified="at every read",
+    otherwise="it approves nothing; lists leave it out and count it, with an alert; a "
+    "repeated request replaces the row",
+    defaults={"action": "refund-pay", "reason": "", "state": "waiting", "version": "0"},
+    grants={
+        "all": "SELECT",
+        "refunds sign": f"INSERT ({', '.join(PROPOSED)})",
+        "worker admin": "INSERT, UPDATE (state, decided_by, decided_at, version, mac)",
+        "admin": "UPDATE (action, proposal, reason, requested_by, requested_at,"
+        " expires_at, refund_id)",
+    },
 )
 
-accepted_limits = Table(
+accepted_limits = declare(
     "accepted_limits",
-    metadata,
-    Column("id", Integer, primary_key=True, autoincrement=False),
-    Column("document", Plain, nullable=False),
-    Column("accepted_at", UTCDateTime, nullable=False),
-    Column("version", Integer, nullable=False),
-    Column("mac", Plain),
+    AcceptedLimits,
     CheckConstraint("id = 1", "one"),
+    doc="one row: the limits of the networks file and the tenants file with which the"
+    " last worker started, as a JSON list of paths and values "
+    "([approvals.md](../how-to/approvals.md#raise-a-limit))",
+    verified="at every start",
+    otherwise="no limit counts as accepted: each start needs an approval of all of "
+    "them, "
+    "which replaces the row",
+    grants={
+        "all": "SELECT",
+        "worker": "INSERT, UPDATE (document, accepted_at, version, mac)",
+    },
 )
 
-stops = Table(
+stops = declare(
     "stops",
-    metadata,
-    Column("chain_id", BigInteger, primary_key=True, autoincrement=False),
-    Column("at", UTCDateTime, nullable=False),
-    Column("reason", FreeText, nullable=False),
-    Column("requested_by", Plain, nullable=False),
-    Column("resumed_at", UTCDateTime),
-    Column("version", Integer, nullable=False),
-    Column("mac", Plain),
+    Stop,
+    doc="the last stop of each chain, and of everything (chain 0): since when, by "
+    "whom and why, and when it was ended; the register of all stops and blocks "
+    "(chain -1)",
+    verified="at every read, with the register: the row of chain -1 in `stops`, which "
+    "a "
+    "new ledger has. It lists the version of each stop and block, and counts "
+    "the changes",
+    otherwise="it counts as in force for its chain or tenant, and is listed as not "
+    "authentic; others continue. So does a row that the register lists and the "
+    "table lacks or has in another version. Without a valid register, or with "
+    "an older one than the process or the audit log (`hold_changes`) knows, "
+    "everything counts as in force: `hotwallet stop` begins a new one. An "
+    "operator stops and resumes again, or blocks and unblocks "
+    "([row-not-authentic](../how-to/alarms.md#a-row-is-not-authentic))",
+    grants={
+        "all": "SELECT",
+        "worker admin": "INSERT,"
+        " UPDATE (at, reason, requested_by, resumed_at, version, mac)",
+    },
 )
 
-events = Table(
+events = declare(
     "events",
-    metadata,
-    Column("id", Plain, primary_key=True),
-    Column("tenant", Plain, nullable=False),
-    Column("refund_id", Plain, nullable=False),
-    Column("version", Integer, nullable=False, server_default="0"),
-    Column("status", Named(Status), nullable=False),
-    Column("at", UTCDateTime, nullable=False),
-    Column("sender", Plain),
-    Column("nonce", BigInteger),
-    Column("tx_hash", Plain),
-    Column("block_number", BigInteger),
-    Column("failure_code", Plain),
-    Column("failure_detail", Plain),
-    Column("mac", Plain),
-    Column("sequence", BigInteger),
-    _one_of("status", frozenset(TYPES)),
+    Event,
+    one_of("status", frozenset(TYPES)),
     CheckConstraint(_FIRST_STATUS, "first"),
-    *_check(
+    *check(
         "readable",
-        postgresql=f"at {READABLE} AND octet_length(id || tenant || refund_id"
-        " || coalesce(sender, '') || coalesce(tx_hash, '')"
-        " || coalesce(failure_code, '') || coalesce(failure_detail, '')"
-        " || coalesce(mac, '')) <= 20000",
+        postgresql=f"at {READABLE} AND {octets(Event)} <= 20000",
     ),
-    _partial("ix_events_new", "refund_id", "version", where="sequence IS NULL"),
-    _partial("uq_events_sequence", "sequence", where="sequence > 0", unique=True),
-    _partial("ix_events_tenant", "tenant", "sequence", where="sequence > 0"),
+    partial("ix_events_new", "refund_id", "version", where="sequence IS NULL"),
+    partial("uq_events_sequence", "sequence", where="sequence > 0", unique=True),
+    partial("ix_events_tenant", "tenant", "sequence", where="sequence > 0"),
+    doc="what happened to a refund and when, for its [tenant](../how-to/webhooks.md):"
+    " what changed, and the place in the order once it is assigned",
+    verified="before it gets its place, and whenever it is read, with its refund",
+    otherwise="it is left out of the order, and not delivered; an alert",
+    defaults={"version": "0"},
+    grants={
+        "refunds worker admin": "SELECT",
+        "refunds sign admin": f"INSERT ({', '.join(FIRST_EVENT)})",
+        "worker": f"INSERT ({', '.join((*KINDS[Event].covered, 'mac'))}),"
+        " UPDATE (sequence), DELETE",
+    },
 )
 
-webhook_deliveries = Table(
+webhook_deliveries = declare(
     "webhook_deliveries",
-    metadata,
-    Column("event_id", Plain, primary_key=True),
-    Column("tenant", Plain, nullable=False),
-    Column("refund_id", Plain, nullable=False),
-    Column("sequence", BigInteger, nullable=False),
-    Column("state", Named(DeliveryState), nullable=False),
-    Column("attempts", Integer, nullable=False),
-    Column("due_at", UTCDateTime, nullable=False),
-    Column("problem", Plain),
-    Column("updated_at", UTCDateTime, nullable=False),
-    Column("version", Integer, nullable=False),
-    _one_of("state", DeliveryState),
-    *_check(
+    Delivery,
+    *check(
         "readable",
-        postgresql=f"due_at {READABLE} AND updated_at {READABLE} AND octet_length("
-        "event_id || tenant || refund_id || coalesce(problem, '')) <= 2000",
+        postgresql=f"due_at {READABLE} AND updated_at {READABLE}"
+        f" AND {octets(Delivery)} <= 2000",
     ),
-    _partial(
-        "ix_webhook_deliveries_due", "tenant", "due_at", where="state = 'pending'"
-    ),
-    _partial("ix_webhook_deliveries_dead", "sequence", where="state = 'dead'"),
+    partial("ix_webhook_deliveries_due", "tenant", "due_at", where="state = 'pending'"),
+    partial("ix_webhook_deliveries_dead", "sequence", where="state = 'dead'"),
     Index("ix_webhook_deliveries_refund", "refund_id", "sequence"),
     Index("ix_webhook_deliveries_sequence", "sequence"),
     Index("ix_webhook_deliveries_tenant", "tenant", "sequence"),
+    doc="one row per event that a tenant's webhook must receive: whether it arrived, "
+    "the attempts, when it is due",
+    unprotected="it pays nothing; what is delivered is the event, which has a MAC",
+    grants={
+        "worker admin": "SELECT, INSERT,"
+        " UPDATE (state, attempts, due_at, problem, updated_at, version)",
+        "worker": "DELETE",
+    },
 )
 
-workers = Table(
+workers = declare(
     "workers",
-    metadata,
-    Column("name", Plain, primary_key=True),
-    Column("started_at", UTCDateTime, nullable=False),
-    Column("passed_at", UTCDateTime, nullable=False),
-    Column("metrics", Plain, nullable=False),
-    *_check(
+    WorkerRow,
+    *check(
         "readable",
         sqlite="length(metrics) <= 65536 AND length(name) <= 64",
         # Python cannot read other times, and every process reads these rows.
         postgresql="octet_length(metrics) <= 65536 AND octet_length(name) <= 64"
         f" AND started_at {READABLE} AND passed_at {READABLE}",
     ),
+    doc="one row per worker process: a random name, when it started, when it last "
+    "completed a pass, and [what it measures](metrics.md) as JSON. Rows of killed"
+    " workers are deleted when the next one starts",
+    unprotected="it decides nothing about what is signed",
+    grants={
+        "all": "SELECT",
+        "worker": "INSERT, UPDATE (passed_at, metrics), DELETE",
+    },
 )

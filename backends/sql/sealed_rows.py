@@ -3,25 +3,33 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from sqlalchemy import Connection, Select, Table, Update, bindparam, update
 
 from backends.sql.inserts import insert_new
 from signer.errors import StaleStateError
-from signer.model.accepted_limits import AcceptedLimits
-from signer.model.approval import Approval
-from signer.model.key import Key
-from signer.model.stop import Stop
-from signer.model.tenant_block import TenantBlock
-from signer.model.wallet import Wallet
+from signer.model.row import SealedRow
 from signer.row_macs import RowMACs
 
 
-Row = TypeVar("Row", AcceptedLimits, Approval, Key, Stop, TenantBlock, Wallet)
+class VersionedRow(SealedRow, Protocol):
+    """A row whose changes are counted: each is a compare-and-set."""
 
-Flagged = TypeVar("Flagged", AcceptedLimits, Approval, Stop, TenantBlock)
-"""Rows that say whether they are authentic, so that they can be listed all the same."""
+    @property
+    def version(self) -> int: ...
+
+
+class FlaggedRow(VersionedRow, Protocol):
+    """A row that says whether it is authentic, so that it can still be listed."""
+
+    @property
+    def is_authentic(self) -> bool: ...
+
+
+Row = TypeVar("Row", bound=VersionedRow)
+
+Flagged = TypeVar("Flagged", bound=FlaggedRow)
 
 
 class SealedRows(Generic[Row]):

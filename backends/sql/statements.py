@@ -26,6 +26,9 @@ from sqlalchemy.sql.dml import ReturningInsert, ReturningUpdate
 
 from backends.sql.inserts import InsertOfDialect
 from backends.sql.schema import (
+    ACCEPTED,
+    CALLED,
+    FIRST_EVENT,
     audit_records,
     events,
     refund_moves,
@@ -37,6 +40,7 @@ from backends.sql.stops import is_stopped
 from signer.model.audit_record import Record
 from signer.model.event import Event
 from signer.model.refund import UNRESERVED, Refund, SignedTransaction
+from signer.model.row import KINDS
 from signer.model.signed_request import SignedRequest
 from signer.row_macs import RowMACs
 
@@ -50,15 +54,6 @@ _MOVED = ("status", "updated_at", "version", "due_at", "attempts", "blocked_by")
 _OUTCOME = ("tx_hash", "block_number", "block_hash", "failure_code", "failure_detail")
 SAVED = (*_MOVED, *_OUTCOME)
 RESERVED = (*_MOVED, "sender", "key_id", "gas_limit")
-
-_BEGUN = frozenset({"version", "attempts"})
-_GIVEN = [name for name, column in refunds.c.items() if not column.nullable]
-ACCEPTED = (*(name for name in _GIVEN if name not in _BEGUN), "reason", "mac")
-"""The columns of a new refund.  The others have their defaults on PostgreSQL, where the
-role that accepts refunds may set none of them."""
-
-CALLED = (*ACCEPTED, "calldata")
-"""The columns of a new call: only some database roles may accept one."""
 
 
 def parameter(table: Table, name: str) -> Any:
@@ -137,11 +132,9 @@ _FIRST_MOVE = {name: _move[name] for name in ("refund_id", "status", "at")}
 _record = parameters(transactions, tuple(transactions.c.keys()))
 _signed_request = parameters(request_signatures, tuple(request_signatures.c.keys()))
 _audit_record = parameters(audit_records, ("id", "body", "mac"))
-_EVENT = tuple(name for name, _ in events.c.items() if name != "sequence")
+_EVENT = (*KINDS[Event].covered, "mac")
 _event = parameters(events, _EVENT)
 
-# What the role that accepts refunds may insert: an acceptance, and no later event.
-FIRST_EVENT = ("id", "tenant", "refund_id", "status", "at", "mac")
 _first_event = parameters(events, FIRST_EVENT)
 
 INSERT_MOVE = insert(refund_moves).values(_move)

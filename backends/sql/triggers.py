@@ -9,7 +9,6 @@ from sqlalchemy import DDL, Connection, Table, event
 
 from backends.sql.columns import UTCDateTime
 from backends.sql.schema import (
-    READABLE,
     accepted_limits,
     approvals,
     audit_checkpoints,
@@ -25,8 +24,13 @@ from backends.sql.schema import (
     wallets,
     webhook_deliveries,
 )
+from backends.sql.tables import READABLE
 from backends.sql.urls import POSTGRESQL, SQLITE
-from signer.model.wallet import Pause
+from signer.model.event import Event
+from signer.model.key import Key
+from signer.model.refund import Refund
+from signer.model.row import KINDS
+from signer.model.wallet import UnrecordedTransaction
 
 
 _IS_NOT = {SQLITE: "IS NOT", POSTGRESQL: "IS DISTINCT FROM"}
@@ -86,38 +90,38 @@ def _changes(*columns: str) -> str:
     return " OR ".join(f"NEW.{each} {{is_not}} OLD.{each}" for each in columns)
 
 
-def _changes_values(*columns: str) -> str:
-    """Return the condition that an UPDATE changes one of *columns*, never NULL."""
-    new, old = (
-        ", ".join(f"{row}.{each}" for each in columns) for row in ("NEW", "OLD")
-    )
-    return f"({new}) <> ({old})"
-
-
 def _unreadable(table: Table) -> str:
     """Return the condition on PostgreSQL that Python cannot read a time of the row."""
     times = (c.name for c in table.c if isinstance(c.type, UTCDateTime))
     return " OR ".join(f"NEW.{name} NOT {READABLE}" for name in times)
 
 
-def _only_rise(
-    table: Table, one: str, many: str, *, unreadable: str = "", exists: str = ""
-) -> None:
+def _only_rise(table: Table, one: str, many: str, *, exists: str = "") -> None:
     """
     Let the versions of *table* begin at 0 and rise by one, under the same key.
 
-    So an old row with its valid MAC cannot be put back.  Python could not read a row
-    that is *unreadable*, and no command could then replace it.
+    So an old row with its valid MAC cannot be put back.  Python could not read other
+    times, and no command could then replace the row.
     """
     changed = ["NEW.version <> OLD.version + 1"]
     changed += [f"NEW.{key.name} <> OLD.{key.name}" for key in table.primary_key]
-    times = _unreadable(table)
-    message = f"the first version of {one} is 0"
-    begun = " OR ".join(each for each in ("NEW.version <> 0", unreadable) if each)
-    _refuse(table, "begin", "INSERT", message, begun, sqlite=exists, postgresql=times)
-    message = f"versions of {many} only rise"
-    changed += [unreadable] if unreadable else []
-    _refuse(table, "keep", "UPDATE", message, " OR ".join(changed), postgresql=times)
+    _refuse(
+        table,
+        "begin",
+        "INSERT",
+        f"the first version of {one} is 0",
+        "NEW.version <> 0",
+        sqlite=exists,
+        postgresql=_unreadable(table),
+    )
+    _refuse(
+        table,
+        "keep",
+        "UPDATE",
+        f"versions of {many} only rise",
+        " OR ".join(changed),
+        postgresql=_unreadable(table),
+    )
 
 
 def _stay(table: Table, message: str, when: str = "", **of_dialect: str) -> None:
@@ -204,18 +208,13 @@ _refuse(
 # A refund keeps what it pays, and its nonce.  Only a revocation takes a nonce back,
 # from a refund that was never signed.  A final refund never changes.  A request to
 # cancel is made once, while the refund has no nonce.
-_PAID = (
-    *("id", "tenant", "idempotency_key", "fingerprint", "reference"),
-    *("payment_session_id", "network", "chain_id", "token", "token_address"),
-    *("decimals", "recipient", "amount", "created_at"),
-)
 _refuse(
     refunds,
     "keep",
     "UPDATE",
     "a refund keeps what it pays, its nonce and its end",
     "OLD.status IN ('cancelled', 'confirmed', 'failed', 'refused')"
-    f" OR {_changes_values(*_PAID)} OR {_changes('reason', 'calldata')}"
+    f" OR {_changes(*KINDS[Refund].covered)}"
     f" OR (OLD.mac IS NOT NULL AND {_changes('mac')})"
     f" OR ({_changes('cancel_requested_at')}"
     " AND (OLD.cancel_requested_at IS NOT NULL"
@@ -249,7 +248,7 @@ _on(
 _refuse(
     keys,
     "keep",
-    f"UPDATE OF {', '.join(c.name for c in keys.c if c.name != 'proved_at')}",
+    f"UPDATE OF {', '.join((*KINDS[Key].covered, 'mac'))}",
     "versions of keys only rise",
     "NEW.version <> OLD.version + 1"
     " OR NEW.address <> OLD.address OR NEW.backend <> OLD.backend",
@@ -262,15 +261,11 @@ _stay(approvals, "versions of approvals only rise")
 _only_rise(accepted_limits, "the limits", "the limits")
 _stay(accepted_limits, "versions of the limits only rise")
 
-# Python cannot read another reason.  REPLACE fires no trigger for the row that it
-# deletes.
+# REPLACE fires no trigger for the row that it deletes.
 _only_rise(
     wallets,
     "a wallet",
     "wallets",
-    unreadable="NEW.paused_by NOT IN ({})".format(
-        ", ".join(f"'{each}'" for each in Pause)
-    ),
     exists="EXISTS (SELECT 1 FROM wallets"
     " WHERE chain_id = NEW.chain_id AND sender = NEW.sender)",
 )
@@ -298,16 +293,13 @@ _on(
 )
 
 # A transaction is accepted once; `db upgrade` renews its MAC.
-_SEEN = (
-    *("chain_id", "sender", "nonce", "tx_hash", "gas_limit"),
-    *("block_number", "block_hash", "seen_at"),
-)
+_SEEN = {*KINDS[UnrecordedTransaction].covered} - {"accepted_at"}
 _refuse(
     sightings,
     "keep",
     "UPDATE",
     "a recorded transaction is accepted once",
-    f"{_changes_values(*_SEEN)} OR {_changes('mark')}"
+    f"{_changes(*sorted(_SEEN))}"
     f" OR (OLD.accepted_at IS NOT NULL AND {_changes('accepted_at')})",
     postgresql=_UNREADABLE_SIGHTING,
 )
@@ -319,9 +311,7 @@ _refuse(
     "keep",
     "UPDATE",
     "an event never changes",
-    "OLD.sequence IS NOT NULL OR {}".format(
-        _changes(*(c.name for c in events.c if c.name != "sequence"))
-    ),
+    "OLD.sequence IS NOT NULL OR {}".format(_changes(*KINDS[Event].covered, "mac")),
 )
 
 # A week, which is the shortest period that the settings allow.

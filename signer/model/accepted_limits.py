@@ -3,11 +3,14 @@
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from signer.model.row import NotStored, PrimaryKey, Small, sealed
+
 
 THE_ROW = 1
 """The id of the only row."""
 
 
+@sealed("accepted limits")
 @dataclass(frozen=True, slots=True)
 class AcceptedLimits:
     """
@@ -19,10 +22,9 @@ class AcceptedLimits:
     such a row can be trusted.
     """
 
-    id: int
+    id: PrimaryKey[int]
     document: str
     accepted_at: datetime
-    version: int = 0
-    # ``signer.row_macs`` of all fields above; the store makes it.
+    version: Small = 0
     mac: str | None = field(default=None, compare=False, repr=False)
-    is_authentic: bool = True
+    is_authentic: NotStored[bool] = True

@@ -14,6 +14,7 @@ from signer import strict_json
 from signer.errors import InvalidInputError
 from signer.model.approval_need import ApprovalNeed
 from signer.model.audit_record import WORKER, Record, is_identified
+from signer.model.row import FreeText, NotStored, PrimaryKey, Small, sealed
 
 
 BETWEEN_NAMES = " "
@@ -68,6 +69,7 @@ class Proposal:
         return hashlib.sha256(self.text.encode()).hexdigest()
 
 
+@sealed("approval")
 @dataclass(frozen=True, slots=True)
 class Approval:
     """
@@ -83,10 +85,10 @@ class Approval:
     such a row can be trusted.
     """
 
-    digest: str
+    digest: PrimaryKey[str]
     action: str
     proposal: str
-    reason: str
+    reason: FreeText
     requested_by: str
     requested_at: datetime
     expires_at: datetime
@@ -94,10 +96,9 @@ class Approval:
     decided_by: str | None = None
     decided_at: datetime | None = None
     refund_id: str | None = None
-    version: int = 0
-    # ``signer.row_macs`` of all fields above; the store makes it.
+    version: Small = 0
     mac: str | None = field(default=None, compare=False, repr=False)
-    is_authentic: bool = True
+    is_authentic: NotStored[bool] = True
 
     @classmethod
     def of(

@@ -17,6 +17,7 @@ from typing import Any, Self
 import rfc8785
 
 from signer.model.decision import Decision
+from signer.model.row import PrimaryKey, sealed
 
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
@@ -137,6 +138,7 @@ class Subject:
     address: str
 
 
+@sealed("audit record")
 @dataclass(frozen=True, slots=True)
 class Record:
     """
@@ -145,7 +147,7 @@ class Record:
     ``mac`` is the MAC of both by ``signer.row_macs``, which the journal makes.
     """
 
-    id: str
+    id: PrimaryKey[str]
     body: str
     mac: str | None = field(default=None, compare=False, repr=False)
 

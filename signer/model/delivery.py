@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
+from signer.model.row import PrimaryKey, Small
+
 
 NOT_AUTHENTIC = "not-authentic"
 """The problem of a delivery whose event or refund another program changed."""
@@ -33,13 +35,13 @@ class Delivery:
     last one failed.
     """
 
-    event_id: str
+    event_id: PrimaryKey[str]
     tenant: str
     refund_id: str
     sequence: int
     state: DeliveryState
-    attempts: int
+    attempts: Small
     due_at: datetime
     problem: str | None
     updated_at: datetime
-    version: int
+    version: Small

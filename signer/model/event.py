@@ -4,10 +4,11 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Self
+from typing import Annotated, Self
 
 from signer.event_types import EventType
 from signer.model.refund import EPOCH, Refund, Status
+from signer.model.row import PrimaryKey, Small, Unprotected, sealed
 
 
 # The other statuses are steps between two of these.
@@ -24,19 +25,20 @@ TYPES: Mapping[Status, EventType] = {
 _SENT_BEFORE = frozenset({Status.BROADCAST, Status.MINED})
 
 
+@sealed("event")
 @dataclass(frozen=True, slots=True)
 class Event:
     """
     A refund as it was after one change, without what never changes.
 
     ``sequence`` is its place in the order of all events; None until a worker assigns
-    it.  ``mac`` covers every field but ``sequence``.
+    it.
     """
 
-    id: str
+    id: PrimaryKey[str]
     tenant: str
     refund_id: str
-    version: int
+    version: Small
     status: Status
     at: datetime
     sender: str | None = None
@@ -46,7 +48,9 @@ class Event:
     failure_code: str | None = None
     failure_detail: str | None = None
     mac: str | None = field(default=None, compare=False, repr=False)
-    sequence: int | None = None
+    sequence: Annotated[
+        int | None, Unprotected("a worker assigns it once; it is a place in an order")
+    ] = None
 
     @classmethod
     def of(cls, before: Refund | None, after: Refund) -> Self | None:

@@ -18,7 +18,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import Annotated
 
+from signer.model.row import PrimaryKey, Small, Unprotected, sealed
 from signer.model.spending_limits import Spending
 
 
@@ -59,6 +61,7 @@ _MULTI_REGION = re.compile(
 )
 
 
+@sealed("key")
 @dataclass(frozen=True, slots=True)
 class Key:
     """
@@ -76,7 +79,7 @@ class Key:
 
     backend: str
     key_id: str = field(repr=False)
-    address: str
+    address: PrimaryKey[str]
     state: KeyState
     created_at: datetime
     updated_at: datetime
@@ -84,11 +87,13 @@ class Key:
     requested_by: str | None = None
     held_until: datetime | None = None
     blocked_by: str | None = None
-    version: int = 0
-    # ``signer.row_macs`` of all fields above; the store makes it.
+    version: Small = 0
     mac: str | None = field(default=None, compare=False, repr=False)
     # It may change between two reads of the same version.
-    proved_at: datetime | None = field(default=None, compare=False)
+    proved_at: Annotated[
+        datetime | None,
+        Unprotected("only `/readyz` reads it, and it changes without a new version"),
+    ] = field(default=None, compare=False)
 
     @property
     def is_former(self) -> bool:

@@ -8,9 +8,19 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from functools import lru_cache
-from typing import Any, Self
+from typing import Annotated, Any, Self, TypeVar
 
 from signer.model.audit_record import Record
+from signer.model.row import (
+    FreeText,
+    NotStored,
+    PrimaryKey,
+    Small,
+    Storage,
+    Uint256,
+    Unprotected,
+    sealed,
+)
 
 
 _REFUND_ID = re.compile(r"rf_[0-9a-f]{32}")
@@ -126,6 +136,14 @@ class RefundRequest:
         return hashlib.sha256(canonical.encode()).hexdigest()
 
 
+_T = TypeVar("_T")
+
+Moved = Annotated[
+    _T, Unprotected("it changes with each step; legal moves and triggers limit it")
+]
+
+
+@sealed("refund")
 @dataclass(frozen=True, slots=True)
 class Refund:
     """
@@ -147,7 +165,7 @@ class Refund:
     transfer whose calldata follows from the other fields (``payload_of``).
     """
 
-    id: str
+    id: PrimaryKey[str]
     tenant: str
     idempotency_key: str
     fingerprint: str
@@ -157,33 +175,32 @@ class Refund:
     chain_id: int
     token: str
     token_address: str
-    decimals: int
+    decimals: Small
     recipient: str
-    amount: int
+    amount: Uint256
     reason: str | None
-    status: Status
+    status: Moved[Status]
     created_at: datetime
-    updated_at: datetime
-    version: int = 0
-    sender: str | None = None
-    key_id: str | None = field(default=None, repr=False)
-    nonce: int | None = None
-    gas_limit: int | None = None
-    tx_hash: str | None = None
-    block_number: int | None = None
-    block_hash: str | None = None
-    failure_code: str | None = None
-    failure_detail: str | None = None
-    due_at: datetime = EPOCH
-    attempts: int = 0
-    blocked_by: str | None = None
-    # ``signer.row_macs`` of what the refund pays; the store makes it.
+    updated_at: Moved[datetime]
+    version: Moved[Small] = 0
+    sender: Moved[str | None] = None
+    key_id: Moved[str | None] = field(default=None, repr=False)
+    nonce: Moved[int | None] = None
+    gas_limit: Moved[int | None] = None
+    tx_hash: Moved[str | None] = None
+    block_number: Moved[int | None] = None
+    block_hash: Moved[str | None] = None
+    failure_code: Moved[str | None] = None
+    failure_detail: Moved[FreeText | None] = None
+    due_at: Moved[datetime] = EPOCH
+    attempts: Moved[Small] = 0
+    blocked_by: Moved[str | None] = None
     mac: str | None = field(default=None, compare=False, repr=False)
-    cancel_requested_at: datetime | None = None
+    cancel_requested_at: Moved[datetime | None] = None
     calldata: bytes | None = field(default=None, repr=False)
     # Not stored.  Only the process that reserved the nonce has the audit record of the
     # intent to sign, which it wrote.  A process that continues later writes a new one.
-    intent: Record | None = field(default=None, compare=False, repr=False)
+    intent: NotStored[Record | None] = field(default=None, compare=False, repr=False)
 
     @property
     def swept_from(self) -> str | None:
@@ -313,15 +330,15 @@ class SignedTransaction:
     are in wei per gas.
     """
 
-    tx_hash: str
+    tx_hash: PrimaryKey[str]
     refund_id: str
-    attempt: int
+    attempt: Small
     kind: Kind
     chain_id: int
     sender: str
     nonce: int
-    max_fee_per_gas: int
-    max_priority_fee_per_gas: int
+    max_fee_per_gas: Uint256
+    max_priority_fee_per_gas: Uint256
     gas_limit: int
     raw: bytes = field(repr=False)
     signed_at: datetime
@@ -344,8 +361,8 @@ class InFlight:
 class Move:
     """One status change of a refund; versions in between did not change the status."""
 
-    refund_id: str
-    version: int
+    refund_id: PrimaryKey[str]
+    version: Annotated[int, Storage.KEY, Storage.SMALL]
     status: Status
     at: datetime
 

@@ -5,6 +5,7 @@ from datetime import datetime
 
 from signer.errors import RowNotAuthenticError, SigningStoppedError
 from signer.model.audit_record import Operation
+from signer.model.row import FreeText, NotStored, PrimaryKey, Small, sealed
 
 
 EVERYTHING = 0
@@ -23,6 +24,7 @@ UNSTOPPABLE = frozenset(
 An administrator must be able to replace a stolen key while everything is stopped."""
 
 
+@sealed("stop")
 @dataclass(frozen=True, slots=True)
 class Stop:
     """
@@ -34,15 +36,14 @@ class Stop:
     MAC of the stored row is not valid.  No other field of such a row can be trusted.
     """
 
-    chain_id: int
+    chain_id: PrimaryKey[int]
     at: datetime
-    reason: str
+    reason: FreeText
     requested_by: str
     resumed_at: datetime | None = None
-    version: int = 0
-    # ``signer.row_macs`` of all fields above; the store makes it.
+    version: Small = 0
     mac: str | None = field(default=None, compare=False, repr=False)
-    is_authentic: bool = True
+    is_authentic: NotStored[bool] = True
 
     @property
     def in_force(self) -> bool:

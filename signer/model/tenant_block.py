@@ -4,8 +4,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from signer.errors import RowNotAuthenticError, TenantBlockedError
+from signer.model.row import NotStored, PrimaryKey, Small, sealed
 
 
+@sealed("tenant block")
 @dataclass(frozen=True, slots=True)
 class TenantBlock:
     """
@@ -17,14 +19,13 @@ class TenantBlock:
     field of such a row can be trusted.
     """
 
-    tenant: str
+    tenant: PrimaryKey[str]
     at: datetime
     by: str
     ended_at: datetime | None = None
-    version: int = 0
-    # ``signer.row_macs`` of all fields above; the store makes it.
+    version: Small = 0
     mac: str | None = field(default=None, compare=False, repr=False)
-    is_authentic: bool = True
+    is_authentic: NotStored[bool] = True
 
     @property
     def in_force(self) -> bool:

@@ -11,6 +11,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from signer.errors import RowNotAuthenticError, WalletPausedError
+from signer.model.row import NotStored, PrimaryKey, Small, sealed
 
 
 NOOP_MARK = bytes(16)
@@ -26,6 +27,7 @@ class Pause(StrEnum):
     RESTORED = "restored"
 
 
+@sealed("wallet")
 @dataclass(frozen=True, slots=True)
 class Wallet:
     """
@@ -44,17 +46,16 @@ class Wallet:
     can be trusted then.
     """
 
-    chain_id: int
-    sender: str
+    chain_id: PrimaryKey[int]
+    sender: PrimaryKey[str]
     first_nonce: int
-    next_nonce: int
+    next_nonce: NotStored[int]
     paused_by: Pause | None = None
     paused_at: datetime | None = None
-    version: int = 0
+    version: Small = 0
     high_water: int | None = None
-    # ``signer.row_macs`` of all stored fields; the store makes it.
     mac: str | None = field(default=None, compare=False, repr=False)
-    is_authentic: bool = True
+    is_authentic: NotStored[bool] = True
 
     @property
     def is_paused(self) -> bool:
@@ -82,6 +83,7 @@ class Wallet:
         )
 
 
+@sealed("unrecorded transaction")
 @dataclass(frozen=True, slots=True)
 class UnrecordedTransaction:
     """
@@ -94,9 +96,9 @@ class UnrecordedTransaction:
     if the MAC of the stored row is not valid.
     """
 
-    chain_id: int
-    sender: str
-    nonce: int
+    chain_id: PrimaryKey[int]
+    sender: PrimaryKey[str]
+    nonce: PrimaryKey[int]
     tx_hash: str
     mark: bytes | None
     gas_limit: int
@@ -104,10 +106,9 @@ class UnrecordedTransaction:
     block_hash: str
     seen_at: datetime
     accepted_at: datetime | None = None
-    # ``signer.row_macs`` of all fields above; the store makes it.
     mac: str | None = field(default=None, compare=False, repr=False)
-    held_by: str | None = None
-    is_authentic: bool = True
+    held_by: NotStored[str | None] = None
+    is_authentic: NotStored[bool] = True
 
     @property
     def is_unaccepted(self) -> bool:

@@ -4,6 +4,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from signer.model.row import PrimaryKey
+
 
 STOPPED_AFTER = timedelta(seconds=20)
 """How old the last pass of a worker may be.  A pass waits for nodes, and takes seconds
@@ -20,7 +22,7 @@ class WorkerRow:
     covers the row: it decides nothing about what is signed.
     """
 
-    name: str
+    name: PrimaryKey[str]
     started_at: datetime
     passed_at: datetime
     metrics: str = ""

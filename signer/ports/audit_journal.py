@@ -6,6 +6,7 @@ from typing import Protocol
 
 from signer.model.audit_record import Record, Sealed
 from signer.model.key import SigningCondition
+from signer.model.row import PrimaryKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,8 +17,8 @@ class Checkpoint:
     A stored one may be forged: only its signature shows that it is a checkpoint.
     """
 
-    size: int
-    note: str
+    size: PrimaryKey[int]
+    note: PrimaryKey[str]
 
 
 DeclareForged = Callable[[Sequence[str]], Record]

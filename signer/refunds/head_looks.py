@@ -4,7 +4,7 @@ Decides when a worker asks for the head of a network, and shares the answer.
 A look at the head is a call that every node of the network is paid for.  So workers
 take turns: the ledger has when any of them looked last, and which block it saw.  From
 this each learns how long a block takes.  While a transaction waits for a block, the
-next look is just before that block; while all are mined, before the block at which one
+next look is just before that block; while all are mined, after the block at which one
 can be final.  Each worker asks about everything from time to time, since an intruder in
 the database can pretend to look.
 """
@@ -24,13 +24,12 @@ from signer.ports.clock import Clock
 from signer.ports.shared_state import SharedState
 
 
-LONGEST_PAUSE = timedelta(minutes=2)
-"""How long no worker looks, at most, while refunds are in flight."""
+LONGEST_OWN_PAUSE = timedelta(minutes=15)
+"""
+How long a worker relies on the looks while refunds are in flight: no MAC covers them.
 
-LONGEST_OWN_PAUSE = timedelta(minutes=10)
-"""How long a worker relies on the looks: no MAC covers them.
-
-Then it looks in any case, as if there were none before."""
+Then it looks in any case, as if there were none before.
+"""
 
 _LONGEST_BLOCK = timedelta(seconds=12)
 _UNBROKEN = timedelta(seconds=15)  # Looks further apart measure no block.
@@ -38,6 +37,7 @@ _SAMPLES = 9
 _FEWEST_SAMPLES = 2
 _EARLY = 0.9  # Of a block: when the look is made that should find it.
 _SOON = 8  # The part of a block after which a look that found nothing is repeated.
+_LATE = 1.02  # Of the expected time: when the look is made that should find depth.
 _HASH_BITS = 23
 
 
@@ -65,15 +65,13 @@ class HeadLooks:
         self._store = store
         self._clock = clock
         self._paces: dict[str, _Pace] = {}
-        self._full_at: dict[str, datetime] = {}
 
     def begin(self, chain: Chain, refunds: Collection[Refund]) -> HeadLook | None:
         """Return a look at *chain* for its *refunds* in flight; None if none is due."""
         name = f"head {chain.network.chain_id}"
         pace = self._paces.setdefault(name, _Pace(chain.network.confirmations))
         last, now = self._store.last_look(name), self._clock()
-        full_at = self._full_at.setdefault(name, now)
-        is_full = abs(now - full_at) >= LONGEST_OWN_PAUSE
+        is_full = pace.has_relied(now)
         if last is not None:
             pace.saw(last)
             if last.at <= now < pace.next_at(refunds, last) and not is_full:
@@ -82,7 +80,7 @@ class HeadLooks:
         if not self._store.save_look(name, last, current) and not is_full:
             return None  # Another worker looks.
         if is_full:
-            self._full_at[name] = now
+            pace.full_at = now
         return HeadLook(name, None if is_full else last, current)
 
     def end(self, look: HeadLook, head: Block, *, is_settled: bool) -> None:
@@ -103,6 +101,15 @@ class _Pace:
         self._moved_at: datetime | None = None
         self._looked_at: datetime | None = None
         self._gaps: deque[float] = deque(maxlen=_SAMPLES)
+        self._asked_at: datetime | None = None
+        self.full_at: datetime | None = None
+
+    def has_relied(self, now: datetime) -> bool:
+        """Return whether this worker has relied on the looks for long enough."""
+        asked_at, self._asked_at = self._asked_at, now
+        if self.full_at is None or asked_at is None or now - asked_at > _UNBROKEN:
+            self.full_at = now  # Nothing was in flight.
+        return abs(now - self.full_at) >= LONGEST_OWN_PAUSE
 
     def saw(self, look: Look) -> None:
         """Learn from the last *look*."""
@@ -116,9 +123,9 @@ class _Pace:
                     self._gaps.append(gap.total_seconds() / blocks)
                 elif self._gaps:
                     # The block came since the look before: when, the others say.
-                    passed = timedelta(seconds=blocks * median(self._gaps))
-                    expected = self._moved_at + passed
-                    moved_at = min(look.at, max(before, expected))
+                    block = timedelta(seconds=median(self._gaps))
+                    expected = self._moved_at + blocks * block
+                    moved_at = min(look.at, max(before, expected, look.at - block))
             self._number, self._moved_at = number, moved_at
         self._looked_at = look.at
 
@@ -127,18 +134,17 @@ class _Pace:
         if len(self._gaps) < _FEWEST_SAMPLES or self._moved_at is None:
             return last.at
         block = min(timedelta(seconds=median(self._gaps)), _LONGEST_BLOCK)
-        soon = last.at + block / _SOON
         if not last.seen & 1:
             return last.at + block / 2
         mined = [each.block_number or 0 for each in refunds if _is_mined(each)]
-        blocks = 1
         if len(mined) == len(refunds):
-            # What has lasted for some blocks is looked at again after as many.
-            depth = self._number - max(mined) + 1
             missing = min(mined) + self._confirmations - 1 - self._number
-            blocks = max(1, min(depth, missing))
-        expected = self._moved_at + (blocks - 1 + _EARLY) * block
-        return max(soon, min(expected, last.at + LONGEST_PAUSE))
+            expected = self._moved_at + max(1, missing) * _LATE * block
+            return max(last.at + block / 2, expected)
+        sent_at = min(each.updated_at for each in refunds if not _is_mined(each))
+        if sent_at > last.at + _UNBROKEN:
+            return sent_at + block  # When the next block comes is not known.
+        return max(last.at + block / _SOON, self._moved_at + _EARLY * block)
 
 
 def _is_mined(refund: Refund) -> bool:

@@ -234,7 +234,10 @@ def test_an_earlier_history(processes: Processes, thief: Thief) -> None:
     """A row of history that a worker would write next cannot be written before."""
     refund, worker = processes.refunds.accepted(), processes.worker.worker
 
-    insert = f"INSERT INTO refund_moves (refund_id, at) VALUES ('{refund.id}', now())"
+    insert = (
+        "INSERT INTO refund_moves (refund_id, status, at)"
+        f" VALUES ('{refund.id}', 'queued', now())"
+    )
     assert thief.steal(insert) == "23505"
     let_work(processes.worker, worker)
 

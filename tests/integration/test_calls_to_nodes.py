@@ -5,6 +5,7 @@ Time is simulated, so that the counts are the same in each run.  ``docs/explanat
 performance.md`` has them, and what they cost.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
@@ -23,6 +24,10 @@ from tests.support.refunds import World
 
 
 CONFIRMATIONS = 8
+ETHEREUM_CONFIRMATIONS = 64
+DEEP_SECONDS = 15 * 60
+"""A little longer than so many blocks take; wallets are checked every 30 seconds."""
+
 IDLE_PER_MINUTE = 6
 PER_REFUND = 12
 SLOTS = 16
@@ -31,7 +36,7 @@ SLOTS = 16
 EVERY = 8
 """Seconds between two refunds; 10,000 a day are one every 8.6 seconds."""
 
-Start = Callable[[int, int], Fleet]
+Start = Callable[..., Fleet]
 
 
 @pytest.fixture
@@ -39,7 +44,9 @@ def start(fresh_anvil: DevChain, sqlite_store: Ledger) -> Iterator[Start]:
     """Return a function that starts so many nodes and workers."""
     with ExitStack() as stack:
 
-        def start_fleet(nodes: int, workers: int) -> Fleet:
+        def start_fleet(
+            nodes: int, workers: int, confirmations: int = CONFIRMATIONS
+        ) -> Fleet:
             asked = [
                 stack.enter_context(FakeNode(fresh_anvil.url)) for _ in range(nodes)
             ]
@@ -49,7 +56,7 @@ def start(fresh_anvil: DevChain, sqlite_store: Ledger) -> Iterator[Start]:
                 {
                     "chain_id": CHAIN_ID,
                     "rpc_urls": urls,
-                    "confirmations": CONFIRMATIONS,
+                    "confirmations": confirmations,
                     "tokens": {"TUSD": token},
                 }
             )
@@ -87,6 +94,28 @@ def test_calls_of_each_node_are_bounded(start: Start, nodes: int, workers: int) 
     # The last ones are confirmed on time, although nothing else is to be done.
     fleet.run((CONFIRMATIONS + 2) * BLOCK_SECONDS)
     assert set(fleet.statuses()) == {Status.CONFIRMED}
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_calls_for_a_refund_that_is_alone_are_bounded(
+    start: Start, workers: int
+) -> None:
+    """By twelve as well, at Ethereum's depth and beside the calls when idle."""
+    fleet = start(1, workers, ETHEREUM_CONFIRMATIONS)
+    for process in fleet.processes:
+        process.look_at = math.inf  # Only the workers are counted.
+    fleet.run(60)
+    fleet.accept(1)
+    fleet.run(DEEP_SECONDS)  # The workers learn how long a block takes.
+    fleet.count()
+    fleet.run(DEEP_SECONDS)
+    idle = fleet.count()
+    fleet.accept(1)
+    fleet.run(DEEP_SECONDS)
+
+    assert fleet.confirmed() == 2
+    calls = fleet.count() - idle
+    assert calls.total() <= PER_REFUND, calls
 
 
 def test_a_burst_beyond_the_pool_fills_every_block(start: Start) -> None:

@@ -122,6 +122,7 @@ def inserted_refund(refund: Refund, **changes: str) -> str:
         "decimals": refund.decimals,
         "recipient": refund.recipient,
         "amount": refund.amount,
+        "status": "queued",
         "created_at": refund.created_at.isoformat(),
         "updated_at": refund.updated_at.isoformat(),
         "due_at": refund.due_at.isoformat(),

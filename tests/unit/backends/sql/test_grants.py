@@ -1,14 +1,11 @@
 """Each process does its work with the grants of its database role, and needs each."""
 
-import re
 from contextlib import closing
-from pathlib import Path
 
 import psycopg
 import pytest
 
 from backends.sql.grants import GRANTS, Privilege
-from backends.sql.schema import metadata
 from signer.errors import StoreError
 from tests.fixtures.roles import PROCESSES, Processes, Roles
 from tests.support.ledgers import open_ledger
@@ -24,11 +21,6 @@ from tests.support.process_work import (
     work_on_wallets,
     work_on_workers,
 )
-
-
-GUIDE = (
-    Path(__file__).resolve().parents[4] / "docs" / "reference" / "database.md"
-).read_text(encoding="utf-8")
 
 
 def test_the_shipped_grants_are_those_that_are_judged(shipped: Roles) -> None:
@@ -57,29 +49,6 @@ def _privileges(shipped: Roles, process: str) -> list[tuple[str, str, str | None
     with psycopg.connect(shipped.superuser) as connection:
         role = {"role": f"hotwallet_{process}"}
         return connection.execute(query, role).fetchall()
-
-
-def test_the_guide_has_the_grants(shipped: Roles) -> None:
-    """The table of database.md has a cell for each table and role."""
-    rows = re.findall(r"^\| `(\w+)` \| (.+) \|$", GUIDE, re.MULTILINE)
-    found = {name: cells for name, cells in rows if not set(cells) - set("SIUD*-| ")}
-    held = {each: _privileges(shipped, each) for each in PROCESSES}
-
-    assert found == {
-        table: " | ".join(_cell(held[each], table) for each in PROCESSES)
-        for table in (*metadata.tables, "alembic_version")
-    }
-
-
-def _cell(held: list[tuple[str, str, str | None]], table: str) -> str:
-    """Return the initials of the privileges on *table*; a star: on some columns."""
-    width = len(metadata.tables[table].c) if table in metadata.tables else 1
-    cell = []
-    for privilege in ("SELECT", "INSERT", "UPDATE", "DELETE"):
-        columns = [row[2] for row in held if row[:2] == (privilege, table)]
-        is_whole = len(columns) == width or columns == [None]
-        cell += [privilege[0] + "*" * (not is_whole)] if columns else []
-    return " ".join(cell) or "-"
 
 
 def test_no_process_needs_more_or_less(shipped: Roles, processes: Processes) -> None:

@@ -1,10 +1,8 @@
 """The schema: its migrations, and what its constraints reject."""
 
-import re
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import fields, replace
-from enum import StrEnum
+from dataclasses import replace
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -20,11 +18,6 @@ from signer.errors import (
     StaleStateError,
     StoreError,
 )
-from signer.model.approval import ApprovalState
-from signer.model.key import Key, KeyState
-from signer.model.refund import Kind, Move, Refund, SignedTransaction, Status
-from signer.model.wallet import UnrecordedTransaction, Wallet
-from signer.ports.audit_journal import Checkpoint
 from signer.row_macs import RowMACs
 from tests.fixtures.ledger import (
     OTHER_WALLET,
@@ -106,48 +99,6 @@ def test_the_tables_are_the_migrations(store: SQLStore) -> None:
         name: table.primary_key.columns.keys()
         for name, table in metadata.tables.items()
     }
-
-
-@pytest.mark.parametrize(
-    ("table", "constraint", "members"),
-    [
-        ("refunds", "ck_refunds_status", Status),
-        ("refund_moves", "ck_refund_moves_status", Status),
-        ("transactions", "ck_transactions_kind", Kind),
-        ("keys", "ck_keys_state", KeyState),
-        ("approvals", "ck_approvals_state", ApprovalState),
-    ],
-)
-def test_the_constraints_allow_every_member(
-    store: SQLStore, table: str, constraint: str, members: type[StrEnum]
-) -> None:
-    """A constraint on an enumeration lists exactly its members."""
-    found = store._database.run(lambda c: inspect(c).get_check_constraints(table))
-    (condition,) = (each["sqltext"] for each in found if each["name"] == constraint)
-
-    assert set(re.findall(r"'([\w-]+)'", condition)) == {*members}
-
-
-def test_columns_are_the_values() -> None:
-    """A row is a value of the core: the same names in the same order."""
-    for table, value in (
-        ("refunds", Refund),
-        ("transactions", SignedTransaction),
-        ("refund_moves", Move),
-        ("keys", Key),
-        ("audit_checkpoints", Checkpoint),
-    ):
-        assert metadata.tables[table].c.keys() == [
-            f.name for f in fields(value) if f.name != "intent"
-        ]
-    # Who holds a nonce, and which is next, is looked up.
-    not_stored = {"held_by", "next_nonce", "is_authentic"}
-    assert metadata.tables["sightings"].c.keys() == [
-        f.name for f in fields(UnrecordedTransaction) if f.name not in not_stored
-    ]
-    assert metadata.tables["wallets"].c.keys() == [
-        f.name for f in fields(Wallet) if f.name not in not_stored
-    ]
 
 
 def test_before_the_first_migration(empty: SQLStore, empty_url: str) -> None:

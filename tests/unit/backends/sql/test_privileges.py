@@ -11,7 +11,7 @@ import pytest
 
 from api.auth.dev_tokens import provide_signing_key
 from backends.sql.grants import GRANTS
-from backends.sql.statements import ACCEPTED
+from backends.sql.schema import ACCEPTED
 from tests.fixtures.postgresql import PostgreSQL
 from tests.fixtures.roles import DOCKER, PROCESSES, Roles, run_sql_file
 from tests.fixtures.stores import migrate
