@@ -399,8 +399,9 @@ class Container:
             self.policy,
             self.ring,
             self.ledger_clock,
-            self.deny_list,
-            self.store.payment_totals,
+            self.tenants,
+            deny_list=self.deny_list,
+            totals=self.store.payment_totals,
             screening=self.screening,
         )
 

@@ -80,8 +80,9 @@ class OpenKey:
         self.signer = Signer.open(backend, key_id, audit_log())
         ring = cast("KeyRing", _PinnedRing(self.signer))
         # The refund was reserved just now, so its intent to sign still counts.
-        policy = Policy.compile(service_files({"bench": NETWORK}, TenantRegistry()))
-        self._policy = PaymentPolicy(policy, ring, utc_now)
+        tenants = TenantRegistry()
+        policy = Policy.compile(service_files({"bench": NETWORK}, tenants))
+        self._policy = PaymentPolicy(policy, ring, utc_now, tenants)
         self._transactions = TransactionSigner(
             ring, lambda: _QUEUED.updated_at, self._policy
         )

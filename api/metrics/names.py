@@ -6,7 +6,6 @@ Only networks, tenants and rules of the configuration have their names.
 
 from collections.abc import Callable, Collection
 
-from signer.model.approval_need import AMOUNT_RULE
 from signer.model.refund import FILLER, SWEEPER
 from signer.policy.rules import RULES
 
@@ -14,7 +13,7 @@ from signer.policy.rules import RULES
 OTHER = "other"
 """Stands for every name that is not configured."""
 
-_FIXED_RULES = frozenset({*RULES, AMOUNT_RULE})
+_FIXED_RULES = frozenset(RULES)
 
 _MOST_CODES = 100
 _CODES = frozenset({"backend", "blocker", "code", "outcome"})

@@ -240,6 +240,12 @@ class TenantRegistry:
         """
         return frozenset({name, *self.limits(name).subjects})
 
+    def all_token_limits(self) -> Iterator[TokenLimits]:
+        """Yield what each tenant has of each token."""
+        for tenant in (self.tenants or {}).values():
+            for network in tenant.networks.values():
+                yield from network.tokens.values()
+
     def requests_per_minute(self) -> Mapping[str, int]:
         """Return the rate limits of the tenants that have one, by name."""
         return {

@@ -8,9 +8,6 @@ from typing import Any, Self
 _RULES, _COUNT, _GROUPS = "rules", "approvals", "approvers"
 _BETWEEN = ", "
 
-AMOUNT_RULE = "approve-above"
-"""The name of the rule that ``approve_above`` of the configuration is."""
-
 
 @dataclass(frozen=True, slots=True)
 class ApprovalNeed:
@@ -18,7 +15,7 @@ class ApprovalNeed:
     How many people must approve one refund, and the rules that demand it.
 
     Each of *rules* is a name and the start of the SHA-256 of its text, so that a
-    changed rule is another rule.  There are none if only the amount demands it.  Each
+    changed rule is another rule.  There are none if no rule demands it any more.  Each
     of the people must belong to all *groups*.
     """
 
@@ -42,7 +39,7 @@ class ApprovalNeed:
 
     @property
     def facts(self) -> Mapping[str, str]:
-        """What a proposal has of it: nothing if only the amount demands it."""
+        """What a proposal has of it: nothing without rules."""
         if not self.rules:
             return {}
         facts = {_RULES: _BETWEEN.join(sorted(self.rules)), _COUNT: str(self.count)}
@@ -53,7 +50,7 @@ class ApprovalNeed:
     @property
     def rule(self) -> str:
         """The name of the rule that demands it, the first one if there are several."""
-        return min(self.rules, default=AMOUNT_RULE).partition("@")[0]
+        return min(self.rules, default="").partition("@")[0]
 
     def covers(self, other: "ApprovalNeed") -> bool:
         """Return whether an approval of this need is one of *other* as well."""

@@ -407,7 +407,7 @@ _TRANSACTION = (
         "exceeded",
         "Set<String>",
         "the limits of the configuration that it exceeds: `chain-id`, `gas`, `max-fee`,"
-        " `max-amount`, `min-amount`",
+        " `max-amount`, `min-amount`; on the path `refund` also `approve-above`",
         lambda f: sorted(f.exceeded),
     ),
     Attribute(

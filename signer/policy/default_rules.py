@@ -115,6 +115,12 @@ when {
 };
 """
 
+_APPROVE_ABOVE = """
+@id("approve-above") @approvals("1")
+forbid (principal is Tenant, action == Action::"sign-transaction", resource)
+when { context.path == "refund" && context.exceeded.contains("approve-above") };
+"""
+
 _ACCOUNT = """\
 // What an account signs that was opened without a policy.
 
@@ -155,8 +161,18 @@ def service_files(
     decision, do not grow with the configuration.
     """
     text = "\n".join([*_describe(networks), "", _SERVICE, *_tenant_rules(tenants)])
+    if _has_threshold(networks, tenants):
+        text += _APPROVE_ABOVE
     default = PolicyFile("default.cedar", text)
     return (FLOOR, default, SERVICE_WALLET)
+
+
+def _has_threshold(networks: Mapping[str, Network], tenants: TenantRegistry) -> bool:
+    """Return whether an amount needs an approval; without one, no refund is asked."""
+    tokens = [each for network in networks.values() for each in network.tokens.values()]
+    return any(each.approve_above for each in tokens) or any(
+        each.approve_above for each in tenants.all_token_limits()
+    )
 
 
 def _describe(networks: Mapping[str, Network]) -> Iterator[str]:

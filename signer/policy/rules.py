@@ -32,6 +32,9 @@ NO_DECISION = "no-decision"
 DENIED = "recipient-denied"
 """The deny list has the recipient."""
 
+APPROVE_ABOVE = "approve-above"
+"""The amount is above what is paid without an approval."""
+
 RESERVED = frozenset({NOT_PERMITTED, POLICY_ERROR, NO_DECISION})
 
 RULES: Mapping[str, str] = {
@@ -44,6 +47,7 @@ RULES: Mapping[str, str] = {
     " /v1/refunds",
     "gas": "the gas limit is above the token's max_gas, or above 2**24",
     "max-fee": "the fee per gas is above the network's max_fee_per_gas_gwei",
+    APPROVE_ABOVE: "the amount is above approve_above of the token or the tenant",
     "max-amount": "the amount is above max_amount of the token or the tenant",
     "min-amount": "the amount is below min_amount of the token or the tenant",
     DENIED: "its address is denied (DENY_LIST_FILE, or the service of SCREENING_URL)",

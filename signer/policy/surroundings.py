@@ -27,6 +27,7 @@ class KnownToken:
     min_amount: int | None
     max_gas: int
     reference_price: int | None = None
+    approve_above: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,7 @@ class KnownNetwork:
                 _parse(token.min_amount, token.decimals),
                 token.max_gas,
                 _parse(token.reference_price, PRICE_DECIMALS),
+                _parse(token.approve_above, token.decimals),
             )
             for symbol, token in network.tokens.items()
         }

@@ -10,6 +10,7 @@ from signer.chain.erc20 import TRANSFER, decode_transfer
 from signer.crypto.transactions import MAX_GAS, AnyTransaction
 from signer.errors import EncodingError
 from signer.policy.facts import Calldata, Path, RecipientKind, Shape, TransactionFacts
+from signer.policy.rules import APPROVE_ABOVE
 from signer.policy.surroundings import KnownNetwork, KnownToken, Surroundings
 
 
@@ -45,7 +46,7 @@ _MAX_NESTING = 4
 
 # An allowance is bounded by the rule of an operator that permits it.
 _AMOUNTS = {
-    "transfer": frozenset({"max-amount", "min-amount"}),
+    "transfer": frozenset({"max-amount", "min-amount", APPROVE_ABOVE}),
     "transferAndCall": frozenset({"max-amount"}),
     "transferFrom": frozenset({"max-amount"}),
 }
@@ -254,17 +255,23 @@ def _find_gas_limit(path: Path, token: KnownToken | None) -> int:
 def compare_amount(
     amount: int, token: KnownToken, network: KnownNetwork, surroundings: Surroundings
 ) -> set[str]:
-    """Return which of ``max-amount`` and ``min-amount`` *amount* of *token* exceeds."""
+    """Return which limits of one payment *amount* of *token* exceeds."""
     path = surroundings.caller.path
     if path is Path.SWEEP:
         return set()  # It moves the whole balance.
-    largest, smallest = [token.max_amount], [0]
+    largest, smallest, unapproved = [token.max_amount], [0], [amount]
+    of_tenant = surroundings.limits.token_limits(network.name, token.symbol)
     if path in _OF_CALLERS:
-        of_tenant = surroundings.limits.token_limits(network.name, token.symbol)
         smallest += _units(token, of_tenant.min_amount, token.min_amount)
         largest += _units(token, of_tenant.max_amount)
-    found = {"max-amount"} if amount > min(largest) else set()
-    return found | ({"min-amount"} if amount < max(smallest) else set())
+    elif path is Path.REFUND:
+        unapproved += _units(token, of_tenant.approve_above, token.approve_above)
+    found = {
+        "max-amount": amount > min(largest),
+        "min-amount": amount < max(smallest),
+        APPROVE_ABOVE: amount > min(unapproved),
+    }
+    return {name for name, is_exceeded in found.items() if is_exceeded}
 
 
 def _units(token: KnownToken, *limits: str | int | None) -> list[int]:

@@ -27,11 +27,11 @@ from signer.model.audit_record import Actor, Operation
 from signer.model.decision import Verdict
 from signer.model.refund import Refund, RefundRequest, Status, new_refund_id
 from signer.model.signed_request import NO_SIGNATURE, SignedRequest
-from signer.policy.rules import DENIED, NOT_PERMITTED, RULES
+from signer.policy.rules import DENIED
 from signer.ports.clock import Clock
 from signer.ports.ledger import Ledger
 from signer.ports.meter import NO_METER, Meter
-from signer.refunds.approval_needs import ApprovalNeeds, decide
+from signer.refunds.approval_needs import decide
 from signer.refunds.nonces import require_unblocked
 from signer.refunds.payment_approvals import PaymentApprovals
 from signer.refunds.payment_policy import Answers, PaymentPolicy, path_of
@@ -125,18 +125,13 @@ class RefundAcceptor:
         clock: Clock,
         tenants: TenantRegistry,
         alerts: Alerts,
-        policy: PaymentPolicy | None = None,
+        policy: PaymentPolicy,
         meter: Meter = NO_METER,
     ) -> None:
-        """
-        Without *policy*, no rule demands an approval before a worker asks it, and no
-        call is accepted.
-        """
         self._meter = meter
         self._store = store
         self._policy = policy
-        needs = ApprovalNeeds(tenants, policy)
-        self._approvals = PaymentApprovals(store, audit, alerts, clock, needs)
+        self._approvals = PaymentApprovals(store, audit, alerts, clock, policy)
         self._networks = networks
         self._audit = audit
         self._wallets = wallets
@@ -277,7 +272,7 @@ class RefundAcceptor:
         self, requests: Sequence[SubmittedRequest], terms: _Terms
     ) -> _Terms:
         """Return *terms* with what the screening service answers about a batch."""
-        if self._policy is None or not self._policy.screens or len(requests) == 1:
+        if not self._policy.screens or len(requests) == 1:
             return terms
         drafts = []
         for each in requests:
@@ -296,8 +291,7 @@ class RefundAcceptor:
             terms.gas_networks.add(refund.network)
         if refund.is_call:
             self._require_permitted(refund)
-        policy = self._policy
-        return policy is not None and policy.screen(refund, terms.screened)
+        return self._policy.screen(refund, terms.screened)
 
     def _require_permitted(self, call: Refund) -> None:
         """
@@ -306,9 +300,6 @@ class RefundAcceptor:
         Raises:
             PolicyViolationError: It does not; by default, it permits none.
         """
-        if self._policy is None:
-            why = f"no policy was asked: {RULES[NOT_PERMITTED]}"
-            raise PolicyViolationError(why, rule=NOT_PERMITTED)
         decision = decide(self._policy, call, self._networks[call.network])
         if decision.verdict is Verdict.REFUSE:
             raise PolicyViolationError(decision.message, rule=decision.rule)

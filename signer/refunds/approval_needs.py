@@ -1,51 +1,39 @@
 """
 Finds out which approvals a refund needs before it is paid, if any.
 
-The amount may demand one, and rules of the policy.  The policy is asked about the
-transaction that would pay the refund.  Nothing has been estimated yet, so it has the
-largest gas limit of the token, a call the smallest one, and no fees; the policy is
-asked again about the real one, before the nonce and before the signature.
+The policy is asked about the transaction that would pay the refund.  Nothing has been
+estimated yet, so it has the largest gas limit of the token, a call the smallest one,
+and no fees; the policy is asked again about the real one, before the nonce and before
+the signature.
 """
 
 from dataclasses import replace
 
 from signer.config.networks import Network
-from signer.config.tenants import TenantRegistry
 from signer.crypto.transactions import MAX_GAS
 from signer.model.approval_need import ApprovalNeed
 from signer.model.decision import Decision
 from signer.model.refund import Kind, Refund
 from signer.refunds.payment_policy import PaymentPolicy
-from signer.refunds.policy import NOOP_GAS, ZERO_ADDRESS, needs_approval
+from signer.refunds.policy import NOOP_GAS, ZERO_ADDRESS
 from signer.refunds.transaction_signer import Attempt, build_transaction
 
 
-class ApprovalNeeds:
-    """What the amounts of the configuration and the rules of the policy demand."""
+def find_need(
+    policy: PaymentPolicy, refund: Refund, network: Network
+) -> ApprovalNeed | None:
+    """
+    Return the approvals that *refund* needs; None if it needs none.
 
-    def __init__(self, tenants: TenantRegistry, policy: PaymentPolicy | None) -> None:
-        """Without *policy*, only amounts are looked at."""
-        self._tenants = tenants
-        self._policy = policy
+    A sweep pays an address of the wallet, and is requested by an administrator: the
+    policy refuses one that would need an approval.
 
-    def find(self, refund: Refund, network: Network) -> ApprovalNeed | None:
-        """
-        Return the approvals that *refund* needs; None if it needs none.
-
-        A sweep pays an address of the wallet, and is requested by an administrator: the
-        policy refuses one that would need an approval.
-
-        Raises:
-            StoreError: The key ring could not be read.
-        """
-        if refund.bound_to is not None:
-            return None
-        policy, of_rules = self._policy, None
-        if policy is not None and policy.policy.has_approvals:
-            of_rules = decide(policy, refund, network).need
-        if not needs_approval(refund, network, self._tenants.limits(refund.tenant)):
-            return of_rules
-        return ApprovalNeed() if of_rules is None else of_rules
+    Raises:
+        StoreError: The key ring could not be read.
+    """
+    if refund.bound_to is not None or not policy.policy.has_approvals:
+        return None
+    return decide(policy, refund, network).need
 
 
 def decide(policy: PaymentPolicy, refund: Refund, network: Network) -> Decision:

@@ -153,8 +153,6 @@ class Attempts:
             if sender in failures:
                 return failures[sender]
             try:
-                if plan.attempt.kind is Kind.TRANSFER:
-                    self._approvals.require(plan.refund, chain.network)
                 return self._transaction_signer.build_and_sign(
                     plan.refund,
                     plan.attempt,

@@ -35,7 +35,6 @@ from signer.outcomes import require
 from signer.ports.clock import Clock
 from signer.ports.ledger import Ledger
 from signer.ports.refund_store import Change
-from signer.refunds.approval_needs import ApprovalNeeds
 from signer.refunds.attempts import Attempts
 from signer.refunds.awaiting_refunds import AwaitingRefunds
 from signer.refunds.broadcasts import Broadcasts
@@ -88,8 +87,8 @@ class Lifecycle:
         self._signed_requests = SignedRequests(store, tenants)
         alerts = alerts or Alerts(clock=clock)
         self._fee_monitor = FeeMonitor(store, alerts, clock)
-        needs = ApprovalNeeds(tenants, transaction_signer.policy)
-        approvals = PaymentApprovals(store, audit, alerts, clock, needs)
+        policy = transaction_signer.policy
+        approvals = PaymentApprovals(store, audit, alerts, clock, policy)
         self._approvals = approvals
         self._attempts = Attempts(
             store, transaction_signer, self._fee_monitor, clock, approvals

@@ -16,18 +16,17 @@ from signer.approvals import VALID_FOR
 from signer.audit.actions import AuditAction
 from signer.audit.log import AuditLog
 from signer.config.networks import Network
-from signer.crypto.transactions import SignedBytes
-from signer.errors import ApprovalRequiredError, HotWalletError, RowNotAuthenticError
+from signer.errors import ApprovalRequiredError, RowNotAuthenticError
 from signer.model.acceptance import Proposed
 from signer.model.approval import Approval, ApprovalState, Proposal
 from signer.model.approval_need import ApprovalNeed
 from signer.model.audit_record import WORKER, Actor
-from signer.model.refund import Refund, SignedTransaction, Status
+from signer.model.refund import Refund, Status
 from signer.open_approvals import SHOWN_DIGITS
 from signer.ports.clock import Clock
 from signer.ports.ledger import Ledger
-from signer.refunds.approval_needs import ApprovalNeeds
-from signer.refunds.payload import payload_of
+from signer.refunds.approval_needs import find_need
+from signer.refunds.payment_policy import PaymentPolicy
 from signer.refunds.sweep_policy import Objection, build_objection
 from signer.refunds.transaction_signer import describe_payment
 
@@ -41,8 +40,6 @@ _OBJECTIONS = {
 }
 
 
-_AMOUNT = ApprovalNeed()
-
 # What counts first, if a refund has several proposals: the rules changed meanwhile.
 _ORDER = (
     ApprovalState.REJECTED,
@@ -53,7 +50,7 @@ _ORDER = (
 )
 
 
-def build_proposal(refund: Refund, need: ApprovalNeed = _AMOUNT) -> Proposal:
+def build_proposal(refund: Refund, need: ApprovalNeed) -> Proposal:
     """
     Return the proposal to pay *refund*; only permanent columns are in it.
 
@@ -91,13 +88,13 @@ class PaymentApprovals:
         audit: AuditLog,
         alerts: Alerts,
         clock: Clock,
-        needs: ApprovalNeeds,
+        policy: PaymentPolicy,
     ) -> None:
         self._store = store
         self._audit = audit
         self._alerts = alerts
         self._clock = clock
-        self._needs = needs
+        self._policy = policy
         self._changes = ApprovalChanges(store, audit, clock)
         self._throttle = AlertThrottle()
 
@@ -106,7 +103,7 @@ class PaymentApprovals:
         refund: Refund,
         actor: Actor,
         now: datetime,
-        need: ApprovalNeed = _AMOUNT,
+        need: ApprovalNeed,
     ) -> Proposed:
         """Return the request of *actor* to approve *refund*; store nothing."""
         approval = Approval.of(
@@ -134,15 +131,15 @@ class PaymentApprovals:
 
     def find_need(self, refund: Refund, network: Network) -> ApprovalNeed | None:
         """Return the approvals without which *refund* is not paid; None without any."""
-        return self._needs.find(refund, network)
+        return find_need(self._policy, refund, network)
 
-    def settle(self, refund: Refund, need: ApprovalNeed = _AMOUNT) -> Approval:
+    def settle(self, refund: Refund, need: ApprovalNeed) -> Approval:
         """
         Return what was decided about *refund*, which needs the approvals of *need*.
 
         The state is ``done`` if it may be paid.  An approval of more rules counts, and
-        a rejection of any.  A new proposal is stored if there is none: the amount that
-        needs no approval was lowered, or the rules changed, after the acceptance.
+        a rejection of any.  A new proposal is stored if there is none: the rules, or
+        the amounts that they compare, changed after the acceptance.
 
         Raises:
             RowNotAuthenticError: Another program changed the approval.
@@ -171,28 +168,6 @@ class PaymentApprovals:
                 rejected, action = ApprovalState.REJECTED, AuditAction.APPROVAL_REJECT
                 why = "the refund ended meanwhile"
                 self._changes.move(found, rejected, action, WORKER, why)
-
-    def require(self, refund: Refund, network: Network) -> None:
-        """
-        Require that a transfer of *refund* may be signed.
-
-        A nonce proves nothing: a program that can write rows can assign one.  A
-        replacement of a transfer that was signed before needs no approval: at most one
-        of the two is mined.
-
-        Raises:
-            ApprovalRequiredError: It needs an approval, and has none.
-            RowNotAuthenticError, StaleStateError: As ``settle``.
-        """
-        # The process that reserved the nonce verified the approval in that transaction.
-        if refund.intent is not None:
-            return
-        need = self.find_need(refund, network)
-        if need is None:
-            return
-        if any(_signs(refund, each) for each in self._store.transactions(refund.id)):
-            return
-        self.require_approved(refund, need)
 
     def require_approved(self, refund: Refund, need: ApprovalNeed) -> Approval:
         """
@@ -269,16 +244,3 @@ def _choose(
         if covered.covers(need) or each.state is ApprovalState.REJECTED:
             found.append(each)
     return min(found, key=lambda each: _ORDER.index(each.state), default=None)
-
-
-def _signs(refund: Refund, transaction: SignedTransaction) -> bool:
-    """Return whether *transaction* is a transfer that the refund's key has signed."""
-    try:
-        signed = SignedBytes.decode(transaction.raw)
-        key = signed.signature.recover(signed.transaction.signing_digest())
-    except HotWalletError:
-        return False
-    sent = signed.transaction
-    wallet = sent.chain_id, key.address, sent.nonce
-    is_of_wallet = wallet == (refund.chain_id, refund.sender, refund.nonce)
-    return is_of_wallet and payload_of(refund).is_of(sent)

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from signer.config.deny_list import DenyList
 from signer.config.networks import Network
+from signer.config.tenants import NO_LIMITS, TenantRegistry
 from signer.crypto.transactions import AnyTransaction
 from signer.errors import PolicyViolationError, ScreeningUnavailableError
 from signer.keys.keyring import KeyRing
@@ -39,9 +40,10 @@ class PaymentPolicy:
         policy: AnyPolicy,
         ring: KeyRing,
         clock: Clock,
+        tenants: TenantRegistry,
+        *,
         deny_list: DenyList | None = None,
         totals: Callable[[Refund], PaymentTotals] | None = None,
-        *,
         screening: ScreeningService | None = None,
     ) -> None:
         """
@@ -54,6 +56,7 @@ class PaymentPolicy:
         self._screening = screening
         self._deny_list = deny_list
         self._clock = clock
+        self._tenants = tenants
         self._ring = ring
         self._networks: dict[str, tuple[Network, KnownNetwork]] = {}
         self._own: tuple[Sequence[Key], OwnKeys] = ((), NO_KEYS)
@@ -142,8 +145,10 @@ class PaymentPolicy:
 
     @property
     def is_extended(self) -> bool:
-        """Whether an operator's rules or list can refuse what was accepted."""
-        return self.policy.is_extended or self._deny_list is not None
+        """Whether rules or a list can refuse, or hold back, what was accepted."""
+        policy = self.policy
+        is_extended = policy.is_extended or policy.has_approvals
+        return is_extended or self._deny_list is not None
 
     @property
     def screens(self) -> bool:
@@ -243,12 +248,15 @@ class PaymentPolicy:
         kind: Kind,
         network: Network,
     ) -> TransactionFacts:
+        caller = build_caller(refund, kind)
+        is_refund = caller.path is Path.REFUND
         surroundings = Surroundings(
-            build_caller(refund, kind),
+            caller,
             str(refund.sender),
             self._clock(),
             self._known(refund.network, network),
             self._own_keys(refund),
+            self._tenants.limits(refund.tenant) if is_refund else NO_LIMITS,
             denied=self.denied(),
         )
         return payment_facts(transaction, digest, surroundings, refund)

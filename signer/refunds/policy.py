@@ -65,7 +65,7 @@ def admit(
     limits: Tenant = NO_LIMITS,
 ) -> Refund:
     """
-    Return the new refund of *request*, which is queued or awaits an approval.
+    Return the new refund of *request*, before rules may let it wait for an approval.
 
     *wallets* are the hot wallet's own addresses, which may not be recipients.  *limits*
     are those of the *tenant*.  About a call, only the policy can decide.
@@ -78,7 +78,7 @@ def admit(
     network = networks.get(request.network)
     if network is None:
         raise PolicyViolationError("the network is not configured", rule="network")
-    calldata, is_large = None, False
+    calldata = None
     if request.calldata is None:
         token = network.tokens.get(request.token)
         if token is None:
@@ -89,7 +89,6 @@ def admit(
         amount = parse_units(request.amount, token.decimals)
         _check_recipient(request.recipient, network, wallets)
         _check_amount(amount, request, token, limits)
-        is_large = _is_above(amount, request.network, request.token, token, limits)
     else:
         asset = COIN_ADDRESS, COIN_DECIMALS
         amount = parse_units(request.amount, COIN_DECIMALS, may_be_zero=True)
@@ -111,25 +110,12 @@ def admit(
         recipient=request.recipient,
         amount=amount,
         reason=request.reason,
-        status=Status.AWAITING_APPROVAL if is_large else Status.QUEUED,
+        status=Status.QUEUED,
         created_at=now,
         updated_at=now,
         due_at=now - _CLOCK_TOLERANCE,
         calldata=calldata,
     )
-
-
-def needs_approval(refund: Refund, network: Network, limits: Tenant) -> bool:
-    """
-    Return whether today's configuration requires that *refund* is approved.
-
-    *limits* are those of its tenant.  A sweep pays an address of the wallet, and is
-    requested by an administrator.  Of a call, only rules of the policy require one.
-    """
-    token = network.tokens.get(refund.token)
-    if token is None or refund.swept_from is not None or refund.is_call:
-        return False
-    return _is_above(refund.amount, refund.network, refund.token, token, limits)
 
 
 def find_violation(refund: Refund, network: Network) -> PolicyViolationError | None:
@@ -302,17 +288,6 @@ def _check_amount(
                 f"one refund must pay at least {smallest} {request.token}",
                 rule="min-amount",
             )
-
-
-def _is_above(
-    amount: int, network: str, symbol: str, token: Token, tenant: Tenant
-) -> bool:
-    """Return whether *amount* is more than may be paid without an approval."""
-    of_tenant = tenant.token_limits(network, symbol).approve_above
-    return any(
-        above is not None and amount > parse_units(above, token.decimals)
-        for above in (token.approve_above, of_tenant)
-    )
 
 
 def _check_recipient(

@@ -83,8 +83,8 @@ class RefundService:
         wallets: Callable[[], Collection[str]],
         clock: Clock,
         tenants: TenantRegistry,
+        policy: PaymentPolicy,
         alerts: Alerts | None = None,
-        policy: PaymentPolicy | None = None,
         meter: Meter = NO_METER,
         timer: Callable[[], float] = time.monotonic,
     ) -> None:

@@ -16,17 +16,19 @@ from signer.errors import ApprovalRequiredError, NotFoundError, SamePersonError
 from signer.model.approval import ApprovalState, Proposal
 from signer.model.audit_record import Actor
 from signer.model.refund import Refund, Status
-from signer.refunds.payment_approvals import PaymentApprovals, build_proposal
+from signer.refunds.payment_approvals import PaymentApprovals
 from tests.fixtures.ledger import accept
 from tests.fixtures.roles import Processes, Roles
 from tests.support.audit import overruled, record
 from tests.support.ledgers import open_ledger
 from tests.support.payment_approvals import (
+    APPROVE_ABOVE,
     BOB,
     administrators,
     approval_of,
     approve,
     limited,
+    proposal_of,
     requested,
 )
 from tests.support.refunds import AMOUNT, CUSTOMER, World
@@ -182,7 +184,9 @@ class Host:
         proposed = None
         if actor is not None:
             approvals: PaymentApprovals = self.world.lifecycle._approvals
-            proposed = approvals.propose(refund, actor, self.world.clock())
+            proposed = approvals.propose(
+                refund, actor, self.world.clock(), APPROVE_ABOVE
+            )
         accept(self.store, refund, record=record(), proposed=proposed)
 
 
@@ -252,9 +256,11 @@ def test_a_host_of_the_api_cannot_show_another_payment(
 ) -> None:
     """What administrators see is what its digest, and so the worker, stands for."""
     refund = _invented(processes.refunds, Status.AWAITING_APPROVAL)
-    seen = build_proposal(replace(refund, amount=1)).text
+    seen = proposal_of(replace(refund, amount=1)).text
     approvals = host.world.lifecycle._approvals
-    proposed = approvals.propose(refund, Actor("token:eve"), host.world.clock())
+    proposed = approvals.propose(
+        refund, Actor("token:eve"), host.world.clock(), APPROVE_ABOVE
+    )
     lie = replace(proposed, approval=replace(proposed.approval, proposal=seen))
     accept(host.store, refund, record=record(), proposed=lie)
     listed = administrators(processes.admin).list()
@@ -273,7 +279,9 @@ def test_a_host_of_the_api_cannot_ask_for_another_change(
     change = Proposal("signing-resume", {"chain_id": "0"})
     refund = _invented(processes.refunds, Status.AWAITING_APPROVAL)
     approvals = host.world.lifecycle._approvals
-    proposed = approvals.propose(refund, Actor("token:eve"), host.world.clock())
+    proposed = approvals.propose(
+        refund, Actor("token:eve"), host.world.clock(), APPROVE_ABOVE
+    )
     forged = replace(
         proposed.approval,
         digest=change.digest,
@@ -312,7 +320,7 @@ def test_a_thief_of_another_role(
     assert thief.steal("DELETE FROM approvals") == DENIED
     with pytest.raises(NotFoundError):
         administrators(processes.admin).approve(
-            build_proposal(refund).digest, BOB, "looks right"
+            proposal_of(refund).digest, BOB, "looks right"
         )
 
 

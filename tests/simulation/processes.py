@@ -154,8 +154,9 @@ class Components:
             alarm=self.alarm,
         )
         nonces = build.nonces(self.store, self.ring, clock, TenantRegistry())
-        policy = PaymentPolicy(SERVICE_POLICY, self.ring, clock)
-        signer = build.transaction_signer(self.ring, clock, policy)
+        tenants = TenantRegistry()
+        self._policy = PaymentPolicy(SERVICE_POLICY, self.ring, clock, tenants)
+        signer = build.transaction_signer(self.ring, clock, self._policy)
         self.lifecycle = build.lifecycle(
             self.store,
             self.chains,
@@ -180,6 +181,7 @@ class Components:
             wallets=lambda: [key.address for key in self.ring.cached_keys()],
             clock=self._process.clock,
             tenants=TenantRegistry(),
+            policy=self._policy,
             timer=self._process.timer,
         )
 

@@ -7,11 +7,16 @@ from typing import Any
 from signer.alerts import Alerts
 from signer.approvals import Approvals
 from signer.audit.log import AuditLog
-from signer.model.approval import Approval
+from signer.config.tenants import TenantRegistry
+from signer.model.approval import Approval, Proposal
+from signer.model.approval_need import ApprovalNeed
 from signer.model.audit_record import Actor
 from signer.model.refund import Refund
+from signer.policy import rules
+from signer.policy.default_rules import service_files
+from signer.policy.policy import Policy
 from signer.refunds.payment_approvals import build_proposal
-from tests.support.refunds import REQUEST, World
+from tests.support.refunds import NETWORK, REQUEST, World
 from tests.support.ring import SILENCE
 
 
@@ -20,6 +25,30 @@ BOB, CAROL = Actor.from_token("bob", "req-2", "jti-2"), Actor("token:carol")
 WHY = "the customer has called"
 
 _numbers = count()
+
+_LIMITED = NETWORK.model_copy(
+    update={
+        "tokens": {
+            "TUSD": NETWORK.tokens["TUSD"].model_copy(update={"approve_above": "1"})
+        }
+    }
+)
+
+APPROVE_ABOVE = ApprovalNeed(
+    frozenset(
+        each.version
+        for each in Policy.compile(
+            service_files({"local": _LIMITED}, TenantRegistry())
+        ).rules
+        if each.name == rules.APPROVE_ABOVE
+    )
+)
+"""What the rule demands that the setting ``approve_above`` makes."""
+
+
+def proposal_of(refund: Refund) -> Proposal:
+    """Return the proposal to pay *refund*, if only its amount demands one."""
+    return build_proposal(refund, APPROVE_ABOVE)
 
 
 def limited(world: World, above: str = "10") -> World:
@@ -51,16 +80,16 @@ def requested(world: World, **changes: Any) -> Refund:
 
 def approval_of(world: World, refund: Refund) -> Approval:
     """Return the stored approval of *refund*."""
-    found = world.store.find_approval(build_proposal(refund).digest)
+    found = world.store.find_approval(proposal_of(refund).digest)
     assert found is not None
     return found
 
 
 def approve(world: World, refund: Refund, actor: Actor = BOB) -> Approval:
     """Approve *refund*."""
-    return administrators(world).approve(build_proposal(refund).digest, actor, WHY)
+    return administrators(world).approve(proposal_of(refund).digest, actor, WHY)
 
 
 def reject(world: World, refund: Refund, actor: Actor = BOB) -> Approval:
     """Reject *refund*."""
-    return administrators(world).reject(build_proposal(refund).digest, actor, WHY)
+    return administrators(world).reject(proposal_of(refund).digest, actor, WHY)

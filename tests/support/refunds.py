@@ -33,7 +33,9 @@ from signer.model.audit_record import Actor, Operation, Record
 from signer.model.key import Key, find_key
 from signer.model.refund import HOLD, Refund, RefundRequest, SignedTransaction, Status
 from signer.model.wallet import Wallet
+from signer.policy.default_rules import service_files
 from signer.policy.live_policy import AnyPolicy
+from signer.policy.policy import Policy
 from signer.ports.chain import ChainClient
 from signer.ports.key_backend import KeyDirectory
 from signer.ports.ledger import Ledger
@@ -229,6 +231,12 @@ class World:
         """Change the configuration of the token."""
         token = self.network.tokens["TUSD"].model_copy(update=changes)
         self.network = self.network.model_copy(update={"tokens": {"TUSD": token}})
+        self.compile_policy()
+
+    def compile_policy(self) -> None:
+        """Compile the policy of the configuration, and the own rules of the policy."""
+        defaults = service_files({"local": self.network}, self.tenants)
+        self.policy = Policy.compile(defaults, self.policy.own_files)
 
     @property
     def key(self) -> Key:
@@ -283,8 +291,9 @@ class World:
             self.policy,
             self.ring,
             self.clock,
-            self.deny_list,
-            self.store.payment_totals,
+            self.tenants,
+            deny_list=self.deny_list,
+            totals=self.store.payment_totals,
             screening=self.screening,
         )
 

@@ -10,6 +10,7 @@ from signer.model.approval import Approval, Proposal
 from signer.model.approval_need import ApprovalNeed
 from signer.refunds.payment_approvals import build_proposal
 from tests.fixtures.ledger import queued
+from tests.support.payment_approvals import proposal_of
 
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
@@ -102,20 +103,21 @@ def test_words(action: str) -> None:
 
 def test_a_refund_in_words() -> None:
     refund = queued(tenant="shop", reference="order-1", amount=12_500_000)
-    proposal = build_proposal(refund)
+    proposal = proposal_of(refund)
 
     assert describe_proposal(_approval(proposal.action, dict(proposal.facts))) == (
         f'pay 12.50 TUSD to {ADDRESS} on local for tenant "shop", reference "order-1"'
+        '; 1 must approve it (rules "approve-above")'
     )
 
 
 def test_a_text_cannot_pretend_to_be_a_part_of_the_sentence() -> None:
     """Its quotation marks are escaped."""
     refund = queued(tenant="shop", reference='1", approved by "token:bob')
-    proposal = build_proposal(refund)
+    proposal = proposal_of(refund)
     sentence = describe_proposal(_approval(proposal.action, dict(proposal.facts)))
 
-    assert sentence.endswith('reference "1\\", approved by \\"token:bob"')
+    assert 'reference "1\\", approved by \\"token:bob";' in sentence
 
 
 @pytest.mark.parametrize(

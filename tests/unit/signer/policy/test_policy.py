@@ -9,7 +9,8 @@ import pytest
 from eth_abi.abi import encode
 from eth_utils.crypto import keccak
 
-from signer.config.tenants import TenantRegistry
+from signer.config.tenant_limits import NetworkLimits, TokenLimits
+from signer.config.tenants import Tenant, TenantRegistry
 from signer.crypto.transactions import DynamicFeeTransaction
 from signer.errors import ConfigurationError, PolicyViolationError
 from signer.model.decision import Verdict
@@ -218,7 +219,6 @@ def test_names_of_networks_begin_no_rule() -> None:
 def test_limits_of_a_tenant_are_compared_where_it_chooses_the_amount() -> None:
     """An accepted refund is a promise: only the token's own limit counts then."""
     limits = {"local": {"tokens": {"TUSD": {"max_amount": "10", "min_amount": "5"}}}}
-    from signer.config.tenants import Tenant  # noqa: PLC0415
 
     tenant = Tenant.model_validate({"subjects": ["shop-1"], "networks": limits})
     of_refund = replace(AROUND, limits=tenant)
@@ -424,7 +424,10 @@ def test_numbers_above_a_long_are_the_largest_long() -> None:
 
 def test_the_rules_are_the_documented_ones() -> None:
     """Each name of a refusal has its meaning, and no meaning is without a refusal."""
-    policies = (service_policy(), account_policy())
+    limits = NetworkLimits(tokens={"TUSD": TokenLimits(approve_above="1")})
+    tenant = Tenant(subjects=("shop-1",), networks={"local": limits})
+    asking = service_files(NETWORKS, TenantRegistry({"shop": tenant}))
+    policies = (Policy.compile(asking), account_policy())
     rules = [rule for policy in policies for rule in policy.rules]
     forbids = {rule.name for rule in rules if rule.effect == "forbid"}
     of_cases = {name for case in CASES for name in case.rules.values()}

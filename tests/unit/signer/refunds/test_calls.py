@@ -23,7 +23,6 @@ from signer.model.refund import COIN, COIN_ADDRESS, Kind, Refund, Status
 from signer.model.spending_limits import Limits
 from signer.refunds.payload import Payload, payload_of
 from signer.refunds.policy import MAX_CALLDATA, check_call
-from signer.refunds.service import RefundService
 from signer.refunds.transaction_signer import Attempt, build_transaction
 from tests.fixtures.scripted_chain import TOKEN, Sent
 from tests.support.calls import (
@@ -37,7 +36,6 @@ from tests.support.calls import (
     call_request,
     called,
 )
-from tests.support.devices import recording
 from tests.support.ledgers import ROW_MACS
 from tests.support.policy import SERVICE_POLICY
 from tests.support.policy_approvals import approve, rule, ruled
@@ -90,28 +88,6 @@ def test_the_default_refuses_each(
 
     assert refused.value.rule == refusal
     assert world.store.list("gateway").refunds == ()
-
-
-def test_without_a_policy_no_call_is_accepted(world: World) -> None:
-    """Nothing could permit it before a worker takes it."""
-    service = RefundService(
-        world.store,
-        {"local": NETWORK},
-        audit=recording()[0],
-        wallets=lambda: (),
-        clock=world.clock,
-        tenants=world.tenants,
-    )
-
-    with pytest.raises(PolicyViolationError) as refused:
-        service.submit(
-            tenant="gateway",
-            idempotency_key="key-1",
-            request=call_request(),
-            actor=Actor.from_token("gateway", "req-1", None),
-        )
-
-    assert refused.value.rule == "not-permitted"
 
 
 @pytest.mark.parametrize(

@@ -26,10 +26,10 @@ from signer.model.audit_record import Actor
 from signer.model.refund import Kind, Refund, Status
 from signer.open_approvals import MAX_LISTED
 from signer.refunds.acceptance import SubmittedRequest
-from signer.refunds.payment_approvals import build_proposal
 from tests.fixtures.ledger import forge
 from tests.support.ledgers import seal
 from tests.support.payment_approvals import (
+    APPROVE_ABOVE,
     ASKING,
     BOB,
     CAROL,
@@ -37,6 +37,7 @@ from tests.support.payment_approvals import (
     approval_of,
     approve,
     limited,
+    proposal_of,
     reject,
     requested,
 )
@@ -45,7 +46,6 @@ from tests.support.refunds import (
     CUSTOMER,
     REQUEST,
     World,
-    altered,
     altered_chain,
 )
 
@@ -101,6 +101,8 @@ def test_the_proposal_says_exactly_what_is_paid(world: World) -> None:
         "token_address": refund.token_address,
         "recipient": CUSTOMER,
         "amount": "12.500000",
+        "approvals": "1",
+        "rules": min(APPROVE_ABOVE.rules),
     }
     assert (listed.requested_by, listed.refund_id) == ("token:gateway", refund.id)
     assert listed.expires_at == refund.created_at + VALID_FOR
@@ -304,7 +306,7 @@ def test_the_first_of_two_needs_a_token(world: World) -> None:
 
 def test_one_person_may_approve_in_an_emergency(world: World) -> None:
     refund = requested(limited(world))
-    digest = build_proposal(refund).digest
+    digest = proposal_of(refund).digest
     administrators(world).break_glass(digest, Actor("cli:root"), "no time")
     (paid,) = world.finish(refund)
 
@@ -316,7 +318,7 @@ def test_an_emergency_needs_no_first_administrator(world: World) -> None:
     """A worker asked for the refund, and the decision is made."""
     refund = world.accepted()
     limited(world).work()
-    digest = build_proposal(refund).digest
+    digest = proposal_of(refund).digest
     administrators(world).break_glass(digest, BOB, "no time")
 
     with pytest.raises(UnidentifiedOperatorError):
@@ -362,28 +364,19 @@ def test_a_rejected_refund_with_a_nonce_fails(world: World) -> None:
     assert small.status is Status.CONFIRMED
 
 
-def test_a_signed_refund_is_replaced_without_an_approval(world: World) -> None:
-    """Its bytes may be public, and only one transaction of its nonce is mined."""
+def test_higher_fees_wait_for_an_approval(world: World) -> None:
+    """The amount was lowered after the transfer was sent; its bytes are sent again."""
     refund = world.broadcast()
     limited(world)
     world.clock.advance(seconds=world.network.stuck_after_seconds)
+    resent = world.step(world.stored(refund))
+    for who in (BOB, CAROL):  # A worker asked, so two people must agree.
+        approve(world, refund, who)
     replaced = world.step(world.stored(refund))
 
+    assert resent.tx_hash == refund.tx_hash
     assert replaced.status is Status.SIGNED
     assert [each.attempt for each in world.store.transactions(refund.id)] == [0, 1]
-    assert administrators(world).list().approvals == []
-
-
-@pytest.mark.parametrize("raw", [b"\x02", None])
-def test_other_signed_bytes_are_no_approval(world: World, raw: bytes | None) -> None:
-    """A program that can write rows gives a refund bytes that pay another one."""
-    (sent,) = world.store.transactions(world.broadcast().id)
-    refund = world.step(world.accepted())
-    copied = replace(sent, raw=sent.raw if raw is None else raw)
-    world.store = altered(world.store, transactions=lambda _: [copied])
-
-    with pytest.raises(ApprovalRequiredError):
-        limited(world).step(replace(refund, intent=None))
 
 
 def test_nothing_is_decided_while_the_chain_is_unknown(world: World) -> None:

@@ -10,7 +10,6 @@ import pytest
 
 from signer.chain.erc20 import encode_transfer
 from signer.config.networks import Network
-from signer.config.tenants import NO_LIMITS
 from signer.crypto.secp256k1 import Signature
 from signer.crypto.transactions import (
     AccessListTransaction,
@@ -21,7 +20,7 @@ from signer.crypto.transactions import (
     SetCodeTransaction,
 )
 from signer.errors import EncodingError, InvalidInputError, PolicyViolationError
-from signer.model.refund import SWEEPER, Refund, RefundRequest, Status
+from signer.model.refund import Refund, RefundRequest, Status
 from signer.refunds.policy import (
     LAST_PRECOMPILE,
     NOOP_GAS,
@@ -29,7 +28,6 @@ from signer.refunds.policy import (
     admit,
     check_noop,
     check_transfer,
-    needs_approval,
 )
 from tests.fixtures.scripted_chain import CHAIN_ID, DECIMALS, TOKEN
 from tests.support.refunds import CUSTOMER, NETWORK, REQUEST
@@ -112,17 +110,6 @@ def test_an_accepted_refund_stays_accepted_below_a_new_minimum() -> None:
     network = NETWORK.model_copy(update=_with_token(min_amount="13"))
 
     check_transfer(TRANSACTION, REFUND, network, gas=TRANSACTION.gas)
-
-
-def test_sweeps_and_unknown_tokens_need_no_approval() -> None:
-    """A sweep was requested by an administrator; an unknown token is refused later."""
-    large = replace(_admit(), amount=10**12)
-    network = NETWORK.model_copy(update=_with_token(approve_above="1"))
-    sweep = replace(large, tenant=SWEEPER, payment_session_id=WALLET)
-
-    assert needs_approval(large, network, NO_LIMITS)
-    assert not needs_approval(sweep, network, NO_LIMITS)
-    assert not needs_approval(replace(large, token="NONE"), network, NO_LIMITS)
 
 
 def test_an_address_above_the_precompiled_contracts_is_allowed() -> None:

@@ -48,7 +48,8 @@ def _previewer(world: World) -> Previewer:
     alerts = Alerts(world.store, clock=world.clock)
     # The ring registers the first key, which some tests do without.
     policy = None
-    if world.policy.is_extended or world.deny_list or world.screening:
+    rules = world.policy
+    if rules.is_extended or rules.has_approvals or world.deny_list or world.screening:
         policy = world.payment_policy
     return Previewer(
         world.store,

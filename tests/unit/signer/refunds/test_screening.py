@@ -21,7 +21,6 @@ from signer.refunds.acceptance import (
     SubmittedRequest,
 )
 from signer.refunds.payment_policy import PaymentPolicy
-from signer.refunds.service import RefundService
 from tests.support.ledgers import seal
 from tests.support.payment_approvals import ASKING, BOB, requested
 from tests.support.policy import SERVICE_POLICY
@@ -151,23 +150,6 @@ def test_an_unreadable_list_pays_nothing(
     assert paid.status is Status.CONFIRMED
 
 
-def test_a_process_without_a_policy_accepts(world: World, path: Path) -> None:
-    """Only a worker decides then: it pays nothing to the address."""
-    service = RefundService(
-        world.store,
-        {"local": world.network},
-        audit=AuditLog(SILENCE, world.clock, journal=world.store),
-        wallets=list,
-        clock=world.clock,
-        tenants=world.tenants,
-    )
-    path.write_text(CUSTOMER)
-    refund = world.submit(REQUEST, key="unchecked", service=service).refund
-    world.work()
-
-    assert world.stored(refund).blocked_by == "policy-violation"
-
-
 class Screening:
     """A service that allows everything but *denied*, and keeps what it was asked."""
 
@@ -260,7 +242,9 @@ def test_without_totals_every_refund_is_screened(
 ) -> None:
     """The safe side, if a first payment is not known as one."""
     refund = world.paid()
-    policy = PaymentPolicy(SERVICE_POLICY, world.ring, world.clock, screening=service)
+    policy = PaymentPolicy(
+        SERVICE_POLICY, world.ring, world.clock, world.tenants, screening=service
+    )
 
     assert policy.screen(refund)
     assert service.asked == [(CUSTOMER, refund.chain_id)]
@@ -316,6 +300,6 @@ def test_a_batch_beside_an_unreadable_list(
 
 
 def test_a_policy_without_a_service_screens_nothing_ahead(world: World) -> None:
-    policy = PaymentPolicy(SERVICE_POLICY, world.ring, world.clock)
+    policy = PaymentPolicy(SERVICE_POLICY, world.ring, world.clock, world.tenants)
 
     assert policy.screen_ahead([world.accepted()], "gateway") == {}
