@@ -730,7 +730,7 @@ class Container:
     @cached_property
     def webhook_dispatcher(self) -> WebhookDispatcher:
         """Sequences events, and sends them to webhooks."""
-        from api.views.events import event_document
+        from api.views.refunds import event_document
         from signer.webhooks.dispatcher import WebhookDispatcher
 
         return WebhookDispatcher(

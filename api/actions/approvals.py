@@ -39,7 +39,7 @@ Decide = Callable[["Approvals"], Callable[[str, Actor, str], "Approval"]]
 
 def _plan(container: Container, values: Values) -> Plan:
     from api.actions.proposals import show_proposal
-    from api.views.refunds import format_time
+    from api.views.document import format_time
     from signer.errors import ConflictError
 
     found = container.approvals.find(values["digest"])

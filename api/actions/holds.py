@@ -99,7 +99,7 @@ def _plan_stop(container: Container, values: Values) -> Plan:
 
 
 def _plan_resume(container: Container, values: Values) -> Plan:
-    from api.views.refunds import format_time
+    from api.views.document import format_time
 
     stop = _find_stop(container, values)
     if stop is None:
@@ -247,7 +247,7 @@ def _plan_block(container: Container, values: Values) -> Plan:
 
 
 def _plan_unblock(container: Container, values: Values) -> Plan:
-    from api.views.refunds import format_time
+    from api.views.document import format_time
 
     block = container.tenant_admin.find(values["tenant"]).block
     if block is None:

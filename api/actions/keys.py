@@ -307,7 +307,7 @@ FAIL_OVER = Action(
 
 
 def _key_facts(key: Key) -> list[tuple[str, str]]:
-    from api.views.refunds import format_time
+    from api.views.document import format_time
 
     facts = [("address", key.address), ("state", str(key.state))]
     facts.append(("epoch", "-" if key.epoch is None else str(key.epoch)))

@@ -50,8 +50,8 @@ def list_keys() -> Result:
 
 
 def _format_ring(ring: Sequence[Key]) -> Iterator[str]:
+    from api.views.document import timestamp
     from api.views.keys import key_document
-    from api.views.refunds import timestamp
 
     if not ring:
         yield (
@@ -147,7 +147,7 @@ def list_tenants() -> Result:
 
 
 def _format_tenants(found: Sequence[TenantStatus]) -> Iterator[str]:
-    from api.views.refunds import timestamp
+    from api.views.document import timestamp
 
     if not found:
         yield "TENANTS_FILE is not set: each token subject is a tenant of its own"

@@ -52,7 +52,7 @@ def raise_limits(reason: str) -> Result:
 
 
 def _report(container: Container, difference: LimitsDifference) -> Result:
-    from api.views.refunds import timestamp
+    from api.views.document import timestamp
 
     is_approved = container.limits_guard.is_approved(difference)
     row, proposal = difference.row, difference.proposal
@@ -87,7 +87,7 @@ def _lines(difference: LimitsDifference, *, is_approved: bool) -> Iterator[str]:
 
 
 def _accepted(difference: LimitsDifference) -> str:
-    from api.views.refunds import timestamp
+    from api.views.document import timestamp
 
     row = difference.row
     if row is None:

@@ -54,7 +54,7 @@ def explain(refund_id: str) -> Result:
 
 
 def _format_explanation(explanation: Explanation) -> Iterator[str]:
-    from api.views.refunds import timestamp
+    from api.views.document import timestamp
 
     refund = explanation.refund
     yield f"{refund.id}: {refund.status}"

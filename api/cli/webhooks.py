@@ -94,7 +94,7 @@ def test(tenant: str) -> Result:
     does not accept it.
     """
     from api.bootstrap import build_container
-    from api.views.refunds import timestamp
+    from api.views.document import timestamp
     from signer.model.event import new_event_id
 
     container = build_container()
@@ -144,7 +144,7 @@ def key(out: Path, add: bool) -> Result:
 
 
 def _backlog_document(each: Backlog) -> dict[str, Any]:
-    from api.views.refunds import timestamp
+    from api.views.document import timestamp
 
     return {
         "tenant": each.tenant,

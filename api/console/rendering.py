@@ -17,7 +17,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from api.views.refunds import format_time
+from api.views.document import format_time
 from signer.amounts import format_units
 from signer.redact import key_prefix
 

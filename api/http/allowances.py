@@ -10,7 +10,12 @@ from api.http.middleware import Resource
 from api.http.problems import problem_of
 from api.http.waiting_requests import WaitingRequests
 from api.request_context import request_id, tenant
-from api.views.allowances import network_document, preview_document, token_document
+from api.views.allowances import (
+    NetworkListDocument,
+    PreviewDocument,
+    TokenListDocument,
+    network_document,
+)
 from signer.config.networks import Network
 from signer.config.tenants import TenantRegistry
 from signer.refunds.allowances import list_allowances
@@ -42,11 +47,8 @@ class Tokens(_ConfigurationResource):
         query.parameters(req)
         limits = self._tenants.limits(tenant(req))
 
-        resp.media = {
-            "tokens": [
-                token_document(each) for each in list_allowances(self._networks, limits)
-            ]
-        }
+        tokens = [*list_allowances(self._networks, limits)]
+        resp.media = TokenListDocument.of(None, tokens=tokens).dump()
 
 
 class Networks(_ConfigurationResource):
@@ -57,12 +59,11 @@ class Networks(_ConfigurationResource):
         query.parameters(req)
         limits = self._tenants.limits(tenant(req))
 
-        resp.media = {
-            "networks": [
-                network_document(name, network, limits)
-                for name, network in self._networks.items()
-            ]
-        }
+        networks = [
+            network_document(name, network, limits)
+            for name, network in self._networks.items()
+        ]
+        resp.media = NetworkListDocument(networks=networks).dump()
 
 
 class RefundPreview(_ReadingResource):
@@ -82,4 +83,4 @@ class RefundPreview(_ReadingResource):
         problem = None
         if preview.refusal is not None:
             problem = problem_of(preview.refusal).document(request_id(req))
-        resp.media = preview_document(preview, problem)
+        resp.media = PreviewDocument.of(preview, problem=problem).dump()

@@ -5,11 +5,10 @@ from typing import Any
 import falcon
 from falcon import Request
 
+from api.views.requests import MAX_BODY
 from signer import strict_json
 from signer.errors import InvalidInputError
 
-
-MAX_BODY = 16 * 1024
 
 MAX_BATCH = 1024 * 1024
 """The largest body of a batch, in bytes: about 2 KiB for each of 500 refunds."""

@@ -12,7 +12,7 @@ from api.http.middleware import Resource
 from api.http.refunds import preferred_wait
 from api.http.waiting_requests import WaitingRequests
 from api.request_context import tenant
-from api.views.events import event_document
+from api.views.refunds import EventListDocument, WebhookKeysDocument, event_of
 from signer.errors import InvalidInputError
 from signer.ports.event_store import EventPage
 from signer.webhooks.event_feed import EventFeed
@@ -47,10 +47,9 @@ class Events(Resource):
                     resp.set_header("Preference-Applied", f"wait={seconds:.0f}")
                     page = self._await(tenant(req), page, limit, seconds)
 
-        resp.media = {
-            "events": [event_document(*each) for each in page.events],
-            "next_cursor": str(page.cursor),
-        }
+        events = [event_of(*each) for each in page.events]
+        document = EventListDocument(events=events, next_cursor=str(page.cursor))
+        resp.media = document.dump()
 
     def _await(
         self, owner: str, page: EventPage, limit: int, seconds: float
@@ -76,7 +75,8 @@ class WebhookKeys(Resource):
         """Show all keys."""
         query.parameters(req)
 
-        resp.media = {"keys": [dict(key.jwk()) for key in self._keys()]}
+        keys = [dict(key.jwk()) for key in self._keys()]
+        resp.media = WebhookKeysDocument.of(None, keys=keys).dump()
 
 
 def _after(given: dict[str, str]) -> int:

@@ -18,7 +18,8 @@ from falcon import Request, Response
 
 from api.auth.jwt_verifier import NO_TOKEN
 from api.request_context import request_id
-from api.views.refunds import timestamp
+from api.views.document import timestamp
+from api.views.problems import ProblemDocument
 from signer import errors
 from signer.errors import HotWalletError
 from signer.redact import sanitize
@@ -127,16 +128,17 @@ class Problem:
 
     def document(self, request_id: str) -> dict[str, Any]:
         """Return the document, without the members that have no value."""
-        document: dict[str, Any] = {
-            "type": f"/problems/{self.code}",
-            "title": self.code.replace("-", " ").capitalize(),
-            "status": self.status,
-            "code": self.code,
-            "detail": self.detail,
-            "request_id": request_id,
-            **self.members,
-        }
-        return {name: value for name, value in document.items() if value is not None}
+        told: dict[str, Any] = {**self.members}
+        if self.detail is not None:
+            told["detail"] = self.detail
+        return ProblemDocument(
+            type=f"/problems/{self.code}",
+            title=self.code.replace("-", " ").capitalize(),
+            status=self.status,
+            code=self.code,
+            request_id=request_id,
+            **told,
+        ).dump()
 
 
 _INTERNAL = Problem(_SERVER_ERROR, "internal-error")

@@ -8,28 +8,29 @@ from falcon import Request, Response
 
 from api.auth.authorization import AccessPolicy
 from api.http import query
-from api.http.body import MAX_BATCH, MAX_BODY, read_bytes
+from api.http.body import MAX_BATCH, read_bytes
 from api.http.middleware import Resource
 from api.http.problems import problem_of, report
 from api.http.refunds import is_idempotency_key
 from api.request_context import actor, principal, request_id, tenant
-from api.views.refunds import refund_document
+from api.views.refunds import BatchResultDocument, BatchResultsDocument
+from api.views.requests import MAX_BODY, MAX_MEMBERS, SignedBatchMemberBody
 from signer import strict_json
 from signer.errors import HotWalletError, InvalidInputError
 from signer.model.signed_request import NO_SIGNATURE, SignedRequest
 from signer.refunds.acceptance import SubmissionResult, SubmittedRequest
-from signer.refunds.request_body import read_refund
+from signer.refunds.request_body import read_body, read_refund
 from signer.refunds.service import RefundService
 
 
-MAX_MEMBERS = 500
-"""The most refunds of one request."""
-
 _CREATED, _OK = 201, 200
 
-MAX_HEADER = 4096  # Characters of each part of a signature.
-
-_SIGNED = ("body", "content_digest", "signature_input", "signature")
+_MESSAGES = {
+    "missing": "must be a string",
+    "string_type": "must be a string",
+    "string_too_long": "is too long",
+    "extra_forbidden": "is not a field of a refund with a body",
+}
 
 
 class RefundBatch(Resource):
@@ -68,12 +69,11 @@ class RefundBatch(Resource):
             for each in read
         ]
         _report([each for each in outcomes if isinstance(each, HotWalletError)])
-        resp.media = {
-            "results": [
-                _result(member["idempotency_key"], outcome, request_id(req))
-                for member, outcome in zip(members, outcomes, strict=True)
-            ]
-        }
+        results = [
+            _result(member["idempotency_key"], outcome, request_id(req))
+            for member, outcome in zip(members, outcomes, strict=True)
+        ]
+        resp.media = BatchResultsDocument(results=results).dump()
 
     def _read(
         self, member: dict[str, Any], req: Request, *, is_first: bool
@@ -86,17 +86,20 @@ class RefundBatch(Resource):
             return e
 
 
-def _result(key: str, outcome: SubmissionResult, request_id: str) -> dict[str, Any]:
+def _result(
+    key: str, outcome: SubmissionResult, request_id: str
+) -> BatchResultDocument:
     """Return what became of the member with *key*."""
+    shown: dict[str, Any]
     if isinstance(outcome, HotWalletError):
         problem = problem_of(outcome)
-        shown: dict[str, Any] = {"idempotency_key": key, "status": problem.status}
+        shown = {"status": problem.status, "problem": problem.document(request_id)}
         if "Retry-After" in problem.headers:
             shown["retry_after"] = int(problem.headers["Retry-After"])
-        return shown | {"problem": problem.document(request_id)}
-    status = _CREATED if outcome.created else _OK
-    refund = refund_document(outcome.refund)
-    return {"idempotency_key": key, "status": status, "refund": refund}
+    else:
+        status = _CREATED if outcome.created else _OK
+        shown = {"status": status, "refund": outcome.refund}
+    return BatchResultDocument(idempotency_key=key, **shown)
 
 
 def _report(errors: Sequence[HotWalletError]) -> None:
@@ -154,20 +157,15 @@ def _read_member(member: dict[str, Any]) -> SubmittedRequest:
     """
     fields = {name: each for name, each in member.items() if name != "idempotency_key"}
     strict_json.check(fields)
-    signed = _read_signed(fields) if "body" in fields else NO_SIGNATURE
+    signed = _read_signed(member) if "body" in fields else NO_SIGNATURE
     payload = strict_json.loads(signed.body) if "body" in fields else fields
     return SubmittedRequest(member["idempotency_key"], read_refund(payload), signed)
 
 
-def _read_signed(fields: dict[str, Any]) -> SignedRequest:
-    for name in (*_SIGNED, *fields):
-        if name not in _SIGNED:
-            raise InvalidInputError(
-                "is not a field of a refund with a body",
-                field=strict_json.plain_name(name),
-            )
-        if not isinstance(fields.get(name), str):
-            raise InvalidInputError("must be a string", field=name)
-        if len(fields[name].encode()) > (MAX_BODY if name == "body" else MAX_HEADER):
-            raise InvalidInputError("is too long", field=name)
-    return SignedRequest(fields["body"].encode(), *(fields[n] for n in _SIGNED[1:]))
+def _read_signed(member: dict[str, Any]) -> SignedRequest:
+    read = read_body(SignedBatchMemberBody, member, _MESSAGES)
+    body = read.body.encode()
+    if len(body) > MAX_BODY:
+        raise InvalidInputError("is too long", field="body")
+    headers = read.content_digest, read.signature_input, read.signature
+    return SignedRequest(body, *headers)

@@ -17,7 +17,7 @@ from api.http.preferences import read_preferences
 from api.http.waiting_requests import WaitingRequests
 from api.request_context import actor, tenant
 from api.views.explanations import explanation_document
-from api.views.refunds import refund_document
+from api.views.refunds import RefundListDocument, refund_document
 from signer import strict_json
 from signer.errors import InvalidInputError, NotFoundError
 from signer.model.refund import UNRESERVED, is_refund_id
@@ -25,7 +25,7 @@ from signer.model.refund import Refund as AnyRefund
 from signer.model.signed_request import SignedRequest
 from signer.ports.refund_reports import RefundReports
 from signer.refunds.explain import Explainer
-from signer.refunds.request_body import read_refund
+from signer.refunds.request_body import KEY_PATTERN, read_refund
 from signer.refunds.service import (
     MAX_WAIT_SECONDS,
     RefundService,
@@ -34,7 +34,7 @@ from signer.refunds.service import (
 
 
 _SECONDS = re.compile(r"[0-9]+")
-_IDEMPOTENCY_KEY = re.compile(r"[!-~]{1,255}")
+_IDEMPOTENCY_KEY = re.compile(KEY_PATTERN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,10 +140,7 @@ class Refunds(_WaitingResource):
         if page.next_cursor is not None:
             following = urlencode(given | {"cursor": page.next_cursor})
             resp.append_link(f"/v1/refunds?{following}", "next")
-        resp.media = {
-            "refunds": [refund_document(refund) for refund in page.refunds],
-            "next_cursor": page.next_cursor,
-        }
+        resp.media = RefundListDocument.of(page).dump()
 
 
 class RefundExport(Resource):

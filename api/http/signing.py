@@ -1,7 +1,7 @@
 """The routes under ``/v1/sign``.  ``signer.signing`` decides what they do."""
 
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from falcon import Request, Response
 
@@ -9,6 +9,11 @@ from api.http import query
 from api.http.body import MAX_BATCH, read_bytes
 from api.http.middleware import Resource
 from api.request_context import actor, principal, tenant
+from api.views.requests import (
+    MessageSigningRequestBody,
+    TypedDataSigningRequestBody,
+)
+from api.views.signing import MessageSignatureDocument
 from signer import strict_json
 from signer.config.tenants import TenantRegistry
 from signer.crypto.messages import PersonalMessage
@@ -16,6 +21,7 @@ from signer.crypto.transaction_json.values import read_address
 from signer.crypto.typed_data import TypedData
 from signer.errors import InvalidInputError, RecoveryError, SigningError
 from signer.policy.facts import Caller, Path
+from signer.refunds.request_body import read_body
 from signer.signing.requester import Requester
 from signer.signing.service import SigningService
 from signer.signing.signed_message import MessageSignature
@@ -26,6 +32,13 @@ SCOPE = "sign"
 
 _PROCESS = "sign"
 _MAX_DEPTH = 64
+
+_MESSAGES = {
+    "missing": "is required",
+    "extra_forbidden": "is not a member of this request",
+}
+
+Signing = TypeVar("Signing", MessageSigningRequestBody, TypedDataSigningRequestBody)
 
 
 def requester_of(req: Request, path: Path, tenants: TenantRegistry) -> Requester:
@@ -61,8 +74,8 @@ class MessageSigning(_SigningResource):
 
     def on_post(self, req: Request, resp: Response) -> None:
         """Return the signature."""
-        value, sender = _read(req, "message")
-        message = PersonalMessage.parse(value)
+        body, sender = _read(req, MessageSigningRequestBody)
+        message = PersonalMessage.parse(body.message)
         service, requester = self._signing, self._requester(req)
         resp.media = _signature(
             lambda: service.sign_personal_message(message, requester, sender)
@@ -74,37 +87,27 @@ class TypedDataSigning(_SigningResource):
 
     def on_post(self, req: Request, resp: Response) -> None:
         """Return the signature."""
-        value, sender = _read(req, "typed_data")
-        document = TypedData.parse(value)
+        body, sender = _read(req, TypedDataSigningRequestBody)
+        document = TypedData.parse(body.typed_data)
         service, requester = self._signing, self._requester(req)
         resp.media = _signature(
             lambda: service.sign_typed_data(document, requester, sender)
         )
 
 
-def _read(req: Request, name: str) -> tuple[Any, str | None]:
-    """Return the member *name* of the body, and the address that is to sign."""
+def _read(req: Request, model: type[Signing]) -> tuple[Signing, str | None]:
+    """Return the body, and the address that is to sign."""
     query.parameters(req)
-    body = strict_json.decode(read_bytes(req, MAX_BATCH), _MAX_DEPTH)
-    if not isinstance(body, dict):
+    given = strict_json.decode(read_bytes(req, MAX_BATCH), _MAX_DEPTH)
+    if not isinstance(given, dict):
         raise InvalidInputError("the top level must be an object")
-    for each in body:
-        if each not in (name, "address"):
-            known = strict_json.plain_name(each)
-            raise InvalidInputError("is not a member of this request", field=known)
-    if name not in body:
-        raise InvalidInputError("is required", field=name)
-    address = body.get("address")
-    return body[name], None if address is None else read_address(address, "address")
+    body = read_body(model, given, _MESSAGES)
+    address = body.address
+    return body, None if address is None else read_address(address, "address")
 
 
-def _signature(make: Callable[[], MessageSignature]) -> dict[str, str]:
+def _signature(make: Callable[[], MessageSignature]) -> dict[str, Any]:
     try:
-        signed = make()
+        return MessageSignatureDocument.of(make()).dump()
     except RecoveryError as e:
         raise SigningError("the device made no valid signature") from e
-    return {
-        "address": signed.address,
-        "digest": f"0x{signed.digest.hex()}",
-        "signature": f"0x{signed.to_bytes().hex()}",
-    }

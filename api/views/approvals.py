@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def approval_document(approval: Approval) -> dict[str, Any]:
     """Return *approval* as JSON; ``proposal`` has everything that the digest covers."""
-    from api.views.refunds import timestamp
+    from api.views.document import timestamp
     from signer.model.approval import ApprovalState
 
     decided_at = approval.decided_at
@@ -60,7 +60,7 @@ def list_lines(found: OpenApprovals) -> Iterator[str]:
 
 def approval_lines(approvals: Sequence[Approval]) -> Iterator[str]:
     """Return *approvals* for people: what would be done, and who asks for it."""
-    from api.views.refunds import timestamp
+    from api.views.document import timestamp
     from signer.model.approval import ApprovalState
     from signer.open_approvals import SHOWN_DIGITS
 

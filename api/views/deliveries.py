@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from api.views.refunds import timestamp
+from api.views.document import timestamp
 from signer.model.delivery import Delivery
 from signer.model.event import Event
 

@@ -1,124 +1,226 @@
-"""Explanations and wallets as JSON, for HTTP and the command line."""
+"""Explanations of refunds, and wallets, for HTTP and the command line."""
 
-from __future__ import annotations
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
-from typing import TYPE_CHECKING, Any
+from api.views.document import (
+    Address,
+    Count,
+    Document,
+    Hash,
+    OneOf,
+    Overlaid,
+    Timestamp,
+    Wei,
+    says,
+    text,
+)
+from api.views.refunds import RefundDocument, StatusMember
+from signer.model.refund import Kind
+from signer.model.wallet import Pause
 
 
-if TYPE_CHECKING:
-    from signer.model.refund import Refund, SignedTransaction
-    from signer.ports.chain import NodeStatus
-    from signer.refunds.explanation import Explanation, FeeStatus
-    from signer.refunds.wallet_reconciliation import WalletStatus
-    from signer.refunds.wallet_repair import RepairResult
+class _Next(Document):
+    """What happens next."""
+
+    what: str = says(
+        "One sentence: also whether the caller must do something.", "next_step"
+    )
+    at: Timestamp | None = says("When, if it is known.", "next_at")
 
 
-def explanation_document(explanation: Explanation) -> dict[str, Any]:
+class _Policy(Document):
+    """Whether today's rules would accept it."""
+
+    allowed: bool = says("Whether they would.")
+    objection: str | None = says("Why they would not.", "policy")
+
+    @classmethod
+    def derive(cls, source: Any) -> Mapping[str, Any]:
+        return {"allowed": source.policy is None}
+
+
+class _Move(Document):
+    """A change of the status."""
+
+    status: StatusMember
+    at: Timestamp = says("When it was made.")
+
+
+class _Transaction(Document):
+    """A signed transaction of the refund's nonce."""
+
+    tx_hash: Hash = says("The hash of a transaction.")
+    attempt: Count = says("Counts the attempts from 0.")
+    kind: Kind = says("`noop` consumes the nonce and pays nothing.")
+    gas_limit: Count = says("The gas limit.")
+    signed_at: Timestamp = says("When it was signed.")
+    max_fee_per_gas: Wei = says("In wei.")
+    max_priority_fee_per_gas: Wei = says("In wei.")
+
+
+class _Earlier(Document):
+    """A refund whose nonce must be used first."""
+
+    refund: Annotated[str, text(pattern="^rf_")] | None = says(
+        "Its id; null if it is another tenant's."
+    )
+    nonce: Count = says("Its nonce.")
+    status: StatusMember
+
+
+class _Nonce(Document):
+    """The refund's nonce."""
+
+    nonce: Count = says("The nonce, for the life of the refund.", "refund.nonce")
+    waits_for: list[_Earlier] = says("Up to five open refunds with lower nonces.")
+
+    @classmethod
+    def derive(cls, source: Any) -> Mapping[str, Any]:
+        ahead = [Overlaid(e, {"refund": source.visible_id(e)}) for e in source.ahead]
+        return {"waits_for": ahead}
+
+
+class _Foreign(Document):
+    """A final transaction of the wallet that this service did not make."""
+
+    nonce: Count = says("Its nonce.")
+    tx_hash: Hash = says("The hash of a transaction.")
+    block_number: Count = says("Its block.")
+    seen_at: Timestamp = says("When the service found it.")
+
+
+class _Wallet(Document):
+    """The wallet that pays, in the database and on the chain."""
+
+    address: Address = says("The wallet's address.", "wallet.sender")
+    chain_id: int = says("The chain.", "wallet.chain_id")
+    next_nonce: Count = says("The next nonce in the database.", "wallet.next_nonce")
+    paused_by: Annotated[str, OneOf(lambda: [*Pause, "row-not-authentic"])] | None = (
+        says("Why it assigns no new nonces.", "wallet.pause_reason")
+    )
+    paused_at: Timestamp | None = says("Since when.", "wallet.paused_at")
+    chain_next_nonce: Count = says("The next nonce on the chain.", "chain_nonce")
+    unseen: Count = says(
+        "How many nonces of the chain the database lacks.", "unknown_count"
+    )
+    foreign: list[_Foreign] = says("Transactions that this service did not make.")
+
+
+class _Node(Document):
+    """What one node reports."""
+
+    node: str = says("Its position in the configuration, such as `node-1`.")
+    trusted: bool = says("Whether it counts towards the quorum.")
+    error: str | None = says("The code of the error, if it did not answer.")
+    head: int | None = says("Its newest block.")
+    next_nonce: int | None = says(
+        "The wallet's next nonce in its newest block.", "counted"
+    )
+    pending_nonce: int | None = says("The same, with its pool.", "pending")
+    transactions: dict[
+        str,
+        Annotated[
+            Literal["mined", "pending", "unknown"], says("Where the node has it.")
+        ],
+    ] = says("The refund's transactions, by hash.")
+
+
+class _Confirmations(Document):
+    """How deep its block is."""
+
+    head: int | None = says("The newest block of the chain.")
+    required: int | None = says(
+        "The confirmations that the network needs.", "confirmations"
+    )
+
+
+class _Fees(Document):
+    """The fees of the last transaction, and those of its replacement."""
+
+    max_fee_per_gas: Wei = says("Of the last transaction.", "max_fee")
+    max_priority_fee_per_gas: Wei = says("Of the last transaction.", "priority_fee")
+    base_fee_per_gas: Wei | None = says(
+        "The chain's; null without EIP-1559.", "base_fee"
+    )
+    replacement_max_fee_per_gas: Wei | None = says(
+        "The least that replaces it; null if that exceeds the cap."
+    )
+    replacement_max_priority_fee_per_gas: Wei | None = says("The same.")
+    cap: Wei = says("The network's highest fee.")
+    raise_at: Timestamp = says("When the worker raises the fees.")
+
+    @classmethod
+    def derive(cls, source: Any) -> Mapping[str, Any]:
+        fee, priority_fee = source.required or (None, None)
+        return {
+            "replacement_max_fee_per_gas": fee,
+            "replacement_max_priority_fee_per_gas": priority_fee,
+        }
+
+
+class ExplanationDocument(Document):
+    """Why a refund has its status."""
+
+    refund: RefundDocument
+    summary: str = says("One sentence: the reason for the status.")
+    next: _Next
+    blocked_by: str | None = says(
+        "The code of the error that delays it.", "refund.blocked_by"
+    )
+    attempts: Count = says(
+        "Failures since the last change of the status.", "refund.attempts"
+    )
+    policy: _Policy = says(source="rules")
+    history: list[_Move] = says("Each status and its time.")
+    transactions: list[_Transaction] = says("Everything that was signed for it.")
+    nonce: _Nonce | None
+    stopped_at: Timestamp | None = says("Since when signing is stopped.")
+    tenant_blocked_at: Timestamp | None = says("Since when the tenant is blocked.")
+    wallet: _Wallet | None = says(source="wallet_status")
+    nodes: list[_Node] = says("What each node reports.")
+    confirmations: _Confirmations = says(source="depth")
+    fees: _Fees | None = says(
+        "The fees of the last transaction, and those of its replacement, in wei per"
+        " gas."
+    )
+    unanswered: dict[str, Annotated[str, says("A code.")]] = says(
+        "What could not be asked, with the code of the error."
+    )
+
+    @classmethod
+    def derive(cls, source: Any) -> Mapping[str, Any]:
+        """Return the parts that show several facts of the explanation."""
+        nonce = None if source.refund.nonce is None else source
+        return {"next": source, "rules": source, "nonce": nonce, "depth": source}
+
+
+class _Repair(_Wallet):
+    """A wallet."""
+
+    network: str = says("The network's name.")
+    resumed: bool = says("Whether the repair resumed it.")
+    problem: str | None = says("Why it is still paused, in words.")
+    stopped_at: Timestamp | None = says("When signing was stopped, which stays so.")
+
+    @classmethod
+    def derive(cls, source: Any) -> Mapping[str, Any]:
+        status = source.wallet_status
+        names = ("wallet", "chain_nonce", "unknown_count", "foreign")
+        return {name: getattr(status, name) for name in names}
+
+
+class RepairedWalletsDocument(Document):
+    """The wallets of each network, after the repair."""
+
+    wallets: list[_Repair] = says("All wallets that paid something.")
+
+
+def explanation_document(explanation: object) -> dict[str, Any]:
     """Return *explanation* as JSON; fees in wei, as decimal strings."""
-    from api.views.refunds import fields, refund_document, timestamp
-
-    refund, next_at = explanation.refund, explanation.next_at
-    return {
-        "refund": refund_document(refund),
-        "summary": explanation.summary,
-        "next": {"what": explanation.next_step, "at": next_at and timestamp(next_at)},
-        **fields(refund, "blocked_by", "attempts"),
-        "policy": {
-            "allowed": explanation.policy is None,
-            "objection": explanation.policy,
-        },
-        "history": [fields(move, "status", "at") for move in explanation.history],
-        "transactions": [_transaction(sent) for sent in explanation.transactions],
-        "nonce": _nonce(refund, explanation),
-        **fields(explanation, "stopped_at", "tenant_blocked_at"),
-        "wallet": explanation.wallet_status
-        and wallet_document(explanation.wallet_status),
-        "nodes": [_node(node) for node in explanation.nodes],
-        "confirmations": {
-            "head": explanation.head,
-            "required": explanation.confirmations,
-        },
-        "fees": None if explanation.fees is None else _fees(explanation.fees),
-        "unanswered": dict(explanation.unanswered),
-    }
+    return ExplanationDocument.of(explanation).dump()
 
 
-def wallet_document(status: WalletStatus) -> dict[str, Any]:
-    """Return the state of a wallet, in the ledger and on the chain."""
-    from api.views.refunds import fields
-
-    return {
-        "address": status.wallet.sender,
-        **fields(status.wallet, "chain_id", "next_nonce"),
-        "paused_by": status.wallet.pause_reason,
-        **fields(status.wallet, "paused_at"),
-        "chain_next_nonce": status.chain_nonce,
-        "unseen": status.unknown_count,
-        "foreign": [
-            fields(transaction, "nonce", "tx_hash", "block_number", "seen_at")
-            for transaction in status.foreign
-        ],
-    }
-
-
-def repair_document(repair: RepairResult) -> dict[str, Any]:
-    """Return the state of a wallet, and what the repair did."""
-    from api.views.refunds import fields
-
-    return {
-        **wallet_document(repair.wallet_status),
-        **fields(repair, "network", "resumed", "problem", "stopped_at"),
-    }
-
-
-def _nonce(refund: Refund, explanation: Explanation) -> dict[str, Any] | None:
-    from api.views.refunds import fields
-
-    if refund.nonce is None:
-        return None
-    return {
-        "nonce": refund.nonce,
-        "waits_for": [
-            {
-                "refund": explanation.visible_id(other),
-                **fields(other, "nonce", "status"),
-            }
-            for other in explanation.ahead
-        ],
-    }
-
-
-def _transaction(signed: SignedTransaction) -> dict[str, Any]:
-    from api.views.refunds import fields
-
-    return {
-        **fields(signed, "tx_hash", "attempt", "kind", "gas_limit", "signed_at"),
-        "max_fee_per_gas": str(signed.max_fee_per_gas),
-        "max_priority_fee_per_gas": str(signed.max_priority_fee_per_gas),
-    }
-
-
-def _node(node: NodeStatus) -> dict[str, Any]:
-    from api.views.refunds import fields
-
-    return {
-        **fields(node, "node", "trusted", "error", "head"),
-        "next_nonce": node.counted,
-        "pending_nonce": node.pending,
-        "transactions": dict(node.transactions),
-    }
-
-
-def _fees(fees: FeeStatus) -> dict[str, Any]:
-    from api.views.refunds import timestamp
-
-    required = fees.required and [str(fee) for fee in fees.required]
-    return {
-        "max_fee_per_gas": str(fees.max_fee),
-        "max_priority_fee_per_gas": str(fees.priority_fee),
-        "base_fee_per_gas": None if fees.base_fee is None else str(fees.base_fee),
-        "replacement_max_fee_per_gas": required and required[0],
-        "replacement_max_priority_fee_per_gas": required and required[1],
-        "cap": str(fees.cap),
-        "raise_at": timestamp(fees.raise_at),
-    }
+def repair_document(repair: object) -> dict[str, Any]:
+    """Return the result of a repair as JSON, for the command line."""
+    return _Repair.of(repair).dump()

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def rotation_document(result: RotationResult) -> dict[str, Any]:
     """Return *result* as JSON."""
-    from api.views.refunds import fields
+    from api.views.document import fields
 
     previous = result.previous
     return {
@@ -54,7 +54,7 @@ def reinstatement_document(key: Key, refunds: Sequence[str]) -> dict[str, Any]:
 
 def key_document(key: Key) -> dict[str, Any]:
     """Return *key* as JSON."""
-    from api.views.refunds import fields, timestamp
+    from api.views.document import fields, timestamp
 
     until = key.reinstatable_until
     return {

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 def repair_lines(each: RepairResult, next_step: str) -> Iterator[str]:
     """Return *each* for people; *next_step* says how the repair can be made."""
-    from api.views.refunds import timestamp
+    from api.views.document import timestamp
 
     wallet, status = each.wallet_status.wallet, each.wallet_status
     yield (

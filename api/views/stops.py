@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from api.views.refunds import format_time, timestamp
+from api.views.document import format_time, timestamp
 from signer.model.stop import EVERYTHING, Stop
 
 

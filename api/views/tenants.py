@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 def tenant_document(status: TenantStatus) -> dict[str, Any]:
     """Return a tenant and its block as JSON."""
-    from api.views.refunds import timestamp
+    from api.views.document import timestamp
 
     block = status.block
     return {

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import structlog
 from standardwebhooks.webhooks import Webhook as Reference
 
-from api.views.events import event_document
+from api.views.refunds import event_document
 from backends.webhook_client import WebhookClient
 from signer.alerts import Alerts
 from signer.config.webhook import Webhook

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from api.views.events import event_document
+from api.views.refunds import event_document
 from signer.alerts import Alerts
 from signer.config.webhook import Webhook
 from signer.model.delivery import DeliveryState

@@ -11,7 +11,7 @@ from api.extras.books.accounts import Account, Openings
 from api.extras.books.entries import COIN_ASSET, Difference, Period, UsedNonce
 from api.extras.books.network_books import NetworkBooks
 from api.views.csv_files import write_csv
-from api.views.refunds import timestamp
+from api.views.document import timestamp
 from signer.amounts import format_units
 from signer.errors import HotWalletError, InvalidInputError
 from signer.model.refund import Refund

@@ -19,7 +19,7 @@ from api.http.openapi.elements import (
     schema,
     text,
 )
-from api.http.openapi.refund_schemas import (
+from api.views.document import (
     ADDRESS_PATTERN,
     EVENT_ID_PATTERN,
     REFUND_ID_PATTERN,

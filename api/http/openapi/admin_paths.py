@@ -14,12 +14,9 @@ from api.http.openapi.elements import (
     schema,
     text,
 )
-from api.http.openapi.refund_schemas import (
-    EVENT_ID_PATTERN,
-    REFUND_ID_PATTERN,
-)
 from api.http.query import DEFAULT_LIMIT, MAX_LIMIT
 from api.views.codes import problem_codes
+from api.views.document import EVENT_ID_PATTERN, REFUND_ID_PATTERN
 from signer.model.delivery import DeliveryState
 
 

@@ -3,6 +3,8 @@
 from api.http.openapi.action_operations import body_schemas
 from api.http.openapi.elements import (
     Element,
+    address,
+    amount,
     flag,
     integer,
     list_of,
@@ -14,13 +16,7 @@ from api.http.openapi.elements import (
     text,
     timestamp,
 )
-from api.http.openapi.refund_schemas import (
-    REFUND_ID_PATTERN,
-    WALLET,
-    address,
-    amount,
-)
-from api.http.problems import code_statuses
+from api.views.document import REFUND_ID_PATTERN
 from signer.model.approval import ApprovalState
 from signer.model.delivery import DeliveryState
 from signer.model.key import KeyState
@@ -100,58 +96,8 @@ def _tenant(statuses: tuple[str, str]) -> Element:
     )
 
 
-PROBLEM: Element = {
-    **record(
-        """
-        An error (RFC 9457). Decide by `code`; `/problems/{code}` explains it.
-        """,
-        (
-            "detail",
-            "field",
-            "rule",
-            "reason",
-            "error",
-            "message",
-            "digest",
-            "expires_at",
-            "refund_id",
-        ),
-        type=text(
-            "The path of the page that explains the code.", format="uri-reference"
-        ),
-        title=text("The code in words."),
-        status=integer("The HTTP status.", minimum=400, maximum=599),
-        code=one_of(sorted(code_statuses()), "A stable code."),
-        detail=text("What is wrong with this request."),
-        request_id=text("Names the request in the service's log."),
-        field=text("The field, parameter or header that is wrong."),
-        rule=text(
-            """
-            With `policy-violation`: the rule that refused: `network` (it is unknown),
-            `token` (unknown on this network), `min-amount`, `max-amount`, or
-            `recipient-denied` (the operator's list or screening service denies it).
-            """
-        ),
-        reason=text("With `new-key-unhealthy`: the code of the failure."),
-        error=text("With `new-key-unhealthy`: the same in words."),
-        message=text("With `new-key-unhealthy`: the failure in words."),
-        digest=text(
-            "With `approval-required`: the proposal.", pattern="^[0-9a-f]{64}$"
-        ),
-        expires_at=timestamp("With `approval-required`: when the proposal expires."),
-        refund_id=text(
-            """
-            With `conflict` and `idempotency-mismatch`: the caller's earlier refund that
-            has the reference or the key.
-            """,
-            pattern=REFUND_ID_PATTERN,
-        ),
-    )
-}
-
 SCHEMAS: dict[str, Element] = {
     **body_schemas(),
-    "Problem": PROBLEM,
     "Rotation": record(
         "The new key, and what to do next.",
         status=one_of(
@@ -203,22 +149,6 @@ SCHEMAS: dict[str, Element] = {
                 refund=nullable(text("The id of the refund that moves it.")),
             ),
             "In the order in which they are moved.",
-        ),
-    ),
-    "RepairedWallets": record(
-        "The wallets of each network, after the repair.",
-        wallets=list_of(
-            record(
-                "A wallet.",
-                **WALLET["properties"],
-                network=text("The network's name."),
-                resumed=flag("Whether the repair resumed it."),
-                problem=nullable(text("Why it is still paused, in words.")),
-                stopped_at=nullable(
-                    timestamp("When signing was stopped, which stays so.")
-                ),
-            ),
-            "All wallets that paid something.",
         ),
     ),
     "AbandonedNonces": record(

@@ -10,17 +10,24 @@ from typing import Any
 from api.http.openapi import (
     admin_paths,
     admin_schemas,
-    allowance_schemas,
     examples,
     refund_paths,
-    refund_schemas,
     signing_paths,
-    signing_schemas,
     webhook_operations,
 )
 from api.http.openapi.elements import Element, integer, schema, text
 from api.http.problems import MEDIA_TYPE, code_statuses
+from api.views import (
+    allowances,
+    explanations,
+    problems,
+    refunds,
+    requests,
+    signing,
+)
 from api.views.codes import problem_codes
+from api.views.document import schemas_of
+from signer.refunds import request_body
 
 
 VERSION = "1.0.0"
@@ -85,6 +92,17 @@ _HEADERS: dict[str, Element] = {
     },
 }
 
+# The modules whose models are the schemas.
+_DOCUMENTS = (
+    request_body,
+    refunds,
+    requests,
+    explanations,
+    allowances,
+    signing,
+    problems,
+)
+
 _RETRIED = (409, 429, 502, 503, 504)
 
 
@@ -95,6 +113,10 @@ def complete_document() -> Mapping[str, Any]:
     for path in paths.values():
         for operation in path.values():
             _add_problems(operation)
+    schemas = schemas_of(*_DOCUMENTS)
+    # The table from errors to answers has them.
+    codes = schemas["Problem"]["properties"]["code"]
+    codes["enum"] = sorted(code_statuses())
     return {
         "openapi": "3.1.0",
         "info": {
@@ -121,9 +143,8 @@ def complete_document() -> Mapping[str, Any]:
             },
             "headers": _HEADERS,
             "schemas": {
-                **refund_schemas.SCHEMAS,
-                **allowance_schemas.SCHEMAS,
-                **signing_schemas.SCHEMAS,
+                **schemas,
+                **signing_paths.SCHEMAS,
                 **admin_schemas.SCHEMAS,
             },
             "responses": {

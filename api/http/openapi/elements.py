@@ -4,13 +4,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from inspect import cleandoc
 from typing import Any
 
+from api.views.document import ADDRESS_PATTERN, AMOUNT_PATTERN, TIMESTAMP_PATTERN
+
 
 Element = dict[str, Any]
 """A part of the document: a JSON object."""
-
-TIMESTAMP_PATTERN = (
-    r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{6}Z$"
-)
 
 
 def text(description: str, **keywords: Any) -> Element:
@@ -31,6 +29,16 @@ def flag(description: str) -> Element:
 def timestamp(description: str) -> Element:
     """Return the schema of a time: RFC 3339 in UTC, with microseconds."""
     return text(description, format="date-time", pattern=TIMESTAMP_PATTERN)
+
+
+def address(description: str) -> Element:
+    """Return the schema of an address with its EIP-55 checksum."""
+    return text(description, pattern=ADDRESS_PATTERN, format="eip55-address")
+
+
+def amount(description: str) -> Element:
+    """Return the schema of an amount in whole tokens or coins."""
+    return text(description, pattern=AMOUNT_PATTERN)
 
 
 def one_of(values: Iterable[str], description: str) -> Element:

@@ -14,10 +14,11 @@ from api.http.openapi.elements import (
     schema,
     text,
 )
-from api.http.openapi.refund_schemas import KEY_PATTERN, REFUND_ID_PATTERN
 from api.http.query import DEFAULT_LIMIT, MAX_LIMIT
+from api.views.document import REFUND_ID_PATTERN
 from api.views.refund_files import MEDIA_TYPES
 from signer.model.refund import Status
+from signer.refunds.request_body import KEY_PATTERN
 
 
 _TAG = "Refunds"

@@ -122,3 +122,17 @@ PATHS: dict[str, Element] = {
         ("TypedDataSigningRequest", examples.TYPED_DATA_SIGNING),
     ),
 }
+
+SCHEMAS: dict[str, Element] = {
+    "RPCRequest": {
+        "description": (
+            "A request of JSON-RPC 2.0, or a batch of up to 100. `docs/reference/"
+            "json-rpc.md` has the methods and the codes."
+        ),
+        "type": ["object", "array", "string", "number", "boolean", "null"],
+    },
+    "RPCAnswer": {
+        "description": "The answer, or those of a batch in the order of its calls.",
+        "type": ["object", "array"],
+    },
+}

@@ -4,7 +4,7 @@ from importlib.resources import files
 
 from api.http.openapi import examples
 from api.http.openapi.elements import Element, parameter, schema, text
-from api.http.openapi.refund_schemas import EVENT_ID_PATTERN
+from api.views.document import EVENT_ID_PATTERN
 
 
 TAG = "Webhooks"

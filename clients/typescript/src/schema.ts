@@ -410,6 +410,87 @@ export interface components {
             /** @description The `cursor` of the next page. */
             next_cursor: string | null;
         };
+        /** @description What became of one member. */
+        BatchResult: {
+            /** @description As the header `Idempotency-Key` of a single request. */
+            idempotency_key: string;
+            /** @description What the single request would have answered. */
+            status: number;
+            refund?: components["schemas"]["Refund"];
+            problem?: components["schemas"]["Problem"];
+            /** @description Seconds after which to repeat this member. */
+            retry_after?: number;
+        };
+        /** @description One result for each member, in their order. */
+        BatchResults: {
+            /** @description Look at each of them. */
+            results: components["schemas"]["BatchResult"][];
+        };
+        /** @description A change of a refund. */
+        Event: {
+            /** @description The event's id. */
+            id: string;
+            /**
+             * @description What happened; later versions may have more types.
+             * @enum {string}
+             */
+            type: "refund.accepted" | "refund.awaiting_approval" | "refund.broadcast" | "refund.confirmed" | "refund.failed" | "refund.refused" | "refund.cancelled";
+            /**
+             * Format: date-time
+             * @description When it happened.
+             */
+            timestamp: string;
+            /** @description Its place in the order of all events. */
+            sequence: number;
+            data: components["schemas"]["Refund"];
+        };
+        /** @description A page of events, oldest first. */
+        EventList: {
+            /** @description The events of this page. */
+            events: components["schemas"]["Event"][];
+            /** @description The `after` of the next page; that of the request if this one is empty. */
+            next_cursor: string;
+        };
+        /** @description A test of the operator's: answer 2xx, and do nothing else. */
+        WebhookTest: {
+            /** @description The message's id. */
+            id: string;
+            /**
+             * @description It is no event of a refund.
+             * @enum {string}
+             */
+            type: "webhook.test";
+            /**
+             * Format: date-time
+             * @description When it was sent.
+             */
+            timestamp: string;
+            /** @description What is tested. */
+            data: {
+                /** @description The tenant's name. */
+                tenant: string;
+            };
+        };
+        /** @description A set of public keys. */
+        WebhookKeys: {
+            /** @description All keys that are in use: accept a webhook that one of them has signed. */
+            keys: {
+                /** @description `OKP`: the kind of the key. */
+                kty: string;
+                /** @description `Ed25519`: the curve. */
+                crv: string;
+                /** @description `sig`: it verifies signatures. */
+                use: string;
+                /** @description `EdDSA`: the algorithm of the signatures `v1a`. */
+                alg: string;
+                /** @description Names the key, for people and logs; webhooks do not name it. */
+                kid: string;
+                /** @description The 32 bytes of the public key, as Base64url without padding. */
+                x: string;
+                /** @description The same key for libraries: `whpk_` and its bytes as Base64. */
+                standard_webhooks_key: string;
+            }[];
+        };
         /** @description A member of a batch: a key, and the fields of a refund. */
         BatchMember: {
             /** @description As the header `Idempotency-Key` of a single request. */
@@ -458,22 +539,6 @@ export interface components {
         BatchRequest: {
             /** @description Each is accepted or refused by itself. */
             refunds: (components["schemas"]["BatchMember"] | components["schemas"]["SignedBatchMember"])[];
-        };
-        /** @description What became of one member. */
-        BatchResult: {
-            /** @description As the header `Idempotency-Key` of a single request. */
-            idempotency_key: string;
-            /** @description What the single request would have answered. */
-            status: number;
-            refund?: components["schemas"]["Refund"];
-            problem?: components["schemas"]["Problem"];
-            /** @description Seconds after which to repeat this member. */
-            retry_after?: number;
-        };
-        /** @description One result for each member, in their order. */
-        BatchResults: {
-            /** @description Look at each of them. */
-            results: components["schemas"]["BatchResult"][];
         };
         /** @description Why a refund has its status. */
         Explanation: {
@@ -658,71 +723,6 @@ export interface components {
             unanswered: {
                 [key: string]: string;
             };
-        };
-        /** @description A change of a refund. */
-        Event: {
-            /** @description The event's id. */
-            id: string;
-            /**
-             * @description What happened; later versions may have more types.
-             * @enum {string}
-             */
-            type: "refund.accepted" | "refund.awaiting_approval" | "refund.broadcast" | "refund.confirmed" | "refund.failed" | "refund.refused" | "refund.cancelled";
-            /**
-             * Format: date-time
-             * @description When it happened.
-             */
-            timestamp: string;
-            /** @description Its place in the order of all events. */
-            sequence: number;
-            data: components["schemas"]["Refund"];
-        };
-        /** @description A test of the operator's: answer 2xx, and do nothing else. */
-        WebhookTest: {
-            /** @description The message's id. */
-            id: string;
-            /**
-             * @description It is no event of a refund.
-             * @enum {string}
-             */
-            type: "webhook.test";
-            /**
-             * Format: date-time
-             * @description When it was sent.
-             */
-            timestamp: string;
-            /** @description What is tested. */
-            data: {
-                /** @description The tenant's name. */
-                tenant: string;
-            };
-        };
-        /** @description A page of events, oldest first. */
-        EventList: {
-            /** @description The events of this page. */
-            events: components["schemas"]["Event"][];
-            /** @description The `after` of the next page; that of the request if this one is empty. */
-            next_cursor: string;
-        };
-        /** @description A set of public keys. */
-        WebhookKeys: {
-            /** @description All keys that are in use: accept a webhook that one of them has signed. */
-            keys: {
-                /** @description `OKP`: the kind of the key. */
-                kty: string;
-                /** @description `Ed25519`: the curve. */
-                crv: string;
-                /** @description `sig`: it verifies signatures. */
-                use: string;
-                /** @description `EdDSA`: the algorithm of the signatures `v1a`. */
-                alg: string;
-                /** @description Names the key, for people and logs; webhooks do not name it. */
-                kid: string;
-                /** @description The 32 bytes of the public key, as Base64url without padding. */
-                x: string;
-                /** @description The same key for libraries: `whpk_` and its bytes as Base64. */
-                standard_webhooks_key: string;
-            }[];
         };
         /** @description A limit on all refunds of a time together. */
         Limit: {

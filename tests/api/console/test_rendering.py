@@ -14,7 +14,7 @@ from api.console.rendering import (
     show_invisible,
     style_sheet,
 )
-from api.views.refunds import format_time
+from api.views.document import format_time
 
 
 _BACKGROUNDS = {

@@ -10,7 +10,7 @@ from falcon.testing import TestClient
 from api.container import Container
 from api.http.app import create_app
 from api.http.body import MAX_BATCH
-from api.http.refund_batch import MAX_MEMBERS
+from api.views.requests import MAX_MEMBERS
 from backends.sql import SQLStore
 from signer.config.tenants import Tenant, TenantRegistry
 from signer.model.tenant_block import TenantBlock

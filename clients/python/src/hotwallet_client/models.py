@@ -83,6 +83,76 @@ class RefundList(TypedDict):
     next_cursor: str | None
 
 
+class Event(TypedDict):
+    """
+    A change of a refund.
+    """
+
+    id: str
+    type: Literal[
+        "refund.accepted",
+        "refund.awaiting_approval",
+        "refund.broadcast",
+        "refund.confirmed",
+        "refund.failed",
+        "refund.refused",
+        "refund.cancelled",
+    ]
+    timestamp: str
+    sequence: int
+    data: Refund
+
+
+class EventList(TypedDict):
+    """
+    A page of events, oldest first.
+    """
+
+    events: list[Event]
+    next_cursor: str
+
+
+class Data(TypedDict):
+    """
+    What is tested.
+    """
+
+    tenant: str
+
+
+class WebhookTest(TypedDict):
+    """
+    A test of the operator's: answer 2xx, and do nothing else.
+    """
+
+    id: str
+    type: Literal["webhook.test"]
+    timestamp: str
+    data: Data
+
+
+class Key(TypedDict):
+    """
+    A JSON Web Key (RFC 8037).
+    """
+
+    kty: str
+    crv: str
+    use: str
+    alg: str
+    kid: str
+    x: str
+    standard_webhooks_key: str
+
+
+class WebhookKeys(TypedDict):
+    """
+    A set of public keys.
+    """
+
+    keys: list[Key]
+
+
 class BatchMember(TypedDict):
     """
     A member of a batch: a key, and the fields of a refund.
@@ -293,76 +363,6 @@ class Explanation(TypedDict):
     confirmations: Confirmations
     fees: Fees | None
     unanswered: dict[str, str]
-
-
-class Event(TypedDict):
-    """
-    A change of a refund.
-    """
-
-    id: str
-    type: Literal[
-        "refund.accepted",
-        "refund.awaiting_approval",
-        "refund.broadcast",
-        "refund.confirmed",
-        "refund.failed",
-        "refund.refused",
-        "refund.cancelled",
-    ]
-    timestamp: str
-    sequence: int
-    data: Refund
-
-
-class Data(TypedDict):
-    """
-    What is tested.
-    """
-
-    tenant: str
-
-
-class WebhookTest(TypedDict):
-    """
-    A test of the operator's: answer 2xx, and do nothing else.
-    """
-
-    id: str
-    type: Literal["webhook.test"]
-    timestamp: str
-    data: Data
-
-
-class EventList(TypedDict):
-    """
-    A page of events, oldest first.
-    """
-
-    events: list[Event]
-    next_cursor: str
-
-
-class Key(TypedDict):
-    """
-    A JSON Web Key (RFC 8037).
-    """
-
-    kty: str
-    crv: str
-    use: str
-    alg: str
-    kid: str
-    x: str
-    standard_webhooks_key: str
-
-
-class WebhookKeys(TypedDict):
-    """
-    A set of public keys.
-    """
-
-    keys: list[Key]
 
 
 class Limit(TypedDict):
