@@ -35,7 +35,7 @@ from signer.webhooks.addresses import LOOPBACK
 if TYPE_CHECKING:
     from api.auth.verification_keys import KeySource
     from backends.sql.migrate import SchemaUpgrade
-    from signer.audit.record_index import Sequences
+    from signer.audit.verify import Sequences
     from signer.chain.chain import Chain
 
 

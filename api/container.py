@@ -52,8 +52,7 @@ from signer.refunds.tenant_admin import TenantAdmin
 from signer.startup.limits_guard import LimitsGuard
 from signer.webhooks.delivery_admin import DeliveryAdmin
 from signer.webhooks.endpoint import Endpoints
-from signer.webhooks.event_feed import EventFeed
-from signer.webhooks.retention import EventRetention
+from signer.webhooks.event_feed import EventFeed, EventRetention
 from signer.webhooks.signatures import PublicKey
 
 
@@ -310,8 +309,8 @@ class Container:
     @cached_property
     def meter(self) -> WorkerMeter:
         """Measures what this process does; only a worker stores it."""
-        from api.metrics.names import Names
         from api.metrics.process import worker_figures
+        from api.metrics.readings import Names
         from api.metrics.worker_meter import WorkerMeter
 
         networks, tenants = frozenset[str](), frozenset[str]()

@@ -15,7 +15,7 @@ import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from api.uncaught import outline
-from signer.audit.log_lines import LogLines
+from signer.audit.log import LogLines
 from signer.config.settings import Environment, Settings
 from signer.redact import quiet_vendor_loggers, redact_event
 

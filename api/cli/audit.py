@@ -111,8 +111,8 @@ def checkpoint(new: bool) -> Result:
     from api.checkpoint_key import open_checkpoint_key
     from api.views.audit_reports import checkpoint_document
     from signer.alerts import Alerts
+    from signer.audit.checkpoints import find_newest
     from signer.audit.sealer import Sealer
-    from signer.audit.stored_checkpoints import find_newest
 
     settings, ledger = _open_ledger()
     if new:

@@ -23,7 +23,7 @@ _EXPECTED = (
 
 def read_lines(file: BinaryIO) -> Iterator[bytes]:
     """Yield the lines of an export; an overlong line is split, to bound memory."""
-    from signer.audit.export_format import MAX_LINE
+    from signer.audit.export import MAX_LINE
 
     while line := file.readline(MAX_LINE):
         yield line
@@ -37,7 +37,7 @@ def read_checkpoints(path: Path, verifier: Verifier) -> Sequence[str]:
         InvalidInputError: The file contains no checkpoint, or a bad one.
         OSError: The file cannot be read.
     """
-    from signer.audit.checkpoint_files import read_notes
+    from signer.audit.checkpoints import read_notes
 
     try:
         notes = read_notes(path.read_bytes().decode(errors="replace"))

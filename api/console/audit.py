@@ -6,9 +6,8 @@ from datetime import timedelta
 from api.container import Container
 from api.health.readiness import unsealed_seconds
 from signer.audit.chain_reader import BrokenChainError, ChainReader
-from signer.audit.checkpoint_notes import Statement
+from signer.audit.checkpoints import Statement, Verify, find_newest
 from signer.audit.hash_chain import GENESIS
-from signer.audit.stored_checkpoints import Verify, find_newest
 from signer.ports.audit_journal import Journal
 from signer.row_macs import RowMACs
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
-from signer.audit.canonical_json import parse_canonical
 from signer.audit.chain_reader import BATCH
+from signer.audit.hash_chain import parse_canonical
 from signer.audit.sealing_monitor import made_at
 from signer.errors import InvalidInputError
 from signer.model.audit_record import Record, Sealed

@@ -14,8 +14,8 @@ from datetime import datetime, timedelta
 from api.console.periods import Period
 from api.console.plots import FEWEST, Plot, Series
 from api.console.rendering import format_seconds
+from signer.audit.checkpoints import Verify, statement_of
 from signer.audit.sealing_monitor import made_at
-from signer.audit.stored_checkpoints import Verify, statement_of
 from signer.model.refund import Status
 from signer.ports.ledger import Ledger
 

@@ -8,12 +8,11 @@ from prometheus_client.core import Metric
 
 from api.health.readiness import unsealed_seconds
 from api.metrics import catalogue
-from api.metrics.names import Names
-from api.metrics.readings import Readings
+from api.metrics.readings import Names, Readings
 from api.metrics.shared_meter import read_shared
 from api.metrics.workers import OF_ROWS
 from signer.alerts import Alert
-from signer.audit.stored_checkpoints import Verify, find_newest
+from signer.audit.checkpoints import Verify, find_newest
 from signer.config.networks import Network
 from signer.model.key import KeyState, find_active_key
 from signer.model.refund import OPEN

@@ -13,8 +13,7 @@ import structlog
 
 from api.metrics import catalogue
 from api.metrics.catalogue import OF_PROCESSES, Spec
-from api.metrics.names import OTHER, Names
-from api.metrics.readings import Readings, bucket_names
+from api.metrics.readings import OTHER, Names, Readings, bucket_names
 from signer.errors import HotWalletError
 from signer.model.decision import Verdict
 from signer.policy.facts import Path

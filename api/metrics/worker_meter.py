@@ -5,9 +5,8 @@ from collections.abc import Callable, Sequence
 from threading import Lock
 
 from api.metrics import catalogue
-from api.metrics.names import Names
 from api.metrics.process import ProcessFigures
-from api.metrics.readings import Readings
+from api.metrics.readings import Names, Readings
 from signer.chain.chain import COIN_DECIMALS
 from signer.keys.throttle_window import ThrottleWindow
 from signer.model.network_view import NetworkView

@@ -4,11 +4,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from api.views.document import fields, timestamp
-from signer.audit.checkpoint_notes import parse
+from signer.audit.checkpoints import parse
 from signer.audit.cloudtrail import SignEvent
 from signer.audit.configurations import ConfigurationReport
 from signer.audit.reconcile import Reconciliation
-from signer.audit.verdict import Verdict
+from signer.audit.verify import Verdict
 from signer.ports.audit_journal import Checkpoint
 
 

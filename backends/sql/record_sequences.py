@@ -12,7 +12,7 @@ _SURROGATES = "surrogatepass"  # The id of a forged record is any text.
 
 class RecordSequences:
     """
-    Implements ``signer.audit.record_index.Sequences``; its memory has a limit.
+    Implements ``signer.audit.verify.Sequences``; its memory has a limit.
 
     SQLite deletes the file when the process ends.  It has about 50 bytes per record, in
     the folder of ``SQLITE_TMPDIR`` or ``TMPDIR``, else in ``/var/tmp``.

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 
-from signer.audit.checkpoint_notes import Statement
+from signer.audit.checkpoints import Statement
 from signer.audit.hash_chain import GENESIS, link
 from signer.errors import HotWalletError
 from signer.model.audit_record import Sealed

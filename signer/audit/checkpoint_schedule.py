@@ -8,7 +8,7 @@ later checkpoints of a chain leaves a long run of records without one.
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from signer.audit.canonical_json import is_canonical
+from signer.audit.hash_chain import is_canonical
 from signer.audit.sealing_monitor import made_at
 from signer.model.audit_record import Record
 from signer.ports.audit_journal import Journal

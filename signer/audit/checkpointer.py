@@ -17,10 +17,16 @@ from signer.audit.chain_reader import (
     ChainReader,
     require_agreement,
 )
-from signer.audit.checkpoint_notes import Statement, parse
 from signer.audit.checkpoint_schedule import INTERVAL, RECORDS, find_unsigned
-from signer.audit.checkpoints import CheckpointKey, Verifier
-from signer.audit.stored_checkpoints import Newest, find_newest, statement_of
+from signer.audit.checkpoints import (
+    CheckpointKey,
+    Newest,
+    Statement,
+    Verifier,
+    find_newest,
+    parse,
+    statement_of,
+)
 from signer.errors import InvalidInputError
 from signer.ports.audit_journal import Checkpoint, Journal
 from signer.ports.clock import Clock

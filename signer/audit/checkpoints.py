@@ -1,9 +1,30 @@
-"""Signs and verifies checkpoints with Ed25519 keys (RFC 8032)."""
+"""
+Checkpoints: their text, signatures with Ed25519 keys (RFC 8032), and where they are.
+
+A checkpoint is a C2SP signed note (c2sp.org/signed-note) with the lines of a
+tlog-checkpoint (c2sp.org/tlog-checkpoint): origin, size, hash in base64.  The hash is
+not a Merkle tree root but the hash of the last record of the chain, so it covers the
+whole chain up to there.  The first extension line says so; the second one is the time
+of signing by the clock of the signer.
+
+A program with a role of the service can store any text as a checkpoint, and no row can
+be deleted.  So only the signature shows what a checkpoint is, and the rest is ignored.
+
+Files of checkpoints that were kept elsewhere are notes or logs.  A log line is a JSON
+object of our logger, perhaps after a prefix that a log collector added.  Files may come
+back from mail or Windows, so CRLF, a byte order mark and a missing last line feed are
+accepted.
+"""
 
 import base64
+import binascii
 import hashlib
+import json
 import os
+import re
 import stat
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
@@ -22,10 +43,129 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_public_key,
 )
 
-from signer.audit.checkpoint_notes import KIND, Statement, parse
 from signer.errors import ConfigurationError, InvalidInputError, Refusal
-from signer.ports.audit_journal import Checkpoint
+from signer.ports.audit_journal import Checkpoint, Journal
 from signer.private_files import is_private
+
+
+KIND = "hash chain of hotwallet audit records 1, no Merkle tree"
+"""The extension line that says what the hash covers."""
+
+_MAX_NOTE = 10_000
+
+_NOTE = re.compile(
+    r"""
+    (?P<text>
+      (?P<origin>[^\s+\x00-\x1f\ud800-\udfff]{1,200}) \n
+      (?P<size>[1-9][0-9]{0,18}) \n
+      (?P<hash>[A-Za-z0-9+/]{43}=) \n
+      """
+    + re.escape(KIND)
+    + r""" \n
+      (?P<at>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}\+00:00) \n
+    ) \n
+    (?P<signatures>(?:\u2014\x20[^\s+\x00-\x1f\ud800-\udfff]+\x20[A-Za-z0-9+/]+={0,2}\n){1,16})
+    """,
+    re.VERBOSE,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """What a checkpoint states: record number ``size`` has this 32-byte ``hash``."""
+
+    origin: str
+    size: int
+    hash: bytes
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class SignedStatement:
+    """A statement, the text that was signed, and pairs of name and signature bytes."""
+
+    statement: Statement
+    text: bytes
+    signatures: Sequence[tuple[str, bytes]]
+
+
+def parse(note: str) -> SignedStatement:
+    """Parse *note* strictly, but do not verify it; raises ``InvalidInputError``."""
+    match = _NOTE.fullmatch(note) if len(note) <= _MAX_NOTE else None
+    if match is None:
+        raise InvalidInputError("not a checkpoint of an audit chain")
+    lines = (line.split(" ") for line in match["signatures"].splitlines())
+    signatures = [(name, _decode(signature)) for _, name, signature in lines]
+    try:
+        at = datetime.fromisoformat(match["at"])
+    except ValueError:
+        raise InvalidInputError("the time of the checkpoint is invalid") from None
+    statement = Statement(
+        match["origin"], int(match["size"]), _decode(match["hash"]), at
+    )
+    return SignedStatement(statement, match["text"].encode(), signatures)
+
+
+def split(text: str) -> Sequence[str]:
+    """Return the notes in *text*; raises ``InvalidInputError`` for anything else."""
+    found = list(_NOTE.finditer(text))
+    if not found or _NOTE.sub("", text).strip():
+        raise InvalidInputError("not a checkpoint of an audit chain")
+    return [match[0] for match in found]
+
+
+def _decode(encoded: str) -> bytes:
+    """Decode base64 (RFC 4648 section 4); reject encodings that are not canonical."""
+    try:
+        decoded = base64.b64decode(encoded, validate=True)
+    except binascii.Error:
+        decoded = b""
+    if not decoded or base64.b64encode(decoded).decode() != encoded:
+        raise InvalidInputError("the base64 of the checkpoint is not canonical")
+    return decoded
+
+
+_EVENT = "audit-checkpoint"
+_QUOTED = f'"{_EVENT}"'
+_OBJECT_START = '{"'
+
+_DECODER = json.JSONDecoder()
+
+
+def read_notes(text: str) -> Sequence[str]:
+    """
+    Return the notes in *text*, without verifying their signatures.
+
+    In a log, other lines are skipped.  Without any log line, *text* must contain only
+    notes, so that a damaged note is reported.  If there is no checkpoint, or it is
+    malformed, this raises ``InvalidInputError``.
+    """
+    lines = text.removeprefix("\ufeff").replace("\r\n", "\n").split("\n")
+    if not any(_OBJECT_START in line for line in lines):
+        return split("\n".join(lines).rstrip("\n") + "\n")
+    if any(KIND in line and _OBJECT_START not in line for line in lines):
+        raise InvalidInputError(
+            "the file mixes notes and log lines: put them into separate files"
+        )
+    notes = [note for note in map(_read_line, lines) if note is not None]
+    if not notes:
+        raise InvalidInputError("the log contains no checkpoint")
+    for note in notes:
+        parse(note)
+    return notes
+
+
+def _read_line(line: str) -> str | None:
+    """Return the note in a log line; None if the line is about something else."""
+    if _QUOTED not in line:
+        return None
+    try:
+        fields, _ = _DECODER.raw_decode(line, line.find(_OBJECT_START))
+    except (ValueError, RecursionError):
+        raise InvalidInputError(
+            "a log line with a checkpoint is cut off: copy the log again"
+        ) from None
+    return str(fields.get("note")) if fields.get("event") == _EVENT else None
 
 
 _ED25519 = b"\x01"  # c2sp.org/signed-note, "Signature types".
@@ -163,3 +303,79 @@ def _misconfigured(problem: str) -> ConfigurationError:
     return ConfigurationError(
         Refusal("audit-misconfigured", f"AUDIT_SIGNING_KEY_FILE: {problem}")
     )
+
+
+MAX_READ = 200
+"""How many stored checkpoints are read at once, above and below the chain's head."""
+
+MAX_SIZE = 2**63 - 1
+"""The largest size of a checkpoint that the database can store."""
+
+Verify = Callable[[Checkpoint], Statement | None]
+"""A function that returns what a stored checkpoint states; None if it is not ours."""
+
+
+@dataclass(frozen=True, slots=True)
+class Newest:
+    """
+    The newest genuine checkpoint, and the others that were read before it.
+
+    ``of_others`` agree with the chain, but another key signed them, perhaps an earlier
+    key of this service.  ``forged`` are no checkpoints of this chain.
+    """
+
+    checkpoint: Checkpoint | None
+    of_others: Sequence[Checkpoint]
+    forged: Sequence[Checkpoint]
+
+    @property
+    def statement(self) -> Statement | None:
+        """What the checkpoint states; None if there is none."""
+        return None if self.checkpoint is None else statement_of(self.checkpoint)
+
+
+def find_newest(journal: Journal, verify: Verify | None, after: int = 0) -> Newest:
+    """
+    Find the newest checkpoint of more than *after* records.
+
+    Without *verify* (there is no key), each one that agrees with the chain counts.
+    When ``MAX_READ`` others are newer, it is not found.  Then the whole chain is
+    verified and signed again, which is safe.
+    """
+    size, _ = journal.head()
+    above = journal.newest_checkpoints(max(size, after), MAX_SIZE, MAX_READ)
+    of_others, forged = list[Checkpoint](), list[Checkpoint]()
+    for stored in (*above, *journal.newest_checkpoints(after, size, MAX_READ)):
+        is_ours = verify is not None and verify(stored) is not None
+        is_true = is_ours or _agrees(journal, stored)
+        if is_ours or (is_true and verify is None):
+            return Newest(stored, of_others, forged)
+        (of_others if is_true else forged).append(stored)
+    return Newest(None, of_others, forged)
+
+
+def statement_of(stored: Checkpoint, origin: str | None = None) -> Statement | None:
+    """
+    Return what *stored* states, without verifying it.
+
+    None if it is malformed, states another size than it is stored with, or is not of
+    *origin*.
+    """
+    try:
+        statement = parse(stored.note).statement
+    except InvalidInputError:
+        return None
+    is_copy = statement.size != stored.size
+    is_foreign = origin is not None and statement.origin != origin
+    return None if is_copy or is_foreign else statement
+
+
+def _agrees(journal: Journal, stored: Checkpoint) -> bool:
+    """Return whether *stored* states the hash of the last record that it covers."""
+    statement = statement_of(stored)
+    if statement is None:
+        return False
+    found = journal.sealed(statement.size - 1, 1)
+    return [(each.sequence, each.hash) for each in found] == [
+        (statement.size, statement.hash)
+    ]

@@ -1,25 +1,224 @@
-"""Exports the chain as a file that can be verified without the database."""
+"""
+Exports the chain as a file that can be verified without the database.
 
-from collections.abc import Iterable, Iterator
+The lines of an export::
+
+    {"format":"hotwallet-audit-export/1","origin":"hotwallet/hotwallet"}
+    {"hash":"9f…","id":"au_…","mac":"…","record":{…},"sequence":1}   one per record
+    {"checkpoint":"hotwallet/hotwallet\\n1\\n…"}     after its last record
+    {"end":{"checkpoints":1,"hash":"9f…","records":1}}
+
+A record that is not canonical, or too long for a line, has lines of ``raw_records``.
+Each line is canonical JSON (RFC 8785) and ends with a line feed, so there is exactly
+one encoding of each export: no byte can be changed without changing the meaning.
+
+``mac`` is the MAC of the record, for a reader that has the MAC key.  The hash does not
+cover it, and it is missing in exports of earlier versions, and for records without one.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import rfc8785
 
 from signer.audit.chain_reader import BATCH, batches
-from signer.audit.export_format import (
-    End,
-    Entry,
-    Header,
-    LineReader,
-    Note,
-    RawRecord,
-    checkpoint_line,
-    end_line,
-    header_line,
-    record_lines,
-)
-from signer.audit.hash_chain import GENESIS
-from signer.audit.stored_checkpoints import MAX_SIZE, statement_of
+from signer.audit.checkpoints import MAX_SIZE, statement_of
+from signer.audit.hash_chain import GENESIS, is_canonical, is_record_id, parse_canonical
+from signer.audit.raw_records import Part, Raw, RawReader, parse_raw, raw_lines
 from signer.errors import InvalidInputError
 from signer.model.audit_record import Record, Sealed
 from signer.ports.audit_journal import Checkpoint, Journal
+
+
+FORMAT = "hotwallet-audit-export/1"
+
+TORN = "the line is incomplete"
+
+MAX_LINE = 1_000_000
+"""A limit in bytes far above the length of any exported line."""
+
+_HASH = re.compile(r"[0-9a-f]{64}")
+
+_MAC = re.compile(r"[A-Za-z0-9_-]{1,32}:[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """The first line."""
+
+    origin: str
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """A checkpoint that is not verified yet."""
+
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """The last line: the number of records and checkpoints, and the last hash."""
+
+    records: int
+    hash: bytes
+    checkpoints: int
+
+
+@dataclass(frozen=True, slots=True)
+class RawRecord:
+    """A record in another form than that of its line; it may be canonical but long."""
+
+    sealed: Sealed
+    is_canonical: bool
+
+
+Line = Header | Sealed | Note | End | Part | Raw
+
+Entry = Header | Sealed | RawRecord | Note | End
+
+
+def header_line(origin: str) -> bytes:
+    """Return the first line."""
+    return _line({"format": FORMAT, "origin": origin})
+
+
+def record_lines(sealed: Sealed) -> Sequence[bytes]:
+    """Return the line of a record, or several if one cannot hold it."""
+    line = _plain_line(sealed)
+    return list(raw_lines(sealed)) if line is None else [line]
+
+
+def record_line(sealed: Sealed) -> bytes:
+    """
+    Return the line of a record, with its body as stored.
+
+    If the stored body is not canonical, neither is the line, and ``parse`` rejects it.
+    """
+    record = sealed.record
+    name = rfc8785.dumps(record.id).decode()
+    # Another program may have stored any text as a MAC.
+    mac = f'"mac":"{record.mac}",' if _is_mac(record.mac) else ""
+    return (
+        f'{{"hash":"{sealed.hash.hex()}","id":{name},{mac}"record":{record.body},'
+        f'"sequence":{sealed.sequence}}}\n'
+    ).encode()
+
+
+def checkpoint_line(note: str) -> bytes:
+    """Return a checkpoint's line."""
+    return _line({"checkpoint": note})
+
+
+def end_line(end: End) -> bytes:
+    """Return the last line."""
+    return _line({"end": {**asdict(end), "hash": end.hash.hex()}})
+
+
+class LineReader:
+    """Parses the lines of an export, and joins those of a long record."""
+
+    def __init__(self) -> None:
+        self._raw = RawReader()
+
+    def read(self, line: bytes) -> Entry | None:
+        """Parse *line* strictly; None within a record.  Raises as ``parse``."""
+        parsed = parse(line)
+        if isinstance(parsed, Part):
+            self._raw.add(parsed)
+            return None
+        if isinstance(parsed, Raw):
+            return self._join(parsed)
+        if self._raw.is_within:
+            raise InvalidInputError("the record before this line is incomplete")
+        return parsed
+
+    def _join(self, raw: Raw) -> RawRecord:
+        sealed = self._raw.join(raw)
+        # Each record has exactly one encoding.
+        if _plain_line(sealed) is not None:
+            raise InvalidInputError("the record needs a line without base64")
+        return RawRecord(sealed, is_canonical(sealed.record))
+
+
+def parse(line: bytes) -> Line:
+    """Parse *line* strictly; raises ``InvalidInputError``."""
+    if not line.endswith(b"\n"):
+        raise InvalidInputError(
+            "the line is too long" if len(line) >= MAX_LINE else TORN
+        )
+    fields = parse_canonical(line[:-1])
+    match fields:
+        case {"hash": str(seal), "id": str(name), "record": dict(), "sequence": int()}:
+            return _parse_record(line, fields, seal, name)
+        case {"checkpoint": str(note)} if len(fields) == 1:
+            return Note(note)
+        case {"format": str(form), "origin": str(origin)} if len(fields) == 2:  # noqa: PLR2004 - the two keys above.
+            if form != FORMAT:
+                raise InvalidInputError(
+                    f"the export is not in the format {FORMAT}:"
+                    " use the release that wrote it"
+                )
+            return Header(origin)
+        case {"end": dict(end)} if len(fields) == 1:
+            return _parse_end(end)
+    if (raw := parse_raw(fields)) is not None:
+        return raw
+    raise InvalidInputError("not a line of an export")
+
+
+def _plain_line(sealed: Sealed) -> bytes | None:
+    """Return the line of a record as JSON; None if it is too long or not canonical."""
+    if not is_canonical(sealed.record):
+        return None
+    line = record_line(sealed)
+    return line if len(line) <= MAX_LINE else None
+
+
+def _parse_record(
+    line: bytes, fields: Mapping[str, Any], seal: str, name: str
+) -> Sealed:
+    sequence, mac = fields["sequence"], fields.get("mac")
+    if (
+        len(fields) != 4 + ("mac" in fields)  # Hash, id, record, sequence.
+        or type(sequence) is not int
+        or not _HASH.fullmatch(seal)
+        or not is_record_id(name)
+        or ("mac" in fields and not _is_mac(mac))
+    ):
+        raise InvalidInputError("not a line of a record")
+    # The line is canonical, so the body is between these two.
+    before = "" if mac is None else f'"mac":"{mac}",'
+    prefix = len(f'{{"hash":"{seal}","id":"{name}",{before}"record":')
+    suffix = len(f',"sequence":{sequence}}}\n')
+    body = line[prefix : len(line) - suffix].decode()
+    return Sealed(sequence, bytes.fromhex(seal), Record(name, body, mac))
+
+
+def _is_mac(value: object) -> bool:
+    return isinstance(value, str) and _MAC.fullmatch(value) is not None
+
+
+def _parse_end(fields: Mapping[str, Any]) -> End:
+    match fields:
+        case {
+            "checkpoints": int(checkpoints),
+            "hash": str(seal),
+            "records": int(records),
+        } if (
+            len(fields) == 3  # noqa: PLR2004 - these three.
+            and _HASH.fullmatch(seal)
+            # In Python True is an integer that equals 1: a second encoding of it.
+            and bool not in {type(records), type(checkpoints)}
+        ):
+            return End(records, bytes.fromhex(seal), checkpoints)
+    raise InvalidInputError("not the last line of an export")
+
+
+def _line(fields: Mapping[str, Any]) -> bytes:
+    return rfc8785.dumps(dict(fields)) + b"\n"
 
 
 def export(journal: Journal, origin: str) -> Iterator[bytes]:

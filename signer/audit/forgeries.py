@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
-from signer.audit.canonical_json import is_canonical
+from signer.audit.hash_chain import is_canonical
 from signer.model.audit_record import Record
 from signer.nesting import is_deeper
 

@@ -17,9 +17,101 @@ these hashes from other uses of SHA-256.
 """
 
 import hashlib
-from collections.abc import Iterable
+import json
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, NoReturn
 
-from signer.model.audit_record import Record, Sealed
+import rfc8785
+
+from signer.errors import InvalidInputError
+from signer.model.audit_record import MAX_INTEGER, STANDARD_JSON, Record, Sealed
+from signer.nesting import is_deeper
+
+
+MAX_DEPTH = 500
+"""How many levels may be nested: far more than any record has."""
+
+_ID = re.compile(r"au_[0-9a-f]{32}")
+
+
+def parse_canonical(text: bytes) -> Mapping[str, Any]:
+    """
+    Parse *text* as a JSON object in the form of RFC 8785.
+
+    Raises:
+        InvalidInputError: *text* is anything else, or has more than ``MAX_DEPTH``
+            levels.
+    """
+    fields = _parse(text, MAX_DEPTH)
+    if fields is None:
+        raise InvalidInputError("the line is not canonical JSON")
+    return fields
+
+
+def is_record_id(text: str) -> bool:
+    """Return whether *text* has the form of ``new_record_id``."""
+    return _ID.fullmatch(text) is not None
+
+
+def is_canonical(record: Record) -> bool:
+    """
+    Return whether *record* has the form of all records of this service.
+
+    That is an id of ``new_record_id``, and an object in canonical JSON as its body.
+    Another program that can write to the database may insert any texts.
+    """
+    # A line of an export has one level more than the body in it.
+    body = record.body.encode(errors="surrogatepass")
+    return is_record_id(record.id) and _parse(body, MAX_DEPTH - 1) is not None
+
+
+def _parse(text: bytes, max_depth: int) -> Mapping[str, Any] | None:
+    try:
+        _require_shallow(text, max_depth)
+        fields = _parse_ascii(text)
+        if fields is None:
+            fields = json.loads(text)
+            if rfc8785.dumps(fields) != text:
+                return None
+    except (ValueError, RecursionError):
+        return None
+    return fields if isinstance(fields, dict) else None
+
+
+def _require_shallow(text: bytes, max_depth: int) -> None:
+    """Require that *text* cannot exhaust the C stack of the JSON parser."""
+    # Counting is fast, and enough for nearly all records.
+    brackets = text.count(b"[") + text.count(b"{")
+    if brackets > max_depth and is_deeper(text.decode(), max_depth):
+        raise ValueError("too many levels")
+
+
+def _parse_ascii(text: bytes) -> Any:
+    """Parse *text* if the standard library writes it the same way, else None."""
+    if not text.isascii():
+        return None
+    try:
+        fields = _READER.decode(text.decode())
+    except ValueError:
+        return None
+    return fields if STANDARD_JSON.encode(fields).encode() == text else None
+
+
+def _integer(text: str) -> int:
+    number = int(text)
+    if abs(number) > MAX_INTEGER:
+        raise ValueError("an integer beyond 2**53 - 1")
+    return number
+
+
+def _no_float(text: str) -> NoReturn:
+    raise ValueError("a fraction")
+
+
+_READER = json.JSONDecoder(
+    parse_int=_integer, parse_float=_no_float, parse_constant=_no_float
+)
 
 
 GENESIS = hashlib.sha256(b"hotwallet audit chain 1: genesis").digest()

@@ -12,8 +12,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from signer.audit.actions import SIGN_FINISHED, SIGN_REQUESTED
-from signer.audit.canonical_json import is_canonical
 from signer.audit.forgeries import genuine, read_fields
+from signer.audit.hash_chain import is_canonical
 from signer.model.audit_record import Record
 
 

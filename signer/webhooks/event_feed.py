@@ -1,13 +1,71 @@
-"""The events of a tenant, page by page, for as long as they are kept."""
+"""The events of a tenant, page by page, until they are deleted after their time."""
 
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
+
+import structlog
 
 from signer.errors import CursorExpiredError
 from signer.model.event import sequence_at
 from signer.ports.clock import Clock
 from signer.ports.event_store import EventPage, EventStore
-from signer.webhooks.retention import GRACE
+
+
+GRACE = timedelta(days=1)
+"""
+How much longer than promised events are kept.
+
+A reader that starts with the oldest ones has a day's lead over their deletion.
+"""
+
+_BATCH = 500
+_BETWEEN_BATCHES = 0.5
+_BETWEEN_LOOKS = 600.0
+
+
+class EventRetention:
+    """
+    Deletes events, with their deliveries, that are older than *keep* and ``GRACE``.
+
+    An event stays while its delivery is pending or was given up, and so does the newest
+    old one of each tenant, by which ``EventFeed`` knows that a cursor is too old.
+    """
+
+    def __init__(
+        self,
+        store: EventStore,
+        keep: timedelta,
+        clock: Clock,
+        *,
+        timer: Callable[[], float] = time.monotonic,
+        batch: int = _BATCH,
+    ) -> None:
+        """Store the parts; *timer* measures the pauses between batches, in seconds."""
+        self._store = store
+        self._keep = keep
+        self._clock = clock
+        self._timer = timer
+        self._batch = batch
+        self._due = 0.0
+        self._after = 0
+        self._log = structlog.get_logger("webhooks")
+
+    def work(self) -> None:
+        """Delete one batch, if one is due; raises ``StoreError``."""
+        if self._timer() < self._due:
+            return
+        self._due = self._timer() + _BETWEEN_LOOKS
+        before = self._clock() - self._keep - GRACE
+        done = self._store.prune_events(before, self._after, self._batch)
+        if done is not None and done.count:
+            self._log.info("events-pruned", count=done.count)
+        if done is None or done.count < self._batch:
+            self._after = 0  # Those that stayed may be delivered until the next look.
+            return
+        self._after = done.last
+        self._due = self._timer() + _BETWEEN_BATCHES
 
 
 class EventFeed:

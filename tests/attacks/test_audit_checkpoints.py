@@ -16,10 +16,9 @@ import structlog
 from backends.sql import SQLStore, sqlite_dbapi
 from signer.alerts import Alert
 from signer.audit.checkpointer import CheckpointSettings
-from signer.audit.checkpoints import CheckpointKey
+from signer.audit.checkpoints import MAX_READ, CheckpointKey, find_newest
 from signer.audit.export import export
 from signer.audit.sealer import Sealer
-from signer.audit.stored_checkpoints import MAX_READ, find_newest
 from signer.audit.verify import verify
 from signer.errors import InvalidInputError
 from tests.fixtures.roles import Roles

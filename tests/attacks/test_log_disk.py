@@ -13,8 +13,7 @@ import pytest
 
 from api.logs import audit_logger
 from backends.sql import SQLStore
-from signer.audit.log import AuditLog
-from signer.audit.log_lines import parse_line
+from signer.audit.log import AuditLog, parse_line
 from signer.errors import InvalidInputError
 from signer.model.audit_record import Record
 from signer.model.refund import Refund, Status

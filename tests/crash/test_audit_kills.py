@@ -6,8 +6,7 @@ import pytest
 
 from signer.audit.checkpoints import Verifier
 from signer.audit.export import export
-from signer.audit.verdict import Verdict
-from signer.audit.verify import verify
+from signer.audit.verify import Verdict, verify
 from tests.crash.audit_laboratory import KEY, ORIGIN, AuditLaboratory
 from tests.crash.audit_workers import POINTS
 from tests.crash.conftest import SEED

@@ -15,7 +15,7 @@ from signer.model.acceptance import Acceptance
 from signer.model.delivery import DeliveryState
 from signer.ports.clock import utc_now
 from signer.ports.event_store import DeliveryAttempt
-from signer.webhooks.retention import EventRetention
+from signer.webhooks.event_feed import EventRetention
 from tests.fixtures.ledger import queued
 from tests.fixtures.races import start_process
 from tests.support.ledgers import open_ledger

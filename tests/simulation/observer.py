@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 import coincurve
 
-from signer.audit.log_lines import LogLines
+from signer.audit.log import LogLines
 from signer.crypto.der import parse_public_key
 from signer.model.audit_record import Record
 from signer.model.refund import Refund

@@ -9,7 +9,7 @@ import psycopg
 
 from backends.sql import sqlite_dbapi
 from signer.audit.checkpoints import CheckpointKey, Verifier
-from signer.audit.export_format import (
+from signer.audit.export import (
     End,
     checkpoint_line,
     end_line,

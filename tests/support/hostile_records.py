@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 
 from signer.audit.hash_chain import GENESIS, sealed
 from signer.audit.log import AuditLog
-from signer.audit.verdict import Verdict
-from signer.audit.verify import verify
+from signer.audit.verify import Verdict, verify
 from signer.model.audit_record import Record, Sealed
 from tests.support.audit import START, VERIFIER, exported, record
 

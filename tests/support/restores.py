@@ -5,8 +5,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from api.extras.restore.plan import RestorePlan
-from signer.audit.log import AuditLog
-from signer.audit.log_lines import LogLines
+from signer.audit.log import AuditLog, LogLines
 from signer.keys.signer import Signer
 from signer.model.audit_record import Actor, Record
 from signer.model.refund import Refund, RefundRequest

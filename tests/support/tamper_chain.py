@@ -3,7 +3,7 @@
 import random
 from collections.abc import Iterable
 
-from signer.audit.export_format import End, end_line, record_lines
+from signer.audit.export import End, end_line, record_lines
 from signer.audit.forgeries import EVENT, FIELD, hash_id
 from signer.audit.hash_chain import GENESIS, sealed
 from signer.model.audit_record import Record, Sealed

@@ -10,7 +10,7 @@ import random
 from collections.abc import Callable
 
 from signer.audit.checkpoints import CheckpointKey
-from signer.audit.export_format import checkpoint_line, record_line
+from signer.audit.export import checkpoint_line, record_line
 from signer.audit.hash_chain import GENESIS, link
 from signer.audit.raw_records import raw_lines
 from signer.model.audit_record import Record, Sealed

@@ -18,9 +18,8 @@ from signer.audit.actions import AuditAction
 from signer.audit.chain_reader import require_agreement
 from signer.audit.checkpoint_schedule import find_unsigned
 from signer.audit.checkpointer import CheckpointSettings
-from signer.audit.checkpoints import CheckpointKey
+from signer.audit.checkpoints import CheckpointKey, find_newest, statement_of
 from signer.audit.sealing_monitor import LATE
-from signer.audit.stored_checkpoints import find_newest, statement_of
 from signer.diagnostics import Check, Finding
 from signer.errors import ConfigurationError, HotWalletError
 from signer.keys.throttle_window import THROTTLED_SHARE

@@ -15,8 +15,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, cast
 
-from signer.audit.export_format import parse
-from signer.audit.log_lines import parse_line
+from signer.audit.export import parse
+from signer.audit.log import parse_line
 from signer.audit.sealing_monitor import made_at
 from signer.errors import InvalidInputError
 from signer.model.audit_record import Record, Sealed

@@ -11,7 +11,7 @@ import pytest
 
 from backends.sql.audit import AuditTables
 from signer.audit.checkpoints import Verifier
-from signer.audit.export_format import (
+from signer.audit.export import (
     End,
     checkpoint_line,
     end_line,

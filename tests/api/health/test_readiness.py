@@ -30,7 +30,7 @@ from api.health.readiness import (
     unsealed_seconds,
     worker_check,
 )
-from api.metrics.names import Names
+from api.metrics.readings import Names
 from api.metrics.worker_meter import WorkerMeter
 from backends.aws_kms import KMSBackend
 from backends.sql import SQLStore

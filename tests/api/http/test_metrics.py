@@ -22,8 +22,7 @@ from api.metrics.workers import WorkersCollector
 from backends.sql import SQLStore
 from signer.alerts import Alert, Alerts
 from signer.audit.checkpointer import CheckpointSettings
-from signer.audit.checkpoints import CheckpointKey
-from signer.audit.stored_checkpoints import Verify
+from signer.audit.checkpoints import CheckpointKey, Verify
 from signer.errors import StoreUnavailableError
 from signer.model.approval import Approval, Proposal
 from signer.model.delivery import DeliveryState

@@ -10,8 +10,8 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from api.metrics import catalogue
-from api.metrics.names import OTHER, Names
 from api.metrics.process import ProcessFigures, server_figures, worker_figures
+from api.metrics.readings import OTHER, Names
 from api.metrics.worker_meter import WorkerMeter
 from api.metrics.workers import WorkersCollector
 from backends.sql import SQLStore

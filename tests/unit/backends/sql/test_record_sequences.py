@@ -7,8 +7,7 @@ import pytest
 
 from backends.sql.record_sequences import RecordSequences
 from signer.audit.hash_chain import GENESIS, sealed
-from signer.audit.record_index import Sequences
-from signer.audit.verify import verify
+from signer.audit.verify import Sequences, verify
 from tests.support.audit import VERIFIER, exported, records
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from signer.audit.checkpoint_files import read_notes
+from signer.audit.checkpoints import read_notes
 from signer.errors import InvalidInputError
 from tests.support.audit import chain, checkpoint
 

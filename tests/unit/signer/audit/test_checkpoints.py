@@ -22,8 +22,7 @@ from cryptography.hazmat.primitives.serialization import (
 from hypothesis import given
 from hypothesis import strategies as st
 
-from signer.audit.checkpoint_notes import Statement, parse
-from signer.audit.checkpoints import CheckpointKey, Verifier, _key_id
+from signer.audit.checkpoints import CheckpointKey, Statement, Verifier, _key_id, parse
 from signer.errors import ConfigurationError, InvalidInputError
 from tests.support.audit import KEY, ORIGIN, START, VERIFIER
 

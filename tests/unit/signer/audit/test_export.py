@@ -5,8 +5,7 @@ from collections.abc import Sequence
 import pytest
 
 from backends.sql.audit import AuditTables
-from signer.audit.export import export, records
-from signer.audit.export_format import checkpoint_line
+from signer.audit.export import checkpoint_line, export, records
 from signer.errors import InvalidInputError
 from signer.model.audit_record import Sealed
 from signer.ports.audit_journal import Checkpoint

@@ -7,12 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from signer.audit.canonical_json import is_canonical
 from signer.audit.checkpoints import Verifier
 from signer.audit.export import records
 from signer.audit.forgeries import hash_id
-from signer.audit.verdict import Forgery
-from signer.audit.verify import verify
+from signer.audit.hash_chain import is_canonical
+from signer.audit.verify import Forgery, verify
 from signer.model.audit_record import Record
 from tests.support.audit import START, exported
 from tests.support.hostile_records import (

@@ -9,7 +9,7 @@ import jcs  # type: ignore[import-untyped]  # It ships none.
 from hypothesis import given
 from hypothesis import strategies as st
 
-from signer.audit.export_format import parse, record_line
+from signer.audit.export import parse, record_line
 from signer.audit.hash_chain import GENESIS, link, sealed
 from signer.model.audit_record import Record, Sealed
 from tests.support.audit import START, records

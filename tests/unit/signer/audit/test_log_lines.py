@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 from api.logs import audit_logger
 from backends.sql import SQLStore
-from signer.audit.log import AuditLog
-from signer.audit.log_lines import LogLines, parse_line
+from signer.audit.log import AuditLog, LogLines, parse_line
 from signer.errors import InvalidInputError
 from signer.model.audit_record import Operation, Purpose, Record, Subject
 from tests.support.audit import START

@@ -13,9 +13,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 
-from signer.audit.canonical_json import is_canonical
-from signer.audit.export import records
-from signer.audit.export_format import (
+from signer.audit.export import (
     MAX_LINE,
     LineReader,
     RawRecord,
@@ -23,10 +21,11 @@ from signer.audit.export_format import (
     parse,
     record_line,
     record_lines,
+    records,
 )
+from signer.audit.hash_chain import is_canonical
 from signer.audit.raw_records import PART_BYTES, raw_lines
-from signer.audit.verdict import Forgery
-from signer.audit.verify import verify
+from signer.audit.verify import Forgery, verify
 from signer.errors import InvalidInputError
 from signer.model.audit_record import Record, Sealed
 from tests.support.audit import ORIGIN, VERIFIER, exported, record

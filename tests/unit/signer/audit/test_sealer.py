@@ -21,15 +21,18 @@ from signer.audit.chain_reader import (
     BrokenChainError,
     ChainReader,
 )
-from signer.audit.checkpoint_notes import Statement, parse
 from signer.audit.checkpointer import VERIFY_SECONDS, CheckpointSettings
-from signer.audit.checkpoints import CheckpointKey
+from signer.audit.checkpoints import (
+    CheckpointKey,
+    Newest,
+    Statement,
+    find_newest,
+    parse,
+)
 from signer.audit.export import export
 from signer.audit.forgeries import declared_by, hash_id
-from signer.audit.log import AuditLog
-from signer.audit.log_lines import parse_line
+from signer.audit.log import AuditLog, parse_line
 from signer.audit.sealer import LOOK_SECONDS, REST_SECONDS, Sealer
-from signer.audit.stored_checkpoints import Newest, find_newest
 from signer.audit.verify import verify
 from signer.errors import InvalidInputError, StoreError
 from signer.model.audit_record import Actor, Operation, Record

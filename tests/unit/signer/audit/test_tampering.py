@@ -7,8 +7,7 @@ from itertools import count
 import pytest
 
 from signer.audit.checkpoints import Verifier
-from signer.audit.verdict import Verdict
-from signer.audit.verify import verify
+from signer.audit.verify import Verdict, verify
 from tests.support.audit import KEY, checkpoint, exported
 from tests.support.tamper_chain import (
     EVERY,

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from signer.audit.checkpoint_schedule import Unsigned
 from signer.audit.checkpoints import CheckpointKey, Verifier
-from signer.audit.export_format import (
+from signer.audit.export import (
     MAX_LINE,
     End,
     checkpoint_line,
@@ -20,8 +20,7 @@ from signer.audit.export_format import (
 )
 from signer.audit.hash_chain import GENESIS, sealed
 from signer.audit.sealing_monitor import made_at
-from signer.audit.verdict import Finding, ForgedCheckpoints, Forgery, Verdict
-from signer.audit.verify import verify
+from signer.audit.verify import Finding, ForgedCheckpoints, Forgery, Verdict, verify
 from signer.errors import InvalidInputError
 from signer.model.audit_record import Record, Sealed
 from tests.support.audit import (

@@ -10,8 +10,7 @@ from structlog.testing import capture_logs
 from api.extras.restore.plan import RestorePlan
 from signer.alerts import Alerts
 from signer.approvals import Approvals
-from signer.audit.log import AuditLog
-from signer.audit.log_lines import LogLines
+from signer.audit.log import AuditLog, LogLines
 from signer.errors import (
     ApprovalRequiredError,
     ConflictError,

@@ -10,8 +10,7 @@ from signer.errors import CursorExpiredError
 from signer.model.event import sequence_at
 from signer.ports.clock import utc_now
 from signer.ports.event_store import Pruned
-from signer.webhooks.event_feed import EventFeed
-from signer.webhooks.retention import GRACE, EventRetention
+from signer.webhooks.event_feed import GRACE, EventFeed, EventRetention
 from tests.fixtures.ledger import accepted
 from tests.support.refunds import altered
 from tests.support.timer import Timer

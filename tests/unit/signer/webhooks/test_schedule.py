@@ -5,7 +5,7 @@ from datetime import timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from signer.webhooks.schedule import DELAYS, next_delay
+from signer.webhooks.dispatcher import DELAYS, next_delay
 
 
 def test_the_schedule_lasts_three_days() -> None:
