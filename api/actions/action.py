@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from enum import StrEnum
+from inspect import cleandoc
 from typing import TYPE_CHECKING, Any
 
 from signer.audit.actions import AuditAction
@@ -199,7 +200,7 @@ class Plan:
 @dataclass(frozen=True, slots=True)
 class Answer:
     """
-    What an action did: a *document* for programs, *lines* and *summary* for people.
+    What an action did: a *document* for programs, and *lines* for people.
 
     Without *ok* a command exits with 1.  With *is_pending* something has to happen
     before it is done: HTTP 202.  ``problem`` is the code of what was left undone;
@@ -208,7 +209,6 @@ class Answer:
 
     document: Any
     lines: Sequence[str]
-    summary: str = ""
     _: KW_ONLY
     ok: bool = True
     is_pending: bool = False
@@ -234,6 +234,10 @@ class Proposed:
     texts: Callable[[Mapping[str, Any], Mapping[int, str]], Texts]
 
 
+def _no_plan(_: Container, __: Values) -> Plan:
+    return Plan()
+
+
 def _never(_: Values) -> bool:
     return False
 
@@ -243,15 +247,17 @@ class Action:
     """
     One action: who may take it, what it takes, what it would do, and what it does.
 
-    ``about`` describes it in the OpenAPI document and the command's help; *more_help*
-    is for the command only.  ``plan`` reads what would be done, and ``make`` does it;
-    both raise ``HotWalletError``.  ``dry_run`` is the answer of a dry run, if that is
-    more than the plan.  With a *rehearsal*, the name and title of its form, the API and
-    the console offer the dry run too, since the device then signs a test.
+    ``about`` explains it in the OpenAPI document, in the help and before it is
+    confirmed; *more_help* is for the command only.  ``plan`` reads the state that it
+    ends, and ``make`` does it; both raise ``HotWalletError``.
 
-    A command asks *question* first, a format string over the values, with the plan if
-    ``asks_with_plan``.  It reads the operator's token if ``needs_token``: an action
-    that needs no approval must not fail because of a token.
+    A dry run answers the plan.  If it *has_dry_run*, ``make`` answers it: it changes
+    nothing if the value ``dry_run`` is true.  With a *rehearsal*, the name and title of
+    its form, the API and the console offer that too, since the device signs a test.
+
+    A command *asks* first, with the plan if ``asks_with_plan``.  It reads the
+    operator's token if ``needs_token``: an action that needs no approval must not fail
+    because of a token.
 
     ``schema`` names the schema of the answer, and *collection* the member that lists
     are wrapped in.  ``body`` names the schema of the request, if it has more fields
@@ -270,22 +276,27 @@ class Action:
     page: str
     fields: Sequence[Field]
     reason: Field = REASON
-    plan: Callable[[Container, Values], Plan]
+    plan: Callable[[Container, Values], Plan] = _no_plan
     make: Make
-    dry_run: Make | None = None
+    has_dry_run: bool = False
     rehearsal: tuple[str, str] | None = None
     proposed: Proposed | None = None
-    question: str = ""
+    asks: bool = True
     asks_with_plan: bool = False
     needs_token: Callable[[Values], bool] = _never
     needs_device: bool = False
     is_danger: bool = False
-    answers: Mapping[int, str]
+    answers: Mapping[int, str] = field(default_factory=lambda: {200: "What changed."})
     schema: str
     collection: str = ""
-    problems: frozenset[str] = frozenset()
+    problems: frozenset[str] = frozenset({"not-found"})
     body: str = ""
     rules: Mapping[str, Any] | None = None
+
+    @property
+    def explanation(self) -> str:
+        """What it does, without indentation."""
+        return cleandoc(self.about)
 
     @property
     def form(self) -> Sequence[Field]:
@@ -300,16 +311,13 @@ class Action:
     @property
     def in_path(self) -> Sequence[Field]:
         """The fields of the path."""
-        return [each for each in self.fields if self._is_in_path(each)]
+        return [each for each in self.fields if f"{{{each.name}}}" in self.path]
 
     @property
     def in_body(self) -> Sequence[Field]:
         """The fields of the body."""
-        own = [each for each in self.fields if not self._is_in_path(each)]
+        own = [each for each in self.fields if f"{{{each.name}}}" not in self.path]
         return (*own, *((DRY_RUN,) if self.rehearsal else ()), self.reason)
-
-    def _is_in_path(self, field: Field) -> bool:
-        return f"{{{field.name}}}" in self.path
 
     def read_form(self, container: Container, form: Texts) -> Texts:
         """Return the texts of the fields in *form*; raises as ``Field.read_form``."""
@@ -332,23 +340,22 @@ class Action:
 
     def rehearse(self, container: Container, values: Values, actor: Actor) -> Answer:
         """Return the answer of a dry run."""
-        if self.dry_run is not None:
-            return self.dry_run(container, values, actor)
+        if self.has_dry_run:
+            return self.make(container, {**values, "dry_run": True}, actor)
         return self.plan(container, values).answer()
 
 
 def rehearsal_of(action: Action) -> Action:
-    """Return the dry run of *action* as an action of the console."""
-    if action.rehearsal is None or action.dry_run is None:
-        raise ValueError("the action has no rehearsal")
-    name, title = action.rehearsal
+    """Return the dry run of *action*, which has a rehearsal, as one of the console."""
+    name, title = action.rehearsal or ("", "")
     note = "The device signs a test with the new key. Nothing is changed."
     return replace(
         action,
         name=name,
         title=title,
-        plan=lambda *_: Plan(notes=[note]),
-        make=action.dry_run,
+        about=note,
+        plan=_no_plan,
+        make=action.rehearse,
         is_danger=False,
     )
 

@@ -59,18 +59,13 @@ def _plan(container: Container, values: Values) -> Plan:
     )
 
 
-def _make(
-    decide: Decide, summary: str, container: Container, values: Values, actor: Actor
-) -> Answer:
+def _make(decide: Decide, container: Container, values: Values, actor: Actor) -> Answer:
     from api.views.approvals import approval_document, approval_lines
-    from signer.model.approval import ApprovalState
 
     found = decide(container.approvals)(values["digest"], actor, actor.reason)
-    still = found.state is ApprovalState.WAITING
     return Answer(
         approval_document(found),
         [*approval_lines([found])],
-        "It still needs another administrator" if still else summary,
         next_step=("The proposal", f"{_PAGE}/{found.digest}"),
     )
 
@@ -83,7 +78,6 @@ def _decision(
     audit: AuditAction,
     operation: str,
     decide: Decide,
-    summary: str,
 ) -> Action:
     is_alone = verb == "break-glass"
     return Action(
@@ -99,8 +93,7 @@ def _decision(
         fields=(_DIGEST,),
         reason=REQUIRED_REASON,
         plan=_plan,
-        make=partial(_make, decide, summary),
-        question="Is this what you want to decide about?",
+        make=partial(_make, decide),
         asks_with_plan=True,
         needs_token=lambda _: True,
         is_danger=verb != "approve",
@@ -123,7 +116,6 @@ APPROVE = _decision(
     audit=AuditAction.APPROVAL_GRANT,
     operation="approveChange",
     decide=lambda approvals: approvals.approve,
-    summary="It is approved",
 )
 
 REJECT = _decision(
@@ -133,7 +125,6 @@ REJECT = _decision(
     audit=AuditAction.APPROVAL_REJECT,
     operation="rejectChange",
     decide=lambda approvals: approvals.reject,
-    summary="It is rejected",
 )
 
 BREAK_GLASS = _decision(
@@ -147,5 +138,4 @@ BREAK_GLASS = _decision(
     audit=AuditAction.APPROVAL_BREAK_GLASS,
     operation="breakGlass",
     decide=lambda approvals: approvals.break_glass,
-    summary="It is approved by one person, and an alert is sent",
 )

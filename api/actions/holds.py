@@ -84,14 +84,9 @@ def _find_stop(container: Container, values: Values) -> Stop | None:
 def _plan_stop(container: Container, values: Values) -> Plan:
     from api.views.stops import describe_stop
 
-    found = _find_stop(container, values)
-    notes = [
-        "No process on any host signs for a payment any more.",
-        "Refunds are still accepted, and wait.",
-        "Transactions that nodes have already are still confirmed.",
-    ]
+    found, notes = _find_stop(container, values), []
     if found is not None:
-        notes.insert(0, describe_stop(found, container.kill_switch.names()))
+        notes.append(describe_stop(found, container.kill_switch.names()))
     if container.approvals.required:
         notes.append("To resume takes two administrators.")
     # No facts: a stop must not fail because another administrator was faster.
@@ -112,46 +107,35 @@ def _plan_resume(container: Container, values: Values) -> Plan:
         ("reason of the stop", stop.reason),
         ("version of the stop", str(stop.version)),
     ]
-    notes = ["Refunds that wait are then paid. Other stops and paused wallets stay."]
-    return Plan(facts, notes, needs_approval=container.approvals.required)
+    return Plan(facts, needs_approval=container.approvals.required)
 
 
 def _stop(container: Container, values: Values, actor: Actor) -> Answer:
     network, chain = _target(values)
     result = container.kill_switch.stop(network, actor.reason, actor, **chain)
-    status = "stopped" if result.changed else "already-stopped"
-    summary = "Signing is stopped" if result.changed else "It was stopped already"
-    return _switched(container, values, result, status, summary)
+    return _switched(container, values, result, ("stopped", "already-stopped"))
 
 
 def _resume(container: Container, values: Values, actor: Actor) -> Answer:
     network, chain = _target(values)
     result = container.kill_switch.resume(network, actor.reason, actor, **chain)
-    status = "resumed" if result.changed else "not-stopped"
-    summary = "The stop is ended" if result.changed else "It was not stopped"
-    return _switched(container, values, result, status, summary)
+    return _switched(container, values, result, ("resumed", "not-stopped"))
 
 
 def _switched(
-    container: Container,
-    values: Values,
-    result: SwitchResult,
-    status: str,
-    summary: str,
+    container: Container, values: Values, result: SwitchResult, words: tuple[str, str]
 ) -> Answer:
+    """Return the answer; *words* are for a change, and for none."""
     from api.views.stops import stop_documents, stop_lines
 
     names, (network, chain) = container.kill_switch.names(), _target(values)
-    document = {
-        "status": status,
-        "network": network,
-        "stops": stop_documents(result.stops, names),
-    }
+    status = words[0 if result.changed else 1]
+    stops = stop_documents(result.stops, names)
+    document = {"status": status, "network": network, "stops": stops}
     chain_id = chain.get("chain_id", EVERYTHING)
     scope = network or ("everything" if chain_id == EVERYTHING else f"chain {chain_id}")
     others = stop_lines(result.stops, names) if result.stops else ()
-    lines = [f"{scope}: {status.replace('-', ' ')}", *others]
-    return Answer(document, lines, summary)
+    return Answer(document, [f"{scope}: {status.replace('-', ' ')}", *others])
 
 
 def _resume_in_words(facts: Mapping[str, Any]) -> str:
@@ -188,12 +172,11 @@ STOP = Action(
     fields=(_NETWORK,),
     reason=REQUIRED_REASON,
     plan=_plan_stop,
+    asks=False,
     make=_stop,
     is_danger=True,
-    answers={200: "What changed."},
     schema="Stopped",
     body="SwitchRequest",
-    problems=frozenset({"not-found"}),
 )
 
 RESUME = Action(
@@ -214,6 +197,7 @@ RESUME = Action(
     fields=(_NETWORK,),
     reason=REQUIRED_REASON,
     plan=_plan_resume,
+    asks=False,
     make=_resume,
     proposed=Proposed(
         AuditAction.SIGNING_RESUME,
@@ -222,10 +206,8 @@ RESUME = Action(
     ),
     # A stop must not fail because a token has expired; its end may need an approval.
     needs_token=lambda _: True,
-    answers={200: "What changed."},
     schema="Resumed",
     body="SwitchRequest",
-    problems=frozenset({"not-found"}),
 )
 
 
@@ -235,15 +217,8 @@ _TENANT = Field(
 
 
 def _plan_block(container: Container, values: Values) -> Plan:
-    status = container.tenant_admin.find(values["tenant"])
-    notes = [
-        "Its requests that change something are refused at once, on all hosts.",
-        "Its refunds get no more nonces; those that have one continue.",
-        "It can still read.",
-    ]
-    if status.block is not None:
-        notes.insert(0, "It is blocked already.")
-    return Plan(notes=notes)
+    block = container.tenant_admin.find(values["tenant"]).block
+    return Plan(notes=[] if block is None else ["It is blocked already."])
 
 
 def _plan_unblock(container: Container, values: Values) -> Plan:
@@ -260,41 +235,33 @@ def _plan_unblock(container: Container, values: Values) -> Plan:
         ("blocked by", block.by),
         ("version of the block", str(block.version)),
     ]
-    notes = ["Its refunds that wait are then paid."]
-    return Plan(facts, notes, needs_approval=container.approvals.required)
+    return Plan(facts, needs_approval=container.approvals.required)
 
 
 def _block(container: Container, values: Values, actor: Actor) -> Answer:
-    changed = container.tenant_admin.block(values["tenant"], actor)
-    status = "blocked" if changed else "already-blocked"
-    summary = "The tenant is blocked" if changed else "It was blocked already"
-    return _status(values, status, summary)
+    admin, tenant = container.tenant_admin, values["tenant"]
+    if values.get("dry_run"):
+        found = admin.find(tenant).block
+        is_blocked = found is not None and found.is_authentic
+        return _status(tenant, "already-blocked" if is_blocked else "would-block")
+    changed = admin.block(tenant, actor)
+    return _status(tenant, "blocked" if changed else "already-blocked")
 
 
 def _unblock(container: Container, values: Values, actor: Actor) -> Answer:
-    changed = container.tenant_admin.unblock(values["tenant"], actor)
-    status = "unblocked" if changed else "not-blocked"
-    summary = "The block is ended" if changed else "It was not blocked"
-    return _status(values, status, summary)
+    admin, tenant = container.tenant_admin, values["tenant"]
+    if values.get("dry_run"):
+        found = admin.find(tenant).block
+        if found is not None and not found.is_authentic:
+            raise found.error()
+        return _status(tenant, "not-blocked" if found is None else "would-unblock")
+    changed = admin.unblock(tenant, actor)
+    return _status(tenant, "unblocked" if changed else "not-blocked")
 
 
-def _would_block(container: Container, values: Values, _: Actor) -> Answer:
-    found = container.tenant_admin.find(values["tenant"]).block
-    is_blocked = found is not None and found.is_authentic
-    return _status(values, "already-blocked" if is_blocked else "would-block")
-
-
-def _would_unblock(container: Container, values: Values, _: Actor) -> Answer:
-    found = container.tenant_admin.find(values["tenant"]).block
-    if found is not None and not found.is_authentic:
-        raise found.error()
-    return _status(values, "not-blocked" if found is None else "would-unblock")
-
-
-def _status(values: Values, status: str, summary: str = "") -> Answer:
-    tenant = values["tenant"]
+def _status(tenant: str, status: str) -> Answer:
     document = {"tenant": tenant, "status": status}
-    return Answer(document, [f"{tenant}: {status}"], summary)
+    return Answer(document, [f"{tenant}: {status}"])
 
 
 def _unblock_in_words(facts: Mapping[str, Any]) -> str:
@@ -320,12 +287,9 @@ BLOCK = Action(
     fields=(_TENANT,),
     plan=_plan_block,
     make=_block,
-    dry_run=_would_block,
-    question="Its refunds without a nonce then wait. Block the tenant {tenant}?",
+    has_dry_run=True,
     is_danger=True,
-    answers={200: "What changed."},
     schema="BlockedTenant",
-    problems=frozenset({"not-found"}),
 )
 
 UNBLOCK = Action(
@@ -345,15 +309,12 @@ UNBLOCK = Action(
     fields=(_TENANT,),
     plan=_plan_unblock,
     make=_unblock,
-    dry_run=_would_unblock,
+    has_dry_run=True,
     proposed=Proposed(
         AuditAction.TENANT_UNBLOCK,
         _unblock_in_words,
         lambda facts, _: {"tenant": facts["tenant"]},
     ),
-    question="Its waiting refunds are then paid. Unblock the tenant {tenant}?",
     needs_token=lambda _: True,
-    answers={200: "What changed."},
     schema="UnblockedTenant",
-    problems=frozenset({"not-found"}),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from api.actions.action import (
@@ -22,8 +23,7 @@ from signer.model.audit_record import Actor
 
 if TYPE_CHECKING:
     from api.container import Container
-    from signer.keys.failover import FailoverResult
-    from signer.keys.rotation_options import RotationOptions, RotationResult
+    from signer.keys.rotation_options import RotationResult
     from signer.model.key import Key
     from signer.refunds.sweep_plan import SweepItem
 
@@ -41,14 +41,10 @@ _NEW_KEY = Field(
     max_length=512,
     example="1234abcd-12ab-34cd-56ef-1234567890ab",
 )
-_REPLICA = Field(
-    "key_id",
-    "The ARN of a multi-Region key's replica in another region.",
-    kind=Kind.KEY,
+_REPLICA = replace(
+    _NEW_KEY,
+    about="The ARN of a multi-Region key's replica in another region.",
     label="Replica",
-    json="newKeyId",
-    argument="NEW_KEY_ID",
-    max_length=512,
     example=(
         "arn:aws:kms:eu-west-1:111122223333:key/mrk-1234abcd12ab34cd56ef1234567890ab"
     ),
@@ -88,25 +84,10 @@ _ADDRESS = Field(
 )
 
 
-def _options(values: Values, *, dry_run: bool = False) -> RotationOptions:
-    from signer.keys.rotation_options import RotationOptions
-
-    return RotationOptions(
-        dry_run=dry_run,
-        compromised=bool(values["compromised"]),
-        active_address=values["active_address"],
-        without_funds=bool(values["without_funds"]),
-        will_retry=bool(values.get("will_retry")),
-    )
-
-
 def _plan_rotation(container: Container, values: Values) -> Plan:
     active = container.store.active_key()
     facts: list[tuple[str, str]] = []
-    notes = [
-        "The new key must pass a self-test; if it fails, the old key stays active.",
-        "Refunds are then paid from the new key's address.",
-    ]
+    notes = []
     if active is not None:
         facts = [("active key", active.address), ("its epoch", str(active.epoch))]
         signed = container.revocation.stranded(active.address)
@@ -117,27 +98,25 @@ def _plan_rotation(container: Container, values: Values) -> Plan:
 
 
 def _rotate(container: Container, values: Values, actor: Actor) -> Answer:
-    options = _options(values, dry_run=bool(values.get("dry_run")))
-    return _rotated(container.rotation.rotate(values["key_id"], actor, options))
-
-
-def _rehearse(container: Container, values: Values, actor: Actor) -> Answer:
-    return _rotate(container, {**values, "dry_run": True}, actor)
-
-
-def _rotated(result: RotationResult) -> Answer:
     from api.views.keys import rotation_document
-    from signer.keys.rotation_options import AWAITING_FUNDS, WOULD_AWAIT_FUNDS
+    from signer.keys.rotation_options import (
+        AWAITING_FUNDS,
+        WOULD_AWAIT_FUNDS,
+        RotationOptions,
+    )
 
+    options = RotationOptions(
+        dry_run=bool(values.get("dry_run")),
+        compromised=bool(values["compromised"]),
+        active_address=values["active_address"],
+        without_funds=bool(values["without_funds"]),
+        will_retry=bool(values.get("will_retry")),
+    )
+    result = container.rotation.rotate(values["key_id"], actor, options)
     waits = result.status == AWAITING_FUNDS
-    summary = {
-        "rotated": "The new key is active",
-        AWAITING_FUNDS: "The new address needs funds",
-    }.get(result.status, "The new key signs: nothing was changed")
     return Answer(
         rotation_document(result),
         [*_format_rotation(result)],
-        summary,
         ok=result.status not in {AWAITING_FUNDS, WOULD_AWAIT_FUNDS},
         is_pending=waits,
         problem=AWAITING_FUNDS if waits else None,
@@ -205,12 +184,9 @@ ROTATE = Action(
     fields=(_NEW_KEY, _COMPROMISED, _REPLACED, _WITHOUT_FUNDS),
     plan=_plan_rotation,
     make=_rotate,
-    dry_run=_rehearse,
+    has_dry_run=True,
     rehearsal=("rehearse-rotation", "Rehearse a rotation"),
     proposed=Proposed(AuditAction.KEY_ROTATE, _rotation_in_words, _rotation_texts),
-    question=(
-        "Refunds are then paid from the new key's address. Make it the active key?"
-    ),
     # A planned rotation needs no approval.
     needs_token=lambda values: bool(values["compromised"]),
     needs_device=True,
@@ -235,42 +211,18 @@ ROTATE = Action(
 )
 
 
-def _plan_failover(_: Container, __: Values) -> Plan:
-    return Plan(
-        notes=[
-            "The replica must pass a self-test.",
-            "Address, nonces and the key's state do not change.",
-        ]
-    )
-
-
 def _fail_over(container: Container, values: Values, actor: Actor) -> Answer:
-    is_rehearsal = bool(values.get("dry_run"))
-    failover = container.failover
-    return _moved(failover.fail_over(values["key_id"], actor, dry_run=is_rehearsal))
-
-
-def _rehearse_failover(container: Container, values: Values, actor: Actor) -> Answer:
-    return _fail_over(container, {**values, "dry_run": True}, actor)
-
-
-def _moved(result: FailoverResult) -> Answer:
     from api.views.keys import failover_document
 
+    failover, dry_run = container.failover, bool(values.get("dry_run"))
+    result = failover.fail_over(values["key_id"], actor, dry_run=dry_run)
     document = failover_document(result)
-    is_done = result.status == "relocated"
     lines = [
         f"{document['status']}: {document['keyId']} {document['address']}",
         f"  before: {document['previousKeyId']}; the key is {document['state']}",
         *(f"  warning: {warning}" for warning in result.warnings),
     ]
-    return Answer(
-        document,
-        lines,
-        "The replica signs from now on"
-        if is_done
-        else "The replica signs: nothing was changed",
-    )
+    return Answer(document, lines)
 
 
 FAIL_OVER = Action(
@@ -292,11 +244,9 @@ FAIL_OVER = Action(
     command="keys failover",
     page=_PAGE,
     fields=(_REPLICA,),
-    plan=_plan_failover,
     make=_fail_over,
-    dry_run=_rehearse_failover,
+    has_dry_run=True,
     rehearsal=("rehearse-failover", "Rehearse a failover"),
-    question="Sign with this replica from now on?",
     needs_device=True,
     is_danger=True,
     answers={200: "The key is there, or was."},
@@ -318,37 +268,26 @@ def _key_facts(key: Key) -> list[tuple[str, str]]:
 
 def _plan_revocation(container: Container, values: Values) -> Plan:
     key, signed = container.revocation.preview(values["address"])
-    notes = [
-        "A revoked key never signs again; within 24 hours it can be reinstated.",
-        f"{count(len(signed), 'open refund')} signed by it, which may be mined: check:",
-        *signed,
-    ]
     needs_approval = key.revoked_at is None and container.approvals.required
-    return Plan(_key_facts(key), notes, needs_approval=needs_approval)
+    return Plan(_key_facts(key), _signed_by(signed), needs_approval=needs_approval)
+
+
+def _signed_by(refund_ids: Sequence[str]) -> list[str]:
+    return [f"{count(len(refund_ids), 'open refund')} signed by it.", *refund_ids]
 
 
 def _revoke(container: Container, values: Values, actor: Actor) -> Answer:
-    key, signed = container.revocation.revoke(values["address"], actor)
-    return _revoked(key, signed, str(key.state))
-
-
-def _would_revoke(container: Container, values: Values, _: Actor) -> Answer:
-    return _revoked(
-        *container.revocation.preview(values["address"]), "would be revoked"
-    )
-
-
-def _revoked(key: Key, signed: Sequence[str], status: str) -> Answer:
     from api.views.keys import key_document
 
-    return Answer(
-        {**key_document(key), "strandedRefunds": list(signed)},
-        [
-            f"{status}: {key.address}",
-            *(f"  signed by the old key, and still open: {each}" for each in signed),
-        ],
-        f"The key {key.address} is revoked",
-    )
+    revocation, address = container.revocation, values["address"]
+    if values.get("dry_run"):
+        (key, signed), status = revocation.preview(address), "would be revoked"
+    else:
+        key, signed = revocation.revoke(address, actor)
+        status = str(key.state)
+    document = {**key_document(key), "strandedRefunds": list(signed)}
+    lines = [f"  signed by the old key, and still open: {each}" for each in signed]
+    return Answer(document, [f"{status}: {key.address}", *lines])
 
 
 def _key_texts(facts: Mapping[str, Any], _: Mapping[int, str]) -> dict[str, str]:
@@ -374,13 +313,12 @@ REVOKE = Action(
     fields=(_ADDRESS,),
     plan=_plan_revocation,
     make=_revoke,
-    dry_run=_would_revoke,
+    has_dry_run=True,
     proposed=Proposed(
         AuditAction.KEY_REVOKE,
         lambda facts: f"revoke the former key of {facts['key_address']} as compromised",
         _key_texts,
     ),
-    question="A revoked key never signs again. Revoke the key of {address}?",
     needs_token=lambda _: True,
     needs_device=True,
     is_danger=True,
@@ -392,37 +330,22 @@ REVOKE = Action(
 
 def _plan_reinstatement(container: Container, values: Values) -> Plan:
     key, signed = container.reinstatement.preview(values["address"])
-    notes = [
-        "The key may sign again: it finishes the refunds that it had signed.",
-        "It does not become the active key.",
-        f"{count(len(signed), 'open refund')} signed by it.",
-        *signed,
-    ]
     needs_approval = key.revoked_at is not None and container.approvals.required
-    return Plan(_key_facts(key), notes, needs_approval=needs_approval)
+    return Plan(_key_facts(key), _signed_by(signed), needs_approval=needs_approval)
 
 
 def _reinstate(container: Container, values: Values, actor: Actor) -> Answer:
-    reinstatement = container.reinstatement
-    key, signed = reinstatement.reinstate(values["address"], actor.reason, actor)
-    return _reinstated(key, signed, str(key.state))
-
-
-def _would_reinstate(container: Container, values: Values, _: Actor) -> Answer:
-    key, signed = container.reinstatement.preview(values["address"])
-    return _reinstated(key, signed, "would be reinstated")
-
-
-def _reinstated(key: Key, signed: Sequence[str], status: str) -> Answer:
     from api.views.keys import reinstatement_document
 
+    reinstatement, address = container.reinstatement, values["address"]
+    if values.get("dry_run"):
+        (key, signed), status = reinstatement.preview(address), "would be reinstated"
+    else:
+        key, signed = reinstatement.reinstate(address, actor.reason, actor)
+        status = str(key.state)
+    lines = [f"  signed by it, and still open: {each}" for each in signed]
     return Answer(
-        reinstatement_document(key, signed),
-        [
-            f"{status}: {key.address}",
-            *(f"  signed by it, and still open: {each}" for each in signed),
-        ],
-        f"The key {key.address} is {key.state}",
+        reinstatement_document(key, signed), [f"{status}: {key.address}", *lines]
     )
 
 
@@ -445,7 +368,7 @@ REINSTATE = Action(
     reason=REQUIRED_REASON,
     plan=_plan_reinstatement,
     make=_reinstate,
-    dry_run=_would_reinstate,
+    has_dry_run=True,
     proposed=Proposed(
         AuditAction.KEY_REINSTATE,
         lambda facts: (
@@ -454,7 +377,6 @@ REINSTATE = Action(
         ),
         _key_texts,
     ),
-    question="It may sign again. Reinstate the key of {address}?",
     needs_token=lambda _: True,
     needs_device=True,
     answers={200: "The key."},
@@ -465,20 +387,13 @@ REINSTATE = Action(
 
 def _plan_sweep(container: Container, values: Values) -> Plan:
     items = container.sweeper.plan(values["address"])
-    notes = [*_format_sweep(items), "A worker sends the transfers like refunds."]
-    return Plan([("to", container.ring.active().key.address)], notes)
+    return Plan([("to", container.ring.active().key.address)], [*_format_sweep(items)])
 
 
 def _sweep(container: Container, values: Values, actor: Actor) -> Answer:
-    return _swept(container.sweeper.sweep(values["address"], actor))
-
-
-def _would_sweep(container: Container, values: Values, _: Actor) -> Answer:
-    return _swept(container.sweeper.plan(values["address"]))
-
-
-def _swept(items: Sequence[SweepItem]) -> Answer:
-    moving = [item for item in items if item.refund is not None]
+    sweeper, address = container.sweeper, values["address"]
+    plans = values.get("dry_run")
+    items = sweeper.plan(address) if plans else sweeper.sweep(address, actor)
     documents = [
         {
             "network": item.network,
@@ -489,14 +404,8 @@ def _swept(items: Sequence[SweepItem]) -> Answer:
         }
         for item in items
     ]
-    return Answer(
-        documents,
-        [*_format_sweep(items)],
-        f"{len(moving)} of {count(len(items), 'asset')} moving"
-        if items
-        else "Nothing is left there",
-        ok=len(moving) == len(items),
-    )
+    all_moving = all(item.refund is not None for item in items)
+    return Answer(documents, [*_format_sweep(items)], ok=all_moving)
 
 
 def _format_sweep(items: Sequence[SweepItem]) -> Iterator[str]:
@@ -534,8 +443,7 @@ SWEEP = Action(
     fields=(_ADDRESS,),
     plan=_plan_sweep,
     make=_sweep,
-    dry_run=_would_sweep,
-    question="Move all funds of {address} to the active key's address?",
+    has_dry_run=True,
     needs_device=True,
     is_danger=True,
     answers={200: "What is moved, and what waits."},

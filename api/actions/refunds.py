@@ -44,11 +44,7 @@ def _plan_cancel(container: Container, values: Values) -> Plan:
         ("tenant", json.dumps(refund.tenant, ensure_ascii=False)),
         ("reference", json.dumps(refund.reference, ensure_ascii=False)),
     ]
-    notes = [
-        f"It is {refund.status}. A worker cancels it, unless it gets a nonce before.",
-        "The tenant is informed, and requests another refund if it wants to pay.",
-    ]
-    return Plan(facts, notes)
+    return Plan([*facts, ("status", str(refund.status))])
 
 
 def _cancel(container: Container, values: Values, actor: Actor) -> Answer:
@@ -64,7 +60,6 @@ def _cancel(container: Container, values: Values, actor: Actor) -> Answer:
     return Answer(
         refund_document(refund),
         [f"{refund.id}: {'cancelled' if is_done else 'a worker cancels it'}"],
-        "It was cancelled before" if is_done else "A worker cancels it within seconds",
         is_pending=not is_done,
         next_step=("The refund", f"/console/refunds/{refund.id}"),
     )
@@ -76,8 +71,8 @@ CANCEL = Action(
     about="""
     Cancel a refund of any tenant that has no nonce yet.
 
-    A worker cancels it: it first asks the chain whether the refund is paid already. The
-    request stays in force until then, and can be repeated.
+    A worker cancels it within seconds, unless it gets a nonce or is paid before. The
+    tenant is informed. The request stays in force until then, and can be repeated.
     """,
     scope="refunds:write",
     audit=AuditAction.REFUND_CANCEL,
@@ -88,7 +83,6 @@ CANCEL = Action(
     fields=(_REFUND,),
     plan=_plan_cancel,
     make=_cancel,
-    question="The tenant is informed. Cancel the refund {refund_id}?",
     is_danger=True,
     answers={
         200: "It was cancelled before.",
@@ -122,7 +116,7 @@ def _event_ids(values: Values) -> Sequence[str]:
 
 def _plan_replay(container: Container, values: Values) -> Plan:
     facts: list[tuple[str, str]] = []
-    notes = ["The receiver sees the same id again."]
+    notes = []
     for event_id in _event_ids(values):
         delivery, event = container.delivery_admin.find(event_id)
         facts += [
@@ -150,7 +144,6 @@ def _replay(container: Container, values: Values, actor: Actor) -> Answer:
     return Answer(
         document,
         lines,
-        "A worker sends it now",
         ok=not done.missing,
         next_step=("Webhooks", _WEBHOOKS),
     )
@@ -176,39 +169,30 @@ REPLAY = Action(
     page=_WEBHOOKS,
     fields=(_EVENT,),
     plan=_plan_replay,
+    asks=False,
     make=_replay,
     answers={200: "The delivery, which is due."},
     schema="Delivery",
-    problems=frozenset({"not-found"}),
 )
 
 
 def _plan_dead(container: Container, values: Values) -> Plan:
     from signer.errors import NotFoundError
-    from signer.webhooks.delivery_admin import MAX_DEAD
 
     tenant, backlog = values["tenant"], container.store.webhook_backlog()
     dead = sum(each.dead for each in backlog if each.tenant == tenant)
     if not dead:
         raise NotFoundError("no delivery of this tenant was given up")
-    return Plan(
-        notes=[
-            f"{count(dead, 'delivery', 'deliveries')} given up.",
-            f"They are sent again, the oldest first, at most {MAX_DEAD:,} at a time.",
-            "Receivers see the same ids again.",
-        ]
-    )
+    return Plan(notes=[f"{count(dead, 'delivery', 'deliveries')} given up."])
 
 
 def _replay_dead(container: Container, values: Values, actor: Actor) -> Answer:
     tenant = values["tenant"]
     result = container.delivery_admin.replay_dead(tenant, actor)
     left = [] if result.is_complete else ["There are more: repeat it for them."]
-    number = count(result.count, "delivery", "deliveries")
     return Answer(
         {"tenant": tenant, "count": result.count, "complete": result.is_complete},
         [f"{tenant}: {result.count} due now", *left],
-        f"{number} sent again now",
         next_step=("Webhooks", _WEBHOOKS),
     )
 
@@ -230,9 +214,9 @@ REPLAY_DEAD = Action(
     page=_WEBHOOKS,
     fields=(_TENANT,),
     plan=_plan_dead,
+    asks=False,
     make=_replay_dead,
     answers={200: "How many are due again."},
     schema="DeadReplay",
     body="DeadReplayRequest",
-    problems=frozenset({"not-found"}),
 )

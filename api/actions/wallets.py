@@ -16,7 +16,6 @@ from api.actions.action import (
     Proposed,
     Texts,
     Values,
-    count,
 )
 from signer.audit.actions import AuditAction
 from signer.model.audit_record import Actor
@@ -91,11 +90,6 @@ def _plan_repair(container: Container, values: Values) -> Plan:
     )
     notes = [line.strip() for each in found for line in repair_lines(each, _READY)]
     foreign = any(each.wallet_status.foreign for each in found)
-    if foreign:
-        notes.append(
-            "A foreign transaction was signed with your key, and not by this service:"
-            " find out who sent it, and rotate the key if you cannot."
-        )
     return Plan(
         [*_paused_facts(found)],
         notes or ["No wallet has paid anything there yet."],
@@ -114,17 +108,14 @@ def _paused_facts(found: Sequence[RepairResult]) -> Iterator[tuple[str, str]]:
 
 
 def _repair(container: Container, values: Values, actor: Actor) -> Answer:
-    return _repaired(container.nonce_admin.repair(values["network"], actor))
-
-
-def _would_repair(container: Container, values: Values, _: Actor) -> Answer:
-    return _repaired(_compare(container, values["network"]))
-
-
-def _repaired(repairs: Sequence[RepairResult]) -> Answer:
     from api.views.explanations import repair_document
     from api.views.repairs import repair_lines
 
+    network = values["network"]
+    if values.get("dry_run"):
+        repairs = _compare(container, network)
+    else:
+        repairs = container.nonce_admin.repair(network, actor)
     paused = [each for each in repairs if each.is_open]
     problem = next((each.code for each in paused if each.code is not None), None)
     lines = [line for each in repairs for line in repair_lines(each, _NEXT)]
@@ -132,9 +123,6 @@ def _repaired(repairs: Sequence[RepairResult]) -> Answer:
     return Answer(
         [repair_document(each) for each in repairs],
         lines or ["no wallet has paid anything yet"],
-        f"{count(len(paused), 'wallet')} still paused"
-        if paused
-        else "No pause is left",
         ok=not paused,
         problem=problem,
         next_step=("Approvals", "/console/approvals") if needs_approval else None,
@@ -176,13 +164,12 @@ REPAIR = Action(
     fields=(_NETWORK,),
     plan=_plan_repair,
     make=_repair,
-    dry_run=_would_repair,
+    has_dry_run=True,
     proposed=Proposed(
         AuditAction.FOREIGN_TRANSACTION_ACCEPT,
         lambda facts: f"resume {_wallet(facts)}, and accept {_transactions(facts)}",
         lambda facts, _: {"network": facts["network"]},
     ),
-    question="Accept every foreign transaction, and resume the paused wallets?",
     needs_token=lambda _: True,
     answers={200: "The wallets, and why some are still paused."},
     schema="RepairedWallets",
@@ -205,35 +192,22 @@ def _plan_abandon(container: Container, values: Values) -> Plan:
             if is_waiting
         ]
     return Plan(
-        facts,
-        [
-            "The service stops waiting for pending transactions of this address.",
-            "Abandon only transactions that are not ours.",
-            "A payment that the ledger has forgotten would be paid twice.",
-        ],
-        needs_approval=any(waiting.values()) and container.approvals.required,
+        facts, needs_approval=any(waiting.values()) and container.approvals.required
     )
 
 
 def _abandon(container: Container, values: Values, actor: Actor) -> Answer:
-    admin = container.nonce_admin
-    changed = admin.abandon(values["address"], values["network"], actor)
-    return _statuses(changed, "abandoned")
-
-
-def _would_abandon(container: Container, values: Values, _: Actor) -> Answer:
-    waiting = container.nonce_admin.waiting(values["address"], values["network"])
-    return _statuses(waiting, "would-abandon")
-
-
-def _statuses(changed: Mapping[str, bool], done: str) -> Answer:
+    admin, address = container.nonce_admin, values["address"]
+    if values.get("dry_run"):
+        changed, done = admin.waiting(address, values["network"]), "would-abandon"
+    else:
+        changed, done = admin.abandon(address, values["network"], actor), "abandoned"
     statuses = {
         name: done if is_new else "not-waiting" for name, is_new in changed.items()
     }
     return Answer(
         [{"network": name, "status": status} for name, status in statuses.items()],
         [f"{name}: {status}" for name, status in statuses.items()],
-        "The wait is over" if any(changed.values()) else "Nothing was paused",
     )
 
 
@@ -257,7 +231,7 @@ ABANDON = Action(
     fields=(_ADDRESS, _NETWORK),
     plan=_plan_abandon,
     make=_abandon,
-    dry_run=_would_abandon,
+    has_dry_run=True,
     proposed=Proposed(
         AuditAction.NONCE_ABANDON,
         lambda facts: (
@@ -265,10 +239,6 @@ ABANDON = Action(
             f" {_transactions(facts)}"
         ),
         lambda facts, _: {"network": facts["network"], "address": facts["address"]},
-    ),
-    question=(
-        "A payment that the ledger has forgotten would be paid twice. Stop waiting for"
-        " pending transactions of {address}?"
     ),
     needs_token=lambda _: True,
     is_danger=True,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from inspect import cleandoc
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from api.cli.confirmation import confirm, dry_run_option, yes_option
 from api.cli.operator import current_operator, identified_operator
 from api.cli.output import command_logging, json_option, print_result
 from signer.errors import InvalidInputError
+from signer.redact import key_prefix
 
 
 if TYPE_CHECKING:
@@ -39,10 +40,10 @@ def command_of(
             *options,
             _reason(action.reason),
         ],
-        help=_help(action),
+        help="\n\n".join([action.explanation, cleandoc(action.more_help)]).strip(),
         callback=lambda **given: _take(action, given, around),
     )
-    if action.question:
+    if action.asks:
         command = yes_option(command)
     return json_option(dry_run_option(command))
 
@@ -78,23 +79,16 @@ def _ask_reason(
     return click.prompt("Reason", err=True, type=str)
 
 
-def _help(action: Action) -> str:
-    parts = [cleandoc(action.about), cleandoc(action.more_help)]
-    return "\n\n".join(part for part in parts if part)
-
-
 def _take(action: Action, given: dict[str, Any], around: Around | None) -> None:
     as_json, dry_run = given.pop("as_json"), given.pop("dry_run")
     reason, is_sure = given.pop("reason"), given.pop("yes", True) or dry_run
     if not (is_sure or action.asks_with_plan):
-        confirm(action.question.format(**given))
+        _confirm(action, given, [action.explanation])
     try:
         with command_logging():
             container = _build(action)
             if not is_sure and action.asks_with_plan:
-                plan = action.plan(container, given).answer()
-                print_result(None, plan.lines, as_json=False, err=True)
-                confirm(action.question)
+                _confirm(action, given, action.plan(container, given).answer().lines)
 
             def run(values: Values, action: Action = action) -> Answer:
                 values = {**values, "reason": reason}
@@ -113,6 +107,17 @@ def _take(action: Action, given: dict[str, Any], around: Around | None) -> None:
     print_result(answer.document, answer.lines, as_json=as_json)
     if not answer.ok:
         sys.exit(1)
+
+
+def _confirm(action: Action, values: Values, lines: Sequence[str]) -> None:
+    """Show *lines* on standard error, and ask for the action on its arguments."""
+    print_result(None, lines, as_json=False, err=True)
+    shown = [
+        key_prefix(values[each.name]) if each.kind is Kind.KEY else values[each.name]
+        for each in action.fields
+        if each.argument
+    ]
+    confirm(": ".join([action.title, *shown]) + "?")
 
 
 def _build(action: Action) -> Container:

@@ -117,7 +117,7 @@ class Surfaces:
                     option,
                     *([] if each.kind is Kind.FLAG else [texts[each.name]]),
                 ]
-        given = (*options, *(["--yes"] if action.question else []))
+        given = (*options, *(["--yes"] if action.asks else []))
         return self._run(
             *action.command.split(), *arguments, "--reason", texts["reason"], *given
         )

@@ -96,7 +96,7 @@ def test_an_operator_answers(
     type_line(line)
     finished = run("keys", "revoke", OLD.address)
 
-    assert f"Revoke the key of {OLD.address}?" in finished.err
+    assert f"Revoke a former key: {OLD.address}?" in finished.err
     assert _state(ring) is state
 
 

@@ -74,14 +74,14 @@ def test_a_repair_shows_what_it_would_accept(world: World) -> None:
     for text in (foreign, "accept nonce 0", "chain-ahead", "second person"):
         assert text in page
     assert answer.status_code == 200
-    assert "1 wallet still paused" in answer.text
+    assert "Repair wallets: not finished" in answer.text
     assert "approval-required" in answer.text
     assert 'href="/console/approvals"' in answer.text
 
     waiting = world.browser.get("/console/wallets").text
     assert f"accept {foreign} (nonce 0)" in waiting
     world.approve_all()
-    assert "No pause is left" in world.make(REPAIR, values).text
+    assert "Repair wallets: done" in world.make(REPAIR, values).text
     wallet = world.store.wallet(CHAIN_ID, world.old.address)
     assert wallet is not None
     assert not wallet.is_paused
@@ -132,7 +132,7 @@ def test_a_compromised_key_needs_two_persons(world: World) -> None:
     assert first.status_code == 409
     assert f"revoke the key of {world.old.address} as compromised" in keys
     assert "without_funds=yes" in proposal
-    assert "The new key is active" in second.text
+    assert "rotated: " in second.text
     assert "requested by" in world.browser.get("/console/keys").text
 
 
@@ -144,7 +144,7 @@ def test_a_new_key_without_funds_waits(world: World) -> None:
     world.approve_all()
     answer = world.make(ROTATE, values)
 
-    assert "The new address needs funds" in answer.text
+    assert "awaiting-funds: " in answer.text
     assert "not finished" in answer.text
     assert world.store.active_key() == world.old
 

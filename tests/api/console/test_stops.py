@@ -91,7 +91,7 @@ def test_a_faster_stop_does_not_prevent_a_stop(world: World) -> None:
     answer = world.submit(STOP, {**fields, "token": world.token(STOP)})
 
     assert answer.status_code == 200
-    assert "It was stopped already" in answer.text
+    assert "already stopped" in answer.text
 
 
 def test_a_chain_of_no_network_can_be_resumed(world: World) -> None:
@@ -122,8 +122,8 @@ def test_a_stop_that_another_program_changed(world: World) -> None:
 @pytest.mark.parametrize(
     ("change", "values", "text"),
     [
-        (RESUME, {"network": "local", "reason": WHY}, "It was not stopped"),
-        (UNBLOCK, {"tenant": SHOP, "reason": WHY}, "It was not blocked"),
+        (RESUME, {"network": "local", "reason": WHY}, "not stopped"),
+        (UNBLOCK, {"tenant": SHOP, "reason": WHY}, "not-blocked"),
     ],
 )
 def test_nothing_to_end(
