@@ -14,9 +14,6 @@ import click
 from signer.errors import InvalidInputError
 
 
-REQUIRED = ("payment_session_id", "network", "token", "recipient", "amount")
-OPTIONAL = ("reason", "reference", "idempotency_key")
-
 MAX_ROWS = 200_000
 _MAX_BYTES = 128 * 1024 * 1024
 _MOST_SHOWN = 20  # Problems of one file.
@@ -119,11 +116,15 @@ def _records(path: Path) -> Iterator[tuple[int, Sequence[str]]]:
 
 
 def _check_header(header: Sequence[str]) -> None:
-    known = (*REQUIRED, *OPTIONAL)
+    from signer.refunds.request_body import RefundRequestBody
+
+    members = RefundRequestBody.model_fields
+    required = [name for name, each in members.items() if each.is_required()]
+    known = (*members, "idempotency_key")
     if len(header) == 1 and any(mark in header[0] for mark in ";\t"):
         raise FileError(["line 1: separate the columns by commas"])
     problems = [
-        f"line 1: the column {n} is missing" for n in REQUIRED if n not in header
+        f"line 1: the column {n} is missing" for n in required if n not in header
     ]
     problems += [
         f"line 1: the column {name!a} is unknown; the columns are {', '.join(known)}"

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from api.views.csv_files import write_csv
-from api.views.refunds import refund_document
+from api.views.refunds import RefundDocument, refund_document
 from signer.model.refund import Refund
 from signer.ports.refund_reports import RefundFilter, RefundReports
 
@@ -15,11 +15,12 @@ MEDIA_TYPES = {"csv": "text/csv; charset=utf-8", "jsonl": "application/jsonl"}
 
 _PAGE = 200
 
-_COLUMNS = (
-    *("id", "tenant", "status", "reference", "payment_session_id", "network"),
-    *("chain_id", "token", "token_address", "recipient", "amount", "calldata"),
-    *("reason", "sender", "nonce", "tx_hash", "block_number", "failure_code"),
-    *("failure_detail", "created_at", "updated_at", "cancel_requested_at"),
+_SEVERAL = {"id": ("id", "tenant"), "failure": ("failure_code", "failure_detail")}
+
+_COLUMNS = tuple(
+    column
+    for member in RefundDocument.model_fields
+    for column in _SEVERAL.get(member, (member,))
 )
 
 

@@ -9,7 +9,7 @@ from eth_utils.address import is_checksum_address
 from backends.sql.schema import refunds
 from backends.sql.statements import SAVED
 from signer.errors import InvalidInputError
-from signer.model.refund import Refund, SignedTransaction, Status
+from signer.model.refund import AS_REQUESTED, Refund, SignedTransaction, Status
 
 
 MAX_PAGE = 1000
@@ -20,7 +20,7 @@ MAX_NAME = 255
 _TRANSACTION_HASH = re.compile(r"0x[0-9a-f]{64}")
 
 _NAMES = ("tenant", "idempotency_key", "reference", "payment_session_id")
-_TEXTS = (*_NAMES, "network", "token", "token_address", "recipient", "reason")
+_TEXTS = {*_NAMES, *AS_REQUESTED, "token_address"}
 _PERMANENT = attrgetter(*(c.name for c in refunds.columns if c.name not in SAVED))
 _WALLET = attrgetter("id", "chain_id", "sender", "nonce")
 _WALLET_OF_TRANSACTION = attrgetter("refund_id", "chain_id", "sender", "nonce")

@@ -4,11 +4,12 @@ import hashlib
 import json
 import re
 import secrets
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from functools import lru_cache
-from typing import Annotated, Any, Self, TypeVar
+from typing import Annotated, Any, Self, TypeVar, get_type_hints
 
 from signer.model.audit_record import Record
 from signer.model.row import (
@@ -105,6 +106,13 @@ IN_FLIGHT = frozenset({Status.BROADCAST, Status.MINED})
 """Statuses in which the service waits for the chain and must track it."""
 
 
+@dataclass(frozen=True)
+class RecordedAs:
+    """The name of a field in the audit record; None: the record does not have it."""
+
+    name: str | None
+
+
 @dataclass(frozen=True, slots=True)
 class RefundRequest:
     """
@@ -116,24 +124,45 @@ class RefundRequest:
 
     With ``calldata``, which is hex, it is a call: ``token`` is ``COIN``, ``recipient``
     is called, and ``amount`` is the coin that it gets.  "0x" only transfers coin.
+
+    The fingerprint and the signature of a tenant cover every field.  The audit record
+    of the acceptance has every field but free text.
     """
 
     payment_session_id: str
     reference: str
     network: str
-    token: str
+    token: Annotated[str, RecordedAs("token_symbol")]
     recipient: str
     amount: str
-    reason: str | None = None
+    # Free text does not belong in a log.
+    reason: Annotated[str | None, RecordedAs(None)] = None
     calldata: str | None = None
 
     def fingerprint(self) -> str:
         """Return the SHA-256 of the request, to detect a reused idempotency key."""
-        fields = asdict(self)
-        if self.calldata is None:  # As before there were calls.
-            del fields["calldata"]
-        canonical = json.dumps(fields, sort_keys=True, separators=(",", ":"))
+        canonical = json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+AS_REQUESTED = tuple(
+    each.name
+    for each in fields(RefundRequest)
+    if each.name not in {"amount", "calldata"}
+)
+"""The fields that a refund has in the form of its request: all but two."""
+
+
+def _recorded_name(name: str) -> str | None:
+    hint = get_type_hints(RefundRequest, include_extras=True)[name]
+    (own,) = getattr(hint, "__metadata__", (RecordedAs(name),))
+    return own.name
+
+
+RECORDED: Mapping[str, str] = {
+    name: told for name in AS_REQUESTED if (told := _recorded_name(name)) is not None
+}
+"""Their names in the audit record of the acceptance, but for free text."""
 
 
 _T = TypeVar("_T")

@@ -16,7 +16,13 @@ from signer.chain.fees import GWEI, bump_fees, quote_fees
 from signer.config.tenants import TenantRegistry
 from signer.errors import ChainUnavailableError, HotWalletError, RequestError
 from signer.model.key import is_blocked
-from signer.model.refund import Refund, RefundRequest, SignedTransaction, Status
+from signer.model.refund import (
+    AS_REQUESTED,
+    Refund,
+    RefundRequest,
+    SignedTransaction,
+    Status,
+)
 from signer.ports.chain import NodeStatus
 from signer.ports.clock import Clock
 from signer.ports.key_store import KeyStore
@@ -122,13 +128,8 @@ class Explainer:
         if refund.bound_to is not None:
             return None
         request = RefundRequest(
-            payment_session_id=refund.payment_session_id,
-            reference=refund.reference,
-            network=refund.network,
-            token=refund.token,
-            recipient=refund.recipient,
+            **{name: getattr(refund, name) for name in AS_REQUESTED},
             amount=format_units(refund.amount, refund.decimals),
-            reason=refund.reason,
             calldata=None if refund.calldata is None else f"0x{refund.calldata.hex()}",
         )
         try:

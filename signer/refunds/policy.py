@@ -26,7 +26,7 @@ from signer.crypto.transactions import (
 )
 from signer.errors import InvalidInputError, PolicyViolationError
 from signer.model.refund import (
-    COIN,
+    AS_REQUESTED,
     COIN_ADDRESS,
     Refund,
     RefundRequest,
@@ -95,26 +95,22 @@ def admit(
         _require_address(request.recipient)
         calldata = _read_calldata(request.calldata)
     token_address, decimals = asset
+    requested = {name: getattr(request, name) for name in AS_REQUESTED}
     return Refund(
         id=refund_id,
         tenant=tenant,
         idempotency_key=idempotency_key,
         fingerprint=request.fingerprint(),
-        reference=request.reference,
-        payment_session_id=request.payment_session_id,
-        network=request.network,
         chain_id=network.chain_id,
-        token=request.token if calldata is None else COIN,
         token_address=token_address,
         decimals=decimals,
-        recipient=request.recipient,
         amount=amount,
-        reason=request.reason,
         status=Status.QUEUED,
         created_at=now,
         updated_at=now,
         due_at=now - _CLOCK_TOLERANCE,
         calldata=calldata,
+        **requested,
     )
 
 

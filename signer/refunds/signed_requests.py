@@ -14,7 +14,7 @@ from signer.amounts import parse_units
 from signer.config.tenants import TenantRegistry
 from signer.crypto.http_signatures import accept_signature, verify_request
 from signer.errors import RequestError, RequestSignatureError, RowNotAuthenticError
-from signer.model.refund import Refund, RefundRequest
+from signer.model.refund import AS_REQUESTED, Refund, RefundRequest
 from signer.model.signed_request import METHOD, NO_SIGNATURE, PATH, SignedRequest
 from signer.ports.ledger import Ledger
 from signer.refunds.request_body import read_refund
@@ -25,16 +25,6 @@ MAX_AGE = timedelta(minutes=5)
 
 MAX_STORED_AGE = 2 * MAX_AGE
 """How far the time of a signature may be from that of its row, stored a bit later."""
-
-# What a request says about a refund, besides the amount: it has no decimals there.
-_REQUESTED = (
-    "payment_session_id",
-    "reference",
-    "network",
-    "token",
-    "recipient",
-    "reason",
-)
 
 
 class SignedRequests:
@@ -124,10 +114,14 @@ class SignedRequests:
 def _find_differences(requested: RefundRequest, refund: Refund) -> list[str]:
     """Return the names of the fields of *refund* that are not as *requested*."""
     found = [
-        name for name in _REQUESTED if getattr(requested, name) != getattr(refund, name)
+        name
+        for name in AS_REQUESTED
+        if getattr(requested, name) != getattr(refund, name)
     ]
     if parse_units(requested.amount, refund.decimals) != refund.amount:
         found.append("amount")
+    if refund.calldata is not None:  # No gateway requests a call.
+        found.append("calldata")
     return found
 
 

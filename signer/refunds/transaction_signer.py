@@ -28,7 +28,12 @@ from signer.model.audit_record import (
     Record,
 )
 from signer.model.decision import Decision
-from signer.model.refund import Kind, Refund, SignedTransaction
+from signer.model.refund import (
+    RECORDED,
+    Kind,
+    Refund,
+    SignedTransaction,
+)
 from signer.policy.policy import Approve
 from signer.ports.clock import Clock
 from signer.ports.refund_store import Permit, Reservation
@@ -103,8 +108,7 @@ def describe_acceptance(refund: Refund) -> dict[str, Any]:
         "decimals": refund.decimals,
         "idempotency_key": refund.idempotency_key,
         "fingerprint": refund.fingerprint,
-        "reference": refund.reference,
-        "payment_session_id": refund.payment_session_id,
+        **{told: getattr(refund, name) for name, told in RECORDED.items()},
         "created_at": refund.created_at.isoformat(timespec="microseconds"),
     }
 

@@ -10,7 +10,12 @@ from typing import Any
 from signer.amounts import parse_units
 from signer.audit.actions import SUCCESS, AuditAction
 from signer.model.audit_record import Operation, Record
-from signer.model.refund import SWEEPER, Refund, Status
+from signer.model.refund import (
+    RECORDED,
+    SWEEPER,
+    Refund,
+    Status,
+)
 from signer.model.wallet import Pause, Wallet
 from signer.redact import REDACTED
 
@@ -27,14 +32,10 @@ _OF_REFUNDS = {
     AuditAction.REFUND_REFUSE.event_for(SUCCESS): "refused",
 }
 # What the gateway chose; the log may have redacted it.
-_TEXTS = (
-    "tenant",
-    "idempotency_key",
-    "fingerprint",
-    "reference",
-    "payment_session_id",
-    "recipient",
-)
+_TEXTS = {
+    **{name: name for name in ("tenant", "idempotency_key", "fingerprint")},
+    **RECORDED,
+}
 _INTENT = AuditAction.DIGEST_SIGN.requested
 _SIGNATURES = frozenset(
     {
@@ -228,15 +229,15 @@ def rebuild(record: Record, now: datetime) -> Refund | None:
     details = fields["details"]
     if fields["event"] == _SWEPT:
         details = {**details, "tenant": SWEEPER}
-    if "created_at" not in details or any(REDACTED in details[each] for each in _TEXTS):
+    if "created_at" not in details or any(
+        REDACTED in details[told] for told in _TEXTS.values()
+    ):
         return None
     calldata = details.get("calldata")
     return Refund(
         id=details["refund_id"],
-        **{name: details[name] for name in _TEXTS},
-        network=details["network"],
+        **{name: details[told] for name, told in _TEXTS.items()},
         chain_id=details["chain_id"],
-        token=details["token_symbol"],
         token_address=details["token_address"],
         decimals=details["decimals"],
         amount=parse_units(
