@@ -122,7 +122,7 @@ def open_chains(
 
 def open_node_proxies(networks: Mapping[str, Network]) -> Mapping[str, NodeProxy]:
     """Return what forwards clients' reads, by network; no request is sent yet."""
-    from backends.json_rpc.proxy import JSONRPCProxy  # noqa: PLC0415
+    from backends.json_rpc.client import JSONRPCProxy  # noqa: PLC0415
 
     return {
         name: JSONRPCProxy(

@@ -104,7 +104,7 @@ def _with_accepted_limits(
     caller checks the limits of the result, which are at most the accepted ones.
     """
     from signer.alerts import Alert
-    from signer.config.kept_limits import Files
+    from signer.config.file_limits import Files
     from signer.config.tenants import TenantRegistry, check_tenants
 
     files = Files(container.networks, container.tenants.tenants)
@@ -193,7 +193,7 @@ def prepare_rules(
     if text is not None:
         # They import eth-account, which few processes need.
         from signer.policy.examples import require_examples
-        from signer.policy.surroundings import KnownNetwork
+        from signer.policy.facts import KnownNetwork
 
         known = {
             name: KnownNetwork.of(name, network)

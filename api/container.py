@@ -383,7 +383,7 @@ class Container:
         """
         from signer.policy.default_rules import service_files
         from signer.policy.policy import Policy
-        from signer.policy.policy_text import PolicyFile
+        from signer.policy.rules import PolicyFile
 
         own = [PolicyFile(name, text) for name, text in rules.items()]
         defaults = service_files(self.networks, self.tenants)

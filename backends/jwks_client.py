@@ -5,8 +5,7 @@ from http import HTTPStatus
 
 from pydantic import SecretStr
 
-from backends.http_client import ExchangeError, HTTPClient
-from backends.secure_url import is_secure
+from backends.http_client import ExchangeError, HTTPClient, is_secure
 from signer.errors import ConfigurationError, Refusal
 from signer.ports.key_set import KeySetError
 

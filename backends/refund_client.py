@@ -5,8 +5,7 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from backends.http_client import ExchangeError, HTTPClient
-from backends.secure_url import is_secure
+from backends.http_client import ExchangeError, HTTPClient, is_secure
 from signer.errors import InvalidInputError
 from signer.nesting import is_deeper
 from signer.ports.refund_client import BatchReply

@@ -23,8 +23,7 @@ from threading import Lock
 import structlog
 from pydantic import SecretStr
 
-from backends.http_client import ExchangeError, HTTPClient
-from backends.secure_url import is_secure
+from backends.http_client import ExchangeError, HTTPClient, is_secure
 from signer.deadline import Deadlines
 from signer.errors import ConfigurationError, Refusal, ScreeningUnavailableError
 from signer.ports.clock import Clock, utc_now

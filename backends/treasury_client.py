@@ -16,8 +16,7 @@ from urllib.parse import urlencode
 
 from pydantic import AwareDatetime, BaseModel, Field, SecretStr, ValidationError
 
-from backends.http_client import ExchangeError, HTTPClient, Response
-from backends.secure_url import is_secure
+from backends.http_client import ExchangeError, HTTPClient, Response, is_secure
 from signer.errors import ConfigurationError, Refusal, TreasuryError
 from signer.model.refund import RefundRequest, Status
 from signer.ports.treasury import TopUp, TreasuryToken

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from signer.policy.examples import Outcome
     from signer.policy.live_policy import AnyPolicy
     from signer.policy.policy import Policy
-    from signer.policy.policy_text import PolicyFile
+    from signer.policy.rules import PolicyFile
     from signer.refunds.policy_review import Reviewed
 
 
@@ -68,7 +68,7 @@ def test(file: Path, account: bool) -> Result:
     """
     from api.bootstrap import build_container
     from signer.policy.examples import read_examples, run_examples
-    from signer.policy.surroundings import KnownNetwork
+    from signer.policy.facts import KnownNetwork
 
     container = build_container()
     examples = read_examples(
@@ -205,7 +205,7 @@ def _compile(container: Container, directory: Path) -> Policy:
 
 def _own_files(directory: Path | None) -> Sequence[PolicyFile]:
     from signer.config.policy_files import read_policy_files
-    from signer.policy.policy_text import PolicyFile
+    from signer.policy.rules import PolicyFile
 
     texts = read_policy_files(directory)
     return [PolicyFile(name, text) for name, text in texts.items()]

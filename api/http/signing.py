@@ -17,7 +17,7 @@ from api.views.signing import MessageSignatureDocument
 from signer import strict_json
 from signer.config.tenants import TenantRegistry
 from signer.crypto.messages import PersonalMessage
-from signer.crypto.transaction_json.values import read_address
+from signer.crypto.transaction_json import read_address
 from signer.crypto.typed_data import TypedData
 from signer.errors import InvalidInputError, RecoveryError, SigningError
 from signer.policy.facts import Caller, Path

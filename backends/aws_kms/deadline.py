@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from botocore.config import Config  # type: ignore[import-untyped]
 
-from backends.http_connections import bound_responses
+from backends.http_client import bound_responses
 
 
 if TYPE_CHECKING:

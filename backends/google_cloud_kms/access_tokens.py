@@ -16,7 +16,7 @@ from google.auth import transport
 from google.auth.credentials import Credentials, TokenState
 from google.auth.exceptions import GoogleAuthError, TransportError
 
-from backends.http_connections import bound_responses
+from backends.http_client import bound_responses
 from signer.errors import AccessDeniedError, BackendError, BackendUnavailableError
 
 

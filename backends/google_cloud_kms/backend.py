@@ -17,7 +17,7 @@ from backends.google_cloud_kms.answers import (
     sign_request,
 )
 from backends.google_cloud_kms.client import KMSClient, Reply, Request
-from backends.google_cloud_kms.key_names import (
+from backends.google_cloud_kms.options import (
     FORMAT,
     AllowedVersions,
     is_version_name,

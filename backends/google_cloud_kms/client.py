@@ -19,7 +19,7 @@ from pydantic import SecretStr
 from backends.circuit_breaker import CircuitBreaker
 from backends.concurrency import AdaptiveSemaphore
 from backends.google_cloud_kms.access_tokens import AccessTokens
-from backends.google_cloud_kms.errors import map_response, retry_delay
+from backends.google_cloud_kms.answers import map_response, retry_delay
 from backends.http_client import TOO_SLOW, ExchangeError, HTTPClient, Response
 from backends.rate_limit import TokenBucket
 from signer.deadline import Deadlines

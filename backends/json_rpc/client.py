@@ -8,14 +8,13 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
-from backends.json_rpc import quorum_rules, requests
+from backends.json_rpc import quorum, requests
 from backends.json_rpc.connection import MAX_RESPONSE_BYTES
 from backends.json_rpc.node import LARGEST_BATCH, Node, Observed
 from backends.json_rpc.node_pool import NodePool
-from backends.json_rpc.node_status import request_status
-from backends.json_rpc.quorum_rules import QuorumRule
-from backends.json_rpc.search import find_hash
-from backends.json_rpc.tracked_node import TrackedNode, node_name
+from backends.json_rpc.quorum import QuorumRule
+from backends.json_rpc.requests import find_hash
+from backends.json_rpc.tracked_node import TrackedNode, node_name, request_status
 from signer.errors import (
     ChainError,
     ChainUnavailableError,
@@ -48,7 +47,7 @@ class JSONRPCChain:
     A ``ChainClient`` (``signer/ports/chain.py``) over JSON-RPC.
 
     Every value is requested from all nodes at once and needs a quorum
-    (``backends/json_rpc/quorum_rules.py``).  A transaction is sent to every node; one
+    (``backends/json_rpc/quorum.py``).  A transaction is sent to every node; one
     node that accepts it is enough.  ``docs/reference/networks.md`` has the table of
     failures.
 
@@ -101,18 +100,18 @@ class JSONRPCChain:
 
     def estimate_gas(self, call: Call) -> int:
         return self._get_pool().decide(
-            lambda node: requests.estimate_gas(node, call), quorum_rules.UPPER_MEDIAN
+            lambda node: requests.estimate_gas(node, call), quorum.UPPER_MEDIAN
         )
 
     def transaction_count(self, address: str, block: int | None = None) -> int:
         if block is None:
             return self._get_pool().decide(
                 lambda node: requests.transaction_count(node, address),
-                quorum_rules.COUNT,
+                quorum.COUNT,
             )
         count = self._get_pool().decide(
             lambda node: requests.transaction_count_at(node, address, block),
-            quorum_rules.PAST_COUNT,
+            quorum.PAST_COUNT,
         )
         if count is None:
             raise ChainUnavailableError("the nodes do not agree on a nonce")
@@ -121,17 +120,17 @@ class JSONRPCChain:
     def pending_count(self, address: str) -> int:
         return self._get_pool().decide(
             lambda node: requests.pending_count(node, address),
-            quorum_rules.PENDING_COUNT,
+            quorum.PENDING_COUNT,
         )
 
     def fees(self) -> Fees:
-        return _require_fees(self._get_pool().decide(requests.fees, quorum_rules.FEES))
+        return _require_fees(self._get_pool().decide(requests.fees, quorum.FEES))
 
     def outlook(self, sender: str, calls: Sequence[Call]) -> Outlook:
         first, rest = calls[:_FIRST_ESTIMATES], calls[_FIRST_ESTIMATES:]
         rules: list[QuorumRule[Any]] = [
-            quorum_rules.PENDING_COUNT,
-            quorum_rules.FEES,
+            quorum.PENDING_COUNT,
+            quorum.FEES,
             *_estimate_rules(first),
         ]
         count, fees, *estimates = self._get_pool().decide_all(
@@ -165,7 +164,7 @@ class JSONRPCChain:
         results = list[Any]()
         for chunk in _chunks(hashes):
             request = partial(requests.receipts, tx_hashes=chunk)
-            rules = [quorum_rules.RECEIPT] * len(chunk)
+            rules = [quorum.RECEIPT] * len(chunk)
             results += self._get_pool().decide_all(request, rules)
         if results and all(isinstance(result, ChainError) for result in results):
             require(results[0])
@@ -184,11 +183,11 @@ class JSONRPCChain:
         return None
 
     def latest_block(self) -> Block:
-        return self._get_pool().decide(requests.latest_block, quorum_rules.HEAD)
+        return self._get_pool().decide(requests.latest_block, quorum.HEAD)
 
     def block(self, number: int) -> Block | None:
         return self._get_pool().decide(
-            lambda node: requests.block(node, number), quorum_rules.BLOCK
+            lambda node: requests.block(node, number), quorum.BLOCK
         )
 
     def node_statuses(
@@ -199,12 +198,12 @@ class JSONRPCChain:
         )
 
     def _decide_median(self, request: Callable[[Node], T]) -> T:
-        result: T = self._get_pool().decide(request, quorum_rules.LOWER_MEDIAN)
+        result: T = self._get_pool().decide(request, quorum.LOWER_MEDIAN)
         return result
 
     def _transaction(self, tx_hash: str) -> MinedTransaction | None:
         return self._get_pool().decide(
-            lambda node: requests.transaction(node, tx_hash), quorum_rules.TRANSACTION
+            lambda node: requests.transaction(node, tx_hash), quorum.TRANSACTION
         )
 
     def _get_pool(self) -> NodePool:
@@ -227,7 +226,7 @@ class JSONRPCChain:
 
 
 def _estimate_rules(calls: Sequence[Call]) -> list[QuorumRule[Any]]:
-    return [quorum_rules.UPPER_MEDIAN] * len(calls)
+    return [quorum.UPPER_MEDIAN] * len(calls)
 
 
 def _chunks(items: Sequence[T]) -> Iterator[Sequence[T]]:
@@ -255,3 +254,21 @@ def _check_url(url: SecretStr | str, position: int) -> SecretStr:
 
 def _misconfigured(problem: str) -> ConfigurationError:
     return ConfigurationError(Refusal("networks-misconfigured", problem))
+
+
+class JSONRPCProxy(JSONRPCChain):
+    """
+    A ``NodeProxy`` (``signer/ports/node_proxy.py``) over JSON-RPC.
+
+    It has connections and reputations of its own, so that what a client asks cannot
+    make the service distrust a node.  One node answers, without a quorum.
+    """
+
+    # What a client may ask for at once (``api/http/json_rpc/reads.py``).
+    max_bytes = 4 * 1024 * 1024
+
+    def forward(self, method: str, params: Sequence[Any]) -> Any:
+        asked = list(params)
+        return next(
+            iter(self._get_pool().each(lambda node: node.forward(method, asked)))
+        )

@@ -25,7 +25,7 @@ from backends.json_rpc.error_mapping import (
     map_client_error,
     map_error,
 )
-from backends.json_rpc.outcomes import attempt
+from backends.json_rpc.parsing import attempt
 from signer.errors import ChainError, ChainUnavailableError, ResultTooLargeError
 from signer.outcomes import require
 

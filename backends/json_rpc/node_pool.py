@@ -7,11 +7,14 @@ from functools import partial
 from typing import Protocol, TypeVar
 
 from backends.json_rpc.node import Node
-from backends.json_rpc.node_status import build_error_status
-from backends.json_rpc.quorum_call import QuorumCall
-from backends.json_rpc.quorum_rules import QuorumRule, agreed, quorum_size
-from backends.json_rpc.responses import most_informative
-from backends.json_rpc.tracked_node import TrackedNode
+from backends.json_rpc.quorum import (
+    QuorumCall,
+    QuorumRule,
+    agreed,
+    most_informative,
+    quorum_size,
+)
+from backends.json_rpc.tracked_node import TrackedNode, build_error_status
 from signer.errors import ChainError, ChainUnavailableError
 from signer.outcomes import require
 from signer.ports.chain import NodeStatus

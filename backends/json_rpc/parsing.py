@@ -6,13 +6,25 @@ that into ``ChainUnavailableError``.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 from eth_utils.address import to_checksum_address
 
+from signer.errors import ChainError
 from signer.ports.chain import Block, Log, MinedTransaction, Receipt, TransactionState
+
+
+_T = TypeVar("_T")
+
+
+def attempt(action: Callable[[], _T]) -> _T | ChainError:
+    """Return the result of *action*, or its ``ChainError``."""
+    try:
+        return action()
+    except ChainError as e:
+        return e
 
 
 Result = Mapping[str, Any]

@@ -2,8 +2,12 @@
 
 from collections.abc import Iterator
 
-from backends.google_cloud_kms.key_names import FORMAT, is_version_name
-from backends.google_cloud_kms.options import ENDPOINT, GoogleCloudKMSOptions
+from backends.google_cloud_kms.options import (
+    ENDPOINT,
+    FORMAT,
+    GoogleCloudKMSOptions,
+    is_version_name,
+)
 from signer.errors import Refusal
 from signer.ports.backend_plugin import BackendConfig, BackendPlugin
 from signer.ports.key_backend import KeyDirectory

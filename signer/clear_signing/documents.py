@@ -1,7 +1,11 @@
 """Describes typed data and personal messages in one line."""
 
-from signer.clear_signing.calls import describe_transaction
-from signer.clear_signing.names import AddressBook, quote, write_time
+from signer.clear_signing.calls import (
+    AddressBook,
+    describe_transaction,
+    quote,
+    write_time,
+)
 from signer.clear_signing.typed_data_kinds import (
     NOWHERE,
     UNKNOWN,

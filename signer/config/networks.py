@@ -30,7 +30,7 @@ from pydantic import (
 )
 
 from signer.amounts import parse_units
-from signer.config.toml_file import StrictModel, as_tuple, read_toml
+from signer.config.models import StrictModel, as_tuple, read_toml
 from signer.errors import InvalidInputError
 
 

@@ -28,7 +28,7 @@ from pydantic import (
 
 from signer.addresses import parse_address
 from signer.config.allowed_keys import AllowedKeys, default_patterns, parse_patterns
-from signer.config.environment import read_model
+from signer.config.models import read_model
 from signer.errors import InvalidInputError, Refusal
 from signer.redact import sanitize
 

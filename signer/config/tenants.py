@@ -33,6 +33,7 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Self
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -42,16 +43,130 @@ from pydantic import (
     model_validator,
 )
 
-from signer.config.networks import Network
-from signer.config.tenant_limits import NetworkLimits, TokenLimits
-from signer.config.toml_file import StrictModel, as_tuple, read_toml
-from signer.config.webhook import Webhook
-from signer.crypto.request_keys import normalize_public_key
+from signer.amounts import parse_units
+from signer.config.models import StrictModel, as_tuple, read_toml
+from signer.config.networks import Network, Token
+from signer.crypto.http_signatures import normalize_public_key
 from signer.errors import (
     ConfigurationError,
+    InvalidInputError,
     Refusal,
     UnknownTenantError,
 )
+from signer.event_types import EventType
+
+
+_LIMITS = ("hourly_limit", "daily_limit", "daily_limit_per_recipient")
+
+
+class TokenLimits(StrictModel):
+    """
+    A tenant's limits for one token, in whole tokens; None means no limit.
+
+    ``min_amount`` and ``max_amount`` bound one refund.  A refund of more than
+    ``approve_above`` needs an approval.  The others bound all refunds of the tenant in
+    an hour or a day.  The token's own limits apply as well.
+    """
+
+    min_amount: str | None = None
+    max_amount: str | None = None
+    approve_above: str | None = None
+    hourly_limit: str | None = None
+    daily_limit: str | None = None
+    daily_limit_per_recipient: str | None = None
+
+    def units(self, name: str, token: Token) -> int | None:
+        """Return the limit *name* in base units of *token*; None if there is none."""
+        amount = getattr(self, name)
+        return None if amount is None else parse_units(amount, token.decimals)
+
+    def problems(self, token: Token) -> Iterator[str]:
+        """Yield why these cannot be the limits of *token*."""
+        values: dict[str, int] = {}
+        for name in type(self).model_fields:
+            try:
+                units = self.units(name, token)
+            except InvalidInputError as e:
+                yield f"{name} {e}"
+            else:
+                values |= {} if units is None else {name: units}
+        largest = parse_units(token.max_amount, token.decimals)
+        largest = min(largest, values.get("max_amount", largest))
+        if values.get("min_amount", 0) > largest:
+            yield "min_amount must not be more than max_amount"
+        if values.get("approve_above", 0) >= largest:
+            yield "approve_above must be less than max_amount, the token's included"
+        for name in _LIMITS:
+            # An accepted refund must not wait without end.
+            if values.get(name, largest) < largest:
+                yield f"{name} must not be less than max_amount, the token's included"
+
+
+class NetworkLimits(StrictModel):
+    """A tenant's limits on one network; ``gas_per_hour`` bounds its gas limits."""
+
+    gas_per_hour: int | None = Field(default=None, ge=21_000)
+    tokens: dict[str, TokenLimits] = Field(default_factory=dict)
+
+
+_VISIBLE_ASCII = re.compile(r"[!-~]{1,2000}")
+
+
+def _url(value: str) -> str:
+    """Return *value*; a ``ValueError``, which does not quote it, if it is no URL."""
+    try:
+        parts = urlsplit(value)
+        is_usable = (
+            parts.scheme in {"http", "https"}
+            and bool(parts.hostname)
+            and parts.port != 0
+            and not (parts.username or parts.password or parts.fragment)
+            and _VISIBLE_ASCII.fullmatch(value)
+        )
+    except ValueError:
+        is_usable = False
+    if not is_usable:
+        raise ValueError(
+            "must be an https URL with a host, without user name, password and fragment"
+        )
+    return value
+
+
+def _event_type(value: object) -> object:
+    if isinstance(value, str) and value in set(EventType):
+        return EventType(value)
+    raise ValueError(f"must be one of {', '.join(EventType)}")
+
+
+def _path(value: object) -> object:
+    return Path(value) if isinstance(value, str) and value else value
+
+
+class Webhook(StrictModel):
+    """
+    Where the events of a tenant are sent.
+
+    ``url`` is recorded in the audit log with the rest of the configuration, so it must
+    hold no secret.  ``events`` are the types to send; empty means all.  Each line of
+    ``secret_file`` is a secret of Standard Webhooks (``whsec_...``), with which events
+    are signed in addition to the key of the service.
+    """
+
+    url: Annotated[str, AfterValidator(_url)]
+    secret_file: Annotated[Path, BeforeValidator(_path)] | None = None
+    events: Annotated[
+        tuple[Annotated[EventType, BeforeValidator(_event_type)], ...],
+        BeforeValidator(as_tuple),
+    ] = ()
+
+    @property
+    def is_https(self) -> bool:
+        """Whether what is sent is encrypted."""
+        return urlsplit(self.url).scheme == "https"
+
+    def wants(self, type_: EventType) -> bool:
+        """Return whether events of *type_* are sent."""
+        return not self.events or type_ in self.events
 
 
 # As a ``sub``: visible ASCII.  The sweeper's tenant has a space, so it is not a name.

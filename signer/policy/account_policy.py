@@ -4,7 +4,7 @@ from functools import lru_cache
 
 from signer.policy.default_rules import ACCOUNT, SHARED_ACCOUNT
 from signer.policy.policy import Policy
-from signer.policy.policy_text import PolicyFile
+from signer.policy.rules import PolicyFile
 
 
 @lru_cache(maxsize=64)

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 
 from signer.config.networks import Network
 from signer.config.tenants import TenantRegistry
-from signer.policy.policy_text import PolicyFile
+from signer.policy.rules import PolicyFile
 
 
 FLOOR = PolicyFile(

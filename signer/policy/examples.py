@@ -34,8 +34,8 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from signer.amounts import parse_units
 from signer.clear_signing.typed_data_kinds import recognise
+from signer.config.models import StrictModel, as_tuple
 from signer.config.tenants import TenantRegistry
-from signer.config.toml_file import StrictModel, as_tuple
 from signer.crypto.messages import PersonalMessage, message_digest
 from signer.crypto.transaction_json import parse_transaction
 from signer.crypto.typed_data import TypedData
@@ -44,7 +44,15 @@ from signer.model.decision import Decision, Verdict
 from signer.model.payment_totals import PaymentTotals
 from signer.model.spending_limits import Spent
 from signer.policy.attributes import COIN_DECIMALS
-from signer.policy.facts import AnyFacts, Caller, Path, TransactionFacts
+from signer.policy.facts import (
+    AnyFacts,
+    Caller,
+    KnownNetwork,
+    OwnKeys,
+    Path,
+    Surroundings,
+    TransactionFacts,
+)
 from signer.policy.live_policy import AnyPolicy
 from signer.policy.message_facts import (
     authorization_facts,
@@ -52,7 +60,6 @@ from signer.policy.message_facts import (
     message_facts,
     typed_data_facts,
 )
-from signer.policy.surroundings import KnownNetwork, OwnKeys, Surroundings
 from signer.policy.transaction_facts import transaction_facts
 
 

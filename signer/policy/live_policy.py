@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from signer.model.decision import Decision
 from signer.policy.facts import AnyFacts
 from signer.policy.policy import Approve, Policy, Rule
-from signer.policy.policy_text import PolicyFile
+from signer.policy.rules import PolicyFile
 
 
 class LivePolicy:

@@ -21,11 +21,13 @@ from signer.policy.facts import (
     AuthorizationFacts,
     Calldata,
     DigestFacts,
+    KnownNetwork,
+    KnownToken,
     MessageFacts,
     Moved,
+    Surroundings,
     TypedDataFacts,
 )
-from signer.policy.surroundings import KnownNetwork, KnownToken, Surroundings
 from signer.policy.transaction_facts import compare_amount
 
 

@@ -38,14 +38,17 @@ from signer.policy.attributes import (
     resource,
 )
 from signer.policy.facts import AnyFacts
-from signer.policy.policy_text import (
+from signer.policy.rules import (
+    POLICY_ERROR,
+    RESERVED,
+    RULES,
     PolicyFile,
     Statement,
     find_wrong_address,
     lower_addresses,
+    reasons,
     split_statements,
 )
-from signer.policy.rules import POLICY_ERROR, RESERVED, RULES, reasons
 from signer.ports.meter import NO_METER, Meter
 
 

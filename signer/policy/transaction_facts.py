@@ -9,9 +9,17 @@ from signer.chain.calldata import Call, decode_call
 from signer.chain.erc20 import TRANSFER, decode_transfer
 from signer.crypto.transactions import MAX_GAS, AnyTransaction
 from signer.errors import EncodingError
-from signer.policy.facts import Calldata, Path, RecipientKind, Shape, TransactionFacts
+from signer.policy.facts import (
+    Calldata,
+    KnownNetwork,
+    KnownToken,
+    Path,
+    RecipientKind,
+    Shape,
+    Surroundings,
+    TransactionFacts,
+)
 from signer.policy.rules import APPROVE_ABOVE
-from signer.policy.surroundings import KnownNetwork, KnownToken, Surroundings
 
 
 NOOP_GAS = 21_000

@@ -6,7 +6,7 @@ from typing import Protocol, TypeVar
 
 from pydantic import BaseModel
 
-from signer.config.environment import read_model
+from signer.config.models import read_model
 from signer.config.settings import Settings
 from signer.errors import Refusal
 from signer.ports.key_backend import KeyDirectory

@@ -14,11 +14,18 @@ from signer.model.decision import Decision, Verdict
 from signer.model.key import Key, KeyState
 from signer.model.payment_totals import PaymentTotals
 from signer.model.refund import Kind, Refund, RefundRequest
-from signer.policy.facts import Caller, Path, TransactionFacts
+from signer.policy.facts import (
+    NO_KEYS,
+    Caller,
+    KnownNetwork,
+    OwnKeys,
+    Path,
+    Surroundings,
+    TransactionFacts,
+)
 from signer.policy.live_policy import AnyPolicy
 from signer.policy.policy import Approve
 from signer.policy.rules import DENIED, RULES
-from signer.policy.surroundings import NO_KEYS, KnownNetwork, OwnKeys, Surroundings
 from signer.policy.transaction_facts import transaction_facts
 from signer.ports.clock import Clock
 from signer.ports.refund_store import Permit

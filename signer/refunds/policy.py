@@ -17,7 +17,7 @@ from signer.chain.erc20 import decode_transfer
 from signer.chain.fees import GWEI
 from signer.config.networks import Network, Token
 from signer.config.tenants import NO_LIMITS, Tenant
-from signer.crypto.transaction_json.values import read_data
+from signer.crypto.transaction_json import read_data
 from signer.crypto.transactions import (
     MAX_GAS,
     AnyTransaction,

@@ -14,8 +14,11 @@ from eth_utils.address import to_checksum_address
 from signer.amounts import format_units
 from signer.chain.erc20 import decode_transfer
 from signer.config.networks import Network
-from signer.crypto.transaction_json import parse_transaction
-from signer.crypto.transaction_json.values import read_address, read_quantity
+from signer.crypto.transaction_json import (
+    parse_transaction,
+    read_address,
+    read_quantity,
+)
 from signer.crypto.transactions import (
     MAX_GAS,
     DynamicFeeTransaction,

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 
 from signer.amounts import format_units
 from signer.chain.chain import COIN_DECIMALS
-from signer.crypto.transaction_json.values import read_quantity
+from signer.crypto.transaction_json import read_quantity
 from signer.crypto.transactions import DynamicFeeTransaction, LegacyTransaction
 from signer.errors import ConflictError, InvalidInputError, NonceUsedError
 from signer.model.audit_record import Actor

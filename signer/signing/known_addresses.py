@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
-from signer.policy.surroundings import NO_KEYS, OwnKeys
+from signer.policy.facts import NO_KEYS, OwnKeys
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,9 +12,8 @@ from collections.abc import Callable, Mapping
 
 from eth_account.messages import SignableMessage, encode_defunct
 
-from signer.clear_signing.calls import describe_transaction
+from signer.clear_signing.calls import AddressBook, describe_transaction
 from signer.clear_signing.documents import describe_message, describe_typed_data
-from signer.clear_signing.names import AddressBook
 from signer.clear_signing.typed_data_kinds import recognise
 from signer.config.networks import Network
 from signer.crypto.messages import PersonalMessage, message_digest
@@ -27,7 +26,7 @@ from signer.model.audit_record import Operation, Purpose
 from signer.model.key import SIGNING, KeyState
 from signer.model.spending_limits import Limits, Spending
 from signer.model.stop import EVERY_CHAIN
-from signer.policy.facts import AnyFacts, TypedDataFacts
+from signer.policy.facts import AnyFacts, KnownNetwork, Surroundings, TypedDataFacts
 from signer.policy.live_policy import AnyPolicy
 from signer.policy.message_facts import (
     authorization_facts,
@@ -35,7 +34,6 @@ from signer.policy.message_facts import (
     message_facts,
     typed_data_facts,
 )
-from signer.policy.surroundings import KnownNetwork, Surroundings
 from signer.policy.transaction_facts import transaction_facts
 from signer.ports.clock import Clock
 from signer.ports.control_store import ControlStore

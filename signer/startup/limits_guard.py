@@ -19,13 +19,14 @@ from signer.audit.log import AuditLog
 from signer.config.digest import Change, Configuration
 from signer.config.file_limits import (
     FileLimits,
+    Files,
     changed_limits,
     dump_limits,
+    keep_limits,
     parse_limits,
     raised_limits,
     read_limits,
 )
-from signer.config.kept_limits import Files, keep_limits
 from signer.errors import (
     ConfigurationError,
     ConflictError,

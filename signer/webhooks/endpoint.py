@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from signer.config.webhook import Webhook
+from signer.config.tenants import Webhook
 from signer.model.event import Event
 from signer.model.refund import Refund
 from signer.ports.webhook_sender import WebhookSender

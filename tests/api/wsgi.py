@@ -11,7 +11,7 @@ from api.container import Container
 from api.health.readiness import Check, ReadinessChecker
 from api.http.app import App, create_app
 from backends.json_rpc import JSONRPCChain
-from backends.json_rpc.proxy import JSONRPCProxy
+from backends.json_rpc.client import JSONRPCProxy
 from signer.chain.chain import Chain
 from signer.config.settings import Settings
 from signer.errors import ConfigurationError, Refusal

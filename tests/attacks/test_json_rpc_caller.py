@@ -11,7 +11,7 @@ from signer.config.tenants import TenantRegistry
 from signer.crypto.transactions import DynamicFeeTransaction
 from signer.policy.default_rules import service_files
 from signer.policy.policy import Policy
-from signer.policy.policy_text import PolicyFile
+from signer.policy.rules import PolicyFile
 from tests.api.service import (
     BODY,
     NETWORKS,

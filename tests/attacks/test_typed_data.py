@@ -18,7 +18,7 @@ from signer.crypto.typed_data import TypedData
 from signer.model.stop import EVERYTHING
 from signer.policy.default_rules import service_files
 from signer.policy.policy import Policy
-from signer.policy.policy_text import PolicyFile
+from signer.policy.rules import PolicyFile
 from tests.api.service import (
     NETWORKS,
     RECIPIENT,

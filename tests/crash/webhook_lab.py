@@ -21,7 +21,7 @@ from standardwebhooks.webhooks import Webhook as Reference
 from api.views.refunds import event_document
 from backends.webhook_client import WebhookClient
 from signer.alerts import Alerts
-from signer.config.webhook import Webhook
+from signer.config.tenants import Webhook
 from signer.errors import StoreUnavailableError
 from signer.model.delivery import DeliveryState
 from signer.model.refund import Status

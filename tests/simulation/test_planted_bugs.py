@@ -23,7 +23,7 @@ from signer.model.key import Key
 from signer.model.refund import InFlight, Refund, Status
 from signer.policy.default_rules import service_files
 from signer.policy.policy import Policy
-from signer.policy.policy_text import PolicyFile
+from signer.policy.rules import PolicyFile
 from signer.ports.ledger import Ledger as Store
 from signer.ports.refund_store import Change
 from signer.refunds.attempts import Attempts

@@ -8,7 +8,7 @@ from signer.model.audit_record import Actor
 from signer.model.refund import Refund
 from signer.policy.default_rules import service_files
 from signer.policy.policy import Policy
-from signer.policy.policy_text import PolicyFile
+from signer.policy.rules import PolicyFile
 from tests.support.payment_approvals import WHY, administrators
 from tests.support.refunds import World
 

@@ -13,9 +13,8 @@ from signer.config.tenants import Tenant, TenantRegistry
 from signer.policy.account_policy import account_policy
 from signer.policy.default_rules import service_files
 from signer.policy.examples import Examples, Outcome, run_examples
-from signer.policy.facts import Path
+from signer.policy.facts import KnownNetwork, Path
 from signer.policy.policy import Policy
-from signer.policy.surroundings import KnownNetwork
 from tests.support.vectors import load
 
 
@@ -69,7 +68,7 @@ CASES = [
 @cache
 def service_policy(own: str = "") -> Policy:
     """Return the policy of a service with ``NETWORKS`` and *own* rules."""
-    from signer.policy.policy_text import PolicyFile  # noqa: PLC0415  Only here.
+    from signer.policy.rules import PolicyFile  # noqa: PLC0415  Only here.
 
     files = [PolicyFile("own.cedar", own)] if own else []
     return Policy.compile(service_files(NETWORKS, TENANTS), files)

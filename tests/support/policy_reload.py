@@ -11,7 +11,7 @@ from signer.config.digest import Configuration
 from signer.config.policy_files import read_policy_files
 from signer.policy.live_policy import LivePolicy
 from signer.policy.policy import Policy
-from signer.policy.policy_text import PolicyFile
+from signer.policy.rules import PolicyFile
 from signer.startup.policy_reload import PolicyReload
 from tests.support.limits import Hosts
 from tests.support.policy_cases import NETWORKS, TENANTS

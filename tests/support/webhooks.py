@@ -9,7 +9,7 @@ from typing import Any
 
 from api.views.refunds import event_document
 from signer.alerts import Alerts
-from signer.config.webhook import Webhook
+from signer.config.tenants import Webhook
 from signer.model.delivery import DeliveryState
 from signer.ports.clock import Clock, utc_now
 from signer.ports.event_store import DeliveryFilter

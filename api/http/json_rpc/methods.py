@@ -18,7 +18,7 @@ from api.http.json_rpc.errors import (
 from api.http.json_rpc.reads import LOCAL_CHAIN, READS, Reads, Room
 from signer.config.networks import Network
 from signer.crypto.messages import PersonalMessage
-from signer.crypto.transaction_json.values import read_address
+from signer.crypto.transaction_json import read_address
 from signer.crypto.typed_data import TypedData
 from signer.errors import ForeignAddressError, PolicyViolationError
 from signer.model.refund import IN_FLIGHT, Refund, Status

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from api.http.json_rpc.errors import INVALID_PARAMS, RPCError
-from signer.crypto.transaction_json.values import read_address, read_quantity
+from signer.crypto.transaction_json import read_address, read_quantity
 from signer.errors import InvalidInputError, ResultTooLargeError
 from signer.ports.node_proxy import NodeProxy
 

@@ -6,19 +6,17 @@ from typing import Any, Self
 
 from signer.crypto.keccak import keccak
 from signer.crypto.secp256k1 import Signature
-from signer.crypto.transactions.access_list_transaction import (
+from signer.crypto.transactions.fields import decode
+from signer.crypto.transactions.types import (
     AccessListTransaction,
-    read_access_list,
-)
-from signer.crypto.transactions.blob_transaction import BlobTransaction, read_blob
-from signer.crypto.transactions.dynamic_fee_transaction import (
+    BlobTransaction,
     DynamicFeeTransaction,
-    read_dynamic_fee,
-)
-from signer.crypto.transactions.legacy_transaction import LegacyTransaction, read_legacy
-from signer.crypto.transactions.rlp_items import decode
-from signer.crypto.transactions.set_code_transaction import (
+    LegacyTransaction,
     SetCodeTransaction,
+    read_access_list,
+    read_blob,
+    read_dynamic_fee,
+    read_legacy,
     read_set_code,
 )
 from signer.errors import EncodingError

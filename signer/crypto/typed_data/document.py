@@ -14,16 +14,17 @@ from typing import Any, Self
 from eth_account.messages import encode_typed_data
 
 from signer.crypto.messages import message_digest
-from signer.crypto.typed_data.problems import problem
 from signer.crypto.typed_data.struct_types import (
     DOMAIN,
+    MAX_DEPTH,
     Member,
     StructTypes,
+    ValueReader,
     encode_type,
     find_root,
+    problem,
     read_types,
 )
-from signer.crypto.typed_data.values import MAX_DEPTH, ValueReader
 from signer.nesting import is_deeper
 from signer.strict_json import unique_members
 

@@ -20,7 +20,7 @@ from signer.model.tenant_block import TenantBlock
 from signer.policy.default_rules import service_files
 from signer.policy.live_policy import LivePolicy
 from signer.policy.policy import Policy
-from signer.policy.policy_text import PolicyFile
+from signer.policy.rules import PolicyFile
 from tests.api.browser import Browser
 from tests.api.service import NETWORKS, TOKEN_ADDRESS
 from tests.api.support import SettableClock

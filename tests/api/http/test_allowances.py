@@ -13,8 +13,7 @@ from backends.json_rpc import JSONRPCChain
 from backends.sql import SQLStore
 from signer.chain.chain import Chain
 from signer.config.networks import Network
-from signer.config.tenant_limits import NetworkLimits, TokenLimits
-from signer.config.tenants import Tenant, TenantRegistry
+from signer.config.tenants import NetworkLimits, Tenant, TenantRegistry, TokenLimits
 from signer.errors import ChainUnavailableError
 from signer.model.tenant_block import TenantBlock
 from signer.startup.dependency_checks import check_chain

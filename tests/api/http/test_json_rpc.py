@@ -36,7 +36,7 @@ from signer.errors import (
 from signer.model.refund import Status
 from signer.policy.default_rules import service_files
 from signer.policy.policy import Policy
-from signer.policy.policy_text import PolicyFile
+from signer.policy.rules import PolicyFile
 from tests.api.service import (
     NETWORKS,
     RECIPIENT,

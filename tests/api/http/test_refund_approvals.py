@@ -8,11 +8,10 @@ from falcon.testing import Result, TestClient
 from api.http.app import create_app
 from backends.sql import SQLStore
 from signer.approvals import VALID_FOR
-from signer.config.tenant_limits import NetworkLimits, TokenLimits
-from signer.config.tenants import Tenant, TenantRegistry
+from signer.config.tenants import NetworkLimits, Tenant, TenantRegistry, TokenLimits
 from signer.policy.default_rules import service_files
 from signer.policy.policy import Policy
-from signer.policy.policy_text import PolicyFile
+from signer.policy.rules import PolicyFile
 from tests.api.administrators import authorized
 from tests.api.service import BODY, NETWORKS, Pace, build_container
 from tests.api.support import SettableClock, bearer, get, post

@@ -24,7 +24,7 @@ from signer.model.stop import EVERYTHING
 from signer.model.tenant_block import TenantBlock
 from signer.policy.default_rules import service_files
 from signer.policy.policy import Policy
-from signer.policy.policy_text import PolicyFile
+from signer.policy.rules import PolicyFile
 from tests.api.service import NETWORKS, RECIPIENT, build_container, replaced
 from tests.api.signers import call, sign, signer_token
 from tests.api.support import SettableClock

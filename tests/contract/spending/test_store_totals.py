@@ -22,10 +22,16 @@ from signer.errors import (
 from signer.model.payment_totals import PaymentTotals
 from signer.model.refund import COIN, COIN_ADDRESS, Refund, Status
 from signer.policy.default_rules import service_files
-from signer.policy.facts import Caller, Path, TransactionFacts
+from signer.policy.facts import (
+    Caller,
+    KnownNetwork,
+    KnownToken,
+    Path,
+    Surroundings,
+    TransactionFacts,
+)
 from signer.policy.policy import Policy
-from signer.policy.policy_text import PolicyFile
-from signer.policy.surroundings import KnownNetwork, KnownToken, Surroundings
+from signer.policy.rules import PolicyFile
 from signer.policy.transaction_facts import transaction_facts
 from signer.ports.refund_store import Permit, Reservation
 from signer.refunds.payload import payload_of

@@ -13,8 +13,7 @@ import urllib3
 from pydantic import SecretStr
 from urllib3.connection import HTTPConnection
 
-from backends.http_client import ExchangeError, HTTPClient, Response
-from backends.http_connections import bound_responses
+from backends.http_client import ExchangeError, HTTPClient, Response, bound_responses
 
 
 CANARY = "canary-T0KEN-48213"

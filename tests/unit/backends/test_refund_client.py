@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from backends.http_client import is_secure
 from backends.refund_client import RefundClient
-from backends.secure_url import is_secure
 from signer.errors import InvalidInputError
 from signer.ports.refund_client import BatchReply
 

@@ -9,7 +9,7 @@ import pytest
 from api.http import body
 from api.http.json_rpc import calls, endpoint, errors, methods, reads
 from api.http.problems import code_statuses
-from signer.crypto.transaction_json import parser
+from signer.crypto import transaction_json
 from signer.policy.rules import RULES
 from signer.refunds import token_transfer, transaction_sender
 
@@ -75,7 +75,7 @@ def test_every_field_of_a_transfer_is_documented() -> None:
     table = _first_cells(_section("`eth_sendTransaction`"))
     documented = {name for cell in table for name in re.findall(r"`(\w+)`", cell)}
 
-    fields = {"from", "type", *parser._READERS, *parser._ALIASES}
+    fields = {"from", "type", *transaction_json._READERS, *transaction_json._ALIASES}
     assert documented == fields - token_transfer._OF_OTHER_TYPES
 
 

@@ -10,8 +10,9 @@ from backends.json_rpc.error_mapping import (
     CannotAnswerError,
     is_not_found,
     map_error,
+    printable,
+    revert_reason,
 )
-from backends.json_rpc.reverts import printable, revert_reason
 from signer.errors import (
     BroadcastRejectedError,
     ChainError,

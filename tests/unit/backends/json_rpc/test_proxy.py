@@ -2,7 +2,7 @@
 
 import pytest
 
-from backends.json_rpc.proxy import JSONRPCProxy
+from backends.json_rpc.client import JSONRPCProxy
 from signer.errors import (
     ChainUnavailableError,
     InvalidInputError,

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backends.json_rpc.quorum_rules import (
+from backends.json_rpc.quorum import (
     agreed,
     highest_of_quorum,
     lower_median,

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backends.json_rpc.search import find_first
+from backends.json_rpc.requests import find_first
 from signer.errors import ChainUnavailableError
 from tests.fixtures.fake_node import FakeNode
 from tests.fixtures.replies import Body, Delay, Error, Result

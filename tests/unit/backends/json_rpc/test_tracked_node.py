@@ -11,7 +11,7 @@ from pydantic import SecretStr
 from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
-from backends.json_rpc import quorum_rules, requests
+from backends.json_rpc import quorum, requests
 from backends.json_rpc.node import Node
 from backends.json_rpc.node_pool import NodePool
 from backends.json_rpc.tracked_node import TrackedNode
@@ -326,4 +326,4 @@ def test_a_node_that_refuses_a_request_stays_responsive(fake_node: FakeNode) -> 
             ask()
 
     assert node.is_responsive
-    assert NodePool([node], 1).decide(lambda _: 7, quorum_rules.LOWER_MEDIAN) == 7
+    assert NodePool([node], 1).decide(lambda _: 7, quorum.LOWER_MEDIAN) == 7

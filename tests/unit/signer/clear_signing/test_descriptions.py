@@ -9,9 +9,14 @@ from signer.amounts import MAX_UINT256
 from signer.chain.calldata import decode_call
 from signer.chain.erc20 import encode_transfer
 from signer.chain.known_functions import BY_SELECTOR, BY_SIGNATURE
-from signer.clear_signing.calls import describe_transaction
+from signer.clear_signing.calls import (
+    AddressBook,
+    TokenName,
+    describe_transaction,
+    quote,
+    write_time,
+)
 from signer.clear_signing.documents import describe_message, describe_typed_data
-from signer.clear_signing.names import AddressBook, TokenName, quote, write_time
 from signer.config.networks import Network
 from signer.crypto.messages import PersonalMessage
 from signer.crypto.typed_data import TypedData

@@ -3,7 +3,7 @@
 import pytest
 from pydantic import BaseModel, Field, model_validator
 
-from signer.config.environment import read_model
+from signer.config.models import read_model
 from signer.errors import ConfigurationError
 
 

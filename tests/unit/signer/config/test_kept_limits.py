@@ -6,8 +6,13 @@ from typing import Any
 import pytest
 
 from signer.config.digest import Configuration
-from signer.config.file_limits import FileLimits, raised_limits, read_limits
-from signer.config.kept_limits import Files, keep_limits
+from signer.config.file_limits import (
+    FileLimits,
+    Files,
+    keep_limits,
+    raised_limits,
+    read_limits,
+)
 from signer.config.networks import Network
 from signer.config.tenants import Tenant
 

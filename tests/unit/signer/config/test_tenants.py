@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from signer.config.networks import Network
-from signer.config.tenant_limits import TokenLimits
 from signer.config.tenants import (
     NO_LIMITS,
     TenantRegistry,
+    TokenLimits,
     check_tenants,
     is_tenant_name,
     load_tenants,

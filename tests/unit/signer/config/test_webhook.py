@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from signer.config.tenants import TenantRegistry, load_tenants
-from signer.config.webhook import Webhook
+from signer.config.tenants import TenantRegistry, Webhook, load_tenants
 from signer.errors import ConfigurationError
 from signer.event_types import EventType
 

@@ -12,8 +12,13 @@ from eth_utils.crypto import keccak
 
 from signer.crypto.messages import message_digest
 from signer.crypto.typed_data import MAX_SIZE, USER_OPERATION, Member, TypedData
-from signer.crypto.typed_data.struct_types import MAX_MEMBERS, MAX_TYPES, encode_type
-from signer.crypto.typed_data.values import MAX_DEPTH, MAX_VALUES
+from signer.crypto.typed_data.struct_types import (
+    MAX_DEPTH,
+    MAX_MEMBERS,
+    MAX_TYPES,
+    MAX_VALUES,
+    encode_type,
+)
 from signer.errors import InvalidInputError
 from tests.support.typed_documents import changed_document, valid_document
 from tests.support.vectors import load

@@ -17,11 +17,10 @@ from signer.model.decision import Verdict
 from signer.policy.account_policy import account_policy
 from signer.policy.attributes import ACTIONS, principal, resource
 from signer.policy.default_rules import service_files
-from signer.policy.facts import Caller, Path, TransactionFacts
+from signer.policy.facts import Caller, Path, Surroundings, TransactionFacts
 from signer.policy.message_facts import digest_facts
 from signer.policy.policy import Policy, Rule
-from signer.policy.policy_text import PolicyFile, lower_addresses
-from signer.policy.surroundings import Surroundings
+from signer.policy.rules import PolicyFile, lower_addresses
 from signer.ports.meter import Meter, Meters
 from tests.support.policy_cases import NETWORKS, TENANTS, count_questions
 from tests.unit.signer.policy.test_policy import AROUND, NOON, SENDER, _facts

@@ -11,9 +11,9 @@ from signer.config.tenants import TenantRegistry
 from signer.errors import ConfigurationError, InvalidInputError
 from signer.policy.default_rules import service_files
 from signer.policy.examples import read_examples, require_examples, run_examples
+from signer.policy.facts import KnownNetwork, KnownToken
 from signer.policy.policy import Policy
-from signer.policy.policy_text import PolicyFile
-from signer.policy.surroundings import KnownNetwork, KnownToken
+from signer.policy.rules import PolicyFile
 from tests.support.policy import SERVICE_POLICY
 
 

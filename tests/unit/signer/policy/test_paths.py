@@ -38,7 +38,7 @@ CALLS = {
     ("backends/pkcs11/backend.py", "PKCS11Backend.sign_digest"): "the device",
     ("backends/pkcs11/connection.py", "OpenKey.sign"): "the device",
     ("backends/aws_kms/backend.py", "KMSBackend.sign_digest"): "the device",
-    ("backends/aws_kms/client_parts.py", "read_client_parts"): "no request",
+    ("backends/aws_kms/client.py", "read_client_parts"): "no request",
     ("softhsm/import_key.py", "_signs_as"): "self-test",
     ("softhsm/keys.py", "self_test"): "self-test",
     # Other keys, and other things of the same name.

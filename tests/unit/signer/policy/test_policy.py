@@ -9,8 +9,7 @@ import pytest
 from eth_abi.abi import encode
 from eth_utils.crypto import keccak
 
-from signer.config.tenant_limits import NetworkLimits, TokenLimits
-from signer.config.tenants import Tenant, TenantRegistry
+from signer.config.tenants import NetworkLimits, Tenant, TenantRegistry, TokenLimits
 from signer.crypto.transactions import DynamicFeeTransaction
 from signer.errors import ConfigurationError, PolicyViolationError
 from signer.model.decision import Verdict
@@ -19,11 +18,15 @@ from signer.model.spending_limits import Spent
 from signer.policy.account_policy import account_policy
 from signer.policy.attributes import ACTIONS, MAX_LONG, build_schema, decimal, resource
 from signer.policy.default_rules import ACCOUNT, FLOOR, service_files
-from signer.policy.facts import Caller, Path, TransactionFacts
+from signer.policy.facts import (
+    Caller,
+    KnownNetwork,
+    Path,
+    Surroundings,
+    TransactionFacts,
+)
 from signer.policy.policy import Policy
-from signer.policy.policy_text import PolicyFile, split_statements
-from signer.policy.rules import RESERVED, RULES
-from signer.policy.surroundings import KnownNetwork, Surroundings
+from signer.policy.rules import RESERVED, RULES, PolicyFile, split_statements
 from signer.policy.transaction_facts import transaction_facts
 from tests.support.policy_cases import (
     CASES,

@@ -9,7 +9,7 @@ from signer.model.decision import Decision, Verdict
 from signer.policy.default_rules import service_files
 from signer.policy.facts import Path, TransactionFacts
 from signer.policy.policy import Policy
-from signer.policy.policy_text import PolicyFile
+from signer.policy.rules import PolicyFile
 from tests.support.policy_approvals import rule
 from tests.support.policy_cases import (
     CASES,

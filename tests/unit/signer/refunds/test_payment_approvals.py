@@ -10,8 +10,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from signer.approvals import VALID_FOR
-from signer.config.tenant_limits import NetworkLimits, TokenLimits
-from signer.config.tenants import Tenant, TenantRegistry
+from signer.config.tenants import NetworkLimits, Tenant, TenantRegistry, TokenLimits
 from signer.errors import (
     ApprovalRequiredError,
     ChainUnavailableError,

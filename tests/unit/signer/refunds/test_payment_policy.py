@@ -13,7 +13,7 @@ from signer.model.refund import Kind, Status
 from signer.policy.default_rules import service_files
 from signer.policy.facts import AnyFacts, Caller, Path
 from signer.policy.policy import Policy
-from signer.policy.policy_text import PolicyFile
+from signer.policy.rules import PolicyFile
 from signer.refunds.payment_policy import build_caller, own_keys
 from signer.refunds.policy_review import PolicyReview
 from tests.support.devices import honest, recording, signer_over

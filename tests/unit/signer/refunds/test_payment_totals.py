@@ -18,7 +18,7 @@ from signer.model.spending_limits import Spent
 from signer.policy.default_rules import service_files
 from signer.policy.live_policy import LivePolicy
 from signer.policy.policy import Policy
-from signer.policy.policy_text import PolicyFile
+from signer.policy.rules import PolicyFile
 from signer.ports.meter import Meter
 from signer.ports.refund_store import Reservation
 from signer.refunds.approval_needs import decide

@@ -34,10 +34,9 @@ from signer.model.stop import EVERYTHING
 from signer.model.tenant_block import TenantBlock
 from signer.policy.account_policy import account_policy
 from signer.policy.default_rules import service_files
-from signer.policy.facts import Caller, Path
+from signer.policy.facts import Caller, OwnKeys, Path
 from signer.policy.policy import Policy
-from signer.policy.policy_text import PolicyFile
-from signer.policy.surroundings import OwnKeys
+from signer.policy.rules import PolicyFile
 from signer.ports.control_store import ControlStore
 from signer.signing.known_addresses import KnownAddresses
 from signer.signing.requester import Requester

@@ -9,8 +9,7 @@ import pytest
 from backends.sql import SQLStore
 from signer.approvals import VALID_FOR
 from signer.audit.configurations import Start, record_start
-from signer.config.file_limits import read_limits
-from signer.config.kept_limits import Files
+from signer.config.file_limits import Files, read_limits
 from signer.config.networks import Network
 from signer.errors import (
     ApprovalRequiredError,
