@@ -26,11 +26,10 @@ GRANT SELECT ON keys TO hotwallet_refunds;
 GRANT SELECT, INSERT (id, body, mac) ON audit_records TO hotwallet_refunds;
 GRANT SELECT, INSERT, UPDATE (count), DELETE ON attempts TO hotwallet_refunds;
 GRANT SELECT, INSERT, UPDATE (count, last_at) ON alerts TO hotwallet_refunds;
-GRANT SELECT ON tenant_blocks TO hotwallet_refunds;
 GRANT SELECT, INSERT (digest, proposal, requested_by, requested_at, expires_at,
     refund_id, mac) ON approvals TO hotwallet_refunds;
 GRANT SELECT ON accepted_limits TO hotwallet_refunds;
-GRANT SELECT ON stops TO hotwallet_refunds;
+GRANT SELECT ON holds TO hotwallet_refunds;
 GRANT SELECT, INSERT (id, tenant, refund_id, status, at, mac) ON events TO
     hotwallet_refunds;
 GRANT SELECT ON workers TO hotwallet_refunds;
@@ -54,14 +53,12 @@ GRANT SELECT, INSERT (id, body, mac), UPDATE (sequence, hash) ON audit_records T
     hotwallet_worker;
 GRANT SELECT, INSERT ON audit_checkpoints TO hotwallet_worker;
 GRANT SELECT, INSERT, UPDATE (count, last_at) ON alerts TO hotwallet_worker;
-GRANT SELECT, INSERT, UPDATE (at, by, ended_at, version, mac) ON tenant_blocks TO
-    hotwallet_worker;
 GRANT SELECT, INSERT, UPDATE (state, decided_by, decided_at, version, mac) ON approvals
     TO hotwallet_worker;
 GRANT SELECT, INSERT, UPDATE (document, accepted_at, version, mac) ON accepted_limits TO
     hotwallet_worker;
-GRANT SELECT, INSERT, UPDATE (at, reason, requested_by, resumed_at, version, mac) ON
-    stops TO hotwallet_worker;
+GRANT SELECT, INSERT, UPDATE (at, reason, requested_by, ended_at, version, mac) ON holds
+    TO hotwallet_worker;
 GRANT SELECT, INSERT (id, tenant, refund_id, version, status, at, sender, nonce,
     tx_hash, block_number, failure_code, failure_detail, mac), UPDATE (sequence), DELETE
     ON events TO hotwallet_worker;
@@ -91,14 +88,12 @@ GRANT SELECT, INSERT ON audit_checkpoints TO hotwallet_admin;
 GRANT SELECT, INSERT, UPDATE (expires_at), DELETE ON used_tokens TO hotwallet_admin;
 GRANT SELECT, INSERT, UPDATE (count), DELETE ON attempts TO hotwallet_admin;
 GRANT SELECT, INSERT, UPDATE (count, last_at) ON alerts TO hotwallet_admin;
-GRANT SELECT, INSERT, UPDATE (at, by, ended_at, version, mac) ON tenant_blocks TO
-    hotwallet_admin;
 GRANT SELECT, INSERT, UPDATE (state, decided_by, decided_at, version, mac, action,
     proposal, reason, requested_by, requested_at, expires_at, refund_id) ON approvals TO
     hotwallet_admin;
 GRANT SELECT ON accepted_limits TO hotwallet_admin;
-GRANT SELECT, INSERT, UPDATE (at, reason, requested_by, resumed_at, version, mac) ON
-    stops TO hotwallet_admin;
+GRANT SELECT, INSERT, UPDATE (at, reason, requested_by, ended_at, version, mac) ON holds
+    TO hotwallet_admin;
 GRANT SELECT, INSERT (id, tenant, refund_id, status, at, mac) ON events TO
     hotwallet_admin;
 GRANT SELECT, INSERT, UPDATE (state, attempts, due_at, problem, updated_at, version) ON
@@ -120,11 +115,10 @@ GRANT SELECT ON keys TO hotwallet_sign;
 GRANT SELECT, INSERT (id, body, mac) ON audit_records TO hotwallet_sign;
 GRANT SELECT, INSERT, UPDATE (count), DELETE ON attempts TO hotwallet_sign;
 GRANT SELECT, INSERT, UPDATE (count, last_at) ON alerts TO hotwallet_sign;
-GRANT SELECT ON tenant_blocks TO hotwallet_sign;
 GRANT SELECT, INSERT (digest, proposal, requested_by, requested_at, expires_at,
     refund_id, mac) ON approvals TO hotwallet_sign;
 GRANT SELECT ON accepted_limits TO hotwallet_sign;
-GRANT SELECT ON stops TO hotwallet_sign;
+GRANT SELECT ON holds TO hotwallet_sign;
 GRANT INSERT (id, tenant, refund_id, status, at, mac) ON events TO hotwallet_sign;
 GRANT SELECT ON workers TO hotwallet_sign;
 

@@ -20,7 +20,7 @@ from api.actions.action import (
 )
 from signer.audit.actions import AuditAction
 from signer.model.audit_record import Actor
-from signer.model.stop import EVERYTHING, Stop
+from signer.model.hold import EVERYTHING, Hold
 
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def _target(values: Values) -> tuple[str | None, dict[str, int]]:
     return network, {}
 
 
-def _find_stop(container: Container, values: Values) -> Stop | None:
+def _find_stop(container: Container, values: Values) -> Hold | None:
     switch = container.kill_switch
     wanted, names = values["network"] or EVERY, switch.names()
     return next(
@@ -232,7 +232,7 @@ def _plan_unblock(container: Container, values: Values) -> Plan:
         return Plan(notes=[again])
     facts = [
         ("blocked since", format_time(block.at)),
-        ("blocked by", block.by),
+        ("blocked by", block.requested_by),
         ("version of the block", str(block.version)),
     ]
     return Plan(facts, needs_approval=container.approvals.required)

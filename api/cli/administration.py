@@ -162,7 +162,8 @@ def _format_tenants(found: Sequence[TenantStatus]) -> Iterator[str]:
                 " unblock"
             )
         elif each.block is not None:
-            yield f"  blocked since {timestamp(each.block.at)} by {each.block.by}"
+            by = each.block.requested_by
+            yield f"  blocked since {timestamp(each.block.at)} by {by}"
 
 
 add_commands(tenants)

@@ -95,7 +95,7 @@ def read_policies(container: Container) -> Sequence[TenantPolicy]:
         list(_allowances(ledger, networks, NO_LIMITS, None)),
         {name: _network_rules(network) for name, network in networks.items()},
     )
-    blocks = {each.tenant: each for each in ledger.tenant_blocks()}
+    blocks = {each.tenant: each for each in ledger.blocks()}
     found = [shared]
     for name, tenant in (container.tenants.tenants or {}).items():
         block = blocks.get(name)

@@ -26,8 +26,8 @@ from signer.errors import (
     WalletPausedError,
 )
 from signer.keys.proof import PROOF_VALID_SECONDS
+from signer.model.hold import Hold
 from signer.model.key import WATCHED, Key
-from signer.model.stop import Stop
 from signer.model.wallet import Wallet
 from signer.model.worker_row import WorkerRow, find_running, find_stopped
 from signer.ports.clock import Clock, utc_now
@@ -345,7 +345,7 @@ def wallet_check(
     return check
 
 
-def signing_check(stops: Callable[[], Iterable[Stop]]) -> Callable[[], None]:
+def signing_check(stops: Callable[[], Iterable[Hold]]) -> Callable[[], None]:
     """Return a check that fails with ``signing-stopped`` if a stop is in force."""
 
     def check() -> None:

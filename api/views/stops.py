@@ -4,11 +4,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from api.views.document import format_time, timestamp
-from signer.model.stop import EVERYTHING, Stop
+from signer.model.hold import EVERYTHING, Hold
 
 
 def stop_documents(
-    stops: Sequence[Stop], names: Mapping[int, str]
+    stops: Sequence[Hold], names: Mapping[int, str]
 ) -> list[dict[str, Any]]:
     """Return *stops* as JSON; *names* are those of the networks, by chain id."""
     return [
@@ -24,7 +24,7 @@ def stop_documents(
     ]
 
 
-def stop_lines(stops: Sequence[Stop], names: Mapping[int, str]) -> Iterator[str]:
+def stop_lines(stops: Sequence[Hold], names: Mapping[int, str]) -> Iterator[str]:
     """Return *stops* as lines of text."""
     for stop in stops:
         scope = names.get(stop.chain_id, f"chain {stop.chain_id}")
@@ -43,7 +43,7 @@ def stop_lines(stops: Sequence[Stop], names: Mapping[int, str]) -> Iterator[str]
         yield "nothing is stopped"
 
 
-def describe_stop(stop: Stop, names: Mapping[int, str]) -> str:
+def describe_stop(stop: Hold, names: Mapping[int, str]) -> str:
     """Return what *stop* stops; *names* are those of the networks, by chain id."""
     scope = names.get(stop.chain_id, f"chain {stop.chain_id}")
     scope = "every network" if stop.chain_id == EVERYTHING else scope

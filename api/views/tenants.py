@@ -19,7 +19,7 @@ def tenant_document(status: TenantStatus) -> dict[str, Any]:
         "subjects": list(status.tenant.subjects),
         "clientIds": list(status.tenant.client_ids),
         "blockedAt": None if block is None else timestamp(block.at),
-        "blockedBy": None if block is None else block.by,
+        "blockedBy": None if block is None else block.requested_by,
         "authentic": block is None or block.is_authentic,
     }
 

@@ -1,5 +1,5 @@
 """
-The rows of stops and blocked tenants, and the register that lists their versions.
+The rows of holds, and the register that lists their versions.
 
 A hold must be present to be lifted.  So a row that was deleted, or replaced by an older
 one with its valid MAC, counts as in force.  So does everything while the register is
@@ -7,50 +7,79 @@ missing, changed, or older than the one that this process or the audit log knows
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import islice
-from typing import Any, Generic, TypeVar
+from typing import Any
 from weakref import WeakKeyDictionary
 
 from sqlalchemy import (
-    Column,
     ColumnElement,
     Connection,
     Engine,
+    Exists,
     Select,
     bindparam,
+    cast,
+    exists,
     literal,
     select,
     text,
-    true,
 )
 
-from backends.sql.schema import audit_records, stops, tenant_blocks
+from backends.sql.advisory_locks import lock_keys
+from backends.sql.approvals import use_approval
+from backends.sql.columns import Plain
+from backends.sql.database import Tables
+from backends.sql.schema import audit_records, holds
 from backends.sql.sealed_rows import SealedRows
-from signer.errors import RowNotAuthenticError
+from signer.errors import (
+    RowNotAuthenticError,
+    StaleStateError,
+    StoreUnavailableError,
+)
+from signer.model.approval import ApprovalUse
 from signer.model.audit_record import Record
-from signer.model.stop import EVERYTHING, Stop
-from signer.model.tenant_block import TenantBlock
+from signer.model.hold import (
+    EVERY_CHAIN,
+    EVERYTHING,
+    STOPS,
+    Hold,
+    Scope,
+    name_of_chain,
+    name_of_tenant,
+)
 from signer.row_macs import RowMACs
 
 
-Row = TypeVar("Row", Stop, TenantBlock)
-
-_REGISTER = -1  # The register is the row of this chain, which no network has.
+_REGISTER = "register"  # The name of the register's row; no hold has it.
 
 _ABSENT = -1  # The version of a row that should be there.
 
 _THEN = datetime(1970, 1, 1, tzinfo=UTC)
 
-_register = stops.alias("register")
-
-_ONE_ROW = select(literal(1)).subquery()
+_register = holds.alias("register")
 
 _WIDTH = len(_register.c)
 
-_LOCK_REGISTER = select(stops).where(stops.c.chain_id == _REGISTER).with_for_update()
+
+def _select(condition: ColumnElement[bool]) -> Select[Any]:
+    """Return the query of the register, joined with the holds of *condition*."""
+    return (
+        select(*_register.c, *holds.c)
+        .select_from(select(literal(1)).subquery())
+        .outerjoin(_register, _register.c.name == _REGISTER)
+        .outerjoin(holds, condition)
+    )
+
+
+_ALL = _select(holds.c.name != _REGISTER)
+
+_SOME = _select(holds.c.name.in_(bindparam("wanted", expanding=True)))
+
+_LOCK_REGISTER = select(holds).where(holds.c.name == _REGISTER).with_for_update()
 
 _RECORDED = (
     select(audit_records.c.id, audit_records.c.body, audit_records.c.mac)
@@ -72,124 +101,145 @@ _newest: WeakKeyDictionary[Engine, int] = WeakKeyDictionary()
 
 @dataclass(frozen=True, slots=True)
 class Register:
-    """``changes`` counts them all; ``versions`` are those of rows, by table and key."""
+    """``changes`` counts them all; ``versions`` are those of the holds, by name."""
 
     changes: int = 0
-    versions: dict[str, dict[str, int]] = field(default_factory=dict)
+    versions: dict[str, int] = field(default_factory=dict)
 
 
-class HoldRows(Generic[Row]):
+def is_stopped(chain_id: Any) -> Exists:
+    """Return the condition that a stop forbids signatures on *chain_id*."""
+    network = literal(f"{Scope.NETWORK} ", Plain) + cast(chain_id, Plain)
+    return _is_held(name_of_chain(EVERYTHING), network)
+
+
+def is_blocked(tenant: Any) -> Exists:
+    """Return the condition that *tenant* is blocked."""
+    return _is_held(literal(f"{Scope.TENANT} ", Plain) + tenant)
+
+
+def _is_held(*names: Any) -> Exists:
+    return exists().where(holds.c.name.in_(names), holds.c.ended_at.is_(None))
+
+
+def require_running(connection: Connection, macs: RowMACs, chain_id: int) -> None:
     """
-    The rows of *kind* in the table of *key* for which *is_hold* holds.
+    Require that no stop forbids signatures on *chain_id*, or on ``EVERY_CHAIN``.
 
-    *absent* makes the row that stands for one that should be there.
+    Raises:
+        SigningStoppedError: One does.
+        RowNotAuthenticError: Another program changed or deleted a stop, perhaps to end
+            it.
     """
+    if chain_id == EVERY_CHAIN:
+        _, found = select_holds(connection, macs)
+        found = _of(STOPS, found)
+    else:
+        names = name_of_chain(EVERYTHING), name_of_chain(chain_id)
+        _, found = select_holds(connection, macs, *names)
+    for hold in found:
+        if hold.in_force:
+            raise hold.error()
 
-    def __init__(
-        self,
-        kind: type[Row],
-        key: Column[Any],
-        is_hold: ColumnElement[bool],
-        absent: Callable[[str], Row],
-    ) -> None:
-        self._kind: type[Row] = kind
-        self._key = key
-        self._table: str = key.table.name
-        self._absent: Callable[[str], Row] = absent
-        self._all = self._select(is_hold)
-        self._some = self._select(key.in_(bindparam("wanted", expanding=True)))
 
-    def _select(self, condition: ColumnElement[bool]) -> Select[Any]:
-        return (
-            select(*_register.c, *self._key.table.c)
-            .select_from(_ONE_ROW)
-            .outerjoin(_register, _register.c.chain_id == _REGISTER)
-            .outerjoin(self._key.table, condition)
+def find_blocks(
+    connection: Connection, macs: RowMACs, tenants: Collection[str]
+) -> Mapping[str, Hold]:
+    """Return the blocks in force of *tenants*, by tenant."""
+    names = map(name_of_tenant, sorted(tenants))
+    _, found = select_holds(connection, macs, *names)
+    return {hold.tenant: hold for hold in found if hold.in_force}
+
+
+def require_unblocked(connection: Connection, macs: RowMACs, tenant: str) -> None:
+    """
+    Require that *tenant* is not blocked.
+
+    Raises:
+        TenantBlockedError: It is.
+        RowNotAuthenticError: Another program changed or deleted the block, perhaps to
+            end it.
+    """
+    for block in find_blocks(connection, macs, {tenant}).values():
+        raise block.error()
+
+
+def select_holds(
+    connection: Connection, macs: RowMACs, *wanted: str
+) -> tuple[Register | None, Sequence[Hold]]:
+    """
+    Return the register, and the holds with the names *wanted*, by default all.
+
+    Those that should be there are among them.  Without a register, these are those with
+    the names *wanted*, or the stop of everything.
+    """
+    known = _known_changes(connection, macs)  # Before the statement's snapshot.
+    query, params = (_SOME, {"wanted": wanted}) if wanted else (_ALL, {})
+    joined = connection.execute(query, params).all()
+    register = _verified(macs, joined[0][:_WIDTH], known)
+    rows = [Hold(*row[_WIDTH:]) for row in joined if row[_WIDTH] is not None]
+    stored = {row.name: row for row in rows if _is_name(row.name)}
+    if register is None:
+        versions: Mapping[str, int] = {}
+        expected = {*wanted} or {name_of_chain(EVERYTHING)}
+    else:
+        versions = register.versions
+        expected = {*versions} & {*wanted} if wanted else {*versions}
+    flagged = []
+    for name, row in stored.items():
+        is_authentic = versions.get(name) == row.version and macs.is_valid(row.mac, row)
+        flagged.append(replace(row, is_authentic=is_authentic))
+    flagged += [
+        Hold(name, _THEN, "", "", version=_ABSENT, is_authentic=False)
+        for name in expected - {*stored}
+    ]
+    return register, sorted(flagged, key=_order)
+
+
+def _is_name(name: str) -> bool:
+    """Return whether *name* can be that of a hold: another program may insert any."""
+    scope, _, subject = name.partition(" ")
+    if scope == Scope.NETWORK:
+        return subject.isascii() and subject.removeprefix("-").isdigit()
+    return scope in {*Scope} and (scope == Scope.EVERYTHING) == (not subject)
+
+
+def _order(hold: Hold) -> tuple[Any, ...]:
+    chain_id = hold.chain_id if hold.scope in STOPS else 0
+    return hold.scope is Scope.TENANT, chain_id, hold.subject
+
+
+def _of(scopes: Collection[Scope], found: Sequence[Hold]) -> Sequence[Hold]:
+    return tuple(hold for hold in found if hold.scope in scopes)
+
+
+def _put(connection: Connection, macs: RowMACs, stored: Hold | None, new: Hold) -> None:
+    """
+    Replace *stored* by *new*, and list its version; another version is refused.
+
+    Only a stop of everything may begin a new register: nothing lists the holds that
+    were deleted with the old one.
+
+    Raises:
+        RowNotAuthenticError: There is no valid register.
+        StaleStateError: Another process changed the row or the register meanwhile.
+    """
+    before = connection.execute(_LOCK_REGISTER).one_or_none()
+    known = _known_changes(connection, macs)
+    register = _verified(macs, before, known) if before else None
+    if register is None and new.scope is not Scope.EVERYTHING:
+        raise RowNotAuthenticError(
+            "another program changed or deleted the register of holds: all of them"
+            " count as in force, and `hotwallet stop` begins a new one"
         )
-
-    def key_of(self, row: Row) -> Any:
-        return getattr(row, self._key.name)
-
-    def select(
-        self, connection: Connection, macs: RowMACs, *wanted: object
-    ) -> tuple[Register | None, Sequence[Row]]:
-        """
-        Return the register, and the rows with the keys *wanted*, by default all.
-
-        Rows that should be there are among them.  Without a register, these are those
-        with the keys *wanted*, or the stop of everything.
-        """
-        known = _known_changes(connection, macs)  # Before the statement's snapshot.
-        query, params = (self._some, {"wanted": wanted}) if wanted else (self._all, {})
-        joined = connection.execute(query, params).all()
-        register = _verified(macs, joined[0][:_WIDTH], known)
-        rows = [self._kind(*row[_WIDTH:]) for row in joined if row[_WIDTH] is not None]
-        stored: dict[str, Row] = {str(self.key_of(row)): row for row in rows}
-        keys = {str(key) for key in wanted}
-        if register is None:
-            versions: Mapping[str, int] = {}
-            expected = keys or ({str(EVERYTHING)} if self is STOPS else set())
-        else:
-            versions = register.versions.get(self._table, {})
-            expected = {*versions} & (keys or {*versions})
-        flagged = []
-        for key, row in stored.items():
-            is_listed = versions.get(key) == row.version
-            is_authentic = is_listed and macs.is_valid(row.mac, row)
-            flagged.append(replace(row, is_authentic=is_authentic))
-        flagged += [self._absent(key) for key in expected - {*stored}]
-        return register, sorted(flagged, key=self.key_of)
-
-    def put(
-        self,
-        connection: Connection,
-        macs: RowMACs,
-        stored: Row | None,
-        new: Row,
-    ) -> None:
-        """
-        Replace *stored* by *new*, and list its version; another version is refused.
-
-        Only a stop of everything may begin a new register: nothing lists the holds that
-        were deleted with the old one.
-
-        Raises:
-            RowNotAuthenticError: There is no valid register.
-            StaleStateError: Another process changed the row or the register meanwhile.
-        """
-        before = connection.execute(_LOCK_REGISTER).one_or_none()
-        known = _known_changes(connection, macs)
-        register = _verified(macs, before, known) if before else None
-        key = self.key_of(new)
-        if register is None and not (self is STOPS and key == EVERYTHING):
-            raise RowNotAuthenticError(
-                "another program changed or deleted the register of stops and blocks:"
-                " all of them count as in force, and `hotwallet stop` begins a new one"
-            )
-        rows = SealedRows(connection, macs, self._key.table, self._kind)
-        if stored is None or stored.version == _ABSENT:
-            after = rows.insert(new)
-        else:
-            after = rows.replace(stored, new)
-        register = register or Register(known)
-        versions = register.versions.get(self._table, {}) | {str(key): after.version}
-        all_versions = register.versions | {self._table: versions}
-        _write(connection, macs, before, Register(register.changes + 1, all_versions))
-
-
-STOPS = HoldRows(
-    Stop,
-    stops.c.chain_id,
-    stops.c.chain_id != _REGISTER,
-    lambda key: Stop(int(key), _THEN, "", "", version=_ABSENT, is_authentic=False),
-)
-
-BLOCKS = HoldRows(
-    TenantBlock,
-    tenant_blocks.c.tenant,
-    true(),
-    lambda key: TenantBlock(key, _THEN, "", version=_ABSENT, is_authentic=False),
-)
+    rows = SealedRows(connection, macs, holds, Hold)
+    if stored is None or stored.version == _ABSENT:
+        after = rows.insert(new)
+    else:
+        after = rows.replace(stored, new)
+    register = register or Register(known)
+    versions = register.versions | {after.name: after.version}
+    _write(connection, macs, before, Register(register.changes + 1, versions))
 
 
 def begin_register(connection: Connection, macs: RowMACs) -> None:
@@ -197,19 +247,11 @@ def begin_register(connection: Connection, macs: RowMACs) -> None:
     _write(connection, macs, None, Register())
 
 
-def raise_changes(connection: Connection, macs: RowMACs, changes: int) -> None:
-    """Let the register, if it is valid, count at least *changes*."""
-    before = connection.execute(_LOCK_REGISTER).one_or_none()
-    known = _known_changes(connection, macs)
-    register = _verified(macs, before, known) if before else None
-    if register is not None and register.changes < changes:
-        _write(connection, macs, before, replace(register, changes=changes))
-
-
 def renew_holds(connection: Connection, macs: RowMACs) -> None:
     """Give the register, and rows that are authentic, a MAC under the current key."""
-    _renew(connection, macs, STOPS)
-    _renew(connection, macs, BLOCKS)
+    for row in select_holds(connection, macs)[1]:
+        if row.is_authentic and not macs.is_current(row.mac):
+            _put(connection, macs, row, row)
     before = connection.execute(_LOCK_REGISTER).one_or_none()
     if before is not None and not macs.is_current(before.mac):
         register = _verified(macs, before, _known_changes(connection, macs))
@@ -217,13 +259,7 @@ def renew_holds(connection: Connection, macs: RowMACs) -> None:
             _write(connection, macs, before, register)
 
 
-def _renew(connection: Connection, macs: RowMACs, kind: HoldRows[Row]) -> None:
-    for row in kind.select(connection, macs)[1]:
-        if row.is_authentic and not macs.is_current(row.mac):
-            kind.put(connection, macs, row, row)
-
-
-def remember(connection: Connection, register: Register | None) -> None:
+def _remember(connection: Connection, register: Register | None) -> None:
     """
     Refuse earlier registers from now on: *register* is committed.
 
@@ -260,19 +296,110 @@ def _recorded_changes(connection: Connection, macs: RowMACs) -> Iterator[int]:
 
 def _verified(macs: RowMACs, row: Any, known: int) -> Register | None:
     """Return the register in *row* if it is authentic and has the *known* changes."""
-    stop = Stop(*row)
-    if not macs.is_valid(stop.mac, stop):
+    stored = Hold(*row)
+    if not macs.is_valid(stored.mac, stored):
         return None
-    register = Register(**json.loads(stop.reason))
+    register = Register(**json.loads(stored.reason))
     return None if register.changes < known else register
 
 
 def _write(
     connection: Connection, macs: RowMACs, before: Any, register: Register
 ) -> None:
-    rows = SealedRows(connection, macs, stops, Stop)
-    new = Stop(_REGISTER, _THEN, json.dumps(asdict(register), sort_keys=True), "")
+    rows = SealedRows(connection, macs, holds, Hold)
+    new = Hold(_REGISTER, _THEN, json.dumps(asdict(register), sort_keys=True), "")
     if before is None:
         rows.insert(new)
     else:
-        rows.replace(Stop(*before), new)
+        rows.replace(Hold(*before), new)
+
+
+class HoldTables(Tables):
+    """The holds of ``signer.ports.control_store.ControlStore``."""
+
+    def hold(self, new: Hold) -> bool:
+        def work(connection: Connection) -> bool:
+            _, found = select_holds(connection, self._macs, new.name)
+            stored = found[0] if found else None
+            if stored is not None and stored.is_authentic and stored.in_force:
+                return False
+            # A row that another program changed must not prevent a hold.
+            _put(connection, self._macs, stored, new)
+            return True
+
+        try:
+            changed = self._database.transaction(work)
+        except StaleStateError:  # Another process wrote the row meanwhile.
+            changed = self._database.transaction(work)
+        # It is in force.  Wait for reservations and intents that may have begun before:
+        # they share this lock.  One that hangs must not fail the command, and what it
+        # signs under a stop is not recorded.
+        with suppress(StoreUnavailableError):
+            self._database.transaction(lambda c: lock_keys(c, shared=False))
+        return changed
+
+    def release(
+        self,
+        name: str,
+        at: datetime,
+        version: int | None = None,
+        use: ApprovalUse | None = None,
+    ) -> bool:
+        def work(connection: Connection) -> bool:
+            _, found = select_holds(connection, self._macs, name)
+            stored = next((hold for hold in found if hold.in_force), None)
+            if stored is None:
+                return False
+            if not stored.is_authentic:
+                raise stored.error()
+            if version is not None and stored.version != version:
+                raise StaleStateError("the row was changed meanwhile: try again")
+            _put(connection, self._macs, stored, replace(stored, ended_at=at))
+            use_approval(connection, self._macs, use)
+            return True
+
+        return self._database.transaction(work)
+
+    def stops(self) -> Sequence[Hold]:
+        return _of(STOPS, self._read())
+
+    def find_stop(self, chain_id: int) -> Hold | None:
+        return self._find(name_of_chain(EVERYTHING), name_of_chain(chain_id))
+
+    def blocks(self) -> Sequence[Hold]:
+        return tuple(hold for hold in self.last_blocks() if hold.in_force)
+
+    def last_blocks(self) -> Sequence[Hold]:
+        return _of({Scope.TENANT}, self._read())
+
+    def find_block(self, tenant: str) -> Hold | None:
+        return self._find(name_of_tenant(tenant))
+
+    def hold_changes(self) -> int:
+        def work(connection: Connection) -> int:
+            register, _ = select_holds(connection, self._macs, Scope.EVERYTHING)
+            return 0 if register is None else register.changes
+
+        return self._database.run(work)
+
+    def raise_hold_changes(self, changes: int) -> None:
+        def work(connection: Connection) -> None:
+            before = connection.execute(_LOCK_REGISTER).one_or_none()
+            known = _known_changes(connection, self._macs)
+            register = _verified(self._macs, before, known) if before else None
+            if register is not None and register.changes < changes:
+                raised = replace(register, changes=changes)
+                _write(connection, self._macs, before, raised)
+
+        self._database.transaction(work)
+
+    def _find(self, *names: str) -> Hold | None:
+        return next((hold for hold in self._read(*names) if hold.in_force), None)
+
+    def _read(self, *names: str) -> Sequence[Hold]:
+        def work(connection: Connection) -> Sequence[Hold]:
+            register, found = select_holds(connection, self._macs, *names)
+            _remember(connection, register)
+            return tuple(found)
+
+        return self._database.run(work)

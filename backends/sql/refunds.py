@@ -10,6 +10,7 @@ from sqlalchemy import Connection, Executable, Select
 from backends.sql import queries
 from backends.sql.database import Tables
 from backends.sql.due_refunds import CLAIM, DUE, share
+from backends.sql.holds import require_unblocked
 from backends.sql.refund_approvals import propose
 from backends.sql.savepoints import Work
 from backends.sql.statements import (
@@ -20,7 +21,6 @@ from backends.sql.statements import (
     signed_values,
     values,
 )
-from backends.sql.stops import require_unblocked
 from backends.sql.validation import (
     is_storable,
     is_transaction_hash,

@@ -14,6 +14,7 @@ from sqlalchemy import Boolean, Connection, bindparam, exists, select, text
 
 from backends.sql.advisory_locks import lock_chain_and_keys
 from backends.sql.database import Tables
+from backends.sql.holds import find_blocks, is_blocked, is_stopped, require_running
 from backends.sql.key_rows import KeyRows
 from backends.sql.refund_approvals import find_approved
 from backends.sql.schema import keys, refunds, sightings, transactions, wallets
@@ -29,7 +30,6 @@ from backends.sql.statements import (
     record_values,
     values,
 )
-from backends.sql.stops import find_blocks, is_blocked, is_stopped, require_running
 from backends.sql.validation import is_address
 from backends.sql.wallet_rows import find_wallet, next_nonce
 from backends.sql.write_path import all_or_each
@@ -41,10 +41,10 @@ from signer.errors import (
     StaleStateError,
 )
 from signer.model.audit_record import Record
+from signer.model.hold import Hold
 from signer.model.payment_totals import PaymentTotals
 from signer.model.refund import Refund, Status
 from signer.model.spending_limits import Spent
-from signer.model.tenant_block import TenantBlock
 from signer.model.wallet import Wallet
 from signer.ports.refund_store import Reservation
 from signer.row_macs import RowMACs
@@ -174,7 +174,7 @@ def reserve_together(
 def _count_all(
     spendings: Spendings,
     reservations: Sequence[Reservation],
-    blocks: Mapping[str, TenantBlock],
+    blocks: Mapping[str, Hold],
     approved: Collection[str],
 ) -> dict[str, HotWalletError]:
     """Count what may be reserved; return what forbids the others, by refund id."""

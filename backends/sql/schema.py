@@ -35,11 +35,10 @@ from signer.model.approval import Approval
 from signer.model.audit_record import Record
 from signer.model.delivery import Delivery
 from signer.model.event import TYPES, Event
+from signer.model.hold import Hold
 from signer.model.key import Key
 from signer.model.refund import OPEN, UNSENT, Move, Refund, SignedTransaction, Status
 from signer.model.row import KINDS
-from signer.model.stop import Stop
-from signer.model.tenant_block import TenantBlock
 from signer.model.wallet import UnrecordedTransaction, Wallet
 from signer.model.worker_row import WorkerRow
 from signer.ports.audit_journal import Checkpoint
@@ -419,19 +418,6 @@ alerts = declare(
     },
 )
 
-tenant_blocks = declare(
-    "tenant_blocks",
-    TenantBlock,
-    doc="the [tenants](tenants.md) that an operator or a [rule](networks.md) has "
-    "blocked, when, and who did it",
-    verified="as that of a stop",
-    otherwise="as with a stop",
-    grants={
-        "all": "SELECT",
-        "worker admin": "INSERT, UPDATE (at, by, ended_at, version, mac)",
-    },
-)
-
 approvals = declare(
     "approvals",
     Approval,
@@ -474,27 +460,30 @@ accepted_limits = declare(
     },
 )
 
-stops = declare(
-    "stops",
-    Stop,
-    doc="the last stop of each chain, and of everything (chain 0): since when, by "
-    "whom and why, and when it was ended; the register of all stops and blocks "
-    "(chain -1)",
-    verified="at every read, with the register: the row of chain -1 in `stops`, which "
-    "a "
-    "new ledger has. It lists the version of each stop and block, and counts "
-    "the changes",
-    otherwise="it counts as in force for its chain or tenant, and is listed as not "
-    "authentic; others continue. So does a row that the register lists and the "
-    "table lacks or has in another version. Without a valid register, or with "
-    "an older one than the process or the audit log (`hold_changes`) knows, "
-    "everything counts as in force: `hotwallet stop` begins a new one. An "
-    "operator stops and resumes again, or blocks and unblocks "
-    "([row-not-authentic](../how-to/alarms.md#a-row-is-not-authentic))",
+holds = declare(
+    "holds",
+    Hold,
+    CheckConstraint(
+        "name IN ('everything', 'register')"
+        " OR name LIKE 'network %' OR name LIKE 'tenant %'",
+        "name",
+    ),
+    doc="the last hold of everything (`everything`), of each network (`network` and"
+    " the chain id) and of each [tenant](tenants.md) (`tenant` and the name): since"
+    " when, by whom or by which [rule](networks.md), why, and when it was ended; and"
+    " the `register` of all holds",
+    verified="at every read, with the register, which a new ledger has: it lists the"
+    " version of each hold, and counts the changes",
+    otherwise="it is in force, and is listed as not authentic; others continue. So is"
+    " one that the register lists and the table lacks or has in another version."
+    " Without a valid register, or with an older one than the process or the audit log"
+    " (`hold_changes`) knows, everything is held: `hotwallet stop` begins a new one. An"
+    " operator stops and resumes again, or blocks and unblocks"
+    " ([row-not-authentic](../how-to/alarms.md#a-row-is-not-authentic))",
     grants={
         "all": "SELECT",
         "worker admin": "INSERT,"
-        " UPDATE (at, reason, requested_by, resumed_at, version, mac)",
+        " UPDATE (at, reason, requested_by, ended_at, version, mac)",
     },
 )
 

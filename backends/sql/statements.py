@@ -24,6 +24,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.sql.dml import ReturningInsert, ReturningUpdate
 
+from backends.sql.holds import is_stopped
 from backends.sql.inserts import InsertOfDialect
 from backends.sql.schema import (
     ACCEPTED,
@@ -36,7 +37,6 @@ from backends.sql.schema import (
     request_signatures,
     transactions,
 )
-from backends.sql.stops import is_stopped
 from signer.model.audit_record import Record
 from signer.model.event import Event
 from signer.model.refund import UNRESERVED, Refund, SignedTransaction

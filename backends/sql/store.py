@@ -12,6 +12,7 @@ from backends.sql.database import Database
 from backends.sql.deliveries import DeliveryTables
 from backends.sql.events import EventTables
 from backends.sql.health import require_health
+from backends.sql.holds import HoldTables
 from backends.sql.keys import KeyTables
 from backends.sql.queues import QueueTables
 from backends.sql.refund_approvals import RefundApprovalTables
@@ -19,7 +20,6 @@ from backends.sql.refund_reports import ReportTables
 from backends.sql.refunds import RefundTables
 from backends.sql.reservations import ReservationTables
 from backends.sql.shared_state import SharedTables
-from backends.sql.stops import StopTables
 from backends.sql.wallets import WalletTables
 from signer.ports.clock import Clock
 from signer.ports.refund_store import Topic, Watch
@@ -39,7 +39,7 @@ class SQLStore(
     WalletTables,
     EventTables,
     DeliveryTables,
-    StopTables,
+    HoldTables,
     ApprovalTables,
     ReportTables,
     KeyTables,

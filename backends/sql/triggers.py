@@ -14,13 +14,12 @@ from backends.sql.schema import (
     audit_checkpoints,
     audit_records,
     events,
+    holds,
     keys,
     metadata,
     refunds,
     request_signatures,
     sightings,
-    stops,
-    tenant_blocks,
     wallets,
     webhook_deliveries,
 )
@@ -254,8 +253,7 @@ _refuse(
     " OR NEW.address <> OLD.address OR NEW.backend <> OLD.backend",
 )
 
-_only_rise(stops, "a stop", "stops")
-_only_rise(tenant_blocks, "a block", "blocks")
+_only_rise(holds, "a hold", "holds")
 _only_rise(approvals, "an approval", "approvals")
 _stay(approvals, "versions of approvals only rise")
 _only_rise(accepted_limits, "the limits", "the limits")

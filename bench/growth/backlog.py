@@ -9,8 +9,7 @@ from pathlib import Path
 from bench.growth.comparison import Comparison, Durations, Measure, compare
 from bench.growth.site import OTHER, OTHER_NETWORK, Site, open_site
 from bench.refund_rates import percentile
-from signer.model.stop import Stop
-from signer.model.tenant_block import TenantBlock
+from signer.model.hold import Hold
 
 
 MANY, QUICK = 10_000, 300
@@ -29,13 +28,13 @@ def _pause(site: Site, count: int) -> None:
 
 def _stop(site: Site, count: int) -> None:
     site.queue(count, network=OTHER)
-    stop = Stop(OTHER_NETWORK.chain_id, site.clock(), "bench", "cli:bench")
-    site.store.stop(stop)
+    stop = Hold.of_chain(OTHER_NETWORK.chain_id, site.clock(), "bench", "cli:bench")
+    site.store.hold(stop)
 
 
 def _block(site: Site, count: int) -> None:
     site.queue(count, network="local", tenant=_BLOCKED)
-    site.store.block_tenant(TenantBlock(_BLOCKED, site.clock(), "cli:bench"))
+    site.store.hold(Hold.of_tenant(_BLOCKED, site.clock(), "", "cli:bench"))
 
 
 _KINDS: Mapping[str, Callable[[Site, int], None]] = {

@@ -28,9 +28,9 @@ from signer.errors import (
 )
 from signer.keys.signing_alarm import SigningAlarm
 from signer.model.audit_record import NOTHING, Operation, Purpose, Record, Subject
+from signer.model.hold import stopped_by
 from signer.model.key import SERVING, Key, KeyState, SigningCondition
 from signer.model.spending_limits import Spending
-from signer.model.stop import stopped_by
 from signer.policy.rules import NO_DECISION
 from signer.ports.key_backend import DeviceSignature, KeyBackend, KeyDirectory, KeyId
 from signer.ports.meter import NO_METER, Meter

@@ -1,4 +1,4 @@
-"""What administrators decide: approvals, accepted limits, stops and tenant blocks."""
+"""What administrators decide: approvals, accepted limits, and holds."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -7,8 +7,7 @@ from typing import Protocol
 from signer.model.accepted_limits import AcceptedLimits
 from signer.model.approval import Approval, ApprovalUse
 from signer.model.audit_record import Record
-from signer.model.stop import Stop
-from signer.model.tenant_block import TenantBlock
+from signer.model.hold import Hold
 
 
 class ControlStore(Protocol):
@@ -16,8 +15,7 @@ class ControlStore(Protocol):
     The decisions of administrators; raises as ``RefundStore``.
 
     Another program may change their rows, which are then not authentic.  Such an
-    approval approves nothing, and such limits accept nothing.  Such a stop or block is
-    in force.
+    approval approves nothing, and such limits accept nothing.  Such a hold is in force.
 
     Reservations, intents to sign and signed bytes are committed only while no stop is
     in force: ``RefundStore.reserve_all``, ``RefundStore.save`` and ``Journal.append``
@@ -74,42 +72,51 @@ class ControlStore(Protocol):
             StaleStateError: The stored row is not *before*.
         """
 
-    def stop(self, stop: Stop) -> bool:
+    def hold(self, new: Hold) -> bool:
         """
-        Forbid signatures; return False if there is such a stop already, which stays.
+        Begin a hold; return False if one of its name is in force, which stays.
 
-        A stop that is not authentic is replaced.
-        When this returns, no reservation and no intent to sign is in progress, except
-        one that hangs for longer than a lock is waited for.
+        A hold that is not authentic is replaced.  When this returns, no reservation and
+        no intent to sign that it forbids is in progress, except one that hangs for
+        longer than a lock is waited for.
         """
 
-    def resume_signing(
+    def release(
         self,
-        chain_id: int,
+        name: str,
         at: datetime,
         version: int | None = None,
         use: ApprovalUse | None = None,
     ) -> bool:
         """
-        End the stop of *chain_id*, at *at*; return whether it was in force.
+        End the hold *name*, at *at*; return whether it was in force.
 
         *use* ends an approval in the same transaction.
 
         Raises:
-            StaleStateError: The stop in force does not have the given *version*, or the
+            StaleStateError: The hold in force does not have the given *version*, or the
                 approval has changed.
-            RowNotAuthenticError: The stop is not authentic: ``stop`` first.
+            RowNotAuthenticError: The hold is not authentic: ``hold`` first.
         """
 
-    def stops(self) -> Sequence[Stop]:
+    def stops(self) -> Sequence[Hold]:
         """Return the last stop of everything and of each chain, by chain id."""
 
-    def find_stop(self, chain_id: int) -> Stop | None:
+    def find_stop(self, chain_id: int) -> Hold | None:
         """Return the stop that forbids signatures on *chain_id* now, if any."""
+
+    def blocks(self) -> Sequence[Hold]:
+        """Return every block that is in force, by name of the tenant."""
+
+    def last_blocks(self) -> Sequence[Hold]:
+        """Return the last block of each tenant, also if it was ended."""
+
+    def find_block(self, tenant: str) -> Hold | None:
+        """Return the block of *tenant* that is in force, or None."""
 
     def hold_changes(self) -> int:
         """
-        Return how often stops and blocks have changed.
+        Return how often holds have changed.
 
         Audit records of these changes have the number.  A process that starts takes no
         earlier state for the present one.
@@ -121,39 +128,3 @@ class ControlStore(Protocol):
 
         A restored ledger gets audit records of changes that its backup does not count.
         """
-
-    def block_tenant(self, block: TenantBlock) -> bool:
-        """
-        Block a tenant; return False if it was already blocked.
-
-        A block that is not authentic is replaced.
-        When this returns, no reservation of the tenant's refunds is in progress, except
-        one that hangs for longer than a lock is waited for.
-        """
-
-    def unblock_tenant(
-        self,
-        tenant: str,
-        at: datetime,
-        version: int | None = None,
-        use: ApprovalUse | None = None,
-    ) -> bool:
-        """
-        End the block of *tenant*, at *at*; return whether it was blocked.
-
-        *use* ends an approval in the same transaction.
-
-        Raises:
-            StaleStateError: The block in force does not have the given *version*, or
-                the approval has changed.
-            RowNotAuthenticError: The block is not authentic: block the tenant first.
-        """
-
-    def tenant_block(self, tenant: str) -> TenantBlock | None:
-        """Return the block of *tenant* that is in force, or None."""
-
-    def tenant_blocks(self) -> Sequence[TenantBlock]:
-        """Return every block that is in force, by name of the tenant."""
-
-    def last_blocks(self) -> Sequence[TenantBlock]:
-        """Return the last block of each tenant, also if it was ended."""

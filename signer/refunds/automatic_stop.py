@@ -17,8 +17,8 @@ from signer.alerts import Alert, Alerts
 from signer.amounts import format_units, parse_units
 from signer.config.networks import Network
 from signer.model.audit_record import WORKER
+from signer.model.hold import EVERYTHING, Hold
 from signer.model.refund import FILLER, SWEEPER, Status
-from signer.model.stop import EVERYTHING, Stop
 from signer.ports.clock import Clock
 from signer.ports.ledger import Ledger
 from signer.ports.refund_reports import Signed
@@ -97,7 +97,7 @@ class AutomaticStop:
             self._next_at = ended + max(INTERVAL_SECONDS, _REST * (ended - began))
 
     def _check_network(
-        self, name: str, network: Network, stops: Mapping[int, Stop]
+        self, name: str, network: Network, stops: Mapping[int, Hold]
     ) -> None:
         last = [stops[id_] for id_ in (EVERYTHING, network.chain_id) if id_ in stops]
         for stop in last:
@@ -106,7 +106,7 @@ class AutomaticStop:
         if any(stop.in_force for stop in last):
             return
         resumed_at = max(
-            (stop.resumed_at for stop in last if stop.resumed_at), default=_BEGINNING
+            (stop.ended_at for stop in last if stop.ended_at), default=_BEGINNING
         )
         for rule in self._rules(network, resumed_at):
             if rule.total > rule.largest:

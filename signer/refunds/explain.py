@@ -60,7 +60,7 @@ class Explainer:
 
         With *for_tenant* it is for the refund's tenant; otherwise for operators.
         """
-        blocked = self._store.tenant_block(refund.tenant)
+        blocked = self._store.find_block(refund.tenant)
         stop = self._store.find_stop(refund.chain_id)
         explanation = Explanation(
             refund=refund,

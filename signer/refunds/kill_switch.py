@@ -16,7 +16,7 @@ from signer.config.networks import Network
 from signer.errors import ConfigurationError, NotFoundError
 from signer.keys.admin_audit import AdminAudit, Facts
 from signer.model.audit_record import Actor
-from signer.model.stop import EVERYTHING, Stop
+from signer.model.hold import EVERYTHING, Hold, name_of_chain
 from signer.ports.clock import Clock
 from signer.ports.control_store import ControlStore
 
@@ -26,7 +26,7 @@ class SwitchResult:
     """Whether a command changed something, and the stops in force after it."""
 
     changed: bool
-    stops: Sequence[Stop]
+    stops: Sequence[Hold]
 
 
 class KillSwitch:
@@ -79,8 +79,8 @@ class KillSwitch:
         action = AuditAction.SIGNING_STOP
         with self._admin_audit.attempt(action, actor, **facts):
             stopped = self._chain_id(network, chain_id)
-            stop = Stop(stopped, self._clock(), reason, actor.name)
-            changed = self._store.stop(stop)
+            stop = Hold.of_chain(stopped, self._clock(), reason, actor.name)
+            changed = self._store.hold(stop)
             self._write(action, actor, changed=changed, **facts)
         if changed:
             self._alerts.sound(Alert.SIGNING_STOPPED, actor=actor.name, **facts)
@@ -131,13 +131,13 @@ class KillSwitch:
         action = AuditAction.SIGNING_RESUME
         with self._admin_audit.authorize(action, actor, reason, **stopped) as use:
             at = self._clock()
-            return self._store.resume_signing(chain_id, at, stop.version, use)
+            return self._store.release(name_of_chain(chain_id), at, stop.version, use)
 
     def _write(self, action: AuditAction, actor: Actor, **facts: Any) -> None:
         changes = self._store.hold_changes()
         self._admin_audit.write(action, actor, hold_changes=changes, **facts)
 
-    def stops(self) -> Sequence[Stop]:
+    def stops(self) -> Sequence[Hold]:
         """Return the stops in force, a stop of everything first."""
         return [stop for stop in self._store.stops() if stop.in_force]
 

@@ -229,7 +229,7 @@ def require_unblocked(store: ControlStore, tenant: str) -> None:
         TenantBlockedError: An operator blocked it.
         RowNotAuthenticError: Another program changed its block, perhaps to end it.
     """
-    block = store.tenant_block(tenant)
+    block = store.find_block(tenant)
     if block is not None:
         raise block.error()
 

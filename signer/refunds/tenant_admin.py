@@ -13,7 +13,7 @@ from signer.config.tenants import NO_LIMITS, Tenant, TenantRegistry, is_tenant_n
 from signer.errors import NotFoundError
 from signer.keys.admin_audit import AdminAudit, Facts
 from signer.model.audit_record import Actor
-from signer.model.tenant_block import TenantBlock
+from signer.model.hold import Hold
 from signer.ports.clock import Clock
 from signer.ports.ledger import Ledger
 
@@ -24,7 +24,7 @@ class TenantStatus:
 
     name: str
     tenant: Tenant
-    block: TenantBlock | None
+    block: Hold | None
 
 
 class TenantAdmin:
@@ -45,7 +45,7 @@ class TenantAdmin:
     def list(self) -> Sequence[TenantStatus]:
         """Return the tenants of the file and all that are blocked, by name."""
         listed = self._registry.tenants or {}
-        blocks = {block.tenant: block for block in self._store.tenant_blocks()}
+        blocks = {block.tenant: block for block in self._store.blocks()}
         return [
             TenantStatus(name, listed.get(name, NO_LIMITS), blocks.get(name))
             for name in sorted({*listed, *blocks})
@@ -59,7 +59,7 @@ class TenantAdmin:
             NotFoundError: The tenants file has no such tenant, and it has no refund.
         """
         # Another program may have inserted a block with any name: `unblock` ends it.
-        blocks = self._store.tenant_blocks()
+        blocks = self._store.blocks()
         block = next((each for each in blocks if each.tenant == name), None)
         if block is None and not self._exists(name):
             raise NotFoundError("there is no such tenant: see `hotwallet tenants list`")
@@ -79,8 +79,8 @@ class TenantAdmin:
         action = AuditAction.TENANT_BLOCK
         with self._admin_audit.attempt(action, actor, tenant=name):
             self.find(name)
-            block = TenantBlock(name, self._clock(), actor.name)
-            changed = self._store.block_tenant(block)
+            block = Hold.of_tenant(name, self._clock(), actor.reason, actor.name)
+            changed = self._store.hold(block)
             return self._written(action, actor, name, changed=changed)
 
     def unblock(self, name: str, actor: Actor) -> bool:
@@ -108,19 +108,19 @@ class TenantAdmin:
         )
         return changed
 
-    def _unblock(self, block: TenantBlock, actor: Actor) -> bool:
+    def _unblock(self, block: Hold, actor: Actor) -> bool:
         if not block.is_authentic:
             raise block.error()
         blocked: Facts = {
             "tenant": block.tenant,
             "blocked_at": block.at.isoformat(),
-            "blocked_by": block.by,
+            "blocked_by": block.requested_by,
             "version": block.version,
         }
         action = AuditAction.TENANT_UNBLOCK
         with self._admin_audit.authorize(action, actor, **blocked) as use:
             at = self._clock()
-            return self._store.unblock_tenant(block.tenant, at, block.version, use)
+            return self._store.release(block.name, at, block.version, use)
 
     def _exists(self, name: str) -> bool:
         if not is_tenant_name(name):

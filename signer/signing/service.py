@@ -23,9 +23,9 @@ from signer.crypto.typed_data import TypedData
 from signer.errors import ForeignAddressError
 from signer.keys.signer import Signed, Signer
 from signer.model.audit_record import Operation, Purpose
+from signer.model.hold import EVERY_CHAIN
 from signer.model.key import SIGNING, KeyState
 from signer.model.spending_limits import Limits, Spending
-from signer.model.stop import EVERY_CHAIN
 from signer.policy.facts import AnyFacts, KnownNetwork, Surroundings, TypedDataFacts
 from signer.policy.live_policy import AnyPolicy
 from signer.policy.message_facts import (
@@ -210,7 +210,7 @@ class SigningService:
         """Return the signer; raise if it is not *sender*, or the tenant is blocked."""
         tenant = requester.caller.tenant
         if tenant is not None and self._blocks is not None:
-            block = self._blocks.tenant_block(tenant)
+            block = self._blocks.find_block(tenant)
             if block is not None:
                 raise block.error()
         signer = self._open_signer()

@@ -13,8 +13,8 @@ from signer.audit.log import AuditLog
 from signer.errors import ApprovalRequiredError, RowNotAuthenticError
 from signer.model.approval import Proposal
 from signer.model.audit_record import Actor
+from signer.model.hold import Hold, name_of_tenant
 from signer.model.refund import Status
-from signer.model.tenant_block import TenantBlock
 from signer.model.wallet import Pause
 from signer.open_approvals import SHOWN_DIGITS
 from tests.fixtures.ledger import FORGED_APPROVAL
@@ -25,6 +25,7 @@ from tests.support.theft import (
     DELETIONS_OF_EVENTS,
     DENIED,
     DENIED_TO_ALL,
+    END_OF_BLOCKS,
     REFUSED,
     THIEF,
     Thief,
@@ -147,17 +148,16 @@ def test_a_lifted_block(processes: Processes, thief: Thief) -> None:
     """The tenant stays blocked until an operator blocks and unblocks it."""
     refund, worker = processes.refunds.accepted(), processes.worker.worker
     store, at = processes.stores["admin"], processes.admin.clock()
-    store.block_tenant(TenantBlock("gateway", at, "cli:tests"))
+    store.hold(Hold.of_tenant("gateway", at, "", "cli:tests"))
 
-    end = "UPDATE tenant_blocks SET ended_at = at, version = version + 1"
-    assert thief.steal(end) is None
+    assert thief.steal(END_OF_BLOCKS) is None
     let_work(processes.worker, worker)
 
     assert processes.worker.chain.payouts() == []
     with pytest.raises(RowNotAuthenticError):
-        store.unblock_tenant("gateway", at)
-    store.block_tenant(TenantBlock("gateway", at, "cli:tests"))
-    store.unblock_tenant("gateway", at)
+        store.release(name_of_tenant("gateway"), at)
+    store.hold(Hold.of_tenant("gateway", at, "", "cli:tests"))
+    store.release(name_of_tenant("gateway"), at)
     let_work(processes.worker, worker)
     assert processes.worker.stored(refund).status is Status.CONFIRMED
 

@@ -17,9 +17,8 @@ from signer.config.networks import AutomaticStop
 from signer.errors import ConfigurationError, RowNotAuthenticError
 from signer.keys.admin_audit import AdminAudit
 from signer.model.audit_record import Actor, Operation, Record
+from signer.model.hold import EVERYTHING, Hold, name_of_chain, name_of_tenant
 from signer.model.refund import Status
-from signer.model.stop import EVERYTHING
-from signer.model.tenant_block import TenantBlock
 from signer.ports.audit_journal import Sealing
 from signer.refunds.tenant_admin import TenantAdmin
 from signer.row_macs import RowMACs
@@ -43,8 +42,8 @@ OPERATOR = Actor("cli:alice")
 
 Attack = Callable[..., str | None]
 
-END_OF_STOPS = (
-    "UPDATE stops SET resumed_at = at, version = version + 1 WHERE chain_id >= 0"
+END_OF_HOLDS = (
+    "UPDATE holds SET ended_at = at, version = version + 1 WHERE name <> 'register'"
 )
 
 RESERVATION = ("nonce", "sender", "key_id", "gas_limit")
@@ -267,19 +266,19 @@ def test_a_lifted_stop(world: World, steal: Attack, scope: str) -> None:
     at = world.clock()
     if scope == "stop":
         stopped(world.store, at=at)
-        steal(END_OF_STOPS)
+        steal(END_OF_HOLDS)
     else:
-        world.store.block_tenant(TenantBlock("gateway", at, "cli:tests"))
-        steal("UPDATE tenant_blocks SET ended_at = at, version = version + 1")
+        world.store.hold(Hold.of_tenant("gateway", at, "", "cli:tests"))
+        steal(END_OF_HOLDS)
 
     let_work(world, worker)
     while_changed = world.chain.payouts()
     if scope == "stop":
         stopped(world.store, at=at)
-        world.store.resume_signing(CHAIN_ID, at)
+        world.store.release(name_of_chain(CHAIN_ID), at)
     else:
-        world.store.block_tenant(TenantBlock("gateway", at, "cli:tests"))
-        world.store.unblock_tenant("gateway", at)
+        world.store.hold(Hold.of_tenant("gateway", at, "", "cli:tests"))
+        world.store.release(name_of_tenant("gateway"), at)
     let_work(world, worker)
 
     assert while_changed == []
@@ -290,8 +289,8 @@ def test_a_forged_stop(world: World, steal: Attack) -> None:
     """A stop of a chain that no network has stops nothing, and commands repair it."""
     at = "2026-11-26T00:00:00.000000+00:00"
     insert = (
-        "INSERT INTO stops (chain_id, at, reason, requested_by, version)"
-        f" VALUES ({{}}, '{at}', 'forged', 'thief', {{}})"
+        "INSERT INTO holds (name, at, reason, requested_by, version)"
+        f" VALUES ('network {{}}', '{at}', 'forged', 'thief', {{}})"
     )
     rules = AutomaticStop(max_refunds=100)
     world.network = world.network.model_copy(update={"automatic_stop": rules})
@@ -316,7 +315,7 @@ def test_a_forged_end_of_a_stop(world: World, steal: Attack, chain_id: int) -> N
     network = None if chain_id == 0 else "local"
     switch.stop(network, "odd refunds", OPERATOR)
 
-    steal(END_OF_STOPS)
+    steal(END_OF_HOLDS)
     let_work(world, worker)
 
     assert world.chain.payouts() == []
@@ -337,7 +336,7 @@ def test_a_forged_end_of_a_block(world: World, steal: Attack) -> None:
     admin = TenantAdmin(world.store, world.tenants, audit, world.clock)
     admin.block("gateway", OPERATOR)
 
-    steal("UPDATE tenant_blocks SET ended_at = at, version = version + 1")
+    steal(END_OF_HOLDS)
     let_work(world, worker)
 
     assert world.chain.payouts() == []
@@ -350,39 +349,32 @@ def test_a_forged_end_of_a_block(world: World, steal: Attack) -> None:
     assert world.stored(refund).status is Status.CONFIRMED
 
 
-def _kept(*tables: str) -> tuple[str, ...]:
-    """Return the statements that keep the rows of *tables* as they are."""
-    return tuple(f"CREATE TABLE kept_{each} AS SELECT * FROM {each}" for each in tables)
-
-
-def _put_back(*tables: str, where: str = "TRUE") -> tuple[str, ...]:
+def _put_back(where: str) -> tuple[str, ...]:
     """Return the statements that put the kept rows back: older ones with their MACs."""
-    return tuple(
-        statement
-        for each in tables
-        for statement in (
-            f"DELETE FROM {each} WHERE {where}",
-            f"INSERT INTO {each} SELECT * FROM kept_{each} WHERE {where}",
-        )
+    return (
+        f"DELETE FROM holds WHERE {where}",
+        f"INSERT INTO holds SELECT * FROM kept_holds WHERE {where}",
     )
 
 
-HOLDS = ("stops", "tenant_blocks")
+ALL_STOPS = "name LIKE 'network %' OR name = 'everything'"
+ALL_BLOCKS = "name LIKE 'tenant %'"
+ALL_HOLDS = "name <> 'register'"
 
 LIFTS = {
-    "delete the stop": ("DELETE FROM stops WHERE chain_id >= 0",),
-    "delete the block": ("DELETE FROM tenant_blocks",),
-    "delete all": ("DELETE FROM stops", "DELETE FROM tenant_blocks"),
-    "delete the register": ("DELETE FROM stops WHERE chain_id < 0",),
+    "delete the stop": (f"DELETE FROM holds WHERE {ALL_STOPS}",),
+    "delete the block": (f"DELETE FROM holds WHERE {ALL_BLOCKS}",),
+    "delete all": ("DELETE FROM holds",),
+    "delete the register": ("DELETE FROM holds WHERE name = 'register'",),
     "change the register": (
-        "DELETE FROM stops WHERE chain_id >= 0",
-        "UPDATE stops SET reason = '{}' WHERE chain_id < 0",
+        f"DELETE FROM holds WHERE {ALL_HOLDS}",
+        "UPDATE holds SET reason = '{}' WHERE name = 'register'",
     ),
-    "an older stop": _put_back("stops", where="chain_id >= 0"),
-    "an older block": _put_back("tenant_blocks"),
-    "all as it was": _put_back(*HOLDS),
+    "an older stop": _put_back(ALL_STOPS),
+    "an older block": _put_back(ALL_BLOCKS),
+    "all as it was": _put_back("TRUE"),
     "all as it was, behind records that count nothing": (
-        *_put_back(*HOLDS),
+        *_put_back("TRUE"),
         *(
             "INSERT INTO audit_records (id, body, mac)"
             f""" VALUES ('zz{each:04}', '{{"hold_changes": 0}}', '')"""
@@ -404,7 +396,7 @@ def test_a_hold_that_is_deleted_or_older(
     admin.block("gateway", OPERATOR)
     switch.resume("local", "explained", OPERATOR)
     admin.unblock("gateway", OPERATOR)
-    steal(*_kept(*HOLDS))
+    steal("CREATE TABLE kept_holds AS SELECT * FROM holds")
     if "stop" in lift:
         switch.stop("local", "again", OPERATOR)
     elif "block" in lift:
@@ -413,7 +405,7 @@ def test_a_hold_that_is_deleted_or_older(
         switch.stop("local", "again", OPERATOR)
         admin.block("gateway", OPERATOR)
 
-    steal(*LIFTS[lift], *(f"DROP TABLE kept_{each}" for each in HOLDS))
+    steal(*LIFTS[lift], "DROP TABLE kept_holds")
     with closing(open_ledger(url)) as other:
         if has_restarted:
             world.store = other
@@ -428,7 +420,7 @@ def test_a_new_register(world: World, steal: Attack) -> None:
     refund, worker, switch = world.accepted(), world.worker, world.kill_switch
     admin = world.tenant_admin
     admin.block("gateway", OPERATOR)
-    steal("DELETE FROM stops")
+    steal("DELETE FROM holds WHERE name NOT LIKE 'tenant %'")
 
     assert [stop.chain_id for stop in switch.stops()] == [EVERYTHING]
     with pytest.raises(RowNotAuthenticError, match="`hotwallet stop` begins a new one"):

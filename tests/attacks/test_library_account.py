@@ -18,7 +18,7 @@ from signer.errors import (
     StoreUnavailableError,
 )
 from signer.keys.rotation_options import RotationOptions
-from signer.model.stop import EVERYTHING
+from signer.model.hold import EVERYTHING
 from signer.policy.account_policy import account_policy
 from tests.fixtures.ledger import stopped
 from tests.support.ledgers import open_ledger

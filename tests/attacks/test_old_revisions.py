@@ -37,8 +37,7 @@ CLAIMS = {
     "no table of revisions": ["DROP TABLE alembic_version"],
     "no revision, and few tables": [
         "DELETE FROM alembic_version",
-        "DROP TABLE stops",
-        "DROP TABLE tenant_blocks",
+        "DROP TABLE holds",
     ],
 }
 

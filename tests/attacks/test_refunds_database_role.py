@@ -67,10 +67,8 @@ ADMINISTRATION = (
     "INSERT INTO workers SELECT 'thief', now(), now(), ''",
     "UPDATE workers SET passed_at = now()",
     "DELETE FROM workers",
-    "INSERT INTO stops DEFAULT VALUES",
-    "UPDATE stops SET resumed_at = at, version = version + 1",
-    "INSERT INTO tenant_blocks DEFAULT VALUES",
-    "UPDATE tenant_blocks SET ended_at = at, version = version + 1",
+    "INSERT INTO holds DEFAULT VALUES",
+    "UPDATE holds SET ended_at = at, version = version + 1",
     "INSERT INTO used_tokens DEFAULT VALUES",
     "DELETE FROM used_tokens",
     "UPDATE audit_records SET sequence = 1, hash = ''",
@@ -263,7 +261,7 @@ def test_a_lifted_stop(processes: Processes, thief: Thief) -> None:
     refund, worker = processes.refunds.accepted(), processes.worker.worker
     stopped(processes.stores["admin"], at=processes.admin.clock())
 
-    insert = "INSERT INTO stops SELECT * FROM stops"
+    insert = "INSERT INTO holds SELECT * FROM holds"
     assert thief.steal(insert) == DENIED
     let_work(processes.worker, worker)
 

@@ -20,8 +20,7 @@ OTHERS = (
     # Choose a key, lift a stop, a block or a pause, approve, or read signed requests.
     "INSERT INTO keys DEFAULT VALUES",
     "UPDATE keys SET state = 'active'",
-    "UPDATE stops SET resumed_at = now()",
-    "UPDATE tenant_blocks SET ended_at = now()",
+    "UPDATE holds SET ended_at = now()",
     "UPDATE wallets SET paused_by = NULL",
     "UPDATE approvals SET state = 'approved'",
     "UPDATE accepted_limits SET document = ''",

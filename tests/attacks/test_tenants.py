@@ -10,6 +10,7 @@ from falcon.testing import Result, TestClient
 from api.http.app import create_app
 from backends.sql import SQLStore
 from signer.config.tenants import TenantRegistry, load_tenants
+from signer.model.hold import name_of_chain
 from signer.model.refund import OPEN, Status
 from tests.api.service import BODY, Pace, build_container
 from tests.api.support import NOW, SettableClock, bearer, get, post
@@ -272,7 +273,7 @@ def test_a_stolen_token_is_stopped_at_once(
     blocked = hosts[1].simulate_post(
         "/v1/admin/tenants/shop/block", headers=bearer(**ADMIN, jti="a" * 16)
     )
-    sqlite_store.resume_signing(31337, NOW)
+    sqlite_store.release(name_of_chain(31337), NOW)
     refused = [
         _pay(hosts[0], "key-1", sub="pod-1"),
         _pay(hosts[0], "key-2", sub="pod-2"),

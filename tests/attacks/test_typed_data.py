@@ -15,7 +15,7 @@ from signer.config.deny_list import DenyList
 from signer.config.networks import Network
 from signer.config.tenants import Tenant, TenantRegistry
 from signer.crypto.typed_data import TypedData
-from signer.model.stop import EVERYTHING
+from signer.model.hold import EVERYTHING
 from signer.policy.default_rules import service_files
 from signer.policy.policy import Policy
 from signer.policy.rules import PolicyFile

@@ -9,8 +9,8 @@ from contextlib import closing
 
 import pytest
 
+from signer.model.hold import Hold
 from signer.model.refund import Status
-from signer.model.tenant_block import TenantBlock
 from signer.model.wallet import Pause
 from tests.fixtures.ledger import later, now
 from tests.fixtures.roles import Processes, Roles
@@ -20,6 +20,7 @@ from tests.support.theft import (
     DELETIONS_OF_EVENTS,
     DENIED,
     DENIED_TO_ALL,
+    END_OF_BLOCKS,
     REFUSED,
     THIEF,
     Thief,
@@ -190,18 +191,16 @@ def test_a_lifted_stop(attacks: Attacks) -> None:
 def test_a_lifted_block(attacks: Attacks, thief: Thief, shipped: Roles) -> None:
     """A worker blocks tenants by its rules; its role cannot unblock one."""
     with closing(open_ledger(shipped.admin)) as admin:
-        admin.block_tenant(TenantBlock("shop", now(), "cli:alice"))
-        end = "UPDATE tenant_blocks SET ended_at = at, version = version + 1"
-
-        assert thief.steal(end) is None
-        assert admin.tenant_block("shop") is not None
+        admin.hold(Hold.of_tenant("shop", now(), "", "cli:alice"))
+        assert thief.steal(END_OF_BLOCKS) is None
+        assert admin.find_block("shop") is not None
 
 
 def test_a_stop_that_no_command_could_replace(thief: Thief) -> None:
     """The version of its replacement would be too large for the column."""
     insert = (
-        "INSERT INTO stops (chain_id, at, reason, requested_by, version)"
-        " VALUES (9, {}, 'forged', 'thief', {})"
+        "INSERT INTO holds (name, at, reason, requested_by, version)"
+        " VALUES ('network 9', {}, 'forged', 'thief', {})"
     )
 
     assert thief.steal(insert.format("now()", 2**31 - 1)) == REFUSED

@@ -15,8 +15,8 @@ from signer.audit.log import AuditLog
 from signer.errors import ApprovalRequiredError, HotWalletError, StaleStateError
 from signer.model.approval import Approval, ApprovalState, ApprovalUse, Proposal
 from signer.model.audit_record import Actor
+from signer.model.hold import Hold, name_of_chain, name_of_tenant
 from signer.model.key import KeyState, find_key
-from signer.model.tenant_block import TenantBlock
 from signer.model.wallet import Pause
 from signer.ports.control_store import ControlStore
 from tests.fixtures.ledger import OTHER_WALLET, WALLET, now, opened, sighting, stopped
@@ -120,11 +120,11 @@ def test_finds_digests_by_their_first_digits(store: SQLStore) -> None:
 
 
 def _end_stop(store: SQLStore, use: ApprovalUse) -> bool:
-    return store.resume_signing(CHAIN, now(), use=use)
+    return store.release(name_of_chain(CHAIN), now(), use=use)
 
 
 def _end_block(store: SQLStore, use: ApprovalUse) -> bool:
-    return store.unblock_tenant("shop", now(), use=use)
+    return store.release(name_of_tenant("shop"), now(), use=use)
 
 
 def _resume(store: SQLStore, use: ApprovalUse) -> bool:
@@ -155,7 +155,7 @@ def _evidence(store: SQLStore) -> object:
     ring = store.keys()
     return (
         store.stops(),
-        store.tenant_blocks(),
+        store.blocks(),
         store.wallets(),
         store.foreign_transactions(CHAIN, WALLET),
         [(key.address, key.state) for key in ring if key.epoch],
@@ -171,7 +171,7 @@ def test_a_change_ends_its_approval(
     if change is not _activate:
         made_active(store, key_at(OTHER_WALLET))
     stopped(store, CHAIN)
-    store.block_tenant(TenantBlock("shop", now(), "cli:tests"))
+    store.hold(Hold.of_tenant("shop", now(), "", "cli:tests"))
     store.add_unrecorded(opened(store), [sighting()])
     store.pause(store.wallets()[0], Pause.CHAIN_AHEAD, now())
     new = replace(_new(), state=ApprovalState.APPROVED)
@@ -217,7 +217,7 @@ def _move(proposal: Proposal, store: SQLStore, index: int) -> bool:
                 approvals.reject(proposal.digest, BOB, "a test")
             case 2:
                 with approvals.authorize(proposal, ALICE) as use:
-                    return store.resume_signing(CHAIN, now(), use=use)
+                    return store.release(name_of_chain(CHAIN), now(), use=use)
             case _:
                 approvals.list()
     return False

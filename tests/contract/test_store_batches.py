@@ -22,10 +22,10 @@ from signer.errors import (
     StoreError,
     TenantBlockedError,
 )
+from signer.model.hold import Hold
 from signer.model.key import KeyState, find_key
 from signer.model.refund import Refund, Status
 from signer.model.spending_limits import NO_LIMITS, Limits
-from signer.model.tenant_block import TenantBlock
 from signer.ports.refund_store import Change, Reservation
 from tests.fixtures.ledger import (
     OTHER_WALLET,
@@ -183,7 +183,7 @@ def test_the_limits_of_recipients_and_tenants_are_separate(store: SQLStore) -> N
 
 def test_a_blocked_tenant_does_not_stop_others(store: SQLStore) -> None:
     blocked, other = accepted(store, tenant="blocked"), accepted(store)
-    store.block_tenant(TenantBlock("blocked", now(), "cli:tests"))
+    store.hold(Hold.of_tenant("blocked", now(), "", "cli:tests"))
 
     outcomes = _reserve(store, blocked, other)
 

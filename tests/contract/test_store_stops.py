@@ -19,10 +19,9 @@ from signer.errors import (
     StoreError,
 )
 from signer.model.audit_record import Record
+from signer.model.hold import EVERYTHING, Hold, name_of_chain
 from signer.model.key import SIGNING, SigningCondition
 from signer.model.refund import Refund, Status
-from signer.model.stop import EVERYTHING, Stop
-from signer.model.tenant_block import TenantBlock
 from signer.ports.control_store import ControlStore
 from tests.fixtures.ledger import (
     WALLET,
@@ -48,8 +47,8 @@ CHAIN = 31337
 OTHER_CHAIN = 7
 
 FORGED = (
-    "INSERT INTO stops (chain_id, at, reason, requested_by, version)"
-    " VALUES ({chain_id}, '{at}', 'forged', 'thief', {version})"
+    "INSERT INTO holds (name, at, reason, requested_by, version)"
+    " VALUES ('network {chain_id}', '{at}', 'forged', 'thief', {version})"
 )
 
 BOTH = pytest.mark.parametrize("chain_id", [EVERYTHING, CHAIN])
@@ -65,16 +64,16 @@ def test_fits_the_port(store: SQLStore) -> None:
 def test_the_first_stop_stays_until_it_is_resumed(store: SQLStore) -> None:
     """A second one changes nothing; after a resume, a new one replaces it (R27)."""
     first = stopped(store, CHAIN)
-    again = Stop(CHAIN, now(), "another reason", "token:mallory")
+    again = Hold.of_chain(CHAIN, now(), "another reason", "token:mallory")
     later = now() + timedelta(hours=1)
 
-    assert not store.stop(again)
+    assert not store.hold(again)
     assert (store.find_stop(CHAIN), list(store.stops())) == (first, [first])
-    assert store.resume_signing(CHAIN, later)
-    assert not store.resume_signing(CHAIN, later)
+    assert store.release(name_of_chain(CHAIN), later)
+    assert not store.release(name_of_chain(CHAIN), later)
     assert store.find_stop(CHAIN) is None
-    assert [stop.resumed_at for stop in store.stops()] == [later]
-    assert store.stop(again)
+    assert [stop.ended_at for stop in store.stops()] == [later]
+    assert store.hold(again)
     assert store.find_stop(CHAIN) == replace(again, version=2)
 
 
@@ -84,7 +83,7 @@ def test_a_stop_of_everything_is_found_for_each_chain(store: SQLStore) -> None:
 
     assert store.find_stop(CHAIN) == store.find_stop(OTHER_CHAIN) == everything
     assert list(store.stops()) == [everything, chain]
-    store.resume_signing(EVERYTHING, now())
+    store.release(name_of_chain(EVERYTHING), now())
     assert store.find_stop(CHAIN) == chain
     assert store.find_stop(OTHER_CHAIN) is None
 
@@ -97,7 +96,7 @@ def test_nothing_is_reserved(store: SQLStore, chain_id: int) -> None:
 
     with pytest.raises(SigningStoppedError):
         reserved(store, refund)
-    store.resume_signing(chain_id, now())
+    store.release(name_of_chain(chain_id), now())
     assert reserved(store, refund).nonce == 0
 
 
@@ -162,7 +161,7 @@ def test_no_intent_to_sign_is_recorded(
 def test_a_resumed_stop_forbids_nothing(store: SQLStore) -> None:
     made_active(store, key_at(WALLET))
     stopped(store, EVERYTHING)
-    store.resume_signing(EVERYTHING, now())
+    store.release(name_of_chain(EVERYTHING), now())
     refund = signed(store, reserved(store, accepted(store)))
 
     assert store.get(refund.id) == refund
@@ -174,7 +173,7 @@ def test_a_changed_stop_is_in_force(store: SQLStore, chain_id: int) -> None:
     key = key_at(WALLET)
     made_active(store, key)
     stopped(store, chain_id)
-    forged_end("stops", store)
+    forged_end(store)
     condition = SigningCondition(WALLET, key.key_id, SIGNING, stopped_by=CHAIN)
 
     (listed,) = store.stops()
@@ -183,12 +182,12 @@ def test_a_changed_stop_is_in_force(store: SQLStore, chain_id: int) -> None:
     with pytest.raises(RowNotAuthenticError, match=f"stop --chain-id {chain_id}`"):
         store.append([Record.of({"event": "intent"}, now())], standing=condition)
     with pytest.raises(RowNotAuthenticError):
-        store.resume_signing(chain_id, now())
+        store.release(name_of_chain(chain_id), now())
 
-    again = Stop(chain_id, now(), "another reason", "cli:alice")
-    assert store.stop(again)
+    again = Hold.of_chain(chain_id, now(), "another reason", "cli:alice")
+    assert store.hold(again)
     assert store.find_stop(CHAIN) == replace(again, version=2)
-    assert store.resume_signing(chain_id, now())
+    assert store.release(name_of_chain(chain_id), now())
     assert store.find_stop(CHAIN) is None
 
 
@@ -202,8 +201,8 @@ def test_a_forged_stop_of_another_chain(store: SQLStore) -> None:
     assert store.migrate().action == "unchanged"
     assert reserved(store, accepted(store)).nonce == 0
     assert [stop.is_authentic for stop in store.stops()] == [False]
-    assert store.stop(Stop(999_999, now(), "forged", "cli:alice"))
-    assert store.resume_signing(999_999, now())
+    assert store.hold(Hold.of_chain(999_999, now(), "forged", "cli:alice"))
+    assert store.release(name_of_chain(999_999), now())
     assert [stop.in_force for stop in store.stops()] == [False]
 
 
@@ -226,7 +225,7 @@ def test_times_that_cannot_be_read(postgresql_url: str, at: str) -> None:
         before = store.stops()
         for statement in (
             FORGED.format(chain_id=7, at=at, version=0),
-            f"UPDATE stops SET resumed_at = '{at}', version = version + 1",
+            f"UPDATE holds SET ended_at = '{at}', version = version + 1",
         ):
             with pytest.raises(StoreError):
                 forge(store, statement)
@@ -252,8 +251,8 @@ def test_a_transaction_that_hangs_does_not_delay_a_stop_or_a_block(
             done = pool.submit(hanging.transaction, hang)
             assert locked.wait(30)
             stopped(hurried, EVERYTHING)
-            assert hurried.block_tenant(TenantBlock("shop", now(), "cli:alice"))
-            in_force = hurried.find_stop(CHAIN), hurried.tenant_block("shop")
+            assert hurried.hold(Hold.of_tenant("shop", now(), "", "cli:alice"))
+            in_force = hurried.find_stop(CHAIN), hurried.find_block("shop")
             released.set()
             done.result()
         hanging.close()
@@ -297,8 +296,11 @@ def test_no_process_reserves_after_the_stop_returned(
 
 def _stop_each(store: SQLStore, index: int) -> int:
     """Stop 25 networks that have no stop yet; return how many this process stopped."""
-    stops = [Stop(chain_id, now(), "race", f"cli:{index}") for chain_id in range(1, 26)]
-    return sum(store.stop(stop) for stop in stops)
+    stops = [
+        Hold.of_chain(chain_id, now(), "race", f"cli:{index}")
+        for chain_id in range(1, 26)
+    ]
+    return sum(store.hold(stop) for stop in stops)
 
 
 def test_of_many_first_stops_one_counts(database_url: str, store: SQLStore) -> None:

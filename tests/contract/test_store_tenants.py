@@ -19,8 +19,8 @@ from signer.errors import (
     StoreError,
     TenantBlockedError,
 )
+from signer.model.hold import Hold, name_of_tenant
 from signer.model.refund import SWEEPER, Status
-from signer.model.tenant_block import TenantBlock
 from tests.fixtures.ledger import (
     accept,
     accepted,
@@ -39,34 +39,37 @@ from tests.fixtures.races import race
 
 def test_a_block_is_stored_once(store: SQLStore) -> None:
     """The first block stays; ending it twice changes nothing."""
-    first = TenantBlock("shop", now(), "cli:alice")
-    again = TenantBlock("shop", now() + timedelta(hours=1), "cli:bob")
+    first = Hold.of_tenant("shop", now(), "", "cli:alice")
+    again = Hold.of_tenant("shop", now() + timedelta(hours=1), "", "cli:bob")
 
-    assert store.tenant_block("shop") is None
-    assert [store.block_tenant(each) for each in (first, again)] == [True, False]
-    assert store.tenant_block("shop") == first
-    assert store.tenant_block("sho") is None
-    assert [store.unblock_tenant("shop", now()) for _ in range(2)] == [True, False]
-    assert store.tenant_block("shop") is None
+    assert store.find_block("shop") is None
+    assert [store.hold(each) for each in (first, again)] == [True, False]
+    assert store.find_block("shop") == first
+    assert store.find_block("sho") is None
+    assert [store.release(name_of_tenant("shop"), now()) for _ in range(2)] == [
+        True,
+        False,
+    ]
+    assert store.find_block("shop") is None
 
 
 def test_a_changed_block_is_in_force(store: SQLStore) -> None:
     """It is listed as not authentic, survives an upgrade, and can be replaced."""
-    store.block_tenant(TenantBlock("shop", now(), "cli:alice"))
-    forged_end("tenant_blocks", store)
+    store.hold(Hold.of_tenant("shop", now(), "", "cli:alice"))
+    forged_end(store)
 
-    (listed,) = store.tenant_blocks()
+    (listed,) = store.blocks()
     assert (listed.in_force, listed.is_authentic) == (True, False)
-    assert store.tenant_block("shop") == listed
+    assert store.find_block("shop") == listed
     assert store.migrate().action == "unchanged"
     with pytest.raises(RowNotAuthenticError, match="hotwallet tenants block"):
-        store.unblock_tenant("shop", now())
+        store.release(name_of_tenant("shop"), now())
 
-    again = TenantBlock("shop", now(), "cli:bob")
-    assert store.block_tenant(again)
-    assert store.tenant_block("shop") == replace(again, version=2)
-    assert store.unblock_tenant("shop", now())
-    assert store.tenant_blocks() == ()
+    again = Hold.of_tenant("shop", now(), "", "cli:bob")
+    assert store.hold(again)
+    assert store.find_block("shop") == replace(again, version=2)
+    assert store.release(name_of_tenant("shop"), now())
+    assert store.blocks() == ()
 
 
 def test_the_first_version_of_a_block_is_0(store: SQLStore) -> None:
@@ -74,19 +77,19 @@ def test_the_first_version_of_a_block_is_0(store: SQLStore) -> None:
     with pytest.raises(StoreError):
         forge(
             store,
-            "INSERT INTO tenant_blocks (tenant, at, by, version)"
-            f" VALUES ('shop', '{at}', 'thief', 2147483647)",
+            "INSERT INTO holds (name, at, reason, requested_by, version)"
+            f" VALUES ('tenant shop', '{at}', '', 'thief', 2147483647)",
         )
 
-    assert store.tenant_blocks() == ()
+    assert store.blocks() == ()
 
 
 def test_blocks_are_listed_by_name(store: SQLStore) -> None:
-    blocks = [TenantBlock(name, now(), "x") for name in ("b", "a", "B")]
+    blocks = [Hold.of_tenant(name, now(), "", "x") for name in ("b", "a", "B")]
     for block in blocks:
-        store.block_tenant(block)
+        store.hold(block)
 
-    assert [block.tenant for block in store.tenant_blocks()] == ["B", "a", "b"]
+    assert [block.tenant for block in store.blocks()] == ["B", "a", "b"]
 
 
 def test_a_blocked_tenant_gets_no_nonce(store: SQLStore) -> None:
@@ -96,14 +99,14 @@ def test_a_blocked_tenant_gets_no_nonce(store: SQLStore) -> None:
         accepted(store, tenant=name) for name in ("shop", "shop", "other")
     )
     before = reserved(store, before)
-    store.block_tenant(TenantBlock("shop", now(), "x"))
+    store.hold(Hold.of_tenant("shop", now(), "", "x"))
 
     with pytest.raises(TenantBlockedError):
         reserved(store, waiting)
     assert reserved(store, other).nonce == 1
     assert signed(store, before).status is Status.SIGNED
 
-    store.unblock_tenant("shop", now())
+    store.release(name_of_tenant("shop"), now())
     assert reserved(store, waiting).nonce == 2
 
 
@@ -158,7 +161,7 @@ def _reserved_count(store: SQLStore) -> int:
 def _reserve_or_block(store: SQLStore, index: int) -> int:
     """Reserve refunds; process 0 blocks the tenant and counts what is reserved then."""
     if index == 0:
-        store.block_tenant(TenantBlock("shop", now(), "x"))
+        store.hold(Hold.of_tenant("shop", now(), "", "x"))
         return _reserved_count(store)
     for refund in store.list("shop", limit=1000).refunds[index - 1 :: 2]:
         # The block came before the transaction, or during it.

@@ -31,9 +31,8 @@ from signer.keys.admin_audit import AdminAudit
 from signer.keys.rotation_options import RotationOptions
 from signer.model.approval import Approval, ApprovalState
 from signer.model.audit_record import Actor, Operation
+from signer.model.hold import EVERYTHING, Hold
 from signer.model.key import KeyState, find_key
-from signer.model.stop import EVERYTHING, Stop
-from signer.model.tenant_block import TenantBlock
 from signer.model.wallet import Pause
 from signer.refunds.kill_switch import KillSwitch
 from signer.refunds.nonce_admin import NonceAdmin
@@ -79,8 +78,8 @@ class EndOfStop:
 
     def prepare(self) -> None:
         """Stop everything."""
-        stop = Stop(EVERYTHING, self.clock(), "odd refunds", "worker")
-        assert self.store.stop(stop)
+        stop = Hold.of_chain(EVERYTHING, self.clock(), "odd refunds", "worker")
+        assert self.store.hold(stop)
 
     def request(self, approvals: Approvals) -> object:
         """End the stop."""
@@ -101,8 +100,8 @@ class EndOfBlock:
 
     def prepare(self) -> None:
         """Block the tenant."""
-        block = TenantBlock("gateway", self.clock(), "cli:tests")
-        assert self.store.block_tenant(block)
+        block = Hold.of_tenant("gateway", self.clock(), "", "cli:tests")
+        assert self.store.hold(block)
 
     def request(self, approvals: Approvals) -> object:
         """End the block."""
@@ -112,7 +111,7 @@ class EndOfBlock:
 
     def is_made(self) -> bool:
         """Whether the tenant is not blocked."""
-        return self.store.tenant_block("gateway") is None
+        return self.store.find_block("gateway") is None
 
 
 class Revoked:

@@ -14,7 +14,7 @@ from tests.simulation.trace import brief
 # No schedule blocks a tenant, so these reads answer the same each time.  A fault of one
 # would be that of the store's next call, and would only move the seeds that find bugs.
 # ``authenticate`` asks no database.
-_WITHOUT_FAULTS = frozenset({"authenticate", "tenant_block"})
+_WITHOUT_FAULTS = frozenset({"authenticate", "find_block"})
 
 
 class FaultyPort:

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from signer.alerts import Alert
 from signer.model.audit_record import Record
+from signer.model.hold import name_of_chain
 from signer.model.refund import SWEEPER, Refund, Status
 from signer.ports.audit_journal import Sealing
 from signer.row_macs import RowMACs
@@ -91,15 +92,13 @@ class Attacks:
         """End a stop: it stays in force until an operator ends it."""
         refund, worker = self._refunds.accepted(), self._worker.worker
         stopped(self._admin, at=self._worker.clock())
-        end = (
-            "UPDATE stops SET resumed_at = at, version = version + 1"
-            " WHERE chain_id >= 0"
-        )
+        end = "UPDATE holds SET ended_at = at, version = version + 1"
+        end = f"{end} WHERE name <> 'register'"
         assert self._thief.steal(end) is None
         let_work(self._worker, worker)
         assert self._worker.chain.payouts() == []
         stopped(self._admin, at=self._worker.clock())
-        self._admin.resume_signing(CHAIN_ID, self._worker.clock())
+        self._admin.release(name_of_chain(CHAIN_ID), self._worker.clock())
         let_work(self._worker, worker)
         assert self._worker.stored(refund).status is Status.CONFIRMED
 

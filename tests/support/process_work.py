@@ -33,10 +33,10 @@ from signer.model.audit_record import (
     Operation,
 )
 from signer.model.delivery import DeliveryState
+from signer.model.hold import EVERYTHING, Hold, name_of_chain
 from signer.model.key import SERVING, SigningCondition
 from signer.model.refund import Refund, Status
 from signer.model.spending_limits import NO_LIMITS, Spending
-from signer.model.stop import EVERYTHING, Stop
 from signer.model.wallet import Pause, Wallet
 from signer.policy.facts import Caller, Path
 from signer.ports.audit_journal import Checkpoint
@@ -383,9 +383,9 @@ def _decide(store: Ledger, clock: Clock) -> None:
             with suppress(ApprovalRequiredError), approvals.authorize(proposal, dave):
                 raise AssertionError("made without an approval")
             decide(proposal.digest, carol, "a test")
-        assert store.stop(Stop(EVERYTHING, clock(), "a test", dave.name))
+        assert store.hold(Hold.of_chain(EVERYTHING, clock(), "a test", dave.name))
         with approvals.authorize(proposal, dave) as use:
-            assert store.resume_signing(EVERYTHING, clock(), use=use)
+            assert store.release(name_of_chain(EVERYTHING), clock(), use=use)
 
 
 def work_on_the_audit_log(processes: Processes) -> None:

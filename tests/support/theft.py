@@ -59,8 +59,7 @@ DENIED_TO_ALL = (
     # Choose a key, or lift a stop, by removing the row.
     f"UPDATE keys SET address = '{THIEF}', backend = 'thief'",
     "DELETE FROM keys",
-    "DELETE FROM stops",
-    "DELETE FROM tenant_blocks",
+    "DELETE FROM holds",
     # Change, insert or renumber an audit record.
     "INSERT INTO audit_records (id, body, sequence, hash) VALUES ('au', '', 1, '')",
     "UPDATE audit_records SET body = '{}'",
@@ -76,9 +75,15 @@ DENIED_TO_ALL = (
     "SET session_replication_role = replica",
     "SET ROLE hotwallet_owner",
     "CREATE FUNCTION max(bigint) RETURNS bigint LANGUAGE sql AS 'SELECT 0::bigint'",
-    "CREATE TEMPORARY TABLE stops (chain_id bigint)",
+    "CREATE TEMPORARY TABLE holds (name text)",
 )
 """Statements that no process's role may execute; each fails before it reads a row."""
+
+
+END_OF_BLOCKS = (
+    "UPDATE holds SET ended_at = at, version = version + 1 WHERE name LIKE 'tenant %'"
+)
+"""Ends every block, as a program without the MAC key."""
 
 
 class Thief:

@@ -22,9 +22,9 @@ from signer.chain.chain import Chain
 from signer.config.tenants import TenantRegistry
 from signer.errors import ConflictError, IdempotencyMismatchError
 from signer.model.audit_record import Record
+from signer.model.hold import EVERYTHING
 from signer.model.key import Key, KeyState, find_key
 from signer.model.refund import FILLER, Refund, Status
-from signer.model.stop import EVERYTHING
 from signer.model.wallet import Wallet
 from signer.ports.clock import Clock
 from signer.ports.ledger import Ledger
@@ -342,7 +342,7 @@ class RestorePlanner:
         }
 
     def _blocked(self) -> AbstractSet[str]:
-        return {block.tenant for block in self._store.tenant_blocks()}
+        return {block.tenant for block in self._store.blocks()}
 
     def _plan_refunds(
         self, lost: LostChanges, revoked: Container[str]

@@ -65,7 +65,7 @@ def _stops(world: World) -> object:
 
 
 def _blocks(world: World) -> object:
-    return world.store.tenant_blocks()
+    return world.store.blocks()
 
 
 def _wallets(world: World) -> object:

@@ -7,8 +7,8 @@ import pytest
 from api.views.approvals import list_lines
 from backends.sql import SQLStore
 from signer.model.approval import ApprovalState
+from signer.model.hold import EVERYTHING
 from signer.model.refund import Status
-from signer.model.stop import EVERYTHING
 from signer.open_approvals import OpenApprovals
 from signer.ports.clock import utc_now
 from tests.api.commands import AsAdministrator, Run

@@ -88,8 +88,8 @@ def test_a_forged_stop(run: Run, world: World, sqlite_store: SQLStore) -> None:
     at = world.clock().isoformat(timespec="microseconds")
     forge(
         sqlite_store,
-        "INSERT INTO stops (chain_id, at, reason, requested_by, version)"
-        f" VALUES (999999, '{at}', 'all is well', 'cli:bob', 0)",
+        "INSERT INTO holds (name, at, reason, requested_by, version)"
+        f" VALUES ('network 999999', '{at}', 'all is well', 'cli:bob', 0)",
     )
     chain = ("--chain-id", "999999", *WHY)
     listed, document = run("stops"), run("stops", "--json").json

@@ -76,7 +76,7 @@ def test_a_dry_run_changes_nothing(run: Run, sqlite_store: SQLStore) -> None:
         run("tenants", command, "shop", "--dry-run").out
         for command in ("block", "unblock")
     ]
-    assert sqlite_store.tenant_blocks() == ()
+    assert sqlite_store.blocks() == ()
     run("tenants", "block", "shop", "--yes")
     statuses += [
         run("tenants", command, "shop", "--dry-run").out
@@ -89,13 +89,13 @@ def test_a_dry_run_changes_nothing(run: Run, sqlite_store: SQLStore) -> None:
         "shop: already-blocked\n",
         "shop: would-unblock\n",
     ]
-    assert len(sqlite_store.tenant_blocks()) == 1
+    assert len(sqlite_store.blocks()) == 1
 
 
 def test_a_changed_block(run: Run, sqlite_store: SQLStore) -> None:
     """`block` replaces the row, and `unblock` ends it."""
     run("tenants", "block", "shop", "--yes")
-    forged_end("tenant_blocks", sqlite_store)
+    forged_end(sqlite_store)
     listed, document = run("tenants", "list"), run("tenants", "list", "--json").json
     planned = run("tenants", "block", "shop", "--dry-run")
     refused = [
@@ -117,8 +117,8 @@ def test_an_inserted_block_is_printed_safely(run: Run, sqlite_store: SQLStore) -
     """Its name may have control characters of a terminal."""
     forge(
         sqlite_store,
-        "INSERT INTO tenant_blocks (tenant, at, by, version) VALUES"
-        " (char(27) || '[2J', '2026-11-26T00:00:00.000000+00:00', 'thief', 0)",
+        "INSERT INTO holds (name, at, reason, requested_by, version) VALUES ('tenant '"
+        " || char(27) || '[2J', '2026-11-26T00:00:00.000000+00:00', '', 'thief', 0)",
     )
 
     assert run("tenants", "list").out.startswith("'\\x1b[2J': not in TENANTS_FILE\n")
@@ -129,7 +129,7 @@ def test_a_block_needs_confirmation(run: Run, sqlite_store: SQLStore) -> None:
 
     assert finished.status == 2
     assert "Add --yes" in finished.err
-    assert sqlite_store.tenant_blocks() == ()
+    assert sqlite_store.blocks() == ()
 
 
 @pytest.mark.parametrize("arguments", [("--yes",), ("--dry-run",)])

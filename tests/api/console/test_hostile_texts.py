@@ -10,8 +10,8 @@ from api.actions.catalogue import FORMS
 from backends.sql import SQLStore
 from signer.errors import ApprovalRequiredError
 from signer.model.audit_record import Actor
+from signer.model.hold import Hold
 from signer.model.key import KeyState
-from signer.model.tenant_block import TenantBlock
 from tests.api.browser import PATHS, Browser, new_token
 from tests.api.console.worlds import SHOP, World
 from tests.api.forms import find_form
@@ -35,7 +35,7 @@ def world(sqlite_store: SQLStore) -> World:
         made.system.key(NEW), state=KeyState.PENDING, requested_by=EVIL_TEXT
     )
     store.begin_rotation(pending, made.clock())
-    store.block_tenant(TenantBlock(EVIL_TEXT, made.clock(), EVIL_TEXT))
+    store.hold(Hold.of_tenant(EVIL_TEXT, made.clock(), "", EVIL_TEXT))
     made.refund(reference=EVIL)
     made.given_up(problem=EVIL_TEXT, reference="another")
     container.kill_switch.stop("local", EVIL, MALLORY)

@@ -16,7 +16,7 @@ from signer.config.deny_list import DenyList
 from signer.config.networks import Network
 from signer.config.tenants import Tenant, TenantRegistry
 from signer.model.audit_record import Actor, Operation, Record
-from signer.model.tenant_block import TenantBlock
+from signer.model.hold import Hold
 from signer.policy.default_rules import service_files
 from signer.policy.live_policy import LivePolicy
 from signer.policy.policy import Policy
@@ -92,7 +92,7 @@ def test_a_blocked_tenant_is_marked(
     sqlite_store: SQLStore,
     clock: SettableClock,
 ) -> None:
-    sqlite_store.block_tenant(TenantBlock("shop", clock.now, "cli:tests"))
+    sqlite_store.hold(Hold.of_tenant("shop", clock.now, "", "cli:tests"))
     page = browser.get("/console/policy").text
 
     assert "blocked since 2026-11-24" in page

@@ -4,7 +4,7 @@ import pytest
 
 from api.actions.catalogue import FORMS
 from backends.sql import SQLStore
-from signer.model.stop import EVERYTHING, Stop
+from signer.model.hold import EVERYTHING, Hold, name_of_chain
 from signer.model.wallet import Wallet
 from tests.api.browser import PATHS
 from tests.api.console.worlds import BOB, CAROL, SHOP, WHY, World
@@ -75,7 +75,7 @@ def test_another_stop_is_not_ended_by_an_old_page(world: World) -> None:
     switch.stop("local", "the first", CAROL)
     fields = world.confirm(RESUME, {"network": "local", "reason": WHY})
     (stop,) = switch.stops()
-    world.store.resume_signing(stop.chain_id, world.clock(), stop.version)
+    world.store.release(name_of_chain(stop.chain_id), world.clock(), stop.version)
     switch.stop("local", "the second", BOB)
     answer = world.submit(RESUME, {**fields, "token": world.token(RESUME)})
 
@@ -96,7 +96,7 @@ def test_a_faster_stop_does_not_prevent_a_stop(world: World) -> None:
 
 def test_a_chain_of_no_network_can_be_resumed(world: World) -> None:
     """Its network was removed from the file while it was stopped."""
-    world.store.stop(Stop(5, world.clock(), "odd", "token:carol"))
+    world.store.hold(Hold.of_chain(5, world.clock(), "odd", "token:carol"))
     page = world.browser.get("/console/stops").text
     assert "/console/changes/resume?network=chain%3A5" in page
     values = {"network": "chain:5", "reason": WHY}
@@ -110,7 +110,7 @@ def test_a_chain_of_no_network_can_be_resumed(world: World) -> None:
 def test_a_stop_that_another_program_changed(world: World) -> None:
     """The page says what to do, and the change is refused with its code."""
     world.container.kill_switch.stop("local", "odd", CAROL)
-    forge(world.store, "UPDATE stops SET reason = '<b>no</b>', version = version + 1")
+    forge(world.store, "UPDATE holds SET reason = '<b>no</b>', version = version + 1")
     page = world.browser.get("/console/stops").text
     answer = world.make(RESUME, {"network": "local", "reason": WHY})
 

@@ -50,8 +50,8 @@ from signer.errors import (
     StoreUnavailableError,
 )
 from signer.keys.signer import Signer
+from signer.model.hold import EVERYTHING
 from signer.model.network_view import NetworkView
-from signer.model.stop import EVERYTHING
 from signer.model.wallet import Pause, Wallet
 from signer.model.worker_row import WorkerRow
 from signer.ports.clock import utc_now
@@ -185,7 +185,7 @@ def test_a_stop_is_shown_and_leaves_the_process_ready(system: System) -> None:
 def test_a_changed_stop_leaves_the_process_ready(system: System) -> None:
     """A row that another program wrote must not close the API on all hosts."""
     stopped(system.store, EVERYTHING)
-    forged_end("stops", system.store)
+    forged_end(system.store)
     answer = system.checker()
 
     assert answer.checks["signing"] == "signing-stopped"

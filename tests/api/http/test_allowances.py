@@ -15,7 +15,7 @@ from signer.chain.chain import Chain
 from signer.config.networks import Network
 from signer.config.tenants import NetworkLimits, Tenant, TenantRegistry, TokenLimits
 from signer.errors import ChainUnavailableError
-from signer.model.tenant_block import TenantBlock
+from signer.model.hold import Hold
 from signer.startup.dependency_checks import check_chain
 from tests.api.service import BODY, NETWORKS, Pace, build_container
 from tests.api.support import NOW, SettableClock, bearer, get, post
@@ -233,7 +233,7 @@ def test_a_reference_that_is_taken(paying: TestClient) -> None:
 
 
 def test_a_blocked_tenant(paying: TestClient, sqlite_store: SQLStore) -> None:
-    sqlite_store.block_tenant(TenantBlock("gateway-1", NOW, "alice"))
+    sqlite_store.hold(Hold.of_tenant("gateway-1", NOW, "", "alice"))
 
     assert preview(paying).json["problem"]["code"] == "tenant-blocked"
 

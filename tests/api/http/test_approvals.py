@@ -141,7 +141,7 @@ def test_a_tenant_is_unblocked_by_two(
     claims = {"scope": "tenants:block"}
     _post(strict, "tenants/gateway-1/block", **claims)
     refused = _post(strict, "tenants/gateway-1/unblock", **claims)
-    still_blocked = sqlite_store.tenant_block("gateway-1")
+    still_blocked = sqlite_store.find_block("gateway-1")
     _decide(strict, refused.json["digest"], "approve")
     unblocked = _post(strict, "tenants/gateway-1/unblock", **claims)
 

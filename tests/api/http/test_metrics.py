@@ -26,8 +26,8 @@ from signer.audit.checkpoints import CheckpointKey, Verify
 from signer.errors import StoreUnavailableError
 from signer.model.approval import Approval, Proposal
 from signer.model.delivery import DeliveryState
+from signer.model.hold import EVERYTHING, name_of_chain
 from signer.model.refund import OPEN, Status
-from signer.model.stop import EVERYTHING
 from signer.model.wallet import Pause
 from signer.ports.audit_journal import Checkpoint
 from signer.ports.event_store import DeliveryAttempt
@@ -169,7 +169,7 @@ def test_counts_stops_in_force(
     stopped(empty, 1)
     stopped(empty, EVERYTHING)
     both = _scraped(container, empty, clock)
-    empty.resume_signing(EVERYTHING, NOW)
+    empty.release(name_of_chain(EVERYTHING), NOW)
 
     assert both["hotwallet_stopped"] == 2
     assert _scraped(container, empty, clock)["hotwallet_stopped"] == 1

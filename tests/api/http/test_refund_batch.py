@@ -13,7 +13,7 @@ from api.http.body import MAX_BATCH
 from api.views.requests import MAX_MEMBERS
 from backends.sql import SQLStore
 from signer.config.tenants import Tenant, TenantRegistry
-from signer.model.tenant_block import TenantBlock
+from signer.model.hold import Hold
 from tests.api.batches import codes, member, send, statuses, stored, submit, without_key
 from tests.api.service import BODY, RECIPIENT, build_container
 from tests.api.support import NOW, SettableClock, bearer, get, lines, post
@@ -253,7 +253,7 @@ def test_tenants_are_separate(limited: TestClient) -> None:
 def test_a_blocked_tenant_is_refused_as_a_whole(
     client: TestClient, sqlite_store: SQLStore
 ) -> None:
-    sqlite_store.block_tenant(TenantBlock("gateway-1", NOW, "token:alice"))
+    sqlite_store.hold(Hold.of_tenant("gateway-1", NOW, "", "token:alice"))
     answer = submit(client, member(1))
 
     assert (answer.status_code, answer.json["code"]) == (403, "tenant-blocked")

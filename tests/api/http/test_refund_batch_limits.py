@@ -170,12 +170,12 @@ def test_members_against_the_policy_do_not_each_wait_for_the_database(
     """Each looks for an earlier refund; the first that cannot ends the batch."""
     asked = 0
 
-    def tenant_block(tenant: str) -> Any:
+    def find_block(tenant: str) -> Any:
         nonlocal asked
         asked += 1
         raise StoreUnavailableError("gone")
 
-    broken = altered(sqlite_store, tenant_block=tenant_block)
+    broken = altered(sqlite_store, find_block=find_block)
     failing = TestClient(create_app(build_container(broken, clock)))
     answer = submit(failing, *(member(n, network="unknown") for n in range(20)))
 

@@ -20,8 +20,7 @@ from signer.errors import (
     BackendUnavailableError,
     KeyUnusableError,
 )
-from signer.model.stop import EVERYTHING
-from signer.model.tenant_block import TenantBlock
+from signer.model.hold import EVERYTHING, Hold
 from signer.policy.default_rules import service_files
 from signer.policy.policy import Policy
 from signer.policy.rules import PolicyFile
@@ -222,7 +221,7 @@ def test_a_stop_and_a_blocked_tenant(
 ) -> None:
     stopped(sqlite_store, EVERYTHING)
     assert sign(signing, "message", message="x").json["code"] == "signing-stopped"
-    sqlite_store.block_tenant(TenantBlock("gateway-1", clock(), "cli:operator"))
+    sqlite_store.hold(Hold.of_tenant("gateway-1", clock(), "", "cli:operator"))
     assert sign(signing, "message", message="x").json["code"] == "tenant-blocked"
 
 

@@ -10,7 +10,7 @@ from falcon.testing import Result, TestClient
 from api.container import Container
 from api.http.app import create_app
 from backends.sql import SQLStore
-from signer.model.tenant_block import TenantBlock
+from signer.model.hold import Hold
 from tests.api.service import BODY
 from tests.api.support import NOW, bearer, get, lines, post
 
@@ -30,7 +30,7 @@ def test_block_and_unblock(
     """Both are safe to repeat; the block has its time and the administrator."""
     actions = ["block", "block", "unblock", "unblock"]
     answers = [_change(client, action, roles=[role]).json for action in actions[:2]]
-    stored = sqlite_store.tenant_blocks()
+    stored = sqlite_store.blocks()
     answers += [_change(client, action, roles=[role]).json for action in actions[2:]]
 
     assert {each["tenant"] for each in answers} == {"gateway-1"}
@@ -40,8 +40,8 @@ def test_block_and_unblock(
         "unblocked",
         "not-blocked",
     ]
-    assert stored == (TenantBlock("gateway-1", NOW, "token:alice"),)
-    assert sqlite_store.tenant_blocks() == ()
+    assert stored == (Hold.of_tenant("gateway-1", NOW, "", "token:alice"),)
+    assert sqlite_store.blocks() == ()
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_blocking_needs_role_and_scope(
 
     assert (answer.status_code, answer.json["code"]) == (403, "forbidden")
     assert answer.headers["www-authenticate"].endswith('error="insufficient_scope"')
-    assert sqlite_store.tenant_blocks() == ()
+    assert sqlite_store.blocks() == ()
 
 
 def test_a_token_blocks_once(client: TestClient, sqlite_store: SQLStore) -> None:
@@ -69,7 +69,7 @@ def test_a_token_blocks_once(client: TestClient, sqlite_store: SQLStore) -> None
     again = _change(client, "unblock", jti="a" * 16)
 
     assert (first.status_code, again.status_code) == (200, 401)
-    assert len(sqlite_store.tenant_blocks()) == 1
+    assert len(sqlite_store.blocks()) == 1
 
 
 @pytest.mark.parametrize("name", ["hotwallet%20sweep", "a" * 129, "%C3%A9"])
@@ -79,7 +79,7 @@ def test_names_that_no_tenant_has(
     answer = _change(client, "block", name)
 
     assert (answer.status_code, answer.json["code"]) == (404, "not-found")
-    assert sqlite_store.tenant_blocks() == ()
+    assert sqlite_store.blocks() == ()
 
 
 def test_a_repeated_request_is_refused_while_blocked(client: TestClient) -> None:

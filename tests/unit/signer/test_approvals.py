@@ -29,7 +29,7 @@ from signer.errors import (
 )
 from signer.model.approval import Approval, ApprovalState, Proposal
 from signer.model.audit_record import Actor
-from signer.model.stop import Stop
+from signer.model.hold import Hold, name_of_chain
 from signer.open_approvals import MAX_LISTED, MAX_READ, SHOWN_DIGITS, OpenApprovals
 from tests.api.support import SettableClock
 from tests.fixtures.ledger import (
@@ -76,10 +76,10 @@ class System:
     ) -> None:
         """Request the change of *proposal*: to end a stop, which is in force."""
         at = self.clock()
-        self.store.stop(Stop(CHAIN, at, "a test", "cli:tests"))
+        self.store.hold(Hold.of_chain(CHAIN, at, "a test", "cli:tests"))
         approvals = self.approvals(store)
         with approvals.authorize(proposal, actor, "odd refunds") as use:
-            assert self.store.resume_signing(CHAIN, at, use=use)
+            assert self.store.release(name_of_chain(CHAIN), at, use=use)
         self.done.append(actor.name)
 
     def ask(self, proposal: Proposal = RESUME, actor: Actor = ALICE) -> str:
@@ -344,8 +344,10 @@ def test_what_comes_first_excludes_the_other(system: System, decide: str) -> Non
                 system.approvals().reject(digest, BOB, WHY)
             else:
                 system.make(actor=BOB)
-            system.store.stop(Stop(CHAIN, system.clock(), "a test", "cli:tests"))
-            system.store.resume_signing(CHAIN, system.clock(), use=use)
+            system.store.hold(
+                Hold.of_chain(CHAIN, system.clock(), "a test", "cli:tests")
+            )
+            system.store.release(name_of_chain(CHAIN), system.clock(), use=use)
 
     with pytest.raises(StaleStateError):
         change()
@@ -382,7 +384,7 @@ def test_a_use_is_logged_once_it_is_stored(system: System, *, is_used: bool) -> 
     approvals = Approvals(system.store, audit, alerts, system.clock, required=True)
     with approvals.authorize(RESUME, ALICE) as use:
         if is_used:
-            system.store.resume_signing(CHAIN, system.clock(), use=use)
+            system.store.release(name_of_chain(CHAIN), system.clock(), use=use)
 
     assert [each["event"] for each in events] == ["approval-use-succeeded"] * is_used
     assert (system.state is ApprovalState.DONE) == is_used

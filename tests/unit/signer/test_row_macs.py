@@ -12,10 +12,9 @@ import pytest
 
 from signer.errors import ConfigurationError, RowNotAuthenticError
 from signer.model.audit_record import Record
+from signer.model.hold import Hold
 from signer.model.key import KeyState
 from signer.model.refund import Refund, Status
-from signer.model.stop import Stop
-from signer.model.tenant_block import TenantBlock
 from signer.model.wallet import Pause, Wallet
 from signer.row_macs import RowMACs
 from tests.fixtures.ledger import now, queued, sighting
@@ -52,8 +51,7 @@ NOT_COVERED = {"mac", "is_authentic", "proved_at", "next_nonce", "held_by"}
 
 ROWS: list[Any] = [
     replace(key_at("0x01"), epoch=1, held_until=now()),
-    Stop(7, now(), "a test", "cli:tests", now()),
-    TenantBlock("shop", now(), "cli:tests", now()),
+    Hold("network 7", now(), "a test", "cli:tests", now()),
     Wallet(7, "0x01", 2, 9, Pause.CHAIN_AHEAD, now(), 3),
     sighting(mark=b"m" * 16, accepted_at=now()),
 ]

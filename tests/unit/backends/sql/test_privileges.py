@@ -34,7 +34,7 @@ _FROM = "FROM hotwallet_worker"
 
 def test_the_shipped_grants_end_earlier_ones(shipped: Roles) -> None:
     """An earlier release granted more: running the new file takes it back."""
-    shipped.run(f"GRANT DELETE ON stops {_TO}", f"GRANT UPDATE ON refunds {_TO}")
+    shipped.run(f"GRANT DELETE ON holds {_TO}", f"GRANT UPDATE ON refunds {_TO}")
     run_sql_file(DOCKER / "grants.sql", shipped.owner)
 
     assert shipped.excess_privileges(shipped.worker, "worker") == []
@@ -171,9 +171,9 @@ EXCESSES = [
         ],
     ),
     (
-        [f"GRANT DELETE ON stops {_TO}"],
-        [f"REVOKE DELETE ON stops {_FROM}"],
-        ["may DELETE stops"],
+        [f"GRANT DELETE ON holds {_TO}"],
+        [f"REVOKE DELETE ON holds {_FROM}"],
+        ["may DELETE holds"],
     ),
     (
         [f"GRANT INSERT ON used_tokens {_TO}"],
@@ -237,7 +237,7 @@ def test_a_role_that_may_write_everything(shipped: Roles) -> None:
         shipped.run("REVOKE pg_write_all_data FROM hotwallet_refunds")
 
     assert {"may UPDATE refunds.amount", "may INSERT refunds.nonce"} <= set(found)
-    assert {"may DELETE refunds", "may UPDATE keys", "may INSERT stops"} <= set(found)
+    assert {"may DELETE refunds", "may UPDATE keys", "may INSERT holds"} <= set(found)
     assert not {"may INSERT refunds.amount", "may DELETE attempts"} & set(found)
 
 

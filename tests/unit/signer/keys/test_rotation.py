@@ -20,8 +20,8 @@ from signer.errors import (
 from signer.keys.candidate import CandidateTester
 from signer.keys.rotation_options import RotationOptions
 from signer.keys.signer import SignerFactory
+from signer.model.hold import EVERYTHING
 from signer.model.key import Key
-from signer.model.stop import EVERYTHING
 from tests.fixtures.ledger import stopped
 from tests.support.refunds import altered
 from tests.support.ring import ALICE, ELSEWHERE, NEW, OLD, OTHER, POOR, RICH, System

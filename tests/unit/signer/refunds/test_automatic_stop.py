@@ -13,9 +13,8 @@ from signer.alerts import Alerts
 from signer.config.networks import AutomaticStop as Rules
 from signer.errors import ChainError, StoreUnavailableError
 from signer.model.audit_record import Actor
+from signer.model.hold import EVERYTHING, Hold, name_of_chain
 from signer.model.refund import HOLD, Status
-from signer.model.stop import EVERYTHING
-from signer.model.tenant_block import TenantBlock
 from signer.refunds.automatic_stop import AutomaticStop
 from tests.fixtures.ledger import forged_end, stopped
 from tests.fixtures.unbatched import Unbatched
@@ -50,7 +49,7 @@ def _reason(world: World) -> str | None:
 
 
 def _blocked(world: World) -> list[str]:
-    return [each.tenant for each in world.store.tenant_blocks()]
+    return [each.tenant for each in world.store.blocks()]
 
 
 def _failed(world: World, count: int, **changes: Any) -> None:
@@ -150,7 +149,7 @@ def test_only_later_refunds_count_after_a_resume(
     _failed(world, 5)
     world.clock.now += timedelta(seconds=1)
     stopped(sqlite_store, chain_id, world.clock())
-    sqlite_store.resume_signing(chain_id, world.clock())
+    sqlite_store.release(name_of_chain(chain_id), world.clock())
     world.clock.now += timedelta(seconds=1)
     after_resume = _reason(world)
     for _ in range(2):
@@ -213,7 +212,7 @@ def test_a_changed_stop_is_an_alert(sqlite_store: SQLStore, chain_id: int) -> No
     for _ in range(2):
         world.broadcast()
     stopped(sqlite_store, chain_id, world.clock())
-    forged_end("stops", sqlite_store)
+    forged_end(sqlite_store)
     world.automatic_stop.check()
 
     assert sqlite_store.alert_counts() == {"row-not-authentic": 1}
@@ -224,7 +223,7 @@ def test_a_changed_stop_of_another_chain(sqlite_store: SQLStore) -> None:
     """The rules of a network do not depend on it."""
     world = _world(sqlite_store, max_refunds=1)
     stopped(sqlite_store, 999_999, world.clock())
-    forged_end("stops", sqlite_store)
+    forged_end(sqlite_store)
     for _ in range(2):
         world.broadcast()
 
@@ -354,7 +353,7 @@ def test_two_workers_block_once(sqlite_store: SQLStore) -> None:
     for _ in range(3):
         world.broadcast()
 
-    def last_blocks() -> Sequence[TenantBlock]:
+    def last_blocks() -> Sequence[Hold]:
         read = sqlite_store.last_blocks()
         world.automatic_stop.check()
         return read

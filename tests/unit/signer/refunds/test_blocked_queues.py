@@ -14,9 +14,8 @@ from signer.errors import (
     SigningStoppedError,
     WalletPausedError,
 )
+from signer.model.hold import Hold
 from signer.model.refund import HOLD, Refund, Status
-from signer.model.stop import Stop
-from signer.model.tenant_block import TenantBlock
 from signer.model.wallet import Pause
 from signer.refunds.blocked_queues import BlockedQueues
 from signer.refunds.transitions import delay_after
@@ -38,11 +37,11 @@ def _pause(world: World) -> None:
 
 def _stop(world: World) -> None:
     chain_id = world.network.chain_id
-    world.store.stop(Stop(chain_id, world.clock(), "a test", "cli:tests"))
+    world.store.hold(Hold.of_chain(chain_id, world.clock(), "a test", "cli:tests"))
 
 
 def _block(world: World) -> None:
-    world.store.block_tenant(TenantBlock("gateway", world.clock(), "cli:tests"))
+    world.store.hold(Hold.of_tenant("gateway", world.clock(), "", "cli:tests"))
 
 
 def _disconnect(world: World) -> None:

@@ -22,8 +22,8 @@ from signer.errors import (
 )
 from signer.keys.admin_audit import AdminAudit
 from signer.model.audit_record import Actor, Operation
+from signer.model.hold import EVERYTHING
 from signer.model.refund import Status
-from signer.model.stop import EVERYTHING
 from signer.refunds.kill_switch import KillSwitch
 from tests.fixtures.ledger import forge, forged_end
 from tests.support.devices import honest, signer_over
@@ -171,7 +171,7 @@ def test_a_changed_stop_is_replaced(system: System) -> None:
     """It cannot be resumed before an operator has stopped again."""
     switch = system.switch()
     switch.stop("local", "odd refunds", ALICE)
-    forged_end("stops", system.store)
+    forged_end(system.store)
 
     assert [stop.is_authentic for stop in switch.stops()] == [False]
     with pytest.raises(RowNotAuthenticError, match="hotwallet stop"):
@@ -187,8 +187,8 @@ def test_a_stop_of_a_chain_without_a_network(system: System) -> None:
     at = system.world.clock().isoformat(timespec="microseconds")
     forge(
         system.store,
-        "INSERT INTO stops (chain_id, at, reason, requested_by, version)"
-        f" VALUES (999999, '{at}', 'forged', 'thief', 0)",
+        "INSERT INTO holds (name, at, reason, requested_by, version)"
+        f" VALUES ('network 999999', '{at}', 'forged', 'thief', 0)",
     )
 
     with pytest.raises(NotFoundError, match="chain id"):

@@ -21,8 +21,8 @@ from signer.errors import (
     StoreUnavailableError,
     TenantBlockedError,
 )
+from signer.model.hold import Hold, name_of_tenant
 from signer.model.refund import Status
-from signer.model.tenant_block import TenantBlock
 from signer.ports.chain import Fees, Outlook
 from signer.refunds.fee_monitor import FEWEST, FeeMonitor
 from signer.refunds.preview import Outcome, Preview, Previewer, Simulation
@@ -81,7 +81,7 @@ def _stop(world: World) -> None:
 
 def _forge_stop(world: World) -> None:
     stopped(world.store)
-    forged_end("stops", world.store)
+    forged_end(world.store)
 
 
 def _empty(world: World) -> None:
@@ -288,9 +288,9 @@ def test_requests_that_would_be_refused(world: World) -> None:
     _enrol(world)
     world.accepted(reference=PREVIEWED.reference)
     taken = _preview(world)
-    world.store.block_tenant(TenantBlock("gateway", world.clock(), ACTOR.name))
+    world.store.hold(Hold.of_tenant("gateway", world.clock(), "", ACTOR.name))
     blocked = _preview(world)
-    world.store.unblock_tenant("gateway", world.clock())
+    world.store.release(name_of_tenant("gateway"), world.clock())
     world.change_token(max_amount="1")
     large = _preview(world)
     calls = world.chain.calls

@@ -25,8 +25,8 @@ from signer.errors import (
     TenantBlockedError,
 )
 from signer.model.decision import Verdict
+from signer.model.hold import Hold
 from signer.model.refund import COIN, Refund, RefundRequest, Status
-from signer.model.tenant_block import TenantBlock
 from signer.ports.meter import NO_METER, Meter, Meters
 from signer.refunds.acceptance import (
     AcceptedRefund,
@@ -660,7 +660,7 @@ def test_new_refunds_and_refusals_are_measured(world: World) -> None:
     submit("first")
     with pytest.raises(PolicyViolationError):
         submit("second", replace(REQUEST, reference="other", token="none"))
-    world.store.block_tenant(TenantBlock("gateway", world.clock(), "alice"))
+    world.store.hold(Hold.of_tenant("gateway", world.clock(), "", "alice"))
     with pytest.raises(TenantBlockedError):
         submit("third")
 

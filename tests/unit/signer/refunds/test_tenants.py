@@ -195,7 +195,7 @@ def test_a_block_during_the_reservation(world: World) -> None:
     """The transaction refuses a nonce when the block came after the check."""
     refund = world.accepted()
     _admin(world).block("gateway", ALICE)
-    world.store = altered(world.store, tenant_block=lambda tenant: None)
+    world.store = altered(world.store, find_block=lambda tenant: None)
 
     with pytest.raises(TenantBlockedError):
         world.lifecycle.step(refund)
@@ -208,14 +208,14 @@ def test_a_block_stops_no_sweep(world: World) -> None:
     for name in (SWEEPER, "", "a b", "a\ud800"):
         with pytest.raises(NotFoundError):
             _admin(world).block(name, ALICE)
-    assert world.store.tenant_blocks() == ()
+    assert world.store.blocks() == ()
 
 
 def test_a_changed_block_is_replaced(world: World) -> None:
     """It refuses the tenant until an operator blocks and unblocks it."""
     admin = _admin(world)
     admin.block("gateway", ALICE)
-    forged_end("tenant_blocks", world.store)
+    forged_end(world.store)
 
     (listed,) = admin.list()
     assert listed.block is not None
@@ -234,8 +234,8 @@ def test_an_inserted_block_has_any_name(world: World) -> None:
     at = world.clock().isoformat(timespec="microseconds")
     forge(
         world.store,
-        "INSERT INTO tenant_blocks (tenant, at, by, version)"
-        f" VALUES ('{SWEEPER}', '{at}', 'thief', 0)",
+        "INSERT INTO holds (name, at, reason, requested_by, version)"
+        f" VALUES ('tenant {SWEEPER}', '{at}', '', 'thief', 0)",
     )
     admin = _admin(world)
 
@@ -293,7 +293,7 @@ def test_unknown_tenants_cannot_be_blocked(world: World) -> None:
 
 
 def test_without_the_database_nothing_is_blocked(world: World) -> None:
-    store = altered(world.store, block_tenant=StoreUnavailableError("gone"))
+    store = altered(world.store, hold=StoreUnavailableError("gone"))
 
     with pytest.raises(StoreUnavailableError):
         _admin(world, store).block("gateway", ALICE)

@@ -3,6 +3,7 @@
 import pytest
 
 from signer.errors import ChainUnavailableError
+from signer.model.hold import name_of_chain
 from signer.model.refund import Status
 from signer.model.wallet import Pause, Wallet
 from signer.refunds.wallet_repair import RepairResult, repair_wallets
@@ -131,7 +132,7 @@ def test_a_stopped_network_is_resumed_by_an_operator_only(world: World) -> None:
         _repair(world, apply=True)
     waiting = world.stored(refund)
 
-    world.store.resume_signing(world.network.chain_id, world.clock())
+    world.store.release(name_of_chain(world.network.chain_id), world.clock())
     world.work()
 
     assert (waiting.status, waiting.nonce) == (Status.QUEUED, None)

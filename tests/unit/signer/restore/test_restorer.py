@@ -21,9 +21,9 @@ from signer.keys.admin_audit import AdminAudit
 from signer.keys.rotation_options import RotationOptions
 from signer.model.approval import ApprovalState
 from signer.model.audit_record import Actor, Operation, Record
+from signer.model.hold import EVERYTHING
 from signer.model.key import KeyState
 from signer.model.refund import Kind, Refund, Status
-from signer.model.stop import EVERYTHING
 from signer.model.wallet import Pause
 from signer.ports.ledger import Ledger
 from signer.redact import key_prefix
@@ -174,7 +174,7 @@ def test_stops_and_blocks_are_repeated(
     assert world.stored(lost).status is Status.QUEUED
     assert stop is not None
     assert stop.reason == "drill"
-    assert [each.tenant for each in world.store.tenant_blocks()] == ["gateway"]
+    assert [each.tenant for each in world.store.blocks()] == ["gateway"]
     assert again.is_empty
 
 
@@ -191,7 +191,7 @@ def test_a_refund_of_a_tenant_that_the_backup_has_blocked(
     _restore(world, copy, log)
     (confirmed,) = world.finish(lost)
 
-    assert [each.tenant for each in world.store.tenant_blocks()] == ["gateway"]
+    assert [each.tenant for each in world.store.blocks()] == ["gateway"]
     assert (confirmed.status, confirmed.nonce) == (Status.CONFIRMED, 0)
 
 
@@ -229,7 +229,7 @@ def test_lost_changes_of_stops_and_blocks_leave_no_stop(
     started = opened(path)  # As a process that starts reads it.
 
     assert started.find_stop(world.network.chain_id) is None
-    assert started.tenant_block("gateway") is None
+    assert started.find_block("gateway") is None
     assert started.hold_changes() == 4
 
 
@@ -247,7 +247,7 @@ def test_a_tenant_that_left_the_file(
 
     with pytest.raises(NotFoundError):
         world.tenant_admin.find("a b")
-    assert world.store.tenant_blocks() == ()
+    assert world.store.blocks() == ()
 
 
 def test_a_plan_with_problems_is_not_executed(world: World) -> None:

@@ -29,9 +29,8 @@ from signer.errors import (
     TenantBlockedError,
 )
 from signer.model.audit_record import Actor
+from signer.model.hold import EVERYTHING, Hold
 from signer.model.key import SERVING
-from signer.model.stop import EVERYTHING
-from signer.model.tenant_block import TenantBlock
 from signer.policy.account_policy import account_policy
 from signer.policy.default_rules import service_files
 from signer.policy.facts import Caller, OwnKeys, Path
@@ -275,7 +274,7 @@ def test_a_blocked_tenant(sqlite_store: SQLStore) -> None:
     place = Place(sqlite_store, blocks=sqlite_store)
     assert place.sign()
     at = FakeClock()()
-    sqlite_store.block_tenant(TenantBlock("shop", at, "cli:operator"))
+    sqlite_store.hold(Hold.of_tenant("shop", at, "", "cli:operator"))
 
     with pytest.raises(TenantBlockedError):
         place.sign()
