@@ -4,7 +4,7 @@ import atexit
 import re
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from threading import Lock
@@ -15,6 +15,7 @@ from api.metrics import catalogue
 from api.metrics.catalogue import OF_PROCESSES, Spec
 from api.metrics.readings import OTHER, Names, Readings, bucket_names
 from signer.errors import HotWalletError
+from signer.loops import Wait, repeat
 from signer.model.decision import Verdict
 from signer.policy.facts import Path
 from signer.ports.clock import Clock
@@ -119,16 +120,12 @@ class SharedMeter(Meter):
         self._count(times, named, bound)
         self._count(times, named, _SUM, by=round(seconds * 1000))
 
-    def run(
-        self, counters: SharedState, clock: Clock, wait: Callable[[float], bool]
-    ) -> None:
+    def run(self, counters: SharedState, clock: Clock, wait: Wait) -> None:
         """Store the counts until *wait* returns true, and when the process ends."""
         atexit.register(partial(self.flush_at_exit, counters, clock))
-        while not wait(FLUSH_SECONDS):
-            try:
-                self.flush(counters, clock)
-            except HotWalletError as e:
-                self._log.warning("counts-not-stored", code=e.code)
+        flush = partial(self.flush, counters, clock)
+        event = "counts-not-stored"
+        repeat(flush, wait, FLUSH_SECONDS, log=self._log, event=event)
 
     def flush(self, counters: SharedState, clock: Clock) -> None:
         """

@@ -17,7 +17,7 @@ from signer.audit.chain_reader import BATCH
 from signer.audit.checkpointer import Checkpointer, CheckpointSettings
 from signer.audit.log import AuditLog
 from signer.audit.sealing_monitor import SealingAlert, made_at
-from signer.errors import HotWalletError
+from signer.loops import Wait, repeat
 from signer.model.audit_record import Operation, Record
 from signer.ports.audit_journal import Checkpoint, Journal
 from signer.ports.clock import Clock, utc_now
@@ -83,14 +83,12 @@ class Sealer:
         self._log = structlog.get_logger("audit")
         self._checked_at: datetime | None = None
 
-    def run(self, wait: Callable[[float], bool]) -> None:
+    def run(self, wait: Wait) -> None:
         """Work until *wait* returns true; it gets the seconds until the next round."""
-        stop = False
-        while not stop:
-            began = self._timer()
-            self._try_to_work()
-            rest = LOOK_SECONDS - (self._timer() - began)
-            stop = wait(max(REST_SECONDS, rest))
+        event = "audit-sealing-failed"
+        repeat(
+            self._round, wait, LOOK_SECONDS, log=self._log, event=event, at_once=True
+        )
 
     def work(self) -> int:
         """Seal what waits, sign a checkpoint if due, and return the number sealed."""
@@ -105,14 +103,10 @@ class Sealer:
         """Return a checkpoint of the whole chain, as ``Checkpointer.checkpoint``."""
         return self._checkpointer.checkpoint()
 
-    def _try_to_work(self) -> None:
-        try:
-            self.work()
-        except HotWalletError as e:
-            self._log.warning("audit-sealing-failed", code=e.code)
-        except Exception as e:  # noqa: BLE001  A bug in one round must not end them all.
-            code = HotWalletError.code
-            self._log.error("audit-sealing-failed", code=code, exc_info=e)
+    def _round(self) -> float:
+        began = self._timer()
+        self.work()
+        return max(REST_SECONDS, LOOK_SECONDS - (self._timer() - began))
 
     def _seal_all(self) -> int:
         """Seal waiting records, and report how long the oldest one left has waited."""

@@ -10,7 +10,7 @@ What the treasury answers may be false.  Then it is asked too often, once an hou
 each token, or not at all; it pays from its own wallet.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import NamedTuple
@@ -27,6 +27,7 @@ from signer.errors import (
     TreasuryError,
 )
 from signer.keys.proof import PROOF_VALID_SECONDS
+from signer.loops import Wait, repeat
 from signer.model.key import Key, KeyState
 from signer.model.refund import RefundRequest, Status
 from signer.model.worker_row import find_running
@@ -116,21 +117,19 @@ class TopUps:
         self._low: set[tuple[str, str]] = set()  # Also at the last look.
         self._log = structlog.get_logger("top-ups")
 
-    def run(self, wait: Callable[[float], bool]) -> None:
+    def run(self, wait: Wait) -> None:
         """Look until *wait* returns true; it gets the seconds until the next look."""
-        while not wait(AGAIN_SECONDS if self._low else LOOK_SECONDS):
-            try:
-                self.look()
-            except HotWalletError as e:
-                self._log.warning("top-up-look-failed", network=None, code=e.code)
-            except Exception as e:  # noqa: BLE001  A bug in one look must not end them.
-                self._log.error("top-up-thread-failed", exc_info=e)
+        event = "top-up-look-failed"
+        repeat(self.look, wait, LOOK_SECONDS, log=self._log, event=event)
 
-    def look(self) -> None:
+    def look(self) -> float:
         """
         Ask for each top-up that is needed, if it is this worker's turn.
 
         A worker's turn comes after its first pass, which finds a restored ledger.
+
+        Returns:
+            The seconds until the next look.
         """
         self._low.clear()
         running = find_running(self._ledger.workers(), self._clock())
@@ -139,6 +138,7 @@ class TopUps:
         for asset in self._assets():
             problem = None if active is None else self._try(asset, active)
             self._report(asset, problem, is_ours=is_ours)
+        return AGAIN_SECONDS if self._low else LOOK_SECONDS
 
     def _assets(self) -> Iterator[_Asset]:
         for network, chain in self._chains.items():

@@ -20,6 +20,7 @@ import structlog
 from signer.alerts import Alert, Alerts, AlertThrottle
 from signer.chain.chain import Chain
 from signer.errors import ChainUnavailableError, ConfigurationError, HotWalletError
+from signer.loops import Wait, repeat
 from signer.model.network_view import Funds, NetworkView, NodeView
 from signer.model.refund import COIN
 from signer.model.worker_row import find_running
@@ -93,18 +94,13 @@ class WalletMonitor:
         self._heads: dict[str, tuple[int, float]] = {}  # And since when.
         self._log = structlog.get_logger("wallets")
 
-    def run(self, wait: Callable[[float], bool]) -> None:
+    def run(self, wait: Wait) -> None:
         """Look until *wait* returns true; it gets the seconds until the next look."""
-        pause = WAIT_SECONDS
-        while not wait(pause):
-            try:
-                pause = self.look()
-            except HotWalletError as e:
-                pause = LOOK_SECONDS
-                self._log.warning("wallet-look-failed", network=None, code=e.code)
-            except Exception as e:  # noqa: BLE001  A bug in one look must not end them.
-                pause = LOOK_SECONDS
-                self._log.error("wallet-watch-failed", exc_info=e)
+        if not wait(WAIT_SECONDS):
+            event = "wallet-look-failed"
+            repeat(
+                self.look, wait, LOOK_SECONDS, log=self._log, event=event, at_once=True
+            )
 
     def look(self) -> float:
         """

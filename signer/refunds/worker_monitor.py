@@ -13,6 +13,7 @@ import structlog
 
 from signer.alerts import REMIND_SECONDS, Alert, Alerts, AlertThrottle
 from signer.errors import HotWalletError
+from signer.loops import Wait, repeat
 from signer.model.worker_row import STOPPED_AFTER, WorkerRow, find_stopped
 from signer.ports.clock import Clock
 from signer.ports.ledger import Ledger
@@ -56,20 +57,10 @@ class WorkerMonitor:
         self._is_reported = False
         self._unreachable_since: float | None = None
 
-    def run(self, wait: Callable[[float], bool]) -> None:
+    def run(self, wait: Wait) -> None:
         """Look until *wait* returns true; it gets the seconds until the next look."""
-        while not wait(LOOK_SECONDS):
-            try:
-                self.look()
-                self._unreachable_since = None
-                self._alerts.resolve(Alert.DATABASE_UNREACHABLE)
-                self._alerts.refresh()
-            except HotWalletError as e:
-                # Nothing is known of the time in which the ledger did not answer.
-                self._times_seen, self._missing_since = 0, None
-                self._report_unreachable(e)
-            except Exception as e:  # noqa: BLE001  A bug in one look must not end them.
-                self._log.error("worker-watch-failed", exc_info=e)
+        event = "worker-watch-failed"
+        repeat(self._watch, wait, LOOK_SECONDS, log=self._log, event=event)
 
     def look(self) -> None:
         """Read the rows once, and raise the alert if it is due."""
@@ -82,6 +73,17 @@ class WorkerMonitor:
             self._report(stopped, stopped[-1].passed_at + STOPPED_AFTER)
         elif workers and not stopped:
             self._recover()
+
+    def _watch(self) -> None:
+        try:
+            self.look()
+            self._unreachable_since = None
+            self._alerts.resolve(Alert.DATABASE_UNREACHABLE)
+            self._alerts.refresh()
+        except HotWalletError as e:
+            # Nothing is known of the time in which the ledger did not answer.
+            self._times_seen, self._missing_since = 0, None
+            self._report_unreachable(e)
 
     def _report_unreachable(self, error: HotWalletError) -> None:
         """Raise the alert about the ledger, once it has not answered for a while."""

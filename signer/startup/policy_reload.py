@@ -14,7 +14,8 @@ import structlog
 from signer.alerts import Alert, Alerts, AlertThrottle
 from signer.audit.log import AuditLog
 from signer.config.digest import Configuration
-from signer.errors import ConfigurationError, HotWalletError
+from signer.errors import ConfigurationError
+from signer.loops import Wait, repeat
 from signer.policy.live_policy import LivePolicy
 from signer.policy.policy import Policy
 
@@ -64,16 +65,11 @@ class PolicyReload:
         self._reported: _Problem | None = None
         self._log = structlog.get_logger("policy")
 
-    def run(self, wait: Callable[[float], bool]) -> None:
+    def run(self, wait: Wait) -> None:
         """Look until *wait* returns true; it gets the seconds until the next look."""
-        while not wait(LOOK_SECONDS):
-            try:
-                self.look()
-            except HotWalletError as e:
-                # The ledger does not answer, or other processes keep changing it.
-                self._log.warning("policy-reload-delayed", code=e.code)
-            except Exception as e:  # noqa: BLE001  A bug in one look must not end them.
-                self._log.error("policy-watch-failed", exc_info=e)
+        # Delayed: the ledger does not answer, or other processes keep changing it.
+        event = "policy-reload-delayed"
+        repeat(self.look, wait, LOOK_SECONDS, log=self._log, event=event)
 
     def look(self) -> None:
         """

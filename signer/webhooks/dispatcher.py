@@ -22,7 +22,7 @@ import structlog
 
 from signer.alerts import Alert, Alerts, AlertThrottle
 from signer.deadline import Deadlines, Pending
-from signer.errors import HotWalletError
+from signer.loops import repeat
 from signer.model.delivery import NOT_AUTHENTIC, DeliveryState
 from signer.model.event import Event
 from signer.ports.clock import Clock
@@ -151,15 +151,14 @@ class WebhookDispatcher:
 
     def run(self, is_stopping: Callable[[], bool]) -> None:
         """Work until *is_stopping*, which is asked every quarter of a second."""
-        while not is_stopping():
-            began = self._timer()
-            try:
-                self.work()
-            except HotWalletError as e:
-                self._log.warning("webhooks-failed", code=e.code)
-            except Exception as e:  # noqa: BLE001  A bug in one round must not end all.
-                code = HotWalletError.code
-                self._log.error("webhooks-failed", code=code, exc_info=e)
+        log, event = self._log, "webhooks-failed"
+        repeat(self._round, lambda _: is_stopping(), 0.0, log=log, event=event)
+
+    def _round(self) -> None:
+        began = self._timer()
+        try:
+            self.work()
+        finally:
             self._wait(LOOK_SECONDS - (self._timer() - began))
 
     def work(self) -> None:

@@ -445,7 +445,7 @@ def test_it_looks_until_it_is_stopped(system: System) -> None:
 
     assert waits == [LOOK_SECONDS] * 3
     events = [each["event"] for each in logs]
-    assert events == ["top-up-look-failed", "top-up-thread-failed"]
+    assert events == ["top-up-look-failed"] * 2
 
 
 def test_a_low_balance_is_read_again_soon(system: System) -> None:

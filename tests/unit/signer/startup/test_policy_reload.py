@@ -266,7 +266,7 @@ def test_the_thread_applies_them(process: Process, folder: Path) -> None:
 
 @pytest.mark.parametrize(
     ("fail", "event"),
-    [(_broken, "policy-reload-delayed"), (lambda: 1 // 0, "policy-watch-failed")],
+    [(_broken, "policy-reload-delayed"), (lambda: 1 // 0, "policy-reload-delayed")],
     ids=["no ledger", "a bug"],
 )
 def test_the_thread_goes_on(process: Process, fail: Any, event: str) -> None:
