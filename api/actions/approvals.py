@@ -60,11 +60,11 @@ def _plan(container: Container, values: Values) -> Plan:
 
 
 def _make(decide: Decide, container: Container, values: Values, actor: Actor) -> Answer:
-    from api.views.approvals import approval_document, approval_lines
+    from api.views.administration import ApprovalDocument, approval_lines
 
     found = decide(container.approvals)(values["digest"], actor, actor.reason)
     return Answer(
-        approval_document(found),
+        ApprovalDocument.of(found).dump(),
         [*approval_lines([found])],
         next_step=("The proposal", f"{_PAGE}/{found.digest}"),
     )

@@ -82,7 +82,7 @@ def _find_stop(container: Container, values: Values) -> Hold | None:
 
 
 def _plan_stop(container: Container, values: Values) -> Plan:
-    from api.views.stops import describe_stop
+    from api.views.administration import describe_stop
 
     found, notes = _find_stop(container, values), []
     if found is not None:
@@ -126,12 +126,12 @@ def _switched(
     container: Container, values: Values, result: SwitchResult, words: tuple[str, str]
 ) -> Answer:
     """Return the answer; *words* are for a change, and for none."""
-    from api.views.stops import stop_documents, stop_lines
+    from api.views.administration import StopsDocument, stop_lines
 
     names, (network, chain) = container.kill_switch.names(), _target(values)
     status = words[0 if result.changed else 1]
-    stops = stop_documents(result.stops, names)
-    document = {"status": status, "network": network, "stops": stops}
+    stops = StopsDocument.build(result.stops, names)
+    document = {"status": status, "network": network, **stops}
     chain_id = chain.get("chain_id", EVERYTHING)
     scope = network or ("everything" if chain_id == EVERYTHING else f"chain {chain_id}")
     others = stop_lines(result.stops, names) if result.stops else ()

@@ -98,7 +98,7 @@ def _plan_rotation(container: Container, values: Values) -> Plan:
 
 
 def _rotate(container: Container, values: Values, actor: Actor) -> Answer:
-    from api.views.keys import rotation_document
+    from api.views.administration import RotationDocument
     from signer.keys.rotation_options import (
         AWAITING_FUNDS,
         WOULD_AWAIT_FUNDS,
@@ -114,19 +114,19 @@ def _rotate(container: Container, values: Values, actor: Actor) -> Answer:
     )
     result = container.rotation.rotate(values["key_id"], actor, options)
     waits = result.status == AWAITING_FUNDS
+    document = RotationDocument.of(result).dump()
     return Answer(
-        rotation_document(result),
-        [*_format_rotation(result)],
+        document,
+        [*_format_rotation(result, document)],
         ok=result.status not in {AWAITING_FUNDS, WOULD_AWAIT_FUNDS},
         is_pending=waits,
         problem=AWAITING_FUNDS if waits else None,
     )
 
 
-def _format_rotation(result: RotationResult) -> Iterator[str]:
-    from api.views.keys import rotation_document
-
-    document = rotation_document(result)
+def _format_rotation(
+    result: RotationResult, document: Mapping[str, Any]
+) -> Iterator[str]:
     yield f"{result.status}: {document['keyId']} {document['address']}"
     if result.previous is not None:
         yield f"  before: {document['previousKeyId']} {document['previousAddress']}"
@@ -212,11 +212,11 @@ ROTATE = Action(
 
 
 def _fail_over(container: Container, values: Values, actor: Actor) -> Answer:
-    from api.views.keys import failover_document
+    from api.views.administration import FailoverDocument
 
     failover, dry_run = container.failover, bool(values.get("dry_run"))
     result = failover.fail_over(values["key_id"], actor, dry_run=dry_run)
-    document = failover_document(result)
+    document = FailoverDocument.of(result).dump()
     lines = [
         f"{document['status']}: {document['keyId']} {document['address']}",
         f"  before: {document['previousKeyId']}; the key is {document['state']}",
@@ -277,7 +277,7 @@ def _signed_by(refund_ids: Sequence[str]) -> list[str]:
 
 
 def _revoke(container: Container, values: Values, actor: Actor) -> Answer:
-    from api.views.keys import key_document
+    from api.views.administration import RevokedKeyDocument
 
     revocation, address = container.revocation, values["address"]
     if values.get("dry_run"):
@@ -285,7 +285,7 @@ def _revoke(container: Container, values: Values, actor: Actor) -> Answer:
     else:
         key, signed = revocation.revoke(address, actor)
         status = str(key.state)
-    document = {**key_document(key), "strandedRefunds": list(signed)}
+    document = RevokedKeyDocument.of(key, strandedRefunds=signed).dump()
     lines = [f"  signed by the old key, and still open: {each}" for each in signed]
     return Answer(document, [f"{status}: {key.address}", *lines])
 
@@ -335,7 +335,7 @@ def _plan_reinstatement(container: Container, values: Values) -> Plan:
 
 
 def _reinstate(container: Container, values: Values, actor: Actor) -> Answer:
-    from api.views.keys import reinstatement_document
+    from api.views.administration import ReinstatedKeyDocument
 
     reinstatement, address = container.reinstatement, values["address"]
     if values.get("dry_run"):
@@ -344,9 +344,8 @@ def _reinstate(container: Container, values: Values, actor: Actor) -> Answer:
         key, signed = reinstatement.reinstate(address, actor.reason, actor)
         status = str(key.state)
     lines = [f"  signed by it, and still open: {each}" for each in signed]
-    return Answer(
-        reinstatement_document(key, signed), [f"{status}: {key.address}", *lines]
-    )
+    document = ReinstatedKeyDocument.of(key, openRefunds=signed).dump()
+    return Answer(document, [f"{status}: {key.address}", *lines])
 
 
 REINSTATE = Action(
@@ -391,19 +390,12 @@ def _plan_sweep(container: Container, values: Values) -> Plan:
 
 
 def _sweep(container: Container, values: Values, actor: Actor) -> Answer:
+    from api.views.administration import AssetDocument
+
     sweeper, address = container.sweeper, values["address"]
     plans = values.get("dry_run")
     items = sweeper.plan(address) if plans else sweeper.sweep(address, actor)
-    documents = [
-        {
-            "network": item.network,
-            "token": item.symbol,
-            "amount": item.display_amount,
-            "waitsFor": item.waits_for,
-            "refund": None if item.refund is None else item.refund.id,
-        }
-        for item in items
-    ]
+    documents = [AssetDocument.of(item).dump() for item in items]
     all_moving = all(item.refund is not None for item in items)
     return Answer(documents, [*_format_sweep(items)], ok=all_moving)
 

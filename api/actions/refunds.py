@@ -131,7 +131,7 @@ def _plan_replay(container: Container, values: Values) -> Plan:
 
 
 def _replay(container: Container, values: Values, actor: Actor) -> Answer:
-    from api.views.deliveries import delivery_document
+    from api.views.administration import delivery_document
     from signer.webhooks.delivery_admin import NO_EVENT
 
     admin, event_ids = container.delivery_admin, _event_ids(values)

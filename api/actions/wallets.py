@@ -79,7 +79,7 @@ def _compare(container: Container, network: str | None) -> Sequence[RepairResult
 
 def _plan_repair(container: Container, values: Values) -> Plan:
     """Compare the wallets with their chain, as a dry run of the command does."""
-    from api.views.repairs import repair_lines
+    from api.views.administration import repair_lines
     from signer.errors import ChainUnavailableError
 
     found = _deadlines().within(
@@ -108,8 +108,8 @@ def _paused_facts(found: Sequence[RepairResult]) -> Iterator[tuple[str, str]]:
 
 
 def _repair(container: Container, values: Values, actor: Actor) -> Answer:
+    from api.views.administration import repair_lines
     from api.views.explanations import repair_document
-    from api.views.repairs import repair_lines
 
     network = values["network"]
     if values.get("dry_run"):

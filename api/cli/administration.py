@@ -18,6 +18,7 @@ from api.actions.keys import ROTATE
 from api.cli.actions import Run, add_commands, command_of
 from api.cli.output import Result, reports
 from signer.errors import NewKeyUnhealthyError
+from signer.redact import key_prefix
 
 
 if TYPE_CHECKING:
@@ -43,15 +44,14 @@ def keys() -> None:
 def list_keys() -> Result:
     """List every key of the key ring, the active one first."""
     from api.bootstrap import build_container
-    from api.views.keys import key_document
+    from api.views.administration import KeyDocument
 
     ring = build_container().store.keys()
-    return Result([key_document(key) for key in ring], _format_ring(ring))
+    return Result([KeyDocument.of(key).dump() for key in ring], _format_ring(ring))
 
 
 def _format_ring(ring: Sequence[Key]) -> Iterator[str]:
     from api.views.document import timestamp
-    from api.views.keys import key_document
 
     if not ring:
         yield (
@@ -63,7 +63,7 @@ def _format_ring(ring: Sequence[Key]) -> Iterator[str]:
         if key.reinstatable_until is not None:
             cause = f", can be reinstated until {timestamp(key.reinstatable_until)}"
         yield (
-            f"{key_document(key)['keyId']:12} {key.backend:8} {key.address} "
+            f"{key_prefix(key.key_id):12} {key.backend:8} {key.address} "
             f" {key.state}{cause}, epoch {key.epoch or '-'}"
         )
 
@@ -120,12 +120,12 @@ resume = command_of(holds.RESUME, _chain_id(), around=_of_chain)
 def stops() -> Result:
     """List the stops in force; exits with 1 if there is one."""
     from api.bootstrap import build_container
-    from api.views.stops import stop_documents, stop_lines
+    from api.views.administration import StopsDocument, stop_lines
 
     switch = build_container().kill_switch
     found, names = switch.stops(), switch.names()
     return Result(
-        {"stops": stop_documents(found, names)}, stop_lines(found, names), not found
+        StopsDocument.build(found, names), stop_lines(found, names), not found
     )
 
 
@@ -139,10 +139,10 @@ def tenants() -> None:
 def list_tenants() -> Result:
     """List the tenants of TENANTS_FILE, and all that are blocked."""
     from api.bootstrap import build_container
-    from api.views.tenants import tenant_document
+    from api.views.administration import TenantDocument
 
     found = build_container().tenant_admin.list()
-    documents = [tenant_document(each) for each in found]
+    documents = [TenantDocument.of(each).dump() for each in found]
     return Result(documents, _format_tenants(found))
 
 
@@ -190,11 +190,11 @@ def list_approvals(*, cursor: int) -> Result:
     turns.
     """
     from api.bootstrap import build_container
-    from api.views.approvals import list_document, list_lines
+    from api.views.administration import ApprovalListDocument, list_lines
 
     found = build_container().approvals.list(cursor)
     is_empty = found.is_complete and not (found.approvals or found.changed)
-    return Result(list_document(found), list_lines(found), is_empty)
+    return Result(ApprovalListDocument.of(found).dump(), list_lines(found), is_empty)
 
 
 add_commands(approvals)

@@ -39,7 +39,7 @@ def webhooks() -> None:
 def list_deliveries(dead: bool, pending: bool, limit: int) -> Result:
     """Show how many deliveries wait, by tenant, and the newest ones."""
     from api.bootstrap import build_container
-    from api.views.deliveries import delivery_document
+    from api.views.administration import delivery_document
     from signer.model.delivery import DeliveryState
     from signer.ports.event_store import DeliveryFilter
 

@@ -9,7 +9,7 @@ from api.console.measurements import Measurements
 from api.console.rendering import format_duration
 from api.health.readiness import Readiness, unsealed_seconds
 from api.metrics.workers import read_throttled_shares
-from api.views.stops import describe_stop
+from api.views.administration import describe_stop
 from signer.alerts import Alert
 from signer.audit.sealing_monitor import LATE
 from signer.config.networks import Network

@@ -20,10 +20,12 @@ from api.http.middleware import AuthorizationMiddleware, Resource
 from api.metrics.ledger import LedgerCollector
 from api.metrics.process import server_figures
 from api.metrics.workers import WorkersCollector
-from api.views.approvals import list_document
-from api.views.deliveries import delivery_document
-from api.views.keys import key_document
-from api.views.stops import stop_documents
+from api.views.administration import (
+    ApprovalListDocument,
+    KeyDocument,
+    StopsDocument,
+    delivery_document,
+)
 from signer.errors import InvalidInputError
 from signer.model.delivery import DeliveryState
 from signer.model.refund import is_refund_id
@@ -87,7 +89,7 @@ class Keys(_List):
         query.parameters(req)
         ring = self._container.store.keys()
 
-        resp.media = {"keys": [key_document(key) for key in ring]}
+        resp.media = {"keys": [KeyDocument.of(key).dump() for key in ring]}
 
 
 class Stops(_List):
@@ -101,7 +103,7 @@ class Stops(_List):
         query.parameters(req)
         switch = self._container.kill_switch
 
-        resp.media = {"stops": stop_documents(switch.stops(), switch.names())}
+        resp.media = StopsDocument.build(switch.stops(), switch.names())
 
 
 class ApprovalList(_List):
@@ -113,8 +115,9 @@ class ApprovalList(_List):
     def on_get(self, req: Request, resp: Response) -> None:
         """List the proposals that wait or are approved: administrators' first."""
         start = query.place(query.parameters(req, "cursor"))
+        found = self._container.approvals.list(start)
 
-        resp.media = list_document(self._container.approvals.list(start))
+        resp.media = ApprovalListDocument.of(found).dump()
 
 
 class Deliveries(_List):

@@ -17,7 +17,7 @@ from api.container import Container
 from api.http.console.forms import FORM_TOKEN, read_form
 from api.http.middleware import AuthorizationMiddleware, Resource
 from api.principal import Principal
-from api.views.stops import describe_stop
+from api.views.administration import describe_stop
 from signer.errors import PermissionDeniedError
 
 

@@ -6,7 +6,7 @@ from api.actions.holds import scope_of, scopes
 from api.actions.proposals import find_waiting
 from api.http import query
 from api.http.console.resource import SessionPage
-from api.views.stops import describe_stop
+from api.views.administration import describe_stop
 
 
 class StopsPage(SessionPage):

@@ -9,15 +9,16 @@ from typing import Any
 
 from api.http.openapi import (
     admin_paths,
-    admin_schemas,
     examples,
     refund_paths,
     signing_paths,
     webhook_operations,
 )
+from api.http.openapi.action_operations import body_schemas
 from api.http.openapi.elements import Element, integer, schema, text
 from api.http.problems import MEDIA_TYPE, code_statuses
 from api.views import (
+    administration,
     allowances,
     explanations,
     problems,
@@ -94,6 +95,7 @@ _HEADERS: dict[str, Element] = {
 
 # The modules whose models are the schemas.
 _DOCUMENTS = (
+    administration,
     request_body,
     refunds,
     requests,
@@ -145,7 +147,7 @@ def complete_document() -> Mapping[str, Any]:
             "schemas": {
                 **schemas,
                 **signing_paths.SCHEMAS,
-                **admin_schemas.SCHEMAS,
+                **body_schemas(),
             },
             "responses": {
                 f"problem-{status}": _problem(status)

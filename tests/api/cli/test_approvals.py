@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from api.views.approvals import list_lines
+from api.views.administration import list_lines
 from backends.sql import SQLStore
 from signer.model.approval import ApprovalState
 from signer.model.hold import EVERYTHING

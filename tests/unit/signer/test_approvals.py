@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from api.views.approvals import approval_lines
+from api.views.administration import approval_lines
 from backends.sql import SQLStore
 from signer.alerts import Alerts
 from signer.approvals import VALID_FOR, Approvals

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from api.http.problems import problem_of
-from api.views.keys import rotation_document
+from api.views.administration import RotationDocument
 from backends.sql import SQLStore
 from signer.errors import (
     AccessDeniedError,
@@ -354,7 +354,7 @@ def test_compromised_can_be_added_by_a_second_call(system: System) -> None:
     assert rotated.previous is not None
     assert rotated.previous.state is KeyState.BLOCKED
     assert system.address(OLD) in rotated.warnings[1]
-    assert rotation_document(rotated)["previousAddress"] == system.address(OLD)
+    assert RotationDocument.of(rotated).dump()["previousAddress"] == system.address(OLD)
 
 
 def test_second_call_waits_for_funds_too(system: System) -> None:
