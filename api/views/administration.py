@@ -4,7 +4,7 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, WithJsonSchema
 
@@ -27,7 +27,10 @@ from signer.model.key import KeyState
 from signer.model.hold import EVERYTHING, Hold
 from signer.open_approvals import SHOWN_DIGITS, OpenApprovals
 from signer.redact import key_prefix
-from signer.refunds.wallet_repair import RepairResult
+
+
+if TYPE_CHECKING:
+    from signer.refunds.wallet_repair import RepairResult
 
 
 KeyPrefix = Annotated[str, AfterValidator(key_prefix), text()]
@@ -435,7 +438,7 @@ def approval_lines(approvals: Sequence[Approval]) -> Iterator[str]:
             yield f"  {verb}{alone} by {json.dumps(each.decided_by)}"
 
 
-def repair_lines(each: RepairResult, next_step: str) -> Iterator[str]:
+def repair_lines(each: "RepairResult", next_step: str) -> Iterator[str]:
     """Return *each* for people; *next_step* says how the repair can be made."""
 
     wallet, status = each.wallet_status.wallet, each.wallet_status
