@@ -53,7 +53,7 @@ from signer.startup.limits_guard import LimitsGuard
 from signer.webhooks.delivery_admin import DeliveryAdmin
 from signer.webhooks.endpoint import Endpoints
 from signer.webhooks.event_feed import EventFeed, EventRetention
-from signer.webhooks.signatures import PublicKey
+from signer.webhooks.signatures import WebhookPublicKey
 
 
 if TYPE_CHECKING:
@@ -198,7 +198,7 @@ class Container:
         return open_endpoints(self.settings, self.tenants)
 
     @cached_property
-    def webhook_public_keys(self) -> Sequence[PublicKey]:
+    def webhook_public_keys(self) -> Sequence[WebhookPublicKey]:
         """The keys with which receivers verify events."""
         from api.webhook_keys import open_public_keys
 

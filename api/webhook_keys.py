@@ -11,8 +11,8 @@ from signer.private_files import create_once, write_whole
 from signer.webhooks.endpoint import Endpoint, Endpoints
 from signer.webhooks.signatures import (
     PrivateKey,
-    PublicKey,
     SigningKey,
+    WebhookPublicKey,
     read_private_keys,
     read_public_keys,
     read_secrets,
@@ -51,7 +51,7 @@ def open_endpoints(settings: Settings, tenants: TenantRegistry) -> Endpoints:
     return endpoints
 
 
-def open_public_keys(settings: Settings) -> Sequence[PublicKey]:
+def open_public_keys(settings: Settings) -> Sequence[WebhookPublicKey]:
     """
     Return the keys with which receivers verify events; none if none are configured.
 
@@ -68,7 +68,7 @@ def open_public_keys(settings: Settings) -> Sequence[PublicKey]:
     return [key.public for key in _open_private_keys(settings)]
 
 
-def create_webhook_key(out: Path, *, add: bool) -> tuple[PublicKey, Path]:
+def create_webhook_key(out: Path, *, add: bool) -> tuple[WebhookPublicKey, Path]:
     """
     Create a key in *out*, or *add* one; also write the public keys to ``OUT.pub``.
 

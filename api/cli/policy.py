@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from api.container import Container
     from signer.model.decision import Decision
     from signer.model.refund import Refund
-    from signer.policy.examples import Outcome
+    from signer.policy.examples import ExampleOutcome
     from signer.policy.live_policy import AnyPolicy
     from signer.policy.policy import Policy
     from signer.policy.rules import PolicyFile
@@ -221,7 +221,7 @@ def _decision_document(decision: Decision) -> dict[str, Any]:
     }
 
 
-def _example_document(outcome: Outcome) -> dict[str, Any]:
+def _example_document(outcome: ExampleOutcome) -> dict[str, Any]:
     return {
         "name": outcome.example.name,
         "path": outcome.path,
@@ -231,7 +231,7 @@ def _example_document(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def _example_line(outcome: Outcome) -> str:
+def _example_line(outcome: ExampleOutcome) -> str:
     example, decision = outcome.example, outcome.decision
     rule = "" if example.rule is None else f" ({example.rule})"
     return (

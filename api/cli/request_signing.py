@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class _Message:
+class _OutgoingMessage:
     """A request as the library signs it; it adds headers."""
 
     method: str
@@ -76,7 +76,9 @@ class RequestSigner:
         body = json.dumps(row.fields)
         # The service reads the path only.
         url = f"https://localhost{PATH}"
-        message = _Message(METHOD, url, {"Idempotency-Key": row.idempotency_key})
+        message = _OutgoingMessage(
+            METHOD, url, {"Idempotency-Key": row.idempotency_key}
+        )
         self._signer.sign(
             message,
             key_id=self._key_id,

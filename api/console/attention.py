@@ -49,7 +49,7 @@ class Notice:
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class OverviewFacts:
     """What the overview has read."""
 
     now: datetime
@@ -60,7 +60,7 @@ class Facts:
     networks: Mapping[str, Network]
 
 
-def find_notices(ledger: Ledger, facts: Facts) -> Sequence[Notice]:
+def find_notices(ledger: Ledger, facts: OverviewFacts) -> Sequence[Notice]:
     """Return what needs attention, the most urgent first; raises ``StoreError``."""
     found = [
         *_stops(ledger, facts),
@@ -85,7 +85,7 @@ def find_notices(ledger: Ledger, facts: Facts) -> Sequence[Notice]:
     return sorted(found, key=lambda notice: order.index(notice.urgency))
 
 
-def _stops(ledger: Ledger, facts: Facts) -> Iterator[Notice]:
+def _stops(ledger: Ledger, facts: OverviewFacts) -> Iterator[Notice]:
     names = {network.chain_id: name for name, network in facts.networks.items()}
     for stop in ledger.stops():
         if not stop.in_force:
@@ -97,13 +97,13 @@ def _stops(ledger: Ledger, facts: Facts) -> Iterator[Notice]:
 _OTHERWISE_SHOWN = frozenset({"signing-stopped", "worker-stopped"})
 
 
-def _checks(facts: Facts) -> Iterator[Notice]:
+def _checks(facts: OverviewFacts) -> Iterator[Notice]:
     for name, result in facts.readiness.checks.items():
         if result not in {"ok", *_OTHERWISE_SHOWN}:
             yield Notice(Urgency.NOW, f"The check of {name} reports {result}", result)
 
 
-def _workers(facts: Facts) -> Iterator[Notice]:
+def _workers(facts: OverviewFacts) -> Iterator[Notice]:
     if not find_running(facts.workers, facts.now):
         yield Notice(
             Urgency.NOW,
@@ -126,7 +126,7 @@ def _keys(ledger: Ledger) -> Iterator[Notice]:
         )
 
 
-def _wallets(ledger: Ledger, facts: Facts) -> Iterator[Notice]:
+def _wallets(ledger: Ledger, facts: OverviewFacts) -> Iterator[Notice]:
     names = {network.chain_id: name for name, network in facts.networks.items()}
     for wallet in ledger.wallets():
         if wallet.is_paused:
@@ -140,7 +140,7 @@ def _wallets(ledger: Ledger, facts: Facts) -> Iterator[Notice]:
             )
 
 
-def _delegations(facts: Facts) -> Iterator[Notice]:
+def _delegations(facts: OverviewFacts) -> Iterator[Notice]:
     for network in facts.measurements.delegated:
         yield Notice(
             Urgency.NOW,
@@ -151,7 +151,7 @@ def _delegations(facts: Facts) -> Iterator[Notice]:
         )
 
 
-def _balances(facts: Facts) -> Iterator[Notice]:
+def _balances(facts: OverviewFacts) -> Iterator[Notice]:
     for asset in facts.measurements.assets:
         network = facts.networks.get(asset.network)
         if network is not None and asset.is_low(network):
@@ -164,7 +164,7 @@ def _balances(facts: Facts) -> Iterator[Notice]:
             )
 
 
-def _top_ups(facts: Facts) -> Iterator[Notice]:
+def _top_ups(facts: OverviewFacts) -> Iterator[Notice]:
     for asset in facts.measurements.assets:
         if asset.is_top_up_failing:
             yield Notice(
@@ -184,7 +184,7 @@ def _left(refunds: float | None, hours: float | None) -> str:
     return f": {' or '.join(parts)} are left" if parts else ""
 
 
-def _chains(facts: Facts) -> Iterator[Notice]:
+def _chains(facts: OverviewFacts) -> Iterator[Notice]:
     for network in facts.measurements.without_quorum:
         yield Notice(
             Urgency.NOW,
@@ -203,7 +203,7 @@ def _chains(facts: Facts) -> Iterator[Notice]:
             )
 
 
-def _nodes(facts: Facts) -> Iterator[Notice]:
+def _nodes(facts: OverviewFacts) -> Iterator[Notice]:
     for node in facts.measurements.nodes:
         name = f"{node.name} of {node.network}"
         if node.is_up is False:
@@ -222,7 +222,7 @@ def _nodes(facts: Facts) -> Iterator[Notice]:
             )
 
 
-def _device(facts: Facts) -> Iterator[Notice]:
+def _device(facts: OverviewFacts) -> Iterator[Notice]:
     for backend, share in sorted(
         read_throttled_shares(facts.workers, facts.now).items()
     ):
@@ -235,7 +235,7 @@ def _device(facts: Facts) -> Iterator[Notice]:
             )
 
 
-def _refunds(ledger: Ledger, facts: Facts) -> Iterator[Notice]:
+def _refunds(ledger: Ledger, facts: OverviewFacts) -> Iterator[Notice]:
     groups = ledger.open_refunds()
     for network, oldest in find_oldest(groups).items():
         seconds = waited_seconds(oldest, facts.now)
@@ -258,7 +258,7 @@ def _refunds(ledger: Ledger, facts: Facts) -> Iterator[Notice]:
         )
 
 
-def _approvals(facts: Facts) -> Iterator[Notice]:
+def _approvals(facts: OverviewFacts) -> Iterator[Notice]:
     waiting = sum(
         not each.is_expired(facts.now) and each.decided_by is None
         for each in facts.approvals.approvals
@@ -277,7 +277,7 @@ def _approvals(facts: Facts) -> Iterator[Notice]:
         )
 
 
-def _audit(ledger: Ledger, facts: Facts) -> Iterator[Notice]:
+def _audit(ledger: Ledger, facts: OverviewFacts) -> Iterator[Notice]:
     seconds = unsealed_seconds(ledger.oldest_unsealed(), lambda: facts.now)
     if seconds > LATE.total_seconds():
         yield Notice(
@@ -300,7 +300,7 @@ def _webhooks(ledger: Ledger) -> Iterator[Notice]:
             )
 
 
-def _alerts(ledger: Ledger, facts: Facts) -> Iterator[Notice]:
+def _alerts(ledger: Ledger, facts: OverviewFacts) -> Iterator[Notice]:
     for name, count in sorted(ledger.alert_counts().items()):
         last = ledger.last_alert_at(name)
         if last is None or facts.now - last > _RECENT:

@@ -16,7 +16,7 @@ from signer.model.worker_row import WorkerRow, find_running
 
 
 @dataclass(slots=True)
-class Asset:
+class MeasuredBalance:
     """
     A balance of the active key's address, in whole units, and how long it lasts.
 
@@ -62,7 +62,7 @@ class Asset:
 
 
 @dataclass(slots=True)
-class Node:
+class MeasuredNode:
     """A node of a network, and how many blocks it lags the highest head."""
 
     network: str
@@ -75,8 +75,8 @@ class Node:
 class Measurements:
     """What one worker measured lately; nothing if none runs."""
 
-    assets: Sequence[Asset] = ()
-    nodes: Sequence[Node] = ()
+    assets: Sequence[MeasuredBalance] = ()
+    nodes: Sequence[MeasuredNode] = ()
     chain_nonces: Mapping[str, float] = field(default_factory=dict)
     delegated: Sequence[str] = ()
     """Networks on which the active key's address has code."""
@@ -93,20 +93,20 @@ def read_measurements(workers: Collection[WorkerRow], now: datetime) -> Measurem
     """
     running = sorted(find_running(workers, now), key=lambda each: each.passed_at)
     samples = chain.from_iterable(read(each.metrics) for each in running)
-    assets: dict[tuple[str, str], Asset] = {}
-    nodes: dict[tuple[str, str], Node] = {}
+    assets: dict[tuple[str, str], MeasuredBalance] = {}
+    nodes: dict[tuple[str, str], MeasuredNode] = {}
     of_networks: dict[Spec, dict[str, float]] = defaultdict(dict)
     for spec, labels, value in samples:
         network = labels.get("network", "")
         if "asset" in labels:
             asset = network, labels["asset"]
-            _add(assets.setdefault(asset, Asset(*asset)), spec, value)
+            _add(assets.setdefault(asset, MeasuredBalance(*asset)), spec, value)
         elif spec is catalogue.NODE_UP:
             node = network, labels["node"]
-            nodes.setdefault(node, Node(*node)).is_up = bool(value)
+            nodes.setdefault(node, MeasuredNode(*node)).is_up = bool(value)
         elif spec is catalogue.NODE_LAG:
             node = network, labels["node"]
-            nodes.setdefault(node, Node(*node)).lag = value
+            nodes.setdefault(node, MeasuredNode(*node)).lag = value
         else:
             of_networks[spec][network] = value
     delegated = of_networks[catalogue.WALLET_DELEGATED]
@@ -121,7 +121,7 @@ def read_measurements(workers: Collection[WorkerRow], now: datetime) -> Measurem
     )
 
 
-def _add(asset: Asset, spec: Spec, value: float) -> None:
+def _add(asset: MeasuredBalance, spec: Spec, value: float) -> None:
     if spec is catalogue.WALLET_BALANCE:
         asset.balance = value
     elif spec is catalogue.WALLET_REFUNDS:

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 from markupsafe import Markup
 
-from api.console.attention import Facts, Notice, find_notices
+from api.console.attention import Notice, OverviewFacts, find_notices
 from api.console.codes import runbook_links
 from api.console.explorers import Explorers
 from api.console.guard_report import GuardState, read_guard
@@ -65,7 +65,7 @@ def read_overview(container: Container) -> Overview:
     ledger, now = container.store, container.ledger_clock()
     workers = ledger.workers()
     readiness = container.readiness()
-    facts = Facts(
+    facts = OverviewFacts(
         now,
         readiness,
         workers,

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 
 @dataclass(frozen=True, slots=True)
-class Period:
+class ChartPeriod:
     """
     A time of equal parts that ends with the current one; ``step`` is in whole hours.
 
@@ -45,7 +45,7 @@ class Period:
         return [*(f"{edges[n * quarter]:{self.mark_format}}" for n in range(4)), "now"]
 
 
-DAY = Period("day", "Last day", "hour", timedelta(hours=1), 24, "%H:%M")
-WEEK = Period("week", "Last week", "6 hours", timedelta(hours=6), 28, "%a %H:%M")
+DAY = ChartPeriod("day", "Last day", "hour", timedelta(hours=1), 24, "%H:%M")
+WEEK = ChartPeriod("week", "Last week", "6 hours", timedelta(hours=6), 28, "%a %H:%M")
 
 PERIODS = {each.name: each for each in (DAY, WEEK)}

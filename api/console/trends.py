@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from api.console.periods import Period
+from api.console.periods import ChartPeriod
 from api.console.plots import FEWEST, Plot, Series
 from api.console.rendering import format_seconds
 from signer.audit.checkpoints import Verify, statement_of
@@ -50,7 +50,7 @@ _OUTCOMES: Mapping[str, tuple[str, frozenset[Status]]] = {
 """The parts of a bar, from the bottom up: their names, colours and statuses."""
 
 
-def plot_refunds(ledger: Ledger, period: Period, now: datetime) -> Plot:
+def plot_refunds(ledger: Ledger, period: ChartPeriod, now: datetime) -> Plot:
     """Return the refunds by the time of acceptance and by what became of them."""
     counts = [
         ledger.results_between(since, until, MOST_REFUNDS)
@@ -79,7 +79,7 @@ def plot_refunds(ledger: Ledger, period: Period, now: datetime) -> Plot:
     )
 
 
-def plot_broadcasts(ledger: Ledger, period: Period, now: datetime) -> Plot:
+def plot_broadcasts(ledger: Ledger, period: ChartPeriod, now: datetime) -> Plot:
     """Return the time from the acceptance of refunds to their first broadcast."""
     times = [
         ledger.broadcast_seconds(since, until, MOST_TIMES)

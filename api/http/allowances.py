@@ -51,7 +51,7 @@ class Tokens(_ConfigurationResource):
         resp.media = TokenListDocument.of(None, tokens=tokens).dump()
 
 
-class Networks(_ConfigurationResource):
+class NetworksResource(_ConfigurationResource):
     """``/v1/networks``: where refunds are paid."""
 
     def on_get(self, req: Request, resp: Response) -> None:

@@ -4,7 +4,7 @@ import falcon
 
 from api.container import Container
 from api.http import problems
-from api.http.allowances import Networks, RefundPreview, Tokens
+from api.http.allowances import NetworksResource, RefundPreview, Tokens
 from api.http.concurrency import ConcurrencyMiddleware
 from api.http.documentation import add_documentation
 from api.http.events import Events, WebhookKeys
@@ -14,9 +14,9 @@ from api.http.probes import Liveness, ReadinessProbe
 from api.http.refund_batch import RefundBatch
 from api.http.refunds import (
     Cancellation,
-    Refund,
     RefundExplanation,
     RefundExport,
+    RefundResource,
     Refunds,
 )
 from api.http.waiting_requests import WaitingRequests
@@ -62,14 +62,16 @@ def _add_refunds(app: App, container: Container, waiting: WaitingRequests) -> No
     app.add_route("/v1/refunds/export", RefundExport(Exports(store)))
     app.add_route("/v1/refunds/batch", RefundBatch(refunds, container.access))
     app.add_route("/v1/refunds/preview", RefundPreview(container.previewer, waiting))
-    app.add_route("/v1/refunds/{refund_id}", Refund(refunds, waiting))
+    app.add_route("/v1/refunds/{refund_id}", RefundResource(refunds, waiting))
     app.add_route("/v1/refunds/{refund_id}/cancel", Cancellation(refunds, waiting))
     app.add_route(
         "/v1/refunds/{refund_id}/explain",
         RefundExplanation(refunds, container.explainer, waiting),
     )
     app.add_route("/v1/tokens", Tokens(container.networks, container.tenants))
-    app.add_route("/v1/networks", Networks(container.networks, container.tenants))
+    app.add_route(
+        "/v1/networks", NetworksResource(container.networks, container.tenants)
+    )
     events = Events(container.event_feed, waiting)
     app.add_route("/v1/events", events)
     keys = WebhookKeys(lambda: container.webhook_public_keys)

@@ -16,7 +16,7 @@ from api.views.refunds import EventListDocument, WebhookKeysDocument, event_of
 from signer.errors import InvalidInputError
 from signer.ports.event_store import EventPage
 from signer.webhooks.event_feed import EventFeed
-from signer.webhooks.signatures import PublicKey
+from signer.webhooks.signatures import WebhookPublicKey
 
 
 _POLL_SECONDS = 0.25
@@ -67,7 +67,7 @@ class WebhookKeys(Resource):
 
     required_role = None
 
-    def __init__(self, keys: Callable[[], Sequence[PublicKey]]) -> None:
+    def __init__(self, keys: Callable[[], Sequence[WebhookPublicKey]]) -> None:
         """Call *keys* for each request: outside production it may create the key."""
         self._keys = keys
 

@@ -20,8 +20,7 @@ from api.views.explanations import explanation_document
 from api.views.refunds import RefundListDocument, refund_document
 from signer import strict_json
 from signer.errors import InvalidInputError, NotFoundError
-from signer.model.refund import UNRESERVED, is_refund_id
-from signer.model.refund import Refund as AnyRefund
+from signer.model.refund import UNRESERVED, Refund, is_refund_id
 from signer.model.signed_request import SignedRequest
 from signer.ports.refund_reports import RefundReports
 from signer.refunds.explain import Explainer
@@ -79,7 +78,9 @@ class _WaitingResource(_MerchantResource):
             return self._waiting.admit(tenant(req))
         return self._waiting.admit_long(tenant(req))
 
-    def _wait(self, refund: AnyRefund, seconds: float, resp: Response) -> AnyRefund:
+    def _wait(
+        self, refund: Refund, seconds: float, resp: Response
+    ) -> Refund:
         """Return *refund* when it is final, or after *seconds*."""
         resp.set_header("Preference-Applied", f"wait={seconds:.0f}")
         return self._refunds.wait(refund, seconds)
@@ -160,7 +161,7 @@ class RefundExport(Resource):
         self._exports.send(resp, wanted, query.export_format(given), caller=tenant(req))
 
 
-class Refund(_WaitingResource):
+class RefundResource(_WaitingResource):
     """``/v1/refunds/{refund_id}``: one refund of the caller's tenant."""
 
     def on_get(self, req: Request, resp: Response, refund_id: str) -> None:

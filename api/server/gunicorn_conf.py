@@ -128,8 +128,8 @@ with _exiting_on_refusals():
 bind = _values.bind
 workers = _values.workers
 threads = _values.threads
-worker_class = "api.server.gunicorn_worker.Worker"
-logger_class = "api.server.gunicorn_worker.Logger"
+worker_class = "api.server.gunicorn_worker.GunicornWorker"
+logger_class = "api.server.gunicorn_worker.GunicornLogger"
 # With setproctitle, gunicorn shows it to ``ps``, with "master" or "worker" before it.
 proc_name = f"hotwallet serve {_values.serve_role}"
 

@@ -65,7 +65,7 @@ _PROBES_AT_ONCE = 4  # Several load balancers and supervisors may probe at once.
 _log = structlog.get_logger("api.gunicorn")
 
 
-class Worker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has no types.
+class GunicornWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has no types.
     """A gthread worker without a ``Server`` header and with deadlines for clients."""
 
     seconds = SECONDS  # For a client to send its request, and to read the answer.
@@ -165,7 +165,7 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has no typ
             _log.debug("client-gone", request_id=request_id)
 
 
-class Logger(glogging.Logger):  # type: ignore[misc]  # gunicorn has no types.
+class GunicornLogger(glogging.Logger):  # type: ignore[misc]  # gunicorn has no types.
     """Sends gunicorn's log to the service's log, in the master and the workers."""
 
     def setup(self, cfg: object) -> None:

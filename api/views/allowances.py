@@ -18,9 +18,9 @@ from signer.refunds.allowances import Allowance, Bound, Scope
 from signer.refunds.preview import (
     DELAYS,
     FeeQuote,
-    Outcome,
+    LimitCheck,
     Preview,
-    Room,
+    PreviewOutcome,
     Simulation,
 )
 
@@ -178,7 +178,7 @@ class _Fee(Document):
 class PreviewDocument(Document):
     """What would happen with a refund that is requested now."""
 
-    outcome: Outcome = says(
+    outcome: PreviewOutcome = says(
         """
         `pay`: it would be accepted and paid. `wait`: accepted, and paid later, see
         `waits_for`. `refuse`: `problem` is the answer to the request (an unknown
@@ -211,7 +211,7 @@ class PreviewDocument(Document):
         decimals = 0 if refund is None else refund.decimals
         return {
             "amount": _amount(None if refund is None else refund.amount, decimals),
-            "limits": [_room(room, decimals) for room in source.rooms],
+            "limits": [_checked(check, decimals) for check in source.limits],
         }
 
 
@@ -234,13 +234,13 @@ def _limit(bound: Bound, decimals: int) -> LimitDocument:
     return LimitDocument.of(bound, limit=_limited(bound, bound.limit, decimals))
 
 
-def _room(room: Room, decimals: int) -> LimitRoomDocument:
-    bound, left = room.bound, room.left
+def _checked(check: LimitCheck, decimals: int) -> LimitRoomDocument:
+    bound, left = check.bound, check.left
     return LimitRoomDocument.of(
         bound,
         limit=_limited(bound, bound.limit, decimals),
         room=None if left is None else _limited(bound, left, decimals),
-        fits=room.fits,
+        fits=check.fits,
     )
 
 

@@ -8,7 +8,7 @@ from signer.audit.checkpoints import parse
 from signer.audit.cloudtrail import SignEvent
 from signer.audit.configurations import ConfigurationReport
 from signer.audit.reconcile import Reconciliation
-from signer.audit.verify import Verdict
+from signer.audit.verify import ExportVerdict
 from signer.ports.audit_journal import Checkpoint
 
 
@@ -28,7 +28,7 @@ def checkpoint_document(checkpoint: Checkpoint) -> Mapping[str, Any]:
     }
 
 
-def verdict_document(verdict: Verdict) -> Mapping[str, Any]:
+def verdict_document(verdict: ExportVerdict) -> Mapping[str, Any]:
     """Return the verdict as a JSON object."""
     found, checkpoints = verdict.finding, verdict.forged_checkpoints
     return {
@@ -69,7 +69,7 @@ def verdict_document(verdict: Verdict) -> Mapping[str, Any]:
     }
 
 
-def verdict_lines(verdict: Verdict) -> Iterator[str]:
+def verdict_lines(verdict: ExportVerdict) -> Iterator[str]:
     """Return the verdict as lines of text."""
     if verdict.finding is not None:
         yield f"BAD: {verdict.finding}"

@@ -44,7 +44,7 @@ class AccessTokens:
     def __init__(self, seconds: float, load: Load = load_default) -> None:
         """Limit each request for a token to *seconds*."""
         self._load = load
-        self._request = _Request(seconds)
+        self._request = _HTTPRequest(seconds)
         self._credentials: Credentials | None = None
         self._lock = Lock()
         self._seconds = seconds
@@ -101,7 +101,7 @@ class AccessTokens:
         self._request.close()
 
 
-class _Request(transport.Request):
+class _HTTPRequest(transport.Request):
     """Google's port for HTTP, whose requests end within *seconds*."""
 
     def __init__(self, seconds: float) -> None:

@@ -44,7 +44,7 @@ _TOO_MANY = (
 )
 
 
-class Limits(NamedTuple):
+class ClientLimits(NamedTuple):
     """
     What one client may do.
 
@@ -97,7 +97,7 @@ class KMSClient:
         self,
         endpoint: str,
         tokens: AccessTokens,
-        limits: Limits,
+        limits: ClientLimits,
         *,
         timer: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,

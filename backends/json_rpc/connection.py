@@ -45,7 +45,7 @@ class ResponseTooLargeError(ChainUnavailableError):
     """The response has more bytes than the connection reads."""
 
 
-class Connection:
+class NodeConnection:
     """
     Posts a body to *url*, a secret, and returns the response within *timeout* seconds.
 

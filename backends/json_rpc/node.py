@@ -14,7 +14,7 @@ from pydantic_core import from_json
 
 from backends.json_rpc.connection import (
     MAX_RESPONSE_BYTES,
-    Connection,
+    NodeConnection,
     ResponseTooLargeError,
     ServerError,
 )
@@ -70,7 +70,7 @@ class Node:
         observe: Callable[[Observed, float], None] | None = None,
     ) -> None:
         self._observe = observe
-        self._connection = Connection(url, timeout, max_bytes)
+        self._connection = NodeConnection(url, timeout, max_bytes)
         self._timeout = timeout
         self._ids = itertools.count(1)
 

@@ -21,7 +21,7 @@ from pkcs11 import Attribute, Session, Token
 from pkcs11.exceptions import PKCS11Error, UserAlreadyLoggedIn
 
 from backends.pkcs11 import keys as pkcs11_keys
-from backends.pkcs11.connection import RAW_SIZE, Connection, OpenKey
+from backends.pkcs11.connection import RAW_SIZE, OpenKey, TokenLogin
 from backends.pkcs11.cryptoki import Library
 from backends.pkcs11.errors import TokenLostError, map_error
 from signer.crypto.secp256k1 import DIGEST_SIZE
@@ -74,7 +74,7 @@ class PKCS11Backend:
         self._token_label = token_label
         self._pin = pin
         self._pin_refused = False
-        self._connection: Connection | None = None
+        self._connection: TokenLogin | None = None
         self._pinned: dict[KeyId, bytes] = {}
 
     def resolve(self, name: str) -> KeyId:
@@ -138,7 +138,7 @@ class PKCS11Backend:
             BackendError: The token did not respond, or refused.
         """
 
-        def request(connection: Connection) -> T:
+        def request(connection: TokenLogin) -> T:
             # Without a PIN: on closing a session that was opened with one,
             # python-pkcs11 logs the process out.
             with connection.token.open(rw=True) as session:
@@ -146,14 +146,14 @@ class PKCS11Backend:
 
         return self._call_once(request)
 
-    def _call(self, request: Callable[[Connection], T]) -> T:
+    def _call(self, request: Callable[[TokenLogin], T]) -> T:
         """Call *request*; if the token was lost, reconnect and call it once more."""
         try:
             return self._call_once(request)
         except TokenLostError:
             return self._call_once(request)
 
-    def _call_once(self, request: Callable[[Connection], T]) -> T:
+    def _call_once(self, request: Callable[[TokenLogin], T]) -> T:
         library = Library.of(self._path)
         failures = library.failures
         while True:
@@ -166,7 +166,7 @@ class PKCS11Backend:
                         raise connection.map_error(e) from e
             self._connect(library, failures)
 
-    def _key(self, connection: Connection, key_id: KeyId) -> OpenKey:
+    def _key(self, connection: TokenLogin, key_id: KeyId) -> OpenKey:
         key = connection.keys.get(key_id)
         if key is None:
             key = OpenKey(connection, _cka_id(key_id))
@@ -204,7 +204,7 @@ class PKCS11Backend:
             # All threads that wait for a lost token fail with the first one.
             raise BackendUnavailableError("the token cannot be opened")
 
-    def _open(self, library: Library) -> Connection:
+    def _open(self, library: Library) -> TokenLogin:
         previous = self._connection
         if previous is not None and previous.epoch is library.epoch:
             library.finalize()  # The token was lost, and its handles stay invalid.
@@ -216,7 +216,7 @@ class PKCS11Backend:
             time.sleep(random.uniform(pause, 2 * pause))  # noqa: S311  Not a secret.
         return self._start(library)
 
-    def _start(self, library: Library) -> Connection:
+    def _start(self, library: Library) -> TokenLogin:
         try:
             library.initialize()
             return self._log_in(library)
@@ -229,10 +229,10 @@ class PKCS11Backend:
             library.finalize()
             raise
 
-    def _log_in(self, library: Library) -> Connection:
+    def _log_in(self, library: Library) -> TokenLogin:
         try:
             token = library.token(self._token_label)
-            return Connection(library.epoch, token, self._login(token))
+            return TokenLogin(library.epoch, token, self._login(token))
         except PKCS11Error as e:
             error = map_error(e)
             if isinstance(error, TokenLostError):

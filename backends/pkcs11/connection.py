@@ -19,7 +19,7 @@ RAW_SIZE = 64
 """r and s, 32 bytes each (PKCS#11 v2.40, section 2.3.1)."""
 
 
-class Connection:
+class TokenLogin:
     """
     One login to a token, in one epoch of its module.
 
@@ -71,7 +71,7 @@ class OpenKey:
     Signing reads no attributes.
     """
 
-    def __init__(self, connection: Connection, cka_id: bytes) -> None:
+    def __init__(self, connection: TokenLogin, cka_id: bytes) -> None:
         self._connection = connection
         self._cka_id = cka_id
         session = connection.session

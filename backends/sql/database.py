@@ -18,7 +18,7 @@ from backends.sql.errors import is_busy, translate_errors
 from backends.sql.group_commit import RETRY_SECONDS, GroupCommit
 from backends.sql.postgresql import postgresql_engine, postgresql_migration_engine
 from backends.sql.postgresql_watch import PostgreSQLWatches
-from backends.sql.savepoints import Outcome, Work, run_each
+from backends.sql.savepoints import Work, WorkResult, run_each
 from backends.sql.sqlite import (
     SQLiteFile,
     create_file,
@@ -44,7 +44,7 @@ class _ProcessState:
     """What one process owns: connections, the queue of its writers, its watches."""
 
     engine: Engine
-    execute: Callable[[Sequence[Work[Any]]], Sequence[Outcome[Any]]]
+    execute: Callable[[Sequence[Work[Any]]], Sequence[WorkResult[Any]]]
     watches: SQLiteWatches | PostgreSQLWatches
 
 
@@ -247,7 +247,7 @@ def _result(get: Callable[[], T]) -> T | HotWalletError:
         return e
 
 
-def _run_all(engine: Engine, works: Sequence[Work[Any]]) -> Sequence[Outcome[Any]]:
+def _run_all(engine: Engine, works: Sequence[Work[Any]]) -> Sequence[WorkResult[Any]]:
     """Return the outcomes of *works*, in one transaction of PostgreSQL."""
     with engine.connect() as connection, connection.begin():
         connection.exec_driver_sql("BEGIN")

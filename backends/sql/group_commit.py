@@ -16,7 +16,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from backends.sql.errors import is_busy
-from backends.sql.savepoints import Outcome, Work, run_each
+from backends.sql.savepoints import Work, WorkResult, run_each
 from signer.errors import StoreUnavailableError
 
 
@@ -29,7 +29,7 @@ class _Request:
 
     def __init__(self, works: Sequence[Work[Any]]) -> None:
         self.works = works
-        self.outcomes: Sequence[Outcome[Any]] | None = None
+        self.outcomes: Sequence[WorkResult[Any]] | None = None
         self.error: SQLAlchemyError | None = None
         self._is_waiting = threading.Lock()
         self._is_waiting.acquire()
@@ -42,7 +42,7 @@ class _Request:
         """Wake the thread: it leads, or its works are done."""
         self._is_waiting.release()
 
-    def result(self) -> Sequence[Outcome[Any]]:
+    def result(self) -> Sequence[WorkResult[Any]]:
         """Return the outcomes; raise the error of the whole transaction."""
         if self.error is not None:
             raise self.error
@@ -68,7 +68,7 @@ class GroupCommit:
         self._queue: deque[_Request] = deque()
         self._leader: _Request | None = None
 
-    def execute(self, works: Sequence[Work[Any]]) -> Sequence[Outcome[Any]]:
+    def execute(self, works: Sequence[Work[Any]]) -> Sequence[WorkResult[Any]]:
         """
         Return the outcome of each of *works*, which were committed together.
 

@@ -16,7 +16,7 @@ Work = Callable[[Connection], T]
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome(Generic[T]):
+class WorkResult(Generic[T]):
     """What a work returned, or the error that it raised."""
 
     result: T | None = None
@@ -30,7 +30,9 @@ class Outcome(Generic[T]):
         return result  # type: ignore[no-any-return]
 
 
-def run_each(connection: Connection, works: Sequence[Work[T]]) -> Sequence[Outcome[T]]:
+def run_each(
+    connection: Connection, works: Sequence[Work[T]]
+) -> Sequence[WorkResult[T]]:
     """
     Return the outcomes of *works*, in the transaction that *connection* has begun.
 
@@ -42,19 +44,19 @@ def run_each(connection: Connection, works: Sequence[Work[T]]) -> Sequence[Outco
             repeated.
     """
     if len(works) == 1:
-        return [Outcome(works[0](connection))]
+        return [WorkResult(works[0](connection))]
     return [_run_one(connection, work) for work in works]
 
 
-def _run_one(connection: Connection, work: Work[T]) -> Outcome[T]:
+def _run_one(connection: Connection, work: Work[T]) -> WorkResult[T]:
     connection.exec_driver_sql("SAVEPOINT one")
     try:
-        outcome = Outcome(work(connection))
+        outcome = WorkResult(work(connection))
     except Exception as e:
         if is_busy(e) or _has_ended(connection):
             raise
         connection.exec_driver_sql("ROLLBACK TO SAVEPOINT one")
-        outcome = Outcome(error=e)
+        outcome = WorkResult(error=e)
     connection.exec_driver_sql("RELEASE SAVEPOINT one")
     return outcome
 

@@ -45,7 +45,7 @@ _MAC = re.compile(r"[A-Za-z0-9_-]{1,32}:[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
-class Header:
+class ExportHeader:
     """The first line."""
 
     origin: str
@@ -75,9 +75,9 @@ class RawRecord:
     is_canonical: bool
 
 
-Line = Header | Sealed | Note | End | Part | Raw
+Line = ExportHeader | Sealed | Note | End | Part | Raw
 
-Entry = Header | Sealed | RawRecord | Note | End
+Entry = ExportHeader | Sealed | RawRecord | Note | End
 
 
 def header_line(origin: str) -> bytes:
@@ -161,7 +161,7 @@ def parse(line: bytes) -> Line:
                     f"the export is not in the format {FORMAT}:"
                     " use the release that wrote it"
                 )
-            return Header(origin)
+            return ExportHeader(origin)
         case {"end": dict(end)} if len(fields) == 1:
             return _parse_end(end)
     if (raw := parse_raw(fields)) is not None:
@@ -260,7 +260,9 @@ def records(lines: Iterable[bytes]) -> Iterator[Record]:
         parsed = reader.read(line)
         if parsed is None:
             continue
-        if isinstance(parsed, Header) != (before is None) or isinstance(before, End):
+        if isinstance(parsed, ExportHeader) != (before is None) or isinstance(
+            before, End
+        ):
             raise InvalidInputError(
                 f"line {number} of the export is in the wrong place"
             )

@@ -20,7 +20,7 @@ from signer.audit.export import (
     TORN,
     End,
     Entry,
-    Header,
+    ExportHeader,
     LineReader,
     Note,
     RawRecord,
@@ -61,7 +61,7 @@ class ForgedCheckpoints:
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class BadRecord:
     """The first problem of an export: the first bad record, and its line (from 1)."""
 
     code: str
@@ -74,7 +74,7 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class ExportVerdict:
     """
     What an export proves.
 
@@ -102,7 +102,7 @@ class Verdict:
     late: tuple[Unsigned, ...]
     forged: tuple[Forgery, ...]
     forged_checkpoints: ForgedCheckpoints | None
-    finding: Finding | None
+    finding: BadRecord | None
 
     @property
     def is_good(self) -> bool:
@@ -239,7 +239,7 @@ def verify(
     verifier: Verifier,
     notes: Iterable[str] = (),
     sequences: Sequences | None = None,
-) -> Verdict:
+) -> ExportVerdict:
     """
     Verify the *lines* of an export, each with its line feed.
 
@@ -248,7 +248,7 @@ def verify(
     record, by default in memory, where a record needs about 200 bytes.
     """
     verification = Verification(verifier, notes, sequences)
-    finding: Finding | None = None
+    finding: BadRecord | None = None
     number = 0
     try:
         for number, line in enumerate(lines, 1):  # noqa: B007 - used after the loop.
@@ -256,7 +256,7 @@ def verify(
         number += 1
         verification.close()
     except FoundError as e:
-        finding = Finding(e.finding_code, e.sequence, e.line or number, str(e))
+        finding = BadRecord(e.finding_code, e.sequence, e.line or number, str(e))
     return verification.verdict(finding)
 
 
@@ -290,8 +290,8 @@ class Verification:
         self._newest = ""
         self._ended = False
 
-    def verdict(self, finding: Finding | None) -> Verdict:
-        return Verdict(
+    def verdict(self, finding: BadRecord | None) -> ExportVerdict:
+        return ExportVerdict(
             self._origin,
             self._size,
             self._head,
@@ -314,7 +314,7 @@ class Verification:
                 f"there are lines after the end of the export: {_EXPORT_AGAIN}",
             )
         match parsed := self._parse(line):
-            case Header() if self._origin is None:
+            case ExportHeader() if self._origin is None:
                 self._begin(parsed)
             case None if self._origin is not None:
                 pass  # A part of a long record.
@@ -386,7 +386,7 @@ class Verification:
         except InvalidInputError as e:
             raise self._found("unreadable", str(e)) from None
 
-    def _begin(self, header: Header) -> None:
+    def _begin(self, header: ExportHeader) -> None:
         self._origin = header.origin
         if self._trusted_origins - {header.origin}:
             raise self._found(

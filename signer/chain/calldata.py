@@ -26,7 +26,7 @@ MAX_CALLS = 256
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class DecodedCall:
     """
     The decoded calldata of a known function.
 
@@ -45,7 +45,7 @@ class Call:
         names = BY_SIGNATURE[self.signature].names
         return dict(zip(names, self.arguments, strict=True))
 
-    def inner_calls(self) -> Iterator["Call | None"]:
+    def inner_calls(self) -> Iterator["DecodedCall | None"]:
         """
         Yield the calls that a ``multicall`` contains, and None for an unknown one.
 
@@ -57,7 +57,7 @@ class Call:
                 yield decode_call(data)
 
 
-def decode_call(data: bytes) -> Call | None:
+def decode_call(data: bytes) -> DecodedCall | None:
     """
     Decode *data*, the calldata of a transaction.
 
@@ -79,7 +79,7 @@ def decode_call(data: bytes) -> Call | None:
     except (DecodingError, OverflowError):
         problem = f"the calldata is not a canonical {function.signature}"
         raise EncodingError(problem) from None
-    return Call(function.name, function.signature, arguments, body[size:])
+    return DecodedCall(function.name, function.signature, arguments, body[size:])
 
 
 def _decode(function: Function, body: bytes) -> tuple[tuple[Any, ...], int]:

@@ -13,7 +13,7 @@ from typing import Any, Self
 from eth_utils.address import to_checksum_address
 
 from signer.amounts import MAX_UINT256, format_units
-from signer.chain.calldata import Call, decode_call
+from signer.chain.calldata import DecodedCall, decode_call
 from signer.chain.known_functions import BY_SELECTOR
 from signer.config.networks import Network
 from signer.errors import EncodingError
@@ -236,7 +236,7 @@ def _describe_data(data: bytes, contract: str, book: AddressBook, nesting: int) 
     return f"call function 0x{selector} of {book.address(contract)} with {arguments}"
 
 
-def _describe(call: Call, contract: str, book: AddressBook, nesting: int) -> str:
+def _describe(call: DecodedCall, contract: str, book: AddressBook, nesting: int) -> str:
     if call.name == "multicall":
         text = _describe_multicall(call, contract, book, nesting)
     else:
@@ -245,7 +245,7 @@ def _describe(call: Call, contract: str, book: AddressBook, nesting: int) -> str
 
 
 def _describe_multicall(
-    call: Call, contract: str, book: AddressBook, nesting: int
+    call: DecodedCall, contract: str, book: AddressBook, nesting: int
 ) -> str:
     calls = call.arguments[-1]
     heading = f"{_count(len(calls), 'call')} of {book.address(contract)}"
@@ -258,7 +258,7 @@ def _describe_multicall(
     return f"{heading}: {'; '.join([*parts, *_others(calls)])}"
 
 
-def _written(call: Call, contract: str, book: AddressBook) -> dict[str, str]:
+def _written(call: DecodedCall, contract: str, book: AddressBook) -> dict[str, str]:
     """Return the arguments as texts, by name."""
     named = _flattened(call.named())
     token = named.get("token", contract)

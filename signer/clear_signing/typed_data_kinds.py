@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from signer.amounts import MAX_UINT256
-from signer.chain.calldata import Call, decode_call
+from signer.chain.calldata import DecodedCall, decode_call
 from signer.crypto.typed_data import USER_OPERATION, Member, TypedData
 from signer.crypto.typed_data.struct_types import encode_type
 from signer.errors import EncodingError
@@ -204,7 +204,7 @@ def _called(kind: str, called: Called, deadline: int | None = None) -> Meaning:
     )
 
 
-def _flatten(call: Call | None, depth: int = 0) -> Iterator[Call]:
+def _flatten(call: DecodedCall | None, depth: int = 0) -> Iterator[DecodedCall]:
     """
     Yield *call*, if it is known, and those inside it.
 

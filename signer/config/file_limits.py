@@ -29,7 +29,7 @@ FileLimits = Mapping[Path, Any]
 """Values by path.  One that is absent is no limit."""
 
 
-class Rule(Enum):
+class LimitComparison(Enum):
     """When a changed value allows more than before."""
 
     MOST = auto()
@@ -47,59 +47,59 @@ class Rule(Enum):
 
 
 # A "*" is the name of a network, token, tenant, caller or key.
-RULES: Mapping[str, Rule] = {
-    "networks.*.chain_id": Rule.FIXED,
-    "networks.*.rpc_urls.*": Rule.NOT_LIMITING,
-    "networks.*.rpc_timeout_ms": Rule.NOT_LIMITING,
-    "networks.*.stuck_after_seconds": Rule.NOT_LIMITING,
-    "networks.*.confirmations": Rule.LEAST,
-    "networks.*.max_fee_per_gas_gwei": Rule.MOST,
-    "networks.*.max_priority_fee_per_gas_gwei": Rule.MOST,
-    "networks.*.base_fee_multiple": Rule.MOST,
-    "networks.*.max_fee_factor": Rule.MOST,
-    "networks.*.gas_per_hour": Rule.MOST,
-    "networks.*.low_balance_refunds": Rule.NOT_LIMITING,
-    "networks.*.low_balance_hours": Rule.NOT_LIMITING,
-    "networks.*.stalled_after_seconds": Rule.NOT_LIMITING,
-    "networks.*.explorer": Rule.NOT_LIMITING,
-    "networks.*.automatic_stop.window_minutes": Rule.LEAST,
-    "networks.*.automatic_stop.max_refunds": Rule.MOST,
-    "networks.*.automatic_stop.max_amounts.*": Rule.MOST,
-    "networks.*.automatic_stop.max_failed_percent": Rule.MOST,
-    "networks.*.automatic_stop.failed_of_last": Rule.MOST,
-    "networks.*.automatic_stop.max_gas_per_hour": Rule.MOST,
-    "networks.*.tokens.*.address": Rule.FIXED,
-    "networks.*.tokens.*.decimals": Rule.FIXED,
-    "networks.*.tokens.*.max_amount": Rule.MOST,
-    "networks.*.tokens.*.min_amount": Rule.LEAST,
-    "networks.*.tokens.*.approve_above": Rule.MOST,
-    "networks.*.tokens.*.max_gas": Rule.MOST,
-    "networks.*.tokens.*.hourly_limit": Rule.MOST,
-    "networks.*.tokens.*.daily_limit": Rule.MOST,
-    "networks.*.tokens.*.daily_limit_per_recipient": Rule.MOST,
-    "networks.*.tokens.*.reference_price": Rule.LEAST,
+RULES: Mapping[str, LimitComparison] = {
+    "networks.*.chain_id": LimitComparison.FIXED,
+    "networks.*.rpc_urls.*": LimitComparison.NOT_LIMITING,
+    "networks.*.rpc_timeout_ms": LimitComparison.NOT_LIMITING,
+    "networks.*.stuck_after_seconds": LimitComparison.NOT_LIMITING,
+    "networks.*.confirmations": LimitComparison.LEAST,
+    "networks.*.max_fee_per_gas_gwei": LimitComparison.MOST,
+    "networks.*.max_priority_fee_per_gas_gwei": LimitComparison.MOST,
+    "networks.*.base_fee_multiple": LimitComparison.MOST,
+    "networks.*.max_fee_factor": LimitComparison.MOST,
+    "networks.*.gas_per_hour": LimitComparison.MOST,
+    "networks.*.low_balance_refunds": LimitComparison.NOT_LIMITING,
+    "networks.*.low_balance_hours": LimitComparison.NOT_LIMITING,
+    "networks.*.stalled_after_seconds": LimitComparison.NOT_LIMITING,
+    "networks.*.explorer": LimitComparison.NOT_LIMITING,
+    "networks.*.automatic_stop.window_minutes": LimitComparison.LEAST,
+    "networks.*.automatic_stop.max_refunds": LimitComparison.MOST,
+    "networks.*.automatic_stop.max_amounts.*": LimitComparison.MOST,
+    "networks.*.automatic_stop.max_failed_percent": LimitComparison.MOST,
+    "networks.*.automatic_stop.failed_of_last": LimitComparison.MOST,
+    "networks.*.automatic_stop.max_gas_per_hour": LimitComparison.MOST,
+    "networks.*.tokens.*.address": LimitComparison.FIXED,
+    "networks.*.tokens.*.decimals": LimitComparison.FIXED,
+    "networks.*.tokens.*.max_amount": LimitComparison.MOST,
+    "networks.*.tokens.*.min_amount": LimitComparison.LEAST,
+    "networks.*.tokens.*.approve_above": LimitComparison.MOST,
+    "networks.*.tokens.*.max_gas": LimitComparison.MOST,
+    "networks.*.tokens.*.hourly_limit": LimitComparison.MOST,
+    "networks.*.tokens.*.daily_limit": LimitComparison.MOST,
+    "networks.*.tokens.*.daily_limit_per_recipient": LimitComparison.MOST,
+    "networks.*.tokens.*.reference_price": LimitComparison.LEAST,
     # The treasury's own limits bound what it pays.
-    "networks.*.tokens.*.top_up_below": Rule.NOT_LIMITING,
-    "networks.*.tokens.*.top_up_to": Rule.NOT_LIMITING,
-    "policy.*": Rule.FIXED,
-    "tenants.*.subjects.*": Rule.GRANT,
-    "tenants.*.client_ids.*": Rule.GRANT,
-    "tenants.*.request_keys.*": Rule.SIGNER,
-    "tenants.*.webhook.url": Rule.NOT_LIMITING,
-    "tenants.*.webhook.secret_file": Rule.NOT_LIMITING,
-    "tenants.*.webhook.events.*": Rule.NOT_LIMITING,
-    "tenants.*.max_open_refunds": Rule.MOST,
-    "tenants.*.requests_per_minute": Rule.MOST,
-    "tenants.*.max_concurrent_requests": Rule.MOST,
-    "tenants.*.max_waiting_requests": Rule.MOST,
-    "tenants.*.gas_per_hour": Rule.MOST,
-    "tenants.*.networks.*.gas_per_hour": Rule.MOST,
-    "tenants.*.networks.*.tokens.*.max_amount": Rule.MOST,
-    "tenants.*.networks.*.tokens.*.min_amount": Rule.LEAST,
-    "tenants.*.networks.*.tokens.*.approve_above": Rule.MOST,
-    "tenants.*.networks.*.tokens.*.hourly_limit": Rule.MOST,
-    "tenants.*.networks.*.tokens.*.daily_limit": Rule.MOST,
-    "tenants.*.networks.*.tokens.*.daily_limit_per_recipient": Rule.MOST,
+    "networks.*.tokens.*.top_up_below": LimitComparison.NOT_LIMITING,
+    "networks.*.tokens.*.top_up_to": LimitComparison.NOT_LIMITING,
+    "policy.*": LimitComparison.FIXED,
+    "tenants.*.subjects.*": LimitComparison.GRANT,
+    "tenants.*.client_ids.*": LimitComparison.GRANT,
+    "tenants.*.request_keys.*": LimitComparison.SIGNER,
+    "tenants.*.webhook.url": LimitComparison.NOT_LIMITING,
+    "tenants.*.webhook.secret_file": LimitComparison.NOT_LIMITING,
+    "tenants.*.webhook.events.*": LimitComparison.NOT_LIMITING,
+    "tenants.*.max_open_refunds": LimitComparison.MOST,
+    "tenants.*.requests_per_minute": LimitComparison.MOST,
+    "tenants.*.max_concurrent_requests": LimitComparison.MOST,
+    "tenants.*.max_waiting_requests": LimitComparison.MOST,
+    "tenants.*.gas_per_hour": LimitComparison.MOST,
+    "tenants.*.networks.*.gas_per_hour": LimitComparison.MOST,
+    "tenants.*.networks.*.tokens.*.max_amount": LimitComparison.MOST,
+    "tenants.*.networks.*.tokens.*.min_amount": LimitComparison.LEAST,
+    "tenants.*.networks.*.tokens.*.approve_above": LimitComparison.MOST,
+    "tenants.*.networks.*.tokens.*.hourly_limit": LimitComparison.MOST,
+    "tenants.*.networks.*.tokens.*.daily_limit": LimitComparison.MOST,
+    "tenants.*.networks.*.tokens.*.daily_limit_per_recipient": LimitComparison.MOST,
 }
 
 _NAMED = frozenset(
@@ -128,20 +128,20 @@ def read_limits(document: Mapping[str, Any]) -> FileLimits:
     limits = {
         path: value
         for path, value in _leaves(files)
-        if find_rule(path) is not Rule.NOT_LIMITING
+        if find_rule(path) is not LimitComparison.NOT_LIMITING
     }
     return {
         path: value for path, value in limits.items() if _is_on(path, value, limits)
     }
 
 
-def find_rule(path: Path) -> Rule:
+def find_rule(path: Path) -> LimitComparison:
     """Return when a change of *path* allows more; of an unknown one, every change."""
     pattern, is_name = list[str](), False
     for each in path:
         pattern.append("*" if is_name else each)
         is_name = not is_name and each in _NAMED
-    return RULES.get(".".join(pattern), Rule.FIXED)
+    return RULES.get(".".join(pattern), LimitComparison.FIXED)
 
 
 def dump_limits(limits: FileLimits) -> str:
@@ -294,17 +294,19 @@ def _allows_more(path: Path, before: FileLimits, after: FileLimits) -> bool:
     rule = find_rule(path)
     if old == new:
         return False
-    if rule is Rule.GRANT:
+    if rule is LimitComparison.GRANT:
         return old is None
-    if rule is Rule.SIGNER:
+    if rule is LimitComparison.SIGNER:
         is_removed = new is None
         return _has_signer(path, after if is_removed else before) is not is_removed
-    if rule is Rule.FIXED:
+    if rule is LimitComparison.FIXED:
         return True
     if old is None or new is None:
         return new is None
     is_higher = _number(new) > _number(old)
-    return is_higher if rule is not Rule.LEAST else _number(new) < _number(old)
+    return (
+        is_higher if rule is not LimitComparison.LEAST else _number(new) < _number(old)
+    )
 
 
 def _has_signer(path: Path, limits: FileLimits) -> bool:

@@ -125,7 +125,7 @@ class Token(StrictModel):
             raise ValueError(f"{name} {e}") from None
 
 
-class AutomaticStop(StrictModel):
+class AutomaticStopRules(StrictModel):
     """
     Rules that stop a network (``signer/refunds/automatic_stop.py``); all are off.
 
@@ -188,7 +188,7 @@ class Network(StrictModel):
     low_balance_hours: int = Field(12, ge=0)
     stalled_after_seconds: int = Field(300, ge=0)
     explorer: Annotated[str, AfterValidator(_https_base)] | None = None
-    automatic_stop: AutomaticStop = AutomaticStop()
+    automatic_stop: AutomaticStopRules = AutomaticStopRules()
 
     @model_validator(mode="after")
     def _gas_per_hour_allows_a_refund(self) -> Self:

@@ -174,7 +174,7 @@ class Examples(StrictModel):
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class ExampleOutcome:
     """What the policy decided about an example on one path."""
 
     example: Example
@@ -215,7 +215,7 @@ def run_examples(
     examples: Examples,
     networks: Mapping[str, KnownNetwork],
     tenants: TenantRegistry,
-) -> Iterator[Outcome]:
+) -> Iterator[ExampleOutcome]:
     """
     Yield what *policy* decides about each example on each of its paths.
 
@@ -228,7 +228,7 @@ def run_examples(
                 facts = _build(example, path, examples, networks, tenants)
             except (InvalidInputError, KeyError, TypeError, ValueError) as e:
                 raise InvalidInputError(f"example {example.name!r}: {e}") from None
-            yield Outcome(example, path, facts, policy.evaluate(facts))
+            yield ExampleOutcome(example, path, facts, policy.evaluate(facts))
 
 
 def require_examples(
@@ -255,7 +255,7 @@ def require_examples(
         )
 
 
-def _describe(outcome: Outcome) -> str:
+def _describe(outcome: ExampleOutcome) -> str:
     example, decision = outcome.example, outcome.decision
     return (
         f"the example {example.name!r}, {outcome.path}: expected {example.verdict},"

@@ -43,7 +43,7 @@ from signer.policy.rules import (
     RESERVED,
     RULES,
     PolicyFile,
-    Statement,
+    RuleText,
     find_wrong_address,
     lower_addresses,
     reasons,
@@ -85,7 +85,7 @@ class Rule:
 
     name: str
     effect: str
-    statement: Statement
+    statement: RuleText
     message: str
     approvals: int
     """How many people must approve what it forbids; 0 if they cannot."""
@@ -333,7 +333,7 @@ class _RuleSet:
 
 
 @lru_cache(maxsize=1024)  # Most rules are the same when a policy is compiled again.
-def _check(statement: Statement) -> Rule:
+def _check(statement: RuleText) -> Rule:
     """
     Return the rule of *statement*.
 

@@ -148,7 +148,7 @@ class PolicyFile:
 
 
 @dataclass(frozen=True, slots=True)
-class Statement:
+class RuleText:
     """One rule: its text, its file, and the line (from 1) that it starts on."""
 
     file: str
@@ -161,7 +161,7 @@ class Statement:
         return f"{self.file}, line {self.line}"
 
 
-def split_statements(file: PolicyFile) -> Iterator[Statement]:
+def split_statements(file: PolicyFile) -> Iterator[RuleText]:
     """
     Yield each rule of *file*.
 
@@ -177,10 +177,10 @@ def split_statements(file: PolicyFile) -> Iterator[Statement]:
             start, first_line = match.start(), line
         line += part.count("\n")
         if part == ";" and start is not None:
-            yield Statement(file.name, first_line, file.text[start : match.end()])
+            yield RuleText(file.name, first_line, file.text[start : match.end()])
             start = None
     if start is not None:
-        yield Statement(file.name, first_line, file.text[start:])
+        yield RuleText(file.name, first_line, file.text[start:])
 
 
 def find_wrong_address(text: str) -> str | None:

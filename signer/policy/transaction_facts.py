@@ -5,7 +5,7 @@ from functools import lru_cache
 from typing import Any
 
 from signer.amounts import parse_units
-from signer.chain.calldata import Call, decode_call
+from signer.chain.calldata import DecodedCall, decode_call
 from signer.chain.erc20 import TRANSFER, decode_transfer
 from signer.crypto.transactions import MAX_GAS, AnyTransaction
 from signer.errors import EncodingError
@@ -72,7 +72,7 @@ _lower = lru_cache(maxsize=1024)(str.lower)
 class _Data:
     """The calldata of a transaction, as far as it can be read."""
 
-    call: Call | None = None
+    call: DecodedCall | None = None
     form: Calldata = Calldata.UNKNOWN
     grants_allowance: bool = False
     named: tuple[tuple[str, Any], ...] = ()
@@ -163,7 +163,7 @@ def _read_transfer(data: bytes, mark: bytes | None) -> _Data:
     """Read a transfer: refunds consist of these, and it takes a third of the time."""
     recipient, amount, _ = decode_transfer(data[:_TRANSFER_SIZE])
     extra = data[_TRANSFER_SIZE:]
-    call = Call("transfer", TRANSFER_SIGNATURE, (recipient, amount), extra)
+    call = DecodedCall("transfer", TRANSFER_SIGNATURE, (recipient, amount), extra)
     named = (("to", recipient), ("amount", amount))
     return _Data(call, _find_form(extra, mark), named=named)
 
@@ -174,7 +174,7 @@ def _find_form(extra: bytes, mark: bytes | None) -> Calldata:
     return Calldata.MARKED if extra == mark else Calldata.EXTRA
 
 
-def _grants(call: Call, depth: int = 0) -> bool:
+def _grants(call: DecodedCall, depth: int = 0) -> bool:
     """
     Return whether *call*, or one inside it, lets another address take tokens.
 

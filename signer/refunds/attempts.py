@@ -33,7 +33,7 @@ from signer.ports.refund_store import Change
 from signer.refunds.fee_monitor import FeeMonitor
 from signer.refunds.outcomes import Outcome, Outcomes
 from signer.refunds.payment_approvals import PaymentApprovals
-from signer.refunds.pricing import Plan, Pricing
+from signer.refunds.pricing import Pricing, TransactionPlan
 from signer.refunds.transaction_signer import SignedPayment, TransactionSigner
 
 
@@ -102,7 +102,7 @@ class Attempts:
                 plans.append(self.pricing.plan_first(refund, chain))
         outcomes.update(self._record_all(plans, chain))
 
-    def record(self, plan: Plan, chain: Chain) -> Refund:
+    def record(self, plan: TransactionPlan, chain: Chain) -> Refund:
         """Sign the transaction of *plan*, and return the refund with it."""
         return require(self._record_all([plan], chain)[plan.refund.id])
 
@@ -115,7 +115,9 @@ class Attempts:
             for refund in refunds
         ]
 
-    def _record_all(self, plans: Sequence[Plan], chain: Chain) -> dict[str, Outcome]:
+    def _record_all(
+        self, plans: Sequence[TransactionPlan], chain: Chain
+    ) -> dict[str, Outcome]:
         """Sign *plans*, and record what was signed; return outcomes by refund id."""
         made = self._sign_all(plans, chain)
         outcomes: dict[str, Outcome] = {}
@@ -143,12 +145,12 @@ class Attempts:
         return outcomes
 
     def _sign_all(
-        self, plans: Sequence[Plan], chain: Chain
+        self, plans: Sequence[TransactionPlan], chain: Chain
     ) -> Sequence[SignedPayment | Exception]:
         # Of the device by address, or of the database.  Do not wait for it again.
         failures: dict[str | None, Exception] = {}
 
-        def sign(plan: Plan) -> SignedPayment | Exception:
+        def sign(plan: TransactionPlan) -> SignedPayment | Exception:
             sender = plan.refund.sender
             if sender in failures:
                 return failures[sender]

@@ -67,7 +67,7 @@ DELAYS: tuple[type[HotWalletError], ...] = (
 """The errors that keep an accepted refund waiting."""
 
 
-class Outcome(StrEnum):
+class PreviewOutcome(StrEnum):
     """What would become of the refund."""
 
     PAY = "pay"
@@ -104,7 +104,7 @@ class FeeQuote:
 
 
 @dataclass(frozen=True, slots=True)
-class Room:
+class LimitCheck:
     """
     A limit, and whether the refund fits in.
 
@@ -134,7 +134,7 @@ class Preview:
     sender: str | None = None
     simulation: Simulation | None = None
     quote: FeeQuote | None = None
-    rooms: Sequence[Room] = ()
+    limits: Sequence[LimitCheck] = ()
     decision: Decision | None = None
 
     @property
@@ -144,15 +144,15 @@ class Preview:
         return refund is not None and refund.status is Status.AWAITING_APPROVAL
 
     @property
-    def outcome(self) -> Outcome:
+    def outcome(self) -> PreviewOutcome:
         """What would become of the refund."""
         if self.refusal is not None:
-            return Outcome.REFUSE
+            return PreviewOutcome.REFUSE
         reverts = self.simulation is not None and self.simulation.reason is not None
         # A transfer that reverts because the wallet is empty waits for a top-up.
         if reverts and InsufficientFundsError.code not in self.delays:
-            return Outcome.REFUSE
-        return Outcome.WAIT if self.delays else Outcome.PAY
+            return PreviewOutcome.REFUSE
+        return PreviewOutcome.WAIT if self.delays else PreviewOutcome.PAY
 
 
 @dataclass(slots=True)
@@ -232,8 +232,8 @@ class Previewer:
         else:
             with facts.noting_delays():
                 self._ask_nodes(refund, chain, active.address, facts)
-        rooms = self._find_rooms(refund, chain, facts.quote)
-        if not all(room.fits for room in rooms):
+        limits = self._check_limits(refund, chain, facts.quote)
+        if not all(limit.fits for limit in limits):
             facts.note(LimitReachedError.code)
         return Preview(
             refund=refund,
@@ -241,7 +241,7 @@ class Previewer:
             sender=None if active is None else active.address,
             simulation=facts.simulation,
             quote=facts.quote,
-            rooms=rooms,
+            limits=limits,
             decision=decision,
         )
 
@@ -314,9 +314,9 @@ class Previewer:
         if counted > wallet.next_nonce:
             raise WalletPausedError("the chain has nonces that the ledger lacks")
 
-    def _find_rooms(
+    def _check_limits(
         self, refund: Refund, chain: Chain, quote: FeeQuote | None
-    ) -> Sequence[Room]:
+    ) -> Sequence[LimitCheck]:
         tenant = self._tenants.limits(refund.tenant)
         network = chain.network
         limits = Limits.for_tenant(tenant, refund.network, network, refund.token)
@@ -326,7 +326,7 @@ class Previewer:
         everyone, own = self._store.spent(refund)
         gas = 0 if quote is None else quote.gas_limit
         return [
-            self._find_room(
+            self._check_limit(
                 bound,
                 own if bound.scope is Scope.TENANT else everyone,
                 gas if bound.name == GAS_PER_HOUR else refund.amount,
@@ -334,14 +334,14 @@ class Previewer:
             for bound in bounds
         ]
 
-    def _find_room(self, bound: Bound, spent: Spent, added: int) -> Room:
+    def _check_limit(self, bound: Bound, spent: Spent, added: int) -> LimitCheck:
         # A limit may have been lowered after it was used up.
         left = max(0, bound.limit - spent.counted(bound.name))
-        room = Room(bound, left, added <= left)
+        check = LimitCheck(bound, left, added <= left)
         # What is left of a shared limit shows what other tenants pay, and to whom.
         if bound.scope is Scope.SERVICE and self._tenants.has_several:
-            return replace(room, left=None)
-        return room
+            return replace(check, left=None)
+        return check
 
 
 def _quote(fees: Fees, chain: Chain, estimate: int, gas: int) -> FeeQuote:

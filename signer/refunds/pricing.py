@@ -37,7 +37,7 @@ _FEES_VALID_FOR = timedelta(seconds=1)
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class TransactionPlan:
     """A transaction that is to be signed, and further changes of its refund."""
 
     refund: Refund
@@ -85,7 +85,7 @@ class Pricing:
         changes: Mapping[str, Any] | None = None,
         *,
         largest_gas: int = MAX_GAS,
-    ) -> Plan:
+    ) -> TransactionPlan:
         """
         Plan the first transaction; a sweep that must not be made becomes a no-op.
 
@@ -101,11 +101,11 @@ class Pricing:
         if objection is not None:
             attempt = replace(attempt, kind=Kind.NOOP, gas=NOOP_GAS)
             changes = objection
-        return Plan(refund, attempt, changes or {})
+        return TransactionPlan(refund, attempt, changes or {})
 
     def plan_higher_fees(
         self, refund: Refund, chain: Chain, latest: SignedTransaction
-    ) -> Plan | None:
+    ) -> TransactionPlan | None:
         """
         Plan *latest* again with both fees raised.
 
@@ -119,11 +119,11 @@ class Pricing:
                 "refund-stuck-at-fee-cap", refund_id=refund.id, nonce=latest.nonce
             )
             return None
-        return Plan(refund, attempt)
+        return TransactionPlan(refund, attempt)
 
     def plan_repricing(
         self, refund: Refund, chain: Chain, latest: SignedTransaction
-    ) -> Plan | None:
+    ) -> TransactionPlan | None:
         """
         Plan what replaces *latest* if no node should accept *latest*.
 
@@ -145,7 +145,7 @@ class Pricing:
         if gas == latest.gas_limit and rejected_cost <= balance:
             return None
         cost = _cost(refund, attempt.kind, attempt.gas, attempt.max_fee)
-        return Plan(refund, attempt) if cost <= balance else None
+        return TransactionPlan(refund, attempt) if cost <= balance else None
 
     def plan_noop(
         self,
@@ -153,7 +153,7 @@ class Pricing:
         chain: Chain,
         latest: SignedTransaction,
         objection: Mapping[str, Any],
-    ) -> Plan:
+    ) -> TransactionPlan:
         """
         Plan a no-op in place of a broadcast transfer that must not be made any more.
 
@@ -164,7 +164,7 @@ class Pricing:
         unchanged = latest.max_fee_per_gas, latest.max_priority_fee_per_gas, quote[2]
         fees = _raise(latest, quote, chain) or unchanged
         attempt = replace(_follow(latest, NOOP_GAS, fees), kind=Kind.NOOP)
-        return Plan(refund, attempt, objection)
+        return TransactionPlan(refund, attempt, objection)
 
     def _quote(self, refund: Refund, kind: Kind, chain: Chain) -> _Quote:
         fees = self.current_fees(chain)

@@ -25,7 +25,7 @@ RETRY_SECONDS = 0.2
 
 
 @dataclass(frozen=True, slots=True)
-class Condition:
+class WaitCondition:
     """
     A wait is over when the refund has left ``pending_statuses``.
 
@@ -41,18 +41,18 @@ class Condition:
         return is_blocked or refund.status not in self.pending_statuses
 
 
-BROADCAST_TRIED = Condition(UNSENT, or_blocked=True)
+BROADCAST_TRIED = WaitCondition(UNSENT, or_blocked=True)
 """A worker has tried to send the refund."""
 
-FINAL = Condition(OPEN)
+FINAL = WaitCondition(OPEN)
 
-DEQUEUED = Condition(UNRESERVED)
+DEQUEUED = WaitCondition(UNRESERVED)
 
 
 class _Wait:
     """One waiting thread."""
 
-    def __init__(self, refund_id: str, condition: Condition) -> None:
+    def __init__(self, refund_id: str, condition: WaitCondition) -> None:
         self.refund_id = refund_id
         self.condition = condition
         self.found: Refund | None = None
@@ -87,7 +87,7 @@ class RefundWaits:
         self._watcher: _Wait | None = None
 
     def wait(
-        self, refund: Refund, seconds: float, condition: Condition
+        self, refund: Refund, seconds: float, condition: WaitCondition
     ) -> Refund | None:
         """
         Return *refund* as soon as it meets *condition*; None after *seconds*.

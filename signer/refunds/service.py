@@ -41,8 +41,8 @@ from signer.refunds.refund_waits import (
     BROADCAST_TRIED,
     DEQUEUED,
     FINAL,
-    Condition,
     RefundWaits,
+    WaitCondition,
 )
 from signer.refunds.transaction_signer import describe_refund
 
@@ -237,7 +237,7 @@ class RefundService:
         return refund
 
     def _await_worker(
-        self, refund: Refund, condition: Condition, seconds: float = WORKER_SECONDS
+        self, refund: Refund, condition: WaitCondition, seconds: float = WORKER_SECONDS
     ) -> Refund:
         if condition.is_met(refund) or self._timer() < self._silent_until:
             return refund

@@ -52,7 +52,7 @@ _FEES = ("maxFeePerGas", "maxPriorityFeePerGas")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Terms:
+class _TransactionTerms:
     """
     What a client demands of the transaction beside its content; None: it does not.
 
@@ -70,7 +70,7 @@ class _Terms:
 
 
 @dataclass(frozen=True, slots=True)
-class TokenTransfer(_Terms):
+class TransferRequest(_TransactionTerms):
     """
     What a client wants to be paid: *amount* is a decimal string in whole tokens.
 
@@ -85,11 +85,11 @@ class TokenTransfer(_Terms):
 
 
 @dataclass(frozen=True, slots=True)
-class ContractCall(_Terms):
+class ContractCall(_TransactionTerms):
     """
     What a client wants to be called: *recipient*, with *value* in wei and *data*.
 
-    Without *data*, it sends coin.  The other fields are as in ``TokenTransfer``.
+    Without *data*, it sends coin.  The other fields are as in ``TransferRequest``.
     """
 
     sender: str
@@ -99,7 +99,7 @@ class ContractCall(_Terms):
     data: bytes
 
 
-Payment = TokenTransfer | ContractCall
+Payment = TransferRequest | ContractCall
 
 
 def read_sender(fields: Mapping[str, object]) -> str:
@@ -122,7 +122,7 @@ def read_payment(fields: Mapping[str, object], network: Network) -> Payment:
     *fields* are those of ``eth_sendTransaction``; null counts as absent.  With what the
     ledger and the worker choose, they must be a valid transaction.  Only a ``transfer``
     of a configured token in canonical encoding, without coin and further bytes, is a
-    ``TokenTransfer``.
+    ``TransferRequest``.
 
     Raises:
         InvalidInputError: A field is malformed, unknown or impossible, or two fields
@@ -151,7 +151,7 @@ def read_payment(fields: Mapping[str, object], network: Network) -> Payment:
     if found is None:
         return ContractCall(sender, chain_id, to, value, data, **terms)
     token, recipient, amount = found
-    return TokenTransfer(sender, chain_id, token, recipient, amount, **terms)
+    return TransferRequest(sender, chain_id, token, recipient, amount, **terms)
 
 
 def _parse(

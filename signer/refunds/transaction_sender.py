@@ -35,7 +35,7 @@ from signer.ports.clock import Clock
 from signer.ports.ledger import Ledger
 from signer.ports.node_proxy import NodeProxy
 from signer.refunds.service import RefundService
-from signer.refunds.token_transfer import Payment, TokenTransfer
+from signer.refunds.token_transfer import Payment, TransferRequest
 
 
 WINDOW_SECONDS = 120
@@ -60,7 +60,7 @@ class _Wanted:
     def name(self, *parts: object) -> str:
         """Return a key or reference for the content, which *parts* distinguish."""
         payment = self.payment
-        if isinstance(payment, TokenTransfer):
+        if isinstance(payment, TransferRequest):
             content = [payment.token, payment.recipient, payment.amount]
         else:  # One more part than a transfer has.
             value, data = str(payment.value), payment.data.hex()
@@ -74,7 +74,7 @@ class _Wanted:
 
     def request(self, reference: str) -> RefundRequest:
         payment = self.payment
-        if isinstance(payment, TokenTransfer):
+        if isinstance(payment, TransferRequest):
             token, amount, calldata = payment.token, payment.amount, None
         else:
             token, calldata = COIN, f"0x{payment.data.hex()}"
@@ -92,7 +92,7 @@ class _Wanted:
     def is_paid_by(self, refund: Refund) -> bool:
         """Return whether *refund* does what is wanted."""
         payment = self.payment
-        if isinstance(payment, TokenTransfer):
+        if isinstance(payment, TransferRequest):
             amount = format_units(refund.amount, refund.decimals)
             is_transfer = not refund.is_call and refund.token == payment.token
             does_same = is_transfer and amount == payment.amount

@@ -85,7 +85,7 @@ class Secret:
 
 
 @dataclass(frozen=True, slots=True)
-class PublicKey:
+class WebhookPublicKey:
     """The 32 bytes of an Ed25519 public key (RFC 8032)."""
 
     value: bytes
@@ -158,9 +158,9 @@ class PrivateKey:
         return cls(secrets.token_bytes(_SEED))
 
     @property
-    def public(self) -> PublicKey:
+    def public(self) -> WebhookPublicKey:
         """The key that verifies."""
-        return PublicKey(self._key.public_key().public_bytes_raw())
+        return WebhookPublicKey(self._key.public_key().public_bytes_raw())
 
     def format(self) -> str:
         """Return the key as ``parse`` reads it."""
@@ -231,10 +231,10 @@ def read_private_keys(path: Path) -> Sequence[PrivateKey]:
     return [PrivateKey.parse(line) for line in _read_lines(path)]
 
 
-def read_public_keys(path: Path) -> Sequence[PublicKey]:
+def read_public_keys(path: Path) -> Sequence[WebhookPublicKey]:
     """Read public keys; ``ValueError`` or ``OSError`` if unusable."""
     lines = _read_lines(path, is_secret=False)
-    return [PublicKey.parse(line) for line in lines]
+    return [WebhookPublicKey.parse(line) for line in lines]
 
 
 def _signed(message_id: str, seconds: str, body: bytes) -> bytes:

@@ -1,10 +1,10 @@
 """The shipped settings with short timeouts for clients."""
 
-from api.server.gunicorn_worker import Worker
+from api.server.gunicorn_worker import GunicornWorker
 from tests.api.gunicorn_conf import *  # noqa: F403  All but what is below.
 
 
-class Impatient(Worker):
+class Impatient(GunicornWorker):
     """The shipped worker with short timeouts for clients."""
 
     seconds = 0.5

@@ -13,7 +13,7 @@ import pytest
 
 from backends.sql import SQLStore
 from signer.alerts import Alert
-from signer.config.networks import AutomaticStop
+from signer.config.networks import AutomaticStopRules
 from signer.errors import ConfigurationError, RowNotAuthenticError
 from signer.keys.admin_audit import AdminAudit
 from signer.model.audit_record import Actor, Operation, Record
@@ -292,7 +292,7 @@ def test_a_forged_stop(world: World, steal: Attack) -> None:
         "INSERT INTO holds (name, at, reason, requested_by, version)"
         f" VALUES ('network {{}}', '{at}', 'forged', 'thief', {{}})"
     )
-    rules = AutomaticStop(max_refunds=100)
+    rules = AutomaticStopRules(max_refunds=100)
     world.network = world.network.model_copy(update={"automatic_stop": rules})
     refund, worker, switch = world.accepted(), world.worker, world.kill_switch
 
@@ -309,7 +309,7 @@ def test_a_forged_stop(world: World, steal: Attack) -> None:
 @pytest.mark.parametrize("chain_id", [0, CHAIN_ID])
 def test_a_forged_end_of_a_stop(world: World, steal: Attack, chain_id: int) -> None:
     """It alerts, and an operator's commands end the stop."""
-    rules = AutomaticStop(max_refunds=100)
+    rules = AutomaticStopRules(max_refunds=100)
     world.network = world.network.model_copy(update={"automatic_stop": rules})
     refund, worker, switch = world.accepted(), world.worker, world.kill_switch
     network = None if chain_id == 0 else "local"

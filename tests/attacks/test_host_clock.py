@@ -15,7 +15,7 @@ from signer.model.audit_record import Actor
 from signer.model.refund import Status
 from signer.ports.clock import utc_now
 from signer.ports.key_backend import KeyDirectory
-from signer.refunds.token_transfer import TokenTransfer
+from signer.refunds.token_transfer import TransferRequest
 from tests.api.access_app import build
 from tests.api.service import container_over
 from tests.api.support import NOW, SettableClock, bearer
@@ -95,7 +95,7 @@ def test_a_wrong_clock_raises_no_fees(world: World, hours: int) -> None:
 @pytest.mark.parametrize("seconds", [-121, 121, 3600])
 def test_a_wrong_clock_pays_no_call_twice(world: World, seconds: float) -> None:
     """The two minutes in which JSON-RPC's clients may repeat are the database's."""
-    transfer = TokenTransfer(
+    transfer = TransferRequest(
         world.signer.address, CHAIN_ID, "TUSD", CUSTOMER, "1.000000"
     )
     accepted = [

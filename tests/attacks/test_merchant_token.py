@@ -8,7 +8,7 @@ from falcon.testing import TestClient
 from api.http.app import create_app
 from backends.sql import SQLStore
 from signer.chain.chain import Chain
-from signer.config.networks import AutomaticStop as Rules
+from signer.config.networks import AutomaticStopRules as Rules
 from signer.refunds.automatic_stop import AutomaticStop
 from signer.refunds.row_alarm import RowAlarm
 from tests.api.administrators import authorized

@@ -6,7 +6,7 @@ import pytest
 
 from signer.audit.checkpoints import Verifier
 from signer.audit.export import export
-from signer.audit.verify import Verdict, verify
+from signer.audit.verify import ExportVerdict, verify
 from tests.crash.audit_laboratory import KEY, ORIGIN, AuditLaboratory
 from tests.crash.audit_workers import POINTS
 from tests.crash.conftest import SEED
@@ -20,7 +20,7 @@ _STALL_SECONDS = 10.0
 """How long the chain may not grow after a death, on a busy machine."""
 
 
-def _verify(url: str) -> Verdict:
+def _verify(url: str) -> ExportVerdict:
 
     store = open_ledger(url)
     verdict = verify(export(store, ORIGIN), Verifier(KEY.public_pem()))

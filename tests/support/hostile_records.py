@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from signer.audit.hash_chain import GENESIS, sealed
 from signer.audit.log import AuditLog
-from signer.audit.verify import Verdict, verify
+from signer.audit.verify import ExportVerdict, verify
 from signer.model.audit_record import Record, Sealed
 from tests.support.audit import START, VERIFIER, exported, record
 
@@ -46,7 +46,7 @@ def chained(*chain: Record) -> list[Sealed]:
     return sealed(0, GENESIS, chain)
 
 
-def verified(*chain: Record, sizes: Sequence[int] = ()) -> Verdict:
+def verified(*chain: Record, sizes: Sequence[int] = ()) -> ExportVerdict:
     """Verify an export of *chain* with checkpoints of these *sizes*, or of all."""
     lines = exported(chained(*chain), sizes or [len(chain)])
     return verify(lines, VERIFIER)

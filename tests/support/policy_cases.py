@@ -12,7 +12,7 @@ from signer.config.networks import Network
 from signer.config.tenants import Tenant, TenantRegistry
 from signer.policy.account_policy import account_policy
 from signer.policy.default_rules import service_files
-from signer.policy.examples import Examples, Outcome, run_examples
+from signer.policy.examples import ExampleOutcome, Examples, run_examples
 from signer.policy.facts import KnownNetwork, Path
 from signer.policy.policy import Policy
 from tests.support.vectors import load
@@ -80,7 +80,7 @@ def decide(
     policy: Policy | None = None,
     *,
     is_service_wallet: bool = False,
-) -> Outcome:
+) -> ExampleOutcome:
     """Return what *policy*, by default that of *path*, decides about *case*."""
     is_account = path is Path.ACCOUNT
     example: dict[str, Any] = {

@@ -16,7 +16,7 @@ from backends.sql.schema import metadata
 from signer.alerts import Alert, Alerts
 from signer.approvals import Approvals
 from signer.audit.log import AuditLog
-from signer.config.networks import AutomaticStop
+from signer.config.networks import AutomaticStopRules
 from signer.config.tenants import Tenant, TenantRegistry
 from signer.crypto.messages import PersonalMessage
 from signer.errors import (
@@ -51,7 +51,7 @@ from signer.refunds.nonce_admin import NonceAdmin
 from signer.refunds.payment_policy import own_keys
 from signer.refunds.policy import ZERO_ADDRESS
 from signer.refunds.tenant_admin import TenantAdmin
-from signer.refunds.token_transfer import TokenTransfer
+from signer.refunds.token_transfer import TransferRequest
 from signer.refunds.transaction_sender import TransactionSender
 from signer.refunds.worker_monitor import WorkerMonitor
 from signer.signing.known_addresses import KnownAddresses
@@ -208,7 +208,7 @@ def work_on_signing(processes: Processes) -> None:
     sign.tenants = TenantRegistry({"shop": tenant})
     sender = TransactionSender(sign.service, sign.store, now, {})
     wallet, chain_id = sign.signer.address, sign.network.chain_id
-    transfer = TokenTransfer(wallet, chain_id, "TUSD", REQUEST.recipient, "1")
+    transfer = TransferRequest(wallet, chain_id, "TUSD", REQUEST.recipient, "1")
     accepted = sender.accept(transfer, "local", "shop", ALICE)
     assert sender.accept(transfer, "local", "shop", ALICE).id == accepted.id
     following = sender.next_nonce("local", chain_id, wallet)
@@ -340,7 +340,7 @@ def _restore(admin: World, queued: Refund) -> None:
 def work_on_stops(processes: Processes) -> None:
     """Automatic stops; an operator's stops and blocks of tenants."""
     worker, admin = processes.worker, processes.admin
-    rules = AutomaticStop(max_refunds=1)
+    rules = AutomaticStopRules(max_refunds=1)
     worker.network = worker.network.model_copy(update={"automatic_stop": rules})
     for actor in (ALICE, BOB):
         for tenant in ("gateway", "shop", "gateway", "shop"):

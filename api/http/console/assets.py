@@ -4,10 +4,10 @@ from falcon import Request, Response
 
 from api.console.rendering import icon, style_sheet
 from api.http import query
-from api.http.console.resource import Page
+from api.http.console.resource import ConsolePage
 
 
-class StyleSheet(Page):
+class StyleSheet(ConsolePage):
     """``/console/console.css``: how all pages look."""
 
     def on_get(self, req: Request, resp: Response) -> None:
@@ -18,7 +18,7 @@ class StyleSheet(Page):
         resp.data = style_sheet()
 
 
-class Icon(Page):
+class Icon(ConsolePage):
     """``/console/icon.svg``: what a browser shows beside the title."""
 
     def on_get(self, req: Request, resp: Response) -> None:

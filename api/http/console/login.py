@@ -9,7 +9,7 @@ from api.auth.jwt_verifier import JWTVerifier
 from api.console.sessions import Session
 from api.http import query
 from api.http.console.forms import read_form
-from api.http.console.resource import LOGIN, READING, Page, SessionPage
+from api.http.console.resource import LOGIN, READING, ConsolePage, SessionPage
 from api.principal import Principal
 from api.request_context import actor, principal
 from signer.audit.actions import AuditAction
@@ -17,7 +17,7 @@ from signer.errors import StoreError, StoreUnavailableError
 from signer.model.audit_record import Operation
 
 
-class Login(Page):
+class Login(ConsolePage):
     """``/console/login``: starts a session, on record; its token is used up."""
 
     def on_get(self, req: Request, resp: Response) -> None:

@@ -43,7 +43,7 @@ class Console:
         return Sessions(self.container.row_macs, self.container.clock)
 
 
-class Page(Resource):
+class ConsolePage(Resource):
     """A public page of the console."""
 
     required_role: ClassVar[str | frozenset[str] | None] = None
@@ -59,7 +59,7 @@ class Page(Resource):
         show(req, resp, template, values)
 
 
-class SessionPage(Page):
+class SessionPage(ConsolePage):
     """A page for administrators with a session.  It reads, also with POST."""
 
     required_role = ADMINISTRATORS

@@ -21,7 +21,7 @@ _LONGEST_ID = 256
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class RPCCall:
     """
     One call; *params* are by position.
 
@@ -40,7 +40,7 @@ class Call:
 class Body:
     """The calls of one body, and whether they are a batch."""
 
-    calls: Sequence[Call]
+    calls: Sequence[RPCCall]
     is_batch: bool
 
 
@@ -63,7 +63,7 @@ def read_body(body: bytes) -> Body:
     return Body([_read_call(each) for each in document], is_batch=True)
 
 
-def _read_call(value: object) -> Call:
+def _read_call(value: object) -> RPCCall:
     fields = value if isinstance(value, dict) else {}
     call_id = fields.get("id")
     if not _is_id(call_id):
@@ -80,7 +80,9 @@ def _read_call(value: object) -> Call:
     for rule, holds in rules.items():
         if not holds:
             return _invalid(call_id, rule)
-    return Call(call_id, fields["method"], params, is_notification="id" not in fields)
+    return RPCCall(
+        call_id, fields["method"], params, is_notification="id" not in fields
+    )
 
 
 def _is_id(value: object) -> bool:
@@ -88,5 +90,5 @@ def _is_id(value: object) -> bool:
     return is_of_type and len(str(value)) <= _LONGEST_ID
 
 
-def _invalid(call_id: _ID, problem: str) -> Call:
-    return Call(call_id, problem=RPCError(INVALID_REQUEST, problem))
+def _invalid(call_id: _ID, problem: str) -> RPCCall:
+    return RPCCall(call_id, problem=RPCError(INVALID_REQUEST, problem))

@@ -13,7 +13,7 @@ from falcon import Request, Response
 from api.auth.authorization import AccessPolicy
 from api.http import query
 from api.http.body import MAX_BATCH, read_bytes
-from api.http.json_rpc.calls import Body, Call, read_body
+from api.http.json_rpc.calls import Body, RPCCall, read_body
 from api.http.json_rpc.errors import (
     CHAIN_DISCONNECTED,
     INTERNAL_ERROR,
@@ -22,7 +22,7 @@ from api.http.json_rpc.errors import (
     RPCError,
     error_of,
 )
-from api.http.json_rpc.methods import BROADCAST_SECONDS, Methods, Session
+from api.http.json_rpc.methods import BROADCAST_SECONDS, Methods, RequestContext
 from api.http.middleware import Resource
 from api.http.refunds import is_idempotency_key
 from api.http.signing import requester_of
@@ -72,17 +72,17 @@ class JSONRPC(Resource):
         try:
             methods = self._find(network)
             body = read_body(content)
-            session = self._open_session(req, body, started)
+            context = self._open_context(req, body, started)
         except RPCError as e:
             _write(resp, _encode(_failed(None, e, req)))
             return
         answers = []
         for call in body.calls:
-            answer = self._answer(req, call, methods, session)
+            answer = self._answer(req, call, methods, context)
             if answer is not None:
                 answers.append(_encode(answer))
                 # The request was counted for its first call.
-                session = replace(session, is_counted=False)
+                context = replace(context, is_counted=False)
         if not answers:
             resp.status = falcon.HTTP_NO_CONTENT
         else:
@@ -102,9 +102,9 @@ class JSONRPC(Resource):
             f" {', '.join(sorted(known))}",
         )
 
-    def _open_session(self, req: Request, body: Body, started: float) -> Session:
+    def _open_context(self, req: Request, body: Body, started: float) -> RequestContext:
         name = tenant(req)
-        return Session(
+        return RequestContext(
             requester_of(req, Path.JSON_RPC, self._tenants),
             name,
             lambda: self._waiting.admit(name),
@@ -115,7 +115,7 @@ class JSONRPC(Resource):
         )
 
     def _answer(
-        self, req: Request, call: Call, methods: Methods, session: Session
+        self, req: Request, call: RPCCall, methods: Methods, context: RequestContext
     ) -> dict[str, Any] | None:
         """Return the answer to *call*, or None to a notification."""
         if call.problem is not None:
@@ -124,7 +124,7 @@ class JSONRPC(Resource):
             # Its caller could not learn what was signed, so it does nothing.
             return None
         try:
-            result = self._call(req, call, methods, session)
+            result = self._call(req, call, methods, context)
         except Exception as e:  # noqa: BLE001  One call must not end the others.
             error = error_of(e)
             if error.code in {INTERNAL_ERROR, RESOURCE_UNAVAILABLE}:
@@ -133,14 +133,14 @@ class JSONRPC(Resource):
         return {"jsonrpc": "2.0", "id": call.id, "result": result}
 
     def _call(
-        self, req: Request, call: Call, methods: Methods, session: Session
+        self, req: Request, call: RPCCall, methods: Methods, context: RequestContext
     ) -> object:
-        if not session.is_counted:
+        if not context.is_counted:
             self._access.count(principal(req), tenant(req))
-        if time.monotonic() > session.ends_at:
+        if time.monotonic() > context.ends_at:
             problem = "the batch took too long: send fewer calls"
             raise RPCError(RESOURCE_UNAVAILABLE, problem)
-        return methods.call(call.method, call.params, session)
+        return methods.call(call.method, call.params, context)
 
 
 def _encode(answer: object) -> str:

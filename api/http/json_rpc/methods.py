@@ -15,7 +15,7 @@ from api.http.json_rpc.errors import (
     TRANSACTION_REJECTED,
     RPCError,
 )
-from api.http.json_rpc.reads import LOCAL_CHAIN, READS, Reads, Room
+from api.http.json_rpc.reads import LOCAL_CHAIN, READS, Reads, ResponseBudget
 from signer.config.networks import Network
 from signer.crypto.messages import PersonalMessage
 from signer.crypto.transaction_json import read_address
@@ -38,12 +38,12 @@ _SENT = IN_FLIGHT | {Status.CONFIRMED}
 
 
 @dataclass(frozen=True, slots=True)
-class Session:
+class RequestContext:
     """
     What belongs to one HTTP request.
 
     *idempotency_key* is that of its only call.  *may_wait* counts the request while it
-    waits for a worker, and *asking_nodes* while it waits for nodes.  *room* is left for
+    waits for a worker, and *asking_nodes* while it waits for nodes.  *budget* is for
     the results of reads.  *wait_until*, and *ends_at* from which no call is begun, are
     times of ``time.monotonic``.  The first call *is_counted* already.
     """
@@ -55,7 +55,7 @@ class Session:
     wait_until: float
     ends_at: float
     idempotency_key: str | None = None
-    room: Room = field(default_factory=Room)
+    budget: ResponseBudget = field(default_factory=ResponseBudget)
     is_counted: bool = True
 
 
@@ -70,7 +70,7 @@ class Methods:
     refunds: RefundService
     reads: Reads
 
-    def call(self, method: str, params: Sequence[Any], session: Session) -> Any:
+    def call(self, method: str, params: Sequence[Any], context: RequestContext) -> Any:
         """
         Return the result of *method*.
 
@@ -83,8 +83,8 @@ class Methods:
             method != "hardhat_metadata" or self.network.chain_id == LOCAL_CHAIN
         ):
             own = self.signing.address()
-            with session.asking_nodes():
-                return self.reads.answer(method, params, own, session.room)
+            with context.asking_nodes():
+                return self.reads.answer(method, params, own, context.budget)
         constant = _CONSTANTS.get(method)
         if constant is not None:
             if params:
@@ -95,28 +95,28 @@ class Methods:
             # go-ethereum's words, by which tools know what a node lacks.
             problem = f"the method {_show(method)} does not exist/is not available"
             raise RPCError(METHOD_NOT_FOUND, problem)
-        return handler(self, params, session)
+        return handler(self, params, context)
 
     def accounts(self) -> list[str]:
         """Return the address that signs."""
         return [self.signing.address()]
 
-    def send_transaction(self, params: Sequence[Any], session: Session) -> str:
+    def send_transaction(self, params: Sequence[Any], context: RequestContext) -> str:
         """Send a transfer or a call; return the hash once a worker has broadcast it."""
         fields = _read_object(params)
         self._require_own(read_sender(fields))
         self._require_chain(read_chain_id(fields), "chainId")
         payment = read_payment(fields, self.network)
-        with session.asking_nodes() if payment.has_terms else nullcontext():
+        with context.asking_nodes() if payment.has_terms else nullcontext():
             refund = self.sender.accept(
                 payment,
                 self.name,
-                session.tenant,
-                session.requester.actor,
-                session.idempotency_key,
+                context.tenant,
+                context.requester.actor,
+                context.idempotency_key,
             )
-        with session.may_wait() as may_wait:
-            left = session.wait_until - time.monotonic()
+        with context.may_wait() as may_wait:
+            left = context.wait_until - time.monotonic()
             if may_wait and left > 0:
                 refund = self.refunds.await_broadcast(refund, left)
         return _require_sent(refund)
@@ -127,7 +127,7 @@ class Methods:
         problem = f"no transaction is signed: {RULES[rule]} (rule {rule})"
         raise PolicyViolationError(problem, rule=rule)
 
-    def sign_message(self, params: Sequence[Any], session: Session) -> str:
+    def sign_message(self, params: Sequence[Any], context: RequestContext) -> str:
         """Return the signature of a message: ``[message, address]``."""
         if len(params) == 3:  # noqa: PLR2004  web3.js sends a password, too.
             if params[2] not in (None, ""):
@@ -138,18 +138,18 @@ class Methods:
         self._require_order(message, address)
         signed = self.signing.sign_personal_message(
             PersonalMessage.parse(message),
-            session.requester,
+            context.requester,
             read_address(address, "address"),
         )
         return f"0x{signed.to_bytes().hex()}"
 
-    def sign_typed_data(self, params: Sequence[Any], session: Session) -> str:
+    def sign_typed_data(self, params: Sequence[Any], context: RequestContext) -> str:
         """Return the signature of a document: ``[address, document]``."""
         address, document = _read_two(params, "the address and the document")
         sender = read_address(address, "address")
         parsed = TypedData.parse(document)
         self._require_chain(parsed.chain_id, "the domain's chainId")
-        signed = self.signing.sign_typed_data(parsed, session.requester, sender)
+        signed = self.signing.sign_typed_data(parsed, context.requester, sender)
         return f"0x{signed.to_bytes().hex()}"
 
     def _require_own(self, sender: str) -> None:
@@ -191,7 +191,7 @@ _CONSTANTS: Mapping[str, Callable[[Methods], Any]] = {
     "web3_clientVersion": lambda _: f"hotwallet/{version('hotwallet')}",
 }
 
-_HANDLERS: Mapping[str, Callable[[Methods, Sequence[Any], Session], Any]] = {
+_HANDLERS: Mapping[str, Callable[[Methods, Sequence[Any], RequestContext], Any]] = {
     "eth_sendTransaction": Methods.send_transaction,
     "eth_signTransaction": Methods.sign_transaction,
     "eth_signTypedData": Methods.sign_typed_data,

@@ -53,7 +53,7 @@ _LAST = frozenset({"latest", "pending", "safe", "finalized"})
 
 
 @dataclass
-class Room:
+class ResponseBudget:
     """What is left for the results of one HTTP request, in characters of JSON."""
 
     left: int = MAX_RESULT
@@ -89,11 +89,13 @@ class Reads:
         self._proxy = proxy
         self._next_nonce = next_nonce
 
-    def answer(self, method: str, params: Sequence[Any], own: str, room: Room) -> Any:
+    def answer(
+        self, method: str, params: Sequence[Any], own: str, budget: ResponseBudget
+    ) -> Any:
         """
         Return the result of *method*, which is one of ``READS``.
 
-        *own* is the wallet's address: its next nonce is the ledger's.  *room* is what
+        *own* is the wallet's address: its next nonce is the ledger's.  *budget* is what
         the HTTP request has left for results.
 
         Raises:
@@ -109,7 +111,7 @@ class Reads:
                 return hex(self._next_nonce(own))
         if method == "eth_getLogs":
             self._require_few_blocks(params)
-        with room.taken() as take:
+        with budget.taken() as take:
             result = self._proxy.forward(method, params)
             take(len(json.dumps(result)))
         return result

@@ -5,7 +5,7 @@ import pytest
 from api.console.codes import GUIDES, runbook_of
 from api.console.explorers import Explorers
 from api.console.guard_report import read_guard
-from api.console.measurements import Asset
+from api.console.measurements import MeasuredBalance
 from api.console.qr_codes import draw_qr_code
 from api.container import Container
 from api.views.codes import find_code
@@ -110,7 +110,7 @@ def test_a_refund_links_to_the_explorer(
 )
 def test_the_runway(refunds: int | None, hours: int | None, percent: float) -> None:
     """The shorter of the two; a full bar is five times the bound."""
-    asset = Asset("local", "TUSD", 10.0, refunds, hours)
+    asset = MeasuredBalance("local", "TUSD", 10.0, refunds, hours)
 
     assert asset.runway(_network()) == percent
 
@@ -130,7 +130,7 @@ def test_only_what_lasts_is_enough(
     balance: float | None, refunds: int | None, state: str
 ) -> None:
     """Before the first refund, a balance of zero was "enough"."""
-    assert Asset("local", "TUSD", balance, refunds).state(_network()) == state
+    assert MeasuredBalance("local", "TUSD", balance, refunds).state(_network()) == state
 
 
 def test_balances_have_a_runway(

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from api.console.periods import DAY, WEEK, Period
+from api.console.periods import DAY, WEEK, ChartPeriod
 from api.console.plots import Plot, Series, round_up
 from api.console.rendering import format_number, format_seconds
 from api.console.trends import (
@@ -73,7 +73,7 @@ def test_axes_end_at_round_numbers(value: float, top: float) -> None:
 
 
 @pytest.mark.parametrize("period", [DAY, WEEK])
-def test_periods_end_with_the_current_part(period: Period) -> None:
+def test_periods_end_with_the_current_part(period: ChartPeriod) -> None:
     moment = datetime(2026, 11, 26, 21, 50, tzinfo=UTC)
     spans = period.spans(moment)
 

@@ -12,7 +12,7 @@ from api.auth.dev_tokens import mint
 from api.http.body import SlowClientError
 from api.server import client_timeouts
 from api.server.client_timeouts import DeadlineSocket
-from api.server.gunicorn_worker import Worker
+from api.server.gunicorn_worker import GunicornWorker
 from signer.config.settings import Settings
 from tests.api.live_server import Answer, Server, exchange, service_environ
 
@@ -104,9 +104,9 @@ def test_each_request_has_its_own_deadline(
     server, _ = ends
     server._seconds_left = {"read": 0.01, "write": 0.01}
     monkeypatch.setattr(
-        Worker.__base__, "handle", lambda _, conn: conn.sock._seconds_left
+        GunicornWorker.__base__, "handle", lambda _, conn: conn.sock._seconds_left
     )
-    worker = object.__new__(Worker)
+    worker = object.__new__(GunicornWorker)
 
     fresh = {"read": 0.2, "write": 0.2}
     assert worker.handle(SimpleNamespace(sock=server)) == fresh

@@ -56,7 +56,7 @@ def test_gunicorn_reads_the_settings(config: str) -> None:
             "bind": "['127.0.0.1:1']",
             "workers": "3",
             "threads": "7",
-            "worker_class": "api.server.gunicorn_worker.Worker",
+            "worker_class": "api.server.gunicorn_worker.GunicornWorker",
             "preload_app": "False",
             "control_socket_disable": "True",
             "timeout": "30",
@@ -114,7 +114,10 @@ def test_settings_that_the_guard_cannot_check_are_refused(
     [
         (["-b", "127.0.0.1:0"], ""),
         (["-b", "127.0.0.1:0", "-k", "gthread"], ""),
-        (["-b", "127.0.0.1:0", "-k", "api.server.gunicorn_worker.Worker"], "umask"),
+        (
+            ["-b", "127.0.0.1:0", "-k", "api.server.gunicorn_worker.GunicornWorker"],
+            "umask",
+        ),
     ],
 )
 def test_gunicorn_without_our_settings_is_refused(

@@ -7,7 +7,7 @@ from itertools import count
 import pytest
 
 from signer.audit.checkpoints import Verifier
-from signer.audit.verify import Verdict, verify
+from signer.audit.verify import ExportVerdict, verify
 from tests.support.audit import KEY, checkpoint, exported
 from tests.support.tamper_chain import (
     EVERY,
@@ -30,7 +30,7 @@ UNSIGNED = 3 * EVERY
 """How many records may be unsigned: those of three minutes."""
 
 
-def _verify(lines: list[bytes], *kept: str) -> Verdict:
+def _verify(lines: list[bytes], *kept: str) -> ExportVerdict:
     """Verify *lines*, split again as in a file."""
     file = io.BytesIO(b"".join(lines))
     return verify(file, Verifier(KEY.public_pem()), kept)

@@ -20,7 +20,13 @@ from signer.audit.export import (
 )
 from signer.audit.hash_chain import GENESIS, sealed
 from signer.audit.sealing_monitor import made_at
-from signer.audit.verify import Finding, ForgedCheckpoints, Forgery, Verdict, verify
+from signer.audit.verify import (
+    BadRecord,
+    ExportVerdict,
+    ForgedCheckpoints,
+    Forgery,
+    verify,
+)
 from signer.errors import InvalidInputError
 from signer.model.audit_record import Record, Sealed
 from tests.support.audit import (
@@ -40,7 +46,7 @@ LINKS = chain(6)
 LINES = exported(LINKS, [2, 4])
 
 
-def _verify(lines: list[bytes], *kept: str) -> Verdict:
+def _verify(lines: list[bytes], *kept: str) -> ExportVerdict:
     return verify(lines, VERIFIER, kept)
 
 
@@ -56,7 +62,7 @@ def test_a_good_export() -> None:
     verdict = _verify(LINES)
 
     assert verdict.is_good
-    assert verdict == Verdict(
+    assert verdict == ExportVerdict(
         ORIGIN,
         6,
         LINKS[-1].hash,
@@ -73,7 +79,7 @@ def test_a_good_export() -> None:
 
 def test_a_finding_is_printed_with_its_place() -> None:
     """An auditor finds the record by its number, and the line in the file."""
-    finding = Finding("changed", 3, 5, "the hash differs")
+    finding = BadRecord("changed", 3, 5, "the hash differs")
 
     assert str(finding) == "record 3 (line 5): the hash differs"
 

@@ -8,7 +8,7 @@ import pytest
 from eth_abi.abi import encode
 from eth_utils.crypto import keccak
 
-from signer.chain.calldata import MAX_CALLS, MAX_SIZE, Call, decode_call
+from signer.chain.calldata import MAX_CALLS, MAX_SIZE, DecodedCall, decode_call
 from signer.chain.erc20 import encode_transfer
 from signer.chain.known_functions import BY_SELECTOR, BY_SIGNATURE, Function
 from signer.errors import EncodingError
@@ -83,9 +83,9 @@ def test_functions_are_decoded(function: Function) -> None:
 
         call = decode_call(data)
 
-        assert call == Call(function.name, function.signature, arguments)
+        assert call == DecodedCall(function.name, function.signature, arguments)
         assert call.named() == dict(zip(function.names, arguments, strict=True))
-        assert decode_call(data + b"extra") == Call(
+        assert decode_call(data + b"extra") == DecodedCall(
             function.name, function.signature, arguments, b"extra"
         )
 

@@ -11,7 +11,7 @@ from signer.config.digest import Configuration
 from signer.config.file_limits import (
     RULES,
     FileLimits,
-    Rule,
+    LimitComparison,
     changed_limits,
     dump_limits,
     find_rule,
@@ -371,4 +371,4 @@ def test_every_field_has_a_rule() -> None:
     fields = {*_patterns(Networks), *_patterns(Tenants), "policy.*"}
 
     assert fields == set(RULES)
-    assert find_rule(("networks", "local", "new_limit")) is Rule.FIXED
+    assert find_rule(("networks", "local", "new_limit")) is LimitComparison.FIXED

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from signer.config.networks import AutomaticStop, Network, Token, load_networks
+from signer.config.networks import AutomaticStopRules, Network, Token, load_networks
 from signer.errors import ConfigurationError
 
 
@@ -266,7 +266,7 @@ def test_a_wrong_rule_is_refused(rules: dict[str, object], message: str) -> None
     ],
 )
 def test_rules_are_off_by_default(rules: dict[str, Any], has_rules: bool) -> None:
-    assert AutomaticStop(**rules).has_rules is has_rules
+    assert AutomaticStopRules(**rules).has_rules is has_rules
 
 
 @pytest.mark.parametrize(

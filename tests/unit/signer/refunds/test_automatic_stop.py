@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 
 from backends.sql import SQLStore
 from signer.alerts import Alerts
-from signer.config.networks import AutomaticStop as Rules
+from signer.config.networks import AutomaticStopRules as Rules
 from signer.errors import ChainError, StoreUnavailableError
 from signer.model.audit_record import Actor
 from signer.model.hold import EVERYTHING, Hold, name_of_chain

@@ -25,7 +25,7 @@ from signer.model.hold import Hold, name_of_tenant
 from signer.model.refund import Status
 from signer.ports.chain import Fees, Outlook
 from signer.refunds.fee_monitor import FEWEST, FeeMonitor
-from signer.refunds.preview import Outcome, Preview, Previewer, Simulation
+from signer.refunds.preview import Preview, Previewer, PreviewOutcome, Simulation
 from tests.fixtures.ledger import forged_end, stopped
 from tests.support.policy_approvals import rule, ruled
 from tests.support.refunds import (
@@ -167,12 +167,12 @@ def test_what_the_worker_then_does(
 
     assert stored.status == status
     if status is Status.REFUSED:
-        assert found.outcome is Outcome.REFUSE
+        assert found.outcome is PreviewOutcome.REFUSE
         assert found.simulation == Simulation(stored.failure_detail, None)
     elif code is None:
-        assert (found.outcome, list(found.delays)) == (Outcome.PAY, [])
+        assert (found.outcome, list(found.delays)) == (PreviewOutcome.PAY, [])
     else:
-        assert (found.outcome, list(found.delays)) == (Outcome.WAIT, [code])
+        assert (found.outcome, list(found.delays)) == (PreviewOutcome.WAIT, [code])
     if status is Status.QUEUED:
         assert stored.blocked_by == code
     assert found.needs_approval == (status is Status.AWAITING_APPROVAL)
@@ -211,7 +211,7 @@ def test_a_wallet_that_cannot_pay_for_gas(world: World) -> None:
     found = _preview(world)
 
     assert (found.outcome, list(found.delays)) == (
-        Outcome.WAIT,
+        PreviewOutcome.WAIT,
         ["insufficient-funds"],
     )
     assert found.quote is not None
@@ -242,9 +242,12 @@ def test_a_service_without_a_key(world: World) -> None:
     world.change_token(hourly_limit="1000")
     found = _preview(world)
 
-    assert (found.outcome, list(found.delays)) == (Outcome.WAIT, ["key-not-found"])
+    assert (found.outcome, list(found.delays)) == (
+        PreviewOutcome.WAIT,
+        ["key-not-found"],
+    )
     assert found.sender is None
-    assert [room.fits for room in found.rooms] == [True]
+    assert [limit.fits for limit in found.limits] == [True]
 
 
 def test_no_gas_is_left_in_this_hour(world: World) -> None:
@@ -258,7 +261,7 @@ def test_no_gas_is_left_in_this_hour(world: World) -> None:
     found = _preview(world)
 
     assert isinstance(found.refusal, LimitReachedError)
-    assert found.outcome is Outcome.REFUSE
+    assert found.outcome is PreviewOutcome.REFUSE
 
 
 def test_a_lowered_limit_leaves_no_room(world: World) -> None:
@@ -268,19 +271,19 @@ def test_a_lowered_limit_leaves_no_room(world: World) -> None:
     world.tenants = TenantRegistry({"gateway": tenant})
     world.broadcast()
     world.change_token(daily_limit="1")
-    (room,) = _preview(world).rooms
+    (limit,) = _preview(world).limits
 
-    assert (room.left, room.fits) == (0, False)
+    assert (limit.left, limit.fits) == (0, False)
 
 
 @pytest.mark.parametrize("gas", [62_500, 62_499])
 def test_gas_has_a_limit_too(world: World, gas: int) -> None:
     _enrol(world)
     world.network = world.network.model_copy(update={"gas_per_hour": gas})
-    (room,) = _preview(world).rooms
+    (limit,) = _preview(world).limits
 
-    assert room.fits == (gas == 62_500)
-    assert list(_preview(world).delays) == ([] if room.fits else ["limit-reached"])
+    assert limit.fits == (gas == 62_500)
+    assert list(_preview(world).delays) == ([] if limit.fits else ["limit-reached"])
 
 
 def test_requests_that_would_be_refused(world: World) -> None:
@@ -301,7 +304,7 @@ def test_requests_that_would_be_refused(world: World) -> None:
         (large, PolicyViolationError),
     ):
         assert isinstance(found.refusal, kind)
-        assert found.outcome is Outcome.REFUSE
+        assert found.outcome is PreviewOutcome.REFUSE
         assert not found.needs_approval
         assert (found.refund, found.simulation, found.quote) == (None, None, None)
     assert "outlook" not in calls
@@ -372,7 +375,7 @@ def test_a_denied_recipient(world: World, tmp_path: Path) -> None:
     world.deny_list = DenyList(path)
     found = _preview(world)
 
-    assert found.outcome is Outcome.REFUSE
+    assert found.outcome is PreviewOutcome.REFUSE
     assert getattr(found.refusal, "rule", None) == "recipient-denied"
     path.write_text(f"{CUSTOMER[:-1]}")
     with pytest.raises(ScreeningUnavailableError):

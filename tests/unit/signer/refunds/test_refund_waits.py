@@ -16,8 +16,8 @@ from signer.refunds.refund_waits import (
     BROADCAST_TRIED,
     DEQUEUED,
     FINAL,
-    Condition,
     RefundWaits,
+    WaitCondition,
 )
 from tests.fixtures.ledger import accepted, now
 from tests.support.ledgers import open_ledger
@@ -50,7 +50,7 @@ class Process:
     def waiting(
         self,
         *refunds: Refund,
-        condition: Condition = BROADCAST_TRIED,
+        condition: WaitCondition = BROADCAST_TRIED,
         seconds: float = 20,
     ) -> "list[Future[Refund | None]]":
         """Let a request wait for each of *refunds*; return when all do."""
@@ -162,7 +162,9 @@ def test_a_wait_for_no_time_does_not_wait(process: Process) -> None:
         (DEQUEUED, {"reserved", "signed", "broadcast", "mined", "confirmed"}),
     ],
 )
-def test_the_conditions(process: Process, condition: Condition, over: set[str]) -> None:
+def test_the_conditions(
+    process: Process, condition: WaitCondition, over: set[str]
+) -> None:
     """What ends the wait for a broadcast, for the end and for a cancellation."""
     refund = accepted(process.worker)
     statuses = {status: replace(refund, status=Status(status)) for status in _STATUSES}

@@ -9,7 +9,7 @@ from signer.errors import InvalidInputError, PolicyViolationError
 from signer.refunds.token_transfer import (
     ContractCall,
     Payment,
-    TokenTransfer,
+    TransferRequest,
     read_chain_id,
     read_payment,
 )
@@ -43,7 +43,7 @@ def _read(**changes: Any) -> Payment:
 )
 def test_the_forms_of_clients(changes: dict[str, Any]) -> None:
     """viem, ethers, cast and web3.py send these."""
-    assert _read(**changes) == TokenTransfer(
+    assert _read(**changes) == TransferRequest(
         WALLET, CHAIN_ID, "TUSD", CUSTOMER, "12.500000"
     )
 

@@ -15,7 +15,7 @@ from signer.errors import (
 from signer.model.refund import Refund, Status
 from signer.model.wallet import Wallet
 from signer.ports.node_proxy import NodeProxy
-from signer.refunds.token_transfer import ContractCall, Payment, TokenTransfer
+from signer.refunds.token_transfer import ContractCall, Payment, TransferRequest
 from signer.refunds.transaction_sender import (
     WINDOW_SECONDS,
     TransactionSender,
@@ -28,7 +28,7 @@ from tests.support.policy_approvals import ruled
 from tests.support.refunds import ACTOR, CUSTOMER, SECOND, World, altered, signer
 
 
-TRANSFER = TokenTransfer(SECOND.address, CHAIN_ID, "TUSD", CUSTOMER, "12.500000")
+TRANSFER = TransferRequest(SECOND.address, CHAIN_ID, "TUSD", CUSTOMER, "12.500000")
 
 NODE = ScriptedProxy({"eth_getTransactionCount": "0x0"})
 

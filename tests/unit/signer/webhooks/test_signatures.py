@@ -12,8 +12,8 @@ from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 from signer.errors import InvalidInputError
 from signer.webhooks.signatures import (
     PrivateKey,
-    PublicKey,
     Secret,
+    WebhookPublicKey,
     read_private_keys,
     read_public_keys,
     read_secrets,
@@ -70,7 +70,7 @@ def test_cryptography_verifies_a_key() -> None:
 
 
 @pytest.mark.parametrize("key", [KEY.public, SECRET], ids=["key", "secret"])
-def test_our_own_verification(key: PublicKey | Secret) -> None:
+def test_our_own_verification(key: WebhookPublicKey | Secret) -> None:
     """One valid signature of several suffices, so that keys can be replaced."""
     headers = sign([PrivateKey.generate(), KEY, SECRET], "evt_1", NOW, BODY)
     old = Secret.generate()
@@ -102,7 +102,7 @@ def test_keys_have_one_text() -> None:
     short = f"whsk_{base64.b64encode(KEY.seed).decode()}"
 
     assert PrivateKey.parse(KEY.format()) == KEY == PrivateKey.parse(short)
-    assert PublicKey.parse(KEY.public.format()) == KEY.public
+    assert WebhookPublicKey.parse(KEY.public.format()) == KEY.public
     assert Secret.parse(SECRET.format()) == SECRET
     assert KEY.public.jwk()["kid"] == KEY.public.id == "56475aa75463474c"
     assert (repr(KEY), repr(SECRET)) == ("PrivateKey()", "Secret()")
@@ -133,7 +133,7 @@ def test_lengths() -> None:
     with pytest.raises(ValueError, match="24 to 64"):
         Secret.parse(f"whsec_{base64.b64encode(bytes(23)).decode()}")
     with pytest.raises(ValueError, match="32 bytes"):
-        PublicKey.parse(f"whpk_{base64.b64encode(bytes(33)).decode()}")
+        WebhookPublicKey.parse(f"whpk_{base64.b64encode(bytes(33)).decode()}")
 
 
 def test_files(tmp_path: Path) -> None:
