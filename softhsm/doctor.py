@@ -20,20 +20,18 @@ _INIT = "run: hotwallet softhsm init"
 
 def token_checks(settings: Settings) -> Iterator[Check]:
     """Yield the checks of the token, each of which needs the one before it."""
-    token = _ConfiguredToken(settings)
+    token = _Token(settings)
     needs: tuple[str, ...] = ()
     for name, run, cure in _CHECKS:
         yield Check(name, partial(_find, run, token), cure, needs)
         needs = (name,)
 
 
-def _find(
-    run: "Callable[[_ConfiguredToken], str]", token: "_ConfiguredToken"
-) -> Finding:
+def _find(run: "Callable[[_Token], str]", token: "_Token") -> Finding:
     return Finding(run(token))
 
 
-class _ConfiguredToken:
+class _Token:
     """The configured token, opened as each check needs it."""
 
     def __init__(self, settings: Settings) -> None:
@@ -98,18 +96,18 @@ class _ConfiguredToken:
         )
 
 
-_CHECKS: tuple[tuple[str, Callable[[_ConfiguredToken], str], str], ...] = (
-    ("module", _ConfiguredToken.find_module, _INIT),
+_CHECKS: tuple[tuple[str, Callable[[_Token], str], str], ...] = (
+    ("module", _Token.find_module, _INIT),
     (
         "loads",
-        _ConfiguredToken.load_module,
+        _Token.load_module,
         f"check PKCS11_MODULE and SOFTHSM2_CONF, or {_INIT}",
     ),
-    ("locking", _ConfiguredToken.check_locking, ""),
-    ("token", _ConfiguredToken.find_token, f"check PKCS11_TOKEN_LABEL, or {_INIT}"),
-    ("pin", _ConfiguredToken.read_pin, "chmod 600 the file, or check PKCS11_PIN_FILE"),
-    ("login", _ConfiguredToken.log_in, "check PKCS11_PIN or PKCS11_PIN_FILE"),
-    ("key", _ConfiguredToken.find_key, f"check PKCS11_KEY_ID, or {_INIT}"),
-    ("guarded", _ConfiguredToken.check_origin, "make another key"),
-    ("signs", _ConfiguredToken.sign, "make another key; this one does not sign"),
+    ("locking", _Token.check_locking, ""),
+    ("token", _Token.find_token, f"check PKCS11_TOKEN_LABEL, or {_INIT}"),
+    ("pin", _Token.read_pin, "chmod 600 the file, or check PKCS11_PIN_FILE"),
+    ("login", _Token.log_in, "check PKCS11_PIN or PKCS11_PIN_FILE"),
+    ("key", _Token.find_key, f"check PKCS11_KEY_ID, or {_INIT}"),
+    ("guarded", _Token.check_origin, "make another key"),
+    ("signs", _Token.sign, "make another key; this one does not sign"),
 )

@@ -29,7 +29,7 @@ _LABEL_BYTES = 32
 
 
 @dataclass(frozen=True, slots=True)
-class ProvisionedWallet:
+class Wallet:
     """The wallet that ``init`` created or found."""
 
     address: str
@@ -52,9 +52,7 @@ class ProvisionedWallet:
         return {name: str(value) for name, value in variables.items() if value}
 
 
-def init(
-    settings: Settings, module: Path, *, label: str = "hotwallet"
-) -> ProvisionedWallet:
+def init(settings: Settings, module: Path, *, label: str = "hotwallet") -> Wallet:
     """
     Create a token and a key in it unless they exist, and test that the key signs.
 
@@ -71,7 +69,7 @@ def init(
         # SoftHSM does not fsync.  The address may receive money as soon as it is
         # printed, so the key must be on disk before that.
         os.sync()
-    return ProvisionedWallet(
+    return Wallet(
         address=address,
         key_id=key_id,
         token_label=settings.pkcs11_token_label,

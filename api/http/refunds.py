@@ -78,9 +78,7 @@ class _WaitingResource(_MerchantResource):
             return self._waiting.admit(tenant(req))
         return self._waiting.admit_long(tenant(req))
 
-    def _wait(
-        self, refund: Refund, seconds: float, resp: Response
-    ) -> Refund:
+    def _wait(self, refund: Refund, seconds: float, resp: Response) -> Refund:
         """Return *refund* when it is final, or after *seconds*."""
         resp.set_header("Preference-Applied", f"wait={seconds:.0f}")
         return self._refunds.wait(refund, seconds)
