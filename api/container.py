@@ -49,7 +49,7 @@ from signer.refunds.kill_switch import KillSwitch
 from signer.refunds.ledger_clock import LedgerClock
 from signer.refunds.row_alarm import RowAlarm
 from signer.refunds.tenant_admin import TenantAdmin
-from signer.startup.limits_guard import LimitsGuard
+from signer.startup.policy_approval import LimitsGuard
 from signer.webhooks.delivery_admin import DeliveryAdmin
 from signer.webhooks.endpoint import Endpoints
 from signer.webhooks.event_feed import EventFeed, EventRetention
@@ -593,7 +593,7 @@ class Container:
     @cached_property
     def previewer(self) -> Previewer:
         """Answers what would happen with a refund; opens no device."""
-        from signer.refunds.fee_monitor import FeeMonitor
+        from signer.refunds.gas_price_check import GasPriceCheck
         from signer.refunds.preview import Previewer
 
         return Previewer(
@@ -603,7 +603,7 @@ class Container:
             wallets=self._wallets,
             clock=self.ledger_clock,
             tenants=self.tenants,
-            fee_monitor=FeeMonitor(self.store, self.alerts, self.ledger_clock),
+            gas_price_check=GasPriceCheck(self.store, self.alerts, self.ledger_clock),
             policy=self.payment_policy,
         )
 

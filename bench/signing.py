@@ -25,8 +25,8 @@ from signer.policy.default_rules import service_files
 from signer.policy.policy import Policy
 from signer.ports.clock import utc_now
 from signer.ports.key_backend import KeyBackend, KeyId
+from signer.refunds.payment_checks import admit
 from signer.refunds.payment_policy import PaymentPolicy
-from signer.refunds.policy import admit
 from signer.refunds.transaction_signer import Attempt, TransactionSigner
 
 

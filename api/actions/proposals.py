@@ -18,7 +18,7 @@ from api.container import Container
 from signer.audit.actions import AuditAction
 from signer.model.approval import Approval
 from signer.refunds.payment_approvals import ACTION
-from signer.startup.limits_guard import describe
+from signer.startup.policy_approval import describe
 
 
 Facts = Mapping[str, Any]

@@ -13,7 +13,7 @@ from api.cli.output import Result, reports
 
 if TYPE_CHECKING:
     from api.container import Container
-    from signer.startup.limits_guard import LimitsDifference
+    from signer.startup.policy_approval import LimitsDifference
 
 
 @click.group()
@@ -70,7 +70,7 @@ def _report(container: Container, difference: LimitsDifference) -> Result:
 
 def _lines(difference: LimitsDifference, *, is_approved: bool) -> Iterator[str]:
     from signer.open_approvals import SHOWN_DIGITS
-    from signer.startup.limits_guard import describe
+    from signer.startup.policy_approval import describe
 
     yield _accepted(difference)
     shown = tuple(difference.raised)

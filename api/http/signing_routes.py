@@ -11,8 +11,8 @@ from api.http.json_rpc.reads import Reads
 from api.http.signing import MessageSigning, TypedDataSigning
 from api.http.waiting_requests import WaitingRequests
 from signer.model.key import SERVING
+from signer.refunds.eth_send_transaction import TransactionSender
 from signer.refunds.payment_policy import own_keys
-from signer.refunds.transaction_sender import TransactionSender
 from signer.signing.known_addresses import KnownAddresses
 from signer.signing.service import SigningService
 

@@ -21,9 +21,9 @@ from pkcs11 import Attribute, Session, Token
 from pkcs11.exceptions import PKCS11Error, UserAlreadyLoggedIn
 
 from backends.pkcs11 import keys as pkcs11_keys
-from backends.pkcs11.connection import RAW_SIZE, OpenKey, TokenLogin
 from backends.pkcs11.cryptoki import Library
 from backends.pkcs11.errors import TokenLostError, map_error
+from backends.pkcs11.sessions import RAW_SIZE, OpenKey, TokenLogin
 from signer.crypto.secp256k1 import DIGEST_SIZE
 from signer.errors import (
     AccessDeniedError,

@@ -18,7 +18,7 @@ from signer.model.acceptance import Acceptance
 from signer.model.audit_record import Actor
 from signer.model.refund import Refund, RefundRequest, Status
 from signer.ports.clock import utc_now
-from signer.refunds.policy import admit
+from signer.refunds.payment_checks import admit
 from tests.support.refunds import REQUEST, FakeClock
 
 

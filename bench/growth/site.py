@@ -15,7 +15,7 @@ from signer.keys.signer import Signer
 from signer.model.acceptance import Acceptance
 from signer.model.audit_record import Actor
 from signer.ports.ledger import Ledger
-from signer.refunds.policy import admit
+from signer.refunds.payment_checks import admit
 from tests.support.ledgers import open_ledger
 from tests.support.refunds import NETWORK, REQUEST, World, signer, watched
 

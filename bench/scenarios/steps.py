@@ -32,7 +32,7 @@ from signer.crypto.secp256k1 import recoverable
 from signer.crypto.transactions import SignedBytes
 from signer.model.audit_record import Subject
 from signer.ports.chain import Call
-from signer.refunds.policy import check_transfer
+from signer.refunds.payment_checks import check_transfer
 from signer.row_macs import RowMACs
 
 

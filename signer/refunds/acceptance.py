@@ -34,8 +34,8 @@ from signer.ports.meter import NO_METER, Meter
 from signer.refunds.approval_needs import decide
 from signer.refunds.nonces import require_unblocked
 from signer.refunds.payment_approvals import PaymentApprovals
+from signer.refunds.payment_checks import admit
 from signer.refunds.payment_policy import Answers, PaymentPolicy, path_of
-from signer.refunds.policy import admit
 from signer.refunds.signed_requests import SignedRequests
 from signer.refunds.transaction_signer import describe_acceptance
 

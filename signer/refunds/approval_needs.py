@@ -14,8 +14,8 @@ from signer.crypto.transactions import MAX_GAS
 from signer.model.approval_need import ApprovalNeed
 from signer.model.decision import Decision
 from signer.model.refund import Kind, Refund
+from signer.refunds.payment_checks import NOOP_GAS, ZERO_ADDRESS
 from signer.refunds.payment_policy import PaymentPolicy
-from signer.refunds.policy import NOOP_GAS, ZERO_ADDRESS
 from signer.refunds.transaction_signer import Attempt, build_transaction
 
 

@@ -30,10 +30,10 @@ from signer.outcomes import require
 from signer.ports.clock import Clock
 from signer.ports.ledger import Ledger
 from signer.ports.refund_store import Change
-from signer.refunds.fee_monitor import FeeMonitor
-from signer.refunds.outcomes import Outcome, Outcomes
+from signer.refunds.gas_price_check import GasPriceCheck
 from signer.refunds.payment_approvals import PaymentApprovals
 from signer.refunds.pricing import Pricing, TransactionPlan
+from signer.refunds.step_outcomes import Outcome, Outcomes
 from signer.refunds.transaction_signer import SignedPayment, TransactionSigner
 
 
@@ -56,7 +56,7 @@ class Attempts:
         self,
         store: Ledger,
         transaction_signer: TransactionSigner,
-        fee_monitor: FeeMonitor,
+        gas_price_check: GasPriceCheck,
         clock: Clock,
         approvals: PaymentApprovals,
     ) -> None:
@@ -64,7 +64,7 @@ class Attempts:
         self._approvals = approvals
         self._transaction_signer = transaction_signer
         self._clock = clock
-        self.pricing = Pricing(transaction_signer, fee_monitor, clock)
+        self.pricing = Pricing(transaction_signer, gas_price_check, clock)
         # It starts threads when they are needed, and keeps them with their sessions.
         self._threads = ThreadPoolExecutor(_MOST_THREADS, "sign")
         self._recorded: dict[str, SignedTransaction] = {}  # By transaction hash.

@@ -9,8 +9,8 @@ from signer.model.refund import Refund, Status
 from signer.ports.clock import Clock
 from signer.ports.ledger import Ledger
 from signer.refunds.endings import Ending, Endings
-from signer.refunds.outcomes import Outcomes
 from signer.refunds.payment_approvals import PaymentApprovals, find_objection
+from signer.refunds.step_outcomes import Outcomes
 from signer.refunds.transitions import Transitions
 
 

@@ -11,7 +11,7 @@ from signer.ports.ledger import Ledger
 from signer.ports.refund_store import Change
 from signer.refunds.attempts import Attempts
 from signer.refunds.nonces import NonceManager
-from signer.refunds.outcomes import Outcomes
+from signer.refunds.step_outcomes import Outcomes
 from signer.refunds.transaction_signer import TransactionSigner
 from signer.refunds.transitions import (
     REBROADCAST_AFTER,

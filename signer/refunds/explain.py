@@ -28,7 +28,7 @@ from signer.ports.clock import Clock
 from signer.ports.key_store import KeyStore
 from signer.ports.ledger import Ledger
 from signer.refunds.explanation import Explanation, FeeStatus
-from signer.refunds.policy import admit
+from signer.refunds.payment_checks import admit
 from signer.refunds.wallet_reconciliation import WalletReconciler, WalletStatus
 
 

@@ -27,9 +27,9 @@ from signer.ports.clock import Clock
 from signer.ports.ledger import Ledger
 from signer.refunds.attempts import Attempts
 from signer.refunds.nonces import NonceManager
-from signer.refunds.outcomes import Outcomes
+from signer.refunds.payment_checks import NOOP_GAS
 from signer.refunds.pending_transactions import PendingTransactions
-from signer.refunds.policy import NOOP_GAS
+from signer.refunds.step_outcomes import Outcomes
 from signer.refunds.sweep_policy import build_objection
 from signer.refunds.transitions import Transitions
 

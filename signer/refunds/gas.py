@@ -6,7 +6,7 @@ from signer.errors import ExecutionRevertedError, GasLimitError, InsufficientFun
 from signer.model.refund import Refund
 from signer.ports.chain import Call
 from signer.refunds.payload import payload_of
-from signer.refunds.policy import NOOP_GAS, max_gas
+from signer.refunds.payment_checks import NOOP_GAS, max_gas
 
 
 def build_call(refund: Refund, sender: str) -> Call:

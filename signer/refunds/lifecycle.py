@@ -39,16 +39,16 @@ from signer.refunds.attempts import Attempts
 from signer.refunds.awaiting_refunds import AwaitingRefunds
 from signer.refunds.broadcasts import Broadcasts
 from signer.refunds.endings import Endings
-from signer.refunds.fee_monitor import FeeMonitor
 from signer.refunds.fillers import Fillers
 from signer.refunds.gas import bound_gas, estimate_gas
+from signer.refunds.gas_price_check import GasPriceCheck
 from signer.refunds.nonces import NonceManager, describe_earlier_payment
-from signer.refunds.outcomes import Outcome, Outcomes
 from signer.refunds.payment_approvals import PaymentApprovals, find_objection
+from signer.refunds.payment_checks import find_violation
 from signer.refunds.pending_transactions import PendingTransactions
-from signer.refunds.policy import find_violation
 from signer.refunds.queued_refunds import QueuedRefunds
 from signer.refunds.signed_requests import SignedRequests
+from signer.refunds.step_outcomes import Outcome, Outcomes
 from signer.refunds.sweep_policy import build_objection
 from signer.refunds.transaction_signer import TransactionSigner
 from signer.refunds.transitions import MAX_RETRY_DELAY, delay_after
@@ -86,12 +86,12 @@ class Lifecycle:
         self._clock = clock
         self._signed_requests = SignedRequests(store, tenants)
         alerts = alerts or Alerts(clock=clock)
-        self._fee_monitor = FeeMonitor(store, alerts, clock)
+        self._gas_price_check = GasPriceCheck(store, alerts, clock)
         policy = transaction_signer.policy
         approvals = PaymentApprovals(store, audit, alerts, clock, policy)
         self._approvals = approvals
         self._attempts = Attempts(
-            store, transaction_signer, self._fee_monitor, clock, approvals
+            store, transaction_signer, self._gas_price_check, clock, approvals
         )
         endings = Endings(store, nonces, audit, clock)
         self._awaiting = AwaitingRefunds(store, approvals, endings, clock)
@@ -100,7 +100,7 @@ class Lifecycle:
             nonces,
             transaction_signer,
             attempts=self._attempts,
-            fee_monitor=self._fee_monitor,
+            gas_price_check=self._gas_price_check,
             approvals=approvals,
             endings=endings,
             clock=clock,

@@ -27,8 +27,8 @@ from signer.ports.ledger import Ledger
 from signer.refunds.attempts import Attempts
 from signer.refunds.broadcasts import broadcast
 from signer.refunds.nonces import NonceManager, describe_earlier_payment
-from signer.refunds.outcomes import Outcomes
 from signer.refunds.payload import payload_of
+from signer.refunds.step_outcomes import Outcomes
 from signer.refunds.sweep_policy import Objection
 from signer.refunds.transaction_signer import TransactionSigner
 from signer.refunds.transitions import Transitions

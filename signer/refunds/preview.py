@@ -45,11 +45,11 @@ from signer.ports.ledger import Ledger
 from signer.refunds.acceptance import require_gas
 from signer.refunds.allowances import Bound, Scope, list_bounds
 from signer.refunds.approval_needs import decide
-from signer.refunds.fee_monitor import FeeMonitor
 from signer.refunds.gas import bound_gas, build_call, require_funds
+from signer.refunds.gas_price_check import GasPriceCheck
 from signer.refunds.nonces import require_unblocked
+from signer.refunds.payment_checks import admit
 from signer.refunds.payment_policy import PaymentPolicy
-from signer.refunds.policy import admit
 
 
 DELAYS: tuple[type[HotWalletError], ...] = (
@@ -188,7 +188,7 @@ class Previewer:
         wallets: Callable[[], Collection[str]],
         clock: Clock,
         tenants: TenantRegistry,
-        fee_monitor: FeeMonitor,
+        gas_price_check: GasPriceCheck,
         policy: PaymentPolicy | None = None,
     ) -> None:
         self._store = store
@@ -197,7 +197,7 @@ class Previewer:
         self._wallets = wallets
         self._clock = clock
         self._tenants = tenants
-        self._fee_monitor = fee_monitor
+        self._gas_price_check = gas_price_check
         self._policy = policy
 
     def preview(self, tenant: str, request: RefundRequest) -> Preview:
@@ -299,7 +299,7 @@ class Previewer:
         gas = bound_gas(estimate, refund, chain)
         facts.quote = _quote(outlook.fees, chain, estimate, gas)
         max_fee = facts.quote.max_fee
-        if self._fee_monitor.find_exceeded(chain, sender, max_fee) is not None:
+        if self._gas_price_check.find_exceeded(chain, sender, max_fee) is not None:
             facts.note(FeesAboveRecentError.code)
         if chain.client.balance(sender) < facts.quote.at_most:
             facts.note(InsufficientFundsError.code)

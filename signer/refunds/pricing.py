@@ -22,10 +22,10 @@ from signer.errors import (
 from signer.model.refund import Kind, Refund, SignedTransaction
 from signer.ports.chain import Fees
 from signer.ports.clock import Clock
-from signer.refunds.fee_monitor import FeeMonitor
 from signer.refunds.gas import bound_gas, estimate_gas
+from signer.refunds.gas_price_check import GasPriceCheck
 from signer.refunds.payload import payload_of
-from signer.refunds.policy import NOOP_GAS
+from signer.refunds.payment_checks import NOOP_GAS
 from signer.refunds.sweep_policy import Objection, find_fee_objection
 from signer.refunds.transaction_signer import Attempt, TransactionSigner
 
@@ -56,11 +56,11 @@ class Pricing:
     def __init__(
         self,
         transaction_signer: TransactionSigner,
-        fee_monitor: FeeMonitor,
+        gas_price_check: GasPriceCheck,
         clock: Clock,
     ) -> None:
         self._transaction_signer = transaction_signer
-        self._fee_monitor = fee_monitor
+        self._gas_price_check = gas_price_check
         self._clock = clock
         self._fees: dict[int, tuple[datetime, Fees]] = {}  # By chain id.
         self._log = structlog.get_logger("refunds")
@@ -172,7 +172,7 @@ class Pricing:
         # A no-op may not wait: it competes with a transfer that must not be made.
         if kind is Kind.TRANSFER:
             sender = str(refund.sender)
-            self._fee_monitor.require_normal(refund, chain, sender, max_fee)
+            self._gas_price_check.require_normal(refund, chain, sender, max_fee)
         return max_fee, priority_fee, fees.is_legacy
 
     def _find_objection(

@@ -23,13 +23,13 @@ from signer.ports.ledger import Ledger
 from signer.ports.refund_store import Reservation
 from signer.refunds.attempts import Attempts
 from signer.refunds.endings import Endings
-from signer.refunds.fee_monitor import FeeMonitor
 from signer.refunds.gas import bound_gas, build_call, require_funds
+from signer.refunds.gas_price_check import GasPriceCheck
 from signer.refunds.nonces import NonceManager
-from signer.refunds.outcomes import Outcomes
 from signer.refunds.payload import payload_of
 from signer.refunds.payment_approvals import PaymentApprovals
-from signer.refunds.policy import NOOP_GAS
+from signer.refunds.payment_checks import NOOP_GAS
+from signer.refunds.step_outcomes import Outcomes
 from signer.refunds.sweep_policy import Objection, build_objection, find_fee_objection
 from signer.refunds.transaction_signer import TransactionSigner, build_purpose
 from signer.refunds.transitions import Transitions
@@ -84,7 +84,7 @@ class QueuedRefunds:
         transaction_signer: TransactionSigner,
         *,
         attempts: Attempts,
-        fee_monitor: FeeMonitor,
+        gas_price_check: GasPriceCheck,
         approvals: PaymentApprovals,
         endings: Endings,
         clock: Clock,
@@ -93,7 +93,7 @@ class QueuedRefunds:
         self._nonces = nonces
         self._transaction_signer = transaction_signer
         self._attempts = attempts
-        self._fee_monitor = fee_monitor
+        self._gas_price_check = gas_price_check
         self._approvals = approvals
         self._endings = endings
         self._transitions = Transitions(store, clock)
@@ -191,7 +191,7 @@ class QueuedRefunds:
                 )
                 if isinstance(prepared, Reservation):
                     # A refund that has to wait takes no nonce, and may be cancelled.
-                    self._fee_monitor.require_normal(refund, chain, sender, max_fee)
+                    self._gas_price_check.require_normal(refund, chain, sender, max_fee)
                     digests = approved.get(refund.id, frozenset())
                     prepared = replace(prepared, approvals=digests)
                     prepared = self._permit(prepared, sender, max_fee, chain)

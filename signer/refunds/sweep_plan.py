@@ -11,7 +11,7 @@ from signer.keys.keyring import KeyRing
 from signer.model.refund import COIN, COIN_ADDRESS, SWEEPER, Refund
 from signer.ports.key_store import KeyStore
 from signer.ports.ledger import Ledger
-from signer.refunds.policy import NOOP_GAS
+from signer.refunds.payment_checks import NOOP_GAS
 
 
 _FEE_MARGIN = 3

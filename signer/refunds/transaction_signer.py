@@ -38,8 +38,13 @@ from signer.policy.policy import Approve
 from signer.ports.clock import Clock
 from signer.ports.refund_store import Permit, Reservation
 from signer.refunds.payload import Payload, payload_of
+from signer.refunds.payment_checks import (
+    check_call,
+    check_coin,
+    check_noop,
+    check_transfer,
+)
 from signer.refunds.payment_policy import PaymentPolicy
-from signer.refunds.policy import check_call, check_coin, check_noop, check_transfer
 from signer.refunds.sweep_policy import Objection, find_ring_objection
 from signer.refunds.transitions import is_just_committed
 

@@ -12,7 +12,7 @@ from signer.outcomes import require
 from signer.ports.clock import Clock
 from signer.ports.ledger import Ledger
 from signer.ports.refund_store import Change
-from signer.refunds.outcomes import Outcomes
+from signer.refunds.step_outcomes import Outcomes
 
 
 REBROADCAST_AFTER = timedelta(seconds=30)

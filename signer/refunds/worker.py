@@ -42,8 +42,8 @@ from signer.refunds.confirmations import ConfirmationTracker
 from signer.refunds.former_wallets import FormerWallets
 from signer.refunds.head_looks import LONGEST_OWN_PAUSE
 from signer.refunds.lifecycle import Lifecycle
-from signer.refunds.outcomes import Outcome
 from signer.refunds.row_alarm import RowAlarm
+from signer.refunds.step_outcomes import Outcome
 from signer.refunds.wallet_reconciliation import WalletReconciler
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from eth_account.messages import SignableMessage, encode_defunct
 
 from signer.clear_signing.calls import AddressBook, describe_transaction
-from signer.clear_signing.documents import describe_message, describe_typed_data
+from signer.clear_signing.typed_data import describe_message, describe_typed_data
 from signer.clear_signing.typed_data_kinds import recognise
 from signer.config.networks import Network
 from signer.crypto.messages import PersonalMessage, message_digest

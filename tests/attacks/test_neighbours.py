@@ -10,7 +10,7 @@ from backends.sql import SQLStore
 from signer.audit.log import AuditLog
 from signer.config.tenants import Tenant, TenantRegistry
 from signer.model.refund import HOLD, Refund, Status
-from signer.refunds.outcomes import Outcome
+from signer.refunds.step_outcomes import Outcome
 from tests.support.ledgers import seal
 from tests.support.refunds import World, altered
 from tests.support.ring import SILENCE

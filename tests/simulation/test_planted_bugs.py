@@ -31,7 +31,7 @@ from signer.refunds.broadcasts import broadcast
 from signer.refunds.former_wallets import FormerWallets
 from signer.refunds.lifecycle import Lifecycle
 from signer.refunds.nonces import NonceManager
-from signer.refunds.outcomes import Outcome, Outcomes
+from signer.refunds.step_outcomes import Outcome, Outcomes
 from signer.refunds.sweep_policy import Objection
 from signer.refunds.transaction_signer import SignedPayment, TransactionSigner
 from tests.simulation.ledger import Ledger
@@ -133,7 +133,7 @@ class EarlyBroadcastLifecycle(Lifecycle):
         super().__init__(*components, **named)
         store, _, transaction_signer, _, clock = components
         self._attempts = EarlyBroadcasts(
-            store, transaction_signer, self._fee_monitor, clock, self._approvals
+            store, transaction_signer, self._gas_price_check, clock, self._approvals
         )
 
 

@@ -17,7 +17,7 @@ from signer.errors import ApprovalRequiredError
 from signer.model.audit_record import WORKER, Actor
 from signer.ports.clock import Clock, utc_now
 from signer.ports.ledger import Ledger
-from signer.startup.limits_guard import LimitsGuard
+from signer.startup.policy_approval import LimitsGuard
 from tests.support.ledgers import seal
 from tests.support.ring import SILENCE
 

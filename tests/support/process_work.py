@@ -46,13 +46,13 @@ from signer.ports.ledger import Ledger
 from signer.ports.refund_reports import GAS
 from signer.ports.refund_store import Topic
 from signer.refunds.acceptance import AcceptedRefund
+from signer.refunds.eth_send_transaction import TransactionSender
 from signer.refunds.heartbeat import Heartbeat
 from signer.refunds.nonce_admin import NonceAdmin
+from signer.refunds.payment_checks import ZERO_ADDRESS
 from signer.refunds.payment_policy import own_keys
-from signer.refunds.policy import ZERO_ADDRESS
 from signer.refunds.tenant_admin import TenantAdmin
 from signer.refunds.token_transfer import TransferRequest
-from signer.refunds.transaction_sender import TransactionSender
 from signer.refunds.worker_monitor import WorkerMonitor
 from signer.signing.known_addresses import KnownAddresses
 from signer.signing.requester import Requester

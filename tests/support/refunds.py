@@ -49,11 +49,11 @@ from signer.refunds.explain import Explainer
 from signer.refunds.kill_switch import KillSwitch
 from signer.refunds.lifecycle import Lifecycle
 from signer.refunds.nonces import NonceManager
-from signer.refunds.outcomes import Outcome, Outcomes
+from signer.refunds.payment_checks import admit
 from signer.refunds.payment_policy import PaymentPolicy
-from signer.refunds.policy import admit
 from signer.refunds.row_alarm import RowAlarm
 from signer.refunds.service import RefundService
+from signer.refunds.step_outcomes import Outcome, Outcomes
 from signer.refunds.tenant_admin import TenantAdmin
 from signer.refunds.transaction_signer import TransactionSigner
 from signer.refunds.wallet_reconciliation import WalletReconciler, WalletStatus

@@ -27,10 +27,10 @@ from signer.model.audit_record import Actor, Operation
 from signer.model.worker_row import WorkerRow, find_running, find_stopped
 from signer.open_approvals import read_open_approvals
 from signer.ports.audit_journal import Checkpoint
-from signer.refunds.policy import ZERO_ADDRESS
+from signer.refunds.payment_checks import ZERO_ADDRESS
 from signer.startup.dependency_checks import check_journal
 from signer.startup.guard import check_settings
-from signer.startup.limits_guard import describe
+from signer.startup.policy_approval import describe
 
 
 _SEAL_SECONDS = 5.0

@@ -31,7 +31,7 @@ from signer.ports.ledger import Ledger
 from signer.redact import key_prefix
 from signer.refunds.fillers import build_filler
 from signer.refunds.kill_switch import KillSwitch
-from signer.refunds.policy import NOOP_GAS, max_gas
+from signer.refunds.payment_checks import NOOP_GAS, max_gas
 from signer.refunds.tenant_admin import TenantAdmin
 
 

@@ -4,7 +4,7 @@ from falcon import Request, Response
 
 from api.actions.proposals import find_follow_up, show_proposal
 from api.http import query
-from api.http.console.resource import SessionPage
+from api.http.console.session_page import SessionPage
 
 
 class ApprovalsPage(SessionPage):

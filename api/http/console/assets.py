@@ -4,7 +4,7 @@ from falcon import Request, Response
 
 from api.console.rendering import icon, style_sheet
 from api.http import query
-from api.http.console.resource import ConsolePage
+from api.http.console.session_page import ConsolePage
 
 
 class StyleSheet(ConsolePage):

@@ -9,7 +9,7 @@ from api.auth.jwt_verifier import JWTVerifier
 from api.console.sessions import Session
 from api.http import query
 from api.http.console.forms import read_form
-from api.http.console.resource import LOGIN, READING, ConsolePage, SessionPage
+from api.http.console.session_page import LOGIN, READING, ConsolePage, SessionPage
 from api.principal import Principal
 from api.request_context import actor, principal
 from signer.audit.actions import AuditAction

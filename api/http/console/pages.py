@@ -14,8 +14,8 @@ from api.console.refund_details import RefundDetailsReader
 from api.console.refund_search import recipient_in, search
 from api.console.wallets import read_wallets
 from api.http import query
-from api.http.console.resource import Console, SessionPage, session_of
 from api.http.console.search_fields import next_page
+from api.http.console.session_page import Console, SessionPage, session_of
 from api.http.exports import Exports
 from signer.errors import InvalidInputError, NotFoundError
 from signer.model.delivery import DeliveryState

@@ -10,7 +10,7 @@ from api.console.policy_rules import (
     read_rule_files,
 )
 from api.http import query
-from api.http.console.resource import SessionPage
+from api.http.console.session_page import SessionPage
 
 
 class PolicyPage(SessionPage):

@@ -25,7 +25,7 @@ from api.http.console.pages import (
     WebhooksPage,
 )
 from api.http.console.policy import PolicyPage
-from api.http.console.resource import Console, show
+from api.http.console.session_page import Console, show
 from api.http.console.signatures import SignaturesPage
 from api.http.console.stops import StopsPage
 from api.http.console.trends import TrendsPage

@@ -5,8 +5,8 @@ from falcon import Request, Response
 from api.console.explorers import Explorers
 from api.console.signatures import PATHS, SignatureFilter, search_signatures
 from api.http import query
-from api.http.console.resource import SessionPage
 from api.http.console.search_fields import next_page, read_sequence
+from api.http.console.session_page import SessionPage
 
 
 class SignaturesPage(SessionPage):

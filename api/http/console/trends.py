@@ -12,7 +12,7 @@ from api.console.trends import (
     plot_refunds,
 )
 from api.http import query
-from api.http.console.resource import SessionPage
+from api.http.console.session_page import SessionPage
 from signer.errors import InvalidInputError
 
 

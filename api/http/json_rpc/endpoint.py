@@ -31,7 +31,7 @@ from api.request_context import principal, request_id, tenant
 from signer.config.tenants import TenantRegistry
 from signer.errors import NotFoundError
 from signer.policy.facts import Path
-from signer.refunds.transaction_sender import is_derived_key
+from signer.refunds.eth_send_transaction import is_derived_key
 
 
 REQUEST_SECONDS = 20.0

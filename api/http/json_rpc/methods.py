@@ -23,9 +23,9 @@ from signer.crypto.typed_data import TypedData
 from signer.errors import ForeignAddressError, PolicyViolationError
 from signer.model.refund import IN_FLIGHT, Refund, Status
 from signer.policy.rules import RULES
+from signer.refunds.eth_send_transaction import WINDOW_SECONDS, TransactionSender
 from signer.refunds.service import RefundService
 from signer.refunds.token_transfer import read_chain_id, read_payment, read_sender
-from signer.refunds.transaction_sender import WINDOW_SECONDS, TransactionSender
 from signer.signing.requester import Requester
 from signer.signing.service import SigningService
 

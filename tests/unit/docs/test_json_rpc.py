@@ -11,7 +11,7 @@ from api.http.json_rpc import calls, endpoint, errors, methods, reads
 from api.http.problems import code_statuses
 from signer.crypto import transaction_json
 from signer.policy.rules import RULES
-from signer.refunds import token_transfer, transaction_sender
+from signer.refunds import eth_send_transaction, token_transfer
 
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -23,7 +23,7 @@ BOUNDS = {
     "_LONGEST_ID": (calls, 256, "null, or a string, of at most 256 characters"),
     "REQUEST_SECONDS": (endpoint, 20, "After 20 seconds, no further call"),
     "BROADCAST_SECONDS": (methods, 5, "waits up to 5 seconds for the broadcast"),
-    "WINDOW_SECONDS": (transaction_sender, 120, "within two minutes is the same"),
+    "WINDOW_SECONDS": (eth_send_transaction, 120, "within two minutes is the same"),
     "LOCAL_CHAIN": (reads, 31_337, "on chain 31337 only"),
     "MAX_BLOCKS": (reads, 1_000, "at most 1,000 blocks"),
     "MAX_RESULT": (reads, 4 * 1024**2, "at most 4 MiB of JSON together"),

@@ -16,7 +16,7 @@ from signer.clear_signing.calls import (
     quote,
     write_time,
 )
-from signer.clear_signing.documents import describe_message, describe_typed_data
+from signer.clear_signing.typed_data import describe_message, describe_typed_data
 from signer.config.networks import Network
 from signer.crypto.messages import PersonalMessage
 from signer.crypto.typed_data import TypedData

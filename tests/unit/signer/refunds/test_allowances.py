@@ -7,7 +7,7 @@ from signer.config.tenants import NO_LIMITS, Tenant
 from signer.errors import PolicyViolationError
 from signer.model.spending_limits import Limits
 from signer.refunds.allowances import Bound, Scope, list_allowances, list_bounds
-from signer.refunds.policy import admit
+from signer.refunds.payment_checks import admit
 from tests.support.refunds import NETWORK, REQUEST
 
 

@@ -22,7 +22,7 @@ from signer.model.audit_record import Actor, Record
 from signer.model.refund import COIN, COIN_ADDRESS, Kind, Refund, Status
 from signer.model.spending_limits import Limits
 from signer.refunds.payload import Payload, payload_of
-from signer.refunds.policy import MAX_CALLDATA, check_call
+from signer.refunds.payment_checks import MAX_CALLDATA, check_call
 from signer.refunds.transaction_signer import Attempt, build_transaction
 from tests.fixtures.scripted_chain import TOKEN, Sent
 from tests.support.calls import (

@@ -24,7 +24,7 @@ from signer.errors import (
 from signer.model.hold import Hold, name_of_tenant
 from signer.model.refund import Status
 from signer.ports.chain import Fees, Outlook
-from signer.refunds.fee_monitor import FEWEST, FeeMonitor
+from signer.refunds.gas_price_check import FEWEST, GasPriceCheck
 from signer.refunds.preview import Preview, Previewer, PreviewOutcome, Simulation
 from tests.fixtures.ledger import forged_end, stopped
 from tests.support.policy_approvals import rule, ruled
@@ -58,7 +58,7 @@ def _previewer(world: World) -> Previewer:
         wallets=lambda: [world.signer.address],
         clock=world.clock,
         tenants=world.tenants,
-        fee_monitor=FeeMonitor(world.store, alerts, world.clock),
+        gas_price_check=GasPriceCheck(world.store, alerts, world.clock),
         policy=policy,
     )
 

@@ -21,7 +21,7 @@ from signer.model.audit_record import Operation
 from signer.model.key import KeyState
 from signer.model.refund import COIN, SWEEPER, Refund, Status
 from signer.ports.chain import Fees
-from signer.refunds.policy import check_coin
+from signer.refunds.payment_checks import check_coin
 from signer.refunds.transaction_signer import build_purpose
 from tests.fixtures.scripted_chain import DECIMALS
 from tests.support.devices import recording

@@ -6,6 +6,7 @@ import pytest
 
 from signer.crypto.transactions import MAX_GAS
 from signer.errors import InvalidInputError, PolicyViolationError
+from signer.refunds.eth_send_transaction import TransactionSender
 from signer.refunds.token_transfer import (
     ContractCall,
     Payment,
@@ -13,7 +14,6 @@ from signer.refunds.token_transfer import (
     read_chain_id,
     read_payment,
 )
-from signer.refunds.transaction_sender import TransactionSender
 from tests.fixtures.scripted_chain import CHAIN_ID, TOKEN
 from tests.support.refunds import ACTOR, CUSTOMER, NETWORK, SECOND, World
 

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from backends.aws_kms import KMSBackend, build_client
-from backends.aws_kms.signing_client import SigningClient
+from backends.aws_kms.signing_retries import SigningClient
 from backends.circuit_breaker import RETRY_SECONDS
 from backends.rate_limit import TokenBucket
 from dev import kms_faults as faults

@@ -32,7 +32,7 @@ RECENT = timedelta(hours=24)
 _REFRESH = timedelta(minutes=1)
 
 
-class FeeMonitor:
+class GasPriceCheck:
     """
     Compares quoted fees with the median of a wallet's recent transfers.
 

@@ -15,12 +15,12 @@ from signer.errors import (
 from signer.model.refund import Refund, Status
 from signer.model.wallet import Wallet
 from signer.ports.node_proxy import NodeProxy
-from signer.refunds.token_transfer import ContractCall, Payment, TransferRequest
-from signer.refunds.transaction_sender import (
+from signer.refunds.eth_send_transaction import (
     WINDOW_SECONDS,
     TransactionSender,
     is_derived_key,
 )
+from signer.refunds.token_transfer import ContractCall, Payment, TransferRequest
 from tests.fixtures.scripted_chain import CHAIN_ID
 from tests.support.calls import CONTRACT, PING, RULES
 from tests.support.node_proxy import ScriptedProxy

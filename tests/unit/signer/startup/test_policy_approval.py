@@ -20,7 +20,7 @@ from signer.errors import (
 from signer.model.accepted_limits import AcceptedLimits
 from signer.model.approval import ApprovalState
 from signer.model.audit_record import WORKER
-from signer.startup.limits_guard import LimitsDifference, describe
+from signer.startup.policy_approval import LimitsDifference, describe
 from tests.api.support import SettableClock
 from tests.fixtures.ledger import forge
 from tests.support.ledgers import seal

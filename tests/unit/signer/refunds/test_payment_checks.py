@@ -21,7 +21,7 @@ from signer.crypto.transactions import (
 )
 from signer.errors import EncodingError, InvalidInputError, PolicyViolationError
 from signer.model.refund import Refund, RefundRequest, Status
-from signer.refunds.policy import (
+from signer.refunds.payment_checks import (
     LAST_PRECOMPILE,
     NOOP_GAS,
     ZERO_ADDRESS,

@@ -9,7 +9,7 @@ from structlog.testing import capture_logs
 from signer.errors import FeesAboveRecentError
 from signer.model.refund import Kind, Refund, Status
 from signer.ports.chain import Fees
-from signer.refunds.fee_monitor import FEWEST, RECENT, SAMPLE
+from signer.refunds.gas_price_check import FEWEST, RECENT, SAMPLE
 from tests.support.refunds import AMOUNT, CUSTOMER, World
 
 
