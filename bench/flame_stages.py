@@ -61,7 +61,7 @@ KMS_WORKER = Process(
         ("signatures: threads wait for KMS", "Attempts._sign_all"),
         ("transaction: nonces and intents", ".reserve_all"),
         ("transactions: bytes, outcomes, broadcasts, receipts", ".save_all"),
-        ("estimates, fees, pending count: the chain answers", ".outlook"),
+        ("estimates, fees, pending count: the chain answers", ".preflight"),
         ("broadcast: the chain answers", ".broadcast_all"),
         ("receipts of what was sent before", "ConfirmationTracker."),
         ("other requests to the chain", "backends/json_rpc/"),

@@ -58,7 +58,7 @@ class RecordFilter:
         )
 
 
-class Wanted(Protocol):
+class RecordCriteria(Protocol):
     """Which records a search finds; as ``RecordFilter``."""
 
     @property
@@ -119,7 +119,7 @@ class FoundRecords:
 
 
 def search_records(
-    journal: Journal, macs: RowMACs, wanted: Wanted, before: int | None = None
+    journal: Journal, macs: RowMACs, wanted: RecordCriteria, before: int | None = None
 ) -> FoundRecords:
     """Return the newest *wanted* records whose sequence number is below *before*."""
     found: list[FoundRecord] = []
@@ -171,7 +171,7 @@ def refund_of(fields: Mapping[str, Any]) -> str | None:
     return found if isinstance(found, str) else None
 
 
-def _is_in_time(at: datetime | None, wanted: Wanted) -> bool:
+def _is_in_time(at: datetime | None, wanted: RecordCriteria) -> bool:
     if at is None:
         return True
     is_after = wanted.since is None or at >= wanted.since
@@ -179,7 +179,7 @@ def _is_in_time(at: datetime | None, wanted: Wanted) -> bool:
 
 
 def _read(
-    sealed: Sealed, macs: RowMACs, wanted: Wanted, at: datetime | None
+    sealed: Sealed, macs: RowMACs, wanted: RecordCriteria, at: datetime | None
 ) -> FoundRecord | None:
     record = sealed.record
     if not all(text in record.body for text in wanted.texts):

@@ -28,7 +28,7 @@ from signer.ports.chain import (
     Fees,
     MinedTransaction,
     NodeStatus,
-    Outlook,
+    Preflight,
     Receipt,
 )
 
@@ -38,7 +38,7 @@ T = TypeVar("T")
 # A search sends many requests, one after another.
 _SEARCH_TIMEOUTS = 4
 
-# The first batch of an outlook also has the pending count, the block and the tip.
+# The first batch of a preflight also has the pending count, the block and the tip.
 _FIRST_ESTIMATES = LARGEST_BATCH - 3
 
 
@@ -126,7 +126,7 @@ class JSONRPCChain:
     def fees(self) -> Fees:
         return _require_fees(self._get_pool().decide(requests.fees, quorum.FEES))
 
-    def outlook(self, sender: str, calls: Sequence[Call]) -> Outlook:
+    def preflight(self, sender: str, calls: Sequence[Call]) -> Preflight:
         first, rest = calls[:_FIRST_ESTIMATES], calls[_FIRST_ESTIMATES:]
         rules: list[QuorumRule[Any]] = [
             quorum.PENDING_COUNT,
@@ -134,14 +134,14 @@ class JSONRPCChain:
             *_estimate_rules(first),
         ]
         count, fees, *estimates = self._get_pool().decide_all(
-            partial(requests.outlook, sender=sender, calls=first), rules
+            partial(requests.preflight, sender=sender, calls=first), rules
         )
         count, fees = require(count), _require_fees(require(fees))
         for chunk in _chunks(rest):
             estimates += self._get_pool().decide_all(
                 partial(requests.estimates, calls=chunk), _estimate_rules(chunk)
             )
-        return Outlook(count, fees, tuple(estimates))
+        return Preflight(count, fees, tuple(estimates))
 
     def broadcast_all(self, raws: Sequence[bytes]) -> Sequence[ChainError | None]:
         """

@@ -88,7 +88,7 @@ def transaction_count_at(node: Node, address: str, block: int) -> int:
     return quantity(node.request(*_count(address, hex(block))))
 
 
-def outlook(node: Node, sender: str, calls: Sequence[Call]) -> Sequence[Any]:
+def preflight(node: Node, sender: str, calls: Sequence[Call]) -> Sequence[Any]:
     """Return the pending count, the fees and an estimate per call, or their errors."""
     count, block, tip, *estimates = node.request_all(
         [_count(sender, "pending"), *_FEES, *(_estimate(call) for call in calls)]

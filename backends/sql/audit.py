@@ -181,9 +181,9 @@ class AuditTables(Tables):
         return Record(record.id, record.body, self._macs.compute(record))
 
     def append(
-        self, records: Sequence[Record], *, standing: SigningCondition | None = None
+        self, records: Sequence[Record], *, condition: SigningCondition | None = None
     ) -> None:
-        if standing is None:
+        if condition is None:
             if records:
                 self._database.write(lambda c: write(c, self._macs, *records))
             return
@@ -191,22 +191,22 @@ class AuditTables(Tables):
         def work(connection: Connection) -> None:
             lock_keys(connection, shared=True)
             rows = KeyRows(connection, self._macs)
-            key = rows.find_by_address(standing.address)
+            key = rows.find_by_address(condition.address)
             if (
                 key is None
-                or key.key_id != standing.key_id
-                or key.state not in standing.states
+                or key.key_id != condition.key_id
+                or key.state not in condition.states
             ):
                 raise KeyRotatedError(
                     "the key was rotated, revoked or moved to its replica meanwhile"
                 )
-            active = rows.active() if standing.pays else None
-            if standing.pays and (active is None or active.address != standing.pays):
+            active = rows.active() if condition.pays else None
+            if condition.pays and (active is None or active.address != condition.pays):
                 raise KeyRotatedError("another key is active now")
-            if standing.stopped_by is not None:
-                require_running(connection, self._macs, standing.stopped_by)
+            if condition.stopped_by is not None:
+                require_running(connection, self._macs, condition.stopped_by)
             hour = self._database.hour()
-            count_documents(connection, self._macs, standing.spendings, hour)
+            count_documents(connection, self._macs, condition.spendings, hour)
             write(connection, self._macs, *records)
 
         self._database.transaction(work)

@@ -17,7 +17,7 @@ from signer.ports.chain import (
     Log,
     MinedTransaction,
     NodeStatus,
-    Outlook,
+    Preflight,
     Receipt,
 )
 from tests.fixtures.scripted_chain import TRANSFER_EVENT
@@ -62,8 +62,8 @@ class InstantChain:
     def fees(self) -> Fees:
         return _FEES
 
-    def outlook(self, sender: str, calls: Sequence[Call]) -> Outlook:
-        return Outlook(self._nonces[sender], _FEES, (_GAS,) * len(calls))
+    def preflight(self, sender: str, calls: Sequence[Call]) -> Preflight:
+        return Preflight(self._nonces[sender], _FEES, (_GAS,) * len(calls))
 
     def broadcast_all(self, raws: Sequence[bytes]) -> Sequence[ChainError | None]:
         for raw in raws:

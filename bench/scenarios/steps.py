@@ -144,8 +144,8 @@ def _questions(sender: str) -> Iterator[Mapping[str, Action]]:
         calls = [call] * _BATCH
         yield {
             _ESTIMATE: lambda: one.estimate_gas(call),
-            _NODE: lambda: one.outlook(sender, calls),
-            _QUORUM: lambda: three.outlook(sender, calls),
+            _NODE: lambda: one.preflight(sender, calls),
+            _QUORUM: lambda: three.preflight(sender, calls),
         }
 
 

@@ -20,7 +20,7 @@ from signer.audit.chain_reader import (
 from signer.audit.checkpoint_schedule import INTERVAL, RECORDS, find_unsigned
 from signer.audit.checkpoints import (
     CheckpointKey,
-    Newest,
+    NewestCheckpoints,
     Statement,
     Verifier,
     find_newest,
@@ -147,7 +147,7 @@ class Checkpointer:
         self._reader = None  # Another process has signed: start from there.
         self._newest, self._last = found.checkpoint, statement
 
-    def _report(self, found: Newest) -> None:
+    def _report(self, found: NewestCheckpoints) -> None:
         """Report once what is stored as a checkpoint, and is not by our key."""
         new = [each for each in found.forged if each not in self._reported]
         if new:

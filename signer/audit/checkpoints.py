@@ -316,7 +316,7 @@ Verify = Callable[[Checkpoint], Statement | None]
 
 
 @dataclass(frozen=True, slots=True)
-class Newest:
+class NewestCheckpoints:
     """
     The newest genuine checkpoint, and the others that were read before it.
 
@@ -334,7 +334,9 @@ class Newest:
         return None if self.checkpoint is None else statement_of(self.checkpoint)
 
 
-def find_newest(journal: Journal, verify: Verify | None, after: int = 0) -> Newest:
+def find_newest(
+    journal: Journal, verify: Verify | None, after: int = 0
+) -> NewestCheckpoints:
     """
     Find the newest checkpoint of more than *after* records.
 
@@ -349,9 +351,9 @@ def find_newest(journal: Journal, verify: Verify | None, after: int = 0) -> Newe
         is_ours = verify is not None and verify(stored) is not None
         is_true = is_ours or _agrees(journal, stored)
         if is_ours or (is_true and verify is None):
-            return Newest(stored, of_others, forged)
+            return NewestCheckpoints(stored, of_others, forged)
         (of_others if is_true else forged).append(stored)
-    return Newest(None, of_others, forged)
+    return NewestCheckpoints(None, of_others, forged)
 
 
 def statement_of(stored: Checkpoint, origin: str | None = None) -> Statement | None:

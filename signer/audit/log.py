@@ -250,16 +250,18 @@ class AuditLog:
             event, Operation.START, actor, SUCCESS, details, evidence=evidence
         )
 
-    def write(self, *records: Record, standing: SigningCondition | None = None) -> None:
+    def write(
+        self, *records: Record, condition: SigningCondition | None = None
+    ) -> None:
         """Make *records* durable, then log them; raises as ``Journal.append``."""
-        self._append(records, standing)
+        self._append(records, condition)
         self.log(*records)
 
     def write_intent(
-        self, intent: Record, standing: SigningCondition | None = None
+        self, intent: Record, condition: SigningCondition | None = None
     ) -> None:
         """Make *intent* durable and log it; raises as ``write`` and ``log_intent``."""
-        self._append([intent], standing)
+        self._append([intent], condition)
         self.log_intent(intent)
 
     def log(self, *records: Record) -> None:
@@ -293,10 +295,10 @@ class AuditLog:
             ) from e
 
     def _append(
-        self, records: Sequence[Record], standing: SigningCondition | None
+        self, records: Sequence[Record], condition: SigningCondition | None
     ) -> None:
         if self._journal is not None:
-            self._journal.append(records, standing=standing)
+            self._journal.append(records, condition=condition)
 
     def _action(
         self,

@@ -45,15 +45,15 @@ class Journal(Protocol):
         """Return *record*, which need not be stored, with its MAC."""
 
     def append(
-        self, records: Sequence[Record], *, standing: SigningCondition | None = None
+        self, records: Sequence[Record], *, condition: SigningCondition | None = None
     ) -> None:
         """
         Write *records*, all or none; they are durable when this returns.
 
         Raises:
-            KeyRotatedError: No key of the ring meets the condition *standing*, or the
+            KeyRotatedError: No key of the ring meets *condition*, or the
                 address that it pays is not that of the active key.
-            SigningStoppedError: A stop that *standing* names is in force.
+            SigningStoppedError: A stop that *condition* names is in force.
             StoreError: The database cannot be written.
         """
 

@@ -40,7 +40,7 @@ class Fees:
 
 
 @dataclass(frozen=True, slots=True)
-class Outlook:
+class Preflight:
     """
     What the next transactions of a sender need to be built.
 
@@ -177,7 +177,7 @@ class ChainClient(Protocol):
     def fees(self) -> Fees:
         """Return the current fees."""
 
-    def outlook(self, sender: str, calls: Sequence[Call]) -> Outlook:
+    def preflight(self, sender: str, calls: Sequence[Call]) -> Preflight:
         """
         Return ``pending_count``, ``fees`` and an estimate for each of *calls* at once.
 

@@ -285,10 +285,10 @@ class Previewer:
         self, refund: Refund, chain: Chain, sender: str, facts: _Facts
     ) -> None:
         """Simulate the transfer, and quote its fee; raises an error of ``DELAYS``."""
-        outlook = chain.client.outlook(sender, [build_call(refund, sender)])
+        preflight = chain.client.preflight(sender, [build_call(refund, sender)])
         with facts.noting_delays():
-            self._require_wallet(chain, sender, outlook.pending_count)
-        (estimate,) = outlook.estimates
+            self._require_wallet(chain, sender, preflight.pending_count)
+        (estimate,) = preflight.estimates
         if isinstance(estimate, ExecutionRevertedError):
             facts.simulation = Simulation(str(estimate), None)
             require_funds(refund, chain, sender)
@@ -297,7 +297,7 @@ class Previewer:
             raise estimate
         facts.simulation = Simulation(None, estimate)
         gas = bound_gas(estimate, refund, chain)
-        facts.quote = _quote(outlook.fees, chain, estimate, gas)
+        facts.quote = _quote(preflight.fees, chain, estimate, gas)
         max_fee = facts.quote.max_fee
         if self._gas_price_check.find_exceeded(chain, sender, max_fee) is not None:
             facts.note(FeesAboveRecentError.code)

@@ -173,14 +173,14 @@ class QueuedRefunds:
         active = self._nonces.select_key(refunds[0])
         sender = active.key.address
         calls = [build_call(each, sender) for each in refunds if not each.is_coin]
-        outlook = chain.client.outlook(sender, calls)
-        counted = outlook.pending_count
+        preflight = chain.client.preflight(sender, calls)
+        counted = preflight.pending_count
         self._nonces.check_against_chain(chain, sender, counted)
-        self._attempts.pricing.remember_fees(chain, outlook.fees)
+        self._attempts.pricing.remember_fees(chain, preflight.fees)
         marks = [refund.mark for refund in refunds]
         payments = self._store.find_unrecorded(chain.network.chain_id, marks)
-        estimates = iter(outlook.estimates)
-        max_fee, _ = quote_fees(outlook.fees, chain.network)
+        estimates = iter(preflight.estimates)
+        max_fee, _ = quote_fees(preflight.fees, chain.network)
         coin = _Coin(self._store, chain, sender)
         reservations = []
         for refund, mark in zip(refunds, marks, strict=True):

@@ -106,7 +106,7 @@ class Journal:
         return record
 
     def append(
-        self, records: Sequence[Record], *, standing: SigningCondition | None = None
+        self, records: Sequence[Record], *, condition: SigningCondition | None = None
     ) -> None:
         """Keep *records*, or fail."""
         if self.fails:

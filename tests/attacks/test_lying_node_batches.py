@@ -82,7 +82,7 @@ def _with_lie(lie: Reply, member: int) -> Sequence[Reply]:
         ("batch", Body(status=503)),
     ],
 )
-def test_a_lie_changes_no_value_of_an_outlook(
+def test_a_lie_changes_no_value_of_a_preflight(
     three_nodes: Three, liar: int, method: str, lie: Reply
 ) -> None:
     """Each value stays between those of honest nodes."""
@@ -90,13 +90,13 @@ def test_a_lie_changes_no_value_of_an_outlook(
     three_nodes[liar].script(method, lie)
     honest = [number for number in range(3) if number != liar]
 
-    outlook = client(*three_nodes).outlook(ADDRESS, CALLS)
+    preflight = client(*three_nodes).preflight(ADDRESS, CALLS)
 
-    assert outlook.pending_count == 7
-    assert outlook.fees.base_fee is not None
-    assert 100 + honest[0] <= outlook.fees.base_fee // GWEI <= 100 + honest[1]
-    assert 2 + honest[0] <= outlook.fees.priority_fee // GWEI <= 2 + honest[1]
-    assert outlook.estimates == HONEST
+    assert preflight.pending_count == 7
+    assert preflight.fees.base_fee is not None
+    assert 100 + honest[0] <= preflight.fees.base_fee // GWEI <= 100 + honest[1]
+    assert 2 + honest[0] <= preflight.fees.priority_fee // GWEI <= 2 + honest[1]
+    assert preflight.estimates == HONEST
 
 
 @positions
@@ -108,7 +108,7 @@ def test_a_lie_about_one_call_changes_no_estimate(
     _script(three_nodes)
     three_nodes[liar].script("eth_estimateGas", *_with_lie(lie, member))
 
-    assert client(*three_nodes).outlook(ADDRESS, CALLS).estimates == HONEST
+    assert client(*three_nodes).preflight(ADDRESS, CALLS).estimates == HONEST
 
 
 @positions
@@ -120,7 +120,7 @@ def test_a_hidden_revert(three_nodes: Three, liar: int, member: int) -> None:
         if number != liar:
             node.script("eth_estimateGas", *_with_lie(REVERT, member))
 
-    estimates = client(*three_nodes).outlook(ADDRESS, CALLS).estimates
+    estimates = client(*three_nodes).preflight(ADDRESS, CALLS).estimates
 
     assert isinstance(estimates[member], ExecutionRevertedError)
     others = [number for number in range(4) if number != member]
@@ -135,7 +135,7 @@ def test_a_revert_without_a_quorum(three_nodes: Three, member: int) -> None:
     for node in three_nodes[1:]:
         node.script("eth_estimateGas", *_with_lie(Result({}), member), Result({}))
 
-    estimates = client(*three_nodes).outlook(ADDRESS, CALLS).estimates
+    estimates = client(*three_nodes).preflight(ADDRESS, CALLS).estimates
 
     assert isinstance(estimates[member], ChainUnavailableError)
     assert sum(isinstance(each, int) for each in estimates) == 3
@@ -146,7 +146,7 @@ def test_swapped_answers_are_outvoted(three_nodes: Three) -> None:
     _script(three_nodes)
     three_nodes[1].script("eth_estimateGas", *map(_gas, HONEST))
 
-    assert client(*three_nodes).outlook(ADDRESS, CALLS).estimates == HONEST
+    assert client(*three_nodes).preflight(ADDRESS, CALLS).estimates == HONEST
 
 
 def test_a_liar_about_the_kind_of_fee_is_distrusted(three_nodes: Three) -> None:
@@ -157,8 +157,8 @@ def test_a_liar_about_the_kind_of_fee_is_distrusted(three_nodes: Three) -> None:
     )
     chain = client(*three_nodes)
 
-    chain.outlook(ADDRESS, CALLS)
-    chain.outlook(ADDRESS, CALLS)
+    chain.preflight(ADDRESS, CALLS)
+    chain.preflight(ADDRESS, CALLS)
 
     assert [len(node.batches) for node in three_nodes] == [1, 2, 2]
 
@@ -169,7 +169,7 @@ def test_an_invented_base_fee(three_nodes: Three) -> None:
         head = BLOCK | {"baseFeePerGas": None}
         node.script("eth_getBlockByNumber", Result(head))
 
-    assert client(*three_nodes).outlook(ADDRESS, []).fees == Fees(None, GWEI)
+    assert client(*three_nodes).preflight(ADDRESS, []).fees == Fees(None, GWEI)
 
 
 @positions
@@ -257,6 +257,6 @@ def test_only_a_liar_is_left(three_nodes: Three) -> None:
     for node in three_nodes[1:]:
         node.script("eth_estimateGas", Body(b"[]"))
 
-    estimates = client(*three_nodes).outlook(ADDRESS, CALLS).estimates
+    estimates = client(*three_nodes).preflight(ADDRESS, CALLS).estimates
 
     assert all(isinstance(each, ChainUnavailableError) for each in estimates)

@@ -105,7 +105,7 @@ def test_refunds_that_wait_cost_others_nothing(world: World) -> None:
     with capture_logs() as logs:
         for _ in range(passes):
             world.work(after=timedelta(seconds=30))
-    estimated = world.chain.calls["outlook"]
+    estimated = world.chain.calls["preflight"]
     refund = world.accepted(OTHER)
     world.work()
 

@@ -25,7 +25,7 @@ from signer.model.key import SIGNING, Key, KeyState
 from tests.fixtures.ledger import FORGED_APPROVAL, now
 from tests.fixtures.roles import Processes, Roles
 from tests.support.audit import overruled, record
-from tests.support.keys import standing
+from tests.support.keys import signing_condition
 from tests.support.ledgers import open_ledger
 from tests.support.ring import ALICE, NEW, OLD, System
 from tests.support.theft import REFUSED, Thief
@@ -126,7 +126,7 @@ def test_by_a_change_of_the_row(system: System, steal: Attack, change: str) -> N
     with pytest.raises(RowNotAuthenticError):
         _reinstatement(system).reinstate(old.address, WHY, CAROL)
     with pytest.raises(RowNotAuthenticError):
-        system.store.append([record()], standing=standing(old, SIGNING))
+        system.store.append([record()], condition=signing_condition(old, SIGNING))
 
 
 def test_by_a_forged_approval(system: System, steal: Attack) -> None:
@@ -158,7 +158,7 @@ def test_by_a_stolen_role(processes: Processes, shipped: Roles, role: str) -> No
     assert thief.steal(f"{back} {before.version} WHERE address = '{old}'") == REFUSED
     assert thief.steal(f"{back} version + 1 WHERE address = '{old}'") is None
     with pytest.raises(RowNotAuthenticError):
-        store.append([record()], standing=standing(before, SIGNING))
+        store.append([record()], condition=signing_condition(before, SIGNING))
 
 
 def test_the_administrators_role_suffices(processes: Processes) -> None:
@@ -186,14 +186,14 @@ def test_a_process_that_knew_the_key_before(
 ) -> None:
     """It signs nothing until the reinstatement is committed."""
     old = _old(system)
-    condition = standing(old, SIGNING)
+    condition = signing_condition(old, SIGNING)
     with pytest.raises(KeyRotatedError):
-        other_process.append([record()], standing=condition)
+        other_process.append([record()], condition=condition)
     system.reinstatement().reinstate(old.address, WHY, ALICE)
-    other_process.append([record()], standing=condition)
+    other_process.append([record()], condition=condition)
     system.revocation().revoke(old.address, ALICE)
     with pytest.raises(KeyRotatedError):
-        other_process.append([record()], standing=condition)
+        other_process.append([record()], condition=condition)
 
 
 def test_a_wrong_clock_of_a_host(system: System) -> None:

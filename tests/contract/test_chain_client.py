@@ -76,7 +76,7 @@ def test_fees_are_base_fee_and_tip(client: ChainClient, dev_chain: DevChain) -> 
     assert fees.priority_fee == 10**9
 
 
-def test_an_outlook_estimates_each_call(
+def test_a_preflight_estimates_each_call(
     client: ChainClient, dev_chain: DevChain, payer: LocalAccount
 ) -> None:
     """A call that reverts does not affect the other estimates."""
@@ -86,12 +86,12 @@ def test_an_outlook_estimates_each_call(
         for amount in (1, 10**9, 2)
     ]
 
-    outlook = client.outlook(payer.address, calls)
+    preflight = client.preflight(payer.address, calls)
 
-    assert outlook.pending_count == 0
-    assert outlook.fees == client.fees()
-    assert outlook.estimates[::2] == tuple(map(client.estimate_gas, calls[::2]))
-    assert isinstance(outlook.estimates[1], ExecutionRevertedError)
+    assert preflight.pending_count == 0
+    assert preflight.fees == client.fees()
+    assert preflight.estimates[::2] == tuple(map(client.estimate_gas, calls[::2]))
+    assert isinstance(preflight.estimates[1], ExecutionRevertedError)
 
 
 @pytest.mark.parametrize(

@@ -330,35 +330,35 @@ def test_a_node_status_shows_pending_transactions(pool: Stage) -> None:
     assert list(after.transactions.values()) == ["mined", "mined", "pending"]
 
 
-def test_an_outlook_has_what_single_requests_have(stage: Stage) -> None:
+def test_a_preflight_has_what_single_requests_have(stage: Stage) -> None:
     """Pending count, fees, and an estimate or an error for each call."""
     stage.pay(0)
     address = stage.payer.address
     data = coin.calldata("transfer(address,uint256)", RECIPIENT, 10**12)
     reverting = Call(address, stage.token, data)
 
-    outlook = stage.client.outlook(address, [reverting, reverting])
+    preflight = stage.client.preflight(address, [reverting, reverting])
 
-    assert outlook.pending_count == stage.client.pending_count(address) == 1
-    assert outlook.fees == stage.client.fees()
-    assert [str(error) for error in outlook.estimates] == [
+    assert preflight.pending_count == stage.client.pending_count(address) == 1
+    assert preflight.fees == stage.client.fees()
+    assert [str(error) for error in preflight.estimates] == [
         "TestUSD: balance too low",
         "TestUSD: balance too low",
     ]
-    assert {type(error) for error in outlook.estimates} == {ExecutionRevertedError}
+    assert {type(error) for error in preflight.estimates} == {ExecutionRevertedError}
 
 
-def test_an_outlook_may_have_no_calls(stage: Stage) -> None:
-    outlook = stage.client.outlook(stage.payer.address, [])
+def test_a_preflight_may_have_no_calls(stage: Stage) -> None:
+    preflight = stage.client.preflight(stage.payer.address, [])
 
-    assert (outlook.pending_count, outlook.estimates) == (0, ())
+    assert (preflight.pending_count, preflight.estimates) == (0, ())
 
 
-def test_an_outlook_includes_the_pool(pool: Stage) -> None:
+def test_a_preflight_includes_the_pool(pool: Stage) -> None:
     """Its pending count is the first nonce that is not taken (R24)."""
     pool.client.broadcast_all([pool.transfer(nonce) for nonce in (0, 1, 3)])
 
-    assert pool.client.outlook(pool.payer.address, []).pending_count == 2
+    assert pool.client.preflight(pool.payer.address, []).pending_count == 2
 
 
 def test_each_transaction_of_a_batch_has_an_outcome(stage: Stage) -> None:

@@ -62,7 +62,7 @@ def journal(database_url: str) -> Iterator[AuditTables]:
     database.close()
 
 
-def standing(address: str) -> SigningCondition:
+def signing_condition(address: str) -> SigningCondition:
     """Return the condition on the key with *address*."""
     return SigningCondition(address, address[-2:], SERVING)
 
@@ -206,12 +206,12 @@ def test_write_belongs_to_the_transaction_of_its_caller(journal: AuditTables) ->
 def test_an_intent_needs_the_active_key(journal: AuditTables) -> None:
     _enrol(journal, ADDRESS, KeyState.ACTIVE)
     given = records(2)
-    journal.append(given[:1], standing=standing(ADDRESS))
+    journal.append(given[:1], condition=signing_condition(ADDRESS))
     with pytest.raises(KeyRotatedError):
-        journal.append(given[1:], standing=standing(OTHER))
+        journal.append(given[1:], condition=signing_condition(OTHER))
     _change(journal, state=KeyState.DRAINING)
     with pytest.raises(KeyRotatedError):
-        journal.append(given[1:], standing=standing(ADDRESS))
+        journal.append(given[1:], condition=signing_condition(ADDRESS))
 
     assert seal(journal) == 1
 

@@ -31,7 +31,7 @@ from tests.fixtures.ledger import (
     signed,
 )
 from tests.support.audit import record
-from tests.support.keys import activate, key_at, made_active, standing
+from tests.support.keys import activate, key_at, made_active, signing_condition
 from tests.support.ledgers import seal, seal_events
 
 
@@ -274,7 +274,7 @@ def test_a_reinstated_key_drains(store: SQLStore) -> None:
     store.resume(wallet, AT, ())
     blocked = _blocked(store)
     reinstated = store.reinstate(blocked, AT + AN_HOUR, record(event="reinstated"))
-    store.append([record()], standing=standing(reinstated, SIGNING))
+    store.append([record()], condition=signing_condition(reinstated, SIGNING))
     wallet = store.wallet(31337, WALLET)
 
     assert wallet is not None
@@ -348,13 +348,13 @@ def test_only_the_active_key_reserves(store: SQLStore) -> None:
 
 
 def test_only_the_active_key_writes_intents(store: SQLStore) -> None:
-    store.append([record(event="one")], standing=standing(FIRST))
+    store.append([record(event="one")], condition=signing_condition(FIRST))
     made_active(store, SECOND)
 
     for key in (FIRST, OTHER):
         with pytest.raises(KeyRotatedError):
-            store.append([record(event="two")], standing=standing(key))
-    store.append([record(event="three")], standing=standing(SECOND))
+            store.append([record(event="two")], condition=signing_condition(key))
+    store.append([record(event="three")], condition=signing_condition(SECOND))
     assert sorted(seal_events(store)) == ["key-rotate-succeeded", "one", "three"]
 
 

@@ -40,7 +40,13 @@ from tests.fixtures.ledger import (
 from tests.fixtures.races import race, reports_until_killed
 from tests.support.audit import record
 from tests.support.devices import honest, signer_over
-from tests.support.keys import activate, key_at, made_active, ring_over, standing
+from tests.support.keys import (
+    activate,
+    key_at,
+    made_active,
+    ring_over,
+    signing_condition,
+)
 from tests.support.ledgers import open_ledger, seal
 from tests.support.purposes import Unchecked
 from tests.support.ring import SILENCE
@@ -298,7 +304,7 @@ def test_nothing_begins_after_a_relocation(store: SQLStore) -> None:
         with suppress(KeyRotatedError):
             _reserve(store, key)
         intent = record(event=key.key_id)
-        store.append([intent], standing=standing(key, SIGNING))
+        store.append([intent], condition=signing_condition(key, SIGNING))
         return key.key_id
 
     def count(key: Key) -> int:

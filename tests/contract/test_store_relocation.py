@@ -24,7 +24,7 @@ from tests.fixtures.ledger import (
     stored,
 )
 from tests.support.audit import record
-from tests.support.keys import activate, key_at, made_active, standing
+from tests.support.keys import activate, key_at, made_active, signing_condition
 from tests.support.ledgers import seal
 
 
@@ -118,7 +118,7 @@ def test_the_old_key_id_is_refused(store: SQLStore, key: Key) -> None:
         reserved(store, refund, key_id=KEY_IDS[0])
     for states in (SIGNING, frozenset({KeyState.ACTIVE})):
         with pytest.raises(KeyRotatedError):
-            store.append([record()], standing=standing(key, states))
+            store.append([record()], condition=signing_condition(key, states))
     assert stored(store, refund) == refund
     paid = reserved(store, refund, key_id=KEY_IDS[1])
     assert (paid.nonce, paid.key_id) == (0, KEY_IDS[1])

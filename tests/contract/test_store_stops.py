@@ -151,9 +151,9 @@ def test_no_intent_to_sign_is_recorded(
 
     if is_refused:
         with pytest.raises(SigningStoppedError, match="`hotwallet resume`"):
-            store.append([intent], standing=condition)
+            store.append([intent], condition=condition)
     else:
-        store.append([intent], standing=condition)
+        store.append([intent], condition=condition)
     seal(store)
     assert [each.record for each in store.sealed(0, 9)] == [intent][is_refused:]
 
@@ -180,7 +180,7 @@ def test_a_changed_stop_is_in_force(store: SQLStore, chain_id: int) -> None:
     assert (listed.in_force, listed.is_authentic) == (True, False)
     assert store.find_stop(CHAIN) == listed
     with pytest.raises(RowNotAuthenticError, match=f"stop --chain-id {chain_id}`"):
-        store.append([Record.of({"event": "intent"}, now())], standing=condition)
+        store.append([Record.of({"event": "intent"}, now())], condition=condition)
     with pytest.raises(RowNotAuthenticError):
         store.release(name_of_chain(chain_id), now())
 

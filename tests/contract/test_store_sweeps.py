@@ -83,10 +83,10 @@ def test_an_intent_to_sweep_needs_the_active_key(
 ) -> None:
     """An intent to pay another address is refused."""
     pays = SigningCondition(WALLET, KEY_ID, SIGNING, OTHER_WALLET)
-    store.append([record(event="one")], standing=pays)
+    store.append([record(event="one")], condition=pays)
     made_active(store, key_at(THIRD), block=block)
     with pytest.raises(KeyRotatedError):
-        store.append([record(event="two")], standing=pays)
+        store.append([record(event="two")], condition=pays)
     seal(store)
     events = [each.record.fields["event"] for each in store.sealed(0, 9)]
 

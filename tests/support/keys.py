@@ -28,7 +28,9 @@ def key_at(
     )
 
 
-def standing(key: Key, states: frozenset[KeyState] = SERVING) -> SigningCondition:
+def signing_condition(
+    key: Key, states: frozenset[KeyState] = SERVING
+) -> SigningCondition:
     """Return the condition under which *key* may sign."""
     return SigningCondition(key.address, key.key_id, states)
 

@@ -226,7 +226,7 @@ def work_on_signing(processes: Processes) -> None:
     for _ in range(2):  # The second one changes the row.
         sign.store.append(
             [record(at=now())],
-            standing=SigningCondition(
+            condition=SigningCondition(
                 key.address, key.key_id, SERVING, spendings=(spent,)
             ),
         )

@@ -144,7 +144,7 @@ def altered_chain(
     """Return *chain* with some methods replaced, also where its batches use them."""
     made = altered(chain, **methods)
     batches: dict[str, Callable[..., Any]] = {
-        "outlook": partial(Unbatched.outlook, made),
+        "preflight": partial(Unbatched.preflight, made),
         "broadcast_all": partial(Unbatched.broadcast_all, made),
     }
     return cast("ChainClient", altered(made, **{**batches, **methods}))

@@ -6,7 +6,7 @@ import pytest
 from eth_utils.crypto import keccak
 
 from backends.json_rpc import JSONRPCChain
-from signer.ports.chain import Block, Call, ChainClient, Fees, Outlook, Receipt
+from signer.ports.chain import Block, Call, ChainClient, Fees, Preflight, Receipt
 from tests.fixtures.fake_node import FakeNode
 from tests.fixtures.replies import Computed, Error, Reply, Result
 
@@ -46,9 +46,9 @@ METHODS: dict[str, tuple[str, Callable[[JSONRPCChain], object]]] = {
         lambda chain: chain.transaction_count(ADDRESS, 15),
     ),
     "fees": ("eth_getBlockByNumber", lambda chain: chain.fees()),
-    "outlook": (
+    "preflight": (
         "eth_getTransactionCount",
-        lambda chain: chain.outlook(ADDRESS, [CALL]),
+        lambda chain: chain.preflight(ADDRESS, [CALL]),
     ),
     "broadcast": ("eth_sendRawTransaction", lambda chain: broadcast(chain, RAW)),
     "receipt": ("eth_getTransactionReceipt", lambda chain: receipt_of(chain, HASH)),
@@ -86,7 +86,7 @@ ANSWERS: dict[str, object] = {
     "pending_count": 5,
     "past_count": 5,
     "fees": Fees(base_fee=100, priority_fee=7),
-    "outlook": Outlook(5, Fees(base_fee=100, priority_fee=7), (4,)),
+    "preflight": Preflight(5, Fees(base_fee=100, priority_fee=7), (4,)),
     "broadcast": None,
     "receipt": None,
     "receipts": {},
@@ -98,7 +98,7 @@ ANSWERS: dict[str, object] = {
 
 BATCHES = {
     "fees": ("eth_maxPriorityFeePerGas",),
-    "outlook": (
+    "preflight": (
         "eth_getBlockByNumber",
         "eth_maxPriorityFeePerGas",
         "eth_estimateGas",

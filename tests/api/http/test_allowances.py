@@ -331,7 +331,7 @@ def test_several_delays(
     clock: SettableClock,
 ) -> None:
     stopped(sqlite_store, at=clock.now)
-    node.fail("outlook", ChainUnavailableError("no node answers"))
+    node.fail("preflight", ChainUnavailableError("no node answers"))
     found = preview(paying).json
 
     assert found["waits_for"] == ["signing-stopped", "chain-unavailable"]

@@ -34,7 +34,7 @@ def _sign(store: SQLStore, *spent: Spending) -> bool:
     condition = SigningCondition(WALLET, key.key_id, SERVING, spendings=spent)
     intent = Record.of({"event": "intent"}, now())
     try:
-        store.append([intent], standing=condition)
+        store.append([intent], condition=condition)
     except LimitReachedError:
         assert store.missing_records([intent]) == [intent]
         return False

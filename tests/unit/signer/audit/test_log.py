@@ -252,7 +252,7 @@ def test_with_a_journal_only_the_lines_of_intents_are_required(
 ) -> None:
     """The journal may be lost: no signature is made without a line in the log (A1)."""
     device = honest(KEY)
-    journal = altered(sqlite_store, append=lambda *records, standing=None: None)
+    journal = altered(sqlite_store, append=lambda *records, condition=None: None)
     signer = signer_over(device, AuditLog(FullDisk(good=written), journal=journal))
 
     if written:

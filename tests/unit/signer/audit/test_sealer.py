@@ -24,7 +24,7 @@ from signer.audit.chain_reader import (
 from signer.audit.checkpointer import VERIFY_SECONDS, CheckpointSettings
 from signer.audit.checkpoints import (
     CheckpointKey,
-    Newest,
+    NewestCheckpoints,
     Statement,
     find_newest,
     parse,
@@ -640,7 +640,7 @@ def test_finds_the_newest_checkpoint_of_a_long_chain(
     journal.append(records(1200))
     seal(journal, 2000)
     links = list(journal.sealed(0, 10))
-    assert find_newest(journal, None) == Newest(None, [], [])
+    assert find_newest(journal, None) == NewestCheckpoints(None, [], [])
     stored = [checkpoint(links, size) for size in (1, 2)]
     for each in stored:
         journal.keep_checkpoint(each)
@@ -680,7 +680,7 @@ def test_without_a_key_a_true_checkpoint_counts(journal: AuditTables) -> None:
     for each in (true, false):
         journal.keep_checkpoint(each)
 
-    assert find_newest(journal, None) == Newest(true, [], [false])
+    assert find_newest(journal, None) == NewestCheckpoints(true, [], [false])
 
 
 def test_exports_a_checkpoint_beyond_the_last_record(

@@ -62,7 +62,7 @@ def test_a_batch_shares_its_requests(world: World) -> None:
 
     assert world.worker.advance() == 18
 
-    assert world.chain.calls["outlook"] == world.chain.calls["broadcast_all"] == 1
+    assert world.chain.calls["preflight"] == world.chain.calls["broadcast_all"] == 1
     assert world.chain.calls["fees"] == world.chain.calls["pending_count"] == 1
     assert world.statuses([*refunds, *more]) == [Status.BROADCAST] * 12
     nonces = [world.stored(refund).nonce for refund in (*refunds, *more)]
@@ -236,7 +236,7 @@ def test_outcomes_of_a_batch_that_cannot_be_stored_are_written_at_once(
     appended: list[Sequence[Record]] = []
 
     def append(
-        records: Sequence[Record], *, standing: SigningCondition | None = None
+        records: Sequence[Record], *, condition: SigningCondition | None = None
     ) -> None:
         appended.append(records)
         if is_down:
@@ -469,7 +469,7 @@ def test_cancellations_delay_no_payment_of_their_batch(world: World) -> None:
         return world.chain.pending_count(address)
 
     world.client = altered_chain(
-        world.chain, pending_count=pending_count, outlook=world.chain.outlook
+        world.chain, pending_count=pending_count, preflight=world.chain.preflight
     )
     world.lifecycle.step_all(refunds)
 

@@ -46,7 +46,7 @@ def _block(world: World) -> None:
 
 def _disconnect(world: World) -> None:
     error = ChainUnavailableError("no node answers")
-    world.chain.fail("outlook", *[error] * _COUNT)
+    world.chain.fail("preflight", *[error] * _COUNT)
 
 
 @pytest.mark.parametrize(

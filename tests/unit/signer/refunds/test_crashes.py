@@ -37,7 +37,7 @@ CHANGES = {
 
 QUESTIONS = {
     *("transactions", "in_flight", "wallet", "foreign_transactions", "find_unrecorded"),
-    *("outlook", "pending_count", "transaction_count"),
+    *("preflight", "pending_count", "transaction_count"),
     *("receipts", "latest_block", "block"),
 }
 

@@ -23,7 +23,7 @@ from signer.errors import (
 )
 from signer.model.hold import Hold, name_of_tenant
 from signer.model.refund import Status
-from signer.ports.chain import Fees, Outlook
+from signer.ports.chain import Fees, Preflight
 from signer.refunds.gas_price_check import FEWEST, GasPriceCheck
 from signer.refunds.preview import Preview, Previewer, PreviewOutcome, Simulation
 from tests.fixtures.ledger import forged_end, stopped
@@ -93,17 +93,19 @@ def _wasteful(world: World) -> None:
 
 
 def _silent(world: World) -> None:
-    world.chain.fail("outlook", *[ChainUnavailableError("gone")] * 9)
+    world.chain.fail("preflight", *[ChainUnavailableError("gone")] * 9)
 
 
 def _without_estimate(world: World) -> None:
     """The nodes disagree about this call only."""
 
-    def outlook(sender: str, calls: object) -> Outlook:
+    def preflight(sender: str, calls: object) -> Preflight:
         error = ChainUnavailableError("the nodes disagree")
-        return Outlook(world.chain.pending_count(sender), world.chain.fees(), (error,))
+        return Preflight(
+            world.chain.pending_count(sender), world.chain.fees(), (error,)
+        )
 
-    world.client = altered_chain(world.chain, outlook=outlook)
+    world.client = altered_chain(world.chain, preflight=preflight)
 
 
 def _full(world: World) -> None:
@@ -219,7 +221,7 @@ def test_a_wallet_that_cannot_pay_for_gas(world: World) -> None:
 
 def test_an_error_of_a_node_without_a_code_of_its_own(world: World) -> None:
     _enrol(world)
-    world.chain.fail("outlook", ChainError("it refused"))
+    world.chain.fail("preflight", ChainError("it refused"))
 
     assert list(_preview(world).delays) == ["chain-failed"]
 
@@ -307,7 +309,7 @@ def test_requests_that_would_be_refused(world: World) -> None:
         assert found.outcome is PreviewOutcome.REFUSE
         assert not found.needs_approval
         assert (found.refund, found.simulation, found.quote) == (None, None, None)
-    assert "outlook" not in calls
+    assert "preflight" not in calls
 
 
 def test_own_rules_that_refuse(world: World) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from backends.json_rpc.error_mapping import CannotAnswerError
 from signer.errors import ChainError, ChainUnavailableError, ExecutionRevertedError
-from signer.ports.chain import Call, Fees, Outlook
+from signer.ports.chain import Call, Fees, Preflight
 from tests.fixtures.fake_node import FakeNode
 from tests.fixtures.replies import Body, Computed, Delay, Drop, Error, Reply, Result
 from tests.support.rpc import ADDRESS, BLOCK, Three, client
@@ -66,11 +66,11 @@ def calls(*numbers: int) -> Sequence[Call]:
     return [call_of(number) for number in numbers]
 
 
-def kinds(outlook: Outlook) -> list[object]:
+def kinds(preflight: Preflight) -> list[object]:
     """Return the estimates, with the classes of errors."""
     return [
         type(estimate) if isinstance(estimate, ChainError) else estimate
-        for estimate in outlook.estimates
+        for estimate in preflight.estimates
     ]
 
 
@@ -80,9 +80,9 @@ def node(fake_node: FakeNode) -> FakeNode:
     return script(fake_node)
 
 
-def test_an_outlook_takes_one_exchange(node: FakeNode) -> None:
+def test_a_preflight_takes_one_exchange(node: FakeNode) -> None:
     """The requests are those of the single methods."""
-    assert client(node).outlook(ADDRESS, calls(1)) == Outlook(5, FEES, (257,))
+    assert client(node).preflight(ADDRESS, calls(1)) == Preflight(5, FEES, (257,))
     assert node.batches == [4]
     assert [(request.method, request.params) for request in node.requests] == [
         ("eth_getTransactionCount", [ADDRESS, "pending"]),
@@ -105,9 +105,9 @@ def test_an_estimate_is_in_the_place_of_its_call(
     """In batches of at most 50; equal calls have an estimate each."""
     numbers = [number // 2 for number in range(count)]
 
-    outlook = client(node).outlook(ADDRESS, calls(*numbers))
+    preflight = client(node).preflight(ADDRESS, calls(*numbers))
 
-    assert outlook.estimates == tuple(256 + number for number in numbers)
+    assert preflight.estimates == tuple(256 + number for number in numbers)
     assert node.batches == batches
     assert len(node.requests) == 3 + count
 
@@ -117,10 +117,10 @@ def test_a_revert_concerns_one_call(node: FakeNode) -> None:
     # The members of a batch are answered from the last to the first.
     node.script("eth_estimateGas", Result("0x3"), REVERT, Result("0x1"))
 
-    outlook = client(node).outlook(ADDRESS, calls(1, 2, 3))
+    preflight = client(node).preflight(ADDRESS, calls(1, 2, 3))
 
-    assert kinds(outlook) == [1, ExecutionRevertedError, 3]
-    assert str(outlook.estimates[1]) == "custom error 0x75e91ce7"
+    assert kinds(preflight) == [1, ExecutionRevertedError, 3]
+    assert str(preflight.estimates[1]) == "custom error 0x75e91ce7"
     assert len(node.requests) == 6
 
 
@@ -132,10 +132,10 @@ def test_a_revert_concerns_one_call(node: FakeNode) -> None:
 def test_a_malformed_estimate_concerns_one_call(node: FakeNode, fault: Reply) -> None:
     node.script("eth_estimateGas", Result("0x3"), fault, Result("0x1"), fault)
 
-    outlook = client(node).outlook(ADDRESS, calls(1, 2, 3))
+    preflight = client(node).preflight(ADDRESS, calls(1, 2, 3))
 
-    assert kinds(outlook)[::2] == [1, 3]
-    assert isinstance(outlook.estimates[1], ChainUnavailableError)
+    assert kinds(preflight)[::2] == [1, 3]
+    assert isinstance(preflight.estimates[1], ChainUnavailableError)
 
 
 @pytest.mark.parametrize(
@@ -150,38 +150,40 @@ def test_a_malformed_estimate_concerns_one_call(node: FakeNode, fault: Reply) ->
         ("eth_maxPriorityFeePerGas", Error(-32601, "Method not found")),
     ],
 )
-def test_without_count_or_fees_there_is_no_outlook(
+def test_without_count_or_fees_there_is_no_preflight(
     node: FakeNode, method: str, fault: Reply
 ) -> None:
     node.script(method, fault)
 
     with pytest.raises(ChainError):
-        client(node).outlook(ADDRESS, calls(1, 2))
+        client(node).preflight(ADDRESS, calls(1, 2))
 
 
-def test_an_outlook_of_a_chain_without_base_fee(node: FakeNode) -> None:
+def test_a_preflight_of_a_chain_without_base_fee(node: FakeNode) -> None:
     """The tip is the gas price, which takes another request."""
     node.script("eth_getBlockByNumber", Result(BLOCK | {"baseFeePerGas": None}))
     node.script("eth_maxPriorityFeePerGas", Error(-32601, "Method not found"))
     node.script("eth_gasPrice", Result("0x9"))
 
-    assert client(node).outlook(ADDRESS, calls(1)) == Outlook(5, Fees(None, 9), (257,))
+    assert client(node).preflight(ADDRESS, calls(1)) == Preflight(
+        5, Fees(None, 9), (257,)
+    )
 
 
 @pytest.mark.parametrize("refusal", BATCH_REFUSALS.values(), ids=BATCH_REFUSALS)
 def test_a_node_without_batches_gets_single_requests(
     node: FakeNode, refusal: Reply
 ) -> None:
-    """The outlook does not depend on the response to the batch."""
+    """The preflight does not depend on the response to the batch."""
     node.script("batch", refusal)
 
-    assert client(node).outlook(ADDRESS, calls(0)) == Outlook(5, FEES, (256,))
+    assert client(node).preflight(ADDRESS, calls(0)) == Preflight(5, FEES, (256,))
 
 
 def test_only_missing_members_are_requested_alone(node: FakeNode) -> None:
     node.script("batch", BATCH_REFUSALS["one-missing"])
 
-    assert client(node).outlook(ADDRESS, calls(0)) == Outlook(5, FEES, (256,))
+    assert client(node).preflight(ADDRESS, calls(0)) == Preflight(5, FEES, (256,))
     assert [request.method for request in node.requests[4:]] == ["eth_getBlockByNumber"]
 
 
@@ -190,9 +192,9 @@ def test_single_requests_end_with_one_that_fails(node: FakeNode) -> None:
     node.script("batch", Body(status=413))
     node.script("eth_estimateGas", Result("0x1"), Drop())
 
-    outlook = client(node).outlook(ADDRESS, calls(*range(20)))
+    preflight = client(node).preflight(ADDRESS, calls(*range(20)))
 
-    assert kinds(outlook) == [1, *[ChainUnavailableError] * 19]
+    assert kinds(preflight) == [1, *[ChainUnavailableError] * 19]
     assert len(node.calls("eth_estimateGas")) == 20 + 1 + 2  # With one retry.
 
 
@@ -202,10 +204,10 @@ def test_single_requests_end_in_time(three_nodes: Three) -> None:
         script(each).script("batch", Body(status=413))
         each.script("eth_estimateGas", Delay(1.1, Result("0x1")))
 
-    outlook = client(*three_nodes, timeout=2).outlook(ADDRESS, calls(*range(20)))
+    preflight = client(*three_nodes, timeout=2).preflight(ADDRESS, calls(*range(20)))
 
-    assert (outlook.pending_count, outlook.fees) == (5, FEES)
-    assert kinds(outlook) == [1, *[CannotAnswerError] * 19]
+    assert (preflight.pending_count, preflight.fees) == (5, FEES)
+    assert kinds(preflight) == [1, *[CannotAnswerError] * 19]
 
 
 @pytest.mark.parametrize("fault", [Drop(), Drop(reset=True)])
@@ -213,7 +215,7 @@ def test_no_answer_to_a_batch_is_unavailability(node: FakeNode, fault: Reply) ->
     node.script("batch", fault)
 
     with pytest.raises(ChainUnavailableError):
-        client(node).outlook(ADDRESS, calls(1))
+        client(node).preflight(ADDRESS, calls(1))
 
     assert len(node.requests) % 4 == 0
 
@@ -226,14 +228,14 @@ def test_a_hanging_node_delays_nothing_while_the_others_agree(
     three_nodes[1].script("batch", Delay(60, Drop()))
     started = time.monotonic()
 
-    outlook = client(*three_nodes, timeout=60).outlook(ADDRESS, calls(1, 2))
+    preflight = client(*three_nodes, timeout=60).preflight(ADDRESS, calls(1, 2))
 
-    assert outlook == Outlook(5, FEES, (257, 258))
+    assert preflight == Preflight(5, FEES, (257, 258))
     assert time.monotonic() - started < 20
 
 
 def test_a_hanging_node_costs_one_timeout(three_nodes: Three) -> None:
-    """While the others disagree, it is needed; the next outlook skips it."""
+    """While the others disagree, it is needed; the next preflight skips it."""
     for each in three_nodes:
         script(each)
     three_nodes[0].script("eth_estimateGas", Result("0x1"))
@@ -241,14 +243,14 @@ def test_a_hanging_node_costs_one_timeout(three_nodes: Three) -> None:
     chain = client(*three_nodes, timeout=0.5)
     started = time.monotonic()
 
-    outlooks = [chain.outlook(ADDRESS, calls(1, 2)) for _ in range(3)]
+    preflights = [chain.preflight(ADDRESS, calls(1, 2)) for _ in range(3)]
 
-    assert outlooks == [Outlook(5, FEES, (257, 258))] * 3
+    assert preflights == [Preflight(5, FEES, (257, 258))] * 3
     assert len(three_nodes[1].batches) == 1
     assert time.monotonic() - started < 20
 
 
-def test_an_outlook_hears_every_node_about_the_nonce(three_nodes: Three) -> None:
+def test_a_preflight_hears_every_node_about_the_nonce(three_nodes: Three) -> None:
     """A transaction in the pools of two nodes counts, even if one of them is slow."""
     for each in three_nodes:
         script(each)
@@ -257,7 +259,7 @@ def test_an_outlook_hears_every_node_about_the_nonce(three_nodes: Three) -> None
     late.script("eth_getTransactionCount", Delay(0.2, Result("0x9")))
     known.script("eth_getTransactionCount", Result("0x9"))
 
-    assert client(*three_nodes).outlook(ADDRESS, calls(1)).pending_count == 9
+    assert client(*three_nodes).preflight(ADDRESS, calls(1)).pending_count == 9
 
 
 def test_each_estimate_needs_a_quorum(three_nodes: Three) -> None:
@@ -266,10 +268,10 @@ def test_each_estimate_needs_a_quorum(three_nodes: Three) -> None:
     for node, missing in zip(three_nodes, failed, strict=True):
         _script_gaps(script(node), missing)
 
-    outlook = client(*three_nodes).outlook(ADDRESS, calls(0, 1, 2))
+    preflight = client(*three_nodes).preflight(ADDRESS, calls(0, 1, 2))
 
-    assert kinds(outlook) == [ChainUnavailableError, 257, 258]
-    assert "too few" in str(outlook.estimates[0])
+    assert kinds(preflight) == [ChainUnavailableError, 257, 258]
+    assert "too few" in str(preflight.estimates[0])
 
 
 def _script_gaps(node: FakeNode, missing: Sequence[int]) -> None:
@@ -280,12 +282,12 @@ def _script_gaps(node: FakeNode, missing: Sequence[int]) -> None:
 
 
 def test_one_refund_is_read_from_one_node_at_once(fake_node: FakeNode) -> None:
-    """With a chain id to check, the first outlook takes one exchange more."""
+    """With a chain id to check, the first preflight takes one exchange more."""
     script(fake_node).script("eth_chainId", Result("0x7"))
     chain = client(fake_node, chain_id=7)
 
     for _ in range(3):
-        chain.outlook(ADDRESS, calls(1))
+        chain.preflight(ADDRESS, calls(1))
 
     assert len(fake_node.calls("eth_chainId")) == 1
     assert fake_node.batches == [4, 4, 4]
