@@ -21,7 +21,7 @@ export UV_SYSTEM_CERTS := true
 unexport PYTHONDONTWRITEBYTECODE
 UV := $(BIN)/uv
 
-.PHONY: help demo demo-kms demo-google dev check test test-lowest model clients docs dist image screenshots soak lint format bench bench-quick flame-graph lock clean
+.PHONY: help demo demo-kms demo-google dev check test test-lowest model clients docs dist image screenshots soak size lint format bench bench-quick flame-graph lock clean
 
 help: ## Show this list.
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 13
@@ -69,6 +69,9 @@ screenshots: .venv/.ready node_modules/.ready ## Make the pictures of the consol
 
 soak: .venv/.ready node_modules/.ready .venv-servers/.ready ## The long tests: minutes to hours.
 	@$(BIN)/python -m pytest -m soak $(ARGS)
+
+size: ## Lines and files of production code by feature; SINCE=REVISION shows the change.
+	@$(PYTHON) -m dev.size $(SINCE)
 
 lint: .venv/.ready ## Style, types and the direction of imports.
 	@$(BIN)/ruff format --check $(PACKAGES)

@@ -19,15 +19,10 @@ from signer.config.settings import Settings
 from signer.errors import ConfigurationError, Refusal, StoreError
 from signer.ports.backend_plugin import BackendConfig
 from signer.ports.chain_history import ChainHistory
-from signer.ports.clock import Clock
 from signer.ports.key_backend import KeyDirectory
 from signer.ports.key_set import FetchKeySet
 from signer.ports.ledger import Ledger
-from signer.ports.meter import Meter
 from signer.ports.node_proxy import NodeProxy
-from signer.ports.refund_client import SendBatch
-from signer.ports.screening_service import ScreeningService
-from signer.ports.treasury import Treasury
 from signer.ports.webhook_sender import Notifier, WebhookSender
 from signer.webhooks.addresses import LOOPBACK
 
@@ -170,7 +165,12 @@ def open_backend(
 
 
 def preload(settings: Settings) -> None:
-    """Import the libraries of the backends before the fork; open nothing."""
+    """
+    Import the libraries of the backends before the fork; open nothing.
+
+    Of extras, the modules of services that are configured are imported.
+    """
+    from api.extension import find_service  # noqa: PLC0415
     from api.plugins import load_plugin  # noqa: PLC0415
 
     used = {
@@ -178,12 +178,12 @@ def preload(settings: Settings) -> None:
         "backends.json_rpc": True,
         "backends.alert_webhook": settings.alert_webhook_url is not None,
         "backends.jwks_client": settings.jwt_jwks_url is not None,
-        "backends.screening_client": settings.screening_url is not None,
-        "backends.treasury_client": settings.treasury_url is not None,
     }
     for name, is_used in used.items():
         if is_used:
             import_module(name)
+    if settings.screening_url is not None:
+        find_service("screening")
     if settings.serve_role.has_key:
         for name in load_plugin(settings.backend_name).modules:
             import_module(name)
@@ -207,18 +207,6 @@ def open_token_keys(settings: Settings) -> "KeySource":
     return open_keys(settings, connect)
 
 
-def open_refund_client(url: str) -> SendBatch:
-    """
-    Return a client of the service at *url*; no request is sent yet.
-
-    Raises:
-        InvalidInputError: *url* is not secure.
-    """
-    from backends.refund_client import RefundClient  # noqa: PLC0415
-
-    return RefundClient(url)
-
-
 def open_notifier(settings: Settings) -> Notifier | None:
     """Return the webhook that alerts are sent to, if one is configured."""
     if settings.alert_webhook_url is None:
@@ -226,64 +214,6 @@ def open_notifier(settings: Settings) -> Notifier | None:
     from backends.alert_webhook import AlertWebhook  # noqa: PLC0415
 
     return AlertWebhook(settings.alert_webhook_url, settings.alert_webhook_format)
-
-
-def open_tracer(settings: Settings, clock: Clock) -> Meter | None:
-    """
-    Return what sends traces of refunds, if ``TRACES_URL`` is set; *clock* dates them.
-
-    Raises:
-        ConfigurationError: The packages of the extra ``otel`` are missing.
-    """
-    if settings.traces_url is None:
-        return None
-    require_tracing(settings)
-    from backends.open_telemetry import open_exporter  # noqa: PLC0415
-
-    return open_exporter(settings.traces_url, settings.traces_share, clock)
-
-
-def require_tracing(settings: Settings) -> None:
-    """
-    Check that traces can be sent, if ``TRACES_URL`` is set.
-
-    Raises:
-        ConfigurationError: ``settings-invalid``: packages of ``otel`` are missing.
-    """
-    if settings.traces_url is None:
-        return
-    try:
-        import_module("backends.open_telemetry")
-    except ModuleNotFoundError as e:
-        missing = f"TRACES_URL needs {e.name}: pip install 'hotwallet[otel]'"
-        raise ConfigurationError(Refusal("settings-invalid", missing)) from None
-
-
-def open_screening(settings: Settings) -> ScreeningService | None:
-    """Return the client of the screening service, if one is configured."""
-    if settings.screening_url is None:
-        return None
-    from backends.screening_client import ScreeningClient  # noqa: PLC0415
-
-    return ScreeningClient(
-        settings.screening_url,
-        settings.screening_secret_file,
-        allow_http=not settings.is_production,
-        kept_seconds=settings.screening_kept_seconds,
-    )
-
-
-def open_treasury(settings: Settings) -> Treasury | None:
-    """Return the client of the treasury, if one is configured."""
-    if settings.treasury_url is None and settings.treasury_token_file is None:
-        return None
-    from backends.treasury_client import TreasuryClient  # noqa: PLC0415
-
-    return TreasuryClient(
-        settings.treasury_url,
-        settings.treasury_token_file,
-        allow_http=not settings.is_production,
-    )
 
 
 def open_webhook_sender(settings: Settings) -> WebhookSender:

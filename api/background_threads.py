@@ -10,9 +10,10 @@ from threading import Event, Thread
 
 from api.bootstrap import accept_rules, prepare_rules
 from api.container import Container
+from api.extension import find_hooks
+from api.worker_parts import open_dispatcher
 from signer.audit.sealer import Sealer
 from signer.config.policy_files import read_policy_files
-from signer.refunds.top_ups import TopUps
 from signer.refunds.wallet_monitor import WalletMonitor
 from signer.refunds.worker_monitor import WorkerMonitor
 from signer.startup.dependency_checks import check_chain
@@ -34,7 +35,7 @@ def start_sealer(container: Container) -> None:
 
 def start_webhooks(container: Container) -> None:
     """Sequence events, and send them to webhooks."""
-    _start(partial(container.webhook_dispatcher.run, lambda: False), "webhooks")
+    _start(partial(open_dispatcher(container).run, lambda: False), "webhooks")
 
 
 def start_worker_monitor(container: Container) -> None:
@@ -57,20 +58,11 @@ def start_wallet_monitor(container: Container) -> None:
     _start(partial(monitor.run, Event().wait), "wallet-monitor")
 
 
-def start_top_ups(container: Container) -> None:
-    """Ask the treasury, if there is one, for what the wallet lacks, in a worker."""
-    if container.treasury is None:
-        return
-    top_ups = TopUps(
-        container.store,
-        container.chains,
-        container.treasury,
-        container.alerts,
-        name=container.heartbeat.name,
-        clock=container.ledger_clock,
-        meter=container.meter,
-    )
-    _start(partial(top_ups.run, Event().wait), "top-ups")
+def start_loops_of_extras(container: Container) -> None:
+    """Start what extras add to a worker."""
+    for find_loops in find_hooks("worker_loops"):
+        for name, run in find_loops(container):
+            _start(partial(run, Event().wait), name)
 
 
 def start_shared_meter(container: Container) -> None:

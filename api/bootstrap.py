@@ -13,8 +13,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from api.backend_factories import refusing_store_errors, require_tracing
+from api.backend_factories import refusing_store_errors
 from api.container import Container
+from api.extension import find_hooks, find_service
 from api.mac_key import open_row_macs
 from signer.config.digest import Configuration
 from signer.config.networks import Network
@@ -153,7 +154,7 @@ def check_configuration(
             _ = container.checkpoint_settings
     with _collecting(refusals):
         if process is None and container.settings.serve_role is Role.ALL:
-            _require_treasury(container)  # A worker has no role.
+            _check_extras(container, refusals, paying=True)  # A worker has no role.
     if refusals:
         raise ConfigurationError(*dict.fromkeys(refusals))
     return warnings
@@ -245,7 +246,7 @@ def _check_settings(
     refusals: list[Refusal] = []
     networks: Mapping[str, Network] = {}
     warnings: list[str] = []
-    parts = ["tenants", "policy", "deny_list", "screening", "treasury"]
+    parts = ["tenants", "policy", "deny_list", "screening"]
     parts += ["webhook_public_keys", "jwt_keys"] if serving else []
     parts += ["webhook_endpoints"] if paying else []
     with _collecting(refusals):
@@ -253,9 +254,7 @@ def _check_settings(
     for part in parts:
         with _collecting(refusals):
             getattr(container, part)
-    with _collecting(refusals):
-        if paying:
-            _require_treasury(container)
+    _check_extras(container, refusals, paying=paying)
     with _collecting(refusals):
         warnings = guard.check_settings(
             container.settings, networks, serving=serving, alone=alone
@@ -264,20 +263,28 @@ def _check_settings(
         warnings += container.check_backend(container.settings, serving=serving)
     with _collecting(refusals):
         open_row_macs(container.settings)
-    with _collecting(refusals):
-        require_tracing(container.settings)
     if refusals:
         # The tenants need the networks, and raise their refusals again.
         raise ConfigurationError(*dict.fromkeys(refusals))
     return warnings
 
 
-def _require_treasury(container: Container) -> None:
-    """Refuse thresholds of top-ups without a treasury."""
-    needs_treasury = any(each.topped_up for each in container.networks.values())
-    if needs_treasury and container.treasury is None:
-        problem = "top_up_below needs TREASURY_URL and TREASURY_TOKEN_FILE"
-        raise ConfigurationError(Refusal("treasury-misconfigured", problem))
+def _check_extras(
+    container: Container, refusals: list[Refusal], *, paying: bool
+) -> None:
+    """Add to *refusals* those of extras, and of settings whose extra is missing."""
+    with _collecting(refusals):
+        settings = container.settings
+        urls = {
+            "screening": settings.screening_url,
+            "tracer": settings.traces_url,
+            "treasury": settings.treasury_url,
+        }
+        for name in (name for name, url in urls.items() if url is not None):
+            find_service(name)
+    for check in find_hooks("start_checks"):
+        with _collecting(refusals):
+            check(container, paying=paying)
 
 
 @contextmanager

@@ -10,31 +10,30 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from ipaddress import ip_network
 from typing import TYPE_CHECKING
 
 from api import backend_factories as backends
+from api.extension import find_service
 from api.logs import audit_logger
 from api.mac_key import open_row_macs
 from api.plugins import check_plugin, load_plugin
 from signer.alerts import RUNBOOKS, Alerts
 from signer.approvals import Approvals
 from signer.audit.log import AuditLog
-from signer.audit.sealing_monitor import SealingAlert, SealingMonitor
+from signer.audit.sealing_monitor import SealingAlert
 from signer.config.deny_list import DenyList
 from signer.config.digest import Configuration, read_configuration
 from signer.config.networks import Network, load_networks
 from signer.config.policy_files import read_policy_files
-from signer.config.settings import Role, Settings
+from signer.config.settings import Settings
 from signer.config.tenants import TenantRegistry, check_tenants, load_tenants
 from signer.errors import ConfigurationError, Refusal
 from signer.keys.admin_audit import AdminAudit
 from signer.keys.reinstatement import Reinstatement
-from signer.keys.retirement import KeyRetirement
 from signer.keys.revocation import Revocation
 from signer.model.audit_record import Operation
-from signer.model.worker_row import find_running
 from signer.ports.backend_plugin import BackendConfig, BackendPlugin
 from signer.ports.clock import Clock, utc_now
 from signer.ports.key_backend import KeyDirectory
@@ -42,17 +41,14 @@ from signer.ports.ledger import Ledger
 from signer.ports.meter import Meter, Meters
 from signer.ports.node_proxy import NodeProxy
 from signer.ports.screening_service import ScreeningService
-from signer.ports.treasury import Treasury
 from signer.ports.webhook_sender import Notifier, WebhookSender
 from signer.refunds.heartbeat import Heartbeat
 from signer.refunds.kill_switch import KillSwitch
 from signer.refunds.ledger_clock import LedgerClock
-from signer.refunds.row_alarm import RowAlarm
 from signer.refunds.tenant_admin import TenantAdmin
 from signer.startup.policy_approval import LimitsGuard
 from signer.webhooks.delivery_admin import DeliveryAdmin
 from signer.webhooks.endpoint import Endpoints
-from signer.webhooks.event_feed import EventFeed, EventRetention
 from signer.webhooks.signatures import WebhookPublicKey
 
 
@@ -61,7 +57,7 @@ if TYPE_CHECKING:
     from api.auth.jwt_verifier import JWTVerifier
     from api.auth.verification_keys import KeySource
     from api.health.key_check import KeyCheck
-    from api.health.readiness import Check, Readiness
+    from api.health.readiness import Readiness
     from api.metrics.shared_meter import SharedMeter
     from api.metrics.worker_meter import WorkerMeter
     from api.peer_addresses import Network as IPNetwork
@@ -74,16 +70,13 @@ if TYPE_CHECKING:
     from signer.policy.live_policy import LivePolicy
     from signer.policy.policy import Policy
     from signer.refunds.explain import Explainer
-    from signer.refunds.lifecycle import Lifecycle
     from signer.refunds.nonce_admin import NonceAdmin
     from signer.refunds.payment_policy import PaymentPolicy
-    from signer.refunds.preview import Previewer
     from signer.refunds.service import RefundService
     from signer.refunds.sweep import Sweeper
     from signer.refunds.worker import Worker
     from signer.row_macs import RowMACs
     from signer.startup.policy_reload import Rules
-    from signer.webhooks.dispatcher import WebhookDispatcher
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -267,12 +260,8 @@ class Container:
     @cached_property
     def screening(self) -> ScreeningService | None:
         """The service that screens recipients, if one is configured."""
-        return backends.open_screening(self.settings)
-
-    @cached_property
-    def treasury(self) -> Treasury | None:
-        """The service that tops up this wallet, if one is configured."""
-        return backends.open_treasury(self.settings)
+        url = self.settings.screening_url
+        return None if url is None else find_service("screening")(self, url)
 
     # What records, measures and alerts.
 
@@ -327,9 +316,12 @@ class Container:
 
         return SharedMeter()
 
-    def _with_traces(self, meter: Meter) -> Meter:
-        tracer = backends.open_tracer(self.settings, self.ledger_clock)
-        return meter if tracer is None else Meters(meter, tracer)
+    def with_traces(self, meter: Meter) -> Meter:
+        """Return *meter*, and what traces refunds if that is configured."""
+        url = self.settings.traces_url
+        return (
+            meter if url is None else Meters(meter, find_service("tracer")(self, url))
+        )
 
     # The rules in force, and who must approve changes of them.
 
@@ -562,7 +554,8 @@ class Container:
         clock, tenants = self.ledger_clock, self.tenants
         return AccessPolicy(self.store, limits, self.audit, clock, tenants)
 
-    def _wallets(self) -> list[str]:
+    def wallets(self) -> list[str]:
+        """Return the addresses of the keys that were read last."""
         return [key.address for key in self.ring.cached_keys()]
 
     @cached_property
@@ -574,12 +567,12 @@ class Container:
             self.store,
             self.networks,
             audit=self.audit,
-            wallets=self._wallets,
+            wallets=self.wallets,
             clock=self.ledger_clock,
             tenants=self.tenants,
             alerts=self.alerts,
             policy=self.payment_policy,
-            meter=self._with_traces(self.shared_meter),
+            meter=self.with_traces(self.shared_meter),
         )
 
     @cached_property
@@ -591,155 +584,20 @@ class Container:
         return Explainer(store, store, chains, clock, self.tenants)
 
     @cached_property
-    def previewer(self) -> Previewer:
-        """Answers what would happen with a refund; opens no device."""
-        from signer.refunds.gas_price_check import GasPriceCheck
-        from signer.refunds.preview import Previewer
-
-        return Previewer(
-            self.store,
-            self.store,
-            self.tenants_chains,
-            wallets=self._wallets,
-            clock=self.ledger_clock,
-            tenants=self.tenants,
-            gas_price_check=GasPriceCheck(self.store, self.alerts, self.ledger_clock),
-            policy=self.payment_policy,
-        )
-
-    @cached_property
-    def event_feed(self) -> EventFeed:
-        """The events of tenants, for as long as they are kept."""
-        return EventFeed(self.store, self.settings.event_retention, self.ledger_clock)
-
-    @cached_property
     def readiness(self) -> Callable[[], Readiness]:
-        """
-        Checks the dependencies of the process, for ``/readyz``.
+        """Checks the dependencies of the process, for ``/readyz``."""
+        from api.process_checks import open_readiness
 
-        A process that accepts refunds needs workers that prove the active key.  One
-        that has the key tests it itself.  No process asks a node: workers record what
-        they see.
-        """
-        from api.health import readiness
-        from api.metrics.workers import read_network_looks
-
-        role, store, clock = self.settings.serve_role, self.store, self.ledger_clock
-        workers, read = store.workers, read_network_looks
-        checks: dict[str, Check] = {
-            "database": store.check,
-            "signing": readiness.signing_check(self.kill_switch.stops),
-            "audit": readiness.sealing_check(
-                store.oldest_unsealed,
-                SealingMonitor(self.sealing_alert),
-                max_seconds=self.settings.audit_unsealed_seconds,
-                clock=self.clock,
-            ),
-        }
-        # The administrators' process tests the key itself.
-        proof = None if role is Role.ADMIN else store.active_key
-        checks["worker"] = readiness.worker_check(workers, proof, clock)
-        if self.settings.policy_dir is not None:
-            checks["policy"] = readiness.policy_check(lambda: self.policy.problem)
-
-        def is_delegated(name: str) -> bool:
-            look = read(find_running(workers(), clock())).get(name)
-            return role.has_key and look is not None and look.is_delegated
-
-        for name, chain in self.chains.items():
-            checks[f"wallet-{name}"] = readiness.wallet_check(
-                chain.network.chain_id,
-                store.wallets,
-                store.keys,
-                partial(is_delegated, name),
-            )
-            if role.has_key:
-                check = readiness.network_check(name, workers, read, clock)
-                checks[f"network-{name}"] = check
-        key = self.key_check if role.has_key else None
-        return readiness.ReadinessChecker(
-            checks, key, store.active_key, needs_key=role is not Role.ADMIN
-        )
-
-    # What moves refunds and delivers events, in a worker.
-
-    @cached_property
-    def lifecycle(self) -> Lifecycle:
-        """Takes refunds from one state to the next."""
-        from signer.refunds.lifecycle import Lifecycle
-        from signer.refunds.nonces import NonceManager
-        from signer.refunds.transaction_signer import TransactionSigner
-
-        return Lifecycle(
-            self.store,
-            self.chains,
-            TransactionSigner(
-                self.ring,
-                self.ledger_clock,
-                self.payment_policy,
-                lambda: self.backend.concurrency,
-            ),
-            NonceManager(self.store, self.ring, self.ledger_clock, self.tenants),
-            self.ledger_clock,
-            audit=self.audit,
-            alerts=self.alerts,
-            tenants=self.tenants,
-        )
+        return open_readiness(self)
 
     @cached_property
     def worker(self) -> Worker:
         """Sends, resends and confirms refunds."""
-        from signer.keys.proof import KeyProof
-        from signer.refunds.automatic_stop import AutomaticStop
-        from signer.refunds.confirmations import ConfirmationTracker
-        from signer.refunds.worker import Worker
+        from api.worker_parts import open_worker
 
-        alarm, meter = RowAlarm(self.alerts), self._with_traces(self.meter)
-        store, clock = self.store, self.ledger_clock
-        return Worker(
-            store,
-            self.lifecycle,
-            confirmation_tracker=ConfirmationTracker(
-                store, self.chains, clock, alarm, meter=meter
-            ),
-            ring=self.ring,
-            retirement=KeyRetirement(store, self.audit, self.clock),
-            key_proof=KeyProof(store, self.ring, self.key_check, clock),
-            automatic_stop=AutomaticStop(
-                store,
-                self.kill_switch,
-                self.networks,
-                clock,
-                tenant_admin=self.tenant_admin,
-                alerts=self.alerts,
-                alarm=alarm,
-            ),
-            chains=self.chains,
-            clock=clock,
-            alarm=alarm,
-            heartbeat=self.heartbeat,
-            meter=meter,
-        )
+        return open_worker(self)
 
     @cached_property
     def heartbeat(self) -> Heartbeat:
         """Records the passes of this worker, with what it measures."""
         return Heartbeat(self.store, self.ledger_clock, self.meter.text)
-
-    @cached_property
-    def webhook_dispatcher(self) -> WebhookDispatcher:
-        """Sequences events, and sends them to webhooks."""
-        from api.views.refunds import event_document
-        from signer.webhooks.dispatcher import WebhookDispatcher
-
-        return WebhookDispatcher(
-            self.store,
-            self.webhook_sender,
-            self.webhook_endpoints,
-            document=event_document,
-            alerts=self.alerts,
-            clock=self.ledger_clock,
-            retention=EventRetention(
-                self.store, self.settings.event_retention, self.ledger_clock
-            ),
-        )

@@ -7,12 +7,13 @@ imports no extra; it asks this module for what they add.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
+from typing import Any
 
 
 GROUP = "hotwallet.extras"
@@ -35,6 +36,65 @@ class Extra:
 
     The key is ``NAME``, or ``GROUP NAME`` for a ``LazyGroup`` of the core.
     """
+    services: Mapping[str, str] = field(default_factory=dict)
+    """
+    What opens a service whose URL a setting of the core has.
+
+    ``screening``, ``tracer``, ``treasury``: ``(Container, SecretStr) -> object``.
+    """
+    routes: Mapping[str, str] = field(default_factory=dict)
+    """
+    What adds routes to a process, by the role that serves them.
+
+    ``(App, Container, AuthorizationMiddleware, WaitingRequests) -> None``
+    """
+    openapi: str | None = None
+    """The ``Operations`` of the routes (``api/http/openapi/elements.py``)."""
+    start_checks: str | None = None
+    """
+    ``(Container, *, paying: bool) -> None``, run by the guard.
+
+    It raises ``ConfigurationError``; *paying* is whether the process moves refunds.
+    """
+    worker_loops: str | None = None
+    """
+    ``(Container) -> Iterable[tuple[str, Run]]``: threads of a worker, by name.
+
+    ``Run`` ends when the function that it gets, which waits some seconds, returns true.
+    """
+    doctor_checks: str | None = None
+    """``(Container) -> Iterable[Check]``, for ``hotwallet doctor``."""
+
+
+def find_hooks(name: str) -> Iterator[Any]:
+    """Yield what the field *name* of each extra names, imported now."""
+    for extra in find_extras():
+        if (target := getattr(extra, name)) is not None:
+            yield _load(target)
+
+
+def find_routes(role: str) -> Iterator[Callable[..., None]]:
+    """Yield what adds the routes of *role*, imported now; of every role for ``all``."""
+    for extra in find_extras():
+        for served, target in extra.routes.items():
+            if role in {served, "all"}:
+                yield _load(target)
+
+
+def find_service(name: str) -> Callable[..., Any]:
+    """
+    Return the function with which an extra opens the service *name*, imported now.
+
+    Raises:
+        ConfigurationError: ``settings-invalid``: no extra has the service.
+    """
+    for extra in find_extras():
+        if name in extra.services:
+            return _load(extra.services[name])  # type: ignore[no-any-return]
+    from signer.errors import ConfigurationError, Refusal  # noqa: PLC0415
+
+    problem = f"a setting configures a {name}, and no extra of this installation has it"
+    raise ConfigurationError(Refusal("settings-invalid", problem))
 
 
 def find_commands(group: str = "") -> dict[str, tuple[str, str]]:
@@ -70,3 +130,8 @@ def find_extras() -> tuple[Extra, ...]:
 
         found += [load_extra(GROUP, name, Extra) for name in named]
     return tuple(sorted(found, key=lambda extra: extra.name))
+
+
+def _load(target: str) -> Any:
+    module, _, attribute = target.partition(":")
+    return getattr(import_module(module), attribute)

@@ -17,6 +17,9 @@ from signer.redact import sanitize
 CHECK_SECONDS = 15.0
 """The deadline of a check: longer than the devices' own deadlines."""
 
+EXPLAIN = "run: hotwallet explain-code CODE"
+"""A cure that no page has."""
+
 
 class State(StrEnum):
     """The outcome of a check."""

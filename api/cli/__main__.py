@@ -55,10 +55,6 @@ _COMMANDS = {
         "List, explain, submit and export refunds.",
     ),
     "resume": ("api.cli.administration:resume", "Sign again after a stop."),
-    "softhsm": (
-        "softhsm.cli:softhsm",
-        "Manage this project's SoftHSM token (development).",
-    ),
     "stop": ("api.cli.administration:stop", "Stop all signatures: the kill switch."),
     "stops": ("api.cli.administration:stops", "List what is stopped, and why."),
     "tenants": ("api.cli.administration:tenants", "List, block and unblock tenants."),

@@ -11,7 +11,8 @@ import click
 
 from api.cli.audit_files import create_key, read_checkpoints, read_lines
 from api.cli.exit_status import CommandError, errors_exit_with_2
-from api.cli.output import Result, command_logging, json_option, print_result, prints
+from api.cli.lazy import LazyGroup
+from api.cli.output import Result, command_logging, prints
 from signer.private_files import open_atomic
 
 
@@ -25,7 +26,7 @@ _PROGRESS_LINES = 100_000
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
-class _AuditGroup(click.Group):
+class _AuditGroup(LazyGroup):
     """Commands that exit with 2 on errors, since 1 means that a problem was found."""
 
     def invoke(self, ctx: click.Context) -> None:
@@ -33,7 +34,7 @@ class _AuditGroup(click.Group):
             super().invoke(ctx)
 
 
-@click.group(cls=_AuditGroup)
+@click.group(cls=_AuditGroup, core={}, path="audit")
 def audit() -> None:
     """
     Export, verify, check and reconcile the audit log.
@@ -74,7 +75,7 @@ def verify(export: Path, keys: Sequence[Path], checkpoints: Sequence[Path]) -> R
             note for path in checkpoints for note in read_checkpoints(path, verifier)
         ]
         verdict = verification.verify(
-            _report_progress(read_lines(file)),
+            report_progress(read_lines(file)),
             verifier,
             notes,
             open_record_sequences(),
@@ -92,9 +93,9 @@ def export(out: Path | None) -> None:
     """Write the whole chain to standard output, or to a file."""
     from signer.audit import export as exports
 
-    settings, journal = _open_ledger()
+    settings, journal = open_ledger()
     origin = f"hotwallet/{settings.audit_origin}"
-    lines = _report_progress(exports.export(journal, origin))
+    lines = report_progress(exports.export(journal, origin))
     if out is None:
         sys.stdout.buffer.writelines(lines)
         sys.stdout.buffer.flush()
@@ -114,7 +115,7 @@ def checkpoint(new: bool) -> Result:
     from signer.audit.checkpoints import find_newest
     from signer.audit.sealer import Sealer
 
-    settings, ledger = _open_ledger()
+    settings, ledger = open_ledger()
     if new:
         sealer = Sealer(ledger, open_checkpoint_key(settings), Alerts(ledger))
         sealer.work()
@@ -130,67 +131,6 @@ def checkpoint(new: bool) -> Result:
             remedy = "set AUDIT_SIGNING_KEY_FILE; `hotwallet audit key` creates a key"
         raise CommandError(f"there is no checkpoint yet: {remedy}")
     return Result(checkpoint_document(made), made.note.splitlines())
-
-
-@audit.command()
-@click.option(
-    "--cloudtrail",
-    "trails",
-    type=click.Path(exists=True, path_type=Path),
-    multiple=True,
-    required=True,
-    help="A CloudTrail log file, or a directory of them.",
-)
-@click.option(
-    "--export", "source", type=_FILE, help="Read an export instead of the database."
-)
-@click.option(
-    "--key",
-    "keys",
-    multiple=True,
-    callback=lambda _, __, names: _require_key_arns(names),
-    help="The ARN of a key to compare; by default all of ours.",
-)
-@json_option
-def reconcile(
-    trails: Sequence[Path], source: Path | None, keys: Sequence[str], as_json: bool
-) -> None:
-    """
-    Compare audit records with CloudTrail, to find signatures that we did not request.
-
-    Exits with 0 if both sides agree, 1 if they differ, and 2 if nothing was compared:
-    the wrong files, keys or database.
-    """
-    from api.views.audit_reports import (
-        describe_empty,
-        reconciliation_document,
-        reconciliation_lines,
-    )
-    from signer.audit import export as exports
-    from signer.audit import reconcile as reconciliation
-    from signer.audit.chain_reader import batches
-    from signer.audit.cloudtrail import read_trail
-
-    trail = read_trail(trails)
-    if source is None:
-        _, ledger = _open_ledger()
-        known, backend = ledger.keys(), reconciliation.BACKEND
-        ring = [key.key_id for key in known if key.backend == backend]
-        records = (each.record for batch in batches(ledger) for each in batch)
-        found = reconciliation.reconcile(records, trail, keys, ring)
-    else:
-        with source.open("rb") as file:
-            lines = _report_progress(read_lines(file))
-            found = reconciliation.reconcile(exports.records(lines), trail, keys)
-    print_result(
-        reconciliation_document(found), reconciliation_lines(found), as_json=as_json
-    )
-    if found.is_empty:
-        click.echo(f"nothing was compared: {describe_empty(found)}", err=True)
-    if not found.is_good:
-        sys.exit(1)
-    if found.is_empty:
-        sys.exit(2)
 
 
 @audit.command()
@@ -211,13 +151,13 @@ def configurations(source: Path | None) -> Result:
     from signer.audit.configurations import report_configurations
 
     if source is None:
-        _, ledger = _open_ledger()
+        _, ledger = open_ledger()
         found = report_configurations(
             each.record for batch in batches(ledger) for each in batch
         )
     else:
         with source.open("rb") as file:
-            lines = _report_progress(read_lines(file))
+            lines = report_progress(read_lines(file))
             found = report_configurations(exports.records(lines))
     return Result(
         configurations_document(found), configurations_lines(found), found.is_good
@@ -248,27 +188,15 @@ def key(out: Path) -> Result:
     return Result(document, [line])
 
 
-def _require_key_arns(names: Sequence[str]) -> Sequence[str]:
-    from signer.audit.cloudtrail import is_key_arn
-
-    for number, name in enumerate(names, 1):
-        if not is_key_arn(name):
-            # The value is not repeated: no output contains ARNs, or parts of them.
-            raise click.BadParameter(
-                f"value {number} is not a full key ARN;"
-                " `aws kms describe-key` prints it"
-            )
-    return names
-
-
-def _open_ledger() -> tuple[Settings, Ledger]:
+def open_ledger() -> tuple[Settings, Ledger]:
+    """Return the settings and the database."""
     from api.bootstrap import build_container
 
     with command_logging() as settings:
         return settings, build_container().store
 
 
-def _report_progress(lines: Iterable[bytes]) -> Iterator[bytes]:
+def report_progress(lines: Iterable[bytes]) -> Iterator[bytes]:
     """Print progress to standard error: a long chain takes minutes."""
     for number, line in enumerate(lines, 1):
         yield line

@@ -29,10 +29,10 @@ def worker(interval: float, once: bool) -> None:
     Runs until it receives SIGTERM or SIGINT.
     """
     from api.background_threads import (
+        start_loops_of_extras,
         start_policy_reload,
         start_sealer,
         start_shared_meter,
-        start_top_ups,
         start_wallet_monitor,
         start_webhooks,
         start_worker_monitor,
@@ -54,6 +54,6 @@ def worker(interval: float, once: bool) -> None:
     start_shared_meter(container)
     start_policy_reload(container, "worker")
     start_wallet_monitor(container)
-    start_top_ups(container)
+    start_loops_of_extras(container)
     container.worker.run(lambda: once or stop.is_set(), interval)
     container.heartbeat.end()  # Not after a failure, which must be noticed.

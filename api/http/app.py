@@ -3,6 +3,7 @@
 import falcon
 
 from api.container import Container
+from api.extension import find_routes
 from api.http import problems
 from api.http.allowances import NetworksResource, RefundPreview, Tokens
 from api.http.concurrency import ConcurrencyMiddleware
@@ -21,6 +22,9 @@ from api.http.refunds import (
 )
 from api.http.waiting_requests import WaitingRequests
 from signer.config.settings import Role
+from signer.refunds.gas_price_check import GasPriceCheck
+from signer.refunds.preview import Previewer
+from signer.webhooks.event_feed import EventFeed
 
 
 App = falcon.App[falcon.Request, falcon.Response]
@@ -41,14 +45,12 @@ def create_app(container: Container) -> App:
     role = container.settings.serve_role
     if role in {Role.ALL, Role.REFUNDS}:
         _add_refunds(app, container, waiting)
-    if role in {Role.ALL, Role.SIGN}:
-        from api.http.signing_routes import add_signing  # noqa: PLC0415
-
-        add_signing(app, container, waiting)
     if role in {Role.ALL, Role.ADMIN}:
         from api.http.administration import add_administration  # noqa: PLC0415
 
         add_administration(app, container, authorization)
+    for add_routes in find_routes(role):
+        add_routes(app, container, authorization, waiting)
     app.add_route("/healthz", Liveness())
     app.add_route("/readyz", ReadinessProbe(container.readiness))
     add_documentation(app)
@@ -61,7 +63,17 @@ def _add_refunds(app: App, container: Container, waiting: WaitingRequests) -> No
     app.add_route("/v1/refunds", Refunds(refunds, waiting, store))
     app.add_route("/v1/refunds/export", RefundExport(Exports(store)))
     app.add_route("/v1/refunds/batch", RefundBatch(refunds, container.access))
-    app.add_route("/v1/refunds/preview", RefundPreview(container.previewer, waiting))
+    previewer = Previewer(
+        store,
+        store,
+        container.tenants_chains,
+        wallets=container.wallets,
+        clock=container.ledger_clock,
+        tenants=container.tenants,
+        gas_price_check=GasPriceCheck(store, container.alerts, container.ledger_clock),
+        policy=container.payment_policy,
+    )
+    app.add_route("/v1/refunds/preview", RefundPreview(previewer, waiting))
     app.add_route("/v1/refunds/{refund_id}", RefundResource(refunds, waiting))
     app.add_route("/v1/refunds/{refund_id}/cancel", Cancellation(refunds, waiting))
     app.add_route(
@@ -72,7 +84,7 @@ def _add_refunds(app: App, container: Container, waiting: WaitingRequests) -> No
     app.add_route(
         "/v1/networks", NetworksResource(container.networks, container.tenants)
     )
-    events = Events(container.event_feed, waiting)
-    app.add_route("/v1/events", events)
+    retention, clock = container.settings.event_retention, container.ledger_clock
+    app.add_route("/v1/events", Events(EventFeed(store, retention, clock), waiting))
     keys = WebhookKeys(lambda: container.webhook_public_keys)
     app.add_route("/v1/webhooks/keys", keys)

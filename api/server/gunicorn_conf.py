@@ -106,11 +106,11 @@ def warm() -> None:
     import api.background_threads  # noqa: PLC0415  The entry point imports it.
     import api.http.app  # noqa: PLC0415  As above.
     from api.backend_factories import preload  # noqa: PLC0415
+    from api.extension import find_routes  # noqa: PLC0415
 
     if _values.serve_role in {Role.ALL, Role.ADMIN}:
-        import api.http.administration  # noqa: PLC0415
-    if _values.serve_role in {Role.ALL, Role.SIGN}:
-        import api.http.signing_routes  # noqa: F401, PLC0415
+        import api.http.administration  # noqa: F401, PLC0415
+    list(find_routes(_values.serve_role))
     with _exiting_on_refusals():
         preload(_values)
     # Garbage collection would write to the shared pages, and so copy them.

@@ -5,15 +5,9 @@ from typing import Any
 
 from api.views.document import fields, timestamp
 from signer.audit.checkpoints import parse
-from signer.audit.cloudtrail import SignEvent
 from signer.audit.configurations import ConfigurationReport
-from signer.audit.reconcile import Reconciliation
 from signer.audit.verify import ExportVerdict
 from signer.ports.audit_journal import Checkpoint
-
-
-_MAX_ID = 100
-"""How many characters are printed of an id that another program may have chosen."""
 
 
 def checkpoint_document(checkpoint: Checkpoint) -> Mapping[str, Any]:
@@ -109,71 +103,6 @@ def verdict_lines(verdict: ExportVerdict) -> Iterator[str]:
         )
 
 
-def reconciliation_document(found: Reconciliation) -> Mapping[str, Any]:
-    """Return the comparison as a JSON object."""
-    return {
-        "ok": found.is_good and not found.is_empty,
-        "compared": not found.is_empty,
-        "matched": found.matched,
-        "intruders": [_event_document(event) for event in found.intruders],
-        "missing": [
-            {
-                "record": signature.record_id,
-                "requestId": signature.request_id,
-                "at": timestamp(signature.at),
-            }
-            for signature in found.missing
-        ],
-        "explained": [
-            {
-                **_event_document(each.event),
-                "record": each.record_id,
-                "reason": each.reason,
-            }
-            for each in found.explained
-        ],
-        **fields(found, "outside", "failed", "records"),
-        "passedOver": found.skipped,
-        "otherKeys": found.other_keys,
-        "malformed": [
-            {"record": each.record_id, "problem": each.problem}
-            for each in found.malformed
-        ],
-    }
-
-
-def reconciliation_lines(found: Reconciliation) -> Iterator[str]:
-    """Return the comparison as lines of text, the most serious first."""
-    for event in found.intruders:
-        yield (
-            f"INTRUDER: {event.prefix} signed at {timestamp(event.at)} without an audit"
-            f" record: request {event.request_id}, event {event.event_id}; follow"
-            " docs/how-to/key-compromise.md"
-        )
-    for record in found.malformed:
-        name = _printable(record.record_id[:_MAX_ID])
-        yield (
-            f"MALFORMED: {name}: {record.problem}: another program wrote this record to"
-            " the database; follow docs/how-to/alarms.md, audit-record-forged"
-        )
-    for signature in found.missing:
-        yield (
-            f"not in CloudTrail: request {signature.request_id} of record"
-            f" {signature.record_id}; is a log file missing?"
-        )
-    for each in found.explained:
-        yield (
-            f"explained by {each.reason} of {each.record_id}: request"
-            f" {each.event.request_id} at {timestamp(each.event.at)}"
-        )
-    yield (
-        f"{found.matched} matched, {found.failed} refused by KMS,"
-        f" {found.outside} outside the time that the files cover"
-    )
-    if found.skipped:
-        yield f"skipped: {found.skipped} Sign events of {found.other_keys} other keys"
-
-
 def configurations_document(found: ConfigurationReport) -> Mapping[str, Any]:
     """Return the configurations as a JSON object."""
     return {
@@ -197,7 +126,7 @@ def configurations_document(found: ConfigurationReport) -> Mapping[str, Any]:
 def configurations_lines(found: ConfigurationReport) -> Iterator[str]:
     """Return the configurations as lines of text, undescribed ones first."""
     # Another program may have written the records.
-    return map(_printable, _configurations_lines(found))
+    return map(printable, _configurations_lines(found))
 
 
 def _configurations_lines(found: ConfigurationReport) -> Iterator[str]:
@@ -218,34 +147,6 @@ def _configurations_lines(found: ConfigurationReport) -> Iterator[str]:
         yield f"{found.unnamed} signing records name no configuration"
 
 
-def describe_empty(found: Reconciliation) -> str:
-    """Return why nothing was compared, and what to do."""
-    if found.records == 0:
-        return (
-            f"the audit has no record of the compared keys, and CloudTrail"
-            f" {found.events} events: check DATABASE_URL or --export, and --key"
-        )
-    if found.skipped:
-        return (
-            f"all {found.skipped} Sign events are of other keys: check that the files"
-            " are of the account and region of the key, and check --key"
-        )
-    return (
-        "the files contain no Sign event: use files of a time at which something was"
-        " signed; the trail must log read events (docs/how-to/alarms.md)"
-    )
-
-
-def _event_document(event: SignEvent) -> dict[str, Any]:
-    # The caller and its address stay in CloudTrail.
-    return {
-        "eventId": event.event_id,
-        "requestId": event.request_id,
-        "keyId": event.prefix,
-        "at": timestamp(event.at),
-    }
-
-
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """Return *text* without characters that move the cursor of a terminal."""
     return text if text.isprintable() else text.encode("unicode_escape").decode()

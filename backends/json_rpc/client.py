@@ -264,7 +264,7 @@ class JSONRPCProxy(JSONRPCChain):
     make the service distrust a node.  One node answers, without a quorum.
     """
 
-    # What a client may ask for at once (``api/http/json_rpc/reads.py``).
+    # What a client may ask for at once (``api/extras/signing_api/methods.py``).
     max_bytes = 4 * 1024 * 1024
 
     def forward(self, method: str, params: Sequence[Any]) -> Any:

@@ -9,6 +9,7 @@ import coincurve
 from api.auth.authorization import AccessPolicy
 from api.auth.rate_limits import RateLimits
 from api.http.app import App, create_app
+from api.worker_parts import open_dispatcher
 from signer.audit.log import AuditLog
 from signer.config.settings import Settings
 from signer.config.tenants import TenantRegistry
@@ -87,7 +88,7 @@ def get_app() -> App:
     worker = Thread(target=container.worker.run, args=(has_ended, 0.2), daemon=True)
     worker.start()
     events = Thread(
-        target=container.webhook_dispatcher.run, args=(lambda: False,), daemon=True
+        target=open_dispatcher(container).run, args=(lambda: False,), daemon=True
     )
     events.start()
     return create_app(container)

@@ -6,15 +6,12 @@ from pathlib import Path
 import pytest
 
 from api.auth.dev_tokens import provide_signing_key
-from api.backend_factories import open_treasury
 from api.bootstrap import build_container, check_configuration, open_container
 from api.container import Container
-from api.extras.doctor.context import DoctorContext
-from api.extras.doctor.system_checks import _check_top_ups
+from api.extras.top_ups import open_treasury
+from api.extras.top_ups.treasury import TreasuryClient, doctor_checks
 from backends.sql import SQLStore
-from backends.treasury_client import TreasuryClient
 from signer.alerts import Alert
-from signer.config.settings import Settings
 from signer.diagnostics import Finding
 from signer.errors import ConfigurationError, TreasuryError
 from signer.model.worker_row import WorkerRow
@@ -71,7 +68,7 @@ def test_a_worker_with_thresholds_needs_a_treasury(environ: dict[str, str]) -> N
 
     (refusal,) = refused.value.refusals
     assert refusal.code == "treasury-misconfigured"
-    assert build_container(environ).treasury is None
+    assert open_treasury(build_container(environ)) is None
 
 
 def test_the_check_of_a_configuration_finds_it(
@@ -104,11 +101,11 @@ def test_production_needs_https(token_file: Path) -> None:
         "TREASURY_URL": "http://127.0.0.1:1",
         "TREASURY_TOKEN_FILE": str(token_file),
     }
-    outside = Settings.from_env({**given, "APP_ENV": "test"})
+    outside = build_container({**given, "APP_ENV": "test"})
     assert isinstance(open_treasury(outside), TreasuryClient)
 
     with pytest.raises(ConfigurationError, match="https"):
-        open_treasury(Settings.from_env(given))
+        open_treasury(build_container(given))
 
 
 def test_a_process_for_refunds_must_not_have_the_token(
@@ -120,8 +117,8 @@ def test_a_process_for_refunds_must_not_have_the_token(
 
 
 def _find(container: Container) -> Finding:
-    context = DoctorContext(container, container.networks)
-    return _check_top_ups(context)
+    (check,) = doctor_checks(container)
+    return check.run()
 
 
 def test_the_doctor_asks_the_treasury(

@@ -9,7 +9,7 @@ import pytest
 from falcon.testing import TestClient
 
 from api.container import Container
-from api.http.signing_routes import open_transaction_sender
+from api.extras.signing_api.routes import open_transaction_sender
 from signer.errors import LimitReachedError
 from signer.model.audit_record import Actor
 from signer.model.refund import Status

@@ -11,15 +11,14 @@ from pydantic import SecretStr
 from sqlalchemy import Connection
 from structlog.testing import capture_logs
 
+from api.extras.top_ups.top_ups import TopUps
+from api.extras.top_ups.treasury import MAX_BYTES, Treasury, TreasuryClient
 from backends.sql import SQLStore
-from backends.treasury_client import MAX_BYTES, TreasuryClient
 from signer.alerts import Alerts
 from signer.errors import RowNotAuthenticError
 from signer.model.refund import new_refund_id
 from signer.model.worker_row import WorkerRow
 from signer.ports.meter import NO_METER
-from signer.ports.treasury import Treasury
-from signer.refunds.top_ups import TopUps
 from tests.fixtures.scripted_chain import CHAIN_ID, TOKEN
 from tests.support.ledgers import open_ledger
 from tests.support.refunds import SECOND, FakeClock, World

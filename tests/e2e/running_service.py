@@ -12,11 +12,13 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
+from dev.anvil import ROOT
 from dev.stack import Process
 from tests.support.forked_processes import ForkedCommand, start_interpreter
 
@@ -30,8 +32,8 @@ class RunningService:
     """
     Gunicorn and a worker of ours; they run inside of ``with``.
 
-    With *has_interpreters* they are new interpreters instead of forks, and with other
-    *names* only those commands run.
+    With *has_interpreters* they are new interpreters instead of forks, of the code in
+    *root* if it is given.  With other *names* only those commands run.
     """
 
     def __init__(
@@ -39,11 +41,14 @@ class RunningService:
         environ: Mapping[str, str],
         *,
         has_interpreters: bool = False,
+        root: Path = ROOT,
         names: Sequence[str] = ("serve", "worker"),
     ) -> None:
         with socket.create_server(("127.0.0.1", 0)) as probe:
             self.port = int(probe.getsockname()[1])
-        self._begin = start_interpreter if has_interpreters else ForkedCommand
+        self._begin: Callable[..., Process] = ForkedCommand
+        if has_interpreters:
+            self._begin = partial(start_interpreter, root=root)
         self._names = names
         self._environ = {**environ, "BIND": f"127.0.0.1:{self.port}"}
         self._output: dict[str, list[str]] = {}

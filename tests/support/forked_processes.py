@@ -115,8 +115,9 @@ def start_interpreter(
     *,
     stdout: IO[bytes],
     stderr: IO[bytes],
+    root: Path = ROOT,
 ) -> Process:
-    """Start a command as a new interpreter, which has its own command line."""
+    """Start a command of *root* as an interpreter, which has its own command line."""
     return subprocess.Popen(
         [
             sys.executable,
@@ -124,7 +125,7 @@ def start_interpreter(
             str(os.getpid()),
             *(sys.executable, "-m", "api.cli", *arguments),
         ],
-        cwd=ROOT,
+        cwd=root,
         env=dict(environ),
         stdin=subprocess.DEVNULL,
         stdout=stdout,

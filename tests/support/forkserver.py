@@ -16,7 +16,7 @@ _PROGRAMS = (
     "api.background_threads",
     "api.http.administration",
     "api.http.app",
-    "api.http.signing_routes",
+    "api.extras.signing_api.routes",
     "backends.alert_webhook",
     "softhsm.doctor",
     "tests.api.fuzzed_app",

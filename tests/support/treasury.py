@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass, field
 
+from api.extras.top_ups.treasury import TopUp, TreasuryToken
 from signer.errors import HotWalletError, TreasuryError
 from signer.model.audit_record import Actor
 from signer.model.refund import Refund, RefundRequest
-from signer.ports.treasury import TopUp, TreasuryToken
 from tests.fixtures.scripted_chain import CHAIN_ID, TOKEN
 from tests.support.refunds import World
 

@@ -15,8 +15,6 @@ from signer.model.audit_record import Record
 from signer.model.key import WATCHED, Key, KeyState
 
 
-EXPLAIN = "run: hotwallet explain-code CODE"
-
 _PLACEHOLDER = "0x0000000000000000000000000000000000000001"
 """The address to ask nodes about while the wallet's is not known."""
 

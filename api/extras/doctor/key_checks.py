@@ -11,11 +11,11 @@ from functools import partial
 
 from eth_utils.address import is_same_address
 
-from api.extras.doctor.context import EXPLAIN, DoctorContext
+from api.extras.doctor.context import DoctorContext
 from signer.config.settings import AWS_KMS, PKCS11
 from signer.crypto.der import parse_public_key
 from signer.deadline import Deadlines
-from signer.diagnostics import Check, Finding
+from signer.diagnostics import EXPLAIN, Check, Finding
 from signer.errors import (
     BackendUnavailableError,
     ConfigurationError,

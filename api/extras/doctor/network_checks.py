@@ -5,12 +5,12 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 from functools import partial
 
-from api.extras.doctor.context import EXPLAIN, DoctorContext, NetworkContext
+from api.extras.doctor.context import DoctorContext, NetworkContext
 from api.metrics.workers import read_head_ages
 from signer.alerts import Alert
 from signer.amounts import format_units
 from signer.chain.chain import COIN_DECIMALS
-from signer.diagnostics import Check, Finding
+from signer.diagnostics import EXPLAIN, Check, Finding
 from signer.errors import (
     ChainUnavailableError,
     InsufficientFundsError,

@@ -4,7 +4,8 @@ import time
 from collections.abc import Iterator
 from datetime import datetime
 
-from api.extras.doctor.context import EXPLAIN, DoctorContext
+from api.extension import find_hooks
+from api.extras.doctor.context import DoctorContext
 from api.extras.doctor.key_checks import key_checks
 from api.health.readiness import (
     AuditUnsealedError,
@@ -12,7 +13,7 @@ from api.health.readiness import (
     WorkerStoppedError,
     unsealed_seconds,
 )
-from api.metrics.workers import read_failing_top_ups, read_throttled_shares
+from api.metrics.workers import read_throttled_shares
 from signer.alerts import Alert
 from signer.audit.actions import AuditAction
 from signer.audit.chain_reader import require_agreement
@@ -20,14 +21,13 @@ from signer.audit.checkpoint_schedule import find_unsigned
 from signer.audit.checkpointer import CheckpointSettings
 from signer.audit.checkpoints import CheckpointKey, find_newest, statement_of
 from signer.audit.sealing_monitor import LATE
-from signer.diagnostics import Check, Finding
+from signer.diagnostics import EXPLAIN, Check, Finding
 from signer.errors import ConfigurationError, HotWalletError
 from signer.keys.throttle_window import THROTTLED_SHARE
 from signer.model.audit_record import Actor, Operation
 from signer.model.worker_row import WorkerRow, find_running, find_stopped
 from signer.open_approvals import read_open_approvals
 from signer.ports.audit_journal import Checkpoint
-from signer.refunds.payment_checks import ZERO_ADDRESS
 from signer.startup.dependency_checks import check_journal
 from signer.startup.guard import check_settings
 from signer.startup.policy_approval import describe
@@ -66,8 +66,8 @@ def system_checks(context: DoctorContext) -> Iterator[Check]:
     needs = ("networks", "database")
     yield context.check("limits", _check_limits, _LIMITS_CURE, *needs)
     yield context.check("webhooks", _check_webhooks, EXPLAIN, "database")
-    yield context.check("screening", _check_screening, EXPLAIN, "settings")
-    yield context.check("top-ups", _check_top_ups, EXPLAIN, *needs)
+    for find_checks in find_hooks("doctor_checks"):
+        yield from find_checks(context.container)
 
 
 def _check_settings(context: DoctorContext) -> Finding:
@@ -257,34 +257,6 @@ def _check_limits(context: DoctorContext) -> Finding:
     if not difference.is_accepted:
         return Finding("no worker has started with these limits yet")
     return Finding(f"those of the last worker, version {difference.version}")
-
-
-def _check_screening(context: DoctorContext) -> Finding:
-    service = context.container.screening
-    if service is None:
-        return Finding("no service is configured (SCREENING_URL)")
-    # Any answer will do: this address is never paid.
-    service.allows(ZERO_ADDRESS, 1, tenant="doctor")
-    return Finding("the service answers")
-
-
-def _check_top_ups(context: DoctorContext) -> Finding:
-    """Ask the treasury for its tokens, and read whether workers' top-ups fail."""
-    container = context.container
-    failing = read_failing_top_ups(container.store.workers(), container.ledger_clock())
-    problems = [f"{each} is low and is not topped up" for each in failing]
-    treasury, answer = container.treasury, "no treasury is configured (TREASURY_URL)"
-    if treasury is not None:
-        answer = "the treasury answers"
-        problems += [
-            f"the treasury has no token at the address of {symbol} on {name}"
-            for name, network in context.networks.items()
-            for symbol, token in network.topped_up.items()
-            if treasury.find_token(network.chain_id, token.address) is None
-        ]
-    if problems:
-        return Finding("; ".join(problems), EXPLAIN, Alert.TOP_UP_FAILING)
-    return Finding(answer)
 
 
 def _check_webhooks(context: DoctorContext) -> Finding:

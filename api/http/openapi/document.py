@@ -7,15 +7,15 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
+from api.extension import find_hooks
 from api.http.openapi import (
     admin_paths,
     examples,
     refund_paths,
-    signing_paths,
     webhook_operations,
 )
 from api.http.openapi.action_operations import body_schemas
-from api.http.openapi.elements import Element, integer, schema, text
+from api.http.openapi.elements import Element, Operations, integer, schema, text
 from api.http.problems import MEDIA_TYPE, code_statuses
 from api.views import (
     administration,
@@ -24,7 +24,6 @@ from api.views import (
     problems,
     refunds,
     requests,
-    signing,
 )
 from api.views.codes import problem_codes
 from api.views.document import schemas_of
@@ -48,13 +47,16 @@ gateway.
 * Pages such as `docs/how-to/sign-requests.md` are in the repository of the service.
 """
 
+_EXTRAS: Sequence[Operations] = [*find_hooks("openapi")]
+"""The operations of extras."""
+
 _TAGS = {
     "Refunds": files("api.http.openapi")
     .joinpath("guide.md")
     .read_text("utf-8")
     .strip(),
     webhook_operations.TAG: webhook_operations.GUIDE.strip(),
-    signing_paths.TAG: signing_paths.ABOUT.strip(),
+    **{each.tag: each.about.strip() for each in _EXTRAS},
     "Tokens": "What may be refunded, and its limits.",
     "Administration": "Keys, approvals, webhooks and the kill switch, for operators.",
     "Service": "Probes, metrics and this documentation.",
@@ -101,7 +103,6 @@ _DOCUMENTS = (
     requests,
     explanations,
     allowances,
-    signing,
     problems,
 )
 
@@ -111,11 +112,13 @@ _RETRIED = (409, 429, 502, 503, 504)
 @cache
 def complete_document() -> Mapping[str, Any]:
     """Return the document of all routes; do not change it."""
-    paths = deepcopy(refund_paths.PATHS | signing_paths.PATHS | admin_paths.PATHS)
+    paths = deepcopy(refund_paths.PATHS | admin_paths.PATHS)
+    for extra in _EXTRAS:
+        paths |= deepcopy(dict(extra.paths))
     for path in paths.values():
         for operation in path.values():
             _add_problems(operation)
-    schemas = schemas_of(*_DOCUMENTS)
+    schemas = schemas_of(*_DOCUMENTS, *(each.documents for each in _EXTRAS))
     # The table from errors to answers has them.
     codes = schemas["Problem"]["properties"]["code"]
     codes["enum"] = sorted(code_statuses())
@@ -146,7 +149,11 @@ def complete_document() -> Mapping[str, Any]:
             "headers": _HEADERS,
             "schemas": {
                 **schemas,
-                **signing_paths.SCHEMAS,
+                **{
+                    name: each
+                    for extra in _EXTRAS
+                    for name, each in extra.schemas.items()
+                },
                 **body_schemas(),
             },
             "responses": {

@@ -1,13 +1,32 @@
 """The elements of an OpenAPI document: schemas, parameters and operations."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from inspect import cleandoc
+from types import ModuleType
 from typing import Any
 
 from api.views.document import ADDRESS_PATTERN, AMOUNT_PATTERN, TIMESTAMP_PATTERN
 
 
 Element = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Operations:
+    """
+    The operations of an extra, under one tag.
+
+    *documents* is the module whose models are schemas, beside *schemas*.
+    """
+
+    tag: str
+    about: str
+    paths: Mapping[str, Element]
+    schemas: Mapping[str, Element]
+    documents: ModuleType
+
+
 """A part of the document: a JSON object."""
 
 

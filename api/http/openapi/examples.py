@@ -241,27 +241,3 @@ READINESS: dict[str, Any] = {
     "address": _WALLET,
     "epoch": 1,
 }
-
-_SIGNER = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266"
-
-RPC_REQUEST = {"jsonrpc": "2.0", "id": 1, "method": "eth_chainId", "params": []}
-RPC_ANSWER = {"jsonrpc": "2.0", "id": 1, "result": "0x7a69"}
-
-MESSAGE_SIGNING = {"message": "hello", "address": _SIGNER}
-MESSAGE_SIGNATURE = {
-    "address": _SIGNER,
-    "digest": f"0x{'ab' * 32}",
-    "signature": f"0x{'ab' * 64}1b",
-}
-
-TYPED_DATA_SIGNING = {
-    "typed_data": {
-        "types": {
-            "EIP712Domain": [{"name": "name", "type": "string"}],
-            "Mail": [{"name": "contents", "type": "string"}],
-        },
-        "primaryType": "Mail",
-        "domain": {"name": "Example"},
-        "message": {"contents": "hello"},
-    }
-}

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
-from api.cli.batch_submission import (
+from api.extras.batch_files.client import BatchReply
+from api.extras.batch_files.files import Row
+from api.extras.batch_files.submission import (
     MAX_BYTES,
     MAX_FAILURES,
     MAX_ROWS,
@@ -16,9 +18,7 @@ from api.cli.batch_submission import (
     SubmissionStoppedError,
     submit,
 )
-from api.cli.refund_file import Row
 from api.http.body import MAX_BATCH
-from signer.ports.refund_client import BatchReply
 
 
 def rows(number: int, **fields: str) -> list[Row]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from api.cli.refund_file import FileError, Row, read_rows
+from api.extras.batch_files.files import FileError, Row, read_rows
 from tests.api.service import RECIPIENT
 
 

@@ -337,7 +337,7 @@ def test_an_interrupted_submission_says_what_to_do(
     def interrupt(*_: Any, report: Callable[..., object], **__: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("api.cli.refund_submit.submit", interrupt)
+    monkeypatch.setattr("api.extras.batch_files.commands.submit", interrupt)
     finished = submit(write("1"), "--json")
 
     assert finished.status == 1
@@ -355,7 +355,7 @@ def test_a_token_file_that_ends_meanwhile_stops_the_submission(
         token.write_text("")
         read_token()
 
-    monkeypatch.setattr("api.cli.refund_submit.submit", lose_token)
+    monkeypatch.setattr("api.extras.batch_files.commands.submit", lose_token)
     finished = submit(write("1"), "--json")
 
     assert finished.status == 1

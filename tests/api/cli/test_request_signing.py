@@ -17,8 +17,8 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from falcon.testing import TestClient
 
-from api.cli.refund_file import Row
-from api.cli.request_signing import RequestSigner
+from api.extras.batch_files.files import Row
+from api.extras.batch_files.request_signing import RequestSigner
 from api.http.app import create_app
 from backends.sql import SQLStore
 from tests.api.batches import codes, statuses, submit

@@ -12,12 +12,10 @@ from eth_account.messages import encode_defunct, encode_typed_data
 from falcon.testing import TestClient
 
 from api.container import Container
+from api.extras.signing_api import endpoint
+from api.extras.signing_api.calls import MAX_CALLS, error_of
+from api.extras.signing_api.methods import MAX_RESULT, METHODS
 from api.http.app import create_app
-from api.http.json_rpc import endpoint
-from api.http.json_rpc.calls import MAX_CALLS
-from api.http.json_rpc.errors import error_of
-from api.http.json_rpc.methods import METHODS
-from api.http.json_rpc.reads import MAX_RESULT
 from backends.sql import SQLStore
 from signer.config.tenants import Tenant, TenantRegistry
 from signer.errors import (

@@ -6,10 +6,9 @@ from pathlib import Path
 import pytest
 from falcon.testing import TestClient
 
-from api.backend_factories import open_screening
+from api.container import Container
 from api.http.app import create_app
 from backends.sql import SQLStore
-from signer.config.settings import Settings
 from signer.webhooks.signatures import Secret
 from tests.api.service import BODY, Pace, build_container
 from tests.api.support import SettableClock, bearer, post
@@ -39,9 +38,10 @@ def client(
     secret.write_text(Secret.generate().format())
     secret.chmod(0o600)
     environ = {"APP_ENV": "test", "SCREENING_URL": service.url}
-    settings = Settings.from_env({**environ, "SCREENING_SECRET_FILE": str(secret)})
+    configured = Container(environ={**environ, "SCREENING_SECRET_FILE": str(secret)})
+    screening = configured.screening
     container = build_container(
-        sqlite_store, clock, client=node, pace=pace, screening=open_screening(settings)
+        sqlite_store, clock, client=node, pace=pace, screening=screening
     )
     return TestClient(create_app(container))
 
@@ -79,4 +79,4 @@ def test_without_an_answer_nothing_is_accepted(
 
 
 def test_nothing_is_asked_without_the_setting() -> None:
-    assert open_screening(Settings.from_env({"APP_ENV": "test"})) is None
+    assert Container(environ={"APP_ENV": "test"}).screening is None

@@ -16,7 +16,7 @@ from tests.support.waiting import eventually
 CONFIG = "python:api.server.gunicorn_conf"
 CONFIGS = [CONFIG, "docker/gunicorn.conf.py"]
 APP = "api.server.entrypoint:get_app()"
-OF_SIGNING = {"api.http.signing_routes", "Crypto", "eth_account"}
+OF_SIGNING = {"api.extras.signing_api.routes", "Crypto", "eth_account"}
 OF_SOME_ROLES = {
     "backends.aws_kms",
     "backends.google_cloud_kms.backend",

@@ -26,7 +26,7 @@ from schemathesis.schemas import BaseSchema
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from api.auth.dev_tokens import mint
-from api.http.json_rpc.methods import METHODS
+from api.extras.signing_api.methods import METHODS
 from api.http.openapi.document import complete_document, document_of
 from signer.config.settings import Settings
 from tests.api.fuzzed_app import KEY_IDS

@@ -13,7 +13,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import StatusCode
 from structlog.testing import capture_logs
 
-from backends.open_telemetry.exporter import ReportingExporter, build_tracer
+from api.extras.open_telemetry.tracer import ReportingExporter, build_tracer
 from signer.model.refund import MOVES, Refund, Status, new_refund_id
 from tests.fixtures.ledger import queued
 

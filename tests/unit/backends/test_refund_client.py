@@ -9,10 +9,9 @@ from typing import Any
 
 import pytest
 
+from api.extras.batch_files.client import BatchReply, RefundClient
 from backends.http_client import is_secure
-from backends.refund_client import RefundClient
 from signer.errors import InvalidInputError
-from signer.ports.refund_client import BatchReply
 
 
 Serve = Callable[..., str]

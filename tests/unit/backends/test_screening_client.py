@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from backends.screening_client import (
+from api.extras.screening.client import (
     AT_ONCE,
     LIST_SECONDS,
     MAX_BYTES,
@@ -103,7 +103,7 @@ def test_a_bounded_number_is_kept(
     connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The oldest permission is forgotten first."""
-    monkeypatch.setattr("backends.screening_client._MOST_KEPT", 2)
+    monkeypatch.setattr("api.extras.screening.client._MOST_KEPT", 2)
     with screening_service(screened(allowed=True)) as service:
         client = connect(service.url)
         for chain_id in (1, 2, 3, 3, 2, 1):

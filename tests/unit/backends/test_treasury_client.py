@@ -9,10 +9,9 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from backends.treasury_client import MAX_BYTES, TreasuryClient
+from api.extras.top_ups.treasury import MAX_BYTES, TopUp, TreasuryClient, TreasuryToken
 from signer.errors import ConfigurationError, TreasuryError
 from signer.model.refund import RefundRequest, Status
-from signer.ports.treasury import TopUp, TreasuryToken
 from tests.fixtures.scripted_chain import CHAIN_ID, TOKEN
 from tests.support.refunds import CUSTOMER
 from tests.support.reply_server import Reply, Server, reply_server

@@ -56,7 +56,9 @@ def test_every_variable_of_a_command_is_documented() -> None:
         encoding="utf-8"
     )
     source = "".join(
-        path.read_text(encoding="utf-8") for path in (ROOT / "api" / "cli").glob("*.py")
+        path.read_text(encoding="utf-8")
+        for pattern in ("cli/*.py", "extras/*/commands.py")
+        for path in (ROOT / "api").glob(pattern)
     )
     read = {*re.findall(r"envvar=\"(\w+)\"", source), TOKEN_FILE}
 

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
+from api.extras.cloudtrail.reconciliation import reconcile
 from signer.audit.checkpoints import Verifier
 from signer.audit.export import records
-from signer.audit.reconcile import reconcile
 from signer.audit.verify import verify
 from tests.support.cloudtrail import sign_event
 from tests.unit.signer.audit.signings import at, outcome, trail_of

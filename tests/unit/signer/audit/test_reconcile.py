@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from signer.audit.cloudtrail import read_trail
-from signer.audit.reconcile import Reconciliation, reconcile
+from api.extras.cloudtrail.reconciliation import Reconciliation, reconcile
+from api.extras.cloudtrail.trails import read_trail
 from signer.errors import InvalidInputError
 from signer.model.audit_record import Operation, Purpose, Record, Subject
 from tests.support.audit import START

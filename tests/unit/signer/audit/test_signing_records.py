@@ -8,9 +8,12 @@ from typing import Any
 
 import pytest
 
+from api.extras.cloudtrail.reconciliation import (
+    MalformedRecord,
+    Reconciliation,
+    reconcile,
+)
 from signer.audit.actions import SIGN_FINISHED, SIGN_REQUESTED
-from signer.audit.reconcile import Reconciliation, reconcile
-from signer.audit.signing_records import MalformedRecord
 from signer.model.audit_record import Record
 from tests.support.audit import record
 from tests.support.cloudtrail import sign_event

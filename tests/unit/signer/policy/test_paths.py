@@ -53,8 +53,11 @@ CALLS = {
     ("signer/webhooks/signatures.py", "PrivateKey.sign"): "webhook key",
     ("signer/webhooks/signatures.py", "sign"): "webhook key",
     ("signer/webhooks/endpoint.py", "Endpoint.send"): "webhook key",
-    ("backends/screening_client.py", "ScreeningClient._ask"): "screening secret",
-    ("api/cli/request_signing.py", "RequestSigner.__call__"): "a tenant's key",
+    ("api/extras/screening/client.py", "ScreeningClient._ask"): "screening secret",
+    (
+        "api/extras/batch_files/request_signing.py",
+        "RequestSigner.__call__",
+    ): "a tenant's key",
 }
 
 

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from api.extras.top_ups.top_ups import AGAIN_SECONDS, LOOK_SECONDS, TopUps
+from api.extras.top_ups.treasury import TopUp
 from signer.alerts import Alert, Alerts, AlertThrottle
 from signer.config.networks import Network
 from signer.errors import ChainUnavailableError, StoreUnavailableError, TreasuryError
@@ -18,8 +20,6 @@ from signer.model.wallet import Pause, Wallet
 from signer.model.worker_row import WorkerRow
 from signer.ports.ledger import Ledger
 from signer.ports.meter import Meter
-from signer.ports.treasury import TopUp
-from signer.refunds.top_ups import AGAIN_SECONDS, LOOK_SECONDS, TopUps
 from tests.fixtures.scripted_chain import CHAIN_ID
 from tests.support.keys import key_at
 from tests.support.refunds import (

@@ -1,26 +1,76 @@
 """
-A client of another ``hotwallet`` service, the treasury: ``signer.ports.Treasury``.
+A client of a treasury: another ``hotwallet`` service, which tops up this wallet.
 
 The bearer token is read from its file for each request, since it lives for minutes.
 Redirects are not followed, so that no other host gets it.
 """
 
+from __future__ import annotations
+
 import json
 import re
 import ssl
-from dataclasses import asdict
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Protocol, TypeVar
 from urllib.parse import urlencode
 
 from pydantic import AwareDatetime, BaseModel, Field, SecretStr, ValidationError
 
+from api.container import Container
+from api.extras.top_ups import open_treasury
+from api.metrics.workers import read_failing_top_ups
 from backends.http_client import ExchangeError, HTTPClient, Response, is_secure
+from signer.alerts import Alert
+from signer.diagnostics import EXPLAIN, Check, Finding
 from signer.errors import ConfigurationError, Refusal, TreasuryError
 from signer.model.refund import RefundRequest, Status
-from signer.ports.treasury import TopUp, TreasuryToken
 from signer.private_files import is_private
+
+
+@dataclass(frozen=True, slots=True)
+class TreasuryToken:
+    """A token that the treasury pays, by the names of its network and symbol there."""
+
+    network: str
+    symbol: str
+
+
+@dataclass(frozen=True, slots=True)
+class TopUp:
+    """A refund of the treasury to this service, as the treasury reports it."""
+
+    id: str
+    status: Status
+    created_at: datetime
+    block_number: int | None = None
+
+
+class Treasury(Protocol):
+    """
+    Asks a treasury.  What it answers may be false.
+
+    Methods raise ``TreasuryError`` if there is no usable answer.
+    """
+
+    def find_token(self, chain_id: int, address: str) -> TreasuryToken | None:
+        """Return the treasury's name of the token contract *address*."""
+
+    def newest_top_up(self, session_id: str) -> TopUp | None:
+        """Return this service's newest refund of the payment session *session_id*."""
+
+    def request(self, request: RefundRequest, idempotency_key: str) -> TopUp:
+        """
+        Request a refund, or return the one with the same key.
+
+        Raises:
+            TreasuryError: There is no answer, so the treasury may pay.  Or it refused
+                (``is_refusal``), and pays nothing.
+        """
 
 
 TIMEOUT = 10.0
@@ -77,6 +127,30 @@ class _Problem(BaseModel):
 
 
 T = TypeVar("T", bound=BaseModel)
+
+
+def doctor_checks(container: Container) -> Iterator[Check]:
+    """Yield the check whether the treasury answers, and top-ups do not fail."""
+    needs = ("networks", "database")
+    yield Check("top-ups", partial(_check, container), EXPLAIN, needs)
+
+
+def _check(container: Container) -> Finding:
+    failing = read_failing_top_ups(container.store.workers(), container.ledger_clock())
+    problems = [f"{each} is low and is not topped up" for each in failing]
+    treasury = open_treasury(container)
+    answer = "no treasury is configured (TREASURY_URL)"
+    if treasury is not None:
+        answer = "the treasury answers"
+        problems += [
+            f"the treasury has no token at the address of {symbol} on {name}"
+            for name, network in container.networks.items()
+            for symbol, token in network.topped_up.items()
+            if treasury.find_token(network.chain_id, token.address) is None
+        ]
+    if problems:
+        return Finding("; ".join(problems), EXPLAIN, Alert.TOP_UP_FAILING)
+    return Finding(answer)
 
 
 class TreasuryClient:

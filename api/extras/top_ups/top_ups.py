@@ -10,13 +10,18 @@ What the treasury answers may be false.  Then it is asked too often, once an hou
 each token, or not at all; it pays from its own wallet.
 """
 
-from collections.abc import Iterator, Mapping
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
 import structlog
 
+from api.container import Container
+from api.extras.top_ups import open_treasury
+from api.extras.top_ups.treasury import TopUp, Treasury
 from signer.alerts import Alert, Alerts, AlertThrottle
 from signer.amounts import format_units
 from signer.chain.chain import Chain
@@ -34,7 +39,6 @@ from signer.model.worker_row import find_running
 from signer.ports.clock import Clock
 from signer.ports.ledger import Ledger
 from signer.ports.meter import Meter
-from signer.ports.treasury import TopUp, Treasury
 
 
 LOOK_SECONDS = 60.0
@@ -86,6 +90,22 @@ class _Asked(NamedTuple):
 
     at: datetime
     refusal: str | None = None
+
+
+def worker_loops(container: Container) -> Iterator[tuple[str, Callable[..., None]]]:
+    """Yield the loop that asks the treasury, if there is one."""
+    treasury = open_treasury(container)
+    if treasury is not None:
+        top_ups = TopUps(
+            container.store,
+            container.chains,
+            treasury,
+            container.alerts,
+            name=container.heartbeat.name,
+            clock=container.ledger_clock,
+            meter=container.meter,
+        )
+        yield "top-ups", top_ups.run
 
 
 class TopUps:

@@ -24,7 +24,7 @@ from http_message_signatures import (
     algorithms,
 )
 
-from api.cli.refund_file import Row
+from api.extras.batch_files.files import Row
 from signer.ports.clock import utc_now
 from signer.private_files import is_private
 

@@ -11,28 +11,34 @@ import structlog
 from falcon import Request, Response
 
 from api.auth.authorization import AccessPolicy
-from api.http import query
-from api.http.body import MAX_BATCH, read_bytes
-from api.http.json_rpc.calls import Body, RPCCall, read_body
-from api.http.json_rpc.errors import (
+from api.extras.signing_api.calls import (
     CHAIN_DISCONNECTED,
     INTERNAL_ERROR,
     INVALID_REQUEST,
     RESOURCE_UNAVAILABLE,
+    Body,
+    RPCCall,
     RPCError,
     error_of,
+    read_body,
 )
-from api.http.json_rpc.methods import BROADCAST_SECONDS, Methods, RequestContext
+from api.extras.signing_api.methods import BROADCAST_SECONDS, Methods, RequestContext
+from api.http import query
+from api.http.body import MAX_BATCH, read_bytes
 from api.http.middleware import Resource
 from api.http.refunds import is_idempotency_key
-from api.http.signing import requester_of
 from api.http.waiting_requests import WaitingRequests
-from api.request_context import principal, request_id, tenant
+from api.request_context import actor, principal, request_id, tenant
 from signer.config.tenants import TenantRegistry
 from signer.errors import NotFoundError
-from signer.policy.facts import Path
+from signer.policy.facts import Caller, Path
 from signer.refunds.eth_send_transaction import is_derived_key
+from signer.signing.requester import Requester
 
+
+ROLE = "signer"
+SCOPE = "sign"
+_PROCESS = "sign"
 
 REQUEST_SECONDS = 20.0
 """After this time no further call of a batch is begun."""
@@ -172,3 +178,10 @@ def _idempotency_key(req: Request, body: Body) -> str | None:
         problem = "Idempotency-Key is for one call, and this is a batch"
         raise RPCError(INVALID_REQUEST, problem)
     return key
+
+
+def requester_of(req: Request, path: Path, tenants: TenantRegistry) -> Requester:
+    """Return the caller of *req*, who asks on *path*."""
+    name = tenant(req)
+    caller = Caller(path, name, principal(req).sub, ROLE, _PROCESS)
+    return Requester(caller, actor(req), tenants.limits(name))

@@ -1,10 +1,13 @@
-"""The routes of the role ``sign``."""
+"""The operations under ``/v1/sign`` and ``/rpc``."""
 
-from typing import Any
+import sys
+from collections.abc import Mapping
+from typing import Annotated, Any
 
-from api.http.openapi import examples, problem_sets
+from api.http.openapi import problem_sets
 from api.http.openapi.elements import (
     Element,
+    Operations,
     answer,
     body,
     operation,
@@ -12,15 +15,59 @@ from api.http.openapi.elements import (
     schema,
     text,
 )
+from api.views.document import Address, Document, Hash, says
+from api.views.document import text as text_of
 
 
-TAG = "Signing"
+class MessageSignatureDocument(Document):
+    """A signature."""
 
-ABOUT = """
+    address: Address = says("The address that signed.")
+    digest: Hash = says("The 32 bytes that were signed.")
+    signature: Annotated[str, text_of(pattern="^0x[0-9a-f]{130}$")] = says(
+        "r, s and v; v is 27 or 28."
+    )
+
+    @classmethod
+    def derive(cls, source: Any) -> Mapping[str, Any]:
+        """Return the bytes in hex."""
+        return {
+            "digest": f"0x{source.digest.hex()}",
+            "signature": f"0x{source.to_bytes().hex()}",
+        }
+
+
+_TAG = "Signing"
+
+_ABOUT = """
 Signatures for other programs, by the key of the wallet: JSON-RPC for web3.py, ethers,
 viem and cast, and two routes of HTTP. The policy decides about each of them. No
 signature reserves a nonce: to pay, use `eth_sendTransaction` or `POST /v1/refunds`.
 """
+
+_SIGNER = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266"
+
+_RPC_REQUEST = {"jsonrpc": "2.0", "id": 1, "method": "eth_chainId", "params": []}
+_RPC_ANSWER = {"jsonrpc": "2.0", "id": 1, "result": "0x7a69"}
+
+_MESSAGE_SIGNING = {"message": "hello", "address": _SIGNER}
+_MESSAGE_SIGNATURE = {
+    "address": _SIGNER,
+    "digest": f"0x{'ab' * 32}",
+    "signature": f"0x{'ab' * 64}1b",
+}
+
+_TYPED_DATA_SIGNING = {
+    "typed_data": {
+        "types": {
+            "EIP712Domain": [{"name": "name", "type": "string"}],
+            "Mail": [{"name": "contents", "type": "string"}],
+        },
+        "primaryType": "Mail",
+        "domain": {"name": "Example"},
+        "message": {"contents": "hello"},
+    }
+}
 
 _ACCESS: dict[str, Any] = {
     "security": [{"bearerToken": ["sign"]}],
@@ -48,13 +95,13 @@ def _signing(
             The answer is synchronous. Repeating the request is safe: it makes another
             signature over the same bytes.
             """,
-            tag=TAG,
+            tag=_TAG,
             requestBody=body(*request),
             answers={
                 200: answer(
                     "The signature.",
                     schema("MessageSignature"),
-                    examples.MESSAGE_SIGNATURE,
+                    _MESSAGE_SIGNATURE,
                 )
             },
             problems=_PROBLEMS,
@@ -91,12 +138,12 @@ def _rpc(operation_id: str, summary: str, *, has_network: bool) -> Element:
             Errors of calls are answered 200, with the codes of JSON-RPC. The
             `Content-Type` is ignored, and notifications are not executed.
             """,
-            tag=TAG,
+            tag=_TAG,
             parameters=[*([network] if has_network else []), *_HEADERS],
-            requestBody=body("RPCRequest", examples.RPC_REQUEST),
+            requestBody=body("RPCRequest", _RPC_REQUEST),
             answers={
                 200: answer(
-                    "An answer to each call.", schema("RPCAnswer"), examples.RPC_ANSWER
+                    "An answer to each call.", schema("RPCAnswer"), _RPC_ANSWER
                 ),
                 204: answer("There were only notifications.", None),
             },
@@ -108,22 +155,22 @@ def _rpc(operation_id: str, summary: str, *, has_network: bool) -> Element:
     }
 
 
-PATHS: dict[str, Element] = {
+_PATHS: dict[str, Element] = {
     "/rpc": _rpc("callOnlyNetwork", "JSON-RPC of the only network", has_network=False),
     "/rpc/{network}": _rpc("callNetwork", "JSON-RPC of a network", has_network=True),
     "/v1/sign/message": _signing(
         "signMessage",
         "Sign a message",
-        ("MessageSigningRequest", examples.MESSAGE_SIGNING),
+        ("MessageSigningRequest", _MESSAGE_SIGNING),
     ),
     "/v1/sign/typed-data": _signing(
         "signTypedData",
         "Sign typed data",
-        ("TypedDataSigningRequest", examples.TYPED_DATA_SIGNING),
+        ("TypedDataSigningRequest", _TYPED_DATA_SIGNING),
     ),
 }
 
-SCHEMAS: dict[str, Element] = {
+_SCHEMAS: dict[str, Element] = {
     "RPCRequest": {
         "description": (
             "A request of JSON-RPC 2.0, or a batch of up to 100. `docs/reference/"
@@ -136,3 +183,5 @@ SCHEMAS: dict[str, Element] = {
         "type": ["object", "array"],
     },
 }
+
+OPERATIONS = Operations(_TAG, _ABOUT, _PATHS, _SCHEMAS, sys.modules[__name__])

@@ -1,33 +1,94 @@
-"""
-Makes a span of each step of a refund, from one stored status to the next.
+"""Traces of refunds, sent to a collector by OTLP over HTTP."""
 
-The times are those of the ledger, which all hosts share.  A span is made after the
-commit, so there is one for each change, and none for a change that was rolled back.
-"""
-
-from collections.abc import Iterator
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
+from threading import local
 
 import structlog
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace.export import (
+    BatchSpanProcessor,
+    SpanExporter,
+    SpanExportResult,
+)
+from opentelemetry.sdk.trace.id_generator import IdGenerator
+from opentelemetry.sdk.trace.sampling import TraceIdRatioBased
 from opentelemetry.trace import (
     Link,
+    NonRecordingSpan,
     Span,
     SpanContext,
     SpanKind,
     Status,
     StatusCode,
+    TraceFlags,
     get_current_span,
     set_span_in_context,
 )
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from pydantic import SecretStr
 
-from backends.open_telemetry.ids import ACCEPTANCE, RefundIds, acceptance
 from signer.model import refund as refunds
 from signer.model.refund import Refund
 from signer.ports.clock import Clock
 from signer.ports.meter import Meter
+
+
+ACCEPTANCE = "accept"
+"""The name of a trace's first span."""
+
+
+def trace_id(refund: Refund) -> int:
+    """Return the trace id of *refund*."""
+    return int(refund.id.removeprefix("rf_"), 16)
+
+
+def span_id(refund: Refund, name: str) -> int:
+    """Return the id of the span *name* of *refund*, in its current version."""
+    version = 0 if name == ACCEPTANCE else refund.version
+    text = f"{refund.id} {version} {name}"
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
+
+
+def acceptance(refund: Refund) -> NonRecordingSpan:
+    """Return the first span of *refund*, which another process may have sent."""
+    return NonRecordingSpan(
+        SpanContext(
+            trace_id(refund),
+            span_id(refund, ACCEPTANCE),
+            is_remote=True,
+            trace_flags=TraceFlags(TraceFlags.SAMPLED),
+        )
+    )
+
+
+class RefundIds(IdGenerator):
+    """Gives the next span of this thread the ids that ``use`` was called with."""
+
+    def __init__(self) -> None:
+        self._next = local()
+
+    @contextmanager
+    def use(self, refund: Refund, name: str) -> Iterator[None]:
+        """Give the span that the block starts the ids of *refund* and *name*."""
+        self._next.ids = trace_id(refund), span_id(refund, name)
+        try:
+            yield
+        finally:
+            del self._next.ids
+
+    def generate_trace_id(self) -> int:
+        ids: tuple[int, int] = self._next.ids
+        return ids[0]
+
+    def generate_span_id(self) -> int:
+        ids: tuple[int, int] = self._next.ids
+        return ids[1]
 
 
 _STEPS = {
@@ -146,3 +207,53 @@ def _read_caller(trace: str | None) -> SpanContext | None:
 
 def _nanoseconds(at: datetime) -> int:
     return int(at.timestamp() * 1_000_000) * 1000
+
+
+_TIMEOUT_SECONDS = 5  # Of a request; also the longest delay when the process ends.
+
+
+def open_exporter(url: SecretStr, share: float, clock: Clock) -> RefundTracer:
+    """
+    Return a tracer that sends spans to *url*, in a background thread of its own.
+
+    Of all refunds, *share* are traced.  The trace id decides, so each process sends all
+    spans of a refund, or none.  Spans that cannot be sent in time are dropped.
+    """
+    exporter = OTLPSpanExporter(url.get_secret_value(), timeout=_TIMEOUT_SECONDS)
+    processor = BatchSpanProcessor(ReportingExporter(exporter))
+    return build_tracer(processor, share, clock)
+
+
+def build_tracer(processor: SpanProcessor, share: float, clock: Clock) -> RefundTracer:
+    """Return a tracer whose spans *processor* gets."""
+    ids = RefundIds()
+    provider = TracerProvider(
+        # Not ParentBased: the first span may be in another process.
+        sampler=TraceIdRatioBased(share),
+        resource=Resource.create(
+            {"service.name": os.environ.get("OTEL_SERVICE_NAME", "hotwallet")}
+        ),
+        id_generator=ids,
+    )
+    provider.add_span_processor(processor)
+    return RefundTracer(provider, ids, clock)
+
+
+class ReportingExporter(SpanExporter):
+    """Logs that spans were not sent, without the text of the collector's answer."""
+
+    def __init__(self, exporter: SpanExporter) -> None:
+        self._exporter = exporter
+        self._log = structlog.get_logger("traces")
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        result = self._exporter.export(spans)
+        if result is not SpanExportResult.SUCCESS:
+            self._log.warning("traces-not-sent", spans=len(spans))
+        return result
+
+    def shutdown(self) -> None:
+        self._exporter.shutdown()
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:
+        return self._exporter.force_flush(timeout_millis)

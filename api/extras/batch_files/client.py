@@ -1,15 +1,35 @@
-"""A client of ``POST /v1/refunds/batch``."""
+"""A client of the route that accepts many refunds in one request."""
 
 import json
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Protocol
 
 from pydantic import SecretStr
 
 from backends.http_client import ExchangeError, HTTPClient, is_secure
 from signer.errors import InvalidInputError
 from signer.nesting import is_deeper
-from signer.ports.refund_client import BatchReply
 from signer.strict_json import MAX_DEPTH
+
+
+class BatchReply(NamedTuple):
+    """
+    The reply to a batch: HTTP status, JSON object, and ``Retry-After`` in seconds.
+
+    ``status`` is None if there was no response: the batch may have arrived.
+    ``document`` is empty if the body is not a JSON object.
+    """
+
+    status: int | None
+    document: Mapping[str, Any]
+    retry_after: int | None = None
+
+
+class SendBatch(Protocol):
+    """Sends the body of ``POST /v1/refunds/batch``; raises no error."""
+
+    def __call__(self, body: bytes, token: str) -> BatchReply:
+        """Send *body* with the bearer *token*, and return the reply."""
 
 
 _TIMEOUT = 60.0  # Seconds: longer than gunicorn and the proxy allow a request.
@@ -45,7 +65,7 @@ class RefundClient:
         )
 
     def __call__(self, body: bytes, token: str) -> BatchReply:
-        """Send *body*; as ``signer.ports.refund_client.SendBatch``."""
+        """Send *body*; as ``api.extras.batch_files.client.SendBatch``."""
         headers = {"Authorization": f"Bearer {token}"}
         try:
             response = self._client.exchange("POST", body, headers=headers)

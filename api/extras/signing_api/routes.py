@@ -1,36 +1,44 @@
-"""The routes under ``/v1/sign``.  ``signer.signing`` decides what they do."""
+"""The routes of the role ``sign``.  ``signer.signing`` decides what they do."""
 
-from collections.abc import Callable
-from typing import Any, ClassVar, TypeVar
+from collections.abc import Callable, Mapping
+from functools import cache, partial
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from falcon import Request, Response
 
+from api.container import Container
+from api.extras.signing_api.endpoint import JSONRPC, ROLE, SCOPE, requester_of
+from api.extras.signing_api.methods import Methods, Reads
+from api.extras.signing_api.openapi import MessageSignatureDocument
 from api.http import query
 from api.http.body import MAX_BATCH, read_bytes
-from api.http.middleware import Resource
-from api.request_context import actor, principal, tenant
+from api.http.middleware import AuthorizationMiddleware, Resource
+from api.http.waiting_requests import WaitingRequests
 from api.views.requests import (
     MessageSigningRequestBody,
     TypedDataSigningRequestBody,
 )
-from api.views.signing import MessageSignatureDocument
 from signer import strict_json
 from signer.config.tenants import TenantRegistry
 from signer.crypto.messages import PersonalMessage
 from signer.crypto.transaction_json import read_address
 from signer.crypto.typed_data import TypedData
 from signer.errors import InvalidInputError, RecoveryError, SigningError
-from signer.policy.facts import Caller, Path
+from signer.model.key import SERVING
+from signer.policy.facts import Path
+from signer.refunds.eth_send_transaction import TransactionSender
+from signer.refunds.payment_policy import own_keys
 from signer.refunds.request_body import read_body
+from signer.signing.known_addresses import KnownAddresses
 from signer.signing.requester import Requester
 from signer.signing.service import SigningService
 from signer.signing.signed_message import MessageSignature
 
 
-ROLE = "signer"
-SCOPE = "sign"
+if TYPE_CHECKING:
+    from api.http.app import App
 
-_PROCESS = "sign"
+
 _MAX_DEPTH = 64
 
 _MESSAGES = {
@@ -39,13 +47,6 @@ _MESSAGES = {
 }
 
 Signing = TypeVar("Signing", MessageSigningRequestBody, TypedDataSigningRequestBody)
-
-
-def requester_of(req: Request, path: Path, tenants: TenantRegistry) -> Requester:
-    """Return the caller of *req*, who asks on *path*."""
-    name = tenant(req)
-    caller = Caller(path, name, principal(req).sub, ROLE, _PROCESS)
-    return Requester(caller, actor(req), tenants.limits(name))
 
 
 class _SigningResource(Resource):
@@ -111,3 +112,71 @@ def _signature(make: Callable[[], MessageSignature]) -> dict[str, Any]:
         return MessageSignatureDocument.of(make()).dump()
     except RecoveryError as e:
         raise SigningError("the device made no valid signature") from e
+
+
+def add_signing(
+    app: "App",
+    container: Container,
+    _: AuthorizationMiddleware,
+    waiting: WaitingRequests,
+) -> None:
+    """Add ``/rpc`` and the routes under ``/v1/sign``."""
+    tenants = container.tenants
+
+    # Not before a request: it compiles the policy.
+    open_signing = cache(lambda: _open_signing(container))
+    app.add_route("/v1/sign/message", MessageSigning(open_signing, tenants))
+    app.add_route("/v1/sign/typed-data", TypedDataSigning(open_signing, tenants))
+    open_methods = cache(lambda: _open_methods(container, open_signing()))
+    endpoint = JSONRPC(open_methods, container.access, tenants, waiting)
+    app.add_route("/rpc", endpoint)
+    app.add_route("/rpc/{network}", endpoint)
+
+
+def _open_signing(container: Container) -> SigningService:
+    """Return what signs with the active key; it reserves no nonce."""
+    return SigningService(
+        lambda: container.ring.active().signer,
+        container.policy,
+        container.networks,
+        container.ledger_clock,
+        states=SERVING,
+        known=KnownAddresses(
+            own_keys=lambda: own_keys(container.ring.cached_keys()),
+            denied=container.payment_policy.denied,
+            # The active key signs, from which the service pays.
+            is_service_wallet=lambda *_: True,
+        ),
+        blocks=container.store,
+    )
+
+
+def open_transaction_sender(container: Container) -> TransactionSender:
+    """Return what accepts the transactions of clients, as refunds."""
+    return TransactionSender(
+        container.refunds,
+        container.store,
+        container.ledger_clock,
+        container.node_proxies,
+    )
+
+
+def _open_methods(
+    container: Container, signing: SigningService
+) -> Mapping[str, Methods]:
+    """Return the methods of each network, by its name."""
+    sender = open_transaction_sender(container)
+    return {
+        name: Methods(
+            name,
+            network,
+            signing,
+            sender,
+            container.refunds,
+            Reads(
+                container.node_proxies[name],
+                partial(sender.next_nonce, name, network.chain_id),
+            ),
+        )
+        for name, network in container.networks.items()
+    }

@@ -13,7 +13,7 @@ import secrets
 import ssl
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from http import HTTPStatus
@@ -23,11 +23,14 @@ from threading import Lock
 import structlog
 from pydantic import SecretStr
 
+from api.container import Container
 from backends.http_client import ExchangeError, HTTPClient, is_secure
 from signer.deadline import Deadlines
+from signer.diagnostics import EXPLAIN, Check, Finding
 from signer.errors import ConfigurationError, Refusal, ScreeningUnavailableError
 from signer.ports.clock import Clock, utc_now
 from signer.ports.screening_service import Question
+from signer.refunds.payment_checks import ZERO_ADDRESS
 from signer.webhooks.signatures import Secret, read_secrets, sign
 
 
@@ -54,6 +57,31 @@ _MOST_OF_A_TENANT = 2 * AT_ONCE
 _SLACK_SECONDS = 0.5
 
 _HEADERS = {"Content-Type": "application/json", "Accept": "application/json"}
+
+
+def open_screening(container: Container, url: SecretStr) -> "ScreeningClient":
+    """Return the client of the service that is configured."""
+    settings = container.settings
+    return ScreeningClient(
+        url,
+        settings.screening_secret_file,
+        allow_http=not settings.is_production,
+        kept_seconds=settings.screening_kept_seconds,
+    )
+
+
+def doctor_checks(container: Container) -> Iterator[Check]:
+    """Yield the check whether the service answers."""
+    yield Check("screening", partial(_check, container), EXPLAIN, ("settings",))
+
+
+def _check(container: Container) -> Finding:
+    service = container.screening
+    if service is None:
+        return Finding("no service is configured (SCREENING_URL)")
+    # Any answer will do: this address is never paid.
+    service.allows(ZERO_ADDRESS, 1, tenant="doctor")
+    return Finding("the service answers")
 
 
 class ScreeningClient:

@@ -18,24 +18,25 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from api.cli.batch_submission import (
+from api.cli.confirmation import confirm, dry_run_option, yes_option
+from api.cli.output import json_option, print_result
+from api.extras.batch_files.files import Row, read_rows
+from api.extras.batch_files.submission import (
     MakeMember,
     RowResult,
     RowStatus,
     SubmissionStoppedError,
+    open_results,
     plain_member,
     printable,
+    result_document,
     submit,
 )
-from api.cli.confirmation import confirm, dry_run_option, yes_option
-from api.cli.output import json_option, print_result
-from api.cli.refund_file import Row, read_rows
-from api.cli.refund_results import open_results, result_document
 from signer.errors import InvalidInputError
 
 
 if TYPE_CHECKING:
-    from signer.ports.refund_client import SendBatch
+    from api.extras.batch_files.client import SendBatch
 
 
 SOME_REFUSED = 3
@@ -162,16 +163,16 @@ def submit_file(
 
 
 def _open_service(url: str) -> SendBatch:
-    from api.backend_factories import open_refund_client
+    from api.extras.batch_files.client import RefundClient
 
     try:
-        return open_refund_client(url)
+        return RefundClient(url)
     except InvalidInputError as e:
         raise click.BadParameter(str(e), param_hint="--url") from None
 
 
 def _open_key(option: str, token: str) -> MakeMember:
-    from api.cli.request_signing import RequestSigner
+    from api.extras.batch_files.request_signing import RequestSigner
 
     key_id, _, path = option.partition("=")
     if not (key_id and path):

@@ -1,0 +1,56 @@
+"""The checks of ``/readyz``, by the role of the process."""
+
+from functools import partial
+
+from api.container import Container
+from api.health import readiness
+from api.health.readiness import Check, ReadinessChecker
+from api.metrics.workers import read_network_looks
+from signer.audit.sealing_monitor import SealingMonitor
+from signer.config.settings import Role
+from signer.model.worker_row import find_running
+
+
+def open_readiness(container: Container) -> ReadinessChecker:
+    """
+    Return the checks of a process's dependencies.
+
+    A process that accepts refunds needs workers that prove the active key.  One that
+    has the key tests it itself.  No process asks a node: workers record what they see.
+    """
+    role, store = container.settings.serve_role, container.store
+    clock, workers, read = container.ledger_clock, store.workers, read_network_looks
+    checks: dict[str, Check] = {
+        "database": store.check,
+        "signing": readiness.signing_check(container.kill_switch.stops),
+        "audit": readiness.sealing_check(
+            store.oldest_unsealed,
+            SealingMonitor(container.sealing_alert),
+            max_seconds=container.settings.audit_unsealed_seconds,
+            clock=container.clock,
+        ),
+    }
+    # The administrators' process tests the key itself.
+    proof = None if role is Role.ADMIN else store.active_key
+    checks["worker"] = readiness.worker_check(workers, proof, clock)
+    if container.settings.policy_dir is not None:
+        checks["policy"] = readiness.policy_check(lambda: container.policy.problem)
+
+    def is_delegated(name: str) -> bool:
+        look = read(find_running(workers(), clock())).get(name)
+        return role.has_key and look is not None and look.is_delegated
+
+    for name, chain in container.chains.items():
+        checks[f"wallet-{name}"] = readiness.wallet_check(
+            chain.network.chain_id,
+            store.wallets,
+            store.keys,
+            partial(is_delegated, name),
+        )
+        if role.has_key:
+            check = readiness.network_check(name, workers, read, clock)
+            checks[f"network-{name}"] = check
+    key = container.key_check if role.has_key else None
+    return ReadinessChecker(
+        checks, key, store.active_key, needs_key=role is not Role.ADMIN
+    )
