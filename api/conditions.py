@@ -8,8 +8,8 @@ of the code that ``hotwallet doctor`` prints, and of the runbook: the section of
 
 from dataclasses import dataclass
 
-from api.metrics import catalogue
-from api.metrics.catalogue import Spec
+from api.metrics import metric_names
+from api.metrics.metric_names import Spec
 from signer.alerts import Alert
 
 
@@ -28,24 +28,24 @@ class Condition:
 
 
 CONDITIONS = (
-    Condition(Alert.WORKER_STOPPED, (catalogue.WORKERS,), "workers"),
-    Condition(Alert.NODE_DOWN, (catalogue.NODE_UP,), "nodes"),
-    Condition(Alert.NODE_LAGGING, (catalogue.NODE_LAG,), "nodes"),
+    Condition(Alert.WORKER_STOPPED, (metric_names.WORKERS,), "workers"),
+    Condition(Alert.NODE_DOWN, (metric_names.NODE_UP,), "nodes"),
+    Condition(Alert.NODE_LAGGING, (metric_names.NODE_LAG,), "nodes"),
     Condition(
         Alert.LOW_BALANCE,
-        (catalogue.WALLET_REFUNDS, catalogue.WALLET_HOURS),
+        (metric_names.WALLET_REFUNDS, metric_names.WALLET_HOURS),
         "runway",
     ),
-    Condition(Alert.TOP_UP_FAILING, (catalogue.TOP_UP_FAILING,), "top-ups"),
-    Condition(Alert.WALLET_DELEGATED, (catalogue.WALLET_DELEGATED,), "delegation"),
+    Condition(Alert.TOP_UP_FAILING, (metric_names.TOP_UP_FAILING,), "top-ups"),
+    Condition(Alert.WALLET_DELEGATED, (metric_names.WALLET_DELEGATED,), "delegation"),
     Condition(
-        Alert.BACKEND_THROTTLED, (catalogue.SIGNATURE_THROTTLED_SHARE,), "throttling"
+        Alert.BACKEND_THROTTLED, (metric_names.SIGNATURE_THROTTLED_SHARE,), "throttling"
     ),
-    Condition(Alert.SEALING_LATE, (catalogue.AUDIT_UNSEALED,), "audit"),
-    Condition(Alert.WEBHOOK_FAILING, (catalogue.WEBHOOK_DELIVERIES,), "webhooks"),
-    Condition(Alert.QUORUM_LOST, (catalogue.NETWORK_QUORUM,), "nodes"),
-    Condition(Alert.CHAIN_STALLED, (catalogue.HEAD_AGE,), "worker"),
-    Condition(Alert.REFUNDS_LATE, (catalogue.REFUND_OLDEST,), "worker"),
-    Condition(Alert.DATABASE_UNREACHABLE, (catalogue.DATABASE_UP,), "database"),
-    Condition(Alert.SIGNING_STOPPED, (catalogue.STOPPED,), "nonces"),
+    Condition(Alert.SEALING_LATE, (metric_names.AUDIT_UNSEALED,), "audit"),
+    Condition(Alert.WEBHOOK_FAILING, (metric_names.WEBHOOK_DELIVERIES,), "webhooks"),
+    Condition(Alert.QUORUM_LOST, (metric_names.NETWORK_QUORUM,), "nodes"),
+    Condition(Alert.CHAIN_STALLED, (metric_names.HEAD_AGE,), "worker"),
+    Condition(Alert.REFUNDS_LATE, (metric_names.REFUND_OLDEST,), "worker"),
+    Condition(Alert.DATABASE_UNREACHABLE, (metric_names.DATABASE_UP,), "database"),
+    Condition(Alert.SIGNING_STOPPED, (metric_names.STOPPED,), "nonces"),
 )

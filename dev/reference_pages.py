@@ -14,7 +14,7 @@ import click
 
 from api.actions.catalogue import ACTIONS as ACTION_LIST
 from api.cli.__main__ import cli
-from api.metrics import catalogue
+from api.metrics import metric_names
 from api.views.codes import load_codes
 from dev.database_pages import PAGE, draw_database, draw_grants
 from signer.policy.attributes import ACTIONS
@@ -163,9 +163,9 @@ def draw_metrics() -> str:
     """Return the page of metrics, with the rows that the catalogue has."""
     page = (ROOT / _METRICS).read_text(encoding="utf-8")
     for heading, specs in (
-        ("From the database", (*catalogue.OF_LEDGER, *catalogue.OF_PROCESSES)),
-        ("From workers", catalogue.OF_WORKERS),
-        ("From each process", catalogue.OF_SERVER),
+        ("From the database", (*metric_names.OF_LEDGER, *metric_names.OF_PROCESSES)),
+        ("From workers", metric_names.OF_WORKERS),
+        ("From each process", metric_names.OF_SERVER),
     ):
         rows = "".join(
             f"| `{spec.name}` | {spec.kind} |"

@@ -8,8 +8,8 @@ from datetime import datetime
 from itertools import chain
 
 from api.console.plots import share
-from api.metrics import catalogue
-from api.metrics.catalogue import Spec
+from api.metrics import metric_names
+from api.metrics.metric_names import Spec
 from api.metrics.readings import read
 from signer.config.networks import Network
 from signer.model.worker_row import WorkerRow, find_running
@@ -101,32 +101,32 @@ def read_measurements(workers: Collection[WorkerRow], now: datetime) -> Measurem
         if "asset" in labels:
             asset = network, labels["asset"]
             _add(assets.setdefault(asset, MeasuredBalance(*asset)), spec, value)
-        elif spec is catalogue.NODE_UP:
+        elif spec is metric_names.NODE_UP:
             node = network, labels["node"]
             nodes.setdefault(node, MeasuredNode(*node)).is_up = bool(value)
-        elif spec is catalogue.NODE_LAG:
+        elif spec is metric_names.NODE_LAG:
             node = network, labels["node"]
             nodes.setdefault(node, MeasuredNode(*node)).lag = value
         else:
             of_networks[spec][network] = value
-    delegated = of_networks[catalogue.WALLET_DELEGATED]
-    quorums = of_networks[catalogue.NETWORK_QUORUM]
+    delegated = of_networks[metric_names.WALLET_DELEGATED]
+    quorums = of_networks[metric_names.NETWORK_QUORUM]
     return Measurements(
         [assets[each] for each in sorted(assets)],
         [nodes[each] for each in sorted(nodes)],
-        of_networks[catalogue.CHAIN_NONCE],
+        of_networks[metric_names.CHAIN_NONCE],
         sorted(network for network, value in delegated.items() if value),
         sorted(network for network, value in quorums.items() if not value),
-        of_networks[catalogue.HEAD_AGE],
+        of_networks[metric_names.HEAD_AGE],
     )
 
 
 def _add(asset: MeasuredBalance, spec: Spec, value: float) -> None:
-    if spec is catalogue.WALLET_BALANCE:
+    if spec is metric_names.WALLET_BALANCE:
         asset.balance = value
-    elif spec is catalogue.WALLET_REFUNDS:
+    elif spec is metric_names.WALLET_REFUNDS:
         asset.refunds_left = value
-    elif spec is catalogue.WALLET_HOURS:
+    elif spec is metric_names.WALLET_HOURS:
         asset.hours_left = value
-    elif spec is catalogue.TOP_UP_FAILING:
+    elif spec is metric_names.TOP_UP_FAILING:
         asset.is_top_up_failing = bool(value)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from api.metrics.catalogue import DECISIONS
+from api.metrics.metric_names import DECISIONS
 from api.metrics.shared_meter import read_shared
 from signer.config.deny_list import DenyList
 from signer.errors import ScreeningUnavailableError

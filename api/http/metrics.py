@@ -10,7 +10,7 @@ from prometheus_client.registry import Collector
 
 from api.http import query
 from api.http.middleware import Resource
-from api.metrics import catalogue
+from api.metrics import metric_names
 from signer.deadline import TIMEOUT_MESSAGE, Deadlines
 from signer.errors import StoreError, StoreUnavailableError
 
@@ -61,7 +61,7 @@ class Metrics(Resource):
 
     def _of_process(self, *, is_up: bool) -> bytes:
         registry = CollectorRegistry(auto_describe=False)
-        spec = catalogue.DATABASE_UP
+        spec = metric_names.DATABASE_UP
         Gauge(spec.name, spec.meaning, registry=registry).set(is_up)
         if self._figures is not None:
             registry.register(self._figures)

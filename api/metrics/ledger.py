@@ -7,7 +7,7 @@ from datetime import timedelta
 from prometheus_client.core import Metric
 
 from api.health.readiness import unsealed_seconds
-from api.metrics import catalogue
+from api.metrics import metric_names
 from api.metrics.readings import Names, Readings
 from api.metrics.shared_meter import read_shared
 from api.metrics.workers import OF_ROWS
@@ -58,38 +58,38 @@ class LedgerCollector:
         counts = self._ledger.alert_counts()
         # Include alerts that were never raised: a rate needs an earlier sample.
         for name in sorted({*Alert, *counts}):
-            found.set(catalogue.ALERTS, name, value=counts.get(name, 0))
+            found.set(metric_names.ALERTS, name, value=counts.get(name, 0))
         in_force = sum(stop.in_force for stop in self._ledger.stops())
-        found.set(catalogue.STOPPED, value=in_force)
+        found.set(metric_names.STOPPED, value=in_force)
         self._read_keys(found)
         self._read_audit(found)
         self._read_refunds(found)
         self._read_wallets(found)
         self._read_approvals(found)
         self._read_webhooks(found)
-        specs = (each for each in catalogue.OF_LEDGER if each not in OF_ROWS)
-        yield from found.families((*specs, *catalogue.OF_PROCESSES))
+        specs = (each for each in metric_names.OF_LEDGER if each not in OF_ROWS)
+        yield from found.families((*specs, *metric_names.OF_PROCESSES))
 
     def _read_keys(self, found: Readings) -> None:
         keys = self._ledger.keys()
         by_state = Counter(key.state for key in keys)
         for state in KeyState:
-            found.set(catalogue.KEYS, state, value=by_state[state])
+            found.set(metric_names.KEYS, state, value=by_state[state])
         active = find_active_key(keys)
         epoch = 0 if active is None else active.epoch or 0
-        found.set(catalogue.KEY_EPOCH, value=epoch)
+        found.set(metric_names.KEY_EPOCH, value=epoch)
 
     def _read_audit(self, found: Readings) -> None:
         sealed, _ = self._ledger.head()
-        found.set(catalogue.AUDIT_RECORDS, value=sealed)
+        found.set(metric_names.AUDIT_RECORDS, value=sealed)
         oldest = unsealed_seconds(self._ledger.oldest_unsealed(), self._clock)
-        found.set(catalogue.AUDIT_UNSEALED, value=oldest)
+        found.set(metric_names.AUDIT_UNSEALED, value=oldest)
         last = find_newest(self._ledger, self._verify).statement
         size = 0 if last is None else last.size
-        found.set(catalogue.CHECKPOINT_RECORDS, value=size)
+        found.set(metric_names.CHECKPOINT_RECORDS, value=size)
         if last is not None:
             seconds = (self._clock() - last.at).total_seconds()
-            found.set(catalogue.CHECKPOINT_AGE, value=seconds)
+            found.set(metric_names.CHECKPOINT_AGE, value=seconds)
 
     def _read_refunds(self, found: Readings) -> None:
         now = self._clock()
@@ -97,34 +97,34 @@ class LedgerCollector:
         for each in self._ledger.open_refunds():
             network = self._names.network(each.network)
             kind = network, each.tenant, each.status, each.blocked_by or ""
-            found.add(catalogue.REFUNDS_OPEN, *kind, by=each.number)
+            found.add(metric_names.REFUNDS_OPEN, *kind, by=each.number)
             oldest = since.get((network, each.status), now)
             since[network, each.status] = min(oldest, each.since)
         for (network, status), first in sorted(since.items()):
             seconds = (now - first).total_seconds()
-            found.set(catalogue.REFUND_OLDEST, network, status, value=seconds)
+            found.set(metric_names.REFUND_OLDEST, network, status, value=seconds)
         accepted = self._ledger.accepted_since(now - _RECENT)
         for (network, tenant), count in accepted.items():
-            found.add(catalogue.REFUNDS_ACCEPTED, network, tenant, by=count)
+            found.add(metric_names.REFUNDS_ACCEPTED, network, tenant, by=count)
 
     def _read_wallets(self, found: Readings) -> None:
         names = {network.chain_id: name for name, network in self._networks.items()}
         active = self._ledger.active_key()
         for name in self._networks:
-            found.set(catalogue.WALLETS_PAUSED, name, value=0)
+            found.set(metric_names.WALLETS_PAUSED, name, value=0)
         for wallet in self._ledger.wallets():
             name = names.get(wallet.chain_id, "")
             if not name:
                 continue
-            found.add(catalogue.WALLETS_PAUSED, name, by=wallet.is_paused)
+            found.add(metric_names.WALLETS_PAUSED, name, by=wallet.is_paused)
             if active is not None and wallet.sender == active.address:
-                found.set(catalogue.WALLET_NONCE, name, value=wallet.next_nonce)
+                found.set(metric_names.WALLET_NONCE, name, value=wallet.next_nonce)
 
     def _read_approvals(self, found: Readings) -> None:
         now = self._clock()
         for each in read_open_approvals(self._ledger).approvals:
             if not each.is_expired(now):
-                found.add(catalogue.APPROVALS, each.action)
+                found.add(metric_names.APPROVALS, each.action)
 
     def _read_webhooks(self, found: Readings) -> None:
         for backlog in self._ledger.webhook_backlog():
@@ -133,4 +133,6 @@ class LedgerCollector:
                 ("failing", backlog.failing),
                 ("given-up", backlog.dead),
             ):
-                found.add(catalogue.WEBHOOK_DELIVERIES, backlog.tenant, state, by=count)
+                found.add(
+                    metric_names.WEBHOOK_DELIVERIES, backlog.tenant, state, by=count
+                )

@@ -9,8 +9,8 @@ from prometheus_client import ProcessCollector
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
-from api.metrics import catalogue
-from api.metrics.catalogue import Spec
+from api.metrics import metric_names
+from api.metrics.metric_names import Spec
 from api.metrics.readings import Readings
 
 
@@ -52,13 +52,21 @@ class ProcessFigures(Collector):
 
 def worker_figures(connections: Connections) -> ProcessFigures:
     """Return the figures of this process, a worker."""
-    specs = catalogue.WORKER_CPU, catalogue.WORKER_MEMORY, catalogue.WORKER_CONNECTIONS
+    specs = (
+        metric_names.WORKER_CPU,
+        metric_names.WORKER_MEMORY,
+        metric_names.WORKER_CONNECTIONS,
+    )
     return ProcessFigures(specs, connections)
 
 
 def server_figures(connections: Connections) -> ProcessFigures:
     """Return the figures of this process and of its siblings: gunicorn's workers."""
-    specs = catalogue.SERVER_CPU, catalogue.SERVER_MEMORY, catalogue.SERVER_CONNECTIONS
+    specs = (
+        metric_names.SERVER_CPU,
+        metric_names.SERVER_MEMORY,
+        metric_names.SERVER_CONNECTIONS,
+    )
     return ProcessFigures(specs, connections, _find_siblings)
 
 

@@ -16,7 +16,7 @@ from itertools import accumulate
 from threading import Lock
 from typing import TYPE_CHECKING
 
-from api.metrics.catalogue import OF_WORKERS, Spec
+from api.metrics.metric_names import OF_WORKERS, Spec
 from signer.errors import InvalidInputError
 from signer.model.refund import FILLER, SWEEPER
 from signer.policy.rules import RULES

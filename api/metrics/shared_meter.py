@@ -11,8 +11,8 @@ from threading import Lock
 
 import structlog
 
-from api.metrics import catalogue
-from api.metrics.catalogue import OF_PROCESSES, Spec
+from api.metrics import metric_names
+from api.metrics.metric_names import OF_PROCESSES, Spec
 from api.metrics.readings import OTHER, Names, Readings, bucket_names
 from signer.errors import HotWalletError
 from signer.loops import Wait, repeat
@@ -100,13 +100,13 @@ class SharedMeter(Meter):
         attempts: int,
         throttled: int,
     ) -> None:
-        self._count(catalogue.SIGNATURES, backend, outcome)
+        self._count(metric_names.SIGNATURES, backend, outcome)
 
     def refused(self, error: HotWalletError) -> None:
-        self._count(catalogue.REFUSALS, error.code)
+        self._count(metric_names.REFUSALS, error.code)
 
     def decided(self, path: str, verdict: Verdict, rule: str) -> None:
-        self._count(catalogue.DECISIONS, path, verdict, rule)
+        self._count(metric_names.DECISIONS, path, verdict, rule)
 
     def answered(
         self, method: str, route: str | None, status: int, seconds: float
@@ -114,8 +114,8 @@ class SharedMeter(Meter):
         """Count a request by its *route*, a template, or None if there is none."""
         named = route or _NO_ROUTE
         known = method if method in _METHODS else OTHER
-        self._count(catalogue.HTTP_REQUESTS, known, named, str(status))
-        times = catalogue.HTTP_SECONDS
+        self._count(metric_names.HTTP_REQUESTS, known, named, str(status))
+        times = metric_names.HTTP_SECONDS
         bound = bucket_names(times)[bisect_left(times.buckets, seconds)]
         self._count(times, named, bound)
         self._count(times, named, _SUM, by=round(seconds * 1000))

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 from threading import Lock
 
-from api.metrics import catalogue
+from api.metrics import metric_names
 from api.metrics.process import ProcessFigures
 from api.metrics.readings import Names, Readings
 from signer.chain.chain import COIN_DECIMALS
@@ -18,7 +18,7 @@ _MOST_BYTES = 55_000  # A row takes little more.
 _MOST_REPLACED = 10_000
 _GWEI = 10**9
 
-_OF_CALLS = frozenset({catalogue.RPC_REQUESTS, catalogue.RPC_SECONDS})
+_OF_CALLS = frozenset({metric_names.RPC_REQUESTS, metric_names.RPC_SECONDS})
 """Left out for many networks with many nodes: all other metrics stay."""
 
 
@@ -50,7 +50,7 @@ class WorkerMeter(Meter):
         with self._lock:
             windows, views = self._windows.copy(), self._views.copy()
         for backend, window in windows.items():
-            share = catalogue.SIGNATURE_THROTTLED_SHARE
+            share = metric_names.SIGNATURE_THROTTLED_SHARE
             readings.set(share, backend, value=window.share)
         for network, view in views.items():
             _show(readings, network, view)
@@ -69,9 +69,9 @@ class WorkerMeter(Meter):
         throttled: int,
     ) -> None:
         readings = self._readings
-        readings.observe(catalogue.SIGNATURE, backend, outcome, value=seconds)
-        readings.add(catalogue.SIGNATURE_ATTEMPTS, backend, by=attempts)
-        readings.add(catalogue.SIGNATURE_THROTTLED, backend, by=throttled)
+        readings.observe(metric_names.SIGNATURE, backend, outcome, value=seconds)
+        readings.add(metric_names.SIGNATURE_ATTEMPTS, backend, by=attempts)
+        readings.add(metric_names.SIGNATURE_THROTTLED, backend, by=throttled)
         with self._lock:
             window = self._windows.setdefault(backend, ThrottleWindow(self._timer))
         window.add(attempts, throttled)
@@ -84,9 +84,11 @@ class WorkerMeter(Meter):
         seconds: float,
     ) -> None:
         """Count *calls* of *node*, each a method and its outcome, in one exchange."""
-        self._readings.observe(catalogue.RPC_SECONDS, network, node, value=seconds)
+        self._readings.observe(metric_names.RPC_SECONDS, network, node, value=seconds)
         for method, outcome in calls:
-            self._readings.add(catalogue.RPC_REQUESTS, network, node, method, outcome)
+            self._readings.add(
+                metric_names.RPC_REQUESTS, network, node, method, outcome
+            )
 
     def moved(self, before: Refund, after: Refund) -> None:
         network, readings = after.network, self._readings
@@ -96,25 +98,25 @@ class WorkerMeter(Meter):
                 self._replaced.add(after.id)
         elif after.status is Status.BROADCAST and before.status is not Status.MINED:
             if after.id not in self._replaced:
-                readings.observe(catalogue.REFUND_BROADCAST, network, value=seconds)
+                readings.observe(metric_names.REFUND_BROADCAST, network, value=seconds)
         elif after.status.is_final:
             self._replaced.discard(after.id)
             code = after.failure_code or ""
             readings.add(
-                catalogue.REFUNDS_ENDED, network, after.tenant, after.status, code
+                metric_names.REFUNDS_ENDED, network, after.tenant, after.status, code
             )
             if after.status is Status.CONFIRMED:
-                readings.observe(catalogue.REFUND_CONFIRMED, network, value=seconds)
+                readings.observe(metric_names.REFUND_CONFIRMED, network, value=seconds)
 
     def delayed(self, refund: Refund, code: str) -> None:
-        self._readings.add(catalogue.REFUND_DELAYS, refund.network, code)
+        self._readings.add(metric_names.REFUND_DELAYS, refund.network, code)
 
     def paid_fee(self, network: str, wei: int) -> None:
         coins = wei / 10**COIN_DECIMALS
-        self._readings.add(catalogue.FEES_PAID, network, by=coins)
+        self._readings.add(metric_names.FEES_PAID, network, by=coins)
 
     def ended(self, network: str, *, signatures: int) -> None:
-        spec = catalogue.REFUND_SIGNATURES
+        spec = metric_names.REFUND_SIGNATURES
         self._readings.observe(spec, network, value=signatures)
 
     def looked(self, network: str, view: NetworkView | None) -> None:
@@ -124,7 +126,7 @@ class WorkerMeter(Meter):
                 self._views[network] = view
 
     def topped_up(self, network: str, asset: str, *, is_failing: bool | None) -> None:
-        spec = catalogue.TOP_UP_FAILING
+        spec = metric_names.TOP_UP_FAILING
         if is_failing is None:
             self._readings.clear(spec)
         else:
@@ -136,29 +138,31 @@ def _show(readings: Readings, network: str, view: NetworkView) -> None:
     for funds in view.funds:
         balance = funds.balance / 10**funds.decimals
         for spec, value in (
-            (catalogue.WALLET_BALANCE, balance),
-            (catalogue.WALLET_REFUNDS, funds.refunds_left),
-            (catalogue.WALLET_HOURS, funds.hours_left),
+            (metric_names.WALLET_BALANCE, balance),
+            (metric_names.WALLET_REFUNDS, funds.refunds_left),
+            (metric_names.WALLET_HOURS, funds.hours_left),
         ):
             if value is not None:
                 readings.set(spec, network, funds.asset, value=value)
     for spec, value in (
-        (catalogue.MAX_FEE, None if view.max_fee is None else view.max_fee / _GWEI),
-        (catalogue.CHAIN_NONCE, view.chain_nonce),
-        (catalogue.MISSING_NONCES, view.missing_nonces),
-        (catalogue.WALLET_DELEGATED, view.is_delegated),
-        (catalogue.NETWORK_QUORUM, view.has_quorum),
-        (catalogue.HEAD_AGE, view.head_age),
-        (catalogue.NETWORK_LOOKED, None if view.at is None else view.at.timestamp()),
+        (metric_names.MAX_FEE, None if view.max_fee is None else view.max_fee / _GWEI),
+        (metric_names.CHAIN_NONCE, view.chain_nonce),
+        (metric_names.MISSING_NONCES, view.missing_nonces),
+        (metric_names.WALLET_DELEGATED, view.is_delegated),
+        (metric_names.NETWORK_QUORUM, view.has_quorum),
+        (metric_names.HEAD_AGE, view.head_age),
+        (metric_names.NETWORK_LOOKED, None if view.at is None else view.at.timestamp()),
     ):
         if value is not None:
             readings.set(spec, network, value=value)
     has_problem = view.problem is not None
     readings.set(
-        catalogue.NETWORK_PROBLEM, network, view.problem or "", value=has_problem
+        metric_names.NETWORK_PROBLEM, network, view.problem or "", value=has_problem
     )
     for node in view.nodes:
-        readings.set(catalogue.NODE_UP, network, node.name, value=node.is_trusted)
-        readings.set(catalogue.NODE_DISAGREES, network, node.name, value=node.disagrees)
+        readings.set(metric_names.NODE_UP, network, node.name, value=node.is_trusted)
+        readings.set(
+            metric_names.NODE_DISAGREES, network, node.name, value=node.disagrees
+        )
         if node.lag is not None:
-            readings.set(catalogue.NODE_LAG, network, node.name, value=node.lag)
+            readings.set(metric_names.NODE_LAG, network, node.name, value=node.lag)

@@ -6,15 +6,15 @@ from datetime import UTC, datetime
 from prometheus_client.core import Metric
 
 from api.health.readiness import NetworkLook
-from api.metrics import catalogue
-from api.metrics.catalogue import Spec
+from api.metrics import metric_names
+from api.metrics.metric_names import Spec
 from api.metrics.readings import Labels, Readings, family, read
 from signer.model.worker_row import WorkerRow, find_running, find_stopped
 from signer.ports.clock import Clock
 from signer.ports.shared_state import SharedState
 
 
-OF_ROWS = catalogue.WORKERS, catalogue.WORKER_AGE
+OF_ROWS = metric_names.WORKERS, metric_names.WORKER_AGE
 
 _LATEST = 2**33  # Seconds since 1970 that a date can have.
 
@@ -32,14 +32,14 @@ class WorkersCollector:
         workers, now = self._store.workers(), self._clock()
         running, stopped = find_running(workers, now), find_stopped(workers, now)
         found = Readings()
-        found.set(catalogue.WORKERS, "running", value=len(running))
-        found.set(catalogue.WORKERS, "stopped", value=len(stopped))
+        found.set(metric_names.WORKERS, "running", value=len(running))
+        found.set(metric_names.WORKERS, "stopped", value=len(stopped))
         for worker in (*running, *stopped):
             age = max(0.0, (now - worker.passed_at).total_seconds())
-            found.set(catalogue.WORKER_AGE, worker.name, value=age)
+            found.set(metric_names.WORKER_AGE, worker.name, value=age)
         yield from found.families(OF_ROWS)
         measured = [(each.name, read(each.metrics)) for each in running]
-        for spec in catalogue.OF_WORKERS:
+        for spec in metric_names.OF_WORKERS:
             metric = family(spec, "worker")
             for name, readings in measured:
                 readings.fill(metric, spec, worker=name)
@@ -59,7 +59,7 @@ def read_throttled_shares(
 ) -> Mapping[str, float]:
     """Return the largest share that a running worker measured, by backend."""
     shares: dict[str, float] = {}
-    spec = catalogue.SIGNATURE_THROTTLED_SHARE
+    spec = metric_names.SIGNATURE_THROTTLED_SHARE
     for (backend,), value in _read(workers, now, spec):
         shares[backend] = max(shares.get(backend, 0.0), value)
     return shares
@@ -69,7 +69,7 @@ def read_head_ages(
     workers: Collection[WorkerRow], now: datetime
 ) -> Mapping[str, float]:
     """Return for how long the newest block of each network has not changed."""
-    samples = _read(workers, now, catalogue.HEAD_AGE)
+    samples = _read(workers, now, metric_names.HEAD_AGE)
     return {network: value for (network,), value in samples}
 
 
@@ -77,7 +77,7 @@ def read_failing_top_ups(
     workers: Collection[WorkerRow], now: datetime
 ) -> Sequence[str]:
     """Return what running workers cannot top up: each asset and its network."""
-    samples = _read(workers, now, catalogue.TOP_UP_FAILING)
+    samples = _read(workers, now, metric_names.TOP_UP_FAILING)
     return sorted({f"{asset} on {network}" for (network, asset), v in samples if v})
 
 
@@ -86,10 +86,10 @@ def read_network_looks(workers: Sequence[WorkerRow]) -> Mapping[str, NetworkLook
     looks: dict[str, NetworkLook] = {}
     for worker in workers:
         readings = read(worker.metrics)
-        problems = readings.of(catalogue.NETWORK_PROBLEM).items()
+        problems = readings.of(metric_names.NETWORK_PROBLEM).items()
         codes = {network: code for (network, code), value in problems if value}
-        delegated = readings.of(catalogue.WALLET_DELEGATED)
-        for (network,), at in readings.of(catalogue.NETWORK_LOOKED).items():
+        delegated = readings.of(metric_names.WALLET_DELEGATED)
+        for (network,), at in readings.of(metric_names.NETWORK_LOOKED).items():
             if not 0 <= at < _LATEST:
                 continue
             look = NetworkLook(

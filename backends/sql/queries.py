@@ -24,11 +24,10 @@ from backends.sql.schema import (
     transactions,
 )
 from signer.errors import (
-    ConflictError,
-    IdempotencyMismatchError,
     OpenRefundsLimitError,
     StoreError,
 )
+from signer.model.idempotency import find_repeated
 from signer.model.refund import IN_FLIGHT, OPEN, Refund, Status
 
 
@@ -182,27 +181,14 @@ def find_conflict(connection: Connection, refund: Refund) -> Refund:
 def find_earlier(
     connection: Connection, refund: Refund, tenants: Collection[str]
 ) -> Refund | None:
-    """Return the refund of one of *tenants* with the key of *refund*, or None."""
+    """Return the refund of one of *tenants* that *refund* repeats, or None."""
     params = {
         "of_tenants": sorted(tenants),
         "key": refund.idempotency_key,
         "name": refund.reference,
     }
-    found = [Refund(*row) for row in connection.execute(EARLIER, params)]
-    same_key = [r for r in found if r.idempotency_key == refund.idempotency_key]
-    for stored in same_key:
-        if stored.fingerprint == refund.fingerprint:
-            return stored
-    for stored in same_key:
-        raise IdempotencyMismatchError(
-            f"the idempotency key was used for another request, refund {stored.id}",
-            refund_id=stored.id,
-        )
-    for stored in found:
-        raise ConflictError(
-            f"the reference already belongs to refund {stored.id}", refund_id=stored.id
-        )
-    return None
+    found = connection.execute(EARLIER, params)
+    return find_repeated(refund, (Refund(*row) for row in found))
 
 
 def require_open_at_most(connection: Connection, tenant: str, max_open: int) -> None:

@@ -14,14 +14,14 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from api.auth.dev_tokens import mint
 from api.auth.jwt_verifier import Role
-from api.metrics import catalogue
+from api.metrics import metric_names
 from dev.stack import Stack, request
 from signer.alerts import Alert
 from signer.config.settings import Settings
 from tests.support.forked_processes import run_command
 
 
-_ALL = catalogue.ALL
+_ALL = metric_names.ALL
 SPECS = {name: spec for spec in _ALL for name in spec.sample_names}
 """The metrics, by the names of their samples."""
 

@@ -9,7 +9,7 @@ from functools import partial
 
 import pytest
 
-from api.metrics import catalogue
+from api.metrics import metric_names
 from dev.stack import SYMBOL, Stack
 from tests.e2e.gateway import Gateway
 from tests.e2e.operator import SPECS, Operator
@@ -35,7 +35,7 @@ _MAY_BE_ABSENT = frozenset(
 )
 """What has no sample while nothing waits, or no treasury is configured."""
 
-_ALL = catalogue.ALL
+_ALL = metric_names.ALL
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +85,7 @@ def test_the_metrics_of_rules_and_dashboard_exist(
     assert set(families) == {spec.family_name for spec in _ALL}
     for spec in _ALL:
         family = families[spec.family_name]
-        of_workers = {"worker"} if spec in catalogue.OF_WORKERS else set()
+        of_workers = {"worker"} if spec in metric_names.OF_WORKERS else set()
         assert family.type == spec.kind
         for sample in family.samples:
             assert set(sample.labels) - {"le"} == {*spec.labels} | of_workers

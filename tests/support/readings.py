@@ -5,7 +5,7 @@ from prometheus_client.core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
-from api.metrics.catalogue import OF_WORKERS
+from api.metrics.metric_names import OF_WORKERS
 from api.metrics.readings import Readings, read
 
 

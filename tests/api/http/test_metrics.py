@@ -16,8 +16,8 @@ from api.http import problems as errors
 from api.http.app import App
 from api.http.metrics import Metrics, OpenMetrics
 from api.http.middleware import AuthorizationMiddleware, RequestLog
-from api.metrics.catalogue import DECISIONS, REFUSALS, SIGNATURES
 from api.metrics.ledger import LedgerCollector
+from api.metrics.metric_names import DECISIONS, REFUSALS, SIGNATURES
 from api.metrics.workers import WorkersCollector
 from backends.sql import SQLStore
 from signer.alerts import Alert, Alerts

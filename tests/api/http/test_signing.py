@@ -11,7 +11,7 @@ from falcon.testing import TestClient
 
 from api.container import Container
 from api.http.app import create_app
-from api.metrics.catalogue import DECISIONS, SIGNATURES
+from api.metrics.metric_names import DECISIONS, SIGNATURES
 from api.metrics.shared_meter import read_shared
 from backends.sql import SQLStore
 from signer.config.tenants import TenantRegistry

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 from structlog.testing import capture_logs
 
-from api.metrics import catalogue
+from api.metrics import metric_names
 from api.metrics.shared_meter import FLUSH_SECONDS, SharedMeter, read_shared
 from backends.sql import SQLStore
 from signer.errors import (
@@ -112,11 +112,11 @@ def test_requests_are_counted_by_route_and_status(
     counts = sqlite_store.shared_counts()
 
     found = read_shared(counts)
-    assert found.of(catalogue.HTTP_REQUESTS) == {
+    assert found.of(metric_names.HTTP_REQUESTS) == {
         ("GET", route, "200"): 4,
         ("other", "none", "404"): 2,
     }
-    (times,) = found.families([catalogue.HTTP_SECONDS])
+    (times,) = found.families([metric_names.HTTP_SECONDS])
     samples = {
         (each.name[31:], each.labels["route"], each.labels.get("le")): each.value
         for each in times.samples
@@ -142,6 +142,6 @@ def test_what_another_program_wrote_is_no_route() -> None:
         ("else", "GET", "/x", "200"): 1,
     }
 
-    assert read_shared(bad).of(catalogue.HTTP_REQUESTS) == {}
-    (times,) = read_shared(bad).families([catalogue.HTTP_SECONDS])
+    assert read_shared(bad).of(metric_names.HTTP_REQUESTS) == {}
+    (times,) = read_shared(bad).families([metric_names.HTTP_SECONDS])
     assert times.samples == []

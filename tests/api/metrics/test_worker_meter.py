@@ -9,7 +9,7 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from api.metrics import catalogue
+from api.metrics import metric_names
 from api.metrics.process import ProcessFigures, server_figures, worker_figures
 from api.metrics.readings import OTHER, Names
 from api.metrics.worker_meter import WorkerMeter
@@ -327,7 +327,7 @@ def test_a_worker_measures_what_the_catalogue_has() -> None:
         for family in text_string_to_metric_families(exposed(meter.text()))
     }
 
-    assert kinds == {spec.family_name: spec.kind for spec in catalogue.OF_WORKERS}
+    assert kinds == {spec.family_name: spec.kind for spec in metric_names.OF_WORKERS}
 
 
 def test_calls_of_nodes_are_counted(meter: WorkerMeter) -> None:
@@ -373,9 +373,9 @@ def test_a_worker_shows_its_process() -> None:
 def test_a_process_that_has_ended_counts_nothing() -> None:
     ours, _, _ = server_figures(lambda: (0, 8)).collect()
     specs = (
-        catalogue.SERVER_CPU,
-        catalogue.SERVER_MEMORY,
-        catalogue.SERVER_CONNECTIONS,
+        metric_names.SERVER_CPU,
+        metric_names.SERVER_MEMORY,
+        metric_names.SERVER_CONNECTIONS,
     )
     gone, _, _ = ProcessFigures(specs, lambda: (0, 8), lambda: [2**22 + 1]).collect()
 

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from api.conditions import CONDITIONS, Condition
-from api.metrics import catalogue
+from api.metrics import metric_names
 from api.views.codes import load_codes
 from backends.alert_formats import FORMATS
 from signer.alerts import LASTING, TICKETS, Alert
@@ -30,7 +30,7 @@ ALARMS = (ROOT / "docs" / "how-to" / "alarms.md").read_text(encoding="utf-8")
 METRICS = (ROOT / "docs" / "reference" / "metrics.md").read_text(encoding="utf-8")
 HEALTH = (ROOT / "docs" / "reference" / "health.md").read_text(encoding="utf-8")
 
-ALL = catalogue.ALL
+ALL = metric_names.ALL
 BY_SAMPLE = {name: spec for spec in ALL for name in spec.sample_names}
 
 _LINK = re.compile(r"docs/how-to/alarms\.md#([a-z-]+|\{\{ \$labels\.alert \}\})")
@@ -41,7 +41,7 @@ def test_expressions_use_metrics_of_the_catalogue(name: str, expression: str) ->
     """And only labels that one of these metrics has."""
     specs = [BY_SAMPLE.get(metric) for metric in metrics_of(expression)]
     known = {label for spec in specs if spec is not None for label in spec.labels}
-    if any(spec in catalogue.OF_WORKERS for spec in specs):
+    if any(spec in metric_names.OF_WORKERS for spec in specs):
         known.add("worker")
 
     assert specs, name
