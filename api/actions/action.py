@@ -35,7 +35,7 @@ Facts = Sequence[tuple[str, str]]
 """Names and values, as the pages show them."""
 
 
-class Kind(StrEnum):
+class FieldKind(StrEnum):
     """What the value of a field is; the OpenAPI document has the pattern of each."""
 
     TEXT = "text"
@@ -63,7 +63,7 @@ class Field:
     name: str
     about: str
     _: KW_ONLY
-    kind: Kind = Kind.TEXT
+    kind: FieldKind = FieldKind.TEXT
     label: str = ""
     json: str = ""
     argument: str = ""
@@ -99,7 +99,7 @@ class Field:
         """
         from signer.approvals import require_reason
 
-        if self.kind is Kind.REASON:
+        if self.kind is FieldKind.REASON:
             if text or self.is_required:
                 require_reason(text)
         elif not (0 < len(text) <= self.max_length and text.isprintable()):
@@ -131,13 +131,13 @@ class Field:
 
     def offered(self, container: Container) -> Texts | None:
         """Return the choices of a form; None if it takes a text."""
-        if self.kind is Kind.FLAG:
+        if self.kind is FieldKind.FLAG:
             return {"": "no", "yes": "yes"}
         return None if self.choices is None else self.choices(container)
 
     def value(self, text: str) -> str | bool | None:
         """Return the value of *text*, which ``read_form`` returned."""
-        if self.kind is Kind.FLAG:
+        if self.kind is FieldKind.FLAG:
             return text == "yes"
         return None if text in {"", EVERY} else text
 
@@ -145,7 +145,7 @@ class Field:
 REASON = Field(
     "reason",
     "Why, for the audit log and other administrators: one line of printable text.",
-    kind=Kind.REASON,
+    kind=FieldKind.REASON,
     is_required=False,
     is_required_in_form=True,
     max_length=200,  # ``signer.approvals.MAX_REASON``, which is slow to import.
@@ -158,7 +158,7 @@ REQUIRED_REASON = replace(REASON, is_required=True)
 DRY_RUN = Field(
     "dry_run",
     "Self-test the key, and change nothing. The default is false.",
-    kind=Kind.FLAG,
+    kind=FieldKind.FLAG,
     json="dryRun",
     is_required=False,
 )

@@ -11,7 +11,7 @@ from api.actions.action import (
     Action,
     Answer,
     Field,
-    Kind,
+    FieldKind,
     Plan,
     Values,
 )
@@ -30,7 +30,7 @@ _PAGE = "/console/approvals"
 _DIGEST = Field(
     "digest",
     "The proposal's digest, or its first 16 digits.",
-    kind=Kind.DIGEST,
+    kind=FieldKind.DIGEST,
     argument="DIGEST",
 )
 

@@ -12,7 +12,7 @@ from api.actions.action import (
     Action,
     Answer,
     Field,
-    Kind,
+    FieldKind,
     Plan,
     Proposed,
     Texts,
@@ -56,7 +56,7 @@ def scopes(container: Container) -> Texts:
 _NETWORK = Field(
     "network",
     "The network's name; without it, everything.",
-    kind=Kind.NAME,
+    kind=FieldKind.NAME,
     is_required=False,
     choices=scopes,
     example="polygon",
@@ -212,7 +212,11 @@ RESUME = Action(
 
 
 _TENANT = Field(
-    "tenant", "The tenant's name.", kind=Kind.NAME, argument="TENANT", example="shop"
+    "tenant",
+    "The tenant's name.",
+    kind=FieldKind.NAME,
+    argument="TENANT",
+    example="shop",
 )
 
 

@@ -11,7 +11,7 @@ from api.actions.action import (
     Action,
     Answer,
     Field,
-    Kind,
+    FieldKind,
     Plan,
     Proposed,
     Values,
@@ -34,7 +34,7 @@ _SCOPE = "keys:rotate"
 _NEW_KEY = Field(
     "key_id",
     "A KMS key id, ARN or alias, resolved once; with PKCS#11 a `CKA_ID` in hex.",
-    kind=Kind.KEY,
+    kind=FieldKind.KEY,
     label="New key",
     json="newKeyId",
     argument="NEW_KEY_ID",
@@ -53,14 +53,14 @@ _COMPROMISED = Field(
     "compromised",
     "Revoke the old key instead of letting it finish: it never signs again. Needs the"
     " address of the key to replace, and funds on the new address.",
-    kind=Kind.FLAG,
+    kind=FieldKind.FLAG,
     label="The old key is compromised",
     is_required=False,
 )
 _REPLACED = Field(
     "active_address",
     "Address of the key to replace; if another key is active, nothing changes.",
-    kind=Kind.ADDRESS,
+    kind=FieldKind.ADDRESS,
     label="Address of the key to replace",
     json="activeAddress",
     option="--from",
@@ -70,7 +70,7 @@ _REPLACED = Field(
 _WITHOUT_FUNDS = Field(
     "without_funds",
     "With a compromised key: do not wait for funds on the new address.",
-    kind=Kind.FLAG,
+    kind=FieldKind.FLAG,
     label="The new address need not have funds",
     json="withoutFunds",
     is_required=False,
@@ -78,7 +78,7 @@ _WITHOUT_FUNDS = Field(
 _ADDRESS = Field(
     "address",
     "The key's address, in lower case or with its EIP-55 checksum.",
-    kind=Kind.ADDRESS,
+    kind=FieldKind.ADDRESS,
     label="Address of the key",
     argument="ADDRESS",
 )

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from api.actions.action import Action, Answer, Field, Kind, Plan, Values, count
+from api.actions.action import Action, Answer, Field, FieldKind, Plan, Values, count
 from signer.audit.actions import AuditAction
 from signer.model.audit_record import Actor
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from signer.model.refund import Refund
 
 
-_REFUND = Field("refund_id", "The refund.", kind=Kind.REFUND, argument="REFUND_ID")
+_REFUND = Field("refund_id", "The refund.", kind=FieldKind.REFUND, argument="REFUND_ID")
 
 
 def _find(container: Container, values: Values) -> Refund:
@@ -98,13 +98,17 @@ _WEBHOOKS = "/console/webhooks"
 _EVENT = Field(
     "event_id",
     "The event's id.",
-    kind=Kind.EVENT,
+    kind=FieldKind.EVENT,
     label="Event",
     argument="EVENT_ID",
     is_many=True,
 )
 _TENANT = Field(
-    "tenant", "The tenant's name.", kind=Kind.NAME, argument="TENANT", example="shop"
+    "tenant",
+    "The tenant's name.",
+    kind=FieldKind.NAME,
+    argument="TENANT",
+    example="shop",
 )
 
 

@@ -11,7 +11,7 @@ from api.actions.action import (
     Action,
     Answer,
     Field,
-    Kind,
+    FieldKind,
     Plan,
     Proposed,
     Texts,
@@ -50,7 +50,7 @@ def _networks(container: Container) -> Texts:
 _NETWORK = Field(
     "network",
     "On this network only.",
-    kind=Kind.NAME,
+    kind=FieldKind.NAME,
     is_required=False,
     choices=_networks,
     example="polygon",
@@ -58,7 +58,7 @@ _NETWORK = Field(
 _ADDRESS = Field(
     "address",
     "The address of a revoked key.",
-    kind=Kind.ADDRESS,
+    kind=FieldKind.ADDRESS,
     label="Address of the revoked key",
     argument="ADDRESS",
 )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from api.actions.action import Action, Answer, Field, Kind, Values
+from api.actions.action import Action, Answer, Field, FieldKind, Values
 from api.actions.catalogue import commands_of
 from api.cli.confirmation import confirm, dry_run_option, yes_option
 from api.cli.operator import current_operator, identified_operator
@@ -54,9 +54,9 @@ def _parameter(field: Field) -> click.Parameter:
     if field.argument:
         return click.Argument([field.name], metavar=field.argument)
     names = [field.option or f"--{field.name.replace('_', '-')}", field.name]
-    if field.kind is Kind.FLAG:
+    if field.kind is FieldKind.FLAG:
         return click.Option(names, is_flag=True, help=field.about)
-    metavar = "ADDRESS" if field.kind is Kind.ADDRESS else None
+    metavar = "ADDRESS" if field.kind is FieldKind.ADDRESS else None
     return click.Option(names, help=field.about, metavar=metavar)
 
 
@@ -113,7 +113,9 @@ def _confirm(action: Action, values: Values, lines: Sequence[str]) -> None:
     """Show *lines* on standard error, and ask for the action on its arguments."""
     print_result(None, lines, as_json=False, err=True)
     shown = [
-        key_prefix(values[each.name]) if each.kind is Kind.KEY else values[each.name]
+        key_prefix(values[each.name])
+        if each.kind is FieldKind.KEY
+        else values[each.name]
         for each in action.fields
         if each.argument
     ]

@@ -13,7 +13,7 @@ from signer.config.tenants import NO_LIMITS, Tenant
 from signer.model.spending_limits import GAS_PER_HOUR
 from signer.ports.ledger import Ledger
 from signer.ports.refund_reports import GAS, SpentLately
-from signer.refunds.allowances import Allowance, Bound, Scope, list_allowances
+from signer.refunds.allowances import Allowance, Bound, LimitScope, list_allowances
 from signer.row_macs import RowMACs
 
 
@@ -113,7 +113,7 @@ def read_policies(container: Container) -> Sequence[TenantPolicy]:
 def _allowances(
     ledger: Ledger, networks: Mapping[str, Network], tenant: Tenant, name: str | None
 ) -> Iterator[ShownAllowance]:
-    scope = Scope.SERVICE if name is None else Scope.TENANT
+    scope = LimitScope.SERVICE if name is None else LimitScope.TENANT
     for allowance in list_allowances(networks, tenant):
         bounds = [each for each in allowance.bounds if each.scope is scope]
         tokens = [GAS, allowance.token.address]

@@ -6,7 +6,7 @@ from typing import Any
 import falcon
 from falcon import Request, Response
 
-from api.actions.action import ADMINISTRATORS, Action, Field, Kind, Values
+from api.actions.action import ADMINISTRATORS, Action, Field, FieldKind, Values
 from api.auth.authorization import Permission
 from api.container import Container
 from api.http import query
@@ -75,10 +75,10 @@ def _read_body(action: Action, req: Request) -> Values:
 
 
 def _check(field: Field, name: str, value: Any) -> None:
-    kind, words = (bool, "boolean") if field.kind is Kind.FLAG else (str, "string")
+    kind, words = (bool, "boolean") if field.kind is FieldKind.FLAG else (str, "string")
     if type(value) is not kind:
         raise InvalidInputError(f"must be a {words}", field=name)
     if isinstance(value, str):
         field.check(value, name)
-        if field.kind is Kind.NAME and not _NAME.fullmatch(value):
+        if field.kind is FieldKind.NAME and not _NAME.fullmatch(value):
             raise InvalidInputError("must be visible ASCII characters", field=name)

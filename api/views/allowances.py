@@ -14,7 +14,7 @@ from signer.config.tenants import Tenant
 from signer.errors import ApprovalRequiredError, PolicyViolationError
 from signer.model.decision import Decision, Verdict
 from signer.model.spending_limits import GAS_PER_HOUR
-from signer.refunds.allowances import Allowance, Bound, Scope
+from signer.refunds.allowances import Allowance, Bound, LimitScope
 from signer.refunds.preview import (
     DELAYS,
     FeeQuote,
@@ -50,7 +50,7 @@ class LimitDocument(Document):
         counts the gas limits of the network's transactions.
         """
     )
-    scope: Scope = says(
+    scope: LimitScope = says(
         "`service`: all tenants share the limit. `tenant`: it is the caller's own."
     )
     limit: Amount = says("Whole tokens; gas for `gas_per_hour`.")
@@ -218,8 +218,8 @@ class PreviewDocument(Document):
 def network_document(name: str, network: Network, tenant: Tenant) -> NetworkDocument:
     """Return one network, with the limits on gas of *tenant*."""
     limits = (
-        (Scope.SERVICE, network.gas_per_hour),
-        (Scope.TENANT, tenant.network_limits(name).gas_per_hour),
+        (LimitScope.SERVICE, network.gas_per_hour),
+        (LimitScope.TENANT, tenant.network_limits(name).gas_per_hour),
     )
     bounds = [
         _limit(Bound(GAS_PER_HOUR, scope, limit), 0)

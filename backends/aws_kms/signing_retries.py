@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 _REDIRECT = 300
 
 
-class Answer(NamedTuple):
+class SignResponse(NamedTuple):
     """A DER signature and the request's id."""
 
     der: bytes
@@ -63,7 +63,7 @@ class SignCall:
         self._parser = create_parser("json")
         self.deadline = self._parts.deadline
 
-    def send(self, key_id: KeyId, digest: bytes) -> Answer:
+    def send(self, key_id: KeyId, digest: bytes) -> SignResponse:
         """
         Return KMS's signature over *digest*.
 
@@ -88,7 +88,7 @@ class SignCall:
         )
         if response.status_code >= _REDIRECT:
             raise ClientError(parsed, "Sign")
-        return Answer(parsed["Signature"], request_id(parsed["ResponseMetadata"]))
+        return SignResponse(parsed["Signature"], request_id(parsed["ResponseMetadata"]))
 
     def _signed(self, body: bytes) -> AWSPreparedRequest:
         request = AWSRequest("POST", self._parts.url, self._parts.headers, body)
@@ -183,7 +183,7 @@ class SigningClient:
             self._sleep(wait)
         return self._slots.acquire(latest - self._timer())
 
-    def _attempt(self, key_id: KeyId, digest: bytes) -> Answer:
+    def _attempt(self, key_id: KeyId, digest: bytes) -> SignResponse:
         started = self._timer()
         seconds = None
         try:

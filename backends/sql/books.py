@@ -20,7 +20,7 @@ from backends.sql.wallet_rows import of_wallet, select_sightings, wallet_key
 from signer.audit.actions import SUCCESS, AuditAction
 from signer.model.audit_record import Record
 from signer.model.refund import Kind, Refund, Status
-from signer.ports.book_reader import Attempt, BookToken, NonceEntry
+from signer.ports.book_reader import BookToken, NonceEntry, TransactionCost
 
 
 _first = bindparam("first", type_=refunds.c.nonce.type)
@@ -164,11 +164,13 @@ class BookTables(Tables):
                 each.nonce: each
                 for each in (Refund(*row) for row in connection.execute(REFUNDS, span))
             }
-            attempts: dict[int, list[Attempt]] = {nonce: [] for nonce in nonces}
+            attempts: dict[int, list[TransactionCost]] = {nonce: [] for nonce in nonces}
             for nonce, tx_hash, kind, max_fee, gas in connection.execute(
                 ATTEMPTS, span
             ):
-                attempts[nonce].append(Attempt(tx_hash, Kind(kind), max_fee * gas))
+                attempts[nonce].append(
+                    TransactionCost(tx_hash, Kind(kind), max_fee * gas)
+                )
             seen = select_sightings(connection, self._macs, SIGHTINGS, **span)
             unrecorded = {each.nonce: each for each in seen}
             return [

@@ -19,7 +19,7 @@ from backends.sql.columns import UTCDateTime
 from backends.sql.database import Tables
 from backends.sql.schema import PROPOSED, approvals, refunds
 from backends.sql.sealed_rows import SealedRows, select_flagged
-from signer.model.acceptance import Proposed
+from signer.model.acceptance import ProposedApproval
 from signer.model.approval import Approval, ApprovalState
 from signer.model.refund import Refund
 from signer.row_macs import RowMACs
@@ -62,7 +62,7 @@ DECIDED = (
 )
 
 
-def propose(connection: Connection, macs: RowMACs, proposed: Proposed) -> None:
+def propose(connection: Connection, macs: RowMACs, proposed: ProposedApproval) -> None:
     """Store *proposed* in the transaction of *connection*, which inserts its refund."""
     row = macs.sealed(proposed.approval)
     connection.execute(_PROPOSE, {name: getattr(row, name) for name in PROPOSED})

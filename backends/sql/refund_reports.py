@@ -36,9 +36,9 @@ from signer.model.refund import EPOCH, FILLER, SWEEPER, Page, Refund, Status, id
 from signer.ports.refund_reports import (
     SEARCHED,
     OpenRefunds,
-    Payment,
+    RecentPayment,
     RefundFilter,
-    Signed,
+    SignedTotals,
     SpentLately,
 )
 
@@ -316,9 +316,9 @@ class ReportTables(Tables):
         rows = self._database.rows(ACCEPTED, first=_id_at(since))
         return {(network, tenant): count for network, tenant, count in rows}
 
-    def last_payments(self, chain_id: int, limit: int) -> Sequence[Payment]:
+    def last_payments(self, chain_id: int, limit: int) -> Sequence[RecentPayment]:
         rows = self._database.rows(LAST_PAYMENTS, of_chain=chain_id, at_most=limit)
-        return tuple(Payment(*row) for row in rows)
+        return tuple(RecentPayment(*row) for row in rows)
 
     def spent_lately(
         self, chain_id: int, tokens: Collection[str], tenant: str | None = None
@@ -359,13 +359,15 @@ class ReportTables(Tables):
         rows = self._database.rows(_LAST_RESULTS, **params)
         return tuple((tenant, status, at) for tenant, status, at in rows)
 
-    def signed_by_tenant(self, chain_id: int, since: datetime) -> Mapping[str, Signed]:
-        found: dict[str, Signed] = {}
+    def signed_by_tenant(
+        self, chain_id: int, since: datetime
+    ) -> Mapping[str, SignedTotals]:
+        found: dict[str, SignedTotals] = {}
         rows = self._database.rows(BY_TENANT, of_chain=chain_id, since=since)
         for tenant, token, amount, count, gas in rows:
-            old = found.get(tenant, Signed())
+            old = found.get(tenant, SignedTotals())
             sums = {**old.amounts, token: old.amounts.get(token, 0) + amount * count}
-            found[tenant] = Signed(old.refunds + count, old.gas + int(gas), sums)
+            found[tenant] = SignedTotals(old.refunds + count, old.gas + int(gas), sums)
         return found
 
     def list(

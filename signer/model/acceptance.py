@@ -9,7 +9,7 @@ from signer.model.signed_request import SignedRequest
 
 
 @dataclass(frozen=True, slots=True)
-class Proposed:
+class ProposedApproval:
     """A request to approve a refund, and its audit record."""
 
     approval: Approval
@@ -32,5 +32,5 @@ class Acceptance:
     record: Record | None = None
     max_open: int | None = None
     signed: SignedRequest | None = None
-    proposed: Proposed | None = None
+    proposed: ProposedApproval | None = None
     is_restored: bool = False

@@ -59,7 +59,7 @@ class Attribute:
 
 
 @dataclass(frozen=True, slots=True)
-class Action:
+class SignatureKind:
     """A kind of signature: its name in Cedar, and what rules know about it."""
 
     name: str
@@ -547,13 +547,15 @@ _AUTHORIZATION = (
 )
 
 ACTIONS = (
-    Action(
+    SignatureKind(
         "sign-transaction", "a transaction of any type", TransactionFacts, _TRANSACTION
     ),
-    Action("sign-message", "a message (EIP-191)", MessageFacts, _MESSAGE),
-    Action("sign-typed-data", "typed data (EIP-712)", TypedDataFacts, _TYPED_DATA),
-    Action("sign-digest", "32 bytes without a meaning", DigestFacts, _COMMON),
-    Action(
+    SignatureKind("sign-message", "a message (EIP-191)", MessageFacts, _MESSAGE),
+    SignatureKind(
+        "sign-typed-data", "typed data (EIP-712)", TypedDataFacts, _TYPED_DATA
+    ),
+    SignatureKind("sign-digest", "32 bytes without a meaning", DigestFacts, _COMMON),
+    SignatureKind(
         "sign-authorization",
         "an authorisation that delegates the account (EIP-7702)",
         AuthorizationFacts,
@@ -561,7 +563,7 @@ ACTIONS = (
     ),
 )
 
-BY_FACTS: Mapping[type, Action] = {action.facts: action for action in ACTIONS}
+BY_FACTS: Mapping[type, SignatureKind] = {action.facts: action for action in ACTIONS}
 
 
 class Entity(NamedTuple):

@@ -83,7 +83,7 @@ def _read_paths(value: object) -> object:
     return tuple(map(Path, value)) if isinstance(value, list) else value
 
 
-class Keys(StrictModel):
+class ServiceAddresses(StrictModel):
     """
     The addresses of the service: the one that signs, the active one, others.
 
@@ -167,7 +167,7 @@ class Examples(StrictModel):
     """A file of examples; *defaults* are fields of transactions."""
 
     defaults: dict[str, Any] = Field(default_factory=dict)
-    keys: Keys = Keys()
+    keys: ServiceAddresses = ServiceAddresses()
     example: Annotated[tuple[Example, ...], BeforeValidator(as_tuple)] = Field(
         min_length=1
     )

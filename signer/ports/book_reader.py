@@ -11,7 +11,7 @@ from signer.model.wallet import UnrecordedTransaction, Wallet
 
 
 @dataclass(frozen=True, slots=True)
-class Attempt:
+class TransactionCost:
     """One transaction that was signed for a nonce, and the most that it may cost."""
 
     tx_hash: str
@@ -29,7 +29,7 @@ class NonceEntry:
 
     nonce: int
     refund: Refund | None = None
-    attempts: tuple[Attempt, ...] = ()
+    attempts: tuple[TransactionCost, ...] = ()
     unrecorded: UnrecordedTransaction | None = None
 
 

@@ -68,7 +68,7 @@ class OpenRefunds(NamedTuple):
     since: datetime
 
 
-class Payment(NamedTuple):
+class RecentPayment(NamedTuple):
     """The token's address, the base units and the gas limit of a refund."""
 
     token_address: str
@@ -84,7 +84,7 @@ class SpentLately(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Signed:
+class SignedTotals:
     """How many refunds were signed, their base units by token, and all gas limits."""
 
     refunds: int = 0
@@ -121,7 +121,7 @@ class RefundReports(Protocol):
     def accepted_since(self, since: datetime) -> Mapping[tuple[str, str], int]:
         """Return how many refunds were accepted, by network and tenant."""
 
-    def last_payments(self, chain_id: int, limit: int) -> Sequence[Payment]:
+    def last_payments(self, chain_id: int, limit: int) -> Sequence[RecentPayment]:
         """Return the newest *limit* confirmed refunds, without sweeps."""
 
     def spent_lately(
@@ -163,7 +163,9 @@ class RefundReports(Protocol):
         Results are ``confirmed`` and ``failed``.
         """
 
-    def signed_by_tenant(self, chain_id: int, since: datetime) -> Mapping[str, Signed]:
+    def signed_by_tenant(
+        self, chain_id: int, since: datetime
+    ) -> Mapping[str, SignedTotals]:
         """
         Return what was signed, also sweeps and fillers, by tenant.
 

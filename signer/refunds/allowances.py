@@ -10,7 +10,7 @@ from signer.config.tenants import Tenant
 from signer.model.spending_limits import Limits
 
 
-class Scope(StrEnum):
+class LimitScope(StrEnum):
     """Whose refunds a limit counts: those of all tenants, or those of one."""
 
     SERVICE = "service"
@@ -22,7 +22,7 @@ class Bound:
     """One limit on all refunds of an hour or a day, in base units or gas."""
 
     name: str
-    scope: Scope
+    scope: LimitScope
     limit: int
 
 
@@ -49,11 +49,11 @@ class Allowance:
 
 def list_bounds(limits: Limits) -> Sequence[Bound]:
     """Return the limits of the service in *limits*, then those of the tenant."""
-    bounds = [Bound(name, Scope.SERVICE, limit) for name, limit in limits.items()]
+    bounds = [Bound(name, LimitScope.SERVICE, limit) for name, limit in limits.items()]
     of_tenant = limits.tenant or Limits()
     return (
         *bounds,
-        *(Bound(name, Scope.TENANT, limit) for name, limit in of_tenant.items()),
+        *(Bound(name, LimitScope.TENANT, limit) for name, limit in of_tenant.items()),
     )
 
 

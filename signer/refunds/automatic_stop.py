@@ -21,7 +21,7 @@ from signer.model.hold import EVERYTHING, Hold
 from signer.model.refund import FILLER, SWEEPER, Status
 from signer.ports.clock import Clock
 from signer.ports.ledger import Ledger
-from signer.ports.refund_reports import Signed
+from signer.ports.refund_reports import SignedTotals
 from signer.refunds.kill_switch import KillSwitch
 from signer.refunds.row_alarm import RowAlarm
 from signer.refunds.tenant_admin import TenantAdmin
@@ -127,7 +127,7 @@ class AutomaticStop:
         """Yield each rule that *network* has, with the shares of the tenants."""
         rules, now = network.automatic_stop, self._clock()
         since = max(now - timedelta(minutes=rules.window_minutes), resumed_at)
-        signed: Mapping[str, Signed] = {}
+        signed: Mapping[str, SignedTotals] = {}
         if rules.max_refunds is not None or rules.max_amounts:
             signed = self._signed(network, since)
             signed = {t: each for t, each in signed.items() if t not in _INTERNAL}
@@ -168,13 +168,13 @@ class AutomaticStop:
             text = f"{failed.total()} of the last {size} refunds failed"
             yield _Rule(largest, failed, text)
 
-    def _signed(self, network: Network, since: datetime) -> Mapping[str, Signed]:
+    def _signed(self, network: Network, since: datetime) -> Mapping[str, SignedTotals]:
         """Return what counts of each tenant since *since*."""
         found = dict(self._store.signed_by_tenant(network.chain_id, since))
         for tenant, begin in self._begins().items():
             if tenant in found and begin > since:
                 later = self._store.signed_by_tenant(network.chain_id, begin)
-                found[tenant] = later.get(tenant, Signed())
+                found[tenant] = later.get(tenant, SignedTotals())
         return found
 
     def _begins(self) -> Mapping[str, datetime]:

@@ -17,7 +17,7 @@ from signer.audit.actions import AuditAction
 from signer.audit.log import AuditLog
 from signer.config.networks import Network
 from signer.errors import ApprovalRequiredError, RowNotAuthenticError
-from signer.model.acceptance import Proposed
+from signer.model.acceptance import ProposedApproval
 from signer.model.approval import Approval, ApprovalState, Proposal
 from signer.model.approval_need import ApprovalNeed
 from signer.model.audit_record import WORKER, Actor
@@ -104,7 +104,7 @@ class PaymentApprovals:
         actor: Actor,
         now: datetime,
         need: ApprovalNeed,
-    ) -> Proposed:
+    ) -> ProposedApproval:
         """Return the request of *actor* to approve *refund*; store nothing."""
         approval = Approval.of(
             build_proposal(refund, need),
@@ -115,9 +115,9 @@ class PaymentApprovals:
             refund_id=refund.id,
         )
         request = AuditAction.APPROVAL_REQUEST
-        return Proposed(approval, self._changes.draft(request, approval, actor))
+        return ProposedApproval(approval, self._changes.draft(request, approval, actor))
 
-    def announce(self, proposed: Proposed, tenant: str) -> None:
+    def announce(self, proposed: ProposedApproval, tenant: str) -> None:
         """Log a stored request, and alert; once in a while for each *tenant*."""
         self._audit.log(proposed.record)
         approval = proposed.approval

@@ -43,7 +43,7 @@ from signer.ports.clock import Clock
 from signer.ports.key_store import KeyStore
 from signer.ports.ledger import Ledger
 from signer.refunds.acceptance import require_gas
-from signer.refunds.allowances import Bound, Scope, list_bounds
+from signer.refunds.allowances import Bound, LimitScope, list_bounds
 from signer.refunds.approval_needs import decide
 from signer.refunds.gas import bound_gas, build_call, require_funds
 from signer.refunds.gas_price_check import GasPriceCheck
@@ -328,7 +328,7 @@ class Previewer:
         return [
             self._check_limit(
                 bound,
-                own if bound.scope is Scope.TENANT else everyone,
+                own if bound.scope is LimitScope.TENANT else everyone,
                 gas if bound.name == GAS_PER_HOUR else refund.amount,
             )
             for bound in bounds
@@ -339,7 +339,7 @@ class Previewer:
         left = max(0, bound.limit - spent.counted(bound.name))
         check = LimitCheck(bound, left, added <= left)
         # What is left of a shared limit shows what other tenants pay, and to whom.
-        if bound.scope is Scope.SERVICE and self._tenants.has_several:
+        if bound.scope is LimitScope.SERVICE and self._tenants.has_several:
             return replace(check, left=None)
         return check
 

@@ -12,7 +12,7 @@ from signer.chain.chain import COIN_DECIMALS, Chain
 from signer.chain.fees import quote_fees
 from signer.model.network_view import Funds
 from signer.model.refund import COIN
-from signer.ports.refund_reports import GAS, Payment, RefundReports, SpentLately
+from signer.ports.refund_reports import GAS, RecentPayment, RefundReports, SpentLately
 
 
 _LAST_PAYMENTS = 200
@@ -55,7 +55,7 @@ def read_funds(
     return found
 
 
-def _amounts(payments: Sequence[Payment]) -> Mapping[str, Sequence[int]]:
+def _amounts(payments: Sequence[RecentPayment]) -> Mapping[str, Sequence[int]]:
     amounts: dict[str, list[int]] = {}
     for payment in payments:
         amounts.setdefault(payment.token_address, []).append(payment.amount)

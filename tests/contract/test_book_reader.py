@@ -8,7 +8,7 @@ from backends.sql import SQLStore
 from signer.errors import RowNotAuthenticError
 from signer.model.audit_record import Record
 from signer.model.refund import Kind, Status
-from signer.ports.book_reader import Attempt, BookReader, BookToken
+from signer.ports.book_reader import BookReader, BookToken, TransactionCost
 from tests.fixtures.ledger import (
     OTHER_WALLET,
     WALLET,
@@ -57,8 +57,8 @@ def test_an_entry_has_the_refund_and_all_its_attempts(store: SQLStore) -> None:
     assert entry.refund == stored(store, sent)
     assert entry.unrecorded is None
     assert entry.attempts == (
-        Attempt(again.tx_hash, Kind.NOOP, 21_000 * 2**70),
-        Attempt(str(sent.tx_hash), Kind.TRANSFER, 65_000 * 2 * 10**9),
+        TransactionCost(again.tx_hash, Kind.NOOP, 21_000 * 2**70),
+        TransactionCost(str(sent.tx_hash), Kind.TRANSFER, 65_000 * 2 * 10**9),
     )
 
 

@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 
 from backends.sql import SQLStore
 from signer.model.refund import Kind, Refund, Status
-from signer.ports.refund_reports import RefundReports, Signed
+from signer.ports.refund_reports import RefundReports, SignedTotals
 from tests.fixtures.ledger import (
     OTHER_WALLET,
     accepted,
@@ -74,8 +74,8 @@ def test_each_tenant_has_its_share(store: SQLStore) -> None:
         _signed_at(store, began, tenant=tenant, amount=amount)
 
     assert store.signed_by_tenant(CHAIN, began) == {
-        "shop": Signed(3, 3 * 65_000, {OTHER_WALLET: 2 * large + 1}),
-        "other": Signed(1, 65_000, {OTHER_WALLET: 2}),
+        "shop": SignedTotals(3, 3 * 65_000, {OTHER_WALLET: 2 * large + 1}),
+        "other": SignedTotals(1, 65_000, {OTHER_WALLET: 2}),
     }
     assert store.signed_by_tenant(CHAIN, began + PAST) == {}
 
@@ -92,7 +92,7 @@ def test_a_replacement_counts_for_its_gas_only(store: SQLStore) -> None:
     )
 
     assert store.signed_by_tenant(CHAIN, began) == {
-        "gateway": Signed(1, 86_000, {OTHER_WALLET: 5})
+        "gateway": SignedTotals(1, 86_000, {OTHER_WALLET: 5})
     }
 
 

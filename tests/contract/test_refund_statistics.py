@@ -9,7 +9,7 @@ from signer.model.refund import SWEEPER, Status, new_refund_id
 from signer.ports.refund_reports import (
     GAS,
     OpenRefunds,
-    Payment,
+    RecentPayment,
     RefundReports,
     SpentLately,
 )
@@ -84,7 +84,7 @@ def test_the_last_payments_are_confirmed_refunds(store: SQLStore) -> None:
     sweep = adopted(queued(tenant=SWEEPER, payment_session_id=WALLET), 99)
     filled(store, [replace(sweep, status=Status.CONFIRMED)])
 
-    expected = [Payment(OTHER_WALLET, amount, 65_000) for amount in (9, 7)]
+    expected = [RecentPayment(OTHER_WALLET, amount, 65_000) for amount in (9, 7)]
     assert list(store.last_payments(CHAIN, 2)) == expected
     assert len(store.last_payments(CHAIN, 10)) == 3
     assert store.last_payments(7, 10) == ()

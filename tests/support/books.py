@@ -24,7 +24,7 @@ from signer.model.refund import (
     Status,
 )
 from signer.model.wallet import UnrecordedTransaction, Wallet
-from signer.ports.book_reader import Attempt, BookToken, NonceEntry
+from signer.ports.book_reader import BookToken, NonceEntry, TransactionCost
 from signer.ports.chain import Block, MinedTransaction
 from signer.ports.chain_history import Header, Settled, TokenTransfer
 
@@ -343,7 +343,7 @@ class Books:
     ) -> NonceEntry:
         """Write the row of *refund*, settled by *settled*, and its attempts."""
         attempts = [
-            Attempt(f"0xdead{number:060x}", Kind.TRANSFER, MOST_FEE)
+            TransactionCost(f"0xdead{number:060x}", Kind.TRANSFER, MOST_FEE)
             for number in range(replaced)
         ]
         return self.put(
@@ -361,7 +361,7 @@ class Books:
                     block_number=settled.block.number,
                     block_hash=settled.block.hash,
                 ),
-                (*attempts, Attempt(settled.tx_hash, kind, MOST_FEE)),
+                (*attempts, TransactionCost(settled.tx_hash, kind, MOST_FEE)),
             ),
         )
 

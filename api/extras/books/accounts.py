@@ -9,7 +9,7 @@ from api.extras.books.entries import (
     BlockRange,
     Code,
     Difference,
-    Payment,
+    Outflow,
     UsedNonce,
     windows,
 )
@@ -84,7 +84,7 @@ class Accounts:
         if used.settled is not None and used.settled.sender == used.wallet:
             self.of(used.wallet, COIN_ADDRESS).fees += used.settled.fee
 
-    def _pay(self, used: UsedNonce, payment: Payment) -> None:
+    def _pay(self, used: UsedNonce, payment: Outflow) -> None:
         account = self.of(used.wallet, payment.asset)
         if used.kind in {"other", "earlier"}:
             account.other += payment.amount

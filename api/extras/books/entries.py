@@ -13,7 +13,7 @@ from signer.chain.erc20 import read_mark
 from signer.config.networks import Network
 from signer.errors import InvalidInputError
 from signer.model.refund import COIN, COIN_ADDRESS
-from signer.ports.book_reader import Attempt, BookToken, NonceEntry
+from signer.ports.book_reader import BookToken, NonceEntry, TransactionCost
 from signer.ports.chain_history import ChainHistory, Header, Settled, TokenTransfer
 
 
@@ -218,7 +218,7 @@ NO_NONCE = -1
 
 
 @dataclass(frozen=True, slots=True)
-class Payment:
+class Outflow:
     """An amount that left a wallet, in base units; the coin is ``COIN_ADDRESS``."""
 
     asset: str
@@ -238,11 +238,11 @@ class UsedNonce:
     wallet: str
     entry: NonceEntry
     settled: Settled | None
-    payments: tuple[Payment, ...] = ()
+    payments: tuple[Outflow, ...] = ()
     precedes_ledger: bool = False
 
     @property
-    def attempt(self) -> Attempt | None:
+    def attempt(self) -> TransactionCost | None:
         """The signed transaction that was mined, if the ledger has it."""
         return next(
             (
@@ -289,11 +289,11 @@ class UsedNonce:
 
 def read_payments(
     settled: Settled | None, transfers: Sequence[TokenTransfer]
-) -> tuple[Payment, ...]:
+) -> tuple[Outflow, ...]:
     """Return what left a wallet: *transfers*, and the coin of its own *settled*."""
-    moved = [Payment(each.token, each.recipient, each.amount) for each in transfers]
+    moved = [Outflow(each.token, each.recipient, each.amount) for each in transfers]
     if settled is None:
         return tuple(moved)
     if settled.succeeded and settled.value and settled.to != settled.sender:
-        moved.append(Payment(COIN_ADDRESS, str(settled.to), settled.value))
+        moved.append(Outflow(COIN_ADDRESS, str(settled.to), settled.value))
     return tuple(moved)

@@ -9,7 +9,7 @@ from api.extras.books.entries import (
     Assets,
     Code,
     Difference,
-    Payment,
+    Outflow,
     UsedNonce,
 )
 from signer.model.refund import COIN_ADDRESS, Kind, Refund, Status
@@ -133,7 +133,7 @@ class Matcher:
         self, used: UsedNonce, refund: Refund, *, is_noop: bool
     ) -> Iterator[Difference]:
         """Yield how the payments differ from the one that *refund* asks for."""
-        asked = Payment(refund.token_address, refund.recipient, refund.amount)
+        asked = Outflow(refund.token_address, refund.recipient, refund.amount)
         rest = list(used.payments)
         is_paid = asked in rest
         if is_paid:
@@ -228,7 +228,7 @@ class Matcher:
                 "no operator has accepted this transaction (`hotwallet nonce repair`)",
             )
 
-    def _wrong(self, used: UsedNonce, asked: Payment, found: Payment) -> Difference:
+    def _wrong(self, used: UsedNonce, asked: Outflow, found: Outflow) -> Difference:
         if found.asset != asked.asset:
             code, detail = Code.WRONG_TOKEN, "another token was paid"
         elif found.recipient != asked.recipient:
@@ -244,7 +244,7 @@ class Matcher:
             asset=self._assets[found.asset].symbol,
         )
 
-    def _without_refund(self, used: UsedNonce, payment: Payment) -> Difference:
+    def _without_refund(self, used: UsedNonce, payment: Outflow) -> Difference:
         is_coin = payment.asset == COIN_ADDRESS
         return self._build(
             Code.COIN_WITHOUT_REFUND if is_coin else Code.TRANSFER_WITHOUT_REFUND,
@@ -284,7 +284,7 @@ class Matcher:
             code, self._network, used.wallet, detail, **{**found, **given}
         )
 
-    def _describe(self, payment: Payment) -> str:
+    def _describe(self, payment: Outflow) -> str:
         amount = self._assets.format(payment.asset, payment.amount)
         return f"{amount} to {payment.recipient}"
 
@@ -309,7 +309,7 @@ _OF_MARKED = {
 }
 
 
-def _similarity(payment: Payment, asked: Payment) -> tuple[bool, bool, bool]:
+def _similarity(payment: Outflow, asked: Outflow) -> tuple[bool, bool, bool]:
     return (
         payment.recipient == asked.recipient,
         payment.asset == asked.asset,

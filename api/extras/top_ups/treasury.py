@@ -97,7 +97,7 @@ _REFUSALS = frozenset(
 _Code = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,62}$")]
 
 
-class _Token(BaseModel):
+class _TreasuryToken(BaseModel):
     network: str
     chain_id: int
     token: str
@@ -105,7 +105,7 @@ class _Token(BaseModel):
 
 
 class _Tokens(BaseModel):
-    tokens: list[_Token]
+    tokens: list[_TreasuryToken]
 
 
 class _Refund(BaseModel):

@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from api.actions.action import ADMINISTRATORS, Action, Field, Kind
+from api.actions.action import ADMINISTRATORS, Action, Field, FieldKind
 from api.actions.catalogue import ACTIONS
 from api.http.openapi import problem_sets
 from api.http.openapi.elements import (
@@ -29,12 +29,12 @@ from api.views.document import (
 _SEGMENT = r"^(?!\.{1,2}$)[A-Za-z0-9._~-]{1,128}$"
 """A segment of a path that no client encodes, and no proxy reads differently."""
 
-_KEYWORDS: dict[Kind, Element] = {
-    Kind.NAME: {"pattern": "^[!-~]{1,128}$"},
-    Kind.ADDRESS: {"pattern": ADDRESS_PATTERN, "format": "address"},
-    Kind.DIGEST: {"pattern": "^[0-9a-f]{16,64}$"},
-    Kind.EVENT: {"pattern": EVENT_ID_PATTERN},
-    Kind.REFUND: {"pattern": REFUND_ID_PATTERN},
+_KEYWORDS: dict[FieldKind, Element] = {
+    FieldKind.NAME: {"pattern": "^[!-~]{1,128}$"},
+    FieldKind.ADDRESS: {"pattern": ADDRESS_PATTERN, "format": "address"},
+    FieldKind.DIGEST: {"pattern": "^[0-9a-f]{16,64}$"},
+    FieldKind.EVENT: {"pattern": EVENT_ID_PATTERN},
+    FieldKind.REFUND: {"pattern": REFUND_ID_PATTERN},
 }
 
 
@@ -124,12 +124,12 @@ def _body_name(action: Action) -> str:
 
 
 def _schema(field: Field, name_pattern: str = "") -> Element:
-    if field.kind is Kind.FLAG:
+    if field.kind is FieldKind.FLAG:
         return flag(field.about)
     keywords = dict(_KEYWORDS.get(field.kind, {}))
-    if field.kind is Kind.NAME and name_pattern:
+    if field.kind is FieldKind.NAME and name_pattern:
         keywords = {"pattern": name_pattern}
-    if field.kind in {Kind.KEY, Kind.REASON}:
+    if field.kind in {FieldKind.KEY, FieldKind.REASON}:
         keywords = {"maxLength": field.max_length}
         if field.is_required:
             keywords["minLength"] = 1

@@ -17,7 +17,7 @@ import click
 import pytest
 from falcon.inspect import inspect_routes
 
-from api.actions.action import Action, Kind, Texts
+from api.actions.action import Action, FieldKind, Texts
 from api.actions.catalogue import ACTIONS, FORMS
 from api.cli.__main__ import cli
 from api.http.console import is_console
@@ -115,7 +115,7 @@ class Surfaces:
             if not each.argument and texts[each.name]:
                 arguments += [
                     option,
-                    *([] if each.kind is Kind.FLAG else [texts[each.name]]),
+                    *([] if each.kind is FieldKind.FLAG else [texts[each.name]]),
                 ]
         given = (*options, *(["--yes"] if action.asks else []))
         return self._run(

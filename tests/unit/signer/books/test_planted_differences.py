@@ -8,7 +8,7 @@ import pytest
 from api.extras.books.entries import Code, Difference
 from signer.model.refund import COIN_ADDRESS, Kind, Status
 from signer.model.wallet import NOOP_MARK
-from signer.ports.book_reader import Attempt, NonceEntry
+from signer.ports.book_reader import NonceEntry, TransactionCost
 from signer.ports.chain import Block
 from tests.support.books import (
     CUSTOMER,
@@ -424,7 +424,7 @@ def test_a_payment_in_the_nonce_of_a_filler() -> None:
     assert entry.refund is not None
     books.ledger.others.append(entry.refund)
     filler = books.refund(tenant="hotwallet filler", status=Status.FAILED)
-    lost = Attempt("0xlost", Kind.NOOP, MOST_FEE)
+    lost = TransactionCost("0xlost", Kind.NOOP, MOST_FEE)
     books.put(WALLET, NonceEntry(entry.nonce, filler, (lost,)))
 
     assert books.codes() == []
@@ -452,7 +452,7 @@ def test_hashes_of_other_wallets_do_not_count() -> None:
     assert entry.refund
     assert other.refund
     stolen = replace(entry.refund, tx_hash=other.refund.tx_hash)
-    attempt = Attempt(str(other.refund.tx_hash), Kind.TRANSFER, MOST_FEE)
+    attempt = TransactionCost(str(other.refund.tx_hash), Kind.TRANSFER, MOST_FEE)
     books.put(WALLET, NonceEntry(entry.nonce, stolen, (attempt,)))
 
     # The payment has the mark of the refund, whose row names another transaction.

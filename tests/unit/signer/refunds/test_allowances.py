@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from signer.config.tenants import NO_LIMITS, Tenant
 from signer.errors import PolicyViolationError
 from signer.model.spending_limits import Limits
-from signer.refunds.allowances import Bound, Scope, list_allowances, list_bounds
+from signer.refunds.allowances import Bound, LimitScope, list_allowances, list_bounds
 from signer.refunds.payment_checks import admit
 from tests.support.refunds import NETWORK, REQUEST
 
@@ -68,9 +68,9 @@ def test_bounds_of_the_service_come_first() -> None:
     limits = Limits(hourly=5, gas_per_hour=7, tenant=Limits(daily=3))
 
     assert list_bounds(limits) == (
-        Bound("hourly_limit", Scope.SERVICE, 5),
-        Bound("gas_per_hour", Scope.SERVICE, 7),
-        Bound("daily_limit", Scope.TENANT, 3),
+        Bound("hourly_limit", LimitScope.SERVICE, 5),
+        Bound("gas_per_hour", LimitScope.SERVICE, 7),
+        Bound("daily_limit", LimitScope.TENANT, 3),
     )
     assert list_bounds(Limits()) == ()
 
