@@ -5,12 +5,9 @@ Fees are a pair: max fee and priority fee per gas, in wei (EIP-1559).  On a chai
 without EIP-1559 both are the gas price, so that one rule raises both kinds.
 """
 
-from signer.config.networks import Network
+from signer.config.networks import GWEI, Network
 from signer.crypto.transactions import MAX_GAS
 from signer.ports.chain import Fees
-
-
-GWEI = 10**9
 
 
 def quote_fees(fees: Fees, network: Network) -> tuple[int, int]:

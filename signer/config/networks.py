@@ -39,6 +39,9 @@ _EXPLORER = re.compile(
 )
 
 
+GWEI = 10**9
+"""In wei: the unit of fees in the file."""
+
 PRICE_DECIMALS = 18
 """The most digits of a price after the point."""
 

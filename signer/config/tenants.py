@@ -46,7 +46,7 @@ from pydantic import (
 from signer.amounts import parse_units
 from signer.config.models import StrictModel, as_tuple, read_toml
 from signer.config.networks import Network, Token
-from signer.crypto.http_signatures import normalize_public_key
+from signer.crypto.request_keys import normalize_public_key
 from signer.errors import (
     ConfigurationError,
     InvalidInputError,

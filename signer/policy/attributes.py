@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC
 from typing import Any, NamedTuple
 
-from signer.config.networks import PRICE_DECIMALS
+from signer.config.networks import GWEI, PRICE_DECIMALS
 from signer.policy.facts import (
     AnyFacts,
     AuthorizationFacts,
@@ -28,7 +28,6 @@ from signer.policy.facts import (
 MAX_LONG = 2**63 - 1
 
 COIN_DECIMALS = 18
-_GWEI = 10**9
 _PLACES = 10**4  # Cedar's decimal.
 
 _WEEKDAYS = (
@@ -277,13 +276,13 @@ _TRANSACTION = (
         "max_fee_gwei",
         "Long",
         "the highest fee per gas in gwei, rounded up",
-        lambda f: _long(-(-f.max_fee_per_gas // _GWEI)),
+        lambda f: _long(-(-f.max_fee_per_gas // GWEI)),
     ),
     Attribute(
         "priority_fee_gwei",
         "Long",
         "the priority fee per gas in gwei, rounded up",
-        lambda f: _long(-(-f.max_priority_fee_per_gas // _GWEI)),
+        lambda f: _long(-(-f.max_priority_fee_per_gas // GWEI)),
     ),
     Attribute(
         "max_cost",

@@ -14,8 +14,7 @@ from enum import StrEnum
 from typing import Self
 
 from signer.amounts import parse_units
-from signer.chain.fees import GWEI
-from signer.config.networks import PRICE_DECIMALS, Network
+from signer.config.networks import GWEI, PRICE_DECIMALS, Network
 from signer.config.tenants import NO_LIMITS, Tenant
 from signer.model.payment_totals import PaymentTotals
 

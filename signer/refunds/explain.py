@@ -12,7 +12,8 @@ from typing import TypeVar
 
 from signer.amounts import format_units
 from signer.chain.chain import Chain
-from signer.chain.fees import GWEI, bump_fees, quote_fees
+from signer.chain.fees import bump_fees, quote_fees
+from signer.config.networks import GWEI
 from signer.config.tenants import TenantRegistry
 from signer.errors import ChainUnavailableError, HotWalletError, RequestError
 from signer.model.key import is_blocked

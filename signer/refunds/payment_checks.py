@@ -14,8 +14,7 @@ from eth_utils.address import is_checksum_address
 from signer.amounts import parse_units
 from signer.chain.chain import COIN_DECIMALS
 from signer.chain.erc20 import decode_transfer
-from signer.chain.fees import GWEI
-from signer.config.networks import Network, Token
+from signer.config.networks import GWEI, Network, Token
 from signer.config.tenants import NO_LIMITS, Tenant
 from signer.crypto.transaction_json import read_data
 from signer.crypto.transactions import (

@@ -6,8 +6,6 @@ from inspect import cleandoc
 from types import ModuleType
 from typing import Any
 
-from api.views.document import ADDRESS_PATTERN, AMOUNT_PATTERN, TIMESTAMP_PATTERN
-
 
 Element = dict[str, Any]
 
@@ -45,46 +43,9 @@ def flag(description: str) -> Element:
     return {"type": "boolean", "description": cleandoc(description)}
 
 
-def timestamp(description: str) -> Element:
-    """Return the schema of a time: RFC 3339 in UTC, with microseconds."""
-    return text(description, format="date-time", pattern=TIMESTAMP_PATTERN)
-
-
-def address(description: str) -> Element:
-    """Return the schema of an address with its EIP-55 checksum."""
-    return text(description, pattern=ADDRESS_PATTERN, format="eip55-address")
-
-
-def amount(description: str) -> Element:
-    """Return the schema of an amount in whole tokens or coins."""
-    return text(description, pattern=AMOUNT_PATTERN)
-
-
 def one_of(values: Iterable[str], description: str) -> Element:
     """Return the schema of a string that is one of *values*."""
     return text(description, enum=[str(value) for value in values])
-
-
-def nullable(schema: Element) -> Element:
-    """Return a schema that also allows null."""
-    if "$ref" in schema:
-        return {"oneOf": [schema, {"type": "null"}]}
-    changes: Element = {"type": [schema["type"], "null"]}
-    if "enum" in schema:
-        changes["enum"] = [*schema["enum"], None]
-    return schema | changes
-
-
-def list_of(items: Element, description: str, **keywords: Any) -> Element:
-    """Return the schema of an array."""
-    described = {"type": "array", "description": cleandoc(description)}
-    return {**described, "items": items, **keywords}
-
-
-def mapping_of(values: Element, description: str) -> Element:
-    """Return the schema of an object that has *values* under any names."""
-    described = {"type": "object", "description": cleandoc(description)}
-    return {**described, "additionalProperties": values}
 
 
 def record(

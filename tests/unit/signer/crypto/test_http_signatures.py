@@ -12,11 +12,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import given
 from hypothesis import strategies as st
 
-from signer.crypto.http_signatures import (
-    accept_signature,
-    normalize_public_key,
-    verify_request,
-)
+from signer.crypto.http_signatures import accept_signature, verify_request
+from signer.crypto.request_keys import normalize_public_key
 from signer.errors import RequestSignatureError
 from tests.support.signed_requests import RequestKey
 
