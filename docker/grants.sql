@@ -70,9 +70,10 @@ GRANT SELECT, INSERT, UPDATE (passed_at, metrics), DELETE ON workers TO
 -- serve --role admin, and the commands of operators.
 GRANT SELECT, INSERT (id, tenant, idempotency_key, fingerprint, reference,
     payment_session_id, network, chain_id, token, token_address, decimals, recipient,
-    amount, reason, created_at, calldata, status, updated_at, due_at, mac), UPDATE
-    (status, updated_at, version, due_at, attempts, blocked_by, sender, key_id, nonce,
-    gas_limit, cancel_requested_at) ON refunds TO hotwallet_admin;
+    amount, reason, created_at, status, updated_at, due_at, mac, purpose, calldata,
+    bound_sender), UPDATE (cancel_requested_at, status, updated_at, version, due_at,
+    attempts, blocked_by, sender, key_id, nonce, gas_limit) ON refunds TO
+    hotwallet_admin;
 GRANT SELECT ON transactions TO hotwallet_admin;
 GRANT SELECT, INSERT ON refund_moves TO hotwallet_admin;
 GRANT INSERT ON request_signatures TO hotwallet_admin;
@@ -104,8 +105,8 @@ GRANT SELECT ON workers TO hotwallet_admin;
 -- send.
 GRANT SELECT, INSERT (id, tenant, idempotency_key, fingerprint, reference,
     payment_session_id, network, chain_id, token, token_address, decimals, recipient,
-    amount, reason, created_at, calldata, status, updated_at, due_at, mac) ON refunds TO
-    hotwallet_sign;
+    amount, reason, created_at, status, updated_at, due_at, mac, purpose, calldata) ON
+    refunds TO hotwallet_sign;
 GRANT INSERT (refund_id, status, at) ON refund_moves TO hotwallet_sign;
 GRANT INSERT ON request_signatures TO hotwallet_sign;
 GRANT SELECT ON wallets TO hotwallet_sign;

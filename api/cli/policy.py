@@ -181,7 +181,11 @@ def _decide_now(container: Container, refund: Refund) -> Decision | None:
     from signer.refunds.approval_needs import decide
 
     network = container.networks.get(refund.network)
-    if network is None or refund.bound_to is not None or refund.status not in UNSIGNED:
+    if (
+        network is None
+        or refund.bound_sender is not None
+        or refund.status not in UNSIGNED
+    ):
         return None
     return decide(container.payment_policy, refund, network)
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from api.metrics.metric_names import OF_WORKERS, Spec
 from signer.errors import InvalidInputError
-from signer.model.refund import FILLER, SWEEPER
+from signer.model.refund import OPERATOR
 from signer.policy.rules import RULES
 from signer.strict_json import decode
 
@@ -51,7 +51,7 @@ class Names:
         *rules* returns the names that are in force now.
         """
         self._networks = frozenset(networks)
-        self._tenants = frozenset({*tenants, SWEEPER, FILLER})
+        self._tenants = frozenset({*tenants, OPERATOR})
         self._rules = rules
         self._codes: set[str] = set()
 

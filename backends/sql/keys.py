@@ -33,7 +33,7 @@ from signer.errors import ConflictError, KeyRotatedError, StaleStateError
 from signer.model.approval import ApprovalUse
 from signer.model.audit_record import Record
 from signer.model.key import ROTATION_HOLD, SIGNING, Key, KeyState
-from signer.model.refund import SWEEPER, Status
+from signer.model.refund import PaymentPurpose, Status
 from signer.row_macs import RowMACs
 
 
@@ -90,7 +90,7 @@ _REQUEUE = (
 
 # A signed sweep may still be mined; no other refund pays a key of the ring.
 _PAYS_IT = (
-    (refunds.c.tenant == SWEEPER)
+    (refunds.c.purpose == PaymentPurpose.SWEEP)
     & (refunds.c.recipient == bindparam("of_address"))
     & refunds.c.tx_hash.is_not(None)
 )

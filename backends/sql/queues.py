@@ -8,8 +8,7 @@ from sqlalchemy import Update, bindparam, select, text, update
 from backends.sql.columns import UTCDateTime
 from backends.sql.database import Tables
 from backends.sql.due_refunds import IS_QUEUED, tenants_in_queue
-from backends.sql.schema import refunds
-from signer.model.refund import FILLER, SWEEPER
+from backends.sql.schema import IS_OF_TENANT, refunds
 from signer.model.refund_queue import Queue
 
 
@@ -28,7 +27,7 @@ def postponing(*names: str) -> Update:
         .where(
             text(IS_QUEUED),
             refunds.c.due_at <= bindparam("now", type_=UTCDateTime),
-            refunds.c.tenant.not_in((SWEEPER, FILLER)),
+            IS_OF_TENANT,
             *(refunds.c[name] == bindparam(f"of_{name}") for name in names),
             *(() if "tenant" in names else (of_any,)),
         )

@@ -23,6 +23,7 @@ from sqlalchemy import (
 from backends.sql.columns import UINT256_MAX, UTCDateTime
 from backends.sql.database import Tables
 from backends.sql.schema import (
+    IS_OF_TENANT,
     IS_OPEN,
     refund_moves,
     refunds,
@@ -32,7 +33,7 @@ from backends.sql.schema import (
 )
 from backends.sql.spending import DATABASE_HOUR, HOURS
 from backends.sql.validation import is_storable, require_page
-from signer.model.refund import EPOCH, FILLER, SWEEPER, Page, Refund, Status, id_prefix
+from signer.model.refund import EPOCH, Page, Refund, Status, id_prefix
 from signer.ports.refund_reports import (
     SEARCHED,
     OpenRefunds,
@@ -72,7 +73,7 @@ LAST_PAYMENTS = (
     .where(
         text(status_in(frozenset({Status.CONFIRMED, Status.FAILED}))),
         refunds.c.status == Status.CONFIRMED,
-        refunds.c.tenant.not_in((SWEEPER, FILLER)),
+        IS_OF_TENANT,
         refunds.c.chain_id == bindparam("of_chain"),
     )
     .order_by(refunds.c.updated_at.desc())
@@ -102,7 +103,7 @@ _accepted = (
     .where(
         refunds.c.id >= bindparam("first"),
         refunds.c.id < bindparam("last"),
-        refunds.c.tenant.not_in((SWEEPER, FILLER)),
+        IS_OF_TENANT,
     )
     .limit(bindparam("at_most"))
     .subquery()

@@ -238,7 +238,7 @@ class RefundTables(Tables):
         }
 
         def work(connection: Connection) -> tuple[Refund, bool]:
-            if refund.bound_to is None and not given.is_restored:
+            if refund.bound_sender is None and not given.is_restored:
                 require_unblocked(connection, self._macs, refund.tenant)
             if insert_refund(connection, given, params, lock=lock) is not None:
                 if given.proposed is not None:

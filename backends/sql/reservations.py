@@ -43,7 +43,7 @@ from signer.errors import (
 from signer.model.audit_record import Record
 from signer.model.hold import Hold
 from signer.model.payment_totals import PaymentTotals
-from signer.model.refund import Refund, Status
+from signer.model.refund import PaymentPurpose, Refund, Status
 from signer.model.spending_limits import Spent
 from signer.model.wallet import Wallet
 from signer.ports.refund_store import Reservation
@@ -187,7 +187,7 @@ def _count_all(
             forbidden[refund.id] = StaleStateError(
                 f"the approval of the refund {refund.id} has changed"
             )
-        elif refund.swept_from is None:
+        elif refund.bound_sender is None:
             try:
                 spendings.add(each)
             except (LimitReachedError, PolicyViolationError) as e:
@@ -285,7 +285,7 @@ class ReservationTables(Tables):
             **values(before, after),
             "counted": counted,
             "mark": before.mark,
-            "sweeps": before.swept_from is not None,
+            "sweeps": before.purpose is PaymentPurpose.SWEEP,
         }
 
     def _result(
@@ -304,7 +304,7 @@ class ReservationTables(Tables):
     def _find_reason(self, reserved: Refund) -> StaleStateError:
         """Return why the conditions of a reservation do not hold."""
         active = self._database.run(lambda c: KeyRows(c, self._macs).active())
-        is_swept = reserved.swept_from is not None
+        is_swept = reserved.purpose is PaymentPurpose.SWEEP
         address = reserved.recipient if is_swept else reserved.sender
         if active is None or active.address != address:
             return KeyRotatedError("another key is active now")

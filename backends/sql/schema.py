@@ -6,7 +6,7 @@ row can be passed to ``Refund`` as it is.  The baseline migration creates the ta
 with the triggers of ``backends.sql.triggers``.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 from sqlalchemy import (
     BigInteger,
@@ -37,7 +37,15 @@ from signer.model.delivery import Delivery
 from signer.model.event import TYPES, Event
 from signer.model.hold import Hold
 from signer.model.key import Key
-from signer.model.refund import OPEN, UNSENT, Move, Refund, SignedTransaction, Status
+from signer.model.refund import (
+    OPEN,
+    UNSENT,
+    Move,
+    PaymentPurpose,
+    Refund,
+    SignedTransaction,
+    Status,
+)
 from signer.model.row import KINDS
 from signer.model.wallet import UnrecordedTransaction, Wallet
 from signer.model.worker_row import WorkerRow
@@ -68,14 +76,28 @@ _MAX_REQUEST = 32 * 2**10  # The API accepts bodies of 16 KiB, and headers of 9 
 
 _FIRST_STATUS = "version > 0 OR status IN ('awaiting-approval', 'queued')"
 
-CALLED = (*KINDS[Refund].covered, "status", "updated_at", "due_at", "mac")
-"""The columns of a new call: only some database roles may accept one.
+_PURPOSES: Mapping[PaymentPurpose, Sequence[str]] = {
+    PaymentPurpose.REFUND: (),
+    PaymentPurpose.CALL: ("purpose", "calldata"),
+    PaymentPurpose.SWEEP: ("purpose", "bound_sender"),
+    PaymentPurpose.FILLER: ("purpose", "bound_sender"),
+}
 
-The others have their defaults on PostgreSQL, where the roles that accept refunds may
-set none of them."""
+_COVERED = KINDS[Refund].covered
 
-ACCEPTED = tuple(name for name in CALLED if name != "calldata")
-"""The columns of a new refund."""
+_OF_SOME = frozenset(name for own in _PURPOSES.values() for name in own)
+
+ACCEPTED: Mapping[PaymentPurpose, Sequence[str]] = {
+    purpose: (
+        *(name for name in _COVERED if name in own or name not in _OF_SOME),
+        *("status", "updated_at", "due_at", "mac"),
+    )
+    for purpose, own in _PURPOSES.items()
+}
+"""The columns of a new row by its purpose.
+
+The others have their defaults on PostgreSQL, where some roles may accept refunds alone,
+and others no sweeps."""
 
 _MOVE = "status, updated_at, version, due_at, attempts, blocked_by"
 
@@ -101,6 +123,11 @@ refunds = declare(
     UniqueConstraint("tenant", "idempotency_key", name="uq_refunds_idempotency_key"),
     UniqueConstraint("tenant", "reference", name="uq_refunds_reference"),
     UniqueConstraint("chain_id", "sender", "nonce", name="uq_refunds_nonce"),
+    CheckConstraint(
+        "(purpose = 'call') = (calldata IS NOT NULL)"
+        " AND (purpose IN ('filler', 'sweep')) = (bound_sender IS NOT NULL)",
+        "purposes",
+    ),
     # A call may have no value.  Everything else pays something.
     *check(
         "amount",
@@ -181,15 +208,19 @@ refunds = declare(
     verified="before every step and every change other than a delay",
     otherwise="the refund waits with `row-not-authentic`; an alert; other refunds "
     "continue",
-    defaults={"version": "0", "attempts": "0"},
+    defaults={"version": "0", "attempts": "0", "purpose": "refund"},
     grants={
         "all": "SELECT",
-        "refunds": f"INSERT ({', '.join(ACCEPTED)}), UPDATE (cancel_requested_at)",
-        "sign admin": f"INSERT ({', '.join(CALLED)})",
+        "refunds sign admin": f"INSERT ({', '.join(ACCEPTED[PaymentPurpose.REFUND])})",
+        "refunds admin": "UPDATE (cancel_requested_at)",
+        "sign admin": "INSERT (purpose, calldata)",
         "worker": f"UPDATE ({_MOVE}, {_RESERVATION}, {_OUTCOME})",
-        "admin": f"UPDATE ({_MOVE}, {_RESERVATION}, cancel_requested_at)",
+        "admin": f"INSERT (bound_sender), UPDATE ({_MOVE}, {_RESERVATION})",
     },
 )
+
+IS_OF_TENANT = refunds.c.bound_sender.is_(None)
+"""Whether a tenant asked for it: sweeps and fillers have a bound sender."""
 
 transactions = declare(
     "transactions",

@@ -28,7 +28,6 @@ from backends.sql.holds import is_stopped
 from backends.sql.inserts import InsertOfDialect
 from backends.sql.schema import (
     ACCEPTED,
-    CALLED,
     FIRST_EVENT,
     audit_records,
     events,
@@ -39,7 +38,7 @@ from backends.sql.schema import (
 )
 from signer.model.audit_record import Record
 from signer.model.event import Event
-from signer.model.refund import UNRESERVED, Refund, SignedTransaction
+from signer.model.refund import UNRESERVED, PaymentPurpose, Refund, SignedTransaction
 from signer.model.row import KINDS
 from signer.model.signed_request import SignedRequest
 from signer.row_macs import RowMACs
@@ -60,7 +59,7 @@ def parameter(table: Table, name: str) -> Any:
     return bindparam(f"{table.name}_{name}", type_=table.c[name].type)
 
 
-def parameters(table: Table, names: tuple[str, ...]) -> dict[str, Any]:
+def parameters(table: Table, names: Sequence[str]) -> dict[str, Any]:
     return {name: parameter(table, name) for name in names}
 
 
@@ -91,7 +90,9 @@ class Step(Enum):
 
 
 def change(
-    step: Step, insert_: InsertOfDialect, accepted: tuple[str, ...] = ACCEPTED
+    step: Step,
+    insert_: InsertOfDialect,
+    accepted: Sequence[str] = ACCEPTED[PaymentPurpose.REFUND],
 ) -> Change:
     """
     Return the statement that changes ``refunds`` for *step*.
@@ -175,7 +176,9 @@ ON_SQLITE = {step: change(step, sqlite.insert) for step in Step}
 """The changes of ``refunds`` alone; if one returns a row, the inserts must follow."""
 
 
-def _combine(step: Step, accepted: tuple[str, ...] = ACCEPTED) -> Executable:
+def _combine(
+    step: Step, accepted: Sequence[str] = ACCEPTED[PaymentPurpose.REFUND]
+) -> Executable:
     """
     Return one statement for *step*, its history and its signed bytes.
 
@@ -216,8 +219,8 @@ def _row(row: Mapping[str, Any]) -> Select[Any]:
 ON_POSTGRESQL = {step: _combine(step) for step in Step}
 """The whole change, in one statement and one round trip."""
 
-ACCEPT_CALL = _combine(Step.ACCEPT, accepted=CALLED)
-"""``Step.ACCEPT`` of a call on PostgreSQL: only some database roles may insert one."""
+ACCEPT = {purpose: _combine(Step.ACCEPT, names) for purpose, names in ACCEPTED.items()}
+"""By purpose, ``Step.ACCEPT`` on PostgreSQL: each sets what some roles may set."""
 
 
 def values(

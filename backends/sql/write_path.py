@@ -16,7 +16,7 @@ from backends.sql.advisory_locks import lock_tenant
 from backends.sql.database import Database
 from backends.sql.queries import require_open_at_most
 from backends.sql.statements import (
-    ACCEPT_CALL,
+    ACCEPT,
     INSERT_MOVE,
     INSERT_TRANSACTION,
     ON_POSTGRESQL,
@@ -134,8 +134,8 @@ def all_or_each(
 
 
 def _at_once(connection: Connection, step: Step, params: Values) -> Changed:
-    is_new_call = step is Step.ACCEPT and params["refunds_calldata"] is not None
-    statement = ACCEPT_CALL if is_new_call else ON_POSTGRESQL[step]
+    is_new = step is Step.ACCEPT
+    statement = ACCEPT[params["refunds_purpose"]] if is_new else ON_POSTGRESQL[step]
     return connection.execute(statement, params).one_or_none()
 
 

@@ -169,7 +169,7 @@ class Webhook(StrictModel):
         return not self.events or type_ in self.events
 
 
-# As a ``sub``: visible ASCII.  The sweeper's tenant has a space, so it is not a name.
+# As a ``sub``: visible ASCII.  ``OPERATOR`` has a space, so it is not a name.
 _NAME = "[!-~]{1,128}"
 Name = Annotated[str, StringConstraints(pattern=f"^{_NAME}$")]
 ClientId = Annotated[str, StringConstraints(pattern="^[ -~]{1,256}$")]

@@ -60,7 +60,7 @@ class Event:
         *before* is None for a new refund.  Sweeps and fillers have no events.  A
         reorganisation, which takes a mined refund back to broadcast, is none either.
         """
-        if after.status not in TYPES or after.bound_to is not None:
+        if after.status not in TYPES or after.bound_sender is not None:
             return None
         if before is not None and (
             before.status is after.status

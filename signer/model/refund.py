@@ -28,11 +28,8 @@ _REFUND_ID = re.compile(r"rf_[0-9a-f]{32}")
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
-SWEEPER = "hotwallet sweep"
-"""The tenant of sweeps.  No JWT subject or tenant contains a space."""
-
-FILLER = "hotwallet filler"
-"""The tenant of fillers, which consume nonces that a restored ledger does not know."""
+OPERATOR = "hotwallet operator"
+"""The tenant of what the service owes itself.  No JWT subject or tenant has a space."""
 
 COIN = "coin"
 """Used in place of a token symbol for the chain's native coin."""
@@ -42,6 +39,31 @@ COIN_ADDRESS = "0x" + "0" * 40
 
 HOLD = timedelta(seconds=10)
 """How long a refund stays claimed by the process that moved or claimed it last."""
+
+
+class PaymentPurpose(StrEnum):
+    """
+    Why a row of the ledger is paid.
+
+    A tenant asks for a refund, or for a call, whose calldata its client chose.  A sweep
+    moves what a former key's address holds to the active key's, and counts against no
+    limit.  A filler pays nothing: it consumes a nonce that a restored ledger does not
+    know.
+    """
+
+    REFUND = "refund"
+    CALL = "call"
+    SWEEP = "sweep"
+    FILLER = "filler"
+
+
+class TransactionKind(StrEnum):
+    """What the transactions of a nonce do, unless a no-op consumes it."""
+
+    TRANSFER = "transfer"
+    COIN = "coin"
+    CALL = "call"
+    FILLER = "filler"
 
 
 class Status(StrEnum):
@@ -189,9 +211,12 @@ class Refund:
     ``UNRESERVED``.  Only ``RefundStore.request_cancellation`` sets it, and leaves the
     version as it is.
 
-    With ``calldata`` it is a call, which a client of JSON-RPC chose: ``recipient`` is
-    called with ``amount`` wei; without any bytes, it gets the coin.  None means a
-    transfer whose calldata follows from the other fields (``payload_of``).
+    A call has ``calldata``: ``recipient`` is called with ``amount`` wei; without any
+    bytes, it gets the coin.  None means a transfer whose calldata follows from the
+    other fields (``payload_of``).
+
+    ``bound_sender`` is the address that must pay a sweep or a filler.  The active key
+    pays what tenants ask for, for which it is None.
     """
 
     id: PrimaryKey[str]
@@ -227,43 +252,22 @@ class Refund:
     mac: str | None = field(default=None, compare=False, repr=False)
     cancel_requested_at: Moved[datetime | None] = None
     calldata: bytes | None = field(default=None, repr=False)
+    purpose: PaymentPurpose = PaymentPurpose.REFUND
+    bound_sender: str | None = None
     # Not stored.  Only the process that reserved the nonce has the audit record of the
     # intent to sign, which it wrote.  A process that continues later writes a new one.
     intent: NotStored[Record | None] = field(default=None, compare=False, repr=False)
 
     @property
-    def swept_from(self) -> str | None:
-        """
-        The address that a sweep empties; None for a refund of the gateway.
-
-        A sweep is processed like a refund, from a former key's address to the active
-        key's, and counts against no limit.
-        """
-        return self.payment_session_id if self.tenant == SWEEPER else None
-
-    @property
-    def is_filler(self) -> bool:
-        """
-        Whether it pays nothing, and consumes a nonce that the ledger does not know.
-
-        A filler is processed like a refund whose transfer must not be made.
-        """
-        return self.tenant == FILLER
-
-    @property
-    def bound_to(self) -> str | None:
-        """The address that must pay it, for a sweep or a filler; None for a refund."""
-        return self.payment_session_id if self.tenant in {SWEEPER, FILLER} else None
-
-    @property
-    def is_coin(self) -> bool:
-        """Whether it is a sweep of the native coin."""
-        return self.swept_from is not None and self.token == COIN
-
-    @property
-    def is_call(self) -> bool:
-        """Whether a client chose its calldata, if only none: it may send coin."""
-        return self.calldata is not None
+    def kind(self) -> TransactionKind:
+        """What the transaction that pays it does."""
+        if self.purpose is PaymentPurpose.CALL:
+            return TransactionKind.CALL
+        if self.purpose is PaymentPurpose.FILLER:
+            return TransactionKind.FILLER
+        if self.purpose is PaymentPurpose.SWEEP and self.token == COIN:
+            return TransactionKind.COIN
+        return TransactionKind.TRANSFER
 
     @property
     def mark(self) -> bytes:

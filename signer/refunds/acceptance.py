@@ -25,7 +25,13 @@ from signer.model.acceptance import Acceptance
 from signer.model.approval_need import ApprovalNeed
 from signer.model.audit_record import Actor, Operation
 from signer.model.decision import Verdict
-from signer.model.refund import Refund, RefundRequest, Status, new_refund_id
+from signer.model.refund import (
+    PaymentPurpose,
+    Refund,
+    RefundRequest,
+    Status,
+    new_refund_id,
+)
 from signer.model.signed_request import NO_SIGNATURE, SignedRequest
 from signer.policy.rules import DENIED
 from signer.ports.clock import Clock
@@ -289,7 +295,7 @@ class RefundAcceptor:
         if refund.network not in terms.gas_networks:
             require_gas(self._store, refund, terms.limits)
             terms.gas_networks.add(refund.network)
-        if refund.is_call:
+        if refund.purpose is PaymentPurpose.CALL:
             self._require_permitted(refund)
         return self._policy.screen(refund, terms.screened)
 

@@ -13,7 +13,7 @@ from signer.config.networks import Network
 from signer.crypto.transactions import MAX_GAS
 from signer.model.approval_need import ApprovalNeed
 from signer.model.decision import Decision
-from signer.model.refund import Kind, Refund
+from signer.model.refund import Kind, PaymentPurpose, Refund
 from signer.refunds.payment_checks import NOOP_GAS, ZERO_ADDRESS
 from signer.refunds.payment_policy import PaymentPolicy
 from signer.refunds.transaction_signer import Attempt, build_transaction
@@ -31,7 +31,7 @@ def find_need(
     Raises:
         StoreError: The key ring could not be read.
     """
-    if refund.bound_to is not None or not policy.policy.has_approvals:
+    if refund.bound_sender is not None or not policy.policy.has_approvals:
         return None
     return decide(policy, refund, network).need
 
@@ -40,7 +40,7 @@ def decide(policy: PaymentPolicy, refund: Refund, network: Network) -> Decision:
     """Return the decision about the transaction that would pay *refund*."""
     token = network.tokens.get(refund.token)
     gas = MAX_GAS if token is None else token.max_gas
-    if refund.is_call:
+    if refund.purpose is PaymentPurpose.CALL:
         gas = NOOP_GAS  # The largest one would exceed the limit of any rule.
     sender = refund.sender or policy.active_address or ZERO_ADDRESS
     attempt = Attempt(Kind.TRANSFER, 0, gas, 0, 0, is_legacy=False)

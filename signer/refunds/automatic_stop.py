@@ -18,7 +18,7 @@ from signer.amounts import format_units, parse_units
 from signer.config.networks import Network
 from signer.model.audit_record import WORKER
 from signer.model.hold import EVERYTHING, Hold
-from signer.model.refund import FILLER, SWEEPER, Status
+from signer.model.refund import OPERATOR, Status
 from signer.ports.clock import Clock
 from signer.ports.ledger import Ledger
 from signer.ports.refund_reports import SignedTotals
@@ -35,8 +35,6 @@ INTERVAL_SECONDS = 0.05
 _REST = 20
 
 _BEGINNING = datetime.min.replace(tzinfo=UTC)
-
-_INTERNAL = frozenset({SWEEPER, FILLER})
 
 _NEVER = datetime.max.replace(tzinfo=UTC)
 
@@ -115,7 +113,7 @@ class AutomaticStop:
 
     def _enforce(self, name: str, rule: _Rule, reason: str) -> None:
         """Block the tenant without which *rule* holds, or else stop the network."""
-        tenants = {t: n for t, n in rule.shares.items() if t not in _INTERNAL}
+        tenants = {t: n for t, n in rule.shares.items() if t != OPERATOR}
         tenant = max(tenants, key=tenants.__getitem__, default="")
         if rule.total - tenants.get(tenant, 0) > rule.largest:
             self._kill_switch.stop(name, reason, WORKER)
@@ -130,7 +128,7 @@ class AutomaticStop:
         signed: Mapping[str, SignedTotals] = {}
         if rules.max_refunds is not None or rules.max_amounts:
             signed = self._signed(network, since)
-            signed = {t: each for t, each in signed.items() if t not in _INTERNAL}
+            signed = {t: each for t, each in signed.items() if t != OPERATOR}
         if rules.max_refunds is not None:
             shares = {tenant: each.refunds for tenant, each in signed.items()}
             text = f"more than {rules.max_refunds} refunds"

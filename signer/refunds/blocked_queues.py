@@ -99,7 +99,7 @@ def _find_queue(
     refund: Refund, error: HotWalletError, failing: Container[str]
 ) -> Queue | None:
     """Return the queue that *error* blocks; None if it blocks only *refund*."""
-    if refund.status is not Status.QUEUED or refund.bound_to is not None:
+    if refund.status is not Status.QUEUED or refund.bound_sender is not None:
         return None
     if isinstance(error, TenantBlockedError):
         return Queue(tenant=refund.tenant)

@@ -27,7 +27,7 @@ from signer.errors import (
     RowNotAuthenticError,
     StaleStateError,
 )
-from signer.model.refund import HOLD, InFlight, Refund, Status
+from signer.model.refund import HOLD, InFlight, Refund, Status, TransactionKind
 from signer.ports.chain import Block, Receipt
 from signer.ports.clock import Clock
 from signer.ports.ledger import Ledger
@@ -233,16 +233,15 @@ class ConfirmationTracker:
             return refund.with_status(Status.FAILED, self._clock())
         if not receipt.succeeded:
             objection = build_objection("reverted", "the token reverted on chain")
-        elif (
-            refund.is_coin
-            or refund.is_call
-            or has_exact_transfer(
-                receipt.logs,
-                token=refund.token_address,
-                sender=str(refund.sender),
-                recipient=refund.recipient,
-                amount=refund.amount,
-            )
+        elif refund.kind in {
+            TransactionKind.CALL,
+            TransactionKind.COIN,
+        } or has_exact_transfer(
+            receipt.logs,
+            token=refund.token_address,
+            sender=str(refund.sender),
+            recipient=refund.recipient,
+            amount=refund.amount,
         ):
             return refund.with_status(Status.CONFIRMED, self._clock())
         else:

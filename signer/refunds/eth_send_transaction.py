@@ -30,7 +30,7 @@ from signer.crypto.transaction_json import read_quantity
 from signer.crypto.transactions import DynamicFeeTransaction, LegacyTransaction
 from signer.errors import ConflictError, InvalidInputError, NonceUsedError
 from signer.model.audit_record import Actor
-from signer.model.refund import COIN, Refund, RefundRequest
+from signer.model.refund import COIN, PaymentPurpose, Refund, RefundRequest
 from signer.ports.clock import Clock
 from signer.ports.ledger import Ledger
 from signer.ports.node_proxy import NodeProxy
@@ -94,7 +94,10 @@ class _Wanted:
         payment = self.payment
         if isinstance(payment, TransferRequest):
             amount = format_units(refund.amount, refund.decimals)
-            is_transfer = not refund.is_call and refund.token == payment.token
+            is_transfer = (
+                refund.purpose is PaymentPurpose.REFUND
+                and refund.token == payment.token
+            )
             does_same = is_transfer and amount == payment.amount
         else:
             call = payment.value, payment.data

@@ -103,7 +103,9 @@ class Explainer:
 
         active = self._keys.active_key()
         # The address that pays, or will pay, the refund.
-        sender = refund.sender or refund.bound_to or (active.address if active else "")
+        sender = (
+            refund.sender or refund.bound_sender or (active.address if active else "")
+        )
         wallet_status: WalletStatus | None = None
         if sender:
             hashes = [transaction.tx_hash for transaction in transactions]
@@ -126,7 +128,7 @@ class Explainer:
 
     def _objection(self, refund: Refund) -> str | None:
         """Return why today's rules would refuse *refund*; None if they would not."""
-        if refund.bound_to is not None:
+        if refund.bound_sender is not None:
             return None
         request = RefundRequest(
             **{name: getattr(refund, name) for name in AS_REQUESTED},

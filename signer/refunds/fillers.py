@@ -15,8 +15,9 @@ from signer.errors import KeyUnusableError, StaleStateError
 from signer.model.refund import (
     COIN,
     COIN_ADDRESS,
-    FILLER,
+    OPERATOR,
     Kind,
+    PaymentPurpose,
     Refund,
     RefundRequest,
     Status,
@@ -51,7 +52,7 @@ def build_filler(network: str, wallet: Wallet, nonce: int, now: datetime) -> Ref
     """Return a queued filler for *nonce* of *wallet*, which is on *network*."""
     address, name = wallet.sender, filler_name(wallet, nonce)
     request = RefundRequest(
-        payment_session_id=address,
+        payment_session_id=PaymentPurpose.FILLER,
         reference=name,
         network=network,
         token=COIN,
@@ -60,11 +61,11 @@ def build_filler(network: str, wallet: Wallet, nonce: int, now: datetime) -> Ref
     )
     return Refund(
         id=new_refund_id(now),
-        tenant=FILLER,
+        tenant=OPERATOR,
         idempotency_key=name,
         fingerprint=request.fingerprint(),
         reference=name,
-        payment_session_id=address,
+        payment_session_id=request.payment_session_id,
         network=network,
         chain_id=wallet.chain_id,
         token=COIN,
@@ -77,6 +78,8 @@ def build_filler(network: str, wallet: Wallet, nonce: int, now: datetime) -> Ref
         created_at=now,
         updated_at=now,
         due_at=now,
+        purpose=PaymentPurpose.FILLER,
+        bound_sender=address,
     )
 
 

@@ -3,7 +3,7 @@
 from signer.chain.chain import Chain
 from signer.chain.fees import add_gas_margin
 from signer.errors import ExecutionRevertedError, GasLimitError, InsufficientFundsError
-from signer.model.refund import Refund
+from signer.model.refund import PaymentPurpose, Refund, TransactionKind
 from signer.ports.chain import Call
 from signer.refunds.payload import payload_of
 from signer.refunds.payment_checks import NOOP_GAS, max_gas
@@ -23,9 +23,9 @@ def estimate_gas(refund: Refund, chain: Chain, sender: str) -> int:
         ExecutionRevertedError: The contract refuses it.
         InsufficientFundsError: *sender* holds less of the asset than the refund.
     """
-    if refund.is_coin:
+    if refund.kind is TransactionKind.COIN:
         return NOOP_GAS
-    if refund.is_call:
+    if refund.kind is TransactionKind.CALL:
         require_funds(refund, chain, sender)  # Nodes do not estimate without the coin.
     try:
         return chain.client.estimate_gas(build_call(refund, sender))
@@ -45,9 +45,9 @@ def require_funds(refund: Refund, chain: Chain, sender: str) -> None:
     Raises:
         InsufficientFundsError: It holds less than the refund.
     """
-    if refund.swept_from is not None:
+    if refund.purpose is PaymentPurpose.SWEEP:
         return  # A sweep does not wait for more of the token.
-    if refund.is_call:
+    if refund.kind is TransactionKind.CALL:
         balance = chain.client.balance(sender) if refund.amount else 0
     else:
         balance = chain.token_balance(refund.token_address, sender)
@@ -64,11 +64,12 @@ def bound_gas(estimate: int, refund: Refund, chain: Chain) -> int:
     Raises:
         GasLimitError: The estimate is above that.
     """
-    if refund.is_coin:
+    if refund.kind is TransactionKind.COIN:
         return estimate
     largest = max_gas(refund, chain.network)
     if estimate > largest:
-        what = "the call" if refund.is_call else f"a transfer of {refund.token}"
+        is_call = refund.kind is TransactionKind.CALL
+        what = "the call" if is_call else f"a transfer of {refund.token}"
         raise GasLimitError(
             f"{what} would need {estimate} gas, and its max_gas is {largest}: check the"
             " nodes, or raise it in the networks file"

@@ -15,7 +15,7 @@ from signer.alerts import Alert, Alerts, AlertThrottle
 from signer.chain.chain import Chain
 from signer.chain.fees import format_gwei
 from signer.errors import FeesAboveRecentError
-from signer.model.refund import Refund
+from signer.model.refund import PaymentPurpose, Refund
 from signer.ports.clock import Clock
 from signer.ports.ledger import Ledger
 
@@ -59,7 +59,7 @@ class GasPriceCheck:
             FeesAboveRecentError: It is higher; the refund waits.
         """
         factor = chain.network.max_fee_factor
-        if not factor or refund.swept_from is not None:
+        if not factor or refund.purpose is PaymentPurpose.SWEEP:
             return
         median = self.find_exceeded(chain, sender, max_fee)
         if median is None:

@@ -30,7 +30,7 @@ from signer.errors import (
     HotWalletError,
     Refusal,
 )
-from signer.model.refund import FILLER, UNSIGNED, Kind, Refund, Status
+from signer.model.refund import UNSIGNED, Kind, PaymentPurpose, Refund, Status
 from signer.outcomes import require
 from signer.ports.clock import Clock
 from signer.ports.ledger import Ledger
@@ -157,16 +157,18 @@ class Lifecycle:
             * Any other error.
         """
         outcomes = Outcomes()
-        groups: dict[tuple[Status, str, str | None], list[Refund]] = defaultdict(list)
+        groups: dict[tuple[Status, str, bool, str | None], list[Refund]]
+        groups = defaultdict(list)
         for refund in refunds:
             if refund.status not in self._steps:
                 outcomes[refund.id] = refund
                 continue
             with outcomes.capture(refund):
                 self._require_payable(refund)
-                owner = FILLER if refund.is_filler else refund.swept_from
-                groups[refund.status, refund.network, owner].append(refund)
-        for (status, network, _), group in groups.items():
+                is_filler = refund.purpose is PaymentPurpose.FILLER
+                kind = refund.status, refund.network, is_filler, refund.bound_sender
+                groups[kind].append(refund)
+        for (status, network, *_), group in groups.items():
             self._step_group(status, self._chains[network], group, outcomes)
         return [outcomes[refund.id] for refund in refunds]
 
@@ -186,7 +188,8 @@ class Lifecycle:
                 outcomes.update(dict.fromkeys((each.id for each in others), e))
 
     def _find_step(self, status: Status, group: Sequence[Refund]) -> _Step:
-        is_special = group[0].is_filler and status in self._filler_steps
+        is_filler = group[0].purpose is PaymentPurpose.FILLER
+        is_special = is_filler and status in self._filler_steps
         return (self._filler_steps if is_special else self._steps)[status]
 
     def postpone(
@@ -217,7 +220,7 @@ class Lifecycle:
         if chain is None:
             detail = f"a refund needs the network {refund.network}: put it back"
             raise ConfigurationError(Refusal("networks-misconfigured", detail))
-        if refund.is_filler:
+        if refund.purpose is PaymentPurpose.FILLER:
             return  # It pays nothing.
         if refund.status is Status.AWAITING_APPROVAL:
             return  # Only a queued refund is paid, which is checked then.
@@ -276,7 +279,7 @@ class Lifecycle:
         except ExecutionRevertedError as e:
             reason = build_objection(e.code, str(e))
             return self._attempts.start(refund, chain, Kind.NOOP, **reason)
-        if refund.is_call:
+        if refund.purpose is PaymentPurpose.CALL:
             # After a restore, the reserved limit is the largest one of any call.
             gas = bound_gas(estimate, refund, chain)
             return self._attempts.start(refund, chain, largest_gas=gas)

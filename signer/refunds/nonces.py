@@ -20,7 +20,7 @@ from signer.errors import (
 from signer.keys.keyring import ActiveKey, KeyRing
 from signer.keys.signer import Signer
 from signer.model.key import find_key
-from signer.model.refund import Refund, Status
+from signer.model.refund import PaymentPurpose, Refund, Status
 from signer.model.spending_limits import NO_LIMITS, Limits
 from signer.model.wallet import Pause, UnrecordedTransaction
 from signer.ports.clock import Clock
@@ -48,8 +48,8 @@ class NonceManager:
 
     def select_key(self, refund: Refund) -> ActiveKey:
         """Return the key whose nonce *refund* gets; raises as ``KeyRing.active``."""
-        if refund.swept_from is not None:
-            return self._ring.former(refund.swept_from)
+        if refund.bound_sender is not None:
+            return self._ring.former(refund.bound_sender)
         return self._ring.active()
 
     def signing_key_id(self, address: str) -> str:
@@ -190,10 +190,10 @@ class NonceManager:
 
     def limits(self, refund: Refund, chain: Chain) -> Limits:
         """Return the limits that bound *refund*; a sweep has none."""
-        if refund.swept_from is not None:
+        if refund.purpose is PaymentPurpose.SWEEP:
             return NO_LIMITS
         tenant = self._tenants.limits(refund.tenant)
-        if refund.is_call:
+        if refund.purpose is PaymentPurpose.CALL:
             return Limits.for_calls(tenant, refund.network, chain.network)
         return Limits.for_tenant(tenant, refund.network, chain.network, refund.token)
 

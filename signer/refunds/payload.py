@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from signer.chain.erc20 import encode_transfer
 from signer.crypto.transactions import AnyTransaction
-from signer.model.refund import Refund
+from signer.model.refund import Refund, TransactionKind
 from signer.ports.chain import MinedTransaction
 
 
@@ -35,7 +35,7 @@ def payload_of(refund: Refund) -> Payload:
     """
     if refund.calldata is not None:
         return Payload(refund.recipient, refund.amount, refund.calldata)
-    if refund.is_coin:
+    if refund.kind is TransactionKind.COIN:
         return Payload(refund.recipient, refund.amount, b"")
     data = encode_transfer(refund.recipient, refund.amount, refund.mark)
     return Payload(refund.token_address, 0, data)

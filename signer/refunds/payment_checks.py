@@ -27,9 +27,11 @@ from signer.errors import InvalidInputError, PolicyViolationError
 from signer.model.refund import (
     AS_REQUESTED,
     COIN_ADDRESS,
+    PaymentPurpose,
     Refund,
     RefundRequest,
     Status,
+    TransactionKind,
 )
 from signer.refunds.payload import payload_of
 
@@ -78,6 +80,7 @@ def admit(
     if network is None:
         raise PolicyViolationError("the network is not configured", rule="network")
     calldata = None
+    purpose = PaymentPurpose.REFUND
     if request.calldata is None:
         token = network.tokens.get(request.token)
         if token is None:
@@ -93,6 +96,7 @@ def admit(
         amount = parse_units(request.amount, COIN_DECIMALS, may_be_zero=True)
         _require_address(request.recipient)
         calldata = _read_calldata(request.calldata)
+        purpose = PaymentPurpose.CALL
     token_address, decimals = asset
     requested = {name: getattr(request, name) for name in AS_REQUESTED}
     return Refund(
@@ -109,6 +113,7 @@ def admit(
         updated_at=now,
         due_at=now - _CLOCK_TOLERANCE,
         calldata=calldata,
+        purpose=purpose,
         **requested,
     )
 
@@ -128,7 +133,7 @@ def find_violation(refund: Refund, network: Network) -> PolicyViolationError | N
     if refund.chain_id != network.chain_id:
         message = f"the refund's chain-id is not that of the network {refund.network}"
         return PolicyViolationError(message, rule="chain-id")
-    if refund.is_coin or refund.is_call:
+    if refund.kind in {TransactionKind.CALL, TransactionKind.COIN}:
         return None
     token = network.tokens.get(refund.token)
     row = (refund.token_address, refund.decimals)
@@ -136,7 +141,7 @@ def find_violation(refund: Refund, network: Network) -> PolicyViolationError | N
         message = f"the networks file has another contract as {refund.token}, or none"
         return PolicyViolationError(message, rule="token")
     largest = parse_units(token.max_amount, token.decimals)
-    if refund.swept_from is None and refund.amount > largest:
+    if refund.purpose is PaymentPurpose.REFUND and refund.amount > largest:
         message = f"one refund may pay at most {token.max_amount} {refund.token}"
         return PolicyViolationError(message, rule="max-amount")
     if (refund.gas_limit or 0) > token.max_gas:
@@ -151,7 +156,7 @@ def max_gas(refund: Refund, network: Network) -> int:
 
     A call has that of the token which it calls, or that of any transaction (EIP-7825).
     """
-    if not refund.is_call:
+    if refund.kind is not TransactionKind.CALL:
         return network.tokens[refund.token].max_gas
     called = (
         token.max_gas

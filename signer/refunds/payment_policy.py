@@ -13,7 +13,7 @@ from signer.model.audit_record import WORKER
 from signer.model.decision import Decision, Verdict
 from signer.model.key import Key, KeyState
 from signer.model.payment_totals import PaymentTotals
-from signer.model.refund import Kind, Refund, RefundRequest
+from signer.model.refund import Kind, PaymentPurpose, Refund, RefundRequest
 from signer.policy.facts import (
     NO_KEYS,
     Caller,
@@ -242,7 +242,7 @@ class PaymentPolicy:
 
         Rules know nothing of it about a call without coin, which may move anything.
         """
-        sends = refund.amount > 0 or not refund.is_call
+        sends = refund.amount > 0 or refund.purpose is not PaymentPurpose.CALL
         if self._totals is None or not (self.policy.reads_totals and sends):
             return None
         return replace(facts, totals=self._totals(refund))
@@ -276,7 +276,7 @@ class PaymentPolicy:
 
     def _own_keys(self, refund: Refund) -> OwnKeys:
         # A sweep pays the key that is active now; others do not pay our own keys.
-        is_sweep = refund.swept_from is not None
+        is_sweep = refund.purpose is PaymentPurpose.SWEEP
         read: Callable[[], Sequence[Key]] = (
             self._ring.current_keys if is_sweep else self._ring.cached_keys
         )
@@ -291,7 +291,7 @@ def build_caller(refund: Refund, kind: Kind) -> Caller:
     """Return who asks for a transaction of *kind*: the tenant, or the service."""
     if kind is Kind.NOOP:
         return Caller(Path.NOOP, process=WORKER.name)
-    if refund.swept_from is not None:
+    if refund.purpose is PaymentPurpose.SWEEP:
         return Caller(Path.SWEEP, process=WORKER.name)
     return Caller(path_of(refund), tenant=refund.tenant, process=WORKER.name)
 
@@ -314,7 +314,7 @@ def payment_facts(
     refund: Refund,
 ) -> TransactionFacts:
     """Return the facts about *transaction*, which is one of *refund*."""
-    has_mark = transaction.data and not refund.is_call
+    has_mark = transaction.data and refund.purpose is not PaymentPurpose.CALL
     mark = refund.mark if has_mark else None
     return transaction_facts(transaction, digest, surroundings, mark)
 

@@ -19,7 +19,7 @@ from signer.errors import (
     GasLimitError,
     InsufficientFundsError,
 )
-from signer.model.refund import Kind, Refund, SignedTransaction
+from signer.model.refund import Kind, Refund, SignedTransaction, TransactionKind
 from signer.ports.chain import Fees
 from signer.ports.clock import Clock
 from signer.refunds.gas import bound_gas, estimate_gas
@@ -181,7 +181,7 @@ class Pricing:
         if attempt.kind is Kind.NOOP:
             return None
         objection = self._transaction_signer.find_sweep_objection(refund)
-        if objection is not None or not refund.is_coin:
+        if objection is not None or refund.kind is not TransactionKind.COIN:
             return objection
         balance, max_fee = chain.client.balance(str(refund.sender)), attempt.max_fee
         objection = find_fee_objection(refund, balance, gas=NOOP_GAS, max_fee=max_fee)

@@ -16,7 +16,7 @@ from signer.keys.keyring import ActiveKey
 from signer.model.approval import ApprovalState
 from signer.model.approval_need import ApprovalNeed
 from signer.model.audit_record import Record
-from signer.model.refund import Refund, Status
+from signer.model.refund import PaymentPurpose, Refund, Status, TransactionKind
 from signer.model.wallet import UnrecordedTransaction
 from signer.ports.clock import Clock
 from signer.ports.ledger import Ledger
@@ -52,7 +52,7 @@ class _Coin:
             InsufficientFundsError: It does not, besides what other calls send.
         """
         value = payload_of(reservation.refund).value
-        if not (reservation.refund.is_call and value):
+        if not (reservation.refund.purpose is PaymentPurpose.CALL and value):
             return
         if self._left is None:
             self._left = self._chain.client.balance(self._sender) - self._count_open()
@@ -172,7 +172,9 @@ class QueuedRefunds:
     ) -> None:
         active = self._nonces.select_key(refunds[0])
         sender = active.key.address
-        calls = [build_call(each, sender) for each in refunds if not each.is_coin]
+        # A sweep of coin has a constant.
+        estimated = [r for r in refunds if r.kind is not TransactionKind.COIN]
+        calls = [build_call(each, sender) for each in estimated]
         preflight = chain.client.preflight(sender, calls)
         counted = preflight.pending_count
         self._nonces.check_against_chain(chain, sender, counted)
@@ -184,7 +186,8 @@ class QueuedRefunds:
         coin = _Coin(self._store, chain, sender)
         reservations = []
         for refund, mark in zip(refunds, marks, strict=True):
-            estimate = NOOP_GAS if refund.is_coin else next(estimates)
+            is_coin = refund.kind is TransactionKind.COIN
+            estimate = NOOP_GAS if is_coin else next(estimates)
             with outcomes.capture(refund):
                 prepared = self._prepare(
                     refund, chain, active, estimate, payments.get(mark)
@@ -239,7 +242,7 @@ class QueuedRefunds:
         """Return the reservation for *refund*, or the refund if it has ended."""
         if payment is not None:
             return self._nonces.adopt(refund, payment, chain)
-        if refund.is_call:
+        if refund.purpose is PaymentPurpose.CALL:
             # Nodes do not estimate what the address cannot pay.
             require_funds(refund, chain, active.key.address)
         if isinstance(estimate, ExecutionRevertedError):
@@ -262,7 +265,7 @@ class QueuedRefunds:
 
         # A sweep records its intent when it is signed: until then, the ring may not
         # change, which is checked with that record.
-        is_sweep = refund.swept_from is not None
+        is_sweep = refund.purpose is PaymentPurpose.SWEEP
         limits = self._nonces.limits(refund, chain)
         draft = None if is_sweep else draft_intent
         return Reservation(refund, gas, limits, draft)
@@ -270,8 +273,8 @@ class QueuedRefunds:
 
 def _find_fee_objection(refund: Refund, chain: Chain, gas: int) -> Objection | None:
     """Return why a queued sweep cannot be paid at the current fees."""
-    if refund.swept_from is None:
+    if refund.bound_sender is None:
         return None
     max_fee, _ = quote_fees(chain.client.fees(), chain.network)
-    balance = chain.client.balance(refund.swept_from)
+    balance = chain.client.balance(refund.bound_sender)
     return find_fee_objection(refund, balance, gas=gas, max_fee=max_fee)

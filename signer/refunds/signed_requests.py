@@ -71,7 +71,7 @@ class SignedRequests:
         Raises:
             RowNotAuthenticError: There is no signed request of exactly this refund.
         """
-        if refund.swept_from is not None:
+        if refund.bound_sender is not None:
             return
         try:
             if self._tenants.request_keys(refund.tenant):

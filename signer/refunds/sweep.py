@@ -1,7 +1,7 @@
 """
 Moves everything from a former key's address to the active one: tokens first, coin last.
 
-Each asset becomes a refund whose tenant is the sweeper: it has one row and one nonce,
+Each asset becomes a payment that is bound to the address: it has one row and one nonce,
 and is audited, tracked, replaced and confirmed like any refund.  At most one sweep is
 open per network and asset.  Its reference has a running number, so that administrators
 who sweep at the same time move each asset once.
@@ -18,7 +18,14 @@ from signer.keys.admin_audit import AdminAudit, Facts
 from signer.keys.keyring import KeyRing
 from signer.model.acceptance import Acceptance
 from signer.model.audit_record import Actor, Operation
-from signer.model.refund import SWEEPER, Refund, RefundRequest, Status, new_refund_id
+from signer.model.refund import (
+    OPERATOR,
+    PaymentPurpose,
+    Refund,
+    RefundRequest,
+    Status,
+    new_refund_id,
+)
 from signer.outcomes import require
 from signer.ports.clock import Clock
 from signer.ports.key_store import KeyStore
@@ -114,7 +121,7 @@ class Sweeper:
         name = f"{address}/{item.symbol}/{chain_id}/{number}"
         now = self._clock()
         request = RefundRequest(
-            payment_session_id=address,
+            payment_session_id=PaymentPurpose.SWEEP,
             reference=name,
             network=item.network,
             token=item.symbol,
@@ -125,11 +132,11 @@ class Sweeper:
         )
         return Refund(
             id=new_refund_id(now),
-            tenant=SWEEPER,
+            tenant=OPERATOR,
             idempotency_key=name,
             fingerprint=request.fingerprint(),
             reference=name,
-            payment_session_id=address,
+            payment_session_id=request.payment_session_id,
             network=item.network,
             chain_id=chain_id,
             token=item.symbol,
@@ -142,4 +149,6 @@ class Sweeper:
             created_at=now,
             updated_at=now,
             due_at=now,
+            purpose=PaymentPurpose.SWEEP,
+            bound_sender=address,
         )

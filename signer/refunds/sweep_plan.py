@@ -8,7 +8,7 @@ from signer.chain.chain import COIN_DECIMALS, Chain
 from signer.chain.fees import quote_fees
 from signer.errors import ConflictError
 from signer.keys.keyring import KeyRing
-from signer.model.refund import COIN, COIN_ADDRESS, SWEEPER, Refund
+from signer.model.refund import COIN, COIN_ADDRESS, OPERATOR, PaymentPurpose, Refund
 from signer.ports.key_store import KeyStore
 from signer.ports.ledger import Ledger
 from signer.refunds.payment_checks import NOOP_GAS
@@ -17,7 +17,7 @@ from signer.refunds.payment_checks import NOOP_GAS
 _FEE_MARGIN = 3
 """How many times the current fee a coin sweep leaves, so that its fee can be raised."""
 
-_PAGE = 100
+_PAGE = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +82,13 @@ class SweepPlanner:
     def _past_sweeps(self, address: str) -> Iterator[Refund]:
         cursor = None
         while True:
-            page = self._store.list(
-                SWEEPER, payment_session_id=address, limit=_PAGE, cursor=cursor
-            )
-            yield from page.refunds
+            page = self._store.list(OPERATOR, limit=_PAGE, cursor=cursor)
+            for each in page.refunds:
+                if (
+                    each.purpose is PaymentPurpose.SWEEP
+                    and each.bound_sender == address
+                ):
+                    yield each
             cursor = page.next_cursor
             if cursor is None:
                 return

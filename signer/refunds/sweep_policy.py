@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from signer.model.key import Key, KeyState
-from signer.model.refund import Refund
+from signer.model.refund import Refund, TransactionKind
 
 
 Objection = dict[str, Any]
@@ -30,7 +30,10 @@ def find_ring_objection(refund: Refund, ring: Iterable[Key]) -> Objection | None
             "its recipient is no longer the active key's address: sweep again",
         )
     # With a nonce, it was signed and may still be mined: an operator must look at it.
-    if refund.nonce is None and states.get(str(refund.swept_from)) is KeyState.BLOCKED:
+    if (
+        refund.nonce is None
+        and states.get(str(refund.bound_sender)) is KeyState.BLOCKED
+    ):
         return build_objection(
             "sweep-key-blocked", "its key was revoked as compromised"
         )
@@ -41,7 +44,7 @@ def find_fee_objection(
     refund: Refund, balance: int, *, gas: int, max_fee: int
 ) -> Objection | None:
     """Return why *balance* (wei) cannot pay a sweep at *max_fee*; None if it can."""
-    value = refund.amount if refund.is_coin else 0
+    value = refund.amount if refund.kind is TransactionKind.COIN else 0
     if balance >= value + gas * max_fee:
         return None
     return build_objection(

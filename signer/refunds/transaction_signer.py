@@ -31,8 +31,10 @@ from signer.model.decision import Decision
 from signer.model.refund import (
     RECORDED,
     Kind,
+    PaymentPurpose,
     Refund,
     SignedTransaction,
+    TransactionKind,
 )
 from signer.policy.policy import Approve
 from signer.ports.clock import Clock
@@ -83,7 +85,7 @@ class Attempt:
 def describe_payment(refund: Refund) -> dict[str, Any]:
     """Return what *refund* pays, for audit records; the amount is in whole tokens."""
     described = {
-        **({} if refund.bound_to else {"tenant": refund.tenant}),
+        **({} if refund.bound_sender else {"tenant": refund.tenant}),
         "chain_id": refund.chain_id,
         "token_symbol": refund.token,
         "token_address": refund.token_address,
@@ -115,6 +117,7 @@ def describe_acceptance(refund: Refund) -> dict[str, Any]:
         "fingerprint": refund.fingerprint,
         **{told: getattr(refund, name) for name, told in RECORDED.items()},
         "created_at": refund.created_at.isoformat(timespec="microseconds"),
+        **({"bound_sender": refund.bound_sender} if refund.bound_sender else {}),
     }
 
 
@@ -127,8 +130,9 @@ def build_purpose(
     A reservation has no *decision* yet: there is no transaction.
     """
     operation = Operation.TRANSACTION_SIGNING
-    if refund.bound_to is not None:
-        operation = Operation.NONCE_FILL if refund.is_filler else Operation.KEY_SWEEP
+    if refund.bound_sender is not None:
+        is_filler = refund.purpose is PaymentPurpose.FILLER
+        operation = Operation.NONCE_FILL if is_filler else Operation.KEY_SWEEP
     return Purpose(
         operation,
         network=refund.network,
@@ -187,7 +191,8 @@ class TransactionSigner:
             PolicyViolationError: Its transfer would be refused now.
             ApprovalRequiredError: *approve* raised it.
         """
-        if not (self.policy.is_extended or reservation.refund.is_call):
+        is_call = reservation.refund.purpose is PaymentPurpose.CALL
+        if not (self.policy.is_extended or is_call):
             return None
         gas = reservation.gas_limit
         attempt = Attempt(Kind.TRANSFER, 0, gas, max_fee, 0, is_legacy=False)
@@ -205,7 +210,7 @@ class TransactionSigner:
 
     def find_sweep_objection(self, refund: Refund) -> Objection | None:
         """Return why the current key ring forbids a sweep; None for other refunds."""
-        if refund.swept_from is None:
+        if refund.purpose is not PaymentPurpose.SWEEP:
             return None  # Its recipient is not one of our keys: do not read the ring.
         return find_ring_objection(refund, self._ring.refresh())
 
@@ -245,8 +250,9 @@ class TransactionSigner:
             attempt=attempt.number,
             kind=str(attempt.kind),
         )
-        is_sweep = refund.swept_from is not None and attempt.kind is Kind.TRANSFER
-        pays = refund.recipient if is_sweep else None
+        is_sweep = refund.purpose is PaymentPurpose.SWEEP
+        pays_own_key = is_sweep and attempt.kind is Kind.TRANSFER
+        pays = refund.recipient if pays_own_key else None
         signer = self._open_signer(refund, sender, digest, purpose, pays)
         made = signer.sign(digest, purpose)
         try:
@@ -339,9 +345,9 @@ def _check(
 ) -> None:
     if attempt.kind is Kind.NOOP:
         check_noop(transaction, refund, network)
-    elif refund.is_call:
+    elif refund.kind is TransactionKind.CALL:
         check_call(transaction, refund, network, gas=attempt.gas)
-    elif refund.is_coin:
+    elif refund.kind is TransactionKind.COIN:
         check_coin(transaction, refund, network)
     else:
         check_transfer(transaction, refund, network, gas=attempt.gas)

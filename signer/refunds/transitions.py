@@ -7,7 +7,7 @@ from typing import Any
 import structlog
 
 from signer.model.audit_record import Record
-from signer.model.refund import Refund, Status
+from signer.model.refund import PaymentPurpose, Refund, Status
 from signer.outcomes import require
 from signer.ports.clock import Clock
 from signer.ports.ledger import Ledger
@@ -92,7 +92,8 @@ def delay_after(failures: int, longest: timedelta = MAX_RETRY_DELAY) -> timedelt
 def log_final_status(log: structlog.stdlib.BoundLogger, refund: Refund) -> None:
     """Log that *refund* is final; a failed one is an error, for an operator."""
     # A filler always fails, which is its purpose.
-    is_error = refund.status is Status.FAILED and not refund.is_filler
+    is_filler = refund.purpose is PaymentPurpose.FILLER
+    is_error = refund.status is Status.FAILED and not is_filler
     write = log.error if is_error else log.info
     write(
         "refund-ended",

@@ -383,7 +383,7 @@ class Worker:
 
     def _sender(self, refund: Refund) -> str:
         """Return the address that pays *refund*; an empty text if it is unknown."""
-        address = refund.sender or refund.bound_to
+        address = refund.sender or refund.bound_sender
         if address is not None:
             return address
         with suppress(HotWalletError):

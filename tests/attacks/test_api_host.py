@@ -22,10 +22,10 @@ from signer import strict_json
 from signer.alerts import Alert
 from signer.config.tenants import Tenant, TenantRegistry
 from signer.errors import HotWalletError
-from signer.model.refund import SWEEPER, Refund, Status, new_refund_id
+from signer.model.refund import Refund, Status, new_refund_id
 from signer.model.signed_request import SignedRequest
 from signer.refunds.request_body import read_refund
-from tests.fixtures.ledger import filled
+from tests.fixtures.ledger import bound, filled
 from tests.support.ledgers import ROW_MACS, open_ledger
 from tests.support.refunds import ACTOR, AMOUNT, CUSTOMER, FakeClock, World
 from tests.support.signed_requests import RequestKey
@@ -279,9 +279,7 @@ def test_a_request_that_the_api_refuses(
 def test_an_invented_sweep(host: Host, genuine: Refund, status: Status) -> None:
     """A sweep needs no request, and pays only the active key's address."""
     signer = host.world.signer
-    sweep = replace(
-        genuine, tenant=SWEEPER, payment_session_id=signer.address, recipient=THIEF
-    )
+    sweep = replace(genuine, **bound(signer.address), recipient=THIEF)
     if status is not Status.QUEUED:
         sweep = replace(
             sweep,

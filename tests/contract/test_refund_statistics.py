@@ -5,7 +5,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 from backends.sql import SQLStore
-from signer.model.refund import SWEEPER, Status, new_refund_id
+from signer.model.refund import Status, new_refund_id
 from signer.ports.refund_reports import (
     GAS,
     OpenRefunds,
@@ -15,9 +15,9 @@ from signer.ports.refund_reports import (
 )
 from tests.fixtures.ledger import (
     OTHER_WALLET,
-    WALLET,
     accepted,
     adopted,
+    bound,
     broadcast,
     filled,
     mined,
@@ -81,7 +81,7 @@ def test_the_last_payments_are_confirmed_refunds(store: SQLStore) -> None:
         sent = mined(store, broadcast(store, amount=amount))
         moved(store, sent, Status.CONFIRMED)
     moved(store, mined(store, broadcast(store)), Status.FAILED, failure_code="reverted")
-    sweep = adopted(queued(tenant=SWEEPER, payment_session_id=WALLET), 99)
+    sweep = adopted(queued(**bound()), 99)
     filled(store, [replace(sweep, status=Status.CONFIRMED)])
 
     expected = [RecentPayment(OTHER_WALLET, amount, 65_000) for amount in (9, 7)]
@@ -136,7 +136,7 @@ def test_results_of_a_period(store: SQLStore) -> None:
         accepted(store, id=new_refund_id(at))
     moved(store, accepted(store, id=new_refund_id(began)), Status.CANCELLED)
     accepted(store, id=new_refund_id(began + hour))
-    filled(store, [queued(id=new_refund_id(began), tenant=SWEEPER)])
+    filled(store, [queued(id=new_refund_id(began), **bound())])
 
     assert dict(store.results_between(began, began + hour, 10)) == {
         Status.QUEUED: 2,

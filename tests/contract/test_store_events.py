@@ -11,13 +11,14 @@ from backends.sql import SQLStore
 from backends.sql.schema import events
 from signer.errors import StoreError
 from signer.model.event import Event
-from signer.model.refund import SWEEPER, Refund, Status
+from signer.model.refund import OPERATOR, Refund, Status
 from signer.ports.event_store import EventStore
 from signer.ports.refund_store import Change
 from tests.fixtures.ledger import (
     WALLET,
     accept,
     accepted,
+    bound,
     broadcast,
     forge,
     later,
@@ -156,11 +157,11 @@ def test_the_order_of_a_refund_survives_small_batches(store: SQLStore) -> None:
 def test_tenants_see_their_own(store: SQLStore) -> None:
     accepted(store)
     accepted(store, tenant="shop")
-    accepted(store, tenant=SWEEPER)
+    accepted(store, **bound())
     sequence(store)
 
     assert len(listed(store)) == len(listed(store, tenant="shop")) == 1
-    assert listed(store, tenant=SWEEPER) == []
+    assert listed(store, tenant=OPERATOR) == []
     assert listed(store, tenant="\0") == []
 
 

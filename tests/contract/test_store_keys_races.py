@@ -26,13 +26,13 @@ from signer.errors import (
 from signer.keys.signer import Signer
 from signer.model.audit_record import Operation
 from signer.model.key import SIGNING, Key, KeyState
-from signer.model.refund import SWEEPER
 from signer.ports.key_backend import KeyId
 from tests.contract.locks import share_the_key, until_waiting
 from tests.fixtures.ledger import (
     OTHER_WALLET,
     WALLET,
     accepted,
+    bound,
     now,
     opened,
     reserve,
@@ -286,7 +286,7 @@ def test_no_sweep_after_a_rotation(store: SQLStore) -> None:
     """Once a key is not the active one, no thread's sweep is reserved to pay it."""
     opened(store)
     made_active(store, KEYS[0])
-    of_sweep = {"tenant": SWEEPER, "payment_session_id": WALLET}
+    of_sweep = bound()
 
     _use_while_changing(
         store,

@@ -7,11 +7,12 @@ import pytest
 from backends.sql import SQLStore
 from signer.errors import KeyRotatedError, StaleStateError
 from signer.model.key import SIGNING, SigningCondition
-from signer.model.refund import SWEEPER, Refund, Status
+from signer.model.refund import Refund, Status
 from tests.fixtures.ledger import (
     OTHER_WALLET,
     WALLET,
     accepted,
+    bound,
     mined,
     moved,
     now,
@@ -38,9 +39,7 @@ def _rotated(store: SQLStore) -> None:
 
 
 def _accepted(store: SQLStore, recipient: str = OTHER_WALLET) -> Refund:
-    return accepted(
-        store, tenant=SWEEPER, payment_session_id=WALLET, recipient=recipient
-    )
+    return accepted(store, **bound(), recipient=recipient)
 
 
 def _reserved(store: SQLStore, sweep: Refund, **changes: Any) -> Refund:

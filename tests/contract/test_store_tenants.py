@@ -20,10 +20,11 @@ from signer.errors import (
     TenantBlockedError,
 )
 from signer.model.hold import Hold, name_of_tenant
-from signer.model.refund import SWEEPER, Status
+from signer.model.refund import Status
 from tests.fixtures.ledger import (
     accept,
     accepted,
+    bound,
     filled,
     forge,
     forged_end,
@@ -114,7 +115,7 @@ def test_open_refunds_are_limited(store: SQLStore) -> None:
     """Final refunds and other tenants' do not count; nothing is stored over it."""
     first = accepted(store, tenant="shop")
     accepted(store, tenant="other")
-    accepted(store, tenant=SWEEPER)
+    accepted(store, **bound())
     second, third = queued(tenant="shop"), queued(tenant="shop")
 
     assert accept(store, second, max_open=2) == (second, True)

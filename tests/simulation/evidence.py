@@ -89,8 +89,8 @@ _FINAL = "('confirmed', 'refused', 'cancelled', 'failed')"
 _COLUMNS = (
     # Amounts are text of 78 digits.
     "id, idempotency_key, reference, recipient, CAST(amount AS INTEGER), status,"
-    " version, sender, nonce, failure_code, tenant = 'hotwallet sweep',"
-    " tenant = 'hotwallet filler', cancel_requested_at IS NOT NULL"
+    " version, sender, nonce, failure_code, purpose = 'sweep',"
+    " purpose = 'filler', cancel_requested_at IS NOT NULL"
 )
 
 

@@ -17,9 +17,9 @@ from signer.model.key import Key
 from signer.model.refund import (
     COIN,
     COIN_ADDRESS,
-    FILLER,
-    SWEEPER,
+    OPERATOR,
     Kind,
+    PaymentPurpose,
     Refund,
     Status,
 )
@@ -35,6 +35,12 @@ BLOCK_SECONDS = 12
 
 TOKEN, OTHER_TOKEN = ("0x" + digit * 40 for digit in "56")
 WALLET, SECOND = ("0x" + digit * 40 for digit in "12")
+SWEEP = {
+    "tenant": OPERATOR,
+    "purpose": PaymentPurpose.SWEEP,
+    "bound_sender": WALLET,
+}
+FILLER = {**SWEEP, "purpose": PaymentPurpose.FILLER}
 CUSTOMER, STRANGER = ("0x" + digit * 40 for digit in "34")
 
 FEE = 50_000 * 10**9
@@ -391,9 +397,9 @@ class Books:
         settled = self.chain.send(WALLET, data=data, succeeded=False)
         return self.write(refund, settled, status=Status.FAILED)
 
-    def cancelled(self, tenant: str = "gateway") -> NonceEntry:
+    def cancelled(self, **changes: object) -> NonceEntry:
         """Use a refund's nonce for a cancellation, after a transfer was replaced."""
-        refund = self.refund(tenant=tenant)
+        refund = self.refund(**changes)
         self.chain.mine()
         settled = self.chain.send(WALLET, to=WALLET)
         return self.write(
@@ -402,11 +408,11 @@ class Books:
 
     def filler(self) -> NonceEntry:
         """Use a nonce that a restored ledger did not know."""
-        return self.cancelled(FILLER)
+        return self.cancelled(**FILLER)
 
     def swept(self, amount: int = 5) -> NonceEntry:
         """Sweep tokens to the second wallet."""
-        refund = self.refund(tenant=SWEEPER, recipient=SECOND, amount=amount)
+        refund = self.refund(**SWEEP, recipient=SECOND, amount=amount)
         self.chain.mine()
         settled = self.chain.pay(WALLET, SECOND, amount, refund.mark)
         return self.write(refund, settled)
@@ -414,7 +420,7 @@ class Books:
     def swept_coin(self, amount: int = 7) -> NonceEntry:
         """Sweep coin to the second wallet."""
         refund = self.refund(
-            tenant=SWEEPER,
+            **SWEEP,
             recipient=SECOND,
             amount=amount,
             token=COIN,
@@ -434,6 +440,7 @@ class Books:
             token_address=COIN_ADDRESS,
             decimals=18,
             calldata=b"call",
+            purpose=PaymentPurpose.CALL,
         )
         self.chain.mine()
         settled = self.chain.send(WALLET, to=STRANGER, value=value, data=b"call")

@@ -5,10 +5,10 @@ from dataclasses import replace
 from signer.alerts import Alert
 from signer.model.audit_record import Record
 from signer.model.hold import name_of_chain
-from signer.model.refund import SWEEPER, Refund, Status
+from signer.model.refund import Refund, Status
 from signer.ports.audit_journal import Sealing
 from signer.row_macs import RowMACs
-from tests.fixtures.ledger import queued, stopped
+from tests.fixtures.ledger import bound, queued, stopped
 from tests.fixtures.roles import Processes
 from tests.fixtures.scripted_chain import CHAIN_ID
 from tests.support.keys import key_at, made_active
@@ -43,7 +43,7 @@ class Attacks:
             invented = queued(recipient=THIEF, token_address=accepted.token_address)
             if is_sweep:
                 sender = self._worker.signer.address
-                invented = replace(invented, tenant=SWEEPER, payment_session_id=sender)
+                invented = replace(invented, **bound(sender))
             invented = replace(invented, mac=mac or other.compute(invented))
             assert self._thief.steal(inserted_refund(invented)) is None
             let_work(self._worker, worker)

@@ -12,7 +12,7 @@ from signer.chain.chain import COIN_DECIMALS
 from signer.chain.erc20 import read_mark
 from signer.config.networks import Network
 from signer.errors import InvalidInputError
-from signer.model.refund import COIN, COIN_ADDRESS
+from signer.model.refund import COIN, COIN_ADDRESS, PaymentPurpose
 from signer.ports.book_reader import BookToken, NonceEntry, TransactionCost
 from signer.ports.chain_history import ChainHistory, Header, Settled, TokenTransfer
 
@@ -269,9 +269,10 @@ class UsedNonce:
             return "earlier"
         if refund is None or not self.is_own:
             return "other"
-        if refund.swept_from is not None:
+        if refund.purpose is PaymentPurpose.SWEEP:
             return "sweep"
-        return "filler" if refund.is_filler else "refund"
+        is_filler = refund.purpose is PaymentPurpose.FILLER
+        return "filler" if is_filler else "refund"
 
     @property
     def is_accepted(self) -> bool:

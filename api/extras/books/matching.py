@@ -12,7 +12,7 @@ from api.extras.books.entries import (
     Outflow,
     UsedNonce,
 )
-from signer.model.refund import COIN_ADDRESS, Kind, Refund, Status
+from signer.model.refund import COIN_ADDRESS, Kind, PaymentPurpose, Refund, Status
 from signer.ports.book_reader import NonceEntry
 from signer.ports.chain_history import Settled
 
@@ -99,7 +99,8 @@ class Matcher:
         if not (refund.status.is_final or is_late):
             return  # A worker will decide it.
         is_noop = attempt is not None and attempt.kind is Kind.NOOP
-        compare = self._compare_call if refund.is_call else self._compare_payments
+        is_call = refund.purpose is PaymentPurpose.CALL
+        compare = self._compare_call if is_call else self._compare_payments
         found = [*compare(used, refund, is_noop=is_noop)]
         yield from found
         if not found:
@@ -166,7 +167,8 @@ class Matcher:
         self, used: UsedNonce, refund: Refund, settled: Settled
     ) -> Iterator[Difference]:
         """Yield how the row's status differs from what was, or was not, paid."""
-        is_paid = bool(used.payments) and not refund.is_call
+        is_call = refund.purpose is PaymentPurpose.CALL
+        is_paid = bool(used.payments) and not is_call
         if not refund.status.is_final:
             yield self._open(used)
         elif refund.status is Status.FAILED and is_paid:

@@ -11,8 +11,9 @@ from signer.amounts import parse_units
 from signer.audit.actions import SUCCESS, AuditAction
 from signer.model.audit_record import Operation, Record
 from signer.model.refund import (
+    OPERATOR,
     RECORDED,
-    SWEEPER,
+    PaymentPurpose,
     Refund,
     Status,
 )
@@ -227,8 +228,12 @@ def rebuild(record: Record, now: datetime) -> Refund | None:
     """
     fields = record.fields
     details = fields["details"]
+    bound_sender, purpose = None, PaymentPurpose.REFUND
     if fields["event"] == _SWEPT:
-        details = {**details, "tenant": SWEEPER}
+        details = {**details, "tenant": OPERATOR}
+        bound_sender, purpose = details.get("bound_sender"), PaymentPurpose.SWEEP
+    elif "calldata" in details:
+        purpose = PaymentPurpose.CALL
     if "created_at" not in details or any(
         REDACTED in details[told] for told in _TEXTS.values()
     ):
@@ -251,6 +256,8 @@ def rebuild(record: Record, now: datetime) -> Refund | None:
         updated_at=now,
         due_at=now,
         calldata=None if calldata is None else bytes.fromhex(calldata[2:]),
+        purpose=purpose,
+        bound_sender=bound_sender,
     )
 
 

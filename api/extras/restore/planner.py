@@ -24,7 +24,7 @@ from signer.errors import ConflictError, IdempotencyMismatchError
 from signer.model.audit_record import Record
 from signer.model.hold import EVERYTHING
 from signer.model.key import Key, KeyState, find_key
-from signer.model.refund import FILLER, Refund, Status
+from signer.model.refund import OPERATOR, PaymentPurpose, Refund, Status
 from signer.model.wallet import Wallet
 from signer.ports.clock import Clock
 from signer.ports.ledger import Ledger
@@ -247,7 +247,7 @@ class WalletPlanner:
         return [
             nonce
             for nonce in unmined
-            if self._store.find(FILLER, filler_name(wallet, nonce)) is None
+            if self._store.find(OPERATOR, filler_name(wallet, nonce)) is None
         ]
 
     def _final_count(self) -> int:
@@ -394,7 +394,7 @@ def _plan_refund(
     planned = PlannedRefund(refund, record)
     wallet = lost.find_wallet(revoked)
     if lost.ended is not None:
-        if lost.refused is not None and refund.swept_from is not None:
+        if lost.refused is not None and refund.purpose is PaymentPurpose.SWEEP:
             return None  # It moved nothing, and an administrator may sweep again.
         if refund.cancel_requested_at is None:
             return replace(planned, cancellation=lost.ended)

@@ -23,7 +23,7 @@ from signer.keys.rotation_options import RotationOptions
 from signer.model.acceptance import Acceptance
 from signer.model.audit_record import Actor, Record
 from signer.model.key import find_key
-from signer.model.refund import Refund, Status
+from signer.model.refund import PaymentPurpose, Refund, Status
 from signer.model.wallet import Pause
 from signer.outcomes import require
 from signer.ports.clock import Clock
@@ -210,7 +210,9 @@ class Restorer:
         if key is None:
             raise StaleStateError(f"the key of {sender} left the ring")
         network = self._networks[refund.network]
-        is_paid = refund.is_call or refund.token in network.tokens
+        is_paid = (
+            refund.purpose is PaymentPurpose.CALL or refund.token in network.tokens
+        )
         held = refund.with_status(
             Status.RESERVED,
             self._clock(),

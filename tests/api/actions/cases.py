@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from api.actions.action import Action, Texts
-from signer.model.refund import SWEEPER
+from signer.model.refund import OPERATOR
 from tests.api.console.worlds import CAROL, SHOP, WHY, World
 from tests.support.ring import ELSEWHERE, NEW
 
@@ -89,7 +89,7 @@ def _refunds(world: World) -> object:
 
 
 def _sweeps(world: World) -> object:
-    return world.store.list(SWEEPER).refunds
+    return world.store.list(OPERATOR).refunds
 
 
 def _approvals(world: World) -> object:

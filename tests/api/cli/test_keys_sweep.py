@@ -11,7 +11,7 @@ from backends.pkcs11 import PKCS11Backend
 from backends.sql import SQLStore
 from dev import stablecoin as coin
 from signer.crypto.der import parse_public_key
-from signer.model.refund import SWEEPER
+from signer.model.refund import OPERATOR
 from signer.ports.key_backend import KeyId
 from tests.api.commands import Run
 from tests.fixtures.chain import DevChain
@@ -62,7 +62,7 @@ def _run_worker(store: SQLStore) -> None:
 
     def has_ended() -> bool:
         worker.work()
-        return all(sweep.status.is_final for sweep in store.list(SWEEPER).refunds)
+        return all(sweep.status.is_final for sweep in store.list(OPERATOR).refunds)
 
     assert eventually(has_ended, patience=60)
 
@@ -87,7 +87,7 @@ def test_a_dry_run(
     }
     assert (gas["token"], gas["refund"]) == ("coin", None)
     assert gas["waitsFor"] is not None
-    assert sqlite_store.list(SWEEPER).refunds == ()
+    assert sqlite_store.list(OPERATOR).refunds == ()
     seal(sqlite_store)
     bodies = [each.record.body for each in sqlite_store.sealed(0, 99)]
     assert not any("key-sweep" in body for body in bodies)

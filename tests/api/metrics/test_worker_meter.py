@@ -17,7 +17,7 @@ from api.metrics.workers import WorkersCollector
 from backends.sql import SQLStore
 from signer.keys.throttle_window import WINDOW_SECONDS
 from signer.model.network_view import Funds, NetworkView, NodeView
-from signer.model.refund import SWEEPER, Refund, Status
+from signer.model.refund import OPERATOR, PaymentPurpose, Refund, Status
 from signer.model.worker_row import WorkerRow
 from tests.api.support import NOW, SettableClock
 from tests.fixtures.ledger import queued
@@ -152,17 +152,18 @@ def test_labels_are_bounded(meter: WorkerMeter) -> None:
         refund = _refund(Status.QUEUED, tenant=f"subject-{number}", network=str(number))
         meter.delayed(refund, f"code-{number}")
         meter.moved(refund, replace(refund, status=Status.REFUSED))
-    sweep = _refund(Status.MINED, tenant=SWEEPER)
+    sweep = _refund(Status.MINED, tenant=OPERATOR)
     meter.moved(sweep, replace(sweep, status=Status.CONFIRMED))
+    filler = replace(sweep, purpose=PaymentPurpose.FILLER)
+    meter.moved(filler, replace(filler, status=Status.FAILED))
     samples = _samples(exposed(meter.text()))
 
     assert samples["hotwallet_refund_delays_total code-99 other"] == 1
     assert samples[f"hotwallet_refund_delays_total {OTHER} other"] == 100
     assert samples["hotwallet_refunds_ended_total none other refused other"] == 200
-    assert (
-        samples["hotwallet_refunds_ended_total none local confirmed hotwallet sweep"]
-        == 1
-    )
+    of_operator = "hotwallet_refunds_ended_total none local {} hotwallet operator"
+    assert samples[of_operator.format("confirmed")] == 1
+    assert of_operator.format("failed") not in samples
 
 
 def test_the_newest_view_counts(meter: WorkerMeter) -> None:

@@ -20,13 +20,12 @@ from signer.errors import (
     StoreError,
 )
 from signer.model.payment_totals import PaymentTotals
-from signer.model.refund import COIN, COIN_ADDRESS, Refund, Status
+from signer.model.refund import COIN, COIN_ADDRESS, PaymentPurpose, Refund, Status
 from signer.policy.default_rules import service_files
 from signer.policy.facts import (
     Caller,
     KnownNetwork,
     KnownToken,
-    Path,
     Surroundings,
     TransactionFacts,
 )
@@ -35,6 +34,7 @@ from signer.policy.rules import PolicyFile
 from signer.policy.transaction_facts import transaction_facts
 from signer.ports.refund_store import Permit, Reservation
 from signer.refunds.payload import payload_of
+from signer.refunds.payment_policy import path_of
 from tests.fixtures.ledger import (
     OTHER_WALLET,
     WALLET,
@@ -57,6 +57,7 @@ COIN_SENT = {
     "token": COIN,
     "token_address": COIN_ADDRESS,
     "calldata": b"",
+    "purpose": PaymentPurpose.CALL,
     "decimals": 18,
     "amount": 125 * 10**17,
 }
@@ -102,7 +103,7 @@ def _facts(refund: Refund) -> TransactionFacts:
         value=payload.value,
         data=payload.data,
     )
-    path = Path.CALL if refund.is_call else Path.REFUND
+    path = path_of(refund)
     caller = Caller(path, tenant=refund.tenant)
     surroundings = Surroundings(caller, WALLET, NOON, NETWORK)
     digest = transaction.signing_digest()

@@ -12,6 +12,7 @@ import pytest
 from api.auth.dev_tokens import provide_signing_key
 from backends.sql.grants import GRANTS
 from backends.sql.schema import ACCEPTED
+from signer.model.refund import PaymentPurpose
 from tests.fixtures.postgresql import PostgreSQL
 from tests.fixtures.roles import DOCKER, PROCESSES, Roles, run_sql_file
 from tests.fixtures.stores import migrate
@@ -165,7 +166,7 @@ EXCESSES = [
             "may DELETE attempts",
             "may INSERT attempts",
             "may INSERT request_signatures",
-            *(f"may INSERT refunds.{each}" for each in ACCEPTED),
+            *(f"may INSERT refunds.{each}" for each in ACCEPTED[PaymentPurpose.REFUND]),
             "may UPDATE attempts.count",
             "may UPDATE refunds.cancel_requested_at",
         ],

@@ -12,6 +12,7 @@ from signer.ports.book_reader import NonceEntry, TransactionCost
 from signer.ports.chain import Block
 from tests.support.books import (
     CUSTOMER,
+    FILLER,
     MOST_FEE,
     NETWORK,
     OTHER_TOKEN,
@@ -423,7 +424,7 @@ def test_a_payment_in_the_nonce_of_a_filler() -> None:
     entry = books.paid()
     assert entry.refund is not None
     books.ledger.others.append(entry.refund)
-    filler = books.refund(tenant="hotwallet filler", status=Status.FAILED)
+    filler = books.refund(**FILLER, status=Status.FAILED)
     lost = TransactionCost("0xlost", Kind.NOOP, MOST_FEE)
     books.put(WALLET, NonceEntry(entry.nonce, filler, (lost,)))
 

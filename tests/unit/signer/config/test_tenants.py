@@ -14,7 +14,7 @@ from signer.config.tenants import (
     load_tenants,
 )
 from signer.errors import ConfigurationError, UnknownTenantError
-from signer.model.refund import SWEEPER
+from signer.model.refund import OPERATOR
 from tests.support.signed_requests import RequestKey
 
 
@@ -180,7 +180,7 @@ SHOP = '[tenants.shop]\nsubjects = ["shop-1"]\n'
         ("[tenants.shop]\nsubjects = ['a', \"a\\u000a\"]", "subjects.1"),
         (f"[tenants.shop]\nsubjects = ['{'a' * 129}']", "subjects.0"),
         ("[tenants.shop]\nclient_ids = ['é']", "client_ids.0"),
-        (f"[tenants.'{SWEEPER}']\nsubjects = ['a']", "hotwallet sweep"),
+        (f"[tenants.'{OPERATOR}']\nsubjects = ['a']", "hotwallet operator"),
         (f"[tenants.{'a' * 129}]\nsubjects = ['a']", "tenants."),
         (f"{SHOP}unknown = 1", "Extra inputs"),
         (f"{SHOP}max_open_refunds = 0", "max_open_refunds"),
@@ -254,7 +254,7 @@ def test_a_file_that_is_missing(file: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "valid"),
-    [("shop", True), ("auth0|x@y", True), ("", False), (SWEEPER, False)],
+    [("shop", True), ("auth0|x@y", True), ("", False), (OPERATOR, False)],
 )
 def test_names(name: str, valid: bool) -> None:
     assert valid == is_tenant_name(name)

@@ -2,13 +2,14 @@
 
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
 from signer.event_types import EventType
 from signer.model.event import TYPES, Event, new_event_id
-from signer.model.refund import FILLER, MOVES, SWEEPER, Refund, Status
-from tests.fixtures.ledger import adopted, now, queued
+from signer.model.refund import MOVES, Refund, Status
+from tests.fixtures.ledger import FILLER, adopted, bound, now, queued
 from tests.support.ledgers import ROW_MACS
 
 
@@ -55,9 +56,9 @@ def test_a_delay_is_no_event() -> None:
     assert Event.of(refund, _after(refund, refund.status)) is None
 
 
-@pytest.mark.parametrize("tenant", [SWEEPER, FILLER])
-def test_the_services_own_rows_have_none(tenant: str) -> None:
-    assert Event.of(None, queued(tenant=tenant)) is None
+@pytest.mark.parametrize("own", [bound(), FILLER], ids=["sweep", "filler"])
+def test_the_services_own_rows_have_none(own: dict[str, Any]) -> None:
+    assert Event.of(None, queued(**own)) is None
 
 
 def test_the_refund_as_it_was() -> None:

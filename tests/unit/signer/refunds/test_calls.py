@@ -19,7 +19,7 @@ from signer.errors import (
     RowNotAuthenticError,
 )
 from signer.model.audit_record import Actor, Record
-from signer.model.refund import COIN, COIN_ADDRESS, Kind, Refund, Status
+from signer.model.refund import COIN, COIN_ADDRESS, Kind, PaymentPurpose, Refund, Status
 from signer.model.spending_limits import Limits
 from signer.refunds.payload import Payload, payload_of
 from signer.refunds.payment_checks import MAX_CALLDATA, check_call
@@ -130,7 +130,11 @@ def test_a_permitted_call_is_sent(
     transaction = Sent.read(ruling.chain.broadcasts[-1])
     ruling.settle()
 
-    assert (call.token, call.token_address, call.is_call) == (COIN, COIN_ADDRESS, True)
+    assert (call.token, call.token_address, call.purpose) == (
+        COIN,
+        COIN_ADDRESS,
+        PaymentPurpose.CALL,
+    )
     assert payload_of(call) == payload
     assert (transaction.to, transaction.value, transaction.data) == (
         payload.to,

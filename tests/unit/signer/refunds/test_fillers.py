@@ -7,7 +7,7 @@ import pytest
 
 from signer.errors import ConfigurationError, StaleStateError
 from signer.model.acceptance import Acceptance
-from signer.model.refund import FILLER, Kind, Refund, Status
+from signer.model.refund import OPERATOR, Kind, Refund, Status
 from signer.model.wallet import NOOP_MARK, Pause
 from signer.outcomes import require
 from signer.ports.chain import Fees
@@ -42,7 +42,7 @@ def _restored(world: World, mark: int) -> list[Refund]:
 
 
 def _fillers(world: World) -> list[Refund]:
-    found = world.store.list(FILLER, limit=100).refunds
+    found = world.store.list(OPERATOR, limit=100).refunds
     return sorted(found, key=lambda each: each.reference)
 
 

@@ -10,7 +10,7 @@ from backends.sql import SQLStore
 from signer.chain.chain import Chain
 from signer.errors import KeyUnusableError, StaleStateError, WalletPausedError
 from signer.model.key import Key, KeyState, find_key
-from signer.model.refund import FILLER, Kind, Status
+from signer.model.refund import OPERATOR, Kind, Status
 from signer.model.wallet import Pause, Wallet
 from signer.ports.ledger import Ledger
 from signer.refunds.former_wallets import KNOWN_FOR, FormerWallets
@@ -460,7 +460,7 @@ def test_a_revoked_wallet_waits_for_its_fillers(world: World) -> None:
     world.restore(stated={("local", world.signer.address): 3}, has_log=False)
     for _ in range(2):
         world.work(after=timedelta(seconds=31))
-    fillers = world.store.list(FILLER, limit=9).refunds
+    fillers = world.store.list(OPERATOR, limit=9).refunds
     key, former = _rotated(world, block=True), _former(world)
     with pytest.raises(WalletPausedError):
         former.require_known(_chain(world), key)

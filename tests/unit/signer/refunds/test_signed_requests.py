@@ -14,10 +14,11 @@ import pytest
 from signer import strict_json
 from signer.config.tenants import Tenant, TenantRegistry
 from signer.errors import RequestSignatureError, RowNotAuthenticError
-from signer.model.refund import SWEEPER, Refund, Status
+from signer.model.refund import Refund, Status
 from signer.model.signed_request import NO_SIGNATURE, SignedRequest
 from signer.refunds.request_body import read_refund
 from signer.refunds.signed_requests import MAX_AGE, MAX_STORED_AGE, SignedRequests
+from tests.fixtures.ledger import bound
 from tests.support.refunds import ACTOR, AMOUNT, CUSTOMER, SECOND, World, altered
 from tests.support.signed_requests import RequestKey
 
@@ -214,9 +215,9 @@ def test_a_sweep_needs_no_request(world: World) -> None:
     refund = world.accepted()
     requests = SignedRequests(world.store, signing)
 
-    requests.require(replace(refund, tenant=SWEEPER))
+    requests.require(replace(refund, **bound()))
     with pytest.raises(RowNotAuthenticError):
-        requests.require(replace(refund, tenant="sweeper"))
+        requests.require(replace(refund, tenant="hotwallet operator"))
 
 
 def test_a_refund_that_is_signed_already_goes_on(world: World) -> None:

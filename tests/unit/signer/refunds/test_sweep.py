@@ -19,7 +19,7 @@ from signer.errors import (
 from signer.model.acceptance import Acceptance
 from signer.model.audit_record import Operation
 from signer.model.key import KeyState
-from signer.model.refund import COIN, SWEEPER, Refund, Status
+from signer.model.refund import COIN, OPERATOR, Refund, Status
 from signer.ports.chain import Fees
 from signer.refunds.payment_checks import check_coin
 from signer.refunds.transaction_signer import build_purpose
@@ -91,7 +91,7 @@ def test_a_repeated_sweep_moves_assets_once(
     (again,) = swept(world)
 
     assert (again.id, again.amount) == (first.id, first.amount)
-    assert len(world.store.list(SWEEPER).refunds) == 1
+    assert len(world.store.list(OPERATOR).refunds) == 1
 
 
 def test_concurrent_sweeps_move_assets_once(world: World, left: Left) -> None:
@@ -112,7 +112,7 @@ def test_concurrent_sweeps_move_assets_once(world: World, left: Left) -> None:
 
     assert rows[0] == rows[1]
     assert rows[0].recipient == THIRD.address
-    assert len(store.list(SWEEPER).refunds) == 1
+    assert len(store.list(OPERATOR).refunds) == 1
 
 
 def test_later_deposits_get_a_second_sweep(world: World, left: Left) -> None:
@@ -176,7 +176,7 @@ def test_a_sweep_is_audited(world: World, left: Left) -> None:
     audit, events = recording()
     for _ in range(2):
         sweeper(world, audit).sweep(world.signer.address.lower(), ACTOR)
-    (row,) = world.store.list(SWEEPER).refunds
+    (row,) = world.store.list(OPERATOR).refunds
 
     assert [event["event"] for event in events] == [
         "key-sweep-requested",
@@ -213,7 +213,7 @@ def test_nothing_is_accepted_without_an_audit_record(world: World, left: Left) -
     with pytest.raises(StoreUnavailableError):
         sweeper(world, audit).sweep(world.signer.address, ACTOR)
 
-    assert world.store.list(SWEEPER).refunds == ()
+    assert world.store.list(OPERATOR).refunds == ()
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from signer.errors import (
 )
 from signer.keys.admin_audit import AdminAudit
 from signer.model.audit_record import Actor, Operation
-from signer.model.refund import SWEEPER, Status
+from signer.model.refund import OPERATOR, Status
 from signer.refunds.tenant_admin import TenantAdmin
 from tests.fixtures.ledger import forge, forged_end
 from tests.support.devices import honest, signer_over
@@ -205,7 +205,7 @@ def test_a_block_during_the_reservation(world: World) -> None:
 def test_a_block_stops_no_sweep(world: World) -> None:
     """The sweeper's tenant cannot be blocked, also after it has made refunds."""
     world.accepted()
-    for name in (SWEEPER, "", "a b", "a\ud800"):
+    for name in (OPERATOR, "", "a b", "a\ud800"):
         with pytest.raises(NotFoundError):
             _admin(world).block(name, ALICE)
     assert world.store.blocks() == ()
@@ -235,13 +235,13 @@ def test_an_inserted_block_has_any_name(world: World) -> None:
     forge(
         world.store,
         "INSERT INTO holds (name, at, reason, requested_by, version)"
-        f" VALUES ('tenant {SWEEPER}', '{at}', '', 'thief', 0)",
+        f" VALUES ('tenant {OPERATOR}', '{at}', '', 'thief', 0)",
     )
     admin = _admin(world)
 
-    assert [each.name for each in admin.list()] == [SWEEPER]
-    assert admin.block(SWEEPER, ALICE)
-    assert admin.unblock(SWEEPER, ALICE)
+    assert [each.name for each in admin.list()] == [OPERATOR]
+    assert admin.block(OPERATOR, ALICE)
+    assert admin.unblock(OPERATOR, ALICE)
     assert admin.list() == []
 
 

@@ -10,10 +10,11 @@ import pytest
 from api.extras.restore.plan import KeyChange, LostChanges, rebuild
 from signer.audit.actions import AuditAction
 from signer.model.audit_record import Record
-from signer.model.refund import SWEEPER, Refund, Status
+from signer.model.refund import Refund, Status
 from signer.redact import REDACTED
 from signer.refunds.fillers import build_filler
 from signer.refunds.transaction_signer import build_purpose, describe_acceptance
+from tests.fixtures.ledger import bound
 from tests.support.refunds import CUSTOMER, SECOND, World
 from tests.support.restores import requested
 
@@ -215,7 +216,7 @@ def test_an_incomplete_acceptance_is_not_rebuilt(
 def test_a_sweep_is_rebuilt(world: World, log: Sequence[Record]) -> None:
     """Its record is that of the administrator's command."""
     refund, record = _acceptance(world, log)
-    sweep = replace(refund, tenant=SWEEPER)
+    sweep = replace(refund, **bound())
     fields = record.fields
     fields["event"] = "key-sweep-succeeded"
     fields["details"] = describe_acceptance(sweep)

@@ -11,13 +11,13 @@ from signer.audit.actions import AuditAction
 from signer.config.tenants import TenantRegistry
 from signer.model.audit_record import Record
 from signer.model.key import Key, KeyState
-from signer.model.refund import SWEEPER, Status
+from signer.model.refund import Status
 from signer.model.wallet import Pause
 from signer.ports.ledger import Ledger
 from signer.redact import key_prefix
 from signer.refunds.fillers import build_filler
 from signer.refunds.transaction_signer import build_purpose, describe_acceptance
-from tests.fixtures.ledger import stopped
+from tests.fixtures.ledger import bound, stopped
 from tests.support.keys import key_at
 from tests.support.refunds import (
     ACTOR,
@@ -474,7 +474,7 @@ def test_a_refused_sweep_is_not_repeated(
     refund = requested(world, "sweep")
     fields = log[-1].fields
     fields["event"] = "key-sweep-succeeded"
-    fields["details"] = describe_acceptance(replace(refund, tenant=SWEEPER))
+    fields["details"] = describe_acceptance(replace(refund, **bound()))
     accepted = Record.of(fields, world.clock())
     refused = Record.of(
         {"event": "refund-refuse-succeeded", "details": {"refund_id": refund.id}},
