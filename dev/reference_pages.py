@@ -190,15 +190,16 @@ and the console do the same, with the same record in the [audit log](audit.md). 
 takes a reason, which the records of the action have; forms of the console demand it.
 `--dry-run` shows what a command would do, as the console's confirmation does.
 
-| action | page of the console | scope | API | command | second person |
-| --- | --- | --- | --- | --- | --- |"""
+| action | page of the console | scope | API | command | audit | second person |
+| --- | --- | --- | --- | --- | --- | --- |"""
 
 
 def draw_actions() -> str:
     """Return the page of all actions of administrators."""
     rows = [
         f"| {each.title} | `{each.page}` | `{each.scope}` | `{each.api}` |"
-        f" `hotwallet {each.command}` | {'may be needed' if each.proposed else ''} |"
+        f" `hotwallet {each.command}` | `{each.audit}-*` |"
+        f" {'may be needed' if each.proposed else ''} |"
         for each in ACTION_LIST
     ]
     return "\n".join([_ACTIONS, *rows, ""])

@@ -26,7 +26,7 @@ from api.http.openapi.document import complete_document
 from backends.sql import SQLStore
 from signer.audit.actions import AuditAction
 from tests.api.actions.cases import CASES, prepared
-from tests.api.administrators import authorized
+from tests.api.administrators import UNAUTHORIZED, authorized
 from tests.api.commands import Finished, Run
 from tests.api.console.worlds import WHY, World
 from tests.support.ledgers import open_ledger
@@ -62,6 +62,12 @@ def other_worlds(
         store.close()
 
 
+def _body(action: Action, texts: Texts) -> dict[str, Any]:
+    values = action.values(texts)
+    found = {each.json_name: values.get(each.name) for each in action.in_body}
+    return {name: value for name, value in found.items() if value}
+
+
 class Surfaces:
     """Takes actions in three ways, always as alice and with a new token."""
 
@@ -80,12 +86,7 @@ class Surfaces:
         **claims: Any,
     ) -> int:
         """Request the action, and return the status."""
-        values = action.values(texts)
-        body = {
-            each.json_name: values[each.name]
-            for each in action.in_body
-            if values.get(each.name)
-        }
+        body = _body(action, texts)
         given = {"scope": action.scope, "sub": "alice", "now": world.clock(), **claims}
         answer = world.client.simulate_post(
             action.path.format(**texts),
@@ -210,21 +211,60 @@ def test_a_dry_run_changes_nothing(
 
 
 @every_action
-def test_the_scope_is_needed_everywhere(
+def test_only_a_new_token_with_role_and_scope_is_accepted(
     world: World, surfaces: Surfaces, action: Action
 ) -> None:
-    """``test_change_attacks`` has what the console refuses."""
+    """Refusals are on record; ``test_change_attacks`` has what the console refuses."""
     case, texts = prepared(world, action)
-    before = case.state(world)
+    before, recorded = case.state(world), world.refusals()
     refused = [
         surfaces.http(world, action, texts, **claims)
-        for claims in ({"scope": "console:read"}, {"roles": ["merchant"]})
+        for claims in UNAUTHORIZED.values()
     ]
+    path = action.path.format(**texts)
+    without = world.client.simulate_post(path, json={"reason": WHY})
 
-    assert refused == [403, 403]
+    assert refused == [403] * len(UNAUTHORIZED)
+    assert world.refusals() - recorded == len(UNAUTHORIZED) + 1
+    assert (without.status_code, without.json["code"]) == (401, "unauthenticated")
+    assert without.headers["www-authenticate"].startswith("Bearer")
     if action.needs_token(action.values(texts)):
         finished = surfaces.command(world, action, texts, scope="console:read")
         assert f"needs the scope {action.scope}" in finished.err
+    assert case.state(world) == before
+
+    once: dict[str, Any] = {"roles": ["devops"], "jti": "once"}
+    done = surfaces.http(world, action, texts, **once)
+    assert (done in {200, 202}, case.state(world) != before) == (True, True)
+    assert surfaces.http(world, action, texts, **once) == 401
+
+
+@every_action
+def test_a_malformed_request_changes_nothing(world: World, action: Action) -> None:
+    """Of the reason, of other members, and of the query."""
+    case, texts = prepared(world, action)
+    before, path = case.state(world), action.path.format(**texts)
+    values = action.values(texts)
+    good = {
+        each.json_name: values[each.name]
+        for each in action.in_body
+        if values.get(each.name)
+    }
+    wrong: list[tuple[Any, str, str | None]] = [
+        ({**good, "reason": reason}, "", "reason")
+        for reason in (7, None, "x" * 201, "two\nlines", " ")
+    ]
+    wrong += [({**good, "force": True}, "", "body"), (good, "a=b", "a")]
+    if action.reason.is_required:
+        wrong += [({**good, "reason": ""}, "", "reason"), ({}, "", None)]
+    for body, query, field in wrong:
+        headers = authorized(scope=action.scope, sub="alice", now=world.clock())
+        answer = world.client.simulate_post(
+            path, json=body, headers=headers, query_string=query
+        )
+        assert (answer.status_code, answer.json["code"]) == (400, "invalid-input"), body
+        assert field in {None, answer.json["field"]}, body
+
     assert case.state(world) == before
 
 

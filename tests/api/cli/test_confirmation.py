@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
+from api.actions.catalogue import ACTIONS
 from backends.sql import SQLStore
 from signer.model.key import KeyState
 from tests.api.commands import Run
@@ -16,12 +17,13 @@ OLD = key_at("0x70997970C51812dc3A010C7d01b50e0d17dc79C8")
 NEW = key_at("0x3C44CdDdB6a900fa2b585dd299e03d12FA4293BC", key_id="02")
 
 DANGEROUS = [
-    ("keys", "rotate", "02"),
-    ("keys", "failover", "arn:aws:kms:eu-west-1:111122223333:key/mrk-1234"),
-    ("keys", "revoke", OLD.address),
-    ("keys", "sweep", OLD.address),
-    ("nonce", "repair"),
-    ("nonce", "abandon", OLD.address),
+    (
+        *each.command.split(),
+        *("1234" for field in each.fields if field.argument),
+        *("--reason", "why"),
+    )
+    for each in ACTIONS
+    if each.asks and not each.asks_with_plan
 ]
 
 

@@ -124,14 +124,6 @@ def test_an_inserted_block_is_printed_safely(run: Run, sqlite_store: SQLStore) -
     assert run("tenants", "list").out.startswith("'\\x1b[2J': not in TENANTS_FILE\n")
 
 
-def test_a_block_needs_confirmation(run: Run, sqlite_store: SQLStore) -> None:
-    finished = run("tenants", "block", "shop")
-
-    assert finished.status == 2
-    assert "Add --yes" in finished.err
-    assert sqlite_store.blocks() == ()
-
-
 @pytest.mark.parametrize("arguments", [("--yes",), ("--dry-run",)])
 def test_an_unknown_tenant(run: Run, arguments: tuple[str, ...]) -> None:
     finished = run("tenants", "block", "shopp", *arguments)

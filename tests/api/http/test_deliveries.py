@@ -160,29 +160,3 @@ def test_a_wrong_body(
 
     assert (answer.status_code, answer.json["code"]) == (400, "invalid-input")
     assert not _audited(sqlite_store)
-
-
-def test_reading_is_not_enough_to_replay(client: TestClient) -> None:
-    """Each has its own scope, and a merchant has neither."""
-    path = f"{LIST}/evt_1/replay"
-    scope = "webhooks:read"
-    merchant = bearer(roles=["merchant"], scope="webhooks:read webhooks:replay")
-
-    assert _ask(client, "POST", path, scope=scope).status_code == 403
-    assert (
-        _ask(client, "POST", REPLAY, scope=scope, json={"tenant": "shop"}).status_code
-        == 403
-    )
-    assert client.simulate_get(LIST, headers=merchant).status_code == 403
-
-
-def test_a_token_replays_once(client: TestClient, sqlite_store: SQLStore) -> None:
-    """As every administrative change."""
-    event_id = _dead(sqlite_store)
-    headers = bearer(roles=["admin"], scope="webhooks:replay", sub="alice", jti="one")
-    path = f"{LIST}/{event_id}/replay"
-    statuses = [
-        client.simulate_post(path, headers=headers).status_code for _ in range(2)
-    ]
-
-    assert statuses == [200, 401]

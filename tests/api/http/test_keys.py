@@ -221,12 +221,3 @@ def test_reinstates_no_other_key(
 
     assert (answer.status_code, answer.json["code"]) == (status, code)
     assert system.states == {OLD: "active"}
-
-
-@pytest.mark.parametrize("body", [{}, {"reason": 1}, {**WHY, "force": True}, []])
-def test_a_reinstatement_needs_a_reason(
-    admin_client: TestClient, system: System, body: Any
-) -> None:
-    answer = _reinstate(admin_client, system.address(OLD), body)
-
-    assert (answer.status_code, answer.json["code"]) == (400, "invalid-input")

@@ -9,6 +9,7 @@ from pathlib import Path
 import gunicorn  # type: ignore[import-untyped]
 import pytest
 
+from api.actions.catalogue import ACTIONS
 from signer.alerts import Alert
 from signer.audit.actions import AuditAction
 from tests.support.production_code import Nodes, nodes_of, production_nodes
@@ -103,10 +104,10 @@ def test_every_event_and_alert_has_its_row(name: str) -> None:
 
 @pytest.mark.parametrize("action", AuditAction)
 def test_every_audited_action_has_its_row(action: AuditAction) -> None:
-    """The alarm guide explains the audit events of every action."""
+    """The alarm guide explains its audit events, or they are of an administrator."""
     names = {action.requested, action.event_for("success"), action.event_for("failed")}
 
-    assert names & _rows()
+    assert names & _rows() or action in {each.audit for each in ACTIONS}
 
 
 def test_every_audit_event_of_the_guide_exists() -> None:
