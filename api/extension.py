@@ -48,6 +48,8 @@ class Extra:
 
     ``(App, Container, AuthorizationMiddleware, WaitingRequests) -> None``
     """
+    pages: str | None = None
+    """The prefix of routes that are pages for people, and no part of the API."""
     openapi: str | None = None
     """The ``Operations`` of the routes (``api/http/openapi/elements.py``)."""
     start_checks: str | None = None
@@ -79,6 +81,12 @@ def find_routes(role: str) -> Iterator[Callable[..., None]]:
         for served, target in extra.routes.items():
             if role in {served, "all"}:
                 yield _load(target)
+
+
+def is_page(path: str) -> bool:
+    """Whether the route *path* is a page of an extra."""
+    prefixes = [extra.pages for extra in find_extras() if extra.pages is not None]
+    return any(path == each or path.startswith(f"{each}/") for each in prefixes)
 
 
 def find_service(name: str) -> Callable[..., Any]:

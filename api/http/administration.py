@@ -14,9 +14,8 @@ from api.actions.catalogue import ACTIONS
 from api.container import Container
 from api.http import query
 from api.http.actions import ActionRoute
-from api.http.console.routes import add_console
 from api.http.metrics import Metrics, OpenMetrics
-from api.http.middleware import AuthorizationMiddleware, Resource
+from api.http.middleware import Resource
 from api.metrics.ledger import LedgerCollector
 from api.metrics.process import server_figures
 from api.metrics.workers import WorkersCollector
@@ -39,10 +38,8 @@ if TYPE_CHECKING:
 _CURSOR = re.compile(r"[0-9]{1,16}")
 
 
-def add_administration(
-    app: "App", container: Container, authorization: AuthorizationMiddleware
-) -> None:
-    """Add the routes under ``/v1/admin`` and ``/console``, and ``/metrics``."""
+def add_administration(app: "App", container: Container) -> None:
+    """Add the routes under ``/v1/admin``, and ``/metrics``."""
     for action in ACTIONS:
         app.add_route(action.path, ActionRoute(action, container))
     app.add_route("/v1/admin/keys", Keys(container))
@@ -51,7 +48,6 @@ def add_administration(
     app.add_route("/v1/admin/webhooks/deliveries", Deliveries(container))
     app.add_route("/v1/admin/webhooks/deliveries/{event_id}", OneDelivery(container))
     app.add_route("/metrics", _open_metrics(container))
-    add_console(app, container, authorization)
 
 
 def _open_metrics(container: Container) -> Metrics:

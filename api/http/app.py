@@ -48,7 +48,7 @@ def create_app(container: Container) -> App:
     if role in {Role.ALL, Role.ADMIN}:
         from api.http.administration import add_administration  # noqa: PLC0415
 
-        add_administration(app, container, authorization)
+        add_administration(app, container)
     for add_routes in find_routes(role):
         add_routes(app, container, authorization, waiting)
     app.add_route("/healthz", Liveness())

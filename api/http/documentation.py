@@ -8,8 +8,8 @@ from typing import Any
 import falcon
 from falcon import Request, Response, inspect
 
+from api.extension import is_page
 from api.http import query
-from api.http.console import is_console
 from api.http.middleware import Resource
 from api.http.openapi import pages
 from api.http.openapi.document import document_of
@@ -31,12 +31,12 @@ class _Description:
         """
         The OpenAPI document of the application's routes.
 
-        The console is left out: its pages are for people, and may change at any time.
+        Pages for people are left out: they may change at any time.
         """
         routes = {
             route.path: {each.method for each in route.methods if not each.internal}
             for route in inspect.inspect_routes(self._app)
-            if not is_console(route.path)
+            if not is_page(route.path)
         }
         return document_of(routes)
 

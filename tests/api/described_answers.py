@@ -11,8 +11,8 @@ from eth_utils.address import is_checksum_address
 from falcon.testing import Result
 from jsonschema import Draft202012Validator, FormatChecker
 
+from api.extras.console import is_console
 from api.http.app import App
-from api.http.console import is_console
 from api.http.openapi import examples
 from api.http.openapi.document import complete_document
 from api.http.problems import code_statuses

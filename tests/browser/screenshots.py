@@ -15,7 +15,7 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import Browser
 
-from api.console.measurements import read_measurements
+from api.extras.console.measurements import read_measurements
 from dev.anvil import ROOT
 from signer.ports.clock import utc_now
 from tests.browser.chromium import running_chromium, visiting
@@ -40,7 +40,7 @@ _PATIENCE = 60.0
 
 def digest_of_templates() -> str:
     """Return the SHA-256 of the templates and styles of the console."""
-    console = ROOT / "api" / "console"
+    console = ROOT / "api" / "extras" / "console"
     found = hashlib.sha256()
     for folder in (console / "templates", console / "static"):
         for path in sorted(folder.iterdir()):

@@ -20,7 +20,7 @@ from falcon.inspect import inspect_routes
 from api.actions.action import Action, FieldKind, Texts
 from api.actions.catalogue import ACTIONS, FORMS
 from api.cli.__main__ import cli
-from api.http.console import is_console
+from api.extras.console import is_console
 from api.http.middleware import Resource
 from api.http.openapi.document import complete_document
 from backends.sql import SQLStore

@@ -8,11 +8,11 @@ from threading import Lock
 import pytest
 from falcon.testing import TestClient
 
-from api.console.audit import read_audit, verify_newest
-from api.console.audit_search import RecordFilter, search_records
 from api.container import Container
+from api.extras.console.audit import read_audit, verify_newest
+from api.extras.console.audit_search import RecordFilter, search_records
+from api.extras.console.pages import audit as pages
 from api.http.app import create_app
-from api.http.console import audit as pages
 from backends.sql import SQLStore
 from signer.alerts import Alerts
 from signer.audit.actions import AuditAction
@@ -111,7 +111,7 @@ def test_a_malformed_search_is_explained(browser: Browser, query: str) -> None:
 def test_a_search_has_pages(
     log: Container, browser: Browser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("api.console.audit_search.PAGE_SIZE", 2)
+    monkeypatch.setattr("api.extras.console.audit_search.PAGE_SIZE", 2)
     path, seen = "/console/audit?actor=carol", list[str]()
     while path:
         page = browser.get(path).text
@@ -128,7 +128,7 @@ def test_a_search_looks_at_so_many_records(
     log: Container, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And says where it stopped, so that the next page continues there."""
-    monkeypatch.setattr("api.console.audit_search.LOOKED_AT", 2)
+    monkeypatch.setattr("api.extras.console.audit_search.LOOKED_AT", 2)
     size = log.store.head()[0]
     found = search_records(log.store, ROW_MACS, RecordFilter(event="no-such-event"))
 

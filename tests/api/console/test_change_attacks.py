@@ -8,7 +8,7 @@ from falcon.testing import Result
 
 from api.actions.action import Action
 from api.actions.catalogue import FORMS
-from api.console.sessions import SESSION_LIFETIME
+from api.extras.console.sessions import SESSION_LIFETIME
 from backends.sql import SQLStore
 from tests.api.actions.cases import prepared
 from tests.api.browser import Browser, new_token

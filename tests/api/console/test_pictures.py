@@ -7,7 +7,7 @@ from falcon import inspect
 from falcon.testing import TestClient
 from PIL import Image
 
-from api.http.console import is_console
+from api.extras.console import is_console
 from dev.anvil import ROOT
 from tests.browser.screenshots import DIGEST, EXTRA, FOLDER, digest_of_templates
 from tests.browser.site import PAGES

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from api.console.policy_limits import ShownBound, count_refusals, read_policies
-from api.console.policy_rules import Decided, count_decisions, read_rule_files
 from api.container import Container
+from api.extras.console.policy_limits import ShownBound, count_refusals, read_policies
+from api.extras.console.policy_rules import Decided, count_decisions, read_rule_files
 from backends.sql import SQLStore
 from signer.alerts import Alerts
 from signer.audit.actions import AuditAction

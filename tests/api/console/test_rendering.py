@@ -8,7 +8,7 @@ import pytest
 from jinja2 import UndefinedError
 from markupsafe import Markup
 
-from api.console.rendering import (
+from api.extras.console.rendering import (
     format_duration,
     render,
     show_invisible,
@@ -69,7 +69,7 @@ def test_a_name_that_a_page_does_not_get_is_an_error() -> None:
 
 def test_templates_do_not_switch_escaping_off() -> None:
     """Nothing of a caller can become a tag."""
-    folder = files("api.console").joinpath("templates")
+    folder = files("api.extras.console").joinpath("templates")
     for template in folder.iterdir():
         text = template.read_text(encoding="utf-8")
         assert not re.search(r"\|\s*safe|autoescape|Markup", text), template

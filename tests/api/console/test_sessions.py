@@ -8,11 +8,11 @@ from falcon.inspect import inspect_routes
 from falcon.testing import TestClient
 
 from api.actions import catalogue
-from api.console.cookies import LOCAL_NAME, SECURE_NAME
-from api.console.sessions import SESSION_LIFETIME, Sessions
 from api.container import Container
+from api.extras.console import is_console
+from api.extras.console.cookies import LOCAL_NAME, SECURE_NAME
+from api.extras.console.sessions import SESSION_LIFETIME, Sessions
 from api.http.app import create_app
-from api.http.console import is_console
 from backends.sql import SQLStore
 from signer.config.settings import Role
 from signer.model.refund import EPOCH

@@ -5,10 +5,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from api.console.periods import DAY, WEEK, ChartPeriod
-from api.console.plots import Plot, Series, round_up
-from api.console.rendering import format_number, format_seconds
-from api.console.trends import (
+from api.extras.console.periods import DAY, WEEK, ChartPeriod
+from api.extras.console.plots import Plot, Series, round_up
+from api.extras.console.rendering import format_number, format_seconds
+from api.extras.console.trends import (
     _summarize,
     find_blockers,
     plot_broadcasts,
@@ -98,8 +98,8 @@ def test_refunds_are_counted_by_what_became_of_them(store: SQLStore) -> None:
 
 
 def test_long_bars_say_so(store: SQLStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("api.console.trends.MOST_REFUNDS", 2)
-    monkeypatch.setattr("api.console.trends.MOST_TIMES", 2)
+    monkeypatch.setattr("api.extras.console.trends.MOST_REFUNDS", 2)
+    monkeypatch.setattr("api.extras.console.trends.MOST_TIMES", 2)
     for _ in range(3):
         broadcast(store)
     moment = now()

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from api.console.measurements import Measurements, read_measurements
-from api.console.wallets import ShownWallet, read_wallets
 from api.container import Container
+from api.extras.console.measurements import Measurements, read_measurements
+from api.extras.console.wallets import ShownWallet, read_wallets
 from backends.sql import SQLStore
 from signer.model.key import KeyState
 from signer.model.refund import Status

@@ -18,8 +18,8 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 
 import signer
 from api.container import Container
+from api.extras.console import is_console
 from api.http.app import App, create_app
-from api.http.console import is_console
 from api.http.middleware import Resource
 from api.http.openapi.document import complete_document
 from api.http.problems import code_statuses

@@ -9,8 +9,8 @@ from falcon.testing import TestClient
 
 from api.actions.catalogue import ACTIONS
 from api.container import Container
+from api.extras.console import is_console
 from api.http.app import create_app
-from api.http.console import is_console
 from backends.sql import SQLStore
 from signer.config.settings import Role
 from tests.api.administrators import authorized

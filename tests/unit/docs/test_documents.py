@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from api.cli.operator import TOKEN_FILE
-from api.http.console import PREFIX as CONSOLE
+from api.extras.console import PREFIX as CONSOLE
 from api.http.problems import Problem, problem_of
 from backends.google_cloud_kms.options import GoogleCloudKMSOptions
 from signer import errors

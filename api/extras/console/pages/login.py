@@ -6,10 +6,15 @@ import falcon
 from falcon import Request, Response
 
 from api.auth.jwt_verifier import JWTVerifier
-from api.console.sessions import Session
+from api.extras.console.pages.forms import read_form
+from api.extras.console.pages.session_page import (
+    LOGIN,
+    READING,
+    ConsolePage,
+    SessionPage,
+)
+from api.extras.console.sessions import Session
 from api.http import query
-from api.http.console.forms import read_form
-from api.http.console.session_page import LOGIN, READING, ConsolePage, SessionPage
 from api.principal import Principal
 from api.request_context import actor, principal
 from signer.audit.actions import AuditAction

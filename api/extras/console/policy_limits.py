@@ -4,10 +4,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from api.console.audit_search import LOOKED_AT, newest_records, read_fields
-from api.console.plots import share
-from api.console.rendering import format_amount
 from api.container import Container
+from api.extras.console.audit_search import LOOKED_AT, newest_records, read_fields
+from api.extras.console.plots import share
+from api.extras.console.rendering import format_amount
 from signer.config.networks import Network
 from signer.config.tenants import NO_LIMITS, Tenant
 from signer.model.spending_limits import GAS_PER_HOUR

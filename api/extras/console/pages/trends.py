@@ -2,17 +2,17 @@
 
 from falcon import Request, Response
 
-from api.console.audit import verify_with
-from api.console.measurements import read_measurements
-from api.console.periods import DAY, PERIODS
-from api.console.trends import (
+from api.extras.console.audit import verify_with
+from api.extras.console.measurements import read_measurements
+from api.extras.console.pages.session_page import SessionPage
+from api.extras.console.periods import DAY, PERIODS
+from api.extras.console.trends import (
     find_blockers,
     plot_broadcasts,
     plot_checkpoints,
     plot_refunds,
 )
 from api.http import query
-from api.http.console.session_page import SessionPage
 from signer.errors import InvalidInputError
 
 

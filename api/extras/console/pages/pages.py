@@ -6,16 +6,16 @@ from falcon import Request, Response
 
 from api.actions.holds import scopes
 from api.actions.proposals import find_waiting
-from api.console.explorers import Explorers
-from api.console.key_ring import read_key_ring
-from api.console.measurements import read_measurements
-from api.console.overview import read_overview
-from api.console.refund_details import RefundDetailsReader
-from api.console.refund_search import recipient_in, search
-from api.console.wallets import read_wallets
+from api.extras.console.explorers import Explorers
+from api.extras.console.key_ring import read_key_ring
+from api.extras.console.measurements import read_measurements
+from api.extras.console.overview import read_overview
+from api.extras.console.pages.search_fields import next_page
+from api.extras.console.pages.session_page import Console, SessionPage, session_of
+from api.extras.console.refund_details import RefundDetailsReader
+from api.extras.console.refund_search import recipient_in, search
+from api.extras.console.wallets import read_wallets
 from api.http import query
-from api.http.console.search_fields import next_page
-from api.http.console.session_page import Console, SessionPage, session_of
 from api.http.exports import Exports
 from signer.errors import InvalidInputError, NotFoundError
 from signer.model.delivery import DeliveryState

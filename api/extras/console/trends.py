@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from api.console.periods import ChartPeriod
-from api.console.plots import FEWEST, Plot, Series
-from api.console.rendering import format_seconds
+from api.extras.console.periods import ChartPeriod
+from api.extras.console.plots import FEWEST, Plot, Series
+from api.extras.console.rendering import format_seconds
 from signer.audit.checkpoints import Verify, statement_of
 from signer.audit.sealing_monitor import made_at
 from signer.model.refund import Status

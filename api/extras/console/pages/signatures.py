@@ -2,11 +2,11 @@
 
 from falcon import Request, Response
 
-from api.console.explorers import Explorers
-from api.console.signatures import PATHS, SignatureFilter, search_signatures
+from api.extras.console.explorers import Explorers
+from api.extras.console.pages.search_fields import next_page, read_sequence
+from api.extras.console.pages.session_page import SessionPage
+from api.extras.console.signatures import PATHS, SignatureFilter, search_signatures
 from api.http import query
-from api.http.console.search_fields import next_page, read_sequence
-from api.http.console.session_page import SessionPage
 
 
 class SignaturesPage(SessionPage):

@@ -4,8 +4,8 @@ from falcon import Request, Response
 
 from api.actions.holds import scope_of, scopes
 from api.actions.proposals import find_waiting
+from api.extras.console.pages.session_page import SessionPage
 from api.http import query
-from api.http.console.session_page import SessionPage
 from api.views.administration import describe_stop
 
 

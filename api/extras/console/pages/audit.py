@@ -5,12 +5,12 @@ from threading import Lock
 
 from falcon import Request, Response
 
-from api.console.audit import read_audit, verify_with
-from api.console.audit_search import RecordFilter, search_records
-from api.console.trends import plot_checkpoints
+from api.extras.console.audit import read_audit, verify_with
+from api.extras.console.audit_search import RecordFilter, search_records
+from api.extras.console.pages.search_fields import next_page, read_sequence
+from api.extras.console.pages.session_page import Console, SessionPage
+from api.extras.console.trends import plot_checkpoints
 from api.http import query
-from api.http.console.search_fields import next_page, read_sequence
-from api.http.console.session_page import Console, SessionPage
 from api.request_context import actor
 from signer.audit.actions import AuditAction
 from signer.audit.export import export

@@ -7,15 +7,18 @@ from falcon import Request, Response
 
 from api.actions.catalogue import FORMS
 from api.container import Container
-from api.http import problems
-from api.http.console import PREFIX, is_console
-from api.http.console.actions import ActionConfirmation, ActionExecution, ActionForm
-from api.http.console.approvals import ApprovalPage, ApprovalsPage
-from api.http.console.assets import Icon, StyleSheet
-from api.http.console.audit import AuditExport, AuditPage
-from api.http.console.codes import CodePage
-from api.http.console.login import Login, Logout
-from api.http.console.pages import (
+from api.extras.console import PREFIX, is_console
+from api.extras.console.pages.actions import (
+    ActionConfirmation,
+    ActionExecution,
+    ActionForm,
+)
+from api.extras.console.pages.approvals import ApprovalPage, ApprovalsPage
+from api.extras.console.pages.assets import Icon, StyleSheet
+from api.extras.console.pages.audit import AuditExport, AuditPage
+from api.extras.console.pages.codes import CodePage
+from api.extras.console.pages.login import Login, Logout
+from api.extras.console.pages.pages import (
     KeysPage,
     OverviewPage,
     RefundPage,
@@ -24,12 +27,14 @@ from api.http.console.pages import (
     WalletsPage,
     WebhooksPage,
 )
-from api.http.console.policy import PolicyPage
-from api.http.console.session_page import Console, show
-from api.http.console.signatures import SignaturesPage
-from api.http.console.stops import StopsPage
-from api.http.console.trends import TrendsPage
+from api.extras.console.pages.policy import PolicyPage
+from api.extras.console.pages.session_page import Console, show
+from api.extras.console.pages.signatures import SignaturesPage
+from api.extras.console.pages.stops import StopsPage
+from api.extras.console.pages.trends import TrendsPage
+from api.http import problems
 from api.http.middleware import AuthorizationMiddleware
+from api.http.waiting_requests import WaitingRequests
 from api.request_context import request_id
 from api.views.codes import find_code
 from signer.errors import AuthenticationError
@@ -40,7 +45,10 @@ if TYPE_CHECKING:
 
 
 def add_console(
-    app: "App", container: Container, authorization: AuthorizationMiddleware
+    app: "App",
+    container: Container,
+    authorization: AuthorizationMiddleware,
+    _: WaitingRequests,
 ) -> None:
     """Add the console to *app*, which already answers errors with problems."""
     console = Console(container, authorization)

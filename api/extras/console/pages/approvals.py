@@ -3,8 +3,8 @@
 from falcon import Request, Response
 
 from api.actions.proposals import find_follow_up, show_proposal
+from api.extras.console.pages.session_page import SessionPage
 from api.http import query
-from api.http.console.session_page import SessionPage
 
 
 class ApprovalsPage(SessionPage):

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from eth_utils.address import to_checksum_address
 
-from api.console.rendering import format_amount
 from api.container import Container
+from api.extras.console.rendering import format_amount
 from signer.chain.erc20 import decode_transfer
 from signer.chain.fees import format_gwei
 from signer.crypto.transactions import AnyTransaction, SignedBytes

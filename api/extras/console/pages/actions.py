@@ -13,9 +13,9 @@ from falcon import Request, Response
 from api.actions.action import ADMINISTRATORS, REASON, Action
 from api.auth.authorization import Permission
 from api.auth.jwt_verifier import JWTVerifier
+from api.extras.console.pages.login import bearer_of
+from api.extras.console.pages.session_page import Console, SessionPage, session_of
 from api.http import query
-from api.http.console.login import bearer_of
-from api.http.console.session_page import Console, SessionPage, session_of
 from api.principal import Principal
 from api.request_context import actor
 from api.views.codes import find_code

@@ -2,9 +2,9 @@
 
 from falcon import Request, Response
 
-from api.console.codes import runbook_of
+from api.extras.console.codes import runbook_of
+from api.extras.console.pages.session_page import SessionPage
 from api.http import query
-from api.http.console.session_page import SessionPage
 from api.views.codes import find_code
 from signer.errors import NotFoundError
 

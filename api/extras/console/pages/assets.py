@@ -2,9 +2,9 @@
 
 from falcon import Request, Response
 
-from api.console.rendering import icon, style_sheet
+from api.extras.console.pages.session_page import ConsolePage
+from api.extras.console.rendering import icon, style_sheet
 from api.http import query
-from api.http.console.session_page import ConsolePage
 
 
 class StyleSheet(ConsolePage):

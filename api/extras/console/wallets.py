@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isfinite
 
-from api.console.measurements import Measurements
 from api.container import Container
+from api.extras.console.measurements import Measurements
 from signer.model.key import Key, KeyState
 from signer.model.wallet import UnrecordedTransaction, Wallet
 from signer.ports.ledger import Ledger

@@ -7,16 +7,16 @@ from datetime import datetime, timedelta
 
 from markupsafe import Markup
 
-from api.console.attention import Notice, OverviewFacts, find_notices
-from api.console.codes import runbook_links
-from api.console.explorers import Explorers
-from api.console.guard_report import GuardState, read_guard
-from api.console.measurements import Measurements, read_measurements
-from api.console.periods import DAY
-from api.console.plots import Plot
-from api.console.qr_codes import draw_qr_code
-from api.console.trends import Blocker, find_blockers, plot_refunds, recent_p99
 from api.container import Container
+from api.extras.console.attention import Notice, OverviewFacts, find_notices
+from api.extras.console.codes import runbook_links
+from api.extras.console.explorers import Explorers
+from api.extras.console.guard_report import GuardState, read_guard
+from api.extras.console.measurements import Measurements, read_measurements
+from api.extras.console.periods import DAY
+from api.extras.console.plots import Plot
+from api.extras.console.qr_codes import draw_qr_code
+from api.extras.console.trends import Blocker, find_blockers, plot_refunds, recent_p99
 from api.health.readiness import Readiness
 from api.views.codes import load_codes
 from signer.config.networks import Network

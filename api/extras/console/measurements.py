@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import chain
 
-from api.console.plots import share
+from api.extras.console.plots import share
 from api.metrics import metric_names
 from api.metrics.metric_names import Spec
 from api.metrics.readings import read

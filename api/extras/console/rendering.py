@@ -45,14 +45,14 @@ def render(template: str, **values: object) -> str:
 @cache
 def style_sheet() -> bytes:
     """Return the style sheet of all pages."""
-    folder = files("api.console").joinpath("static")
+    folder = files("api.extras.console").joinpath("static")
     return b"".join(folder.joinpath(name).read_bytes() for name in _STYLE_SHEETS)
 
 
 @cache
 def icon() -> bytes:
     """Return the icon of all pages, as SVG."""
-    return files("api.console").joinpath("static/icon.svg").read_bytes()
+    return files("api.extras.console").joinpath("static/icon.svg").read_bytes()
 
 
 def format_duration(duration: timedelta | float) -> str:
@@ -132,7 +132,7 @@ def show_invisible(value: Any) -> Any:
 @cache
 def _environment() -> Environment:
     environment = Environment(
-        loader=PackageLoader("api.console"),
+        loader=PackageLoader("api.extras.console"),
         autoescape=True,
         undefined=StrictUndefined,
         finalize=show_invisible,

@@ -11,7 +11,7 @@ from ipaddress import ip_address
 
 from falcon import Request, Response
 
-from api.console.sessions import SESSION_LIFETIME
+from api.extras.console.sessions import SESSION_LIFETIME
 from signer.model.refund import EPOCH
 
 

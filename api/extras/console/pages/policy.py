@@ -2,15 +2,15 @@
 
 from falcon import Request, Response
 
-from api.console.audit_search import LOOKED_AT
-from api.console.policy_limits import count_refusals, read_policies
-from api.console.policy_rules import (
+from api.extras.console.audit_search import LOOKED_AT
+from api.extras.console.pages.session_page import SessionPage
+from api.extras.console.policy_limits import count_refusals, read_policies
+from api.extras.console.policy_rules import (
     count_decisions,
     read_deny_list,
     read_rule_files,
 )
 from api.http import query
-from api.http.console.session_page import SessionPage
 
 
 class PolicyPage(SessionPage):

@@ -1,0 +1,1 @@
+"""The routes of the console; they show what its modules read."""
