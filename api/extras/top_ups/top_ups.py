@@ -45,7 +45,7 @@ LOOK_SECONDS = 60.0
 """How often the balances are read; the treasury is asked only about a low one."""
 
 AGAIN_SECONDS = 10.0
-"""How soon a low balance is read again."""
+"""How soon a low balance is read again, and how soon a worker looks for its turn."""
 
 PAUSE = timedelta(hours=1)
 """How long after a top-up, or after a refusal, the next one is asked for.
@@ -140,7 +140,9 @@ class TopUps:
     def run(self, wait: Wait) -> None:
         """Look until *wait* returns true; it gets the seconds until the next look."""
         event = "top-up-look-failed"
-        repeat(self.look, wait, LOOK_SECONDS, log=self._log, event=event)
+        repeat(
+            self.look, wait, LOOK_SECONDS, log=self._log, event=event, at_once=True
+        )
 
     def look(self) -> float:
         """
@@ -158,7 +160,7 @@ class TopUps:
         for asset in self._assets():
             problem = None if active is None else self._try(asset, active)
             self._report(asset, problem, is_ours=is_ours)
-        return AGAIN_SECONDS if self._low else LOOK_SECONDS
+        return AGAIN_SECONDS if self._low or not is_ours else LOOK_SECONDS
 
     def _assets(self) -> Iterator[_Asset]:
         for network, chain in self._chains.items():
