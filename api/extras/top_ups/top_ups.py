@@ -140,9 +140,7 @@ class TopUps:
     def run(self, wait: Wait) -> None:
         """Look until *wait* returns true; it gets the seconds until the next look."""
         event = "top-up-look-failed"
-        repeat(
-            self.look, wait, LOOK_SECONDS, log=self._log, event=event, at_once=True
-        )
+        repeat(self.look, wait, LOOK_SECONDS, log=self._log, event=event, at_once=True)
 
     def look(self) -> float:
         """
