@@ -43,9 +43,8 @@ from signer.ports.node_proxy import NodeProxy
 from signer.ports.screening_service import ScreeningService
 from signer.ports.webhook_sender import Notifier, WebhookSender
 from signer.refunds.heartbeat import Heartbeat
-from signer.refunds.kill_switch import KillSwitch
+from signer.refunds.holds import Holds
 from signer.refunds.ledger_clock import LedgerClock
-from signer.refunds.tenant_admin import TenantAdmin
 from signer.startup.policy_approval import LimitsGuard
 from signer.webhooks.delivery_admin import DeliveryAdmin
 from signer.webhooks.endpoint import Endpoints
@@ -480,20 +479,16 @@ class Container:
         )
 
     @cached_property
-    def kill_switch(self) -> KillSwitch:
-        """Stops and resumes signatures; needs no device, node or networks file."""
-        return KillSwitch(
+    def holds(self) -> Holds:
+        """Stops signatures and blocks tenants; needs no device, node or file for it."""
+        return Holds(
             self.store,
             lambda: self.networks,
+            lambda: self.tenants,
             self.administration,
-            self.alerts,
-            self.ledger_clock,
+            alerts=self.alerts,
+            clock=self.ledger_clock,
         )
-
-    @cached_property
-    def tenant_admin(self) -> TenantAdmin:
-        """Blocks tenants, and records which operator did."""
-        return TenantAdmin(self.store, self.tenants, self.administration, self.clock)
 
     @cached_property
     def nonce_admin(self) -> NonceAdmin:

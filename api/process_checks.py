@@ -22,7 +22,7 @@ def open_readiness(container: Container) -> ReadinessChecker:
     clock, workers, read = container.ledger_clock, store.workers, read_network_looks
     checks: dict[str, Check] = {
         "database": store.check,
-        "signing": readiness.signing_check(container.kill_switch.stops),
+        "signing": readiness.signing_check(container.holds.stops),
         "audit": readiness.sealing_check(
             store.oldest_unsealed,
             SealingMonitor(container.sealing_alert),

@@ -44,10 +44,9 @@ def open_worker(container: Container) -> Worker:
         key_proof=KeyProof(store, ring, container.key_check, clock),
         automatic_stop=AutomaticStop(
             store,
-            container.kill_switch,
+            container.holds,
             container.networks,
             clock,
-            tenant_admin=container.tenant_admin,
             alerts=alerts,
             alarm=alarm,
         ),

@@ -25,7 +25,7 @@ from signer.model.hold import EVERYTHING, Hold
 
 if TYPE_CHECKING:
     from api.container import Container
-    from signer.refunds.kill_switch import SwitchResult
+    from signer.refunds.holds import SwitchResult
 
 
 CHAIN = "chain:"
@@ -43,7 +43,7 @@ def scope_of(chain_id: int, names: Mapping[int, str]) -> str:
 
 def scopes(container: Container) -> Texts:
     """Return everything that can be stopped or is stopped."""
-    switch = container.kill_switch
+    switch = container.holds
     names = switch.names()
     options = {EVERY: "every network"}
     options |= {name: f"{name} (chain {id_})" for id_, name in names.items()}
@@ -73,7 +73,7 @@ def _target(values: Values) -> tuple[str | None, dict[str, int]]:
 
 
 def _find_stop(container: Container, values: Values) -> Hold | None:
-    switch = container.kill_switch
+    switch = container.holds
     wanted, names = values["network"] or EVERY, switch.names()
     return next(
         (each for each in switch.stops() if scope_of(each.chain_id, names) == wanted),
@@ -86,7 +86,7 @@ def _plan_stop(container: Container, values: Values) -> Plan:
 
     found, notes = _find_stop(container, values), []
     if found is not None:
-        notes.append(describe_stop(found, container.kill_switch.names()))
+        notes.append(describe_stop(found, container.holds.names()))
     if container.approvals.required:
         notes.append("To resume takes two administrators.")
     # No facts: a stop must not fail because another administrator was faster.
@@ -112,13 +112,13 @@ def _plan_resume(container: Container, values: Values) -> Plan:
 
 def _stop(container: Container, values: Values, actor: Actor) -> Answer:
     network, chain = _target(values)
-    result = container.kill_switch.stop(network, actor.reason, actor, **chain)
+    result = container.holds.stop(network, actor.reason, actor, **chain)
     return _switched(container, values, result, ("stopped", "already-stopped"))
 
 
 def _resume(container: Container, values: Values, actor: Actor) -> Answer:
     network, chain = _target(values)
-    result = container.kill_switch.resume(network, actor.reason, actor, **chain)
+    result = container.holds.resume(network, actor.reason, actor, **chain)
     return _switched(container, values, result, ("resumed", "not-stopped"))
 
 
@@ -128,7 +128,7 @@ def _switched(
     """Return the answer; *words* are for a change, and for none."""
     from api.views.administration import StopsDocument, stop_lines
 
-    names, (network, chain) = container.kill_switch.names(), _target(values)
+    names, (network, chain) = container.holds.names(), _target(values)
     status = words[0 if result.changed else 1]
     stops = StopsDocument.build(result.stops, names)
     document = {"status": status, "network": network, **stops}
@@ -221,14 +221,14 @@ _TENANT = Field(
 
 
 def _plan_block(container: Container, values: Values) -> Plan:
-    block = container.tenant_admin.find(values["tenant"]).block
+    block = container.holds.find_tenant(values["tenant"]).block
     return Plan(notes=[] if block is None else ["It is blocked already."])
 
 
 def _plan_unblock(container: Container, values: Values) -> Plan:
     from api.views.document import format_time
 
-    block = container.tenant_admin.find(values["tenant"]).block
+    block = container.holds.find_tenant(values["tenant"]).block
     if block is None:
         return Plan(notes=["It is not blocked: nothing will change."])
     if not block.is_authentic:
@@ -243,9 +243,9 @@ def _plan_unblock(container: Container, values: Values) -> Plan:
 
 
 def _block(container: Container, values: Values, actor: Actor) -> Answer:
-    admin, tenant = container.tenant_admin, values["tenant"]
+    admin, tenant = container.holds, values["tenant"]
     if values.get("dry_run"):
-        found = admin.find(tenant).block
+        found = admin.find_tenant(tenant).block
         is_blocked = found is not None and found.is_authentic
         return _status(tenant, "already-blocked" if is_blocked else "would-block")
     changed = admin.block(tenant, actor)
@@ -253,9 +253,9 @@ def _block(container: Container, values: Values, actor: Actor) -> Answer:
 
 
 def _unblock(container: Container, values: Values, actor: Actor) -> Answer:
-    admin, tenant = container.tenant_admin, values["tenant"]
+    admin, tenant = container.holds, values["tenant"]
     if values.get("dry_run"):
-        found = admin.find(tenant).block
+        found = admin.find_tenant(tenant).block
         if found is not None and not found.is_authentic:
             raise found.error()
         return _status(tenant, "not-blocked" if found is None else "would-unblock")

@@ -23,7 +23,7 @@ from signer.redact import key_prefix
 
 if TYPE_CHECKING:
     from signer.model.key import Key
-    from signer.refunds.tenant_admin import TenantStatus
+    from signer.refunds.holds import TenantStatus
 
 
 _RETRY_SECONDS = 5.0
@@ -122,7 +122,7 @@ def stops() -> Result:
     from api.bootstrap import build_container
     from api.views.administration import StopsDocument, stop_lines
 
-    switch = build_container().kill_switch
+    switch = build_container().holds
     found, names = switch.stops(), switch.names()
     return Result(
         StopsDocument.build(found, names), stop_lines(found, names), not found
@@ -141,7 +141,7 @@ def list_tenants() -> Result:
     from api.bootstrap import build_container
     from api.views.administration import TenantDocument
 
-    found = build_container().tenant_admin.list()
+    found = build_container().holds.tenants()
     documents = [TenantDocument.of(each).dump() for each in found]
     return Result(documents, _format_tenants(found))
 

@@ -97,7 +97,7 @@ class Stops(_List):
     def on_get(self, req: Request, resp: Response) -> None:
         """List the stops, a stop of everything first."""
         query.parameters(req)
-        switch = self._container.kill_switch
+        switch = self._container.holds
 
         resp.media = StopsDocument.build(switch.stops(), switch.names())
 

@@ -22,9 +22,8 @@ from signer.model.refund import OPERATOR, Status
 from signer.ports.clock import Clock
 from signer.ports.ledger import Ledger
 from signer.ports.refund_reports import SignedTotals
-from signer.refunds.kill_switch import KillSwitch
+from signer.refunds.holds import Holds
 from signer.refunds.row_alarm import RowAlarm
-from signer.refunds.tenant_admin import TenantAdmin
 
 
 INTERVAL_SECONDS = 0.05
@@ -58,24 +57,22 @@ class AutomaticStop:
     def __init__(
         self,
         store: Ledger,
-        kill_switch: KillSwitch,
+        holds: Holds,
         networks: Mapping[str, Network],
         clock: Clock,
         *,
-        tenant_admin: TenantAdmin,
         alerts: Alerts,
         alarm: RowAlarm,
         timer: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
-        self._kill_switch = kill_switch
+        self._holds = holds
         self._networks = {
             name: network
             for name, network in networks.items()
             if network.automatic_stop.has_rules
         }
         self._clock = clock
-        self._tenant_admin = tenant_admin
         self._alerts = alerts
         self._alarm = alarm
         self._timer = timer
@@ -116,8 +113,8 @@ class AutomaticStop:
         tenants = {t: n for t, n in rule.shares.items() if t != OPERATOR}
         tenant = max(tenants, key=tenants.__getitem__, default="")
         if rule.total - tenants.get(tenant, 0) > rule.largest:
-            self._kill_switch.stop(name, reason, WORKER)
-        elif self._tenant_admin.block(tenant, replace(WORKER, reason=reason)):
+            self._holds.stop(name, reason, WORKER)
+        elif self._holds.block(tenant, replace(WORKER, reason=reason)):
             facts = {"network": name, "tenant": tenant, "reason": reason}
             self._alerts.sound(Alert.SIGNING_STOPPED, actor=WORKER.name, **facts)
 

@@ -15,12 +15,10 @@ from backends.sql import SQLStore
 from signer.alerts import Alert
 from signer.config.networks import AutomaticStopRules
 from signer.errors import ConfigurationError, RowNotAuthenticError
-from signer.keys.admin_audit import AdminAudit
-from signer.model.audit_record import Actor, Operation, Record
+from signer.model.audit_record import Actor, Record
 from signer.model.hold import EVERYTHING, Hold, name_of_chain, name_of_tenant
 from signer.model.refund import Status
 from signer.ports.audit_journal import Sealing
-from signer.refunds.tenant_admin import TenantAdmin
 from signer.row_macs import RowMACs
 from tests.fixtures.ledger import (
     accept,
@@ -31,7 +29,6 @@ from tests.fixtures.ledger import (
 from tests.fixtures.roles import Roles
 from tests.fixtures.scripted_chain import CHAIN_ID
 from tests.support.audit import overruled
-from tests.support.devices import recording
 from tests.support.ledgers import DRAFTS, open_ledger, seal
 from tests.support.refunds import AMOUNT, CUSTOMER, SECOND, World
 from tests.support.theft import THIEF, inserted_record, left_out, let_work, sealing
@@ -294,7 +291,7 @@ def test_a_forged_stop(world: World, steal: Attack) -> None:
     )
     rules = AutomaticStopRules(max_refunds=100)
     world.network = world.network.model_copy(update={"automatic_stop": rules})
-    refund, worker, switch = world.accepted(), world.worker, world.kill_switch
+    refund, worker, switch = world.accepted(), world.worker, world.holds
 
     steal(insert.format(999_999, 0))
     let_work(world, worker)
@@ -311,7 +308,7 @@ def test_a_forged_end_of_a_stop(world: World, steal: Attack, chain_id: int) -> N
     """It alerts, and an operator's commands end the stop."""
     rules = AutomaticStopRules(max_refunds=100)
     world.network = world.network.model_copy(update={"automatic_stop": rules})
-    refund, worker, switch = world.accepted(), world.worker, world.kill_switch
+    refund, worker, switch = world.accepted(), world.worker, world.holds
     network = None if chain_id == 0 else "local"
     switch.stop(network, "odd refunds", OPERATOR)
 
@@ -332,15 +329,14 @@ def test_a_forged_end_of_a_stop(world: World, steal: Attack, chain_id: int) -> N
 def test_a_forged_end_of_a_block(world: World, steal: Attack) -> None:
     """The tenant stays blocked; an operator's commands end the block."""
     refund, worker = world.accepted(), world.worker
-    audit = AdminAudit(recording()[0], Operation.ADMINISTRATION)
-    admin = TenantAdmin(world.store, world.tenants, audit, world.clock)
+    admin = world.holds
     admin.block("gateway", OPERATOR)
 
     steal(END_OF_HOLDS)
     let_work(world, worker)
 
     assert world.chain.payouts() == []
-    assert [each.name for each in admin.list()] == ["gateway"]
+    assert [each.name for each in admin.tenants()] == ["gateway"]
     with pytest.raises(RowNotAuthenticError):
         admin.unblock("gateway", OPERATOR)
     assert admin.block("gateway", OPERATOR)
@@ -390,8 +386,8 @@ def test_a_hold_that_is_deleted_or_older(
     world: World, steal: Attack, url: str, lift: str, has_restarted: bool
 ) -> None:
     """It is in force while its row is missing, or is not the last one."""
-    refund, switch = world.accepted(), world.kill_switch
-    admin = world.tenant_admin
+    refund, switch = world.accepted(), world.holds
+    admin = world.holds
     switch.stop("local", "odd refunds", OPERATOR)
     admin.block("gateway", OPERATOR)
     switch.resume("local", "explained", OPERATOR)
@@ -417,8 +413,8 @@ def test_a_hold_that_is_deleted_or_older(
 
 def test_a_new_register(world: World, steal: Attack) -> None:
     """Commands repair what was deleted: a stop of everything, and then each hold."""
-    refund, worker, switch = world.accepted(), world.worker, world.kill_switch
-    admin = world.tenant_admin
+    refund, worker, switch = world.accepted(), world.worker, world.holds
+    admin = world.holds
     admin.block("gateway", OPERATOR)
     steal("DELETE FROM holds WHERE name NOT LIKE 'tenant %'")
 

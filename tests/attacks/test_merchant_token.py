@@ -34,10 +34,9 @@ class Thief:
         # As the worker's own, by the test's clock.
         self.rules = AutomaticStop(
             store,
-            container.kill_switch,
+            container.holds,
             container.networks,
             clock,
-            tenant_admin=container.tenant_admin,
             alerts=container.alerts,
             alarm=RowAlarm(container.alerts),
             timer=lambda: clock().timestamp(),

@@ -34,9 +34,8 @@ from signer.model.audit_record import Actor, Operation
 from signer.model.hold import EVERYTHING, Hold
 from signer.model.key import KeyState, find_key
 from signer.model.wallet import Pause
-from signer.refunds.kill_switch import KillSwitch
+from signer.refunds.holds import Holds
 from signer.refunds.nonce_admin import NonceAdmin
-from signer.refunds.tenant_admin import TenantAdmin
 from tests.support.devices import honest
 from tests.support.keys import made_active
 from tests.support.ledgers import open_ledger
@@ -84,12 +83,15 @@ class EndOfStop:
     def request(self, approvals: Approvals) -> object:
         """End the stop."""
         audit = _admin_audit(self.store, approvals)
-        switch = KillSwitch(self.store, dict, audit, Alerts(), self.clock)
-        return switch.resume(None, "explained", ALICE)
+        return _holds(self.store, audit, self.clock).resume(None, "explained", ALICE)
 
     def is_made(self) -> bool:
         """Whether nothing is stopped."""
         return self.store.find_stop(EVERYTHING) is None
+
+
+def _holds(store: SQLStore, audit: AdminAudit, clock: FakeClock) -> Holds:
+    return Holds(store, dict, TenantRegistry, audit, alerts=Alerts(), clock=clock)
 
 
 class EndOfBlock:
@@ -106,8 +108,7 @@ class EndOfBlock:
     def request(self, approvals: Approvals) -> object:
         """End the block."""
         audit = _admin_audit(self.store, approvals)
-        admin = TenantAdmin(self.store, TenantRegistry(), audit, self.clock)
-        return admin.unblock("gateway", ALICE)
+        return _holds(self.store, audit, self.clock).unblock("gateway", ALICE)
 
     def is_made(self) -> bool:
         """Whether the tenant is not blocked."""

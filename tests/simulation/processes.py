@@ -24,7 +24,7 @@ from signer.ports.key_backend import KeyBackend, KeyId
 from signer.ports.ledger import Ledger
 from signer.refunds.automatic_stop import AutomaticStop
 from signer.refunds.confirmations import ConfirmationTracker
-from signer.refunds.kill_switch import KillSwitch
+from signer.refunds.holds import Holds
 from signer.refunds.lifecycle import Lifecycle
 from signer.refunds.nonce_admin import NonceAdmin
 from signer.refunds.nonces import NonceManager
@@ -32,7 +32,6 @@ from signer.refunds.payment_policy import PaymentPolicy
 from signer.refunds.row_alarm import RowAlarm
 from signer.refunds.service import RefundService
 from signer.refunds.sweep import Sweeper
-from signer.refunds.tenant_admin import TenantAdmin
 from signer.refunds.transaction_signer import TransactionSigner
 from signer.refunds.wallet_reconciliation import WalletReconciler
 from signer.refunds.worker import Worker
@@ -140,8 +139,13 @@ class Components:
         networks = {"local": build.network}  # Without rules that stop it.
         self.networks = networks
         self.admin_audit = admin_audit = AdminAudit(audit, Operation.ADMINISTRATION)
-        self.switch = switch = KillSwitch(
-            self.store, lambda: networks, admin_audit, Alerts(), clock
+        self.switch = switch = Holds(
+            self.store,
+            lambda: networks,
+            TenantRegistry,
+            admin_audit,
+            alerts=Alerts(),
+            clock=clock,
         )
         self.alarm = RowAlarm(Alerts(clock=clock))
         self.automatic_stop = AutomaticStop(
@@ -149,7 +153,6 @@ class Components:
             switch,
             networks,
             clock,
-            tenant_admin=TenantAdmin(self.store, TenantRegistry(), admin_audit, clock),
             alerts=Alerts(clock=clock),
             alarm=self.alarm,
         )

@@ -18,7 +18,6 @@ from signer.keys.rotation import Rotation
 from signer.keys.signer import SignerFactory
 from signer.model.audit_record import Actor, Record
 from signer.ports.key_backend import KeyDirectory
-from signer.refunds.tenant_admin import TenantAdmin
 from tests.simulation.chain import SimulatedChain
 from tests.simulation.ledger import Ledger
 from tests.simulation.observer import ADDRESSES, ObservedDevice, ObservedLines
@@ -159,10 +158,7 @@ def _build_restorer(environment: Environment, components: Components) -> Restore
         ),
         revocation=Revocation(store, audit=audit, clock=clock),
         failover=Failover(store, signers, alerts=alerts, clock=clock),
-        kill_switch=components.switch,
-        tenant_admin=TenantAdmin(
-            store, TenantRegistry(), components.admin_audit, clock
-        ),
+        holds=components.switch,
         admin_audit=components.admin_audit,
         clock=clock,
     )

@@ -51,7 +51,6 @@ from signer.refunds.heartbeat import Heartbeat
 from signer.refunds.nonce_admin import NonceAdmin
 from signer.refunds.payment_checks import ZERO_ADDRESS
 from signer.refunds.payment_policy import own_keys
-from signer.refunds.tenant_admin import TenantAdmin
 from signer.refunds.token_transfer import TransferRequest
 from signer.refunds.worker_monitor import WorkerMonitor
 from signer.signing.known_addresses import KnownAddresses
@@ -346,16 +345,14 @@ def work_on_stops(processes: Processes) -> None:
         for tenant in ("gateway", "shop", "gateway", "shop"):
             worker.step(processes.refunds.accepted(tenant=tenant), times=3)
         worker.automatic_stop.check()
-        assert admin.kill_switch.resume("local", "explained", ALICE).changed
+        assert admin.holds.resume("local", "explained", ALICE).changed
         worker.clock.advance(seconds=1)
-        assert admin.kill_switch.stop("local", f"asked by {actor.name}", actor).changed
-        assert admin.kill_switch.resume("local", "explained", ALICE).changed
+        assert admin.holds.stop("local", f"asked by {actor.name}", actor).changed
+        assert admin.holds.resume("local", "explained", ALICE).changed
         worker.clock.advance(seconds=1)
-    assert admin.kill_switch.stop(None, "a test", ALICE).changed
-    assert admin.kill_switch.resume(None, "a test", ALICE).changed
-    audit = AuditLog(SILENCE, journal=admin.store)
-    admin_audit = AdminAudit(audit, Operation.ADMINISTRATION)
-    tenants = TenantAdmin(admin.store, admin.tenants, admin_audit, admin.clock)
+    assert admin.holds.stop(None, "a test", ALICE).changed
+    assert admin.holds.resume(None, "a test", ALICE).changed
+    tenants = admin.holds
     assert tenants.block("shop", ALICE)
     for actor in (ALICE, BOB):
         for _ in range(2):

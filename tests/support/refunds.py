@@ -46,7 +46,7 @@ from signer.refunds.acceptance import AcceptedRefund
 from signer.refunds.automatic_stop import AutomaticStop
 from signer.refunds.confirmations import ConfirmationTracker
 from signer.refunds.explain import Explainer
-from signer.refunds.kill_switch import KillSwitch
+from signer.refunds.holds import Holds
 from signer.refunds.lifecycle import Lifecycle
 from signer.refunds.nonces import NonceManager
 from signer.refunds.payment_checks import admit
@@ -54,7 +54,6 @@ from signer.refunds.payment_policy import PaymentPolicy
 from signer.refunds.row_alarm import RowAlarm
 from signer.refunds.service import RefundService
 from signer.refunds.step_outcomes import Outcome, Outcomes
-from signer.refunds.tenant_admin import TenantAdmin
 from signer.refunds.transaction_signer import TransactionSigner
 from signer.refunds.wallet_reconciliation import WalletReconciler, WalletStatus
 from signer.refunds.worker import Worker
@@ -390,20 +389,16 @@ class World:
         )
 
     @property
-    def kill_switch(self) -> KillSwitch:
-        """The kill switch of a process that starts now."""
-        return KillSwitch(
+    def holds(self) -> Holds:
+        """The holds as a process that starts now changes them."""
+        return Holds(
             self.store,
             lambda: {"local": self.network},
+            lambda: self.tenants,
             self._admin_audit(),
-            Alerts(self.store),
-            self.clock,
+            alerts=Alerts(self.store),
+            clock=self.clock,
         )
-
-    @property
-    def tenant_admin(self) -> TenantAdmin:
-        """The commands on tenants of a process that starts now."""
-        return TenantAdmin(self.store, self.tenants, self._admin_audit(), self.clock)
 
     @property
     def planner(self) -> RestorePlanner:
@@ -428,8 +423,7 @@ class World:
             ),
             revocation=Revocation(store, audit=audit, clock=clock),
             failover=Failover(store, signers, alerts=alerts, clock=clock),
-            kill_switch=self.kill_switch,
-            tenant_admin=self.tenant_admin,
+            holds=self.holds,
             admin_audit=self._admin_audit(),
             clock=clock,
         )
@@ -476,10 +470,9 @@ class World:
         networks = {"local": self.network}
         return AutomaticStop(
             self.store,
-            self.kill_switch,
+            self.holds,
             networks,
             self.clock,
-            tenant_admin=self.tenant_admin,
             alerts=Alerts(self.store),
             alarm=self.row_alarm,
             timer=self._timer,

@@ -30,9 +30,8 @@ from signer.ports.clock import Clock
 from signer.ports.ledger import Ledger
 from signer.redact import key_prefix
 from signer.refunds.fillers import build_filler
-from signer.refunds.kill_switch import KillSwitch
+from signer.refunds.holds import Holds
 from signer.refunds.payment_checks import NOOP_GAS, max_gas
-from signer.refunds.tenant_admin import TenantAdmin
 
 
 def open_restorer(container: Container) -> Restorer:
@@ -50,8 +49,7 @@ def open_restorer(container: Container) -> Restorer:
         ),
         revocation=Revocation(store, audit=audit, clock=clock),
         failover=container.failover,
-        kill_switch=container.kill_switch,
-        tenant_admin=container.tenant_admin,
+        holds=container.holds,
         admin_audit=container.administration,
         clock=container.ledger_clock,
     )
@@ -66,7 +64,7 @@ class Restorer:
     restore.  No other process should run meanwhile.
     """
 
-    def __init__(  # noqa: PLR0913  It repeats what several administrators did.
+    def __init__(
         self,
         store: Ledger,
         networks: Mapping[str, Network],
@@ -74,8 +72,7 @@ class Restorer:
         rotation: Rotation,
         revocation: Revocation,
         failover: Failover,
-        kill_switch: KillSwitch,
-        tenant_admin: TenantAdmin,
+        holds: Holds,
         admin_audit: AdminAudit,
         clock: Clock,
     ) -> None:
@@ -85,8 +82,7 @@ class Restorer:
         self._rotation = rotation
         self._revocation = revocation
         self._failover = failover
-        self._kill_switch = kill_switch
-        self._tenant_admin = tenant_admin
+        self._holds = holds
         self._admin_audit = admin_audit
         self._clock = clock
         self._log = structlog.get_logger("restore")
@@ -134,13 +130,13 @@ class Restorer:
     def _complete(self, plan: RestorePlan, actor: Actor) -> None:
         """Do what needs the keys as they are now."""
         for network, reason in plan.stops.items():
-            self._kill_switch.stop(network, reason, actor)
+            self._holds.stop(network, reason, actor)
         for refund in plan.refunds:
             self._restore_refund(refund)
         # After the refunds: without a tenants file, a tenant exists by its refunds.
         for tenant in plan.blocked_tenants:
             with suppress(NotFoundError):  # It left the file since.
-                self._tenant_admin.block(tenant, actor)
+                self._holds.block(tenant, actor)
         for wallet in plan.wallets:
             self._fill(wallet)
         # First: a register that counts fewer changes than the records is not valid.

@@ -25,12 +25,12 @@ class Case:
 
 
 def _stopped(world: World) -> Texts:
-    world.container.kill_switch.stop("local", "odd <i>refunds</i>", CAROL)
+    world.container.holds.stop("local", "odd <i>refunds</i>", CAROL)
     return {"network": "local"}
 
 
 def _blocked(world: World) -> Texts:
-    world.container.tenant_admin.block(SHOP, CAROL)
+    world.container.holds.block(SHOP, CAROL)
     return {"tenant": SHOP}
 
 

@@ -202,4 +202,4 @@ def test_a_token_makes_one_change(world: World) -> None:
     )
 
     assert (again.status_code, api.status_code) == (401, 401)
-    assert len(world.container.kill_switch.stops()) == 1
+    assert len(world.container.holds.stops()) == 1

@@ -38,11 +38,11 @@ def world(sqlite_store: SQLStore) -> World:
     store.hold(Hold.of_tenant(EVIL_TEXT, made.clock(), "", EVIL_TEXT))
     made.refund(reference=EVIL)
     made.given_up(problem=EVIL_TEXT, reference="another")
-    container.kill_switch.stop("local", EVIL, MALLORY)
-    container.tenant_admin.block(SHOP, MALLORY)
+    container.holds.stop("local", EVIL, MALLORY)
+    container.holds.block(SHOP, MALLORY)
     for ask in (
-        lambda: container.kill_switch.resume("local", EVIL, MALLORY),
-        lambda: container.tenant_admin.unblock(SHOP, replace(MALLORY, reason=EVIL)),
+        lambda: container.holds.resume("local", EVIL, MALLORY),
+        lambda: container.holds.unblock(SHOP, replace(MALLORY, reason=EVIL)),
     ):
         with pytest.raises(ApprovalRequiredError):
             ask()

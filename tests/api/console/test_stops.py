@@ -71,7 +71,7 @@ def _wallet(world: World) -> Wallet:
 
 def test_another_stop_is_not_ended_by_an_old_page(world: World) -> None:
     """Bob's stop came after the page was shown: alice looks at it first."""
-    switch = world.container.kill_switch
+    switch = world.container.holds
     switch.stop("local", "the first", CAROL)
     fields = world.confirm(RESUME, {"network": "local", "reason": WHY})
     (stop,) = switch.stops()
@@ -87,7 +87,7 @@ def test_another_stop_is_not_ended_by_an_old_page(world: World) -> None:
 
 def test_a_faster_stop_does_not_prevent_a_stop(world: World) -> None:
     fields = world.confirm(STOP, {"network": "local", "reason": WHY})
-    world.container.kill_switch.stop("local", "faster", BOB)
+    world.container.holds.stop("local", "faster", BOB)
     answer = world.submit(STOP, {**fields, "token": world.token(STOP)})
 
     assert answer.status_code == 200
@@ -104,12 +104,12 @@ def test_a_chain_of_no_network_can_be_resumed(world: World) -> None:
     world.approve_all()
 
     assert world.make(RESUME, values).status_code == 200
-    assert world.container.kill_switch.stops() == []
+    assert world.container.holds.stops() == []
 
 
 def test_a_stop_that_another_program_changed(world: World) -> None:
     """The page says what to do, and the change is refused with its code."""
-    world.container.kill_switch.stop("local", "odd", CAROL)
+    world.container.holds.stop("local", "odd", CAROL)
     forge(world.store, "UPDATE holds SET reason = '<b>no</b>', version = version + 1")
     page = world.browser.get("/console/stops").text
     answer = world.make(RESUME, {"network": "local", "reason": WHY})
@@ -135,7 +135,7 @@ def test_nothing_to_end(
 
 
 def test_tenants_are_listed_with_their_blocks(world: World) -> None:
-    world.container.tenant_admin.block(SHOP, CAROL)
+    world.container.holds.block(SHOP, CAROL)
     page = world.browser.get("/console/stops").text
 
     assert "blocked</span> since" in page

@@ -106,7 +106,7 @@ class World:
 
     def proposed(self, reason: str = "a stop", why: str = WHY) -> str:
         """Return the digest of carol's proposal to resume signing."""
-        switch = self.container.kill_switch
+        switch = self.container.holds
         switch.stop(None, reason, CAROL)
         with pytest.raises(ApprovalRequiredError) as refused:
             switch.resume(None, why, CAROL)

@@ -35,7 +35,7 @@ class ApprovalPage(SessionPage):
         now, found = container.ledger_clock(), container.approvals.find(digest)
         follow_up = None
         if found.is_usable(now):
-            follow_up = find_follow_up(found, container.kill_switch.names())
+            follow_up = find_follow_up(found, container.holds.names())
 
         self.show(
             req,

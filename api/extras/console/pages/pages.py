@@ -145,7 +145,7 @@ class WalletsPage(SessionPage):
             wallets=read_wallets(container, ring, measured),
             networks=container.networks,
             revoked={each.address for each in ring if each.revoked_at},
-            stopped={stop.chain_id for stop in container.kill_switch.stops()},
+            stopped={stop.chain_id for stop in container.holds.stops()},
             waiting=find_waiting(container, "/console/wallets"),
             measured=measured,
             most_open=MOST_OPEN,

@@ -90,7 +90,7 @@ class SessionPage(ConsolePage):
         self, req: Request, resp: Response, template: str, **values: object
     ) -> None:
         """Answer the page, which also shows what is stopped."""
-        switch = self._console.container.kill_switch
+        switch = self._console.container.holds
         names = switch.names()
         stops = [describe_stop(stop, names) for stop in switch.stops()]
         super().show(req, resp, template, stops=stops, **values)

@@ -16,7 +16,7 @@ class StopsPage(SessionPage):
         """List the stops, the tenants with their blocks, and the paused wallets."""
         query.parameters(req)
         container = self._console.container
-        switch = container.kill_switch
+        switch = container.holds
         in_force, names = switch.stops(), switch.names()
 
         self.show(
@@ -28,7 +28,7 @@ class StopsPage(SessionPage):
             values=[scope_of(stop.chain_id, names) for stop in in_force],
             names=names,
             scopes=scopes(container),
-            tenants=container.tenant_admin.list(),
+            tenants=container.holds.tenants(),
             waiting=find_waiting(container, "/console/stops"),
             paused=[each for each in container.store.wallets() if each.is_paused],
         )

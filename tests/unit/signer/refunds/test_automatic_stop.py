@@ -115,7 +115,7 @@ def test_too_much_gas(sqlite_store: SQLStore) -> None:
     assert _reason(world) == (
         f"automatic: {refund.gas_limit} gas in an hour, more than 21000"
     )
-    world.tenant_admin.unblock("gateway", ALICE)
+    world.holds.unblock("gateway", ALICE)
     world.clock.now += timedelta(hours=2)
     assert _reason(world) is None
 
@@ -169,7 +169,7 @@ def test_nothing_resumes_by_itself(sqlite_store: SQLStore) -> None:
     for _ in range(3):
         world.work(after=timedelta(hours=3))
     blocked = world.stored(waiting)
-    world.kill_switch.resume("local", "explained", ALICE)
+    world.holds.resume("local", "explained", ALICE)
     world.work(after=timedelta(seconds=60))
 
     assert (blocked.status, blocked.blocked_by) == (Status.QUEUED, "signing-stopped")
@@ -249,10 +249,9 @@ def test_rules_use_little_of_the_database(sqlite_store: SQLStore) -> None:
     world = _world(sqlite_store, max_refunds=1)
     rules = AutomaticStop(
         altered(sqlite_store, stops=stops),
-        world.kill_switch,
+        world.holds,
         {"local": world.network},
         world.clock,
-        tenant_admin=world.tenant_admin,
         alerts=Alerts(),
         alarm=world.row_alarm,
         timer=lambda: next(times),
@@ -296,7 +295,7 @@ def test_one_tenant_does_not_stop_the_others(sqlite_store: SQLStore) -> None:
     for _ in range(40):
         world.broadcast(tenant="hostile", amount="0.000001")
     waiting = world.accepted("hostile")
-    world.tenant_admin.block("idle", ALICE)
+    world.holds.block("idle", ALICE)
     reason = _reason(world)
     paid = world.paid(tenant="shop")
     again = _reason(world)
@@ -336,7 +335,7 @@ def test_only_what_comes_after_an_unblock_counts(sqlite_store: SQLStore) -> None
     _failed(world, 5)
     blocked = _reason(world)
     world.clock.now += timedelta(seconds=1)
-    world.tenant_admin.unblock("gateway", ALICE)
+    world.holds.unblock("gateway", ALICE)
     world.clock.now += timedelta(seconds=1)
     after = _reason(world)
     for _ in range(3):
@@ -360,10 +359,9 @@ def test_two_workers_block_once(sqlite_store: SQLStore) -> None:
 
     slower = AutomaticStop(
         altered(sqlite_store, last_blocks=last_blocks),
-        world.kill_switch,
+        world.holds,
         {"local": world.network},
         world.clock,
-        tenant_admin=world.tenant_admin,
         alerts=Alerts(sqlite_store),
         alarm=world.row_alarm,
     )

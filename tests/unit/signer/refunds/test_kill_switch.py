@@ -11,6 +11,7 @@ from backends.sql import SQLStore
 from signer.alerts import Alerts
 from signer.audit.log import AuditLog
 from signer.config.networks import Network
+from signer.config.tenants import TenantRegistry
 from signer.errors import (
     ConfigurationError,
     InvalidInputError,
@@ -24,7 +25,7 @@ from signer.keys.admin_audit import AdminAudit
 from signer.model.audit_record import Actor, Operation
 from signer.model.hold import EVERYTHING
 from signer.model.refund import Status
-from signer.refunds.kill_switch import KillSwitch
+from signer.refunds.holds import Holds
 from tests.fixtures.ledger import forge, forged_end
 from tests.support.devices import honest, signer_over
 from tests.support.ledgers import seal
@@ -49,15 +50,16 @@ class System:
 
     def switch(
         self, store: Any = None, networks: Callable[[], Any] | None = None
-    ) -> KillSwitch:
+    ) -> Holds:
         """Return the kill switch of a process that starts now."""
         audit = AuditLog(SILENCE, journal=store or self.store)
-        return KillSwitch(
+        return Holds(
             store or self.store,
             networks or (lambda: self.networks),
+            TenantRegistry,
             AdminAudit(audit, Operation.ADMINISTRATION),
-            Alerts(self.store),
-            self.world.clock,
+            alerts=Alerts(self.store),
+            clock=self.world.clock,
         )
 
     @property

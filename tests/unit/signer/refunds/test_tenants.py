@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from signer.alerts import Alerts
 from signer.audit.log import AuditLog
 from signer.config.tenants import Tenant, TenantRegistry
 from signer.errors import (
@@ -23,7 +24,7 @@ from signer.errors import (
 from signer.keys.admin_audit import AdminAudit
 from signer.model.audit_record import Actor, Operation
 from signer.model.refund import OPERATOR, Status
-from signer.refunds.tenant_admin import TenantAdmin
+from signer.refunds.holds import Holds
 from tests.fixtures.ledger import forge, forged_end
 from tests.support.devices import honest, signer_over
 from tests.support.ledgers import seal
@@ -49,11 +50,18 @@ def _limited(world: World, **limits: Any) -> None:
     world.tenants = TenantRegistry({"gateway": Tenant.model_validate(table)})
 
 
-def _admin(world: World, store: Any = None) -> TenantAdmin:
-    """Return the ``TenantAdmin`` of a command that starts now."""
+def _admin(world: World, store: Any = None) -> Holds:
+    """Return the ``Holds`` of a command that starts now."""
     audit = AuditLog(SILENCE, journal=world.store)
     admin_audit = AdminAudit(audit, Operation.ADMINISTRATION)
-    return TenantAdmin(store or world.store, world.tenants, admin_audit, world.clock)
+    return Holds(
+        store or world.store,
+        lambda: {"local": world.network},
+        lambda: world.tenants,
+        admin_audit,
+        alerts=Alerts(),
+        clock=world.clock,
+    )
 
 
 def _records(world: World) -> list[tuple[str, str, Mapping[str, Any]]]:
@@ -217,7 +225,7 @@ def test_a_changed_block_is_replaced(world: World) -> None:
     admin.block("gateway", ALICE)
     forged_end(world.store)
 
-    (listed,) = admin.list()
+    (listed,) = admin.tenants()
     assert listed.block is not None
     assert not listed.block.is_authentic
     with pytest.raises(RowNotAuthenticError, match="hotwallet tenants block"):
@@ -239,10 +247,10 @@ def test_an_inserted_block_has_any_name(world: World) -> None:
     )
     admin = _admin(world)
 
-    assert [each.name for each in admin.list()] == [OPERATOR]
+    assert [each.name for each in admin.tenants()] == [OPERATOR]
     assert admin.block(OPERATOR, ALICE)
     assert admin.unblock(OPERATOR, ALICE)
-    assert admin.list() == []
+    assert admin.tenants() == []
 
 
 def test_blocks_are_audited(world: World) -> None:
@@ -283,13 +291,13 @@ def test_unknown_tenants_cannot_be_blocked(world: World) -> None:
     assert _records(world)[-1][:2] == ("tenant-block-refused", "not-found")
     assert admin.block("removed", ALICE)
     assert admin.block("gateway", ALICE)
-    assert [(each.name, each.block is not None) for each in admin.list()] == [
+    assert [(each.name, each.block is not None) for each in admin.tenants()] == [
         ("gateway", True),
         ("removed", True),
     ]
-    assert admin.list()[0].tenant.subjects == ("gateway",)
+    assert admin.tenants()[0].tenant.subjects == ("gateway",)
     assert admin.unblock("removed", ALICE)
-    assert [each.name for each in admin.list()] == ["gateway"]
+    assert [each.name for each in admin.tenants()] == ["gateway"]
 
 
 def test_without_the_database_nothing_is_blocked(world: World) -> None:

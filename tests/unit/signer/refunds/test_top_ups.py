@@ -272,7 +272,7 @@ def test_a_worker_waits_for_its_turn(system: System) -> None:
 
 
 def _stop(system: System) -> None:
-    system.world.kill_switch.stop("local", "a test", OPERATOR)
+    system.world.holds.stop("local", "a test", OPERATOR)
 
 
 def _pause(system: System) -> None:

@@ -520,9 +520,9 @@ def test_stops_and_blocks(world: World, log: Sequence[Record], backup: Backup) -
     """Those that are not in force, of networks that exist."""
     requested(world, "before")
     copy = backup()
-    world.tenant_admin.block("gateway", OPERATOR)
+    world.holds.block("gateway", OPERATOR)
     for name in (None, "local"):
-        world.kill_switch.stop(name, "drill", OPERATOR)
+        world.holds.stop(name, "drill", OPERATOR)
     _lose(world, copy)
     world.ring.active()
     gone = Record.of(

@@ -163,8 +163,8 @@ def test_stops_and_blocks_are_repeated(
     requested(world, "before")
     copy = backup()
     lost = requested(world, "lost")
-    world.tenant_admin.block("gateway", OPERATOR)
-    world.kill_switch.stop(None, "drill", OPERATOR)
+    world.holds.block("gateway", OPERATOR)
+    world.holds.stop(None, "drill", OPERATOR)
 
     _restore(world, copy, log)
     seal(world.store)
@@ -183,9 +183,9 @@ def test_a_refund_of_a_tenant_that_the_backup_has_blocked(
 ) -> None:
     """It was accepted when the block had ended; the nonce is its own (R24)."""
     requested(world, "before")
-    world.tenant_admin.block("gateway", OPERATOR)
+    world.holds.block("gateway", OPERATOR)
     copy = backup()
-    world.tenant_admin.unblock("gateway", OPERATOR)
+    world.holds.unblock("gateway", OPERATOR)
     lost = world.step(requested(world, "lost"), times=3)
 
     _restore(world, copy, log)
@@ -201,10 +201,10 @@ def test_a_stop_that_was_ended_later_is_not_repeated(
     """A second restore with the same log knows that the first one repeated it."""
     requested(world, "before")
     copy = backup()
-    world.kill_switch.stop(None, "drill", OPERATOR)
+    world.holds.stop(None, "drill", OPERATOR)
     records = list(log)
     _restore(world, copy, records)
-    world.kill_switch.resume(None, "done", OPERATOR)
+    world.holds.resume(None, "done", OPERATOR)
 
     world.restore(records)
 
@@ -220,10 +220,10 @@ def test_lost_changes_of_stops_and_blocks_leave_no_stop(
     """Although the audit log of the restored ledger counts more than its backup."""
     requested(world, "before")
     path = copy_ledger(tmp_path / "0.db", tmp_path / "backup.db")
-    world.kill_switch.stop(None, "drill", OPERATOR)
-    world.kill_switch.resume(None, "done", OPERATOR)
-    world.tenant_admin.block("gateway", OPERATOR)
-    world.tenant_admin.unblock("gateway", OPERATOR)
+    world.holds.stop(None, "drill", OPERATOR)
+    world.holds.resume(None, "done", OPERATOR)
+    world.holds.block("gateway", OPERATOR)
+    world.holds.unblock("gateway", OPERATOR)
 
     _restore(world, opened(path), log)
     started = opened(path)  # As a process that starts reads it.
@@ -246,7 +246,7 @@ def test_a_tenant_that_left_the_file(
     _restore(world, copy, [*log, gone])
 
     with pytest.raises(NotFoundError):
-        world.tenant_admin.find("a b")
+        world.holds.find_tenant("a b")
     assert world.store.blocks() == ()
 
 

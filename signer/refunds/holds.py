@@ -1,8 +1,9 @@
 """
-The kill switch: stops signatures on every host, until an operator resumes them.
+What operators and rules hold: signatures, by the kill switch, and tenants.
 
-A stop is one row, which every reservation, every intent to sign and every commit of
-signed bytes checks in its own transaction.  Each change is audited like a signature.
+A hold is one row.  Every reservation, every intent to sign and every commit of signed
+bytes checks it in its own transaction.  Each change is audited like a signature: the
+intent is durable before anything changes, and the outcome is recorded afterwards.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,12 +14,13 @@ from signer.alerts import Alert, Alerts
 from signer.approvals import require_reason
 from signer.audit.actions import AuditAction
 from signer.config.networks import Network
+from signer.config.tenants import NO_LIMITS, Tenant, TenantRegistry, is_tenant_name
 from signer.errors import ConfigurationError, NotFoundError
 from signer.keys.admin_audit import AdminAudit, Facts
 from signer.model.audit_record import Actor
-from signer.model.hold import EVERYTHING, Hold, name_of_chain
+from signer.model.hold import EVERYTHING, Hold
 from signer.ports.clock import Clock
-from signer.ports.control_store import ControlStore
+from signer.ports.ledger import Ledger
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,24 +31,41 @@ class SwitchResult:
     stops: Sequence[Hold]
 
 
-class KillSwitch:
+@dataclass(frozen=True, slots=True)
+class TenantStatus:
+    """A tenant, and its block; ``block`` is None if it is not blocked."""
+
+    name: str
+    tenant: Tenant
+    block: Hold | None
+
+
+class Holds:
     """
-    Stops and resumes signatures of one network, or of everything.
+    Begins and ends holds: of signatures of one network or all, and of one tenant.
 
     Every method raises ``StoreError`` if the ledger does not answer.
     """
 
     def __init__(
         self,
-        store: ControlStore,
+        store: Ledger,
         networks: Callable[[], Mapping[str, Network]],
+        registry: Callable[[], TenantRegistry],
         admin_audit: AdminAudit,
+        *,
         alerts: Alerts,
         clock: Clock,
     ) -> None:
-        """Call *networks* for the names only: a stop of everything needs no file."""
+        """
+        Begin and end the holds of *store*.
+
+        *networks* and *registry* read files when they are called: a stop of everything
+        needs neither.
+        """
         self._store = store
         self._networks = networks
+        self._registry = registry
         self._admin_audit = admin_audit
         self._alerts = alerts
         self._clock = clock
@@ -131,11 +150,7 @@ class KillSwitch:
         action = AuditAction.SIGNING_RESUME
         with self._admin_audit.authorize(action, actor, reason, **stopped) as use:
             at = self._clock()
-            return self._store.release(name_of_chain(chain_id), at, stop.version, use)
-
-    def _write(self, action: AuditAction, actor: Actor, **facts: Any) -> None:
-        changes = self._store.hold_changes()
-        self._admin_audit.write(action, actor, hold_changes=changes, **facts)
+            return self._store.release(stop.name, at, stop.version, use)
 
     def stops(self) -> Sequence[Hold]:
         """Return the stops in force, a stop of everything first."""
@@ -161,6 +176,91 @@ class KillSwitch:
         if found is None:
             raise NotFoundError("the networks file has no such network")
         return found.chain_id
+
+    def tenants(self) -> Sequence[TenantStatus]:
+        """Return the tenants of the file and all that are blocked, by name."""
+        listed = self._registry().tenants or {}
+        blocks = {block.tenant: block for block in self._store.blocks()}
+        return [
+            TenantStatus(name, listed.get(name, NO_LIMITS), blocks.get(name))
+            for name in sorted({*listed, *blocks})
+        ]
+
+    def find_tenant(self, name: str) -> TenantStatus:
+        """
+        Return the tenant *name*.
+
+        Raises:
+            NotFoundError: The tenants file has no such tenant, and it has no refund.
+        """
+        # Another program may have inserted a block with any name: `unblock` ends it.
+        blocks = self._store.blocks()
+        block = next((each for each in blocks if each.tenant == name), None)
+        if block is None and not self._exists(name):
+            raise NotFoundError("there is no such tenant: see `hotwallet tenants list`")
+        return TenantStatus(name, self._registry().limits(name), block)
+
+    def block(self, name: str, actor: Actor) -> bool:
+        """
+        Refuse changes by the tenant *name*, and assign its refunds no more nonces.
+
+        This takes effect on all hosts before it returns.  Refunds that have a nonce
+        already continue.  Return False if the tenant was already blocked.  A block that
+        another program changed is replaced.
+
+        Raises:
+            NotFoundError: As ``find_tenant``.
+        """
+        action = AuditAction.TENANT_BLOCK
+        with self._admin_audit.attempt(action, actor, tenant=name):
+            self.find_tenant(name)
+            block = Hold.of_tenant(name, self._clock(), actor.reason, actor.name)
+            changed = self._store.hold(block)
+            self._write(action, actor, changed=changed, tenant=name)
+        return changed
+
+    def unblock(self, name: str, actor: Actor) -> bool:
+        """
+        End the block of *name*; return False if there was none.
+
+        Raises:
+            NotFoundError: As ``find_tenant``.
+            RowNotAuthenticError: Another program changed the block: ``block`` first.
+            ApprovalRequiredError: Another administrator must approve it first.
+        """
+        action = AuditAction.TENANT_UNBLOCK
+        with self._admin_audit.attempt(action, actor, tenant=name):
+            block = self.find_tenant(name).block
+            changed = block is not None and self._unblock(block, actor)
+            self._write(action, actor, changed=changed, tenant=name)
+        return changed
+
+    def _unblock(self, block: Hold, actor: Actor) -> bool:
+        if not block.is_authentic:
+            raise block.error()
+        blocked: Facts = {
+            "tenant": block.tenant,
+            "blocked_at": block.at.isoformat(),
+            "blocked_by": block.requested_by,
+            "version": block.version,
+        }
+        action = AuditAction.TENANT_UNBLOCK
+        with self._admin_audit.authorize(action, actor, **blocked) as use:
+            at = self._clock()
+            return self._store.release(block.name, at, block.version, use)
+
+    def _write(self, action: AuditAction, actor: Actor, **facts: Any) -> None:
+        changes = self._store.hold_changes()
+        self._admin_audit.write(action, actor, hold_changes=changes, **facts)
+
+    def _exists(self, name: str) -> bool:
+        if not is_tenant_name(name):
+            return False
+        listed = self._registry().tenants
+        if listed is None or name in listed:
+            return True
+        # One that was removed from the file may still have queued refunds.
+        return self._store.list(name, limit=1).refunds != ()
 
 
 def _facts(network: str | None, chain_id: int | None, reason: str) -> Facts:
