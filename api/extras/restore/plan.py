@@ -235,7 +235,7 @@ def rebuild(record: Record, now: datetime) -> Refund | None:
     elif "calldata" in details:
         purpose = PaymentPurpose.CALL
     if "created_at" not in details or any(
-        REDACTED in details[told] for told in _TEXTS.values()
+        REDACTED in str(details[told]) for told in _TEXTS.values()
     ):
         return None
     calldata = details.get("calldata")

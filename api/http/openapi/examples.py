@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from api.views.refunds import RefundDocument
+
 
 _RECIPIENT = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8"
 _TOKEN = "0x5FbDB2315678afecb367f032d93F642f64180aa3"  # noqa: S105  A contract.
@@ -18,6 +20,7 @@ REFUND_REQUEST: dict[str, Any] = {
 }
 
 REFUND: dict[str, Any] = {
+    **dict.fromkeys(RefundDocument.model_fields),
     "id": "rf_01a20d6d5a00f8577b3cd4745c4d49ee",
     "status": "broadcast",
     "reference": "ps_2931",
@@ -28,16 +31,12 @@ REFUND: dict[str, Any] = {
     "token_address": _TOKEN,
     "recipient": _RECIPIENT,
     "amount": "12.500000",
-    "calldata": None,
     "reason": "Item out of stock",
     "sender": _WALLET,
     "nonce": 7,
     "tx_hash": "0x9b1f04c6ad3f9f5c9a2a1b3d5e7f90817263544536271809a0b1c2d3e4f50617",
-    "block_number": None,
-    "failure": None,
     "created_at": _AT,
     "updated_at": "2026-11-24T12:00:00.412907Z",
-    "cancel_requested_at": None,
 }
 
 CANCELLED_REFUND: dict[str, Any] = {

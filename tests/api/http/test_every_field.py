@@ -218,14 +218,12 @@ def test_an_empty_object_is_no_body(client: TestClient) -> None:
 
 
 # A valid value that differs from the example's, for each field of a refund.
-OTHER = {
+OTHER = dict.fromkeys(_properties({"$ref": "/RefundRequest"}), "another") | {
     "payment_session_id": "ps_other",
-    "reference": "another",
     "network": "unknown",
     "token": "UNKNOWN",
     "recipient": "0x90F79bf6EB2c4f870365E785982E1f101E93b906",
     "amount": "1.000001",
-    "reason": "another",
 }
 
 
@@ -235,7 +233,6 @@ def test_every_field_of_a_refund_changes_it(client: TestClient, field: str) -> N
     example = _example(OPERATIONS["POST /v1/refunds"][2])
     answer = _send(client, "POST", "/v1/refunds", body=example | {field: OTHER[field]})
 
-    assert OTHER.keys() == _properties({"$ref": "/RefundRequest"}).keys()
     if field in {"network", "token"}:
         assert answer.json["code"] == "policy-violation"
     else:

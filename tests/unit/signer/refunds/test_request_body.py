@@ -1,12 +1,13 @@
 """The body of a request for a refund: its fields, and what is refused."""
 
+from dataclasses import fields
 from typing import Any
 
 import pytest
 
 from signer.errors import InvalidInputError
 from signer.model.refund import RefundRequest
-from signer.refunds.request_body import read_refund
+from signer.refunds.request_body import RefundRequestBody, read_refund
 from tests.support.refunds import CUSTOMER
 
 
@@ -92,3 +93,10 @@ def test_the_name_of_an_unknown_field_is_not_repeated_if_it_is_hostile(
         read_refund(BODY | {name: "1"})
 
     assert raised.value.field is None
+
+
+def test_a_gateway_may_send_every_field_but_calldata() -> None:
+    """What a client of JSON-RPC calls is no field of the gateway's request."""
+    of_core = {each.name for each in fields(RefundRequest)}
+
+    assert RefundRequestBody.model_fields.keys() == of_core - {"calldata"}
