@@ -24,7 +24,7 @@ from signer.ports.key_set import FetchKeySet
 from signer.ports.ledger import Ledger
 from signer.ports.node_proxy import NodeProxy
 from signer.ports.webhook_sender import Notifier, WebhookSender
-from signer.webhooks.addresses import LOOPBACK
+from signer.webhooks.endpoint import LOOPBACK
 
 
 if TYPE_CHECKING:

@@ -14,8 +14,7 @@ from signer.audit.checkpoints import CheckpointKey
 from signer.config.settings import Settings
 from signer.crypto.der import encode_public_key
 from signer.crypto.secp256k1 import PublicKey
-from signer.errors import ConfigurationError, Refusal
-from signer.private_files import create_once
+from signer.private_files import create_in_home
 from signer.startup.dependency_checks import check_audit_key
 
 
@@ -52,16 +51,12 @@ def load_or_create_key(path: Path) -> CheckpointKey:
         ConfigurationError: ``audit-misconfigured``: the file is not a usable key, or
             cannot be created.
     """
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        create_once(path, lambda: CheckpointKey.generate().private_pem())
-    except OSError as e:
-        problem = (
-            f"the checkpoint key audit.pem cannot be created in HOTWALLET_HOME"
-            f" ({type(e).__name__}): make the directory writable, or set"
-            " AUDIT_SIGNING_KEY_FILE"
-        )
-        raise ConfigurationError(Refusal("audit-misconfigured", problem)) from None
+    create_in_home(
+        path,
+        lambda: CheckpointKey.generate().private_pem(),
+        code="audit-misconfigured",
+        variable="AUDIT_SIGNING_KEY_FILE",
+    )
     return CheckpointKey.load(path)
 
 

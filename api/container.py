@@ -59,7 +59,7 @@ if TYPE_CHECKING:
     from api.health.readiness import Readiness
     from api.metrics.shared_meter import SharedMeter
     from api.metrics.worker_meter import WorkerMeter
-    from api.peer_addresses import Network as IPNetwork
+    from api.principal import Network as IPNetwork
     from signer.audit.checkpointer import CheckpointSettings
     from signer.chain.chain import Chain
     from signer.keys.failover import Failover

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from signer.config.settings import Settings
-from signer.errors import ConfigurationError, InvalidInputError, Refusal
-from signer.private_files import create_once, write_whole
+from signer.errors import InvalidInputError
+from signer.private_files import create_in_home, create_once, write_whole
 from signer.row_macs import RowMACs, key_number
 
 
@@ -29,15 +29,9 @@ def open_row_macs(settings: Settings) -> RowMACs | None:
         return None  # The guard reports it.
     if path is None:
         path = settings.home / "mac.key"
-        try:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            create_once(path, RowMACs.generate)
-        except OSError as e:
-            problem = (
-                f"mac.key cannot be created in HOTWALLET_HOME ({type(e).__name__}):"
-                " make the directory writable, or set MAC_KEY_FILE"
-            )
-            raise ConfigurationError(Refusal("mac-key-invalid", problem)) from None
+        create_in_home(
+            path, RowMACs.generate, code="mac-key-invalid", variable="MAC_KEY_FILE"
+        )
     return RowMACs.load(path)
 
 

@@ -7,8 +7,14 @@ from dataclasses import replace
 
 from falcon import Request
 
-from api.peer_addresses import Address, Network, is_proxy, parse_address, parse_hop
-from api.principal import Principal
+from api.principal import (
+    Address,
+    Network,
+    Principal,
+    is_proxy,
+    parse_address,
+    parse_hop,
+)
 from signer.model.audit_record import Actor
 
 

@@ -7,7 +7,7 @@ from typing import TypeVar
 from signer.config.settings import Role, Settings
 from signer.config.tenants import TenantRegistry
 from signer.errors import ConfigurationError, InvalidInputError, Refusal
-from signer.private_files import create_once, write_whole
+from signer.private_files import create_in_home, write_whole
 from signer.webhooks.endpoint import Endpoint, Endpoints
 from signer.webhooks.signatures import (
     PrivateKey,
@@ -100,15 +100,12 @@ def _open_private_keys(settings: Settings) -> Sequence[PrivateKey]:
         return ()
     if path is None:
         path = settings.home / "webhook.key"
-        try:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            create_once(path, lambda: _lines([PrivateKey.generate().format()]))
-        except OSError as e:
-            raise _refused(
-                "webhook.key cannot be created in HOTWALLET_HOME"
-                f" ({type(e).__name__}): make the directory writable, or set"
-                " WEBHOOK_SIGNING_KEY_FILE"
-            ) from None
+        create_in_home(
+            path,
+            lambda: _lines([PrivateKey.generate().format()]),
+            code="webhooks-misconfigured",
+            variable="WEBHOOK_SIGNING_KEY_FILE",
+        )
     return _read("WEBHOOK_SIGNING_KEY_FILE", path, read_private_keys)
 
 

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from pydantic import SecretStr
 
 from backends.http_client import ExchangeError, HTTPClient
-from signer.webhooks.addresses import Network, may_send_to
+from signer.webhooks.endpoint import Network, may_send_to
 
 
 TIMEOUT = 10.0

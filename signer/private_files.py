@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from signer.errors import ConfigurationError, Refusal
+
 
 Publish = Callable[[Path, Path], object]
 """How a file gets its name: ``os.replace``, or ``os.link``, which never replaces."""
@@ -81,3 +83,25 @@ def sync(directory: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def create_in_home(
+    path: Path, make: Callable[[], bytes], *, code: str, variable: str
+) -> None:
+    """
+    Create the file *path* of HOTWALLET_HOME with what *make* returns, if it is missing.
+
+    Any number of processes may call this at once: the file of one of them stays.
+
+    Raises:
+        ConfigurationError: *code*: it cannot be created; *variable* names another file.
+    """
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        create_once(path, make)
+    except OSError as e:
+        problem = (
+            f"{path.name} cannot be created in HOTWALLET_HOME ({type(e).__name__}):"
+            f" make the directory writable, or set {variable}"
+        )
+        raise ConfigurationError(Refusal(code, problem)) from None

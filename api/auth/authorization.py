@@ -12,8 +12,7 @@ from typing import NoReturn
 
 from api.auth.jwt_verifier import LEEWAY, TOKEN_EXPIRED, TOKEN_REPLAYED
 from api.auth.rate_limits import RateLimits, RateLimitStatus
-from api.peer_addresses import rate_limit_key
-from api.principal import Principal
+from api.principal import Principal, rate_limit_key
 from signer.audit.actions import AuditAction
 from signer.audit.log import AuditLog
 from signer.config.tenants import TenantRegistry

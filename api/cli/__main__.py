@@ -30,11 +30,11 @@ _COMMANDS = {
     "audit": ("api.cli.audit:audit", "Export and verify the audit log of key use."),
     "config": ("api.cli.config:config", "Check configuration files."),
     "explain-code": (
-        "api.cli.explain_code:explain_code",
+        "api.cli.guard:explain_code",
         "Explain a refusal, error or alert code.",
     ),
     "guard": ("api.cli.guard:guard", "Check whether the service would start."),
-    "health": ("api.cli.health:health", "Ask whether the API of this host answers."),
+    "health": ("api.cli.guard:health", "Ask whether the API of this host answers."),
     "init": ("api.cli.init:init", "Write a configuration to start from."),
     "keys": (
         "api.cli.administration:keys",
@@ -59,7 +59,7 @@ _COMMANDS = {
     "stops": ("api.cli.administration:stops", "List what is stopped, and why."),
     "tenants": ("api.cli.administration:tenants", "List, block and unblock tenants."),
     "token": ("api.cli.token:token", "Mint a token for development."),
-    "up": ("api.cli.up:up", "Run the API and a worker."),
+    "up": ("api.cli.worker:up", "Run the API and a worker."),
     "webhooks": (
         "api.cli.webhooks:webhooks",
         "List, repeat and test the deliveries of events.",

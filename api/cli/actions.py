@@ -11,8 +11,8 @@ import click
 
 from api.actions.action import Action, Answer, Field, FieldKind, Values
 from api.actions.catalogue import commands_of
-from api.cli.confirmation import confirm, dry_run_option, yes_option
 from api.cli.operator import current_operator, identified_operator
+from api.cli.options import confirm, dry_run_option, yes_option
 from api.cli.output import command_logging, json_option, print_result
 from signer.errors import InvalidInputError
 from signer.redact import key_prefix

@@ -12,10 +12,9 @@ from urllib.parse import urlsplit
 
 import click
 
-from api.cli.configuration_files import variable_names
+from api.cli.configuration_files import PROCESSES, find_unset, variable_names
 from api.cli.env_file import read_env_file
 from api.cli.output import Result, prints, redirect_log
-from api.cli.process_files import PROCESSES, find_unset
 from signer.errors import ConfigurationError, InvalidInputError, Refusal
 
 

@@ -1,14 +1,18 @@
-"""``hotwallet guard``: run the start-up checks alone."""
+"""Checks: ``hotwallet guard``, ``health`` and ``explain-code``."""
 
 from __future__ import annotations
 
 import json
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import click
 
-from api.cli.output import command_logging, json_option, print_result
-from signer.errors import ConfigurationError
+from api.cli.output import Result, command_logging, json_option, print_result, prints
+from api.views.codes import load_codes
+from signer.errors import ConfigurationError, NotFoundError
 
 
 if TYPE_CHECKING:
@@ -59,3 +63,77 @@ def _describe_role(settings: Settings, address: str | None) -> str:
     if settings.serve_role.has_key:
         return f"signing for {address}"
     return "accepting refunds, without a key"
+
+
+_DEFAULT_BIND = "127.0.0.1:8080"
+_ALIVE_SECONDS = 2.0  # Less than the timeout of the health check in docker/Dockerfile.
+_READY_SECONDS = 6.0  # /readyz answers within 5 s.
+_OK = 200
+
+
+@click.command()
+@click.option(
+    "--ready", is_flag=True, help="Ask /readyz: also database, key, nodes and worker."
+)
+def health(ready: bool) -> None:
+    """
+    Ask the API of this host, at BIND, whether it answers.
+
+    Exits with 1 if it does not within 2 seconds (with --ready: 6), or answers another
+    status than 200.  A worker listens nowhere: /readyz of the API reports it.
+
+    Example: hotwallet health --ready
+    """
+    from api.server.probe import ask
+
+    path, seconds = (
+        ("/readyz", _READY_SECONDS) if ready else ("/healthz", _ALIVE_SECONDS)
+    )
+    bind = os.environ.get("BIND", "").strip() or _DEFAULT_BIND
+    try:
+        status, answer = ask(bind, path, seconds)
+    except ValueError as e:
+        raise click.UsageError(f"BIND is {e}") from None
+    except OSError as e:
+        click.echo(f"nothing answers at BIND ({type(e).__name__})", err=True)
+        sys.exit(1)
+    click.echo(answer)
+    if status != _OK:
+        sys.exit(1)
+
+
+_KINDS = {
+    "refusal": "guard refusal",
+    "error": "error",
+    "http": "HTTP error",
+    "alert": "alert",
+    "failure": "reason of a refund",
+    "difference": "difference between ledger and chain",
+}
+
+
+@click.command("explain-code")
+@click.argument("code", required=False)
+@prints
+def explain_code(code: str | None) -> Result:
+    """
+    Explain CODE: a refusal of the guard, an error, the reason of a refund that was not
+    paid, an alert, or a difference between ledger and chain; without CODE, list all.
+
+    Example: hotwallet explain-code kms-not-configured
+    """
+    codes = load_codes()
+    if code is None:
+        lines = (f"{each['code']:26} {each['title']}" for each in codes)
+        return Result(codes, lines)
+    entries = [each for each in codes if each["code"] == code.strip().lower()]
+    if not entries:
+        raise NotFoundError("there is no such code; omit CODE to list all codes")
+    return Result(entries, _format_entries(entries))
+
+
+def _format_entries(entries: Sequence[Mapping[str, str]]) -> Iterator[str]:
+    for entry in entries:
+        yield f"{entry['code']} ({_KINDS[entry['kind']]}): {entry['title']}"
+        yield f"  Meaning: {entry['meaning']}"
+        yield f"  Cure:    {entry['cure']}"

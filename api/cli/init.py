@@ -11,20 +11,22 @@ from urllib.parse import urlsplit
 
 import click
 
-from api.cli.audit_files import create_key
+from api.cli.audit import create_key
 from api.cli.config import find_placeholders
-from api.cli.configuration_files import env_text, networks_text, tenants_text
-from api.cli.env_file import read_env_file
-from api.cli.output import redirect_log
-from api.cli.presets import PRESETS
-from api.cli.process_files import (
+from api.cli.configuration_files import (
     ALERTS,
     ASKED,
     PROCESSES,
+    env_text,
     find_unset,
+    networks_text,
     process_texts,
     read_answers,
+    tenants_text,
 )
+from api.cli.env_file import read_env_file
+from api.cli.output import redirect_log
+from api.cli.presets import PRESETS
 from signer.errors import ConfigurationError, InvalidInputError, Refusal
 from signer.private_files import create_once
 

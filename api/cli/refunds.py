@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 from api.cli.actions import add_commands
-from api.cli.dates import read_moment
 from api.cli.lazy import LazyGroup
+from api.cli.options import read_moment
 from api.cli.output import Result, command_logging, reports
 from signer.errors import InvalidInputError, NotFoundError
 

@@ -6,9 +6,9 @@ from falcon import Request, Response
 
 from api.http import query
 from api.http.body import read_object
+from api.http.concurrency import WaitingRequests
 from api.http.middleware import Resource
 from api.http.problems import problem_of
-from api.http.waiting_requests import WaitingRequests
 from api.request_context import request_id, tenant
 from api.views.allowances import (
     NetworkListDocument,

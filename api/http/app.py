@@ -6,7 +6,7 @@ from api.container import Container
 from api.extension import find_routes
 from api.http import problems
 from api.http.allowances import NetworksResource, RefundPreview, Tokens
-from api.http.concurrency import ConcurrencyMiddleware
+from api.http.concurrency import ConcurrencyMiddleware, WaitingRequests
 from api.http.documentation import add_documentation
 from api.http.events import Events, WebhookKeys
 from api.http.exports import Exports
@@ -20,7 +20,6 @@ from api.http.refunds import (
     RefundResource,
     Refunds,
 )
-from api.http.waiting_requests import WaitingRequests
 from signer.config.settings import Role
 from signer.refunds.gas_price_check import GasPriceCheck
 from signer.refunds.preview import Previewer

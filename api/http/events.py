@@ -8,9 +8,9 @@ from typing import ClassVar
 from falcon import Request, Response
 
 from api.http import query
+from api.http.concurrency import WaitingRequests
 from api.http.middleware import Resource
 from api.http.refunds import preferred_wait
-from api.http.waiting_requests import WaitingRequests
 from api.request_context import tenant
 from api.views.refunds import EventListDocument, WebhookKeysDocument, event_of
 from signer.errors import InvalidInputError

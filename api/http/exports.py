@@ -5,7 +5,7 @@ from itertools import chain
 
 from falcon import Response
 
-from api.http.slots import Slots
+from api.http.concurrency import Slots
 from api.views.refund_files import MEDIA_TYPES, write_refunds
 from signer.errors import RateLimitedError
 from signer.ports.refund_reports import RefundFilter, RefundReports

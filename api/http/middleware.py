@@ -18,8 +18,7 @@ from api.auth.authorization import (
 )
 from api.auth.jwt_verifier import JWTVerifier
 from api.http.body import require_no_body
-from api.peer_addresses import Network
-from api.principal import Principal
+from api.principal import Network, Principal
 from api.request_context import is_from_proxy, peer_address, request_id
 from signer.errors import (
     AuthenticationError,

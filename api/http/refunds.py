@@ -11,10 +11,10 @@ from falcon import Request, Response
 
 from api.http import query
 from api.http.body import read_bytes
+from api.http.concurrency import WaitingRequests
 from api.http.exports import Exports
 from api.http.middleware import Resource
 from api.http.preferences import read_preferences
-from api.http.waiting_requests import WaitingRequests
 from api.request_context import actor, tenant
 from api.views.explanations import explanation_document
 from api.views.refunds import RefundListDocument, refund_document

@@ -14,9 +14,12 @@ from enum import StrEnum
 from typing import Self
 
 from signer.amounts import parse_units
-from signer.config.networks import GWEI, PRICE_DECIMALS, Network
+from signer.config.networks import PRICE_DECIMALS, Network
 from signer.config.tenants import NO_LIMITS, Tenant
 from signer.model.payment_totals import PaymentTotals
+
+
+_GWEI = 10**9  # Not from ``chain``, which loads crypto.
 
 
 class Path(StrEnum):
@@ -295,7 +298,7 @@ class KnownNetwork:
             )
             for symbol, token in network.tokens.items()
         }
-        return cls(name, network.chain_id, network.max_fee_per_gas_gwei * GWEI, tokens)
+        return cls(name, network.chain_id, network.max_fee_per_gas_gwei * _GWEI, tokens)
 
 
 def _parse(amount: str | None, decimals: int) -> int | None:

@@ -18,7 +18,7 @@ from api.auth.rate_limits import RateLimits
 from api.auth.verification_keys import KeySet, KeySource, bind
 from api.http import problems as errors
 from api.http.middleware import AuthorizationMiddleware, RequestLog, Resource
-from api.peer_addresses import Network
+from api.principal import Network
 from api.request_context import principal
 from backends.sql.database import Database
 from backends.sql.shared_state import SharedTables

@@ -27,9 +27,8 @@ from signer.model.delivery import DeliveryState
 from signer.model.refund import Status
 from signer.ports.clock import utc_now
 from signer.ports.event_store import DeliveryFilter, EventStore
-from signer.webhooks.addresses import LOOPBACK
 from signer.webhooks.dispatcher import WebhookDispatcher
-from signer.webhooks.endpoint import Endpoint
+from signer.webhooks.endpoint import LOOPBACK, Endpoint
 from tests.fixtures.ledger import accepted, moved, now
 from tests.fixtures.races import start_process
 from tests.support.ledgers import open_ledger

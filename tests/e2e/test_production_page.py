@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from api.cli.process_files import ASKED
+from api.cli.configuration_files import ASKED
 from dev.anvil import ROOT
 
 

@@ -19,10 +19,10 @@ from dotenv import dotenv_values
 from api.auth.dev_tokens import provide_signing_key
 from api.bootstrap import check_configuration
 from api.cli.__main__ import cli
-from api.cli.audit_files import create_key
-from api.cli.process_files import process_texts
+from api.cli.audit import create_key
+from api.cli.configuration_files import process_texts
 from api.mac_key import create_mac_key
-from api.peer_addresses import is_proxy
+from api.principal import is_proxy
 from signer.config.settings import CREDENTIALS, Settings
 from tests.support.published_schemas import schema_errors
 

@@ -14,7 +14,7 @@ import yaml
 from dotenv import dotenv_values
 from packaging.requirements import Requirement
 
-from api.cli.process_files import process_texts
+from api.cli.configuration_files import process_texts
 from signer.config.settings import CREDENTIALS
 from tests.support.monitoring import promtool
 from tests.support.published_schemas import schema_errors

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from api.cli.confirmation import confirm, dry_run_option, yes_option
+from api.cli.options import confirm, dry_run_option, yes_option
 from api.cli.output import json_option, print_result
 from api.extras.batch_files.files import Row, read_rows
 from api.extras.batch_files.submission import (

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from api.cli.dates import read_moment
-from api.cli.exit_status import errors_exit_with_2
+from api.cli.options import errors_exit_with_2, read_moment
 from api.cli.output import command_logging, json_option, print_result
 from signer.errors import HotWalletError, InvalidInputError, NotFoundError
 from signer.private_files import open_atomic, write_whole

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from api.cli.audit import open_ledger, report_progress
-from api.cli.audit_files import read_lines
+from api.cli.audit import open_ledger, read_lines, report_progress
 from api.cli.output import json_option, print_result
 
 

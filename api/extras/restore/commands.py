@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from api.cli.confirmation import confirmed
 from api.cli.operator import REASON, identified_operator
+from api.cli.options import confirmed
 from api.cli.output import Result, reports
 from signer.errors import ConfigurationError, InvalidInputError, Refusal
 

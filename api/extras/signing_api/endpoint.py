@@ -25,9 +25,9 @@ from api.extras.signing_api.calls import (
 from api.extras.signing_api.methods import BROADCAST_SECONDS, Methods, RequestContext
 from api.http import query
 from api.http.body import MAX_BATCH, read_bytes
+from api.http.concurrency import WaitingRequests
 from api.http.middleware import Resource
 from api.http.refunds import is_idempotency_key
-from api.http.waiting_requests import WaitingRequests
 from api.request_context import actor, principal, request_id, tenant
 from signer.config.tenants import TenantRegistry
 from signer.errors import NotFoundError

@@ -12,8 +12,8 @@ from api.extras.signing_api.methods import Methods, Reads
 from api.extras.signing_api.openapi import MessageSignatureDocument
 from api.http import query
 from api.http.body import MAX_BATCH, read_bytes
+from api.http.concurrency import WaitingRequests
 from api.http.middleware import AuthorizationMiddleware, Resource
-from api.http.waiting_requests import WaitingRequests
 from api.views.requests import (
     MessageSigningRequestBody,
     TypedDataSigningRequestBody,

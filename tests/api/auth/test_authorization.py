@@ -15,7 +15,7 @@ from api.auth.authorization import Permission
 from api.auth.dev_tokens import mint
 from api.auth.rate_limits import RateLimits
 from api.http.middleware import Resource
-from api.peer_addresses import rate_limit_key
+from api.principal import rate_limit_key
 from backends.sql.database import Database
 from backends.sql.shared_state import SharedTables
 from signer.audit.log import AuditLog

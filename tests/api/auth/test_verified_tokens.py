@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from api.auth.jwt_verifier import LEEWAY, JWTVerifier
+from api.auth.jwt_verifier import LEEWAY, MAX_TOKENS, JWTVerifier
 from api.auth.verification_keys import VerificationKey, bind
-from api.auth.verified_tokens import MAX_TOKENS
 from signer.errors import AuthenticationError
 from tests.api.support import (
     AUDIENCE,

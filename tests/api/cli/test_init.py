@@ -12,10 +12,9 @@ from pathlib import Path
 import pytest
 
 from api.auth.dev_tokens import provide_signing_key
-from api.cli.configuration_files import env_text, networks_text
+from api.cli.configuration_files import PROCESSES, env_text, networks_text
 from api.cli.env_file import read_env_file
 from api.cli.presets import PLACEHOLDER_URL, PRESETS
-from api.cli.process_files import PROCESSES
 from backends.google_cloud_kms.options import GoogleCloudKMSOptions
 from signer.config.networks import load_networks
 from signer.config.settings import Settings

@@ -17,7 +17,7 @@ from eth_account import Account
 from eth_utils.crypto import keccak
 from sqlalchemy import Connection, insert
 
-from api.cli.dates import parse_moment
+from api.cli.options import parse_moment
 from api.extras.books.commands import with_progress
 from api.extras.books.network_books import Progress
 from backends.sql import SQLStore

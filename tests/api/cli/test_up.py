@@ -14,7 +14,7 @@ from threading import Event
 import pytest
 
 from api.auth.dev_tokens import mint
-from api.cli.up import run_together
+from api.cli.worker import run_together
 from dev.kms_emulator import KMSEmulator
 from dev.stack import request
 from signer.config.settings import Settings

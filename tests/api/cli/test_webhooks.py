@@ -263,7 +263,7 @@ def _listen(*options: str, environ: dict[str, str]) -> "subprocess.Popen[str]":
 def test_listen_prints_verified_events(tmp_path: Path) -> None:
     """And refuses others; with `--count` it ends after the last response."""
     from backends.webhook_client import WebhookClient  # noqa: PLC0415
-    from signer.webhooks.addresses import LOOPBACK  # noqa: PLC0415
+    from signer.webhooks.endpoint import LOOPBACK  # noqa: PLC0415
 
     secret = Secret.generate()
     path = tmp_path / "secret"

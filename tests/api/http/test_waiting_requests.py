@@ -4,7 +4,7 @@ from contextlib import ExitStack, suppress
 
 import pytest
 
-from api.http.waiting_requests import WaitingRequests
+from api.http.concurrency import WaitingRequests
 from signer.config.tenants import Tenant, TenantRegistry
 from signer.errors import RateLimitedError
 

@@ -10,9 +10,8 @@ import pytest
 
 from api.auth.dev_tokens import mint
 from api.http.body import SlowClientError
-from api.server import client_timeouts
-from api.server.client_timeouts import DeadlineSocket
-from api.server.gunicorn_worker import GunicornWorker
+from api.server import gunicorn_worker
+from api.server.gunicorn_worker import DeadlineSocket, GunicornWorker
 from signer.config.settings import Settings
 from tests.api.live_server import Answer, Server, exchange, service_environ
 
@@ -58,7 +57,7 @@ def test_only_waiting_for_the_client_counts(
     server, client = ends
     now = [0.0]
     clock = SimpleNamespace(monotonic=lambda: now[0])
-    monkeypatch.setattr(client_timeouts, "time", clock)
+    monkeypatch.setattr(gunicorn_worker, "time", clock)
     client.send(b"ab")
 
     assert server.recv(1) == b"a"

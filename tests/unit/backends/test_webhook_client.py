@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from backends.webhook_client import WebhookClient
-from signer.webhooks.addresses import LOOPBACK
+from signer.webhooks.endpoint import LOOPBACK
 from tests.support.tls import self_signed
 
 

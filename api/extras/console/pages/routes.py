@@ -33,8 +33,8 @@ from api.extras.console.pages.signatures import SignaturesPage
 from api.extras.console.pages.stops import StopsPage
 from api.extras.console.pages.trends import TrendsPage
 from api.http import problems
+from api.http.concurrency import WaitingRequests
 from api.http.middleware import AuthorizationMiddleware
-from api.http.waiting_requests import WaitingRequests
 from api.request_context import request_id
 from api.views.codes import find_code
 from signer.errors import AuthenticationError

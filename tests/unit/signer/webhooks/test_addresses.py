@@ -4,7 +4,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 
 import pytest
 
-from signer.webhooks.addresses import LOOPBACK, Network, may_send_to
+from signer.webhooks.endpoint import LOOPBACK, Network, may_send_to
 
 
 REFUSED = [

@@ -1,0 +1,134 @@
+"""What commands share: exit statuses, dates, and questions before a change."""
+
+import functools
+import re
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+
+import click
+
+from signer.errors import ConfigurationError, HotWalletError
+
+
+class CommandError(click.ClickException):
+    """The command could not check or do what was asked."""
+
+    exit_code = 2
+
+
+@contextmanager
+def errors_exit_with_2() -> Iterator[None]:
+    """Raise a ``CommandError`` for an error of the block; refusals stay as they are."""
+    try:
+        yield
+    except ConfigurationError:
+        raise
+    except HotWalletError as e:
+        field = getattr(e, "field", None)
+        problem = f"{e.code}: {field} {e}" if field else f"{e.code}: {e}"
+    except OSError as e:
+        prefix = "" if e.filename is None else f"{e.filename}: "
+        problem = f"{prefix}{e.strerror or type(e).__name__}"
+    else:
+        return
+    raise CommandError(problem)
+
+
+_DAY = timedelta(days=1)
+_HAS_TIME = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}")
+
+
+def read_moment(
+    _: click.Context, parameter: click.Parameter, text: str | None
+) -> datetime | None:
+    """
+    Return the time that an option's *text* means now; None for None.
+
+    Raises:
+        click.BadParameter: *text* is malformed.
+    """
+    if text is None:
+        return None
+    moment = parse_moment(text, datetime.now(UTC))
+    if moment is None:
+        raise click.BadParameter(
+            f"{text!r} is not a date: use 2026-01-31, 2026-01-31T12:00Z, today,"
+            " yesterday or now",
+            param=parameter,
+        )
+    return moment
+
+
+def parse_moment(text: str, now: datetime) -> datetime | None:
+    """
+    Return the time that *text* means at *now*; None if it is malformed.
+
+    A date means 00:00 of that day, and a time without a zone is in UTC.
+
+    >>> parse_moment("yesterday", datetime(2026, 1, 2, 3, tzinfo=UTC)).isoformat()
+    '2026-01-01T00:00:00+00:00'
+    """
+    today = now.replace(hour=0, minute=0, second=0, microsecond=0)
+    names = {"now": now, "today": today, "yesterday": today - _DAY}
+    if text in names:
+        return names[text]
+    if not (_HAS_TIME.match(text) or re.fullmatch(r"\d{4}-\d{2}-\d{2}", text)):
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return moment.replace(tzinfo=moment.tzinfo or UTC).astimezone(UTC)
+
+
+_NOT_A_TERMINAL = (
+    "this command asks for confirmation, and standard input is not a terminal; nothing"
+    " was changed. Add --yes to confirm, or --dry-run to see what would change."
+)
+
+
+yes_option = click.option(
+    "--yes", "-y", is_flag=True, help="Do not ask for confirmation."
+)
+
+dry_run_option = click.option(
+    "--dry-run", is_flag=True, help="Show what would change; change nothing."
+)
+
+
+def confirm(question: str) -> None:
+    """
+    Ask *question* on the terminal; end the command unless the answer is yes.
+
+    Raises:
+        click.UsageError: Standard input is not a terminal.
+    """
+    if not sys.stdin.isatty():
+        raise click.UsageError(_NOT_A_TERMINAL)
+    if not click.confirm(question, err=True):
+        click.echo("cancelled: nothing was changed", err=True)
+        sys.exit(1)
+
+
+def confirmed(question: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """
+    Add ``--yes`` and ``--dry-run`` to a command, and ask *question* before it runs.
+
+    The command gets ``dry_run`` as a parameter.  *question* is a format string over the
+    command's other parameters.
+    """
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        @yes_option
+        @dry_run_option
+        @functools.wraps(command)
+        def run(*, yes: bool, dry_run: bool, **parameters: object) -> None:
+            if not (yes or dry_run):
+                confirm(question.format(**parameters))
+            command(dry_run=dry_run, **parameters)
+
+        return run
+
+    return decorate
