@@ -96,12 +96,9 @@ def test_calls_of_each_node_are_bounded(start: Start, nodes: int, workers: int) 
     assert set(fleet.statuses()) == {Status.CONFIRMED}
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_calls_for_a_refund_that_is_alone_are_bounded(
-    start: Start, workers: int
-) -> None:
+def test_calls_for_a_refund_that_is_alone_are_bounded(start: Start) -> None:
     """By twelve as well, at Ethereum's depth and beside the calls when idle."""
-    fleet = start(1, workers, ETHEREUM_CONFIRMATIONS)
+    fleet = start(1, 2, ETHEREUM_CONFIRMATIONS)
     for process in fleet.processes:
         process.look_at = math.inf  # Only the workers are counted.
     fleet.run(60)
