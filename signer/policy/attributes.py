@@ -1,6 +1,8 @@
 """
 The facts as Cedar sees them: the attributes of ``context``, and the schema.
 
+``attributes.toml`` declares the attributes.
+
 Cedar's ``Long`` has 64 bits and its ``decimal`` four digits after the point, so that
 wei and base units do not fit.  Amounts are therefore shown in whole tokens, rounded up,
 and at most the largest ``decimal``: a rule that bounds an amount from above never
@@ -8,9 +10,12 @@ allows more than its number.  Limits of the configuration are compared exactly, 
 rules see the result as ``exceeded``.
 """
 
+import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC
+from importlib.resources import files
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 from signer.config.networks import GWEI, PRICE_DECIMALS
@@ -99,61 +104,6 @@ def _written(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-_COMMON = (
-    Attribute(
-        "path",
-        "String",
-        "`refund`, `call`, `sweep`, `no-op`, `account`, `json-rpc` or `rest`",
-        lambda f: f.caller.path,
-    ),
-    Attribute(
-        "subject",
-        "String",
-        "the subject of the token",
-        lambda f: f.caller.subject,
-        optional=True,
-    ),
-    Attribute(
-        "role",
-        "String",
-        "the role of the token",
-        lambda f: f.caller.role,
-        optional=True,
-    ),
-    Attribute(
-        "process",
-        "String",
-        "the process: `worker`, `api` or `admin`",
-        lambda f: f.caller.process,
-        optional=True,
-    ),
-    Attribute("sender", "String", "the address that signs", lambda f: f.sender.lower()),
-    Attribute(
-        "date",
-        "String",
-        "the day in UTC, such as `2026-11-27`",
-        lambda f: f.at.astimezone(UTC).date().isoformat(),
-    ),
-    Attribute(
-        "hour", "Long", "the hour in UTC, 0 to 23", lambda f: f.at.astimezone(UTC).hour
-    ),
-    Attribute(
-        "weekday",
-        "String",
-        "the day in UTC: `monday` to `sunday`",
-        lambda f: _WEEKDAYS[f.at.astimezone(UTC).weekday()],
-    ),
-)
-
-_SERVICE_WALLET = Attribute(
-    "service_wallet",
-    "Bool",
-    "`account`, `json-rpc` and `rest` only: whether the service pays refunds from the"
-    " address that signs, so that it pauses when it finds the nonce",
-    lambda f: f.is_service_wallet,
-)
-
-
 def _paid(facts: Any) -> tuple[int | None, int]:
     """Return amount and decimals of what is paid: on the path ``call``, of coin."""
     if facts.caller.path is Path.CALL:
@@ -184,381 +134,95 @@ def _first_paid(facts: Any) -> dict[str, Any] | None:
     return None if amount is None or first is None else decimal(first, decimals)
 
 
-# Cedar cannot add decimals, so each sum includes the payment.
-_TOTALS = (
-    Attribute(
-        "spent_hour",
-        "decimal",
-        "what all tenants spend of the token in this clock hour, with this payment, in"
-        " whole tokens; on the path `call`, of coin",
-        _spent("spent", "hour"),
-        optional=True,
-    ),
-    Attribute(
-        "spent_day",
-        "decimal",
-        "the same of this clock hour and the 23 before it",
-        _spent("spent", "day"),
-        optional=True,
-    ),
-    Attribute(
-        "spent_recipient",
-        "decimal",
-        "the part of `spent_day` that the recipient gets",
-        _spent("spent", "recipient"),
-        optional=True,
-    ),
-    Attribute(
-        "spent_tenant_hour",
-        "decimal",
-        "the part of `spent_hour` that the tenant spends",
-        _spent("of_tenant", "hour"),
-        optional=True,
-    ),
-    Attribute(
-        "spent_tenant_day",
-        "decimal",
-        "the part of `spent_day` that the tenant spends",
-        _spent("of_tenant", "day"),
-        optional=True,
-    ),
-    Attribute(
-        "first_payment",
-        "Bool",
-        "whether no refund of the token to the recipient had a nonce before; on the"
-        " path `call`, no call of the address",
-        lambda f: None if f.totals is None else f.totals.is_first_payment,
-        optional=True,
-    ),
-    Attribute(
-        "first_paid_hours",
-        "Long",
-        "how many whole clock hours ago the first refund of the token to the recipient"
-        " was confirmed; absent if none was",
-        lambda f: None if f.totals is None else f.totals.first_paid_hours,
-        optional=True,
-    ),
-    Attribute(
-        "first_paid_amount",
-        "decimal",
-        "the amount of that refund, in whole tokens",
-        _first_paid,
-        optional=True,
-    ),
-)
+def _of_totals(name: str) -> Callable[[Any], Any]:
+    return lambda f: None if f.totals is None else getattr(f.totals, name)
 
-TOTALS = frozenset(each.name for each in _TOTALS)
+
+# Cedar cannot add decimals, so each sum includes the payment.
+_READ: Mapping[str, Callable[[Any], Any]] = {
+    "path": lambda f: f.caller.path,
+    "subject": lambda f: f.caller.subject,
+    "role": lambda f: f.caller.role,
+    "process": lambda f: f.caller.process,
+    "sender": lambda f: f.sender.lower(),
+    "date": lambda f: f.at.astimezone(UTC).date().isoformat(),
+    "hour": lambda f: f.at.astimezone(UTC).hour,
+    "weekday": lambda f: _WEEKDAYS[f.at.astimezone(UTC).weekday()],
+    "service_wallet": lambda f: f.is_service_wallet,
+    "max_fee_gwei": lambda f: _long(-(-f.max_fee_per_gas // GWEI)),
+    "priority_fee_gwei": lambda f: _long(-(-f.max_priority_fee_per_gas // GWEI)),
+    "max_cost": lambda f: decimal(f.gas * f.max_fee_per_gas, COIN_DECIMALS),
+    "value": lambda f: decimal(f.value, COIN_DECIMALS),
+    "has_value": lambda f: f.value > 0,
+    "arguments": lambda f: [f"{name}={_written(value)}" for name, value in f.arguments],
+    "allowance": lambda f: f.grants_allowance,
+    "amount": lambda f: _tokens(f, f.amount),
+    "worth": _worth,
+    "exceeded": lambda f: sorted(f.exceeded),
+    "denied": lambda f: f.is_denied,
+    "spent_hour": _spent("spent", "hour"),
+    "spent_day": _spent("spent", "day"),
+    "spent_recipient": _spent("spent", "recipient"),
+    "spent_tenant_hour": _spent("of_tenant", "hour"),
+    "spent_tenant_day": _spent("of_tenant", "day"),
+    "first_payment": _of_totals("is_first_payment"),
+    "first_paid_hours": _of_totals("first_paid_hours"),
+    "first_paid_amount": _first_paid,
+}
+"""How attributes are read that are no field of the facts with the same name."""
+
+
+def _attribute(name: str, declared: str) -> Attribute:
+    type_, _, meaning = declared.partition(": ")
+    read = _READ.get(name) or _field(name, is_number=type_.startswith("Long"))
+    return Attribute(name, type_.rstrip("?"), meaning, read, type_.endswith("?"))
+
+
+def _field(name: str, *, is_number: bool) -> Callable[[Any], Any]:
+    if not is_number:
+        return attrgetter(name)
+
+    def read(facts: Any) -> int | None:
+        value: int | None = getattr(facts, name)
+        return None if value is None else _long(value)
+
+    return read
+
+
+_TABLES = {
+    table: tuple(_attribute(*each) for each in rows.items())
+    for table, rows in tomllib.loads(
+        files("signer.policy").joinpath("attributes.toml").read_text(encoding="utf-8")
+    ).items()
+}
+
+TOTALS = frozenset(each.name for each in _TABLES["totals"])
 """The attributes about earlier payments: refunds have them until they get a nonce."""
 
-_TRANSACTION = (
-    *_COMMON,
-    _SERVICE_WALLET,
-    Attribute(
-        "network",
-        "String",
-        "the network's name in `NETWORKS_FILE`",
-        lambda f: f.network,
-        optional=True,
-    ),
-    Attribute("chain_id", "Long", "the chain id", lambda f: _long(f.chain_id)),
-    Attribute(
-        "shape",
-        "String",
-        "`token-transfer`: `transfer` of a configured token, without coin;"
-        " `coin-transfer`: coin without calldata; `empty`: neither; `creation`; or"
-        " `call`",
-        lambda f: f.shape,
-    ),
-    Attribute("type", "Long", "the transaction's type, 0 to 4", lambda f: f.type),
-    Attribute("nonce", "Long", "the nonce", lambda f: _long(f.nonce)),
-    Attribute("gas", "Long", "the gas limit", lambda f: _long(f.gas)),
-    Attribute(
-        "max_fee_gwei",
-        "Long",
-        "the highest fee per gas in gwei, rounded up",
-        lambda f: _long(-(-f.max_fee_per_gas // GWEI)),
-    ),
-    Attribute(
-        "priority_fee_gwei",
-        "Long",
-        "the priority fee per gas in gwei, rounded up",
-        lambda f: _long(-(-f.max_priority_fee_per_gas // GWEI)),
-    ),
-    Attribute(
-        "max_cost",
-        "decimal",
-        "the highest cost of the gas, in whole coins",
-        lambda f: decimal(f.gas * f.max_fee_per_gas, COIN_DECIMALS),
-    ),
-    Attribute(
-        "value", "decimal", "the coin, in whole coins", lambda f: decimal(f.value, 18)
-    ),
-    Attribute("has_value", "Bool", "whether there is any coin", lambda f: f.value > 0),
-    Attribute(
-        "to",
-        "String",
-        "the address that is called; absent for a creation",
-        lambda f: f.to,
-        optional=True,
-    ),
-    Attribute(
-        "blobs", "Long", "the number of blobs (EIP-4844)", lambda f: _long(f.blobs)
-    ),
-    Attribute(
-        "authorizations",
-        "Long",
-        "the number of authorisations (EIP-7702)",
-        lambda f: _long(f.authorizations),
-    ),
-    Attribute(
-        "access_list",
-        "Long",
-        "the number of addresses in the access list",
-        lambda f: _long(f.access_list),
-    ),
-    Attribute(
-        "data_bytes", "Long", "the bytes of the calldata", lambda f: f.data_bytes
-    ),
-    Attribute(
-        "selector",
-        "String",
-        "the first four bytes of the calldata, such as `0xa9059cbb`",
-        lambda f: f.selector,
-        optional=True,
-    ),
-    Attribute(
-        "function",
-        "String",
-        "a known function, such as `transfer(address,uint256)`",
-        lambda f: f.function,
-        optional=True,
-    ),
-    Attribute(
-        "arguments",
-        "Set<String>",
-        "its arguments, such as `amount=12500000` (base units)",
-        lambda f: [f"{name}={_written(value)}" for name, value in f.arguments],
-    ),
-    Attribute(
-        "calldata",
-        "String",
-        "`exact`: a known function and its arguments; `marked`: and the mark of the"
-        " refund that is paid; `extra`: and other bytes; `malformed`: a known function"
-        " with arguments that are not in canonical encoding; or `unknown`",
-        lambda f: f.calldata,
-    ),
-    Attribute(
-        "allowance",
-        "Bool",
-        "whether another address could take tokens later: `approve`,"
-        " `increaseAllowance`, `setApprovalForAll`, `permit`, also inside `multicall`",
-        lambda f: f.grants_allowance,
-    ),
-    Attribute(
-        "extra_bytes",
-        "Long",
-        "the bytes after the arguments of a known function",
-        lambda f: f.extra_bytes,
-    ),
-    Attribute(
-        "token",
-        "String",
-        "the symbol of the configured token whose contract is called",
-        lambda f: f.token,
-        optional=True,
-    ),
-    Attribute(
-        "amount",
-        "decimal",
-        "the amount of a configured token, in whole tokens",
-        lambda f: _tokens(f, f.amount),
-        optional=True,
-    ),
-    Attribute(
-        "worth",
-        "decimal",
-        "`amount` times the `reference_price` of the token, if it has one",
-        _worth,
-        optional=True,
-    ),
-    Attribute(
-        "recipient",
-        "String",
-        "who receives the tokens or the coin",
-        lambda f: f.recipient,
-        optional=True,
-    ),
-    Attribute(
-        "recipient_kind",
-        "String",
-        "`other`; `active`, `own` or `self`: a key of ours; `token`: the contract of a"
-        " token; `zero`; or `none`",
-        lambda f: f.recipient_kind,
-    ),
-    Attribute(
-        "spender",
-        "String",
-        "who gets an allowance",
-        lambda f: f.spender,
-        optional=True,
-    ),
-    Attribute(
-        "exceeded",
-        "Set<String>",
-        "the limits of the configuration that it exceeds: `chain-id`, `gas`, `max-fee`,"
-        " `max-amount`, `min-amount`; on the path `refund` also `approve-above`",
-        lambda f: sorted(f.exceeded),
-    ),
-    Attribute(
-        "denied",
-        "Bool",
-        "whether `DENY_LIST_FILE` has the recipient, the spender or the address that is"
-        " called",
-        lambda f: f.is_denied,
-    ),
-    *_TOTALS,
-)
 
-_MESSAGE = (
-    *_COMMON,
-    Attribute(
-        "version", "String", "`personal` or `validator` (EIP-191)", lambda f: f.version
-    ),
-    Attribute("length", "Long", "the bytes of the message", lambda f: f.length),
-    Attribute(
-        "text", "String", "the message, if it is UTF-8", lambda f: f.text, optional=True
-    ),
-    Attribute(
-        "validator",
-        "String",
-        "the contract that a `validator` message is for",
-        lambda f: f.validator,
-        optional=True,
-    ),
-)
+def _kind(
+    name: str, meaning: str, facts: type[AnyFacts], *tables: str
+) -> SignatureKind:
+    attributes = (each for table in ("common", *tables) for each in _TABLES[table])
+    return SignatureKind(name, meaning, facts, tuple(attributes))
 
-_TYPED_DATA = (
-    *_COMMON,
-    Attribute(
-        "network",
-        "String",
-        "the network's name in `NETWORKS_FILE`",
-        lambda f: f.network,
-        optional=True,
-    ),
-    Attribute(
-        "chain_id",
-        "Long",
-        "the chain id of the domain",
-        lambda f: None if f.chain_id is None else _long(f.chain_id),
-        optional=True,
-    ),
-    Attribute(
-        "domain_name",
-        "String",
-        "the name of the domain",
-        lambda f: f.domain_name,
-        optional=True,
-    ),
-    Attribute(
-        "verifying_contract",
-        "String",
-        "the contract of the domain",
-        lambda f: f.verifying_contract,
-        optional=True,
-    ),
-    Attribute(
-        "primary_type", "String", "the type of the message", lambda f: f.primary_type
-    ),
-    Attribute(
-        "kind",
-        "String",
-        "the recognised form of it, such as `erc2612-permit`; `unknown`; or `unseen` if"
-        " only its hashes were given",
-        lambda f: f.kind,
-    ),
-    Attribute(
-        "allowance",
-        "Bool",
-        "whether another address could take tokens with it: a permit or an order",
-        lambda f: f.grants_allowance,
-    ),
-    Attribute(
-        "names_token",
-        "Bool",
-        "whether the address of a configured token is anywhere in it",
-        lambda f: f.names_token,
-    ),
-    Attribute(
-        "calldata",
-        "String",
-        "`malformed`: it contains the call of a known function that is not in canonical"
-        " encoding; otherwise `unknown`",
-        lambda f: f.calldata,
-    ),
-    Attribute(
-        "exceeded",
-        "Set<String>",
-        "the limits of the configuration that it exceeds: `max-amount`",
-        lambda f: sorted(f.exceeded),
-    ),
-    Attribute(
-        "denied",
-        "Bool",
-        "whether `DENY_LIST_FILE` has an address in it, or in a call that it contains",
-        lambda f: f.is_denied,
-    ),
-    Attribute(
-        "spender",
-        "String",
-        "who gets an allowance",
-        lambda f: f.spender,
-        optional=True,
-    ),
-    Attribute(
-        "recipient",
-        "String",
-        "who gets the tokens, if the document names it",
-        lambda f: f.recipient,
-        optional=True,
-    ),
-    Attribute(
-        "token",
-        "String",
-        "the symbol of the configured token",
-        lambda f: f.token,
-        optional=True,
-    ),
-    Attribute(
-        "amount",
-        "decimal",
-        "the amount of it, in whole tokens",
-        lambda f: _tokens(f, f.amount),
-        optional=True,
-    ),
-)
-
-_AUTHORIZATION = (
-    *_COMMON,
-    _SERVICE_WALLET,
-    Attribute("chain_id", "Long", "the chain id", lambda f: _long(f.chain_id)),
-    Attribute("delegate", "String", "the contract", lambda f: f.delegate),
-)
 
 ACTIONS = (
-    SignatureKind(
-        "sign-transaction", "a transaction of any type", TransactionFacts, _TRANSACTION
+    _kind(
+        "sign-transaction",
+        "a transaction of any type",
+        TransactionFacts,
+        "transaction",
+        "totals",
     ),
-    SignatureKind("sign-message", "a message (EIP-191)", MessageFacts, _MESSAGE),
-    SignatureKind(
-        "sign-typed-data", "typed data (EIP-712)", TypedDataFacts, _TYPED_DATA
-    ),
-    SignatureKind("sign-digest", "32 bytes without a meaning", DigestFacts, _COMMON),
-    SignatureKind(
+    _kind("sign-message", "a message (EIP-191)", MessageFacts, "message"),
+    _kind("sign-typed-data", "typed data (EIP-712)", TypedDataFacts, "typed-data"),
+    _kind("sign-digest", "32 bytes without a meaning", DigestFacts),
+    _kind(
         "sign-authorization",
         "an authorisation that delegates the account (EIP-7702)",
         AuthorizationFacts,
-        _AUTHORIZATION,
+        "authorization",
     ),
 )
 
