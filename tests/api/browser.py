@@ -11,7 +11,7 @@ from falcon.testing import Result, TestClient
 from api.auth.authorization import AccessPolicy
 from api.auth.rate_limits import RateLimits
 from api.container import Container
-from api.extras.console.cookies import SECURE_NAME
+from api.extras.console.sessions import SECURE_NAME
 from backends.sql import SQLStore
 from signer.ports.chain import ChainClient
 from tests.api.service import build_container

@@ -15,7 +15,7 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import Browser
 
-from api.extras.console.measurements import read_measurements
+from api.extras.console.wallets import read_measurements
 from dev.anvil import ROOT
 from signer.ports.clock import utc_now
 from tests.browser.chromium import running_chromium, visiting

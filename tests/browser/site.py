@@ -19,8 +19,7 @@ from typing import Any, Self
 from api.auth.dev_tokens import mint
 from api.bootstrap import build_container
 from api.container import Container
-from api.extras.console.cookies import LOCAL_NAME
-from api.extras.console.sessions import SESSION_LIFETIME, Sessions
+from api.extras.console.sessions import LOCAL_NAME, SESSION_LIFETIME, Sessions
 from api.principal import Principal
 from backends.sql import SQLStore
 from dev.stack import Stack, running_stack

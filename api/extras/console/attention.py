@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from api.extras.console.measurements import Measurements
 from api.extras.console.rendering import format_duration
+from api.extras.console.wallets import Measurements
 from api.health.readiness import Readiness, unsealed_seconds
 from api.metrics.workers import read_throttled_shares
 from api.views.administration import describe_stop

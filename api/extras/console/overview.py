@@ -4,25 +4,64 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 
 from markupsafe import Markup
 
 from api.container import Container
 from api.extras.console.attention import Notice, OverviewFacts, find_notices
-from api.extras.console.codes import runbook_links
-from api.extras.console.explorers import Explorers
-from api.extras.console.guard_report import GuardState, read_guard
-from api.extras.console.measurements import Measurements, read_measurements
-from api.extras.console.periods import DAY
+from api.extras.console.links import Explorers, draw_qr_code, runbook_links
 from api.extras.console.plots import Plot
-from api.extras.console.qr_codes import draw_qr_code
-from api.extras.console.trends import Blocker, find_blockers, plot_refunds, recent_p99
+from api.extras.console.trends import (
+    DAY,
+    Blocker,
+    find_blockers,
+    plot_refunds,
+    recent_p99,
+)
+from api.extras.console.wallets import Measurements, read_measurements
 from api.health.readiness import Readiness
 from api.views.codes import load_codes
 from signer.config.networks import Network
+from signer.config.settings import Environment
+from signer.errors import ConfigurationError, Refusal
 from signer.model.key import Key, find_active_key
 from signer.model.refund import OPEN, Status
 from signer.model.worker_row import find_running
+from signer.startup.guard import check_settings
+
+
+@dataclass(frozen=True, slots=True)
+class GuardState:
+    """
+    The guard's *warnings*, and what it would refuse in production.
+
+    A process that runs has passed the guard.
+    """
+
+    warnings: Sequence[str]
+    in_production: Sequence[Refusal]
+
+
+def read_guard(container: Container) -> GuardState:
+    """Run the guard's checks of the settings again; they open nothing."""
+    settings, networks = container.settings, container.networks
+    strict = settings.model_copy(update={"app_env": Environment.PRODUCTION})
+    refused: list[Refusal] = []
+    for check in (
+        partial(check_settings, strict, networks),
+        partial(container.check_backend, strict),
+    ):
+        try:
+            check()
+        except ConfigurationError as e:
+            refused += e.refusals
+    try:
+        warnings = check_settings(settings, networks)
+        warnings += container.check_backend(settings)
+    except ConfigurationError as e:  # The files were changed after the start.
+        warnings = [str(refusal) for refusal in e.refusals]
+    return GuardState(warnings, refused)
 
 
 _HOUR = timedelta(hours=1)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from api.extras.console.audit_search import (
+from api.extras.console.audit import (
     FoundRecord,
     FoundRecords,
     plain_texts,

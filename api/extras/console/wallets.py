@@ -1,15 +1,175 @@
-"""The wallets, with their nonces: which are open, and which are missing."""
+"""The wallets and keys of each network, with what running workers measure."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from itertools import chain
 from math import isfinite
 
 from api.container import Container
-from api.extras.console.measurements import Measurements
-from signer.model.key import Key, KeyState
+from api.extras.console.plots import share
+from api.metrics import metric_names
+from api.metrics.metric_names import Spec
+from api.metrics.readings import read
+from signer.config.networks import Network
+from signer.model.key import Key, KeyState, find_active_key
 from signer.model.wallet import UnrecordedTransaction, Wallet
+from signer.model.worker_row import WorkerRow, find_running
 from signer.ports.ledger import Ledger
 from signer.refunds.wallet_nonces import read_nonces
+
+
+@dataclass(slots=True)
+class MeasuredBalance:
+    """
+    A balance of the active key's address, in whole units, and how long it lasts.
+
+    None is unknown.
+    """
+
+    network: str
+    name: str
+    balance: float | None = None
+    refunds_left: float | None = None
+    hours_left: float | None = None
+    is_top_up_failing: bool = False
+
+    def is_low(self, network: Network) -> bool:
+        """Return whether it is below one of the bounds of *network*."""
+        refunds = math.inf if self.refunds_left is None else self.refunds_left
+        hours = math.inf if self.hours_left is None else self.hours_left
+        few = refunds < network.low_balance_refunds
+        return few or hours < network.low_balance_hours
+
+    def state(self, network: Network) -> str:
+        """Return one word for it: what is enough is unknown before the first refund."""
+        if self.balance == 0:
+            return "empty"
+        if self.is_low(network):
+            return "low"
+        return "unknown" if self.refunds_left is None else "enough"
+
+    def runway(self, network: Network) -> float:
+        """
+        Return how far it is from the bounds of *network*, in percent.
+
+        100 is five times the bound, or more, and 20 is the bound.
+        """
+        pairs = (
+            (self.refunds_left, network.low_balance_refunds),
+            (self.hours_left, network.low_balance_hours),
+        )
+        parts = [
+            share(left, 5 * low) for left, low in pairs if left is not None and low
+        ]
+        return min(parts, default=100.0 if self.balance else 0.0)
+
+
+@dataclass(slots=True)
+class MeasuredNode:
+    """A node of a network, and how many blocks it lags the highest head."""
+
+    network: str
+    name: str
+    is_up: bool | None = None
+    lag: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Measurements:
+    """What one worker measured lately; nothing if none runs."""
+
+    assets: Sequence[MeasuredBalance] = ()
+    nodes: Sequence[MeasuredNode] = ()
+    chain_nonces: Mapping[str, float] = field(default_factory=dict)
+    delegated: Sequence[str] = ()
+    """Networks on which the active key's address has code."""
+    without_quorum: Sequence[str] = ()
+    """Networks of which too few nodes answer and agree."""
+    head_ages: Mapping[str, float] = field(default_factory=dict)
+
+
+def read_measurements(workers: Collection[WorkerRow], now: datetime) -> Measurements:
+    """
+    Return what the running workers measured; asks no node.
+
+    One worker looks at the networks.  After another took over, its row is the newer.
+    """
+    running = sorted(find_running(workers, now), key=lambda each: each.passed_at)
+    samples = chain.from_iterable(read(each.metrics) for each in running)
+    assets: dict[tuple[str, str], MeasuredBalance] = {}
+    nodes: dict[tuple[str, str], MeasuredNode] = {}
+    of_networks: dict[Spec, dict[str, float]] = defaultdict(dict)
+    for spec, labels, value in samples:
+        network = labels.get("network", "")
+        if "asset" in labels:
+            asset = network, labels["asset"]
+            _add(assets.setdefault(asset, MeasuredBalance(*asset)), spec, value)
+        elif spec is metric_names.NODE_UP:
+            node = network, labels["node"]
+            nodes.setdefault(node, MeasuredNode(*node)).is_up = bool(value)
+        elif spec is metric_names.NODE_LAG:
+            node = network, labels["node"]
+            nodes.setdefault(node, MeasuredNode(*node)).lag = value
+        else:
+            of_networks[spec][network] = value
+    delegated = of_networks[metric_names.WALLET_DELEGATED]
+    quorums = of_networks[metric_names.NETWORK_QUORUM]
+    return Measurements(
+        [assets[each] for each in sorted(assets)],
+        [nodes[each] for each in sorted(nodes)],
+        of_networks[metric_names.CHAIN_NONCE],
+        sorted(network for network, value in delegated.items() if value),
+        sorted(network for network, value in quorums.items() if not value),
+        of_networks[metric_names.HEAD_AGE],
+    )
+
+
+def _add(asset: MeasuredBalance, spec: Spec, value: float) -> None:
+    if spec is metric_names.WALLET_BALANCE:
+        asset.balance = value
+    elif spec is metric_names.WALLET_REFUNDS:
+        asset.refunds_left = value
+    elif spec is metric_names.WALLET_HOURS:
+        asset.hours_left = value
+    elif spec is metric_names.TOP_UP_FAILING:
+        asset.is_top_up_failing = bool(value)
+
+
+@dataclass(frozen=True, slots=True)
+class ServedKey:
+    """
+    A key that is or was active, and the ids of open refunds that it has signed.
+
+    ``may_be_reinstated`` is whether it was revoked less than a day ago.
+    """
+
+    key: Key
+    refunds: Sequence[str]
+    may_be_reinstated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRingView:
+    """The active key, None if there is none, and all that were, the newest first."""
+
+    active: Key | None
+    served: Sequence[ServedKey]
+
+
+def read_key_ring(container: Container, keys: Sequence[Key]) -> KeyRingView:
+    """Return the view of *keys*; StoreError if the ledger does not answer."""
+    now = container.ledger_clock()
+    served = []
+    for key in keys:
+        if key.epoch is not None:
+            until = key.reinstatable_until
+            may_be_reinstated = until is not None and now < until
+            refunds = container.revocation.stranded(key.address)
+            served.append(ServedKey(key, refunds, may_be_reinstated))
+    return KeyRingView(find_active_key(keys), served)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,12 @@ import pytest
 from falcon.testing import TestClient
 
 from api.container import Container
-from api.extras.console.audit import read_audit, verify_newest
-from api.extras.console.audit_search import RecordFilter, search_records
+from api.extras.console.audit import (
+    RecordFilter,
+    read_audit,
+    search_records,
+    verify_newest,
+)
 from api.extras.console.pages import audit as pages
 from api.http.app import create_app
 from backends.sql import SQLStore
@@ -111,7 +115,7 @@ def test_a_malformed_search_is_explained(browser: Browser, query: str) -> None:
 def test_a_search_has_pages(
     log: Container, browser: Browser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("api.extras.console.audit_search.PAGE_SIZE", 2)
+    monkeypatch.setattr("api.extras.console.audit.PAGE_SIZE", 2)
     path, seen = "/console/audit?actor=carol", list[str]()
     while path:
         page = browser.get(path).text
@@ -128,7 +132,7 @@ def test_a_search_looks_at_so_many_records(
     log: Container, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And says where it stopped, so that the next page continues there."""
-    monkeypatch.setattr("api.extras.console.audit_search.LOOKED_AT", 2)
+    monkeypatch.setattr("api.extras.console.audit.LOOKED_AT", 2)
     size = log.store.head()[0]
     found = search_records(log.store, ROW_MACS, RecordFilter(event="no-such-event"))
 

@@ -3,11 +3,9 @@
 import pytest
 
 from api.container import Container
-from api.extras.console.codes import GUIDES, runbook_of
-from api.extras.console.explorers import Explorers
-from api.extras.console.guard_report import read_guard
-from api.extras.console.measurements import MeasuredBalance
-from api.extras.console.qr_codes import draw_qr_code
+from api.extras.console.links import GUIDES, Explorers, draw_qr_code, runbook_of
+from api.extras.console.overview import read_guard
+from api.extras.console.wallets import MeasuredBalance
 from api.views.codes import find_code
 from backends.sql import SQLStore
 from signer.config.networks import Network

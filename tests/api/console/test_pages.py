@@ -207,7 +207,7 @@ class _HangingNode(ScriptedChain):
 def test_pages_do_not_wait_for_nodes_that_hang(
     sqlite_store: SQLStore, clock: SettableClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("api.extras.console.refund_details._EXPLAIN_SECONDS", 0.2)
+    monkeypatch.setattr("api.extras.console.refunds._EXPLAIN_SECONDS", 0.2)
     node = _HangingNode()
     made = build_console(sqlite_store, clock, node)
     browser = _browse(made)
@@ -378,7 +378,7 @@ def test_refunds_are_found(browser: Browser, sqlite_store: SQLStore) -> None:
 def test_searches_have_pages(
     browser: Browser, sqlite_store: SQLStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("api.extras.console.refund_search.PAGE_SIZE", 2)
+    monkeypatch.setattr("api.extras.console.refunds.PAGE_SIZE", 2)
     ids = [accepted(sqlite_store).id for _ in range(5)]
     path, seen = "/console/refunds?status=queued", list[str]()
     while path:

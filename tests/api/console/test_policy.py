@@ -6,8 +6,14 @@ from pathlib import Path
 import pytest
 
 from api.container import Container
-from api.extras.console.policy_limits import ShownBound, count_refusals, read_policies
-from api.extras.console.policy_rules import Decided, count_decisions, read_rule_files
+from api.extras.console.policies import (
+    Decided,
+    ShownBound,
+    count_decisions,
+    count_refusals,
+    read_policies,
+    read_rule_files,
+)
 from backends.sql import SQLStore
 from signer.alerts import Alerts
 from signer.audit.actions import AuditAction

@@ -10,8 +10,12 @@ from falcon.testing import TestClient
 from api.actions import catalogue
 from api.container import Container
 from api.extras.console import is_console
-from api.extras.console.cookies import LOCAL_NAME, SECURE_NAME
-from api.extras.console.sessions import SESSION_LIFETIME, Sessions
+from api.extras.console.sessions import (
+    LOCAL_NAME,
+    SECURE_NAME,
+    SESSION_LIFETIME,
+    Sessions,
+)
 from api.http.app import create_app
 from backends.sql import SQLStore
 from signer.config.settings import Role

@@ -160,7 +160,7 @@ def test_a_malformed_search_is_explained(browser: Browser, search: str) -> None:
 
 def test_a_search_has_pages(browser: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each page continues where the one before it ended."""
-    monkeypatch.setattr("api.extras.console.audit_search.PAGE_SIZE", 2)
+    monkeypatch.setattr("api.extras.console.audit.PAGE_SIZE", 2)
     path, seen = "/console/signatures?actor=worker", list[str]()
     while path:
         page = browser.get(path).text
@@ -175,7 +175,7 @@ def test_a_page_reads_so_many_records(
     signed: Container, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However long the log is, and however few of its records are wanted."""
-    monkeypatch.setattr("api.extras.console.audit_search.LOOKED_AT", 3)
+    monkeypatch.setattr("api.extras.console.audit.LOOKED_AT", 3)
     read: list[int] = []
     store = signed.store
     sealed = store.sealed

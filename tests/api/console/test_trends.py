@@ -5,10 +5,12 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from api.extras.console.periods import DAY, WEEK, ChartPeriod
 from api.extras.console.plots import Plot, Series, round_up
 from api.extras.console.rendering import format_number, format_seconds
 from api.extras.console.trends import (
+    DAY,
+    WEEK,
+    ChartPeriod,
     _summarize,
     find_blockers,
     plot_broadcasts,

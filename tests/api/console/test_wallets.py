@@ -5,8 +5,12 @@ from typing import Any
 import pytest
 
 from api.container import Container
-from api.extras.console.measurements import Measurements, read_measurements
-from api.extras.console.wallets import ShownWallet, read_wallets
+from api.extras.console.wallets import (
+    Measurements,
+    ShownWallet,
+    read_measurements,
+    read_wallets,
+)
 from backends.sql import SQLStore
 from signer.model.key import KeyState
 from signer.model.refund import Status

@@ -5,9 +5,13 @@ from threading import Lock
 
 from falcon import Request, Response
 
-from api.extras.console.audit import read_audit, verify_with
-from api.extras.console.audit_search import RecordFilter, search_records
-from api.extras.console.pages.search_fields import next_page, read_sequence
+from api.extras.console.audit import (
+    RecordFilter,
+    read_audit,
+    search_records,
+    verify_with,
+)
+from api.extras.console.pages.forms import next_page, read_sequence
 from api.extras.console.pages.session_page import Console, SessionPage
 from api.extras.console.trends import plot_checkpoints
 from api.http import query

@@ -1,7 +1,7 @@
-"""Reads the forms of the console's pages."""
+"""Reads the fields of forms and of searches."""
 
 from collections.abc import Mapping
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, urlencode
 
 import falcon
 from falcon import Request
@@ -47,3 +47,28 @@ def read_form(req: Request, *names: str) -> Mapping[str, str]:
     if req.get_header("Sec-Fetch-Site", default="none") not in _OWN_SITE:
         raise PermissionDeniedError("another site sent the form")
     return dict(pairs)
+
+
+_MOST_DIGITS = 15
+
+
+def read_sequence(given: Mapping[str, str]) -> int | None:
+    """
+    Return the sequence number before which a page begins.
+
+    Raises:
+        InvalidInputError: It is no such number.
+    """
+    text = given.get("before")
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS):
+        raise InvalidInputError("must be a sequence number", field="before")
+    return int(text)
+
+
+def next_page(
+    given: Mapping[str, str], name: str, start: str | int | None
+) -> str | None:
+    """Return the query of the page that begins at *start*; None if there is none."""
+    return None if start is None else urlencode({**given, name: start})

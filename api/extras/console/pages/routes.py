@@ -13,25 +13,27 @@ from api.extras.console.pages.actions import (
     ActionExecution,
     ActionForm,
 )
-from api.extras.console.pages.approvals import ApprovalPage, ApprovalsPage
-from api.extras.console.pages.assets import Icon, StyleSheet
 from api.extras.console.pages.audit import AuditExport, AuditPage
-from api.extras.console.pages.codes import CodePage
 from api.extras.console.pages.login import Login, Logout
 from api.extras.console.pages.pages import (
+    ApprovalPage,
+    ApprovalsPage,
+    CodePage,
+    Icon,
     KeysPage,
     OverviewPage,
+    PolicyPage,
     RefundPage,
     RefundsExport,
     RefundsPage,
+    SignaturesPage,
+    StopsPage,
+    StyleSheet,
+    TrendsPage,
     WalletsPage,
     WebhooksPage,
 )
-from api.extras.console.pages.policy import PolicyPage
 from api.extras.console.pages.session_page import Console, show
-from api.extras.console.pages.signatures import SignaturesPage
-from api.extras.console.pages.stops import StopsPage
-from api.extras.console.pages.trends import TrendsPage
 from api.http import problems
 from api.http.concurrency import WaitingRequests
 from api.http.middleware import AuthorizationMiddleware

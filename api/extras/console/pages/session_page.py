@@ -11,10 +11,14 @@ from api.actions.action import ADMINISTRATORS
 from api.auth.authorization import Permission
 from api.auth.jwt_verifier import JWTVerifier
 from api.container import Container
-from api.extras.console.cookies import SessionCookie
 from api.extras.console.pages.forms import FORM_TOKEN, read_form
 from api.extras.console.rendering import CONTENT_POLICY, render
-from api.extras.console.sessions import Session, SessionExpiredError, Sessions
+from api.extras.console.sessions import (
+    Session,
+    SessionCookie,
+    SessionExpiredError,
+    Sessions,
+)
 from api.http.middleware import AuthorizationMiddleware, Resource
 from api.principal import Principal
 from api.views.administration import describe_stop
