@@ -218,7 +218,8 @@ _OFF = """
 import sys
 from api.bootstrap import build_container
 container = build_container({"APP_ENV": "test"})
-assert container.open_tracer(container.settings, container.clock) is None
+meter = object()
+assert container.with_traces(meter) is meter
 assert not [name for name in sys.modules if name.startswith("opentelemetry")]
 """
 
@@ -230,7 +231,7 @@ from signer.errors import ConfigurationError
 environ = {"APP_ENV": "test", "TRACES_URL": "http://127.0.0.1/"}
 container = build_container(environ)
 for run in (
-    lambda: container.open_tracer(container.settings, container.clock),
+    lambda: container.with_traces(object()),
     lambda: check_configuration(environ),
 ):
     try:
