@@ -14,6 +14,7 @@ from api.extras.console.policies import (
     read_policies,
     read_rule_files,
 )
+from api.metrics.metric_names import DECISIONS, REFUSALS
 from backends.sql import SQLStore
 from signer.alerts import Alerts
 from signer.audit.actions import AuditAction
@@ -175,10 +176,10 @@ def test_decisions_are_counted_by_rule(
     assert "Nothing was decided yet" in browser.get("/console/policy").text
     sqlite_store.add_counts(
         {
-            ("decided", "refund", "allow", "refund"): 2,
-            ("decided", "rest", "refuse", "<script>"): 3,
-            ("decided", "nowhere", "allow", "refund"): 4,
-            ("refused", "policy-violation"): 5,
+            (DECISIONS.name, "refund", "allow", "refund"): 2,
+            (DECISIONS.name, "rest", "refuse", "<script>"): 3,
+            (DECISIONS.name, "nowhere", "allow", "refund"): 4,
+            (REFUSALS.name, "policy-violation"): 5,
         },
         clock.now,
     )
