@@ -223,11 +223,12 @@ class Worker:
             if now - at <= _SHARED_SECONDS
         }
         self._quickest = min(seconds, self._quickest * _FORGETS)
-        fixed, longest = 0.0, _LONGEST_SECONDS
+        fixed, longest, growth = 0.0, _LONGEST_SECONDS, 2.0
         if len(self._tenants) > 1:
             fixed = self._quickest  # What even one refund takes.
             longest = min(longest, max(_SHORT_SECONDS, fixed * _SLOWEST))
-        size = len(batch) * 2
+            growth = _SLOWEST
+        size = int(len(batch) * growth)
         if seconds > fixed:
             fits = (longest - fixed) / (seconds - fixed)
             size = min(size, int(len(batch) * fits))

@@ -393,7 +393,7 @@ def test_batches_are_short_while_tenants_share_the_worker(world: World) -> None:
         worker._adapt_claims(batch, seconds)
         sizes.append(worker._claim_size)
 
-    assert sizes == [128, 4, 8, 16, 19, 4]
+    assert sizes == [128, 4, 5, 10, 19, 4]
     world.clock.advance(seconds=61)  # The other tenant had no refund for a minute.
     for _ in range(5):
         worker._adapt_claims([mine] * worker._claim_size, 0.4)
