@@ -11,8 +11,12 @@ from api.extras.console.audit import (
     search_records,
     verify_with,
 )
-from api.extras.console.pages.forms import next_page, read_sequence
-from api.extras.console.pages.session_page import Console, SessionPage
+from api.extras.console.pages.session_page import (
+    Console,
+    SessionPage,
+    next_page,
+    read_sequence,
+)
 from api.extras.console.trends import plot_checkpoints
 from api.http import query
 from api.request_context import actor

@@ -6,12 +6,12 @@ import falcon
 from falcon import Request, Response
 
 from api.auth.jwt_verifier import JWTVerifier
-from api.extras.console.pages.forms import read_form
 from api.extras.console.pages.session_page import (
     LOGIN,
     READING,
     ConsolePage,
     SessionPage,
+    read_form,
 )
 from api.extras.console.sessions import Session
 from api.http import query

@@ -9,11 +9,12 @@ from api.actions.proposals import find_follow_up, find_waiting, show_proposal
 from api.extras.console.audit import LOOKED_AT, verify_with
 from api.extras.console.links import Explorers, runbook_of
 from api.extras.console.overview import read_overview
-from api.extras.console.pages.forms import next_page, read_sequence
 from api.extras.console.pages.session_page import (
     Console,
     ConsolePage,
     SessionPage,
+    next_page,
+    read_sequence,
     session_of,
 )
 from api.extras.console.policies import (
