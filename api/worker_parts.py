@@ -8,7 +8,6 @@ from signer.refunds.automatic_stop import AutomaticStop
 from signer.refunds.confirmations import ConfirmationTracker
 from signer.refunds.lifecycle import Lifecycle
 from signer.refunds.nonces import NonceManager
-from signer.refunds.row_alarm import RowAlarm
 from signer.refunds.transaction_signer import TransactionSigner
 from signer.refunds.worker import Worker
 from signer.webhooks.dispatcher import WebhookDispatcher
@@ -19,7 +18,7 @@ def open_worker(container: Container) -> Worker:
     """Return what sends, resends and confirms refunds."""
     store, ring, clock = container.store, container.ring, container.ledger_clock
     chains, alerts, tenants = container.chains, container.alerts, container.tenants
-    alarm, meter = RowAlarm(alerts), container.with_traces(container.meter)
+    alarm, meter = alerts, container.with_traces(container.meter)
     policy = container.payment_policy
     signer = TransactionSigner(
         ring, clock, policy, lambda: container.backend.concurrency

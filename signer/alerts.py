@@ -5,8 +5,7 @@ An alert never fails the operation that it is about: an alert that cannot be cou
 sent is still logged.
 """
 
-import time
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Hashable, Mapping
 from contextlib import suppress
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -14,13 +13,14 @@ from threading import Lock
 
 import structlog
 
-from signer.errors import HotWalletError
+from signer.errors import HotWalletError, RowNotAuthenticError
 from signer.ports import AlertCounters, Clock, Notifier, utc_now
 from signer.redact import sanitize
 
 
 REMIND_SECONDS = 300.0
-"""How long after an alert it is repeated while the problem lasts."""
+"""How long after an alert it is repeated while the problem lasts, unless ``LASTING``
+has another time."""
 
 
 class Alert(StrEnum):
@@ -134,6 +134,8 @@ class Alerts:
         # The problems that last, as far as this process knows, and when it raised them.
         self._raised: dict[str, datetime | None] = {}
         self._refreshed_at: datetime | None = None
+        # When this process reminded of each problem, by its key, and what it is about.
+        self._reminded: dict[tuple[str, Hashable], datetime] = {}
 
     @property
     def are_sent(self) -> bool:
@@ -158,17 +160,66 @@ class Alerts:
                 self._log.warning("alert-not-counted", alert=str(alert), code=e.code)
         self._notify("firing", alert, key, at, facts)
 
+    def remind(
+        self, alert: Alert, about: Hashable = None, **facts: str | int | None
+    ) -> None:
+        """
+        Sound *alert* about a problem that lasts, if that ``is_due``.
+
+        Call it whenever there is the problem.
+        """
+        if self.is_due(alert, about, **facts):
+            self.sound(alert, **facts)
+
+    def is_due(
+        self, alert: Alert, about: Hashable = None, **facts: str | int | None
+    ) -> bool:
+        """
+        Return whether to sound *alert* now; if so, count it as sounded.
+
+        The first one of this process *about* something is due at once, and again after
+        the time of ``LASTING``, or ``REMIND_SECONDS``.
+        """
+        found = _key(alert, facts), about
+        remind = timedelta(seconds=LASTING.get(alert) or REMIND_SECONDS)
+        now = self._clock()
+        with self._lock:
+            last = self._reminded.get(found)
+            if last is not None and timedelta(0) <= now - last < remind:
+                return False
+            self._reminded[found] = now
+            return True
+
+    def report_row(self, error: HotWalletError, subject: str) -> None:
+        """
+        Remind that another program changed a row, if *error* is about a row's MAC.
+
+        *subject* is a refund's id, "keys", "stops" or "wallets".
+        """
+        if isinstance(error, RowNotAuthenticError):
+            problem = str(error)
+            self.remind(Alert.ROW_CHANGED, subject, subject=subject, problem=problem)
+
     def resolve(
-        self, alert: Alert, *, is_known: bool = True, **identity: str | None
+        self,
+        alert: Alert,
+        *,
+        is_known: bool = True,
+        due_at_once: bool = True,
+        **identity: str | None,
     ) -> None:
         """
         Report that a problem has ended, if it lasted; *identity* is of its facts.
 
         It costs nothing otherwise: call it whenever there is no problem.  Without
         *is_known* the problem may be unknown to this process, and the ledger is asked.
+        Without *due_at_once* the next alert is a reminder of this one.
         """
         key = _key(alert, identity)
         with self._lock:
+            if due_at_once:
+                for each in [each for each in self._reminded if each[0] == key]:
+                    del self._reminded[each]
             if is_known and key not in self._raised:
                 return
             self._raised.pop(key, None)
@@ -195,7 +246,7 @@ class Alerts:
         before = at - max(timedelta(seconds=remind) - _SLACK, timedelta(0))
         with self._lock:
             last = self._raised.setdefault(key, None)
-        is_due = last is None or last <= before
+        is_due = last is None or last <= before or last > at
         if self._counters is not None:
             with suppress(HotWalletError):
                 is_due = self._counters.raise_problem(key, at, before)
@@ -237,38 +288,3 @@ def _key(alert: Alert, facts: Mapping[str, str | int | None]) -> str:
     """Return the name of a problem: the same in all processes, until it ends."""
     found = [str(facts[name]) for name in _IDENTITY if facts.get(name) is not None]
     return "/".join([str(alert), *found])
-
-
-class AlertThrottle:
-    """
-    Decides whether an alert about a lasting problem is sounded again.
-
-    The first alert about a subject is due at once, and so is a different alert.  The
-    same alert is due again after *remind* seconds.  Threads may share one throttle.
-    """
-
-    def __init__(
-        self,
-        timer: Callable[[], float] = time.monotonic,
-        remind: float = REMIND_SECONDS,
-    ) -> None:
-        """Measure time with *timer*, in seconds."""
-        self._timer = timer
-        self._remind = remind
-        self._lock = Lock()
-        self._sounded: dict[Hashable, tuple[Alert, float]] = {}
-
-    def is_due(self, alert: Alert, subject: Hashable = None) -> bool:
-        """Return whether to sound *alert* now; if so, count it as sounded."""
-        now = self._timer()
-        with self._lock:
-            last, sounded_at = self._sounded.get(subject, (None, now))
-            if last is alert and now - sounded_at < self._remind:
-                return False
-            self._sounded[subject] = alert, now
-            return True
-
-    def clear(self, subject: Hashable = None) -> None:
-        """Record that *subject* is healthy again: its next alert is due at once."""
-        with self._lock:
-            self._sounded.pop(subject, None)

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from signer.alerts import Alert, Alerts, AlertThrottle
+from signer.alerts import Alert, Alerts
 from signer.approval_changes import ApprovalChanges
 from signer.audit.actions import AuditAction
 from signer.audit.log import AuditLog
@@ -84,7 +84,6 @@ class Approvals:
         self._alerts = alerts
         self._clock = clock
         self._changes = ApprovalChanges(store, audit, clock)
-        self._throttle = AlertThrottle()
         self.required = required
 
     @contextmanager
@@ -128,9 +127,10 @@ class Approvals:
     def list(self, start: int = 0) -> OpenApprovals:
         """Return a page of what waits, as ``read_open_approvals``."""
         found = read_open_approvals(self._store, start)
-        if found.changed and self._throttle.is_due(Alert.ROW_CHANGED):
-            self._alerts.sound(
+        if found.changed:
+            self._alerts.remind(
                 Alert.ROW_CHANGED,
+                "approvals",
                 subject="approvals",
                 problem=f"{found.changed} rows of `approvals` have no valid MAC",
             )

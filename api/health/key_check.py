@@ -5,7 +5,6 @@ The check is a self-test: a signature that is of no use otherwise.  The signatur
 refunds count as well, so a busy process makes no self-tests.
 """
 
-import math
 import time
 from collections.abc import Callable
 from functools import partial
@@ -13,7 +12,7 @@ from threading import Lock
 
 import structlog
 
-from signer.alerts import Alert, Alerts, AlertThrottle
+from signer.alerts import Alert, Alerts
 from signer.deadline import TIMEOUT_MESSAGE, Deadlines
 from signer.errors import BackendUnavailableError, HotWalletError, StoreError
 from signer.keys.signing_alarm import alert_of
@@ -52,7 +51,6 @@ class KeyCheck:
         self._last_results = last_results
         self._alerts = alerts
         self._timer = timer
-        self._throttle = AlertThrottle(timer, remind=math.inf)
         self._deadlines = Deadlines(_ALERTS_AT_ONCE)
         self._log = structlog.get_logger("health")
         self._lock = Lock()
@@ -105,7 +103,6 @@ class KeyCheck:
         with self._lock:
             self._error = None
             alerted, self._alerted = self._alerted, None
-            self._throttle.clear()
         if alerted is not None:
             self._log.info("key-recovered", code=alerted.code)
             end = partial(self._alerts.resolve, Alert.KEY_UNHEALTHY)
@@ -118,8 +115,8 @@ class KeyCheck:
             self._error = error
             if alert is None:
                 return
-            self._alerted = error
-            if not self._throttle.is_due(alert):
+            last, self._alerted = self._alerted, error
+            if last is not None and alert_of(last) is alert:
                 return
         sound = partial(self._alerts.sound, alert, code=error.code)
         # In a thread of its own: the alert is counted in the database, which may hang.

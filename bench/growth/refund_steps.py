@@ -21,7 +21,6 @@ from signer.ports.clock import utc_now
 from signer.ports.refund_store import Change, Reservation
 from signer.refunds.confirmations import ConfirmationTracker
 from signer.refunds.explain import Explainer
-from signer.refunds.row_alarm import RowAlarm
 from tests.fixtures.ledger import WALLET, opened, queued, transaction
 from tests.support.keys import key_at
 from tests.support.ledgers import open_ledger, seal
@@ -83,7 +82,7 @@ def _filled(url: str, size: int) -> Iterator[SQLStore]:
 
 def _refunds(database: str, store: SQLStore) -> Measure:
     """Return what takes one refund through all its steps, on the real clock."""
-    tracker = ConfirmationTracker(store, {}, utc_now, RowAlarm(Alerts()))
+    tracker = ConfirmationTracker(store, {}, utc_now, Alerts())
     explainer = Explainer(store, store, {}, utc_now, TenantRegistry())
     numbers = count(1)
 

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 
 import structlog
 
-from signer.alerts import Alert, Alerts, AlertThrottle
+from signer.alerts import Alert, Alerts
 from signer.audit.chain_reader import (
     BrokenChainError,
     ChainReader,
@@ -84,7 +84,6 @@ class Checkpointer:
         self._reader: ChainReader | None = None
         self._has_started = False
         self._broken_at: int | None = None
-        self._throttle = AlertThrottle(timer)
 
     @property
     def is_in_progress(self) -> bool:
@@ -211,8 +210,7 @@ class Checkpointer:
             )
 
     def _sound_broken(self, sequence: int) -> None:
-        if self._throttle.is_due(Alert.CHAIN_BROKEN):
-            self._alerts.sound(Alert.CHAIN_BROKEN, sequence=sequence)
+        self._alerts.remind(Alert.CHAIN_BROKEN, sequence=sequence)
 
     def _sign(self, settings: CheckpointSettings, reader: ChainReader) -> Checkpoint:
         """Sign and store a checkpoint of the records that *reader* has verified."""

@@ -73,7 +73,7 @@ class Sealer:
         self._audit = audit or AuditLog(structlog.get_logger("audit"), clock)
         self._logs_changes = audit is not None
         self._checkpointer = Checkpointer(journal, settings, alerts, clock, timer=timer)
-        self._sealing_alert = sealing_alert or SealingAlert(alerts, timer)
+        self._sealing_alert = sealing_alert or SealingAlert(alerts)
         self._clock = clock
         self._timer = timer
         # The last records before a quiet time need a checkpoint as well.

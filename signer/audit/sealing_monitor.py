@@ -10,7 +10,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from threading import Lock
 
-from signer.alerts import Alert, Alerts, AlertThrottle
+from signer.alerts import Alert, Alerts
 
 
 LATE = timedelta(seconds=20)
@@ -20,11 +20,8 @@ LATE = timedelta(seconds=20)
 class SealingAlert:
     """Sounds ``audit-sealing-late`` for all observers of one process; thread-safe."""
 
-    def __init__(
-        self, alerts: Alerts, timer: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, alerts: Alerts) -> None:
         self._alerts = alerts
-        self._throttle = AlertThrottle(timer)
         self._lock = Lock()
         self._late_for = set[str]()
 
@@ -38,13 +35,10 @@ class SealingAlert:
             if waited < LATE:
                 self._late_for.discard(observer)
                 if not self._late_for:
-                    self._throttle.clear()
                     self._alerts.resolve(Alert.SEALING_LATE)
                 return
             self._late_for.add(observer)
-            if not self._throttle.is_due(Alert.SEALING_LATE):
-                return
-        self._alerts.sound(Alert.SEALING_LATE, seconds=int(waited.total_seconds()))
+        self._alerts.remind(Alert.SEALING_LATE, seconds=int(waited.total_seconds()))
 
 
 class SealingMonitor:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from threading import Lock
 
-from signer.alerts import Alert, Alerts, AlertThrottle
+from signer.alerts import Alert, Alerts
 from signer.errors import EncodingError, HotWalletError, RecoveryError
 from signer.keys.throttle_window import THROTTLED_SHARE, ThrottleWindow
 
@@ -30,7 +30,6 @@ class SigningAlarm:
         self._timer = timer
         self._lock = Lock()
         self._failing_since: dict[str | None, float] = {}
-        self._throttle = AlertThrottle(timer)
         self._calls = ThrottleWindow(timer)
 
     def called(self, backend: str, attempts: int, throttled: int) -> None:
@@ -42,13 +41,10 @@ class SigningAlarm:
         self._calls.add(attempts, throttled)
         share = self._calls.share
         if self._calls.is_fine:  # Not below the bound, about which it may vary.
-            self._throttle.clear(backend)
             self._alerts.resolve(Alert.BACKEND_THROTTLED, backend=backend)
-        elif share > THROTTLED_SHARE and self._throttle.is_due(
-            Alert.BACKEND_THROTTLED, backend
-        ):
+        elif share > THROTTLED_SHARE:
             percent = round(100 * share)
-            self._alerts.sound(
+            self._alerts.remind(
                 Alert.BACKEND_THROTTLED, backend=backend, percent=percent
             )
 
@@ -56,7 +52,9 @@ class SigningAlarm:
         """Record that the key with *address* has signed."""
         with self._lock:
             self._failing_since.pop(address, None)
-        self._alerts.resolve(Alert.KEY_UNHEALTHY, address=address)
+        # A key that signs now and then is one alert in five minutes.
+        alert = Alert.KEY_UNHEALTHY
+        self._alerts.resolve(alert, due_at_once=False, address=address)
 
     def failed(self, address: str | None, error: HotWalletError) -> None:
         """
@@ -70,8 +68,7 @@ class SigningAlarm:
             since = self._failing_since.setdefault(address, now)
             if error.retryable and now - since < LASTING_SECONDS:
                 return
-        if self._throttle.is_due(alert, (address, alert)):
-            self._alerts.sound(alert, code=error.code, address=address)
+        self._alerts.remind(alert, code=error.code, address=address)
 
 
 def alert_of(error: HotWalletError) -> Alert:

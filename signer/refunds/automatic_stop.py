@@ -23,7 +23,6 @@ from signer.ports.clock import Clock
 from signer.ports.ledger import Ledger
 from signer.ports.refund_reports import SignedTotals
 from signer.refunds.holds import Holds
-from signer.refunds.row_alarm import RowAlarm
 
 
 INTERVAL_SECONDS = 0.05
@@ -62,7 +61,7 @@ class AutomaticStop:
         clock: Clock,
         *,
         alerts: Alerts,
-        alarm: RowAlarm,
+        alarm: Alerts,
         timer: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
@@ -97,7 +96,7 @@ class AutomaticStop:
         last = [stops[id_] for id_ in (EVERYTHING, network.chain_id) if id_ in stops]
         for stop in last:
             if not stop.is_authentic:
-                self._alarm.report(stop.error(), "stops")
+                self._alarm.report_row(stop.error(), "stops")
         if any(stop.in_force for stop in last):
             return
         resumed_at = max(

@@ -19,6 +19,7 @@ from functools import cache
 
 import structlog
 
+from signer.alerts import Alerts
 from signer.chain.chain import Chain
 from signer.chain.erc20 import has_exact_transfer
 from signer.errors import (
@@ -34,7 +35,6 @@ from signer.ports.ledger import Ledger
 from signer.ports.meter import NO_METER, Meter
 from signer.ports.refund_store import Change
 from signer.refunds.head_looks import HeadLook, HeadLooks
-from signer.refunds.row_alarm import RowAlarm
 from signer.refunds.sweep_policy import build_objection
 from signer.refunds.transitions import REBROADCAST_AFTER, log_final_status
 
@@ -57,7 +57,7 @@ class ConfirmationTracker:
         store: Ledger,
         chains: Mapping[str, Chain],
         clock: Clock,
-        alarm: RowAlarm,
+        alarm: Alerts,
         batch: int = _BATCH,
         *,
         meter: Meter = NO_METER,
@@ -216,7 +216,7 @@ class ConfirmationTracker:
                     log_final_status(self._log, change.after)
             elif isinstance(error, RowNotAuthenticError):
                 # What the chain shows cannot be compared with a changed row.
-                self._alarm.report(error, change.before.id)
+                self._alarm.report_row(error, change.before.id)
             elif not isinstance(error, StaleStateError):
                 raise error  # A stale refund was saved by another process first.
         return saved

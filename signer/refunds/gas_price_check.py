@@ -7,11 +7,10 @@ paid little lately is not checked, and a market that stays higher is accepted af
 day at the latest.
 """
 
-import math
 from datetime import datetime, timedelta
 from statistics import median_low
 
-from signer.alerts import Alert, Alerts, AlertThrottle
+from signer.alerts import Alert, Alerts
 from signer.chain.chain import Chain
 from signer.chain.fees import format_gwei
 from signer.errors import FeesAboveRecentError
@@ -44,7 +43,6 @@ class GasPriceCheck:
         self._store = store
         self._alerts = alerts
         self._clock = clock
-        self._throttle = AlertThrottle(remind=math.inf)
         self._medians: dict[tuple[int, str], tuple[datetime, int | None]] = {}
 
     def require_normal(
@@ -63,18 +61,16 @@ class GasPriceCheck:
             return
         median = self.find_exceeded(chain, sender, max_fee)
         if median is None:
-            self._throttle.clear(refund.network)
             self._alerts.resolve(Alert.FEES_ABOVE_RECENT, network=refund.network)
             return
         quoted, recent = format_gwei(max_fee), format_gwei(median)
-        if self._throttle.is_due(Alert.FEES_ABOVE_RECENT, refund.network):
-            self._alerts.sound(
-                Alert.FEES_ABOVE_RECENT,
-                network=refund.network,
-                max_fee_gwei=quoted,
-                median_gwei=recent,
-                factor=factor,
-            )
+        self._alerts.remind(
+            Alert.FEES_ABOVE_RECENT,
+            network=refund.network,
+            max_fee_gwei=quoted,
+            median_gwei=recent,
+            factor=factor,
+        )
         raise FeesAboveRecentError(
             f"a max fee of {quoted} gwei is over {factor} times the recent {recent}:"
             f" wait, or raise max_fee_factor of {refund.network} in the networks file"

@@ -8,12 +8,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 
-from signer.alerts import Alert, Alerts, AlertThrottle
+from signer.alerts import Alert, Alerts
 from signer.model.network_view import NodeView
 
-
-REMIND_SECONDS = 6 * 3600.0
-"""How often the alert is repeated: the other nodes do its work meanwhile."""
 
 FINE_SECONDS = 60.0
 """How long a node must be fine before its next problem is another alert."""
@@ -39,7 +36,6 @@ class NodeAlarm:
         """Measure time with *timer*, in seconds."""
         self._alerts = alerts
         self._timer = timer
-        self._throttle = AlertThrottle(timer, remind=REMIND_SECONDS)
         self._seen: set[_Subject] = set()
         self._fine_since: dict[_Subject, float] = {}
 
@@ -79,15 +75,13 @@ class NodeAlarm:
         self._seen.discard(subject)
         now = self._timer()
         if now - self._fine_since.setdefault(subject, now) >= FINE_SECONDS:
-            self._throttle.clear(subject)
             alert, network, node = subject
             self._alerts.resolve(alert, network=network, node=node or None)
 
     def _report(self, subject: _Subject, facts: Facts) -> None:
         alert, network, _ = subject
         self._fine_since.pop(subject, None)
-        if self._throttle.is_due(alert, subject):
-            self._alerts.sound(alert, network=network, **facts)
+        self._alerts.remind(alert, network=network, **facts)
 
 
 def _problems(node: NodeView) -> Iterator[Alert]:

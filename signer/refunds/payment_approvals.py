@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 
-from signer.alerts import Alert, Alerts, AlertThrottle
+from signer.alerts import Alert, Alerts
 from signer.approval_changes import ApprovalChanges
 from signer.approvals import VALID_FOR
 from signer.audit.actions import AuditAction
@@ -96,7 +96,6 @@ class PaymentApprovals:
         self._clock = clock
         self._policy = policy
         self._changes = ApprovalChanges(store, audit, clock)
-        self._throttle = AlertThrottle()
 
     def propose(
         self,
@@ -121,13 +120,13 @@ class PaymentApprovals:
         """Log a stored request, and alert; once in a while for each *tenant*."""
         self._audit.log(proposed.record)
         approval = proposed.approval
-        if self._throttle.is_due(Alert.APPROVAL_REQUESTED, tenant):
-            self._alerts.sound(
-                Alert.APPROVAL_REQUESTED,
-                action=approval.action,
-                actor=approval.requested_by,
-                digest=approval.digest[:SHOWN_DIGITS],
-            )
+        self._alerts.remind(
+            Alert.APPROVAL_REQUESTED,
+            tenant,
+            action=approval.action,
+            actor=approval.requested_by,
+            digest=approval.digest[:SHOWN_DIGITS],
+        )
 
     def find_need(self, refund: Refund, network: Network) -> ApprovalNeed | None:
         """Return the approvals without which *refund* is not paid; None without any."""

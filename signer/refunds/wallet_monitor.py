@@ -17,7 +17,7 @@ from dataclasses import replace
 
 import structlog
 
-from signer.alerts import Alert, Alerts, AlertThrottle
+from signer.alerts import Alert, Alerts
 from signer.chain.chain import Chain
 from signer.errors import ChainUnavailableError, ConfigurationError, HotWalletError
 from signer.loops import Wait, repeat
@@ -55,7 +55,6 @@ quorum answers: ``/readyz`` reads what it saw."""
 
 _PAIR = 2  # Of so many nodes, one that answers decides.
 
-REMIND_SECONDS = 6 * 3600.0
 """How often alerts are repeated: a top-up takes hours."""
 
 
@@ -88,7 +87,6 @@ class WalletMonitor:
         self._check = check
         self._read: dict[tuple[str, str], tuple[float, NetworkView]] = {}
         self._checked: dict[str, float] = {}
-        self._throttle = AlertThrottle(timer, remind=REMIND_SECONDS)
         self._nodes = NodeAlarm(alerts, timer)
         self._timer = timer
         self._heads: dict[str, tuple[int, float]] = {}  # And since when.
@@ -206,24 +204,20 @@ class WalletMonitor:
         )
 
     def _check_code(self, name: str, address: str, is_delegated: bool | None) -> None:
-        subject = name, Alert.WALLET_DELEGATED
         if is_delegated is False:
-            self._throttle.clear(subject)
             self._alerts.resolve(Alert.WALLET_DELEGATED, network=name, address=address)
-        elif is_delegated and self._throttle.is_due(Alert.WALLET_DELEGATED, subject):
-            self._alerts.sound(Alert.WALLET_DELEGATED, network=name, address=address)
+        elif is_delegated:
+            self._alerts.remind(Alert.WALLET_DELEGATED, network=name, address=address)
 
     def _warn(self, name: str, chain: Chain, funds: Sequence[Funds]) -> None:
         network = chain.network
         for each in funds:
-            subject = name, each.asset
             bounds = network.low_balance_refunds, network.low_balance_hours
             if not each.is_below(*bounds):
-                self._throttle.clear(subject)
                 self._alerts.resolve(Alert.LOW_BALANCE, network=name, asset=each.asset)
-            elif self._throttle.is_due(Alert.LOW_BALANCE, subject):
+            else:
                 hours = each.hours_left
-                self._alerts.sound(
+                self._alerts.remind(
                     Alert.LOW_BALANCE,
                     network=name,
                     asset=each.asset,

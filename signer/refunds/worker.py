@@ -16,6 +16,7 @@ from datetime import datetime, timedelta
 
 import structlog
 
+from signer.alerts import Alerts
 from signer.approvals import VALID_FOR
 from signer.chain.chain import Chain
 from signer.errors import (
@@ -42,7 +43,6 @@ from signer.refunds.confirmations import ConfirmationTracker
 from signer.refunds.former_wallets import FormerWallets
 from signer.refunds.head_looks import LONGEST_OWN_PAUSE
 from signer.refunds.lifecycle import Lifecycle
-from signer.refunds.row_alarm import RowAlarm
 from signer.refunds.step_outcomes import Outcome
 from signer.refunds.wallet_reconciliation import WalletReconciler
 
@@ -114,7 +114,7 @@ class Worker:
         key_proof: KeyProof,
         chains: Mapping[str, Chain],
         clock: Clock,
-        alarm: RowAlarm,
+        alarm: Alerts,
         heartbeat: Callable[[], object] = lambda: None,
         meter: Meter = NO_METER,
         timer: Callable[[], float] = time.monotonic,
@@ -263,7 +263,7 @@ class Worker:
             self._former.forget_paused()
         except HotWalletError as e:
             self._log.warning("wallet-check-failed", network=None, code=e.code)
-            self._alarm.report(e, "keys")
+            self._alarm.report_row(e, "keys")
             return
         keys = [key for key in ring if key.state in WATCHED or key.epoch]
         settled = [key.address for key in keys if self._reconcile_key(key)]
@@ -305,7 +305,7 @@ class Worker:
             except HotWalletError as e:
                 settled = False
                 self._log.warning("wallet-check-failed", network=name, code=e.code)
-                self._alarm.report(e, "wallets")
+                self._alarm.report_row(e, "wallets")
         return settled
 
     def _advance(
@@ -348,7 +348,7 @@ class Worker:
             if isinstance(outcome, Refund | StaleStateError):
                 continue  # Another process has a refund whose state is stale.
             if isinstance(outcome, HotWalletError):
-                self._alarm.report(outcome, refund.id)
+                self._alarm.report_row(outcome, refund.id)
                 waiting.append((refund, outcome))
             else:
                 bug = type(outcome).__name__

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 
 import structlog
 
-from signer.alerts import REMIND_SECONDS, Alert, Alerts, AlertThrottle
+from signer.alerts import REMIND_SECONDS, Alert, Alerts
 from signer.errors import HotWalletError
 from signer.loops import Wait, repeat
 from signer.model.worker_row import STOPPED_AFTER, WorkerRow, find_stopped
@@ -48,7 +48,6 @@ class WorkerMonitor:
         self._alerts = alerts
         self._clock = clock
         self._timer = timer
-        self._throttle = AlertThrottle(timer)
         self._log = structlog.get_logger("workers")
         self._looks = _LOOKS_TO_SEND if alerts.are_sent else _LOOKS_TO_LOG
         self._seen: frozenset[WorkerRow] = frozenset()
@@ -89,12 +88,9 @@ class WorkerMonitor:
         """Raise the alert about the ledger, once it has not answered for a while."""
         if self._unreachable_since is None:
             self._unreachable_since = self._timer()
-            self._throttle.clear(Alert.DATABASE_UNREACHABLE)
         lasts = timedelta(seconds=self._timer() - self._unreachable_since)
-        if lasts >= STOPPED_AFTER and self._throttle.is_due(
-            Alert.DATABASE_UNREACHABLE, Alert.DATABASE_UNREACHABLE
-        ):
-            self._alerts.sound(Alert.DATABASE_UNREACHABLE, code=error.code)
+        if lasts >= STOPPED_AFTER:
+            self._alerts.remind(Alert.DATABASE_UNREACHABLE, code=error.code)
 
     def _is_lasting(self, stopped: Collection[WorkerRow]) -> bool:
         """Return whether enough looks in a row have found the same workers stopped."""
@@ -116,7 +112,7 @@ class WorkerMonitor:
         """Raise the alert about *stopped*, unless it was raised after *since*."""
         self._is_reported = True
         names = [worker.name for worker in stopped]
-        if not self._throttle.is_due(Alert.WORKER_STOPPED, frozenset(names)):
+        if not self._alerts.is_due(Alert.WORKER_STOPPED, frozenset(names)):
             return
         if self._was_raised(since):
             return
@@ -134,7 +130,6 @@ class WorkerMonitor:
         return last >= since
 
     def _recover(self) -> None:
-        self._throttle = AlertThrottle(self._timer)
         self._alerts.resolve(Alert.WORKER_STOPPED)
         if self._is_reported:
             self._is_reported = False

@@ -6,12 +6,11 @@ production, approved by a second administrator.  Until then the rules in force s
 force, and an alert is raised.
 """
 
-import time
 from collections.abc import Callable, Mapping
 
 import structlog
 
-from signer.alerts import Alert, Alerts, AlertThrottle
+from signer.alerts import Alert, Alerts
 from signer.audit.log import AuditLog
 from signer.config.digest import Configuration
 from signer.errors import ConfigurationError
@@ -51,7 +50,6 @@ class PolicyReload:
         accept: Callable[[Rules], Configuration],
         audit: AuditLog,
         alerts: Alerts,
-        timer: Callable[[], float] = time.monotonic,
     ) -> None:
         self._policy = policy
         self._in_force = self._seen = in_force
@@ -60,9 +58,7 @@ class PolicyReload:
         self._accept = accept
         self._audit = audit
         self._alerts = alerts
-        self._throttle = AlertThrottle(timer)
         self._found: _Problem | None = None
-        self._reported: _Problem | None = None
         self._log = structlog.get_logger("policy")
 
     def run(self, wait: Wait) -> None:
@@ -112,17 +108,14 @@ class PolicyReload:
         is_lasting, self._found = found == self._found, found
         if not is_lasting:
             return
-        if found != self._reported:
-            self._throttle.clear()
-        self._reported = found
         self._policy.problem = problem
-        if self._throttle.is_due(Alert.POLICY_NOT_RELOADED):
-            self._alerts.sound(Alert.POLICY_NOT_RELOADED, code=code, problem=problem)
+        alert = Alert.POLICY_NOT_RELOADED
+        about = code, *sorted((self._seen or {}).items())
+        self._alerts.remind(alert, about, code=code, problem=problem)
 
     def _end_problem(self) -> None:
         self._found = None
         if self._policy.problem is not None:
             self._policy.problem = None
-            self._throttle.clear()
             self._alerts.resolve(Alert.POLICY_NOT_RELOADED)
             self._log.info("policy-in-force")

@@ -20,7 +20,7 @@ from queue import Empty, SimpleQueue
 
 import structlog
 
-from signer.alerts import Alert, Alerts, AlertThrottle
+from signer.alerts import Alert, Alerts
 from signer.deadline import Deadlines, Pending
 from signer.loops import repeat
 from signer.model.delivery import NOT_AUTHENTIC, DeliveryState
@@ -141,7 +141,6 @@ class WebhookDispatcher:
         self._claim = claim
         self._batch = batch
         self._retention = retention
-        self._throttle = AlertThrottle(timer)
         self._deadlines = Deadlines(_PER_TENANT, _IN_TOTAL)
         self._running: Counter[str] = Counter()
         self._health: dict[str, _Health] = {}
@@ -274,7 +273,6 @@ class WebhookDispatcher:
         health = self._health.setdefault(delivery.tenant, _Health())
         if problem is None:
             health.failures = 0
-            self._throttle.clear(delivery.tenant)
             self._alerts.resolve(Alert.WEBHOOK_FAILING, tenant=delivery.tenant)
             self._log.info("webhook-delivered", **facts)
             return
@@ -293,8 +291,8 @@ class WebhookDispatcher:
         if (
             delivery.attempts + 1 >= _ALERT_AFTER
             or self._timer() - health.failing_since >= _ALERT_SECONDS
-        ) and self._throttle.is_due(Alert.WEBHOOK_FAILING, delivery.tenant):
-            self._alerts.sound(
+        ):
+            self._alerts.remind(
                 Alert.WEBHOOK_FAILING,
                 tenant=delivery.tenant,
                 attempts=delivery.attempts + 1,
@@ -302,6 +300,6 @@ class WebhookDispatcher:
             )
 
     def _report_forged(self, event_id: str) -> None:
-        if self._throttle.is_due(Alert.ROW_CHANGED):
-            problem = f"another program wrote {event_id[:64]}, or its refund"
-            self._alerts.sound(Alert.ROW_CHANGED, subject="events", problem=problem)
+        problem = f"another program wrote {event_id[:64]}, or its refund"
+        alert = Alert.ROW_CHANGED
+        self._alerts.remind(alert, "events", subject="events", problem=problem)

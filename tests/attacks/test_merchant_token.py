@@ -10,7 +10,6 @@ from backends.sql import SQLStore
 from signer.chain.chain import Chain
 from signer.config.networks import AutomaticStopRules as Rules
 from signer.refunds.automatic_stop import AutomaticStop
-from signer.refunds.row_alarm import RowAlarm
 from tests.api.administrators import authorized
 from tests.api.service import BODY, NETWORKS, Pace, build_container
 from tests.api.support import SettableClock, post
@@ -38,7 +37,7 @@ class Thief:
             container.networks,
             clock,
             alerts=container.alerts,
-            alarm=RowAlarm(container.alerts),
+            alarm=container.alerts,
             timer=lambda: clock().timestamp(),
         )
         self.requests = count()

@@ -29,7 +29,6 @@ from signer.refunds.lifecycle import Lifecycle
 from signer.refunds.nonce_admin import NonceAdmin
 from signer.refunds.nonces import NonceManager
 from signer.refunds.payment_policy import PaymentPolicy
-from signer.refunds.row_alarm import RowAlarm
 from signer.refunds.service import RefundService
 from signer.refunds.sweep import Sweeper
 from signer.refunds.transaction_signer import TransactionSigner
@@ -147,7 +146,7 @@ class Components:
             alerts=Alerts(),
             clock=clock,
         )
-        self.alarm = RowAlarm(Alerts(clock=clock))
+        self.alarm = Alerts(clock=clock)
         self.automatic_stop = AutomaticStop(
             self.store,
             switch,

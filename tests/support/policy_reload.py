@@ -15,7 +15,7 @@ from signer.policy.rules import PolicyFile
 from signer.startup.policy_reload import PolicyReload
 from tests.support.limits import Hosts
 from tests.support.policy_cases import NETWORKS, TENANTS
-from tests.support.timer import Timer
+from tests.support.refunds import FakeClock
 
 
 @cache  # Compiling takes a while.
@@ -48,7 +48,7 @@ class Process:
     folder: Path
     kind: str = "worker"
     amount: str = "1000"
-    timer: Timer = field(default_factory=Timer)
+    clock: FakeClock = field(default_factory=FakeClock)
     compile: Callable[[Mapping[str, str]], Policy] = compiled
 
     def __post_init__(self) -> None:
@@ -80,8 +80,7 @@ class Process:
             prepare=prepare,
             accept=accept,
             audit=self.audit,
-            alerts=Alerts(self.hosts.store),
-            timer=self.timer,
+            alerts=Alerts(self.hosts.store, clock=self.clock),
         )
 
     def look(self, times: int = 2) -> str:

@@ -51,7 +51,6 @@ from signer.refunds.lifecycle import Lifecycle
 from signer.refunds.nonces import NonceManager
 from signer.refunds.payment_checks import admit
 from signer.refunds.payment_policy import PaymentPolicy
-from signer.refunds.row_alarm import RowAlarm
 from signer.refunds.service import RefundService
 from signer.refunds.step_outcomes import Outcome, Outcomes
 from signer.refunds.transaction_signer import TransactionSigner
@@ -204,9 +203,9 @@ class World:
     _enrolled: Ledger | None = None
 
     @property
-    def row_alarm(self) -> RowAlarm:
+    def row_alarm(self) -> Alerts:
         """The alarm of a process that starts now."""
-        return RowAlarm(Alerts(self.store, clock=self.clock))
+        return Alerts(self.store, clock=self.clock)
 
     @property
     def chains(self) -> dict[str, Chain]:

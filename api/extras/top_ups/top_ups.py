@@ -22,7 +22,7 @@ import structlog
 from api.container import Container
 from api.extras.top_ups import open_treasury
 from api.extras.top_ups.treasury import TopUp, Treasury
-from signer.alerts import Alert, Alerts, AlertThrottle
+from signer.alerts import Alert, Alerts
 from signer.amounts import format_units
 from signer.chain.chain import Chain
 from signer.config.networks import Token
@@ -121,7 +121,6 @@ class TopUps:
         name: str,
         clock: Clock,
         meter: Meter,
-        throttle: AlertThrottle | None = None,
     ) -> None:
         """Ask while the worker *name* is the one that has run for the longest time."""
         self._ledger = ledger
@@ -131,7 +130,6 @@ class TopUps:
         self._name = name
         self._clock = clock
         self._meter = meter
-        self._throttle = throttle or AlertThrottle()
         self._asked: dict[tuple[str, str], _Asked] = {}
         self._failed: set[tuple[str, str]] = set()  # At the last look.
         self._low: set[tuple[str, str]] = set()  # Also at the last look.
@@ -258,14 +256,13 @@ class TopUps:
         lasts = problem is not None and asset.name in self._failed
         if problem is None:
             self._failed.discard(asset.name)
-            self._throttle.clear(asset.name)
             self._alerts.resolve(
                 Alert.TOP_UP_FAILING, network=asset.network, asset=asset.symbol
             )
         else:
             self._failed.add(asset.name)
-        if lasts and self._throttle.is_due(Alert.TOP_UP_FAILING, asset.name):
-            self._alerts.sound(Alert.TOP_UP_FAILING, problem=problem, **_fields(asset))
+        if lasts:
+            self._alerts.remind(Alert.TOP_UP_FAILING, problem=problem, **_fields(asset))
         self._meter.topped_up(
             asset.network, asset.symbol, is_failing=lasts if is_ours else None
         )

@@ -548,7 +548,7 @@ def test_kms_errors_of_the_key(
 @pytest.fixture
 def monitor(clock: SettableClock) -> SealingMonitor:
     timer = lambda: clock().timestamp()  # noqa: E731
-    return SealingMonitor(SealingAlert(Alerts(clock=clock), timer), timer)
+    return SealingMonitor(SealingAlert(Alerts(clock=clock)), timer)
 
 
 @pytest.mark.parametrize(("age", "answer"), [(899, "ok"), (901, "audit-sealing-late")])

@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 
 from backends.sql import SQLStore
-from signer.alerts import LASTING, REMIND_SECONDS, Alert, Alerts, AlertThrottle
+from signer.alerts import LASTING, REMIND_SECONDS, Alert, Alerts
 from signer.errors import StoreUnavailableError
 from tests.support.ledgers import open_ledger
 from tests.support.refunds import FakeClock, altered
@@ -267,25 +268,37 @@ def test_alert_names_are_stable() -> None:
     ]
 
 
-def test_the_throttle_reminds_every_five_minutes() -> None:
+def _reminds(alerts: Alerts, alert: Alert, *about: str, **facts: str) -> bool:
+    with capture_logs() as logs:
+        alerts.remind(alert, *about, **facts)
+    return [each["event"] for each in logs] == ["alert"]
+
+
+def test_reminders_come_every_five_minutes() -> None:
     """An alert sounds at once, and again only while the problem lasts long."""
-    now = [0.0]
-    throttle = AlertThrottle(lambda: now[0])
+    seconds = [0.0]
+    alerts = Alerts(clock=lambda: datetime.fromtimestamp(seconds[0], UTC))
     due = []
-    for now[0] in (0, 1, REMIND_SECONDS - 1, REMIND_SECONDS, REMIND_SECONDS + 1):
-        due.append(throttle.is_due(Alert.KEY_UNHEALTHY, "0xa"))
+    for seconds[0] in (9, 10, 8 + REMIND_SECONDS, 9 + REMIND_SECONDS, 0):
+        due.append(_reminds(alerts, Alert.KEY_UNHEALTHY, address="0xa"))
 
-    assert due == [True, False, False, True, False]
+    # A clock that was set back suppresses nothing.
+    assert due == [True, False, False, True, True]
 
 
-def test_the_throttle_separates_subjects_and_alerts() -> None:
+def test_reminders_separate_problems_and_alerts() -> None:
     """Another subject, another alert, and a problem that comes back are due at once."""
-    throttle = AlertThrottle(lambda: 0.0)
-    assert throttle.is_due(Alert.KEY_UNHEALTHY, "0xa")
-    assert throttle.is_due(Alert.KEY_UNHEALTHY, "0xb")
-    assert throttle.is_due(Alert.KEY_MISMATCH, "0xa")
-    assert not throttle.is_due(Alert.KEY_MISMATCH, "0xa")
+    alerts = Alerts(clock=lambda: datetime.fromtimestamp(0, UTC))
+    assert _reminds(alerts, Alert.WEBHOOK_FAILING, tenant="a")
+    assert _reminds(alerts, Alert.WEBHOOK_FAILING, tenant="b")
+    assert _reminds(alerts, Alert.APPROVAL_REQUESTED, "a")
+    assert _reminds(alerts, Alert.APPROVAL_REQUESTED, "b")
+    assert not _reminds(alerts, Alert.APPROVAL_REQUESTED, "a")
+    assert not _reminds(alerts, Alert.WEBHOOK_FAILING, tenant="a")
 
-    throttle.clear("0xa")
+    alerts.resolve(Alert.WEBHOOK_FAILING, due_at_once=False, tenant="a")
+    assert not alerts.is_due(Alert.WEBHOOK_FAILING, tenant="a")
+    alerts.resolve(Alert.WEBHOOK_FAILING, tenant="a")
 
-    assert throttle.is_due(Alert.KEY_MISMATCH, "0xa")
+    assert alerts.is_due(Alert.WEBHOOK_FAILING, tenant="a")
+    assert not alerts.is_due(Alert.WEBHOOK_FAILING, tenant="b")

@@ -38,7 +38,7 @@ def time() -> Time:
 @pytest.fixture
 def alert(time: Time) -> SealingAlert:
     """An alert that goes to the log only."""
-    return SealingAlert(Alerts(clock=time.clock), time.timer)
+    return SealingAlert(Alerts(clock=time.clock))
 
 
 @pytest.fixture

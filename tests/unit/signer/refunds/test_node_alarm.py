@@ -5,14 +5,9 @@ from datetime import UTC, datetime
 import pytest
 from structlog.testing import capture_logs
 
-from signer.alerts import Alert, Alerts
+from signer.alerts import LASTING, Alert, Alerts
 from signer.model.network_view import LAGGING_BLOCKS, NodeView
-from signer.refunds.node_alarm import (
-    FINE_SECONDS,
-    REMIND_SECONDS,
-    Facts,
-    NodeAlarm,
-)
+from signer.refunds.node_alarm import FINE_SECONDS, Facts, NodeAlarm
 
 
 FINE = NodeView("node-2", 0, is_trusted=True)
@@ -68,7 +63,7 @@ def test_a_node_that_recovered_is_reported_again() -> None:
 
 
 def test_the_alert_is_repeated_every_six_hours() -> None:
-    assert _alerts(*[LATE] * 4, every=REMIND_SECONDS / 2) == [
+    assert _alerts(*[LATE] * 4, every=LASTING[Alert.NODE_LAGGING] / 2) == [
         ("node-lagging", 1),
         ("node-lagging", 3),
     ]

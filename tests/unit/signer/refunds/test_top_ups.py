@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 
 from api.extras.top_ups.top_ups import AGAIN_SECONDS, LOOK_SECONDS, TopUps
 from api.extras.top_ups.treasury import TopUp
-from signer.alerts import Alert, Alerts, AlertThrottle
+from signer.alerts import Alert, Alerts
 from signer.config.networks import Network
 from signer.errors import ChainUnavailableError, StoreUnavailableError, TreasuryError
 from signer.model.key import KeyState
@@ -86,7 +86,6 @@ class System:
             name=name,
             clock=clock,
             meter=self.meter,
-            throttle=AlertThrottle(lambda: clock().timestamp()),
         )
 
     def look(self, top_ups: TopUps | None = None, times: int = 1) -> list[Any]:

@@ -118,9 +118,9 @@ def test_invalid_rules_leave_those_in_force(
         process.look(1)
     with capture_logs() as logs:
         assert process.look(3) == old
-        process.timer.now += 299
+        process.clock.advance(seconds=299)
         process.look(1)
-        process.timer.now += 1
+        process.clock.advance(seconds=1)
         process.look(1)
 
     assert _alerts(early) == []
