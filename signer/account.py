@@ -74,8 +74,9 @@ from signer.model.audit_record import Actor
 from signer.policy.account_policy import account_policy
 from signer.policy.facts import Caller, Path
 from signer.policy.policy import Policy
-from signer.ports import Clock, KeyBackend, KeyId, utc_now
-from signer.ports.account_ledger import AccountLedger
+from signer.ports.clock import Clock, utc_now
+from signer.ports.key_backend import KeyBackend, KeyId
+from signer.ports.ledger import Ledger
 from signer.signing.known_addresses import KnownAddresses
 from signer.signing.requester import Requester
 from signer.signing.service import SigningService
@@ -114,7 +115,7 @@ class HSMAccount(KeylessAccount):
         *,
         policy: Policy | None = None,
         networks: Mapping[str, Network] = NO_NETWORKS,
-        ledger: AccountLedger | None = None,
+        ledger: Ledger | None = None,
         clock: Clock = utc_now,
     ) -> None:
         super().__init__()
@@ -140,7 +141,7 @@ class HSMAccount(KeylessAccount):
         *,
         expected_address: str | None = None,
         actor: str = "account",
-        ledger: AccountLedger | None = None,
+        ledger: Ledger | None = None,
         policy: Policy | None = None,
         networks: Mapping[str, Network] = NO_NETWORKS,
     ) -> Self:
@@ -319,9 +320,7 @@ def _message(signed: MessageSignature) -> SignedMessage:
     )
 
 
-def _is_service_wallet(
-    ledger: AccountLedger | None, address: str, chain_id: int
-) -> bool:
+def _is_service_wallet(ledger: Ledger | None, address: str, chain_id: int) -> bool:
     return ledger is not None and is_service_wallet(ledger, address, chain_id)
 
 

@@ -14,7 +14,9 @@ from threading import Lock
 import structlog
 
 from signer.errors import HotWalletError, RowNotAuthenticError
-from signer.ports import AlertCounters, Clock, Notifier, utc_now
+from signer.ports.clock import Clock, utc_now
+from signer.ports.shared_state import SharedState
+from signer.ports.webhook_sender import Notifier
 from signer.redact import sanitize
 
 
@@ -110,7 +112,7 @@ class Alerts:
 
     def __init__(
         self,
-        counters: AlertCounters | None = None,
+        counters: SharedState | None = None,
         notifier: Notifier | None = None,
         clock: Clock = utc_now,
         *,

@@ -8,7 +8,8 @@ from signer.audit.log import AuditLog
 from signer.errors import StaleStateError
 from signer.model.approval import Approval, ApprovalState
 from signer.model.audit_record import Actor, Operation, Record
-from signer.ports import ApprovalStore, Clock
+from signer.ports.clock import Clock
+from signer.ports.control_store import ControlStore
 
 
 _CLOCK = Actor("clock")
@@ -24,7 +25,7 @@ class ApprovalChanges:
     the approval, and ``StoreError`` if the ledger does not answer.
     """
 
-    def __init__(self, store: ApprovalStore, audit: AuditLog, clock: Clock) -> None:
+    def __init__(self, store: ControlStore, audit: AuditLog, clock: Clock) -> None:
         self._store = store
         self._audit = audit
         self._clock = clock

@@ -41,7 +41,8 @@ from signer.open_approvals import (
     find_approval,
     read_open_approvals,
 )
-from signer.ports import ApprovalStore, Clock
+from signer.ports.clock import Clock
+from signer.ports.control_store import ControlStore
 
 
 VALID_FOR = timedelta(hours=24)
@@ -71,7 +72,7 @@ class Approvals:
 
     def __init__(
         self,
-        store: ApprovalStore,
+        store: ControlStore,
         audit: AuditLog,
         alerts: Alerts,
         clock: Clock,

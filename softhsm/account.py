@@ -8,14 +8,14 @@ from signer.account import NO_NETWORKS, HSMAccount
 from signer.config.networks import Network
 from signer.config.settings import Settings
 from signer.policy.policy import Policy
-from signer.ports.account_ledger import AccountLedger
+from signer.ports.ledger import Ledger
 from softhsm import library, pins, provision
 
 
 def open_account(
     *,
     actor: str = "account",
-    ledger: AccountLedger | None = None,
+    ledger: Ledger | None = None,
     policy: Policy | None = None,
     networks: Mapping[str, Network] = NO_NETWORKS,
 ) -> HSMAccount:

@@ -14,7 +14,7 @@ import click
 from signer.config.settings import RAW_KEY, Settings
 from signer.diagnostics import State, run_checks
 from signer.errors import BackendError
-from signer.ports import KeyId
+from signer.ports.key_backend import KeyId
 from softhsm.configured_token import prepare
 from softhsm.layout import Layout
 

@@ -9,7 +9,7 @@ from backends.pkcs11 import PKCS11Backend
 from backends.pkcs11.cryptoki import Library, Locking
 from signer.config.settings import Settings
 from signer.diagnostics import Check, Finding
-from signer.ports import KeyId
+from signer.ports.key_backend import KeyId
 from signer.redact import key_prefix
 from softhsm import keys, library, pins
 from softhsm.configured_token import prepare

@@ -24,7 +24,7 @@ from backends.pkcs11 import PKCS11Backend
 from backends.pkcs11 import keys as pkcs11_keys
 from signer.crypto.secp256k1 import N, PublicKey, recoverable
 from signer.errors import BackendError, InvalidInputError, RecoveryError
-from signer.ports import KeyId
+from signer.ports.key_backend import KeyId
 from signer.private_files import is_private
 from softhsm import keys
 

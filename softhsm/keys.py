@@ -11,7 +11,7 @@ from backends.pkcs11 import keys as pkcs11_keys
 from signer.crypto.der import parse_public_key, parse_signature
 from signer.crypto.secp256k1 import recoverable
 from signer.errors import HotWalletError, KeyUnusableError
-from signer.ports import KeyId
+from signer.ports.key_backend import KeyId
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 
 from signer.config.settings import PKCS11
 from signer.errors import Refusal
-from signer.ports import BackendConfig, BackendPlugin, KeyDirectory
+from signer.ports.backend_plugin import BackendConfig, BackendPlugin
+from signer.ports.key_backend import KeyDirectory
 
 
 class PKCS11Plugin:

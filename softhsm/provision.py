@@ -19,7 +19,7 @@ from signer.errors import (
     ConfigurationError,
     Refusal,
 )
-from signer.ports import KeyId
+from signer.ports.key_backend import KeyId
 from signer.private_files import sync
 from softhsm import keys, pins, token_recovery
 from softhsm.layout import CONF_VARIABLE, Layout, use_project_conf

@@ -12,8 +12,8 @@ from signer.account import NO_NETWORKS, HSMAccount
 from signer.config.networks import Network
 from signer.config.settings import Settings
 from signer.policy.policy import Policy
-from signer.ports import KeyId
-from signer.ports.account_ledger import AccountLedger
+from signer.ports.key_backend import KeyId
+from signer.ports.ledger import Ledger
 from softhsm import library, provision
 from softhsm.layout import CONF_VARIABLE, Layout
 
@@ -43,7 +43,7 @@ class ThrowAwayToken:
         self,
         *,
         actor: str = "account",
-        ledger: AccountLedger | None = None,
+        ledger: Ledger | None = None,
         policy: Policy | None = None,
         networks: Mapping[str, Network] = NO_NETWORKS,
     ) -> HSMAccount:
