@@ -16,7 +16,7 @@ GRANT SELECT, INSERT (id, tenant, idempotency_key, fingerprint, reference,
     payment_session_id, network, chain_id, token, token_address, decimals, recipient,
     amount, reason, created_at, status, updated_at, due_at, mac), UPDATE
     (cancel_requested_at) ON refunds TO hotwallet_refunds;
-GRANT SELECT ON transactions TO hotwallet_refunds;
+GRANT SELECT ON attempts TO hotwallet_refunds;
 GRANT SELECT, INSERT (refund_id, status, at) ON refund_moves TO hotwallet_refunds;
 GRANT INSERT ON request_signatures TO hotwallet_refunds;
 GRANT SELECT ON wallets TO hotwallet_refunds;
@@ -24,7 +24,7 @@ GRANT SELECT ON sightings TO hotwallet_refunds;
 GRANT SELECT ON spendings TO hotwallet_refunds;
 GRANT SELECT ON keys TO hotwallet_refunds;
 GRANT SELECT, INSERT (id, body, mac) ON audit_records TO hotwallet_refunds;
-GRANT SELECT, INSERT, UPDATE (count), DELETE ON attempts TO hotwallet_refunds;
+GRANT SELECT, INSERT, UPDATE (count), DELETE ON rate_counters TO hotwallet_refunds;
 GRANT SELECT, INSERT, UPDATE (count, last_at) ON alerts TO hotwallet_refunds;
 GRANT SELECT, INSERT (digest, proposal, requested_by, requested_at, expires_at,
     refund_id, mac) ON approvals TO hotwallet_refunds;
@@ -40,7 +40,7 @@ GRANT SELECT ON workers TO hotwallet_refunds;
 GRANT SELECT, UPDATE (status, updated_at, version, due_at, attempts, blocked_by, sender,
     key_id, nonce, gas_limit, tx_hash, block_number, block_hash, failure_code,
     failure_detail) ON refunds TO hotwallet_worker;
-GRANT SELECT, INSERT ON transactions TO hotwallet_worker;
+GRANT SELECT, INSERT ON attempts TO hotwallet_worker;
 GRANT INSERT ON refund_moves TO hotwallet_worker;
 GRANT SELECT ON request_signatures TO hotwallet_worker;
 GRANT SELECT, INSERT, UPDATE (paused_by, paused_at, version, high_water, mac) ON wallets
@@ -74,7 +74,7 @@ GRANT SELECT, INSERT (id, tenant, idempotency_key, fingerprint, reference,
     bound_sender), UPDATE (cancel_requested_at, status, updated_at, version, due_at,
     attempts, blocked_by, sender, key_id, nonce, gas_limit) ON refunds TO
     hotwallet_admin;
-GRANT SELECT ON transactions TO hotwallet_admin;
+GRANT SELECT ON attempts TO hotwallet_admin;
 GRANT SELECT, INSERT ON refund_moves TO hotwallet_admin;
 GRANT INSERT ON request_signatures TO hotwallet_admin;
 GRANT SELECT, INSERT, UPDATE (paused_by, paused_at, version, high_water, mac) ON wallets
@@ -87,7 +87,7 @@ GRANT SELECT, INSERT (id, body, mac), UPDATE (sequence, hash) ON audit_records T
     hotwallet_admin;
 GRANT SELECT, INSERT ON audit_checkpoints TO hotwallet_admin;
 GRANT SELECT, INSERT, UPDATE (expires_at), DELETE ON used_tokens TO hotwallet_admin;
-GRANT SELECT, INSERT, UPDATE (count), DELETE ON attempts TO hotwallet_admin;
+GRANT SELECT, INSERT, UPDATE (count), DELETE ON rate_counters TO hotwallet_admin;
 GRANT SELECT, INSERT, UPDATE (count, last_at) ON alerts TO hotwallet_admin;
 GRANT SELECT, INSERT, UPDATE (state, decided_by, decided_at, version, mac, action,
     proposal, reason, requested_by, requested_at, expires_at, refund_id) ON approvals TO
@@ -114,7 +114,7 @@ GRANT SELECT ON sightings TO hotwallet_sign;
 GRANT SELECT, INSERT, UPDATE (amount) ON spendings TO hotwallet_sign;
 GRANT SELECT ON keys TO hotwallet_sign;
 GRANT SELECT, INSERT (id, body, mac) ON audit_records TO hotwallet_sign;
-GRANT SELECT, INSERT, UPDATE (count), DELETE ON attempts TO hotwallet_sign;
+GRANT SELECT, INSERT, UPDATE (count), DELETE ON rate_counters TO hotwallet_sign;
 GRANT SELECT, INSERT, UPDATE (count, last_at) ON alerts TO hotwallet_sign;
 GRANT SELECT, INSERT (digest, proposal, requested_by, requested_at, expires_at,
     refund_id, mac) ON approvals TO hotwallet_sign;

@@ -10,11 +10,11 @@ from sqlalchemy import Connection, Integer, bindparam, func, or_, select, text, 
 from backends.sql.columns import UTCDateTime
 from backends.sql.database import Tables
 from backends.sql.schema import (
+    attempts,
     audit_records,
     refunds,
     sightings,
     status_in,
-    transactions,
 )
 from backends.sql.wallet_rows import of_wallet, select_sightings, wallet_key
 from signer.audit.actions import SUCCESS, AuditAction
@@ -48,14 +48,14 @@ REFUNDS = select(refunds).where(
 ATTEMPTS = (
     select(
         refunds.c.nonce,
-        transactions.c.tx_hash,
-        transactions.c.kind,
-        transactions.c.max_fee_per_gas,
-        transactions.c.gas_limit,
+        attempts.c.tx_hash,
+        attempts.c.kind,
+        attempts.c.max_fee_per_gas,
+        attempts.c.gas_limit,
     )
-    .join(transactions, transactions.c.refund_id == refunds.c.id)
+    .join(attempts, attempts.c.refund_id == refunds.c.id)
     .where(of_wallet(refunds), refunds.c.nonce >= _first, refunds.c.nonce <= _last)
-    .order_by(refunds.c.nonce, transactions.c.attempt.desc())
+    .order_by(refunds.c.nonce, attempts.c.attempt.desc())
 )
 
 SIGHTINGS = select(sightings).where(
@@ -160,24 +160,22 @@ class BookTables(Tables):
             if not nonces:
                 return ()
             span = {**wallet, "first": nonces[0], "last": nonces[-1]}
-            by_nonce = {
+            of_nonce = {
                 each.nonce: each
                 for each in (Refund(*row) for row in connection.execute(REFUNDS, span))
             }
-            attempts: dict[int, list[TransactionCost]] = {nonce: [] for nonce in nonces}
+            costs: dict[int, list[TransactionCost]] = {nonce: [] for nonce in nonces}
             for nonce, tx_hash, kind, max_fee, gas in connection.execute(
                 ATTEMPTS, span
             ):
-                attempts[nonce].append(
-                    TransactionCost(tx_hash, Kind(kind), max_fee * gas)
-                )
+                costs[nonce].append(TransactionCost(tx_hash, Kind(kind), max_fee * gas))
             seen = select_sightings(connection, self._macs, SIGHTINGS, **span)
             unrecorded = {each.nonce: each for each in seen}
             return [
                 NonceEntry(
                     nonce,
-                    by_nonce.get(nonce),
-                    tuple(attempts[nonce]),
+                    of_nonce.get(nonce),
+                    tuple(costs[nonce]),
                     unrecorded.get(nonce),
                 )
                 for nonce in nonces

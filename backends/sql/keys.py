@@ -22,10 +22,10 @@ from backends.sql.database import Tables
 from backends.sql.key_rows import KeyRows
 from backends.sql.schema import (
     IS_OPEN,
+    attempts,
     keys,
     refund_moves,
     refunds,
-    transactions,
     wallets,
 )
 from backends.sql.wallet_rows import pause_wallets
@@ -69,8 +69,8 @@ _REQUEUE = (
     update(refunds)
     .where(
         *_unsigned,
-        ~select(transactions.c.refund_id)
-        .where(transactions.c.refund_id == refunds.c.id)
+        ~select(attempts.c.refund_id)
+        .where(attempts.c.refund_id == refunds.c.id)
         .exists(),
     )
     .values(

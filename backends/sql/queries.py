@@ -17,11 +17,11 @@ from sqlalchemy import (
 from backends.sql.columns import UTCDateTime
 from backends.sql.schema import (
     IS_OPEN,
+    attempts,
     refund_moves,
     refunds,
     request_signatures,
     status_in,
-    transactions,
 )
 from signer.errors import (
     OpenRefundsLimitError,
@@ -49,9 +49,9 @@ FLYING = (
 )
 
 HASHES = (
-    select(transactions.c.refund_id, transactions.c.tx_hash, transactions.c.kind)
-    .where(transactions.c.refund_id.in_(bindparam("refund_ids", expanding=True)))
-    .order_by(transactions.c.refund_id, transactions.c.attempt.desc())
+    select(attempts.c.refund_id, attempts.c.tx_hash, attempts.c.kind)
+    .where(attempts.c.refund_id.in_(bindparam("refund_ids", expanding=True)))
+    .order_by(attempts.c.refund_id, attempts.c.attempt.desc())
 )
 
 OPEN_CALLS = (
@@ -83,9 +83,9 @@ SIGNED_REQUEST = select(*request_signatures.columns[1:]).where(
 )
 
 TRANSACTIONS = (
-    select(transactions)
-    .where(transactions.c.refund_id == bindparam("refund_id"))
-    .order_by(transactions.c.attempt)
+    select(attempts)
+    .where(attempts.c.refund_id == bindparam("refund_id"))
+    .order_by(attempts.c.attempt)
 )
 
 _LAST_CONFIRMED = (
@@ -102,9 +102,9 @@ _LAST_CONFIRMED = (
 )
 
 MAX_FEES = (
-    select(transactions.c.max_fee_per_gas)
-    .join(_LAST_CONFIRMED, transactions.c.tx_hash == _LAST_CONFIRMED.c.tx_hash)
-    .where(transactions.c.signed_at >= bindparam("since", type_=UTCDateTime))
+    select(attempts.c.max_fee_per_gas)
+    .join(_LAST_CONFIRMED, attempts.c.tx_hash == _LAST_CONFIRMED.c.tx_hash)
+    .where(attempts.c.signed_at >= bindparam("since", type_=UTCDateTime))
 )
 
 HISTORY = (

@@ -25,11 +25,11 @@ from backends.sql.database import Tables
 from backends.sql.schema import (
     IS_OF_TENANT,
     IS_OPEN,
+    attempts,
     refund_moves,
     refunds,
     spendings,
     status_in,
-    transactions,
 )
 from backends.sql.spending import DATABASE_HOUR, HOURS
 from backends.sql.validation import is_storable, require_page
@@ -140,8 +140,8 @@ _RESULTS = text(status_in(frozenset({Status.CONFIRMED, Status.FAILED})))
 
 _since = bindparam("since", type_=UTCDateTime)
 _signed = (
-    transactions.c.chain_id == bindparam("of_chain"),
-    transactions.c.signed_at >= _since,
+    attempts.c.chain_id == bindparam("of_chain"),
+    attempts.c.signed_at >= _since,
 )
 
 # SQLite would add amounts as floats, so they are added here.
@@ -150,11 +150,11 @@ BY_TENANT = (
         refunds.c.tenant,
         refunds.c.token_address,
         refunds.c.amount,
-        func.count().filter(transactions.c.attempt == 0),
-        func.sum(transactions.c.gas_limit),
+        func.count().filter(attempts.c.attempt == 0),
+        func.sum(attempts.c.gas_limit),
     )
-    .select_from(transactions)
-    .join(refunds, refunds.c.id == transactions.c.refund_id)
+    .select_from(attempts)
+    .join(refunds, refunds.c.id == attempts.c.refund_id)
     .where(*_signed)
     .group_by(refunds.c.tenant, refunds.c.token_address, refunds.c.amount)
 )

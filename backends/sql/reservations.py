@@ -17,7 +17,7 @@ from backends.sql.database import Tables
 from backends.sql.holds import find_blocks, is_blocked, is_stopped, require_running
 from backends.sql.key_rows import KeyRows
 from backends.sql.refund_approvals import find_approved
-from backends.sql.schema import keys, refunds, sightings, transactions, wallets
+from backends.sql.schema import attempts, keys, refunds, sightings, wallets
 from backends.sql.spending import Spendings
 from backends.sql.statements import (
     INSERT_AUDIT_RECORD,
@@ -88,7 +88,7 @@ def _may_reserve() -> tuple[Any, ...]:
     pays_active = exists().where(*is_active) | ~sweeps
     not_behind = next_nonce(chain_id, sender) >= counted
     # A changed row could ask for a second nonce; signed bytes are never deleted.
-    signed = exists().where(transactions.c.refund_id == parameter(refunds, "id"))
+    signed = exists().where(attempts.c.refund_id == parameter(refunds, "id"))
     return (
         active,
         pays_active,

@@ -222,18 +222,18 @@ refunds = declare(
 IS_OF_TENANT = refunds.c.bound_sender.is_(None)
 """Whether a tenant asked for it: sweeps and fillers have a bound sender."""
 
-transactions = declare(
-    "transactions",
+attempts = declare(
+    "attempts",
     SignedTransaction,
-    UniqueConstraint("refund_id", "attempt", name="uq_transactions_attempt"),
-    ForeignKeyConstraint(["refund_id"], ["refunds.id"], "fk_transactions_refund"),
+    UniqueConstraint("refund_id", "attempt", name="uq_attempts_number"),
+    ForeignKeyConstraint(["refund_id"], ["refunds.id"], "fk_attempts_refund"),
     CheckConstraint(
         "attempt >= 0 AND chain_id > 0 AND nonce >= 0 AND gas_limit > 0"
         " AND max_priority_fee_per_gas <= max_fee_per_gas",
         "ranges",
     ),
-    Index("ix_transactions_signed_at", "chain_id", "signed_at"),
-    doc="every signed transaction",
+    Index("ix_attempts_signed_at", "chain_id", "signed_at"),
+    doc="every attempt: the signed bytes of a transaction",
     unprotected="the bytes are compared with their refund before they are sent",
     grants={
         "refunds worker admin": "SELECT",
@@ -420,12 +420,12 @@ used_tokens = declare(
     },
 )
 
-attempts = declare(
-    "attempts",
+rate_counters = declare(
+    "rate_counters",
     Column("bucket", Plain, primary_key=True),
     Column("period", BigInteger, primary_key=True),
     Column("count", BigInteger, nullable=False),
-    Index("ix_attempts_period", "period"),
+    Index("ix_rate_counters_period", "period"),
     doc="rate limit counts per client (a hash) and minute; old minutes are deleted",
     unprotected="it limits requests, and pays nothing",
     grants={

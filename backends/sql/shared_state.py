@@ -26,7 +26,7 @@ from sqlalchemy.sql.dml import Insert, ReturningInsert
 from backends.sql.columns import UTCDateTime
 from backends.sql.database import Database, Tables
 from backends.sql.inserts import INSERT, insert_new
-from backends.sql.schema import alerts, attempts, used_tokens, workers
+from backends.sql.schema import alerts, rate_counters, used_tokens, workers
 from signer.errors import StoreError
 from signer.model.look import Look
 from signer.model.worker_row import WorkerRow
@@ -42,7 +42,7 @@ _OLD = {
     table: delete(table).where(column < bindparam("before", type_=column.type))
     for table, column in (
         (used_tokens, used_tokens.c.expires_at),
-        (attempts, attempts.c.period),
+        (rate_counters, rate_counters.c.period),
     )
 }
 
@@ -122,8 +122,8 @@ class SharedTables(Tables):
         return self._database.write(lambda c: c.execute(use, row).all()) != []
 
     def count(self, bucket: str, period: int, amount: int = 1) -> int:
-        self._delete_old(attempts, period, _KEEP_PERIODS)
-        add = _add_count(self._database.dialect, attempts)
+        self._delete_old(rate_counters, period, _KEEP_PERIODS)
+        add = _add_count(self._database.dialect, rate_counters)
         row = {"bucket": bucket, "period": period, "count": amount}
         total = self._database.write(lambda c: c.execute(add, row).scalar_one())
         return int(total)

@@ -29,12 +29,12 @@ from backends.sql.inserts import InsertOfDialect
 from backends.sql.schema import (
     ACCEPTED,
     FIRST_EVENT,
+    attempts,
     audit_records,
     events,
     refund_moves,
     refunds,
     request_signatures,
-    transactions,
 )
 from signer.model.audit_record import Record
 from signer.model.event import Event
@@ -65,10 +65,10 @@ def parameters(table: Table, names: Sequence[str]) -> dict[str, Any]:
 
 def _has_one_nonce() -> Any:
     """Return the condition that all signed bytes of the refund have its nonce."""
-    other = (transactions.c.sender != parameter(refunds, "sender")) | (
-        transactions.c.nonce != parameter(refunds, "nonce")
+    other = (attempts.c.sender != parameter(refunds, "sender")) | (
+        attempts.c.nonce != parameter(refunds, "nonce")
     )
-    of_refund = transactions.c.refund_id == parameter(refunds, "id")
+    of_refund = attempts.c.refund_id == parameter(refunds, "id")
     return ~exists().where(of_refund, other)
 
 
@@ -130,7 +130,7 @@ _move = {
     "at": parameter(refunds, "updated_at"),
 }
 _FIRST_MOVE = {name: _move[name] for name in ("refund_id", "status", "at")}
-_record = parameters(transactions, tuple(transactions.c.keys()))
+_record = parameters(attempts, tuple(attempts.c.keys()))
 _signed_request = parameters(request_signatures, tuple(request_signatures.c.keys()))
 _audit_record = parameters(audit_records, ("id", "body", "mac"))
 _EVENT = (*KINDS[Event].covered, "mac")
@@ -141,7 +141,7 @@ _first_event = parameters(events, FIRST_EVENT)
 INSERT_MOVE = insert(refund_moves).values(_move)
 """Inserts the row of history of a change."""
 
-INSERT_TRANSACTION = insert(transactions).values(_record)
+INSERT_ATTEMPT = insert(attempts).values(_record)
 """Inserts signed bytes."""
 
 INSERT_AUDIT_RECORD = insert(audit_records).values(_audit_record)
@@ -192,7 +192,7 @@ def _combine(
     if step is Step.ACCEPT:
         inserts = [(refund_moves, _FIRST_MOVE)]
     if step is Step.RECORD:
-        inserts.append((transactions, _record))
+        inserts.append((attempts, _record))
     if step is Step.ACCEPT:
         inserts.append((events, _first_event))
         inserts.append((request_signatures, _signed_request))
@@ -238,7 +238,7 @@ def values(
     if before is not None:
         params["before_version"] = before.version
     if transaction is not None:
-        params.update(_fields(transactions, transaction))
+        params.update(_fields(attempts, transaction))
     return params
 
 

@@ -17,8 +17,8 @@ from backends.sql.database import Database
 from backends.sql.queries import require_open_at_most
 from backends.sql.statements import (
     ACCEPT,
+    INSERT_ATTEMPT,
     INSERT_MOVE,
-    INSERT_TRANSACTION,
     ON_POSTGRESQL,
     ON_SQLITE,
     OPTIONAL,
@@ -152,7 +152,7 @@ def _insert(connection: Connection, step: Step, rows: Sequence[Values]) -> None:
         return
     connection.execute(INSERT_MOVE, rows)
     if step is Step.RECORD:
-        connection.execute(INSERT_TRANSACTION, rows)
+        connection.execute(INSERT_ATTEMPT, rows)
     for name, insert in OPTIONAL[step]:
         given = [row for row in rows if row[name] is not None]
         if given:

@@ -45,7 +45,7 @@ SELECT {id}, :tenant, 'past-' || n, {hash}, 'past-' || n, 'past-' || n, 'local',
 """
 
 _TRANSACTIONS = """
-INSERT INTO transactions (
+INSERT INTO attempts (
   tx_hash, refund_id, attempt, kind, chain_id, sender, nonce, max_fee_per_gas,
   max_priority_fee_per_gas, gas_limit, raw, signed_at
 )

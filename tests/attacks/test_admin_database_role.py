@@ -35,7 +35,7 @@ from tests.support.theft import (
 
 # Sign, record or finish a refund; hide what was spent.
 PAYMENT = (
-    "INSERT INTO transactions DEFAULT VALUES",
+    "INSERT INTO attempts DEFAULT VALUES",
     "UPDATE refunds SET tx_hash = 'thief'",
     "UPDATE refunds SET block_number = 1, block_hash = 'thief'",
     "UPDATE refunds SET failure_code = 'thief', failure_detail = 'thief'",

@@ -23,7 +23,7 @@ def client(database_url: str, journal: Journal) -> Iterator[TestClient]:
     """Return a client of the routes, with the real rate limits and database."""
     clock = SettableClock()
     database = Database(database_url, pool_size=4, timeout=5.0)
-    database.write(lambda c: c.exec_driver_sql("DELETE FROM attempts").rowcount)
+    database.write(lambda c: c.exec_driver_sql("DELETE FROM rate_counters").rowcount)
     app = build(SharedTables(database), clock, audit=audit_into(journal, clock))
     yield TestClient(app)
     database.close()

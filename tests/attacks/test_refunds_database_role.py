@@ -42,7 +42,7 @@ MOVES = (
     # Call a contract, which only JSON-RPC accepts.
     "INSERT INTO refunds (id, calldata) VALUES ('rf_1', '\\x00')",
     "UPDATE refunds SET calldata = '\\x00'",
-    "INSERT INTO transactions DEFAULT VALUES",
+    "INSERT INTO attempts DEFAULT VALUES",
     "INSERT INTO wallets DEFAULT VALUES",
     "UPDATE wallets SET paused_by = NULL, paused_at = NULL",
     "INSERT INTO sightings DEFAULT VALUES",

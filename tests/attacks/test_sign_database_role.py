@@ -16,7 +16,7 @@ OTHERS = (
     "UPDATE refunds SET nonce = 7",
     "UPDATE refunds SET cancel_requested_at = now()",
     "UPDATE refunds SET calldata = '\\x00'",
-    "INSERT INTO transactions DEFAULT VALUES",
+    "INSERT INTO attempts DEFAULT VALUES",
     # Choose a key, lift a stop, a block or a pause, approve, or read signed requests.
     "INSERT INTO keys DEFAULT VALUES",
     "UPDATE keys SET state = 'active'",

@@ -42,9 +42,9 @@ ADMINISTRATION = (
     "UPDATE wallets SET first_nonce = 1000000",
     "INSERT INTO used_tokens DEFAULT VALUES",
     "DELETE FROM used_tokens",
-    "INSERT INTO attempts DEFAULT VALUES",
-    "UPDATE attempts SET count = 0",
-    "DELETE FROM attempts",
+    "INSERT INTO rate_counters DEFAULT VALUES",
+    "UPDATE rate_counters SET count = 0",
+    "DELETE FROM rate_counters",
 )
 
 UNSENT = "tx_hash = NULL, block_number = NULL, block_hash = NULL"

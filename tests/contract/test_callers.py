@@ -9,7 +9,7 @@ from sqlalchemy import Table, event, func, select
 
 from backends.sql import SQLStore
 from backends.sql.database import Database
-from backends.sql.schema import attempts, used_tokens
+from backends.sql.schema import rate_counters, used_tokens
 from backends.sql.shared_state import SharedTables
 from signer.model.look import Look
 from tests.fixtures.races import race
@@ -111,12 +111,12 @@ def test_old_rows_are_deleted(tables: SharedTables, database: Database) -> None:
         tables.use_token(f"token {n}", NOW + MINUTE, NOW)
     tables.count("a", PERIOD + 9)
     tables.use_token("a", NOW + 60 * MINUTE, NOW + 59 * MINUTE)
-    kept = _rows(database, attempts), _rows(database, used_tokens)
+    kept = _rows(database, rate_counters), _rows(database, used_tokens)
     tables.count("a", PERIOD + 11)
     tables.use_token("b", NOW + 70 * MINUTE, NOW + 62 * MINUTE)
 
     assert kept == (21, 21)
-    assert _rows(database, attempts) == 2
+    assert _rows(database, rate_counters) == 2
     assert _rows(database, used_tokens) == 2
 
 

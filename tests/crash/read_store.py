@@ -62,7 +62,7 @@ def read_rows(store: Connection) -> tuple[Row, ...]:
 
 def read_signed(store: Connection) -> tuple[Signed, ...]:
     """Return all signed transactions."""
-    return tuple(map(_signed, store.execute("SELECT * FROM transactions")))
+    return tuple(map(_signed, store.execute("SELECT * FROM attempts")))
 
 
 def read_steps(store: Connection) -> tuple[Step, ...]:

@@ -157,7 +157,7 @@ def gather(
         recorded={
             tx_hash: (refund_id, nonce)
             for tx_hash, refund_id, nonce in ledger.select(
-                "SELECT tx_hash, refund_id, sender || ' n' || nonce FROM transactions"
+                "SELECT tx_hash, refund_id, sender || ' n' || nonce FROM attempts"
             )
         },
         audit=tuple(json.loads(body) for (body,) in ledger.select(_AUDIT)),

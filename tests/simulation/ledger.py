@@ -79,7 +79,7 @@ class Ledger:
 
     def has_recorded(self, tx_hash: str) -> bool:
         """Whether the transaction with this hash is recorded."""
-        found = self.select("SELECT 1 FROM transactions WHERE tx_hash = ?", tx_hash)
+        found = self.select("SELECT 1 FROM attempts WHERE tx_hash = ?", tx_hash)
         return bool(found)
 
     def has_nonce(self, slot: tuple[str, int]) -> bool:
@@ -104,7 +104,7 @@ class Ledger:
 
         No method of the store does that, and a trigger of the database refuses it.
         """
-        self._file.execute("DELETE FROM transactions WHERE refund_id = ?", (refund_id,))
+        self._file.execute("DELETE FROM attempts WHERE refund_id = ?", (refund_id,))
         self._file.execute(
             "UPDATE refunds SET status = 'queued', version = version + 1, nonce = NULL,"
             " sender = NULL, key_id = NULL, gas_limit = NULL WHERE id = ?",

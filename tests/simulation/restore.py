@@ -131,7 +131,7 @@ class Restore:
 def find_marks(ledger: Ledger, chain: SimulatedChain) -> Mapping[str, int]:
     """Return one more than the highest nonce of each address in signed bytes."""
     marks = Counter[str]()
-    recorded = ledger.select("SELECT sender, nonce FROM transactions")
+    recorded = ledger.select("SELECT sender, nonce FROM attempts")
     for sender, nonce in (*recorded, *(tx.slot for tx in chain.sent.values())):
         marks[sender] = max(marks[sender], nonce + 1)
     return marks

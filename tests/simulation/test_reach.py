@@ -44,7 +44,7 @@ def _count_events(ledger: Ledger, outcome: Outcome) -> Counter[str]:
         events.update(f"{a}-{b}" for a, b in pairwise(statuses))
     events.update(
         f"attempt {attempt}, {kind}"
-        for (attempt, kind) in ledger.select("SELECT attempt, kind FROM transactions")
+        for (attempt, kind) in ledger.select("SELECT attempt, kind FROM attempts")
     )
     events.update(
         f"a key is {state}" for (state,) in ledger.select("SELECT state FROM keys")

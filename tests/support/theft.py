@@ -41,8 +41,8 @@ DENIED_TO_ALL = (
     "INSERT INTO refunds (id, nonce, sender, key_id) VALUES ('rf', 7, 'a', 'b')",
     "INSERT INTO refunds (id, version, due_at) VALUES ('rf', 9, now())",
     # Forget what was signed.
-    "UPDATE transactions SET raw = ''",
-    "DELETE FROM transactions",
+    "UPDATE attempts SET raw = ''",
+    "DELETE FROM attempts",
     "DELETE FROM refund_moves",
     "UPDATE request_signatures SET body = ''",
     "DELETE FROM request_signatures",

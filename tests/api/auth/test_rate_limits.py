@@ -102,7 +102,7 @@ def pair(database_url: str, clock: SettableClock) -> Iterator[list[Instance]]:
 
 
 def _empty(database: Database) -> None:
-    database.write(lambda c: c.exec_driver_sql("DELETE FROM attempts").rowcount)
+    database.write(lambda c: c.exec_driver_sql("DELETE FROM rate_counters").rowcount)
 
 
 def test_limits_invalid_tokens_of_one_peer(pair: list[Instance]) -> None:
@@ -320,7 +320,7 @@ def test_buckets_contain_neither_addresses_nor_subjects(pair: list[Instance]) ->
     pair[0].request(headers=_FORGED)
     pair[0].request("/rotation", sub="s" * 128, roles=["admin"], scope="keys:rotate")
     buckets = pair[0].database.run(
-        lambda c: c.exec_driver_sql("SELECT bucket FROM attempts").scalars().all()
+        lambda c: c.exec_driver_sql("SELECT bucket FROM rate_counters").scalars().all()
     )
 
     assert sorted(bucket.partition(":")[0] for bucket in buckets) == [

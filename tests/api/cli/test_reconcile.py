@@ -20,8 +20,7 @@ from sqlalchemy import Connection, insert
 from api.cli.options import parse_moment
 from api.extras.books.commands import with_progress
 from api.extras.books.network_books import Progress
-from backends.sql import SQLStore
-from backends.sql.schema import transactions
+from backends.sql import SQLStore, schema
 from dev import stablecoin as coin
 from signer.chain.erc20 import encode_transfer
 from signer.model.refund import Refund, Status
@@ -139,7 +138,7 @@ def _paid_many(shop: Shop) -> None:
     store = world.store
     assert isinstance(store, SQLStore)
     filled(store, rows)
-    store._database.transaction(lambda c: c.execute(insert(transactions), attempts))
+    store._database.transaction(lambda c: c.execute(insert(schema.attempts), attempts))
 
 
 def _signed_refund(shop: Shop, nonce: int) -> tuple[Refund, bytes]:
@@ -292,9 +291,9 @@ def _fee_mismatch(shop: Shop) -> None:
     refund = shop.paid()
 
     def work(connection: Connection) -> None:
-        connection.exec_driver_sql("DROP TRIGGER IF EXISTS transactions_keep")
+        connection.exec_driver_sql("DROP TRIGGER IF EXISTS attempts_keep")
         connection.exec_driver_sql(
-            "UPDATE transactions SET gas_limit = 1 WHERE refund_id = ?", (refund.id,)
+            "UPDATE attempts SET gas_limit = 1 WHERE refund_id = ?", (refund.id,)
         )
 
     shop.world.store._database.run(work)  # type: ignore[attr-defined]

@@ -176,7 +176,7 @@ def test_a_changed_transaction_is_marked(
     (row,) = sqlite_store.transactions(refund_id)
     signed = SignedBytes.decode(row.raw)
     raw = replace(signed.transaction, **changes).serialise(signed.signature)
-    statement = sql("UPDATE transactions SET raw = :raw").bindparams(raw=raw)
+    statement = sql("UPDATE attempts SET raw = :raw").bindparams(raw=raw)
     sqlite_store._database.write(lambda connection: connection.execute(statement))
 
     assert "cannot be decoded" in browser.get(f"/console/refunds/{refund_id}").text

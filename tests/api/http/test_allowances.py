@@ -59,7 +59,7 @@ def _rows(store: SQLStore) -> list[int]:
     """Return how many rows each table has."""
     tables = (
         "refunds", "refund_moves", "approvals", "spendings", "wallets",
-        "audit_records", "alerts", "transactions",
+        "audit_records", "alerts", "attempts",
     )  # fmt: skip
     with store._database._process().engine.connect() as connection:
         return [

@@ -89,7 +89,7 @@ def test_only_workers_delete_events(shipped: Roles, process: str, table: str) ->
         "DELETE FROM refund_moves",
         "UPDATE events SET status = 'confirmed'",
         "DELETE FROM sightings",
-        "UPDATE transactions SET kind = 'noop'",
+        "UPDATE attempts SET kind = 'noop'",
         "UPDATE audit_records SET body = ''",
         "UPDATE audit_records SET id = 'au_' || sequence WHERE sequence = 1",
         "DELETE FROM audit_records",

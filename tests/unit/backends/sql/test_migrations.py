@@ -234,7 +234,7 @@ def test_impossible_transactions(store: SQLStore, change: dict[str, object]) -> 
     before = store.transactions(refund.id)
 
     with pytest.raises(StoreError, match="a constraint is violated"):
-        _update(store, "transactions", change)
+        _update(store, "attempts", change)
     assert before == store.transactions(refund.id)
 
 

@@ -163,11 +163,11 @@ EXCESSES = [
         [f"GRANT hotwallet_refunds {_TO}"],
         [f"REVOKE hotwallet_refunds {_FROM}"],
         [
-            "may DELETE attempts",
-            "may INSERT attempts",
+            "may DELETE rate_counters",
+            "may INSERT rate_counters",
             "may INSERT request_signatures",
             *(f"may INSERT refunds.{each}" for each in ACCEPTED[PaymentPurpose.REFUND]),
-            "may UPDATE attempts.count",
+            "may UPDATE rate_counters.count",
             "may UPDATE refunds.cancel_requested_at",
         ],
     ),
@@ -239,7 +239,7 @@ def test_a_role_that_may_write_everything(shipped: Roles) -> None:
 
     assert {"may UPDATE refunds.amount", "may INSERT refunds.nonce"} <= set(found)
     assert {"may DELETE refunds", "may UPDATE keys", "may INSERT holds"} <= set(found)
-    assert not {"may INSERT refunds.amount", "may DELETE attempts"} & set(found)
+    assert not {"may INSERT refunds.amount", "may DELETE rate_counters"} & set(found)
 
 
 def test_createrole_is_an_excess_privilege(shipped: Roles) -> None:

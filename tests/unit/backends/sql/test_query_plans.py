@@ -24,7 +24,7 @@ from backends.sql import (
     schema,
     spending,
 )
-from backends.sql.schema import refunds, sightings, spendings, transactions
+from backends.sql.schema import attempts, refunds, sightings, spendings
 from backends.sql.wallet_rows import next_nonce
 from signer.model.audit_record import Record
 from signer.model.delivery import Delivery, DeliveryState
@@ -193,9 +193,7 @@ def _fill(store: SQLStore, count: int) -> None:
         for n in range(2 * count)
     ]
     store._database.transaction(lambda c: c.execute(insert(sightings), seen))
-    store._database.transaction(
-        lambda c: c.execute(insert(transactions), [*sent, *old])
-    )
+    store._database.transaction(lambda c: c.execute(insert(attempts), [*sent, *old]))
     if store._database.dialect == "postgresql":  # As autovacuum does.
         store._database.run(lambda c: c.execute(text("VACUUM ANALYZE")))
 
@@ -578,7 +576,7 @@ def test_the_last_start_comes_from_an_index(store: SQLStore) -> None:
 @pytest.mark.parametrize(
     ("statement", "index"),
     [
-        (refund_reports.BY_TENANT, "ix_transactions_signed_at"),
+        (refund_reports.BY_TENANT, "ix_attempts_signed_at"),
         (refund_reports._LAST_RESULTS, "ix_refunds_result"),
     ],
     ids=["tenants", "results"],
