@@ -662,7 +662,7 @@ def test_hashes_come_from_an_index(sqlite_store: SQLStore) -> None:
     """The hashes of a batch are looked up by refund."""
     plan = _plan(sqlite_store, queries.HASHES, {"refund_ids": ["rf_0", "rf_1"]})
 
-    assert "SEARCH transactions USING INDEX" in plan
+    assert "SEARCH attempts USING INDEX" in plan
     assert "refund_id=?" in plan
 
 

@@ -26,7 +26,7 @@ ADVANCED = {
     "refund_moves": 3,
     "audit_records": 2,  # Intents and outcomes.
     "spendings": 1,
-    "transactions": 1,
+    "attempts": 1,
     "events": 1,
     "keys": 1,  # The proof: each worker here is a new one.
 }
