@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 CHAIN = "chain:"
 """What the value of a chain begins with that the networks file lacks."""
+
+_OF_NO_NETWORK = re.compile(CHAIN + r"(-?[0-9]{1,19})")
 
 _PAGE = "/console/stops"
 
@@ -66,10 +69,10 @@ _NETWORK = Field(
 def _target(values: Values) -> tuple[str | None, dict[str, int]]:
     """Return the network, and the chain id of what is none, as the switch takes it."""
     network = values["network"]
-    if network is not None and network.startswith(CHAIN):
-        digits = network.removeprefix(CHAIN)
-        return None, {"chain_id": int(digits)} if digits.lstrip("-").isdecimal() else {}
-    return network, {}
+    chain = _OF_NO_NETWORK.fullmatch(network or "")
+    if chain is not None:
+        return None, {"chain_id": int(chain[1])}
+    return network, {}  # Other text is a network, which must not become everything.
 
 
 def _find_stop(container: Container, values: Values) -> Hold | None:

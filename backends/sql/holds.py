@@ -7,6 +7,7 @@ missing, changed, or older than the one that this process or the audit log knows
 """
 
 import json
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
@@ -55,6 +56,8 @@ from signer.row_macs import RowMACs
 
 
 _REGISTER = "register"  # The name of the register's row; no hold has it.
+
+_CHAIN_ID = re.compile(r"-?[1-9][0-9]{0,18}")
 
 _ABSENT = -1  # The version of a row that should be there.
 
@@ -200,7 +203,8 @@ def _is_name(name: str) -> bool:
     """Return whether *name* can be that of a hold: another program may insert any."""
     scope, _, subject = name.partition(" ")
     if scope == Scope.NETWORK:
-        return subject.isascii() and subject.removeprefix("-").isdigit()
+        # Another spelling would be a second stop of the chain, which no command ends.
+        return _CHAIN_ID.fullmatch(subject) is not None
     return scope in {*Scope} and (scope == Scope.EVERYTHING) == (not subject)
 
 

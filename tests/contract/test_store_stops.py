@@ -206,6 +206,21 @@ def test_a_forged_stop_of_another_chain(store: SQLStore) -> None:
     assert [stop.in_force for stop in store.stops()] == [False]
 
 
+@pytest.mark.parametrize(
+    "spelled", [f"0{CHAIN}", f"-0{CHAIN}", "0", "", "-", "9" * 20, "9" * 5000]
+)
+def test_a_forged_stop_with_another_spelling(store: SQLStore, spelled: str) -> None:
+    """It does not stand in the way of the stop of the chain, which can be ended."""
+    opened(store)
+    stopped(store, CHAIN)
+    at = now().isoformat(timespec="microseconds")
+    forge(store, FORGED.format(chain_id=spelled, at=at, version=0))
+
+    assert [stop.chain_id for stop in store.stops()] == [CHAIN]
+    assert store.release(name_of_chain(CHAIN), now())
+    assert [stop.in_force for stop in store.stops()] == [False]
+
+
 @pytest.mark.parametrize("version", [1, 2**31 - 1])
 def test_the_first_version_is_0(store: SQLStore, version: int) -> None:
     """Otherwise the version of a replacement could be too large."""

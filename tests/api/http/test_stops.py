@@ -122,6 +122,9 @@ def test_who_and_why_are_listed_and_audited(
         ({**WHY, "network": None}, 400, "network"),
         ({**WHY, "chainId": 1}, 400, "body"),
         ({**WHY, "network": "mainnet"}, 404, None),
+        ({**WHY, "network": "chain:mainnet"}, 404, None),
+        ({**WHY, "network": "chain:"}, 404, None),
+        ({**WHY, "network": "chain:--7"}, 404, None),
     ],
 )
 @pytest.mark.parametrize("path", ["stop", "resume"])
@@ -137,6 +140,16 @@ def test_a_bad_request_changes_nothing(
 
     assert (answer.status_code, answer.json.get("field")) == (status, field)
     assert sqlite_store.stops() == ()
+
+
+def test_a_mistyped_chain_does_not_end_the_stop_of_everything(
+    paying: TestClient, sqlite_store: SQLStore
+) -> None:
+    _post(paying, "stop", WHY)
+    answer = _post(paying, "resume", {**WHY, "network": "chain:local"})
+
+    assert answer.status_code == 404
+    assert [stop.in_force for stop in sqlite_store.stops()] == [True]
 
 
 def test_refunds_can_be_read_and_cancelled(paying: TestClient) -> None:
