@@ -438,9 +438,9 @@ alerts = declare(
     Column("name", Plain, primary_key=True),
     Column("count", BigInteger, nullable=False),
     Column("last_at", UTCDateTime, nullable=False),
-    doc="how often each alert was raised, and when last; how often requests were "
-    "refused, as `refused CODE`; how often the policy decided, as `decided PATH "
-    "VERDICT RULE`; how often keys signed, as `signed BACKEND OUTCOME`; and when "
+    doc="how often each alert was raised, and when last; the counts of all processes "
+    "(requests, refusals, decisions of the policy, signatures), by the name of the "
+    "[metric](metrics.md) and its labels; and when "
     "a worker last asked the nodes for the head of a chain, and what it saw, as "
     "`look head CHAIN_ID`, or compared nonces, as `look wallets`",
     unprotected="it is measured, and decides nothing about what is signed",

@@ -82,7 +82,7 @@ def body_schemas() -> dict[str, Element]:
 def _body_schema(actions: Sequence[Action]) -> Element:
     """Return the schema of *actions*, which have the same fields."""
     first = actions[0]
-    about = " or ".join(f"`{each.operation}`" for each in actions)
+    about = ", ".join(f"`{each.operation}`" for each in actions)
     optional = [each.json_name for each in first.in_body if not each.is_required]
     members = {each.json_name: _schema(each) for each in first.in_body}
     content = closed(record(f"The body of {about}.", optional, **members))
