@@ -139,7 +139,7 @@ def tenants() -> None:
 def list_tenants() -> Result:
     """List the tenants of TENANTS_FILE, and all that are blocked."""
     from api.bootstrap import build_container
-    from api.views.administration import TenantDocument
+    from api.views.tenants import TenantDocument
 
     found = build_container().holds.tenants()
     documents = [TenantDocument.of(each).dump() for each in found]

@@ -1,0 +1,29 @@
+"""What a command shows of tenants; the API has no route for it."""
+
+# ruff: noqa: N815  Members of these documents are in camel case.
+
+from collections.abc import Mapping
+from typing import Any
+
+from api.views.document import Document, Timestamp, says
+
+
+class TenantDocument(Document):
+    """A tenant and its block."""
+
+    tenant: str = says("The tenant's name.", "name")
+    subjects: list[str] = says("Its subjects.", "tenant.subjects")
+    clientIds: list[str] = says("Its clients.", "tenant.client_ids")
+    blockedAt: Timestamp | None = says("When it was blocked.")
+    blockedBy: str | None = says("By whom.")
+    authentic: bool = says("False if another program changed the block.")
+
+    @classmethod
+    def derive(cls, source: Any) -> Mapping[str, Any]:
+        """Return the block, which there may not be."""
+        block = source.block
+        return {
+            "blockedAt": block and block.at,
+            "blockedBy": block and block.requested_by,
+            "authentic": block is None or block.is_authentic,
+        }
