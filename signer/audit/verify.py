@@ -6,8 +6,9 @@ Checkpoints detect that as well, up to the last one.  A checkpoint that was kept
 elsewhere detects it even if the whole file was replaced.
 """
 
-from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from array import array
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Protocol
@@ -165,6 +166,8 @@ class RecordIndex:
         # Intents without an outcome, and outcomes without an intent: ids and lines.
         self._intents: _Unmatched = {}
         self._unrequested: _Unmatched = {}
+        # Of both: the hashes of their ids and of what they belong to.
+        self._signing_ids, self._signing_work = array("q"), array("q")
 
     def is_new(self, sealed: Sealed) -> bool:
         """Remember the id of *sealed*; return whether no earlier record has it."""
@@ -193,6 +196,8 @@ class RecordIndex:
             mine, others = self._unrequested, self._intents
         else:
             return
+        self._signing_ids.append(hash(record.id))
+        self._signing_work.append(hash((work, mine is self._intents)))
         if work not in others:
             mine.setdefault(work, []).append((record.id, line))
             return
@@ -219,11 +224,24 @@ class RecordIndex:
     def find_unrequested(self) -> Iterator[FoundError]:
         """Yield the outcomes of signatures that no intent precedes."""
         declared = self._forgeries.declarers()
-        for found in self._unrequested.values():
+        forged = self._count_forged(declared) if declared else Counter[int]()
+        for work, found in self._unrequested.items():
+            # A forged outcome may have taken the intent of a genuine one.
+            taken = forged[hash((work, False))]
+            if len(found) <= taken:
+                continue
             for id_, line in found:
                 if hash_id(id_) not in declared:
                     number = self._sequences[id_]
                     yield FoundError("unrequested", number, _UNREQUESTED, line)
+
+    def _count_forged(self, declared: Mapping[str, str]) -> Counter[int]:
+        """Return how many records of signatures are forged, by the hash of the work."""
+        ids = {
+            hash(id_) for id_, _ in self._sequences.items() if hash_id(id_) in declared
+        }
+        signing = zip(self._signing_ids, self._signing_work, strict=True)
+        return Counter(work for id_, work in signing if id_ in ids)
 
 
 _EXPORT_AGAIN = "copy or export it again, then verify the new file"

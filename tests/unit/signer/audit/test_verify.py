@@ -392,3 +392,14 @@ def test_a_forged_outcome_is_not_a_finding() -> None:
     forged = outcome(1)
 
     assert _signatures(forged, DRAFTS.forged([forged.id])) is None
+
+
+def test_a_forged_outcome_does_not_accuse_a_genuine_one() -> None:
+    """It comes between the intent and the outcome of a signature, as if it was both."""
+    genuine, forged, again = outcome(3), outcome(2), outcome(4)
+    declared = DRAFTS.forged([forged.id])
+
+    assert _signatures(intent(1), forged, genuine, declared) is None
+    assert _signatures(intent(1), forged, genuine, again, declared) == (
+        "unrequested", 3, 4,
+    )  # fmt: skip
