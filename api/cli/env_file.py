@@ -15,6 +15,9 @@ from signer.errors import InvalidInputError
 
 _WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 
+# It names code.  `hotwallet serve` would pass it on, and no other command sees it.
+_OF_ENVIRONMENT_ONLY = "HOTWALLET_EXTRAS"
+
 
 def load_env_file(environ: MutableMapping[str, str], path: Path) -> str | None:
     """
@@ -38,7 +41,11 @@ def load_env_file(environ: MutableMapping[str, str], path: Path) -> str | None:
     except (OSError, UnicodeError) as e:
         return _not_loaded(path, type(e).__name__)
     values = dotenv_values(stream=io.StringIO(text), interpolate=False)
-    variables = {name: value for name, value in values.items() if value is not None}
+    variables = {
+        name: value
+        for name, value in values.items()
+        if value is not None and name != _OF_ENVIRONMENT_ONLY
+    }
     app_env = environ.get("APP_ENV", "").strip() or variables.get("APP_ENV", "")
     if Settings.from_env({"APP_ENV": app_env}).is_production:
         return _not_loaded(path, "APP_ENV is production: set variables otherwise")

@@ -37,6 +37,15 @@ def test_an_empty_variable_counts_as_unset(env_file: Path) -> None:
     assert environ == {"APP_ENV": "development", "PORT": "80"}
 
 
+def test_a_file_names_no_code(env_file: Path) -> None:
+    """A file of the working directory would load a package into the signer."""
+    env_file.write_text("APP_ENV=test\nHOTWALLET_EXTRAS=other\n")
+    environ: dict[str, str] = {}
+    load_env_file(environ, env_file)
+
+    assert environ == {"APP_ENV": "test"}
+
+
 @pytest.mark.parametrize("app_env", ["production", "Production", "prod", " staging "])
 def test_loads_nothing_in_production(env_file: Path, app_env: str) -> None:
     environ = {"APP_ENV": app_env}
