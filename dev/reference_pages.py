@@ -189,6 +189,7 @@ What administrators change, and the scope that their token needs. The API, the c
 and the console do the same, with the same record in the [audit log](audit.md). Each
 takes a reason, which the records of the action have; forms of the console demand it.
 `--dry-run` shows what a command would do, as the console's confirmation does.
+[Approve a change](../how-to/approvals.md) has the conditions for a second person.
 
 | action | page of the console | scope | API | command | audit | second person |
 | --- | --- | --- | --- | --- | --- | --- |"""
