@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping
 
 from signer.config.networks import Network
 from signer.config.tenants import TenantRegistry
+from signer.model.approval_need import ApprovalNeed
+from signer.policy.policy import Policy
 from signer.policy.rules import PolicyFile
 
 
@@ -119,6 +121,18 @@ _APPROVE_ABOVE = """
 @id("approve-above") @approvals("1")
 forbid (principal is Tenant, action == Action::"sign-transaction", resource)
 when { context.path == "refund" && context.exceeded.contains("approve-above") };
+"""
+
+AMOUNT_NEED = ApprovalNeed(
+    frozenset(
+        rule.version
+        for rule in Policy.compile([PolicyFile("default.cedar", _APPROVE_ABOVE)]).rules
+    )
+)
+"""
+What only ``approve_above`` of the configuration demands.
+
+It has the text of the rule: an own rule with the same name is another one.
 """
 
 _ACCOUNT = """\

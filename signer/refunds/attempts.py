@@ -48,7 +48,7 @@ class Attempts:
 
     * ``StaleStateError``: Another process changed the refund; nothing was recorded.
     * ``ApprovalRequiredError``, ``RowNotAuthenticError``: As
-      ``PaymentApprovals.require``.
+      ``PaymentApprovals.require_signable``.
     * ``SigningError``: Nothing was signed.
     """
 
@@ -159,7 +159,7 @@ class Attempts:
                     plan.refund,
                     plan.attempt,
                     chain.network,
-                    approve=partial(self._approvals.require_approved, plan.refund),
+                    approve=partial(self._approvals.require_signable, plan.refund),
                 )
             except Exception as e:  # noqa: BLE001 - it is the outcome of this refund.
                 if is_device_failure(e) or isinstance(e, StoreUnavailableError):

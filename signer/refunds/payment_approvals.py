@@ -16,16 +16,19 @@ from signer.approvals import VALID_FOR
 from signer.audit.actions import AuditAction
 from signer.audit.log import AuditLog
 from signer.config.networks import Network
-from signer.errors import ApprovalRequiredError, RowNotAuthenticError
+from signer.crypto.transactions import SignedBytes
+from signer.errors import ApprovalRequiredError, HotWalletError, RowNotAuthenticError
 from signer.model.acceptance import ProposedApproval
 from signer.model.approval import Approval, ApprovalState, Proposal
 from signer.model.approval_need import ApprovalNeed
 from signer.model.audit_record import WORKER, Actor
-from signer.model.refund import Refund, Status
+from signer.model.refund import Refund, SignedTransaction, Status
 from signer.open_approvals import SHOWN_DIGITS
+from signer.policy.default_rules import AMOUNT_NEED
 from signer.ports.clock import Clock
 from signer.ports.ledger import Ledger
 from signer.refunds.approval_needs import find_need
+from signer.refunds.payload import payload_of
 from signer.refunds.payment_policy import PaymentPolicy
 from signer.refunds.sweep_policy import Objection, build_objection
 from signer.refunds.transaction_signer import describe_payment
@@ -168,6 +171,24 @@ class PaymentApprovals:
                 why = "the refund ended meanwhile"
                 self._changes.move(found, rejected, action, WORKER, why)
 
+    def require_signable(self, refund: Refund, need: ApprovalNeed) -> None:
+        """
+        Require that a transfer of *refund*, which demands *need*, may be signed.
+
+        The amount alone keeps no replacement of a signed transfer back: at most one of
+        the two is mined, and all higher nonces wait for it.  A nonce or a status proves
+        nothing, since a program that can write rows can set them; the bytes do.
+
+        Raises:
+            ApprovalRequiredError: It needs an approval, and has none.
+            RowNotAuthenticError, StaleStateError: As ``settle``.
+        """
+        if need == AMOUNT_NEED and any(
+            _signs(refund, each) for each in self._store.transactions(refund.id)
+        ):
+            return
+        self.require_approved(refund, need)
+
     def require_approved(self, refund: Refund, need: ApprovalNeed) -> Approval:
         """
         Return the approval of *refund*, which people gave as *need* demands.
@@ -243,3 +264,16 @@ def _choose(
         if covered.covers(need) or each.state is ApprovalState.REJECTED:
             found.append(each)
     return min(found, key=lambda each: _ORDER.index(each.state), default=None)
+
+
+def _signs(refund: Refund, transaction: SignedTransaction) -> bool:
+    """Return whether *transaction* is a transfer that the refund's key has signed."""
+    try:
+        signed = SignedBytes.decode(transaction.raw)
+        key = signed.signature.recover(signed.transaction.signing_digest())
+    except HotWalletError:
+        return False
+    sent = signed.transaction
+    wallet = sent.chain_id, key.address, sent.nonce
+    is_of_wallet = wallet == (refund.chain_id, refund.sender, refund.nonce)
+    return is_of_wallet and payload_of(refund).is_of(sent)

@@ -45,6 +45,7 @@ from tests.support.refunds import (
     CUSTOMER,
     REQUEST,
     World,
+    altered,
     altered_chain,
 )
 
@@ -363,19 +364,28 @@ def test_a_rejected_refund_with_a_nonce_fails(world: World) -> None:
     assert small.status is Status.CONFIRMED
 
 
-def test_higher_fees_wait_for_an_approval(world: World) -> None:
-    """The amount was lowered after the transfer was sent; its bytes are sent again."""
+def test_a_signed_refund_is_replaced_without_an_approval(world: World) -> None:
+    """Its bytes may be public, and only one transaction of its nonce is mined."""
     refund = world.broadcast()
     limited(world)
     world.clock.advance(seconds=world.network.stuck_after_seconds)
-    resent = world.step(world.stored(refund))
-    for who in (BOB, CAROL):  # A worker asked, so two people must agree.
-        approve(world, refund, who)
     replaced = world.step(world.stored(refund))
 
-    assert resent.tx_hash == refund.tx_hash
     assert replaced.status is Status.SIGNED
     assert [each.attempt for each in world.store.transactions(refund.id)] == [0, 1]
+    assert administrators(world).list().approvals == []
+
+
+@pytest.mark.parametrize("raw", [b"\x02", None])
+def test_other_signed_bytes_are_no_approval(world: World, raw: bytes | None) -> None:
+    """A program that can write rows gives a refund bytes that pay another one."""
+    (sent,) = world.store.transactions(world.broadcast().id)
+    refund = world.step(world.accepted())
+    copied = replace(sent, raw=sent.raw if raw is None else raw)
+    world.store = altered(world.store, transactions=lambda _: [copied])
+
+    with pytest.raises(ApprovalRequiredError):
+        limited(world).step(replace(refund, intent=None))
 
 
 def test_nothing_is_decided_while_the_chain_is_unknown(world: World) -> None:

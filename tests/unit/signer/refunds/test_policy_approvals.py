@@ -15,6 +15,7 @@ from signer.errors import (
 from signer.model.approval import ApprovalState
 from signer.model.audit_record import Actor
 from signer.model.refund import Kind, Status
+from signer.policy.rules import APPROVE_ABOVE
 from signer.refunds.payment_approvals import ACTION, build_proposal
 from tests.fixtures.ledger import forge
 from tests.support.payment_approvals import (
@@ -306,10 +307,13 @@ def test_the_bytes_that_are_signed_need_the_approval(world: World) -> None:
     assert paid.status is Status.CONFIRMED
 
 
-def test_a_replacement_needs_the_approval_of_a_new_rule(world: World) -> None:
-    """The bytes that were sent stay; higher fees wait for people."""
+@pytest.mark.parametrize("name", ["one", APPROVE_ABOVE])
+def test_a_replacement_needs_the_approval_of_a_new_rule(
+    world: World, name: str
+) -> None:
+    """The bytes that were sent stay; higher fees wait, whatever the rule is called."""
     refund = world.broadcast()
-    ruled(world, ONE)
+    ruled(world, rule(name, 1))
     world.clock.advance(seconds=world.network.stuck_after_seconds)
 
     assert world.step(world.stored(refund)).status is Status.BROADCAST
