@@ -79,11 +79,9 @@ class ConfirmationTracker:
             last = batch[-1].refund.id
             for each in batch:
                 in_flight[each.refund.network].append(each)
-        return sum(
-            self._track_network(name, of_network)
-            for name, of_network in sorted(in_flight.items())
-            if name in self._chains
-        )
+        busy = sorted(in_flight.keys() & self._chains.keys())
+        self._looks.note_busy(self._chains[name] for name in busy)
+        return sum(self._track_network(name, in_flight[name]) for name in busy)
 
     def _track_network(self, name: str, in_flight: Sequence[InFlight]) -> int:
         chain = self._chains[name]

@@ -10,7 +10,7 @@ the database can pretend to look.
 """
 
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from statistics import median
@@ -66,9 +66,20 @@ class HeadLooks:
         self._clock = clock
         self._paces: dict[str, _Pace] = {}
 
+    def note_busy(self, chains: Iterable[Chain]) -> None:
+        """
+        Note in each pass that only *chains* have refunds in flight.
+
+        Only this ends the time in which a worker relies on the looks at another one.
+        """
+        busy = {_name(chain) for chain in chains}
+        for name, pace in self._paces.items():
+            if name not in busy:
+                pace.full_at = None
+
     def begin(self, chain: Chain, refunds: Collection[Refund]) -> HeadLook | None:
         """Return a look at *chain* for its *refunds* in flight; None if none is due."""
-        name = f"head {chain.network.chain_id}"
+        name = _name(chain)
         pace = self._paces.setdefault(name, _Pace(chain.network.confirmations))
         last, now = self._store.last_look(name), self._clock()
         is_full = pace.has_relied(now)
@@ -101,14 +112,12 @@ class _Pace:
         self._moved_at: datetime | None = None
         self._looked_at: datetime | None = None
         self._gaps: deque[float] = deque(maxlen=_SAMPLES)
-        self._asked_at: datetime | None = None
         self.full_at: datetime | None = None
 
     def has_relied(self, now: datetime) -> bool:
         """Return whether this worker has relied on the looks for long enough."""
-        asked_at, self._asked_at = self._asked_at, now
-        if self.full_at is None or asked_at is None or now - asked_at > _UNBROKEN:
-            self.full_at = now  # Nothing was in flight.
+        if self.full_at is None:
+            self.full_at = now  # Nothing was in flight in the pass before.
         return abs(now - self.full_at) >= LONGEST_OWN_PAUSE
 
     def saw(self, look: Look) -> None:
@@ -145,6 +154,10 @@ class _Pace:
         if sent_at > last.at + _UNBROKEN:
             return sent_at + block  # When the next block comes is not known.
         return max(last.at + block / _SOON, self._moved_at + _EARLY * block)
+
+
+def _name(chain: Chain) -> str:
+    return f"head {chain.network.chain_id}"
 
 
 def _is_mined(refund: Refund) -> bool:
