@@ -273,6 +273,6 @@ def test_without_the_command_a_refund_is_paid_twice(tmp_path: Path) -> None:
 
         explain = restores.lab.explain
         assert restores.lab.wait(lambda: count_payments() > 1, 30), explain(show())
-        assert restores.lab.wait(lambda: "paused by restored" in show(), 30)
+        assert restores.lab.wait(lambda: "paused by restored" in show(), 90)
         assert count_payments() == 2
         assert "run `hotwallet restore`" in show()

@@ -60,6 +60,7 @@ def wiped(empty: Callable[[], Ledger]) -> Callable[[], Ledger]:
     def delete(connection: Connection) -> None:
         for table in ("events", "sightings", "wallets", "webhook_deliveries"):
             connection.exec_driver_sql(f"DROP TRIGGER IF EXISTS {table}_stay")
+        connection.exec_driver_sql("DROP TRIGGER IF EXISTS audit_records_keep")
         for table in TABLES:
             connection.exec_driver_sql(f"DELETE FROM {table}")
         begin_register(connection, ROW_MACS)  # Without it, everything is stopped.
