@@ -50,7 +50,9 @@ def _refusal_codes() -> Iterator[str]:
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
                 match node:
                     case ast.Call(
-                        func=ast.Name(id="Refusal" | "RefusedInProduction" | "_refusal"),
+                        func=ast.Name(
+                            id="Refusal" | "RefusedInProduction" | "_refusal"
+                        ),
                         args=[ast.Constant(value=str(code)), *_],
                     ):
                         yield code
