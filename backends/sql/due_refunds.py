@@ -103,7 +103,8 @@ def _turns() -> Select[Any]:
         .join_from(tenants, ranges, true())
         .subquery("places")
     )
-    first = _next_id(places.c, places.c.since, literal_column("''"))
+    # After every id: what is due at ``far`` is not due yet.
+    first = _next_id(places.c, places.c.since, literal_column("'~'"))
     heads = select(
         places.c.tenant,
         places.c.until,

@@ -3,7 +3,7 @@
 from datetime import datetime, timedelta
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from backends.sql import SQLStore
@@ -184,6 +184,7 @@ def test_a_lost_claim_cannot_save(store: SQLStore) -> None:
 
 
 @examples
+@example(dates=[120, 126], limits=[1])
 @given(
     dates=st.lists(st.integers(-200, 200), max_size=8),
     limits=st.lists(st.integers(1, 4), min_size=1, max_size=4),
