@@ -7,7 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from signer.private_files import create_once, open_atomic, write_whole
+from signer.errors import ConfigurationError
+from signer.private_files import (
+    create_in_home,
+    create_once,
+    open_atomic,
+    write_whole,
+)
 
 
 def test_creates_a_file_that_only_its_owner_may_access(tmp_path: Path) -> None:
@@ -74,3 +80,21 @@ def test_a_write_that_fails_changes_nothing(tmp_path: Path) -> None:
         fill_disk()
     assert path.read_bytes() == b"first"
     assert [*tmp_path.iterdir()] == [path]
+
+
+def test_a_missing_file_of_home_is_created_once(tmp_path: Path) -> None:
+    """With its directory; the second process keeps the file of the first."""
+    path = tmp_path / "home" / "key.pem"
+
+    create_in_home(path, lambda: b"first", code="key", variable="KEY")
+    create_in_home(path, lambda: b"second", code="key", variable="KEY")
+
+    assert path.read_bytes() == b"first"
+
+
+def test_a_home_that_cannot_be_written_is_explained(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.write_bytes(b"no directory")
+
+    with pytest.raises(ConfigurationError, match=r"key\.pem cannot be created.*KEY"):
+        create_in_home(home / "key.pem", lambda: b"", code="key", variable="KEY")

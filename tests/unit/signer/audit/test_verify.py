@@ -403,3 +403,14 @@ def test_a_forged_outcome_does_not_accuse_a_genuine_one() -> None:
     assert _signatures(intent(1), forged, genuine, again, declared) == (
         "unrequested", 3, 4,
     )  # fmt: skip
+    assert _signatures(forged, again, declared) == ("unrequested", 2, 3)
+
+
+def test_intents_of_one_refund_are_counted() -> None:
+    """Its worker died twice; a record that only quotes an event is no signature."""
+    quoted = record(reason="digest-sign-succeeded")
+
+    assert _signatures(intent(1), intent(2), outcome(3), quoted) is None
+    assert _signatures(intent(1), intent(2), *map(outcome, (3, 4, 5))) == (
+        "unrequested", 5, 6,
+    )  # fmt: skip

@@ -158,6 +158,7 @@ def test_a_stored_signature_is_near_the_time_of_its_row(
         ("payment_session_id", "other", "has another payment_session_id"),
         ("idempotency_key", "other", "signature is not valid"),
         ("tenant", "shop", "no request key"),
+        ("calldata", b"\x01", "has another calldata"),
     ],
 )
 def test_a_row_that_the_tenant_did_not_request_is_not_paid(

@@ -50,6 +50,23 @@ def test_a_plan_changes_nothing(world: World, left: Left) -> None:
     assert world.store.claim(world.clock(), world.clock(), 10) == ()
 
 
+def test_earlier_sweeps_of_an_address_are_found_on_every_page(
+    world: World, left: Left, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of another address are not among them."""
+    monkeypatch.setattr("signer.refunds.sweep_plan._PAGE", 1)
+    (tokens,) = swept(world)
+    world.step(tokens, times=3)
+    world.settle()
+    left.tokens = 0
+    (coin,) = swept(world)
+    planner = sweeper(world)._planner
+
+    found = {each.id for each in planner._past_sweeps(world.signer.address)}
+    assert found == {tokens.id, coin.id}
+    assert [*planner._past_sweeps(SECOND.address)] == []
+
+
 def test_tokens_are_moved_by_the_former_key(world: World, left: Left) -> None:
     """They go to the active key's address, and are confirmed like a refund."""
     (row,) = swept(world)

@@ -405,6 +405,13 @@ def test_it_looks_until_it_is_stopped(system: System) -> None:
     assert events == ["wallet-look-failed"] * 2
 
 
+def test_a_process_that_stops_at_once_does_not_look(system: System) -> None:
+    monitor = system.monitor()
+    monitor._ledger = altered(system.world.store)  # It has no workers.
+
+    monitor.run(lambda seconds: True)
+
+
 def test_between_full_looks_each_node_is_asked_for_its_head(system: System) -> None:
     """One call; everything is read again after five minutes, and while it is low."""
     system.pay(2)
