@@ -128,16 +128,16 @@ class Problem:
 
     def document(self, request_id: str) -> dict[str, Any]:
         """Return the document, without the members that have no value."""
-        told: dict[str, Any] = {**self.members}
+        shown: dict[str, Any] = {**self.members}
         if self.detail is not None:
-            told["detail"] = self.detail
+            shown["detail"] = self.detail
         return ProblemDocument(
             type=f"/problems/{self.code}",
             title=self.code.replace("-", " ").capitalize(),
             status=self.status,
             code=self.code,
             request_id=request_id,
-            **told,
+            **shown,
         ).dump()
 
 

@@ -102,7 +102,7 @@ class WorkerMeter(Meter):
         elif after.status.is_final:
             self._replaced.discard(after.id)
             code = after.failure_code or ""
-            if after.purpose is not PaymentPurpose.FILLER:  # It pays nobody.
+            if after.purpose is not PaymentPurpose.FILLER:  # It pays nothing.
                 ended = network, after.tenant, after.status, code
                 readings.add(metric_names.REFUNDS_ENDED, *ended)
             if after.status is Status.CONFIRMED:

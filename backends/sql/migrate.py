@@ -54,8 +54,8 @@ def migrate(database: Database, macs: RowMACs | None, *, create: bool) -> Schema
     Without *create*, an SQLite file that has no ledger yet is refused and left as it
     is: a wrong path must not look like a successful upgrade.
 
-    Only an empty database becomes a new ledger.  One whose revision is missing or is
-    not that of this program is refused, whatever it says of itself.
+    Only an empty database becomes a new ledger.  One whose revision is missing,
+    or is not that of this program, is refused.
 
     With *macs*, authentic rows get a MAC under its current key, as in ``renew_macs``.
 

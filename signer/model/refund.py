@@ -182,7 +182,7 @@ def _recorded_name(name: str) -> str | None:
 
 
 RECORDED: Mapping[str, str] = {
-    name: told for name in AS_REQUESTED if (told := _recorded_name(name)) is not None
+    name: own for name in AS_REQUESTED if (own := _recorded_name(name)) is not None
 }
 """Their names in the audit record of the acceptance, but for free text."""
 

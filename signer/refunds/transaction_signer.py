@@ -115,7 +115,7 @@ def describe_acceptance(refund: Refund) -> dict[str, Any]:
         "decimals": refund.decimals,
         "idempotency_key": refund.idempotency_key,
         "fingerprint": refund.fingerprint,
-        **{told: getattr(refund, name) for name, told in RECORDED.items()},
+        **{own: getattr(refund, name) for name, own in RECORDED.items()},
         "created_at": refund.created_at.isoformat(timespec="microseconds"),
         **({"bound_sender": refund.bound_sender} if refund.bound_sender else {}),
     }

@@ -784,7 +784,7 @@ proctype chain() {
             :: partials > 0 && (made & 2) -> partials--; made = made & ~2
             :: partials > 0 && (made & 4) -> partials--; made = made & ~4
             fi;
-            /* I1: a payment is made once, whichever wallet and nonce makes it. */
+            /* I1: a payment is made once, by any wallet and nonce. */
             i = 0;
             do
             :: i < KEYS * NONCES -> assert(!(outcome[i] & made)); i++

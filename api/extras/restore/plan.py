@@ -235,13 +235,13 @@ def rebuild(record: Record, now: datetime) -> Refund | None:
     elif "calldata" in details:
         purpose = PaymentPurpose.CALL
     if "created_at" not in details or any(
-        REDACTED in str(details[told]) for told in _TEXTS.values()
+        REDACTED in str(details[own]) for own in _TEXTS.values()
     ):
         return None
     calldata = details.get("calldata")
     return Refund(
         id=details["refund_id"],
-        **{name: details[told] for name, told in _TEXTS.items()},
+        **{name: details[own] for name, own in _TEXTS.items()},
         chain_id=details["chain_id"],
         token_address=details["token_address"],
         decimals=details["decimals"],

@@ -1,4 +1,4 @@
-"""Work in the background is repeated until it is stopped, whatever its errors."""
+"""Work in the background is repeated until it is stopped, also after errors."""
 
 from collections.abc import Callable
 

@@ -311,7 +311,7 @@ def test_the_bytes_that_are_signed_need_the_approval(world: World) -> None:
 def test_a_replacement_needs_the_approval_of_a_new_rule(
     world: World, name: str
 ) -> None:
-    """The bytes that were sent stay; higher fees wait, whatever the rule is called."""
+    """The bytes that were sent stay; higher fees wait, for any name of the rule."""
     refund = world.broadcast()
     ruled(world, rule(name, 1))
     world.clock.advance(seconds=world.network.stuck_after_seconds)
