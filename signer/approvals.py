@@ -19,7 +19,6 @@ from signer.audit.log import AuditLog
 from signer.errors import (
     ApprovalRequiredError,
     ConflictError,
-    InvalidInputError,
     PermissionDeniedError,
     SamePersonError,
     StaleStateError,
@@ -34,7 +33,7 @@ from signer.model.approval import (
     Proposal,
     is_other_person,
 )
-from signer.model.audit_record import WORKER, Actor, is_identified
+from signer.model.audit_record import WORKER, Actor, is_identified, require_reason
 from signer.open_approvals import (
     SHOWN_DIGITS,
     OpenApprovals,
@@ -47,9 +46,6 @@ from signer.ports.control_store import ControlStore
 
 VALID_FOR = timedelta(hours=24)
 """How long after the first request the change can be approved and made."""
-
-MAX_REASON = 200
-"""In characters."""
 
 _TRIES = 3
 
@@ -325,13 +321,3 @@ def _is_better_asked(found: Approval, actor: Actor) -> bool:
         and is_identified(actor.name)
         and not is_identified(found.requested_by)
     )
-
-
-def require_reason(reason: str) -> None:
-    """Raise ``InvalidInputError`` unless *reason* is one line of printable text."""
-    if not (0 < len(reason.strip()) <= len(reason) <= MAX_REASON):
-        raise InvalidInputError(
-            f"must explain the change, in 1 to {MAX_REASON} characters", field="reason"
-        )
-    if not reason.isprintable():
-        raise InvalidInputError("must be one line of printable text", field="reason")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from signer.audit.actions import AuditAction
 from signer.errors import InvalidInputError
-from signer.model.audit_record import Actor
+from signer.model.audit_record import MAX_REASON, Actor, require_reason
 
 
 if TYPE_CHECKING:
@@ -97,8 +97,6 @@ class Field:
         Raises:
             InvalidInputError: It is empty, too long or not printable.
         """
-        from signer.approvals import require_reason
-
         if self.kind is FieldKind.REASON:
             if text or self.is_required:
                 require_reason(text)
@@ -148,7 +146,7 @@ REASON = Field(
     kind=FieldKind.REASON,
     is_required=False,
     is_required_in_form=True,
-    max_length=200,  # ``signer.approvals.MAX_REASON``, which is slow to import.
+    max_length=MAX_REASON,
     example="checked with the gateway",
 )
 """Of every action; forms always ask for it."""

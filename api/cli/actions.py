@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from api.container import Container
 
 
-Run = Callable[..., Answer]
-"""Takes the action with values; *action* names another one."""
+Run = Callable[[Values], Answer]
+"""Takes the action with values."""
 
 Around = Callable[[Run, Values], Answer]
 """Calls a ``Run`` once or several times, with values that have its own options."""
@@ -50,7 +50,8 @@ def command_of(
 
 def _parameter(field: Field) -> click.Parameter:
     if field.argument and field.is_many:
-        return click.Argument([field.name], metavar=f"{field.argument}...", nargs=-1)
+        many = f"{field.argument}..."
+        return click.Argument([field.name], metavar=many, nargs=-1, required=True)
     if field.argument:
         return click.Argument([field.name], metavar=field.argument)
     names = [field.option or f"--{field.name.replace('_', '-')}", field.name]
@@ -90,7 +91,7 @@ def _take(action: Action, given: dict[str, Any], around: Around | None) -> None:
             if not is_sure and action.asks_with_plan:
                 _confirm(action, given, action.plan(container, given).answer().lines)
 
-            def run(values: Values, action: Action = action) -> Answer:
+            def run(values: Values) -> Answer:
                 values = {**values, "reason": reason}
                 actor = current_operator(reason)
                 if dry_run:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from signer.errors import AuthenticationError, InvalidInputError, PermissionDeniedError
-from signer.model.audit_record import Actor
+from signer.model.audit_record import Actor, require_reason
 from signer.private_files import is_private
 
 
@@ -53,8 +53,6 @@ def current_operator(reason: str = "") -> Actor:
     plain = name.encode(errors="replace").decode()
     shown = "".join(each if each.isprintable() else "?" for each in plain)
     if reason:
-        from signer.approvals import require_reason
-
         require_reason(reason)
     return Actor(f"cli:{shown[:_LONGEST_NAME]}", reason=reason)
 

@@ -56,30 +56,19 @@ def list_deliveries(dead: bool, pending: bool, limit: int) -> Result:
     return Result(document, _lines(backlog, found))
 
 
-def _replay(run: Run, values: Values) -> Answer:
-    event_ids, dead = values["event_id"], values["dead"]
-    if bool(event_ids) == (dead is not None):
-        raise click.UsageError("name the events, or a tenant with --dead")
-    return run(values) if dead is None else _replay_dead(run, {"tenant": dead})
-
-
 def _replay_dead(run: Run, values: Values) -> Answer:
     """Replay in steps, until none of the tenant is given up."""
-    step, total = run(values, REPLAY_DEAD), 0
+    step, total = run(values), 0
     while not step.document.get("complete", True):
         total += step.document["count"]
-        step = run(values, REPLAY_DEAD)
+        step = run(values)
     if "count" not in step.document:
         return step  # A dry run.
     tenant, total = values["tenant"], total + step.document["count"]
     return Answer({"tenant": tenant, "count": total}, [f"{tenant}: {total} due now"])
 
 
-_DEAD = click.Option(
-    ["--dead"], metavar="TENANT", help="All that were given up, of TENANT."
-)
-
-webhooks.add_command(command_of(REPLAY, _DEAD, around=_replay))
+webhooks.add_command(command_of(REPLAY))
 webhooks.add_command(command_of(REPLAY_DEAD, around=_replay_dead))
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from signer.addresses import parse_address, redact_address
-from signer.approvals import Approvals, require_reason
+from signer.approvals import Approvals
 from signer.audit.actions import AuditAction
 from signer.audit.log import AuditLog
 from signer.errors import (
@@ -19,7 +19,7 @@ from signer.errors import (
     StaleStateError,
 )
 from signer.keys.admin_audit import AdminAudit, Facts, key_facts
-from signer.model.audit_record import Actor, Operation
+from signer.model.audit_record import Actor, Operation, require_reason
 from signer.model.key import FORMER, REINSTATABLE_FOR, Key, find_key
 from signer.ports.clock import Clock
 from signer.ports.key_store import KeyStore

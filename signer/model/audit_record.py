@@ -16,6 +16,7 @@ from typing import Any, Self
 
 import rfc8785
 
+from signer.errors import InvalidInputError
 from signer.model.decision import Decision
 from signer.model.row import PrimaryKey, sealed
 
@@ -34,6 +35,9 @@ Writes ASCII text without fractions in the form of RFC 8785, and several times a
 Otherwise it writes other digits, and sorts names by code points, not by UTF-16 units.
 """
 
+
+MAX_REASON = 200
+"""The longest reason of an ``Actor``, in characters."""
 
 _IDENTIFIED = "token:"
 
@@ -55,6 +59,16 @@ class Operation(StrEnum):
     SEALING = "sealing"
     ADMINISTRATION = "administration"
     START = "start"
+
+
+def require_reason(reason: str) -> None:
+    """Raise ``InvalidInputError`` unless *reason* is one line of printable text."""
+    if not (0 < len(reason.strip()) <= len(reason) <= MAX_REASON):
+        raise InvalidInputError(
+            f"must explain the change, in 1 to {MAX_REASON} characters", field="reason"
+        )
+    if not reason.isprintable():
+        raise InvalidInputError("must be one line of printable text", field="reason")
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,13 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from signer.alerts import Alert, Alerts
-from signer.approvals import require_reason
 from signer.audit.actions import AuditAction
 from signer.config.networks import Network
 from signer.config.tenants import NO_LIMITS, Tenant, TenantRegistry, is_tenant_name
 from signer.errors import ConfigurationError, NotFoundError
 from signer.keys.admin_audit import AdminAudit, Facts
-from signer.model.audit_record import Actor
+from signer.model.audit_record import Actor, require_reason
 from signer.model.hold import EVERYTHING, Hold
 from signer.ports.clock import Clock
 from signer.ports.ledger import Ledger
