@@ -1,12 +1,17 @@
 """What the kernel knows about processes: their children and their memory (proc(5))."""
 
+from contextlib import suppress
 from pathlib import Path
 
 
 def children(pid: int) -> list[int]:
-    """Return the processes that *pid* started from its main thread."""
-    text = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii")
-    return [int(each) for each in text.split()]
+    """Return the processes that *pid* started; none if it has ended."""
+    found: list[int] = []
+    with suppress(OSError):
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            with suppress(OSError):  # The thread ended meanwhile.
+                found += map(int, (thread / "children").read_text().split())
+    return found
 
 
 def resident_mb(pid: int) -> float:

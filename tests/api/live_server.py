@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from http.client import HTTPResponse
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Any, Self
 from gunicorn.app.wsgiapp import run as run_gunicorn  # type: ignore[import-untyped]
 
 from api.auth.dev_tokens import provide_signing_key
+from bench.processes import children
 from dev.stack import Process
 from tests.api.wsgi import BROKEN
 from tests.support.forked_processes import ForkedProcess
@@ -109,6 +110,7 @@ class Server:
             stdout=self._output,
             stderr=self._errors,
             pass_fds=[number],
+            process_group=0,
         )
 
     def __enter__(self) -> Self:
@@ -116,11 +118,13 @@ class Server:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Kill the server if it still runs."""
+        """Kill the server and its workers if they still run."""
         if self.process.poll() is None:
+            # Its group at once: the kernel forgets whose children the workers were when
+            # the master dies, and the fork server forgets the master.
+            with suppress(ProcessLookupError):  # It leads no group yet.
+                os.killpg(self.process.pid, signal.SIGKILL)
             self.process.send_signal(signal.SIGKILL)
-            for worker in self.workers():
-                os.kill(worker, signal.SIGKILL)
         self.process.wait(_PATIENCE)
         self._files.close()
 
@@ -141,9 +145,7 @@ class Server:
 
     def workers(self) -> list[int]:
         """Return the process ids of the workers."""
-        master = self.process.pid
-        children = Path(f"/proc/{master}/task/{master}/children")
-        return [int(pid) for pid in children.read_text().split()]
+        return children(self.process.pid)
 
     def peak_memory(self) -> int:
         """Return the most bytes that the only worker ever had in memory."""

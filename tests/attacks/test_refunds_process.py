@@ -21,6 +21,7 @@ from botocore.session import Session  # type: ignore[import-untyped]
 
 from api.auth.dev_tokens import mint, provide_signing_key
 from backends.sql import sqlite_dbapi
+from bench.processes import children
 from dev.stack import request
 from signer.config.settings import CREDENTIALS, RAW_KEY, Settings
 from tests.api.service import BODY
@@ -170,16 +171,11 @@ def serving(
         try:
             assert eventually(host.answers, 60), host.output()
             assert host.post() == (201, "queued")
-            (worker,) = _children(process.pid)
+            (worker,) = children(process.pid)
             yield Serving(host, process.pid, worker)
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait(60)
-
-
-def _children(pid: int) -> list[int]:
-    text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
-    return [int(child) for child in text.split()]
 
 
 def _mapped_files(pid: int) -> set[str]:

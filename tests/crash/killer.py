@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from bench.processes import children
 from tests.crash.supervisor import Supervisor
 
 
@@ -89,9 +90,9 @@ class Killer:
             if program.name.startswith("host") and program.is_alive:
                 host = program.pid
                 yield "host", _parent(host), host
-                for child in _children(host):
+                for child in children(host):
                     yield "child", host, child
-                    for grandchild in _children(child):
+                    for grandchild in children(child):
                         yield "grandchild", child, grandchild
 
 
@@ -100,15 +101,6 @@ def _send(handle: int, number: signal.Signals) -> bool:
         signal.pidfd_send_signal(handle, number)
         return True
     return False
-
-
-def _children(pid: int) -> list[int]:
-    """Return the child processes of *pid*, those of its main thread (proc(5))."""
-    try:
-        names = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    except OSError:
-        return []
-    return [int(name) for name in names]
 
 
 def _parent(pid: int) -> int:

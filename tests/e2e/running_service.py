@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
+from bench.processes import children
 from dev.anvil import ROOT
 from dev.stack import Process
 from tests.support.forked_processes import ForkedCommand, start_interpreter
@@ -107,9 +108,7 @@ class RunningService:
         while waiting:
             pid = waiting.pop()
             yield pid
-            with contextlib.suppress(OSError):
-                for task in Path(f"/proc/{pid}/task").iterdir():
-                    waiting += map(int, (task / "children").read_text().split())
+            waiting += children(pid)
 
     def record_command_lines(self) -> None:
         """Record the command lines of all processes, as ``ps`` shows them."""

@@ -9,6 +9,7 @@ shows the name of the fork server.
 """
 
 import atexit
+import contextlib
 import os
 import runpy
 import signal
@@ -91,8 +92,10 @@ class ForkedProcess:
 
     def send_signal(self, number: int, /) -> None:
         """Send it a signal, unless it has ended."""
-        if self.poll() is None:
-            os.kill(self.pid, number)
+        # The fork server knows of its end before this process.
+        with contextlib.suppress(ProcessLookupError):
+            if self.poll() is None:
+                os.kill(self.pid, number)
 
 
 class ForkedCommand(ForkedProcess):

@@ -15,6 +15,7 @@ import pytest
 
 from api.auth.dev_tokens import mint
 from api.cli.worker import run_together
+from bench.processes import children
 from dev.kms_emulator import KMSEmulator
 from dev.stack import request
 from signer.config.settings import Settings
@@ -137,17 +138,10 @@ def _up(environ: Mapping[str, str], **streams: object) -> "subprocess.Popen[byte
     )
 
 
-def _children(pid: int) -> list[int]:
-    with contextlib.suppress(OSError):
-        children = Path(f"/proc/{pid}/task/{pid}/children")
-        return [int(child) for child in children.read_text().split()]
-    return []
-
-
 def _descendants(pid: int) -> list[int]:
     found = [pid]
     for each in found:
-        found += _children(each)
+        found += children(each)
     return found[1:]
 
 
@@ -164,7 +158,7 @@ class System:
         """Return the id of the child that runs *command*."""
         (pid,) = [
             child
-            for child in _children(self.process.pid)
+            for child in children(self.process.pid)
             if command.encode() in Path(f"/proc/{child}/cmdline").read_bytes()
         ]
         return pid

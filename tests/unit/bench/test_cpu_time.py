@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import pytest
 
 from bench.cpu_time import cpu_seconds, find_descendant
+from bench.processes import children
 
 
 BUSY = """
@@ -54,3 +55,11 @@ def test_an_ended_process_took_no_time() -> None:
         pass
 
     assert cpu_seconds(process.pid) == 0.0
+
+
+def test_children_are_found_until_their_parent_ends() -> None:
+    with _running() as process:
+        (child,) = children(process.pid)
+        assert find_descendant("sleep") == child
+
+    assert children(process.pid) == []
