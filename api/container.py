@@ -66,8 +66,7 @@ if TYPE_CHECKING:
     from signer.keys.keyring import KeyRing
     from signer.keys.rotation import Rotation
     from signer.keys.signer import SignerFactory
-    from signer.policy.live_policy import LivePolicy
-    from signer.policy.policy import Policy
+    from signer.policy.policy import LivePolicy, Policy
     from signer.refunds.explain import Explainer
     from signer.refunds.nonce_admin import NonceAdmin
     from signer.refunds.payment_policy import PaymentPolicy
@@ -354,7 +353,7 @@ class Container:
     @cached_property
     def policy(self) -> LivePolicy:
         """What may be signed: the rules of this project and the operator's own."""
-        from signer.policy.live_policy import LivePolicy
+        from signer.policy.policy import LivePolicy
 
         return LivePolicy(self.compile_policy(self.policy_files))
 

@@ -38,7 +38,7 @@ class Token:
 def open_softhsm(folder: Path) -> Token:
     """Create a token in *folder* and log this process in; once per process."""
     from backends.pkcs11.cryptoki import Library  # noqa: PLC0415  Loads PKCS#11.
-    from softhsm.configured_token import prepare  # noqa: PLC0415
+    from softhsm.plugin import prepare  # noqa: PLC0415
 
     environ = {**os.environ, "APP_ENV": "test", "HOTWALLET_HOME": str(folder)}
     environ.pop("SOFTHSM2_CONF", None)

@@ -37,7 +37,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from types import MappingProxyType
-from typing import Any, Self, cast
+from typing import Any, NoReturn, Self, SupportsIndex, cast
 
 import structlog
 from eth_account.datastructures import (
@@ -46,6 +46,7 @@ from eth_account.datastructures import (
     SignedTransaction,
 )
 from eth_account.messages import SignableMessage
+from eth_account.signers.local import LocalAccount
 from eth_account.typed_transactions.set_code_transaction import Authorization
 from eth_account.types import Blobs, TransactionDictType
 from eth_keys.datatypes import Signature as EthSignature
@@ -63,15 +64,15 @@ from signer.crypto.transaction_json import parse_sender, parse_transaction
 from signer.crypto.typed_data import TypedData
 from signer.errors import (
     InvalidInputError,
+    KeyNotExportableError,
     KeyRotatedError,
     KeyUnusableError,
     PolicyViolationError,
 )
-from signer.keyless_account import KeylessAccount
 from signer.keys.service_wallet import is_service_wallet
 from signer.keys.signer import Signer
 from signer.model.audit_record import Actor
-from signer.policy.account_policy import account_policy
+from signer.policy.default_rules import account_policy
 from signer.policy.facts import Caller, Path
 from signer.policy.policy import Policy
 from signer.ports.clock import Clock, utc_now
@@ -90,6 +91,48 @@ _NOT_IN_RING = (
     " to a replica, or it never was in the ring; `hotwallet keys list` shows its state,"
     " and an account must be opened again after a failover"
 )
+
+
+_NO_KEY = (
+    "the private key is in the HSM and cannot be exported; sign with this account"
+    " instead: sign_transaction, sign_message, sign_typed_data"
+)
+
+
+class KeylessAccount(LocalAccount):
+    """
+    Has the interface of ``LocalAccount`` without a key; subclasses sign.
+
+    web3.py's signing middleware accepts instances of ``LocalAccount`` only
+    (``web3.middleware.signing.to_account``), whose constructor stores a key.
+
+    ``key``, ``privateKey``, ``encrypt`` and ``bytes(account)`` raise
+    ``KeyNotExportableError``, so that ``hasattr(account, "key")`` is False.
+    """
+
+    def __init__(self) -> None:
+        """Store no key."""
+
+    def __bytes__(self) -> NoReturn:
+        raise KeyNotExportableError(_NO_KEY)
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
+        raise TypeError(
+            f"{type(self).__name__} cannot be pickled or copied: it uses a connection"
+            " to the HSM; open it in each process"
+        )
+
+    @property
+    def key(self) -> NoReturn:
+        """Not available: the key cannot be exported."""
+        raise KeyNotExportableError(_NO_KEY)
+
+    # What ``LocalAccount`` stores, and the name of ``key`` before eth-account 0.13.
+    _private_key = _key_obj = _publicapi = privateKey = key  # noqa: N815
+
+    def encrypt(self, *arguments: object, **options: object) -> NoReturn:
+        """Raise ``KeyNotExportableError``: there is no key to encrypt."""
+        raise KeyNotExportableError(_NO_KEY)
 
 
 class HSMAccount(KeylessAccount):

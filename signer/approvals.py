@@ -7,18 +7,19 @@ request is executed.  A proposal names exactly what will be done and the state t
 ends, so an approval fits one change.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from signer.alerts import Alert, Alerts
-from signer.approval_changes import ApprovalChanges
 from signer.audit.actions import AuditAction
 from signer.audit.log import AuditLog
 from signer.errors import (
     ApprovalRequiredError,
     ConflictError,
+    InvalidInputError,
+    NotFoundError,
     PermissionDeniedError,
     SamePersonError,
     StaleStateError,
@@ -33,12 +34,13 @@ from signer.model.approval import (
     Proposal,
     is_other_person,
 )
-from signer.model.audit_record import WORKER, Actor, is_identified, require_reason
-from signer.open_approvals import (
-    SHOWN_DIGITS,
-    OpenApprovals,
-    find_approval,
-    read_open_approvals,
+from signer.model.audit_record import (
+    WORKER,
+    Actor,
+    Operation,
+    Record,
+    is_identified,
+    require_reason,
 )
 from signer.ports.clock import Clock
 from signer.ports.control_store import ControlStore
@@ -47,7 +49,175 @@ from signer.ports.control_store import ControlStore
 VALID_FOR = timedelta(hours=24)
 """How long after the first request the change can be approved and made."""
 
+MAX_LISTED = 200
+"""How many proposals are listed at most."""
+
+SHOWN_DIGITS = 16
+"""How many digits of a digest are shown to people; commands accept them."""
+
+MAX_READ = 20_000
+"""How many rows a list reads at most, to find what another program did not insert."""
+
+_PAGE = 500
+
+_MAX_ALIKE = 100
+
 _TRIES = 3
+
+_CLOCK = Actor("clock")
+
+_DECIDED = frozenset({ApprovalState.APPROVED, ApprovalState.REJECTED})
+
+
+@dataclass(frozen=True, slots=True)
+class OpenApprovals:
+    """
+    A page of what waits for a decision or for its execution.
+
+    What administrators asked for comes first, then refunds, in which tenants take
+    turns; of each, the oldest first.
+
+    ``changed`` counts the rows that another program changed or inserted: they approve
+    nothing, and are left out.  If more rows may be open, ``is_complete`` is False, and
+    the next page starts at ``following``.
+    """
+
+    approvals: Sequence[Approval]
+    changed: int
+    following: int | None = None
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether no other row is open."""
+        return self.following is None
+
+
+def read_open_approvals(store: ControlStore, start: int = 0) -> OpenApprovals:
+    """
+    Return what waits, at most ``MAX_LISTED``, from row *start* on.
+
+    A program that can write rows can insert thousands with an early time: they are read
+    past, so that they hide no proposal.
+    """
+    found: list[Approval] = []
+    changed, place = 0, start
+    while place - start < MAX_READ:
+        page = store.open_approvals(place, _PAGE)
+        for row in page:
+            if len(found) == MAX_LISTED:
+                return OpenApprovals(found, changed, place)
+            place += 1
+            if row.is_authentic:
+                found.append(row)
+            else:
+                changed += 1
+        if len(page) < _PAGE:
+            return OpenApprovals(found, changed)
+    return OpenApprovals(found, changed, place)
+
+
+def find_approval(store: ControlStore, digest: str) -> Approval:
+    """
+    Return the proposal whose digest begins with the digits of *digest*.
+
+    Raises:
+        InvalidInputError: *digest* is too short, or fits several proposals.
+        NotFoundError: There is no such proposal, or another program changed it.
+    """
+    if len(digest) < SHOWN_DIGITS:
+        raise InvalidInputError(
+            f"must have at least {SHOWN_DIGITS} digits", field="digest"
+        )
+    stored = store.find_approval(digest)
+    alike = [stored] if stored else store.approvals_like(digest, _MAX_ALIKE)
+    found = [each for each in alike if each.is_authentic]
+    if len(found) > 1 or (not found and len(alike) == _MAX_ALIKE):
+        raise InvalidInputError(
+            "begins the digests of several proposals: give all 64 digits",
+            field="digest",
+        )
+    if not found:
+        raise NotFoundError("there is no such proposal: see `hotwallet approvals list`")
+    return found[0]
+
+
+class ApprovalChanges:
+    """
+    Makes each change by compare-and-set, and logs its record afterwards.
+
+    Every method that stores raises ``StaleStateError`` if another process has changed
+    the approval, and ``StoreError`` if the ledger does not answer.
+    """
+
+    def __init__(self, store: ControlStore, audit: AuditLog, clock: Clock) -> None:
+        self._store = store
+        self._audit = audit
+        self._clock = clock
+
+    def draft(
+        self, action: AuditAction, approval: Approval, actor: Actor, reason: str = ""
+    ) -> Record:
+        """Draft the record that *actor* makes *approval* what it is, for *reason*."""
+        is_new = action is AuditAction.APPROVAL_REQUEST
+        return self._audit.result(
+            action,
+            Operation.ADMINISTRATION,
+            actor,
+            **({"proposal": approval.proposal} if is_new else {}),
+            digest=approval.digest,
+            state=str(approval.state),
+            requested_by=approval.requested_by,
+            reason=reason,
+        )
+
+    def ask(
+        self, before: Approval | None, new: Approval, actor: Actor, reason: str
+    ) -> Approval:
+        """Store *new*, which *actor* asks for, in place of *before*; return it."""
+        return self._put(before, new, AuditAction.APPROVAL_REQUEST, actor, reason)
+
+    def move(
+        self,
+        before: Approval,
+        state: ApprovalState,
+        action: AuditAction,
+        actor: Actor,
+        reason: str = "",
+        *,
+        decided_by: str | None = None,
+    ) -> Approval:
+        """
+        Move *before* to *state*, and return it as it is stored.
+
+        *decided_by* are the people who decided; *actor* if it is None.
+        """
+        after = replace(before, state=state)
+        if state in _DECIDED or decided_by is not None:
+            name = decided_by or actor.name
+            after = replace(after, decided_by=name, decided_at=self._clock())
+        return self._put(before, after, action, actor, reason)
+
+    def expire(self, found: Approval) -> bool:
+        """Return whether the time of *found* is over, after this was recorded."""
+        if not found.is_expired(self._clock()):
+            return False
+        with suppress(StaleStateError):  # Another process recorded it.
+            expired, action = ApprovalState.EXPIRED, AuditAction.APPROVAL_EXPIRE
+            self.move(found, expired, action, _CLOCK)
+        return True
+
+    def _put(
+        self,
+        before: Approval | None,
+        after: Approval,
+        action: AuditAction,
+        actor: Actor,
+        reason: str,
+    ) -> Approval:
+        record = self.draft(action, after, actor, reason)
+        self._store.put_approval(before, after, record)
+        self._audit.log(record)
+        return replace(after, version=0 if before is None else before.version + 1)
 
 
 def _unidentified(approval: Approval) -> UnidentifiedOperatorError:

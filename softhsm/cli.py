@@ -15,8 +15,8 @@ from signer.config.settings import RAW_KEY, Settings
 from signer.diagnostics import State, run_checks
 from signer.errors import BackendError
 from signer.ports.key_backend import KeyId
-from softhsm.configured_token import prepare
 from softhsm.layout import Layout
+from softhsm.plugin import prepare
 
 
 if TYPE_CHECKING:
@@ -108,18 +108,17 @@ def import_key(path: Path | None, label: str, as_json: bool) -> None:
 
     Example: hotwallet softhsm import --file key.hex
     """
-    from softhsm import import_key as importing  # noqa: PLC0415  See above.
-    from softhsm import provision  # noqa: PLC0415  See above.
+    from softhsm import keys, provision  # noqa: PLC0415  See above.
 
     # A core dump of this process could contain the key.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     settings = _settings()
-    secret = importing.read_key(path)
+    secret = keys.read_key(path)
     key_id = KeyId(settings.pkcs11_key_id)
     module = _module(settings)
     with Layout.of(settings.home).locked():
         backend = provision.ensure_token(settings, module)
-        address = importing.import_key(backend, key_id, label, secret)
+        address = keys.import_key(backend, key_id, label, secret)
     if as_json:
         click.echo(json.dumps({"address": address, "key_id": key_id}))
         return

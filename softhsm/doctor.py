@@ -12,7 +12,7 @@ from signer.diagnostics import Check, Finding
 from signer.ports.key_backend import KeyId
 from signer.redact import key_prefix
 from softhsm import keys, library, pins
-from softhsm.configured_token import prepare
+from softhsm.plugin import prepare
 
 
 _INIT = "run: hotwallet softhsm init"

@@ -1,17 +1,43 @@
-"""The keys in a token: list them, generate one, and test that it signs."""
+"""
+The keys in a token: list, generate, import and test them.
 
+A raw private key is read from standard input or a file, never from argv, which every
+user of the machine can read.  Our own buffers are wiped; copies that Python makes
+cannot be, so the process should end right after the import.
+"""
+
+import getpass
+import os
 import secrets
+import sys
+from binascii import unhexlify
+from contextlib import suppress
 from dataclasses import dataclass, field
+from io import BytesIO, FileIO
+from pathlib import Path
 
-from pkcs11 import Attribute, ObjectClass, Session
+import coincurve
+from asn1crypto.core import OctetString
+from pkcs11 import Attribute, KeyType, Mechanism, ObjectClass, Session, SignMixin
 from pkcs11.types import Object
 
 from backends.pkcs11 import PKCS11Backend
 from backends.pkcs11 import keys as pkcs11_keys
 from signer.crypto.der import parse_public_key, parse_signature
-from signer.crypto.secp256k1 import recoverable
-from signer.errors import HotWalletError, KeyUnusableError
+from signer.crypto.secp256k1 import N, PublicKey, recoverable
+from signer.errors import (
+    BackendError,
+    HotWalletError,
+    InvalidInputError,
+    KeyUnusableError,
+    RecoveryError,
+)
 from signer.ports.key_backend import KeyId
+from signer.private_files import is_private
+
+
+_SECRET_SIZE = 32
+_ROOM = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,3 +141,157 @@ def _address(session: Session, cka_id: bytes) -> str | None:
         return parse_public_key(pkcs11_keys.public_key(session, cka_id)).address
     except HotWalletError:
         return None
+
+
+def read_key(path: Path | None) -> bytearray:
+    """
+    Return the 32-byte private key in the file at *path*, or from standard input.
+
+    Raises:
+        InvalidInputError: It is not a private key, or other users may read the file.
+    """
+    if path is not None:
+        with path.open("rb", buffering=0) as file:
+            if not is_private(file.fileno()):
+                raise InvalidInputError(
+                    "other users may read the key file: chmod 600 it"
+                )
+            return read_secret(file)
+    if sys.stdin.isatty():
+        typed = getpass.getpass("Private key in hex (hidden): ")
+        return read_secret(BytesIO(typed.encode()))
+    with os.fdopen(sys.stdin.fileno(), "rb", buffering=0, closefd=False) as file:
+        return read_secret(file)
+
+
+def read_secret(file: FileIO | BytesIO) -> bytearray:
+    """
+    Return the 32 bytes that the unbuffered *file* has in hex, with or without ``0x``.
+
+    Raises:
+        InvalidInputError: They are not a private key; the message does not quote them.
+    """
+    text = bytearray(_ROOM)
+    with memoryview(text) as view:
+        size = 0
+        while size < _ROOM and (count := file.readinto(view[size:])):
+            size += count
+    digits = text[:size].strip().removeprefix(b"0x")
+    try:
+        secret = bytearray(unhexlify(digits))
+    except ValueError:
+        secret = bytearray()
+    wipe(text)
+    wipe(digits)
+    if len(secret) != _SECRET_SIZE or not 0 < int.from_bytes(secret, "big") < N:
+        wipe(secret)
+        raise InvalidInputError(
+            "a private key is 64 hex digits, and less than the order of secp256k1"
+        )
+    return secret
+
+
+def wipe(buffer: bytearray) -> None:
+    """Overwrite *buffer* with zeros."""
+    buffer[:] = bytes(len(buffer))
+
+
+def import_key(
+    backend: PKCS11Backend, key_id: KeyId, label: str, secret: bytearray
+) -> str:
+    """
+    Import *secret* into the token, wipe it, and return its address.
+
+    Importing a key again changes nothing, or completes an interrupted import.
+
+    Raises:
+        BackendError: Another key has the id or the label, or the token refuses.
+        RecoveryError: The token's signature does not recover to the key.
+    """
+    try:
+        public_key = _public_key(secret)
+        backend.provision(
+            lambda session: _create_missing_halves(
+                session, key_id, label, secret, public_key
+            )
+        )
+    finally:
+        wipe(secret)
+    return self_test(backend, key_id)
+
+
+def _public_key(secret: bytearray) -> PublicKey:
+    key = coincurve.PrivateKey(bytes(secret)).public_key
+    return PublicKey(key.format(compressed=False))
+
+
+def _create_missing_halves(
+    session: Session,
+    key_id: KeyId,
+    label: str,
+    secret: bytearray,
+    public_key: PublicKey,
+) -> None:
+    """
+    Create the halves of the key pair that do not exist.
+
+    The private half is created first: ``init`` does not generate a key in its place,
+    but asks to repeat the import.
+    """
+    cka_id = bytes.fromhex(key_id)
+    common = {
+        Attribute.KEY_TYPE: KeyType.EC,
+        Attribute.EC_PARAMS: pkcs11_keys.SECP256K1,
+        Attribute.ID: cka_id,
+        Attribute.LABEL: label,
+    }
+    _require_unused_label(session, cka_id, label)
+    destroy_incomplete(session, cka_id)
+    private = pkcs11_keys.find(session, ObjectClass.PRIVATE_KEY, cka_id)
+    public = pkcs11_keys.find(session, ObjectClass.PUBLIC_KEY, cka_id)
+    if not (
+        all(_signs_as(key, public_key) for key in private)
+        and all(_belongs_to(key, public_key) for key in public)
+    ):
+        raise BackendError("another key has this id; choose one with PKCS11_KEY_ID")
+    if not private:
+        session.create_object(
+            {
+                **pkcs11_keys.PRIVATE_TEMPLATE,
+                **common,
+                Attribute.CLASS: ObjectClass.PRIVATE_KEY,
+                Attribute.VALUE: bytes(secret),
+            }
+        )
+    if not public:
+        session.create_object(
+            {
+                **pkcs11_keys.PUBLIC_TEMPLATE,
+                **common,
+                Attribute.CLASS: ObjectClass.PUBLIC_KEY,
+                Attribute.EC_POINT: OctetString(public_key.uncompressed).dump(),
+            }
+        )
+
+
+def _require_unused_label(session: Session, cka_id: bytes, label: str) -> None:
+    for other in session.get_objects({Attribute.LABEL: label}):
+        if other[Attribute.ID] != cka_id:
+            raise BackendError("another key has this label; choose one with --label")
+
+
+def _signs_as(key: Object, public_key: PublicKey) -> bool:
+    if not isinstance(key, SignMixin):
+        return False
+    digest = secrets.token_bytes(32)
+    raw = key.sign(digest, mechanism=Mechanism.ECDSA)
+    r, s = int.from_bytes(raw[:32], "big"), int.from_bytes(raw[32:], "big")
+    with suppress(RecoveryError):
+        recoverable(r, s, digest, public_key)
+        return True
+    return False
+
+
+def _belongs_to(key: Object, public_key: PublicKey) -> bool:
+    point = pkcs11_keys.unwrap_point(key[Attribute.EC_POINT])
+    return point == public_key.uncompressed

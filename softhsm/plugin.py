@@ -1,11 +1,31 @@
 """Opens a PKCS#11 token, the key backend of a developer's machine."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
-from signer.config.settings import PKCS11
+from signer.config.settings import PKCS11, Settings
 from signer.errors import Refusal
 from signer.ports.backend_plugin import BackendConfig, BackendPlugin
 from signer.ports.key_backend import KeyDirectory
+from softhsm import library, pins, token_recovery
+from softhsm.layout import Layout, use_project_conf
+
+
+def prepare(settings: Settings) -> tuple[Path, Callable[[], str]]:
+    """
+    Point this process to the configured token; the module is not loaded yet.
+
+    Returns:
+        The path of the module and a function that returns the PIN: the first and the
+        last argument of ``PKCS11Backend``.
+
+    Raises:
+        ConfigurationError: SoftHSM is not installed (``softhsm-missing``), or a file
+            of the token is damaged (``softhsm-damaged``).
+    """
+    use_project_conf(settings.home)
+    token_recovery.restore(Layout.of(settings.home))
+    return library.require_module(settings), pins.pin_source(settings)
 
 
 class PKCS11Plugin:
@@ -13,7 +33,7 @@ class PKCS11Plugin:
 
     name = PKCS11
     key_setting = "PKCS11_KEY_ID"
-    modules = ("backends.pkcs11", "softhsm.configured_token")
+    modules = ("backends.pkcs11",)
 
     def key_name(self, config: BackendConfig) -> str:
         return config.settings.pkcs11_key_id
@@ -26,7 +46,6 @@ class PKCS11Plugin:
 
     def open(self, config: BackendConfig) -> KeyDirectory:
         from backends.pkcs11 import PKCS11Backend  # noqa: PLC0415
-        from softhsm.configured_token import prepare  # noqa: PLC0415
 
         module, pin = prepare(config.settings)
         return PKCS11Backend(module, config.settings.pkcs11_token_label, pin)

@@ -69,7 +69,7 @@ def _report(container: Container, difference: LimitsDifference) -> Result:
 
 
 def _lines(difference: LimitsDifference, *, is_approved: bool) -> Iterator[str]:
-    from signer.open_approvals import SHOWN_DIGITS
+    from signer.approvals import SHOWN_DIGITS
     from signer.startup.policy_approval import describe
 
     yield _accepted(difference)

@@ -17,8 +17,7 @@ if TYPE_CHECKING:
     from signer.model.decision import Decision
     from signer.model.refund import Refund
     from signer.policy.examples import ExampleOutcome
-    from signer.policy.live_policy import AnyPolicy
-    from signer.policy.policy import Policy
+    from signer.policy.policy import AnyPolicy, Policy
     from signer.policy.rules import PolicyFile
     from signer.refunds.policy_review import Reviewed
 

@@ -12,11 +12,11 @@ from api.metrics.readings import Names, Readings
 from api.metrics.shared_meter import read_shared
 from api.metrics.workers import OF_ROWS
 from signer.alerts import Alert
+from signer.approvals import read_open_approvals
 from signer.audit.checkpoints import Verify, find_newest
 from signer.config.networks import Network
 from signer.model.key import KeyState, find_active_key
 from signer.model.refund import OPEN
-from signer.open_approvals import read_open_approvals
 from signer.ports.clock import Clock
 from signer.ports.ledger import Ledger
 

@@ -20,12 +20,12 @@ from api.views.document import (
     text,
     timestamp,
 )
+from signer.approvals import SHOWN_DIGITS, OpenApprovals
 from signer.model.approval import Approval, ApprovalState
 from signer.model.delivery import DeliveryState
 from signer.model.event import Event
 from signer.model.hold import EVERYTHING, Hold
 from signer.model.key import KeyState
-from signer.open_approvals import SHOWN_DIGITS, OpenApprovals
 from signer.redact import key_prefix
 
 

@@ -3,10 +3,13 @@ The rules that this project makes: the floor, the service's default, the account
 
 A policy is the floor, one of the two defaults, and the files of the operator.  The
 floor consists of ``forbid`` rules, so that no ``permit`` can allow what it forbids.
+The texts are in ``*.cedar`` beside this file.
 """
 
 import json
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from importlib.resources import files
 
 from signer.config.networks import Network
 from signer.config.tenants import TenantRegistry
@@ -15,113 +18,14 @@ from signer.policy.policy import Policy
 from signer.policy.rules import PolicyFile
 
 
-FLOOR = PolicyFile(
-    "floor.cedar",
-    """\
-// What no other rule can permit, on any path.
+def _read(name: str) -> PolicyFile:
+    text = files("signer.policy").joinpath(name).read_text(encoding="utf-8")
+    return PolicyFile(name, text)
 
-@id("chain-id")  // 0 is valid on every chain (EIP-155).
-forbid (principal, action == Action::"sign-transaction", resource)
-when { context.exceeded.contains("chain-id") };
 
-@id("calldata")  // The contract may read something else than the policy.
-forbid (
-  principal,
-  action in [Action::"sign-transaction", Action::"sign-typed-data"],
-  resource
-)
-when { context.calldata == "malformed" };
-
-@id("extra-calldata")  // They could forge the mark of another refund.
-forbid (principal, action == Action::"sign-transaction", resource)
-when { context.calldata == "extra" };
-
-@id("delegation")  // Code of others would have the whole wallet (EIP-7702).
-forbid (principal, action == Action::"sign-transaction", resource)
-when { context.path != "account" && context.type == 4 };
-
-@id("delegation")
-forbid (principal, action == Action::"sign-authorization", resource)
-when { context.path != "account" };
-
-@id("recipient-denied")  // DENY_LIST_FILE has the recipient, or one in a document.
-forbid (
-  principal,
-  action in [Action::"sign-transaction", Action::"sign-typed-data"],
-  resource
-)
-when { context.denied };
-
-// The limits of NETWORKS_FILE and TENANTS_FILE, compared as exact integers.
-
-@id("gas")
-forbid (principal, action == Action::"sign-transaction", resource)
-when { context.path != "account" && context.exceeded.contains("gas") };
-
-@id("max-fee")
-forbid (principal, action == Action::"sign-transaction", resource)
-when { context.exceeded.contains("max-fee") };
-
-@id("max-amount")
-forbid (
-  principal,
-  action in [Action::"sign-transaction", Action::"sign-typed-data"],
-  resource
-)
-when { context.exceeded.contains("max-amount") };
-
-@id("min-amount")
-forbid (principal, action == Action::"sign-transaction", resource)
-when { context.exceeded.contains("min-amount") };
-""",
-)
-
-SERVICE_WALLET = PolicyFile(
-    "service-wallet.cedar",
-    """\
-// The service pauses a wallet when it finds a nonce that it did not reserve.
-
-@id("service-wallet")
-forbid (
-  principal,
-  // The account's nonce is in an authorisation as well (EIP-7702).
-  action in [Action::"sign-transaction", Action::"sign-authorization"],
-  resource
-)
-when { context.service_wallet };
-""",
-)
-
-_SERVICE = """\
-@id("refund")  // The transfer of an accepted refund, which ends with its mark.
-permit (principal is Tenant, action == Action::"sign-transaction", resource is Network)
-when {
-  context.path == "refund" && context.type <= 2
-  && context.shape == "token-transfer" && context.calldata == "marked"
-  && context.recipient_kind == "other"
-};
-
-@id("sweep")  // Coin or tokens of a former key, to the key that is active now.
-permit (principal is Service, action == Action::"sign-transaction", resource is Network)
-when {
-  context.path == "sweep" && context.type <= 2 && context.recipient_kind == "active"
-  && (context.shape == "coin-transfer"
-      || (context.shape == "token-transfer" && context.calldata == "marked"))
-};
-
-@id("no-op")  // It uses a nonce up.
-permit (principal is Service, action == Action::"sign-transaction", resource is Network)
-when {
-  context.path == "no-op" && context.type <= 2 && context.shape == "empty"
-  && context.recipient_kind == "self"
-};
-"""
-
-_APPROVE_ABOVE = """
-@id("approve-above") @approvals("1")
-forbid (principal is Tenant, action == Action::"sign-transaction", resource)
-when { context.path == "refund" && context.exceeded.contains("approve-above") };
-"""
+FLOOR = _read("floor.cedar")
+SERVICE_WALLET = _read("service-wallet.cedar")
+_APPROVE_ABOVE = _read("approve-above.cedar").text
 
 AMOUNT_NEED = ApprovalNeed(
     frozenset(
@@ -135,33 +39,35 @@ What only ``approve_above`` of the configuration demands.
 It has the text of the rule: an own rule with the same name is another one.
 """
 
-_ACCOUNT = """\
-// What an account signs that was opened without a policy.
-
-@id("transaction")
-permit (principal, action == Action::"sign-transaction", resource)
-when {
-  context.path == "account" && context.type <= 2 && context.shape != "creation"
-  && !context.allowance && !context.exceeded.contains("gas")
-};
-
-@id("message")
-permit (principal, action == Action::"sign-message", resource)
-when { context.path == "account" && context.length != 32 };
-
-@id("typed-data")  // A contract may read an order or a permit of a kind of its own.
-permit (principal, action == Action::"sign-typed-data", resource)
-when {
-  context.path == "account" && context.kind == "unknown"
-  && !(context has verifying_contract) && !context.names_token
-};
-"""
-
-SHARED_ACCOUNT = (FLOOR, PolicyFile("account.cedar", _ACCOUNT))
+SHARED_ACCOUNT = (FLOOR, _read("account.cedar"))
 """The default of an ``HSMAccount`` that may use the nonces of a service's wallet."""
 
 ACCOUNT = (*SHARED_ACCOUNT, SERVICE_WALLET)
 """The default of ``HSMAccount``."""
+
+
+@lru_cache(maxsize=64)
+def account_policy(own: str = "", *, shares_service_wallet: bool = False) -> Policy:
+    """
+    Return the default policy of accounts, and *own* rules in Cedar that extend it.
+
+    ::
+
+        account_policy('''
+            @id("digests")
+            permit (principal, action == Action::"sign-digest", resource);
+        ''')
+
+    With *shares_service_wallet*, an account with a ledger may also use nonces of an
+    address from which the service pays.  The service then pauses the wallet, until an
+    operator accepts the transactions (``hotwallet nonce repair``).
+
+    Raises:
+        ConfigurationError: ``policy-invalid``: a rule of *own* cannot be used; the
+            message has its line.
+    """
+    rules = [PolicyFile("policy", own)] if own else []
+    return Policy.compile(SHARED_ACCOUNT if shares_service_wallet else ACCOUNT, rules)
 
 
 def service_files(
@@ -174,7 +80,9 @@ def service_files(
     (``limits``), and are comments here.  So the number of rules, and the time of a
     decision, do not grow with the configuration.
     """
-    text = "\n".join([*_describe(networks), "", _SERVICE, *_tenant_rules(tenants)])
+    text = "\n".join(
+        [*_describe(networks), "", _read("service.cedar").text, *_tenant_rules(tenants)]
+    )
     if _has_threshold(networks, tenants):
         text += _APPROVE_ABOVE
     default = PolicyFile("default.cedar", text)

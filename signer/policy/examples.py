@@ -53,13 +53,13 @@ from signer.policy.facts import (
     Surroundings,
     TransactionFacts,
 )
-from signer.policy.live_policy import AnyPolicy
 from signer.policy.message_facts import (
     authorization_facts,
     digest_facts,
     message_facts,
     typed_data_facts,
 )
+from signer.policy.policy import AnyPolicy
 from signer.policy.transaction_facts import transaction_facts
 
 

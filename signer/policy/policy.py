@@ -243,6 +243,30 @@ class Policy:
         )
 
 
+class LivePolicy:
+    """
+    A policy that ``replace`` exchanges for another one; safe to use from many threads.
+
+    It has all that the rules in force have.  One policy makes a whole decision, also if
+    it is replaced meanwhile.  ``problem`` is why the rules in the files are not in
+    force; None if they are.
+    """
+
+    def __init__(self, policy: Policy) -> None:
+        self._current = policy
+        self.problem: str | None = None
+
+    def replace(self, policy: Policy) -> None:
+        """Decide with *policy* from now on."""
+        self._current = policy
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._current, name)
+
+
+AnyPolicy = Policy | LivePolicy
+
+
 def _names(rules: Iterable[Rule]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(rule.name for rule in rules))
 

@@ -11,8 +11,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from signer.alerts import Alert, Alerts
-from signer.approval_changes import ApprovalChanges
-from signer.approvals import VALID_FOR
+from signer.approvals import SHOWN_DIGITS, VALID_FOR, ApprovalChanges
 from signer.audit.actions import AuditAction
 from signer.audit.log import AuditLog
 from signer.config.networks import Network
@@ -23,7 +22,6 @@ from signer.model.approval import Approval, ApprovalState, Proposal
 from signer.model.approval_need import ApprovalNeed
 from signer.model.audit_record import WORKER, Actor
 from signer.model.refund import Refund, SignedTransaction, Status
-from signer.open_approvals import SHOWN_DIGITS
 from signer.policy.default_rules import AMOUNT_NEED
 from signer.ports.clock import Clock
 from signer.ports.ledger import Ledger

@@ -23,8 +23,7 @@ from signer.policy.facts import (
     Surroundings,
     TransactionFacts,
 )
-from signer.policy.live_policy import AnyPolicy
-from signer.policy.policy import Approve
+from signer.policy.policy import AnyPolicy, Approve
 from signer.policy.rules import DENIED, RULES
 from signer.policy.transaction_facts import transaction_facts
 from signer.ports.clock import Clock

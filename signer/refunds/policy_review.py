@@ -11,7 +11,7 @@ from signer.model.decision import Decision
 from signer.model.key import Key
 from signer.model.refund import Page, Refund, SignedTransaction
 from signer.policy.facts import KnownNetwork, OwnKeys, Surroundings
-from signer.policy.live_policy import AnyPolicy
+from signer.policy.policy import AnyPolicy
 from signer.ports.refund_reports import RefundFilter
 from signer.refunds.payment_policy import build_caller, own_keys, payment_facts
 

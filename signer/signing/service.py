@@ -27,13 +27,13 @@ from signer.model.hold import EVERY_CHAIN
 from signer.model.key import SIGNING, KeyState
 from signer.model.spending_limits import Limits, Spending
 from signer.policy.facts import AnyFacts, KnownNetwork, Surroundings, TypedDataFacts
-from signer.policy.live_policy import AnyPolicy
 from signer.policy.message_facts import (
     authorization_facts,
     digest_facts,
     message_facts,
     typed_data_facts,
 )
+from signer.policy.policy import AnyPolicy
 from signer.policy.transaction_facts import transaction_facts
 from signer.ports.clock import Clock
 from signer.ports.control_store import ControlStore

@@ -15,8 +15,7 @@ from signer.audit.log import AuditLog
 from signer.config.digest import Configuration
 from signer.errors import ConfigurationError
 from signer.loops import Wait, repeat
-from signer.policy.live_policy import LivePolicy
-from signer.policy.policy import Policy
+from signer.policy.policy import LivePolicy, Policy
 
 
 LOOK_SECONDS = 5.0

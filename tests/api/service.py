@@ -20,8 +20,7 @@ from signer.config.networks import Network
 from signer.config.tenants import TenantRegistry
 from signer.errors import ChainUnavailableError
 from signer.keys.signer import Signer
-from signer.policy.live_policy import LivePolicy
-from signer.policy.policy import Policy
+from signer.policy.policy import LivePolicy, Policy
 from signer.ports.chain import ChainClient, NodeStatus
 from signer.ports.clock import Clock, utc_now
 from signer.ports.key_backend import KeyDirectory

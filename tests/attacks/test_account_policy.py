@@ -15,7 +15,7 @@ from signer.errors import (
     InvalidInputError,
     PolicyViolationError,
 )
-from signer.policy.account_policy import account_policy
+from signer.policy.default_rules import account_policy
 from tests.support.devices import honest, signer_over
 from tests.support.policy_cases import CASES, NETWORKS, Case
 

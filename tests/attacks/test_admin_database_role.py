@@ -8,7 +8,7 @@ key is revoked.  It can stop payments; it cannot make one that no process accept
 import pytest
 
 from signer.alerts import Alert, Alerts
-from signer.approvals import Approvals
+from signer.approvals import SHOWN_DIGITS, Approvals
 from signer.audit.log import AuditLog
 from signer.errors import ApprovalRequiredError, RowNotAuthenticError
 from signer.model.approval import Proposal
@@ -16,7 +16,6 @@ from signer.model.audit_record import Actor
 from signer.model.hold import Hold, name_of_tenant
 from signer.model.refund import Status
 from signer.model.wallet import Pause
-from signer.open_approvals import SHOWN_DIGITS
 from tests.fixtures.ledger import FORGED_APPROVAL
 from tests.fixtures.roles import Processes, Roles
 from tests.support.database_attacks import Attacks

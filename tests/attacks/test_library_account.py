@@ -19,7 +19,7 @@ from signer.errors import (
 )
 from signer.keys.rotation_options import RotationOptions
 from signer.model.hold import EVERYTHING
-from signer.policy.account_policy import account_policy
+from signer.policy.default_rules import account_policy
 from tests.fixtures.ledger import stopped
 from tests.support.ledgers import open_ledger
 from tests.support.ring import ALICE, ELSEWHERE, NEW, OLD, System

@@ -114,8 +114,8 @@ def _make_keys(environ: Mapping[str, str], spares: int) -> list[Wallet]:
     from backends.pkcs11 import PKCS11Backend  # noqa: PLC0415  Not in the tests' process.
     from signer.crypto.der import parse_public_key  # noqa: PLC0415
     from softhsm import fetch, library, provision  # noqa: PLC0415
-    from softhsm.configured_token import prepare  # noqa: PLC0415
     from softhsm.layout import Layout  # noqa: PLC0415
+    from softhsm.plugin import prepare  # noqa: PLC0415
 
     # The server that forks this process may have the environment of an earlier test.
     os.environ.clear()

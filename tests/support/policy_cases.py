@@ -10,8 +10,7 @@ import pytest
 
 from signer.config.networks import Network
 from signer.config.tenants import Tenant, TenantRegistry
-from signer.policy.account_policy import account_policy
-from signer.policy.default_rules import service_files
+from signer.policy.default_rules import account_policy, service_files
 from signer.policy.examples import ExampleOutcome, Examples, run_examples
 from signer.policy.facts import KnownNetwork, Path
 from signer.policy.policy import Policy

@@ -9,8 +9,7 @@ from signer.alerts import Alerts
 from signer.audit.log import AuditLog
 from signer.config.digest import Configuration
 from signer.config.policy_files import read_policy_files
-from signer.policy.live_policy import LivePolicy
-from signer.policy.policy import Policy
+from signer.policy.policy import LivePolicy, Policy
 from signer.policy.rules import PolicyFile
 from signer.startup.policy_reload import PolicyReload
 from tests.support.limits import Hosts
@@ -87,4 +86,4 @@ class Process:
         """Let the process look at the files; return the hash of its policy."""
         for _ in range(times):
             self.reload.look()
-        return self.policy.hash
+        return str(self.policy.hash)

@@ -34,8 +34,7 @@ from signer.model.key import Key, find_key
 from signer.model.refund import HOLD, Refund, RefundRequest, SignedTransaction, Status
 from signer.model.wallet import Wallet
 from signer.policy.default_rules import service_files
-from signer.policy.live_policy import AnyPolicy
-from signer.policy.policy import Policy
+from signer.policy.policy import AnyPolicy, Policy
 from signer.ports.chain import ChainClient
 from signer.ports.key_backend import KeyDirectory
 from signer.ports.ledger import Ledger

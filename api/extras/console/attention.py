@@ -11,13 +11,13 @@ from api.health.readiness import Readiness, unsealed_seconds
 from api.metrics.workers import read_throttled_shares
 from api.views.administration import describe_stop
 from signer.alerts import Alert
+from signer.approvals import OpenApprovals
 from signer.audit.sealing_monitor import LATE
 from signer.config.networks import Network
 from signer.keys.throttle_window import THROTTLED_SHARE
 from signer.model.key import find_active_key
 from signer.model.network_view import LAGGING_BLOCKS
 from signer.model.worker_row import WorkerRow, find_running, find_stopped
-from signer.open_approvals import OpenApprovals
 from signer.ports.ledger import Ledger
 from signer.refunds.late_refunds import LATE_SECONDS, find_oldest, waited_seconds
 

@@ -15,7 +15,7 @@ from signer.config.networks import Network
 from signer.config.tenants import NO_LIMITS, Tenant
 from signer.errors import ScreeningUnavailableError
 from signer.model.spending_limits import GAS_PER_HOUR
-from signer.policy.live_policy import AnyPolicy
+from signer.policy.policy import AnyPolicy
 from signer.ports.ledger import Ledger
 from signer.ports.refund_reports import GAS, SpentLately
 from signer.ports.shared_state import SharedState

@@ -15,6 +15,7 @@ from api.health.readiness import (
 )
 from api.metrics.workers import read_throttled_shares
 from signer.alerts import Alert
+from signer.approvals import read_open_approvals
 from signer.audit.actions import AuditAction
 from signer.audit.chain_reader import require_agreement
 from signer.audit.checkpoint_schedule import find_unsigned
@@ -26,7 +27,6 @@ from signer.errors import ConfigurationError, HotWalletError
 from signer.keys.throttle_window import THROTTLED_SHARE
 from signer.model.audit_record import Actor, Operation
 from signer.model.worker_row import WorkerRow, find_running, find_stopped
-from signer.open_approvals import read_open_approvals
 from signer.ports.audit_journal import Checkpoint
 from signer.startup.dependency_checks import check_journal
 from signer.startup.guard import check_settings

@@ -6,10 +6,10 @@ import pytest
 
 from api.views.administration import list_lines
 from backends.sql import SQLStore
+from signer.approvals import OpenApprovals
 from signer.model.approval import ApprovalState
 from signer.model.hold import EVERYTHING
 from signer.model.refund import Status
-from signer.open_approvals import OpenApprovals
 from signer.ports.clock import utc_now
 from tests.api.commands import AsAdministrator, Run
 from tests.fixtures.ledger import FORGED_APPROVAL, forge

@@ -25,8 +25,7 @@ from signer.config.tenants import Tenant, TenantRegistry
 from signer.model.audit_record import Actor, Operation, Record
 from signer.model.hold import Hold
 from signer.policy.default_rules import service_files
-from signer.policy.live_policy import LivePolicy
-from signer.policy.policy import Policy
+from signer.policy.policy import LivePolicy, Policy
 from signer.policy.rules import PolicyFile
 from tests.api.browser import Browser
 from tests.api.service import NETWORKS, TOKEN_ADDRESS

@@ -12,7 +12,7 @@ import pytest
 
 from signer.errors import ConfigurationError
 from signer.model.decision import Verdict
-from signer.policy.account_policy import account_policy
+from signer.policy.default_rules import account_policy
 from signer.policy.facts import Path as SigningPath
 from signer.policy.policy import Policy
 from tests.support.policy_cases import CASES, NETWORKS, decide, service_policy

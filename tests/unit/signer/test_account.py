@@ -26,7 +26,7 @@ from signer.errors import (
     InvalidInputError,
     PolicyViolationError,
 )
-from signer.policy.account_policy import account_policy
+from signer.policy.default_rules import account_policy
 from tests.support.devices import honest, planted, point, recording, signer_over
 from tests.support.vectors import load
 

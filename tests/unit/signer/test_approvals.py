@@ -13,7 +13,14 @@ from structlog.testing import capture_logs
 from api.views.administration import approval_lines
 from backends.sql import SQLStore
 from signer.alerts import Alerts
-from signer.approvals import VALID_FOR, Approvals
+from signer.approvals import (
+    MAX_LISTED,
+    MAX_READ,
+    SHOWN_DIGITS,
+    VALID_FOR,
+    Approvals,
+    OpenApprovals,
+)
 from signer.audit.actions import AuditAction
 from signer.audit.log import AuditLog
 from signer.errors import (
@@ -30,7 +37,6 @@ from signer.errors import (
 from signer.model.approval import Approval, ApprovalState, Proposal
 from signer.model.audit_record import Actor
 from signer.model.hold import Hold, name_of_chain
-from signer.open_approvals import MAX_LISTED, MAX_READ, SHOWN_DIGITS, OpenApprovals
 from tests.api.support import SettableClock
 from tests.fixtures.ledger import (
     FORGED_APPROVAL,

@@ -13,7 +13,7 @@ from eth_account.signers.local import LocalAccount
 
 from signer.account import HSMAccount
 from signer.errors import InvalidInputError, KeyNotExportableError
-from signer.policy.account_policy import account_policy
+from signer.policy.default_rules import account_policy
 from tests.support.devices import honest, signer_over
 
 

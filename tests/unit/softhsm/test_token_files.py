@@ -10,8 +10,8 @@ from signer.config.settings import Settings
 from signer.errors import AccessDeniedError, ConfigurationError
 from signer.private_files import write_whole
 from softhsm import library, pins, token_recovery
-from softhsm.configured_token import prepare
 from softhsm.layout import CONF_VARIABLE, Layout, use_project_conf
+from softhsm.plugin import prepare
 
 
 @pytest.fixture

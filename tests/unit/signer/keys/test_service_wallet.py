@@ -9,7 +9,7 @@ from backends.sql import SQLStore
 from signer.account import HSMAccount
 from signer.errors import InvalidInputError, KeyUnusableError, PolicyViolationError
 from signer.model.wallet import Wallet
-from signer.policy.account_policy import account_policy
+from signer.policy.default_rules import account_policy
 from signer.policy.policy import Policy
 from tests.support.ledgers import seal
 from tests.support.ring import ALICE, NEW, OLD, System

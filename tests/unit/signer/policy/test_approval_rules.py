@@ -14,9 +14,8 @@ from signer.errors import (
 )
 from signer.model.approval_need import ApprovalNeed
 from signer.model.decision import Verdict
-from signer.policy.account_policy import account_policy
 from signer.policy.attributes import ACTIONS, principal, resource
-from signer.policy.default_rules import service_files
+from signer.policy.default_rules import account_policy, service_files
 from signer.policy.facts import Caller, Path, Surroundings, TransactionFacts
 from signer.policy.message_facts import digest_facts
 from signer.policy.policy import Policy, Rule

@@ -5,7 +5,7 @@ import pytest
 from signer.errors import PolicyViolationError
 from signer.model.decision import Verdict
 from signer.policy.facts import Path
-from signer.policy.live_policy import LivePolicy
+from signer.policy.policy import LivePolicy
 from tests.support.policy_approvals import rule
 from tests.support.policy_cases import CASES, decide, service_policy
 

@@ -39,7 +39,7 @@ CALLS = {
     ("backends/pkcs11/sessions.py", "OpenKey.sign"): "the device",
     ("backends/aws_kms/backend.py", "KMSBackend.sign_digest"): "the device",
     ("backends/aws_kms/client.py", "read_client_parts"): "no request",
-    ("softhsm/import_key.py", "_signs_as"): "self-test",
+    ("softhsm/keys.py", "_signs_as"): "self-test",
     ("softhsm/keys.py", "self_test"): "self-test",
     # Other keys, and other things of the same name.
     ("signer/audit/checkpointer.py", "Checkpointer._sign"): "checkpoint key",

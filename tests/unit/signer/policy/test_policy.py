@@ -15,9 +15,8 @@ from signer.errors import ConfigurationError, PolicyViolationError
 from signer.model.decision import Verdict
 from signer.model.payment_totals import PaymentTotals
 from signer.model.spending_limits import Spent
-from signer.policy.account_policy import account_policy
 from signer.policy.attributes import ACTIONS, MAX_LONG, build_schema, decimal, resource
-from signer.policy.default_rules import ACCOUNT, FLOOR, service_files
+from signer.policy.default_rules import ACCOUNT, FLOOR, account_policy, service_files
 from signer.policy.facts import (
     Caller,
     KnownNetwork,

@@ -9,7 +9,7 @@ from operator import itemgetter
 import pytest
 from structlog.testing import capture_logs
 
-from signer.approvals import VALID_FOR
+from signer.approvals import MAX_LISTED, VALID_FOR
 from signer.config.tenants import NetworkLimits, Tenant, TenantRegistry, TokenLimits
 from signer.errors import (
     ApprovalRequiredError,
@@ -23,7 +23,6 @@ from signer.errors import (
 from signer.model.approval import ApprovalState, Proposal
 from signer.model.audit_record import Actor
 from signer.model.refund import Kind, Refund, Status
-from signer.open_approvals import MAX_LISTED
 from signer.refunds.acceptance import SubmittedRequest
 from tests.fixtures.ledger import forge
 from tests.support.ledgers import seal

@@ -16,8 +16,7 @@ from signer.model.payment_totals import PaymentTotals
 from signer.model.refund import Status
 from signer.model.spending_limits import Spent
 from signer.policy.default_rules import service_files
-from signer.policy.live_policy import LivePolicy
-from signer.policy.policy import Policy
+from signer.policy.policy import LivePolicy, Policy
 from signer.policy.rules import PolicyFile
 from signer.ports.meter import Meter
 from signer.ports.refund_store import Reservation

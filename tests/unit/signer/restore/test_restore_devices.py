@@ -15,7 +15,7 @@ from signer.model.key import KeyState
 from signer.model.refund import Refund, Status
 from signer.ports.key_backend import KeyId
 from signer.ports.ledger import Ledger
-from softhsm.import_key import import_key
+from softhsm.keys import import_key
 from tests.support.keys import key_of
 from tests.support.refunds import AMOUNT, CUSTOMER, OPERATOR, World
 from tests.support.restores import plan_of, requested

@@ -31,8 +31,7 @@ from signer.errors import (
 from signer.model.audit_record import Actor
 from signer.model.hold import EVERYTHING, Hold
 from signer.model.key import SERVING
-from signer.policy.account_policy import account_policy
-from signer.policy.default_rules import service_files
+from signer.policy.default_rules import account_policy, service_files
 from signer.policy.facts import Caller, OwnKeys, Path
 from signer.policy.policy import Policy
 from signer.policy.rules import PolicyFile
