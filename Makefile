@@ -11,6 +11,8 @@ CORES := $(shell $(PYTHON) -c 'import os; print(os.cpu_count())')
 WORKERS ?= $(shell echo $$(($(CORES) < 5 ? $(CORES) + 1 : 6)))
 # These start programs or a chain, so `make check` leaves them to `make test`.
 SLOW := refunds/test_crashes refunds/test_on_chain startup/test_guard_everywhere
+# Extras whose tests reach lines of the core.
+LEDGERS := tests/extras/books tests/extras/restore tests/extras/top_ups tests/extras/cloudtrail
 PACKAGES := signer backends api softhsm dev bench tests clients/python
 # tests/support/distribution.py refines this.
 PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
@@ -47,7 +49,7 @@ test: .venv/.ready node_modules/.ready .venv-servers/.ready ## All tests.
 	@$(PYTEST) --durations=25 $(ARGS)
 
 test-lowest: .venv-lowest/.ready node_modules/.ready ## The tests of the core and their coverage, on the oldest supported dependencies.
-	@.venv-lowest/bin/python -m pytest -n $(WORKERS) --dist loadfile -q --cov --cov-report=term signer tests/unit/signer
+	@.venv-lowest/bin/python -m pytest -n $(WORKERS) --dist loadfile -q --cov --cov-report=term signer tests/unit/signer $(LEDGERS)
 
 model: .venv/.ready ## Search the model of the nonce lifecycle exhaustively: a minute.  Needs spin and gcc.
 	@$(BIN)/python -m tests.model

@@ -23,7 +23,7 @@ from tests.fixtures.roles import Roles
 from tests.support.audit import KEY, ORIGIN, VERIFIER
 from tests.support.cloudtrail import sign_event
 from tests.support.ledgers import open_ledger
-from tests.unit.signer.audit.signings import at, intent, outcome, trail_of
+from tests.support.signings import at, intent, outcome, trail_of
 
 
 RESULT = outcome(2, "x").body

@@ -12,8 +12,8 @@ from tests.support.conformance.check import check_conformance
 from tests.support.conformance.history import SKEW
 from tests.support.conformance.verdict import Rule
 from tests.support.ledgers import DRAFTS
+from tests.support.signings import DIGEST, SUBJECT, log_at
 from tests.support.traces import MUTATIONS, Mutation, Recorder, address_of
-from tests.unit.signer.audit.signings import DIGEST, SUBJECT, log_at
 
 
 def _rules(recorder: Recorder) -> list[Rule]:

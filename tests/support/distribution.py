@@ -19,7 +19,7 @@ LONG = (
     "tests/simulation/",
     "tests/signatures/",
     "tests/unit/signer/refunds/test_crashes.py",
-    "tests/unit/signer/restore/test_restore_crashes.py",
+    "tests/extras/restore/test_restore_crashes.py",
 )
 """Their tests run for seconds to minutes, and share no fixture that is slow to make."""
 
@@ -39,7 +39,7 @@ LONGEST_FIRST = (
     "tests/simulation/",
     "tests/integration/",
     "tests/unit/signer/refunds/test_crashes.py",
-    "tests/unit/signer/restore/test_restore_crashes.py",
+    "tests/extras/restore/test_restore_crashes.py",
     "tests/attacks/",
     "tests/contract/",
     "tests/api/",

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from api.actions.action import Action, Texts
 from signer.model.refund import OPERATOR
-from tests.api.console.worlds import CAROL, SHOP, WHY, World
+from tests.extras.console.worlds import CAROL, SHOP, WHY, World
 from tests.support.ring import ELSEWHERE, NEW
 
 

@@ -28,7 +28,7 @@ from signer.audit.actions import AuditAction
 from tests.api.actions.cases import CASES, prepared
 from tests.api.administrators import UNAUTHORIZED, authorized
 from tests.api.commands import Finished, Run
-from tests.api.console.worlds import WHY, World
+from tests.extras.console.worlds import WHY, World
 from tests.support.ledgers import open_ledger
 
 

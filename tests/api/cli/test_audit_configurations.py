@@ -15,7 +15,7 @@ from tests.api.cli.audit_commands import run
 from tests.support.audit import overruled
 from tests.support.ledgers import seal
 from tests.support.ring import SILENCE
-from tests.unit.signer.audit.signings import DIGEST, SUBJECT, purpose_of
+from tests.support.signings import DIGEST, SUBJECT, purpose_of
 
 
 pytestmark = pytest.mark.usefixtures("files")

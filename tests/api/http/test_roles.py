@@ -117,7 +117,7 @@ def test_the_route_table_is_complete(container: Container) -> None:
     """
     Each route of the application is in one of the lists above.
 
-    ``tests/api/console/test_sessions.py`` lists those of the console.
+    ``tests/extras/console/test_sessions.py`` lists those of the console.
     """
     app = create_app(_with_role(container, Role.ALL))
     known = OF_REFUNDS + OF_ADMINISTRATORS + OF_SIGNERS + PUBLIC + PROBES

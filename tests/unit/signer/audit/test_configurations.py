@@ -18,7 +18,7 @@ from tests.support.audit import START
 from tests.support.ledgers import seal
 from tests.support.refunds import FakeClock
 from tests.support.ring import SILENCE
-from tests.unit.signer.audit.signings import DIGEST, SUBJECT
+from tests.support.signings import DIGEST, SUBJECT
 
 
 OLD = Configuration.of(networks={"local": {"max_amount": "1000"}})

@@ -7,7 +7,7 @@ from signer.audit.checkpoints import Verifier
 from signer.audit.export import records
 from signer.audit.verify import verify
 from tests.support.cloudtrail import sign_event
-from tests.unit.signer.audit.signings import at, outcome, trail_of
+from tests.support.signings import at, outcome, trail_of
 
 
 VECTORS = Path(__file__).resolve().parents[3] / "vectors"

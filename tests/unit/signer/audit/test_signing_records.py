@@ -18,7 +18,7 @@ from signer.model.audit_record import Record
 from tests.support.audit import record
 from tests.support.cloudtrail import sign_event
 from tests.support.ledgers import DRAFTS
-from tests.unit.signer.audit.signings import at, intent, outcome, trail_of
+from tests.support.signings import at, intent, outcome, trail_of
 
 
 OURS = (intent(0), outcome(1, "a"), intent(5), outcome(6, "b", attempts=2))

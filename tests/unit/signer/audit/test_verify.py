@@ -39,7 +39,7 @@ from tests.support.audit import (
     record,
 )
 from tests.support.ledgers import DRAFTS
-from tests.unit.signer.audit.signings import intent, outcome
+from tests.support.signings import intent, outcome
 
 
 LINKS = chain(6)

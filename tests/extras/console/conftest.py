@@ -7,8 +7,30 @@ from api.container import Container
 from api.http.app import create_app
 from backends.sql import SQLStore
 from tests.api.browser import Browser, build_console
+from tests.api.conftest import (
+    _described,
+    clock,
+    hotwallet,
+    log,
+    node,
+    pace,
+    paying,
+    paying_container,
+)
 from tests.api.support import SettableClock
 from tests.fixtures.scripted_chain import ScriptedChain
+
+
+__all__ = [
+    "_described",
+    "clock",
+    "hotwallet",
+    "log",
+    "node",
+    "pace",
+    "paying",
+    "paying_container",
+]
 
 
 @pytest.fixture

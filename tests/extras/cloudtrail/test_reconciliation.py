@@ -13,7 +13,7 @@ from signer.errors import InvalidInputError
 from signer.model.audit_record import Operation, Purpose, Record, Subject
 from tests.support.audit import START
 from tests.support.cloudtrail import ARN, OTHER_ARN, other_event, sign_event, trail_file
-from tests.unit.signer.audit.signings import (
+from tests.support.signings import (
     DIGEST,
     SUBJECT,
     at,

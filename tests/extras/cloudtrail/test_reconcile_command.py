@@ -24,7 +24,7 @@ from tests.support.cloudtrail import (
 )
 from tests.support.keys import key_at, made_active
 from tests.support.ledgers import open_ledger, seal
-from tests.unit.signer.audit.signings import SUBJECT, at, intent, outcome
+from tests.support.signings import SUBJECT, at, intent, outcome
 
 
 pytestmark = pytest.mark.usefixtures("files")

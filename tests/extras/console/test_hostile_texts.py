@@ -13,8 +13,8 @@ from signer.model.audit_record import Actor
 from signer.model.hold import Hold
 from signer.model.key import KeyState
 from tests.api.browser import PATHS, Browser, new_token
-from tests.api.console.worlds import SHOP, World
 from tests.api.forms import find_form
+from tests.extras.console.worlds import SHOP, World
 from tests.support.ring import NEW
 
 

@@ -2,7 +2,7 @@
 
 from backends.sql import SQLStore
 from tests.api.browser import Browser
-from tests.api.console.worlds import SHOP, World
+from tests.extras.console.worlds import SHOP, World
 from tests.fixtures.ledger import forge
 
 

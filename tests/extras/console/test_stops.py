@@ -7,8 +7,8 @@ from backends.sql import SQLStore
 from signer.model.hold import EVERYTHING, Hold, name_of_chain
 from signer.model.wallet import Wallet
 from tests.api.browser import PATHS
-from tests.api.console.worlds import BOB, CAROL, SHOP, WHY, World
 from tests.api.forms import find_form
+from tests.extras.console.worlds import BOB, CAROL, SHOP, WHY, World
 from tests.fixtures.ledger import forge
 
 

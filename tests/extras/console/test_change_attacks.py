@@ -12,7 +12,7 @@ from api.extras.console.sessions import SESSION_LIFETIME
 from backends.sql import SQLStore
 from tests.api.actions.cases import prepared
 from tests.api.browser import Browser, new_token
-from tests.api.console.worlds import World
+from tests.extras.console.worlds import World
 
 
 Fields = Mapping[str, str]

@@ -6,7 +6,7 @@ from api.actions.catalogue import FORMS
 from backends.sql import SQLStore
 from signer.errors import ChainUnavailableError, KeyUnusableError
 from signer.refunds.wallet_reconciliation import WalletReconciler
-from tests.api.console.worlds import SHOP, WHY, World
+from tests.extras.console.worlds import SHOP, WHY, World
 from tests.fixtures.ledger import broadcast
 from tests.fixtures.scripted_chain import CHAIN_ID
 from tests.support.ring import NEW

@@ -1,0 +1,10 @@
+"""The fixtures of a service in one process."""
+
+from tests.unit.signer.conftest import (
+    clock,
+    empty,
+    opened,
+)
+
+
+__all__ = ["clock", "empty", "opened"]
