@@ -8,8 +8,8 @@ from datetime import UTC, datetime, timedelta
 from itertools import count
 
 from api.extras.books.accounts import Openings
+from api.extras.books.comparison import Comparison, Event, NetworkBooks
 from api.extras.books.entries import Period
-from api.extras.books.network_books import BookKeeper, Event, NetworkBooks
 from signer.chain.erc20 import encode_transfer
 from signer.config.networks import Network
 from signer.errors import ChainUnavailableError, RowNotAuthenticError
@@ -490,17 +490,17 @@ class Books:
             last = self.chain.head
         if confirm:
             self.chain.mine(NETWORK.confirmations)
-        keeper = BookKeeper(
+        seconds = [first * BLOCK_SECONDS, (last + 1) * BLOCK_SECONDS]
+        start, end = (START + timedelta(seconds=each) for each in seconds)
+        return Comparison(
             "local",
             NETWORK,
             self.chain,
             self.ledger,
+            Period(start, end),
             addresses=(WALLET, SECOND),
             openings=openings,
-        )
-        seconds = [first * BLOCK_SECONDS, (last + 1) * BLOCK_SECONDS]
-        start, end = (START + timedelta(seconds=each) for each in seconds)
-        return keeper.compare(Period(start, end))
+        ).run()
 
     def codes(self, first: int = 1, last: int | None = None) -> list[str]:
         """Return the code of each difference."""

@@ -20,8 +20,8 @@ from signer.private_files import open_atomic, write_whole
 if TYPE_CHECKING:
     from api.container import Container
     from api.extras.books.accounts import Openings
+    from api.extras.books.comparison import Event
     from api.extras.books.entries import Period
-    from api.extras.books.network_books import BookKeeper, Event
     from api.extras.books.reports import BookReport
     from signer.ports.chain_history import ChainHistory
 
@@ -75,27 +75,41 @@ def select_networks(container: Container, names: Sequence[str]) -> Sequence[str]
     return list(dict.fromkeys(names)) or list(container.networks)
 
 
-def open_keeper(
-    container: Container, name: str, openings: Openings | None = None
-) -> tuple[BookKeeper, ChainHistory]:
-    """Return what compares the network *name*, and its chain; no request is sent."""
-    from api.backend_factories import open_histories
-    from api.extras.books.network_books import BookKeeper
+def compare_network(
+    container: Container,
+    name: str,
+    history: ChainHistory,
+    period: Period,
+    openings: Openings | None = None,
+) -> Iterator[Event]:
+    """Compare the network *name*, whose chain is *history*, and show the progress."""
+    from api.extras.books.comparison import Comparison
 
     network, store = container.networks[name], container.store
     keys = store.keys()
     ring = [key.address for key in keys]
-    history = open_histories({name: network})[name]
-    addresses = sorted({*ring, *store.logged_addresses()})
-    keeper = BookKeeper(
-        name, network, history, store, addresses=addresses, openings=openings
+    comparison = Comparison(
+        name,
+        network,
+        history,
+        store,
+        period,
+        addresses=sorted({*ring, *store.logged_addresses()}),
+        openings=openings,
     )
-    return keeper, history
+    yield from with_progress(comparison.run(), name)
+
+
+def _open_history(container: Container, name: str) -> ChainHistory:
+    """Return the chain of the network *name*; no request is sent."""
+    from api.backend_factories import open_histories
+
+    return open_histories({name: container.networks[name]})[name]
 
 
 def with_progress(events: Iterator[Event], label: str) -> Iterator[Event]:
     """Yield *events* without their progress, which is shown on a terminal."""
-    from api.extras.books.network_books import Progress
+    from api.extras.books.comparison import Progress
 
     with click.progressbar(
         length=1, label=label, file=sys.stderr, hidden=not sys.stderr.isatty()
@@ -196,8 +210,9 @@ def _compare(
     report = BookReport(period, utc_now())
     for name in names:
         try:
-            keeper, _ = open_keeper(container, name, openings.get(name))
-            for event in with_progress(keeper.compare(period), name):
+            history = _open_history(container, name)
+            opening = openings.get(name)
+            for event in compare_network(container, name, history, period, opening):
                 report.add(event)
         except HotWalletError as e:
             report.fail(name, e)
@@ -264,8 +279,8 @@ def _rows(container: Container, name: str, period: Period) -> Iterator[dict[str,
     from api.extras.books.entries import UsedNonce
     from api.extras.books.reports import settlement_row
 
-    keeper, history = open_keeper(container, name)
-    events = with_progress(keeper.compare(period), name)
+    history = _open_history(container, name)
+    events = compare_network(container, name, history, period)
     settled = (each for each in events if isinstance(each, UsedNonce) and each.settled)
     while page := list(islice(settled, _PAGE)):
         blocks = [each.settled.block.number for each in page if each.settled]

@@ -7,9 +7,9 @@ number of refunds.
 from bisect import bisect_left
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from api.extras.books.accounts import Accounts
+from api.extras.books.accounts import Account, Accounts, BalanceBook, Openings
 from api.extras.books.entries import (
     NO_NONCE,
     REORGANISED,
@@ -17,10 +17,15 @@ from api.extras.books.entries import (
     BlockRange,
     Code,
     Difference,
+    Period,
     UsedNonce,
+    find_blocks,
+    header_at,
     read_payments,
+    windows,
 )
 from api.extras.books.matching import Matcher
+from signer.config.networks import Network
 from signer.errors import ChainUnavailableError, RowNotAuthenticError
 from signer.model.refund import Refund
 from signer.ports.book_reader import BookReader, NonceEntry
@@ -28,6 +33,37 @@ from signer.ports.chain_history import ChainHistory, Settled, TokenTransfer
 
 
 _NONCES_READ = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How many of the range's blocks were read."""
+
+    done: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkBooks:
+    """
+    The result of one network.
+
+    ``refunds``, ``sweeps`` and ``others`` (fillers, foreign and unknown transactions)
+    count what used nonces.  ``notes`` say what could not be checked.
+    """
+
+    network: str
+    chain_id: int
+    blocks: BlockRange
+    assets: Assets
+    accounts: Sequence[Account]
+    refunds: int
+    sweeps: int
+    others: int
+    notes: Sequence[str]
+
+
+Event = Difference | UsedNonce | Progress | NetworkBooks
 
 
 class NonceWalk:
@@ -164,32 +200,41 @@ _MOST_MARKED = 1000
 
 class Comparison:
     """
-    One comparison of a network's *blocks*; it changes nothing.
+    One comparison of a network's ledger and chain over *period*; it changes nothing.
 
-    ``accounts`` has the sums so far, ``counts`` the number of used nonces by kind, and
-    ``unfound`` the number of nonces by wallet whose transactions were not found.
+    *addresses* are those of the wallets, besides those that the ledger has opened.
+    *openings* are balances that an earlier report has, for nodes without old states.
     """
 
     def __init__(
         self,
-        network: str,
-        chain_id: int,
+        name: str,
+        network: Network,
         history: ChainHistory,
         reader: BookReader,
+        period: Period,
         *,
-        blocks: BlockRange,
-        assets: Assets,
         addresses: Sequence[str],
+        openings: Openings | None = None,
     ) -> None:
-        self.accounts = Accounts()
-        self.counts = Counter[str]()
-        self.unfound = Counter[str]()
-        self._network = network
+        """
+        Find the blocks of *period*, and the nonces that the wallets used in them.
+
+        Raises:
+            InvalidInputError: No block of the period is final yet.
+            ChainUnavailableError: As ``run``.
+        """
+        chain_id = network.chain_id
+        self._network = name
         self._chain_id = chain_id
         self._history = history
         self._reader = reader
-        self._blocks = blocks
-        self._tokens = assets.tokens
+        self._openings = openings
+        self._accounts = Accounts()
+        self._counts = Counter[str]()
+        self._unfound = Counter[str]()  # Nonces by wallet whose transactions are not.
+        self._blocks = blocks = find_blocks(history, period, network.confirmations)
+        self._assets = Assets.of(network, reader.refunded_tokens(chain_id))
         self._opened = {
             each.sender: each for each in reader.wallets() if each.chain_id == chain_id
         }
@@ -198,30 +243,58 @@ class Comparison:
             for wallet in sorted({*addresses, *self._opened})
         }
         self._matcher = Matcher(
-            network,
-            assets,
+            name,
+            self._assets,
             is_late=lambda number: number < blocks.late_before,
             is_authentic=self._is_authentic,
         )
         self._marked: list[UsedNonce] = []
-
-    @property
-    def wallets(self) -> Sequence[str]:
-        """The addresses of the wallets."""
-        return list(self._walks)
-
-    def open(self) -> None:
-        """Find the nonces that the wallets used."""
         for walk in self._walks.values():
-            walk.open(self._blocks)
+            walk.open(blocks)
 
-    def read_window(self, start: int, end: int) -> Iterator[Difference | UsedNonce]:
+    def run(self) -> Iterator[Event]:
+        """
+        Yield each difference, each used nonce and the progress; at last the result.
+
+        Raises:
+            ChainUnavailableError: Too few nodes answer, they contradict each other, or
+                the chain was reorganised meanwhile.
+        """
+        first, last = self._blocks.numbers
+        for start, end in windows(first, last):
+            yield from self._read_window(start, end)
+            yield Progress(end - first + 1, self._blocks.count)
+        yield from self._finish()
+        accounts, counts = self._accounts, self._counts
+        balances = BalanceBook(
+            self._history, self._blocks, self._assets, self._openings
+        )
+        gaps = balances.fill(accounts, [*self._walks])
+        accounts.settle_coin(self._unfound)
+        yield from accounts.differences(self._network, self._assets)
+        if header_at(self._history, last) != self._blocks.last:
+            raise ChainUnavailableError(REORGANISED)
+        yield NetworkBooks(
+            network=self._network,
+            chain_id=self._chain_id,
+            blocks=self._blocks,
+            assets=self._assets,
+            accounts=[each for each in accounts if not each.is_empty],
+            refunds=counts["refund"],
+            sweeps=counts["sweep"],
+            others=counts.total() - counts["refund"] - counts["sweep"],
+            notes=[*self._describe_gaps(gaps)],
+        )
+
+    def _read_window(self, start: int, end: int) -> Iterator[Difference | UsedNonce]:
         """Yield the used nonces of the next blocks, and their differences."""
-        transfers = self._history.transfers(self._tokens, self.wallets, start, end)
+        transfers = self._history.transfers(
+            self._assets.tokens, [*self._walks], start, end
+        )
         outgoing: dict[tuple[str, str], list[TokenTransfer]] = {}
         for each in transfers:
             if each.recipient in self._walks:
-                self.accounts.receive(each.recipient, each.token, each.amount)
+                self._accounts.receive(each.recipient, each.token, each.amount)
             if each.sender in self._walks:
                 outgoing.setdefault((each.sender, each.tx_hash), []).append(each)
         for wallet, walk in self._walks.items():
@@ -230,7 +303,7 @@ class Comparison:
                 yield from self._add(_use(wallet, entry, settled, moved))
         yield from self._read_unexplained(outgoing)
 
-    def finish(self) -> Iterator[Difference | UsedNonce]:
+    def _finish(self) -> Iterator[Difference | UsedNonce]:
         """Yield what can be compared only after the last window."""
         yield from self._read_unknown()
         yield from self._explain_marks()
@@ -259,6 +332,25 @@ class Comparison:
                     " refunds were not compared",
                     found=f"{count} refunds",
                 )
+
+    def _describe_gaps(self, unread: Sequence[str]) -> Iterator[str]:
+        if unread:
+            yield (
+                "balances of these assets were not compared, because no quorum of nodes"
+                " has the state of the range's first or last block:"
+                f" {', '.join(unread)}. Use an archive node, or --previous with the"
+                " report of the period before"
+            )
+        if missing := self._unfound.total():
+            yield (
+                f"{missing} transactions of unknown nonces were not found, so the coin"
+                " that wallets received is not known"
+            )
+        if earlier := self._counts["earlier"]:
+            yield (
+                f"{earlier} transactions were sent before this service had the wallet,"
+                " and were not compared"
+            )
 
     def _is_authentic(self, refund: Refund) -> bool:
         try:
@@ -291,7 +383,7 @@ class Comparison:
                 if position < _MOST_SEARCHES:
                     settled = self._search(wallet, entry.nonce)
                 if settled is None:
-                    self.unfound[wallet] += 1
+                    self._unfound[wallet] += 1
                 yield from self._add(_use(wallet, entry, settled, ()))
 
     def _search(self, wallet: str, nonce: int) -> Settled | None:
@@ -305,8 +397,8 @@ class Comparison:
         opened = self._opened.get(used.wallet)
         if opened is not None and NO_NONCE < used.entry.nonce < opened.first_nonce:
             used = replace(used, precedes_ledger=True)
-        self.accounts.spend(used)
-        self.counts[used.kind] += 1
+        self._accounts.spend(used)
+        self._counts[used.kind] += 1
         yield used
         yield from self._matcher.compare(used)
         if used.mark is None or not used.payments or used.precedes_ledger:

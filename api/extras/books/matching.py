@@ -43,9 +43,8 @@ class Matcher:
         refund = used.entry.refund
         if refund is not None and not self._is_authentic(refund):
             # What a changed row says is not compared.
-            yield self._build(
-                Code.ROW_CHANGED, used, "another program changed the refund's row"
-            )
+            detail = "another program changed the refund's row"
+            yield self._build(Code.ROW_CHANGED, used, detail)
         elif used.is_own and refund is not None and used.settled is not None:
             yield from self._compare_own(used, refund, used.settled)
         else:
@@ -71,10 +70,9 @@ class Matcher:
                 code,
                 used,
                 detail,
+                found=payment,
                 refund_id=refund.id,
                 expected=refund.tx_hash,
-                found=self._describe(payment),
-                asset=self._assets[payment.asset].symbol,
             )
 
     def compare_claim(self, wallet: str, refund: Refund) -> Iterator[Difference]:
@@ -95,16 +93,13 @@ class Matcher:
                 expected=f"at most {attempt.most_fee}",
                 found=str(settled.execution_fee),
             )
-        is_late = self._is_late(settled.block.number)
-        if not (refund.status.is_final or is_late):
+        if not (refund.status.is_final or self._is_late(settled.block.number)):
             return  # A worker will decide it.
         is_noop = attempt is not None and attempt.kind is Kind.NOOP
         is_call = refund.purpose is PaymentPurpose.CALL
         compare = self._compare_call if is_call else self._compare_payments
         found = [*compare(used, refund, is_noop=is_noop)]
-        yield from found
-        if not found:
-            yield from self._compare_status(used, refund, settled)
+        yield from found or self._compare_status(used, refund, settled)
 
     def _compare_call(
         self, used: UsedNonce, refund: Refund, *, is_noop: bool
@@ -116,19 +111,12 @@ class Matcher:
         """
         is_made = used.settled is not None and used.settled.succeeded and not is_noop
         if refund.status is Status.CONFIRMED and not is_made:
-            yield self._build(
-                Code.REFUND_WITHOUT_TRANSFER,
-                used,
-                _describe_unpaid(used, is_noop=is_noop),
-                asset=refund.token,
-            )
+            detail = _describe_unpaid(used, is_noop=is_noop)
+            code = Code.REFUND_WITHOUT_TRANSFER
+            yield self._build(code, used, detail, asset=refund.token)
         elif refund.status is Status.FAILED and is_made:
-            yield self._build(
-                Code.REFUSED_BUT_PAID,
-                used,
-                "the call was executed, and its refund is failed",
-                asset=refund.token,
-            )
+            detail = "the call was executed, and its refund is failed"
+            yield self._build(Code.REFUSED_BUT_PAID, used, detail, asset=refund.token)
 
     def _compare_payments(
         self, used: UsedNonce, refund: Refund, *, is_noop: bool
@@ -136,30 +124,22 @@ class Matcher:
         """Yield how the payments differ from the one that *refund* asks for."""
         asked = Outflow(refund.token_address, refund.recipient, refund.amount)
         rest = list(used.payments)
-        is_paid = asked in rest
-        if is_paid:
+        if asked in rest:
             rest.remove(asked)
         elif rest and not is_noop:
             closest = max(rest, key=lambda each: _similarity(each, asked))
             rest.remove(closest)
-            yield self._wrong(used, asked, closest)
+            code, detail = _explain_wrong(closest, asked)
+            yield self._build(code, used, detail, expected=asked, found=closest)
         elif refund.status is Status.CONFIRMED:
+            detail = _describe_unpaid(used, is_noop=is_noop)
             yield self._build(
-                Code.REFUND_WITHOUT_TRANSFER,
-                used,
-                _describe_unpaid(used, is_noop=is_noop),
-                expected=self._describe(asked),
-                asset=refund.token,
+                Code.REFUND_WITHOUT_TRANSFER, used, detail, expected=asked
             )
         for extra in rest:
             if extra == asked:
-                yield self._build(
-                    Code.PAID_TWICE,
-                    used,
-                    "one transaction moved the amount more than once",
-                    found=self._describe(extra),
-                    asset=refund.token,
-                )
+                detail = "one transaction moved the amount more than once"
+                yield self._build(Code.PAID_TWICE, used, detail, found=extra)
             else:
                 yield self._without_refund(used, extra)
 
@@ -168,17 +148,12 @@ class Matcher:
     ) -> Iterator[Difference]:
         """Yield how the row's status differs from what was, or was not, paid."""
         is_call = refund.purpose is PaymentPurpose.CALL
-        is_paid = bool(used.payments) and not is_call
         if not refund.status.is_final:
             yield self._open(used)
-        elif refund.status is Status.FAILED and is_paid:
-            yield self._build(
-                Code.REFUSED_BUT_PAID,
-                used,
-                "the recipient of a failed refund was paid",
-                found=self._describe(used.payments[0]),
-                asset=refund.token,
-            )
+        elif refund.status is Status.FAILED and used.payments and not is_call:
+            detail = "the recipient of a failed refund was paid"
+            paid = used.payments[0]
+            yield self._build(Code.REFUSED_BUT_PAID, used, detail, found=paid)
         elif refund.status is Status.CONFIRMED:
             recorded = refund.tx_hash, refund.block_number, refund.block_hash
             block = settled.block
@@ -208,9 +183,8 @@ class Matcher:
         """Yield the differences of a transaction that is not of the nonce's refund."""
         seen = used.entry.unrecorded
         if seen is not None and not seen.is_authentic:
-            yield self._build(
-                Code.ROW_CHANGED, used, "another program changed the row (`sightings`)"
-            )
+            detail = "another program changed the row (`sightings`)"
+            yield self._build(Code.ROW_CHANGED, used, detail)
         elif used.precedes_ledger or used.is_accepted:
             return
         elif used.payments:
@@ -218,43 +192,19 @@ class Matcher:
             if used.mark is None:
                 yield from (self._without_refund(used, each) for each in used.payments)
         elif seen is None:
-            yield self._build(
-                Code.UNKNOWN_TRANSACTION,
-                used,
-                "the ledger has no transaction that used this nonce",
-            )
+            detail = "the ledger has no transaction that used this nonce"
+            yield self._build(Code.UNKNOWN_TRANSACTION, used, detail)
         elif seen.is_unaccepted:
-            yield self._build(
-                Code.FOREIGN_TRANSACTION,
-                used,
-                "no operator has accepted this transaction (`hotwallet nonce repair`)",
+            detail = (
+                "no operator has accepted this transaction (`hotwallet nonce repair`)"
             )
-
-    def _wrong(self, used: UsedNonce, asked: Outflow, found: Outflow) -> Difference:
-        if found.asset != asked.asset:
-            code, detail = Code.WRONG_TOKEN, "another token was paid"
-        elif found.recipient != asked.recipient:
-            code, detail = Code.WRONG_RECIPIENT, "another address was paid"
-        else:
-            code, detail = Code.WRONG_AMOUNT, "another amount was paid"
-        return self._build(
-            code,
-            used,
-            detail,
-            expected=self._describe(asked),
-            found=self._describe(found),
-            asset=self._assets[found.asset].symbol,
-        )
+            yield self._build(Code.FOREIGN_TRANSACTION, used, detail)
 
     def _without_refund(self, used: UsedNonce, payment: Outflow) -> Difference:
         is_coin = payment.asset == COIN_ADDRESS
-        return self._build(
-            Code.COIN_WITHOUT_REFUND if is_coin else Code.TRANSFER_WITHOUT_REFUND,
-            used,
-            "no refund, sweep or accepted transaction explains this payment",
-            found=self._describe(payment),
-            asset=self._assets[payment.asset].symbol,
-        )
+        code = Code.COIN_WITHOUT_REFUND if is_coin else Code.TRANSFER_WITHOUT_REFUND
+        detail = "no refund, sweep or accepted transaction explains this payment"
+        return self._build(code, used, detail, found=payment)
 
     def _missing(self, used: UsedNonce, refund: Refund) -> Difference:
         return self._build(
@@ -273,22 +223,24 @@ class Matcher:
         )
 
     def _build(
-        self, code: Code, used: UsedNonce, detail: str, **given: Any
+        self, code: Code, used: UsedNonce, detail: str, **given: Outflow | str | None
     ) -> Difference:
+        """Return a difference; its asset is that of a payment in *given*."""
         refund, settled = used.entry.refund, used.settled
-        found: dict[str, Any] = {
+        fields: dict[str, Any] = {
             "refund_id": None if refund is None else refund.id,
             "tx_hash": None if settled is None else settled.tx_hash,
             # A transfer by another account has no nonce of the wallet.
             "nonce": used.entry.nonce if used.entry.nonce != NO_NONCE else None,
         }
-        return Difference(
-            code, self._network, used.wallet, detail, **{**found, **given}
-        )
-
-    def _describe(self, payment: Outflow) -> str:
-        amount = self._assets.format(payment.asset, payment.amount)
-        return f"{amount} to {payment.recipient}"
+        for name, value in given.items():
+            if isinstance(value, Outflow):
+                amount = self._assets.format(value.asset, value.amount)
+                fields[name] = f"{amount} to {value.recipient}"
+                fields["asset"] = self._assets[value.asset].symbol
+            else:
+                fields[name] = value
+        return Difference(code, self._network, used.wallet, detail, **fields)
 
 
 _PAID_OPEN = (
@@ -317,6 +269,14 @@ def _similarity(payment: Outflow, asked: Outflow) -> tuple[bool, bool, bool]:
         payment.asset == asked.asset,
         payment.amount == asked.amount,
     )
+
+
+def _explain_wrong(found: Outflow, asked: Outflow) -> tuple[Code, str]:
+    if found.asset != asked.asset:
+        return Code.WRONG_TOKEN, "another token was paid"
+    if found.recipient != asked.recipient:
+        return Code.WRONG_RECIPIENT, "another address was paid"
+    return Code.WRONG_AMOUNT, "another amount was paid"
 
 
 def _describe_unpaid(used: UsedNonce, *, is_noop: bool) -> str:

@@ -1,15 +1,16 @@
 """The books as JSON, text, CSV and HTML, and the lines of the accounting export."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from html import escape
 from typing import Any
 
-from api.extras.books.accounts import Account, Openings
-from api.extras.books.entries import COIN_ASSET, Difference, Period, UsedNonce
-from api.extras.books.network_books import NetworkBooks
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from api.extras.books.accounts import Openings
+from api.extras.books.comparison import NetworkBooks
+from api.extras.books.entries import COIN_ASSET, Asset, Difference, Period, UsedNonce
 from api.views.csv_files import write_csv
 from api.views.document import timestamp
 from signer.amounts import format_units
@@ -57,24 +58,6 @@ class BookReport:
         self.failed[network] = f"{error.code}: {error}"
 
 
-def account_amounts(books: NetworkBooks, account: Account) -> dict[str, str | None]:
-    """Return the amounts of *account* in whole tokens; None for an unknown one."""
-    asset = books.assets[account.asset]
-    units = {
-        "opening": account.opening,
-        "received": account.received,
-        "refunds": account.refunds,
-        "sweeps": account.sweeps,
-        "other": account.other,
-        "fees": account.fees,
-        "closing": account.closing,
-    }
-    return {
-        name: None if amount is None else asset.format(amount)
-        for name, amount in units.items()
-    }
-
-
 def block_time(header: Header) -> str:
     """Return the time of a block."""
     return timestamp(datetime.fromtimestamp(header.timestamp, UTC))
@@ -116,7 +99,10 @@ def _network_document(books: NetworkBooks) -> dict[str, Any]:
                 "asset": books.assets[each.asset].symbol,
                 "asset_address": each.asset,
                 "decimals": books.assets[each.asset].decimals,
-                **account_amounts(books, each),
+                **{
+                    name: _format(books.assets[each.asset], getattr(each, name))
+                    for name in _AMOUNTS
+                },
                 "checked": each.is_checked,
                 "closing_units": None if each.closing is None else str(each.closing),
             }
@@ -124,6 +110,10 @@ def _network_document(books: NetworkBooks) -> dict[str, Any]:
         ],
         "notes": list(books.notes),
     }
+
+
+def _format(asset: Asset, units: int | None) -> str | None:
+    return None if units is None else asset.format(units)
 
 
 def read_openings(text: bytes) -> Mapping[str, Openings]:
@@ -164,8 +154,13 @@ def books_lines(report: BookReport) -> Iterator[str]:
         yield f"... and {report.count - len(report.differences)} more"
     for name, problem in report.failed.items():
         yield f"NOT COMPARED {name}: {problem}"
-    for books in report.networks:
-        yield from _network_lines(books)
+    for books in books_document(report)["networks"]:
+        yield _BLOCKS.format_map(books)
+        for account in books["accounts"]:
+            known = {name: account[name] or "unknown" for name in _AMOUNTS}
+            yield _ACCOUNT.format_map({**account, **known})
+        for note in books["notes"]:
+            yield f"  NOTE {note}"
 
 
 def summary(report: BookReport) -> str:
@@ -194,28 +189,13 @@ def describe(difference: Difference) -> str:
     return "; ".join(parts)
 
 
-def _network_lines(books: NetworkBooks) -> Iterator[str]:
-    first, last = books.blocks.first, books.blocks.last
-    yield (
-        f"{books.network}: blocks {first.block.number} to {last.block.number}"
-        f" ({block_time(first)} to {block_time(last)})"
-    )
-    yield (
-        f"  used nonces: {books.refunds} refunds, {books.sweeps} sweeps,"
-        f" {books.others} others"
-    )
-    for account in books.accounts:
-        amounts = account_amounts(books, account)
-        known = {name: amount or "unknown" for name, amount in amounts.items()}
-        yield f"  {account.wallet} {books.assets[account.asset].symbol}"
-        yield (
-            "    opening {opening} + received {received} - refunds {refunds}"
-            " - sweeps {sweeps} - other {other} - fees {fees}"
-            " = closing {closing}".format(**known)
-        )
-    for note in books.notes:
-        yield f"  NOTE {note}"
-
+_BLOCKS = """\
+{network}: blocks {first_block} to {last_block} ({first_block_at} to {last_block_at})
+  used nonces: {refunds} refunds, {sweeps} sweeps, {others} others"""
+_ACCOUNT = """\
+  {wallet} {asset}
+    opening {opening} + received {received} - refunds {refunds} - sweeps {sweeps}\
+ - other {other} - fees {fees} = closing {closing}"""
 
 _AMOUNTS = ("opening", "received", "refunds", "sweeps", "other", "fees", "closing")
 
@@ -226,127 +206,39 @@ _DIFFERENCE = (
 
 _COLUMNS = ("record", *_DIFFERENCE, *_AMOUNTS)
 
-_STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 75rem;
-  padding: 0 1rem; color: #1a1a1a; background: #fff; }
-table { border-collapse: collapse; width: 100%; margin: 1rem 0; display: block;
-  overflow-x: auto; }
-th, td { border-bottom: 1px solid #ccc; padding: .3rem .6rem; text-align: left;
-  vertical-align: top; white-space: nowrap; }
-td.amount { text-align: right; font-variant-numeric: tabular-nums; }
-td.text { white-space: normal; min-width: 18rem; }
-.good, .bad { padding: .6rem 1rem; border-left: .4rem solid; }
-.good { background: #e8f5e9; border-color: #1b5e20; }
-.bad { background: #fdecea; border-color: #b71c1c; }
-"""
-
 
 def books_csv(report: BookReport) -> str:
     """Return *report* as CSV: a row per difference, account, note and failure."""
-    return write_csv(_COLUMNS, _rows(report))
+    return write_csv(_COLUMNS, _rows(books_document(report)))
 
 
-def _rows(report: BookReport) -> Iterator[Mapping[str, Any]]:
-    for difference in report.differences:
-        yield {"record": "difference", **asdict(difference)}
-    for books in report.networks:
-        for account in books.accounts:
-            yield {
-                "record": "account",
-                "network": books.network,
-                "wallet": account.wallet,
-                "asset": books.assets[account.asset].symbol,
-                **account_amounts(books, account),
-            }
-        for note in books.notes:
-            yield {"record": "note", "network": books.network, "detail": note}
-    for name, problem in report.failed.items():
+def _rows(document: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    for difference in document["differences"]:
+        yield {"record": "difference", **difference}
+    for books in document["networks"]:
+        network = books["network"]
+        for account in books["accounts"]:
+            yield {"record": "account", "network": network, **account}
+        for note in books["notes"]:
+            yield {"record": "note", "network": network, "detail": note}
+    for name, problem in document["not_compared"].items():
         yield {"record": "not-compared", "network": name, "detail": problem}
 
 
 def books_html(report: BookReport) -> str:
     """Return *report* as one page without scripts and external files."""
-    start, end = timestamp(report.period.start), timestamp(report.period.end)
-    kind = "bad" if report.count or report.failed else "good"
-    return "\n".join(
-        (
-            '<!doctype html><html lang="en"><head><meta charset="utf-8">',
-            '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            f"<title>Books {escape(start)}</title><style>{_STYLE}</style></head><body>",
-            "<h1>Books against chain</h1>",
-            f'<p class="{kind}" role="status">{escape(summary(report))}</p>',
-            f"<p>From {escape(start)} up to {escape(end)}.</p>",
-            f"<p>Made at {escape(timestamp(report.made_at))}.</p>",
-            *_difference_parts(report),
-            *(part for books in report.networks for part in _network_parts(books)),
-            "</body></html>\n",
-        )
+    environment = Environment(
+        loader=PackageLoader("api.extras.books"),
+        autoescape=True,
+        undefined=StrictUndefined,
     )
-
-
-def _difference_parts(report: BookReport) -> Iterator[str]:
-    for name, problem in report.failed.items():
-        yield f'<p class="bad">{escape(name)} was not compared: {escape(problem)}</p>'
-    if not report.differences:
-        return
-    yield "<h2>Differences</h2>"
-    yield "<table><thead><tr><th>how many</th><th>code</th></tr></thead><tbody>"
-    for code, count in sorted(report.codes.items()):
-        yield f'<tr><td class="amount">{count}</td><td>{escape(code)}</td></tr>'
-    yield "</tbody></table>"
-    yield from _table(
-        _DIFFERENCE, (asdict(each) for each in report.differences), text={"detail"}
+    return environment.get_template("books.html").render(
+        report=books_document(report),
+        summary=summary(report),
+        difference_columns=_DIFFERENCE,
+        account_columns=("wallet", "asset", *_AMOUNTS),
+        amounts=_AMOUNTS,
     )
-    if len(report.differences) < report.count:
-        yield f"<p>{report.count - len(report.differences)} more are not listed.</p>"
-
-
-def _network_parts(books: NetworkBooks) -> Iterator[str]:
-    first, last = books.blocks.first, books.blocks.last
-    yield f"<h2>{escape(books.network)}</h2>"
-    yield (
-        f"<p>Blocks {first.block.number} to {last.block.number},"
-        f" {escape(block_time(first))} to {escape(block_time(last))}:"
-        f" {books.refunds} refunds, {books.sweeps} sweeps, {books.others} other used"
-        " nonces.</p>"
-    )
-    for note in books.notes:
-        yield f'<p class="bad">{escape(note)}</p>'
-    rows = (
-        {
-            "wallet": each.wallet,
-            "asset": books.assets[each.asset].symbol,
-            **account_amounts(books, each),
-        }
-        for each in books.accounts
-    )
-    yield from _table(("wallet", "asset", *_AMOUNTS), rows, amounts={*_AMOUNTS})
-
-
-def _table(
-    columns: Iterable[str],
-    rows: Iterable[Mapping[str, Any]],
-    *,
-    text: Iterable[str] = (),
-    amounts: Iterable[str] = (),
-) -> Iterator[str]:
-    names = list(columns)
-    classes = {**dict.fromkeys(text, "text"), **dict.fromkeys(amounts, "amount")}
-    heads = "".join(f'<th scope="col">{escape(name)}</th>' for name in names)
-    yield f"<table><thead><tr>{heads}</tr></thead><tbody>"
-    for row in rows:
-        cells = "".join(
-            f'<td class="{classes.get(name, "")}">{_shown(row.get(name), name)}</td>'
-            for name in names
-        )
-        yield f"<tr>{cells}</tr>"
-    yield "</tbody></table>"
-
-
-def _shown(value: object, name: str) -> str:
-    if value is None:
-        return "unknown" if name in _AMOUNTS else ""
-    return escape(str(value))
 
 
 COLUMNS = (

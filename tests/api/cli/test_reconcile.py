@@ -19,7 +19,7 @@ from sqlalchemy import Connection, insert
 
 from api.cli.options import parse_moment
 from api.extras.books.commands import with_progress
-from api.extras.books.network_books import Progress
+from api.extras.books.comparison import Progress
 from backends.sql import SQLStore, schema
 from dev import stablecoin as coin
 from signer.chain.erc20 import encode_transfer

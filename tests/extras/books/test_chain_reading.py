@@ -7,8 +7,8 @@ from datetime import timedelta
 import pytest
 
 from api.extras.books.accounts import Account, Openings
+from api.extras.books.comparison import Comparison, NetworkBooks, Progress
 from api.extras.books.entries import Period, find_blocks
-from api.extras.books.network_books import BookKeeper, NetworkBooks, Progress
 from signer.errors import ChainUnavailableError, InvalidInputError
 from signer.model.refund import COIN_ADDRESS
 from tests.support.books import (
@@ -298,9 +298,11 @@ def test_without_wallets_nothing_is_read() -> None:
     books = Books()
     books.chain.mine(50)
     books.ledger.opened.clear()
-    keeper = BookKeeper("local", NETWORK, books.chain, books.ledger, addresses=())
+    ledger, period = books.ledger, _period(1, 20)
 
-    *_, result = keeper.compare(_period(1, 20))
+    *_, result = Comparison(
+        "local", NETWORK, books.chain, ledger, period, addresses=()
+    ).run()
 
     assert isinstance(result, NetworkBooks)
     assert not result.accounts

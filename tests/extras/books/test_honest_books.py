@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from api.extras.books.network_books import NetworkBooks
+from api.extras.books.comparison import NetworkBooks
 from signer.model.refund import COIN_ADDRESS
 from tests.support.books import (
     FEE,
