@@ -9,10 +9,10 @@ from pathlib import Path
 from bench.service import Service
 from dev import stablecoin
 from dev.anvil import ROOT
+from dev.ports import free_port
 from dev.rpc import RPC
 from dev.stack import (
     await_start,
-    free_port,
     is_ready,
     running_module,
     running_stack,

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from bench.cpu_time import cpu_seconds, find_descendant
 from bench.harness import Figure, Goal, Values, Work
 from bench.service import LoadRun, Service, require_created
-from dev.stack import await_start, free_port, is_ready, running_module
+from dev.ports import free_port
+from dev.stack import await_start, is_ready, running_module
 
 
 _CLIENTS = (16, 64)

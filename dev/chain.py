@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import IO, Self
 
 from dev.anvil import ROOT, obtain_anvil
+from dev.ports import free_port
 from dev.rpc import RPC
 from dev.with_parent import die_with_parent
 
@@ -57,7 +58,7 @@ class LocalChain:
         hardfork: str | None = None,
     ) -> None:
         self.engine = "anvil" if anvil else "eth-tester"
-        self.port = port or _bind(0)
+        self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._command = _command(anvil, self.port, block_time)
         if anvil and hardfork:
@@ -79,7 +80,7 @@ class LocalChain:
             RuntimeError: The node ended, or did not respond in time.
         """
         # Otherwise a node that already listens there would respond instead.
-        _bind(self.port)
+        _require_free(self.port)
         if self.engine == "eth-tester":
             sys.stderr.write(
                 "anvil is not installed: the local chain is eth-tester, in Python.\n"
@@ -178,14 +179,12 @@ def _command(anvil: Path | None, port: int, block_time: int | None) -> list[str]
     return [str(anvil), "--host=127.0.0.1", "--quiet", *options]
 
 
-def _bind(port: int) -> int:
-    """Return *port*, or a free one for 0; raises OSError if it is in use."""
+def _require_free(port: int) -> None:
+    """Raise OSError if *port* is in use."""
     with socket.socket() as probe:
         # As servers do: a port with connections in TIME_WAIT is free.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         probe.bind(("127.0.0.1", port))
-        bound: int = probe.getsockname()[1]
-        return bound
 
 
 def _write_ready_file(path: Path, url: str) -> None:

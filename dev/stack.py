@@ -27,6 +27,7 @@ from typing import IO, TYPE_CHECKING, Any, Protocol
 from dev import stablecoin
 from dev.anvil import ROOT, obtain_anvil
 from dev.chain import CHAIN_ID, LocalChain
+from dev.ports import free_port
 from dev.rpc import RPC
 
 
@@ -509,14 +510,6 @@ def await_start(process: Process, log: Path, ready: Callable[[], bool]) -> None:
                 "\n".join(["it did not start; the end of its log:", *tail])
             )
         time.sleep(0.05)
-
-
-def free_port() -> int:
-    """Return a port of 127.0.0.1 that no server uses."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def default_home() -> Path:

@@ -19,7 +19,8 @@ from bench.processes import children, resident_mb
 from bench.servers import constant_server, running_service
 from bench.service import Service, require_created
 from dev.anvil import ROOT
-from dev.stack import free_port, is_ready, running_module
+from dev.ports import free_port
+from dev.stack import is_ready, running_module
 
 
 _USED = 200  # Refunds before the memory is read.

@@ -13,11 +13,11 @@ from pathlib import Path
 
 from dev.anvil import ROOT
 from dev.demo import Progress, pay_once
+from dev.ports import free_port
 from dev.stack import (
     Program,
     Stack,
     await_start,
-    free_port,
     hotwallet,
     is_ready,
     running_stack,

@@ -119,14 +119,14 @@ class Server:
 
     def __exit__(self, *_: object) -> None:
         """Kill the server and its workers if they still run."""
-        if self.process.poll() is None:
-            # Its group at once: the kernel forgets whose children the workers were when
-            # the master dies, and the fork server forgets the master.
-            with suppress(ProcessLookupError):  # It leads no group yet.
-                os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.send_signal(signal.SIGKILL)
-        self.process.wait(_PATIENCE)
-        self._files.close()
+        with self._files:
+            if self.process.poll() is None:
+                # Its group at once: when the master dies, the kernel forgets whose
+                # children the workers were, and the fork server forgets the master.
+                with suppress(ProcessLookupError):  # It leads no group yet.
+                    os.killpg(self.process.pid, signal.SIGKILL)
+                self.process.send_signal(signal.SIGKILL)
+            self.process.wait(_PATIENCE)
 
     @property
     def port(self) -> int:

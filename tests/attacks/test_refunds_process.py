@@ -22,11 +22,11 @@ from botocore.session import Session  # type: ignore[import-untyped]
 from api.auth.dev_tokens import mint, provide_signing_key
 from backends.sql import sqlite_dbapi
 from bench.processes import children
+from dev.ports import free_port
 from dev.stack import request
 from signer.config.settings import CREDENTIALS, RAW_KEY, Settings
 from tests.api.service import BODY
 from tests.support.ledgers import write_mac_key
-from tests.support.servers import free_port
 from tests.support.waiting import eventually
 
 

@@ -17,10 +17,10 @@ from eth_account import Account
 from eth_account.messages import encode_defunct
 
 from api.auth.dev_tokens import mint
+from dev.ports import free_port
 from dev.stack import (
     Stack,
     await_start,
-    free_port,
     is_ready,
     request,
     running_stack,

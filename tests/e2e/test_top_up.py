@@ -22,12 +22,12 @@ import urllib3
 
 from api.auth.dev_tokens import mint, provide_signing_key
 from dev import stablecoin
+from dev.ports import free_port
 from dev.stack import (
     NETWORK,
     SYMBOL,
     Stack,
     await_start,
-    free_port,
     hotwallet,
     request,
     running_stack,

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -54,13 +53,6 @@ def _postgresql_folders() -> Iterator[Path]:
     yield from sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
     if found := shutil.which("postgres"):
         yield Path(found).resolve().parent
-
-
-def free_port() -> int:
-    """Return a port of 127.0.0.1 that no server uses."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
 
 
 def runs(program: str, argument: str, user: int | None = None) -> bool:

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from api.server.probe import connect_address
+from dev.ports import free_port
 from tests.support.programs import run_python
-from tests.support.servers import free_port
 
 
 class _Handler(BaseHTTPRequestHandler):

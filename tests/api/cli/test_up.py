@@ -17,13 +17,13 @@ from api.auth.dev_tokens import mint
 from api.cli.worker import run_together
 from bench.processes import children
 from dev.kms_emulator import KMSEmulator
+from dev.ports import free_port
 from dev.stack import request
 from signer.config.settings import Settings
 from tests.api.service import BODY
 from tests.e2e.dependencies import kms_settings, prepared_networks, service_environ
 from tests.fixtures.chain import DevChain
 from tests.support.programs import ROOT
-from tests.support.servers import free_port
 from tests.support.waiting import eventually
 
 

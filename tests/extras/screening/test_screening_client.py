@@ -21,12 +21,12 @@ from api.extras.screening.client import (
     PAUSE,
     ScreeningClient,
 )
+from dev.ports import free_port
 from signer.errors import ConfigurationError, ScreeningUnavailableError
 from signer.webhooks.signatures import Secret, verify
 from tests.support.refunds import CUSTOMER
 from tests.support.reply_server import Reply
 from tests.support.screening import screened, screening_service
-from tests.support.servers import free_port
 from tests.support.timer import Timer
 from tests.support.waiting import eventually
 

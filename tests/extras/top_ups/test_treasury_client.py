@@ -10,12 +10,12 @@ import pytest
 from pydantic import SecretStr
 
 from api.extras.top_ups.treasury import MAX_BYTES, TopUp, TreasuryClient, TreasuryToken
+from dev.ports import free_port
 from signer.errors import ConfigurationError, TreasuryError
 from signer.model.refund import RefundRequest, Status
 from tests.fixtures.scripted_chain import CHAIN_ID, TOKEN
 from tests.support.refunds import CUSTOMER
 from tests.support.reply_server import Reply, Server, reply_server
-from tests.support.servers import free_port
 
 
 BEARER = "e30.CANARY-token.c2ln"
