@@ -40,8 +40,8 @@ class Exports:
                 "Another export is being sent; wait until it is complete.",
                 retry_after=5,
             )
-        pieces = write_refunds(self._search, wanted, format_)
-        stream = _Stream(pieces, lambda: self._slots.leave(caller))
+        pieces = map(str.encode, write_refunds(self._search, wanted, format_))
+        stream = Stream(pieces, lambda: self._slots.leave(caller))
         try:
             stream.read_ahead()
         except BaseException:
@@ -52,10 +52,10 @@ class Exports:
         resp.downloadable_as = f"refunds.{format_}"
 
 
-class _Stream:
-    """The encoded *pieces*; *release* is called once, when the server is done."""
+class Stream:
+    """A body of *pieces*; *release* is called once, when the server is done."""
 
-    def __init__(self, pieces: Iterator[str], release: Callable[[], None]) -> None:
+    def __init__(self, pieces: Iterator[bytes], release: Callable[[], None]) -> None:
         self._pieces = pieces
         self._release: Callable[[], None] | None = release
 
@@ -67,7 +67,7 @@ class _Stream:
         return self
 
     def __next__(self) -> bytes:
-        return next(self._pieces).encode()
+        return next(self._pieces)
 
     def close(self) -> None:
         """Release the place; WSGI servers call it, also after a failure."""

@@ -52,7 +52,7 @@ def parameters(req: Request, *known: str, from_form: bool = False) -> dict[str, 
     return given
 
 
-def cursor(given: dict[str, str]) -> str | None:
+def cursor(given: Mapping[str, str]) -> str | None:
     """Return the ``next_cursor`` to continue from; InvalidInputError if it is none."""
     text = given.get("cursor")
     if text is not None and not is_refund_id(text):
@@ -60,7 +60,7 @@ def cursor(given: dict[str, str]) -> str | None:
     return text
 
 
-def place(given: dict[str, str]) -> int:
+def place(given: Mapping[str, str]) -> int:
     """Return the ``nextCursor`` of a list that counts; InvalidInputError if none."""
     text = given.get("cursor", "0")
     if not _PLACE.fullmatch(text):
@@ -68,7 +68,7 @@ def place(given: dict[str, str]) -> int:
     return int(text)
 
 
-def limit(given: dict[str, str]) -> int:
+def limit(given: Mapping[str, str]) -> int:
     """Return the maximum length of a page; InvalidInputError above ``MAX_LIMIT``."""
     text = given.get("limit", str(DEFAULT_LIMIT))
     if not _LIMIT.fullmatch(text) or int(text) > MAX_LIMIT:
@@ -76,7 +76,7 @@ def limit(given: dict[str, str]) -> int:
     return int(text)
 
 
-def status(given: dict[str, str]) -> Status | None:
+def status(given: Mapping[str, str]) -> Status | None:
     """Return the status to filter by; InvalidInputError if there is no such status."""
     text = given.get("status")
     if text is None:
@@ -96,7 +96,7 @@ _FIRST_YEAR, _LAST_YEAR = 1970, 9998
 
 
 def refund_filter(
-    given: dict[str, str], tenant: str | None, recipient: str | None = None
+    given: Mapping[str, str], tenant: str | None, recipient: str | None = None
 ) -> RefundFilter:
     """
     Return what *given* restricts the refunds of *tenant* to; None: of all tenants.

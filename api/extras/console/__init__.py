@@ -12,7 +12,7 @@ PREFIX = "/console"
 
 EXTRA = Extra(
     name="console",
-    routes={"admin": "api.extras.console.pages.routes:add_console"},
+    routes={"admin": "api.extras.console.pages:add_console"},
     pages=PREFIX,
 )
 

@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Protocol
+from typing import Any
 
 from api.container import Container
 from api.health.readiness import unsealed_seconds
@@ -32,7 +32,7 @@ _LATE = timedelta(minutes=10)
 """How much later than a younger record one may have been sealed."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RecordFilter:
     """
     What a record must have; None allows everything.
@@ -41,11 +41,11 @@ class RecordFilter:
     time.
     """
 
-    event: str | None = None
-    actor: str | None = None
-    refund_id: str | None = None
     since: datetime | None = None
     until: datetime | None = None
+    actor: str | None = None
+    event: str | None = None
+    refund_id: str | None = None
 
     @property
     def texts(self) -> Sequence[str]:
@@ -59,21 +59,6 @@ class RecordFilter:
             and (self.actor or "") in str(fields.get("actor"))
             and self.refund_id in {None, refund_of(fields)}
         )
-
-
-class RecordCriteria(Protocol):
-    """Which records a search finds; as ``RecordFilter``."""
-
-    @property
-    def since(self) -> datetime | None: ...
-
-    @property
-    def until(self) -> datetime | None: ...
-
-    @property
-    def texts(self) -> Sequence[str]: ...
-
-    def fits(self, fields: Mapping[str, Any]) -> bool: ...
 
 
 def plain_texts(*given: str | None) -> Sequence[str]:
@@ -122,7 +107,7 @@ class FoundRecords:
 
 
 def search_records(
-    journal: Journal, macs: RowMACs, wanted: RecordCriteria, before: int | None = None
+    journal: Journal, macs: RowMACs, wanted: RecordFilter, before: int | None = None
 ) -> FoundRecords:
     """Return the newest *wanted* records whose sequence number is below *before*."""
     found: list[FoundRecord] = []
@@ -174,7 +159,7 @@ def refund_of(fields: Mapping[str, Any]) -> str | None:
     return found if isinstance(found, str) else None
 
 
-def _is_in_time(at: datetime | None, wanted: RecordCriteria) -> bool:
+def _is_in_time(at: datetime | None, wanted: RecordFilter) -> bool:
     if at is None:
         return True
     is_after = wanted.since is None or at >= wanted.since
@@ -182,7 +167,7 @@ def _is_in_time(at: datetime | None, wanted: RecordCriteria) -> bool:
 
 
 def _read(
-    sealed: Sealed, macs: RowMACs, wanted: RecordCriteria, at: datetime | None
+    sealed: Sealed, macs: RowMACs, wanted: RecordFilter, at: datetime | None
 ) -> FoundRecord | None:
     record = sealed.record
     if not all(text in record.body for text in wanted.texts):

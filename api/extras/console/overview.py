@@ -6,26 +6,20 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 
-from markupsafe import Markup
-
 from api.container import Container
-from api.extras.console.attention import Notice, OverviewFacts, find_notices
+from api.extras.console.attention import OverviewFacts, find_notices
 from api.extras.console.links import Explorers, draw_qr_code, runbook_links
-from api.extras.console.plots import Plot
 from api.extras.console.trends import (
     DAY,
-    Blocker,
     find_blockers,
     plot_refunds,
     recent_p99,
 )
-from api.extras.console.wallets import Measurements, read_measurements
-from api.health.readiness import Readiness
+from api.extras.console.wallets import read_measurements
 from api.views.codes import load_codes
-from signer.config.networks import Network
 from signer.config.settings import Environment
 from signer.errors import ConfigurationError, Refusal
-from signer.model.key import Key, find_active_key
+from signer.model.key import find_active_key
 from signer.model.refund import OPEN, Status
 from signer.model.worker_row import find_running
 from signer.startup.guard import check_settings
@@ -67,50 +61,20 @@ def read_guard(container: Container) -> GuardState:
 _HOUR = timedelta(hours=1)
 
 
-@dataclass(frozen=True, slots=True)
-class Overview:
+def read_overview(container: Container) -> Mapping[str, object]:
     """
-    The state of the service.
+    Return what the page shows; asks no node but those of the readiness check (4 s).
 
     ``cures`` explain the codes of the notices, and ``runbooks`` are links by code.
     ``accepted`` counts the refunds that were accepted in the last hour, and within
     ``p99`` seconds 99 % of them were broadcast.  ``qr_code`` is the active key's
     address.
     """
-
-    now: datetime
-    key: Key | None
-    environment: str
-    notices: Sequence[Notice]
-    cures: Mapping[str, Mapping[str, str]]
-    runbooks: Mapping[str, str]
-    open_refunds: Mapping[Status, int]
-    oldest: Mapping[Status, datetime]
-    accepted: int
-    readiness: Readiness
-    measurements: Measurements
-    workers: int
-    networks: Mapping[str, Network]
-    explorers: Explorers
-    guard: GuardState
-    blockers: Sequence[Blocker]
-    refunds: Plot
-    p99: float | None
-    qr_code: Markup | None
-
-
-def read_overview(container: Container) -> Overview:
-    """Return the overview; asks no node but those of the readiness check (4 s)."""
     ledger, now = container.store, container.ledger_clock()
-    workers = ledger.workers()
-    readiness = container.readiness()
+    workers, networks = ledger.workers(), container.networks
+    readiness, measured = container.readiness(), read_measurements(workers, now)
     facts = OverviewFacts(
-        now,
-        readiness,
-        workers,
-        read_measurements(workers, now),
-        container.approvals.list(),
-        container.networks,
+        now, readiness, workers, measured, container.approvals.list(), networks
     )
     counts: Counter[Status] = Counter(dict.fromkeys(sorted(OPEN, key=_order), 0))
     oldest: dict[Status, datetime] = {}
@@ -118,27 +82,27 @@ def read_overview(container: Container) -> Overview:
         counts[group.status] += group.number
         oldest[group.status] = min(group.since, oldest.get(group.status, now))
     settings, key = container.settings, find_active_key(ledger.keys())
-    return Overview(
-        now=now,
-        key=key,
-        environment=str(settings.app_env),
-        notices=find_notices(ledger, facts),
-        cures={each["code"]: each for each in load_codes()},
-        runbooks=runbook_links(settings.runbook_url),
-        open_refunds=counts,
-        oldest=oldest,
-        accepted=sum(ledger.accepted_since(now - _HOUR).values()),
-        readiness=readiness,
-        measurements=facts.measurements,
-        workers=len(find_running(workers, now)),
-        networks=container.networks,
-        explorers=Explorers.of(container.networks),
-        guard=read_guard(container),
-        blockers=find_blockers(ledger),
-        refunds=plot_refunds(ledger, DAY, now),
-        p99=recent_p99(ledger, now),
-        qr_code=None if key is None else draw_qr_code(key.address),
-    )
+    return {
+        "now": now,
+        "key": key,
+        "environment": str(settings.app_env),
+        "notices": find_notices(ledger, facts),
+        "cures": {each["code"]: each for each in load_codes()},
+        "runbooks": runbook_links(settings.runbook_url),
+        "open_refunds": counts,
+        "oldest": oldest,
+        "accepted": sum(ledger.accepted_since(now - _HOUR).values()),
+        "readiness": readiness,
+        "measurements": measured,
+        "workers": len(find_running(workers, now)),
+        "networks": networks,
+        "explorers": Explorers.of(networks),
+        "guard": read_guard(container),
+        "blockers": find_blockers(ledger),
+        "refunds": plot_refunds(ledger, DAY, now),
+        "p99": recent_p99(ledger, now),
+        "qr_code": None if key is None else draw_qr_code(key.address),
+    }
 
 
 def _order(status: Status) -> int:

@@ -58,27 +58,16 @@ class ShownBound:
 
 
 @dataclass(frozen=True, slots=True)
-class ShownAllowance:
-    """What one refund of a token may pay, in whole tokens, and the limits of all."""
-
-    network: str
-    symbol: str
-    min_amount: str | None
-    max_amount: str
-    approve_above: str | None
-    bounds: Sequence[ShownBound]
-
-
-@dataclass(frozen=True, slots=True)
 class TenantPolicy:
     """
     What applies to one tenant; ``name`` is "" for what all tenants share.
 
+    ``allowances`` are what one refund of a token may pay, with the limits of all.
     ``blocked_at`` is since when the tenant is blocked, None if it is not.
     """
 
     name: str
-    allowances: Sequence[ShownAllowance]
+    allowances: Sequence[tuple[Allowance, Sequence[ShownBound]]]
     rules: Mapping[str, str]
     blocked_at: datetime | None = None
 
@@ -118,28 +107,13 @@ def read_policies(container: Container) -> Sequence[TenantPolicy]:
 
 def _allowances(
     ledger: Ledger, networks: Mapping[str, Network], tenant: Tenant, name: str | None
-) -> Iterator[ShownAllowance]:
+) -> Iterator[tuple[Allowance, Sequence[ShownBound]]]:
     scope = LimitScope.SERVICE if name is None else LimitScope.TENANT
     for allowance in list_allowances(networks, tenant):
         bounds = [each for each in allowance.bounds if each.scope is scope]
         tokens = [GAS, allowance.token.address]
         spent = ledger.spent_lately(allowance.chain_id, tokens, name) if bounds else {}
-        yield _show(allowance, [_show_bound(each, allowance, spent) for each in bounds])
-
-
-def _show(allowance: Allowance, bounds: Sequence[ShownBound]) -> ShownAllowance:
-    def amount(units: int | None) -> str | None:
-        decimals = allowance.token.decimals
-        return None if units is None else format_amount(units, decimals)
-
-    return ShownAllowance(
-        allowance.network,
-        allowance.symbol,
-        amount(allowance.min_amount),
-        format_amount(allowance.max_amount, allowance.token.decimals),
-        amount(allowance.approve_above),
-        bounds,
-    )
+        yield allowance, [_show_bound(each, allowance, spent) for each in bounds]
 
 
 def _show_bound(

@@ -6,22 +6,14 @@ A record of a signature has what was signed in words, or what these words are ma
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
-from api.extras.console.audit import (
-    FoundRecord,
-    FoundRecords,
-    plain_texts,
-    search_records,
-)
+from api.extras.console.audit import FoundRecord, RecordFilter, plain_texts
 from signer.audit.actions import SUCCESS, AuditAction
 from signer.config.networks import Network
 from signer.model.audit_record import Operation
 from signer.model.refund import Kind
 from signer.policy.facts import Path
-from signer.ports.audit_journal import Journal
-from signer.row_macs import RowMACs
 
 
 TEST = str(Operation.SELF_TEST)
@@ -40,20 +32,13 @@ _OF_WORKERS: Mapping[str, str] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class SignatureFilter:
-    """
-    What a signature must have; None allows everything, but no self-tests.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignatureFilter(RecordFilter):
+    """What a signature must have; without a path, all of them but self-tests."""
 
-    ``actor`` may be a part of the name.  ``until`` does not belong to the time.
-    """
-
-    actor: str | None = None
     path: str | None = None
     network: str | None = None
     rule: str | None = None
-    since: datetime | None = None
-    until: datetime | None = None
 
     @property
     def texts(self) -> Sequence[str]:
@@ -74,87 +59,35 @@ class SignatureFilter:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class ShownSignature:
+def show_signature(
+    found: FoundRecord, networks: Mapping[str, Network]
+) -> Mapping[str, Any]:
     """
-    One signature, or ``problem``: the code of the error after which there is none.
+    Return the signature that the record *found*, with a valid MAC, is about.
 
-    ``policy`` is the start of the policy's hash, and ``chain_id`` that of ``tx_hash``,
-    if the networks file has its network.
+    ``problem`` is the code of the error after which there is none.  ``policy`` is the
+    start of the policy's hash, and ``chain_id`` that of ``tx_hash``, if *networks* have
+    its network.
     """
-
-    sequence: int
-    at: datetime | None
-    actor: str
-    path: str
-    tenant: str | None
-    network: str | None
-    summary: str
-    address: str
-    rule: str | None
-    policy: str | None
-    tx_hash: str | None
-    chain_id: int | None
-    refund_id: str | None
-    problem: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class FoundSignatures:
-    """
-    A page of signatures; ``before`` and ``until`` are those of ``FoundRecords``.
-
-    ``forged`` are the sequence numbers of records that another program wrote.
-    """
-
-    signatures: Sequence[ShownSignature]
-    forged: Sequence[int]
-    before: int | None
-    until: datetime | None
-
-
-def search_signatures(
-    journal: Journal,
-    macs: RowMACs,
-    networks: Mapping[str, Network],
-    wanted: SignatureFilter,
-    before: int | None = None,
-) -> FoundSignatures:
-    """Return the newest *wanted* signatures with a sequence number below *before*."""
-    found: FoundRecords = search_records(journal, macs, wanted, before)
-    return FoundSignatures(
-        [
-            _show(each, each.fields, networks)
-            for each in found.records
-            if each.fields is not None
-        ],
-        [each.sequence for each in found.records if each.fields is None],
-        found.before,
-        found.until,
-    )
-
-
-def _show(
-    found: FoundRecord, fields: Mapping[str, Any], networks: Mapping[str, Network]
-) -> ShownSignature:
+    fields = found.fields or {}
     details, outcome = _details(fields), str(fields.get("outcome"))
     network = networks.get(str(fields.get("network")))
-    return ShownSignature(
-        sequence=found.sequence,
-        at=found.at,
-        actor=_text(fields, "actor") or "-",
-        path=_path(fields),
-        tenant=_text(details, "tenant"),
-        network=_text(fields, "network"),
-        summary=_describe(fields, details),
-        address=_text(fields, "address") or "-",
-        rule=_text(details, "rule"),
-        policy=_text(details, "policy"),
-        tx_hash=_text(details, "tx_hash"),
-        chain_id=None if network is None else network.chain_id,
-        refund_id=found.refund_id,
-        problem=None if outcome == SUCCESS else outcome,
-    )
+    return {
+        "sequence": found.sequence,
+        "at": found.at,
+        "actor": _text(fields, "actor") or "-",
+        "path": _path(fields),
+        "network": _text(fields, "network"),
+        "summary": _describe(fields, details),
+        "address": _text(fields, "address") or "-",
+        **{
+            name: _text(details, name)
+            for name in ("tenant", "rule", "policy", "tx_hash")
+        },
+        "chain_id": None if network is None else network.chain_id,
+        "refund_id": found.refund_id,
+        "problem": None if outcome == SUCCESS else outcome,
+    }
 
 
 def _describe(fields: Mapping[str, Any], details: Mapping[str, Any]) -> str:

@@ -9,14 +9,15 @@ import pytest
 from falcon.testing import TestClient
 
 from api.container import Container
+from api.extras.console import resources
 from api.extras.console.audit import (
     RecordFilter,
     read_audit,
     search_records,
     verify_newest,
 )
-from api.extras.console.pages import audit as pages
 from api.http.app import create_app
+from api.http.exports import Stream
 from backends.sql import SQLStore
 from signer.alerts import Alerts
 from signer.audit.actions import AuditAction
@@ -222,7 +223,7 @@ def test_a_download_needs_the_form(browser: Browser) -> None:
 def test_a_long_log_is_not_downloaded(
     log: Container, browser: Browser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pages, "MOST_EXPORTED", 2)
+    monkeypatch.setattr(resources, "MOST_EXPORTED", 2)
     answer = browser.submit("/console/audit/export", {"form": browser.form_token()})
 
     assert answer.status_code == 409
@@ -232,7 +233,7 @@ def test_a_long_log_is_not_downloaded(
 def test_one_download_at_a_time() -> None:
     """The next one begins when the server closes the first."""
     lock = Lock()
-    download = pages._Download(iter([b"a", b"b"]), lock)
+    download = Stream(iter([b"a", b"b"]), lock.release)
     assert lock.acquire(blocking=False)
 
     assert b"".join(download) == b"ab"
@@ -245,7 +246,7 @@ def test_one_download_at_a_time() -> None:
 def test_a_second_download_is_refused(
     browser: Browser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pages._Download, "close", lambda _: None)
+    monkeypatch.setattr(Stream, "close", lambda _: None)
     form = {"form": browser.form_token()}
 
     assert browser.submit("/console/audit/export", form).status_code == 200

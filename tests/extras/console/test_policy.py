@@ -70,15 +70,12 @@ def test_limits_show_what_is_left(limited: Container, sqlite_store: SQLStore) ->
     )
     reserved(sqlite_store, refund)
     everyone, shop = read_policies(limited)
-    (of_all,) = everyone.allowances
-    (of_shop,) = shop.allowances
+    ((_, (hourly,)),) = everyone.allowances
+    ((_, (recipient, gas)),) = shop.allowances
 
-    assert (of_all.max_amount, of_all.approve_above) == ("1000.00", "500.00")
-    (hourly,) = of_all.bounds
     assert (hourly.limit, hourly.used) == ("1000.00 TUSD", "750.00 TUSD")
     assert (hourly.left, hourly.percent) == ("250.00 TUSD", 75)
     assert hourly.kind == "fill-warn"
-    recipient, gas = of_shop.bounds
     assert (recipient.left, recipient.kind) == (None, "fill-good")
     assert (gas.limit, gas.used) == ("2000000 gas", "65000 gas")
     assert shop.rules["open refunds"] == "at most 10"
@@ -86,6 +83,12 @@ def test_limits_show_what_is_left(limited: Container, sqlite_store: SQLStore) ->
     assert "stops after 900 TUSD" in everyone.rules["local"]
     assert "over 20 % of the last 20" in everyone.rules["local"]
     assert "30000000 gas in an hour" in everyone.rules["local"]
+
+
+def test_amounts_are_in_whole_tokens(limited: Container, browser: Browser) -> None:
+    page = browser.get("/console/policy").text
+
+    assert "up to 1000.00 TUSD; more than 500.00 needs an approval" in page
 
 
 def test_a_limit_that_is_used_up_is_red() -> None:

@@ -8,12 +8,12 @@ import pytest
 from falcon.testing import TestClient
 
 from api.container import Container
-from api.extras.console.signatures import SignatureFilter, search_signatures
+from api.extras.console.audit import search_records
+from api.extras.console.signatures import SignatureFilter, show_signature
 from api.http.app import create_app
 from backends.sql import SQLStore
 from signer.audit.log import AuditLog
 from signer.audit.sealer import Sealer
-from signer.config.networks import Network
 from signer.model.audit_record import Operation, Purpose, Record, Subject
 from signer.model.decision import Decision, Verdict
 from tests.api.browser import Browser
@@ -185,9 +185,9 @@ def test_a_page_reads_so_many_records(
         return sealed(after, limit)
 
     monkeypatch.setattr(store, "sealed", counting)
-    found = search_signatures(store, ROW_MACS, {}, SignatureFilter(rule="none"))
+    found = search_records(store, ROW_MACS, SignatureFilter(rule="none"))
 
-    assert (found.signatures, sum(read)) == ([], 3)
+    assert (found.records, sum(read)) == ([], 3)
     assert found.before == store.head()[0] - 2
 
 
@@ -220,15 +220,18 @@ def test_a_call_is_no_transfer(signed: Container, clock: SettableClock) -> None:
     _write(signed.audit, Operation.TRANSACTION_SIGNING, "calls", **call)
     Sealer(signed.store, None, clock=clock).work()
     wanted = SignatureFilter(path="call")
-    (found,) = search_signatures(signed.store, ROW_MACS, {}, wanted).signatures
+    (found,) = search_records(signed.store, ROW_MACS, wanted).records
 
-    assert found.summary == f"call {RECIPIENT} with 0xabcdef01 and 0 ETH"
+    assert (
+        show_signature(found, {})["summary"]
+        == f"call {RECIPIENT} with 0xabcdef01 and 0 ETH"
+    )
 
 
 def test_a_network_that_was_removed_has_no_link(signed: Container) -> None:
     """And what no explorer may get is no link either."""
-    networks: dict[str, Network] = {}
-    found = search_signatures(signed.store, ROW_MACS, networks, SignatureFilter())
+    found = search_records(signed.store, ROW_MACS, SignatureFilter())
+    shown = [show_signature(each, {}) for each in found.records]
 
-    assert {each.chain_id for each in found.signatures} == {None}
-    assert {each.network for each in found.signatures} == {"local"}
+    assert {each["chain_id"] for each in shown} == {None}
+    assert {each["network"] for each in shown} == {"local"}

@@ -1,1 +1,0 @@
-"""The routes of the console; they show what its modules read."""
