@@ -9,7 +9,7 @@ T = TypeVar("T")
 
 
 def eventually(
-    condition: Callable[[], T], patience: float = 10.0, *, pause: float = 0.01
+    condition: Callable[[], T], patience: float = 30.0, *, pause: float = 0.01
 ) -> T:
     """
     Return the first true value of *condition*, or its value after *patience* s.
