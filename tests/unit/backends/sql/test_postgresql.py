@@ -184,7 +184,7 @@ def test_a_server_that_accepts_and_never_answers() -> None:
         waited = time.monotonic() - start
         store.close()
 
-    assert waited < 0.5
+    assert waited < 1.5  # To connect takes 2 s.
 
 
 def test_a_row_lock_has_a_timeout(

@@ -11,6 +11,7 @@ from backends.sql.sqlite_watch import UNREADABLE_SECONDS, SQLiteWatches, Version
 from signer.ports.refund_store import Topic
 from tests.fixtures.ledger import accepted
 from tests.support.ledgers import copy_ledger, open_ledger
+from tests.support.waiting import eventually
 
 
 LONG = 20.0
@@ -120,14 +121,14 @@ class CountingWatches(SQLiteWatches):
 
 def test_a_watch_for_moves_polls_later(sqlite_url: str) -> None:
     """A refund is not sent in the first moments, and polls delay its worker."""
-    polls = {}
-    for topic in Topic:
+
+    def polls(topic: Topic) -> int:
         watches = CountingWatches(SQLiteFile(_path(sqlite_url)))
-        with watches.watch(topic) as watch:
+        with closing(watches), watches.watch(topic) as watch:
             before = watches.polls
             assert not watch.wait(0.0015)
-        polls[topic] = watches.polls - before
-        watches.close()
+        return watches.polls - before
 
-    assert polls[Topic.MOVED] == 1
-    assert polls[Topic.ACCEPTED] > 1
+    assert polls(Topic.MOVED) == 1
+    # A busy machine may let the thread wait for longer than that.
+    assert eventually(lambda: polls(Topic.ACCEPTED) > 1)
