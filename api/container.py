@@ -22,7 +22,7 @@ from api.plugins import check_plugin, load_plugin
 from signer.alerts import RUNBOOKS, Alerts
 from signer.approvals import Approvals
 from signer.audit.log import AuditLog
-from signer.audit.sealing_monitor import SealingAlert
+from signer.audit.sealer import SealingAlert
 from signer.config.deny_list import DenyList
 from signer.config.digest import Configuration, read_configuration
 from signer.config.networks import Network, load_networks

@@ -6,7 +6,7 @@ from api.container import Container
 from api.health import readiness
 from api.health.readiness import Check, ReadinessChecker
 from api.metrics.workers import read_network_looks
-from signer.audit.sealing_monitor import SealingMonitor
+from signer.audit.sealer import SealingMonitor
 from signer.config.settings import Role
 from signer.model.worker_row import find_running
 

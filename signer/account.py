@@ -78,10 +78,12 @@ from signer.policy.policy import Policy
 from signer.ports.clock import Clock, utc_now
 from signer.ports.key_backend import KeyBackend, KeyId
 from signer.ports.ledger import Ledger
-from signer.signing.known_addresses import KnownAddresses
-from signer.signing.requester import Requester
-from signer.signing.service import SigningService
-from signer.signing.signed_message import MessageSignature
+from signer.signing.service import (
+    KnownAddresses,
+    MessageSignature,
+    Requester,
+    SigningService,
+)
 
 
 NO_NETWORKS: Mapping[str, Network] = MappingProxyType({})

@@ -147,11 +147,11 @@ def doctor(as_json: bool) -> None:
 
 
 def _module(settings: Settings) -> Path:
-    from softhsm import fetch, library  # noqa: PLC0415  See above.
+    from softhsm import library  # noqa: PLC0415  See above.
 
     layout = Layout.of(settings.home)
     with layout.locked():
-        return library.find_module(settings) or fetch.install(layout, _print_progress)
+        return library.find_module(settings) or library.install(layout, _print_progress)
 
 
 def _backend(settings: Settings) -> "PKCS11Backend":

@@ -11,7 +11,8 @@ from signer.config.settings import Settings
 from signer.diagnostics import Check, Finding
 from signer.ports.key_backend import KeyId
 from signer.redact import key_prefix
-from softhsm import keys, library, pins
+from softhsm import keys, library
+from softhsm.layout import pin_source
 from softhsm.plugin import prepare
 
 
@@ -59,7 +60,7 @@ class _Token:
             return str(self._library.token(self._settings.pkcs11_token_label))
 
     def read_pin(self) -> str:
-        pins.pin_source(self._settings)()
+        pin_source(self._settings)()
         return "only its owner can read it"
 
     def log_in(self) -> str:
@@ -92,7 +93,7 @@ class _Token:
         return PKCS11Backend(
             self._module,
             self._settings.pkcs11_token_label,
-            pins.pin_source(self._settings),
+            pin_source(self._settings),
         )
 
 

@@ -2,13 +2,17 @@
 
 import fcntl
 import os
-from collections.abc import Iterator
+import secrets
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
 from string import Template
 
-from signer.private_files import write_whole
+from signer.config.settings import Settings
+from signer.errors import AccessDeniedError, ConfigurationError, Refusal
+from signer.private_files import create_once, is_private, write_whole
 
 
 CONF_VARIABLE = "SOFTHSM2_CONF"
@@ -66,3 +70,101 @@ def use_project_conf(home: Path) -> Path:
     if not os.environ.get(CONF_VARIABLE, "").strip():
         os.environ[CONF_VARIABLE] = str(Layout.of(home).conf)
     return Path(os.environ[CONF_VARIABLE])
+
+
+_PIN_BYTES = 16
+
+
+def pin_source(settings: Settings) -> Callable[[], str]:
+    """
+    Return a function that returns the user PIN.
+
+    The PIN is ``PKCS11_PIN``, else in the file ``PKCS11_PIN_FILE``, else in the file
+    that ``hotwallet softhsm init`` wrote.  Files are read when the token is opened.
+    """
+    pin = settings.pkcs11_pin
+    if pin is not None:
+        return pin.get_secret_value
+    path = settings.pkcs11_pin_file or Layout.of(settings.home).pin
+    return lambda: read_pin(path)
+
+
+def read_pin(path: Path) -> str:
+    """
+    Return the PIN in the file at *path*, without surrounding white space.
+
+    Raises:
+        AccessDeniedError: The file cannot be read, is not text, or other users may
+            access it.
+    """
+    try:
+        with path.open("rb") as file:
+            text = file.read().strip()
+            private = is_private(file.fileno())
+    except OSError:
+        raise AccessDeniedError("the PIN file cannot be read") from None
+    if not private:
+        raise AccessDeniedError("other users may access the PIN file: chmod 600 it")
+    try:
+        return text.decode()
+    except UnicodeError:  # Its message would quote the PIN.
+        raise AccessDeniedError("the PIN file is not text") from None
+
+
+def ensure_pin(path: Path) -> str:
+    """Return the PIN in the file at *path*, which is created with a random one."""
+    create_once(path, lambda: secrets.token_hex(_PIN_BYTES).encode() + b"\n")
+    return read_pin(path)
+
+
+_OBJECT = "token.object"
+_COPY = "token.object.copy"
+
+_ATTEMPTS = 20
+_PAUSE_SECONDS = 0.01
+
+
+def back_up(tokens: Path) -> None:
+    """Copy each ``token.object`` beside it, unless there is a copy."""
+    for token in _folders(tokens):
+        if not (token / _COPY).exists():
+            content = (token / _OBJECT).read_bytes()
+            if content:
+                write_whole(token / _COPY, content)
+
+
+def restore_copies(layout: Layout) -> None:
+    """
+    Replace empty ``token.object`` files by their copies.
+
+    If another process has truncated the file and is slow to write it, it writes to the
+    unlinked file, and nothing is lost.
+
+    Raises:
+        ConfigurationError: A file is empty and has no copy (``softhsm-damaged``).
+    """
+    for token in _folders(layout.tokens):
+        if not _stays_empty(token / _OBJECT):
+            continue
+        if not (token / _COPY).exists():
+            raise ConfigurationError(
+                Refusal(
+                    "softhsm-damaged",
+                    "a token's file is empty, and has no copy: restore the token from"
+                    " a backup, or delete it and its key permanently",
+                )
+            )
+        write_whole(token / _OBJECT, (token / _COPY).read_bytes())
+
+
+def _folders(tokens: Path) -> Iterator[Path]:
+    if tokens.is_dir():
+        yield from (entry for entry in tokens.iterdir() if entry.is_dir())
+
+
+def _stays_empty(path: Path) -> bool:
+    for _ in range(_ATTEMPTS):
+        if path.exists() and path.stat().st_size:
+            return False
+        time.sleep(_PAUSE_SECONDS)
+    return True

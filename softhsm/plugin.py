@@ -7,8 +7,8 @@ from signer.config.settings import PKCS11, Settings
 from signer.errors import Refusal
 from signer.ports.backend_plugin import BackendConfig, BackendPlugin
 from signer.ports.key_backend import KeyDirectory
-from softhsm import library, pins, token_recovery
-from softhsm.layout import Layout, use_project_conf
+from softhsm import library
+from softhsm.layout import Layout, pin_source, restore_copies, use_project_conf
 
 
 def prepare(settings: Settings) -> tuple[Path, Callable[[], str]]:
@@ -24,8 +24,8 @@ def prepare(settings: Settings) -> tuple[Path, Callable[[], str]]:
             of the token is damaged (``softhsm-damaged``).
     """
     use_project_conf(settings.home)
-    token_recovery.restore(Layout.of(settings.home))
-    return library.require_module(settings), pins.pin_source(settings)
+    restore_copies(Layout.of(settings.home))
+    return library.require_module(settings), pin_source(settings)
 
 
 class PKCS11Plugin:

@@ -21,16 +21,25 @@ from signer.errors import (
 )
 from signer.ports.key_backend import KeyId
 from signer.private_files import sync
-from softhsm import keys, pins, token_recovery
-from softhsm.layout import CONF_VARIABLE, Layout, use_project_conf
+from softhsm import keys
+from softhsm.layout import (
+    CONF_VARIABLE,
+    Layout,
+    back_up,
+    ensure_pin,
+    pin_source,
+    read_pin,
+    restore_copies,
+    use_project_conf,
+)
 
 
 _LABEL_BYTES = 32
 
 
 @dataclass(frozen=True, slots=True)
-class Wallet:
-    """The wallet that ``init`` created or found."""
+class ProvisionedKey:
+    """The key that ``init`` created or found."""
 
     address: str
     key_id: str = field(repr=False)
@@ -52,7 +61,9 @@ class Wallet:
         return {name: str(value) for name, value in variables.items() if value}
 
 
-def init(settings: Settings, module: Path, *, label: str = "hotwallet") -> Wallet:
+def init(
+    settings: Settings, module: Path, *, label: str = "hotwallet"
+) -> ProvisionedKey:
     """
     Create a token and a key in it unless they exist, and test that the key signs.
 
@@ -69,7 +80,7 @@ def init(settings: Settings, module: Path, *, label: str = "hotwallet") -> Walle
         # SoftHSM does not fsync.  The address may receive money as soon as it is
         # printed, so the key must be on disk before that.
         os.sync()
-    return Wallet(
+    return ProvisionedKey(
         address=address,
         key_id=key_id,
         token_label=settings.pkcs11_token_label,
@@ -91,14 +102,14 @@ def ensure_token(settings: Settings, module: Path) -> PKCS11Backend:
     """
     layout = Layout.of(settings.home)
     layout.prepare()
-    token_recovery.restore(layout)
-    token_recovery.back_up(layout.tokens)
+    restore_copies(layout)
+    back_up(layout.tokens)
     _claim_environment(settings, layout)
     pin_file = _pin_file(settings, layout)
     # The PINs must be on disk before there is a token that only they can open.
     for path in filter(None, (pin_file, layout.so_pin)):
-        pins.ensure_pin(path)
-    pin = pins.pin_source(settings)
+        ensure_pin(path)
+    pin = pin_source(settings)
     library = Library.of(os.path.realpath(module))
     if not _has_token(library, settings.pkcs11_token_label):
         _make_token(library, layout, settings.pkcs11_token_label, pin())
@@ -144,8 +155,8 @@ def _make_token(library: Library, layout: Layout, label: str, pin: str) -> None:
     stage.prepare()
     with library.lock.exclusive(), _translate_errors():
         with _use_configuration(library, stage.conf):
-            _init_token(library, label, so_pin=pins.read_pin(layout.so_pin), pin=pin)
-        token_recovery.back_up(stage.tokens)
+            _init_token(library, label, so_pin=read_pin(layout.so_pin), pin=pin)
+        back_up(stage.tokens)
         os.sync()
         for token in stage.tokens.iterdir():
             token.rename(layout.tokens / token.name)

@@ -14,7 +14,7 @@ import pytest
 
 if TYPE_CHECKING:
     from signer.account import HSMAccount
-    from softhsm.throw_away_token import ThrowAwayToken
+    from softhsm.account import ThrowAwayToken
 
 
 @pytest.fixture(scope="session")
@@ -27,7 +27,7 @@ def hsm_token(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[ThrowAwayTo
     """
     try:
         from signer.errors import HotWalletError  # noqa: PLC0415  See above.
-        from softhsm.throw_away_token import make_token  # noqa: PLC0415
+        from softhsm.account import make_token  # noqa: PLC0415
     except ModuleNotFoundError as e:
         pytest.fail(
             f"{e.name} is not installed; run: pip install 'hotwallet[testing]'",

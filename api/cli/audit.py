@@ -215,8 +215,8 @@ def configurations(source: Path | None) -> Result:
     """
     from api.views.audit_reports import configurations_document, configurations_lines
     from signer.audit import export as exports
-    from signer.audit.chain_reader import batches
     from signer.audit.configurations import report_configurations
+    from signer.audit.hash_chain import batches
 
     if source is None:
         _, ledger = open_ledger()

@@ -14,7 +14,7 @@ from threading import Lock
 import structlog
 
 from api.health.key_check import KeyCheck
-from signer.audit.sealing_monitor import SealingMonitor, made_at
+from signer.audit.sealer import SealingMonitor
 from signer.deadline import Deadlines, Pending
 from signer.errors import (
     ChainUnavailableError,
@@ -26,6 +26,7 @@ from signer.errors import (
     WalletPausedError,
 )
 from signer.keys.proof import PROOF_VALID_SECONDS
+from signer.model.audit_record import made_at
 from signer.model.hold import Hold
 from signer.model.key import WATCHED, Key
 from signer.model.wallet import Wallet

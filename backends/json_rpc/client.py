@@ -9,12 +9,10 @@ from urllib.parse import urlsplit
 from pydantic import SecretStr
 
 from backends.json_rpc import quorum, requests
-from backends.json_rpc.connection import MAX_RESPONSE_BYTES
-from backends.json_rpc.node import LARGEST_BATCH, Node, Observed
-from backends.json_rpc.node_pool import NodePool
+from backends.json_rpc.node import LARGEST_BATCH, MAX_RESPONSE_BYTES, Node, Observed
+from backends.json_rpc.node_pool import NodePool, TrackedNode, node_name, request_status
 from backends.json_rpc.quorum import QuorumRule
 from backends.json_rpc.requests import find_hash
-from backends.json_rpc.tracked_node import TrackedNode, node_name, request_status
 from signer.errors import (
     ChainError,
     ChainUnavailableError,

@@ -25,9 +25,8 @@ from backends.sql.privileges import excess_privileges
 from backends.sql.schema import audit_checkpoints, audit_records
 from backends.sql.spending import count_documents
 from backends.sql.urls import POSTGRESQL
-from signer.audit.chain_reader import BATCH
 from signer.audit.forgeries import declared_by, hash_id
-from signer.audit.hash_chain import GENESIS, is_canonical, sealed
+from signer.audit.hash_chain import BATCH, GENESIS, is_canonical, sealed
 from signer.errors import KeyRotatedError, StaleStateError
 from signer.model.audit_record import Record, Sealed
 from signer.model.key import SigningCondition

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, insert
 from backends.sql.database import Database
 from backends.sql.schema import audit_checkpoints, audit_records
 from signer.audit.actions import SUCCESS
-from signer.audit.checkpoint_schedule import RECORDS
+from signer.audit.checkpointer import RECORDS
 from signer.audit.checkpoints import CheckpointKey
 from signer.audit.hash_chain import GENESIS, sealed
 from signer.audit.log import AuditLog

@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import Protocol
 
 from signer.audit.actions import SIGN_FINISHED, SIGN_REQUESTED
-from signer.audit.checkpoint_schedule import Unsigned, UnsignedTail
+from signer.audit.checkpointer import Unsigned, UnsignedTail
 from signer.audit.checkpoints import Statement, Verifier
 from signer.audit.export import (
     MAX_LINE,
@@ -28,9 +28,8 @@ from signer.audit.export import (
 )
 from signer.audit.forgeries import Forgeries, hash_id, read_fields
 from signer.audit.hash_chain import GENESIS, link
-from signer.audit.sealing_monitor import made_at
 from signer.errors import HotWalletError, InvalidInputError
-from signer.model.audit_record import Record, Sealed
+from signer.model.audit_record import Record, Sealed, made_at
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, Self
@@ -211,6 +211,14 @@ def new_record_id(at: datetime) -> str:
     milliseconds = int(at.timestamp()) * 1000 + at.microsecond // 1000
     time = f"{milliseconds:012x}{at.microsecond % 1000:03x}"
     return f"au_{time}{os.urandom(9).hex()[:17]}"
+
+
+def made_at(record_id: str) -> datetime | None:
+    """Return the time in an id of ``new_record_id``; None for any other id."""
+    try:
+        return datetime.fromtimestamp(int(record_id[3:15], 16) / 1000, UTC)
+    except (ValueError, OverflowError, OSError):
+        return None
 
 
 def write_canonical(fields: dict[str, Any]) -> str:

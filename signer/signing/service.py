@@ -8,7 +8,8 @@ switch, before the device is asked.  The signature recovers to the pinned key
 durable before anything leaves.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
 
 from eth_account.messages import SignableMessage, encode_defunct
 
@@ -16,17 +17,26 @@ from signer.clear_signing.calls import AddressBook, describe_transaction
 from signer.clear_signing.typed_data import describe_message, describe_typed_data
 from signer.clear_signing.typed_data_kinds import recognise
 from signer.config.networks import Network
+from signer.config.tenants import NO_LIMITS, Tenant
 from signer.crypto.messages import PersonalMessage, message_digest
 from signer.crypto.secp256k1 import Signature, checked_digest
 from signer.crypto.transactions import AnyTransaction, SignedBytes
 from signer.crypto.typed_data import TypedData
 from signer.errors import ForeignAddressError
 from signer.keys.signer import Signed, Signer
-from signer.model.audit_record import Operation, Purpose
+from signer.model.audit_record import Actor, Operation, Purpose
 from signer.model.hold import EVERY_CHAIN
 from signer.model.key import SIGNING, KeyState
 from signer.model.spending_limits import Limits, Spending
-from signer.policy.facts import AnyFacts, KnownNetwork, Surroundings, TypedDataFacts
+from signer.policy.facts import (
+    NO_KEYS,
+    AnyFacts,
+    Caller,
+    KnownNetwork,
+    OwnKeys,
+    Surroundings,
+    TypedDataFacts,
+)
 from signer.policy.message_facts import (
     authorization_facts,
     digest_facts,
@@ -37,9 +47,58 @@ from signer.policy.policy import AnyPolicy
 from signer.policy.transaction_facts import transaction_facts
 from signer.ports.clock import Clock
 from signer.ports.control_store import ControlStore
-from signer.signing.known_addresses import NOTHING_KNOWN, KnownAddresses
-from signer.signing.requester import Requester
-from signer.signing.signed_message import MessageSignature
+
+
+@dataclass(frozen=True, slots=True)
+class KnownAddresses:
+    """
+    Functions of a service; a program that only has an account knows nothing.
+
+    *own_keys* returns the addresses of the service's keys, and *denied* those of the
+    deny list, in lower case.  *is_service_wallet* returns whether the service pays from
+    an address on a chain, whose id is 0 for every chain.
+    """
+
+    own_keys: Callable[[], OwnKeys] = lambda: NO_KEYS
+    denied: Callable[[], Collection[str]] = lambda: ()
+    is_service_wallet: Callable[[str, int], bool] = lambda *_: False
+
+
+NOTHING_KNOWN = KnownAddresses()
+
+
+_FIRST_V = 27  # EIP-191 and EIP-712 leave v open; every wallet answers 27 or 28.
+
+
+@dataclass(frozen=True, slots=True)
+class MessageSignature:
+    """A verified signature over *digest*, by the key of *address*."""
+
+    address: str
+    digest: bytes = field(repr=False)
+    signature: Signature = field(repr=False)
+
+    @property
+    def v(self) -> int:
+        """27 or 28: the y-parity, as wallets write it."""
+        return _FIRST_V + self.signature.y_parity
+
+    def to_bytes(self) -> bytes:
+        """Return r, s and v: 65 bytes."""
+        return self.signature.to_bytes()[:-1] + bytes([self.v])
+
+
+@dataclass(frozen=True, slots=True)
+class Requester:
+    """
+    Who asks for a signature: *caller* as rules see it, *actor* as the audit names it.
+
+    *limits* are those of the caller's tenant.
+    """
+
+    caller: Caller
+    actor: Actor
+    limits: Tenant = NO_LIMITS
 
 
 _NO_NAMES = AddressBook()

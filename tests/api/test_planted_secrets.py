@@ -49,7 +49,7 @@ from signer.keys.signer import SignerFactory
 from signer.model.audit_record import Actor, Operation, Purpose, Subject
 from signer.model.key import Key, KeyState
 from signer.ports.key_backend import DeviceSignature, KeyDirectory, KeyId
-from softhsm import pins
+from softhsm.layout import pin_source, read_pin
 from tests.api.service import BODY, replaced
 from tests.api.support import SettableClock, bearer, make_verifier, post
 from tests.support.canaries import ALL, CANARIES, PIECE, Detector, core, value
@@ -216,9 +216,9 @@ DESCRIBED: dict[str, Callable[[], object]] = {
     ),
     "KMSBackend": _kms,
     "PKCS11Backend": lambda: PKCS11Backend(
-        Path("module"), "label", pins.pin_source(_settings())
+        Path("module"), "label", pin_source(_settings())
     ),
-    "the PIN's source": lambda: pins.pin_source(_settings()),
+    "the PIN's source": lambda: pin_source(_settings()),
     "AlertWebhook": lambda: AlertWebhook(SecretStr(SETTINGS["ALERT_WEBHOOK_URL"])),
     "SQLStore": _store,
     "Database": lambda: _store()._database,
@@ -249,10 +249,10 @@ FAILING: dict[str, Callable[[], object]] = {
     "node": lambda: _chain().client.balance("0x" + "11" * 20),
     "token": lambda: make_verifier(_settings()),
     "module": lambda: PKCS11Backend(
-        Path("/nowhere"), value("pkcs11-so-pin"), pins.pin_source(_settings())
+        Path("/nowhere"), value("pkcs11-so-pin"), pin_source(_settings())
     ).public_key(KeyId(value("cka-id"))),
     "no CKA_ID": lambda: PKCS11Backend(
-        Path("/nowhere"), "x", pins.pin_source(_settings())
+        Path("/nowhere"), "x", pin_source(_settings())
     ).resolve(value("kms-key-arn")),
 }
 
@@ -403,7 +403,7 @@ def test_a_pin_file_is_not_quoted(
     path.chmod(0o644)
 
     with pytest.raises(HotWalletError) as caught:
-        pins.read_pin(path)
+        read_pin(path)
     assert detector.found(_descriptions(caught.value)) == set()
 
 

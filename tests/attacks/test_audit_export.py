@@ -14,9 +14,9 @@ import pytest
 
 from api.extras.cloudtrail.reconciliation import reconcile
 from backends.sql import SQLStore
-from signer.audit.chain_reader import batches
 from signer.audit.checkpointer import CheckpointSettings
 from signer.audit.export import export, records
+from signer.audit.hash_chain import batches
 from signer.audit.sealer import Sealer
 from signer.audit.verify import verify
 from tests.fixtures.roles import Roles

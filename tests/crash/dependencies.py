@@ -113,7 +113,7 @@ def softhsm_device(environ: Mapping[str, str], spares: int) -> Device:
 def _make_keys(environ: Mapping[str, str], spares: int) -> list[Wallet]:
     from backends.pkcs11 import PKCS11Backend  # noqa: PLC0415  Not in the tests' process.
     from signer.crypto.der import parse_public_key  # noqa: PLC0415
-    from softhsm import fetch, library, provision  # noqa: PLC0415
+    from softhsm import library, provision  # noqa: PLC0415
     from softhsm.layout import Layout  # noqa: PLC0415
     from softhsm.plugin import prepare  # noqa: PLC0415
 
@@ -122,7 +122,7 @@ def _make_keys(environ: Mapping[str, str], spares: int) -> list[Wallet]:
     os.environ.update(environ)
     settings = Settings.from_env(environ)
     if library.find_module(settings) is None:
-        fetch.install(Layout.of(settings.home), lambda _: None)
+        library.install(Layout.of(settings.home), lambda _: None)
     module, pin = prepare(settings)
     first = provision.init(settings, module)
     backend = PKCS11Backend(module, settings.pkcs11_token_label, pin)

@@ -17,8 +17,7 @@ from signer.audit.export import (
     record_lines,
 )
 from signer.audit.hash_chain import GENESIS, sealed
-from signer.audit.sealing_monitor import made_at
-from signer.model.audit_record import Record, Sealed
+from signer.model.audit_record import Record, Sealed, made_at
 from signer.ports.audit_journal import Checkpoint
 
 

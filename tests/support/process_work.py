@@ -53,9 +53,7 @@ from signer.refunds.payment_checks import ZERO_ADDRESS
 from signer.refunds.payment_policy import own_keys
 from signer.refunds.token_transfer import TransferRequest
 from signer.refunds.worker_monitor import WorkerMonitor
-from signer.signing.known_addresses import KnownAddresses
-from signer.signing.requester import Requester
-from signer.signing.service import SigningService
+from signer.signing.service import KnownAddresses, Requester, SigningService
 from tests.fixtures.ledger import (
     FORGED_APPROVAL,
     accept,

@@ -10,9 +10,8 @@ import random
 from collections.abc import Callable
 
 from signer.audit.checkpoints import CheckpointKey
-from signer.audit.export import checkpoint_line, record_line
+from signer.audit.export import checkpoint_line, raw_lines, record_line
 from signer.audit.hash_chain import GENESIS, link
-from signer.audit.raw_records import raw_lines
 from signer.model.audit_record import Record, Sealed
 from tests.support.audit import chain, checkpoint, exported, record
 from tests.support.tamper_chain import (

@@ -7,9 +7,16 @@ from typing import Any
 
 from signer.audit.actions import AuditAction
 from signer.audit.log import AuditLog
-from signer.audit.sealing_monitor import made_at
 from signer.model.approval import Proposal
-from signer.model.audit_record import WORKER, Actor, Operation, Purpose, Record, Subject
+from signer.model.audit_record import (
+    WORKER,
+    Actor,
+    Operation,
+    Purpose,
+    Record,
+    Subject,
+    made_at,
+)
 from signer.model.refund import new_refund_id
 from tests.support.audit import START
 from tests.support.conformance.events import ACCEPTED, INTENT, SIGNED

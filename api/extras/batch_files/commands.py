@@ -36,7 +36,7 @@ from signer.errors import InvalidInputError
 
 
 if TYPE_CHECKING:
-    from api.extras.batch_files.client import SendBatch
+    from api.extras.batch_files.submission import SendBatch
 
 
 SOME_REFUSED = 3
@@ -163,7 +163,7 @@ def submit_file(
 
 
 def _open_service(url: str) -> SendBatch:
-    from api.extras.batch_files.client import RefundClient
+    from api.extras.batch_files.submission import RefundClient
 
     try:
         return RefundClient(url)

@@ -56,7 +56,7 @@ def reconcile(
     from api.extras.cloudtrail import reconciliation
     from api.extras.cloudtrail.trails import read_trail
     from signer.audit import export as exports
-    from signer.audit.chain_reader import batches
+    from signer.audit.hash_chain import batches
 
     trail = read_trail(trails)
     if source is None:

@@ -14,7 +14,7 @@ from api.metrics.workers import read_throttled_shares
 from api.views.administration import describe_stop
 from signer.alerts import Alert
 from signer.approvals import OpenApprovals
-from signer.audit.sealing_monitor import LATE
+from signer.audit.sealer import LATE
 from signer.config.networks import Network
 from signer.keys.throttle_window import THROTTLED_SHARE
 from signer.model.key import find_active_key

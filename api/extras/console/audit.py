@@ -13,12 +13,16 @@ from typing import Any
 
 from api.container import Container
 from api.health.readiness import unsealed_seconds
-from signer.audit.chain_reader import BATCH, BrokenChainError, ChainReader
 from signer.audit.checkpoints import Statement, Verify, find_newest
-from signer.audit.hash_chain import GENESIS, parse_canonical
-from signer.audit.sealing_monitor import made_at
+from signer.audit.hash_chain import (
+    BATCH,
+    GENESIS,
+    BrokenChainError,
+    ChainReader,
+    parse_canonical,
+)
 from signer.errors import InvalidInputError
-from signer.model.audit_record import Record, Sealed
+from signer.model.audit_record import Record, Sealed, made_at
 from signer.ports.audit_journal import Journal
 from signer.row_macs import RowMACs
 

@@ -15,7 +15,7 @@ from itertools import pairwise
 from api.extras.console.plots import FEWEST, Plot, Series
 from api.extras.console.rendering import format_seconds
 from signer.audit.checkpoints import Verify, statement_of
-from signer.audit.sealing_monitor import made_at
+from signer.model.audit_record import made_at
 from signer.model.refund import Status
 from signer.ports.ledger import Ledger
 

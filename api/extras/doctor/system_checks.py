@@ -17,11 +17,10 @@ from api.metrics.workers import read_throttled_shares
 from signer.alerts import Alert
 from signer.approvals import read_open_approvals
 from signer.audit.actions import AuditAction
-from signer.audit.chain_reader import require_agreement
-from signer.audit.checkpoint_schedule import find_unsigned
-from signer.audit.checkpointer import CheckpointSettings
+from signer.audit.checkpointer import CheckpointSettings, find_unsigned
 from signer.audit.checkpoints import CheckpointKey, find_newest, statement_of
-from signer.audit.sealing_monitor import LATE
+from signer.audit.hash_chain import require_agreement
+from signer.audit.sealer import LATE
 from signer.diagnostics import EXPLAIN, Check, Finding
 from signer.errors import ConfigurationError, HotWalletError
 from signer.keys.throttle_window import THROTTLED_SHARE

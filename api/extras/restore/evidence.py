@@ -17,9 +17,8 @@ from typing import Any, BinaryIO, NamedTuple, cast
 
 from signer.audit.export import parse
 from signer.audit.log import parse_line
-from signer.audit.sealing_monitor import made_at
 from signer.errors import InvalidInputError
-from signer.model.audit_record import Record, Sealed
+from signer.model.audit_record import Record, Sealed, made_at
 from signer.row_macs import RowMACs
 
 

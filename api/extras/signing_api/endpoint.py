@@ -33,7 +33,7 @@ from signer.config.tenants import TenantRegistry
 from signer.errors import NotFoundError
 from signer.policy.facts import Caller, Path
 from signer.refunds.eth_send_transaction import is_derived_key
-from signer.signing.requester import Requester
+from signer.signing.service import Requester
 
 
 ROLE = "signer"

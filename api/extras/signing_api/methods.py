@@ -37,8 +37,7 @@ from signer.ports.node_proxy import NodeProxy
 from signer.refunds.eth_send_transaction import WINDOW_SECONDS, TransactionSender
 from signer.refunds.service import RefundService
 from signer.refunds.token_transfer import read_chain_id, read_payment, read_sender
-from signer.signing.requester import Requester
-from signer.signing.service import SigningService
+from signer.signing.service import Requester, SigningService
 
 
 READS: Mapping[str, int] = {

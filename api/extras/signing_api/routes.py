@@ -29,10 +29,12 @@ from signer.policy.facts import Path
 from signer.refunds.eth_send_transaction import TransactionSender
 from signer.refunds.payment_policy import own_keys
 from signer.refunds.request_body import read_body
-from signer.signing.known_addresses import KnownAddresses
-from signer.signing.requester import Requester
-from signer.signing.service import SigningService
-from signer.signing.signed_message import MessageSignature
+from signer.signing.service import (
+    KnownAddresses,
+    MessageSignature,
+    Requester,
+    SigningService,
+)
 
 
 if TYPE_CHECKING:

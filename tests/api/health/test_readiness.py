@@ -38,7 +38,7 @@ from dev.kms_faults import disabled, hang, other_key
 from dev.kms_wire import Faults
 from signer.alerts import Alert, Alerts
 from signer.audit.log import AuditLog
-from signer.audit.sealing_monitor import SealingAlert, SealingMonitor
+from signer.audit.sealer import SealingAlert, SealingMonitor
 from signer.chain.chain import Chain
 from signer.config.settings import Role
 from signer.errors import (

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from api.extras.batch_files.client import BatchReply
 from api.extras.batch_files.files import Row
 from api.extras.batch_files.submission import (
     MAX_BYTES,
     MAX_FAILURES,
     MAX_ROWS,
+    BatchReply,
     RowResult,
     RowStatus,
     SubmissionStoppedError,

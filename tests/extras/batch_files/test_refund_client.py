@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from api.extras.batch_files.client import BatchReply, RefundClient
+from api.extras.batch_files.submission import BatchReply, RefundClient
 from backends.http_client import is_secure
 from signer.errors import InvalidInputError
 

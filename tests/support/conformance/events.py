@@ -15,9 +15,8 @@ from signer import strict_json
 from signer.audit.actions import AuditAction
 from signer.audit.forgeries import Forgeries, hash_id, read_fields
 from signer.audit.hash_chain import is_canonical
-from signer.audit.sealing_monitor import made_at
 from signer.errors import InvalidInputError
-from signer.model.audit_record import Record
+from signer.model.audit_record import Record, made_at
 
 
 INTENT = AuditAction.DIGEST_SIGN.requested

@@ -14,7 +14,7 @@ import pytest
 
 from signer.config.settings import Settings
 from signer.errors import ConfigurationError
-from softhsm import fetch, library
+from softhsm import library
 from softhsm.layout import Layout
 
 
@@ -60,7 +60,7 @@ def test_fetches_into_the_project_without_root(apt: Path, layout: Layout) -> Non
     """Without root, apt uses lists and a cache in the project, which are removed."""
     messages: list[str] = []
 
-    module = fetch.install(layout, messages.append, is_root=False)
+    module = library.install(layout, messages.append, is_root=False)
 
     update, install, unpack = (apt / "record").read_text().splitlines()
     state = layout.root / "apt"
@@ -76,7 +76,7 @@ def test_fetches_into_the_project_without_root(apt: Path, layout: Layout) -> Non
 
 def test_finds_a_fetched_module(apt: Path, layout: Layout) -> None:
     """Later processes find the fetched module if the system has none."""
-    module = fetch.install(layout, lambda _: None, is_root=False)
+    module = library.install(layout, lambda _: None, is_root=False)
     settings = Settings.from_env({"HOTWALLET_HOME": str(layout.root.parent)})
 
     assert library.find_module(settings, places=()) == module
@@ -84,7 +84,7 @@ def test_finds_a_fetched_module(apt: Path, layout: Layout) -> None:
 
 def test_installs_as_root(apt: Path, layout: Layout) -> None:
     """As root, apt installs the package, and the system's module is used."""
-    module = fetch.install(layout, lambda _: None, is_root=True)
+    module = library.install(layout, lambda _: None, is_root=True)
 
     assert (apt / "record").read_text().splitlines() == [
         "apt-get update -qq",
@@ -101,7 +101,7 @@ def test_a_failure_of_apt_is_reported(
     (apt / "broken").touch()
 
     with pytest.raises(ConfigurationError, match="softhsm-missing") as caught:
-        fetch.install(layout, lambda _: None, is_root=is_root)
+        library.install(layout, lambda _: None, is_root=is_root)
 
     assert library.install_command() in str(caught.value)
     assert "E: no route to the mirror" in capfd.readouterr().err
@@ -115,7 +115,7 @@ def test_apt_gets_no_secrets(
     monkeypatch.setenv("PKCS11_PIN", "canary")
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
 
-    fetch.install(layout, lambda _: None, is_root=False)
+    library.install(layout, lambda _: None, is_root=False)
 
     seen = (apt / "environment").read_text()
     assert "canary" not in seen
@@ -129,7 +129,7 @@ def test_a_system_without_apt_is_refused(
     monkeypatch.setenv("PATH", "/nowhere")
 
     with pytest.raises(ConfigurationError, match="softhsm-missing"):
-        fetch.install(layout, lambda _: None)
+        library.install(layout, lambda _: None)
 
 
 @pytest.mark.parametrize("is_named", [False, True])

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from signer.errors import ConfigurationError
-from softhsm.throw_away_token import make_token
+from softhsm.account import make_token
 from tests.support.programs import ROOT
 
 

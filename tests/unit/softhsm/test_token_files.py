@@ -9,8 +9,17 @@ import pytest
 from signer.config.settings import Settings
 from signer.errors import AccessDeniedError, ConfigurationError
 from signer.private_files import write_whole
-from softhsm import library, pins, token_recovery
-from softhsm.layout import CONF_VARIABLE, Layout, use_project_conf
+from softhsm import library
+from softhsm.layout import (
+    CONF_VARIABLE,
+    Layout,
+    back_up,
+    ensure_pin,
+    pin_source,
+    read_pin,
+    restore_copies,
+    use_project_conf,
+)
 from softhsm.plugin import prepare
 
 
@@ -30,7 +39,7 @@ def settings(tmp_path: Path) -> Settings:
 
 def test_files_are_private(layout: Layout) -> None:
     """Folders have mode 0700 and files 0600."""
-    pins.ensure_pin(layout.pin)
+    ensure_pin(layout.pin)
 
     for path in (layout.root, layout.tokens):
         assert stat.S_IMODE(path.stat().st_mode) == 0o700
@@ -97,21 +106,21 @@ def test_softhsm_conf_is_set_once(
 
 def test_a_new_pin_is_random_and_permanent(layout: Layout) -> None:
     """A PIN has 128 random bits, and is created once."""
-    pin = pins.ensure_pin(layout.pin)
+    pin = ensure_pin(layout.pin)
 
     assert len(bytes.fromhex(pin)) == 16
-    assert pins.ensure_pin(layout.pin) == pin
-    assert pins.ensure_pin(layout.so_pin) != pin
+    assert ensure_pin(layout.pin) == pin
+    assert ensure_pin(layout.so_pin) != pin
 
 
 @pytest.mark.parametrize("mode", [0o644, 0o640, 0o604, 0o660, 0o602, 0o601])
 def test_a_pin_that_others_may_read_is_refused(layout: Layout, mode: int) -> None:
     """P14: the error has the command that corrects the mode."""
-    pin = pins.ensure_pin(layout.pin)
+    pin = ensure_pin(layout.pin)
     layout.pin.chmod(mode)
 
     with pytest.raises(AccessDeniedError, match="chmod 600") as caught:
-        pins.read_pin(layout.pin)
+        read_pin(layout.pin)
 
     assert pin not in str(caught.value)
 
@@ -126,7 +135,7 @@ def test_a_pin_that_cannot_be_read_is_refused(
         write_whole(path, content)
 
     with pytest.raises(AccessDeniedError) as caught:
-        pins.read_pin(path)
+        read_pin(path)
 
     assert caught.value.__cause__ is None
     assert str(tmp_path) not in str(caught.value)
@@ -137,15 +146,15 @@ def test_the_pin_comes_from_the_variable_the_file_or_the_project(
 ) -> None:
     """P14: PKCS11_PIN wins, then PKCS11_PIN_FILE, then the file that ``init`` wrote."""
     home = {"HOTWALLET_HOME": str(tmp_path)}
-    own = pins.ensure_pin(layout.pin)
+    own = ensure_pin(layout.pin)
     file = tmp_path / "other"
     write_whole(file, b"from the file\n")
     named = {**home, "PKCS11_PIN_FILE": str(file)}
     given = {**named, "PKCS11_PIN": "from the variable"}
 
-    assert pins.pin_source(Settings.from_env(home))() == own
-    assert pins.pin_source(Settings.from_env(named))() == "from the file"
-    assert pins.pin_source(Settings.from_env(given))() == "from the variable"
+    assert pin_source(Settings.from_env(home))() == own
+    assert pin_source(Settings.from_env(named))() == "from the file"
+    assert pin_source(Settings.from_env(given))() == "from the variable"
 
 
 def test_finds_the_module_in_three_places(tmp_path: Path, settings: Settings) -> None:
@@ -205,10 +214,10 @@ def test_install_command_of_each_system(
 
 def test_an_empty_token_file_is_restored(layout: Layout) -> None:
     token = _token(layout, b"sealed")
-    token_recovery.back_up(layout.tokens)
+    back_up(layout.tokens)
     (token / "token.object").write_bytes(b"")
 
-    token_recovery.restore(layout)
+    restore_copies(layout)
 
     assert (token / "token.object").read_bytes() == b"sealed"
 
@@ -216,12 +225,12 @@ def test_an_empty_token_file_is_restored(layout: Layout) -> None:
 def test_a_copy_is_made_once(layout: Layout) -> None:
     """An empty file is not copied, and a copy is not overwritten."""
     token = _token(layout, b"")
-    token_recovery.back_up(layout.tokens)
+    back_up(layout.tokens)
     assert not (token / "token.object.copy").exists()
 
     for content in (b"first", b"second"):
         (token / "token.object").write_bytes(content)
-        token_recovery.back_up(layout.tokens)
+        back_up(layout.tokens)
 
     assert (token / "token.object.copy").read_bytes() == b"first"
 

@@ -152,7 +152,11 @@ def test_opening_has_three_attempts(
     softhsm: PKCS11Backend, softhsm_key: KeyId, cryptoki: Cryptoki
 ) -> None:
     """If all of them fail, the next call tries again."""
-    backend = PKCS11Backend(Path(softhsm._path), softhsm._token_label, softhsm._pin)
+    backend = PKCS11Backend(
+        Path(softhsm._session._path),
+        softhsm._session._token_label,
+        softhsm._session._pin,
+    )
     with (
         cryptoki.failing("C_Initialize", CKR_CANT_LOCK) as calls,
         pytest.raises(BackendUnavailableError),

@@ -66,14 +66,14 @@ def test_a_logout_by_another_component_is_repaired(
 ) -> None:
     """P5: closing any session logs the process out; signing continues."""
     sign(softhsm, softhsm_key)
-    connection = softhsm._connection
+    connection = softhsm._session._connection
     assert connection is not None
 
     # python-pkcs11 logs out if it had the PIN.
     connection.session.close()
 
     assert sign(softhsm, softhsm_key)
-    assert softhsm._connection is not connection
+    assert softhsm._session._connection is not connection
 
 
 def test_the_token_disappears_and_returns(
@@ -211,7 +211,9 @@ def test_a_wrong_pin_is_tried_once(
 ) -> None:
     """P8: a hundred requests call C_Login once, and no error shows the PIN."""
     pin = secrets.token_hex(8)
-    backend = PKCS11Backend(Path(cold._path), cold._token_label, lambda: pin)
+    backend = PKCS11Backend(
+        Path(cold._session._path), cold._session._token_label, lambda: pin
+    )
     shown = []
 
     def ask() -> None:
@@ -256,7 +258,7 @@ def test_an_unreadable_pin_is_no_attempt(
     cold: PKCS11Backend, softhsm_key: KeyId, cryptoki: Cryptoki, pin: Callable[[], str]
 ) -> None:
     """A missing or malformed PIN file calls no C_Login."""
-    backend = PKCS11Backend(Path(cold._path), cold._token_label, pin)
+    backend = PKCS11Backend(Path(cold._session._path), cold._session._token_label, pin)
 
     with cryptoki.watched("C_Login") as calls, pytest.raises(AccessDeniedError):
         backend.public_key(softhsm_key)
@@ -268,7 +270,7 @@ def test_a_missing_token_is_unavailable(
     cold: PKCS11Backend, softhsm_key: KeyId
 ) -> None:
     """It may return, and the error omits its label."""
-    backend = PKCS11Backend(Path(cold._path), "elsewhere", lambda: "1234")
+    backend = PKCS11Backend(Path(cold._session._path), "elsewhere", lambda: "1234")
 
     with pytest.raises(BackendUnavailableError) as caught:
         backend.public_key(softhsm_key)
@@ -281,7 +283,9 @@ def test_a_backend_without_token_does_not_disturb_others(
 ) -> None:
     """A wrong configuration in the same process does not finalize the module."""
     sign(softhsm, softhsm_key)
-    misconfigured = PKCS11Backend(Path(softhsm._path), "elsewhere", lambda: "1234")
+    misconfigured = PKCS11Backend(
+        Path(softhsm._session._path), "elsewhere", lambda: "1234"
+    )
 
     with cryptoki.watched("C_Finalize") as calls:
         for _ in range(3):
@@ -292,7 +296,11 @@ def test_a_backend_without_token_does_not_disturb_others(
 
 
 def _another(backend: PKCS11Backend) -> PKCS11Backend:
-    return PKCS11Backend(Path(backend._path), backend._token_label, backend._pin)
+    return PKCS11Backend(
+        Path(backend._session._path),
+        backend._session._token_label,
+        backend._session._pin,
+    )
 
 
 def _destroy(session: Session, key_id: KeyId) -> None:

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from signer.audit.checkpoint_schedule import (
+from signer.audit.checkpointer import (
     FIRST_GRACE,
     GRACE,
     INTERVAL,

@@ -15,16 +15,17 @@ from hypothesis import given
 
 from signer.audit.export import (
     MAX_LINE,
+    PART_BYTES,
     LineReader,
     RawRecord,
     header_line,
     parse,
+    raw_lines,
     record_line,
     record_lines,
     records,
 )
 from signer.audit.hash_chain import is_canonical
-from signer.audit.raw_records import PART_BYTES, raw_lines
 from signer.audit.verify import Forgery, verify
 from signer.errors import InvalidInputError
 from signer.model.audit_record import Record, Sealed
@@ -139,7 +140,7 @@ def test_a_part_out_of_place() -> None:
 
 def test_a_record_without_an_end_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """A hostile file cannot exhaust the memory of the reader."""
-    monkeypatch.setattr("signer.audit.raw_records._MAX_PARTS", 3)
+    monkeypatch.setattr("signer.audit.export._MAX_PARTS", 3)
     finding = verify([HEADER, *[PARTS[0]] * 4], VERIFIER).finding
 
     assert finding is not None

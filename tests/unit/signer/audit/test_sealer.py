@@ -16,11 +16,6 @@ from backends.sql.database import Database
 from signer.alerts import Alert, Alerts
 from signer.audit import hash_chain
 from signer.audit.actions import AuditAction
-from signer.audit.chain_reader import (
-    BATCH,
-    BrokenChainError,
-    ChainReader,
-)
 from signer.audit.checkpointer import VERIFY_SECONDS, CheckpointSettings
 from signer.audit.checkpoints import (
     CheckpointKey,
@@ -31,6 +26,11 @@ from signer.audit.checkpoints import (
 )
 from signer.audit.export import export
 from signer.audit.forgeries import declared_by, hash_id
+from signer.audit.hash_chain import (
+    BATCH,
+    BrokenChainError,
+    ChainReader,
+)
 from signer.audit.log import AuditLog, parse_line
 from signer.audit.sealer import LOOK_SECONDS, REST_SECONDS, Sealer
 from signer.audit.verify import verify

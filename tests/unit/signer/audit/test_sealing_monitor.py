@@ -6,8 +6,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from signer.alerts import Alerts
-from signer.audit.sealing_monitor import SealingAlert, SealingMonitor, made_at
-from signer.model.audit_record import new_record_id
+from signer.audit.sealer import SealingAlert, SealingMonitor
+from signer.model.audit_record import made_at, new_record_id
 from tests.support.audit import START
 
 

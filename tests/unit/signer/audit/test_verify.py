@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from signer.audit.checkpoint_schedule import Unsigned
+from signer.audit.checkpointer import Unsigned
 from signer.audit.checkpoints import CheckpointKey, Verifier
 from signer.audit.export import (
     MAX_LINE,
@@ -19,7 +19,6 @@ from signer.audit.export import (
     record_line,
 )
 from signer.audit.hash_chain import GENESIS, sealed
-from signer.audit.sealing_monitor import made_at
 from signer.audit.verify import (
     BadRecord,
     ExportVerdict,
@@ -28,7 +27,7 @@ from signer.audit.verify import (
     verify,
 )
 from signer.errors import InvalidInputError
-from signer.model.audit_record import Record, Sealed
+from signer.model.audit_record import Record, Sealed, made_at
 from tests.support.audit import (
     ORIGIN,
     START,

@@ -36,9 +36,7 @@ from signer.policy.facts import Caller, OwnKeys, Path
 from signer.policy.policy import Policy
 from signer.policy.rules import PolicyFile
 from signer.ports.control_store import ControlStore
-from signer.signing.known_addresses import KnownAddresses
-from signer.signing.requester import Requester
-from signer.signing.service import SigningService
+from signer.signing.service import KnownAddresses, Requester, SigningService
 from tests.fixtures.ledger import stopped
 from tests.fixtures.scripted_chain import CHAIN_ID, TOKEN
 from tests.support.devices import honest, recorded_outcomes, recording, signer_over
