@@ -10,9 +10,10 @@ from pydantic import SecretStr
 
 from backends.json_rpc import quorum, requests
 from backends.json_rpc.node import LARGEST_BATCH, MAX_RESPONSE_BYTES, Node, Observed
-from backends.json_rpc.node_pool import NodePool, TrackedNode, node_name, request_status
+from backends.json_rpc.node_pool import NodePool
 from backends.json_rpc.quorum import QuorumRule
 from backends.json_rpc.requests import find_hash
+from backends.json_rpc.tracked_node import TrackedNode, node_name, request_status
 from signer.errors import (
     ChainError,
     ChainUnavailableError,

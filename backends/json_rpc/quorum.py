@@ -15,8 +15,8 @@ from functools import partial
 from statistics import median_high, median_low
 from typing import Any, Generic, TypeVar
 
-from backends.json_rpc.node_pool import TrackedNode
 from backends.json_rpc.parsing import attempt
+from backends.json_rpc.tracked_node import TrackedNode
 from signer.errors import (
     BroadcastRejectedError,
     ChainError,

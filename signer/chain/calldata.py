@@ -41,7 +41,7 @@ class DecodedCall:
     extra: bytes = b""
 
     def named(self) -> dict[str, Any]:
-        """Return the arguments by the names in ``signer/chain/known_functions.py``."""
+        """Return the arguments by the names in ``known_functions.toml``."""
         names = BY_SIGNATURE[self.signature].names
         return dict(zip(names, self.arguments, strict=True))
 

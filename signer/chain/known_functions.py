@@ -2,14 +2,15 @@
 The contract functions whose calldata this project decodes, by selector.
 
 A selector is the first four bytes of the hash of a signature, so other functions can
-have the same one, and a contract may do anything under a known name.  The table is
-how to read the bytes; policy decides which contracts to trust.
+have the same one, and a contract may do anything under a known name.  The table
+``known_functions.toml`` is how to read the bytes; policy decides which contracts to
+trust.
 """
 
 import re
+import tomllib
 from dataclasses import dataclass
-
-from eth_abi.grammar import TupleType, parse
+from importlib.resources import files
 
 from signer.crypto.keccak import keccak
 
@@ -21,6 +22,7 @@ class Function:
 
     ``types`` are ABI types, and ``names`` has one name for each of them.
     ``static_size`` is the number of bytes of the arguments, or None if it varies.
+    ``words`` say what a call does; names of parameters in braces are its arguments.
     """
 
     name: str
@@ -28,6 +30,7 @@ class Function:
     types: tuple[str, ...]
     names: tuple[str, ...]
     static_size: int | None
+    words: str
 
     @property
     def selector(self) -> bytes:
@@ -37,107 +40,20 @@ class Function:
 
 _LEAF = re.compile(r"[^(),]+")
 
-_PERMIT2_DETAILS = "(address,uint160,uint48,uint48)"
+
+def _read_function(declaration: str, words: str) -> Function:
+    name, _, rest = declaration.removesuffix(")").partition("(")
+    parameters = [each.rpartition(" ") for each in rest.split(", ") if each]
+    types = tuple(each for each, _, _ in parameters)
+    arguments = ",".join(types)
+    is_dynamic = re.search(r"\[|bytes\b", arguments) is not None
+    size = None if is_dynamic else 32 * len(_LEAF.findall(arguments))
+    names = tuple(each for _, _, each in parameters)
+    return Function(name, f"{name}({arguments})", types, names, size, words)
 
 
-def _function(signature: str, names: str = "") -> Function:
-    name, _, _ = signature.partition("(")
-    types = _types(signature.removeprefix(name))
-    is_dynamic = re.search(r"\[|bytes\b", signature) is not None
-    size = None if is_dynamic else 32 * sum(len(_LEAF.findall(each)) for each in types)
-    return Function(name, signature, types, tuple(names.split()), size)
-
-
-def _types(arguments: str) -> tuple[str, ...]:
-    if arguments == "()":  # The grammar of eth-abi has no empty tuple.
-        return ()
-    parsed = parse(arguments)
-    assert isinstance(parsed, TupleType)  # noqa: S101  For the type checker.
-    return tuple(component.to_type_str() for component in parsed.components)
-
-
-_FUNCTIONS = (
-    # ERC-20 (EIP-20), and what tokens add to it.
-    _function("transfer(address,uint256)", "to amount"),
-    _function("transferFrom(address,address,uint256)", "from to amount"),
-    _function("approve(address,uint256)", "spender amount"),
-    _function("increaseAllowance(address,uint256)", "spender amount"),
-    _function("decreaseAllowance(address,uint256)", "spender amount"),
-    _function("increaseApproval(address,uint256)", "spender amount"),
-    _function("decreaseApproval(address,uint256)", "spender amount"),
-    _function("mint(address,uint256)", "to amount"),
-    _function("mint(uint256)", "amount"),
-    _function("burn(uint256)", "amount"),
-    _function("burn(address,uint256)", "from amount"),
-    _function("burnFrom(address,uint256)", "from amount"),
-    # ERC-677 and ERC-1363: the token then calls the recipient or the spender.
-    _function("transferAndCall(address,uint256)", "to amount"),
-    _function("transferAndCall(address,uint256,bytes)", "to amount data"),
-    _function("approveAndCall(address,uint256)", "spender amount"),
-    _function("approveAndCall(address,uint256,bytes)", "spender amount data"),
-    # ERC-2612, and DAI's older form of it.
-    _function(
-        "permit(address,address,uint256,uint256,uint8,bytes32,bytes32)",
-        "owner spender amount deadline v r s",
-    ),
-    _function(
-        "permit(address,address,uint256,uint256,bool,uint8,bytes32,bytes32)",
-        "owner spender nonce deadline allowed v r s",
-    ),
-    # ERC-3009.
-    _function(
-        "transferWithAuthorization"
-        "(address,address,uint256,uint256,uint256,bytes32,uint8,bytes32,bytes32)",
-        "from to amount validAfter validBefore nonce v r s",
-    ),
-    _function(
-        "receiveWithAuthorization"
-        "(address,address,uint256,uint256,uint256,bytes32,uint8,bytes32,bytes32)",
-        "from to amount validAfter validBefore nonce v r s",
-    ),
-    # Permit2.
-    _function(
-        "approve(address,address,uint160,uint48)", "token spender amount deadline"
-    ),
-    _function("transferFrom(address,address,uint160,address)", "from to amount token"),
-    _function(
-        f"permit(address,({_PERMIT2_DETAILS},address,uint256),bytes)",
-        "owner permit signature",
-    ),
-    _function(
-        f"permit(address,({_PERMIT2_DETAILS}[],address,uint256),bytes)",
-        "owner permit signature",
-    ),
-    # ERC-721 and ERC-1155; transferFrom and approve are those of ERC-20.
-    _function("setApprovalForAll(address,bool)", "operator approved"),
-    _function("safeTransferFrom(address,address,uint256)", "from to tokenId"),
-    _function(
-        "safeTransferFrom(address,address,uint256,bytes)", "from to tokenId data"
-    ),
-    _function(
-        "safeTransferFrom(address,address,uint256,uint256,bytes)",
-        "from to tokenId amount data",
-    ),
-    _function(
-        "safeBatchTransferFrom(address,address,uint256[],uint256[],bytes)",
-        "from to tokenIds amounts data",
-    ),
-    # Lets another address take or owe, without a token's own allowance: Aave's debt
-    # tokens, Compound III, Morpho, ERC-777, CoW Protocol and Balancer.
-    _function("approveDelegation(address,uint256)", "spender amount"),
-    _function("allow(address,bool)", "operator approved"),
-    _function("setAuthorization(address,bool)", "operator approved"),
-    _function("authorizeOperator(address)", "operator"),
-    _function("setPreSignature(bytes,bool)", "order approved"),
-    _function("setRelayerApproval(address,address,bool)", "owner operator approved"),
-    # WETH.
-    _function("deposit()"),
-    _function("withdraw(uint256)", "amount"),
-    # Several calls in one: OpenZeppelin's Multicall, and Uniswap's routers.
-    _function("multicall(bytes[])", "calls"),
-    _function("multicall(uint256,bytes[])", "deadline calls"),
-    _function("multicall(bytes32,bytes[])", "previousBlockHash calls"),
-)
+_TABLE = files("signer.chain").joinpath("known_functions.toml").read_text("utf-8")
+_FUNCTIONS = [_read_function(*row) for row in tomllib.loads(_TABLE).items()]
 
 BY_SELECTOR = {function.selector: function for function in _FUNCTIONS}
 

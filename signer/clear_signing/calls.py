@@ -14,7 +14,7 @@ from eth_utils.address import to_checksum_address
 
 from signer.amounts import MAX_UINT256, format_units
 from signer.chain.calldata import DecodedCall, decode_call
-from signer.chain.known_functions import BY_SELECTOR
+from signer.chain.known_functions import BY_SELECTOR, BY_SIGNATURE
 from signer.config.networks import Network
 from signer.errors import EncodingError
 
@@ -116,94 +116,6 @@ MAX_NESTING = 2
 
 _SELECTOR_SIZE = 4
 
-_PERMIT2_DETAILS = "(address,uint160,uint48,uint48)"
-
-# By signature; the names are those of signer/chain/known_functions.py, and contract.
-_TEMPLATES = {
-    "transfer(address,uint256)": "transfer {amount} to {to}",
-    "transferFrom(address,address,uint256)": "transfer {amount} from {from} to {to}",
-    "approve(address,uint256)": "approve {spender} to spend {amount}",
-    "increaseAllowance(address,uint256)": "let {spender} spend {amount} more",
-    "decreaseAllowance(address,uint256)": "let {spender} spend {amount} less",
-    "increaseApproval(address,uint256)": "let {spender} spend {amount} more",
-    "decreaseApproval(address,uint256)": "let {spender} spend {amount} less",
-    "mint(address,uint256)": "mint {amount} for {to}",
-    "mint(uint256)": "mint {amount}",
-    "burn(uint256)": "burn {amount}",
-    "burn(address,uint256)": "burn {amount} of {from}",
-    "burnFrom(address,uint256)": "burn {amount} of {from}",
-    "transferAndCall(address,uint256)": "transfer {amount} to {to} and call it",
-    "transferAndCall(address,uint256,bytes)": (
-        "transfer {amount} to {to} and call it with {data}"
-    ),
-    "approveAndCall(address,uint256)": (
-        "approve {spender} to spend {amount} and call it"
-    ),
-    "approveAndCall(address,uint256,bytes)": (
-        "approve {spender} to spend {amount} and call it with {data}"
-    ),
-    "permit(address,address,uint256,uint256,uint8,bytes32,bytes32)": (
-        "permit {spender} to spend {amount} from {owner} {deadline}"
-    ),
-    "permit(address,address,uint256,uint256,bool,uint8,bytes32,bytes32)": (
-        "permit {spender} to spend everything in {contract} from {owner}: {allowed},"
-        " {deadline}"
-    ),
-    "transferWithAuthorization"
-    "(address,address,uint256,uint256,uint256,bytes32,uint8,bytes32,bytes32)": (
-        "transfer {amount} from {from} to {to}"
-    ),
-    "receiveWithAuthorization"
-    "(address,address,uint256,uint256,uint256,bytes32,uint8,bytes32,bytes32)": (
-        "transfer {amount} from {from} to {to}"
-    ),
-    "approve(address,address,uint160,uint48)": (
-        "approve {spender} to spend {amount} {deadline}"
-    ),
-    "transferFrom(address,address,uint160,address)": (
-        "transfer {amount} from {from} to {to}"
-    ),
-    f"permit(address,({_PERMIT2_DETAILS},address,uint256),bytes)": (
-        "permit {spender} to spend {granted} from {owner} {deadline}"
-    ),
-    f"permit(address,({_PERMIT2_DETAILS}[],address,uint256),bytes)": (
-        "permit {spender} to spend {granted} from {owner} {deadline}"
-    ),
-    "setApprovalForAll(address,bool)": (
-        "let {operator} move all tokens in {contract}: {approved}"
-    ),
-    "approveDelegation(address,uint256)": (
-        "let {spender} borrow {amount} for this account"
-    ),
-    "allow(address,bool)": "let {operator} manage everything in {contract}: {approved}",
-    "setAuthorization(address,bool)": (
-        "let {operator} manage everything in {contract}: {approved}"
-    ),
-    "authorizeOperator(address)": "let {operator} move all tokens in {contract}",
-    "setPreSignature(bytes,bool)": (
-        "approve the order {order} of {contract}: {approved}"
-    ),
-    "setRelayerApproval(address,address,bool)": (
-        "let {operator} manage everything of {owner} in {contract}: {approved}"
-    ),
-    "safeTransferFrom(address,address,uint256)": (
-        "transfer token id {tokenId} of {contract} from {from} to {to}"
-    ),
-    "safeTransferFrom(address,address,uint256,bytes)": (
-        "transfer token id {tokenId} of {contract} from {from} to {to} with {data}"
-    ),
-    "safeTransferFrom(address,address,uint256,uint256,bytes)": (
-        "transfer {amount} of token id {tokenId} of {contract} from {from} to {to} with"
-        " {data}"
-    ),
-    "safeBatchTransferFrom(address,address,uint256[],uint256[],bytes)": (
-        "transfer {amounts} of token ids {tokenIds} of {contract} from {from} to {to}"
-        " with {data}"
-    ),
-    "deposit()": "wrap coins in {contract}",
-    "withdraw(uint256)": "withdraw {amount}",
-}
-
 
 def describe_transaction(
     to: str | None, value: int, data: bytes, book: AddressBook
@@ -240,7 +152,8 @@ def _describe(call: DecodedCall, contract: str, book: AddressBook, nesting: int)
     if call.name == "multicall":
         text = _describe_multicall(call, contract, book, nesting)
     else:
-        text = _TEMPLATES[call.signature].format_map(_written(call, contract, book))
+        words = BY_SIGNATURE[call.signature].words
+        text = words.format_map(_written(call, contract, book))
     return f"{text}, followed by {_size(call.extra)}" if call.extra else text
 
 

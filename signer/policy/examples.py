@@ -33,7 +33,7 @@ from eth_account.messages import encode_defunct
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from signer.amounts import parse_units
-from signer.clear_signing.typed_data_kinds import recognise
+from signer.clear_signing.typed_data import recognise
 from signer.config.models import StrictModel, as_tuple
 from signer.config.tenants import TenantRegistry
 from signer.crypto.messages import PersonalMessage, message_digest

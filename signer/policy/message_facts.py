@@ -8,7 +8,7 @@ from eth_account.messages import SignableMessage
 from eth_utils.address import to_checksum_address
 
 from signer.chain.calldata import decode_call
-from signer.clear_signing.typed_data_kinds import (
+from signer.clear_signing.typed_data import (
     MAX_NESTING,
     NOWHERE,
     UNKNOWN,

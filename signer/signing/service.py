@@ -14,8 +14,11 @@ from dataclasses import dataclass, field
 from eth_account.messages import SignableMessage, encode_defunct
 
 from signer.clear_signing.calls import AddressBook, describe_transaction
-from signer.clear_signing.typed_data import describe_message, describe_typed_data
-from signer.clear_signing.typed_data_kinds import recognise
+from signer.clear_signing.typed_data import (
+    describe_message,
+    describe_typed_data,
+    recognise,
+)
 from signer.config.networks import Network
 from signer.config.tenants import NO_LIMITS, Tenant
 from signer.crypto.messages import PersonalMessage, message_digest

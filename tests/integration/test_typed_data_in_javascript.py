@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from eth_account.messages import encode_typed_data
 
-from signer.clear_signing.typed_data_kinds import recognise
+from signer.clear_signing.typed_data import recognise
 from signer.crypto.messages import PersonalMessage, message_digest
 from signer.crypto.typed_data import TypedData
 from signer.errors import InvalidInputError

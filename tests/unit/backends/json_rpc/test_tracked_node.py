@@ -13,7 +13,8 @@ from structlog.typing import EventDict
 
 from backends.json_rpc import quorum, requests
 from backends.json_rpc.node import Node
-from backends.json_rpc.node_pool import NodePool, TrackedNode
+from backends.json_rpc.node_pool import NodePool
+from backends.json_rpc.tracked_node import TrackedNode
 from signer.errors import ChainError, ChainUnavailableError
 from tests.fixtures.fake_node import FakeNode
 from tests.fixtures.replies import Body, Delay, Drop, Error, Result

@@ -3,7 +3,7 @@
 import pytest
 
 from signer.amounts import MAX_UINT256
-from signer.clear_signing.typed_data_kinds import Grant, Meaning, recognise
+from signer.clear_signing.typed_data import Grant, Meaning, recognise
 from signer.crypto.keccak import keccak
 from signer.crypto.typed_data import TypedData
 from tests.unit.signer.clear_signing import documents as d
