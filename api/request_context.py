@@ -18,6 +18,9 @@ from api.principal import (
 from signer.model.audit_record import Actor
 
 
+TENANT = "hotwallet.tenant"
+"""Where the WSGI environment has the caller's tenant, once the token is verified."""
+
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 

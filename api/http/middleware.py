@@ -19,7 +19,7 @@ from api.auth.authorization import (
 from api.auth.jwt_verifier import JWTVerifier
 from api.http.body import require_no_body
 from api.principal import Network, Principal
-from api.request_context import is_from_proxy, peer_address, request_id
+from api.request_context import TENANT, is_from_proxy, peer_address, request_id
 from signer.errors import (
     AuthenticationError,
     NotThroughProxyError,
@@ -262,7 +262,7 @@ class AuthorizationMiddleware:
         try:
             caller = self._authenticate(req, permission, authenticate)
             tenant = self._access.find_tenant(caller, permission)
-            req.context.tenant = tenant
+            req.context.tenant = req.env[TENANT] = tenant
             self._access.admit(caller, request, tenant)
         except _REFUSALS as e:
             self._access.refuse(e, request, req.context.get("principal"))

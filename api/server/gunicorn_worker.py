@@ -17,7 +17,7 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
@@ -34,13 +34,19 @@ from gunicorn.workers import gthread  # type: ignore[import-untyped]
 
 from api.http.body import SlowClientError
 from api.http.middleware import SECURITY_HEADERS
-from api.http.problems import MEDIA_TYPE, problem_of_status
+from api.http.problems import (
+    MEDIA_TYPE,
+    Problem,
+    problem_of,
+    problem_of_status,
+)
 from api.logs import configure
 from api.request_context import new_request_id
 from api.server.config_check import serving
+from api.server.turns import TokenTenants, Turns
 from api.uncaught import watch_uncaught
 from signer.config.settings import Settings
-from signer.errors import ConfigurationError
+from signer.errors import ConfigurationError, RateLimitedError
 from signer.startup.guard import EXIT_STATUS
 
 
@@ -240,7 +246,7 @@ _PROBES = tuple(
     for method in ("GET", "HEAD")
     for path in ("/healthz", "/readyz")
 )
-_PROBE_BYTES = 2048
+_HEAD_BYTES = 16 * 1024  # As long as the head of a request usually is, with a token.
 _PROBES_AT_ONCE = 4  # Several load balancers and supervisors may probe at once.
 
 
@@ -268,6 +274,11 @@ class GunicornWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn ha
         serving.set(self.cfg)
         try:
             super().load_wsgi()
+            self._tenants = TokenTenants(self.app.wsgi())
+            self.wsgi = self._tenants
+            self._turns = Turns[gthread.TConn](
+                self.cfg.threads, self._tenants.are_several
+            )
         except Exception as e:  # noqa: BLE001  Every failure is logged here.
             refusals = [str(r) for r in getattr(e, "refusals", ())]
             _log.exception("worker-not-started", refusals=refusals)
@@ -287,7 +298,8 @@ class GunicornWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn ha
         device that hangs.
         """
         if conn.initialized or conn.data_ready:
-            if _is_probe(conn.sock):
+            head = conn.sock.peek(_HEAD_BYTES)
+            if _is_probe(head):
                 future = self._probes.submit(self.handle, conn)
                 future.add_done_callback(
                     lambda done: self.method_queue.defer(
@@ -295,7 +307,9 @@ class GunicornWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn ha
                     )
                 )
             else:
-                super().enqueue_req(conn)
+                if not self._turns.add(self._tenants.find(head), conn):
+                    self._refuse(conn)
+                self._take_turns()
             return
         conn.sock = DeadlineSocket(conn.sock, self.seconds)
         conn.sock.setblocking(False)
@@ -304,6 +318,37 @@ class GunicornWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn ha
         self.pending_conns.append(conn)
         readable = partial(self.on_pending_socket_readable, conn)
         self.poller.register(conn.sock, selectors.EVENT_READ, readable)
+
+    def _take_turns(self) -> None:
+        """Start the requests whose turn it is, as long as there are threads."""
+        while (turn := self._turns.take()) is not None:
+            tenant, conn = turn
+            future = self.tpool.submit(self.handle, conn)
+            future.add_done_callback(
+                lambda done, tenant=tenant, conn=conn: self.method_queue.defer(
+                    self._end_turn, tenant, conn, done
+                )
+            )
+
+    def _refuse(self, conn: gthread.TConn) -> None:
+        """Answer without a thread that too many requests of the tenant wait."""
+        error = RateLimitedError(
+            "Too many requests of the tenant wait; wait for some.", retry_after=1
+        )
+        with contextlib.suppress(OSError):
+            # Unread bytes would reset the connection, and lose the answer.
+            conn.sock.recv(_LINGER_BYTES)
+            answer = _answer(problem_of(error), new_request_id())
+            util.write_nonblock(conn.sock, answer)
+        self.nr_conns -= 1
+        conn.close()
+
+    def _end_turn(
+        self, tenant: str | None, conn: gthread.TConn, done: Future[object]
+    ) -> None:
+        self._turns.leave(tenant)
+        self._take_turns()
+        self.finish_request(conn, done)
 
     def handle(self, conn: gthread.TConn) -> object:
         """
@@ -339,7 +384,7 @@ class GunicornWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn ha
             exc_info=exc,
         )
         try:
-            util.write_nonblock(client, _answer(status, request_id))
+            util.write_nonblock(client, _answer(problem_of_status(status), request_id))
         except OSError:
             _log.debug("client-gone", request_id=request_id)
 
@@ -371,21 +416,22 @@ class _Response(wsgi.Response):  # type: ignore[misc]
         ]
 
 
-def _is_probe(connection: DeadlineSocket) -> bool:
-    """Whether a complete probe has arrived, so that its thread need not wait."""
-    head = connection.peek(_PROBE_BYTES)
+def _is_probe(head: bytes) -> bool:
+    """Whether *head* is a complete probe, so that its thread need not wait."""
     return head.startswith(_PROBES) and head.endswith(b"\r\n\r\n")
 
 
-def _answer(status: HTTPStatus, request_id: str) -> bytes:
-    body = problem_of_status(status).to_bytes(request_id)
+def _answer(problem: Problem, request_id: str) -> bytes:
+    body = problem.to_bytes(request_id)
     headers = {
         **SECURITY_HEADERS,
+        **problem.headers,
         "Content-Type": MEDIA_TYPE,
         "Content-Length": str(len(body)),
         "Connection": "close",
         "X-Request-Id": request_id,
     }
     lines = [f"{name}: {value}\r\n" for name, value in headers.items()]
-    head = f"HTTP/1.1 {status.value} {status.phrase}\r\n{''.join(lines)}\r\n"
+    phrase = HTTPStatus(problem.status).phrase
+    head = f"HTTP/1.1 {problem.status} {phrase}\r\n{''.join(lines)}\r\n"
     return head.encode("ascii") + body

@@ -219,3 +219,41 @@ def test_a_slow_node_delays_only_the_tenant_that_asks_it(
 
 def _is_ready(server: Server) -> bool:
     return server.ask(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n").status == 200
+
+
+def test_previews_of_a_tenant_wait_for_their_turn(
+    environ: dict[str, str], node: FakeNode, released: Event
+) -> None:
+    """
+    Forty sockets of one of two known tenants ask a node that does not answer.
+
+    Two of the four threads wait for it, and sixteen requests without a thread.  The
+    rest are refused at once.  None of them uses a thread that the other tenant needs.
+    """
+    environ |= {NODE: node.url, WITHOUT_WORKER: "1"}
+    asked = _preview(environ, "mallory")
+    token = asked.split(b"\r\n")[2]
+    listed = _get(environ, "alice", "/v1/refunds")
+    known = _get(environ, "mallory", "/v1/refunds").split(b"\r\n")
+    known[2] = token
+    with Server(environ) as server, ExitStack() as stack:
+        assert server.ask(PING).status == 200
+        assert server.ask(listed).status == 200
+        assert server.ask(b"\r\n".join(known)).status == 200
+        sockets = [stack.enter_context(server.connect()) for _ in range(40)]
+        for each in sockets:
+            each.sendall(asked)
+        assert eventually(lambda: len(_silent(sockets)) <= 18, patience=60)
+        shown = server.ask(listed)
+        waiting = _silent(sockets)
+        assert len(waiting) == 18
+        released.set()
+        answers = {each: exchange(each, []) for each in sockets}
+
+    refused = [answers[each] for each in sockets if each not in waiting]
+    assert shown.status == 200
+    assert {answers[each].status for each in waiting} == {200}
+    assert {(each.status, each.json["code"]) for each in refused} == {
+        (429, "too-many-requests")
+    }
+    assert {each.headers["retry-after"] for each in refused} == {"1"}
