@@ -39,13 +39,7 @@ _MOST_CONNECTIONS = 8
 
 
 def open_store(settings: Settings) -> Ledger:
-    """
-    Return the ledger; outside production it is created if necessary.
-
-    Raises:
-        ConfigurationError: ``database-not-ready``: the database does not answer, or
-            its schema is not the one of this version.
-    """
+    """Return the ledger; outside production it is created if necessary."""
     from backends.sql import SQLStore  # noqa: PLC0415  After the fork.
 
     store = SQLStore(
@@ -66,7 +60,6 @@ def open_store(settings: Settings) -> Ledger:
 
 
 def open_record_sequences() -> "Sequences":
-    """Open a temporary file for the ids of an export's records."""
     from backends.sql.record_sequences import RecordSequences  # noqa: PLC0415
 
     return RecordSequences()
@@ -78,9 +71,6 @@ def upgrade_database(settings: Settings, *, create: bool) -> "SchemaUpgrade":
 
     Any number of processes may do so at the same time.  In production, a new SQLite
     ledger is created only with *create*.
-
-    Raises:
-        StoreError: As ``SQLStore.migrate``.
     """
     from backends.sql import SQLStore  # noqa: PLC0415
 
@@ -154,9 +144,6 @@ def open_backend(
 
     A plugin reads variables of its own from *environ*.  A worker may repeat a call more
     often, because nothing but its queue waits.
-
-    Raises:
-        ConfigurationError: There is no such device, or its library is missing.
     """
     from api.plugins import load_plugin, open_plugin  # noqa: PLC0415
 
@@ -208,7 +195,6 @@ def open_token_keys(settings: Settings) -> "KeySource":
 
 
 def open_notifier(settings: Settings) -> Notifier | None:
-    """Return the webhook that alerts are sent to, if one is configured."""
     if settings.alert_webhook_url is None:
         return None
     from backends.alert_webhook import AlertWebhook  # noqa: PLC0415

@@ -4,20 +4,38 @@ The threads that a process runs beside its main work, until it ends.
 They are daemons: one may end at any line, and the ledger stays consistent.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from threading import Event, Thread
 
 from api.bootstrap import accept_rules, prepare_rules
 from api.container import Container
 from api.extension import find_hooks
-from api.worker_parts import open_dispatcher
+from api.process_parts import open_dispatcher
 from signer.audit.sealer import Sealer
 from signer.config.policy_files import read_policy_files
+from signer.loops import Wait
+from signer.model.audit_record import WORKER
 from signer.refunds.wallet_monitor import WalletMonitor
 from signer.refunds.worker_monitor import WorkerMonitor
 from signer.startup.dependency_checks import check_chain
 from signer.startup.policy_reload import PolicyReload
+
+
+Run = Callable[[Wait], object]
+"""Runs until the function that it gets, which waits some seconds, returns true."""
+
+
+def start_threads(container: Container, process: str) -> None:
+    """Start what the worker, or a process that serves a role, does all the time."""
+    is_worker = process == WORKER.name
+    if is_worker or container.settings.serve_role.seals_audit:
+        start_sealer(container)
+    loops = [*_loops(container, process)]
+    if is_worker:
+        loops += _loops_of_worker(container)
+    for name, run in loops:
+        _start(name, run)
 
 
 def start_sealer(container: Container) -> None:
@@ -30,22 +48,30 @@ def start_sealer(container: Container) -> None:
         audit=container.audit,
         sealing_alert=container.sealing_alert,
     )
-    _start(partial(sealer.run, Event().wait), "sealer")
+    _start("sealer", sealer.run)
 
 
-def start_webhooks(container: Container) -> None:
-    """Sequence events, and send them to webhooks."""
-    _start(partial(open_dispatcher(container).run, lambda: False), "webhooks")
+def _loops(container: Container, process: str) -> Iterator[tuple[str, Run]]:
+    store, clock = container.store, container.ledger_clock
+    yield "worker-monitor", WorkerMonitor(store, container.alerts, clock).run
+    yield "shared-meter", partial(container.shared_meter.run, store, clock)
+    directory = container.settings.policy_dir
+    if directory is not None:
+        reload = PolicyReload(
+            container.policy,
+            container.policy_files,
+            read=partial(read_policy_files, directory),
+            prepare=partial(prepare_rules, container, directory),
+            accept=partial(accept_rules, container, process),
+            audit=container.audit,
+            alerts=container.alerts,
+        )
+        yield "policy-reload", reload.run
 
 
-def start_worker_monitor(container: Container) -> None:
-    """Watch the workers."""
-    monitor = WorkerMonitor(container.store, container.alerts, container.ledger_clock)
-    _start(partial(monitor.run, Event().wait), "worker-monitor")
-
-
-def start_wallet_monitor(container: Container) -> None:
-    """Watch funds and nodes, in a worker."""
+def _loops_of_worker(container: Container) -> Iterator[tuple[str, Run]]:
+    dispatcher = open_dispatcher(container)
+    yield "webhooks", lambda _: dispatcher.run(lambda: False)
     monitor = WalletMonitor(
         container.store,
         container.chains,
@@ -55,38 +81,10 @@ def start_wallet_monitor(container: Container) -> None:
         meter=container.meter,
         check=lambda name, chain: check_chain(name, chain.network, chain.client),
     )
-    _start(partial(monitor.run, Event().wait), "wallet-monitor")
-
-
-def start_loops_of_extras(container: Container) -> None:
-    """Start what extras add to a worker."""
+    yield "wallet-monitor", monitor.run
     for find_loops in find_hooks("worker_loops"):
-        for name, run in find_loops(container):
-            _start(partial(run, Event().wait), name)
+        yield from find_loops(container)
 
 
-def start_shared_meter(container: Container) -> None:
-    """Store what the process counts for all processes."""
-    run, store = container.shared_meter.run, container.store
-    _start(partial(run, store, container.ledger_clock, Event().wait), "shared-meter")
-
-
-def start_policy_reload(container: Container, process: str) -> None:
-    """Apply changed rules of ``POLICY_DIR``, recorded as a start of *process*."""
-    directory = container.settings.policy_dir
-    if directory is None:
-        return
-    reload = PolicyReload(
-        container.policy,
-        container.policy_files,
-        read=partial(read_policy_files, directory),
-        prepare=partial(prepare_rules, container, directory),
-        accept=partial(accept_rules, container, process),
-        audit=container.audit,
-        alerts=container.alerts,
-    )
-    _start(partial(reload.run, Event().wait), "policy-reload")
-
-
-def _start(run: Callable[[], None], name: str) -> None:
-    Thread(target=run, name=name, daemon=True).start()
+def _start(name: str, run: Run) -> None:
+    Thread(target=partial(run, Event().wait), name=name, daemon=True).start()

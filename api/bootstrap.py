@@ -45,9 +45,6 @@ def build_admin_container(environ: Mapping[str, str] = os.environ) -> Container:
     Return a container for an administrator's command; nothing is opened.
 
     The guard checks the settings, but not the active key: it may be the one in trouble.
-
-    Raises:
-        ConfigurationError: The guard refuses the settings.
     """
     container = build_container(environ)
     container.warnings = _check_settings(container, serving=False)
@@ -63,9 +60,6 @@ def open_container(
     With *serving* the process answers requests, so the keys for tokens are opened too.
     A process that serves refunds only opens no key and asks no node.  That of
     administrators also starts while the device does not answer.
-
-    Raises:
-        ConfigurationError: The guard refuses, with one ``Refusal`` per problem.
     """
     from api.checkpoint_key import require_separate_key
     from signer.startup import dependency_checks
@@ -133,9 +127,6 @@ def check_configuration(
 
     No node, device or database is asked.  *process* is a role, or the worker, that runs
     beside others; without it, one process has all roles.
-
-    Raises:
-        ConfigurationError: The guard refuses, with one ``Refusal`` per problem.
     """
     is_worker = process == WORKER.name
     if process is not None:
@@ -165,10 +156,6 @@ def record_start(container: Container, process: str) -> None:
     Record in the audit log under which configuration *process* starts.
 
     Only a worker moves refunds: its limits become the accepted ones.
-
-    Raises:
-        ConfigurationError: ``database-not-ready``: the record cannot be written; or
-            ``limits-raised``: a limit was lowered since ``open_container``.
     """
     with refusing_store_errors():
         if process == WORKER.name:
@@ -181,10 +168,6 @@ def prepare_rules(
 ) -> Policy:
     """
     Return the policy with the own *rules* of *directory*, as its examples expect it.
-
-    Raises:
-        ConfigurationError: ``limits-raised`` or ``policy-invalid``.
-        StoreError: The ledger does not answer.
     """
     from signer.config.policy_files import read_own_examples
 
@@ -212,11 +195,6 @@ def accept_rules(
 
     Return the configuration with them.  As at a start, a worker makes them the accepted
     ones.
-
-    Raises:
-        ConfigurationError: ``limits-raised`` or ``limits-differ``: as
-            ``LimitsGuard.accept``.
-        StoreError: The ledger does not answer.
     """
     configuration = container.build_configuration(rules)
     guard = container.build_limits_guard(configuration)

@@ -27,9 +27,6 @@ def open_checkpoint_key(settings: Settings) -> CheckpointSettings | None:
     Return how checkpoints are signed; None if production has no key configured.
 
     Outside production a missing key is created in ``HOTWALLET_HOME``.
-
-    Raises:
-        ConfigurationError: As ``load_or_create_key``.
     """
     path = settings.audit_signing_key_file
     if path is None and settings.is_production:
@@ -46,10 +43,6 @@ def load_or_create_key(path: Path) -> CheckpointKey:
     Return the key at *path*, in HOTWALLET_HOME; create it if there is none.
 
     Any number of processes may call this at once: they all return the same key.
-
-    Raises:
-        ConfigurationError: ``audit-misconfigured``: the file is not a usable key, or
-            cannot be created.
     """
     create_in_home(
         path,
@@ -67,9 +60,6 @@ def require_separate_key(
     Require that the checkpoint key neither signs payments nor verifies tokens.
 
     *wallet* is None while the device does not answer.
-
-    Raises:
-        ConfigurationError: ``audit-key-shared``: it is also a key of that kind.
     """
     pem = load_pem_public_key(signing.key.public_pem())
     audit = pem.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)

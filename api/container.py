@@ -97,12 +97,10 @@ class Container:
 
     @cached_property
     def settings(self) -> Settings:
-        """The settings of the environment."""
         return Settings.from_env(self.environ)
 
     @cached_property
     def networks(self) -> Mapping[str, Network]:
-        """The networks of ``NETWORKS_FILE``, by name."""
         return load_networks(self.settings.networks_file)
 
     @cached_property
@@ -114,7 +112,6 @@ class Container:
 
     @cached_property
     def backend_plugin(self) -> BackendPlugin:
-        """The plugin of the key backend that the configuration names."""
         return load_plugin(self.settings.backend_name)
 
     @property
@@ -128,9 +125,6 @@ class Container:
         Let the plugin check its settings, as in the environment of *settings*.
 
         It returns warnings.  A process that has no key loads no plugin.
-
-        Raises:
-            ConfigurationError: The plugin, or production, refuses.
         """
         if serving and not settings.serve_role.has_key:
             return []
@@ -142,7 +136,6 @@ class Container:
 
     @cached_property
     def row_macs(self) -> RowMACs:
-        """The MAC keys that all processes of the service have."""
         macs = open_row_macs(self.settings)
         if macs is None:
             raise ConfigurationError(Refusal("mac-key-missing", "set MAC_KEY_FILE"))
@@ -157,13 +150,11 @@ class Container:
 
     @cached_property
     def deny_list(self) -> DenyList | None:
-        """The addresses that are never paid, if a file is configured."""
         path = self.settings.deny_list_file
         return None if path is None else DenyList(path)
 
     @cached_property
     def proxies(self) -> Sequence[IPNetwork]:
-        """The networks of ``TRUSTED_PROXIES``."""
         return [ip_network(each) for each in self.settings.trusted_proxies]
 
     @cached_property
@@ -173,24 +164,20 @@ class Container:
 
     @cached_property
     def configuration(self) -> Configuration:
-        """The rules in force: networks, tokens, tenants and limits."""
         return self.build_configuration(self.policy_files)
 
     def build_configuration(self, rules: Rules) -> Configuration:
-        """Return the configuration with the own *rules*, texts by file."""
         tenants = self.tenants.tenants or {}
         return read_configuration(self.settings, self.networks, tenants, rules)
 
     @cached_property
     def webhook_endpoints(self) -> Endpoints:
-        """The webhooks of tenants, and the keys that sign for them."""
         from api.webhook_keys import open_endpoints
 
         return open_endpoints(self.settings, self.tenants)
 
     @cached_property
     def webhook_public_keys(self) -> Sequence[WebhookPublicKey]:
-        """The keys with which receivers verify events."""
         from api.webhook_keys import open_public_keys
 
         return open_public_keys(self.settings)
@@ -199,7 +186,6 @@ class Container:
 
     @cached_property
     def store(self) -> Ledger:
-        """The ledger."""
         return backends.open_store(self.settings)
 
     @cached_property
@@ -237,22 +223,18 @@ class Container:
 
     @cached_property
     def node_proxies(self) -> Mapping[str, NodeProxy]:
-        """Forwards clients' reads to the nodes, by network."""
         return backends.open_node_proxies(self.networks)
 
     @cached_property
     def notifier(self) -> Notifier | None:
-        """The webhook that alerts are sent to, if one is configured."""
         return backends.open_notifier(self.settings)
 
     @cached_property
     def jwt_keys(self) -> KeySource:
-        """The keys that tokens are verified with."""
         return backends.open_token_keys(self.settings)
 
     @cached_property
     def webhook_sender(self) -> WebhookSender:
-        """Sends events to webhooks."""
         return backends.open_webhook_sender(self.settings)
 
     @cached_property
@@ -265,7 +247,6 @@ class Container:
 
     @cached_property
     def audit(self) -> AuditLog:
-        """The audit log, stored in the ledger."""
         configuration = None
         with suppress(ConfigurationError):  # Operators act without a networks file too.
             configuration = self.configuration.short
@@ -278,7 +259,6 @@ class Container:
 
     @cached_property
     def alerts(self) -> Alerts:
-        """Counts alerts and sends them to the webhook."""
         return Alerts(
             self.store,
             self.notifier,
@@ -309,7 +289,6 @@ class Container:
 
     @cached_property
     def shared_meter(self) -> SharedMeter:
-        """Counts what this process decides, refuses and signs, for all together."""
         from api.metrics.shared_meter import SharedMeter
 
         return SharedMeter()
@@ -325,7 +304,6 @@ class Container:
 
     @cached_property
     def approvals(self) -> Approvals:
-        """Changes that another administrator must approve."""
         return Approvals(
             self.store,
             self.audit,
@@ -336,11 +314,9 @@ class Container:
 
     @cached_property
     def limits_guard(self) -> LimitsGuard:
-        """Compares the limits of the configuration files with the accepted ones."""
         return self.build_limits_guard(self.configuration)
 
     def build_limits_guard(self, configuration: Configuration) -> LimitsGuard:
-        """Return what compares the limits of *configuration* with the accepted ones."""
         return LimitsGuard(
             self.store,
             self.store,
@@ -359,18 +335,12 @@ class Container:
 
     @property
     def configuration_in_force(self) -> Configuration:
-        """The configuration with the rules that are in force now."""
         return self.build_configuration(
             {file.name: file.text for file in self.policy.own_files}
         )
 
     def compile_policy(self, rules: Rules) -> Policy:
-        """
-        Return the policy with the own *rules*, texts by file.
-
-        Raises:
-            ConfigurationError: ``policy-invalid``.
-        """
+        """Return the policy with the own *rules*, texts by file."""
         from signer.policy.default_rules import service_files
         from signer.policy.policy import Policy
         from signer.policy.rules import PolicyFile
@@ -431,7 +401,6 @@ class Container:
 
     @cached_property
     def rotation(self) -> Rotation:
-        """Rotates the wallet to another key."""
         from signer.deadline import Deadlines
         from signer.keys.balances import BalanceReader
         from signer.keys.rotation import Rotation
@@ -472,7 +441,6 @@ class Container:
 
     @cached_property
     def administration(self) -> AdminAudit:
-        """Records changes with who made them."""
         return AdminAudit(
             self.audit, Operation.ADMINISTRATION, approvals=self.approvals
         )
@@ -491,21 +459,18 @@ class Container:
 
     @cached_property
     def nonce_admin(self) -> NonceAdmin:
-        """Changes wallets, and records which operator did."""
         from signer.refunds.nonce_admin import NonceAdmin
 
         return NonceAdmin(self.store, self.chains, self.administration, self.clock)
 
     @cached_property
     def delivery_admin(self) -> DeliveryAdmin:
-        """Lists and repeats deliveries, and records which operator did."""
         return DeliveryAdmin(
             self.store, self.tenants, self.administration, self.ledger_clock
         )
 
     @cached_property
     def sweeper(self) -> Sweeper:
-        """Moves the balances of former keys to the active key."""
         from signer.refunds.sweep import Sweeper
 
         return Sweeper(
@@ -521,7 +486,6 @@ class Container:
 
     @cached_property
     def authenticator(self) -> JWTVerifier:
-        """Verifies bearer tokens."""
         from api.auth.jwt_verifier import JWTVerifier
 
         return JWTVerifier(
@@ -533,7 +497,6 @@ class Container:
 
     @cached_property
     def access(self) -> AccessPolicy:
-        """Limits, audits and refuses requests."""
         from api.auth.authorization import AccessPolicy
         from api.auth.rate_limits import RateLimits
 
@@ -554,7 +517,6 @@ class Container:
 
     @cached_property
     def refunds(self) -> RefundService:
-        """Accepts, lists and cancels refunds."""
         from signer.refunds.service import RefundService
 
         return RefundService(
@@ -571,7 +533,6 @@ class Container:
 
     @cached_property
     def explainer(self) -> Explainer:
-        """Explains the state of a refund."""
         from signer.refunds.explain import Explainer
 
         store, chains, clock = self.store, self.tenants_chains, self.ledger_clock
@@ -579,19 +540,16 @@ class Container:
 
     @cached_property
     def readiness(self) -> Callable[[], Readiness]:
-        """Checks the dependencies of the process, for ``/readyz``."""
-        from api.process_checks import open_readiness
+        from api.process_parts import open_readiness
 
         return open_readiness(self)
 
     @cached_property
     def worker(self) -> Worker:
-        """Sends, resends and confirms refunds."""
-        from api.worker_parts import open_worker
+        from api.process_parts import open_worker
 
         return open_worker(self)
 
     @cached_property
     def heartbeat(self) -> Heartbeat:
-        """Records the passes of this worker, with what it measures."""
         return Heartbeat(self.store, self.ledger_clock, self.meter.text)

@@ -100,7 +100,6 @@ def audit_logger(stream: TextIO | None = None) -> LogLines:
 def _describe_exception(
     logger: WrappedLogger, method: str, event: EventDict
 ) -> EventDict:
-    """Replace ``exc_info`` by an outline of the exception and its causes."""
     info = event.pop("exc_info", None)
     error = sys.exception() if info is True else info
     if isinstance(error, tuple):

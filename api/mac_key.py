@@ -19,10 +19,6 @@ def open_row_macs(settings: Settings) -> RowMACs | None:
 
     Outside production a missing key is created in ``HOTWALLET_HOME``.  Any number of
     processes may call this at once: they all return the same key.
-
-    Raises:
-        ConfigurationError: ``mac-key-invalid``: the file is not usable, or cannot be
-            created.
     """
     path = settings.mac_key_file
     if path is None and settings.is_production:
@@ -49,13 +45,7 @@ class MACKeyChange(NamedTuple):
 
 
 def create_mac_key(out: Path) -> MACKeyChange:
-    """
-    Create a file with one MAC key at *out*.
-
-    Raises:
-        InvalidInputError: *out* exists.
-        OSError: The file cannot be written.
-    """
+    """Create a file with one MAC key at *out*."""
     new = RowMACs.generate()
     if not create_once(out, lambda: new):
         raise InvalidInputError(f"{out} exists: --add adds a new key to it")
@@ -67,11 +57,6 @@ def add_mac_key(out: Path) -> MACKeyChange:
     Append a new key to *out*, with a higher number than the others.
 
     The key only verifies MACs until ``activate_mac_key``.
-
-    Raises:
-        InvalidInputError: *out* does not exist.
-        ConfigurationError: ``mac-key-invalid``: *out* is not a file of MAC keys.
-        OSError: The file cannot be written.
     """
     with _locked(out):
         lines = _read_lines(out)
@@ -87,12 +72,6 @@ def activate_mac_key(out: Path) -> MACKeyChange:
     If the key is there already, nothing is changed, so this can be repeated.  Every
     host must have loaded the file with the added key before.  A host that has not
     declares genuine audit records of the others forged.
-
-    Raises:
-        InvalidInputError: *out* does not exist, or its ids do not show which key is
-            the newest.
-        ConfigurationError: ``mac-key-invalid``: *out* is not a file of MAC keys.
-        OSError: The file cannot be written.
     """
     action = "unchanged"
     with _locked(out):

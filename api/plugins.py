@@ -41,12 +41,7 @@ def load_plugin(name: str) -> BackendPlugin:
 
 
 def load_extra(group: str, name: str, kind: type[Found]) -> Found:
-    """
-    Return the extra *name* of another package, of *kind*.
-
-    Raises:
-        ConfigurationError: ``backend-misconfigured``: as ``load_plugin``.
-    """
+    """Return the extra *name* of another package, of *kind*."""
     with _refusing_errors(f"HOTWALLET_EXTRAS={name}"):
         extra = _find(group, name, "HOTWALLET_EXTRAS").load()
         if not isinstance(extra, kind) or getattr(extra, "name", None) != name:
@@ -55,12 +50,7 @@ def load_extra(group: str, name: str, kind: type[Found]) -> Found:
 
 
 def open_plugin(plugin: BackendPlugin, config: BackendConfig) -> KeyDirectory:
-    """
-    Return the backend of *plugin*; no request is sent yet.
-
-    Raises:
-        ConfigurationError: It cannot be opened.
-    """
+    """Return the backend of *plugin*; no request is sent yet."""
     with _refusing_errors(f"KEY_BACKEND={plugin.name}"):
         backend = plugin.open(config)
         if backend.name != plugin.name:

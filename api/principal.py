@@ -70,7 +70,6 @@ def parse_hop(text: str) -> Address | None:
 
 
 def parse_address(text: str) -> Address | None:
-    """Return the address in *text*, or None if it is none."""
     try:
         address = ip_address(text)
     except ValueError:

@@ -23,13 +23,7 @@ Key = TypeVar("Key")
 
 
 def open_endpoints(settings: Settings, tenants: TenantRegistry) -> Endpoints:
-    """
-    Return the webhooks by tenant, with the keys that sign for them.
-
-    Raises:
-        ConfigurationError: ``webhooks-misconfigured``: a file of keys is not usable; or
-            in production a URL is not https, or no key signs for a webhook.
-    """
+    """Return the webhooks by tenant, with the keys that sign for them."""
     webhooks = tenants.webhooks()
     if not webhooks:
         return {}
@@ -54,9 +48,6 @@ def open_endpoints(settings: Settings, tenants: TenantRegistry) -> Endpoints:
 def open_public_keys(settings: Settings) -> Sequence[WebhookPublicKey]:
     """
     Return the keys with which receivers verify events; none if none are configured.
-
-    Raises:
-        ConfigurationError: ``webhooks-misconfigured``: the file is not usable.
     """
     path = settings.webhook_public_keys_file
     if path is not None:
@@ -73,11 +64,6 @@ def create_webhook_key(out: Path, *, add: bool) -> tuple[WebhookPublicKey, Path]
     Create a key in *out*, or *add* one; also write the public keys to ``OUT.pub``.
 
     Return the new key, and the file of public keys.
-
-    Raises:
-        InvalidInputError: *out* exists, or to add a key, does not.
-        ConfigurationError: ``webhooks-misconfigured``: *out* is no file of such keys.
-        OSError: A file cannot be written.
     """
     if out.exists() is not add:
         raise InvalidInputError(

@@ -126,14 +126,12 @@ class KeylessAccount(LocalAccount):
 
     @property
     def key(self) -> NoReturn:
-        """Not available: the key cannot be exported."""
         raise KeyNotExportableError(_NO_KEY)
 
     # What ``LocalAccount`` stores, and the name of ``key`` before eth-account 0.13.
     _private_key = _key_obj = _publicapi = privateKey = key  # noqa: N815
 
     def encrypt(self, *arguments: object, **options: object) -> NoReturn:
-        """Raise ``KeyNotExportableError``: there is no key to encrypt."""
         raise KeyNotExportableError(_NO_KEY)
 
 
@@ -204,7 +202,6 @@ class HSMAccount(KeylessAccount):
 
     @property
     def address(self) -> ChecksumAddress:
-        """The EIP-55 address."""
         return cast("ChecksumAddress", self._signer.address)
 
     def __repr__(self) -> str:

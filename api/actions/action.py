@@ -77,12 +77,10 @@ class Field:
 
     @property
     def shown_label(self) -> str:
-        """The label in forms."""
         return self.label or self.name.replace("_", " ").capitalize()
 
     @property
     def json_name(self) -> str:
-        """The name in the body or the path."""
         return self.json or self.name
 
     @property
@@ -182,7 +180,6 @@ class Plan:
         return hashlib.sha256(shown.encode()).hexdigest()
 
     def answer(self) -> Answer:
-        """Return the plan as the answer to a dry run."""
         lines = [f"{name}: {value}" for name, value in self.facts]
         lines += self.notes
         if self.needs_approval:
@@ -298,22 +295,18 @@ class Action:
 
     @property
     def form(self) -> Sequence[Field]:
-        """The fields of the form."""
         return (*self.fields, self.reason)
 
     @property
     def api(self) -> str:
-        """The method and the path."""
         return f"POST {self.path}"
 
     @property
     def in_path(self) -> Sequence[Field]:
-        """The fields of the path."""
         return [each for each in self.fields if f"{{{each.name}}}" in self.path]
 
     @property
     def in_body(self) -> Sequence[Field]:
-        """The fields of the body."""
         own = [each for each in self.fields if f"{{{each.name}}}" not in self.path]
         return (*own, *((DRY_RUN,) if self.rehearsal else ()), self.reason)
 
@@ -337,7 +330,6 @@ class Action:
         return rows
 
     def rehearse(self, container: Container, values: Values, actor: Actor) -> Answer:
-        """Return the answer of a dry run."""
         if self.has_dry_run:
             return self.make(container, {**values, "dry_run": True}, actor)
         return self.plan(container, values).answer()

@@ -22,5 +22,4 @@ FORMS: Sequence[Action] = [
 
 
 def commands_of(group: str) -> Sequence[Action]:
-    """Return the actions whose command is in the *group* of this name."""
     return [each for each in ACTIONS if each.command.rpartition(" ")[0] == group]

@@ -40,7 +40,6 @@ class ShownProposal:
 
     @property
     def action(self) -> str:
-        """What will be done."""
         return self.approval.action
 
 

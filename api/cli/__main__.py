@@ -10,6 +10,7 @@ from typing import NoReturn
 import click
 
 from api.cli.lazy import LazyGroup
+from api.cli.output import Result, prints
 from api.uncaught import watch_uncaught
 from signer.errors import (
     ConfigurationError,
@@ -139,11 +140,10 @@ def db() -> None:
     is_flag=True,
     help="Create the SQLite file if there is no ledger; needed in production only.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def db_upgrade(create: bool, as_json: bool) -> None:
+@prints
+def db_upgrade(create: bool) -> Result:
     """Bring the schema of DATABASE_URL up to date; safe to repeat."""
     from api.backend_factories import upgrade_database
-    from api.cli.output import print_result
     from signer.config.settings import Settings
 
     done = upgrade_database(Settings.from_env(os.environ), create=create)
@@ -158,7 +158,7 @@ def db_upgrade(create: bool, as_json: bool) -> None:
         "created": f"created a new ledger in {place}, revision {done.after}",
         "unchanged": f"{place} is already up to date, revision {done.after}",
     }
-    print_result(document, [messages[done.action]], as_json=as_json)
+    return Result(document, [messages[done.action]])
 
 
 @db.command("mac-key")
@@ -167,8 +167,8 @@ def db_upgrade(create: bool, as_json: bool) -> None:
 @click.option(
     "--activate", is_flag=True, help="Make new MACs with the newest key of the file."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def mac_key(out: Path, add: bool, activate: bool, as_json: bool) -> None:
+@prints
+def mac_key(out: Path, add: bool, activate: bool) -> Result:
     """
     Create a key for MAC_KEY_FILE, or replace it in two steps.
 
@@ -176,13 +176,7 @@ def mac_key(out: Path, add: bool, activate: bool, as_json: bool) -> None:
     --activate the key, copy the file and restart again.  To repeat --activate changes
     nothing.
     """
-    # Help needs no settings.
-    from api.cli.output import print_result
-    from api.mac_key import (
-        activate_mac_key,
-        add_mac_key,
-        create_mac_key,
-    )
+    from api.mac_key import activate_mac_key, add_mac_key, create_mac_key
 
     if add and activate:
         raise click.UsageError(
@@ -209,7 +203,7 @@ def mac_key(out: Path, add: bool, activate: bool, as_json: bool) -> None:
         "keyId": done.key_id,
         "activeKeyId": done.active_id,
     }
-    print_result(document, [line], as_json=as_json)
+    return Result(document, [line])
 
 
 def main() -> NoReturn:
@@ -249,7 +243,6 @@ _ARGUMENTS = {
 
 
 def _message(error: HotWalletError) -> str:
-    """Return the message of *error*, with the details that its class adds."""
     match error:
         case InvalidInputError(field=str(field)):
             return f"{_ARGUMENTS.get(field, field)} {error}"

@@ -32,7 +32,6 @@ Around = Callable[[Run, Values], Answer]
 def command_of(
     action: Action, *options: click.Option, around: Around | None = None
 ) -> click.Command:
-    """Return the command of *action*, whose own *options* are for *around*."""
     command = click.Command(
         action.command.rpartition(" ")[2],
         params=[

@@ -22,6 +22,7 @@ from signer.redact import key_prefix
 
 
 if TYPE_CHECKING:
+    from api.container import Container
     from signer.model.key import Key
     from signer.refunds.holds import TenantStatus
 
@@ -41,12 +42,11 @@ def keys() -> None:
 
 @keys.command("list")
 @reports
-def list_keys() -> Result:
+def list_keys(container: Container) -> Result:
     """List every key of the key ring, the active one first."""
-    from api.bootstrap import build_container
     from api.views.administration import KeyDocument
 
-    ring = build_container().store.keys()
+    ring = container.store.keys()
     return Result([KeyDocument.of(key).dump() for key in ring], _format_ring(ring))
 
 
@@ -117,13 +117,11 @@ resume = command_of(holds.RESUME, _chain_id(), around=_of_chain)
 
 @click.command()
 @reports
-def stops() -> Result:
+def stops(container: Container) -> Result:
     """List the stops in force; exits with 1 if there is one."""
-    from api.bootstrap import build_container
     from api.views.administration import StopsDocument, stop_lines
 
-    switch = build_container().holds
-    found, names = switch.stops(), switch.names()
+    found, names = container.holds.stops(), container.holds.names()
     return Result(
         StopsDocument.build(found, names), stop_lines(found, names), not found
     )
@@ -136,12 +134,11 @@ def tenants() -> None:
 
 @tenants.command("list")
 @reports
-def list_tenants() -> Result:
+def list_tenants(container: Container) -> Result:
     """List the tenants of TENANTS_FILE, and all that are blocked."""
-    from api.bootstrap import build_container
     from api.views.tenants import TenantDocument
 
-    found = build_container().holds.tenants()
+    found = container.holds.tenants()
     documents = [TenantDocument.of(each).dump() for each in found]
     return Result(documents, _format_tenants(found))
 
@@ -182,17 +179,16 @@ def approvals() -> None:
 @approvals.command("list")
 @click.option("--cursor", type=click.IntRange(0), default=0, help="Of the next page.")
 @reports
-def list_approvals(*, cursor: int) -> Result:
+def list_approvals(container: Container, *, cursor: int) -> Result:
     """
     List what waits for a decision; exits with 1 if there is something.
 
     What administrators asked for comes first, then refunds, in which tenants take
     turns.
     """
-    from api.bootstrap import build_container
     from api.views.administration import ApprovalListDocument, list_lines
 
-    found = build_container().approvals.list(cursor)
+    found = container.approvals.list(cursor)
     is_empty = found.is_complete and not (found.approvals or found.changed)
     return Result(ApprovalListDocument.of(found).dump(), list_lines(found), is_empty)
 

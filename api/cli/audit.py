@@ -38,13 +38,7 @@ def read_lines(file: BinaryIO) -> Iterator[bytes]:
 
 
 def read_checkpoints(path: Path, verifier: Verifier) -> Sequence[str]:
-    """
-    Return the notes in a file of checkpoints, each verified by *verifier*.
-
-    Raises:
-        InvalidInputError: The file contains no checkpoint, or a bad one.
-        OSError: The file cannot be read.
-    """
+    """Return the notes in a file of checkpoints, each verified by *verifier*."""
     from signer.audit.checkpoints import read_notes
 
     try:
@@ -63,10 +57,6 @@ def create_key(out: Path) -> tuple[Path, bool]:
     Create a checkpoint key at *out*; return its public key file, and if *out* is new.
 
     If *out* is already a checkpoint key, only a missing public key is written.
-
-    Raises:
-        InvalidInputError: A file exists that must not be overwritten.
-        OSError: A file cannot be written.
     """
     from signer.audit.checkpoints import CheckpointKey
 
@@ -257,7 +247,6 @@ def key(out: Path) -> Result:
 
 
 def open_ledger() -> tuple[Settings, Ledger]:
-    """Return the settings and the database."""
     from api.bootstrap import build_container
 
     with command_logging() as settings:

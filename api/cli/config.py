@@ -144,7 +144,6 @@ def find_misspelled(names: Iterable[str]) -> list[str]:
 
 
 def find_placeholders(networks: Mapping[str, Network]) -> list[str]:
-    """Return a sentence for each network whose nodes are those of an example."""
     return [
         f"networks.{name}.rpc_urls has an example: set the URLs of your nodes"
         for name, network in networks.items()
@@ -175,7 +174,6 @@ _TABLES = {"networks": "NETWORKS_FILE", "tenants": "TENANTS_FILE"}
 
 
 def _check_tables(files: Mapping[str, Path]) -> None:
-    """Check the networks, the tenants, or both together."""
     from signer.config.networks import load_networks
     from signer.config.tenants import check_tenants, load_tenants
 

@@ -58,12 +58,7 @@ _COMMENTS = {
 
 
 def read_answers(texts: Mapping[str, str]) -> dict[str, str]:
-    """
-    Return the answers of an operator, checked.
-
-    Raises:
-        ConfigurationError: Production refuses some of them; no message has a value.
-    """
+    """Return the answers of an operator, checked."""
     given = {name: text.strip() for name, text in texts.items() if text.strip()}
     refusals = [each for item in given.items() for each in _find_refusals(*item)]
     if refusals:
@@ -218,7 +213,6 @@ def networks_text(
 
 
 def tenants_text() -> str:
-    """Return the tenants file."""
     return _TENANTS
 
 
@@ -228,12 +222,7 @@ def variable_names() -> frozenset[str]:
 
 
 def env_text(values: Mapping[str, str]) -> str:
-    """
-    Return the environment file: every variable with its comment, and *values*.
-
-    Raises:
-        ValueError: A name of *values* is no variable; a programming error.
-    """
+    """Return the environment file: every variable with its comment, and *values*."""
     template = _env_template()
     for name, value in values.items():
         line = re.compile(rf"^{name}=.*$", re.MULTILINE)

@@ -57,9 +57,6 @@ def load_env_file(environ: MutableMapping[str, str], path: Path) -> str | None:
 def read_env_file(path: Path) -> dict[str, str]:
     """
     Return the variables of the file at *path*, as systemd and Docker Compose read it.
-
-    Raises:
-        InvalidInputError: The file cannot be read, or is not text.
     """
     try:
         text = path.read_text(encoding="utf-8")

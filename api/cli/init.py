@@ -135,12 +135,7 @@ def _plan(directory: Path, purpose: str, given: Mapping[str, str]) -> dict[Path,
 
 
 def _write(directory: Path, texts: Mapping[Path, str], keys: Sequence[Path]) -> None:
-    """
-    Create every file, and the *keys*, or none; only their owner may read them.
-
-    Raises:
-        InvalidInputError: One of them exists.
-    """
+    """Create every file, and the *keys*, or none; only their owner may read them."""
     from api.mac_key import create_mac_key
 
     for path in (*texts, *keys):

@@ -32,22 +32,18 @@ class LazyGroup(click.Group):
         path: str = "",
         **kwargs: Any,
     ) -> None:
-        """Make a group of the *core* commands, and of those that are added later."""
         super().__init__(*args, **kwargs)
         self._core, self._path = core, path
 
     @cached_property
     def lazy(self) -> Mapping[str, LazyCommand]:
-        """The commands that are imported on first use."""
         rows = {**find_commands(self._path), **self._core}
         return {name: LazyCommand(*row) for name, row in rows.items()}
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the names of all commands."""
         return sorted({*super().list_commands(ctx), *self.lazy})
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Return the command, imported now if need be; None if there is no such."""
         if cmd_name not in self.lazy:
             return super().get_command(ctx, cmd_name)
         module, _, attribute = self.lazy[cmd_name].target.partition(":")
@@ -57,7 +53,6 @@ class LazyGroup(click.Group):
     def format_commands(
         self, ctx: click.Context, formatter: click.HelpFormatter
     ) -> None:
-        """Write the list of commands, without importing any."""
         names = self.list_commands(ctx)
         limit = formatter.width - 6 - max(map(len, names))
         with formatter.section("Commands"):

@@ -28,22 +28,16 @@ def limits() -> None:
 
 @limits.command()
 @reports
-def show() -> Result:
+def show(container: Container) -> Result:
     """Show what differs; exits with 1 if processes would not start."""
-    from api.bootstrap import build_container
-
-    container = build_container()
     return _report(container, container.limits_guard.compare())
 
 
 @limits.command("raise")
 @REASON
 @reports
-def raise_limits(reason: str) -> Result:
+def raise_limits(container: Container, reason: str) -> Result:
     """Ask another administrator to approve what is raised."""
-    from api.bootstrap import build_container
-
-    container = build_container()
     guard = container.limits_guard
     if guard.is_approved(guard.compare()):
         return _report(container, guard.compare())

@@ -87,7 +87,6 @@ def listen(
 
 
 def _find_port() -> int:
-    """Return the port of the first webhook on this host, or the default."""
     from signer.config.settings import Settings
     from signer.config.tenants import load_tenants
 

@@ -13,8 +13,6 @@ from signer.errors import ConfigurationError, HotWalletError
 
 
 class CommandError(click.ClickException):
-    """The command could not check or do what was asked."""
-
     exit_code = 2
 
 
@@ -43,12 +41,7 @@ _HAS_TIME = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}")
 def read_moment(
     _: click.Context, parameter: click.Parameter, text: str | None
 ) -> datetime | None:
-    """
-    Return the time that an option's *text* means now; None for None.
-
-    Raises:
-        click.BadParameter: *text* is malformed.
-    """
+    """Return the time that an option's *text* means now; None for None."""
     if text is None:
         return None
     moment = parse_moment(text, datetime.now(UTC))
@@ -99,12 +92,7 @@ dry_run_option = click.option(
 
 
 def confirm(question: str) -> None:
-    """
-    Ask *question* on the terminal; end the command unless the answer is yes.
-
-    Raises:
-        click.UsageError: Standard input is not a terminal.
-    """
+    """Ask *question* on the terminal; end the command unless the answer is yes."""
     if not sys.stdin.isatty():
         raise click.UsageError(_NOT_A_TERMINAL)
     if not click.confirm(question, err=True):

@@ -32,8 +32,6 @@ class Result(NamedTuple):
 
 
 class _NoOutput(io.TextIOBase):
-    """A text stream that discards what is written."""
-
     def write(self, text: str, /) -> int:
         return len(text)
 
@@ -88,12 +86,14 @@ def prints(command: Callable[..., Result]) -> Callable[..., None]:
 
 
 def reports(command: Callable[..., Result]) -> Callable[..., None]:
-    """As ``prints``, and configure the log of *command*."""
+    """As ``prints``, for a *command* of a container, whose log is configured."""
 
     @functools.wraps(command)
     def run(**parameters: object) -> Result:
+        from api.bootstrap import build_container
+
         with command_logging():
-            return command(**parameters)
+            return command(build_container(), **parameters)
 
     return prints(run)
 
@@ -101,6 +101,5 @@ def reports(command: Callable[..., Result]) -> Callable[..., None]:
 def print_result(
     document: Any, lines: Iterable[str], *, as_json: bool, err: bool = False
 ) -> None:
-    """Print *document* as JSON for programs, or *lines* for people."""
     for line in [json.dumps(document)] if as_json else lines:
         click.echo(line, err=err)

@@ -99,7 +99,7 @@ def test(file: Path, account: bool) -> Result:
 @policy.command()
 @click.argument("refund_id")
 @reports
-def explain(refund_id: str) -> Result:
+def explain(container: Container, refund_id: str) -> Result:
     """
     Print which rules decide about each transaction of REFUND_ID.
 
@@ -108,10 +108,8 @@ def explain(refund_id: str) -> Result:
     the refund now, and prints how many people must approve it.  For any other
     transaction, write it into a file for `hotwallet policy test`.
     """
-    from api.bootstrap import build_container
     from signer.refunds.policy_review import PolicyReview
 
-    container = build_container()
     refund = container.store.get(refund_id)
     if refund is None:
         raise NotFoundError("there is no such refund")
@@ -145,7 +143,7 @@ def explain(refund_id: str) -> Result:
     help="How many signed transactions, those of the newest refunds.",
 )
 @reports
-def diff(directory: Path, last: int) -> Result:
+def diff(container: Container, directory: Path, last: int) -> Result:
     """
     Print which signed transactions a policy with the own rules in DIR would refuse.
 
@@ -154,11 +152,9 @@ def diff(directory: Path, last: int) -> Result:
 
     Example: hotwallet policy diff new-policy --last 5000
     """
-    from api.bootstrap import build_container
     from signer.model.decision import Verdict
     from signer.refunds.policy_review import PolicyReview
 
-    container = build_container()
     planned = _compile(container, directory)
     review = PolicyReview(container.store, planned, container.networks)
     found = list(review.review_last(last))
@@ -175,7 +171,6 @@ def diff(directory: Path, last: int) -> Result:
 
 
 def _decide_now(container: Container, refund: Refund) -> Decision | None:
-    """Return the decision about a refund that may still be signed."""
     from signer.model.refund import UNSIGNED
     from signer.refunds.approval_needs import decide
 

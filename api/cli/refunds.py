@@ -18,6 +18,7 @@ from signer.errors import InvalidInputError, NotFoundError
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from api.container import Container
     from signer.refunds.explanation import Explanation
 
 
@@ -129,7 +130,7 @@ def list_refunds(  # noqa: PLR0913  Its options.
 @refund.command()
 @click.argument("refund_id")
 @reports
-def explain(refund_id: str) -> Result:
+def explain(container: Container, refund_id: str) -> Result:
     """
     Explain why REFUND_ID is in its state, and what happens next.
 
@@ -137,12 +138,10 @@ def explain(refund_id: str) -> Result:
 
     Example: hotwallet refund explain rf_018f3c5e
     """
-    from api.bootstrap import build_container
     from api.views.explanations import explanation_document
 
-    opened = build_container()
-    explainer = opened.explainer
-    found = opened.store.get(refund_id)
+    explainer = container.explainer
+    found = container.store.get(refund_id)
     if found is None:
         raise NotFoundError("there is no such refund")
     explanation = explainer.explain(found)

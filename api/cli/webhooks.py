@@ -16,6 +16,7 @@ from signer.errors import NotFoundError
 
 
 if TYPE_CHECKING:
+    from api.container import Container
     from signer.model.delivery import Delivery
     from signer.model.event import Event
     from signer.ports.event_store import Backlog
@@ -36,9 +37,10 @@ def webhooks() -> None:
     "--limit", type=click.IntRange(1, 1000), default=_LIMIT, show_default=True
 )
 @reports
-def list_deliveries(dead: bool, pending: bool, limit: int) -> Result:
+def list_deliveries(
+    container: Container, dead: bool, pending: bool, limit: int
+) -> Result:
     """Show how many deliveries wait, by tenant, and the newest ones."""
-    from api.bootstrap import build_container
     from api.views.administration import delivery_document
     from signer.model.delivery import DeliveryState
     from signer.ports.event_store import DeliveryFilter
@@ -46,7 +48,7 @@ def list_deliveries(dead: bool, pending: bool, limit: int) -> Result:
     if dead and pending:
         raise click.UsageError("use --dead or --pending, not both")
     state = DeliveryState.DEAD if dead else DeliveryState.PENDING if pending else None
-    store = build_container().store
+    store = container.store
     wanted = DeliveryFilter(state=state)
     backlog, found = store.webhook_backlog(), store.deliveries(limit, wanted)
     document = {
@@ -75,18 +77,16 @@ webhooks.add_command(command_of(REPLAY_DEAD, around=_replay_dead))
 @webhooks.command()
 @click.argument("tenant")
 @reports
-def test(tenant: str) -> Result:
+def test(container: Container, tenant: str) -> Result:
     """
     Send TENANT's webhook a signed event of the type `webhook.test`.
 
     Run it where the worker runs: it needs the same keys.  Exits with 1 if the receiver
     does not accept it.
     """
-    from api.bootstrap import build_container
     from api.views.document import timestamp
     from signer.model.event import new_event_id
 
-    container = build_container()
     endpoint = container.webhook_endpoints.get(tenant)
     if endpoint is None:
         raise NotFoundError(f"TENANTS_FILE has no webhook for the tenant {tenant!a}")

@@ -31,15 +31,7 @@ def worker(interval: float, once: bool) -> None:
 
     Runs until it receives SIGTERM or SIGINT.
     """
-    from api.background_threads import (
-        start_loops_of_extras,
-        start_policy_reload,
-        start_sealer,
-        start_shared_meter,
-        start_wallet_monitor,
-        start_webhooks,
-        start_worker_monitor,
-    )
+    from api.background_threads import start_threads
     from api.bootstrap import open_container, record_start
     from api.logs import configure
     from signer.config.settings import Settings
@@ -51,13 +43,7 @@ def worker(interval: float, once: bool) -> None:
         signal.signal(number, lambda *_: stop.set())
     container = open_container(serving=False)
     record_start(container, "worker")
-    start_sealer(container)
-    start_webhooks(container)
-    start_worker_monitor(container)
-    start_shared_meter(container)
-    start_policy_reload(container, "worker")
-    start_wallet_monitor(container)
-    start_loops_of_extras(container)
+    start_threads(container, "worker")
     container.worker.run(lambda: once or stop.is_set(), interval)
     container.heartbeat.end()  # Not after a failure, which must be noticed.
 

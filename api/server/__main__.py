@@ -24,7 +24,6 @@ class Application(WSGIApplication):  # type: ignore[misc]  # gunicorn has no typ
 
 
 def main() -> None:
-    """Run gunicorn with the arguments of the command line."""
     Application("%(prog)s [OPTIONS] [APP_MODULE]", prog="hotwallet serve").run()
 
 

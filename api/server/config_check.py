@@ -36,9 +36,6 @@ def refuse_overrides(effective: Config, expected: Mapping[str, object]) -> None:
 
     *expected* are the values of the file by name; names that are not gunicorn settings
     are ignored.
-
-    Raises:
-        ConfigurationError: ``gunicorn-overridden``.
     """
     names = [*sorted(_differing(effective, expected)), *_inherited()]
     if names:
@@ -70,11 +67,6 @@ def _inherited() -> Iterator[str]:
 def require_our_gunicorn(expected: Mapping[str, object]) -> None:
     """
     Refuse to create the application unless gunicorn runs with the *expected* settings.
-
-    Raises:
-        ConfigurationError: ``gunicorn-overridden``; our worker class reports it.
-        SystemExit: Another server or worker class loads the application.  The refusal
-            is written to standard error first.
     """
     effective = serving.get()
     if effective is not None:

@@ -18,21 +18,12 @@ def get_app() -> App:
         SystemExit: As ``require_our_gunicorn``.
     """
     require_our_gunicorn(vars(gunicorn_conf))
-    from api.background_threads import (  # noqa: PLC0415  It opens the backends.
-        start_policy_reload,
-        start_sealer,
-        start_shared_meter,
-        start_worker_monitor,
-    )
+    from api.background_threads import start_threads  # noqa: PLC0415
     from api.bootstrap import open_container, record_start  # noqa: PLC0415  As above.
 
     container = open_container()
     role = container.settings.serve_role
     process = "api" if role is Role.ALL else role
     record_start(container, process)
-    if role.seals_audit:
-        start_sealer(container)
-    start_worker_monitor(container)
-    start_shared_meter(container)
-    start_policy_reload(container, process)
+    start_threads(container, process)
     return create_app(container)

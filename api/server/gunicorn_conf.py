@@ -41,12 +41,7 @@ def _exiting_on_refusals() -> Iterator[None]:
 def run_guard(
     command: Sequence[str], meanwhile: Callable[[], object] = lambda: None
 ) -> None:
-    """
-    Run *command* and call *meanwhile*; return if the command succeeds.
-
-    Raises:
-        SystemExit: The command failed, with its status, or timed out.
-    """
+    """Run *command* and call *meanwhile*; return if the command succeeds."""
     with (
         _ending_on_sigterm(),
         subprocess.Popen(command) as guard,  # noqa: S603  Our own interpreter.
@@ -118,7 +113,6 @@ def warm() -> None:
 
 
 def when_ready(server: object) -> None:
-    """Log the listen address."""
     structlog.get_logger("api.gunicorn").info("listening", bind=bind)
 
 

@@ -124,7 +124,6 @@ class DeadlineSocket(socket.socket):
         self.reset_deadline()
 
     def reset_deadline(self) -> None:
-        """Start over, for another request."""
         self._seconds_left = {"read": self._seconds, "write": self._seconds}
 
     def recv(self, bufsize: int, flags: int = 0, /) -> bytes:
@@ -256,7 +255,6 @@ class GunicornWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn ha
     seconds = SECONDS  # For a client to send its request, and to read the answer.
 
     def init_process(self) -> None:
-        """Start serving."""
         # gunicorn has no setting for its ``Server`` header.
         wsgi.Response = _Response
         self._probes = ThreadPoolExecutor(_PROBES_AT_ONCE, "probe")
@@ -390,8 +388,6 @@ class GunicornWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn ha
 
 
 class GunicornLogger(glogging.Logger):  # type: ignore[misc]  # gunicorn has no types.
-    """Sends gunicorn's log to the service's log, in the master and the workers."""
-
     def setup(self, cfg: object) -> None:
         """Configure logging; gunicorn calls this first."""
         super().setup(cfg)

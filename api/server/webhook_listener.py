@@ -44,11 +44,9 @@ class WebhookListener(ThreadingHTTPServer):
 
     @property
     def port(self) -> int:
-        """The port that it listens on."""
         return int(self.server_address[1])
 
     def accept(self, headers: dict[str, str], body: bytes) -> HTTPStatus:
-        """Return the status with which a message is answered."""
         try:
             verify(self._keys, headers, body, self._clock())
         except InvalidInputError as e:

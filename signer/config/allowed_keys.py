@@ -22,7 +22,6 @@ class AllowedKeys:
     patterns: tuple[str, ...]
 
     def __contains__(self, arn: str) -> bool:
-        """Return whether the key ARN *arn* is allowed."""
         return any(fnmatchcase(arn, each) for each in self.patterns)
 
     def may_contain(self, name: str) -> bool:

@@ -52,12 +52,7 @@ class DenyList:
     """The addresses of one file; safe to use from many threads."""
 
     def __init__(self, path: Path) -> None:
-        """
-        Read the file at *path*.
-
-        Raises:
-            ConfigurationError: ``deny-list-invalid``: it cannot be read or parsed.
-        """
+        """Read the file at *path*."""
         self._path = path
         self._log = structlog.get_logger("screening")
         try:

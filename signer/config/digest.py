@@ -65,7 +65,6 @@ class Configuration:
         return self.hash[:SHORT_DIGITS]
 
     def changes_from(self, before: Mapping[str, Any]) -> Mapping[str, Change]:
-        """Return by field what differs from *before*, an earlier ``document``."""
         old, new = _leaves(before), _leaves(self.document)
         found: dict[str, dict[str, Any]] = {}
         for name in sorted(old.keys() | new.keys()):
@@ -97,12 +96,10 @@ def read_configuration(
 
 
 def hash_document(document: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of the canonical form of *document*, in hex."""
     return hashlib.sha256(rfc8785.dumps(dict(document))).hexdigest()
 
 
 def describes(document: Mapping[str, Any], hash_: str) -> bool:
-    """Return whether a recorded *document* is the one with *hash_*."""
     return hash_document(document) == hash_
 
 
@@ -118,7 +115,6 @@ def _exact(value: Any) -> Any:
 
 
 def _leaves(value: Any, path: str = "") -> dict[str, Any]:
-    """Return the dotted name and value of each field that is not an object."""
     if not isinstance(value, Mapping):
         return {path: value}
     found: dict[str, Any] = {}

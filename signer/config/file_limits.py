@@ -152,7 +152,6 @@ def dump_limits(limits: FileLimits) -> str:
 
 
 def parse_limits(text: str) -> FileLimits:
-    """Return the limits that ``dump_limits`` wrote."""
     return {tuple(path): value for path, value in json.loads(text)}
 
 

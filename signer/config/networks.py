@@ -147,7 +147,6 @@ class AutomaticStopRules(StrictModel):
 
     @property
     def has_rules(self) -> bool:
-        """Whether a rule is on."""
         rules = (self.max_refunds, self.max_failed_percent, self.max_gas_per_hour)
         return bool(self.max_amounts) or any(rule is not None for rule in rules)
 

@@ -23,10 +23,6 @@ def read_policy_files(directory: Path | None) -> Mapping[str, str]:
     Return the text of each file ``*.cedar`` in *directory*, by name, in order of names.
 
     None means that there are no rules beside the default.
-
-    Raises:
-        ConfigurationError: ``policy-invalid``; the folder has no such file, or a file
-            cannot be read.
     """
     if directory is None:
         return {}
@@ -48,9 +44,6 @@ def read_policy_files(directory: Path | None) -> Mapping[str, str]:
 def read_own_examples(directory: Path) -> str | None:
     """
     Return the text of ``examples.toml`` in *directory*; None if there is no such file.
-
-    Raises:
-        ConfigurationError: ``policy-invalid``; the file cannot be read.
     """
     try:
         return _read(directory / EXAMPLES)

@@ -204,7 +204,6 @@ def _if_not_https(value: object) -> bool:
 
 
 def is_https(url: str) -> bool:
-    """Return whether *url* is https."""
     return url.lower().startswith("https://")
 
 
@@ -434,7 +433,6 @@ class Settings(BaseModel):
 
     @property
     def backend_name(self) -> str:
-        """The name of the key backend that the configuration selects."""
         return self.key_backend or (AWS_KMS if self.use_kms else PKCS11)
 
     @property
@@ -454,12 +452,10 @@ class Settings(BaseModel):
 
     @property
     def event_retention(self) -> timedelta:
-        """How long events are kept."""
         return timedelta(days=self.event_retention_days)
 
     @property
     def allowed_keys(self) -> AllowedKeys:
-        """The KMS keys that this service may use."""
         default = default_patterns(self.kms_key_id or "", self.aws_region or "")
         return AllowedKeys(self.kms_allowed_keys or default)
 

@@ -161,11 +161,9 @@ class Webhook(StrictModel):
 
     @property
     def is_https(self) -> bool:
-        """Whether what is sent is encrypted."""
         return urlsplit(self.url).scheme == "https"
 
     def wants(self, type_: EventType) -> bool:
-        """Return whether events of *type_* are sent."""
         return not self.events or type_ in self.events
 
 
@@ -180,7 +178,6 @@ PublicKey = Annotated[str, AfterValidator(normalize_public_key)]
 
 
 def is_tenant_name(name: str) -> bool:
-    """Return whether *name* has the form of a tenant's name."""
     return re.fullmatch(_NAME, name) is not None
 
 
@@ -225,7 +222,6 @@ class Tenant(StrictModel):
         return limits.model_copy(update={"gas_per_hour": self.gas_per_hour})
 
     def token_limits(self, network: str, token: str) -> TokenLimits:
-        """Return the limits for *token* on *network*."""
         return self.network_limits(network).tokens.get(token, TokenLimits())
 
     def problems(self, networks: Mapping[str, Network]) -> Iterator[str]:
@@ -356,13 +352,11 @@ class TenantRegistry:
         return frozenset({name, *self.limits(name).subjects})
 
     def all_token_limits(self) -> Iterator[TokenLimits]:
-        """Yield what each tenant has of each token."""
         for tenant in (self.tenants or {}).values():
             for network in tenant.networks.values():
                 yield from network.tokens.values()
 
     def requests_per_minute(self) -> Mapping[str, int]:
-        """Return the rate limits of the tenants that have one, by name."""
         return {
             name: tenant.requests_per_minute
             for name, tenant in (self.tenants or {}).items()

@@ -73,7 +73,6 @@ class SignatureKind:
 
 
 def _long(value: int) -> int:
-    """Return *value*, or the largest Long if it is larger."""
     return min(value, MAX_LONG)
 
 

@@ -191,12 +191,7 @@ class ExampleOutcome:
 
 
 def read_examples(text: str, *, is_json: bool) -> Examples:
-    """
-    Return the examples of *text*.
-
-    Raises:
-        InvalidInputError: *text* is not TOML or JSON, or not a file of examples.
-    """
+    """Return the examples of *text*."""
     try:
         document = json.loads(text) if is_json else tomllib.loads(text)
         return Examples.model_validate(document)
@@ -237,12 +232,7 @@ def require_examples(
     networks: Mapping[str, KnownNetwork],
     tenants: TenantRegistry,
 ) -> None:
-    """
-    Require that *policy* decides as the examples of *text*, in TOML, expect.
-
-    Raises:
-        ConfigurationError: ``policy-invalid``, once for each example that differs.
-    """
+    """Require that *policy* decides as the examples of *text*, in TOML, expect."""
     try:
         examples = read_examples(text, is_json=False)
         outcomes = list(run_examples(policy, examples, networks, tenants))

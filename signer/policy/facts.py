@@ -314,7 +314,6 @@ class OwnKeys:
 
     @classmethod
     def of(cls, addresses: Iterable[str], active: str | None) -> Self:
-        """Return *addresses*, of which *active* signs new refunds."""
         lower = frozenset(address.lower() for address in addresses)
         return cls(lower, None if active is None else active.lower())
 

@@ -72,7 +72,6 @@ def message_facts(
 def typed_data_facts(
     document: TypedData, meaning: Meaning, digest: bytes, surroundings: Surroundings
 ) -> TypedDataFacts:
-    """Return the facts about *document*, which was recognised as *meaning*."""
     network = surroundings.network
     is_on_network = network is not None and document.chain_id == network.chain_id
     contract = (meaning.token or "").lower()
@@ -171,7 +170,6 @@ def _called_addresses(data: bytes, depth: int = 0) -> Iterator[str]:
 
 
 def digest_facts(digest: bytes, surroundings: Surroundings) -> DigestFacts:
-    """Return the facts about *digest*, of which nothing else is known."""
     return DigestFacts(
         caller=surroundings.caller,
         digest=digest,
@@ -183,7 +181,6 @@ def digest_facts(digest: bytes, surroundings: Surroundings) -> DigestFacts:
 def authorization_facts(
     chain_id: int, delegate: str, digest: bytes, surroundings: Surroundings
 ) -> AuthorizationFacts:
-    """Return the facts about an authorisation for the code of *delegate*."""
     return AuthorizationFacts(
         caller=surroundings.caller,
         digest=digest,

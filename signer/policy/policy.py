@@ -210,7 +210,6 @@ class Policy:
         self._meter.decided(facts.caller.path, decision.verdict, decision.rule)
 
     def _ask_for_approvals(self, facts: AnyFacts, asking: Sequence[Rule]) -> Decision:
-        """Return the decision that people must approve *facts*."""
         need = ApprovalNeed(
             frozenset(rule.version for rule in asking),
             max(rule.approvals for rule in asking),
@@ -284,8 +283,6 @@ class _Answer:
 
 @dataclass(slots=True)
 class _RuleSet:
-    """Rules that Cedar evaluates together."""
-
     rules: Sequence[Rule]
     _policies: cedarpy.PolicySet = field(init=False)
     _readers: dict[type, tuple[Entity, list[_Reader]]] = field(init=False)
@@ -312,7 +309,6 @@ class _RuleSet:
         self._answer = lru_cache(maxsize=_REMEMBERED)(self._ask_cedar)
 
     def ask(self, facts: AnyFacts) -> _Answer:
-        """Evaluate all rules on *facts*."""
         action, readers = self._readers[type(facts)]
         # Without what no rule reads, the requests of most refunds are equal.
         context = {}

@@ -157,7 +157,6 @@ class RuleText:
 
     @property
     def place(self) -> str:
-        """Where it is, for messages."""
         return f"{self.file}, line {self.line}"
 
 

@@ -283,7 +283,6 @@ def compare_amount(
 
 
 def _units(token: KnownToken, *limits: str | int | None) -> list[int]:
-    """Return those of *limits* that there are, in base units."""
     return [
         parse_units(limit, token.decimals) if isinstance(limit, str) else limit
         for limit in limits

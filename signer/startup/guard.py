@@ -92,9 +92,6 @@ def check_settings(
 
     Only processes that answer requests (*serving*) are checked for who can reach them.
     A process that is not *alone* shares the ledger with those of other roles.
-
-    Raises:
-        ConfigurationError: At least one setting is unsafe; it has every refusal.
     """
     may_sign = settings.serve_role.has_key or not serving
     refusals = list(_kms_refusals(settings) if may_sign else _role_refusals(settings))

@@ -71,7 +71,6 @@ class LimitsDifference:
 
     @cached_property
     def changed(self) -> Mapping[str, Change]:
-        """What differs, by its path."""
         before = self.after if self.before is None else self.before
         return changed_limits(before, self.after)
 
@@ -87,7 +86,6 @@ class LimitsDifference:
 
     @property
     def version(self) -> int:
-        """The version of the accepted limits."""
         return _NO_VERSION if self.row is None else self.row.version
 
     @property
@@ -103,13 +101,11 @@ class LimitsDifference:
 
     @property
     def is_accepted(self) -> bool:
-        """Whether the accepted limits are those of the files."""
         return (
             self.row is not None and self.row.is_authentic and self.before == self.after
         )
 
     def refusal(self) -> Refusal:
-        """Return the refusal to start with the raised limits."""
         shown = list(describe(self.raised))
         more = f"; and {len(shown) - _NAMED} more" if len(shown) > _NAMED else ""
         reason = "more is allowed than the last worker started with"
@@ -150,7 +146,6 @@ class LimitsGuard:
         self._clock = clock
 
     def compare(self) -> LimitsDifference:
-        """Return how the limits differ now."""
         row = self._store.accepted_limits()
         if row is not None:
             before = parse_limits(row.document) if row.is_authentic else {}
@@ -162,12 +157,7 @@ class LimitsGuard:
         return not difference.raised or self._approvals.is_approved(difference.proposal)
 
     def require_approved(self) -> None:
-        """
-        Refuse limits that are raised and not approved; change nothing.
-
-        Raises:
-            ConfigurationError: ``limits-raised``.
-        """
+        """Refuse limits that are raised and not approved; change nothing."""
         difference = self.compare()
         while not self.is_approved(difference):
             # A worker may have used the approval since, and accepted the limits.

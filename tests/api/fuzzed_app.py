@@ -9,7 +9,7 @@ import coincurve
 from api.auth.authorization import AccessPolicy
 from api.auth.rate_limits import RateLimits
 from api.http.app import App, create_app
-from api.worker_parts import open_dispatcher
+from api.process_parts import open_dispatcher
 from signer.audit.log import AuditLog
 from signer.config.settings import Settings
 from signer.config.tenants import TenantRegistry

@@ -16,6 +16,7 @@ from signer.errors import ConfigurationError, InvalidInputError, Refusal
 
 
 if TYPE_CHECKING:
+    from api.container import Container
     from api.extras.restore.evidence import Evidence, EvidenceSummary
     from api.extras.restore.plan import KeyChange, RestorePlan, WalletPlan
     from signer.ports.audit_journal import Journal
@@ -54,6 +55,7 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @confirmed("Change the ledger as --dry-run shows, and pause its wallets until then?")
 @reports
 def restore(
+    container: Container,
     logs: Sequence[Path],
     marks: Sequence[str],
     keys: Sequence[str],
@@ -74,7 +76,6 @@ def restore(
 
     Exits with 1 if something is missing, which it names.  Repeating it is safe.
     """
-    from api.bootstrap import build_container
     from api.extras.restore.evidence import read_evidence
     from api.extras.restore.planner import RestorePlanner
     from api.extras.restore.restorer import open_restorer
@@ -85,7 +86,6 @@ def restore(
             "pass the logs of all hosts with --log, or without any log the marks of all"
             " wallets with --high-water"
         )
-    container = build_container()
     stated = _parse_marks(marks)
     unknown = {network for network, _ in stated} - container.chains.keys()
     if unknown:
