@@ -261,6 +261,9 @@ class Tables:
         self._database = database
         self._row_macs = macs
 
+    def watch(self, topic: Topic) -> AbstractContextManager[Watch]:
+        return self._database.watch(topic)
+
     @property
     def _macs(self) -> RowMACs:
         """

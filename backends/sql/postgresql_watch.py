@@ -4,9 +4,11 @@ Watches of PostgreSQL: one connection of each process listens for notifications.
 Triggers of the table ``refunds`` notify after each commit (``migrations/versions``).
 """
 
+import math
 import os
 import selectors
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -23,6 +25,11 @@ UNHEARD_SECONDS = 0.2
 _RETRY_SECONDS = 0.5
 
 _CLOSE_SECONDS = 1.0
+
+_UNSEEN_SECONDS = 0.7
+"""How often a watch for anything returns: only changes of refunds notify."""
+
+_NOTIFYING = (Topic.ACCEPTED, Topic.MOVED)
 
 _PING_SECONDS = 5.0
 """A connection that was silent for longer is tested: it may be lost."""
@@ -72,7 +79,9 @@ class PostgreSQLWatches:
     def watch(self, topic: Topic) -> Iterator[Watch]:
         """Watch for changes of *topic*."""
         self._start()
-        yield _PostgreSQLWatch(self._channels[topic], lambda: self._is_listening)
+        longest = _UNSEEN_SECONDS if topic is Topic.ANY else math.inf
+        channel = self._channels[topic]
+        yield _PostgreSQLWatch(channel, lambda: self._is_listening, longest)
 
     def close(self) -> None:
         """End the thread, which closes its connection."""
@@ -111,7 +120,7 @@ class PostgreSQLWatches:
         """Publish notifications until the store is closed or the connection is lost."""
         with engine.connect() as connection:
             connection.detach()  # From the pool: this block closes it.
-            for topic in Topic:
+            for topic in _NOTIFYING:
                 connection.exec_driver_sql(f"LISTEN hotwallet_{topic}")
             self._set_listening(is_listening=True)
             try:
@@ -120,12 +129,15 @@ class PostgreSQLWatches:
                 self._set_listening(is_listening=False)
 
     def _publish_all(self, connection: Any) -> None:
-        channels = {f"hotwallet_{topic}": self._channels[topic] for topic in Topic}
+        channels = {f"hotwallet_{topic}": self._channels[topic] for topic in _NOTIFYING}
         while not self._is_closed:
             if not self._wait_for_input(_PING_SECONDS, connection.fileno()):
                 connection.execute("SELECT 1")  # A frozen server does not answer.
-            for channel in {each.channel for each in connection.notifies(timeout=0)}:
+            notified = {each.channel for each in connection.notifies(timeout=0)}
+            for channel in notified:
                 channels[channel].publish()
+            if notified:
+                self._channels[Topic.ANY].publish()
 
     def _wait_for_input(self, seconds: float, *sockets: int) -> bool:
         """Return True once *sockets* have input or the store is closed; else False."""
@@ -143,13 +155,26 @@ class PostgreSQLWatches:
 class _PostgreSQLWatch:
     """Implements ``signer.ports.Watch``."""
 
-    def __init__(self, channel: _Channel, is_listening: Callable[[], bool]) -> None:
+    def __init__(
+        self, channel: _Channel, is_listening: Callable[[], bool], longest: float
+    ) -> None:
+        """Return True at least after the *longest* time, in seconds."""
         self._channel = channel
         self._is_listening = is_listening
+        self._longest = longest
         self._seen = channel.count
+        self._returned_at = time.monotonic()
 
     def wait(self, seconds: float) -> bool:
         is_listening = self._is_listening()
-        longest = seconds if is_listening else min(seconds, UNHEARD_SECONDS)
+        left = self._returned_at + self._longest - time.monotonic()
+        longest = min(seconds, max(left, 0.0))
+        if not is_listening:
+            longest = min(longest, UNHEARD_SECONDS)
         before, self._seen = self._seen, self._channel.wait(self._seen, longest)
-        return self._seen != before or not is_listening
+        now = time.monotonic()
+        is_over = now >= self._returned_at + self._longest
+        may_be_new = self._seen != before or not is_listening or is_over
+        if may_be_new:
+            self._returned_at = now
+        return may_be_new

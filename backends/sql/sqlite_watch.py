@@ -21,7 +21,7 @@ _PAUSE = 0.0001
 _LONGEST_PAUSE = 0.005
 _GROWTH = 1.02  # So a pause adds about 2 % to the time that has passed.
 
-_QUIET = {Topic.ACCEPTED: 0.0, Topic.MOVED: 0.002}
+_QUIET = {Topic.ACCEPTED: 0.0, Topic.MOVED: 0.002, Topic.ANY: 0.0}
 """How long a new watch does not poll, in seconds: no worker sends a refund sooner."""
 
 Version = tuple[int, int]

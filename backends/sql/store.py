@@ -1,6 +1,5 @@
 """The ledger on SQLite or PostgreSQL: every port of ``Ledger``."""
 
-from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -22,7 +21,6 @@ from backends.sql.reservations import ReservationTables
 from backends.sql.shared_state import SharedTables
 from backends.sql.wallets import WalletTables
 from signer.ports.clock import Clock
-from signer.ports.refund_store import Topic, Watch
 from signer.row_macs import RowMACs
 
 
@@ -88,9 +86,6 @@ class SQLStore(
 
     def now(self) -> datetime:
         return self._database.now()
-
-    def watch(self, topic: Topic) -> AbstractContextManager[Watch]:
-        return self._database.watch(topic)
 
     def connections(self) -> tuple[int, int]:
         return self._database.connections()

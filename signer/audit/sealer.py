@@ -9,6 +9,7 @@ half done and the next one continues.
 import time
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from threading import Lock
 
 import structlog
@@ -21,6 +22,7 @@ from signer.loops import Wait, repeat
 from signer.model.audit_record import Operation, Record, made_at
 from signer.ports.audit_journal import Checkpoint, Journal
 from signer.ports.clock import Clock, utc_now
+from signer.ports.refund_store import Topic, Watch
 
 
 LATE = timedelta(seconds=20)
@@ -87,7 +89,7 @@ REST_SECONDS = 0.05
 """The shortest pause between two rounds, even if a round took longer."""
 
 _CHECK_INTERVAL = timedelta(seconds=30)
-"""How often the records are checked while none arrives."""
+"""How often the records are checked while nothing is written."""
 
 # How the body of a record of an administrator's change says what it belongs to.
 _ADMINISTRATIVE = tuple(
@@ -139,13 +141,15 @@ class Sealer:
             self._interval = min(_CHECK_INTERVAL, settings.interval)
         self._log = structlog.get_logger("audit")
         self._checked_at: datetime | None = None
+        self._is_waiting = False  # A record was left unsealed.
+        self._is_idle = False  # There is nothing to do until something is written.
 
     def run(self, wait: Wait) -> None:
         """Work until *wait* returns true; it gets the seconds until the next round."""
-        event = "audit-sealing-failed"
-        repeat(
-            self._round, wait, LOOK_SECONDS, log=self._log, event=event, at_once=True
-        )
+        log, event = self._log, "audit-sealing-failed"
+        with self._journal.watch(Topic.ANY) as watch:
+            work = partial(self._round, watch)
+            repeat(work, wait, LOOK_SECONDS, log=log, event=event, at_once=True)
 
     def work(self) -> int:
         """Seal what waits, sign a checkpoint if due, and return the number sealed."""
@@ -154,15 +158,19 @@ class Sealer:
         if sealed or self._checkpointer.is_in_progress or self._is_check_due(now):
             self._checked_at = now
             self._checkpointer.sign_if_due(now)
+        self._is_idle = not (self._is_waiting or self._checkpointer.is_in_progress)
         return sealed
 
     def checkpoint(self) -> Checkpoint | None:
         """Return a checkpoint of the whole chain, as ``Checkpointer.checkpoint``."""
         return self._checkpointer.checkpoint()
 
-    def _round(self) -> float:
+    def _round(self, watch: Watch) -> float:
         began = self._timer()
-        self.work()
+        is_news = watch.wait(0)
+        if is_news or not self._is_idle or self._is_check_due(self._clock()):
+            self._is_idle = False  # Also if this fails.
+            self.work()
         return max(REST_SECONDS, LOOK_SECONDS - (self._timer() - began))
 
     def _seal_all(self) -> int:
@@ -184,6 +192,7 @@ class Sealer:
                 if done.count < BATCH:
                     waiting, is_due = None, False
         finally:
+            self._is_waiting = waiting is not None
             now = self._clock()
             made = None if waiting is None else made_at(waiting)
             self._sealing_alert.report(now - (made or now), "sealer")

@@ -1,12 +1,14 @@
 """The audit tables of the ledger."""
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from signer.model.audit_record import Record, Sealed
 from signer.model.key import SigningCondition
 from signer.model.row import PrimaryKey
+from signer.ports.refund_store import Topic, Watch
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,9 @@ class Sealing:
 
 class Journal(Protocol):
     """The audit records, in the order in which they were sealed."""
+
+    def watch(self, topic: Topic) -> AbstractContextManager[Watch]:
+        """Return a context whose value waits for changes of *topic*."""
 
     def authenticate(self, record: Record) -> Record:
         """Return *record*, which need not be stored, with its MAC."""

@@ -1,6 +1,7 @@
 """The events of refunds, in one order, and their deliveries to webhooks."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -8,6 +9,7 @@ from typing import Protocol
 from signer.model.delivery import Delivery, DeliveryState
 from signer.model.event import Event
 from signer.model.refund import Refund
+from signer.ports.refund_store import Topic, Watch
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +101,9 @@ class EventStore(Protocol):
     the order at first: one worker at a time assigns it, after the commit.  A reader of
     the order therefore misses nothing that is before an event that it has read.
     """
+
+    def watch(self, topic: Topic) -> AbstractContextManager[Watch]:
+        """Return a context whose value waits for changes of *topic*."""
 
     def sequence_events(
         self, limit: int, now: datetime, has_webhook: Callable[[Event], bool]

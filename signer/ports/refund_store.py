@@ -66,6 +66,10 @@ class Topic(StrEnum):
     MOVED = "moved"
     """A refund changed its status, or why it waits: news for its caller."""
 
+    ANY = "any"
+    """Anything was written.  A watch that cannot see all of it returns True at least
+    every three quarters of a second."""
+
 
 class Watch(Protocol):
     """
@@ -76,7 +80,7 @@ class Watch(Protocol):
 
     def wait(self, seconds: float) -> bool:
         """
-        Return True as soon as refunds may have changed, or False after *seconds*.
+        Return True as soon as the topic may have changed, or False after *seconds*.
 
         Changes since the last call count, or since the watch began.  It may return True
         without a change, but it misses none: a caller that reads, waits and reads again

@@ -27,6 +27,7 @@ from signer.model.delivery import NOT_AUTHENTIC, DeliveryState
 from signer.model.event import Event
 from signer.ports.clock import Clock
 from signer.ports.event_store import DeliveryAttempt, DueDelivery, EventStore
+from signer.ports.refund_store import Topic, Watch
 from signer.ports.webhook_sender import WebhookSender
 from signer.webhooks.endpoint import Endpoints, EventDocument
 from signer.webhooks.event_feed import EventRetention
@@ -57,7 +58,11 @@ def next_delay(
 
 
 LOOK_SECONDS = 0.25
-"""How long an event waits at most to be noticed."""
+"""How long an event waits at most to be noticed, on SQLite."""
+
+_DUE_SECONDS, _QUIET_SECONDS = 1.0, 30.0
+"""How long nothing is looked for while nothing is written: with receivers, to which a
+delivery may become due, and without."""
 
 CLAIM = timedelta(seconds=60)
 """How long a delivery stays claimed: longer than a request takes."""
@@ -146,17 +151,23 @@ class WebhookDispatcher:
         self._health: dict[str, _Health] = {}
         self._ended: SimpleQueue[_Outcome] = SimpleQueue()
         self._unstored: list[_Outcome] = []
+        self._look_at = 0.0
         self._log = structlog.get_logger("webhooks")
 
     def run(self, is_stopping: Callable[[], bool]) -> None:
         """Work until *is_stopping*, which is asked every quarter of a second."""
         log, event = self._log, "webhooks-failed"
-        repeat(self._round, lambda _: is_stopping(), 0.0, log=log, event=event)
+        with self._store.watch(Topic.ANY) as watch:
+            work = partial(self._round, watch)
+            repeat(work, lambda _: is_stopping(), 0.0, log=log, event=event)
 
-    def _round(self) -> None:
+    def _round(self, watch: Watch) -> None:
         began = self._timer()
+        has_ended = bool(self._unstored) or not self._ended.empty()
         try:
-            self.work()
+            if watch.wait(0) or has_ended or began >= self._look_at:
+                self._look_at = began  # Also if this fails.
+                self.work()
         finally:
             self._wait(LOOK_SECONDS - (self._timer() - began))
 
@@ -166,12 +177,15 @@ class WebhookDispatcher:
 
         At last delete events after their time.
         """
-        self._sequence()
+        is_done = self._sequence()
         self._store_outcomes()
         if self._endpoints:
             self._start_requests()
         if self._retention is not None:
             self._retention.work()
+        if is_done:
+            pause = _DUE_SECONDS if self._endpoints else _QUIET_SECONDS
+            self._look_at = self._timer() + pause
 
     def _wait(self, seconds: float) -> None:
         """Wait up to *seconds*, or until a request ends."""
@@ -180,14 +194,15 @@ class WebhookDispatcher:
         except Empty:
             return
 
-    def _sequence(self) -> None:
+    def _sequence(self) -> bool:
+        """Sequence what is new; return False if another process does."""
         while True:
             now = self._clock()
             done = self._store.sequence_events(self._batch, now, self._is_wanted)
             if done is not None and done.forged:
                 self._report_forged(done.forged[0])
             if done is None or done.count < self._batch:
-                return
+                return done is not None
 
     def _is_wanted(self, event: Event) -> bool:
         endpoint = self._endpoints.get(event.tenant)
