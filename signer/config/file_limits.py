@@ -11,13 +11,13 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from enum import Enum, auto
-from typing import Any
+from typing import Any, get_args, get_origin
 
 import rfc8785
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from signer.config.digest import Change
+from signer.config.models import LimitComparison
 from signer.config.networks import Network
 from signer.config.tenants import Tenant
 
@@ -29,93 +29,7 @@ FileLimits = Mapping[Path, Any]
 """Values by path.  One that is absent is no limit."""
 
 
-class LimitComparison(Enum):
-    """When a changed value allows more than before."""
-
-    MOST = auto()
-    """A maximum: if it is higher, or absent."""
-    LEAST = auto()
-    """A minimum: if it is lower, or absent."""
-    GRANT = auto()
-    """A caller: if it is added."""
-    FIXED = auto()
-    """Neither more nor less: if it is another value."""
-    SIGNER = auto()
-    """A key of a tenant that signs: if it is added or changed, or was the last one."""
-    NOT_LIMITING = auto()
-    """It bounds no payment."""
-
-
-# A "*" is the name of a network, token, tenant, caller or key.
-RULES: Mapping[str, LimitComparison] = {
-    "networks.*.chain_id": LimitComparison.FIXED,
-    "networks.*.rpc_urls.*": LimitComparison.NOT_LIMITING,
-    "networks.*.rpc_timeout_ms": LimitComparison.NOT_LIMITING,
-    "networks.*.stuck_after_seconds": LimitComparison.NOT_LIMITING,
-    "networks.*.confirmations": LimitComparison.LEAST,
-    "networks.*.max_fee_per_gas_gwei": LimitComparison.MOST,
-    "networks.*.max_priority_fee_per_gas_gwei": LimitComparison.MOST,
-    "networks.*.base_fee_multiple": LimitComparison.MOST,
-    "networks.*.max_fee_factor": LimitComparison.MOST,
-    "networks.*.gas_per_hour": LimitComparison.MOST,
-    "networks.*.low_balance_refunds": LimitComparison.NOT_LIMITING,
-    "networks.*.low_balance_hours": LimitComparison.NOT_LIMITING,
-    "networks.*.stalled_after_seconds": LimitComparison.NOT_LIMITING,
-    "networks.*.explorer": LimitComparison.NOT_LIMITING,
-    "networks.*.automatic_stop.window_minutes": LimitComparison.LEAST,
-    "networks.*.automatic_stop.max_refunds": LimitComparison.MOST,
-    "networks.*.automatic_stop.max_amounts.*": LimitComparison.MOST,
-    "networks.*.automatic_stop.max_failed_percent": LimitComparison.MOST,
-    "networks.*.automatic_stop.failed_of_last": LimitComparison.MOST,
-    "networks.*.automatic_stop.max_gas_per_hour": LimitComparison.MOST,
-    "networks.*.tokens.*.address": LimitComparison.FIXED,
-    "networks.*.tokens.*.decimals": LimitComparison.FIXED,
-    "networks.*.tokens.*.max_amount": LimitComparison.MOST,
-    "networks.*.tokens.*.min_amount": LimitComparison.LEAST,
-    "networks.*.tokens.*.approve_above": LimitComparison.MOST,
-    "networks.*.tokens.*.max_gas": LimitComparison.MOST,
-    "networks.*.tokens.*.hourly_limit": LimitComparison.MOST,
-    "networks.*.tokens.*.daily_limit": LimitComparison.MOST,
-    "networks.*.tokens.*.daily_limit_per_recipient": LimitComparison.MOST,
-    "networks.*.tokens.*.reference_price": LimitComparison.LEAST,
-    # The treasury's own limits bound what it pays.
-    "networks.*.tokens.*.top_up_below": LimitComparison.NOT_LIMITING,
-    "networks.*.tokens.*.top_up_to": LimitComparison.NOT_LIMITING,
-    "policy.*": LimitComparison.FIXED,
-    "tenants.*.subjects.*": LimitComparison.GRANT,
-    "tenants.*.client_ids.*": LimitComparison.GRANT,
-    "tenants.*.request_keys.*": LimitComparison.SIGNER,
-    "tenants.*.webhook.url": LimitComparison.NOT_LIMITING,
-    "tenants.*.webhook.secret_file": LimitComparison.NOT_LIMITING,
-    "tenants.*.webhook.events.*": LimitComparison.NOT_LIMITING,
-    "tenants.*.max_open_refunds": LimitComparison.MOST,
-    "tenants.*.requests_per_minute": LimitComparison.MOST,
-    "tenants.*.max_concurrent_requests": LimitComparison.MOST,
-    "tenants.*.max_waiting_requests": LimitComparison.MOST,
-    "tenants.*.gas_per_hour": LimitComparison.MOST,
-    "tenants.*.networks.*.gas_per_hour": LimitComparison.MOST,
-    "tenants.*.networks.*.tokens.*.max_amount": LimitComparison.MOST,
-    "tenants.*.networks.*.tokens.*.min_amount": LimitComparison.LEAST,
-    "tenants.*.networks.*.tokens.*.approve_above": LimitComparison.MOST,
-    "tenants.*.networks.*.tokens.*.hourly_limit": LimitComparison.MOST,
-    "tenants.*.networks.*.tokens.*.daily_limit": LimitComparison.MOST,
-    "tenants.*.networks.*.tokens.*.daily_limit_per_recipient": LimitComparison.MOST,
-}
-
-_NAMED = frozenset(
-    {
-        "networks",
-        "tokens",
-        "tenants",
-        "max_amounts",
-        "subjects",
-        "client_ids",
-        "request_keys",
-        "rpc_urls",
-        "policy",
-    }
-)
-"""Tables and lists whose members have names that the file chooses."""
+_MODELS: Mapping[str, type[BaseModel]] = {"networks": Network, "tenants": Tenant}
 
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
@@ -136,12 +50,32 @@ def read_limits(document: Mapping[str, Any]) -> FileLimits:
 
 
 def find_rule(path: Path) -> LimitComparison:
-    """Return when a change of *path* allows more; of an unknown one, every change."""
-    pattern, is_name = list[str](), False
-    for each in path:
-        pattern.append("*" if is_name else each)
-        is_name = not is_name and each in _NAMED
-    return RULES.get(".".join(pattern), LimitComparison.FIXED)
+    """
+    Return when a change of *path* allows more: what its field declares.
+
+    Every change of a field that declares nothing, or is unknown, allows more.
+    """
+    model = _MODELS.get(path[0])
+    names = iter(path[2:])  # The second one is that of a network or tenant.
+    for name in names:
+        field = None if model is None else model.model_fields.get(name)
+        if field is None:
+            break
+        for each in field.metadata:
+            if isinstance(each, LimitComparison):
+                return each
+        if get_origin(field.annotation) is dict:
+            next(names, None)
+        model = _find_model(field.annotation)
+    return LimitComparison.FIXED
+
+
+def _find_model(annotation: Any) -> type[BaseModel] | None:
+    """Return the model that a field of this type has, or whose members it has."""
+    for each in (annotation, *get_args(annotation)):
+        if isinstance(each, type) and issubclass(each, BaseModel):
+            return each
+    return None
 
 
 def dump_limits(limits: FileLimits) -> str:

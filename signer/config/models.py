@@ -2,6 +2,7 @@
 
 import tomllib
 from collections.abc import Mapping, Sequence
+from enum import Enum, auto
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,6 +19,31 @@ class StrictModel(BaseModel):
         frozen=True, extra="forbid", strict=True, hide_input_in_errors=True
     )
 
+
+class LimitComparison(Enum):
+    """
+    When a changed value of a field of the files allows more than before.
+
+    A field declares it in its type: ``Annotated[int, MOST]``.
+    """
+
+    MOST = auto()
+    """A maximum: if it is higher, or absent."""
+    LEAST = auto()
+    """A minimum: if it is lower, or absent."""
+    GRANT = auto()
+    """A caller: if it is added."""
+    FIXED = auto()
+    """Neither more nor less: if it is another value.  It need not be declared."""
+    SIGNER = auto()
+    """A key of a tenant that signs: if it is added or changed, or was the last one."""
+    NOT_LIMITING = auto()
+    """It bounds no payment."""
+
+
+MOST, LEAST = LimitComparison.MOST, LimitComparison.LEAST
+GRANT, SIGNER = LimitComparison.GRANT, LimitComparison.SIGNER
+NOT_LIMITING = LimitComparison.NOT_LIMITING
 
 M = TypeVar("M", bound=StrictModel)
 

@@ -30,7 +30,14 @@ from pydantic import (
 )
 
 from signer.amounts import parse_units
-from signer.config.models import StrictModel, as_tuple, read_toml
+from signer.config.models import (
+    LEAST,
+    MOST,
+    NOT_LIMITING,
+    StrictModel,
+    as_tuple,
+    read_toml,
+)
 from signer.errors import InvalidInputError
 
 
@@ -79,16 +86,18 @@ class Token(StrictModel):
 
     address: Address
     decimals: int = Field(ge=0, le=36)
-    max_amount: str
-    min_amount: str | None = None
-    approve_above: str | None = None
-    max_gas: int = Field(default=2_000_000, ge=21_000, le=2**24)  # EIP-7825.
-    hourly_limit: str | None = None
-    daily_limit: str | None = None
-    daily_limit_per_recipient: str | None = None
-    reference_price: str | None = None
-    top_up_below: str | None = None
-    top_up_to: str | None = None
+    max_amount: Annotated[str, MOST]
+    min_amount: Annotated[str | None, LEAST] = None
+    approve_above: Annotated[str | None, MOST] = None
+    # 2**24: EIP-7825.
+    max_gas: Annotated[int, MOST] = Field(default=2_000_000, ge=21_000, le=2**24)
+    hourly_limit: Annotated[str | None, MOST] = None
+    daily_limit: Annotated[str | None, MOST] = None
+    daily_limit_per_recipient: Annotated[str | None, MOST] = None
+    reference_price: Annotated[str | None, LEAST] = None
+    # The treasury's own limits bound what it pays.
+    top_up_below: Annotated[str | None, NOT_LIMITING] = None
+    top_up_to: Annotated[str | None, NOT_LIMITING] = None
 
     @model_validator(mode="after")
     def _limits_are_amounts(self) -> Self:
@@ -138,12 +147,12 @@ class AutomaticStopRules(StrictModel):
     transactions.
     """
 
-    window_minutes: int = Field(default=10, ge=1, le=60)
-    max_refunds: int | None = Field(default=None, ge=1)
-    max_amounts: dict[str, str] = Field(default_factory=dict)
-    max_failed_percent: int | None = Field(default=None, ge=1, le=99)
-    failed_of_last: int = Field(default=20, ge=5, le=1000)
-    max_gas_per_hour: int | None = Field(default=None, ge=21_000)
+    window_minutes: Annotated[int, LEAST] = Field(default=10, ge=1, le=60)
+    max_refunds: Annotated[int | None, MOST] = Field(default=None, ge=1)
+    max_amounts: Annotated[dict[str, str], MOST] = Field(default_factory=dict)
+    max_failed_percent: Annotated[int | None, MOST] = Field(default=None, ge=1, le=99)
+    failed_of_last: Annotated[int, MOST] = Field(default=20, ge=5, le=1000)
+    max_gas_per_hour: Annotated[int | None, MOST] = Field(default=None, ge=21_000)
 
     @property
     def has_rules(self) -> bool:
@@ -174,22 +183,24 @@ class Network(StrictModel):
 
     # The audit's JSON records contain it; JavaScript reads integers up to 2**53.
     chain_id: int = Field(gt=0, lt=2**53)
-    rpc_urls: Annotated[tuple[SecretStr, ...], BeforeValidator(as_tuple)] = Field(
-        min_length=1
-    )
+    rpc_urls: Annotated[
+        tuple[SecretStr, ...], BeforeValidator(as_tuple), NOT_LIMITING
+    ] = Field(min_length=1)
     tokens: dict[str, Token] = Field(min_length=1)
-    confirmations: int = Field(12, ge=1)
-    max_fee_per_gas_gwei: int = Field(500, gt=0)
-    max_priority_fee_per_gas_gwei: int = Field(50, ge=0)
-    base_fee_multiple: int = Field(2, ge=1, le=10)
-    max_fee_factor: int = Field(10, ge=0)
-    rpc_timeout_ms: int = Field(5000, ge=100)
-    stuck_after_seconds: int = Field(90, ge=1)
-    gas_per_hour: int | None = Field(None, gt=0)
-    low_balance_refunds: int = Field(50, ge=0)
-    low_balance_hours: int = Field(12, ge=0)
-    stalled_after_seconds: int = Field(300, ge=0)
-    explorer: Annotated[str, AfterValidator(_https_base)] | None = None
+    confirmations: Annotated[int, LEAST] = Field(12, ge=1)
+    max_fee_per_gas_gwei: Annotated[int, MOST] = Field(500, gt=0)
+    max_priority_fee_per_gas_gwei: Annotated[int, MOST] = Field(50, ge=0)
+    base_fee_multiple: Annotated[int, MOST] = Field(2, ge=1, le=10)
+    max_fee_factor: Annotated[int, MOST] = Field(10, ge=0)
+    rpc_timeout_ms: Annotated[int, NOT_LIMITING] = Field(5000, ge=100)
+    stuck_after_seconds: Annotated[int, NOT_LIMITING] = Field(90, ge=1)
+    gas_per_hour: Annotated[int | None, MOST] = Field(None, gt=0)
+    low_balance_refunds: Annotated[int, NOT_LIMITING] = Field(50, ge=0)
+    low_balance_hours: Annotated[int, NOT_LIMITING] = Field(12, ge=0)
+    stalled_after_seconds: Annotated[int, NOT_LIMITING] = Field(300, ge=0)
+    explorer: Annotated[
+        Annotated[str, AfterValidator(_https_base)] | None, NOT_LIMITING
+    ] = None
     automatic_stop: AutomaticStopRules = AutomaticStopRules()
 
     @model_validator(mode="after")

@@ -44,7 +44,16 @@ from pydantic import (
 )
 
 from signer.amounts import parse_units
-from signer.config.models import StrictModel, as_tuple, read_toml
+from signer.config.models import (
+    GRANT,
+    LEAST,
+    MOST,
+    NOT_LIMITING,
+    SIGNER,
+    StrictModel,
+    as_tuple,
+    read_toml,
+)
 from signer.config.networks import Network, Token
 from signer.crypto.request_keys import normalize_public_key
 from signer.errors import (
@@ -68,12 +77,12 @@ class TokenLimits(StrictModel):
     an hour or a day.  The token's own limits apply as well.
     """
 
-    min_amount: str | None = None
-    max_amount: str | None = None
-    approve_above: str | None = None
-    hourly_limit: str | None = None
-    daily_limit: str | None = None
-    daily_limit_per_recipient: str | None = None
+    min_amount: Annotated[str | None, LEAST] = None
+    max_amount: Annotated[str | None, MOST] = None
+    approve_above: Annotated[str | None, MOST] = None
+    hourly_limit: Annotated[str | None, MOST] = None
+    daily_limit: Annotated[str | None, MOST] = None
+    daily_limit_per_recipient: Annotated[str | None, MOST] = None
 
     def units(self, name: str, token: Token) -> int | None:
         """Return the limit *name* in base units of *token*; None if there is none."""
@@ -105,7 +114,7 @@ class TokenLimits(StrictModel):
 class NetworkLimits(StrictModel):
     """A tenant's limits on one network; ``gas_per_hour`` bounds its gas limits."""
 
-    gas_per_hour: int | None = Field(default=None, ge=21_000)
+    gas_per_hour: Annotated[int | None, MOST] = Field(default=None, ge=21_000)
     tokens: dict[str, TokenLimits] = Field(default_factory=dict)
 
 
@@ -196,16 +205,16 @@ class Tenant(StrictModel):
     request for a refund.  The tenant's events are sent to its ``webhook``.
     """
 
-    subjects: Annotated[tuple[Name, ...], BeforeValidator(as_tuple)] = ()
-    client_ids: Annotated[tuple[ClientId, ...], BeforeValidator(as_tuple)] = ()
-    max_open_refunds: int | None = Field(default=10_000, ge=1)
+    subjects: Annotated[tuple[Name, ...], BeforeValidator(as_tuple), GRANT] = ()
+    client_ids: Annotated[tuple[ClientId, ...], BeforeValidator(as_tuple), GRANT] = ()
+    max_open_refunds: Annotated[int | None, MOST] = Field(default=10_000, ge=1)
     # About 800 transfers of USDC, and not less than the gas of any transaction.
-    gas_per_hour: int | None = Field(default=50_000_000, ge=21_000)
-    requests_per_minute: int | None = Field(default=None, ge=1)
-    max_concurrent_requests: int | None = Field(default=None, ge=1)
-    max_waiting_requests: int | None = Field(default=None, ge=1)
-    request_keys: dict[Name, PublicKey] = Field(default_factory=dict)
-    webhook: Webhook | None = None
+    gas_per_hour: Annotated[int | None, MOST] = Field(default=50_000_000, ge=21_000)
+    requests_per_minute: Annotated[int | None, MOST] = Field(default=None, ge=1)
+    max_concurrent_requests: Annotated[int | None, MOST] = Field(default=None, ge=1)
+    max_waiting_requests: Annotated[int | None, MOST] = Field(default=None, ge=1)
+    request_keys: Annotated[dict[Name, PublicKey], SIGNER] = Field(default_factory=dict)
+    webhook: Annotated[Webhook | None, NOT_LIMITING] = None
     networks: dict[str, NetworkLimits] = Field(default_factory=dict)
 
     @model_validator(mode="after")

@@ -9,9 +9,7 @@ from pydantic import BaseModel
 
 from signer.config.digest import Configuration
 from signer.config.file_limits import (
-    RULES,
     FileLimits,
-    LimitComparison,
     changed_limits,
     dump_limits,
     find_rule,
@@ -19,6 +17,7 @@ from signer.config.file_limits import (
     raised_limits,
     read_limits,
 )
+from signer.config.models import LimitComparison
 from signer.config.networks import Networks
 from signer.config.tenants import Tenants
 
@@ -351,24 +350,47 @@ def test_every_change_of_own_rules_needs_an_approval(
     assert all(len(value) == 64 for each in raised.values() for value in each.values())
 
 
-def _patterns(kind: Any, path: str = "") -> Iterator[str]:
-    """Yield the path of each field of the model *kind*, as ``RULES`` names it."""
+def _fields(kind: Any, *path: str) -> Iterator[tuple[str, ...]]:
+    """Yield the path of each field of the model *kind*."""
     if isinstance(kind, type) and issubclass(kind, BaseModel):
         for name, field in kind.model_fields.items():
-            yield from _patterns(field.annotation, f"{path}.{name}" if path else name)
+            yield from _fields(field.annotation, *path, name)
         return
     arguments = [each for each in get_args(kind) if each not in (type(None), ...)]
     if str(kind).startswith(("dict[", "tuple[")):
-        yield from _patterns(arguments[-1], f"{path}.*")
+        yield from _fields(arguments[-1], *path, "some")
     elif arguments and isinstance(arguments[0], type):
-        yield from _patterns(arguments[0], path)
+        yield from _fields(arguments[0], *path)
     else:
         yield path
 
 
-def test_every_field_has_a_rule() -> None:
-    """A new limit needs its place in ``RULES``; until then every change is refused."""
-    fields = {*_patterns(Networks), *_patterns(Tenants), "policy.*"}
+FIXED = {
+    ("networks", "some", "chain_id"),
+    ("networks", "some", "tokens", "some", "address"),
+    ("networks", "some", "tokens", "some", "decimals"),
+}
 
-    assert fields == set(RULES)
-    assert find_rule(("networks", "local", "new_limit")) is LimitComparison.FIXED
+
+def test_every_field_declares_when_it_allows_more() -> None:
+    """Of one that does not, and of an unknown one, every change is refused."""
+    fields = [*_fields(Networks), *_fields(Tenants)]
+
+    fixed = {each for each in fields if find_rule(each) is LimitComparison.FIXED}
+    assert fixed == FIXED
+    for unknown in (("networks", "local", "new"), ("policy", "own.cedar"), ("new",)):
+        assert find_rule(unknown) is LimitComparison.FIXED
+
+
+def test_what_bounds_no_payment_is_listed() -> None:
+    found = {
+        each[2] if each[2] != "tokens" else each[4]
+        for each in (*_fields(Networks), *_fields(Tenants))
+        if find_rule(each) is LimitComparison.NOT_LIMITING
+    }
+
+    assert found == {
+        *("rpc_urls", "rpc_timeout_ms", "explorer", "webhook"),
+        *("stuck_after_seconds", "stalled_after_seconds"),
+        *("low_balance_refunds", "low_balance_hours", "top_up_below", "top_up_to"),
+    }
