@@ -169,8 +169,7 @@ def preload(settings: Settings) -> None:
     for name, is_used in used.items():
         if is_used:
             import_module(name)
-    if settings.screening_url is not None:
-        find_service("screening")
+    find_service("screening", os.environ)
     if settings.serve_role.has_key:
         for name in load_plugin(settings.backend_name).modules:
             import_module(name)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from api.backend_factories import refusing_store_errors
 from api.container import Container
-from api.extension import find_hooks, find_service
+from api.extension import SERVICES, find_hooks, find_service
 from api.mac_key import open_row_macs
 from signer.config.digest import Configuration
 from signer.config.networks import Network
@@ -224,7 +224,7 @@ def _check_settings(
     refusals: list[Refusal] = []
     networks: Mapping[str, Network] = {}
     warnings: list[str] = []
-    parts = ["tenants", "policy", "deny_list", "screening"]
+    parts = ["tenants", "policy", "deny_list"]
     parts += ["webhook_public_keys", "jwt_keys"] if serving else []
     parts += ["webhook_endpoints"] if paying else []
     with _collecting(refusals):
@@ -252,14 +252,8 @@ def _check_extras(
 ) -> None:
     """Add to *refusals* those of extras, and of settings whose extra is missing."""
     with _collecting(refusals):
-        settings = container.settings
-        urls = {
-            "screening": settings.screening_url,
-            "tracer": settings.traces_url,
-            "treasury": settings.treasury_url,
-        }
-        for name in (name for name, url in urls.items() if url is not None):
-            find_service(name)
+        for name in SERVICES:
+            find_service(name, container.environ)
     for check in find_hooks("start_checks"):
         with _collecting(refusals):
             check(container, paying=paying)

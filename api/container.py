@@ -240,8 +240,8 @@ class Container:
     @cached_property
     def screening(self) -> ScreeningService | None:
         """The service that screens recipients, if one is configured."""
-        url = self.settings.screening_url
-        return None if url is None else find_service("screening")(self, url)
+        open_service = find_service("screening", self.environ)
+        return None if open_service is None else open_service(self)
 
     # What records, measures and alerts.
 
@@ -295,10 +295,8 @@ class Container:
 
     def with_traces(self, meter: Meter) -> Meter:
         """Return *meter*, and what traces refunds if that is configured."""
-        url = self.settings.traces_url
-        return (
-            meter if url is None else Meters(meter, find_service("tracer")(self, url))
-        )
+        open_service = find_service("tracer", self.environ)
+        return meter if open_service is None else Meters(meter, open_service(self))
 
     # The rules in force, and who must approve changes of them.
 

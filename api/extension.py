@@ -19,6 +19,17 @@ from typing import Any
 GROUP = "hotwallet.extras"
 """The entry points of extras in other packages; ``HOTWALLET_EXTRAS`` names them."""
 
+SERVICES = {
+    "screening": "SCREENING_URL",
+    "tracer": "TRACES_URL",
+    "treasury": "TREASURY_URL",
+}
+"""
+What the core asks for if a variable is set, which its extra reads.
+
+It is refused if no extra of the installation has it: payments would not be screened.
+"""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Extra:
@@ -37,11 +48,7 @@ class Extra:
     The key is ``NAME``, or ``GROUP NAME`` for a ``LazyGroup`` of the core.
     """
     services: Mapping[str, str] = field(default_factory=dict)
-    """
-    What opens a service whose URL a setting of the core has.
-
-    ``screening``, ``tracer``, ``treasury``: ``(Container, SecretStr) -> object``.
-    """
+    """``(Container) -> object``: what opens one of ``SERVICES``."""
     routes: Mapping[str, str] = field(default_factory=dict)
     """
     What adds routes to a process, by the role that serves them.
@@ -89,19 +96,24 @@ def is_page(path: str) -> bool:
     return any(path == each or path.startswith(f"{each}/") for each in prefixes)
 
 
-def find_service(name: str) -> Callable[..., Any]:
+def find_service(name: str, environ: Mapping[str, str]) -> Callable[..., Any] | None:
     """
     Return the function with which an extra opens the service *name*, imported now.
 
+    Return None if the variable of the service is not set in *environ*.
+
     Raises:
-        ConfigurationError: ``settings-invalid``: no extra has the service.
+        ConfigurationError: ``settings-invalid``: it is set, and no extra has it.
     """
+    variable = SERVICES[name]
+    if not environ.get(variable, "").strip():
+        return None
     for extra in find_extras():
         if name in extra.services:
             return _load(extra.services[name])  # type: ignore[no-any-return]
     from signer.errors import ConfigurationError, Refusal  # noqa: PLC0415
 
-    problem = f"a setting configures a {name}, and no extra of this installation has it"
+    problem = f"{variable} needs a {name}, and no extra of this installation has it"
     raise ConfigurationError(Refusal("settings-invalid", problem))
 
 

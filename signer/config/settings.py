@@ -169,14 +169,10 @@ def _agree_with_use_kms(value: str, info: ValidationInfo) -> str:
     return value
 
 
-def _page_url(value: str) -> str:
+def require_page_url(value: str) -> str:
+    """Return *value*; ``ValueError`` unless it is the http(s) URL of a page."""
     if re.fullmatch(r"https?://[^\s#\"'<>]+", value) is None:
         raise ValueError("must be the http(s) URL of a page, without #")
-    return value
-
-
-def _secret_page_url(value: SecretStr) -> SecretStr:
-    _page_url(value.get_secret_value())
     return value
 
 
@@ -291,13 +287,6 @@ class Settings(BaseModel):
     ] = Field(None, alias="TENANTS_FILE")
     policy_dir: Path | None = Field(None, alias="POLICY_DIR")
     deny_list_file: Path | None = Field(None, alias="DENY_LIST_FILE")
-    screening_url: SecretStr | None = Field(None, alias="SCREENING_URL")
-    screening_secret_file: Path | None = Field(None, alias="SCREENING_SECRET_FILE")
-    screening_kept_seconds: int = Field(
-        3600, ge=0, le=604_800, alias="SCREENING_KEPT_SECONDS"
-    )
-    treasury_url: SecretStr | None = Field(None, alias="TREASURY_URL")
-    treasury_token_file: Path | None = Field(None, alias="TREASURY_TOKEN_FILE")
 
     jwt_algorithm: Annotated[
         Literal["RS256", "PS256", "ES256", "EdDSA", "HS256"],
@@ -354,11 +343,7 @@ class Settings(BaseModel):
     alert_webhook_format: Literal["json", "pagerduty", "opsgenie", "slack"] = Field(
         "json", alias="ALERT_WEBHOOK_FORMAT"
     )
-    traces_url: Annotated[SecretStr, AfterValidator(_secret_page_url)] | None = Field(
-        None, alias="TRACES_URL"
-    )
-    traces_share: float = Field(1.0, ge=0, le=1, alias="TRACES_SHARE")
-    runbook_url: Annotated[str, AfterValidator(_page_url)] | None = Field(
+    runbook_url: Annotated[str, AfterValidator(require_page_url)] | None = Field(
         None, alias="RUNBOOK_URL"
     )
     webhook_signing_key_file: Path | None = Field(

@@ -59,17 +59,6 @@ _SLACK_SECONDS = 0.5
 _HEADERS = {"Content-Type": "application/json", "Accept": "application/json"}
 
 
-def open_screening(container: Container, url: SecretStr) -> "ScreeningClient":
-    """Return the client of the service that is configured."""
-    settings = container.settings
-    return ScreeningClient(
-        url,
-        settings.screening_secret_file,
-        allow_http=not settings.is_production,
-        kept_seconds=settings.screening_kept_seconds,
-    )
-
-
 def doctor_checks(container: Container) -> Iterator[Check]:
     """Yield the check whether the service answers."""
     yield Check("screening", partial(_check, container), EXPLAIN, ("settings",))

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 EXTRA = Extra(
     name="top_ups",
-    services={"treasury": "api.extras.top_ups.treasury:TreasuryClient"},
+    services={"treasury": "api.extras.top_ups:open_treasury"},
     start_checks="api.extras.top_ups:check_treasury",
     worker_loops="api.extras.top_ups.top_ups:worker_loops",
     doctor_checks="api.extras.top_ups.treasury:doctor_checks",
@@ -24,16 +24,19 @@ EXTRA = Extra(
 
 def open_treasury(container: Container) -> Treasury | None:
     """Return the client of the treasury, if one is configured."""
-    settings = container.settings
-    if settings.treasury_url is None and settings.treasury_token_file is None:
+    from api.extras.top_ups.settings import TreasurySettings
+    from signer.config.models import read_model
+
+    settings = read_model(TreasurySettings, container.environ)
+    if settings.url is None and settings.token_file is None:
         return None
     # Not above: its libraries are slow to import.
     from api.extras.top_ups.treasury import TreasuryClient
 
     return TreasuryClient(
-        settings.treasury_url,
-        settings.treasury_token_file,
-        allow_http=not settings.is_production,
+        settings.url,
+        settings.token_file,
+        allow_http=not container.settings.is_production,
     )
 
 

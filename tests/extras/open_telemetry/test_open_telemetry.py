@@ -13,7 +13,10 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import StatusCode
 from structlog.testing import capture_logs
 
+from api.extras.open_telemetry.settings import TraceSettings
 from api.extras.open_telemetry.tracer import ReportingExporter, build_tracer
+from signer.config.models import read_model
+from signer.errors import ConfigurationError
 from signer.model.refund import MOVES, Refund, Status, new_refund_id
 from tests.fixtures.ledger import queued
 
@@ -251,3 +254,27 @@ def test_the_packages_are_optional(program: str) -> None:
     )
 
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("TRACES_URL", url) for url in ("collector:4318", "ftp://x/", "http://x/'y")),
+        *(("TRACES_SHARE", share) for share in ("-0.1", "1.1", "half")),
+    ],
+)
+def test_unusable_settings_are_refused(name: str, value: str) -> None:
+    """Also without a URL; no message has a value."""
+    with pytest.raises(ConfigurationError) as refused:
+        read_model(TraceSettings, {name: value})
+
+    assert [each.code for each in refused.value.refusals] == ["settings-invalid"]
+    assert value not in str(refused.value)
+
+
+def test_the_url_may_have_a_token() -> None:
+    settings = read_model(TraceSettings, {"TRACES_URL": "http://x:4318/?t=planted"})
+
+    assert settings.url is not None
+    assert settings.url.get_secret_value().endswith("planted")
+    assert "planted" not in repr(settings)
