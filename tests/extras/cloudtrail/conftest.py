@@ -1,6 +1,6 @@
-"""The journal that commands open."""
+"""The files and the journal that commands open."""
 
-from tests.api.cli.conftest import journal
+from tests.api.cli.conftest import files, journal
 
 
-__all__ = ["journal"]
+__all__ = ["files", "journal"]

@@ -5,13 +5,12 @@ from collections.abc import Sequence
 import pytest
 
 from signer.model.audit_record import Record
-from tests.api.conftest import hotwallet
 from tests.support.refunds import World
 from tests.support.restores import keep_log
 from tests.unit.signer.conftest import backup, clock, empty, left, opened, wiped, world
 
 
-__all__ = ["backup", "clock", "empty", "hotwallet", "left", "opened", "wiped", "world"]
+__all__ = ["backup", "clock", "empty", "left", "opened", "wiped", "world"]
 
 
 @pytest.fixture
