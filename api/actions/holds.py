@@ -133,7 +133,7 @@ def _switched(
 
     names, (network, chain) = container.holds.names(), _target(values)
     status = words[0 if result.changed else 1]
-    stops = StopsDocument.build(result.stops, names)
+    stops = StopsDocument.of_holds(result.stops, names).dump()
     document = {"status": status, "network": network, **stops}
     chain_id = chain.get("chain_id", EVERYTHING)
     scope = network or ("everything" if chain_id == EVERYTHING else f"chain {chain_id}")

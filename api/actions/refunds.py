@@ -48,7 +48,7 @@ def _plan_cancel(container: Container, values: Values) -> Plan:
 
 
 def _cancel(container: Container, values: Values, actor: Actor) -> Answer:
-    from api.views.refunds import refund_document
+    from api.views.refunds import RefundDocument
     from signer.model.refund import Status
     from signer.refunds.service import require_cancellable
 
@@ -58,7 +58,7 @@ def _cancel(container: Container, values: Values, actor: Actor) -> Answer:
     require_cancellable(refund)
     is_done = refund.status is Status.CANCELLED
     return Answer(
-        refund_document(refund),
+        RefundDocument.of(refund).dump(),
         [f"{refund.id}: {'cancelled' if is_done else 'a worker cancels it'}"],
         is_pending=not is_done,
         next_step=("The refund", f"/console/refunds/{refund.id}"),
@@ -135,7 +135,7 @@ def _plan_replay(container: Container, values: Values) -> Plan:
 
 
 def _replay(container: Container, values: Values, actor: Actor) -> Answer:
-    from api.views.administration import delivery_document
+    from api.views.administration import delivery_of
     from signer.webhooks.delivery_admin import NO_EVENT
 
     admin, event_ids = container.delivery_admin, _event_ids(values)
@@ -144,7 +144,7 @@ def _replay(container: Container, values: Values, actor: Actor) -> Answer:
     lines += [f"{each}: {NO_EVENT}" for each in done.missing]
     document = {"replayed": list(done.replayed), "missing": list(done.missing)}
     if isinstance(values["event_id"], str):
-        document = delivery_document(*admin.find(values["event_id"]))
+        document = delivery_of(*admin.find(values["event_id"])).dump()
     return Answer(
         document,
         lines,

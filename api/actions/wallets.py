@@ -109,7 +109,7 @@ def _paused_facts(found: Sequence[RepairResult]) -> Iterator[tuple[str, str]]:
 
 def _repair(container: Container, values: Values, actor: Actor) -> Answer:
     from api.views.administration import repair_lines
-    from api.views.explanations import repair_document
+    from api.views.explanations import RepairedWalletsDocument
 
     network = values["network"]
     if values.get("dry_run"):
@@ -121,7 +121,7 @@ def _repair(container: Container, values: Values, actor: Actor) -> Answer:
     lines = [line for each in repairs for line in repair_lines(each, _NEXT)]
     needs_approval = problem == "approval-required"
     return Answer(
-        [repair_document(each) for each in repairs],
+        RepairedWalletsDocument.of(None, wallets=repairs).dump()["wallets"],
         lines or ["no wallet has paid anything yet"],
         ok=not paused,
         problem=problem,

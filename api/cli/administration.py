@@ -123,7 +123,7 @@ def stops(container: Container) -> Result:
 
     found, names = container.holds.stops(), container.holds.names()
     return Result(
-        StopsDocument.build(found, names), stop_lines(found, names), not found
+        StopsDocument.of_holds(found, names).dump(), stop_lines(found, names), not found
     )
 
 

@@ -138,14 +138,14 @@ def explain(container: Container, refund_id: str) -> Result:
 
     Example: hotwallet refund explain rf_018f3c5e
     """
-    from api.views.explanations import explanation_document
+    from api.views.explanations import ExplanationDocument
 
     explainer = container.explainer
     found = container.store.get(refund_id)
     if found is None:
         raise NotFoundError("there is no such refund")
     explanation = explainer.explain(found)
-    document = explanation_document(explanation)
+    document = ExplanationDocument.of(explanation).dump()
     return Result(document, _format_explanation(explanation))
 
 

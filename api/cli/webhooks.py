@@ -41,7 +41,7 @@ def list_deliveries(
     container: Container, dead: bool, pending: bool, limit: int
 ) -> Result:
     """Show how many deliveries wait, by tenant, and the newest ones."""
-    from api.views.administration import delivery_document
+    from api.views.administration import delivery_of
     from signer.model.delivery import DeliveryState
     from signer.ports.event_store import DeliveryFilter
 
@@ -53,7 +53,7 @@ def list_deliveries(
     backlog, found = store.webhook_backlog(), store.deliveries(limit, wanted)
     document = {
         "tenants": [_backlog_document(each) for each in backlog],
-        "deliveries": [delivery_document(*each) for each in found],
+        "deliveries": [delivery_of(*each).dump() for each in found],
     }
     return Result(document, _lines(backlog, found))
 

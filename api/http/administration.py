@@ -4,50 +4,53 @@ The routes of administrators: their actions, and lists of what actions change.
 A process that serves refunds only does not load it.
 """
 
-import re
 from typing import TYPE_CHECKING
 
-from falcon import Request, Response
-
-from api.actions.action import ADMINISTRATORS
 from api.actions.catalogue import ACTIONS
 from api.container import Container
-from api.http import query
-from api.http.actions import ActionRoute
+from api.http.actions import ADMINISTRATION, ActionRoute
 from api.http.metrics import Metrics, OpenMetrics
-from api.http.middleware import Resource
+from api.http.openapi import problem_sets
+from api.http.openapi.elements import answer, schema, text
+from api.http.operations import Call, Routes
+from api.http.query import DELIVERY_FILTERS, PLACE, counted, limit_of
 from api.metrics.ledger import LedgerCollector
 from api.metrics.process import server_figures
 from api.metrics.workers import WorkersCollector
 from api.views.administration import (
     ApprovalListDocument,
-    KeyDocument,
+    DeliveryDocument,
+    DeliveryListDocument,
+    KeyListDocument,
     StopsDocument,
-    delivery_document,
+    delivery_of,
 )
-from signer.errors import InvalidInputError
-from signer.model.delivery import DeliveryState
-from signer.model.refund import is_refund_id
+from api.views.document import EVENT_ID_PATTERN
 from signer.ports.event_store import DeliveryFilter
 
 
 if TYPE_CHECKING:
     from api.http.app import App
+    from api.http.parts import Parts
 
 
-_CURSOR = re.compile(r"[0-9]{1,16}")
+ROUTES = Routes(
+    "Administration",
+    ADMINISTRATION,
+    problem_sets.ADMINISTRATOR,
+    names={"event_id": text("The event's id.", pattern=EVENT_ID_PATTERN)},
+)
+
+_LIMIT = limit_of("Deliveries")
+_BEFORE = counted("cursor", "nextCursor", 16)
 
 
-def add_administration(app: "App", container: Container) -> None:
+def add_administration(app: "App", parts: "Parts") -> None:
     """Add the routes under ``/v1/admin``, and ``/metrics``."""
     for action in ACTIONS:
-        app.add_route(action.path, ActionRoute(action, container))
-    app.add_route("/v1/admin/keys", Keys(container))
-    app.add_route("/v1/admin/stops", Stops(container))
-    app.add_route("/v1/admin/approvals", ApprovalList(container))
-    app.add_route("/v1/admin/webhooks/deliveries", Deliveries(container))
-    app.add_route("/v1/admin/webhooks/deliveries/{event_id}", OneDelivery(container))
-    app.add_route("/metrics", _open_metrics(container))
+        app.add_route(action.path, ActionRoute(action, parts.container))
+    ROUTES.add_to(app, parts)
+    app.add_route("/metrics", _open_metrics(parts.container))
 
 
 def _open_metrics(container: Container) -> Metrics:
@@ -65,106 +68,87 @@ def _open_metrics(container: Container) -> Metrics:
     return resource([ledger, workers], server_figures(store.connections))
 
 
-class _List(Resource):
-    """A route for administrators that changes nothing."""
+@ROUTES.get(
+    "/v1/admin/keys",
+    "listKeys",
+    "keys:read",
+    answers={200: answer("The key ring.", schema("KeyList"))},
+)
+def _keys(call: Call) -> KeyListDocument:
+    """
+    List the keys.
 
-    required_role = ADMINISTRATORS
-
-    def __init__(self, container: Container) -> None:
-        self._container = container
-
-
-class Keys(_List):
-    """``/v1/admin/keys``: lists the keys that sign or have signed."""
-
-    required_scope = "keys:read"
-    is_administrative = True
-
-    def on_get(self, req: Request, resp: Response) -> None:
-        """List the keys, the active key first."""
-        query.parameters(req)
-        ring = self._container.store.keys()
-
-        resp.media = {"keys": [KeyDocument.of(key).dump() for key in ring]}
+    The keys that sign or have signed.
+    """
+    return KeyListDocument.of(None, keys=list(call.container.store.keys()))
 
 
-class Stops(_List):
-    """``/v1/admin/stops``: lists the stops in force."""
+@ROUTES.get(
+    "/v1/admin/stops",
+    "listStops",
+    "signing:stop",
+    answers={200: answer("The stops.", schema("Stops"))},
+)
+def _stops(call: Call) -> StopsDocument:
+    """
+    List the stops.
 
-    required_scope = "signing:stop"
-    is_administrative = True
-
-    def on_get(self, req: Request, resp: Response) -> None:
-        """List the stops, a stop of everything first."""
-        query.parameters(req)
-        switch = self._container.holds
-
-        resp.media = StopsDocument.build(switch.stops(), switch.names())
-
-
-class ApprovalList(_List):
-    """``/v1/admin/approvals``: lists what waits for a decision."""
-
-    required_scope = "approvals:read"
-    is_administrative = True
-
-    def on_get(self, req: Request, resp: Response) -> None:
-        """List the proposals that wait or are approved: administrators' first."""
-        start = query.place(query.parameters(req, "cursor"))
-        found = self._container.approvals.list(start)
-
-        resp.media = ApprovalListDocument.of(found).dump()
+    The stops that are in force.
+    """
+    holds = call.container.holds
+    return StopsDocument.of_holds(holds.stops(), holds.names())
 
 
-class Deliveries(_List):
-    """``/v1/admin/webhooks/deliveries``: lists deliveries, newest first."""
+@ROUTES.get(
+    "/v1/admin/approvals",
+    "listApprovals",
+    "approvals:read",
+    takes=(PLACE,),
+    answers={200: answer("The proposals.", schema("ApprovalList"))},
+)
+def _approvals(call: Call) -> ApprovalListDocument:
+    """
+    List what waits for approval.
 
-    required_scope = "webhooks:read"
-    is_administrative = True
-
-    def on_get(self, req: Request, resp: Response) -> None:
-        """List a page of those that the parameters select."""
-        given = query.parameters(req, "tenant", "state", "refund", "limit", "cursor")
-        admin = self._container.delivery_admin
-        page = admin.list(_filter(given), query.limit(given), _before(given))
-
-        resp.media = {
-            "deliveries": [delivery_document(*each) for each in page.deliveries],
-            "nextCursor": None if page.next_before is None else str(page.next_before),
-        }
-
-
-class OneDelivery(_List):
-    """``/v1/admin/webhooks/deliveries/{event_id}``: the delivery of one event."""
-
-    required_scope = "webhooks:read"
-    is_administrative = True
-
-    def on_get(self, req: Request, resp: Response, event_id: str) -> None:
-        """Show the delivery."""
-        query.parameters(req)
-        found = self._container.delivery_admin.find(event_id)
-
-        resp.media = delivery_document(*found)
+    Changes that need two administrators, and wait or are approved.
+    """
+    found = call.container.approvals.list(PLACE.read(call.given))
+    return ApprovalListDocument.of(found)
 
 
-def _filter(given: dict[str, str]) -> DeliveryFilter:
-    state, refund_id = given.get("state"), given.get("refund")
-    if state is not None and state not in set(DeliveryState):
-        raise InvalidInputError(
-            f"must be one of {', '.join(DeliveryState)}", field="state"
-        )
-    if refund_id is not None and not is_refund_id(refund_id):
-        raise InvalidInputError("must be the id of a refund", field="refund")
-    return DeliveryFilter(
-        given.get("tenant"), None if state is None else DeliveryState(state), refund_id
+@ROUTES.get(
+    "/v1/admin/webhooks/deliveries",
+    "listDeliveries",
+    "webhooks:read",
+    takes=(*DELIVERY_FILTERS, _LIMIT, _BEFORE),
+    answers={200: answer("A page of deliveries.", schema("DeliveryList"))},
+)
+def _deliveries(call: Call) -> DeliveryListDocument:
+    """
+    List deliveries of webhooks.
+
+    Newest first; each parameter selects.
+    """
+    given, admin = call.given, call.container.delivery_admin
+    wanted = DeliveryFilter(*(each.read(given) for each in DELIVERY_FILTERS))
+    page = admin.list(wanted, _LIMIT.read(given), _BEFORE.read(given))
+    return DeliveryListDocument(
+        deliveries=[delivery_of(*each) for each in page.deliveries],
+        nextCursor=None if page.next_before is None else str(page.next_before),
     )
 
 
-def _before(given: dict[str, str]) -> int | None:
-    text = given.get("cursor")
-    if text is None:
-        return None
-    if not _CURSOR.fullmatch(text):
-        raise InvalidInputError("must be the nextCursor of a page", field="cursor")
-    return int(text)
+@ROUTES.get(
+    "/v1/admin/webhooks/deliveries/{event_id}",
+    "getDelivery",
+    "webhooks:read",
+    answers={200: answer("The delivery.", schema("Delivery"))},
+    problems={"not-found"},
+)
+def _delivery(call: Call, event_id: str) -> DeliveryDocument:
+    """
+    Get the delivery of an event.
+
+    Whether the webhook has it, and why not.
+    """
+    return delivery_of(*call.container.delivery_admin.find(event_id))

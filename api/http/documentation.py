@@ -1,4 +1,4 @@
-"""The routes that describe the API: the document, its page, and pages about codes."""
+"""The routes of the service itself: the probes, and what describes the API."""
 
 import json
 from collections.abc import Mapping
@@ -6,21 +6,39 @@ from functools import cached_property
 from typing import Any
 
 import falcon
-from falcon import Request, Response, inspect
+from falcon import inspect
 
 from api.extension import is_page
-from api.http import query
-from api.http.middleware import Resource
-from api.http.openapi import pages
+from api.http.openapi import examples, pages, problem_sets
 from api.http.openapi.document import document_of
+from api.http.openapi.elements import answer, one_of, schema, text
+from api.http.operations import Call, Routes
+from api.views.administration import LivenessDocument, ReadinessDocument
 from api.views.codes import problem_codes
 from signer.errors import NotFoundError
 
 
 _App = falcon.App[falcon.Request, falcon.Response]
 
+PROBES = Routes("Service", None, problem_sets.HTTP, is_probe=True)
+ROUTES = Routes(
+    "Service",
+    None,
+    problem_sets.HTTP | {"invalid-input"},
+    names={"code": one_of(sorted(problem_codes()), "A code.")},
+)
 
-class _Description:
+_PAGE = text("A page.")
+_HTML = {200: answer("The page.", _PAGE, media_type="text/html")}
+_HTML_OR_TEXT = {
+    200: {
+        **_HTML[200],
+        "content": {"text/html": {"schema": _PAGE}, "text/plain": {"schema": _PAGE}},
+    }
+}
+
+
+class Description:
     """What an application serves; made at the first request, and then kept."""
 
     def __init__(self, app: _App) -> None:
@@ -51,84 +69,111 @@ class _Description:
         return pages.render_document(self.document).encode()
 
 
-class _PublicResource(Resource):
-    required_role = None
+@PROBES.head_and_get(
+    "/healthz",
+    "Health",
+    answers={200: answer("It does.", schema("Liveness"), {"status": "ok"})},
+)
+def _liveness(_: Call) -> LivenessDocument:
+    """
+    The process answers.
+
+    No token is needed.
+    """
+    return LivenessDocument(status="ok")
 
 
-class OpenAPIDocument(_PublicResource):
-    """``/openapi.json``: the routes that this process serves."""
+@PROBES.head_and_get(
+    "/readyz",
+    "Readiness",
+    answers={
+        200: answer("It can.", schema("Readiness"), examples.READINESS),
+        503: answer(
+            "It cannot. Send requests to other hosts; a restart does not help.",
+            schema("Readiness"),
+        ),
+    },
+)
+def _readiness(call: Call) -> ReadinessDocument:
+    """
+    The host can serve requests.
 
-    def __init__(self, description: _Description) -> None:
-        self._description = description
-
-    def on_get(self, req: Request, resp: Response) -> None:
-        """Answer the OpenAPI document."""
-        query.parameters(req)
-
-        resp.content_type = falcon.MEDIA_JSON
-        resp.data = self._description.json
-
-
-class Documentation(_PublicResource):
-    """``/docs``: the same as a page, which runs no script and loads nothing."""
-
-    content_policy = pages.CONTENT_POLICY
-
-    def __init__(self, description: _Description) -> None:
-        self._description = description
-
-    def on_get(self, req: Request, resp: Response) -> None:
-        """Answer the page."""
-        query.parameters(req)
-
-        resp.content_type = falcon.MEDIA_HTML
-        resp.data = self._description.page
+    No token is needed.
+    """
+    readiness = call.container.readiness()
+    if not readiness.ready:
+        call.resp.status = falcon.HTTP_SERVICE_UNAVAILABLE
+    return ReadinessDocument.of(readiness)
 
 
-class ProblemPage(_PublicResource):
-    """``/problems/{code}``: what a code means.  The ``type`` of problems links here."""
+@ROUTES.get(
+    "/openapi.json",
+    "getDocument",
+    answers={200: answer("OpenAPI 3.1.", {"type": "object"})},
+)
+def _document(call: Call) -> None:
+    """
+    This document.
 
-    content_policy = pages.CONTENT_POLICY
-
-    def on_get(self, req: Request, resp: Response, code: str) -> None:
-        """Answer a page, or text if the client prefers that."""
-        query.parameters(req)
-        entry = problem_codes().get(code)
-        if entry is None:
-            raise NotFoundError("there is no such code: GET /problems lists the codes")
-
-        if _prefers_text(req, resp):
-            resp.text = pages.problem_text(entry)
-        else:
-            resp.text = pages.render_problem(entry)
+    The routes that this process serves.
+    """
+    call.resp.content_type = falcon.MEDIA_JSON
+    call.resp.data = call.parts.description.json
 
 
-class ProblemIndex(_PublicResource):
-    """``/problems``: the codes that have a page."""
+@ROUTES.get(
+    "/docs", "getDocumentation", answers=_HTML, content_policy=pages.CONTENT_POLICY
+)
+def _documentation(call: Call) -> None:
+    """
+    This document as a page.
 
-    content_policy = pages.CONTENT_POLICY
-
-    def on_get(self, req: Request, resp: Response) -> None:
-        """Answer a page, or text if the client prefers that."""
-        query.parameters(req)
-        if _prefers_text(req, resp):
-            resp.text = pages.index_text()
-        else:
-            resp.text = pages.render_index()
+    For browsers, without scripts.
+    """
+    call.resp.content_type = falcon.MEDIA_HTML
+    call.resp.data = call.parts.description.page
 
 
-def _prefers_text(req: Request, resp: Response) -> bool:
-    """Set the media type that *req* prefers; return whether it is text, not HTML."""
+@ROUTES.get(
+    "/problems",
+    "listProblems",
+    answers=_HTML_OR_TEXT,
+    content_policy=pages.CONTENT_POLICY,
+)
+def _problems(call: Call) -> None:
+    """
+    All codes.
+
+    HTML, or text for `Accept: text/plain`.
+    """
+    is_text = _prefers_text(call)
+    call.resp.text = pages.index_text() if is_text else pages.render_index()
+
+
+@ROUTES.get(
+    "/problems/{code}",
+    "getProblem",
+    answers=_HTML_OR_TEXT,
+    problems={"not-found"},
+    content_policy=pages.CONTENT_POLICY,
+)
+def _problem(call: Call, code: str) -> None:
+    """
+    What a code means, and what to do.
+
+    HTML, or text for `Accept: text/plain`. The `type` of errors links here.
+    """
+    entry = problem_codes().get(code)
+    if entry is None:
+        raise NotFoundError("there is no such code: GET /problems lists the codes")
+    render = pages.problem_text if _prefers_text(call) else pages.render_problem
+    call.resp.text = render(entry)
+
+
+def _prefers_text(call: Call) -> bool:
+    """Set the media type that is preferred; return whether it is text, not HTML."""
+    resp = call.resp
     resp.append_header("Vary", "Accept")
-    is_text = req.client_prefers(("text/html", "text/plain")) == "text/plain"
+    is_text = call.req.client_prefers(("text/html", "text/plain")) == "text/plain"
     resp.content_type = falcon.MEDIA_TEXT if is_text else falcon.MEDIA_HTML
     return is_text
-
-
-def add_documentation(app: _App) -> None:
-    """Add the routes; they describe what *app* serves when they are asked."""
-    description = _Description(app)
-    app.add_route("/openapi.json", OpenAPIDocument(description))
-    app.add_route("/docs", Documentation(description))
-    app.add_route("/problems", ProblemIndex())
-    app.add_route("/problems/{code}", ProblemPage())

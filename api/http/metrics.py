@@ -10,6 +10,8 @@ from prometheus_client.registry import Collector
 
 from api.http import query
 from api.http.middleware import Resource
+from api.http.openapi import problem_sets
+from api.http.openapi.elements import Element, answer, operation, text
 from api.metrics import metric_names
 from signer.deadline import TIMEOUT_MESSAGE, Deadlines
 from signer.errors import StoreError, StoreUnavailableError
@@ -17,6 +19,23 @@ from signer.errors import StoreError, StoreUnavailableError
 
 _SCRAPE_SECONDS = 4.0
 _SCRAPES_AT_ONCE = 4  # Prometheus servers often come in pairs; operators look as well.
+
+PATHS: dict[str, Element] = {
+    "/metrics": {
+        "get": operation(
+            "getMetrics",
+            "Metrics",
+            "In the text format of Prometheus. `METRICS_OPEN` makes the route public.",
+            tag="Service",
+            answers={
+                200: answer("The metrics.", text("A page."), media_type="text/plain")
+            },
+            problems=problem_sets.TOKEN | {"invalid-input"},
+            security=[{"bearerToken": ["metrics:read"]}],
+            **{"x-roles": ["devops"]},
+        )
+    }
+}
 
 
 class Metrics(Resource):

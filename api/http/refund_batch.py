@@ -1,18 +1,13 @@
-"""The route ``/v1/refunds/batch``: many refunds in one request."""
+"""Many refunds in one request."""
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
-from falcon import Request, Response
-
-from api.auth.authorization import AccessPolicy
-from api.http import query
-from api.http.body import MAX_BATCH, read_bytes
-from api.http.middleware import Resource
+from api.http.headers import is_idempotency_key
+from api.http.operations import Call
 from api.http.problems import problem_of, report
-from api.http.refunds import is_idempotency_key
-from api.request_context import actor, principal, request_id, tenant
+from api.request_context import principal, request_id
 from api.views.refunds import BatchResultDocument, BatchResultsDocument
 from api.views.requests import MAX_BODY, MAX_MEMBERS, SignedBatchMemberBody
 from signer import strict_json
@@ -20,7 +15,6 @@ from signer.errors import HotWalletError, InvalidInputError
 from signer.model.signed_request import NO_SIGNATURE, SignedRequest
 from signer.refunds.acceptance import SubmissionResult, SubmittedRequest
 from signer.refunds.request_body import read_body, read_refund
-from signer.refunds.service import RefundService
 
 
 _CREATED, _OK = 201, 200
@@ -33,57 +27,45 @@ _MESSAGES = {
 }
 
 
-class RefundBatch(Resource):
+def submit_batch(call: Call, payload: dict[str, Any]) -> BatchResultsDocument:
     """
-    ``/v1/refunds/batch``: accepts up to ``MAX_MEMBERS`` refunds of the caller's tenant.
+    Accept or refuse each of up to ``MAX_MEMBERS`` members by itself.
 
-    Each member has its own idempotency key, and is accepted or refused by itself.  The
-    answer does not wait for the workers.
+    Each has its own idempotency key.  The answer does not wait for the workers.
+
+    Raises:
+        InvalidInputError: *payload* is no list of members with keys of their own.
     """
-
-    required_role = "merchant"
-    is_for_tenants = True
-    required_scope: ClassVar = {"POST": "refunds:write"}
-
-    def __init__(self, refunds: RefundService, access: AccessPolicy) -> None:
-        self._refunds = refunds
-        self._access = access
-
-    def on_post(self, req: Request, resp: Response) -> None:
-        """Accept the members; 200 with a result for each, in their order."""
-        query.parameters(req)
-        members = _read_members(strict_json.parse(read_bytes(req, MAX_BATCH)))
-        read = [
-            self._read(each, req, is_first=i == 0) for i, each in enumerate(members)
-        ]
-        submitted = iter(
-            self._refunds.submit_all(
-                tenant=tenant(req),
-                requests=[each for each in read if isinstance(each, SubmittedRequest)],
-                actor=actor(req),
-                trace=req.get_header("traceparent"),
-            )
+    members = _read_members(payload)
+    read = [_read(call, each, is_first=i == 0) for i, each in enumerate(members)]
+    submitted = iter(
+        call.container.refunds.submit_all(
+            tenant=call.tenant,
+            requests=[each for each in read if isinstance(each, SubmittedRequest)],
+            actor=call.actor,
+            trace=call.req.get_header("traceparent"),
         )
-        outcomes = [
-            next(submitted) if isinstance(each, SubmittedRequest) else each
-            for each in read
-        ]
-        _report([each for each in outcomes if isinstance(each, HotWalletError)])
-        results = [
-            _result(member["idempotency_key"], outcome, request_id(req))
-            for member, outcome in zip(members, outcomes, strict=True)
-        ]
-        resp.media = BatchResultsDocument(results=results).dump()
+    )
+    outcomes = [
+        next(submitted) if isinstance(each, SubmittedRequest) else each for each in read
+    ]
+    _report([each for each in outcomes if isinstance(each, HotWalletError)])
+    results = [
+        _result(member["idempotency_key"], outcome, request_id(call.req))
+        for member, outcome in zip(members, outcomes, strict=True)
+    ]
+    return BatchResultsDocument(results=results)
 
-    def _read(
-        self, member: dict[str, Any], req: Request, *, is_first: bool
-    ) -> SubmittedRequest | HotWalletError:
-        try:
-            if not is_first:  # The request was counted for its first member.
-                self._access.count(principal(req), tenant(req))
-            return _read_member(member)
-        except HotWalletError as e:
-            return e
+
+def _read(
+    call: Call, member: dict[str, Any], *, is_first: bool
+) -> SubmittedRequest | HotWalletError:
+    try:
+        if not is_first:  # The request was counted for its first member.
+            call.container.access.count(principal(call.req), call.tenant)
+        return _read_member(member)
+    except HotWalletError as e:
+        return e
 
 
 def _result(

@@ -1,265 +1,459 @@
-"""The routes under ``/v1/refunds``.  ``signer.refunds`` decides what they do."""
+"""The routes of tenants.  ``signer.refunds`` decides what they do."""
 
-import re
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from typing import ClassVar
 from urllib.parse import urlencode
 
 import falcon
-from falcon import Request, Response
 
+from api.auth.authorization import Permission
 from api.http import query
-from api.http.body import read_bytes
-from api.http.concurrency import WaitingRequests
-from api.http.exports import Exports
-from api.http.middleware import Resource
-from api.http.preferences import read_preferences
-from api.request_context import actor, tenant
-from api.views.explanations import explanation_document
-from api.views.refunds import RefundListDocument, refund_document
+from api.http.body import MAX_BATCH, read_bytes, read_object
+from api.http.headers import (
+    Preference,
+    read_idempotency_key,
+    read_preference,
+    read_signed_request,
+)
+from api.http.openapi import examples, problem_sets
+from api.http.openapi.elements import answer, body, parameter, schema, text
+from api.http.operations import Call, Routes
+from api.http.problems import problem_of
+from api.http.query import CURSOR, FORMAT, REFUND_FILTERS, limit_of
+from api.http.refund_batch import submit_batch
+from api.request_context import request_id
+from api.views.allowances import (
+    NetworkListDocument,
+    PreviewDocument,
+    TokenListDocument,
+    network_document,
+)
+from api.views.document import REFUND_ID_PATTERN
+from api.views.explanations import ExplanationDocument
+from api.views.refund_files import MEDIA_TYPES
+from api.views.refunds import (
+    BatchResultsDocument,
+    RefundDocument,
+    RefundListDocument,
+)
 from signer import strict_json
-from signer.errors import InvalidInputError, NotFoundError
+from signer.errors import NotFoundError
 from signer.model.refund import UNRESERVED, Refund, is_refund_id
-from signer.model.signed_request import SignedRequest
-from signer.ports.refund_reports import RefundReports
-from signer.refunds.explain import Explainer
+from signer.refunds.allowances import list_allowances
 from signer.refunds.request_body import KEY_PATTERN, read_refund
-from signer.refunds.service import (
-    MAX_WAIT_SECONDS,
-    RefundService,
-    require_cancellable,
+from signer.refunds.service import require_cancellable
+
+
+MERCHANT = Permission(
+    frozenset({"merchant"}), None, administrative=False, for_tenants=True
 )
 
+ROUTES = Routes(
+    "Refunds",
+    MERCHANT,
+    problem_sets.MERCHANT,
+    names={"refund_id": text("The refund's id.", pattern=REFUND_ID_PATTERN)},
+)
 
-_SECONDS = re.compile(r"[0-9]+")
-_IDEMPOTENCY_KEY = re.compile(KEY_PATTERN)
+READ, WRITE = "refunds:read", "refunds:write"
 
-
-@dataclass(frozen=True, slots=True)
-class _Preference:
-    """
-    How long the client wants to wait for its refund (RFC 7240).
-
-    ``seconds`` is N of ``wait=N``: wait that long until the refund is final.
-    ``is_async`` is ``respond-async``: do not wait.
-    """
-
-    seconds: float | None
-    is_async: bool
-
-
-class _MerchantResource(Resource):
-    required_role = "merchant"
-    is_for_tenants = True
-    required_scope: ClassVar = {"POST": "refunds:write", "GET": "refunds:read"}
-
-    def __init__(self, refunds: RefundService) -> None:
-        self._refunds = refunds
-
-
-class _WaitingResource(_MerchantResource):
-    def __init__(self, refunds: RefundService, waiting: WaitingRequests) -> None:
-        super().__init__(refunds)
-        self._waiting = waiting
-
-    def _admit(
-        self, preferred: _Preference, req: Request
-    ) -> AbstractContextManager[bool]:
+_IDEMPOTENCY_KEY = parameter(
+    "Idempotency-Key",
+    "header",
+    text(
         """
-        Count the request while it waits as *preferred*; the value is whether it may.
+        Names the request of the tenant, for ever: repeat it with the same key. A
+        request that was refused does not use it up.
+        """,
+        pattern=KEY_PATTERN,
+    ),
+    required=True,
+)
 
-        Too many waiting requests would leave no thread for others.  This one is then
-        answered at once, without ``Preference-Applied``, as RFC 7240 allows.
+_PREFER = parameter(
+    "Prefer",
+    "header",
+    text(
         """
-        if preferred.is_async:
-            return nullcontext(False)
-        if preferred.seconds is None:
-            return self._waiting.admit(tenant(req))
-        return self._waiting.admit_long(tenant(req))
+        `respond-async`: do not wait for a worker. `wait=10`: wait up to 10 seconds, at
+        most 20, until the refund is final. Other preferences are ignored (RFC 7240).
+        """
+    ),
+    required=False,
+)
 
-    def _wait(self, refund: Refund, seconds: float, resp: Response) -> Refund:
-        """Return *refund* when it is final, or after *seconds*."""
-        resp.set_header("Preference-Applied", f"wait={seconds:.0f}")
-        return self._refunds.wait(refund, seconds)
+_SIGNATURE = [
+    parameter(
+        name,
+        "header",
+        text("Only of a tenant that signs its requests: see Signed requests."),
+        required=False,
+    )
+    for name in ("Content-Digest", "Signature-Input", "Signature")
+]
+
+_REFUND = schema("Refund")
+_LIMIT = limit_of("Refunds")
 
 
-class Refunds(_WaitingResource):
+@ROUTES.post(
+    "/v1/refunds",
+    "createRefund",
+    WRITE,
+    headers=[_IDEMPOTENCY_KEY, _PREFER, *_SIGNATURE],
+    body=body(
+        "RefundRequest",
+        examples.REFUND_REQUEST,
+        others={"Second refund of one payment": examples.SECOND_REFUND_REQUEST},
+    ),
+    answers={
+        201: answer(
+            "The refund was accepted.",
+            _REFUND,
+            examples.REFUND,
+            headers=("Location", "Preference-Applied"),
+        ),
+        200: answer(
+            "The refund of this `Idempotency-Key`, as it is now.",
+            _REFUND,
+            headers=("Location", "Idempotent-Replayed", "Preference-Applied"),
+        ),
+    },
+    problems=problem_sets.ACCEPTANCE,
+)
+def _create(call: Call) -> RefundDocument:
     """
-    ``/v1/refunds``: accepts refunds, and lists those of the caller's tenant.
+    Create a refund.
 
-    ``Idempotency-Key`` makes it safe to repeat a request: the refund is paid once.
+    The refund is stored before the answer, and a worker brings it to a final
+    status. The answer waits up to three seconds for the worker to send it. Read
+    `status`, not only 201.
+
+    After a timeout, a lost connection or a 5xx but 501, repeat the request with the
+    same `Idempotency-Key`: it is paid once, and the answer has the refund as it is
+    now.
+
+    A second refund of one payment needs a `reference` of its own, such as
+    `ps_2931/part-2`, also if the first one was cancelled, refused or failed: the
+    default is `payment_session_id`, and a reference that is in use is 409
+    `conflict`. An unknown network or token, an amount out of bounds, or a recipient
+    that the operator denies, is 422 `policy-violation`, and `rule` names it. What
+    delays a refund, such as
+    `limit-reached` or `insufficient-funds`, is no error of this request: the refund
+    waits (`blocked_by` of its explanation).
     """
-
-    def on_post(self, req: Request, resp: Response) -> None:
-        """Accept a refund (201), or show the one that has the key (200)."""
-        query.parameters(req)
-        key = _idempotency_key(req)
-        preferred = _preference(req)
-        body = read_bytes(req)
-        request = read_refund(strict_json.loads(body))
-        with self._admit(preferred, req) as may_wait:
-            accepted = self._refunds.submit(
-                tenant=tenant(req),
-                idempotency_key=key,
-                request=request,
-                actor=actor(req),
-                signed=_signed_request(req, body),
-                trace=req.get_header("traceparent"),
-            )
-            refund = accepted.refund
-            if may_wait and preferred.seconds is not None:
-                refund = self._wait(refund, preferred.seconds, resp)
-            elif may_wait:
-                refund = self._refunds.await_broadcast(refund)
-
-        if preferred.is_async:
-            resp.set_header("Preference-Applied", "respond-async")
-        resp.status = falcon.HTTP_CREATED if accepted.created else falcon.HTTP_OK
-        if not accepted.created:
-            resp.set_header("Idempotent-Replayed", "true")
-        resp.location = f"/v1/refunds/{refund.id}"
-        resp.media = refund_document(refund)
-
-    def __init__(
-        self, refunds: RefundService, waiting: WaitingRequests, search: RefundReports
-    ) -> None:
-        super().__init__(refunds, waiting)
-        self._search = search
-
-    def on_get(self, req: Request, resp: Response) -> None:
-        """List the tenant's refunds, newest first, a page at a time."""
-        given = query.parameters(req, *query.REFUND_FILTERS, "limit", "cursor")
-        page = self._search.search_refunds(
-            query.refund_filter(given, tenant(req)),
-            limit=query.limit(given),
-            cursor=query.cursor(given),
+    req, resp, refunds = call.req, call.resp, call.container.refunds
+    key, preferred = read_idempotency_key(req), read_preference(req)
+    content = read_bytes(req)
+    request = read_refund(strict_json.loads(content))
+    with _admit(call, preferred) as may_wait:
+        accepted = refunds.submit(
+            tenant=call.tenant,
+            idempotency_key=key,
+            request=request,
+            actor=call.actor,
+            signed=read_signed_request(req, content),
+            trace=req.get_header("traceparent"),
         )
+        refund = accepted.refund
+        if may_wait and preferred.seconds is not None:
+            refund = _wait(call, refund, preferred.seconds)
+        elif may_wait:
+            refund = refunds.await_broadcast(refund)
 
-        if page.next_cursor is not None:
-            following = urlencode(given | {"cursor": page.next_cursor})
-            resp.append_link(f"/v1/refunds?{following}", "next")
-        resp.media = RefundListDocument.of(page).dump()
-
-
-class RefundExport(Resource):
-    """``/v1/refunds/export``: a file with refunds of the caller's tenant."""
-
-    required_role = "merchant"
-    required_scope = "refunds:read"
-    is_for_tenants = True
-
-    def __init__(self, exports: Exports) -> None:
-        self._exports = exports
-
-    def on_get(self, req: Request, resp: Response) -> None:
-        """Send all of the tenant's refunds that the parameters describe."""
-        given = query.parameters(req, *query.REFUND_FILTERS, "format")
-        wanted = query.refund_filter(given, tenant(req))
-        self._exports.send(resp, wanted, query.export_format(given), caller=tenant(req))
+    if preferred.is_async:
+        resp.set_header("Preference-Applied", "respond-async")
+    resp.status = falcon.HTTP_CREATED if accepted.created else falcon.HTTP_OK
+    if not accepted.created:
+        resp.set_header("Idempotent-Replayed", "true")
+    resp.location = f"/v1/refunds/{refund.id}"
+    return RefundDocument.of(refund)
 
 
-class RefundResource(_WaitingResource):
-    """``/v1/refunds/{refund_id}``: one refund of the caller's tenant."""
-
-    def on_get(self, req: Request, resp: Response, refund_id: str) -> None:
-        """Show the refund; another tenant's refund answers 404."""
-        query.parameters(req)
-        preferred = _preference(req)
-        refund = self._refunds.get(tenant(req), _require_id(refund_id))
-        if preferred.seconds is not None:
-            with self._admit(preferred, req) as may_wait:
-                if may_wait:
-                    refund = self._wait(refund, preferred.seconds, resp)
-
-        resp.media = refund_document(refund)
-
-
-class Cancellation(_WaitingResource):
-    """``/v1/refunds/{refund_id}/cancel``: cancels a refund without a nonce."""
-
-    takes_body = False
-
-    def on_post(self, req: Request, resp: Response, refund_id: str) -> None:
-        """
-        Cancel the refund, unless it has a nonce; safe to repeat.
-
-        202 means that a worker still has to cancel it.
-        """
-        query.parameters(req)
-        refund = self._refunds.request_cancellation(
-            tenant(req), _require_id(refund_id), actor(req)
+@ROUTES.get(
+    "/v1/refunds",
+    "listRefunds",
+    READ,
+    takes=(*REFUND_FILTERS, _LIMIT, CURSOR),
+    answers={
+        200: answer(
+            "A page of refunds.",
+            schema("RefundList"),
+            {"refunds": [examples.REFUND], "next_cursor": None},
+            headers=("Link",),
         )
-        with self._waiting.admit(tenant(req)) as may_wait:
+    },
+)
+def _list(call: Call) -> RefundListDocument:
+    """
+    List refunds.
+
+    The refunds of the caller's tenant, newest first. Refunds that are created in
+    the meantime neither repeat nor hide others. With `network`, `min_amount` or
+    `max_amount` a page looks at 5,000 refunds at most, so it may have fewer than
+    `limit`, or none, and still a `next_cursor`.
+    """
+    given = call.given
+    wanted = query.refund_filter(given, call.tenant)
+    limit, cursor = _LIMIT.read(given), CURSOR.read(given)
+    page = call.container.store.search_refunds(wanted, limit=limit, cursor=cursor)
+
+    if page.next_cursor is not None:
+        following = urlencode({**given, "cursor": page.next_cursor})
+        call.resp.append_link(f"/v1/refunds?{following}", "next")
+    return RefundListDocument.of(page)
+
+
+@ROUTES.get(
+    "/v1/refunds/export",
+    "exportRefunds",
+    READ,
+    takes=(*REFUND_FILTERS, FORMAT),
+    answers={
+        200: {
+            **answer("The file.", None),
+            "content": {
+                media_type.partition(";")[0]: {"schema": text("A line per refund.")}
+                for media_type in MEDIA_TYPES.values()
+            },
+        }
+    },
+)
+def _export(call: Call) -> None:
+    """
+    Export refunds.
+
+    All refunds of the caller's tenant that the parameters describe, newest first,
+    as one file. It is sent while it is read, so a file that ends without the last
+    chunk is not complete. A tenant receives one at a time: another is 429.
+
+    No cell of the CSV is a formula: one that begins like a formula has `'` before
+    it. A line of `jsonl` is a refund with its tenant.
+    """
+    wanted = query.refund_filter(call.given, call.tenant)
+    format_ = FORMAT.read(call.given)
+    call.parts.exports.send(call.resp, wanted, format_, caller=call.tenant)
+
+
+@ROUTES.post(
+    "/v1/refunds/batch",
+    "createRefunds",
+    WRITE,
+    body=body("BatchRequest", examples.BATCH_REQUEST),
+    answers={
+        200: answer(
+            "One result for each member. 200 does not say that one was accepted.",
+            schema("BatchResults"),
+            examples.BATCH_RESULTS,
+        )
+    },
+    problems=problem_sets.BODY | {"tenant-blocked"},
+)
+def _create_many(call: Call) -> BatchResultsDocument:
+    """
+    Create many refunds.
+
+    Each member is accepted or refused by itself, and has its own result. The answer
+    does not wait for the workers. The body has at most 1 MiB.
+
+    A member that is no object, or whose `idempotency_key` is missing, malformed or
+    used twice, makes the answer 400, and no member is accepted.
+    """
+    return submit_batch(call, strict_json.parse(read_bytes(call.req, MAX_BATCH)))
+
+
+@ROUTES.post(
+    "/v1/refunds/preview",
+    "previewRefund",
+    READ,
+    body=body("RefundRequest", examples.REFUND_REQUEST),
+    answers={
+        200: answer(
+            "The outcome, also of a refund that the policy would refuse.",
+            schema("Preview"),
+            examples.PREVIEW,
+        )
+    },
+    problems=problem_sets.BODY | {"screening-unavailable"},
+)
+def _preview(call: Call) -> PreviewDocument:
+    """
+    Preview a refund.
+
+    What would happen with the same request to `POST /v1/refunds`. It stores and
+    reserves nothing, and counts against no spending limit. It promises nothing
+    either: a moment later, another refund may have used a limit.
+
+    A malformed value is a 400 of the preview itself. What the policy refuses, such
+    as an unknown token, is 200 with `outcome` `refuse` and the `problem`.
+
+    The signature of a request, rates and `max_open_refunds` are not looked at.
+    """
+    request = read_refund(read_object(call.req))
+    with call.parts.waiting.asking_nodes(call.tenant):
+        preview = call.parts.previewer.preview(call.tenant, request)
+
+    problem = None
+    if preview.refusal is not None:
+        problem = problem_of(preview.refusal).document(request_id(call.req))
+    return PreviewDocument.of(preview, problem=problem)
+
+
+@ROUTES.get(
+    "/v1/refunds/{refund_id}",
+    "getRefund",
+    READ,
+    headers=[_PREFER],
+    answers={
+        200: answer(
+            "The refund.", _REFUND, examples.REFUND, headers=("Preference-Applied",)
+        )
+    },
+    problems={"not-found"},
+)
+def _get(call: Call, refund_id: str) -> RefundDocument:
+    """
+    Get a refund.
+
+    A refund of the caller's tenant. `Prefer: wait=10` waits until it is final.
+    """
+    preferred = read_preference(call.req)
+    refund = _find(call, refund_id)
+    if preferred.seconds is not None:
+        with _admit(call, preferred) as may_wait:
             if may_wait:
-                refund = self._refunds.await_cancellation(refund)
-
-        require_cancellable(refund)
-        if refund.status in UNRESERVED:
-            resp.status = falcon.HTTP_ACCEPTED
-        resp.media = refund_document(refund)
+                refund = _wait(call, refund, preferred.seconds)
+    return RefundDocument.of(refund)
 
 
-class RefundExplanation(_WaitingResource):
-    """``/v1/refunds/{refund_id}/explain``: why the refund has its status."""
+@ROUTES.post(
+    "/v1/refunds/{refund_id}/cancel",
+    "cancelRefund",
+    WRITE,
+    answers={
+        200: answer(
+            "Nothing was sent, and nothing will be.",
+            _REFUND,
+            examples.CANCELLED_REFUND,
+        ),
+        202: answer(
+            """
+            No worker has cancelled it yet. The request stays in force, and no
+            transaction is made for it: poll the refund until it is `cancelled`. It
+            is `mined` and then `confirmed` only if it had been paid before the
+            database was restored from a backup.
+            """,
+            _REFUND,
+        ),
+    },
+    problems={"not-found", "not-cancellable", "tenant-blocked"},
+)
+def _cancel(call: Call, refund_id: str) -> RefundDocument:
+    """
+    Cancel a refund.
 
-    def __init__(
-        self, refunds: RefundService, explainer: Explainer, waiting: WaitingRequests
-    ) -> None:
-        super().__init__(refunds, waiting)
-        self._explainer = explainer
+    Cancels a refund that has no nonce yet: one that is `awaiting-approval` or
+    `queued`. Any later status is 409 `not-cancellable`, and the refund goes on. The
+    request can be repeated, and has no body. `reference` and key stay in use.
+    """
+    refunds, name = call.container.refunds, _require_id(refund_id)
+    refund = refunds.request_cancellation(call.tenant, name, call.actor)
+    with call.parts.waiting.admit(call.tenant) as may_wait:
+        if may_wait:
+            refund = refunds.await_cancellation(refund)
 
-    def on_get(self, req: Request, resp: Response, refund_id: str) -> None:
-        """Explain the refund, as far as the ledger and the nodes answer."""
-        query.parameters(req)
-        refund = self._refunds.get(tenant(req), _require_id(refund_id))
-
-        with self._waiting.asking_nodes(tenant(req)):
-            explanation = self._explainer.explain(refund, for_tenant=True)
-        resp.media = explanation_document(explanation)
-
-
-def is_idempotency_key(key: object) -> bool:
-    """Return whether *key* has 1 to 255 visible ASCII characters."""
-    return isinstance(key, str) and _IDEMPOTENCY_KEY.fullmatch(key) is not None
+    require_cancellable(refund)
+    if refund.status in UNRESERVED:
+        call.resp.status = falcon.HTTP_ACCEPTED
+    return RefundDocument.of(refund)
 
 
-def preferred_wait(req: Request) -> float | None:
-    """Return N of ``Prefer: wait=N``, up to 20 seconds; None if it is not there."""
-    return _preference(req).seconds
+@ROUTES.get(
+    "/v1/refunds/{refund_id}/explain",
+    "explainRefund",
+    READ,
+    answers={
+        200: answer("The explanation.", schema("Explanation"), examples.EXPLANATION)
+    },
+    problems={"not-found"},
+)
+def _explain(call: Call, refund_id: str) -> ExplanationDocument:
+    """
+    Explain a refund.
+
+    Why the refund has its status, and what happens next. It changes nothing, asks
+    the refund's nodes once, and answers also while they are down. What begins with
+    `To do:` is for the operator.
+    """
+    refund = _find(call, refund_id)
+    with call.parts.waiting.asking_nodes(call.tenant):
+        explanation = call.container.explainer.explain(refund, for_tenant=True)
+    return ExplanationDocument.of(explanation)
+
+
+@ROUTES.get(
+    "/v1/tokens",
+    "listTokens",
+    READ,
+    tag="Tokens",
+    answers={200: answer("The tokens.", schema("TokenList"), examples.TOKENS)},
+)
+def _tokens(call: Call) -> TokenListDocument:
+    """
+    List tokens.
+
+    What the caller's tenant may have refunded. The amounts are the stricter ones of
+    the service's and the tenant's.
+    """
+    limits = call.container.tenants.limits(call.tenant)
+    tokens = [*list_allowances(call.container.networks, limits)]
+    return TokenListDocument.of(None, tokens=tokens)
+
+
+@ROUTES.get(
+    "/v1/networks",
+    "listNetworks",
+    READ,
+    tag="Tokens",
+    answers={200: answer("The networks.", schema("NetworkList"), examples.NETWORKS)},
+)
+def _networks(call: Call) -> NetworkListDocument:
+    """
+    List networks.
+
+    Where refunds are paid.
+    """
+    limits = call.container.tenants.limits(call.tenant)
+    found = call.container.networks.items()
+    networks = [network_document(*each, limits) for each in found]
+    return NetworkListDocument(networks=networks)
+
+
+def _admit(call: Call, preferred: Preference) -> AbstractContextManager[bool]:
+    """
+    Count the request while it waits as *preferred*; the value is whether it may.
+
+    Too many waiting requests would leave no thread for others.  This one is then
+    answered at once, without ``Preference-Applied``, as RFC 7240 allows.
+    """
+    if preferred.is_async:
+        return nullcontext(False)
+    if preferred.seconds is None:
+        return call.parts.waiting.admit(call.tenant)
+    return call.parts.waiting.admit_long(call.tenant)
+
+
+def _wait(call: Call, refund: Refund, seconds: float) -> Refund:
+    """Return *refund* when it is final, or after *seconds*."""
+    call.resp.set_header("Preference-Applied", f"wait={seconds:.0f}")
+    return call.container.refunds.wait(refund, seconds)
+
+
+def _find(call: Call, refund_id: str) -> Refund:
+    """Return a refund of the caller's tenant; NotFoundError for one of another."""
+    return call.container.refunds.get(call.tenant, _require_id(refund_id))
 
 
 def _require_id(refund_id: str) -> str:
     if not is_refund_id(refund_id):
         raise NotFoundError("there is no such refund")
     return refund_id
-
-
-def _idempotency_key(req: Request) -> str:
-    key = req.get_header("Idempotency-Key") or ""
-    if not is_idempotency_key(key):
-        raise InvalidInputError(
-            "the header Idempotency-Key must hold 1 to 255 visible ASCII characters",
-            field="Idempotency-Key",
-        )
-    return key
-
-
-def _signed_request(req: Request, body: bytes) -> SignedRequest:
-    """Return *body* with the headers of its signature; a missing header is empty."""
-    return SignedRequest(
-        body=body,
-        content_digest=req.get_header("Content-Digest") or "",
-        signature_input=req.get_header("Signature-Input") or "",
-        signature=req.get_header("Signature") or "",
-    )
-
-
-def _preference(req: Request) -> _Preference:
-    """Return the preferences of *req*; ``wait=N`` counts up to 20 seconds."""
-    preferences = read_preferences(req)
-    wait = preferences.get("wait", "")
-    if _SECONDS.fullmatch(wait):
-        # A time to wait is the more precise preference.
-        return _Preference(min(float(wait), MAX_WAIT_SECONDS), is_async=False)
-    return _Preference(None, is_async=preferences.get("respond-async") == "")

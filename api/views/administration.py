@@ -4,7 +4,7 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, WithJsonSchema
 
@@ -199,8 +199,8 @@ class StopsDocument(Document):
     stops: list[_Stop] = says("A stop of everything is the first.")
 
     @classmethod
-    def build(cls, stops: Sequence[Hold], names: Mapping[int, str]) -> dict[str, Any]:
-        """Return *stops* as JSON; *names* are those of the networks, by chain id."""
+    def of_holds(cls, stops: Sequence[Hold], names: Mapping[int, str]) -> Self:
+        """Return *stops*; *names* are those of the networks, by chain id."""
         shown = [
             _Stop.of(
                 stop,
@@ -209,7 +209,7 @@ class StopsDocument(Document):
             )
             for stop in stops
         ]
-        return cls(stops=shown).dump()
+        return cls(stops=shown)
 
 
 class _Switched(Document):
@@ -304,11 +304,10 @@ class DeliveryDocument(Document):
     authentic: bool = says("False if another program changed the event or its refund.")
 
 
-def delivery_document(delivery: object, event: Event | None) -> dict[str, Any]:
-    """Return a delivery as JSON; *event* is None if it is not authentic."""
+def delivery_of(delivery: object, event: Event | None) -> DeliveryDocument:
+    """Return a delivery; *event* is None if it is not authentic."""
     type_ = None if event is None else str(event.type)
-    given = {"type": type_, "authentic": event is not None}
-    return DeliveryDocument.of(delivery, **given).dump()
+    return DeliveryDocument.of(delivery, type=type_, authentic=event is not None)
 
 
 class DeliveryListDocument(Document):
@@ -345,6 +344,13 @@ class ReadinessDocument(Document):
     )
     address: Address | None = says("The active key's address.")
     epoch: Epoch | None = says("The active key's epoch.")
+
+    @classmethod
+    def derive(cls, source: Any) -> Mapping[str, Any]:
+        """Return one word for all checks."""
+        if not source.ready:
+            return {"status": "unavailable"}
+        return {"status": "degraded" if source.degraded else "ready"}
 
 
 def stop_lines(stops: Sequence[Hold], names: Mapping[int, str]) -> Iterator[str]:

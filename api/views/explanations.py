@@ -214,13 +214,3 @@ class RepairedWalletsDocument(Document):
     """The wallets of each network, after the repair."""
 
     wallets: list[_Repair] = says("All wallets that paid something.")
-
-
-def explanation_document(explanation: object) -> dict[str, Any]:
-    """Return *explanation* as JSON; fees in wei, as decimal strings."""
-    return ExplanationDocument.of(explanation).dump()
-
-
-def repair_document(repair: object) -> dict[str, Any]:
-    """Return the result of a repair as JSON, for the command line."""
-    return _Repair.of(repair).dump()

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from api.views.csv_files import write_csv
-from api.views.refunds import RefundDocument, refund_document
+from api.views.refunds import RefundDocument
 from signer.model.refund import Refund
 from signer.ports.refund_reports import RefundFilter, RefundReports
 
@@ -51,7 +51,7 @@ def _csv_lines(refunds: Sequence[Refund]) -> str:
 
 
 def _document(refund: Refund) -> dict[str, Any]:
-    document = refund_document(refund)
+    document = RefundDocument.of(refund).dump()
     return {"id": document.pop("id"), "tenant": refund.tenant, **document}
 
 

@@ -174,11 +174,6 @@ class WebhookKeysDocument(Document):
     )
 
 
-def refund_document(refund: Refund) -> dict[str, Any]:
-    """Return *refund* as JSON for its tenant."""
-    return RefundDocument.of(refund).dump()
-
-
 def event_of(event: Event, refund: Refund) -> EventDocument:
     """Return *event* of *refund*."""
     return EventDocument.of(event, data=event.refund_then(refund))

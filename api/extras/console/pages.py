@@ -81,7 +81,7 @@ Shown = Mapping[str, object]
 
 _PAGES: dict[str, tuple[str, tuple[str, ...], Callable[..., Shown]]] = {}
 
-_SEARCH = ("q", "tenant", *query.REFUND_FILTERS)
+_SEARCH = ("q", "tenant", *query.FILTER_NAMES)
 _MOST_DIGITS = 15
 _DELIVERIES = 50
 _DEAD = DeliveryFilter(state=DeliveryState.DEAD)
@@ -106,7 +106,7 @@ def _overview(container: Container, _: Given) -> Shown:
 @_page("/refunds", "refunds.html", *_SEARCH, "cursor")
 def _refunds(container: Container, given: Given) -> Shown:
     """Show a page of the refunds of all tenants that the search fields describe."""
-    wanted, cursor = _read_search(given), query.cursor(given)
+    wanted, cursor = _read_search(given), query.CURSOR.read(given)
     found = search(container.store, given.get("q"), wanted, cursor=cursor)
     return {
         "found": found,
@@ -137,7 +137,7 @@ def _refund(
 @_page("/approvals", "approvals.html", "cursor")
 def _approvals(container: Container, given: Given) -> Shown:
     """List a page of what waits for a decision: administrators' proposals first."""
-    found = container.approvals.list(query.place(given))
+    found = container.approvals.list(query.PLACE.read(given))
     proposals = [show_proposal(each) for each in found.approvals]
     return {"found": found, "proposals": proposals, "now": container.ledger_clock()}
 

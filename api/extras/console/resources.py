@@ -407,7 +407,7 @@ class RefundsExport(SessionPage):
         if "q" in given and wanted.recipient is None:
             raise InvalidInputError("must be a recipient's address", field="q")
         caller = session_of(req).principal.sub
-        self._exports.send(resp, wanted, query.export_format(given), caller=caller)
+        self._exports.send(resp, wanted, query.FORMAT.read(given), caller=caller)
 
 
 class AuditExport(SessionPage):

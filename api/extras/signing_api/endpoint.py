@@ -26,8 +26,8 @@ from api.extras.signing_api.methods import BROADCAST_SECONDS, Methods, RequestCo
 from api.http import query
 from api.http.body import MAX_BATCH, read_bytes
 from api.http.concurrency import WaitingRequests
+from api.http.headers import is_idempotency_key
 from api.http.middleware import Resource
-from api.http.refunds import is_idempotency_key
 from api.request_context import actor, principal, request_id, tenant
 from signer.config.tenants import TenantRegistry
 from signer.errors import NotFoundError

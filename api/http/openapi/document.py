@@ -8,13 +8,7 @@ from importlib.resources import files
 from typing import Any
 
 from api.extension import find_hooks
-from api.http.openapi import (
-    admin_paths,
-    examples,
-    refund_paths,
-    webhook_operations,
-)
-from api.http.openapi.action_operations import body_schemas
+from api.http.openapi import examples, webhook_operations
 from api.http.openapi.elements import Element, Operations, integer, schema, text
 from api.http.problems import MEDIA_TYPE, code_statuses
 from api.views import (
@@ -112,7 +106,26 @@ _RETRIED = (409, 429, 502, 503, 504)
 @cache
 def complete_document() -> Mapping[str, Any]:
     """Return the document of all routes; do not change it."""
-    paths = deepcopy(refund_paths.PATHS | admin_paths.PATHS)
+    # A process that does not serve the routes of administrators loads them for this.
+    from api.http import (  # noqa: PLC0415
+        actions,
+        administration,
+        documentation,
+        events,
+        metrics,
+        refunds,
+    )
+
+    paths = deepcopy(
+        events.ROUTES.paths
+        | events.KEYS.paths
+        | refunds.ROUTES.paths
+        | actions.action_paths()
+        | administration.ROUTES.paths
+        | metrics.PATHS
+        | documentation.PROBES.paths
+        | documentation.ROUTES.paths
+    )
     for extra in _EXTRAS:
         paths |= deepcopy(dict(extra.paths))
     for path in paths.values():
@@ -154,7 +167,7 @@ def complete_document() -> Mapping[str, Any]:
                     for extra in _EXTRAS
                     for name, each in extra.schemas.items()
                 },
-                **body_schemas(),
+                **actions.body_schemas(),
             },
             "responses": {
                 f"problem-{status}": _problem(status)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from api.views.explanations import explanation_document
+from api.views.explanations import ExplanationDocument
 from signer.model.refund import Refund
 from tests.api.commands import Run
 from tests.support.refunds import World
@@ -36,7 +36,7 @@ def test_explains_as_text(run: Run, world: World, paid: Refund) -> None:
 
 def test_explains_as_json(run: Run, world: World, paid: Refund) -> None:
     finished = run("refund", "explain", "--json", paid.id)
-    expected = explanation_document(world.explainer.explain(paid))
+    expected = ExplanationDocument.of(world.explainer.explain(paid)).dump()
 
     assert finished.status == 0
     assert finished.json == expected
