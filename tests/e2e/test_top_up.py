@@ -12,7 +12,7 @@ import threading
 import tomllib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,6 @@ from dev.stack import (
     NETWORK,
     SYMBOL,
     Stack,
-    await_start,
     hotwallet,
     request,
     running_stack,
@@ -133,10 +132,6 @@ class System:
     shop: Stack
     treasury: Stack
     relay: Relay
-    gateway: Gateway = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.gateway = Gateway(self.shop)
 
     def refresh_token(self) -> str:
         """Give the shop a new token of the treasury, which lives for five minutes."""
@@ -213,7 +208,7 @@ def _rule(address: str) -> str:
 
 @pytest.fixture(scope="module")
 def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
-    """Both services; the shop has no worker yet."""
+    """Both services; the shop has little left, and no worker yet."""
     folder = tmp_path_factory.mktemp("top-up")
     home, rules = folder / "shop", folder / "rules"
     for each in (home, rules):
@@ -243,7 +238,7 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
             treasury.chain_url,
             created["address"],
             token=treasury.token,
-            amount=TARGET * 10**6,
+            amount=(BELOW - 10) * 10**6,
         )
         shop = Stack(
             home=home,
@@ -258,17 +253,16 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
         provide_signing_key(home / "jwt.pem", home / "jwt.pub.pem")
         found = System(shop, treasury, relay)
         found.refresh_token()
-        serve = cleanup.enter_context(shop.service("serve"))
-        await_start(serve, home / "serve.log", lambda: _answers(shop.url))
+        cleanup.enter_context(shop.service("serve"))  # It starts beside the workers.
         yield found
 
 
 def _spend(system: System, amount: int) -> None:
     """Let the shop pay a refund of *amount* whole tokens."""
     system.refresh_token()
-    system.gateway.token = _mint(system.shop, "developer")
-    _, _, refund = system.gateway.post(amount=str(amount))
-    system.gateway.wait(refund["id"], "confirmed", PATIENCE)
+    gateway = Gateway(system.shop, _mint(system.shop, "developer"))
+    _, _, refund = gateway.post(amount=str(amount))
+    gateway.wait(refund["id"], "confirmed", PATIENCE)
 
 
 def _await_looks(system: System, count: int) -> None:
@@ -284,7 +278,6 @@ def test_a_wallet_that_empties_is_topped_up_once(system: System) -> None:
     treasury.command("stop", "--reason", "the top-up stays open")
     relay.holds_replies = True
     with shop.service("worker", log="worker-1") as first:
-        _spend(system, TARGET - BELOW + 10)
         assert relay.accepted.wait(PATIENCE)
         os.killpg(first.pid, signal.SIGKILL)
     relay.holds_replies = False
@@ -292,9 +285,10 @@ def test_a_wallet_that_empties_is_topped_up_once(system: System) -> None:
         _await_looks(system, 1)
         treasury.command("resume", "--reason", "a worker has seen it")
         assert eventually(lambda: system.balance == TARGET, PATIENCE, pause=0.2)
+        assert eventually(lambda: _answers(shop.url), PATIENCE)
+        _spend(system, TARGET - BELOW + 20)
     # A worker that starts looks soon, and knows of no request.
     with shop.service("worker", log="worker-4"):
-        _spend(system, TARGET - BELOW + 20)
         _await_looks(system, 2)  # The first one has ended.
 
     (top_up,) = system.top_ups()
@@ -321,7 +315,7 @@ def test_the_tenants_token_pays_the_shop_only(system: System) -> None:
         explanation = system.ask("GET", f"{path}/explain", system.refresh_token())[2]
         return "policy-violation" in json.dumps(explanation)
 
-    assert eventually(is_forbidden, PATIENCE, pause=1)
+    assert eventually(is_forbidden, PATIENCE, pause=0.2)
     token = system.refresh_token()
     assert system.ask("GET", path, token)[2]["status"] == "queued"
     assert system.ask("POST", f"{path}/cancel", token)[0] in {200, 202}

@@ -47,6 +47,9 @@ LOOK_SECONDS = 60.0
 AGAIN_SECONDS = 10.0
 """How soon a low balance is read again, and how soon a worker looks for its turn."""
 
+STARTING_SECONDS = 1.0
+"""How soon a worker looks again if none has completed a pass."""
+
 PAUSE = timedelta(hours=1)
 """How long after a top-up, or after a refusal, the next one is asked for.
 
@@ -156,6 +159,8 @@ class TopUps:
         for asset in self._assets():
             problem = None if active is None else self._try(asset, active)
             self._report(asset, problem, is_ours=is_ours)
+        if not running:
+            return STARTING_SECONDS
         return AGAIN_SECONDS if self._low or not is_ours else LOOK_SECONDS
 
     def _assets(self) -> Iterator[_Asset]:

@@ -9,7 +9,12 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from api.extras.top_ups.top_ups import AGAIN_SECONDS, LOOK_SECONDS, TopUps
+from api.extras.top_ups.top_ups import (
+    AGAIN_SECONDS,
+    LOOK_SECONDS,
+    STARTING_SECONDS,
+    TopUps,
+)
 from api.extras.top_ups.treasury import TopUp
 from signer.alerts import Alert, Alerts
 from signer.config.networks import Network
@@ -461,6 +466,23 @@ def test_a_low_balance_is_read_again_soon(system: System) -> None:
     system.top_ups().run(wait)
 
     assert waits == [AGAIN_SECONDS, AGAIN_SECONDS, AGAIN_SECONDS, LOOK_SECONDS]
+
+
+def test_a_worker_that_starts_looks_soon(system: System) -> None:
+    """Its turn comes with its first pass; that of another one may be long."""
+    waits: list[float] = []
+
+    def wait(seconds: float) -> bool:
+        waits.append(seconds)
+        if len(waits) == 2:
+            assert system.amounts == []
+            system.record("b", "a")
+        return len(waits) == 4
+
+    system.top_ups("b").run(wait)
+
+    assert waits == [STARTING_SECONDS] * 2 + [AGAIN_SECONDS] * 2
+    assert len(system.amounts) == 1
 
 
 @pytest.mark.parametrize(
