@@ -8,6 +8,7 @@ from typing import Any
 
 
 Element = dict[str, Any]
+"""A part of the document: a JSON object."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,9 +24,6 @@ class Operations:
     paths: Mapping[str, Element]
     schemas: Mapping[str, Element]
     documents: ModuleType
-
-
-"""A part of the document: a JSON object."""
 
 
 def text(description: str, **keywords: Any) -> Element:

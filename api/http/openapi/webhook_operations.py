@@ -11,39 +11,32 @@ TAG = "Webhooks"
 
 GUIDE = files("api.http.openapi").joinpath("webhook_guide.md").read_text("utf-8")
 
+
+def _header(name: str, about: str, pattern: str) -> Element:
+    return parameter(name, "header", text(about, pattern=pattern), required=True)
+
+
 _HEADERS = [
-    parameter(
+    _header(
         "webhook-id",
-        "header",
-        text(
-            "The event's `id`, which is the same in every attempt.",
-            pattern=EVENT_ID_PATTERN,
-        ),
-        required=True,
+        "The event's `id`, which is the same in every attempt.",
+        EVENT_ID_PATTERN,
     ),
-    parameter(
+    _header(
         "webhook-timestamp",
-        "header",
-        text(
-            """
-            When this attempt was signed, in seconds since 1970. Refuse it if it differs
-            by more than 5 minutes from your clock.
-            """,
-            pattern="^[0-9]+$",
-        ),
-        required=True,
+        """
+        When this attempt was signed, in seconds since 1970. Refuse it if it differs by
+        more than 5 minutes from your clock.
+        """,
+        "^[0-9]+$",
     ),
-    parameter(
+    _header(
         "webhook-signature",
-        "header",
-        text(
-            """
-            Signatures with spaces in between, each with its scheme: `v1a,` (Ed25519) or
-            `v1,` (HMAC-SHA-256) and Base64. One valid signature is enough.
-            """,
-            pattern="^v1a?,[A-Za-z0-9+/]+=*( v1a?,[A-Za-z0-9+/]+=*)*$",
-        ),
-        required=True,
+        """
+        Signatures with spaces in between, each with its scheme: `v1a,` (Ed25519) or
+        `v1,` (HMAC-SHA-256) and Base64. One valid signature is enough.
+        """,
+        "^v1a?,[A-Za-z0-9+/]+=*( v1a?,[A-Za-z0-9+/]+=*)*$",
     ),
 ]
 

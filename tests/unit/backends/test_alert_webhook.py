@@ -16,8 +16,7 @@ import pytest
 from pydantic import SecretStr
 from structlog.testing import capture_logs
 
-from backends.alert_formats import FORMATS, AlertFormat, summary
-from backends.alert_webhook import AlertWebhook
+from backends.alert_webhook import FORMATS, AlertFormat, AlertWebhook, summary
 from signer.ports.webhook_sender import Notifier
 from tests.support.waiting import eventually
 

@@ -10,7 +10,7 @@ import yaml
 from api.conditions import CONDITIONS, Condition
 from api.metrics import metric_names
 from api.views.codes import load_codes
-from backends.alert_formats import FORMATS
+from backends.alert_webhook import FORMATS
 from signer.alerts import LASTING, TICKETS, Alert
 from tests.support.monitoring import (
     RULES,
