@@ -95,7 +95,7 @@ class LedgerCollector:
         now = self._clock()
         since = {(name, status): now for name in self._networks for status in OPEN}
         for each in self._ledger.open_refunds():
-            network = self._names.network(each.network)
+            network = self._names.bound("network", each.network)
             kind = network, each.tenant, each.status, each.blocked_by or ""
             found.add(metric_names.REFUNDS_OPEN, *kind, by=each.number)
             oldest = since.get((network, each.status), now)

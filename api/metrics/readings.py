@@ -50,42 +50,29 @@ class Names:
 
         *rules* returns the names that are in force now.
         """
-        self._networks = frozenset(networks)
-        self._tenants = frozenset({*tenants, OPERATOR})
         self._rules = rules
-        self._codes: set[str] = set()
-
-    def network(self, name: str) -> str:
-        """Return *name*, or ``OTHER`` if the networks file does not have it."""
-        return name if name in self._networks else OTHER
-
-    def tenant(self, name: str) -> str:
-        """Return *name*, or ``OTHER`` if the tenants file does not have it."""
-        return name if name in self._tenants else OTHER
-
-    def rule(self, name: str) -> str:
-        """Return *name*, or ``OTHER`` if the policy has no such rule now."""
-        is_known = name in _FIXED_RULES or name in self._rules()
-        return name if is_known else OTHER
-
-    def code(self, name: str | None) -> str:
-        """Return *name*, "" for None, or ``OTHER`` after a hundred codes."""
-        if not name or name in self._codes:
-            return name or ""
-        if len(self._codes) >= _MOST_CODES:
-            return OTHER
-        self._codes.add(name)
-        return name
+        self._known: Mapping[str, Collection[str]] = {
+            "network": frozenset(networks),
+            "tenant": frozenset({*tenants, OPERATOR}),
+        }
+        self._codes = {""}
 
     def bound(self, label: str, value: str) -> str:
-        """Return *value* of *label*, or ``OTHER`` if it could be anything."""
-        if label == "network":
-            return self.network(value)
-        if label == "tenant":
-            return self.tenant(value)
+        """
+        Return *value* of *label*, or ``OTHER`` if it could be anything.
+
+        That is a name which is not configured, or a code after a hundred others.
+        """
+        known = self._known.get(label)
         if label == "rule":
-            return self.rule(value)
-        return self.code(value) if label in _CODES else value
+            known = {*_FIXED_RULES, *self._rules()}
+        if known is not None:
+            return value if value in known else OTHER
+        if label in _CODES and value not in self._codes:
+            if len(self._codes) > _MOST_CODES:
+                return OTHER
+            self._codes.add(value)
+        return value
 
 
 _DEPTH = 5

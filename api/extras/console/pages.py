@@ -130,8 +130,7 @@ def _refund(
     refund = container.store.get(refund_id) if is_refund_id(refund_id) else None
     if refund is None:
         raise NotFoundError("there is no such refund")
-    explorers = Explorers.of(container.networks)
-    return {"it": details.read(refund), "explorers": explorers}
+    return {**details.read(refund), "explorers": Explorers.of(container.networks)}
 
 
 @_page("/approvals", "approvals.html", "cursor")

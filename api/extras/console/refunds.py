@@ -1,7 +1,7 @@
 """Finds refunds by what an operator typed; shows all that is known of one."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -10,7 +10,6 @@ from eth_utils.address import to_checksum_address
 from api.container import Container
 from api.extras.console.rendering import format_amount
 from signer.chain.erc20 import decode_transfer
-from signer.chain.fees import format_gwei
 from signer.crypto.transactions import AnyTransaction, SignedBytes
 from signer.deadline import Deadlines
 from signer.errors import (
@@ -24,8 +23,6 @@ from signer.model.refund import (
     COIN_ADDRESS,
     UNRESERVED,
     Kind,
-    Move,
-    Page,
     Refund,
     SignedTransaction,
     is_refund_id,
@@ -71,7 +68,9 @@ def search(
     """
     if text is None or wanted.recipient is not None:
         page = ledger.search_refunds(wanted, limit=PAGE_SIZE, cursor=cursor)
-        return _found(page)
+        following = page.next_cursor
+        until = None if following is None else _time_of(following)
+        return Found(page.refunds, following, until)
     if is_refund_id(text):
         refund = ledger.get(text)
         matches: Sequence[Refund] = () if refund is None else (refund,)
@@ -80,62 +79,13 @@ def search(
     return Found([each for each in matches if wanted.allows(each)])
 
 
-def _found(page: Page) -> Found:
-    cursor = page.next_cursor
-    return Found(page.refunds, cursor, None if cursor is None else _time_of(cursor))
-
-
 def _time_of(refund_id: str) -> datetime:
-    """Return the time in a refund's id."""
     milliseconds = int(refund_id.removeprefix("rf_")[:12], 16)
     return datetime.fromtimestamp(milliseconds / 1000, UTC)
 
 
 _EXPLAIN_SECONDS = 4.0
 _AT_ONCE = 4
-
-
-@dataclass(frozen=True, slots=True)
-class ShownTransaction:
-    """
-    A stored transaction, and what its signed bytes do.
-
-    ``is_payment`` is whether the bytes pay exactly what the refund says; None for a
-    no-op, which pays nothing.
-    """
-
-    stored: SignedTransaction
-    does: str
-    is_payment: bool | None
-    max_fee: str
-    priority_fee: str
-
-
-@dataclass(frozen=True, slots=True)
-class RefundDetails:
-    """
-    A refund as its page shows it.
-
-    ``explanation`` is None if it took too long; ``problem`` is the code of the reason.
-    ``is_authentic`` is whether the MAC of what it pays is valid.
-    """
-
-    refund: Refund
-    is_authentic: bool
-    moves: Sequence[Move]
-    transactions: Sequence[ShownTransaction]
-    explanation: Explanation | None
-    problem: str | None
-
-    @property
-    def is_cancellable(self) -> bool:
-        """Whether it has no nonce yet."""
-        return self.refund.status in UNRESERVED
-
-    @property
-    def amount(self) -> str:
-        """The amount in whole tokens."""
-        return format_amount(self.refund.amount, self.refund.decimals)
 
 
 class RefundDetailsReader:
@@ -145,18 +95,25 @@ class RefundDetailsReader:
         self._container = container
         self._deadlines = Deadlines(_AT_ONCE)
 
-    def read(self, refund: Refund) -> RefundDetails:
-        """Return the details of *refund*; StoreError if the ledger does not answer."""
+    def read(self, refund: Refund) -> Mapping[str, object]:
+        """
+        Return what the page shows; StoreError if the ledger does not answer.
+
+        The explanation is None if it took too long; ``problem`` is the code of the
+        reason.  ``is_authentic`` is whether the MAC of what it pays is valid.
+        """
         store = self._container.store
         explanation, problem = self._explain(refund)
-        return RefundDetails(
-            refund,
-            self._is_authentic(refund),
-            store.history(refund.id),
-            [_show(each, refund) for each in store.transactions(refund.id)],
-            explanation,
-            problem,
-        )
+        stored = store.transactions(refund.id)
+        return {
+            "refund": refund,
+            "is_authentic": self._is_authentic(refund),
+            "is_cancellable": refund.status in UNRESERVED,
+            "moves": store.history(refund.id),
+            "transactions": [(each, *_describe(each, refund)) for each in stored],
+            "explanation": explanation,
+            "problem": problem,
+        }
 
     def _explain(self, refund: Refund) -> tuple[Explanation | None, str | None]:
         try:
@@ -177,19 +134,12 @@ class RefundDetailsReader:
         return True
 
 
-def _show(stored: SignedTransaction, refund: Refund) -> ShownTransaction:
-    does, is_payment = _describe(stored, refund)
-    return ShownTransaction(
-        stored,
-        does,
-        is_payment,
-        format_gwei(stored.max_fee_per_gas),
-        format_gwei(stored.max_priority_fee_per_gas),
-    )
-
-
 def _describe(stored: SignedTransaction, refund: Refund) -> tuple[str, bool | None]:
-    """Return what the signed bytes do, and whether they pay *refund*."""
+    """
+    Return what the signed bytes do, and whether they pay exactly what *refund* says.
+
+    That is None for a no-op, which pays nothing.
+    """
     try:
         transaction = SignedBytes.decode(stored.raw).transaction
         if stored.kind is Kind.NOOP:

@@ -19,6 +19,7 @@ from markupsafe import Markup
 
 from api.views.document import format_time
 from signer.amounts import format_units
+from signer.chain.fees import format_gwei
 from signer.redact import key_prefix
 
 
@@ -148,6 +149,7 @@ def _environment() -> Environment:
         "key_prefix": key_prefix,
         "seconds": format_seconds,
         "plain": format_number,
+        "gwei": format_gwei,
     }
     environment.filters.update(filters)
     return environment

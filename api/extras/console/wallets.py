@@ -138,38 +138,25 @@ def _add(asset: MeasuredBalance, spec: Spec, value: float) -> None:
         asset.is_top_up_failing = bool(value)
 
 
-@dataclass(frozen=True, slots=True)
-class ServedKey:
+def read_key_ring(container: Container, keys: Sequence[Key]) -> Mapping[str, object]:
     """
-    A key that is or was active, and the ids of open refunds that it has signed.
+    Return the active key, None if there is none, and all that were, the newest first.
 
-    ``may_be_reinstated`` is whether it was revoked less than a day ago.
+    Each with the ids of open refunds that it has signed, and with whether it was
+    revoked less than a day ago.  StoreError if the ledger does not answer.
     """
-
-    key: Key
-    refunds: Sequence[str]
-    may_be_reinstated: bool
-
-
-@dataclass(frozen=True, slots=True)
-class KeyRingView:
-    """The active key, None if there is none, and all that were, the newest first."""
-
-    active: Key | None
-    served: Sequence[ServedKey]
-
-
-def read_key_ring(container: Container, keys: Sequence[Key]) -> KeyRingView:
-    """Return the view of *keys*; StoreError if the ledger does not answer."""
     now = container.ledger_clock()
-    served = []
-    for key in keys:
-        if key.epoch is not None:
-            until = key.reinstatable_until
-            may_be_reinstated = until is not None and now < until
-            refunds = container.revocation.stranded(key.address)
-            served.append(ServedKey(key, refunds, may_be_reinstated))
-    return KeyRingView(find_active_key(keys), served)
+    served = [
+        {
+            "key": key,
+            "refunds": container.revocation.stranded(key.address),
+            "may_be_reinstated": key.reinstatable_until is not None
+            and now < key.reinstatable_until,
+        }
+        for key in keys
+        if key.epoch is not None
+    ]
+    return {"active": find_active_key(keys), "served": served}
 
 
 @dataclass(frozen=True, slots=True)

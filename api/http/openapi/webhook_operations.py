@@ -25,8 +25,8 @@ _HEADERS = [
     _header(
         "webhook-timestamp",
         """
-        When this attempt was signed, in seconds since 1970. Refuse it if it differs by
-        more than 5 minutes from your clock.
+        When this attempt was signed, in seconds since 1970. Refuse it if it differs
+        by more than 5 minutes from your clock.
         """,
         "^[0-9]+$",
     ),
