@@ -103,7 +103,6 @@ class _SingleSend:
     _pieces: list[bytes] | None = None
 
     def request(self, *args: Any, **kwargs: Any) -> None:
-        """Send a request whose body is bytes."""
         pieces = self._pieces = []
         parent: Any = super()
         try:

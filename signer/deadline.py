@@ -22,8 +22,6 @@ TIMEOUT_MESSAGE = "there was no answer in time"
 
 
 class Pending(Future[T]):
-    """Work in a thread of its own, unless too much of its kind is unfinished."""
-
     is_started = True
 
     def wait(self, seconds: float) -> bool:

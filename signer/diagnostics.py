@@ -22,8 +22,6 @@ EXPLAIN = "run: hotwallet explain-code CODE"
 
 
 class State(StrEnum):
-    """The outcome of a check."""
-
     OK = "ok"
     WARNING = "warning"
     FAILED = "failed"
@@ -74,7 +72,6 @@ class CheckResult:
     code: str | None = None
 
     def lines(self) -> Iterator[str]:
-        """Yield the lines to print for an operator."""
         yield f"{self.state:8} {self.name:18} {self.detail}"
         if self.cure:
             yield f"{'':8} {'':18} -> {self.cure}"

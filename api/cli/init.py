@@ -16,6 +16,7 @@ from api.cli.config import find_placeholders
 from api.cli.configuration_files import (
     ALERTS,
     ASKED,
+    PRESETS,
     PROCESSES,
     env_text,
     find_unset,
@@ -26,7 +27,6 @@ from api.cli.configuration_files import (
 )
 from api.cli.env_file import read_env_file
 from api.cli.output import redirect_log
-from api.cli.presets import PRESETS
 from signer.errors import ConfigurationError, InvalidInputError, Refusal
 from signer.private_files import create_once
 
@@ -102,8 +102,7 @@ def init(
         given = read_answers({**given, **_ask_settings(given)})
     directory = directory.resolve()
     texts = _plan(directory, purpose, given)
-    presets = [PRESETS[name] for name in dict.fromkeys(names)]
-    texts[directory / "networks.toml"] = networks_text(presets, urls)
+    texts[directory / "networks.toml"] = networks_text(dict.fromkeys(names), urls)
     keys = [directory / name for name in _KEYS] if purpose == PRODUCTION else []
     _write(directory, texts, keys)
     if purpose == LAPTOP:

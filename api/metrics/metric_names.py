@@ -16,7 +16,6 @@ class Spec:
 
     @property
     def kind(self) -> Literal["counter", "gauge", "histogram"]:
-        """The type of Prometheus."""
         if self.buckets:
             return "histogram"
         return "counter" if self.name.endswith("_total") else "gauge"
@@ -28,7 +27,6 @@ class Spec:
 
     @property
     def sample_names(self) -> frozenset[str]:
-        """The names of its samples."""
         if self.kind != "histogram":
             return frozenset({self.name})
         return frozenset(f"{self.name}_{part}" for part in ("bucket", "count", "sum"))

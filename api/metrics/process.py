@@ -44,14 +44,12 @@ class ProcessFigures(Collector):
             readings.set(pool, state, value=number)
 
     def collect(self) -> Iterator[Metric]:
-        """Yield the three metrics."""
         readings = Readings()
         self.measure(readings)
         yield from readings.families(self._specs)
 
 
 def worker_figures(connections: Connections) -> ProcessFigures:
-    """Return the figures of this process, a worker."""
     specs = (
         metric_names.WORKER_CPU,
         metric_names.WORKER_MEMORY,

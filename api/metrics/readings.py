@@ -96,12 +96,10 @@ class Readings:
         self._values: dict[Spec, dict[Labels, list[float]]] = {}
 
     def add(self, spec: Spec, *labels: str, by: float = 1) -> None:
-        """Add to a counter."""
         with self._lock:
             self._value(spec, labels)[0] += by
 
     def set(self, spec: Spec, *labels: str, value: float) -> None:
-        """Set a gauge."""
         with self._lock:
             self._value(spec, labels)[0] = float(value)
 
@@ -119,12 +117,10 @@ class Readings:
             found[:] = [old + new for old, new in zip(found, numbers, strict=True)]
 
     def clear(self, spec: Spec) -> None:
-        """Forget all values of *spec*."""
         with self._lock:
             self._values.pop(spec, None)
 
     def copy(self) -> "Readings":
-        """Return the values of now."""
         found = Readings(self._names)
         with self._lock:
             for spec, values in self._values.items():
@@ -132,7 +128,6 @@ class Readings:
         return found
 
     def of(self, spec: Spec) -> Mapping[Labels, float]:
-        """Return the values of *spec*, no histogram, by its labels."""
         with self._lock:
             values = self._values.get(spec, {})
             return {labels: numbers[0] for labels, numbers in values.items()}

@@ -45,7 +45,6 @@ class WorkerMeter(Meter):
         self._replaced: set[str] = set()  # Refunds that were signed again.
 
     def text(self) -> str:
-        """Return all measurements."""
         readings = self._readings.copy()
         with self._lock:
             windows, views = self._windows.copy(), self._views.copy()

@@ -20,15 +20,12 @@ _LATEST = 2**33  # Seconds since 1970 that a date can have.
 
 
 class WorkersCollector:
-    """A ``prometheus_client`` collector that reads the workers' rows at each scrape."""
-
     def __init__(self, store: SharedState, clock: Clock) -> None:
         """Report the workers of *store*, whose clock *clock* is."""
         self._store = store
         self._clock = clock
 
     def collect(self) -> Iterator[Metric]:
-        """Yield each metric with its samples; StoreError if there is no answer."""
         workers, now = self._store.workers(), self._clock()
         running, stopped = find_running(workers, now), find_stopped(workers, now)
         found = Readings()
@@ -57,7 +54,6 @@ def _read(
 def read_throttled_shares(
     workers: Collection[WorkerRow], now: datetime
 ) -> Mapping[str, float]:
-    """Return the largest share that a running worker measured, by backend."""
     shares: dict[str, float] = {}
     spec = metric_names.SIGNATURE_THROTTLED_SHARE
     for (backend,), value in _read(workers, now, spec):
@@ -68,7 +64,6 @@ def read_throttled_shares(
 def read_head_ages(
     workers: Collection[WorkerRow], now: datetime
 ) -> Mapping[str, float]:
-    """Return for how long the newest block of each network has not changed."""
     samples = _read(workers, now, metric_names.HEAD_AGE)
     return {network: value for (network,), value in samples}
 
@@ -82,7 +77,6 @@ def read_failing_top_ups(
 
 
 def read_network_looks(workers: Sequence[WorkerRow]) -> Mapping[str, NetworkLook]:
-    """Return the newest look of *workers* at each network, by its name."""
     looks: dict[str, NetworkLook] = {}
     for worker in workers:
         readings = read(worker.metrics)

@@ -34,12 +34,10 @@ class AddressBalance:
 
     @property
     def is_funded(self) -> bool:
-        """Whether the address holds gas and some of each token."""
         amounts = [self.gas or "0", *self.tokens.values()]
         return self.error is None and not any(map(_is_zero, amounts))
 
     def warnings(self) -> Iterator[str]:
-        """Yield what would keep refunds from being paid."""
         if self.error is not None:
             yield f"{self.network}: the address's balance is unknown ({self.error})"
             return

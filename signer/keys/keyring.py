@@ -108,7 +108,6 @@ class KeyRing:
         return ActiveKey(key, self._signer(key))
 
     def cached_signer(self, address: str, key_id: str) -> Signer | None:
-        """Return the signer of *address* under *key_id* if this process opened it."""
         return self._signers.get((address, key_id))
 
     def cached_keys(self) -> Sequence[Key]:
@@ -141,7 +140,6 @@ class KeyRing:
         return self._cache.keys
 
     def cached_key(self, address: str) -> Key | None:
-        """Return the key with *address* among ``cached_keys``."""
         return find_key(self.cached_keys(), address)
 
     def announce(

@@ -16,7 +16,6 @@ class RingView:
 
     @property
     def active(self) -> Key | None:
-        """The active key; None before the first key is enrolled."""
         return find_active_key(self.ring)
 
     @property

@@ -46,7 +46,6 @@ class RotationOptions:
     will_retry: bool = False
 
     def facts(self) -> Facts:
-        """Return the options as fields of an audit record."""
         facts: Facts = {"rehearsal": self.dry_run, "compromised": self.compromised}
         if self.active_address is not None:
             facts["active_address"] = redact_address(self.active_address)
@@ -73,7 +72,6 @@ class RotationOptions:
             )
 
     def should_alert(self, error: HotWalletError) -> bool:
-        """Return whether a refusal with *error* raises an alert."""
         if self.dry_run or not isinstance(error, NewKeyUnhealthyError):
             return False
         if isinstance(error, NewKeyNotFoundError):

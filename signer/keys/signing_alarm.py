@@ -72,7 +72,6 @@ class SigningAlarm:
 
 
 def alert_of(error: HotWalletError) -> Alert:
-    """Return the alert that a signing *error* raises."""
     if isinstance(error, RecoveryError | EncodingError):
         return Alert.KEY_MISMATCH
     return Alert.KEY_UNHEALTHY

@@ -36,7 +36,6 @@ class ThrottleWindow:
 
     @property
     def share(self) -> float:
-        """The share of rejected calls, 0 to 1; 0 if there were fewer than five."""
         with self._lock:
             self._forget()
             if self._throttled < _FEWEST:

@@ -118,7 +118,6 @@ class Endpoint:
     keys: Sequence[SigningKey] = field(repr=False)
 
     def wants(self, event: Event) -> bool:
-        """Return whether *event* is of a type that the tenant wants."""
         return self.webhook.wants(event.type)
 
     def send(

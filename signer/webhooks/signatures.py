@@ -68,11 +68,9 @@ class Secret:
 
     @classmethod
     def generate(cls) -> Self:
-        """Return a new secret of 32 bytes."""
         return cls(secrets.token_bytes(32))
 
     def format(self) -> str:
-        """Return the secret as ``parse`` reads it."""
         return SECRET + base64.b64encode(self.value).decode()
 
     def sign(self, message: bytes) -> str:
@@ -104,7 +102,6 @@ class WebhookPublicKey:
         return hashlib.sha256(self.value).hexdigest()[:16]
 
     def format(self) -> str:
-        """Return the key as ``parse`` reads it."""
         return PUBLIC_KEY + base64.b64encode(self.value).decode()
 
     def jwk(self) -> Mapping[str, str]:
@@ -154,16 +151,13 @@ class PrivateKey:
 
     @classmethod
     def generate(cls) -> Self:
-        """Return a new key."""
         return cls(secrets.token_bytes(_SEED))
 
     @property
     def public(self) -> WebhookPublicKey:
-        """The key that verifies."""
         return WebhookPublicKey(self._key.public_key().public_bytes_raw())
 
     def format(self) -> str:
-        """Return the key as ``parse`` reads it."""
         both = self.seed + self.public.value
         return PRIVATE_KEY + base64.b64encode(both).decode()
 

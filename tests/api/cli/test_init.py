@@ -12,9 +12,14 @@ from pathlib import Path
 import pytest
 
 from api.auth.dev_tokens import provide_signing_key
-from api.cli.configuration_files import PROCESSES, env_text, networks_text
+from api.cli.configuration_files import (
+    PLACEHOLDER_URL,
+    PRESETS,
+    PROCESSES,
+    env_text,
+    networks_text,
+)
 from api.cli.env_file import read_env_file
-from api.cli.presets import PLACEHOLDER_URL, PRESETS
 from backends.google_cloud_kms.options import GoogleCloudKMSOptions
 from signer.config.networks import load_networks
 from signer.config.settings import Settings
@@ -448,17 +453,17 @@ def test_each_preset_is_a_valid_network(tmp_path: Path, name: str) -> None:
     """With the chain's id, checksummed addresses, and their sources as comments."""
     preset = PRESETS[name]
     path = tmp_path / "networks.toml"
-    path.write_text(networks_text([preset], {}), encoding="utf-8")
+    path.write_text(networks_text([name], {}), encoding="utf-8")
 
     network = load_networks(path)[name]
 
-    assert network.chain_id == preset.chain_id
-    assert network.confirmations == preset.confirmations
+    assert network.chain_id == preset["chain_id"]
+    assert network.confirmations == preset["confirmations"]
     assert {symbol: token.address for symbol, token in network.tokens.items()} == {
-        each.symbol: each.address for each in preset.tokens
+        symbol: token["address"] for symbol, token in preset["tokens"].items()
     }
-    for token in preset.tokens:
-        assert token.source in path.read_text(encoding="utf-8")
+    for token in preset["tokens"].values():
+        assert token["source"] in path.read_text(encoding="utf-8")
 
 
 def test_a_name_that_is_no_variable() -> None:
@@ -557,7 +562,7 @@ def test_the_audit_key_is_checked(
 
 def test_toml_of_the_presets_has_no_secret_by_default() -> None:
     """Only the placeholder is in it, until an operator sets the URLs."""
-    document = tomllib.loads(networks_text([*PRESETS.values()], {}))
+    document = tomllib.loads(networks_text(PRESETS, {}))
 
     assert {
         url for each in document["networks"].values() for url in each["rpc_urls"]
