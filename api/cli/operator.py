@@ -75,11 +75,7 @@ def identified_operator(container: Container, scope: str, reason: str = "") -> A
     if not path:
         return operator
     # It imports PyJWT, which an operator without a token does not need.
-    from api.auth.authorization import (
-        AccessRequest,
-        Permission,
-        require_permission,
-    )
+    from api.auth.authorization import AccessRequest, Permission, require_permission
 
     permission = Permission(_ROLES, scope, administrative=True)
     request_id = f"cli-{secrets.token_hex(8)}"

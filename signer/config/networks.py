@@ -21,13 +21,7 @@ from pathlib import Path
 from typing import Annotated, Self
 
 from eth_utils.address import is_checksum_address
-from pydantic import (
-    AfterValidator,
-    BeforeValidator,
-    Field,
-    SecretStr,
-    model_validator,
-)
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 
 from signer.amounts import parse_units
 from signer.config.models import (

@@ -178,15 +178,11 @@ def require_page_url(value: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class RefusedInProduction:
-    """Why production refuses a setting if *when* is true of its value."""
+    """Why production refuses a setting: *when* is true of its value, or it is set."""
 
     code: str
     message: str
-    when: Callable[[object], bool]
-
-
-def _if_set(value: object) -> bool:
-    return value is not None
+    when: Callable[[object], bool] = lambda value: value is not None
 
 
 def _if_unset(value: object) -> bool:
@@ -211,72 +207,69 @@ Boolean = Annotated[Literal[True, False], BeforeValidator(_boolean)]
 class Settings(BaseModel):
     """Every setting of the process; ``from_env`` builds it."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
-
-    app_env: Annotated[Environment, BeforeValidator(_environment)] = Field(
-        Environment.PRODUCTION, alias="APP_ENV"
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        hide_input_in_errors=True,
+        alias_generator=str.upper,  # The variable of a field.
     )
-    serve_role: Role = Field(Role.ALL, alias="SERVE_ROLE")
+
+    app_env: Annotated[Environment, BeforeValidator(_environment)] = (
+        Environment.PRODUCTION
+    )
+    serve_role: Role = Role.ALL
     debug: Annotated[
         Boolean, RefusedInProduction("debug-forbidden", "DEBUG is on; unset it", bool)
-    ] = Field(False, alias="DEBUG")
+    ] = False
     home: Path = Field(Path(".hotwallet"), alias="HOTWALLET_HOME")
-    node_count: int = Field(1, ge=1, alias="NODE_COUNT")
-    wallet_address: Annotated[str, AfterValidator(_address)] | None = Field(
-        None, alias="WALLET_ADDRESS"
-    )
+    node_count: int = Field(1, ge=1)
+    wallet_address: Annotated[str, AfterValidator(_address)] | None = None
 
-    use_kms: Boolean | None = Field(None, alias="USE_KMS")  # Before key_backend.
+    use_kms: Boolean | None = None  # Before key_backend.
     key_backend: Annotated[str, AfterValidator(_agree_with_use_kms)] | None = Field(
-        None, alias="KEY_BACKEND", pattern=r"^[a-z0-9][a-z0-9-]{0,62}$"
+        None, pattern=r"^[a-z0-9][a-z0-9-]{0,62}$"
     )
-    kms_key_id: str | None = Field(None, alias="KMS_KEY_ID", repr=False)
+    kms_key_id: str | None = Field(None, repr=False)
     kms_allowed_keys: Annotated[tuple[str, ...], BeforeValidator(parse_patterns)] = (
-        Field((), alias="KMS_ALLOWED_KEYS", repr=False)
+        Field((), repr=False)
     )
-    aws_region: str | None = Field(None, alias="AWS_REGION", repr=False)
+    aws_region: str | None = Field(None, repr=False)
     kms_endpoint: str | None = Field(None, alias="AWS_ENDPOINT_URL_KMS", repr=False)
     aws_endpoint: str | None = Field(None, alias="AWS_ENDPOINT_URL", repr=False)
     # Read by its plugin; production refuses it also beside another backend.
     google_endpoint: str | None = Field(
         None, alias="GOOGLE_CLOUD_KMS_ENDPOINT", repr=False
     )
-    kms_max_retries: int = Field(10, ge=0, le=10, alias="KMS_MAX_RETRIES")
-    kms_timeout_ms: int = Field(9_000, ge=500, le=120_000, alias="KMS_TIMEOUT_MS")
-    kms_max_concurrency: int = Field(64, ge=1, le=256, alias="KMS_MAX_CONCURRENCY")
+    kms_max_retries: int = Field(10, ge=0, le=10)
+    kms_timeout_ms: int = Field(9_000, ge=500, le=120_000)
+    kms_max_concurrency: int = Field(64, ge=1, le=256)
     # AWS's quota is 1,000 a second for all ECC keys of an account in a region.
-    kms_signatures_per_second: int = Field(
-        950, ge=0, le=100_000, alias="KMS_SIGNATURES_PER_SECOND"
-    )
+    kms_signatures_per_second: int = Field(950, ge=0, le=100_000)
 
     pkcs11_module: Annotated[
         Path | None,
         RefusedInProduction(
             "softhsm-module-forbidden",
             "PKCS11_MODULE is set; production signs with a KMS only",
-            _if_set,
         ),
-    ] = Field(None, alias="PKCS11_MODULE")
-    pkcs11_token_label: str = Field("hotwallet", alias="PKCS11_TOKEN_LABEL")
-    pkcs11_pin: SecretStr | None = Field(None, alias="PKCS11_PIN")
-    pkcs11_pin_file: Path | None = Field(None, alias="PKCS11_PIN_FILE")
-    pkcs11_key_id: str = Field(
-        "01", alias="PKCS11_KEY_ID", pattern=r"^([0-9a-f]{2}){1,32}$", repr=False
-    )
+    ] = None
+    pkcs11_token_label: str = "hotwallet"  # noqa: S105  No password.
+    pkcs11_pin: SecretStr | None = None
+    pkcs11_pin_file: Path | None = None
+    pkcs11_key_id: str = Field("01", pattern=r"^([0-9a-f]{2}){1,32}$", repr=False)
     softhsm2_conf: Annotated[
         Path | None,
         RefusedInProduction(
             "softhsm-config-forbidden",
             "SOFTHSM2_CONF is set; production signs with a KMS only",
-            _if_set,
         ),
-    ] = Field(None, alias="SOFTHSM2_CONF")
+    ] = None
 
-    database_url: SecretStr | None = Field(None, alias="DATABASE_URL")
+    database_url: SecretStr | None = None
     # libpq reads these two by itself.
     pg_hostaddr: str | None = Field(None, alias="PGHOSTADDR", repr=False)
     pg_service: str | None = Field(None, alias="PGSERVICE", repr=False)
-    networks_file: Path = Field(Path("networks.toml"), alias="NETWORKS_FILE")
+    networks_file: Path = Path("networks.toml")
     tenants_file: Annotated[
         Path | None,
         RefusedInProduction(
@@ -284,18 +277,18 @@ class Settings(BaseModel):
             "set TENANTS_FILE; without it, each subject would be a tenant of its own",
             _if_unset,
         ),
-    ] = Field(None, alias="TENANTS_FILE")
-    policy_dir: Path | None = Field(None, alias="POLICY_DIR")
-    deny_list_file: Path | None = Field(None, alias="DENY_LIST_FILE")
+    ] = None
+    policy_dir: Path | None = None
+    deny_list_file: Path | None = None
 
     jwt_algorithm: Annotated[
         Literal["RS256", "PS256", "ES256", "EdDSA", "HS256"],
         RefusedInProduction(
             "jwt-shared-secret", _FORGEABLE, lambda value: value == "HS256"
         ),
-    ] = Field("ES256", alias="JWT_ALGORITHM")
-    jwt_public_key_file: Path | None = Field(None, alias="JWT_PUBLIC_KEY_FILE")
-    jwt_jwks_file: Path | None = Field(None, alias="JWT_JWKS_FILE")
+    ] = "ES256"
+    jwt_public_key_file: Path | None = None
+    jwt_jwks_file: Path | None = None
     jwt_jwks_url: Annotated[
         str | None,
         RefusedInProduction(
@@ -303,26 +296,23 @@ class Settings(BaseModel):
             "JWT_JWKS_URL must be https; over http, an attacker could replace the keys",
             _if_not_https,
         ),
-    ] = Field(None, alias="JWT_JWKS_URL", repr=False)
+    ] = Field(None, repr=False)
     jwt_secret: Annotated[
         SecretStr | None,
-        RefusedInProduction("jwt-shared-secret", _FORGEABLE, _if_set),
-    ] = Field(None, alias="JWT_SECRET")
+        RefusedInProduction("jwt-shared-secret", _FORGEABLE),
+    ] = None
     jwt_signing_key_file: Annotated[
         Path | None,
         RefusedInProduction(
             "jwt-signing-key-forbidden",
             "JWT_SIGNING_KEY_FILE is for development only; unset it",
-            _if_set,
         ),
-    ] = Field(None, alias="JWT_SIGNING_KEY_FILE")
-    jwt_issuer: str = Field("hotwallet", alias="JWT_ISSUER")
-    jwt_audience: str = Field("hotwallet", alias="JWT_AUDIENCE")
+    ] = None
+    jwt_issuer: str = "hotwallet"
+    jwt_audience: str = "hotwallet"
 
-    audit_signing_key_file: Path | None = Field(None, alias="AUDIT_SIGNING_KEY_FILE")
-    audit_origin: Annotated[str, AfterValidator(_require_unredacted)] = Field(
-        "hotwallet", alias="AUDIT_ORIGIN"
-    )
+    audit_signing_key_file: Path | None = None
+    audit_origin: Annotated[str, AfterValidator(_require_unredacted)] = "hotwallet"
     mac_key_file: Annotated[
         Path | None,
         RefusedInProduction(
@@ -330,34 +320,24 @@ class Settings(BaseModel):
             "set MAC_KEY_FILE; without it, a writer of the database can make refunds",
             _if_unset,
         ),
-    ] = Field(None, alias="MAC_KEY_FILE")
-    audit_unsealed_seconds: int = Field(
-        900, ge=60, le=86_400, alias="AUDIT_UNSEALED_SECONDS"
-    )
+    ] = None
+    audit_unsealed_seconds: int = Field(900, ge=60, le=86_400)
     alert_webhook_url: Annotated[
         SecretStr | None,
         RefusedInProduction(
             "webhook-insecure", "ALERT_WEBHOOK_URL must be https", _if_not_https
         ),
-    ] = Field(None, alias="ALERT_WEBHOOK_URL")
-    alert_webhook_format: Literal["json", "pagerduty", "opsgenie", "slack"] = Field(
-        "json", alias="ALERT_WEBHOOK_FORMAT"
-    )
-    runbook_url: Annotated[str, AfterValidator(require_page_url)] | None = Field(
-        None, alias="RUNBOOK_URL"
-    )
-    webhook_signing_key_file: Path | None = Field(
-        None, alias="WEBHOOK_SIGNING_KEY_FILE"
-    )
-    webhook_public_keys_file: Path | None = Field(
-        None, alias="WEBHOOK_PUBLIC_KEYS_FILE"
-    )
-    webhook_allowed_networks: Annotated[tuple[str, ...], BeforeValidator(_networks)] = (
-        Field((), alias="WEBHOOK_ALLOWED_NETWORKS")
-    )
-    event_retention_days: int = Field(90, ge=7, le=3650, alias="EVENT_RETENTION_DAYS")
-    metrics_open: Boolean = Field(False, alias="METRICS_OPEN")
-    rotation_needs_funds: Boolean = Field(False, alias="ROTATION_NEEDS_FUNDS")
+    ] = None
+    alert_webhook_format: Literal["json", "pagerduty", "opsgenie", "slack"] = "json"
+    runbook_url: Annotated[str, AfterValidator(require_page_url)] | None = None
+    webhook_signing_key_file: Path | None = None
+    webhook_public_keys_file: Path | None = None
+    webhook_allowed_networks: Annotated[
+        tuple[str, ...], BeforeValidator(_networks)
+    ] = ()
+    event_retention_days: int = Field(90, ge=7, le=3650)
+    metrics_open: Boolean = False
+    rotation_needs_funds: Boolean = False
     require_approvals: Annotated[
         Boolean | None,
         RefusedInProduction(
@@ -365,23 +345,20 @@ class Settings(BaseModel):
             "one administrator could do what cannot be undone; unset REQUIRE_APPROVALS",
             lambda value: value is False,
         ),
-    ] = Field(None, alias="REQUIRE_APPROVALS")
+    ] = None
 
-    trusted_proxies: Annotated[tuple[str, ...], BeforeValidator(_networks)] = Field(
-        (), alias="TRUSTED_PROXIES"
-    )
-    rate_limit_refused: int = Field(60, ge=1, alias="RATE_LIMIT_REFUSED")
-    rate_limit_admin: int = Field(30, ge=1, alias="RATE_LIMIT_ADMIN")
-    rate_limit_client: int = Field(0, ge=0, alias="RATE_LIMIT_CLIENT")
+    trusted_proxies: Annotated[tuple[str, ...], BeforeValidator(_networks)] = ()
+    rate_limit_refused: int = Field(60, ge=1)
+    rate_limit_admin: int = Field(30, ge=1)
+    rate_limit_client: int = Field(0, ge=0)
 
-    bind: Annotated[str, AfterValidator(_listen_address)] = Field(
-        "127.0.0.1:8080", alias="BIND"
-    )
+    bind: Annotated[str, AfterValidator(_listen_address)] = "127.0.0.1:8080"
     workers: int = Field(2, ge=1, le=64, alias="WEB_CONCURRENCY")
     threads: int = Field(16, ge=1, le=64, alias="WEB_THREADS")
 
-    raw_key_present: bool = False
-    credentials: tuple[str, ...] = ()  # The names of ``CREDENTIALS`` that are set.
+    # No variables, but what ``from_env`` found.
+    raw_key_present: bool = Field(False, alias="raw_key_present")
+    credentials: tuple[str, ...] = Field((), alias="credentials")
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> Self:

@@ -8,12 +8,7 @@ from eth_account.messages import SignableMessage
 from eth_utils.address import to_checksum_address
 
 from signer.chain.calldata import decode_call
-from signer.clear_signing.typed_data import (
-    MAX_NESTING,
-    NOWHERE,
-    UNKNOWN,
-    Meaning,
-)
+from signer.clear_signing.typed_data import MAX_NESTING, NOWHERE, UNKNOWN, Meaning
 from signer.crypto.messages import TYPED_DATA, VALIDATOR
 from signer.crypto.typed_data import TypedData
 from signer.errors import EncodingError

@@ -27,12 +27,7 @@ from signer.config.file_limits import (
     raised_limits,
     read_limits,
 )
-from signer.errors import (
-    ConfigurationError,
-    ConflictError,
-    Refusal,
-    StaleStateError,
-)
+from signer.errors import ConfigurationError, ConflictError, Refusal, StaleStateError
 from signer.model.accepted_limits import THE_ROW, AcceptedLimits
 from signer.model.approval import ApprovalUse, Proposal
 from signer.model.audit_record import Actor, Record

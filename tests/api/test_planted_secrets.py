@@ -285,7 +285,9 @@ def test_errors_have_no_secrets(
     assert detector.leaks(shown) == {}
 
 
-INVALID = [alias for f in Settings.model_fields.values() if (alias := f.alias)]
+INVALID = [
+    alias for f in Settings.model_fields.values() if (alias := str(f.alias)).isupper()
+]
 
 
 @pytest.mark.parametrize("name", INVALID)

@@ -20,6 +20,9 @@ from api.cli.configuration_files import (
     networks_text,
 )
 from api.cli.env_file import read_env_file
+from api.extras.open_telemetry.settings import TraceSettings
+from api.extras.screening.settings import ScreeningSettings
+from api.extras.top_ups.settings import TreasurySettings
 from backends.google_cloud_kms.options import GoogleCloudKMSOptions
 from signer.config.networks import load_networks
 from signer.config.settings import Settings
@@ -58,9 +61,12 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def _variables() -> list[str]:
-    models = (Settings, GoogleCloudKMSOptions)
+    models = (
+        *(Settings, GoogleCloudKMSOptions),
+        *(ScreeningSettings, TraceSettings, TreasurySettings),
+    )
     fields = [each for model in models for each in model.model_fields.values()]
-    return [str(each.alias) for each in fields if each.alias]
+    return [each.alias for each in fields if each.alias and each.alias.isupper()]
 
 
 def _mode(path: Path) -> int:

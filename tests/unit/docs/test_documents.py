@@ -10,6 +10,9 @@ import pytest
 
 from api.cli.operator import TOKEN_FILE
 from api.extras.console import PREFIX as CONSOLE
+from api.extras.open_telemetry.settings import TraceSettings
+from api.extras.screening.settings import ScreeningSettings
+from api.extras.top_ups.settings import TreasurySettings
 from api.http import administration, documentation, events, metrics, refunds
 from api.http.problems import Problem, problem_of
 from backends.google_cloud_kms.options import GoogleCloudKMSOptions
@@ -34,9 +37,12 @@ ROOT = Path(__file__).resolve().parents[3]
 VARIABLES = sorted(
     {
         str(field.alias)
-        for model in (Settings, GoogleCloudKMSOptions)
+        for model in (
+            *(Settings, GoogleCloudKMSOptions),
+            *(ScreeningSettings, TraceSettings, TreasurySettings),
+        )
         for field in model.model_fields.values()
-        if field.alias
+        if str(field.alias).isupper()
     }
 )
 

@@ -286,7 +286,9 @@ def test_all_invalid_variables_are_reported_together() -> None:
 
 
 _VARIABLES = sorted(
-    str(field.alias) for field in Settings.model_fields.values() if field.alias
+    alias
+    for field in Settings.model_fields.values()
+    if (alias := str(field.alias)).isupper()
 )
 
 
