@@ -31,8 +31,7 @@ from signer.config.settings import Settings
 from signer.config.tenants import TenantRegistry, check_tenants, load_tenants
 from signer.errors import ConfigurationError, Refusal
 from signer.keys.admin_audit import AdminAudit
-from signer.keys.reinstatement import Reinstatement
-from signer.keys.revocation import Revocation
+from signer.keys.revocation import Reinstatement, Revocation
 from signer.model.audit_record import Operation
 from signer.ports.backend_plugin import BackendConfig, BackendPlugin
 from signer.ports.clock import Clock, utc_now

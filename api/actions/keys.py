@@ -23,7 +23,7 @@ from signer.model.audit_record import Actor
 
 if TYPE_CHECKING:
     from api.container import Container
-    from signer.keys.rotation_options import RotationResult
+    from signer.keys.rotation import RotationResult
     from signer.model.key import Key
     from signer.refunds.sweep_plan import SweepItem
 
@@ -99,7 +99,7 @@ def _plan_rotation(container: Container, values: Values) -> Plan:
 
 def _rotate(container: Container, values: Values, actor: Actor) -> Answer:
     from api.views.administration import RotationDocument
-    from signer.keys.rotation_options import (
+    from signer.keys.rotation import (
         AWAITING_FUNDS,
         WOULD_AWAIT_FUNDS,
         RotationOptions,

@@ -207,7 +207,7 @@ def networks_text(names: Iterable[str], urls: Mapping[str, Sequence[str]]) -> st
 
 
 def tenants_text() -> str:
-    return _read("tenants.toml")
+    return _read("tenants.example")
 
 
 def variable_names() -> frozenset[str]:

@@ -21,17 +21,21 @@ another administrator has activated in the meantime.
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import structlog
 
-from signer.addresses import parse_address
+from signer.addresses import parse_address, redact_address
 from signer.alerts import Alerts
 from signer.approvals import Approvals
 from signer.audit.actions import AuditAction
 from signer.errors import (
     ConflictError,
+    HotWalletError,
+    InvalidInputError,
     KeyRotatedError,
+    NewKeyNotFoundError,
+    NewKeyUnhealthyError,
     RotationInProgressError,
     SigningError,
     StaleStateError,
@@ -41,22 +45,162 @@ from signer.keys.admin_audit import AdminAudit, Facts, failure_code, key_facts
 from signer.keys.balances import AddressBalance
 from signer.keys.candidate import CandidateTester
 from signer.keys.revocation import Revocation
-from signer.keys.ring_view import RingView
-from signer.keys.rotation_options import (
-    ALREADY,
-    AWAITING_FUNDS,
-    WOULD_AWAIT_FUNDS,
-    RotationOptions,
-    RotationResult,
-    build_result,
-)
 from signer.keys.signer import SignerFactory
 from signer.model.approval import ApprovalUse
 from signer.model.audit_record import Actor, Operation
-from signer.model.key import Key, KeyState, find_key
+from signer.model.key import Key, KeyState, find_active_key, find_key
 from signer.ports.clock import Clock
 from signer.ports.key_store import KeyStore
 from signer.redact import key_prefix
+
+
+AWAITING_FUNDS = "awaiting-funds"
+WOULD_AWAIT_FUNDS = "would-await-funds"
+
+ALREADY = "the key was already active"
+
+_NEW_ADDRESS = (
+    "the address has changed: inform everyone who funds or monitors the wallet"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class RotationOptions:
+    """
+    Options of a rotation.
+
+    ``dry_run`` self-tests the new key and changes nothing.  ``compromised`` blocks the
+    old key, which then signs nothing at all; without it, the old key finishes what it
+    began.  ``active_address`` is the address of the key to replace: if another key is
+    active, the rotation is refused.  ``compromised`` requires it, and funds on the new
+    address unless ``without_funds``: otherwise one administrator could leave all funds
+    on an address whose key is blocked.  ``will_retry`` means that the caller retries a
+    refusal that may be temporary, so that such a refusal raises no alert.
+    """
+
+    dry_run: bool = False
+    compromised: bool = False
+    active_address: str | None = None
+    without_funds: bool = False
+    will_retry: bool = False
+
+    def facts(self) -> Facts:
+        facts: Facts = {"rehearsal": self.dry_run, "compromised": self.compromised}
+        if self.active_address is not None:
+            facts["active_address"] = redact_address(self.active_address)
+        if self.without_funds:
+            facts["without_funds"] = True
+        return facts
+
+    def check(self) -> None:
+        """
+        Check that the options fit together.
+
+        Raises:
+            InvalidInputError: ``compromised`` names no address, or ``without_funds`` is
+                used without it.
+        """
+        if self.compromised and self.active_address is None:
+            raise InvalidInputError(
+                "is required with compromised: the address of the key to revoke",
+                field="active_address",
+            )
+        if self.without_funds and not self.compromised:
+            raise InvalidInputError(
+                "is for compromised keys only", field="without_funds"
+            )
+
+    def should_alert(self, error: HotWalletError) -> bool:
+        if self.dry_run or not isinstance(error, NewKeyUnhealthyError):
+            return False
+        if isinstance(error, NewKeyNotFoundError):
+            return False  # Most likely a typo, which only the caller must know.
+        return not (self.will_retry and error.may_pass)
+
+
+@dataclass(frozen=True, slots=True)
+class RotationResult:
+    """
+    The outcome of a rotation.
+
+    ``status`` is ``rotated`` or ``awaiting-funds``, and for a dry run ``would-rotate``
+    or ``would-await-funds``.  ``stranded`` has the ids of open refunds that a revoked
+    key has signed: they may still be mined, so a person must check them.
+    """
+
+    status: str
+    key: Key
+    previous: Key | None
+    holdings: Sequence[AddressBalance]
+    warnings: Sequence[str]
+    stranded: Sequence[str] = ()
+
+
+def build_result(
+    status: str, key: Key, previous: Key | None, holdings: Sequence[AddressBalance]
+) -> RotationResult:
+    """Return the result that warns of the new address and of missing *holdings*."""
+    lacking = [warning for balance in holdings for warning in balance.warnings()]
+    return RotationResult(status, key, previous, holdings, (_NEW_ADDRESS, *lacking))
+
+
+@dataclass(frozen=True, slots=True)
+class RingView:
+    """One snapshot of the *ring*, and the *candidate* that is to become active."""
+
+    candidate: Key
+    ring: Sequence[Key]
+
+    @property
+    def active(self) -> Key | None:
+        return find_active_key(self.ring)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the candidate is the active key."""
+        active = self.active
+        return active is not None and active.address == self.candidate.address
+
+    @property
+    def replaced(self) -> Key | None:
+        """The key that the candidate replaces, or has replaced."""
+        if not self.is_done:
+            return self.active
+        served = [key for key in self.ring if key.epoch and key != self.active]
+        return served[0] if served else None
+
+    def require_possible(self, address: str | None) -> None:
+        """
+        Check that the candidate may replace, or has replaced, the key with *address*.
+
+        None stands for the active key.
+
+        Raises:
+            ConflictError: The candidate is blocked, or the ring has it under another
+                id; or another key than that with *address* would be replaced.
+        """
+        known = find_key(self.ring, self.candidate.address)
+        if known is not None and known.state is KeyState.BLOCKED:
+            raise ConflictError("the key was revoked as compromised")
+        if known is not None and known.key_id != self.candidate.key_id:
+            raise ConflictError(
+                "the ring has this key under another id: use `hotwallet keys failover`"
+            )
+        if address is not None:
+            self._require_replaced(address)
+
+    def _require_replaced(self, address: str) -> None:
+        if self.replaced is not None and self.replaced.address == address:
+            return
+        if self.candidate.address == address:
+            raise ConflictError("the new key is the key that it would replace")
+        active = "no key" if self.active is None else self.active.address
+        raise ConflictError(
+            f"nothing was changed: {active} is active, and the new key would not"
+            f" replace {address}. Run `hotwallet keys list` to see who rotated and"
+            " when; then repeat the request with the right address, or revoke a former"
+            " key with `hotwallet keys revoke`"
+        )
 
 
 _OPERATION = Operation.KEY_ROTATION

@@ -17,7 +17,7 @@ from signer.errors import (
     SigningStoppedError,
     StoreUnavailableError,
 )
-from signer.keys.rotation_options import RotationOptions
+from signer.keys.rotation import RotationOptions
 from signer.model.hold import EVERYTHING
 from signer.policy.default_rules import account_policy
 from tests.fixtures.ledger import stopped

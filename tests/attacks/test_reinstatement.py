@@ -18,7 +18,7 @@ from signer.errors import (
     KeyRotatedError,
     RowNotAuthenticError,
 )
-from signer.keys.reinstatement import Reinstatement
+from signer.keys.revocation import Reinstatement
 from signer.model.approval import ApprovalState
 from signer.model.audit_record import Actor
 from signer.model.key import SIGNING, Key, KeyState

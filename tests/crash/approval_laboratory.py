@@ -28,7 +28,7 @@ from signer.audit.log import AuditLog
 from signer.config.tenants import TenantRegistry
 from signer.errors import ApprovalRequiredError, HotWalletError
 from signer.keys.admin_audit import AdminAudit
-from signer.keys.rotation_options import RotationOptions
+from signer.keys.rotation import RotationOptions
 from signer.model.approval import Approval, ApprovalState
 from signer.model.audit_record import Actor, Operation
 from signer.model.hold import EVERYTHING, Hold

@@ -32,7 +32,7 @@ from dev.kms_wire import Exchange, Reply
 from dev.rpc import RPC
 from dev.stack import NETWORK, Stack, running_stack
 from signer.alerts import Alert
-from signer.keys.throttle_window import WINDOW_SECONDS
+from signer.keys.signing_alarm import WINDOW_SECONDS
 from signer.model.network_view import LAGGING_BLOCKS
 from tests.e2e.gateway import Gateway
 from tests.e2e.lagging_node import LaggingNode

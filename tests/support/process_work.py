@@ -26,7 +26,7 @@ from signer.errors import (
     PolicyViolationError,
 )
 from signer.keys.admin_audit import AdminAudit
-from signer.keys.rotation_options import RotationOptions
+from signer.keys.rotation import RotationOptions
 from signer.model.approval import Proposal
 from signer.model.audit_record import (
     Actor,

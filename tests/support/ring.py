@@ -14,8 +14,7 @@ from signer.audit.log import AuditLog
 from signer.crypto.der import parse_public_key
 from signer.keys.balances import AddressBalance
 from signer.keys.failover import Failover
-from signer.keys.reinstatement import Reinstatement
-from signer.keys.revocation import Revocation
+from signer.keys.revocation import Reinstatement, Revocation
 from signer.keys.rotation import Rotation
 from signer.keys.signer import SignerFactory
 from signer.model.audit_record import Actor

@@ -16,7 +16,7 @@ from signer.alerts import Alert
 from signer.approvals import OpenApprovals
 from signer.audit.sealer import LATE
 from signer.config.networks import Network
-from signer.keys.throttle_window import THROTTLED_SHARE
+from signer.keys.signing_alarm import THROTTLED_SHARE
 from signer.model.key import find_active_key
 from signer.model.network_view import LAGGING_BLOCKS
 from signer.model.worker_row import WorkerRow, find_running, find_stopped

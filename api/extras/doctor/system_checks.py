@@ -23,7 +23,7 @@ from signer.audit.hash_chain import require_agreement
 from signer.audit.sealer import LATE
 from signer.diagnostics import EXPLAIN, Check, Finding
 from signer.errors import ConfigurationError, HotWalletError
-from signer.keys.throttle_window import THROTTLED_SHARE
+from signer.keys.signing_alarm import THROTTLED_SHARE
 from signer.model.audit_record import Actor, Operation
 from signer.model.worker_row import WorkerRow, find_running, find_stopped
 from signer.ports.audit_journal import Checkpoint

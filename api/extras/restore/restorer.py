@@ -18,8 +18,7 @@ from signer.keys.admin_audit import AdminAudit
 from signer.keys.balances import BalanceReader
 from signer.keys.failover import Failover
 from signer.keys.revocation import Revocation
-from signer.keys.rotation import Rotation
-from signer.keys.rotation_options import RotationOptions
+from signer.keys.rotation import Rotation, RotationOptions
 from signer.model.acceptance import Acceptance
 from signer.model.audit_record import Actor, Record
 from signer.model.key import find_key

@@ -15,7 +15,7 @@ from api.metrics.readings import OTHER, Names
 from api.metrics.worker_meter import WorkerMeter
 from api.metrics.workers import WorkersCollector
 from backends.sql import SQLStore
-from signer.keys.throttle_window import WINDOW_SECONDS
+from signer.keys.signing_alarm import WINDOW_SECONDS
 from signer.model.network_view import Funds, NetworkView, NodeView
 from signer.model.refund import OPERATOR, PaymentPurpose, Refund, Status
 from signer.model.worker_row import WorkerRow

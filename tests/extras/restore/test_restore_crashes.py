@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import cast
 
 from signer.errors import HotWalletError, StoreUnavailableError
-from signer.keys.rotation_options import RotationOptions
+from signer.keys.rotation import RotationOptions
 from signer.model.audit_record import Record
 from signer.model.key import KeyState
 from signer.model.refund import Status

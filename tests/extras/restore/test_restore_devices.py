@@ -8,7 +8,7 @@ import coincurve
 import pytest
 
 from backends.pkcs11 import PKCS11Backend
-from signer.keys.rotation_options import RotationOptions
+from signer.keys.rotation import RotationOptions
 from signer.keys.signer import Signer
 from signer.model.audit_record import Record
 from signer.model.key import KeyState

@@ -18,7 +18,7 @@ from signer.errors import (
     StaleStateError,
 )
 from signer.keys.admin_audit import AdminAudit
-from signer.keys.rotation_options import RotationOptions
+from signer.keys.rotation import RotationOptions
 from signer.model.approval import ApprovalState
 from signer.model.audit_record import Actor, Operation, Record
 from signer.model.hold import EVERYTHING

@@ -16,7 +16,7 @@ from signer.errors import (
     NewKeyUnhealthyError,
     StoreUnavailableError,
 )
-from signer.keys.rotation_options import RotationOptions
+from signer.keys.rotation import RotationOptions
 from tests.support.refunds import altered
 from tests.support.ring import ALICE, ELSEWHERE, NEW, OLD, OTHER, SILENCE, System
 from tests.unit.signer.keys.conftest import Hang

@@ -13,7 +13,7 @@ from signer.errors import (
     RotationInProgressError,
     StaleStateError,
 )
-from signer.keys.rotation_options import RotationOptions
+from signer.keys.rotation import RotationOptions
 from signer.model.audit_record import Actor
 from signer.model.key import REINSTATABLE_FOR, Key, KeyState
 from tests.support.refunds import altered

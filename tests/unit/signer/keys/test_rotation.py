@@ -18,7 +18,7 @@ from signer.errors import (
     StoreUnavailableError,
 )
 from signer.keys.candidate import CandidateTester
-from signer.keys.rotation_options import RotationOptions
+from signer.keys.rotation import RotationOptions
 from signer.keys.signer import SignerFactory
 from signer.model.hold import EVERYTHING
 from signer.model.key import Key

@@ -3,7 +3,7 @@
 import pytest
 
 from signer.errors import ApprovalRequiredError, NewKeyUnhealthyError
-from signer.keys.rotation_options import AWAITING_FUNDS, RotationOptions
+from signer.keys.rotation import AWAITING_FUNDS, RotationOptions
 from signer.model.audit_record import Actor
 from signer.model.key import KeyState
 from tests.support.ring import ALICE, NEW, OLD, OTHER, POOR, System

@@ -19,7 +19,7 @@ from signer.errors import (
     StaleStateError,
 )
 from signer.keys.balances import AddressBalance
-from signer.keys.rotation_options import RotationOptions
+from signer.keys.rotation import RotationOptions
 from signer.model.audit_record import Actor
 from signer.model.key import Key, KeyState
 from tests.support.refunds import altered

@@ -2,7 +2,7 @@
 
 import pytest
 
-from signer.keys.throttle_window import WINDOW_SECONDS, ThrottleWindow
+from signer.keys.signing_alarm import WINDOW_SECONDS, ThrottleWindow
 
 
 @pytest.mark.parametrize(
