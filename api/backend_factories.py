@@ -13,7 +13,7 @@ from importlib import import_module
 from ipaddress import ip_network
 from typing import TYPE_CHECKING
 
-from api.mac_key import open_row_macs
+from api.key_files import open_row_macs
 from signer.config.networks import Network
 from signer.config.settings import Settings
 from signer.errors import ConfigurationError, Refusal, StoreError

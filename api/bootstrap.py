@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from api.backend_factories import refusing_store_errors
 from api.container import Container
 from api.extension import SERVICES, find_hooks, find_service
-from api.mac_key import open_row_macs
+from api.key_files import open_row_macs
 from signer.config.digest import Configuration
 from signer.config.networks import Network
 from signer.config.settings import Role
@@ -61,7 +61,6 @@ def open_container(
     A process that serves refunds only opens no key and asks no node.  That of
     administrators also starts while the device does not answer.
     """
-    from api.checkpoint_key import require_separate_key
     from signer.startup import dependency_checks
 
     container = build_container(environ, is_worker=not serving)
@@ -78,15 +77,35 @@ def open_container(
         return container
     signer, key_warnings = _settle_key(container, serving=serving)
     container.warnings = (*warnings, *key_warnings)
-    if container.checkpoint_settings is not None:
-        require_separate_key(
-            container.checkpoint_settings,
-            container.jwt_keys if serving else None,
-            None if signer is None else signer.public_key,
-        )
+    _require_separate_audit_key(container, signer, serving=serving)
     for name, chain in container.chains.items():
         dependency_checks.check_chain(name, chain.network, chain.client)
     return container
+
+
+def _require_separate_audit_key(
+    container: Container, signer: Signer | None, *, serving: bool
+) -> None:
+    """Require that the checkpoint key neither signs payments nor verifies tokens."""
+    from cryptography.hazmat.primitives.serialization import (
+        Encoding,
+        PublicFormat,
+        load_pem_public_key,
+    )
+
+    from signer.crypto.der import encode_public_key
+    from signer.startup.dependency_checks import check_audit_key
+
+    if container.checkpoint_settings is None:
+        return
+    pem = load_pem_public_key(container.checkpoint_settings.key.public_pem())
+    audit = pem.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    known = container.jwt_keys.known() if serving else ()
+    tokens = [key.spki for key in known if key.spki is not None]
+    wallet = None if signer is None else signer.public_key.uncompressed
+    check_audit_key(
+        audit, tokens, None if wallet is None else encode_public_key(wallet)
+    )
 
 
 def _with_accepted_limits(

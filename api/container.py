@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 
 from api import backend_factories as backends
 from api.extension import find_service
+from api.key_files import open_row_macs
 from api.logs import audit_logger
-from api.mac_key import open_row_macs
 from api.plugins import check_plugin, load_plugin
 from signer.alerts import RUNBOOKS, Alerts
 from signer.approvals import Approvals
@@ -143,7 +143,7 @@ class Container:
     @cached_property
     def checkpoint_settings(self) -> CheckpointSettings | None:
         """How audit checkpoints are signed; None in production without a key."""
-        from api.checkpoint_key import open_checkpoint_key
+        from api.key_files import open_checkpoint_key
 
         return open_checkpoint_key(self.settings)
 
@@ -171,13 +171,13 @@ class Container:
 
     @cached_property
     def webhook_endpoints(self) -> Endpoints:
-        from api.webhook_keys import open_endpoints
+        from api.key_files import open_endpoints
 
         return open_endpoints(self.settings, self.tenants)
 
     @cached_property
     def webhook_public_keys(self) -> Sequence[WebhookPublicKey]:
-        from api.webhook_keys import open_public_keys
+        from api.key_files import open_public_keys
 
         return open_public_keys(self.settings)
 

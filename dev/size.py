@@ -53,7 +53,6 @@ _FEATURES: Mapping[str, tuple[str, str]] = {
     "api/cli/": ("operation", "command line"),
     "api/health/": ("operation", "metrics, health and alerts"),
     "api/metrics/": ("operation", "metrics, health and alerts"),
-    "api/webhook_keys": ("operation", "webhooks"),
     **{
         f"api/http/{name}": ("operation", "routes of administrators")
         for name in (

@@ -176,7 +176,7 @@ def mac_key(out: Path, add: bool, activate: bool) -> Result:
     --activate the key, copy the file and restart again.  To repeat --activate changes
     nothing.
     """
-    from api.mac_key import activate_mac_key, add_mac_key, create_mac_key
+    from api.key_files import activate_mac_key, add_mac_key, create_mac_key
 
     if add and activate:
         raise click.UsageError(

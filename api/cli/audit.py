@@ -167,7 +167,7 @@ def export(out: Path | None) -> None:
 @prints
 def checkpoint(new: bool) -> Result:
     """Print the newest checkpoint, to keep it outside this host."""
-    from api.checkpoint_key import open_checkpoint_key
+    from api.key_files import open_checkpoint_key
     from api.views.audit_reports import checkpoint_document
     from signer.alerts import Alerts
     from signer.audit.checkpoints import find_newest

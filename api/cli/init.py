@@ -135,7 +135,7 @@ def _plan(directory: Path, purpose: str, given: Mapping[str, str]) -> dict[Path,
 
 def _write(directory: Path, texts: Mapping[Path, str], keys: Sequence[Path]) -> None:
     """Create every file, and the *keys*, or none; only their owner may read them."""
-    from api.mac_key import create_mac_key
+    from api.key_files import create_mac_key
 
     for path in (*texts, *keys):
         if path.exists():

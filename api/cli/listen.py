@@ -99,7 +99,7 @@ def _find_port() -> int:
 def _read_keys(
     secret_file: Path | None, public_keys_file: Path | None
 ) -> Sequence[VerifyingKey]:
-    from api.webhook_keys import open_public_keys
+    from api.key_files import open_public_keys
     from signer.config.settings import Settings
     from signer.webhooks.signatures import read_public_keys, read_secrets
 

@@ -116,7 +116,7 @@ def key(out: Path, add: bool) -> Result:
     FILE to the workers; restart both, in this order.  When the receivers know the new
     key, remove the last line of each file and restart again.
     """
-    from api.webhook_keys import create_webhook_key
+    from api.key_files import create_webhook_key
 
     try:
         new, public = create_webhook_key(out, add=add)

@@ -4,7 +4,7 @@ import stat
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from api.checkpoint_key import load_or_create_key
+from api.key_files import load_or_create_key
 
 
 def test_processes_create_one_key(tmp_path: Path) -> None:

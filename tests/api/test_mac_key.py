@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from api.mac_key import (
+from api.key_files import (
     activate_mac_key,
     add_mac_key,
     create_mac_key,

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from api.backend_factories import open_webhook_sender
-from api.webhook_keys import create_webhook_key, open_endpoints, open_public_keys
+from api.key_files import create_webhook_key, open_endpoints, open_public_keys
 from signer.config.settings import Settings
 from signer.config.tenants import Tenant, TenantRegistry
 from signer.errors import ConfigurationError, InvalidInputError

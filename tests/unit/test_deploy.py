@@ -21,7 +21,7 @@ from api.bootstrap import check_configuration
 from api.cli.__main__ import cli
 from api.cli.audit import create_key
 from api.cli.configuration_files import process_texts
-from api.mac_key import create_mac_key
+from api.key_files import create_mac_key
 from api.principal import is_proxy
 from signer.config.settings import CREDENTIALS, Settings
 from tests.support.published_schemas import schema_errors

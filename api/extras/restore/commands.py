@@ -79,7 +79,7 @@ def restore(
     from api.extras.restore.evidence import read_evidence
     from api.extras.restore.planner import RestorePlanner
     from api.extras.restore.restorer import open_restorer
-    from api.mac_key import open_row_macs
+    from api.key_files import open_row_macs
 
     if not logs and not marks:
         raise click.UsageError(

@@ -51,7 +51,7 @@ def listener(
     tmp_path: Path, messages: list[dict[str, object]], refusals: list[str]
 ) -> Iterator[WebhookListener]:
     """A listener that knows the key of the service."""
-    from api.webhook_keys import open_public_keys  # noqa: PLC0415
+    from api.key_files import open_public_keys  # noqa: PLC0415
 
     settings = Settings.from_env(
         {"APP_ENV": "test", "HOTWALLET_HOME": str(tmp_path / "home")}
