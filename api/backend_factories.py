@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
 from ipaddress import ip_network
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from api.key_files import open_row_macs
 from signer.config.networks import Network
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from signer.audit.verify import Sequences
     from signer.chain.chain import Chain
 
+
+Client = TypeVar("Client")
 
 _MOST_CONNECTIONS = 8
 """How many database connections one process uses: waiting requests hold none."""
@@ -91,46 +93,33 @@ def open_chains(
     from backends.json_rpc import JSONRPCChain  # noqa: PLC0415
     from signer.chain.chain import Chain  # noqa: PLC0415
 
-    def connect(name: str, network: Network) -> JSONRPCChain:
-        return JSONRPCChain(
-            network.rpc_urls,
-            timeout=network.rpc_timeout_ms / 1000,
-            chain_id=network.chain_id,
-            observe=None if observe is None else partial(observe, name),
-        )
+    def connect(name: str, network: Network) -> Chain:
+        seen = None if observe is None else partial(observe, name)
+        return Chain(network, _connect(partial(JSONRPCChain, observe=seen), network))
 
-    return {
-        name: Chain(network, connect(name, network))
-        for name, network in networks.items()
-    }
+    return {name: connect(name, network) for name, network in networks.items()}
 
 
 def open_node_proxies(networks: Mapping[str, Network]) -> Mapping[str, NodeProxy]:
     """Return what forwards clients' reads, by network; no request is sent yet."""
     from backends.json_rpc.client import JSONRPCProxy  # noqa: PLC0415
 
-    return {
-        name: JSONRPCProxy(
-            network.rpc_urls,
-            timeout=network.rpc_timeout_ms / 1000,
-            chain_id=network.chain_id,
-        )
-        for name, network in networks.items()
-    }
+    return {name: _connect(JSONRPCProxy, each) for name, each in networks.items()}
 
 
 def open_histories(networks: Mapping[str, Network]) -> Mapping[str, ChainHistory]:
     """Return a client of each network's past; no request is sent yet."""
     from backends.json_rpc.history import JSONRPCHistory  # noqa: PLC0415
 
-    return {
-        name: JSONRPCHistory(
-            network.rpc_urls,
-            timeout=network.rpc_timeout_ms / 1000,
-            chain_id=network.chain_id,
-        )
-        for name, network in networks.items()
-    }
+    return {name: _connect(JSONRPCHistory, each) for name, each in networks.items()}
+
+
+def _connect(client: Callable[..., Client], network: Network) -> Client:
+    return client(
+        network.rpc_urls,
+        timeout=network.rpc_timeout_ms / 1000,
+        chain_id=network.chain_id,
+    )
 
 
 def open_backend(
