@@ -196,13 +196,8 @@ def prepare_rules(
     if text is not None:
         # They import eth-account, which few processes need.
         from signer.policy.examples import require_examples
-        from signer.policy.facts import KnownNetwork
 
-        known = {
-            name: KnownNetwork.of(name, network)
-            for name, network in container.networks.items()
-        }
-        require_examples(policy, text, known, container.tenants)
+        require_examples(policy, text, container.networks, container.tenants)
     return policy
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +16,7 @@ if TYPE_CHECKING:
     from signer.model.decision import Decision
     from signer.model.refund import Refund
     from signer.policy.examples import ExampleOutcome
-    from signer.policy.policy import AnyPolicy, Policy
-    from signer.policy.rules import PolicyFile
+    from signer.policy.policy import AnyPolicy
     from signer.refunds.policy_review import Reviewed
 
 
@@ -67,23 +65,14 @@ def test(file: Path, account: bool) -> Result:
     """
     from api.bootstrap import build_container
     from signer.policy.examples import read_examples, run_examples
-    from signer.policy.facts import KnownNetwork
 
     container = build_container()
     examples = read_examples(
         file.read_text(encoding="utf-8"), is_json=file.suffix == ".json"
     )
-    outcomes = list(
-        run_examples(
-            _policy(container, account=account),
-            examples,
-            {
-                name: KnownNetwork.of(name, network)
-                for name, network in container.networks.items()
-            },
-            container.tenants,
-        )
-    )
+    policy = _policy(container, account=account)
+    found = run_examples(policy, examples, container.networks, container.tenants)
+    outcomes = list(found)
     wrong = [each for each in outcomes if not each.is_expected]
     document = {
         "ok": not wrong,
@@ -152,10 +141,11 @@ def diff(container: Container, directory: Path, last: int) -> Result:
 
     Example: hotwallet policy diff new-policy --last 5000
     """
+    from signer.config.policy_files import read_policy_files
     from signer.model.decision import Verdict
     from signer.refunds.policy_review import PolicyReview
 
-    planned = _compile(container, directory)
+    planned = container.compile_policy(read_policy_files(directory))
     review = PolicyReview(container.store, planned, container.networks)
     found = list(review.review_last(last))
     refused = [each for each in found if each.decision.verdict is not Verdict.ALLOW]
@@ -187,26 +177,12 @@ def _decide_now(container: Container, refund: Refund) -> Decision | None:
 def _policy(container: Container, *, account: bool) -> AnyPolicy:
     from signer.policy.default_rules import ACCOUNT
     from signer.policy.policy import Policy
+    from signer.policy.rules import PolicyFile
 
     if not account:
         return container.policy
-    return Policy.compile(ACCOUNT, _own_files(container.settings.policy_dir))
-
-
-def _compile(container: Container, directory: Path) -> Policy:
-    from signer.policy.default_rules import service_files
-    from signer.policy.policy import Policy
-
-    defaults = service_files(container.networks, container.tenants)
-    return Policy.compile(defaults, _own_files(directory))
-
-
-def _own_files(directory: Path | None) -> Sequence[PolicyFile]:
-    from signer.config.policy_files import read_policy_files
-    from signer.policy.rules import PolicyFile
-
-    texts = read_policy_files(directory)
-    return [PolicyFile(name, text) for name, text in texts.items()]
+    own = [PolicyFile(name, text) for name, text in container.policy_files.items()]
+    return Policy.compile(ACCOUNT, own)
 
 
 def _decision_document(decision: Decision) -> dict[str, Any]:

@@ -35,6 +35,7 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from signer.amounts import parse_units
 from signer.clear_signing.typed_data import recognise
 from signer.config.models import StrictModel, as_tuple
+from signer.config.networks import Network
 from signer.config.tenants import TenantRegistry
 from signer.crypto.messages import PersonalMessage, message_digest
 from signer.crypto.transaction_json import parse_transaction
@@ -208,7 +209,7 @@ def read_examples(text: str, *, is_json: bool) -> Examples:
 def run_examples(
     policy: AnyPolicy,
     examples: Examples,
-    networks: Mapping[str, KnownNetwork],
+    networks: Mapping[str, Network],
     tenants: TenantRegistry,
 ) -> Iterator[ExampleOutcome]:
     """
@@ -217,10 +218,11 @@ def run_examples(
     Raises:
         InvalidInputError: An example is malformed; the message names it.
     """
+    known = {name: KnownNetwork.of(name, each) for name, each in networks.items()}
     for example in examples.example:
         for path in example.paths:
             try:
-                facts = _build(example, path, examples, networks, tenants)
+                facts = _build(example, path, examples, known, tenants)
             except (InvalidInputError, KeyError, TypeError, ValueError) as e:
                 raise InvalidInputError(f"example {example.name!r}: {e}") from None
             yield ExampleOutcome(example, path, facts, policy.evaluate(facts))
@@ -229,7 +231,7 @@ def run_examples(
 def require_examples(
     policy: AnyPolicy,
     text: str,
-    networks: Mapping[str, KnownNetwork],
+    networks: Mapping[str, Network],
     tenants: TenantRegistry,
 ) -> None:
     """Require that *policy* decides as the examples of *text*, in TOML, expect."""

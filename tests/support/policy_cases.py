@@ -103,7 +103,7 @@ def decide(
         }
     )
     chosen = policy or (account_policy() if is_account else service_policy())
-    (outcome,) = run_examples(chosen, file, {} if is_account else KNOWN, TENANTS)
+    (outcome,) = run_examples(chosen, file, {} if is_account else NETWORKS, TENANTS)
     return outcome
 
 

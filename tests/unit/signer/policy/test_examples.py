@@ -5,13 +5,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from eth_utils.address import to_checksum_address
 
 from signer.chain.erc20 import encode_transfer
+from signer.config.networks import Network
 from signer.config.tenants import TenantRegistry
 from signer.errors import ConfigurationError, InvalidInputError
 from signer.policy.default_rules import service_files
 from signer.policy.examples import read_examples, require_examples, run_examples
-from signer.policy.facts import KnownNetwork, KnownToken
 from signer.policy.policy import Policy
 from signer.policy.rules import PolicyFile
 from tests.support.policy import SERVICE_POLICY
@@ -146,8 +147,23 @@ when {
   && context.first_paid_amount.greaterThan(decimal("7.0"))
 };
 """
-TOKEN = KnownToken("TUSD", 6, 10**12, None, 100_000)
-LOCAL = {"local": KnownNetwork("local", 31337, 10**11, {OTHER_WALLET.lower(): TOKEN})}
+LOCAL = {
+    "local": Network.model_validate(
+        {
+            "chain_id": 31337,
+            "rpc_urls": ["http://127.0.0.1"],
+            "tokens": {
+                "TUSD": {
+                    "address": to_checksum_address(OTHER_WALLET),
+                    "decimals": 6,
+                    "max_amount": "1000000",
+                    "max_gas": 100_000,
+                }
+            },
+            "max_fee_per_gas_gwei": 100,
+        }
+    )
+}
 
 
 @pytest.mark.parametrize(
